@@ -1,0 +1,117 @@
+//! Which pieces are there.
+
+use crate::ids::PieceIndex;
+use alloc::vec::Vec;
+
+/// A set of pieces of a version with a known number of pieces. Bit `i` is the most significant first, as on the wire.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bitfield {
+    len: u32,
+    ones: u32,
+    bits: Vec<u8>,
+}
+
+impl Bitfield {
+    /// No piece of `len`.
+    #[must_use]
+    pub fn empty(len: u32) -> Self {
+        Self { len, ones: 0, bits: alloc::vec![0; len.div_ceil(8) as usize] }
+    }
+
+    /// Every piece of `len`.
+    #[must_use]
+    pub fn full(len: u32) -> Self {
+        let mut b = Self::empty(len);
+        (0..len).for_each(|i| {
+            b.insert(PieceIndex(i));
+        });
+        b
+    }
+
+    /// From bytes as on the wire; `None` if their number is not that of `len` bits or a spare bit is set.
+    #[must_use]
+    pub fn from_bytes(len: u32, bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != len.div_ceil(8) as usize {
+            return None;
+        }
+        let spare_is_zero = len.is_multiple_of(8) || bytes.last().is_none_or(|b| b.trailing_zeros() >= 8 - len % 8);
+        let ones = bytes.iter().map(|b| b.count_ones()).sum();
+        spare_is_zero.then(|| Self { len, ones, bits: bytes.to_vec() })
+    }
+
+    /// The bytes as on the wire.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bits
+    }
+
+    /// How many pieces the version has.
+    #[must_use]
+    pub const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether no piece is there.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.ones == 0
+    }
+
+    /// Whether every piece is there.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.ones == self.len
+    }
+
+    /// How many pieces are there.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.ones
+    }
+
+    /// Whether a piece is there; never, past the end.
+    #[must_use]
+    pub fn contains(&self, piece: PieceIndex) -> bool {
+        piece.0 < self.len && self.bits[(piece.0 / 8) as usize] & mask(piece) != 0
+    }
+
+    /// Adds a piece; `false` if it was there or is past the end.
+    pub fn insert(&mut self, piece: PieceIndex) -> bool {
+        if piece.0 >= self.len || self.contains(piece) {
+            return false;
+        }
+        self.bits[(piece.0 / 8) as usize] |= mask(piece);
+        self.ones += 1;
+        true
+    }
+
+    /// Takes a piece away; `false` if it was not there.
+    pub fn remove(&mut self, piece: PieceIndex) -> bool {
+        if !self.contains(piece) {
+            return false;
+        }
+        self.bits[(piece.0 / 8) as usize] &= !mask(piece);
+        self.ones -= 1;
+        true
+    }
+
+    /// The pieces that are there, in order.
+    pub fn iter(&self) -> impl Iterator<Item = PieceIndex> + '_ {
+        (0..self.len).map(PieceIndex).filter(|&p| self.contains(p))
+    }
+
+    /// The pieces that are not there, in order.
+    pub fn missing(&self) -> impl Iterator<Item = PieceIndex> + '_ {
+        (0..self.len).map(PieceIndex).filter(|&p| !self.contains(p))
+    }
+}
+
+const fn mask(piece: PieceIndex) -> u8 {
+    0x80 >> (piece.0 % 8)
+}
+
+impl core::fmt::Debug for Bitfield {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Bitfield({}/{})", self.ones, self.len)
+    }
+}

@@ -1,0 +1,162 @@
+//! Identifiers: newtypes that are `Copy`, ordered and hashable, printed as short hex.
+
+use core::fmt;
+
+/// Declares fixed-size byte identifiers.
+macro_rules! byte_ids {
+    ($($(#[$doc:meta])* $name:ident [$len:literal];)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+        pub struct $name(pub [u8; $len]);
+
+        impl $name {
+            /// How many bytes it has.
+            pub const LEN: usize = $len;
+            /// The bytes.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8; $len] {
+                &self.0
+            }
+            /// An identifier for tests and models: all zero but for its last bytes.
+            #[must_use]
+            pub fn numbered(n: u32) -> Self {
+                let mut b = [0; $len];
+                b[$len - 4..].copy_from_slice(&n.to_be_bytes());
+                Self(b)
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}:", stringify!($name))?;
+                // both ends: the head tells real identifiers apart, the tail the numbered ones
+                self.0[..2].iter().chain(&self.0[$len - 2..]).try_for_each(|b| write!(f, "{b:02x}"))
+            }
+        }
+        impl core::str::FromStr for $name {
+            type Err = ParseIdError;
+            fn from_str(s: &str) -> Result<Self, ParseIdError> {
+                let mut b = [0; $len];
+                parse_hex(s, &mut b)?;
+                Ok(Self(b))
+            }
+        }
+    )*};
+}
+
+byte_ids! {
+    /// Who a client is: the first 16 bytes of SHA-256 of its Ed25519 public key.
+    Guid[16];
+    /// One start of a client: random, the last five are told at login.
+    SecondaryGuid[20];
+    /// An Ed25519 public key.
+    PublicKey[32];
+    /// An Ed25519 signature.
+    Signature[64];
+    /// A SHA-256 digest.
+    Digest[32];
+    /// Names exactly one sequence of bytes: SHA-256 of a manifest's canonical encoding. A name, not a password.
+    VersionId[32];
+    /// One download of one version by one client, fixed by its first grant.
+    DownloadId[16];
+    /// One introduction of a downloader to an uploader.
+    IntroId[16];
+    /// One usage record; the ledger stores each id once.
+    RecordId[16];
+}
+
+/// Why a hexadecimal identifier was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseIdError;
+
+impl fmt::Display for ParseIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a hexadecimal identifier of the right length")
+    }
+}
+
+impl core::error::Error for ParseIdError {}
+
+fn parse_hex(s: &str, out: &mut [u8]) -> Result<(), ParseIdError> {
+    let s = s.as_bytes();
+    if s.len() != out.len() * 2 {
+        return Err(ParseIdError);
+    }
+    let nibble = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok()).ok_or(ParseIdError);
+    for (o, pair) in out.iter_mut().zip(s.chunks_exact(2)) {
+        *o = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Ok(())
+}
+
+/// Declares numeric identifiers.
+macro_rules! number_ids {
+    ($($(#[$doc:meta])* $name:ident($int:ty);)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+        pub struct $name(pub $int);
+        impl $name {
+            /// Returns the present value and steps to the next.
+            pub fn step(&mut self) -> Self {
+                let now = *self;
+                self.0 = self.0.wrapping_add(1);
+                now
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+    )*};
+}
+
+number_ids! {
+    /// A content provider (CP code).
+    ProviderId(u32);
+    /// A piece of a version, counted from 0.
+    PieceIndex(u32);
+    /// A connection of this process, of any kind. The machine that dials chooses it; the shell chooses for accepted ones,
+    /// with the top bit set.
+    ConnId(u64);
+    /// One command to the shell and its answer.
+    ReqId(u64);
+    /// One transfer of blocks, in or out.
+    XferId(u64);
+    /// A download of this client, as its user sees it.
+    Handle(u32);
+    /// A client's session on a CN, unique in that CN's life.
+    SessionId(u64);
+}
+
+impl Guid {
+    /// The GUID of a key.
+    #[must_use]
+    pub fn of(key: &PublicKey) -> Self {
+        use sha2::Digest as _;
+        let hash = sha2::Sha256::digest(key.0);
+        let mut guid = [0; 16];
+        guid.copy_from_slice(&hash[..16]);
+        Self(guid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn hexadecimal_reads_back_and_refuses_what_it_did_not_write() {
+        let id = Digest::numbered(0xdead_beef);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!("00".parse::<Digest>(), Err(ParseIdError));
+        assert_eq!("zz".repeat(32).parse::<Digest>(), Err(ParseIdError));
+    }
+}

@@ -1,0 +1,25 @@
+//! The protocol core of Swarmedge: sans-IO state machines for swarming, selection, NAT traversal, sessions and
+//! accounting.
+//!
+//! Nothing here opens a socket or file, reads a clock, draws randomness or logs. Every decision of the system is made here
+//! and nowhere else; the shell does what the machines' outputs say.
+#![no_std]
+
+extern crate alloc;
+
+pub mod accounting;
+pub mod content;
+pub mod ids;
+pub mod limits;
+pub mod machine;
+pub mod nat;
+pub mod role;
+pub mod selection;
+pub mod session;
+pub mod swarm;
+pub mod table;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod wire;
+
+pub use machine::{Cx, Deadlines, Machine, Rng, Time};

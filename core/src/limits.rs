@@ -1,0 +1,53 @@
+//! Every bound of the protocols, with asserts between those that depend on one another (DESIGN §12). A limit that a
+//! deployment may want to change is a field of a role's config instead; its default stands here.
+
+/// Bytes of a frame after its length field.
+pub const FRAME_LEN_MAX: usize = 64 * 1024;
+/// Bytes of a block, the leaf of the Merkle tree (BEP 52).
+pub const BLOCK_LEN: u32 = 16 * 1024;
+/// The smallest and largest piece.
+pub const PIECE_LEN_MIN: u32 = 64 * 1024;
+/// See [`PIECE_LEN_MIN`].
+pub const PIECE_LEN_MAX: u32 = 16 * 1024 * 1024;
+/// Pieces of a version.
+pub const PIECES_MAX: u32 = 1 << 21;
+/// Blocks of a piece.
+pub const BLOCKS_PER_PIECE_MAX: u32 = PIECE_LEN_MAX / BLOCK_LEN;
+/// Bytes of an object path or a name in a message.
+pub const PATH_LEN_MAX: usize = 1024;
+/// Bytes of a server's name.
+pub const NAME_LEN_MAX: usize = 64;
+/// Entries of an inventory page.
+pub const INVENTORY_PAGE_MAX: usize = 1_500;
+/// Peers in an answer to a query.
+pub const PEERS_PER_ANSWER_MAX: usize = 40;
+/// Levels of the Merkle path of an introduction within its answer.
+pub const INTRO_PATH_MAX: usize = 6;
+/// Addresses of a peer.
+pub const CANDIDATES_MAX: usize = 20;
+/// Secondary GUIDs told at login.
+pub const SECONDARY_GUIDS_MAX: usize = 5;
+/// Peer connections of a client.
+pub const PEER_CONNECTIONS_MAX: usize = 64;
+/// Requests of one peer that wait to be served.
+pub const QUEUED_REQUESTS_MAX: usize = 256;
+/// Bytes of a sealed grant.
+pub const GRANT_LEN_MAX: usize = 1024;
+/// Bytes of a have-map page; 8 pieces a byte.
+pub const HAVE_PAGE_MAX: usize = 32 * 1024;
+/// Sources named in a usage record.
+pub const USAGE_SOURCES_MAX: usize = 256;
+/// Keys a query may exclude.
+pub const EXCLUDED_MAX: usize = 256;
+/// Bytes of a ledger record.
+pub const RECORD_LEN_MAX: usize = 48 * 1024;
+/// Edges and CNs named by the bootstrap.
+pub const SERVERS_MAX: usize = 32;
+
+const _: () = assert!(PIECE_LEN_MIN.is_multiple_of(BLOCK_LEN) && PIECE_LEN_MIN.is_power_of_two());
+const _: () = assert!(PEERS_PER_ANSWER_MAX <= 1 << INTRO_PATH_MAX);
+const _: () = assert!(INVENTORY_PAGE_MAX * 34 + 1024 <= FRAME_LEN_MAX);
+const _: () = assert!(HAVE_PAGE_MAX + 64 <= FRAME_LEN_MAX);
+const _: () = assert!(EXCLUDED_MAX * 32 + GRANT_LEN_MAX + 1024 <= FRAME_LEN_MAX);
+const _: () = assert!(USAGE_SOURCES_MAX * 64 + 1024 <= RECORD_LEN_MAX);
+const _: () = assert!(RECORD_LEN_MAX + 1024 <= FRAME_LEN_MAX);

@@ -1,0 +1,185 @@
+//! The whole shared vocabulary of the state machines: [`Machine`], its context [`Cx`], [`Time`], [`Rng`] and
+//! [`Deadlines`].
+//!
+//! A machine is a value. Everything it learns (messages, time, randomness, configuration, the failure of an effect) is
+//! an argument; everything it does is an output pushed to [`Cx::out`]. It never blocks and never acts, so the same
+//! value runs under a model checker, a fuzzer, a simulator and a real runtime.
+
+use alloc::collections::BTreeMap;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use core::fmt::Debug;
+use core::hash::Hash;
+use core::time::Duration;
+
+/// Microseconds since the node started. Monotonic; arithmetic saturates, so no remote duration can overflow it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// The start of the node.
+    pub const ZERO: Self = Self(0);
+
+    /// This moment plus `by`, at most the end of time.
+    #[must_use]
+    pub fn after(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(micros(by)))
+    }
+
+    /// How long ago `earlier` was; zero if it lies ahead.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+
+    /// This moment seen from an origin that lies `by` later; what has passed stays at zero.
+    #[must_use]
+    pub fn rebased(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(micros(by)))
+    }
+}
+
+fn micros(d: Duration) -> u64 {
+    u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Randomness as an argument. In models each [`Rng::below`] is a branch and [`Rng::nonce`] a counter.
+pub trait Rng {
+    /// A uniform number below `n`; `n` is at least 1.
+    fn below(&mut self, n: u32) -> u32;
+    /// Fresh bytes for an identifier. Unpredictable in production, distinct in models.
+    fn nonce(&mut self) -> [u8; 16];
+}
+
+/// What a machine sees of the world while it handles one input.
+pub struct Cx<'a, M: Machine> {
+    /// The time of this input.
+    pub now: Time,
+    /// The role's configuration; passed, never stored.
+    pub cfg: &'a M::Config,
+    /// The only source of randomness.
+    pub rng: &'a mut dyn Rng,
+    /// Effects, in order. Pushed, so none can be left undrained.
+    pub out: &'a mut Vec<M::Output>,
+}
+
+impl<M: Machine> Cx<'_, M> {
+    /// Emits one effect.
+    pub fn push(&mut self, output: M::Output) {
+        self.out.push(output);
+    }
+
+    /// Runs a child machine with its own configuration and returns what it emitted, for the parent to map in one
+    /// `match`.
+    pub fn child<C: Machine>(&mut self, cfg: &C::Config, run: impl FnOnce(&mut Cx<'_, C>)) -> Vec<C::Output> {
+        let mut out = Vec::new();
+        run(&mut Cx { now: self.now, cfg, rng: &mut *self.rng, out: &mut out });
+        out
+    }
+}
+
+/// A protocol state machine. `handle_*` is total: bad bytes were refused by the codec before, a peer's misbehaviour
+/// becomes a `Close` output, a failed effect an input; only a bug panics.
+pub trait Machine: Clone + Debug + Eq + Hash {
+    /// Limits and intervals; `Default` is production, `tiny()` is for models.
+    type Config;
+    /// All that can happen to the machine.
+    type Input;
+    /// All that it can ask for.
+    type Output;
+
+    /// Handles one event.
+    fn handle_input(&mut self, cx: &mut Cx<'_, Self>, input: Self::Input);
+    /// Does what is due at `cx.now`. A spurious call is harmless.
+    fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>);
+    /// When [`Machine::handle_timeout`] wants to be called next. Never a scan over children.
+    fn poll_timeout(&self) -> Option<Time>;
+    /// Shifts every stored [`Time`] back by `by`, in children too, so that models can hash states relative to now.
+    fn rebase(&mut self, by: Duration);
+}
+
+/// Deadlines by key: at most one a key, the earliest at hand.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Deadlines<K: Ord + Copy> {
+    by_key: BTreeMap<K, Time>,
+    by_time: BTreeSet<(Time, K)>,
+}
+
+impl<K: Ord + Copy> Default for Deadlines<K> {
+    fn default() -> Self {
+        Self { by_key: BTreeMap::new(), by_time: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Copy> Deadlines<K> {
+    /// Sets, moves or (with `None`) clears the deadline of `key`.
+    pub fn set(&mut self, key: K, at: Option<Time>) {
+        if let Some(old) = self.by_key.remove(&key) {
+            self.by_time.remove(&(old, key));
+        }
+        if let Some(at) = at {
+            self.by_key.insert(key, at);
+            self.by_time.insert((at, key));
+        }
+    }
+
+    /// Clears the deadline of `key`.
+    pub fn clear(&mut self, key: K) {
+        self.set(key, None);
+    }
+
+    /// The deadline of `key`.
+    #[must_use]
+    pub fn get(&self, key: K) -> Option<Time> {
+        self.by_key.get(&key).copied()
+    }
+
+    /// The earliest deadline.
+    #[must_use]
+    pub fn next(&self) -> Option<Time> {
+        self.by_time.first().map(|&(at, _)| at)
+    }
+
+    /// Removes and returns one key that is due at `now`.
+    pub fn pop_due(&mut self, now: Time) -> Option<K> {
+        let &(at, key) = self.by_time.first()?;
+        if at > now {
+            return None;
+        }
+        self.clear(key);
+        Some(key)
+    }
+
+    /// See [`Machine::rebase`].
+    pub fn rebase(&mut self, by: Duration) {
+        let old = core::mem::take(self);
+        for (key, at) in old.by_key {
+            self.set(key, Some(at.rebased(by)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moved_deadline_fires_once_at_its_new_time() {
+        let mut d = Deadlines::default();
+        d.set('a', Some(Time(5)));
+        d.set('b', Some(Time(7)));
+        d.set('a', Some(Time(9)));
+        assert_eq!(d.next(), Some(Time(7)));
+        assert_eq!(d.pop_due(Time(6)), None);
+        assert_eq!(d.pop_due(Time(9)), Some('b'));
+        assert_eq!(d.pop_due(Time(9)), Some('a'));
+        assert_eq!(d.pop_due(Time(u64::MAX)), None);
+    }
+
+    #[test]
+    fn time_saturates_at_both_ends() {
+        assert_eq!(Time(u64::MAX - 1).after(Duration::MAX), Time(u64::MAX));
+        assert_eq!(Time(3).since(Time(9)), Duration::ZERO);
+        assert_eq!(Time(3).rebased(Duration::from_secs(1)), Time::ZERO);
+    }
+}

@@ -1,0 +1,603 @@
+//! What the client machine is told and what it asks for.
+
+use crate::content::{Layout, Policy};
+use crate::ids::{
+    ConnId, DownloadId, Guid, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, VersionId, XferId,
+};
+use crate::nat::NatDescriptor;
+use crate::wire::control::ControlMsg;
+use crate::wire::peer::{PeerMsg, PieceRequest, RefuseCode};
+use crate::wire::records::{SealedGrant, UsageRecord};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::ops::Range;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// The user, through the command line or the local API.
+    Command(Command),
+    /// An answer of an edge.
+    Edge {
+        /// Of this request.
+        req: ReqId,
+        /// What it said.
+        answer: Result<EdgeAnswer, EdgeError>,
+    },
+    /// The control connection is open (TLS done, certificate checked against the operator's CA).
+    ControlOpened {
+        /// Which.
+        conn: ConnId,
+    },
+    /// The control connection could not be opened, or has ended.
+    ControlClosed {
+        /// Which.
+        conn: ConnId,
+    },
+    /// A message of the CN.
+    Control {
+        /// On this connection.
+        conn: ConnId,
+        /// The message.
+        msg: ControlMsg,
+    },
+    /// A QUIC connection to an introduced peer is open and its key is the introduced one.
+    PeerOpened {
+        /// Which.
+        conn: ConnId,
+    },
+    /// A peer has connected and proven `key`; it must show its introduction next.
+    PeerAccepted {
+        /// Which.
+        conn: ConnId,
+        /// The key it proved.
+        key: PublicKey,
+        /// From where.
+        from: SocketAddr,
+    },
+    /// A peer connection could not be opened, or has ended.
+    PeerClosed {
+        /// Which.
+        conn: ConnId,
+    },
+    /// A message on a peer's control stream.
+    Peer {
+        /// On this connection.
+        conn: ConnId,
+        /// The message.
+        msg: PeerMsg,
+    },
+    /// A peer asks for blocks.
+    PeerRequest {
+        /// On this connection.
+        conn: ConnId,
+        /// The shell's number for the stream; answered by [`Output::Serve`] or [`Output::Refuse`].
+        xfer: XferId,
+        /// What it asks for.
+        request: PieceRequest,
+    },
+    /// How far an incoming transfer is; at most one a MiB or 100 ms.
+    Progress {
+        /// Which.
+        xfer: XferId,
+        /// Bytes verified so far.
+        verified: u64,
+    },
+    /// An incoming transfer is over: exactly one a [`Output::Fetch`].
+    FetchEnded {
+        /// Which.
+        xfer: XferId,
+        /// How.
+        end: FetchEnd,
+    },
+    /// An outgoing transfer is over: exactly one a [`Output::Serve`].
+    ServeEnded {
+        /// Which.
+        xfer: XferId,
+        /// Bytes of blocks sent.
+        bytes: u64,
+    },
+    /// A durable write is done.
+    Saved {
+        /// Of this request.
+        req: ReqId,
+        /// Whether it is durable.
+        result: Result<(), StoreError>,
+    },
+    /// What the network looks like has changed (STUN, interfaces).
+    Network(NatDescriptor),
+}
+
+/// A user's wish. Each is answered by one [`Notice::Done`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Command {
+    /// Echoed.
+    pub req: ReqId,
+    /// What.
+    pub kind: CommandKind,
+}
+
+/// See [`Command`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CommandKind {
+    /// Download an object; `Done` says under which handle. The same object again resumes it.
+    Get {
+        /// Which object.
+        object: ObjectRef,
+        /// The shell's token for where the file is to go.
+        output: String,
+    },
+    /// Stop fetching, keep what is there.
+    Pause(Handle),
+    /// Go on.
+    Resume(Handle),
+    /// Give up and forget what is there.
+    Cancel(Handle),
+    /// Allow or forbid uploads, at once.
+    Uploads(bool),
+    /// Stop sharing a version and delete the cached copy.
+    RemoveCached(VersionId),
+    /// End: say good-bye to the CN and peers.
+    Shutdown,
+}
+
+/// An object as its URL names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectRef {
+    /// The provider.
+    pub provider: ProviderId,
+    /// The path, without a leading slash.
+    pub path: String,
+}
+
+/// What an edge answered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum EdgeAnswer {
+    /// To [`EdgeAsk::Bootstrap`]: how many CNs there are (the shell keeps their addresses, nearest first).
+    Bootstrap {
+        /// CNs that can be dialled as [`Output::ControlDial`] `cn` 0, 1, …
+        cns: u32,
+        /// Edges, the one that answered included, as `edge` 0, 1, …
+        edges: u32,
+        /// The edge's clock, Unix milliseconds.
+        now_ms: u64,
+    },
+    /// To [`EdgeAsk::Grant`].
+    Granted(Granted),
+    /// To [`EdgeAsk::Manifest`]: fetched, checked against the version id, saved in the store.
+    Manifest {
+        /// How the version is cut.
+        layout: Layout,
+    },
+}
+
+/// A grant, as far as its holder can see into it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Granted {
+    /// The download; renewals keep it.
+    pub download: DownloadId,
+    /// The version that the object has now.
+    pub version: VersionId,
+    /// Bytes of the version.
+    pub size: u64,
+    /// What the provider allows.
+    pub policy: Policy,
+    /// Seeds the order of pieces.
+    pub order_seed: u64,
+    /// Renew before, Unix milliseconds.
+    pub expires_ms: u64,
+    /// To be shown to CNs and edges.
+    pub sealed: SealedGrant,
+}
+
+/// Why an edge did not answer as asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EdgeError {
+    /// Could not be reached, or the connection broke.
+    Unreachable,
+    /// It is overloaded or failed (5xx): try again, perhaps elsewhere.
+    Unavailable,
+    /// It does not know the object or version (404, 410).
+    NotFound,
+    /// It refuses (401, 403).
+    Forbidden,
+    /// The object has another version now (412).
+    Changed,
+    /// It refuses the download's old grant: ask for a new one (the download id changes).
+    GrantExpired,
+    /// What it sent is wrong: not the manifest of that version, not the asked range, a broken signature.
+    Invalid,
+}
+
+/// How an incoming transfer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FetchEnd {
+    /// All its blocks are verified and written (not yet durable).
+    Fetched,
+    /// The source sent a block whose hash is wrong, or leaf hashes that do not make the piece's root.
+    BadBlock {
+        /// The block within the piece (0 if the leaf hashes were wrong).
+        block: u32,
+    },
+    /// The source refused.
+    Refused(RefuseCode),
+    /// The edge answered that the version is gone or refuses the grant.
+    EdgeRefused(EdgeError),
+    /// The connection broke or stalled.
+    Broken,
+    /// The disk refused.
+    Store(StoreError),
+    /// As ordered by [`Output::CancelFetch`].
+    Cancelled,
+}
+
+/// Why the store refused. Nothing that was verified and durable is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StoreError {
+    /// The disk is full: the download pauses with a clear error.
+    NoSpace,
+    /// Any other failure.
+    Io,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// Ask an edge; answered by [`Input::Edge`]. The shell signs what must be signed with the client's key.
+    EdgeAsk {
+        /// Echoed.
+        req: ReqId,
+        /// Which edge, as the bootstrap numbers them (0 before any bootstrap: the bundle's).
+        edge: u32,
+        /// What.
+        ask: EdgeAsk,
+    },
+    /// Open a control connection; answered by `ControlOpened` or `ControlClosed`.
+    ControlDial {
+        /// Its number.
+        conn: ConnId,
+        /// Which CN, as the bootstrap numbers them.
+        cn: u32,
+    },
+    /// Send to the CN.
+    ControlSend {
+        /// On this connection.
+        conn: ConnId,
+        /// The message.
+        msg: ControlMsg,
+    },
+    /// Close the control connection; no `ControlClosed` follows.
+    ControlClose {
+        /// Which.
+        conn: ConnId,
+    },
+    /// Open a QUIC connection for an introduction: `key` pinned, own key that of the download. Answered by `PeerOpened` or
+    /// `PeerClosed`.
+    PeerDial {
+        /// Its number.
+        conn: ConnId,
+        /// The download whose key to use.
+        download: DownloadId,
+        /// The only key that may answer.
+        key: PublicKey,
+        /// Where to try, best first.
+        addrs: Vec<SocketAddr>,
+    },
+    /// A peer will come from one of these addresses: open the way (one datagram to each).
+    PeerExpect {
+        /// Where it will come from.
+        addrs: Vec<SocketAddr>,
+    },
+    /// Send on a peer's control stream.
+    PeerSend {
+        /// On this connection.
+        conn: ConnId,
+        /// The message.
+        msg: PeerMsg,
+    },
+    /// Close a peer connection; no `PeerClosed` follows. Transfers on it end with `Broken`.
+    PeerClose {
+        /// Which.
+        conn: ConnId,
+        /// Why, for the log and the peer.
+        why: CloseReason,
+    },
+    /// Get blocks, verify them, write them. Progress by [`Input::Progress`], then one [`Input::FetchEnded`].
+    Fetch {
+        /// Its number.
+        xfer: XferId,
+        /// For this download of this version.
+        handle: Handle,
+        /// See `handle`.
+        version: VersionId,
+        /// From whom.
+        source: FetchSource,
+        /// Which piece.
+        piece: PieceIndex,
+        /// Which of its blocks.
+        blocks: Range<u32>,
+        /// Ask the peer for the piece's leaf hashes (never for the edge).
+        want_leaves: bool,
+    },
+    /// Stop a transfer; its `FetchEnded` still comes.
+    CancelFetch {
+        /// Which.
+        xfer: XferId,
+    },
+    /// Send blocks to the peer that asked; then one [`Input::ServeEnded`].
+    Serve {
+        /// The request's number.
+        xfer: XferId,
+        /// Of this version.
+        version: VersionId,
+        /// Which piece.
+        piece: PieceIndex,
+        /// Which of its blocks.
+        blocks: Range<u32>,
+        /// Send the piece's leaf hashes first.
+        leaves: bool,
+        /// No faster than this over all transfers of the version, bytes a second; 0: no limit.
+        rate_max: u64,
+    },
+    /// Refuse a request, or stop serving it (then `ServeEnded` still comes).
+    Refuse {
+        /// The request's number.
+        xfer: XferId,
+        /// Why.
+        why: RefuseCode,
+    },
+    /// Write durably; answered by [`Input::Saved`].
+    Save {
+        /// Echoed.
+        req: ReqId,
+        /// What.
+        what: Save,
+    },
+    /// Tell the user.
+    Notice(Notice),
+}
+
+/// What can be asked of an edge.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum EdgeAsk {
+    /// Where are the CNs, the other edges, the STUN servers?
+    Bootstrap,
+    /// May I download this? The shell makes the download's key for a new one and keeps it under the download's id.
+    Grant {
+        /// Which object.
+        object: ObjectRef,
+        /// The grant to renew, if there is one.
+        renew: Option<SealedGrant>,
+        /// Whose key signs the renewal.
+        download: Option<DownloadId>,
+        /// The version that must not change (resumption), if any.
+        version: Option<VersionId>,
+    },
+    /// Fetch the manifest of a version (or find it in the store).
+    Manifest {
+        /// Which.
+        version: VersionId,
+        /// The grant that allows it.
+        grant: SealedGrant,
+    },
+}
+
+/// Where blocks come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum FetchSource {
+    /// An edge, with the grant to show.
+    Edge {
+        /// Which, as the bootstrap numbers them.
+        edge: u32,
+        /// The grant.
+        grant: SealedGrant,
+    },
+    /// A connected peer.
+    Peer(ConnId),
+}
+
+/// A durable write. What depends on it happens while its `Saved` is handled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Save {
+    /// A download begins or changes: kept until `Forget`, given back by [`super::Restore`].
+    Download(DownloadRecord),
+    /// A piece is complete and verified: sync its bytes, then journal it with its sources. The shell may gather several
+    /// into one sync.
+    Piece {
+        /// Of this download.
+        handle: Handle,
+        /// Of this version.
+        version: VersionId,
+        /// Which.
+        piece: PieceIndex,
+        /// Who delivered how many of its bytes.
+        from: Vec<(SourceName, u32)>,
+    },
+    /// Every piece is journalled: put the file where the user wants it.
+    Finish {
+        /// Which download.
+        handle: Handle,
+        /// Of this version.
+        version: VersionId,
+    },
+    /// Forget a download; its pieces too, unless another download or the cache holds them.
+    Forget {
+        /// Which.
+        handle: Handle,
+    },
+    /// Delete a cached version.
+    Uncache {
+        /// Which.
+        version: VersionId,
+    },
+    /// Keep a usage record until it is acknowledged.
+    Usage(UsageRecord),
+    /// These usage records are in the ledger: delete them.
+    UsageDone(Vec<RecordId>),
+    /// The user's choice.
+    Uploads(bool),
+}
+
+/// Who delivered bytes, for the books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceName {
+    /// Any edge.
+    Edge,
+    /// A peer, by its introduction and key.
+    Peer(crate::ids::IntroId, PublicKey),
+}
+
+/// A download as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DownloadRecord {
+    /// The user's handle.
+    pub handle: Handle,
+    /// The object.
+    pub object: ObjectRef,
+    /// The shell's token for where the file is to go.
+    pub output: String,
+    /// Its grant; the version is fixed by it.
+    pub granted: Option<Granted>,
+    /// How far it is.
+    pub state: DownloadState,
+    /// The last usage record's `seq`.
+    pub usage_seq: u32,
+}
+
+/// How far a download is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DownloadState {
+    /// Asking the edge for a grant and manifest.
+    Starting,
+    /// Fetching.
+    Running,
+    /// Stopped by the user.
+    Paused,
+    /// Every piece verified, durable, and the file where the user wants it.
+    Completed,
+    /// Given up; the reason tells the user what to do.
+    Failed(FailReason),
+}
+
+/// Why a download failed. Verified pieces are kept: `resume` or the same `get` goes on from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FailReason {
+    /// The edge does not know the object.
+    NotFound,
+    /// The edge refuses.
+    Forbidden,
+    /// No edge has answered within the configured time.
+    EdgeUnreachable,
+    /// The object was withdrawn or replaced while it was downloaded; the same `get` starts the new version.
+    VersionGone,
+    /// The disk is full.
+    NoSpace,
+    /// The disk fails.
+    Io,
+    /// The edge sends wrong bytes.
+    EdgeCorrupt,
+}
+
+/// Why a peer connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum CloseReason {
+    /// The download is complete or stopped.
+    Done = 0,
+    /// It sent a wrong block.
+    BadBlock = 1,
+    /// It broke the protocol.
+    Violation = 2,
+    /// Its introduction is not valid.
+    NotIntroduced = 3,
+    /// No room for more peers.
+    Full = 4,
+    /// Uploads are off.
+    UploadsOff = 5,
+    /// Silent or too slow for too long.
+    Stalled = 6,
+    /// The client stops.
+    Shutdown = 7,
+}
+
+/// Something the user may want to know.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Notice {
+    /// A command was carried out or refused.
+    Done {
+        /// Which.
+        req: ReqId,
+        /// The handle it speaks of, or why not.
+        result: Result<Option<Handle>, CommandError>,
+    },
+    /// A download's state or figures have changed; at most a few a second.
+    Download(DownloadStatus),
+    /// A source was dropped.
+    SourceDropped {
+        /// Of this download.
+        handle: Handle,
+        /// Which.
+        source: SourceName,
+        /// Why.
+        why: CloseReason,
+    },
+    /// The control session is open, or lost.
+    Session {
+        /// Open.
+        connected: bool,
+    },
+}
+
+/// Why a command was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CommandError {
+    /// No such download.
+    UnknownHandle,
+    /// No such cached version.
+    UnknownVersion,
+    /// A running download uses it.
+    InUse,
+    /// The store refused.
+    Store(StoreError),
+}
+
+/// A download's figures.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DownloadStatus {
+    /// Which.
+    pub handle: Handle,
+    /// The object.
+    pub object: ObjectRef,
+    /// The download's id, once granted.
+    pub download: Option<DownloadId>,
+    /// The version, once known.
+    pub version: Option<VersionId>,
+    /// How far.
+    pub state: DownloadState,
+    /// Bytes of the version, once known.
+    pub size: u64,
+    /// Bytes of journalled pieces.
+    pub durable: u64,
+    /// Verified bytes from edges, each counted once.
+    pub edge_bytes: u64,
+    /// Verified bytes from peers, each counted once.
+    pub peer_bytes: u64,
+    /// Bytes that were received and thrown away.
+    pub wasted_bytes: u64,
+    /// Peers connected for it.
+    pub peers: u32,
+}
+
+/// Who this client is, as far as the core needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Its GUID.
+    pub guid: Guid,
+    /// The secondary GUIDs of the last starts, newest (this one) first.
+    pub secondary: Vec<crate::ids::SecondaryGuid>,
+    /// K_u.
+    pub upload_key: PublicKey,
+    /// The operator's root key.
+    pub root: PublicKey,
+}

@@ -1,0 +1,3 @@
+//! The client role.
+
+pub mod io;

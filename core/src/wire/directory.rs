@@ -1,0 +1,156 @@
+//! CN ↔ DN, over TLS on TCP. Registrations belong to the connection: when it breaks, the DN drops them and the CN adds
+//! them again. The DN signs nothing.
+
+use super::control::{Introduce, Outcome, Shared};
+use super::{List, Text};
+use crate::ids::{Guid, IntroId, PublicKey, SessionId, VersionId};
+use crate::limits;
+use crate::nat::NatDescriptor;
+use core::net::SocketAddr;
+
+crate::wire! {
+    /// A directory message.
+    pub enum DirectoryMsg {
+        /// CN: the first message.
+        Hello(DirectoryHello) = 1,
+        /// DN: the answer.
+        Welcome(DirectoryWelcome) = 2,
+        /// CN: a client is here, or has changed.
+        Peer(PeerEntry) = 3,
+        /// CN: what a client shares has changed.
+        Shares(PeerShares) = 4,
+        /// CN: a client has gone.
+        Gone(PeerGone) = 5,
+        /// CN: choose peers.
+        Select(Select) = 6,
+        /// DN: the chosen ones.
+        Selected(Selected) = 7,
+        /// CN: pass this introduction on to the chosen peer's CN.
+        Relay(Relay) = 8,
+        /// DN to the chosen peer's CN: hand this to that client.
+        Deliver(Deliver) = 9,
+        /// CN: what became of an introduction.
+        Outcome(Outcome) = 10,
+        /// Either: still there?
+        Ping = 11,
+        /// Either: still here.
+        Pong = 12,
+    }
+}
+
+crate::wire! {
+    /// Who the CN is.
+    pub struct DirectoryHello {
+        /// [`super::PROTOCOL`].
+        pub protocol: u16,
+        /// The CN's name.
+        pub name: Text<{ limits::NAME_LEN_MAX }>,
+    }
+
+    /// Who the DN is.
+    pub struct DirectoryWelcome {
+        /// The highest protocol both speak.
+        pub protocol: u16,
+        /// The DN's name.
+        pub name: Text<{ limits::NAME_LEN_MAX }>,
+    }
+
+    /// A client of this CN.
+    pub struct PeerEntry {
+        /// Its session on the CN.
+        pub session: SessionId,
+        /// Who.
+        pub guid: Guid,
+        /// The address that the CN sees.
+        pub observed: SocketAddr,
+        /// K_u.
+        pub upload_key: PublicKey,
+        /// Its user allows uploads: only then it is ever offered.
+        pub uploads: bool,
+        /// How it can be reached.
+        pub nat: NatDescriptor,
+    }
+
+    /// What it shares. Pages as in [`super::control::Inventory`].
+    pub struct PeerShares {
+        /// Its session on the CN.
+        pub session: SessionId,
+        /// Forget all that came before.
+        pub reset: bool,
+        /// Versions now shared.
+        pub add: List<Shared, { limits::INVENTORY_PAGE_MAX }>,
+        /// Versions no longer shared.
+        pub remove: List<VersionId, { limits::INVENTORY_PAGE_MAX }>,
+    }
+
+    /// See [`DirectoryMsg::Gone`].
+    pub struct PeerGone {
+        /// Its session on the CN.
+        pub session: SessionId,
+    }
+
+    /// See [`DirectoryMsg::Select`]. The querier must have been told by [`DirectoryMsg::Peer`].
+    pub struct Select {
+        /// Echoed in the answer.
+        pub req: u64,
+        /// The querier's session.
+        pub session: SessionId,
+        /// What it looks for.
+        pub version: VersionId,
+        /// How many, at most.
+        pub want: u8,
+        /// K_u of peers not to be offered.
+        pub exclude: List<PublicKey, { limits::EXCLUDED_MAX }>,
+    }
+
+    /// See [`DirectoryMsg::Selected`].
+    pub struct Selected {
+        /// The request's number.
+        pub req: u64,
+        /// The peers, best first.
+        pub peers: List<SelectedPeer, { limits::PEERS_PER_ANSWER_MAX }>,
+    }
+
+    /// A chosen peer.
+    pub struct SelectedPeer {
+        /// How to reach its CN.
+        pub route: Route,
+        /// K_u.
+        pub upload_key: PublicKey,
+        /// Where to try.
+        pub nat: NatDescriptor,
+    }
+
+    /// A client as a DN names it to other CNs; valid as long as its CN's connection.
+    pub struct Route {
+        /// The DN's number for the CN's connection.
+        pub link: u64,
+        /// The session on that CN.
+        pub session: SessionId,
+    }
+
+    /// See [`DirectoryMsg::Relay`].
+    pub struct Relay {
+        /// To whom.
+        pub route: Route,
+        /// What.
+        pub introduce: Introduce,
+    }
+
+    /// See [`DirectoryMsg::Deliver`].
+    pub struct Deliver {
+        /// To which client of the receiving CN.
+        pub session: SessionId,
+        /// What.
+        pub introduce: Introduce,
+    }
+}
+impl Copy for Route {}
+
+impl Relay {
+    /// The introduction's id.
+    #[must_use]
+    pub const fn intro(&self) -> IntroId {
+        self.introduce.intro.intro.id
+    }
+}

@@ -1,0 +1,83 @@
+//! Frames on a byte stream: `length u32 | type u8 | body | extension tail`. `length` counts what follows it, at least 1
+//! and at most [`limits::FRAME_LEN_MAX`]. The tail is a list of `(tag u16, length u16, bytes)` in ascending order of tag:
+//! how a message grows without a new version. A type of 128 and above that is not known is skipped.
+
+use super::{DecodeError, Reader, Wire};
+use crate::limits;
+use alloc::vec::Vec;
+
+/// Extensions of a message, in ascending order of tag.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tail(Vec<(u16, Vec<u8>)>);
+
+/// A message and its extensions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Framed<M> {
+    /// The message.
+    pub msg: M,
+    /// What a later version added to it.
+    pub tail: Tail,
+}
+
+impl<M> From<M> for Framed<M> {
+    fn from(msg: M) -> Self {
+        Self { msg, tail: Tail::default() }
+    }
+}
+
+impl<M: Wire> Framed<M> {
+    /// Appends the frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; 4]);
+        self.msg.encode(out);
+        for (tag, bytes) in &self.tail.0 {
+            tag.encode(out);
+            u16::try_from(bytes.len()).unwrap_or(u16::MAX).encode(out);
+            out.extend_from_slice(bytes);
+        }
+        let len = out.len() - start - 4;
+        assert!(len <= limits::FRAME_LEN_MAX, "a message's bounds allow a frame above the limit");
+        out[start..start + 4].copy_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
+    }
+
+    /// Decodes the content of a frame (without its length). `None`: an optional type of a later version, to be skipped.
+    pub fn decode(content: &[u8]) -> Result<Option<Self>, DecodeError> {
+        let mut r = Reader::new(content);
+        let msg = match M::decode(&mut r) {
+            Ok(msg) => msg,
+            Err(DecodeError::UnknownType(t)) if t >= 128 && content.first() == Some(&t) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let mut tail = Vec::new();
+        while !r.rest().is_empty() {
+            let tag = u16::decode(&mut r)?;
+            if tail.last().is_some_and(|&(last, _)| last >= tag) {
+                return Err(DecodeError::Invalid);
+            }
+            let len = u16::decode(&mut r)?;
+            tail.push((tag, r.take(usize::from(len))?.to_vec()));
+        }
+        Ok(Some(Self { msg, tail: Tail(tail) }))
+    }
+}
+
+/// The frame of `msg` without extensions.
+#[must_use]
+pub fn frame<M: Wire + Clone>(msg: &M) -> Vec<u8> {
+    let mut out = Vec::new();
+    Framed::from(msg.clone()).encode(&mut out);
+    out
+}
+
+/// Looks at the head of a buffer: `Ok(Some(n))` if a whole frame of `n` bytes (with its length field) is there, `Ok(None)`
+/// if more must be read.
+pub fn frame_len(buffer: &[u8]) -> Result<Option<usize>, DecodeError> {
+    let Some(head) = buffer.first_chunk::<4>() else { return Ok(None) };
+    let len = usize::try_from(u32::from_be_bytes(*head)).map_err(|_| DecodeError::TooLong)?;
+    match len {
+        0 => Err(DecodeError::Invalid),
+        _ if len > limits::FRAME_LEN_MAX => Err(DecodeError::TooLong),
+        _ => Ok((buffer.len() >= len + 4).then_some(len + 4)),
+    }
+}

@@ -1,0 +1,285 @@
+//! Values that are signed or sealed and travel inside messages: certificates, grants, introductions, usage records.
+
+use super::{Blob, List, Text};
+use crate::content::Policy;
+use crate::ids::{Digest, DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, Signature, VersionId};
+use crate::limits;
+
+crate::wire! {
+    /// What a certified server may sign for.
+    pub enum ServerRole {
+        /// Grants and what it served.
+        Edge = 1,
+        /// Introductions.
+        Cn = 2,
+        /// Nothing; names the server.
+        Dn = 3,
+        /// Nothing; names the server.
+        Ledger = 4,
+    }
+}
+impl Copy for ServerRole {}
+
+crate::wire! {
+    /// What the operator's root says of a server's key. Signed under [`Context::Cert`].
+    pub struct CertBody {
+        /// The server's role.
+        pub role: ServerRole,
+        /// Its name.
+        pub name: Text<{ limits::NAME_LEN_MAX }>,
+        /// Its signing key.
+        pub key: PublicKey,
+        /// Valid from, Unix milliseconds.
+        pub not_before_ms: u64,
+        /// Valid before, Unix milliseconds.
+        pub not_after_ms: u64,
+    }
+
+    /// A server's certificate: root → server.
+    pub struct ServerCert {
+        /// What is certified.
+        pub body: CertBody,
+        /// By the operator's root key, over the encoding of `body`.
+        pub signature: Signature,
+    }
+
+    /// The right of one client to one download of one version. A query must show it. Sealed for the control plane.
+    pub struct Grant {
+        /// The download, fixed by its first grant.
+        pub download: DownloadId,
+        /// Whose it is.
+        pub guid: Guid,
+        /// K_d: the key of this download; signs receipts and authenticates to uploaders.
+        pub download_key: PublicKey,
+        /// What may be downloaded.
+        pub version: VersionId,
+        /// Bytes of the version.
+        pub size: u64,
+        /// Who pays.
+        pub provider: ProviderId,
+        /// What the provider allows.
+        pub policy: Policy,
+        /// The most bytes that peers may deliver and that may be billed.
+        pub max_peer_bytes: u64,
+        /// Seeds the order in which pieces are asked for.
+        pub order_seed: u64,
+        /// Not used before, Unix milliseconds.
+        pub issued_ms: u64,
+        /// Not used after, Unix milliseconds.
+        pub expires_ms: u64,
+    }
+
+    /// A grant and its signature, as it is inside the seal. Signed under [`Context::Grant`].
+    pub struct SignedGrant {
+        /// The grant.
+        pub grant: Grant,
+        /// By the edge, over the encoding of `grant`.
+        pub signature: Signature,
+        /// Who the edge is.
+        pub cert: ServerCert,
+    }
+
+    /// A sealed grant as clients and networks see it: AEAD under a key that the servers of an epoch share.
+    pub struct SealedGrant {
+        /// Which sealing key.
+        pub epoch: u32,
+        /// XChaCha20-Poly1305 nonce.
+        pub nonce: [u8; 24],
+        /// The encoding of a [`SignedGrant`], sealed; `epoch` is the associated data.
+        pub sealed: Blob<{ limits::GRANT_LEN_MAX }>,
+    }
+
+    /// Two peers may connect for one download. Without it: no bytes, no credit.
+    pub struct Introduction {
+        /// Its name.
+        pub id: IntroId,
+        /// The download it is for.
+        pub download: DownloadId,
+        /// The version.
+        pub version: VersionId,
+        /// K_d: the only key that may connect.
+        pub downloader_key: PublicKey,
+        /// K_u: the only key that may answer.
+        pub uploader_key: PublicKey,
+        /// Connect before, Unix milliseconds.
+        pub connect_before_ms: u64,
+        /// Serve until, Unix milliseconds.
+        pub serve_until_ms: u64,
+        /// The most bytes it covers.
+        pub cap_bytes: u64,
+    }
+
+    /// An introduction under its CN's signature. A CN signs an answer once, over the Merkle root of its introductions
+    /// ([`Context::Introductions`]); each carries its path.
+    pub struct SignedIntroduction {
+        /// The introduction.
+        pub intro: Introduction,
+        /// Its leaf among the answer's introductions.
+        pub index: u8,
+        /// Sibling hashes from leaf to root.
+        pub path: List<Digest, { limits::INTRO_PATH_MAX }>,
+        /// By the CN, over the root.
+        pub signature: Signature,
+        /// Who the CN is.
+        pub cert: ServerCert,
+    }
+
+    /// Bytes that came over one introduction, or from the edge side of a download.
+    pub struct PeerBytes {
+        /// The introduction.
+        pub intro: IntroId,
+        /// The other client's key in that introduction.
+        pub key: PublicKey,
+        /// Verified bytes, counted once each.
+        pub bytes: u64,
+    }
+
+    /// What one client says of one download. Cumulative: of the records of one reporter about one download the one with
+    /// the highest `seq` counts. Made durable before it is sent, kept until acknowledged.
+    pub struct UsageRecord {
+        /// Its name; the ledger stores each id once.
+        pub id: RecordId,
+        /// Who reports.
+        pub reporter: Guid,
+        /// As what.
+        pub side: Side,
+        /// The download.
+        pub download: DownloadId,
+        /// The version.
+        pub version: VersionId,
+        /// Rises with each record of this reporter about this download.
+        pub seq: u32,
+        /// How far the download is; for an uploader always `Running`.
+        pub state: UsageState,
+        /// Bytes from edges, verified, counted once each (0 for an uploader).
+        pub edge_bytes: u64,
+        /// Bytes by introduction.
+        pub peers: List<PeerBytes, { limits::USAGE_SOURCES_MAX }>,
+        /// From its first grant to this record, in milliseconds.
+        pub elapsed_ms: u64,
+    }
+
+    /// What an edge says of one download (or of plain HTTP traffic, `download` empty). Cumulative like [`UsageRecord`].
+    pub struct EdgeRecord {
+        /// Its name.
+        pub id: RecordId,
+        /// The edge's signing key.
+        pub edge: PublicKey,
+        /// The download, if the requests carried its grant.
+        pub download: Option<DownloadId>,
+        /// Who downloads, by its grant.
+        pub guid: Option<Guid>,
+        /// The version.
+        pub version: VersionId,
+        /// Who pays.
+        pub provider: ProviderId,
+        /// Rises with each record of this edge about this download.
+        pub seq: u32,
+        /// Bytes of the version sent, each counted once; 0 for plain traffic.
+        pub unique_bytes: u64,
+        /// Bytes of the version sent, repetitions included.
+        pub total_bytes: u64,
+    }
+}
+
+crate::wire! {
+    /// Which side of a transfer reports.
+    pub enum Side {
+        /// Received the bytes.
+        Downloader = 1,
+        /// Sent the bytes.
+        Uploader = 2,
+    }
+}
+impl Copy for Side {}
+
+crate::wire! {
+    /// How far a reported download is.
+    pub enum UsageState {
+        /// Goes on.
+        Running = 1,
+        /// All bytes verified and durable.
+        Completed = 2,
+        /// Given up by the user.
+        Cancelled = 3,
+        /// Given up because of an error.
+        Failed = 4,
+    }
+}
+impl Copy for UsageState {}
+
+crate::wire! {
+    /// What a ledger stores.
+    pub enum LedgerRecord {
+        /// From a client, through its CN.
+        Usage(UsageRecord) = 1,
+        /// From an edge.
+        Edge(EdgeRecord) = 2,
+        /// The bond between a download and who pays for it, from the edge that granted it.
+        Granted(GrantRecord) = 3,
+    }
+}
+
+crate::wire! {
+    /// A first grant, as the edge tells it to the ledger.
+    pub struct GrantRecord {
+        /// Its name.
+        pub id: RecordId,
+        /// The download.
+        pub download: DownloadId,
+        /// Who downloads.
+        pub guid: Guid,
+        /// The version.
+        pub version: VersionId,
+        /// Bytes of the version.
+        pub size: u64,
+        /// Who pays.
+        pub provider: ProviderId,
+        /// The object's path.
+        pub path: Text<{ limits::PATH_LEN_MAX }>,
+        /// When, Unix milliseconds.
+        pub issued_ms: u64,
+    }
+}
+
+impl LedgerRecord {
+    /// The record's id.
+    #[must_use]
+    pub const fn id(&self) -> RecordId {
+        match self {
+            Self::Usage(r) => r.id,
+            Self::Edge(r) => r.id,
+            Self::Granted(r) => r.id,
+        }
+    }
+}
+
+/// What a signature is for. Its text is signed before the message, so that no signature serves two purposes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Context {
+    /// [`CertBody`] by the root.
+    Cert,
+    /// [`Grant`] by an edge.
+    Grant,
+    /// The root over an answer's introductions, by a CN.
+    Introductions,
+    /// A request to an edge, by a client's key.
+    EdgeRequest,
+}
+
+impl Context {
+    /// The text, ending in a zero byte so that none is a prefix of another.
+    #[must_use]
+    pub const fn text(self) -> &'static [u8] {
+        match self {
+            Self::Cert => b"swarmedge/1 certificate\0",
+            Self::Grant => b"swarmedge/1 grant\0",
+            Self::Introductions => b"swarmedge/1 introductions\0",
+            Self::EdgeRequest => b"swarmedge/1 edge request\0",
+        }
+    }
+}
+
+/// Verifies an Ed25519 signature over `context.text() ‖ message`, strictly. A pure function, so machines take it from
+/// their configuration; models pass a fake.
+pub type Verify = fn(key: &PublicKey, context: Context, message: &[u8], signature: &Signature) -> bool;
