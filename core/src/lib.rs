@@ -17,7 +17,6 @@ pub mod role;
 pub mod selection;
 pub mod session;
 pub mod swarm;
-pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod wire;
