@@ -1,0 +1,128 @@
+//! The house rules that a compiler does not check, checked on the source itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FILE_LINES_MAX: usize = 600;
+const LINE_WIDTH_MAX: usize = 120;
+
+struct Source {
+    path: String,
+    text: String,
+}
+
+/// Every Rust file below the given folders of the workspace.
+fn sources(folders: &[&str]) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found = Vec::new();
+    let mut todo: Vec<PathBuf> = folders.iter().map(|f| root.join(f)).collect();
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(&dir).expect("the workspace has this folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() && path.file_name().is_some_and(|n| n != "target") {
+                todo.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).expect("a source file is text");
+                let path = path.strip_prefix(&root).expect("it lies below the root").display().to_string();
+                found.push(Source { path, text });
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no source below {folders:?}");
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+/// Lines in which one of `banned` stands outside a comment, as `path:line: text`.
+fn lines_with(sources: &[Source], banned: &[&str]) -> Vec<String> {
+    let mut hits = Vec::new();
+    for s in sources {
+        for (n, line) in s.text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if banned.iter().any(|b| code.contains(b)) {
+                hits.push(format!("{}:{}: {}", s.path, n + 1, line.trim()));
+            }
+        }
+    }
+    hits
+}
+
+const ALL: &[&str] = &["core/src", "core/tests", "core/no_std_guard", "runtimes", "models"];
+
+#[test]
+fn no_file_is_longer_than_a_reader_can_hold() {
+    let long: Vec<_> = sources(ALL)
+        .iter()
+        .map(|s| (s.text.lines().count(), s.path.clone()))
+        .filter(|(lines, _)| *lines > FILE_LINES_MAX)
+        .collect();
+    assert!(long.is_empty(), "over {FILE_LINES_MAX} lines, move a wall: {long:?}");
+}
+
+#[test]
+fn no_line_is_wider_than_the_page() {
+    let wide: Vec<_> = sources(ALL)
+        .iter()
+        .flat_map(|s| {
+            s.text
+                .lines()
+                .enumerate()
+                .map(|(n, l)| (format!("{}:{}", s.path, n + 1), l.chars().count()))
+                .collect::<Vec<_>>()
+        })
+        .filter(|(_, width)| *width > LINE_WIDTH_MAX)
+        .collect();
+    assert!(wide.is_empty(), "over {LINE_WIDTH_MAX} columns: {wide:?}");
+}
+
+#[test]
+fn the_core_has_no_ambient_clock_randomness_or_unordered_map() {
+    let banned = [
+        "Instant::now",
+        "SystemTime",
+        "std::time",
+        "thread_rng",
+        "rand::",
+        "getrandom",
+        "HashMap",
+        "HashSet",
+        "std::net::Tcp",
+        "std::fs",
+        "std::thread",
+        "tracing::",
+        "println!",
+        "extern crate std",
+    ];
+    // the one permitted hash map has a room of its own
+    let core: Vec<_> = sources(&["core/src"]).into_iter().filter(|s| s.path != "core/src/table.rs").collect();
+    let hits = lines_with(&core, &banned);
+    assert!(hits.is_empty(), "every input of the core is an argument:\n{}", hits.join("\n"));
+}
+
+#[test]
+fn the_core_keeps_no_floats() {
+    let hits = lines_with(&sources(&["core/src"]), &[": f32", ": f64", "<f32", "<f64", "as f32", "as f64"]);
+    assert!(hits.is_empty(), "states must be Eq and Hash:\n{}", hits.join("\n"));
+}
+
+#[test]
+fn nothing_unfinished_is_left_behind() {
+    // spelled so that this file does not find itself
+    let banned = [concat!("to", "do!("), concat!("unimple", "mented!("), concat!("#[ig", "nore"), concat!("dbg", "!(")];
+    let hits = lines_with(&sources(ALL), &banned);
+    assert!(hits.is_empty(), "unfinished or switched off:\n{}", hits.join("\n"));
+}
+
+#[test]
+fn the_runtimes_hold_only_their_runtime() {
+    for s in sources(&["runtimes/tokio/src", "runtimes/smol/src"]) {
+        let lines = s.text.lines().count();
+        assert!(lines <= 300, "{} has {lines} lines: what is not a runtime belongs in shell/ or core/", s.path);
+    }
+}
+
+#[test]
+fn the_rules_find_what_they_forbid() {
+    let bad = [Source { path: "x.rs".into(), text: "let t = Instant::now();\n// Instant::now is banned\n".into() }];
+    assert_eq!(lines_with(&bad, &["Instant::now"]), ["x.rs:1: let t = Instant::now();"]);
+}
