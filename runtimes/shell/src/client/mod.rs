@@ -1,0 +1,3 @@
+//! The client role: the background process that downloads and shares, its local API, and the commands that speak to it.
+
+pub mod protocol;

@@ -1,0 +1,470 @@
+//! The local API between the commands and the running client: one JSON request a line, answered by one or more JSON
+//! lines, over a Unix domain socket in the state directory. Field names are stable; units stand last.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use swarmedge_core::ids::{Handle, ParseIdError, ProviderId, VersionId};
+use swarmedge_core::role::client::io::{
+    CommandError, DownloadState, DownloadStatus, FailReason, ObjectRef, SourceName, StoreError,
+};
+
+/// Bytes of a request line, its end included. Answers are not bounded: they come from our own process.
+pub const LINE_LEN_MAX: usize = 64 * 1024;
+
+/// What a command asks of the running client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Download an object, or resume it. Answered by [`Answer::Accepted`], then as [`Request::Watch`].
+    Get {
+        /// The provider (CP code).
+        provider: u32,
+        /// The path within the provider, without a leading slash.
+        path: String,
+        /// An absolute path: where the finished file goes.
+        output: String,
+        /// Replace a file that is there already.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Stop fetching, keep what is there. Answered by [`Answer::Accepted`].
+    Pause {
+        /// Which download.
+        download: u32,
+    },
+    /// Go on. Answered by [`Answer::Accepted`].
+    Resume {
+        /// Which download.
+        download: u32,
+    },
+    /// Give up and forget what is there. Answered by [`Answer::Accepted`].
+    Cancel {
+        /// Which download.
+        download: u32,
+    },
+    /// Allow or forbid uploads, at once. Answered by [`Answer::Accepted`].
+    Uploads {
+        /// Allow.
+        on: bool,
+    },
+    /// What is cached? Answered by [`Answer::Cache`].
+    CacheList,
+    /// Stop sharing a version and delete the cached copy. Answered by [`Answer::Accepted`].
+    CacheRemove {
+        /// The version id, in hexadecimal.
+        version: String,
+    },
+    /// How is it going? Answered by [`Answer::Status`].
+    Status,
+    /// Tell of each change: [`Answer::Download`] and [`Answer::SourceDropped`] lines, until the download has ended or
+    /// is paused (with `download`), or until the command goes away (without).
+    Watch {
+        /// Which download; all without it.
+        #[serde(default)]
+        download: Option<u32>,
+    },
+    /// End the client; downloads go on at its next start. Answered by [`Answer::Accepted`].
+    Shutdown,
+}
+
+/// One line of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// The request was carried out.
+    Accepted {
+        /// The download it speaks of.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        download: Option<u32>,
+    },
+    /// A download's figures.
+    Download(DownloadLine),
+    /// A source was dropped.
+    SourceDropped {
+        /// By this download.
+        download: u32,
+        /// `edge`, or the peer's key.
+        source: String,
+        /// Why.
+        why: String,
+    },
+    /// The client and all its downloads.
+    Status(StatusLine),
+    /// What is cached.
+    Cache {
+        /// By version.
+        versions: Vec<CachedLine>,
+    },
+    /// The request failed; last line of the answer.
+    Error(Failure),
+}
+
+/// A download as the user sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DownloadLine {
+    /// Names it in `pause`, `resume`, `cancel`.
+    pub download: u32,
+    /// Where it comes from: `swarmedge://provider/path`.
+    pub url: String,
+    /// The version, once known, in hexadecimal.
+    pub version: Option<String>,
+    /// The download's id at edges and in the ledger, once granted, in hexadecimal.
+    pub download_id: Option<String>,
+    /// How far it is.
+    pub state: State,
+    /// What happened and what to do next, if it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// Where the finished file goes.
+    pub output: String,
+    /// Bytes of the version, once known.
+    pub size_bytes: u64,
+    /// Bytes of verified and durable pieces.
+    pub durable_bytes: u64,
+    /// Verified bytes from edges, each counted once.
+    pub edge_bytes: u64,
+    /// Verified bytes from peers, each counted once.
+    pub peer_bytes: u64,
+    /// Received and thrown away.
+    pub wasted_bytes: u64,
+    /// Peers connected for it.
+    pub peers: u32,
+    /// Verified bytes a second, smoothed over some seconds.
+    pub rate_bytes_per_s: u64,
+    /// Share of the verified bytes that came from peers, 0 to 1.
+    pub peer_share: f64,
+    /// Until the end at the present rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_s: Option<u64>,
+}
+
+/// How far a download is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Asking the edge for the right to download.
+    Starting,
+    /// Fetching.
+    Running,
+    /// Stopped by the user.
+    Paused,
+    /// Complete, verified, and where the user wants it.
+    Completed,
+    /// Given up.
+    Failed,
+}
+
+impl State {
+    /// Nothing more happens by itself.
+    #[must_use]
+    pub const fn is_at_rest(self) -> bool {
+        matches!(self, Self::Paused | Self::Completed | Self::Failed)
+    }
+
+    /// As the user reads it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The client as a whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusLine {
+    /// The installation, in hexadecimal.
+    pub guid: String,
+    /// The client's version.
+    pub client_version: String,
+    /// `tokio` or `smol`.
+    pub runtime: String,
+    /// Seconds since its start.
+    pub uptime_s: u64,
+    /// The user allows uploads.
+    pub uploads: bool,
+    /// The control plane is connected; without it the edge alone delivers.
+    pub control_connected: bool,
+    /// The UDP address of the QUIC socket as STUN servers see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_address: Option<String>,
+    /// Bytes sent to peers since the start.
+    pub uploaded_bytes: u64,
+    /// Every download that is not forgotten, oldest first.
+    pub downloads: Vec<DownloadLine>,
+}
+
+/// A cached version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedLine {
+    /// In hexadecimal.
+    pub version: String,
+    /// `swarmedge://provider/path`, if the manifest is there.
+    pub url: Option<String>,
+    /// Bytes of the version.
+    pub size_bytes: u64,
+    /// Pieces that are there.
+    pub pieces: u32,
+    /// Pieces that the version has.
+    pub pieces_total: u32,
+}
+
+/// Why a request or download failed, and what the user can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The kind, which decides the exit code.
+    pub code: FailureCode,
+    /// What happened.
+    pub reason: String,
+    /// What to do next; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub next_step: String,
+}
+
+impl Failure {
+    /// From its parts.
+    pub fn new(code: FailureCode, reason: impl Into<String>, next_step: impl Into<String>) -> Self {
+        Self { code, reason: reason.into(), next_step: next_step.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.next_step.as_str() {
+            "" => f.write_str(&self.reason),
+            next => write!(f, "{}; {next}", self.reason),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Kinds of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCode {
+    /// Any other.
+    Failed,
+    /// The request or the configuration makes no sense.
+    Usage,
+    /// No such object, download or version.
+    NotFound,
+    /// Nobody answers.
+    Unreachable,
+    /// Refused by the edge.
+    Forbidden,
+    /// Full or broken disk.
+    Disk,
+    /// Stopped by the user; can be resumed.
+    Interrupted,
+}
+
+impl FailureCode {
+    /// The process's exit code.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::Unreachable => 4,
+            Self::Forbidden => 5,
+            Self::Disk => 6,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+impl From<FailReason> for Failure {
+    fn from(why: FailReason) -> Self {
+        use FailureCode as C;
+        match why {
+            FailReason::NotFound => Self::new(C::NotFound, "the edge does not know this object", "check the URL"),
+            FailReason::Forbidden => {
+                Self::new(C::Forbidden, "the edge refuses this object", "ask its provider for access")
+            }
+            FailReason::EdgeUnreachable => {
+                Self::new(C::Unreachable, "no edge server answers", "check the network, then run the same get again")
+            }
+            FailReason::VersionGone => {
+                let next = "run the same get again for the present version";
+                Self::new(C::Failed, "the object was replaced or withdrawn during the download", next)
+            }
+            FailReason::NoSpace => {
+                let next = "free some space, then run the same get again: nothing verified is fetched twice";
+                Self::new(C::Disk, "the disk is full", next)
+            }
+            FailReason::Io => {
+                Self::new(C::Disk, "the disk reports errors", "check the state directory and the target's directory")
+            }
+            FailReason::EdgeCorrupt => {
+                Self::new(C::Failed, "the edge sends wrong bytes", "report it to the operator, or try again later")
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(why: StoreError) -> Self {
+        match why {
+            StoreError::NoSpace => FailReason::NoSpace.into(),
+            StoreError::Io => FailReason::Io.into(),
+        }
+    }
+}
+
+impl From<CommandError> for Failure {
+    fn from(why: CommandError) -> Self {
+        use FailureCode as C;
+        match why {
+            CommandError::UnknownHandle => Self::new(C::NotFound, "no such download", "`status` lists the downloads"),
+            CommandError::UnknownVersion => {
+                Self::new(C::NotFound, "no such version in the cache", "`cache list` lists the versions")
+            }
+            CommandError::InUse => {
+                Self::new(C::Failed, "a download is using this version", "cancel the download first")
+            }
+            CommandError::Store(why) => why.into(),
+        }
+    }
+}
+
+/// The URL of an object as `get` takes it.
+#[must_use]
+pub fn url(object: &ObjectRef) -> String {
+    use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+    const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'?').add(b'#').add(b'"').add(b'<').add(b'>');
+    format!("swarmedge://{}/{}", object.provider, utf8_percent_encode(&object.path, ESCAPED))
+}
+
+/// The object that `https://edge[:port]/{provider}/{path}` or `swarmedge://{provider}/{path}` names.
+pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
+    let bad = |why: &str| {
+        let next = "use https://EDGE/PROVIDER/PATH or swarmedge://PROVIDER/PATH";
+        Failure::new(FailureCode::Usage, format!("{why} in the URL {url:?}"), next)
+    };
+    let rest = if let Some(rest) = url.strip_prefix("swarmedge://") {
+        rest
+    } else if let Some(rest) = url.strip_prefix("https://") {
+        rest.split_once('/').ok_or_else(|| bad("no provider"))?.1
+    } else {
+        return Err(bad("unknown scheme"));
+    };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (provider, path) = rest.split_once('/').ok_or_else(|| bad("no path"))?;
+    let provider = provider.parse().map_err(|_| bad("the provider is not a number"))?;
+    let path = percent_encoding::percent_decode_str(path).decode_utf8().map_err(|_| bad("not UTF-8"))?;
+    if path.is_empty() || path.len() > swarmedge_core::limits::PATH_LEN_MAX {
+        return Err(bad("empty or overlong path"));
+    }
+    Ok(ObjectRef { provider: ProviderId(provider), path: path.into_owned() })
+}
+
+/// The version that a request names.
+pub fn parse_version(text: &str) -> Result<VersionId, Failure> {
+    text.parse().map_err(|e: ParseIdError| {
+        let next = "a version has 64 hexadecimal digits; `cache list` shows them";
+        Failure::new(FailureCode::Usage, format!("{text:?}: {e}"), next)
+    })
+}
+
+impl DownloadLine {
+    /// From the machine's figures. Rate and ETA are the shell's (it has the clock).
+    #[must_use]
+    pub fn new(status: &DownloadStatus, output: &str, rate_bytes_per_s: u64) -> Self {
+        let (state, failure) = match status.state {
+            DownloadState::Starting => (State::Starting, None),
+            DownloadState::Running => (State::Running, None),
+            DownloadState::Paused => (State::Paused, None),
+            DownloadState::Completed => (State::Completed, None),
+            DownloadState::Failed(why) => (State::Failed, Some(why.into())),
+        };
+        let left = status.size.saturating_sub(status.edge_bytes.saturating_add(status.peer_bytes));
+        Self {
+            download: status.handle.0,
+            url: url(&status.object),
+            version: status.version.map(|v| v.to_string()),
+            download_id: status.download.map(|d| d.to_string()),
+            state,
+            failure,
+            output: output.to_owned(),
+            size_bytes: status.size,
+            durable_bytes: status.durable,
+            edge_bytes: status.edge_bytes,
+            peer_bytes: status.peer_bytes,
+            wasted_bytes: status.wasted_bytes,
+            peers: status.peers,
+            rate_bytes_per_s,
+            peer_share: share(status.peer_bytes, status.edge_bytes),
+            eta_s: (state == State::Running).then(|| left.checked_div(rate_bytes_per_s)).flatten(),
+        }
+    }
+
+    /// The machine's name for it.
+    #[must_use]
+    pub const fn handle(&self) -> Handle {
+        Handle(self.download)
+    }
+}
+
+/// `peer / (peer + edge)`, 0 of nothing.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "a share for display")]
+pub fn share(peer: u64, edge: u64) -> f64 {
+    match peer.saturating_add(edge) {
+        0 => 0.0,
+        all => peer as f64 / all as f64,
+    }
+}
+
+/// A source as the user reads it.
+#[must_use]
+pub fn source_name(source: SourceName) -> String {
+    match source {
+        SourceName::Edge => "edge".to_owned(),
+        SourceName::Peer(_, key) => key.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_url_name_the_same_object() {
+        let object = ObjectRef { provider: ProviderId(7), path: "a b/c.iso".into() };
+        assert_eq!(parse_url("https://edge.example:8443/7/a%20b/c.iso?x=1"), Ok(object.clone()));
+        assert_eq!(parse_url("swarmedge://7/a b/c.iso"), Ok(object));
+        let odd = ObjectRef { provider: ProviderId(7), path: "50%?/ü#1".into() };
+        assert_eq!(parse_url(&url(&odd)), Ok(odd));
+    }
+
+    #[test]
+    fn a_senseless_url_is_a_usage_error_that_shows_the_right_form() {
+        for bad in ["", "7/x", "ftp://e/7/x", "https://edge", "https://edge/x/y", "swarmedge://7/", "swarmedge://7"] {
+            let failure = parse_url(bad).expect_err(bad);
+            assert_eq!(failure.code.exit_code(), 2);
+            assert!(failure.to_string().contains("swarmedge://PROVIDER/PATH"));
+        }
+    }
+
+    #[test]
+    fn requests_are_tagged_lines_and_unknown_fields_are_refused() {
+        let line = r#"{"request":"pause","download":3}"#;
+        assert_eq!(serde_json::from_str::<Request>(line).expect("valid"), Request::Pause { download: 3 });
+        assert_eq!(serde_json::to_string(&Request::Pause { download: 3 }).expect("serialises"), line);
+        assert!(serde_json::from_str::<Request>(r#"{"request":"pause","download":3,"x":1}"#).is_err());
+    }
+
+    #[test]
+    fn an_answer_reads_back() {
+        let answer = Answer::Error(FailReason::NoSpace.into());
+        let line = serde_json::to_string(&answer).expect("serialises");
+        assert!(line.contains(r#""code":"disk""#), "{line}");
+        assert_eq!(serde_json::from_str::<Answer>(&line).expect("reads"), answer);
+    }
+}
