@@ -2,8 +2,9 @@
 //! them again. The DN signs nothing.
 
 use super::control::{Introduce, Outcome, Shared};
+use super::records::ServerCert;
 use super::{List, Text};
-use crate::ids::{Guid, IntroId, PublicKey, SessionId, VersionId};
+use crate::ids::{Guid, IntroId, PublicKey, SecondaryGuid, SessionId, VersionId};
 use crate::limits;
 use crate::nat::NatDescriptor;
 use core::net::SocketAddr;
@@ -43,8 +44,8 @@ crate::wire! {
     pub struct DirectoryHello {
         /// [`super::PROTOCOL`].
         pub protocol: u16,
-        /// The CN's name.
-        pub name: Text<{ limits::NAME_LEN_MAX }>,
+        /// The CN's certificate. The certified key is the one that its TLS handshake proved.
+        pub cert: ServerCert,
     }
 
     /// Who the DN is.
@@ -61,6 +62,10 @@ crate::wire! {
         pub session: SessionId,
         /// Who.
         pub guid: Guid,
+        /// Which start of the client.
+        pub secondary: SecondaryGuid,
+        /// See [`super::control::Hello::incarnation`].
+        pub incarnation: u64,
         /// The address that the CN sees.
         pub observed: SocketAddr,
         /// K_u.

@@ -1,0 +1,294 @@
+//! What the edge machine is told and what it asks for.
+
+use crate::content::Policy;
+use crate::ids::{ConnId, DownloadId, Guid, ProviderId, PublicKey, RecordId, ReqId, VersionId};
+use crate::limits;
+use crate::wire::Text;
+use crate::wire::ledger::LedgerMsg;
+use crate::wire::records::{Grant, LedgerRecord, ServerCert, SignedGrant, Verify};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::time::Duration;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// What the wall clock shows now; first of all inputs, and again whenever it may have been set.
+    WallClock {
+        /// Unix milliseconds.
+        unix_ms: u64,
+    },
+    /// What the spool holds; once, before anything is served.
+    Restored {
+        /// Records that the ledger has not acknowledged.
+        records: Vec<LedgerRecord>,
+        /// What was counted for each download.
+        counts: Vec<Count>,
+    },
+    /// A client asks for a grant.
+    GrantAsked(Box<GrantAsked>),
+    /// Bytes of a version have left: at the end of each answer, or every few MiB of a long one.
+    Served {
+        /// The download, if the request carried its grant.
+        grant: Option<ServedGrant>,
+        /// Of this version.
+        version: VersionId,
+        /// Who pays.
+        provider: ProviderId,
+        /// The bytes within the version.
+        range: Range<u64>,
+    },
+    /// The ledger's connection is open (TLS done, certificate checked).
+    LedgerOpened {
+        /// Which.
+        conn: ConnId,
+    },
+    /// The ledger's connection could not be opened, or has ended.
+    LedgerClosed {
+        /// Which.
+        conn: ConnId,
+    },
+    /// The ledger's message.
+    Ledger {
+        /// On this connection.
+        conn: ConnId,
+        /// The message.
+        msg: LedgerMsg,
+    },
+    /// The answer to [`Output::Save`]: exactly one.
+    Saved {
+        /// Echoed.
+        req: ReqId,
+        /// Whether all of it is durable; otherwise none of it is.
+        ok: bool,
+    },
+    /// Stop: write down what was counted, then say [`Output::Stopped`].
+    Shutdown,
+}
+
+/// A request for a grant, its object already looked up. The signature of the request by `key` was verified.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GrantAsked {
+    /// Echoed.
+    pub req: ReqId,
+    /// Who asks.
+    pub guid: Guid,
+    /// The client's key that signed the request.
+    pub key: PublicKey,
+    /// K_d: the new download's key (for a renewal the old grant's counts).
+    pub download_key: PublicKey,
+    /// The object as it is now.
+    pub object: ObjectFacts,
+    /// The version that must not have changed (resumption).
+    pub version: Option<VersionId>,
+    /// The grant to be renewed.
+    pub renew: Option<Renewal>,
+}
+
+/// An object as the catalogue has it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ObjectFacts {
+    /// Who pays.
+    pub provider: ProviderId,
+    /// Its path.
+    pub path: Text<{ limits::PATH_LEN_MAX }>,
+    /// Its version.
+    pub version: VersionId,
+    /// Bytes of the version.
+    pub size: u64,
+    /// What the provider allows.
+    pub policy: Policy,
+}
+
+/// A grant that is to be renewed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Renewal {
+    /// What is in its seal; `None` if it could not be opened.
+    pub grant: Option<SignedGrant>,
+    /// The request also bears a valid signature by that grant's `download_key`.
+    pub proven: bool,
+}
+
+/// Whose download a served range belongs to, as its opened grant says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServedGrant {
+    /// The download.
+    pub download: DownloadId,
+    /// Who downloads.
+    pub guid: Guid,
+}
+
+/// What an edge has counted for one download, or for the plain traffic of one version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Count {
+    /// The download; `None` for plain traffic.
+    pub grant: Option<ServedGrant>,
+    /// The version.
+    pub version: VersionId,
+    /// Who pays.
+    pub provider: ProviderId,
+    /// The last record's `seq`.
+    pub seq: u32,
+    /// Bytes sent, repetitions included.
+    pub total_bytes: u64,
+    /// Which bytes were sent: ascending, apart from one another. Empty for plain traffic.
+    pub sent: Vec<Range<u64>>,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// Sign, seal and hand out a grant. Its record is durable.
+    IssueGrant {
+        /// The request's number.
+        req: ReqId,
+        /// The grant.
+        grant: Box<Grant>,
+    },
+    /// Refuse a grant.
+    DenyGrant {
+        /// The request's number.
+        req: ReqId,
+        /// Why.
+        why: Denial,
+    },
+    /// Write to the spool, all or nothing, durably; answered by [`Input::Saved`].
+    Save {
+        /// Echoed.
+        req: ReqId,
+        /// What.
+        batch: Batch,
+    },
+    /// Connect to the ledger; answered by `LedgerOpened` or `LedgerClosed`.
+    LedgerDial {
+        /// Its number.
+        conn: ConnId,
+    },
+    /// Send to the ledger.
+    LedgerSend {
+        /// On this connection.
+        conn: ConnId,
+        /// The message.
+        msg: LedgerMsg,
+    },
+    /// Close the ledger's connection; no `LedgerClosed` follows.
+    LedgerClose {
+        /// Which.
+        conn: ConnId,
+    },
+    /// Add one to a counter.
+    Count(Metric),
+    /// The answer to [`Input::Shutdown`]: all that was counted is durable, the process may end.
+    Stopped,
+}
+
+/// A change of the spool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Batch {
+    /// Keep these until they are named in `acked`.
+    pub records: Vec<LedgerRecord>,
+    /// Keep these, each in place of the older one of the same download (or plain version).
+    pub counts: Vec<Count>,
+    /// Delete these records: the ledger has them.
+    pub acked: Vec<RecordId>,
+    /// Delete the counts of these downloads: they are over.
+    pub ended: Vec<DownloadId>,
+}
+
+/// Why a grant was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Denial {
+    /// `guid` is not that of the key that signed (403).
+    WrongKey,
+    /// The object is expired (410).
+    Gone,
+    /// The object has another version now (412).
+    Changed,
+    /// The old grant cannot be renewed: forged, too old, or of another client (401: ask for a new one).
+    GrantExpired,
+    /// The record could not be written (503).
+    Unavailable,
+}
+
+/// What an edge counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Metric {
+    /// A download was granted.
+    Granted,
+    /// A grant was renewed.
+    Renewed,
+    /// A grant was refused.
+    Denied,
+    /// A record was made.
+    RecordMade,
+    /// A record is durable in the ledger.
+    RecordStored,
+    /// The spool refused a write.
+    SpoolFailed,
+    /// A served range was counted in the total only: too many downloads or gaps at a time.
+    CountOverflow,
+}
+
+impl Metric {
+    /// The counter's name, as Prometheus wants it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Granted => "swarmedge_edge_grants_total",
+            Self::Renewed => "swarmedge_edge_grants_renewed_total",
+            Self::Denied => "swarmedge_edge_grants_denied_total",
+            Self::RecordMade => "swarmedge_edge_records_total",
+            Self::RecordStored => "swarmedge_edge_records_stored_total",
+            Self::SpoolFailed => "swarmedge_edge_spool_failures_total",
+            Self::CountOverflow => "swarmedge_edge_count_overflows_total",
+        }
+    }
+}
+
+/// Limits, intervals and identity of an edge.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The operator's root key.
+    pub root: PublicKey,
+    /// Checks signatures.
+    pub verify: Verify,
+    /// This edge's certificate.
+    pub cert: ServerCert,
+    /// A ledger is configured. Without one records stay in the spool.
+    pub ledger: bool,
+    /// A grant is valid for so long.
+    pub grant_for: Duration,
+    /// A grant can be renewed until so long after its end.
+    pub renew_within: Duration,
+    /// Counts become records this often.
+    pub flush_every: Duration,
+    /// A download that got nothing for so long is over.
+    pub idle_after: Duration,
+    /// Downloads counted at a time.
+    pub counts_max: u32,
+    /// Separate ranges remembered a download.
+    pub ranges_max: u32,
+    /// The wait before a lost ledger is dialled again: first and longest.
+    pub backoff: (Duration, Duration),
+}
+
+impl Config {
+    /// Production limits for an edge that has this identity.
+    #[must_use]
+    pub const fn new(root: PublicKey, verify: Verify, cert: ServerCert) -> Self {
+        Self {
+            root,
+            verify,
+            cert,
+            ledger: true,
+            grant_for: Duration::from_secs(15 * 60),
+            renew_within: Duration::from_secs(10 * 60),
+            flush_every: Duration::from_secs(2),
+            idle_after: Duration::from_secs(60 * 60),
+            counts_max: 100_000,
+            ranges_max: 2_048,
+            backoff: (Duration::from_millis(200), Duration::from_secs(10)),
+        }
+    }
+}
