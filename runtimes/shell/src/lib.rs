@@ -2,4 +2,5 @@
 //! line. It does what the machines' outputs say and reports back; it decides nothing about a protocol.
 
 pub mod client;
+pub mod edge;
 pub mod rt;
