@@ -22,3 +22,6 @@ pub mod testing;
 pub mod wire;
 
 pub use machine::{Cx, Deadlines, Machine, Rng, Time};
+
+/// Whether this build carries what is for tests and models only; never so in a deployed binary.
+pub const TESTING: bool = cfg!(feature = "testing");

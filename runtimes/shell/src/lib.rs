@@ -3,4 +3,5 @@
 
 pub mod client;
 pub mod edge;
+pub mod cli;
 pub mod rt;

@@ -1,0 +1,486 @@
+//! The command line: every command, its arguments and its help. Each command's doing lives in the room it belongs to; the
+//! structs here are all that it is told.
+
+use super::units::{Rate, Size};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "swarmedge",
+    about = "Peer-assisted content distribution: an HTTPS edge that always delivers, peers that do most of the work, and \
+             a ledger that accounts for every byte.",
+    disable_version_flag = true,
+    arg_required_else_help = true,
+    after_help = "Start here:\n  \
+        swarmedge demo                    watch a whole network deliver a file on this machine\n  \
+        swarmedge init my-cdn             make a deployment of your own and be told the next commands\n\n\
+        Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not found, 4 unreachable, 5 forbidden, 6 disk,\n\
+        130 interrupted (paused, nothing lost)."
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Print name, version and runtime
+    #[arg(short = 'V', long)]
+    pub version: bool,
+    /// Answer in JSON: one object on standard output, errors too
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to log to standard error, as in `info` or `swarmedge_shell=debug`
+    #[arg(long, global = true, value_name = "FILTER", env = "SWARMEDGE_LOG", help_heading = "Logging")]
+    pub log: Option<String>,
+    /// End when standard input is closed: a started process does not outlive the one that started it
+    #[arg(long, global = true, hide = true)]
+    pub exit_with_parent: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole network on this machine and watch it deliver a file
+    Demo(DemoArgs),
+    /// Make a ready-to-run deployment: keys, certificates, configuration, install bundle
+    Init(InitArgs),
+    /// Publish a file, or a new version of one
+    Publish(PublishArgs),
+    /// List what is published
+    Objects(ConfigArgs),
+    /// Withdraw a published object
+    Unpublish(UnpublishArgs),
+    /// Run an edge server: HTTPS content, manifests, grants
+    Edge(ServerArgs),
+    /// Run a connection node: the clients' control connections
+    Cn(ServerArgs),
+    /// Run a database node: who holds what, and who should meet whom
+    Dn(ServerArgs),
+    /// Run a STUN server: tells clients how the network sees them
+    Stun(ServerArgs),
+    /// Run the ledger, or show what it recorded
+    Ledger(LedgerArgs),
+    /// Run several roles in one process
+    Serve(ServeArgs),
+    /// The background client of this machine
+    #[command(subcommand)]
+    Client(ClientCommand),
+    /// Download an object
+    Get(GetArgs),
+    /// Show the downloads of the background client
+    Status(ClientArgs),
+    /// Stop a download and keep what is there
+    Pause(HandleArgs),
+    /// Let a paused or failed download go on
+    Resume(HandleArgs),
+    /// Give a download up and forget what is there
+    Cancel(HandleArgs),
+    /// Allow or forbid uploads to other clients, at once
+    Uploads(UploadsArgs),
+    /// What this machine keeps to share
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// BitTorrent v2 files for published versions
+    #[command(subcommand)]
+    Torrent(TorrentCommand),
+    /// Measure against curl, aria2 and nginx on this machine
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+/// See [`Command::Demo`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Starts an edge with the ledger, a connection node, a database node, a STUN server and clients, each a\n\
+    process of its own on loopback, and ends with exit code 0 only if every file is right and the ledger agrees with\n\
+    what was delivered, to the byte.\n\n\
+    Examples:\n  \
+    swarmedge demo\n  \
+    swarmedge demo --file some-large.iso --downloads 4\n  \
+    swarmedge demo --peers 4 --edge-limit 20MB/s\n  \
+    swarmedge demo --chaos"
+)]
+pub struct DemoArgs {
+    /// Deliver this file (else one of --size is generated)
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Bytes of the generated file
+    #[arg(long, default_value = "256MiB", conflicts_with = "file")]
+    pub size: Size,
+    /// Clients that hold the file before the downloads begin
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=64), value_name = "N")]
+    pub peers: u32,
+    /// Clients that download at the same time
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
+    pub downloads: u32,
+    /// The most the edge sends to one download, as in 20MB/s
+    #[arg(long, value_name = "RATE")]
+    pub edge_limit: Option<Rate>,
+    /// Half way, kill the connection node, the database node and one seeder
+    #[arg(long)]
+    pub chaos: bool,
+    /// Run half of the clients on the other runtime's binary
+    #[arg(long)]
+    pub mixed: bool,
+    /// Leave the directory with all keys, logs and databases to look at
+    #[arg(long)]
+    pub keep: bool,
+    /// Make the directory here instead of in the system's place for temporary files
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Give up when the downloads take longer than this many seconds
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub timeout: u64,
+}
+
+/// See [`Command::Init`].
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:\n  swarmedge init my-cdn --host cdn.example.com --base-port 8443\n\n\
+    DIR/root.key signs for everything: keep it off line once the servers have their certificates.")]
+pub struct InitArgs {
+    /// The directory to make
+    pub dir: PathBuf,
+    /// The name or address that clients reach the servers by
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Use ports from this one upwards (else free ones)
+    #[arg(long, value_name = "PORT")]
+    pub base_port: Option<u16>,
+    /// The provider (CP code) that ships the install bundle
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub provider: u32,
+    /// Whether newly installed clients upload to others
+    #[arg(long, default_value = "on", value_name = "on|off")]
+    pub uploads: Switch,
+    /// Write into a directory that is not empty
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// Which deployment.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArgs {
+    /// The servers' configuration, as made by `init`
+    #[arg(long, value_name = "FILE", env = "SWARMEDGE_CONFIG", default_value = "server.toml")]
+    pub config: PathBuf,
+}
+
+/// See [`Command::Publish`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Publishing a changed file under the same path makes a new version; running downloads of the old one\n\
+    end with the old bytes or fail, they never mix.\n\n\
+    Example:\n  swarmedge publish game.iso --provider 1 --path games/game.iso --config my-cdn/server.toml"
+)]
+pub struct PublishArgs {
+    /// The file
+    pub file: PathBuf,
+    /// Who publishes and pays (CP code)
+    #[arg(long, value_name = "N")]
+    pub provider: u32,
+    /// The object's path in URLs, without a leading slash
+    #[arg(long)]
+    pub path: String,
+    /// What clients may do with it: a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// See [`Command::Unpublish`].
+#[derive(Clone, Debug, Args)]
+pub struct UnpublishArgs {
+    /// Whose it is (CP code)
+    #[arg(long, value_name = "N")]
+    pub provider: u32,
+    /// The object's path
+    #[arg(long)]
+    pub path: String,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// A server of one role.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Ends cleanly on SIGTERM and Ctrl-C. /healthz and /metrics are served on the configured `ops` address."
+)]
+pub struct ServerArgs {
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// See [`Command::Serve`].
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:\n  swarmedge serve --roles edge,ledger,cn,dn,stun --config my-cdn/server.toml")]
+pub struct ServeArgs {
+    /// Which roles, comma-separated
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "edge,ledger,cn,dn,stun")]
+    pub roles: Vec<Role>,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// A server role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Role {
+    /// HTTPS content, manifests, grants.
+    Edge,
+    /// Connection node.
+    Cn,
+    /// Database node.
+    Dn,
+    /// STUN server.
+    Stun,
+    /// The books.
+    Ledger,
+}
+
+/// See [`Command::Ledger`].
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct LedgerArgs {
+    /// What to show; without it the ledger server runs.
+    #[command(subcommand)]
+    pub command: Option<LedgerCommand>,
+    /// Which deployment.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// See [`LedgerArgs`].
+#[derive(Clone, Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// Show what was recorded: by provider, of one object, of one download
+    Show(LedgerShowArgs),
+}
+
+/// See [`LedgerCommand::Show`].
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Peer bytes are billed as the smaller of the two sides' claims, per uploader.\n\n\
+    Examples:\n  \
+    swarmedge ledger show --config my-cdn/server.toml\n  \
+    swarmedge ledger show --provider 1 --path games/game.iso --config my-cdn/server.toml")]
+pub struct LedgerShowArgs {
+    /// Only this provider
+    #[arg(long, value_name = "N")]
+    pub provider: Option<u32>,
+    /// Only this object's path
+    #[arg(long)]
+    pub path: Option<String>,
+    /// Only this download, with its records
+    #[arg(long, value_name = "ID")]
+    pub download: Option<String>,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// Where the client of this machine lives.
+#[derive(Clone, Debug, Args)]
+pub struct ClientArgs {
+    /// The client's directory [default: ~/.local/state/swarmedge]
+    #[arg(long, value_name = "DIR", env = "SWARMEDGE_STATE")]
+    pub state: Option<PathBuf>,
+}
+
+/// See [`Command::Client`].
+#[derive(Clone, Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Run the background client in the foreground of this terminal
+    Run(ClientRunArgs),
+}
+
+/// See [`ClientCommand::Run`].
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:\n  swarmedge client run --bundle my-cdn/install/bundle.toml --state client-1")]
+pub struct ClientRunArgs {
+    /// The install bundle; kept in the client's directory after the first start
+    #[arg(long, value_name = "FILE", env = "SWARMEDGE_BUNDLE")]
+    pub bundle: Option<PathBuf>,
+    /// Where it lives.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// See [`Command::Get`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Downloads through the background client of --state, or by itself where none runs. Ctrl-C pauses; the same\n\
+    command resumes without fetching a verified piece again.\n\n\
+    Example:\n  \
+    swarmedge get https://127.0.0.1:8443/1/games/game.iso -o game.iso --bundle my-cdn/install/bundle.toml"
+)]
+pub struct GetArgs {
+    /// The object: its URL, or PROVIDER/PATH
+    pub url: String,
+    /// Where the file is to go [default: the last part of the path, here]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The install bundle, where no client has run before
+    #[arg(long, value_name = "FILE", env = "SWARMEDGE_BUNDLE")]
+    pub bundle: Option<PathBuf>,
+    /// Where the client lives.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// Which download.
+#[derive(Clone, Debug, Args)]
+pub struct HandleArgs {
+    /// The download's number, as `status` shows it
+    pub handle: u32,
+    /// Where the client lives.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// See [`Command::Uploads`].
+#[derive(Clone, Debug, Args)]
+pub struct UploadsArgs {
+    /// Whether others may download from this machine
+    pub switch: Switch,
+    /// Where the client lives.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// See [`Command::Cache`].
+#[derive(Clone, Debug, Subcommand)]
+pub enum CacheCommand {
+    /// List the versions that this machine holds
+    List(ClientArgs),
+    /// Stop sharing a version and delete it
+    Remove(CacheRemoveArgs),
+}
+
+/// See [`CacheCommand::Remove`].
+#[derive(Clone, Debug, Args)]
+pub struct CacheRemoveArgs {
+    /// The version, as `cache list` shows it
+    pub version: String,
+    /// Where the client lives.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// See [`Command::Torrent`].
+#[derive(Clone, Debug, Subcommand)]
+pub enum TorrentCommand {
+    /// Write a BitTorrent v2 file for a published version, with the edge as its web seed
+    Export(TorrentExportArgs),
+}
+
+/// See [`TorrentCommand::Export`].
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:\n  \
+    swarmedge torrent export --provider 1 --path games/game.iso -o game.torrent --config my-cdn/server.toml")]
+pub struct TorrentExportArgs {
+    /// Whose object (CP code)
+    #[arg(long, value_name = "N")]
+    pub provider: u32,
+    /// The object's path
+    #[arg(long)]
+    pub path: String,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// See [`Command::Bench`].
+#[derive(Clone, Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Edge to client and peer to client, side by side with curl, aria2c and nginx
+    Transfer(BenchTransferArgs),
+}
+
+/// See [`BenchCommand::Transfer`].
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Rounds are interleaved and medians shown. Use a release build on a quiet machine.\n\n\
+    Example:\n  cargo run --release --bin swarmedge -- bench transfer")]
+pub struct BenchTransferArgs {
+    /// Bytes of the file
+    #[arg(long, default_value = "1GiB")]
+    pub size: Size,
+    /// How often each way is measured
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99), value_name = "N")]
+    pub rounds: u32,
+    /// Make the working directory here instead of in the system's place for temporary files
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_may_stand_anywhere() {
+        for line in [["swarmedge", "--json", "status"], ["swarmedge", "status", "--json"]] {
+            assert!(Cli::try_parse_from(line).expect("parses").global.json);
+        }
+    }
+
+    #[test]
+    fn the_ledger_is_a_server_and_a_thing_to_ask() {
+        let server = Cli::try_parse_from(["swarmedge", "ledger", "--config", "x.toml"]).expect("parses");
+        assert!(matches!(server.command, Some(Command::Ledger(LedgerArgs { command: None, .. }))));
+        let show = Cli::try_parse_from(["swarmedge", "ledger", "show", "--provider", "7"]).expect("parses");
+        let Some(Command::Ledger(LedgerArgs { command: Some(LedgerCommand::Show(show)), .. })) = show.command else {
+            panic!("not a query: {show:?}");
+        };
+        assert_eq!(show.provider, Some(7));
+    }
+
+    #[test]
+    fn bad_arguments_of_the_demo_are_refused_by_name() {
+        for (args, named) in [
+            (&["--size", "much"][..], "much"),
+            (&["--downloads", "0"], "0"),
+            (&["--edge-limit", "fast"], "fast"),
+            (&["--file", "x", "--size", "1MiB"], "--size"),
+        ] {
+            let line = ["swarmedge", "demo"].iter().chain(args);
+            let error = Cli::try_parse_from(line).expect_err("refused").to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn roles_come_as_one_list() {
+        let cli = Cli::try_parse_from(["swarmedge", "serve", "--roles", "cn,dn"]).expect("parses");
+        let Some(Command::Serve(serve)) = cli.command else { panic!("not serve") };
+        assert_eq!(serve.roles, [Role::Cn, Role::Dn]);
+    }
+}

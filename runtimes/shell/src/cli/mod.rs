@@ -1,0 +1,76 @@
+//! The command line: parses, runs one command, turns its error into one clear line and an exit code.
+
+pub mod args;
+pub mod error;
+pub mod units;
+
+pub use error::{Code, Error};
+
+use crate::rt::Start;
+use args::{Cli, Command, Global};
+use clap::Parser;
+use std::process::ExitCode;
+
+/// The whole program on runtime `R`.
+#[must_use]
+pub fn main<R: Start>() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let json = cli.global.json;
+    match run::<R>(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error, json);
+            ExitCode::from(error.code() as u8)
+        }
+    }
+}
+
+fn run<R: Start>(cli: Cli) -> Result<(), Error> {
+    if cli.global.version {
+        print_version::<R>(cli.global.json);
+        return Ok(());
+    }
+    let Some(command) = cli.command else {
+        return Err(Error::usage("no command is given").next("see --help"));
+    };
+    dispatch::<R>(&cli.global, command)
+}
+
+/// The program's own words for help and usage errors; in JSON where it was asked for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let asked_for_json = std::env::args_os().any(|a| a == "--json");
+    if error.use_stderr() && asked_for_json {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        report(&Error::usage(line).next("see --help"), true);
+    } else if error.print().is_err() {
+        return ExitCode::from(Code::Failed as u8); // nowhere to say it
+    }
+    ExitCode::from(if error.use_stderr() { Code::Usage as u8 } else { 0 })
+}
+
+fn report(error: &Error, json: bool) {
+    if json {
+        println!("{}", error.to_json());
+    } else {
+        eprintln!("swarmedge: {error}");
+    }
+}
+
+fn print_version<R: Start>(json: bool) {
+    let (version, testing) = (env!("CARGO_PKG_VERSION"), swarmedge_core::TESTING);
+    if json {
+        let name = if R::NAME == "tokio" { "swarmedge".into() } else { format!("swarmedge-{}", R::NAME) };
+        println!("{}", serde_json::json!({"name": name, "version": version, "runtime": R::NAME, "testing": testing}));
+    } else {
+        println!("swarmedge {version} ({})", R::NAME);
+    }
+}
+
+/// Runs one command. Each arm is a line: what a command does lives in the room it belongs to.
+fn dispatch<R: Start>(_global: &Global, command: Command) -> Result<(), Error> {
+    Err(Error::failed(format!("{} cannot do this yet: {command:?}", R::NAME)))
+}

@@ -1,0 +1,122 @@
+//! Sizes and rates as people write and read them.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Bytes, written like `268435456`, `256MiB`, `1.5 GB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+/// Bytes a second, written like `20MB/s`, `20MB` or `512KiB/s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rate(pub u64);
+
+const UNITS: [(&str, u64); 9] = [
+    ("", 1),
+    ("b", 1),
+    ("k", 1_000),
+    ("kb", 1_000),
+    ("kib", 1 << 10),
+    ("mb", 1_000_000),
+    ("mib", 1 << 20),
+    ("gb", 1_000_000_000),
+    ("gib", 1 << 30),
+];
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("\"{text}\" is not a size; write it like 268435456, 256MiB or 1.5GB");
+        let text = text.trim();
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let unit = unit.trim().to_ascii_lowercase();
+        let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+        // parts in integers: a size is a promise to the byte
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let whole = whole.parse::<u64>().map_err(|_| wrong())?.checked_mul(*scale).ok_or_else(wrong)?;
+        if fraction.len() > 6 || number.ends_with('.') {
+            return Err(wrong());
+        }
+        let part = if fraction.is_empty() { 0 } else { fraction.parse::<u64>().map_err(|_| wrong())? };
+        let part = part * scale / 10u64.pow(u32::try_from(fraction.len()).map_err(|_| wrong())?);
+        whole.checked_add(part).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = text.trim().strip_suffix("/s").unwrap_or(text);
+        let wrong = |_| format!("\"{text}\" is not a rate; write it like 20MB/s or 512KiB/s");
+        size.parse::<Size>().map(|s| Self(s.0)).map_err(wrong)
+    }
+}
+
+/// Bytes with a decimal unit, as tables show them: `268.4 MB`.
+#[must_use]
+pub fn bytes(n: u64) -> String {
+    const STEPS: [(u64, &str); 3] = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
+    let Some((scale, unit)) = STEPS.iter().find(|(scale, _)| n >= *scale) else { return format!("{n} B") };
+    let tenths = n / (scale / 10);
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
+/// A rate over a time, `84.1 MB/s`.
+#[must_use]
+pub fn rate(n: u64, time: Duration) -> String {
+    format!("{}/s", bytes(per_second(n, time)))
+}
+
+/// Bytes a second over a time.
+#[must_use]
+pub fn per_second(n: u64, time: Duration) -> u64 {
+    let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    u64::try_from(u128::from(n) * 1000 / u128::from(ms)).unwrap_or(u64::MAX)
+}
+
+/// A share of a whole in per cent with one decimal, `71.4 %`; `-` of nothing.
+#[must_use]
+pub fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return "-".into();
+    }
+    let permille = u128::from(part) * 1000 / u128::from(whole);
+    format!("{}.{} %", permille / 10, permille % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_to_the_byte() {
+        let size = |s: &str| s.parse::<Size>().map(|s| s.0);
+        assert_eq!(size("0"), Ok(0));
+        assert_eq!(size("256MiB"), Ok(268_435_456));
+        assert_eq!(size("256 mib"), Ok(268_435_456));
+        assert_eq!(size("1.5GB"), Ok(1_500_000_000));
+        assert_eq!(size("0.000001MB"), Ok(1));
+        for bad in ["", "MiB", "-1", "1..5", "1.", "1.5.5MB", "12 parsecs", "99999999999GiB", "0.0000001GB"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rates_may_leave_the_second_out() {
+        assert_eq!("20MB/s".parse(), Ok(Rate(20_000_000)));
+        assert_eq!("20MB".parse(), Ok(Rate(20_000_000)));
+        assert!("20MB/h".parse::<Rate>().is_err());
+    }
+
+    #[test]
+    fn shown_figures_are_short() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(268_435_456), "268.4 MB");
+        assert_eq!(percent(7, 10), "70.0 %");
+        assert_eq!(percent(0, 0), "-");
+        assert_eq!(rate(10_000_000, Duration::from_millis(500)), "20.0 MB/s");
+    }
+}
