@@ -1,1 +1,9 @@
-//! session
+//! The control session: the client's side ([`client`]), and what both sides and the other server links share.
+
+pub mod backoff;
+pub mod client;
+pub mod wall;
+
+pub use backoff::Backoff;
+pub use client::ClientSession;
+pub use wall::Wall;

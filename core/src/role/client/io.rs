@@ -177,6 +177,8 @@ pub enum EdgeAnswer {
 pub struct Granted {
     /// The download; renewals keep it.
     pub download: DownloadId,
+    /// K_d: the download's public key, as in the grant; the shell keeps its private half.
+    pub download_key: PublicKey,
     /// The version that the object has now.
     pub version: VersionId,
     /// Bytes of the version.

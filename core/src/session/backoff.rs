@@ -1,0 +1,64 @@
+//! Waiting before the next attempt: exponential, jittered, bounded.
+
+use crate::machine::Rng;
+use core::time::Duration;
+
+/// How often in a row something has failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Backoff {
+    failures: u8,
+}
+
+impl Backoff {
+    /// Counts a failure and says how long to wait: half of `first · 2ⁿ` (at most `longest`) plus as much again at random,
+    /// so that many clients of one lost server do not come back in step.
+    pub fn failed(&mut self, (first, longest): (Duration, Duration), rng: &mut dyn Rng) -> Duration {
+        let wait = first.saturating_mul(1 << self.failures.min(16)).min(longest);
+        self.failures = self.failures.saturating_add(1).min(17);
+        jittered(wait, rng)
+    }
+
+    /// It has worked.
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// Between half of `wait` and all of it, in 16 steps.
+#[must_use]
+pub fn jittered(wait: Duration, rng: &mut dyn Rng) -> Duration {
+    if wait.is_zero() {
+        return wait;
+    }
+    let half = wait / 2;
+    half + half / 16 * (rng.below(16) + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Always draws the largest number.
+    struct Highest;
+    impl Rng for Highest {
+        fn below(&mut self, n: u32) -> u32 {
+            n - 1
+        }
+        fn nonce(&mut self) -> [u8; 16] {
+            [0; 16]
+        }
+    }
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_start_again_after_a_success() {
+        let limits = (Duration::from_millis(160), Duration::from_secs(1));
+        let mut b = Backoff::default();
+        let waits: [u128; 5] = core::array::from_fn(|_| b.failed(limits, &mut Highest).as_millis());
+        assert_eq!(waits, [160, 320, 640, 1000, 1000]);
+        b.succeeded();
+        assert_eq!(b.failed(limits, &mut Highest).as_millis(), 160);
+        for _ in 0..1000 {
+            assert!(b.failed(limits, &mut Highest) <= limits.1);
+        }
+    }
+}
