@@ -1,7 +1,7 @@
 //! Everything runtime-neutral around the core: the drive loop, TLS, HTTP, QUIC, store, ledger, configuration and command
 //! line. It does what the machines' outputs say and reports back; it decides nothing about a protocol.
 
+pub mod cli;
 pub mod client;
 pub mod edge;
-pub mod cli;
 pub mod rt;
