@@ -3,5 +3,6 @@
 
 pub mod cli;
 pub mod client;
+pub mod config;
 pub mod edge;
 pub mod rt;

@@ -1,0 +1,7 @@
+//! Configuration files, checked when they are read: an unknown key or a bad value is named with its line.
+
+pub mod bundle;
+pub mod file;
+
+pub use bundle::Bundle;
+pub use file::File;
