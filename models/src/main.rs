@@ -1,1 +1,98 @@
-fn main() {}
+//! Model checking of the production state machines: `check` explores every state of every model and requires that each
+//! seeded defect is found, `explore` opens stateright's explorer in a browser.
+
+mod check;
+mod print;
+mod shim;
+mod toy;
+
+use check::AnyModel;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Proofs of Swarmedge's state machines.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Explore every state of every model: all rules hold, all seeded defects are found.
+    Check {
+        /// Only the model of this name.
+        #[arg(long)]
+        only: Option<String>,
+        /// One line of JSON a model.
+        #[arg(long)]
+        json: bool,
+        /// Threads; all processors by default.
+        #[arg(long)]
+        threads: Option<usize>,
+    },
+    /// Walk through a model in a browser.
+    Explore {
+        /// The model.
+        name: String,
+        /// The model with this seeded defect (counted from 0).
+        #[arg(long)]
+        tooth: Option<usize>,
+        /// Where to listen.
+        #[arg(long, default_value = "127.0.0.1:3000")]
+        listen: String,
+    },
+}
+
+fn models() -> Vec<Box<dyn AnyModel>> {
+    vec![Box::new(toy::spec())]
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("swarmedge-models: {why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<bool, String> {
+    match command {
+        Command::Check { only, json, threads } => check(only.as_deref(), json, threads),
+        Command::Explore { name, tooth, listen } => {
+            let [model] = &named(Some(&name))?[..] else { return Err(format!("several models are called {name}")) };
+            model.explore(&listen, tooth)?;
+            Ok(true)
+        }
+    }
+}
+
+fn check(only: Option<&str>, json: bool, threads: Option<usize>) -> Result<bool, String> {
+    let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let mut good = true;
+    for model in named(only)? {
+        let report = model.check(threads);
+        good &= report.is_good();
+        if json {
+            println!("{}", print::json(&report));
+        } else {
+            print!("{}", print::text(&report));
+        }
+    }
+    Ok(good)
+}
+
+fn named(only: Option<&str>) -> Result<Vec<Box<dyn AnyModel>>, String> {
+    let mut all = models();
+    let names = all.iter().map(|m| m.name()).collect::<Vec<_>>().join(", ");
+    if let Some(name) = only {
+        all.retain(|m| m.name() == name);
+        if all.is_empty() {
+            return Err(format!("no model is called {name}; there are: {names}"));
+        }
+    }
+    Ok(all)
+}

@@ -1,1 +1,9 @@
-//! testing
+//! One world, many explorers (DESIGN §2, §14): the production machines in a [`world::World`] whose every step is an
+//! [`world::Action`], explored exhaustively by the models, randomly by the simulator and the fuzzer, and step by step
+//! by a recorded [`trace`], always against the same named rules.
+
+pub mod rng;
+pub mod rule;
+pub mod toy;
+pub mod trace;
+pub mod world;

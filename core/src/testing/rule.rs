@@ -1,0 +1,55 @@
+//! Rules: named predicates on a world. The same ones are checked by every explorer.
+
+use super::rng::Seeded;
+use super::world::{System, World};
+
+/// What a rule demands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Of every state.
+    Always,
+    /// Of at least one state: shows that the others are not true of nothing.
+    Sometimes,
+}
+
+/// A named predicate.
+#[derive(Debug)]
+pub struct Rule<S: System> {
+    /// A sentence.
+    pub name: &'static str,
+    /// What is demanded.
+    pub demand: Demand,
+    /// Whether it holds.
+    pub holds: fn(&S::Cfg, &World<S>) -> bool,
+}
+
+impl<S: System> Clone for Rule<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S: System> Copy for Rule<S> {}
+
+impl<S: System> Rule<S> {
+    /// `holds` in every state.
+    #[must_use]
+    pub const fn always(name: &'static str, holds: fn(&S::Cfg, &World<S>) -> bool) -> Self {
+        Self { name, demand: Demand::Always, holds }
+    }
+
+    /// `holds` in at least one state.
+    #[must_use]
+    pub const fn sometimes(name: &'static str, holds: fn(&S::Cfg, &World<S>) -> bool) -> Self {
+        Self { name, demand: Demand::Sometimes, holds }
+    }
+}
+
+/// The first rule of `rules` that the world breaks.
+pub fn broken<S: System>(rules: &[Rule<S>], cfg: &S::Cfg, world: &World<S>) -> Option<&'static str> {
+    rules.iter().find(|r| r.demand == Demand::Always && !(r.holds)(cfg, world)).map(|r| r.name)
+}
+
+/// Progress as a safety rule: whenever nothing is under way, the world reaches `goal` within `steps` undisturbed steps.
+pub fn settles<S: System>(cfg: &S::Cfg, world: &World<S>, steps: u32, goal: impl Fn(&World<S>) -> bool) -> bool {
+    !world.is_quiet() || world.clone().settle(cfg, steps, &mut Seeded::new(1), goal)
+}

@@ -1,0 +1,61 @@
+//! Traces: actions as lines of text, for people to read and for regression tests to replay. A line is the action's
+//! text; what follows two spaces and `#` is a remark.
+
+use super::world::{Action, System, World};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+/// Prints `actions` from `start`, each with what it delivers. Steps that only ask for a draw are left out.
+pub fn print<S: System>(cfg: &S::Cfg, start: &World<S>, actions: &[Action<S::Move>]) -> String {
+    let mut world = start.clone();
+    let mut text = String::new();
+    for (i, action) in actions.iter().enumerate() {
+        let asks_more = actions.get(i + 1).is_some_and(|n| n.act == action.act && n.draws.len() > action.draws.len());
+        if !asks_more {
+            let carries = match &action.act {
+                super::world::Act::Deliver(lane, _) => world.under_way().find(|(l, _)| l == lane),
+                super::world::Act::Fire(_) | super::world::Act::Move(_) => None,
+            };
+            text += &match carries {
+                Some((_, event)) => format!("{action}  # {event:?}\n"),
+                None => format!("{action}\n"),
+            };
+        }
+        world = world.next(cfg, action);
+    }
+    text
+}
+
+/// Replays a printed trace; every world on the way, the start included. `Err` names the line that is not possible.
+pub fn replay<S: System>(cfg: &S::Cfg, start: World<S>, text: &str) -> Result<Vec<World<S>>, String> {
+    let mut worlds = alloc::vec![start];
+    for line in text.lines().map(|l| l.split("  #").next().unwrap_or(l).trim()).filter(|l| !l.is_empty()) {
+        let here = worlds.last().expect("the start is there");
+        let next = follow(cfg, here, line).ok_or_else(|| format!("not possible here: {line}"))?;
+        worlds.push(next);
+    }
+    Ok(worlds)
+}
+
+/// Takes the action named by `line`, through as many draws as it has.
+fn follow<S: System>(cfg: &S::Cfg, world: &World<S>, line: &str) -> Option<World<S>> {
+    let mut actions = Vec::new();
+    world.actions(cfg, &mut actions);
+    let base = line.split(" drawing ").next().unwrap_or(line);
+    let mut next = world.next(cfg, actions.iter().find(|a| a.to_string() == base)?);
+    while line != base {
+        let mut choices = Vec::new();
+        next.actions(cfg, &mut choices);
+        let choice = choices.iter().find(|a| {
+            let text = a.to_string();
+            line == text || line.starts_with(&format!("{},", text.trim_end_matches(']')))
+        })?;
+        let done = choice.to_string() == line;
+        next = next.next(cfg, choice);
+        if done {
+            break;
+        }
+    }
+    Some(next)
+}

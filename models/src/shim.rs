@@ -1,0 +1,67 @@
+//! A world as stateright sees it: the whole bridge between the production machines and the checker.
+
+use stateright::{Expectation, Model, Property};
+use swarmedge_core::testing::rule::{Demand, Rule};
+use swarmedge_core::testing::world::{Action, System, World};
+
+/// One world under one configuration, with its rules.
+pub(crate) struct Checked<S: System> {
+    /// Configuration; holds the seeded defect, if any.
+    pub(crate) cfg: S::Cfg,
+    /// The first state.
+    pub(crate) start: World<S>,
+    /// At most [`RULES_MAX`] rules.
+    pub(crate) rules: &'static [Rule<S>],
+}
+
+impl<S: System> Model for Checked<S> {
+    type State = World<S>;
+    type Action = Action<S::Move>;
+
+    fn init_states(&self) -> Vec<World<S>> {
+        vec![self.start.clone()]
+    }
+
+    fn actions(&self, world: &World<S>, out: &mut Vec<Self::Action>) {
+        world.actions(&self.cfg, out);
+    }
+
+    fn next_state(&self, world: &World<S>, action: Self::Action) -> Option<World<S>> {
+        let next = world.next(&self.cfg, &action);
+        (next != *world).then_some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        // stateright takes plain function pointers: the rule's place in the table is a constant of the function
+        let conditions: [fn(&Self, &World<S>) -> bool; RULES_MAX] = [
+            holds::<S, 0>,
+            holds::<S, 1>,
+            holds::<S, 2>,
+            holds::<S, 3>,
+            holds::<S, 4>,
+            holds::<S, 5>,
+            holds::<S, 6>,
+            holds::<S, 7>,
+            holds::<S, 8>,
+            holds::<S, 9>,
+            holds::<S, 10>,
+            holds::<S, 11>,
+        ];
+        assert!(self.rules.len() <= RULES_MAX, "more rules than conditions");
+        let property = |(rule, condition): (&Rule<S>, _)| {
+            let expectation = match rule.demand {
+                Demand::Always => Expectation::Always,
+                Demand::Sometimes => Expectation::Sometimes,
+            };
+            Property { expectation, name: rule.name, condition }
+        };
+        self.rules.iter().zip(conditions).map(property).collect()
+    }
+}
+
+/// The most rules a model has.
+const RULES_MAX: usize = 12;
+
+fn holds<S: System, const I: usize>(model: &Checked<S>, world: &World<S>) -> bool {
+    (model.rules[I].holds)(&model.cfg, world)
+}
