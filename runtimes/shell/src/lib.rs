@@ -6,3 +6,4 @@ pub mod client;
 pub mod config;
 pub mod edge;
 pub mod rt;
+pub mod store;

@@ -1,0 +1,42 @@
+//! One client a state directory.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+
+/// Held while the store is open; the operating system lets go of it when the process ends, however it ends.
+#[derive(Debug)]
+pub(crate) struct DirLock(#[expect(dead_code, reason = "held for its lock, which ends with it")] File);
+
+/// Why a directory could not be locked.
+#[derive(Debug)]
+pub(crate) enum LockError {
+    /// Another process has it; its id, if it could be read.
+    Held(Option<u32>),
+    /// The lock file could not be used.
+    Io(io::Error),
+}
+
+impl DirLock {
+    /// Locks `path`, and writes this process's id into it.
+    pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(LockError::Io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let read = Read::by_ref(&mut file).take(16).read_to_string(&mut text);
+                return Err(LockError::Held(read.ok().and_then(|_| text.trim().parse().ok())));
+            }
+            Err(TryLockError::Error(e)) => return Err(LockError::Io(e)),
+        }
+        let write = |file: &mut File| {
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(file, "{}", std::process::id())
+        };
+        write(&mut file).map_err(LockError::Io)?;
+        Ok(Self(file))
+    }
+}

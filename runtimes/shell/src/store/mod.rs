@@ -1,0 +1,340 @@
+//! The client's store: piece data, and a journal of what of it is verified and durable.
+//!
+//! The rule: **a journal bit implies durable, verified data**. A piece is journalled only after every block of it matched
+//! the leaf hashes, these made the manifest's root, and the data file was synced; whatever fails on the way leaves the
+//! piece out. So a crash at any write loses at most what was not journalled.
+//!
+//! A directory holds `client.lock`, `state.redb` (the journal) and `pieces/<version>` (data files, sparse, full size).
+
+mod disk;
+mod journal;
+mod lock;
+mod records;
+mod sink;
+mod version;
+mod writer;
+
+pub use sink::{JOB_LEN, SINK_BYTES_MAX, Sink};
+
+use disk::{Disk, OsDisk};
+use journal::{Change, Journal, Loaded};
+use lock::{DirLock, LockError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use swarmedge_core::content::{Bitfield, Layout, Manifest};
+use swarmedge_core::ids::{Digest, DownloadId, Handle, PieceIndex, VersionId};
+use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, Save, SourceName, StoreError};
+use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::records::UsageRecord;
+use version::{Version, lock};
+
+/// Why a state directory could not be opened. Its text says what to do.
+#[derive(Debug)]
+pub enum Error {
+    /// Another client uses it.
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// Its process, if it has said so.
+        pid: Option<u32>,
+    },
+    /// The journal is damaged, or no journal of this program.
+    Unreadable {
+        /// The journal's file.
+        file: PathBuf,
+        /// What was found.
+        why: String,
+    },
+    /// The file system refuses.
+    Io {
+        /// What could not be used.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse { dir, pid: Some(pid) } => {
+                write!(f, "state directory {} is in use by the client with process id {pid}", dir.display())
+            }
+            Self::InUse { dir, pid: None } => write!(f, "state directory {} is in use", dir.display()),
+            Self::Unreadable { file, why } => write!(
+                f,
+                "{} is not a readable client state ({why}): move it away to start afresh; finished files stay, what \
+                 unfinished downloads have is fetched again",
+                file.display()
+            ),
+            Self::Io { path, error } => write!(f, "cannot use {}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What an opened store knows from earlier runs.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Downloads and which of their pieces are journalled (no piece of 0 where the manifest is not known yet).
+    pub downloads: Vec<(DownloadRecord, Bitfield)>,
+    /// Bytes of journalled pieces by source, for each download that fetched them.
+    pub sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
+    /// Usage records without acknowledgement.
+    pub usage: Vec<UsageRecord>,
+    /// Versions that are kept for sharing.
+    pub cached: Vec<(VersionId, Layout, Bitfield)>,
+    /// The user's choice, if ever made.
+    pub uploads: Option<bool>,
+}
+
+/// The store. Clones share it; when the last is dropped, what was saved is finished and the directory unlocked.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Owner>);
+
+#[derive(Debug)]
+struct Owner {
+    shared: Arc<Shared>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What the store's threads share.
+#[derive(Debug)]
+struct Shared {
+    disk: Arc<dyn Disk>,
+    pieces_dir: PathBuf,
+    journal: Journal,
+    versions: Mutex<BTreeMap<VersionId, Arc<Version>>>,
+    books: Mutex<Books>,
+    queue: writer::Queue,
+    _lock: Option<DirLock>,
+}
+
+/// What decides which versions are kept. Follows the journal.
+#[derive(Debug, Default)]
+struct Books {
+    downloads: BTreeMap<Handle, DownloadRecord>,
+    cached: BTreeSet<VersionId>,
+}
+
+impl Books {
+    /// Whether anything keeps a version.
+    fn keeps(&self, version: VersionId) -> bool {
+        self.cached.contains(&version)
+            || self.downloads.values().any(|d| {
+                d.state != DownloadState::Completed && d.granted.as_ref().is_some_and(|g| g.version == version)
+            })
+    }
+}
+
+/// The store's class of an I/O error.
+fn store_error(e: &io::Error) -> StoreError {
+    match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::NoSpace,
+        _ => StoreError::Io,
+    }
+}
+
+impl Store {
+    /// Opens a state directory, made if it is not there, and locks it.
+    pub fn open(dir: &Path) -> Result<(Self, Restored), Error> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |error| Error::Io { path, error }
+        };
+        std::fs::create_dir_all(dir).map_err(io(dir))?;
+        let lock_path = dir.join("client.lock");
+        let lock = DirLock::take(&lock_path).map_err(|e| match e {
+            LockError::Held(pid) => Error::InUse { dir: dir.to_owned(), pid },
+            LockError::Io(error) => Error::Io { path: lock_path, error },
+        })?;
+        Self::open_on(Arc::new(OsDisk), dir, Some(lock))
+    }
+
+    fn open_on(disk: Arc<dyn Disk>, dir: &Path, lock: Option<DirLock>) -> Result<(Self, Restored), Error> {
+        let file = dir.join("state.redb");
+        let (journal, loaded) = Journal::open(Arc::clone(&disk), &file).map_err(|e| {
+            // the file system's own refusals have a number; what redb and we say of the file's content has none
+            match e.raw_os_error() {
+                Some(_) => Error::Io { path: file, error: e },
+                None => Error::Unreadable { file, why: e.to_string() },
+            }
+        })?;
+        let pieces_dir = dir.join("pieces");
+        let names = disk.list(&pieces_dir).and_then(|names| disk.sync_dir(dir).map(|()| names));
+        let names = names.map_err(|error| Error::Io { path: pieces_dir.clone(), error })?;
+        let (shared, restored) = restore(disk, pieces_dir, journal, loaded, &names, lock)?;
+        let shared = Arc::new(shared);
+        let thread = Arc::clone(&shared);
+        let writer = std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || writer::run(&thread))
+            .map_err(|error| Error::Io { path: dir.to_owned(), error })?;
+        Ok((Self(Arc::new(Owner { shared, writer: Some(writer) })), restored))
+    }
+
+    /// Writes durably on the store's own thread; `done` is called there, once, in the order of the calls. With too much
+    /// waiting already it is called at once with [`StoreError::Io`].
+    pub fn save(&self, save: Save, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
+        self.0.shared.queue.push(writer::Job { what: writer::What::Save(save), done: Box::new(done) });
+    }
+
+    /// Keeps a manifest. It becomes durable with the next `save`, so never after something that needs it.
+    pub fn put_manifest(&self, manifest: Manifest) -> Result<Arc<Manifest>, StoreError> {
+        let shared = &self.0.shared;
+        let id = manifest.version();
+        if let Some(known) = self.manifest(id) {
+            return Ok(known);
+        }
+        let change = Change::Manifest { version: id, bytes: manifest.to_bytes() };
+        shared.journal.commit(&[change], false).map_err(|e| store_error(&e))?;
+        let manifest = Arc::new(manifest);
+        let have = Bitfield::empty(manifest.layout().pieces());
+        let new = || {
+            let version = Version::new(Arc::clone(&shared.disk), &shared.pieces_dir, Arc::clone(&manifest), have);
+            Arc::new(version)
+        };
+        let version = Arc::clone(lock(&shared.versions).entry(id).or_insert_with(new));
+        Ok(Arc::clone(&version.manifest))
+    }
+
+    /// The manifest of a version that is known here.
+    #[must_use]
+    pub fn manifest(&self, version: VersionId) -> Option<Arc<Manifest>> {
+        self.version(version).map(|v| Arc::clone(&v.manifest))
+    }
+
+    /// The journalled pieces of a version that is known here.
+    #[must_use]
+    pub fn have(&self, version: VersionId) -> Option<Bitfield> {
+        self.version(version).map(|v| v.have().clone())
+    }
+
+    /// Keeps the private key K_d of a download; becomes durable with the next `save`.
+    pub fn put_key(&self, download: DownloadId, key: &[u8]) -> Result<(), StoreError> {
+        let change = Change::Key { download, bytes: key.to_vec() };
+        self.0.shared.journal.commit(&[change], false).map_err(|e| store_error(&e))
+    }
+
+    /// The private key of a download.
+    pub fn key(&self, download: DownloadId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.shared.journal.key(download).map_err(|e| store_error(&e))
+    }
+
+    /// Reads blocks of a journalled piece. Blocks the thread: call it on the blocking pool.
+    pub fn read_blocks(
+        &self,
+        version: VersionId,
+        piece: PieceIndex,
+        blocks: Range<u32>,
+    ) -> Result<Vec<u8>, StoreError> {
+        let version = self.version(version).ok_or(StoreError::Io)?;
+        version.read(piece, blocks).map_err(|e| store_error(&e))
+    }
+
+    /// The leaf hashes of a journalled piece. Blocks the thread: call it on the blocking pool.
+    pub fn leaves(&self, version: VersionId, piece: PieceIndex) -> Result<Vec<Digest>, StoreError> {
+        let leaves = self.0.shared.journal.leaves(version, piece).map_err(|e| store_error(&e))?;
+        leaves.ok_or(StoreError::Io)
+    }
+
+    /// Whether the leaf hashes of a piece are at hand, so that a peer need not send them.
+    #[must_use]
+    pub fn has_leaves(&self, version: VersionId, piece: PieceIndex) -> bool {
+        self.version(version).is_some_and(|v| v.piece(piece).is_none_or(|p| p.has_leaves()))
+    }
+
+    fn version(&self, id: VersionId) -> Option<Arc<Version>> {
+        lock(&self.0.shared.versions).get(&id).cloned()
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        if let Some(writer) = self.writer.take()
+            && writer.thread().id() != std::thread::current().id()
+        {
+            // a panic of the writer has been reported by its thread
+            drop(writer.join());
+        }
+    }
+}
+
+/// Puts together what was loaded, and clears away what nothing keeps.
+fn restore(
+    disk: Arc<dyn Disk>,
+    pieces_dir: PathBuf,
+    journal: Journal,
+    loaded: Loaded,
+    names: &[PathBuf],
+    lock: Option<DirLock>,
+) -> Result<(Shared, Restored), Error> {
+    let Loaded { downloads, mut pieces, manifests, usage, cached, uploads } = loaded;
+    let books = Books {
+        downloads: downloads.into_iter().map(|d| (d.handle, d)).collect(),
+        cached: cached.into_keys().collect(),
+    };
+    let mut restored = Restored { usage, uploads, ..Restored::default() };
+    let mut versions = BTreeMap::new();
+    let mut drops = Vec::new();
+    for (id, manifest) in manifests {
+        if !books.keeps(id) {
+            drops.push(Change::DropVersion(id));
+            continue;
+        }
+        let mut have = Bitfield::empty(manifest.layout().pieces());
+        let path = pieces_dir.join(id.to_string());
+        if names.contains(&path) {
+            for (piece, handle, from) in pieces.remove(&id).unwrap_or_default() {
+                have.insert(piece);
+                let sums = restored.sources.entry(handle).or_default();
+                for (source, bytes) in from {
+                    *sums.entry(source).or_default() += u64::from(bytes);
+                }
+            }
+        } else if pieces.remove(&id).is_some_and(|rows| !rows.is_empty()) {
+            tracing::warn!(file = %path.display(), "a data file is gone; its pieces are fetched again");
+            drops.push(Change::DropVersion(id));
+            drops.push(Change::Manifest { version: id, bytes: manifest.to_bytes() });
+        }
+        let version = Version::new(Arc::clone(&disk), &pieces_dir, manifest, have);
+        versions.insert(id, Arc::new(version));
+    }
+    // rows whose manifest is gone can mean nothing
+    drops.extend(pieces.keys().map(|id| Change::DropVersion(*id)));
+    let failed = |path: &Path, error| Error::Io { path: path.to_owned(), error };
+    if !drops.is_empty() {
+        journal.commit(&drops, true).map_err(|e| failed(&pieces_dir, e))?;
+    }
+    for name in names {
+        if !versions.values().any(|v: &Arc<Version>| v.path() == name) {
+            disk.remove(name).map_err(|e| failed(name, e))?;
+        }
+    }
+    let have = |id| versions.get(&id).map(|v: &Arc<Version>| v.have().clone());
+    for d in books.downloads.values() {
+        let known = d.granted.as_ref().and_then(|g| have(g.version));
+        restored.downloads.push((d.clone(), known.unwrap_or_else(|| Bitfield::empty(0))));
+    }
+    for id in &books.cached {
+        if let Some(v) = versions.get(id) {
+            restored.cached.push((*id, v.manifest.layout(), v.have().clone()));
+        }
+    }
+    let shared = Shared {
+        disk,
+        pieces_dir,
+        journal,
+        versions: Mutex::new(versions),
+        books: Mutex::new(books),
+        queue: writer::Queue::default(),
+        _lock: lock,
+    };
+    Ok((shared, restored))
+}

@@ -1,0 +1,266 @@
+//! One version's data file and what is known of its pieces while they come in.
+
+use super::disk::{Disk, DiskFile};
+use super::store_error;
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use swarmedge_core::content::{Bitfield, Manifest, merkle};
+use swarmedge_core::ids::{Digest, PieceIndex};
+use swarmedge_core::limits::BLOCK_LEN;
+use swarmedge_core::role::client::io::FetchEnd;
+
+pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A version as the store has it.
+#[derive(Debug)]
+pub(crate) struct Version {
+    pub(crate) manifest: Arc<Manifest>,
+    path: PathBuf,
+    disk: Arc<dyn Disk>,
+    file: OnceLock<Arc<dyn DiskFile>>,
+    opening: Mutex<()>,
+    /// The file's name may not be durable yet.
+    unnamed: AtomicBool,
+    /// A sync has failed: what was written before it may be lost although later syncs succeed (the kernel marks such
+    /// pages clean). From then on a piece is written once more before its sync.
+    tainted: AtomicBool,
+    /// Journalled pieces.
+    have: Mutex<Bitfield>,
+    /// Pieces of which something has come in and that are not journalled.
+    open: Mutex<BTreeMap<PieceIndex, Arc<Piece>>>,
+}
+
+/// A piece that is coming in.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) index: PieceIndex,
+    blocks: u32,
+    state: Mutex<PieceState>,
+}
+
+#[derive(Debug)]
+struct PieceState {
+    /// The leaf hashes, checked against the root, once known.
+    expected: Option<Vec<Digest>>,
+    /// The hash of each block that is in the file. With `expected` known, none that differs from it.
+    got: Vec<Option<Digest>>,
+    /// It is being journalled or is: nothing may be written to it any more.
+    sealed: bool,
+}
+
+/// What stands in the way of journalling a piece.
+#[derive(Debug)]
+pub(crate) enum NotWhole {
+    /// A block is missing or was never checked.
+    Unverified,
+    /// The disk.
+    Io(io::Error),
+}
+
+impl Version {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, manifest: Arc<Manifest>, have: Bitfield) -> Self {
+        Self {
+            path: dir.join(manifest.version().to_string()),
+            manifest,
+            disk,
+            file: OnceLock::new(),
+            opening: Mutex::new(()),
+            unnamed: AtomicBool::new(false),
+            tainted: AtomicBool::new(false),
+            have: Mutex::new(have),
+            open: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn have(&self) -> MutexGuard<'_, Bitfield> {
+        lock(&self.have)
+    }
+
+    /// The data file, opened (and made, sparse, at full size) at first use.
+    pub(crate) fn file(&self) -> io::Result<&Arc<dyn DiskFile>> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let _one = lock(&self.opening);
+        if self.file.get().is_none() {
+            let file = self.disk.open(&self.path)?;
+            let size = self.manifest.layout().size();
+            if file.len()? != size {
+                file.set_len(size)?;
+                self.unnamed.store(true, Ordering::Relaxed);
+            }
+            // nobody else sets it: `opening` is held
+            drop(self.file.set(file));
+        }
+        self.file.get().ok_or_else(|| io::Error::other("the data file was not opened"))
+    }
+
+    /// Reads journalled blocks.
+    pub(crate) fn read(&self, piece: PieceIndex, blocks: Range<u32>) -> io::Result<Vec<u8>> {
+        if !self.have().contains(piece) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let range = self.manifest.layout().block_range(piece, blocks);
+        let len = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
+        let mut buffer = vec![0; len];
+        self.file()?.read_at(&mut buffer, range.start)?;
+        Ok(buffer)
+    }
+
+    /// The piece as it comes in; `None` if it is journalled.
+    pub(crate) fn piece(&self, index: PieceIndex) -> Option<Arc<Piece>> {
+        let mut open = lock(&self.open);
+        if self.have().contains(index) {
+            return None;
+        }
+        let piece = open.entry(index).or_insert_with(|| {
+            let blocks = self.manifest.layout().blocks(index);
+            let state = PieceState { expected: None, got: vec![None; blocks as usize], sealed: false };
+            Arc::new(Piece { index, blocks, state: Mutex::new(state) })
+        });
+        Some(Arc::clone(piece))
+    }
+
+    /// The hashes of what a job carries, checked as far as leaf hashes are known, and its bytes written. Blocks before a
+    /// bad one are kept.
+    pub(crate) fn write(&self, piece: &Piece, first: u32, data: &[u8]) -> Result<(), FetchEnd> {
+        let hashes = merkle::leaves(data);
+        let mut state = lock(&piece.state);
+        let at = first as usize;
+        let good = match state.expected.as_deref().and_then(|e| e.get(at..at + hashes.len())) {
+            Some(expected) => hashes.iter().zip(expected).take_while(|(h, e)| h == e).count(),
+            None => hashes.len(),
+        };
+        if !state.sealed && good > 0 {
+            let bytes = data.len().min(good * BLOCK_LEN as usize);
+            let range = self.manifest.layout().block_range(piece.index, first..piece.blocks);
+            let write = self.file().and_then(|f| f.write_at(&data[..bytes], range.start));
+            write.map_err(|e| FetchEnd::Store(store_error(&e)))?;
+            let blocks = first..piece.blocks;
+            for (slot, hash) in state.got[blocks.start as usize..].iter_mut().zip(&hashes[..good]) {
+                *slot = Some(*hash);
+            }
+        }
+        match u32::try_from(good) {
+            Ok(n) if good < hashes.len() => Err(FetchEnd::BadBlock { block: first + n }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Syncs the data file, its name too if it is new.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let result = self.file().and_then(|f| f.sync()).and_then(|()| {
+            if self.unnamed.load(Ordering::Relaxed) {
+                self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
+                self.unnamed.store(false, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        if result.is_err() {
+            self.tainted.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Ends writing to a piece that is to be journalled, and returns its leaf hashes. Refused unless every block of it was
+    /// verified.
+    pub(crate) fn seal(&self, index: PieceIndex) -> Result<Vec<Digest>, NotWhole> {
+        let piece = lock(&self.open).get(&index).cloned().ok_or(NotWhole::Unverified)?;
+        let mut state = lock(&piece.state);
+        let expected = state.expected.clone().ok_or(NotWhole::Unverified)?;
+        if state.got.iter().zip(&expected).any(|(got, e)| got.as_ref() != Some(e)) {
+            return Err(NotWhole::Unverified);
+        }
+        if self.tainted.load(Ordering::Relaxed) {
+            self.rewrite(index, &expected)?;
+        }
+        state.sealed = true;
+        Ok(expected)
+    }
+
+    /// See `tainted`.
+    fn rewrite(&self, index: PieceIndex, leaves: &[Digest]) -> Result<(), NotWhole> {
+        let range = self.manifest.layout().piece_range(index);
+        let mut buffer = vec![0; self.manifest.layout().piece_size(index) as usize];
+        let file = self.file().map_err(NotWhole::Io)?;
+        file.read_at(&mut buffer, range.start).map_err(NotWhole::Io)?;
+        if merkle::leaves(&buffer) != leaves {
+            return Err(NotWhole::Unverified);
+        }
+        file.write_at(&buffer, range.start).map_err(NotWhole::Io)
+    }
+
+    /// Journalled.
+    pub(crate) fn done(&self, index: PieceIndex) {
+        let mut open = lock(&self.open);
+        self.have().insert(index);
+        open.remove(&index);
+    }
+
+    /// Not durable: it must come in again.
+    pub(crate) fn lost(&self, index: PieceIndex) {
+        lock(&self.open).remove(&index);
+    }
+
+    /// Durable, but the journal could not be written: it may be saved again.
+    pub(crate) fn unseal(&self, index: PieceIndex) {
+        if let Some(piece) = lock(&self.open).get(&index) {
+            lock(&piece.state).sealed = false;
+        }
+    }
+}
+
+impl Piece {
+    /// Whether the leaf hashes are known.
+    pub(crate) fn has_leaves(&self) -> bool {
+        lock(&self.state).expected.is_some()
+    }
+
+    /// Takes over leaf hashes that make the piece's root. What came unchecked and differs from them is forgotten.
+    pub(crate) fn expect(&self, manifest: &Manifest, leaves: Vec<Digest>) -> Result<(), FetchEnd> {
+        let whole = leaves.len() == self.blocks as usize;
+        let made = whole.then(|| merkle::piece_root(&manifest.layout(), self.index, &leaves));
+        if made.is_none() || made != manifest.root(self.index) {
+            return Err(FetchEnd::BadBlock { block: 0 });
+        }
+        lock(&self.state).expect(leaves);
+        Ok(())
+    }
+
+    /// At the end of an unchecked transfer of blocks from `first`: if the whole piece is there, checks it against the
+    /// piece's root.
+    pub(crate) fn settle(&self, manifest: &Manifest, first: u32) -> Result<(), FetchEnd> {
+        let mut state = lock(&self.state);
+        if state.expected.is_some() {
+            return Ok(());
+        }
+        let Some(leaves) = state.got.iter().copied().collect::<Option<Vec<_>>>() else { return Ok(()) };
+        if Some(merkle::piece_root(&manifest.layout(), self.index, &leaves)) == manifest.root(self.index) {
+            state.expect(leaves);
+            return Ok(());
+        }
+        state.got.fill(None);
+        Err(FetchEnd::BadBlock { block: first })
+    }
+}
+
+impl PieceState {
+    fn expect(&mut self, leaves: Vec<Digest>) {
+        for (got, leaf) in self.got.iter_mut().zip(&leaves) {
+            if got.is_some_and(|g| g != *leaf) {
+                *got = None;
+            }
+        }
+        self.expected = Some(leaves);
+    }
+}

@@ -1,0 +1,332 @@
+//! The store's own thread: takes what has been saved while it was busy, makes it durable with one sync a data file and one
+//! commit, then answers all of it.
+
+use super::journal::Change;
+use super::version::{NotWhole, Version, lock};
+use super::{Shared, records, store_error};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use swarmedge_core::ids::{Digest, Handle, PieceIndex, VersionId};
+use swarmedge_core::role::client::io::{Save, SourceName, StoreError};
+
+/// Saves that may wait. The client machine has far fewer open; past it the disk is stuck.
+const QUEUE_MAX: usize = 8192;
+
+pub(super) type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// Something to write and whom to tell.
+pub(super) struct Job {
+    pub(super) what: What,
+    pub(super) done: Done,
+}
+
+pub(super) enum What {
+    Save(Save),
+    /// A file is where the user wants it: keep the version for sharing.
+    Placed(VersionId),
+}
+
+/// Jobs on their way to the store's thread.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<QueueState>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct QueueState {
+    jobs: VecDeque<Job>,
+    closed: bool,
+    /// Files that are being placed; each will add one job.
+    placing: usize,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Queue")
+    }
+}
+
+impl Queue {
+    pub(super) fn push(&self, job: Job) {
+        let mut state = lock(&self.state);
+        if state.closed && state.placing == 0 || state.jobs.len() >= QUEUE_MAX {
+            drop(state);
+            (job.done)(Err(StoreError::Io));
+            return;
+        }
+        state.jobs.push_back(job);
+        self.more.notify_one();
+    }
+
+    pub(super) fn close(&self) {
+        lock(&self.state).closed = true;
+        self.more.notify_one();
+    }
+
+    fn placing(&self, more: bool) {
+        let mut state = lock(&self.state);
+        state.placing = if more { state.placing + 1 } else { state.placing - 1 };
+        self.more.notify_one();
+    }
+
+    /// All that waits; `None` once closed and empty.
+    fn take(&self) -> Option<Vec<Job>> {
+        let mut state = lock(&self.state);
+        loop {
+            if !state.jobs.is_empty() {
+                return Some(state.jobs.drain(..).collect());
+            }
+            if state.closed && state.placing == 0 {
+                return None;
+            }
+            state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// The thread.
+pub(super) fn run(shared: &Arc<Shared>) {
+    while let Some(jobs) = shared.queue.take() {
+        let mut batch = Batch::default();
+        let mut answers: Vec<(Done, Result<(), StoreError>)> = Vec::with_capacity(jobs.len());
+        let synced = sync_pieces(shared, &jobs);
+        for job in jobs {
+            match job.what {
+                What::Save(Save::Finish { handle, version }) => place(shared, handle, version, job.done),
+                what => {
+                    let taken = batch.add(shared, what, &synced);
+                    answers.push((job.done, taken.map_err(|e| store_error(&e))));
+                }
+            }
+        }
+        let committed = batch.commit(shared);
+        if let Err(e) = &committed {
+            tracing::warn!(error = %e, "the client's journal cannot be written");
+        }
+        for (done, taken) in answers {
+            done(taken.and(committed.as_ref().map(|_| ()).map_err(store_error)));
+        }
+    }
+}
+
+type Sealed = BTreeMap<(VersionId, PieceIndex), Result<Vec<Digest>, io::ErrorKind>>;
+
+/// Seals every piece that is to be journalled and syncs their data files, each once. A piece whose sync fails is lost.
+fn sync_pieces(shared: &Shared, jobs: &[Job]) -> Sealed {
+    let mut sealed = Sealed::new();
+    let mut files: BTreeMap<VersionId, (Arc<Version>, Vec<PieceIndex>)> = BTreeMap::new();
+    for job in jobs {
+        let What::Save(Save::Piece { version: id, piece, .. }) = &job.what else { continue };
+        let Some(version) = lock(&shared.versions).get(id).cloned() else { continue };
+        match version.seal(*piece) {
+            Ok(leaves) => {
+                sealed.insert((*id, *piece), Ok(leaves));
+                files.entry(*id).or_insert_with(|| (version, Vec::new())).1.push(*piece);
+            }
+            Err(NotWhole::Unverified) => {}
+            Err(NotWhole::Io(e)) => {
+                version.lost(*piece);
+                sealed.insert((*id, *piece), Err(e.kind()));
+            }
+        }
+    }
+    for (id, (version, pieces)) in files {
+        let Err(e) = version.sync() else { continue };
+        tracing::warn!(file = %version.path().display(), error = %e, "a data file cannot be synced");
+        for piece in pieces {
+            version.lost(piece);
+            sealed.insert((id, piece), Err(e.kind()));
+        }
+    }
+    sealed
+}
+
+/// What one commit changes, and what follows from it.
+#[derive(Default)]
+struct Batch {
+    changes: Vec<Change>,
+    journalled: Vec<(VersionId, PieceIndex)>,
+    dropped: Vec<VersionId>,
+    /// The books before this batch, if it has changed them.
+    undo: Option<super::Books>,
+}
+
+impl Batch {
+    fn add(&mut self, shared: &Shared, what: What, synced: &Sealed) -> io::Result<()> {
+        match what {
+            What::Placed(version) => {
+                self.books(shared, |books| books.cached.insert(version));
+                let at_ms = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_millis());
+                let at_ms = u64::try_from(at_ms).unwrap_or(u64::MAX);
+                self.changes.push(Change::Cached { version, at_ms });
+            }
+            What::Save(Save::Piece { handle, version, piece, from }) => {
+                return self.add_piece(shared, handle, version, piece, &from, synced);
+            }
+            What::Save(Save::Download(record)) => {
+                if records::encode_download(&record).is_none() {
+                    return Err(io::ErrorKind::InvalidFilename.into());
+                }
+                let old = self.books(shared, |books| books.downloads.insert(record.handle, record.clone()));
+                let new_version = record.granted.as_ref().map(|g| g.version);
+                self.changes.push(Change::Download(record));
+                if let Some(old) = old.and_then(|o| o.granted)
+                    && new_version != Some(old.version)
+                {
+                    self.changes.push(Change::DropKey(old.download));
+                    self.release(shared, old.version);
+                }
+            }
+            What::Save(Save::Forget { handle }) => {
+                let old = self.books(shared, |books| books.downloads.remove(&handle));
+                self.changes.push(Change::DropDownload(handle));
+                if let Some(granted) = old.and_then(|d| d.granted) {
+                    self.changes.push(Change::DropKey(granted.download));
+                    self.release(shared, granted.version);
+                }
+            }
+            What::Save(Save::Uncache { version }) => {
+                self.books(shared, |books| books.cached.remove(&version));
+                self.changes.push(Change::Uncached(version));
+                self.release(shared, version);
+            }
+            What::Save(Save::Usage(record)) => self.changes.push(Change::Usage(record)),
+            What::Save(Save::UsageDone(ids)) => self.changes.push(Change::DropUsage(ids)),
+            What::Save(Save::Uploads(on)) => self.changes.push(Change::Uploads(on)),
+            // went to a thread of its own before
+            What::Save(Save::Finish { .. }) => {}
+        }
+        Ok(())
+    }
+
+    fn add_piece(
+        &mut self,
+        shared: &Shared,
+        handle: Handle,
+        version: VersionId,
+        piece: PieceIndex,
+        from: &[(SourceName, u32)],
+        synced: &Sealed,
+    ) -> io::Result<()> {
+        let leaves = match synced.get(&(version, piece)) {
+            Some(Ok(leaves)) => leaves,
+            Some(Err(kind)) => return Err((*kind).into()),
+            None => {
+                let known = lock(&shared.versions).get(&version).cloned();
+                if known.is_some_and(|v| v.have().contains(piece)) {
+                    return Ok(());
+                }
+                tracing::warn!(%version, %piece, "a piece was to be journalled before all of it was verified");
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        };
+        let leaves = leaves.iter().flat_map(|d| d.0).collect();
+        self.changes.push(Change::Piece { version, piece, value: records::encode_piece(handle, from), leaves });
+        self.journalled.push((version, piece));
+        Ok(())
+    }
+
+    fn books<T>(&mut self, shared: &Shared, change: impl FnOnce(&mut super::Books) -> T) -> T {
+        let mut books = lock(&shared.books);
+        self.undo
+            .get_or_insert_with(|| super::Books { downloads: books.downloads.clone(), cached: books.cached.clone() });
+        change(&mut books)
+    }
+
+    /// Deletes a version that nothing keeps.
+    fn release(&mut self, shared: &Shared, version: VersionId) {
+        if !lock(&shared.books).keeps(version) {
+            self.changes.push(Change::DropVersion(version));
+            self.journalled.retain(|(v, _)| *v != version);
+            self.dropped.push(version);
+        }
+    }
+
+    fn commit(self, shared: &Shared) -> io::Result<()> {
+        let version = |id| lock(&shared.versions).get(id).cloned();
+        if !self.changes.is_empty()
+            && let Err(e) = shared.journal.commit(&self.changes, true)
+        {
+            for (id, piece) in &self.journalled {
+                if let Some(v) = version(id) {
+                    v.unseal(*piece);
+                }
+            }
+            if let Some(books) = self.undo {
+                *lock(&shared.books) = books;
+            }
+            return Err(e);
+        }
+        for (id, piece) in &self.journalled {
+            if let Some(v) = version(id) {
+                v.done(*piece);
+            }
+        }
+        for id in self.dropped.iter().collect::<BTreeSet<_>>() {
+            let Some(v) = lock(&shared.versions).remove(id) else { continue };
+            // what stays behind is cleared away when the store is opened
+            if let Err(e) = shared.disk.remove(v.path()) {
+                tracing::warn!(file = %v.path().display(), error = %e, "a data file cannot be deleted");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts a finished file where the user wants it, on a thread of its own since it may take a while.
+fn place(shared: &Arc<Shared>, handle: Handle, version: VersionId, done: Done) {
+    shared.queue.placing(true);
+    let on = Arc::clone(shared);
+    let slot = Arc::new(Mutex::new(Some(done)));
+    let answer = Arc::clone(&slot);
+    let work = move || {
+        let placed = copy_out(&on, handle, version);
+        if let Some(done) = lock(&answer).take() {
+            match placed {
+                Ok(()) => on.queue.push(Job { what: What::Placed(version), done }),
+                Err(e) => {
+                    tracing::warn!(error = %e, "a finished file cannot be put in its place");
+                    done(Err(store_error(&e)));
+                }
+            }
+        }
+        on.queue.placing(false);
+    };
+    if let Err(e) = std::thread::Builder::new().name("store-place".into()).spawn(work) {
+        shared.queue.placing(false);
+        if let Some(done) = lock(&slot).take() {
+            done(Err(store_error(&e)));
+        }
+    }
+}
+
+fn copy_out(shared: &Shared, handle: Handle, version: VersionId) -> io::Result<()> {
+    let output = lock(&shared.books).downloads.get(&handle).map(|d| d.output.clone());
+    let output = output.ok_or(io::ErrorKind::NotFound)?;
+    let version = lock(&shared.versions).get(&version).cloned().ok_or(io::ErrorKind::NotFound)?;
+    if !version.have().is_full() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not every piece is journalled"));
+    }
+    // an empty version has had no piece that would have made its file
+    version.file()?;
+    if output.is_empty() {
+        return Ok(());
+    }
+    let output = Path::new(&output);
+    let name = output.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
+    let dir = match output.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    // in the same directory, so that the rename cannot cross file systems; the handle, so that no two downloads share it
+    let part = dir.join(format!(".{name}.{handle}.part"));
+    let copied = shared.disk.copy(version.path(), &part).and_then(|()| shared.disk.rename(&part, output));
+    if let Err(e) = copied {
+        drop(shared.disk.remove(&part));
+        return Err(e);
+    }
+    shared.disk.sync_dir(dir)
+}
