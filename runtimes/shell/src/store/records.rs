@@ -39,6 +39,7 @@ pub(crate) fn encode_download(d: &DownloadRecord) -> Option<Vec<u8>> {
     d.granted.is_some().encode(&mut out);
     if let Some(g) = &d.granted {
         g.download.encode(&mut out);
+        g.download_key.encode(&mut out);
         g.version.encode(&mut out);
         g.size.encode(&mut out);
         g.policy.encode(&mut out);
@@ -64,6 +65,7 @@ pub(crate) fn decode_download(bytes: &[u8]) -> Result<DownloadRecord, DecodeErro
     let granted = if bool::decode(r)? {
         Some(Granted {
             download: DownloadId::decode(r)?,
+            download_key: PublicKey::decode(r)?,
             version: VersionId::decode(r)?,
             size: Wire::decode(r)?,
             policy: Policy::decode(r)?,
@@ -159,6 +161,7 @@ mod tests {
             let sealed = SealedGrant { epoch: 3, nonce: [7; 24], sealed: Blob::new(vec![1; 99]).expect("short") };
             let granted = Granted {
                 download: DownloadId::numbered(1),
+                download_key: PublicKey::numbered(3),
                 version: VersionId::numbered(2),
                 size: 5,
                 policy: Policy::default(),
