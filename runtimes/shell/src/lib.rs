@@ -5,5 +5,11 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod edge;
+pub mod cli;
+pub mod drive;
+pub mod mailbox;
 pub mod rt;
 pub mod store;
+mod sync;
+
+pub use cli::main;

@@ -1,0 +1,193 @@
+//! The drive loop: time, randomness and inputs into a machine; its outputs to a [`Port`].
+
+use crate::mailbox::Receiver;
+use crate::rt::Rt;
+use futures_lite::future;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+use swarmedge_core::machine::{Cx, Machine, Rng, Time};
+
+/// Inputs handled in one go before others of the shard get their turn.
+const BATCH: usize = 64;
+
+/// Does what a machine's outputs say.
+pub trait Port<M: Machine> {
+    /// Begins one effect; never waits. What fails or completes at once goes to `local` and is handled next.
+    fn perform(&mut self, output: M::Output, local: &mut VecDeque<M::Input>);
+
+    /// The machine has come to its end: [`drive`] returns.
+    fn is_over(&self) -> bool {
+        false
+    }
+}
+
+/// Randomness of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsRng;
+
+impl Rng for OsRng {
+    fn below(&mut self, n: u32) -> u32 {
+        let n = n.max(1);
+        // the largest multiple of n that 32 bits hold: what lies above would favour small numbers
+        let fair = u32::MAX - (u32::MAX % n + 1) % n;
+        loop {
+            let draw = getrandom::u32().expect("the system gives random bytes");
+            if draw <= fair {
+                return draw % n;
+            }
+        }
+    }
+
+    fn nonce(&mut self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).expect("the system gives random bytes");
+        bytes
+    }
+}
+
+/// What woke the loop.
+enum Woke<I> {
+    Input(I),
+    Timer,
+    Closed,
+}
+
+/// Runs `machine` until every sender of `inbox` has gone or `port` says that it is over. Its time starts now.
+pub async fn drive<M, R, P>(rt: R, mut machine: M, cfg: M::Config, mut inbox: Receiver<M::Input>, mut port: P)
+where
+    M: Machine,
+    M::Input: Send,
+    R: Rt,
+    P: Port<M>,
+{
+    let start = rt.now();
+    let mut local = VecDeque::new();
+    let mut out = Vec::new();
+    let mut budget = BATCH;
+    while !port.is_over() {
+        let woke = match local.pop_front() {
+            Some(input) => Woke::Input(input),
+            None => wait(&rt, start, machine.poll_timeout(), &mut inbox).await,
+        };
+        let mut cx = Cx { now: since(start, rt.now()), cfg: &cfg, rng: &mut OsRng, out: &mut out };
+        match woke {
+            Woke::Input(input) => machine.handle_input(&mut cx, input),
+            Woke::Timer => machine.handle_timeout(&mut cx),
+            Woke::Closed => return,
+        }
+        out.drain(..).for_each(|output| port.perform(output, &mut local));
+        budget -= 1;
+        if budget == 0 {
+            budget = BATCH;
+            future::yield_now().await;
+        }
+    }
+}
+
+/// What comes first: a deadline that has passed, an input, or the deadline `due`.
+async fn wait<R: Rt, I: Send>(rt: &R, start: Instant, due: Option<Time>, inbox: &mut Receiver<I>) -> Woke<I> {
+    let input = async |inbox: &mut Receiver<I>| inbox.recv().await.map_or(Woke::Closed, Woke::Input);
+    let Some(due) = due else { return input(inbox).await };
+    if due <= since(start, rt.now()) {
+        return Woke::Timer;
+    }
+    if let Some(next) = inbox.try_recv() {
+        return Woke::Input(next);
+    }
+    let timer = async {
+        match start.checked_add(Duration::from_micros(due.0)) {
+            Some(at) => rt.sleep_until(at).await,
+            // beyond what the system's clock can say
+            None => future::pending().await,
+        }
+        Woke::Timer
+    };
+    future::or(input(inbox), timer).await
+}
+
+fn since(start: Instant, now: Instant) -> Time {
+    Time::ZERO.after(now.saturating_duration_since(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::{Sender, mailbox};
+    use crate::rt::{Start, testing::TestRt};
+
+    /// Echoes inputs; counts down from a number through the local queue; wants a timeout while `due` is set.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    struct Toy {
+        due: Option<Time>,
+    }
+
+    impl Machine for Toy {
+        type Config = ();
+        type Input = u32;
+        type Output = u32;
+        fn handle_input(&mut self, cx: &mut Cx<'_, Self>, input: u32) {
+            cx.push(input);
+        }
+        fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>) {
+            self.due = None;
+            cx.push(100);
+        }
+        fn poll_timeout(&self) -> Option<Time> {
+            self.due
+        }
+        fn rebase(&mut self, _: Duration) {}
+    }
+
+    struct Log(Sender<u32>);
+
+    impl Port<Toy> for Log {
+        fn perform(&mut self, output: u32, local: &mut VecDeque<u32>) {
+            self.0.try_send(output).expect("room");
+            if (1..100).contains(&output) {
+                local.push_back(output - 1);
+            }
+        }
+    }
+
+    fn run(due: Option<Time>, inputs: &[u32], outputs: usize) -> Vec<u32> {
+        let inputs = inputs.to_vec();
+        TestRt::block_on(move |rt| async move {
+            let (tx, inbox) = mailbox(8);
+            let (log, mut seen) = mailbox(500);
+            for input in inputs {
+                tx.try_send(input).expect("room");
+            }
+            rt.spawn(drive(rt.clone(), Toy { due }, (), inbox, Log(log)));
+            let mut all = Vec::new();
+            for _ in 0..outputs {
+                all.extend(seen.recv().await);
+            }
+            drop(tx);
+            assert_eq!(seen.recv().await, None, "the loop ends with its last sender");
+            all
+        })
+    }
+
+    #[test]
+    fn what_fails_at_once_is_handled_before_what_waits() {
+        assert_eq!(run(None, &[2, 0], 4), [2, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_passed_deadline_goes_before_inputs_and_fires_once() {
+        assert_eq!(run(Some(Time::ZERO), &[0], 2), [100, 0]);
+    }
+
+    #[test]
+    fn a_deadline_ahead_fires_after_the_inputs_that_are_there() {
+        assert_eq!(run(Some(Time(50_000)), &[1], 3), [1, 0, 100]);
+    }
+
+    #[test]
+    fn draws_stay_below_their_bound() {
+        for n in [1, 2, 3, 7, u32::MAX] {
+            assert!((0..200).all(|_| OsRng.below(n) < n));
+        }
+        assert_ne!(OsRng.nonce(), OsRng.nonce());
+    }
+}

@@ -1,0 +1,117 @@
+//! [`Rt`] on smol: one `LocalExecutor` a shard, and a pool of blocking threads.
+
+use async_executor::LocalExecutor;
+use smol::channel;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Instant;
+use swarmedge_shell::rt::{Rt, Start};
+
+/// A shard. Tasks hold only a weak reference to their executor, so that they end with [`Start::block_on`].
+#[derive(Clone, Debug)]
+pub(crate) struct Smol {
+    executor: Weak<LocalExecutor<'static>>,
+    jobs: channel::Sender<Job>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+impl Rt for Smol {
+    type Tcp = smol::net::TcpStream;
+    type Listener = smol::net::TcpListener;
+    const NAME: &'static str = "smol";
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + 'static {
+        async move {
+            async_io::Timer::at(at).await;
+        }
+    }
+
+    fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        if let Some(executor) = self.executor.upgrade() {
+            executor.spawn(future).detach();
+        }
+    }
+
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = T> + 'static {
+        let (done, answer) = channel::bounded(1);
+        let job: Job = Box::new(move || {
+            // whoever asked may have gone
+            let _ = done.try_send(catch_unwind(AssertUnwindSafe(work)));
+        });
+        let queued = self.jobs.try_send(job);
+        async move {
+            match (queued, answer.recv().await) {
+                (Ok(()), Ok(Ok(value))) => value,
+                (Ok(()), Ok(Err(panic))) => resume_unwind(panic),
+                // the shard is ending: nobody is left to use the answer
+                _ => std::future::pending().await,
+            }
+        }
+    }
+
+    fn connect(&self, addr: SocketAddr) -> impl Future<Output = io::Result<Self::Tcp>> + 'static {
+        async move {
+            let stream = smol::net::TcpStream::connect(addr).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        }
+    }
+
+    fn listen(&self, socket: std::net::TcpListener) -> io::Result<Self::Listener> {
+        smol::net::TcpListener::try_from(socket)
+    }
+
+    async fn accept(&self, listener: &Self::Listener) -> io::Result<(Self::Tcp, SocketAddr)> {
+        let (stream, from) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok((stream, from))
+    }
+
+    fn quic(&self) -> Arc<dyn quinn::Runtime> {
+        Arc::new(quinn::SmolRuntime)
+    }
+}
+
+impl Start for Smol {
+    fn block_on<F: Future + 'static>(main: impl FnOnce(Self) -> F) -> F::Output {
+        // callers bound what they hand to the pool, as each job has a buffer or a request of theirs
+        let (jobs, queue) = channel::unbounded::<Job>();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let pool: Vec<_> = (0..cores)
+            .map(|n| {
+                let queue = queue.clone();
+                let work = move || {
+                    while let Ok(job) = queue.recv_blocking() {
+                        job();
+                    }
+                };
+                std::thread::Builder::new()
+                    .name(format!("blocking-{n}"))
+                    .spawn(work)
+                    .expect("the system gives a thread")
+            })
+            .collect();
+        let executor = Rc::new(LocalExecutor::new());
+        let shard = Self { executor: Rc::downgrade(&executor), jobs };
+        let output = async_io::block_on(executor.run(main(shard)));
+        drop(executor);
+        queue.close();
+        for thread in pool {
+            // a job's panic went to whoever waits for it
+            let _ = thread.join();
+        }
+        output
+    }
+}
