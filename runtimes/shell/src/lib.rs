@@ -4,9 +4,8 @@
 pub mod cli;
 pub mod client;
 pub mod config;
-pub mod edge;
-pub mod cli;
 pub mod drive;
+pub mod edge;
 pub mod mailbox;
 pub mod rt;
 pub mod store;
