@@ -7,6 +7,7 @@ pub mod config;
 pub mod drive;
 pub mod edge;
 pub mod mailbox;
+pub mod http;
 pub mod rt;
 pub mod store;
 mod sync;

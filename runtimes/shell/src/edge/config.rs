@@ -23,6 +23,8 @@ pub struct EdgeConfig {
     pub tls_cert: PathBuf,
     /// Its key, PEM.
     pub tls_key: PathBuf,
+    /// The operator's root public key, hexadecimal.
+    pub root: String,
     /// Ed25519 key that signs grants.
     pub signing_key: PathBuf,
     /// The operator's certificate for `signing_key`: the base64 encoding of a `ServerCert`.
@@ -101,6 +103,9 @@ impl EdgeConfig {
         if self.name.is_empty() || self.name.len() > swarmedge_core::limits::NAME_LEN_MAX {
             return Err(("name", "must have 1 to 64 bytes".into()));
         }
+        if self.root.parse::<swarmedge_core::ids::PublicKey>().is_err() {
+            return Err(("root", "is not a public key of 64 hexadecimal digits".into()));
+        }
         if self.connections_max == 0 {
             return Err(("connections_max", "must be at least 1".into()));
         }
@@ -143,6 +148,7 @@ pub(crate) mod tests {
             objects = "edge/objects"
             tls_cert = "edge/cert.pem"
             tls_key = "edge/key.pem"
+            root = "00000000000000000000000000000000000000000000000000000000000000ff"
             signing_key = "edge/edge.key"
             certificate = "edge/edge.cert"
             seal_key = "seal.key"

@@ -1,0 +1,264 @@
+//! An HTTPS client that keeps its connections.
+
+use super::Body;
+use super::io::{Io, ReadAhead};
+use crate::rt::Rt;
+use bytes::{Bytes, BytesMut};
+use futures_lite::future::or;
+use futures_rustls::TlsConnector;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use hyper::header::{HOST, HeaderValue};
+use hyper::http::response::Parts;
+use hyper::{Request, Response};
+use rustls::pki_types::ServerName;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Idle connections kept to one origin.
+const IDLE_MAX: usize = 4;
+/// Bytes that a connection reads from its socket at a time.
+const READ_LEN: usize = 256 * 1024;
+/// For connecting and the TLS handshake together.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// For a sign of life while something is awaited.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// A server: the host and port of an `https` URL.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// A name or an address without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl Origin {
+    /// Reads `https://host[:port]`; what follows is not looked at.
+    #[must_use]
+    pub fn parse(url: &str) -> Option<Self> {
+        let uri: hyper::Uri = url.parse().ok()?;
+        let host = uri.host().filter(|h| !h.is_empty())?.trim_matches(['[', ']']);
+        let https = uri.scheme_str() == Some("https");
+        https.then(|| Self { host: host.to_owned(), port: uri.port_u16().unwrap_or(443) })
+    }
+
+    /// `host:port`, as in a `Host` field.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Error {
+    /// The name is unknown, or nobody can be reached there.
+    Connect(io::Error),
+    /// The server does not prove to be who it should.
+    Tls(io::Error),
+    /// The connection broke, or what came is not HTTP.
+    Http(hyper::Error),
+    /// Nothing came for too long.
+    Silent,
+    /// The answer is longer than expected.
+    TooLong,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(e) => write!(f, "cannot connect: {e}"),
+            Self::Tls(e) => write!(f, "TLS: {e}"),
+            Self::Http(e) => write!(f, "HTTP: {e}"),
+            Self::Silent => f.write_str("no answer in time"),
+            Self::TooLong => f.write_str("the answer is too long"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+type Pool = Rc<RefCell<BTreeMap<Origin, Vec<SendRequest<Body>>>>>;
+
+/// The client; clones share their connections.
+#[derive(Clone)]
+pub struct Client<R> {
+    rt: R,
+    tls: TlsConnector,
+    pool: Pool,
+}
+
+/// An answer whose body is still to be read. When it was read to the end its connection is kept for the next request.
+pub struct Answer<R> {
+    /// Status and fields.
+    pub head: Parts,
+    body: Incoming,
+    rt: R,
+    home: Option<(Pool, Origin, SendRequest<Body>)>,
+}
+
+impl<R: Rt> Client<R> {
+    /// A client that trusts whom `tls` trusts.
+    pub fn new(rt: R, tls: Arc<rustls::ClientConfig>) -> Self {
+        Self { rt, tls: TlsConnector::from(tls), pool: Pool::default() }
+    }
+
+    /// Sends a request, made anew by `request` if a kept connection turns out to be closed. Its URI is the path.
+    pub async fn send(&self, origin: &Origin, request: impl Fn() -> Request<Body>) -> Result<Answer<R>, Error> {
+        while let Some(mut kept) = self.kept(origin) {
+            if kept.ready().await.is_err() {
+                continue;
+            }
+            match self.exchange(&mut kept, origin, request()).await {
+                Ok(response) => return Ok(self.answer(response, origin, kept)),
+                // closed by the server while it was idle: not a word of the request was heeded
+                Err(Error::Http(e)) if e.is_canceled() || e.is_closed() || e.is_incomplete_message() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let mut fresh = self.connect(origin).await?;
+        let response = self.exchange(&mut fresh, origin, request()).await?;
+        Ok(self.answer(response, origin, fresh))
+    }
+
+    fn kept(&self, origin: &Origin) -> Option<SendRequest<Body>> {
+        let mut pool = self.pool.borrow_mut();
+        let kept = pool.get_mut(origin)?;
+        kept.retain(|c| !c.is_closed());
+        kept.pop()
+    }
+
+    async fn exchange(
+        &self,
+        sender: &mut SendRequest<Body>,
+        origin: &Origin,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, Error> {
+        if let Ok(host) = HeaderValue::from_str(&origin.authority()) {
+            request.headers_mut().insert(HOST, host);
+        }
+        within(&self.rt, SILENCE_MAX, sender.send_request(request)).await?.map_err(Error::Http)
+    }
+
+    fn answer(&self, response: Response<Incoming>, origin: &Origin, sender: SendRequest<Body>) -> Answer<R> {
+        let (head, body) = response.into_parts();
+        Answer { head, body, rt: self.rt.clone(), home: Some((self.pool.clone(), origin.clone(), sender)) }
+    }
+
+    async fn connect(&self, origin: &Origin) -> Result<SendRequest<Body>, Error> {
+        within(&self.rt, CONNECT_WITHIN, async {
+            let name = ServerName::try_from(origin.host.clone())
+                .map_err(|e| Error::Connect(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
+            let tcp = self.dial(origin).await.map_err(Error::Connect)?;
+            let tls = self.tls.connect(name, ReadAhead::new(tcp, READ_LEN)).await.map_err(Error::Tls)?;
+            let (sender, connection) =
+                hyper::client::conn::http1::handshake(Io::new(tls)).await.map_err(Error::Http)?;
+            self.rt.spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "HTTPS connection ended");
+                }
+            });
+            Ok(sender)
+        })
+        .await?
+    }
+
+    async fn dial(&self, origin: &Origin) -> io::Result<R::Tcp> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for addr in resolve(&self.rt, &origin.host, origin.port).await? {
+            match self.rt.connect(addr).await {
+                Ok(tcp) => return Ok(tcp),
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// The addresses of a host, by the system's resolver.
+pub async fn resolve<R: Rt>(rt: &R, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let host = host.to_owned();
+    rt.blocking(move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect)).await
+}
+
+async fn within<R: Rt, T>(rt: &R, limit: Duration, work: impl Future<Output = T>) -> Result<T, Error> {
+    let late = rt.sleep_until(rt.now() + limit);
+    or(async { Ok(work.await) }, async {
+        late.await;
+        Err(Error::Silent)
+    })
+    .await
+}
+
+impl<R: Rt> Answer<R> {
+    /// The next bytes of the body; `None` at its end.
+    pub async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
+        loop {
+            match within(&self.rt, SILENCE_MAX, self.body.frame()).await {
+                Err(e) => return Some(Err(e)),
+                Ok(Some(Err(e))) => return Some(Err(Error::Http(e))),
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => return Some(Ok(data)),
+                    Err(_trailers) => {}
+                },
+                Ok(None) => {
+                    self.give_back();
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// The whole body, at most `len_max` bytes of it.
+    pub async fn collect(mut self, len_max: usize) -> Result<Bytes, Error> {
+        let mut all = BytesMut::new();
+        while let Some(data) = self.chunk().await {
+            let data = data?;
+            if all.len() + data.len() > len_max {
+                return Err(Error::TooLong);
+            }
+            all.extend_from_slice(&data);
+        }
+        Ok(all.freeze())
+    }
+
+    fn give_back(&mut self) {
+        let Some((pool, origin, sender)) = self.home.take() else { return };
+        let mut pool = pool.borrow_mut();
+        let kept = pool.entry(origin).or_default();
+        if kept.len() < IDLE_MAX && !sender.is_closed() {
+            kept.push(sender);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_https_urls_with_an_optional_port() {
+        let origin = |host: &str, port| Some(Origin { host: host.into(), port });
+        assert_eq!(Origin::parse("https://localhost:8443/x?y"), origin("localhost", 8443));
+        assert_eq!(Origin::parse("https://example.org"), origin("example.org", 443));
+        assert_eq!(Origin::parse("https://[::1]:9"), origin("::1", 9));
+        assert_eq!(Origin::parse("https://[::1]:9").map(|o| o.authority()), Some("[::1]:9".into()));
+        for bad in ["http://a", "https://", "a:1", "https://:1"] {
+            assert_eq!(Origin::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! HTTP/1.1 over TLS on any [`Rt`](crate::rt::Rt): hyper with adapters of our own.
+
+pub mod body;
+pub mod client;
+pub mod io;
+pub mod problem;
+pub mod server;
+pub mod signal;
+
+pub use body::Body;
+pub use client::{Client, Origin};
+pub use problem::Problem;
+pub use server::{Limits, Service, serve};
+pub use signal::Signal;

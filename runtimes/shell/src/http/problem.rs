@@ -1,0 +1,50 @@
+//! Errors as RFC 9457 problem documents.
+
+use super::Body;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+
+/// What went wrong with a request, for programs (`kind`) and people (`detail`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Names the kind of problem; it does not change with time or language.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// This case in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem of kind `urn:swarmedge:problem:<name>`.
+    #[must_use]
+    pub fn new(status: StatusCode, name: &str, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("urn:swarmedge:problem:{name}"),
+            title: name.replace('-', " "),
+            status: status.as_u16(),
+            detail: detail.into(),
+        }
+    }
+
+    /// The `<name>` of its kind.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.kind.strip_prefix("urn:swarmedge:problem:").unwrap_or(&self.kind)
+    }
+
+    /// The answer that says so.
+    #[must_use]
+    pub fn response(&self) -> Response<Body> {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        let mut response = Response::new(Body::full(json));
+        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response
+    }
+}

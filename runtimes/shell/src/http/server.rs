@@ -1,0 +1,197 @@
+//! An HTTPS server: accepts, shakes hands, serves, and keeps bad connections from disturbing the others.
+
+use super::Body;
+use super::io::{Io, Phase, Pulse};
+use super::signal::{Gauge, Signal};
+use crate::rt::Rt;
+use futures_lite::future::or;
+use futures_rustls::TlsAcceptor;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of a request's head (DESIGN §12).
+const HEAD_LEN_MAX: usize = 8 * 1024;
+/// Header fields of a request.
+const HEADERS_MAX: usize = 64;
+/// The wait after an accept that failed for want of a resource.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bounds of a server.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at once; what comes above is closed at once.
+    pub connections_max: usize,
+    /// For the TLS handshake.
+    pub handshake_within: Duration,
+    /// For a request's head, from its first byte (the first request's: from the handshake).
+    pub head_within: Duration,
+    /// A connection that moves no byte for so long is closed.
+    pub idle_after: Duration,
+    /// For what is running when the server is told to stop.
+    pub drain_within: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 8192,
+            handshake_within: Duration::from_secs(10),
+            head_within: Duration::from_secs(10),
+            idle_after: Duration::from_secs(60),
+            drain_within: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Answers requests.
+pub trait Service: 'static {
+    /// The answer to one request.
+    fn call(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> impl Future<Output = Response<Body>> + 'static;
+}
+
+struct Server<R, S> {
+    rt: R,
+    tls: TlsAcceptor,
+    limits: Limits,
+    service: Rc<S>,
+    /// No new requests.
+    stop: Signal,
+    /// No more of anything.
+    kill: Signal,
+    open: Gauge,
+}
+
+/// Serves until `stop` is set, then lets what is running finish, for at most [`Limits::drain_within`].
+pub async fn serve<R: Rt, S: Service>(
+    rt: R,
+    listener: R::Listener,
+    tls: Arc<rustls::ServerConfig>,
+    limits: Limits,
+    service: Rc<S>,
+    stop: Signal,
+) {
+    let server = Rc::new(Server {
+        rt: rt.clone(),
+        tls: TlsAcceptor::from(tls),
+        limits,
+        service,
+        stop: stop.clone(),
+        kill: Signal::default(),
+        open: Gauge::default(),
+    });
+    or(stop.wait(), accept_all(&server, &listener)).await;
+    drop(listener);
+    let deadline = rt.now() + server.limits.drain_within;
+    while server.open.get() > 0 && rt.now() < deadline {
+        rt.sleep_until((rt.now() + Duration::from_millis(20)).min(deadline)).await;
+    }
+    server.kill.set();
+}
+
+async fn accept_all<R: Rt, S: Service>(server: &Rc<Server<R, S>>, listener: &R::Listener) {
+    loop {
+        match server.rt.accept(listener).await {
+            Ok((tcp, peer)) if server.open.get() < server.limits.connections_max => {
+                let counted = server.open.enter();
+                let server2 = server.clone();
+                server.rt.spawn(async move {
+                    or(server2.kill.wait(), connection(&server2, tcp, peer)).await;
+                    drop(counted);
+                });
+            }
+            Ok((_, peer)) => tracing::warn!(%peer, "connection refused: too many are open"),
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                server.rt.sleep_until(server.rt.now() + ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection<R: Rt, S: Service>(server: &Rc<Server<R, S>>, tcp: R::Tcp, peer: SocketAddr) {
+    let rt = &server.rt;
+    let deadline = rt.now() + server.limits.handshake_within;
+    let handshake = async { Some(server.tls.accept(tcp).await) };
+    let give_up = async {
+        or(rt.sleep_until(deadline), server.stop.wait()).await;
+        None
+    };
+    let tls = match or(handshake, give_up).await {
+        Some(Ok(tls)) => tls,
+        Some(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
+        None => return tracing::debug!(%peer, "TLS handshake given up"),
+    };
+    let pulse = Pulse::new(Phase::Head);
+    let service = service_fn(|request| {
+        let answer = server.service.clone().call(request, peer);
+        let busy = Busy::new(&pulse);
+        async move { Ok::<_, Infallible>(answer.await.map(|body| body.guarded(busy))) }
+    });
+    let http = hyper::server::conn::http1::Builder::new()
+        .max_buf_size(HEAD_LEN_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(Io::with_pulse(tls, pulse.clone()), service);
+    let mut http = pin!(http);
+    let served = async {
+        let stopped = async {
+            server.stop.wait().await;
+            None
+        };
+        if or(async { Some(http.as_mut().await) }, stopped).await.is_none() {
+            http.as_mut().graceful_shutdown();
+            let _ = http.await;
+        }
+    };
+    or(served, watch(rt, &server.limits, &pulse)).await;
+}
+
+/// A request is being answered while this lives.
+struct Busy(Rc<Pulse>);
+
+impl Busy {
+    fn new(pulse: &Rc<Pulse>) -> Self {
+        pulse.phase.set(Phase::Busy);
+        pulse.requests.set(pulse.requests.get().wrapping_add(1));
+        Self(pulse.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.phase.set(Phase::Idle);
+    }
+}
+
+/// Ends when the connection is to be given up: a head that takes too long, or no byte moved for too long.
+async fn watch<R: Rt>(rt: &R, limits: &Limits, pulse: &Pulse) {
+    let tick = (limits.head_within / 4).max(Duration::from_millis(1));
+    let (mut head_since, mut quiet_since) = (rt.now(), rt.now());
+    let (mut beats, mut requests) = (pulse.beats.get(), pulse.requests.get());
+    loop {
+        rt.sleep_until(rt.now() + tick).await;
+        let now = rt.now();
+        if pulse.phase.get() != Phase::Head || pulse.requests.get() != requests {
+            requests = pulse.requests.get();
+            head_since = now;
+        }
+        if pulse.beats.get() != beats {
+            beats = pulse.beats.get();
+            quiet_since = now;
+        }
+        if now - head_since >= limits.head_within || now - quiet_since >= limits.idle_after {
+            return;
+        }
+    }
+}
