@@ -2,6 +2,8 @@
 
 pub mod bundle;
 pub mod file;
+pub mod server;
 
 pub use bundle::Bundle;
 pub use file::File;
+pub use server::{CnConfig, DnConfig, LedgerConfig, OperatorConfig, ServerConfig, StunConfig};

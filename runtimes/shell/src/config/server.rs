@@ -1,0 +1,261 @@
+//! `server.toml`: one section a role, and the operator's key for all of them. A server reads only the sections of its own
+//! roles, so the file may be copied whole to every machine.
+
+use super::File;
+use crate::cli::Error;
+use crate::edge::EdgeConfig;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use swarmedge_core::ids::PublicKey;
+use swarmedge_core::limits;
+
+/// The whole file. Paths are absolute or relative to the working directory: those in the file were relative to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Who is trusted.
+    pub operator: OperatorConfig,
+    /// The edge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<EdgeConfig>,
+    /// The connection node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cn: Option<CnConfig>,
+    /// The database node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dn: Option<DnConfig>,
+    /// The STUN server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stun: Option<StunConfig>,
+    /// The ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerConfig>,
+}
+
+/// The `[operator]` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorConfig {
+    /// The root key, 64 hexadecimal digits: what it certifies is a server of this deployment.
+    #[serde(serialize_with = "write_key", deserialize_with = "read_key")]
+    pub root: PublicKey,
+    /// The operator's CA, PEM: whose TLS certificates servers accept from one another.
+    pub ca: PathBuf,
+}
+
+/// The `[cn]` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CnConfig {
+    /// Its name, as in its certificate.
+    pub name: String,
+    /// Where clients connect (TLS on TCP).
+    pub listen: SocketAddr,
+    /// X.509 chain, PEM.
+    pub tls_cert: PathBuf,
+    /// Its key, PEM.
+    pub tls_key: PathBuf,
+    /// Ed25519 key that signs introductions and that DNs and the ledger know it by.
+    pub signing_key: PathBuf,
+    /// The operator's certificate for `signing_key`: the base64 encoding of a `ServerCert`.
+    pub certificate: PathBuf,
+    /// The key that grants are sealed with, shared with the edges.
+    pub seal_key: PathBuf,
+    /// The DNs, `host:port`.
+    pub dns: Vec<String>,
+    /// The ledger, `host:port`. Without one clients keep their usage records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<String>,
+    /// Where `/healthz` and `/metrics` are served (plain HTTP: keep it private).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ops: Option<SocketAddr>,
+    /// Sessions at once; more are told to come back later.
+    #[serde(default = "default_sessions_max")]
+    pub sessions_max: u32,
+    /// At shutdown clients are sent elsewhere, spread over this, milliseconds.
+    #[serde(default = "default_drain_ms")]
+    pub drain_ms: u64,
+}
+
+/// The `[dn]` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DnConfig {
+    /// Its name, as in its certificate.
+    pub name: String,
+    /// Where CNs connect (TLS on TCP).
+    pub listen: SocketAddr,
+    /// X.509 chain, PEM.
+    pub tls_cert: PathBuf,
+    /// Its key, PEM.
+    pub tls_key: PathBuf,
+    /// The operator's certificate for it: the base64 encoding of a `ServerCert`.
+    pub certificate: PathBuf,
+    /// Where `/healthz` and `/metrics` are served (plain HTTP: keep it private).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ops: Option<SocketAddr>,
+}
+
+/// The `[stun]` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StunConfig {
+    /// Where binding requests come in (UDP).
+    pub listen: SocketAddr,
+    /// Where `/healthz` and `/metrics` are served (plain HTTP: keep it private).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ops: Option<SocketAddr>,
+}
+
+/// The `[ledger]` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerConfig {
+    /// Where CNs and edges connect (TLS on TCP).
+    pub listen: SocketAddr,
+    /// X.509 chain, PEM.
+    pub tls_cert: PathBuf,
+    /// Its key, PEM.
+    pub tls_key: PathBuf,
+    /// The SQLite database; this process is its only writer.
+    pub database: PathBuf,
+    /// Where `/healthz` and `/metrics` are served (plain HTTP: keep it private).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ops: Option<SocketAddr>,
+}
+
+const fn default_sessions_max() -> u32 {
+    15_000
+}
+
+const fn default_drain_ms() -> u64 {
+    3_000
+}
+
+impl ServerConfig {
+    /// Reads and checks the file.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        Self::from_file(&File::read(path)?)
+    }
+
+    /// Checks every section, and makes relative paths start from the file's directory.
+    pub fn from_file(file: &File) -> Result<Self, Error> {
+        let mut config: Self = file.parse()?;
+        config.check().map_err(|(section, key, why)| file.error_at(&[section, key], &why))?;
+        config.resolve(file.base());
+        Ok(config)
+    }
+
+    /// What is wrong with the values: section, key, why.
+    fn check(&self) -> Result<(), (&'static str, &'static str, String)> {
+        if let Some(edge) = &self.edge {
+            edge.check().map_err(|(key, why)| ("edge", key, why))?;
+        }
+        if let Some(cn) = &self.cn {
+            check_name(&cn.name).map_err(|why| ("cn", "name", why))?;
+            if cn.dns.is_empty() || cn.dns.len() > limits::SERVERS_MAX {
+                return Err(("cn", "dns", format!("must name 1 to {} DNs", limits::SERVERS_MAX)));
+            }
+            for addr in cn.dns.iter() {
+                check_host_port(addr).map_err(|why| ("cn", "dns", why))?;
+            }
+            cn.ledger.as_deref().map_or(Ok(()), check_host_port).map_err(|why| ("cn", "ledger", why))?;
+            if cn.sessions_max == 0 {
+                return Err(("cn", "sessions_max", "must be at least 1".into()));
+            }
+        }
+        if let Some(dn) = &self.dn {
+            check_name(&dn.name).map_err(|why| ("dn", "name", why))?;
+        }
+        Ok(())
+    }
+
+    fn resolve(&mut self, base: &Path) {
+        let mut paths = vec![&mut self.operator.ca];
+        if let Some(edge) = &mut self.edge {
+            edge.resolve(base);
+        }
+        if let Some(c) = &mut self.cn {
+            paths.extend([&mut c.tls_cert, &mut c.tls_key, &mut c.signing_key, &mut c.certificate, &mut c.seal_key]);
+        }
+        if let Some(c) = &mut self.dn {
+            paths.extend([&mut c.tls_cert, &mut c.tls_key, &mut c.certificate]);
+        }
+        if let Some(c) = &mut self.ledger {
+            paths.extend([&mut c.tls_cert, &mut c.tls_key, &mut c.database]);
+        }
+        for path in paths {
+            *path = base.join(&*path);
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let ok = (1..=limits::NAME_LEN_MAX).contains(&name.len());
+    if ok { Ok(()) } else { Err(format!("must have 1 to {} bytes", limits::NAME_LEN_MAX)) }
+}
+
+fn check_host_port(addr: &str) -> Result<(), String> {
+    let port = addr.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?);
+    port.map(|_| ()).ok_or_else(|| format!("{addr:?} is not host:port"))
+}
+
+fn write_key<S: Serializer>(key: &PublicKey, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(key)
+}
+
+fn read_key<'de, D: Deserializer<'de>>(d: D) -> Result<PublicKey, D::Error> {
+    let text = String::deserialize(d)?;
+    text.parse().map_err(|_| serde::de::Error::custom("root: a key has 64 hexadecimal digits"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CN: &str = r#"
+[operator]
+root = "0000000000000000000000000000000000000000000000000000000000000007"
+ca = "ca.pem"
+
+[cn]
+name = "cn-1"
+listen = "127.0.0.1:9001"
+tls_cert = "cn/tls.pem"
+tls_key = "cn/tls.key.pem"
+signing_key = "cn/signing.key"
+certificate = "cn/server.cert"
+seal_key = "/etc/seal.key"
+dns = ["127.0.0.1:9002"]
+"#;
+
+    fn read(text: &str) -> Result<ServerConfig, Error> {
+        ServerConfig::from_file(&File::from_text(Path::new("/srv/server.toml"), text.into()))
+    }
+
+    #[test]
+    fn paths_start_from_the_file_and_absent_sections_are_absent() {
+        let config = read(CN).expect("valid");
+        let cn = config.cn.expect("there");
+        assert_eq!(cn.tls_cert, Path::new("/srv/cn/tls.pem"));
+        assert_eq!(cn.seal_key, Path::new("/etc/seal.key"));
+        assert_eq!(cn.sessions_max, 15_000);
+        assert!(config.edge.is_none() && config.ledger.is_none());
+    }
+
+    #[test]
+    fn every_wrong_value_is_named_with_its_line() {
+        for (from, to, expected) in [
+            ("root = \"00", "root = \"0", "server.toml:3:8: root: a key has 64 hexadecimal digits"),
+            ("name = \"cn-1\"", "name = \"\"", "server.toml:7:8: name: must have 1 to 64 bytes"),
+            ("127.0.0.1:9001", "127.0.0.1", "server.toml:8:10: invalid socket address syntax"),
+            ("[\"127.0.0.1:9002\"]", "[]", "server.toml:14:7: dns: must name 1 to 32 DNs"),
+            ("127.0.0.1:9002", "dn.example", "server.toml:14:7: dns: \"dn.example\" is not host:port"),
+            ("dns =", "sesions_max = 5\ndns =", "server.toml:14:1: unknown key \"sesions_max\" in [cn]"),
+        ] {
+            let error = read(&CN.replacen(from, to, 1)).expect_err(expected).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
