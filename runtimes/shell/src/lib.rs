@@ -8,6 +8,7 @@ pub mod drive;
 pub mod edge;
 pub mod http;
 pub mod mailbox;
+pub mod edge;
 pub mod rt;
 pub mod store;
 mod sync;

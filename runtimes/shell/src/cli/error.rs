@@ -1,10 +1,12 @@
 //! What a command ends with when it cannot do what it was asked: one clear line, the next step, an exit code.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
 
 /// The process's exit code. Scripts may rely on them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Code {
     /// It was tried and failed.

@@ -1,8 +1,8 @@
 //! The local API between the commands and the running client: one JSON request a line, answered by one or more JSON
 //! lines, over a Unix domain socket in the state directory. Field names are stable; units stand last.
 
+use crate::cli::error::{Code, Error};
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use swarmedge_core::ids::{Handle, ParseIdError, ProviderId, VersionId};
 use swarmedge_core::role::client::io::{
     CommandError, DownloadState, DownloadStatus, FailReason, ObjectRef, SourceName, StoreError,
@@ -175,7 +175,7 @@ impl State {
 }
 
 /// The client as a whole.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusLine {
     /// The installation, in hexadecimal.
     pub guid: String,
@@ -217,7 +217,7 @@ pub struct CachedLine {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The kind, which decides the exit code.
-    pub code: FailureCode,
+    pub code: Code,
     /// What happened.
     pub reason: String,
     /// What to do next; may be empty.
@@ -227,61 +227,21 @@ pub struct Failure {
 
 impl Failure {
     /// From its parts.
-    pub fn new(code: FailureCode, reason: impl Into<String>, next_step: impl Into<String>) -> Self {
+    pub fn new(code: Code, reason: impl Into<String>, next_step: impl Into<String>) -> Self {
         Self { code, reason: reason.into(), next_step: next_step.into() }
     }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.next_step.as_str() {
-            "" => f.write_str(&self.reason),
-            next => write!(f, "{}; {next}", self.reason),
-        }
-    }
-}
-
-impl std::error::Error for Failure {}
-
-/// Kinds of failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureCode {
-    /// Any other.
-    Failed,
-    /// The request or the configuration makes no sense.
-    Usage,
-    /// No such object, download or version.
-    NotFound,
-    /// Nobody answers.
-    Unreachable,
-    /// Refused by the edge.
-    Forbidden,
-    /// Full or broken disk.
-    Disk,
-    /// Stopped by the user; can be resumed.
-    Interrupted,
-}
-
-impl FailureCode {
-    /// The process's exit code.
-    #[must_use]
-    pub const fn exit_code(self) -> u8 {
-        match self {
-            Self::Failed => 1,
-            Self::Usage => 2,
-            Self::NotFound => 3,
-            Self::Unreachable => 4,
-            Self::Forbidden => 5,
-            Self::Disk => 6,
-            Self::Interrupted => 130,
-        }
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let error = Self::new(failure.code, failure.reason);
+        if failure.next_step.is_empty() { error } else { error.next(failure.next_step) }
     }
 }
 
 impl From<FailReason> for Failure {
     fn from(why: FailReason) -> Self {
-        use FailureCode as C;
+        use Code as C;
         match why {
             FailReason::NotFound => Self::new(C::NotFound, "the edge does not know this object", "check the URL"),
             FailReason::Forbidden => {
@@ -319,7 +279,7 @@ impl From<StoreError> for Failure {
 
 impl From<CommandError> for Failure {
     fn from(why: CommandError) -> Self {
-        use FailureCode as C;
+        use Code as C;
         match why {
             CommandError::UnknownHandle => Self::new(C::NotFound, "no such download", "`status` lists the downloads"),
             CommandError::UnknownVersion => {
@@ -341,18 +301,21 @@ pub fn url(object: &ObjectRef) -> String {
     format!("swarmedge://{}/{}", object.provider, utf8_percent_encode(&object.path, ESCAPED))
 }
 
-/// The object that `https://edge[:port]/{provider}/{path}` or `swarmedge://{provider}/{path}` names.
+/// The object that `https://edge[:port]/{provider}/{path}`, `swarmedge://{provider}/{path}` or `{provider}/{path}` names.
+/// Which edge is asked is the bundle's and the bootstrap's matter.
 pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
     let bad = |why: &str| {
-        let next = "use https://EDGE/PROVIDER/PATH or swarmedge://PROVIDER/PATH";
-        Failure::new(FailureCode::Usage, format!("{why} in the URL {url:?}"), next)
+        let next = "use https://EDGE/PROVIDER/PATH, swarmedge://PROVIDER/PATH or PROVIDER/PATH";
+        Failure::new(Code::Usage, format!("{why} in the URL {url:?}"), next)
     };
     let rest = if let Some(rest) = url.strip_prefix("swarmedge://") {
         rest
     } else if let Some(rest) = url.strip_prefix("https://") {
         rest.split_once('/').ok_or_else(|| bad("no provider"))?.1
-    } else {
+    } else if url.contains("://") {
         return Err(bad("unknown scheme"));
+    } else {
+        url
     };
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let (provider, path) = rest.split_once('/').ok_or_else(|| bad("no path"))?;
@@ -368,7 +331,7 @@ pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
 pub fn parse_version(text: &str) -> Result<VersionId, Failure> {
     text.parse().map_err(|e: ParseIdError| {
         let next = "a version has 64 hexadecimal digits; `cache list` shows them";
-        Failure::new(FailureCode::Usage, format!("{text:?}: {e}"), next)
+        Failure::new(Code::Usage, format!("{text:?}: {e}"), next)
     })
 }
 
@@ -438,17 +401,20 @@ mod tests {
     fn both_forms_of_a_url_name_the_same_object() {
         let object = ObjectRef { provider: ProviderId(7), path: "a b/c.iso".into() };
         assert_eq!(parse_url("https://edge.example:8443/7/a%20b/c.iso?x=1"), Ok(object.clone()));
-        assert_eq!(parse_url("swarmedge://7/a b/c.iso"), Ok(object));
+        assert_eq!(parse_url("swarmedge://7/a b/c.iso"), Ok(object.clone()));
+        assert_eq!(parse_url("7/a b/c.iso"), Ok(object));
         let odd = ObjectRef { provider: ProviderId(7), path: "50%?/ü#1".into() };
         assert_eq!(parse_url(&url(&odd)), Ok(odd));
     }
 
     #[test]
     fn a_senseless_url_is_a_usage_error_that_shows_the_right_form() {
-        for bad in ["", "7/x", "ftp://e/7/x", "https://edge", "https://edge/x/y", "swarmedge://7/", "swarmedge://7"] {
+        for bad in
+            ["", "7", "x/7", "ftp://e/7/x", "https://edge", "https://edge/x/y", "swarmedge://7/", "swarmedge://7"]
+        {
             let failure = parse_url(bad).expect_err(bad);
-            assert_eq!(failure.code.exit_code(), 2);
-            assert!(failure.to_string().contains("swarmedge://PROVIDER/PATH"));
+            assert_eq!(failure.code, Code::Usage);
+            assert!(failure.next_step.contains("swarmedge://PROVIDER/PATH"));
         }
     }
 

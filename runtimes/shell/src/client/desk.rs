@@ -1,0 +1,374 @@
+//! What the local API knows of the machine: the newest figures of each download and the answers to commands. The client's
+//! shard writes, the API's threads wait and read. There is no queue to overflow: a slow reader sees the newest figures.
+
+use super::protocol::{Answer, DownloadLine, Failure, StatusLine, source_name};
+use super::rate::RateMeter;
+use crate::cli::error::Code;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use swarmedge_core::ids::{Handle, ReqId};
+use swarmedge_core::role::client::io::{
+    Command, CommandError, CommandKind, DownloadRecord, DownloadState, DownloadStatus, Input, Notice, Save,
+};
+
+/// How long a command may take: the machine answers after one durable write.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// The machine numbers its own requests from 0; commands are numbered from here, to keep logs readable.
+const DESK_REQS: u64 = 1 << 32;
+/// Source drops remembered for slow readers.
+const DROPPED_MAX: usize = 64;
+
+/// The desk between the shard and the API. Cheap to clone.
+#[derive(Clone)]
+pub struct Desk(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Hands an input to the machine; `false` if it is gone or swamped.
+    submit: Box<dyn Fn(Input) -> bool + Send + Sync>,
+}
+
+struct State {
+    next_req: ReqId,
+    /// Commands under way and answered.
+    answers: BTreeMap<ReqId, Option<Result<Option<Handle>, CommandError>>>,
+    shutdown: Option<ReqId>,
+    over: bool,
+    revision: u64,
+    downloads: BTreeMap<Handle, Entry>,
+    dropped: VecDeque<(u64, Answer)>,
+    client: StatusLine,
+    started: Instant,
+}
+
+struct Entry {
+    status: DownloadStatus,
+    output: String,
+    rate: RateMeter,
+    revision: u64,
+}
+
+impl Entry {
+    fn new(record: &DownloadRecord) -> Self {
+        let granted = record.granted.as_ref();
+        let status = DownloadStatus {
+            handle: record.handle,
+            object: record.object.clone(),
+            download: granted.map(|g| g.download),
+            version: granted.map(|g| g.version),
+            state: record.state,
+            size: granted.map_or(0, |g| g.size),
+            durable: 0,
+            edge_bytes: 0,
+            peer_bytes: 0,
+            wasted_bytes: 0,
+            peers: 0,
+        };
+        Self { status, output: record.output.clone(), rate: RateMeter::default(), revision: 1 }
+    }
+
+    fn line(&self, now: Instant) -> DownloadLine {
+        let running = self.status.state == DownloadState::Running;
+        DownloadLine::new(&self.status, &self.output, if running { self.rate.bytes_per_s(now) } else { 0 })
+    }
+}
+
+impl Desk {
+    /// A desk for a client that begins as `client` says.
+    pub fn new(client: StatusLine, submit: impl Fn(Input) -> bool + Send + Sync + 'static) -> Self {
+        let state = State {
+            next_req: ReqId(DESK_REQS),
+            answers: BTreeMap::new(),
+            shutdown: None,
+            over: false,
+            revision: 1,
+            downloads: BTreeMap::new(),
+            dropped: VecDeque::new(),
+            client,
+            started: Instant::now(),
+        };
+        Self(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), submit: Box::new(submit) }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // the state is whole between any two statements
+        self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    // --- the shard's side -----------------------------------------------------------------------------------------
+
+    /// Learns from what is being saved: where a download goes, that it is forgotten, the user's choice.
+    pub fn saving(&self, save: &Save) {
+        let mut state = self.lock();
+        match save {
+            Save::Download(record) => {
+                state.revision += 1;
+                let revision = state.revision;
+                let entry = state.downloads.entry(record.handle).or_insert_with(|| Entry::new(record));
+                entry.output.clone_from(&record.output);
+                entry.revision = revision;
+            }
+            Save::Forget { handle } => {
+                state.revision += 1;
+                state.downloads.remove(handle);
+            }
+            Save::Uploads(on) => state.client.uploads = *on,
+            Save::Piece { .. } | Save::Finish { .. } | Save::Uncache { .. } | Save::Usage(_) | Save::UsageDone(_) => {
+                return;
+            }
+        }
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// A download that was there before this start.
+    pub fn restored(&self, record: &DownloadRecord, durable: u64) {
+        let mut entry = Entry::new(record);
+        entry.status.durable = durable;
+        self.lock().downloads.insert(record.handle, entry);
+    }
+
+    /// Takes what the machine says.
+    pub fn notice(&self, notice: Notice) {
+        let mut state = self.lock();
+        match notice {
+            Notice::Done { req, result } => {
+                state.over |= state.shutdown == Some(req);
+                if let Some(answer) = state.answers.get_mut(&req) {
+                    *answer = Some(result);
+                }
+            }
+            Notice::Download(status) => state.put(status),
+            Notice::SourceDropped { handle, source, why } => {
+                state.revision += 1;
+                let line =
+                    Answer::SourceDropped { download: handle.0, source: source_name(source), why: format!("{why:?}") };
+                let at = state.revision;
+                state.dropped.push_back((at, line));
+                if state.dropped.len() > DROPPED_MAX {
+                    state.dropped.pop_front();
+                }
+            }
+            Notice::Session { connected } => state.client.control_connected = connected,
+        }
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// STUN's view of the QUIC socket has changed.
+    pub fn public_address(&self, addr: Option<String>) {
+        self.lock().client.public_address = addr;
+    }
+
+    /// Bytes were sent to a peer.
+    pub fn uploaded(&self, bytes: u64) {
+        let client = &mut self.lock().client;
+        client.uploaded_bytes = client.uploaded_bytes.saturating_add(bytes);
+    }
+
+    /// The machine has carried out the shutdown, or will never answer again.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.lock().over
+    }
+
+    /// Ends the waiting of everyone: the machine is gone.
+    pub fn close(&self) {
+        self.lock().over = true;
+        self.0.changed.notify_all();
+    }
+
+    /// Asks the machine to end; [`Desk::is_over`] becomes true when it has.
+    pub fn shut_down(&self) {
+        let mut state = self.lock();
+        let req = state.next_req.step();
+        state.shutdown = Some(req);
+        drop(state);
+        if !(self.0.submit)(Input::Command(Command { req, kind: CommandKind::Shutdown })) {
+            self.close();
+        }
+    }
+
+    // --- the API's side -------------------------------------------------------------------------------------------
+
+    /// Has the machine carry out a command, and waits for it.
+    pub fn command(&self, kind: CommandKind) -> Result<Option<Handle>, Failure> {
+        let mut state = self.lock();
+        if state.over {
+            return Err(gone());
+        }
+        let req = state.next_req.step();
+        state.answers.insert(req, None);
+        if kind == CommandKind::Shutdown {
+            state.shutdown = Some(req);
+        }
+        drop(state);
+        if !(self.0.submit)(Input::Command(Command { req, kind })) {
+            self.lock().answers.remove(&req);
+            return Err(gone());
+        }
+        self.await_answer(req)
+    }
+
+    fn await_answer(&self, req: ReqId) -> Result<Option<Handle>, Failure> {
+        let until = Instant::now() + ANSWER_WITHIN;
+        let mut state = self.lock();
+        loop {
+            if let Some(Some(_)) = state.answers.get(&req) {
+                let answer = state.answers.remove(&req).flatten();
+                return answer.map_or_else(|| Err(gone()), |result| result.map_err(Failure::from));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if state.over || left.is_zero() {
+                state.answers.remove(&req);
+                return Err(if state.over { gone() } else { silent() });
+            }
+            let waited = self.0.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+    }
+
+    /// The client and all its downloads.
+    #[must_use]
+    pub fn status(&self) -> StatusLine {
+        let state = self.lock();
+        let now = Instant::now();
+        let mut line = state.client.clone();
+        line.uptime_s = state.started.elapsed().as_secs();
+        line.downloads = state.downloads.values().map(|entry| entry.line(now)).collect();
+        line
+    }
+
+    /// The downloads' figures without formatting, for what decides whether a file may be written.
+    #[must_use]
+    pub fn downloads(&self) -> Vec<(DownloadStatus, String)> {
+        self.lock().downloads.values().map(|entry| (entry.status.clone(), entry.output.clone())).collect()
+    }
+
+    /// Waits up to `patience` for something after `seen` and returns it with the revision to ask from next: the newest
+    /// figures of each changed download, and sources dropped since. `only` restricts it to one download.
+    pub fn changes(&self, seen: u64, only: Option<Handle>, patience: Duration) -> Changes {
+        let until = Instant::now() + patience;
+        let mut state = self.lock();
+        loop {
+            let now = Instant::now();
+            let left = until.saturating_duration_since(now);
+            if state.revision > seen || state.over || left.is_zero() {
+                return Changes {
+                    revision: state.revision,
+                    over: state.over,
+                    forgotten: only.is_some_and(|handle| !state.downloads.contains_key(&handle)),
+                    lines: state.lines_after(seen, only, now),
+                };
+            }
+            let waited = self.0.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// See [`Desk::changes`].
+#[derive(Debug)]
+pub struct Changes {
+    /// To be passed as `seen` next.
+    pub revision: u64,
+    /// The machine is gone.
+    pub over: bool,
+    /// The one download asked for is not there (any more).
+    pub forgotten: bool,
+    /// What has changed.
+    pub lines: Vec<Answer>,
+}
+
+impl State {
+    fn put(&mut self, status: DownloadStatus) {
+        self.revision += 1;
+        let revision = self.revision;
+        let entry = self.downloads.entry(status.handle).or_insert_with(|| Entry {
+            status: status.clone(),
+            output: String::new(),
+            rate: RateMeter::default(),
+            revision,
+        });
+        entry.rate.add(Instant::now(), status.edge_bytes.saturating_add(status.peer_bytes));
+        entry.status = status;
+        entry.revision = revision;
+    }
+
+    fn lines_after(&self, seen: u64, only: Option<Handle>, now: Instant) -> Vec<Answer> {
+        let wanted = |handle: u32| only.is_none_or(|only| only.0 == handle);
+        let dropped = self.dropped.iter().filter(|(at, line)| {
+            *at > seen && matches!(line, Answer::SourceDropped { download, .. } if wanted(*download))
+        });
+        let changed = self.downloads.values().filter(|e| e.revision > seen && wanted(e.status.handle.0));
+        let figures = changed.map(|entry| Answer::Download(entry.line(now)));
+        dropped.map(|(_, line)| line.clone()).chain(figures).collect()
+    }
+}
+
+fn gone() -> Failure {
+    Failure::new(Code::Unreachable, "the client is stopping", "start it again with `client run`")
+}
+
+fn silent() -> Failure {
+    Failure::new(Code::Unreachable, "the client does not answer", "look at its log, or start it again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarmedge_core::ids::ProviderId;
+    use swarmedge_core::role::client::io::ObjectRef;
+
+    fn record(handle: u32) -> DownloadRecord {
+        DownloadRecord {
+            handle: Handle(handle),
+            object: ObjectRef { provider: ProviderId(1), path: "a".into() },
+            output: format!("/out/{handle}"),
+            granted: None,
+            state: DownloadState::Running,
+            usage_seq: 0,
+        }
+    }
+
+    #[test]
+    fn a_slow_watcher_sees_the_newest_figures_once() {
+        let desk = Desk::new(StatusLine::default(), |_| true);
+        let seen = desk.changes(0, None, Duration::ZERO).revision;
+        desk.saving(&Save::Download(record(1)));
+        desk.saving(&Save::Download(record(2)));
+        for bytes in [10, 20, 30] {
+            let status = DownloadStatus { edge_bytes: bytes, ..Entry::new(&record(1)).status };
+            desk.notice(Notice::Download(status));
+        }
+        let changes = desk.changes(seen, Some(Handle(1)), Duration::ZERO);
+        let [Answer::Download(line)] = changes.lines.as_slice() else { panic!("{changes:?}") };
+        assert_eq!((line.edge_bytes, line.output.as_str()), (30, "/out/1"));
+        assert!(desk.changes(changes.revision, None, Duration::ZERO).lines.is_empty());
+        desk.saving(&Save::Forget { handle: Handle(1) });
+        assert!(desk.changes(changes.revision, Some(Handle(1)), Duration::ZERO).forgotten);
+    }
+
+    #[test]
+    fn a_command_waits_for_its_own_answer_and_a_dead_machine_ends_the_wait() {
+        let (tx, rx) = std::sync::mpsc::channel();
+        let desk = Desk::new(StatusLine::default(), move |input| tx.send(input).is_ok());
+        let shard = desk.clone();
+        let machine = std::thread::spawn(move || {
+            while let Ok(Input::Command(Command { req, kind })) = rx.recv() {
+                if kind == CommandKind::Uploads(false) {
+                    shard.close();
+                    return;
+                }
+                shard.notice(Notice::Done { req: ReqId(req.0 + 1), result: Ok(None) });
+                shard.notice(Notice::Done { req, result: Ok(Some(Handle(7))) });
+            }
+        });
+        assert_eq!(desk.command(CommandKind::Pause(Handle(7))), Ok(Some(Handle(7))));
+        assert_eq!(desk.command(CommandKind::Uploads(false)).expect_err("gone").code, Code::Unreachable);
+        machine.join().expect("no panic");
+        assert!(desk.command(CommandKind::Pause(Handle(7))).is_err());
+    }
+}
