@@ -8,7 +8,6 @@ pub mod drive;
 pub mod edge;
 pub mod http;
 pub mod mailbox;
-pub mod edge;
 pub mod rt;
 pub mod store;
 mod sync;
