@@ -4,6 +4,7 @@
 
 pub mod rng;
 pub mod rule;
+pub mod scenario;
 pub mod toy;
 pub mod trace;
 pub mod world;

@@ -40,22 +40,21 @@ pub fn replay<S: System>(cfg: &S::Cfg, start: World<S>, text: &str) -> Result<Ve
 
 /// Takes the action named by `line`, through as many draws as it has.
 fn follow<S: System>(cfg: &S::Cfg, world: &World<S>, line: &str) -> Option<World<S>> {
-    let mut actions = Vec::new();
-    world.actions(cfg, &mut actions);
     let base = line.split(" drawing ").next().unwrap_or(line);
-    let mut next = world.next(cfg, actions.iter().find(|a| a.to_string() == base)?);
-    while line != base {
-        let mut choices = Vec::new();
-        next.actions(cfg, &mut choices);
-        let choice = choices.iter().find(|a| {
+    let mut here = world.clone();
+    let mut wanted = base;
+    loop {
+        let mut actions = Vec::new();
+        here.actions(cfg, &mut actions);
+        let leads_there = |text: &str| text == line || line.starts_with(&format!("{},", text.trim_end_matches(']')));
+        let action = actions.iter().find(|a| {
             let text = a.to_string();
-            line == text || line.starts_with(&format!("{},", text.trim_end_matches(']')))
+            if wanted == base { text == base } else { leads_there(&text) }
         })?;
-        let done = choice.to_string() == line;
-        next = next.next(cfg, choice);
-        if done {
-            break;
+        here = here.next(cfg, action);
+        if action.to_string() == line {
+            return Some(here);
         }
+        wanted = line;
     }
-    Some(next)
 }

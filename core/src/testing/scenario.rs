@@ -1,0 +1,387 @@
+//! Scenarios, written once, run on every [`Rig`]: the simulator, and real processes or runtimes over loopback. They judge
+//! what each node ends up with; never the order of events on different nodes, never speed.
+
+use alloc::format;
+use alloc::string::String;
+use core::fmt;
+use core::time::Duration;
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Serves content and grants.
+    Edge,
+    /// Ends the clients' control connections.
+    Cn,
+    /// Holds the directory.
+    Dn,
+    /// Keeps the records.
+    Ledger,
+    /// Downloads and uploads.
+    Client,
+}
+
+/// A node: its role and number, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(pub Role, pub u8);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let role = match self.0 {
+            Role::Edge => "edge",
+            Role::Cn => "cn",
+            Role::Dn => "dn",
+            Role::Ledger => "ledger",
+            Role::Client => "client",
+        };
+        write!(f, "{role}{}", self.1)
+    }
+}
+
+/// How many of each there are. All servers are started before the scenario begins, clients by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Edges; all have the same objects.
+    pub edges: u8,
+    /// CNs.
+    pub cns: u8,
+    /// DNs.
+    pub dns: u8,
+    /// Ledgers: 0 or 1.
+    pub ledgers: u8,
+    /// Clients at most.
+    pub clients: u8,
+}
+
+/// An object to be published. Its bytes follow from its path and size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its path.
+    pub path: &'static str,
+    /// Bytes.
+    pub size: u64,
+    /// The edge gives one download no more than this, bytes a second; 0: no limit.
+    pub edge_rate: u64,
+    /// A client uploads it no faster than this, bytes a second; 0: no limit.
+    pub upload_rate: u64,
+}
+
+/// How a client is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientOptions {
+    /// Its user allows uploads.
+    pub uploads: bool,
+    /// It sends wrong bytes to its peers.
+    pub corrupts: bool,
+}
+
+/// A good client.
+pub const HONEST: ClientOptions = ClientOptions { uploads: true, corrupts: false };
+
+/// What a user tells a client. Objects are named by path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Download; again: resume.
+    Get(&'static str),
+    /// Stop for now.
+    Pause(&'static str),
+    /// Go on.
+    Resume(&'static str),
+    /// Give up.
+    Cancel(&'static str),
+    /// Allow or forbid uploads.
+    Uploads(bool),
+}
+
+/// How far a download is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Not begun, or fetching.
+    Running,
+    /// Stopped by the user.
+    Paused,
+    /// The file is where the user wants it.
+    Completed,
+    /// Given up.
+    Failed,
+}
+
+/// A download as its client reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// How far.
+    pub progress: Progress,
+    /// Bytes that are safe on disk.
+    pub durable: u64,
+    /// Verified bytes from edges.
+    pub edge_bytes: u64,
+    /// Verified bytes from peers.
+    pub peer_bytes: u64,
+    /// Bytes thrown away.
+    pub wasted_bytes: u64,
+    /// The file is there and has the right bytes; looked at once it is `Completed`.
+    pub right: bool,
+}
+
+/// What the ledger has of an object, over all downloads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Downloads that were reported complete.
+    pub completed: u64,
+    /// Bytes from edges, as downloaders report.
+    pub edge_bytes: u64,
+    /// Bytes from peers, as downloaders report.
+    pub peer_bytes: u64,
+    /// Bytes to peers, as uploaders report.
+    pub uploaded_bytes: u64,
+    /// Distinct bytes sent, as edges report, summed over downloads.
+    pub edge_unique_bytes: u64,
+}
+
+/// Something that scenarios can be run on.
+pub trait Rig {
+    /// Publishes an object on every edge.
+    fn publish(&mut self, object: &Object);
+    /// Starts a client with an empty disk.
+    fn start_client(&mut self, number: u8, options: ClientOptions);
+    /// Ends a node without warning (SIGKILL). It keeps its disk.
+    fn crash(&mut self, node: Name);
+    /// Starts a crashed node again, on its disk.
+    fn restart(&mut self, node: Name);
+    /// Tells a client something.
+    fn command(&mut self, client: u8, command: Command);
+    /// Asks a client about a download; `None` if it knows none of that object or does not run.
+    fn status(&mut self, client: u8, path: &str) -> Option<Status>;
+    /// Asks the ledger.
+    fn totals(&mut self, path: &str) -> Totals;
+    /// Lets things happen until `goal`, for at most `within`; whether it was reached.
+    fn run_until(&mut self, within: Duration, goal: &mut dyn FnMut(&mut dyn Rig) -> bool) -> bool;
+}
+
+/// A scenario.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// What happens, as a sentence.
+    pub name: &'static str,
+    /// What it needs.
+    pub plan: Plan,
+    /// Plays it; `Err` says what was not as it must be.
+    pub play: fn(&mut dyn Rig) -> Result<(), String>,
+}
+
+impl fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+const ONE_OF_EACH: Plan = Plan { edges: 1, cns: 1, dns: 1, ledgers: 1, clients: 4 };
+
+/// Every scenario.
+pub const ALL: &[Scenario] = &[
+    Scenario { name: "peers_deliver_and_the_ledger_agrees", plan: ONE_OF_EACH, play: happy },
+    Scenario { name: "the_cn_dies", plan: Plan { cns: 2, ..ONE_OF_EACH }, play: cn_dies },
+    Scenario { name: "the_dn_dies_and_comes_back", plan: ONE_OF_EACH, play: dn_dies },
+    Scenario { name: "a_seeder_dies", plan: ONE_OF_EACH, play: seeder_dies },
+    Scenario { name: "a_seeder_sends_wrong_bytes", plan: ONE_OF_EACH, play: corrupting_seeder },
+    Scenario {
+        name: "there_is_no_control_plane",
+        plan: Plan { cns: 0, dns: 0, ledgers: 0, ..ONE_OF_EACH },
+        play: edge_alone,
+    },
+    Scenario { name: "the_edge_is_away_for_a_while", plan: ONE_OF_EACH, play: edge_outage },
+    Scenario { name: "a_client_dies_and_resumes", plan: ONE_OF_EACH, play: client_resumes },
+    Scenario { name: "uploads_off_means_off", plan: ONE_OF_EACH, play: uploads_off },
+    Scenario { name: "pause_resume_cancel", plan: ONE_OF_EACH, play: pause_resume_cancel },
+];
+
+const MIB: u64 = 1 << 20;
+/// Long enough for a good run on a slow machine; a run that needs it has failed.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Four MiB in 64 pieces; slow enough to be disturbed on its way.
+const FILM: Object = Object { path: "film", size: 4 * MIB, edge_rate: MIB, upload_rate: MIB };
+
+/// Fails the scenario unless `holds`.
+fn need(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+fn begin(rig: &mut dyn Rig, seeders: &[(u8, ClientOptions)]) -> Result<(), String> {
+    rig.publish(&FILM);
+    for &(n, options) in seeders {
+        rig.start_client(n, options);
+        rig.command(n, Command::Get(FILM.path));
+    }
+    for &(n, _) in seeders {
+        completes(rig, n)?;
+    }
+    Ok(())
+}
+
+/// Starts an honest client that wants the film.
+fn wants(rig: &mut dyn Rig, client: u8) {
+    rig.start_client(client, HONEST);
+    rig.command(client, Command::Get(FILM.path));
+}
+
+/// Waits until `client` has at least a quarter but not all of the film.
+fn half_way(rig: &mut dyn Rig, client: u8) -> Result<(), String> {
+    let there = rig.run_until(LIMIT, &mut |r| {
+        r.status(client, FILM.path).is_some_and(|s| s.durable >= FILM.size / 4 || s.progress != Progress::Running)
+    });
+    let s = rig.status(client, FILM.path);
+    need(there && s.is_some_and(|s| s.progress == Progress::Running), || {
+        format!("client{client} was to be caught half way, but: {s:?}")
+    })
+}
+
+/// Waits until the film is complete and right; every byte of it counted once.
+fn completes(rig: &mut dyn Rig, client: u8) -> Result<Status, String> {
+    rig.run_until(LIMIT, &mut |r| {
+        r.status(client, FILM.path).is_some_and(|s| matches!(s.progress, Progress::Completed | Progress::Failed))
+    });
+    let Some(s) = rig.status(client, FILM.path) else { return Err(format!("client{client} knows no download")) };
+    need(s.progress == Progress::Completed, || format!("client{client} did not complete: {s:?}"))?;
+    need(s.right, || format!("client{client} has wrong bytes: {s:?}"))?;
+    need(s.edge_bytes + s.peer_bytes == FILM.size, || format!("client{client} counted wrongly: {s:?}"))?;
+    Ok(s)
+}
+
+fn from_peers(rig: &mut dyn Rig, client: u8) -> Result<Status, String> {
+    let s = completes(rig, client)?;
+    need(s.peer_bytes > 0, || format!("client{client} got nothing from peers: {s:?}"))?;
+    Ok(s)
+}
+
+/// Waits until the ledger has what `clients` have.
+fn accounted(rig: &mut dyn Rig, clients: &[u8]) -> Result<(), String> {
+    let expected = |rig: &mut dyn Rig| {
+        let all = clients.iter().filter_map(|&c| rig.status(c, FILM.path));
+        all.fold(Totals::default(), |t, s| Totals {
+            completed: t.completed + 1,
+            edge_bytes: t.edge_bytes + s.edge_bytes,
+            peer_bytes: t.peer_bytes + s.peer_bytes,
+            ..t
+        })
+    };
+    let agrees = |t: Totals, e: Totals| {
+        (t.completed, t.edge_bytes, t.peer_bytes) == (e.completed, e.edge_bytes, e.peer_bytes)
+            && t.uploaded_bytes >= e.peer_bytes
+            && t.edge_unique_bytes >= e.edge_bytes
+    };
+    let good = rig.run_until(LIMIT, &mut |r| {
+        let e = expected(r);
+        agrees(r.totals(FILM.path), e)
+    });
+    let (t, e) = (rig.totals(FILM.path), expected(rig));
+    need(good, || format!("the ledger has {t:?}, the clients have {e:?}"))
+}
+
+fn happy(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST), (1, HONEST)])?;
+    wants(rig, 2);
+    from_peers(rig, 2)?;
+    wants(rig, 3);
+    from_peers(rig, 3)?;
+    accounted(rig, &[0, 1, 2, 3])
+}
+
+fn cn_dies(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST), (1, HONEST)])?;
+    wants(rig, 2);
+    half_way(rig, 2)?;
+    rig.crash(Name(Role::Cn, 0));
+    completes(rig, 2)?;
+    wants(rig, 3);
+    from_peers(rig, 3)?;
+    accounted(rig, &[0, 1, 2, 3])
+}
+
+fn dn_dies(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST), (1, HONEST)])?;
+    wants(rig, 2);
+    half_way(rig, 2)?;
+    rig.crash(Name(Role::Dn, 0));
+    completes(rig, 2)?;
+    rig.restart(Name(Role::Dn, 0));
+    wants(rig, 3);
+    from_peers(rig, 3)?;
+    accounted(rig, &[0, 1, 2, 3])
+}
+
+fn seeder_dies(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST), (1, HONEST)])?;
+    wants(rig, 2);
+    half_way(rig, 2)?;
+    rig.crash(Name(Role::Client, 0));
+    completes(rig, 2).map(drop)
+}
+
+fn corrupting_seeder(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, ClientOptions { corrupts: true, ..HONEST }), (1, HONEST)])?;
+    wants(rig, 2);
+    let s = completes(rig, 2)?;
+    need(s.wasted_bytes <= 64 * 1024, || format!("more than one piece was wasted: {s:?}"))
+}
+
+fn edge_alone(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST)])?;
+    wants(rig, 1);
+    let s = completes(rig, 1)?;
+    need(s.peer_bytes == 0, || format!("peers without a control plane: {s:?}"))
+}
+
+fn edge_outage(rig: &mut dyn Rig) -> Result<(), String> {
+    rig.publish(&FILM);
+    wants(rig, 0);
+    half_way(rig, 0)?;
+    rig.crash(Name(Role::Edge, 0));
+    rig.run_until(Duration::from_secs(5), &mut |_| false);
+    let s = rig.status(0, FILM.path);
+    need(s.is_some_and(|s| s.progress == Progress::Running), || format!("5 s without an edge ended it: {s:?}"))?;
+    rig.restart(Name(Role::Edge, 0));
+    completes(rig, 0).map(drop)
+}
+
+fn client_resumes(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(1, HONEST)])?;
+    wants(rig, 0);
+    half_way(rig, 0)?;
+    rig.crash(Name(Role::Client, 0));
+    rig.restart(Name(Role::Client, 0));
+    rig.command(0, Command::Get(FILM.path));
+    completes(rig, 0)?;
+    accounted(rig, &[0, 1])
+}
+
+fn uploads_off(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST), (1, ClientOptions { uploads: false, ..HONEST })])?;
+    rig.command(0, Command::Uploads(false));
+    rig.run_until(Duration::from_secs(1), &mut |_| false);
+    wants(rig, 2);
+    let s = completes(rig, 2)?;
+    need(s.peer_bytes == 0, || format!("bytes from peers whose users forbid uploads: {s:?}"))
+}
+
+fn pause_resume_cancel(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST)])?;
+    wants(rig, 1);
+    half_way(rig, 1)?;
+    rig.command(1, Command::Pause(FILM.path));
+    let paused = |r: &mut dyn Rig| r.status(1, FILM.path).filter(|s| s.progress == Progress::Paused);
+    rig.run_until(LIMIT, &mut |r| paused(r).is_some());
+    rig.run_until(Duration::from_secs(1), &mut |_| false);
+    let Some(before) = paused(rig) else { return Err("it did not pause".into()) };
+    rig.run_until(Duration::from_secs(3), &mut |_| false);
+    need(paused(rig) == Some(before), || format!("a paused download went on: {before:?}"))?;
+    rig.command(1, Command::Resume(FILM.path));
+    completes(rig, 1)?;
+    wants(rig, 2);
+    half_way(rig, 2)?;
+    rig.command(2, Command::Cancel(FILM.path));
+    let gone = rig.run_until(LIMIT, &mut |r| {
+        r.status(2, FILM.path).is_none_or(|s| !matches!(s.progress, Progress::Running | Progress::Paused))
+    });
+    need(gone, || "a cancelled download is still there".into())
+}
