@@ -2,6 +2,8 @@
 
 pub mod args;
 pub mod error;
+pub mod process;
+pub mod stop;
 pub mod units;
 
 pub use error::{Code, Error};

@@ -1,0 +1,217 @@
+//! Processes of our own that a command starts: each with its log file, none of which outlives the command.
+
+use super::{Code, Error};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How much of a log an error shows.
+const TAIL_LINES: usize = 12;
+
+/// A child process. It ends with its standard input, which closes at the latest when this process ends, however that
+/// happens; dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `program` with `--exit-with-parent`; what it prints goes to `logs/{name}.log`, after what is there.
+    pub fn start(name: &str, program: &Path, logs: &Path, args: &[&str]) -> Result<Self, Error> {
+        let log = logs.join(format!("{name}.log"));
+        let doing = || format!("start {name} ({})", program.display());
+        let out = fs::File::options().create(true).append(true).open(&log);
+        let out = out.map_err(|e| Error::io(format_args!("write {}", log.display()), &e))?;
+        let err = out.try_clone().map_err(|e| Error::io(doing(), &e))?;
+        let mut command = Command::new(program);
+        command.args(args).arg("--exit-with-parent").stdin(Stdio::piped()).stdout(out).stderr(err);
+        let child = command.spawn().map_err(|e| Error::io(doing(), &e))?;
+        Ok(Self { name: name.to_owned(), child, log })
+    }
+
+    /// What it is called in messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Fails if it has ended, with the tail of its log.
+    pub fn expect_running(&mut self) -> Result<(), Error> {
+        match self.ended() {
+            None => Ok(()),
+            Some(status) => Err(self.error(&format!("ended by itself ({status})"))),
+        }
+    }
+
+    /// Ends it with SIGKILL: what a crash looks like.
+    pub fn kill(&mut self) {
+        // it may have ended already, which is as good
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Asks it to end by closing its standard input, and kills it if that takes longer than `within`.
+    pub fn stop(&mut self, within: Duration) -> Option<ExitStatus> {
+        drop(self.child.stdin.take());
+        let until = Instant::now() + within;
+        while Instant::now() < until {
+            if let Some(status) = self.ended() {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.kill();
+        None
+    }
+
+    /// An error about it, with the tail of its log on the lines below.
+    #[must_use]
+    pub fn error(&self, what: &str) -> Error {
+        let tail = tail(&self.log);
+        let shown = if tail.is_empty() { "its log is empty".into() } else { format!("its log ends with\n{tail}") };
+        Error::failed(format!("{} {what}; {shown}", self.name))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read(log).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let from = lines.len().saturating_sub(TAIL_LINES);
+    lines[from..].iter().map(|l| format!("    {l}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Set by Ctrl-C and SIGTERM while a command waits.
+#[derive(Clone, Debug)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// From here on signals set the flag; a second one ends the process at once.
+    pub fn listen() -> Result<Self, Error> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            let code = i32::from(Code::Interrupted as u8);
+            // the order counts: the second signal finds the flag that the first has set
+            signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&flag))
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
+                .map_err(|e| Error::io("take over the signals of this process", &e))?;
+        }
+        Ok(Self(flag))
+    }
+
+    /// A flag that nothing sets.
+    #[must_use]
+    pub fn never() -> Self {
+        Self(Arc::new(AtomicBool::new(false)))
+    }
+
+    /// Fails if the user wants to stop.
+    pub fn check(&self) -> Result<(), Error> {
+        let set = self.0.load(Ordering::Relaxed);
+        if set { Err(Error::new(Code::Interrupted, "interrupted")) } else { Ok(()) }
+    }
+
+    /// Sleeps, unless interrupted.
+    pub fn sleep(&self, time: Duration) -> Result<(), Error> {
+        let until = Instant::now() + time;
+        loop {
+            self.check()?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(Duration::from_millis(50)));
+        }
+    }
+
+    /// Asks `ready` every 20 ms. Fails when the process ends, or after `within`.
+    pub fn wait_ready(
+        &self,
+        process: &mut Process,
+        within: Duration,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<(), Error> {
+        let until = Instant::now() + within;
+        while !ready() {
+            process.expect_running()?;
+            if Instant::now() > until {
+                return Err(process.error(&format!("is not ready after {} s", within.as_secs())));
+            }
+            self.sleep(Duration::from_millis(20))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a server's `/healthz` on plain HTTP says 200.
+#[must_use]
+pub fn is_healthy(ops: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut tcp = TcpStream::connect_timeout(&ops, Duration::from_secs(1))?;
+        tcp.set_read_timeout(Some(Duration::from_secs(2)))?;
+        tcp.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        let mut head = [0; 12];
+        tcp.read_exact(&mut head)?;
+        Ok(head.ends_with(b" 200"))
+    };
+    ask().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(dir: &Path, script: &str) -> Process {
+        // the flag of the real binaries becomes $0's argument, which a script ignores
+        Process::start("child", Path::new("/bin/sh"), dir, &["-c", script]).expect("starts")
+    }
+
+    #[test]
+    fn a_child_that_fails_is_reported_with_the_end_of_its_log() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut child = shell(dir.path(), "echo one; echo two >&2; exit 7");
+        let error = Interrupt::never().wait_ready(&mut child, Duration::from_secs(30), || false).expect_err("ended");
+        let text = error.to_string();
+        assert!(text.contains("child ended by itself (exit status: 7)") && text.contains("two"), "{text}");
+    }
+
+    #[test]
+    fn a_child_ends_with_its_standard_input() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let status = shell(dir.path(), "cat; exit 3").stop(Duration::from_secs(30));
+        assert_eq!(status.and_then(|s| s.code()), Some(3));
+    }
+
+    #[test]
+    fn a_dropped_child_is_dead() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let child = shell(dir.path(), "sleep 600");
+        let id = child.id();
+        drop(child);
+        assert!(!Path::new(&format!("/proc/{id}")).exists());
+    }
+}
