@@ -2,11 +2,12 @@
 
 use super::disk::{Disk, DiskFile};
 use super::records;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use super::version::lock;
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use swarmedge_core::content::Manifest;
 use swarmedge_core::ids::{Digest, DownloadId, Handle, PieceIndex, RecordId, VersionId};
 use swarmedge_core::role::client::io::{DownloadRecord, SourceName};
@@ -66,6 +67,8 @@ pub(crate) struct Journal {
     /// `None` after a failed operation, until it can be opened again. Whoever uses the database, to write too, has this
     /// lock shared; redb lets one writer in at a time and readers beside it.
     db: RwLock<Option<Database>>,
+    /// Changes that the next commit takes along.
+    waiting: Mutex<Vec<Change>>,
 }
 
 fn bad(what: &str) -> io::Error {
@@ -100,10 +103,22 @@ fn decoded<T>(r: Result<T, swarmedge_core::wire::DecodeError>) -> io::Result<T> 
 impl Journal {
     /// Opens the file, made if it is not there, and reads it.
     pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> io::Result<(Self, Loaded)> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        if !disk.list(dir)?.iter().any(|p| p == path) {
+            // under another name first, so that a crash leaves no half-made file under this one
+            let new = path.with_extension("new");
+            disk.remove(&new)?;
+            let db = open_database(&*disk, &new, false)?;
+            prepare(&db)?;
+            drop(db);
+            disk.rename(&new, path)?;
+            disk.sync_dir(dir)?;
+        }
         let db = open_database(&*disk, path, true)?;
         prepare(&db)?;
         let loaded = load(&db)?;
-        Ok((Self { disk, path: path.to_owned(), db: RwLock::new(Some(db)) }, loaded))
+        let journal = Self { disk, path: path.to_owned(), db: RwLock::new(Some(db)), waiting: Mutex::default() };
+        Ok((journal, loaded))
     }
 
     fn with<T>(&self, run: impl FnOnce(&Database) -> io::Result<T>) -> io::Result<T> {
@@ -126,19 +141,21 @@ impl Journal {
         }
     }
 
-    /// Makes the changes durable, all or none. With `durable` false they become so together with a later commit, and
-    /// never after one that is made later.
-    pub(crate) fn commit(&self, changes: &[Change], durable: bool) -> io::Result<()> {
+    /// Leaves a change for the next commit: what needs it is committed with it or later.
+    pub(crate) fn later(&self, change: Change) {
+        lock(&self.waiting).push(change);
+    }
+
+    /// Makes the changes durable, all or none, after those that wait for a commit.
+    pub(crate) fn commit(&self, changes: &[Change]) -> io::Result<()> {
+        let mut waiting = lock(&self.waiting);
         self.with(|db| {
-            let mut tx = db.begin_write().map_err(io_error)?;
-            if !durable {
-                tx.set_durability(Durability::None).map_err(io_error)?;
-            }
-            for change in changes {
-                apply(&tx, change)?;
-            }
+            let tx = db.begin_write().map_err(io_error)?;
+            waiting.iter().chain(changes).try_for_each(|change| apply(&tx, change))?;
             tx.commit().map_err(io_error)
-        })
+        })?;
+        waiting.clear();
+        Ok(())
     }
 
     /// The leaf hashes of a journalled piece.
@@ -156,6 +173,13 @@ impl Journal {
 
     /// The stored key of a download.
     pub(crate) fn key(&self, download: DownloadId) -> io::Result<Option<Vec<u8>>> {
+        for change in lock(&self.waiting).iter().rev() {
+            if let Change::Key { download: of, bytes } = change
+                && *of == download
+            {
+                return Ok(Some(bytes.clone()));
+            }
+        }
         self.with(|db| {
             let table = db.begin_read().map_err(io_error)?.open_table(KEYS).map_err(io_error)?;
             let value = table.get(download.0.as_slice()).map_err(io_error)?;

@@ -16,6 +16,11 @@ mod writer;
 
 pub use sink::{JOB_LEN, SINK_BYTES_MAX, Sink};
 
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod tests;
+
 use disk::{Disk, OsDisk};
 use journal::{Change, Journal, Loaded};
 use lock::{DirLock, LockError};
@@ -185,14 +190,13 @@ impl Store {
     }
 
     /// Keeps a manifest. It becomes durable with the next `save`, so never after something that needs it.
-    pub fn put_manifest(&self, manifest: Manifest) -> Result<Arc<Manifest>, StoreError> {
+    pub fn put_manifest(&self, manifest: Manifest) -> Arc<Manifest> {
         let shared = &self.0.shared;
         let id = manifest.version();
         if let Some(known) = self.manifest(id) {
-            return Ok(known);
+            return known;
         }
-        let change = Change::Manifest { version: id, bytes: manifest.to_bytes() };
-        shared.journal.commit(&[change], false).map_err(|e| store_error(&e))?;
+        shared.journal.later(Change::Manifest { version: id, bytes: manifest.to_bytes() });
         let manifest = Arc::new(manifest);
         let have = Bitfield::empty(manifest.layout().pieces());
         let new = || {
@@ -200,7 +204,7 @@ impl Store {
             Arc::new(version)
         };
         let version = Arc::clone(lock(&shared.versions).entry(id).or_insert_with(new));
-        Ok(Arc::clone(&version.manifest))
+        Arc::clone(&version.manifest)
     }
 
     /// The manifest of a version that is known here.
@@ -216,9 +220,8 @@ impl Store {
     }
 
     /// Keeps the private key K_d of a download; becomes durable with the next `save`.
-    pub fn put_key(&self, download: DownloadId, key: &[u8]) -> Result<(), StoreError> {
-        let change = Change::Key { download, bytes: key.to_vec() };
-        self.0.shared.journal.commit(&[change], false).map_err(|e| store_error(&e))
+    pub fn put_key(&self, download: DownloadId, key: &[u8]) {
+        self.0.shared.journal.later(Change::Key { download, bytes: key.to_vec() });
     }
 
     /// The private key of a download.
@@ -310,7 +313,7 @@ fn restore(
     drops.extend(pieces.keys().map(|id| Change::DropVersion(*id)));
     let failed = |path: &Path, error| Error::Io { path: path.to_owned(), error };
     if !drops.is_empty() {
-        journal.commit(&drops, true).map_err(|e| failed(&pieces_dir, e))?;
+        journal.commit(&drops).map_err(|e| failed(&pieces_dir, e))?;
     }
     for name in names {
         if !versions.values().any(|v: &Arc<Version>| v.path() == name) {

@@ -248,7 +248,7 @@ impl Batch {
     fn commit(self, shared: &Shared) -> io::Result<()> {
         let version = |id| lock(&shared.versions).get(id).cloned();
         if !self.changes.is_empty()
-            && let Err(e) = shared.journal.commit(&self.changes, true)
+            && let Err(e) = shared.journal.commit(&self.changes)
         {
             for (id, piece) in &self.journalled {
                 if let Some(v) = version(id) {

@@ -1,0 +1,375 @@
+//! Crashes and failures at every single disk operation, on a disk in memory that forgets at a crash what was not synced.
+
+use super::disk::{Disk, DiskFile};
+use super::tests::{Inline, content, manifest_of, run};
+use super::*;
+use bytes::Bytes;
+use swarmedge_core::ids::{ProviderId, PublicKey};
+use swarmedge_core::role::client::io::{FetchEnd, Granted, ObjectRef};
+use swarmedge_core::wire::Blob;
+use swarmedge_core::wire::records::SealedGrant;
+
+/// What happens at the chosen operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// It and everything after it fails: the machine stops here.
+    Crash,
+    /// It fails once.
+    Error(io::ErrorKind),
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// What reads see.
+    now: Vec<u8>,
+    /// What is on the medium for certain.
+    durable: Vec<u8>,
+    /// What has been done since the last sync, in order: a write, or a new length.
+    pending: Vec<Pending>,
+    /// Whether the name is on the medium for certain.
+    named: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Pending {
+    Write(u64, Vec<u8>),
+    Len(u64),
+}
+
+impl Pending {
+    fn apply(&self, to: &mut Vec<u8>) {
+        match self {
+            Self::Write(at, data) => {
+                let at = usize::try_from(*at).expect("small");
+                let end = at + data.len();
+                if to.len() < end {
+                    to.resize(end, 0);
+                }
+                to[at..end].copy_from_slice(data);
+            }
+            Self::Len(len) => to.resize(usize::try_from(*len).expect("small"), 0),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Medium {
+    files: BTreeMap<PathBuf, Node>,
+    operations: usize,
+    fault: Option<(usize, Fault)>,
+    down: bool,
+}
+
+impl Medium {
+    fn step(&mut self) -> io::Result<()> {
+        if self.down {
+            return Err(io::Error::other("crashed"));
+        }
+        self.operations += 1;
+        match self.fault {
+            Some((at, fault)) if at == self.operations => match fault {
+                Fault::Crash => {
+                    self.down = true;
+                    Err(io::Error::other("crashed"))
+                }
+                Fault::Error(kind) => Err(kind.into()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn node(&mut self, path: &Path) -> io::Result<&mut Node> {
+        self.files.get_mut(path).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// The files after a power failure: of what was not synced, each change is there or not, as `coin` says.
+    fn after_crash(&self, mut coin: impl FnMut() -> bool) -> Self {
+        let mut files = BTreeMap::new();
+        for (path, node) in &self.files {
+            if !node.named && !coin() {
+                continue;
+            }
+            let mut bytes = node.durable.clone();
+            node.pending.iter().filter(|_| coin()).for_each(|p| p.apply(&mut bytes));
+            files.insert(path.clone(), Node { now: bytes.clone(), durable: bytes, pending: Vec::new(), named: true });
+        }
+        Self { files, ..Self::default() }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct MemDisk(Arc<Mutex<Medium>>);
+
+impl MemDisk {
+    fn new(medium: Medium) -> Self {
+        Self(Arc::new(Mutex::new(medium)))
+    }
+}
+
+#[derive(Debug)]
+struct MemFile(Arc<Mutex<Medium>>, PathBuf);
+
+impl Disk for MemDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        m.files.entry(path.to_owned()).or_default();
+        Ok(Arc::new(MemFile(Arc::clone(&self.0), path.to_owned())))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        m.files.remove(path);
+        Ok(())
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        let mut node = m.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        node.named = false;
+        m.files.insert(to.to_owned(), node);
+        Ok(())
+    }
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        let bytes = m.node(from)?.now.clone();
+        m.files.insert(to.to_owned(), Node { now: bytes.clone(), durable: bytes, ..Node::default() });
+        Ok(())
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        m.files.iter_mut().filter(|(p, _)| p.parent() == Some(dir)).for_each(|(_, n)| n.named = true);
+        Ok(())
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        let m = lock(&self.0);
+        Ok(m.files.keys().filter(|p| p.parent() == Some(dir)).cloned().collect())
+    }
+}
+
+impl DiskFile for MemFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        let at = usize::try_from(offset).expect("small");
+        let from = m.node(&self.1)?.now.get(at..at + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(from);
+        Ok(())
+    }
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.change(Pending::Write(offset, data.to_vec()))
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(Pending::Len(len))
+    }
+    fn len(&self) -> io::Result<u64> {
+        lock(&self.0).node(&self.1).map(|n| n.now.len() as u64)
+    }
+    fn sync(&self) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        let synced = m.step();
+        let down = m.down;
+        let node = m.node(&self.1)?;
+        if synced.is_ok() {
+            node.durable = node.now.clone();
+        }
+        // a failed sync marks pages clean: a later one succeeds without having written them
+        if !down {
+            node.pending.clear();
+        }
+        synced
+    }
+}
+
+impl MemFile {
+    fn change(&self, change: Pending) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        let node = m.node(&self.1)?;
+        change.apply(&mut node.now);
+        node.pending.push(change);
+        Ok(())
+    }
+}
+
+/// A coin that falls the same way for the same seed (a linear congruential generator; Knuth's constants).
+fn coin(mut seed: u64) -> impl FnMut() -> bool {
+    move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed >> 63 == 1
+    }
+}
+
+fn record(handle: u32, version: VersionId, size: u64) -> DownloadRecord {
+    let granted = Granted {
+        download: DownloadId::numbered(handle),
+        download_key: PublicKey::numbered(handle),
+        version,
+        size,
+        policy: swarmedge_core::content::Policy::default(),
+        order_seed: 0,
+        expires_ms: 0,
+        sealed: SealedGrant { epoch: 0, nonce: [0; 24], sealed: Blob::default() },
+    };
+    DownloadRecord {
+        handle: Handle(handle),
+        object: ObjectRef { provider: ProviderId(1), path: "o".into() },
+        output: "/out/file".into(),
+        granted: Some(granted),
+        state: DownloadState::Running,
+        usage_seq: 0,
+    }
+}
+
+/// What a client has been told is durable.
+#[derive(Debug, Default)]
+struct Promised {
+    download: bool,
+    pieces: Vec<PieceIndex>,
+    placed: bool,
+}
+
+fn saved(store: &Store, save: Save) -> Result<(), StoreError> {
+    let (tx, rx) = std::sync::mpsc::channel();
+    store.save(save, move |result| tx.send(result).expect("the test waits"));
+    rx.recv().expect("every save is answered")
+}
+
+fn fetch_and_save(store: &Store, manifest: &Manifest, bytes: &[u8], piece: PieceIndex) -> Result<(), StoreError> {
+    let layout = manifest.layout();
+    let range = layout.piece_range(piece);
+    let range = usize::try_from(range.start).expect("small")..usize::try_from(range.end).expect("small");
+    let data = Bytes::copy_from_slice(&bytes[range]);
+    let blocks = layout.blocks(piece);
+    let sink = Sink::new(Inline, store, manifest.version(), piece, 0..blocks, None);
+    let end = match sink {
+        Ok(mut sink) => match run(sink.push(data)) {
+            Ok(()) => run(sink.finish()),
+            Err(end) => end,
+        },
+        Err(end) => end,
+    };
+    match end {
+        FetchEnd::Fetched => {}
+        FetchEnd::Store(e) => return Err(e),
+        other => panic!("right bytes ended as {other:?}"),
+    }
+    let from = vec![(SourceName::Edge, layout.piece_size(piece))];
+    saved(store, Save::Piece { handle: Handle(1), version: manifest.version(), piece, from })
+}
+
+/// A whole download; each failed step is tried `tries` times. Returns what was promised before the first lasting failure.
+fn download(store: &Store, manifest: &Manifest, bytes: &[u8], tries: u32) -> Promised {
+    let mut promised = Promised::default();
+    let version = manifest.version();
+    let again = |step: &mut dyn FnMut() -> Result<(), StoreError>| (0..tries).any(|_| step().is_ok());
+    store.put_manifest(manifest.clone());
+    promised.download = again(&mut || saved(store, Save::Download(record(1, version, bytes.len() as u64))));
+    for piece in manifest.layout().iter() {
+        if again(&mut || fetch_and_save(store, manifest, bytes, piece)) {
+            promised.pieces.push(piece);
+        }
+    }
+    promised.placed = again(&mut || saved(store, Save::Finish { handle: Handle(1), version }));
+    promised
+}
+
+fn open(medium: Medium) -> (MemDisk, Result<(Store, Restored), Error>) {
+    let disk = MemDisk::new(medium);
+    let opened = Store::open_on(Arc::new(disk.clone()), Path::new("/state"), None);
+    (disk, opened)
+}
+
+/// After a crash: whatever was promised is there, and whatever is journalled has the right bytes.
+fn check(disk: &MemDisk, seed: u64, manifest: &Manifest, bytes: &[u8], promised: &Promised, what: &str) {
+    let image = lock(&disk.0).after_crash(coin(seed));
+    let out = image.files.get(Path::new("/out/file")).map(|n| n.now.clone());
+    let (_, opened) = open(image);
+    let (store, restored) = opened.unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert!(!promised.download || restored.downloads.len() == 1, "{what}: the download was promised");
+    let have = store.have(manifest.version()).unwrap_or_else(|| Bitfield::empty(manifest.layout().pieces()));
+    for piece in &promised.pieces {
+        assert!(have.contains(*piece), "{what}: {piece} was promised");
+    }
+    for piece in have.iter() {
+        let blocks = manifest.layout().blocks(piece);
+        let data = store.read_blocks(manifest.version(), piece, 0..blocks).expect("journalled");
+        let start = usize::try_from(manifest.layout().piece_range(piece).start).expect("small");
+        assert_eq!(data, bytes[start..start + data.len()], "{what}: {piece} is journalled and wrong");
+        let leaves = store.leaves(manifest.version(), piece).expect("journalled");
+        assert_eq!(leaves, swarmedge_core::content::merkle::leaves(&data), "{what}");
+    }
+    if promised.placed {
+        assert_eq!(out.as_deref(), Some(bytes), "{what}: the file was promised");
+        assert_eq!(restored.cached.len(), 1, "{what}");
+    }
+    assert!(out.is_none_or(|o| o == bytes), "{what}: a half file under the user's name");
+}
+
+const SIZE: usize = 3 * 65_536 - 20_000;
+
+fn operations_of_a_download(manifest: &Manifest, bytes: &[u8]) -> usize {
+    let (disk, opened) = open(Medium::default());
+    let (store, _) = opened.expect("an empty disk");
+    let promised = download(&store, manifest, bytes, 1);
+    assert!(promised.download && promised.placed && promised.pieces.len() == 3);
+    drop(store);
+    let n = lock(&disk.0).operations;
+    assert!(n > 30, "only {n} operations");
+    n
+}
+
+#[test]
+fn a_crash_at_any_disk_operation_leaves_only_true_journal_bits() {
+    let bytes = content(SIZE);
+    let manifest = manifest_of(&bytes, 65_536);
+    for at in 1..=operations_of_a_download(&manifest, &bytes) {
+        for seed in [1, 2, 3] {
+            let medium = Medium { fault: Some((at, Fault::Crash)), ..Medium::default() };
+            let (disk, opened) = open(medium);
+            let promised = opened.map_or_else(|_| Promised::default(), |(s, _)| download(&s, &manifest, &bytes, 1));
+            check(&disk, seed, &manifest, &bytes, &promised, &format!("crash at {at}, seed {seed}"));
+        }
+    }
+}
+
+#[test]
+fn after_one_failed_disk_operation_the_download_ends_and_survives_a_crash() {
+    let bytes = content(SIZE);
+    let manifest = manifest_of(&bytes, 65_536);
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
+        for at in 1..=operations_of_a_download(&manifest, &bytes) {
+            let medium = Medium { fault: Some((at, Fault::Error(kind))), ..Medium::default() };
+            let (disk, opened) = open(medium);
+            // the first operations are those of opening: the user sees the error and starts again
+            let Ok((store, _)) = opened else { continue };
+            let promised = download(&store, &manifest, &bytes, 3);
+            assert!(promised.download && promised.placed && promised.pieces.len() == 3, "{kind} at {at}: {promised:?}");
+            check(&disk, 7, &manifest, &bytes, &promised, &format!("{kind} at {at}"));
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_from_a_broken_one() {
+    let bytes = content(65_536);
+    let manifest = manifest_of(&bytes, 65_536);
+    for (kind, expected) in
+        [(io::ErrorKind::StorageFull, StoreError::NoSpace), (io::ErrorKind::PermissionDenied, StoreError::Io)]
+    {
+        let (disk, opened) = open(Medium::default());
+        let (store, _) = opened.expect("an empty disk");
+        store.put_manifest(manifest.clone());
+        saved(&store, Save::Download(record(1, manifest.version(), 65_536))).expect("room");
+        let next = lock(&disk.0).operations + 1;
+        // opening the data file, its size, the write, its sync, the directory's: each of them in turn
+        for at in next..next + 5 {
+            lock(&disk.0).fault = Some((at, Fault::Error(kind)));
+            if let Err(e) = fetch_and_save(&store, &manifest, &bytes, PieceIndex(0)) {
+                assert_eq!(e, expected, "at {at}");
+                lock(&disk.0).operations = at;
+            }
+        }
+    }
+}
