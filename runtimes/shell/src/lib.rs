@@ -7,9 +7,11 @@ pub mod config;
 pub mod drive;
 pub mod edge;
 pub mod http;
+pub mod keys;
 pub mod mailbox;
 pub mod rt;
 pub mod store;
 mod sync;
+pub mod tls;
 
 pub use cli::main;

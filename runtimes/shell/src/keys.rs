@@ -1,0 +1,371 @@
+//! Ed25519 keys, the operator's certificates for servers, and the seal of grants.
+//!
+//! Keys lie on disk as PKCS#8 PEM (RFC 8410), as `openssl genpkey -algorithm ed25519` writes them; server certificates as
+//! base64; sealing keys as lines of `epoch hex`.
+
+use crate::cli::Error;
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use data_encoding::{BASE64, HEXLOWER};
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
+use std::fmt;
+use std::io::Write;
+use std::path::Path;
+use swarmedge_core::ids::{PublicKey, Signature};
+use swarmedge_core::wire::records::{CertBody, Context, SealedGrant, ServerCert, SignedGrant};
+use swarmedge_core::wire::{Blob, Wire};
+
+/// What stands before the 32 bytes of a private key in PKCS#8 (RFC 8410 §7, version 1).
+const PKCS8_HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+/// What stands before the 32 bytes of a public key in a SubjectPublicKeyInfo (RFC 8410 §4).
+const SPKI_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
+
+/// An Ed25519 private key. Its debug form shows the public key only.
+#[derive(Clone)]
+pub struct Key(SigningKey);
+
+impl Key {
+    /// A new key.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self::from_seed(random())
+    }
+
+    /// The key of a seed, for tests and for keys derived from others.
+    #[must_use]
+    pub fn from_seed(seed: [u8; 32]) -> Self {
+        Self(SigningKey::from_bytes(&seed))
+    }
+
+    /// Its 32 secret bytes, for a store that keeps many keys in one file.
+    #[must_use]
+    pub fn to_seed(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
+    /// Reads a PKCS#8 PEM file.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let pem = std::fs::read(path).map_err(|e| Error::io(format!("read key {}", path.display()), &e))?;
+        Self::from_pem(&pem)
+            .ok_or_else(|| Error::usage(format!("{} is not an Ed25519 private key in PKCS#8 PEM", path.display())))
+    }
+
+    /// Reads PKCS#8 PEM.
+    #[must_use]
+    pub fn from_pem(pem: &[u8]) -> Option<Self> {
+        let der = PrivatePkcs8KeyDer::from_pem_slice(pem).ok()?;
+        let seed = der.secret_pkcs8_der().strip_prefix(&PKCS8_HEAD)?;
+        Some(Self::from_seed(seed.try_into().ok()?))
+    }
+
+    /// Writes a new file that only its owner may read; an existing file is left alone and is an error.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        save_secret(path, self.to_pem().as_bytes())
+    }
+
+    /// PKCS#8 PEM.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        let der = self.to_pkcs8();
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", BASE64.encode(der.secret_pkcs8_der()))
+    }
+
+    /// Its public half.
+    #[must_use]
+    pub fn public(&self) -> PublicKey {
+        PublicKey(self.0.verifying_key().to_bytes())
+    }
+
+    /// Signs `context.text() ‖ message`.
+    #[must_use]
+    pub fn sign(&self, context: Context, message: &[u8]) -> Signature {
+        Signature(self.0.sign(&in_context(context, message)).to_bytes())
+    }
+
+    /// For rustls, and anything else that takes PKCS#8.
+    #[must_use]
+    pub fn to_pkcs8(&self) -> PrivatePkcs8KeyDer<'static> {
+        PrivatePkcs8KeyDer::from([&PKCS8_HEAD[..], self.0.as_bytes()].concat())
+    }
+
+    /// For rustls.
+    #[must_use]
+    pub fn to_private_der(&self) -> PrivateKeyDer<'static> {
+        self.to_pkcs8().into()
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({})", self.public())
+    }
+}
+
+fn in_context(context: Context, message: &[u8]) -> Vec<u8> {
+    [context.text(), message].concat()
+}
+
+/// The production [`swarmedge_core::wire::records::Verify`]: strict (no small-order keys, no malleable signatures).
+#[must_use]
+pub fn verify(key: &PublicKey, context: Context, message: &[u8], signature: &Signature) -> bool {
+    let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+    VerifyingKey::from_bytes(&key.0)
+        .is_ok_and(|key| key.verify_strict(&in_context(context, message), &signature).is_ok())
+}
+
+/// The root says `body` of a server.
+#[must_use]
+pub fn certify(root: &Key, body: CertBody) -> ServerCert {
+    let signature = root.sign(Context::Cert, &body.to_bytes());
+    ServerCert { body, signature }
+}
+
+/// Reads a server's certificate: one line of base64.
+pub fn load_cert(path: &Path) -> Result<ServerCert, Error> {
+    let text =
+        std::fs::read_to_string(path).map_err(|e| Error::io(format!("read certificate {}", path.display()), &e))?;
+    let bytes = BASE64.decode(text.trim().as_bytes()).ok();
+    bytes
+        .and_then(|bytes| ServerCert::from_bytes(&bytes).ok())
+        .ok_or_else(|| Error::usage(format!("{} is not a server certificate", path.display())))
+}
+
+/// Writes a server's certificate as [`load_cert`] reads it.
+pub fn save_cert(path: &Path, cert: &ServerCert) -> Result<(), Error> {
+    let line = BASE64.encode(&cert.to_bytes()) + "\n";
+    std::fs::write(path, line).map_err(|e| Error::io(format!("write certificate {}", path.display()), &e))
+}
+
+/// The SubjectPublicKeyInfo of a key: what RFC 7250 sends in place of a certificate.
+#[must_use]
+pub fn spki(key: &PublicKey) -> CertificateDer<'static> {
+    CertificateDer::from([&SPKI_HEAD[..], &key.0].concat())
+}
+
+/// The key in an Ed25519 SubjectPublicKeyInfo; none if it is of another kind, or so weak that anybody can sign for it.
+#[must_use]
+pub fn key_of_spki(spki: &[u8]) -> Option<PublicKey> {
+    let key: [u8; 32] = spki.strip_prefix(&SPKI_HEAD)?.try_into().ok()?;
+    VerifyingKey::from_bytes(&key).ok().filter(|k| !k.is_weak()).map(|_| PublicKey(key))
+}
+
+/// A key that the edges and CNs of one epoch share.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SealKey {
+    /// Which.
+    pub epoch: u32,
+    key: [u8; 32],
+}
+
+impl SealKey {
+    /// A new key.
+    #[must_use]
+    pub fn generate(epoch: u32) -> Self {
+        Self { epoch, key: random() }
+    }
+
+    /// Seals a grant for the control plane.
+    #[must_use]
+    pub fn seal(&self, grant: &SignedGrant) -> SealedGrant {
+        let nonce: [u8; 24] = random();
+        let sealed = self
+            .cipher()
+            .encrypt(&XNonce::from(nonce), Payload { msg: &grant.to_bytes(), aad: &self.epoch.to_be_bytes() })
+            .expect("a grant is far below the cipher's limit");
+        let sealed = Blob::new(sealed).expect("a grant's bounds keep it below the limit");
+        SealedGrant { epoch: self.epoch, nonce, sealed }
+    }
+
+    /// Opens the seal; `None` if it is of another epoch or anything in it was changed. The signature inside is not checked.
+    #[must_use]
+    pub fn open(&self, grant: &SealedGrant) -> Option<SignedGrant> {
+        if grant.epoch != self.epoch {
+            return None;
+        }
+        let payload = Payload { msg: &grant.sealed, aad: &grant.epoch.to_be_bytes() };
+        let bytes = self.cipher().decrypt(&XNonce::from(grant.nonce), payload).ok()?;
+        SignedGrant::from_bytes(&bytes).ok()
+    }
+
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new(&self.key.into())
+    }
+}
+
+impl fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealKey(epoch {})", self.epoch)
+    }
+}
+
+/// The sealing keys that a server holds: the first seals, all of them open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealRing(Vec<SealKey>);
+
+impl SealRing {
+    /// A ring of one key.
+    #[must_use]
+    pub fn of(key: SealKey) -> Self {
+        Self(vec![key])
+    }
+
+    /// Reads a file of lines `epoch hex`.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(format!("read seal {}", path.display()), &e))?;
+        let keys: Option<Vec<_>> = text.lines().map(parse_seal_key).collect();
+        keys.filter(|keys| !keys.is_empty())
+            .map(Self)
+            .ok_or_else(|| Error::usage(format!("{} is not a file of sealing keys", path.display())))
+    }
+
+    /// Writes a new file that only its owner may read.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let lines: String = self.0.iter().map(|k| format!("{} {}\n", k.epoch, HEXLOWER.encode(&k.key))).collect();
+        save_secret(path, lines.as_bytes())
+    }
+
+    /// See [`SealKey::seal`].
+    #[must_use]
+    pub fn seal(&self, grant: &SignedGrant) -> SealedGrant {
+        self.0[0].seal(grant)
+    }
+
+    /// See [`SealKey::open`].
+    #[must_use]
+    pub fn open(&self, grant: &SealedGrant) -> Option<SignedGrant> {
+        self.0.iter().find_map(|key| key.open(grant))
+    }
+}
+
+fn parse_seal_key(line: &str) -> Option<SealKey> {
+    let (epoch, key) = line.split_once(' ')?;
+    let key = HEXLOWER.decode(key.trim().as_bytes()).ok()?;
+    Some(SealKey { epoch: epoch.parse().ok()?, key: key.try_into().ok()? })
+}
+
+/// Writes a new file with mode 0600.
+pub fn save_secret(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+        .open(path)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .map_err(|e| Error::io(format!("write secret {}", path.display()), &e))
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarmedge_core::content::Policy;
+    use swarmedge_core::ids::{DownloadId, Guid, ProviderId, VersionId};
+    use swarmedge_core::wire::Text;
+    use swarmedge_core::wire::records::{Grant, ServerRole};
+
+    fn signed_grant() -> SignedGrant {
+        let (root, edge) = (Key::from_seed([1; 32]), Key::from_seed([2; 32]));
+        let cert = certify(
+            &root,
+            CertBody {
+                role: ServerRole::Edge,
+                name: Text::new("edge").expect("short"),
+                key: edge.public(),
+                not_before_ms: 0,
+                not_after_ms: u64::MAX,
+            },
+        );
+        let grant = Grant {
+            download: DownloadId::numbered(1),
+            guid: Guid::numbered(2),
+            download_key: PublicKey::numbered(3),
+            version: VersionId::numbered(4),
+            size: 5,
+            provider: ProviderId(6),
+            policy: Policy::default(),
+            max_peer_bytes: 7,
+            order_seed: 8,
+            issued_ms: 9,
+            expires_ms: 10,
+        };
+        SignedGrant { signature: edge.sign(Context::Grant, &grant.to_bytes()), grant, cert }
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_key_context_and_message_only() {
+        let (key, other) = (Key::generate(), Key::generate());
+        let signature = key.sign(Context::Grant, b"m");
+        assert!(verify(&key.public(), Context::Grant, b"m", &signature));
+        assert!(!verify(&other.public(), Context::Grant, b"m", &signature));
+        assert!(!verify(&key.public(), Context::Cert, b"m", &signature));
+        assert!(!verify(&key.public(), Context::Grant, b"n", &signature));
+        let mut flipped = signature;
+        flipped.0[40] ^= 1;
+        assert!(!verify(&key.public(), Context::Grant, b"m", &flipped));
+    }
+
+    #[test]
+    fn a_weak_key_verifies_nothing_and_is_nobodys() {
+        // the neutral point: with lenient verification the zero signature fits every message
+        let mut weak = PublicKey([0; 32]);
+        weak.0[0] = 1;
+        let mut signature = Signature([0; 64]);
+        signature.0[0] = 1;
+        assert!(!verify(&weak, Context::Grant, b"anything", &signature));
+        assert_eq!(key_of_spki(&spki(&weak)), None);
+    }
+
+    #[test]
+    fn a_key_reads_back_from_its_file_which_is_the_owners_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.key");
+        let key = Key::generate();
+        key.save(&path).expect("written");
+        assert_eq!(Key::load(&path).expect("read").public(), key.public());
+        assert!(key.save(&path).is_err(), "an existing key is never overwritten");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        }
+        std::fs::write(dir.path().join("b.key"), "garbage").expect("written");
+        assert!(Key::load(&dir.path().join("b.key")).is_err());
+    }
+
+    #[test]
+    fn a_seal_opens_with_its_own_key_and_nothing_changed() {
+        let ring = SealRing::of(SealKey::generate(3));
+        let grant = signed_grant();
+        let sealed = ring.seal(&grant);
+        assert_eq!(ring.open(&sealed), Some(grant));
+
+        assert_eq!(SealKey::generate(3).open(&sealed), None, "another key");
+        let renamed = SealKey { epoch: 4, key: ring.0[0].key };
+        assert_eq!(renamed.open(&SealedGrant { epoch: 4, ..sealed.clone() }), None, "the epoch is authenticated");
+        for bit in [0, 7, sealed.sealed.len() * 8 - 1] {
+            let mut bytes = sealed.sealed.to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let flipped = SealedGrant { sealed: Blob::new(bytes).expect("as long"), ..sealed.clone() };
+            assert_eq!(ring.open(&flipped), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn sealing_keys_and_certificates_read_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ring = SealRing(vec![SealKey::generate(2), SealKey::generate(1)]);
+        ring.save(&dir.path().join("seal")).expect("written");
+        assert_eq!(SealRing::load(&dir.path().join("seal")).expect("read"), ring);
+        let cert = signed_grant().cert;
+        save_cert(&dir.path().join("cert"), &cert).expect("written");
+        assert_eq!(load_cert(&dir.path().join("cert")).expect("read"), cert);
+        assert!(load_cert(&dir.path().join("seal")).is_err());
+    }
+}

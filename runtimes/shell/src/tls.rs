@@ -1,0 +1,321 @@
+//! TLS configurations. Servers show X.509 certificates of the operator's CA; clients and peers show bare Ed25519 keys
+//! (RFC 7250), whose handshake signature is verified and whose meaning the core decides.
+
+use crate::cli::Error;
+use crate::keys::{Key, key_of_spki, spki};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls13_signature_with_raw_key};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::server::AlwaysResolvesServerRawPublicKeys;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName as Dn, PeerMisbehaved, RootCertStore,
+    ServerConfig, SignatureScheme,
+};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use swarmedge_core::ids::PublicKey;
+use swarmedge_core::wire::peer::ALPN;
+
+/// Towards clients. With `ask_client_key` a client must prove an Ed25519 key in a TLS 1.3 handshake (CN, DN, ledger);
+/// without it the server speaks HTTP/1.1 to anybody, over TLS 1.2 too (edge).
+pub fn server_config(cert_pem: &str, key_pem: &str, ask_client_key: bool) -> Result<Arc<ServerConfig>, Error> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(cert_pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|e| Error::usage(format!("the TLS certificate is not PEM: {e}")))?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
+        .map_err(|e| Error::usage(format!("the TLS key is not PEM: {e}")))?;
+    let versions: &[_] = if ask_client_key { &[&TLS13] } else { &[&TLS13, &TLS12] };
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .map_err(|e| Error::failed(format!("TLS: {e}")))?;
+    let builder = if ask_client_key {
+        builder.with_client_cert_verifier(Arc::new(RawKey::any()))
+    } else {
+        builder.with_no_client_auth()
+    };
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .map_err(|e| Error::usage(format!("the TLS certificate and its key do not fit: {e}")))?;
+    if ask_client_key {
+        // control connections live for hours, and a resumed one would skip the proof of the key
+        config.send_tls13_tickets = 0;
+    } else {
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    }
+    Ok(Arc::new(config))
+}
+
+/// Towards servers whose certificates the CAs in `ca_pem` issued. `client_key` is for servers that ask for one, and must
+/// be none for those that do not: they would refuse the offer.
+pub fn client_config(ca_pem: &str, client_key: Option<&Key>) -> Result<Arc<ClientConfig>, Error> {
+    let mut roots = RootCertStore::empty();
+    for cert in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        let cert = cert.map_err(|e| Error::usage(format!("the CA certificate is not PEM: {e}")))?;
+        roots.add(cert).map_err(|e| Error::usage(format!("the CA certificate is not usable: {e}")))?;
+    }
+    if roots.is_empty() {
+        return Err(Error::usage("the CA file holds no certificate"));
+    }
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|e| Error::failed(format!("TLS: {e}")))?
+        .with_root_certificates(roots);
+    Ok(Arc::new(match client_key {
+        None => builder.with_no_client_auth(),
+        Some(key) => {
+            let resolver = AlwaysResolvesClientRawPublicKeys::new(certified(key)?);
+            builder.with_client_cert_resolver(Arc::new(resolver))
+        }
+    }))
+}
+
+/// Towards a peer over QUIC: only `expect` may answer, and `own` is proven to it.
+pub fn peer_client_config(own: &Key, expect: PublicKey) -> Result<Arc<ClientConfig>, Error> {
+    let resolver = AlwaysResolvesClientRawPublicKeys::new(certified(own)?);
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|e| Error::failed(format!("TLS: {e}")))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(RawKey::only(expect)))
+        .with_client_cert_resolver(Arc::new(resolver));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // a resumed session would skip the proof of the key
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// For peers that come over QUIC: `own` is proven to them, and each must prove a key; the core checks which.
+pub fn peer_server_config(own: &Key) -> Result<Arc<ServerConfig>, Error> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|e| Error::failed(format!("TLS: {e}")))?
+        .with_client_cert_verifier(Arc::new(RawKey::any()))
+        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(certified(own)?)));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// The key that the other side has proven; none if it showed a certificate or another kind of key.
+#[must_use]
+pub fn peer_key(certs: &[CertificateDer<'_>]) -> Option<PublicKey> {
+    let [only] = certs else { return None };
+    key_of_spki(only)
+}
+
+/// The only cryptography in use; always passed, never a process-wide default.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn certified(key: &Key) -> Result<Arc<CertifiedKey>, Error> {
+    let signer = provider()
+        .key_provider
+        .load_private_key(key.to_private_der())
+        .map_err(|e| Error::failed(format!("the key cannot be used for TLS: {e}")))?;
+    Ok(Arc::new(CertifiedKey::new(vec![spki(&key.public())], signer)))
+}
+
+/// Verifies that the other side holds an Ed25519 key: any, or only the expected one.
+#[derive(Debug)]
+struct RawKey {
+    expect: Option<PublicKey>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl RawKey {
+    fn any() -> Self {
+        Self { expect: None, algorithms: provider().signature_verification_algorithms }
+    }
+
+    fn only(key: PublicKey) -> Self {
+        Self { expect: Some(key), ..Self::any() }
+    }
+
+    fn check(&self, spki: &CertificateDer<'_>, more: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let key = key_of_spki(spki).filter(|_| more.is_empty());
+        let key = key.ok_or(rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        if self.expect.is_none_or(|expect| expect == key) {
+            Ok(())
+        } else {
+            Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        }
+    }
+
+    fn check_signature(
+        &self,
+        message: &[u8],
+        spki: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let key = SubjectPublicKeyInfoDer::from(spki.as_ref());
+        verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)
+    }
+}
+
+/// TLS 1.2 knows no raw keys here.
+fn not_in_tls12() -> Result<HandshakeSignatureValid, rustls::Error> {
+    Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
+}
+
+impl ClientCertVerifier for RawKey {
+    fn root_hint_subjects(&self) -> &[Dn] {
+        &[]
+    }
+    fn verify_client_cert(
+        &self,
+        spki: &CertificateDer<'_>,
+        more: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.check(spki, more).map(|()| ClientCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        not_in_tls12()
+    }
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        spki: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.check_signature(message, spki, signature)
+    }
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+impl ServerCertVerifier for RawKey {
+    fn verify_server_cert(
+        &self,
+        spki: &CertificateDer<'_>,
+        more: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.check(spki, more).map(|()| ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        not_in_tls12()
+    }
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        spki: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.check_signature(message, spki, signature)
+    }
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+/// The operator's certificate authority for the servers' X.509 certificates (P-256).
+#[derive(Debug)]
+pub struct CertAuthority {
+    issuer: Issuer<'static, KeyPair>,
+    cert_pem: String,
+}
+
+impl CertAuthority {
+    /// A new authority, good for ten years.
+    pub fn new() -> Result<Self, Error> {
+        let key = KeyPair::generate().map_err(unissued)?;
+        let params = Self::params()?;
+        let cert_pem = params.self_signed(&key).map_err(unissued)?.pem();
+        Ok(Self { issuer: Issuer::new(params, key), cert_pem })
+    }
+
+    /// The authority whose files these are.
+    pub fn load(cert_pem: &str, key_pem: &str) -> Result<Self, Error> {
+        let key = KeyPair::from_pem(key_pem).map_err(|e| Error::usage(format!("the CA's key is not usable: {e}")))?;
+        // what it issues names it by its subject and key, which are the same as when it was made
+        Ok(Self { issuer: Issuer::new(Self::params()?, key), cert_pem: cert_pem.to_owned() })
+    }
+
+    fn params() -> Result<CertificateParams, Error> {
+        let mut params = CertificateParams::new(Vec::new()).map_err(unissued)?;
+        params.distinguished_name = named("Swarmedge operator CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        valid_for(&mut params, 3650);
+        Ok(params)
+    }
+
+    /// Its certificate, PEM: what clients, curl and browsers are given.
+    #[must_use]
+    pub fn cert_pem(&self) -> &str {
+        &self.cert_pem
+    }
+
+    /// Its key, PEM.
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// A certificate (PEM) with a new key (PEM) for a server of these DNS names and IP addresses, good for a year.
+    pub fn issue(&self, names: &[&str]) -> Result<(String, String), Error> {
+        let key = KeyPair::generate().map_err(unissued)?;
+        let names: Vec<String> = names.iter().map(|&n| n.to_owned()).collect();
+        let mut params = CertificateParams::new(names.clone()).map_err(unissued)?;
+        params.distinguished_name = named(names.first().map_or("server", String::as_str));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        valid_for(&mut params, 365);
+        let cert = params.signed_by(&key, &self.issuer).map_err(unissued)?;
+        Ok((cert.pem(), key.serialize_pem()))
+    }
+}
+
+fn named(name: &str) -> DistinguishedName {
+    let mut dn = DistinguishedName::new();
+    dn.push(DnType::CommonName, name);
+    dn
+}
+
+fn valid_for(params: &mut CertificateParams, days: u64) {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let now = SystemTime::now();
+    // clocks differ
+    params.not_before = (now - day).into();
+    params.not_after = (now + day * u32::try_from(days).unwrap_or(u32::MAX)).into();
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "shaped for map_err")]
+fn unissued(e: rcgen::Error) -> Error {
+    Error::failed(format!("cannot make a certificate: {e}"))
+}
+
+#[cfg(test)]
+mod tests;
