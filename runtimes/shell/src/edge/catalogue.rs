@@ -1,0 +1,360 @@
+//! What is published: a catalogue file, content files and manifests named by version.
+//!
+//! The catalogue is replaced as a whole (written beside, synced, renamed) after everything that it names is durable, so a
+//! reader sees the state before or after a change and never a missing file. Writers take turns by a lock file.
+
+use super::Error;
+use super::policy::PolicyText;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use swarmedge_core::content::{Manifest, Policy};
+use swarmedge_core::ids::{Digest, ProviderId, VersionId};
+use swarmedge_core::wire::Wire as _;
+
+/// Old versions of an object that are still served, besides the current one.
+pub const OLD_VERSIONS_KEPT: usize = 3;
+/// Format of the catalogue file.
+const FORMAT: u32 = 1;
+
+/// An object's name.
+pub type ObjectKey = (ProviderId, String);
+
+/// All that is published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalogue {
+    /// By provider and path.
+    pub objects: BTreeMap<ObjectKey, Object>,
+    /// Every version that is served.
+    pub versions: BTreeMap<VersionId, Version>,
+}
+
+/// A published object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its version now.
+    pub current: VersionId,
+    /// Its versions before, newest first.
+    pub older: Vec<VersionId>,
+    /// What the provider allows.
+    pub policy: Policy,
+}
+
+/// A version of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Whose.
+    pub key: ObjectKey,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256 of all its bytes.
+    pub sha256: Digest,
+    /// When it became the current one, Unix milliseconds.
+    pub published_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Text {
+    format: u32,
+    objects: Vec<ObjectText>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ObjectText {
+    provider: u32,
+    path: String,
+    policy: PolicyText,
+    /// The current one first.
+    versions: Vec<VersionText>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VersionText {
+    version: String,
+    size: u64,
+    sha256: String,
+    published_ms: u64,
+}
+
+/// Where things are below the objects' directory.
+#[derive(Clone, Debug)]
+pub struct Files {
+    dir: PathBuf,
+}
+
+/// A catalogue file's identity: it is read again when this changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    modified: Option<SystemTime>,
+    len: u64,
+    inode: u64,
+}
+
+impl Files {
+    /// Below `dir`.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The bytes of a version.
+    #[must_use]
+    pub fn content(&self, version: VersionId) -> PathBuf {
+        self.dir.join("content").join(version.to_string())
+    }
+
+    /// The manifest of a version.
+    #[must_use]
+    pub fn manifest(&self, version: VersionId) -> PathBuf {
+        self.dir.join("manifests").join(version.to_string())
+    }
+
+    /// Copies that are not published yet.
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.dir.join("staging")
+    }
+
+    fn catalogue(&self) -> PathBuf {
+        self.dir.join("catalogue.json")
+    }
+
+    /// Makes the directories.
+    pub fn create(&self) -> Result<(), Error> {
+        for dir in ["content", "manifests", "staging"] {
+            let dir = self.dir.join(dir);
+            fs::create_dir_all(&dir).map_err(Error::at(&dir))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until no other process changes the catalogue, and keeps others waiting until the result is dropped.
+    pub(crate) fn lock(&self) -> Result<File, Error> {
+        let path = self.dir.join("lock");
+        let file = File::options().create(true).append(true).open(&path).map_err(Error::at(&path))?;
+        file.lock().map_err(Error::at(&path))?;
+        Ok(file)
+    }
+
+    /// The identity of the catalogue file as it is; `None` if there is none.
+    #[must_use]
+    pub fn stamp(&self) -> Option<Stamp> {
+        let meta = fs::metadata(self.catalogue()).ok()?;
+        Some(Stamp { modified: meta.modified().ok(), len: meta.len(), inode: inode(&meta) })
+    }
+
+    /// Reads the catalogue; empty if nothing was ever published.
+    pub fn load(&self) -> Result<Catalogue, Error> {
+        let path = self.catalogue();
+        match fs::read(&path) {
+            Ok(json) => Catalogue::from_json(&json).map_err(|why| Error::Damaged(path, why)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Catalogue::default()),
+            Err(e) => Err(Error::at(&path)(e)),
+        }
+    }
+
+    /// Replaces the catalogue, durably.
+    pub(crate) fn save(&self, catalogue: &Catalogue) -> Result<(), Error> {
+        write_durably(&self.catalogue(), &catalogue.to_json())
+    }
+
+    /// Reads the manifest of a published version.
+    pub fn load_manifest(&self, version: VersionId) -> Result<Manifest, Error> {
+        let path = self.manifest(version);
+        let bytes = fs::read(&path).map_err(Error::at(&path))?;
+        let manifest = Manifest::from_bytes(&bytes).map_err(|e| Error::Damaged(path.clone(), e.to_string()))?;
+        if manifest.version() == version { Ok(manifest) } else { Err(Error::Damaged(path, "not its name's".into())) }
+    }
+
+    /// Deletes what belongs to versions that the catalogue no longer names. A transfer that has the file open goes on.
+    pub(crate) fn delete(&self, versions: &[VersionId]) {
+        for version in versions {
+            for path in [self.content(*version), self.manifest(*version)] {
+                if let Err(error) = fs::remove_file(&path)
+                    && error.kind() != std::io::ErrorKind::NotFound
+                {
+                    tracing::warn!(file = %path.display(), %error, "cannot delete an old version");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+fn inode(meta: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(meta)
+}
+
+#[cfg(not(unix))]
+fn inode(_: &fs::Metadata) -> u64 {
+    0
+}
+
+/// Writes a whole file beside, syncs it, and renames it into place.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.new", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let written = File::create(&beside).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(Error::at(&beside))?;
+    rename_durably(&beside, path)
+}
+
+/// Renames, and syncs the directory so that the name survives a crash.
+pub(crate) fn rename_durably(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::rename(from, to).map_err(Error::at(to))?;
+    let dir = to.parent().unwrap_or(to);
+    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::at(dir))
+}
+
+impl Catalogue {
+    /// Makes `version` the current one of `key`. Gives back versions that are no longer served.
+    pub(crate) fn publish(&mut self, id: VersionId, version: Version, policy: Policy) -> Vec<VersionId> {
+        let key = version.key.clone();
+        let object = self.objects.entry(key).or_insert_with(|| Object {
+            current: id,
+            older: Vec::new(),
+            policy: policy.clone(),
+        });
+        object.policy = policy;
+        if object.current == id && self.versions.contains_key(&id) {
+            return Vec::new();
+        }
+        object.older.retain(|old| *old != id);
+        if object.current != id {
+            object.older.insert(0, std::mem::replace(&mut object.current, id));
+        }
+        let gone = object.older.split_off(object.older.len().min(OLD_VERSIONS_KEPT));
+        gone.iter().for_each(|old| {
+            self.versions.remove(old);
+        });
+        self.versions.insert(id, version);
+        gone
+    }
+
+    /// Takes an object off. Gives back its versions.
+    pub(crate) fn unpublish(&mut self, key: &ObjectKey) -> Option<Vec<VersionId>> {
+        let object = self.objects.remove(key)?;
+        let mut gone = object.older;
+        gone.insert(0, object.current);
+        gone.iter().for_each(|old| {
+            self.versions.remove(old);
+        });
+        Some(gone)
+    }
+
+    /// An object's current version.
+    #[must_use]
+    pub fn current(&self, key: &ObjectKey) -> Option<(&Object, VersionId, &Version)> {
+        let object = self.objects.get(key)?;
+        Some((object, object.current, self.versions.get(&object.current)?))
+    }
+
+    /// A version and the object that it is of.
+    #[must_use]
+    pub fn version(&self, id: VersionId) -> Option<(&Object, &Version)> {
+        let version = self.versions.get(&id)?;
+        Some((self.objects.get(&version.key)?, version))
+    }
+
+    fn to_json(&self) -> Vec<u8> {
+        let version = |id: &VersionId| {
+            let v = self.versions.get(id)?;
+            Some(VersionText {
+                version: id.to_string(),
+                size: v.size,
+                sha256: v.sha256.to_string(),
+                published_ms: v.published_ms,
+            })
+        };
+        let object = |(key, object): (&ObjectKey, &Object)| ObjectText {
+            provider: key.0.0,
+            path: key.1.clone(),
+            policy: object.policy.clone().into(),
+            versions: std::iter::once(&object.current).chain(&object.older).filter_map(version).collect(),
+        };
+        let text = Text { format: FORMAT, objects: self.objects.iter().map(object).collect() };
+        serde_json::to_vec_pretty(&text).unwrap_or_default()
+    }
+
+    fn from_json(json: &[u8]) -> Result<Self, String> {
+        let text: Text = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+        if text.format != FORMAT {
+            return Err(format!("format {} is not known to this version", text.format));
+        }
+        let mut catalogue = Self::default();
+        for object in text.objects {
+            let key = (ProviderId(object.provider), object.path);
+            let mut ids = Vec::new();
+            for v in object.versions {
+                let id = v.version.parse::<VersionId>().map_err(|e| e.to_string())?;
+                let sha256 = v.sha256.parse::<Digest>().map_err(|e| e.to_string())?;
+                let version = Version { key: key.clone(), size: v.size, sha256, published_ms: v.published_ms };
+                catalogue.versions.insert(id, version);
+                ids.push(id);
+            }
+            if ids.is_empty() {
+                return Err(format!("object {:?} has no version", key.1));
+            }
+            let current = ids.remove(0);
+            catalogue.objects.insert(key, Object { current, older: ids, policy: object.policy.into() });
+        }
+        Ok(catalogue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(path: &str) -> Version {
+        let key = (ProviderId(1), path.into());
+        Version { key, size: 7, sha256: Digest::numbered(3), published_ms: 5 }
+    }
+
+    #[test]
+    fn a_catalogue_reads_back_as_it_was_written() {
+        let mut c = Catalogue::default();
+        c.publish(VersionId::numbered(1), version("a"), Policy::default());
+        c.publish(VersionId::numbered(2), version("a"), Policy { rate_min: 9, ..Policy::default() });
+        c.publish(VersionId::numbered(3), version("b/c"), Policy::default());
+        assert_eq!(Catalogue::from_json(&c.to_json()), Ok(c));
+        assert!(Catalogue::from_json(b"{}").is_err());
+        assert!(Catalogue::from_json(br#"{"format":9,"objects":[]}"#).is_err());
+    }
+
+    #[test]
+    fn old_versions_are_served_until_there_are_too_many() {
+        let mut c = Catalogue::default();
+        let publish = |c: &mut Catalogue, n| c.publish(VersionId::numbered(n), version("a"), Policy::default());
+        for n in 0..4 {
+            assert_eq!(publish(&mut c, n), []);
+        }
+        assert_eq!(publish(&mut c, 4), [VersionId::numbered(0)]);
+        assert_eq!(c.versions.len(), 1 + OLD_VERSIONS_KEPT);
+        // an old version that comes back is the current one and not an older one too
+        assert_eq!(publish(&mut c, 2), []);
+        let object = &c.objects[&(ProviderId(1), "a".into())];
+        assert_eq!(object.current, VersionId::numbered(2));
+        assert_eq!(object.older, [4, 3, 1].map(VersionId::numbered));
+        assert_eq!(c.unpublish(&(ProviderId(1), "a".into())).map(|v| v.len()), Some(4));
+        assert_eq!(c, Catalogue::default());
+    }
+
+    #[test]
+    fn the_same_version_again_only_changes_the_policy() {
+        let mut c = Catalogue::default();
+        c.publish(VersionId::numbered(1), version("a"), Policy::default());
+        let again = Version { published_ms: 99, ..version("a") };
+        c.publish(VersionId::numbered(1), again, Policy { peer_upload: false, ..Policy::default() });
+        assert_eq!(c.versions[&VersionId::numbered(1)].published_ms, 5);
+        assert!(!c.objects[&(ProviderId(1), "a".into())].policy.peer_upload);
+    }
+}
