@@ -1,1 +1,9 @@
-//! accounting
+//! Accounting (DESIGN §10): certificates, grants and introductions as values with pure rules, and what a download's
+//! records come to.
+
+pub mod certs;
+pub mod grants;
+pub mod introductions;
+pub mod settlement;
+
+pub use certs::{CertError, Trust};

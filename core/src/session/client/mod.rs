@@ -1,10 +1,401 @@
 //! The client's side of the control session: which CN to dial and when, what to tell it, whom to believe.
 
+mod inventory;
 pub mod io;
+mod queries;
+mod usage;
+
+#[cfg(test)]
+mod tests;
 
 pub use io::{Config, Input, Output, Want};
 
+use super::backoff::{Backoff, jittered};
+use super::wall::Wall;
+use crate::accounting::{Trust, introductions};
+use crate::ids::{ConnId, DownloadId};
+use crate::machine::{Cx, Deadlines, Machine, Time};
+use crate::nat::NatDescriptor;
+use crate::wire::List;
+use crate::wire::control::{ControlMsg, Hello, Outcome, Update, Welcome};
+use crate::wire::records::ServerRole;
+use alloc::collections::BTreeMap;
+use core::time::Duration;
+use inventory::Inventory;
+use queries::Queries;
+use usage::Outbox;
+
+/// No CN can send a client away for longer.
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
 /// The client's session with whichever CN it has. Its life: `Servers` → `Dial` → `Hello` → `Welcome` → the whole
 /// inventory, unacknowledged usage records, queries of downloads that want peers; when the CN is lost, the next one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ClientSession {}
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ClientSession {
+    phase: Phase,
+    /// How many CNs the bootstrap named.
+    cns: u32,
+    /// The CN to be dialled next.
+    next_cn: u32,
+    /// CNs that failed in a row.
+    failed: u32,
+    backoff: Backoff,
+    /// CNs that said not before.
+    not_before: BTreeMap<u32, Time>,
+    conns: u64,
+    incarnation: u64,
+    wall: Wall,
+    uploads: bool,
+    nat: NatDescriptor,
+    inventory: Inventory,
+    queries: Queries,
+    usage: Outbox,
+    timers: Deadlines<Timer>,
+}
+
+/// Where the session stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Phase {
+    /// No CN is known, or the next attempt waits for [`Timer::Dial`].
+    #[default]
+    Down,
+    /// Dialled.
+    Dialing(Link),
+    /// `Hello` is sent.
+    Greeting(Link),
+    /// `Welcome` has come.
+    Open(Link),
+    /// For good.
+    Stopped,
+}
+
+/// A connection and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Link {
+    conn: ConnId,
+    cn: u32,
+    /// Pings are due this often once welcomed.
+    ping: Duration,
+}
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Timer {
+    /// Dial the next CN.
+    Dial,
+    /// The connection must be open, or the `Hello` answered.
+    Welcome,
+    /// Send a ping.
+    Ping,
+    /// Something must have come since the ping.
+    Pong,
+    /// The CN drains: leave it.
+    Leave,
+    /// Tell what is shared.
+    Inventory,
+    /// Ask for peers for this download, or give up on the query that is under way.
+    Query(DownloadId),
+    /// Send usage records again.
+    Usage,
+}
+
+type Context<'a> = Cx<'a, ClientSession>;
+
+impl ClientSession {
+    /// A session that knows no CN yet; it starts with [`Input::Servers`].
+    #[must_use]
+    pub fn new(uploads: bool) -> Self {
+        Self { uploads, ..Self::default() }
+    }
+
+    /// The wall clock as the CN (or before that the bootstrap) told it.
+    #[must_use]
+    pub const fn wall(&self) -> Wall {
+        self.wall
+    }
+
+    /// A CN has said welcome and is not lost.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    const fn link(&self) -> Option<Link> {
+        match self.phase {
+            Phase::Dialing(l) | Phase::Greeting(l) | Phase::Open(l) => Some(l),
+            Phase::Down | Phase::Stopped => None,
+        }
+    }
+
+    /// Sends if the session is open.
+    fn send(&self, cx: &mut Context<'_>, msg: ControlMsg) {
+        if let Phase::Open(link) = self.phase {
+            cx.push(Output::Send { conn: link.conn, msg });
+        }
+    }
+
+    fn servers(&mut self, cx: &mut Context<'_>, cns: u32, now_ms: u64) {
+        if !self.is_open() {
+            self.wall = Wall::showing(now_ms, cx.now);
+        }
+        if cns != self.cns {
+            self.cns = cns;
+            self.next_cn = 0;
+            self.not_before.clear();
+        }
+        if self.phase == Phase::Down && self.timers.get(Timer::Dial).is_none() {
+            self.timers.set(Timer::Dial, Some(cx.now));
+        }
+    }
+
+    /// Dials the next CN that may be dialled, or waits for the first that may.
+    fn dial(&mut self, cx: &mut Context<'_>) {
+        if self.phase != Phase::Down || self.cns == 0 {
+            return;
+        }
+        self.not_before.retain(|_, at| *at > cx.now);
+        let in_order = (0..self.cns).map(|i| (self.next_cn % self.cns + i) % self.cns);
+        let Some(cn) = in_order.into_iter().find(|cn| !self.not_before.contains_key(cn)) else {
+            self.timers.set(Timer::Dial, self.not_before.values().min().copied());
+            return;
+        };
+        let conn = ConnId(io::CONN_BIT | self.conns);
+        self.conns = (self.conns + 1) & (io::CONN_BIT - 1);
+        self.next_cn = cn;
+        self.phase = Phase::Dialing(Link { conn, cn, ping: Duration::ZERO });
+        self.timers.clear(Timer::Dial);
+        self.timers.set(Timer::Welcome, Some(cx.now.after(cx.cfg.welcome_within)));
+        cx.push(Output::Dial { conn, cn });
+    }
+
+    fn opened(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        let Phase::Dialing(link) = self.phase else { return };
+        if link.conn != conn {
+            return;
+        }
+        self.phase = Phase::Greeting(link);
+        self.incarnation += 1;
+        let hello = Hello {
+            protocol: crate::wire::PROTOCOL,
+            guid: cx.cfg.guid,
+            secondary: List::truncated(cx.cfg.secondary.iter().copied()),
+            incarnation: self.incarnation,
+            upload_key: cx.cfg.upload_key,
+            uploads: self.uploads,
+            nat: self.nat.clone(),
+            client_version: cx.cfg.client_version,
+            platform: cx.cfg.platform.clone(),
+        };
+        cx.push(Output::Send { conn, msg: ControlMsg::Hello(hello) });
+    }
+
+    fn welcome(&mut self, cx: &mut Context<'_>, link: Link, w: &Welcome) {
+        let trust = Trust { root: cx.cfg.root, verify: cx.cfg.verify };
+        let believed = trust.check_cert(&w.cert, ServerRole::Cn, w.now_ms).is_ok();
+        if !believed || w.protocol != crate::wire::PROTOCOL {
+            return self.hang_up(cx);
+        }
+        let ping = Duration::from_millis(u64::from(w.ping_ms)).clamp(Duration::from_secs(1), RETRY_MAX);
+        self.phase = Phase::Open(Link { ping, ..link });
+        self.wall = Wall::showing(w.now_ms, cx.now);
+        self.failed = 0;
+        self.backoff.succeeded();
+        self.timers.clear(Timer::Welcome);
+        self.timers.set(Timer::Ping, Some(cx.now.after(ping)));
+        cx.push(Output::Connected);
+        self.inventory.connected(w.want_inventory);
+        self.tell_inventory(cx);
+        self.usage.disconnected();
+        self.send_usage(cx);
+        self.ask_for_all(cx);
+    }
+
+    /// Closes the connection and goes on to the next CN.
+    fn hang_up(&mut self, cx: &mut Context<'_>) {
+        if let Some(link) = self.link() {
+            cx.push(Output::Close { conn: link.conn });
+            self.lost(cx, link);
+        }
+    }
+
+    /// The connection is gone. A session that was open goes on soon, elsewhere; an attempt that failed is followed by the
+    /// next CN at once until each has failed, then by a longer and longer wait.
+    fn lost(&mut self, cx: &mut Context<'_>, link: Link) {
+        let was_open = self.is_open();
+        self.phase = Phase::Down;
+        for t in [Timer::Welcome, Timer::Ping, Timer::Pong, Timer::Leave, Timer::Inventory, Timer::Usage] {
+            self.timers.clear(t);
+        }
+        self.queries.disconnected(&mut self.timers);
+        self.usage.disconnected();
+        self.next_cn = link.cn.wrapping_add(1) % self.cns.max(1);
+        let wait = if was_open {
+            cx.push(Output::Disconnected);
+            jittered(cx.cfg.backoff.0, cx.rng)
+        } else {
+            self.failed += 1;
+            if self.failed < self.cns {
+                Duration::ZERO
+            } else {
+                self.failed = 0;
+                cx.push(Output::NoServers);
+                self.backoff.failed(cx.cfg.backoff, cx.rng)
+            }
+        };
+        self.timers.set(Timer::Dial, Some(cx.now.after(wait)));
+    }
+
+    fn message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ControlMsg) {
+        let Some(link) = self.link().filter(|l| l.conn == conn) else { return };
+        self.timers.clear(Timer::Pong);
+        let open = self.is_open();
+        match msg {
+            ControlMsg::Welcome(w) if matches!(self.phase, Phase::Greeting(_)) => self.welcome(cx, link, &w),
+            ControlMsg::Busy(r) => {
+                let retry = Duration::from_millis(u64::from(r.retry_after_ms)).min(RETRY_MAX);
+                self.not_before.insert(link.cn, cx.now.after(retry));
+                self.hang_up(cx);
+            }
+            ControlMsg::Drain(r) if open => {
+                let retry = Duration::from_millis(u64::from(r.retry_after_ms)).min(RETRY_MAX);
+                self.not_before.insert(link.cn, cx.now.after(retry).after(cx.cfg.backoff.0));
+                self.timers.set(Timer::Leave, Some(cx.now.after(retry)));
+            }
+            ControlMsg::ReaddRequest(r) if open => {
+                let spread = Duration::from_millis(u64::from(r.spread_ms)).min(RETRY_MAX);
+                self.readd(cx, spread);
+            }
+            ControlMsg::Introductions(i) if open => self.introductions(cx, i),
+            ControlMsg::QueryFailed(f) if open => self.query_failed(cx, &f),
+            ControlMsg::Introduce(i) if open => {
+                let trust = Trust { root: cx.cfg.root, verify: cx.cfg.verify };
+                let ours = i.intro.intro.uploader_key == cx.cfg.upload_key;
+                if ours && self.uploads && introductions::check(&trust, &i.intro, self.wall.at(cx.now)).is_ok() {
+                    cx.push(Output::PeerComing(i));
+                }
+            }
+            ControlMsg::UsageAck(a) if open => self.usage_acked(cx, &a.ids),
+            ControlMsg::Ping if open => self.send(cx, ControlMsg::Pong),
+            ControlMsg::Pong if open => {}
+            // a message out of place, one that only clients send, or the CN's own good-bye
+            ControlMsg::Welcome(_)
+            | ControlMsg::Drain(_)
+            | ControlMsg::ReaddRequest(_)
+            | ControlMsg::Introductions(_)
+            | ControlMsg::QueryFailed(_)
+            | ControlMsg::Introduce(_)
+            | ControlMsg::UsageAck(_)
+            | ControlMsg::Ping
+            | ControlMsg::Pong
+            | ControlMsg::Hello(_)
+            | ControlMsg::Inventory(_)
+            | ControlMsg::Query(_)
+            | ControlMsg::Outcome(_)
+            | ControlMsg::Usage(_)
+            | ControlMsg::Update(_)
+            | ControlMsg::Refused(_) => self.hang_up(cx),
+        }
+    }
+
+    fn update(&self, cx: &mut Context<'_>) {
+        self.send(cx, ControlMsg::Update(Update { uploads: self.uploads, nat: self.nat.clone() }));
+    }
+
+    fn stop(&mut self, cx: &mut Context<'_>) {
+        if let Some(link) = self.link() {
+            cx.push(Output::Close { conn: link.conn });
+        }
+        self.phase = Phase::Stopped;
+        self.timers = Deadlines::default();
+    }
+
+    fn due(&mut self, cx: &mut Context<'_>, timer: Timer) {
+        match timer {
+            Timer::Dial => self.dial(cx),
+            Timer::Welcome | Timer::Pong | Timer::Leave => self.hang_up(cx),
+            Timer::Ping => {
+                if let Phase::Open(link) = self.phase {
+                    cx.push(Output::Send { conn: link.conn, msg: ControlMsg::Ping });
+                    self.timers.set(Timer::Ping, Some(cx.now.after(link.ping)));
+                    if self.timers.get(Timer::Pong).is_none() {
+                        self.timers.set(Timer::Pong, Some(cx.now.after(cx.cfg.pong_within)));
+                    }
+                }
+            }
+            Timer::Inventory => self.tell_inventory(cx),
+            Timer::Query(download) => self.query_due(cx, download),
+            Timer::Usage => {
+                self.usage.disconnected();
+                self.send_usage(cx);
+            }
+        }
+    }
+}
+
+impl Machine for ClientSession {
+    type Config = Config;
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, cx: &mut Context<'_>, input: Input) {
+        if self.phase == Phase::Stopped {
+            return;
+        }
+        match input {
+            Input::Servers { cns, now_ms } => self.servers(cx, cns, now_ms),
+            Input::Opened { conn } => self.opened(cx, conn),
+            Input::Closed { conn } => {
+                if let Some(link) = self.link().filter(|l| l.conn == conn) {
+                    self.lost(cx, link);
+                }
+            }
+            Input::Message { conn, msg } => self.message(cx, conn, msg),
+            Input::Uploads(on) if on == self.uploads => {}
+            Input::Uploads(on) => {
+                self.uploads = on;
+                self.update(cx);
+            }
+            Input::Network(nat) if nat == self.nat => {}
+            Input::Network(nat) => {
+                self.nat = nat;
+                self.update(cx);
+            }
+            Input::Share { version, complete } => self.share(cx, version, Some(complete)),
+            Input::Unshare { version } => self.share(cx, version, None),
+            Input::Want(want) => self.want(cx, want),
+            Input::Unwant { download } => {
+                self.queries.forget(download);
+                self.timers.clear(Timer::Query(download));
+            }
+            Input::Outcome { intro, connected } => {
+                self.send(cx, ControlMsg::Outcome(Outcome { intro, connected }));
+            }
+            Input::Usage(record) => {
+                self.usage.add(record, cx.out);
+                self.send_usage(cx);
+            }
+            Input::Shutdown => self.stop(cx),
+        }
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        // a timer that is set again for this same moment waits for the next call
+        let mut due = alloc::vec::Vec::new();
+        while let Some(timer) = self.timers.pop_due(cx.now) {
+            due.push(timer);
+        }
+        for timer in due {
+            self.due(cx, timer);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    fn rebase(&mut self, by: Duration) {
+        self.timers.rebase(by);
+        self.queries.rebase(by);
+        self.not_before.values_mut().for_each(|at| *at = at.rebased(by));
+    }
+}

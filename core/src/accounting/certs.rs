@@ -1,0 +1,131 @@
+//! The chain of trust: the operator's root key → a server's certificate → what that server signs.
+
+use crate::ids::{PublicKey, Signature};
+use crate::wire::Wire;
+use crate::wire::records::{Context, ServerCert, ServerRole, Verify};
+
+/// The root of all trust, and how signatures are checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Trust {
+    /// The operator's root key.
+    pub root: PublicKey,
+    /// Checks signatures.
+    pub verify: Verify,
+}
+
+/// Why a certificate, or what it signed, is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CertError {
+    /// The certificate is for another role.
+    Role,
+    /// The certificate is not valid yet, or not any more.
+    Time,
+    /// A signature is wrong.
+    Signature,
+}
+
+impl Trust {
+    /// Whether the root says that the certified key may act as `role` at `now_ms`.
+    pub fn check_cert(&self, cert: &ServerCert, role: ServerRole, now_ms: u64) -> Result<(), CertError> {
+        let body = &cert.body;
+        if body.role != role {
+            return Err(CertError::Role);
+        }
+        if !(body.not_before_ms..body.not_after_ms).contains(&now_ms) {
+            return Err(CertError::Time);
+        }
+        self.check_signature(&self.root, Context::Cert, &body.to_bytes(), &cert.signature)
+    }
+
+    /// Whether the holder of a certificate for `role` has signed `message`.
+    pub fn check_signed(
+        &self,
+        cert: &ServerCert,
+        role: ServerRole,
+        now_ms: u64,
+        (context, message, signature): (Context, &[u8], &Signature),
+    ) -> Result<(), CertError> {
+        self.check_cert(cert, role, now_ms)?;
+        self.check_signature(&cert.body.key, context, message, signature)
+    }
+
+    fn check_signature(
+        &self,
+        key: &PublicKey,
+        context: Context,
+        message: &[u8],
+        signature: &Signature,
+    ) -> Result<(), CertError> {
+        if (self.verify)(key, context, message, signature) { Ok(()) } else { Err(CertError::Signature) }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::wire::Text;
+    use sha2::Digest as _;
+
+    /// A signature that only tests believe: a hash of key, context and message.
+    pub(crate) fn fake_sign(key: &PublicKey, context: Context, message: &[u8]) -> Signature {
+        let mut h = sha2::Sha256::new();
+        h.update(key.0);
+        h.update(context.text());
+        h.update(message);
+        let digest: [u8; 32] = h.finalize().into();
+        let mut s = [0; 64];
+        s[..32].copy_from_slice(&digest);
+        Signature(s)
+    }
+
+    pub(crate) fn fake_verify(key: &PublicKey, context: Context, message: &[u8], signature: &Signature) -> bool {
+        fake_sign(key, context, message) == *signature
+    }
+
+    pub(crate) const ROOT: PublicKey = PublicKey([7; 32]);
+
+    pub(crate) fn trust() -> Trust {
+        Trust { root: ROOT, verify: fake_verify }
+    }
+
+    /// A certificate that is valid from 1,000 to 1,000,000,000 ms.
+    pub(crate) fn cert(role: ServerRole, key: PublicKey) -> ServerCert {
+        let body = crate::wire::records::CertBody {
+            role,
+            name: Text::new("test").expect("a short name"),
+            key,
+            not_before_ms: 1_000,
+            not_after_ms: 1_000_000_000,
+        };
+        let signature = fake_sign(&ROOT, Context::Cert, &body.to_bytes());
+        ServerCert { body, signature }
+    }
+
+    #[test]
+    fn a_certificate_holds_for_its_role_and_time_only() {
+        let c = cert(ServerRole::Cn, PublicKey::numbered(1));
+        assert_eq!(trust().check_cert(&c, ServerRole::Cn, 1_000), Ok(()));
+        assert_eq!(trust().check_cert(&c, ServerRole::Edge, 1_000), Err(CertError::Role));
+        assert_eq!(trust().check_cert(&c, ServerRole::Cn, 999), Err(CertError::Time));
+        assert_eq!(trust().check_cert(&c, ServerRole::Cn, 1_000_000_000), Err(CertError::Time));
+    }
+
+    #[test]
+    fn a_certificate_by_another_root_or_with_a_changed_body_is_refused() {
+        let mut c = cert(ServerRole::Cn, PublicKey::numbered(1));
+        let stranger = Trust { root: PublicKey::numbered(9), verify: fake_verify };
+        assert_eq!(stranger.check_cert(&c, ServerRole::Cn, 5_000), Err(CertError::Signature));
+        c.body.not_after_ms += 1;
+        assert_eq!(trust().check_cert(&c, ServerRole::Cn, 5_000), Err(CertError::Signature));
+    }
+
+    #[test]
+    fn a_signature_for_one_purpose_serves_no_other() {
+        let key = PublicKey::numbered(1);
+        let c = cert(ServerRole::Edge, key);
+        let s = fake_sign(&key, Context::Grant, b"m");
+        let check = |context| trust().check_signed(&c, ServerRole::Edge, 5_000, (context, b"m", &s));
+        assert_eq!(check(Context::Grant), Ok(()));
+        assert_eq!(check(Context::Introductions), Err(CertError::Signature));
+    }
+}

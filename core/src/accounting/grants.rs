@@ -1,0 +1,251 @@
+//! Grants: who gets one, how it is renewed, when a query may show it.
+
+use super::{CertError, Trust};
+use crate::content::Policy;
+use crate::ids::{DownloadId, Guid};
+use crate::machine::Rng;
+use crate::role::edge::io::{Denial, GrantAsked, ObjectFacts};
+use crate::wire::Wire;
+use crate::wire::records::{Context, Grant, ServerRole, SignedGrant};
+
+/// How far the clocks of two servers may be apart, in milliseconds.
+pub const SKEW_MS: u64 = 30_000;
+
+/// How long grants live, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifetimes {
+    /// From issue to expiry.
+    pub valid_ms: u64,
+    /// From expiry to the last moment of renewal.
+    pub renew_ms: u64,
+}
+
+/// Why a grant is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GrantError {
+    /// Its edge's certificate, or its signature.
+    Chain(CertError),
+    /// It is not valid yet, or not any more.
+    Time,
+}
+
+/// Checks the chain of a grant, not its time.
+pub fn check_chain(trust: &Trust, signed: &SignedGrant, now_ms: u64) -> Result<(), GrantError> {
+    let message = signed.grant.to_bytes();
+    trust
+        .check_signed(&signed.cert, ServerRole::Edge, now_ms, (Context::Grant, &message, &signed.signature))
+        .map_err(GrantError::Chain)
+}
+
+/// Checks that a grant is genuine and valid at `now_ms`.
+pub fn check(trust: &Trust, signed: &SignedGrant, now_ms: u64) -> Result<(), GrantError> {
+    let g = &signed.grant;
+    if now_ms.saturating_add(SKEW_MS) < g.issued_ms || now_ms >= g.expires_ms {
+        return Err(GrantError::Time);
+    }
+    check_chain(trust, signed, now_ms)
+}
+
+/// A decided request for a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The grant.
+    pub grant: Grant,
+    /// It begins a download (and its record goes to the ledger).
+    pub first: bool,
+}
+
+/// Decides a request. A first grant fixes download, GUID, K_d, version and ceiling; a renewal keeps them all and takes
+/// only the policy as it is now, never a wider ceiling.
+pub fn decide(
+    trust: &Trust,
+    lifetimes: Lifetimes,
+    now_ms: u64,
+    rng: &mut dyn Rng,
+    asked: &GrantAsked,
+) -> Result<Decision, Denial> {
+    let object = &asked.object;
+    if Guid::of(&asked.key) != asked.guid {
+        return Err(Denial::WrongKey);
+    }
+    if object.policy.expires_ms != 0 && now_ms >= object.policy.expires_ms {
+        return Err(Denial::Gone);
+    }
+    if asked.version.is_some_and(|v| v != object.version) {
+        return Err(Denial::Changed);
+    }
+    let expires_ms = expiry(&object.policy, now_ms.saturating_add(lifetimes.valid_ms));
+    match &asked.renew {
+        None => Ok(Decision { grant: first_grant(object, asked, now_ms, expires_ms, rng), first: true }),
+        Some(renewal) => {
+            let old = renewal.grant.as_ref().filter(|_| renewal.proven).ok_or(Denial::GrantExpired)?;
+            check_chain(trust, old, now_ms).map_err(|_| Denial::GrantExpired)?;
+            let old = &old.grant;
+            if old.guid != asked.guid || now_ms > old.expires_ms.saturating_add(lifetimes.renew_ms) {
+                return Err(Denial::GrantExpired);
+            }
+            if old.version != object.version {
+                return Err(Denial::Changed);
+            }
+            let max_peer_bytes = old.max_peer_bytes.min(ceiling(object));
+            let policy = object.policy.clone();
+            let grant = Grant { policy, max_peer_bytes, issued_ms: now_ms, expires_ms, ..old.clone() };
+            Ok(Decision { grant, first: false })
+        }
+    }
+}
+
+fn first_grant(o: &ObjectFacts, asked: &GrantAsked, issued_ms: u64, expires_ms: u64, rng: &mut dyn Rng) -> Grant {
+    let mut seed = [0; 8];
+    seed.copy_from_slice(&rng.nonce()[..8]);
+    Grant {
+        download: DownloadId(rng.nonce()),
+        guid: asked.guid,
+        download_key: asked.download_key,
+        version: o.version,
+        size: o.size,
+        provider: o.provider,
+        policy: o.policy.clone(),
+        max_peer_bytes: ceiling(o),
+        order_seed: u64::from_be_bytes(seed),
+        issued_ms,
+        expires_ms,
+    }
+}
+
+const fn ceiling(o: &ObjectFacts) -> u64 {
+    if o.policy.peer_download { o.size } else { 0 }
+}
+
+fn expiry(policy: &Policy, wanted_ms: u64) -> u64 {
+    if policy.expires_ms == 0 { wanted_ms } else { wanted_ms.min(policy.expires_ms) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::certs::tests::{cert, fake_sign, trust};
+    use super::*;
+    use crate::ids::{ProviderId, PublicKey, ReqId, VersionId};
+    use crate::role::edge::io::Renewal;
+    use crate::wire::Text;
+
+    const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000 };
+    const NOW: u64 = 2_000_000;
+
+    struct Counter(u8);
+    impl Rng for Counter {
+        fn below(&mut self, _: u32) -> u32 {
+            0
+        }
+        fn nonce(&mut self) -> [u8; 16] {
+            self.0 += 1;
+            [self.0; 16]
+        }
+    }
+
+    fn asked() -> GrantAsked {
+        let key = PublicKey::numbered(1);
+        GrantAsked {
+            req: ReqId(1),
+            guid: Guid::of(&key),
+            key,
+            download_key: PublicKey::numbered(2),
+            object: ObjectFacts {
+                provider: ProviderId(5),
+                path: Text::new("a").expect("short"),
+                version: VersionId::numbered(3),
+                size: 100,
+                policy: Policy::default(),
+            },
+            version: None,
+            renew: None,
+        }
+    }
+
+    fn run(asked: &GrantAsked, now_ms: u64) -> Result<Decision, Denial> {
+        decide(&trust(), LIVES, now_ms, &mut Counter(0), asked)
+    }
+
+    fn signed(grant: Grant) -> SignedGrant {
+        let key = PublicKey::numbered(77);
+        let signature = fake_sign(&key, Context::Grant, &grant.to_bytes());
+        SignedGrant { grant, signature, cert: cert(ServerRole::Edge, key) }
+    }
+
+    fn renewal_of(grant: Grant) -> GrantAsked {
+        let renew = Some(Renewal { grant: Some(signed(grant)), proven: true });
+        GrantAsked { download_key: PublicKey::numbered(99), renew, ..asked() }
+    }
+
+    #[test]
+    fn a_first_grant_names_client_version_and_ceiling() {
+        let d = run(&asked(), NOW).expect("granted");
+        assert!(d.first);
+        assert_eq!(d.grant.guid, asked().guid);
+        assert_eq!(d.grant.download_key, PublicKey::numbered(2));
+        assert_eq!((d.grant.size, d.grant.max_peer_bytes), (100, 100));
+        assert_eq!((d.grant.issued_ms, d.grant.expires_ms), (NOW, NOW + 900_000));
+        assert_eq!(check(&trust(), &signed(d.grant), NOW), Ok(()));
+    }
+
+    #[test]
+    fn a_guid_that_is_not_the_keys_is_refused() {
+        assert_eq!(run(&GrantAsked { guid: Guid::numbered(1), ..asked() }, NOW), Err(Denial::WrongKey));
+    }
+
+    #[test]
+    fn an_expired_or_changed_object_is_refused() {
+        let mut a = asked();
+        a.object.policy.expires_ms = NOW;
+        assert_eq!(run(&a, NOW), Err(Denial::Gone));
+        let a = GrantAsked { version: Some(VersionId::numbered(4)), ..asked() };
+        assert_eq!(run(&a, NOW), Err(Denial::Changed));
+    }
+
+    #[test]
+    fn no_grant_outlives_its_object() {
+        let mut a = asked();
+        a.object.policy.expires_ms = NOW + 5;
+        assert_eq!(run(&a, NOW).expect("granted").grant.expires_ms, NOW + 5);
+    }
+
+    #[test]
+    fn without_peer_download_the_ceiling_is_zero() {
+        let mut a = asked();
+        a.object.policy.peer_download = false;
+        assert_eq!(run(&a, NOW).expect("granted").grant.max_peer_bytes, 0);
+    }
+
+    #[test]
+    fn a_renewal_keeps_what_the_first_grant_fixed_and_never_widens_it() {
+        let old = Grant { max_peer_bytes: 40, ..run(&asked(), NOW).expect("granted").grant };
+        let d = run(&renewal_of(old.clone()), NOW + 1_000_000).expect("renewed");
+        assert!(!d.first);
+        assert_eq!(d.grant, Grant { issued_ms: NOW + 1_000_000, expires_ms: NOW + 1_900_000, ..old });
+    }
+
+    #[test]
+    fn a_renewal_needs_a_genuine_recent_grant_of_the_same_client_and_its_key() {
+        let old = run(&asked(), NOW).expect("granted").grant;
+        let mut unproven = renewal_of(old.clone());
+        unproven.renew.as_mut().expect("a renewal").proven = false;
+        assert_eq!(run(&unproven, NOW), Err(Denial::GrantExpired));
+        let mut forged = renewal_of(old.clone());
+        if let Some(g) = forged.renew.as_mut().and_then(|r| r.grant.as_mut()) {
+            g.grant.size += 1;
+        }
+        assert_eq!(run(&forged, NOW), Err(Denial::GrantExpired));
+        assert_eq!(run(&renewal_of(old.clone()), NOW + 1_500_001), Err(Denial::GrantExpired));
+        assert_eq!(run(&renewal_of(Grant { guid: Guid::numbered(8), ..old.clone() }), NOW), Err(Denial::GrantExpired));
+        assert_eq!(run(&renewal_of(Grant { version: VersionId::numbered(8), ..old }), NOW), Err(Denial::Changed));
+    }
+
+    #[test]
+    fn a_grant_is_good_only_between_issue_and_expiry() {
+        let g = signed(run(&asked(), NOW).expect("granted").grant);
+        assert_eq!(check(&trust(), &g, NOW - SKEW_MS), Ok(()));
+        assert_eq!(check(&trust(), &g, NOW - SKEW_MS - 1), Err(GrantError::Time));
+        assert_eq!(check(&trust(), &g, NOW + 899_999), Ok(()));
+        assert_eq!(check(&trust(), &g, NOW + 900_000), Err(GrantError::Time));
+    }
+}

@@ -1,0 +1,92 @@
+//! What the client shares, and what its CN has yet to be told of it.
+
+use super::{ClientSession, Context, Timer};
+use crate::ids::VersionId;
+use crate::limits::INVENTORY_PAGE_MAX;
+use crate::wire::List;
+use crate::wire::control::{self, ControlMsg, Shared};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// The inventory. While connected, `changed` names what the CN must still hear; `reset` says: all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Inventory {
+    /// Version → it has every piece.
+    shared: BTreeMap<VersionId, bool>,
+    changed: BTreeSet<VersionId>,
+    reset: bool,
+    seq: u64,
+}
+
+impl Inventory {
+    /// A new session begins; pages are counted from 1.
+    pub(super) fn connected(&mut self, reset: bool) {
+        self.seq = 0;
+        self.reset = self.reset || reset;
+    }
+
+    /// The pages that tell the CN all it does not know, and that it then knows.
+    fn take_pages(&mut self) -> Vec<control::Inventory> {
+        let changed = core::mem::take(&mut self.changed);
+        let reset = core::mem::take(&mut self.reset);
+        let entries: Vec<(VersionId, Option<bool>)> = if reset {
+            self.shared.iter().map(|(v, c)| (*v, Some(*c))).collect()
+        } else {
+            changed.iter().map(|v| (*v, self.shared.get(v).copied())).collect()
+        };
+        let mut pages: Vec<control::Inventory> = Vec::new();
+        let chunks = entries.chunks(INVENTORY_PAGE_MAX);
+        for chunk in chunks.chain((reset && entries.is_empty()).then_some(&[][..])) {
+            self.seq += 1;
+            let shared =
+                |&(version, complete): &(VersionId, Option<bool>)| Some(Shared { version, complete: complete? });
+            let gone = |&(version, complete): &(VersionId, Option<bool>)| complete.is_none().then_some(version);
+            pages.push(control::Inventory {
+                seq: self.seq,
+                reset: reset && pages.is_empty(),
+                last: false,
+                add: List::truncated(chunk.iter().filter_map(shared)),
+                remove: List::truncated(chunk.iter().filter_map(gone)),
+            });
+        }
+        if let Some(page) = pages.last_mut() {
+            page.last = true;
+        }
+        pages
+    }
+}
+
+impl ClientSession {
+    /// A version is shared (`Some(complete)`) or no longer.
+    pub(super) fn share(&mut self, cx: &mut Context<'_>, version: VersionId, complete: Option<bool>) {
+        let before = match complete {
+            Some(c) => self.inventory.shared.insert(version, c),
+            None => self.inventory.shared.remove(&version),
+        };
+        if before == complete {
+            return;
+        }
+        self.inventory.changed.insert(version);
+        if self.is_open() && self.timers.get(Timer::Inventory).is_none() {
+            self.timers.set(Timer::Inventory, Some(cx.now.after(cx.cfg.inventory_wait)));
+        }
+    }
+
+    /// The CN's directory has lost what it knew: tell all again, at some moment within `spread`.
+    pub(super) fn readd(&mut self, cx: &mut Context<'_>, spread: Duration) {
+        self.inventory.reset = true;
+        let ms = u32::try_from(spread.as_millis()).unwrap_or(u32::MAX);
+        let wait = if ms == 0 { 0 } else { cx.rng.below(ms) };
+        self.timers.set(Timer::Inventory, Some(cx.now.after(Duration::from_millis(u64::from(wait)))));
+    }
+
+    pub(super) fn tell_inventory(&mut self, cx: &mut Context<'_>) {
+        if !self.is_open() {
+            return;
+        }
+        for page in self.inventory.take_pages() {
+            self.send(cx, ControlMsg::Inventory(page));
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Asking for peers: which downloads want some, when each may ask, whose answers are believed.
+
+use super::io::{Output, Want};
+use super::{ClientSession, Context, RETRY_MAX, Timer};
+use crate::accounting::{Trust, introductions};
+use crate::ids::DownloadId;
+use crate::limits::EXCLUDED_MAX;
+use crate::machine::{Deadlines, Time};
+use crate::session::Backoff;
+use crate::wire::List;
+use crate::wire::control::{ControlMsg, Introductions, Query, QueryError, QueryFailed};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The downloads that want peers and the queries under way. A download has at most one query under way, and its
+/// [`Timer::Query`] is set while it waits to ask or for an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Queries {
+    wants: BTreeMap<DownloadId, Asking>,
+    /// When the queries of the last minute went out.
+    recent: VecDeque<Time>,
+    number: u32,
+}
+
+/// A download that wants peers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Asking {
+    want: Want,
+    /// The query under way.
+    query: Option<u32>,
+    /// The CN will not answer this grant: wait for another.
+    refused: bool,
+    /// Answers without peers, in a row.
+    empty: Backoff,
+}
+
+impl Queries {
+    pub(super) fn forget(&mut self, download: DownloadId) {
+        self.wants.remove(&download);
+    }
+
+    pub(super) fn disconnected(&mut self, timers: &mut Deadlines<Timer>) {
+        for (download, asking) in &mut self.wants {
+            asking.query = None;
+            asking.refused = false;
+            timers.clear(Timer::Query(*download));
+        }
+    }
+
+    pub(super) fn rebase(&mut self, by: Duration) {
+        self.recent.iter_mut().for_each(|at| *at = at.rebased(by));
+    }
+
+    /// When the rate allows the next query: `None` is now.
+    fn allowed(&mut self, now: Time, per_minute: u32) -> Option<Time> {
+        while self.recent.front().is_some_and(|at| now.since(*at) >= MINUTE) {
+            self.recent.pop_front();
+        }
+        let full = self.recent.len() >= per_minute as usize;
+        self.recent.front().filter(|_| full).map(|oldest| oldest.after(MINUTE))
+    }
+
+    /// The download whose query this answers.
+    fn answered(&mut self, query: u32) -> Option<DownloadId> {
+        let (download, asking) = self.wants.iter_mut().find(|(_, a)| a.query == Some(query))?;
+        asking.query = None;
+        Some(*download)
+    }
+}
+
+impl ClientSession {
+    pub(super) fn want(&mut self, cx: &mut Context<'_>, want: Want) {
+        let download = want.download;
+        let asking = self.queries.wants.entry(download).or_insert_with(|| Asking {
+            want: want.clone(),
+            query: None,
+            refused: false,
+            empty: Backoff::default(),
+        });
+        asking.refused = asking.refused && asking.want.grant == want.grant;
+        asking.want = want;
+        self.ask_soon(cx, download, cx.now);
+    }
+
+    /// After a welcome, whoever wants peers asks.
+    pub(super) fn ask_for_all(&mut self, cx: &mut Context<'_>) {
+        let downloads: Vec<_> = self.queries.wants.keys().copied().collect();
+        for download in downloads {
+            self.ask_soon(cx, download, cx.now);
+        }
+    }
+
+    /// Asks at `at` if there is something to ask for and no query waits already.
+    fn ask_soon(&mut self, cx: &mut Context<'_>, download: DownloadId, at: Time) {
+        let Some(asking) = self.queries.wants.get(&download) else { return };
+        let wanting = self.is_open() && asking.want.more > 0 && !asking.refused && asking.query.is_none();
+        if !wanting || self.timers.get(Timer::Query(download)).is_some() {
+            return;
+        }
+        self.timers.set(Timer::Query(download), Some(at));
+        if at <= cx.now {
+            self.timers.clear(Timer::Query(download));
+            self.query_due(cx, download);
+        }
+    }
+
+    /// The download may ask now; a query that is still under way has been lost.
+    pub(super) fn query_due(&mut self, cx: &mut Context<'_>, download: DownloadId) {
+        let later = self.queries.allowed(cx.now, cx.cfg.queries_per_minute);
+        let Some(asking) = self.queries.wants.get_mut(&download) else { return };
+        asking.query = None;
+        if asking.want.more == 0 || asking.refused || !matches!(self.phase, super::Phase::Open(_)) {
+            return;
+        }
+        if later.is_some() {
+            self.timers.set(Timer::Query(download), later);
+            return;
+        }
+        self.queries.number = self.queries.number.wrapping_add(1);
+        let query = self.queries.number;
+        asking.query = Some(query);
+        let want = &asking.want;
+        let newest = want.exclude.len().saturating_sub(EXCLUDED_MAX);
+        let msg = ControlMsg::Query(Query {
+            query,
+            grant: want.grant.clone(),
+            want: want.more,
+            exclude: List::truncated(want.exclude[newest..].iter().copied()),
+        });
+        self.queries.recent.push_back(cx.now);
+        self.timers.set(Timer::Query(download), Some(cx.now.after(cx.cfg.requery.1)));
+        self.send(cx, msg);
+    }
+
+    /// Passes on what checks: signed by a certified CN, in time, for this download, its version and its key.
+    pub(super) fn introductions(&mut self, cx: &mut Context<'_>, answer: Introductions) {
+        let Some(download) = self.queries.answered(answer.query) else { return };
+        let Some(asking) = self.queries.wants.get_mut(&download) else { return };
+        let trust = Trust { root: cx.cfg.root, verify: cx.cfg.verify };
+        let now_ms = self.wall.at(cx.now);
+        let want = &asking.want;
+        let own = cx.cfg.upload_key;
+        let mut peers = answer.peers.into_vec();
+        peers.retain(|p| {
+            let i = &p.intro.intro;
+            let meant = i.download == download && i.version == want.version && i.downloader_key == want.download_key;
+            meant && i.uploader_key != own && introductions::check(&trust, &p.intro, now_ms).is_ok()
+        });
+        let wait = if peers.is_empty() {
+            asking.empty.failed(cx.cfg.requery, cx.rng)
+        } else {
+            asking.empty.succeeded();
+            cx.cfg.requery.0
+        };
+        self.timers.set(Timer::Query(download), Some(cx.now.after(wait)));
+        if !peers.is_empty() {
+            cx.push(Output::Introduced { download, peers });
+        }
+    }
+
+    pub(super) fn query_failed(&mut self, cx: &mut Context<'_>, failed: &QueryFailed) {
+        let Some(download) = self.queries.answered(failed.query) else { return };
+        let Some(asking) = self.queries.wants.get_mut(&download) else { return };
+        match failed.why {
+            QueryError::Regrant | QueryError::NotYours | QueryError::PeersForbidden => {
+                asking.refused = true;
+                self.timers.clear(Timer::Query(download));
+                cx.push(match failed.why {
+                    QueryError::Regrant => Output::Regrant { download },
+                    QueryError::NotYours
+                    | QueryError::PeersForbidden
+                    | QueryError::TooMany
+                    | QueryError::Unavailable => Output::PeersForbidden { download },
+                });
+            }
+            QueryError::TooMany | QueryError::Unavailable => {
+                let said = Duration::from_millis(u64::from(failed.retry_after_ms)).min(RETRY_MAX);
+                let wait = said.max(asking.empty.failed(cx.cfg.requery, cx.rng));
+                self.timers.set(Timer::Query(download), Some(cx.now.after(wait)));
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Usage records on their way to the ledger.
+
+use super::io::Output;
+use super::{ClientSession, Context, Timer};
+use crate::ids::{DownloadId, RecordId};
+use crate::wire::control::ControlMsg;
+use crate::wire::records::{Side, UsageRecord};
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Records kept here at a time. What does not fit stays in the client's store and is given again at its next start.
+const OUTBOX_MAX: usize = 4_096;
+
+/// The newest record of each download and side that the ledger is not known to have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Outbox {
+    records: BTreeMap<(DownloadId, u8), Waiting>,
+    under_way: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Waiting {
+    record: UsageRecord,
+    /// Sent on this connection, not acknowledged.
+    sent: bool,
+}
+
+const fn key(download: DownloadId, side: Side) -> (DownloadId, u8) {
+    (download, side.number())
+}
+
+impl Outbox {
+    /// Takes in a durable record. Records are cumulative, so an older one of the same download and side is done with.
+    pub(super) fn add(&mut self, record: UsageRecord, out: &mut Vec<Output>) {
+        let key = key(record.download, record.side);
+        match self.records.get(&key) {
+            Some(old) if old.record.seq >= record.seq => {
+                if old.record.id != record.id {
+                    out.push(Output::UsageDone { ids: vec![record.id] });
+                }
+            }
+            Some(old) => {
+                self.under_way -= u32::from(old.sent);
+                out.push(Output::UsageDone { ids: vec![old.record.id] });
+                self.records.insert(key, Waiting { record, sent: false });
+            }
+            None if self.records.len() < OUTBOX_MAX => {
+                self.records.insert(key, Waiting { record, sent: false });
+            }
+            None => {}
+        }
+    }
+
+    /// Nothing is under way any more.
+    pub(super) fn disconnected(&mut self) {
+        self.records.values_mut().for_each(|w| w.sent = false);
+        self.under_way = 0;
+    }
+
+    fn acked(&mut self, ids: &[RecordId]) -> Vec<RecordId> {
+        let mut done = Vec::new();
+        self.records.retain(|_, w| {
+            let is_done = ids.contains(&w.record.id);
+            if is_done {
+                done.push(w.record.id);
+                self.under_way -= u32::from(w.sent);
+            }
+            !is_done
+        });
+        done
+    }
+}
+
+impl ClientSession {
+    pub(super) fn send_usage(&mut self, cx: &mut Context<'_>) {
+        let super::Phase::Open(link) = self.phase else { return };
+        let room = cx.cfg.usage_window.saturating_sub(self.usage.under_way) as usize;
+        for waiting in self.usage.records.values_mut().filter(|w| !w.sent).take(room) {
+            waiting.sent = true;
+            self.usage.under_way += 1;
+            cx.push(Output::Send { conn: link.conn, msg: ControlMsg::Usage(waiting.record.clone()) });
+        }
+        if self.usage.under_way > 0 && self.timers.get(Timer::Usage).is_none() {
+            self.timers.set(Timer::Usage, Some(cx.now.after(cx.cfg.usage_retry)));
+        }
+    }
+
+    pub(super) fn usage_acked(&mut self, cx: &mut Context<'_>, ids: &[RecordId]) {
+        let done = self.usage.acked(ids);
+        if done.is_empty() {
+            return;
+        }
+        cx.push(Output::UsageDone { ids: done });
+        self.timers.clear(Timer::Usage);
+        self.send_usage(cx);
+    }
+}
