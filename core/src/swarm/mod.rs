@@ -1,1 +1,11 @@
-//! swarm
+//! Swarming: which piece comes from whom ([`picker`]), one download's transfers and sources ([`download`]), how fast a
+//! source is ([`rate`]), and serving other clients ([`upload`]).
+
+pub mod blocks;
+pub mod download;
+pub mod picker;
+pub mod rate;
+
+pub use blocks::Blocks;
+pub use download::Download;
+pub use picker::Picker;

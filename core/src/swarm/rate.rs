@@ -1,0 +1,137 @@
+//! How fast a source delivers: bytes a second, measured in integers.
+
+use crate::Time;
+use core::time::Duration;
+
+/// A smoothed rate of verified bytes. It is fed with bytes as they come and sampled at ticks; a source with nothing to do
+/// keeps its last rate, since idleness says nothing about speed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// Smoothed, bytes a second; 0: not known.
+    smoothed: u64,
+    /// The last sample, bytes a second.
+    last: u64,
+    /// Bytes since the last sample.
+    pending: u64,
+}
+
+/// The weight of a new sample is 1 in so many.
+const SMOOTHING: u64 = 4;
+
+impl Rate {
+    /// Bytes have come.
+    pub const fn add(&mut self, bytes: u64) {
+        self.pending = self.pending.saturating_add(bytes);
+    }
+
+    /// Takes a sample over the last `over`. `busy`: the source had work all that time.
+    pub fn sample(&mut self, over: Duration, busy: bool) {
+        let micros = u64::try_from(over.as_micros()).unwrap_or(u64::MAX).max(1);
+        let sample = self.pending.saturating_mul(1_000_000) / micros;
+        self.pending = 0;
+        if !busy && sample < self.smoothed {
+            return;
+        }
+        self.last = sample;
+        self.smoothed = match self.smoothed {
+            0 => sample,
+            old => (old / SMOOTHING).saturating_mul(SMOOTHING - 1).saturating_add(sample / SMOOTHING),
+        };
+    }
+
+    /// Bytes a second, smoothed over some ticks; 0: not known.
+    #[must_use]
+    pub const fn per_second(&self) -> u64 {
+        self.smoothed
+    }
+
+    /// Bytes a second over the last ticks, quicker to change than [`Rate::per_second`].
+    #[must_use]
+    pub const fn recent(&self) -> u64 {
+        self.last / 2 + self.smoothed / 2
+    }
+
+    /// How long `bytes` would take; `None` while the rate is not known.
+    #[must_use]
+    pub fn time_for(&self, bytes: u64) -> Option<Duration> {
+        (self.smoothed > 0).then(|| Duration::from_micros(bytes.saturating_mul(1_000_000) / self.smoothed))
+    }
+
+    /// The bytes that come in `time` at this rate.
+    #[must_use]
+    pub fn bytes_in(&self, time: Duration) -> u64 {
+        self.smoothed.saturating_mul(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)) / 1000
+    }
+}
+
+/// What a clock shows: Unix time from a process's own time. Learned from servers, so it is an offset and not a clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WallClock {
+    /// Unix microseconds at [`Time::ZERO`].
+    at_zero_us: u64,
+}
+
+impl WallClock {
+    /// A server said `unix_ms` at `now`.
+    #[must_use]
+    pub const fn learned(unix_ms: u64, now: Time) -> Self {
+        Self { at_zero_us: unix_ms.saturating_mul(1000).saturating_sub(now.0) }
+    }
+
+    /// Unix milliseconds at `now`.
+    #[must_use]
+    pub const fn unix_ms(&self, now: Time) -> u64 {
+        self.at_zero_us.saturating_add(now.0) / 1000
+    }
+
+    /// The time at which it will be `unix_ms`; the start of time if that has passed.
+    #[must_use]
+    pub const fn at(&self, unix_ms: u64) -> Time {
+        Time(unix_ms.saturating_mul(1000).saturating_sub(self.at_zero_us))
+    }
+
+    /// See [`crate::Machine::rebase`].
+    pub fn rebase(&mut self, by: Duration) {
+        self.at_zero_us = self.at_zero_us.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn a_steady_source_is_measured_exactly() {
+        let mut rate = Rate::default();
+        for _ in 0..10 {
+            rate.add(100_000);
+            rate.sample(TICK, true);
+        }
+        assert_eq!(rate.per_second(), 1_000_000);
+        assert_eq!(rate.time_for(2_000_000), Some(Duration::from_secs(2)));
+        assert_eq!(rate.bytes_in(TICK), 100_000);
+    }
+
+    #[test]
+    fn an_idle_source_keeps_its_rate_and_a_stalled_one_loses_it() {
+        let mut rate = Rate::default();
+        rate.add(100_000);
+        rate.sample(TICK, true);
+        rate.sample(TICK, false);
+        assert_eq!(rate.per_second(), 1_000_000);
+        (0..60).for_each(|_| rate.sample(TICK, true));
+        assert!(rate.per_second() < 1000, "{rate:?}");
+    }
+
+    #[test]
+    fn a_wall_clock_survives_rebasing() {
+        let mut clock = WallClock::learned(1_000_000, Time(5_000_000));
+        assert_eq!(clock.unix_ms(Time(6_000_000)), 1_001_000);
+        clock.rebase(Duration::from_secs(5));
+        assert_eq!(clock.unix_ms(Time(1_000_000)), 1_001_000);
+        assert_eq!(clock.at(1_001_000), Time(1_000_000));
+        assert_eq!(clock.at(0), Time::ZERO);
+    }
+}
