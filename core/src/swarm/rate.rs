@@ -1,6 +1,5 @@
 //! How fast a source delivers: bytes a second, measured in integers.
 
-use crate::Time;
 use core::time::Duration;
 
 /// A smoothed rate of verified bytes. It is fed with bytes as they come and sampled at ticks; a source with nothing to do
@@ -19,6 +18,12 @@ pub struct Rate {
 const SMOOTHING: u64 = 4;
 
 impl Rate {
+    /// Not known.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { smoothed: 0, last: 0, pending: 0 }
+    }
+
     /// Bytes have come.
     pub const fn add(&mut self, bytes: u64) {
         self.pending = self.pending.saturating_add(bytes);
@@ -64,38 +69,6 @@ impl Rate {
     }
 }
 
-/// What a clock shows: Unix time from a process's own time. Learned from servers, so it is an offset and not a clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct WallClock {
-    /// Unix microseconds at [`Time::ZERO`].
-    at_zero_us: u64,
-}
-
-impl WallClock {
-    /// A server said `unix_ms` at `now`.
-    #[must_use]
-    pub const fn learned(unix_ms: u64, now: Time) -> Self {
-        Self { at_zero_us: unix_ms.saturating_mul(1000).saturating_sub(now.0) }
-    }
-
-    /// Unix milliseconds at `now`.
-    #[must_use]
-    pub const fn unix_ms(&self, now: Time) -> u64 {
-        self.at_zero_us.saturating_add(now.0) / 1000
-    }
-
-    /// The time at which it will be `unix_ms`; the start of time if that has passed.
-    #[must_use]
-    pub const fn at(&self, unix_ms: u64) -> Time {
-        Time(unix_ms.saturating_mul(1000).saturating_sub(self.at_zero_us))
-    }
-
-    /// See [`crate::Machine::rebase`].
-    pub fn rebase(&mut self, by: Duration) {
-        self.at_zero_us = self.at_zero_us.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,15 +96,5 @@ mod tests {
         assert_eq!(rate.per_second(), 1_000_000);
         (0..60).for_each(|_| rate.sample(TICK, true));
         assert!(rate.per_second() < 1000, "{rate:?}");
-    }
-
-    #[test]
-    fn a_wall_clock_survives_rebasing() {
-        let mut clock = WallClock::learned(1_000_000, Time(5_000_000));
-        assert_eq!(clock.unix_ms(Time(6_000_000)), 1_001_000);
-        clock.rebase(Duration::from_secs(5));
-        assert_eq!(clock.unix_ms(Time(1_000_000)), 1_001_000);
-        assert_eq!(clock.at(1_001_000), Time(1_000_000));
-        assert_eq!(clock.at(0), Time::ZERO);
     }
 }

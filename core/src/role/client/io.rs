@@ -81,7 +81,7 @@ pub enum Input {
     Progress {
         /// Which.
         xfer: XferId,
-        /// Bytes verified so far.
+        /// Bytes verified and written so far.
         verified: u64,
     },
     /// An incoming transfer is over: exactly one a [`Output::Fetch`].

@@ -1,0 +1,224 @@
+//! The edge's budget: never slower than the edge alone, and no edge byte that peers could have delivered in the same
+//! time.
+//!
+//! While peers give less than the edge alone would, edge and peers run side by side: every byte that peers can deliver in
+//! that time, they deliver. When they give as much, the edge yields: it delivers only what no peer has, and the endgame.
+//! When edge and peers share a bottleneck (the downlink), each looks slow because of the other; so the edge yields for a
+//! short trial now and then, and if peers then fill its place, it stays away. Trials that fail become rarer.
+
+use super::io::Config;
+use crate::Time;
+use core::time::Duration;
+
+/// What the edge may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Whatever is missing.
+    #[default]
+    Parallel,
+    /// For a trial until then: as `Yield`.
+    Trial {
+        /// When it began.
+        since: Time,
+    },
+    /// Only what no peer has, and the endgame.
+    Yield,
+}
+
+/// What was measured at a tick, bytes a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The edge's rate.
+    pub edge: u64,
+    /// The edge had work all the time.
+    pub edge_busy: bool,
+    /// What all peers together give.
+    pub peers: u64,
+    /// Peers that have something to give are connected.
+    pub any_peer: bool,
+}
+
+/// The scheduler's state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct EdgeBudget {
+    mode: Mode,
+    /// The rate that the provider is content with; 0: as fast as the edge alone.
+    rate_min: u64,
+    /// What the edge alone gives, by what it has given; bytes a second.
+    alone: u64,
+    /// Ticks in a row in which `alone` did not grow much: it can be relied upon.
+    settled: u8,
+    /// Ticks in a row in which peers fell short while the edge yielded.
+    short: u8,
+    next_trial: Time,
+    failed_trials: u8,
+}
+
+/// Ticks that `alone` must have been steady for.
+const SETTLED: u8 = 3;
+/// Ticks of shortfall that end the edge's yielding.
+const SHORT: u8 = 4;
+
+impl EdgeBudget {
+    /// The scheduler under a provider's policy.
+    #[must_use]
+    pub fn new(rate_min: u64) -> Self {
+        Self { rate_min, ..Self::default() }
+    }
+
+    /// What the edge may take.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether the edge keeps to what no peer has.
+    #[must_use]
+    pub const fn yields(&self) -> bool {
+        !matches!(self.mode, Mode::Parallel)
+    }
+
+    /// A peer has joined: what failed before may work with it.
+    pub const fn peer_joined(&mut self) {
+        self.next_trial = Time::ZERO;
+        self.failed_trials = 0;
+    }
+
+    /// Takes a tick's measurements.
+    pub fn tick(&mut self, now: Time, s: Sample, cfg: &Config) {
+        if !self.yields() {
+            self.learn(s);
+        }
+        let target = if self.rate_min > 0 { self.alone.min(self.rate_min) } else { self.alone };
+        // what peers give is measured, so it is never exactly what it was: a sixteenth less is as good
+        let enough = s.peers >= target - target / 16 && s.peers > 0;
+        match self.mode {
+            _ if !s.any_peer => self.mode = Mode::Parallel,
+            Mode::Parallel if self.settled < SETTLED => {}
+            Mode::Parallel if s.peers >= target && enough => self.set_yield(),
+            Mode::Parallel if s.peers >= target / 4 && s.peers > 0 && now >= self.next_trial => {
+                self.mode = Mode::Trial { since: now };
+            }
+            Mode::Parallel => {}
+            Mode::Trial { .. } if enough => self.set_yield(),
+            Mode::Trial { since } if now.since(since) >= cfg.probe => self.trial_failed(now, cfg),
+            Mode::Trial { .. } => {}
+            Mode::Yield if enough => self.short = 0,
+            Mode::Yield => {
+                self.short += 1;
+                if self.short >= SHORT {
+                    self.trial_failed(now, cfg);
+                }
+            }
+        }
+    }
+
+    fn learn(&mut self, s: Sample) {
+        if !s.edge_busy || s.edge == 0 {
+            return;
+        }
+        if s.edge > self.alone + self.alone / 16 {
+            self.settled = 0;
+        } else {
+            self.settled = (self.settled + 1).min(SETTLED);
+        }
+        // beside peers the edge may look slower than it is; alone it does not
+        let fade = if s.peers == 0 { self.alone / 32 } else { self.alone / 512 };
+        self.alone = s.edge.max(self.alone - fade);
+    }
+
+    fn set_yield(&mut self) {
+        self.mode = Mode::Yield;
+        self.short = 0;
+    }
+
+    fn trial_failed(&mut self, now: Time, cfg: &Config) {
+        let (first, longest) = cfg.probe_wait;
+        let wait = first.saturating_mul(1 << self.failed_trials.min(8)).min(longest);
+        self.failed_trials = self.failed_trials.saturating_add(1);
+        self.next_trial = now.after(wait);
+        self.mode = Mode::Parallel;
+    }
+
+    /// See [`crate::Machine::rebase`].
+    pub fn rebase(&mut self, by: Duration) {
+        self.next_trial = self.next_trial.rebased(by);
+        if let Mode::Trial { since } = &mut self.mode {
+            *since = since.rebased(by);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1_000_000;
+
+    /// Plays `seconds` of a network in which the edge can give `edge` and the peers `peers` bytes a second, over a downlink
+    /// of `downlink`; returns (bytes from the edge, bytes from peers).
+    fn play(budget: &mut EdgeBudget, from: u64, seconds: u64, edge: u64, peers: u64, downlink: u64) -> (u64, u64) {
+        let cfg = Config::default();
+        let (mut from_edge, mut from_peers) = (0, 0);
+        for tick in from * 10..(from + seconds) * 10 {
+            let wants = if budget.yields() { 0 } else { edge };
+            let total = wants + peers;
+            let share = |want: u64| if total > downlink { want * (downlink / 1000) / (total / 1000) } else { want };
+            let s = Sample { edge: share(wants), edge_busy: wants > 0, peers: share(peers), any_peer: peers > 0 };
+            from_edge += s.edge / 10;
+            from_peers += s.peers / 10;
+            budget.tick(Time(tick * 100_000), s, &cfg);
+        }
+        (from_edge, from_peers)
+    }
+
+    #[test]
+    fn the_edge_yields_to_peers_that_are_faster() {
+        let mut b = EdgeBudget::default();
+        play(&mut b, 0, 1, 10 * MB, 0, 1000 * MB);
+        let (edge, peers) = play(&mut b, 1, 10, 10 * MB, 50 * MB, 1000 * MB);
+        assert!(peers > 40 * edge, "{edge} {peers}");
+    }
+
+    #[test]
+    fn beside_slower_peers_the_edge_goes_on_at_full_speed() {
+        let mut b = EdgeBudget::default();
+        play(&mut b, 0, 1, 50 * MB, 0, 1000 * MB);
+        let (edge, peers) = play(&mut b, 1, 60, 50 * MB, 20 * MB, 1000 * MB);
+        assert_eq!(peers, 60 * 20 * MB);
+        assert!(edge + peers > 60 * 50 * MB, "slower than the edge alone: {edge} {peers}");
+        assert!(edge > 55 * 50 * MB, "trials cost too much: {edge}");
+    }
+
+    #[test]
+    fn on_a_shared_downlink_peers_come_first() {
+        let mut b = EdgeBudget::default();
+        play(&mut b, 0, 1, 50 * MB, 0, 50 * MB);
+        let (edge, peers) = play(&mut b, 1, 10, 50 * MB, 50 * MB, 50 * MB);
+        assert!(peers > 20 * edge, "{edge} {peers}");
+        assert!(edge + peers > 490 * MB);
+    }
+
+    #[test]
+    fn when_peers_leave_the_edge_takes_over_at_once() {
+        let mut b = EdgeBudget::default();
+        play(&mut b, 0, 1, 50 * MB, 0, 500 * MB);
+        play(&mut b, 1, 5, 50 * MB, 60 * MB, 500 * MB);
+        assert!(b.yields());
+        let (edge, _) = play(&mut b, 6, 1, 50 * MB, 0, 500 * MB);
+        assert!(edge >= 45 * MB, "{edge}");
+        play(&mut b, 7, 1, 50 * MB, 0, 500 * MB);
+        play(&mut b, 8, 3, 50 * MB, 60 * MB, 500 * MB);
+        assert!(b.yields());
+        let (edge, peers) = play(&mut b, 11, 2, 50 * MB, 10 * MB, 500 * MB);
+        assert!(edge + peers > 90 * MB, "{edge} {peers}");
+    }
+
+    #[test]
+    fn a_provider_content_with_less_pays_for_less() {
+        let mut b = EdgeBudget::new(5 * MB);
+        play(&mut b, 0, 1, 50 * MB, 0, 500 * MB);
+        let (edge, peers) = play(&mut b, 1, 10, 50 * MB, 6 * MB, 500 * MB);
+        assert!(peers > 10 * edge, "{edge} {peers}");
+    }
+}

@@ -1,0 +1,248 @@
+//! How transfers end, and what follows for their source.
+
+use super::assign::stall_after;
+use super::io::{Output, Source};
+use super::source::Xfer;
+use super::{Download, EdgeHold, Timer, fail_reason};
+use crate::Cx;
+use crate::ids::{ConnId, PieceIndex, XferId};
+use crate::limits::BLOCK_LEN;
+use crate::role::client::io::{CloseReason, EdgeError, FailReason, FetchEnd, SourceName};
+use crate::wire::peer::RefuseCode;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// Failures in a row, without any of proven guilt, after which a peer is let go.
+const STRIKES: u8 = 3;
+
+impl Download {
+    /// How far a transfer is. Its last block counts only once it has ended: then all of it is written.
+    pub(super) fn progress(&mut self, cx: &mut Cx<'_, Self>, id: XferId, verified: u64) {
+        let Some(xfer) = self.xfers.get(&id) else { return };
+        let piece = xfer.span.0;
+        let total = self.picker.bytes(&xfer.span);
+        self.credit(cx, id, verified.min(total.saturating_sub(1)));
+        self.complete(cx, piece);
+    }
+
+    /// Counts what a transfer has verified by now.
+    fn credit(&mut self, cx: &mut Cx<'_, Self>, id: XferId, verified: u64) {
+        let Some(xfer) = self.xfers.get_mut(&id) else { return };
+        let total = self.picker.bytes(&xfer.span);
+        let before = xfer.verified;
+        if verified <= before {
+            return;
+        }
+        xfer.verified = verified;
+        let (source, name, cancelled) = (xfer.source, xfer.name, xfer.cancelled);
+        let (piece, blocks) = xfer.span.clone();
+        let done = |bytes: u64| match u32::try_from(bytes / u64::from(BLOCK_LEN)) {
+            Ok(n) if bytes < total => blocks.start + n,
+            _ => blocks.end,
+        };
+        let span = (piece, done(before)..done(verified));
+        let credited = self.picker.bytes(&span);
+        let fresh = self.picker.verified(span, name);
+        self.wasted = self.wasted.saturating_add(credited - fresh);
+        if !cancelled {
+            self.in_flight = self.in_flight.saturating_sub(verified - before);
+        }
+        self.delivered(cx, source, cancelled, verified - before);
+    }
+
+    /// A source has delivered: it is neither stalled nor failing.
+    fn delivered(&mut self, cx: &mut Cx<'_, Self>, source: Source, cancelled: bool, bytes: u64) {
+        let stall = stall_after(cx.cfg, source, self.layout().piece_len());
+        let now = cx.now;
+        let Some(state) = self.source_mut(source) else { return };
+        state.rate.add(bytes);
+        state.strikes = 0;
+        state.quiet_since = now;
+        if !cancelled {
+            state.in_flight = state.in_flight.saturating_sub(bytes);
+        }
+        let busy = state.fetches > 0;
+        self.timers.set(Timer::Stall(source), busy.then(|| now.after(stall)));
+        if matches!(source, Source::Edge(_)) {
+            self.edge_backoff.succeeded();
+            self.edge_failures = 0;
+        }
+        if self.timers.get(Timer::GiveUp).is_some() {
+            self.timers.set(Timer::GiveUp, Some(now.after(cx.cfg.give_up_after)));
+        }
+    }
+
+    /// If the piece is complete, it goes to the disk, and who still fetches it is stopped.
+    fn complete(&mut self, cx: &mut Cx<'_, Self>, piece: PieceIndex) {
+        for id in self.picker.needless(piece) {
+            self.cancel(cx, id);
+        }
+        let Some(complete) = self.picker.take_complete(piece) else { return };
+        for id in complete.needless {
+            self.cancel(cx, id);
+        }
+        self.saving.insert(piece, complete.from.clone());
+        cx.push(Output::SavePiece { piece, from: complete.from });
+    }
+
+    /// Stops waiting for a transfer. Its blocks are free; its end is still to come.
+    pub(super) fn cancel(&mut self, cx: &mut Cx<'_, Self>, id: XferId) {
+        if self.release(id) {
+            cx.push(Output::CancelFetch { xfer: id });
+        }
+    }
+
+    /// Takes a transfer out of its source's window and frees its blocks; `false` if that was done before.
+    fn release(&mut self, id: XferId) -> bool {
+        let Some(Xfer { source, span, verified, cancelled, .. }) = self.xfers.get_mut(&id) else { return false };
+        if *cancelled {
+            return false;
+        }
+        *cancelled = true;
+        let (source, piece) = (*source, span.0);
+        let left = self.picker.bytes(span).saturating_sub(*verified);
+        self.picker.end(id, piece);
+        self.in_flight = self.in_flight.saturating_sub(left);
+        if let Some(state) = self.source_mut(source) {
+            state.in_flight = state.in_flight.saturating_sub(left);
+            state.fetches = state.fetches.saturating_sub(1);
+            if state.fetches == 0 {
+                self.timers.clear(Timer::Stall(source));
+            }
+        }
+        true
+    }
+
+    pub(super) fn cancel_all_of(&mut self, cx: &mut Cx<'_, Self>, source: Source) {
+        let of_it: Vec<_> = self.xfers.iter().filter(|(_, x)| x.source == source).map(|(id, _)| *id).collect();
+        of_it.into_iter().for_each(|id| self.cancel(cx, id));
+    }
+
+    /// A transfer is over. What one that was cancelled failed of concerns nobody, but for a wrong block.
+    pub(super) fn ended(&mut self, cx: &mut Cx<'_, Self>, id: XferId, end: FetchEnd) {
+        let Some(xfer) = self.xfers.get(&id) else { return };
+        let piece = xfer.span.0;
+        if end == FetchEnd::Fetched {
+            let total = self.picker.bytes(&xfer.span);
+            self.credit(cx, id, total);
+        }
+        let awaited = self.release(id);
+        let Some(xfer) = self.xfers.remove(&id) else { return };
+        self.complete(cx, piece);
+        match (end, xfer.source) {
+            (FetchEnd::BadBlock { .. }, Source::Peer(conn)) => self.bad_peer(cx, conn, xfer.name),
+            (FetchEnd::BadBlock { .. }, Source::Edge(edge)) => {
+                let lost = self.picker.bytes(&xfer.span).saturating_sub(xfer.verified);
+                self.wasted = self.wasted.saturating_add(lost);
+                self.bad_edge(cx, edge);
+            }
+            (FetchEnd::Fetched | FetchEnd::Cancelled, _) => {}
+            _ if !awaited => {}
+            (FetchEnd::Store(why), _) => self.fail(cx, fail_reason(why)),
+            (FetchEnd::Refused(code), Source::Peer(conn)) => self.peer_refused(cx, conn, piece, code),
+            (FetchEnd::EdgeRefused(why), Source::Edge(edge)) => self.edge_refused(cx, edge, why),
+            (FetchEnd::Broken | FetchEnd::EdgeRefused(_), Source::Peer(conn)) => self.strike(cx, conn),
+            (FetchEnd::Broken | FetchEnd::Refused(_), Source::Edge(edge)) => self.edge_failed(cx, edge),
+        }
+    }
+
+    /// A wrong block: whoever sent it is known for certain.
+    fn bad_peer(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, name: SourceName) {
+        self.wasted = self.wasted.saturating_add(u64::from(BLOCK_LEN));
+        if self.peers.contains_key(&conn) {
+            self.drop_peer(cx, conn, CloseReason::BadBlock);
+        } else if let SourceName::Peer(_, key) = name
+            && self.banned.insert(key)
+        {
+            // it has left already: it is reported all the same
+            cx.push(Output::DropPeer { conn, name, why: CloseReason::BadBlock });
+        }
+    }
+
+    fn peer_refused(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, piece: PieceIndex, code: RefuseCode) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        match code {
+            RefuseCode::NotHere | RefuseCode::Failed => {
+                if peer.has.as_mut().is_some_and(|has| has.remove(piece)) {
+                    self.picker.remove_holder([piece].into_iter());
+                }
+            }
+            RefuseCode::TooMany => {
+                peer.fetches_max = peer.fetches.max(1);
+                if peer.fetches == 0 {
+                    self.strike(cx, conn);
+                }
+            }
+            RefuseCode::NotAllowed => self.drop_peer(cx, conn, CloseReason::Done),
+        }
+    }
+
+    fn strike(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        peer.strikes = peer.strikes.saturating_add(1);
+        if peer.strikes >= STRIKES {
+            self.drop_peer(cx, conn, CloseReason::Stalled);
+        }
+    }
+
+    pub(super) fn stalled(&mut self, cx: &mut Cx<'_, Self>, source: Source) {
+        match source {
+            Source::Peer(conn) => self.drop_peer(cx, conn, CloseReason::Stalled),
+            Source::Edge(edge) => self.edge_failed(cx, edge),
+        }
+    }
+
+    fn edge_refused(&mut self, cx: &mut Cx<'_, Self>, edge: u32, why: EdgeError) {
+        match why {
+            EdgeError::Unreachable | EdgeError::Unavailable => self.edge_failed(cx, edge),
+            EdgeError::NotFound | EdgeError::Changed => self.fail(cx, FailReason::VersionGone),
+            EdgeError::Forbidden => self.fail(cx, FailReason::Forbidden),
+            EdgeError::GrantExpired => {
+                if self.edge_hold == EdgeHold::Open {
+                    self.edge_hold = EdgeHold::Grant;
+                    self.cancel_all_of(cx, Source::Edge(edge));
+                    cx.push(Output::RenewGrant);
+                }
+            }
+            EdgeError::Invalid => self.bad_edge(cx, edge),
+        }
+    }
+
+    /// The edge's connection broke or stalled: the next one, at once while some edge has not failed yet, then with waits.
+    fn edge_failed(&mut self, cx: &mut Cx<'_, Self>, edge: u32) {
+        if edge != self.edge_at || self.edge_hold == EdgeHold::BackOff {
+            return;
+        }
+        self.leave_edge(cx, edge);
+        self.edge_failures = self.edge_failures.saturating_add(1);
+        let usable = self.edges - u32::try_from(self.bad_edges.len()).unwrap_or(0).min(self.edges);
+        if self.edge_hold == EdgeHold::Open && self.edge_failures >= usable {
+            let wait = self.edge_backoff.failed(cx.cfg.edge_backoff, cx.rng);
+            self.edge_hold = EdgeHold::BackOff;
+            // with no wait at all, a broken edge and a client would spin
+            let wait = wait.max(Duration::from_millis(1));
+            self.timers.set(Timer::EdgeRetry, Some(cx.now.after(wait)));
+        }
+    }
+
+    fn bad_edge(&mut self, cx: &mut Cx<'_, Self>, edge: u32) {
+        if !self.bad_edges.insert(edge) {
+            return;
+        }
+        cx.push(Output::DropEdge { edge });
+        if edge == self.edge_at {
+            self.leave_edge(cx, edge);
+        }
+    }
+
+    /// Goes on to the next edge that has not sent wrong bytes.
+    fn leave_edge(&mut self, cx: &mut Cx<'_, Self>, edge: u32) {
+        self.cancel_all_of(cx, Source::Edge(edge));
+        self.timers.clear(Timer::Stall(Source::Edge(edge)));
+        let next = (1..=self.edges).map(|step| (edge.wrapping_add(step)) % self.edges);
+        match next.into_iter().find(|e| !self.bad_edges.contains(e)) {
+            Some(next) => self.edge_at = next,
+            None => self.edge_hold = EdgeHold::Banned,
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! One download: its sources (the edge always, and peers), what is under way with each, and what is done when one fails.
+
+mod assign;
+mod budget;
+mod ends;
+pub mod io;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use budget::{EdgeBudget, Mode};
+pub use io::{Config, Input, Output, Source, Window};
+
+use super::Picker;
+use crate::content::{Bitfield, Layout};
+use crate::ids::{ConnId, Handle, PieceIndex, PublicKey, XferId};
+use crate::limits::PEER_CONNECTIONS_MAX;
+use crate::role::client::io::{CloseReason, FailReason, SourceName, StoreError};
+use crate::session::Backoff;
+use crate::{Cx, Deadlines, Machine, Time};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::time::Duration;
+use source::{SourceState, Xfer};
+
+/// How far a download is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Not fetching.
+    Stopped,
+    /// Fetching.
+    Running,
+    /// Every piece is durable; the file is being put in place.
+    Finishing,
+    /// The file is in place.
+    Done,
+}
+
+/// What a download is made from.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The user's handle.
+    pub handle: Handle,
+    /// How the version is cut.
+    pub layout: Layout,
+    /// What is durable already.
+    pub have: Bitfield,
+    /// Who delivered how much of it.
+    pub counted: Vec<(SourceName, u64)>,
+    /// Seeds the order of pieces.
+    pub order_seed: u64,
+    /// See [`crate::content::Policy::rate_min`].
+    pub rate_min: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Timer {
+    /// Measure, and look whether anything can be done better.
+    Tick,
+    /// The edge may be asked again.
+    EdgeRetry,
+    /// A source has verified nothing for long.
+    Stall(Source),
+    /// Nothing has been verified for very long.
+    GiveUp,
+}
+
+/// Why the edge is not asked at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum EdgeHold {
+    /// It is.
+    Open,
+    /// Each edge has failed: wait.
+    BackOff,
+    /// It wants a newer grant.
+    Grant,
+    /// Every edge has sent wrong bytes.
+    Banned,
+}
+
+/// The download machine. Invariants: bytes under way stay within the budget; a block is counted once, for who delivered it
+/// first; a source that sent a wrong block gets no further request; a piece is durable before it is counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Download {
+    handle: Handle,
+    phase: Phase,
+    picker: Picker,
+    edge: SourceState,
+    /// Which edge is asked, of how many.
+    edge_at: u32,
+    edges: u32,
+    edge_hold: EdgeHold,
+    edge_backoff: Backoff,
+    /// Failures in a row, over all edges.
+    edge_failures: u32,
+    bad_edges: BTreeSet<u32>,
+    budget: EdgeBudget,
+    peers: BTreeMap<ConnId, SourceState>,
+    /// Keys of peers that sent wrong bytes or broke the rules.
+    banned: BTreeSet<PublicKey>,
+    xfers: BTreeMap<XferId, Xfer>,
+    next_xfer: u32,
+    /// Bytes of transfers under way, cancelled ones not included.
+    in_flight: u64,
+    in_flight_max: u64,
+    /// Complete pieces on their way to the disk.
+    saving: BTreeMap<PieceIndex, Vec<(SourceName, u32)>>,
+    /// Bytes of durable pieces by who delivered them.
+    counted: BTreeMap<SourceName, u64>,
+    wasted: u64,
+    timers: Deadlines<Timer>,
+    ticked: Time,
+}
+
+impl Download {
+    /// A download that is stopped.
+    #[must_use]
+    pub fn new(spec: Spec, cfg: &Config) -> Self {
+        Self {
+            handle: spec.handle,
+            phase: Phase::Stopped,
+            picker: Picker::new(spec.layout, spec.have, spec.order_seed),
+            edge: SourceState::new(SourceName::Edge, None, u32::MAX),
+            edge_at: 0,
+            edges: 1,
+            edge_hold: EdgeHold::Open,
+            edge_backoff: Backoff::default(),
+            edge_failures: 0,
+            bad_edges: BTreeSet::new(),
+            budget: EdgeBudget::new(spec.rate_min),
+            peers: BTreeMap::new(),
+            banned: BTreeSet::new(),
+            xfers: BTreeMap::new(),
+            next_xfer: 0,
+            in_flight: 0,
+            in_flight_max: cfg.budget,
+            saving: BTreeMap::new(),
+            counted: spec.counted.into_iter().collect(),
+            wasted: 0,
+            timers: Deadlines::default(),
+            ticked: Time::ZERO,
+        }
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// How the version is cut.
+    #[must_use]
+    pub const fn layout(&self) -> &Layout {
+        self.picker.layout()
+    }
+
+    /// What is durable.
+    #[must_use]
+    pub const fn have(&self) -> &Bitfield {
+        self.picker.have()
+    }
+
+    /// Bytes of durable pieces.
+    #[must_use]
+    pub fn durable_bytes(&self) -> u64 {
+        self.picker.durable_bytes()
+    }
+
+    /// Bytes of durable pieces by who delivered them, each counted once.
+    pub fn counted(&self) -> impl Iterator<Item = (SourceName, u64)> + '_ {
+        self.counted.iter().map(|(name, bytes)| (*name, *bytes))
+    }
+
+    /// Bytes of durable pieces from edges.
+    #[must_use]
+    pub fn edge_bytes(&self) -> u64 {
+        self.counted.get(&SourceName::Edge).copied().unwrap_or(0)
+    }
+
+    /// Bytes of durable pieces from peers.
+    #[must_use]
+    pub fn peer_bytes(&self) -> u64 {
+        self.counted.iter().filter(|(name, _)| **name != SourceName::Edge).map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Bytes that were received and thrown away.
+    #[must_use]
+    pub const fn wasted_bytes(&self) -> u64 {
+        self.wasted
+    }
+
+    /// Bytes asked for and not yet verified.
+    #[must_use]
+    pub const fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// The connected peers.
+    pub fn peers(&self) -> impl Iterator<Item = (ConnId, SourceName)> + '_ {
+        self.peers.iter().map(|(conn, peer)| (*conn, peer.name))
+    }
+
+    /// The transfers under way that are waited for: from whom, and what.
+    pub fn under_way(&self) -> impl Iterator<Item = (XferId, Source, &super::picker::Span)> + '_ {
+        self.xfers.iter().filter(|(_, x)| !x.cancelled).map(|(id, x)| (*id, x.source, &x.span))
+    }
+
+    /// Whether a peer with this key may be asked.
+    #[must_use]
+    pub fn may_ask(&self, key: &PublicKey) -> bool {
+        !self.banned.contains(key)
+    }
+
+    /// What the edge's budget allows at present.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.budget.mode()
+    }
+
+    fn start(&mut self, cx: &mut Cx<'_, Self>) {
+        if self.phase != Phase::Stopped {
+            return;
+        }
+        self.phase = Phase::Running;
+        self.ticked = cx.now;
+        self.edge_failures = 0;
+        if self.edge_hold == EdgeHold::BackOff {
+            self.edge_hold = EdgeHold::Open;
+            self.timers.clear(Timer::EdgeRetry);
+        }
+        if !cx.cfg.tick.is_zero() {
+            self.timers.set(Timer::Tick, Some(cx.now.after(cx.cfg.tick)));
+        }
+        self.timers.set(Timer::GiveUp, Some(cx.now.after(cx.cfg.give_up_after)));
+        self.go_on(cx);
+    }
+
+    /// Ends fetching: nothing is waited for, no peer is held.
+    fn stop(&mut self, cx: &mut Cx<'_, Self>, to: Phase) {
+        self.phase = to;
+        let all: Vec<_> = self.xfers.keys().copied().collect();
+        all.into_iter().for_each(|x| self.cancel(cx, x));
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        peers.into_iter().for_each(|conn| self.drop_peer(cx, conn, CloseReason::Done));
+        self.timers = Deadlines::default();
+        if self.edge_hold == EdgeHold::BackOff {
+            self.edge_hold = EdgeHold::Open;
+        }
+    }
+
+    fn fail(&mut self, cx: &mut Cx<'_, Self>, why: FailReason) {
+        if matches!(self.phase, Phase::Running | Phase::Finishing) {
+            self.stop(cx, Phase::Stopped);
+            cx.push(Output::Failed(why));
+        }
+    }
+
+    /// What follows from any event: finish, or ask for more.
+    fn go_on(&mut self, cx: &mut Cx<'_, Self>) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        if self.have().is_full() {
+            self.stop(cx, Phase::Finishing);
+            cx.push(Output::Finish);
+            return;
+        }
+        self.assign(cx);
+        if self.edge_hold == EdgeHold::Banned && self.peers.is_empty() && self.saving.is_empty() {
+            self.fail(cx, FailReason::EdgeCorrupt);
+        }
+    }
+
+    fn join(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, name: SourceName, requests_max: u16) {
+        let welcome = match name {
+            SourceName::Peer(_, key) => self.phase == Phase::Running && !self.banned.contains(&key),
+            SourceName::Edge => false,
+        };
+        if !welcome || self.peers.len() >= PEER_CONNECTIONS_MAX || self.peers.contains_key(&conn) {
+            cx.push(Output::DropPeer { conn, name, why: CloseReason::Full });
+            return;
+        }
+        let has = Bitfield::empty(self.layout().pieces());
+        self.peers.insert(conn, SourceState::new(name, Some(has), u32::from(requests_max.max(1))));
+        self.budget.peer_joined();
+    }
+
+    fn learn(&mut self, conn: ConnId, pieces: impl Iterator<Item = PieceIndex>) {
+        let Some(has) = self.peers.get_mut(&conn).and_then(|peer| peer.has.as_mut()) else { return };
+        self.picker.add_holder(pieces.filter(|&p| has.insert(p)));
+    }
+
+    /// Takes a peer out of the books; returns its name.
+    fn remove_peer(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) -> Option<SourceName> {
+        let peer = self.peers.remove(&conn)?;
+        if let Some(has) = &peer.has {
+            self.picker.remove_holder(has.iter());
+        }
+        self.timers.clear(Timer::Stall(Source::Peer(conn)));
+        self.cancel_all_of(cx, Source::Peer(conn));
+        Some(peer.name)
+    }
+
+    fn drop_peer(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, why: CloseReason) {
+        let Some(name) = self.remove_peer(cx, conn) else { return };
+        if let (SourceName::Peer(_, key), CloseReason::BadBlock | CloseReason::Violation) = (name, why) {
+            self.banned.insert(key);
+        }
+        cx.push(Output::DropPeer { conn, name, why });
+    }
+
+    fn piece_saved(&mut self, cx: &mut Cx<'_, Self>, piece: PieceIndex, result: Result<(), StoreError>) {
+        let Some(from) = self.saving.remove(&piece) else { return };
+        match result {
+            Ok(()) => {
+                self.picker.saved(piece);
+                for (name, bytes) in from {
+                    *self.counted.entry(name).or_default() += u64::from(bytes);
+                }
+            }
+            Err(why) => {
+                self.picker.not_saved(piece);
+                self.fail(cx, fail_reason(why));
+            }
+        }
+    }
+}
+
+const fn fail_reason(why: StoreError) -> FailReason {
+    match why {
+        StoreError::NoSpace => FailReason::NoSpace,
+        StoreError::Io => FailReason::Io,
+    }
+}
+
+/// The pieces that a page of a have-map names.
+fn in_map(first: PieceIndex, bits: &[u8]) -> impl Iterator<Item = PieceIndex> + '_ {
+    (0_u32..).zip(bits).flat_map(move |(i, b)| {
+        let set = (0..8_u32).filter(move |bit| b & (0x80 >> bit) != 0);
+        set.filter_map(move |bit| first.0.checked_add(i * 8 + bit).map(PieceIndex))
+    })
+}
+
+impl Machine for Download {
+    type Config = Config;
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, cx: &mut Cx<'_, Self>, input: Input) {
+        match input {
+            Input::Start => return self.start(cx),
+            Input::Stop => {
+                if matches!(self.phase, Phase::Running) {
+                    self.stop(cx, Phase::Stopped);
+                }
+            }
+            Input::Edges(n) => self.edges = n.max(1),
+            Input::Renewed => {
+                if self.edge_hold == EdgeHold::Grant {
+                    self.edge_hold = EdgeHold::Open;
+                }
+            }
+            Input::Budget(bytes) => self.in_flight_max = bytes,
+            Input::PeerJoined { conn, name, requests_max } => self.join(cx, conn, name, requests_max),
+            Input::PeerMap { conn, first, bits } => self.learn(conn, in_map(first, &bits)),
+            Input::PeerHas { conn, pieces } => self.learn(conn, pieces.into_iter()),
+            Input::PeerLeft { conn } => {
+                self.remove_peer(cx, conn);
+            }
+            Input::Progress { xfer, verified } => {
+                // a progress alone frees no window worth a look at every source; ends and ticks do
+                self.progress(cx, xfer, verified);
+                return;
+            }
+            Input::Ended { xfer, end } => self.ended(cx, xfer, end),
+            Input::PieceSaved { piece, result } => self.piece_saved(cx, piece, result),
+            Input::Finished(result) => match (self.phase, result) {
+                (Phase::Finishing, Ok(())) => self.phase = Phase::Done,
+                (_, Ok(())) => {}
+                (_, Err(why)) => self.fail(cx, fail_reason(why)),
+            },
+        }
+        self.go_on(cx);
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>) {
+        while let Some(timer) = self.timers.pop_due(cx.now) {
+            match timer {
+                Timer::Tick => self.tick(cx),
+                Timer::EdgeRetry => {
+                    if self.edge_hold == EdgeHold::BackOff {
+                        self.edge_hold = EdgeHold::Open;
+                    }
+                }
+                Timer::Stall(source) => self.stalled(cx, source),
+                Timer::GiveUp if self.edge_hold == EdgeHold::Banned => self.fail(cx, FailReason::EdgeCorrupt),
+                Timer::GiveUp => self.fail(cx, FailReason::EdgeUnreachable),
+            }
+        }
+        self.go_on(cx);
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    fn rebase(&mut self, by: Duration) {
+        self.timers.rebase(by);
+        self.budget.rebase(by);
+        self.ticked = self.ticked.rebased(by);
+        for source in self.peers.values_mut().chain([&mut self.edge]) {
+            source.quiet_since = source.quiet_since.rebased(by);
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Which piece next: a pure value. It knows what is there, what is under way and how rare each piece is among the
+//! connected peers; it does not know time, rates or connections.
+
+use super::Blocks;
+use crate::Rng;
+use crate::content::{Bitfield, Layout};
+use crate::ids::{PieceIndex, XferId};
+use crate::limits::BLOCK_LEN;
+use crate::role::client::io::SourceName;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// Blocks of one piece.
+pub type Span = (PieceIndex, Range<u32>);
+
+/// A piece that is being fetched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Partial {
+    /// Blocks that are verified and written.
+    verified: Blocks,
+    /// Transfers under way, with their blocks. Two overlap only in the endgame.
+    active: Vec<(XferId, Range<u32>)>,
+    /// Who delivered how many bytes of `verified`.
+    from: Vec<(SourceName, u32)>,
+    /// The store has the leaf hashes, so that any range of blocks can be checked.
+    leaves: bool,
+}
+
+/// A piece whose blocks are all verified.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Complete {
+    /// Who delivered how many of its bytes.
+    pub from: Vec<(SourceName, u32)>,
+    /// Transfers that have become needless.
+    pub needless: Vec<XferId>,
+}
+
+/// The picker of one download. Each piece is missing, partial, complete (not yet durable) or durable; a block is verified
+/// at most once, whoever delivers it again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Picker {
+    layout: Layout,
+    /// Durable pieces.
+    have: Bitfield,
+    /// Durable, complete and partial pieces: what is not here is untouched.
+    touched: Bitfield,
+    partial: BTreeMap<PieceIndex, Partial>,
+    /// How many connected peers have each piece.
+    holders: Vec<u16>,
+    /// Where the edge reads on: it gets contiguous pieces, so that the shell can ask for them in one range.
+    edge_next: PieceIndex,
+}
+
+impl Picker {
+    /// The picker of a version of which `have` is durable. `order_seed` places the start of the edge's run.
+    #[must_use]
+    pub fn new(layout: Layout, have: Bitfield, order_seed: u64) -> Self {
+        let pieces = layout.pieces();
+        let have = if have.len() == pieces { have } else { Bitfield::empty(pieces) };
+        let start = u32::try_from(order_seed % u64::from(pieces.max(1))).unwrap_or(0);
+        Self {
+            layout,
+            touched: have.clone(),
+            have,
+            partial: BTreeMap::new(),
+            holders: alloc::vec![0; pieces as usize],
+            edge_next: PieceIndex(start),
+        }
+    }
+
+    /// How the version is cut.
+    #[must_use]
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What is durable.
+    #[must_use]
+    pub const fn have(&self) -> &Bitfield {
+        &self.have
+    }
+
+    /// Bytes of durable pieces.
+    #[must_use]
+    pub fn durable_bytes(&self) -> u64 {
+        let last = PieceIndex(self.layout.pieces().saturating_sub(1));
+        let whole = u64::from(self.have.count()) * u64::from(self.layout.piece_len());
+        let short = u64::from(self.layout.piece_len()) - u64::from(self.layout.piece_size(last));
+        if self.have.contains(last) { whole - short } else { whole }
+    }
+
+    /// Bytes of a range of blocks.
+    #[must_use]
+    pub fn bytes(&self, (piece, blocks): &Span) -> u64 {
+        let r = self.layout.block_range(*piece, blocks.clone());
+        r.end - r.start
+    }
+
+    /// A connected peer has these pieces too.
+    pub fn add_holder(&mut self, pieces: impl Iterator<Item = PieceIndex>) {
+        self.count_holders(pieces, |n| n.saturating_add(1));
+    }
+
+    /// A peer that had these pieces has gone.
+    pub fn remove_holder(&mut self, pieces: impl Iterator<Item = PieceIndex>) {
+        self.count_holders(pieces, |n| n.saturating_sub(1));
+    }
+
+    fn count_holders(&mut self, pieces: impl Iterator<Item = PieceIndex>, change: fn(u16) -> u16) {
+        for piece in pieces {
+            if let Some(n) = self.holders.get_mut(piece.0 as usize) {
+                *n = change(*n);
+            }
+        }
+    }
+
+    /// What a peer that has `theirs` is to be asked for: the rest of a piece that is under way, else the rarest untouched
+    /// piece, ties at random. At most `longest` blocks. One draw at most.
+    pub fn pick_for_peer(&self, theirs: &Bitfield, longest: u32, rng: &mut dyn Rng) -> Option<Span> {
+        let under_way = self.partial.keys().filter(|&&p| theirs.contains(p)).find_map(|&p| self.gap(p, longest));
+        under_way.or_else(|| {
+            let candidates = || untouched(theirs, &self.touched);
+            let rarity = |p: PieceIndex| self.holders.get(p.0 as usize).copied().unwrap_or(0);
+            let rarest = candidates().map(rarity).min()?;
+            let ties = candidates().filter(|&p| rarity(p) == rarest).count();
+            let ties = u32::try_from(ties).unwrap_or(u32::MAX);
+            let drawn = if ties > 1 { rng.below(ties) } else { 0 };
+            let piece = candidates().filter(|&p| rarity(p) == rarest).nth(drawn as usize)?;
+            Some((piece, 0..longest.min(self.layout.blocks(piece))))
+        })
+    }
+
+    /// What an edge is to be asked for: pieces that no peer has first; unless `only_those`, then the rest of pieces under
+    /// way, then untouched ones in order from where its last run ended. Blocks of a piece whose leaf hashes are not known
+    /// come all or none, since only the whole piece can be checked.
+    #[must_use]
+    pub fn pick_for_edge(&self, longest: u32, only_those: bool) -> Option<Span> {
+        let no_peer_has = |p: &PieceIndex| self.holders.get(p.0 as usize).is_none_or(|&n| n == 0);
+        let of_partial = |p: &PieceIndex| self.edge_gap(*p, longest);
+        let partial_lacking = || self.partial.keys().filter(|p| no_peer_has(p)).find_map(of_partial);
+        let whole = |p: PieceIndex| (p, 0..self.layout.blocks(p));
+        let lacking = partial_lacking().or_else(|| self.in_order().find(no_peer_has).map(whole));
+        if lacking.is_some() || only_those {
+            return lacking;
+        }
+        self.partial.keys().find_map(of_partial).or_else(|| self.in_order().next().map(whole))
+    }
+
+    /// Untouched pieces from where the edge's last run ended, once around.
+    fn in_order(&self) -> impl Iterator<Item = PieceIndex> + '_ {
+        let (n, from) = (self.layout.pieces(), self.edge_next.0);
+        (from..n).chain(0..from.min(n)).map(PieceIndex).filter(|&p| !self.touched.contains(p))
+    }
+
+    /// Whether every block is verified or under way: the endgame.
+    #[must_use]
+    pub fn all_under_way(&self) -> bool {
+        self.touched.is_full() && self.partial.keys().all(|&p| self.gap(p, 1).is_none())
+    }
+
+    fn gap(&self, piece: PieceIndex, longest: u32) -> Option<Span> {
+        let partial = self.partial.get(&piece)?;
+        let mut busy = partial.verified.clone();
+        for (_, blocks) in &partial.active {
+            busy.insert(blocks.clone());
+        }
+        Some((piece, busy.gap(self.layout.blocks(piece), longest)?))
+    }
+
+    fn edge_gap(&self, piece: PieceIndex, longest: u32) -> Option<Span> {
+        let partial = self.partial.get(&piece)?;
+        if partial.leaves {
+            return self.gap(piece, longest);
+        }
+        partial.active.is_empty().then(|| (piece, 0..self.layout.blocks(piece)))
+    }
+
+    /// Which blocks of `span` an endgame duplicate has to fetch: those not yet verified, in one range. `None` if the piece
+    /// is no longer under way or two transfers overlap there already.
+    #[must_use]
+    pub fn duplicate_of(&self, (piece, blocks): &Span, for_edge: bool) -> Option<Span> {
+        let partial = self.partial.get(piece)?;
+        let overlapping = partial.active.iter().filter(|(_, b)| b.start < blocks.end && blocks.start < b.end).count();
+        if overlapping != 1 {
+            return None;
+        }
+        if for_edge && !partial.leaves {
+            return (partial.active.len() == 1).then(|| (*piece, 0..self.layout.blocks(*piece)));
+        }
+        let first = blocks.clone().find(|&b| !partial.verified.contains(b))?;
+        Some((*piece, first..blocks.end))
+    }
+
+    /// A transfer of these blocks begins.
+    pub fn begin(&mut self, xfer: XferId, (piece, blocks): Span, for_edge: bool) {
+        if for_edge && !self.touched.contains(piece) {
+            self.edge_next = PieceIndex(piece.0.saturating_add(1) % self.layout.pieces().max(1));
+        }
+        self.touched.insert(piece);
+        self.partial.entry(piece).or_default().active.push((xfer, blocks));
+    }
+
+    /// Blocks of a transfer, begun before, are verified. Returns the bytes that were not verified before.
+    pub fn verified(&mut self, (piece, blocks): Span, by: SourceName) -> u64 {
+        let Some(partial) = self.partial.get_mut(&piece) else { return 0 };
+        let mut bytes = 0;
+        for block in blocks.start..blocks.end.min(self.layout.blocks(piece)) {
+            if partial.verified.insert(block..block + 1) == 1 {
+                let r = self.layout.block_range(piece, block..block + 1);
+                bytes += r.end - r.start;
+            }
+        }
+        partial.leaves |= by != SourceName::Edge && !partial.verified.is_empty();
+        let counted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        match partial.from.iter_mut().find(|(name, _)| *name == by) {
+            Some((_, n)) => *n = n.saturating_add(counted),
+            None if counted > 0 => partial.from.push((by, counted)),
+            None => {}
+        }
+        bytes
+    }
+
+    /// A transfer is over, or is not waited for any more: what it did not deliver is free again.
+    pub fn end(&mut self, xfer: XferId, piece: PieceIndex) {
+        let Some(partial) = self.partial.get_mut(&piece) else { return };
+        partial.active.retain(|(x, _)| *x != xfer);
+        if partial.active.is_empty() && partial.verified.is_empty() {
+            self.partial.remove(&piece);
+            self.touched.remove(piece);
+        }
+    }
+
+    /// Transfers of a piece whose blocks are all verified, by others.
+    #[must_use]
+    pub fn needless(&self, piece: PieceIndex) -> Vec<XferId> {
+        let Some(partial) = self.partial.get(&piece).filter(|p| p.active.len() > 1) else { return Vec::new() };
+        let done = |blocks: &Range<u32>| blocks.clone().all(|b| partial.verified.contains(b));
+        partial.active.iter().filter(|(_, blocks)| done(blocks)).map(|(x, _)| *x).collect()
+    }
+
+    /// If every block of the piece is verified, it is no longer partial: it is to be made durable.
+    pub fn take_complete(&mut self, piece: PieceIndex) -> Option<Complete> {
+        let partial = self.partial.get(&piece)?;
+        if partial.verified.count() < self.layout.blocks(piece) {
+            return None;
+        }
+        let Partial { from, active, .. } = self.partial.remove(&piece)?;
+        Some(Complete { from, needless: active.into_iter().map(|(x, _)| x).collect() })
+    }
+
+    /// A complete piece is durable.
+    pub fn saved(&mut self, piece: PieceIndex) {
+        if self.touched.contains(piece) {
+            self.have.insert(piece);
+        }
+    }
+
+    /// A complete piece could not be made durable: it is missing again.
+    pub fn not_saved(&mut self, piece: PieceIndex) {
+        if !self.have.contains(piece) && !self.partial.contains_key(&piece) {
+            self.touched.remove(piece);
+        }
+    }
+}
+
+/// Pieces of `theirs` that are not in `touched`, in order.
+fn untouched<'a>(theirs: &'a Bitfield, touched: &'a Bitfield) -> impl Iterator<Item = PieceIndex> + 'a {
+    let bytes = theirs.as_bytes().iter().zip(touched.as_bytes()).map(|(t, o)| t & !o);
+    (0_u32..)
+        .zip(bytes)
+        .filter(|&(_, b)| b != 0)
+        .flat_map(|(i, b)| (0..8_u32).filter(move |bit| b & (0x80 >> bit) != 0).map(move |bit| PieceIndex(i * 8 + bit)))
+}
+
+/// How many blocks a fetch of at most `bytes` has.
+#[must_use]
+pub const fn blocks_in(bytes: u32) -> u32 {
+    if bytes < BLOCK_LEN { 1 } else { bytes / BLOCK_LEN }
+}
