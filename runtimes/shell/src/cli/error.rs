@@ -1,5 +1,6 @@
 //! What a command ends with when it cannot do what it was asked: one clear line, the next step, an exit code.
 
+use crate::edge;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
@@ -101,6 +102,22 @@ impl Error {
             "detail": self.next,
             "exit_code": self.code as u8,
         })
+    }
+}
+
+impl From<edge::Error> for Error {
+    fn from(error: edge::Error) -> Self {
+        use edge::Error as E;
+        match &error {
+            E::File { path, error } => Self::io(format_args!("use {}", path.display()), error),
+            E::Listen(addr, error) => {
+                Self::new(Code::Failed, format_args!("cannot listen on {addr}: {}", reason(error)))
+                    .next("end what uses the port, or configure another")
+            }
+            E::NotFound(..) => Self::new(Code::NotFound, error).next("`objects` lists what is published"),
+            E::Unstable(_) | E::Damaged(..) => Self::failed(error),
+            E::Unfit(..) | E::BadPath(..) | E::Policy(..) | E::Config(..) => Self::usage(error),
+        }
     }
 }
 

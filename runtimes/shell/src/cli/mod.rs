@@ -2,6 +2,8 @@
 
 pub mod args;
 pub mod error;
+pub mod init;
+mod objects;
 pub mod process;
 pub mod stop;
 pub mod units;
@@ -73,6 +75,13 @@ fn print_version<R: Start>(json: bool) {
 }
 
 /// Runs one command. Each arm is a line: what a command does lives in the room it belongs to.
-fn dispatch<R: Start>(_global: &Global, command: Command) -> Result<(), Error> {
-    Err(Error::failed(format!("{} cannot do this yet: {command:?}", R::NAME)))
+fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
+    let json = global.json;
+    match command {
+        Command::Init(args) => init::run(&args, json),
+        Command::Publish(args) => objects::publish(&args, json),
+        Command::Objects(args) => objects::list(&args, json),
+        Command::Unpublish(args) => objects::unpublish(&args, json),
+        other => Err(Error::failed(format!("{} cannot do this yet: {other:?}", R::NAME))),
+    }
 }

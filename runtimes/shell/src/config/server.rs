@@ -142,9 +142,22 @@ impl ServerConfig {
     /// Checks every section, and makes relative paths start from the file's directory.
     pub fn from_file(file: &File) -> Result<Self, Error> {
         let mut config: Self = file.parse()?;
+        config.share_operator();
         config.check().map_err(|(section, key, why)| file.error_at(&[section, key], &why))?;
         config.resolve(file.base());
         Ok(config)
+    }
+
+    /// What sections leave out because `[operator]` says it for all.
+    fn share_operator(&mut self) {
+        if let Some(edge) = &mut self.edge {
+            if edge.root.is_empty() {
+                edge.root = self.operator.root.to_string();
+            }
+            if edge.ca.as_os_str().is_empty() {
+                edge.ca.clone_from(&self.operator.ca);
+            }
+        }
     }
 
     /// What is wrong with the values: section, key, why.

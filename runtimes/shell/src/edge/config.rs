@@ -23,7 +23,8 @@ pub struct EdgeConfig {
     pub tls_cert: PathBuf,
     /// Its key, PEM.
     pub tls_key: PathBuf,
-    /// The operator's root public key, hexadecimal.
+    /// The operator's root public key, hexadecimal; that of `[operator]` if left out.
+    #[serde(default)]
     pub root: String,
     /// Ed25519 key that signs grants.
     pub signing_key: PathBuf,
@@ -33,7 +34,8 @@ pub struct EdgeConfig {
     pub seal_key: PathBuf,
     /// Records that the ledger has not acknowledged.
     pub spool: PathBuf,
-    /// The operator's CA, PEM: who may be the ledger.
+    /// The operator's CA, PEM: who may be the ledger; that of `[operator]` if left out.
+    #[serde(default)]
     pub ca: PathBuf,
     /// The ledger, `host:port`; none where this process embeds it.
     #[serde(default)]

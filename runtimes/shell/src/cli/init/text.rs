@@ -1,0 +1,86 @@
+//! The text of `server.toml`, written for those who will edit it.
+
+use super::{Deployment, Plan};
+
+/// The whole file.
+pub(super) fn server_toml(plan: &Plan, made: &Deployment) -> String {
+    let Plan { host, region, .. } = plan;
+    let p = made.ports;
+    let root = made.root;
+    let url = &made.edge_url;
+    let listen = plan.listen();
+    let inner = "127.0.0.1";
+    let [ops_cn, ops_dn, ops_stun, ops_ledger] = p.ops;
+    format!(
+        r#"# A Swarmedge deployment. Each server reads [operator] and the sections of its own roles; relative paths start from
+# this file's directory. An unknown key is an error. DIR/root.key signs for everything: keep it off line.
+
+[operator]
+root = "{root}"
+ca = "ca.pem"
+
+# HTTPS: content, manifests, grants, bootstrap. /healthz and /metrics are on the same port.
+[edge]
+name = "edge-1"
+listen = "{listen}:{edge}"
+url = "{url}"
+region = "{region}"
+objects = "edge/objects"
+spool = "edge/spool"
+tls_cert = "edge/tls.pem"
+tls_key = "edge/tls.key.pem"
+signing_key = "edge/signing.key"
+certificate = "edge/server.cert"
+seal_key = "seal.key"
+ledger = "{inner}:{ledger}"
+stun = ["{host}:{stun}"]
+# the most that is sent to all clients together, bytes a second; 0: no limit
+rate_limit = 0
+
+# what the bootstrap tells clients, nearest first
+[[edge.cns]]
+name = "cn-1"
+addr = "{host}:{cn}"
+
+# The clients' control connections (TLS).
+[cn]
+name = "cn-1"
+listen = "{listen}:{cn}"
+tls_cert = "cn/tls.pem"
+tls_key = "cn/tls.key.pem"
+signing_key = "cn/signing.key"
+certificate = "cn/server.cert"
+seal_key = "seal.key"
+dns = ["{inner}:{dn}"]
+ledger = "{inner}:{ledger}"
+ops = "{inner}:{ops_cn}"
+
+# The directory of who holds what (TLS, from CNs only).
+[dn]
+name = "dn-1"
+listen = "{inner}:{dn}"
+tls_cert = "dn/tls.pem"
+tls_key = "dn/tls.key.pem"
+certificate = "dn/server.cert"
+ops = "{inner}:{ops_dn}"
+
+# Tells clients which address they come from (UDP).
+[stun]
+listen = "{listen}:{stun}"
+ops = "{inner}:{ops_stun}"
+
+# The books (TLS, from CNs and edges only).
+[ledger]
+listen = "{inner}:{ledger}"
+tls_cert = "ledger/tls.pem"
+tls_key = "ledger/tls.key.pem"
+database = "ledger/ledger.sqlite"
+ops = "{inner}:{ops_ledger}"
+"#,
+        edge = p.edge,
+        cn = p.cn,
+        dn = p.dn,
+        stun = p.stun,
+        ledger = p.ledger,
+    )
+}
