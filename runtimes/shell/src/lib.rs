@@ -9,6 +9,7 @@ pub mod edge;
 pub mod http;
 pub mod keys;
 pub mod mailbox;
+pub mod peers;
 pub mod quic;
 pub mod rt;
 pub mod store;

@@ -2,7 +2,7 @@
 
 mod socket;
 
-pub use socket::{Datagram, RawSender};
+pub use socket::{Datagram, RawSender, canonical};
 
 use crate::mailbox::{self, Receiver};
 use crate::rt::Rt;

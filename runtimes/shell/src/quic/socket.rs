@@ -65,7 +65,8 @@ impl SharedSocket {
 }
 
 /// An IPv4 address that came through an IPv6 socket, as IPv4.
-pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+#[must_use]
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 

@@ -21,6 +21,7 @@ mod crash_tests;
 #[cfg(test)]
 mod tests;
 
+use crate::keys::Key;
 use disk::{Disk, OsDisk};
 use journal::{Change, Journal, Loaded};
 use lock::{DirLock, LockError};
@@ -220,13 +221,14 @@ impl Store {
     }
 
     /// Keeps the private key K_d of a download; becomes durable with the next `save`.
-    pub fn put_key(&self, download: DownloadId, key: &[u8]) {
-        self.0.shared.journal.later(Change::Key { download, bytes: key.to_vec() });
+    pub fn put_key(&self, download: DownloadId, key: &Key) {
+        self.0.shared.journal.later(Change::Key { download, bytes: key.to_seed().to_vec() });
     }
 
     /// The private key of a download.
-    pub fn key(&self, download: DownloadId) -> Result<Option<Vec<u8>>, StoreError> {
-        self.0.shared.journal.key(download).map_err(|e| store_error(&e))
+    pub fn key(&self, download: DownloadId) -> Result<Option<Key>, StoreError> {
+        let bytes = self.0.shared.journal.key(download).map_err(|e| store_error(&e))?;
+        Ok(bytes.and_then(|b| b.try_into().ok()).map(Key::from_seed))
     }
 
     /// Reads blocks of a journalled piece. Blocks the thread: call it on the blocking pool.

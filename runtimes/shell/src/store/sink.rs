@@ -85,6 +85,12 @@ impl<R: Rt> Sink<R> {
         self.left
     }
 
+    /// The first block of which not every byte has come, as far as jobs go.
+    #[must_use]
+    pub const fn next_block(&self) -> u32 {
+        self.next_block
+    }
+
     /// Bytes that are verified (without leaf hashes: hashed) and written.
     #[must_use]
     pub const fn verified(&self) -> u64 {

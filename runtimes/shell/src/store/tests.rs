@@ -261,13 +261,15 @@ fn a_version_is_deleted_when_the_last_that_keeps_it_goes() {
 #[test]
 fn keys_come_back_and_go_with_their_download() {
     let r = rig(PIECE as usize);
-    r.store.put_key(DownloadId::numbered(1), b"secret");
+    let key = crate::keys::Key::from_seed([7; 32]);
+    r.store.put_key(DownloadId::numbered(1), &key);
     saved(&r.store, Save::Uploads(true)).expect("saved");
     drop(r.store);
     let (store, _) = Store::open(&r.dir.path().join("state")).expect("opens again");
-    assert_eq!(store.key(DownloadId::numbered(1)), Ok(Some(b"secret".to_vec())));
+    let found = store.key(DownloadId::numbered(1)).expect("readable").expect("kept");
+    assert_eq!(found.public(), key.public());
     saved(&store, Save::Forget { handle: Handle(1) }).expect("forgotten");
-    assert_eq!(store.key(DownloadId::numbered(1)), Ok(None));
+    assert!(store.key(DownloadId::numbered(1)).expect("readable").is_none());
 }
 
 #[test]

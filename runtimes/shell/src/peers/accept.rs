@@ -1,0 +1,144 @@
+//! Connections that peers open, and the streams on them.
+
+use super::Peers;
+use super::conn::{Conn, read_control, read_frame};
+use super::serve::Request;
+use super::util::within;
+use crate::quic::canonical;
+use crate::rt::Rt;
+use crate::tls;
+use futures_lite::future;
+use rustls::pki_types::CertificateDer;
+use std::rc::Rc;
+use std::time::Duration;
+use swarmedge_core::ids::{ConnId, PublicKey, XferId};
+use swarmedge_core::limits::PEER_CONNECTIONS_MAX;
+use swarmedge_core::role::client::io::{CloseReason, Input};
+use swarmedge_core::wire::Framed;
+use swarmedge_core::wire::peer::{CONTROL_STREAM, PieceRequest, REQUEST_STREAM, RefuseCode};
+
+/// Handshakes at a time; past half of them a new address must first show that it is there (QUIC Retry).
+const GREETINGS_MAX: usize = 64;
+/// For a handshake, and for what must come first on a connection or stream.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a request's frame, with room for extensions.
+const REQUEST_LEN_MAX: usize = 1024;
+
+/// Accepts until the endpoint is closed.
+pub(super) async fn run<R: Rt>(peers: Peers<R>) {
+    let endpoint = peers.0.endpoint.clone();
+    while let Some(incoming) = endpoint.accept().await {
+        let (greeting, open) = {
+            let state = peers.0.state.borrow();
+            (state.greeting, state.conns.len())
+        };
+        // the machine says who is too many; twice as many are more than it could ever want to look at
+        if greeting >= GREETINGS_MAX || open >= 2 * PEER_CONNECTIONS_MAX {
+            incoming.refuse();
+            continue;
+        }
+        if greeting >= GREETINGS_MAX / 2 && !incoming.remote_address_validated() {
+            // it can only fail for one that is validated
+            drop(incoming.retry());
+            continue;
+        }
+        peers.0.state.borrow_mut().greeting += 1;
+        let task = peers.clone();
+        peers.0.rt.spawn(async move {
+            let greeted = within(&task.0.rt, FIRST_TIMEOUT, greet(incoming)).await.flatten();
+            task.0.state.borrow_mut().greeting -= 1;
+            if let Some((quic, key)) = greeted {
+                serve_connection(task, quic, key).await;
+            }
+        });
+    }
+}
+
+async fn greet(incoming: quinn::Incoming) -> Option<(quinn::Connection, PublicKey)> {
+    let quic = incoming.await.map_err(|error| tracing::debug!(%error, "a handshake has failed")).ok()?;
+    let certs = quic.peer_identity().and_then(|id| id.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let Some(key) = certs.and_then(|certs| tls::peer_key(&certs)) else {
+        quic.close((CloseReason::NotIntroduced as u8).into(), b"");
+        return None;
+    };
+    Some((quic, key))
+}
+
+async fn serve_connection<R: Rt>(peers: Peers<R>, quic: quinn::Connection, key: PublicKey) {
+    let id = ConnId(peers.0.state.borrow_mut().number());
+    let from = canonical(quic.remote_address());
+    let Some(conn) = peers.opened(id, quic, false) else { return };
+    if peers.0.inbox.send(Input::PeerAccepted { conn: id, key, from }).await.is_ok() {
+        let rt = peers.0.rt.clone();
+        let (watched, timer) = (Rc::downgrade(&conn), rt.sleep_until(rt.now() + FIRST_TIMEOUT));
+        rt.spawn(async move {
+            timer.await;
+            if let Some(conn) = watched.upgrade()
+                && !conn.has_control()
+            {
+                conn.fail(CloseReason::NotIntroduced);
+            }
+        });
+        while let Ok((send, recv)) = conn.quic.accept_bi().await {
+            rt.spawn(stream(peers.clone(), Rc::clone(&conn), send, recv));
+        }
+    }
+    peers.ended(&conn).await;
+}
+
+/// One stream: its first byte says what it is.
+async fn stream<R: Rt>(peers: Peers<R>, conn: Rc<Conn>, mut send: quinn::SendStream, mut recv: quinn::RecvStream) {
+    let mut kind = [0];
+    let read = async { recv.read_exact(&mut kind).await.ok() };
+    if within(&peers.0.rt, FIRST_TIMEOUT, read).await.flatten().is_none() {
+        refuse(&mut send, &mut recv);
+        return;
+    }
+    match kind {
+        [CONTROL_STREAM] => {
+            if conn.start_control(&peers.0.rt, send) {
+                let closed = conn.quic.closed();
+                future::or(read_control(&peers, &conn, recv, Some(FIRST_TIMEOUT)), async {
+                    closed.await;
+                })
+                .await;
+            } else {
+                conn.fail(CloseReason::Violation);
+            }
+        }
+        [REQUEST_STREAM] => match within(&peers.0.rt, FIRST_TIMEOUT, read_request(&mut recv)).await.flatten() {
+            Some(request) => ask(&peers, &conn, send, request).await,
+            None => refuse(&mut send, &mut recv),
+        },
+        _ => refuse(&mut send, &mut recv),
+    }
+}
+
+fn refuse(send: &mut quinn::SendStream, recv: &mut quinn::RecvStream) {
+    // either may have been closed by the other side, which is as good
+    drop(send.reset((RefuseCode::Failed as u8).into()));
+    drop(recv.stop((RefuseCode::Failed as u8).into()));
+}
+
+/// One frame, then the end of the stream.
+async fn read_request(recv: &mut quinn::RecvStream) -> Option<PieceRequest> {
+    let content = read_frame(recv, REQUEST_LEN_MAX).await?;
+    let end = recv.read_chunk(1, true).await;
+    let request = Framed::<PieceRequest>::decode(&content).ok().flatten()?;
+    matches!(end, Ok(None)).then_some(request.msg)
+}
+
+/// Tells the machine, which answers by `Serve` or `Refuse`.
+async fn ask<R: Rt>(peers: &Peers<R>, conn: &Rc<Conn>, send: quinn::SendStream, request: PieceRequest) {
+    let Ok(permit) = peers.0.inbox.room().await else { return };
+    let xfer = {
+        let mut state = peers.0.state.borrow_mut();
+        if !state.conns.contains_key(&conn.id) {
+            return;
+        }
+        let xfer = XferId(state.number());
+        state.requests.insert(xfer, Request { conn: conn.id, slots: Rc::clone(conn), send });
+        xfer
+    };
+    permit.send(Input::PeerRequest { conn: conn.id, xfer, request });
+}

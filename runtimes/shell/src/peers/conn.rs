@@ -1,0 +1,144 @@
+//! One connection: its control stream, and its end.
+
+use super::util::{Slots, Stall};
+use super::{Peers, SINKS_PER_PEER};
+use crate::mailbox::{Receiver, Sender, mailbox};
+use crate::rt::Rt;
+use futures_lite::future;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+use swarmedge_core::ids::ConnId;
+use swarmedge_core::role::client::io::{CloseReason, Input};
+use swarmedge_core::wire::peer::PeerMsg;
+use swarmedge_core::wire::{Framed, frame, frame_len};
+
+/// Control messages that may wait to be sent.
+const CONTROL_QUEUE: usize = 1024;
+/// Their bytes.
+const CONTROL_BYTES_MAX: usize = 1 << 20;
+/// Requests of one peer that are answered at a time; the others wait their turn, so that each is done soon.
+const SERVED_AT_A_TIME: usize = 2;
+
+/// An open connection.
+pub(super) struct Conn {
+    pub(super) id: ConnId,
+    pub(super) quic: quinn::Connection,
+    /// Places for transfers that hold incoming bytes.
+    pub(super) sinks: Slots,
+    /// Places for transfers that are being answered.
+    pub(super) serves: Slots,
+    control: Sender<Vec<u8>>,
+    /// Until the control stream is there.
+    unsent: RefCell<Option<Receiver<Vec<u8>>>>,
+    queued: Cell<usize>,
+}
+
+impl Conn {
+    pub(super) fn new(id: ConnId, quic: quinn::Connection) -> Self {
+        let (control, unsent) = mailbox(CONTROL_QUEUE);
+        Self {
+            id,
+            quic,
+            sinks: Slots::new(SINKS_PER_PEER),
+            serves: Slots::new(SERVED_AT_A_TIME),
+            control,
+            unsent: RefCell::new(Some(unsent)),
+            queued: Cell::new(0),
+        }
+    }
+
+    /// Queues a control message. With too much waiting already the connection ends.
+    pub(super) fn send(&self, msg: &PeerMsg) {
+        let bytes = frame(msg);
+        let queued = self.queued.get() + bytes.len();
+        if queued > CONTROL_BYTES_MAX || self.control.try_send(bytes).is_err() {
+            self.fail(CloseReason::Stalled);
+            return;
+        }
+        self.queued.set(queued);
+    }
+
+    /// Ends the connection; its task reports it.
+    pub(super) fn fail(&self, why: CloseReason) {
+        self.quic.close((why as u8).into(), b"");
+    }
+
+    /// Whether the control stream is there.
+    pub(super) fn has_control(&self) -> bool {
+        self.unsent.borrow().is_none()
+    }
+
+    /// The control stream is there: sends what is queued on it. `false` if there was one already.
+    pub(super) fn start_control<R: Rt>(self: &Rc<Self>, rt: &R, mut stream: quinn::SendStream) -> bool {
+        let Some(mut queue) = self.unsent.borrow_mut().take() else { return false };
+        let conn = Rc::clone(self);
+        rt.spawn(async move {
+            let closed = conn.quic.closed();
+            let write = async {
+                while let Some(bytes) = queue.recv().await {
+                    if stream.write_all(&bytes).await.is_err() {
+                        return;
+                    }
+                    conn.queued.set(conn.queued.get().saturating_sub(bytes.len()));
+                }
+            };
+            future::or(write, async {
+                closed.await;
+            })
+            .await;
+        });
+        true
+    }
+}
+
+/// Reads one frame's content; `None` if the stream ends, breaks or carries no frame of at most `max` bytes.
+pub(super) async fn read_frame(stream: &mut quinn::RecvStream, max: usize) -> Option<Vec<u8>> {
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).await.ok()?;
+    // judged by the codec, which knows the bounds: it is content with a whole frame or asks for more
+    frame_len(&head).ok()?;
+    let len = usize::try_from(u32::from_be_bytes(head)).ok().filter(|n| *n <= max)?;
+    let mut content = vec![0; len];
+    stream.read_exact(&mut content).await.ok()?;
+    Some(content)
+}
+
+/// Reads control messages until the stream or the connection ends. The first must come within `first`.
+pub(super) async fn read_control<R: Rt>(
+    peers: &Peers<R>,
+    conn: &Rc<Conn>,
+    mut stream: quinn::RecvStream,
+    first: Option<Duration>,
+) {
+    let rt = &peers.0.rt;
+    let mut limit = first;
+    loop {
+        let read = read_frame(&mut stream, swarmedge_core::limits::FRAME_LEN_MAX);
+        let content = match limit.take() {
+            Some(limit) => {
+                let stall = Stall::new(rt.now(), limit);
+                future::or(read, async {
+                    stall.stalled(rt).await;
+                    None
+                })
+                .await
+            }
+            None => read.await,
+        };
+        let Some(content) = content else { break };
+        let msg = match Framed::<PeerMsg>::decode(&content) {
+            Ok(Some(framed)) => framed.msg,
+            Ok(None) => continue,
+            Err(error) => {
+                tracing::debug!(conn = %conn.id, %error, "a peer's message is not valid");
+                break;
+            }
+        };
+        if peers.0.inbox.send(Input::Peer { conn: conn.id, msg }).await.is_err() {
+            break;
+        }
+    }
+    // without control stream a connection has no further use
+    conn.fail(CloseReason::Violation);
+}
