@@ -8,6 +8,7 @@ pub mod drive;
 pub mod edge;
 pub mod http;
 pub mod keys;
+pub mod link;
 pub mod mailbox;
 pub mod peers;
 pub mod quic;

@@ -1,0 +1,579 @@
+//! Framed connections over TLS on TCP: between clients and CNs, and among servers.
+//!
+//! A link's reader decodes frames and waits while its receiver is full; its writer sends from a queue with a cap on items
+//! and bytes, above which the link closes. Whatever comes from outside (no TLS, no key, garbage, silence, a reader that
+//! does not read) ends that one link with one line in the log.
+
+use crate::http::signal::Gauge;
+use crate::mailbox::Sender;
+use crate::rt::{AsyncRead, AsyncWrite, Rt};
+use crate::tls::peer_key;
+use futures_lite::future::{or, poll_fn};
+use futures_lite::io::{AsyncWriteExt as _, split};
+use futures_rustls::{TlsAcceptor, TlsConnector};
+use rustls::pki_types::ServerName;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker, ready};
+use std::time::{Duration, Instant};
+use swarmedge_core::ids::{ConnId, PublicKey};
+use swarmedge_core::wire::{DecodeError, Framed, Wire, frame, frame_len};
+
+/// From acceptance to the first frame, TLS handshake included (DESIGN §12).
+const FIRST_FRAME_WITHIN: Duration = Duration::from_secs(5);
+/// For name resolution, connecting and the TLS handshake.
+const DIAL_WITHIN: Duration = Duration::from_secs(5);
+/// For the rest of the queue when a link is closed.
+const FLUSH_WITHIN: Duration = Duration::from_secs(5);
+/// The wait after an accept that failed for want of a resource.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Frames are gathered up to this many bytes for one write.
+const WRITE_LEN: usize = 64 * 1024;
+/// Bytes read at a time, into a buffer that the links of a thread share: an idle link holds none.
+const READ_LEN: usize = 16 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_LEN]);
+}
+
+/// What a link may keep for sending.
+#[derive(Clone, Copy, Debug)]
+pub struct Cap {
+    /// Frames.
+    pub items: usize,
+    /// Bytes of frames.
+    pub bytes: usize,
+}
+
+impl Cap {
+    /// Towards a client: its answers are few.
+    pub const CLIENT: Self = Self { items: 1024, bytes: 1024 * 1024 };
+    /// Among servers: a RE-ADD of all clients must fit.
+    pub const SERVER: Self = Self { items: 128 * 1024, bytes: 64 * 1024 * 1024 };
+}
+
+/// Why a link has ended.
+#[derive(Debug)]
+pub enum End {
+    /// By this side, after its queue was sent.
+    Closed,
+    /// By the other side.
+    Gone,
+    /// The connection broke.
+    Broken(io::Error),
+    /// The other side sent something that is no message.
+    Garbage(DecodeError),
+    /// The other side's first frame did not come in time.
+    Silent,
+    /// The other side does not read: the queue has reached its cap.
+    Overflow,
+    /// Who receives its messages has gone.
+    Unwanted,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("closed"),
+            Self::Gone => f.write_str("closed by the other side"),
+            Self::Broken(e) => write!(f, "broken: {e}"),
+            Self::Garbage(e) => write!(f, "not our protocol: {e}"),
+            Self::Silent => f.write_str("no message came in time"),
+            Self::Overflow => f.write_str("the other side does not read"),
+            Self::Unwanted => f.write_str("this side is ending"),
+        }
+    }
+}
+
+/// The sending end of a framed connection. Clones are the same connection.
+pub struct Link<M>(Rc<Queue>, PhantomData<fn(M)>);
+
+impl<M> Clone for Link<M> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0), PhantomData)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// What is queued is sent, then the connection is closed.
+    Finishing,
+    /// Ends without sending any more.
+    Overflown,
+}
+
+struct Queue {
+    cap: Cap,
+    frames: RefCell<VecDeque<Vec<u8>>>,
+    bytes: Cell<usize>,
+    phase: Cell<Phase>,
+    writer: RefCell<Option<Waker>>,
+}
+
+impl Queue {
+    fn wake(&self) {
+        if let Some(waker) = self.writer.take() {
+            waker.wake();
+        }
+    }
+
+    /// The next bytes to write; none at the end.
+    async fn next(&self) -> Option<Vec<u8>> {
+        poll_fn(|cx| {
+            if self.phase.get() == Phase::Overflown {
+                return Poll::Ready(None);
+            }
+            let mut frames = self.frames.borrow_mut();
+            let Some(mut batch) = frames.pop_front() else {
+                if self.phase.get() == Phase::Finishing {
+                    return Poll::Ready(None);
+                }
+                self.writer.replace(Some(cx.waker().clone()));
+                return Poll::Pending;
+            };
+            while let Some(next) = frames.pop_front_if(|next| batch.len() + next.len() <= WRITE_LEN) {
+                batch.extend_from_slice(&next);
+            }
+            self.bytes.set(self.bytes.get() - batch.len());
+            Poll::Ready(Some(batch))
+        })
+        .await
+    }
+
+    /// Completes once the link is to end although its writer is stuck.
+    async fn overflown(&self) -> End {
+        // the writer's waker is woken with the whole task, so a check at each poll is enough
+        poll_fn(|cx| {
+            if self.phase.get() == Phase::Overflown {
+                return Poll::Ready(End::Overflow);
+            }
+            self.writer.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl<M: Wire + Clone> Link<M> {
+    fn new(cap: Cap) -> Self {
+        let queue = Queue {
+            cap,
+            frames: RefCell::default(),
+            bytes: Cell::new(0),
+            phase: Cell::new(Phase::Open),
+            writer: RefCell::default(),
+        };
+        Self(Rc::new(queue), PhantomData)
+    }
+
+    /// Queues a message; above the cap the link ends with [`End::Overflow`].
+    pub fn send(&self, msg: &M) {
+        if self.0.phase.get() != Phase::Open {
+            return;
+        }
+        let frame = frame(msg);
+        let bytes = self.0.bytes.get() + frame.len();
+        let mut frames = self.0.frames.borrow_mut();
+        if frames.len() >= self.0.cap.items || bytes > self.0.cap.bytes {
+            self.0.phase.set(Phase::Overflown);
+        } else {
+            self.0.bytes.set(bytes);
+            frames.push_back(frame);
+        }
+        drop(frames);
+        self.0.wake();
+    }
+
+    /// Closes once what is queued is sent. Nothing is received any more.
+    pub fn close(&self) {
+        if self.0.phase.get() == Phase::Open {
+            self.0.phase.set(Phase::Finishing);
+            self.0.wake();
+        }
+    }
+
+    fn is_closing(&self) -> bool {
+        self.0.phase.get() == Phase::Finishing
+    }
+}
+
+/// The open links of one kind by their connections. Clones are the same table.
+pub struct Links<M>(Rc<RefCell<BTreeMap<ConnId, Link<M>>>>);
+
+impl<M> Clone for Links<M> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<M> Default for Links<M> {
+    fn default() -> Self {
+        Self(Rc::default())
+    }
+}
+
+impl<M: Wire + Clone + 'static> Links<M> {
+    /// Queues a message; one for a link that has ended is dropped, as its end is on its way.
+    pub fn send(&self, conn: ConnId, msg: &M) {
+        if let Some(link) = self.0.borrow().get(&conn) {
+            link.send(msg);
+        }
+    }
+
+    /// See [`Link::close`]; [`Event::Closed`] does not follow.
+    pub fn close(&self, conn: ConnId) {
+        if let Some(link) = self.0.borrow_mut().remove(&conn) {
+            link.close();
+        }
+    }
+
+    /// Closes all.
+    pub fn close_all(&self) {
+        self.0.take().into_values().for_each(|link| link.close());
+    }
+
+    fn insert(&self, conn: ConnId, link: Link<M>) {
+        self.0.borrow_mut().insert(conn, link);
+    }
+
+    fn remove(&self, conn: ConnId) {
+        self.0.borrow_mut().remove(&conn);
+    }
+}
+
+/// What happens on a link.
+#[derive(Debug)]
+pub enum Event<M> {
+    /// It is open. Accepted links tell who is there.
+    Opened(Option<Peer>),
+    /// A message came.
+    Message(M),
+    /// It could not be opened, or has ended other than by [`Links::close`].
+    Closed,
+}
+
+/// Who is at the other end of an accepted link.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// The key it proved in the TLS handshake.
+    pub key: PublicKey,
+    /// From where.
+    pub from: SocketAddr,
+}
+
+/// Where the events of links go: `wrap` makes them the machine's inputs.
+pub struct Inlet<M, I> {
+    /// The machine's mailbox.
+    pub inbox: Sender<I>,
+    /// The links, for the machine's port.
+    pub links: Links<M>,
+    /// An event of a link as the machine's input.
+    pub wrap: fn(ConnId, Event<M>) -> Option<I>,
+}
+
+impl<M, I> Clone for Inlet<M, I> {
+    fn clone(&self) -> Self {
+        Self { inbox: self.inbox.clone(), links: self.links.clone(), wrap: self.wrap }
+    }
+}
+
+impl<M: Wire + Clone + 'static, I: Send + 'static> Inlet<M, I> {
+    async fn tell(&self, conn: ConnId, event: Event<M>) -> Result<(), End> {
+        match (self.wrap)(conn, event) {
+            Some(input) => self.inbox.send(input).await.map_err(|_| End::Unwanted),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs an open connection to its end.
+    async fn run<R: Rt, S>(
+        &self,
+        rt: &R,
+        conn: ConnId,
+        stream: S,
+        first: Option<Instant>,
+        who: Option<Peer>,
+        cap: Cap,
+    ) -> End
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let link = Link::<M>::new(cap);
+        self.links.insert(conn, link.clone());
+        if let Err(end) = self.tell(conn, Event::Opened(who)).await {
+            self.links.remove(conn);
+            return end;
+        }
+        let (reader, writer) = split(stream);
+        let reading = self.read(rt, conn, reader, first);
+        let end = or(or(write(rt, &link, writer), link.0.overflown()), async {
+            let end = reading.await;
+            if link.is_closing() {
+                // the writer ends the link
+                std::future::pending::<()>().await;
+            }
+            end
+        })
+        .await;
+        if !link.is_closing() {
+            self.links.remove(conn);
+            // nobody listens any more: the end is known there
+            let _ = self.tell(conn, Event::Closed).await;
+        }
+        end
+    }
+
+    async fn read<R: Rt>(
+        &self,
+        rt: &R,
+        conn: ConnId,
+        mut stream: impl AsyncRead + Unpin,
+        first: Option<Instant>,
+    ) -> End {
+        let mut buffer = Vec::new();
+        let first = match first {
+            None => next_frame(&mut stream, &mut buffer).await,
+            Some(deadline) => {
+                let silence = async {
+                    rt.sleep_until(deadline).await;
+                    Err(End::Silent)
+                };
+                or(next_frame(&mut stream, &mut buffer), silence).await
+            }
+        };
+        let mut frame = first;
+        loop {
+            let told = match frame {
+                Ok(Some(msg)) => self.tell(conn, Event::Message(msg)).await,
+                // a type of a later version
+                Ok(None) => Ok(()),
+                Err(end) => return end,
+            };
+            if let Err(end) = told {
+                return end;
+            }
+            frame = next_frame(&mut stream, &mut buffer).await;
+        }
+    }
+}
+
+/// The next message; none if it is of an unknown type that may be skipped.
+async fn next_frame<M: Wire>(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Result<Option<M>, End> {
+    loop {
+        if let Some(len) = frame_len(buffer).map_err(End::Garbage)? {
+            let msg = Framed::decode(&buffer[4..len]).map_err(End::Garbage)?;
+            buffer.drain(..len);
+            if buffer.is_empty() {
+                // an idle link holds no memory
+                *buffer = Vec::new();
+            }
+            return Ok(msg.map(|framed: Framed<M>| framed.msg));
+        }
+        let read = poll_fn(|cx| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let n = ready!(Pin::new(&mut *stream).poll_read(cx, scratch))?;
+                buffer.extend_from_slice(&scratch[..n]);
+                Poll::Ready(Ok(n))
+            })
+        });
+        match read.await {
+            Ok(0) => return Err(End::Gone),
+            Ok(_) => {}
+            Err(e) => return Err(broken(e)),
+        }
+    }
+}
+
+/// Peers often leave without a TLS good-bye.
+fn broken(e: io::Error) -> End {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows")]
+    match e.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => End::Gone,
+        _ => End::Broken(e),
+    }
+}
+
+async fn write<M, R: Rt>(rt: &R, link: &Link<M>, mut stream: impl AsyncWrite + Unpin) -> End {
+    let all = async {
+        while let Some(batch) = link.0.next().await {
+            if let Err(e) = stream.write_all(&batch).await {
+                return broken(e);
+            }
+            if let Err(e) = stream.flush().await {
+                return broken(e);
+            }
+        }
+        // a good-bye that cannot be said is none of our trouble
+        let _ = stream.close().await;
+        End::Closed
+    };
+    let late = async {
+        poll_fn(|cx| {
+            if link.0.phase.get() == Phase::Finishing {
+                return Poll::Ready(());
+            }
+            link.0.writer.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+        rt.sleep_until(rt.now() + FLUSH_WITHIN).await;
+        End::Closed
+    };
+    or(all, late).await
+}
+
+/// How links are accepted.
+pub struct Accept<R: Rt> {
+    /// The listening socket.
+    pub listener: R::Listener,
+    /// Asks for a client key.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Connections at once, in handshake or open; more are closed at once.
+    pub connections_max: usize,
+    /// Of each link.
+    pub cap: Cap,
+}
+
+/// Accepts links until dropped.
+pub async fn accept<R: Rt, M, I>(rt: R, accept: Accept<R>, inlet: Inlet<M, I>)
+where
+    M: Wire + Clone + 'static,
+    I: Send + 'static,
+{
+    let acceptor = TlsAcceptor::from(accept.tls);
+    let open = Gauge::default();
+    // the top bit: the shell's numbers never meet those of the machine
+    let mut next = ConnId(1 << 63);
+    loop {
+        let (tcp, from) = match rt.accept(&accept.listener).await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                rt.sleep_until(rt.now() + ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if open.get() >= accept.connections_max {
+            tracing::warn!(%from, "connection refused: too many are open");
+            continue;
+        }
+        let (counted, conn) = (open.enter(), next.step());
+        let (rt2, acceptor, inlet, cap) = (rt.clone(), acceptor.clone(), inlet.clone(), accept.cap);
+        rt.spawn(async move {
+            accepted(&rt2, acceptor, tcp, from, conn, &inlet, cap).await;
+            drop(counted);
+        });
+    }
+}
+
+async fn accepted<R: Rt, M, I>(
+    rt: &R,
+    acceptor: TlsAcceptor,
+    tcp: R::Tcp,
+    from: SocketAddr,
+    conn: ConnId,
+    inlet: &Inlet<M, I>,
+    cap: Cap,
+) where
+    M: Wire + Clone + 'static,
+    I: Send + 'static,
+{
+    let deadline = rt.now() + FIRST_FRAME_WITHIN;
+    let late = async {
+        rt.sleep_until(deadline).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    let stream = match or(async { acceptor.accept(tcp).await }, late).await {
+        Ok(stream) => stream,
+        Err(error) => return tracing::info!(%from, %error, "connection refused: no TLS handshake"),
+    };
+    let Some(key) = stream.get_ref().1.peer_certificates().and_then(peer_key) else {
+        return tracing::info!(%from, "connection refused: no key");
+    };
+    let end = inlet.run(rt, conn, stream, Some(deadline), Some(Peer { key, from }), cap).await;
+    log_end(from, &end);
+}
+
+fn log_end(with: impl fmt::Display, end: &End) {
+    match end {
+        End::Closed | End::Gone | End::Unwanted => tracing::debug!(%with, "connection ended: {end}"),
+        End::Broken(_) | End::Garbage(_) | End::Silent | End::Overflow => {
+            tracing::info!(%with, "connection ended: {end}");
+        }
+    }
+}
+
+/// Opens a link to `server` (`host:port`), numbered `conn` by the machine; answers with `Opened` or `Closed`.
+pub fn dial<R: Rt, M, I>(
+    rt: &R,
+    tls: Arc<rustls::ClientConfig>,
+    server: &str,
+    conn: ConnId,
+    inlet: &Inlet<M, I>,
+    cap: Cap,
+) where
+    M: Wire + Clone + 'static,
+    I: Send + 'static,
+{
+    let (rt2, inlet, server) = (rt.clone(), inlet.clone(), server.to_owned());
+    // what is closed while it is being opened must not open: the place in the table is taken at once
+    let early = Link::new(cap);
+    inlet.links.insert(conn, early.clone());
+    rt.spawn(async move {
+        let late = async {
+            rt2.sleep_until(rt2.now() + DIAL_WITHIN).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        let stream = or(connect(&rt2, tls, &server), late).await;
+        if early.is_closing() {
+            return;
+        }
+        let end = match stream {
+            Ok(stream) => inlet.run(&rt2, conn, stream, None, None, cap).await,
+            Err(e) => {
+                tracing::info!(%server, error = %e, "cannot connect");
+                inlet.links.remove(conn);
+                let _ = inlet.tell(conn, Event::Closed).await;
+                return;
+            }
+        };
+        log_end(server, &end);
+    });
+}
+
+/// A TLS connection to `server`, `host:port`.
+pub async fn connect<R: Rt>(
+    rt: &R,
+    tls: Arc<rustls::ClientConfig>,
+    server: &str,
+) -> io::Result<futures_rustls::client::TlsStream<R::Tcp>> {
+    let (host, _) = server.rsplit_once(':').ok_or_else(|| io::Error::other("not host:port"))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(host).map_err(io::Error::other)?;
+    let addrs = match server.parse() {
+        Ok(addr) => vec![addr],
+        Err(_) => {
+            let server = server.to_owned();
+            rt.blocking(move || server.to_socket_addrs()).await?.collect()
+        }
+    };
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for addr in addrs {
+        match rt.connect(addr).await {
+            Ok(tcp) => return TlsConnector::from(tls).connect(name, tcp).await,
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests;
