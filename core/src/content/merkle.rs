@@ -1,12 +1,8 @@
-//! SHA-256 Merkle trees: those of pieces (BEP 52: leaves are hashes of 16 KiB blocks, missing leaves are zero) and those
-//! of introductions (RFC 9162 §2.1-style leaf and node prefixes; missing leaves are zero too, so that an index and a path
-//! are all that a check needs).
+//! The SHA-256 Merkle trees of pieces, as in BEP 52: leaves are hashes of 16 KiB blocks, missing leaves are zero.
 
 use super::Layout;
 use crate::ids::{Digest, PieceIndex};
-use crate::limits::{BLOCK_LEN, INTRO_PATH_MAX};
-use crate::wire::Wire;
-use crate::wire::records::Introduction;
+use crate::limits::BLOCK_LEN;
 use alloc::vec::Vec;
 use sha2::Digest as _;
 
@@ -37,7 +33,7 @@ pub fn piece_root(layout: &Layout, piece: PieceIndex, leaves: &[Digest]) -> Dige
     if leaves.len() > given.len() {
         return ZERO;
     }
-    root(given, ZERO, width.trailing_zeros(), piece_node)
+    root(given, ZERO, width.trailing_zeros())
 }
 
 /// BEP 52's `pieces root` of a version, from the roots of its pieces: the tree over the piece layer, filled up with the
@@ -50,59 +46,8 @@ pub fn file_root(layout: &Layout, roots: &[Digest]) -> Option<Digest> {
     if let [only] = roots {
         return Some(*only);
     }
-    let pad = root(&[], ZERO, (layout.piece_len() / BLOCK_LEN).trailing_zeros(), piece_node);
-    Some(root(roots, pad, levels(roots.len()), piece_node))
-}
-
-/// The leaf of an introduction.
-#[must_use]
-pub fn intro_leaf(intro: &Introduction) -> Digest {
-    let mut hash = sha2::Sha256::new_with_prefix([0]);
-    hash.update(intro.to_bytes());
-    Digest(hash.finalize().into())
-}
-
-/// The root over an answer's introductions, given by their leaves.
-#[must_use]
-pub fn intro_root(leaves: &[Digest]) -> Digest {
-    root(leaves, ZERO, levels(leaves.len()), intro_node)
-}
-
-/// The siblings from leaf `index` to the root; `None` past the last leaf.
-#[must_use]
-pub fn intro_path(leaves: &[Digest], index: usize) -> Option<Vec<Digest>> {
-    if index >= leaves.len() {
-        return None;
-    }
-    let mut row = leaves.to_vec();
-    row.resize(leaves.len().next_power_of_two(), ZERO);
-    let mut path = Vec::new();
-    let mut at = index;
-    while row.len() > 1 {
-        path.push(row[at ^ 1]);
-        row = next_row(&row, ZERO, intro_node);
-        at /= 2;
-    }
-    Some(path)
-}
-
-/// The root that `leaf` has at `index` by `path`; `None` if the path is too long, or too short for the index.
-#[must_use]
-pub fn path_root(leaf: Digest, index: u8, path: &[Digest]) -> Option<Digest> {
-    if path.len() > INTRO_PATH_MAX || u32::from(index) >> path.len() != 0 {
-        return None;
-    }
-    let up = |(at, hash): (u8, Digest), sibling: &Digest| {
-        let parent = if at & 1 == 0 { intro_node(&hash, sibling) } else { intro_node(sibling, &hash) };
-        (at >> 1, parent)
-    };
-    Some(path.iter().fold((index, leaf), up).1)
-}
-
-/// Whether `leaf` stands at `index` under `root`.
-#[must_use]
-pub fn verify_path(leaf: Digest, index: u8, path: &[Digest], root: Digest) -> bool {
-    path_root(leaf, index, path) == Some(root)
+    let pad = root(&[], ZERO, (layout.piece_len() / BLOCK_LEN).trailing_zeros());
+    Some(root(roots, pad, levels(roots.len())))
 }
 
 /// The levels between `n` leaves and their root.
@@ -112,28 +57,21 @@ fn levels(n: usize) -> u32 {
 
 /// The root of a tree of `levels` levels whose missing leaves are `pad`. Costs as many hashes as there are leaves, plus
 /// one a level for the padding.
-fn root(leaves: &[Digest], mut pad: Digest, levels: u32, node: fn(&Digest, &Digest) -> Digest) -> Digest {
+fn root(leaves: &[Digest], mut pad: Digest, levels: u32) -> Digest {
     let mut row = leaves.to_vec();
     for _ in 0..levels {
-        row = next_row(&row, pad, node);
+        row = next_row(&row, pad);
         pad = node(&pad, &pad);
     }
     row.first().copied().unwrap_or(pad)
 }
 
-fn next_row(row: &[Digest], pad: Digest, node: fn(&Digest, &Digest) -> Digest) -> Vec<Digest> {
+fn next_row(row: &[Digest], pad: Digest) -> Vec<Digest> {
     row.chunks(2).map(|pair| node(&pair[0], pair.get(1).unwrap_or(&pad))).collect()
 }
 
-fn piece_node(left: &Digest, right: &Digest) -> Digest {
+fn node(left: &Digest, right: &Digest) -> Digest {
     let mut hash = sha2::Sha256::new_with_prefix(left.0);
-    hash.update(right.0);
-    Digest(hash.finalize().into())
-}
-
-fn intro_node(left: &Digest, right: &Digest) -> Digest {
-    let mut hash = sha2::Sha256::new_with_prefix([1]);
-    hash.update(left.0);
     hash.update(right.0);
     Digest(hash.finalize().into())
 }
@@ -216,29 +154,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn every_introduction_proves_itself_and_no_other(n in 1_usize..=40, at in 0_usize..40, wrong in 0_usize..40) {
-            let leaves: Vec<_> = (0..n).map(|i| block_hash(&[u8::try_from(i).expect("small")])).collect();
-            let root = intro_root(&leaves);
-            let (at, wrong) = (at % n, wrong % n);
-            let path = intro_path(&leaves, at).expect("in range");
-            let index = u8::try_from(at).expect("small");
-            prop_assert!(verify_path(leaves[at], index, &path, root));
-            prop_assert_eq!(verify_path(leaves[wrong], index, &path, root), wrong == at);
-            let other = u8::try_from(wrong).expect("small");
-            prop_assert_eq!(verify_path(leaves[at], other, &path, root), wrong == at);
-            prop_assert_eq!(intro_path(&leaves, n), None);
-        }
-
-        #[test]
-        fn an_index_past_the_tree_is_refused(n in 1_usize..=40) {
-            let leaves: Vec<_> = (0..n).map(|i| block_hash(&[u8::try_from(i).expect("small")])).collect();
-            let path = intro_path(&leaves, 0).expect("in range");
-            let past = u8::try_from(1_usize << path.len()).expect("small");
-            prop_assert_eq!(path_root(leaves[0], past, &path), None);
-            prop_assert_eq!(path_root(leaves[0], 0, &[ZERO; INTRO_PATH_MAX + 1]), None);
-        }
-
         #[test]
         fn a_changed_byte_changes_the_root(size in 1_usize..200_000, at in 0_usize..200_000) {
             let mut data = bytes(size);

@@ -5,7 +5,9 @@ pub mod blocks;
 pub mod download;
 pub mod picker;
 pub mod rate;
+pub mod upload;
 
 pub use blocks::Blocks;
 pub use download::Download;
 pub use picker::Picker;
+pub use upload::Uploads;

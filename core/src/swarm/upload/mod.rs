@@ -1,0 +1,262 @@
+//! Serving other clients: who may connect, what they may ask for, and how much of it they get.
+
+pub mod io;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+pub use io::{Config, Input, Output};
+
+use crate::accounting::introductions;
+use crate::content::{Bitfield, Layout, Policy};
+use crate::ids::{ConnId, PieceIndex, PublicKey, VersionId, XferId};
+use crate::limits::HAVE_PAGE_MAX;
+use crate::role::client::io::CloseReason;
+use crate::session::Wall;
+use crate::wire::peer::{Have, HaveMap, PeerHello, PeerMsg, PeerWelcome};
+use crate::wire::records::Introduction;
+use crate::wire::{Blob, List, PROTOCOL};
+use crate::{Cx, Deadlines, Machine, Time};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// A version that is shared.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Share {
+    layout: Layout,
+    have: Bitfield,
+    policy: Policy,
+    /// Bytes sent or promised, against the policy's cap on uploads.
+    spent: u64,
+}
+
+/// A connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Conn {
+    /// Has proven a key and shown nothing yet.
+    Waiting { key: PublicKey },
+    /// Has shown its introduction.
+    Serving {
+        intro: Introduction,
+        /// Bytes sent or promised, against the introduction's cap.
+        spent: u64,
+        /// Requests being served.
+        active: u16,
+    },
+}
+
+/// A request being served. It outlives its connection, since its end is still reported.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Active {
+    conn: ConnId,
+    intro: Introduction,
+    /// Bytes promised.
+    bytes: u64,
+    /// Ordered to stop.
+    stopping: bool,
+}
+
+/// The uploading side. Invariants: while uploads are off there is no connection and no request; each connection has shown
+/// an introduction that names both keys, is signed by a certified CN and was in time; what it is promised stays within
+/// the introduction's cap and the provider's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Uploads {
+    allowed: bool,
+    wall: Option<Wall>,
+    shares: BTreeMap<VersionId, Share>,
+    conns: BTreeMap<ConnId, Conn>,
+    active: BTreeMap<XferId, Active>,
+    hello_due: Deadlines<ConnId>,
+}
+
+type Context<'a> = Cx<'a, Uploads>;
+
+impl Uploads {
+    /// Nothing shared yet.
+    #[must_use]
+    pub fn new(allowed: bool) -> Self {
+        Self { allowed, ..Self::default() }
+    }
+
+    /// Whether the user allows uploads.
+    #[must_use]
+    pub const fn allowed(&self) -> bool {
+        self.allowed
+    }
+
+    /// Connections at present.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Whether a connection is one of these.
+    #[must_use]
+    pub fn knows(&self, conn: ConnId) -> bool {
+        self.conns.contains_key(&conn)
+    }
+
+    /// Requests that are served, not ordered to stop.
+    pub fn serving(&self) -> impl Iterator<Item = (XferId, &Introduction)> + '_ {
+        self.active.iter().filter(|(_, a)| !a.stopping).map(|(x, a)| (*x, &a.intro))
+    }
+
+    fn accepted(&mut self, cx: &mut Context<'_>, conn: ConnId, key: PublicKey) {
+        if !self.allowed {
+            cx.push(Output::Close { conn, why: CloseReason::UploadsOff });
+        } else if self.conns.len() >= cx.cfg.connections_max {
+            cx.push(Output::Close { conn, why: CloseReason::Full });
+        } else {
+            self.conns.insert(conn, Conn::Waiting { key });
+            self.hello_due.set(conn, Some(cx.now.after(cx.cfg.hello_within)));
+        }
+    }
+
+    fn message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: PeerMsg) {
+        match (self.conns.get(&conn), msg) {
+            (None, _) => {}
+            (Some(Conn::Waiting { key }), PeerMsg::Hello(hello)) => {
+                let key = *key;
+                self.hello(cx, conn, key, &hello);
+            }
+            (Some(_), PeerMsg::GoingAway) => self.close(cx, conn, CloseReason::Done),
+            (Some(_), _) => self.close(cx, conn, CloseReason::Violation),
+        }
+    }
+
+    /// Checks the introduction against the proven key, this client's own, the CN's signature and the time.
+    fn hello(&mut self, cx: &mut Context<'_>, conn: ConnId, key: PublicKey, hello: &PeerHello) {
+        let intro = &hello.intro.intro;
+        let in_time = |wall: Wall| introductions::check(&cx.cfg.trust, &hello.intro, wall.at(cx.now)).is_ok();
+        let introduced =
+            intro.downloader_key == key && intro.uploader_key == cx.cfg.upload_key && self.wall.is_some_and(in_time);
+        if hello.protocol < PROTOCOL || !introduced {
+            return self.close(cx, conn, CloseReason::NotIntroduced);
+        }
+        let Some(share) = self.shares.get(&intro.version) else {
+            return self.close(cx, conn, CloseReason::Done);
+        };
+        // a downloader that has lost its connection may come again: its newest connection counts
+        let older = self.conns.iter().find(|(_, c)| matches!(c, Conn::Serving { intro: i, .. } if i.id == intro.id));
+        let (older, spent) = match older {
+            Some((older, Conn::Serving { spent, .. })) => (Some(*older), *spent),
+            _ => (None, 0),
+        };
+        let welcome = PeerWelcome { protocol: PROTOCOL, requests_max: cx.cfg.requests_max };
+        cx.push(Output::Send { conn, msg: PeerMsg::Welcome(welcome) });
+        for page in have_map(&share.have) {
+            cx.push(Output::Send { conn, msg: PeerMsg::HaveMap(page) });
+        }
+        if let Some(older) = older {
+            self.close(cx, older, CloseReason::Done);
+        }
+        self.hello_due.clear(conn);
+        self.conns.insert(conn, Conn::Serving { intro: intro.clone(), spent, active: 0 });
+    }
+
+    fn have(&mut self, cx: &mut Context<'_>, version: VersionId, piece: PieceIndex) {
+        let Some(share) = self.shares.get_mut(&version) else { return };
+        if !share.have.insert(piece) {
+            return;
+        }
+        for (conn, state) in &self.conns {
+            if matches!(state, Conn::Serving { intro, .. } if intro.version == version) {
+                let msg = PeerMsg::Have(Have { pieces: List::truncated([piece]) });
+                cx.push(Output::Send { conn: *conn, msg });
+            }
+        }
+    }
+
+    /// Closes a connection and stops what it is served.
+    fn close(&mut self, cx: &mut Context<'_>, conn: ConnId, why: CloseReason) {
+        if !self.conns.contains_key(&conn) {
+            return;
+        }
+        let of_it: Vec<_> = self.active.iter().filter(|(_, a)| a.conn == conn).map(|(x, _)| *x).collect();
+        for xfer in of_it {
+            self.stop(cx, xfer);
+        }
+        self.gone(cx, conn);
+        cx.push(Output::Close { conn, why });
+    }
+
+    /// A connection is no more. Its last bytes are reported when its last request ends.
+    fn gone(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        self.hello_due.clear(conn);
+        if let Some(Conn::Serving { intro, active: 0, .. }) = self.conns.remove(&conn) {
+            cx.push(serve::sent(&intro, 0, true));
+        }
+    }
+
+    fn close_all(&mut self, cx: &mut Context<'_>, why: CloseReason, which: impl Fn(&Conn) -> bool) {
+        let closing: Vec<_> = self.conns.iter().filter(|(_, c)| which(c)).map(|(id, _)| *id).collect();
+        for conn in closing {
+            self.close(cx, conn, why);
+        }
+    }
+}
+
+/// A have-map in pages.
+fn have_map(have: &Bitfield) -> Vec<HaveMap> {
+    let page = |first: u32, bytes: &[u8], last| HaveMap {
+        first: PieceIndex(first),
+        bits: Blob::new(bytes.to_vec()).unwrap_or_default(),
+        last,
+    };
+    let bytes = have.as_bytes();
+    if bytes.is_empty() {
+        return alloc::vec![page(0, &[], true)];
+    }
+    let pages = bytes.chunks(HAVE_PAGE_MAX);
+    let count = pages.len();
+    let bits_a_page = u32::try_from(HAVE_PAGE_MAX * 8).unwrap_or(u32::MAX);
+    (0_u32..).zip(pages).map(|(i, b)| page(i * bits_a_page, b, i as usize + 1 == count)).collect()
+}
+
+impl Machine for Uploads {
+    type Config = Config;
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, cx: &mut Context<'_>, input: Input) {
+        match input {
+            Input::Allow(on) => {
+                self.allowed = on;
+                if !on {
+                    self.close_all(cx, CloseReason::UploadsOff, |_| true);
+                }
+            }
+            Input::Wall(wall) => self.wall = Some(wall),
+            Input::Share { version, layout, have, policy } => {
+                let spent = self.shares.get(&version).map_or(0, |old| old.spent);
+                self.shares.insert(version, Share { layout, have, policy, spent });
+            }
+            Input::Have { version, piece } => self.have(cx, version, piece),
+            Input::Unshare { version } => {
+                self.shares.remove(&version);
+                let of_it = |c: &Conn| matches!(c, Conn::Serving { intro, .. } if intro.version == version);
+                self.close_all(cx, CloseReason::Done, of_it);
+            }
+            Input::Accepted { conn, key } => self.accepted(cx, conn, key),
+            Input::Closed { conn } => self.gone(cx, conn),
+            Input::Message { conn, msg } => self.message(cx, conn, msg),
+            Input::Request { conn, xfer, request } => self.request(cx, conn, xfer, &request),
+            Input::Served { xfer, bytes } => self.served(cx, xfer, bytes),
+        }
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        while let Some(conn) = self.hello_due.pop_due(cx.now) {
+            self.close(cx, conn, CloseReason::NotIntroduced);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.hello_due.next()
+    }
+
+    fn rebase(&mut self, by: Duration) {
+        self.hello_due.rebase(by);
+    }
+}

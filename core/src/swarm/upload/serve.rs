@@ -1,0 +1,123 @@
+//! Requests: which are served, which refused, and what they count for.
+
+use super::io::Output;
+use super::{Active, Conn, Context, Uploads};
+use crate::ids::{ConnId, XferId};
+use crate::role::client::io::CloseReason;
+use crate::wire::peer::{PieceRequest, RefuseCode};
+use crate::wire::records::Introduction;
+
+/// A report for the books.
+pub(super) const fn sent(intro: &Introduction, bytes: u64, last: bool) -> Output {
+    Output::Sent {
+        download: intro.download,
+        version: intro.version,
+        intro: intro.id,
+        key: intro.downloader_key,
+        bytes,
+        last,
+    }
+}
+
+impl Uploads {
+    pub(super) fn request(&mut self, cx: &mut Context<'_>, conn: ConnId, xfer: XferId, request: &PieceRequest) {
+        match self.decide(cx, conn, request) {
+            Ok((bytes, intro)) => self.serve(cx, conn, xfer, request, bytes, intro),
+            Err(why) => {
+                cx.push(Output::Refuse { xfer, why });
+                if matches!(self.conns.get(&conn), Some(Conn::Waiting { .. })) {
+                    self.close(cx, conn, CloseReason::Violation);
+                }
+            }
+        }
+    }
+
+    /// Whether a request is served, and how many bytes that is.
+    fn decide(&self, cx: &Context<'_>, conn: ConnId, r: &PieceRequest) -> Result<(u64, Introduction), RefuseCode> {
+        let Some(Conn::Serving { intro, spent, active }) = self.conns.get(&conn) else {
+            return Err(RefuseCode::NotAllowed);
+        };
+        let now_ms = self.wall.map_or(u64::MAX, |wall| wall.at(cx.now));
+        if !self.allowed || now_ms >= intro.serve_until_ms {
+            return Err(RefuseCode::NotAllowed);
+        }
+        let share = self.shares.get(&intro.version).ok_or(RefuseCode::NotHere)?;
+        let end = u32::from(r.first_block) + u32::from(r.blocks);
+        if !share.have.contains(r.piece) || r.blocks == 0 || end > share.layout.blocks(r.piece) {
+            return Err(RefuseCode::NotHere);
+        }
+        if *active >= cx.cfg.requests_max {
+            return Err(RefuseCode::TooMany);
+        }
+        let range = share.layout.block_range(r.piece, u32::from(r.first_block)..end);
+        let bytes = range.end - range.start;
+        let object_cap = match share.policy.uploads_max {
+            0 => u64::MAX,
+            n => share.layout.size().saturating_mul(u64::from(n)),
+        };
+        if spent.saturating_add(bytes) > intro.cap_bytes || share.spent.saturating_add(bytes) > object_cap {
+            return Err(RefuseCode::NotAllowed);
+        }
+        Ok((bytes, intro.clone()))
+    }
+
+    fn serve(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: ConnId,
+        xfer: XferId,
+        r: &PieceRequest,
+        bytes: u64,
+        i: Introduction,
+    ) {
+        let mut rate_max = cx.cfg.rate_max;
+        if let Some(share) = self.shares.get_mut(&i.version) {
+            share.spent = share.spent.saturating_add(bytes);
+            rate_max = match (rate_max, share.policy.upload_rate_max) {
+                (0, only) | (only, 0) => only,
+                (a, b) => a.min(b),
+            };
+        }
+        if let Some(Conn::Serving { spent, active, .. }) = self.conns.get_mut(&conn) {
+            *spent = spent.saturating_add(bytes);
+            *active += 1;
+        }
+        let first = u32::from(r.first_block);
+        cx.push(Output::Serve {
+            xfer,
+            version: i.version,
+            piece: r.piece,
+            blocks: first..first + u32::from(r.blocks),
+            leaves: r.want_leaves,
+            rate_max,
+        });
+        self.active.insert(xfer, Active { conn, intro: i, bytes, stopping: false });
+    }
+
+    /// Orders a request's serving to stop; its end is still to come.
+    pub(super) fn stop(&mut self, cx: &mut Context<'_>, xfer: XferId) {
+        let Some(active) = self.active.get_mut(&xfer) else { return };
+        if !active.stopping {
+            active.stopping = true;
+            cx.push(Output::Refuse { xfer, why: RefuseCode::NotAllowed });
+        }
+    }
+
+    /// A request is done with: what was promised and not sent is free again.
+    pub(super) fn served(&mut self, cx: &mut Context<'_>, xfer: XferId, bytes: u64) {
+        let Some(Active { conn, intro, bytes: promised, .. }) = self.active.remove(&xfer) else { return };
+        let bytes = bytes.min(promised);
+        let unsent = promised - bytes;
+        if let Some(share) = self.shares.get_mut(&intro.version) {
+            share.spent = share.spent.saturating_sub(unsent);
+        }
+        if let Some(Conn::Serving { spent, active, .. }) = self.conns.get_mut(&conn) {
+            *spent = spent.saturating_sub(unsent);
+            *active = active.saturating_sub(1);
+        }
+        let last = !self.conns.contains_key(&conn) && !self.active.values().any(|a| a.conn == conn);
+        if bytes > 0 || last {
+            cx.push(sent(&intro, bytes, last));
+        }
+    }
+}
