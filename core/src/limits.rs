@@ -19,6 +19,8 @@ pub const PATH_LEN_MAX: usize = 1024;
 pub const NAME_LEN_MAX: usize = 64;
 /// Entries of an inventory page.
 pub const INVENTORY_PAGE_MAX: usize = 1_500;
+/// Versions that a directory lists a peer for.
+pub const SHARES_PER_PEER_MAX: usize = 65_536;
 /// Peers in an answer to a query.
 pub const PEERS_PER_ANSWER_MAX: usize = 40;
 /// Levels of the Merkle path of an introduction within its answer.

@@ -4,7 +4,7 @@ pub mod stun;
 
 use crate::limits;
 use crate::wire::List;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 crate::wire! {
     /// How a NAT maps or filters (RFC 4787 §4.1, §5).
@@ -85,4 +85,172 @@ pub fn can_connect(a: &NatDescriptor, b: &NatDescriptor) -> bool {
             (false, true) => open(b),
             (false, false) => false,
         }
+}
+
+/// A client as another server or client must see it: where its control connection comes from, and what it says itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint<'a> {
+    /// The address that the CN sees.
+    pub observed: IpAddr,
+    /// What it says.
+    pub nat: &'a NatDescriptor,
+}
+
+impl Endpoint<'_> {
+    /// Its own address is the one that the CN sees: no NAT on the way.
+    fn is_public(&self) -> bool {
+        let observed = self.observed.to_canonical();
+        self.hosts().any(|a| a == observed)
+    }
+
+    /// Its own addresses, and private ones seen from outside: without a NAT between, they are its own too.
+    fn hosts(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let own = |c: &&Candidate| c.kind == CandidateKind::Host || is_private(c.addr.ip());
+        self.nat.candidates.iter().filter(own).map(|c| c.addr.ip().to_canonical())
+    }
+
+    fn has_ipv6(&self) -> bool {
+        self.hosts().any(|a| a.is_ipv6() && !is_private(a))
+    }
+
+    /// What it says, and what the CN's own observation proves beyond it.
+    fn believed(&self) -> NatDescriptor {
+        let mut nat = self.nat.clone();
+        if self.is_public() {
+            nat.mapping = NatBehaviour::EndpointIndependent;
+        }
+        nat
+    }
+}
+
+/// Whether two clients can be connected. Behind one public address they must share a network (loopback counts); no
+/// hairpinning is assumed. Otherwise IPv6 on both sides or [`can_connect`].
+#[must_use]
+pub fn compatible(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
+    if !(a.nat.udp && b.nat.udp) {
+        return false;
+    }
+    if a.observed.to_canonical() == b.observed.to_canonical() {
+        return a.hosts().any(|x| b.hosts().any(|y| same_network(x, y)));
+    }
+    (a.has_ipv6() && b.has_ipv6()) || can_connect(&a.believed(), &b.believed())
+}
+
+/// Two local addresses that can probably reach each other: equal, both loopback, or in one /24 (IPv6: /64).
+fn same_network(a: IpAddr, b: IpAddr) -> bool {
+    match (a, b) {
+        (IpAddr::V4(x), IpAddr::V4(y)) => x.is_loopback() && y.is_loopback() || x.to_bits() >> 8 == y.to_bits() >> 8,
+        (IpAddr::V6(x), IpAddr::V6(y)) => x.to_bits() >> 64 == y.to_bits() >> 64,
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    }
+}
+
+/// An address that means something on its own network only: loopback, private (RFC 1918), shared (RFC 6598), link-local,
+/// unique local (RFC 4193).
+#[must_use]
+pub fn is_private(addr: IpAddr) -> bool {
+    match addr.to_canonical() {
+        IpAddr::V4(a) => {
+            let shared = a.octets()[0] == 100 && a.octets()[1] & 0xc0 == 64;
+            a.is_loopback() || a.is_private() || a.is_link_local() || shared
+        }
+        IpAddr::V6(a) => a.is_loopback() || a.is_unicast_link_local() || a.is_unique_local(),
+    }
+}
+
+/// What others may be told of a client at `observed`: its candidates without those that could aim somebody's packets at a
+/// third party or at the receiver itself. An address must be the observed one or a private one, loopback only where the
+/// client itself came over loopback. Ports below 1024 and 0 are dropped: no client of ours listens there.
+#[must_use]
+pub fn vetted(nat: &NatDescriptor, observed: IpAddr) -> NatDescriptor {
+    let observed = observed.to_canonical();
+    let harmless = |c: &&Candidate| {
+        let ip = c.addr.ip().to_canonical();
+        let local = is_private(ip) && (!ip.is_loopback() || observed.is_loopback());
+        c.addr.port() >= 1024 && (ip == observed || local)
+    };
+    NatDescriptor { candidates: List::truncated(nat.candidates.iter().filter(harmless).cloned()), ..nat.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nat(mapping: NatBehaviour, filtering: NatBehaviour, hosts: &[&str]) -> NatDescriptor {
+        let candidate = |h: &&str| Candidate { kind: CandidateKind::Host, addr: h.parse().expect("an address") };
+        NatDescriptor {
+            epoch: 1,
+            udp: true,
+            mapping,
+            filtering,
+            candidates: List::truncated(hosts.iter().map(candidate)),
+        }
+    }
+
+    fn pair(a: (&str, &NatDescriptor), b: (&str, &NatDescriptor)) -> bool {
+        let a = Endpoint { observed: a.0.parse().expect("an address"), nat: a.1 };
+        let b = Endpoint { observed: b.0.parse().expect("an address"), nat: b.1 };
+        assert_eq!(compatible(a, b), compatible(b, a), "compatibility is mutual");
+        compatible(a, b)
+    }
+
+    use NatBehaviour::{AddressAndPortDependent as Apd, EndpointIndependent as Ei, Unknown};
+
+    #[test]
+    fn one_side_may_map_by_port_only_if_the_other_does_not_filter_by_port() {
+        let cone = nat(Ei, Apd, &["192.168.0.2:5000"]);
+        let open = nat(Ei, Ei, &["192.168.0.2:5000"]);
+        let symmetric = nat(Apd, Apd, &["192.168.0.2:5000"]);
+        assert!(pair(("192.0.2.1", &cone), ("192.0.2.2", &cone)));
+        assert!(pair(("192.0.2.1", &open), ("192.0.2.2", &symmetric)));
+        assert!(!pair(("192.0.2.1", &cone), ("192.0.2.2", &symmetric)));
+        assert!(!pair(("192.0.2.1", &symmetric), ("192.0.2.2", &symmetric)));
+    }
+
+    #[test]
+    fn without_udp_nobody_is_offered() {
+        let mut blocked = nat(Ei, Ei, &["192.168.0.2:5000"]);
+        blocked.udp = false;
+        assert!(!pair(("192.0.2.1", &blocked), ("192.0.2.2", &nat(Ei, Ei, &[]))));
+    }
+
+    #[test]
+    fn behind_one_address_peers_must_share_a_network() {
+        let a = nat(Unknown, Unknown, &["192.168.0.2:5000"]);
+        let b = nat(Unknown, Unknown, &["192.168.0.3:5000"]);
+        let other = nat(Ei, Ei, &["10.0.0.3:5000"]);
+        assert!(pair(("192.0.2.1", &a), ("192.0.2.1", &b)));
+        assert!(!pair(("192.0.2.1", &a), ("192.0.2.1", &other)));
+        let l = nat(Unknown, Unknown, &["127.0.0.1:5000"]);
+        assert!(pair(("127.0.0.1", &l), ("127.0.0.1", &l)));
+    }
+
+    #[test]
+    fn an_address_that_the_cn_sees_too_is_behind_no_nat() {
+        let a = nat(Unknown, Unknown, &["192.0.2.1:5000"]);
+        let b = nat(Unknown, Unknown, &["192.0.2.2:5000"]);
+        assert!(pair(("192.0.2.1", &a), ("192.0.2.2", &b)));
+        assert!(!pair(("192.0.2.9", &a), ("192.0.2.2", &b)));
+    }
+
+    #[test]
+    fn two_peers_with_global_ipv6_are_offered_whatever_their_ipv4() {
+        let a = nat(Apd, Apd, &["[2001:db8::1]:5000"]);
+        let b = nat(Apd, Apd, &["[2001:db8:1::1]:5000"]);
+        let ula = nat(Apd, Apd, &["[fd00::1]:5000"]);
+        assert!(pair(("192.0.2.1", &a), ("192.0.2.2", &b)));
+        assert!(!pair(("192.0.2.1", &a), ("192.0.2.2", &ula)));
+    }
+
+    #[test]
+    fn nobody_can_aim_others_at_a_third_party() {
+        let says =
+            nat(Ei, Ei, &["192.168.0.2:5000", "198.51.100.9:5000", "192.0.2.1:5000", "127.0.0.1:5000", "192.0.2.1:53"]);
+        let told = |observed: &str| -> alloc::vec::Vec<SocketAddr> {
+            vetted(&says, observed.parse().expect("an address")).candidates.iter().map(|c| c.addr).collect()
+        };
+        let parse = |s: &str| s.parse::<SocketAddr>().expect("an address");
+        assert_eq!(told("192.0.2.1"), [parse("192.168.0.2:5000"), parse("192.0.2.1:5000")]);
+        assert_eq!(told("127.0.0.1"), [parse("192.168.0.2:5000"), parse("127.0.0.1:5000")]);
+    }
 }

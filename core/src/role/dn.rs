@@ -1,9 +1,18 @@
 //! The database node: a soft-state directory of which client holds what and how it can be reached, and the choice of
 //! peers. Registrations belong to a CN's connection and end with it. It signs nothing.
 
+use crate::accounting::Trust;
 use crate::ids::{ConnId, PublicKey};
-use crate::wire::directory::DirectoryMsg;
-use crate::wire::records::{ServerCert, Verify};
+use crate::machine::{Cx, Deadlines, Machine, Time};
+use crate::selection::directory::Choice;
+use crate::selection::{Directory, Locality, PeerKey};
+use crate::session::Wall;
+use crate::wire::List;
+use crate::wire::directory::{
+    Deliver, DirectoryHello, DirectoryMsg, DirectoryWelcome, Relay, Route, Select, Selected, SelectedPeer,
+};
+use crate::wire::records::{ServerCert, ServerRole, Verify};
+use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
 /// Something that happened.
@@ -104,12 +113,14 @@ pub struct Config {
     pub hello_within: Duration,
     /// A CN this long silent is gone.
     pub idle_after: Duration,
+    /// How peers are chosen.
+    pub choice: Choice,
 }
 
 impl Config {
     /// Production limits for a DN that has this identity.
     #[must_use]
-    pub const fn new(root: PublicKey, verify: Verify, cert: ServerCert) -> Self {
+    pub fn new(root: PublicKey, verify: Verify, cert: ServerCert) -> Self {
         Self {
             root,
             verify,
@@ -117,6 +128,185 @@ impl Config {
             cns_max: 256,
             hello_within: Duration::from_secs(5),
             idle_after: Duration::from_secs(30),
+            choice: Choice::default(),
         }
+    }
+
+    /// For models: no draws.
+    #[must_use]
+    pub fn tiny(root: PublicKey, verify: Verify, cert: ServerCert) -> Self {
+        Self { cns_max: 4, choice: Choice { diversity: 0, ..Choice::default() }, ..Self::new(root, verify, cert) }
+    }
+}
+
+/// The DN. Each CN connection that has shown its certificate gets a link number, which its registrations carry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Dn {
+    wall: Wall,
+    conns: BTreeMap<ConnId, Cn>,
+    by_link: BTreeMap<u64, ConnId>,
+    links: u64,
+    directory: Directory,
+    timers: Deadlines<Timer>,
+}
+
+/// A connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Cn {
+    /// The key it proved.
+    key: PublicKey,
+    /// Its link number, once it has shown a CN's certificate for that key.
+    link: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Timer {
+    /// The connection must have said `Hello`, or something since then.
+    Silent(ConnId),
+}
+
+impl Dn {
+    /// What is registered, for checks and reports.
+    #[must_use]
+    pub const fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// How many CNs are connected and certified.
+    #[must_use]
+    pub fn cns(&self) -> usize {
+        self.by_link.len()
+    }
+
+    /// Forgets a connection and all its registrations.
+    fn forget(&mut self, conn: ConnId) {
+        self.timers.clear(Timer::Silent(conn));
+        if let Some(link) = self.conns.remove(&conn).and_then(|c| c.link) {
+            self.by_link.remove(&link);
+            self.directory.remove_link(link);
+        }
+    }
+
+    fn close(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) {
+        cx.push(Output::CnClose { conn });
+        self.forget(conn);
+    }
+
+    fn violation(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) {
+        cx.push(Output::Count(Metric::Violation));
+        self.close(cx, conn);
+    }
+
+    fn accepted(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, key: PublicKey) {
+        if self.conns.len() >= cx.cfg.cns_max as usize {
+            cx.push(Output::CnClose { conn });
+            return;
+        }
+        self.conns.insert(conn, Cn { key, link: None });
+        self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.hello_within)));
+    }
+
+    /// A CN shows its certificate. An older connection of the same CN is half open at best: it goes first.
+    fn hello(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, hello: &DirectoryHello) {
+        let trust = Trust { root: cx.cfg.root, verify: cx.cfg.verify };
+        let Some(&Cn { key, link: None }) = self.conns.get(&conn) else { return self.violation(cx, conn) };
+        let certified = trust.check_cert(&hello.cert, ServerRole::Cn, self.wall.at(cx.now)).is_ok();
+        if !certified || hello.cert.body.key != key || hello.protocol < crate::wire::PROTOCOL {
+            return self.violation(cx, conn);
+        }
+        let older = self.conns.iter().find(|(_, c)| c.key == key && c.link.is_some()).map(|(c, _)| *c);
+        if let Some(older) = older {
+            self.close(cx, older);
+        }
+        self.links += 1;
+        self.conns.insert(conn, Cn { key, link: Some(self.links) });
+        self.by_link.insert(self.links, conn);
+        let welcome = DirectoryWelcome { protocol: crate::wire::PROTOCOL, name: cx.cfg.cert.body.name.clone() };
+        cx.push(Output::CnSend { conn, msg: DirectoryMsg::Welcome(welcome) });
+    }
+
+    fn message(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, msg: DirectoryMsg) {
+        let Some(cn) = self.conns.get(&conn) else { return };
+        if let DirectoryMsg::Hello(hello) = &msg {
+            self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
+            return self.hello(cx, conn, hello);
+        }
+        let Some(link) = cn.link else { return self.violation(cx, conn) };
+        self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
+        match msg {
+            DirectoryMsg::Peer(entry) => self.directory.register(link, entry, &Locality::default()),
+            DirectoryMsg::Shares(s) => {
+                self.directory.share(PeerKey { link, session: s.session }, s.reset, &s.add, &s.remove);
+            }
+            DirectoryMsg::Gone(g) => self.directory.remove(PeerKey { link, session: g.session }),
+            DirectoryMsg::Select(select) => self.select(cx, conn, link, &select),
+            DirectoryMsg::Relay(relay) => self.relay(cx, relay),
+            DirectoryMsg::Outcome(o) => {
+                cx.push(Output::Count(if o.connected { Metric::Connected } else { Metric::NotConnected }));
+            }
+            DirectoryMsg::Ping => cx.push(Output::CnSend { conn, msg: DirectoryMsg::Pong }),
+            DirectoryMsg::Pong => {}
+            DirectoryMsg::Hello(_)
+            | DirectoryMsg::Welcome(_)
+            | DirectoryMsg::Selected(_)
+            | DirectoryMsg::Deliver(_) => self.violation(cx, conn),
+        }
+    }
+
+    fn select(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, link: u64, select: &Select) {
+        let querier = PeerKey { link, session: select.session };
+        let exclude: BTreeSet<PublicKey> = select.exclude.iter().copied().collect();
+        let want = usize::from(select.want).min(crate::limits::PEERS_PER_ANSWER_MAX);
+        let chosen =
+            self.directory.select(querier, select.version, (want, &exclude), cx.cfg.choice, cx.rng).unwrap_or_default();
+        cx.push(Output::Count(if chosen.is_empty() { Metric::NobodyFound } else { Metric::Selection }));
+        let peer = |key: &PeerKey| {
+            let entry = self.directory.get(*key)?;
+            let route = Route { link: key.link, session: key.session };
+            Some(SelectedPeer { route, upload_key: entry.upload_key, nat: entry.nat.clone() })
+        };
+        let peers = List::truncated(chosen.iter().filter_map(peer));
+        cx.push(Output::CnSend { conn, msg: DirectoryMsg::Selected(Selected { req: select.req, peers }) });
+    }
+
+    fn relay(&mut self, cx: &mut Cx<'_, Self>, relay: Relay) {
+        let Route { link, session } = relay.route;
+        let there = self.directory.get(PeerKey { link, session }).is_some();
+        let Some(&conn) = self.by_link.get(&link).filter(|_| there) else {
+            return cx.push(Output::Count(Metric::RelayLost));
+        };
+        cx.push(Output::Count(Metric::Relayed));
+        let deliver = Deliver { session, introduce: relay.introduce };
+        cx.push(Output::CnSend { conn, msg: DirectoryMsg::Deliver(deliver) });
+    }
+}
+
+impl Machine for Dn {
+    type Config = Config;
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, cx: &mut Cx<'_, Self>, input: Input) {
+        match input {
+            Input::WallClock { unix_ms } => self.wall = Wall::showing(unix_ms, cx.now),
+            Input::CnAccepted { conn, key } => self.accepted(cx, conn, key),
+            Input::Cn { conn, msg } => self.message(cx, conn, msg),
+            Input::CnClosed { conn } => self.forget(conn),
+        }
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>) {
+        while let Some(Timer::Silent(conn)) = self.timers.pop_due(cx.now) {
+            self.close(cx, conn);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    fn rebase(&mut self, by: Duration) {
+        self.timers.rebase(by);
+        self.directory.renumber();
     }
 }

@@ -2,8 +2,12 @@
 
 pub mod backoff;
 pub mod client;
+pub mod dialer;
+pub mod ledger_link;
 pub mod wall;
 
 pub use backoff::Backoff;
 pub use client::ClientSession;
+pub use dialer::Dialer;
+pub use ledger_link::LedgerLink;
 pub use wall::Wall;

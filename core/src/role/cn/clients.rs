@@ -1,0 +1,252 @@
+//! Clients: connections, sessions, inventories.
+
+use super::{Cn, Context, Metric, Output, Phase, Timer};
+use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
+use crate::machine::Time;
+use crate::nat::{NatDescriptor, vetted};
+use crate::session::backoff::jittered;
+use crate::wire::control::{ControlMsg, Hello, Inventory, Refusal, Refused, RetryAfter, Update, Welcome};
+use crate::wire::directory::{DirectoryMsg, PeerEntry, PeerGone, PeerShares};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+/// A connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Client {
+    /// The key it proved in its TLS handshake.
+    key: PublicKey,
+    from: SocketAddr,
+    session: Option<Session>,
+}
+
+/// What follows a `Hello`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) guid: Guid,
+    secondary: SecondaryGuid,
+    incarnation: u64,
+    upload_key: PublicKey,
+    pub(super) uploads: bool,
+    /// As others may be told of it.
+    pub(super) nat: NatDescriptor,
+    /// The last inventory page.
+    seq: u64,
+    /// When the queries of the last minute came.
+    pub(super) queries: VecDeque<Time>,
+}
+
+impl Client {
+    /// Its session, once `Hello` has come.
+    pub(super) const fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    pub(super) const fn session_mut(&mut self) -> Option<&mut Session> {
+        self.session.as_mut()
+    }
+
+    /// As a DN is told of it.
+    pub(super) fn entry(&self) -> Option<PeerEntry> {
+        let s = self.session.as_ref()?;
+        Some(PeerEntry {
+            session: s.id,
+            guid: s.guid,
+            secondary: s.secondary,
+            incarnation: s.incarnation,
+            observed: self.from,
+            upload_key: s.upload_key,
+            uploads: s.uploads,
+            nat: s.nat.clone(),
+        })
+    }
+
+    pub(super) fn rebase(&mut self, by: Duration) {
+        if let Some(s) = &mut self.session {
+            s.queries.iter_mut().for_each(|at| *at = at.rebased(by));
+        }
+    }
+}
+
+fn millis(d: Duration) -> u32 {
+    u32::try_from(d.as_millis()).unwrap_or(u32::MAX)
+}
+
+impl Cn {
+    /// Lets a connection in, or sends it away while there is no room, no clock, or no future.
+    pub(super) fn accepted(&mut self, cx: &mut Context<'_>, conn: ConnId, key: PublicKey, from: SocketAddr) {
+        let full = self.clients.len() >= cx.cfg.sessions_max as usize;
+        if full || self.wall.is_none() || self.phase != Phase::Serving {
+            let retry_after_ms = millis(jittered(cx.cfg.busy_retry, cx.rng));
+            cx.push(Output::Count(Metric::Busy));
+            cx.push(Output::ClientSend { conn, msg: ControlMsg::Busy(RetryAfter { retry_after_ms }) });
+            cx.push(Output::ClientClose { conn });
+            return;
+        }
+        self.clients.insert(conn, Client { key, from, session: None });
+        self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.hello_within)));
+    }
+
+    /// Forgets a connection that is gone, and tells the DNs if it had a session.
+    pub(super) fn forget(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        self.timers.clear(Timer::Silent(conn));
+        let Some(session) = self.clients.remove(&conn).and_then(|c| c.session) else { return };
+        if self.by_guid.get(&session.guid) == Some(&conn) {
+            self.by_guid.remove(&session.guid);
+        }
+        self.by_session.remove(&session.id);
+        cx.push(Output::Count(Metric::SessionClosed));
+        self.tell_dns(cx, &DirectoryMsg::Gone(PeerGone { session: session.id }));
+    }
+
+    pub(super) fn close(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        cx.push(Output::ClientClose { conn });
+        self.forget(cx, conn);
+    }
+
+    fn refuse(&mut self, cx: &mut Context<'_>, conn: ConnId, why: Refusal) {
+        cx.push(Output::ClientSend { conn, msg: ControlMsg::Refused(Refused { why }) });
+        self.close(cx, conn);
+    }
+
+    fn violation(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        cx.push(Output::Count(Metric::Violation));
+        self.refuse(cx, conn, Refusal::Violation);
+    }
+
+    pub(super) fn silent(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        self.refuse(cx, conn, Refusal::Idle);
+    }
+
+    pub(super) fn client_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ControlMsg) {
+        let Some(client) = self.clients.get(&conn) else { return };
+        if client.session.is_none() {
+            let ControlMsg::Hello(hello) = msg else { return self.violation(cx, conn) };
+            return self.hello(cx, conn, &hello);
+        }
+        self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
+        match msg {
+            ControlMsg::Inventory(page) => self.inventory(cx, conn, page),
+            ControlMsg::Query(query) => self.query(cx, conn, query),
+            ControlMsg::Outcome(o) => {
+                cx.push(Output::Count(if o.connected { Metric::Connected } else { Metric::NotConnected }));
+                self.tell_first_dn(cx, DirectoryMsg::Outcome(o));
+            }
+            ControlMsg::Usage(record) => {
+                if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.guid == record.reporter) {
+                    self.usage_from(cx, conn, record);
+                } else {
+                    self.violation(cx, conn);
+                }
+            }
+            ControlMsg::Update(update) => self.update(cx, conn, &update),
+            ControlMsg::Ping => cx.push(Output::ClientSend { conn, msg: ControlMsg::Pong }),
+            ControlMsg::Pong => {}
+            ControlMsg::Hello(_)
+            | ControlMsg::Welcome(_)
+            | ControlMsg::ReaddRequest(_)
+            | ControlMsg::Introductions(_)
+            | ControlMsg::QueryFailed(_)
+            | ControlMsg::Introduce(_)
+            | ControlMsg::UsageAck(_)
+            | ControlMsg::Drain(_)
+            | ControlMsg::Busy(_)
+            | ControlMsg::Refused(_) => self.violation(cx, conn),
+        }
+    }
+
+    fn hello(&mut self, cx: &mut Context<'_>, conn: ConnId, hello: &Hello) {
+        let Some(client) = self.clients.get(&conn) else { return };
+        if hello.protocol < crate::wire::PROTOCOL {
+            return self.refuse(cx, conn, Refusal::Protocol);
+        }
+        if Guid::of(&client.key) != hello.guid {
+            return self.refuse(cx, conn, Refusal::WrongKey);
+        }
+        let Some(&secondary) = hello.secondary.first() else { return self.violation(cx, conn) };
+        if let Some(&other) = self.by_guid.get(&hello.guid) {
+            let theirs = self.clients.get(&other).and_then(Client::session);
+            // connections of one start may be accepted in another order than they were made
+            if theirs.is_some_and(|s| s.secondary == secondary && s.incarnation >= hello.incarnation) {
+                return self.refuse(cx, conn, Refusal::Replaced);
+            }
+            self.refuse(cx, other, Refusal::Replaced);
+        }
+        self.open(cx, conn, hello, secondary);
+    }
+
+    fn open(&mut self, cx: &mut Context<'_>, conn: ConnId, hello: &Hello, secondary: SecondaryGuid) {
+        let now_ms = self.now_ms(cx.now);
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        let id = self.next_session.step();
+        client.session = Some(Session {
+            id,
+            guid: hello.guid,
+            secondary,
+            incarnation: hello.incarnation,
+            upload_key: hello.upload_key,
+            uploads: hello.uploads,
+            nat: vetted(&hello.nat, client.from.ip()),
+            seq: 0,
+            queries: VecDeque::new(),
+        });
+        let (observed, entry) = (client.from, client.entry());
+        self.by_guid.insert(hello.guid, conn);
+        self.by_session.insert(id, conn);
+        self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
+        cx.push(Output::Count(Metric::SessionOpened));
+        let welcome = Welcome {
+            protocol: crate::wire::PROTOCOL,
+            now_ms,
+            observed,
+            cert: cx.cfg.cert.clone(),
+            ping_ms: millis(cx.cfg.ping_every),
+            want_inventory: true,
+        };
+        cx.push(Output::ClientSend { conn, msg: ControlMsg::Welcome(welcome) });
+        if let Some(entry) = entry {
+            self.tell_dns(cx, &DirectoryMsg::Peer(entry));
+        }
+    }
+
+    /// A page of changes goes on to the DNs. A gap in the numbers would leave a hole there for good.
+    fn inventory(&mut self, cx: &mut Context<'_>, conn: ConnId, page: Inventory) {
+        let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return };
+        if page.seq != session.seq.wrapping_add(1) {
+            return self.violation(cx, conn);
+        }
+        session.seq = page.seq;
+        let shares = PeerShares { session: session.id, reset: page.reset, add: page.add, remove: page.remove };
+        self.tell_dns(cx, &DirectoryMsg::Shares(shares));
+    }
+
+    fn update(&mut self, cx: &mut Context<'_>, conn: ConnId, update: &Update) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        let from = client.from.ip();
+        let Some(session) = client.session_mut() else { return };
+        session.uploads = update.uploads;
+        if update.nat.epoch >= session.nat.epoch {
+            session.nat = vetted(&update.nat, from);
+        }
+        if let Some(entry) = client.entry() {
+            self.tell_dns(cx, &DirectoryMsg::Peer(entry));
+        }
+    }
+
+    /// Tells every client when to leave, spread over the time there is.
+    pub(super) fn drain_clients(&mut self, cx: &mut Context<'_>) {
+        let spread = millis(cx.cfg.drain / 2);
+        let conns: Vec<(ConnId, bool)> =
+            self.clients.iter().map(|(c, client)| (*c, client.session.is_some())).collect();
+        for (conn, open) in conns {
+            if open {
+                let retry_after_ms = if spread == 0 { 0 } else { cx.rng.below(spread) };
+                cx.push(Output::ClientSend { conn, msg: ControlMsg::Drain(RetryAfter { retry_after_ms }) });
+            } else {
+                self.close(cx, conn);
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Queries: open the grant, check it, have a DN choose, sign once, answer, and tell the chosen. This CN is the broker of
+//! its clients' queries; introductions for its own clients come back to it through the DN like any other's.
+
+use super::clients::Client;
+use super::{Cn, Context, Metric, Output, Timer};
+use crate::accounting::{grants, introductions};
+use crate::ids::{ConnId, IntroId, PublicKey, ReqId, Signature};
+use crate::limits::EXCLUDED_MAX;
+use crate::wire::List;
+use crate::wire::control::{ControlMsg, Introduce, IntroducedPeer, Introductions, Query, QueryError, QueryFailed};
+use crate::wire::directory::{Deliver, DirectoryMsg, Relay, Select, Selected, SelectedPeer};
+use crate::wire::records::{Context as SignContext, Introduction, SignedGrant};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Told to those whose query failed for want of a DN.
+const UNAVAILABLE_RETRY_MS: u32 = 2_000;
+
+/// A query under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Pending {
+    /// Who asks.
+    client: ConnId,
+    /// The client's number for it.
+    query: u32,
+    step: Step,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    /// The grant is being opened.
+    Opening { want: u8, exclude: List<PublicKey, EXCLUDED_MAX> },
+    /// A DN chooses.
+    Selecting { dn: ConnId, grant: Box<SignedGrant> },
+    /// The introductions are being signed.
+    Signing { dn: ConnId, intros: Vec<Introduction>, peers: Vec<SelectedPeer> },
+}
+
+impl Cn {
+    pub(super) fn query(&mut self, cx: &mut Context<'_>, conn: ConnId, query: Query) {
+        let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return };
+        cx.push(Output::Count(Metric::Query));
+        while session.queries.front().is_some_and(|at| cx.now.since(*at) >= MINUTE) {
+            session.queries.pop_front();
+        }
+        if let Some(oldest) = session.queries.front()
+            && session.queries.len() >= cx.cfg.queries_per_minute as usize
+        {
+            let free = MINUTE.saturating_sub(cx.now.since(*oldest));
+            let retry = u32::try_from(free.as_millis()).unwrap_or(u32::MAX).saturating_add(1);
+            return fail(cx, conn, query.query, QueryError::TooMany, retry);
+        }
+        session.queries.push_back(cx.now);
+        let req = self.next_req.step();
+        let step = Step::Opening { want: query.want, exclude: query.exclude };
+        self.queries.insert(req, Pending { client: conn, query: query.query, step });
+        self.timers.set(Timer::Query(req), Some(cx.now.after(cx.cfg.select_within)));
+        cx.push(Output::OpenGrant { req, sealed: query.grant });
+    }
+
+    /// Takes a pending query out; its client may have gone meanwhile.
+    fn take(&mut self, req: ReqId) -> Option<Pending> {
+        self.timers.clear(Timer::Query(req));
+        self.queries.remove(&req)
+    }
+
+    pub(super) fn grant_opened(&mut self, cx: &mut Context<'_>, req: ReqId, grant: Option<Box<SignedGrant>>) {
+        let Some(Pending { client, query, step: Step::Opening { want, exclude } }) = self.queries.get(&req).cloned()
+        else {
+            return;
+        };
+        let Some(session) = self.clients.get(&client).and_then(Client::session) else {
+            self.take(req);
+            return;
+        };
+        let checked = grant
+            .filter(|g| grants::check(&Self::trust(cx), g, self.now_ms(cx.now)).is_ok())
+            .ok_or(QueryError::Regrant)
+            .and_then(|g| if g.grant.guid == session.guid { Ok(g) } else { Err(QueryError::NotYours) })
+            .and_then(|g| {
+                let allowed = g.grant.policy.peer_download && g.grant.max_peer_bytes > 0;
+                if allowed { Ok(g) } else { Err(QueryError::PeersForbidden) }
+            });
+        match (checked, self.first_dn()) {
+            (Ok(grant), Some(dn)) => {
+                let select = Select {
+                    req: req.0,
+                    session: session.id,
+                    version: grant.grant.version,
+                    want: want.min(cx.cfg.peers_max),
+                    exclude,
+                };
+                cx.push(Output::DirectorySend { conn: dn, msg: DirectoryMsg::Select(select) });
+                let step = Step::Selecting { dn, grant };
+                self.queries.insert(req, Pending { client, query, step });
+            }
+            (checked, _) => {
+                self.take(req);
+                let why = checked.err().unwrap_or(QueryError::Unavailable);
+                fail(cx, client, query, why, UNAVAILABLE_RETRY_MS);
+            }
+        }
+    }
+
+    pub(super) fn selected(&mut self, cx: &mut Context<'_>, conn: ConnId, selected: Selected) {
+        let req = ReqId(selected.req);
+        let Some(Pending { client, query, step: Step::Selecting { dn, grant } }) = self.queries.get(&req).cloned()
+        else {
+            return;
+        };
+        if dn != conn {
+            return;
+        }
+        if selected.peers.is_empty() || !self.clients.contains_key(&client) {
+            self.take(req);
+            return self.answer(cx, client, query, Vec::new());
+        }
+        let peers = selected.peers.into_vec();
+        let now_ms = self.now_ms(cx.now);
+        let until = |d: Duration| now_ms.saturating_add(u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+        let intros: Vec<Introduction> = peers
+            .iter()
+            .map(|p| Introduction {
+                id: IntroId(cx.rng.nonce()),
+                download: grant.grant.download,
+                version: grant.grant.version,
+                downloader_key: grant.grant.download_key,
+                uploader_key: p.upload_key,
+                connect_before_ms: until(cx.cfg.connect_within),
+                serve_until_ms: until(cx.cfg.serve_for),
+                cap_bytes: grant.grant.max_peer_bytes,
+            })
+            .collect();
+        let message = introductions::root(&intros).0.to_vec();
+        self.queries.insert(req, Pending { client, query, step: Step::Signing { dn, intros, peers } });
+        cx.push(Output::Sign { req, context: SignContext::Introductions, message });
+    }
+
+    pub(super) fn signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
+        let Some(Pending { client, query, step: Step::Signing { dn, intros, peers } }) =
+            self.queries.get(&req).cloned()
+        else {
+            return;
+        };
+        self.take(req);
+        let Some(nat) = self.clients.get(&client).and_then(Client::session).map(|s| s.nat.clone()) else { return };
+        let signed = introductions::sign(intros, signature, &cx.cfg.cert);
+        let mut answer = Vec::new();
+        for (intro, peer) in signed.into_iter().zip(peers) {
+            cx.push(Output::Count(Metric::Introduced));
+            let introduce = Introduce { intro: intro.clone(), nat: nat.clone() };
+            let relay = Relay { route: peer.route, introduce };
+            cx.push(Output::DirectorySend { conn: dn, msg: DirectoryMsg::Relay(relay) });
+            answer.push(IntroducedPeer { intro, nat: peer.nat });
+        }
+        self.answer(cx, client, query, answer);
+    }
+
+    fn answer(&self, cx: &mut Context<'_>, client: ConnId, query: u32, peers: Vec<IntroducedPeer>) {
+        if self.clients.contains_key(&client) {
+            cx.push(Output::Count(Metric::QueryAnswered));
+            let peers = List::truncated(peers);
+            cx.push(Output::ClientSend {
+                conn: client,
+                msg: ControlMsg::Introductions(Introductions { query, peers }),
+            });
+        }
+    }
+
+    /// No DN has answered in time, or the one that was asked is lost.
+    pub(super) fn query_expired(&mut self, cx: &mut Context<'_>, req: ReqId) {
+        let Some(pending) = self.take(req) else { return };
+        if self.clients.contains_key(&pending.client) {
+            fail(cx, pending.client, pending.query, QueryError::Unavailable, UNAVAILABLE_RETRY_MS);
+        }
+    }
+
+    /// A DN is lost: so are its answers, and its routes lead nowhere.
+    pub(super) fn queries_lost_dn(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        let lost: Vec<ReqId> = self
+            .queries
+            .iter()
+            .filter(|(_, p)| match &p.step {
+                Step::Opening { .. } => false,
+                Step::Selecting { dn, .. } | Step::Signing { dn, .. } => *dn == conn,
+            })
+            .map(|(req, _)| *req)
+            .collect();
+        for req in lost {
+            self.query_expired(cx, req);
+        }
+    }
+
+    /// A peer will come to one of this CN's clients.
+    pub(super) fn deliver(&mut self, cx: &mut Context<'_>, deliver: Deliver) {
+        let Some(&conn) = self.by_session.get(&deliver.session) else { return };
+        if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.uploads) {
+            cx.push(Output::ClientSend { conn, msg: ControlMsg::Introduce(deliver.introduce) });
+        }
+    }
+}
+
+fn fail(cx: &mut Context<'_>, conn: ConnId, query: u32, why: QueryError, retry_after_ms: u32) {
+    cx.push(Output::Count(Metric::QueryRefused));
+    let msg = ControlMsg::QueryFailed(QueryFailed { query, why, retry_after_ms });
+    cx.push(Output::ClientSend { conn, msg });
+}

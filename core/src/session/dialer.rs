@@ -1,0 +1,81 @@
+//! Keeping one connection to one server: dial, notice the end, wait, dial again.
+
+use super::Backoff;
+use crate::ids::ConnId;
+use crate::machine::Rng;
+use core::time::Duration;
+
+/// One server's connection. Numbers its attempts from `first` on, so that several dialers of a machine never share one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Dialer {
+    next: u64,
+    state: State,
+    backoff: Backoff,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum State {
+    Down,
+    Dialing(ConnId),
+    Up(ConnId),
+}
+
+impl Dialer {
+    /// A dialer whose connections are numbered from `first` on.
+    #[must_use]
+    pub fn new(first: u64) -> Self {
+        Self { next: first, state: State::Down, backoff: Backoff::default() }
+    }
+
+    /// Begins an attempt, unless there is a connection or an attempt.
+    pub fn dial(&mut self) -> Option<ConnId> {
+        if self.state != State::Down {
+            return None;
+        }
+        let conn = ConnId(self.next);
+        self.next = self.next.wrapping_add(1);
+        self.state = State::Dialing(conn);
+        Some(conn)
+    }
+
+    /// The attempt has succeeded; false if it is not the present one.
+    pub fn opened(&mut self, conn: ConnId) -> bool {
+        let ours = self.state == State::Dialing(conn);
+        if ours {
+            self.state = State::Up(conn);
+        }
+        ours
+    }
+
+    /// The server has answered sensibly: the next failure is the first again.
+    pub fn proven(&mut self) {
+        self.backoff.succeeded();
+    }
+
+    /// The attempt or connection is over: how long to wait before the next; `None` if it is not the present one.
+    pub fn closed(&mut self, conn: ConnId, limits: (Duration, Duration), rng: &mut dyn Rng) -> Option<Duration> {
+        if self.conn() != Some(conn) {
+            return None;
+        }
+        self.state = State::Down;
+        Some(self.backoff.failed(limits, rng))
+    }
+
+    /// The present connection or attempt.
+    #[must_use]
+    pub const fn conn(&self) -> Option<ConnId> {
+        match self.state {
+            State::Down => None,
+            State::Dialing(c) | State::Up(c) => Some(c),
+        }
+    }
+
+    /// The open connection.
+    #[must_use]
+    pub const fn up(&self) -> Option<ConnId> {
+        match self.state {
+            State::Up(c) => Some(c),
+            State::Down | State::Dialing(_) => None,
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! A server's link to the ledger: keeps each record until the ledger has acknowledged it, and sends it again after every
+//! loss. The ledger stores each id once, so a record counts exactly once however often it is sent.
+
+use super::Dialer;
+use crate::ids::{ConnId, RecordId};
+use crate::machine::{Cx, Deadlines, Machine, Time};
+use crate::wire::ledger::LedgerMsg;
+use crate::wire::records::{LedgerRecord, ServerCert};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// The numbers of ledger connections begin here.
+const FIRST_CONN: u64 = 1 << 61;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// Begin to keep a connection.
+    Start,
+    /// Take this record to the ledger. A record that is on its way already is not taken twice.
+    Submit(LedgerRecord),
+    /// The connection is open.
+    Opened(ConnId),
+    /// The connection could not be opened, or has ended.
+    Closed(ConnId),
+    /// The ledger's message.
+    Message(ConnId, LedgerMsg),
+    /// Close the connection for good.
+    Stop,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// Connect; answered by `Opened` or `Closed`.
+    Dial(ConnId),
+    /// Send.
+    Send(ConnId, LedgerMsg),
+    /// Close; no `Closed` follows.
+    Close(ConnId),
+    /// These records are durable in the ledger.
+    Acked(Vec<RecordId>),
+}
+
+/// Limits and identity.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The server's certificate, shown first.
+    pub cert: ServerCert,
+    /// The wait before the next attempt: first and longest.
+    pub backoff: (Duration, Duration),
+    /// A ping goes out this often; without an answer by the next, the connection is lost.
+    pub ping_every: Duration,
+    /// Records under way at a time.
+    pub window: u32,
+    /// Records that are not acknowledged by then are sent again.
+    pub retry_after: Duration,
+}
+
+impl Config {
+    /// Production limits for the server with this certificate.
+    #[must_use]
+    pub const fn new(cert: ServerCert, backoff: (Duration, Duration)) -> Self {
+        Self { cert, backoff, ping_every: Duration::from_secs(10), window: 256, retry_after: Duration::from_secs(30) }
+    }
+}
+
+/// The link. `records` holds all that is not acknowledged, `unsent` what has not gone out on the present connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LedgerLink {
+    dialer: Dialer,
+    records: BTreeMap<RecordId, LedgerRecord>,
+    unsent: BTreeSet<RecordId>,
+    pinged: bool,
+    timers: Deadlines<Timer>,
+}
+
+impl Default for LedgerLink {
+    fn default() -> Self {
+        Self {
+            dialer: Dialer::new(FIRST_CONN),
+            records: BTreeMap::new(),
+            unsent: BTreeSet::new(),
+            pinged: false,
+            timers: Deadlines::default(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Timer {
+    Dial,
+    Ping,
+    Retry,
+}
+
+impl LedgerLink {
+    /// How many records are not acknowledged.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether this record is on its way.
+    #[must_use]
+    pub fn holds(&self, id: RecordId) -> bool {
+        self.records.contains_key(&id)
+    }
+
+    fn pump(&mut self, cx: &mut Cx<'_, Self>) {
+        let Some(conn) = self.dialer.up() else { return };
+        let under_way = self.records.len() - self.unsent.len();
+        for _ in under_way..cx.cfg.window as usize {
+            let Some(record) = self.unsent.pop_first().and_then(|id| self.records.get(&id)) else { break };
+            cx.push(Output::Send(conn, LedgerMsg::Submit(record.clone())));
+        }
+        if self.unsent.len() < self.records.len() && self.timers.get(Timer::Retry).is_none() {
+            self.timers.set(Timer::Retry, Some(cx.now.after(cx.cfg.retry_after)));
+        }
+    }
+
+    fn lost(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) {
+        let Some(wait) = self.dialer.closed(conn, cx.cfg.backoff, cx.rng) else { return };
+        self.unsent = self.records.keys().copied().collect();
+        self.timers.clear(Timer::Ping);
+        self.timers.clear(Timer::Retry);
+        self.timers.set(Timer::Dial, Some(cx.now.after(wait)));
+    }
+
+    fn hang_up(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) {
+        cx.push(Output::Close(conn));
+        self.lost(cx, conn);
+    }
+
+    fn message(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, msg: LedgerMsg) {
+        self.pinged = false;
+        self.dialer.proven();
+        match msg {
+            LedgerMsg::Ack(ack) => {
+                let mut done = ack.ids.into_vec();
+                done.retain(|id| {
+                    self.unsent.remove(id);
+                    self.records.remove(id).is_some()
+                });
+                if self.unsent.len() == self.records.len() {
+                    self.timers.clear(Timer::Retry);
+                }
+                if !done.is_empty() {
+                    cx.push(Output::Acked(done));
+                }
+                self.pump(cx);
+            }
+            LedgerMsg::Ping => cx.push(Output::Send(conn, LedgerMsg::Pong)),
+            LedgerMsg::Pong => {}
+            LedgerMsg::Hello(_) | LedgerMsg::Submit(_) => self.hang_up(cx, conn),
+        }
+    }
+}
+
+impl Machine for LedgerLink {
+    type Config = Config;
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, cx: &mut Cx<'_, Self>, input: Input) {
+        match input {
+            Input::Start => self.timers.set(Timer::Dial, Some(cx.now)),
+            Input::Submit(record) => {
+                let id = record.id();
+                if self.records.insert(id, record).is_none() {
+                    self.unsent.insert(id);
+                    self.pump(cx);
+                }
+            }
+            Input::Opened(conn) => {
+                if self.dialer.opened(conn) {
+                    self.pinged = false;
+                    self.timers.set(Timer::Ping, Some(cx.now.after(cx.cfg.ping_every)));
+                    cx.push(Output::Send(conn, LedgerMsg::Hello(cx.cfg.cert.clone())));
+                    self.pump(cx);
+                }
+            }
+            Input::Closed(conn) => self.lost(cx, conn),
+            Input::Message(conn, msg) => {
+                if self.dialer.up() == Some(conn) {
+                    self.message(cx, conn, msg);
+                }
+            }
+            Input::Stop => {
+                if let Some(conn) = self.dialer.conn() {
+                    self.hang_up(cx, conn);
+                }
+                self.timers = Deadlines::default();
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>) {
+        if self.timers.get(Timer::Dial).is_some_and(|at| at <= cx.now) {
+            self.timers.clear(Timer::Dial);
+            if let Some(conn) = self.dialer.dial() {
+                cx.push(Output::Dial(conn));
+            }
+        }
+        if self.timers.get(Timer::Retry).is_some_and(|at| at <= cx.now) {
+            self.timers.clear(Timer::Retry);
+            self.unsent = self.records.keys().copied().collect();
+            self.pump(cx);
+        }
+        if self.timers.get(Timer::Ping).is_some_and(|at| at <= cx.now) {
+            self.timers.clear(Timer::Ping);
+            let Some(conn) = self.dialer.up() else { return };
+            if self.pinged {
+                return self.hang_up(cx, conn);
+            }
+            self.pinged = true;
+            cx.push(Output::Send(conn, LedgerMsg::Ping));
+            self.timers.set(Timer::Ping, Some(cx.now.after(cx.cfg.ping_every)));
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    fn rebase(&mut self, by: Duration) {
+        self.timers.rebase(by);
+    }
+}
