@@ -1,6 +1,7 @@
 //! The command line: parses, runs one command, turns its error into one clear line and an exit code.
 
 pub mod args;
+pub mod demo;
 pub mod error;
 pub mod init;
 mod objects;

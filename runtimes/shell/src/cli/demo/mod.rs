@@ -1,0 +1,304 @@
+//! `demo`: a whole network on this machine delivers a file while you watch.
+
+pub mod file;
+pub mod network;
+pub mod progress;
+pub mod report;
+
+use super::args::DemoArgs;
+use super::process::Interrupt;
+use super::units::{Size, bytes};
+use super::{Code, Error};
+use crate::client::protocol::{DownloadLine, State};
+use crate::edge::{Publish, publish};
+use network::{Client, Network, Server, sibling};
+use progress::{Progress, Show};
+use report::{Outcome, Row, Verdict};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use swarmedge_core::accounting::settlement::Bill;
+use swarmedge_core::content::Policy;
+use swarmedge_core::ids::{Digest, DownloadId, ProviderId};
+
+/// The provider of the demo's object.
+const PROVIDER: u32 = 1;
+/// How often clients are asked how far they are.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long clients may take to reach the control plane.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(30);
+/// How long the last records may take to reach the ledger.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Reads the ledger's database for one download.
+pub type AskLedger<'a> = &'a dyn Fn(&Path, DownloadId) -> Result<Bill, Error>;
+
+/// What is delivered.
+struct Object {
+    file: PathBuf,
+    path: String,
+    size: u64,
+    sha256: Digest,
+}
+
+/// `swarmedge demo`.
+pub fn run(args: &DemoArgs, json: bool, ledger: AskLedger<'_>) -> Result<(), Error> {
+    let this = std::env::current_exe().map_err(|e| Error::io("find this program's file", &e))?;
+    let other = if args.mixed { sibling(&this)? } else { this.clone() };
+    if let Some(file) = &args.file {
+        fs::File::open(file).map_err(|e| Error::io(format_args!("read {}", file.display()), &e))?;
+    }
+    let interrupt = Interrupt::listen()?;
+    let dir = WorkDir::make(args.dir.as_deref(), "swarmedge-demo", args.keep)?;
+    let show = Show::for_terminal(json);
+    let network = Network::make(&dir.path, &this)?;
+    let mut demo = Demo { args, show, interrupt, programs: [this, other], network, clients: Vec::new(), ledger };
+    let rows = demo.run()?;
+    let clean = demo.end();
+    demo.print(&rows, json, &clean);
+    let wrong = rows.iter().find(|(o, _, v)| !o.matches || !v.agrees());
+    match wrong {
+        None if clean.is_empty() => Ok(()),
+        None => Err(Error::failed(clean.join("; "))),
+        Some((o, ..)) if !o.matches => Err(Error::failed(format!("the file of {} is not what was published", o.name))),
+        Some((o, ..)) => Err(Error::failed(format!("the ledger disagrees about {}", o.name))),
+    }
+}
+
+struct Demo<'a> {
+    args: &'a DemoArgs,
+    show: Show,
+    interrupt: Interrupt,
+    /// This binary, and the one that every second client runs.
+    programs: [PathBuf; 2],
+    network: Network,
+    /// Seeders first.
+    clients: Vec<Client>,
+    ledger: AskLedger<'a>,
+}
+
+impl Demo<'_> {
+    fn run(&mut self) -> Result<Vec<Row>, Error> {
+        let object = self.object()?;
+        self.publish(&object, 0)?;
+        for server in Server::ALL {
+            self.network.start(server, &self.interrupt)?;
+        }
+        self.show.say(&format!(
+            "Swarmedge demo in {}\n  file     {} ({}), SHA-256 {}\n  servers  edge with ledger, dn, cn, stun: a process each",
+            self.network.dir.display(),
+            object.path,
+            bytes(object.size),
+            object.sha256
+        ));
+        let seeders = self.args.peers as usize;
+        for i in 1..=seeders {
+            self.start_client(&format!("seeder-{i}"))?;
+        }
+        let mut rows = self.deliver(&object, 0..seeders, false)?;
+        if let Some(limit) = self.args.edge_limit {
+            self.publish(&object, limit.0)?;
+        }
+        for i in 1..=self.args.downloads {
+            self.start_client(&format!("download-{i}"))?;
+        }
+        self.wait_connected()?;
+        rows.extend(self.deliver(&object, seeders..self.clients.len(), self.args.chaos)?);
+        if self.args.chaos {
+            self.show.say("  restarting cn and dn, so that the clients can hand in their records");
+            self.network.start(Server::Dn, &self.interrupt)?;
+            self.network.start(Server::Cn, &self.interrupt)?;
+        }
+        self.settle(rows)
+    }
+
+    /// The file to deliver, and its hash.
+    fn object(&self) -> Result<Object, Error> {
+        let file = match &self.args.file {
+            Some(file) => file.clone(),
+            None => {
+                let Size(size) = self.args.size;
+                let file = self.network.dir.join("file.bin");
+                self.show.say(&format!("generating {}", bytes(size)));
+                file::generate(&file, size, u64::from(std::process::id()))?;
+                file
+            }
+        };
+        let (size, sha256) = file::sha256(&file)?;
+        let name = file.file_name().and_then(|n| n.to_str()).unwrap_or("file").to_owned();
+        Ok(Object { file, path: format!("demo/{name}"), size, sha256 })
+    }
+
+    /// Publishes the object, or changes its policy.
+    fn publish(&self, object: &Object, edge_rate_max: u64) -> Result<(), Error> {
+        let policy = Policy { edge_rate_max, ..Policy::default() };
+        let (file, path) = (object.file.clone(), object.path.clone());
+        publish(
+            &self.network.dir.join("edge/objects"),
+            &Publish { file, provider: ProviderId(PROVIDER), path, policy },
+        )?;
+        Ok(())
+    }
+
+    fn start_client(&mut self, name: &str) -> Result<(), Error> {
+        let program = &self.programs[self.clients.len() % 2];
+        self.clients.push(self.network.client(name, program, &self.interrupt)?);
+        Ok(())
+    }
+
+    fn wait_connected(&mut self) -> Result<(), Error> {
+        let until = Instant::now() + CONNECTED_WITHIN;
+        for client in &mut self.clients {
+            while !client.status()?.control_connected {
+                if Instant::now() > until {
+                    return Err(client.error("has not reached the control plane"));
+                }
+                self.interrupt.sleep(LOOK_EVERY)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Downloads the object on some clients at once. With `chaos`, half way things are killed.
+    fn deliver(&mut self, object: &Object, who: std::ops::Range<usize>, chaos: bool) -> Result<Vec<Row>, Error> {
+        let out = |name: &str| self.network.dir.join("out").join(name);
+        let names: Vec<String> = self.clients[who.clone()].iter().map(|c| c.name.clone()).collect();
+        let outputs: Vec<PathBuf> = names.iter().map(|n| out(n)).collect();
+        let began = Instant::now();
+        for (client, output) in self.clients[who.clone()].iter_mut().zip(&outputs) {
+            client.get(PROVIDER, &object.path, output)?;
+        }
+        let mut progress = Progress::new(self.show, &names, object.size);
+        let mut times = vec![None; names.len()];
+        let mut killed = !chaos;
+        let lines = loop {
+            let lines: Vec<DownloadLine> =
+                self.clients[who.clone()].iter_mut().map(Client::download).collect::<Result<_, _>>()?;
+            progress.update(&lines);
+            for (time, line) in times.iter_mut().zip(&lines) {
+                if time.is_none() && line.state == State::Completed {
+                    *time = Some(began.elapsed());
+                }
+            }
+            if times.iter().all(Option::is_some) {
+                break lines;
+            }
+            if !killed && half_way(&lines, object.size) {
+                self.kill_half(&progress);
+                killed = true;
+            }
+            self.network.expect_running()?;
+            if began.elapsed() > Duration::from_secs(self.args.timeout) {
+                let slow = times.iter().position(Option::is_none).unwrap_or(0);
+                return Err(self.clients[who.start + slow].error("is too slow: --timeout has passed"));
+            }
+            self.interrupt.sleep(LOOK_EVERY)?;
+        };
+        drop(progress);
+        let mut rows = Vec::new();
+        for (i, line) in lines.iter().enumerate() {
+            let runtime = self.clients[who.start + i].status()?.runtime;
+            let (len, sha256) = file::sha256(&outputs[i])?;
+            rows.push((
+                Outcome {
+                    name: names[i].clone(),
+                    runtime,
+                    id: line.download_id.clone().unwrap_or_default(),
+                    size: object.size,
+                    edge_bytes: line.edge_bytes,
+                    peer_bytes: line.peer_bytes,
+                    wasted_bytes: line.wasted_bytes,
+                    time: times[i].unwrap_or_default(),
+                    matches: len == object.size && sha256 == object.sha256,
+                },
+                Bill::default(),
+                Verdict::default(),
+            ));
+        }
+        Ok(rows)
+    }
+
+    /// CN, DN and the first seeder die without a warning.
+    fn kill_half(&mut self, progress: &Progress) {
+        progress.say("  half way: killing cn, dn and seeder-1");
+        self.network.kill(Server::Cn);
+        self.network.kill(Server::Dn);
+        if self.args.peers > 0 {
+            self.clients[0].kill();
+        }
+    }
+
+    /// Waits until the ledger agrees, or long enough.
+    fn settle(&mut self, mut rows: Vec<Row>) -> Result<Vec<Row>, Error> {
+        let database = self.network.dir.join("ledger/ledger.sqlite");
+        let silenced = (self.args.chaos && self.args.peers > 0).then_some("seeder-1");
+        let until = Instant::now() + SETTLED_WITHIN;
+        loop {
+            for (outcome, bill, verdict) in &mut rows {
+                let id = outcome.id.parse().map_err(|_| Error::failed(format!("{} has no download", outcome.name)))?;
+                *bill = (self.ledger)(&database, id)?;
+                *verdict = Verdict::of(outcome, bill, silenced);
+            }
+            // what may still come in makes notes shorter, so wait a little for those of a killed seeder too
+            if rows.iter().all(|(_, _, v)| v.agrees()) || Instant::now() > until {
+                return Ok(rows);
+            }
+            self.network.expect_running()?;
+            self.interrupt.sleep(Duration::from_millis(200))?;
+        }
+    }
+
+    /// Ends every process cleanly; says which did not.
+    fn end(&mut self) -> Vec<String> {
+        self.clients.iter_mut().for_each(Client::stop);
+        self.network.stop()
+    }
+
+    fn print(&self, rows: &[Row], json: bool, unclean: &[String]) {
+        let kept = self.args.keep.then(|| self.network.dir.display().to_string());
+        if json {
+            let ok = unclean.is_empty() && rows.iter().all(|(o, _, v)| o.matches && v.agrees());
+            let downloads: Vec<_> = rows.iter().map(report::json).collect();
+            println!("{}", serde_json::json!({"ok": ok, "downloads": downloads, "dir": kept, "unclean_ends": unclean}));
+            return;
+        }
+        println!("\n{}", report::table(rows));
+        if let Some(dir) = kept {
+            println!("kept: {dir}");
+        }
+    }
+}
+
+fn half_way(lines: &[DownloadLine], size: u64) -> bool {
+    let done: u64 = lines.iter().map(|l| l.edge_bytes.saturating_add(l.peer_bytes)).sum();
+    done >= size.saturating_mul(lines.len() as u64) / 2
+}
+
+/// A directory that goes when this value goes, unless it is to be kept.
+pub(crate) struct WorkDir {
+    pub(crate) path: PathBuf,
+    keep: bool,
+}
+
+impl WorkDir {
+    /// Makes a new directory in `parent` or in the system's place for temporary files.
+    pub(crate) fn make(parent: Option<&Path>, name: &str, keep: bool) -> Result<Self, Error> {
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
+        let path = parent.join(format!("{name}-{}", std::process::id()));
+        if path.exists() {
+            return Err(Error::new(Code::Failed, format!("{} is there already", path.display())).next("remove it"));
+        }
+        network::make_dir(&path)?;
+        let path = path.canonicalize().map_err(|e| Error::io(format_args!("use {}", path.display()), &e))?;
+        Ok(Self { path, keep })
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        if !self.keep {
+            // what cannot be removed is in the place for temporary files anyway
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}

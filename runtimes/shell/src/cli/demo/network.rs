@@ -1,0 +1,278 @@
+//! The processes of a network on this machine: servers and clients, each of them this binary or its sibling.
+
+use crate::cli::init::{self, Deployment, Plan, Ports};
+use crate::cli::process::{Interrupt, Process, is_healthy};
+use crate::cli::{Code, Error};
+use crate::client::local::Call;
+use crate::client::protocol::{Answer, DownloadLine, Request, State, StatusLine};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use swarmedge_core::ids::ProviderId;
+
+/// How long a process may take to be ready.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How long a process may take to end cleanly.
+const END_WITHIN: Duration = Duration::from_secs(10);
+
+/// A server process of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// Edge and ledger in one process.
+    Edge,
+    /// Connection node.
+    Cn,
+    /// Database node.
+    Dn,
+    /// STUN.
+    Stun,
+}
+
+impl Server {
+    /// All of them, in the order in which they are started.
+    pub const ALL: [Self; 4] = [Self::Edge, Self::Dn, Self::Cn, Self::Stun];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Edge => "edge",
+            Self::Cn => "cn",
+            Self::Dn => "dn",
+            Self::Stun => "stun",
+        }
+    }
+
+    const fn roles(self) -> &'static str {
+        match self {
+            Self::Edge => "edge,ledger",
+            Self::Cn => "cn",
+            Self::Dn => "dn",
+            Self::Stun => "stun",
+        }
+    }
+
+    fn is_ready(self, ports: &Ports) -> bool {
+        let [cn, dn, stun, ledger] = ports.ops;
+        match self {
+            Self::Edge => TcpStream::connect(local(ports.edge)).is_ok() && is_healthy(local(ledger)),
+            Self::Cn => is_healthy(local(cn)),
+            Self::Dn => is_healthy(local(dn)),
+            Self::Stun => is_healthy(local(stun)),
+        }
+    }
+}
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// The network's directory, deployment and server processes.
+#[derive(Debug)]
+pub struct Network {
+    /// Everything lies in here.
+    pub dir: PathBuf,
+    /// Keys, configuration, addresses.
+    pub made: Deployment,
+    /// The program that runs the servers.
+    program: PathBuf,
+    servers: Vec<(Server, Process)>,
+}
+
+impl Network {
+    /// Makes a deployment in `dir`; nothing runs yet.
+    pub fn make(dir: &Path, program: &Path) -> Result<Self, Error> {
+        let plan = Plan {
+            dir: dir.to_path_buf(),
+            host: "127.0.0.1".into(),
+            region: "local".into(),
+            ports: Ports::free()?,
+            provider: ProviderId(1),
+            uploads: true,
+        };
+        let made = init::make(&plan)?;
+        for sub in ["logs", "out"] {
+            make_dir(&dir.join(sub))?;
+        }
+        Ok(Self { dir: dir.to_path_buf(), made, program: program.to_path_buf(), servers: Vec::new() })
+    }
+
+    /// Where processes log.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.dir.join("logs")
+    }
+
+    /// Starts a server and waits until it is ready.
+    pub fn start(&mut self, server: Server, interrupt: &Interrupt) -> Result<(), Error> {
+        let config = text(&self.made.config)?;
+        let args = ["serve", "--roles", server.roles(), "--config", &config];
+        let mut process = Process::start(server.name(), &self.program, &self.logs(), &args)?;
+        let ports = self.made.ports;
+        interrupt.wait_ready(&mut process, READY_WITHIN, || server.is_ready(&ports))?;
+        self.servers.push((server, process));
+        Ok(())
+    }
+
+    /// Kills a server without a warning.
+    pub fn kill(&mut self, server: Server) {
+        self.servers.retain_mut(|(s, process)| {
+            let hit = *s == server;
+            if hit {
+                process.kill();
+            }
+            !hit
+        });
+    }
+
+    /// The process id of a server that runs.
+    #[must_use]
+    pub fn id_of(&self, server: Server) -> Option<u32> {
+        self.servers.iter().find(|(s, _)| *s == server).map(|(_, p)| p.id())
+    }
+
+    /// Fails if a server has ended by itself.
+    pub fn expect_running(&mut self) -> Result<(), Error> {
+        self.servers.iter_mut().try_for_each(|(_, p)| p.expect_running())
+    }
+
+    /// Ends every server cleanly; those that take too long are named.
+    pub fn stop(&mut self) -> Vec<String> {
+        let ends = self.servers.drain(..).rev().filter_map(|(server, mut p)| match p.stop(END_WITHIN) {
+            Some(status) if status.success() => None,
+            Some(status) => Some(format!("{} ended with {status}", server.name())),
+            None => Some(format!("{} did not end when it was told to", server.name())),
+        });
+        ends.collect()
+    }
+
+    /// Starts a client with a directory of its own and waits until it answers.
+    pub fn client(&self, name: &str, program: &Path, interrupt: &Interrupt) -> Result<Client, Error> {
+        let state = self.dir.join("clients").join(name);
+        make_dir(&state)?;
+        let (bundle, dir) = (text(&self.made.bundle)?, text(&state)?);
+        let args = ["client", "run", "--bundle", &bundle, "--state", &dir];
+        let mut process = Process::start(name, program, &self.logs(), &args)?;
+        interrupt.wait_ready(&mut process, READY_WITHIN, || status(&state).is_ok_and(|s| s.is_some()))?;
+        Ok(Client { name: name.to_owned(), state, process, download: None })
+    }
+}
+
+/// A background client that this process has started.
+#[derive(Debug)]
+pub struct Client {
+    /// What it is called.
+    pub name: String,
+    state: PathBuf,
+    process: Process,
+    download: Option<u32>,
+}
+
+impl Client {
+    /// Begins to download an object to `output`.
+    pub fn get(&mut self, provider: u32, path: &str, output: &Path) -> Result<(), Error> {
+        let request = Request::Get { provider, path: path.into(), output: text(output)?, force: false };
+        match Call::ask(&self.state, &request)? {
+            Some(Answer::Accepted { download }) => self.download = download,
+            Some(Answer::Download(line)) => self.download = Some(line.download),
+            Some(other) => return Err(Error::failed(format!("{} answers {other:?}", self.name))),
+            None => return Err(self.process.error("does not answer")),
+        }
+        Ok(())
+    }
+
+    /// How the client is.
+    pub fn status(&mut self) -> Result<StatusLine, Error> {
+        match status(&self.state) {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err(self.process.error("does not answer")),
+            Err(error) => Err(self.process.error(&format!("does not answer: {error}"))),
+        }
+    }
+
+    /// How its download is; a failed one is an error.
+    pub fn download(&mut self) -> Result<DownloadLine, Error> {
+        let status = self.status()?;
+        let line = status.downloads.into_iter().find(|d| Some(d.download) == self.download);
+        let line = line.ok_or_else(|| self.process.error("has lost its download"))?;
+        match &line.failure {
+            Some(failure) if line.state == State::Failed => {
+                Err(self.process.error(&format!("failed: {}", Error::from(failure.clone()))))
+            }
+            Some(_) | None => Ok(line),
+        }
+    }
+
+    /// An error about it, with the tail of its log.
+    #[must_use]
+    pub fn error(&self, what: &str) -> Error {
+        self.process.error(what)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Kills it without a warning.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Ends it cleanly.
+    pub fn stop(&mut self) {
+        self.process.stop(END_WITHIN);
+    }
+}
+
+fn status(state: &Path) -> Result<Option<StatusLine>, Error> {
+    match Call::ask(state, &Request::Status)? {
+        Some(Answer::Status(status)) => Ok(Some(status)),
+        Some(other) => Err(Error::failed(format!("unexpected answer {other:?}"))),
+        None => Ok(None),
+    }
+}
+
+/// The binary of the other runtime beside `this`, or how to build it.
+pub fn sibling(this: &Path) -> Result<PathBuf, Error> {
+    let stem = this.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
+    let other = if stem.ends_with("-smol") { "swarmedge" } else { "swarmedge-smol" };
+    let path = this.with_file_name(other).with_extension(std::env::consts::EXE_EXTENSION);
+    if path.exists() {
+        return Ok(path);
+    }
+    let profile = match this.parent().and_then(Path::file_name).and_then(|p| p.to_str()) {
+        Some("debug") | None => String::new(),
+        Some("release") => " --release".into(),
+        Some(other) => format!(" --profile {other}"),
+    };
+    Err(Error::new(Code::Usage, format!("--mixed needs {}, which is not there", path.display()))
+        .next(format!("build it with: cargo build{profile} --bin {other}")))
+}
+
+pub(crate) fn make_dir(dir: &Path) -> Result<(), Error> {
+    fs::create_dir_all(dir).map_err(|e| Error::io(format_args!("make the directory {}", dir.display()), &e))
+}
+
+/// A path for a command line or a JSON text.
+pub(crate) fn text(path: &Path) -> Result<String, Error> {
+    path.to_str().map(str::to_owned).ok_or_else(|| Error::usage(format!("{} is not UTF-8", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_sibling_is_named_with_the_command_that_builds_it() {
+        for (this, command) in [
+            ("/no/target/debug/swarmedge", "cargo build --bin swarmedge-smol"),
+            ("/no/target/release/swarmedge-smol", "cargo build --release --bin swarmedge"),
+            ("/no/target/ci/swarmedge", "cargo build --profile ci --bin swarmedge-smol"),
+        ] {
+            let error = sibling(Path::new(this)).expect_err("not there");
+            assert_eq!(error.code(), Code::Usage);
+            assert!(error.to_string().ends_with(&format!("{command})")), "{error}");
+        }
+    }
+}

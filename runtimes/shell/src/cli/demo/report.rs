@@ -1,0 +1,265 @@
+//! What a demo has shown: each download's figures beside what the ledger recorded, and whether the two agree.
+
+use crate::cli::units::{bytes, percent, rate};
+use std::fmt::Write as _;
+use std::time::Duration;
+use swarmedge_core::accounting::settlement::Bill;
+use swarmedge_core::wire::records::UsageState;
+
+/// One download, as its client and its file tell it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The client.
+    pub name: String,
+    /// `tokio` or `smol`.
+    pub runtime: String,
+    /// The download's id.
+    pub id: String,
+    /// Bytes of the file.
+    pub size: u64,
+    /// Verified bytes from edges, each counted once.
+    pub edge_bytes: u64,
+    /// Verified bytes from peers, each counted once.
+    pub peer_bytes: u64,
+    /// Received and thrown away.
+    pub wasted_bytes: u64,
+    /// From the command to the finished file.
+    pub time: Duration,
+    /// The file has the SHA-256 of what was published.
+    pub matches: bool,
+}
+
+/// What the ledger says of it, and what that means.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Why the books do not (yet) agree with what was delivered.
+    pub wrong: Vec<String>,
+    /// Differences that are as they should be, in words.
+    pub notes: Vec<String>,
+}
+
+impl Verdict {
+    /// Holds a download against the ledger. `silenced` names a peer that was killed and could not report any more.
+    #[must_use]
+    pub fn of(outcome: &Outcome, bill: &Bill, silenced: Option<&str>) -> Self {
+        let mut v = Self::default();
+        if bill.state != Some(UsageState::Completed) {
+            v.wrong.push("the ledger does not know that it is complete".into());
+        }
+        if outcome.edge_bytes.saturating_add(outcome.peer_bytes) != outcome.size {
+            v.wrong.push(format!(
+                "its client counts {} bytes from the edge and {} from peers, which is not the size of {}",
+                outcome.edge_bytes, outcome.peer_bytes, outcome.size
+            ));
+        }
+        v.same("bytes of the object", outcome.size, bill.size);
+        v.same("bytes from the edge by its client", outcome.edge_bytes, bill.edge_claimed);
+        v.same("bytes from peers by its client", outcome.peer_bytes, bill.peers_received);
+        match bill.edge_unique.checked_sub(bill.edge_claimed) {
+            Some(0) => {}
+            Some(more) => v.notes.push(format!(
+                "the edge sent {more} bytes that a peer had delivered first or that were under way when they were cancelled"
+            )),
+            None => v.wrong.push(format!(
+                "the edge has recorded {} bytes where its client got {} from it",
+                bill.edge_unique, bill.edge_claimed
+            )),
+        }
+        v.hold_peers(bill, silenced);
+        v
+    }
+
+    fn hold_peers(&mut self, bill: &Bill, silenced: Option<&str>) {
+        let less = bill.peers_received.checked_sub(bill.peers_sent);
+        match (less, silenced) {
+            (Some(0), _) => {}
+            (None, _) => self.notes.push(format!(
+                "peers sent {} bytes that another source had delivered first; nobody pays for them",
+                bill.peers_sent - bill.peers_received
+            )),
+            (Some(less), Some(name)) => self.notes.push(format!(
+                "{name} was killed before it could report {less} bytes that it had sent; without its word they are not billed"
+            )),
+            (Some(less), None) => self.wrong.push(format!("uploaders have not recorded {less} bytes that peers delivered")),
+        }
+        let agreed = bill.peers_received.min(bill.peers_sent);
+        let room = bill.size.saturating_sub(bill.edge_unique);
+        let billed = bill.peers_billed;
+        if billed > agreed.min(room) {
+            self.wrong.push(format!("{billed} peer bytes are billed where both sides agree on {}", agreed.min(room)));
+        } else if billed < agreed {
+            self.notes.push(format!("{} peer bytes are not billed: the edge had sent them too", agreed - billed));
+        }
+    }
+
+    fn same(&mut self, what: &str, seen: u64, recorded: u64) {
+        if seen != recorded {
+            self.wrong.push(format!("{what}: {seen}, in the ledger {recorded}"));
+        }
+    }
+
+    /// The books agree with what was delivered.
+    #[must_use]
+    pub fn agrees(&self) -> bool {
+        self.wrong.is_empty()
+    }
+}
+
+/// One row of the report.
+pub type Row = (Outcome, Bill, Verdict);
+
+/// The table.
+#[must_use]
+pub fn table(rows: &[Row]) -> String {
+    let head = [
+        "client",
+        "from edge",
+        "from peers",
+        "efficiency",
+        "time",
+        "rate",
+        "SHA-256",
+        "ledger: edge",
+        "peers",
+        "billed",
+        "books",
+    ];
+    let mut cells: Vec<Vec<String>> = vec![head.map(String::from).to_vec()];
+    cells.extend(rows.iter().map(row));
+    let widths: Vec<usize> =
+        (0..head.len()).map(|i| cells.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for line in &cells {
+        for (i, cell) in line.iter().enumerate() {
+            let pad = " ".repeat(widths[i] - cell.chars().count());
+            // names to the left, figures to the right
+            let _ = if i == 0 { write!(text, "{cell}{pad}") } else { write!(text, "  {pad}{cell}") };
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    for (outcome, _, verdict) in rows {
+        for note in verdict.wrong.iter().chain(&verdict.notes) {
+            let _ = writeln!(text, "{}: {note}", outcome.name);
+        }
+    }
+    text
+}
+
+fn row((o, bill, verdict): &Row) -> Vec<String> {
+    let total = o.edge_bytes.saturating_add(o.peer_bytes);
+    vec![
+        format!("{} ({})", o.name, o.runtime),
+        bytes(o.edge_bytes),
+        bytes(o.peer_bytes),
+        percent(o.peer_bytes, total),
+        format!("{}.{:02} s", o.time.as_secs(), o.time.subsec_millis() / 10),
+        rate(o.size, o.time),
+        if o.matches { "match".into() } else { "DIFFERS".into() },
+        bytes(bill.edge_unique),
+        bytes(bill.peers_received),
+        bytes(bill.peers_billed),
+        if verdict.agrees() { "agree".into() } else { "DISAGREE".into() },
+    ]
+}
+
+/// The same for `--json`.
+#[must_use]
+pub fn json((o, bill, verdict): &Row) -> serde_json::Value {
+    serde_json::json!({
+        "client": o.name, "runtime": o.runtime, "download": o.id, "size_bytes": o.size,
+        "edge_bytes": o.edge_bytes, "peer_bytes": o.peer_bytes, "wasted_bytes": o.wasted_bytes,
+        "time_ms": u64::try_from(o.time.as_millis()).unwrap_or(u64::MAX), "sha256_match": o.matches,
+        "ledger": {
+            "edge_unique_bytes": bill.edge_unique, "edge_total_bytes": bill.edge_total,
+            "edge_claimed_bytes": bill.edge_claimed, "peers_received_bytes": bill.peers_received,
+            "peers_sent_bytes": bill.peers_sent, "peers_billed_bytes": bill.peers_billed,
+            "flagged_bytes": bill.flagged, "agrees": verdict.agrees(),
+            "wrong": verdict.wrong, "notes": verdict.notes,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome() -> Outcome {
+        Outcome {
+            name: "download-1".into(),
+            runtime: "smol".into(),
+            id: "00".into(),
+            size: 100,
+            edge_bytes: 30,
+            peer_bytes: 70,
+            wasted_bytes: 0,
+            time: Duration::from_millis(1230),
+            matches: true,
+        }
+    }
+
+    fn bill() -> Bill {
+        Bill {
+            size: 100,
+            edge_unique: 30,
+            edge_total: 30,
+            edge_claimed: 30,
+            peers_received: 70,
+            peers_sent: 70,
+            peers_billed: 70,
+            flagged: 0,
+            state: Some(UsageState::Completed),
+            elapsed_ms: 1000,
+        }
+    }
+
+    #[test]
+    fn equal_books_agree_without_a_word() {
+        assert_eq!(Verdict::of(&outcome(), &bill(), None), Verdict::default());
+    }
+
+    #[test]
+    fn every_byte_that_is_not_recorded_is_a_disagreement() {
+        for wrong in [
+            Bill { size: 99, ..bill() },
+            Bill { edge_claimed: 29, edge_unique: 29, ..bill() },
+            Bill { edge_unique: 29, ..bill() },
+            Bill { peers_received: 69, ..bill() },
+            Bill { peers_sent: 69, peers_billed: 69, ..bill() },
+            Bill { peers_billed: 71, ..bill() },
+            Bill { state: Some(UsageState::Running), ..bill() },
+            Bill { state: None, ..bill() },
+        ] {
+            assert!(!Verdict::of(&outcome(), &wrong, None).agrees(), "{wrong:?}");
+        }
+        let short = Outcome { peer_bytes: 69, ..outcome() };
+        let bill = Bill { peers_received: 69, peers_sent: 69, peers_billed: 69, ..bill() };
+        assert!(!Verdict::of(&short, &bill, None).agrees());
+    }
+
+    #[test]
+    fn bytes_sent_twice_and_a_killed_seeder_are_explained() {
+        let twice = Bill { edge_unique: 35, peers_billed: 65, ..bill() };
+        let v = Verdict::of(&outcome(), &twice, None);
+        assert!(v.agrees() && v.notes.len() == 2, "{v:?}");
+        let killed = Bill { peers_sent: 60, peers_billed: 60, ..bill() };
+        assert!(!Verdict::of(&outcome(), &killed, None).agrees());
+        let v = Verdict::of(&outcome(), &killed, Some("seeder-1"));
+        assert!(v.agrees() && v.notes[0].contains("seeder-1 was killed before it could report 10 bytes"), "{v:?}");
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_names_what_is_wrong() {
+        let good = (outcome(), bill(), Verdict::default());
+        let bad_bill = Bill { peers_received: 1, ..bill() };
+        let bad = (Outcome { name: "x".into(), matches: false, ..outcome() }, bad_bill.clone(), {
+            Verdict::of(&outcome(), &bad_bill, None)
+        });
+        let text = table(&[good, bad]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].starts_with("download-1 (smol)") && lines[1].ends_with("agree"), "{text}");
+        assert!(lines[2].contains("DIFFERS") && lines[2].ends_with("DISAGREE"), "{text}");
+        assert!(lines[3].starts_with("x: bytes from peers by its client: 70, in the ledger 1"), "{text}");
+        assert_eq!(lines[1].find("match").map(|i| i + 5), lines[0].find("SHA-256").map(|i| i + 7));
+    }
+}
