@@ -6,6 +6,7 @@ pub mod client;
 pub mod config;
 pub mod drive;
 pub mod edge;
+pub mod edge_client;
 pub mod http;
 pub mod keys;
 pub mod link;
