@@ -14,6 +14,7 @@ pub mod mailbox;
 pub mod peers;
 pub mod quic;
 pub mod rt;
+pub mod server;
 pub mod store;
 mod sync;
 pub mod tls;

@@ -1,0 +1,9 @@
+//! The ledger: its database, its port, and reports from it.
+
+pub mod report;
+pub mod store;
+#[cfg(test)]
+mod tests;
+
+pub use report::{DownloadUsage, Filter, PlainUsage, Reader, UploaderUsage};
+pub use store::Store;

@@ -1,0 +1,159 @@
+//! The database: exactly once, durable, and reports that follow the core's settlement.
+
+use super::*;
+use futures_lite::future::block_on;
+use std::path::PathBuf;
+use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
+use swarmedge_core::wire::records::{EdgeRecord, GrantRecord, LedgerRecord, PeerBytes, Side, UsageRecord, UsageState};
+use swarmedge_core::wire::{List, Text};
+
+fn granted(download: u32, provider: u32, path: &str) -> LedgerRecord {
+    LedgerRecord::Granted(GrantRecord {
+        id: RecordId::numbered(1_000 + download),
+        download: DownloadId::numbered(download),
+        guid: Guid::numbered(1),
+        version: VersionId::numbered(9),
+        size: 100,
+        provider: ProviderId(provider),
+        path: Text::new(path).expect("short"),
+        issued_ms: u64::from(download),
+    })
+}
+
+fn usage(id: u32, download: u32, reporter: u32, side: Side, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
+    LedgerRecord::Usage(UsageRecord {
+        id: RecordId::numbered(id),
+        reporter: Guid::numbered(reporter),
+        side,
+        download: DownloadId::numbered(download),
+        version: VersionId::numbered(9),
+        seq,
+        state: if seq > 1 { UsageState::Completed } else { UsageState::Running },
+        edge_bytes: 30,
+        peers: List::truncated(peers.iter().map(|&(intro, bytes)| PeerBytes {
+            intro: IntroId::numbered(intro),
+            key: PublicKey::numbered(intro),
+            bytes,
+        })),
+        elapsed_ms: 5,
+    })
+}
+
+fn edge(id: u32, download: Option<u32>, seq: u32, unique_bytes: u64) -> LedgerRecord {
+    LedgerRecord::Edge(EdgeRecord {
+        id: RecordId::numbered(id),
+        edge: PublicKey::numbered(1),
+        download: download.map(DownloadId::numbered),
+        guid: download.map(|_| Guid::numbered(1)),
+        version: VersionId::numbered(9),
+        provider: ProviderId(7),
+        seq,
+        unique_bytes,
+        total_bytes: unique_bytes + 1,
+    })
+}
+
+struct Fixture {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn fixture() -> Fixture {
+    let dir = tempfile::tempdir().expect("a directory");
+    Fixture { path: dir.path().join("ledger.sqlite"), _dir: dir }
+}
+
+impl Fixture {
+    fn store(&self, batches: &[&[LedgerRecord]]) {
+        block_on(async {
+            let mut store = Store::open(&self.path).await.expect("opens");
+            for batch in batches {
+                store.store(batch, 77).await.expect("stored");
+            }
+            store.close().await;
+        });
+    }
+
+    fn show(&self, filter: &Filter) -> Vec<DownloadUsage> {
+        block_on(async { Reader::open(&self.path).await.expect("opens").downloads(filter).await.expect("read") })
+    }
+}
+
+fn story() -> Vec<LedgerRecord> {
+    vec![
+        granted(1, 7, "a/b"),
+        usage(1, 1, 1, Side::Downloader, 1, &[(1, 10)]),
+        usage(2, 1, 1, Side::Downloader, 2, &[(1, 40), (2, 30)]),
+        usage(3, 1, 2, Side::Uploader, 1, &[(1, 45)]),
+        usage(4, 1, 3, Side::Uploader, 1, &[(2, 30)]),
+        edge(5, Some(1), 1, 10),
+        edge(6, Some(1), 2, 30),
+    ]
+}
+
+#[test]
+fn a_download_is_settled_from_the_newest_record_of_each_side() {
+    let ledger = fixture();
+    ledger.store(&[&story()]);
+    let all = ledger.show(&Filter::default());
+    let [d] = &all[..] else { panic!("one download") };
+    assert_eq!((d.provider, &d.path[..], d.size, d.state), (7, "a/b", 100, "completed"));
+    assert_eq!((d.edge_unique, d.edge_total, d.peers_billed, d.flagged), (30, 31, 70, 5));
+    let parts: Vec<_> = d.uploaders.iter().map(|u| (u.sent, u.received, u.agreed)).collect();
+    assert_eq!(parts, [(45, 40, 40), (30, 30, 30)]);
+}
+
+#[test]
+fn repetition_and_order_over_restarts_make_no_difference() {
+    let (once, again) = (fixture(), fixture());
+    once.store(&[&story()]);
+    let mut reversed = story();
+    reversed.reverse();
+    again.store(&[&reversed[..3], &story()]);
+    again.store(&[&story(), &reversed]);
+    assert_eq!(once.show(&Filter::default()), again.show(&Filter::default()));
+}
+
+#[test]
+fn reports_are_by_provider_object_and_download() {
+    let ledger = fixture();
+    ledger.store(&[&[granted(1, 7, "a"), granted(2, 7, "b"), granted(3, 8, "a")]]);
+    let found = |filter: Filter| ledger.show(&filter).iter().map(|d| d.issued_ms).collect::<Vec<_>>();
+    assert_eq!(found(Filter::default()), [1, 2, 3]);
+    assert_eq!(found(Filter { provider: Some(ProviderId(7)), ..Filter::default() }), [1, 2]);
+    assert_eq!(found(Filter { path: Some("a".into()), ..Filter::default() }), [1, 3]);
+    assert_eq!(found(Filter { download: Some(DownloadId::numbered(2)), ..Filter::default() }), [2]);
+    assert_eq!(found(Filter { download: Some(DownloadId::numbered(9)), ..Filter::default() }), [0; 0]);
+}
+
+#[test]
+fn plain_traffic_is_reported_beside_downloads() {
+    let ledger = fixture();
+    ledger.store(&[&[edge(1, None, 2, 50), edge(2, None, 1, 20), edge(3, Some(1), 1, 5)]]);
+    let plain = block_on(async { Reader::open(&ledger.path).await.expect("opens").plain(None).await.expect("read") });
+    let [p] = &plain[..] else { panic!("one version from one edge") };
+    assert_eq!((p.provider, p.bytes), (7, 51));
+}
+
+#[test]
+fn a_batch_is_stored_whole_or_not_at_all() {
+    let ledger = fixture();
+    ledger.store(&[&[granted(1, 7, "a")]]);
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        let mut other = Store::open(&ledger.path).await.expect("opens");
+        // a table of the same name in the way makes the second statement fail
+        other.execute_for_test("DROP TABLE download").await;
+        assert!(store.store(&[edge(9, Some(1), 1, 5), granted(2, 7, "b")], 0).await.is_err());
+        assert_eq!(other.count_for_test().await, 1, "the first statement was undone");
+    });
+}
+
+#[test]
+fn an_absent_or_foreign_database_is_one_clear_error() {
+    let ledger = fixture();
+    let absent = block_on(Reader::open(&ledger.path)).expect_err("absent").to_string();
+    assert!(absent.contains("ledger.sqlite"), "{absent}");
+    std::fs::write(&ledger.path, "this is no database, only text that is long enough to be read").expect("written");
+    assert!(block_on(Store::open(&ledger.path)).is_err());
+}

@@ -1,0 +1,4 @@
+//! The servers of the control plane: the ports of their role machines, and what starts them.
+
+pub mod ledger;
+pub mod sockets;

@@ -1,0 +1,61 @@
+//! Listening sockets, and errors that say which one could not be had and what to change.
+
+use crate::cli::{Code, Error};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// A listening, non-blocking TCP socket. `key` names the configuration entry in errors, as in `[cn] listen`.
+pub fn listen_tcp(addr: SocketAddr, key: &str) -> Result<TcpListener, Error> {
+    let bind = || {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        // a restarted server must not wait for the connections of its past life
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    };
+    bind().map_err(|e| refused(addr, "TCP", key, &e))
+}
+
+/// A bound, non-blocking UDP socket. See [`listen_tcp`].
+pub fn bind_udp(addr: SocketAddr, key: &str) -> Result<UdpSocket, Error> {
+    let bind = || {
+        let socket = UdpSocket::bind(addr)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    };
+    bind().map_err(|e| refused(addr, "UDP", key, &e))
+}
+
+fn refused(addr: SocketAddr, protocol: &str, key: &str, e: &io::Error) -> Error {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows")]
+    match e.kind() {
+        io::ErrorKind::AddrInUse => Error::new(Code::Usage, format!("{protocol} port {addr} is in use"))
+            .next(format!("stop the other program, or change `{key}` in the configuration")),
+        io::ErrorKind::AddrNotAvailable => Error::new(Code::Usage, format!("{addr} is no address of this machine"))
+            .next(format!("change `{key}` in the configuration")),
+        _ => Error::io(format!("listen on {protocol} {addr}"), e).next(format!("see `{key}` in the configuration")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_named_with_what_to_change() {
+        let first = listen_tcp("127.0.0.1:0".parse().expect("an address"), "[cn] listen").expect("a port");
+        let addr = first.local_addr().expect("bound");
+        let error = listen_tcp(addr, "[cn] listen").expect_err("taken");
+        assert_eq!(error.code(), Code::Usage);
+        let text = error.to_string();
+        assert!(text.contains(&addr.to_string()) && text.contains("[cn] listen"), "{text}");
+        let udp = bind_udp("127.0.0.1:0".parse().expect("an address"), "[stun] listen").expect("a port");
+        assert!(bind_udp(udp.local_addr().expect("bound"), "[stun] listen").is_err());
+    }
+}
