@@ -1,3 +1,418 @@
-//! The client role.
+//! The client role: its downloads, what it uploads, its control session, and the user's commands.
 
+mod asks;
+mod commands;
+mod config;
 pub mod io;
+mod job;
+mod peers;
+mod restore;
+mod sharing;
+#[cfg(test)]
+mod tests;
+
+pub use config::Config;
+pub use io::{Input, Output};
+pub use restore::Restore;
+
+use crate::content::{Bitfield, Layout};
+use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ReqId, VersionId, XferId};
+use crate::session::client as session;
+use crate::session::{Backoff, ClientSession, Wall};
+use crate::swarm::{Download, Uploads, download, upload};
+use crate::wire::records::{UsageRecord, UsageState};
+use crate::{Cx, Deadlines, Machine, Time};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+use io::{CommandError, DownloadState, FailReason, FetchEnd, FetchSource, Notice, Save, StoreError};
+use job::Job;
+use peers::PeerLink;
+use sharing::Served;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Timer {
+    /// The first call.
+    Start,
+    /// Ask for the bootstrap again.
+    Bootstrap,
+    /// A download's own.
+    Download(Handle),
+    /// Ask an edge again for what a download needs.
+    Ask(Handle),
+    /// A download's grant is about to expire.
+    Renew(Handle),
+    /// A peer has not opened or answered.
+    Peer(ConnId),
+    /// The session's own.
+    Session,
+    /// The uploads' own.
+    Uploads,
+    /// Tell the user's figures.
+    Status,
+    /// Write usage records.
+    Usage,
+}
+
+/// What a request to an edge was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Ask {
+    Bootstrap,
+    Job(Handle),
+}
+
+/// What follows when a write is durable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Saving {
+    Nothing,
+    /// A command is done.
+    Command {
+        answer: Option<ReqId>,
+        handle: Option<Handle>,
+    },
+    Piece {
+        handle: Handle,
+        piece: PieceIndex,
+    },
+    Finish {
+        handle: Handle,
+    },
+    /// It may be sent.
+    Usage(UsageRecord),
+}
+
+/// The client machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Client {
+    jobs: BTreeMap<Handle, Job>,
+    session: ClientSession,
+    uploads: Uploads,
+    links: BTreeMap<ConnId, PeerLink>,
+    cached: BTreeMap<VersionId, (Layout, Bitfield)>,
+    served: BTreeMap<DownloadId, Served>,
+    /// Usage records of an earlier life, until the session takes them.
+    unsent: Vec<UsageRecord>,
+    asks: BTreeMap<ReqId, Ask>,
+    saves: BTreeMap<ReqId, Saving>,
+    next_req: ReqId,
+    next_conn: ConnId,
+    next_handle: Handle,
+    /// How many edges there are, and which is asked for grants and manifests.
+    edges: u32,
+    ask_edge: u32,
+    bootstrap_backoff: Backoff,
+    wall: Option<Wall>,
+    stopped: bool,
+    timers: Deadlines<Timer>,
+}
+
+type Context<'a> = Cx<'a, Client>;
+
+impl Client {
+    /// The downloads, each with how far it is.
+    pub fn downloads(&self) -> impl Iterator<Item = (Handle, DownloadState)> + '_ {
+        self.jobs.iter().map(|(handle, job)| (*handle, job.record.state))
+    }
+
+    /// A download's swarm, once its version and layout are known.
+    #[must_use]
+    pub fn swarm(&self, handle: Handle) -> Option<&Download> {
+        self.jobs.get(&handle)?.swarm.as_ref()
+    }
+
+    /// The control session.
+    #[must_use]
+    pub const fn session(&self) -> &ClientSession {
+        &self.session
+    }
+
+    /// The uploading side.
+    #[must_use]
+    pub const fn uploads(&self) -> &Uploads {
+        &self.uploads
+    }
+
+    fn save(&mut self, cx: &mut Context<'_>, what: Save, saving: Saving) {
+        let req = self.next_req.step();
+        self.saves.insert(req, saving);
+        cx.push(Output::Save { req, what });
+    }
+
+    fn saved(&mut self, cx: &mut Context<'_>, req: ReqId, result: Result<(), StoreError>) {
+        match self.saves.remove(&req) {
+            None | Some(Saving::Nothing) => {}
+            Some(Saving::Command { answer, handle }) => {
+                if let Some(req) = answer {
+                    Self::answer(cx, req, result.map(|()| handle).map_err(CommandError::Store));
+                }
+                if let (Err(why), Some(handle)) = (result, handle) {
+                    self.record_not_saved(cx, handle, why);
+                }
+            }
+            Some(Saving::Piece { handle, piece }) => {
+                self.tell_swarm(cx, handle, download::Input::PieceSaved { piece, result });
+                self.share_piece(cx, handle, piece);
+            }
+            Some(Saving::Finish { handle }) => {
+                self.tell_swarm(cx, handle, download::Input::Finished(result));
+                self.finished(cx, handle);
+            }
+            Some(Saving::Usage(record)) => self.usage_saved(cx, record, result.is_ok()),
+        }
+    }
+
+    /// A download whose record cannot be kept would not survive a crash: it stops, and says why.
+    fn record_not_saved(&mut self, cx: &mut Context<'_>, handle: Handle, why: StoreError) {
+        if self.jobs.get(&handle).is_some_and(Job::is_active) {
+            let why = match why {
+                StoreError::NoSpace => FailReason::NoSpace,
+                StoreError::Io => FailReason::Io,
+            };
+            self.halt(cx, handle, DownloadState::Failed(why));
+        }
+    }
+
+    fn finished(&mut self, cx: &mut Context<'_>, handle: Handle) {
+        let Some(job) = self.jobs.get(&handle) else { return };
+        let (Some(swarm), Some(granted)) = (&job.swarm, job.granted()) else { return };
+        if swarm.phase() != download::Phase::Done || job.record.state == DownloadState::Completed {
+            return;
+        }
+        self.cached.insert(granted.version, (*swarm.layout(), swarm.have().clone()));
+        self.halt(cx, handle, DownloadState::Completed);
+        self.report(cx, handle, UsageState::Completed);
+        self.save_record(cx, handle, None);
+    }
+
+    // --- children -------------------------------------------------------------------------------------------------
+
+    fn tell_swarm(&mut self, cx: &mut Context<'_>, handle: Handle, input: download::Input) {
+        self.run(cx, handle, |swarm, cx| swarm.handle_input(cx, input));
+    }
+
+    /// Runs a download's swarm and does what it says.
+    fn run(&mut self, cx: &mut Context<'_>, handle: Handle, f: impl FnOnce(&mut Download, &mut Cx<'_, Download>)) {
+        let Some(swarm) = self.jobs.get_mut(&handle).and_then(|j| j.swarm.as_mut()) else { return };
+        let cfg = cx.cfg;
+        let outputs = cx.child(&cfg.download, |cx| f(swarm, cx));
+        self.timers.set(Timer::Download(handle), swarm.poll_timeout());
+        for output in outputs {
+            self.swarm_says(cx, handle, output);
+        }
+    }
+
+    fn swarm_says(&mut self, cx: &mut Context<'_>, handle: Handle, output: download::Output) {
+        let Some(job) = self.jobs.get(&handle) else { return };
+        let Some(granted) = job.granted() else { return };
+        let version = granted.version;
+        match output {
+            download::Output::Fetch { xfer, source, piece, blocks } => {
+                let (source, want_leaves) = match source {
+                    download::Source::Edge(edge) => (FetchSource::Edge { edge, grant: granted.sealed.clone() }, false),
+                    download::Source::Peer(conn) => (FetchSource::Peer(conn), true),
+                };
+                cx.push(Output::Fetch { xfer, handle, version, source, piece, blocks, want_leaves });
+            }
+            download::Output::CancelFetch { xfer } => cx.push(Output::CancelFetch { xfer }),
+            download::Output::SavePiece { piece, from } => {
+                self.save(cx, Save::Piece { handle, version, piece, from }, Saving::Piece { handle, piece });
+            }
+            download::Output::Finish => {
+                self.save(cx, Save::Finish { handle, version }, Saving::Finish { handle });
+            }
+            download::Output::DropPeer { conn, why, .. } => self.swarm_dropped(cx, handle, conn, why),
+            download::Output::DropEdge { .. } => {
+                let (source, why) = (io::SourceName::Edge, io::CloseReason::BadBlock);
+                cx.push(Output::Notice(Notice::SourceDropped { handle, source, why }));
+            }
+            download::Output::RenewGrant => self.renew(cx, handle),
+            download::Output::Failed(why) => self.fail(cx, handle, why),
+        }
+    }
+
+    fn tell_session(&mut self, cx: &mut Context<'_>, input: session::Input) {
+        self.run_session(cx, |session, cx| session.handle_input(cx, input));
+    }
+
+    fn run_session(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut ClientSession, &mut Cx<'_, ClientSession>)) {
+        let cfg = cx.cfg;
+        let session = &mut self.session;
+        let outputs = cx.child(&cfg.session, |cx| f(session, cx));
+        self.timers.set(Timer::Session, self.session.poll_timeout());
+        for output in outputs {
+            self.session_says(cx, output);
+        }
+    }
+
+    fn session_says(&mut self, cx: &mut Context<'_>, output: session::Output) {
+        match output {
+            session::Output::Dial { conn, cn } => cx.push(Output::ControlDial { conn, cn }),
+            session::Output::Send { conn, msg } => cx.push(Output::ControlSend { conn, msg }),
+            session::Output::Close { conn } => cx.push(Output::ControlClose { conn }),
+            session::Output::Connected => {
+                self.learn_wall(cx, self.session.wall());
+                cx.push(Output::Notice(Notice::Session { connected: true }));
+            }
+            session::Output::Disconnected => cx.push(Output::Notice(Notice::Session { connected: false })),
+            session::Output::NoServers => self.bootstrap(cx),
+            session::Output::Introduced { download, peers } => self.introduced(cx, download, peers),
+            session::Output::Regrant { download } => {
+                if let Some(handle) = self.handle_of(download) {
+                    self.renew(cx, handle);
+                }
+            }
+            session::Output::PeersForbidden { download } => {
+                if let Some(job) = self.handle_of(download).and_then(|h| self.jobs.get_mut(&h)) {
+                    job.peers_allowed = false;
+                }
+            }
+            session::Output::PeerComing(introduce) => Self::expect_peer(cx, &introduce),
+            session::Output::UsageDone { ids } => self.usage_done(cx, ids),
+        }
+    }
+
+    fn handle_of(&self, download: DownloadId) -> Option<Handle> {
+        let job = self.jobs.iter().find(|(_, j)| j.granted().is_some_and(|g| g.download == download));
+        job.map(|(handle, _)| *handle)
+    }
+
+    fn tell_uploads(&mut self, cx: &mut Context<'_>, input: upload::Input) {
+        self.run_uploads(cx, |uploads, cx| uploads.handle_input(cx, input));
+    }
+
+    fn run_uploads(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut Uploads, &mut Cx<'_, Uploads>)) {
+        let cfg = cx.cfg;
+        let uploads = &mut self.uploads;
+        let outputs = cx.child(&cfg.upload, |cx| f(uploads, cx));
+        self.timers.set(Timer::Uploads, self.uploads.poll_timeout());
+        for output in outputs {
+            match output {
+                upload::Output::Send { conn, msg } => cx.push(Output::PeerSend { conn, msg }),
+                upload::Output::Close { conn, why } => cx.push(Output::PeerClose { conn, why }),
+                upload::Output::Serve { xfer, version, piece, blocks, leaves, rate_max } => {
+                    cx.push(Output::Serve { xfer, version, piece, blocks, leaves, rate_max });
+                }
+                upload::Output::Refuse { xfer, why } => cx.push(Output::Refuse { xfer, why }),
+                upload::Output::Sent { download, version, intro, key, bytes, last } => {
+                    self.sent(cx, (download, version), (intro, key), bytes, last);
+                }
+            }
+        }
+    }
+
+    // --- events ---------------------------------------------------------------------------------------------------
+
+    /// The first call: everything that was under way goes on.
+    fn start(&mut self, cx: &mut Context<'_>) {
+        self.bootstrap(cx);
+        for record in core::mem::take(&mut self.unsent) {
+            self.tell_session(cx, session::Input::Usage(record));
+        }
+        self.share_all(cx);
+        let active: Vec<_> = self.jobs.iter().filter(|(_, j)| j.is_active()).map(|(h, _)| *h).collect();
+        for handle in active {
+            self.go_on(cx, handle);
+        }
+        self.timers.set(Timer::Usage, Some(cx.now.after(cx.cfg.usage_every)));
+        self.timers.set(Timer::Status, Some(cx.now.after(cx.cfg.status_every)));
+    }
+
+    fn tell_all(&mut self, cx: &mut Context<'_>) {
+        let handles: Vec<_> = self.jobs.keys().copied().collect();
+        for handle in handles {
+            self.tell(cx, handle);
+        }
+        let busy = self.jobs.values().any(Job::is_active);
+        self.timers.set(Timer::Status, busy.then(|| cx.now.after(cx.cfg.status_every)));
+    }
+
+    fn due(&mut self, cx: &mut Context<'_>, timer: Timer) {
+        match timer {
+            Timer::Start => self.start(cx),
+            Timer::Bootstrap => self.bootstrap(cx),
+            Timer::Download(handle) => self.run(cx, handle, |swarm, cx| swarm.handle_timeout(cx)),
+            Timer::Ask(handle) => self.ask_again(cx, handle),
+            Timer::Renew(handle) => self.renew(cx, handle),
+            Timer::Peer(conn) => self.peer_late(cx, conn),
+            Timer::Session => self.run_session(cx, |session, cx| session.handle_timeout(cx)),
+            Timer::Uploads => self.run_uploads(cx, |uploads, cx| uploads.handle_timeout(cx)),
+            Timer::Status => self.tell_all(cx),
+            Timer::Usage => self.report_all(cx),
+        }
+    }
+
+    fn fetch_ended(&mut self, cx: &mut Context<'_>, xfer: XferId, end: FetchEnd) {
+        self.tell_swarm(cx, owner(xfer), download::Input::Ended { xfer, end });
+    }
+}
+
+/// Whose transfer it is: a download numbers its transfers below its handle.
+fn owner(xfer: XferId) -> Handle {
+    Handle(u32::try_from(xfer.0 >> 32).unwrap_or(u32::MAX))
+}
+
+impl Machine for Client {
+    type Config = Config;
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, cx: &mut Context<'_>, input: Input) {
+        if self.stopped && !matches!(input, Input::Saved { .. }) {
+            return;
+        }
+        match input {
+            Input::Command(command) => self.command(cx, command),
+            Input::Edge { req, answer } => self.edge_answered(cx, req, answer),
+            Input::ControlOpened { conn } => self.tell_session(cx, session::Input::Opened { conn }),
+            Input::ControlClosed { conn } => self.tell_session(cx, session::Input::Closed { conn }),
+            Input::Control { conn, msg } => self.tell_session(cx, session::Input::Message { conn, msg }),
+            Input::PeerOpened { conn } => self.peer_opened(cx, conn),
+            Input::PeerAccepted { conn, key, .. } => self.tell_uploads(cx, upload::Input::Accepted { conn, key }),
+            Input::PeerClosed { conn } => {
+                self.tell_uploads(cx, upload::Input::Closed { conn });
+                self.peer_closed(cx, conn);
+            }
+            Input::Peer { conn, msg } if self.links.contains_key(&conn) => self.peer_message(cx, conn, msg),
+            Input::Peer { conn, msg } => self.tell_uploads(cx, upload::Input::Message { conn, msg }),
+            Input::PeerRequest { conn, xfer, request } => {
+                self.tell_uploads(cx, upload::Input::Request { conn, xfer, request });
+            }
+            Input::Progress { xfer, verified } => {
+                self.tell_swarm(cx, owner(xfer), download::Input::Progress { xfer, verified });
+            }
+            Input::FetchEnded { xfer, end } => self.fetch_ended(cx, xfer, end),
+            Input::ServeEnded { xfer, bytes } => self.tell_uploads(cx, upload::Input::Served { xfer, bytes }),
+            Input::Saved { req, result } => self.saved(cx, req, result),
+            Input::Network(nat) => self.tell_session(cx, session::Input::Network(nat)),
+        }
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        // a timer that is set again for this same moment waits for the next call
+        let mut due = Vec::new();
+        while let Some(timer) = self.timers.pop_due(cx.now) {
+            due.push(timer);
+        }
+        for timer in due {
+            self.due(cx, timer);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    fn rebase(&mut self, by: Duration) {
+        self.timers.rebase(by);
+        self.session.rebase(by);
+        self.uploads.rebase(by);
+        self.served.values_mut().for_each(|s| s.rebase(by));
+        for job in self.jobs.values_mut() {
+            job.began = job.began.rebased(by);
+            job.asking_since = job.asking_since.rebased(by);
+            if let Some(swarm) = &mut job.swarm {
+                swarm.rebase(by);
+            }
+        }
+    }
+}

@@ -173,7 +173,7 @@ impl Download {
                     self.strike(cx, conn);
                 }
             }
-            RefuseCode::NotAllowed => self.drop_peer(cx, conn, CloseReason::Done),
+            RefuseCode::NotAllowed => self.drop_peer(cx, conn, CloseReason::UploadsOff),
         }
     }
 

@@ -183,6 +183,11 @@ impl Download {
         self.counted.iter().filter(|(name, _)| **name != SourceName::Edge).map(|(_, bytes)| bytes).sum()
     }
 
+    /// What has been counted belongs to an earlier download of the same version: counts from nothing.
+    pub fn begin_new_books(&mut self) {
+        self.counted.clear();
+    }
+
     /// Bytes that were received and thrown away.
     #[must_use]
     pub const fn wasted_bytes(&self) -> u64 {

@@ -1,0 +1,258 @@
+//! What is asked of edges: bootstrap, grants, manifests.
+
+use super::io::{DownloadState, EdgeAnswer, EdgeAsk, EdgeError, FailReason, Granted, Output};
+use super::job::Need;
+use super::{Ask, Client, Context, Timer};
+use crate::content::{Bitfield, Layout};
+use crate::ids::{Handle, ReqId};
+use crate::session::Wall;
+use crate::session::client as session;
+use crate::swarm::Download;
+use crate::swarm::download;
+use crate::wire::records::UsageState;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+impl Client {
+    /// Asks for the CNs and edges.
+    pub(super) fn bootstrap(&mut self, cx: &mut Context<'_>) {
+        if self.asks.values().any(|a| *a == Ask::Bootstrap) {
+            return;
+        }
+        let req = self.next_req.step();
+        self.asks.insert(req, Ask::Bootstrap);
+        cx.push(Output::EdgeAsk { req, edge: self.ask_edge, ask: EdgeAsk::Bootstrap });
+    }
+
+    /// Asks an edge for what a download needs.
+    pub(super) fn ask_for(&mut self, cx: &mut Context<'_>, handle: Handle, need: Need) {
+        let Some(job) = self.jobs.get_mut(&handle) else { return };
+        self.timers.clear(Timer::Ask(handle));
+        if let Some(old) = job.asked.take() {
+            self.asks.remove(&old);
+        }
+        let granted = job.granted();
+        let object = job.record.object.clone();
+        let ask = match (need, granted) {
+            (Need::Grant { keep }, granted) => {
+                let version = granted.filter(|_| keep).map(|g| g.version);
+                EdgeAsk::Grant { object, renew: None, download: None, version }
+            }
+            (Need::Renewal, Some(g)) => EdgeAsk::Grant {
+                object,
+                renew: Some(g.sealed.clone()),
+                download: Some(g.download),
+                version: Some(g.version),
+            },
+            (Need::Manifest, Some(g)) => EdgeAsk::Manifest { version: g.version, grant: g.sealed.clone() },
+            (Need::Renewal | Need::Manifest, None) => {
+                EdgeAsk::Grant { object, renew: None, download: None, version: None }
+            }
+        };
+        let req = self.next_req.step();
+        job.need = Some(need);
+        job.asked = Some(req);
+        self.asks.insert(req, Ask::Job(handle));
+        cx.push(Output::EdgeAsk { req, edge: self.ask_edge, ask });
+    }
+
+    pub(super) fn edge_answered(&mut self, cx: &mut Context<'_>, req: ReqId, answer: Result<EdgeAnswer, EdgeError>) {
+        let Some(ask) = self.asks.remove(&req) else { return };
+        if matches!(answer, Err(EdgeError::Unreachable | EdgeError::Unavailable)) {
+            self.ask_edge = (self.ask_edge + 1) % self.edges.max(1);
+        }
+        let handle = match ask {
+            Ask::Bootstrap => return self.bootstrapped(cx, answer),
+            Ask::Job(handle) => handle,
+        };
+        let Some(job) = self.jobs.get_mut(&handle).filter(|j| j.asked == Some(req)) else { return };
+        job.asked = None;
+        match answer {
+            Ok(EdgeAnswer::Granted(granted)) => {
+                job.ask_backoff.succeeded();
+                self.granted(cx, handle, granted);
+            }
+            Ok(EdgeAnswer::Manifest { layout }) => {
+                job.ask_backoff.succeeded();
+                self.manifest(cx, handle, layout);
+            }
+            Ok(EdgeAnswer::Bootstrap { .. }) => self.ask_failed(cx, handle, EdgeError::Invalid),
+            Err(why) => self.ask_failed(cx, handle, why),
+        }
+    }
+
+    fn bootstrapped(&mut self, cx: &mut Context<'_>, answer: Result<EdgeAnswer, EdgeError>) {
+        let Ok(EdgeAnswer::Bootstrap { cns, edges, now_ms }) = answer else {
+            let wait = self.bootstrap_backoff.failed(cx.cfg.ask_backoff, cx.rng).max(Duration::from_millis(1));
+            self.timers.set(Timer::Bootstrap, Some(cx.now.after(wait)));
+            return;
+        };
+        self.bootstrap_backoff.succeeded();
+        self.timers.set(Timer::Bootstrap, Some(cx.now.after(cx.cfg.bootstrap_every)));
+        self.edges = edges.max(1);
+        self.ask_edge %= self.edges;
+        let handles: Vec<_> = self.jobs.keys().copied().collect();
+        for handle in handles {
+            self.tell_swarm(cx, handle, download::Input::Edges(self.edges));
+        }
+        self.learn_wall(cx, Wall::showing(now_ms, cx.now));
+        self.tell_session(cx, session::Input::Servers { cns, now_ms });
+    }
+
+    /// Keeps the time and sets what depends on it.
+    pub(super) fn learn_wall(&mut self, cx: &mut Context<'_>, wall: Wall) {
+        self.wall = Some(wall);
+        self.tell_uploads(cx, crate::swarm::upload::Input::Wall(wall));
+        let handles: Vec<_> = self.jobs.keys().copied().collect();
+        for handle in handles {
+            self.set_renewal(cx, handle);
+        }
+    }
+
+    /// Renews a running download's grant in time.
+    fn set_renewal(&mut self, cx: &mut Context<'_>, handle: Handle) {
+        let (Some(job), Some(wall)) = (self.jobs.get(&handle), self.wall) else { return };
+        let Some(granted) = job.granted().filter(|_| job.is_active()) else { return };
+        let left = Duration::from_millis(granted.expires_ms.saturating_sub(wall.at(cx.now)));
+        let wait = left.saturating_sub(cx.cfg.renew_before).max(left / 2).max(Duration::from_secs(1));
+        self.timers.set(Timer::Renew(handle), Some(cx.now.after(wait)));
+    }
+
+    fn granted(&mut self, cx: &mut Context<'_>, handle: Handle, granted: Granted) {
+        let Some(job) = self.jobs.get(&handle) else { return };
+        let old = job.granted().map(|g| (g.download, g.version));
+        if old.is_some_and(|(download, _)| download != granted.download) {
+            // what was delivered under the old id is reported under it, once and for all
+            self.report(cx, handle, UsageState::Running);
+            self.another_download(cx, handle);
+        }
+        let same_version = old.is_some_and(|(_, version)| version == granted.version);
+        if !same_version {
+            self.another_version(cx, handle);
+        }
+        let cached = self.cached.get(&granted.version).map(|(_, have)| have.clone());
+        let Some(job) = self.jobs.get_mut(&handle) else { return };
+        if !same_version && let Some(have) = cached {
+            job.have = have;
+        }
+        job.newest = false;
+        job.need = None;
+        job.peers_allowed = granted.policy.peer_download;
+        job.record.granted = Some(granted);
+        self.save_record(cx, handle, None);
+        self.set_renewal(cx, handle);
+        let has_swarm = self.jobs.get(&handle).is_some_and(|j| j.swarm.is_some());
+        if has_swarm {
+            self.tell_swarm(cx, handle, download::Input::Renewed);
+            self.start_swarm(cx, handle);
+        } else {
+            self.ask_for(cx, handle, Need::Manifest);
+        }
+    }
+
+    /// The grant has a new download id: the books begin anew, and so do introductions.
+    fn another_download(&mut self, cx: &mut Context<'_>, handle: Handle) {
+        self.close_peers_of(cx, handle);
+        let Some(job) = self.jobs.get_mut(&handle) else { return };
+        let old = job.granted().map(|g| g.download);
+        job.counted.clear();
+        if let Some(swarm) = &mut job.swarm {
+            swarm.begin_new_books();
+        }
+        job.tried.clear();
+        job.wanted = None;
+        job.reported = None;
+        job.record.usage_seq = 0;
+        if let Some(download) = old {
+            self.tell_session(cx, session::Input::Unwant { download });
+        }
+    }
+
+    /// The object has another version now: nothing of the old one is kept.
+    fn another_version(&mut self, cx: &mut Context<'_>, handle: Handle) {
+        let Some(job) = self.jobs.get_mut(&handle) else { return };
+        let old = job.granted().map(|g| g.version);
+        job.swarm = None;
+        job.have = Bitfield::empty(0);
+        self.timers.clear(Timer::Download(handle));
+        if let Some(version) = old.filter(|v| !self.cached.contains_key(v)) {
+            self.unshare(cx, version);
+        }
+    }
+
+    fn manifest(&mut self, cx: &mut Context<'_>, handle: Handle, layout: Layout) {
+        let Some(job) = self.jobs.get_mut(&handle) else { return };
+        let Some(granted) = job.record.granted.as_ref() else { return };
+        if layout.size() != granted.size {
+            return self.ask_failed(cx, handle, EdgeError::Invalid);
+        }
+        job.need = None;
+        let have = if job.have.len() == layout.pieces() { job.have.clone() } else { Bitfield::empty(layout.pieces()) };
+        let spec = download::Spec {
+            handle,
+            layout,
+            have,
+            counted: job.counted.clone(),
+            order_seed: granted.order_seed,
+            rate_min: granted.policy.rate_min,
+        };
+        job.swarm = Some(Download::new(spec, &cx.cfg.download));
+        self.share_job(cx, handle);
+        self.start_swarm(cx, handle);
+        self.save_record(cx, handle, None);
+    }
+
+    fn ask_failed(&mut self, cx: &mut Context<'_>, handle: Handle, why: EdgeError) {
+        let Some(job) = self.jobs.get_mut(&handle) else { return };
+        let Some(need) = job.need else { return };
+        let running = job.record.state == DownloadState::Running;
+        match why {
+            EdgeError::Unreachable | EdgeError::Unavailable => self.ask_later(cx, handle),
+            EdgeError::Invalid => {
+                job.invalid += 1;
+                self.ask_edge = (self.ask_edge + 1) % self.edges.max(1);
+                if job.invalid >= self.edges {
+                    self.fail(cx, handle, FailReason::EdgeCorrupt)
+                } else {
+                    self.ask_later(cx, handle)
+                }
+            }
+            EdgeError::NotFound if running || need == Need::Manifest => self.fail(cx, handle, FailReason::VersionGone),
+            EdgeError::NotFound => self.fail(cx, handle, FailReason::NotFound),
+            EdgeError::Forbidden => self.fail(cx, handle, FailReason::Forbidden),
+            EdgeError::Changed if job.newest => self.ask_for(cx, handle, Need::Grant { keep: false }),
+            EdgeError::Changed => self.fail(cx, handle, FailReason::VersionGone),
+            // too old even to be renewed
+            EdgeError::GrantExpired if need == (Need::Grant { keep: true }) => {
+                self.fail(cx, handle, FailReason::Forbidden);
+            }
+            EdgeError::GrantExpired if need == Need::Manifest => self.ask_for(cx, handle, Need::Renewal),
+            EdgeError::GrantExpired => self.ask_for(cx, handle, Need::Grant { keep: true }),
+        }
+    }
+
+    /// Asks again after a wait. A download that has not begun is given up after a while; one that runs goes on without.
+    fn ask_later(&mut self, cx: &mut Context<'_>, handle: Handle) {
+        let Some(job) = self.jobs.get_mut(&handle) else { return };
+        if job.swarm.is_none() && cx.now.since(job.asking_since) >= cx.cfg.start_within {
+            return self.fail(cx, handle, FailReason::EdgeUnreachable);
+        }
+        let wait = job.ask_backoff.failed(cx.cfg.ask_backoff, cx.rng).max(Duration::from_millis(1));
+        self.timers.set(Timer::Ask(handle), Some(cx.now.after(wait)));
+    }
+
+    /// A wait is over.
+    pub(super) fn ask_again(&mut self, cx: &mut Context<'_>, handle: Handle) {
+        if let Some(need) = self.jobs.get(&handle).and_then(|j| j.need) {
+            self.ask_for(cx, handle, need);
+        }
+    }
+
+    /// The grant is about to expire, or the CN or an edge does not accept it.
+    pub(super) fn renew(&mut self, cx: &mut Context<'_>, handle: Handle) {
+        let Some(job) = self.jobs.get(&handle) else { return };
+        if job.is_active() && job.swarm.is_some() && job.need.is_none() {
+            self.ask_for(cx, handle, Need::Renewal);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The user's wishes.
+
+use super::io::{Command, CommandError, CommandKind, DownloadRecord, DownloadState, Notice, ObjectRef, Output, Save};
+use super::job::Job;
+use super::{Client, Context, Saving, Timer};
+use crate::content::Bitfield;
+use crate::ids::{Handle, ReqId, VersionId};
+use crate::session::client as session;
+use crate::swarm::upload;
+use crate::wire::records::UsageState;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+type Result<T> = core::result::Result<T, CommandError>;
+
+impl Client {
+    pub(super) fn command(&mut self, cx: &mut Context<'_>, command: Command) {
+        let Command { req, kind } = command;
+        let refused = match kind {
+            CommandKind::Get { object, output } => {
+                self.get(cx, req, object, output);
+                Ok(())
+            }
+            CommandKind::Pause(handle) => self.pause(cx, req, handle),
+            CommandKind::Resume(handle) => self.resume(cx, req, handle),
+            CommandKind::Cancel(handle) => self.cancel(cx, req, handle),
+            CommandKind::Uploads(on) => {
+                self.allow_uploads(cx, on);
+                self.save(cx, Save::Uploads(on), Saving::Command { answer: Some(req), handle: None });
+                Ok(())
+            }
+            CommandKind::RemoveCached(version) => self.remove_cached(cx, req, version),
+            CommandKind::Shutdown => {
+                self.shutdown(cx, req);
+                Ok(())
+            }
+        };
+        if let Err(why) = refused {
+            Self::answer(cx, req, Err(why));
+        }
+    }
+
+    pub(super) fn answer(cx: &mut Context<'_>, req: ReqId, result: Result<Option<Handle>>) {
+        cx.push(Output::Notice(Notice::Done { req, result }));
+    }
+
+    /// Downloads an object, or goes on with it: then only if it has not changed.
+    fn get(&mut self, cx: &mut Context<'_>, req: ReqId, object: ObjectRef, output: String) {
+        let known = self.jobs.iter().find(|(_, j)| j.record.object == object);
+        let known = known.map(|(handle, job)| (*handle, job.record.state));
+        match known {
+            Some((handle, DownloadState::Starting | DownloadState::Running)) => {
+                Self::answer(cx, req, Ok(Some(handle)));
+            }
+            Some((handle, DownloadState::Paused | DownloadState::Failed(_))) => {
+                if let Some(job) = self.jobs.get_mut(&handle) {
+                    job.record.output = output;
+                    job.newest = true;
+                }
+                self.begin(cx, handle, req);
+            }
+            // done: what it left in the cache serves a new download of the same version
+            Some((handle, DownloadState::Completed)) => {
+                self.jobs.remove(&handle);
+                self.timers.clear(Timer::Download(handle));
+                self.save(cx, Save::Forget { handle }, Saving::Nothing);
+                self.get_anew(cx, req, object, output);
+            }
+            None => self.get_anew(cx, req, object, output),
+        }
+    }
+
+    fn get_anew(&mut self, cx: &mut Context<'_>, req: ReqId, object: ObjectRef, output: String) {
+        let handle = self.next_handle.step();
+        let state = DownloadState::Starting;
+        let record = DownloadRecord { handle, object, output, granted: None, state, usage_seq: 0 };
+        self.jobs.insert(handle, Job::new(record, Bitfield::empty(0), Vec::new(), cx.now));
+        self.begin(cx, handle, req);
+    }
+
+    fn begin(&mut self, cx: &mut Context<'_>, handle: Handle, req: ReqId) {
+        self.set_state(cx, handle, DownloadState::Starting);
+        self.save_record(cx, handle, Some(req));
+        self.go_on(cx, handle);
+        if self.timers.get(Timer::Usage).is_none() {
+            self.timers.set(Timer::Usage, Some(cx.now.after(cx.cfg.usage_every)));
+        }
+        self.timers.set(Timer::Status, Some(cx.now.after(cx.cfg.status_every)));
+    }
+
+    fn pause(&mut self, cx: &mut Context<'_>, req: ReqId, handle: Handle) -> Result<()> {
+        let job = self.jobs.get(&handle).ok_or(CommandError::UnknownHandle)?;
+        if !job.is_active() {
+            Self::answer(cx, req, Ok(Some(handle)));
+            return Ok(());
+        }
+        self.halt(cx, handle, DownloadState::Paused);
+        self.report(cx, handle, UsageState::Running);
+        self.save_record(cx, handle, Some(req));
+        Ok(())
+    }
+
+    fn resume(&mut self, cx: &mut Context<'_>, req: ReqId, handle: Handle) -> Result<()> {
+        let job = self.jobs.get(&handle).ok_or(CommandError::UnknownHandle)?;
+        match job.record.state {
+            DownloadState::Paused | DownloadState::Failed(_) => self.begin(cx, handle, req),
+            DownloadState::Starting | DownloadState::Running | DownloadState::Completed => {
+                Self::answer(cx, req, Ok(Some(handle)));
+            }
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, cx: &mut Context<'_>, req: ReqId, handle: Handle) -> Result<()> {
+        let job = self.jobs.get(&handle).ok_or(CommandError::UnknownHandle)?;
+        let completed = job.record.state == DownloadState::Completed;
+        if !completed {
+            self.halt(cx, handle, DownloadState::Paused);
+            self.report(cx, handle, UsageState::Cancelled);
+        }
+        let version = self.jobs.remove(&handle).and_then(|job| job.record.granted).map(|g| g.version);
+        self.timers.clear(Timer::Download(handle));
+        if let Some(version) = version.filter(|v| !self.cached.contains_key(v)) {
+            self.unshare(cx, version);
+        }
+        self.save(cx, Save::Forget { handle }, Saving::Command { answer: Some(req), handle: Some(handle) });
+        Ok(())
+    }
+
+    fn remove_cached(&mut self, cx: &mut Context<'_>, req: ReqId, version: VersionId) -> Result<()> {
+        let of_it: Vec<_> =
+            self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version)).collect();
+        if of_it.iter().any(|(_, j)| j.record.state != DownloadState::Completed) {
+            return Err(CommandError::InUse);
+        }
+        let handles: Vec<_> = of_it.into_iter().map(|(handle, _)| *handle).collect();
+        self.cached.remove(&version).ok_or(CommandError::UnknownVersion)?;
+        self.unshare(cx, version);
+        for handle in handles {
+            self.jobs.remove(&handle);
+            self.timers.clear(Timer::Download(handle));
+            self.save(cx, Save::Forget { handle }, Saving::Nothing);
+        }
+        self.save(cx, Save::Uncache { version }, Saving::Command { answer: Some(req), handle: None });
+        Ok(())
+    }
+
+    /// Says good-bye. Downloads that run go on at the next start.
+    fn shutdown(&mut self, cx: &mut Context<'_>, req: ReqId) {
+        let handles: Vec<_> = self.jobs.iter().filter(|(_, j)| j.is_active()).map(|(h, _)| *h).collect();
+        for handle in handles {
+            let Some(state) = self.jobs.get(&handle).map(|j| j.record.state) else { continue };
+            self.halt(cx, handle, state);
+        }
+        self.tell_uploads(cx, upload::Input::Allow(false));
+        self.report_all(cx);
+        self.tell_session(cx, session::Input::Shutdown);
+        self.timers = crate::Deadlines::default();
+        self.stopped = true;
+        // writes are done in order: when this one is, all are
+        let last = Saving::Command { answer: Some(req), handle: None };
+        self.save(cx, Save::UsageDone(Vec::new()), last);
+    }
+}

@@ -1,0 +1,219 @@
+//! Peers that a download is introduced to: dialling, greeting, have-maps, letting go.
+
+use super::io::{CloseReason, Notice, Output, SourceName};
+use super::job::Job;
+use super::{Client, Context, Timer};
+use crate::ids::{ConnId, DownloadId, Handle, IntroId, PublicKey};
+use crate::limits::{EXCLUDED_MAX, PEER_CONNECTIONS_MAX};
+use crate::session::client as session;
+use crate::swarm::download;
+use crate::wire::PROTOCOL;
+use crate::wire::control::IntroducedPeer;
+use crate::wire::peer::{PeerHello, PeerMsg};
+use crate::wire::records::SignedIntroduction;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// A connection to a peer that this client dialled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PeerLink {
+    handle: Handle,
+    intro: IntroId,
+    key: PublicKey,
+    state: LinkState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum LinkState {
+    /// Not open yet; then this is shown.
+    Dialing(Box<SignedIntroduction>),
+    /// Shown.
+    Greeting,
+    /// It serves.
+    Open,
+}
+
+impl PeerLink {
+    const fn name(&self) -> SourceName {
+        SourceName::Peer(self.intro, self.key)
+    }
+}
+
+impl Client {
+    fn links_of(&self, handle: Handle) -> Vec<ConnId> {
+        self.links.iter().filter(|(_, l)| l.handle == handle).map(|(conn, _)| *conn).collect()
+    }
+
+    /// Tells the control session how many more peers a download could use.
+    pub(super) fn want_peers(&mut self, cx: &mut Context<'_>, handle: Handle) {
+        let links = self.links_of(handle).len();
+        let room = PEER_CONNECTIONS_MAX.saturating_sub(self.links.len());
+        let Some(job) = self.jobs.get_mut(&handle) else { return };
+        let fetching = job.swarm.as_ref().is_some_and(|s| s.phase() == download::Phase::Running);
+        let Some(granted) = job.record.granted.as_ref().filter(|_| fetching) else { return };
+        // a usage record names so many sources
+        let few_enough = job.tried.len() < EXCLUDED_MAX;
+        let more = if job.peers_allowed && few_enough {
+            (cx.cfg.peers_wanted as usize).saturating_sub(links).min(room)
+        } else {
+            0
+        };
+        let more = u8::try_from(more).unwrap_or(u8::MAX);
+        let wanted = Some((more, job.tried.len()));
+        if job.wanted == wanted {
+            return;
+        }
+        job.wanted = wanted;
+        let want = session::Want {
+            download: granted.download,
+            download_key: granted.download_key,
+            version: granted.version,
+            grant: granted.sealed.clone(),
+            more,
+            exclude: job.tried.clone(),
+        };
+        self.tell_session(cx, session::Input::Want(want));
+    }
+
+    /// Dials peers that the CN has introduced.
+    pub(super) fn introduced(&mut self, cx: &mut Context<'_>, download: DownloadId, peers: Vec<IntroducedPeer>) {
+        let job = self.jobs.iter().find(|(_, j)| j.granted().is_some_and(|g| g.download == download));
+        let Some(handle) = job.map(|(handle, _)| *handle) else { return };
+        for peer in peers {
+            self.dial(cx, handle, peer);
+        }
+        self.want_peers(cx, handle);
+    }
+
+    fn dial(&mut self, cx: &mut Context<'_>, handle: Handle, peer: IntroducedPeer) {
+        let IntroducedPeer { intro: signed, nat } = peer;
+        let intro = &signed.intro;
+        let addrs: Vec<_> = nat.candidates.iter().map(|c| c.addr).collect();
+        let full =
+            self.links.len() >= PEER_CONNECTIONS_MAX || self.links_of(handle).len() >= cx.cfg.peers_wanted as usize;
+        let Some(job) = self.jobs.get_mut(&handle) else { return };
+        let fetching = job.swarm.as_ref().is_some_and(|s| s.phase() == download::Phase::Running);
+        let own = intro.uploader_key == cx.cfg.identity.upload_key;
+        if !fetching || full || own || addrs.is_empty() || job.tried.contains(&intro.uploader_key) {
+            return;
+        }
+        job.tried.push(intro.uploader_key);
+        let conn = self.next_conn.step();
+        let (key, download) = (intro.uploader_key, intro.download);
+        let link = PeerLink { handle, intro: intro.id, key, state: LinkState::Dialing(Box::new(signed)) };
+        self.links.insert(conn, link);
+        self.timers.set(Timer::Peer(conn), Some(cx.now.after(cx.cfg.peer_within)));
+        cx.push(Output::PeerDial { conn, download, key, addrs });
+    }
+
+    /// A dialled connection is open: show the introduction.
+    pub(super) fn peer_opened(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let greeted = core::mem::replace(&mut link.state, LinkState::Greeting);
+        let LinkState::Dialing(signed) = greeted else {
+            link.state = greeted;
+            return;
+        };
+        let intro = link.intro;
+        cx.push(Output::PeerSend { conn, msg: PeerMsg::Hello(PeerHello { protocol: PROTOCOL, intro: *signed }) });
+        self.timers.set(Timer::Peer(conn), Some(cx.now.after(cx.cfg.peer_within)));
+        self.tell_session(cx, session::Input::Outcome { intro, connected: true });
+    }
+
+    pub(super) fn peer_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: PeerMsg) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let (handle, name) = (link.handle, link.name());
+        let open = link.state == LinkState::Open;
+        match msg {
+            PeerMsg::Welcome(w) if link.state == LinkState::Greeting && w.protocol == PROTOCOL => {
+                link.state = LinkState::Open;
+                self.timers.clear(Timer::Peer(conn));
+                let joined = download::Input::PeerJoined { conn, name, requests_max: w.requests_max };
+                self.tell_swarm(cx, handle, joined);
+            }
+            PeerMsg::HaveMap(m) if open && m.first.0.is_multiple_of(8) => {
+                let map = download::Input::PeerMap { conn, first: m.first, bits: m.bits.into_vec() };
+                self.tell_swarm(cx, handle, map);
+            }
+            PeerMsg::Have(h) if open => {
+                self.tell_swarm(cx, handle, download::Input::PeerHas { conn, pieces: h.pieces.into_vec() });
+            }
+            PeerMsg::GoingAway => self.let_go(cx, conn, CloseReason::Done),
+            PeerMsg::Welcome(_) | PeerMsg::HaveMap(_) | PeerMsg::Have(_) | PeerMsg::Hello(_) => {
+                cx.push(Output::Notice(Notice::SourceDropped { handle, source: name, why: CloseReason::Violation }));
+                self.let_go(cx, conn, CloseReason::Violation);
+            }
+        }
+    }
+
+    /// A dialled connection has failed or ended by itself.
+    pub(super) fn peer_closed(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        let Some(link) = self.forget_link(cx, conn) else { return };
+        let good = |job: &Job| job.swarm.as_ref().is_some_and(|s| s.may_ask(&link.key));
+        if link.state == LinkState::Open && self.jobs.get(&link.handle).is_some_and(good) {
+            self.may_try_again(link.handle, &link.key);
+        }
+        self.want_peers(cx, link.handle);
+    }
+
+    /// It has not opened, or not answered, in time.
+    pub(super) fn peer_late(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        self.let_go(cx, conn, CloseReason::Stalled);
+    }
+
+    fn let_go(&mut self, cx: &mut Context<'_>, conn: ConnId, why: CloseReason) {
+        let Some(link) = self.forget_link(cx, conn) else { return };
+        cx.push(Output::PeerClose { conn, why });
+        self.want_peers(cx, link.handle);
+    }
+
+    /// Takes a link out of the books, the swarm's too.
+    fn forget_link(&mut self, cx: &mut Context<'_>, conn: ConnId) -> Option<PeerLink> {
+        let link = self.links.remove(&conn)?;
+        self.timers.clear(Timer::Peer(conn));
+        match link.state {
+            LinkState::Dialing(_) => {
+                self.tell_session(cx, session::Input::Outcome { intro: link.intro, connected: false });
+            }
+            LinkState::Greeting => {}
+            LinkState::Open => self.tell_swarm(cx, link.handle, download::Input::PeerLeft { conn }),
+        }
+        Some(link)
+    }
+
+    /// The swarm lets a peer go.
+    pub(super) fn swarm_dropped(&mut self, cx: &mut Context<'_>, handle: Handle, conn: ConnId, why: CloseReason) {
+        let link = self.links.remove(&conn);
+        if why != CloseReason::Done
+            && let Some(link) = &link
+        {
+            let source = link.name();
+            cx.push(Output::Notice(Notice::SourceDropped { handle, source, why }));
+        }
+        if let Some(link) = link {
+            self.timers.clear(Timer::Peer(conn));
+            cx.push(Output::PeerClose { conn, why });
+            if why == CloseReason::Done {
+                self.may_try_again(handle, &link.key);
+            }
+        }
+        self.want_peers(cx, handle);
+    }
+
+    /// The download needs no peers any more.
+    pub(super) fn close_peers_of(&mut self, cx: &mut Context<'_>, handle: Handle) {
+        for conn in self.links_of(handle) {
+            if let Some(link) = self.forget_link(cx, conn) {
+                cx.push(Output::PeerClose { conn, why: CloseReason::Done });
+                self.may_try_again(handle, &link.key);
+            }
+        }
+    }
+
+    /// Nothing speaks against a peer: it may be introduced again.
+    fn may_try_again(&mut self, handle: Handle, key: &PublicKey) {
+        if let Some(job) = self.jobs.get_mut(&handle) {
+            job.tried.retain(|k| k != key);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A client from what its store has kept.
+
+use super::config::Config;
+use super::io::{DownloadRecord, DownloadState, SourceName};
+use super::job::Job;
+use super::sharing::Served;
+use super::{Client, Timer};
+use crate::Time;
+use crate::content::{Bitfield, Layout};
+use crate::ids::{Handle, VersionId};
+use crate::swarm::Uploads;
+use crate::wire::records::{Side, UsageRecord};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+/// What a client's store has kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restore {
+    /// Downloads, each with its journalled pieces (no piece of 0 while the manifest is not known).
+    pub downloads: Vec<(DownloadRecord, Bitfield)>,
+    /// Bytes of journalled pieces by source, for each download.
+    pub sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
+    /// Usage records without acknowledgement.
+    pub usage: Vec<UsageRecord>,
+    /// Complete versions that are kept for sharing.
+    pub cached: Vec<(VersionId, Layout, Bitfield)>,
+    /// The user's choice, if ever made.
+    pub uploads: Option<bool>,
+}
+
+impl Client {
+    /// A client that goes on from what was kept. `uploads`: what the install bundle says where the user has not chosen.
+    /// It does nothing before its first timeout, which is due at once.
+    #[must_use]
+    pub fn restore(cfg: &Config, restore: Restore, uploads: bool) -> Self {
+        let allowed = restore.uploads.unwrap_or(uploads);
+        let mut client = Self {
+            session: crate::session::ClientSession::new(allowed),
+            uploads: Uploads::new(allowed),
+            edges: 1,
+            ..Self::default()
+        };
+        client.unsent.clone_from(&restore.usage);
+        for (version, layout, have) in restore.cached {
+            client.cached.insert(version, (layout, have));
+        }
+        let mut sources = restore.sources;
+        for (mut record, have) in restore.downloads {
+            let handle = record.handle;
+            client.next_handle = Handle(client.next_handle.0.max(handle.0.saturating_add(1)));
+            let download = record.granted.as_ref().map(|g| g.download);
+            let of_it = |r: &&UsageRecord| r.side == Side::Downloader && Some(r.download) == download;
+            let seq = restore.usage.iter().filter(of_it).map(|r| r.seq).max().unwrap_or(0);
+            record.usage_seq = record.usage_seq.max(seq);
+            if record.state == DownloadState::Running && record.granted.is_none() {
+                record.state = DownloadState::Starting;
+            }
+            let counted = sources.remove(&handle).unwrap_or_default().into_iter().collect();
+            client.jobs.insert(handle, Job::new(record, have, counted, Time::ZERO));
+        }
+        for record in restore.usage.iter().filter(|r| r.side == Side::Uploader && r.reporter == cfg.identity.guid) {
+            let newer = client.served.get(&record.download).is_none_or(|s| s.seq() < record.seq);
+            if newer {
+                client.served.insert(record.download, Served::restored(record));
+            }
+        }
+        client.timers.set(Timer::Start, Some(Time::ZERO));
+        client
+    }
+}
