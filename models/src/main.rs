@@ -2,6 +2,7 @@
 //! seeded defect is found, `explore` opens stateright's explorer in a browser.
 
 mod check;
+mod download;
 mod print;
 mod shim;
 mod toy;
@@ -45,7 +46,7 @@ enum Command {
 }
 
 fn models() -> Vec<Box<dyn AnyModel>> {
-    vec![Box::new(toy::spec())]
+    vec![Box::new(toy::spec()), Box::new(download::spec())]
 }
 
 fn main() -> ExitCode {

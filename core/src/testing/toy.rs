@@ -85,7 +85,7 @@ impl System for Toy {
     type Output = Output;
     type Move = &'static str;
 
-    fn run(cfg: &Cfg, node: &mut Asker, now: Time, rng: &mut dyn Rng, input: Option<u32>) -> Vec<Output> {
+    fn run(cfg: &Cfg, _: NodeIx, node: &mut Asker, now: Time, rng: &mut dyn Rng, input: Option<u32>) -> Vec<Output> {
         let mut out = Vec::new();
         let mut cx = Cx { now, cfg, rng, out: &mut out };
         match input {

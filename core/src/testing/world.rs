@@ -30,9 +30,10 @@ pub trait System: Clone + Debug + Eq + Hash + 'static {
     /// What comes from outside: a user's command, a crash, a restart, a broken link.
     type Move: Clone + Debug + Eq + Hash;
 
-    /// Runs the node's machine on an input, or on its timer.
+    /// Runs a node's machine on an input, or on its timer.
     fn run(
         cfg: &Self::Cfg,
+        ix: NodeIx,
         node: &mut Self::Node,
         now: Time,
         rng: &mut dyn Rng,
@@ -56,6 +57,10 @@ pub trait System: Clone + Debug + Eq + Hash + 'static {
         event: Self::Event,
         way: Way,
     ) -> Option<Self::Input>;
+    /// What arrives at once, before anything else happens: local effects whose delay is of no interest to a model.
+    fn prompt(_: &Self::Cfg, _: Lane) -> bool {
+        false
+    }
     /// What may come from outside.
     fn moves(world: &World<Self>, cfg: &Self::Cfg, moves: &mut Vec<Self::Move>);
     /// It comes: who is told what, if anybody.
@@ -227,6 +232,10 @@ impl<S: System> World<S> {
             }));
             return;
         }
+        if let Some(&lane) = self.lanes.keys().find(|&&lane| S::prompt(cfg, lane)) {
+            out.push(Action { act: Act::Deliver(lane, Way::Whole), draws: Vec::new() });
+            return;
+        }
         let mut ways = Vec::new();
         for (&lane, queue) in &self.lanes {
             let Some((_, event)) = queue.front() else { continue };
@@ -321,7 +330,7 @@ impl<S: System> World<S> {
 
     fn run(&mut self, cfg: &S::Cfg, ix: NodeIx, rng: &mut dyn Rng, input: Option<S::Input>) {
         let Some(node) = self.nodes.get_mut(usize::from(ix)).and_then(Option::as_mut) else { return };
-        for output in S::run(cfg, Arc::make_mut(node), self.now, rng, input) {
+        for output in S::run(cfg, ix, Arc::make_mut(node), self.now, rng, input) {
             S::perform(self, cfg, ix, output);
         }
     }

@@ -398,6 +398,10 @@ impl Machine for Download {
                     }
                 }
                 Timer::Stall(source) => self.stalled(cx, source),
+                // what is verified waits for the disk: no source is to blame, and none is asked for it again
+                Timer::GiveUp if !self.saving.is_empty() => {
+                    self.timers.set(Timer::GiveUp, Some(cx.now.after(cx.cfg.give_up_after)));
+                }
                 Timer::GiveUp if self.edge_hold == EdgeHold::Banned => self.fail(cx, FailReason::EdgeCorrupt),
                 Timer::GiveUp => self.fail(cx, FailReason::EdgeUnreachable),
             }

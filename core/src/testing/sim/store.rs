@@ -1,0 +1,147 @@
+//! Disks: a client's store, an edge's spool, the ledger's database. A write is durable when its completion arrives; a
+//! crash before that loses it.
+
+use super::machines::In;
+use super::{Cfg, Event, Mutant, Net};
+use crate::ids::{Handle, PieceIndex, RecordId, ReqId, VersionId};
+use crate::role::client::io::{DownloadRecord, Input, Save, SourceName};
+use crate::role::{edge, ledger};
+use crate::testing::world::{Lane, NodeIx, World};
+use crate::wire::records::{LedgerRecord, UsageRecord};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+/// What a client keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Disk {
+    /// Downloads.
+    pub downloads: BTreeMap<Handle, DownloadRecord>,
+    /// Journalled pieces and who delivered them.
+    pub pieces: BTreeMap<VersionId, BTreeMap<PieceIndex, Vec<(SourceName, u32)>>>,
+    /// Usage records that nobody has acknowledged.
+    pub usage: BTreeMap<RecordId, UsageRecord>,
+    /// Versions put where a user wanted them.
+    pub finished: BTreeSet<VersionId>,
+    /// The user's choice, if made.
+    pub uploads: Option<bool>,
+}
+
+impl Disk {
+    /// Whether a piece is journalled.
+    #[must_use]
+    pub fn has(&self, version: VersionId, piece: PieceIndex) -> bool {
+        self.pieces.get(&version).is_some_and(|p| p.contains_key(&piece))
+    }
+
+    fn apply(&mut self, what: Save) {
+        match what {
+            Save::Download(record) => {
+                self.downloads.insert(record.handle, record);
+            }
+            Save::Piece { handle: _, version, piece, from } => {
+                self.pieces.entry(version).or_default().insert(piece, from);
+            }
+            Save::Finish { handle: _, version } => {
+                self.finished.insert(version);
+            }
+            Save::Forget { handle } => {
+                let gone = self.downloads.remove(&handle).and_then(|d| d.granted).map(|g| g.version);
+                let wanted = |v: &VersionId| {
+                    self.downloads.values().any(|d| d.granted.as_ref().is_some_and(|g| g.version == *v))
+                        || self.finished.contains(v)
+                };
+                if let Some(version) = gone.filter(|v| !wanted(v)) {
+                    self.pieces.remove(&version);
+                }
+            }
+            Save::Uncache { version } => {
+                self.pieces.remove(&version);
+                self.finished.remove(&version);
+            }
+            Save::Usage(record) => {
+                self.usage.insert(record.id, record);
+            }
+            Save::UsageDone(ids) => ids.iter().for_each(|id| {
+                self.usage.remove(id);
+            }),
+            Save::Uploads(on) => self.uploads = Some(on),
+        }
+    }
+}
+
+/// What an edge keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Spool {
+    /// Records that the ledger has not acknowledged.
+    pub records: BTreeMap<RecordId, LedgerRecord>,
+    /// What was counted.
+    pub counts: Vec<edge::Count>,
+}
+
+impl Spool {
+    fn apply(&mut self, batch: edge::Batch) {
+        for record in batch.records {
+            self.records.insert(record.id(), record);
+        }
+        for count in batch.counts {
+            let same = |c: &edge::Count| {
+                c.grant.map(|g| g.download) == count.grant.map(|g| g.download) && c.version == count.version
+            };
+            self.counts.retain(|c| !same(c));
+            self.counts.push(count);
+        }
+        for id in batch.acked {
+            self.records.remove(&id);
+        }
+        self.counts.retain(|c| c.grant.is_none_or(|g| !batch.ended.contains(&g.download)));
+    }
+}
+
+fn lane(node: NodeIx) -> Lane {
+    Lane { to: node, what: "disk", id: 0 }
+}
+
+/// A client writes.
+pub(super) fn save(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, what: Save) {
+    w.send(lane(node), cfg.disk, Event::Save(req, what));
+}
+
+/// An edge writes.
+pub(super) fn spool(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, batch: edge::Batch) {
+    w.send(lane(node), cfg.disk, Event::Spool(req, batch));
+}
+
+/// The ledger writes.
+pub(super) fn store(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, records: Vec<LedgerRecord>) {
+    w.send(lane(node), cfg.disk, Event::Store(req, records));
+}
+
+/// A client's write is durable.
+pub(super) fn saved(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, what: Save) -> In {
+    if let Save::Piece { version, piece, .. } = &what {
+        w.env.seen.committed(node, *version, *piece);
+    }
+    let lost = cfg.mutant == Some(Mutant::SavesAreLost) && matches!(what, Save::Usage(_));
+    if !lost {
+        w.env.disks.entry(node).or_default().apply(what);
+    }
+    In::Client(Input::Saved { req, result: Ok(()) })
+}
+
+/// An edge's write is durable.
+pub(super) fn spooled(w: &mut World<Net>, node: NodeIx, req: ReqId, batch: edge::Batch) -> In {
+    w.env.spools.entry(node).or_default().apply(batch);
+    In::Edge(edge::Input::Saved { req, ok: true })
+}
+
+/// The ledger's write is durable.
+pub(super) fn stored(w: &mut World<Net>, cfg: &Cfg, req: ReqId, records: Vec<LedgerRecord>) -> In {
+    for record in records {
+        let again = w.env.database.contains_key(&record.id());
+        if again && cfg.mutant == Some(Mutant::LedgerCountsTwice) {
+            w.env.seen.stored_twice += 1;
+        }
+        w.env.database.insert(record.id(), record);
+    }
+    In::Ledger(ledger::Input::Stored { req, ok: true })
+}
