@@ -1,9 +1,14 @@
 //! The ledger: takes records from CNs and edges, has them stored, and acknowledges those that are durable. A record may
 //! come again until it is acknowledged; the store keeps each id once.
 
-use crate::ids::{ConnId, PublicKey, ReqId};
-use crate::wire::ledger::LedgerMsg;
-use crate::wire::records::{LedgerRecord, Verify};
+use crate::accounting::Trust;
+use crate::ids::{ConnId, PublicKey, RecordId, ReqId};
+use crate::machine::{Cx, Deadlines, Machine, Time};
+use crate::session::Wall;
+use crate::wire::List;
+use crate::wire::ledger::{LedgerAck, LedgerMsg};
+use crate::wire::records::{LedgerRecord, ServerCert, ServerRole, Verify};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -114,6 +119,8 @@ pub struct Config {
     pub servers_max: u32,
     /// A connection's first message comes within this.
     pub hello_within: Duration,
+    /// A server this long silent is gone.
+    pub idle_after: Duration,
     /// Records that wait to be stored.
     pub pending_max: u32,
     /// Records of one batch; at most 1,024.
@@ -133,10 +140,269 @@ impl Config {
             verify,
             servers_max: 1_024,
             hello_within: Duration::from_secs(5),
+            idle_after: Duration::from_secs(60),
             pending_max: 65_536,
             batch_max: 512,
             batch_wait: Duration::from_millis(20),
             retry_after: Duration::from_secs(1),
         }
+    }
+}
+
+/// The ledger: records wait in `pending`, one batch is being stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ledger {
+    wall: Wall,
+    phase: Phase,
+    servers: BTreeMap<ConnId, Server>,
+    pending: VecDeque<Submitted>,
+    batch: Option<Batch>,
+    next_req: ReqId,
+    timers: Deadlines<Timer>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Phase {
+    #[default]
+    Serving,
+    /// What has come is stored, nothing more is taken.
+    Stopping,
+    Stopped,
+}
+
+/// A connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Server {
+    key: PublicKey,
+    /// Once it has shown a certificate for that key.
+    role: Option<Speaker>,
+}
+
+/// Whose word is taken for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Speaker {
+    /// Passes on what clients say.
+    Cn,
+    /// Says what it granted and served.
+    Edge,
+}
+
+/// A record and who is to be told that it is durable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Submitted {
+    conn: ConnId,
+    record: LedgerRecord,
+}
+
+/// The records that are being stored; after a failure, until they are tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Batch {
+    req: ReqId,
+    records: Vec<Submitted>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Timer {
+    /// The connection must have said `Hello`, or something since then.
+    Silent(ConnId),
+    /// The batch has waited long enough for more.
+    Batch,
+    /// Try the failed batch again.
+    Retry,
+}
+
+impl Ledger {
+    /// How many records wait to be durable.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.pending.len() + self.batch.as_ref().map_or(0, |b| b.records.len())
+    }
+
+    fn accepted(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, key: PublicKey) {
+        if self.phase != Phase::Serving || self.servers.len() >= cx.cfg.servers_max as usize {
+            return cx.push(Output::Close { conn });
+        }
+        self.servers.insert(conn, Server { key, role: None });
+        self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.hello_within)));
+    }
+
+    fn forget(&mut self, conn: ConnId) {
+        self.servers.remove(&conn);
+        self.timers.clear(Timer::Silent(conn));
+    }
+
+    fn close(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) {
+        cx.push(Output::Close { conn });
+        self.forget(conn);
+    }
+
+    fn violation(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) {
+        cx.push(Output::Count(Metric::Violation));
+        self.close(cx, conn);
+    }
+
+    fn message(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, msg: LedgerMsg) {
+        let Some(server) = self.servers.get(&conn).copied() else { return };
+        self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
+        match (msg, server.role) {
+            (LedgerMsg::Hello(cert), None) => self.hello(cx, conn, server.key, &cert),
+            (LedgerMsg::Submit(record), Some(role)) => self.submit(cx, Submitted { conn, record }, server.key, role),
+            (LedgerMsg::Ping, Some(_)) => cx.push(Output::Send { conn, msg: LedgerMsg::Pong }),
+            (LedgerMsg::Pong, Some(_)) => {}
+            (
+                LedgerMsg::Hello(_) | LedgerMsg::Submit(_) | LedgerMsg::Ack(_) | LedgerMsg::Ping | LedgerMsg::Pong,
+                Some(_) | None,
+            ) => self.violation(cx, conn),
+        }
+    }
+
+    fn hello(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, key: PublicKey, cert: &ServerCert) {
+        let trust = Trust { root: cx.cfg.root, verify: cx.cfg.verify };
+        let role = match cert.body.role {
+            ServerRole::Cn => Some(Speaker::Cn),
+            ServerRole::Edge => Some(Speaker::Edge),
+            ServerRole::Dn | ServerRole::Ledger => None,
+        };
+        let certified = trust.check_cert(cert, cert.body.role, self.wall.at(cx.now)).is_ok() && cert.body.key == key;
+        if role.is_none() || !certified {
+            return self.violation(cx, conn);
+        }
+        self.servers.insert(conn, Server { key, role });
+    }
+
+    /// A CN passes on clients' records only, an edge its own only.
+    fn submit(&mut self, cx: &mut Cx<'_, Self>, submitted: Submitted, key: PublicKey, role: Speaker) {
+        let may = match (&submitted.record, role) {
+            (LedgerRecord::Usage(_), Speaker::Cn) | (LedgerRecord::Granted(_), Speaker::Edge) => true,
+            (LedgerRecord::Edge(r), Speaker::Edge) => r.edge == key,
+            (LedgerRecord::Usage(_), Speaker::Edge)
+            | (LedgerRecord::Granted(_) | LedgerRecord::Edge(_), Speaker::Cn) => false,
+        };
+        if !may {
+            return self.violation(cx, submitted.conn);
+        }
+        cx.push(Output::Count(Metric::Received));
+        if self.pending.len() >= cx.cfg.pending_max as usize || self.phase != Phase::Serving {
+            return cx.push(Output::Count(Metric::Deferred));
+        }
+        self.pending.push_back(submitted);
+        self.store(cx, false);
+    }
+
+    fn batch_max(cx: &Cx<'_, Self>) -> usize {
+        (cx.cfg.batch_max as usize).clamp(1, List::<RecordId, 1024>::MAX)
+    }
+
+    /// Stores a batch if none is being stored and there are enough records, or they have waited (`now`).
+    fn store(&mut self, cx: &mut Cx<'_, Self>, now: bool) {
+        if self.batch.is_some() || self.pending.is_empty() {
+            return;
+        }
+        let most = Self::batch_max(cx);
+        if !now && self.pending.len() < most {
+            if self.timers.get(Timer::Batch).is_none() {
+                self.timers.set(Timer::Batch, Some(cx.now.after(cx.cfg.batch_wait)));
+            }
+            return;
+        }
+        self.timers.clear(Timer::Batch);
+        let records = self.pending.drain(..most.min(self.pending.len())).collect();
+        self.send_batch(cx, records);
+    }
+
+    fn send_batch(&mut self, cx: &mut Cx<'_, Self>, records: Vec<Submitted>) {
+        let req = self.next_req.step();
+        cx.push(Output::Store { req, records: records.iter().map(|s| s.record.clone()).collect() });
+        self.batch = Some(Batch { req, records });
+    }
+
+    fn stored(&mut self, cx: &mut Cx<'_, Self>, req: ReqId, ok: bool) {
+        let Some(batch) = self.batch.take_if(|b| b.req == req) else { return };
+        if !ok {
+            cx.push(Output::Count(Metric::StoreFailed));
+            if self.phase == Phase::Stopping {
+                // unacknowledged: their senders will send them again
+                return self.stop(cx);
+            }
+            self.timers.set(Timer::Retry, Some(cx.now.after(cx.cfg.retry_after)));
+            self.batch = Some(batch);
+            return;
+        }
+        let mut by_conn: BTreeMap<ConnId, Vec<RecordId>> = BTreeMap::new();
+        for s in &batch.records {
+            cx.push(Output::Count(Metric::Acknowledged));
+            by_conn.entry(s.conn).or_default().push(s.record.id());
+        }
+        for (conn, ids) in by_conn {
+            if self.servers.contains_key(&conn) {
+                let ids = List::truncated(ids);
+                cx.push(Output::Send { conn, msg: LedgerMsg::Ack(LedgerAck { ids }) });
+            }
+        }
+        self.store(cx, self.phase == Phase::Stopping);
+        self.stop_if_done(cx);
+    }
+
+    fn stop_if_done(&mut self, cx: &mut Cx<'_, Self>) {
+        if self.phase == Phase::Stopping && self.batch.is_none() && self.pending.is_empty() {
+            self.stop(cx);
+        }
+    }
+
+    fn stop(&mut self, cx: &mut Cx<'_, Self>) {
+        let conns: Vec<ConnId> = self.servers.keys().copied().collect();
+        conns.into_iter().for_each(|conn| self.close(cx, conn));
+        self.phase = Phase::Stopped;
+        self.pending.clear();
+        self.timers = Deadlines::default();
+        cx.push(Output::Stopped);
+    }
+}
+
+impl Machine for Ledger {
+    type Config = Config;
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, cx: &mut Cx<'_, Self>, input: Input) {
+        if self.phase == Phase::Stopped {
+            return;
+        }
+        match input {
+            Input::WallClock { unix_ms } => self.wall = Wall::showing(unix_ms, cx.now),
+            Input::Accepted { conn, key } => self.accepted(cx, conn, key),
+            Input::Server { conn, msg } => self.message(cx, conn, msg),
+            Input::Closed { conn } => self.forget(conn),
+            Input::Stored { req, ok } => self.stored(cx, req, ok),
+            Input::Shutdown => {
+                if self.phase == Phase::Serving {
+                    self.phase = Phase::Stopping;
+                    self.store(cx, true);
+                    self.stop_if_done(cx);
+                }
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>) {
+        while let Some(timer) = self.timers.pop_due(cx.now) {
+            match timer {
+                Timer::Silent(conn) => self.close(cx, conn),
+                Timer::Batch => self.store(cx, true),
+                Timer::Retry => {
+                    if let Some(batch) = self.batch.take() {
+                        self.send_batch(cx, batch.records);
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    fn rebase(&mut self, by: Duration) {
+        self.timers.rebase(by);
     }
 }
