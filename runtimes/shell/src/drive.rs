@@ -15,6 +15,9 @@ pub trait Port<M: Machine> {
     /// Begins one effect; never waits. What fails or completes at once goes to `local` and is handled next.
     fn perform(&mut self, output: M::Output, local: &mut VecDeque<M::Input>);
 
+    /// Looks at the machine after it has handled something, for gauges and status reports.
+    fn observe(&mut self, _machine: &M) {}
+
     /// The machine has come to its end: [`drive`] returns.
     fn is_over(&self) -> bool {
         false
@@ -76,6 +79,7 @@ where
             Woke::Closed => return,
         }
         out.drain(..).for_each(|output| port.perform(output, &mut local));
+        port.observe(&machine);
         budget -= 1;
         if budget == 0 {
             budget = BATCH;

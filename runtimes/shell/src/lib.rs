@@ -11,6 +11,7 @@ pub mod http;
 pub mod keys;
 pub mod link;
 pub mod mailbox;
+pub mod ops;
 pub mod peers;
 pub mod quic;
 pub mod rt;

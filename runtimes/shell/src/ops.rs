@@ -1,0 +1,173 @@
+//! Operations: logs, metrics in Prometheus' text format, and a small HTTP server for `/metrics` and `/healthz`.
+
+use crate::cli::Error;
+use crate::http::io::Io;
+use crate::http::signal::Gauge;
+use crate::http::{Body, Signal};
+use crate::rt::Rt;
+use crate::server::sockets::listen_tcp;
+use futures_lite::future::or;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use std::convert::Infallible;
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+/// What is logged unless `--log` or `RUST_LOG` says otherwise.
+const LOG_DEFAULT: &str = "info,sqlx=warn,quinn=warn,quinn_proto=warn,rustls=warn";
+/// Connections to `/metrics` and `/healthz` at once.
+const CONNECTIONS_MAX: usize = 32;
+/// For one connection, from its first byte to its last.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// The wait after an accept that failed for want of a resource.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Sends logs to standard error, filtered by `spec` (`--log`), else by `RUST_LOG`, else from `info` up. The first call of
+/// the process counts.
+pub fn init_logs(spec: Option<&str>) -> Result<(), Error> {
+    let from_env = std::env::var("RUST_LOG").ok();
+    let spec = spec.or(from_env.as_deref()).unwrap_or(LOG_DEFAULT);
+    let filter = EnvFilter::builder()
+        .parse(spec)
+        .map_err(|e| Error::usage(format!("{spec:?} is no log filter: {e}")).next("try --log info"))?;
+    let colours = std::io::stderr().is_terminal();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    // a second call leaves the first one's choice
+    let _ = logs.try_init();
+    Ok(())
+}
+
+/// Has the process's metrics recorded from now on. Servers call it; without it metrics cost nothing.
+pub fn init_metrics() {
+    METRICS.get_or_init(|| {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        // another recorder is in place: ours stays empty
+        let _ = metrics::set_global_recorder(recorder);
+        handle
+    });
+}
+
+/// The process's metrics in Prometheus' text format.
+#[must_use]
+pub fn metrics_text() -> String {
+    let Some(metrics) = METRICS.get() else { return String::new() };
+    metrics.run_upkeep();
+    metrics.render()
+}
+
+/// The answer to `GET` or `HEAD` of `/metrics` or `/healthz`; none for other paths.
+#[must_use]
+pub fn answer(method: &Method, path: &str) -> Option<Response<Body>> {
+    let (text, kind) = match path {
+        "/metrics" => (metrics_text(), "text/plain; version=0.0.4; charset=utf-8"),
+        "/healthz" => ("ok\n".to_owned(), "text/plain; charset=utf-8"),
+        _ => return None,
+    };
+    if *method != Method::GET && *method != Method::HEAD {
+        return Some(status(StatusCode::METHOD_NOT_ALLOWED));
+    }
+    let mut response = Response::new(Body::full(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    Some(response)
+}
+
+fn status(code: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = code;
+    response
+}
+
+/// Serves `/metrics` and `/healthz` over plain HTTP until `stop` is set. `key` names the configuration entry. Gives the
+/// address, which differs from `addr` if that asked for any port.
+pub fn serve<R: Rt>(rt: &R, addr: SocketAddr, key: &str, stop: Signal) -> Result<SocketAddr, Error> {
+    init_metrics();
+    let socket = listen_tcp(addr, key)?;
+    let doing = format!("listen on {addr}");
+    let addr = socket.local_addr().map_err(|e| Error::io(&doing, &e))?;
+    let listener = rt.listen(socket).map_err(|e| Error::io(&doing, &e))?;
+    let own = rt.clone();
+    rt.spawn(async move { or(stop.wait(), accept_all(own, listener)).await });
+    Ok(addr)
+}
+
+async fn accept_all<R: Rt>(rt: R, listener: R::Listener) {
+    let open = Gauge::default();
+    loop {
+        match rt.accept(&listener).await {
+            Ok((tcp, _)) if open.get() < CONNECTIONS_MAX => {
+                let counted = open.enter();
+                let deadline = rt.sleep_until(rt.now() + ANSWER_WITHIN);
+                rt.spawn(async move {
+                    or(deadline, connection(tcp)).await;
+                    drop(counted);
+                });
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                rt.sleep_until(rt.now() + ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(tcp: impl crate::rt::AsyncRead + crate::rt::AsyncWrite + Unpin + 'static) {
+    let service = service_fn(async |request: Request<Incoming>| {
+        let found = answer(request.method(), request.uri().path());
+        Ok::<_, Infallible>(found.unwrap_or_else(|| status(StatusCode::NOT_FOUND)))
+    });
+    let served =
+        hyper::server::conn::http1::Builder::new().keep_alive(false).serve_connection(Io::new(tcp), service).await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "operations request failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rt::{Start, testing::TestRt};
+    use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    async fn ask(rt: &TestRt, addr: SocketAddr, request: &str) -> String {
+        let mut tcp = rt.connect(addr).await.expect("open");
+        tcp.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        // a refused connection may break in the middle of the answer
+        let _ = tcp.read_to_string(&mut answer).await;
+        answer
+    }
+
+    #[test]
+    fn health_and_metrics_are_served_and_nothing_else() {
+        TestRt::block_on(|rt| async move {
+            let stop = Signal::default();
+            let any = "127.0.0.1:0".parse().expect("an address");
+            let addr = serve(&rt, any, "[cn] ops", stop.clone()).expect("a port");
+            metrics::counter!("swarmedge_test_total").increment(3);
+            let health = ask(&rt, addr, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            assert!(health.starts_with("HTTP/1.1 200") && health.ends_with("ok\n"), "{health}");
+            let metrics = ask(&rt, addr, "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            assert!(metrics.contains("\nswarmedge_test_total 3\n"), "{metrics}");
+            assert!(ask(&rt, addr, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.starts_with("HTTP/1.1 404"));
+            assert!(ask(&rt, addr, "POST /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.starts_with("HTTP/1.1 405"));
+            assert!(ask(&rt, addr, "\x16\x03\x01 no http at all\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+            stop.set();
+        });
+    }
+
+    #[test]
+    fn a_log_filter_that_is_none_is_named() {
+        let error = init_logs(Some("info,=")).expect_err("no filter").to_string();
+        assert!(error.contains("info,="), "{error}");
+    }
+}

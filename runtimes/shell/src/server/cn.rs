@@ -1,0 +1,180 @@
+//! The CN's port: accepts clients, keeps links to DNs and the ledger, opens seals and signs.
+
+use super::{INBOX_MAX, Server, read, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
+use crate::cli::Error;
+use crate::config::{CnConfig, OperatorConfig};
+use crate::drive::{Port, drive};
+use crate::http::Signal;
+use crate::keys::{Key, SealRing, load_cert, verify};
+use crate::link::{Accept, Cap, Event, Inlet, Links, accept, dial};
+use crate::mailbox::mailbox;
+use crate::ops;
+use crate::rt::Rt;
+use crate::tls::client_config;
+use futures_lite::future::or;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use swarmedge_core::accounting::Trust;
+use swarmedge_core::ids::ConnId;
+use swarmedge_core::role::cn::{Cn, Config, Input, Metric, Output};
+use swarmedge_core::wire::control::ControlMsg;
+use swarmedge_core::wire::directory::DirectoryMsg;
+use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::records::ServerRole;
+
+/// Connections beside the sessions: handshakes, and those that are told to come back later.
+const SPARE_CONNECTIONS: usize = 1024;
+
+/// Opens a CN. It runs until `stop` is set and its clients have been sent elsewhere.
+pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Signal) -> Result<Server, Error> {
+    let key = Key::load(&cfg.signing_key)?;
+    let cert = load_cert(&cfg.certificate)?;
+    let trust = Trust { root: operator.root, verify };
+    if trust.check_cert(&cert, ServerRole::Cn, unix_ms()).is_err() || cert.body.key != key.public() {
+        return Err(Error::usage(format!(
+            "{} is no valid certificate of the operator for a CN with {}",
+            cfg.certificate.display(),
+            cfg.signing_key.display()
+        ))
+        .next("certificates expire: make a new one with `swarmedge init`"));
+    }
+    let config = Config {
+        dns: u32::try_from(cfg.dns.len()).unwrap_or(u32::MAX),
+        ledger: cfg.ledger.is_some(),
+        sessions_max: cfg.sessions_max,
+        drain: Duration::from_millis(cfg.drain_ms),
+        ..Config::new(operator.root, verify, cert)
+    };
+    let socket = listen_tcp(cfg.listen, "[cn] listen")?;
+    let listening = |e: std::io::Error| Error::io(format!("listen on {}", cfg.listen), &e);
+    let addr = socket.local_addr().map_err(listening)?;
+    let acceptor = Accept::<R> {
+        listener: rt.listen(socket).map_err(listening)?,
+        tls: tls_of(&cfg.tls_cert, &cfg.tls_key)?,
+        connections_max: usize::try_from(cfg.sessions_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
+        cap: Cap::CLIENT,
+    };
+    let (inbox, inputs) = mailbox(INBOX_MAX);
+    let port = CnPort {
+        rt: rt.clone(),
+        seal: SealRing::load(&cfg.seal_key)?,
+        server_tls: client_config(&read(&operator.ca)?, Some(&key))?,
+        key,
+        dns: cfg.dns.clone(),
+        ledger: cfg.ledger.clone(),
+        clients: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_client },
+        directories: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_directory },
+        ledgers: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_ledger },
+        stopped: false,
+    };
+    let ops = cfg.ops.map(|at| ops::serve(rt, at, "[cn] ops", stop.clone())).transpose()?;
+    let clients = port.clients.clone();
+    let (rt, stop) = (rt.clone(), stop.clone());
+    let name = cfg.name.clone();
+    let run = async move {
+        tracing::info!(%addr, name, "CN is ready");
+        rt.spawn(tell_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
+        let stopping = async {
+            stop.wait().await;
+            tracing::info!("CN sends its clients elsewhere");
+            let _ = inbox.send(Input::Shutdown).await;
+            std::future::pending().await
+        };
+        let accepting = accept(rt.clone(), acceptor, clients.clone());
+        or(drive(rt.clone(), Cn::default(), config, inputs, port), or(accepting, stopping)).await;
+        clients.links.close_all();
+        tracing::info!("CN has stopped");
+        Ok(())
+    };
+    Ok(Server { addr, ops, run: Box::pin(run) })
+}
+
+struct CnPort<R: Rt> {
+    rt: R,
+    key: Key,
+    seal: SealRing,
+    server_tls: Arc<rustls::ClientConfig>,
+    dns: Vec<String>,
+    ledger: Option<String>,
+    clients: Inlet<ControlMsg, Input>,
+    directories: Inlet<DirectoryMsg, Input>,
+    ledgers: Inlet<LedgerMsg, Input>,
+    stopped: bool,
+}
+
+impl<R: Rt> Port<Cn> for CnPort<R> {
+    fn perform(&mut self, output: Output, local: &mut VecDeque<Input>) {
+        match output {
+            Output::ClientSend { conn, msg } => self.clients.links.send(conn, &msg),
+            Output::ClientClose { conn } => self.clients.links.close(conn),
+            Output::DirectoryDial { conn, dn } => match self.dns.get(dn as usize) {
+                Some(addr) => {
+                    let tls = Arc::clone(&self.server_tls);
+                    dial(&self.rt, tls, addr, conn, &self.directories, Cap::SERVER);
+                }
+                None => local.push_back(Input::DirectoryClosed { conn }),
+            },
+            Output::DirectorySend { conn, msg } => self.directories.links.send(conn, &msg),
+            Output::DirectoryClose { conn } => self.directories.links.close(conn),
+            Output::LedgerDial { conn } => match &self.ledger {
+                Some(addr) => dial(&self.rt, Arc::clone(&self.server_tls), addr, conn, &self.ledgers, Cap::SERVER),
+                None => local.push_back(Input::LedgerClosed { conn }),
+            },
+            Output::LedgerSend { conn, msg } => self.ledgers.links.send(conn, &msg),
+            Output::LedgerClose { conn } => self.ledgers.links.close(conn),
+            Output::OpenGrant { req, sealed } => {
+                let grant = self.seal.open(&sealed).map(Box::new);
+                local.push_back(Input::GrantOpened { req, grant });
+            }
+            Output::Sign { req, context, message } => {
+                let signature = self.key.sign(context, &message);
+                local.push_back(Input::Signed { req, signature });
+            }
+            Output::Count(metric) => count(metric),
+            Output::Stopped => self.stopped = true,
+        }
+    }
+
+    fn observe(&mut self, cn: &Cn) {
+        gauge("swarmedge_cn_sessions", cn.sessions());
+        gauge("swarmedge_cn_dns_up", cn.dns_up());
+        gauge("swarmedge_cn_usage_waiting", cn.usage_waiting());
+    }
+
+    fn is_over(&self) -> bool {
+        self.stopped
+    }
+}
+
+fn count(metric: Metric) {
+    metrics::counter!(metric.name()).increment(1);
+}
+
+fn gauge(name: &'static str, value: usize) {
+    metrics::gauge!(name).set(f64::from(u32::try_from(value).unwrap_or(u32::MAX)));
+}
+
+fn from_client(conn: ConnId, event: Event<ControlMsg>) -> Option<Input> {
+    Some(match event {
+        Event::Opened(peer) => peer.map(|p| Input::ClientAccepted { conn, key: p.key, from: p.from })?,
+        Event::Message(msg) => Input::Client { conn, msg },
+        Event::Closed => Input::ClientClosed { conn },
+    })
+}
+
+fn from_directory(conn: ConnId, event: Event<DirectoryMsg>) -> Option<Input> {
+    Some(match event {
+        Event::Opened(_) => Input::DirectoryOpened { conn },
+        Event::Message(msg) => Input::Directory { conn, msg },
+        Event::Closed => Input::DirectoryClosed { conn },
+    })
+}
+
+fn from_ledger(conn: ConnId, event: Event<LedgerMsg>) -> Option<Input> {
+    Some(match event {
+        Event::Opened(_) => Input::LedgerOpened { conn },
+        Event::Message(msg) => Input::Ledger { conn, msg },
+        Event::Closed => Input::LedgerClosed { conn },
+    })
+}
