@@ -255,7 +255,7 @@ pub struct Config {
     pub verify: Verify,
     /// This edge's certificate.
     pub cert: ServerCert,
-    /// A ledger is configured. Without one records stay in the spool.
+    /// A ledger is configured. Without one nothing is recorded.
     pub ledger: bool,
     /// A grant is valid for so long.
     pub grant_for: Duration,
@@ -271,6 +271,8 @@ pub struct Config {
     pub ranges_max: u32,
     /// The wait before a lost ledger is dialled again: first and longest.
     pub backoff: (Duration, Duration),
+    /// At shutdown, records in flight to the ledger get this long; what is left stays in the spool.
+    pub drain: Duration,
 }
 
 impl Config {
@@ -289,6 +291,7 @@ impl Config {
             counts_max: 100_000,
             ranges_max: 2_048,
             backoff: (Duration::from_millis(200), Duration::from_secs(10)),
+            drain: Duration::from_secs(2),
         }
     }
 }

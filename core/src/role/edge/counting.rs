@@ -1,0 +1,208 @@
+//! Counting what was served, and making records of it.
+
+use super::io::{Batch, Count, ServedGrant};
+use super::{Context, Edge, Metric, Output, Phase, Saving, Spans, Timer};
+use crate::ids::{DownloadId, ProviderId, RecordId, VersionId};
+use crate::wire::records::{EdgeRecord, LedgerRecord};
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// What bytes are counted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Key {
+    /// A download: the requests carried its grant.
+    Download(DownloadId),
+    /// A version, by whoever needs no grant.
+    Plain(VersionId),
+}
+
+/// What was counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Counted {
+    grant: Option<ServedGrant>,
+    version: VersionId,
+    provider: ProviderId,
+    /// The last record's.
+    seq: u32,
+    total_bytes: u64,
+    sent: Spans,
+    /// The last record, until a newer one: no other is made before the ledger has it.
+    record: Option<RecordId>,
+    /// Bytes have been counted since the last record was made.
+    unreported: bool,
+    /// Something has changed since the spool was last written.
+    unsaved: bool,
+}
+
+impl Counted {
+    fn count(&self) -> Count {
+        Count {
+            grant: self.grant,
+            version: self.version,
+            provider: self.provider,
+            seq: self.seq,
+            total_bytes: self.total_bytes,
+            sent: self.sent.ranges().to_vec(),
+        }
+    }
+}
+
+impl Edge {
+    pub(super) fn restored(&mut self, cx: &mut Context<'_>, records: Vec<LedgerRecord>, counts: Vec<Count>) {
+        for c in counts {
+            let key = c.grant.map_or(Key::Plain(c.version), |g| Key::Download(g.download));
+            let counted = Counted {
+                grant: c.grant,
+                version: c.version,
+                provider: c.provider,
+                seq: c.seq,
+                total_bytes: c.total_bytes,
+                sent: Spans::of(c.sent),
+                record: None,
+                // whether its last record was made is not known: one more does no harm
+                unreported: true,
+                unsaved: false,
+            };
+            self.counts.insert(key, counted);
+            self.touch(cx, key);
+        }
+        for record in records {
+            self.submit(cx, record);
+        }
+    }
+
+    /// Counts a range. What finds no room as a download's is counted as plain traffic; repeated bytes, and ranges past the
+    /// limit of separate ranges, count in the total only.
+    pub(super) fn served(
+        &mut self,
+        cx: &mut Context<'_>,
+        grant: Option<ServedGrant>,
+        version: VersionId,
+        provider: ProviderId,
+        range: Range<u64>,
+    ) {
+        if range.is_empty() || !cx.cfg.ledger {
+            return;
+        }
+        let room = self.counts.len() < cx.cfg.counts_max as usize;
+        let fits = |key: &Key| match self.counts.get(key) {
+            Some(counted) => counted.version == version,
+            None => room,
+        };
+        let own = grant.map(|g| Key::Download(g.download)).filter(fits);
+        let grant = grant.filter(|_| own.is_some());
+        let Some(key) = own.or_else(|| Some(Key::Plain(version)).filter(fits)) else {
+            return cx.push(Output::Count(Metric::CountOverflow));
+        };
+        let counted = self.counts.entry(key).or_insert_with(|| Counted {
+            grant,
+            version,
+            provider,
+            seq: 0,
+            total_bytes: 0,
+            sent: Spans::default(),
+            record: None,
+            unreported: false,
+            unsaved: false,
+        });
+        counted.total_bytes = counted.total_bytes.saturating_add(range.end - range.start);
+        (counted.unreported, counted.unsaved) = (true, true);
+        if grant.is_some() && !counted.sent.insert(range, cx.cfg.ranges_max as usize) {
+            cx.push(Output::Count(Metric::CountOverflow));
+        }
+        self.touch(cx, key);
+    }
+
+    /// A count has changed.
+    fn touch(&mut self, cx: &mut Context<'_>, key: Key) {
+        self.dirty.insert(key);
+        self.flush_soon(cx);
+        if matches!(key, Key::Download(_)) {
+            self.timers.set(Timer::Idle(key), Some(cx.now.after(cx.cfg.idle_after)));
+        }
+    }
+
+    pub(super) fn flush_soon(&mut self, cx: &mut Context<'_>) {
+        let flushing = self.saving.values().any(|s| matches!(s, Saving::Counts { .. }));
+        if self.timers.get(Timer::Flush).is_none() && !flushing {
+            let wait = if self.phase == Phase::Serving { cx.cfg.flush_every } else { core::time::Duration::ZERO };
+            self.timers.set(Timer::Flush, Some(cx.now.after(wait)));
+        }
+    }
+
+    /// A download that got nothing for so long is over, once the ledger knows all of it.
+    pub(super) fn idle(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Key::Download(download) = key else { return };
+        if self.dirty.contains(&key) {
+            self.timers.set(Timer::Idle(key), Some(cx.now.after(cx.cfg.idle_after)));
+            return;
+        }
+        self.counts.remove(&key);
+        self.ended.push(download);
+        self.flush_soon(cx);
+    }
+
+    /// Writes counts and new records to the spool. A count whose last record is still on its way is written, and reported
+    /// later: so there is one record a download under way, however long the ledger is gone. The last flush makes them all.
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>) {
+        self.timers.clear(Timer::Flush);
+        if self.saving.values().any(|s| matches!(s, Saving::Counts { .. })) {
+            return;
+        }
+        let edge = cx.cfg.cert.body.key;
+        let mut batch = Batch {
+            acked: core::mem::take(&mut self.acked),
+            ended: core::mem::take(&mut self.ended),
+            ..Batch::default()
+        };
+        for key in core::mem::take(&mut self.dirty) {
+            let Some(c) = self.counts.get_mut(&key) else { continue };
+            let under_way = c.record.is_some_and(|id| self.ledger.holds(id)) && self.phase == Phase::Serving;
+            if under_way {
+                self.dirty.insert(key);
+            } else if c.unreported {
+                c.seq += 1;
+                (c.unreported, c.unsaved) = (false, true);
+                let id = RecordId(cx.rng.nonce());
+                c.record = Some(id);
+                batch.records.push(LedgerRecord::Edge(EdgeRecord {
+                    id,
+                    edge,
+                    download: c.grant.map(|g| g.download),
+                    guid: c.grant.map(|g| g.guid),
+                    version: c.version,
+                    provider: c.provider,
+                    seq: c.seq,
+                    unique_bytes: c.sent.bytes(),
+                    total_bytes: c.total_bytes,
+                }));
+            }
+            if core::mem::take(&mut c.unsaved) {
+                batch.counts.push(c.count());
+            }
+        }
+        if batch == Batch::default() {
+            return;
+        }
+        let req = self.next_req.step();
+        self.saving.insert(req, Saving::Counts { records: batch.records.clone(), batch: batch.clone() });
+        cx.push(Output::Save { req, batch });
+    }
+
+    /// The spool refused: what was counted is counted still, and tried again.
+    pub(super) fn unsaved(&mut self, cx: &mut Context<'_>, records: &[LedgerRecord], batch: Batch) {
+        self.acked.extend(batch.acked);
+        self.ended.extend(batch.ended);
+        for count in batch.counts {
+            let key = count.grant.map_or(Key::Plain(count.version), |g| Key::Download(g.download));
+            let Some(c) = self.counts.get_mut(&key) else { continue };
+            if c.record.is_some_and(|id| records.iter().any(|r| r.id() == id)) {
+                c.record = None;
+                c.unreported = true;
+            }
+            c.unsaved = true;
+            self.dirty.insert(key);
+        }
+        self.timers.set(Timer::Flush, Some(cx.now.after(cx.cfg.flush_every)));
+    }
+}
