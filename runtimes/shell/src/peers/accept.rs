@@ -122,7 +122,7 @@ fn refuse(send: &mut quinn::SendStream, recv: &mut quinn::RecvStream) {
 
 /// One frame, then the end of the stream.
 async fn read_request(recv: &mut quinn::RecvStream) -> Option<PieceRequest> {
-    let content = read_frame(recv, REQUEST_LEN_MAX).await?;
+    let content = read_frame(recv, REQUEST_LEN_MAX).await.ok()?;
     let end = recv.read_chunk(1, true).await;
     let request = Framed::<PieceRequest>::decode(&content).ok().flatten()?;
     matches!(end, Ok(None)).then_some(request.msg)

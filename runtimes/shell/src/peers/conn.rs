@@ -92,16 +92,33 @@ impl Conn {
     }
 }
 
-/// Reads one frame's content; `None` if the stream ends, breaks or carries no frame of at most `max` bytes.
-pub(super) async fn read_frame(stream: &mut quinn::RecvStream, max: usize) -> Option<Vec<u8>> {
+/// Why a frame could not be read.
+pub(super) enum NoFrame {
+    /// What came is no frame of an allowed length, or the stream has ended.
+    Invalid,
+    /// The stream broke.
+    Read(quinn::ReadError),
+}
+
+impl From<quinn::ReadExactError> for NoFrame {
+    fn from(e: quinn::ReadExactError) -> Self {
+        match e {
+            quinn::ReadExactError::FinishedEarly(_) => Self::Invalid,
+            quinn::ReadExactError::ReadError(e) => Self::Read(e),
+        }
+    }
+}
+
+/// Reads the content of one frame of at most `max` bytes.
+pub(super) async fn read_frame(stream: &mut quinn::RecvStream, max: usize) -> Result<Vec<u8>, NoFrame> {
     let mut head = [0; 4];
-    stream.read_exact(&mut head).await.ok()?;
-    // judged by the codec, which knows the bounds: it is content with a whole frame or asks for more
-    frame_len(&head).ok()?;
-    let len = usize::try_from(u32::from_be_bytes(head)).ok().filter(|n| *n <= max)?;
+    stream.read_exact(&mut head).await?;
+    // judged by the codec, which knows the bounds
+    frame_len(&head).map_err(|_| NoFrame::Invalid)?;
+    let len = usize::try_from(u32::from_be_bytes(head)).ok().filter(|n| *n <= max).ok_or(NoFrame::Invalid)?;
     let mut content = vec![0; len];
-    stream.read_exact(&mut content).await.ok()?;
-    Some(content)
+    stream.read_exact(&mut content).await?;
+    Ok(content)
 }
 
 /// Reads control messages until the stream or the connection ends. The first must come within `first`.
@@ -114,7 +131,7 @@ pub(super) async fn read_control<R: Rt>(
     let rt = &peers.0.rt;
     let mut limit = first;
     loop {
-        let read = read_frame(&mut stream, swarmedge_core::limits::FRAME_LEN_MAX);
+        let read = async { read_frame(&mut stream, swarmedge_core::limits::FRAME_LEN_MAX).await.ok() };
         let content = match limit.take() {
             Some(limit) => {
                 let stall = Stall::new(rt.now(), limit);

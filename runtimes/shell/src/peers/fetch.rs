@@ -1,7 +1,7 @@
 //! Getting blocks from a peer.
 
 use super::Peers;
-use super::conn::{Conn, read_frame};
+use super::conn::{Conn, NoFrame, read_frame};
 use super::util::{Cancel, Stall};
 use crate::mailbox::Permit;
 use crate::rt::Rt;
@@ -131,13 +131,10 @@ async fn answer(
     want: &Want,
 ) -> Result<Option<Vec<swarmedge_core::ids::Digest>>, FetchEnd> {
     let bad = FetchEnd::BadBlock { block: 0 };
-    let Some(content) = read_frame(recv, FRAME_LEN_MAX).await else {
-        // why: the same stream tells it again
-        return Err(match recv.read_chunk(1, true).await {
-            Err(e) => broken(&e),
-            Ok(_) => bad,
-        });
-    };
+    let content = read_frame(recv, FRAME_LEN_MAX).await.map_err(|e| match e {
+        NoFrame::Invalid => bad,
+        NoFrame::Read(e) => broken(&e),
+    })?;
     let answer = Framed::<PieceAnswer>::decode(&content).ok().flatten().ok_or(bad)?;
     let leaves = answer.msg.leaves.into_vec();
     match want.leaves {

@@ -4,6 +4,7 @@
 //! reserved when the command is taken, and where there is none the command fails at once.
 
 mod accept;
+pub mod bench;
 mod conn;
 mod dial;
 mod fetch;

@@ -21,8 +21,11 @@ use swarmedge_core::wire::List;
 use swarmedge_core::wire::frame;
 use swarmedge_core::wire::peer::{PieceAnswer, RefuseCode};
 
-/// Blocks of one read.
-const READ_BLOCKS: u32 = JOB_LEN as u32 / BLOCK_LEN;
+/// Blocks of one read: as many as the store writes at a time.
+const READ_BLOCKS: u32 = 16;
+
+const _: () = assert!(READ_BLOCKS as usize * BLOCK_LEN as usize == JOB_LEN);
+
 /// A limited transfer sends what its rate allows in this time in one go.
 const RATE_STEP: Duration = Duration::from_millis(250);
 

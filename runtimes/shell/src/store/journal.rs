@@ -77,10 +77,8 @@ fn bad(what: &str) -> io::Error {
 
 /// redb's errors as I/O errors: all that matters further on is whether the disk is full.
 fn io_error(e: impl Into<redb::Error>) -> io::Error {
-    match e.into() {
-        redb::Error::Io(e) => e,
-        other => io::Error::other(other.to_string()),
-    }
+    let e = e.into();
+    if let redb::Error::Io(e) = e { e } else { io::Error::other(e.to_string()) }
 }
 
 fn piece_key(version: VersionId, piece: PieceIndex) -> [u8; 36] {

@@ -140,9 +140,10 @@ impl Books {
 
 /// The store's class of an I/O error.
 fn store_error(e: &io::Error) -> StoreError {
-    match e.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::NoSpace,
-        _ => StoreError::Io,
+    if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        StoreError::NoSpace
+    } else {
+        StoreError::Io
     }
 }
 
@@ -187,7 +188,7 @@ impl Store {
     /// Writes durably on the store's own thread; `done` is called there, once, in the order of the calls. With too much
     /// waiting already it is called at once with [`StoreError::Io`].
     pub fn save(&self, save: Save, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
-        self.0.shared.queue.push(writer::Job { what: writer::What::Save(save), done: Box::new(done) });
+        self.0.shared.queue.push(writer::Job { what: writer::What::Save(Box::new(save)), done: Box::new(done) });
     }
 
     /// Keeps a manifest. It becomes durable with the next `save`, so never after something that needs it.

@@ -23,7 +23,7 @@ pub(super) struct Job {
 }
 
 pub(super) enum What {
-    Save(Save),
+    Save(Box<Save>),
     /// A file is where the user wants it: keep the version for sharing.
     Placed(VersionId),
 }
@@ -94,13 +94,20 @@ pub(super) fn run(shared: &Arc<Shared>) {
         let mut answers: Vec<(Done, Result<(), StoreError>)> = Vec::with_capacity(jobs.len());
         let synced = sync_pieces(shared, &jobs);
         for job in jobs {
-            match job.what {
-                What::Save(Save::Finish { handle, version }) => place(shared, handle, version, job.done),
-                what => {
-                    let taken = batch.add(shared, what, &synced);
-                    answers.push((job.done, taken.map_err(|e| store_error(&e))));
-                }
+            if let What::Save(save) = &job.what
+                && let Save::Finish { handle, version } = **save
+            {
+                place(shared, handle, version, job.done);
+                continue;
             }
+            let taken = match job.what {
+                What::Save(save) => batch.add(shared, *save, &synced),
+                What::Placed(version) => {
+                    batch.add_placed(shared, version);
+                    Ok(())
+                }
+            };
+            answers.push((job.done, taken.map_err(|e| store_error(&e))));
         }
         let committed = batch.commit(shared);
         if let Err(e) = &committed {
@@ -119,7 +126,8 @@ fn sync_pieces(shared: &Shared, jobs: &[Job]) -> Sealed {
     let mut sealed = Sealed::new();
     let mut files: BTreeMap<VersionId, (Arc<Version>, Vec<PieceIndex>)> = BTreeMap::new();
     for job in jobs {
-        let What::Save(Save::Piece { version: id, piece, .. }) = &job.what else { continue };
+        let What::Save(save) = &job.what else { continue };
+        let Save::Piece { version: id, piece, .. } = &**save else { continue };
         let Some(version) = lock(&shared.versions).get(id).cloned() else { continue };
         match version.seal(*piece) {
             Ok(leaves) => {
@@ -155,18 +163,19 @@ struct Batch {
 }
 
 impl Batch {
-    fn add(&mut self, shared: &Shared, what: What, synced: &Sealed) -> io::Result<()> {
-        match what {
-            What::Placed(version) => {
-                self.books(shared, |books| books.cached.insert(version));
-                let at_ms = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_millis());
-                let at_ms = u64::try_from(at_ms).unwrap_or(u64::MAX);
-                self.changes.push(Change::Cached { version, at_ms });
-            }
-            What::Save(Save::Piece { handle, version, piece, from }) => {
+    fn add_placed(&mut self, shared: &Shared, version: VersionId) {
+        self.books(shared, |books| books.cached.insert(version));
+        let at_ms = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_millis());
+        let at_ms = u64::try_from(at_ms).unwrap_or(u64::MAX);
+        self.changes.push(Change::Cached { version, at_ms });
+    }
+
+    fn add(&mut self, shared: &Shared, save: Save, synced: &Sealed) -> io::Result<()> {
+        match save {
+            Save::Piece { handle, version, piece, from } => {
                 return self.add_piece(shared, handle, version, piece, &from, synced);
             }
-            What::Save(Save::Download(record)) => {
+            Save::Download(record) => {
                 if records::encode_download(&record).is_none() {
                     return Err(io::ErrorKind::InvalidFilename.into());
                 }
@@ -180,7 +189,7 @@ impl Batch {
                     self.release(shared, old.version);
                 }
             }
-            What::Save(Save::Forget { handle }) => {
+            Save::Forget { handle } => {
                 let old = self.books(shared, |books| books.downloads.remove(&handle));
                 self.changes.push(Change::DropDownload(handle));
                 if let Some(granted) = old.and_then(|d| d.granted) {
@@ -188,16 +197,16 @@ impl Batch {
                     self.release(shared, granted.version);
                 }
             }
-            What::Save(Save::Uncache { version }) => {
+            Save::Uncache { version } => {
                 self.books(shared, |books| books.cached.remove(&version));
                 self.changes.push(Change::Uncached(version));
                 self.release(shared, version);
             }
-            What::Save(Save::Usage(record)) => self.changes.push(Change::Usage(record)),
-            What::Save(Save::UsageDone(ids)) => self.changes.push(Change::DropUsage(ids)),
-            What::Save(Save::Uploads(on)) => self.changes.push(Change::Uploads(on)),
+            Save::Usage(record) => self.changes.push(Change::Usage(record)),
+            Save::UsageDone(ids) => self.changes.push(Change::DropUsage(ids)),
+            Save::Uploads(on) => self.changes.push(Change::Uploads(on)),
             // went to a thread of its own before
-            What::Save(Save::Finish { .. }) => {}
+            Save::Finish { .. } => {}
         }
         Ok(())
     }

@@ -1,0 +1,27 @@
+//! Peer connections on tokio.
+
+#[path = "../src/rt.rs"]
+mod rt;
+#[path = "../../shell/tests/shared/peers.rs"]
+mod shared;
+
+macro_rules! on_tokio {
+    ($($name:ident),* $(,)?) => {$(
+        #[test]
+        fn $name() {
+            shared::$name::<rt::Tokio>();
+        }
+    )*};
+}
+
+on_tokio!(
+    a_version_goes_from_peer_to_peer,
+    control_messages_arrive_in_order_both_ways,
+    a_corrupting_peer_is_named_by_its_first_wrong_block,
+    a_cancelled_transfer_ends_on_both_sides,
+    a_refusal_says_why_before_and_during_a_transfer,
+    a_broken_connection_ends_everything_on_it_once,
+    only_the_introduced_key_may_answer,
+    stun_passes_on_the_same_socket_during_a_transfer,
+    the_peer_bench_runs,
+);
