@@ -176,20 +176,20 @@ impl Picker {
         partial.active.is_empty().then(|| (piece, 0..self.layout.blocks(piece)))
     }
 
-    /// Which blocks of `span` an endgame duplicate has to fetch: those not yet verified, in one range. `None` if the piece
-    /// is no longer under way or two transfers overlap there already.
+    /// Which blocks of `span`, a transfer under way, an endgame duplicate is to fetch: the last run, of at most `longest`,
+    /// that is neither verified nor doubled, since a source delivers its blocks in order. `None` if there is none.
     #[must_use]
-    pub fn duplicate_of(&self, (piece, blocks): &Span, for_edge: bool) -> Option<Span> {
+    pub fn duplicate_of(&self, (piece, blocks): &Span, for_edge: bool, longest: u32) -> Option<Span> {
         let partial = self.partial.get(piece)?;
-        let overlapping = partial.active.iter().filter(|(_, b)| b.start < blocks.end && blocks.start < b.end).count();
-        if overlapping != 1 {
-            return None;
-        }
         if for_edge && !partial.leaves {
             return (partial.active.len() == 1).then(|| (*piece, 0..self.layout.blocks(*piece)));
         }
-        let first = blocks.clone().find(|&b| !partial.verified.contains(b))?;
-        Some((*piece, first..blocks.end))
+        let fetched_by = |b: u32| partial.active.iter().filter(|(_, blocks)| blocks.contains(&b)).count();
+        let single = |b: &u32| !partial.verified.contains(*b) && fetched_by(*b) == 1;
+        let last = blocks.clone().rev().find(single)?;
+        let least = blocks.start.max((last + 1).saturating_sub(longest));
+        let first = (least..last).rev().take_while(single).last().unwrap_or(last);
+        Some((*piece, first..last + 1))
     }
 
     /// A transfer of these blocks begins.

@@ -104,7 +104,7 @@ impl Download {
 
     /// What `idle` would fetch again: of the transfers of others, that of the source which will be done last.
     fn worth_doubling(&mut self, cx: &Cx<'_, Self>, idle: Source) -> Option<Span> {
-        let for_edge = matches!(idle, Source::Edge(_));
+        let (for_edge, longest) = (matches!(idle, Source::Edge(_)), blocks_in(cx.cfg.fetch_len));
         let own = self.source_mut(idle)?.clone();
         let others = self.under_way().filter(|(_, source, span)| *source != idle && own.has(span.0));
         let left = |source: Source| match source {
@@ -113,11 +113,11 @@ impl Download {
             Source::Peer(conn) => self.peers.get(&conn).map_or(Duration::ZERO, |p| p.time_left(cx.now)),
         };
         let candidates = others.filter_map(|(_, source, span)| {
-            let span = self.picker.duplicate_of(span, for_edge)?;
+            let span = self.picker.duplicate_of(span, for_edge, longest)?;
             Some((left(source), span))
         });
-        // of equals the first: keeps the order of pieces
-        let (left, span) = candidates.reduce(|a, b| if b.0 > a.0 { b } else { a })?;
+        // of a source's transfers the newest: it is the least likely to have begun
+        let (left, span) = candidates.reduce(|a, b| if b.0 >= a.0 { b } else { a })?;
         // a source that has proven nothing yet is taken to need as long as the margin
         let takes = own.rate.time_for(self.picker.bytes(&span)).unwrap_or(cx.cfg.endgame_gain);
         (left >= takes * 2 + cx.cfg.endgame_gain).then_some(span)

@@ -57,6 +57,7 @@ impl Download {
         let Some(state) = self.source_mut(source) else { return };
         state.rate.add(bytes);
         state.strikes = 0;
+        state.proven = true;
         state.quiet_since = now;
         if !cancelled {
             state.in_flight = state.in_flight.saturating_sub(bytes);

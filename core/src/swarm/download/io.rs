@@ -187,7 +187,7 @@ impl Default for Config {
             stall_after: Duration::from_secs(10),
             edge_stall_per_64k: Duration::from_secs(1),
             endgame_gain: Duration::from_millis(100),
-            edge_backoff: (Duration::from_millis(250), Duration::from_secs(10)),
+            edge_backoff: (Duration::from_millis(250), Duration::from_secs(3)),
             give_up_after: Duration::from_secs(300),
         }
     }

@@ -26,13 +26,17 @@ pub(super) struct SourceState {
     pub(super) fetches_max: u32,
     /// Transfers that failed without its fault being proven, since it last delivered.
     pub(super) strikes: u8,
+    /// It has delivered something that is right. Until then it gets one transfer, so that a peer with wrong bytes wastes no
+    /// more than that.
+    pub(super) proven: bool,
     /// Since when it has had work and verified nothing.
     pub(super) quiet_since: Time,
 }
 
 impl SourceState {
-    pub(super) const fn new(name: SourceName, has: Option<Bitfield>, fetches_max: u32) -> Self {
+    pub(super) fn new(name: SourceName, has: Option<Bitfield>, fetches_max: u32) -> Self {
         Self {
+            proven: name == SourceName::Edge,
             name,
             has,
             rate: Rate::new(),
@@ -47,7 +51,8 @@ impl SourceState {
     /// Whether one more transfer fits into the window.
     pub(super) fn has_room(&self, window: &Window) -> bool {
         let bytes = self.rate.bytes_in(window.time).clamp(window.least, window.most);
-        self.fetches == 0 || (self.fetches < self.fetches_max.min(window.fetches) && self.in_flight < bytes)
+        self.fetches == 0
+            || (self.proven && self.fetches < self.fetches_max.min(window.fetches) && self.in_flight < bytes)
     }
 
     /// When it will have delivered all that is under way: the longer of what its rate says and how long it has been quiet.
