@@ -1,6 +1,7 @@
 //! The command line: parses, runs one command, turns its error into one clear line and an exit code.
 
 pub mod args;
+pub mod bench;
 pub mod demo;
 pub mod error;
 pub mod init;
@@ -12,7 +13,7 @@ pub mod units;
 pub use error::{Code, Error};
 
 use crate::rt::Start;
-use args::{Cli, Command, Global};
+use args::{BenchCommand, Cli, Command, Global};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -83,6 +84,7 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
         Command::Publish(args) => objects::publish(&args, json),
         Command::Objects(args) => objects::list(&args, json),
         Command::Unpublish(args) => objects::unpublish(&args, json),
+        Command::Bench(BenchCommand::Transfer(args)) => bench::transfer(&args, json),
         other => Err(Error::failed(format!("{} cannot do this yet: {other:?}", R::NAME))),
     }
 }

@@ -25,13 +25,18 @@ pub struct Process {
 impl Process {
     /// Starts `program` with `--exit-with-parent`; what it prints goes to `logs/{name}.log`, after what is there.
     pub fn start(name: &str, program: &Path, logs: &Path, args: &[&str]) -> Result<Self, Error> {
+        Self::foreign(name, program, logs, &[args, &["--exit-with-parent"]].concat())
+    }
+
+    /// Starts a program that is not ours: it may outlive this process if that is killed.
+    pub fn foreign(name: &str, program: &Path, logs: &Path, args: &[&str]) -> Result<Self, Error> {
         let log = logs.join(format!("{name}.log"));
         let doing = || format!("start {name} ({})", program.display());
         let out = fs::File::options().create(true).append(true).open(&log);
         let out = out.map_err(|e| Error::io(format_args!("write {}", log.display()), &e))?;
         let err = out.try_clone().map_err(|e| Error::io(doing(), &e))?;
         let mut command = Command::new(program);
-        command.args(args).arg("--exit-with-parent").stdin(Stdio::piped()).stdout(out).stderr(err);
+        command.args(args).stdin(Stdio::piped()).stdout(out).stderr(err);
         let child = command.spawn().map_err(|e| Error::io(doing(), &e))?;
         Ok(Self { name: name.to_owned(), child, log })
     }

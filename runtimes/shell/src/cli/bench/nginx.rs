@@ -1,0 +1,51 @@
+//! nginx as the yardstick for serving a file over HTTPS, where it is installed.
+
+use crate::cli::demo::network::{make_dir, text};
+use crate::cli::init::Deployment;
+use crate::cli::process::{Interrupt, Process};
+use crate::cli::{Error, init::Ports};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// A running nginx; killed when dropped.
+pub(super) struct Nginx {
+    process: Process,
+    /// `https://127.0.0.1:port`.
+    pub(super) url: String,
+}
+
+impl Nginx {
+    /// Serves the folder `root` with the edge's certificate, in one process.
+    pub(super) fn start(made: &Deployment, dir: &Path, root: &Path, interrupt: &Interrupt) -> Result<Self, Error> {
+        make_dir(dir)?;
+        let port = Ports::free()?.edge;
+        let edge = made.config.parent().unwrap_or(Path::new(".")).join("edge");
+        let config = format!(
+            "daemon off; master_process off; worker_processes 1; pid {dir}/nginx.pid; error_log stderr error;\n\
+             events {{ worker_connections 64; }}\n\
+             http {{\n  access_log off; sendfile on; tcp_nopush on;\n  client_body_temp_path {dir}/body;\n  \
+             proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi;\n  \
+             scgi_temp_path {dir}/scgi;\n  \
+             server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {cert}; ssl_certificate_key {key};\n    \
+             ssl_protocols TLSv1.3; root {root}; }}\n}}\n",
+            dir = text(dir)?,
+            root = text(root)?,
+            cert = text(&edge.join("tls.pem"))?,
+            key = text(&edge.join("tls.key.pem"))?,
+        );
+        let file = dir.join("nginx.conf");
+        std::fs::write(&file, config).map_err(|e| Error::io(format_args!("write {}", file.display()), &e))?;
+        let args = ["-c".to_owned(), text(&file)?, "-p".to_owned(), text(dir)?];
+        let mut process = Process::foreign("nginx", Path::new("nginx"), dir, &args.each_ref().map(String::as_str))?;
+        let ready = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+        interrupt.wait_ready(&mut process, Duration::from_secs(10), ready)?;
+        Ok(Self { process, url: format!("https://127.0.0.1:{port}") })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+}
