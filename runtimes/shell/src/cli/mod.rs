@@ -5,6 +5,7 @@ pub mod bench;
 pub mod demo;
 pub mod error;
 pub mod init;
+mod ledger;
 mod objects;
 pub mod process;
 pub mod stop;
@@ -13,7 +14,7 @@ pub mod units;
 pub use error::{Code, Error};
 
 use crate::rt::Start;
-use args::{BenchCommand, Cli, Command, Global};
+use args::{BenchCommand, Cli, Command, Global, LedgerArgs, LedgerCommand};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -80,10 +81,12 @@ fn print_version<R: Start>(json: bool) {
 fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
     let json = global.json;
     match command {
+        Command::Demo(args) => demo::run(&args, json, &ledger::ask::<R>),
         Command::Init(args) => init::run(&args, json),
         Command::Publish(args) => objects::publish(&args, json),
         Command::Objects(args) => objects::list(&args, json),
         Command::Unpublish(args) => objects::unpublish(&args, json),
+        Command::Ledger(LedgerArgs { command: Some(LedgerCommand::Show(args)), .. }) => ledger::show::<R>(&args, json),
         Command::Bench(BenchCommand::Transfer(args)) => bench::transfer(&args, json),
         other => Err(Error::failed(format!("{} cannot do this yet: {other:?}", R::NAME))),
     }

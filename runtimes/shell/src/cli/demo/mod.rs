@@ -11,13 +11,13 @@ use super::units::{Size, bytes};
 use super::{Code, Error};
 use crate::client::protocol::{DownloadLine, State};
 use crate::edge::{Publish, publish};
+use crate::server::ledger::DownloadUsage;
 use network::{Client, Network, Server, sibling};
 use progress::{Progress, Show};
 use report::{Outcome, Row, Verdict};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use swarmedge_core::accounting::settlement::Bill;
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{Digest, DownloadId, ProviderId};
 
@@ -31,7 +31,7 @@ const CONNECTED_WITHIN: Duration = Duration::from_secs(30);
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Reads the ledger's database for one download.
-pub type AskLedger<'a> = &'a dyn Fn(&Path, DownloadId) -> Result<Bill, Error>;
+pub type AskLedger<'a> = &'a dyn Fn(&Path, DownloadId) -> Result<Option<DownloadUsage>, Error>;
 
 /// What is delivered.
 struct Object {
@@ -211,7 +211,7 @@ impl Demo<'_> {
                     time: times[i].unwrap_or_default(),
                     matches: len == object.size && sha256 == object.sha256,
                 },
-                Bill::default(),
+                None,
                 Verdict::default(),
             ));
         }
@@ -237,7 +237,7 @@ impl Demo<'_> {
             for (outcome, bill, verdict) in &mut rows {
                 let id = outcome.id.parse().map_err(|_| Error::failed(format!("{} has no download", outcome.name)))?;
                 *bill = (self.ledger)(&database, id)?;
-                *verdict = Verdict::of(outcome, bill, silenced);
+                *verdict = Verdict::of(outcome, bill.as_ref(), silenced);
             }
             // what may still come in makes notes shorter, so wait a little for those of a killed seeder too
             if rows.iter().all(|(_, _, v)| v.agrees()) || Instant::now() > until {

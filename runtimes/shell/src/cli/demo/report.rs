@@ -1,10 +1,9 @@
 //! What a demo has shown: each download's figures beside what the ledger recorded, and whether the two agree.
 
 use crate::cli::units::{bytes, percent, rate};
+use crate::server::ledger::DownloadUsage;
 use std::fmt::Write as _;
 use std::time::Duration;
-use swarmedge_core::accounting::settlement::Bill;
-use swarmedge_core::wire::records::UsageState;
 
 /// One download, as its client and its file tell it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,10 +40,14 @@ pub struct Verdict {
 impl Verdict {
     /// Holds a download against the ledger. `silenced` names a peer that was killed and could not report any more.
     #[must_use]
-    pub fn of(outcome: &Outcome, bill: &Bill, silenced: Option<&str>) -> Self {
+    pub fn of(outcome: &Outcome, bill: Option<&DownloadUsage>, silenced: Option<&str>) -> Self {
         let mut v = Self::default();
-        if bill.state != Some(UsageState::Completed) {
-            v.wrong.push("the ledger does not know that it is complete".into());
+        let Some(bill) = bill else {
+            v.wrong.push("the ledger does not know it".into());
+            return v;
+        };
+        if bill.state != "completed" {
+            v.wrong.push(format!("it is complete, in the ledger {}", bill.state));
         }
         if outcome.edge_bytes.saturating_add(outcome.peer_bytes) != outcome.size {
             v.wrong.push(format!(
@@ -69,7 +72,7 @@ impl Verdict {
         v
     }
 
-    fn hold_peers(&mut self, bill: &Bill, silenced: Option<&str>) {
+    fn hold_peers(&mut self, bill: &DownloadUsage, silenced: Option<&str>) {
         let less = bill.peers_received.checked_sub(bill.peers_sent);
         match (less, silenced) {
             (Some(0), _) => {}
@@ -82,7 +85,7 @@ impl Verdict {
             )),
             (Some(less), None) => self.wrong.push(format!("uploaders have not recorded {less} bytes that peers delivered")),
         }
-        let agreed = bill.peers_received.min(bill.peers_sent);
+        let agreed = bill.uploaders.iter().map(|u| u.agreed).sum::<u64>();
         let room = bill.size.saturating_sub(bill.edge_unique);
         let billed = bill.peers_billed;
         if billed > agreed.min(room) {
@@ -106,7 +109,7 @@ impl Verdict {
 }
 
 /// One row of the report.
-pub type Row = (Outcome, Bill, Verdict);
+pub type Row = (Outcome, Option<DownloadUsage>, Verdict);
 
 /// The table.
 #[must_use]
@@ -148,6 +151,7 @@ pub fn table(rows: &[Row]) -> String {
 
 fn row((o, bill, verdict): &Row) -> Vec<String> {
     let total = o.edge_bytes.saturating_add(o.peer_bytes);
+    let booked = |of: fn(&DownloadUsage) -> u64| bill.as_ref().map_or_else(|| "-".into(), |b| bytes(of(b)));
     vec![
         format!("{} ({})", o.name, o.runtime),
         bytes(o.edge_bytes),
@@ -156,9 +160,9 @@ fn row((o, bill, verdict): &Row) -> Vec<String> {
         format!("{}.{:02} s", o.time.as_secs(), o.time.subsec_millis() / 10),
         rate(o.size, o.time),
         if o.matches { "match".into() } else { "DIFFERS".into() },
-        bytes(bill.edge_unique),
-        bytes(bill.peers_received),
-        bytes(bill.peers_billed),
+        booked(|b| b.edge_unique),
+        booked(|b| b.peers_received),
+        booked(|b| b.peers_billed),
         if verdict.agrees() { "agree".into() } else { "DISAGREE".into() },
     ]
 }
@@ -170,19 +174,14 @@ pub fn json((o, bill, verdict): &Row) -> serde_json::Value {
         "client": o.name, "runtime": o.runtime, "download": o.id, "size_bytes": o.size,
         "edge_bytes": o.edge_bytes, "peer_bytes": o.peer_bytes, "wasted_bytes": o.wasted_bytes,
         "time_ms": u64::try_from(o.time.as_millis()).unwrap_or(u64::MAX), "sha256_match": o.matches,
-        "ledger": {
-            "edge_unique_bytes": bill.edge_unique, "edge_total_bytes": bill.edge_total,
-            "edge_claimed_bytes": bill.edge_claimed, "peers_received_bytes": bill.peers_received,
-            "peers_sent_bytes": bill.peers_sent, "peers_billed_bytes": bill.peers_billed,
-            "flagged_bytes": bill.flagged, "agrees": verdict.agrees(),
-            "wrong": verdict.wrong, "notes": verdict.notes,
-        },
+        "ledger": bill, "agrees": verdict.agrees(), "wrong": verdict.wrong, "notes": verdict.notes,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::ledger::UploaderUsage;
 
     fn outcome() -> Outcome {
         Outcome {
@@ -198,9 +197,17 @@ mod tests {
         }
     }
 
-    fn bill() -> Bill {
-        Bill {
+    fn bill() -> DownloadUsage {
+        DownloadUsage {
+            download: "00".into(),
+            provider: 1,
+            path: "demo/file".into(),
+            version: "11".into(),
+            guid: "22".into(),
             size: 100,
+            issued_ms: 5,
+            state: "completed",
+            elapsed_ms: 1000,
             edge_unique: 30,
             edge_total: 30,
             edge_claimed: 30,
@@ -208,53 +215,55 @@ mod tests {
             peers_sent: 70,
             peers_billed: 70,
             flagged: 0,
-            state: Some(UsageState::Completed),
-            elapsed_ms: 1000,
+            uploaders: vec![UploaderUsage { guid: "33".into(), sent: 70, received: 70, agreed: 70 }],
         }
+    }
+
+    fn verdict(bill: &DownloadUsage) -> Verdict {
+        Verdict::of(&outcome(), Some(bill), None)
     }
 
     #[test]
     fn equal_books_agree_without_a_word() {
-        assert_eq!(Verdict::of(&outcome(), &bill(), None), Verdict::default());
+        assert_eq!(verdict(&bill()), Verdict::default());
     }
 
     #[test]
     fn every_byte_that_is_not_recorded_is_a_disagreement() {
         for wrong in [
-            Bill { size: 99, ..bill() },
-            Bill { edge_claimed: 29, edge_unique: 29, ..bill() },
-            Bill { edge_unique: 29, ..bill() },
-            Bill { peers_received: 69, ..bill() },
-            Bill { peers_sent: 69, peers_billed: 69, ..bill() },
-            Bill { peers_billed: 71, ..bill() },
-            Bill { state: Some(UsageState::Running), ..bill() },
-            Bill { state: None, ..bill() },
+            DownloadUsage { size: 99, ..bill() },
+            DownloadUsage { edge_claimed: 29, edge_unique: 29, ..bill() },
+            DownloadUsage { edge_unique: 29, ..bill() },
+            DownloadUsage { peers_received: 69, ..bill() },
+            DownloadUsage { peers_sent: 69, peers_billed: 69, ..bill() },
+            DownloadUsage { peers_billed: 71, ..bill() },
+            DownloadUsage { state: "running", ..bill() },
         ] {
-            assert!(!Verdict::of(&outcome(), &wrong, None).agrees(), "{wrong:?}");
+            assert!(!verdict(&wrong).agrees(), "{wrong:?}");
         }
+        assert!(!Verdict::of(&outcome(), None, None).agrees());
         let short = Outcome { peer_bytes: 69, ..outcome() };
-        let bill = Bill { peers_received: 69, peers_sent: 69, peers_billed: 69, ..bill() };
-        assert!(!Verdict::of(&short, &bill, None).agrees());
+        let bill = DownloadUsage { peers_received: 69, peers_sent: 69, peers_billed: 69, ..bill() };
+        assert!(!Verdict::of(&short, Some(&bill), None).agrees());
     }
 
     #[test]
     fn bytes_sent_twice_and_a_killed_seeder_are_explained() {
-        let twice = Bill { edge_unique: 35, peers_billed: 65, ..bill() };
-        let v = Verdict::of(&outcome(), &twice, None);
+        let v = verdict(&DownloadUsage { edge_unique: 35, peers_billed: 65, ..bill() });
         assert!(v.agrees() && v.notes.len() == 2, "{v:?}");
-        let killed = Bill { peers_sent: 60, peers_billed: 60, ..bill() };
-        assert!(!Verdict::of(&outcome(), &killed, None).agrees());
-        let v = Verdict::of(&outcome(), &killed, Some("seeder-1"));
+        let told = vec![UploaderUsage { guid: "33".into(), sent: 60, received: 70, agreed: 60 }];
+        let killed = DownloadUsage { peers_sent: 60, peers_billed: 60, uploaders: told, ..bill() };
+        assert!(!verdict(&killed).agrees());
+        let v = Verdict::of(&outcome(), Some(&killed), Some("seeder-1"));
         assert!(v.agrees() && v.notes[0].contains("seeder-1 was killed before it could report 10 bytes"), "{v:?}");
     }
 
     #[test]
     fn the_table_is_aligned_and_names_what_is_wrong() {
-        let good = (outcome(), bill(), Verdict::default());
-        let bad_bill = Bill { peers_received: 1, ..bill() };
-        let bad = (Outcome { name: "x".into(), matches: false, ..outcome() }, bad_bill.clone(), {
-            Verdict::of(&outcome(), &bad_bill, None)
-        });
+        let good = (outcome(), Some(bill()), Verdict::default());
+        let bad_bill = DownloadUsage { peers_received: 1, ..bill() };
+        let seen = verdict(&bad_bill);
+        let bad = (Outcome { name: "x".into(), matches: false, ..outcome() }, Some(bad_bill), seen);
         let text = table(&[good, bad]);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("download-1 (smol)") && lines[1].ends_with("agree"), "{text}");

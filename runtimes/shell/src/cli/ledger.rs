@@ -1,0 +1,118 @@
+//! `ledger show`: what was recorded, and what each provider will be billed.
+
+use super::args::LedgerShowArgs;
+use super::objects::{no_section, print_json};
+use super::units::{bytes, percent};
+use super::{Code, Error};
+use crate::config::ServerConfig;
+use crate::rt::Start;
+use crate::server::ledger::{DownloadUsage, Filter, PlainUsage, Reader};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use swarmedge_core::ids::{DownloadId, ProviderId};
+
+/// What was recorded of one download; asked by the demo.
+pub(super) fn ask<R: Start>(database: &Path, download: DownloadId) -> Result<Option<DownloadUsage>, Error> {
+    let filter = Filter { download: Some(download), ..Filter::default() };
+    let (downloads, _) = read::<R>(database.to_path_buf(), filter)?;
+    Ok(downloads.into_iter().next())
+}
+
+/// `swarmedge ledger show`.
+pub(super) fn show<R: Start>(args: &LedgerShowArgs, json: bool) -> Result<(), Error> {
+    let config = ServerConfig::load(&args.config.config)?;
+    let ledger = config.ledger.ok_or_else(|| no_section(args.config.config.clone(), "ledger"))?;
+    let parse = |id: &String| {
+        id.parse::<DownloadId>()
+            .map_err(|e| Error::usage(format!("{id:?}: {e}")).next("an id has 32 hexadecimal digits"))
+    };
+    let filter = Filter {
+        provider: args.provider.map(ProviderId),
+        path: args.path.clone(),
+        download: args.download.as_ref().map(parse).transpose()?,
+    };
+    let one = filter.download.is_some();
+    let (downloads, plain) = read::<R>(ledger.database, filter)?;
+    if one && downloads.is_empty() {
+        return Err(Error::new(Code::NotFound, "the ledger knows no such download"));
+    }
+    let plain = if one || args.path.is_some() { Vec::new() } else { plain };
+    if json {
+        return print_json(&serde_json::json!({"downloads": downloads, "plain": plain}));
+    }
+    print!("{}", text(&downloads, &plain, one));
+    Ok(())
+}
+
+type Books = (Vec<DownloadUsage>, Vec<PlainUsage>);
+
+fn read<R: Start>(database: PathBuf, filter: Filter) -> Result<Books, Error> {
+    R::block_on(|_| async move {
+        let mut reader = Reader::open(&database).await?;
+        let plain = reader.plain(filter.provider).await?;
+        Ok((reader.downloads(&filter).await?, plain))
+    })
+}
+
+fn text(downloads: &[DownloadUsage], plain: &[PlainUsage], details: bool) -> String {
+    let mut text = String::new();
+    if downloads.is_empty() && plain.is_empty() {
+        return "nothing is recorded\n".into();
+    }
+    if !downloads.is_empty() {
+        text += "download                          state      object                        size      edge  peers billed   share\n";
+    }
+    for d in downloads {
+        let object = format!("{}/{}", d.provider, d.path);
+        text += &format!(
+            "{:32}  {:9}  {object:24} {:>9} {:>9} {:>13} {:>7}\n",
+            d.download,
+            d.state,
+            bytes(d.size),
+            bytes(d.edge_unique),
+            bytes(d.peers_billed),
+            percent(d.peers_billed, d.peers_billed.saturating_add(d.edge_unique)),
+        );
+        if details {
+            text += &of_one(d);
+        }
+    }
+    let mut totals: BTreeMap<u32, (u64, u64, u64)> = BTreeMap::new();
+    for d in downloads {
+        let t = totals.entry(d.provider).or_default();
+        *t = (t.0.saturating_add(d.edge_unique), t.1.saturating_add(d.peers_billed), t.2);
+    }
+    for p in plain {
+        let t = &mut totals.entry(p.provider).or_default().2;
+        *t = t.saturating_add(p.bytes);
+    }
+    for (provider, (edge, peers, plain)) in totals {
+        text += &format!(
+            "provider {provider}: {} from edges to clients, {} from peers, {} plain HTTPS\n",
+            bytes(edge),
+            bytes(peers),
+            bytes(plain)
+        );
+    }
+    text
+}
+
+fn of_one(d: &DownloadUsage) -> String {
+    let mut text = format!(
+        "  client {}\n  version {}\n  edge: {} bytes sent once each, {} in all; the client says {}\n  \
+         peers: {} bytes received, {} sent, {} billed; {} flagged\n",
+        d.guid,
+        d.version,
+        d.edge_unique,
+        d.edge_total,
+        d.edge_claimed,
+        d.peers_received,
+        d.peers_sent,
+        d.peers_billed,
+        d.flagged
+    );
+    for u in &d.uploaders {
+        text += &format!("  uploader {}: sent {}, received {}, agreed {}\n", u.guid, u.sent, u.received, u.agreed);
+    }
+    text
+}
