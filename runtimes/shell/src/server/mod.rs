@@ -7,6 +7,7 @@ pub mod cn;
 pub mod dn;
 pub mod ledger;
 pub mod sockets;
+pub mod stun;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,123 @@
+//! The ledger's port: accepts CNs and edges, and has batches stored one after another.
+
+use super::store::{Store, brief};
+use crate::cli::Error;
+use crate::config::{LedgerConfig, OperatorConfig};
+use crate::drive::{Port, drive};
+use crate::http::Signal;
+use crate::keys::verify;
+use crate::link::{Accept, Cap, Event, Inlet, Links, accept};
+use crate::mailbox::{Receiver, Sender, mailbox};
+use crate::ops;
+use crate::rt::Rt;
+use crate::server::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
+use futures_lite::future::{or, zip};
+use std::collections::VecDeque;
+use swarmedge_core::ids::{ConnId, ReqId};
+use swarmedge_core::role::ledger::{Config, Input, Ledger, Output};
+use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::records::LedgerRecord;
+
+/// Connections beside those of certified servers: handshakes.
+const SPARE_CONNECTIONS: usize = 256;
+
+/// Records to be stored together.
+type Batch = (ReqId, Vec<LedgerRecord>);
+
+/// Opens a ledger. It runs until `stop` is set and what it has taken is stored.
+pub async fn open<R: Rt>(
+    rt: &R,
+    operator: &OperatorConfig,
+    cfg: &LedgerConfig,
+    stop: &Signal,
+) -> Result<Server, Error> {
+    let config = Config::new(operator.root, verify);
+    let socket = listen_tcp(cfg.listen, "[ledger] listen")?;
+    let listening = |e: std::io::Error| Error::io(format!("listen on {}", cfg.listen), &e);
+    let addr = socket.local_addr().map_err(listening)?;
+    let acceptor = Accept::<R> {
+        listener: rt.listen(socket).map_err(listening)?,
+        tls: tls_of(&cfg.tls_cert, &cfg.tls_key)?,
+        connections_max: usize::try_from(config.servers_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
+        cap: Cap::SERVER,
+    };
+    let store = Store::open(&cfg.database).await?;
+    let (inbox, inputs) = mailbox(INBOX_MAX);
+    let (batches, to_store) = mailbox(1);
+    let servers = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_server };
+    let port = LedgerPort { links: servers.links.clone(), batches, stopped: false };
+    let ops = cfg.ops.map(|at| ops::serve(rt, at, "[ledger] ops", stop.clone())).transpose()?;
+    let (rt, stop) = (rt.clone(), stop.clone());
+    let run = async move {
+        tracing::info!(%addr, "ledger is ready");
+        rt.spawn(tell_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
+        let stopping = async {
+            stop.wait().await;
+            let _ = inbox.send(Input::Shutdown).await;
+            std::future::pending().await
+        };
+        let accepting = accept(rt.clone(), acceptor, servers.clone());
+        // the machine's end drops the port, which ends the storing
+        let machine = drive(rt.clone(), Ledger::default(), config, inputs, port);
+        let working = async {
+            zip(machine, store_all(store, to_store, inbox.clone())).await;
+        };
+        or(working, or(accepting, stopping)).await;
+        servers.links.close_all();
+        tracing::info!("ledger has stopped");
+        Ok(())
+    };
+    Ok(Server { addr, ops, run: Box::pin(run) })
+}
+
+async fn store_all(mut store: Store, mut batches: Receiver<Batch>, inbox: Sender<Input>) {
+    while let Some((req, records)) = batches.recv().await {
+        let stored = store.store(&records, unix_ms()).await;
+        if let Err(e) = &stored {
+            tracing::error!(records = records.len(), "cannot store records, trying again: {}", brief(e));
+        }
+        // the machine may have ended without waiting
+        let _ = inbox.send(Input::Stored { req, ok: stored.is_ok() }).await;
+    }
+    store.close().await;
+}
+
+struct LedgerPort {
+    links: Links<LedgerMsg>,
+    batches: Sender<Batch>,
+    stopped: bool,
+}
+
+impl Port<Ledger> for LedgerPort {
+    fn perform(&mut self, output: Output, local: &mut VecDeque<Input>) {
+        match output {
+            Output::Send { conn, msg } => self.links.send(conn, &msg),
+            Output::Close { conn } => self.links.close(conn),
+            Output::Store { req, records } => {
+                // one batch at a time: there is room unless the storing has ended
+                if self.batches.try_send((req, records)).is_err() {
+                    local.push_back(Input::Stored { req, ok: false });
+                }
+            }
+            Output::Count(metric) => metrics::counter!(metric.name()).increment(1),
+            Output::Stopped => self.stopped = true,
+        }
+    }
+
+    fn observe(&mut self, ledger: &Ledger) {
+        let waiting = u32::try_from(ledger.waiting()).unwrap_or(u32::MAX);
+        metrics::gauge!("swarmedge_ledger_waiting").set(f64::from(waiting));
+    }
+
+    fn is_over(&self) -> bool {
+        self.stopped
+    }
+}
+
+fn from_server(conn: ConnId, event: Event<LedgerMsg>) -> Option<Input> {
+    Some(match event {
+        Event::Opened(peer) => peer.map(|p| Input::Accepted { conn, key: p.key })?,
+        Event::Message(msg) => Input::Server { conn, msg },
+        Event::Closed => Input::Closed { conn },
+    })
+}
