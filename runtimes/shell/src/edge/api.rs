@@ -1,0 +1,160 @@
+//! The edge's HTTP interface as its clients and its server share it: field names, JSON bodies, what is signed.
+
+use super::config::CnAddr;
+use super::policy::PolicyText;
+use data_encoding::BASE64URL_NOPAD;
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+use swarmedge_core::ids::Signature;
+use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::records::SealedGrant;
+
+/// Field of a content or manifest request: the sealed grant, base64url.
+pub const GRANT: &str = "swarmedge-grant";
+/// Field of a grant request: the client key's signature over [`signed_message`], base64url.
+pub const SIGNATURE: &str = "swarmedge-signature";
+/// Field of a renewal: K_d's signature over the same message, base64url.
+pub const RENEWAL_SIGNATURE: &str = "swarmedge-renewal-signature";
+/// Path of grant requests.
+pub const GRANTS_PATH: &str = "/v1/grants";
+/// Bytes of a grant request.
+pub const GRANT_REQUEST_MAX: usize = 16 * 1024;
+/// How far the time in a request may be from the edge's, milliseconds.
+pub const TIME_WINDOW_MS: u64 = 5 * 60 * 1000;
+
+/// Answer to `GET /v1/bootstrap`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bootstrap {
+    /// The edge's name.
+    pub name: String,
+    /// Its clock, Unix milliseconds.
+    pub now_ms: u64,
+    /// Its region.
+    pub region: String,
+    /// The lowest client version that may work with this deployment.
+    pub client_version_min: String,
+    /// CNs, nearest first.
+    pub cns: Vec<CnAddr>,
+    /// Edges as `https://host:port`, the one that answers first.
+    pub edges: Vec<String>,
+    /// STUN servers, `host:port`.
+    pub stun: Vec<String>,
+}
+
+/// Body of `POST /v1/grants`. Identifiers are hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantRequest {
+    /// The object's provider.
+    pub provider: u32,
+    /// The object's path.
+    pub path: String,
+    /// The version that must not have changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Who asks.
+    pub guid: String,
+    /// The client's public key, whose signature the request bears.
+    pub key: String,
+    /// K_d, the public key of the new download.
+    pub download_key: String,
+    /// The client's idea of the edge's clock, Unix milliseconds.
+    pub time_ms: u64,
+    /// 16 bytes that are never used again.
+    pub nonce: String,
+    /// The sealed grant that is to be renewed, base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew: Option<String>,
+}
+
+/// Answer to `POST /v1/grants`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantReply {
+    /// The download's id.
+    pub download: String,
+    /// K_d.
+    pub download_key: String,
+    /// The version.
+    pub version: String,
+    /// Its bytes.
+    pub size: u64,
+    /// What the provider allows.
+    pub policy: PolicyText,
+    /// Seeds the order of pieces.
+    pub order_seed: u64,
+    /// Renew before, Unix milliseconds.
+    pub expires_ms: u64,
+    /// The sealed grant, base64url.
+    pub grant: String,
+    /// Where the manifest is.
+    pub manifest: String,
+}
+
+/// What a client signs: which edge (the request's `Host`), which path, when, a nonce, and the body.
+#[must_use]
+pub fn signed_message(authority: &str, path: &str, time_ms: u64, nonce: &[u8; 16], body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for text in [authority, path] {
+        u32::try_from(text.len()).unwrap_or(u32::MAX).encode(&mut out);
+        out.extend_from_slice(text.as_bytes());
+    }
+    time_ms.encode(&mut out);
+    nonce.encode(&mut out);
+    out.extend_from_slice(&sha2::Sha256::digest(body));
+    out
+}
+
+/// A sealed grant as a field's value.
+#[must_use]
+pub fn grant_text(grant: &SealedGrant) -> String {
+    BASE64URL_NOPAD.encode(&grant.to_bytes())
+}
+
+/// Reads [`grant_text`].
+#[must_use]
+pub fn parse_grant(text: &str) -> Option<SealedGrant> {
+    SealedGrant::from_bytes(&BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok()
+}
+
+/// A signature as a field's value.
+#[must_use]
+pub fn signature_text(signature: &Signature) -> String {
+    BASE64URL_NOPAD.encode(&signature.0)
+}
+
+/// Reads [`signature_text`].
+#[must_use]
+pub fn parse_signature(text: &str) -> Option<Signature> {
+    BASE64URL_NOPAD.decode(text.as_bytes()).ok()?.try_into().ok().map(Signature)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarmedge_core::wire::Blob;
+
+    #[test]
+    fn grants_and_signatures_read_back_and_nothing_else_does() {
+        let grant = SealedGrant { epoch: 3, nonce: [7; 24], sealed: Blob::new(vec![1, 2, 3]).expect("short") };
+        assert_eq!(parse_grant(&grant_text(&grant)), Some(grant.clone()));
+        assert_eq!(parse_grant(&format!("{}AAAA", grant_text(&grant))), None);
+        assert_eq!(parse_grant("!"), None);
+        let signature = Signature([9; 64]);
+        assert_eq!(parse_signature(&signature_text(&signature)), Some(signature));
+        assert_eq!(parse_signature("AAAA"), None);
+    }
+
+    #[test]
+    fn the_signed_message_tells_every_part_apart() {
+        let base = signed_message("a:1", "/p", 5, &[0; 16], b"x");
+        for other in [
+            signed_message("a:2", "/p", 5, &[0; 16], b"x"),
+            signed_message("a:1/", "p", 5, &[0; 16], b"x"),
+            signed_message("a:1", "/p", 6, &[0; 16], b"x"),
+            signed_message("a:1", "/p", 5, &[1; 16], b"x"),
+            signed_message("a:1", "/p", 5, &[0; 16], b"y"),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Rates: how long bytes must wait.
+
+use std::time::{Duration, Instant};
+
+/// Unused time that may be made up for. Short, so that a limit holds over short spans too.
+const BURST: Duration = Duration::from_millis(50);
+
+/// Lets bytes go at a steady rate. Reservations are served in the order they are made.
+#[derive(Clone, Debug)]
+pub struct Pacer {
+    /// Bytes a second; 0: no limit.
+    rate: u64,
+    free_at: Option<Instant>,
+}
+
+impl Pacer {
+    /// At `rate` bytes a second; 0: no limit.
+    #[must_use]
+    pub const fn new(rate: u64) -> Self {
+        Self { rate, free_at: None }
+    }
+
+    /// Whether it ever makes anyone wait.
+    #[must_use]
+    pub const fn is_limited(&self) -> bool {
+        self.rate > 0
+    }
+
+    /// Reserves `bytes`; they may go at the returned moment.
+    pub fn reserve(&mut self, now: Instant, bytes: u64) -> Instant {
+        if self.rate == 0 {
+            return now;
+        }
+        let earliest = now.checked_sub(BURST).unwrap_or(now);
+        let at = self.free_at.map_or(earliest, |free| free.max(earliest));
+        let micros = u128::from(bytes) * 1_000_000 / u128::from(self.rate);
+        let takes = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
+        self.free_at = Some(at.checked_add(takes).unwrap_or(at));
+        at.max(now)
+    }
+
+    /// A good size of step: about 20 a second, of 16 KiB to `max` bytes.
+    #[must_use]
+    pub fn step(&self, max: usize) -> usize {
+        match self.rate {
+            0 => max,
+            rate => usize::try_from(rate / 20).unwrap_or(max).clamp(16 * 1024, max),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_go_at_the_rate_and_short_pauses_are_made_up_for() {
+        let start = Instant::now();
+        let mut pacer = Pacer::new(1000);
+        let at = |pacer: &mut Pacer, now: u64, bytes| {
+            let now = start + Duration::from_millis(now);
+            (pacer.reserve(now, bytes) - start).as_millis()
+        };
+        assert_eq!(at(&mut pacer, 0, 100), 0);
+        assert_eq!(at(&mut pacer, 0, 100), 50, "the burst is 50 ms worth");
+        assert_eq!(at(&mut pacer, 0, 100), 150);
+        assert_eq!(at(&mut pacer, 10_000, 100), 10_000, "a long pause is not made up for");
+        assert_eq!(at(&mut pacer, 10_000, 100), 10_050);
+    }
+
+    #[test]
+    fn no_rate_is_no_limit() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new(0);
+        assert_eq!((pacer.reserve(now, u64::MAX), pacer.reserve(now, u64::MAX)), (now, now));
+        assert_eq!(
+            (pacer.step(7), Pacer::new(1).step(1 << 20), Pacer::new(1 << 40).step(1 << 20)),
+            (7, 1 << 14, 1 << 20)
+        );
+    }
+}

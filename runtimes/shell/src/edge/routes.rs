@@ -1,0 +1,358 @@
+//! The edge's HTTP interface: which request is answered how.
+
+use super::api::{Bootstrap, GRANT, GRANTS_PATH, parse_grant};
+use super::catalogue::{Object, Version};
+use super::conditional::http_date;
+use super::config::EdgeConfig;
+use super::content::{Meter, Part, Plan, Representation, Sending, attachment, body, media_type, plan, set};
+use super::door::Door;
+use super::grants;
+use super::pace::Pacer;
+use super::publish::unix_ms;
+use super::replay::Replay;
+use super::shelf::Shelf;
+use crate::http::{Body, Problem, Service};
+use crate::keys::SealRing;
+use crate::ops::Ops;
+use crate::rt::Rt;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, DATE, HeaderName, WWW_AUTHENTICATE};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::rc::{Rc, Weak};
+use swarmedge_core::accounting::grants::check_chain;
+use swarmedge_core::accounting::Trust;
+use swarmedge_core::ids::{DownloadId, ProviderId, VersionId};
+use swarmedge_core::role::edge::Input;
+use swarmedge_core::role::edge::io::ServedGrant;
+
+/// Sent bytes are told to the machine in steps of at most this.
+const TELL_EVERY: u64 = 4 * 1024 * 1024;
+/// A download goes on by a grant that ended so long ago, milliseconds: as long as it can be renewed.
+const GRANT_GRACE_MS: u64 = 10 * 60 * 1000;
+/// Downloads whose own rate limit is remembered before those that ended are forgotten.
+const PACERS_KEPT: usize = 1024;
+
+const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+
+/// All that answering takes.
+pub struct Routes<R> {
+    /// The runtime.
+    pub rt: R,
+    /// The `[edge]` section.
+    pub cfg: Rc<EdgeConfig>,
+    /// What is published.
+    pub shelf: Shelf<R>,
+    /// The way to the machine.
+    pub door: Door,
+    /// Opens grants.
+    pub seal: Rc<SealRing>,
+    /// Whose grants count.
+    pub trust: Trust,
+    /// Signed requests seen.
+    pub replay: RefCell<Replay>,
+    /// The limit for all clients together.
+    pub pacer: Rc<RefCell<Pacer>>,
+    /// Limits of single downloads, by policy.
+    pub pacers: RefCell<BTreeMap<DownloadId, Weak<RefCell<Pacer>>>>,
+    /// `/metrics` and `/healthz`.
+    pub ops: Ops,
+}
+
+/// Errors are answers too.
+pub(super) type Answer = Result<Response<Body>, Box<Problem>>;
+
+pub(super) fn problem(status: StatusCode, name: &str, detail: impl Into<String>) -> Box<Problem> {
+    Box::new(Problem::new(status, name, detail))
+}
+
+impl<R: Rt> Service for Routes<R> {
+    async fn call(self: Rc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let mut response = match self.route(request, &path).await {
+            Ok(response) => response,
+            Err(problem) => {
+                tracing::debug!(%peer, %method, path, status = problem.status, kind = problem.name(), "refused");
+                let mut response = problem.response();
+                if problem.status == StatusCode::UNAUTHORIZED.as_u16() {
+                    set(&mut response, WWW_AUTHENTICATE, "Swarmedge-Grant");
+                }
+                if problem.status == StatusCode::METHOD_NOT_ALLOWED.as_u16() {
+                    set(&mut response, ALLOW, if path == GRANTS_PATH { "POST" } else { "GET, HEAD" });
+                }
+                response
+            }
+        };
+        set(&mut response, NOSNIFF, "nosniff");
+        set(&mut response, DATE, &http_date(unix_ms() / 1000));
+        response
+    }
+}
+
+impl<R: Rt> Routes<R> {
+    async fn route(&self, request: Request<Incoming>, path: &str) -> Answer {
+        let wrong_method = || problem(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "");
+        if path == GRANTS_PATH {
+            return if request.method() == Method::POST { grants::answer(self, request).await } else { Err(wrong_method()) };
+        }
+        let head_only = request.method() == Method::HEAD;
+        if !head_only && request.method() != Method::GET {
+            return Err(wrong_method());
+        }
+        let mut response = self.get(&request, path, head_only).await?;
+        if head_only {
+            let (head, body) = response.into_parts();
+            // the length that GET would have
+            let len = body.len();
+            response = Response::from_parts(head, Body::empty());
+            if len > 0 {
+                set(&mut response, hyper::header::CONTENT_LENGTH, &len.to_string());
+            }
+        }
+        Ok(response)
+    }
+
+    async fn get(&self, request: &Request<Incoming>, path: &str, head_only: bool) -> Answer {
+        let fields = request.headers();
+        match path {
+            "/v1/bootstrap" => Ok(json(&self.bootstrap())),
+            "/healthz" => Ok(self.ops.health()),
+            "/metrics" => Ok(self.ops.metrics()),
+            _ => {
+                if let Some(version) = path.strip_prefix("/v1/manifests/") {
+                    return self.manifest(version, fields).await;
+                }
+                if let Some(version) = path.strip_prefix("/v1/content/") {
+                    return self.version(version, fields, head_only).await;
+                }
+                self.object(path, fields, head_only).await
+            }
+        }
+    }
+
+    fn bootstrap(&self) -> Bootstrap {
+        let cfg = &self.cfg;
+        Bootstrap {
+            name: cfg.name.clone(),
+            now_ms: unix_ms(),
+            region: cfg.region.clone(),
+            client_version_min: cfg.client_version_min.clone(),
+            cns: cfg.cns.clone(),
+            edges: std::iter::once(&cfg.url).chain(&cfg.edges).cloned().collect(),
+            stun: cfg.stun.clone(),
+        }
+    }
+
+    async fn manifest(&self, version: &str, fields: &HeaderMap) -> Answer {
+        let id = parse_version(version)?;
+        let catalogue = self.shelf.catalogue().await;
+        let (object, _) = catalogue.version(id).ok_or_else(unknown_version)?;
+        check_expiry(object)?;
+        self.opened(fields, id)?;
+        let file = self.shelf.files().manifest(id);
+        let bytes = self.rt.blocking(move || std::fs::read(file)).await.map_err(|_| unknown_version())?;
+        let mut response = Response::new(Body::full(bytes));
+        set(&mut response, CONTENT_TYPE, "application/vnd.swarmedge.manifest");
+        set(&mut response, CACHE_CONTROL, IMMUTABLE);
+        Ok(response)
+    }
+
+    async fn version(&self, version: &str, fields: &HeaderMap, head_only: bool) -> Answer {
+        let id = parse_version(version)?;
+        let catalogue = self.shelf.catalogue().await;
+        let (object, version) = catalogue.version(id).ok_or_else(unknown_version)?;
+        let grant = self.opened(fields, id)?;
+        let extra = vec![
+            (CACHE_CONTROL, IMMUTABLE.to_owned()),
+            (CONTENT_DISPOSITION, attachment(&version.key.1)),
+        ];
+        self.content(id, object, version, extra, grant, fields, head_only).await
+    }
+
+    async fn object(&self, path: &str, fields: &HeaderMap, head_only: bool) -> Answer {
+        let not_found = || problem(StatusCode::NOT_FOUND, "not-found", "no such object");
+        let (provider, path) = path.trim_start_matches('/').split_once('/').ok_or_else(not_found)?;
+        let provider = provider.parse().map(ProviderId).map_err(|_| not_found())?;
+        let path = percent_encoding::percent_decode_str(path).decode_utf8().map_err(|_| not_found())?;
+        let catalogue = self.shelf.catalogue().await;
+        let key = (provider, path.into_owned());
+        let (object, id, version) = catalogue.current(&key).ok_or_else(not_found)?;
+        let grant = self.opened(fields, id)?;
+        self.content(id, object, version, vec![(CACHE_CONTROL, "no-cache".into())], grant, fields, head_only).await
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one answer is made of all of these")]
+    async fn content(
+        &self,
+        id: VersionId,
+        object: &Object,
+        version: &Version,
+        mut extra: Vec<(HeaderName, String)>,
+        grant: Option<ServedGrant>,
+        fields: &HeaderMap,
+        head_only: bool,
+    ) -> Answer {
+        check_expiry(object)?;
+        extra.push((CACHE_STATUS, format!("\"{}\"; hit", self.cfg.name)));
+        let repr = Representation {
+            version: id,
+            size: version.size,
+            sha256: version.sha256,
+            published_ms: version.published_ms,
+            media_type: media_type(&version.key.1),
+            fields: extra,
+        };
+        let (response, parts) = match plan(&repr, head_only, fields, unix_ms() / 1000, &boundary()) {
+            Plan::Done(response) => return Ok(response),
+            Plan::Send(response, parts) => (response, parts),
+        };
+        let path = self.shelf.files().content(id);
+        let file = self.rt.blocking(move || File::open(path)).await.map_err(|error| {
+            tracing::error!(version = %id, %error, "a published file cannot be read");
+            problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the content cannot be read now")
+        })?;
+        Ok(response.map(|_| self.sending(file, parts, grant, id, object, version)))
+    }
+
+    fn sending(
+        &self,
+        file: File,
+        parts: VecDeque<Part>,
+        grant: Option<ServedGrant>,
+        id: VersionId,
+        object: &Object,
+        version: &Version,
+    ) -> Body {
+        let mut pacers = vec![self.pacer.clone()];
+        pacers.extend(self.policy_pacer(grant, object.policy.edge_rate_max));
+        let meter = Tally {
+            rt: self.rt.clone(),
+            door: self.door.clone(),
+            grant,
+            version: id,
+            provider: version.key.0,
+            sent: 0..0,
+        };
+        body(file, parts, Sending { rt: self.rt.clone(), pacers, meter: Box::new(meter) })
+    }
+
+    /// The limit of one download, shared by its connections; of one answer where there is no download.
+    fn policy_pacer(&self, grant: Option<ServedGrant>, rate: u64) -> Option<Rc<RefCell<Pacer>>> {
+        if rate == 0 {
+            return None;
+        }
+        let fresh = || Rc::new(RefCell::new(Pacer::new(rate)));
+        let Some(grant) = grant else { return Some(fresh()) };
+        let mut pacers = self.pacers.borrow_mut();
+        if let Some(known) = pacers.get(&grant.download).and_then(Weak::upgrade) {
+            return Some(known);
+        }
+        if pacers.len() >= PACERS_KEPT {
+            pacers.retain(|_, p| p.strong_count() > 0);
+        }
+        let pacer = fresh();
+        pacers.insert(grant.download, Rc::downgrade(&pacer));
+        Some(pacer)
+    }
+
+    /// The grant that a request carries, opened and checked; one that is wrong is refused, not ignored.
+    fn opened(&self, fields: &HeaderMap, version: VersionId) -> Result<Option<ServedGrant>, Box<Problem>> {
+        let Some(field) = fields.get(GRANT) else { return Ok(None) };
+        let bad = || problem(StatusCode::FORBIDDEN, "grant-invalid", "the grant is not one for this content");
+        let expired = || problem(StatusCode::UNAUTHORIZED, "grant-expired", "ask for a new grant");
+        let sealed = field.to_str().ok().and_then(parse_grant).ok_or_else(bad)?;
+        // a seal of another epoch is what an old grant looks like
+        let signed = self.seal.open(&sealed).ok_or_else(expired)?;
+        let now_ms = unix_ms();
+        if signed.grant.version != version || check_chain(&self.trust, &signed, now_ms).is_err() {
+            return Err(bad());
+        }
+        if now_ms > signed.grant.expires_ms.saturating_add(GRANT_GRACE_MS) {
+            return Err(expired());
+        }
+        Ok(Some(ServedGrant { download: signed.grant.download, guid: signed.grant.guid }))
+    }
+}
+
+fn parse_version(text: &str) -> Result<VersionId, Box<Problem>> {
+    text.parse().map_err(|_| problem(StatusCode::NOT_FOUND, "not-found", "not a version id"))
+}
+
+fn unknown_version() -> Box<Problem> {
+    problem(StatusCode::NOT_FOUND, "not-found", "no such version")
+}
+
+fn check_expiry(object: &Object) -> Result<(), Box<Problem>> {
+    let expires_ms = object.policy.expires_ms;
+    if expires_ms != 0 && unix_ms() >= expires_ms {
+        return Err(problem(StatusCode::GONE, "expired", "the object is no longer delivered"));
+    }
+    Ok(())
+}
+
+pub(super) fn json<T: serde::Serialize>(value: &T) -> Response<Body> {
+    let mut response = Response::new(Body::full(serde_json::to_vec(value).unwrap_or_default()));
+    set(&mut response, CONTENT_TYPE, "application/json");
+    set(&mut response, CACHE_CONTROL, "no-store");
+    response
+}
+
+/// Drawn anew for each answer, so that no content can contain it on purpose.
+fn boundary() -> String {
+    let mut bytes = [0; 16];
+    // without randomness two answers share a boundary, which is allowed
+    let _ = getrandom::fill(&mut bytes);
+    data_encoding::HEXLOWER.encode(&bytes)
+}
+
+/// Tells the machine what was sent.
+struct Tally<R: Rt> {
+    rt: R,
+    door: Door,
+    grant: Option<ServedGrant>,
+    version: VersionId,
+    provider: ProviderId,
+    /// Sent and not told yet.
+    sent: Range<u64>,
+}
+
+impl<R: Rt> Tally<R> {
+    fn tell(&mut self) {
+        if self.sent.is_empty() {
+            return;
+        }
+        let range = std::mem::replace(&mut self.sent, 0..0);
+        let served = Input::Served { grant: self.grant, version: self.version, provider: self.provider, range };
+        let inbox = self.door.inbox().clone();
+        // waits beside the answer, so that an overloaded machine loses no count
+        self.rt.spawn(async move {
+            let _ = inbox.send(served).await;
+        });
+    }
+}
+
+impl<R: Rt> Meter for Tally<R> {
+    fn sent(&mut self, range: Range<u64>) {
+        if range.start == self.sent.end && !self.sent.is_empty() {
+            self.sent.end = range.end;
+        } else {
+            self.tell();
+            self.sent = range;
+        }
+        if self.sent.end - self.sent.start >= TELL_EVERY {
+            self.tell();
+        }
+    }
+}
+
+impl<R: Rt> Drop for Tally<R> {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
