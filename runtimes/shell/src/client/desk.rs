@@ -4,13 +4,14 @@
 use super::protocol::{Answer, DownloadLine, Failure, StatusLine, source_name};
 use super::rate::RateMeter;
 use crate::cli::error::Code;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use swarmedge_core::ids::{Handle, ReqId};
+use swarmedge_core::ids::{DownloadId, Handle, RecordId, ReqId};
 use swarmedge_core::role::client::io::{
-    Command, CommandError, CommandKind, DownloadRecord, DownloadState, DownloadStatus, Input, Notice, Save,
+    Command, CommandError, CommandKind, DownloadRecord, DownloadState, DownloadStatus, Input, Notice, Save, SourceName,
 };
+use swarmedge_core::wire::records::{Side, UsageRecord};
 
 /// How long a command may take: the machine answers after one durable write.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -39,6 +40,10 @@ struct State {
     revision: u64,
     downloads: BTreeMap<Handle, Entry>,
     dropped: VecDeque<(u64, Answer)>,
+    /// Records of this client's downloads that the ledger does not have yet.
+    unreported: BTreeSet<RecordId>,
+    /// Bytes sent, by the download that received them, as far as they were recorded.
+    uploaded: BTreeMap<DownloadId, u64>,
     client: StatusLine,
     started: Instant,
 }
@@ -86,6 +91,8 @@ impl Desk {
             revision: 1,
             downloads: BTreeMap::new(),
             dropped: VecDeque::new(),
+            unreported: BTreeSet::new(),
+            uploaded: BTreeMap::new(),
             client,
             started: Instant::now(),
         };
@@ -124,9 +131,11 @@ impl Desk {
     }
 
     /// A download that was there before this start.
-    pub fn restored(&self, record: &DownloadRecord, durable: u64) {
+    pub fn restored(&self, record: &DownloadRecord, durable: u64, sources: &BTreeMap<SourceName, u64>) {
         let mut entry = Entry::new(record);
         entry.status.durable = durable;
+        entry.status.edge_bytes = sources.get(&SourceName::Edge).copied().unwrap_or(0);
+        entry.status.peer_bytes = sources.values().sum::<u64>() - entry.status.edge_bytes;
         self.lock().downloads.insert(record.handle, entry);
     }
 
@@ -162,10 +171,9 @@ impl Desk {
         self.lock().client.public_address = addr;
     }
 
-    /// Bytes were sent to a peer.
-    pub fn uploaded(&self, bytes: u64) {
-        let client = &mut self.lock().client;
-        client.uploaded_bytes = client.uploaded_bytes.saturating_add(bytes);
+    /// A usage record that was there before this start.
+    pub fn restored_usage(&self, record: &UsageRecord) {
+        self.lock().usage(record);
     }
 
     /// The machine has carried out the shutdown, or will never answer again.
@@ -237,6 +245,8 @@ impl Desk {
         let now = Instant::now();
         let mut line = state.client.clone();
         line.uptime_s = state.started.elapsed().as_secs();
+        line.uploaded_bytes = state.uploaded.values().sum();
+        line.usage_unreported = state.unreported.len();
         line.downloads = state.downloads.values().map(|entry| entry.line(now)).collect();
         line
     }
@@ -283,6 +293,17 @@ pub struct Changes {
 }
 
 impl State {
+    fn usage(&mut self, record: &UsageRecord) {
+        match record.side {
+            Side::Downloader => drop(self.unreported.insert(record.id)),
+            Side::Uploader => {
+                let bytes: u64 = record.peers.iter().map(|p| p.bytes).sum();
+                let known = self.uploaded.entry(record.download).or_default();
+                *known = bytes.max(*known);
+            }
+        }
+    }
+
     fn put(&mut self, status: DownloadStatus) {
         self.revision += 1;
         let revision = self.revision;

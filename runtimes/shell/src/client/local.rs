@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use swarmedge_core::ids::{Handle, ProviderId};
-use swarmedge_core::role::client::io::{CommandKind, ObjectRef};
+use swarmedge_core::role::client::io::{CommandKind, DownloadState, DownloadStatus, ObjectRef};
 
 /// Name of the socket in the state directory.
 pub const SOCKET: &str = "control.sock";
@@ -192,8 +192,12 @@ fn may_write(desk: &Desk, object: &ObjectRef, output: &str, force: bool) -> Resu
     if !path.parent().is_some_and(Path::is_dir) {
         return bad(format!("there is no directory for {output}"), "make the directory first");
     }
-    let own = desk.downloads().iter().any(|(status, theirs)| status.object == *object && theirs == output);
-    if force || own || !path.exists() {
+    let known: Vec<_> = desk.downloads().into_iter().filter(|(status, _)| status.object == *object).collect();
+    let running = |status: &DownloadStatus| matches!(status.state, DownloadState::Starting | DownloadState::Running);
+    if let Some((_, elsewhere)) = known.iter().find(|(status, theirs)| running(status) && theirs != output) {
+        return bad(format!("this object is on its way to {elsewhere}"), "wait for it, or cancel that download");
+    }
+    if force || !path.exists() || known.iter().any(|(_, theirs)| theirs == output) {
         return Ok(());
     }
     bad(format!("{output} is there already"), "use --force to replace it, or another name with -o")

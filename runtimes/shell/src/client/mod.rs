@@ -1,6 +1,16 @@
 //! The client role: the background process that downloads and shares, its local API, and the commands that speak to it.
 
+pub mod commands;
+mod config;
 pub mod desk;
+pub mod identity;
 pub mod local;
+mod network;
+mod port;
+mod probe;
+pub mod process;
+mod progress;
 pub mod protocol;
 mod rate;
+
+pub use config::ClientConfig;

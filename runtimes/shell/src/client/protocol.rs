@@ -192,8 +192,10 @@ pub struct StatusLine {
     /// The UDP address of the QUIC socket as STUN servers see it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_address: Option<String>,
-    /// Bytes sent to peers since the start.
+    /// Bytes sent to peers, as far as they are in usage records that are still kept.
     pub uploaded_bytes: u64,
+    /// Records of downloads that the ledger has not acknowledged yet.
+    pub usage_unreported: usize,
     /// Every download that is not forgotten, oldest first.
     pub downloads: Vec<DownloadLine>,
 }

@@ -221,6 +221,14 @@ impl Store {
         self.version(version).map(|v| v.have().clone())
     }
 
+    /// The versions that are kept for sharing, each with its journalled pieces.
+    #[must_use]
+    pub fn cached(&self) -> Vec<(Arc<Manifest>, Bitfield)> {
+        let cached = lock(&self.0.shared.books).cached.clone();
+        let versions = cached.into_iter().filter_map(|id| self.version(id));
+        versions.map(|v| (Arc::clone(&v.manifest), v.have().clone())).collect()
+    }
+
     /// Keeps the private key K_d of a download; becomes durable with the next `save`.
     pub fn put_key(&self, download: DownloadId, key: &Key) {
         self.0.shared.journal.later(Change::Key { download, bytes: key.to_seed().to_vec() });

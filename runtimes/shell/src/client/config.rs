@@ -1,0 +1,82 @@
+//! What a client is started with.
+
+use crate::cli::Error;
+use crate::config::{Bundle, File};
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// The bundle's copy in the client's directory.
+const BUNDLE: &str = "bundle.toml";
+
+/// What a client is started with.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Its directory.
+    pub state: PathBuf,
+    /// Whom it trusts and asks first.
+    pub bundle: Bundle,
+    /// Where its UDP socket is bound; by default a port of its own on every address.
+    pub listen: Option<SocketAddr>,
+    /// Where `/healthz` and `/metrics` are served, if at all.
+    pub ops: Option<SocketAddr>,
+}
+
+impl ClientConfig {
+    /// For the client in `state`, made if it is not there. A `bundle` that is given is kept there for later starts.
+    pub fn load(state: &Path, bundle: Option<&Path>) -> Result<Self, Error> {
+        make_private(state)?;
+        let kept = state.join(BUNDLE);
+        let bundle = match bundle {
+            Some(path) => {
+                let bundle = Bundle::load(path)?;
+                let failed = |e| Error::io(format!("write {}", kept.display()), &e);
+                let new = kept.with_extension("new");
+                fs::write(&new, bundle.to_toml()).and_then(|()| fs::rename(&new, &kept)).map_err(failed)?;
+                bundle
+            }
+            None if kept.exists() => Bundle::from_file(&File::read(&kept)?)?,
+            None => {
+                let next = "name the operator's bundle with --bundle FILE, once";
+                return Err(Error::usage(format!("no client was installed in {}", state.display())).next(next));
+            }
+        };
+        Ok(Self { state: state.to_owned(), bundle, listen: None, ops: None })
+    }
+}
+
+/// A directory that only its owner may look into: keys and the control socket lie there.
+fn make_private(dir: &Path) -> Result<(), Error> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(|e: io::Error| Error::io(format!("make directory {}", dir.display()), &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Code;
+    use swarmedge_core::ids::{ProviderId, PublicKey};
+
+    #[test]
+    fn a_bundle_is_needed_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (state, file) = (dir.path().join("a/state"), dir.path().join("bundle.toml"));
+        let error = ClientConfig::load(&state, None).expect_err("no bundle");
+        assert_eq!(error.code(), Code::Usage);
+        assert!(error.to_string().contains("--bundle"), "{error}");
+        let bundle = Bundle {
+            root: PublicKey::numbered(1),
+            bootstrap: vec!["https://127.0.0.1:1".into()],
+            provider: ProviderId(1),
+            uploads: true,
+            ca: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into(),
+        };
+        fs::write(&file, bundle.to_toml()).expect("writes");
+        assert_eq!(ClientConfig::load(&state, Some(&file)).expect("loads").bundle, bundle);
+        assert_eq!(ClientConfig::load(&state, None).expect("kept").bundle, bundle);
+    }
+}

@@ -1,0 +1,273 @@
+//! The client as a process: opens its directory, makes all that the machine's outputs need, and runs it to its end.
+
+use super::config::ClientConfig;
+use super::desk::Desk;
+use super::identity::Identity;
+use super::local::{Api, Server};
+use super::port::{ClientPort, control_input};
+use super::probe::Prober;
+use super::protocol::{CachedLine, Failure, StatusLine, url};
+use crate::cli::{Code, Error};
+use crate::drive::drive;
+use crate::edge_client::EdgeClient;
+use crate::http::{Origin, Signal};
+use crate::keys;
+use crate::link::{Inlet, Links};
+use crate::mailbox::{Receiver, Sender, mailbox};
+use crate::ops;
+use crate::peers::Peers;
+use crate::quic::{Datagram, Endpoint};
+use crate::rt::Rt;
+use crate::store::{self, Restored, Store};
+use crate::tls;
+use futures_lite::future::or;
+use std::fs;
+use std::future::Future;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use swarmedge_core::nat::{CandidateKind, NatDescriptor};
+use swarmedge_core::role::client::io::{Input, ObjectRef};
+use swarmedge_core::role::client::{Client, Config, Restore, io};
+use swarmedge_core::wire::Text;
+
+/// Inputs that wait for the machine, the reserved places of commands under way included.
+const INBOX: usize = 16 * 1024;
+/// How long the machine may take to say good-bye.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How long peers may take to hear that the client stops.
+const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+/// The UDP port of this installation. It is random, since two clients of one home with the same port would look to STUN
+/// like one behind a symmetric NAT, and stays, since a changing one leaves dead mappings behind.
+const PORT: &str = "udp.port";
+
+/// Runs the client of `config.state` until `shutdown` completes or the local API asks it to end. `ready` is called once
+/// commands can be taken.
+pub async fn run<R: Rt>(
+    rt: R,
+    config: ClientConfig,
+    ready: impl FnOnce(),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let (inbox, receiver) = mailbox(INBOX);
+    let state = config.state.clone();
+    let (store, restored) = rt.blocking(move || Store::open(&state)).await.map_err(|e| open_failed(&e))?;
+    let identity = Identity::begin(&config.state, today())?;
+    let core = core_config(&config, &identity);
+    let parts = Parts::make(&rt, &config, &identity, &store, &inbox)?;
+    let desk = desk(&config, &identity, &restored, R::NAME, inbox.clone());
+    let _closing = Closing(desk.clone());
+    let cache = CacheView::new(store.clone());
+    let api = Api { desk: desk.clone(), cache: cache.lister() };
+    let _server = Server::start(&config.state, api)?;
+    tracing::info!(guid = %identity.guid(), state = %config.state.display(), "client started");
+    let Parts { edges, peers, tls, prober } = parts;
+    rt.spawn(observe(prober, edges.clone(), desk.clone(), inbox.clone()));
+    let machine = Client::restore(&core, restore(restored), config.bundle.uploads);
+    let closing_peers = peers.clone();
+    let control = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: control_input };
+    let links = control.links.clone();
+    let stopped = Signal::default();
+    let port = ClientPort { rt: rt.clone(), desk: desk.clone(), store, edges, peers, control, tls, inbox };
+    if let Some(addr) = config.ops {
+        ops::serve(&rt, addr, "client ops", stopped.clone())?;
+    }
+    ready();
+    let stop = async {
+        shutdown.await;
+        desk.shut_down();
+        rt.sleep_until(rt.now() + STOP_WITHIN).await;
+        tracing::warn!("the client did not end in time; what is durable stays");
+    };
+    or(drive(rt.clone(), machine, core, receiver, port), stop).await;
+    stopped.set();
+    links.close_all();
+    or(closing_peers.shutdown(), rt.sleep_until(rt.now() + CLOSE_WITHIN)).await;
+    tracing::info!("client stopped");
+    Ok(())
+}
+
+/// What is made once a start.
+struct Parts<R: Rt> {
+    edges: EdgeClient<R>,
+    peers: Peers<R>,
+    tls: Arc<rustls::ClientConfig>,
+    prober: Prober<R>,
+}
+
+impl<R: Rt> Parts<R> {
+    fn make(
+        rt: &R,
+        config: &ClientConfig,
+        identity: &Identity,
+        store: &Store,
+        inbox: &Sender<Input>,
+    ) -> Result<Self, Error> {
+        let origin = |url: &String| {
+            Origin::parse(url).ok_or_else(|| Error::usage(format!("the bundle's bootstrap {url:?} is no https URL")))
+        };
+        let bundle = config.bundle.bootstrap.iter().map(origin).collect::<Result<Vec<_>, _>>()?;
+        let plain = tls::client_config(&config.bundle.ca, None)?;
+        let tls = tls::client_config(&config.bundle.ca, Some(&identity.key))?;
+        let (endpoint, datagrams) = bind(rt, config, &tls::peer_server_config(&identity.upload_key)?)?;
+        let prober = Prober::new(rt.clone(), endpoint.raw(), datagrams);
+        let edges = EdgeClient::new(rt.clone(), plain, bundle, identity.key.clone(), store.clone(), inbox.clone());
+        let peers = Peers::new(rt.clone(), store.clone(), endpoint, inbox.clone());
+        Ok(Self { edges, peers, tls, prober })
+    }
+}
+
+/// Observes the way to the Internet as soon as STUN servers are known.
+async fn observe<R: Rt>(prober: Prober<R>, edges: EdgeClient<R>, desk: Desk, inbox: Sender<Input>) {
+    edges.known().await;
+    let servers = edges.directory().stun.clone();
+    let changed = |nat: &NatDescriptor| {
+        tracing::info!(?nat, "the network as observed");
+        let reflexive = nat.candidates.iter().find(|c| c.kind == CandidateKind::ServerReflexive);
+        let seen = reflexive.or(nat.candidates.iter().next().filter(|_| nat.udp));
+        desk.public_address(seen.map(|c| c.addr.to_string()));
+        // a full inbox has other troubles
+        let _ = inbox.try_send(Input::Network(nat.clone()));
+    };
+    prober.run(servers, changed).await;
+}
+
+/// Binds the UDP socket: where the configuration says, else on this installation's port, IPv6 and IPv4 or IPv4 alone.
+fn bind<R: Rt>(
+    rt: &R,
+    config: &ClientConfig,
+    server: &Arc<rustls::ServerConfig>,
+) -> Result<(Endpoint, Receiver<Datagram>), Error> {
+    let bind = |addr| Endpoint::bind(rt, addr, Arc::clone(server));
+    if let Some(addr) = config.listen {
+        return bind(addr).map_err(|e| Error::io(format!("bind UDP {addr}"), &e));
+    }
+    let file = config.state.join(PORT);
+    let kept: Option<u16> = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
+    let any = |port| [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), (Ipv4Addr::UNSPECIFIED, port).into()];
+    let mut tries = kept.into_iter().chain([0]).flat_map(any);
+    let bound = loop {
+        let Some(addr) = tries.next() else { return Err(Error::failed("no UDP port can be bound")) };
+        match bind(addr) {
+            Ok(bound) => break bound,
+            Err(error) => tracing::debug!(%addr, %error, "UDP port not taken"),
+        }
+    };
+    if let Ok(addr) = bound.0.local_addr()
+        && kept != Some(addr.port())
+    {
+        fs::write(&file, format!("{}\n", addr.port()))
+            .map_err(|e| Error::io(format!("write {}", file.display()), &e))?;
+    }
+    Ok(bound)
+}
+
+fn open_failed(error: &store::Error) -> Error {
+    match error {
+        store::Error::InUse { .. } => Error::new(Code::Unreachable, error)
+            .next("end that client, or wait for it: its commands work through the same directory"),
+        store::Error::Unreadable { .. } => Error::new(Code::Disk, error),
+        store::Error::Io { path, error } => Error::io(format!("use {}", path.display()), error),
+    }
+}
+
+/// Days since 1970.
+fn today() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / (24 * 3600)
+}
+
+fn core_config(config: &ClientConfig, identity: &Identity) -> Config {
+    let who = io::Identity {
+        guid: identity.guid(),
+        secondary: identity.secondary.clone(),
+        upload_key: identity.upload_key.public(),
+        root: config.bundle.root,
+    };
+    let mut core = Config::new(who, keys::verify);
+    core.session.client_version = version_number(env!("CARGO_PKG_VERSION"));
+    let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
+    core.session.platform = Text::new(platform).unwrap_or_default();
+    core
+}
+
+/// `major << 16 | minor << 8 | patch`.
+fn version_number(version: &str) -> u32 {
+    version.split('.').take(3).fold(0, |n, part| n << 8 | part.parse::<u8>().map_or(0, u32::from))
+}
+
+fn restore(restored: Restored) -> Restore {
+    let Restored { downloads, sources, usage, cached, uploads } = restored;
+    Restore { downloads, sources, usage, cached, uploads }
+}
+
+/// What the local API shows before the machine has said anything.
+fn desk(config: &ClientConfig, identity: &Identity, restored: &Restored, runtime: &str, inbox: Sender<Input>) -> Desk {
+    let client = StatusLine {
+        guid: identity.guid().to_string(),
+        client_version: env!("CARGO_PKG_VERSION").into(),
+        runtime: runtime.into(),
+        uploads: restored.uploads.unwrap_or(config.bundle.uploads),
+        ..StatusLine::default()
+    };
+    let desk = Desk::new(client, move |input| inbox.try_send(input).is_ok());
+    for (record, have) in &restored.downloads {
+        let of_size = |size: u64| u128::from(size) * u128::from(have.count()) / u128::from(have.len().max(1));
+        let durable = of_size(record.granted.as_ref().map_or(0, |g| g.size));
+        let sources = restored.sources.get(&record.handle).cloned().unwrap_or_default();
+        desk.restored(record, u64::try_from(durable).unwrap_or(u64::MAX), &sources);
+    }
+    restored.usage.iter().for_each(|record| desk.restored_usage(record));
+    desk
+}
+
+/// Ends the waiting of the API's threads however the client ends.
+struct Closing(Desk);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// The store as the API's threads see it: gone when the client ends, whatever they are still doing, so that its directory
+/// is free for the next one.
+struct CacheView(Arc<Mutex<Option<Store>>>);
+
+impl CacheView {
+    fn new(store: Store) -> Self {
+        Self(Arc::new(Mutex::new(Some(store))))
+    }
+
+    fn lister(&self) -> Arc<dyn Fn() -> Result<Vec<CachedLine>, Failure> + Send + Sync> {
+        let shared = Arc::clone(&self.0);
+        Arc::new(move || {
+            let store = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            let store = store.ok_or_else(|| Failure::new(Code::Unreachable, "the client is stopping", ""))?;
+            let lines = store.cached().into_iter().map(|(manifest, have)| CachedLine {
+                version: manifest.version().to_string(),
+                url: Some(url(&ObjectRef { provider: manifest.provider, path: manifest.path.to_string() })),
+                size_bytes: manifest.layout().size(),
+                pieces: have.count(),
+                pieces_total: have.len(),
+            });
+            Ok(lines.collect())
+        })
+    }
+}
+
+impl Drop for CacheView {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_one_byte_a_part() {
+        assert_eq!(version_number("1.2.3"), 0x0001_0203);
+        assert_eq!(version_number(env!("CARGO_PKG_VERSION")) >> 24, 0);
+    }
+}

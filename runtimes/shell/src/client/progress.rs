@@ -1,0 +1,130 @@
+//! How a download's progress looks: a bar on a terminal, lines elsewhere, JSON lines for programs.
+
+use super::protocol::{Answer, DownloadLine, State};
+use crate::cli::units::{bytes, percent, rate};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Without a terminal, at most one line in this time.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Shows one download.
+pub(super) enum Progress {
+    /// On a terminal.
+    Bar(ProgressBar),
+    /// In a log; when the last line was written.
+    Lines(Option<Instant>),
+    /// For a program.
+    Json,
+}
+
+impl Progress {
+    pub(super) fn new(json: bool) -> Self {
+        if json {
+            return Self::Json;
+        }
+        if !std::io::stderr().is_terminal() {
+            return Self::Lines(None);
+        }
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(8));
+        let style = ProgressStyle::with_template("{bar:32.cyan/dim} {percent:>3} %  {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message("asking the edge");
+        Self::Bar(bar)
+    }
+
+    /// One line of the client's answer.
+    pub(super) fn show(&mut self, answer: &Answer) {
+        if let Self::Json = self {
+            return print_json(answer);
+        }
+        match answer {
+            Answer::Download(line) => self.figures(line),
+            Answer::SourceDropped { source, why, .. } => {
+                let who = source.get(..12).unwrap_or(source);
+                self.remark(&format!("source {who} was dropped: {why}"));
+            }
+            Answer::Accepted { .. } | Answer::Status(_) | Answer::Cache { .. } | Answer::Error(_) => {}
+        }
+    }
+
+    fn figures(&mut self, line: &DownloadLine) {
+        match self {
+            Self::Bar(bar) => {
+                bar.set_length(line.size_bytes.max(1));
+                bar.set_position(line.edge_bytes.saturating_add(line.peer_bytes).min(line.size_bytes));
+                bar.set_message(summary(line));
+            }
+            Self::Lines(last) => {
+                if line.state == State::Running && last.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
+                    *last = Some(Instant::now());
+                    let got = line.edge_bytes.saturating_add(line.peer_bytes);
+                    eprintln!("{} of {}: {}", percent(got, line.size_bytes), bytes(line.size_bytes), summary(line));
+                }
+            }
+            Self::Json => {}
+        }
+    }
+
+    /// Something to know, beside the figures.
+    pub(super) fn remark(&self, text: &str) {
+        match self {
+            Self::Bar(bar) => bar.println(text),
+            Self::Lines(_) => eprintln!("{text}"),
+            Self::Json => {}
+        }
+    }
+
+    /// Takes the bar away and says how it ended.
+    pub(super) fn finish(self, line: &DownloadLine, took: Duration) {
+        if let Self::Bar(bar) = &self {
+            bar.finish_and_clear();
+        }
+        if let Self::Json = self {
+            return;
+        }
+        let mean = if took.is_zero() { String::new() } else { format!(", {}", rate(line.size_bytes, took)) };
+        println!(
+            "{}: {} in {:.1} s{mean}, {} from peers, every piece verified",
+            line.output,
+            bytes(line.size_bytes),
+            took.as_secs_f64(),
+            percent(line.peer_bytes, line.peer_bytes.saturating_add(line.edge_bytes)),
+        );
+    }
+}
+
+fn summary(line: &DownloadLine) -> String {
+    let got = line.peer_bytes.saturating_add(line.edge_bytes);
+    let eta = line.eta_s.map_or_else(String::new, |s| format!(", {} left", clock(s)));
+    let peers = if line.peers == 1 { "1 peer".into() } else { format!("{} peers", line.peers) };
+    let rate = format!("{}/s", bytes(line.rate_bytes_per_s));
+    format!("{rate}, {} from peers ({peers}){eta}", percent(line.peer_bytes, got))
+}
+
+/// `m:ss`, with hours where there are any.
+pub(super) fn clock(s: u64) -> String {
+    match s / 3600 {
+        0 => format!("{}:{:02}", s / 60, s % 60),
+        h => format!("{h}:{:02}:{:02}", s / 60 % 60, s % 60),
+    }
+}
+
+/// One JSON line on standard output. Whoever has closed it does not want it.
+pub(super) fn print_json(value: &impl serde::Serialize) {
+    if let Ok(line) = serde_json::to_string(value) {
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clock;
+
+    #[test]
+    fn a_clock_shows_hours_only_where_there_are_any() {
+        assert_eq!([clock(7), clock(75), clock(3_675)], ["0:07", "1:15", "1:01:15"]);
+    }
+}
