@@ -5,11 +5,11 @@ use super::api::{
     parse_signature, signed_message,
 };
 use super::door::Issued;
-use super::publish::unix_ms;
 use super::replay::Stale;
 use super::routes::{Answer, Routes, json, problem};
 use crate::http::{Body, Origin, Problem};
 use crate::rt::Rt;
+use crate::server::unix_ms;
 use bytes::{Bytes, BytesMut};
 use data_encoding::HEXLOWER;
 use futures_lite::future::or;

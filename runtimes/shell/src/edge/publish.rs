@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::catalogue::{Files, ObjectKey, Version, rename_durably, write_durably};
+use crate::server::unix_ms;
 use serde::Serialize;
 use sha2::Digest as _;
 use std::fs::File;
@@ -9,7 +10,7 @@ use std::io::{Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use swarmedge_core::content::{Layout, Manifest, Policy, merkle};
 use swarmedge_core::ids::{Digest, PieceIndex, ProviderId, VersionId};
 use swarmedge_core::limits;
@@ -169,11 +170,6 @@ fn describe(key: &ObjectKey, older: usize, policy: Policy, id: VersionId, versio
         policy: policy.into(),
         change: Change::None,
     }
-}
-
-/// The wall clock, Unix milliseconds.
-pub(crate) fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A private, durable copy; deleted with this value unless it was renamed away.

@@ -8,13 +8,13 @@ use super::content::{Meter, Part, Plan, Representation, Sending, attachment, bod
 use super::door::Door;
 use super::grants;
 use super::pace::Pacer;
-use super::publish::unix_ms;
 use super::replay::Replay;
 use super::shelf::Shelf;
 use crate::http::{Body, Problem, Service};
 use crate::keys::SealRing;
-use crate::ops::Ops;
+use crate::ops;
 use crate::rt::Rt;
+use crate::server::unix_ms;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, DATE, HeaderName, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
@@ -24,8 +24,8 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
-use swarmedge_core::accounting::grants::check_chain;
 use swarmedge_core::accounting::Trust;
+use swarmedge_core::accounting::grants::check_chain;
 use swarmedge_core::ids::{DownloadId, ProviderId, VersionId};
 use swarmedge_core::role::edge::Input;
 use swarmedge_core::role::edge::io::ServedGrant;
@@ -61,8 +61,6 @@ pub struct Routes<R> {
     pub pacer: Rc<RefCell<Pacer>>,
     /// Limits of single downloads, by policy.
     pub pacers: RefCell<BTreeMap<DownloadId, Weak<RefCell<Pacer>>>>,
-    /// `/metrics` and `/healthz`.
-    pub ops: Ops,
 }
 
 /// Errors are answers too.
@@ -99,7 +97,11 @@ impl<R: Rt> Routes<R> {
     async fn route(&self, request: Request<Incoming>, path: &str) -> Answer {
         let wrong_method = || problem(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "");
         if path == GRANTS_PATH {
-            return if request.method() == Method::POST { grants::answer(self, request).await } else { Err(wrong_method()) };
+            return if request.method() == Method::POST {
+                grants::answer(self, request).await
+            } else {
+                Err(wrong_method())
+            };
         }
         let head_only = request.method() == Method::HEAD;
         if !head_only && request.method() != Method::GET {
@@ -122,9 +124,10 @@ impl<R: Rt> Routes<R> {
         let fields = request.headers();
         match path {
             "/v1/bootstrap" => Ok(json(&self.bootstrap())),
-            "/healthz" => Ok(self.ops.health()),
-            "/metrics" => Ok(self.ops.metrics()),
             _ => {
+                if let Some(answer) = ops::answer(request.method(), path) {
+                    return Ok(answer);
+                }
                 if let Some(version) = path.strip_prefix("/v1/manifests/") {
                     return self.manifest(version, fields).await;
                 }
@@ -168,10 +171,7 @@ impl<R: Rt> Routes<R> {
         let catalogue = self.shelf.catalogue().await;
         let (object, version) = catalogue.version(id).ok_or_else(unknown_version)?;
         let grant = self.opened(fields, id)?;
-        let extra = vec![
-            (CACHE_CONTROL, IMMUTABLE.to_owned()),
-            (CONTENT_DISPOSITION, attachment(&version.key.1)),
-        ];
+        let extra = vec![(CACHE_CONTROL, IMMUTABLE.to_owned()), (CONTENT_DISPOSITION, attachment(&version.key.1))];
         self.content(id, object, version, extra, grant, fields, head_only).await
     }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Inputs that wait for a server's machine.
-const INBOX_MAX: usize = 1024;
+pub(crate) const INBOX_MAX: usize = 1024;
 /// How often machines are told the time of day: clocks are set and drift.
 const CLOCK_EVERY: Duration = Duration::from_secs(30);
 
@@ -36,6 +36,15 @@ pub struct Server {
 }
 
 impl Server {
+    /// A server that listens on `addr` and runs as `run`.
+    pub(crate) fn new(
+        addr: SocketAddr,
+        ops: Option<SocketAddr>,
+        run: impl Future<Output = Result<(), Error>> + 'static,
+    ) -> Self {
+        Self { addr, ops, run: Box::pin(run) }
+    }
+
     /// Where it listens; differs from the configuration if that asked for any port.
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
@@ -67,13 +76,13 @@ pub(crate) fn unix_ms() -> u64 {
 }
 
 /// Tells a machine the time of day, now and then, until it has gone.
-async fn tell_clock<R: Rt, I: Send>(rt: R, inbox: Sender<I>, wrap: fn(u64) -> I) {
+pub(crate) async fn tell_clock<R: Rt, I: Send>(rt: R, inbox: Sender<I>, wrap: fn(u64) -> I) {
     while inbox.send(wrap(unix_ms())).await.is_ok() {
         rt.sleep_until(rt.now() + CLOCK_EVERY).await;
     }
 }
 
-fn read(path: &Path) -> Result<String, Error> {
+pub(crate) fn read(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|e| Error::io(format!("read {}", path.display()), &e))
 }
 

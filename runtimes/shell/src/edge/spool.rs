@@ -1,0 +1,184 @@
+//! The edge's durable memory: records that the ledger has not acknowledged, and what was counted for each download.
+
+use super::Error;
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use std::path::{Path, PathBuf};
+use swarmedge_core::ids::{DownloadId, Guid};
+use swarmedge_core::role::edge::io::{Batch, Count, ServedGrant};
+use swarmedge_core::wire::records::LedgerRecord;
+use swarmedge_core::wire::{DecodeError, Reader, Wire};
+
+const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
+const COUNTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("counts");
+/// Pages that redb keeps in memory.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// The spool's database. One batch is one transaction: all of it is durable, or none.
+#[derive(Debug)]
+pub struct Spool {
+    db: Database,
+    path: PathBuf,
+}
+
+impl Spool {
+    /// Opens the file, made if it is not there, and gives what it holds.
+    pub fn open(path: &Path) -> Result<(Self, Vec<LedgerRecord>, Vec<Count>), Error> {
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).map_err(Error::at(dir))?;
+        }
+        let damaged = |e: redb::Error| Error::Damaged(path.to_owned(), e.to_string());
+        let db = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|e| damaged(e.into()))?;
+        let spool = Self { db, path: path.to_owned() };
+        let (records, counts) = spool.load().map_err(damaged)?;
+        let bad = |e: DecodeError| Error::Damaged(path.to_owned(), e.to_string());
+        let records = records.iter().map(|b| LedgerRecord::from_bytes(b)).collect::<Result<_, _>>().map_err(bad)?;
+        let counts = counts.iter().map(|b| decode_count(b)).collect::<Result<_, _>>().map_err(bad)?;
+        Ok((spool, records, counts))
+    }
+
+    fn load(&self) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>), redb::Error> {
+        // the tables are made on the way, so that an empty file can be read
+        let write = self.db.begin_write()?;
+        write.open_table(RECORDS)?;
+        write.open_table(COUNTS)?;
+        write.commit()?;
+        let read = self.db.begin_read()?;
+        let all = |table: TableDefinition<'static, &'static [u8], &'static [u8]>| -> Result<Vec<Vec<u8>>, redb::Error> {
+            let table = read.open_table(table)?;
+            let rows = table.iter()?.map(|row| row.map(|(_, value)| value.value().to_vec()));
+            Ok(rows.collect::<Result<_, _>>()?)
+        };
+        Ok((all(RECORDS)?, all(COUNTS)?))
+    }
+
+    /// Writes batches, in order, durably: all or none. Blocks the thread.
+    pub fn write(&self, batches: &[Batch]) -> bool {
+        let written = self.try_write(batches);
+        if let Err(error) = &written {
+            tracing::error!(file = %self.path.display(), %error, "the spool cannot be written");
+        }
+        written.is_ok()
+    }
+
+    fn try_write(&self, batches: &[Batch]) -> Result<(), redb::Error> {
+        let write = self.db.begin_write()?;
+        {
+            let mut records = write.open_table(RECORDS)?;
+            let mut counts = write.open_table(COUNTS)?;
+            for batch in batches {
+                for record in &batch.records {
+                    records.insert(record.id().0.as_slice(), record.to_bytes().as_slice())?;
+                }
+                for count in &batch.counts {
+                    counts.insert(count_key(count).as_slice(), encode_count(count).as_slice())?;
+                }
+                for id in &batch.acked {
+                    records.remove(id.0.as_slice())?;
+                }
+                for download in &batch.ended {
+                    counts.remove(download.0.as_slice())?;
+                }
+            }
+        }
+        write.commit()?;
+        Ok(())
+    }
+}
+
+/// A download's id, or a plain version's: they differ in length.
+fn count_key(count: &Count) -> Vec<u8> {
+    count.grant.map_or_else(|| count.version.0.to_vec(), |grant| grant.download.0.to_vec())
+}
+
+fn encode_count(count: &Count) -> Vec<u8> {
+    let mut out = Vec::new();
+    count.grant.is_some().encode(&mut out);
+    if let Some(grant) = &count.grant {
+        grant.download.encode(&mut out);
+        grant.guid.encode(&mut out);
+    }
+    count.version.encode(&mut out);
+    count.provider.encode(&mut out);
+    count.seq.encode(&mut out);
+    count.total_bytes.encode(&mut out);
+    for range in &count.sent {
+        range.start.encode(&mut out);
+        range.end.encode(&mut out);
+    }
+    out
+}
+
+fn decode_count(bytes: &[u8]) -> Result<Count, DecodeError> {
+    let mut r = Reader::new(bytes);
+    let grant = if bool::decode(&mut r)? {
+        Some(ServedGrant { download: DownloadId::decode(&mut r)?, guid: Guid::decode(&mut r)? })
+    } else {
+        None
+    };
+    let (version, provider) = (Wire::decode(&mut r)?, Wire::decode(&mut r)?);
+    let (seq, total_bytes) = (Wire::decode(&mut r)?, Wire::decode(&mut r)?);
+    let mut sent = Vec::new();
+    while !r.rest().is_empty() {
+        sent.push(u64::decode(&mut r)?..u64::decode(&mut r)?);
+    }
+    Ok(Count { grant, version, provider, seq, total_bytes, sent })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarmedge_core::ids::{ProviderId, RecordId, VersionId};
+    use swarmedge_core::wire::Text;
+    use swarmedge_core::wire::records::GrantRecord;
+
+    fn record(n: u32) -> LedgerRecord {
+        LedgerRecord::Granted(GrantRecord {
+            id: RecordId::numbered(n),
+            download: DownloadId::numbered(n),
+            guid: Guid::numbered(1),
+            version: VersionId::numbered(1),
+            size: 9,
+            provider: ProviderId(7),
+            path: Text::new("a").expect("short"),
+            issued_ms: 5,
+        })
+    }
+
+    fn count(download: Option<u32>, seq: u32) -> Count {
+        let grant = download.map(|n| ServedGrant { download: DownloadId::numbered(n), guid: Guid::numbered(1) });
+        let sent = if grant.is_some() { vec![0..5, 7..9] } else { vec![] };
+        Count { grant, version: VersionId::numbered(1), provider: ProviderId(7), seq, total_bytes: 7, sent }
+    }
+
+    #[test]
+    fn what_was_written_and_not_taken_off_is_there_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("spool/edge.redb");
+        let (spool, records, counts) = Spool::open(&path).expect("opened");
+        assert_eq!((records, counts), (vec![], vec![]));
+        let first = Batch {
+            records: vec![record(1), record(2)],
+            counts: vec![count(Some(1), 1), count(Some(2), 1), count(None, 1)],
+            ..Batch::default()
+        };
+        let second = Batch {
+            counts: vec![count(Some(1), 2)],
+            acked: vec![RecordId::numbered(1)],
+            ended: vec![DownloadId::numbered(2)],
+            ..Batch::default()
+        };
+        assert!(spool.write(&[first, second]));
+        drop(spool);
+        let (_, records, counts) = Spool::open(&path).expect("opened");
+        assert_eq!(records, [record(2)]);
+        assert_eq!(counts, [count(Some(1), 2), count(None, 1)]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_spool_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("edge.redb");
+        std::fs::write(&path, vec![7; 8192]).expect("written");
+        assert!(Spool::open(&path).expect_err("damaged").to_string().contains("edge.redb"));
+    }
+}
