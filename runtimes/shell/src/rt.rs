@@ -64,6 +64,7 @@ pub(crate) mod testing {
         fn now(&self) -> Instant {
             Instant::now()
         }
+        #[expect(clippy::manual_async_fn, reason = "an async fn would borrow `self`")]
         fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + 'static {
             async move {
                 smol::Timer::at(at).await;

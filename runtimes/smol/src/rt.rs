@@ -29,6 +29,7 @@ impl Rt for Smol {
         Instant::now()
     }
 
+    #[expect(clippy::manual_async_fn, reason = "an async fn would borrow `self`")]
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + 'static {
         async move {
             async_io::Timer::at(at).await;
@@ -61,6 +62,7 @@ impl Rt for Smol {
         }
     }
 
+    #[expect(clippy::manual_async_fn, reason = "an async fn would borrow `self`")]
     fn connect(&self, addr: SocketAddr) -> impl Future<Output = io::Result<Self::Tcp>> + 'static {
         async move {
             let stream = smol::net::TcpStream::connect(addr).await?;

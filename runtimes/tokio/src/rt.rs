@@ -48,6 +48,7 @@ impl Rt for Tokio {
         }
     }
 
+    #[expect(clippy::manual_async_fn, reason = "an async fn would borrow `self`")]
     fn connect(&self, addr: SocketAddr) -> impl Future<Output = io::Result<Tcp>> + 'static {
         async move {
             let stream = tokio::net::TcpStream::connect(addr).await?;

@@ -9,9 +9,6 @@ pub mod ledger;
 pub mod sockets;
 pub mod stun;
 
-#[cfg(test)]
-mod tests;
-
 use crate::cli::Error;
 use crate::mailbox::Sender;
 use crate::rt::Rt;

@@ -1,0 +1,532 @@
+//! The control plane on loopback, on a real runtime: CN, DN, STUN and ledger as a process runs them, and clients that
+//! speak to them over the wire.
+
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for what it names")]
+
+use futures_lite::future::or;
+use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use std::cell::Cell;
+use std::future::Future;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use swarmedge_core::content::Policy;
+use swarmedge_core::ids::{ConnId, DownloadId, Guid, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
+use swarmedge_core::nat::stun::{Message, TransactionId};
+use swarmedge_core::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
+use swarmedge_core::wire::control::{ControlMsg, Hello, Inventory, Query, Shared};
+use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::records::{
+    CertBody, Context, Grant, GrantRecord, LedgerRecord, ServerCert, ServerRole, Side, SignedGrant, UsageRecord,
+    UsageState,
+};
+use swarmedge_core::wire::{List, PROTOCOL, Text, Wire};
+use swarmedge_shell::config::{CnConfig, DnConfig, LedgerConfig, OperatorConfig, StunConfig};
+use swarmedge_shell::http::Signal;
+use swarmedge_shell::keys::{Key, SealKey, SealRing, certify, save_cert};
+use swarmedge_shell::link::{Cap, Event, Inlet, Links, dial};
+use swarmedge_shell::mailbox::{Receiver, mailbox};
+use swarmedge_shell::rt::Start;
+use swarmedge_shell::server::ledger::{Filter, Reader};
+use swarmedge_shell::server::{Server, cn, dn, ledger, stun};
+use swarmedge_shell::tls::{CertAuthority, client_config};
+
+const VERSION: VersionId = VersionId([9; 32]);
+const DOWNLOAD: DownloadId = DownloadId([8; 16]);
+
+/// A deployment: its keys, and its servers once they are started.
+struct Net<R: Start> {
+    rt: R,
+    dir: tempfile::TempDir,
+    ca: CertAuthority,
+    root: Key,
+    edge: Key,
+    seal: SealRing,
+    stop: Signal,
+    ended: Rc<Cell<u32>>,
+}
+
+fn unix_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis()).expect("not so far")
+}
+
+fn any() -> SocketAddr {
+    "127.0.0.1:0".parse().expect("an address")
+}
+
+fn run<R: Start, F: Future<Output = ()> + 'static>(test: impl FnOnce(Net<R>) -> F + 'static) {
+    R::block_on(move |rt| async move {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ca = CertAuthority::new().expect("made");
+        std::fs::write(dir.path().join("ca.pem"), ca.cert_pem()).expect("written");
+        let seal = SealRing::of(SealKey::generate(1));
+        seal.save(&dir.path().join("seal.key")).expect("written");
+        let net = Net {
+            rt: rt.clone(),
+            dir,
+            ca,
+            root: Key::generate(),
+            edge: Key::generate(),
+            seal,
+            stop: Signal::default(),
+            ended: Rc::default(),
+        };
+        let late = async {
+            rt.sleep_until(rt.now() + Duration::from_secs(30)).await;
+            panic!("the test hangs");
+        };
+        or(test(net), late).await;
+    });
+}
+
+impl<R: Start> Net<R> {
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn certify(&self, role: ServerRole, name: &str, key: &Key) -> ServerCert {
+        let body = CertBody {
+            role,
+            name: Text::new(name).expect("short"),
+            key: key.public(),
+            not_before_ms: 0,
+            not_after_ms: unix_ms() + 1_000_000,
+        };
+        certify(&self.root, body)
+    }
+
+    /// Writes a server's TLS files and certificate; its signing key.
+    fn equip(&self, role: ServerRole, name: &str) -> Key {
+        let (cert, tls_key) = self.ca.issue(&["127.0.0.1"]).expect("issued");
+        std::fs::write(self.path(&format!("{name}.pem")), cert).expect("written");
+        std::fs::write(self.path(&format!("{name}.key.pem")), tls_key).expect("written");
+        let key = Key::generate();
+        key.save(&self.path(&format!("{name}.key"))).expect("written");
+        save_cert(&self.path(&format!("{name}.cert")), &self.certify(role, name, &key)).expect("written");
+        key
+    }
+
+    fn operator(&self) -> OperatorConfig {
+        OperatorConfig { root: self.root.public(), ca: self.path("ca.pem") }
+    }
+
+    fn start(&self, server: Server) -> SocketAddr {
+        let (addr, ended) = (server.addr(), Rc::clone(&self.ended));
+        self.rt.spawn(async move {
+            server.run().await.expect("runs");
+            ended.set(ended.get() + 1);
+        });
+        addr
+    }
+
+    fn dn(&self) -> SocketAddr {
+        self.equip(ServerRole::Dn, "dn");
+        let cfg = DnConfig {
+            name: "dn".into(),
+            listen: any(),
+            tls_cert: self.path("dn.pem"),
+            tls_key: self.path("dn.key.pem"),
+            certificate: self.path("dn.cert"),
+            ops: None,
+        };
+        self.start(dn::open(&self.rt, &self.operator(), &cfg, &self.stop).expect("opens"))
+    }
+
+    async fn ledger(&self) -> SocketAddr {
+        self.equip(ServerRole::Ledger, "ledger");
+        let cfg = LedgerConfig {
+            listen: any(),
+            tls_cert: self.path("ledger.pem"),
+            tls_key: self.path("ledger.key.pem"),
+            database: self.path("ledger.sqlite"),
+            ops: None,
+        };
+        self.start(ledger::open(&self.rt, &self.operator(), &cfg, &self.stop).await.expect("opens"))
+    }
+
+    fn cn_config(&self, dn: SocketAddr, ledger: SocketAddr) -> CnConfig {
+        self.equip(ServerRole::Cn, "cn");
+        CnConfig {
+            name: "cn".into(),
+            listen: any(),
+            tls_cert: self.path("cn.pem"),
+            tls_key: self.path("cn.key.pem"),
+            signing_key: self.path("cn.key"),
+            certificate: self.path("cn.cert"),
+            seal_key: self.path("seal.key"),
+            dns: vec![dn.to_string()],
+            ledger: Some(ledger.to_string()),
+            ops: Some(any()),
+            sessions_max: 100,
+            drain_ms: 300,
+        }
+    }
+
+    /// CN, with its DN and ledger.
+    async fn control_plane(&self) -> SocketAddr {
+        let (dn, ledger) = (self.dn(), self.ledger().await);
+        let cfg = self.cn_config(dn, ledger);
+        self.start(cn::open(&self.rt, &self.operator(), &cfg, &self.stop).expect("opens"))
+    }
+
+    fn grant(&self, client: &Client) -> SignedGrant {
+        let grant = Grant {
+            download: DOWNLOAD,
+            guid: Guid::of(&client.key.public()),
+            download_key: PublicKey::numbered(5),
+            version: VERSION,
+            size: 1_000_000,
+            provider: ProviderId(7),
+            policy: Policy::default(),
+            max_peer_bytes: 1_000_000,
+            order_seed: 1,
+            issued_ms: unix_ms() - 1000,
+            expires_ms: unix_ms() + 600_000,
+        };
+        let cert = self.certify(ServerRole::Edge, "edge", &self.edge);
+        SignedGrant { signature: self.edge.sign(Context::Grant, &grant.to_bytes()), grant, cert }
+    }
+
+    /// A client whose session is open. A CN that has not found its clock yet sends it away: it comes again.
+    async fn client(&self, cn: SocketAddr, n: u32) -> Client {
+        loop {
+            let mut client = Client::connect(self, cn, n);
+            if matches!(client.inbox.recv().await, Some(Event::Opened(_))) {
+                client.hello();
+                if let Some(Event::Message(ControlMsg::Welcome(welcome))) = client.inbox.recv().await {
+                    assert_eq!(welcome.cert.body.name, Text::new("cn").expect("short"));
+                    return client;
+                }
+            }
+            self.rt.sleep_until(self.rt.now() + Duration::from_millis(20)).await;
+        }
+    }
+}
+
+struct Client {
+    key: Key,
+    upload_key: PublicKey,
+    links: Links<ControlMsg>,
+    inbox: Receiver<Event<ControlMsg>>,
+}
+
+const CONN: ConnId = ConnId(1);
+
+impl Client {
+    fn connect<R: Start>(net: &Net<R>, cn: SocketAddr, n: u32) -> Self {
+        let key = Key::from_seed([u8::try_from(n).expect("small"); 32]);
+        let (tx, inbox) = mailbox(16);
+        let inlet = Inlet { inbox: tx, links: Links::default(), wrap: |_, event| Some(event) };
+        let tls = client_config(net.ca.cert_pem(), Some(&key)).expect("fits");
+        dial(&net.rt, tls, &cn.to_string(), CONN, &inlet, Cap::CLIENT);
+        Self { key, upload_key: PublicKey::numbered(100 + n), links: inlet.links, inbox }
+    }
+
+    fn send(&self, msg: &ControlMsg) {
+        self.links.send(CONN, msg);
+    }
+
+    fn hello(&self) {
+        let addr = "127.0.0.1:4000".parse().expect("an address");
+        let nat = NatDescriptor {
+            epoch: 1,
+            udp: true,
+            mapping: NatBehaviour::EndpointIndependent,
+            filtering: NatBehaviour::EndpointIndependent,
+            candidates: List::truncated([Candidate { kind: CandidateKind::Host, addr }]),
+        };
+        self.send(&ControlMsg::Hello(Hello {
+            protocol: PROTOCOL,
+            guid: Guid::of(&self.key.public()),
+            secondary: List::truncated([SecondaryGuid([1; 20])]),
+            incarnation: 1,
+            upload_key: self.upload_key,
+            uploads: true,
+            nat,
+            client_version: 1,
+            platform: Text::new("test").expect("short"),
+        }));
+    }
+
+    /// The next message but pings and inventory requests; none at the end.
+    async fn next(&mut self) -> Option<ControlMsg> {
+        loop {
+            match self.inbox.recv().await {
+                Some(Event::Message(ControlMsg::Ping | ControlMsg::ReaddRequest(_))) => {}
+                Some(Event::Message(msg)) => return Some(msg),
+                Some(Event::Opened(_)) => panic!("opened again"),
+                Some(Event::Closed) | None => return None,
+            }
+        }
+    }
+}
+
+/// A downloader's query is answered with the other client's introduction, which that client receives too.
+pub(crate) fn two_clients_are_introduced_and_the_ledger_keeps_their_record<R: Start>() {
+    run::<R, _>(|net| async move {
+        let cn = net.control_plane().await;
+        let mut up = net.client(cn, 1).await;
+        let shared = Shared { version: VERSION, complete: true };
+        let inventory =
+            Inventory { seq: 1, reset: true, last: true, add: List::truncated([shared]), remove: List::default() };
+        up.send(&ControlMsg::Inventory(inventory));
+
+        let mut down = net.client(cn, 2).await;
+        let sealed = net.seal.seal(&net.grant(&down));
+        // the DN may not have been told yet: ask until it has
+        let introduced = loop {
+            let query = Query { query: 1, grant: sealed.clone(), want: 5, exclude: List::default() };
+            down.send(&ControlMsg::Query(query));
+            match down.next().await {
+                Some(ControlMsg::Introductions(found)) if !found.peers.is_empty() => break found.peers.into_vec(),
+                Some(ControlMsg::Introductions(_) | ControlMsg::QueryFailed(_)) => {}
+                other => panic!("unexpected: {other:?}"),
+            }
+            net.rt.sleep_until(net.rt.now() + Duration::from_millis(50)).await;
+        };
+        assert_eq!(introduced.len(), 1);
+        assert_eq!(introduced[0].intro.intro.uploader_key, up.upload_key);
+        let Some(ControlMsg::Introduce(told)) = up.next().await else { panic!("the uploader is not told") };
+        assert_eq!(told.intro, introduced[0].intro);
+
+        let record = UsageRecord {
+            id: RecordId::numbered(77),
+            reporter: Guid::of(&down.key.public()),
+            side: Side::Downloader,
+            download: DOWNLOAD,
+            version: VERSION,
+            seq: 1,
+            state: UsageState::Completed,
+            edge_bytes: 1_000_000,
+            peers: List::default(),
+            elapsed_ms: 12,
+        };
+        for _ in 0..2 {
+            down.send(&ControlMsg::Usage(record.clone()));
+            let Some(ControlMsg::UsageAck(ack)) = down.next().await else { panic!("not acknowledged") };
+            assert_eq!(&ack.ids[..], &[record.id]);
+        }
+        net.granted_by_the_edge(&down).await;
+        let mut ledger = Reader::open(&net.path("ledger.sqlite")).await.expect("opens");
+        let all = ledger.downloads(&Filter::default()).await.expect("read");
+        assert_eq!(all.len(), 1);
+        assert_eq!((all[0].state, all[0].edge_claimed, all[0].provider), ("completed", 1_000_000, 7));
+    });
+}
+
+impl<R: Start> Net<R> {
+    /// What an edge tells the ledger when it grants. Straight into the database's server.
+    async fn granted_by_the_edge(&self, client: &Client) {
+        let ledger = self.second_ledger_addr().await;
+        let (tx, mut inbox) = mailbox(4);
+        let inlet = Inlet::<LedgerMsg, _> { inbox: tx, links: Links::default(), wrap: |_, event| Some(event) };
+        let tls = client_config(self.ca.cert_pem(), Some(&self.edge)).expect("fits");
+        dial(&self.rt, tls, &ledger.to_string(), CONN, &inlet, Cap::SERVER);
+        assert!(matches!(inbox.recv().await, Some(Event::Opened(_))));
+        inlet.links.send(CONN, &LedgerMsg::Hello(self.certify(ServerRole::Edge, "edge", &self.edge)));
+        let record = LedgerRecord::Granted(GrantRecord {
+            id: RecordId::numbered(78),
+            download: DOWNLOAD,
+            guid: Guid::of(&client.key.public()),
+            version: VERSION,
+            size: 1_000_000,
+            provider: ProviderId(7),
+            path: Text::new("a/b").expect("short"),
+            issued_ms: 1,
+        });
+        inlet.links.send(CONN, &LedgerMsg::Submit(record));
+        let Some(Event::Message(LedgerMsg::Ack(ack))) = inbox.recv().await else { panic!("not acknowledged") };
+        assert_eq!(&ack.ids[..], &[RecordId::numbered(78)]);
+    }
+
+    /// Another ledger server on the same database, as after a restart.
+    async fn second_ledger_addr(&self) -> SocketAddr {
+        let cfg = LedgerConfig {
+            listen: any(),
+            tls_cert: self.path("ledger.pem"),
+            tls_key: self.path("ledger.key.pem"),
+            database: self.path("ledger.sqlite"),
+            ops: None,
+        };
+        self.start(ledger::open(&self.rt, &self.operator(), &cfg, &self.stop).await.expect("opens"))
+    }
+}
+
+/// A grant that was changed, or sealed by somebody else, introduces nobody.
+pub(crate) fn a_forged_grant_introduces_nobody<R: Start>() {
+    run::<R, _>(|net| async move {
+        let cn = net.control_plane().await;
+        let mut client = net.client(cn, 1).await;
+        let mut forged = net.grant(&client);
+        forged.grant.size += 1;
+        let stranger = SealRing::of(SealKey::generate(1));
+        for sealed in [net.seal.seal(&forged), stranger.seal(&net.grant(&client))] {
+            client.send(&ControlMsg::Query(Query { query: 3, grant: sealed, want: 5, exclude: List::default() }));
+            let Some(ControlMsg::QueryFailed(failed)) = client.next().await else { panic!("not refused") };
+            assert_eq!(failed.query, 3);
+        }
+    });
+}
+
+/// Random bytes and silence on every port harm no other connection.
+pub(crate) fn garbage_on_every_port_disturbs_nobody<R: Start>() {
+    run::<R, _>(|net| async move {
+        let (dn, ledger) = (net.dn(), net.ledger().await);
+        let cfg = net.cn_config(dn, ledger);
+        let server = cn::open(&net.rt, &net.operator(), &cfg, &net.stop).expect("opens");
+        let ops = server.ops().expect("configured");
+        let cn = net.start(server);
+        let stun = net.start(stun::open(&net.rt, &StunConfig { listen: any(), ops: None }, &net.stop).expect("opens"));
+        let udp = UdpSocket::bind(any()).expect("a port");
+        let mut half_open = Vec::new();
+        for addr in [dn, ledger, cn, stun, ops] {
+            for seed in 1..6_u32 {
+                let bytes: Vec<u8> = (0..3000)
+                    .map(|i| (seed.wrapping_mul(2_654_435_761).wrapping_mul(77 + i) >> 9).to_be_bytes()[3])
+                    .collect();
+                let mut tcp = TcpStream::connect(addr).expect("connected");
+                // it may be refused in the middle
+                let _ = std::io::Write::write_all(&mut tcp, &bytes);
+                let _ = udp.send_to(&bytes[..1200], stun);
+                half_open.push(TcpStream::connect(addr).expect("connected"));
+            }
+        }
+        net.client(cn, 1).await;
+        let mut tcp = net.rt.connect(stun).await.expect("connected");
+        let from = ask_over_tcp::<R>(&mut tcp).await;
+        assert_eq!(from.ip(), stun.ip());
+        drop(half_open);
+    });
+}
+
+async fn ask_over_tcp<R: Start>(tcp: &mut R::Tcp) -> SocketAddr {
+    let id = TransactionId([3; 12]);
+    tcp.write_all(&Message::Request { id, unknown: Vec::new() }.encode()).await.expect("sent");
+    let mut answer = vec![0; 20];
+    tcp.read_exact(&mut answer).await.expect("answered");
+    let len = usize::from(u16::from_be_bytes([answer[2], answer[3]]));
+    answer.resize(20 + len, 0);
+    tcp.read_exact(&mut answer[20..]).await.expect("answered");
+    match Message::decode(&answer) {
+        Ok(Message::Success { id: echoed, mapped }) if echoed == id => mapped,
+        other => panic!("unexpected: {other:?}"),
+    }
+}
+
+/// The STUN server tells where a request came from, over UDP and over TCP.
+pub(crate) fn stun_answers_over_udp_and_tcp<R: Start>() {
+    run::<R, _>(|net| async move {
+        let stun = net.start(stun::open(&net.rt, &StunConfig { listen: any(), ops: None }, &net.stop).expect("opens"));
+        let udp = UdpSocket::bind(any()).expect("a port");
+        let own = udp.local_addr().expect("bound");
+        udp.send_to(&Message::Request { id: TransactionId([2; 12]), unknown: Vec::new() }.encode(), stun)
+            .expect("sent");
+        let answer = net.rt.blocking(move || {
+            let mut bytes = [0; 600];
+            let (len, from) = udp.recv_from(&mut bytes).expect("answered");
+            assert_eq!(from, stun, "from the address that was asked");
+            Message::decode(&bytes[..len])
+        });
+        assert_eq!(answer.await, Ok(Message::Success { id: TransactionId([2; 12]), mapped: own }));
+        let mut tcp = net.rt.connect(stun).await.expect("connected");
+        let first = ask_over_tcp::<R>(&mut tcp).await;
+        assert_eq!(ask_over_tcp::<R>(&mut tcp).await, first, "one request after another");
+    });
+}
+
+/// Told to stop, a CN sends its clients elsewhere, and every server ends by itself.
+pub(crate) fn a_stopping_cn_drains_its_clients<R: Start>() {
+    run::<R, _>(|net| async move {
+        let cn = net.control_plane().await;
+        let mut client = net.client(cn, 1).await;
+        net.stop.set();
+        let Some(ControlMsg::Drain(_)) = client.next().await else { panic!("not told") };
+        assert_eq!(client.next().await, None, "closed at the end");
+        while net.ended.get() < 3 {
+            net.rt.sleep_until(net.rt.now() + Duration::from_millis(10)).await;
+        }
+        assert!(net.rt.connect(cn).await.is_err(), "nobody listens any more");
+    });
+}
+
+/// A port in use is one clear line that names it and what to change, before anything runs.
+pub(crate) fn a_port_in_use_is_one_clear_error<R: Start>() {
+    run::<R, _>(|net| async move {
+        let (dn, ledger) = (net.dn(), net.ledger().await);
+        let cfg = CnConfig { listen: dn, ..net.cn_config(dn, ledger) };
+        let error = cn::open(&net.rt, &net.operator(), &cfg, &net.stop).expect_err("taken").to_string();
+        assert!(error.contains(&dn.to_string()) && error.contains("[cn] listen"), "{error}");
+        assert_eq!(error.lines().count(), 1);
+    });
+}
+
+/// What every `Rt` must do.
+pub(crate) fn the_runtime_keeps_its_promises<R: Start>() {
+    R::block_on(|rt: R| async move {
+        // deadlines fire in their order, a passed one at once
+        let (tx, mut order) = mailbox(8);
+        let start = rt.now();
+        for ms in [60, 20, 40] {
+            let (sleep, tx) = (rt.sleep_until(start + Duration::from_millis(ms)), tx.clone());
+            rt.spawn(async move {
+                sleep.await;
+                tx.send(ms).await.expect("open");
+            });
+        }
+        for expected in [20, 40, 60] {
+            assert_eq!(order.recv().await, Some(expected));
+        }
+        rt.sleep_until(start).await;
+
+        // blocking work runs beside the shard, in parallel, even if nobody waits for it
+        let (signal, wait) = std::sync::mpsc::channel();
+        drop(rt.blocking(move || signal.send(7)));
+        assert_eq!(rt.blocking(move || wait.recv()).await, Ok(7));
+
+        // bytes pass both ways, and an end in one direction leaves the other open
+        let listener = std::net::TcpListener::bind(any()).expect("a port");
+        listener.set_nonblocking(true).expect("set");
+        let addr = listener.local_addr().expect("bound");
+        let listener = rt.listen(listener).expect("listening");
+        let echo = rt.clone();
+        rt.spawn(async move {
+            let (mut tcp, _) = echo.accept(&listener).await.expect("accepted");
+            let mut all = Vec::new();
+            tcp.read_to_end(&mut all).await.expect("read");
+            tcp.write_all(&all).await.expect("sent");
+            tcp.close().await.expect("closed");
+        });
+        let mut tcp = rt.connect(addr).await.expect("connected");
+        let sent: Vec<u8> = (0..1_000_000_u32).map(|i| i.to_be_bytes()[2]).collect();
+        tcp.write_all(&sent).await.expect("sent");
+        tcp.close().await.expect("closed");
+        let mut back = Vec::new();
+        tcp.read_to_end(&mut back).await.expect("read");
+        assert_eq!(back, sent);
+        let closed = std::net::TcpListener::bind(any()).expect("a port").local_addr().expect("bound");
+        assert!(rt.connect(closed).await.is_err());
+    });
+}
+
+/// A panic of blocking work comes to whoever waits for it.
+pub(crate) fn a_panic_on_the_blocking_pool_reaches_its_caller<R: Start>() {
+    R::block_on(|rt: R| async move {
+        rt.blocking(|| panic!("on the pool")).await;
+    });
+}
+
+/// Tasks end with the shard: what they hold is dropped.
+pub(crate) fn tasks_end_with_their_shard<R: Start>() {
+    let held = Rc::new(());
+    let inner = Rc::clone(&held);
+    R::block_on(move |rt: R| async move {
+        let own = rt.clone();
+        rt.spawn(async move {
+            own.sleep_until(own.now() + Duration::from_secs(3600)).await;
+            drop(inner);
+        });
+        rt.sleep_until(rt.now() + Duration::from_millis(5)).await;
+    });
+    assert_eq!(Rc::strong_count(&held), 1);
+}
