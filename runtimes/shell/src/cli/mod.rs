@@ -8,13 +8,15 @@ pub mod init;
 mod ledger;
 mod objects;
 pub mod process;
+mod serve;
 pub mod stop;
 pub mod units;
 
 pub use error::{Code, Error};
 
+use crate::ops;
 use crate::rt::Start;
-use args::{BenchCommand, Cli, Command, Global, LedgerArgs, LedgerCommand};
+use args::{BenchCommand, Cli, Command, Global, LedgerArgs, LedgerCommand, Role, ServerArgs};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -79,15 +81,38 @@ fn print_version<R: Start>(json: bool) {
 
 /// Runs one command. Each arm is a line: what a command does lives in the room it belongs to.
 fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
-    let json = global.json;
+    ops::init_logs(global.log.as_deref().or(default_log(&command)))?;
+    let (json, parent) = (global.json, global.exit_with_parent);
+    let one = |role, args: &ServerArgs| serve::run::<R>(&[role], &args.config.config, parent);
     match command {
         Command::Demo(args) => demo::run(&args, json, &ledger::ask::<R>),
         Command::Init(args) => init::run(&args, json),
         Command::Publish(args) => objects::publish(&args, json),
         Command::Objects(args) => objects::list(&args, json),
         Command::Unpublish(args) => objects::unpublish(&args, json),
+        Command::Edge(args) => one(Role::Edge, &args),
+        Command::Cn(args) => one(Role::Cn, &args),
+        Command::Dn(args) => one(Role::Dn, &args),
+        Command::Stun(args) => one(Role::Stun, &args),
+        Command::Ledger(LedgerArgs { command: None, server }) => one(Role::Ledger, &server),
+        Command::Serve(args) => serve::run::<R>(&args.roles, &args.config.config, parent),
         Command::Ledger(LedgerArgs { command: Some(LedgerCommand::Show(args)), .. }) => ledger::show::<R>(&args, json),
         Command::Bench(BenchCommand::Transfer(args)) => bench::transfer(&args, json),
         other => Err(Error::failed(format!("{} cannot do this yet: {other:?}", R::NAME))),
     }
+}
+
+/// Processes that stay tell what they do; commands that answer only warn.
+fn default_log(command: &Command) -> Option<&'static str> {
+    let asked = std::env::var_os("RUST_LOG").is_some();
+    let stays = match command {
+        Command::Edge(_) | Command::Cn(_) | Command::Dn(_) | Command::Stun(_) | Command::Serve(_) => true,
+        Command::Ledger(args) => args.command.is_none(),
+        Command::Client(_) => true,
+        Command::Demo(_) | Command::Bench(_) | Command::Init(_) | Command::Torrent(_) => false,
+        Command::Publish(_) | Command::Objects(_) | Command::Unpublish(_) => false,
+        Command::Get(_) | Command::Status(_) | Command::Pause(_) | Command::Resume(_) | Command::Cancel(_) => false,
+        Command::Uploads(_) | Command::Cache(_) => false,
+    };
+    (!asked && !stays).then_some("warn")
 }
