@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn no_answer_is_longer_than_five_times_its_request() {
-        let most: Vec<u16> = (1..=130).collect();
+        let most: Vec<u16> = (0x100..0x100 + 130).collect();
         for n in [0, 1, 2, 3, 130] {
             let bytes = request(&most[..n]);
             let len = bytes.len();

@@ -331,3 +331,6 @@ impl<'a> Draw<'a> {
         self.chosen.push(key);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //! [`world::Action`], explored exhaustively by the models, randomly by the simulator and the fuzzer, and step by step
 //! by a recorded [`trace`], always against the same named rules.
 
+pub mod bench;
 pub mod download_world;
 pub mod rng;
 pub mod rule;

@@ -1,1 +1,480 @@
+use super::*;
+use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify, trust};
+use crate::accounting::introductions;
+use crate::accounting::introductions::tests::CN_KEY;
+use crate::content::Policy;
+use crate::ids::{DownloadId, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
+use crate::nat::NatDescriptor;
+use crate::testing::bench::Bench;
+use crate::wire::control::{ControlMsg, Hello, Inventory, Outcome, Query, QueryError, Refusal, Shared, Update};
+use crate::wire::directory::{Deliver, DirectoryMsg, DirectoryWelcome, Route, Selected, SelectedPeer};
+use crate::wire::ledger::{LedgerAck, LedgerMsg};
+use crate::wire::records::{
+    Context as SignContext, Grant, SealedGrant, ServerRole, Side, SignedGrant, UsageRecord, UsageState,
+};
+use crate::wire::{Blob, List, Text, Wire as _};
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
 
+const NOW_MS: u64 = 1_000_000;
+const EDGE_KEY: PublicKey = PublicKey([0xe; 32]);
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// A CN that knows the time; its DN and ledger are dialled, not up.
+fn bench() -> Bench<Cn> {
+    let cfg = Config::new(ROOT, fake_verify, cert(ServerRole::Cn, CN_KEY));
+    let mut b = Bench::new(Cn::default(), cfg);
+    b.input(Input::WallClock { unix_ms: NOW_MS });
+    b
+}
+
+fn dn_conn(out: &[Output]) -> Option<ConnId> {
+    out.iter().find_map(|o| if let Output::DirectoryDial { conn, .. } = o { Some(*conn) } else { None })
+}
+
+fn ledger_conn(out: &[Output]) -> Option<ConnId> {
+    out.iter().find_map(|o| if let Output::LedgerDial { conn } = o { Some(*conn) } else { None })
+}
+
+/// With a DN and a ledger.
+fn whole() -> (Bench<Cn>, ConnId, ConnId) {
+    let mut b = bench();
+    let out = b.wait(Duration::ZERO);
+    let (dn, ledger) = (dn_conn(&out).expect("a dial"), ledger_conn(&out).expect("a dial"));
+    dn_up(&mut b, dn);
+    b.input(Input::LedgerOpened { conn: ledger });
+    (b, dn, ledger)
+}
+
+fn dn_up(b: &mut Bench<Cn>, conn: ConnId) -> Vec<Output> {
+    let welcome = DirectoryWelcome { protocol: crate::wire::PROTOCOL, name: Text::default() };
+    b.inputs([Input::DirectoryOpened { conn }, Input::Directory { conn, msg: DirectoryMsg::Welcome(welcome) }])
+}
+
+fn key(n: u32) -> PublicKey {
+    PublicKey::numbered(n)
+}
+
+fn hello(n: u32) -> Hello {
+    Hello {
+        protocol: crate::wire::PROTOCOL,
+        guid: Guid::of(&key(n)),
+        secondary: List::truncated([SecondaryGuid::numbered(n)]),
+        incarnation: 1,
+        upload_key: PublicKey::numbered(1_000 + n),
+        uploads: true,
+        nat: NatDescriptor::default(),
+        client_version: 1,
+        platform: Text::default(),
+    }
+}
+
+fn accept(b: &mut Bench<Cn>, conn: u64, n: u32) -> Vec<Output> {
+    let from = "192.0.2.1:4000".parse().expect("an address");
+    b.input(Input::ClientAccepted { conn: ConnId(conn), key: key(n), from })
+}
+
+fn say(b: &mut Bench<Cn>, conn: u64, msg: ControlMsg) -> Vec<Output> {
+    b.input(Input::Client { conn: ConnId(conn), msg })
+}
+
+/// Client `n` on connection `n` with an open session.
+fn join(b: &mut Bench<Cn>, n: u32) -> Vec<Output> {
+    accept(b, u64::from(n), n);
+    say(b, u64::from(n), ControlMsg::Hello(hello(n)))
+}
+
+fn to_client(out: &[Output], conn: u64) -> Vec<&ControlMsg> {
+    out.iter()
+        .filter_map(|o| match o {
+            Output::ClientSend { conn: c, msg } if c.0 == conn => Some(msg),
+            _ => None,
+        })
+        .collect()
+}
+
+fn to_dn(out: &[Output]) -> Vec<&DirectoryMsg> {
+    out.iter().filter_map(|o| if let Output::DirectorySend { msg, .. } = o { Some(msg) } else { None }).collect()
+}
+
+fn refusal(out: &[Output], conn: u64) -> Option<Refusal> {
+    let closed = out.contains(&Output::ClientClose { conn: ConnId(conn) });
+    to_client(out, conn).into_iter().find_map(|m| match m {
+        ControlMsg::Refused(r) if closed => Some(r.why),
+        _ => None,
+    })
+}
+
+fn failed(out: &[Output], conn: u64) -> Option<QueryError> {
+    to_client(out, conn).into_iter().find_map(|m| if let ControlMsg::QueryFailed(f) = m { Some(f.why) } else { None })
+}
+
+fn query() -> ControlMsg {
+    let grant = SealedGrant { epoch: 1, nonce: [0; 24], sealed: Blob::default() };
+    ControlMsg::Query(Query { query: 77, grant, want: 200, exclude: List::default() })
+}
+
+fn grant_of(n: u32) -> Grant {
+    Grant {
+        download: DownloadId::numbered(5),
+        guid: Guid::of(&key(n)),
+        download_key: PublicKey::numbered(50),
+        version: VersionId::numbered(6),
+        size: 100,
+        provider: ProviderId(1),
+        policy: Policy::default(),
+        max_peer_bytes: 100,
+        order_seed: 1,
+        issued_ms: NOW_MS,
+        expires_ms: NOW_MS + 900_000,
+    }
+}
+
+fn signed_grant(grant: Grant) -> Box<SignedGrant> {
+    let signature = fake_sign(&EDGE_KEY, SignContext::Grant, &grant.to_bytes());
+    Box::new(SignedGrant { grant, signature, cert: cert(ServerRole::Edge, EDGE_KEY) })
+}
+
+fn open_req(out: &[Output]) -> ReqId {
+    out.iter().find_map(|o| if let Output::OpenGrant { req, .. } = o { Some(*req) } else { None }).expect("a grant")
+}
+
+fn select_req(out: &[Output]) -> u64 {
+    to_dn(out)
+        .into_iter()
+        .find_map(|m| if let DirectoryMsg::Select(s) = m { Some(s.req) } else { None })
+        .expect("a select")
+}
+
+/// Client 1 asks with this grant.
+fn ask(b: &mut Bench<Cn>, grant: Option<Box<SignedGrant>>) -> Vec<Output> {
+    let req = open_req(&say(b, 1, query()));
+    b.input(Input::GrantOpened { req, grant })
+}
+
+fn usage(n: u32, reporter: u32) -> UsageRecord {
+    UsageRecord {
+        id: RecordId::numbered(n),
+        reporter: Guid::of(&key(reporter)),
+        side: Side::Downloader,
+        download: DownloadId::numbered(5),
+        version: VersionId::numbered(6),
+        seq: 1,
+        state: UsageState::Completed,
+        edge_bytes: 1,
+        peers: List::default(),
+        elapsed_ms: 0,
+    }
+}
+
+fn submitted(out: &[Output]) -> Vec<RecordId> {
+    out.iter()
+        .filter_map(|o| match o {
+            Output::LedgerSend { msg: LedgerMsg::Submit(r), .. } => Some(r.id()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn ack(conn: ConnId, n: u32) -> Input {
+    let ids = List::truncated([RecordId::numbered(n)]);
+    Input::Ledger { conn, msg: LedgerMsg::Ack(LedgerAck { ids }) }
+}
+
+#[test]
+fn nobody_is_let_in_before_the_clock_is_known() {
+    let cfg = Config::new(ROOT, fake_verify, cert(ServerRole::Cn, CN_KEY));
+    let mut b = Bench::new(Cn::default(), cfg);
+    let out = accept(&mut b, 1, 1);
+    assert!(matches!(to_client(&out, 1)[..], [ControlMsg::Busy(_)]));
+    assert!(out.contains(&Output::ClientClose { conn: ConnId(1) }));
+}
+
+#[test]
+fn a_session_begins_with_a_guid_that_is_the_proven_keys() {
+    let mut b = bench();
+    let out = join(&mut b, 1);
+    assert!(matches!(to_client(&out, 1)[..], [ControlMsg::Welcome(w)] if w.now_ms == NOW_MS && w.want_inventory));
+    accept(&mut b, 2, 2);
+    assert_eq!(refusal(&say(&mut b, 2, ControlMsg::Hello(hello(1))), 2), Some(Refusal::WrongKey));
+    assert_eq!(b.machine.sessions(), 1);
+}
+
+#[test]
+fn a_newer_session_replaces_the_older_and_an_older_one_never_replaces_a_newer() {
+    let mut b = bench();
+    join(&mut b, 1);
+    accept(&mut b, 10, 1);
+    let out = say(&mut b, 10, ControlMsg::Hello(Hello { incarnation: 3, ..hello(1) }));
+    assert_eq!(refusal(&out, 1), Some(Refusal::Replaced));
+    accept(&mut b, 11, 1);
+    let out = say(&mut b, 11, ControlMsg::Hello(Hello { incarnation: 2, ..hello(1) }));
+    assert_eq!(refusal(&out, 11), Some(Refusal::Replaced));
+    assert_eq!(b.machine.sessions(), 1);
+    assert!(matches!(to_client(&say(&mut b, 10, ControlMsg::Ping), 10)[..], [ControlMsg::Pong]));
+}
+
+#[test]
+fn a_connection_without_hello_or_long_silent_is_closed() {
+    let mut b = bench();
+    accept(&mut b, 1, 1);
+    join(&mut b, 2);
+    assert_eq!(refusal(&b.wait(secs(5)), 1), Some(Refusal::Idle));
+    b.wait(secs(40));
+    say(&mut b, 2, ControlMsg::Ping);
+    assert_eq!(refusal(&b.wait(secs(64)), 2), None);
+    assert_eq!(refusal(&b.wait(secs(1)), 2), Some(Refusal::Idle));
+    assert_eq!(b.machine.sessions(), 0);
+}
+
+#[test]
+fn what_only_a_cn_says_a_gap_in_the_inventory_or_anothers_record_ends_the_session() {
+    let page = |seq| Inventory { seq, reset: false, last: true, add: List::default(), remove: List::default() };
+    let bad = [
+        ControlMsg::Inventory(page(2)),
+        ControlMsg::Hello(hello(1)),
+        ControlMsg::Usage(usage(1, 2)),
+        ControlMsg::Drain(crate::wire::control::RetryAfter { retry_after_ms: 0 }),
+    ];
+    for msg in bad {
+        let mut b = bench();
+        join(&mut b, 1);
+        assert_eq!(refusal(&say(&mut b, 1, msg), 1), Some(Refusal::Violation));
+    }
+    let mut b = bench();
+    join(&mut b, 1);
+    assert_eq!(refusal(&say(&mut b, 1, ControlMsg::Inventory(page(1))), 1), None);
+}
+
+#[test]
+fn a_full_cn_sends_clients_away_and_keeps_those_it_has() {
+    let mut b = bench();
+    b.cfg.sessions_max = 1;
+    join(&mut b, 1);
+    let out = accept(&mut b, 2, 2);
+    assert!(matches!(to_client(&out, 2)[..], [ControlMsg::Busy(_)]));
+    assert_eq!(b.machine.sessions(), 1);
+}
+
+#[test]
+fn a_query_is_answered_with_signed_introductions_and_the_chosen_are_told() {
+    let (mut b, dn, _) = whole();
+    join(&mut b, 1);
+    let out = ask(&mut b, Some(signed_grant(grant_of(1))));
+    let req = select_req(&out);
+    assert!(
+        matches!(to_dn(&out)[..], [DirectoryMsg::Select(s)] if s.want == 40 && s.version == VersionId::numbered(6))
+    );
+    let route = |n| Route { link: 3, session: SessionId(n) };
+    let peers = List::truncated((0..3).map(|n| SelectedPeer {
+        route: route(n),
+        upload_key: PublicKey::numbered(200 + u32::try_from(n).expect("small")),
+        nat: NatDescriptor::default(),
+    }));
+    let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(Selected { req, peers }) });
+    let [Output::Sign { req, context: SignContext::Introductions, message }] = &out[..] else { panic!("{out:?}") };
+    let signature = fake_sign(&CN_KEY, SignContext::Introductions, message);
+    let out = b.input(Input::Signed { req: *req, signature });
+    let [ControlMsg::Introductions(answer)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
+    assert_eq!((answer.query, answer.peers.len()), (77, 3));
+    for (n, p) in (0..).zip(&answer.peers) {
+        assert_eq!(introductions::check(&trust(), &p.intro, NOW_MS), Ok(()));
+        let i = &p.intro.intro;
+        assert_eq!((i.download, i.downloader_key), (DownloadId::numbered(5), PublicKey::numbered(50)));
+        assert_eq!(i.uploader_key, PublicKey::numbered(200 + n));
+    }
+    let relayed: Vec<Route> = to_dn(&out)
+        .into_iter()
+        .map(|m| if let DirectoryMsg::Relay(r) = m { r.route } else { panic!("{m:?}") })
+        .collect();
+    assert_eq!(relayed, [route(0), route(1), route(2)]);
+}
+
+#[test]
+fn nobody_found_is_an_empty_answer() {
+    let (mut b, dn, _) = whole();
+    join(&mut b, 1);
+    let req = select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));
+    let selected = Selected { req, peers: List::default() };
+    let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(selected) });
+    assert!(matches!(to_client(&out, 1)[..], [ControlMsg::Introductions(i)] if i.peers.is_empty()));
+}
+
+#[test]
+fn a_query_needs_a_genuine_valid_grant_of_its_own_client_that_allows_peers() {
+    let (mut b, ..) = whole();
+    join(&mut b, 1);
+    let mut forged = signed_grant(grant_of(1));
+    forged.grant.size += 1;
+    let forbidden = Policy { peer_download: false, ..Policy::default() };
+    let cases = [
+        (None, QueryError::Regrant),
+        (Some(forged), QueryError::Regrant),
+        (Some(signed_grant(Grant { expires_ms: NOW_MS, ..grant_of(1) })), QueryError::Regrant),
+        (Some(signed_grant(grant_of(2))), QueryError::NotYours),
+        (Some(signed_grant(Grant { policy: forbidden, ..grant_of(1) })), QueryError::PeersForbidden),
+        (Some(signed_grant(Grant { max_peer_bytes: 0, ..grant_of(1) })), QueryError::PeersForbidden),
+    ];
+    for (grant, why) in cases {
+        let out = ask(&mut b, grant);
+        assert_eq!(failed(&out, 1), Some(why));
+        assert!(to_dn(&out).is_empty());
+    }
+}
+
+#[test]
+fn queries_past_the_limit_are_told_when_to_come_back() {
+    let (mut b, ..) = whole();
+    join(&mut b, 1);
+    for _ in 0..10 {
+        assert_eq!(failed(&say(&mut b, 1, query()), 1), None);
+    }
+    b.now = b.now.after(secs(20));
+    let out = say(&mut b, 1, query());
+    let [ControlMsg::QueryFailed(f)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
+    assert_eq!((f.why, f.retry_after_ms), (QueryError::TooMany, 40_001));
+    b.now = b.now.after(secs(41));
+    assert_eq!(failed(&say(&mut b, 1, query()), 1), None);
+}
+
+#[test]
+fn without_a_dn_or_its_answer_a_query_fails_as_unavailable() {
+    let mut b = bench();
+    join(&mut b, 1);
+    assert_eq!(failed(&ask(&mut b, Some(signed_grant(grant_of(1)))), 1), Some(QueryError::Unavailable));
+    let (mut b, dn, _) = whole();
+    join(&mut b, 1);
+    ask(&mut b, Some(signed_grant(grant_of(1))));
+    assert_eq!(failed(&b.wait(secs(3)), 1), Some(QueryError::Unavailable));
+    ask(&mut b, Some(signed_grant(grant_of(1))));
+    assert_eq!(failed(&b.input(Input::DirectoryClosed { conn: dn }), 1), Some(QueryError::Unavailable));
+}
+
+#[test]
+fn a_dn_that_comes_back_hears_of_every_client_and_clients_are_asked_to_readd() {
+    let (mut b, dn, _) = whole();
+    (1..=3).for_each(|n| drop(join(&mut b, n)));
+    b.input(Input::DirectoryClosed { conn: dn });
+    let conn = dn_conn(&b.wait(secs(1))).expect("a dial");
+    assert_ne!(conn, dn);
+    let out = dn_up(&mut b, conn);
+    assert_eq!(to_dn(&out).iter().filter(|m| matches!(m, DirectoryMsg::Peer(_))).count(), 3);
+    for n in 1..=3 {
+        assert!(matches!(to_client(&out, n)[..], [ControlMsg::ReaddRequest(_)]));
+    }
+}
+
+#[test]
+fn many_clients_are_registered_in_lots() {
+    let mut b = bench();
+    (1..=600).for_each(|n| drop(join(&mut b, n)));
+    let conn = dn_conn(&b.wait(Duration::ZERO)).expect("a dial");
+    let told = |out: &[Output]| to_dn(out).iter().filter(|m| matches!(m, DirectoryMsg::Peer(_))).count();
+    assert_eq!(told(&dn_up(&mut b, conn)), 256);
+    assert_eq!(told(&b.wait(secs(1))), 344);
+}
+
+#[test]
+fn what_clients_share_and_their_end_reach_the_dn() {
+    let (mut b, ..) = whole();
+    assert!(matches!(to_dn(&join(&mut b, 1))[..], [DirectoryMsg::Peer(p)] if p.uploads));
+    let add = List::truncated([Shared { version: VersionId::numbered(1), complete: true }]);
+    let page = Inventory { seq: 1, reset: true, last: true, add, remove: List::default() };
+    let out = say(&mut b, 1, ControlMsg::Inventory(page));
+    assert!(matches!(to_dn(&out)[..], [DirectoryMsg::Shares(s)] if s.reset && s.add.len() == 1));
+    let out = say(&mut b, 1, ControlMsg::Update(Update { uploads: false, nat: NatDescriptor::default() }));
+    assert!(matches!(to_dn(&out)[..], [DirectoryMsg::Peer(p)] if !p.uploads));
+    let out = b.input(Input::ClientClosed { conn: ConnId(1) });
+    assert!(matches!(to_dn(&out)[..], [DirectoryMsg::Gone(_)]));
+}
+
+#[test]
+fn an_introduction_is_handed_to_its_client_only_while_it_uploads() {
+    let (mut b, dn, _) = whole();
+    let out = join(&mut b, 1);
+    let [DirectoryMsg::Peer(entry)] = to_dn(&out)[..] else { panic!("{out:?}") };
+    let session = entry.session;
+    let intro = introductions::tests::answer(vec![introductions::tests::intro(1)]).remove(0);
+    let introduce = crate::wire::control::Introduce { intro, nat: NatDescriptor::default() };
+    let deliver = |session| {
+        let deliver = Deliver { session, introduce: introduce.clone() };
+        Input::Directory { conn: dn, msg: DirectoryMsg::Deliver(deliver) }
+    };
+    assert!(matches!(to_client(&b.input(deliver(session)), 1)[..], [ControlMsg::Introduce(_)]));
+    assert!(b.input(deliver(SessionId(99))).is_empty());
+    say(&mut b, 1, ControlMsg::Update(Update { uploads: false, nat: NatDescriptor::default() }));
+    assert!(b.input(deliver(session)).is_empty());
+}
+
+#[test]
+fn a_usage_record_is_acknowledged_only_when_the_ledger_has_it() {
+    let (mut b, _, ledger) = whole();
+    join(&mut b, 1);
+    let out = say(&mut b, 1, ControlMsg::Usage(usage(1, 1)));
+    assert_eq!(submitted(&out), [RecordId::numbered(1)]);
+    assert!(to_client(&out, 1).is_empty());
+    assert!(submitted(&say(&mut b, 1, ControlMsg::Usage(usage(1, 1)))).is_empty(), "it is on its way already");
+    let out = b.input(ack(ledger, 1));
+    assert!(matches!(to_client(&out, 1)[..], [ControlMsg::UsageAck(a)] if a.ids.to_vec() == [RecordId::numbered(1)]));
+    assert_eq!(b.machine.usage_waiting(), 0);
+}
+
+#[test]
+fn a_ledger_that_comes_back_gets_every_record_again() {
+    let (mut b, _, ledger) = whole();
+    join(&mut b, 1);
+    say(&mut b, 1, ControlMsg::Usage(usage(1, 1)));
+    b.input(Input::LedgerClosed { conn: ledger });
+    say(&mut b, 1, ControlMsg::Usage(usage(2, 1)));
+    let conn = ledger_conn(&b.wait(secs(1))).expect("a dial");
+    let out = b.input(Input::LedgerOpened { conn });
+    assert_eq!(submitted(&out), [RecordId::numbered(1), RecordId::numbered(2)]);
+    assert!(b.input(ack(ledger, 1)).is_empty(), "the lost connection says nothing any more");
+}
+
+#[test]
+fn records_that_do_not_fit_are_set_aside_without_acknowledgement() {
+    let mut b = bench();
+    b.cfg.usage_max = 1;
+    join(&mut b, 1);
+    say(&mut b, 1, ControlMsg::Usage(usage(1, 1)));
+    let out = say(&mut b, 1, ControlMsg::Usage(usage(2, 1)));
+    assert!(out.contains(&Output::Count(Metric::UsageDeferred)));
+    assert_eq!(b.machine.usage_waiting(), 1);
+}
+
+#[test]
+fn a_draining_cn_sends_its_clients_away_and_stops_when_all_is_done() {
+    let (mut b, _, ledger) = whole();
+    join(&mut b, 1);
+    say(&mut b, 1, ControlMsg::Usage(usage(1, 1)));
+    let out = b.input(Input::Shutdown);
+    assert!(matches!(to_client(&out, 1)[..], [ControlMsg::Drain(r)] if r.retry_after_ms < 1_500));
+    assert!(matches!(to_client(&accept(&mut b, 2, 2), 2)[..], [ControlMsg::Busy(_)]));
+    assert!(!b.input(Input::ClientClosed { conn: ConnId(1) }).contains(&Output::Stopped));
+    assert!(b.input(ack(ledger, 1)).contains(&Output::Stopped));
+}
+
+#[test]
+fn a_draining_cn_stops_in_any_case_when_its_time_is_up() {
+    let (mut b, ..) = whole();
+    join(&mut b, 1);
+    b.input(Input::Shutdown);
+    let out = b.wait(secs(3));
+    assert!(out.contains(&Output::ClientClose { conn: ConnId(1) }) && out.contains(&Output::Stopped));
+    assert!(accept(&mut b, 2, 2).is_empty());
+}
+
+#[test]
+fn outcomes_are_counted_and_told_to_the_dn() {
+    let (mut b, ..) = whole();
+    join(&mut b, 1);
+    let outcome = Outcome { intro: crate::ids::IntroId::numbered(1), connected: true };
+    let out = say(&mut b, 1, ControlMsg::Outcome(outcome));
+    assert!(out.contains(&Output::Count(Metric::Connected)));
+    assert!(matches!(to_dn(&out)[..], [DirectoryMsg::Outcome(_)]));
+}

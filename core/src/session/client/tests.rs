@@ -1,1 +1,437 @@
+use super::*;
+use crate::accounting::certs::tests::{ROOT, cert, fake_verify};
+use crate::accounting::introductions::tests::{CN_KEY, answer, intro};
+use crate::ids::{Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
+use crate::testing::bench::Bench;
+use crate::wire::Blob;
+use crate::wire::control::{
+    Introduce, IntroducedPeer, Introductions, QueryError, QueryFailed, ReaddRequest, RetryAfter, UsageAck,
+};
+use crate::wire::records::{SealedGrant, Side, UsageRecord, UsageState};
+use alloc::vec;
+use alloc::vec::Vec;
 
+const NOW_MS: u64 = 5_000;
+const D1: DownloadId = DownloadId([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+const UPLOAD_KEY: PublicKey = PublicKey([9; 32]);
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn bench() -> Bench<ClientSession> {
+    let guid = Guid::numbered(1);
+    let cfg = Config::new(ROOT, fake_verify, guid, vec![SecondaryGuid::numbered(1)], UPLOAD_KEY);
+    Bench::new(ClientSession::new(true), cfg)
+}
+
+fn dialled(out: &[Output]) -> Vec<(ConnId, u32)> {
+    out.iter().filter_map(|o| if let Output::Dial { conn, cn } = o { Some((*conn, *cn)) } else { None }).collect()
+}
+
+fn sent(out: &[Output]) -> Vec<&ControlMsg> {
+    out.iter().filter_map(|o| if let Output::Send { msg, .. } = o { Some(msg) } else { None }).collect()
+}
+
+fn pages(out: &[Output]) -> Vec<&crate::wire::control::Inventory> {
+    sent(out).into_iter().filter_map(|m| if let ControlMsg::Inventory(i) = m { Some(i) } else { None }).collect()
+}
+
+fn queries(out: &[Output]) -> Vec<&crate::wire::control::Query> {
+    sent(out).into_iter().filter_map(|m| if let ControlMsg::Query(q) = m { Some(q) } else { None }).collect()
+}
+
+fn usages(out: &[Output]) -> Vec<RecordId> {
+    sent(out).into_iter().filter_map(|m| if let ControlMsg::Usage(u) = m { Some(u.id) } else { None }).collect()
+}
+
+fn welcome() -> ControlMsg {
+    ControlMsg::Welcome(Welcome {
+        protocol: crate::wire::PROTOCOL,
+        now_ms: NOW_MS,
+        observed: "192.0.2.1:1".parse().expect("an address"),
+        cert: cert(ServerRole::Cn, CN_KEY),
+        ping_ms: 20_000,
+        want_inventory: true,
+    })
+}
+
+/// Dials the next CN and brings its session up.
+fn connect(b: &mut Bench<ClientSession>) -> (ConnId, Vec<Output>) {
+    let mut out = b.input(Input::Servers { cns: 2, now_ms: NOW_MS });
+    out.extend(b.wait(secs(1)));
+    let (conn, _) = *dialled(&out).last().expect("a dial");
+    b.input(Input::Opened { conn });
+    (conn, b.input(Input::Message { conn, msg: welcome() }))
+}
+
+fn grant(n: u8) -> SealedGrant {
+    SealedGrant { epoch: 1, nonce: [n; 24], sealed: Blob::default() }
+}
+
+fn want(more: u8) -> Want {
+    Want {
+        download: D1,
+        download_key: PublicKey::numbered(1),
+        version: VersionId::numbered(1),
+        grant: grant(1),
+        more,
+        exclude: vec![],
+    }
+}
+
+fn usage(n: u32, seq: u32, side: Side) -> UsageRecord {
+    UsageRecord {
+        id: RecordId::numbered(n),
+        reporter: Guid::numbered(1),
+        side,
+        download: D1,
+        version: VersionId::numbered(1),
+        seq,
+        state: UsageState::Running,
+        edge_bytes: 0,
+        peers: List::default(),
+        elapsed_ms: 0,
+    }
+}
+
+fn introductions_for(query: u32, n: u32) -> ControlMsg {
+    let peers = answer((0..n).map(intro).collect())
+        .into_iter()
+        .map(|intro| IntroducedPeer { intro, nat: NatDescriptor::default() });
+    ControlMsg::Introductions(Introductions { query, peers: List::truncated(peers) })
+}
+
+#[test]
+fn a_welcome_opens_the_session_sets_the_clock_and_is_answered_by_the_inventory() {
+    let mut b = bench();
+    b.input(Input::Share { version: VersionId::numbered(1), complete: true });
+    let (_, out) = connect(&mut b);
+    assert!(out.contains(&Output::Connected));
+    assert_eq!(b.machine.wall().at(b.now), NOW_MS);
+    let pages = pages(&out);
+    assert_eq!(pages.len(), 1);
+    assert!(pages[0].reset && pages[0].last && pages[0].seq == 1);
+    assert_eq!(pages[0].add.len(), 1);
+}
+
+#[test]
+fn an_empty_inventory_is_told_too() {
+    let (_, out) = connect(&mut bench());
+    assert!(pages(&out).iter().any(|p| p.reset && p.last && p.add.is_empty()));
+}
+
+#[test]
+fn every_cn_is_tried_at_once_before_anybody_waits() {
+    let mut b = bench();
+    b.input(Input::Servers { cns: 3, now_ms: NOW_MS });
+    let mut tried = vec![];
+    for _ in 0..3 {
+        let out = b.wait(Duration::ZERO);
+        let (conn, cn) = dialled(&out)[0];
+        tried.push(cn);
+        let out = b.input(Input::Closed { conn });
+        assert_eq!(out.contains(&Output::NoServers), tried.len() == 3);
+    }
+    assert_eq!(tried, [0, 1, 2]);
+    assert!(dialled(&b.wait(Duration::from_millis(200))).is_empty(), "after a whole round it waits");
+    assert_eq!(dialled(&b.wait(secs(1))).len(), 1);
+}
+
+#[test]
+fn a_lost_session_goes_on_at_the_next_cn_with_all_it_shares_and_all_that_is_not_acknowledged() {
+    let mut b = bench();
+    b.input(Input::Share { version: VersionId::numbered(1), complete: false });
+    let (conn, _) = connect(&mut b);
+    assert_eq!(usages(&b.input(Input::Usage(usage(7, 1, Side::Downloader)))), [RecordId::numbered(7)]);
+    let out = b.input(Input::Closed { conn });
+    assert!(out.contains(&Output::Disconnected));
+    let out = b.wait(secs(1));
+    assert_eq!(dialled(&out)[0].1, 1, "the next CN");
+    let (conn, _) = dialled(&out)[0];
+    b.input(Input::Opened { conn });
+    let out = b.input(Input::Message { conn, msg: welcome() });
+    assert_eq!(pages(&out)[0].add.len(), 1);
+    assert_eq!(usages(&out), [RecordId::numbered(7)]);
+}
+
+#[test]
+fn each_session_has_a_higher_incarnation() {
+    let mut b = bench();
+    let mut seen = vec![];
+    b.input(Input::Servers { cns: 1, now_ms: NOW_MS });
+    for _ in 0..3 {
+        let (conn, _) = dialled(&b.wait(secs(5)))[0];
+        for msg in sent(&b.input(Input::Opened { conn })) {
+            if let ControlMsg::Hello(h) = msg {
+                seen.push(h.incarnation);
+            }
+        }
+        b.input(Input::Closed { conn });
+    }
+    assert_eq!(seen, [1, 2, 3]);
+}
+
+#[test]
+fn a_cn_that_is_busy_is_not_dialled_before_its_time() {
+    let mut b = bench();
+    b.input(Input::Servers { cns: 1, now_ms: NOW_MS });
+    let (conn, _) = dialled(&b.wait(Duration::ZERO))[0];
+    b.input(Input::Opened { conn });
+    let busy = ControlMsg::Busy(RetryAfter { retry_after_ms: 30_000 });
+    assert!(b.input(Input::Message { conn, msg: busy }).contains(&Output::Close { conn }));
+    assert!(dialled(&b.wait(secs(29))).is_empty());
+    assert_eq!(dialled(&b.wait(secs(2))).len(), 1);
+}
+
+#[test]
+fn a_draining_cn_is_left_for_another_when_it_says() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    b.input(Input::Message { conn, msg: ControlMsg::Drain(RetryAfter { retry_after_ms: 2_000 }) });
+    assert!(!b.wait(Duration::from_millis(1_900)).contains(&Output::Close { conn }));
+    let out = b.wait(secs(2));
+    assert!(out.contains(&Output::Close { conn }) && out.contains(&Output::Disconnected));
+    assert_eq!(dialled(&out)[0].1, 1);
+}
+
+#[test]
+fn a_silent_cn_is_left_after_its_pong_is_due() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    let out = b.wait(secs(20));
+    assert_eq!(sent(&out), [&ControlMsg::Ping]);
+    b.input(Input::Message { conn, msg: ControlMsg::Pong });
+    assert!(!b.wait(secs(29)).contains(&Output::Close { conn }));
+    assert!(b.wait(secs(1)).contains(&Output::Close { conn }));
+}
+
+#[test]
+fn a_cn_without_a_valid_certificate_is_not_believed() {
+    let mut b = bench();
+    b.input(Input::Servers { cns: 2, now_ms: NOW_MS });
+    let (conn, _) = dialled(&b.wait(Duration::ZERO))[0];
+    b.input(Input::Opened { conn });
+    let ControlMsg::Welcome(w) = welcome() else { unreachable!("a welcome") };
+    let w = Welcome { cert: cert(ServerRole::Edge, CN_KEY), ..w };
+    let out = b.input(Input::Message { conn, msg: ControlMsg::Welcome(w) });
+    assert_eq!(out, [Output::Close { conn }]);
+}
+
+#[test]
+fn a_message_out_of_place_ends_the_connection() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    assert!(b.input(Input::Message { conn, msg: welcome() }).contains(&Output::Close { conn }));
+    let mut b = bench();
+    b.input(Input::Servers { cns: 1, now_ms: NOW_MS });
+    let (conn, _) = dialled(&b.wait(Duration::ZERO))[0];
+    b.input(Input::Opened { conn });
+    assert!(b.input(Input::Message { conn, msg: ControlMsg::Pong }).contains(&Output::Close { conn }));
+}
+
+#[test]
+fn a_large_inventory_goes_in_pages_without_gaps() {
+    let mut b = bench();
+    for n in 0..3_100 {
+        b.input(Input::Share { version: VersionId::numbered(n), complete: true });
+    }
+    let (_, out) = connect(&mut b);
+    let pages = pages(&out);
+    assert_eq!(pages.iter().map(|p| p.add.len()).collect::<Vec<_>>(), [1_500, 1_500, 100]);
+    assert_eq!(pages.iter().map(|p| p.seq).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(
+        pages.iter().map(|p| (p.reset, p.last)).collect::<Vec<_>>(),
+        [(true, false), (false, false), (false, true)]
+    );
+}
+
+#[test]
+fn changes_are_gathered_and_only_they_are_told() {
+    let mut b = bench();
+    b.input(Input::Share { version: VersionId::numbered(1), complete: true });
+    let _ = connect(&mut b);
+    b.input(Input::Share { version: VersionId::numbered(1), complete: true });
+    assert!(pages(&b.wait(secs(1))).is_empty(), "nothing has changed");
+    b.input(Input::Share { version: VersionId::numbered(2), complete: false });
+    b.input(Input::Unshare { version: VersionId::numbered(1) });
+    let out = b.wait(secs(1));
+    let pages = pages(&out);
+    assert_eq!(pages.len(), 1);
+    assert_eq!((pages[0].seq, pages[0].reset), (2, false));
+    assert_eq!(pages[0].add[0].version, VersionId::numbered(2));
+    assert_eq!(pages[0].remove.to_vec(), [VersionId::numbered(1)]);
+}
+
+#[test]
+fn a_readd_request_is_answered_within_its_spread_with_everything() {
+    let mut b = bench();
+    b.input(Input::Share { version: VersionId::numbered(1), complete: true });
+    let (conn, _) = connect(&mut b);
+    b.input(Input::Message { conn, msg: ControlMsg::ReaddRequest(ReaddRequest { spread_ms: 2_000 }) });
+    let out = b.wait(secs(2));
+    assert!(pages(&out).iter().any(|p| p.reset && p.add.len() == 1));
+}
+
+#[test]
+fn a_download_asks_until_it_has_enough_peers() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    let out = b.input(Input::Want(want(4)));
+    let query = queries(&out)[0].query;
+    let out = b.input(Input::Message { conn, msg: introductions_for(query, 2) });
+    assert!(matches!(&out[..], [Output::Introduced { download: D1, peers }] if peers.len() == 2));
+    b.input(Input::Want(want(2)));
+    assert_eq!(queries(&b.wait(secs(5))).len(), 1, "it asks again for the rest");
+    b.input(Input::Want(want(0)));
+    assert!(queries(&b.wait(secs(600))).is_empty());
+}
+
+#[test]
+fn a_query_without_an_answer_is_asked_again() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    assert_eq!(queries(&b.input(Input::Want(want(4)))).len(), 1);
+    let mut asked = 0;
+    for _ in 0..70 {
+        let out = b.wait(secs(1));
+        asked += queries(&out).len();
+        if sent(&out).contains(&&ControlMsg::Ping) {
+            b.input(Input::Message { conn, msg: ControlMsg::Pong });
+        }
+    }
+    assert_eq!(asked, 1);
+}
+
+#[test]
+fn queries_keep_to_their_rate_over_all_downloads() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    let mut asked = 0;
+    for n in 0..20_u8 {
+        let w = Want { download: DownloadId([n; 16]), ..want(4) };
+        asked += queries(&b.input(Input::Want(w))).len();
+    }
+    assert_eq!(asked, 8);
+    for _ in 0..59 {
+        assert!(queries(&b.wait(secs(1))).is_empty());
+        b.input(Input::Message { conn, msg: ControlMsg::Pong });
+    }
+    assert_eq!(queries(&b.wait(secs(1))).len(), 8);
+}
+
+#[test]
+fn introductions_for_another_download_key_or_version_or_without_a_signature_are_dropped() {
+    let changes: [fn(&mut crate::wire::records::Introduction); 5] = [
+        |i| i.download = DownloadId::numbered(2),
+        |i| i.version = VersionId::numbered(2),
+        |i| i.downloader_key = PublicKey::numbered(2),
+        |i| i.uploader_key = UPLOAD_KEY,
+        |i| i.connect_before_ms = NOW_MS,
+    ];
+    for change in changes {
+        let mut b = bench();
+        let (conn, _) = connect(&mut b);
+        let query = queries(&b.input(Input::Want(want(4))))[0].query;
+        let mut bad = intro(1);
+        change(&mut bad);
+        let peers = answer(vec![intro(0), bad])
+            .into_iter()
+            .map(|intro| IntroducedPeer { intro, nat: NatDescriptor::default() });
+        let msg = ControlMsg::Introductions(Introductions { query, peers: List::truncated(peers) });
+        let out = b.input(Input::Message { conn, msg });
+        assert!(
+            matches!(&out[..], [Output::Introduced { peers, .. }] if peers.len() == 1 && peers[0].intro.intro == intro(0))
+        );
+    }
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    let query = queries(&b.input(Input::Want(want(4))))[0].query;
+    let ControlMsg::Introductions(i) = introductions_for(query, 1) else { unreachable!("introductions") };
+    let mut peers = i.peers.into_vec();
+    peers[0].intro.intro.cap_bytes += 1;
+    let msg = ControlMsg::Introductions(Introductions { query, peers: List::truncated(peers) });
+    assert!(b.input(Input::Message { conn, msg }).is_empty());
+}
+
+#[test]
+fn an_answer_to_a_query_that_was_not_asked_is_ignored() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    let query = queries(&b.input(Input::Want(want(4))))[0].query;
+    assert!(b.input(Input::Message { conn, msg: introductions_for(query + 1, 1) }).is_empty());
+    b.input(Input::Unwant { download: D1 });
+    assert!(b.input(Input::Message { conn, msg: introductions_for(query, 1) }).is_empty());
+}
+
+#[test]
+fn after_regrant_only_another_grant_is_shown() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    let query = queries(&b.input(Input::Want(want(4))))[0].query;
+    let failed = QueryFailed { query, why: QueryError::Regrant, retry_after_ms: 0 };
+    let out = b.input(Input::Message { conn, msg: ControlMsg::QueryFailed(failed) });
+    assert_eq!(out, [Output::Regrant { download: D1 }]);
+    assert!(queries(&b.input(Input::Want(want(4)))).is_empty());
+    let out = b.input(Input::Want(Want { grant: grant(2), ..want(4) }));
+    assert_eq!(queries(&out)[0].grant, grant(2));
+}
+
+#[test]
+fn only_an_introduction_that_names_our_key_is_announced_and_only_while_uploads_are_on() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    let introduce = |key: PublicKey| {
+        let i = crate::wire::records::Introduction { uploader_key: key, id: IntroId::numbered(5), ..intro(0) };
+        Introduce { intro: answer(vec![i]).remove(0), nat: NatDescriptor::default() }
+    };
+    let msg = |key| Input::Message { conn, msg: ControlMsg::Introduce(introduce(key)) };
+    assert_eq!(b.input(msg(UPLOAD_KEY)), [Output::PeerComing(introduce(UPLOAD_KEY))]);
+    assert!(b.input(msg(PublicKey::numbered(3))).is_empty());
+    b.input(Input::Uploads(false));
+    assert!(b.input(msg(UPLOAD_KEY)).is_empty());
+}
+
+#[test]
+fn a_newer_usage_record_takes_the_older_ones_place_and_acknowledgement_ends_it() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    b.input(Input::Usage(usage(1, 1, Side::Downloader)));
+    let out = b.input(Input::Usage(usage(2, 2, Side::Downloader)));
+    assert!(out.contains(&Output::UsageDone { ids: vec![RecordId::numbered(1)] }));
+    assert_eq!(usages(&out), [RecordId::numbered(2)]);
+    let out = b.input(Input::Usage(usage(3, 1, Side::Downloader)));
+    assert_eq!(out, [Output::UsageDone { ids: vec![RecordId::numbered(3)] }], "an older one is not needed");
+    assert_eq!(usages(&b.input(Input::Usage(usage(4, 1, Side::Uploader)))), [RecordId::numbered(4)]);
+    let ack = |n| ControlMsg::UsageAck(UsageAck { ids: List::truncated([RecordId::numbered(n)]) });
+    let out = b.input(Input::Message { conn, msg: ack(2) });
+    assert_eq!(out, [Output::UsageDone { ids: vec![RecordId::numbered(2)] }]);
+    assert!(b.input(Input::Message { conn, msg: ack(2) }).is_empty());
+}
+
+#[test]
+fn a_usage_record_that_is_not_acknowledged_is_sent_again_and_no_more_than_a_window_is_under_way() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    let mut sent_now = 0;
+    for n in 0..40 {
+        let record = UsageRecord { download: DownloadId::numbered(n), ..usage(n, 1, Side::Downloader) };
+        sent_now += usages(&b.input(Input::Usage(record))).len();
+    }
+    assert_eq!(sent_now, 32);
+    b.wait(secs(25));
+    b.input(Input::Message { conn, msg: ControlMsg::Ping });
+    let again = usages(&b.wait(secs(5)));
+    assert_eq!(again.len(), 32);
+    let msg = ControlMsg::UsageAck(UsageAck { ids: List::truncated(again) });
+    assert_eq!(usages(&b.input(Input::Message { conn, msg })).len(), 8);
+}
+
+#[test]
+fn a_shut_down_session_is_silent() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    assert_eq!(b.input(Input::Shutdown), [Output::Close { conn }]);
+    assert!(b.input(Input::Want(want(3))).is_empty());
+    assert_eq!(b.machine.poll_timeout(), None);
+}

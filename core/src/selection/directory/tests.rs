@@ -1,0 +1,234 @@
+use super::*;
+use crate::ids::SecondaryGuid;
+use crate::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
+use crate::testing::rng::Seeded;
+use crate::wire::List;
+use alloc::format;
+use alloc::vec;
+use proptest::prelude::*;
+
+const V: VersionId = VersionId([1; 32]);
+const LINK: u64 = 1;
+const PLAIN: Choice = Choice { diversity: 0, per_prefix: 100, looks_per_peer: 16 };
+
+fn key(n: u32) -> PeerKey {
+    PeerKey { link: LINK, session: SessionId(u64::from(n)) }
+}
+
+/// Peer `n` at `addr`, open to all, with uploads on.
+fn entry(n: u32, addr: &str) -> PeerEntry {
+    let candidate = Candidate { kind: CandidateKind::Host, addr: format!("{addr}:5000").parse().expect("an address") };
+    PeerEntry {
+        session: SessionId(u64::from(n)),
+        guid: Guid::numbered(n),
+        secondary: SecondaryGuid::numbered(n),
+        incarnation: 1,
+        observed: format!("{addr}:4000").parse().expect("an address"),
+        upload_key: PublicKey::numbered(n),
+        uploads: true,
+        nat: NatDescriptor {
+            epoch: 1,
+            udp: true,
+            mapping: NatBehaviour::EndpointIndependent,
+            filtering: NatBehaviour::EndpointIndependent,
+            candidates: List::truncated([candidate]),
+        },
+    }
+}
+
+fn shared(version: VersionId) -> Vec<Shared> {
+    vec![Shared { version, complete: true }]
+}
+
+fn add(d: &mut Directory, n: u32, addr: &str) {
+    d.register(LINK, entry(n, addr), &Locality::default());
+    d.share(key(n), true, &shared(V), &[]);
+}
+
+/// A directory with these peers, numbered from 1; peer 0 at 192.0.2.1 asks and shares nothing.
+fn directory(addrs: &[&str]) -> Directory {
+    let mut d = Directory::default();
+    d.register(LINK, entry(0, "192.0.2.1"), &Locality::default());
+    (1..).zip(addrs).for_each(|(n, a)| add(&mut d, n, a));
+    d
+}
+
+fn choose_with(d: &mut Directory, want: usize, exclude: &[u32], choice: Choice) -> Vec<u64> {
+    let exclude = exclude.iter().map(|n| PublicKey::numbered(*n)).collect();
+    let chosen = d.select(key(0), V, (want, &exclude), choice, &mut Seeded::new(1)).expect("a registered querier");
+    chosen.into_iter().map(|k| k.session.0).collect()
+}
+
+fn choose(d: &mut Directory, want: usize) -> Vec<u64> {
+    choose_with(d, want, &[], PLAIN)
+}
+
+#[test]
+fn the_nearest_are_chosen_first_and_farther_ones_make_up_the_number() {
+    let mut d = directory(&["198.51.100.1", "192.0.2.9", "192.0.2.1", "198.51.100.2"]);
+    assert_eq!(choose(&mut d, 3), [3, 2, 1]);
+    assert_eq!(choose(&mut d, 10), [3, 2, 4, 1]);
+}
+
+#[test]
+fn a_chosen_peer_goes_to_the_end_of_its_list() {
+    let mut d = directory(&["198.51.100.1", "198.51.100.2", "198.51.100.3"]);
+    assert_eq!(choose(&mut d, 2), [1, 2]);
+    assert_eq!(choose(&mut d, 2), [3, 1]);
+    assert_eq!(choose(&mut d, 2), [2, 3]);
+}
+
+#[test]
+fn nobody_is_offered_itself_twice_or_against_its_wish() {
+    let mut d = directory(&["198.51.100.1", "198.51.100.2", "198.51.100.3"]);
+    d.share(key(0), true, &shared(V), &[]);
+    d.register(
+        LINK,
+        PeerEntry { upload_key: PublicKey::numbered(2), ..entry(4, "198.51.100.4") },
+        &Locality::default(),
+    );
+    d.share(key(4), true, &shared(V), &[]);
+    d.register(LINK, PeerEntry { uploads: false, ..entry(3, "198.51.100.3") }, &Locality::default());
+    assert_eq!(choose(&mut d, 10), [1, 2]);
+    assert_eq!(choose_with(&mut d, 10, &[1], PLAIN), [4], "the first of those with one key in turn");
+}
+
+#[test]
+fn who_turns_uploads_on_again_is_listed_again_with_what_it_shares() {
+    let mut d = directory(&["198.51.100.1"]);
+    d.register(LINK, PeerEntry { uploads: false, ..entry(1, "198.51.100.1") }, &Locality::default());
+    assert!(choose(&mut d, 1).is_empty());
+    d.register(LINK, entry(1, "198.51.100.1"), &Locality::default());
+    assert_eq!(choose(&mut d, 1), [1]);
+}
+
+#[test]
+fn only_holders_of_the_version_are_chosen() {
+    let mut d = directory(&["198.51.100.1", "198.51.100.2"]);
+    d.share(key(1), false, &[], &[V]);
+    d.share(key(2), false, &shared(VersionId::numbered(9)), &[]);
+    assert_eq!(choose(&mut d, 9), [2]);
+    d.share(key(2), true, &shared(VersionId::numbered(9)), &[]);
+    assert!(choose(&mut d, 9).is_empty(), "a reset forgets what came before");
+}
+
+#[test]
+fn only_pairs_that_can_connect_are_offered() {
+    let mut d = directory(&["198.51.100.1", "198.51.100.2", "198.51.100.3"]);
+    let symmetric = |n: u32, addr: &str, epoch| {
+        let mut e = entry(n, addr);
+        e.nat.epoch = epoch;
+        e.nat.mapping = NatBehaviour::AddressAndPortDependent;
+        e.nat.filtering = NatBehaviour::AddressAndPortDependent;
+        e.nat.candidates = List::default();
+        e
+    };
+    d.register(LINK, symmetric(0, "192.0.2.1", 2), &Locality::default());
+    d.register(LINK, symmetric(1, "198.51.100.1", 2), &Locality::default());
+    assert_eq!(choose(&mut d, 9), [2, 3]);
+    d.register(LINK, symmetric(2, "198.51.100.2", 0), &Locality::default());
+    assert_eq!(choose(&mut d, 9), [2, 3], "an older descriptor never replaces a newer one");
+}
+
+#[test]
+fn one_network_cannot_fill_an_answer_unless_it_is_private() {
+    let choice = Choice { per_prefix: 2, ..PLAIN };
+    let mut d = directory(&["198.51.100.1", "198.51.100.2", "198.51.100.3", "203.0.113.1"]);
+    assert_eq!(choose_with(&mut d, 9, &[], choice), [1, 2, 4]);
+    let mut d = directory(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    assert_eq!(choose_with(&mut d, 9, &[], choice), [1, 2, 3]);
+}
+
+#[test]
+fn sometimes_farther_peers_are_drawn_before_all_near_ones() {
+    let choice = Choice { diversity: 2, ..PLAIN };
+    let near: Vec<_> = (1..=30).map(|n| format!("192.0.2.{}", n + 100)).collect();
+    let mut addrs: Vec<&str> = near.iter().map(alloc::string::String::as_str).collect();
+    addrs.push("198.51.100.1");
+    let mut d = directory(&addrs);
+    let none = BTreeSet::new();
+    let mut rng = Seeded::new(7);
+    let mut far = 0;
+    for _ in 0..20 {
+        let chosen = d.select(key(0), V, (16, &none), choice, &mut rng).expect("a registered querier");
+        assert_eq!(chosen.len(), 16);
+        far += usize::from(chosen.contains(&key(31)));
+    }
+    assert!((1..20).contains(&far), "{far}");
+}
+
+#[test]
+fn the_newest_registration_of_a_guid_is_listed_whatever_the_order_of_arrival() {
+    let mut d = directory(&[]);
+    let session = |n: u32, incarnation| PeerEntry {
+        session: SessionId(u64::from(n)),
+        incarnation,
+        ..PeerEntry { guid: Guid::numbered(1), secondary: SecondaryGuid::numbered(1), ..entry(n, "198.51.100.1") }
+    };
+    for (n, incarnation) in [(10, 2), (11, 3), (12, 1)] {
+        d.register(LINK, session(n, incarnation), &Locality::default());
+        d.share(key(n), true, &shared(V), &[]);
+    }
+    assert_eq!(choose(&mut d, 9), [11]);
+    d.remove(key(11));
+    assert_eq!(choose(&mut d, 9), [10], "the newest of those that are left");
+    d.remove(key(10));
+    d.remove(key(12));
+    assert!(choose(&mut d, 9).is_empty());
+}
+
+#[test]
+fn a_lost_link_takes_its_registrations_and_no_others() {
+    let mut d = directory(&["198.51.100.1"]);
+    let other = PeerKey { link: 2, session: SessionId(7) };
+    d.register(2, entry(7, "198.51.100.7"), &Locality::default());
+    d.share(other, true, &shared(V), &[]);
+    d.remove_link(2);
+    assert_eq!(choose(&mut d, 9), [1]);
+    d.remove_link(LINK);
+    assert!(d.is_empty());
+    assert_eq!(d, Directory { tickets: d.tickets, ..Directory::default() }, "nothing is left behind");
+}
+
+#[test]
+fn an_unknown_querier_gets_no_answer() {
+    let mut d = directory(&["198.51.100.1"]);
+    assert_eq!(d.select(key(99), V, (1, &BTreeSet::new()), PLAIN, &mut Seeded::new(1)), None);
+}
+
+/// The lists hold exactly the shares of the listed, and each GUID's newest registration is listed if it uploads.
+fn check(d: &Directory) {
+    let mut expected = BTreeMap::new();
+    for (key, p) in &d.peers {
+        let newest = d.by_guid.get(&p.entry.guid).and_then(|all| all.last()) == Some(key);
+        assert_eq!(p.listed, newest && p.entry.uploads, "{key:?}");
+        for (v, s) in p.shares.iter().filter(|_| p.listed) {
+            expected.extend(p.sets.iter().map(|set| ((*v, *set, s.ticket), *key)));
+        }
+    }
+    assert_eq!(d.lists, expected);
+    assert_eq!(d.by_guid.values().map(Vec::len).sum::<usize>(), d.peers.len());
+}
+
+proptest! {
+    #[test]
+    fn lists_and_registrations_agree_after_any_history(ops in prop::collection::vec((0..7_u8, 0..3_u32, 0..3_u32), 0..60)) {
+        let mut d = Directory::default();
+        for (op, a, b) in ops {
+            let link = u64::from(a % 2);
+            let key = PeerKey { link, session: SessionId(u64::from(b)) };
+            let version = VersionId::numbered(a);
+            let mut e = entry(b, &format!("192.0.2.{a}"));
+            e.guid = Guid::numbered(b % 2);
+            match op {
+                0 | 1 => d.register(link, PeerEntry { uploads: op == 0, incarnation: u64::from(a), ..e }, &Locality::default()),
+                2 => d.share(key, a == 0, &shared(version), &[VersionId::numbered(b)]),
+                3 => d.remove(key),
+                4 => d.remove_link(link),
+                5 => drop(d.select(key, version, (2, &BTreeSet::new()), PLAIN, &mut Seeded::new(1))),
+                _ => d.renumber(),
+            }
+            check(&d);
+        }
+    }
+}
