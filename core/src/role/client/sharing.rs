@@ -177,6 +177,8 @@ impl Client {
             elapsed_ms: elapsed_ms(served.began, cx.now),
         };
         self.save(cx, Save::Usage(record.clone()), Saving::Usage(record));
+        // one that is acknowledged was kept for this one's sake only; the session speaks of those that are not
+        self.drop_usage(cx, older.filter(|(_, acked)| *acked).map(|(id, _)| id).into_iter().collect());
     }
 
     /// Writes a download's usage record, if there is news or its state has changed.

@@ -1,0 +1,299 @@
+//! Rules of the client, each as a sentence, on a fake shell.
+
+mod serving;
+mod world;
+
+use super::io::{CloseReason, CommandError, CommandKind, DownloadState, EdgeError, FailReason, FetchSource, Notice};
+use super::io::{Output, StoreError};
+use crate::content::Layout;
+use crate::ids::{Handle, VersionId};
+use crate::wire::control::ControlMsg;
+use crate::wire::records::{Side, UsageRecord, UsageState};
+use alloc::vec::Vec;
+use core::time::Duration;
+use world::{FakePeer, MIB, World};
+
+const FAST: FakePeer = FakePeer { rate: 25_000_000, corrupt: false, up: true };
+const CORRUPT: FakePeer = FakePeer { rate: 25_000_000, corrupt: true, up: true };
+
+fn usage_sent(world: &World) -> Vec<&UsageRecord> {
+    let usage = |m| match m {
+        &ControlMsg::Usage(ref r) => Some(r),
+        _ => None,
+    };
+    world.sent.iter().filter_map(usage).collect()
+}
+
+#[test]
+fn without_any_cn_the_edge_alone_completes_a_download() {
+    let mut world = World::new(20 * MIB);
+    let handle = world.get();
+    world.run_until(handle, DownloadState::Completed);
+    let status = world.status();
+    assert_eq!((status.edge_bytes, status.peer_bytes, status.durable), (20 * MIB, 0, 20 * MIB));
+    assert_eq!(world.disk.usage.last().map(|r| r.state.clone()), Some(UsageState::Completed));
+}
+
+#[test]
+fn with_every_cn_dead_the_edge_alone_completes_a_download() {
+    let mut world = World::with_peers(20 * MIB, &[FAST]);
+    world.cn_up = false;
+    let handle = world.get();
+    world.run_until(handle, DownloadState::Completed);
+    assert_eq!(world.status().peer_bytes, 0);
+}
+
+#[test]
+fn introduced_peers_deliver_most_of_it_and_the_ledger_hears_who() {
+    let mut world = World::with_peers(100 * MIB, &[FAST, FAST, FAST, FAST]);
+    let handle = world.get();
+    world.run_until(handle, DownloadState::Completed);
+    let status = world.status();
+    assert_eq!(status.edge_bytes + status.peer_bytes, 100 * MIB);
+    assert!(status.peer_bytes > 70 * MIB, "{status:?}");
+    let sent = usage_sent(&world);
+    let last = sent.last().expect("a usage record");
+    assert_eq!(
+        (last.state.clone(), last.side.clone(), last.edge_bytes),
+        (UsageState::Completed, Side::Downloader, status.edge_bytes)
+    );
+    assert_eq!(last.peers.iter().map(|p| p.bytes).sum::<u64>(), status.peer_bytes);
+    assert_eq!(world.disk.usage, [], "acknowledged records are not kept");
+    let complete = |m: &ControlMsg| matches!(m, ControlMsg::Inventory(i) if i.add.iter().any(|s| s.complete));
+    world.run_for(Duration::from_secs(1));
+    assert!(world.sent.iter().any(complete), "the complete version is not offered");
+}
+
+#[test]
+fn a_corrupting_peer_is_named_dropped_and_never_dialled_again() {
+    let mut world = World::with_peers(50 * MIB, &[CORRUPT, FAST]);
+    let handle = world.get();
+    world.run_until(handle, DownloadState::Completed);
+    let bad = |n: &&Notice| matches!(n, Notice::SourceDropped { why: CloseReason::BadBlock, .. });
+    assert_eq!(world.notices.iter().filter(bad).count(), 1);
+    assert_eq!(world.closed_with(CloseReason::BadBlock), 1);
+    let dialled = world.outputs.iter().filter(|o| matches!(o, Output::PeerDial { .. })).count();
+    assert_eq!(dialled, 2);
+    let status = world.status();
+    assert!(status.wasted_bytes <= u64::from(Layout::for_size(50 * MIB).expect("a layout").piece_len()));
+}
+
+#[test]
+fn a_download_survives_an_edge_that_is_away_for_five_seconds() {
+    let mut world = World::new(50 * MIB);
+    let handle = world.get();
+    world.run_for(Duration::from_secs(1));
+    world.edge_goes_down();
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(world.state(handle), Some(DownloadState::Running));
+    world.edge_up = true;
+    world.run_until(handle, DownloadState::Completed);
+}
+
+#[test]
+fn a_peer_that_dies_costs_nothing_but_its_share() {
+    let mut world = World::with_peers(100 * MIB, &[FAST, FAST]);
+    let handle = world.get();
+    world.run_for(Duration::from_millis(500));
+    world.kill_peer(100);
+    world.run_until(handle, DownloadState::Completed);
+    assert_eq!(world.state(handle), Some(DownloadState::Completed));
+}
+
+#[test]
+fn a_paused_download_goes_on_where_it_was() {
+    let mut world = World::with_peers(100 * MIB, &[FAST]);
+    let handle = world.get();
+    world.run_for(Duration::from_secs(1));
+    let paused = world.command(CommandKind::Pause(handle));
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(world.answer_to(paused), Some(Ok(Some(handle))));
+    assert_eq!(world.disk.downloads[&handle].state, DownloadState::Paused);
+    let asked = world.fetched.len();
+    let have = world.disk.pieces[&world.version].clone();
+    assert!(!have.is_empty());
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(world.fetched.len(), asked, "a paused download fetches nothing");
+    world.command(CommandKind::Resume(handle));
+    world.run_until(handle, DownloadState::Completed);
+    assert!(world.fetched[asked..].iter().all(|(_, piece)| !have.contains(piece)));
+    let by_peers = |(s, _): &(FetchSource, _)| matches!(s, FetchSource::Peer(_));
+    assert!(world.fetched[asked..].iter().any(by_peers), "the peer is introduced again");
+}
+
+#[test]
+fn after_a_crash_no_journalled_piece_is_fetched_again_and_every_byte_is_reported_once() {
+    let mut world = World::with_peers(100 * MIB, &[FAST]);
+    let handle = world.get();
+    world.run_for(Duration::from_secs(1));
+    let have = world.disk.pieces[&world.version].clone();
+    assert!(!have.is_empty());
+    let asked = world.fetched.len();
+    world.crash();
+    world.run_until(handle, DownloadState::Completed);
+    assert!(world.fetched[asked..].iter().all(|(_, piece)| !have.contains(piece)));
+    let last = usage_sent(&world).last().copied().cloned().expect("a usage record");
+    assert_eq!(last.edge_bytes + last.peers.iter().map(|p| p.bytes).sum::<u64>(), 100 * MIB);
+}
+
+#[test]
+fn usage_is_reported_while_it_grows_and_every_sequence_number_is_used_once() {
+    let mut world = World::with_peers(100 * MIB, &[]);
+    world.edge_rate = 1_000_000;
+    let handle = world.get();
+    world.run_for(Duration::from_secs(70));
+    world.crash();
+    world.run_until(handle, DownloadState::Completed);
+    let seqs: Vec<_> = usage_sent(&world).iter().map(|r| r.seq).collect();
+    assert!(seqs.len() >= 3, "{seqs:?}");
+    assert!(seqs.windows(2).all(|w| w[0] < w[1]), "{seqs:?}");
+}
+
+#[test]
+fn a_changed_object_begins_anew_and_versions_are_never_mixed() {
+    let mut world = World::new(50 * MIB);
+    let handle = world.get();
+    world.run_for(Duration::from_secs(1));
+    world.command(CommandKind::Pause(handle));
+    world.run_for(Duration::from_secs(1));
+    let old = world.version;
+    world.version = VersionId::numbered(2);
+    world.layouts.insert(world.version, Layout::for_size(30 * MIB).expect("a layout"));
+    // the user wants that very version: it is gone, and nothing else is put in its place
+    world.edge_says = Some(EdgeError::Changed);
+    world.command(CommandKind::Resume(handle));
+    world.run_until(handle, DownloadState::Failed(FailReason::VersionGone));
+    world.edge_says = None;
+    let asked = world.fetched.len();
+    assert_eq!(world.get(), handle);
+    world.run_until(handle, DownloadState::Completed);
+    assert_ne!(world.status().version, Some(old));
+    assert_eq!(world.status().edge_bytes, 30 * MIB);
+    let later = world.fetched[asked..].iter().map(|(_, p)| *p).collect::<alloc::collections::BTreeSet<_>>();
+    assert_eq!(later.len(), Layout::for_size(30 * MIB).expect("a layout").pieces() as usize);
+}
+
+#[test]
+fn a_grant_is_renewed_before_it_expires() {
+    let mut world = World::new(100 * MIB);
+    world.edge_rate = 100_000;
+    world.get();
+    world.run_for(Duration::from_secs(800));
+    assert_eq!(world.renewals, 1);
+}
+
+#[test]
+fn a_grant_too_old_to_renew_is_replaced_and_the_books_begin_anew() {
+    let mut world = World::with_peers(50 * MIB, &[]);
+    let handle = world.get();
+    world.run_for(Duration::from_secs(1));
+    world.command(CommandKind::Pause(handle));
+    world.run_for(Duration::from_secs(1));
+    let before = world.status();
+    world.edge_says = Some(EdgeError::GrantExpired);
+    world.command(CommandKind::Resume(handle));
+    world.run_until(handle, DownloadState::Completed);
+    let last = usage_sent(&world).last().copied().cloned().expect("a usage record");
+    assert_ne!(Some(last.download), before.download);
+    assert_eq!(last.edge_bytes, 50 * MIB - before.durable);
+}
+
+#[test]
+fn what_keeps_a_download_from_starting_is_said_clearly() {
+    let mut world = World::new(MIB);
+    world.edge_up = false;
+    let handle = world.get();
+    world.run_until(handle, DownloadState::Failed(FailReason::EdgeUnreachable));
+    assert!(world.now.0 < 40_000_000, "{:?}", world.now);
+    world.edge_up = true;
+    assert_eq!(world.get(), handle);
+    world.run_until(handle, DownloadState::Completed);
+
+    let mut world = World::new(MIB);
+    let object = super::io::ObjectRef { path: "nothing".into(), ..world::object() };
+    world.command(CommandKind::Get { object, output: "out".into() });
+    world.run_until(Handle(0), DownloadState::Failed(FailReason::NotFound));
+}
+
+#[test]
+fn a_full_disk_is_said_clearly_and_the_download_goes_on_when_there_is_room() {
+    let mut world = World::new(50 * MIB);
+    let handle = world.get();
+    world.run_for(Duration::from_secs(1));
+    world.disk_says = Err(StoreError::NoSpace);
+    world.run_until(handle, DownloadState::Failed(FailReason::NoSpace));
+    world.disk_says = Ok(());
+    world.run_for(Duration::from_secs(1));
+    world.get();
+    world.run_until(handle, DownloadState::Completed);
+}
+
+#[test]
+fn a_cancelled_download_leaves_nothing_behind_but_its_usage() {
+    let mut world = World::with_peers(50 * MIB, &[]);
+    let handle = world.get();
+    world.run_for(Duration::from_secs(1));
+    let req = world.command(CommandKind::Cancel(handle));
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(world.answer_to(req), Some(Ok(Some(handle))));
+    assert!(world.disk.downloads.is_empty() && world.disk.pieces.is_empty());
+    assert_eq!(usage_sent(&world).last().map(|r| r.state.clone()), Some(UsageState::Cancelled));
+    let again = world.command(CommandKind::Pause(handle));
+    assert_eq!(world.answer_to(again), Some(Err(CommandError::UnknownHandle)));
+}
+
+#[test]
+fn the_same_object_again_comes_from_the_cache() {
+    let mut world = World::new(20 * MIB);
+    let first = world.get();
+    world.run_until(first, DownloadState::Completed);
+    let asked = world.fetched.len();
+    let second = world.get();
+    world.run_until(second, DownloadState::Completed);
+    assert_eq!(world.fetched.len(), asked);
+    assert_ne!(first, second);
+    let gone = world.command(CommandKind::RemoveCached(world.version));
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(world.answer_to(gone), Some(Ok(None)));
+    assert!(world.disk.pieces.is_empty() && world.disk.downloads.is_empty());
+    let unknown = world.command(CommandKind::RemoveCached(world.version));
+    assert_eq!(world.answer_to(unknown), Some(Err(CommandError::UnknownVersion)));
+}
+
+#[test]
+fn figures_are_told_at_most_four_times_a_second() {
+    let mut world = World::new(100 * MIB);
+    world.edge_rate = 5_000_000;
+    world.get();
+    world.run_for(Duration::from_secs(1));
+    let told = |w: &World| w.notices.iter().filter(|n| matches!(n, Notice::Download(_))).count();
+    let before = told(&world);
+    world.run_for(Duration::from_secs(5));
+    let more = told(&world) - before;
+    assert!((10..=20).contains(&more), "{more}");
+}
+
+#[test]
+fn after_shutdown_nothing_is_asked_and_a_restart_goes_on() {
+    let mut world = World::with_peers(50 * MIB, &[FAST]);
+    let handle = world.get();
+    world.run_for(Duration::from_millis(600));
+    let req = world.command(CommandKind::Shutdown);
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(world.answer_to(req), Some(Ok(None)));
+    let outputs = world.outputs.len();
+    world.run_for(Duration::from_secs(100));
+    assert_eq!(world.outputs.len(), outputs);
+    world.crash();
+    world.run_until(handle, DownloadState::Completed);
+}
+
+#[test]
+fn peers_are_left_alone_where_the_policy_forbids_them() {
+    let mut world = World::with_peers(20 * MIB, &[FAST]);
+    world.policy.peer_download = false;
+    let handle = world.get();
+    world.run_until(handle, DownloadState::Completed);
+    assert_eq!(world.status().peer_bytes, 0);
+    assert!(!world.sent.iter().any(|m| matches!(m, ControlMsg::Query(_))));
+}

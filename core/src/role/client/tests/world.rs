@@ -1,0 +1,497 @@
+//! One client and a fake shell that answers its outputs on virtual time: edges, a CN, peers, a store that a crash spares.
+
+use super::super::io::{
+    CloseReason, Command, CommandKind, DownloadRecord, DownloadState, DownloadStatus, EdgeAnswer, EdgeAsk, EdgeError,
+    FetchEnd, FetchSource, Granted, Identity, Notice, ObjectRef, Save, SourceName, StoreError,
+};
+use super::super::{Client, Config, Input, Output, Restore};
+use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
+use crate::accounting::introductions;
+use crate::content::{Bitfield, Layout, Policy};
+use crate::ids::{
+    ConnId, DownloadId, Guid, Handle, IntroId, PieceIndex, ProviderId, PublicKey, ReqId, SecondaryGuid, VersionId,
+};
+use crate::nat::{Candidate, CandidateKind, NatDescriptor};
+use crate::testing::rng::Seeded;
+use crate::wire::control::{ControlMsg, IntroducedPeer, Introductions, Query, UsageAck, Welcome};
+use crate::wire::peer::{HaveMap, PeerMsg, PeerWelcome};
+use crate::wire::records::{Context, Introduction, SealedGrant, ServerRole, SignedIntroduction, UsageRecord};
+use crate::wire::{Blob, List, PROTOCOL};
+use crate::{Cx, Machine, Time};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::ToString;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+pub(super) const MIB: u64 = 1 << 20;
+/// Unix time when the client starts.
+pub(super) const START_MS: u64 = 5_000_000;
+const CN_KEY: PublicKey = PublicKey([0xc; 32]);
+pub(super) const OWN_KEY: PublicKey = PublicKey([0xa; 32]);
+/// A message's way and back.
+const LATENCY: Duration = Duration::from_millis(10);
+
+/// What the store keeps over a crash.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Disk {
+    pub(super) downloads: BTreeMap<Handle, DownloadRecord>,
+    pub(super) pieces: BTreeMap<VersionId, BTreeSet<PieceIndex>>,
+    pub(super) sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
+    pub(super) usage: Vec<UsageRecord>,
+    pub(super) cached: BTreeSet<VersionId>,
+    pub(super) uploads: Option<bool>,
+}
+
+/// A fake peer.
+#[derive(Clone, Debug)]
+pub(super) struct FakePeer {
+    pub(super) rate: u64,
+    /// Sends wrong blocks.
+    pub(super) corrupt: bool,
+    /// Can be connected to.
+    pub(super) up: bool,
+}
+
+pub(super) struct World {
+    pub(super) client: Client,
+    pub(super) cfg: Config,
+    pub(super) now: Time,
+    rng: Seeded,
+    events: BTreeMap<(Time, u64), Input>,
+    event_seq: u64,
+    pub(super) disk: Disk,
+    pub(super) disk_says: Result<(), StoreError>,
+    /// The version that an object has now.
+    pub(super) version: VersionId,
+    pub(super) layouts: BTreeMap<VersionId, Layout>,
+    pub(super) policy: Policy,
+    pub(super) edge_up: bool,
+    pub(super) edge_rate: u64,
+    pub(super) edge_says: Option<EdgeError>,
+    pub(super) grant_ms: u64,
+    pub(super) renewals: u32,
+    grants: u32,
+    pub(super) cns: u32,
+    pub(super) cn_up: bool,
+    pub(super) peers: BTreeMap<u32, FakePeer>,
+    conns: BTreeMap<ConnId, u32>,
+    intros: u32,
+    busy_until: BTreeMap<Option<ConnId>, Time>,
+    pub(super) fetched: Vec<(FetchSource, PieceIndex)>,
+    fetching: BTreeMap<crate::ids::XferId, FetchSource>,
+    pub(super) sent: Vec<ControlMsg>,
+    pub(super) notices: Vec<Notice>,
+    pub(super) outputs: Vec<Output>,
+    commands: u64,
+}
+
+fn identity() -> Identity {
+    Identity { guid: Guid::numbered(1), secondary: vec![SecondaryGuid::numbered(1)], upload_key: OWN_KEY, root: ROOT }
+}
+
+pub(super) fn object() -> ObjectRef {
+    ObjectRef { provider: ProviderId(9), path: "a/b.bin".to_string() }
+}
+
+impl World {
+    /// A client, an edge of 20 MB/s and an object of `size` bytes.
+    pub(super) fn new(size: u64) -> Self {
+        let cfg = Config::new(identity(), fake_verify);
+        let version = VersionId::numbered(1);
+        let layout = Layout::for_size(size).expect("a layout");
+        Self {
+            client: Client::restore(&cfg, Restore::default(), true),
+            cfg,
+            now: Time::ZERO,
+            rng: Seeded::new(7),
+            events: BTreeMap::new(),
+            event_seq: 0,
+            disk: Disk::default(),
+            disk_says: Ok(()),
+            version,
+            layouts: [(version, layout)].into(),
+            policy: Policy::default(),
+            edge_up: true,
+            edge_rate: 20_000_000,
+            edge_says: None,
+            grant_ms: 900_000,
+            renewals: 0,
+            grants: 0,
+            cns: 0,
+            cn_up: true,
+            peers: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            intros: 0,
+            busy_until: BTreeMap::new(),
+            fetched: Vec::new(),
+            fetching: BTreeMap::new(),
+            sent: Vec::new(),
+            notices: Vec::new(),
+            outputs: Vec::new(),
+            commands: 0,
+        }
+    }
+
+    pub(super) fn with_peers(size: u64, peers: &[FakePeer]) -> Self {
+        let mut world = Self::new(size);
+        world.cns = 1;
+        world.peers = (100..).zip(peers.iter().cloned()).collect();
+        world
+    }
+
+    /// Loses everything but the disk, and starts again.
+    pub(super) fn crash(&mut self) {
+        let have = |disk: &Disk, v: VersionId, layout: &Layout| {
+            let mut b = Bitfield::empty(layout.pieces());
+            disk.pieces.get(&v).into_iter().flatten().for_each(|p| {
+                b.insert(*p);
+            });
+            b
+        };
+        let disk = &self.disk;
+        let of = |r: &DownloadRecord| {
+            let known = r.granted.as_ref().and_then(|g| Some((g.version, self.layouts.get(&g.version)?)));
+            known.map_or_else(|| Bitfield::empty(0), |(v, layout)| have(disk, v, layout))
+        };
+        let restore = Restore {
+            downloads: disk.downloads.values().map(|r| (r.clone(), of(r))).collect(),
+            sources: disk.sources.clone(),
+            usage: disk.usage.clone(),
+            cached: disk.cached.iter().map(|v| (*v, self.layouts[v], have(disk, *v, &self.layouts[v]))).collect(),
+            uploads: disk.uploads,
+        };
+        self.client = Client::restore(&self.cfg, restore, true);
+        self.events.clear();
+        self.conns.clear();
+        self.busy_until.clear();
+        self.fetching.clear();
+        self.now = Time::ZERO;
+    }
+
+    fn later(&mut self, at: Time, input: Input) {
+        self.event_seq += 1;
+        self.events.insert((at, self.event_seq), input);
+    }
+
+    fn soon(&mut self, input: Input) {
+        self.later(self.now.after(LATENCY), input);
+    }
+
+    pub(super) fn command(&mut self, kind: CommandKind) -> ReqId {
+        self.commands += 1;
+        let req = ReqId(1 << 32 | self.commands);
+        self.input(Input::Command(Command { req, kind }));
+        req
+    }
+
+    /// Starts a download; it is the client's only one.
+    pub(super) fn get(&mut self) -> Handle {
+        self.command(CommandKind::Get { object: object(), output: "out".to_string() });
+        self.client.downloads().last().expect("a download").0
+    }
+
+    pub(super) fn input(&mut self, input: Input) {
+        let mut out = Vec::new();
+        let mut cx = Cx { now: self.now, cfg: &self.cfg, rng: &mut self.rng, out: &mut out };
+        self.client.handle_input(&mut cx, input);
+        out.into_iter().for_each(|o| self.perform(o));
+    }
+
+    /// Lets the next thing happen; `false` if there is nothing before `until`.
+    fn step(&mut self, until: Time) -> bool {
+        let event = self.events.keys().next().copied();
+        let timer = self.client.poll_timeout();
+        let at = event.map(|(at, _)| at).into_iter().chain(timer).min();
+        let Some(at) = at.filter(|at| *at <= until) else {
+            self.now = until;
+            return false;
+        };
+        self.now = self.now.max(at);
+        if let Some(key) = event.filter(|(event, _)| *event <= at) {
+            let input = self.events.remove(&key).expect("it is there");
+            self.input(input);
+        } else {
+            let mut out = Vec::new();
+            let mut cx = Cx { now: self.now, cfg: &self.cfg, rng: &mut self.rng, out: &mut out };
+            self.client.handle_timeout(&mut cx);
+            out.into_iter().for_each(|o| self.perform(o));
+        }
+        true
+    }
+
+    pub(super) fn run_for(&mut self, time: Duration) {
+        let until = self.now.after(time);
+        while self.step(until) {}
+    }
+
+    /// Runs until the download is in `state`.
+    pub(super) fn run_until(&mut self, handle: Handle, state: DownloadState) {
+        let until = self.now.after(Duration::from_secs(3600));
+        while self.state(handle) != Some(state) {
+            assert!(self.step(until), "it never gets to {state:?}: {:?}", self.state(handle));
+        }
+        self.run_for(Duration::from_millis(100));
+    }
+
+    pub(super) fn state(&self, handle: Handle) -> Option<DownloadState> {
+        self.client.downloads().find(|(h, _)| *h == handle).map(|(_, state)| state)
+    }
+
+    pub(super) fn status(&self) -> DownloadStatus {
+        let told = self.notices.iter().rev().find_map(|n| match n {
+            Notice::Download(status) => Some(status.clone()),
+            _ => None,
+        });
+        told.expect("a status was told")
+    }
+
+    pub(super) fn answer_to(&self, req: ReqId) -> Option<Result<Option<Handle>, super::super::io::CommandError>> {
+        self.notices.iter().find_map(|n| match n {
+            Notice::Done { req: of, result } if *of == req => Some(*result),
+            _ => None,
+        })
+    }
+
+    // --- the shell ------------------------------------------------------------------------------------------------
+
+    fn perform(&mut self, output: Output) {
+        self.outputs.push(output.clone());
+        match output {
+            Output::EdgeAsk { req, ask, .. } => {
+                let answer = self.edge(ask);
+                self.soon(Input::Edge { req, answer });
+            }
+            Output::ControlDial { conn, .. } if self.cn_up => self.soon(Input::ControlOpened { conn }),
+            Output::ControlDial { conn, .. } => self.soon(Input::ControlClosed { conn }),
+            Output::ControlSend { conn, msg } => self.control(conn, msg),
+            Output::PeerDial { conn, key, .. } => {
+                let n = u32::from_be_bytes(key.0[28..].try_into().expect("four bytes"));
+                let up = self.peers.get(&n).is_some_and(|p| p.up);
+                self.conns.insert(conn, n);
+                self.soon(if up { Input::PeerOpened { conn } } else { Input::PeerClosed { conn } });
+            }
+            Output::PeerSend { conn, msg: PeerMsg::Hello(hello) } => self.greet(conn, &hello.intro.intro),
+            Output::PeerClose { conn, .. } => {
+                self.conns.remove(&conn);
+                self.break_fetches(&FetchSource::Peer(conn));
+            }
+            Output::Fetch { xfer, version, source, piece, blocks, .. } => {
+                let range = self.layouts[&version].block_range(piece, blocks);
+                self.fetch(xfer, source, piece, range.end - range.start);
+            }
+            Output::CancelFetch { xfer } => {
+                if self.fetching.remove(&xfer).is_some() {
+                    self.soon(Input::FetchEnded { xfer, end: FetchEnd::Cancelled });
+                }
+            }
+            Output::Save { req, what } => {
+                if self.disk_says.is_ok() {
+                    self.keep(what);
+                }
+                self.soon(Input::Saved { req, result: self.disk_says });
+            }
+            Output::Serve { xfer, .. } => self.soon(Input::ServeEnded { xfer, bytes: 65_536 }),
+            Output::Notice(notice) => self.notices.push(notice),
+            Output::ControlClose { .. }
+            | Output::PeerExpect { .. }
+            | Output::PeerSend { .. }
+            | Output::Refuse { .. } => {}
+        }
+    }
+
+    fn fetch(&mut self, xfer: crate::ids::XferId, source: FetchSource, piece: PieceIndex, bytes: u64) {
+        let peer = match &source {
+            FetchSource::Edge { .. } => None,
+            FetchSource::Peer(conn) => Some(*conn),
+        };
+        self.fetched.push((source.clone(), piece));
+        let behind = peer.map(|conn| self.peers[&self.conns[&conn]].clone());
+        let end = match (&behind, self.edge_says) {
+            (Some(p), _) if p.corrupt => FetchEnd::BadBlock { block: 0 },
+            (None, Some(why)) => FetchEnd::EdgeRefused(why),
+            (None, None) if !self.edge_up => FetchEnd::Broken,
+            (Some(_) | None, _) => FetchEnd::Fetched,
+        };
+        let rate = behind.map_or(self.edge_rate, |p| p.rate);
+        let takes = Duration::from_micros(bytes * 1_000_000 / rate);
+        let free = self.busy_until.entry(peer).or_default();
+        *free = (*free).max(self.now).after(takes);
+        let at = if end == FetchEnd::Fetched { *free } else { self.now.after(LATENCY) };
+        self.fetching.insert(xfer, source);
+        self.later(at, Input::FetchEnded { xfer, end });
+    }
+
+    /// What is under way with a source ends `Broken`.
+    pub(super) fn break_fetches(&mut self, source: &FetchSource) {
+        let of_it: Vec<_> = self.fetching.iter().filter(|(_, s)| same(s, source)).map(|(x, _)| *x).collect();
+        for xfer in of_it {
+            self.fetching.remove(&xfer);
+            self.events.retain(|_, e| !matches!(e, Input::FetchEnded { xfer: of, .. } if *of == xfer));
+            self.soon(Input::FetchEnded { xfer, end: FetchEnd::Broken });
+        }
+    }
+
+    pub(super) fn edge_goes_down(&mut self) {
+        self.edge_up = false;
+        self.break_fetches(&FetchSource::Edge { edge: 0, grant: sealed(0) });
+    }
+
+    fn edge(&mut self, ask: EdgeAsk) -> Result<EdgeAnswer, EdgeError> {
+        if !self.edge_up {
+            return Err(EdgeError::Unreachable);
+        }
+        let now_ms = START_MS + self.now.0 / 1000;
+        match ask {
+            EdgeAsk::Bootstrap => Ok(EdgeAnswer::Bootstrap { cns: self.cns, edges: 1, now_ms }),
+            EdgeAsk::Grant { version, .. } if version.is_some_and(|v| v != self.version) => Err(EdgeError::Changed),
+            EdgeAsk::Grant { object: of, renew, download, .. } => {
+                if of != object() {
+                    return Err(EdgeError::NotFound);
+                }
+                self.renewals += u32::from(renew.is_some());
+                if renew.is_some() && self.edge_says == Some(EdgeError::GrantExpired) {
+                    return Err(EdgeError::GrantExpired);
+                }
+                self.grants += 1;
+                self.edge_says = None;
+                Ok(EdgeAnswer::Granted(Granted {
+                    download: download.unwrap_or(DownloadId::numbered(self.grants)),
+                    download_key: PublicKey::numbered(50),
+                    version: self.version,
+                    size: self.layouts[&self.version].size(),
+                    policy: self.policy.clone(),
+                    order_seed: 0,
+                    expires_ms: now_ms + self.grant_ms,
+                    sealed: sealed(self.grants),
+                }))
+            }
+            EdgeAsk::Manifest { version, .. } => Ok(EdgeAnswer::Manifest { layout: self.layouts[&version] }),
+        }
+    }
+
+    fn control(&mut self, conn: ConnId, msg: ControlMsg) {
+        self.sent.push(msg.clone());
+        let answer = match msg {
+            ControlMsg::Hello(_) => ControlMsg::Welcome(Welcome {
+                protocol: PROTOCOL,
+                now_ms: START_MS + self.now.0 / 1000,
+                observed: "127.0.0.1:1".parse().expect("an address"),
+                cert: cert(ServerRole::Cn, CN_KEY),
+                ping_ms: 60_000,
+                want_inventory: true,
+            }),
+            ControlMsg::Query(query) => ControlMsg::Introductions(self.introduce(&query)),
+            ControlMsg::Usage(record) => {
+                let durable = self.disk.usage.iter().any(|r| *r == record);
+                assert!(durable, "a usage record was sent before it was durable");
+                ControlMsg::UsageAck(UsageAck { ids: List::truncated([record.id]) })
+            }
+            _ => return,
+        };
+        self.soon(Input::Control { conn, msg: answer });
+    }
+
+    fn introduce(&mut self, query: &Query) -> Introductions {
+        let offered: Vec<_> =
+            self.peers.keys().copied().filter(|n| !query.exclude.contains(&PublicKey::numbered(*n))).collect();
+        let intros = offered.iter().map(|n| {
+            self.intros += 1;
+            self.intro_for(self.intros, PublicKey::numbered(50), PublicKey::numbered(*n))
+        });
+        let signed = sign(intros.collect());
+        let candidate = Candidate { kind: CandidateKind::Host, addr: "127.0.0.1:9".parse().expect("an address") };
+        let nat = NatDescriptor { udp: true, candidates: List::truncated([candidate]), ..NatDescriptor::default() };
+        let peers = signed.into_iter().map(|intro| IntroducedPeer { intro, nat: nat.clone() });
+        Introductions { query: query.query, peers: List::truncated(peers) }
+    }
+
+    /// An introduction for the newest download of the newest version.
+    pub(super) fn intro_for(&self, n: u32, downloader: PublicKey, uploader: PublicKey) -> Introduction {
+        let now_ms = START_MS + self.now.0 / 1000;
+        Introduction {
+            id: IntroId::numbered(n),
+            download: DownloadId::numbered(self.grants),
+            version: self.version,
+            downloader_key: downloader,
+            uploader_key: uploader,
+            connect_before_ms: now_ms + 60_000,
+            serve_until_ms: now_ms + 3_600_000,
+            cap_bytes: u64::MAX,
+        }
+    }
+
+    fn greet(&mut self, conn: ConnId, intro: &Introduction) {
+        let welcome = PeerWelcome { protocol: PROTOCOL, requests_max: 64 };
+        self.soon(Input::Peer { conn, msg: PeerMsg::Welcome(welcome) });
+        let bits = Bitfield::full(self.layouts[&intro.version].pieces()).as_bytes().to_vec();
+        let map = HaveMap { first: PieceIndex(0), bits: Blob::new(bits).expect("one page"), last: true };
+        self.soon(Input::Peer { conn, msg: PeerMsg::HaveMap(map) });
+    }
+
+    /// The connection to a peer breaks.
+    pub(super) fn kill_peer(&mut self, n: u32) {
+        self.peers.get_mut(&n).expect("a peer").up = false;
+        let conns: Vec<_> = self.conns.iter().filter(|(_, p)| **p == n).map(|(conn, _)| *conn).collect();
+        for conn in conns {
+            self.break_fetches(&FetchSource::Peer(conn));
+            self.soon(Input::PeerClosed { conn });
+        }
+    }
+
+    fn keep(&mut self, what: Save) {
+        let disk = &mut self.disk;
+        match what {
+            Save::Download(record) => {
+                disk.downloads.insert(record.handle, record);
+            }
+            Save::Piece { handle, version, piece, from } => {
+                assert!(disk.pieces.entry(version).or_default().insert(piece), "journalled twice");
+                for (name, bytes) in from {
+                    *disk.sources.entry(handle).or_default().entry(name).or_default() += u64::from(bytes);
+                }
+            }
+            Save::Finish { version, .. } => {
+                let have = disk.pieces.get(&version).map_or(0, BTreeSet::len);
+                assert_eq!(have, self.layouts[&version].pieces() as usize, "finished with a piece missing");
+                disk.cached.insert(version);
+            }
+            Save::Forget { handle } => {
+                disk.sources.remove(&handle);
+                let version = disk.downloads.remove(&handle).and_then(|r| r.granted).map(|g| g.version);
+                if let Some(version) = version.filter(|v| !disk.cached.contains(v)) {
+                    disk.pieces.remove(&version);
+                }
+            }
+            Save::Uncache { version } => {
+                disk.cached.remove(&version);
+                disk.pieces.remove(&version);
+            }
+            Save::Usage(record) => disk.usage.push(record),
+            Save::UsageDone(ids) => disk.usage.retain(|r| !ids.contains(&r.id)),
+            Save::Uploads(on) => disk.uploads = Some(on),
+        }
+    }
+
+    pub(super) fn closed_with(&self, why: CloseReason) -> usize {
+        self.outputs.iter().filter(|o| matches!(o, Output::PeerClose { why: w, .. } if *w == why)).count()
+    }
+}
+
+fn same(a: &FetchSource, b: &FetchSource) -> bool {
+    match (a, b) {
+        (FetchSource::Edge { .. }, FetchSource::Edge { .. }) => true,
+        (FetchSource::Peer(a), FetchSource::Peer(b)) => a == b,
+        (FetchSource::Edge { .. }, FetchSource::Peer(_)) | (FetchSource::Peer(_), FetchSource::Edge { .. }) => false,
+    }
+}
+
+fn sealed(n: u32) -> SealedGrant {
+    SealedGrant { epoch: n, nonce: [0; 24], sealed: Blob::default() }
+}
+
+/// Under the CN's signature.
+pub(super) fn sign(intros: Vec<Introduction>) -> Vec<SignedIntroduction> {
+    let signature = fake_sign(&CN_KEY, Context::Introductions, &introductions::root(&intros).0);
+    introductions::sign(intros, signature, &cert(ServerRole::Cn, CN_KEY))
+}
