@@ -161,7 +161,7 @@ impl Client {
         served.dirty = false;
         served.seq = served.seq.saturating_add(1);
         let id = RecordId(cx.rng.nonce());
-        served.record = Some((id, false));
+        let older = served.record.replace((id, false));
         let peers =
             served.peers.iter().map(|(intro, (key, bytes))| PeerBytes { intro: *intro, key: *key, bytes: *bytes });
         let record = UsageRecord {
