@@ -7,6 +7,7 @@ pub mod download_world;
 pub mod rng;
 pub mod rule;
 pub mod scenario;
+pub mod sim;
 pub mod toy;
 pub mod trace;
 pub mod world;

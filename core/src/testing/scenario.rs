@@ -67,7 +67,7 @@ pub struct Object {
 }
 
 /// How a client is started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientOptions {
     /// Its user allows uploads.
     pub uploads: bool,
@@ -322,6 +322,7 @@ fn corrupting_seeder(rig: &mut dyn Rig) -> Result<(), String> {
     begin(rig, &[(0, ClientOptions { corrupts: true, ..HONEST }), (1, HONEST)])?;
     wants(rig, 2);
     let s = completes(rig, 2)?;
+    need(s.wasted_bytes > 0, || format!("the corrupting seeder was never asked: {s:?}"))?;
     need(s.wasted_bytes <= 64 * 1024, || format!("more than one piece was wasted: {s:?}"))
 }
 

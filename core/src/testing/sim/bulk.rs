@@ -30,6 +30,8 @@ pub struct Pull {
     pub blocks: Range<u32>,
     /// The sender has begun.
     pub serving: bool,
+    /// Its first half has come.
+    pub half: bool,
 }
 
 fn sender_xfer(id: u64) -> XferId {
@@ -72,6 +74,7 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
         piece: f.piece,
         blocks: f.blocks.clone(),
         serving: false,
+        half: false,
     };
     match &f.source {
         FetchSource::Edge { edge, grant: _ } => {
@@ -111,7 +114,7 @@ fn begin(w: &mut World<Net>, cfg: &Cfg, id: u64, rate_max: u64) {
     let n = bytes(w, &p);
     let mut at = w.now;
     if cfg.timed {
-        let rate = |r: u64| if r == 0 { Duration::ZERO } else { Duration::from_micros(n.saturating_mul(1_000_000) / r) };
+        let rate = |r: u64| Duration::from_micros(n.saturating_mul(1_000_000).checked_div(r).unwrap_or(0));
         let (up, down) = (rate(cfg.up_rate(p.from)), rate(cfg.down_rate(p.to.0)));
         // a limit of its own: the edge's for each download, a client's for each version
         let cap = if p.link.is_some() { rate_max } else { w.env.edge_rate(p.version) };
@@ -124,9 +127,7 @@ fn begin(w: &mut World<Net>, cfg: &Cfg, id: u64, rate_max: u64) {
     }
     let after = at.since(w.now) + cfg.latency;
     if cfg.timed && n > 16 * 1024 {
-        let half = n / 2 / (16 * 1024) * (16 * 1024);
-        let input = Input::Progress { xfer: p.to.1, verified: half };
-        w.send(done_lane(p.to.0, id), after / 2, Event::Progress(id, input));
+        w.send(done_lane(p.to.0, id), after / 2, Event::Progress(id));
     }
     w.send(done_lane(p.to.0, id), after, Event::Blocks(id));
 }
@@ -150,7 +151,8 @@ pub(super) fn refuse(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId, 
     w.clear_lanes(|l| *l == done_lane(p.to.0, id));
     end(w, p.to.0, p.to.1, id, FetchEnd::Refused(why), cfg.latency);
     if p.serving {
-        served(w, node, id, 0, Duration::ZERO);
+        let sent = if p.half { half(bytes(w, &p)) } else { 0 };
+        served(w, node, id, sent, Duration::ZERO);
     }
 }
 
@@ -167,14 +169,30 @@ pub(super) fn cancel(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId) 
     }
 }
 
-/// Ends a transfer before its time.
+/// Ends a transfer before its time. What has come was sent, and counts for the sender.
 fn stop(w: &mut World<Net>, cfg: &Cfg, id: u64, how: FetchEnd) {
     let Some(p) = w.env.pulls.remove(&id) else { return };
     w.clear_lanes(|l| *l == done_lane(p.to.0, id) || (!p.serving && *l == done_lane(p.from, id)));
     end(w, p.to.0, p.to.1, id, how, Duration::ZERO);
+    let sent = if p.half { half(bytes(w, &p)) } else { 0 };
     if p.serving && p.link.is_some() {
-        served(w, p.from, id, 0, cfg.latency);
+        served(w, p.from, id, sent, cfg.latency);
+    } else if p.link.is_none() {
+        edge_served(w, cfg, &p, sent);
     }
+}
+
+/// Half of so many bytes, in whole blocks.
+const fn half(bytes: u64) -> u64 {
+    bytes / 2 / (16 * 1024) * (16 * 1024)
+}
+
+/// The first half of a transfer has come.
+pub(super) fn progress(w: &mut World<Net>, id: u64) -> Option<In> {
+    let p = w.env.pulls.get_mut(&id)?;
+    p.half = true;
+    let p = p.clone();
+    Some(In::Client(Input::Progress { xfer: p.to.1, verified: half(bytes(w, &p)) }))
 }
 
 /// A connection is gone, and the transfers on it with it.
@@ -221,20 +239,23 @@ pub(super) fn arrive(w: &mut World<Net>, cfg: &Cfg, id: u64, way: Way) -> Option
     if p.link.is_some() {
         served(w, p.from, id, n, cfg.latency);
     } else {
-        edge_served(w, cfg, &p);
-    }
-    if end == FetchEnd::Fetched {
-        w.env.seen.fetched(&p, way == Way::Whole);
+        edge_served(w, cfg, &p, n);
     }
     Some(In::Client(Input::FetchEnded { xfer: p.to.1, end }))
 }
 
 /// The edge counts what it has sent.
-fn edge_served(w: &mut World<Net>, cfg: &Cfg, p: &Pull) {
-    let Some((l, o)) = layout(w, p.version).zip(w.env.objects.values().find(|o| o.version == p.version)) else { return };
+fn edge_served(w: &mut World<Net>, cfg: &Cfg, p: &Pull, bytes: u64) {
+    if bytes == 0 || w.node(p.from).is_none() {
+        return;
+    }
+    let Some((l, o)) = layout(w, p.version).zip(w.env.objects.values().find(|o| o.version == p.version)) else {
+        return;
+    };
     let grant = w.env.grants.get(&(p.to.0, p.version)).copied();
     let (version, provider) = (p.version, o.provider);
-    let range = l.block_range(p.piece, p.blocks.clone());
+    let start = l.block_range(p.piece, p.blocks.clone()).start;
+    let range = start..start + bytes;
     let told = In::Edge(edge::Input::Served { grant, version, provider, range });
     w.send(Lane { to: p.from, what: "served", id: 0 }, cfg.latency, Event::Input(told));
 }

@@ -75,7 +75,14 @@ pub fn lane(kind: Kind, id: u64, to: NodeIx) -> Lane {
 }
 
 /// `node` dials `target` under the number `conn`, proving `key`. Without a target the answer is that it failed.
-pub(super) fn dial(w: &mut World<Net>, cfg: &Cfg, kind: Kind, node: (NodeIx, ConnId), target: Option<NodeIx>, key: PublicKey) {
+pub(super) fn dial(
+    w: &mut World<Net>,
+    cfg: &Cfg,
+    kind: Kind,
+    node: (NodeIx, ConnId),
+    target: Option<NodeIx>,
+    key: PublicKey,
+) {
     let id = w.env.number();
     let up = target.filter(|&t| w.node(t).is_some());
     let Some(target) = up else {
@@ -149,7 +156,8 @@ pub fn break_link(w: &mut World<Net>, cfg: &Cfg, id: u64) {
 
 /// `node` has crashed: the other ends of its connections are told.
 pub(super) fn cut_all(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
-    let ids: Vec<u64> = w.env.links.iter().filter(|(_, l)| l.from.0 == node || l.to.0 == node).map(|(&id, _)| id).collect();
+    let ids: Vec<u64> =
+        w.env.links.iter().filter(|(_, l)| l.from.0 == node || l.to.0 == node).map(|(&id, _)| id).collect();
     for id in ids {
         break_link(w, cfg, id);
     }

@@ -5,7 +5,8 @@ use super::machines::In;
 use super::{Cfg, Event, Mutant, Net};
 use crate::ids::{Handle, PieceIndex, RecordId, ReqId, VersionId};
 use crate::role::client::io::{DownloadRecord, Input, Save, SourceName};
-use crate::role::{edge, ledger};
+use crate::role::edge::io as edge;
+use crate::role::ledger;
 use crate::testing::world::{Lane, NodeIx, World};
 use crate::wire::records::{LedgerRecord, UsageRecord};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -120,6 +121,9 @@ pub(super) fn store(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, rec
 pub(super) fn saved(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, what: Save) -> In {
     if let Save::Piece { version, piece, .. } = &what {
         w.env.seen.committed(node, *version, *piece);
+    }
+    if let Save::Forget { handle } = &what {
+        w.env.status.remove(&(node, *handle));
     }
     let lost = cfg.mutant == Some(Mutant::SavesAreLost) && matches!(what, Save::Usage(_));
     if !lost {

@@ -1,0 +1,231 @@
+//! What clients ask of their surroundings.
+
+use super::links::{self, Kind, Msg};
+use super::machines::{In, Node, RoleCfg};
+use super::store::Disk;
+use super::{Ask, Cfg, Event, Net, bulk, keys, store};
+use crate::content::Bitfield;
+use crate::ids::{ConnId, Guid, PublicKey, ReqId, VersionId};
+use crate::role::client::io::{CloseReason, EdgeAnswer, EdgeAsk, EdgeError, Granted, Input, Notice, Output};
+use crate::role::client::{Client, Restore};
+use crate::role::edge::io as edge;
+use crate::session::client as session;
+use crate::testing::scenario::Role;
+use crate::testing::world::{Lane, NodeIx, World};
+use crate::wire::Text;
+use crate::wire::Wire as _;
+use crate::wire::records::{Context, Grant, SignedGrant};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+/// A client from its disk.
+pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> {
+    let RoleCfg::Client(lives) = &cfg.roles[usize::from(ix)] else { return None };
+    let life = w.env.lives.entry(ix).and_modify(|l| *l += 1).or_default();
+    let client = &lives[usize::from(*life) % lives.len()];
+    let life = *life;
+    let uploads = w.env.options.get(&ix).is_none_or(|o| o.uploads);
+    let disk = w.env.disks.entry(ix).or_default().clone();
+    let machine = Client::restore(client, restore(w, &disk), uploads);
+    w.set_node(ix, Some(Node::Client(Box::new(machine), life)));
+    Some((ix, In::Client(Input::Network(keys::nat(ix)))))
+}
+
+/// What the store hands to a starting client.
+fn restore(w: &World<Net>, disk: &Disk) -> Restore {
+    let layout = |v: VersionId| w.env.objects.values().find(|o| o.version == v).map(|o| o.layout);
+    let have = |v: VersionId| {
+        let mut have = Bitfield::empty(layout(v).map_or(0, |l| l.pieces()));
+        disk.pieces.get(&v).into_iter().flatten().for_each(|(&p, _)| {
+            have.insert(p);
+        });
+        have
+    };
+    let mut restore = Restore { uploads: disk.uploads, ..Restore::default() };
+    for (&handle, record) in &disk.downloads {
+        let version = record.granted.as_ref().map(|g| g.version);
+        let mut sources = BTreeMap::new();
+        for (name, bytes) in version.and_then(|v| disk.pieces.get(&v)).into_iter().flat_map(BTreeMap::values).flatten()
+        {
+            *sources.entry(*name).or_default() += u64::from(*bytes);
+        }
+        restore.sources.insert(handle, sources);
+        restore.downloads.push((record.clone(), version.map_or_else(|| Bitfield::empty(0), have)));
+    }
+    restore.usage = disk.usage.values().cloned().collect();
+    restore.cached = disk.finished.iter().filter_map(|&v| Some((v, layout(v)?, have(v)))).collect();
+    restore
+}
+
+/// Does what a client's session alone asks for.
+pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: session::Output) {
+    match output {
+        session::Output::Dial { conn, cn } => dial_cn(w, cfg, (node, conn), cn),
+        session::Output::Send { conn, msg } => links::send(w, cfg, node, conn, Msg::Control(msg)),
+        session::Output::Close { conn } => links::close(w, cfg, node, conn),
+        session::Output::Introduced { peers, .. } => {
+            for p in &peers {
+                super::servers::named(w, p.intro.intro.uploader_key);
+            }
+        }
+        session::Output::PeerComing(introduce) => {
+            w.env.seen.misdelivered |= introduce.intro.intro.uploader_key != keys::upload_key(node);
+        }
+        session::Output::UsageDone { ids } => {
+            let disk = w.env.disks.entry(node).or_default();
+            ids.iter().for_each(|id| {
+                disk.usage.remove(id);
+            });
+        }
+        session::Output::Connected
+        | session::Output::Disconnected
+        | session::Output::NoServers
+        | session::Output::Regrant { .. }
+        | session::Output::PeersForbidden { .. } => {}
+    }
+}
+
+fn dial_cn(w: &mut World<Net>, cfg: &Cfg, from: (NodeIx, ConnId), cn: u32) {
+    let key = keys::key(cfg.names[usize::from(from.0)]);
+    links::dial(w, cfg, Kind::Control, from, cfg.numbered(Role::Cn, cn), key);
+}
+
+/// Does what a client asks for.
+pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Output) {
+    match output {
+        Output::EdgeAsk { req, edge, ask } => ask_edge(w, cfg, node, (req, edge), ask),
+        Output::ControlDial { conn, cn } => dial_cn(w, cfg, (node, conn), cn),
+        Output::ControlSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Control(msg)),
+        Output::ControlClose { conn } => links::close(w, cfg, node, conn),
+        Output::PeerDial { conn, download, key, addrs } => {
+            let own = w.env.download_keys.get(&(node, download)).copied().unwrap_or(PublicKey::numbered(0));
+            bulk::dial(w, cfg, (node, conn), own, key, &addrs);
+        }
+        Output::PeerExpect { .. } => {}
+        Output::PeerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Peer(msg)),
+        Output::PeerClose { conn, .. } => links::close(w, cfg, node, conn),
+        Output::Fetch { xfer, handle: _, version, source, piece, blocks, want_leaves } => {
+            bulk::fetch(w, cfg, node, bulk::Fetch { xfer, version, source, piece, blocks, want_leaves });
+        }
+        Output::CancelFetch { xfer } => bulk::cancel(w, cfg, node, xfer),
+        Output::Serve { xfer, rate_max, .. } => bulk::serve(w, cfg, node, xfer, rate_max),
+        Output::Refuse { xfer, why } => bulk::refuse(w, cfg, node, xfer, why),
+        Output::Save { req, what } => store::save(w, cfg, node, req, what),
+        Output::Notice(notice) => note(w, node, notice),
+    }
+}
+
+fn note(w: &mut World<Net>, node: NodeIx, notice: Notice) {
+    match notice {
+        Notice::Download(status) => {
+            w.env.status.insert((node, status.handle), status);
+        }
+        Notice::SourceDropped { why: CloseReason::BadBlock, .. } => w.env.seen.blamed += 1,
+        Notice::SourceDropped { .. } | Notice::Done { .. } | Notice::Session { .. } => {}
+    }
+}
+
+fn answer(w: &mut World<Net>, cfg: &Cfg, client: NodeIx, req: ReqId, answer: Result<EdgeAnswer, EdgeError>) {
+    let after = if answer == Err(EdgeError::Unreachable) { cfg.latency * 4 } else { cfg.latency };
+    let id = w.env.number();
+    w.send(Lane { to: client, what: "https", id }, after, Event::Input(In::Client(Input::Edge { req, answer })));
+}
+
+fn ask_edge(w: &mut World<Net>, cfg: &Cfg, client: NodeIx, (req, edge): (ReqId, u32), ask: EdgeAsk) {
+    let Some(edge) = cfg.edge(edge).filter(|&e| w.node(e).is_some()) else {
+        return answer(w, cfg, client, req, Err(EdgeError::Unreachable));
+    };
+    match ask {
+        EdgeAsk::Bootstrap => {
+            let now_ms = keys::WALL_MS + w.now.0 / 1000;
+            let (cns, edges) = (cfg.count(Role::Cn), cfg.count(Role::Edge));
+            answer(w, cfg, client, req, Ok(EdgeAnswer::Bootstrap { cns, edges, now_ms }));
+        }
+        EdgeAsk::Manifest { version, grant: _ } => {
+            let layout = w.env.objects.values().find(|o| o.version == version).map(|o| o.layout);
+            let found = layout.map(|layout| EdgeAnswer::Manifest { layout }).ok_or(EdgeError::NotFound);
+            answer(w, cfg, client, req, found);
+        }
+        EdgeAsk::Grant { object, renew, download: _, version } => {
+            let ask = Ask { client, req, object, renew, version };
+            let id = w.env.number();
+            w.send(Lane { to: edge, what: "https", id }, cfg.latency, Event::AskGrant(ask));
+        }
+    }
+}
+
+/// An edge that is asked for a grant has crashed: whoever waits is told.
+pub(super) fn asks_fail(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
+    let all = core::mem::take(&mut w.env.asks);
+    let (lost, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|((edge, _), a)| *edge == node || a.client == node);
+    w.env.asks = kept.into_iter().collect();
+    for (_, ask) in lost.into_iter().filter(|(_, a)| a.client != node) {
+        answer(w, cfg, ask.client, ask.req, Err(EdgeError::Unreachable));
+    }
+}
+
+/// A request for a grant reaches its edge: its object is looked up, its signature taken for verified.
+pub(super) fn ask_arrives(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, ask: Ask) -> Option<In> {
+    let Some(object) = w.env.objects.get(&ask.object.path).cloned() else {
+        answer(w, cfg, ask.client, ask.req, Err(EdgeError::NotFound));
+        return None;
+    };
+    let key = keys::key(cfg.names[usize::from(ask.client)]);
+    let renew = ask.renew.as_ref().map(|sealed| edge::Renewal { grant: keys::open(sealed), proven: true });
+    let kept = renew.as_ref().and_then(|r| r.grant.as_ref()).map(|g| g.grant.download_key);
+    let number = w.env.number();
+    let fresh = PublicKey::numbered(7 << 24 | u32::try_from(number).unwrap_or(0));
+    let asked = edge::GrantAsked {
+        req: ReqId(number),
+        guid: Guid::of(&key),
+        key,
+        download_key: kept.unwrap_or(fresh),
+        object: edge::ObjectFacts {
+            provider: object.provider,
+            path: Text::new(ask.object.path.as_str()).ok()?,
+            version: object.version,
+            size: object.layout.size(),
+            policy: object.policy,
+        },
+        version: ask.version,
+        renew,
+    };
+    w.env.asks.insert((edge, ReqId(number)), ask);
+    Some(In::Edge(edge::Input::GrantAsked(Box::new(asked))))
+}
+
+/// An edge grants: signs, seals, sends.
+pub(super) fn granted(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId, grant: Grant) {
+    let Some(ask) = w.env.asks.remove(&(edge, req)) else { return };
+    let RoleCfg::Edge(edge_cfg) = &cfg.roles[usize::from(edge)] else { return };
+    let (client, download) = (ask.client, grant.download);
+    w.env.download_keys.insert((client, download), grant.download_key);
+    w.env.grants.insert((client, grant.version), edge::ServedGrant { download, guid: grant.guid });
+    let signature = keys::sign(&edge_cfg.cert.body.key, Context::Grant, &grant.to_bytes());
+    let signed = SignedGrant { grant: grant.clone(), signature, cert: edge_cfg.cert.clone() };
+    let granted = Granted {
+        download,
+        download_key: grant.download_key,
+        version: grant.version,
+        size: grant.size,
+        policy: grant.policy,
+        order_seed: grant.order_seed,
+        expires_ms: grant.expires_ms,
+        sealed: keys::seal(&signed),
+    };
+    answer(w, cfg, client, ask.req, Ok(EdgeAnswer::Granted(granted)));
+}
+
+/// An edge refuses.
+pub(super) fn denied(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId, why: edge::Denial) {
+    let Some(ask) = w.env.asks.remove(&(edge, req)) else { return };
+    let why = match why {
+        edge::Denial::WrongKey => EdgeError::Forbidden,
+        edge::Denial::Gone => EdgeError::NotFound,
+        edge::Denial::Changed => EdgeError::Changed,
+        edge::Denial::GrantExpired => EdgeError::GrantExpired,
+        edge::Denial::Unavailable => EdgeError::Unavailable,
+    };
+    answer(w, cfg, ask.client, ask.req, Err(why));
+}

@@ -1,0 +1,364 @@
+//! Whole deployments in one world: clients, edges, CNs, DNs, a ledger, all production machines, with simulated links,
+//! disks and transfers between them, and fake cryptography. Models explore small ones; [`rig`] simulates larger ones.
+
+pub mod bulk;
+mod clients;
+pub mod keys;
+pub mod links;
+pub mod machines;
+pub mod rig;
+mod servers;
+pub mod store;
+
+use super::rng::Seeded;
+use super::scenario::{ClientOptions, Name, Role};
+use super::world::{Lane, NodeIx, System, Way, World};
+use crate::content::{Layout, Policy};
+use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, VersionId};
+use crate::machine::{Rng, Time};
+use crate::role::client::io::{DownloadStatus, ObjectRef, Save};
+use crate::role::edge::io as edge;
+use crate::wire::records::LedgerRecord;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+use bulk::Pull;
+use core::time::Duration;
+use links::Link;
+use machines::{In, Node, Out, RoleCfg};
+use store::{Disk, Spool};
+
+/// A deployment: who there is, and how the world between them behaves.
+#[derive(Clone, Debug)]
+pub struct Cfg {
+    /// The nodes, by index.
+    pub names: Vec<Name>,
+    /// Their configurations.
+    pub roles: Vec<RoleCfg>,
+    /// The time that a message travels.
+    pub latency: Duration,
+    /// The time that a write takes.
+    pub disk: Duration,
+    /// Transfers take time, as the rates say.
+    pub timed: bool,
+    /// Bytes a second that a client sends and receives; an edge sends ten times as much.
+    pub rate: u64,
+    /// Every message is encoded and decoded on its way.
+    pub check_wire: bool,
+    /// The seeded defect.
+    pub mutant: Option<Mutant>,
+}
+
+/// Defects of the world; each must break a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// A wrong block passes the check.
+    BadBlockCounts,
+    /// A client's usage records are not written, though it is told so.
+    SavesAreLost,
+    /// The ledger's database stores a record again that it has.
+    LedgerCountsTwice,
+    /// The DN is not told that a CN's connection has ended.
+    DnKeepsBrokenLinks,
+    /// A CN is not told that a client's connection has ended, and what that client sends later comes on the old one.
+    StaleSessions,
+    /// Updates of clients never reach their CN.
+    UpdatesAreLost,
+    /// What a DN sends to one client's CN reaches another client.
+    MisdeliversIntroductions,
+    /// A CN does not hear that a DN lacks its clients.
+    ReaddIsLost,
+}
+
+/// Something under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// Just told.
+    Input(In),
+    /// A connection is being opened.
+    Dial(u64),
+    /// A client asks an edge for a grant.
+    AskGrant(Ask),
+    /// The middle of a transfer.
+    Progress(u64),
+    /// The end of a transfer.
+    Blocks(u64),
+    /// A client's write.
+    Save(ReqId, Save),
+    /// An edge's write.
+    Spool(ReqId, edge::Batch),
+    /// The ledger's write.
+    Store(ReqId, Vec<LedgerRecord>),
+}
+
+/// A client's request for a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ask {
+    /// Who asks.
+    pub client: NodeIx,
+    /// Its number for the request.
+    pub req: ReqId,
+    /// The object.
+    pub object: ObjectRef,
+    /// The grant to renew.
+    pub renew: Option<crate::wire::records::SealedGrant>,
+    /// The version that must not have changed.
+    pub version: Option<VersionId>,
+}
+
+/// An object on the edges.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Published {
+    /// Who pays.
+    pub provider: ProviderId,
+    /// Its version.
+    pub version: VersionId,
+    /// How it is cut.
+    pub layout: Layout,
+    /// What is allowed.
+    pub policy: Policy,
+}
+
+/// What rules must remember.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Seen {
+    /// A client served what it had not made durable.
+    pub served_unverified: bool,
+    /// Who sent wrong blocks to whom.
+    pub corrupters: BTreeSet<(NodeIx, NodeIx)>,
+    /// How often each piece was committed in a client's life on its disk.
+    pub commits: BTreeMap<(NodeIx, VersionId, PieceIndex), u8>,
+    /// Records that the database stored again.
+    pub stored_twice: u32,
+    /// Sources dropped for a wrong block.
+    pub blamed: u32,
+    /// Introductions handed to a client, and to whom they were addressed.
+    pub misdelivered: bool,
+    /// A client whose user forbids uploads was named to another.
+    pub named_though_off: bool,
+}
+
+impl Seen {
+    fn committed(&mut self, node: NodeIx, version: VersionId, piece: PieceIndex) {
+        let n = self.commits.entry((node, version, piece)).or_default();
+        *n = n.saturating_add(1);
+    }
+}
+
+/// The environment of the machines.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Net {
+    /// Connections.
+    pub links: BTreeMap<u64, Link>,
+    /// Clients' disks.
+    pub disks: BTreeMap<NodeIx, Disk>,
+    /// Edges' spools.
+    pub spools: BTreeMap<NodeIx, Spool>,
+    /// The ledger's database.
+    pub database: BTreeMap<RecordId, LedgerRecord>,
+    /// Objects by path.
+    pub objects: BTreeMap<String, Published>,
+    /// How clients were started.
+    pub options: BTreeMap<NodeIx, ClientOptions>,
+    /// Figures that clients have told their users.
+    pub status: BTreeMap<(NodeIx, Handle), DownloadStatus>,
+    /// What rules must remember.
+    pub seen: Seen,
+    lives: BTreeMap<NodeIx, u8>,
+    numbers: u64,
+    pulls: BTreeMap<u64, Pull>,
+    asks: BTreeMap<(NodeIx, ReqId), Ask>,
+    /// K_d of each download.
+    download_keys: BTreeMap<(NodeIx, DownloadId), PublicKey>,
+    grants: BTreeMap<(NodeIx, VersionId), edge::ServedGrant>,
+    /// When each sender, receiver and limit has done what it was given.
+    busy: BTreeMap<(NodeIx, u8), Time>,
+    dice: Seeded,
+}
+
+impl Net {
+    /// An empty environment.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            links: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            spools: BTreeMap::new(),
+            database: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            options: BTreeMap::new(),
+            status: BTreeMap::new(),
+            seen: Seen::default(),
+            lives: BTreeMap::new(),
+            numbers: 0,
+            pulls: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            download_keys: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            busy: BTreeMap::new(),
+            dice: Seeded::new(seed),
+        }
+    }
+
+    /// The next number for a connection, transfer or request.
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// A connection by one end's name for it.
+    #[must_use]
+    pub fn link_of(&self, node: NodeIx, conn: ConnId) -> Option<(u64, &Link)> {
+        let is_it = |l: &Link| l.from == (node, conn) || l.to == (node, conn);
+        self.links.iter().find(|(_, l)| is_it(l)).map(|(&id, l)| (id, l))
+    }
+
+    fn corrupts(&self, node: NodeIx) -> bool {
+        self.options.get(&node).is_some_and(|o| o.corrupts)
+    }
+
+    fn edge_rate(&self, version: VersionId) -> u64 {
+        self.objects.values().find(|o| o.version == version).map_or(0, |o| o.policy.edge_rate_max)
+    }
+}
+
+impl Cfg {
+    /// A node's role.
+    #[must_use]
+    pub fn role(&self, ix: NodeIx) -> Role {
+        self.names[usize::from(ix)].0
+    }
+
+    /// The node of that name.
+    #[must_use]
+    pub fn find(&self, name: Name) -> Option<NodeIx> {
+        self.names.iter().position(|n| *n == name).and_then(|i| NodeIx::try_from(i).ok())
+    }
+
+    fn numbered(&self, role: Role, n: u32) -> Option<NodeIx> {
+        self.find(Name(role, u8::try_from(n).ok()?))
+    }
+
+    fn count(&self, role: Role) -> u32 {
+        u32::try_from(self.names.iter().filter(|n| n.0 == role).count()).unwrap_or(u32::MAX)
+    }
+
+    fn edge(&self, n: u32) -> Option<NodeIx> {
+        self.numbered(Role::Edge, n)
+    }
+
+    fn up_rate(&self, ix: NodeIx) -> u64 {
+        if self.role(ix) == Role::Edge { self.rate * 10 } else { self.rate }
+    }
+
+    const fn down_rate(&self, _: NodeIx) -> u64 {
+        self.rate * 4
+    }
+}
+
+/// What comes from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Move {
+    /// A node starts, on its disk.
+    Start(NodeIx),
+    /// A node stops without warning.
+    Crash(NodeIx),
+    /// A connection breaks.
+    Break(u64),
+    /// A node is told something by its user.
+    Tell(NodeIx, alloc::boxed::Box<In>),
+}
+
+impl System for Net {
+    type Cfg = Cfg;
+    type Node = Node;
+    type Event = Event;
+    type Input = In;
+    type Output = Out;
+    type Move = Move;
+
+    fn run(cfg: &Cfg, ix: NodeIx, node: &mut Node, now: Time, rng: &mut dyn Rng, input: Option<In>) -> Vec<Out> {
+        machines::run(cfg, ix, node, (now, rng), input)
+    }
+
+    fn deadline(node: &Node) -> Option<Time> {
+        node.deadline()
+    }
+
+    fn rebase(node: &mut Node, by: Duration) {
+        node.rebase(by);
+    }
+
+    fn rebase_env(&mut self, by: Duration) {
+        self.busy.values_mut().for_each(|at| *at = at.rebased(by));
+    }
+
+    fn perform(world: &mut World<Self>, cfg: &Cfg, node: NodeIx, output: Out) {
+        match output {
+            Out::Client(output) => clients::perform(world, cfg, node, output),
+            Out::Session(output) => clients::perform_session(world, cfg, node, output),
+            Out::Edge(output) => servers::perform_edge(world, cfg, node, output),
+            Out::Cn(output) => servers::perform_cn(world, cfg, node, output),
+            Out::Dn(output) => servers::perform_dn(world, cfg, node, output),
+            Out::Ledger(output) => servers::perform_ledger(world, cfg, node, output),
+        }
+    }
+
+    fn faults(world: &World<Self>, _: &Cfg, _: Lane, event: &Event, ways: &mut Vec<Way>) {
+        if let Event::Blocks(id) = event {
+            bulk::faults(world, *id, ways);
+        }
+    }
+
+    fn prompt(cfg: &Cfg, lane: Lane) -> bool {
+        !cfg.timed && lane.what == "at once"
+    }
+
+    fn arrive(world: &mut World<Self>, cfg: &Cfg, lane: Lane, event: Event, way: Way) -> Option<In> {
+        match event {
+            Event::Input(input) => servers::mutate(world, cfg, lane.to, input),
+            Event::Dial(id) => links::accept(world, cfg, id),
+            Event::AskGrant(ask) => clients::ask_arrives(world, cfg, lane.to, ask),
+            Event::Progress(id) => bulk::progress(world, id),
+            Event::Blocks(id) => bulk::arrive(world, cfg, id, way),
+            Event::Save(req, what) => Some(store::saved(world, cfg, lane.to, req, what)),
+            Event::Spool(req, batch) => Some(store::spooled(world, lane.to, req, batch)),
+            Event::Store(req, records) => Some(store::stored(world, cfg, req, records)),
+        }
+    }
+
+    fn moves(_: &World<Self>, _: &Cfg, _: &mut Vec<Move>) {}
+
+    fn act(world: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, In)> {
+        match mv {
+            Move::Start(ix) => start(world, cfg, *ix),
+            Move::Crash(ix) => {
+                crash(world, cfg, *ix);
+                None
+            }
+            Move::Break(id) => {
+                links::break_link(world, cfg, *id);
+                None
+            }
+            Move::Tell(ix, input) => Some((*ix, (**input).clone())),
+        }
+    }
+}
+
+/// Starts a node that is down, on its disk.
+fn start(world: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> {
+    match cfg.role(ix) {
+        Role::Client => clients::start(world, cfg, ix),
+        Role::Edge | Role::Cn | Role::Dn | Role::Ledger => servers::start(world, cfg, ix),
+    }
+}
+
+/// A node stops without warning: what it had not written is lost.
+fn crash(world: &mut World<Net>, cfg: &Cfg, ix: NodeIx) {
+    world.set_node(ix, None);
+    links::cut_all(world, cfg, ix);
+    bulk::node_gone(world, cfg, ix);
+    clients::asks_fail(world, cfg, ix);
+    world.env.status.retain(|(node, _), _| *node != ix);
+    world.clear_lanes(|l| l.to == ix);
+}

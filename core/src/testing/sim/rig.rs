@@ -1,0 +1,234 @@
+//! The simulator as a [`Rig`]: a deployment on virtual time, the same run for the same seed.
+
+use super::machines::{In, RoleCfg};
+use super::{Cfg, Move, Net, Published, keys};
+use crate::content::{Layout, Policy};
+use crate::ids::{DownloadId, Guid, Handle, ProviderId, ReqId, SecondaryGuid, VersionId};
+use crate::role::client::io::{Command as ClientCommand, CommandKind, DownloadState, Identity, Input, ObjectRef};
+use crate::role::{client, cn, dn, edge, ledger};
+use crate::testing::rng::Seeded;
+use crate::testing::scenario::{ClientOptions, Command, Name, Object, Plan, Progress, Rig, Role, Status, Totals};
+use crate::testing::world::{Act, Budget, NodeIx, World};
+use crate::wire::records::{LedgerRecord, ServerRole};
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// How many lives of a client are told apart.
+const LIVES: u32 = 4;
+
+/// A simulated deployment.
+#[derive(Clone, Debug)]
+pub struct SimRig {
+    /// Who there is.
+    pub cfg: Cfg,
+    /// The deployment.
+    pub world: World<Net>,
+    rng: Seeded,
+    requests: u64,
+}
+
+fn names(plan: &Plan) -> Vec<Name> {
+    let of = |role, n: u8| (0..n).map(move |i| Name(role, i));
+    of(Role::Edge, plan.edges)
+        .chain(of(Role::Cn, plan.cns))
+        .chain(of(Role::Dn, plan.dns))
+        .chain(of(Role::Ledger, plan.ledgers))
+        .chain(of(Role::Client, plan.clients))
+        .collect()
+}
+
+/// Who a client is, in one of its lives.
+pub fn identity(ix: NodeIx, name: Name, life: u32) -> Identity {
+    Identity {
+        guid: Guid::of(&keys::key(name)),
+        secondary: alloc::vec![SecondaryGuid::numbered(u32::from(ix) << 8 | life)],
+        upload_key: keys::upload_key(ix),
+        root: keys::root(),
+    }
+}
+
+/// Production limits for everybody.
+fn role_cfg(plan: &Plan, ix: NodeIx, name: Name) -> RoleCfg {
+    let (root, verify) = (keys::root(), keys::verify);
+    let ledger = plan.ledgers > 0;
+    match name.0 {
+        Role::Edge => RoleCfg::Edge(edge::Config {
+            ledger,
+            ..edge::Config::new(root, verify, keys::cert(name, ServerRole::Edge))
+        }),
+        Role::Cn => RoleCfg::Cn(cn::Config {
+            ledger,
+            dns: u32::from(plan.dns),
+            ..cn::Config::new(root, verify, keys::cert(name, ServerRole::Cn))
+        }),
+        Role::Dn => RoleCfg::Dn(dn::Config::new(root, verify, keys::cert(name, ServerRole::Dn))),
+        Role::Ledger => RoleCfg::Ledger(ledger::Config::new(root, verify)),
+        Role::Client => {
+            RoleCfg::Client((0..LIVES).map(|l| client::Config::new(identity(ix, name, l), verify)).collect())
+        }
+    }
+}
+
+impl SimRig {
+    /// A deployment with all servers running.
+    #[must_use]
+    pub fn new(plan: &Plan, seed: u64) -> Self {
+        let names = names(plan);
+        let roles = (0..).zip(&names).map(|(ix, name)| role_cfg(plan, ix, *name)).collect();
+        let cfg = Cfg {
+            names,
+            roles,
+            latency: Duration::from_millis(5),
+            disk: Duration::from_millis(2),
+            timed: true,
+            rate: 8 << 20,
+            check_wire: true,
+            mutant: None,
+        };
+        let mut world = World::new(Net::new(seed), Vec::new(), Budget::default());
+        for _ in &cfg.names {
+            world.add_node(None);
+        }
+        let mut rig = Self { cfg, world, rng: Seeded::new(seed), requests: 0 };
+        let servers: Vec<Name> = rig.cfg.names.iter().copied().filter(|n| n.0 != Role::Client).collect();
+        for name in servers {
+            rig.restart(name);
+        }
+        rig
+    }
+
+    fn ix(&self, name: Name) -> NodeIx {
+        self.cfg.find(name).expect("the plan has this node")
+    }
+
+    /// Makes something happen from outside.
+    pub fn happen(&mut self, mv: Move) {
+        self.world.step(&self.cfg, &Act::Move(mv), &mut self.rng);
+    }
+
+    fn handle(&self, ix: NodeIx, path: &str) -> Option<Handle> {
+        let of_it = |s: &&client::io::DownloadStatus| s.object.path == path;
+        let all = self.world.env.status.iter().filter(|((node, _), _)| *node == ix).map(|(_, s)| s);
+        all.filter(of_it).map(|s| s.handle).max()
+    }
+}
+
+/// Totals of a database over the downloads of one version.
+fn totals(records: &BTreeMap<crate::ids::RecordId, LedgerRecord>, version: VersionId) -> Totals {
+    use crate::accounting::settlement::Book;
+    let mut books: BTreeMap<DownloadId, Book> = BTreeMap::new();
+    for record in records.values() {
+        let (download, of) = match record {
+            LedgerRecord::Usage(r) => (Some(r.download), r.version),
+            LedgerRecord::Edge(r) => (r.download, r.version),
+            LedgerRecord::Granted(r) => (Some(r.download), r.version),
+        };
+        if let Some(download) = download.filter(|_| of == version) {
+            books.entry(download).or_default().add(record.clone());
+        }
+    }
+    books.values().map(Book::bill).fold(Totals::default(), |t, b| Totals {
+        completed: t.completed + u64::from(b.state == Some(crate::wire::records::UsageState::Completed)),
+        edge_bytes: t.edge_bytes + b.edge_claimed,
+        peer_bytes: t.peer_bytes + b.peers_received,
+        uploaded_bytes: t.uploaded_bytes + b.peers_sent,
+        edge_unique_bytes: t.edge_unique_bytes + b.edge_unique,
+    })
+}
+
+impl Rig for SimRig {
+    fn publish(&mut self, o: &Object) {
+        let n = u32::try_from(self.world.env.objects.len()).expect("few objects") + 1;
+        let policy = Policy { edge_rate_max: o.edge_rate, upload_rate_max: o.upload_rate, ..Policy::default() };
+        let layout = Layout::for_size(o.size).expect("a usual size");
+        let published = Published { provider: ProviderId(1), version: VersionId::numbered(n), layout, policy };
+        self.world.env.objects.insert(o.path.to_string(), published);
+    }
+
+    fn start_client(&mut self, number: u8, options: ClientOptions) {
+        let ix = self.ix(Name(Role::Client, number));
+        self.world.env.options.insert(ix, options);
+        self.happen(Move::Start(ix));
+    }
+
+    fn crash(&mut self, node: Name) {
+        let ix = self.ix(node);
+        self.happen(Move::Crash(ix));
+    }
+
+    fn restart(&mut self, node: Name) {
+        let ix = self.ix(node);
+        self.happen(Move::Start(ix));
+    }
+
+    fn command(&mut self, client: u8, command: Command) {
+        let ix = self.ix(Name(Role::Client, client));
+        let handle = |path| self.handle(ix, path).unwrap_or_default();
+        let kind = match command {
+            Command::Get(path) => {
+                let object = ObjectRef { provider: ProviderId(1), path: path.to_string() };
+                CommandKind::Get { object, output: String::new() }
+            }
+            Command::Pause(path) => CommandKind::Pause(handle(path)),
+            Command::Resume(path) => CommandKind::Resume(handle(path)),
+            Command::Cancel(path) => CommandKind::Cancel(handle(path)),
+            Command::Uploads(on) => CommandKind::Uploads(on),
+        };
+        self.requests += 1;
+        let command = ClientCommand { req: ReqId(1 << 32 | self.requests), kind };
+        self.happen(Move::Tell(ix, In::Client(Input::Command(command)).into()));
+    }
+
+    fn status(&mut self, client: u8, path: &str) -> Option<Status> {
+        let ix = self.ix(Name(Role::Client, client));
+        let handle = self.handle(ix, path)?;
+        let s = self.world.env.status.get(&(ix, handle))?;
+        let right = s.version.is_some_and(|v| {
+            let disk = self.world.env.disks.get(&ix);
+            let whole = self.world.env.objects.values().find(|o| o.version == v).map(|o| o.layout.pieces() as usize);
+            disk.is_some_and(|d| {
+                d.finished.contains(&v) && d.pieces.get(&v).map_or(0, BTreeMap::len) == whole.unwrap_or(1)
+            })
+        });
+        Some(Status {
+            progress: match s.state {
+                DownloadState::Starting | DownloadState::Running => Progress::Running,
+                DownloadState::Paused => Progress::Paused,
+                DownloadState::Completed => Progress::Completed,
+                DownloadState::Failed(_) => Progress::Failed,
+            },
+            durable: s.durable,
+            edge_bytes: s.edge_bytes,
+            peer_bytes: s.peer_bytes,
+            wasted_bytes: s.wasted_bytes,
+            right,
+        })
+    }
+
+    fn totals(&mut self, path: &str) -> Totals {
+        self.world.env.objects.get(path).map_or_else(Totals::default, |o| totals(&self.world.env.database, o.version))
+    }
+
+    fn run_until(&mut self, within: Duration, goal: &mut dyn FnMut(&mut dyn Rig) -> bool) -> bool {
+        let end = self.world.now.after(within);
+        let mut look = self.world.now;
+        loop {
+            // looking is not free: every 50 ms of the world's time is enough
+            if self.world.now >= look {
+                if goal(self) {
+                    return true;
+                }
+                look = self.world.now.after(Duration::from_millis(50));
+            }
+            match self.world.earliest() {
+                Some((at, act)) if at <= end => self.world.step(&self.cfg, &act, &mut self.rng),
+                Some(_) | None => {
+                    self.world.now = end;
+                    return goal(self);
+                }
+            }
+        }
+    }
+}

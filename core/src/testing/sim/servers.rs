@@ -1,0 +1,113 @@
+//! What servers ask of their surroundings, and the defects that strike their messages.
+
+use super::links::{self, Kind, Msg};
+use super::machines::{In, Node, RoleCfg};
+use super::{Cfg, Event, Mutant, Net, clients, keys, store};
+use crate::ids::{ConnId, PublicKey};
+use crate::role::{cn, dn, edge, ledger};
+use crate::testing::scenario::Role;
+use crate::testing::world::{Lane, NodeIx, World};
+use alloc::boxed::Box;
+use core::time::Duration;
+
+/// A server, which keeps nothing but its spool or database.
+pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> {
+    let unix_ms = keys::WALL_MS + w.now.0 / 1000;
+    let (node, first) = match cfg.role(ix) {
+        Role::Edge => (Node::Edge(Box::default()), In::Edge(edge::Input::WallClock { unix_ms })),
+        Role::Cn => (Node::Cn(Box::default()), In::Cn(cn::Input::WallClock { unix_ms })),
+        Role::Dn => (Node::Dn(Box::default()), In::Dn(dn::Input::WallClock { unix_ms })),
+        Role::Ledger => (Node::Ledger(Box::default()), In::Ledger(ledger::Input::WallClock { unix_ms })),
+        Role::Client => return None,
+    };
+    w.set_node(ix, Some(node));
+    if cfg.role(ix) == Role::Edge {
+        let spool = w.env.spools.entry(ix).or_default();
+        let (records, counts) = (spool.records.values().cloned().collect(), spool.counts.clone());
+        let restored = In::Edge(edge::Input::Restored { records, counts });
+        at_once(w, ix, restored);
+    }
+    Some((ix, first))
+}
+
+/// Tells a node something before anything else happens to it.
+fn at_once(w: &mut World<Net>, ix: NodeIx, input: In) {
+    w.send(Lane { to: ix, what: "at once", id: 0 }, Duration::ZERO, Event::Input(input));
+}
+
+fn dial_ledger(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId) {
+    let key = keys::key(cfg.names[usize::from(node)]);
+    links::dial(w, cfg, Kind::Ledger, (node, conn), cfg.numbered(Role::Ledger, 0), key);
+}
+
+/// Does what a CN asks for.
+pub(super) fn perform_cn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: cn::Output) {
+    match output {
+        cn::Output::ClientSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Control(msg)),
+        cn::Output::DirectorySend { conn, msg } => links::send(w, cfg, node, conn, Msg::Directory(msg)),
+        cn::Output::LedgerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Ledger(msg)),
+        cn::Output::ClientClose { conn } | cn::Output::DirectoryClose { conn } | cn::Output::LedgerClose { conn } => {
+            links::close(w, cfg, node, conn)
+        }
+        cn::Output::DirectoryDial { conn, dn } => {
+            let key = keys::key(cfg.names[usize::from(node)]);
+            links::dial(w, cfg, Kind::Directory, (node, conn), cfg.numbered(Role::Dn, dn), key);
+        }
+        cn::Output::LedgerDial { conn } => dial_ledger(w, cfg, node, conn),
+        cn::Output::OpenGrant { req, sealed } => {
+            let grant = keys::open(&sealed).map(Box::new);
+            at_once(w, node, In::Cn(cn::Input::GrantOpened { req, grant }));
+        }
+        cn::Output::Sign { req, context, message } => {
+            let RoleCfg::Cn(own) = &cfg.roles[usize::from(node)] else { return };
+            let signature = keys::sign(&own.cert.body.key, context, &message);
+            at_once(w, node, In::Cn(cn::Input::Signed { req, signature }));
+        }
+        cn::Output::Count(_) | cn::Output::Stopped => {}
+    }
+}
+
+/// Does what a DN asks for.
+pub(super) fn perform_dn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: dn::Output) {
+    match output {
+        dn::Output::CnSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Directory(msg)),
+        dn::Output::CnClose { conn } => links::close(w, cfg, node, conn),
+        dn::Output::Count(_) => {}
+    }
+}
+
+/// Does what an edge asks for.
+pub(super) fn perform_edge(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: edge::Output) {
+    match output {
+        edge::Output::IssueGrant { req, grant } => clients::granted(w, cfg, node, req, *grant),
+        edge::Output::DenyGrant { req, why } => clients::denied(w, cfg, node, req, why),
+        edge::Output::Save { req, batch } => store::spool(w, cfg, node, req, batch),
+        edge::Output::LedgerDial { conn } => dial_ledger(w, cfg, node, conn),
+        edge::Output::LedgerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Ledger(msg)),
+        edge::Output::LedgerClose { conn } => links::close(w, cfg, node, conn),
+        edge::Output::Count(_) | edge::Output::Stopped => {}
+    }
+}
+
+/// Does what a ledger asks for.
+pub(super) fn perform_ledger(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: ledger::Output) {
+    match output {
+        ledger::Output::Send { conn, msg } => links::send(w, cfg, node, conn, Msg::Ledger(msg)),
+        ledger::Output::Close { conn } => links::close(w, cfg, node, conn),
+        ledger::Output::Store { req, records } => store::store(w, cfg, node, req, records),
+        ledger::Output::Count(_) | ledger::Output::Stopped => {}
+    }
+}
+
+/// A client with this upload key was named to another.
+pub(super) fn named(w: &mut World<Net>, key: PublicKey) {
+    let _ = (w, key);
+}
+
+/// Lets the seeded defect strike what is about to be told.
+pub(super) fn mutate(_: &mut World<Net>, cfg: &Cfg, _: NodeIx, input: In) -> Option<In> {
+    match (cfg.mutant, &input) {
+        (Some(Mutant::DnKeepsBrokenLinks), In::Dn(dn::Input::CnClosed { .. })) => None,
+        _ => Some(input),
+    }
+}
