@@ -310,3 +310,6 @@ impl Machine for Dn {
         self.directory.renumber();
     }
 }
+
+#[cfg(test)]
+mod tests;

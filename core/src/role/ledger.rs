@@ -406,3 +406,6 @@ impl Machine for Ledger {
         self.timers.rebase(by);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,276 @@
+use super::io::{ObjectFacts, Renewal, ServedGrant};
+use super::*;
+use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
+use crate::content::Policy;
+use crate::ids::{ConnId, Guid, ProviderId, PublicKey, VersionId};
+use crate::testing::bench::Bench;
+use crate::wire::ledger::{LedgerAck, LedgerMsg};
+use crate::wire::records::{Context as SignContext, EdgeRecord, ServerRole, SignedGrant};
+use crate::wire::{List, Text, Wire as _};
+use core::ops::Range;
 
+const EDGE_KEY: PublicKey = PublicKey([3; 32]);
+const V: VersionId = VersionId([1; 32]);
+const P: ProviderId = ProviderId(1);
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn bench() -> Bench<Edge> {
+    let mut b = Bench::new(Edge::default(), Config::new(ROOT, fake_verify, cert(ServerRole::Edge, EDGE_KEY)));
+    b.input(Input::WallClock { unix_ms: 1_000_000 });
+    b
+}
+
+fn with_ledger() -> (Bench<Edge>, ConnId) {
+    let mut b = bench();
+    let out = b.wait(Duration::ZERO);
+    let conn = out.iter().find_map(|o| if let Output::LedgerDial { conn } = o { Some(*conn) } else { None });
+    let conn = conn.expect("a dial");
+    b.input(Input::LedgerOpened { conn });
+    (b, conn)
+}
+
+fn asked() -> GrantAsked {
+    let key = PublicKey::numbered(1);
+    GrantAsked {
+        req: ReqId(70),
+        guid: Guid::of(&key),
+        key,
+        download_key: PublicKey::numbered(2),
+        object: ObjectFacts {
+            provider: P,
+            path: Text::new("a/b").expect("short"),
+            version: V,
+            size: 1_000,
+            policy: Policy::default(),
+        },
+        version: None,
+        renew: None,
+    }
+}
+
+fn ask(b: &mut Bench<Edge>, asked: GrantAsked) -> Vec<Output> {
+    b.input(Input::GrantAsked(Box::new(asked)))
+}
+
+fn saves(out: &[Output]) -> Vec<(ReqId, &Batch)> {
+    out.iter().filter_map(|o| if let Output::Save { req, batch } = o { Some((*req, batch)) } else { None }).collect()
+}
+
+fn issued(out: &[Output]) -> Option<Grant> {
+    out.iter().find_map(|o| if let Output::IssueGrant { grant, .. } = o { Some((**grant).clone()) } else { None })
+}
+
+fn denied(out: &[Output]) -> Option<Denial> {
+    out.iter().find_map(|o| if let Output::DenyGrant { why, .. } = o { Some(*why) } else { None })
+}
+
+fn submitted(out: &[Output]) -> Vec<LedgerRecord> {
+    out.iter()
+        .filter_map(|o| match o {
+            Output::LedgerSend { msg: LedgerMsg::Submit(r), .. } => Some(r.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn served_grant(n: u32) -> ServedGrant {
+    ServedGrant { download: DownloadId::numbered(n), guid: Guid::numbered(n) }
+}
+
+fn serve(b: &mut Bench<Edge>, grant: Option<ServedGrant>, range: Range<u64>) {
+    let out = b.input(Input::Served { grant, version: V, provider: P, range });
+    assert!(out.is_empty(), "{out:?}");
+}
+
+/// Lets the next flush happen and its save succeed; the records made, and what followed.
+fn flush(b: &mut Bench<Edge>) -> (Vec<EdgeRecord>, Vec<Output>) {
+    let out = b.wait(secs(2));
+    let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
+    let edge_record = |r: &LedgerRecord| match r {
+        LedgerRecord::Edge(e) => Some(e.clone()),
+        LedgerRecord::Usage(_) | LedgerRecord::Granted(_) => None,
+    };
+    let records = batch.records.iter().filter_map(edge_record).collect();
+    (records, b.input(Input::Saved { req, ok: true }))
+}
+
+fn ack(b: &mut Bench<Edge>, conn: ConnId, id: RecordId) {
+    let msg = LedgerMsg::Ack(LedgerAck { ids: List::truncated([id]) });
+    b.input(Input::Ledger { conn, msg });
+}
+
+#[test]
+fn a_first_grant_is_handed_out_only_when_its_record_is_durable() {
+    let (mut b, _) = with_ledger();
+    let out = ask(&mut b, asked());
+    assert_eq!(issued(&out), None);
+    let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
+    let [LedgerRecord::Granted(record)] = &batch.records[..] else { panic!("{batch:?}") };
+    let record = record.clone();
+    let out = b.input(Input::Saved { req, ok: true });
+    let grant = issued(&out).expect("a grant");
+    assert_eq!((grant.download, grant.size), (record.download, 1_000));
+    assert_eq!(submitted(&out), [LedgerRecord::Granted(record)]);
+}
+
+#[test]
+fn a_spool_that_refuses_denies_the_grant() {
+    let mut b = bench();
+    let out = ask(&mut b, asked());
+    let req = saves(&out)[0].0;
+    let out = b.input(Input::Saved { req, ok: false });
+    assert_eq!((issued(&out), denied(&out)), (None, Some(Denial::Unavailable)));
+    assert_eq!(b.machine.records_waiting(), 0);
+}
+
+#[test]
+fn a_renewal_needs_no_record() {
+    let mut b = bench();
+    let out = ask(&mut b, asked());
+    let req = saves(&out)[0].0;
+    let grant = issued(&b.input(Input::Saved { req, ok: true })).expect("a grant");
+    let signature = fake_sign(&EDGE_KEY, SignContext::Grant, &grant.to_bytes());
+    let signed = SignedGrant { grant: grant.clone(), signature, cert: cert(ServerRole::Edge, EDGE_KEY) };
+    let renew = Some(Renewal { grant: Some(signed), proven: true });
+    b.now = b.now.after(secs(600));
+    let out = ask(&mut b, GrantAsked { renew, ..asked() });
+    let renewed = issued(&out).expect("a grant");
+    assert_eq!(renewed.download, grant.download);
+    assert_eq!(renewed.expires_ms, grant.expires_ms + 600_000);
+    assert!(saves(&out).is_empty());
+}
+
+#[test]
+fn nothing_is_granted_before_the_clock_is_known() {
+    let mut b = Bench::new(Edge::default(), Config::new(ROOT, fake_verify, cert(ServerRole::Edge, EDGE_KEY)));
+    assert_eq!(denied(&ask(&mut b, asked())), Some(Denial::Unavailable));
+}
+
+#[test]
+fn each_byte_of_a_download_counts_once_and_repetitions_count_in_the_total() {
+    let (mut b, _) = with_ledger();
+    serve(&mut b, Some(served_grant(1)), 0..100);
+    serve(&mut b, Some(served_grant(1)), 50..150);
+    serve(&mut b, None, 0..10);
+    serve(&mut b, None, 0..10);
+    let (records, out) = flush(&mut b);
+    let figures = |r: &EdgeRecord| (r.download, r.seq, r.unique_bytes, r.total_bytes);
+    assert_eq!(
+        records.iter().map(figures).collect::<Vec<_>>(),
+        [(Some(DownloadId::numbered(1)), 1, 150, 200), (None, 1, 0, 20)]
+    );
+    assert_eq!(submitted(&out).len(), 2, "sent once it is written");
+}
+
+#[test]
+fn a_download_has_one_record_under_way_and_the_next_says_all() {
+    let (mut b, conn) = with_ledger();
+    serve(&mut b, Some(served_grant(1)), 0..100);
+    let (first, _) = flush(&mut b);
+    serve(&mut b, Some(served_grant(1)), 100..300);
+    let (none, _) = flush(&mut b);
+    assert!(none.is_empty(), "the count is written, its record waits");
+    assert!(saves(&b.wait(secs(5))).is_empty(), "and nothing is written twice");
+    ack(&mut b, conn, first[0].id);
+    let out = b.wait(secs(2));
+    let [(_, batch)] = saves(&out)[..] else { panic!("{out:?}") };
+    assert_eq!(batch.acked, [first[0].id], "what the ledger has leaves the spool");
+    assert!(matches!(&batch.records[..], [LedgerRecord::Edge(r)] if r.seq == 2 && r.unique_bytes == 300));
+}
+
+#[test]
+fn a_refused_write_loses_nothing() {
+    let (mut b, _) = with_ledger();
+    serve(&mut b, Some(served_grant(1)), 0..100);
+    let out = b.wait(secs(2));
+    let req = saves(&out)[0].0;
+    assert!(submitted(&b.input(Input::Saved { req, ok: false })).is_empty());
+    let (records, out) = flush(&mut b);
+    assert_eq!(records[0].unique_bytes, 100);
+    assert_eq!(submitted(&out).len(), 1);
+}
+
+#[test]
+fn counts_go_on_after_a_restart_and_restored_records_are_sent() {
+    let (mut b, _) = with_ledger();
+    serve(&mut b, Some(served_grant(1)), 0..100);
+    let out = b.wait(secs(2));
+    let (_, batch) = saves(&out)[0];
+    let (records, counts) = (batch.records.clone(), batch.counts.clone());
+    assert_eq!(counts[0].sent, [0..100]);
+    let (mut b, _) = with_ledger();
+    let out = b.input(Input::Restored { records: records.clone(), counts });
+    assert_eq!(submitted(&out), records);
+    serve(&mut b, Some(served_grant(1)), 50..200);
+    let (records, _) = flush(&mut b);
+    assert_eq!((records[0].seq, records[0].unique_bytes, records[0].total_bytes), (2, 200, 250));
+}
+
+#[test]
+fn a_download_that_is_over_leaves_the_spool() {
+    let (mut b, conn) = with_ledger();
+    serve(&mut b, Some(served_grant(1)), 0..100);
+    let (records, _) = flush(&mut b);
+    ack(&mut b, conn, records[0].id);
+    let (none, _) = flush(&mut b);
+    assert!(none.is_empty());
+    let mut ended = Vec::new();
+    for _ in 0..400 {
+        let out = b.wait(secs(10));
+        for (_, batch) in saves(&out) {
+            ended.extend(batch.ended.clone());
+        }
+        b.input(Input::Ledger { conn, msg: LedgerMsg::Pong });
+    }
+    assert_eq!(ended, [DownloadId::numbered(1)]);
+    assert_eq!(b.machine.counting(), 0);
+}
+
+#[test]
+fn past_the_limits_bytes_count_as_plain_traffic_or_in_the_total_only() {
+    let (mut b, _) = with_ledger();
+    b.cfg.counts_max = 2;
+    b.cfg.ranges_max = 1;
+    serve(&mut b, None, 0..1);
+    serve(&mut b, Some(served_grant(1)), 0..10);
+    serve(&mut b, Some(served_grant(2)), 0..10);
+    let out = b.input(Input::Served { grant: Some(served_grant(1)), version: V, provider: P, range: 20..30 });
+    assert_eq!(out, [Output::Count(Metric::CountOverflow)]);
+    let (records, _) = flush(&mut b);
+    let figures: Vec<_> = records.iter().map(|r| (r.download.is_some(), r.unique_bytes, r.total_bytes)).collect();
+    assert_eq!(figures, [(true, 10, 20), (false, 0, 11)]);
+}
+
+#[test]
+fn a_stopping_edge_writes_what_it_counted_and_gives_the_ledger_a_moment() {
+    let (mut b, conn) = with_ledger();
+    serve(&mut b, Some(served_grant(1)), 0..100);
+    let out = b.input(Input::Shutdown);
+    let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
+    let id = batch.records[0].id();
+    assert!(!b.input(Input::Saved { req, ok: true }).contains(&Output::Stopped));
+    let msg = LedgerMsg::Ack(LedgerAck { ids: List::truncated([id]) });
+    let out = b.input(Input::Ledger { conn, msg });
+    assert!(out.contains(&Output::Stopped));
+    let mut b = bench();
+    serve(&mut b, Some(served_grant(1)), 0..100);
+    let out = b.input(Input::Shutdown);
+    let req = saves(&out)[0].0;
+    assert!(!b.input(Input::Saved { req, ok: true }).contains(&Output::Stopped));
+    assert!(b.wait(secs(2)).contains(&Output::Stopped), "without a ledger it stops when its time is up");
+}
+
+#[test]
+fn an_edge_without_a_ledger_records_nothing() {
+    let mut cfg = Config::new(ROOT, fake_verify, cert(ServerRole::Edge, EDGE_KEY));
+    cfg.ledger = false;
+    let mut b = Bench::new(Edge::default(), cfg);
+    b.input(Input::WallClock { unix_ms: 1_000_000 });
+    assert!(issued(&ask(&mut b, asked())).is_some());
+    serve(&mut b, Some(served_grant(1)), 0..100);
+    assert!(b.wait(secs(100)).is_empty());
+    assert!(b.input(Input::Shutdown).contains(&Output::Stopped));
+}

@@ -1,0 +1,167 @@
+use super::*;
+use crate::accounting::certs::tests::{ROOT, cert, fake_verify};
+use crate::accounting::introductions::tests::{answer, intro};
+use crate::ids::{Guid, SecondaryGuid, SessionId, VersionId};
+use crate::nat::{Candidate, CandidateKind, NatDescriptor};
+use crate::testing::bench::Bench;
+use crate::wire::control::{Introduce, Shared};
+use crate::wire::directory::{PeerEntry, PeerGone, PeerShares};
+use alloc::vec;
+use alloc::vec::Vec;
+
+const V: VersionId = VersionId([1; 32]);
+
+fn bench() -> Bench<Dn> {
+    let mut b = Bench::new(Dn::default(), Config::new(ROOT, fake_verify, cert(ServerRole::Dn, PublicKey::numbered(1))));
+    b.input(Input::WallClock { unix_ms: 1_000_000 });
+    b
+}
+
+fn say(b: &mut Bench<Dn>, conn: u64, msg: DirectoryMsg) -> Vec<Output> {
+    b.input(Input::Cn { conn: ConnId(conn), msg })
+}
+
+fn hello(role: ServerRole, key: u32) -> DirectoryMsg {
+    let cert = cert(role, PublicKey::numbered(key));
+    DirectoryMsg::Hello(DirectoryHello { protocol: crate::wire::PROTOCOL, cert })
+}
+
+/// The CN with this key on the connection of the same number.
+fn cn(b: &mut Bench<Dn>, n: u32) {
+    cn_on(b, u64::from(n), n);
+}
+
+fn cn_on(b: &mut Bench<Dn>, conn: u64, key: u32) {
+    b.input(Input::CnAccepted { conn: ConnId(conn), key: PublicKey::numbered(key) });
+    let out = say(b, conn, hello(ServerRole::Cn, key));
+    assert!(matches!(sent(&out, conn)[..], [DirectoryMsg::Welcome(_)]), "{out:?}");
+}
+
+fn sent(out: &[Output], conn: u64) -> Vec<&DirectoryMsg> {
+    out.iter()
+        .filter_map(|o| match o {
+            Output::CnSend { conn: c, msg } if c.0 == conn => Some(msg),
+            Output::CnSend { .. } | Output::CnClose { .. } | Output::Count(_) => None,
+        })
+        .collect()
+}
+
+/// Peer `n` of a CN shares `V`.
+fn register(b: &mut Bench<Dn>, conn: u64, n: u32) {
+    let session = SessionId(u64::from(n));
+    let candidate = Candidate { kind: CandidateKind::Host, addr: "127.0.0.1:5000".parse().expect("an address") };
+    let peer = PeerEntry {
+        session,
+        guid: Guid::numbered(n),
+        secondary: SecondaryGuid::numbered(n),
+        incarnation: 1,
+        observed: "127.0.0.1:1".parse().expect("an address"),
+        upload_key: PublicKey::numbered(100 + n),
+        uploads: true,
+        nat: NatDescriptor { udp: true, candidates: List::truncated([candidate]), ..NatDescriptor::default() },
+    };
+    say(b, conn, DirectoryMsg::Peer(peer));
+    let add = List::truncated([Shared { version: V, complete: true }]);
+    say(b, conn, DirectoryMsg::Shares(PeerShares { session, reset: true, add, remove: List::default() }));
+}
+
+/// Whom the DN chooses for peer `n`, by route and key.
+fn select(b: &mut Bench<Dn>, conn: u64, n: u32) -> Vec<SelectedPeer> {
+    let session = SessionId(u64::from(n));
+    let select = Select { req: 9, session, version: V, want: 40, exclude: List::default() };
+    let out = say(b, conn, DirectoryMsg::Select(select));
+    match sent(&out, conn)[..] {
+        [DirectoryMsg::Selected(s)] if s.req == 9 => s.peers.to_vec(),
+        _ => panic!("{out:?}"),
+    }
+}
+
+fn relay(route: Route) -> DirectoryMsg {
+    let introduce = Introduce { intro: answer(vec![intro(1)]).remove(0), nat: NatDescriptor::default() };
+    DirectoryMsg::Relay(Relay { route, introduce })
+}
+
+#[test]
+fn only_a_certified_cn_is_listened_to() {
+    for (role, key) in [(ServerRole::Edge, 5), (ServerRole::Cn, 6)] {
+        let mut b = bench();
+        b.input(Input::CnAccepted { conn: ConnId(5), key: PublicKey::numbered(5) });
+        let out = say(&mut b, 5, hello(role, key));
+        assert_eq!(out, [Output::Count(Metric::Violation), Output::CnClose { conn: ConnId(5) }]);
+    }
+    let mut b = bench();
+    b.input(Input::CnAccepted { conn: ConnId(5), key: PublicKey::numbered(5) });
+    assert!(say(&mut b, 5, DirectoryMsg::Ping).contains(&Output::CnClose { conn: ConnId(5) }), "hello comes first");
+}
+
+#[test]
+fn peers_of_all_cns_are_chosen_for_any_of_them() {
+    let mut b = bench();
+    (1..=2).for_each(|n| cn(&mut b, n));
+    register(&mut b, 1, 10);
+    register(&mut b, 2, 20);
+    let chosen = select(&mut b, 1, 10);
+    assert_eq!(chosen.iter().map(|p| p.upload_key).collect::<Vec<_>>(), [PublicKey::numbered(120)]);
+    assert_eq!(select(&mut b, 2, 20)[0].upload_key, PublicKey::numbered(110));
+    assert!(select(&mut b, 1, 20).is_empty(), "a session is its own CN's only");
+}
+
+#[test]
+fn an_introduction_reaches_the_cn_of_the_chosen_peer() {
+    let mut b = bench();
+    (1..=2).for_each(|n| cn(&mut b, n));
+    register(&mut b, 1, 10);
+    register(&mut b, 2, 20);
+    let route = select(&mut b, 1, 10)[0].route;
+    let out = say(&mut b, 1, relay(route));
+    assert!(matches!(sent(&out, 2)[..], [DirectoryMsg::Deliver(d)] if d.session == SessionId(20)));
+    register(&mut b, 1, 11);
+    let own = select(&mut b, 1, 10).into_iter().find(|p| p.upload_key == PublicKey::numbered(111)).expect("a peer");
+    let out = say(&mut b, 1, relay(own.route));
+    assert!(matches!(sent(&out, 1)[..], [DirectoryMsg::Deliver(_)]), "also when it is the same CN");
+    say(&mut b, 2, DirectoryMsg::Gone(PeerGone { session: SessionId(20) }));
+    assert_eq!(say(&mut b, 1, relay(route)), [Output::Count(Metric::RelayLost)]);
+}
+
+#[test]
+fn registrations_end_with_their_connection() {
+    let mut b = bench();
+    (1..=2).for_each(|n| cn(&mut b, n));
+    register(&mut b, 1, 10);
+    register(&mut b, 2, 20);
+    b.input(Input::CnClosed { conn: ConnId(2) });
+    assert!(select(&mut b, 1, 10).is_empty());
+    assert_eq!((b.machine.cns(), b.machine.directory().len()), (1, 1));
+}
+
+#[test]
+fn a_cn_that_connects_anew_takes_the_place_of_its_half_open_connection() {
+    let mut b = bench();
+    cn(&mut b, 1);
+    register(&mut b, 1, 10);
+    b.input(Input::CnAccepted { conn: ConnId(3), key: PublicKey::numbered(1) });
+    let out = say(&mut b, 3, hello(ServerRole::Cn, 1));
+    assert!(out.contains(&Output::CnClose { conn: ConnId(1) }));
+    assert!(b.machine.directory().is_empty());
+}
+
+#[test]
+fn a_silent_connection_is_closed_and_a_pinging_one_is_not() {
+    let mut b = bench();
+    b.input(Input::CnAccepted { conn: ConnId(5), key: PublicKey::numbered(5) });
+    cn(&mut b, 1);
+    assert_eq!(b.wait(Duration::from_secs(5)), [Output::CnClose { conn: ConnId(5) }]);
+    for _ in 0..5 {
+        assert!(b.wait(Duration::from_secs(10)).is_empty());
+        assert_eq!(sent(&say(&mut b, 1, DirectoryMsg::Ping), 1), [&DirectoryMsg::Pong]);
+    }
+    assert_eq!(b.wait(Duration::from_secs(30)), [Output::CnClose { conn: ConnId(1) }]);
+}
+
+#[test]
+fn what_only_a_dn_says_is_a_violation() {
+    let mut b = bench();
+    cn(&mut b, 1);
+    let out = say(&mut b, 1, DirectoryMsg::Selected(Selected { req: 1, peers: List::default() }));
+    assert!(out.contains(&Output::Count(Metric::Violation)));
+}

@@ -1,0 +1,166 @@
+use super::*;
+use crate::accounting::certs::tests::{ROOT, cert, fake_verify};
+use crate::ids::{DownloadId, Guid, ProviderId, VersionId};
+use crate::testing::bench::Bench;
+use crate::wire::records::{EdgeRecord, Side, UsageRecord, UsageState};
+use alloc::vec;
+
+const CN: ConnId = ConnId(1);
+const EDGE: ConnId = ConnId(2);
+const CN_KEY: PublicKey = PublicKey([1; 32]);
+const EDGE_KEY: PublicKey = PublicKey([2; 32]);
+
+/// A ledger with a CN and an edge.
+fn bench() -> Bench<Ledger> {
+    let mut b = Bench::new(Ledger::default(), Config::new(ROOT, fake_verify));
+    b.input(Input::WallClock { unix_ms: 1_000_000 });
+    for (conn, key, role) in [(CN, CN_KEY, ServerRole::Cn), (EDGE, EDGE_KEY, ServerRole::Edge)] {
+        b.input(Input::Accepted { conn, key });
+        assert!(b.input(Input::Server { conn, msg: LedgerMsg::Hello(cert(role, key)) }).is_empty());
+    }
+    b
+}
+
+fn usage(n: u32) -> LedgerRecord {
+    LedgerRecord::Usage(UsageRecord {
+        id: RecordId::numbered(n),
+        reporter: Guid::numbered(1),
+        side: Side::Downloader,
+        download: DownloadId::numbered(1),
+        version: VersionId::numbered(1),
+        seq: n,
+        state: UsageState::Running,
+        edge_bytes: 0,
+        peers: List::default(),
+        elapsed_ms: 0,
+    })
+}
+
+fn served(edge: PublicKey) -> LedgerRecord {
+    LedgerRecord::Edge(EdgeRecord {
+        id: RecordId::numbered(500),
+        edge,
+        download: None,
+        guid: None,
+        version: VersionId::numbered(1),
+        provider: ProviderId(1),
+        seq: 1,
+        unique_bytes: 0,
+        total_bytes: 1,
+    })
+}
+
+fn submit(b: &mut Bench<Ledger>, conn: ConnId, record: LedgerRecord) -> Vec<Output> {
+    b.input(Input::Server { conn, msg: LedgerMsg::Submit(record) })
+}
+
+/// The batch that is to be stored: its request and how many records.
+fn batch(out: &[Output]) -> Option<(ReqId, usize)> {
+    out.iter().find_map(|o| match o {
+        Output::Store { req, records } => Some((*req, records.len())),
+        Output::Send { .. } | Output::Close { .. } | Output::Count(_) | Output::Stopped => None,
+    })
+}
+
+fn acked(out: &[Output]) -> Vec<(ConnId, Vec<RecordId>)> {
+    out.iter()
+        .filter_map(|o| match o {
+            Output::Send { conn, msg: LedgerMsg::Ack(a) } => Some((*conn, a.ids.to_vec())),
+            Output::Send { .. } | Output::Store { .. } | Output::Close { .. } | Output::Count(_) | Output::Stopped => {
+                None
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn records_are_gathered_stored_and_then_acknowledged_to_whoever_sent_them() {
+    let mut b = bench();
+    assert_eq!(batch(&submit(&mut b, CN, usage(1))), None);
+    submit(&mut b, EDGE, served(EDGE_KEY));
+    let (req, n) = batch(&b.wait(Duration::from_millis(20))).expect("a batch");
+    assert_eq!(n, 2);
+    submit(&mut b, CN, usage(2));
+    assert_eq!(batch(&b.wait(Duration::from_secs(1))), None, "one batch at a time");
+    let out = b.input(Input::Stored { req, ok: true });
+    assert_eq!(acked(&out), [(CN, vec![RecordId::numbered(1)]), (EDGE, vec![RecordId::numbered(500)])]);
+    assert!(batch(&b.wait(Duration::from_millis(20))).is_some());
+}
+
+#[test]
+fn a_full_batch_does_not_wait() {
+    let mut b = bench();
+    b.cfg.batch_max = 3;
+    let out: Vec<_> = (0..3).flat_map(|n| submit(&mut b, CN, usage(n))).collect();
+    assert_eq!(batch(&out).map(|(_, n)| n), Some(3));
+}
+
+#[test]
+fn a_failed_store_withholds_the_acknowledgement_and_is_tried_again() {
+    let mut b = bench();
+    submit(&mut b, CN, usage(1));
+    let (req, _) = batch(&b.wait(Duration::from_secs(1))).expect("a batch");
+    assert!(acked(&b.input(Input::Stored { req, ok: false })).is_empty());
+    assert_eq!(b.machine.waiting(), 1);
+    let (again, n) = batch(&b.wait(Duration::from_secs(1))).expect("the batch again");
+    assert_eq!(n, 1);
+    assert!(acked(&b.input(Input::Stored { req, ok: true })).is_empty(), "an old answer is none");
+    assert_eq!(acked(&b.input(Input::Stored { req: again, ok: true })).len(), 1);
+}
+
+#[test]
+fn each_server_speaks_for_what_it_may() {
+    for (conn, record) in [(CN, served(CN_KEY)), (EDGE, usage(1)), (EDGE, served(CN_KEY))] {
+        let out = submit(&mut bench(), conn, record);
+        assert_eq!(out, [Output::Count(Metric::Violation), Output::Close { conn }]);
+    }
+}
+
+#[test]
+fn a_stranger_is_not_listened_to() {
+    let conn = ConnId(9);
+    let key = PublicKey::numbered(9);
+    for msg in [
+        LedgerMsg::Submit(usage(1)),
+        LedgerMsg::Hello(cert(ServerRole::Cn, CN_KEY)),
+        LedgerMsg::Hello(cert(ServerRole::Dn, key)),
+        LedgerMsg::Ping,
+    ] {
+        let mut b = bench();
+        b.input(Input::Accepted { conn, key });
+        assert!(b.input(Input::Server { conn, msg }).contains(&Output::Close { conn }));
+    }
+    let mut b = bench();
+    b.input(Input::Accepted { conn, key });
+    assert_eq!(b.wait(Duration::from_secs(5)), [Output::Close { conn }], "silence is no hello");
+}
+
+#[test]
+fn what_does_not_fit_is_set_aside_without_acknowledgement() {
+    let mut b = bench();
+    b.cfg.pending_max = 1;
+    submit(&mut b, CN, usage(1));
+    assert!(submit(&mut b, CN, usage(2)).contains(&Output::Count(Metric::Deferred)));
+    assert_eq!(b.machine.waiting(), 1);
+}
+
+#[test]
+fn a_stopping_ledger_stores_what_has_come_and_takes_no_more() {
+    let mut b = bench();
+    submit(&mut b, CN, usage(1));
+    let (req, _) = batch(&b.input(Input::Shutdown)).expect("a batch");
+    submit(&mut b, CN, usage(2));
+    let out = b.input(Input::Stored { req, ok: true });
+    assert_eq!(acked(&out).len(), 1);
+    assert_eq!(out.last(), Some(&Output::Stopped));
+    assert_eq!(bench().input(Input::Shutdown).last(), Some(&Output::Stopped), "nothing to store");
+}
+
+#[test]
+fn a_ledger_whose_store_fails_stops_all_the_same() {
+    let mut b = bench();
+    submit(&mut b, CN, usage(1));
+    let (req, _) = batch(&b.input(Input::Shutdown)).expect("a batch");
+    let out = b.input(Input::Stored { req, ok: false });
+    assert!(acked(&out).is_empty() && out.contains(&Output::Stopped));
+}
