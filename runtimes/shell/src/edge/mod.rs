@@ -23,3 +23,6 @@ pub use config::{CnAddr, EdgeConfig};
 pub use error::Error;
 pub use publish::{Change, Publish, Published, Unpublished, objects, publish, unpublish};
 pub use server::open;
+
+#[cfg(test)]
+pub(crate) mod tests;
