@@ -93,7 +93,7 @@ pub fn run(args: &InitArgs, json: bool) -> Result<(), Error> {
 /// Makes a deployment in `plan.dir` and reads its configuration back.
 pub fn make(plan: &Plan) -> Result<Deployment, Error> {
     let dir = &plan.dir;
-    for sub in ["edge/objects", "edge/spool", "cn", "dn", "ledger", "install"] {
+    for sub in ["edge/objects", "cn", "dn", "ledger", "install"] {
         make_dir(&dir.join(sub))?;
     }
     let root = Key::generate();
