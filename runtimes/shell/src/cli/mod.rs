@@ -18,7 +18,10 @@ pub use error::{Code, Error};
 use crate::client::commands;
 use crate::ops;
 use crate::rt::Start;
-use args::{BenchCommand, Cli, ClientCommand, Command, Global, LedgerArgs, LedgerCommand, Role, ServerArgs, Switch};
+use args::{
+    BenchCommand, Cli, ClientCommand, Command, Global, LedgerArgs, LedgerCommand, Role, ServerArgs, Switch,
+    TorrentCommand,
+};
 use clap::Parser;
 use client::state_of;
 use std::process::ExitCode;
@@ -109,7 +112,7 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
         Command::Cancel(args) => commands::cancel(&state_of(&args.client)?, json, args.handle),
         Command::Uploads(args) => commands::uploads(&state_of(&args.client)?, json, args.switch == Switch::On),
         Command::Cache(command) => client::cache(&command, json),
-        Command::Torrent(_) => Err(Error::failed("this build cannot export torrents yet")),
+        Command::Torrent(TorrentCommand::Export(args)) => objects::export(&args, json),
     }
 }
 
