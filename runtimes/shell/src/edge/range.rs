@@ -146,9 +146,10 @@ mod tests {
 
     #[test]
     fn overlapping_ranges_are_answered_as_one() {
-        assert_eq!(select("bytes=5-9,0-6", 100), Parts(vec![0..10]));
+        let one = |r: Range<u64>| Parts(vec![r]);
+        assert_eq!(select("bytes=5-9,0-6", 100), one(0..10));
         assert_eq!(select("bytes=50-59,5-9,0-4", 100), Parts(vec![0..10, 50..60]));
-        assert_eq!(select("bytes=0-,0-,0-,0-", 100), Parts(vec![0..100]));
+        assert_eq!(select("bytes=0-,0-,0-,0-", 100), one(0..100));
         assert_eq!(select("bytes=50-59,5-9", 100), Parts(vec![50..60, 5..10]), "the order of the request");
     }
 

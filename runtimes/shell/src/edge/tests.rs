@@ -99,9 +99,8 @@ impl Lab {
         let _ = std::fs::remove_file(&body);
         let mut curl = Command::new("curl");
         curl.args(["-sS", "--cacert"]).arg(&self.cfg.ca).arg("-D").arg(&head).arg("-o").arg(&body);
-        let out = match curl.args(["-w", "%{http_code}"]).args(args).arg(self.url(path)).output() {
-            Ok(out) => out,
-            Err(_) => return skip("curl"),
+        let Ok(out) = curl.args(["-w", "%{http_code}"]).args(args).arg(self.url(path)).output() else {
+            return skip("curl");
         };
         assert!(out.status.success(), "curl: {}", String::from_utf8_lossy(&out.stderr));
         let status = String::from_utf8_lossy(&out.stdout).parse().expect("a status");
