@@ -6,9 +6,6 @@
 #![no_std]
 
 extern crate alloc;
-// what derives `Arbitrary` counts recursion in a thread-local: for fuzzing and tests only
-#[cfg(feature = "arbitrary")]
-extern crate std;
 
 pub mod accounting;
 pub mod content;

@@ -8,10 +8,11 @@ use crate::keys::Key;
 use crate::mailbox::Permit;
 use crate::rt::Rt;
 use bytes::Bytes;
+use futures_lite::future::or;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, StatusCode};
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use swarmedge_core::content::Manifest;
 use swarmedge_core::ids::{DownloadId, Guid, ReqId, VersionId};
 use swarmedge_core::limits::{PATH_LEN_MAX, PIECES_MAX, SERVERS_MAX};
@@ -21,6 +22,8 @@ use swarmedge_core::wire::records::{Context, SealedGrant};
 
 /// Bytes of a JSON answer.
 const JSON_LEN_MAX: usize = 64 * 1024;
+/// How long a grant waits for a bootstrap, which tells the edges' time.
+const CLOCK_WITHIN: Duration = Duration::from_secs(2);
 /// Bytes of a manifest.
 const MANIFEST_LEN_MAX: usize = PIECES_MAX as usize * 32 + PATH_LEN_MAX + 64;
 
@@ -140,8 +143,12 @@ async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: Wanted) -> R
     };
     let renewal = what.renew.as_ref().and(known.as_ref());
     let own = known.clone().unwrap_or_else(Key::generate);
-    let request = grant_request(edges, origin, &what, &own, renewal.is_some());
-    let body = get(edges, origin, || request.clone().build(), JSON_LEN_MAX).await?;
+    // a request bears the edge's time; who has been told none uses its own
+    let rt = &edges.0.rt;
+    or(edges.known(), rt.sleep_until(rt.now() + CLOCK_WITHIN)).await;
+    // with a nonce of its own whenever it is sent
+    let request = || grant_request(edges, origin, &what, &own, renewal.is_some());
+    let body = get(edges, origin, request, JSON_LEN_MAX).await?;
     let reply: GrantReply = serde_json::from_slice(&body).map_err(|_| EdgeError::Invalid)?;
     let granted = read_reply(reply).ok_or(EdgeError::Invalid)?;
     let same = |asked: Option<VersionId>| asked.is_none_or(|version| version == granted.version);
@@ -154,26 +161,13 @@ async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: Wanted) -> R
     Ok(granted)
 }
 
-/// A request that can be sent more than once.
-#[derive(Clone)]
-struct GrantPost {
-    body: Vec<u8>,
-    signature: String,
-    renewal: Option<String>,
-}
-
-impl GrantPost {
-    fn build(self) -> Option<Request<Body>> {
-        let mut request = Request::builder().method(Method::POST).uri(GRANTS_PATH);
-        request = request.header(CONTENT_TYPE, "application/json").header(SIGNATURE, self.signature);
-        if let Some(renewal) = self.renewal {
-            request = request.header(RENEWAL_SIGNATURE, renewal);
-        }
-        request.body(Body::full(self.body)).ok()
-    }
-}
-
-fn grant_request<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: &Wanted, own: &Key, renews: bool) -> GrantPost {
+fn grant_request<R: Rt>(
+    edges: &EdgeClient<R>,
+    origin: &Origin,
+    what: &Wanted,
+    own: &Key,
+    renews: bool,
+) -> Option<Request<Body>> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).expect("the system gives random bytes");
     let time_ms = edges.directory().now_ms(edges.0.rt.now()).unwrap_or_else(system_ms);
@@ -192,7 +186,12 @@ fn grant_request<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: &Wanted, o
     let body = serde_json::to_vec(&request).expect("strings and numbers");
     let message = api::signed_message(&origin.authority(), GRANTS_PATH, time_ms, &nonce, &body);
     let sign = |key: &Key| api::signature_text(&key.sign(Context::EdgeRequest, &message));
-    GrantPost { signature: sign(&edges.0.key), renewal: renews.then(|| sign(own)), body }
+    let mut post = Request::builder().method(Method::POST).uri(GRANTS_PATH);
+    post = post.header(CONTENT_TYPE, "application/json").header(SIGNATURE, sign(&edges.0.key));
+    if renews {
+        post = post.header(RENEWAL_SIGNATURE, sign(own));
+    }
+    post.body(Body::full(body)).ok()
 }
 
 /// Before any bootstrap the system's clock is the best guess at the edge's.

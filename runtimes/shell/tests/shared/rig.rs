@@ -1,0 +1,354 @@
+//! A whole deployment on loopback: every node of a scenario is a thread with a runtime of its own, and really listens,
+//! dials, writes files. A node that crashes is dropped between two polls; what it has handed to the disk stays.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use swarmedge_core::content::Policy;
+use swarmedge_core::ids::ProviderId;
+use swarmedge_core::testing::scenario::{
+    ALL, ClientOptions, Command, Name, Object, Plan, Progress, Rig, Role, Status, Totals,
+};
+use swarmedge_core::wire::Text;
+use swarmedge_core::wire::records::{CertBody, ServerRole};
+use swarmedge_shell::cli::Error;
+use swarmedge_shell::cli::init::{self, Deployment, Ports};
+use swarmedge_shell::client::local::Call;
+use swarmedge_shell::client::protocol::{Answer, DownloadLine, Request, State};
+use swarmedge_shell::client::{ClientConfig, process};
+use swarmedge_shell::config::{CnConfig, ServerConfig};
+use swarmedge_shell::edge::{CnAddr, Publish};
+use swarmedge_shell::http::Signal;
+use swarmedge_shell::keys::{Key, certify, save_cert};
+use swarmedge_shell::mailbox::{Sender, mailbox};
+use swarmedge_shell::rt::Start;
+use swarmedge_shell::server::ledger::{Filter, Reader};
+use swarmedge_shell::{edge, server};
+
+const PROVIDER: u32 = 7;
+/// How often a goal is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// An edge looks at its catalogue again after at most this long.
+const CATALOGUE_SEEN_WITHIN: Duration = Duration::from_millis(1_200);
+/// How long a node may take to start.
+const START_WITHIN: Duration = Duration::from_secs(20);
+
+/// Plays the scenario of this name on runtime `R`.
+pub(crate) fn play<R: Start>(name: &str) {
+    // nothing but errors, unless RUST_LOG asks for more
+    let asked = std::env::var("RUST_LOG").is_err().then_some("error");
+    swarmedge_shell::ops::init_logs(asked).expect("a log filter");
+    let scenario = ALL.iter().find(|s| s.name == name).expect("a scenario of this name");
+    let mut rig = RealRig::<R>::new(&scenario.plan);
+    let result = (scenario.play)(&mut rig);
+    assert_eq!(result, Ok(()), "{name} on {}", R::NAME);
+}
+
+/// A node that runs.
+struct Node {
+    kill: Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Starts a node on a thread of its own; `main` calls its second argument once it is ready.
+    fn start<R: Start, F: Future<Output = Result<(), Error>> + 'static>(
+        name: Name,
+        main: impl FnOnce(R, Box<dyn FnOnce()>) -> F + Send + 'static,
+    ) -> Self {
+        let (kill, mut killed) = mailbox(1);
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let run = move || {
+            R::block_on(move |rt: R| async move {
+                let ready = Box::new(move || ready.send(()).expect("somebody waits"));
+                let node = async { main(rt, ready).await.unwrap_or_else(|e| panic!("{name} failed: {e}")) };
+                let crash = async { killed.recv().await.unwrap_or_default() };
+                futures_lite::future::or(node, crash).await;
+            });
+        };
+        let thread = std::thread::Builder::new().name(name.to_string()).spawn(run).expect("a thread");
+        is_ready.recv_timeout(START_WITHIN).unwrap_or_else(|e| panic!("{name} does not start: {e}"));
+        Self { kill, thread: Some(thread) }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // a node that has ended by itself takes no more
+        let _ = self.kill.try_send(());
+        if let Some(thread) = self.thread.take()
+            && let Err(panic) = thread.join()
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// A client of the scenario.
+struct Client {
+    options: ClientOptions,
+    state: PathBuf,
+    /// Whether a completed file is right, by its path: looked at once.
+    right: BTreeMap<String, bool>,
+}
+
+/// See the module.
+struct RealRig<R> {
+    dir: tempfile::TempDir,
+    deployment: Deployment,
+    config: ServerConfig,
+    cns: Vec<CnConfig>,
+    nodes: BTreeMap<Name, Node>,
+    clients: BTreeMap<u8, Client>,
+    objects: BTreeMap<&'static str, Vec<u8>>,
+    runtime: PhantomData<R>,
+}
+
+impl<R: Start> RealRig<R> {
+    fn new(plan: &Plan) -> Self {
+        assert!(plan.edges == 1 && plan.dns <= 1, "the deployment that init makes has one of them");
+        let dir = tempfile::tempdir().expect("a directory");
+        let made = init::make(&init::Plan {
+            dir: dir.path().join("cdn"),
+            host: "127.0.0.1".into(),
+            region: "local".into(),
+            ports: Ports::free().expect("free ports"),
+            provider: ProviderId(PROVIDER),
+            uploads: true,
+        });
+        let deployment = made.expect("a deployment");
+        let mut config = ServerConfig::load(&deployment.config).expect("reads back");
+        let first = config.cn.clone().expect("a CN");
+        let more = (1..plan.cns).map(|n| another_cn(&dir.path().join("cdn"), &first, n));
+        let cns: Vec<_> = std::iter::once(first.clone()).filter(|_| plan.cns > 0).chain(more).collect();
+        let edge = config.edge.as_mut().expect("an edge");
+        edge.cns = cns.iter().map(|cn| CnAddr { name: cn.name.clone(), addr: cn.listen.to_string() }).collect();
+        let (nodes, clients, objects) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut rig = Self { dir, deployment, config, cns, nodes, clients, objects, runtime: PhantomData };
+        let roles =
+            [(Role::Ledger, plan.ledgers), (Role::Dn, plan.dns), (Role::Cn, plan.cns), (Role::Edge, plan.edges)];
+        for (role, count) in roles {
+            (0..count).for_each(|n| rig.restart(Name(role, n)));
+        }
+        rig.start_stun();
+        rig
+    }
+
+    fn start_stun(&mut self) {
+        let config = self.config.stun.clone().expect("a STUN server");
+        // scenarios do not know it: it lives as long as the rig
+        let node = Node::start(Name(Role::Edge, u8::MAX), move |rt: R, ready| async move {
+            let server = server::stun::open(&rt, &config, &Signal::default())?;
+            ready();
+            server.run().await
+        });
+        self.nodes.insert(Name(Role::Edge, u8::MAX), node);
+    }
+
+    fn start_server(&self, name: Name) -> Node {
+        let (config, cn) = (self.config.clone(), self.cns.get(usize::from(name.1)).cloned());
+        Node::start(name, move |rt: R, ready| async move {
+            let (operator, stop) = (&config.operator, Signal::default());
+            let server = match name.0 {
+                Role::Edge => edge::open(&rt, config.edge.as_ref().expect("an edge"), &stop)?,
+                Role::Cn => server::cn::open(&rt, operator, &cn.expect("this many CNs"), &stop)?,
+                Role::Dn => server::dn::open(&rt, operator, config.dn.as_ref().expect("a DN"), &stop)?,
+                Role::Ledger => {
+                    server::ledger::open(&rt, operator, config.ledger.as_ref().expect("a ledger"), &stop).await?
+                }
+                Role::Client => unreachable!("clients are started otherwise"),
+            };
+            ready();
+            server.run().await
+        })
+    }
+
+    fn run_client(&self, name: Name) -> Node {
+        let state = self.clients[&name.1].state.clone();
+        let config = ClientConfig::load(&state, Some(&self.deployment.bundle)).expect("a client's configuration");
+        Node::start(name, move |rt: R, ready| process::run(rt, config, ready, std::future::pending()))
+    }
+
+    fn ask(&self, client: u8, request: &Request) -> Option<Answer> {
+        let known = self.clients.get(&client)?;
+        Call::ask(&known.state, request).unwrap_or_else(|e| panic!("client{client} refuses {request:?}: {e}"))
+    }
+
+    fn line(&self, client: u8, path: &str) -> Option<DownloadLine> {
+        if !self.nodes.contains_key(&Name(Role::Client, client)) {
+            return None;
+        }
+        let Answer::Status(status) = self.ask(client, &Request::Status)? else { panic!("no status") };
+        status.downloads.into_iter().find(|line| line.url.ends_with(&format!("/{path}")))
+    }
+
+    fn output(&self, client: u8, path: &str) -> PathBuf {
+        self.dir.path().join(format!("client{client}-{path}"))
+    }
+
+    /// Looks at a completed file once, and then has a corrupting client's copy go bad.
+    fn is_right(&mut self, number: u8, path: &str) -> bool {
+        let output = self.output(number, path);
+        let expected = &self.objects[path];
+        let client = self.clients.get_mut(&number).expect("a client");
+        if let Some(right) = client.right.get(path) {
+            return *right;
+        }
+        let right = std::fs::read(output).is_ok_and(|bytes| bytes == *expected);
+        client.right.insert(path.to_owned(), right);
+        if client.options.corrupts {
+            corrupt(&client.state.join("pieces"));
+        }
+        right
+    }
+}
+
+/// Changes a byte in every block of every data file.
+fn corrupt(pieces: &Path) {
+    for entry in std::fs::read_dir(pieces).expect("a store") {
+        let path = entry.expect("an entry").path();
+        let mut bytes = std::fs::read(&path).expect("reads");
+        bytes.iter_mut().step_by(16 * 1024).for_each(|b| *b ^= 0xff);
+        // in place: the client has the file open
+        let mut file = std::fs::OpenOptions::new().write(true).open(&path).expect("opens");
+        std::io::Write::write_all(&mut file, &bytes).expect("writes");
+    }
+}
+
+/// A CN beside the one that `init` makes.
+fn another_cn(dir: &Path, like: &CnConfig, number: u8) -> CnConfig {
+    let name = format!("cn-{}", number + 1);
+    let root = Key::load(&dir.join("root.key")).expect("the operator's key");
+    let key = Key::generate();
+    let (signing_key, certificate) = (dir.join(format!("{name}.key")), dir.join(format!("{name}.cert")));
+    key.save(&signing_key).expect("writes");
+    let name_text = Text::new(name.clone()).expect("short");
+    let body =
+        CertBody { role: ServerRole::Cn, name: name_text, key: key.public(), not_before_ms: 0, not_after_ms: u64::MAX };
+    save_cert(&certificate, &certify(&root, body)).expect("writes");
+    let ports = Ports::free().expect("free ports");
+    let listen = (like.listen.ip(), ports.cn).into();
+    CnConfig { name, listen, signing_key, certificate, ops: None, ..like.clone() }
+}
+
+/// Bytes that follow from a path and a size, no two blocks alike.
+fn content(object: &Object) -> Vec<u8> {
+    let mut x = object.path.bytes().fold(object.size | 1, |x, b| x.wrapping_mul(31).wrapping_add(b.into()));
+    let mut next = || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x.to_le_bytes()[0]
+    };
+    (0..object.size).map(|_| next()).collect()
+}
+
+impl<R: Start> Rig for RealRig<R> {
+    fn publish(&mut self, object: &Object) {
+        let bytes = content(object);
+        let file = self.dir.path().join(object.path);
+        std::fs::write(&file, &bytes).expect("writes");
+        let policy =
+            Policy { edge_rate_max: object.edge_rate, upload_rate_max: object.upload_rate, ..Policy::default() };
+        let what = Publish { file, provider: ProviderId(PROVIDER), path: object.path.into(), policy };
+        let edge = self.config.edge.as_ref().expect("an edge");
+        edge::publish(&edge.objects, &what).expect("publishes");
+        std::thread::sleep(CATALOGUE_SEEN_WITHIN);
+        self.objects.insert(object.path, bytes);
+    }
+
+    fn start_client(&mut self, number: u8, options: ClientOptions) {
+        if self.clients.contains_key(&number) {
+            return;
+        }
+        let state = self.dir.path().join(format!("client{number}"));
+        self.clients.insert(number, Client { options, state, right: BTreeMap::new() });
+        self.restart(Name(Role::Client, number));
+        if !options.uploads {
+            self.command(number, Command::Uploads(false));
+        }
+    }
+
+    fn crash(&mut self, node: Name) {
+        self.nodes.remove(&node);
+    }
+
+    fn restart(&mut self, node: Name) {
+        let running = if node.0 == Role::Client { self.run_client(node) } else { self.start_server(node) };
+        self.nodes.insert(node, running);
+    }
+
+    fn command(&mut self, client: u8, command: Command) {
+        let download = |path| self.line(client, path).map(|line| line.download).expect("a download of that object");
+        let request = match command {
+            Command::Get(path) => {
+                let output = self.output(client, path).display().to_string();
+                let get = Request::Get { provider: PROVIDER, path: path.into(), output, force: true };
+                let state = &self.clients[&client].state;
+                let mut call = Call::open(state, &get).expect("speaks").expect("the client runs");
+                // the call may go away: the download goes on
+                let answer = call.next(Duration::from_secs(20)).expect("an answer");
+                assert!(matches!(answer, Some(Answer::Accepted { .. })), "{answer:?}");
+                return;
+            }
+            Command::Pause(path) => Request::Pause { download: download(path) },
+            Command::Resume(path) => Request::Resume { download: download(path) },
+            Command::Cancel(path) => Request::Cancel { download: download(path) },
+            Command::Uploads(on) => Request::Uploads { on },
+        };
+        let answer = self.ask(client, &request);
+        assert!(matches!(answer, Some(Answer::Accepted { .. })), "{answer:?}");
+    }
+
+    fn status(&mut self, client: u8, path: &str) -> Option<Status> {
+        let line = self.line(client, path)?;
+        let progress = match line.state {
+            State::Starting | State::Running => Progress::Running,
+            State::Paused => Progress::Paused,
+            State::Completed => Progress::Completed,
+            State::Failed => Progress::Failed,
+        };
+        let right = progress == Progress::Completed && self.is_right(client, path);
+        Some(Status {
+            progress,
+            durable: line.durable_bytes,
+            edge_bytes: line.edge_bytes,
+            peer_bytes: line.peer_bytes,
+            wasted_bytes: line.wasted_bytes,
+            right,
+        })
+    }
+
+    fn totals(&mut self, path: &str) -> Totals {
+        let database = self.config.ledger.as_ref().expect("a ledger").database.clone();
+        let filter = Filter { provider: Some(ProviderId(PROVIDER)), path: Some(path.to_owned()), download: None };
+        let downloads = R::block_on(move |_| async move {
+            let mut reader = Reader::open(&database).await?;
+            reader.downloads(&filter).await
+        });
+        downloads.expect("the ledger reads").iter().fold(Totals::default(), |t, d| Totals {
+            completed: t.completed + u64::from(d.state == "completed"),
+            edge_bytes: t.edge_bytes + d.edge_claimed,
+            peer_bytes: t.peer_bytes + d.peers_received,
+            uploaded_bytes: t.uploaded_bytes + d.peers_sent,
+            edge_unique_bytes: t.edge_unique_bytes + d.edge_unique,
+        })
+    }
+
+    fn run_until(&mut self, within: Duration, goal: &mut dyn FnMut(&mut dyn Rig) -> bool) -> bool {
+        let until = Instant::now() + within;
+        loop {
+            if goal(self) {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The scenarios of the whole system, on tokio.
+
+#[path = "../src/rt.rs"]
+mod rt;
+#[path = "../../shell/tests/shared/rig.rs"]
+mod shared;
+
+macro_rules! on_tokio {
+    ($($name:ident),* $(,)?) => {$(
+        #[test]
+        fn $name() {
+            shared::play::<rt::Tokio>(stringify!($name));
+        }
+    )*};
+}
+
+on_tokio!(
+    peers_deliver_and_the_ledger_agrees,
+    the_cn_dies,
+    the_dn_dies_and_comes_back,
+    a_seeder_dies,
+    a_seeder_sends_wrong_bytes,
+    there_is_no_control_plane,
+    the_edge_is_away_for_a_while,
+    a_client_dies_and_resumes,
+    uploads_off_means_off,
+    pause_resume_cancel,
+);
