@@ -305,6 +305,8 @@ fn dn_dies(rig: &mut dyn Rig) -> Result<(), String> {
     rig.crash(Name(Role::Dn, 0));
     completes(rig, 2)?;
     rig.restart(Name(Role::Dn, 0));
+    // CNs come back to it after a while, and ask their clients what they have
+    rig.run_until(Duration::from_secs(8), &mut |_| false);
     wants(rig, 3);
     from_peers(rig, 3)?;
     accounted(rig, &[0, 1, 2, 3])
