@@ -22,9 +22,9 @@ pub fn leaves(piece: &[u8]) -> Vec<Digest> {
     piece.chunks(BLOCK_LEN as usize).map(block_hash).collect()
 }
 
-/// The root of a piece, from the hashes of its blocks. The tree of a version's only piece is as wide as its blocks need;
-/// every other piece's, the last one's too, as wide as a whole piece. Leaves past the piece's blocks do not count, and
-/// those that are not given are zero, so a wrong number of leaves makes a wrong root.
+/// The root of a piece, from the hashes of its blocks. The tree of a version's only piece is as wide as its blocks
+/// need; every other piece's, the last one's too, as wide as a whole piece. Leaves past the piece's blocks do not
+/// count, and those that are not given are zero, so a wrong number of leaves makes a wrong root.
 #[must_use]
 pub fn piece_root(layout: &Layout, piece: PieceIndex, leaves: &[Digest]) -> Digest {
     let blocks = layout.blocks(piece);

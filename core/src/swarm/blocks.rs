@@ -65,7 +65,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_block_set_behaves_like_a_set(ranges in proptest::collection::vec((0_u32..200, 0_u32..80), 0..8), n in 1_u32..70) {
+        fn a_block_set_behaves_like_a_set(
+            ranges in proptest::collection::vec((0_u32..200, 0_u32..80), 0..8),
+            n in 1_u32..70,
+        ) {
             let mut blocks = Blocks::default();
             let mut model = BTreeSet::new();
             for (start, len) in ranges {

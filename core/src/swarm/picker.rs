@@ -36,8 +36,8 @@ pub struct Complete {
     pub needless: Vec<XferId>,
 }
 
-/// The picker of one download. Each piece is missing, partial, complete (not yet durable) or durable; a block is verified
-/// at most once, whoever delivers it again.
+/// The picker of one download. Each piece is missing, partial, complete (not yet durable) or durable; a block is
+/// verified at most once, whoever delivers it again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Picker {
     layout: Layout,
@@ -115,8 +115,8 @@ impl Picker {
         }
     }
 
-    /// What a peer that has `theirs` is to be asked for: the rest of a piece that is under way, else the rarest untouched
-    /// piece, ties at random. At most `longest` blocks. One draw at most.
+    /// What a peer that has `theirs` is to be asked for: the rest of a piece that is under way, else the rarest
+    /// untouched piece, ties at random. At most `longest` blocks. One draw at most.
     pub fn pick_for_peer(&self, theirs: &Bitfield, longest: u32, rng: &mut dyn Rng) -> Option<Span> {
         let under_way = self.partial.keys().filter(|&&p| theirs.contains(p)).find_map(|&p| self.gap(p, longest));
         under_way.or_else(|| {
@@ -131,9 +131,9 @@ impl Picker {
         })
     }
 
-    /// What an edge is to be asked for: pieces that no peer has first; unless `only_those`, then the rest of pieces under
-    /// way, then untouched ones in order from where its last run ended. Blocks of a piece whose leaf hashes are not known
-    /// come all or none, since only the whole piece can be checked.
+    /// What an edge is to be asked for: pieces that no peer has first; unless `only_those`, then the rest of pieces
+    /// under way, then untouched ones in order from where its last run ended. Blocks of a piece whose leaf hashes are
+    /// not known come all or none, since only the whole piece can be checked.
     #[must_use]
     pub fn pick_for_edge(&self, longest: u32, only_those: bool) -> Option<Span> {
         let no_peer_has = |p: &PieceIndex| self.holders.get(p.0 as usize).is_none_or(|&n| n == 0);
@@ -176,8 +176,9 @@ impl Picker {
         partial.active.is_empty().then(|| (piece, 0..self.layout.blocks(piece)))
     }
 
-    /// Which blocks of `span`, a transfer under way, an endgame duplicate is to fetch: the last run, of at most `longest`,
-    /// that is neither verified nor doubled, since a source delivers its blocks in order. `None` if there is none.
+    /// Which blocks of `span`, a transfer under way, an endgame duplicate is to fetch: the last run, of at most
+    /// `longest`, that is neither verified nor doubled, since a source delivers its blocks in order. `None` if there
+    /// is none.
     #[must_use]
     pub fn duplicate_of(&self, (piece, blocks): &Span, for_edge: bool, longest: u32) -> Option<Span> {
         let partial = self.partial.get(piece)?;

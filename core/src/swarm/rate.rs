@@ -2,8 +2,8 @@
 
 use core::time::Duration;
 
-/// A smoothed rate of verified bytes. It is fed with bytes as they come and sampled at ticks; a source with nothing to do
-/// keeps its last rate, since idleness says nothing about speed.
+/// A smoothed rate of verified bytes. It is fed with bytes as they come and sampled at ticks; a source with nothing
+/// to do keeps its last rate, since idleness says nothing about speed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rate {
     /// Smoothed, bytes a second; 0: not known.

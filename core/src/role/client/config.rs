@@ -1,10 +1,24 @@
 //! Identity, limits and intervals of a client.
 
-use super::io::Identity;
 use crate::accounting::Trust;
+use crate::ids::{Guid, PublicKey, SecondaryGuid};
 use crate::swarm::{download, upload};
 use crate::wire::records::Verify;
+use alloc::vec::Vec;
 use core::time::Duration;
+
+/// Who this client is, as far as the core needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Its GUID.
+    pub guid: Guid,
+    /// The secondary GUIDs of the last starts, newest (this one) first.
+    pub secondary: Vec<SecondaryGuid>,
+    /// K_u.
+    pub upload_key: PublicKey,
+    /// The operator's root key.
+    pub root: PublicKey,
+}
 
 /// A client's configuration. Only [`Config::new`] and [`Config::tiny`] make one, since it carries an identity.
 #[derive(Clone, Debug)]

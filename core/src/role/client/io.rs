@@ -1,9 +1,9 @@
 //! What the client machine is told and what it asks for.
 
+pub use super::config::Identity;
+
 use crate::content::{Layout, Policy};
-use crate::ids::{
-    ConnId, DownloadId, Guid, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, VersionId, XferId,
-};
+use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, VersionId, XferId};
 use crate::nat::NatDescriptor;
 use crate::wire::control::ControlMsg;
 use crate::wire::peer::{PeerMsg, PieceRequest, RefuseCode};
@@ -274,8 +274,8 @@ pub enum Output {
         /// Which.
         conn: ConnId,
     },
-    /// Open a QUIC connection for an introduction: `key` pinned, own key that of the download. Answered by `PeerOpened` or
-    /// `PeerClosed`.
+    /// Open a QUIC connection for an introduction: `key` pinned, own key that of the download. Answered by
+    /// `PeerOpened` or `PeerClosed`.
     PeerDial {
         /// Its number.
         conn: ConnId,
@@ -589,17 +589,4 @@ pub struct DownloadStatus {
     pub wasted_bytes: u64,
     /// Peers connected for it.
     pub peers: u32,
-}
-
-/// Who this client is, as far as the core needs it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
-    /// Its GUID.
-    pub guid: Guid,
-    /// The secondary GUIDs of the last starts, newest (this one) first.
-    pub secondary: Vec<crate::ids::SecondaryGuid>,
-    /// K_u.
-    pub upload_key: PublicKey,
-    /// The operator's root key.
-    pub root: PublicKey,
 }

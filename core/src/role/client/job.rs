@@ -103,7 +103,7 @@ impl Job {
         let size = self.granted().map_or(0, |g| g.size);
         match &self.swarm {
             Some(swarm) => swarm.durable_bytes(),
-            None if self.have.len() > 0 && self.have.is_full() => size,
+            None if !self.have.is_empty() && self.have.is_full() => size,
             // without the layout: close enough for a download that is not running
             None => size / u64::from(self.have.len().max(1)) * u64::from(self.have.count()),
         }

@@ -245,8 +245,8 @@ impl Client {
         self.drop_usage(cx, done);
     }
 
-    /// Records that need not be kept, by the session's word. Those of what may still grow are kept all the same: after a
-    /// restart they say where to go on.
+    /// Records that need not be kept, by the session's word. Those of what may still grow are kept all the same:
+    /// after a restart they say where to go on.
     pub(super) fn usage_done(&mut self, cx: &mut Context<'_>, ids: Vec<RecordId>) {
         let mut done = Vec::new();
         for id in ids {

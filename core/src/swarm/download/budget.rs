@@ -1,10 +1,11 @@
 //! The edge's budget: never slower than the edge alone, and no edge byte that peers could have delivered in the same
 //! time.
 //!
-//! While peers give less than the edge alone would, edge and peers run side by side: every byte that peers can deliver in
-//! that time, they deliver. When they give as much, the edge yields: it delivers only what no peer has, and the endgame.
-//! When edge and peers share a bottleneck (the downlink), each looks slow because of the other; so the edge yields for a
-//! short trial now and then, and if peers then fill its place, it stays away. Trials that fail become rarer.
+//! While peers give less than the edge alone would, edge and peers run side by side: every byte that peers can
+//! deliver in that time, they deliver. When they give as much, the edge yields: it delivers only what no peer has,
+//! and the endgame. When edge and peers share a bottleneck (the downlink), each looks slow because of the other; so
+//! the edge yields for a short trial now and then, and if peers then fill its place, it stays away. Trials that fail
+//! become rarer.
 
 use super::io::Config;
 use crate::Time;
@@ -155,8 +156,8 @@ mod tests {
 
     const MB: u64 = 1_000_000;
 
-    /// Plays `seconds` of a network in which the edge can give `edge` and the peers `peers` bytes a second, over a downlink
-    /// of `downlink`; returns (bytes from the edge, bytes from peers).
+    /// Plays `seconds` of a network in which the edge can give `edge` and the peers `peers` bytes a second, over a
+    /// downlink of `downlink`; returns (bytes from the edge, bytes from peers).
     fn play(budget: &mut EdgeBudget, from: u64, seconds: u64, edge: u64, peers: u64, downlink: u64) -> (u64, u64) {
         let cfg = Config::default();
         let (mut from_edge, mut from_peers) = (0, 0);

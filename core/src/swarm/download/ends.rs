@@ -209,7 +209,8 @@ impl Download {
         }
     }
 
-    /// The edge's connection broke or stalled: the next one, at once while some edge has not failed yet, then with waits.
+    /// The edge's connection broke or stalled: the next one, at once while some edge has not failed yet, then with
+    /// waits.
     fn edge_failed(&mut self, cx: &mut Cx<'_, Self>, edge: u32) {
         if edge != self.edge_at || self.edge_hold == EdgeHold::BackOff {
             return;

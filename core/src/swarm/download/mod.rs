@@ -1,4 +1,5 @@
-//! One download: its sources (the edge always, and peers), what is under way with each, and what is done when one fails.
+//! One download: its sources (the edge always, and peers), what is under way with each, and what is done when one
+//! fails.
 
 mod assign;
 mod budget;
@@ -78,8 +79,9 @@ enum EdgeHold {
     Banned,
 }
 
-/// The download machine. Invariants: bytes under way stay within the budget; a block is counted once, for who delivered it
-/// first; a source that sent a wrong block gets no further request; a piece is durable before it is counted.
+/// The download machine. Invariants: bytes under way stay within the budget; a block is counted once, for who
+/// delivered it first; a source that sent a wrong block gets no further request; a piece is durable before it is
+/// counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Download {
     handle: Handle,

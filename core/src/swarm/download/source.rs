@@ -26,8 +26,8 @@ pub(super) struct SourceState {
     pub(super) fetches_max: u32,
     /// Transfers that failed without its fault being proven, since it last delivered.
     pub(super) strikes: u8,
-    /// It has delivered something that is right. Until then it gets one transfer, so that a peer with wrong bytes wastes no
-    /// more than that.
+    /// It has delivered something that is right. Until then it gets one transfer, so that a peer with wrong bytes
+    /// wastes no more than that.
     pub(super) proven: bool,
     /// Since when it has had work and verified nothing.
     pub(super) quiet_since: Time,
@@ -55,7 +55,8 @@ impl SourceState {
             || (self.proven && self.fetches < self.fetches_max.min(window.fetches) && self.in_flight < bytes)
     }
 
-    /// When it will have delivered all that is under way: the longer of what its rate says and how long it has been quiet.
+    /// When it will have delivered all that is under way: the longer of what its rate says and how long it has been
+    /// quiet.
     pub(super) fn time_left(&self, now: Time) -> Duration {
         let quiet = if self.fetches > 0 { now.since(self.quiet_since) } else { Duration::ZERO };
         self.rate.time_for(self.in_flight).unwrap_or(Duration::ZERO).max(quiet)

@@ -9,7 +9,7 @@ pub use io::{Config, Input, Output};
 
 use crate::accounting::introductions;
 use crate::content::{Bitfield, Layout, Policy};
-use crate::ids::{ConnId, PieceIndex, PublicKey, VersionId, XferId};
+use crate::ids::{ConnId, IntroId, PieceIndex, PublicKey, VersionId, XferId};
 use crate::limits::HAVE_PAGE_MAX;
 use crate::role::client::io::CloseReason;
 use crate::session::Wall;
@@ -20,6 +20,9 @@ use crate::{Cx, Deadlines, Machine, Time};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
+
+/// Introductions whose spending is remembered after their connection. A CN signs no more than that in the time they hold.
+const SPENT_MAX: usize = 4096;
 
 /// A version that is shared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,9 +60,9 @@ struct Active {
     stopping: bool,
 }
 
-/// The uploading side. Invariants: while uploads are off there is no connection and no request; each connection has shown
-/// an introduction that names both keys, is signed by a certified CN and was in time; what it is promised stays within
-/// the introduction's cap and the provider's.
+/// The uploading side. Invariants: while uploads are off there is no connection and no request; each connection has
+/// shown an introduction that names both keys, is signed by a certified CN and was in time; what it is promised stays
+/// within the introduction's cap and the provider's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Uploads {
     allowed: bool,
@@ -67,6 +70,8 @@ pub struct Uploads {
     shares: BTreeMap<VersionId, Share>,
     conns: BTreeMap<ConnId, Conn>,
     active: BTreeMap<XferId, Active>,
+    /// What introductions without a connection have spent, and until when they may come again.
+    spent: BTreeMap<IntroId, (u64, u64)>,
     hello_due: Deadlines<ConnId>,
 }
 
@@ -139,10 +144,7 @@ impl Uploads {
         };
         // a downloader that has lost its connection may come again: its newest connection counts
         let older = self.conns.iter().find(|(_, c)| matches!(c, Conn::Serving { intro: i, .. } if i.id == intro.id));
-        let (older, spent) = match older {
-            Some((older, Conn::Serving { spent, .. })) => (Some(*older), *spent),
-            _ => (None, 0),
-        };
+        let older = older.map(|(older, _)| *older);
         let welcome = PeerWelcome { protocol: PROTOCOL, requests_max: cx.cfg.requests_max };
         cx.push(Output::Send { conn, msg: PeerMsg::Welcome(welcome) });
         for page in have_map(&share.have) {
@@ -152,6 +154,9 @@ impl Uploads {
             self.close(cx, older, CloseReason::Done);
         }
         self.hello_due.clear(conn);
+        let now_ms = self.wall.map_or(0, |wall| wall.at(cx.now));
+        self.spent.retain(|_, (_, until_ms)| *until_ms > now_ms);
+        let spent = self.spent.remove(&intro.id).map_or(0, |(spent, _)| spent);
         self.conns.insert(conn, Conn::Serving { intro: intro.clone(), spent, active: 0 });
     }
 
@@ -184,7 +189,11 @@ impl Uploads {
     /// A connection is no more. Its last bytes are reported when its last request ends.
     fn gone(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         self.hello_due.clear(conn);
-        if let Some(Conn::Serving { intro, active: 0, .. }) = self.conns.remove(&conn) {
+        let Some(Conn::Serving { intro, spent, active }) = self.conns.remove(&conn) else { return };
+        if self.spent.len() < SPENT_MAX {
+            self.spent.insert(intro.id, (spent, intro.connect_before_ms));
+        }
+        if active == 0 {
             cx.push(serve::sent(&intro, 0, true));
         }
     }

@@ -17,11 +17,7 @@ const FAST: FakePeer = FakePeer { rate: 25_000_000, corrupt: false, up: true };
 const CORRUPT: FakePeer = FakePeer { rate: 25_000_000, corrupt: true, up: true };
 
 fn usage_sent(world: &World) -> Vec<&UsageRecord> {
-    let usage = |m| match m {
-        &ControlMsg::Usage(ref r) => Some(r),
-        _ => None,
-    };
-    world.sent.iter().filter_map(usage).collect()
+    world.sent.iter().filter_map(|m| if let ControlMsg::Usage(r) = m { Some(r) } else { None }).collect()
 }
 
 #[test]
@@ -31,7 +27,7 @@ fn without_any_cn_the_edge_alone_completes_a_download() {
     world.run_until(handle, DownloadState::Completed);
     let status = world.status();
     assert_eq!((status.edge_bytes, status.peer_bytes, status.durable), (20 * MIB, 0, 20 * MIB));
-    assert_eq!(world.disk.usage.last().map(|r| r.state.clone()), Some(UsageState::Completed));
+    assert_eq!(world.disk.usage.last().map(|r| r.state), Some(UsageState::Completed));
 }
 
 #[test]
@@ -53,10 +49,7 @@ fn introduced_peers_deliver_most_of_it_and_the_ledger_hears_who() {
     assert!(status.peer_bytes > 70 * MIB, "{status:?}");
     let sent = usage_sent(&world);
     let last = sent.last().expect("a usage record");
-    assert_eq!(
-        (last.state.clone(), last.side.clone(), last.edge_bytes),
-        (UsageState::Completed, Side::Downloader, status.edge_bytes)
-    );
+    assert_eq!((last.state, last.side, last.edge_bytes), (UsageState::Completed, Side::Downloader, status.edge_bytes));
     assert_eq!(last.peers.iter().map(|p| p.bytes).sum::<u64>(), status.peer_bytes);
     assert_eq!(world.disk.usage, [], "acknowledged records are not kept");
     let complete = |m: &ControlMsg| matches!(m, ControlMsg::Inventory(i) if i.add.iter().any(|s| s.complete));
@@ -237,7 +230,7 @@ fn a_cancelled_download_leaves_nothing_behind_but_its_usage() {
     world.run_for(Duration::from_secs(1));
     assert_eq!(world.answer_to(req), Some(Ok(Some(handle))));
     assert!(world.disk.downloads.is_empty() && world.disk.pieces.is_empty());
-    assert_eq!(usage_sent(&world).last().map(|r| r.state.clone()), Some(UsageState::Cancelled));
+    assert_eq!(usage_sent(&world).last().map(|r| r.state), Some(UsageState::Cancelled));
     let again = world.command(CommandKind::Pause(handle));
     assert_eq!(world.answer_to(again), Some(Err(CommandError::UnknownHandle)));
 }

@@ -1,5 +1,6 @@
 //! The uploading side of the client.
 
+use super::usage_sent;
 use super::world::{MIB, OWN_KEY, World, sign};
 use crate::ids::{ConnId, PieceIndex, PublicKey, XferId};
 use crate::role::client::io::{CommandKind, DownloadState, Input, Output};
@@ -50,11 +51,7 @@ fn an_introduced_peer_is_served_and_what_it_got_is_reported_when_it_leaves() {
     assert_eq!(serves, 3);
     world.input(Input::PeerClosed { conn: CONN });
     world.run_for(Duration::from_secs(1));
-    let sent = world.sent.iter().filter_map(|m| match m {
-        ControlMsg::Usage(r) if r.side == Side::Uploader => Some(r),
-        _ => None,
-    });
-    let sent: Vec<_> = sent.collect();
+    let sent: Vec<_> = usage_sent(&world).into_iter().filter(|r| r.side == Side::Uploader).collect();
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].peers.iter().map(|p| p.bytes).collect::<Vec<_>>(), [3 * 65_536]);
 }
@@ -93,11 +90,8 @@ fn uploads_off_takes_effect_at_once_and_survives_a_restart() {
     assert_eq!(world.client.uploads().connections(), 0);
     world.run_for(Duration::from_secs(1));
     assert_eq!(world.answer_to(req), Some(Ok(None)));
-    let last = world.sent.iter().rev().find_map(|m| match m {
-        ControlMsg::Update(u) => Some(u.uploads),
-        _ => None,
-    });
-    assert_eq!(last, Some(false));
+    let off = |m: &ControlMsg| matches!(m, ControlMsg::Update(u) if !u.uploads);
+    assert!(world.sent.iter().any(off), "the CN is told");
     world.crash();
     world.run_for(Duration::from_secs(1));
     let before = world.outputs.len();
@@ -117,12 +111,9 @@ fn a_partial_download_is_shared_while_it_grows() {
     world.run_for(Duration::from_secs(2));
     connect(&mut world, CONN, 1);
     world.run_for(Duration::from_secs(1));
-    let map = world.outputs.iter().find_map(|o| match o {
-        Output::PeerSend { msg: PeerMsg::HaveMap(m), .. } => Some(m.clone()),
-        _ => None,
-    });
-    let ones: u32 = map.expect("a have-map").bits.iter().map(|b| b.count_ones()).sum();
-    assert!(ones > 0);
+    let some =
+        |o: &Output| matches!(o, Output::PeerSend { msg: PeerMsg::HaveMap(m), .. } if m.bits.iter().any(|b| *b > 0));
+    assert!(world.outputs.iter().any(some), "its have-map names what it has");
     let announced =
         world.outputs.iter().filter(|o| matches!(o, Output::PeerSend { msg: PeerMsg::Have(_), .. })).count();
     assert!(announced > 10, "{announced}");

@@ -1,4 +1,5 @@
-//! One client and a fake shell that answers its outputs on virtual time: edges, a CN, peers, a store that a crash spares.
+//! One client and a fake shell that answers its outputs on virtual time: edges, a CN, peers, a store that a crash
+//! spares.
 
 use super::super::io::{
     CloseReason, Command, CommandKind, DownloadRecord, DownloadState, DownloadStatus, EdgeAnswer, EdgeAsk, EdgeError,
@@ -239,18 +240,14 @@ impl World {
     }
 
     pub(super) fn status(&self) -> DownloadStatus {
-        let told = self.notices.iter().rev().find_map(|n| match n {
-            Notice::Download(status) => Some(status.clone()),
-            _ => None,
-        });
+        let status = |n: &Notice| if let Notice::Download(status) = n { Some(status.clone()) } else { None };
+        let told = self.notices.iter().rev().find_map(status);
         told.expect("a status was told")
     }
 
     pub(super) fn answer_to(&self, req: ReqId) -> Option<Result<Option<Handle>, super::super::io::CommandError>> {
-        self.notices.iter().find_map(|n| match n {
-            Notice::Done { req: of, result } if *of == req => Some(*result),
-            _ => None,
-        })
+        let done = |n: &Notice| if let Notice::Done { req, result } = n { Some((*req, *result)) } else { None };
+        self.notices.iter().filter_map(done).find(|(of, _)| *of == req).map(|(_, result)| result)
     }
 
     // --- the shell ------------------------------------------------------------------------------------------------
@@ -372,22 +369,23 @@ impl World {
 
     fn control(&mut self, conn: ConnId, msg: ControlMsg) {
         self.sent.push(msg.clone());
-        let answer = match msg {
-            ControlMsg::Hello(_) => ControlMsg::Welcome(Welcome {
+        let answer = if let ControlMsg::Hello(_) = msg {
+            ControlMsg::Welcome(Welcome {
                 protocol: PROTOCOL,
                 now_ms: START_MS + self.now.0 / 1000,
                 observed: "127.0.0.1:1".parse().expect("an address"),
                 cert: cert(ServerRole::Cn, CN_KEY),
                 ping_ms: 60_000,
                 want_inventory: true,
-            }),
-            ControlMsg::Query(query) => ControlMsg::Introductions(self.introduce(&query)),
-            ControlMsg::Usage(record) => {
-                let durable = self.disk.usage.iter().any(|r| *r == record);
-                assert!(durable, "a usage record was sent before it was durable");
-                ControlMsg::UsageAck(UsageAck { ids: List::truncated([record.id]) })
-            }
-            _ => return,
+            })
+        } else if let ControlMsg::Query(query) = msg {
+            ControlMsg::Introductions(self.introduce(&query))
+        } else if let ControlMsg::Usage(record) = msg {
+            let durable = self.disk.usage.contains(&record);
+            assert!(durable, "a usage record was sent before it was durable");
+            ControlMsg::UsageAck(UsageAck { ids: List::truncated([record.id]) })
+        } else {
+            return;
         };
         self.soon(Input::Control { conn, msg: answer });
     }
