@@ -103,7 +103,7 @@ impl Book {
             peers_sent: total(|&(_, up)| up),
             peers_billed,
             flagged: claimed.saturating_sub(peers_billed),
-            state: downloader.map(|r| r.state.clone()),
+            state: downloader.map(|r| r.state),
             elapsed_ms: downloader.map_or(0, |r| r.elapsed_ms),
         }
     }

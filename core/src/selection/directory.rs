@@ -199,12 +199,12 @@ impl Directory {
         }
         let chosen = draw.chosen;
         for key in &chosen {
-            self.to_the_end(*key, version);
+            self.send_back(*key, version);
         }
         Some(chosen)
     }
 
-    fn to_the_end(&mut self, key: PeerKey, version: VersionId) {
+    fn send_back(&mut self, key: PeerKey, version: VersionId) {
         let ticket = self.tickets;
         let Some(share) = self.peers.get_mut(&key).and_then(|p| p.shares.get_mut(&version)) else { return };
         let old = core::mem::replace(&mut share.ticket, ticket);

@@ -90,10 +90,8 @@ fn join(b: &mut Bench<Cn>, n: u32) -> Vec<Output> {
 
 fn to_client(out: &[Output], conn: u64) -> Vec<&ControlMsg> {
     out.iter()
-        .filter_map(|o| match o {
-            Output::ClientSend { conn: c, msg } if c.0 == conn => Some(msg),
-            _ => None,
-        })
+        .filter_map(|o| if let Output::ClientSend { conn: c, msg } = o { Some((c.0, msg)) } else { None })
+        .filter_map(|(c, msg)| (c == conn).then_some(msg))
         .collect()
 }
 
@@ -103,10 +101,8 @@ fn to_dn(out: &[Output]) -> Vec<&DirectoryMsg> {
 
 fn refusal(out: &[Output], conn: u64) -> Option<Refusal> {
     let closed = out.contains(&Output::ClientClose { conn: ConnId(conn) });
-    to_client(out, conn).into_iter().find_map(|m| match m {
-        ControlMsg::Refused(r) if closed => Some(r.why),
-        _ => None,
-    })
+    let why = |m: &ControlMsg| if let ControlMsg::Refused(r) = m { Some(r.why) } else { None };
+    to_client(out, conn).into_iter().find_map(why).filter(|_| closed)
 }
 
 fn failed(out: &[Output], conn: u64) -> Option<QueryError> {
@@ -173,10 +169,7 @@ fn usage(n: u32, reporter: u32) -> UsageRecord {
 
 fn submitted(out: &[Output]) -> Vec<RecordId> {
     out.iter()
-        .filter_map(|o| match o {
-            Output::LedgerSend { msg: LedgerMsg::Submit(r), .. } => Some(r.id()),
-            _ => None,
-        })
+        .filter_map(|o| if let Output::LedgerSend { msg: LedgerMsg::Submit(r), .. } = o { Some(r.id()) } else { None })
         .collect()
 }
 

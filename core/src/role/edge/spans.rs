@@ -31,7 +31,7 @@ impl Spans {
         }
         let start = self.0[from..to].first().map_or(range.start, |r| r.start.min(range.start));
         let end = self.0[from..to].last().map_or(range.end, |r| r.end.max(range.end));
-        self.0.splice(from..to, [start..end]);
+        self.0.splice(from..to, core::iter::once(start..end));
         true
     }
 
@@ -73,6 +73,6 @@ mod tests {
         let mut s = Spans::of([0..1, 5..6]);
         assert!(!s.insert(9..10, 2));
         assert!(s.insert(1..5, 2));
-        assert_eq!(s.ranges(), [0..6]);
+        assert_eq!((s.ranges().len(), s.bytes()), (1, 6));
     }
 }

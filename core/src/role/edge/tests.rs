@@ -69,10 +69,9 @@ fn denied(out: &[Output]) -> Option<Denial> {
 
 fn submitted(out: &[Output]) -> Vec<LedgerRecord> {
     out.iter()
-        .filter_map(|o| match o {
-            Output::LedgerSend { msg: LedgerMsg::Submit(r), .. } => Some(r.clone()),
-            _ => None,
-        })
+        .filter_map(
+            |o| if let Output::LedgerSend { msg: LedgerMsg::Submit(r), .. } = o { Some(r.clone()) } else { None },
+        )
         .collect()
 }
 
@@ -200,7 +199,7 @@ fn counts_go_on_after_a_restart_and_restored_records_are_sent() {
     let out = b.wait(secs(2));
     let (_, batch) = saves(&out)[0];
     let (records, counts) = (batch.records.clone(), batch.counts.clone());
-    assert_eq!(counts[0].sent, [0..100]);
+    assert_eq!(counts[0].sent.iter().map(|r| (r.start, r.end)).collect::<Vec<_>>(), [(0, 100)]);
     let (mut b, _) = with_ledger();
     let out = b.input(Input::Restored { records: records.clone(), counts });
     assert_eq!(submitted(&out), records);

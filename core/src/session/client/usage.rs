@@ -35,11 +35,8 @@ impl Outbox {
     pub(super) fn add(&mut self, record: UsageRecord, out: &mut Vec<Output>) {
         let key = key(record.download, record.side);
         match self.records.get(&key) {
-            Some(old) if old.record.seq >= record.seq => {
-                if old.record.id != record.id {
-                    out.push(Output::UsageDone { ids: vec![record.id] });
-                }
-            }
+            Some(old) if old.record.id == record.id => {}
+            Some(old) if old.record.seq >= record.seq => out.push(Output::UsageDone { ids: vec![record.id] }),
             Some(old) => {
                 self.under_way -= u32::from(old.sent);
                 out.push(Output::UsageDone { ids: vec![old.record.id] });
