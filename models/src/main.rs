@@ -2,6 +2,7 @@
 //! seeded defect is found, `explore` opens stateright's explorer in a browser.
 
 mod check;
+mod control;
 mod download;
 mod print;
 mod shim;
@@ -46,7 +47,7 @@ enum Command {
 }
 
 fn models() -> Vec<Box<dyn AnyModel>> {
-    vec![Box::new(toy::spec()), Box::new(download::spec())]
+    vec![Box::new(toy::spec()), Box::new(download::spec()), Box::new(control::spec())]
 }
 
 fn main() -> ExitCode {

@@ -3,6 +3,7 @@
 //! by a recorded [`trace`], always against the same named rules.
 
 pub mod bench;
+pub mod control_world;
 pub mod download_world;
 pub mod rng;
 pub mod rule;

@@ -148,6 +148,8 @@ pub struct Budget {
     pub crashes: u8,
     /// Blocks that are wrong.
     pub corruptions: u8,
+    /// Changes of mind of users.
+    pub changes: u8,
     /// Timers that fire while something is still under way.
     pub early: u8,
     /// Timers that fire at all.
@@ -335,7 +337,8 @@ impl<S: System> World<S> {
         }
     }
 
-    fn rebase(&mut self) {
+    /// Makes the present the beginning of time.
+    pub fn rebase(&mut self) {
         let by = self.now.since(Time::ZERO);
         if by.is_zero() {
             return;

@@ -47,6 +47,8 @@ pub struct ClientSession {
     wall: Wall,
     uploads: bool,
     nat: NatDescriptor,
+    /// `uploads` or `nat` has changed since the `Hello` of this session.
+    outdated: bool,
     inventory: Inventory,
     queries: Queries,
     usage: Outbox,
@@ -120,6 +122,12 @@ impl ClientSession {
         matches!(self.phase, Phase::Open(_))
     }
 
+    /// The user allows uploads.
+    #[must_use]
+    pub const fn uploads(&self) -> bool {
+        self.uploads
+    }
+
     const fn link(&self) -> Option<Link> {
         match self.phase {
             Phase::Dialing(l) | Phase::Greeting(l) | Phase::Open(l) => Some(l),
@@ -174,6 +182,7 @@ impl ClientSession {
             return;
         }
         self.phase = Phase::Greeting(link);
+        self.outdated = false;
         self.incarnation += 1;
         let hello = Hello {
             protocol: crate::wire::PROTOCOL,
@@ -203,6 +212,9 @@ impl ClientSession {
         self.timers.clear(Timer::Welcome);
         self.timers.set(Timer::Ping, Some(cx.now.after(ping)));
         cx.push(Output::Connected);
+        if self.outdated {
+            self.update(cx);
+        }
         self.inventory.connected(w.want_inventory);
         self.tell_inventory(cx);
         self.usage.disconnected();
@@ -297,7 +309,9 @@ impl ClientSession {
         }
     }
 
-    fn update(&self, cx: &mut Context<'_>) {
+    /// Tells the CN of a change; one that comes between `Hello` and `Welcome` is told after the latter.
+    fn update(&mut self, cx: &mut Context<'_>) {
+        self.outdated = !self.is_open();
         self.send(cx, ControlMsg::Update(Update { uploads: self.uploads, nat: self.nat.clone() }));
     }
 

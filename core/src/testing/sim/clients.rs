@@ -64,14 +64,7 @@ pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, outpu
         session::Output::Dial { conn, cn } => dial_cn(w, cfg, (node, conn), cn),
         session::Output::Send { conn, msg } => links::send(w, cfg, node, conn, Msg::Control(msg)),
         session::Output::Close { conn } => links::close(w, cfg, node, conn),
-        session::Output::Introduced { peers, .. } => {
-            for p in &peers {
-                super::servers::named(w, p.intro.intro.uploader_key);
-            }
-        }
-        session::Output::PeerComing(introduce) => {
-            w.env.seen.misdelivered |= introduce.intro.intro.uploader_key != keys::upload_key(node);
-        }
+        session::Output::Introduced { peers, .. } => w.env.seen.introduced |= !peers.is_empty(),
         session::Output::UsageDone { ids } => {
             let disk = w.env.disks.entry(node).or_default();
             ids.iter().for_each(|id| {
@@ -81,6 +74,7 @@ pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, outpu
         session::Output::Connected
         | session::Output::Disconnected
         | session::Output::NoServers
+        | session::Output::PeerComing(_)
         | session::Output::Regrant { .. }
         | session::Output::PeersForbidden { .. } => {}
     }

@@ -39,6 +39,10 @@ pub struct Link {
     pub key: PublicKey,
     /// Accepted.
     pub open: bool,
+    /// The dialler has lost it, and the acceptor does not know.
+    pub half: bool,
+    /// A CN has welcomed its client on it.
+    pub welcomed: bool,
 }
 
 impl Link {
@@ -89,7 +93,8 @@ pub(super) fn dial(
         let after = cfg.latency * 4;
         return w.send(lane(kind, id, node.0), after, Event::Input(closed(cfg, kind, node)));
     };
-    let link = Link { kind, from: node, to: (target, ConnId(1 << 63 | id)), key, open: false };
+    let link =
+        Link { kind, from: node, to: (target, ConnId(1 << 63 | id)), key, open: false, half: false, welcomed: false };
     w.env.links.insert(id, link);
     w.send(lane(kind, id, target), cfg.latency, Event::Dial(id));
 }
@@ -121,6 +126,9 @@ pub(super) fn accept(w: &mut World<Net>, cfg: &Cfg, id: u64) -> Option<In> {
 pub(super) fn send(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId, msg: Msg) {
     let Some((id, link)) = w.env.link_of(node, conn) else { return };
     let (to, to_conn) = link.other(node);
+    if link.half && to == link.from.0 {
+        return;
+    }
     let lane = lane(link.kind, id, to);
     if cfg.check_wire {
         check_wire(&msg);
@@ -135,6 +143,9 @@ pub(super) fn close(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId) {
     let other = link.other(node);
     forget(w, cfg, id, &link);
     w.clear_lanes(|l| *l == lane(link.kind, id, node));
+    if link.half && other == link.from {
+        return;
+    }
     if link.open || other.0 == link.from.0 {
         w.send(lane(link.kind, id, other.0), cfg.latency, Event::Input(closed(cfg, link.kind, other)));
     } else {
@@ -148,10 +159,21 @@ pub fn break_link(w: &mut World<Net>, cfg: &Cfg, id: u64) {
     forget(w, cfg, id, &link);
     for end in [link.from, link.to] {
         w.clear_lanes(|l| *l == lane(link.kind, id, end.0));
-        if link.open || end == link.from {
+        if (link.open || end == link.from) && !(link.half && end == link.from) {
             w.send(lane(link.kind, id, end.0), cfg.latency, Event::Input(closed(cfg, link.kind, end)));
         }
     }
+}
+
+/// A connection breaks, and only the dialler notices.
+pub fn break_half(w: &mut World<Net>, cfg: &Cfg, id: u64) {
+    let Some(link) = w.env.links.get_mut(&id).filter(|l| l.open) else { return };
+    link.half = true;
+    let link = link.clone();
+    for end in [link.from, link.to] {
+        w.clear_lanes(|l| *l == lane(link.kind, id, end.0));
+    }
+    w.send(lane(link.kind, id, link.from.0), cfg.latency, Event::Input(closed(cfg, link.kind, link.from)));
 }
 
 /// `node` has crashed: the other ends of its connections are told.

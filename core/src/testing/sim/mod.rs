@@ -7,14 +7,16 @@ pub mod keys;
 pub mod links;
 pub mod machines;
 pub mod rig;
-mod servers;
+pub mod servers;
 pub mod store;
 
 use super::rng::Seeded;
 use super::scenario::{ClientOptions, Name, Role};
 use super::world::{Lane, NodeIx, System, Way, World};
 use crate::content::{Layout, Policy};
-use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, VersionId};
+use crate::ids::{
+    ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, SessionId, VersionId,
+};
 use crate::machine::{Rng, Time};
 use crate::role::client::io::{DownloadStatus, ObjectRef, Save};
 use crate::role::edge::io as edge;
@@ -45,6 +47,8 @@ pub struct Cfg {
     pub rate: u64,
     /// Every message is encoded and decoded on its way.
     pub check_wire: bool,
+    /// What may come from outside in a model.
+    pub moves: fn(&World<Net>, &Self, &mut Vec<Move>),
     /// The seeded defect.
     pub mutant: Option<Mutant>,
 }
@@ -58,16 +62,16 @@ pub enum Mutant {
     SavesAreLost,
     /// The ledger's database stores a record again that it has.
     LedgerCountsTwice,
-    /// The DN is not told that a CN's connection has ended.
-    DnKeepsBrokenLinks,
-    /// A CN is not told that a client's connection has ended, and what that client sends later comes on the old one.
-    StaleSessions,
-    /// Updates of clients never reach their CN.
-    UpdatesAreLost,
-    /// What a DN sends to one client's CN reaches another client.
-    MisdeliversIntroductions,
-    /// A CN does not hear that a DN lacks its clients.
+    /// A DN overlooks that a client has turned uploads off.
+    UploadsOffIsOverlooked,
+    /// A CN's order to close a client's connection is not carried out.
+    ClosesAreLost,
+    /// Clients number their sessions downwards.
+    IncarnationsFall,
+    /// A CN's request to tell it everything again never arrives.
     ReaddIsLost,
+    /// An introduction is handed to another client of the same CN.
+    Misdelivers,
 }
 
 /// Something under way.
@@ -132,10 +136,14 @@ pub struct Seen {
     pub stored_twice: u32,
     /// Sources dropped for a wrong block.
     pub blamed: u32,
-    /// Introductions handed to a client, and to whom they were addressed.
+    /// An introduction came to a client that it does not name.
     pub misdelivered: bool,
-    /// A client whose user forbids uploads was named to another.
-    pub named_though_off: bool,
+    /// A DN chose a client of which it was last told that its user forbids uploads.
+    pub chosen_though_off: bool,
+    /// Peers were introduced.
+    pub introduced: bool,
+    /// The registrations that a DN was last told of, by its name for the connection: key, uploads.
+    pub told: BTreeMap<(NodeIx, ConnId, SessionId), (PublicKey, bool)>,
 }
 
 impl Seen {
@@ -209,7 +217,7 @@ impl Net {
     /// A connection by one end's name for it.
     #[must_use]
     pub fn link_of(&self, node: NodeIx, conn: ConnId) -> Option<(u64, &Link)> {
-        let is_it = |l: &Link| l.from == (node, conn) || l.to == (node, conn);
+        let is_it = |l: &Link| (l.from == (node, conn) && !l.half) || l.to == (node, conn);
         self.links.iter().find(|(_, l)| is_it(l)).map(|(&id, l)| (id, l))
     }
 
@@ -265,6 +273,8 @@ pub enum Move {
     Crash(NodeIx),
     /// A connection breaks.
     Break(u64),
+    /// A connection breaks, and only its dialler notices.
+    BreakHalf(u64),
     /// A node is told something by its user.
     Tell(NodeIx, alloc::boxed::Box<In>),
 }
@@ -316,7 +326,7 @@ impl System for Net {
 
     fn arrive(world: &mut World<Self>, cfg: &Cfg, lane: Lane, event: Event, way: Way) -> Option<In> {
         match event {
-            Event::Input(input) => servers::mutate(world, cfg, lane.to, input),
+            Event::Input(input) => servers::told(world, cfg, lane.to, input),
             Event::Dial(id) => links::accept(world, cfg, id),
             Event::AskGrant(ask) => clients::ask_arrives(world, cfg, lane.to, ask),
             Event::Progress(id) => bulk::progress(world, id),
@@ -327,9 +337,18 @@ impl System for Net {
         }
     }
 
-    fn moves(_: &World<Self>, _: &Cfg, _: &mut Vec<Move>) {}
+    fn moves(world: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
+        (cfg.moves)(world, cfg, moves);
+    }
 
     fn act(world: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, In)> {
+        let b = &mut world.budget;
+        match mv {
+            Move::Crash(_) => b.crashes = b.crashes.saturating_sub(1),
+            Move::Break(_) | Move::BreakHalf(_) => b.drops = b.drops.saturating_sub(1),
+            Move::Tell(..) => b.changes = b.changes.saturating_sub(1),
+            Move::Start(_) => {}
+        }
         match mv {
             Move::Start(ix) => start(world, cfg, *ix),
             Move::Crash(ix) => {
@@ -338,6 +357,10 @@ impl System for Net {
             }
             Move::Break(id) => {
                 links::break_link(world, cfg, *id);
+                None
+            }
+            Move::BreakHalf(id) => {
+                links::break_half(world, cfg, *id);
                 None
             }
             Move::Tell(ix, input) => Some((*ix, (**input).clone())),
@@ -357,6 +380,7 @@ fn start(world: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> 
 fn crash(world: &mut World<Net>, cfg: &Cfg, ix: NodeIx) {
     world.set_node(ix, None);
     links::cut_all(world, cfg, ix);
+    world.env.seen.told.retain(|(node, ..), _| *node != ix);
     bulk::node_gone(world, cfg, ix);
     clients::asks_fail(world, cfg, ix);
     world.env.status.retain(|(node, _), _| *node != ix);

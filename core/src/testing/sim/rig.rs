@@ -85,6 +85,7 @@ impl SimRig {
             timed: true,
             rate: 8 << 20,
             check_wire: true,
+            moves: |_, _, _| {},
             mutant: None,
         };
         let mut world = World::new(Net::new(seed), Vec::new(), Budget::default());

@@ -4,9 +4,11 @@ use super::links::{self, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
 use super::{Cfg, Event, Mutant, Net, clients, keys, store};
 use crate::ids::{ConnId, PublicKey};
-use crate::role::{cn, dn, edge, ledger};
+use crate::role::{client, cn, dn, edge, ledger};
 use crate::testing::scenario::Role;
 use crate::testing::world::{Lane, NodeIx, World};
+use crate::wire::control::ControlMsg;
+use crate::wire::directory::{DirectoryMsg, Selected};
 use alloc::boxed::Box;
 use core::time::Duration;
 
@@ -31,7 +33,7 @@ pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx
 }
 
 /// Tells a node something before anything else happens to it.
-fn at_once(w: &mut World<Net>, ix: NodeIx, input: In) {
+pub fn at_once(w: &mut World<Net>, ix: NodeIx, input: In) {
     w.send(Lane { to: ix, what: "at once", id: 0 }, Duration::ZERO, Event::Input(input));
 }
 
@@ -43,7 +45,15 @@ fn dial_ledger(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId) {
 /// Does what a CN asks for.
 pub(super) fn perform_cn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: cn::Output) {
     match output {
-        cn::Output::ClientSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Control(msg)),
+        cn::Output::ClientSend { conn, msg } => {
+            if let (ControlMsg::Welcome(_), Some((id, _))) = (&msg, w.env.link_of(node, conn))
+                && let Some(link) = w.env.links.get_mut(&id)
+            {
+                link.welcomed = true;
+            }
+            links::send(w, cfg, node, conn, Msg::Control(msg));
+        }
+        cn::Output::ClientClose { .. } if cfg.mutant == Some(Mutant::ClosesAreLost) => {}
         cn::Output::DirectorySend { conn, msg } => links::send(w, cfg, node, conn, Msg::Directory(msg)),
         cn::Output::LedgerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Ledger(msg)),
         cn::Output::ClientClose { conn } | cn::Output::DirectoryClose { conn } | cn::Output::LedgerClose { conn } => {
@@ -70,8 +80,16 @@ pub(super) fn perform_cn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: cn
 /// Does what a DN asks for.
 pub(super) fn perform_dn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: dn::Output) {
     match output {
-        dn::Output::CnSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Directory(msg)),
-        dn::Output::CnClose { conn } => links::close(w, cfg, node, conn),
+        dn::Output::CnSend { conn, msg } => {
+            if let DirectoryMsg::Selected(selected) = &msg {
+                chosen(w, node, selected);
+            }
+            links::send(w, cfg, node, conn, Msg::Directory(msg));
+        }
+        dn::Output::CnClose { conn } => {
+            forget_told(w, node, conn);
+            links::close(w, cfg, node, conn);
+        }
         dn::Output::Count(_) => {}
     }
 }
@@ -99,15 +117,55 @@ pub(super) fn perform_ledger(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output
     }
 }
 
-/// A client with this upload key was named to another.
-pub(super) fn named(w: &mut World<Net>, key: PublicKey) {
-    let _ = (w, key);
+/// Notes what rules must remember of what a node is told, and lets the seeded defect strike it.
+pub(super) fn told(w: &mut World<Net>, cfg: &Cfg, to: NodeIx, mut input: In) -> Option<In> {
+    match &mut input {
+        In::Dn(dn::Input::Cn { conn, msg }) => return dn_told(w, cfg, (to, *conn), msg).then_some(input),
+        In::Dn(dn::Input::CnClosed { conn }) => forget_told(w, to, *conn),
+        In::Cn(cn::Input::Directory { msg: DirectoryMsg::Deliver(d), .. })
+            if cfg.mutant == Some(Mutant::Misdelivers) =>
+        {
+            d.session.0 ^= 1;
+        }
+        In::Client(client::Input::Control { msg: ControlMsg::Introduce(i), .. }) => {
+            w.env.seen.misdelivered |= i.intro.intro.uploader_key != keys::upload_key(to);
+        }
+        In::Client(client::Input::Control { msg: ControlMsg::ReaddRequest(_), .. }) => {
+            return (cfg.mutant != Some(Mutant::ReaddIsLost)).then_some(input);
+        }
+        In::Client(_) | In::Session(_) | In::Edge(_) | In::Cn(_) | In::Dn(_) | In::Ledger(_) => {}
+    }
+    Some(input)
 }
 
-/// Lets the seeded defect strike what is about to be told.
-pub(super) fn mutate(_: &mut World<Net>, cfg: &Cfg, _: NodeIx, input: In) -> Option<In> {
-    match (cfg.mutant, &input) {
-        (Some(Mutant::DnKeepsBrokenLinks), In::Dn(dn::Input::CnClosed { .. })) => None,
-        _ => Some(input),
+fn forget_told(w: &mut World<Net>, dn: NodeIx, conn: ConnId) {
+    w.env.seen.told.retain(|(node, c, _), _| (*node, *c) != (dn, conn));
+}
+
+/// `false` if the defect swallows the message.
+fn dn_told(w: &mut World<Net>, cfg: &Cfg, (dn, conn): (NodeIx, ConnId), msg: &mut DirectoryMsg) -> bool {
+    let seen = &mut w.env.seen.told;
+    if let DirectoryMsg::Gone(g) = msg {
+        seen.remove(&(dn, conn, g.session));
+    }
+    let DirectoryMsg::Peer(entry) = msg else { return true };
+    seen.insert((dn, conn, entry.session), (entry.upload_key, entry.uploads));
+    if cfg.mutant == Some(Mutant::IncarnationsFall) {
+        entry.incarnation = INCARNATIONS_FALL_FROM - entry.incarnation;
+    }
+    entry.uploads || cfg.mutant != Some(Mutant::UploadsOffIsOverlooked)
+}
+
+/// See [`Mutant::IncarnationsFall`].
+pub const INCARNATIONS_FALL_FROM: u64 = 1000;
+
+/// A DN has chosen: no client whose every registration forbids uploads.
+fn chosen(w: &mut World<Net>, dn: NodeIx, selected: &Selected) {
+    for peer in &selected.peers {
+        let of_it = |((node, ..), (key, _)): &(&(NodeIx, ConnId, _), &(PublicKey, bool))| {
+            *node == dn && *key == peer.upload_key
+        };
+        let mut all = w.env.seen.told.iter().filter(of_it);
+        w.env.seen.chosen_though_off |= !all.any(|(_, (_, uploads))| *uploads);
     }
 }
