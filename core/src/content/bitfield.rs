@@ -115,3 +115,44 @@ impl core::fmt::Debug for Bitfield {
         write!(f, "Bitfield({}/{})", self.ones, self.len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_bitfield_behaves_like_a_set(
+            len in 0_u32..100,
+            ops in proptest::collection::vec((0_u32..120, any::<bool>()), 0..60),
+        ) {
+            let (mut bits, mut model) = (Bitfield::empty(len), BTreeSet::new());
+            for (p, add) in ops {
+                let piece = PieceIndex(p);
+                if add {
+                    prop_assert_eq!(bits.insert(piece), p < len && model.insert(piece));
+                } else {
+                    prop_assert_eq!(bits.remove(piece), model.remove(&piece));
+                }
+            }
+            prop_assert!(bits.iter().eq(model.iter().copied()));
+            prop_assert!(bits.missing().eq((0..len).map(PieceIndex).filter(|p| !model.contains(p))));
+            prop_assert_eq!(bits.count() as usize, model.len());
+            prop_assert_eq!((bits.is_empty(), bits.is_full()), (model.is_empty(), model.len() == len as usize));
+            prop_assert_eq!(Bitfield::from_bytes(len, bits.as_bytes()), Some(bits));
+        }
+
+        #[test]
+        fn bytes_of_a_wrong_length_or_with_a_spare_bit_are_refused(
+            len in 0_u32..100,
+            bytes in proptest::collection::vec(any::<u8>(), 0..16),
+        ) {
+            let right_length = bytes.len() == len.div_ceil(8) as usize;
+            let bits = u32::try_from(bytes.len() * 8).expect("small");
+            let spare = (len..bits).any(|i| bytes[(i / 8) as usize] & mask(PieceIndex(i)) != 0);
+            prop_assert_eq!(Bitfield::from_bytes(len, &bytes).is_some(), right_length && !spare);
+        }
+    }
+}

@@ -83,6 +83,7 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn layouts_cover_every_byte_once() {
@@ -92,6 +93,25 @@ mod tests {
             assert!(l.pieces() <= 4096);
         }
         assert_eq!(Layout::for_size(1 << 30).map(|l| l.piece_len()), Some(1 << 20));
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_cover_a_piece_and_pieces_a_version(size in 0_u64..40_000_000, log in 16_u32..25) {
+            let Some(l) = Layout::new(size, 1 << log) else { return Ok(()) };
+            let mut at = 0;
+            for piece in l.iter() {
+                prop_assert_eq!(l.piece_range(piece).start, at);
+                for b in 0..l.blocks(piece) {
+                    let r = l.block_range(piece, b..b + 1);
+                    prop_assert!(r.start == at && !r.is_empty() && r.end - r.start <= u64::from(limits::BLOCK_LEN));
+                    at = r.end;
+                }
+                prop_assert_eq!(l.piece_range(piece).end, at);
+            }
+            prop_assert_eq!(at, size);
+            prop_assert!(l.piece_range(PieceIndex(l.pieces())).is_empty());
+        }
     }
 
     #[test]

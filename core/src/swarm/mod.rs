@@ -4,6 +4,8 @@
 pub mod blocks;
 pub mod download;
 pub mod picker;
+#[cfg(test)]
+mod picker_tests;
 pub mod rate;
 pub mod upload;
 
