@@ -1,9 +1,10 @@
 //! A one-way switch for the futures of one thread: off until it is set, then on for good.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 /// A switch that many futures of one thread can wait for. Clones are the same switch.
 #[derive(Clone, Debug, Default)]
@@ -12,16 +13,22 @@ pub struct Signal(Rc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     set: Cell<bool>,
-    waiting: RefCell<Vec<Waker>>,
+    waiting: RefCell<Slots>,
+}
+
+/// A place for each waiter: taken at its first poll, free again when it is dropped.
+#[derive(Debug, Default)]
+struct Slots {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
 }
 
 impl Signal {
     /// Switches on and wakes all who wait.
     pub fn set(&self) {
         self.0.set.set(true);
-        for waker in self.0.waiting.take() {
-            waker.wake();
-        }
+        let wakers: Vec<_> = self.0.waiting.borrow_mut().wakers.iter_mut().filter_map(Option::take).collect();
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Whether it is on.
@@ -31,18 +38,47 @@ impl Signal {
     }
 
     /// Completes once it is on.
-    pub async fn wait(&self) {
-        poll_fn(|cx| {
-            if self.is_set() {
-                return Poll::Ready(());
-            }
-            let mut waiting = self.0.waiting.borrow_mut();
-            if !waiting.iter().any(|w| w.will_wake(cx.waker())) {
-                waiting.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+    pub fn wait(&self) -> impl Future<Output = ()> + use<> {
+        Wait { signal: self.clone(), slot: None }
+    }
+}
+
+struct Wait {
+    signal: Signal,
+    slot: Option<usize>,
+}
+
+impl Future for Wait {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.signal.is_set() {
+            return Poll::Ready(());
+        }
+        let this = &mut *self;
+        let mut slots = this.signal.0.waiting.borrow_mut();
+        let Slots { wakers, free } = &mut *slots;
+        let slot = *this.slot.get_or_insert_with(|| {
+            free.pop().unwrap_or_else(|| {
+                wakers.push(None);
+                wakers.len() - 1
+            })
+        });
+        match &mut wakers[slot] {
+            Some(waker) => waker.clone_from(cx.waker()),
+            empty => *empty = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            let mut slots = self.signal.0.waiting.borrow_mut();
+            slots.wakers[slot] = None;
+            slots.free.push(slot);
+        }
     }
 }
 
@@ -87,6 +123,21 @@ mod tests {
         let other = signal.clone();
         block_on(zip(zip(signal.wait(), other.wait()), async { other.set() }));
         assert!(signal.is_set());
+    }
+
+    #[test]
+    fn whoever_stops_waiting_leaves_nothing_behind() {
+        let signal = Signal::default();
+        for _ in 0..100 {
+            assert_eq!(block_on(poll_once(signal.wait())), None);
+        }
+        let held = signal.wait();
+        assert_eq!(block_on(poll_once(signal.wait())), None);
+        let slots = signal.0.waiting.borrow();
+        assert_eq!((slots.wakers.len(), slots.free.len()), (1, 1));
+        assert!(slots.wakers.iter().all(Option::is_none));
+        drop(slots);
+        drop(held);
     }
 
     #[test]
