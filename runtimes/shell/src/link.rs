@@ -4,36 +4,31 @@
 //! and bytes, above which the link closes. Whatever comes from outside (no TLS, no key, garbage, silence, a reader that
 //! does not read) ends that one link with one line in the log.
 
-use crate::http::signal::Gauge;
+mod accept;
+mod dial;
+
+pub use accept::{Accept, accept};
+pub use dial::{connect, dial};
+
 use crate::mailbox::Sender;
 use crate::rt::{AsyncRead, AsyncWrite, Rt};
-use crate::tls::peer_key;
 use futures_lite::future::{or, poll_fn};
 use futures_lite::io::{AsyncWriteExt as _, split};
-use futures_rustls::{TlsAcceptor, TlsConnector};
-use rustls::pki_types::ServerName;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Poll, Waker, ready};
 use std::time::{Duration, Instant};
 use swarmedge_core::ids::{ConnId, PublicKey};
 use swarmedge_core::wire::{DecodeError, Framed, Wire, frame, frame_len};
 
-/// From acceptance to the first frame, TLS handshake included (DESIGN §12).
-const FIRST_FRAME_WITHIN: Duration = Duration::from_secs(5);
-/// For name resolution, connecting and the TLS handshake.
-const DIAL_WITHIN: Duration = Duration::from_secs(5);
 /// For the rest of the queue when a link is closed.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
-/// The wait after an accept that failed for want of a resource.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Frames are gathered up to this many bytes for one write.
 const WRITE_LEN: usize = 64 * 1024;
 /// Bytes read at a time, into a buffer that the links of a thread share: an idle link holds none.
@@ -411,6 +406,9 @@ async fn write<M, R: Rt>(rt: &R, link: &Link<M>, mut stream: impl AsyncWrite + U
                 return broken(e);
             }
         }
+        if link.0.phase.get() == Phase::Overflown {
+            return End::Overflow;
+        }
         // a good-bye that cannot be said is none of our trouble
         let _ = stream.close().await;
         End::Closed
@@ -428,151 +426,6 @@ async fn write<M, R: Rt>(rt: &R, link: &Link<M>, mut stream: impl AsyncWrite + U
         End::Closed
     };
     or(all, late).await
-}
-
-/// How links are accepted.
-pub struct Accept<R: Rt> {
-    /// The listening socket.
-    pub listener: R::Listener,
-    /// Asks for a client key.
-    pub tls: Arc<rustls::ServerConfig>,
-    /// Connections at once, in handshake or open; more are closed at once.
-    pub connections_max: usize,
-    /// Of each link.
-    pub cap: Cap,
-}
-
-/// Accepts links until dropped.
-pub async fn accept<R: Rt, M, I>(rt: R, accept: Accept<R>, inlet: Inlet<M, I>)
-where
-    M: Wire + Clone + 'static,
-    I: Send + 'static,
-{
-    let acceptor = TlsAcceptor::from(accept.tls);
-    let open = Gauge::default();
-    // the top bit: the shell's numbers never meet those of the machine
-    let mut next = ConnId(1 << 63);
-    loop {
-        let (tcp, from) = match rt.accept(&accept.listener).await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept connections");
-                rt.sleep_until(rt.now() + ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        if open.get() >= accept.connections_max {
-            tracing::warn!(%from, "connection refused: too many are open");
-            continue;
-        }
-        let (counted, conn) = (open.enter(), next.step());
-        let (rt2, acceptor, inlet, cap) = (rt.clone(), acceptor.clone(), inlet.clone(), accept.cap);
-        rt.spawn(async move {
-            accepted(&rt2, acceptor, tcp, from, conn, &inlet, cap).await;
-            drop(counted);
-        });
-    }
-}
-
-async fn accepted<R: Rt, M, I>(
-    rt: &R,
-    acceptor: TlsAcceptor,
-    tcp: R::Tcp,
-    from: SocketAddr,
-    conn: ConnId,
-    inlet: &Inlet<M, I>,
-    cap: Cap,
-) where
-    M: Wire + Clone + 'static,
-    I: Send + 'static,
-{
-    let deadline = rt.now() + FIRST_FRAME_WITHIN;
-    let late = async {
-        rt.sleep_until(deadline).await;
-        Err(io::ErrorKind::TimedOut.into())
-    };
-    let stream = match or(async { acceptor.accept(tcp).await }, late).await {
-        Ok(stream) => stream,
-        Err(error) => return tracing::info!(%from, %error, "connection refused: no TLS handshake"),
-    };
-    let Some(key) = stream.get_ref().1.peer_certificates().and_then(peer_key) else {
-        return tracing::info!(%from, "connection refused: no key");
-    };
-    let end = inlet.run(rt, conn, stream, Some(deadline), Some(Peer { key, from }), cap).await;
-    log_end(from, &end);
-}
-
-fn log_end(with: impl fmt::Display, end: &End) {
-    match end {
-        End::Closed | End::Gone | End::Unwanted => tracing::debug!(%with, "connection ended: {end}"),
-        End::Broken(_) | End::Garbage(_) | End::Silent | End::Overflow => {
-            tracing::info!(%with, "connection ended: {end}");
-        }
-    }
-}
-
-/// Opens a link to `server` (`host:port`), numbered `conn` by the machine; answers with `Opened` or `Closed`.
-pub fn dial<R: Rt, M, I>(
-    rt: &R,
-    tls: Arc<rustls::ClientConfig>,
-    server: &str,
-    conn: ConnId,
-    inlet: &Inlet<M, I>,
-    cap: Cap,
-) where
-    M: Wire + Clone + 'static,
-    I: Send + 'static,
-{
-    let (rt2, inlet, server) = (rt.clone(), inlet.clone(), server.to_owned());
-    // what is closed while it is being opened must not open: the place in the table is taken at once
-    let early = Link::new(cap);
-    inlet.links.insert(conn, early.clone());
-    rt.spawn(async move {
-        let late = async {
-            rt2.sleep_until(rt2.now() + DIAL_WITHIN).await;
-            Err(io::ErrorKind::TimedOut.into())
-        };
-        let stream = or(connect(&rt2, tls, &server), late).await;
-        if early.is_closing() {
-            return;
-        }
-        let end = match stream {
-            Ok(stream) => inlet.run(&rt2, conn, stream, None, None, cap).await,
-            Err(e) => {
-                tracing::info!(%server, error = %e, "cannot connect");
-                inlet.links.remove(conn);
-                let _ = inlet.tell(conn, Event::Closed).await;
-                return;
-            }
-        };
-        log_end(server, &end);
-    });
-}
-
-/// A TLS connection to `server`, `host:port`.
-pub async fn connect<R: Rt>(
-    rt: &R,
-    tls: Arc<rustls::ClientConfig>,
-    server: &str,
-) -> io::Result<futures_rustls::client::TlsStream<R::Tcp>> {
-    let (host, _) = server.rsplit_once(':').ok_or_else(|| io::Error::other("not host:port"))?;
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let name = ServerName::try_from(host).map_err(io::Error::other)?;
-    let addrs = match server.parse() {
-        Ok(addr) => vec![addr],
-        Err(_) => {
-            let server = server.to_owned();
-            rt.blocking(move || server.to_socket_addrs()).await?.collect()
-        }
-    };
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for addr in addrs {
-        match rt.connect(addr).await {
-            Ok(tcp) => return TlsConnector::from(tls).connect(name, tcp).await,
-            Err(e) => last = e,
-        }
-    }
-    Err(last)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::keys::Key;
 use crate::mailbox::{Receiver, mailbox};
 use crate::rt::{Start, testing::TestRt};
 use crate::tls::{CertAuthority, client_config, server_config};
+use std::sync::Arc;
 use swarmedge_core::ids::RecordId;
 use swarmedge_core::wire::List;
 use swarmedge_core::wire::ledger::{LedgerAck, LedgerMsg};
@@ -39,6 +40,7 @@ fn listen(rt: &TestRt, server: &Side, cap: Cap, connections_max: usize) -> Deplo
         tls: server_config(&cert, &tls_key, true).expect("fits"),
         connections_max,
         cap,
+        server: "test",
     };
     rt.spawn(accept(rt.clone(), accept_from, server.inlet.clone()));
     let key = Key::generate();

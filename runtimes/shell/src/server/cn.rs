@@ -54,6 +54,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
         tls: tls_of(&cfg.tls_cert, &cfg.tls_key)?,
         connections_max: usize::try_from(cfg.sessions_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
         cap: Cap::CLIENT,
+        server: "cn",
     };
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let port = CnPort {

@@ -39,6 +39,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &DnConfig, stop: &Sig
         tls: tls_of(&cfg.tls_cert, &cfg.tls_key)?,
         connections_max: usize::try_from(config.cns_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
         cap: Cap::SERVER,
+        server: "dn",
     };
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let cns = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_cn };

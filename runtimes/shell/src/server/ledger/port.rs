@@ -40,6 +40,7 @@ pub async fn open<R: Rt>(
         tls: tls_of(&cfg.tls_cert, &cfg.tls_key)?,
         connections_max: usize::try_from(config.servers_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
         cap: Cap::SERVER,
+        server: "ledger",
     };
     let store = Store::open(&cfg.database).await?;
     let (inbox, inputs) = mailbox(INBOX_MAX);

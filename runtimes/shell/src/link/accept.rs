@@ -1,0 +1,127 @@
+//! Accepting links.
+
+use super::{Cap, End, Inlet, Peer};
+use crate::http::signal::Gauge;
+use crate::rt::Rt;
+use crate::tls::peer_key;
+use futures_lite::future::or;
+use futures_rustls::TlsAcceptor;
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use swarmedge_core::ids::ConnId;
+use swarmedge_core::wire::Wire;
+
+/// From acceptance to the first frame, TLS handshake included (DESIGN §12).
+const FIRST_FRAME_WITHIN: Duration = Duration::from_secs(5);
+/// The wait after an accept that failed for want of a resource.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Refused connections that are logged one by one.
+const LINES_PER_SECOND: u32 = 10;
+
+/// How links are accepted.
+pub struct Accept<R: Rt> {
+    /// The listening socket.
+    pub listener: R::Listener,
+    /// Asks for a client key.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Connections at once, in handshake or open; more are closed at once.
+    pub connections_max: usize,
+    /// Of each link.
+    pub cap: Cap,
+    /// Whose connections these are, in logs and metrics.
+    pub server: &'static str,
+}
+
+/// Tells of refused connections: all are counted, but a flood of them is not a flood of lines.
+struct Refusals {
+    server: &'static str,
+    second: Cell<Option<Instant>>,
+    lines: Cell<u32>,
+}
+
+impl Refusals {
+    fn note(&self, now: Instant, from: SocketAddr, why: impl fmt::Display) {
+        metrics::counter!("swarmedge_link_refused_total", "server" => self.server).increment(1);
+        if self.second.get().is_none_or(|began| now.saturating_duration_since(began) >= Duration::from_secs(1)) {
+            let hushed = self.lines.get().saturating_sub(LINES_PER_SECOND);
+            if hushed > 0 {
+                tracing::info!(server = self.server, "{hushed} more connections refused");
+            }
+            self.second.set(Some(now));
+            self.lines.set(0);
+        }
+        self.lines.set(self.lines.get() + 1);
+        if self.lines.get() <= LINES_PER_SECOND {
+            tracing::info!(server = self.server, %from, "connection refused: {why}");
+        }
+    }
+}
+
+/// Accepts links until dropped.
+pub async fn accept<R: Rt, M, I>(rt: R, accept: Accept<R>, inlet: Inlet<M, I>)
+where
+    M: Wire + Clone + 'static,
+    I: Send + 'static,
+{
+    let acceptor = TlsAcceptor::from(accept.tls);
+    let open = Gauge::default();
+    let refusals = Rc::new(Refusals { server: accept.server, second: Cell::default(), lines: Cell::default() });
+    // the top bit: the shell's numbers never meet those of the machine
+    let mut next = ConnId(1 << 63);
+    loop {
+        let (tcp, from) = match rt.accept(&accept.listener).await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                rt.sleep_until(rt.now() + ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if open.get() >= accept.connections_max {
+            refusals.note(rt.now(), from, "too many are open");
+            continue;
+        }
+        let (counted, conn) = (open.enter(), next.step());
+        let (rt2, acceptor, inlet, cap) = (rt.clone(), acceptor.clone(), inlet.clone(), accept.cap);
+        let refusals = Rc::clone(&refusals);
+        rt.spawn(async move {
+            if let Err(why) = accepted(&rt2, acceptor, tcp, from, conn, &inlet, cap).await {
+                refusals.note(rt2.now(), from, why);
+            }
+            drop(counted);
+        });
+    }
+}
+
+/// Runs one connection to its end. Fails with a line for the log if the other side is to blame.
+async fn accepted<R: Rt, M, I>(
+    rt: &R,
+    acceptor: TlsAcceptor,
+    tcp: R::Tcp,
+    from: SocketAddr,
+    conn: ConnId,
+    inlet: &Inlet<M, I>,
+    cap: Cap,
+) -> Result<(), String>
+where
+    M: Wire + Clone + 'static,
+    I: Send + 'static,
+{
+    let deadline = rt.now() + FIRST_FRAME_WITHIN;
+    let late = async {
+        rt.sleep_until(deadline).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    let stream = or(async { acceptor.accept(tcp).await }, late).await;
+    let stream = stream.map_err(|e| format!("no TLS handshake: {e}"))?;
+    let key = stream.get_ref().1.peer_certificates().and_then(peer_key).ok_or("no key")?;
+    match inlet.run(rt, conn, stream, Some(deadline), Some(Peer { key, from }), cap).await {
+        End::Closed | End::Gone | End::Unwanted => Ok(()),
+        end @ (End::Broken(_) | End::Garbage(_) | End::Silent | End::Overflow) => Err(end.to_string()),
+    }
+}
