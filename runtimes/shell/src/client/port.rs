@@ -8,12 +8,16 @@ use crate::mailbox::Sender;
 use crate::peers::Peers;
 use crate::rt::Rt;
 use crate::store::Store;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use swarmedge_core::ids::{ConnId, ReqId};
+use swarmedge_core::ids::{ConnId, Handle, ReqId};
 use swarmedge_core::role::client::Client;
-use swarmedge_core::role::client::io::{Input, Notice, Output, Save, StoreError};
+use swarmedge_core::role::client::io::{DownloadState, Input, Notice, Output, Save, StoreError};
 use swarmedge_core::wire::control::ControlMsg;
+
+/// Verified bytes from edges and peers, and bytes thrown away.
+const METRICS: [&str; 3] =
+    ["swarmedge_client_edge_bytes_total", "swarmedge_client_peer_bytes_total", "swarmedge_client_wasted_bytes_total"];
 
 /// See the module.
 pub(super) struct ClientPort<R: Rt> {
@@ -26,6 +30,8 @@ pub(super) struct ClientPort<R: Rt> {
     /// Proves the GUID to a CN.
     pub(super) tls: Arc<rustls::ClientConfig>,
     pub(super) inbox: Sender<Input>,
+    /// What was counted of each download.
+    pub(super) counted: BTreeMap<Handle, [u64; 3]>,
 }
 
 /// An event of a control connection as the machine's input.
@@ -48,6 +54,7 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
             Output::Save { req, what } => self.save(req, what, local),
             Output::Notice(notice) => {
                 log(&notice);
+                self.count(&notice);
                 self.desk.notice(notice);
             }
             other @ (Output::EdgeAsk { .. }
@@ -60,6 +67,14 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
             | Output::Serve { .. }
             | Output::Refuse { .. }) => unreachable!("performed by peers or edges: {other:?}"),
         }
+    }
+
+    fn observe(&mut self, client: &Client) {
+        let gauge =
+            |name: &'static str, n: usize| metrics::gauge!(name).set(f64::from(u32::try_from(n).unwrap_or(u32::MAX)));
+        gauge("swarmedge_client_peers", self.peers.connected());
+        let running = client.downloads().filter(|(_, state)| *state == DownloadState::Running).count();
+        gauge("swarmedge_client_downloads_running", running);
     }
 
     fn is_over(&self) -> bool {
@@ -75,6 +90,17 @@ impl<R: Rt> ClientPort<R> {
                 link::dial(&self.rt, Arc::clone(&self.tls), &server, conn, &self.control, Cap::CLIENT);
             }
             None => local.push_back(Input::ControlClosed { conn }),
+        }
+    }
+
+    /// Bytes by where they came from, over all downloads of this start.
+    fn count(&mut self, notice: &Notice) {
+        let Notice::Download(status) = notice else { return };
+        let now = [status.edge_bytes, status.peer_bytes, status.wasted_bytes];
+        // what an earlier start has fetched comes with the first figures
+        let Some(before) = self.counted.insert(status.handle, now) else { return };
+        for ((name, now), before) in METRICS.into_iter().zip(now).zip(before) {
+            metrics::counter!(name).increment(now.saturating_sub(before));
         }
     }
 

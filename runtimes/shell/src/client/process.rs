@@ -21,6 +21,7 @@ use crate::rt::Rt;
 use crate::store::{self, Restored, Store};
 use crate::tls;
 use futures_lite::future::or;
+use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -68,7 +69,17 @@ pub async fn run<R: Rt>(
     let control = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: control_input };
     let links = control.links.clone();
     let stopped = Signal::default();
-    let port = ClientPort { rt: rt.clone(), desk: desk.clone(), store, edges, peers, control, tls, inbox };
+    let port = ClientPort {
+        rt: rt.clone(),
+        desk: desk.clone(),
+        store,
+        edges,
+        peers,
+        control,
+        tls,
+        inbox,
+        counted: BTreeMap::new(),
+    };
     if let Some(addr) = config.ops {
         ops::serve(&rt, addr, "client ops", stopped.clone())?;
     }
