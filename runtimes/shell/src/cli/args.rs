@@ -16,7 +16,7 @@ use std::path::PathBuf;
     after_help = "Start here:\n  \
         swarmedge demo                    watch a whole network deliver a file on this machine\n  \
         swarmedge init my-cdn             make a deployment of your own and be told the next commands\n\n\
-        Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not found, 4 unreachable, 5 forbidden, 6 disk,\n\
+        Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not found, 4 unreachable, 5 forbidden, 6 disk, \
         130 interrupted (paused, nothing lost)."
 )]
 pub struct Cli {
@@ -99,8 +99,8 @@ pub enum Command {
 /// See [`Command::Demo`].
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Starts an edge with the ledger, a connection node, a database node, a STUN server and clients, each a\n\
-    process of its own on loopback, and ends with exit code 0 only if every file is right and the ledger agrees with\n\
+    after_help = "Starts an edge with the ledger, a connection node, a database node, a STUN server and clients, each a \
+    process of its own on loopback, and ends with exit code 0 only if every file is right and the ledger agrees with \
     what was delivered, to the byte.\n\n\
     Examples:\n  \
     swarmedge demo\n  \
@@ -185,7 +185,7 @@ pub struct ConfigArgs {
 /// See [`Command::Publish`].
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Publishing a changed file under the same path makes a new version; running downloads of the old one\n\
+    after_help = "Publishing a changed file under the same path makes a new version; running downloads of the old one \
     end with the old bytes or fail, they never mix.\n\n\
     Example:\n  swarmedge publish game.iso --provider 1 --path games/game.iso --config my-cdn/server.toml"
 )]

@@ -28,6 +28,8 @@ pub enum Error {
     Damaged(PathBuf, String),
     /// The policy file is wrong.
     Policy(PathBuf, String),
+    /// Another process has the file open.
+    InUse(PathBuf),
     /// A value of the configuration is wrong.
     Config(&'static str, String),
     /// The address cannot be listened on.
@@ -51,6 +53,9 @@ impl fmt::Display for Error {
             Self::BadPath(path, why) => write!(f, "object path {path:?}: {why}"),
             Self::NotFound(provider, path) => write!(f, "provider {provider} has published no object {path:?}"),
             Self::Damaged(path, why) => write!(f, "{} is damaged: {why}", path.display()),
+            Self::InUse(path) => {
+                write!(f, "{} is in use: another edge of this deployment runs; stop it first", path.display())
+            }
             Self::Policy(path, why) => write!(f, "policy {}: {why}", path.display()),
             Self::Config(key, why) => write!(f, "[edge] {key} {why}"),
             Self::Listen(addr, error) => write!(f, "cannot listen on {addr}: {error}"),
@@ -67,6 +72,7 @@ impl std::error::Error for Error {
             | Self::BadPath(..)
             | Self::NotFound(..)
             | Self::Damaged(..)
+            | Self::InUse(..)
             | Self::Policy(..)
             | Self::Config(..) => None,
         }

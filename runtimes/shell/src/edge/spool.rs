@@ -26,7 +26,10 @@ impl Spool {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(Error::at(dir))?;
         }
-        let damaged = |e: redb::Error| Error::Damaged(path.to_owned(), e.to_string());
+        let damaged = |e: redb::Error| match e {
+            redb::Error::DatabaseAlreadyOpen => Error::InUse(path.to_owned()),
+            other => Error::Damaged(path.to_owned(), other.to_string()),
+        };
         let db = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|e| damaged(e.into()))?;
         let spool = Self { db, path: path.to_owned() };
         let (records, counts) = spool.load().map_err(damaged)?;
