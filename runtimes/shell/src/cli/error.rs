@@ -115,7 +115,7 @@ impl From<edge::Error> for Error {
                     .next("end what uses the port, or configure another")
             }
             E::NotFound(..) => Self::new(Code::NotFound, error).next("`objects` lists what is published"),
-            E::Unstable(_) | E::Damaged(..) => Self::failed(error),
+            E::Unstable(_) | E::Damaged(..) | E::InUse(_) => Self::failed(error),
             E::Unfit(..) | E::BadPath(..) | E::Policy(..) | E::Config(..) => Self::usage(error),
         }
     }
