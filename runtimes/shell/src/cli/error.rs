@@ -74,10 +74,7 @@ impl Error {
     pub fn io(doing: impl fmt::Display, error: &io::Error) -> Self {
         let message = format!("cannot {doing}: {}", reason(error));
         let error = Self::new(code_of(error), message);
-        match error.code {
-            Code::Disk => error.next("free some space, then run the same command again"),
-            _ => error,
-        }
+        if error.code == Code::Disk { error.next("free some space, then run the same command again") } else { error }
     }
 
     /// Adds what the user can do about it: an imperative clause, best a command to copy.

@@ -20,15 +20,21 @@ pub struct Spool {
     path: PathBuf,
 }
 
+/// Encoded values of a table, in the order of their keys.
+type Rows = Vec<Vec<u8>>;
+
 impl Spool {
     /// Opens the file, made if it is not there, and gives what it holds.
     pub fn open(path: &Path) -> Result<(Self, Vec<LedgerRecord>, Vec<Count>), Error> {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(Error::at(dir))?;
         }
-        let damaged = |e: redb::Error| match e {
-            redb::Error::DatabaseAlreadyOpen => Error::InUse(path.to_owned()),
-            other => Error::Damaged(path.to_owned(), other.to_string()),
+        let damaged = |e: redb::Error| {
+            if matches!(e, redb::Error::DatabaseAlreadyOpen) {
+                Error::InUse(path.to_owned())
+            } else {
+                Error::Damaged(path.to_owned(), e.to_string())
+            }
         };
         let db = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|e| damaged(e.into()))?;
         let spool = Self { db, path: path.to_owned() };
@@ -39,14 +45,14 @@ impl Spool {
         Ok((spool, records, counts))
     }
 
-    fn load(&self) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>), redb::Error> {
+    fn load(&self) -> Result<(Rows, Rows), redb::Error> {
         // the tables are made on the way, so that an empty file can be read
         let write = self.db.begin_write()?;
         write.open_table(RECORDS)?;
         write.open_table(COUNTS)?;
         write.commit()?;
         let read = self.db.begin_read()?;
-        let all = |table: TableDefinition<'static, &'static [u8], &'static [u8]>| -> Result<Vec<Vec<u8>>, redb::Error> {
+        let all = |table: TableDefinition<'static, &'static [u8], &'static [u8]>| -> Result<Rows, redb::Error> {
             let table = read.open_table(table)?;
             let rows = table.iter()?.map(|row| row.map(|(_, value)| value.value().to_vec()));
             Ok(rows.collect::<Result<_, _>>()?)

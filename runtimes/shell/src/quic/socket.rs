@@ -197,7 +197,6 @@ mod tests {
             stride: 28,
             ecn: None,
             dst_ip: None,
-            ..RecvMeta::default()
         };
         socket.divert(&mut buffer, &mut meta);
         let kept = buffer[..meta.len].chunks(28).map(|d| *d.last().expect("not empty")).collect();
