@@ -19,7 +19,7 @@ use quinn::udp::{RecvMeta, Transmit};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,8 @@ use swarmedge_core::role::stun::{Config, Input, Output, Stun};
 
 /// Bytes of the receive buffer: one GRO batch.
 const RECEIVE_LEN: usize = 64 * 1024;
+/// Ports that are tried where any will do.
+const PORT_TRIES: u32 = 16;
 /// TCP connections at once.
 const CONNECTIONS_MAX: usize = 1024;
 /// For a request on TCP, and for its answer.
@@ -38,9 +40,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Opens a STUN server. It runs until `stop` is set.
 pub fn open<R: Rt>(rt: &R, cfg: &StunConfig, stop: &Signal) -> Result<Server, Error> {
     let listening = |e: io::Error| Error::io(format!("listen on {}", cfg.listen), &e);
-    let udp = bind_udp(cfg.listen, "[stun] listen")?;
+    let (udp, tcp) = bind_both(cfg.listen)?;
     let addr = udp.local_addr().map_err(listening)?;
-    let tcp = rt.listen(listen_tcp(addr, "[stun] listen")?).map_err(listening)?;
+    let tcp = rt.listen(tcp).map_err(listening)?;
     let udp = rt.quic().wrap_udp_socket(udp).map_err(listening)?;
     let ops = cfg.ops.map(|at| ops::serve(rt, at, "[stun] ops", stop.clone())).transpose()?;
     let (rt, stop) = (rt.clone(), stop.clone());
@@ -51,6 +53,21 @@ pub fn open<R: Rt>(rt: &R, cfg: &StunConfig, stop: &Signal) -> Result<Server, Er
         Ok(())
     };
     Ok(Server { addr, ops, run: Box::pin(run) })
+}
+
+/// UDP and TCP sockets of one port. Where any port will do, one that is free on both is looked for.
+fn bind_both(listen: SocketAddr) -> Result<(UdpSocket, TcpListener), Error> {
+    let mut tries = if listen.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        let udp = bind_udp(listen, "[stun] listen")?;
+        let addr = udp.local_addr().map_err(|e| Error::io(format!("listen on {listen}"), &e))?;
+        tries -= 1;
+        match listen_tcp(addr, "[stun] listen") {
+            Ok(tcp) => return Ok((udp, tcp)),
+            Err(e) if tries == 0 => return Err(e),
+            Err(_) => {}
+        }
+    }
 }
 
 async fn over_udp<R: Rt>(rt: R, socket: Arc<dyn AsyncUdpSocket>) {
