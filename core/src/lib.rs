@@ -8,6 +8,9 @@
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::type_complexity))]
 
 extern crate alloc;
+// what derives `Arbitrary` counts recursion in a thread-local: for fuzzing and tests only
+#[cfg(feature = "arbitrary")]
+extern crate std;
 
 pub mod accounting;
 pub mod content;

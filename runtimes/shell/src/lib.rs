@@ -21,5 +21,6 @@ pub mod server;
 pub mod store;
 mod sync;
 pub mod tls;
+pub mod torrent;
 
 pub use cli::main;

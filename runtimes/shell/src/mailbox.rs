@@ -1,9 +1,8 @@
 //! A bounded queue of many senders and one receiver, between tasks of one shard or threads. Room is taken in the order in
 //! which it was asked for; it can be reserved, so that the completion of a command always finds its place.
 //!
-//! Loom explores its schedules; the cfg goes to this crate only, and only tests named `loom_` run under it:
-//! `cargo rustc -p swarmedge-shell --lib --profile test -- --cfg swarmedge_loom`, then run the printed binary with the
-//! argument `loom_`.
+//! Loom explores its schedules. The cfg goes to this crate only: `cargo rustc -p swarmedge-shell --tests -- --cfg
+//! swarmedge_loom` builds the unit tests, of which only those named `loom_` run under it (`.ci/run loom`).
 
 use crate::sync::{Arc, Mutex, MutexGuard};
 use std::collections::{BTreeMap, VecDeque};

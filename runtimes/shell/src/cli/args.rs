@@ -339,6 +339,9 @@ pub struct GetArgs {
     /// Where the file is to go [default: the last part of the path, here]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub force: bool,
     /// The install bundle, where no client has run before
     #[arg(long, value_name = "FILE", env = "SWARMEDGE_BUNDLE")]
     pub bundle: Option<PathBuf>,

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod bench;
+mod client;
 pub mod demo;
 pub mod error;
 pub mod init;
@@ -14,10 +15,15 @@ pub mod units;
 
 pub use error::{Code, Error};
 
+use crate::client::commands;
 use crate::ops;
 use crate::rt::Start;
-use args::{BenchCommand, Cli, Command, Global, LedgerArgs, LedgerCommand, Role, ServerArgs};
+use args::{
+    BenchCommand, Cli, ClientCommand, Command, Global, LedgerArgs, LedgerCommand, Role, ServerArgs, Switch,
+    TorrentCommand,
+};
 use clap::Parser;
+use client::state_of;
 use std::process::ExitCode;
 
 /// The whole program on runtime `R`.
@@ -98,7 +104,15 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
         Command::Serve(args) => serve::run::<R>(&args.roles, &args.config.config, parent),
         Command::Ledger(LedgerArgs { command: Some(LedgerCommand::Show(args)), .. }) => ledger::show::<R>(&args, json),
         Command::Bench(BenchCommand::Transfer(args)) => bench::transfer(&args, json),
-        other => Err(Error::failed(format!("{} cannot do this yet: {other:?}", R::NAME))),
+        Command::Client(ClientCommand::Run(args)) => client::run::<R>(&args, parent),
+        Command::Get(args) => client::get::<R>(args, json),
+        Command::Status(args) => commands::status(&state_of(&args)?, json),
+        Command::Pause(args) => commands::pause(&state_of(&args.client)?, json, args.handle),
+        Command::Resume(args) => commands::resume(&state_of(&args.client)?, json, args.handle),
+        Command::Cancel(args) => commands::cancel(&state_of(&args.client)?, json, args.handle),
+        Command::Uploads(args) => commands::uploads(&state_of(&args.client)?, json, args.switch == Switch::On),
+        Command::Cache(command) => client::cache(&command, json),
+        Command::Torrent(TorrentCommand::Export(args)) => objects::export(&args, json),
     }
 }
 

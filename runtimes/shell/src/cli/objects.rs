@@ -1,10 +1,11 @@
-//! `publish`, `objects`, `unpublish`: what the edge of a configuration delivers.
+//! `publish`, `objects`, `unpublish`, `torrent export`: what the edge of a configuration delivers.
 
-use super::args::{ConfigArgs, PublishArgs, UnpublishArgs};
+use super::args::{ConfigArgs, PublishArgs, TorrentExportArgs, UnpublishArgs};
 use super::units::bytes;
 use super::{Code, Error};
 use crate::config::ServerConfig;
 use crate::edge::{self, Change, Publish, Published};
+use crate::torrent;
 use std::path::PathBuf;
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::ProviderId;
@@ -51,6 +52,18 @@ pub(super) fn unpublish(args: &UnpublishArgs, json: bool) -> Result<(), Error> {
         return print_json(&gone);
     }
     println!("withdrew {}/{} ({} versions)", gone.provider, gone.path, gone.versions);
+    Ok(())
+}
+
+/// `swarmedge torrent export`.
+pub(super) fn export(args: &TorrentExportArgs, json: bool) -> Result<(), Error> {
+    let edge = edge_of(&args.config)?;
+    let exported = torrent::export(&edge, ProviderId(args.provider), &args.path, &args.output)?;
+    if json {
+        return print_json(&exported);
+    }
+    println!("wrote {} for {} ({})", args.output.display(), exported.web_seed, bytes(exported.size));
+    println!("info-hash {}\n{}", exported.info_hash, exported.magnet);
     Ok(())
 }
 

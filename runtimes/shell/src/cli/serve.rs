@@ -8,7 +8,7 @@ use crate::config::ServerConfig;
 use crate::http::Signal;
 use crate::rt::{Rt, Start};
 use crate::server::{Server, cn, dn};
-use crate::{ops, server};
+use crate::{edge, ops, server};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -45,7 +45,7 @@ async fn serve<R: Rt>(rt: R, roles: Vec<Role>, config: ServerConfig, path: PathB
                 ledger = Some(server::ledger::open(&rt, operator, c, &stop_ledger).await?);
                 continue;
             }
-            Role::Edge => return Err(Error::failed("this build has no edge server yet")),
+            Role::Edge => edge::open(&rt, config.edge.as_ref().ok_or_else(missing)?, &stop)?,
             Role::Cn => cn::open(&rt, operator, config.cn.as_ref().ok_or_else(missing)?, &stop)?,
             Role::Dn => dn::open(&rt, operator, config.dn.as_ref().ok_or_else(missing)?, &stop)?,
             Role::Stun => server::stun::open(&rt, config.stun.as_ref().ok_or_else(missing)?, &stop)?,

@@ -92,9 +92,17 @@ mod explored {
     use loom::future::block_on;
     use loom::thread;
 
+    /// Three threads: schedules with up to two preemptions, which find nearly all that more would (CHESS, Musuvathi and
+    /// Qadeer 2007) in seconds instead of hours.
+    fn bounded(model: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(2);
+        builder.check(model);
+    }
+
     #[test]
     fn loom_no_value_and_no_wake_up_is_lost() {
-        loom::model(|| {
+        bounded(|| {
             let (tx, mut rx) = mailbox(1);
             let other = tx.clone();
             let a = thread::spawn(move || block_on(tx.send(1)).expect("open"));

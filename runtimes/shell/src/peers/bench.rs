@@ -22,7 +22,8 @@ use swarmedge_core::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, Pu
 use swarmedge_core::limits::BLOCK_LEN;
 use swarmedge_core::role::client::io::{DownloadRecord, DownloadState};
 use swarmedge_core::role::client::io::{FetchEnd, FetchSource, Input, ObjectRef, Output, Save, SourceName};
-use swarmedge_core::wire::Text;
+use swarmedge_core::wire::peer::{PeerMsg, PeerWelcome};
+use swarmedge_core::wire::{PROTOCOL, Text};
 
 /// Requests that the downloader keeps open.
 const OPEN_REQUESTS: usize = 8;
@@ -250,6 +251,9 @@ pub async fn bench_receive<R: Rt>(rt: R, dir: &Path, bytes: u64, offer: Offer) -
     let start = Instant::now();
     let conn = node.connect(ConnId(1), offer.key, vec![offer.addr]).await;
     let conn = conn.ok_or_else(|| io::Error::other("the peer does not answer"))?;
+    // a connection without a first message is soon closed
+    let first = PeerMsg::Welcome(PeerWelcome { protocol: PROTOCOL, requests_max: 0 });
+    node.perform(Output::PeerSend { conn, msg: first });
     node.download(conn, &manifest).await?;
     let took = start.elapsed();
     node.peers.shutdown().await;

@@ -230,6 +230,7 @@ impl<R: Rt> Peers<R> {
 
     /// A connection has ended by itself: reported, unless the machine has closed it.
     async fn ended(&self, conn: &Rc<Conn>) {
+        tracing::debug!(conn = %conn.id, why = ?conn.quic.close_reason(), "a peer connection has ended");
         let known = {
             let mut state = self.0.state.borrow_mut();
             state.requests.retain(|_, r| r.conn != conn.id);

@@ -1,0 +1,95 @@
+//! The wire changes only on purpose: every message of every protocol, and every signed or sealed value, has its bytes
+//! checked in. After an intended change: `SWARMEDGE_BLESS=1 cargo test -p swarmedge-core --test golden`.
+
+#[path = "golden/samples.rs"]
+mod samples;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use swarmedge_core::wire::control::ControlMsg;
+use swarmedge_core::wire::directory::DirectoryMsg;
+use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::peer::PeerMsg;
+use swarmedge_core::wire::{DecodeError, Framed, Wire, frame, frame_len};
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden.txt");
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut s, b| {
+        write!(s, "{b:02x}").expect("a string takes all");
+        s
+    })
+}
+
+/// A line for each message, as a frame, with the check that it reads back.
+fn frames<M: Wire + Clone + PartialEq + std::fmt::Debug>(
+    protocol: &str,
+    name: fn(&M) -> &'static str,
+    all: &[M],
+) -> String {
+    all.iter().fold(String::new(), |mut text, msg| {
+        let bytes = frame(msg);
+        assert_eq!(frame_len(&bytes), Ok(Some(bytes.len())));
+        let read = Framed::<M>::decode(&bytes[4..]).expect("own bytes").expect("a known type");
+        assert_eq!(&read.msg, msg);
+        writeln!(text, "{protocol} {} {}", name(msg), hex(&bytes)).expect("a string takes all");
+        text
+    })
+}
+
+fn value<T: Wire + PartialEq + std::fmt::Debug>(name: &str, v: &T) -> String {
+    let bytes = v.to_bytes();
+    assert_eq!(T::from_bytes(&bytes).as_ref(), Ok(v));
+    format!("value {name} {}\n", hex(&bytes))
+}
+
+fn all() -> String {
+    let mut text = String::new();
+    text += &frames("control", ControlMsg::name, &samples::control());
+    text += &frames("directory", DirectoryMsg::name, &samples::directory());
+    text += &frames("ledger", LedgerMsg::name, &samples::ledger());
+    text += &frames("peer", PeerMsg::name, &samples::peer());
+    text += &value("PieceRequest", &samples::piece_request());
+    text += &value("PieceAnswer", &samples::piece_answer());
+    text += &value("ServerCert", &samples::cert());
+    text += &value("SignedGrant", &samples::signed_grant());
+    text += &value("SealedGrant", &samples::sealed_grant());
+    text += &value("SignedIntroduction", &samples::introduction());
+    text += &value("UsageRecord", &samples::usage());
+    text += &value("EdgeRecord", &samples::edge_record());
+    text += &value("GrantRecord", &samples::grant_record());
+    text += &value("Manifest", &samples::manifest());
+    text += &format!("hash VersionId {}\n", samples::manifest().version());
+    text
+}
+
+#[test]
+fn every_message_has_the_bytes_that_are_checked_in() {
+    let now = all();
+    if std::env::var_os("SWARMEDGE_BLESS").is_some() {
+        std::fs::write(FILE, &now).expect("the golden file can be written");
+    }
+    let golden = std::fs::read_to_string(FILE).expect("the golden file can be read");
+    for (golden, now) in golden.lines().zip(now.lines()) {
+        assert_eq!(golden, now, "the wire has changed");
+    }
+    assert_eq!(
+        golden.lines().count(),
+        now.lines().count(),
+        "a message is missing from the golden file, or from the code"
+    );
+}
+
+/// The types that a protocol knows, by asking its decoder.
+fn known<M: Wire>() -> BTreeSet<u8> {
+    (0..=u8::MAX).filter(|t| !matches!(M::from_bytes(&[*t]), Err(DecodeError::UnknownType(_)))).collect()
+}
+
+#[test]
+fn no_message_of_any_protocol_is_without_golden_bytes() {
+    let numbers = |it: &mut dyn Iterator<Item = u8>| it.collect::<BTreeSet<u8>>();
+    assert_eq!(known::<ControlMsg>(), numbers(&mut samples::control().iter().map(ControlMsg::number)));
+    assert_eq!(known::<DirectoryMsg>(), numbers(&mut samples::directory().iter().map(DirectoryMsg::number)));
+    assert_eq!(known::<LedgerMsg>(), numbers(&mut samples::ledger().iter().map(LedgerMsg::number)));
+    assert_eq!(known::<PeerMsg>(), numbers(&mut samples::peer().iter().map(PeerMsg::number)));
+}

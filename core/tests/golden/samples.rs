@@ -1,0 +1,292 @@
+//! One sample of each message, every field with a value of its own.
+
+use swarmedge_core::content::{Layout, Manifest, Policy};
+use swarmedge_core::ids::{
+    Digest, DownloadId, Guid, IntroId, PieceIndex, ProviderId, PublicKey, RecordId, SecondaryGuid, SessionId,
+    Signature, VersionId,
+};
+use swarmedge_core::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
+use swarmedge_core::wire::control::*;
+use swarmedge_core::wire::directory::*;
+use swarmedge_core::wire::ledger::{LedgerAck, LedgerMsg};
+use swarmedge_core::wire::peer::{Have, HaveMap, PeerHello, PeerMsg, PeerWelcome, PieceAnswer, PieceRequest};
+use swarmedge_core::wire::records::*;
+use swarmedge_core::wire::{Blob, List, Text};
+
+fn text<const MAX: usize>(s: &str) -> Text<MAX> {
+    Text::new(s).expect("a short text")
+}
+
+fn addr(s: &str) -> std::net::SocketAddr {
+    s.parse().expect("an address")
+}
+
+fn nat() -> NatDescriptor {
+    let candidate = |kind, s| Candidate { kind, addr: addr(s) };
+    NatDescriptor {
+        epoch: 0x0102_0304,
+        udp: true,
+        mapping: NatBehaviour::EndpointIndependent,
+        filtering: NatBehaviour::AddressAndPortDependent,
+        candidates: List::truncated([
+            candidate(CandidateKind::Host, "192.168.1.2:50000"),
+            candidate(CandidateKind::ServerReflexive, "203.0.113.5:40001"),
+            candidate(CandidateKind::Mapped, "[2001:db8::5]:443"),
+        ]),
+    }
+}
+
+pub(crate) fn cert() -> ServerCert {
+    ServerCert {
+        body: CertBody {
+            role: ServerRole::Cn,
+            name: text("cn1.example"),
+            key: PublicKey::numbered(1),
+            not_before_ms: 2,
+            not_after_ms: 0x0102_0304_0506_0708,
+        },
+        signature: Signature::numbered(3),
+    }
+}
+
+fn policy() -> Policy {
+    Policy {
+        peer_download: true,
+        peer_upload: false,
+        uploads_max: 4,
+        upload_rate_max: 5,
+        rate_min: 6,
+        edge_rate_max: 7,
+        expires_ms: 8,
+    }
+}
+
+pub(crate) fn signed_grant() -> SignedGrant {
+    SignedGrant {
+        grant: Grant {
+            download: DownloadId::numbered(1),
+            guid: Guid::numbered(2),
+            download_key: PublicKey::numbered(3),
+            version: VersionId::numbered(4),
+            size: 5,
+            provider: ProviderId(6),
+            policy: policy(),
+            max_peer_bytes: 7,
+            order_seed: 8,
+            issued_ms: 9,
+            expires_ms: 10,
+        },
+        signature: Signature::numbered(11),
+        cert: cert(),
+    }
+}
+
+pub(crate) fn sealed_grant() -> SealedGrant {
+    SealedGrant { epoch: 1, nonce: [2; 24], sealed: Blob::new(vec![3, 4, 5]).expect("few bytes") }
+}
+
+pub(crate) fn introduction() -> SignedIntroduction {
+    SignedIntroduction {
+        intro: Introduction {
+            id: IntroId::numbered(1),
+            download: DownloadId::numbered(2),
+            version: VersionId::numbered(3),
+            downloader_key: PublicKey::numbered(4),
+            uploader_key: PublicKey::numbered(5),
+            connect_before_ms: 6,
+            serve_until_ms: 7,
+            cap_bytes: 8,
+        },
+        index: 1,
+        path: List::truncated([Digest::numbered(9), Digest::numbered(10)]),
+        signature: Signature::numbered(11),
+        cert: cert(),
+    }
+}
+
+pub(crate) fn usage() -> UsageRecord {
+    let peer = |n: u32| PeerBytes { intro: IntroId::numbered(n), key: PublicKey::numbered(n + 1), bytes: u64::from(n) };
+    UsageRecord {
+        id: RecordId::numbered(1),
+        reporter: Guid::numbered(2),
+        side: Side::Downloader,
+        download: DownloadId::numbered(3),
+        version: VersionId::numbered(4),
+        seq: 5,
+        state: UsageState::Completed,
+        edge_bytes: 6,
+        peers: List::truncated([peer(7), peer(9)]),
+        elapsed_ms: 11,
+    }
+}
+
+pub(crate) fn edge_record() -> EdgeRecord {
+    EdgeRecord {
+        id: RecordId::numbered(1),
+        edge: PublicKey::numbered(2),
+        download: Some(DownloadId::numbered(3)),
+        guid: None,
+        version: VersionId::numbered(4),
+        provider: ProviderId(5),
+        seq: 6,
+        unique_bytes: 7,
+        total_bytes: 8,
+    }
+}
+
+pub(crate) fn grant_record() -> GrantRecord {
+    GrantRecord {
+        id: RecordId::numbered(1),
+        download: DownloadId::numbered(2),
+        guid: Guid::numbered(3),
+        version: VersionId::numbered(4),
+        size: 5,
+        provider: ProviderId(6),
+        path: text("games/big.iso"),
+        issued_ms: 7,
+    }
+}
+
+pub(crate) fn manifest() -> Manifest {
+    let layout = Layout::new(100_000, 65_536).expect("a valid layout");
+    let roots = vec![Digest::numbered(1), Digest::numbered(2)];
+    Manifest::new(ProviderId(9), text("games/big.iso"), layout, roots).expect("a root a piece")
+}
+
+pub(crate) fn piece_request() -> PieceRequest {
+    PieceRequest { piece: PieceIndex(1), first_block: 2, blocks: 3, want_leaves: true }
+}
+
+pub(crate) fn piece_answer() -> PieceAnswer {
+    PieceAnswer { leaves: List::truncated([Digest::numbered(1), Digest::numbered(2)]) }
+}
+
+fn shares() -> [Shared; 2] {
+    [
+        Shared { version: VersionId::numbered(1), complete: true },
+        Shared { version: VersionId::numbered(2), complete: false },
+    ]
+}
+
+pub(crate) fn control() -> Vec<ControlMsg> {
+    let introduce = Introduce { intro: introduction(), nat: nat() };
+    vec![
+        ControlMsg::Hello(Hello {
+            protocol: 1,
+            guid: Guid::numbered(2),
+            secondary: List::truncated([SecondaryGuid::numbered(3), SecondaryGuid::numbered(4)]),
+            incarnation: 5,
+            upload_key: PublicKey::numbered(6),
+            uploads: true,
+            nat: nat(),
+            client_version: 7,
+            platform: text("linux-x86_64"),
+        }),
+        ControlMsg::Welcome(Welcome {
+            protocol: 1,
+            now_ms: 2,
+            observed: addr("203.0.113.5:40001"),
+            cert: cert(),
+            ping_ms: 3,
+            want_inventory: true,
+        }),
+        ControlMsg::Inventory(Inventory {
+            seq: 1,
+            reset: true,
+            last: false,
+            add: List::truncated(shares()),
+            remove: List::truncated([VersionId::numbered(3)]),
+        }),
+        ControlMsg::ReaddRequest(ReaddRequest { spread_ms: 1 }),
+        ControlMsg::Query(Query {
+            query: 1,
+            grant: sealed_grant(),
+            want: 2,
+            exclude: List::truncated([PublicKey::numbered(3)]),
+        }),
+        ControlMsg::Introductions(Introductions {
+            query: 1,
+            peers: List::truncated([IntroducedPeer { intro: introduction(), nat: nat() }]),
+        }),
+        ControlMsg::QueryFailed(QueryFailed { query: 1, why: QueryError::PeersForbidden, retry_after_ms: 2 }),
+        ControlMsg::Introduce(introduce),
+        ControlMsg::Outcome(Outcome { intro: IntroId::numbered(1), connected: true }),
+        ControlMsg::Usage(usage()),
+        ControlMsg::UsageAck(UsageAck { ids: List::truncated([RecordId::numbered(1), RecordId::numbered(2)]) }),
+        ControlMsg::Update(Update { uploads: false, nat: nat() }),
+        ControlMsg::Drain(RetryAfter { retry_after_ms: 1 }),
+        ControlMsg::Busy(RetryAfter { retry_after_ms: 2 }),
+        ControlMsg::Ping,
+        ControlMsg::Pong,
+        ControlMsg::Refused(Refused { why: Refusal::Replaced }),
+    ]
+}
+
+pub(crate) fn directory() -> Vec<DirectoryMsg> {
+    let session = SessionId(7);
+    let route = Route { link: 8, session };
+    let introduce = Introduce { intro: introduction(), nat: nat() };
+    vec![
+        DirectoryMsg::Hello(DirectoryHello { protocol: 1, cert: cert() }),
+        DirectoryMsg::Welcome(DirectoryWelcome { protocol: 1, name: text("dn1.example") }),
+        DirectoryMsg::Peer(PeerEntry {
+            session,
+            guid: Guid::numbered(1),
+            secondary: SecondaryGuid::numbered(2),
+            incarnation: 3,
+            observed: addr("[2001:db8::5]:443"),
+            upload_key: PublicKey::numbered(4),
+            uploads: true,
+            nat: nat(),
+        }),
+        DirectoryMsg::Shares(PeerShares {
+            session,
+            reset: false,
+            add: List::truncated(shares()),
+            remove: List::truncated([VersionId::numbered(3)]),
+        }),
+        DirectoryMsg::Gone(PeerGone { session }),
+        DirectoryMsg::Select(Select {
+            req: 1,
+            session,
+            version: VersionId::numbered(2),
+            want: 3,
+            exclude: List::truncated([PublicKey::numbered(4)]),
+        }),
+        DirectoryMsg::Selected(Selected {
+            req: 1,
+            peers: List::truncated([SelectedPeer { route, upload_key: PublicKey::numbered(2), nat: nat() }]),
+        }),
+        DirectoryMsg::Relay(Relay { route, introduce: introduce.clone() }),
+        DirectoryMsg::Deliver(Deliver { session, introduce }),
+        DirectoryMsg::Outcome(Outcome { intro: IntroId::numbered(1), connected: false }),
+        DirectoryMsg::Ping,
+        DirectoryMsg::Pong,
+    ]
+}
+
+pub(crate) fn ledger() -> Vec<LedgerMsg> {
+    vec![
+        LedgerMsg::Hello(cert()),
+        LedgerMsg::Submit(LedgerRecord::Usage(usage())),
+        LedgerMsg::Submit(LedgerRecord::Edge(edge_record())),
+        LedgerMsg::Submit(LedgerRecord::Granted(grant_record())),
+        LedgerMsg::Ack(LedgerAck { ids: List::truncated([RecordId::numbered(1)]) }),
+        LedgerMsg::Ping,
+        LedgerMsg::Pong,
+    ]
+}
+
+pub(crate) fn peer() -> Vec<PeerMsg> {
+    vec![
+        PeerMsg::Hello(PeerHello { protocol: 1, intro: introduction() }),
+        PeerMsg::Welcome(PeerWelcome { protocol: 1, requests_max: 2 }),
+        PeerMsg::HaveMap(HaveMap {
+            first: PieceIndex(8),
+            bits: Blob::new(vec![0b1010_0000]).expect("few bytes"),
+            last: true,
+        }),
+        PeerMsg::Have(Have { pieces: List::truncated([PieceIndex(1), PieceIndex(2)]) }),
+        PeerMsg::GoingAway,
+    ]
+}

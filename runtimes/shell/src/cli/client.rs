@@ -1,0 +1,41 @@
+//! The client's commands: from arguments to the client's room.
+
+use super::Error;
+use super::args::{CacheCommand, ClientArgs, ClientRunArgs, GetArgs};
+use super::stop::stop_signal;
+use crate::client::commands::{self, Get, default_state_dir};
+use crate::client::{ClientConfig, process};
+use crate::ops;
+use crate::rt::Start;
+use std::path::PathBuf;
+
+/// `swarmedge client run`.
+pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Result<(), Error> {
+    let config = ClientConfig::load(&state_of(&args.client)?, args.bundle.as_deref())?;
+    ops::init_metrics();
+    R::block_on(move |rt| async move {
+        let told = stop_signal(&rt, exit_with_parent)?;
+        let shutdown = async move { told.wait().await };
+        process::run(rt, config, || tracing::info!("client is ready"), shutdown).await
+    })
+}
+
+/// `swarmedge get`.
+pub(super) fn get<R: Start>(args: GetArgs, json: bool) -> Result<(), Error> {
+    let state = state_of(&args.client)?;
+    let GetArgs { url, output, force, bundle, client: _ } = args;
+    commands::get::<R>(&Get { url, output, force, json, bundle, state })
+}
+
+/// `swarmedge cache …`.
+pub(super) fn cache(command: &CacheCommand, json: bool) -> Result<(), Error> {
+    match command {
+        CacheCommand::List(client) => commands::cache_list(&state_of(client)?, json),
+        CacheCommand::Remove(args) => commands::cache_remove(&state_of(&args.client)?, json, &args.version),
+    }
+}
+
+/// The client's directory.
+pub(super) fn state_of(args: &ClientArgs) -> Result<PathBuf, Error> {
+    args.state.clone().map_or_else(default_state_dir, Ok)
+}
