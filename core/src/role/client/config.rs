@@ -79,7 +79,7 @@ impl Config {
             bootstrap_every: Duration::from_secs(3600),
             renew_before: Duration::from_secs(180),
             status_every: Duration::from_millis(250),
-            usage_every: Duration::from_secs(30),
+            usage_every: Duration::from_secs(5),
             served_keep: Duration::from_secs(600),
         }
     }

@@ -105,9 +105,7 @@ impl Demo<'_> {
         self.wait_connected()?;
         rows.extend(self.deliver(&object, seeders..self.clients.len(), self.args.chaos)?);
         if self.args.chaos {
-            self.show.say("  restarting cn and dn, so that the clients can hand in their records");
-            self.network.start(Server::Dn, &self.interrupt)?;
-            self.network.start(Server::Cn, &self.interrupt)?;
+            self.restart()?;
         }
         self.settle(rows)
     }
@@ -228,6 +226,30 @@ impl Demo<'_> {
         }
     }
 
+    /// What was killed starts again, so that clients can hand in their records.
+    fn restart(&mut self) -> Result<(), Error> {
+        self.show.say("  starting cn, dn and seeder-1 again, so that usage records reach the ledger");
+        self.network.start(Server::Dn, &self.interrupt)?;
+        self.network.start(Server::Cn, &self.interrupt)?;
+        if self.args.peers > 0 {
+            self.clients[0] = self.network.client("seeder-1", &self.programs[0], &self.interrupt)?;
+        }
+        Ok(())
+    }
+
+    /// Every client has handed in all that it has written down.
+    fn drained(&mut self, rows: &[Row]) -> Result<bool, Error> {
+        for client in &mut self.clients {
+            let status = client.status()?;
+            let uploaders = rows.iter().filter_map(|(_, bill, _)| bill.as_ref()).flat_map(|bill| &bill.uploaders);
+            let recorded: u64 = uploaders.filter(|u| u.guid == status.guid).map(|u| u.sent).sum();
+            if !status.control_connected || status.usage_unreported > 0 || recorded != status.uploaded_bytes {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Waits until the ledger agrees, or long enough.
     fn settle(&mut self, mut rows: Vec<Row>) -> Result<Vec<Row>, Error> {
         let database = self.network.dir.join("ledger/ledger.sqlite");
@@ -239,8 +261,9 @@ impl Demo<'_> {
                 *bill = (self.ledger)(&database, id)?;
                 *verdict = Verdict::of(outcome, bill.as_ref(), silenced);
             }
-            // what may still come in makes notes shorter, so wait a little for those of a killed seeder too
-            if rows.iter().all(|(_, _, v)| v.agrees()) || Instant::now() > until {
+            // the loss of a killed seeder is what is missing once everybody has reported
+            let settled = rows.iter().all(|(_, _, v)| v.agrees()) && (silenced.is_none() || self.drained(&rows)?);
+            if settled || Instant::now() > until {
                 return Ok(rows);
             }
             self.network.expect_running()?;
