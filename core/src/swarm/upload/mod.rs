@@ -21,7 +21,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Introductions whose spending is remembered after their connection. A CN signs no more than that in the time they hold.
+/// Introductions whose spending is remembered after their connection.
 const SPENT_MAX: usize = 4096;
 
 /// A version that is shared.
