@@ -56,7 +56,7 @@ pub struct EdgeBudget {
 }
 
 /// Ticks that `alone` must have been steady for.
-const SETTLED: u8 = 3;
+const SETTLED: u8 = 2;
 /// Ticks of shortfall that end the edge's yielding.
 const SHORT: u8 = 4;
 
@@ -118,7 +118,7 @@ impl EdgeBudget {
         if !s.edge_busy || s.edge == 0 {
             return;
         }
-        if s.edge > self.alone + self.alone / 16 {
+        if s.edge > self.alone + self.alone / 8 {
             self.settled = 0;
         } else {
             self.settled = (self.settled + 1).min(SETTLED);
