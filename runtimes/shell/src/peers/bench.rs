@@ -246,15 +246,19 @@ pub async fn bench_send<R: Rt>(rt: R, dir: &Path, bytes: u64, ready: impl FnOnce
 /// The receiving side: how long it took, connection included, until every piece was verified and durable in `dir`.
 pub async fn bench_receive<R: Rt>(rt: R, dir: &Path, bytes: u64, offer: Offer) -> io::Result<Duration> {
     let manifest = bench_manifest(bytes)?;
+    receive(rt, dir, &manifest, offer).await
+}
+
+async fn receive<R: Rt>(rt: R, dir: &Path, manifest: &Manifest, offer: Offer) -> io::Result<Duration> {
     let mut node = Node::open(rt, dir)?;
-    node.begin(&manifest).await?;
+    node.begin(manifest).await?;
     let start = Instant::now();
     let conn = node.connect(ConnId(1), offer.key, vec![offer.addr]).await;
     let conn = conn.ok_or_else(|| io::Error::other("the peer does not answer"))?;
     // a connection without a first message is soon closed
     let first = PeerMsg::Welcome(PeerWelcome { protocol: PROTOCOL, requests_max: 0 });
     node.perform(Output::PeerSend { conn, msg: first });
-    node.download(conn, &manifest).await?;
+    node.download(conn, manifest).await?;
     let took = start.elapsed();
     node.peers.shutdown().await;
     Ok(took)
@@ -267,6 +271,8 @@ pub struct PeerLeg {
     pub bytes: u64,
     /// From dialling to the last durable piece.
     pub took: Duration,
+    /// Processor time of both sides meanwhile, where the system tells it.
+    pub cpu: Option<Duration>,
 }
 
 impl PeerLeg {
@@ -282,16 +288,31 @@ pub fn bench_peer_leg<R: Start>(dir: &Path, bytes: u64) -> io::Result<PeerLeg> {
     let (tell, told) = std::sync::mpsc::channel();
     let sender_dir = dir.join("sender");
     let receiver_dir = Arc::new(dir.join("receiver"));
-    let sender = std::thread::spawn(move || {
+    let sender = std::thread::Builder::new().name("bench-send".into()).spawn(move || {
         R::block_on(move |rt| async move {
             bench_send(rt, &sender_dir, bytes, move |offer| tell.send(offer).unwrap_or_default()).await
         })
-    });
+    })?;
     let failed = |_| io::Error::other("the sending side has failed");
-    let took = match told.recv() {
-        Ok(offer) => R::block_on(move |rt| async move { bench_receive(rt, &receiver_dir, bytes, offer).await }),
+    let measured = match told.recv() {
+        Ok(offer) => R::block_on(move |rt| async move {
+            let manifest = bench_manifest(bytes)?;
+            let before = process_cpu();
+            let took = receive(rt, &receiver_dir, &manifest, offer).await?;
+            let cpu = process_cpu().zip(before).map(|(after, before)| after.saturating_sub(before));
+            Ok(PeerLeg { bytes, took, cpu })
+        }),
         Err(_) => Err(io::Error::other("the sending side has failed")),
     };
     sender.join().map_err(failed)??;
-    took.map(|took| PeerLeg { bytes, took })
+    measured
+}
+
+/// User and system time of this process so far (proc(5): fields 14 and 15 of `stat`, in ticks of 10 ms).
+fn process_cpu() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // the second field is a name in brackets and may hold spaces
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<u64>().ok());
+    Some(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
 }

@@ -31,12 +31,16 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use swarmedge_core::content::{Bitfield, Layout, Manifest};
 use swarmedge_core::ids::{Digest, DownloadId, Handle, PieceIndex, VersionId};
 use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, Save, SourceName, StoreError};
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::UsageRecord;
 use version::{Version, lock};
+
+/// Pieces that are saved sooner than this after the last sync wait for each other: a sync costs the same for many.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Why a state directory could not be opened. Its text says what to do.
 #[derive(Debug)]
@@ -118,6 +122,8 @@ struct Shared {
     versions: Mutex<BTreeMap<VersionId, Arc<Version>>>,
     books: Mutex<Books>,
     queue: writer::Queue,
+    /// See [`GATHER`].
+    gather: Duration,
     _lock: Option<DirLock>,
 }
 
@@ -160,10 +166,15 @@ impl Store {
             LockError::Held(pid) => Error::InUse { dir: dir.to_owned(), pid },
             LockError::Io(error) => Error::Io { path: lock_path, error },
         })?;
-        Self::open_on(Arc::new(OsDisk), dir, Some(lock))
+        Self::open_on(Arc::new(OsDisk), dir, GATHER, Some(lock))
     }
 
-    fn open_on(disk: Arc<dyn Disk>, dir: &Path, lock: Option<DirLock>) -> Result<(Self, Restored), Error> {
+    fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        gather: Duration,
+        lock: Option<DirLock>,
+    ) -> Result<(Self, Restored), Error> {
         let file = dir.join("state.redb");
         let (journal, loaded) = Journal::open(Arc::clone(&disk), &file).map_err(|e| {
             // the file system's own refusals have a number; what redb and we say of the file's content has none
@@ -176,7 +187,7 @@ impl Store {
         let names = disk.list(&pieces_dir).and_then(|names| disk.sync_dir(dir).map(|()| names));
         let names = names.map_err(|error| Error::Io { path: pieces_dir.clone(), error })?;
         let (shared, restored) = restore(disk, pieces_dir, journal, loaded, &names, lock)?;
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared { gather, ..shared });
         let thread = Arc::clone(&shared);
         let writer = std::thread::Builder::new()
             .name("store".into())
@@ -348,6 +359,7 @@ fn restore(
         versions: Mutex::new(versions),
         books: Mutex::new(books),
         queue: writer::Queue::default(),
+        gather: Duration::ZERO,
         _lock: lock,
     };
     Ok((shared, restored))

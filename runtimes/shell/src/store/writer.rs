@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
 use swarmedge_core::ids::{Digest, Handle, PieceIndex, VersionId};
 use swarmedge_core::role::client::io::{Save, SourceName, StoreError};
 
@@ -20,6 +21,12 @@ pub(super) type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 pub(super) struct Job {
     pub(super) what: What,
     pub(super) done: Done,
+}
+
+impl Job {
+    fn is_piece(&self) -> bool {
+        matches!(&self.what, What::Save(save) if matches!(**save, Save::Piece { .. }))
+    }
 }
 
 pub(super) enum What {
@@ -72,6 +79,11 @@ impl Queue {
         self.more.notify_one();
     }
 
+    /// What waits now.
+    fn take_more(&self) -> Vec<Job> {
+        lock(&self.state).jobs.drain(..).collect()
+    }
+
     /// All that waits; `None` once closed and empty.
     fn take(&self) -> Option<Vec<Job>> {
         let mut state = lock(&self.state);
@@ -89,7 +101,15 @@ impl Queue {
 
 /// The thread.
 pub(super) fn run(shared: &Arc<Shared>) {
-    while let Some(jobs) = shared.queue.take() {
+    let mut synced_at = None;
+    while let Some(mut jobs) = shared.queue.take() {
+        if jobs.iter().all(Job::is_piece) {
+            if let Some(early) = synced_at.and_then(|at: Instant| shared.gather.checked_sub(at.elapsed())) {
+                std::thread::sleep(early);
+                jobs.extend(shared.queue.take_more());
+            }
+            synced_at = Some(Instant::now());
+        }
         let mut batch = Batch::default();
         let mut answers: Vec<(Done, Result<(), StoreError>)> = Vec::with_capacity(jobs.len());
         let synced = sync_pieces(shared, &jobs);
@@ -180,13 +200,15 @@ impl Batch {
                     return Err(io::ErrorKind::InvalidFilename.into());
                 }
                 let old = self.books(shared, |books| books.downloads.insert(record.handle, record.clone()));
-                let new_version = record.granted.as_ref().map(|g| g.version);
+                let new = record.granted.as_ref().map(|g| (g.download, g.version));
                 self.changes.push(Change::Download(record));
-                if let Some(old) = old.and_then(|o| o.granted)
-                    && new_version != Some(old.version)
-                {
-                    self.changes.push(Change::DropKey(old.download));
-                    self.release(shared, old.version);
+                if let Some(old) = old.and_then(|o| o.granted) {
+                    if new.is_none_or(|(download, _)| download != old.download) {
+                        self.changes.push(Change::DropKey(old.download));
+                    }
+                    if new.is_none_or(|(_, version)| version != old.version) {
+                        self.release(shared, old.version);
+                    }
                 }
             }
             Save::Forget { handle } => {

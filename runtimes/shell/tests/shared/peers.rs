@@ -268,5 +268,5 @@ pub(crate) fn the_peer_bench_runs<R: Start>() {
     let bytes = std::env::var("PEER_BENCH_MIB").ok().and_then(|v| v.parse().ok()).unwrap_or(32_u64) << 20;
     let leg = bench_peer_leg::<R>(dir.path(), bytes).expect("measured");
     assert_eq!(leg.bytes, bytes);
-    println!("{:.0} MB/s", leg.mb_per_s());
+    println!("{:.0} MB/s, cpu {:?}", leg.mb_per_s(), leg.cpu);
 }
