@@ -177,7 +177,7 @@ impl DiskFile for MemFile {
         }
         let node = m.node(&self.1)?;
         if synced.is_ok() {
-            node.durable = node.now.clone();
+            node.pending.iter().for_each(|p| p.apply(&mut node.durable));
         }
         // a failed sync marks pages clean: a later one succeeds without having written them
         if !down {
@@ -241,7 +241,7 @@ fn saved(store: &Store, save: Save) -> Result<(), StoreError> {
     rx.recv().expect("every save is answered")
 }
 
-fn fetch_and_save(store: &Store, manifest: &Manifest, bytes: &[u8], piece: PieceIndex) -> Result<(), StoreError> {
+fn fetch(store: &Store, manifest: &Manifest, bytes: &[u8], piece: PieceIndex) -> Result<(), StoreError> {
     let layout = manifest.layout();
     let range = layout.piece_range(piece);
     let range = usize::try_from(range.start).expect("small")..usize::try_from(range.end).expect("small");
@@ -256,12 +256,20 @@ fn fetch_and_save(store: &Store, manifest: &Manifest, bytes: &[u8], piece: Piece
         Err(end) => end,
     };
     match end {
-        FetchEnd::Fetched => {}
-        FetchEnd::Store(e) => return Err(e),
+        FetchEnd::Fetched => Ok(()),
+        FetchEnd::Store(e) => Err(e),
         other => panic!("right bytes ended as {other:?}"),
     }
-    let from = vec![(SourceName::Edge, layout.piece_size(piece))];
+}
+
+fn save_piece(store: &Store, manifest: &Manifest, piece: PieceIndex) -> Result<(), StoreError> {
+    let from = vec![(SourceName::Edge, manifest.layout().piece_size(piece))];
     saved(store, Save::Piece { handle: Handle(1), version: manifest.version(), piece, from })
+}
+
+fn fetch_and_save(store: &Store, manifest: &Manifest, bytes: &[u8], piece: PieceIndex) -> Result<(), StoreError> {
+    fetch(store, manifest, bytes, piece)?;
+    save_piece(store, manifest, piece)
 }
 
 /// A whole download; each failed step is tried `tries` times. Returns what was promised before the first lasting failure.
@@ -368,6 +376,27 @@ fn after_one_failed_disk_operation_the_download_ends_and_survives_a_crash() {
             assert!(promised.download && promised.placed && promised.pieces.len() == 3, "{kind} at {at}: {promised:?}");
             check(&disk, 7, &manifest, &bytes, &promised, &format!("{kind} at {at}"));
         }
+    }
+}
+
+#[test]
+fn what_was_written_before_a_failed_sync_is_written_again_before_it_is_journalled() {
+    let bytes = content(SIZE);
+    let manifest = manifest_of(&bytes, 65_536);
+    for seed in 0..20 {
+        let (disk, opened) = open(Medium::default());
+        let (store, _) = opened.expect("an empty disk");
+        store.put_manifest(manifest.clone());
+        saved(&store, Save::Download(record(1, manifest.version(), bytes.len() as u64))).expect("room");
+        fetch(&store, &manifest, &bytes, PieceIndex(0)).expect("written");
+        fetch(&store, &manifest, &bytes, PieceIndex(1)).expect("written");
+        let sync = lock(&disk.0).operations + 1;
+        lock(&disk.0).fault = Some((sync, Fault::Error(io::ErrorKind::Other)));
+        assert_eq!(save_piece(&store, &manifest, PieceIndex(0)), Err(StoreError::Io));
+        assert_eq!(save_piece(&store, &manifest, PieceIndex(0)), Err(StoreError::Io), "it must come in again");
+        save_piece(&store, &manifest, PieceIndex(1)).expect("the disk works again");
+        let promised = Promised { download: true, pieces: vec![PieceIndex(1)], placed: false };
+        check(&disk, seed, &manifest, &bytes, &promised, &format!("seed {seed}"));
     }
 }
 

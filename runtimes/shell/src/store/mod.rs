@@ -121,7 +121,7 @@ struct Shared {
     journal: Journal,
     versions: Mutex<BTreeMap<VersionId, Arc<Version>>>,
     books: Mutex<Books>,
-    queue: writer::Queue,
+    queue: Arc<writer::Queue>,
     /// See [`GATHER`].
     gather: Duration,
     _lock: Option<DirLock>,
@@ -358,7 +358,7 @@ fn restore(
         journal,
         versions: Mutex::new(versions),
         books: Mutex::new(books),
-        queue: writer::Queue::default(),
+        queue: Arc::default(),
         gather: Duration::ZERO,
         _lock: lock,
     };

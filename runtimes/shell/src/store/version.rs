@@ -50,7 +50,8 @@ struct PieceState {
     expected: Option<Vec<Digest>>,
     /// The hash of each block that is in the file. With `expected` known, none that differs from it.
     got: Vec<Option<Digest>>,
-    /// It is being journalled or is: nothing may be written to it any more.
+    /// Whole, and being journalled: nothing may be written to it any more. If the journal cannot be written it stays
+    /// so, and may be saved again.
     sealed: bool,
 }
 
@@ -210,13 +211,6 @@ impl Version {
     /// Not durable: it must come in again.
     pub(crate) fn lost(&self, index: PieceIndex) {
         lock(&self.open).remove(&index);
-    }
-
-    /// Durable, but the journal could not be written: it may be saved again.
-    pub(crate) fn unseal(&self, index: PieceIndex) {
-        if let Some(piece) = lock(&self.open).get(&index) {
-            lock(&piece.state).sealed = false;
-        }
     }
 }
 

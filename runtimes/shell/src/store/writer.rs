@@ -281,11 +281,6 @@ impl Batch {
         if !self.changes.is_empty()
             && let Err(e) = shared.journal.commit(&self.changes)
         {
-            for (id, piece) in &self.journalled {
-                if let Some(v) = version(id) {
-                    v.unseal(*piece);
-                }
-            }
             if let Some(books) = self.undo {
                 *lock(&shared.books) = books;
             }
@@ -324,7 +319,10 @@ fn place(shared: &Arc<Shared>, handle: Handle, version: VersionId, done: Done) {
                 }
             }
         }
-        on.queue.placing(false);
+        // when the last placing has ended nothing but the store's owner may keep the directory locked
+        let queue = Arc::clone(&on.queue);
+        drop(on);
+        queue.placing(false);
     };
     if let Err(e) = std::thread::Builder::new().name("store-place".into()).spawn(work) {
         shared.queue.placing(false);
