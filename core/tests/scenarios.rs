@@ -1,6 +1,8 @@
 //! Every scenario on the simulator.
 
 use swarmedge_core::testing::scenario;
+use swarmedge_core::testing::sim::Mutant;
+use swarmedge_core::testing::sim::campaign;
 use swarmedge_core::testing::sim::rig::SimRig;
 
 fn play(name: &str) {
@@ -38,4 +40,27 @@ scenarios! {
     a_client_dies_and_resumes
     uploads_off_means_off
     pause_resume_cancel
+}
+
+#[test]
+fn random_faults_break_no_promise() {
+    for seed in 0..25 {
+        let outcome = campaign::run(seed, None);
+        assert_eq!(outcome.failure, None, "replay: swarmedge-models simulate --seed {seed}");
+    }
+}
+
+#[test]
+fn campaigns_find_seeded_defects() {
+    let defects = [
+        Mutant::BadBlockCounts,
+        Mutant::SavesAreLost,
+        Mutant::UploadsOffIsOverlooked,
+        Mutant::ReaddIsLost,
+        Mutant::Misdelivers,
+    ];
+    for defect in defects {
+        let found = (0..60).find(|&seed| campaign::run(seed, Some(defect)).failure.is_some());
+        assert!(found.is_some(), "no campaign notices {defect:?}");
+    }
 }

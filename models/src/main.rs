@@ -6,6 +6,7 @@ mod control;
 mod download;
 mod print;
 mod shim;
+mod simulate;
 mod toy;
 
 use check::AnyModel;
@@ -32,6 +33,18 @@ enum Command {
         /// Threads; all processors by default.
         #[arg(long)]
         threads: Option<usize>,
+    },
+    /// Simulate whole deployments under random faults, one for each seed.
+    Simulate {
+        /// How many seeds.
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// The first of them.
+        #[arg(long, default_value_t = 0)]
+        first: u64,
+        /// Only this one.
+        #[arg(long, conflicts_with_all = ["seeds", "first"])]
+        seed: Option<u64>,
     },
     /// Walk through a model in a browser.
     Explore {
@@ -64,6 +77,10 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<bool, String> {
     match command {
         Command::Check { only, json, threads } => check(only.as_deref(), json, threads),
+        Command::Simulate { seeds, first, seed } => {
+            let all = seed.map_or(first..first.saturating_add(seeds), |s| s..s.saturating_add(1));
+            Ok(simulate::run(all))
+        }
         Command::Explore { name, tooth, listen } => {
             let [model] = &named(Some(&name))?[..] else { return Err(format!("several models are called {name}")) };
             model.explore(&listen, tooth)?;

@@ -226,8 +226,12 @@ pub(super) fn arrive(w: &mut World<Net>, cfg: &Cfg, id: u64, way: Way) -> Option
     let end = match way {
         Way::Fault("corrupt") => {
             w.budget.corruptions = w.budget.corruptions.saturating_sub(1);
-            w.env.seen.corrupters.insert((p.to.0, p.from));
-            if cfg.mutant == Some(Mutant::BadBlockCounts) { FetchEnd::Fetched } else { FetchEnd::BadBlock { block: 0 } }
+            if cfg.mutant == Some(Mutant::BadBlockCounts) {
+                w.env.seen.tainted.insert((p.to.0, p.version, p.piece));
+                FetchEnd::Fetched
+            } else {
+                FetchEnd::BadBlock { block: 0 }
+            }
         }
         Way::Fault(_) | Way::Lost => {
             w.budget.drops = w.budget.drops.saturating_sub(1);

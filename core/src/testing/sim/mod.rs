@@ -2,6 +2,7 @@
 //! disks and transfers between them, and fake cryptography. Models explore small ones; [`rig`] simulates larger ones.
 
 pub mod bulk;
+pub mod campaign;
 mod clients;
 pub mod keys;
 pub mod links;
@@ -60,8 +61,6 @@ pub enum Mutant {
     BadBlockCounts,
     /// A client's usage records are not written, though it is told so.
     SavesAreLost,
-    /// The ledger's database stores a record again that it has.
-    LedgerCountsTwice,
     /// A DN overlooks that a client has turned uploads off.
     UploadsOffIsOverlooked,
     /// A CN's order to close a client's connection is not carried out.
@@ -128,12 +127,10 @@ pub struct Published {
 pub struct Seen {
     /// A client served what it had not made durable.
     pub served_unverified: bool,
-    /// Who sent wrong blocks to whom.
-    pub corrupters: BTreeSet<(NodeIx, NodeIx)>,
+    /// Pieces with a wrong block that passed for right.
+    pub tainted: BTreeSet<(NodeIx, VersionId, PieceIndex)>,
     /// How often each piece was committed in a client's life on its disk.
     pub commits: BTreeMap<(NodeIx, VersionId, PieceIndex), u8>,
-    /// Records that the database stored again.
-    pub stored_twice: u32,
     /// Sources dropped for a wrong block.
     pub blamed: u32,
     /// An introduction came to a client that it does not name.
@@ -333,7 +330,7 @@ impl System for Net {
             Event::Blocks(id) => bulk::arrive(world, cfg, id, way),
             Event::Save(req, what) => Some(store::saved(world, cfg, lane.to, req, what)),
             Event::Spool(req, batch) => Some(store::spooled(world, lane.to, req, batch)),
-            Event::Store(req, records) => Some(store::stored(world, cfg, req, records)),
+            Event::Store(req, records) => Some(store::stored(world, req, records)),
         }
     }
 

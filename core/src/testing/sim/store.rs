@@ -127,7 +127,10 @@ pub(super) fn saved(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, wha
     }
     let lost = cfg.mutant == Some(Mutant::SavesAreLost) && matches!(what, Save::Usage(_));
     if !lost {
-        w.env.disks.entry(node).or_default().apply(what);
+        let disk = w.env.disks.entry(node).or_default();
+        disk.apply(what);
+        // what was deleted may be committed again
+        w.env.seen.commits.retain(|&(n, version, piece), _| n != node || disk.has(version, piece));
     }
     In::Client(Input::Saved { req, result: Ok(()) })
 }
@@ -139,13 +142,10 @@ pub(super) fn spooled(w: &mut World<Net>, node: NodeIx, req: ReqId, batch: edge:
 }
 
 /// The ledger's write is durable.
-pub(super) fn stored(w: &mut World<Net>, cfg: &Cfg, req: ReqId, records: Vec<LedgerRecord>) -> In {
-    for record in records {
-        let again = w.env.database.contains_key(&record.id());
-        if again && cfg.mutant == Some(Mutant::LedgerCountsTwice) {
-            w.env.seen.stored_twice += 1;
-        }
-        w.env.database.insert(record.id(), record);
-    }
+pub(super) fn stored(w: &mut World<Net>, req: ReqId, records: Vec<LedgerRecord>) -> In {
+    // each id once, and the first stands
+    records.into_iter().for_each(|record| {
+        w.env.database.entry(record.id()).or_insert(record);
+    });
     In::Ledger(ledger::Input::Stored { req, ok: true })
 }
