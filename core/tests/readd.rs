@@ -78,7 +78,7 @@ impl Net {
         Self { clients, cns, dn: dn(), control: vec![], directory: vec![], conns: 1 << 63, truth }
     }
 
-    fn from_client(&mut self, n: usize, out: Vec<client::Output>) {
+    fn client_did(&mut self, n: usize, out: Vec<client::Output>) {
         for o in out {
             match o {
                 client::Output::Dial { conn, cn } => {
@@ -88,9 +88,9 @@ impl Net {
                     let from = format!("10.0.0.{}:1", n + 1).parse().expect("an address");
                     let key = key(10 + u32::try_from(n).expect("few"));
                     let out = self.cns[cn].input(cn::Input::ClientAccepted { conn: theirs, key, from });
-                    self.from_cn(cn, out);
+                    self.cn_did(cn, out);
                     let out = self.clients[n].input(client::Input::Opened { conn });
-                    self.from_client(n, out);
+                    self.client_did(n, out);
                 }
                 client::Output::Send { conn, msg } => {
                     if let Some(l) = self.control.iter_mut().find(|l| l.from == (n, conn)) {
@@ -101,12 +101,19 @@ impl Net {
                     let at = self.control.iter().position(|l| l.from == (n, conn));
                     self.end_control(at, false, true);
                 }
-                _ => {}
+                client::Output::Connected
+                | client::Output::Disconnected
+                | client::Output::NoServers
+                | client::Output::Introduced { .. }
+                | client::Output::Regrant { .. }
+                | client::Output::PeersForbidden { .. }
+                | client::Output::PeerComing(_)
+                | client::Output::UsageDone { .. } => {}
             }
         }
     }
 
-    fn from_cn(&mut self, n: usize, out: Vec<cn::Output>) {
+    fn cn_did(&mut self, n: usize, out: Vec<cn::Output>) {
         for o in out {
             match o {
                 cn::Output::ClientSend { conn, msg } => {
@@ -124,9 +131,9 @@ impl Net {
                     self.directory.push(link);
                     let key = key(1 + u32::try_from(n).expect("few"));
                     let out = self.dn.input(dn::Input::CnAccepted { conn: theirs, key });
-                    self.from_dn(out);
+                    self.dn_did(out);
                     let out = self.cns[n].input(cn::Input::DirectoryOpened { conn });
-                    self.from_cn(n, out);
+                    self.cn_did(n, out);
                 }
                 cn::Output::DirectorySend { conn, msg } => {
                     if let Some(l) = self.directory.iter_mut().find(|l| l.from == (n, conn)) {
@@ -137,12 +144,18 @@ impl Net {
                     let at = self.directory.iter().position(|l| l.from == (n, conn));
                     self.end_directory(at, false, true);
                 }
-                _ => {}
+                cn::Output::LedgerDial { .. }
+                | cn::Output::LedgerSend { .. }
+                | cn::Output::LedgerClose { .. }
+                | cn::Output::OpenGrant { .. }
+                | cn::Output::Sign { .. }
+                | cn::Output::Count(_)
+                | cn::Output::Stopped => {}
             }
         }
     }
 
-    fn from_dn(&mut self, out: Vec<dn::Output>) {
+    fn dn_did(&mut self, out: Vec<dn::Output>) {
         for o in out {
             match o {
                 dn::Output::CnSend { conn, msg } => {
@@ -169,11 +182,11 @@ impl Net {
         let Some(l) = at.map(|i| self.control.remove(i)) else { return };
         if tell_client {
             let out = self.clients[l.from.0].input(client::Input::Closed { conn: l.from.1 });
-            self.from_client(l.from.0, out);
+            self.client_did(l.from.0, out);
         }
         if tell_cn {
             let out = self.cns[l.to.0].input(cn::Input::ClientClosed { conn: l.to.1 });
-            self.from_cn(l.to.0, out);
+            self.cn_did(l.to.0, out);
         }
     }
 
@@ -181,11 +194,11 @@ impl Net {
         let Some(l) = at.map(|i| self.directory.remove(i)) else { return };
         if tell_cn {
             let out = self.cns[l.from.0].input(cn::Input::DirectoryClosed { conn: l.from.1 });
-            self.from_cn(l.from.0, out);
+            self.cn_did(l.from.0, out);
         }
         if tell_dn {
             let out = self.dn.input(dn::Input::CnClosed { conn: l.to.1 });
-            self.from_dn(out);
+            self.dn_did(out);
         }
     }
 
@@ -199,10 +212,10 @@ impl Net {
                 let Some(msg) = (if up { &mut link.up } else { &mut link.down }).pop_front() else { continue };
                 if up {
                     let out = self.cns[to.0].input(cn::Input::Client { conn: to.1, msg });
-                    self.from_cn(to.0, out);
+                    self.cn_did(to.0, out);
                 } else {
                     let out = self.clients[from.0].input(client::Input::Message { conn: from.1, msg });
-                    self.from_client(from.0, out);
+                    self.client_did(from.0, out);
                 }
                 return true;
             }
@@ -211,10 +224,10 @@ impl Net {
             let Some(msg) = (if up { &mut link.up } else { &mut link.down }).pop_front() else { continue };
             if up {
                 let out = self.dn.input(dn::Input::Cn { conn: to.1, msg });
-                self.from_dn(out);
+                self.dn_did(out);
             } else {
                 let out = self.cns[from.0].input(cn::Input::Directory { conn: from.1, msg });
-                self.from_cn(from.0, out);
+                self.cn_did(from.0, out);
             }
             return true;
         }
@@ -224,14 +237,14 @@ impl Net {
     fn wait(&mut self, by: Duration) {
         for n in 0..CLIENTS {
             let out = self.clients[n].wait(by);
-            self.from_client(n, out);
+            self.client_did(n, out);
         }
         for n in 0..CNS {
             let out = self.cns[n].wait(by);
-            self.from_cn(n, out);
+            self.cn_did(n, out);
         }
         let out = self.dn.wait(by);
-        self.from_dn(out);
+        self.dn_did(out);
     }
 
     fn share(&mut self, n: usize, version: u32, on: bool) {
@@ -244,7 +257,7 @@ impl Net {
             client::Input::Unshare { version }
         };
         let out = self.clients[n].input(input);
-        self.from_client(n, out);
+        self.client_did(n, out);
     }
 
     fn crash_cn(&mut self, n: usize) {

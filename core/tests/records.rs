@@ -80,7 +80,7 @@ impl Net {
         }
     }
 
-    fn from_link(&mut self, out: Vec<ledger_link::Output>) {
+    fn link_did(&mut self, out: Vec<ledger_link::Output>) {
         for o in out {
             match o {
                 ledger_link::Output::Dial(conn) => {
@@ -88,9 +88,9 @@ impl Net {
                     let theirs = ConnId(self.conns);
                     self.conn = Some((conn, theirs));
                     let out = self.ledger.input(ledger::Input::Accepted { conn: theirs, key: KEY });
-                    self.from_ledger(out);
+                    self.ledger_did(out);
                     let out = self.link.input(ledger_link::Input::Opened(conn));
-                    self.from_link(out);
+                    self.link_did(out);
                 }
                 ledger_link::Output::Send(conn, msg) => {
                     if self.conn.is_some_and(|c| c.0 == conn) {
@@ -109,7 +109,7 @@ impl Net {
         }
     }
 
-    fn from_ledger(&mut self, out: Vec<ledger::Output>) {
+    fn ledger_did(&mut self, out: Vec<ledger::Output>) {
         for o in out {
             match o {
                 ledger::Output::Send { conn, msg } => {
@@ -131,11 +131,11 @@ impl Net {
         self.down.clear();
         if tell_link {
             let out = self.link.input(ledger_link::Input::Closed(ours));
-            self.from_link(out);
+            self.link_did(out);
         }
         if tell_ledger {
             let out = self.ledger.input(ledger::Input::Closed { conn: theirs });
-            self.from_ledger(out);
+            self.ledger_did(out);
         }
     }
 
@@ -143,12 +143,12 @@ impl Net {
         let Some((ours, theirs)) = self.conn else { return false };
         if let Some(msg) = self.up.pop_front() {
             let out = self.ledger.input(ledger::Input::Server { conn: theirs, msg });
-            self.from_ledger(out);
+            self.ledger_did(out);
             return true;
         }
         let Some(msg) = self.down.pop_front() else { return false };
         let out = self.link.input(ledger_link::Input::Message(ours, msg));
-        self.from_link(out);
+        self.link_did(out);
         true
     }
 
@@ -159,7 +159,7 @@ impl Net {
             self.stored.extend(records.iter().map(LedgerRecord::id));
         }
         let out = self.ledger.input(ledger::Input::Stored { req, ok });
-        self.from_ledger(out);
+        self.ledger_did(out);
     }
 
     /// The ledger crashes; the store may have carried out what it was asked last, or not.
@@ -175,9 +175,9 @@ impl Net {
 
     fn wait(&mut self, by: Duration) {
         let out = self.link.wait(by);
-        self.from_link(out);
+        self.link_did(out);
         let out = self.ledger.wait(by);
-        self.from_ledger(out);
+        self.ledger_did(out);
     }
 
     fn step(&mut self, (op, n): (u8, u16)) {
@@ -185,7 +185,7 @@ impl Net {
             0 | 1 => {
                 self.submitted += 1;
                 let out = self.link.input(ledger_link::Input::Submit(record(self.submitted)));
-                self.from_link(out);
+                self.link_did(out);
             }
             2..=5 => drop(self.deliver()),
             6 => self.wait(Duration::from_millis(u64::from(n % 1_500))),
