@@ -1,7 +1,7 @@
 //! The edge's durable memory: records that the ledger has not acknowledged, and what was counted for each download.
 
 use super::Error;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTable, TableDefinition};
 use std::path::{Path, PathBuf};
 use swarmedge_core::ids::{DownloadId, Guid};
 use swarmedge_core::role::edge::io::{Batch, Count, ServedGrant};
@@ -13,6 +13,9 @@ const COUNTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("counts")
 /// Pages that redb keeps in memory.
 const CACHE_BYTES: usize = 8 << 20;
 
+/// What a spool held when it was opened.
+pub type Held = (Vec<LedgerRecord>, Vec<Count>);
+
 /// The spool's database. One batch is one transaction: all of it is durable, or none.
 #[derive(Debug)]
 pub struct Spool {
@@ -20,12 +23,9 @@ pub struct Spool {
     path: PathBuf,
 }
 
-/// Encoded values of a table, in the order of their keys.
-type Rows = Vec<Vec<u8>>;
-
 impl Spool {
     /// Opens the file, made if it is not there, and gives what it holds.
-    pub fn open(path: &Path) -> Result<(Self, Vec<LedgerRecord>, Vec<Count>), Error> {
+    pub fn open(path: &Path) -> Result<(Self, Held), Error> {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(Error::at(dir))?;
         }
@@ -42,7 +42,7 @@ impl Spool {
         let bad = |e: DecodeError| Error::Damaged(path.to_owned(), e.to_string());
         let records = records.iter().map(|b| LedgerRecord::from_bytes(b)).collect::<Result<_, _>>().map_err(bad)?;
         let counts = counts.iter().map(|b| decode_count(b)).collect::<Result<_, _>>().map_err(bad)?;
-        Ok((spool, records, counts))
+        Ok((spool, (records, counts)))
     }
 
     fn load(&self) -> Result<(Rows, Rows), redb::Error> {
@@ -52,12 +52,7 @@ impl Spool {
         write.open_table(COUNTS)?;
         write.commit()?;
         let read = self.db.begin_read()?;
-        let all = |table: TableDefinition<'static, &'static [u8], &'static [u8]>| -> Result<Rows, redb::Error> {
-            let table = read.open_table(table)?;
-            let rows = table.iter()?.map(|row| row.map(|(_, value)| value.value().to_vec()));
-            Ok(rows.collect::<Result<_, _>>()?)
-        };
-        Ok((all(RECORDS)?, all(COUNTS)?))
+        Ok((values(&read.open_table(RECORDS)?)?, values(&read.open_table(COUNTS)?)?))
     }
 
     /// Writes batches, in order, durably: all or none. Blocks the thread.
@@ -92,6 +87,13 @@ impl Spool {
         write.commit()?;
         Ok(())
     }
+}
+
+/// Encoded values of a table, in the order of their keys.
+type Rows = Vec<Vec<u8>>;
+
+fn values(table: &impl ReadableTable<&'static [u8], &'static [u8]>) -> Result<Rows, redb::Error> {
+    Ok(table.iter()?.map(|row| row.map(|(_, value)| value.value().to_vec())).collect::<Result<_, _>>()?)
 }
 
 /// A download's id, or a plain version's: they differ in length.
@@ -163,7 +165,7 @@ mod tests {
     fn what_was_written_and_not_taken_off_is_there_again() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("spool/edge.redb");
-        let (spool, records, counts) = Spool::open(&path).expect("opened");
+        let (spool, (records, counts)) = Spool::open(&path).expect("opened");
         assert_eq!((records, counts), (vec![], vec![]));
         let first = Batch {
             records: vec![record(1), record(2)],
@@ -178,7 +180,7 @@ mod tests {
         };
         assert!(spool.write(&[first, second]));
         drop(spool);
-        let (_, records, counts) = Spool::open(&path).expect("opened");
+        let (_, (records, counts)) = Spool::open(&path).expect("opened");
         assert_eq!(records, [record(2)]);
         assert_eq!(counts, [count(None, 1), count(Some(1), 2)], "in the order of their keys");
     }
