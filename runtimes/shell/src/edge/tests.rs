@@ -1,6 +1,8 @@
 //! The edge over HTTPS: real curl against a real server on loopback.
 
+use super::api::{GRANT, GRANTS_PATH, GrantReply, GrantRequest, SIGNATURE, signature_text, signed_message};
 use super::config::tests::minimal;
+use super::spool::Spool;
 use super::{EdgeConfig, Publish, open, publish};
 use crate::http::Signal;
 use crate::keys::{Key, SealKey, SealRing, certify, save_cert};
@@ -17,9 +19,9 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use swarmedge_core::content::Policy;
-use swarmedge_core::ids::{ProviderId, VersionId};
+use swarmedge_core::ids::{Guid, ProviderId, VersionId};
 use swarmedge_core::wire::Text;
-use swarmedge_core::wire::records::{CertBody, ServerRole};
+use swarmedge_core::wire::records::{CertBody, Context, LedgerRecord, ServerRole};
 
 /// A running edge and what it published.
 pub(crate) struct Lab {
@@ -114,13 +116,20 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
-    fn drop(&mut self) {
+impl Lab {
+    /// Stops the edge and waits for its end.
+    fn stop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
             assert!(std::thread::panicking() || ended.is_ok(), "the edge panicked");
         }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -264,6 +273,69 @@ fn errors_are_problem_documents_with_the_right_status() {
         let (status, _, body) = lab.curl(path, &[]).expect("curl is there");
         assert_eq!((status, String::from_utf8_lossy(&body).contains(word)), (200, true), "{path}");
     }
+}
+
+/// Asks for a grant under the signature of `signer`.
+fn ask(lab: &Lab, signer: &Key, request: &GrantRequest, more: &[&str]) -> Option<(u16, Vec<u8>)> {
+    let body = serde_json::to_string(request).expect("JSON");
+    let nonce = data_encoding::HEXLOWER.decode(request.nonce.as_bytes()).expect("hexadecimal");
+    let host = lab.cfg.url.trim_start_matches("https://");
+    let nonce = nonce.try_into().expect("16 bytes");
+    let message = signed_message(host, GRANTS_PATH, request.time_ms, &nonce, body.as_bytes());
+    let signature = signature_text(&signer.sign(Context::EdgeRequest, &message));
+    let field = format!("{SIGNATURE}: {signature}");
+    let (status, _, answer) = lab.curl(GRANTS_PATH, &[&["-d", &body, "-H", &field], more].concat())?;
+    Some((status, answer))
+}
+
+#[test]
+fn grants_are_for_who_signs_and_what_they_cover_is_counted_durably() {
+    // nobody listens there: records stay in the spool
+    let mut lab = Lab::start(|cfg| cfg.ledger = Some("127.0.0.1:1".into()));
+    let version = lab.publish("a", &bytes(100_000), Policy::default());
+    let other = lab.publish("b", b"other", Policy::default());
+    let (key, stranger) = (Key::generate(), Key::generate());
+    let request = |n: u8| GrantRequest {
+        provider: 7,
+        path: "a".into(),
+        version: None,
+        guid: Guid::of(&key.public()).to_string(),
+        key: key.public().to_string(),
+        download_key: Key::generate().public().to_string(),
+        time_ms: unix_ms(),
+        nonce: data_encoding::HEXLOWER.encode(&[n; 16]),
+        renew: None,
+    };
+    let first = request(0);
+    let Some((status, answer)) = ask(&lab, &key, &first, &[]) else { return };
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
+    let granted: GrantReply = serde_json::from_slice(&answer).expect("a grant");
+    assert_eq!(
+        (granted.version, granted.size, granted.download_key),
+        (version.to_string(), 100_000, first.download_key.clone())
+    );
+    let status = |signer: &Key, request: GrantRequest, more: &[&str]| ask(&lab, signer, &request, more).map(|a| a.0);
+    assert_eq!(status(&key, first, &[]), Some(400), "seen before");
+    assert_eq!(status(&stranger, request(1), &[]), Some(403), "forged");
+    assert_eq!(status(&key, request(2), &["-H", "Host: elsewhere:1"]), Some(421), "for another edge");
+    assert_eq!(status(&key, GrantRequest { time_ms: 1, ..request(3) }, &[]), Some(400), "of another time");
+    assert_eq!(status(&key, GrantRequest { guid: Guid::numbered(1).to_string(), ..request(4) }, &[]), Some(403));
+    assert_eq!(status(&key, GrantRequest { version: Some(other.to_string()), ..request(5) }, &[]), Some(412));
+    assert_eq!(status(&key, GrantRequest { path: "none".into(), ..request(6) }, &[]), Some(404));
+
+    let field = format!("{GRANT}: {}", granted.grant);
+    let get =
+        |version, range| lab.curl(&format!("/v1/content/{version}"), &["-H", &field, "-r", range]).expect("curl").0;
+    assert_eq!((get(version, "0-9999"), get(version, "5000-14999")), (206, 206));
+    assert_eq!(get(other, "0-1"), 403, "the grant is for another version");
+    lab.stop();
+    let (_, records, counts) = Spool::open(&lab.cfg.spool).expect("the edge has closed it");
+    assert!(
+        records.iter().any(|r| matches!(r, LedgerRecord::Granted(g) if g.download.to_string() == granted.download))
+    );
+    let count = counts.iter().find(|c| c.grant.is_some_and(|g| g.download.to_string() == granted.download));
+    let count = count.expect("the download was counted");
+    assert_eq!((count.total_bytes, count.sent.as_slice()), (20_000, &[0..15_000][..]));
 }
 
 #[test]
