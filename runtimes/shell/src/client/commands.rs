@@ -88,7 +88,7 @@ fn output_path(given: Option<&Path>, object_path: &str) -> Result<PathBuf, Error
 fn follow(call: &mut Call, options: &Get, interrupt: &Interrupt) -> Result<(), Error> {
     let mut progress = Progress::new(options.json);
     let started = Instant::now();
-    let (mut download, mut pausing) = (None, false);
+    let (mut download, mut pausing, mut before) = (None, false, None);
     loop {
         if interrupt.check().is_err() && !pausing {
             // not accepted yet: nothing to pause
@@ -106,12 +106,15 @@ fn follow(call: &mut Call, options: &Get, interrupt: &Interrupt) -> Result<(), E
             }
         };
         progress.show(&answer);
+        if let Answer::Download(line) = &answer {
+            before.get_or_insert(line.edge_bytes.saturating_add(line.peer_bytes));
+        }
         match answer {
             Answer::Accepted { download: handle } => download = handle,
             Answer::Error(failure) => return Err(failure.into()),
             Answer::Download(line) => match line.state {
                 State::Completed => {
-                    progress.finish(&line, started.elapsed());
+                    progress.finish(&line, before.unwrap_or(0), started.elapsed());
                     return Ok(());
                 }
                 State::Paused => return Err(paused(Some(&line))),

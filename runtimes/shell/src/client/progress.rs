@@ -76,22 +76,25 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away and says how it ended.
-    pub(super) fn finish(self, line: &DownloadLine, took: Duration) {
+    /// Takes the bar away and says how it ended. `before`: bytes that an earlier try had fetched.
+    pub(super) fn finish(self, line: &DownloadLine, before: u64, took: Duration) {
         if let Self::Bar(bar) = &self {
             bar.finish_and_clear();
         }
         if let Self::Json = self {
             return;
         }
-        let mean = if took.is_zero() { String::new() } else { format!(", {}", rate(line.size_bytes, took)) };
-        println!(
-            "{}: {} in {:.1} s{mean}, {} from peers, every piece verified",
-            line.output,
-            bytes(line.size_bytes),
-            took.as_secs_f64(),
-            percent(line.peer_bytes, line.peer_bytes.saturating_add(line.edge_bytes)),
-        );
+        let all = line.peer_bytes.saturating_add(line.edge_bytes);
+        let fetched = all.saturating_sub(before);
+        let (size, seconds) = (bytes(line.size_bytes), took.as_secs_f64());
+        let how = if fetched == 0 {
+            "was all here already".to_owned()
+        } else {
+            let resumed = if before > 0 { format!("the last {} ", bytes(fetched)) } else { String::new() };
+            let peers = percent(line.peer_bytes, all);
+            format!("{resumed}in {seconds:.1} s, {}, {peers} from peers", rate(fetched, took))
+        };
+        println!("{}: {size}, {how}, every piece verified", line.output);
     }
 }
 
