@@ -122,8 +122,8 @@ number_ids! {
     ProviderId(u32);
     /// A piece of a version, counted from 0.
     PieceIndex(u32);
-    /// A connection of this process, of any kind. The machine that dials chooses it; the shell chooses for accepted ones,
-    /// with the top bit set.
+    /// A connection of this process, of any kind. The machine that dials chooses it; the shell chooses for accepted
+    /// ones, with the top bit set.
     ConnId(u64);
     /// One command to the shell and its answer.
     ReqId(u64);

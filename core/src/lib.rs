@@ -1,8 +1,8 @@
 //! The protocol core of Swarmedge: sans-IO state machines for swarming, selection, NAT traversal, sessions and
 //! accounting.
 //!
-//! Nothing here opens a socket or file, reads a clock, draws randomness or logs. Every decision of the system is made here
-//! and nowhere else; the shell does what the machines' outputs say.
+//! Nothing here opens a socket or file, reads a clock, draws randomness or logs. Every decision of the system is made
+//! here and nowhere else; the shell does what the machines' outputs say.
 #![no_std]
 // a test names the one variant that it expects
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::type_complexity))]

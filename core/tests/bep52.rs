@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use swarmedge_core::content::{Layout, merkle};
 use swarmedge_core::ids::Digest;
 
-/// Reads `size piece_len` lines; for each makes the file, lets libtorrent hash it, prints `file root|piece layer` in hex.
+/// Reads `size piece_len` lines; for each makes the file, lets libtorrent hash it, prints `file root|piece layer` in
+/// hex.
 const PEER: &str = r#"
 import os, sys, tempfile, libtorrent as lt
 def content(n):

@@ -1,5 +1,5 @@
-//! Soft state comes back: clients, two CNs and a DN on ordered links that break, with CNs and the DN that crash. Once the
-//! faults end, the directory says exactly what clients share.
+//! Soft state comes back: clients, two CNs and a DN on ordered links that break, with CNs and the DN that crash. Once
+//! the faults end, the directory says exactly what clients share.
 
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

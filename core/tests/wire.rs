@@ -28,8 +28,8 @@ fn canonical_frame<M: Wire + Clone>(content: &[u8]) -> Result<(), TestCaseError>
     Ok(())
 }
 
-/// An arbitrary value drawn from `seed` survives the wire, and so does its encoding with one byte changed, if that still
-/// means something.
+/// An arbitrary value drawn from `seed` survives the wire, and so does its encoding with one byte changed, if that
+/// still means something.
 fn survives<T: Wire + for<'a> Arbitrary<'a>>(seed: &[u8], (at, to): (usize, u8)) -> Result<(), TestCaseError> {
     let Ok(v) = T::arbitrary(&mut Unstructured::new(seed)) else { return Ok(()) };
     let bytes = v.to_bytes();

@@ -1,6 +1,6 @@
 //! Introductions: built and signed once an answer by the CN, checked by both peers. The answer's introductions are the
-//! leaves of a Merkle tree (leaf and node hashes prefixed as in RFC 9162 §2.1, padded with zero digests to a power of two),
-//! whose root is signed; each introduction carries its path.
+//! leaves of a Merkle tree (leaf and node hashes prefixed as in RFC 9162 §2.1, padded with zero digests to a power of
+//! two), whose root is signed; each introduction carries its path.
 
 use super::{CertError, Trust};
 use crate::ids::{Digest, Signature};

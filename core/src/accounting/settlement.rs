@@ -30,8 +30,8 @@ pub struct Bill {
     pub peers_sent: u64,
     /// From peers, billed: what both sides of an introduction say, at most what edges cannot have delivered.
     pub peers_billed: u64,
-    /// Claimed by either side and not billed: no counterpart, more than the counterpart says, or more than there is room
-    /// for. Shown, never billed.
+    /// Claimed by either side and not billed: no counterpart, more than the counterpart says, or more than there is
+    /// room for. Shown, never billed.
     pub flagged: u64,
     /// How far the downloader says it is.
     pub state: Option<UsageState>,

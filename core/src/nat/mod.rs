@@ -145,8 +145,8 @@ fn same_network(a: IpAddr, b: IpAddr) -> bool {
     }
 }
 
-/// An address that means something on its own network only: loopback, private (RFC 1918), shared (RFC 6598), link-local,
-/// unique local (RFC 4193).
+/// An address that means something on its own network only: loopback, private (RFC 1918), shared (RFC 6598),
+/// link-local, unique local (RFC 4193).
 #[must_use]
 pub fn is_private(addr: IpAddr) -> bool {
     match addr.to_canonical() {
@@ -158,9 +158,9 @@ pub fn is_private(addr: IpAddr) -> bool {
     }
 }
 
-/// What others may be told of a client at `observed`: its candidates without those that could aim somebody's packets at a
-/// third party or at the receiver itself. An address must be the observed one or a private one, loopback only where the
-/// client itself came over loopback. Ports below 1024 and 0 are dropped: no client of ours listens there.
+/// What others may be told of a client at `observed`: its candidates without those that could aim somebody's packets
+/// at a third party or at the receiver itself. An address must be the observed one or a private one, loopback only
+/// where the client itself came over loopback. Ports below 1024 and 0 are dropped: no client of ours listens there.
 #[must_use]
 pub fn vetted(nat: &NatDescriptor, observed: IpAddr) -> NatDescriptor {
     let observed = observed.to_canonical();

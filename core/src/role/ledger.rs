@@ -20,8 +20,8 @@ pub enum Input {
         /// Unix milliseconds.
         unix_ms: u64,
     },
-    /// A server has connected and proven a key in the TLS handshake (or is this process itself); its first message shows
-    /// its certificate.
+    /// A server has connected and proven a key in the TLS handshake (or is this process itself); its first message
+    /// shows its certificate.
     Accepted {
         /// Which.
         conn: ConnId,

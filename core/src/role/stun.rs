@@ -1,5 +1,5 @@
-//! The STUN server: tells a client which address its datagrams come from (RFC 8489 Binding), at a bounded rate and never
-//! with an answer that would make it an amplifier.
+//! The STUN server: tells a client which address its datagrams come from (RFC 8489 Binding), at a bounded rate and
+//! never with an answer that would make it an amplifier.
 
 use crate::machine::{Cx, Machine, Time};
 use crate::nat::stun::{HEADER_LEN, Message};

@@ -1,7 +1,8 @@
 //! The directory: which client holds which version, in lists by nested set, and the choice of peers from them.
 //!
-//! A peer is listed while its user allows uploads, it shares something, and it is its GUID's newest registration. A list
-//! is ordered by ticket; a chosen peer draws a new ticket and so goes to the end of all its lists of that version.
+//! A peer is listed while its user allows uploads, it shares something, and it is its GUID's newest registration. A
+//! list is ordered by ticket; a chosen peer draws a new ticket and so goes to the end of all its lists of that
+//! version.
 
 use super::locality::{Locality, Set, prefix, sets};
 use crate::ids::{Guid, PublicKey, SessionId, VersionId};
@@ -89,7 +90,8 @@ impl Directory {
         self.peers.get(&key).map(|p| &p.entry)
     }
 
-    /// The registrations that may be offered as holders of `version`, in the order of their turns, for checks and reports.
+    /// The registrations that may be offered as holders of `version`, in the order of their turns, for checks and
+    /// reports.
     pub fn listed(&self, version: VersionId) -> impl Iterator<Item = PeerKey> + '_ {
         self.lists.range((version, Set::World, 0)..=(version, Set::World, u64::MAX)).map(|(_, key)| *key)
     }
@@ -177,8 +179,8 @@ impl Directory {
         keys.into_iter().for_each(|k| self.remove(k));
     }
 
-    /// Chooses up to `want` holders of `version` for the querier, nearest first: from its most specific set outwards, each
-    /// set in turn order. `None` if the querier is not registered.
+    /// Chooses up to `want` holders of `version` for the querier, nearest first: from its most specific set outwards,
+    /// each set in turn order. `None` if the querier is not registered.
     pub fn select(
         &mut self,
         querier: PeerKey,
@@ -295,8 +297,8 @@ impl<'a> Draw<'a> {
         Self { directory, me, version, exclude, choice, looks, chosen: Vec::new(), keys, prefixes }
     }
 
-    /// Takes suitable peers of a set, in turn order, until `want` are chosen in all. Each set has its own share of looks,
-    /// so that a crowd of unsuitable neighbours cannot hide the world.
+    /// Takes suitable peers of a set, in turn order, until `want` are chosen in all. Each set has its own share of
+    /// looks, so that a crowd of unsuitable neighbours cannot hide the world.
     fn from(&mut self, set: Set, want: usize) {
         let directory = self.directory;
         let list = directory.lists.range((self.version, set, 0)..=(self.version, set, u64::MAX));

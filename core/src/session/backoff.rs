@@ -10,8 +10,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Counts a failure and says how long to wait: half of `first · 2ⁿ` (at most `longest`) plus as much again at random,
-    /// so that many clients of one lost server do not come back in step.
+    /// Counts a failure and says how long to wait: half of `first · 2ⁿ` (at most `longest`) plus as much again at
+    /// random, so that many clients of one lost server do not come back in step.
     pub fn failed(&mut self, (first, longest): (Duration, Duration), rng: &mut dyn Rng) -> Duration {
         let wait = first.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1).min(17);

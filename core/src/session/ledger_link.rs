@@ -1,5 +1,5 @@
-//! A server's link to the ledger: keeps each record until the ledger has acknowledged it, and sends it again after every
-//! loss. The ledger stores each id once, so a record counts exactly once however often it is sent.
+//! A server's link to the ledger: keeps each record until the ledger has acknowledged it, and sends it again after
+//! every loss. The ledger stores each id once, so a record counts exactly once however often it is sent.
 
 use super::Dialer;
 use crate::ids::{ConnId, RecordId};

@@ -1,5 +1,5 @@
-//! Scenarios, written once, run on every [`Rig`]: the simulator, and real processes or runtimes over loopback. They judge
-//! what each node ends up with; never the order of events on different nodes, never speed.
+//! Scenarios, written once, run on every [`Rig`]: the simulator, and real processes or runtimes over loopback. They
+//! judge what each node ends up with; never the order of events on different nodes, never speed.
 
 use alloc::format;
 use alloc::string::String;

@@ -371,7 +371,8 @@ mod arbitrary_impls {
     }
 }
 
-/// Declares messages: plain structs and enums whose encoding is their fields in order. An enum's number is its first byte.
+/// Declares messages: plain structs and enums whose encoding is their fields in order. An enum's number is its first
+/// byte.
 #[macro_export]
 macro_rules! wire {
     ($($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* pub $field:ident: $ty:ty,)* })+) => {$(

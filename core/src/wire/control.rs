@@ -57,7 +57,8 @@ crate::wire! {
         pub guid: Guid,
         /// The secondary GUIDs of the last starts, newest first.
         pub secondary: List<SecondaryGuid, { limits::SECONDARY_GUIDS_MAX }>,
-        /// Which start's session this is: rises within one secondary GUID, so that an older session never overwrites a newer.
+        /// Which start's session this is: rises within one secondary GUID, so that an older session never overwrites
+        /// a newer.
         pub incarnation: u64,
         /// K_u: the key of the day, shown to other clients.
         pub upload_key: PublicKey,

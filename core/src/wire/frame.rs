@@ -1,6 +1,6 @@
 //! Frames on a byte stream: `length u32 | type u8 | body | extension tail`. `length` counts what follows it, at least 1
-//! and at most [`limits::FRAME_LEN_MAX`]. The tail is a list of `(tag u16, length u16, bytes)` in ascending order of tag:
-//! how a message grows without a new version. A type of 128 and above that is not known is skipped.
+//! and at most [`limits::FRAME_LEN_MAX`]. The tail is a list of `(tag u16, length u16, bytes)` in ascending order of
+//! tag: how a message grows without a new version. A type of 128 and above that is not known is skipped.
 
 use super::{DecodeError, Reader, Wire};
 use crate::limits;
@@ -70,8 +70,8 @@ pub fn frame<M: Wire + Clone>(msg: &M) -> Vec<u8> {
     out
 }
 
-/// Looks at the head of a buffer: `Ok(Some(n))` if a whole frame of `n` bytes (with its length field) is there, `Ok(None)`
-/// if more must be read.
+/// Looks at the head of a buffer: `Ok(Some(n))` if a whole frame of `n` bytes (with its length field) is there,
+/// `Ok(None)` if more must be read.
 pub fn frame_len(buffer: &[u8]) -> Result<Option<usize>, DecodeError> {
     let Some(head) = buffer.first_chunk::<4>() else { return Ok(None) };
     let len = usize::try_from(u32::from_be_bytes(*head)).map_err(|_| DecodeError::TooLong)?;

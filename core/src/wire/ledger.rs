@@ -1,5 +1,5 @@
-//! CN, edge → ledger, over TLS on TCP: who it is, then records, each acknowledged once it is durable. A record may be sent again
-//! until it is acknowledged; the ledger stores each id once.
+//! CN, edge → ledger, over TLS on TCP: who it is, then records, each acknowledged once it is durable. A record may be
+//! sent again until it is acknowledged; the ledger stores each id once.
 
 use super::List;
 use super::records::{LedgerRecord, ServerCert};

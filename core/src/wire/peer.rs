@@ -1,7 +1,7 @@
 //! Peer ↔ peer, over QUIC. One connection an introduction. The downloader opens one bidirectional control stream (first
 //! byte [`CONTROL_STREAM`], then frames of [`PeerMsg`]) and one bidirectional stream a piece request (first byte
-//! [`REQUEST_STREAM`], one frame of [`PieceRequest`], FIN). The answer is one frame of [`PieceAnswer`], then exactly the
-//! bytes of the asked blocks, FIN. Cancel is STOP_SENDING, refusal RESET_STREAM with a [`RefuseCode`].
+//! [`REQUEST_STREAM`], one frame of [`PieceRequest`], FIN). The answer is one frame of [`PieceAnswer`], then exactly
+//! the bytes of the asked blocks, FIN. Cancel is STOP_SENDING, refusal RESET_STREAM with a [`RefuseCode`].
 
 use super::records::SignedIntroduction;
 use super::{Blob, List};

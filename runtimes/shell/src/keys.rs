@@ -1,7 +1,7 @@
 //! Ed25519 keys, the operator's certificates for servers, and the seal of grants.
 //!
-//! Keys lie on disk as PKCS#8 PEM (RFC 8410), as `openssl genpkey -algorithm ed25519` writes them; server certificates as
-//! base64; sealing keys as lines of `epoch hex`.
+//! Keys lie on disk as PKCS#8 PEM (RFC 8410), as `openssl genpkey -algorithm ed25519` writes them; server
+//! certificates as base64; sealing keys as lines of `epoch hex`.
 
 use crate::cli::Error;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
@@ -177,7 +177,8 @@ impl SealKey {
         SealedGrant { epoch: self.epoch, nonce, sealed }
     }
 
-    /// Opens the seal; `None` if it is of another epoch or anything in it was changed. The signature inside is not checked.
+    /// Opens the seal; `None` if it is of another epoch or anything in it was changed. The signature inside is not
+    /// checked.
     #[must_use]
     pub fn open(&self, grant: &SealedGrant) -> Option<SignedGrant> {
         if grant.epoch != self.epoch {

@@ -1,5 +1,5 @@
-//! Everything runtime-neutral around the core: the drive loop, TLS, HTTP, QUIC, store, ledger, configuration and command
-//! line. It does what the machines' outputs say and reports back; it decides nothing about a protocol.
+//! Everything runtime-neutral around the core: the drive loop, TLS, HTTP, QUIC, store, ledger, configuration and
+//! command line. It does what the machines' outputs say and reports back; it decides nothing about a protocol.
 // a test names the one variant that it expects
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::type_complexity))]
 

@@ -1,8 +1,8 @@
 //! Framed connections over TLS on TCP: between clients and CNs, and among servers.
 //!
-//! A link's reader decodes frames and waits while its receiver is full; its writer sends from a queue with a cap on items
-//! and bytes, above which the link closes. Whatever comes from outside (no TLS, no key, garbage, silence, a reader that
-//! does not read) ends that one link with one line in the log.
+//! A link's reader decodes frames and waits while its receiver is full; its writer sends from a queue with a cap on
+//! items and bytes, above which the link closes. Whatever comes from outside (no TLS, no key, garbage, silence, a
+//! reader that does not read) ends that one link with one line in the log.
 
 mod accept;
 mod dial;

@@ -1,5 +1,5 @@
-//! A bounded queue of many senders and one receiver, between tasks of one shard or threads. Room is taken in the order in
-//! which it was asked for; it can be reserved, so that the completion of a command always finds its place.
+//! A bounded queue of many senders and one receiver, between tasks of one shard or threads. Room is taken in the
+//! order in which it was asked for; it can be reserved, so that the completion of a command always finds its place.
 //!
 //! Loom explores its schedules. The cfg goes to this crate only: `cargo rustc -p swarmedge-shell --tests -- --cfg
 //! swarmedge_loom` builds the unit tests, of which only those named `loom_` run under it (`.ci/run loom`).
@@ -52,8 +52,8 @@ struct State<T> {
     /// The receiver is there.
     open: bool,
     receiver: Option<Waker>,
-    /// Senders that wait for room, by ticket. The oldest is woken and stays in the line until it takes its room or gives
-    /// up, so that none passes it.
+    /// Senders that wait for room, by ticket. The oldest is woken and stays in the line until it takes its room or
+    /// gives up, so that none passes it.
     waiting: BTreeMap<u64, Waker>,
     next_ticket: u64,
 }

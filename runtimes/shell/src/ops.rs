@@ -30,8 +30,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// Sends logs to standard error, filtered by `spec` (`--log`), else by `RUST_LOG`, else from `info` up. The first call of
-/// the process counts.
+/// Sends logs to standard error, filtered by `spec` (`--log`), else by `RUST_LOG`, else from `info` up. The first
+/// call of the process counts.
 pub fn init_logs(spec: Option<&str>) -> Result<(), Error> {
     let from_env = std::env::var("RUST_LOG").ok();
     let spec = spec.or(from_env.as_deref()).unwrap_or(LOG_DEFAULT);

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A runtime. One shard is one thread: futures need not be `Send`, and a machine lives on the thread of its connections.
+/// A runtime. One shard is one thread: futures need not be `Send`, and a machine lives on the thread of its
+/// connections.
 pub trait Rt: Clone + 'static {
     /// A TCP stream.
     type Tcp: AsyncRead + AsyncWrite + Unpin + 'static;

@@ -54,8 +54,8 @@ pub fn server_config(cert_pem: &str, key_pem: &str, ask_client_key: bool) -> Res
     Ok(Arc::new(config))
 }
 
-/// Towards servers whose certificates the CAs in `ca_pem` issued. `client_key` is for servers that ask for one, and must
-/// be none for those that do not: they would refuse the offer.
+/// Towards servers whose certificates the CAs in `ca_pem` issued. `client_key` is for servers that ask for one, and
+/// must be none for those that do not: they would refuse the offer.
 pub fn client_config(ca_pem: &str, client_key: Option<&Key>) -> Result<Arc<ClientConfig>, Error> {
     let mut roots = RootCertStore::empty();
     for cert in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {

@@ -62,8 +62,8 @@ fn exported(torrent: &Torrent, version: VersionId, manifest: &Manifest, web_seed
     }
 }
 
-/// Where any HTTP client finds an object. It does not end in a slash: for a torrent of one file that makes it the file's own
-/// URL (BEP 19).
+/// Where any HTTP client finds an object. It does not end in a slash: for a torrent of one file that makes it the
+/// file's own URL (BEP 19).
 #[must_use]
 pub fn object_url(edge: &str, provider: ProviderId, path: &str) -> String {
     let segments: Vec<_> = path.split('/').map(encoded).collect();

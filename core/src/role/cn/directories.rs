@@ -1,5 +1,6 @@
-//! The links to the DNs. Each DN is told of every client; the first that is up is asked. What a DN has forgotten comes back
-//! from the clients: after each connect the CN registers its sessions again and asks their owners for their inventories.
+//! The links to the DNs. Each DN is told of every client; the first that is up is asked. What a DN has forgotten
+//! comes back from the clients: after each connect the CN registers its sessions again and asks their owners for
+//! their inventories.
 
 use super::clients::Client;
 use super::{Cn, Context, Metric, Output, Timer};

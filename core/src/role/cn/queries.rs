@@ -1,5 +1,5 @@
-//! Queries: open the grant, check it, have a DN choose, sign once, answer, and tell the chosen. This CN is the broker of
-//! its clients' queries; introductions for its own clients come back to it through the DN like any other's.
+//! Queries: open the grant, check it, have a DN choose, sign once, answer, and tell the chosen. This CN is the broker
+//! of its clients' queries; introductions for its own clients come back to it through the DN like any other's.
 
 use super::clients::Client;
 use super::{Cn, Context, Metric, Output, Timer};

@@ -1,5 +1,5 @@
-//! Usage records: to the ledger, and the acknowledgement back once they are durable there. A record that does not fit is
-//! set aside unacknowledged, so its client keeps it and sends it again.
+//! Usage records: to the ledger, and the acknowledgement back once they are durable there. A record that does not fit
+//! is set aside unacknowledged, so its client keeps it and sends it again.
 
 use super::{Cn, Context, Metric, Output};
 use crate::ids::{ConnId, RecordId};

@@ -71,8 +71,8 @@ impl Edge {
         }
     }
 
-    /// Counts a range. What finds no room as a download's is counted as plain traffic; repeated bytes, and ranges past the
-    /// limit of separate ranges, count in the total only.
+    /// Counts a range. What finds no room as a download's is counted as plain traffic; repeated bytes, and ranges
+    /// past the limit of separate ranges, count in the total only.
     pub(super) fn served(
         &mut self,
         cx: &mut Context<'_>,
@@ -142,8 +142,9 @@ impl Edge {
         self.flush_soon(cx);
     }
 
-    /// Writes counts and new records to the spool. A count whose last record is still on its way is written, and reported
-    /// later: so there is one record a download under way, however long the ledger is gone. The last flush makes them all.
+    /// Writes counts and new records to the spool. A count whose last record is still on its way is written, and
+    /// reported later: so there is one record a download under way, however long the ledger is gone. The last flush
+    /// makes them all.
     pub(super) fn flush(&mut self, cx: &mut Context<'_>) {
         self.timers.clear(Timer::Flush);
         if self.saving.values().any(|s| matches!(s, Saving::Counts { .. })) {

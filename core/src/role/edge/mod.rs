@@ -23,7 +23,8 @@ use core::time::Duration;
 use counting::{Counted, Key};
 use io::{Batch, Denial, GrantAsked};
 
-/// The edge. What it counts becomes records: written to the spool, then sent to the ledger until acknowledged, then deleted.
+/// The edge. What it counts becomes records: written to the spool, then sent to the ledger until acknowledged, then
+/// deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Edge {
     /// `None` until the shell has said what time it is: nothing is granted before.
@@ -166,8 +167,8 @@ impl Edge {
         }
     }
 
-    /// A stopping edge ends as soon as all is written and, if there is a ledger, sent; or when its time is up and nothing
-    /// is being written.
+    /// A stopping edge ends as soon as all is written and, if there is a ledger, sent; or when its time is up and
+    /// nothing is being written.
     fn stop_if_done(&mut self, cx: &mut Context<'_>) {
         let written = self.saving.is_empty() && self.dirty.is_empty();
         let sent = self.ledger.waiting() == 0 || !cx.cfg.ledger;

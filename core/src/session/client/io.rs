@@ -69,7 +69,8 @@ pub enum Input {
         /// A QUIC connection came to be.
         connected: bool,
     },
-    /// A usage record, already durable: sent until the ledger has it or a newer one of the same download and side comes.
+    /// A usage record, already durable: sent until the ledger has it or a newer one of the same download and side
+    /// comes.
     Usage(UsageRecord),
     /// The client stops: say good-bye.
     Shutdown,

@@ -230,8 +230,8 @@ impl ClientSession {
         }
     }
 
-    /// The connection is gone. A session that was open goes on soon, elsewhere; an attempt that failed is followed by the
-    /// next CN at once until each has failed, then by a longer and longer wait.
+    /// The connection is gone. A session that was open goes on soon, elsewhere; an attempt that failed is followed by
+    /// the next CN at once until each has failed, then by a longer and longer wait.
     fn lost(&mut self, cx: &mut Context<'_>, link: Link) {
         let was_open = self.is_open();
         self.phase = Phase::Down;

@@ -1,5 +1,5 @@
-//! Connections between nodes: dialled, accepted, closed, broken, cut by crashes. What is sent on one arrives in order or
-//! not at all, as over TLS or QUIC.
+//! Connections between nodes: dialled, accepted, closed, broken, cut by crashes. What is sent on one arrives in order
+//! or not at all, as over TLS or QUIC.
 
 use super::machines::In;
 use super::{Cfg, Event, Net, keys};

@@ -1,5 +1,5 @@
-//! The command line: every command, its arguments and its help. Each command's doing lives in the room it belongs to; the
-//! structs here are all that it is told.
+//! The command line: every command, its arguments and its help. Each command's doing lives in the room it belongs to;
+//! the structs here are all that it is told.
 
 use super::units::{Rate, Size};
 use clap::{Args, Parser, Subcommand, ValueEnum};

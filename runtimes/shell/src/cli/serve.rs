@@ -30,8 +30,8 @@ pub(super) fn run<R: Start>(roles: &[Role], path: &Path, exit_with_parent: bool)
     })
 }
 
-/// Opens every role, then runs them all. When `told` is set the ledger stops last, so that the others can hand over what
-/// they hold; when one fails, all stop.
+/// Opens every role, then runs them all. When `told` is set the ledger stops last, so that the others can hand over
+/// what they hold; when one fails, all stop.
 async fn serve<R: Rt>(rt: R, roles: Vec<Role>, config: ServerConfig, path: PathBuf, told: Signal) -> Result<(), Error> {
     let (stop, stop_ledger) = (Signal::default(), Signal::default());
     let mut ledger = None;

@@ -1,5 +1,6 @@
-//! What the local API knows of the machine: the newest figures of each download and the answers to commands. The client's
-//! shard writes, the API's threads wait and read. There is no queue to overflow: a slow reader sees the newest figures.
+//! What the local API knows of the machine: the newest figures of each download and the answers to commands. The
+//! client's shard writes, the API's threads wait and read. There is no queue to overflow: a slow reader sees the
+//! newest figures.
 
 use super::protocol::{Answer, DownloadLine, Failure, StatusLine, source_name};
 use super::rate::RateMeter;

@@ -27,8 +27,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Loads or makes what is missing in `dir`, and begins a new start on the given day since 1970. The caller holds the
-    /// directory's lock.
+    /// Loads or makes what is missing in `dir`, and begins a new start on the given day since 1970. The caller holds
+    /// the directory's lock.
     pub fn begin(dir: &Path, day: u64) -> Result<Self, Error> {
         let key = load_or_make(&dir.join(KEY))?;
         let name = format!("{UPLOAD_KEY}{day}.key");

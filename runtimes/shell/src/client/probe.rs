@@ -1,5 +1,5 @@
-//! Asks STUN servers how they see the QUIC socket, and keeps asking: that keeps a NAT's mapping alive and notices when it
-//! changes.
+//! Asks STUN servers how they see the QUIC socket, and keeps asking: that keeps a NAT's mapping alive and notices
+//! when it changes.
 
 use super::network::{Seen, describe, hosts};
 use crate::mailbox::Receiver;

@@ -240,8 +240,8 @@ impl Drop for Closing {
     }
 }
 
-/// The store as the API's threads see it: gone when the client ends, whatever they are still doing, so that its directory
-/// is free for the next one.
+/// The store as the API's threads see it: gone when the client ends, whatever they are still doing, so that its
+/// directory is free for the next one.
 struct CacheView(Arc<Mutex<Option<Store>>>);
 
 impl CacheView {

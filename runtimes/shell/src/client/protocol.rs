@@ -303,8 +303,8 @@ pub fn url(object: &ObjectRef) -> String {
     format!("swarmedge://{}/{}", object.provider, utf8_percent_encode(&object.path, ESCAPED))
 }
 
-/// The object that `https://edge[:port]/{provider}/{path}`, `swarmedge://{provider}/{path}` or `{provider}/{path}` names.
-/// Which edge is asked is the bundle's and the bootstrap's matter.
+/// The object that `https://edge[:port]/{provider}/{path}`, `swarmedge://{provider}/{path}` or `{provider}/{path}`
+/// names. Which edge is asked is the bundle's and the bootstrap's matter.
 pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
     let bad = |why: &str| {
         let next = "use https://EDGE/PROVIDER/PATH, swarmedge://PROVIDER/PATH or PROVIDER/PATH";

@@ -1,5 +1,5 @@
-//! The install bundle: all that a client needs to trust and find a deployment. It is one file, so that it can be shipped
-//! inside an installer.
+//! The install bundle: all that a client needs to trust and find a deployment. It is one file, so that it can be
+//! shipped inside an installer.
 
 use super::File;
 use crate::cli::Error;

@@ -1,5 +1,5 @@
-//! `server.toml`: one section a role, and the operator's key for all of them. A server reads only the sections of its own
-//! roles, so the file may be copied whole to every machine.
+//! `server.toml`: one section a role, and the operator's key for all of them. A server reads only the sections of its
+//! own roles, so the file may be copied whole to every machine.
 
 use super::File;
 use crate::cli::Error;

@@ -1,7 +1,7 @@
 //! What is published: a catalogue file, content files and manifests named by version.
 //!
-//! The catalogue is replaced as a whole (written beside, synced, renamed) after everything that it names is durable, so a
-//! reader sees the state before or after a change and never a missing file. Writers take turns by a lock file.
+//! The catalogue is replaced as a whole (written beside, synced, renamed) after everything that it names is durable,
+//! so a reader sees the state before or after a change and never a missing file. Writers take turns by a lock file.
 
 use super::Error;
 use super::policy::PolicyText;

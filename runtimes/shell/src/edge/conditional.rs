@@ -48,7 +48,8 @@ pub fn evaluate(fields: &HeaderMap, have: &Validators, now_s: u64) -> Verdict {
     Verdict::Answer { range: fields.contains_key(RANGE) && if_range }
 }
 
-/// `If-Range`: a strong tag, or a date that is exactly the representation's and strong (§8.8.2.2: a second old at least).
+/// `If-Range`: a strong tag, or a date that is exactly the representation's and strong (§8.8.2.2: a second old at
+/// least).
 fn unchanged(value: &str, have: &Validators, now_s: u64) -> bool {
     if value.starts_with('"') || value.starts_with("W/") {
         return value == have.etag;

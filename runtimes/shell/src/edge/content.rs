@@ -108,7 +108,8 @@ pub enum Part {
     Content(Range<u64>),
 }
 
-/// Decides how a GET or HEAD is answered. `boundary` is for several ranges, and must not be predictable from the content.
+/// Decides how a GET or HEAD is answered. `boundary` is for several ranges, and must not be predictable from the
+/// content.
 #[must_use]
 pub fn plan(repr: &Representation, head_only: bool, fields: &HeaderMap, now_s: u64, boundary: &str) -> Plan {
     let selection = match evaluate(fields, &repr.validators(), now_s) {

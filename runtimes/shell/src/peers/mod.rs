@@ -1,7 +1,7 @@
 //! Connections to other clients: does what the client machine's outputs about peers say and reports what becomes of it.
 //!
-//! Every report goes through the machine's mailbox. Readers wait while it is full; a command's last report has its place
-//! reserved when the command is taken, and where there is none the command fails at once.
+//! Every report goes through the machine's mailbox. Readers wait while it is full; a command's last report has its
+//! place reserved when the command is taken, and where there is none the command fails at once.
 
 mod accept;
 pub mod bench;

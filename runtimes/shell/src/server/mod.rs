@@ -1,7 +1,7 @@
 //! The servers of the control plane: the ports of their role machines, and what starts them.
 //!
-//! Each server opens its sockets and files first, so that every error is known before the process says that it is ready;
-//! then it runs until it is told to stop.
+//! Each server opens its sockets and files first, so that every error is known before the process says that it is
+//! ready; then it runs until it is told to stop.
 
 pub mod cn;
 pub mod dn;

@@ -1,4 +1,5 @@
-//! Crashes and failures at every single disk operation, on a disk in memory that forgets at a crash what was not synced.
+//! Crashes and failures at every single disk operation, on a disk in memory that forgets at a crash what was not
+//! synced.
 
 use super::disk::{Disk, DiskFile};
 use super::tests::{Inline, content, manifest_of, run};
@@ -272,7 +273,8 @@ fn fetch_and_save(store: &Store, manifest: &Manifest, bytes: &[u8], piece: Piece
     save_piece(store, manifest, piece)
 }
 
-/// A whole download; each failed step is tried `tries` times. Returns what was promised before the first lasting failure.
+/// A whole download; each failed step is tried `tries` times. Returns what was promised before the first lasting
+/// failure.
 fn download(store: &Store, manifest: &Manifest, bytes: &[u8], tries: u32) -> Promised {
     let mut promised = Promised::default();
     let version = manifest.version();

@@ -1,8 +1,8 @@
 //! The client's store: piece data, and a journal of what of it is verified and durable.
 //!
-//! The rule: **a journal bit implies durable, verified data**. A piece is journalled only after every block of it matched
-//! the leaf hashes, these made the manifest's root, and the data file was synced; whatever fails on the way leaves the
-//! piece out. So a crash at any write loses at most what was not journalled.
+//! The rule: **a journal bit implies durable, verified data**. A piece is journalled only after every block of it
+//! matched the leaf hashes, these made the manifest's root, and the data file was synced; whatever fails on the way
+//! leaves the piece out. So a crash at any write loses at most what was not journalled.
 //!
 //! A directory holds `client.lock`, `state.redb` (the journal) and `pieces/<version>` (data files, sparse, full size).
 

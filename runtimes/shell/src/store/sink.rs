@@ -44,9 +44,9 @@ pub struct Sink<R: Rt> {
 }
 
 impl<R: Rt> Sink<R> {
-    /// For `blocks` of a piece. With `leaves`, the piece's leaf hashes as a peer sent them, every block is checked before it
-    /// is written. Without, each is checked as it comes if the leaf hashes are known from elsewhere, else when the
-    /// whole piece is there.
+    /// For `blocks` of a piece. With `leaves`, the piece's leaf hashes as a peer sent them, every block is checked
+    /// before it is written. Without, each is checked as it comes if the leaf hashes are known from elsewhere, else
+    /// when the whole piece is there.
     pub fn new(
         rt: R,
         store: &Store,

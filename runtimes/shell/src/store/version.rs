@@ -132,8 +132,8 @@ impl Version {
         Some(Arc::clone(piece))
     }
 
-    /// The hashes of what a job carries, checked as far as leaf hashes are known, and its bytes written. Blocks before a
-    /// bad one are kept.
+    /// The hashes of what a job carries, checked as far as leaf hashes are known, and its bytes written. Blocks
+    /// before a bad one are kept.
     pub(crate) fn write(&self, piece: &Piece, first: u32, data: &[u8]) -> Result<(), FetchEnd> {
         let hashes = merkle::leaves(data);
         let mut state = lock(&piece.state);
@@ -173,8 +173,8 @@ impl Version {
         result
     }
 
-    /// Ends writing to a piece that is to be journalled, and returns its leaf hashes. Refused unless every block of it was
-    /// verified.
+    /// Ends writing to a piece that is to be journalled, and returns its leaf hashes. Refused unless every block of
+    /// it was verified.
     pub(crate) fn seal(&self, index: PieceIndex) -> Result<Vec<Digest>, NotWhole> {
         let piece = lock(&self.open).get(&index).cloned().ok_or(NotWhole::Unverified)?;
         let mut state = lock(&piece.state);

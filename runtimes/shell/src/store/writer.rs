@@ -1,5 +1,5 @@
-//! The store's own thread: takes what has been saved while it was busy, makes it durable with one sync a data file and one
-//! commit, then answers all of it.
+//! The store's own thread: takes what has been saved while it was busy, makes it durable with one sync a data file
+//! and one commit, then answers all of it.
 
 use super::journal::Change;
 use super::version::{NotWhole, Version, lock};
@@ -350,7 +350,8 @@ fn copy_out(shared: &Shared, handle: Handle, version: VersionId) -> io::Result<(
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    // in the same directory, so that the rename cannot cross file systems; the handle, so that no two downloads share it
+    // in the same directory, so that the rename cannot cross file systems; the handle, so that no two downloads share
+    // it
     let part = dir.join(format!(".{name}.{handle}.part"));
     let copied = shared.disk.copy(version.path(), &part).and_then(|()| shared.disk.rename(&part, output));
     if let Err(e) = copied {

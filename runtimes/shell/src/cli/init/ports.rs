@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 
 /// The first port that `init` tries by itself.
 const USUAL_BASE: u16 = 8443;
-/// Where free ports are looked for: below the range that systems take for outgoing connections, so that a port stays free
-/// while its server is down.
+/// Where free ports are looked for: below the range that systems take for outgoing connections, so that a port stays
+/// free while its server is down.
 const SEARCH: std::ops::Range<u16> = 20_000..32_000;
 
 /// One port a listening socket.
