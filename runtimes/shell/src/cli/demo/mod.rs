@@ -23,6 +23,8 @@ use swarmedge_core::ids::{Digest, DownloadId, ProviderId};
 
 /// The provider of the demo's object.
 const PROVIDER: u32 = 1;
+/// About how long downloads last with `--chaos`, seconds.
+const CHAOS_LASTS_S: u64 = 5;
 /// How often clients are asked how far they are.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long clients may take to reach the control plane.
@@ -80,7 +82,9 @@ struct Demo<'a> {
 impl Demo<'_> {
     fn run(&mut self) -> Result<Vec<Row>, Error> {
         let object = self.object()?;
-        self.publish(&object, 0)?;
+        let (edge_limit, upload_limit) = self.limits(object.size);
+        // seeders get it as fast as the edge can
+        self.publish(&object, 0, upload_limit)?;
         for server in Server::ALL {
             self.network.start(server, &self.interrupt)?;
         }
@@ -96,8 +100,8 @@ impl Demo<'_> {
             self.start_client(&format!("seeder-{i}"))?;
         }
         let mut rows = self.deliver(&object, 0..seeders, false)?;
-        if let Some(limit) = self.args.edge_limit {
-            self.publish(&object, limit.0)?;
+        if edge_limit > 0 {
+            self.publish(&object, edge_limit, upload_limit)?;
         }
         for i in 1..=self.args.downloads {
             self.start_client(&format!("download-{i}"))?;
@@ -127,9 +131,21 @@ impl Demo<'_> {
         Ok(Object { file, path: format!("demo/{name}"), size, sha256 })
     }
 
+    /// What the edge sends to one download and what one client uploads, bytes a second at most; 0: no limit. Chaos needs
+    /// downloads that last, on however fast a machine.
+    fn limits(&self, size: u64) -> (u64, u64) {
+        let asked = self.args.edge_limit.map(|rate| rate.0);
+        if !self.args.chaos {
+            return (asked.unwrap_or(0), 0);
+        }
+        let per_download = (size / CHAOS_LASTS_S).max(1 << 20);
+        let all = per_download.saturating_mul(u64::from(self.args.downloads));
+        (asked.unwrap_or(per_download / 2), all / u64::from(self.args.peers.max(1)))
+    }
+
     /// Publishes the object, or changes its policy.
-    fn publish(&self, object: &Object, edge_rate_max: u64) -> Result<(), Error> {
-        let policy = Policy { edge_rate_max, ..Policy::default() };
+    fn publish(&self, object: &Object, edge_rate_max: u64, upload_rate_max: u64) -> Result<(), Error> {
+        let policy = Policy { edge_rate_max, upload_rate_max, ..Policy::default() };
         let (file, path) = (object.file.clone(), object.path.clone());
         publish(
             &self.network.dir.join("edge/objects"),
@@ -178,12 +194,12 @@ impl Demo<'_> {
                     *time = Some(began.elapsed());
                 }
             }
-            if times.iter().all(Option::is_some) {
-                break lines;
-            }
             if !killed && half_way(&lines, object.size) {
                 self.kill_half(&progress);
                 killed = true;
+            }
+            if times.iter().all(Option::is_some) {
+                break lines;
             }
             self.network.expect_running()?;
             if began.elapsed() > Duration::from_secs(self.args.timeout) {
