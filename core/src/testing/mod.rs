@@ -5,6 +5,8 @@
 pub mod bench;
 pub mod control_world;
 pub mod download_world;
+#[cfg(feature = "arbitrary")]
+pub mod fuzz;
 pub mod rng;
 pub mod rule;
 pub mod scenario;

@@ -1,0 +1,104 @@
+//! Replays every file of the fuzz corpora through its target, on stable. A crash that the fuzzer finds is checked in here
+//! as one more file. To make the files anew from the golden messages: `SWARMEDGE_BLESS=1 cargo test -p swarmedge-core --test
+//! fuzz_corpus`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use swarmedge_core::Rng as _;
+use swarmedge_core::testing::fuzz::TARGETS;
+use swarmedge_core::testing::rng::Seeded;
+
+fn corpora() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus")
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).expect("hexadecimal")).collect()
+}
+
+/// The first inputs of each target: golden messages for decoders, noise of several lengths for machines.
+fn first_inputs() -> BTreeMap<(&'static str, String), Vec<u8>> {
+    let golden =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden.txt")).expect("it is there");
+    let mut files = BTreeMap::new();
+    for line in golden.lines() {
+        let [protocol, name, hex] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("a golden line: {line}") };
+        let (target, skip) = match (protocol, name) {
+            ("control", _) => ("decode_control", 4),
+            ("directory", _) => ("decode_directory", 4),
+            ("peer", _) => ("decode_peer", 4),
+            ("ledger", _) => ("decode_ledger", 4),
+            ("value", "Manifest") => ("decode_manifest", 0),
+            ("value", "PieceRequest" | "PieceAnswer") => ("decode_peer", 0),
+            ("value", _) => ("decode_records", 0),
+            _ => continue,
+        };
+        files.insert((target, format!("{protocol}-{name}")), bytes(hex)[skip..].to_vec());
+        if protocol == "control" {
+            files.insert(("decode_frame", name.to_owned()), bytes(hex));
+        }
+    }
+    let mut noise = Seeded::new(1);
+    for (target, _) in TARGETS {
+        for i in 0..12 {
+            let body = (0..32_u32 << (i % 6)).map(|_| u8::try_from(noise.below(256)).expect("a byte"));
+            files.insert((target, format!("noise-{i:02}")), body.collect());
+        }
+    }
+    let binding = b"\x00\x01\x00\x00\x21\x12\xa4\x42abcdefghijkl";
+    files.insert(("decode_stun", "binding-request".to_owned()), binding.to_vec());
+    files
+}
+
+#[test]
+fn every_corpus_file_passes_its_target() {
+    if std::env::var_os("SWARMEDGE_BLESS").is_some() {
+        for ((target, name), body) in first_inputs() {
+            fs::create_dir_all(corpora().join(target)).expect("a folder");
+            fs::write(corpora().join(target).join(name), body).expect("a file");
+        }
+    }
+    for (target, body) in TARGETS {
+        let files = fs::read_dir(corpora().join(target)).unwrap_or_else(|e| panic!("{target} has no corpus: {e}"));
+        let files: Vec<PathBuf> = files.map(|f| f.expect("a file").path()).collect();
+        assert!(!files.is_empty(), "{target} has no corpus");
+        for file in files {
+            let input = fs::read(&file).expect("it can be read");
+            let passed = std::panic::catch_unwind(|| body(&input));
+            assert!(passed.is_ok(), "{} breaks {target}", file.display());
+        }
+    }
+}
+
+/// Mutations of the corpora, the same in every run: a small fuzzer for every build.
+#[test]
+fn mutations_of_the_corpora_pass_too() {
+    let mut rng = Seeded::new(2);
+    for (target, body) in TARGETS {
+        let mut files: Vec<_> =
+            fs::read_dir(corpora().join(target)).expect("a corpus").map(|f| f.expect("a file").path()).collect();
+        files.sort();
+        let rounds = if target.starts_with("decode") { 200 } else { 40 };
+        for file in files {
+            let input = fs::read(&file).expect("it can be read");
+            for _ in 0..rounds {
+                let mut mutant = input.clone();
+                for _ in 0..=rng.below(4) {
+                    let n = u32::try_from(mutant.len()).expect("a small file");
+                    if n == 0 {
+                        break;
+                    }
+                    let at = rng.below(n) as usize;
+                    match rng.below(3) {
+                        0 => mutant[at] = u8::try_from(rng.below(256)).expect("a byte"),
+                        1 => mutant.truncate(at),
+                        _ => mutant.insert(at, u8::try_from(rng.below(256)).expect("a byte")),
+                    }
+                }
+                let passed = std::panic::catch_unwind(|| body(&mutant));
+                assert!(passed.is_ok(), "{target} breaks on {mutant:02x?}");
+            }
+        }
+    }
+}
