@@ -1,6 +1,6 @@
-//! Replays every file of the fuzz corpora through its target, on stable. A crash that the fuzzer finds is checked in here
-//! as one more file. To make the files anew from the golden messages: `SWARMEDGE_BLESS=1 cargo test -p swarmedge-core --test
-//! fuzz_corpus`.
+//! Replays every file of the fuzz corpora through its target, on stable. A crash that the fuzzer finds is checked in
+//! here as one more file. To make the first files anew from the golden messages:
+//! `SWARMEDGE_BLESS=1 cargo test -p swarmedge-core --test fuzz_corpus every_corpus_file`.
 
 use std::collections::BTreeMap;
 use std::fs;
