@@ -8,6 +8,7 @@ mod print;
 mod shim;
 mod simulate;
 mod toy;
+mod usage;
 
 use check::AnyModel;
 use clap::{Parser, Subcommand};
@@ -60,7 +61,7 @@ enum Command {
 }
 
 fn models() -> Vec<Box<dyn AnyModel>> {
-    vec![Box::new(toy::spec()), Box::new(download::spec()), Box::new(control::spec())]
+    vec![Box::new(toy::spec()), Box::new(download::spec()), Box::new(control::spec()), Box::new(usage::spec())]
 }
 
 fn main() -> ExitCode {

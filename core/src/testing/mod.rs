@@ -13,4 +13,5 @@ pub mod scenario;
 pub mod sim;
 pub mod toy;
 pub mod trace;
+pub mod usage_world;
 pub mod world;

@@ -71,6 +71,12 @@ pub enum Mutant {
     ReaddIsLost,
     /// An introduction is handed to another client of the same CN.
     Misdelivers,
+    /// The ledger's database says that a batch is durable, and has not kept it.
+    LedgerLosesBatches,
+    /// A usage record gets another id each time it is sent on.
+    FreshRecordIds,
+    /// Clients do not hear that their records are durable.
+    AcksAreLost,
 }
 
 /// Something under way.
@@ -315,6 +321,9 @@ impl System for Net {
         if let Event::Blocks(id) = event {
             bulk::faults(world, *id, ways);
         }
+        if matches!(event, Event::Store(..)) && world.budget.drops > 0 {
+            ways.push(Way::Fault("refuse"));
+        }
     }
 
     fn prompt(cfg: &Cfg, lane: Lane) -> bool {
@@ -330,7 +339,7 @@ impl System for Net {
             Event::Blocks(id) => bulk::arrive(world, cfg, id, way),
             Event::Save(req, what) => Some(store::saved(world, cfg, lane.to, req, what)),
             Event::Spool(req, batch) => Some(store::spooled(world, lane.to, req, batch)),
-            Event::Store(req, records) => Some(store::stored(world, req, records)),
+            Event::Store(req, records) => Some(store::stored(world, cfg, (req, records), way)),
         }
     }
 

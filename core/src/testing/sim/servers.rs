@@ -3,12 +3,14 @@
 use super::links::{self, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
 use super::{Cfg, Event, Mutant, Net, clients, keys, store};
-use crate::ids::{ConnId, PublicKey};
+use crate::ids::{ConnId, PublicKey, RecordId};
 use crate::role::{client, cn, dn, edge, ledger};
 use crate::testing::scenario::Role;
 use crate::testing::world::{Lane, NodeIx, World};
 use crate::wire::control::ControlMsg;
 use crate::wire::directory::{DirectoryMsg, Selected};
+use crate::wire::ledger::LedgerMsg;
+use crate::wire::records::LedgerRecord;
 use alloc::boxed::Box;
 use core::time::Duration;
 
@@ -132,6 +134,14 @@ pub(super) fn told(w: &mut World<Net>, cfg: &Cfg, to: NodeIx, mut input: In) -> 
         }
         In::Client(client::Input::Control { msg: ControlMsg::ReaddRequest(_), .. }) => {
             return (cfg.mutant != Some(Mutant::ReaddIsLost)).then_some(input);
+        }
+        In::Client(client::Input::Control { msg: ControlMsg::UsageAck(_), .. }) => {
+            return (cfg.mutant != Some(Mutant::AcksAreLost)).then_some(input);
+        }
+        In::Ledger(ledger::Input::Server { msg: LedgerMsg::Submit(LedgerRecord::Usage(r)), .. })
+            if cfg.mutant == Some(Mutant::FreshRecordIds) =>
+        {
+            r.id = RecordId::numbered(u32::try_from(w.env.number()).unwrap_or(0));
         }
         In::Client(_) | In::Session(_) | In::Edge(_) | In::Cn(_) | In::Dn(_) | In::Ledger(_) => {}
     }

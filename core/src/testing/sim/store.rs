@@ -7,7 +7,7 @@ use crate::ids::{Handle, PieceIndex, RecordId, ReqId, VersionId};
 use crate::role::client::io::{DownloadRecord, Input, Save, SourceName};
 use crate::role::edge::io as edge;
 use crate::role::ledger;
-use crate::testing::world::{Lane, NodeIx, World};
+use crate::testing::world::{Lane, NodeIx, Way, World};
 use crate::wire::records::{LedgerRecord, UsageRecord};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -141,11 +141,15 @@ pub(super) fn spooled(w: &mut World<Net>, node: NodeIx, req: ReqId, batch: edge:
     In::Edge(edge::Input::Saved { req, ok: true })
 }
 
-/// The ledger's write is durable.
-pub(super) fn stored(w: &mut World<Net>, req: ReqId, records: Vec<LedgerRecord>) -> In {
-    // each id once, and the first stands
-    records.into_iter().for_each(|record| {
-        w.env.database.entry(record.id()).or_insert(record);
-    });
-    In::Ledger(ledger::Input::Stored { req, ok: true })
+/// The ledger's write is durable: each id once, the first stands. Or it was refused.
+pub(super) fn stored(w: &mut World<Net>, cfg: &Cfg, (req, records): (ReqId, Vec<LedgerRecord>), way: Way) -> In {
+    let ok = way == Way::Whole;
+    if !ok {
+        w.budget.drops = w.budget.drops.saturating_sub(1);
+    } else if cfg.mutant != Some(Mutant::LedgerLosesBatches) {
+        for record in records {
+            w.env.database.entry(record.id()).or_insert(record);
+        }
+    }
+    In::Ledger(ledger::Input::Stored { req, ok })
 }
