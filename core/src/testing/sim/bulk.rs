@@ -264,12 +264,6 @@ fn edge_served(w: &mut World<Net>, cfg: &Cfg, p: &Pull, bytes: u64) {
     w.send(Lane { to: p.from, what: "served", id: 0 }, cfg.latency, Event::Input(told));
 }
 
-/// Whether `conn` of `node` is a connection between clients.
-#[must_use]
-pub fn is_peer(w: &World<Net>, node: NodeIx, conn: ConnId) -> bool {
-    w.env.link_of(node, conn).is_some_and(|(_, l)| l.kind == Kind::Peer)
-}
-
 /// A client's dial of a peer: to the node with one of the introduced addresses that holds the introduced key.
 pub(super) fn dial(
     w: &mut World<Net>,

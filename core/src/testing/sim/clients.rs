@@ -6,7 +6,7 @@ use super::store::Disk;
 use super::{Ask, Cfg, Event, Net, bulk, keys, store};
 use crate::content::Bitfield;
 use crate::ids::{ConnId, Guid, PublicKey, ReqId, VersionId};
-use crate::role::client::io::{CloseReason, EdgeAnswer, EdgeAsk, EdgeError, Granted, Input, Notice, Output};
+use crate::role::client::io::{EdgeAnswer, EdgeAsk, EdgeError, Granted, Input, Notice, Output};
 use crate::role::client::{Client, Restore};
 use crate::role::edge::io as edge;
 use crate::session::client as session;
@@ -115,7 +115,6 @@ fn note(w: &mut World<Net>, node: NodeIx, notice: Notice) {
         Notice::Download(status) => {
             w.env.status.insert((node, status.handle), status);
         }
-        Notice::SourceDropped { why: CloseReason::BadBlock, .. } => w.env.seen.blamed += 1,
         Notice::SourceDropped { .. } | Notice::Done { .. } | Notice::Session { .. } => {}
     }
 }

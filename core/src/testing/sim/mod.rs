@@ -137,8 +137,6 @@ pub struct Seen {
     pub tainted: BTreeSet<(NodeIx, VersionId, PieceIndex)>,
     /// How often each piece was committed in a client's life on its disk.
     pub commits: BTreeMap<(NodeIx, VersionId, PieceIndex), u8>,
-    /// Sources dropped for a wrong block.
-    pub blamed: u32,
     /// An introduction came to a client that it does not name.
     pub misdelivered: bool,
     /// A DN chose a client of which it was last told that its user forbids uploads.
