@@ -73,19 +73,20 @@ impl Verdict {
     }
 
     fn hold_peers(&mut self, bill: &DownloadUsage, silenced: Option<&str>) {
-        let less = bill.peers_received.checked_sub(bill.peers_sent);
-        match (less, silenced) {
-            (Some(0), _) => {}
-            (None, _) => self.notes.push(format!(
-                "peers sent {} bytes that another source had delivered first; nobody pays for them",
-                bill.peers_sent - bill.peers_received
-            )),
-            (Some(less), Some(name)) => self.notes.push(format!(
+        // by introduction: what one uploader claims too much cannot make up for what another has not told
+        let agreed = bill.uploaders.iter().map(|u| u.agreed).sum::<u64>();
+        let more = bill.peers_sent.saturating_sub(agreed);
+        if more > 0 {
+            self.notes
+                .push(format!("peers sent {more} bytes that another source had delivered first; nobody pays for them"));
+        }
+        match (bill.peers_received.saturating_sub(agreed), silenced) {
+            (0, _) => {}
+            (less, Some(name)) => self.notes.push(format!(
                 "{name} was killed before it could report {less} bytes that it had sent; without its word they are not billed"
             )),
-            (Some(less), None) => self.wrong.push(format!("uploaders have not recorded {less} bytes that peers delivered")),
+            (less, None) => self.wrong.push(format!("uploaders have not recorded {less} bytes that peers delivered")),
         }
-        let agreed = bill.uploaders.iter().map(|u| u.agreed).sum::<u64>();
         let room = bill.size.saturating_sub(bill.edge_unique);
         let billed = bill.peers_billed;
         if billed > agreed.min(room) {
@@ -215,8 +216,12 @@ mod tests {
             peers_sent: 70,
             peers_billed: 70,
             flagged: 0,
-            uploaders: vec![UploaderUsage { guid: "33".into(), sent: 70, received: 70, agreed: 70 }],
+            uploaders: told(70),
         }
+    }
+
+    fn told(agreed: u64) -> Vec<UploaderUsage> {
+        vec![UploaderUsage { guid: "33".into(), sent: agreed, received: 70, agreed }]
     }
 
     fn verdict(bill: &DownloadUsage) -> Verdict {
@@ -235,7 +240,9 @@ mod tests {
             DownloadUsage { edge_claimed: 29, edge_unique: 29, ..bill() },
             DownloadUsage { edge_unique: 29, ..bill() },
             DownloadUsage { peers_received: 69, ..bill() },
-            DownloadUsage { peers_sent: 69, peers_billed: 69, ..bill() },
+            DownloadUsage { peers_sent: 69, peers_billed: 69, uploaders: told(69), ..bill() },
+            // one uploader claims too much, another too little: the sums are equal
+            DownloadUsage { peers_billed: 60, uploaders: told(60), ..bill() },
             DownloadUsage { peers_billed: 71, ..bill() },
             DownloadUsage { state: "running", ..bill() },
         ] {
@@ -251,8 +258,7 @@ mod tests {
     fn bytes_sent_twice_and_a_killed_seeder_are_explained() {
         let v = verdict(&DownloadUsage { edge_unique: 35, peers_billed: 65, ..bill() });
         assert!(v.agrees() && v.notes.len() == 2, "{v:?}");
-        let told = vec![UploaderUsage { guid: "33".into(), sent: 60, received: 70, agreed: 60 }];
-        let killed = DownloadUsage { peers_sent: 60, peers_billed: 60, uploaders: told, ..bill() };
+        let killed = DownloadUsage { peers_sent: 60, peers_billed: 60, uploaders: told(60), ..bill() };
         assert!(!verdict(&killed).agrees());
         let v = Verdict::of(&outcome(), Some(&killed), Some("seeder-1"));
         assert!(v.agrees() && v.notes[0].contains("seeder-1 was killed before it could report 10 bytes"), "{v:?}");
