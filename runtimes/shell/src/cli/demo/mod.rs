@@ -134,8 +134,8 @@ impl Demo<'_> {
         Ok(Object { file, path: format!("demo/{name}"), size, sha256 })
     }
 
-    /// What the edge sends to one download and what one client uploads, bytes a second at most; 0: no limit. Chaos needs
-    /// downloads that last, on however fast a machine.
+    /// What the edge sends to one download and what one client uploads, bytes a second at most; 0: no limit. Chaos
+    /// needs downloads that last, on however fast a machine.
     fn limits(&self, size: u64) -> (u64, u64) {
         let asked = self.args.edge_limit.map(|rate| rate.0);
         if !self.args.chaos {
