@@ -17,7 +17,6 @@ use core::time::Duration;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[allow(clippy::large_enum_variant, reason = "handled at once, never kept in numbers")]
 pub enum Input {
     /// What the wall clock shows now; first of all inputs, and again whenever it may have been set.
     WallClock {
@@ -47,7 +46,6 @@ pub enum Input {
 
 /// Something to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[allow(clippy::large_enum_variant, reason = "handled at once, never kept in numbers")]
 pub enum Output {
     /// Send to a CN.
     CnSend {

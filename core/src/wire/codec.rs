@@ -394,7 +394,6 @@ macro_rules! wire {
         $(#[$meta])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
-        #[allow(clippy::large_enum_variant, reason = "a message is passed on at once, never kept in numbers")]
         pub enum $name { $($(#[$vmeta])* $var $(($ty))?,)+ }
         impl $name {
             /// The number that stands first in the encoding.

@@ -13,7 +13,6 @@ pub const CONN_BIT: u64 = 1 << 62;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[allow(clippy::large_enum_variant, reason = "handled at once, never kept in numbers")]
 pub enum Input {
     /// The bootstrap names this many CNs, nearest first. The first time, or after 0, it starts the session.
     Servers {
@@ -95,7 +94,6 @@ pub struct Want {
 
 /// Something to be done, or learned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[allow(clippy::large_enum_variant, reason = "handled at once, never kept in numbers")]
 pub enum Output {
     /// Open a connection; answered by `Opened` or `Closed`.
     Dial {
