@@ -6,10 +6,6 @@ use crate::rt::Rt;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// The file is looked at no more often than this.
-const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// The published objects; clones share one view.
 #[derive(Clone, Debug)]
@@ -23,7 +19,6 @@ pub struct Shelf<R> {
 struct View {
     catalogue: Arc<Catalogue>,
     stamp: Option<Stamp>,
-    checked: Instant,
 }
 
 impl<R: Rt> Shelf<R> {
@@ -31,8 +26,7 @@ impl<R: Rt> Shelf<R> {
     pub fn open(rt: R, files: Files) -> Result<Self, Error> {
         let stamp = files.stamp();
         let catalogue = Arc::new(files.load()?);
-        let view = Rc::new(RefCell::new(View { catalogue, stamp, checked: rt.now() }));
-        Ok(Self { rt, files, view })
+        Ok(Self { rt, files, view: Rc::new(RefCell::new(View { catalogue, stamp })) })
     }
 
     /// Where things are.
@@ -41,32 +35,24 @@ impl<R: Rt> Shelf<R> {
         &self.files
     }
 
-    /// The catalogue, at most a second old. One that cannot be read leaves the view as it was.
+    /// The catalogue, no older than this call: whoever publishes and then asks gets what was published. One that
+    /// cannot be read leaves the view as it was.
     pub async fn catalogue(&self) -> Arc<Catalogue> {
-        let now = self.rt.now();
-        let (known, due) = {
-            let mut view = self.view.borrow_mut();
-            let due = now.saturating_duration_since(view.checked) >= CHECK_EVERY;
-            if due {
-                view.checked = now;
+        let known = self.view.borrow().stamp;
+        let files = self.files.clone();
+        // every caller looks for itself: another's look may have been before this call
+        let fresh = self.rt.blocking(move || {
+            let stamp = files.stamp();
+            (stamp != known).then(|| (stamp, files.load()))
+        });
+        match fresh.await {
+            None => {}
+            Some((stamp, Ok(catalogue))) => {
+                let mut view = self.view.borrow_mut();
+                view.catalogue = Arc::new(catalogue);
+                view.stamp = stamp;
             }
-            (view.stamp, due)
-        };
-        if due {
-            let files = self.files.clone();
-            let fresh = self.rt.blocking(move || {
-                let stamp = files.stamp();
-                (stamp != known).then(|| (stamp, files.load()))
-            });
-            match fresh.await {
-                None => {}
-                Some((stamp, Ok(catalogue))) => {
-                    let mut view = self.view.borrow_mut();
-                    view.catalogue = Arc::new(catalogue);
-                    view.stamp = stamp;
-                }
-                Some((_, Err(error))) => tracing::error!(%error, "the catalogue cannot be read; the last view is kept"),
-            }
+            Some((_, Err(error))) => tracing::error!(%error, "the catalogue cannot be read; the last view is kept"),
         }
         self.view.borrow().catalogue.clone()
     }

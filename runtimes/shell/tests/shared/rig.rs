@@ -31,8 +31,6 @@ use swarmedge_shell::{edge, server};
 const PROVIDER: u32 = 7;
 /// How often a goal is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// An edge looks at its catalogue again after at most this long.
-const CATALOGUE_SEEN_WITHIN: Duration = Duration::from_millis(1_200);
 /// How long a node may take to start.
 const START_WITHIN: Duration = Duration::from_secs(20);
 
@@ -257,7 +255,6 @@ impl<R: Start> Rig for RealRig<R> {
         let what = Publish { file, provider: ProviderId(PROVIDER), path: object.path.into(), policy };
         let edge = self.config.edge.as_ref().expect("an edge");
         edge::publish(&edge.objects, &what).expect("publishes");
-        std::thread::sleep(CATALOGUE_SEEN_WITHIN);
         self.objects.insert(object.path, bytes);
     }
 
@@ -312,6 +309,9 @@ impl<R: Start> Rig for RealRig<R> {
             State::Completed => Progress::Completed,
             State::Failed => Progress::Failed,
         };
+        if let Some(why) = &line.failure {
+            eprintln!("client{client}, {path}: {why:?}");
+        }
         let right = progress == Progress::Completed && self.is_right(client, path);
         Some(Status {
             progress,

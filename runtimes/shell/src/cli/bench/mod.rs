@@ -5,7 +5,7 @@ mod nginx;
 
 use super::args::BenchTransferArgs;
 use super::demo::network::{Client, Network, Server, text};
-use super::demo::{SEEN_WITHIN, WorkDir, file};
+use super::demo::{WorkDir, file};
 use super::process::Interrupt;
 use super::units::{bytes, percent};
 use super::{Code, Error};
@@ -85,7 +85,6 @@ impl Bench {
         seeder.get(PROVIDER, FROM_PEER, &kept)?;
         wait_done(&mut seeder, &interrupt)?;
         put(FROM_PEER, Policy { edge_rate_max: EDGE_WHISPER, ..Policy::default() })?;
-        interrupt.sleep(SEEN_WITHIN)?;
         let www = dir.join("www");
         let nginx = if is_installed("nginx") {
             Some(Nginx::start(&network.made, &dir.join("nginx"), &www, &interrupt)?)

@@ -23,8 +23,6 @@ use swarmedge_core::ids::{Digest, DownloadId, ProviderId};
 
 /// The provider of the demo's object.
 const PROVIDER: u32 = 1;
-/// A running edge looks at its catalogue every second: after this it goes by what was published.
-pub(crate) const SEEN_WITHIN: Duration = Duration::from_millis(1200);
 /// About how long downloads last with `--chaos`, seconds.
 const CHAOS_LASTS_S: u64 = 5;
 /// How often clients are asked how far they are.
@@ -104,7 +102,6 @@ impl Demo<'_> {
         let mut rows = self.deliver(&object, 0..seeders, false)?;
         if edge_limit > 0 {
             self.publish(&object, edge_limit, upload_limit)?;
-            self.interrupt.sleep(SEEN_WITHIN)?;
         }
         for i in 1..=self.args.downloads {
             self.start_client(&format!("download-{i}"))?;
