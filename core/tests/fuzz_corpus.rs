@@ -48,6 +48,10 @@ fn first_inputs() -> BTreeMap<(&'static str, String), Vec<u8>> {
     }
     let binding = b"\x00\x01\x00\x00\x21\x12\xa4\x42abcdefghijkl";
     files.insert(("decode_stun", "binding-request".to_owned()), binding.to_vec());
+    // RFC 5769 §2.2
+    let signed = "0101003c2112a442b7e7a701bc34d686fa87dfae8022000b7465737420766563746f7220002000080001a147e112a643\
+                  000800142b91f599fd9e90c38c7489f92af9ba53f06be7d780280004c07d4c96";
+    files.insert(("decode_stun", "binding-answer-signed".to_owned()), bytes(signed));
     files
 }
 

@@ -28,10 +28,21 @@ crate::wire! {
         pub epoch: u32,
         /// UDP datagrams come back.
         pub udp: bool,
-        /// Mapping behaviour.
+        /// Mapping behaviour (IPv4); without a NAT it is endpoint-independent.
         pub mapping: NatBehaviour,
-        /// Filtering behaviour.
+        /// Filtering behaviour (IPv4), of NATs and firewalls alike.
         pub filtering: NatBehaviour,
+        /// Where the mapping is not endpoint-independent: how far apart the ports of successive mappings are, 1 to 16;
+        /// 0 if they cannot be foretold.
+        pub step: u16,
+        /// IPv4 works.
+        pub v4: bool,
+        /// How IPv6 works.
+        pub v6: Ipv6Reach,
+        /// Two hosts behind the same NAT reach each other by their mapped addresses.
+        pub hairpin: bool,
+        /// TCP connections to port 443 get out.
+        pub tcp443: bool,
         /// Where the QUIC socket can be tried, best first.
         pub candidates: List<Candidate, { limits::CANDIDATES_MAX }>,
     }
@@ -44,6 +55,19 @@ crate::wire! {
         pub addr: SocketAddr,
     }
 }
+
+crate::wire! {
+    /// How a host can be reached over IPv6.
+    pub enum Ipv6Reach {
+        /// Not at all, or nothing was observed.
+        None = 0,
+        /// By those whom it has written to.
+        Firewalled = 1,
+        /// By anyone.
+        Open = 2,
+    }
+}
+impl Copy for Ipv6Reach {}
 
 crate::wire! {
     /// Where a candidate was learned (RFC 8445 §5.1.1).
@@ -65,8 +89,22 @@ impl Default for NatDescriptor {
             udp: false,
             mapping: NatBehaviour::Unknown,
             filtering: NatBehaviour::Unknown,
+            step: 0,
+            v4: false,
+            v6: Ipv6Reach::None,
+            hairpin: false,
+            tcp443: false,
             candidates: List::default(),
         }
+    }
+}
+
+impl NatDescriptor {
+    /// Where STUN servers see the socket (IPv4); of a NAT whose mapping depends on the destination, its newest mapping.
+    #[must_use]
+    pub fn mapped(&self) -> Option<SocketAddr> {
+        let reflexive = |c: &&Candidate| c.kind == CandidateKind::ServerReflexive && c.addr.is_ipv4();
+        self.candidates.iter().find(reflexive).map(|c| c.addr)
     }
 }
 
@@ -123,15 +161,16 @@ impl Endpoint<'_> {
     }
 }
 
-/// Whether two clients can be connected. Behind one public address they must share a network (loopback counts); no
-/// hairpinning is assumed. Otherwise IPv6 on both sides or [`can_connect`].
+/// Whether two clients can be connected. Behind one public address they must share a network (loopback counts), or their
+/// NAT must hairpin. Otherwise IPv6 on both sides or [`can_connect`].
 #[must_use]
 pub fn compatible(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
     if !(a.nat.udp && b.nat.udp) {
         return false;
     }
     if a.observed.to_canonical() == b.observed.to_canonical() {
-        return a.hosts().any(|x| b.hosts().any(|y| same_network(x, y)));
+        let hairpin = a.nat.hairpin && b.nat.hairpin && can_connect(a.nat, b.nat);
+        return hairpin || a.hosts().any(|x| b.hosts().any(|y| same_network(x, y)));
     }
     (a.has_ipv6() && b.has_ipv6()) || can_connect(&a.believed(), &b.believed())
 }
@@ -184,6 +223,7 @@ mod tests {
             mapping,
             filtering,
             candidates: List::truncated(hosts.iter().map(candidate)),
+            ..NatDescriptor::default()
         }
     }
 
@@ -223,6 +263,15 @@ mod tests {
         assert!(!pair(("192.0.2.1", &a), ("192.0.2.1", &other)));
         let l = nat(Unknown, Unknown, &["127.0.0.1:5000"]);
         assert!(pair(("127.0.0.1", &l), ("127.0.0.1", &l)));
+    }
+
+    #[test]
+    fn behind_one_address_a_nat_that_hairpins_will_do() {
+        let flat = |host| NatDescriptor { hairpin: true, ..nat(Ei, Apd, &[host]) };
+        let (a, b) = (flat("192.168.0.2:5000"), flat("10.0.0.3:5000"));
+        assert!(pair(("192.0.2.1", &a), ("192.0.2.1", &b)));
+        let deaf = NatDescriptor { hairpin: false, ..b };
+        assert!(!pair(("192.0.2.1", &a), ("192.0.2.1", &deaf)));
     }
 
     #[test]

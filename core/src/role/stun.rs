@@ -1,8 +1,13 @@
-//! The STUN server: tells a client which address its datagrams come from (RFC 8489 Binding), at a bounded rate and
-//! never with an answer that would make it an amplifier.
+//! The STUN server: tells a client which address its datagrams come from (RFC 8489 Binding) and, with two addresses,
+//! answers from another one when asked (RFC 5780).
+//!
+//! It is no amplifier. Whoever forges a source address gets at most: the attributes that the RFCs demand, which are less
+//! than five times the shortest request; SOFTWARE and PADDING only as far as the answer stays no longer than its request;
+//! one answer a request, to the address that asks (RESPONSE-PORT changes the port alone); and a bounded rate for each
+//! network, whichever of its addresses is named. Behind a handshake (TCP) only the rate is bounded.
 
 use crate::machine::{Cx, Machine, Time};
-use crate::nat::stun::{HEADER_LEN, Message};
+use crate::nat::stun::{Attribute, CHANGE_REQUEST, Class, HEADER_LEN, Message};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,7 +16,7 @@ use core::time::Duration;
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// A datagram came.
+    /// A datagram came, or a message on a stream.
     Datagram {
         /// From whom.
         from: SocketAddr,
@@ -64,9 +69,37 @@ impl Metric {
     }
 }
 
+/// Two addresses, and two ports that are open on both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Addresses {
+    /// The primary address and port.
+    pub primary: SocketAddr,
+    /// The alternate address and port; both differ from the primary ones.
+    pub alternate: SocketAddr,
+}
+
+impl Addresses {
+    /// All four, the primary first.
+    #[must_use]
+    pub const fn all(&self) -> [SocketAddr; 4] {
+        let (a, b) = (self.primary, self.alternate);
+        [a, SocketAddr::new(a.ip(), b.port()), SocketAddr::new(b.ip(), a.port()), b]
+    }
+
+    /// What `local` becomes with its address, its port, or both exchanged; `None` if it is none of the four.
+    fn exchanged(&self, local: SocketAddr, address: bool, port: bool) -> Option<SocketAddr> {
+        let at = self.all().iter().position(|a| *a == local)?;
+        Some(self.all()[at ^ (usize::from(address) << 1 | usize::from(port))])
+    }
+}
+
 /// Limits of a STUN server.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Where it can answer from, if it has two addresses.
+    pub addresses: Option<Addresses>,
+    /// A handshake has shown that requests come from where they say (TCP); then nothing is answered from elsewhere.
+    pub verified: bool,
     /// Answers a second for each /24 (IPv6: /56).
     pub answers_per_second: u32,
     /// Networks remembered at a time.
@@ -75,14 +108,28 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { answers_per_second: 1_000, networks_max: 65_536 }
+        Self { addresses: None, verified: false, answers_per_second: 1_000, networks_max: 65_536 }
     }
 }
 
 /// One answer, in the unit that buckets count in: a rate in answers a second fills by itself every microsecond.
 const ANSWER: u64 = 1_000_000;
-/// No answer is longer than this many of the shortest request.
+/// No answer to an unverified source is longer than this many of the shortest request.
 const AMPLIFICATION_MAX: usize = 5;
+/// What we are, in answers.
+const SOFTWARE: &[u8] = b"swarmedge";
+/// Bytes of an attribute's head.
+const ATTRIBUTE_HEAD: usize = 4;
+
+/// Refused: the error code, and what was not understood.
+type Refusal = (u16, Vec<u16>);
+
+/// An answer with where it goes from and to.
+struct Answer {
+    local: SocketAddr,
+    to: SocketAddr,
+    message: Message,
+}
 
 /// The STUN server: a token bucket for each network that asks, the longest silent forgotten first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -143,6 +190,59 @@ impl Stun {
     }
 }
 
+/// The answer to a request (RFC 5780 §6.1), or why there is none.
+fn answer(cfg: &Config, request: &Message, from: SocketAddr, local: SocketAddr) -> Result<Answer, Refusal> {
+    if !request.unknown.is_empty() {
+        return Err((420, request.unknown.clone()));
+    }
+    let change = request
+        .find(|a| if let Attribute::ChangeRequest { address, port } = a { Some((*address, *port)) } else { None });
+    let port = request.find(|a| if let Attribute::ResponsePort(port) = a { Some(*port) } else { None });
+    let padded = request.find(|a| if let Attribute::Padding(len) = a { Some(*len) } else { None }).is_some();
+    let (address, other_port) = change.unwrap_or_default();
+    // on a stream there is no other way to answer, and both attributes together would aim long answers elsewhere
+    let impossible = cfg.verified && (address || other_port || port.is_some());
+    if impossible || padded && port.is_some() || port == Some(0) {
+        return Err((400, Vec::new()));
+    }
+    let other = cfg.addresses.and_then(|a| a.exchanged(local, true, true));
+    let origin = match cfg.addresses.and_then(|a| a.exchanged(local, address, other_port)) {
+        Some(origin) => origin,
+        None if address || other_port => return Err((420, alloc::vec![CHANGE_REQUEST])),
+        None => local,
+    };
+    let mapped = SocketAddr::new(from.ip().to_canonical(), from.port());
+    let mut attributes = alloc::vec![Attribute::XorMapped(mapped)];
+    if !origin.ip().is_unspecified() {
+        attributes.push(Attribute::ResponseOrigin(origin));
+    }
+    attributes.extend(other.map(Attribute::OtherAddress));
+    let to = SocketAddr::new(from.ip(), port.unwrap_or(from.port()));
+    Ok(Answer { local: origin, to, message: Message::new(Class::Success, request.id, attributes) })
+}
+
+fn refuse(request: &Message, (code, unknown): Refusal, from: SocketAddr, local: SocketAddr) -> Answer {
+    let mut attributes = alloc::vec![Attribute::ErrorCode(code)];
+    if !unknown.is_empty() {
+        attributes.push(Attribute::UnknownAttributes(unknown));
+    }
+    Answer { local, to: from, message: Message::new(Class::Error, request.id, attributes) }
+}
+
+/// Adds what is welcome and not needed, as far as an answer to an unverified source stays no longer than its request.
+fn fill(answer: &mut Message, request: &Message, verified: bool, request_len: usize) {
+    let room = |answer: &Message| request_len.saturating_sub(answer.encode().len());
+    if verified || room(answer) >= ATTRIBUTE_HEAD + SOFTWARE.len().next_multiple_of(4) {
+        answer.attributes.push(Attribute::Software(SOFTWARE.to_vec()));
+    }
+    let asked = request.find(|a| if let Attribute::Padding(len) = a { Some(*len) } else { None });
+    // padding fills whole words
+    let room = room(answer).saturating_sub(ATTRIBUTE_HEAD) & !3;
+    if let Some(len) = asked.map(|len| len.min(u16::try_from(room).unwrap_or(u16::MAX))).filter(|len| *len > 0) {
+        answer.attributes.push(Attribute::Padding(len));
+    }
+}
+
 impl Machine for Stun {
     type Config = Config;
     type Input = Input;
@@ -150,24 +250,23 @@ impl Machine for Stun {
 
     fn handle_input(&mut self, cx: &mut Cx<'_, Self>, input: Input) {
         let Input::Datagram { from, local, bytes } = input;
-        let Ok(Message::Request { id, unknown }) = Message::decode(&bytes) else {
-            return cx.push(Output::Count(Metric::Ignored));
-        };
+        let request = Message::decode(&bytes).ok().filter(|m| m.class == Class::Request);
+        let Some(request) = request else { return cx.push(Output::Count(Metric::Ignored)) };
         if !self.allow(cx.cfg, cx.now, from.ip()) {
             return cx.push(Output::Count(Metric::Limited));
         }
-        let (answer, metric) = if unknown.is_empty() {
-            let mapped = SocketAddr::new(from.ip().to_canonical(), from.port());
-            (Message::Success { id, mapped }, Metric::Answered)
-        } else {
-            (Message::Error { id, code: 420, unknown }, Metric::Refused)
+        let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+        let (mut answer, metric) = match answer(cx.cfg, &request, from, local) {
+            Ok(answer) => (answer, Metric::Answered),
+            Err(refusal) => (refuse(&request, refusal, from, local), Metric::Refused),
         };
-        let answer = answer.encode();
-        if answer.len() > AMPLIFICATION_MAX * bytes.len().max(HEADER_LEN) {
+        fill(&mut answer.message, &request, cx.cfg.verified, bytes.len());
+        let answer = (answer.local, answer.to, answer.message.encode());
+        if !cx.cfg.verified && answer.2.len() > AMPLIFICATION_MAX * bytes.len().max(HEADER_LEN) {
             return cx.push(Output::Count(Metric::Ignored));
         }
         cx.push(Output::Count(metric));
-        cx.push(Output::Datagram { local, to: from, bytes: answer });
+        cx.push(Output::Datagram { local: answer.0, to: answer.1, bytes: answer.2 });
     }
 
     fn handle_timeout(&mut self, _: &mut Cx<'_, Self>) {}
@@ -183,105 +282,4 @@ impl Machine for Stun {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::machine::Rng;
-    use crate::nat::stun::TransactionId;
-    use alloc::vec;
-
-    struct NoRng;
-    impl Rng for NoRng {
-        fn below(&mut self, _: u32) -> u32 {
-            unreachable!("a STUN server draws nothing")
-        }
-        fn nonce(&mut self) -> [u8; 16] {
-            unreachable!("a STUN server draws nothing")
-        }
-    }
-
-    fn ask(stun: &mut Stun, cfg: &Config, now: Time, from: &str, bytes: Vec<u8>) -> Vec<Output> {
-        let mut out = Vec::new();
-        let from = from.parse().expect("an address");
-        let local = "192.0.2.1:3478".parse().expect("an address");
-        let mut cx = Cx { now, cfg, rng: &mut NoRng, out: &mut out };
-        stun.handle_input(&mut cx, Input::Datagram { from, local, bytes });
-        out
-    }
-
-    fn request(unknown: &[u16]) -> Vec<u8> {
-        let mut bytes = Message::Request { id: TransactionId([1; 12]), unknown: vec![] }.encode();
-        bytes.truncate(HEADER_LEN);
-        for name in unknown {
-            bytes.extend(name.to_be_bytes());
-            bytes.extend([0, 0]);
-        }
-        let len = u16::try_from(bytes.len() - HEADER_LEN).expect("short");
-        bytes[2..4].copy_from_slice(&len.to_be_bytes());
-        bytes
-    }
-
-    fn answered(out: &[Output]) -> Option<Message> {
-        out.iter().find_map(|o| match o {
-            Output::Datagram { bytes, .. } => Message::decode(bytes).ok(),
-            Output::Count(_) => None,
-        })
-    }
-
-    #[test]
-    fn a_client_learns_where_it_is_seen() {
-        let (mut stun, cfg) = (Stun::default(), Config::default());
-        for (from, mapped) in
-            [("198.51.100.7:4000", "198.51.100.7:4000"), ("[::ffff:198.51.100.7]:1", "198.51.100.7:1")]
-        {
-            let out = ask(&mut stun, &cfg, Time(0), from, request(&[]));
-            let mapped = mapped.parse().expect("an address");
-            assert_eq!(answered(&out), Some(Message::Success { id: TransactionId([1; 12]), mapped }));
-        }
-    }
-
-    #[test]
-    fn what_must_be_understood_and_is_not_is_named_in_error_420() {
-        let out = ask(&mut Stun::default(), &Config::default(), Time(0), "198.51.100.7:1", request(&[3, 0x7fff]));
-        let expected = Message::Error { id: TransactionId([1; 12]), code: 420, unknown: vec![3, 0x7fff] };
-        assert_eq!(answered(&out), Some(expected));
-    }
-
-    #[test]
-    fn answers_garbage_and_answers_with_silence() {
-        let (mut stun, cfg) = (Stun::default(), Config::default());
-        let mapped = "192.0.2.9:9".parse().expect("an address");
-        let success = Message::Success { id: TransactionId([1; 12]), mapped }.encode();
-        for bytes in [vec![], vec![0; 20], success] {
-            assert_eq!(ask(&mut stun, &cfg, Time(0), "198.51.100.7:1", bytes), [Output::Count(Metric::Ignored)]);
-        }
-    }
-
-    #[test]
-    fn no_answer_is_longer_than_five_times_its_request() {
-        let most: Vec<u16> = (0x100..0x100 + 130).collect();
-        for n in [0, 1, 2, 3, 130] {
-            let bytes = request(&most[..n]);
-            let len = bytes.len();
-            let out = ask(&mut Stun::default(), &Config::default(), Time(0), "198.51.100.7:1", bytes);
-            assert!(out.iter().all(|o| !matches!(o, Output::Datagram { bytes, .. } if bytes.len() > 5 * len)));
-            assert!(answered(&out).is_some());
-        }
-    }
-
-    #[test]
-    fn a_network_gets_its_rate_and_no_more() {
-        let cfg = Config { answers_per_second: 3, networks_max: 2 };
-        let mut stun = Stun::default();
-        let mut count = |now: u64, from: &str| {
-            let out = ask(&mut stun, &cfg, Time(now), from, request(&[]));
-            answered(&out).is_some()
-        };
-        let answers = (0..10).filter(|n| count(0, &alloc::format!("198.51.100.{n}:1"))).count();
-        assert_eq!(answers, 3, "one /24 shares a bucket");
-        assert!(count(0, "198.51.101.1:1"), "another has its own");
-        assert!(!count(0, "198.51.102.1:1"), "the table is full of busy networks");
-        assert!(!count(300_000, "198.51.100.1:1"));
-        assert!(count(400_000, "198.51.100.1:1"), "a third of a second is one answer");
-        assert!(count(1_100_000, "198.51.102.1:1"), "a network silent for a second makes room");
-    }
-}
+mod tests;

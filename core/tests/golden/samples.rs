@@ -5,7 +5,7 @@ use swarmedge_core::ids::{
     Digest, DownloadId, Guid, IntroId, PieceIndex, ProviderId, PublicKey, RecordId, SecondaryGuid, SessionId,
     Signature, VersionId,
 };
-use swarmedge_core::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
+use swarmedge_core::nat::{Candidate, CandidateKind, Ipv6Reach, NatBehaviour, NatDescriptor};
 use swarmedge_core::wire::control::*;
 use swarmedge_core::wire::directory::*;
 use swarmedge_core::wire::ledger::{LedgerAck, LedgerMsg};
@@ -28,6 +28,11 @@ fn nat() -> NatDescriptor {
         udp: true,
         mapping: NatBehaviour::EndpointIndependent,
         filtering: NatBehaviour::AddressAndPortDependent,
+        step: 0x0506,
+        v4: true,
+        v6: Ipv6Reach::Firewalled,
+        hairpin: true,
+        tcp443: false,
         candidates: List::truncated([
             candidate(CandidateKind::Host, "192.168.1.2:50000"),
             candidate(CandidateKind::ServerReflexive, "203.0.113.5:40001"),

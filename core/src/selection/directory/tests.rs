@@ -32,6 +32,7 @@ fn entry(n: u32, addr: &str) -> PeerEntry {
             mapping: NatBehaviour::EndpointIndependent,
             filtering: NatBehaviour::EndpointIndependent,
             candidates: List::truncated([candidate]),
+            ..NatDescriptor::default()
         },
     }
 }

@@ -109,5 +109,6 @@ pub fn nat(node: NodeIx) -> NatDescriptor {
         mapping: NatBehaviour::EndpointIndependent,
         filtering: NatBehaviour::EndpointIndependent,
         candidates: List::truncated([Candidate { kind: CandidateKind::Host, addr: addr(node) }]),
+        ..NatDescriptor::default()
     }
 }

@@ -36,7 +36,15 @@ pub(super) fn describe(epoch: u32, hosts: &[SocketAddr], seen: &[Seen]) -> NatDe
         }
     }
     let candidates = List::new(candidates).unwrap_or_default();
-    NatDescriptor { epoch, udp: !seen.is_empty(), mapping, filtering, candidates }
+    NatDescriptor {
+        epoch,
+        udp: !seen.is_empty(),
+        mapping,
+        filtering,
+        v4: seen.iter().any(|s| s.mapped.is_ipv4()),
+        candidates,
+        ..NatDescriptor::default()
+    }
 }
 
 /// RFC 4787 §4.1, from what servers saw. Only servers at different addresses can show independence.

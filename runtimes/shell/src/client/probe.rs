@@ -8,7 +8,7 @@ use crate::rt::Rt;
 use futures_lite::future;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use swarmedge_core::nat::stun::{Message, TransactionId};
+use swarmedge_core::nat::stun::{Class, Message, TransactionId};
 use swarmedge_core::nat::{NatBehaviour, NatDescriptor};
 
 /// RFC 8489 §6.2.1: the first retransmission timeout.
@@ -90,8 +90,9 @@ impl<R: Rt> Prober<R> {
                 None
             };
             let Some(datagram) = future::or(self.datagrams.recv(), timer).await else { continue };
-            let Ok(Message::Success { id, mapped }) = Message::decode(&datagram.bytes) else { continue };
-            let Some(at) = open.iter().position(|t| t.id == id && t.server == datagram.from) else { continue };
+            let Ok(answer) = Message::decode(&datagram.bytes) else { continue };
+            let (Class::Success, Some(mapped)) = (answer.class, answer.mapped()) else { continue };
+            let Some(at) = open.iter().position(|t| t.id == answer.id && t.server == datagram.from) else { continue };
             seen.push(Seen { server: open.swap_remove(at).server, mapped });
             if !self.known.udp {
                 self.report(servers, &seen, changed);
@@ -107,7 +108,7 @@ impl Transaction {
             return false;
         }
         // lost like any datagram, should it fail
-        let _ = raw.send(&Message::Request { id: self.id, unknown: Vec::new() }.encode(), self.server);
+        let _ = raw.send(&Message::request(self.id).encode(), self.server);
         self.sent += 1;
         let wait = if self.sent == REQUESTS_MAX { RTO * LAST_WAIT } else { RTO * (1 << (self.sent - 1)) };
         self.due = now + wait;

@@ -23,7 +23,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use swarmedge_core::nat::stun::{HEADER_LEN, MESSAGE_LEN_MAX};
+use swarmedge_core::nat::stun::{DATAGRAM_LEN_MAX, HEADER_LEN, MESSAGE_LEN_MAX};
 use swarmedge_core::role::stun::{Config, Input, Output, Stun};
 
 /// Bytes of the receive buffer: one GRO batch.
@@ -90,7 +90,7 @@ async fn receive<R: Rt>(rt: &R, socket: &dyn AsyncUdpSocket, inbox: &Sender<Inpu
         let Ok(bound) = socket.local_addr() else { continue };
         let local = SocketAddr::new(dst_ip.unwrap_or_else(|| bound.ip()), bound.port());
         for datagram in buffer[..len.min(RECEIVE_LEN)].chunks(stride.max(1)) {
-            if datagram.len() <= MESSAGE_LEN_MAX {
+            if datagram.len() <= DATAGRAM_LEN_MAX {
                 // what finds no room is lost, as UDP does
                 let _ = inbox.try_send(Input::Datagram { from, local, bytes: datagram.to_vec() });
             }
@@ -123,7 +123,13 @@ type Answers = Rc<RefCell<BTreeMap<SocketAddr, Sender<Vec<u8>>>>>;
 async fn over_tcp<R: Rt>(rt: R, listener: R::Listener, local: SocketAddr) {
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let answers = Answers::default();
-    let machine = drive(rt.clone(), Stun::default(), Config::default(), inputs, TcpPort(Rc::clone(&answers)));
+    let machine = drive(
+        rt.clone(),
+        Stun::default(),
+        Config { verified: true, ..Config::default() },
+        inputs,
+        TcpPort(Rc::clone(&answers)),
+    );
     let accepting = async {
         let open = Gauge::default();
         loop {

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{ConnId, DownloadId, Guid, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
-use swarmedge_core::nat::stun::{Message, TransactionId};
+use swarmedge_core::nat::stun::{Class, Message, TransactionId};
 use swarmedge_core::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
 use swarmedge_core::wire::control::{ControlMsg, Hello, Inventory, Query, Shared};
 use swarmedge_core::wire::ledger::LedgerMsg;
@@ -235,6 +235,7 @@ impl Client {
             mapping: NatBehaviour::EndpointIndependent,
             filtering: NatBehaviour::EndpointIndependent,
             candidates: List::truncated([Candidate { kind: CandidateKind::Host, addr }]),
+            ..NatDescriptor::default()
         };
         self.send(&ControlMsg::Hello(Hello {
             protocol: PROTOCOL,
@@ -402,14 +403,14 @@ pub(crate) fn garbage_on_every_port_disturbs_nobody<R: Start>() {
 
 async fn ask_over_tcp<R: Start>(tcp: &mut R::Tcp) -> SocketAddr {
     let id = TransactionId([3; 12]);
-    tcp.write_all(&Message::Request { id, unknown: Vec::new() }.encode()).await.expect("sent");
+    tcp.write_all(&Message::request(id).encode()).await.expect("sent");
     let mut answer = vec![0; 20];
     tcp.read_exact(&mut answer).await.expect("answered");
     let len = usize::from(u16::from_be_bytes([answer[2], answer[3]]));
     answer.resize(20 + len, 0);
     tcp.read_exact(&mut answer[20..]).await.expect("answered");
     match Message::decode(&answer) {
-        Ok(Message::Success { id: echoed, mapped }) if echoed == id => mapped,
+        Ok(m) if m.id == id && m.class == Class::Success => m.mapped().expect("mapped"),
         other => panic!("unexpected: {other:?}"),
     }
 }
@@ -420,15 +421,15 @@ pub(crate) fn stun_answers_over_udp_and_tcp<R: Start>() {
         let stun = net.start(stun::open(&net.rt, &StunConfig { listen: any(), ops: None }, &net.stop).expect("opens"));
         let udp = UdpSocket::bind(any()).expect("a port");
         let own = udp.local_addr().expect("bound");
-        udp.send_to(&Message::Request { id: TransactionId([2; 12]), unknown: Vec::new() }.encode(), stun)
-            .expect("sent");
+        udp.send_to(&Message::request(TransactionId([2; 12])).encode(), stun).expect("sent");
         let answer = net.rt.blocking(move || {
             let mut bytes = [0; 600];
             let (len, from) = udp.recv_from(&mut bytes).expect("answered");
             assert_eq!(from, stun, "from the address that was asked");
             Message::decode(&bytes[..len])
         });
-        assert_eq!(answer.await, Ok(Message::Success { id: TransactionId([2; 12]), mapped: own }));
+        let answer = answer.await.expect("a message");
+        assert_eq!((answer.class, answer.id, answer.mapped()), (Class::Success, TransactionId([2; 12]), Some(own)));
         let mut tcp = net.rt.connect(stun).await.expect("connected");
         let first = ask_over_tcp::<R>(&mut tcp).await;
         assert_eq!(ask_over_tcp::<R>(&mut tcp).await, first, "one request after another");

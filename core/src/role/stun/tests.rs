@@ -1,0 +1,184 @@
+use super::*;
+use crate::machine::Rng;
+use crate::nat::stun::TransactionId;
+use alloc::vec;
+
+struct NoRng;
+impl Rng for NoRng {
+    fn below(&mut self, _: u32) -> u32 {
+        unreachable!("a STUN server draws nothing")
+    }
+    fn nonce(&mut self) -> [u8; 16] {
+        unreachable!("a STUN server draws nothing")
+    }
+}
+
+const ID: TransactionId = TransactionId([1; 12]);
+const CLIENT: &str = "198.51.100.7:4000";
+const LOCAL: &str = "192.0.2.1:3478";
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+fn two_addresses() -> Config {
+    Config {
+        addresses: Some(Addresses { primary: addr(LOCAL), alternate: addr("192.0.2.2:3479") }),
+        ..Config::default()
+    }
+}
+
+fn ask_at(stun: &mut Stun, cfg: &Config, now: Time, from: &str, local: &str, bytes: Vec<u8>) -> Vec<Output> {
+    let mut out = Vec::new();
+    let mut cx = Cx { now, cfg, rng: &mut NoRng, out: &mut out };
+    stun.handle_input(&mut cx, Input::Datagram { from: addr(from), local: addr(local), bytes });
+    out
+}
+
+fn ask(cfg: &Config, from: &str, bytes: Vec<u8>) -> Vec<Output> {
+    ask_at(&mut Stun::default(), cfg, Time(0), from, LOCAL, bytes)
+}
+
+fn request(attributes: Vec<Attribute>) -> Vec<u8> {
+    Message::new(Class::Request, ID, attributes).encode()
+}
+
+/// A request as short as one can be, without a fingerprint.
+fn shortest(unknown: &[u16]) -> Vec<u8> {
+    let mut bytes = Message::request(ID).encode();
+    bytes.truncate(HEADER_LEN);
+    for name in unknown {
+        bytes.extend(name.to_be_bytes());
+        bytes.extend([0, 0]);
+    }
+    let len = u16::try_from(bytes.len() - HEADER_LEN).expect("short");
+    bytes[2..4].copy_from_slice(&len.to_be_bytes());
+    bytes
+}
+
+/// From where, to where, what.
+fn answered(out: &[Output]) -> Option<(SocketAddr, SocketAddr, Message)> {
+    out.iter().find_map(|o| match o {
+        Output::Datagram { local, to, bytes } => Some((*local, *to, Message::decode(bytes).ok()?)),
+        Output::Count(_) => None,
+    })
+}
+
+fn refused(out: &[Output]) -> Option<(u16, Vec<u16>)> {
+    let (_, _, message) = answered(out)?;
+    let list = message.find(|a| if let Attribute::UnknownAttributes(l) = a { Some(l.clone()) } else { None });
+    Some((message.error_code()?, list.unwrap_or_default()))
+}
+
+#[test]
+fn a_client_learns_where_it_is_seen() {
+    for (from, mapped) in [(CLIENT, CLIENT), ("[::ffff:198.51.100.7]:1", "198.51.100.7:1")] {
+        let (local, to, message) = answered(&ask(&Config::default(), from, shortest(&[]))).expect("answered");
+        assert_eq!((local, to, message.class, message.id), (addr(LOCAL), addr(from), Class::Success, ID));
+        assert_eq!((message.mapped(), message.other_address()), (Some(addr(mapped)), None));
+    }
+}
+
+#[test]
+fn what_must_be_understood_and_is_not_is_named_in_error_420() {
+    let out = ask(&two_addresses(), CLIENT, shortest(&[0x7f01, 0x7fff]));
+    assert_eq!(refused(&out), Some((420, vec![0x7f01, 0x7fff])));
+}
+
+#[test]
+fn an_answer_comes_from_where_it_was_asked_to() {
+    let cfg = two_addresses();
+    let four = cfg.addresses.expect("two addresses").all();
+    assert_eq!(four, ["192.0.2.1:3478", "192.0.2.1:3479", "192.0.2.2:3478", "192.0.2.2:3479"].map(addr));
+    for (at, address, port) in (0..16).map(|n| (n & 3, n & 8 != 0, n & 4 != 0)) {
+        let asked = four[at];
+        let bytes = request(vec![Attribute::ChangeRequest { address, port }]);
+        let local = alloc::string::ToString::to_string(&asked);
+        let out = ask_at(&mut Stun::default(), &cfg, Time(0), CLIENT, &local, bytes);
+        let (from, to, message) = answered(&out).expect("answered");
+        assert_eq!(to, addr(CLIENT));
+        assert_eq!((from.ip() != asked.ip(), from.port() != asked.port()), (address, port));
+        assert!(message.attributes.contains(&Attribute::ResponseOrigin(from)));
+        let other = message.other_address().expect("there are two addresses");
+        assert!(other.ip() != asked.ip() && other.port() != asked.port() && four.contains(&other));
+    }
+}
+
+#[test]
+fn with_one_address_a_change_of_it_is_refused_and_none_other_is_named() {
+    let one = Config::default();
+    for (address, port) in [(true, false), (false, true), (true, true)] {
+        let out = ask(&one, CLIENT, request(vec![Attribute::ChangeRequest { address, port }]));
+        assert_eq!(refused(&out), Some((420, vec![CHANGE_REQUEST])));
+    }
+    let no_change = Attribute::ChangeRequest { address: false, port: false };
+    let (.., message) = answered(&ask(&one, CLIENT, request(vec![no_change]))).expect("answered");
+    assert_eq!(message.other_address(), None);
+    // a further address of a server that has two elsewhere
+    let out = ask_at(&mut Stun::default(), &two_addresses(), Time(0), CLIENT, "192.0.2.9:443", shortest(&[]));
+    assert_eq!(answered(&out).expect("answered").2.other_address(), None);
+}
+
+#[test]
+fn an_answer_may_go_to_another_port_of_who_asks_but_not_with_padding_and_not_on_a_stream() {
+    let cfg = two_addresses();
+    let (_, to, message) = answered(&ask(&cfg, CLIENT, request(vec![Attribute::ResponsePort(9)]))).expect("answered");
+    assert_eq!((to, message.mapped()), (addr("198.51.100.7:9"), Some(addr(CLIENT))));
+    for bad in [vec![Attribute::ResponsePort(9), Attribute::Padding(100)], vec![Attribute::ResponsePort(0)]] {
+        assert_eq!(refused(&ask(&cfg, CLIENT, request(bad))), Some((400, vec![])));
+    }
+    let stream = Config { verified: true, ..cfg };
+    for bad in [Attribute::ResponsePort(9), Attribute::ChangeRequest { address: true, port: false }] {
+        assert_eq!(refused(&ask(&stream, CLIENT, request(vec![bad]))), Some((400, vec![])));
+    }
+    assert!(answered(&ask(&stream, CLIENT, shortest(&[]))).is_some());
+}
+
+#[test]
+fn indications_garbage_and_answers_meet_silence() {
+    let success = Message::new(Class::Success, ID, vec![Attribute::XorMapped(addr("192.0.2.9:9"))]).encode();
+    let indication = Message::new(Class::Indication, ID, vec![]).encode();
+    for bytes in [vec![], vec![0; 20], success, indication] {
+        assert_eq!(ask(&Config::default(), CLIENT, bytes), [Output::Count(Metric::Ignored)]);
+    }
+}
+
+#[test]
+fn no_answer_is_longer_than_five_times_its_request_and_none_for_the_sake_of_its_extras() {
+    let most: Vec<u16> = (0x100..0x100 + 200).collect();
+    let lens = [0, 1, 2, 3, 200].map(|n| shortest(&most[..n]));
+    let padded = [0, 1, 4, 20, 21, 100, 1400].map(|n| request(vec![Attribute::Padding(n)]));
+    for (bytes, from) in lens.into_iter().chain(padded).flat_map(|b| [(b.clone(), CLIENT), (b, "[2001:db8::7]:1")]) {
+        let len = bytes.len();
+        let cfg = Config {
+            addresses: Some(Addresses { primary: addr("[2001:db8::1]:3478"), alternate: addr("[2001:db8::2]:3479") }),
+            ..Config::default()
+        };
+        let out = ask_at(&mut Stun::default(), &cfg, Time(0), from, "[2001:db8::1]:3478", bytes);
+        let answer = out.iter().find_map(|o| if let Output::Datagram { bytes, .. } = o { Some(bytes) } else { None });
+        let answer = answer.expect("answered");
+        assert!(answer.len() <= 5 * len, "{} for {len}", answer.len());
+        let extra = Message::decode(answer)
+            .expect("ours")
+            .attributes
+            .iter()
+            .any(|a| matches!(a, Attribute::Padding(_) | Attribute::Software(_)));
+        assert!(!extra || answer.len() <= len, "{} for {len}", answer.len());
+        assert!(len < 1400 || extra, "a long request gets a long answer");
+    }
+}
+
+#[test]
+fn a_network_gets_its_rate_and_no_more() {
+    let cfg = Config { answers_per_second: 3, networks_max: 2, ..Config::default() };
+    let mut stun = Stun::default();
+    let mut count =
+        |now: u64, from: &str| answered(&ask_at(&mut stun, &cfg, Time(now), from, LOCAL, shortest(&[]))).is_some();
+    let answers = (0..10).filter(|n| count(0, &alloc::format!("198.51.100.{n}:1"))).count();
+    assert_eq!(answers, 3, "one /24 shares a bucket");
+    assert!(count(0, "198.51.101.1:1"), "another has its own");
+    assert!(!count(0, "198.51.102.1:1"), "the table is full of busy networks");
+    assert!(!count(300_000, "198.51.100.1:1"));
+    assert!(count(400_000, "198.51.100.1:1"), "a third of a second is one answer");
+    assert!(count(1_100_000, "198.51.102.1:1"), "a network silent for a second makes room");
+}
