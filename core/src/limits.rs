@@ -51,5 +51,5 @@ const _: () = assert!(PEERS_PER_ANSWER_MAX <= 1 << INTRO_PATH_MAX);
 const _: () = assert!(INVENTORY_PAGE_MAX * 34 + 1024 <= FRAME_LEN_MAX);
 const _: () = assert!(HAVE_PAGE_MAX + 64 <= FRAME_LEN_MAX);
 const _: () = assert!(EXCLUDED_MAX * 32 + GRANT_LEN_MAX + 1024 <= FRAME_LEN_MAX);
-const _: () = assert!(USAGE_SOURCES_MAX * 64 + 1024 <= RECORD_LEN_MAX);
+const _: () = assert!(USAGE_SOURCES_MAX * 168 + 1024 <= RECORD_LEN_MAX);
 const _: () = assert!(RECORD_LEN_MAX + 1024 <= FRAME_LEN_MAX);

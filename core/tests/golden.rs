@@ -56,6 +56,7 @@ fn all() -> String {
     text += &value("SealedGrant", &samples::sealed_grant());
     text += &value("SignedIntroduction", &samples::introduction());
     text += &value("UsageRecord", &samples::usage());
+    text += &value("SignedReceipt", &samples::receipt());
     text += &value("EdgeRecord", &samples::edge_record());
     text += &value("GrantRecord", &samples::grant_record());
     text += &value("Manifest", &samples::manifest());

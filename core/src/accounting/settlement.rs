@@ -134,6 +134,7 @@ mod tests {
             id: RecordId::numbered(1),
             download: D,
             guid: Guid::numbered(1),
+            download_key: PublicKey::numbered(2),
             version: V,
             size,
             provider: ProviderId(1),
@@ -156,6 +157,7 @@ mod tests {
                 intro: IntroId::numbered(intro),
                 key: PublicKey::numbered(intro),
                 bytes,
+                receipt: None,
             })),
             elapsed_ms: 0,
         })

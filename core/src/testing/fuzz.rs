@@ -22,7 +22,7 @@ use crate::wire::directory::DirectoryMsg;
 use crate::wire::ledger::LedgerMsg;
 use crate::wire::peer::{PeerMsg, PieceAnswer, PieceRequest, RefuseCode};
 use crate::wire::records::{
-    EdgeRecord, LedgerRecord, SealedGrant, ServerRole, SignedGrant, SignedIntroduction, UsageRecord,
+    EdgeRecord, LedgerRecord, SealedGrant, ServerRole, SignedGrant, SignedIntroduction, SignedReceipt, UsageRecord,
 };
 use crate::wire::{Framed, Wire, frame_len};
 use alloc::boxed::Box;
@@ -85,6 +85,7 @@ fn decode_peer(bytes: &[u8]) {
 fn decode_records(bytes: &[u8]) {
     value::<LedgerRecord>(bytes);
     value::<UsageRecord>(bytes);
+    value::<SignedReceipt>(bytes);
     value::<EdgeRecord>(bytes);
     value::<SignedGrant>(bytes);
     value::<SealedGrant>(bytes);

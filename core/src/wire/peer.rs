@@ -3,7 +3,7 @@
 //! [`REQUEST_STREAM`], one frame of [`PieceRequest`], FIN). The answer is one frame of [`PieceAnswer`], then exactly
 //! the bytes of the asked blocks, FIN. Cancel is STOP_SENDING, refusal RESET_STREAM with a [`RefuseCode`].
 
-use super::records::SignedIntroduction;
+use super::records::{SignedIntroduction, SignedReceipt};
 use super::{Blob, List};
 use crate::ids::{Digest, PieceIndex};
 use crate::limits;
@@ -28,6 +28,8 @@ crate::wire! {
         Have(Have) = 4,
         /// Either: it will close the connection.
         GoingAway = 5,
+        /// Downloader: what it has verified of this uploader's blocks by now.
+        Receipt(SignedReceipt) = 6,
     }
 }
 

@@ -130,8 +130,47 @@ crate::wire! {
         pub intro: IntroId,
         /// The other client's key in that introduction.
         pub key: PublicKey,
-        /// Verified bytes, counted once each.
+        /// Bytes of blocks: a downloader's, verified, durable and counted once each; an uploader's as sent.
         pub bytes: u64,
+        /// An uploader's proof: the highest receipt it has.
+        pub receipt: Option<ReceiptProof>,
+    }
+
+    /// What a downloader has verified of one uploader's blocks, over one introduction: cumulative, each block counted
+    /// once and only for who delivered it first. Signed with K_d under [`Context::Receipt`].
+    pub struct Receipt {
+        /// The introduction.
+        pub intro: IntroId,
+        /// The download.
+        pub download: DownloadId,
+        /// The version.
+        pub version: VersionId,
+        /// K_u: whose blocks they were.
+        pub uploader_key: PublicKey,
+        /// 1 for the first receipt of the introduction, and one more for each that follows.
+        pub seq: u32,
+        /// Bytes of blocks, all receipts before this one included.
+        pub bytes: u64,
+    }
+
+    /// A receipt under K_d's signature.
+    pub struct SignedReceipt {
+        /// What is receipted.
+        pub receipt: Receipt,
+        /// By the downloader with K_d, over the encoding of `receipt`.
+        pub signature: Signature,
+    }
+
+    /// A signed receipt within a usage record, which names its introduction, download and version.
+    pub struct ReceiptProof {
+        /// See [`Receipt::uploader_key`].
+        pub uploader_key: PublicKey,
+        /// See [`Receipt::seq`].
+        pub seq: u32,
+        /// See [`Receipt::bytes`].
+        pub bytes: u64,
+        /// See [`SignedReceipt::signature`].
+        pub signature: Signature,
     }
 
     /// What one client says of one download. Cumulative: of the records of one reporter about one download the one with
@@ -229,6 +268,8 @@ crate::wire! {
         pub download: DownloadId,
         /// Who downloads.
         pub guid: Guid,
+        /// K_d: the download's receipts are checked against it.
+        pub download_key: PublicKey,
         /// The version.
         pub version: VersionId,
         /// Bytes of the version.
@@ -265,6 +306,8 @@ pub enum Context {
     Introductions,
     /// A request to an edge, by a client's key.
     EdgeRequest,
+    /// [`Receipt`] by a downloader, with K_d.
+    Receipt,
 }
 
 impl Context {
@@ -276,6 +319,7 @@ impl Context {
             Self::Grant => b"swarmedge/1 grant\0",
             Self::Introductions => b"swarmedge/1 introductions\0",
             Self::EdgeRequest => b"swarmedge/1 edge request\0",
+            Self::Receipt => b"swarmedge/1 receipt\0",
         }
     }
 }

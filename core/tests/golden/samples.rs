@@ -110,7 +110,18 @@ pub(crate) fn introduction() -> SignedIntroduction {
 }
 
 pub(crate) fn usage() -> UsageRecord {
-    let peer = |n: u32| PeerBytes { intro: IntroId::numbered(n), key: PublicKey::numbered(n + 1), bytes: u64::from(n) };
+    let proof = |n: u32| ReceiptProof {
+        uploader_key: PublicKey::numbered(n),
+        seq: n + 1,
+        bytes: u64::from(n) + 2,
+        signature: Signature::numbered(n + 3),
+    };
+    let peer = |n: u32, receipt: Option<ReceiptProof>| PeerBytes {
+        intro: IntroId::numbered(n),
+        key: PublicKey::numbered(n + 1),
+        bytes: u64::from(n),
+        receipt,
+    };
     UsageRecord {
         id: RecordId::numbered(1),
         reporter: Guid::numbered(2),
@@ -120,8 +131,22 @@ pub(crate) fn usage() -> UsageRecord {
         seq: 5,
         state: UsageState::Completed,
         edge_bytes: 6,
-        peers: List::truncated([peer(7), peer(9)]),
+        peers: List::truncated([peer(7, None), peer(9, Some(proof(20)))]),
         elapsed_ms: 11,
+    }
+}
+
+pub(crate) fn receipt() -> SignedReceipt {
+    SignedReceipt {
+        receipt: Receipt {
+            intro: IntroId::numbered(1),
+            download: DownloadId::numbered(2),
+            version: VersionId::numbered(3),
+            uploader_key: PublicKey::numbered(4),
+            seq: 5,
+            bytes: 6,
+        },
+        signature: Signature::numbered(7),
     }
 }
 
@@ -144,6 +169,7 @@ pub(crate) fn grant_record() -> GrantRecord {
         id: RecordId::numbered(1),
         download: DownloadId::numbered(2),
         guid: Guid::numbered(3),
+        download_key: PublicKey::numbered(8),
         version: VersionId::numbered(4),
         size: 5,
         provider: ProviderId(6),
@@ -293,5 +319,6 @@ pub(crate) fn peer() -> Vec<PeerMsg> {
         }),
         PeerMsg::Have(Have { pieces: List::truncated([PieceIndex(1), PieceIndex(2)]) }),
         PeerMsg::GoingAway,
+        PeerMsg::Receipt(receipt()),
     ]
 }

@@ -139,7 +139,7 @@ impl Client {
                 self.tell_swarm(cx, handle, download::Input::PeerHas { conn, pieces: h.pieces.into_vec() });
             }
             PeerMsg::GoingAway => self.let_go(cx, conn, CloseReason::Done),
-            PeerMsg::Welcome(_) | PeerMsg::HaveMap(_) | PeerMsg::Have(_) | PeerMsg::Hello(_) => {
+            PeerMsg::Welcome(_) | PeerMsg::HaveMap(_) | PeerMsg::Have(_) | PeerMsg::Hello(_) | PeerMsg::Receipt(_) => {
                 cx.push(Output::Notice(Notice::SourceDropped { handle, source: name, why: CloseReason::Violation }));
                 self.let_go(cx, conn, CloseReason::Violation);
             }

@@ -162,8 +162,12 @@ impl Client {
         served.seq = served.seq.saturating_add(1);
         let id = RecordId(cx.rng.nonce());
         let older = served.record.replace((id, false));
-        let peers =
-            served.peers.iter().map(|(intro, (key, bytes))| PeerBytes { intro: *intro, key: *key, bytes: *bytes });
+        let peers = served.peers.iter().map(|(intro, (key, bytes))| PeerBytes {
+            intro: *intro,
+            key: *key,
+            bytes: *bytes,
+            receipt: None,
+        });
         let record = UsageRecord {
             id,
             reporter: cx.cfg.identity.guid,
@@ -196,7 +200,7 @@ impl Client {
         for (name, bytes) in counted {
             match name {
                 SourceName::Edge => edge_bytes = bytes,
-                SourceName::Peer(intro, key) => peers.push(PeerBytes { intro, key, bytes }),
+                SourceName::Peer(intro, key) => peers.push(PeerBytes { intro, key, bytes, receipt: None }),
             }
         }
         let record = UsageRecord {

@@ -111,6 +111,7 @@ impl Edge {
             id: RecordId(cx.rng.nonce()),
             download: grant.download,
             guid: grant.guid,
+            download_key: grant.download_key,
             version: grant.version,
             size: grant.size,
             provider: grant.provider,

@@ -138,7 +138,7 @@ fn decode_count(bytes: &[u8]) -> Result<Count, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use swarmedge_core::ids::{ProviderId, RecordId, VersionId};
+    use swarmedge_core::ids::{ProviderId, PublicKey, RecordId, VersionId};
     use swarmedge_core::wire::Text;
     use swarmedge_core::wire::records::GrantRecord;
 
@@ -147,6 +147,7 @@ mod tests {
             id: RecordId::numbered(n),
             download: DownloadId::numbered(n),
             guid: Guid::numbered(1),
+            download_key: PublicKey::numbered(2),
             version: VersionId::numbered(1),
             size: 9,
             provider: ProviderId(7),

@@ -330,6 +330,7 @@ impl<R: Start> Net<R> {
             id: RecordId::numbered(78),
             download: DOWNLOAD,
             guid: Guid::of(&client.key.public()),
+            download_key: client.key.public(),
             version: VERSION,
             size: 1_000_000,
             provider: ProviderId(7),

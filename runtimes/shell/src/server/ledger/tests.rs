@@ -12,6 +12,7 @@ fn granted(download: u32, provider: u32, path: &str) -> LedgerRecord {
         id: RecordId::numbered(1_000 + download),
         download: DownloadId::numbered(download),
         guid: Guid::numbered(1),
+        download_key: PublicKey::numbered(2),
         version: VersionId::numbered(9),
         size: 100,
         provider: ProviderId(provider),
@@ -34,6 +35,7 @@ fn usage(id: u32, download: u32, reporter: u32, side: Side, seq: u32, peers: &[(
             intro: IntroId::numbered(intro),
             key: PublicKey::numbered(intro),
             bytes,
+            receipt: None,
         })),
         elapsed_ms: 5,
     })
