@@ -35,6 +35,10 @@ pub const PEER_CONNECTIONS_MAX: usize = 64;
 pub const QUEUED_REQUESTS_MAX: usize = 256;
 /// Bytes of a sealed grant.
 pub const GRANT_LEN_MAX: usize = 1024;
+/// Bytes of a provider's token.
+pub const TOKEN_LEN_MAX: usize = 4096;
+/// Keys of a provider that count at a time: the present one and the one before.
+pub const PROVIDER_KEYS_MAX: usize = 2;
 /// Bytes of a have-map page; 8 pieces a byte.
 pub const HAVE_PAGE_MAX: usize = 32 * 1024;
 /// Sources named in a usage record.

@@ -1,7 +1,8 @@
-//! Accounting (DESIGN §10): certificates, grants and introductions as values with pure rules, and what a download's
+//! Accounting (DESIGN §10): certificates, providers' tokens, grants and introductions as values with pure rules, and what a download's
 //! records come to.
 
 pub mod certs;
+pub mod edge_auth;
 pub mod grants;
 pub mod introductions;
 pub mod settlement;

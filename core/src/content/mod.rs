@@ -9,4 +9,4 @@ pub mod policy;
 pub use bitfield::Bitfield;
 pub use layout::Layout;
 pub use manifest::Manifest;
-pub use policy::Policy;
+pub use policy::{Access, Policy};

@@ -20,6 +20,16 @@ crate::wire! {
     }
 }
 
+/// Who may have an object. Known to edges alone: everything else asks for a grant, which an edge gave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Whoever knows its name.
+    #[default]
+    Public,
+    /// Whoever shows its provider's token ([`crate::accounting::edge_auth`]), or a grant that was got by one.
+    Token,
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {

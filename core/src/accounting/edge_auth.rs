@@ -1,0 +1,242 @@
+//! Providers' tokens in the EdgeAuth 2.0 format: a provider signs with a key that it shares with the edges, and whoever
+//! shows the token may have what it names until it expires. Tokens are not used up, so ranges and resumption work.
+//!
+//! ```text
+//! [ip=A~][st=S~]exp=S[~acl=PATTERN[!PATTERN…]][~id=…][~data=…]~hmac=HEX
+//! ```
+//!
+//! The HMAC-SHA256 (RFC 2104) is over all before `~hmac=`, then `~url=PATH` where there is no `acl`, then `~salt=…` where
+//! the provider has one. A field that is not known could be a restriction, so it is refused and not ignored; so is a
+//! field that comes twice. The path is always the object's own, never the request's: a request can be spelled in many
+//! ways.
+
+use crate::ids::ProviderId;
+use crate::limits::TOKEN_LEN_MAX;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::{self, Write as _};
+use core::net::IpAddr;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+/// What a provider signs its tokens with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenKey {
+    /// The HMAC's key.
+    pub key: Vec<u8>,
+    /// Signed with each token and never sent; empty: none.
+    pub salt: String,
+}
+
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenKey(..)")
+    }
+}
+
+/// What a token is shown for.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// The object's provider.
+    pub provider: ProviderId,
+    /// The object's path, without a leading slash.
+    pub path: &'a str,
+    /// Who shows it.
+    pub from: IpAddr,
+    /// Unix seconds.
+    pub now_s: u64,
+}
+
+/// Why a token is not accepted. All but `Malformed` and `Forged` are told of genuine tokens only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TokenError {
+    /// It is not of the format.
+    Malformed,
+    /// No key of the provider made it (for this path, if it is a `url` token).
+    Forged,
+    /// It counts from a later time.
+    Early,
+    /// Its time is over.
+    Expired,
+    /// It is for another object, or for another address.
+    Elsewhere,
+}
+
+/// Checks a token against the keys of the object's provider.
+pub fn check(keys: &[TokenKey], token: &str, shown: &Shown<'_>) -> Result<(), TokenError> {
+    let token = Token::parse(token).ok_or(TokenError::Malformed)?;
+    let paths = spellings(shown.provider, shown.path);
+    if !keys.iter().any(|key| token.is_signed_by(key, &paths)) {
+        return Err(TokenError::Forged);
+    }
+    if token.starts_s.is_some_and(|st| shown.now_s < st) {
+        return Err(TokenError::Early);
+    }
+    if shown.now_s >= token.expires_s {
+        return Err(TokenError::Expired);
+    }
+    let here = token.ip.is_none_or(|ip| unescaped(ip).parse().is_ok_and(|ip: IpAddr| ip == shown.from));
+    let names = token.acl.is_none_or(|acl| covers(acl, &paths));
+    if here && names { Ok(()) } else { Err(TokenError::Elsewhere) }
+}
+
+/// A token taken apart.
+struct Token<'a> {
+    /// All before `~hmac=`.
+    signed: &'a str,
+    hmac: [u8; 32],
+    ip: Option<&'a str>,
+    starts_s: Option<u64>,
+    expires_s: u64,
+    acl: Option<&'a str>,
+}
+
+impl<'a> Token<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        if text.len() > TOKEN_LEN_MAX {
+            return None;
+        }
+        let (signed, hmac) = text.rsplit_once("~hmac=")?;
+        let hmac = hmac.parse::<crate::ids::Digest>().ok()?.0;
+        let [mut ip, mut st, mut exp, mut acl, mut id, mut data] = [None; 6];
+        for field in signed.split('~') {
+            let (name, value) = field.split_once('=')?;
+            let slot = match name {
+                "ip" => &mut ip,
+                "st" => &mut st,
+                "exp" => &mut exp,
+                "acl" => &mut acl,
+                "id" => &mut id,
+                "data" => &mut data,
+                _ => return None,
+            };
+            if slot.replace(value).is_some() {
+                return None;
+            }
+        }
+        let starts_s = match st {
+            Some(st) => Some(seconds(st)?),
+            None => None,
+        };
+        Some(Self { signed, hmac, ip, starts_s, expires_s: seconds(exp?)?, acl })
+    }
+
+    /// Compares in constant time.
+    fn is_signed_by(&self, key: &TokenKey, paths: &[String]) -> bool {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&key.key) else { return false };
+        mac.update(self.signed.as_bytes());
+        let ends = |mut mac: Hmac<Sha256>| {
+            if !key.salt.is_empty() {
+                mac.update(b"~salt=");
+                mac.update(key.salt.as_bytes());
+            }
+            mac.verify_slice(&self.hmac).is_ok()
+        };
+        let of_url = |path: &str| {
+            let mut mac = mac.clone();
+            mac.update(b"~url=");
+            mac.update(path.as_bytes());
+            ends(mac)
+        };
+        match self.acl {
+            Some(_) => ends(mac),
+            None => paths.iter().any(|path| of_url(path) || of_url(&escaped_early(path))),
+        }
+    }
+}
+
+/// Digits only: `+5` and the like are nobody's.
+fn seconds(text: &str) -> Option<u64> {
+    if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+/// The path of an object's URL as signers may write it: as it is, and percent-encoded (RFC 3986) with as many and with
+/// as few characters as there are ways to.
+fn spellings(provider: ProviderId, path: &str) -> [String; 3] {
+    let spell = |kept: &[u8]| {
+        let mut out = String::new();
+        let _ = write!(out, "/{provider}/");
+        encode(path, kept, &mut out);
+        out
+    };
+    let mut plain = String::new();
+    let _ = write!(plain, "/{provider}/{path}");
+    [plain, spell(b"/"), spell(b"/!$&'()*+,;=:@")]
+}
+
+/// Percent-encodes all but the unreserved characters (RFC 3986 §2.3) and `kept`.
+fn encode(text: &str, kept: &[u8], out: &mut String) {
+    for b in text.bytes() {
+        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) || kept.contains(&b) {
+            out.push(char::from(b));
+        } else {
+            let _ = write!(out, "%{b:02X}");
+        }
+    }
+}
+
+/// As generators write values when they are told to escape early: form encoding with hexadecimal digits in lower case.
+fn escaped_early(text: &str) -> String {
+    let mut out = String::new();
+    for b in text.bytes() {
+        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+            out.push(char::from(b));
+        } else if b == b' ' {
+            out.push('+');
+        } else {
+            let _ = write!(out, "%{b:02x}");
+        }
+    }
+    out
+}
+
+/// The reverse of [`escaped_early`]; what is not so escaped stays as it is.
+fn unescaped(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&b, tail)) = rest.split_first() {
+        let hex = |c: &u8| char::from(*c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+        rest = tail;
+        match (b, tail) {
+            (b'%', [high, low, after @ ..]) if hex(high).is_some() && hex(low).is_some() => {
+                out.push(hex(high).unwrap_or(0) << 4 | hex(low).unwrap_or(0));
+                rest = after;
+            }
+            (b'+', _) => out.push(b' '),
+            _ => out.push(b),
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Whether one of the patterns names one of the paths.
+fn covers(acl: &str, paths: &[String]) -> bool {
+    // some generators escape the whole of it
+    let acl = if acl.contains('/') { String::from(acl) } else { unescaped(acl) };
+    acl.split('!').any(|pattern| paths.iter().any(|path| matches(pattern.as_bytes(), path.as_bytes())))
+}
+
+/// `*` stands for any characters, slashes too; `?` for one.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    // after the last `*`, and what it stands for so far
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p + 1, t));
+                p += 1;
+            }
+            Some(c) if *c == b'?' || *c == text[t] => (p, t) = (p + 1, t + 1),
+            _ => {
+                let Some((after, taken)) = star else { return false };
+                star = Some((after, taken + 1));
+                (p, t) = (after, taken + 1);
+            }
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
+}
+
+#[cfg(test)]
+mod tests;
