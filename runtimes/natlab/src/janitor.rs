@@ -1,0 +1,137 @@
+//! Takes labs down: when they are dropped, when a signal ends the process, and those of processes that were killed.
+
+use crate::run::{Error, run};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, Once, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
+
+/// Before every namespace's name.
+const PREFIX: &str = "selab";
+/// What is kept about labs: what `exec` and `flush` of another process need.
+const STATE_DIR: &str = "/run/swarmedge-natlab";
+/// How long processes inside have to end by themselves.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Labs of this process.
+static OWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+/// Read by those who are building one.
+static MAKING: RwLock<()> = RwLock::new(());
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A name that no other lab has. It names this process, so that others can see when nobody is left to take it down.
+pub(crate) fn own_name() -> String {
+    format!("p{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The process that a lab's name names.
+fn owner(lab: &str) -> Option<u32> {
+    lab.strip_prefix('p')?.split_once('x')?.0.parse().ok()
+}
+
+/// The namespace of a lab's node.
+#[must_use]
+pub fn namespace(lab: &str, node: &str) -> String {
+    format!("{PREFIX}-{lab}-{node}")
+}
+
+/// The file that describes a lab.
+pub(crate) fn state_file(lab: &str) -> PathBuf {
+    Path::new(STATE_DIR).join(format!("{lab}.json"))
+}
+
+/// From here on a lab is taken down when the process is told to end, though not before what is returned is dropped:
+/// nothing is added to a lab that is being removed.
+pub(crate) fn making(lab: &str) -> RwLockReadGuard<'static, ()> {
+    static LISTEN: Once = Once::new();
+    LISTEN.call_once(|| {
+        let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
+        std::thread::spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                let _nobody = MAKING.write().unwrap_or_else(PoisonError::into_inner);
+                let own = std::mem::take(&mut *OWN.lock().unwrap_or_else(PoisonError::into_inner));
+                own.iter().for_each(|lab| drop(remove(lab)));
+                std::process::exit(128 + signal);
+            }
+        });
+    });
+    let making = MAKING.read().unwrap_or_else(PoisonError::into_inner);
+    OWN.lock().unwrap_or_else(PoisonError::into_inner).insert(lab.to_owned());
+    making
+}
+
+/// A lab is no longer this process's to take down.
+pub(crate) fn release(lab: &str) {
+    OWN.lock().unwrap_or_else(PoisonError::into_inner).remove(lab);
+}
+
+/// Namespaces of this machine that belong to labs, as (lab, namespace).
+fn namespaces() -> Result<Vec<(String, String)>, Error> {
+    let text = run("ip", &["netns", "list"], "")?;
+    let names = text.lines().filter_map(|l| l.split_whitespace().next());
+    let ours = names.filter_map(|ns| {
+        let (lab, _) = ns.strip_prefix(PREFIX)?.strip_prefix('-')?.split_once('-')?;
+        Some((lab.to_owned(), ns.to_owned()))
+    });
+    Ok(ours.collect())
+}
+
+/// Labs that are up on this machine.
+pub fn labs() -> Result<Vec<String>, Error> {
+    let found: BTreeSet<_> = namespaces()?.into_iter().map(|(lab, _)| lab).collect();
+    Ok(found.into_iter().collect())
+}
+
+/// Removes the labs of processes that are gone.
+pub(crate) fn sweep() -> Result<(), Error> {
+    let left = labs()?;
+    let gone = |lab: &&String| owner(lab).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+    left.iter().filter(gone).try_for_each(|lab| remove(lab))
+}
+
+/// Ends what runs inside a lab and removes its namespaces. Nothing outside of them is touched.
+pub fn remove(lab: &str) -> Result<(), Error> {
+    let all: Vec<_> = namespaces()?.into_iter().filter(|(of, _)| of == lab).map(|(_, ns)| ns).collect();
+    for signal in ["-TERM", "-KILL"] {
+        let mut inside = processes(&all);
+        if inside.is_empty() {
+            break;
+        }
+        let pids: Vec<&str> = inside.iter().map(String::as_str).collect();
+        // one that ends by itself meanwhile is as good
+        drop(run("kill", &[&[signal], &pids[..]].concat(), ""));
+        let until = Instant::now() + PATIENCE;
+        while !inside.is_empty() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+            inside = processes(&all);
+        }
+    }
+    let batch: String = all.iter().map(|ns| format!("netns del {ns}\n")).collect();
+    let removed = run("ip", &["-force", "-batch", "-"], &batch);
+    drop(std::fs::remove_file(state_file(lab)));
+    // goes with the last lab
+    drop(std::fs::remove_dir(STATE_DIR));
+    removed.map(drop)
+}
+
+fn processes(namespaces: &[String]) -> BTreeSet<String> {
+    let pids = |ns: &String| run("ip", &["netns", "pids", ns], "").unwrap_or_default();
+    namespaces.iter().flat_map(|ns| pids(ns).split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_of_its_own_names_its_process_and_a_kept_one_does_not() {
+        let (one, two) = (own_name(), own_name());
+        assert_ne!(one, two);
+        assert_eq!(owner(&one), Some(std::process::id()));
+        assert_eq!(owner("paris"), None);
+        assert_eq!(owner("lab0"), None);
+    }
+}

@@ -1,0 +1,519 @@
+//! A lab that is up.
+
+use crate::janitor::{self, namespace, state_file};
+use crate::kind::Kind;
+use crate::plan::{Ipv6, Plan, Site, address};
+use crate::rules::{Router, UDP_TIMEOUT_S};
+use crate::run::{Error, run, script};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::Command;
+
+/// Namespaces joined to a small internet. Dropping it takes it down, unless its plan gave it a name.
+#[derive(Debug)]
+pub struct Lab {
+    state: State,
+    kept: bool,
+}
+
+/// All that must be known to use a lab from another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// The lab's name.
+    pub lab: String,
+    /// Servers and peers and routers.
+    pub nodes: BTreeMap<String, Node>,
+    /// Sites by name, each with its number and how often it has moved.
+    sites: BTreeMap<String, (u8, u8, Site)>,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// What it is.
+    pub role: Role,
+    /// Its namespace, for `ip netns exec`.
+    pub namespace: String,
+    /// Its own addresses on its uplink.
+    pub addresses: Vec<IpAddr>,
+    /// The site it belongs to.
+    pub site: Option<String>,
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Routes between the sites.
+    Core,
+    /// Stands on the core.
+    Server,
+    /// A NAT or firewall.
+    Router,
+    /// A user's machine.
+    Peer,
+}
+
+/// Commands for one namespace: a shell script that ends with its first failure.
+struct Setup {
+    /// By node, in the order of running.
+    scripts: Vec<(String, String)>,
+    /// `link add …`, for the host's `ip -batch`; both ends are born inside the lab.
+    links: String,
+}
+
+const SYSCTL: &str = "\
+w() { [ ! -e \"/proc/sys/net/$1\" ] || echo \"$2\" > \"/proc/sys/net/$1\"; }
+for c in all default; do
+  w ipv6/conf/$c/accept_dad 0; w ipv6/conf/$c/accept_ra 0; w ipv4/conf/$c/rp_filter 0
+  w ipv4/conf/$c/send_redirects 0; w ipv4/conf/$c/accept_redirects 0; w ipv6/conf/$c/accept_redirects 0
+done
+w bridge/bridge-nf-call-iptables 0; w bridge/bridge-nf-call-ip6tables 0
+ip link set lo up
+";
+const FORWARD: &str = "w ipv4/ip_forward 1; w ipv6/conf/all/forwarding 1\n";
+
+impl Lab {
+    /// Builds a lab. What it has made is removed again if it fails half way.
+    pub fn up(plan: &Plan) -> Result<Self, Error> {
+        plan.check()?;
+        janitor::sweep()?;
+        let name = plan.name.clone().unwrap_or_else(janitor::own_name);
+        if name.is_empty() || name.len() > 12 || !name.chars().all(|c| c.is_ascii_alphanumeric()) {
+            let why = format!("{name:?} is no name for a lab: up to 12 letters and digits");
+            if plan.name.is_some() {
+                return Err(Error::new(why));
+            }
+        }
+        if janitor::labs()?.contains(&name) {
+            return Err(Error::new(format!("the lab {name:?} is up already; take it down first")));
+        }
+        let making = janitor::making(&name);
+        let state = State { lab: name, nodes: BTreeMap::new(), sites: BTreeMap::new() };
+        // dropping it removes what is there by then
+        let mut lab = Self { state, kept: false };
+        lab.build(plan)?;
+        drop(making);
+        if plan.name.is_some() {
+            lab.share()?;
+            janitor::release(&lab.state.lab);
+            lab.kept = true;
+        }
+        Ok(lab)
+    }
+
+    /// A lab that another process has built and kept.
+    pub fn open(name: &str) -> Result<Self, Error> {
+        let file = state_file(name);
+        let text = fs::read_to_string(&file).map_err(|e| Error::new(format!("no lab {name:?} is up ({e})")))?;
+        let state = serde_json::from_str(&text).map_err(|e| Error::new(format!("{}: {e}", file.display())))?;
+        Ok(Self { state, kept: true })
+    }
+
+    /// Takes it down.
+    pub fn down(self) -> Result<(), Error> {
+        janitor::remove(&self.state.lab)
+    }
+
+    /// What it consists of.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// A node.
+    pub fn node(&self, name: &str) -> Result<&Node, Error> {
+        self.state.nodes.get(name).ok_or_else(|| {
+            let all: Vec<_> = self.state.nodes.keys().map(String::as_str).collect();
+            Error::new(format!("no node is called {name:?}; there are {}", all.join(", ")))
+        })
+    }
+
+    /// The first address of a node.
+    pub fn address(&self, node: &str) -> Result<IpAddr, Error> {
+        let first = self.node(node)?.addresses.first().copied();
+        first.ok_or_else(|| Error::new(format!("{node} has no address")))
+    }
+
+    /// The address that others see of a site.
+    pub fn outside(&self, site: &str) -> Result<Ipv4Addr, Error> {
+        let (n, moved, site) = self.site(site)?;
+        Ok(if site.kind == Kind::Firewall { address::lan(*n, 2, true) } else { address::outside(*n, *moved) })
+    }
+
+    /// The arguments of `ip` that run a program inside a node.
+    pub fn inside(&self, node: &str, program: &str) -> Result<[String; 4], Error> {
+        Ok(["netns".into(), "exec".into(), self.node(node)?.namespace.clone(), program.into()])
+    }
+
+    /// A command that runs inside a node.
+    pub fn command(&self, node: &str, program: &str) -> Result<Command, Error> {
+        let mut command = Command::new("ip");
+        command.args(self.inside(node, program)?);
+        Ok(command)
+    }
+
+    /// Runs a shell script inside a node and returns what it prints.
+    pub fn script(&self, node: &str, text: &str) -> Result<String, Error> {
+        script(&self.node(node)?.namespace, text)
+    }
+
+    fn site(&self, name: &str) -> Result<&(u8, u8, Site), Error> {
+        self.state.sites.get(name).ok_or_else(|| Error::new(format!("no site is called {name:?}")))
+    }
+
+    /// Lets other processes open it, as long as it is up.
+    pub fn share(&self) -> Result<(), Error> {
+        let file = state_file(&self.state.lab);
+        let text = serde_json::to_string_pretty(&self.state).map_err(|e| Error::new(e.to_string()))?;
+        let written = file.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&file, text));
+        written.map_err(|e| Error::new(format!("write {}: {e}", file.display())))
+    }
+
+    fn build(&mut self, plan: &Plan) -> Result<(), Error> {
+        let mut setup = Setup { scripts: Vec::new(), links: String::new() };
+        let mut core = format!("{SYSCTL}{FORWARD}");
+        self.add("core", Role::Core, Vec::new(), None);
+        let mut at = 0;
+        for (name, count) in &plan.servers {
+            self.server(name, at..at + count, &mut setup, &mut core);
+            at += count;
+        }
+        for (n, site) in (1..).zip(&plan.sites) {
+            self.state.sites.insert(site.name.clone(), (n, 0, site.clone()));
+            self.build_site(n, site, &mut setup, &mut core)?;
+        }
+        core.push_str(&loss_rules(0));
+        setup.scripts.insert(0, ("core".into(), core));
+        let made: String = self.state.nodes.values().map(|n| format!("netns add {}\n", n.namespace)).collect();
+        run("ip", &["-batch", "-"], &made)?;
+        run("ip", &["-batch", "-"], &setup.links)?;
+        setup.scripts.iter().try_for_each(|(node, text)| self.script(node, text).map(drop))
+    }
+
+    fn add(&mut self, name: &str, role: Role, addresses: Vec<IpAddr>, site: Option<&str>) -> String {
+        let namespace = namespace(&self.state.lab, name);
+        let node = Node { role, namespace: namespace.clone(), addresses, site: site.map(str::to_owned) };
+        self.state.nodes.insert(name.to_owned(), node);
+        namespace
+    }
+
+    fn server(&mut self, name: &str, at: std::ops::Range<u8>, setup: &mut Setup, core: &mut String) {
+        let first = at.start;
+        let v4 = at.clone().map(address::server);
+        let v6 = at.map(address::server6);
+        let addresses: Vec<IpAddr> = v4.map(IpAddr::V4).chain(v6.map(IpAddr::V6)).collect();
+        let link = format!("server{first}");
+        attach(core, &link, &addresses);
+        let namespace = self.add(name, Role::Server, addresses.clone(), None);
+        let text = format!("{SYSCTL}{}", uplink("eth0", &addresses));
+        setup.scripts.push((name.to_owned(), text));
+        setup.link(&namespace, "eth0", &self.namespace("core"), &link);
+    }
+
+    fn namespace(&self, node: &str) -> String {
+        namespace(&self.state.lab, node)
+    }
+
+    fn build_site(&mut self, n: u8, site: &Site, setup: &mut Setup, core: &mut String) -> Result<(), Error> {
+        let link = format!("site{n}");
+        let mut outer: Vec<IpAddr> = vec![address::outside(n, 0).into()];
+        if site.ipv6 != Ipv6::None {
+            outer.push(address::outside6(n).into());
+        }
+        attach(core, &link, &outer);
+        if let Some(rate) = site.rate_mbit {
+            core.push_str(&shape(&link, rate));
+        }
+        let routers = site.router_names();
+        let Some(top) = routers.last() else {
+            let namespace = self.add(&site.name, Role::Peer, outer.clone(), Some(&site.name));
+            let rate = site.rate_mbit.map(|r| shape("eth0", r)).unwrap_or_default();
+            setup.scripts.push((site.name.clone(), format!("{SYSCTL}{}{rate}", uplink("eth0", &outer))));
+            setup.link(&namespace, "eth0", &self.namespace("core"), &link);
+            return Ok(());
+        };
+        if site.ipv6 != Ipv6::None {
+            let via = address::outside6(n);
+            _ = writeln!(core, "ip route add {}/64 via {via} dev {link}", address::lan6(n, 0));
+            if routers.len() > 1 {
+                _ = writeln!(core, "ip route add {}/64 via {via} dev {link}", address::carrier6(n, 0));
+            }
+        }
+        if site.kind == Kind::Firewall {
+            _ = writeln!(core, "ip route add {}/24 via {} dev {link} onlink", address::lan(n, 0, true), outer[0]);
+        }
+        setup.link(&namespace(&self.state.lab, top), "wan", &self.namespace("core"), &link);
+        self.routers(n, site, &outer, setup)?;
+        let routed = site.kind == Kind::Firewall;
+        let gateway = address::lan(n, 1, routed);
+        for (host, peer) in (2..).zip(site.peer_names()) {
+            let v4 = address::lan(n, host, routed);
+            let mut text = format!("{SYSCTL}ip link set eth0 up\nip addr add {v4}/24 dev eth0\n");
+            _ = writeln!(text, "ip route add default via {gateway}");
+            let mut addresses = vec![v4.into()];
+            if site.ipv6 != Ipv6::None {
+                let v6 = address::lan6(n, host);
+                let via = address::LINK_LOCAL;
+                _ = writeln!(text, "ip addr add {v6}/64 dev eth0 nodad\nip route add default via {via} dev eth0");
+                addresses.push(v6.into());
+            }
+            let namespace = self.add(&peer, Role::Peer, addresses, Some(&site.name));
+            setup.link(&namespace, "eth0", &self.namespace(&routers[0]), &format!("port{host}"));
+            setup.scripts.push((peer, text));
+        }
+        Ok(())
+    }
+
+    /// The routers of a site, the carrier's first.
+    fn routers(&mut self, n: u8, site: &Site, outer: &[IpAddr], setup: &mut Setup) -> Result<(), Error> {
+        let routers = site.router_names();
+        let two = routers.len() > 1;
+        for (at, name) in routers.iter().enumerate().rev() {
+            let carrier = two && at == 1;
+            let mut text = format!("{SYSCTL}{FORWARD}");
+            let addresses = if two && at == 0 {
+                let mut addresses: Vec<IpAddr> = vec![address::carrier(n, 2).into()];
+                let v4 = address::carrier(n, 2);
+                _ = writeln!(text, "ip link set wan up\nip addr add {v4}/24 dev wan");
+                _ = writeln!(text, "ip route add default via {}", address::carrier(n, 1));
+                if site.ipv6 != Ipv6::None {
+                    let v6 = address::carrier6(n, 2);
+                    _ = writeln!(text, "ip addr add {v6}/64 dev wan nodad");
+                    _ = writeln!(text, "ip route add default via {} dev wan", address::carrier6(n, 1));
+                    addresses.push(v6.into());
+                }
+                addresses
+            } else {
+                text.push_str(&uplink("wan", outer));
+                outer.to_vec()
+            };
+            if let Some(rate) = site.rate_mbit.filter(|_| at + 1 == routers.len()) {
+                text.push_str(&shape("wan", rate));
+            }
+            text.push_str(&lan_side(n, site, carrier));
+            let Some(&IpAddr::V4(wan)) = addresses.first() else { continue };
+            let rules = Router::of(site.kind, carrier, site.hairpin, site.ipv6 == Ipv6::Firewall)
+                .ok_or_else(|| Error::new(format!("a {} site has no router {name}", site.kind)))?;
+            text.push_str(&load(&rules.ruleset(wan)));
+            // behind the rules: loading them loads conntrack
+            _ = writeln!(text, "w netfilter/nf_conntrack_udp_timeout 30");
+            _ = writeln!(text, "w netfilter/nf_conntrack_udp_timeout_stream {UDP_TIMEOUT_S}");
+            let namespace = self.add(name, Role::Router, addresses, Some(&site.name));
+            setup.scripts.push((name.clone(), text));
+            if two && at == 0 {
+                setup.link(&namespace, "wan", &self.namespace(&routers[1]), "port2");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        if let Err(error) = janitor::remove(&self.state.lab) {
+            eprintln!("the lab {} is not gone: {error}", self.state.lab);
+        }
+        janitor::release(&self.state.lab);
+    }
+}
+
+impl Setup {
+    fn link(&mut self, namespace: &str, device: &str, far: &str, far_device: &str) {
+        _ = writeln!(self.links, "link add {device} netns {namespace} type veth peer name {far_device} netns {far}");
+    }
+}
+
+/// The core's end of a link: every address behind it is a route of its own.
+fn attach(core: &mut String, link: &str, addresses: &[IpAddr]) {
+    let (v4, v6) = (address::CORE, address::LINK_LOCAL);
+    _ = writeln!(core, "ip link set {link} up\nip addr add {v4}/32 dev {link}\nip addr add {v6}/64 dev {link} nodad");
+    addresses.iter().for_each(|a| _ = writeln!(core, "ip route add {a} dev {link}"));
+}
+
+/// The other end.
+fn uplink(device: &str, addresses: &[IpAddr]) -> String {
+    let (v4, v6) = (address::CORE, address::LINK_LOCAL);
+    let mut text = format!("ip link set {device} up\n");
+    for a in addresses {
+        let (bits, nodad) = if a.is_ipv4() { (32, "") } else { (128, " nodad") };
+        _ = writeln!(text, "ip addr add {a}/{bits} dev {device}{nodad}");
+    }
+    _ = writeln!(text, "ip route add {v4} dev {device} scope link\nip route add default via {v4} dev {device}");
+    if addresses.iter().any(IpAddr::is_ipv6) {
+        _ = writeln!(text, "ip route add default via {v6} dev {device}");
+    }
+    text
+}
+
+/// A bridge with the router's addresses, which are the gateways of those behind it.
+fn lan_side(n: u8, site: &Site, carrier: bool) -> String {
+    let gateway = if carrier { address::carrier(n, 1) } else { address::lan(n, 1, site.kind == Kind::Firewall) };
+    let mut text = String::from("ip link add lan type bridge stp_state 0 forward_delay 0\nip link set lan up\n");
+    _ = writeln!(text, "ip addr add {gateway}/24 dev lan");
+    let ports = if carrier { 2..3 } else { 2..2 + site.peers };
+    for port in ports {
+        _ = writeln!(text, "ip link set port{port} master lan up");
+    }
+    if site.ipv6 != Ipv6::None {
+        let v6 = if carrier { address::carrier6(n, 1) } else { address::lan6(n, 1) };
+        _ = writeln!(text, "ip addr add {v6}/64 dev lan nodad");
+        if carrier {
+            _ = writeln!(text, "ip route add {}/64 via {} dev lan", address::lan6(n, 0), address::carrier6(n, 2));
+        } else {
+            _ = writeln!(text, "ip addr add {}/64 dev lan nodad", address::LINK_LOCAL);
+        }
+    }
+    text
+}
+
+/// Ten milliseconds of burst, a tenth of a second of queue.
+fn shape(device: &str, mbit: u32) -> String {
+    let burst = (u64::from(mbit) * 1250).max(32_000);
+    format!("tc qdisc add dev {device} root tbf rate {mbit}mbit burst {burst} latency 100ms\n")
+}
+
+fn load(ruleset: &str) -> String {
+    format!("nft -f - <<'RULES'\n{ruleset}RULES\n")
+}
+
+/// The core drops this share of what it forwards, each way, at random.
+fn loss_rules(percent: u8) -> String {
+    let rule = if percent == 0 { String::new() } else { format!("numgen random mod 100 < {percent} counter drop\n") };
+    load(&format!(
+        "table inet loss {{}}\ndelete table inet loss\ntable inet loss {{\n\
+         chain forward {{ type filter hook forward priority filter;\n{rule}}}\n}}\n"
+    ))
+}
+
+/// What happens to a lab that is up.
+impl Lab {
+    /// The core loses this share of all packets from now on, each way.
+    pub fn lose(&self, percent: u8) -> Result<(), Error> {
+        self.script("core", &loss_rules(percent.min(100))).map(drop)
+    }
+
+    /// A site's routers forget every mapping, as a reboot does.
+    pub fn flush(&self, site: &str) -> Result<(), Error> {
+        let (.., site) = self.site(site)?;
+        let forget = "conntrack -F 2>/dev/null\nfor m in inside outside; do nft flush map ip nat $m 2>/dev/null || true; \
+                      done\nfor s in taken talked; do nft flush set ip nat $s 2>/dev/null || true; done\n";
+        site.router_names().iter().try_for_each(|r| self.script(r, forget).map(drop))
+    }
+
+    /// The routers of two sites forget that these have spoken over UDP; what each has mapped stays.
+    pub fn separate(&self, a: &str, b: &str) -> Result<(), Error> {
+        for (here, there) in [(a, b), (b, a)] {
+            let (.., site) = self.site(here)?;
+            let there = self.outside(there)?;
+            let forget = format!(
+                "conntrack -D -p udp --orig-dst {there} 2>/dev/null || true\n\
+                 conntrack -D -p udp --orig-src {there} 2>/dev/null || true\n\
+                 nft flush set ip nat talked 2>/dev/null || true\n"
+            );
+            site.router_names().iter().try_for_each(|r| self.script(r, &forget).map(drop))?;
+        }
+        Ok(())
+    }
+
+    /// A site gets another address, and all its mappings are gone: what happens when a provider renumbers or a laptop
+    /// moves. Returns the new address.
+    pub fn rebind(&mut self, name: &str) -> Result<Ipv4Addr, Error> {
+        let (n, moved, site) = self.site(name)?.clone();
+        if site.kind == Kind::Firewall {
+            return Err(Error::new("what stands behind a firewall has its own address: nothing can be rebound"));
+        }
+        let (old, new) = (address::outside(n, moved), address::outside(n, moved + 1));
+        let top = site.router_names().pop();
+        let (node, device) = top.as_ref().map_or((&site.name, "eth0"), |router| (router, "wan"));
+        self.script("core", &format!("ip route add {new} dev site{n}\nip route del {old} dev site{n}\n"))?;
+        let mut text = format!("ip addr add {new}/32 dev {device}\nip addr del {old}/32 dev {device}\n");
+        _ = writeln!(text, "ip route replace {} dev {device} scope link", address::CORE);
+        _ = writeln!(text, "ip route replace default via {} dev {device}", address::CORE);
+        if let Some(rules) =
+            Router::of(site.kind, site.router_names().len() > 1, site.hairpin, site.ipv6 == Ipv6::Firewall)
+        {
+            text.push_str(&load(&rules.ruleset(new)));
+        }
+        self.script(node, &text)?;
+        self.flush(name)?;
+        self.state.sites.insert(name.to_owned(), (n, moved + 1, site.clone()));
+        if let Some(node) = self.state.nodes.get_mut(node) {
+            node.addresses.retain(|a| *a != IpAddr::V4(old));
+            node.addresses.insert(0, new.into());
+        }
+        if self.kept { self.share() } else { Ok(()) }.map(|()| new)
+    }
+
+    /// From now on counts the UDP packets that a node sends, by where they go.
+    pub fn count_sent(&self, node: &str) -> Result<(), Error> {
+        let set = |family: &str| {
+            format!("set to{family} {{ type ipv{family}_addr . inet_service; flags dynamic; size 65535; }}\n")
+        };
+        let rules = format!(
+            "table inet sent {{}}\ndelete table inet sent\ntable inet sent {{\n{}{}\
+             chain output {{ type filter hook output priority filter;\n\
+             meta l4proto udp update @to4 {{ ip daddr . udp dport counter }}\n\
+             meta l4proto udp update @to6 {{ ip6 daddr . udp dport counter }}\n}}\n}}\n",
+            set("4"),
+            set("6")
+        );
+        self.script(node, &load(&rules)).map(drop)
+    }
+
+    /// What [`Self::count_sent`] has counted: packets by where they went.
+    pub fn sent(&self, node: &str) -> Result<BTreeMap<SocketAddr, u64>, Error> {
+        let mut all = BTreeMap::new();
+        for set in ["to4", "to6"] {
+            let text = self.script(node, &format!("nft -j list set inet sent {set}\n"))?;
+            let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::new(e.to_string()))?;
+            let elements = json["nftables"].as_array().into_iter().flatten();
+            let elements = elements.filter_map(|o| o["set"]["elem"].as_array()).flatten();
+            for e in elements.map(|e| &e["elem"]) {
+                let concat = &e["val"]["concat"];
+                let ip = concat[0].as_str().and_then(|a| a.parse::<IpAddr>().ok());
+                let port = concat[1].as_u64().and_then(|p| u16::try_from(p).ok());
+                let (Some(ip), Some(port)) = (ip, port) else {
+                    return Err(Error::new(format!("nft lists an element that is no address: {e}")));
+                };
+                all.insert(SocketAddr::new(ip, port), e["counter"]["packets"].as_u64().unwrap_or(0));
+            }
+        }
+        Ok(all)
+    }
+
+    /// From now on counts what peers of a site send to its router that is neither for a server nor to the router
+    /// itself: packets that a LAN of two peers need not send there.
+    pub fn count_crossing(&self, site: &str) -> Result<(), Error> {
+        let rules = format!(
+            "table inet crossing {{}}\ndelete table inet crossing\ntable inet crossing {{\n\
+             counter crossed {{}}\n\
+             chain prerouting {{ type filter hook prerouting priority raw;\n\
+             iifname \"lan\" meta l4proto udp ip daddr != {} counter name crossed\n\
+             iifname \"lan\" meta l4proto udp ip6 daddr != {} counter name crossed\n}}\n}}\n",
+            address::SERVERS,
+            address::SERVERS6
+        );
+        let (.., site) = self.site(site)?;
+        site.router_names().first().map_or(Ok(()), |r| self.script(r, &load(&rules)).map(drop))
+    }
+
+    /// What [`Self::count_crossing`] has counted.
+    pub fn crossed(&self, site: &str) -> Result<u64, Error> {
+        let (.., site) = self.site(site)?;
+        let Some(router) = site.router_names().into_iter().next() else { return Ok(0) };
+        let text = self.script(&router, "nft -j list counter inet crossing crossed\n")?;
+        let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::new(e.to_string()))?;
+        let counters = json["nftables"].as_array().into_iter().flatten();
+        counters
+            .filter_map(|o| o["counter"]["packets"].as_u64())
+            .next()
+            .ok_or_else(|| Error::new("nft lists no counter"))
+    }
+}

@@ -1,0 +1,28 @@
+//! A small internet of real Linux NATs in network namespaces, built with `ip` and `nft` and taken down again whatever
+//! happens: on drop, on panic, on Ctrl-C, and by the next lab where a process was killed.
+//!
+//! A **core** namespace routes between point-to-point links, one a site, so that TTLs count down and every packet
+//! between two sites can be counted or dropped. Servers stand on it directly; a [`Site`](plan::Site) is a router of
+//! some [`Kind`] with one or more peers on its LAN. Nothing is made in the host's own network namespace and nothing
+//! inside reaches the outside. Addresses come from documentation, benchmark and private ranges.
+//!
+//! ```no_run
+//! use swarmedge_natlab::{Kind, Lab, Plan};
+//! let lab = Lab::up(&Plan::default().site("home", Kind::PortRestricted).site("cafe", Kind::Symmetric))?;
+//! let out = lab.command("home", "ip").args(["address"]).output();
+//! # Ok::<(), swarmedge_natlab::Error>(())
+//! ```
+
+pub mod janitor;
+mod kind;
+pub mod lab;
+pub mod plan;
+pub mod require;
+mod rules;
+mod run;
+
+pub use kind::{Behaviour, Expect, Kind, expected};
+pub use lab::Lab;
+pub use plan::Plan;
+pub use rules::rules;
+pub use run::Error;

@@ -1,0 +1,62 @@
+//! What a lab needs of the machine, and how a test says that it is missing.
+
+use crate::janitor::{self, namespace, own_name};
+use crate::plan::Plan;
+use crate::run::{Error, run, script};
+use crate::{Kind, Lab, rules};
+
+/// Fails, in words, where no lab can be built here.
+pub fn check() -> Result<(), Error> {
+    let root = run("id", &["-u"], "")?;
+    if root.trim() != "0" {
+        return Err(Error::new("network namespaces need root: run this with sudo"));
+    }
+    for (program, args) in [("nft", "--version"), ("conntrack", "--version"), ("tc", "-Version")] {
+        run(program, &[args], "")?;
+    }
+    let name = own_name();
+    let ns = namespace(&name, "check");
+    let making = janitor::making(&name);
+    run("ip", &["netns", "add", &ns], "").map_err(|e| {
+        Error::new(format!("this machine makes no network namespaces (in a container, it must be privileged): {e}"))
+    })?;
+    let tried = try_in(&ns);
+    run("ip", &["netns", "del", &ns], "")?;
+    janitor::release(&name);
+    drop(making);
+    tried
+}
+
+fn try_in(ns: &str) -> Result<(), Error> {
+    script(ns, "ip link set lo up\n")?;
+    for kind in Kind::ALL {
+        for (_, ruleset) in rules(kind) {
+            run("ip", &["netns", "exec", ns, "nft", "-f", "-"], &ruleset)
+                .map_err(|e| Error::new(format!("this kernel cannot be a {kind} router: {e}")))?;
+        }
+    }
+    script(ns, "tc qdisc add dev lo root tbf rate 1mbit burst 9k latency 9ms\n").map(drop)
+}
+
+/// A lab for a test. Where none can be built the test is skipped loudly (`None`), or fails with
+/// `SWARMEDGE_REQUIRE_ALL`.
+///
+/// # Panics
+/// If the lab cannot be built though the machine can build labs, or must be able to.
+#[must_use]
+pub fn lab(plan: &Plan) -> Option<Lab> {
+    if let Err(missing) = check() {
+        skip(&missing.to_string());
+        return None;
+    }
+    Some(Lab::up(plan).unwrap_or_else(|e| panic!("the lab cannot be built: {e}")))
+}
+
+/// Says loudly that a test is skipped.
+///
+/// # Panics
+/// With `SWARMEDGE_REQUIRE_ALL`.
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("SWARMEDGE_REQUIRE_ALL").is_none(), "needed for this test: {why}");
+    eprintln!("SKIPPED: {why}");
+}
