@@ -6,15 +6,14 @@ use super::units::{bytes, percent};
 use super::{Code, Error};
 use crate::config::ServerConfig;
 use crate::rt::Start;
-use crate::server::ledger::{DownloadUsage, Filter, PlainUsage, Reader};
+use crate::server::ledger::{Database, DownloadUsage, Filter, PlainUsage, Reader};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use swarmedge_core::ids::{DownloadId, ProviderId};
 
 /// What was recorded of one download; asked by the demo.
-pub(super) fn ask<R: Start>(database: &Path, download: DownloadId) -> Result<Option<DownloadUsage>, Error> {
+pub(super) fn ask<R: Start>(database: &Database, download: DownloadId) -> Result<Option<DownloadUsage>, Error> {
     let filter = Filter { download: Some(download), ..Filter::default() };
-    let (downloads, _) = read::<R>(database.to_path_buf(), filter)?;
+    let (downloads, _) = read::<R>(database.clone(), filter)?;
     Ok(downloads.into_iter().next())
 }
 
@@ -46,7 +45,7 @@ pub(super) fn show<R: Start>(args: &LedgerShowArgs, json: bool) -> Result<(), Er
 
 type Books = (Vec<DownloadUsage>, Vec<PlainUsage>);
 
-fn read<R: Start>(database: PathBuf, filter: Filter) -> Result<Books, Error> {
+fn read<R: Start>(database: Database, filter: Filter) -> Result<Books, Error> {
     R::block_on(|_| async move {
         let mut reader = Reader::open(&database).await?;
         let plain = reader.plain(filter.provider).await?;

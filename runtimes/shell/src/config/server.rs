@@ -4,6 +4,7 @@
 use super::File;
 use crate::cli::Error;
 use crate::edge::EdgeConfig;
+use crate::server::ledger::Database;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -118,8 +119,8 @@ pub struct LedgerConfig {
     pub tls_cert: PathBuf,
     /// Its key, PEM.
     pub tls_key: PathBuf,
-    /// The SQLite database; this process is its only writer.
-    pub database: PathBuf,
+    /// The database; this process is its only writer: SQLite's file, or `postgres://user:password@host/name`.
+    pub database: Database,
     /// Where `/healthz` and `/metrics` are served (plain HTTP: keep it private).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ops: Option<SocketAddr>,
@@ -196,7 +197,8 @@ impl ServerConfig {
             paths.extend([&mut c.tls_cert, &mut c.tls_key, &mut c.certificate]);
         }
         if let Some(c) = &mut self.ledger {
-            paths.extend([&mut c.tls_cert, &mut c.tls_key, &mut c.database]);
+            paths.extend([&mut c.tls_cert, &mut c.tls_key]);
+            c.database.resolve(base);
         }
         for path in paths {
             *path = base.join(&*path);

@@ -139,7 +139,7 @@ impl<R: Start> Net<R> {
             listen: any(),
             tls_cert: self.path("ledger.pem"),
             tls_key: self.path("ledger.key.pem"),
-            database: self.path("ledger.sqlite"),
+            database: self.path("ledger.sqlite").into(),
             ops: None,
         };
         self.start(ledger::open(&self.rt, &self.operator(), &cfg, &self.stop).await.expect("opens"))
@@ -309,7 +309,7 @@ pub(crate) fn two_clients_are_introduced_and_the_ledger_keeps_their_record<R: St
             assert_eq!(&ack.ids[..], &[record.id]);
         }
         net.granted_by_the_edge(&down).await;
-        let mut ledger = Reader::open(&net.path("ledger.sqlite")).await.expect("opens");
+        let mut ledger = Reader::open(&net.path("ledger.sqlite").into()).await.expect("opens");
         let all = ledger.downloads(&Filter::default()).await.expect("read");
         assert_eq!(all.len(), 1);
         assert_eq!((all[0].state, all[0].edge_claimed, all[0].provider), ("completed", 1_000_000, 7));
@@ -348,7 +348,7 @@ impl<R: Start> Net<R> {
             listen: any(),
             tls_cert: self.path("ledger.pem"),
             tls_key: self.path("ledger.key.pem"),
-            database: self.path("ledger.sqlite"),
+            database: self.path("ledger.sqlite").into(),
             ops: None,
         };
         self.start(ledger::open(&self.rt, &self.operator(), &cfg, &self.stop).await.expect("opens"))

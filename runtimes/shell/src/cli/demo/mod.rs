@@ -11,7 +11,7 @@ use super::units::{Size, bytes};
 use super::{Code, Error};
 use crate::client::protocol::{DownloadLine, State};
 use crate::edge::{Publish, publish};
-use crate::server::ledger::DownloadUsage;
+use crate::server::ledger::{Database, DownloadUsage};
 use network::{Client, Network, Server, sibling};
 use progress::{Progress, Show};
 use report::{Outcome, Row, Verdict};
@@ -33,7 +33,7 @@ const CONNECTED_WITHIN: Duration = Duration::from_secs(30);
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Reads the ledger's database for one download.
-pub type AskLedger<'a> = &'a dyn Fn(&Path, DownloadId) -> Result<Option<DownloadUsage>, Error>;
+pub type AskLedger<'a> = &'a dyn Fn(&Database, DownloadId) -> Result<Option<DownloadUsage>, Error>;
 
 /// What is delivered.
 struct Object {
@@ -268,7 +268,7 @@ impl Demo<'_> {
 
     /// Waits until the ledger agrees, or long enough.
     fn settle(&mut self, mut rows: Vec<Row>) -> Result<Vec<Row>, Error> {
-        let database = self.network.dir.join("ledger/ledger.sqlite");
+        let database = self.network.dir.join("ledger/ledger.sqlite").into();
         let silenced = (self.args.chaos && self.args.peers > 0).then_some("seeder-1");
         let until = Instant::now() + SETTLED_WITHIN;
         loop {

@@ -74,6 +74,7 @@ ops = "{inner}:{ops_stun}"
 listen = "{inner}:{ledger}"
 tls_cert = "ledger/tls.pem"
 tls_key = "ledger/tls.key.pem"
+# a file for SQLite, or "postgres://user:password@host/name" for PostgreSQL
 database = "ledger/ledger.sqlite"
 ops = "{inner}:{ops_ledger}"
 "#,

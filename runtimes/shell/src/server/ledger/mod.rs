@@ -1,11 +1,20 @@
-//! The ledger: its database, its port, and reports from it.
+//! The ledger: its database, its port, and what is read from it.
 
+mod database;
+mod day;
+mod line;
 pub mod port;
-pub mod report;
+#[cfg(test)]
+#[path = "../../../tests/shared/postgres.rs"]
+mod postgres;
+mod rows;
 pub mod store;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 
+pub use database::Database;
+pub use day::Day;
 pub use port::open;
-pub use report::{DownloadUsage, Filter, PlainUsage, Reader, UploaderUsage};
 pub use store::Store;
+pub use usage::{DownloadUsage, Filter, PlainUsage, Reader, UploaderUsage};

@@ -1,6 +1,6 @@
 //! The ledger's port: accepts CNs and edges, and has batches stored one after another.
 
-use super::store::{Store, brief};
+use super::store::Store;
 use crate::cli::Error;
 use crate::config::{LedgerConfig, OperatorConfig};
 use crate::drive::{Port, drive};
@@ -75,7 +75,7 @@ async fn store_all(mut store: Store, mut batches: Receiver<Batch>, inbox: Sender
     while let Some((req, records)) = batches.recv().await {
         let stored = store.store(&records, unix_ms()).await;
         if let Err(e) = &stored {
-            tracing::error!(records = records.len(), "cannot store records, trying again: {}", brief(e));
+            tracing::error!(records = records.len(), "cannot store records, trying again: {e}");
         }
         // the machine may have ended without waiting
         let _ = inbox.send(Input::Stored { req, ok: stored.is_ok() }).await;

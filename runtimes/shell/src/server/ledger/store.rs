@@ -1,130 +1,244 @@
-//! The ledger's database: SQLite, one writer, every acknowledged record durable.
+//! The ledger's one writer: each record once, every acknowledged record durable, and every download's line in step
+//! with its records, all in one transaction a batch.
 
+use super::database::{Connection, Database};
+use super::day::Day;
+use super::line::{COLUMNS, line_of};
+use super::rows::{Value, among, insert};
 use crate::cli::Error;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, SqliteConnection};
+use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 use swarmedge_core::wire::Wire;
-use swarmedge_core::wire::records::{GrantRecord, LedgerRecord, Side};
+use swarmedge_core::wire::records::{EdgeRecord, LedgerRecord, Side};
 
-/// Each step makes the schema of the next version; `user_version` says how many were taken.
-const STEPS: [&str; 1] = [include_str!("schema.sql")];
-
-/// How long a reader waits for the writer, and the writer for a reader that holds a lock.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// A download's records are looked for among those that came this many days before the first open day, or later: more
+/// than any spool waits, and few partitions.
+const EVIDENCE_DAYS: i64 = 7;
+/// Records of an old schema that are taken over at a time.
+const ADOPT_MAX: i64 = 512;
 
 /// The one writer of a ledger's database.
 pub struct Store {
-    db: SqliteConnection,
-    path: PathBuf,
+    /// None after a failure, until it can be opened again.
+    db: Option<Connection>,
+    database: Database,
+    /// The newest days whose partitions are known to be there.
+    partitions: BTreeSet<i64>,
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Store({})", self.path.display())
+        write!(f, "Store({})", self.database)
     }
 }
 
 impl Store {
     /// Opens the database, makes it if there is none, and brings its schema up to date.
-    pub async fn open(path: &Path) -> Result<Self, Error> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_WAIT)
-            .disable_statement_logging();
-        let unusable = |e: sqlx::Error| Error::failed(format!("cannot open ledger {}: {}", path.display(), brief(&e)));
-        let mut db = options.connect().await.map_err(unusable)?;
-        let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut db).await.map_err(unusable)?;
-        let done = usize::try_from(version).unwrap_or(usize::MAX);
-        if done > STEPS.len() {
-            return Err(Error::failed(format!("ledger {} was written by a newer version", path.display())));
+    pub async fn open(database: &Database) -> Result<Self, Error> {
+        let db = database.open_writer().await?;
+        let mut store = Self { db: Some(db), database: database.clone(), partitions: BTreeSet::new() };
+        if matches!(database, Database::Sqlite(_)) {
+            store.adopt().await.map_err(|e| database.unusable(&e))?;
         }
-        for (n, step) in STEPS.iter().enumerate().skip(done) {
-            migrate(&mut db, n + 1, step).await.map_err(unusable)?;
-        }
-        Ok(Self { db, path: path.to_owned() })
+        Ok(store)
     }
 
-    /// Stores all of `records` durably, or none. A record whose id is there already is left as it is.
-    pub async fn store(&mut self, records: &[LedgerRecord], now_ms: u64) -> Result<(), sqlx::Error> {
-        let mut batch = self.db.begin_with("BEGIN IMMEDIATE").await?;
-        for record in records {
-            insert(&mut batch, record, now_ms).await?;
+    /// Stores all of `records` durably, or none. A record whose id is there already is left as it is. After an error
+    /// the database is opened anew, so that one that was restarted is found again.
+    pub async fn store(&mut self, records: &[LedgerRecord], now_ms: u64) -> Result<(), Error> {
+        let mut db = match self.db.take() {
+            Some(db) => db,
+            None => self.database.open_writer().await?,
+        };
+        let day = Day::of_ms(now_ms);
+        match self.store_in(&mut db, records, now_ms, day).await {
+            Ok(()) => self.db = Some(db),
+            Err(e) => {
+                self.partitions.clear();
+                return Err(self.database.unusable(&e));
+            }
         }
-        batch.commit().await
+        self.partitions.insert(day.to_sql());
+        Ok(())
+    }
+
+    async fn store_in(
+        &self,
+        db: &mut Connection,
+        records: &[LedgerRecord],
+        now_ms: u64,
+        today: Day,
+    ) -> Result<(), sqlx::Error> {
+        let mut change = db.begin().await?;
+        if !self.partitions.contains(&today.to_sql()) {
+            Connection::partition(&mut change, today.to_sql()).await?;
+        }
+        let new = insert_new(&mut change, records, now_ms, today).await?;
+        let first_open = first_open(&mut change).await?;
+        for record in &new {
+            if let LedgerRecord::Edge(r) = record
+                && r.download.is_none()
+            {
+                add_plain(&mut change, r, today.max(first_open)).await?;
+            }
+        }
+        settle(&mut change, &new, first_open, today).await?;
+        change.commit().await
     }
 
     /// Ends the writer, its log folded into the database.
     pub async fn close(self) {
-        if let Err(error) = self.db.close().await {
-            tracing::warn!(path = %self.path.display(), %error, "the ledger's database did not close cleanly");
+        let Some(db) = self.db else { return };
+        if let Err(error) = db.any.close().await {
+            tracing::warn!(database = %self.database, %error, "the ledger's database did not close cleanly");
         }
+    }
+
+    /// Takes over the records of schema 1; what was taken over before a crash is not taken twice.
+    async fn adopt(&mut self) -> Result<(), sqlx::Error> {
+        let Some(mut db) = self.db.take() else { return Ok(()) };
+        let old = "SELECT count(*) FROM sqlite_master WHERE name = 'record_1'";
+        let there: i64 = sqlx::query_scalar(old).fetch_one(&mut db.any).await?;
+        while there > 0 {
+            let rows = sqlx::query("SELECT id, received_ms, body FROM record_1 ORDER BY received_ms LIMIT $1")
+                .bind(ADOPT_MAX)
+                .fetch_all(&mut db.any)
+                .await?;
+            let Some(first) = rows.first() else {
+                db.any.execute(sqlx::raw_sql("DROP TABLE record_1; DROP TABLE download_1")).await?;
+                break;
+            };
+            let received_ms = u64::try_from(first.try_get::<i64, _>(1)?).unwrap_or(0);
+            let records: Vec<LedgerRecord> = rows.iter().map(|row| decode(row, 2)).collect::<Result<_, _>>()?;
+            self.store_in(&mut db, &records, received_ms, Day::of_ms(received_ms)).await?;
+            for row in &rows {
+                let id: Vec<u8> = row.try_get(0)?;
+                sqlx::query("DELETE FROM record_1 WHERE id = $1").bind(id).execute(&mut db.any).await?;
+            }
+        }
+        self.db = Some(db);
+        Ok(())
     }
 }
 
-async fn migrate(db: &mut SqliteConnection, version: usize, step: &'static str) -> Result<(), sqlx::Error> {
-    let mut change = db.begin_with("BEGIN EXCLUSIVE").await?;
-    change.execute(sqlx::raw_sql(step)).await?;
-    let done = format!("PRAGMA user_version = {version}");
-    change.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(done))).await?;
-    change.commit().await
+/// The first day that is not closed.
+pub(super) async fn first_open(db: &mut AnyConnection) -> Result<Day, sqlx::Error> {
+    let last: Option<i64> = sqlx::query_scalar("SELECT MAX(day) FROM day").fetch_one(db).await?;
+    Ok(last.map_or_else(Day::default, |day| Day::from_sql(day).next()))
 }
 
-async fn insert(db: &mut SqliteConnection, record: &LedgerRecord, now_ms: u64) -> Result<(), sqlx::Error> {
-    let id = record.id();
-    let (kind, download, reporter, version, seq): (i64, _, &[u8], _, _) = match record {
+/// Inserts the records whose ids are new, and returns them.
+async fn insert_new<'a>(
+    change: &mut AnyConnection,
+    records: &'a [LedgerRecord],
+    now_ms: u64,
+    today: Day,
+) -> Result<Vec<&'a LedgerRecord>, sqlx::Error> {
+    let mut by_id: BTreeMap<Vec<u8>, &LedgerRecord> = records.iter().map(|r| (r.id().0.to_vec(), r)).collect();
+    let ids = by_id.keys().map(|id| vec![id[..].into(), today.to_sql().into()]).collect();
+    let inserted =
+        insert(change, "INSERT INTO record_id (id, day)", ids, "ON CONFLICT (id) DO NOTHING RETURNING id").await?;
+    let mut new = Vec::with_capacity(inserted.len());
+    for row in &inserted {
+        new.extend(by_id.remove(&row.try_get::<Vec<u8>, _>(0)?));
+    }
+    let rows = new.iter().map(|record| row_of(record, now_ms, today)).collect();
+    let into = "INSERT INTO record (id, day, kind, download, reporter, version, seq, received_ms, body)";
+    insert(change, into, rows, "").await?;
+    Ok(new)
+}
+
+fn row_of(record: &LedgerRecord, now_ms: u64, today: Day) -> Vec<Value> {
+    let (kind, reporter, version, seq): (i64, &[u8], _, _) = match record {
         LedgerRecord::Usage(r) => {
             let kind = match r.side {
                 Side::Downloader => 1,
                 Side::Uploader => 2,
             };
-            (kind, Some(&r.download), &r.reporter.0, &r.version, r.seq)
+            (kind, &r.reporter.0, &r.version, r.seq)
         }
-        LedgerRecord::Edge(r) => (3, r.download.as_ref(), &r.edge.0, &r.version, r.seq),
-        LedgerRecord::Granted(r) => (4, Some(&r.download), &r.guid.0, &r.version, 0),
+        LedgerRecord::Edge(r) => (3, &r.edge.0, &r.version, r.seq),
+        LedgerRecord::Granted(r) => (4, &r.guid.0, &r.version, 0),
     };
-    let new = sqlx::query(
-        "INSERT INTO record (id, kind, download, reporter, version, seq, received_ms, body)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(&id.0[..])
-    .bind(kind)
-    .bind(download.map(|d| &d.0[..]))
-    .bind(reporter)
-    .bind(&version.0[..])
-    .bind(seq)
-    .bind(to_sql(now_ms))
-    .bind(record.to_bytes())
-    .execute(&mut *db)
-    .await?;
+    vec![
+        record.id().0[..].into(),
+        today.to_sql().into(),
+        kind.into(),
+        download_of(record).map(|d| &d[..]).into(),
+        reporter.into(),
+        version.0[..].into(),
+        i64::from(seq).into(),
+        now_ms.into(),
+        Value::Bytes(record.to_bytes()),
+    ]
+}
+
+const fn download_of(record: &LedgerRecord) -> Option<&[u8; 16]> {
     match record {
-        LedgerRecord::Granted(grant) if new.rows_affected() == 1 => insert_download(db, grant).await,
-        LedgerRecord::Granted(_) | LedgerRecord::Usage(_) | LedgerRecord::Edge(_) => Ok(()),
+        LedgerRecord::Usage(r) => Some(&r.download.0),
+        LedgerRecord::Edge(r) => match &r.download {
+            Some(download) => Some(&download.0),
+            None => None,
+        },
+        LedgerRecord::Granted(r) => Some(&r.download.0),
     }
 }
 
-async fn insert_download(db: &mut SqliteConnection, grant: &GrantRecord) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO download (download, provider, path, issued_ms) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (download) DO NOTHING",
-    )
-    .bind(&grant.download.0[..])
-    .bind(i64::from(grant.provider.0))
-    .bind(&grant.path[..])
-    .bind(to_sql(grant.issued_ms))
-    .execute(db)
-    .await?;
+/// Brings the lines of the downloads that `new` is about in step. Lines of closed days stay as they are.
+async fn settle(
+    change: &mut AnyConnection,
+    new: &[&LedgerRecord],
+    first_open: Day,
+    today: Day,
+) -> Result<(), sqlx::Error> {
+    let touched: BTreeSet<&[u8; 16]> = new.iter().filter_map(|r| download_of(r)).collect();
+    let touched: Vec<Vec<u8>> = touched.into_iter().map(|id| id.to_vec()).collect();
+    let since = first_open.to_sql().saturating_sub(EVIDENCE_DAYS);
+    let rows = among(change, "SELECT download, body FROM record WHERE download", &touched, since).await?;
+    let mut by_download: BTreeMap<Vec<u8>, Vec<LedgerRecord>> = BTreeMap::new();
+    for row in &rows {
+        by_download.entry(row.try_get(0)?).or_default().push(decode(row, 1)?);
+    }
+    let lines: Vec<_> = by_download.into_values().filter_map(|records| line_of(records, first_open, today)).collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    among(change, "DELETE FROM download WHERE download", &touched, first_open.to_sql()).await?;
+    insert(change, &format!("INSERT INTO download ({COLUMNS})"), lines, "ON CONFLICT DO NOTHING").await?;
     Ok(())
 }
 
-/// SQLite's integers are signed.
-fn to_sql(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
+/// Adds what an edge's counter of plain traffic has grown by to a day.
+async fn add_plain(change: &mut AnyConnection, r: &EdgeRecord, day: Day) -> Result<(), sqlx::Error> {
+    let known: Option<i64> = sqlx::query_scalar("SELECT MAX(total) FROM plain WHERE edge = $1 AND version = $2")
+        .bind(r.edge.0.to_vec())
+        .bind(r.version.0.to_vec())
+        .fetch_one(&mut *change)
+        .await?;
+    let total = i64::try_from(r.total_bytes).unwrap_or(i64::MAX);
+    let grown = total.saturating_sub(known.unwrap_or(0));
+    if grown <= 0 {
+        return Ok(()); // an older record that was overtaken
+    }
+    let row = vec![
+        i64::from(r.provider.0).into(),
+        day.to_sql().into(),
+        r.version.0[..].into(),
+        r.edge.0[..].into(),
+        grown.into(),
+        total.into(),
+    ];
+    let into = "INSERT INTO plain (provider, day, version, edge, bytes, total)";
+    let again = "ON CONFLICT (edge, version, day) DO UPDATE
+                 SET bytes = plain.bytes + excluded.bytes, total = excluded.total";
+    insert(change, into, vec![row], again).await.map(|_| ())
+}
+
+/// The record in a column.
+pub(super) fn decode(row: &sqlx::any::AnyRow, column: usize) -> Result<LedgerRecord, sqlx::Error> {
+    let body: Vec<u8> = row.try_get(column)?;
+    LedgerRecord::from_bytes(&body).map_err(|e| sqlx::Error::Decode(format!("a broken record: {e}").into()))
 }
 
 /// A database error without its layers.
@@ -135,10 +249,11 @@ pub(super) fn brief(e: &sqlx::Error) -> String {
 #[cfg(test)]
 impl Store {
     pub(super) async fn execute_for_test(&mut self, sql: &'static str) {
-        self.db.execute(sqlx::raw_sql(sql)).await.expect("valid");
+        self.db.as_mut().expect("open").any.execute(sqlx::raw_sql(sql)).await.expect("valid");
     }
 
     pub(super) async fn count_for_test(&mut self) -> i64 {
-        sqlx::query_scalar("SELECT count(*) FROM record").fetch_one(&mut self.db).await.expect("there")
+        let db = &mut self.db.as_mut().expect("open").any;
+        sqlx::query_scalar("SELECT count(*) FROM record").fetch_one(db).await.expect("there")
     }
 }

@@ -1,11 +1,12 @@
 //! The database: exactly once, durable, and reports that follow the core's settlement.
 
+use super::postgres::Postgres;
 use super::*;
 use futures_lite::future::block_on;
-use std::path::PathBuf;
+use sqlx::Connection as _;
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
 use swarmedge_core::wire::records::{EdgeRecord, GrantRecord, LedgerRecord, PeerBytes, Side, UsageRecord, UsageState};
-use swarmedge_core::wire::{List, Text};
+use swarmedge_core::wire::{List, Text, Wire as _};
 
 fn granted(download: u32, provider: u32, path: &str) -> LedgerRecord {
     LedgerRecord::Granted(GrantRecord {
@@ -56,13 +57,13 @@ fn edge(id: u32, download: Option<u32>, seq: u32, unique_bytes: u64) -> LedgerRe
 }
 
 struct Fixture {
-    _dir: tempfile::TempDir,
-    path: PathBuf,
+    _dir: Option<tempfile::TempDir>,
+    path: Database,
 }
 
 fn fixture() -> Fixture {
     let dir = tempfile::tempdir().expect("a directory");
-    Fixture { path: dir.path().join("ledger.sqlite"), _dir: dir }
+    Fixture { path: dir.path().join("ledger.sqlite").into(), _dir: Some(dir) }
 }
 
 impl Fixture {
@@ -93,8 +94,7 @@ fn story() -> Vec<LedgerRecord> {
     ]
 }
 
-#[test]
-fn a_download_is_settled_from_the_newest_record_of_each_side() {
+fn a_download_is_settled_from_the_newest_record_of_each_side(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     ledger.store(&[&story()]);
     let all = ledger.show(&Filter::default());
@@ -105,8 +105,7 @@ fn a_download_is_settled_from_the_newest_record_of_each_side() {
     assert_eq!(parts, [(45, 40, 40), (30, 30, 30)]);
 }
 
-#[test]
-fn repetition_and_order_over_restarts_make_no_difference() {
+fn repetition_and_order_over_restarts_make_no_difference(fixture: &mut dyn FnMut() -> Fixture) {
     let (once, again) = (fixture(), fixture());
     once.store(&[&story()]);
     let mut reversed = story();
@@ -116,8 +115,7 @@ fn repetition_and_order_over_restarts_make_no_difference() {
     assert_eq!(once.show(&Filter::default()), again.show(&Filter::default()));
 }
 
-#[test]
-fn reports_are_by_provider_object_and_download() {
+fn reports_are_by_provider_object_and_download(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     ledger.store(&[&[granted(1, 7, "a"), granted(2, 7, "b"), granted(3, 8, "a")]]);
     let found = |filter: Filter| ledger.show(&filter).iter().map(|d| d.issued_ms).collect::<Vec<_>>();
@@ -128,8 +126,7 @@ fn reports_are_by_provider_object_and_download() {
     assert_eq!(found(Filter { download: Some(DownloadId::numbered(9)), ..Filter::default() }), [0; 0]);
 }
 
-#[test]
-fn plain_traffic_is_reported_beside_downloads() {
+fn plain_traffic_is_reported_beside_downloads(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     ledger.store(&[&[edge(1, None, 2, 50), edge(2, None, 1, 20), edge(3, Some(1), 1, 5)]]);
     let plain = block_on(async { Reader::open(&ledger.path).await.expect("opens").plain(None).await.expect("read") });
@@ -137,8 +134,7 @@ fn plain_traffic_is_reported_beside_downloads() {
     assert_eq!((p.provider, p.bytes), (7, 51));
 }
 
-#[test]
-fn a_batch_is_stored_whole_or_not_at_all() {
+fn a_batch_is_stored_whole_or_not_at_all(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     ledger.store(&[&[granted(1, 7, "a")]]);
     block_on(async {
@@ -156,6 +152,111 @@ fn an_absent_or_foreign_database_is_one_clear_error() {
     let ledger = fixture();
     let absent = block_on(Reader::open(&ledger.path)).expect_err("absent").to_string();
     assert!(absent.contains("ledger.sqlite"), "{absent}");
-    std::fs::write(&ledger.path, "this is no database, only text that is long enough to be read").expect("written");
+    let Database::Sqlite(path) = &ledger.path else { panic!("a file") };
+    std::fs::write(path, "this is no database, only text that is long enough to be read").expect("written");
     assert!(block_on(Store::open(&ledger.path)).is_err());
 }
+
+type Rule = fn(&mut dyn FnMut() -> Fixture);
+
+/// What holds of either engine.
+const RULES: &[Rule] = &[
+    a_download_is_settled_from_the_newest_record_of_each_side,
+    repetition_and_order_over_restarts_make_no_difference,
+    reports_are_by_provider_object_and_download,
+    plain_traffic_is_reported_beside_downloads,
+    a_batch_is_stored_whole_or_not_at_all,
+];
+
+#[test]
+fn every_rule_holds_on_sqlite() {
+    for rule in RULES {
+        rule(&mut fixture);
+    }
+}
+
+#[test]
+fn every_rule_holds_on_postgres_and_a_killed_server_loses_and_repeats_nothing() {
+    let Some(mut postgres) = Postgres::start() else { return };
+    let mut made = 0;
+    for rule in RULES {
+        rule(&mut || {
+            made += 1;
+            Fixture { path: postgres.create(&format!("rule_{made}")).into(), _dir: None }
+        });
+    }
+    killed_in_mid_batch(&mut postgres);
+}
+
+/// Batches go on, each again until it is stored, while the server is killed and started again.
+fn killed_in_mid_batch(postgres: &mut Postgres) {
+    const DOWNLOADS: u32 = 2_000;
+    let ledger = Fixture { path: postgres.create("killed").into(), _dir: None };
+    let database = ledger.path.clone();
+    let (tell, stored) = std::sync::mpsc::channel();
+    let writer = std::thread::spawn(move || {
+        block_on(async {
+            let mut store = Store::open(&database).await.expect("opens");
+            for first in (0..DOWNLOADS).step_by(50) {
+                let batch: Vec<_> = (first..first + 50).flat_map(short_story).collect();
+                while store.store(&batch, 77).await.is_err() {
+                    let _ = tell.send(None);
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                let _ = tell.send(Some(first));
+            }
+        });
+    });
+    let (mut killed, mut refused) = (0, 0);
+    while let Ok(batch) = stored.recv() {
+        refused += u32::from(batch.is_none());
+        if batch.is_some_and(|first| first % 500 == 0) && killed < 3 {
+            postgres.kill();
+            postgres.run();
+            killed += 1;
+        }
+    }
+    writer.join().expect("stored");
+    assert!(killed == 3 && refused > 0, "{killed} kills, {refused} refused batches");
+    let all = ledger.show(&Filter::default());
+    let sum = |of: fn(&DownloadUsage) -> u64| all.iter().map(of).sum::<u64>();
+    assert_eq!(all.len(), DOWNLOADS as usize);
+    assert_eq!((sum(|d| d.peers_billed), sum(|d| d.flagged)), (u64::from(DOWNLOADS) * 40, 0));
+    let count = block_on(async { Store::open(&ledger.path).await.expect("opens").count_for_test().await });
+    assert_eq!(count, i64::from(DOWNLOADS) * 3);
+}
+
+fn short_story(n: u32) -> [LedgerRecord; 3] {
+    let id = 10_000 + n * 2;
+    let peers = [(n, 40)];
+    [granted(n, 7, "a"), usage(id, n, 1, Side::Downloader, 2, &peers), usage(id + 1, n, 2, Side::Uploader, 1, &peers)]
+}
+
+#[test]
+fn the_records_of_an_older_schema_are_taken_over_once() {
+    let ledger = fixture();
+    ledger.store(&[&[]]);
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        store.execute_for_test(OLD).await;
+        store.close().await;
+        let mut old = sqlx::SqliteConnection::connect(&format!("sqlite:{}", ledger.path)).await.expect("opens");
+        for record in story().iter().chain(&story()) {
+            sqlx::query("INSERT INTO record_1 VALUES ($1, 5, $2) ON CONFLICT DO NOTHING")
+                .bind(&record.id().0[..])
+                .bind(record.to_bytes())
+                .execute(&mut old)
+                .await
+                .expect("inserted");
+        }
+        old.close().await.expect("closes");
+    });
+    for _ in 0..2 {
+        ledger.store(&[&[]]);
+        assert_eq!(ledger.show(&Filter::default())[0].peers_billed, 70);
+    }
+}
+
+/// What the step from schema 1 to 2 leaves to be taken over.
+const OLD: &str = "CREATE TABLE record_1 (id BLOB PRIMARY KEY, received_ms INTEGER NOT NULL, body BLOB NOT NULL);
+    CREATE TABLE download_1 (download BLOB)";

@@ -1,16 +1,15 @@
-//! What the ledger recorded, for providers and operators. Reads the database beside its writer, from any process.
+//! What the ledger recorded of each download. Reads the database beside its writer, from any process.
 
-use super::store::brief;
-use crate::cli::{Code, Error};
+use super::database::{Connection, Database};
+use super::store::decode;
+use crate::cli::Error;
+use data_encoding::HEXLOWER;
 use serde::Serialize;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
-use sqlx::{ConnectOptions as _, Row as _, SqliteConnection};
+use sqlx::Row as _;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
 use swarmedge_core::accounting::settlement::Book;
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId};
-use swarmedge_core::wire::Wire;
 use swarmedge_core::wire::records::{GrantRecord, LedgerRecord, Side, UsageRecord, UsageState};
 
 /// Which downloads.
@@ -91,99 +90,95 @@ pub struct PlainUsage {
 
 /// A reader of a ledger's database.
 pub struct Reader {
-    db: SqliteConnection,
-    path: PathBuf,
+    pub(super) db: Connection,
+    database: Database,
 }
 
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Reader({})", self.path.display())
+        write!(f, "Reader({})", self.database)
     }
 }
 
 impl Reader {
     /// Opens the database of a ledger that has run before.
-    pub async fn open(path: &Path) -> Result<Self, Error> {
-        if !path.exists() {
-            return Err(Error::new(Code::NotFound, format!("there is no ledger at {}", path.display()))
-                .next("start the ledger server first: it makes its database"));
-        }
-        let options = SqliteConnectOptions::new().filename(path).read_only(true).disable_statement_logging();
-        let db = options.connect().await;
-        let db = db.map_err(|e| Error::failed(format!("cannot read ledger {}: {}", path.display(), brief(&e))))?;
-        Ok(Self { db, path: path.to_owned() })
+    pub async fn open(database: &Database) -> Result<Self, Error> {
+        Ok(Self { db: database.open_reader().await?, database: database.clone() })
     }
 
     /// What was recorded of each granted download, oldest first.
     pub async fn downloads(&mut self, filter: &Filter) -> Result<Vec<DownloadUsage>, Error> {
-        let ids: Vec<Vec<u8>> = sqlx::query_scalar(
-            "SELECT download FROM download
-             WHERE (?1 IS NULL OR provider = ?1) AND (?2 IS NULL OR path = ?2) AND (?3 IS NULL OR download = ?3)
+        self.read_downloads(filter).await.map_err(|e| self.failed(&e))
+    }
+
+    async fn read_downloads(&mut self, filter: &Filter) -> Result<Vec<DownloadUsage>, sqlx::Error> {
+        let lines = sqlx::query(
+            "SELECT download, edge_unique, edge_total, peers_billed, flagged FROM download
+             WHERE ($1 IS NULL OR provider = $1) AND ($2 IS NULL OR path = $2) AND ($3 IS NULL OR download = $3)
              ORDER BY issued_ms, download",
         )
         .bind(filter.provider.map(|p| i64::from(p.0)))
-        .bind(filter.path.as_deref())
-        .bind(filter.download.as_ref().map(|d| &d.0[..]))
-        .fetch_all(&mut self.db)
-        .await
-        .map_err(|e| self.failed(&e))?;
-        let mut all = Vec::with_capacity(ids.len());
-        for id in ids {
-            all.extend(usage_of(self.records(&id).await?));
-        }
-        Ok(all)
-    }
-
-    /// The newest record of each reporter about a download.
-    async fn records(&mut self, download: &[u8]) -> Result<Vec<LedgerRecord>, Error> {
-        let bodies: Result<Vec<Vec<u8>>, _> = sqlx::query_scalar(
-            "SELECT body FROM record AS r WHERE download = ?1 AND seq =
-                 (SELECT max(seq) FROM record AS s
-                  WHERE s.download = ?1 AND s.kind = r.kind AND s.reporter = r.reporter)",
-        )
-        .bind(download)
-        .fetch_all(&mut self.db)
-        .await;
-        bodies.map_err(|e| self.failed(&e))?.iter().map(|body| self.decode(body)).collect()
-    }
-
-    /// Plain HTTP traffic.
-    pub async fn plain(&mut self, provider: Option<ProviderId>) -> Result<Vec<PlainUsage>, Error> {
-        let rows = sqlx::query(
-            "SELECT body, max(seq) FROM record WHERE kind = 3 AND download IS NULL GROUP BY reporter, version",
-        )
-        .fetch_all(&mut self.db)
-        .await
-        .map_err(|e| self.failed(&e))?;
-        let body = |row: &SqliteRow| row.try_get::<Vec<u8>, _>(0).map_err(|e| self.failed(&e));
-        let mut all = Vec::new();
-        for row in &rows {
-            if let LedgerRecord::Edge(r) = self.decode(&body(row)?)?
-                && provider.is_none_or(|p| p == r.provider)
-            {
-                all.push(PlainUsage {
-                    provider: r.provider.0,
-                    version: r.version.to_string(),
-                    edge: r.edge.to_string(),
-                    bytes: r.total_bytes,
-                });
+        .bind(filter.path.clone())
+        .bind(filter.download.map(|d| d.0.to_vec()))
+        .fetch_all(&mut self.db.any)
+        .await?;
+        let mut all = Vec::with_capacity(lines.len());
+        for line in lines {
+            let records = sqlx::query("SELECT body FROM record WHERE download = $1")
+                .bind(line.try_get::<Vec<u8>, _>(0)?)
+                .fetch_all(&mut self.db.any)
+                .await?;
+            let records = records.iter().map(|row| decode(row, 0)).collect::<Result<Vec<_>, _>>()?;
+            if let Some(mut usage) = usage_of(records) {
+                // what was settled counts, whatever has come since
+                usage.edge_unique = bytes_at(&line, 1)?;
+                usage.edge_total = bytes_at(&line, 2)?;
+                usage.peers_billed = bytes_at(&line, 3)?;
+                usage.flagged = bytes_at(&line, 4)?;
+                all.push(usage);
             }
         }
         Ok(all)
     }
 
-    fn decode(&self, body: &[u8]) -> Result<LedgerRecord, Error> {
-        LedgerRecord::from_bytes(body)
-            .map_err(|e| Error::failed(format!("ledger {} holds a broken record: {e}", self.path.display())))
+    /// Plain HTTP traffic.
+    pub async fn plain(&mut self, provider: Option<ProviderId>) -> Result<Vec<PlainUsage>, Error> {
+        self.read_plain(provider).await.map_err(|e| self.failed(&e))
     }
 
-    fn failed(&self, e: &sqlx::Error) -> Error {
-        Error::failed(format!("cannot read ledger {}: {}", self.path.display(), brief(e)))
+    async fn read_plain(&mut self, provider: Option<ProviderId>) -> Result<Vec<PlainUsage>, sqlx::Error> {
+        let rows = sqlx::query(
+            "SELECT provider, version, edge, CAST(SUM(bytes) AS BIGINT) FROM plain
+             WHERE ($1 IS NULL OR provider = $1) GROUP BY provider, version, edge ORDER BY provider, version, edge",
+        )
+        .bind(provider.map(|p| i64::from(p.0)))
+        .fetch_all(&mut self.db.any)
+        .await?;
+        let plain = |row: &sqlx::any::AnyRow| {
+            Ok(PlainUsage {
+                provider: u32::try_from(row.try_get::<i64, _>(0)?).unwrap_or(u32::MAX),
+                version: HEXLOWER.encode(&row.try_get::<Vec<u8>, _>(1)?),
+                edge: HEXLOWER.encode(&row.try_get::<Vec<u8>, _>(2)?),
+                bytes: bytes_at(row, 3)?,
+            })
+        };
+        rows.iter().map(plain).collect()
+    }
+
+    pub(super) fn failed(&self, e: &sqlx::Error) -> Error {
+        self.database.unusable(e)
     }
 }
 
+/// A number of bytes: never negative, at most what the engines can hold.
+pub(super) fn bytes_at(row: &sqlx::any::AnyRow, column: usize) -> Result<u64, sqlx::Error> {
+    Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0))
+}
+
 /// None without the first grant's record.
-fn usage_of(records: Vec<LedgerRecord>) -> Option<DownloadUsage> {
+fn usage_of(mut records: Vec<LedgerRecord>) -> Option<DownloadUsage> {
+    // of one reporter's records the last counts
+    records.sort_by_key(|r| if let LedgerRecord::Usage(u) = r { u.seq } else { 0 });
     let granted = records.iter().find_map(|r| match r {
         LedgerRecord::Granted(g) => Some(g.clone()),
         LedgerRecord::Usage(_) | LedgerRecord::Edge(_) => None,
@@ -235,7 +230,7 @@ fn uploaders(granted: &GrantRecord, records: &[LedgerRecord]) -> Vec<UploaderUsa
         }
         bytes
     };
-    let downloader = usage(Side::Downloader).find(|r| r.reporter == granted.guid);
+    let downloader = usage(Side::Downloader).filter(|r| r.reporter == granted.guid).last();
     let received = downloader.map(by_intro).unwrap_or_default();
     let by_guid: BTreeMap<Guid, &UsageRecord> = usage(Side::Uploader).map(|r| (r.reporter, r)).collect();
     let one = |(guid, r): (Guid, &UsageRecord)| {

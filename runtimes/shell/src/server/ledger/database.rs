@@ -1,0 +1,232 @@
+//! The door to a ledger's database: SQLite in a file, or PostgreSQL (and what speaks its protocol). Queries are the
+//! same text for both; what differs is the schema, how a writer begins, and partitions.
+
+use super::store::brief;
+use crate::cli::{Code, Error};
+use serde::{Deserialize, Serialize};
+use sqlx::any::AnyConnectOptions;
+use sqlx::{Any, AnyConnection, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Transaction};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+/// The steps of each engine's schema: each makes the next version of it.
+const SQLITE: &[&str] = &[include_str!("schema/sqlite_1.sql"), include_str!("schema/sqlite_2.sql")];
+const POSTGRES: &[&str] = &[include_str!("schema/postgres_1.sql")];
+
+/// PostgreSQL's writers take turns by this advisory lock ("swmledge").
+const WRITER_LOCK: i64 = 0x7377_6d6c_6564_6765;
+
+/// Which database, as `[ledger] database` says it: a file's path or `postgres://…`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum Database {
+    /// A file.
+    Sqlite(PathBuf),
+    /// A server's URL; may hold a password.
+    Postgres(String),
+}
+
+impl Database {
+    /// A relative path starts from `base`.
+    pub fn resolve(&mut self, base: &Path) {
+        if let Self::Sqlite(path) = self {
+            *path = base.join(&*path);
+        }
+    }
+
+    /// Opens it for writing; makes what is not there and brings the schema up to date.
+    pub(super) async fn open_writer(&self) -> Result<Connection, Error> {
+        let mut db = self.connect("rwc").await?;
+        if matches!(self, Self::Sqlite(_)) {
+            for pragma in ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA cache_size = -65536"] {
+                db.any.execute(sqlx::raw_sql(pragma)).await.map_err(|e| self.unusable(&e))?;
+            }
+        }
+        let steps = self.steps();
+        for n in 0..steps.len() {
+            db.migrate(steps, n).await.map_err(|e| self.unusable(&e))?;
+        }
+        self.check_version(&mut db, steps.len()).await?;
+        Ok(db)
+    }
+
+    /// Opens it beside its writer.
+    pub(super) async fn open_reader(&self) -> Result<Connection, Error> {
+        if let Self::Sqlite(path) = self
+            && !path.exists()
+        {
+            return Err(Error::new(Code::NotFound, format!("there is no ledger at {}", path.display()))
+                .next("start the ledger server first: it makes its database"));
+        }
+        let mut db = self.connect("ro").await?;
+        self.check_version(&mut db, self.steps().len()).await?;
+        Ok(db)
+    }
+
+    async fn connect(&self, mode: &str) -> Result<Connection, Error> {
+        static DRIVERS: Once = Once::new();
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        let url = match self {
+            Self::Sqlite(path) => {
+                let path = path.to_string_lossy();
+                let path = percent_encoding::utf8_percent_encode(&path, percent_encoding::NON_ALPHANUMERIC);
+                format!("sqlite://{path}?mode={mode}")
+            }
+            Self::Postgres(url) => url.clone(),
+        };
+        let options: AnyConnectOptions = url.parse().map_err(|e: sqlx::Error| self.unusable(&e))?;
+        let any = options.disable_statement_logging().connect().await.map_err(|e| self.unusable(&e))?;
+        Ok(Connection { any, postgres: matches!(self, Self::Postgres(_)) })
+    }
+
+    const fn steps(&self) -> &'static [&'static str] {
+        match self {
+            Self::Sqlite(_) => SQLITE,
+            Self::Postgres(_) => POSTGRES,
+        }
+    }
+
+    async fn check_version(&self, db: &mut Connection, known: usize) -> Result<(), Error> {
+        let version = db.version().await.map_err(|e| self.unusable(&e))?;
+        match version.cmp(&known) {
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater => Err(Error::failed(format!("ledger {self} was written by a newer version"))),
+            std::cmp::Ordering::Less => Err(Error::failed(format!("ledger {self} was written by an older version"))
+                .next("start the ledger server once: it brings its database up to date")),
+        }
+    }
+
+    pub(super) fn unusable(&self, e: &sqlx::Error) -> Error {
+        Error::failed(format!("cannot use ledger {self}: {}", brief(e)))
+    }
+}
+
+impl From<String> for Database {
+    fn from(text: String) -> Self {
+        let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+        if is_url { Self::Postgres(text) } else { Self::Sqlite(text.into()) }
+    }
+}
+
+impl From<PathBuf> for Database {
+    fn from(path: PathBuf) -> Self {
+        Self::Sqlite(path)
+    }
+}
+
+impl From<Database> for String {
+    fn from(database: Database) -> Self {
+        match database {
+            Database::Sqlite(path) => path.to_string_lossy().into_owned(),
+            Database::Postgres(url) => url,
+        }
+    }
+}
+
+/// Without a password.
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "{}", path.display()),
+            Self::Postgres(url) => {
+                let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+                let host = rest.split('?').next().unwrap_or_default().rsplit('@').next().unwrap_or_default();
+                write!(f, "{scheme}://{host}")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An open database.
+pub(super) struct Connection {
+    pub(super) any: AnyConnection,
+    postgres: bool,
+}
+
+impl Connection {
+    /// A transaction of the one writer: another process that writes waits until it ends.
+    pub(super) async fn begin(&mut self) -> Result<Transaction<'_, Any>, sqlx::Error> {
+        if !self.postgres {
+            return self.any.begin_with("BEGIN IMMEDIATE").await;
+        }
+        let mut change = self.any.begin().await?;
+        sqlx::query("SELECT 1 FROM (SELECT pg_advisory_xact_lock($1)) AS turn")
+            .bind(WRITER_LOCK)
+            .execute(&mut *change)
+            .await?;
+        Ok(change)
+    }
+
+    /// Makes room for the records of a day. Repeats do no harm.
+    pub(super) async fn partition(change: &mut AnyConnection, day: i64) -> Result<(), sqlx::Error> {
+        if change.backend_name() == "PostgreSQL" {
+            let sql = format!(
+                "CREATE TABLE IF NOT EXISTS record_{day} PARTITION OF record FOR VALUES FROM ({day}) TO ({})",
+                day + 1
+            );
+            change.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+        }
+        Ok(())
+    }
+
+    /// How many steps were taken.
+    async fn version(&mut self) -> Result<usize, sqlx::Error> {
+        version(&mut self.any).await
+    }
+
+    /// Takes step `n` unless it, or a later one, was taken.
+    async fn migrate(&mut self, steps: &'static [&'static str], n: usize) -> Result<(), sqlx::Error> {
+        let postgres = self.postgres;
+        let mut change = self.begin().await?;
+        if version(&mut change).await? > n {
+            return change.rollback().await;
+        }
+        change.execute(sqlx::raw_sql(steps[n])).await?;
+        if postgres {
+            let made = "CREATE TABLE IF NOT EXISTS ledger_version (version BIGINT PRIMARY KEY)";
+            change.execute(sqlx::raw_sql(made)).await?;
+            let version = i64::try_from(n + 1).unwrap_or(i64::MAX);
+            sqlx::query("INSERT INTO ledger_version VALUES ($1)").bind(version).execute(&mut *change).await?;
+        } else {
+            let done = format!("PRAGMA user_version = {}", n + 1);
+            change.execute(sqlx::raw_sql(AssertSqlSafe(done))).await?;
+        }
+        change.commit().await
+    }
+}
+
+async fn version(db: &mut AnyConnection) -> Result<usize, sqlx::Error> {
+    let version: i64 = if db.backend_name() == "PostgreSQL" {
+        let there: bool =
+            sqlx::query_scalar("SELECT to_regclass('ledger_version') IS NOT NULL").fetch_one(&mut *db).await?;
+        if !there {
+            return Ok(0);
+        }
+        sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM ledger_version").fetch_one(db).await?
+    } else {
+        sqlx::query_scalar("PRAGMA user_version").fetch_one(db).await?
+    };
+    Ok(usize::try_from(version).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_postgres_and_anything_else_a_file_and_passwords_are_not_shown() {
+        let url = Database::from("postgres://me:secret@db.example:5432/books?sslmode=disable".to_owned());
+        assert_eq!(url.to_string(), "postgres://db.example:5432/books");
+        assert_eq!(format!("{url:?}"), "postgres://db.example:5432/books");
+        let mut file = Database::from("ledger/ledger.sqlite".to_owned());
+        file.resolve(Path::new("/srv"));
+        assert_eq!(file, Database::Sqlite("/srv/ledger/ledger.sqlite".into()));
+    }
+}

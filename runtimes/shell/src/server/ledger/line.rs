@@ -1,0 +1,109 @@
+//! A download's line: what its records come to, as the database keeps it beside them.
+
+use super::day::Day;
+use super::rows::Value;
+use sha2::{Digest as _, Sha256};
+use swarmedge_core::accounting::settlement::Book;
+use swarmedge_core::ids::Digest;
+use swarmedge_core::wire::Wire;
+use swarmedge_core::wire::records::{GrantRecord, LedgerRecord, UsageState};
+
+/// The columns that [`line_of`] fills, in its order.
+pub(super) const COLUMNS: &str = "download, provider, day, path, version, guid, size, issued_ms, state, elapsed_ms, \
+     edge_unique, edge_total, edge_claimed, peers_received, peers_sent, peers_billed, flagged, speed, evidence";
+
+/// Classes of speed for each doubling.
+const CLASSES: u64 = 16;
+
+/// A state as the database writes it.
+pub(super) const fn state_number(state: Option<UsageState>) -> i64 {
+    match state {
+        None => 0,
+        Some(UsageState::Running) => 1,
+        Some(UsageState::Completed) => 2,
+        Some(UsageState::Cancelled) => 3,
+        Some(UsageState::Failed) => 4,
+    }
+}
+
+/// The class of a speed: 16 a doubling, each 1/16 of its doubling wide, so that a class says the speed to 6 %.
+pub(super) fn speed_class(bytes: u64, ms: u64) -> i64 {
+    let per_second = u64::try_from(u128::from(bytes) * 1000 / u128::from(ms.max(1))).unwrap_or(u64::MAX).max(CLASSES);
+    let doubling = per_second.ilog2();
+    let within = (per_second >> (doubling - CLASSES.ilog2())) - CLASSES;
+    i64::from(doubling) * 16 + i64::try_from(within).unwrap_or(0)
+}
+
+/// The middle of a class, bytes a second.
+pub(super) fn speed_of(class: i64) -> u64 {
+    let class = u64::try_from(class).unwrap_or(0).clamp(CLASSES * 4, CLASSES * 63);
+    let width = 1_u64 << (class / CLASSES - 4);
+    (CLASSES + class % CLASSES) * width + width / 2
+}
+
+/// The line of a download from all of its records; none without its first grant. A line that is new belongs to the
+/// day of the grant, unless that was closed (then to `first_open`) or has not come yet by the ledger's clock.
+pub(super) fn line_of(mut records: Vec<LedgerRecord>, first_open: Day, today: Day) -> Option<Vec<Value>> {
+    records.sort_by_key(LedgerRecord::id);
+    let first = |a: &&GrantRecord, b: &&GrantRecord| (a.issued_ms, a.id).cmp(&(b.issued_ms, b.id));
+    let granted = records.iter().filter_map(grant).min_by(first)?.clone();
+    let evidence = evidence(&records);
+    let bill = records.into_iter().collect::<Book>().bill();
+    let day = Day::of_ms(granted.issued_ms).min(today).max(first_open);
+    let done = bill.state == Some(UsageState::Completed);
+    let speed = if done { speed_class(bill.size, bill.elapsed_ms) } else { -1 };
+    Some(vec![
+        granted.download.0[..].into(),
+        i64::from(granted.provider.0).into(),
+        day.to_sql().into(),
+        Value::Text(granted.path.to_string()),
+        granted.version.0[..].into(),
+        granted.guid.0[..].into(),
+        bill.size.into(),
+        granted.issued_ms.into(),
+        state_number(bill.state).into(),
+        bill.elapsed_ms.into(),
+        bill.edge_unique.into(),
+        bill.edge_total.into(),
+        bill.edge_claimed.into(),
+        bill.peers_received.into(),
+        bill.peers_sent.into(),
+        bill.peers_billed.into(),
+        bill.flagged.into(),
+        speed.into(),
+        evidence.0[..].into(),
+    ])
+}
+
+const fn grant(record: &LedgerRecord) -> Option<&GrantRecord> {
+    match record {
+        LedgerRecord::Granted(g) => Some(g),
+        _ => None,
+    }
+}
+
+/// SHA-256 over the records, by id, each after its length.
+fn evidence(records: &[LedgerRecord]) -> Digest {
+    let mut hash = Sha256::new();
+    for record in records {
+        let bytes = record.to_bytes();
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    }
+    Digest(hash.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_class_says_a_speed_to_six_per_cent(per_second in 16_u64..1 << 40) {
+            let of = speed_of(speed_class(per_second, 1000));
+            prop_assert!(of.abs_diff(per_second) * 16 <= per_second, "{per_second} became {of}");
+            prop_assert!(speed_class(per_second, 1000) <= speed_class(per_second + 1, 1000));
+        }
+    }
+}

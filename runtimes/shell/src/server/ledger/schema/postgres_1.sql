@@ -1,0 +1,69 @@
+-- As SQLite's version 2; records are partitioned by the day on which they came, and ids kept apart from them, since a
+-- unique key of a partitioned table would have to name the day.
+CREATE TABLE record_id (
+    id  BYTEA PRIMARY KEY,
+    day BIGINT NOT NULL
+);
+
+CREATE TABLE record (
+    id          BYTEA NOT NULL,
+    day         BIGINT NOT NULL,
+    kind        BIGINT NOT NULL,
+    download    BYTEA,
+    reporter    BYTEA NOT NULL,
+    version     BYTEA NOT NULL,
+    seq         BIGINT NOT NULL,
+    received_ms BIGINT NOT NULL,
+    body        BYTEA NOT NULL
+) PARTITION BY RANGE (day);
+CREATE INDEX record_by_download ON record (download);
+
+CREATE TABLE download (
+    download       BYTEA PRIMARY KEY,
+    provider       BIGINT NOT NULL,
+    day            BIGINT NOT NULL,
+    path           TEXT NOT NULL,
+    version        BYTEA NOT NULL,
+    guid           BYTEA NOT NULL,
+    size           BIGINT NOT NULL,
+    issued_ms      BIGINT NOT NULL,
+    state          BIGINT NOT NULL,
+    elapsed_ms     BIGINT NOT NULL,
+    edge_unique    BIGINT NOT NULL,
+    edge_total     BIGINT NOT NULL,
+    edge_claimed   BIGINT NOT NULL,
+    peers_received BIGINT NOT NULL,
+    peers_sent     BIGINT NOT NULL,
+    peers_billed   BIGINT NOT NULL,
+    flagged        BIGINT NOT NULL,
+    speed          BIGINT NOT NULL,
+    evidence       BYTEA NOT NULL
+) WITH (fillfactor = 70);
+CREATE INDEX download_by_provider ON download (provider, day);
+CREATE INDEX download_by_day ON download (day);
+
+CREATE TABLE plain (
+    provider BIGINT NOT NULL,
+    day      BIGINT NOT NULL,
+    version  BYTEA NOT NULL,
+    edge     BYTEA NOT NULL,
+    bytes    BIGINT NOT NULL,
+    total    BIGINT NOT NULL,
+    PRIMARY KEY (edge, version, day)
+);
+CREATE INDEX plain_by_day ON plain (day, provider);
+
+CREATE TABLE day (
+    day       BIGINT PRIMARY KEY,
+    leaf      BYTEA NOT NULL,
+    head      BYTEA NOT NULL,
+    closed_ms BIGINT NOT NULL
+);
+
+CREATE TABLE statement (
+    day      BIGINT NOT NULL,
+    position BIGINT NOT NULL,
+    provider BIGINT NOT NULL,
+    body     BYTEA NOT NULL,
+    PRIMARY KEY (day, position)
+);
