@@ -1,6 +1,8 @@
 //! Everything runtime-neutral around the core: the drive loop, TLS, HTTP, QUIC, store, ledger, configuration and
 //! command line. It does what the machines' outputs say and reports back; it decides nothing about a protocol.
 // a test names the one variant that it expects
+// what prints goes through `cli::out`, which a closed pipe does not upset
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::type_complexity))]
 
 pub mod cli;

@@ -2,6 +2,7 @@
 
 use super::args::LedgerShowArgs;
 use super::objects::{no_section, print_json};
+use super::out::say;
 use super::units::{bytes, percent};
 use super::{Code, Error};
 use crate::config::ServerConfig;
@@ -39,8 +40,7 @@ pub(super) fn show<R: Start>(args: &LedgerShowArgs, json: bool) -> Result<(), Er
     if json {
         return print_json(&serde_json::json!({"downloads": downloads, "plain": plain}));
     }
-    print!("{}", text(&downloads, &plain, one));
-    Ok(())
+    say!("{}", text(&downloads, &plain, one).trim_end())
 }
 
 type Books = (Vec<DownloadUsage>, Vec<PlainUsage>);

@@ -8,6 +8,7 @@ pub mod error;
 pub mod init;
 mod ledger;
 mod objects;
+pub mod out;
 pub mod process;
 mod serve;
 pub mod stop;
@@ -24,6 +25,7 @@ use args::{
 };
 use clap::Parser;
 use client::state_of;
+use out::{note, say};
 use std::process::ExitCode;
 
 /// The whole program on runtime `R`.
@@ -45,8 +47,7 @@ pub fn main<R: Start>() -> ExitCode {
 
 fn run<R: Start>(cli: Cli) -> Result<(), Error> {
     if cli.global.version {
-        print_version::<R>(cli.global.json);
-        return Ok(());
+        return print_version::<R>(cli.global.json);
     }
     let Some(command) = cli.command else {
         return Err(Error::usage("no command is given").next("see --help"));
@@ -69,19 +70,20 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 fn report(error: &Error, json: bool) {
     if json {
-        println!("{}", error.to_json());
+        // nobody is left to hear that this cannot be said
+        let _ = say!("{}", error.to_json());
     } else {
-        eprintln!("swarmedge: {error}");
+        note!("swarmedge: {error}");
     }
 }
 
-fn print_version<R: Start>(json: bool) {
+fn print_version<R: Start>(json: bool) -> Result<(), Error> {
     let (version, testing) = (env!("CARGO_PKG_VERSION"), swarmedge_core::TESTING);
     if json {
         let name = if R::NAME == "tokio" { "swarmedge".into() } else { format!("swarmedge-{}", R::NAME) };
-        println!("{}", serde_json::json!({"name": name, "version": version, "runtime": R::NAME, "testing": testing}));
+        say!("{}", serde_json::json!({"name": name, "version": version, "runtime": R::NAME, "testing": testing}))
     } else {
-        println!("swarmedge {version} ({})", R::NAME);
+        say!("swarmedge {version} ({})", R::NAME)
     }
 }
 

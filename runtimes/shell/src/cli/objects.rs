@@ -1,6 +1,8 @@
 //! `publish`, `objects`, `unpublish`, `torrent export`: what the edge of a configuration delivers.
 
 use super::args::{ConfigArgs, PublishArgs, TorrentExportArgs, UnpublishArgs};
+pub(super) use super::out::print_json;
+use super::out::say;
 use super::units::bytes;
 use super::{Code, Error};
 use crate::config::ServerConfig;
@@ -25,9 +27,8 @@ pub(super) fn publish(args: &PublishArgs, json: bool) -> Result<(), Error> {
         Change::Version => "published a new version of",
         Change::None => "unchanged bytes, policy set for",
     };
-    println!("{what} {}/{}/{} ({})", edge.url, published.provider, published.path, bytes(published.size));
-    println!("version {}", published.version);
-    Ok(())
+    say!("{what} {}/{}/{} ({})", edge.url, published.provider, published.path, bytes(published.size))?;
+    say!("version {}", published.version)
 }
 
 /// `swarmedge objects`.
@@ -38,10 +39,9 @@ pub(super) fn list(args: &ConfigArgs, json: bool) -> Result<(), Error> {
         return print_json(&objects);
     }
     if objects.is_empty() {
-        println!("nothing is published yet: see `publish --help`");
+        say!("nothing is published yet: see `publish --help`")?;
     }
-    objects.iter().for_each(|o| println!("{}", line(&edge.url, o)));
-    Ok(())
+    objects.iter().try_for_each(|o| say!("{}", line(&edge.url, o)))
 }
 
 /// `swarmedge unpublish`.
@@ -51,8 +51,7 @@ pub(super) fn unpublish(args: &UnpublishArgs, json: bool) -> Result<(), Error> {
     if json {
         return print_json(&gone);
     }
-    println!("withdrew {}/{} ({} versions)", gone.provider, gone.path, gone.versions);
-    Ok(())
+    say!("withdrew {}/{} ({} versions)", gone.provider, gone.path, gone.versions)
 }
 
 /// `swarmedge torrent export`.
@@ -62,9 +61,8 @@ pub(super) fn export(args: &TorrentExportArgs, json: bool) -> Result<(), Error> 
     if json {
         return print_json(&exported);
     }
-    println!("wrote {} for {} ({})", args.output.display(), exported.web_seed, bytes(exported.size));
-    println!("info-hash {}\n{}", exported.info_hash, exported.magnet);
-    Ok(())
+    say!("wrote {} for {} ({})", args.output.display(), exported.web_seed, bytes(exported.size))?;
+    say!("info-hash {}\n{}", exported.info_hash, exported.magnet)
 }
 
 fn line(url: &str, o: &Published) -> String {
@@ -83,11 +81,4 @@ fn edge_of(args: &ConfigArgs) -> Result<edge::EdgeConfig, Error> {
 pub(super) fn no_section(config: PathBuf, role: &str) -> Error {
     Error::new(Code::Usage, format!("{} has no [{role}] section", config.display()))
         .next("`init` in an empty directory makes a complete configuration to copy from")
-}
-
-/// One JSON value on standard output.
-pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
-    let text = serde_json::to_string(value).map_err(|e| Error::failed(format!("cannot write this as JSON: {e}")))?;
-    println!("{text}");
-    Ok(())
 }

@@ -1,9 +1,10 @@
 //! The commands that speak to the client of this machine. `get` starts one for itself where none runs.
 
 use super::local::Call;
-use super::progress::{Progress, clock, print_json};
+use super::progress::{Progress, clock};
 use super::protocol::{Answer, CachedLine, DownloadLine, Request, State, StatusLine, parse_url};
 use super::{ClientConfig, process};
+use crate::cli::out::{print_json, say};
 use crate::cli::process::Interrupt;
 use crate::cli::units::{bytes, percent};
 use crate::cli::{Code, Error};
@@ -201,12 +202,7 @@ fn ask(state: &Path, request: &Request) -> Result<Answer, Error> {
 /// Carries out one request and prints its answer.
 fn tell(state: &Path, json: bool, request: &Request, done: &str) -> Result<(), Error> {
     let answer = ask(state, request)?;
-    if json {
-        print_json(&answer);
-    } else {
-        println!("{done}");
-    }
-    Ok(())
+    if json { print_json(&answer) } else { say!("{done}") }
 }
 
 /// `pause`: stops a download and keeps what is there.
@@ -239,55 +235,49 @@ pub fn cache_remove(state: &Path, json: bool, version: &str) -> Result<(), Error
 /// `cache list`.
 pub fn cache_list(state: &Path, json: bool) -> Result<(), Error> {
     let answer = ask(state, &Request::CacheList)?;
-    if json {
-        print_json(&answer);
-    } else if let Answer::Cache { versions } = answer {
-        versions.iter().for_each(print_cached);
-        if versions.is_empty() {
-            println!("nothing is cached");
-        }
+    match answer {
+        Answer::Cache { versions } if !json => match versions.as_slice() {
+            [] => say!("nothing is cached"),
+            all => all.iter().try_for_each(print_cached),
+        },
+        other => print_json(&other),
     }
-    Ok(())
 }
 
-fn print_cached(line: &CachedLine) {
+fn print_cached(line: &CachedLine) -> Result<(), Error> {
     let have = percent(line.pieces.into(), line.pieces_total.into());
     let url = line.url.as_deref().unwrap_or("-");
-    println!("{}  {:>10}  {have:>7}  {url}", line.version, bytes(line.size_bytes));
+    say!("{}  {:>10}  {have:>7}  {url}", line.version, bytes(line.size_bytes))
 }
 
 /// `status`.
 pub fn status(state: &Path, json: bool) -> Result<(), Error> {
     let answer = ask(state, &Request::Status)?;
-    if json {
-        print_json(&answer);
-    } else if let Answer::Status(line) = answer {
-        print_status(&line);
+    match answer {
+        Answer::Status(line) if !json => print_status(&line),
+        other => print_json(&other),
     }
-    Ok(())
 }
 
-fn print_status(line: &StatusLine) {
+fn print_status(line: &StatusLine) -> Result<(), Error> {
     let control = if line.control_connected { "connected" } else { "not connected (the edge alone delivers)" };
     let uploads = if line.uploads { "on" } else { "off" };
-    println!("client {} ({}, {}), up {}", line.guid, line.client_version, line.runtime, clock(line.uptime_s));
-    println!("control plane {control}; uploads {uploads}, {} sent", bytes(line.uploaded_bytes));
+    say!("client {} ({}, {}), up {}", line.guid, line.client_version, line.runtime, clock(line.uptime_s))?;
+    say!("control plane {control}; uploads {uploads}, {} sent", bytes(line.uploaded_bytes))?;
     for d in &line.downloads {
         let got = percent(d.durable_bytes, d.size_bytes);
         let peers = percent(d.peer_bytes, d.peer_bytes.saturating_add(d.edge_bytes));
         let (state, size) = (d.state.name(), bytes(d.size_bytes));
-        println!("{:>4}  {state:<9}  {got:>7} of {size:<9}  {peers:>7} from peers  {}", d.download, d.url);
+        say!("{:>4}  {state:<9}  {got:>7} of {size:<9}  {peers:>7} from peers  {}", d.download, d.url)?;
         if d.state == State::Running {
             let eta = d.eta_s.map_or_else(String::new, |s| format!(", {} left", clock(s)));
-            println!("      {}/s from {} peers and the edge{eta}", bytes(d.rate_bytes_per_s), d.peers);
+            say!("      {}/s from {} peers and the edge{eta}", bytes(d.rate_bytes_per_s), d.peers)?;
         }
         if let Some(failure) = &d.failure {
-            println!("      {}", Error::from(failure.clone()));
+            say!("      {}", Error::from(failure.clone()))?;
         }
     }
-    if line.downloads.is_empty() {
-        println!("no downloads");
-    }
+    if line.downloads.is_empty() { say!("no downloads") } else { Ok(()) }
 }
 
 #[cfg(test)]

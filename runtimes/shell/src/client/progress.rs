@@ -1,9 +1,10 @@
 //! How a download's progress looks: a bar on a terminal, lines elsewhere, JSON lines for programs.
 
 use super::protocol::{Answer, DownloadLine, State};
+use crate::cli::out::{note, print_json, say};
 use crate::cli::units::{bytes, percent, rate};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// Without a terminal, at most one line in this time.
@@ -37,7 +38,9 @@ impl Progress {
     /// One line of the client's answer.
     pub(super) fn show(&mut self, answer: &Answer) {
         if let Self::Json = self {
-            return print_json(answer);
+            // the download matters more than the words about it
+            let _ = print_json(answer);
+            return;
         }
         match answer {
             Answer::Download(line) => self.figures(line),
@@ -60,7 +63,7 @@ impl Progress {
                 if line.state == State::Running && last.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
                     *last = Some(Instant::now());
                     let got = line.edge_bytes.saturating_add(line.peer_bytes);
-                    eprintln!("{} of {}: {}", percent(got, line.size_bytes), bytes(line.size_bytes), summary(line));
+                    note!("{} of {}: {}", percent(got, line.size_bytes), bytes(line.size_bytes), summary(line));
                 }
             }
             Self::Json => {}
@@ -71,7 +74,7 @@ impl Progress {
     pub(super) fn remark(&self, text: &str) {
         match self {
             Self::Bar(bar) => bar.println(text),
-            Self::Lines(_) => eprintln!("{text}"),
+            Self::Lines(_) => note!("{text}"),
             Self::Json => {}
         }
     }
@@ -94,7 +97,7 @@ impl Progress {
             let peers = percent(line.peer_bytes, all);
             format!("{resumed}in {seconds:.1} s, {}, {peers} from peers", rate(fetched, took))
         };
-        println!("{}: {size}, {how}, every piece verified", line.output);
+        let _ = say!("{}: {size}, {how}, every piece verified", line.output);
     }
 }
 
@@ -111,14 +114,6 @@ pub(super) fn clock(s: u64) -> String {
     match s / 3600 {
         0 => format!("{}:{:02}", s / 60, s % 60),
         h => format!("{h}:{:02}:{:02}", s / 60 % 60, s % 60),
-    }
-}
-
-/// One JSON line on standard output. Whoever has closed it does not want it.
-pub(super) fn print_json(value: &impl serde::Serialize) {
-    if let Ok(line) = serde_json::to_string(value) {
-        let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     }
 }
 

@@ -240,7 +240,7 @@ pub(crate) fn stun_passes_on_the_same_socket_during_a_transfer<R: Start>() {
         let (version, manifest, rt) = (r.version(), r.manifest.clone(), r.rt.clone());
         let Rig { mut up, mut down, dir: _dir, .. } = r;
         let stun_server = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        stun_server.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+        stun_server.set_read_timeout(Some(Duration::from_secs(1120))).expect("set");
         let (server_addr, down_addr) = (stun_server.local_addr().expect("bound"), down.addr);
         rt.spawn(async move { up.serve(version).await });
         let mut message = [0_u8; 20];

@@ -31,8 +31,8 @@ use swarmedge_shell::{edge, server};
 const PROVIDER: u32 = 7;
 /// How often a goal is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long a node may take to start.
-const START_WITHIN: Duration = Duration::from_secs(20);
+/// How long a node may take to start or to answer, on a machine however busy.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Plays the scenario of this name on runtime `R`.
 pub(crate) fn play<R: Start>(name: &str) {
@@ -68,7 +68,7 @@ impl Node {
             });
         };
         let thread = std::thread::Builder::new().name(name.to_string()).spawn(run).expect("a thread");
-        is_ready.recv_timeout(START_WITHIN).unwrap_or_else(|e| panic!("{name} does not start: {e}"));
+        is_ready.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("{name} does not start: {e}"));
         Self { kill, thread: Some(thread) }
     }
 }
@@ -288,7 +288,7 @@ impl<R: Start> Rig for RealRig<R> {
                 let state = &self.clients[&client].state;
                 let mut call = Call::open(state, &get).expect("speaks").expect("the client runs");
                 // the call may go away: the download goes on
-                let answer = call.next(Duration::from_secs(20)).expect("an answer");
+                let answer = call.next(PATIENCE).expect("an answer");
                 assert!(matches!(answer, Some(Answer::Accepted { .. })), "{answer:?}");
                 return;
             }

@@ -6,6 +6,7 @@ mod nginx;
 use super::args::BenchTransferArgs;
 use super::demo::network::{Client, Network, Server, text};
 use super::demo::{WorkDir, file};
+use super::out::{note, say};
 use super::process::Interrupt;
 use super::units::{bytes, percent};
 use super::{Code, Error};
@@ -45,12 +46,7 @@ pub fn transfer(args: &BenchTransferArgs, json: bool) -> Result<(), Error> {
     let mut bench = Bench::prepare(args, &dir.path, program, interrupt)?;
     let ways = bench.rounds(args.rounds, json)?;
     let size = args.size.0;
-    if json {
-        println!("{}", to_json(&ways, size));
-    } else {
-        println!("{}", table(&ways, size));
-    }
-    Ok(())
+    if json { say!("{}", to_json(&ways, size)) } else { say!("{}", table(&ways, size)) }
 }
 
 struct Bench {
@@ -106,7 +102,7 @@ impl Bench {
             warm(&self.network.dir.join("out/seed.bin"))?;
             for (name, sample) in self.round()? {
                 if !quiet {
-                    eprintln!("round {round}: {name}: {} ms", sample.wall.as_millis());
+                    note!("round {round}: {name}: {} ms", sample.wall.as_millis());
                 }
                 match ways.iter_mut().find(|w| w.name == name) {
                     Some(way) => way.samples.push(sample),

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use swarmedge_core::ids::ProviderId;
 
-/// How long a process may take to be ready.
-const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How long a process may take to be ready, on a machine however busy.
+const READY_WITHIN: Duration = Duration::from_secs(120);
 /// How long a process may take to end cleanly.
-const END_WITHIN: Duration = Duration::from_secs(10);
+const END_WITHIN: Duration = Duration::from_secs(60);
 
 /// A server process of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Live progress of several downloads: bars on a terminal, now and then a line elsewhere.
 
+use crate::cli::out::note;
 use crate::cli::units::{bytes, percent, rate};
 use crate::client::protocol::DownloadLine;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -34,7 +35,7 @@ impl Show {
     /// One line of narration.
     pub fn say(self, text: &str) {
         if self != Self::Nothing {
-            eprintln!("{text}");
+            note!("{text}");
         }
     }
 }
@@ -73,7 +74,7 @@ impl Progress {
         }
         if self.show == Show::Lines && self.printed.elapsed() >= LINE_EVERY {
             self.printed = Instant::now();
-            eprintln!("{}", summary(lines, self.began.elapsed()));
+            note!("{}", summary(lines, self.began.elapsed()));
         }
     }
 

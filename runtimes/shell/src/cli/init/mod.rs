@@ -6,6 +6,7 @@ mod text;
 pub use ports::Ports;
 
 use super::args::{InitArgs, Switch};
+use super::out::say;
 use super::{Code, Error};
 use crate::config::{Bundle, ServerConfig};
 use crate::keys::{Key, SealKey, SealRing, certify, save_cert, save_secret};
@@ -82,12 +83,7 @@ pub fn run(args: &InitArgs, json: bool) -> Result<(), Error> {
     };
     refuse_full(&plan.dir, args.force)?;
     let made = make(&plan)?;
-    if json {
-        println!("{}", made.to_json());
-    } else {
-        println!("{}", made.next_commands(&program(), &plan));
-    }
-    Ok(())
+    if json { say!("{}", made.to_json()) } else { say!("{}", made.next_commands(&program(), &plan)) }
 }
 
 /// Makes a deployment in `plan.dir` and reads its configuration back.

@@ -2,6 +2,7 @@
 
 use crate::cli::Error;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::sync::{Mutex, PoisonError};
 
 /// The first port that `init` tries by itself.
 const USUAL_BASE: u16 = 8443;
@@ -28,6 +29,12 @@ pub struct Ports {
 
 /// How many ports [`Ports`] has.
 const COUNT: u16 = 9;
+/// A block of [`SEARCH`]: first its guard, a UDP port that stays bound as long as the process lives which took the
+/// block, then the ports. Of processes that look for ports at the same time each gets a block of its own, and none
+/// tries the ports of another's, not even for a moment.
+const BLOCK: u16 = COUNT + 1;
+/// The guards of this process's blocks.
+static GUARDS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
 
 impl Ports {
     /// From `base` upwards; refused if one of them is in use.
@@ -46,18 +53,28 @@ impl Ports {
         Self::at(USUAL_BASE).or_else(|_| Self::free())
     }
 
-    /// Free ones, in no particular place, so that several deployments can be made at once.
+    /// Free ones, in no particular place, which no other process is given while this one lives: several deployments
+    /// can be made at once.
     pub fn free() -> Result<Self, Error> {
         let mut random = [0; 2];
         getrandom::fill(&mut random).map_err(|e| Error::failed(format!("the system gives no random bytes: {e}")))?;
         let span = SEARCH.end - SEARCH.start;
-        let blocks = span / COUNT;
+        let blocks = span / BLOCK;
         let first = u16::from_le_bytes(random) % blocks;
         (0..blocks)
-            .map(|i| SEARCH.start + (first + i) % blocks * COUNT)
-            .find(|base| (*base..base + COUNT).all(is_free))
-            .map(Self::from_base)
+            .map(|i| SEARCH.start + (first + i) % blocks * BLOCK)
+            .find_map(Self::take_block)
             .ok_or_else(|| Error::failed("no free ports").next("end some servers, or choose a --base-port"))
+    }
+
+    fn take_block(guard: u16) -> Option<Self> {
+        let held = UdpSocket::bind((Ipv4Addr::LOCALHOST, guard)).ok()?;
+        let base = guard + 1;
+        if !(base..=guard + COUNT).all(is_free) {
+            return None;
+        }
+        GUARDS.lock().unwrap_or_else(PoisonError::into_inner).push(held);
+        Some(Self::from_base(base))
     }
 
     const fn from_base(p: u16) -> Self {
@@ -81,5 +98,12 @@ mod tests {
         let error = Ports::at(ports.edge).expect_err("one is taken").to_string();
         assert!(error.contains(&format!("port {} is in use", ports.dn)), "{error}");
         assert!(Ports::at(u16::MAX).is_err());
+    }
+
+    #[test]
+    fn a_block_is_given_once() {
+        let ports = Ports::free().expect("free ports");
+        assert_eq!(Ports::take_block(ports.edge - 1), None, "nothing listens there yet, but it is taken");
+        assert_ne!(Ports::free().expect("more"), ports);
     }
 }

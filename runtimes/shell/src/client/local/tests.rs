@@ -69,7 +69,7 @@ fn a_get_is_accepted_watched_and_ends_with_its_state() {
     let output = dir.path().join("out").display().to_string();
     let request = Request::Get { provider: 1, path: "a".into(), output: output.clone(), force: false };
     let mut call = Call::open(dir.path(), &request).expect("speaks").expect("a client runs");
-    let patience = Duration::from_secs(20);
+    let patience = Duration::from_secs(120);
     assert_eq!(call.next(patience), Ok(Some(Answer::Accepted { download: Some(1) })));
     let mut last = None;
     while let Some(answer) = call.next(patience).expect("an answer") {
@@ -144,8 +144,8 @@ fn a_watcher_is_told_when_the_client_ends() {
     let (desk, _server) = start(dir.path(), obliging);
     desk.saving(&Save::Download(record("/out")));
     let mut call = Call::open(dir.path(), &Request::Watch { download: Some(1) }).expect("speaks").expect("runs");
-    assert!(matches!(call.next(Duration::from_secs(20)), Ok(Some(Answer::Download(_)))));
+    assert!(matches!(call.next(Duration::from_secs(120)), Ok(Some(Answer::Download(_)))));
     desk.close();
-    let Ok(Some(Answer::Error(failure))) = call.next(Duration::from_secs(20)) else { panic!("no error") };
+    let Ok(Some(Answer::Error(failure))) = call.next(Duration::from_secs(120)) else { panic!("no error") };
     assert_eq!(failure.code, Code::Unreachable);
 }
