@@ -10,6 +10,7 @@
 //! field that comes twice. The path is always the object's own, never the request's: a request can be spelled in many
 //! ways.
 
+use crate::content::Access;
 use crate::ids::ProviderId;
 use crate::limits::TOKEN_LEN_MAX;
 use alloc::string::String;
@@ -60,6 +61,30 @@ pub enum TokenError {
     Expired,
     /// It is for another object, or for another address.
     Elsewhere,
+}
+
+/// Why an object is withheld. A stranger learns no more: what is wrong with a token is between provider and client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Withheld {
+    /// No token was shown.
+    Missing,
+    /// The token was right until it expired.
+    Expired,
+    /// The token is not one for this object, or not yet.
+    Invalid,
+}
+
+/// Decides who may have an object without a grant. `token` is what [`check`] said of the one that was shown, if any.
+pub const fn admit(access: Access, token: Option<Result<(), TokenError>>) -> Result<(), Withheld> {
+    match (access, token) {
+        (Access::Public, _) | (Access::Token, Some(Ok(()))) => Ok(()),
+        (Access::Token, None) => Err(Withheld::Missing),
+        (Access::Token, Some(Err(TokenError::Expired))) => Err(Withheld::Expired),
+        (
+            Access::Token,
+            Some(Err(TokenError::Malformed | TokenError::Forged | TokenError::Early | TokenError::Elsewhere)),
+        ) => Err(Withheld::Invalid),
+    }
 }
 
 /// Checks a token against the keys of the object's provider.

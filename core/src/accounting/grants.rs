@@ -1,6 +1,6 @@
 //! Grants: who gets one, how it is renewed, when a query may show it.
 
-use super::{CertError, Trust};
+use super::{CertError, Trust, edge_auth};
 use crate::content::Policy;
 use crate::ids::{DownloadId, Guid};
 use crate::machine::Rng;
@@ -55,8 +55,9 @@ pub struct Decision {
     pub first: bool,
 }
 
-/// Decides a request. A first grant fixes download, GUID, K_d, version and ceiling; a renewal keeps them all and takes
-/// only the policy as it is now, never a wider ceiling.
+/// Decides a request. A first grant fixes download, GUID, K_d, version and ceiling, and needs the provider's token where
+/// the object is not public; a renewal keeps them all, needs no token again, and takes only the policy as it is now,
+/// never a wider ceiling.
 pub fn decide(
     trust: &Trust,
     lifetimes: Lifetimes,
@@ -76,7 +77,9 @@ pub fn decide(
     }
     let expires_ms = expiry(&object.policy, now_ms.saturating_add(lifetimes.valid_ms));
     match &asked.renew {
-        None => Ok(Decision { grant: first_grant(object, asked, now_ms, expires_ms, rng), first: true }),
+        None => edge_auth::admit(object.access, asked.token)
+            .map_err(Denial::Withheld)
+            .map(|()| Decision { grant: first_grant(object, asked, now_ms, expires_ms, rng), first: true }),
         Some(renewal) => {
             let old = renewal.grant.as_ref().filter(|_| renewal.proven).ok_or(Denial::GrantExpired)?;
             check_chain(trust, old, now_ms).map_err(|_| Denial::GrantExpired)?;
@@ -124,7 +127,9 @@ fn expiry(policy: &Policy, wanted_ms: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::super::certs::tests::{cert, fake_sign, trust};
+    use super::super::edge_auth::{TokenError, Withheld};
     use super::*;
+    use crate::content::Access;
     use crate::ids::{ProviderId, PublicKey, ReqId, VersionId};
     use crate::role::edge::io::Renewal;
     use crate::wire::Text;
@@ -155,8 +160,10 @@ mod tests {
                 path: Text::new("a").expect("short"),
                 version: VersionId::numbered(3),
                 size: 100,
+                access: Access::Public,
                 policy: Policy::default(),
             },
+            token: None,
             version: None,
             renew: None,
         }
@@ -191,6 +198,23 @@ mod tests {
     #[test]
     fn a_guid_that_is_not_the_keys_is_refused() {
         assert_eq!(run(&GrantAsked { guid: Guid::numbered(1), ..asked() }, NOW), Err(Denial::WrongKey));
+    }
+
+    #[test]
+    fn what_is_not_public_needs_its_providers_token_to_begin_and_none_to_go_on() {
+        let with =
+            |token| GrantAsked { token, object: ObjectFacts { access: Access::Token, ..asked().object }, ..asked() };
+        let denied = |token| run(&with(token), NOW).expect_err("withheld");
+        assert_eq!(denied(None), Denial::Withheld(Withheld::Missing));
+        assert_eq!(denied(Some(Err(TokenError::Expired))), Denial::Withheld(Withheld::Expired));
+        for why in [TokenError::Malformed, TokenError::Forged, TokenError::Early, TokenError::Elsewhere] {
+            assert_eq!(denied(Some(Err(why))), Denial::Withheld(Withheld::Invalid));
+        }
+        let old = run(&with(Some(Ok(()))), NOW).expect("granted").grant;
+        let renewal = GrantAsked { object: with(None).object, ..renewal_of(old.clone()) };
+        assert_eq!(run(&renewal, NOW + 1).expect("renewed").grant.download, old.download);
+        // and a public object asks for none, whatever was shown
+        assert!(run(&GrantAsked { token: Some(Err(TokenError::Forged)), ..asked() }, NOW).is_ok());
     }
 
     #[test]

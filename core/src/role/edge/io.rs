@@ -1,6 +1,7 @@
 //! What the edge machine is told and what it asks for.
 
-use crate::content::Policy;
+use crate::accounting::edge_auth::{TokenError, Withheld};
+use crate::content::{Access, Policy};
 use crate::ids::{ConnId, DownloadId, Guid, ProviderId, PublicKey, RecordId, ReqId, VersionId};
 use crate::limits;
 use crate::wire::Text;
@@ -80,6 +81,8 @@ pub struct GrantAsked {
     pub download_key: PublicKey,
     /// The object as it is now.
     pub object: ObjectFacts,
+    /// What the check of the provider's token came to, if one was shown.
+    pub token: Option<Result<(), TokenError>>,
     /// The version that must not have changed (resumption).
     pub version: Option<VersionId>,
     /// The grant to be renewed.
@@ -97,6 +100,8 @@ pub struct ObjectFacts {
     pub version: VersionId,
     /// Bytes of the version.
     pub size: u64,
+    /// Who may have it.
+    pub access: Access,
     /// What the provider allows.
     pub policy: Policy,
 }
@@ -201,6 +206,8 @@ pub struct Batch {
 pub enum Denial {
     /// `guid` is not that of the key that signed (403).
     WrongKey,
+    /// The object's provider must have allowed it (401, 403).
+    Withheld(Withheld),
     /// The object is expired (410).
     Gone,
     /// The object has another version now (412).

@@ -1,7 +1,7 @@
 use super::io::{ObjectFacts, Renewal, ServedGrant};
 use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
-use crate::content::Policy;
+use crate::content::{Access, Policy};
 use crate::ids::{ConnId, Guid, ProviderId, PublicKey, VersionId};
 use crate::testing::bench::Bench;
 use crate::wire::ledger::{LedgerAck, LedgerMsg};
@@ -44,8 +44,10 @@ fn asked() -> GrantAsked {
             path: Text::new("a/b").expect("short"),
             version: V,
             size: 1_000,
+            access: Access::Public,
             policy: Policy::default(),
         },
+        token: None,
         version: None,
         renew: None,
     }

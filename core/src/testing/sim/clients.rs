@@ -4,7 +4,7 @@ use super::links::{self, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
 use super::store::Disk;
 use super::{Ask, Cfg, Event, Net, bulk, keys, store};
-use crate::content::Bitfield;
+use crate::content::{Access, Bitfield};
 use crate::ids::{ConnId, Guid, PublicKey, ReqId, VersionId};
 use crate::role::client::io::{EdgeAnswer, EdgeAsk, EdgeError, Granted, Input, Notice, Output};
 use crate::role::client::{Client, Restore};
@@ -179,8 +179,10 @@ pub(super) fn ask_arrives(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, ask: Ask)
             path: Text::new(ask.object.path.as_str()).ok()?,
             version: object.version,
             size: object.layout.size(),
+            access: Access::Public,
             policy: object.policy,
         },
+        token: None,
         version: ask.version,
         renew,
     };
@@ -214,7 +216,7 @@ pub(super) fn granted(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId, g
 pub(super) fn denied(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId, why: edge::Denial) {
     let Some(ask) = w.env.asks.remove(&(edge, req)) else { return };
     let why = match why {
-        edge::Denial::WrongKey => EdgeError::Forbidden,
+        edge::Denial::WrongKey | edge::Denial::Withheld(_) => EdgeError::Forbidden,
         edge::Denial::Gone => EdgeError::NotFound,
         edge::Denial::Changed => EdgeError::Changed,
         edge::Denial::GrantExpired => EdgeError::GrantExpired,

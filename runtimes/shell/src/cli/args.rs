@@ -2,6 +2,7 @@
 //! the structs here are all that it is told.
 
 use super::units::{Rate, Size};
+use crate::edge::policy::AccessText;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -58,6 +59,9 @@ pub enum Command {
     Objects(ConfigArgs),
     /// Withdraw a published object
     Unpublish(UnpublishArgs),
+    /// The keys that providers sign access tokens with
+    #[command(subcommand)]
+    ProviderKeys(ProviderKeysCommand),
     /// Run an edge server: HTTPS content, manifests, grants
     Edge(ServerArgs),
     /// Run a connection node: the clients' control connections
@@ -187,7 +191,11 @@ pub struct ConfigArgs {
 #[command(
     after_help = "Publishing a changed file under the same path makes a new version; running downloads of the old one \
     end with the old bytes or fail, they never mix.\n\n\
-    Example:\n  swarmedge publish game.iso --provider 1 --path games/game.iso --config my-cdn/server.toml"
+    With --access token only those who show the provider's token (EdgeAuth 2.0 format, see `provider-keys`) may download\n\
+    it. Without --access an object stays as it is; a new one is public.\n\n\
+    Examples:\n  \
+    swarmedge publish game.iso --provider 1 --path games/game.iso --config my-cdn/server.toml\n  \
+    swarmedge publish beta.iso --provider 1 --path games/beta.iso --access token --config my-cdn/server.toml"
 )]
 pub struct PublishArgs {
     /// The file
@@ -198,6 +206,9 @@ pub struct PublishArgs {
     /// The object's path in URLs, without a leading slash
     #[arg(long)]
     pub path: String,
+    /// Who may download it
+    #[arg(long, value_name = "public|token")]
+    pub access: Option<AccessText>,
     /// What clients may do with it: a TOML file
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
@@ -215,6 +226,55 @@ pub struct UnpublishArgs {
     /// The object's path
     #[arg(long)]
     pub path: String,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// See [`Command::ProviderKeys`].
+#[derive(Clone, Debug, Subcommand)]
+pub enum ProviderKeysCommand {
+    /// Give a provider a new key; the one before counts until the next rotation
+    Rotate(ProviderKeysRotateArgs),
+    /// List which providers have keys
+    List(ConfigArgs),
+    /// Take a provider's keys away: no token of it counts any more
+    Remove(ProviderKeysRemoveArgs),
+}
+
+/// See [`ProviderKeysCommand::Rotate`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Prints the key for the provider's signer (EdgeAuth 2.0, HMAC-SHA256). Running edges take it up at once.\n\
+    A request shows its token as a URL parameter, a header field or a cookie.\n\n\
+    Example:\n  \
+    swarmedge provider-keys rotate --provider 1 --config my-cdn/server.toml\n  \
+    curl 'https://127.0.0.1:8443/1/games/beta.iso?__token__=exp=1800000000~acl=/1/games/*~hmac=...'"
+)]
+pub struct ProviderKeysRotateArgs {
+    /// Whose (CP code)
+    #[arg(long, value_name = "N")]
+    pub provider: u32,
+    /// The key, hexadecimal [default: a new one]
+    #[arg(long, value_name = "HEX")]
+    pub key: Option<String>,
+    /// What the provider signs with each token and never sends
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub salt: String,
+    /// The name of parameter, field or cookie [default: __token__, or as before]
+    #[arg(long, value_name = "NAME")]
+    pub token_name: Option<String>,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// See [`ProviderKeysCommand::Remove`].
+#[derive(Clone, Debug, Args)]
+pub struct ProviderKeysRemoveArgs {
+    /// Whose (CP code)
+    #[arg(long, value_name = "N")]
+    pub provider: u32,
     /// Which deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
@@ -334,8 +394,11 @@ pub struct ClientRunArgs {
     swarmedge get https://127.0.0.1:8443/1/games/game.iso -o game.iso --bundle my-cdn/install/bundle.toml"
 )]
 pub struct GetArgs {
-    /// The object: its URL, or PROVIDER/PATH
+    /// The object: its URL (with the provider's token, where it needs one), or PROVIDER/PATH
     pub url: String,
+    /// The provider's token, where it is not in the URL
+    #[arg(long, env = "SWARMEDGE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
     /// Where the file is to go [default: the last part of the path, here]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,

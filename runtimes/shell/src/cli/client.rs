@@ -23,8 +23,8 @@ pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Res
 /// `swarmedge get`.
 pub(super) fn get<R: Start>(args: GetArgs, json: bool) -> Result<(), Error> {
     let state = state_of(&args.client)?;
-    let GetArgs { url, output, force, bundle, client: _ } = args;
-    commands::get::<R>(&Get { url, output, force, json, bundle, state })
+    let GetArgs { url, token, output, force, bundle, client: _ } = args;
+    commands::get::<R>(&Get { url, token, output, force, json, bundle, state })
 }
 
 /// `swarmedge cache …`.

@@ -113,7 +113,7 @@ impl From<edge::Error> for Error {
             }
             E::NotFound(..) => Self::new(Code::NotFound, error).next("`objects` lists what is published"),
             E::Unstable(_) | E::Damaged(..) | E::InUse(_) => Self::failed(error),
-            E::Unfit(..) | E::BadPath(..) | E::Policy(..) | E::Config(..) => Self::usage(error),
+            E::Unfit(..) | E::BadPath(..) | E::Policy(..) | E::ProviderKey(..) | E::Config(..) => Self::usage(error),
         }
     }
 }

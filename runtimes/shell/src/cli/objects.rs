@@ -1,11 +1,16 @@
 //! `publish`, `objects`, `unpublish`, `torrent export`: what the edge of a configuration delivers.
 
-use super::args::{ConfigArgs, PublishArgs, TorrentExportArgs, UnpublishArgs};
+use super::args::{
+    ConfigArgs, ProviderKeysCommand, ProviderKeysRotateArgs, PublishArgs, TorrentExportArgs, UnpublishArgs,
+};
 pub(super) use super::out::print_json;
 use super::out::say;
 use super::units::bytes;
 use super::{Code, Error};
 use crate::config::ServerConfig;
+use crate::edge::catalogue::Files;
+use crate::edge::policy::AccessText;
+use crate::edge::provider_keys::{self, NewKey, ProviderKeys, TOKEN_NAME};
 use crate::edge::{self, Change, Publish, Published};
 use crate::torrent;
 use std::path::PathBuf;
@@ -16,8 +21,13 @@ use swarmedge_core::ids::ProviderId;
 pub(super) fn publish(args: &PublishArgs, json: bool) -> Result<(), Error> {
     let edge = edge_of(&args.config)?;
     let policy = args.policy.as_deref().map_or(Ok(Policy::default()), edge::policy::load)?;
-    let what =
-        Publish { file: args.file.clone(), provider: ProviderId(args.provider), path: args.path.clone(), policy };
+    let what = Publish {
+        file: args.file.clone(),
+        provider: ProviderId(args.provider),
+        path: args.path.clone(),
+        access: args.access.map(Into::into),
+        policy,
+    };
     let published = edge::publish(&edge.objects, &what)?;
     if json {
         return print_json(&published);
@@ -28,7 +38,62 @@ pub(super) fn publish(args: &PublishArgs, json: bool) -> Result<(), Error> {
         Change::None => "unchanged bytes, policy set for",
     };
     say!("{what} {}/{}/{} ({})", edge.url, published.provider, published.path, bytes(published.size))?;
-    say!("version {}", published.version)
+    say!("version {}", published.version)?;
+    if published.access == AccessText::Token {
+        let keys = ProviderKeys::load(&Files::new(&edge.objects))?;
+        let missing = keys.of(ProviderId(args.provider)).is_none();
+        say!("only with a token of provider {}{}", args.provider, if missing { NO_KEY } else { "" })?;
+    }
+    Ok(())
+}
+
+const NO_KEY: &str = ", which has no key yet: see `provider-keys rotate --help`";
+
+/// `swarmedge provider-keys …`.
+pub(super) fn provider_keys(command: &ProviderKeysCommand, json: bool) -> Result<(), Error> {
+    match command {
+        ProviderKeysCommand::Rotate(args) => rotate_provider_key(args, json),
+        ProviderKeysCommand::List(config) => list_provider_keys(config, json),
+        ProviderKeysCommand::Remove(args) => {
+            provider_keys::remove(&edge_of(&args.config)?.objects, ProviderId(args.provider))?;
+            if json {
+                return print_json(&serde_json::json!({ "provider": args.provider }));
+            }
+            say!("no token of provider {} counts any more", args.provider)
+        }
+    }
+}
+
+fn rotate_provider_key(args: &ProviderKeysRotateArgs, json: bool) -> Result<(), Error> {
+    let edge = edge_of(&args.config)?;
+    let new = NewKey { key: args.key.clone(), salt: args.salt.clone(), token_name: args.token_name.clone() };
+    let key = provider_keys::rotate(&edge.objects, ProviderId(args.provider), &new)?;
+    let keys = ProviderKeys::load(&Files::new(&edge.objects))?;
+    let (name, count) = keys.of(ProviderId(args.provider)).map_or((TOKEN_NAME, 0), |p| (&p.token_name, p.keys.len()));
+    if json {
+        let all = serde_json::json!({ "provider": args.provider, "key": key, "token_name": name, "keys": count });
+        return print_json(&all);
+    }
+    say!("key {key}\nprovider {} signs with it as `{name}`, by HMAC-SHA256", args.provider)?;
+    if count > 1 {
+        say!("tokens made with the key before count until the next rotation")?;
+    }
+    Ok(())
+}
+
+fn list_provider_keys(config: &ConfigArgs, json: bool) -> Result<(), Error> {
+    let keys = ProviderKeys::load(&Files::new(edge_of(config)?.objects))?;
+    if json {
+        let one = |(id, p): (ProviderId, &provider_keys::Provider)| {
+            serde_json::json!({ "provider": id.0, "token_name": p.token_name, "keys": p.keys.len() })
+        };
+        return print_json(&keys.iter().map(one).collect::<Vec<_>>());
+    }
+    keys.iter().try_for_each(|(id, p)| say!("provider {id}: {} as `{}`", count_of(p.keys.len()), p.token_name))
+}
+
+fn count_of(keys: usize) -> String {
+    if keys == 1 { "one key".into() } else { format!("{keys} keys") }
 }
 
 /// `swarmedge objects`.
@@ -68,8 +133,9 @@ pub(super) fn export(args: &TorrentExportArgs, json: bool) -> Result<(), Error> 
 fn line(url: &str, o: &Published) -> String {
     let peers = if o.policy.peer_download { "" } else { "  edge only" };
     let older = if o.older == 0 { String::new() } else { format!("  {} older", o.older) };
+    let access = if o.access == AccessText::Token { "  with a token" } else { "" };
     let version = o.version.to_string();
-    format!("{:>10}  {}  {url}/{}/{}{peers}{older}", bytes(o.size), &version[..12], o.provider, o.path)
+    format!("{:>10}  {}  {url}/{}/{}{access}{peers}{older}", bytes(o.size), &version[..12], o.provider, o.path)
 }
 
 fn edge_of(args: &ConfigArgs) -> Result<edge::EdgeConfig, Error> {

@@ -2,12 +2,13 @@
 
 use super::local::Call;
 use super::progress::{Progress, clock};
-use super::protocol::{Answer, CachedLine, DownloadLine, Request, State, StatusLine, parse_url};
+use super::protocol::{Answer, CachedLine, DownloadLine, Request, State, StatusLine, parse_url, token_in_url};
 use super::{ClientConfig, process};
 use crate::cli::out::{print_json, say};
 use crate::cli::process::Interrupt;
 use crate::cli::units::{bytes, percent};
 use crate::cli::{Code, Error};
+use crate::edge::api::Token;
 use crate::rt::Start;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -26,6 +27,8 @@ const START_WITHIN: Duration = Duration::from_secs(10);
 pub struct Get {
     /// The object: `https://edge/PROVIDER/PATH`, `swarmedge://PROVIDER/PATH` or `PROVIDER/PATH`.
     pub url: String,
+    /// The provider's token; by default the one in the URL.
+    pub token: Option<String>,
     /// Where the file goes; by default the last part of the path, in the current directory.
     pub output: Option<PathBuf>,
     /// Replace a file that is there.
@@ -56,6 +59,7 @@ pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
         path: object.path,
         output: output.display().to_string(),
         force: options.force,
+        token: options.token.clone().map(Token).or_else(|| token_in_url(&options.url)),
     };
     let interrupt = Interrupt::listen()?;
     let (mut call, own) = match Call::open(&options.state, &request)? {

@@ -3,6 +3,7 @@
 
 use super::desk::Desk;
 use super::protocol::{Answer, CachedLine, Failure, LINE_LEN_MAX, Request, parse_version};
+use super::tokens::Tokens;
 use crate::cli::error::{Code, Error};
 use serde::Serialize;
 use std::io::{self, Read, Write};
@@ -30,6 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub struct Api {
     /// Figures and commands.
     pub desk: Desk,
+    /// Keeps the providers' tokens.
+    pub tokens: Tokens,
     /// Lists the cache.
     pub cache: Arc<dyn Fn() -> Result<Vec<CachedLine>, Failure> + Send + Sync>,
 }
@@ -144,8 +147,13 @@ fn answer(stream: &UnixStream, api: &Api, request: Request) -> io::Result<()> {
         Err(failure) => Answer::Error(failure),
     };
     let one = match request {
-        Request::Get { provider, path, output, force } => {
+        Request::Get { provider, path, output, force, token } => {
             let object = ObjectRef { provider: ProviderId(provider), path };
+            if let Some(token) = token
+                && let Err(error) = api.tokens.put(&object, token)
+            {
+                return say(stream, &Answer::Error(Failure::new(Code::Disk, error.to_string(), "")));
+            }
             return get(stream, api, object, output, force);
         }
         Request::Pause { download } => accepted(CommandKind::Pause(Handle(download))),

@@ -12,5 +12,6 @@ pub mod process;
 mod progress;
 pub mod protocol;
 mod rate;
+pub mod tokens;
 
 pub use config::ClientConfig;

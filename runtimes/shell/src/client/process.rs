@@ -7,6 +7,7 @@ use super::local::{Api, Server};
 use super::port::{ClientPort, control_input};
 use super::probe::Prober;
 use super::protocol::{CachedLine, Failure, StatusLine, url};
+use super::tokens::Tokens;
 use crate::cli::{Code, Error};
 use crate::drive::drive;
 use crate::edge_client::EdgeClient;
@@ -59,7 +60,7 @@ pub async fn run<R: Rt>(
     let desk = desk(&config, &identity, &restored, R::NAME, inbox.clone());
     let _closing = Closing(desk.clone());
     let cache = CacheView::new(store.clone());
-    let api = Api { desk: desk.clone(), cache: cache.lister() };
+    let api = Api { desk: desk.clone(), tokens: parts.edges.tokens().clone(), cache: cache.lister() };
     let _server = Server::start(&config.state, api)?;
     tracing::info!(guid = %identity.guid(), state = %config.state.display(), "client started");
     let Parts { edges, peers, tls, prober } = parts;
@@ -122,7 +123,9 @@ impl<R: Rt> Parts<R> {
         let tls = tls::client_config(&config.bundle.ca, Some(&identity.key))?;
         let (endpoint, datagrams) = bind(rt, config, &tls::peer_server_config(&identity.upload_key)?)?;
         let prober = Prober::new(rt.clone(), endpoint.raw(), datagrams);
-        let edges = EdgeClient::new(rt.clone(), plain, bundle, identity.key.clone(), store.clone(), inbox.clone());
+        let tokens = Tokens::open(&config.state).map_err(|e| Error::io("read the providers' tokens", &e))?;
+        let key = identity.key.clone();
+        let edges = EdgeClient::new(rt.clone(), plain, bundle, key, tokens, store.clone(), inbox.clone());
         let peers = Peers::new(rt.clone(), store.clone(), endpoint, inbox.clone());
         Ok(Self { edges, peers, tls, prober })
     }

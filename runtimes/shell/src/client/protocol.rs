@@ -2,6 +2,7 @@
 //! lines, over a Unix domain socket in the state directory. Field names are stable; units stand last.
 
 use crate::cli::error::{Code, Error};
+use crate::edge::api::Token;
 use serde::{Deserialize, Serialize};
 use swarmedge_core::ids::{Handle, ParseIdError, ProviderId, VersionId};
 use swarmedge_core::role::client::io::{
@@ -26,6 +27,9 @@ pub enum Request {
         /// Replace a file that is there already.
         #[serde(default)]
         force: bool,
+        /// The provider's token, where the object is not public. It is kept for when the download goes on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<Token>,
     },
     /// Stop fetching, keep what is there. Answered by [`Answer::Accepted`].
     Pause {
@@ -247,7 +251,8 @@ impl From<FailReason> for Failure {
         match why {
             FailReason::NotFound => Self::new(C::NotFound, "the edge does not know this object", "check the URL"),
             FailReason::Forbidden => {
-                Self::new(C::Forbidden, "the edge refuses this object", "ask its provider for access")
+                let next = "get a new token from its provider, and give it with --token or in the URL";
+                Self::new(C::Forbidden, "the edge refuses this object: it is not public", next)
             }
             FailReason::EdgeUnreachable => {
                 Self::new(C::Unreachable, "no edge server answers", "check the network, then run the same get again")
@@ -306,6 +311,8 @@ pub fn url(object: &ObjectRef) -> String {
 /// The object that `https://edge[:port]/{provider}/{path}`, `swarmedge://{provider}/{path}` or `{provider}/{path}`
 /// names. Which edge is asked is the bundle's and the bootstrap's matter.
 pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
+    // what comes after the path may be a token, which no message repeats
+    let url = url.split(['?', '#']).next().unwrap_or_default();
     let bad = |why: &str| {
         let next = "use https://EDGE/PROVIDER/PATH, swarmedge://PROVIDER/PATH or PROVIDER/PATH";
         Failure::new(Code::Usage, format!("{why} in the URL {url:?}"), next)
@@ -319,7 +326,6 @@ pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
     } else {
         url
     };
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let (provider, path) = rest.split_once('/').ok_or_else(|| bad("no path"))?;
     let provider = provider.parse().map_err(|_| bad("the provider is not a number"))?;
     let path = percent_encoding::percent_decode_str(path).decode_utf8().map_err(|_| bad("not UTF-8"))?;
@@ -327,6 +333,18 @@ pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
         return Err(bad("empty or overlong path"));
     }
     Ok(ObjectRef { provider: ProviderId(provider), path: path.into_owned() })
+}
+
+/// The token in a URL: the parameter, whatever its name, that ends in an HMAC.
+#[must_use]
+pub fn token_in_url(url: &str) -> Option<Token> {
+    let query = url.split('#').next()?.split_once('?')?.1;
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().ok().map(|t| t.into_owned());
+    let values = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value);
+    // as it stands if it can be one, since what it escapes was signed so
+    values
+        .filter_map(|v| if v.contains("~hmac=") { Some(v.to_owned()) } else { decoded(v) })
+        .find_map(|v| if v.contains("~hmac=") { Some(Token(v)) } else { None })
 }
 
 /// The version that a request names.
@@ -407,6 +425,18 @@ mod tests {
         assert_eq!(parse_url("7/a b/c.iso"), Ok(object));
         let odd = ObjectRef { provider: ProviderId(7), path: "50%?/ü#1".into() };
         assert_eq!(parse_url(&url(&odd)), Ok(odd));
+    }
+
+    #[test]
+    fn a_token_in_a_url_is_found_by_its_form_and_never_repeated() {
+        let token = |url: &str| token_in_url(url).map(|t| t.0);
+        let text = "exp=1~acl=/7/*~data=a%2fb~hmac=00ff";
+        assert_eq!(token(&format!("https://e/7/a?x=1&hdnts={text}&y=2#z")).as_deref(), Some(text));
+        assert_eq!(token("7/a?__token__=exp%3D1~acl%3D%2F7%2F*~hmac%3D00").as_deref(), Some("exp=1~acl=/7/*~hmac=00"));
+        assert_eq!(token("https://e/7/a?x=1"), None);
+        assert_eq!(token("https://e/7/a"), None);
+        let failure = parse_url(&format!("https://e/x/y?t={text}")).expect_err("no provider");
+        assert!(!format!("{failure:?}").contains("hmac"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::policy::PolicyText;
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
+use std::fmt;
 use swarmedge_core::ids::Signature;
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::SealedGrant;
@@ -41,6 +42,25 @@ pub struct Bootstrap {
     pub stun: Vec<String>,
 }
 
+/// A provider's token on its way. Its debug form is empty, so that it gets into no log.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(pub String);
+
+impl Token {
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
 /// Body of `POST /v1/grants`. Identifiers are hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,6 +82,9 @@ pub struct GrantRequest {
     pub time_ms: u64,
     /// 16 bytes that are never used again.
     pub nonce: String,
+    /// The provider's token; a renewal needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
     /// The sealed grant that is to be renewed, base64url.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew: Option<String>,

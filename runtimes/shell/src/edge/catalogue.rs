@@ -4,14 +4,14 @@
 //! so a reader sees the state before or after a change and never a missing file. Writers take turns by a lock file.
 
 use super::Error;
-use super::policy::PolicyText;
+use super::policy::{AccessText, PolicyText};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-use swarmedge_core::content::{Manifest, Policy};
+use swarmedge_core::content::{Access, Manifest, Policy};
 use swarmedge_core::ids::{Digest, ProviderId, VersionId};
 use swarmedge_core::wire::Wire as _;
 
@@ -39,6 +39,8 @@ pub struct Object {
     pub current: VersionId,
     /// Its versions before, newest first.
     pub older: Vec<VersionId>,
+    /// Who may have it.
+    pub access: Access,
     /// What the provider allows.
     pub policy: Policy,
 }
@@ -68,6 +70,8 @@ struct Text {
 struct ObjectText {
     provider: u32,
     path: String,
+    #[serde(default)]
+    access: AccessText,
     policy: PolicyText,
     /// The current one first.
     versions: Vec<VersionText>,
@@ -88,12 +92,21 @@ pub struct Files {
     dir: PathBuf,
 }
 
-/// A catalogue file's identity: it is read again when this changes.
+/// A file's identity: it is read again when this changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     modified: Option<SystemTime>,
     len: u64,
     inode: u64,
+}
+
+impl Stamp {
+    /// Of a file as it is; `None` if there is none.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        let meta = fs::metadata(path).ok()?;
+        Some(Self { modified: meta.modified().ok(), len: meta.len(), inode: inode(&meta) })
+    }
 }
 
 impl Files {
@@ -119,8 +132,13 @@ impl Files {
         self.dir.join("staging")
     }
 
-    fn catalogue(&self) -> PathBuf {
+    pub(crate) fn catalogue(&self) -> PathBuf {
         self.dir.join("catalogue.json")
+    }
+
+    /// The keys that providers sign tokens with.
+    pub(crate) fn provider_keys(&self) -> PathBuf {
+        self.dir.join("provider-keys.json")
     }
 
     /// Makes the directories.
@@ -138,13 +156,6 @@ impl Files {
         let file = File::options().create(true).append(true).open(&path).map_err(Error::at(&path))?;
         file.lock().map_err(Error::at(&path))?;
         Ok(file)
-    }
-
-    /// The identity of the catalogue file as it is; `None` if there is none.
-    #[must_use]
-    pub fn stamp(&self) -> Option<Stamp> {
-        let meta = fs::metadata(self.catalogue()).ok()?;
-        Some(Stamp { modified: meta.modified().ok(), len: meta.len(), inode: inode(&meta) })
     }
 
     /// Reads the catalogue; empty if nothing was ever published.
@@ -215,14 +226,23 @@ pub(crate) fn rename_durably(from: &Path, to: &Path) -> Result<(), Error> {
 }
 
 impl Catalogue {
-    /// Makes `version` the current one of `key`. Gives back versions that are no longer served.
-    pub(crate) fn publish(&mut self, id: VersionId, version: Version, policy: Policy) -> Vec<VersionId> {
+    /// Makes `version` the current one of `key`. Gives back versions that are no longer served. Who may have the object
+    /// stays as it was unless it is said: what was withheld becomes public on purpose only.
+    pub(crate) fn publish(
+        &mut self,
+        id: VersionId,
+        version: Version,
+        access: Option<Access>,
+        policy: Policy,
+    ) -> Vec<VersionId> {
         let key = version.key.clone();
         let object = self.objects.entry(key).or_insert_with(|| Object {
             current: id,
             older: Vec::new(),
+            access: Access::default(),
             policy: policy.clone(),
         });
+        object.access = access.unwrap_or(object.access);
         object.policy = policy;
         if object.current == id && self.versions.contains_key(&id) {
             return Vec::new();
@@ -277,6 +297,7 @@ impl Catalogue {
         let object = |(key, object): (&ObjectKey, &Object)| ObjectText {
             provider: key.0.0,
             path: key.1.clone(),
+            access: object.access.into(),
             policy: object.policy.clone().into(),
             versions: std::iter::once(&object.current).chain(&object.older).filter_map(version).collect(),
         };
@@ -304,7 +325,10 @@ impl Catalogue {
                 return Err(format!("object {:?} has no version", key.1));
             }
             let current = ids.remove(0);
-            catalogue.objects.insert(key, Object { current, older: ids, policy: object.policy.into() });
+            catalogue.objects.insert(
+                key,
+                Object { current, older: ids, access: object.access.into(), policy: object.policy.into() },
+            );
         }
         Ok(catalogue)
     }
@@ -322,9 +346,14 @@ mod tests {
     #[test]
     fn a_catalogue_reads_back_as_it_was_written() {
         let mut c = Catalogue::default();
-        c.publish(VersionId::numbered(1), version("a"), Policy::default());
-        c.publish(VersionId::numbered(2), version("a"), Policy { rate_min: 9, ..Policy::default() });
-        c.publish(VersionId::numbered(3), version("b/c"), Policy::default());
+        c.publish(VersionId::numbered(1), version("a"), None, Policy::default());
+        c.publish(
+            VersionId::numbered(2),
+            version("a"),
+            Some(Access::Token),
+            Policy { rate_min: 9, ..Policy::default() },
+        );
+        c.publish(VersionId::numbered(3), version("b/c"), None, Policy::default());
         assert_eq!(Catalogue::from_json(&c.to_json()), Ok(c));
         assert!(Catalogue::from_json(b"{}").is_err());
         assert!(Catalogue::from_json(br#"{"format":9,"objects":[]}"#).is_err());
@@ -333,7 +362,7 @@ mod tests {
     #[test]
     fn old_versions_are_served_until_there_are_too_many() {
         let mut c = Catalogue::default();
-        let publish = |c: &mut Catalogue, n| c.publish(VersionId::numbered(n), version("a"), Policy::default());
+        let publish = |c: &mut Catalogue, n| c.publish(VersionId::numbered(n), version("a"), None, Policy::default());
         for n in 0..4 {
             assert_eq!(publish(&mut c, n), []);
         }
@@ -351,10 +380,12 @@ mod tests {
     #[test]
     fn the_same_version_again_only_changes_the_policy() {
         let mut c = Catalogue::default();
-        c.publish(VersionId::numbered(1), version("a"), Policy::default());
+        c.publish(VersionId::numbered(1), version("a"), Some(Access::Token), Policy::default());
         let again = Version { published_ms: 99, ..version("a") };
-        c.publish(VersionId::numbered(1), again, Policy { peer_upload: false, ..Policy::default() });
+        c.publish(VersionId::numbered(1), again, None, Policy { peer_upload: false, ..Policy::default() });
         assert_eq!(c.versions[&VersionId::numbered(1)].published_ms, 5);
-        assert!(!c.objects[&(ProviderId(1), "a".into())].policy.peer_upload);
+        let object = &c.objects[&(ProviderId(1), "a".into())];
+        assert!(!object.policy.peer_upload);
+        assert_eq!(object.access, Access::Token, "nothing becomes public by the way");
     }
 }

@@ -28,6 +28,8 @@ pub enum Error {
     Damaged(PathBuf, String),
     /// The policy file is wrong.
     Policy(PathBuf, String),
+    /// A provider's key, its salt or its tokens' name cannot be taken.
+    ProviderKey(String),
     /// Another process has the file open.
     InUse(PathBuf),
     /// A value of the configuration is wrong.
@@ -56,6 +58,7 @@ impl fmt::Display for Error {
             Self::InUse(path) => {
                 write!(f, "{} is in use: another edge of this deployment runs; stop it first", path.display())
             }
+            Self::ProviderKey(why) => f.write_str(why),
             Self::Policy(path, why) => write!(f, "policy {}: {why}", path.display()),
             Self::Config(key, why) => write!(f, "[edge] {key} {why}"),
             Self::Listen(addr, error) => write!(f, "cannot listen on {addr}: {error}"),
@@ -74,6 +77,7 @@ impl std::error::Error for Error {
             | Self::Damaged(..)
             | Self::InUse(..)
             | Self::Policy(..)
+            | Self::ProviderKey(..)
             | Self::Config(..) => None,
         }
     }

@@ -1,8 +1,9 @@
 //! `POST /v1/grants`: who signed, for which object; the machine decides.
 
+use super::access::withheld;
 use super::api::{
-    GRANT_REQUEST_MAX, GRANTS_PATH, GrantReply, GrantRequest, RENEWAL_SIGNATURE, SIGNATURE, grant_text, parse_grant,
-    parse_signature, signed_message,
+    GRANT_REQUEST_MAX, GRANTS_PATH, GrantReply, GrantRequest, RENEWAL_SIGNATURE, SIGNATURE, Token, grant_text,
+    parse_grant, parse_signature, signed_message,
 };
 use super::door::Issued;
 use super::replay::Stale;
@@ -18,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::header::HOST;
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode};
+use std::net::IpAddr;
 use std::time::Duration;
 use swarmedge_core::ids::{ProviderId, PublicKey, ReqId, Signature};
 use swarmedge_core::role::edge::io::{Denial, GrantAsked, ObjectFacts, Renewal};
@@ -28,18 +30,20 @@ use swarmedge_core::wire::records::Context;
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Answers a request for a grant.
-pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>) -> Answer {
+pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>, from: IpAddr) -> Answer {
     let (head, body) = request.into_parts();
     let bytes = read_body(&routes.rt, body).await?;
     let bad = |detail: String| problem(StatusCode::BAD_REQUEST, "bad-request", detail);
     let asked: GrantRequest = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
     let signed = check_signature(routes, &head, &asked, &bytes)?;
     let object = object_facts(routes, &asked).await?;
+    let key = (object.provider, asked.path.clone());
+    let token = routes.token(&key, asked.token.as_ref().map(Token::as_str), from).await;
     let version = asked.version.as_deref().map(str::parse).transpose().map_err(|_| bad("version".into()))?;
     let guid = asked.guid.parse().map_err(|_| bad("guid".into()))?;
     let download_key = asked.download_key.parse().map_err(|_| bad("download_key".into()))?;
     let renew = asked.renew.as_deref().map(|text| renewal(routes, &head, text, &signed.message)).transpose()?;
-    let ask = |req: ReqId| GrantAsked { req, guid, key: signed.key, download_key, object, version, renew };
+    let ask = |req: ReqId| GrantAsked { req, guid, key: signed.key, download_key, object, token, version, renew };
     reply(routes.door.grant(ask).await)
 }
 
@@ -118,6 +122,7 @@ async fn object_facts<R: Rt>(routes: &Routes<R>, asked: &GrantRequest) -> Result
         path: Text::new(key.1.as_str()).map_err(|_| not_found())?,
         version,
         size: facts.size,
+        access: object.access,
         policy: object.policy.clone(),
     })
 }
@@ -151,6 +156,7 @@ fn reply(issued: Issued) -> Result<Response<Body>, Box<Problem>> {
 fn denied(why: Denial) -> Box<Problem> {
     match why {
         Denial::WrongKey => problem(StatusCode::FORBIDDEN, "wrong-key", "the GUID is not that of the key"),
+        Denial::Withheld(why) => withheld(why),
         Denial::Gone => problem(StatusCode::GONE, "expired", "the object is no longer delivered"),
         Denial::Changed => problem(StatusCode::PRECONDITION_FAILED, "changed", "the object has another version now"),
         Denial::GrantExpired => problem(StatusCode::UNAUTHORIZED, "grant-expired", "ask for a new grant"),

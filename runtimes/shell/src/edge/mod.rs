@@ -1,5 +1,6 @@
 //! The edge: published objects, HTTPS content and grants, and the port of the edge role machine.
 
+mod access;
 pub mod api;
 pub mod catalogue;
 pub mod conditional;
@@ -11,6 +12,7 @@ mod grants;
 pub mod pace;
 pub mod policy;
 mod port;
+pub mod provider_keys;
 pub mod publish;
 pub mod range;
 pub mod replay;

@@ -3,7 +3,7 @@
 use super::Error;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use swarmedge_core::content::Policy;
+use swarmedge_core::content::{Access, Policy};
 
 /// [`Policy`] with its default for every key that is not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,35 @@ pub struct PolicyText {
     pub edge_rate_max: u64,
     /// Not delivered after, Unix milliseconds; 0: never expires.
     pub expires_ms: u64,
+}
+
+/// [`Access`] as text: in the catalogue, in answers, on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessText {
+    /// Whoever knows the URL.
+    #[default]
+    Public,
+    /// Whoever has a token that the provider signed.
+    Token,
+}
+
+impl From<Access> for AccessText {
+    fn from(access: Access) -> Self {
+        match access {
+            Access::Public => Self::Public,
+            Access::Token => Self::Token,
+        }
+    }
+}
+
+impl From<AccessText> for Access {
+    fn from(access: AccessText) -> Self {
+        match access {
+            AccessText::Public => Self::Public,
+            AccessText::Token => Self::Token,
+        }
+    }
 }
 
 impl Default for PolicyText {

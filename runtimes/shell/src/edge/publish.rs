@@ -1,7 +1,7 @@
 //! The commands on published objects: publish, list, unpublish.
 
 use super::Error;
-use super::catalogue::{Files, ObjectKey, Version, rename_durably, write_durably};
+use super::catalogue::{Files, Object, ObjectKey, Version, rename_durably, write_durably};
 use crate::server::unix_ms;
 use serde::Serialize;
 use sha2::Digest as _;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use swarmedge_core::content::{Layout, Manifest, Policy, merkle};
+use swarmedge_core::content::{Access, Layout, Manifest, Policy, merkle};
 use swarmedge_core::ids::{Digest, PieceIndex, ProviderId, VersionId};
 use swarmedge_core::limits;
 use swarmedge_core::wire::{Text, Wire as _};
@@ -30,6 +30,8 @@ pub struct Publish {
     pub provider: ProviderId,
     /// Under which path, without a leading slash.
     pub path: String,
+    /// Who may have it; where it is not said, as before, and at first everybody.
+    pub access: Option<Access>,
     /// What clients may do with it.
     pub policy: Policy,
 }
@@ -57,6 +59,8 @@ pub struct Published {
     pub published_ms: u64,
     /// Older versions that are still served.
     pub older: usize,
+    /// Who may have it.
+    pub access: super::policy::AccessText,
     /// The policy.
     pub policy: super::policy::PolicyText,
     /// What `publish` did; for a listed object always [`Change::None`].
@@ -125,11 +129,11 @@ pub fn publish(objects: &Path, what: &Publish) -> Result<Published, Error> {
         write_durably(&files.manifest(id), &manifest.to_bytes())?;
     }
     let version = Version { key: key.clone(), size: layout.size(), sha256, published_ms: unix_ms() };
-    let gone = catalogue.publish(id, version, what.policy.clone());
+    let gone = catalogue.publish(id, version, what.access, what.policy.clone());
     files.save(&catalogue)?;
     files.delete(&gone);
     let (object, id, version) = catalogue.current(&key).ok_or_else(|| Error::NotFound(key.0, key.1.clone()))?;
-    Ok(Published { change, ..describe(&key, object.older.len(), object.policy.clone(), id, version) })
+    Ok(Published { change, ..describe(&key, object, id, version) })
 }
 
 /// Every published object.
@@ -137,7 +141,7 @@ pub fn objects(objects: &Path) -> Result<Vec<Published>, Error> {
     let catalogue = Files::new(objects).load()?;
     let all = catalogue.objects.iter().filter_map(|(key, object)| {
         let version = catalogue.versions.get(&object.current)?;
-        Some(describe(key, object.older.len(), object.policy.clone(), object.current, version))
+        Some(describe(key, object, object.current, version))
     });
     Ok(all.collect())
 }
@@ -155,7 +159,7 @@ pub fn unpublish(objects: &Path, provider: ProviderId, path: &str) -> Result<Unp
     Ok(Unpublished { provider: provider.0, path: path.to_owned(), versions: gone.len() })
 }
 
-fn describe(key: &ObjectKey, older: usize, policy: Policy, id: VersionId, version: &Version) -> Published {
+fn describe(key: &ObjectKey, object: &Object, id: VersionId, version: &Version) -> Published {
     let layout = Layout::for_size(version.size);
     Published {
         provider: key.0.0,
@@ -166,8 +170,9 @@ fn describe(key: &ObjectKey, older: usize, policy: Policy, id: VersionId, versio
         pieces: layout.map_or(0, |l| l.pieces()),
         sha256: version.sha256,
         published_ms: version.published_ms,
-        older,
-        policy: policy.into(),
+        older: object.older.len(),
+        access: object.access.into(),
+        policy: object.policy.clone().into(),
         change: Change::None,
     }
 }
@@ -274,7 +279,7 @@ mod tests {
     fn put(dir: &Path, bytes: &[u8]) -> Publish {
         let file = dir.join("source");
         std::fs::write(&file, bytes).expect("written");
-        Publish { file, provider: ProviderId(7), path: "a/b.bin".into(), policy: Policy::default() }
+        Publish { file, provider: ProviderId(7), path: "a/b.bin".into(), access: None, policy: Policy::default() }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The edge's HTTP interface: which request is answered how.
 
-use super::api::{Bootstrap, GRANT, GRANTS_PATH, parse_grant};
+use super::access::Asked;
+use super::api::{Bootstrap, GRANTS_PATH};
 use super::catalogue::{Object, Version};
 use super::conditional::http_date;
 use super::config::EdgeConfig;
@@ -21,25 +22,30 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::rc::{Rc, Weak};
 use swarmedge_core::accounting::Trust;
-use swarmedge_core::accounting::grants::check_chain;
+use swarmedge_core::content::Access;
 use swarmedge_core::ids::{DownloadId, ProviderId, VersionId};
 use swarmedge_core::role::edge::Input;
 use swarmedge_core::role::edge::io::ServedGrant;
 
 /// Sent bytes are told to the machine in steps of at most this.
 const TELL_EVERY: u64 = 4 * 1024 * 1024;
-/// A download goes on by a grant that ended so long ago, milliseconds: as long as it can be renewed.
-const GRANT_GRACE_MS: u64 = 10 * 60 * 1000;
 /// Downloads whose own rate limit is remembered before those that ended are forgotten.
 const PACERS_KEPT: usize = 1024;
 
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+
+/// A version never changes; what is not public stays with who was let in.
+const fn immutable(access: Access) -> &'static str {
+    match access {
+        Access::Public => "public, max-age=31536000, immutable",
+        Access::Token => "private, max-age=31536000, immutable",
+    }
+}
 
 /// All that answering takes.
 pub struct Routes<R> {
@@ -73,13 +79,14 @@ pub(super) fn problem(status: StatusCode, name: &str, detail: impl Into<String>)
 impl<R: Rt> Service for Routes<R> {
     async fn call(self: Rc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let mut response = match self.route(request, &path).await {
+        let mut response = match self.route(request, &path, peer.ip()).await {
             Ok(response) => response,
             Err(problem) => {
                 tracing::debug!(%peer, %method, path, status = problem.status, kind = problem.name(), "refused");
                 let mut response = problem.response();
                 if problem.status == StatusCode::UNAUTHORIZED.as_u16() {
-                    set(&mut response, WWW_AUTHENTICATE, "Swarmedge-Grant");
+                    let scheme = if problem.name().starts_with("grant") { "Swarmedge-Grant" } else { "EdgeAuth" };
+                    set(&mut response, WWW_AUTHENTICATE, scheme);
                 }
                 if problem.status == StatusCode::METHOD_NOT_ALLOWED.as_u16() {
                     set(&mut response, ALLOW, if path == GRANTS_PATH { "POST" } else { "GET, HEAD" });
@@ -94,11 +101,11 @@ impl<R: Rt> Service for Routes<R> {
 }
 
 impl<R: Rt> Routes<R> {
-    async fn route(&self, request: Request<Incoming>, path: &str) -> Answer {
+    async fn route(&self, request: Request<Incoming>, path: &str, from: IpAddr) -> Answer {
         let wrong_method = || problem(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "");
         if path == GRANTS_PATH {
             return if request.method() == Method::POST {
-                grants::answer(self, request).await
+                grants::answer(self, request, from).await
             } else {
                 Err(wrong_method())
             };
@@ -107,7 +114,7 @@ impl<R: Rt> Routes<R> {
         if !head_only && request.method() != Method::GET {
             return Err(wrong_method());
         }
-        let mut response = self.get(&request, path, head_only).await?;
+        let mut response = self.get(&request, path, from).await?;
         if head_only {
             let (head, body) = response.into_parts();
             // the length that GET would have
@@ -120,8 +127,9 @@ impl<R: Rt> Routes<R> {
         Ok(response)
     }
 
-    async fn get(&self, request: &Request<Incoming>, path: &str, head_only: bool) -> Answer {
-        let fields = request.headers();
+    async fn get(&self, request: &Request<Incoming>, path: &str, from: IpAddr) -> Answer {
+        let head_only = request.method() == Method::HEAD;
+        let asked = Asked { fields: request.headers(), query: request.uri().query(), from };
         match path {
             "/v1/bootstrap" => Ok(json(&self.bootstrap())),
             _ => {
@@ -129,12 +137,12 @@ impl<R: Rt> Routes<R> {
                     return Ok(answer);
                 }
                 if let Some(version) = path.strip_prefix("/v1/manifests/") {
-                    return self.manifest(version, fields).await;
+                    return self.manifest(version, &asked).await;
                 }
                 if let Some(version) = path.strip_prefix("/v1/content/") {
-                    return self.version(version, fields, head_only).await;
+                    return self.version(version, &asked, head_only).await;
                 }
-                self.object(path, fields, head_only).await
+                self.object(path, &asked, head_only).await
             }
         }
     }
@@ -152,30 +160,31 @@ impl<R: Rt> Routes<R> {
         }
     }
 
-    async fn manifest(&self, version: &str, fields: &HeaderMap) -> Answer {
+    async fn manifest(&self, version: &str, asked: &Asked<'_>) -> Answer {
         let id = parse_version(version)?;
         let catalogue = self.shelf.catalogue().await;
-        let (object, _) = catalogue.version(id).ok_or_else(unknown_version)?;
+        let (object, version) = catalogue.version(id).ok_or_else(unknown_version)?;
+        self.admit(asked, (&version.key, object, id)).await?;
         check_expiry(object)?;
-        self.opened(fields, id)?;
         let file = self.shelf.files().manifest(id);
         let bytes = self.rt.blocking(move || std::fs::read(file)).await.map_err(|_| unknown_version())?;
         let mut response = Response::new(Body::full(bytes));
         set(&mut response, CONTENT_TYPE, "application/vnd.swarmedge.manifest");
-        set(&mut response, CACHE_CONTROL, IMMUTABLE);
+        set(&mut response, CACHE_CONTROL, immutable(object.access));
         Ok(response)
     }
 
-    async fn version(&self, version: &str, fields: &HeaderMap, head_only: bool) -> Answer {
+    async fn version(&self, version: &str, asked: &Asked<'_>, head_only: bool) -> Answer {
         let id = parse_version(version)?;
         let catalogue = self.shelf.catalogue().await;
         let (object, version) = catalogue.version(id).ok_or_else(unknown_version)?;
-        let grant = self.opened(fields, id)?;
-        let extra = vec![(CACHE_CONTROL, IMMUTABLE.to_owned()), (CONTENT_DISPOSITION, attachment(&version.key.1))];
-        self.content(id, object, version, extra, grant, fields, head_only).await
+        let grant = self.admit(asked, (&version.key, object, id)).await?;
+        let caching = immutable(object.access).to_owned();
+        let extra = vec![(CACHE_CONTROL, caching), (CONTENT_DISPOSITION, attachment(&version.key.1))];
+        self.content(id, object, version, extra, grant, asked.fields, head_only).await
     }
 
-    async fn object(&self, path: &str, fields: &HeaderMap, head_only: bool) -> Answer {
+    async fn object(&self, path: &str, asked: &Asked<'_>, head_only: bool) -> Answer {
         let not_found = || problem(StatusCode::NOT_FOUND, "not-found", "no such object");
         let (provider, path) = path.trim_start_matches('/').split_once('/').ok_or_else(not_found)?;
         let provider = provider.parse().map(ProviderId).map_err(|_| not_found())?;
@@ -183,8 +192,13 @@ impl<R: Rt> Routes<R> {
         let catalogue = self.shelf.catalogue().await;
         let key = (provider, path.into_owned());
         let (object, id, version) = catalogue.current(&key).ok_or_else(not_found)?;
-        let grant = self.opened(fields, id)?;
-        self.content(id, object, version, vec![(CACHE_CONTROL, "no-cache".into())], grant, fields, head_only).await
+        let grant = self.admit(asked, (&key, object, id)).await?;
+        let caching = match object.access {
+            Access::Public => "no-cache",
+            Access::Token => "private, no-cache",
+        };
+        let extra = vec![(CACHE_CONTROL, caching.to_owned())];
+        self.content(id, object, version, extra, grant, asked.fields, head_only).await
     }
 
     #[expect(clippy::too_many_arguments, reason = "one answer is made of all of these")]
@@ -259,24 +273,6 @@ impl<R: Rt> Routes<R> {
         let pacer = fresh();
         pacers.insert(grant.download, Rc::downgrade(&pacer));
         Some(pacer)
-    }
-
-    /// The grant that a request carries, opened and checked; one that is wrong is refused, not ignored.
-    fn opened(&self, fields: &HeaderMap, version: VersionId) -> Result<Option<ServedGrant>, Box<Problem>> {
-        let Some(field) = fields.get(GRANT) else { return Ok(None) };
-        let bad = || problem(StatusCode::FORBIDDEN, "grant-invalid", "the grant is not one for this content");
-        let expired = || problem(StatusCode::UNAUTHORIZED, "grant-expired", "ask for a new grant");
-        let sealed = field.to_str().ok().and_then(parse_grant).ok_or_else(bad)?;
-        // a seal of another epoch is what an old grant looks like
-        let signed = self.seal.open(&sealed).ok_or_else(expired)?;
-        let now_ms = unix_ms();
-        if signed.grant.version != version || check_chain(&self.trust, &signed, now_ms).is_err() {
-            return Err(bad());
-        }
-        if now_ms > signed.grant.expires_ms.saturating_add(GRANT_GRACE_MS) {
-            return Err(expired());
-        }
-        Ok(Some(ServedGrant { download: signed.grant.download, guid: signed.grant.guid }))
     }
 }
 

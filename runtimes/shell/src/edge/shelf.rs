@@ -1,32 +1,28 @@
-//! The catalogue as a running edge sees it: read again when its file has changed.
+//! Files that a running edge reads again when they have changed: the catalogue, and the providers' keys.
 
 use super::Error;
 use super::catalogue::{Catalogue, Files, Stamp};
+use super::provider_keys::ProviderKeys;
 use crate::rt::Rt;
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// The published objects; clones share one view.
+/// The published objects and who may sign for them; clones share one view.
 #[derive(Clone, Debug)]
 pub struct Shelf<R> {
-    rt: R,
     files: Files,
-    view: Rc<RefCell<View>>,
-}
-
-#[derive(Debug)]
-struct View {
-    catalogue: Arc<Catalogue>,
-    stamp: Option<Stamp>,
+    catalogue: Watched<R, Catalogue>,
+    keys: Watched<R, ProviderKeys>,
 }
 
 impl<R: Rt> Shelf<R> {
-    /// Reads the catalogue for the first time.
+    /// Reads everything for the first time.
     pub fn open(rt: R, files: Files) -> Result<Self, Error> {
-        let stamp = files.stamp();
-        let catalogue = Arc::new(files.load()?);
-        Ok(Self { rt, files, view: Rc::new(RefCell::new(View { catalogue, stamp })) })
+        let catalogue = Watched::open(rt.clone(), files.clone(), Files::catalogue, Files::load)?;
+        let keys = Watched::open(rt, files.clone(), Files::provider_keys, ProviderKeys::load)?;
+        Ok(Self { files, catalogue, keys })
     }
 
     /// Where things are.
@@ -35,25 +31,69 @@ impl<R: Rt> Shelf<R> {
         &self.files
     }
 
-    /// The catalogue, no older than this call: whoever publishes and then asks gets what was published. One that
-    /// cannot be read leaves the view as it was.
+    /// The catalogue, no older than this call: whoever publishes and then asks gets what was published.
     pub async fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.get().await
+    }
+
+    /// The providers' keys, no older than this call.
+    pub async fn provider_keys(&self) -> Arc<ProviderKeys> {
+        self.keys.get().await
+    }
+}
+
+/// One file's value. A file that cannot be read leaves the last value in force.
+#[derive(Debug)]
+struct Watched<R, T> {
+    rt: R,
+    files: Files,
+    path: fn(&Files) -> PathBuf,
+    load: fn(&Files) -> Result<T, Error>,
+    view: Rc<RefCell<View<T>>>,
+}
+
+#[derive(Debug)]
+struct View<T> {
+    value: Arc<T>,
+    stamp: Option<Stamp>,
+}
+
+impl<R: Clone, T> Clone for Watched<R, T> {
+    fn clone(&self) -> Self {
+        let Self { rt, files, path, load, view } = self;
+        Self { rt: rt.clone(), files: files.clone(), path: *path, load: *load, view: Rc::clone(view) }
+    }
+}
+
+impl<R: Rt, T: Send + Sync + 'static> Watched<R, T> {
+    fn open(
+        rt: R,
+        files: Files,
+        path: fn(&Files) -> PathBuf,
+        load: fn(&Files) -> Result<T, Error>,
+    ) -> Result<Self, Error> {
+        let stamp = Stamp::of(&path(&files));
+        let value = Arc::new(load(&files)?);
+        Ok(Self { rt, files, path, load, view: Rc::new(RefCell::new(View { value, stamp })) })
+    }
+
+    async fn get(&self) -> Arc<T> {
         let known = self.view.borrow().stamp;
-        let files = self.files.clone();
+        let (files, path, load) = (self.files.clone(), self.path, self.load);
         // every caller looks for itself: another's look may have been before this call
         let fresh = self.rt.blocking(move || {
-            let stamp = files.stamp();
-            (stamp != known).then(|| (stamp, files.load()))
+            let stamp = Stamp::of(&path(&files));
+            (stamp != known).then(|| (stamp, load(&files)))
         });
         match fresh.await {
             None => {}
-            Some((stamp, Ok(catalogue))) => {
+            Some((stamp, Ok(value))) => {
                 let mut view = self.view.borrow_mut();
-                view.catalogue = Arc::new(catalogue);
+                view.value = Arc::new(value);
                 view.stamp = stamp;
             }
-            Some((_, Err(error))) => tracing::error!(%error, "the catalogue cannot be read; the last view is kept"),
+            Some((_, Err(error))) => tracing::error!(%error, "a file cannot be read; its last state is kept"),
         }
-        self.view.borrow().catalogue.clone()
+        self.view.borrow().value.clone()
     }
 }

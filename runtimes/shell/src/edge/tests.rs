@@ -18,10 +18,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use swarmedge_core::content::Policy;
+use swarmedge_core::content::{Access, Policy};
 use swarmedge_core::ids::{Guid, ProviderId, VersionId};
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::records::{CertBody, Context, LedgerRecord, ServerRole};
+
+mod access;
 
 /// A running edge and what it published.
 pub(crate) struct Lab {
@@ -82,9 +84,13 @@ impl Lab {
     }
 
     fn publish(&self, path: &str, bytes: &[u8], policy: Policy) -> VersionId {
+        self.publish_to(path, bytes, None, policy)
+    }
+
+    fn publish_to(&self, path: &str, bytes: &[u8], access: Option<Access>, policy: Policy) -> VersionId {
         let file = self.dir.path().join("source");
         std::fs::write(&file, bytes).expect("written");
-        let what = Publish { file, provider: ProviderId(7), path: path.into(), policy };
+        let what = Publish { file, provider: ProviderId(7), path: path.into(), access, policy };
         publish(&self.cfg.objects, &what).expect("published").version
     }
 
@@ -301,6 +307,7 @@ fn grants_are_for_who_signs_and_what_they_cover_is_counted_durably() {
         download_key: Key::generate().public().to_string(),
         time_ms: unix_ms(),
         nonce: data_encoding::HEXLOWER.encode(&[n; 16]),
+        token: None,
         renew: None,
     };
     let first = request(0);

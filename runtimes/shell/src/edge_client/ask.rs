@@ -148,7 +148,11 @@ async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: Wanted) -> R
     or(edges.known(), rt.sleep_until(rt.now() + CLOCK_WITHIN)).await;
     // with a nonce of its own whenever it is sent
     let request = || grant_request(edges, origin, &what, &own, renewal.is_some());
-    let body = get(edges, origin, request, JSON_LEN_MAX).await?;
+    let body = get(edges, origin, request, JSON_LEN_MAX).await.map_err(|why| match why {
+        // no grant was shown: what is missing is the provider's word
+        EdgeError::GrantExpired if renewal.is_none() => EdgeError::Forbidden,
+        other => other,
+    })?;
     let reply: GrantReply = serde_json::from_slice(&body).map_err(|_| EdgeError::Invalid)?;
     let granted = read_reply(reply).ok_or(EdgeError::Invalid)?;
     let same = |asked: Option<VersionId>| asked.is_none_or(|version| version == granted.version);
@@ -181,6 +185,8 @@ fn grant_request<R: Rt>(
         download_key: own.public().to_string(),
         time_ms,
         nonce: data_encoding::HEXLOWER.encode(&nonce),
+        // a renewal needs none, and so none is sent
+        token: if renews { None } else { edges.0.tokens.get(&what.object) },
         renew: what.renew.as_ref().filter(|_| renews).map(api::grant_text),
     };
     let body = serde_json::to_vec(&request).expect("strings and numbers");

@@ -7,6 +7,7 @@ mod directory;
 
 pub use directory::Directory;
 
+use crate::client::tokens::Tokens;
 use crate::http::{Client, Origin, Signal};
 use crate::keys::Key;
 use crate::mailbox::Sender;
@@ -34,6 +35,8 @@ struct Inner<R: Rt> {
     store: Store,
     /// Proves the GUID.
     key: Key,
+    /// What providers have given this client, for what is not public.
+    tokens: Tokens,
     inbox: Sender<Input>,
     directory: RefCell<Directory>,
     known: Signal,
@@ -49,6 +52,7 @@ impl<R: Rt> EdgeClient<R> {
         tls: Arc<rustls::ClientConfig>,
         bundle: Vec<Origin>,
         key: Key,
+        tokens: Tokens,
         store: Store,
         inbox: Sender<Input>,
     ) -> Self {
@@ -57,6 +61,7 @@ impl<R: Rt> EdgeClient<R> {
             rt,
             store,
             key,
+            tokens,
             inbox,
             directory: RefCell::new(Directory::new(bundle)),
             known: Signal::default(),
@@ -112,6 +117,12 @@ impl<R: Rt> EdgeClient<R> {
     #[must_use]
     pub fn directory(&self) -> Ref<'_, Directory> {
         self.0.directory.borrow()
+    }
+
+    /// The providers' tokens.
+    #[must_use]
+    pub fn tokens(&self) -> &Tokens {
+        &self.0.tokens
     }
 
     /// Completes once a bootstrap has been answered.

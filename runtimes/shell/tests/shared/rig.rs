@@ -252,7 +252,7 @@ impl<R: Start> Rig for RealRig<R> {
         std::fs::write(&file, &bytes).expect("writes");
         let policy =
             Policy { edge_rate_max: object.edge_rate, upload_rate_max: object.upload_rate, ..Policy::default() };
-        let what = Publish { file, provider: ProviderId(PROVIDER), path: object.path.into(), policy };
+        let what = Publish { file, provider: ProviderId(PROVIDER), path: object.path.into(), access: None, policy };
         let edge = self.config.edge.as_ref().expect("an edge");
         edge::publish(&edge.objects, &what).expect("publishes");
         self.objects.insert(object.path, bytes);

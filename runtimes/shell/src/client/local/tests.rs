@@ -20,7 +20,8 @@ fn start(dir: &Path, machine: impl Fn(&Desk, Command) + Send + 'static) -> (Desk
         pieces: 1,
         pieces_total: 1,
     };
-    let api = Api { desk: desk.clone(), cache: Arc::new(move || Ok(vec![cached.clone()])) };
+    let tokens = Tokens::open(dir).expect("a directory");
+    let api = Api { desk: desk.clone(), tokens, cache: Arc::new(move || Ok(vec![cached.clone()])) };
     (desk, Server::start(dir, api).expect("binds"))
 }
 
@@ -67,7 +68,7 @@ fn a_get_is_accepted_watched_and_ends_with_its_state() {
     let dir = tempfile::tempdir().expect("a directory");
     let (_desk, _server) = start(dir.path(), obliging);
     let output = dir.path().join("out").display().to_string();
-    let request = Request::Get { provider: 1, path: "a".into(), output: output.clone(), force: false };
+    let request = Request::Get { provider: 1, path: "a".into(), output: output.clone(), force: false, token: None };
     let mut call = Call::open(dir.path(), &request).expect("speaks").expect("a client runs");
     let patience = Duration::from_secs(120);
     assert_eq!(call.next(patience), Ok(Some(Answer::Accepted { download: Some(1) })));
@@ -86,7 +87,13 @@ fn an_existing_file_is_refused_unless_forced() {
     let (_desk, _server) = start(dir.path(), obliging);
     let output = dir.path().join("out");
     std::fs::write(&output, "precious").expect("writes");
-    let get = |force| Request::Get { provider: 1, path: "a".into(), output: output.display().to_string(), force };
+    let get = |force| Request::Get {
+        provider: 1,
+        path: "a".into(),
+        output: output.display().to_string(),
+        force,
+        token: None,
+    };
     let refused = Call::ask(dir.path(), &get(false)).expect_err("refused");
     assert_eq!(refused.code(), Code::Usage);
     assert!(refused.to_string().contains("--force"), "{refused}");
