@@ -55,8 +55,8 @@ pub struct Decision {
     pub first: bool,
 }
 
-/// Decides a request. A first grant fixes download, GUID, K_d, version and ceiling, and needs the provider's token where
-/// the object is not public; a renewal keeps them all, needs no token again, and takes only the policy as it is now,
+/// Decides a request. A first grant fixes download, GUID, K_d, version and ceiling, and needs the provider's token
+/// where the object is not public; a renewal keeps them all, needs no token again, and takes only the policy as it is now,
 /// never a wider ceiling.
 pub fn decide(
     trust: &Trust,

@@ -1,5 +1,5 @@
-//! Accounting (DESIGN §10): certificates, providers' tokens, grants and introductions as values with pure rules, and what a download's
-//! records come to.
+//! Accounting (DESIGN §10): certificates, providers' tokens, grants and introductions as values with pure rules, and
+//! what a download's records come to.
 
 pub mod certs;
 pub mod edge_auth;

@@ -84,9 +84,7 @@ fn rotate_provider_key(args: &ProviderKeysRotateArgs, json: bool) -> Result<(), 
 fn list_provider_keys(config: &ConfigArgs, json: bool) -> Result<(), Error> {
     let keys = ProviderKeys::load(&Files::new(edge_of(config)?.objects))?;
     if json {
-        let one = |(id, p): (ProviderId, &provider_keys::Provider)| {
-            serde_json::json!({ "provider": id.0, "token_name": p.token_name, "keys": p.keys.len() })
-        };
+        let one = |(id, p): (ProviderId, &provider_keys::Provider)| serde_json::json!({ "provider": id.0, "token_name": p.token_name, "keys": p.keys.len() });
         return print_json(&keys.iter().map(one).collect::<Vec<_>>());
     }
     keys.iter().try_for_each(|(id, p)| say!("provider {id}: {} as `{}`", count_of(p.keys.len()), p.token_name))

@@ -1,5 +1,5 @@
-//! The tokens that providers gave this installation's user for what is not public. They lie in the client's directory, so
-//! that a download that goes on another day can ask for a grant again.
+//! The tokens that providers gave this installation's user for what is not public. They lie in the client's directory,
+//! so that a download that goes on another day can ask for a grant again.
 
 use crate::edge::api::Token;
 use crate::keys::replace_secret;

@@ -1,4 +1,5 @@
-//! The keys that providers sign their tokens with: a file beside the catalogue, which every edge of these objects reads.
+//! The keys that providers sign their tokens with: a file beside the catalogue, which every edge of these objects
+//! reads.
 //!
 //! A provider has at most two keys: the present one and the one before, so that tokens made before a rotation count
 //! until they expire or the next rotation comes.
