@@ -1,8 +1,10 @@
 //! Every scenario on the simulator.
 
-use swarmedge_core::testing::scenario;
+use core::time::Duration;
+use swarmedge_core::testing::scenario::{self, Command, HONEST, Object, Plan, Progress, Rig};
 use swarmedge_core::testing::sim::Mutant;
 use swarmedge_core::testing::sim::campaign;
+use swarmedge_core::testing::sim::machines::RoleCfg;
 use swarmedge_core::testing::sim::rig::SimRig;
 
 fn play(name: &str) {
@@ -40,6 +42,34 @@ scenarios! {
     a_client_dies_and_resumes
     uploads_off_means_off
     pause_resume_cancel
+}
+
+/// Four clients begin at once, and nobody has anything but a slow edge: what they take from each other when a download
+/// asks again after `requery`, or after what is usual.
+fn a_crowd_takes_from_each_other(requery: Option<Duration>) -> u64 {
+    let plan = Plan { edges: 1, cns: 1, dns: 1, ledgers: 1, clients: 4 };
+    let mut rig = SimRig::new(&plan, 1);
+    for role in &mut rig.cfg.roles {
+        let RoleCfg::Client(lives) = role else { continue };
+        lives.iter_mut().for_each(|life| life.session.requery.0 = requery.unwrap_or(life.session.requery.0));
+    }
+    let crowd = 0..plan.clients;
+    rig.publish(&Object { path: "film", size: 4 << 20, edge_rate: 1 << 20, upload_rate: 1 << 20 });
+    for n in crowd.clone() {
+        rig.start_client(n, HONEST);
+        rig.command(n, Command::Get("film"));
+    }
+    let of = |rig: &mut dyn Rig, n| rig.status(n, "film").filter(|s| s.progress == Progress::Completed);
+    let all = rig.run_until(Duration::from_secs(60), &mut |rig| crowd.clone().all(|n| of(rig, n).is_some()));
+    assert!(all, "the edge alone needs 4 s");
+    crowd.filter_map(|n| of(&mut rig, n)).map(|s| s.peer_bytes).sum()
+}
+
+#[test]
+fn who_asks_again_soon_finds_who_has_begun_at_the_same_time() {
+    let soon = a_crowd_takes_from_each_other(None);
+    let late = a_crowd_takes_from_each_other(Some(Duration::from_secs(5)));
+    assert!(soon * 2 > late * 3, "{soon} bytes from peers, {late} if each asks again after 5 s");
 }
 
 #[test]

@@ -172,8 +172,12 @@ pub struct Config {
     pub backoff: (Duration, Duration),
     /// Queries a minute, over all downloads; no more than the CN allows.
     pub queries_per_minute: u32,
-    /// The wait before a download asks again: after an answer with peers, and the longest after empty ones.
+    /// The wait before a download that knows few peers asks again, and the longest after empty answers.
     pub requery: (Duration, Duration),
+    /// From so many known peers on, a download asks again after [`Config::requery_known`].
+    pub few_peers: u32,
+    /// See [`Config::few_peers`].
+    pub requery_known: Duration,
     /// Changes of the inventory are gathered for so long.
     pub inventory_wait: Duration,
     /// Usage records under way at a time.
@@ -198,7 +202,9 @@ impl Config {
             pong_within: Duration::from_secs(10),
             backoff: (Duration::from_millis(500), Duration::from_secs(60)),
             queries_per_minute: 8,
-            requery: (Duration::from_secs(5), Duration::from_secs(60)),
+            requery: (Duration::from_secs(1), Duration::from_secs(60)),
+            few_peers: 6,
+            requery_known: Duration::from_secs(5),
             inventory_wait: Duration::from_millis(200),
             usage_window: 32,
             usage_retry: Duration::from_secs(30),
@@ -211,6 +217,8 @@ impl Config {
         Self {
             backoff: (Duration::from_secs(1), Duration::from_secs(1)),
             queries_per_minute: 4,
+            requery: (Duration::from_secs(5), Duration::from_secs(60)),
+            few_peers: 0,
             inventory_wait: Duration::ZERO,
             usage_window: 2,
             ..Self::new(root, verify, guid, secondary, upload)

@@ -7,6 +7,7 @@ use crate::ids::DownloadId;
 use crate::limits::EXCLUDED_MAX;
 use crate::machine::{Deadlines, Time};
 use crate::session::Backoff;
+use crate::session::backoff::jittered;
 use crate::wire::List;
 use crate::wire::control::{ControlMsg, Introductions, Query, QueryError, QueryFailed};
 use alloc::collections::{BTreeMap, VecDeque};
@@ -153,7 +154,9 @@ impl ClientSession {
             asking.empty.failed(cx.cfg.requery, cx.rng)
         } else {
             asking.empty.succeeded();
-            cx.cfg.requery.0
+            // where few are known there may be more that have just begun: in a crowd everybody begins at once
+            let known = want.exclude.len() + peers.len();
+            if known < cx.cfg.few_peers as usize { jittered(cx.cfg.requery.0, cx.rng) } else { cx.cfg.requery_known }
         };
         self.timers.set(Timer::Query(download), Some(cx.now.after(wait)));
         if !peers.is_empty() {

@@ -288,6 +288,31 @@ fn a_download_asks_until_it_has_enough_peers() {
 }
 
 #[test]
+fn who_knows_few_peers_asks_again_soon_and_who_finds_none_less_and_less_often() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    let mut asked = queries(&b.input(Input::Want(want(24))))[0].query;
+    let mut wait_for_next = |b: &mut Bench<ClientSession>, peers: u32, known: u32| {
+        b.input(Input::Message { conn, msg: introductions_for(asked, peers) });
+        let exclude = (0..known).map(PublicKey::numbered).collect();
+        b.input(Input::Want(Want { exclude, ..want(20) }));
+        let waited = (1..=600_u64).find(|_| {
+            let out = b.wait(Duration::from_millis(250));
+            if sent(&out).contains(&&ControlMsg::Ping) {
+                b.input(Input::Message { conn, msg: ControlMsg::Pong });
+            }
+            queries(&out).first().inspect(|q| asked = q.query).is_some()
+        });
+        Duration::from_millis(250 * waited.expect("it asks again"))
+    };
+    assert!(wait_for_next(&mut b, 2, 2) <= secs(1));
+    assert!(wait_for_next(&mut b, 2, 4) <= secs(1));
+    let waits: Vec<_> = (0..4).map(|_| wait_for_next(&mut b, 0, 4)).collect();
+    assert!(waits[0] <= secs(1) && waits[3] >= secs(4) && waits.is_sorted(), "{waits:?}");
+    assert!(wait_for_next(&mut b, 4, 8) >= secs(5));
+}
+
+#[test]
 fn a_query_without_an_answer_is_asked_again() {
     let mut b = bench();
     let (conn, _) = connect(&mut b);
