@@ -1,5 +1,6 @@
 //! NAT traversal: STUN messages, what a client tells of its NAT, and which pairs can connect (DESIGN §9).
 
+pub mod discovery;
 pub mod stun;
 
 use crate::limits;

@@ -293,7 +293,7 @@ impl Attribute {
             n::UNKNOWN_ATTRIBUTES => Self::UnknownAttributes(value.chunks_exact(2).map(|pair| be16(pair, 0)).collect()),
             n::SOFTWARE => Self::Software(value.to_vec()),
             n::PRIORITY => Self::Priority(u32::from_be_bytes(exactly(value)?)),
-            n::USE_CANDIDATE => Self::UseCandidate,
+            n::USE_CANDIDATE => exactly::<0>(value).map(|_| Self::UseCandidate)?,
             n::ICE_CONTROLLED => Self::IceControlled(u64::from_be_bytes(exactly(value)?)),
             n::ICE_CONTROLLING => Self::IceControlling(u64::from_be_bytes(exactly(value)?)),
             n::OPTIONAL.. => Self::Other(name, value.to_vec()),

@@ -1,0 +1,159 @@
+//! What the discovery machine is told, what it asks for, and how it is configured.
+
+use crate::nat::{NatBehaviour, NatDescriptor};
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+/// Which of the host's UDP sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Socket {
+    /// The one that carries QUIC: what is found is true of it.
+    Main,
+    /// One that is left silent to see how long its mapping lives.
+    Silent,
+    /// One that asks on behalf of another.
+    Asker,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// The network as it is now: at the start, and whenever it may have changed. Begins anew.
+    Network {
+        /// This host's own addresses with the main socket's port.
+        hosts: Vec<SocketAddr>,
+        /// STUN servers, best first.
+        servers: Vec<SocketAddr>,
+    },
+    /// A STUN message came.
+    Datagram {
+        /// To which socket.
+        socket: Socket,
+        /// From whom.
+        from: SocketAddr,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// [`Output::AskTcp`] has ended.
+    Tcp {
+        /// Who was asked.
+        server: SocketAddr,
+        /// The answer, if any came.
+        answer: Option<Vec<u8>>,
+    },
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// Send a datagram; lost like any, should it fail.
+    Send {
+        /// From which socket.
+        socket: Socket,
+        /// To whom.
+        to: SocketAddr,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Ask over TCP within [`Config::within`]; answered by one [`Input::Tcp`].
+    AskTcp {
+        /// Whom.
+        server: SocketAddr,
+        /// The request.
+        bytes: Vec<u8>,
+    },
+    /// The descriptor that others may be told has changed.
+    Changed(NatDescriptor),
+    /// All that is known, told at the end of each round and of the lifetime's measurement.
+    Report(Report),
+}
+
+/// All that is known of the way to the Internet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Report {
+    /// What others are told.
+    pub nat: NatDescriptor,
+    /// The STUN server that answered, if any.
+    pub server: Option<SocketAddr>,
+    /// The server has two addresses: only then filtering can be observed.
+    pub two_addresses: bool,
+    /// A NAT translates addresses (IPv4).
+    pub translated: bool,
+    /// The NAT kept the port. `None`: no NAT, or not observed.
+    pub keeps_port: Option<bool>,
+    /// TCP works, on whichever port.
+    pub tcp: bool,
+    /// A mapping was alive after this long without a packet. Zero: not measured yet, or not even the first time.
+    pub lives: Duration,
+    /// A mapping was dead after this long without a packet.
+    pub dies: Option<Duration>,
+    /// How often the mapping is refreshed.
+    pub keep_alive: Duration,
+}
+
+/// Times and bounds of discovery.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A round has ended after this long, whatever is known.
+    pub within: Duration,
+    /// The first retransmission; each next one takes twice as long.
+    pub rto: Duration,
+    /// How long answers from elsewhere are waited for before they count as filtered.
+    pub filter_wait: Duration,
+    /// How long a hairpinned request is waited for.
+    pub hairpin_wait: Duration,
+    /// A new round, though nothing has changed.
+    pub again: Duration,
+    /// A new round, when nobody has answered.
+    pub again_silent: Duration,
+    /// Refreshes of a mapping whose lifetime is not known.
+    pub keep_alive: Duration,
+    /// Looks at whether the address has changed, where there is nothing to keep alive.
+    pub look: Duration,
+    /// Silences after which a mapping is looked at, rising; none: the lifetime is not measured.
+    pub silences: Vec<Duration>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            within: Duration::from_secs(3),
+            rto: Duration::from_millis(200),
+            filter_wait: Duration::from_millis(1_000),
+            hairpin_wait: Duration::from_millis(400),
+            again: Duration::from_secs(30 * 60),
+            again_silent: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(20),
+            look: Duration::from_secs(300),
+            silences: [30, 60, 120, 240].map(Duration::from_secs).to_vec(),
+        }
+    }
+}
+
+impl Config {
+    /// One round and no more: no keep-alive, no lifetime.
+    #[must_use]
+    pub fn once() -> Self {
+        let never = Duration::from_secs(24 * 3600);
+        Self {
+            again: never,
+            again_silent: never,
+            keep_alive: never,
+            look: never,
+            silences: Vec::new(),
+            ..Self::default()
+        }
+    }
+}
+
+/// How open a behaviour is: what is claimed must not be above what is.
+#[must_use]
+pub const fn openness(behaviour: NatBehaviour) -> u8 {
+    match behaviour {
+        NatBehaviour::Unknown => 0,
+        NatBehaviour::AddressAndPortDependent => 1,
+        NatBehaviour::AddressDependent => 2,
+        NatBehaviour::EndpointIndependent => 3,
+    }
+}

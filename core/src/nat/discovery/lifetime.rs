@@ -1,0 +1,185 @@
+//! How long a mapping lives without traffic (RFC 5780 §4.6): a socket of its own writes twice, then is silent for a
+//! while; then another socket has the server write to it. Each silence costs at most eight packets; the first that a
+//! mapping does not survive ends the measurement, which is made once a network.
+
+use super::io::{Config, Input, Output, Report, Socket};
+use super::{NatDescriptor, transaction_id};
+use crate::machine::{Cx, Machine, Time};
+use crate::nat::stun::{Attribute, Class, Message, TransactionId};
+use core::net::SocketAddr;
+use core::time::Duration;
+
+/// Linux, for one, keeps a flow longer once it has seen it answer for more than two seconds.
+const WARM: Duration = Duration::from_secs(3);
+/// For an answer.
+const ANSWER: Duration = Duration::from_secs(1);
+/// Requests until an answer is given up.
+const TRIES: u32 = 3;
+/// Refreshes are at least and at most this far apart.
+const KEEP_ALIVE_MIN: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_MAX: Duration = Duration::from_secs(120);
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Lifetime {
+    /// The longest silence that a mapping survived.
+    pub lives: Duration,
+    /// The silence that a mapping did not survive.
+    pub dies: Option<Duration>,
+    stage: Stage,
+    server: Option<SocketAddr>,
+    /// Which silence.
+    at: usize,
+    id: Option<TransactionId>,
+    tries: u32,
+    due: Option<Time>,
+    mapped: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Stage {
+    #[default]
+    Idle,
+    /// The first and the second exchange.
+    First,
+    Pause,
+    Second,
+    Silence,
+    /// The server is asked to write.
+    Wake,
+    Over,
+}
+
+impl Lifetime {
+    /// Begins, unless it has been measured already.
+    pub fn begin(&mut self, cx: &mut Cx<'_, Self>, server: SocketAddr) {
+        if self.stage == Stage::Idle && !cx.cfg.silences.is_empty() {
+            self.server = Some(server);
+            self.enter(cx, Stage::First);
+        }
+    }
+
+    /// How often a mapping must be refreshed: two thirds of what it is known to survive.
+    #[must_use]
+    pub fn keep_alive(&self, cfg: &Config) -> Duration {
+        match self.dies {
+            None if self.lives.is_zero() => cfg.keep_alive,
+            Some(_) if self.lives.is_zero() => KEEP_ALIVE_MIN.min(cfg.keep_alive),
+            _ => (self.lives * 2 / 3).clamp(KEEP_ALIVE_MIN, KEEP_ALIVE_MAX),
+        }
+    }
+
+    fn enter(&mut self, cx: &mut Cx<'_, Self>, stage: Stage) {
+        (self.stage, self.tries) = (stage, 0);
+        match stage {
+            Stage::First | Stage::Second | Stage::Wake => {
+                self.id = Some(transaction_id(cx.rng));
+                self.ask(cx);
+            }
+            Stage::Pause => self.due = Some(cx.now.after(WARM)),
+            Stage::Silence => {
+                let silence = cx.cfg.silences.get(self.at).copied().unwrap_or_default();
+                self.due = Some(cx.now.after(silence));
+            }
+            Stage::Idle | Stage::Over => {
+                (self.due, self.id) = (None, None);
+                // what stands in it is the parent's to say
+                cx.push(Output::Report(Report::nothing()));
+            }
+        }
+    }
+
+    fn ask(&mut self, cx: &mut Cx<'_, Self>) {
+        let (Some(server), Some(id)) = (self.server, self.id) else { return };
+        self.tries += 1;
+        self.due = Some(cx.now.after(ANSWER));
+        let mut request = Message::request(id);
+        let mut socket = Socket::Silent;
+        if self.stage == Stage::Wake {
+            socket = Socket::Asker;
+            request.attributes.extend(self.mapped.map(|m| Attribute::ResponsePort(m.port())));
+        }
+        cx.push(Output::Send { socket, to: server, bytes: request.encode() });
+    }
+
+    /// An answer, perhaps to us.
+    pub fn datagram(&mut self, cx: &mut Cx<'_, Self>, socket: Socket, from: SocketAddr, message: &Message) {
+        if self.id != Some(message.id) || self.server != Some(from) {
+            return;
+        }
+        match (self.stage, message.class, socket) {
+            (Stage::First, Class::Success, Socket::Silent) => {
+                self.mapped = message.mapped();
+                self.enter(cx, Stage::Pause);
+            }
+            (Stage::Second, Class::Success, Socket::Silent) if message.mapped() == self.mapped => {
+                self.enter(cx, Stage::Silence);
+            }
+            (Stage::Wake, Class::Success, Socket::Silent) => {
+                self.lives = cx.cfg.silences.get(self.at).copied().unwrap_or_default();
+                self.at += 1;
+                let next = if self.at < cx.cfg.silences.len() { Stage::First } else { Stage::Over };
+                self.enter(cx, next);
+            }
+            // the server does not do that
+            (Stage::Wake, Class::Error, Socket::Asker) => self.enter(cx, Stage::Over),
+            _ => {}
+        }
+    }
+}
+
+impl Report {
+    fn nothing() -> Self {
+        Self {
+            nat: NatDescriptor::default(),
+            server: None,
+            two_addresses: false,
+            translated: false,
+            keeps_port: None,
+            tcp: false,
+            lives: Duration::ZERO,
+            dies: None,
+            keep_alive: Duration::ZERO,
+        }
+    }
+}
+
+impl Machine for Lifetime {
+    type Config = Config;
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, cx: &mut Cx<'_, Self>, input: Input) {
+        if let Input::Datagram { socket, from, bytes } = input
+            && let Ok(message) = Message::decode(&bytes)
+        {
+            self.datagram(cx, socket, from, &message);
+        }
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>) {
+        if self.due.is_none_or(|at| at > cx.now) {
+            return;
+        }
+        match self.stage {
+            Stage::Pause => self.enter(cx, Stage::Second),
+            Stage::Silence => self.enter(cx, Stage::Wake),
+            Stage::First | Stage::Second | Stage::Wake if self.tries < TRIES => self.ask(cx),
+            Stage::Wake => {
+                self.dies = cx.cfg.silences.get(self.at).copied();
+                self.enter(cx, Stage::Over);
+            }
+            // the network is gone: nothing is learned of a mapping's lifetime
+            Stage::First | Stage::Second => self.enter(cx, Stage::Over),
+            Stage::Idle | Stage::Over => self.due = None,
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.due
+    }
+
+    fn rebase(&mut self, by: Duration) {
+        self.due = self.due.map(|at| at.rebased(by));
+    }
+}
