@@ -3,6 +3,7 @@
 
 mod check;
 mod control;
+mod discovery;
 mod download;
 mod print;
 mod shim;
@@ -61,7 +62,15 @@ enum Command {
 }
 
 fn models() -> Vec<Box<dyn AnyModel>> {
-    vec![Box::new(toy::spec()), Box::new(download::spec()), Box::new(control::spec()), Box::new(usage::spec())]
+    vec![
+        Box::new(toy::spec()),
+        Box::new(download::spec()),
+        Box::new(control::spec()),
+        Box::new(usage::spec()),
+        Box::new(discovery::home()),
+        Box::new(discovery::symmetric()),
+        Box::new(discovery::restricted()),
+    ]
 }
 
 fn main() -> ExitCode {

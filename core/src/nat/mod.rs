@@ -162,8 +162,8 @@ impl Endpoint<'_> {
     }
 }
 
-/// Whether two clients can be connected. Behind one public address they must share a network (loopback counts), or their
-/// NAT must hairpin. Otherwise IPv6 on both sides or [`can_connect`].
+/// Whether two clients can be connected. Behind one public address they must share a network (loopback counts), or
+/// their NAT must hairpin. Otherwise IPv6 on both sides or [`can_connect`].
 #[must_use]
 pub fn compatible(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
     if !(a.nat.udp && b.nat.udp) {

@@ -1,9 +1,9 @@
 //! The STUN server: tells a client which address its datagrams come from (RFC 8489 Binding) and, with two addresses,
 //! answers from another one when asked (RFC 5780).
 //!
-//! It is no amplifier. Whoever forges a source address gets at most: the attributes that the RFCs demand, which are less
-//! than five times the shortest request; SOFTWARE and PADDING only as far as the answer stays no longer than its request;
-//! one answer a request, to the address that asks (RESPONSE-PORT changes the port alone); and a bounded rate for each
+//! It is no amplifier. Whoever forges a source address gets at most: the attributes that the RFCs demand, at most five
+//! times the shortest request; SOFTWARE and PADDING only as far as the answer stays no longer than its request; one
+//! answer a request, to the address that asks (RESPONSE-PORT changes the port alone); and a bounded rate for each
 //! network, whichever of its addresses is named. Behind a handshake (TCP) only the rate is bounded.
 
 use crate::machine::{Cx, Machine, Time};

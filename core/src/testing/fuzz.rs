@@ -50,6 +50,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("dn_inputs", dn_inputs),
     ("world_control", world_control),
     ("world_download", world_download),
+    ("discovery_inputs", discovery_inputs),
 ];
 
 /// Runs the target of that name.
@@ -116,6 +117,49 @@ fn decode_stun(bytes: &[u8]) {
         let again = stun::Message::decode(&m.encode());
         assert_eq!(again.as_ref(), Ok(&m), "a message changed on its way through the codec");
     }
+}
+
+fn discovery_inputs(bytes: &[u8]) {
+    let _ = play_discovery(&mut Unstructured::new(bytes));
+}
+
+/// Answers to what was asked, from right and wrong places, with all sorts of attributes; and noise.
+fn play_discovery(u: &mut Unstructured<'_>) -> Result<()> {
+    use crate::nat::discovery::io::{Config, Input, Output, Socket};
+    let addrs = [1, 2, 3, 4].map(|n| core::net::SocketAddr::new([198, 51, 100, n & 1].into(), 3478 + u16::from(n & 2)));
+    let (mut m, cfg) = (crate::nat::discovery::Discovery::default(), Config::default());
+    let (mut now, mut rng, mut asked) = (Time::ZERO, Seeded::new(1), Vec::new());
+    let hosts = alloc::vec![keys::addr(1)];
+    let mut input = Some(Input::Network { hosts: hosts.clone(), servers: addrs[..2].to_vec() });
+    while !u.is_empty() {
+        for output in drive(&mut m, &cfg, now, &mut rng, input.take()) {
+            if let Output::Send { to, bytes, .. } = output {
+                asked.push((to, stun::Message::decode(&bytes).expect("ours").id));
+            }
+        }
+        step(u, &mut now)?;
+        let from = *u.choose(&addrs)?;
+        let socket = *u.choose(&[Socket::Main, Socket::Main, Socket::Silent, Socket::Asker])?;
+        input = match u.int_in_range(0..=7_u8)? {
+            0 => Some(Input::Network { hosts: hosts.clone(), servers: addrs[..u.int_in_range(0..=4)?].to_vec() }),
+            1 => Some(Input::Tcp { server: from, answer: u.arbitrary()? }),
+            2 => Some(Input::Datagram { socket, from, bytes: u.arbitrary()? }),
+            3..=5 if !asked.is_empty() => {
+                let recent = asked.len().saturating_sub(u.int_in_range(1..=4)?);
+                let (to, id) = asked[recent];
+                let from = if u.ratio(3, 4)? { to } else { from };
+                let mapped = if u.ratio(1, 2)? { addrs[0] } else { *u.choose(&addrs)? };
+                let attributes =
+                    alloc::vec![stun::Attribute::XorMapped(mapped), stun::Attribute::OtherAddress(*u.choose(&addrs)?)];
+                let class = *u.choose(&[stun::Class::Success, stun::Class::Error, stun::Class::Request])?;
+                let bytes = stun::Message::new(class, id, attributes).encode();
+                Some(Input::Datagram { socket, from, bytes })
+            }
+            _ => None,
+        };
+        assert!(!m.is_busy() || m.poll_timeout().is_some(), "a round without an end");
+    }
+    Ok(())
 }
 
 /// Time goes on by up to about a minute, in steps of all sizes.

@@ -8,6 +8,7 @@ pub mod download_world;
 #[cfg(feature = "arbitrary")]
 pub mod fuzz;
 pub mod nat;
+pub mod nat_world;
 pub mod rng;
 pub mod rule;
 pub mod scenario;

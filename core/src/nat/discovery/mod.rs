@@ -63,7 +63,6 @@ pub struct Discovery {
 struct Transaction {
     id: TransactionId,
     probe: Probe,
-    socket: Socket,
     to: SocketAddr,
     sent: u32,
     due: Time,
@@ -140,8 +139,7 @@ impl Discovery {
 
     /// Begins a transaction.
     fn ask(&mut self, cx: &mut Cx<'_, Self>, probe: Probe, v6: bool, to: SocketAddr) {
-        let socket = if matches!(probe, Probe::Hairpin) { Socket::Asker } else { Socket::Main };
-        let t = Transaction { id: transaction_id(cx.rng), probe, socket, to, sent: 0, due: cx.now };
+        let t = Transaction { id: transaction_id(cx.rng), probe, to, sent: 0, due: cx.now };
         self.open.retain(|t| t.probe != probe || t.to.is_ipv6() != v6);
         self.open.push(t);
         self.send_due(cx);
@@ -159,11 +157,11 @@ impl Discovery {
             }
             t.due = cx.now.after(cx.cfg.rto * (1 << t.sent));
             t.sent += 1;
-            if t.socket == Socket::Main {
+            if t.probe.socket() == Socket::Main {
                 self.contacts.insert(t.to, cx.now);
             }
             let bytes = Message::new(Class::Request, t.id, t.probe.attributes()).encode();
-            cx.out.push(Output::Send { socket: t.socket, to: t.to, bytes });
+            cx.out.push(Output::Send { socket: t.probe.socket(), to: t.to, bytes });
         }
         while self.contacts.len() > CONTACTS_MAX {
             let oldest = self.contacts.iter().min_by_key(|(_, at)| **at).map(|(addr, _)| *addr);
@@ -194,7 +192,7 @@ impl Discovery {
             return;
         }
         let expected = self.ways[v6].expected(t.probe, t.to);
-        if socket != Socket::Main || message.class == Class::Success && Some(from) != expected {
+        if socket != t.probe.socket() || message.class == Class::Success && Some(from) != expected {
             return;
         }
         let probe = self.open.remove(at).probe;
@@ -245,6 +243,13 @@ impl Discovery {
                 self.ways[0].stage = Stage::Done;
                 self.finish_if_done(cx);
             }
+            Probe::FreshFirst | Probe::FreshSecond => {
+                let fresh = &mut self.ways[0].fresh;
+                fresh[usize::from(probe == Probe::FreshSecond)] = Some(mapped);
+                if fresh.iter().all(Option::is_some) {
+                    self.look_for_hairpin(cx);
+                }
+            }
             Probe::Refresh => {
                 self.missed = 0;
                 if self.ways[usize::from(v6)].mapped != Some(mapped) {
@@ -265,7 +270,7 @@ impl Discovery {
                 self.look_at_mapping(cx, v6 == 1);
             }
             Probe::Reach(_) if self.ways[v6].stage == Stage::Reach => self.ask_next_server(cx, v6 == 1),
-            Probe::Reach(_) | Probe::Second | Probe::Third | Probe::Hairpin | Probe::Refresh => {}
+            _ => {}
         }
     }
 
@@ -321,8 +326,20 @@ impl Discovery {
         if let Some(third) = third {
             return self.ask(cx, Probe::Third, false, third);
         }
-        let mapped = way.mapped.filter(|_| way.second == way.mapped);
-        match mapped {
+        let (same, server) = (way.second == way.mapped, way.server.zip(way.second_server));
+        match server.filter(|_| same && way.needs_confirmation()) {
+            Some((first, second)) => {
+                way.stage = Stage::Confirm;
+                self.ask(cx, Probe::FreshFirst, false, first);
+                self.ask(cx, Probe::FreshSecond, false, second);
+            }
+            None => self.look_for_hairpin(cx),
+        }
+    }
+
+    fn look_for_hairpin(&mut self, cx: &mut Cx<'_, Self>) {
+        let way = &mut self.ways[0];
+        match way.mapped.filter(|_| way.mapping(true) == NatBehaviour::EndpointIndependent) {
             Some(mapped) => {
                 way.stage = Stage::Hairpin;
                 way.due = Some(cx.now.after(cx.cfg.hairpin_wait));
@@ -349,7 +366,7 @@ impl Discovery {
                 way.stage = Stage::Done;
                 self.finish_if_done(cx);
             }
-            Stage::Idle | Stage::Map | Stage::Done => {}
+            Stage::Idle | Stage::Map | Stage::Confirm | Stage::Done => {}
         }
     }
 
@@ -544,6 +561,6 @@ impl Machine for Discovery {
 fn transaction_id(rng: &mut dyn Rng) -> TransactionId {
     let nonce = rng.nonce();
     let mut id = [0; 12];
-    id.copy_from_slice(&nonce[..12]);
+    id.copy_from_slice(&nonce[4..]);
     TransactionId(id)
 }

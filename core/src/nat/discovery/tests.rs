@@ -1,1 +1,275 @@
+use super::io::openness;
+use super::*;
+use crate::nat::NatBehaviour::Unknown;
+use crate::testing::nat::{Kind, Ports, Rules};
+use crate::testing::nat_world::{Cfg, Move, NatWorld, ROUND_MAX, RULES, world};
+use crate::testing::rng::Seeded;
+use crate::testing::rule;
+use crate::testing::world::{Act, Budget, Way as Ends, World};
 
+const ALL: [Kind; 12] = [
+    Kind::Public,
+    Kind::FullCone,
+    Kind::Restricted,
+    Kind::PortRestricted,
+    Kind::PortRestrictedRandom,
+    Kind::Firewall,
+    Kind::Cgnat,
+    Kind::SymmetricSequential,
+    Kind::Symmetric,
+    Kind::CgnatSymmetric,
+    Kind::UdpBlocked,
+    Kind::MasqueradeOpen,
+];
+
+/// One round without faults.
+fn round(cfg: &Cfg) -> World<NatWorld> {
+    let mut w = world(cfg, Budget::default());
+    let mut rng = Seeded::new(1);
+    w.step(cfg, &Act::Move(Move::Start), &mut rng);
+    assert!(w.settle(cfg, 500, &mut rng, |w| w.env.report.is_some()), "the round ends");
+    w
+}
+
+fn report(cfg: &Cfg) -> Report {
+    round(cfg).env.report.expect("the round has ended")
+}
+
+#[test]
+fn every_kind_is_named_within_its_bound() {
+    for kind in ALL {
+        let cfg = Cfg::of(kind, None);
+        let w = round(&cfg);
+        let report = w.env.report.as_ref().expect("the round has ended");
+        assert_eq!((report.nat.mapping, report.nat.filtering), kind.behaviour(), "{}", kind.name());
+        assert_eq!(report.nat.udp, kind != Kind::UdpBlocked);
+        assert!(w.now <= Time::ZERO.after(Config::default().within), "{}: {:?}", kind.name(), w.now);
+        assert!(report.tcp && w.env.sent <= ROUND_MAX, "{}: {} datagrams", kind.name(), w.env.sent);
+        let translated = !matches!(kind, Kind::Public | Kind::Firewall | Kind::UdpBlocked);
+        assert_eq!(report.translated, translated, "{}", kind.name());
+    }
+}
+
+#[test]
+fn only_a_sequential_nat_can_be_foretold() {
+    for kind in ALL {
+        let nat = report(&Cfg::of(kind, None)).nat;
+        assert_eq!(nat.step > 0, kind == Kind::SymmetricSequential, "{}: {}", kind.name(), nat.step);
+    }
+}
+
+#[test]
+fn kept_ports_and_hairpinning_are_seen() {
+    let keeps = |kind| report(&Cfg::of(kind, None)).keeps_port;
+    assert_eq!(keeps(Kind::PortRestricted), Some(true));
+    assert_eq!(keeps(Kind::PortRestrictedRandom), Some(false));
+    assert_eq!(keeps(Kind::Public), None);
+    for hairpin in [false, true] {
+        let mut cfg = Cfg::of(Kind::FullCone, None);
+        cfg.rules[0].hairpin = hairpin;
+        assert_eq!(report(&cfg).nat.hairpin, hairpin);
+    }
+}
+
+#[test]
+fn one_address_of_the_server_leaves_unknown_what_it_cannot_show() {
+    for kind in ALL {
+        let cfg = Cfg { two_addresses: false, ..Cfg::of(kind, None) };
+        let report = report(&cfg);
+        let untranslated = matches!(kind, Kind::Public | Kind::Firewall);
+        let mapping = if untranslated { NatBehaviour::EndpointIndependent } else { Unknown };
+        assert_eq!((report.nat.mapping, report.nat.filtering), (mapping, Unknown), "{}", kind.name());
+        assert!(!report.two_addresses);
+    }
+}
+
+struct Bench {
+    m: Discovery,
+    cfg: Config,
+    rng: Seeded,
+    now: Time,
+}
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+impl Bench {
+    fn new(cfg: Config) -> Self {
+        Self { m: Discovery::default(), cfg, rng: Seeded::new(1), now: Time::ZERO }
+    }
+
+    fn run(&mut self, input: Option<Input>) -> Vec<Output> {
+        let mut out = Vec::new();
+        let mut cx = Cx { now: self.now, cfg: &self.cfg, rng: &mut self.rng, out: &mut out };
+        match input {
+            Some(input) => self.m.handle_input(&mut cx, input),
+            None => self.m.handle_timeout(&mut cx),
+        }
+        out
+    }
+
+    /// Goes on to the next deadline.
+    fn fire(&mut self) -> Vec<Output> {
+        self.now = self.m.poll_timeout().expect("something is due");
+        self.run(None)
+    }
+
+    fn network(&mut self, servers: &[&str]) -> Vec<Output> {
+        let servers = servers.iter().map(|s| addr(s)).collect();
+        self.run(Some(Input::Network { hosts: alloc::vec![addr("192.168.0.2:5000")], servers }))
+    }
+
+    /// The answer to what was sent to `to`: seen as `mapped`, from `from`.
+    fn answer(&mut self, sent: &[Output], to: &str, from: &str, attributes: Vec<Attribute>) -> Vec<Output> {
+        let id = sent.iter().find_map(|o| match o {
+            Output::Send { to: at, bytes, .. } if *at == addr(to) => Message::decode(bytes).ok().map(|m| m.id),
+            _ => None,
+        });
+        let bytes = Message::new(Class::Success, id.expect("it was sent"), attributes).encode();
+        self.run(Some(Input::Datagram { socket: Socket::Main, from: addr(from), bytes }))
+    }
+}
+
+#[test]
+fn an_answer_from_the_address_that_was_asked_does_not_count_as_one_from_another() {
+    let mut b = Bench::new(Config::once());
+    let sent = b.network(&["198.51.100.1:3478"]);
+    let mapped = || Attribute::XorMapped(addr("203.0.113.9:7000"));
+    let other = Attribute::OtherAddress(addr("198.51.100.2:3479"));
+    let sent = b.answer(&sent, "198.51.100.1:3478", "198.51.100.1:3478", alloc::vec![mapped(), other]);
+    // both requests for an answer from elsewhere go to the server itself, which lies
+    b.answer(&sent, "198.51.100.1:3478", "198.51.100.1:3478", alloc::vec![mapped()]);
+    while b.m.is_busy() {
+        b.fire();
+    }
+    assert_eq!(b.m.descriptor().filtering, NatBehaviour::AddressAndPortDependent);
+}
+
+#[test]
+fn a_server_that_was_written_to_shows_nothing_by_answering() {
+    let mut b = Bench::new(Config::once());
+    b.network(&["198.51.100.2:3478", "198.51.100.1:3478"]);
+    // the first does not answer, so the second is asked; its other address is the first's
+    let mut sent = b.fire();
+    while !sent.iter().any(|o| matches!(o, Output::Send { to, .. } if *to == addr("198.51.100.1:3478"))) {
+        sent = b.fire();
+    }
+    let mapped = Attribute::XorMapped(addr("203.0.113.9:7000"));
+    let other = Attribute::OtherAddress(addr("198.51.100.2:3479"));
+    let sent = b.answer(&sent, "198.51.100.1:3478", "198.51.100.1:3478", alloc::vec![mapped, other]);
+    let asked: Vec<_> =
+        sent.iter().filter_map(|o| if let Output::Send { to, .. } = o { Some(*to) } else { None }).collect();
+    assert_eq!(asked, [addr("198.51.100.2:3478")], "the mapping at once");
+    while b.m.is_busy() {
+        b.fire();
+    }
+    assert_eq!(b.m.descriptor().filtering, Unknown);
+}
+
+#[test]
+fn who_hears_nothing_tries_again_and_a_mapping_that_moves_begins_a_new_round() {
+    let mut b = Bench::new(Config { silences: Vec::new(), ..Config::default() });
+    b.network(&["198.51.100.1:3478"]);
+    while b.m.is_busy() {
+        b.fire();
+    }
+    assert!(!b.m.descriptor().udp);
+    let silent_until = b.now.after(b.cfg.again_silent);
+    let sent = b.fire();
+    assert_eq!(b.now, silent_until);
+    let seen_as = |port| alloc::vec![Attribute::XorMapped(SocketAddr::new([203, 0, 113, 9].into(), port))];
+    let server = "198.51.100.1:3478";
+    b.answer(&sent, server, server, seen_as(7000));
+    while b.m.is_busy() {
+        b.fire();
+    }
+    assert!(b.m.descriptor().udp);
+    let epoch = b.m.descriptor().epoch;
+    let refresh = b.fire();
+    b.answer(&refresh, server, server, seen_as(7000));
+    assert!(!b.m.is_busy(), "nothing has changed");
+    let refresh = loop {
+        let out = b.fire();
+        if out.iter().any(|o| matches!(o, Output::Send { .. })) {
+            break out;
+        }
+    };
+    let again = b.answer(&refresh, server, server, seen_as(7001));
+    assert!(b.m.is_busy());
+    b.answer(&again, server, server, seen_as(7001));
+    while b.m.is_busy() {
+        b.fire();
+    }
+    assert!(b.m.descriptor().epoch > epoch);
+    assert_eq!(b.m.descriptor().mapped(), Some(addr("203.0.113.9:7001")));
+}
+
+#[test]
+fn the_keep_alive_follows_the_lifetime_that_was_measured() {
+    for (lifetime, lives, dies) in [(20, 0, Some(30)), (50, 30, Some(60)), (90, 60, Some(120)), (1_000, 240, None)] {
+        let mut cfg = Cfg::of(Kind::PortRestricted, None);
+        cfg.discovery.silences = Config::default().silences;
+        cfg.rules[0].lifetime = Duration::from_secs(lifetime);
+        let mut w = round(&cfg);
+        let before = w.env.sent;
+        let over = |w: &World<NatWorld>| w.now > Time::ZERO.after(Duration::from_secs(1_000));
+        w.settle(&cfg, 10_000, &mut Seeded::new(1), over);
+        let report = w.env.report.expect("reported");
+        let (lives, dies) = (Duration::from_secs(lives), dies.map(Duration::from_secs));
+        assert_eq!((report.lives, report.dies), (lives, dies), "{lifetime} s");
+        assert!(report.keep_alive < Duration::from_secs(lifetime), "{lifetime} s: {:?}", report.keep_alive);
+        assert!(w.env.sent - before <= 8 * 4, "{} datagrams", w.env.sent - before);
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 300, failure_persistence: None, ..<_>::default() })]
+
+    /// Whatever the routers do and whatever is lost, doubled or late.
+    #[test]
+    fn no_loss_makes_a_nat_look_more_open(
+        layers in proptest::collection::vec((0_u8..2, 1_u8..4, 1_u8..4, 0_u8..3, proptest::bool::ANY), 0..3),
+        faults in proptest::collection::vec(0_u8..8, 0..60),
+    ) {
+        let behaviour = |n| match n {
+            1 => NatBehaviour::EndpointIndependent,
+            2 => NatBehaviour::AddressDependent,
+            _ => NatBehaviour::AddressAndPortDependent,
+        };
+        let rules = |(kind, mapping, filtering, ports, keeps_uninvited): (u8, u8, u8, u8, bool)| Rules {
+            translates: kind == 0,
+            udp: true,
+            mapping: behaviour(mapping),
+            filtering: behaviour(filtering),
+            // a port that is kept towards everybody is one mapping, whatever the router calls it
+            ports: if ports == 0 && mapping == 1 { Ports::Preserve } else { [Ports::Random, Ports::Sequential][usize::from(ports % 2)] },
+            keeps_uninvited,
+            hairpin: false,
+            lifetime: Duration::from_secs(120),
+        };
+        let rules: Vec<Rules> = layers.into_iter().map(rules).collect();
+        let strictest = |of: fn(&Rules) -> NatBehaviour, all: &[&Rules]| {
+            all.iter().map(|r| of(r)).min_by_key(|b| openness(*b)).unwrap_or(NatBehaviour::EndpointIndependent)
+        };
+        let translating: Vec<&Rules> = rules.iter().filter(|r| r.translates).collect();
+        let all: Vec<&Rules> = rules.iter().collect();
+        let truth = (strictest(|r| r.mapping, &translating), strictest(|r| r.filtering, &all));
+        let cfg = Cfg { rules, truth, ..Cfg::of(Kind::Public, None) };
+        let mut w = world(&cfg, Budget { drops: 99, duplicates: 99, changes: 0, ..Budget::default() });
+        let mut rng = Seeded::new(3);
+        w.step(&cfg, &Act::Move(Move::Start), &mut rng);
+        let mut faults = faults.into_iter();
+        while w.env.report.is_none() {
+            let (_, act) = w.earliest().expect("the round is under way");
+            let act = match (act, faults.next().unwrap_or(7)) {
+                (Act::Deliver(lane, _), 0..=1) if lane.what != "tcp" => Act::Deliver(lane, Ends::Lost),
+                (Act::Deliver(lane, _), 2) if lane.what != "tcp" => Act::Deliver(lane, Ends::Twice),
+                (act, _) => act,
+            };
+            w.step(&cfg, &act, &mut rng);
+            proptest::prop_assert_eq!(rule::broken(&RULES[..1], &cfg, &w), None, "{:?} of {:?}", w.env.told, cfg.truth);
+        }
+        proptest::prop_assert!(w.now <= Time::ZERO.after(cfg.discovery.within));
+    }
+}

@@ -1,6 +1,6 @@
 //! What one round finds out about one address family.
 
-use super::{Attribute, Ipv6Reach, NatBehaviour, Time};
+use super::{Attribute, Ipv6Reach, NatBehaviour, Socket, Time};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
@@ -20,6 +20,10 @@ pub(super) enum Probe {
     Second,
     /// Where does that address see us from its other port?
     Third,
+    /// The same two questions from a socket that nobody has answered yet.
+    FreshFirst,
+    /// See [`Probe::FreshFirst`].
+    FreshSecond,
     /// Do we reach ourselves by our mapped address?
     Hairpin,
     /// Is the mapping still there?
@@ -31,7 +35,21 @@ impl Probe {
         match self {
             Self::Both => alloc::vec![Attribute::ChangeRequest { address: true, port: true }],
             Self::Port => alloc::vec![Attribute::ChangeRequest { address: false, port: true }],
-            Self::Reach(_) | Self::Second | Self::Third | Self::Hairpin | Self::Refresh => Vec::new(),
+            Self::Reach(_)
+            | Self::Second
+            | Self::Third
+            | Self::FreshFirst
+            | Self::FreshSecond
+            | Self::Hairpin
+            | Self::Refresh => Vec::new(),
+        }
+    }
+
+    /// From which socket it is asked.
+    pub(super) const fn socket(self) -> Socket {
+        match self {
+            Self::FreshFirst | Self::FreshSecond | Self::Hairpin => Socket::Asker,
+            Self::Reach(_) | Self::Both | Self::Port | Self::Second | Self::Third | Self::Refresh => Socket::Main,
         }
     }
 }
@@ -43,6 +61,7 @@ pub(super) enum Stage {
     Reach,
     Filter,
     Map,
+    Confirm,
     Hairpin,
     Done,
 }
@@ -69,6 +88,8 @@ pub(super) struct Way {
     pub(super) second: Option<SocketAddr>,
     pub(super) third_server: Option<SocketAddr>,
     pub(super) third: Option<SocketAddr>,
+    /// Where the server and its other address see the fresh socket.
+    pub(super) fresh: [Option<SocketAddr>; 2],
 }
 
 impl Way {
@@ -89,6 +110,7 @@ impl Way {
             second: None,
             third_server: None,
             third: None,
+            fresh: [None; 2],
         }
     }
 
@@ -97,8 +119,8 @@ impl Way {
         match probe {
             Probe::Both => self.other,
             Probe::Port => self.other.map(|o| SocketAddr::new(to.ip(), o.port())),
-            Probe::Reach(_) | Probe::Second | Probe::Third | Probe::Refresh => Some(to),
             Probe::Hairpin => None,
+            _ => Some(to),
         }
     }
 
@@ -125,11 +147,22 @@ impl Way {
     pub(super) fn mapping(&self, translated: bool) -> NatBehaviour {
         match (self.mapped, self.second, self.third) {
             (Some(_), _, _) if !translated => NatBehaviour::EndpointIndependent,
+            (Some(first), Some(second), _) if first == second && self.needs_confirmation() => match self.fresh {
+                [Some(first), Some(second)] if first == second => NatBehaviour::EndpointIndependent,
+                [Some(_), Some(_)] => NatBehaviour::AddressAndPortDependent,
+                _ => NatBehaviour::Unknown,
+            },
             (Some(first), Some(second), _) if first == second => NatBehaviour::EndpointIndependent,
             (Some(_), Some(second), Some(third)) if second == third => NatBehaviour::AddressDependent,
             (Some(_), Some(_), _) => NatBehaviour::AddressAndPortDependent,
             _ => NatBehaviour::Unknown,
         }
+    }
+
+    /// What the other address has sent may have been let in by an outer NAT, if not by all, and have made a way back
+    /// through the same mapping: that the main socket is seen the same there says nothing yet.
+    pub(super) const fn needs_confirmation(&self) -> bool {
+        self.testable && self.other.is_some()
     }
 
     /// How far apart successive mappings are, if three of them rise by small steps.

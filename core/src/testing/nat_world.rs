@@ -1,0 +1,339 @@
+//! The world of behaviour discovery: the production machine behind simulated NATs, and the production STUN server with
+//! two addresses. Requests and answers are lost, doubled and late, and somebody forges an answer.
+
+use super::nat::{HostIx, Internet, Kind, Rules};
+use super::rule::{Rule, settles};
+use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use crate::machine::{Cx, Machine, Rng, Time};
+use crate::nat::discovery::Discovery;
+use crate::nat::discovery::io::{Config, Input, Output, Report, Socket, openness};
+use crate::nat::stun::{Attribute, Class, Message, TransactionId};
+use crate::nat::{NatBehaviour, NatDescriptor};
+use crate::role::stun::{self, Addresses, Stun};
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
+
+/// One way through the core.
+const DELAY: Duration = Duration::from_millis(15);
+const TTL: u8 = 64;
+/// The main socket's port.
+const PORT: u16 = 5000;
+
+/// A seeded defect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// Every transaction has the same id, so a forged answer passes.
+    RepeatsIds,
+    /// Something on the same socket writes to the server's other addresses before filtering is looked at.
+    WritesAhead,
+    /// A round takes as long as it likes.
+    HasNoEnd,
+}
+
+/// How a world is configured.
+#[derive(Clone, Debug)]
+pub struct Cfg {
+    /// The machine's.
+    pub discovery: Config,
+    /// The routers, the host's own first.
+    pub rules: Vec<Rules>,
+    /// How they map and filter as a whole.
+    pub truth: (NatBehaviour, NatBehaviour),
+    /// The server has two addresses.
+    pub two_addresses: bool,
+    /// The defect, if any.
+    pub mutant: Option<Mutant>,
+}
+
+impl Cfg {
+    /// A host of this kind.
+    #[must_use]
+    pub fn of(kind: Kind, mutant: Option<Mutant>) -> Self {
+        let mut discovery = Config::once();
+        if mutant == Some(Mutant::HasNoEnd) {
+            discovery.within *= 10;
+        }
+        Self { discovery, rules: kind.routers(), truth: kind.behaviour(), two_addresses: true, mutant }
+    }
+
+    fn stun(&self) -> stun::Config {
+        let [primary, .., alternate] = servers();
+        let addresses = self.two_addresses.then_some(Addresses { primary, alternate });
+        stun::Config { addresses, ..stun::Config::default() }
+    }
+}
+
+/// The STUN server's four endpoints.
+fn servers() -> [SocketAddr; 4] {
+    let at = |n, port| SocketAddr::new(Ipv4Addr::new(198, 51, 100, n).into(), port);
+    Addresses { primary: at(1, 3478), alternate: at(2, 3479) }.all()
+}
+
+/// What is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// To the server's endpoint, from where it sees it come.
+    Request(SocketAddr, SocketAddr, Vec<u8>),
+    /// To the host's socket.
+    Answer(Socket, SocketAddr, Vec<u8>),
+    /// Over TCP.
+    Tcp(SocketAddr, Vec<u8>),
+}
+
+/// What comes from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Move {
+    /// The client starts.
+    Start,
+    /// Somebody who sees nothing answers as the server's other address would.
+    Forge,
+}
+
+/// The environment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NatWorld {
+    net: Internet,
+    hosts: [HostIx; 2],
+    client: HostIx,
+    stun: Stun,
+    started: bool,
+    /// What the machine has told others.
+    pub told: NatDescriptor,
+    /// The end of its round.
+    pub report: Option<Report>,
+    /// How long the round has taken so far.
+    pub age: Duration,
+    over: bool,
+    /// Datagrams that the machine has sent.
+    pub sent: u32,
+}
+
+impl NatWorld {
+    fn local(&self, socket: Socket) -> SocketAddr {
+        let port = match socket {
+            Socket::Main => PORT,
+            Socket::Silent => PORT + 1,
+            Socket::Asker => PORT + 2,
+        };
+        SocketAddr::new(self.net.addr(self.client), port)
+    }
+
+    fn socket(&self, local: SocketAddr) -> Option<Socket> {
+        [Socket::Main, Socket::Silent, Socket::Asker].into_iter().find(|s| self.local(*s) == local)
+    }
+}
+
+/// A constant where identifiers should be.
+struct Repeating<'a>(&'a mut dyn Rng);
+
+impl Rng for Repeating<'_> {
+    fn below(&mut self, n: u32) -> u32 {
+        self.0.below(n)
+    }
+    fn nonce(&mut self) -> [u8; 16] {
+        [0; 16]
+    }
+}
+
+fn lane(what: &'static str, about: SocketAddr, socket: Option<Socket>) -> Lane {
+    let at = servers().iter().position(|s| *s == about).unwrap_or(9) as u64;
+    Lane { to: 0, what, id: at * 4 + socket.map_or(3, |s| s as u64) }
+}
+
+impl System for NatWorld {
+    type Cfg = Cfg;
+    type Node = Discovery;
+    type Event = Event;
+    type Input = Input;
+    type Output = Output;
+    type Move = Move;
+
+    fn run(
+        cfg: &Cfg,
+        _: NodeIx,
+        node: &mut Discovery,
+        now: Time,
+        rng: &mut dyn Rng,
+        input: Option<Input>,
+    ) -> Vec<Output> {
+        let (mut out, mut repeating) = (Vec::new(), Repeating(rng));
+        let rng: &mut dyn Rng = if cfg.mutant == Some(Mutant::RepeatsIds) { &mut repeating } else { &mut *repeating.0 };
+        let mut cx = Cx { now, cfg: &cfg.discovery, rng, out: &mut out };
+        match input {
+            Some(input) => node.handle_input(&mut cx, input),
+            None => node.handle_timeout(&mut cx),
+        }
+        out
+    }
+
+    fn deadline(node: &Discovery) -> Option<Time> {
+        // what lies hours ahead belongs to another round
+        node.poll_timeout().filter(|at| at.since(Time::ZERO) < Duration::from_secs(3_600))
+    }
+
+    fn rebase(node: &mut Discovery, by: Duration) {
+        node.rebase(by);
+    }
+
+    fn rebase_env(&mut self, by: Duration) {
+        self.net.rebase(by);
+        self.stun.rebase(by);
+        if self.started && !self.over {
+            self.age += by;
+        }
+        self.over = self.report.is_some();
+    }
+
+    fn perform(world: &mut World<Self>, cfg: &Cfg, _: NodeIx, output: Output) {
+        match output {
+            Output::Send { socket, to, bytes } => {
+                world.env.sent += 1;
+                let (now, from) = (world.now, world.env.local(socket));
+                let (client, [first, _]) = (world.env.client, world.env.hosts);
+                if cfg.mutant == Some(Mutant::WritesAhead) {
+                    world.env.net.send(now, client, from, servers()[3], TTL);
+                }
+                let Some(arrival) = world.env.net.send(now, client, from, to, TTL) else { return };
+                if arrival.host == client {
+                    let Some(socket) = world.env.socket(arrival.to) else { return };
+                    world.send(lane("hairpin", to, Some(socket)), DELAY, Event::Answer(socket, arrival.from, bytes));
+                } else if arrival.host == first || world.env.hosts[1] == arrival.host {
+                    world.send(lane("request", to, Some(socket)), DELAY, Event::Request(arrival.from, to, bytes));
+                }
+            }
+            Output::AskTcp { server, bytes } => world.send(lane("tcp", server, None), DELAY, Event::Tcp(server, bytes)),
+            Output::Changed(nat) => world.env.told = nat,
+            Output::Report(report) => world.env.report = Some(report),
+        }
+    }
+
+    fn faults(world: &World<Self>, _: &Cfg, lane: Lane, _: &Event, ways: &mut Vec<Way>) {
+        if lane.what != "tcp" {
+            ways.extend((world.budget.drops > 0).then_some(Way::Lost));
+            ways.extend((world.budget.duplicates > 0).then_some(Way::Twice));
+        }
+    }
+
+    fn arrive(world: &mut World<Self>, cfg: &Cfg, _: Lane, event: Event, way: Way) -> Option<Input> {
+        world.budget.drops -= u8::from(way == Way::Lost);
+        world.budget.duplicates -= u8::from(way == Way::Twice);
+        match event {
+            _ if way == Way::Lost => None,
+            Event::Answer(socket, from, bytes) => Some(Input::Datagram { socket, from, bytes }),
+            Event::Tcp(server, bytes) => {
+                let request = Message::decode(&bytes).ok()?;
+                let answer = Message::new(Class::Success, request.id, Vec::new()).encode();
+                Some(Input::Tcp { server, answer: Some(answer) })
+            }
+            Event::Request(from, local, bytes) => {
+                for (local, to, bytes) in serve(world, cfg, from, local, bytes) {
+                    let [first, second] = world.env.hosts;
+                    let host = if local.ip() == servers()[0].ip() { first } else { second };
+                    let Some(arrival) = world.env.net.send(world.now, host, local, to, TTL) else { continue };
+                    let Some(socket) = world.env.socket(arrival.to).filter(|_| arrival.host == world.env.client) else {
+                        continue;
+                    };
+                    let answer = Event::Answer(socket, arrival.from, bytes);
+                    world.send(lane("answer", local, Some(socket)), DELAY, answer);
+                }
+                None
+            }
+        }
+    }
+
+    fn prompt(_: &Cfg, lane: Lane) -> bool {
+        lane.what == "tcp"
+    }
+
+    fn moves(world: &World<Self>, _: &Cfg, moves: &mut Vec<Move>) {
+        moves.extend((!world.env.started).then_some(Move::Start));
+        moves.extend((world.env.started && world.budget.changes > 0).then_some(Move::Forge));
+    }
+
+    fn act(world: &mut World<Self>, _: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, Input)> {
+        match mv {
+            Move::Start => {
+                world.env.started = true;
+                let hosts = alloc::vec![world.env.local(Socket::Main)];
+                Some((0, Input::Network { hosts, servers: alloc::vec![servers()[0]] }))
+            }
+            Move::Forge => {
+                world.budget.changes -= 1;
+                let mapped = Attribute::XorMapped(world.env.local(Socket::Main));
+                let bytes = Message::new(Class::Success, TransactionId([0; 12]), alloc::vec![mapped]).encode();
+                Some((0, Input::Datagram { socket: Socket::Main, from: servers()[3], bytes }))
+            }
+        }
+    }
+}
+
+/// What the server sends for a request.
+fn serve(
+    world: &mut World<NatWorld>,
+    cfg: &Cfg,
+    from: SocketAddr,
+    local: SocketAddr,
+    bytes: Vec<u8>,
+) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
+    let (mut out, now) = (Vec::new(), world.now);
+    let mut rng = super::rng::Seeded::new(0);
+    let mut cx = Cx { now, cfg: &cfg.stun(), rng: &mut rng, out: &mut out };
+    world.env.stun.handle_input(&mut cx, stun::Input::Datagram { from, local, bytes });
+    let sent = out.into_iter().filter_map(|o| match o {
+        stun::Output::Datagram { local, to, bytes } => Some((local, to, bytes)),
+        stun::Output::Count(_) => None,
+    });
+    sent.collect()
+}
+
+/// A client behind these routers, not started yet.
+#[must_use]
+pub fn world(cfg: &Cfg, budget: Budget) -> World<NatWorld> {
+    let mut net = Internet::default();
+    let hosts = [1, 2].map(|n| net.add_host(alloc::vec![Ipv4Addr::new(198, 51, 100, n).into()], None));
+    let public = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
+    let depth = cfg.rules.len();
+    let mut behind = None;
+    for (i, rules) in cfg.rules.iter().enumerate().rev() {
+        let outer = if i + 1 == depth { public } else { Ipv4Addr::new(100, 64, 9, 2).into() };
+        behind = Some(net.add_router(*rules, outer, behind));
+    }
+    let translated = cfg.rules.iter().any(|r| r.translates);
+    let own = if translated { Ipv4Addr::new(192, 168, 9, 2).into() } else { public };
+    let client = net.add_host(alloc::vec![own], behind);
+    let env = NatWorld {
+        net,
+        hosts,
+        client,
+        stun: Stun::default(),
+        started: false,
+        told: NatDescriptor::default(),
+        report: None,
+        age: Duration::ZERO,
+        over: false,
+        sent: 0,
+    };
+    World::new(env, alloc::vec![Discovery::default()], budget)
+}
+
+/// A round costs at most this many datagrams.
+pub const ROUND_MAX: u32 = 24;
+
+/// What must hold of it.
+pub const RULES: &[Rule<NatWorld>] = &[
+    Rule::always("what is told is never more open than what is", |cfg: &Cfg, w| {
+        let told = &w.env.told;
+        openness(told.mapping) <= openness(cfg.truth.0) && openness(told.filtering) <= openness(cfg.truth.1)
+    }),
+    Rule::always("a round has ended within its bound, with a class or unknown", |_, w| {
+        w.env.age <= Config::default().within
+    }),
+    Rule::always("left alone, a round comes to its end", |cfg, w| {
+        !w.env.started || settles(cfg, w, 200, |w| w.env.report.is_some())
+    }),
+    Rule::always("a round costs a bounded number of datagrams", |_, w| w.env.sent <= ROUND_MAX),
+    Rule::sometimes("mapping and filtering are named exactly", |cfg: &Cfg, w| {
+        w.env.report.as_ref().is_some_and(|r| (r.nat.mapping, r.nat.filtering) == cfg.truth)
+    }),
+];

@@ -1,0 +1,57 @@
+//! Behaviour discovery behind a NAT, with lost, doubled, late and forged answers.
+
+use crate::check::{Spec, Tooth};
+use swarmedge_core::testing::nat::Kind;
+use swarmedge_core::testing::nat_world::{Cfg, Mutant, NatWorld, RULES, world};
+use swarmedge_core::testing::world::{Budget, World};
+
+fn start(cfg: &Cfg) -> World<NatWorld> {
+    world(cfg, Budget { drops: 2, duplicates: 1, changes: 1, early: 0, fires: 40, ..Budget::default() })
+}
+
+fn tooth(defect: &'static str, rule: usize, kind: Kind, mutant: Mutant) -> Tooth<NatWorld> {
+    Tooth { defect, rule: RULES[rule].name, cfg: Cfg::of(kind, Some(mutant)) }
+}
+
+/// Behind the usual home router.
+pub(crate) fn home() -> Spec<NatWorld> {
+    let kind = Kind::PortRestricted;
+    Spec {
+        name: "discovery",
+        about: "1 client behind a port-restricted NAT, 1 STUN server; 2 losses, 1 duplicate, 1 forgery",
+        cfg: Cfg::of(kind, None),
+        start,
+        rules: RULES,
+        teeth: vec![
+            tooth("every transaction has the same id, so a forged answer passes", 0, kind, Mutant::RepeatsIds),
+            tooth("something else writes to the server's other address first", 0, kind, Mutant::WritesAhead),
+            tooth("a round takes ten times as long", 1, Kind::UdpBlocked, Mutant::HasNoEnd),
+        ],
+    }
+}
+
+/// Behind a NAT with a mapping for each destination.
+pub(crate) fn symmetric() -> Spec<NatWorld> {
+    let kind = Kind::SymmetricSequential;
+    Spec {
+        name: "discovery-symmetric",
+        about: "the same behind a sequential symmetric NAT",
+        cfg: Cfg::of(kind, None),
+        start,
+        rules: RULES,
+        teeth: vec![tooth("every transaction has the same id, so a forged answer passes", 0, kind, Mutant::RepeatsIds)],
+    }
+}
+
+/// Behind a NAT that filters by address.
+pub(crate) fn restricted() -> Spec<NatWorld> {
+    let kind = Kind::Restricted;
+    Spec {
+        name: "discovery-restricted",
+        about: "the same behind a NAT that filters by address alone",
+        cfg: Cfg::of(kind, None),
+        start,
+        rules: RULES,
+        teeth: vec![tooth("something else writes to the server's other address first", 0, kind, Mutant::WritesAhead)],
+    }
+}
