@@ -230,7 +230,7 @@ fn play_client(u: &mut Unstructured<'_>) -> Result<()> {
 fn client_input(u: &mut Unstructured<'_>, open: &Open) -> Result<Input> {
     let conn = one_of(u, &open.conns, ConnId(1 << 63))?;
     let xfer = one_of(u, &open.xfers, XferId(u.len() as u64))?;
-    Ok(match u.int_in_range(0..=14_u8)? {
+    Ok(match u.int_in_range(0..=15_u8)? {
         0 => Input::Command(Command { req: ReqId(1 << 40), kind: command(u)? }),
         1 | 2 => Input::Edge { req: one_of(u, &open.reqs, ReqId(0))?, answer: edge_answer(u)? },
         3 => Input::ControlOpened { conn },
@@ -247,7 +247,8 @@ fn client_input(u: &mut Unstructured<'_>, open: &Open) -> Result<Input> {
             let result = if u.ratio(1, 8)? { Err(StoreError::NoSpace) } else { Ok(()) };
             Input::Saved { req: one_of(u, &open.saves, ReqId(0))?, result }
         }
-        _ => Input::ServeEnded { xfer, bytes: u.arbitrary()? },
+        14 => Input::ServeEnded { xfer, bytes: u.arbitrary()? },
+        _ => Input::VersionLost { version: VersionId::numbered(u.int_in_range(0..=3)?) },
     })
 }
 

@@ -145,6 +145,32 @@ impl Client {
         Ok(())
     }
 
+    /// The store has nothing of a version any more. It is no longer offered; its finished downloads are the user's
+    /// alone and forgotten here; others of it begin anew.
+    pub(super) fn version_lost(&mut self, cx: &mut Context<'_>, version: VersionId) {
+        self.cached.remove(&version);
+        self.unshare(cx, version);
+        let of_it = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
+        let handles: Vec<_> = of_it.map(|(handle, _)| *handle).collect();
+        for handle in handles {
+            self.timers.clear(Timer::Download(handle));
+            let Some(job) = self.jobs.get_mut(&handle) else { continue };
+            if job.record.state == DownloadState::Completed {
+                self.jobs.remove(&handle);
+                self.save(cx, Save::Forget { handle }, Saving::Nothing);
+                continue;
+            }
+            job.swarm = None;
+            job.have = Bitfield::empty(0);
+            job.counted.clear();
+            // what is still to be said of the old pieces means nothing for the new ones
+            self.saves.values_mut().filter(|s| s.is_of_pieces(handle)).for_each(|s| *s = Saving::Nothing);
+            if job.is_active() && job.asked.is_none() {
+                self.go_on(cx, handle);
+            }
+        }
+    }
+
     /// Says good-bye. Downloads that run go on at the next start.
     fn shutdown(&mut self, cx: &mut Context<'_>, req: ReqId) {
         let handles: Vec<_> = self.jobs.iter().filter(|(_, j)| j.is_active()).map(|(h, _)| *h).collect();

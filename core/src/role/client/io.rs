@@ -105,6 +105,11 @@ pub enum Input {
         /// Whether it is durable.
         result: Result<(), StoreError>,
     },
+    /// The store no longer has a cached version: its user has changed the file that they share.
+    VersionLost {
+        /// Which.
+        version: VersionId,
+    },
     /// What the network looks like has changed (STUN, interfaces).
     Network(NatDescriptor),
 }

@@ -81,6 +81,12 @@ enum Saving {
     Usage(UsageRecord),
 }
 
+impl Saving {
+    fn is_of_pieces(&self, of: Handle) -> bool {
+        matches!(self, Self::Piece { handle, .. } | Self::Finish { handle } if *handle == of)
+    }
+}
+
 /// The client machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Client {
@@ -383,6 +389,7 @@ impl Machine for Client {
             Input::FetchEnded { xfer, end } => self.fetch_ended(cx, xfer, end),
             Input::ServeEnded { xfer, bytes } => self.tell_uploads(cx, upload::Input::Served { xfer, bytes }),
             Input::Saved { req, result } => self.saved(cx, req, result),
+            Input::VersionLost { version } => self.version_lost(cx, version),
             Input::Network(nat) => self.tell_session(cx, session::Input::Network(nat)),
         }
     }

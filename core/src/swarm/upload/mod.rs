@@ -90,6 +90,12 @@ impl Uploads {
         self.allowed
     }
 
+    /// Whether a version is offered.
+    #[must_use]
+    pub fn shares(&self, version: &VersionId) -> bool {
+        self.shares.contains_key(version)
+    }
+
     /// Connections at present.
     #[must_use]
     pub fn connections(&self) -> usize {

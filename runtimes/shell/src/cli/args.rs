@@ -380,6 +380,10 @@ pub struct ClientRunArgs {
     /// The install bundle; kept in the client's directory after the first start
     #[arg(long, value_name = "FILE", env = "SWARMEDGE_BUNDLE")]
     pub bundle: Option<PathBuf>,
+    /// Copy finished files; by default they share their bytes on the disk with the cache, which notices if one is
+    /// changed and stops sharing it
+    #[arg(long)]
+    pub copy: bool,
     /// Where it lives.
     #[command(flatten)]
     pub client: ClientArgs,

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 
 /// `swarmedge client run`.
 pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Result<(), Error> {
-    let config = ClientConfig::load(&state_of(&args.client)?, args.bundle.as_deref())?;
+    let mut config = ClientConfig::load(&state_of(&args.client)?, args.bundle.as_deref())?;
+    config.links = !args.copy;
     ops::init_metrics();
     R::block_on(move |rt| async move {
         let told = stop_signal(&rt, exit_with_parent)?;

@@ -21,6 +21,8 @@ pub struct ClientConfig {
     pub listen: Option<SocketAddr>,
     /// Where `/healthz` and `/metrics` are served, if at all.
     pub ops: Option<SocketAddr>,
+    /// A finished file is the cached one under a second name, where the file system can; else it is a copy.
+    pub links: bool,
 }
 
 impl ClientConfig {
@@ -42,7 +44,7 @@ impl ClientConfig {
                 return Err(Error::usage(format!("no client was installed in {}", state.display())).next(next));
             }
         };
-        Ok(Self { state: state.to_owned(), bundle, listen: None, ops: None })
+        Ok(Self { state: state.to_owned(), bundle, listen: None, ops: None, links: true })
     }
 }
 

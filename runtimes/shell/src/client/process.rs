@@ -54,6 +54,12 @@ pub async fn run<R: Rt>(
     let (inbox, receiver) = mailbox(INBOX);
     let state = config.state.clone();
     let (store, restored) = rt.blocking(move || Store::open(&state)).await.map_err(|e| open_failed(&e))?;
+    store.set_links(config.links);
+    let lost = inbox.clone();
+    store.on_lost(move |version| {
+        // without a machine there is nobody to tell
+        let _ = futures_lite::future::block_on(lost.send(Input::VersionLost { version }));
+    });
     let identity = Identity::begin(&config.state, today())?;
     let core = core_config(&config, &identity);
     let parts = Parts::make(&rt, &config, &identity, &store, &inbox)?;

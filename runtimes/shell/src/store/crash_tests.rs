@@ -1,7 +1,7 @@
 //! Crashes and failures at every single disk operation, on a disk in memory that forgets at a crash what was not
 //! synced.
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, Stamp};
 use super::tests::{Inline, content, manifest_of, run};
 use super::*;
 use bytes::Bytes;
@@ -19,6 +19,7 @@ enum Fault {
     Error(io::ErrorKind),
 }
 
+/// A file, whatever its names are.
 #[derive(Debug, Default)]
 struct Node {
     /// What reads see.
@@ -27,8 +28,16 @@ struct Node {
     durable: Vec<u8>,
     /// What has been done since the last sync, in order: a write, or a new length.
     pending: Vec<Pending>,
+    /// The times of a stamp.
+    changed: i64,
+    touched: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Name {
+    node: usize,
     /// Whether the name is on the medium for certain.
-    named: bool,
+    durable: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -55,12 +64,18 @@ impl Pending {
 
 #[derive(Debug, Default)]
 struct Medium {
-    files: BTreeMap<PathBuf, Node>,
+    names: BTreeMap<PathBuf, Name>,
+    /// Never forgotten: a file without a name may be open.
+    nodes: Vec<Node>,
+    /// Rises with everything that is done to a file.
+    clock: i64,
     operations: usize,
     fault: Option<(usize, Fault)>,
     down: bool,
     /// Syncs of data files do nothing.
     lies: bool,
+    /// Every name is on a file system of its own.
+    cannot_link: bool,
 }
 
 impl Medium {
@@ -81,22 +96,45 @@ impl Medium {
         }
     }
 
-    fn node(&mut self, path: &Path) -> io::Result<&mut Node> {
-        self.files.get_mut(path).ok_or_else(|| io::ErrorKind::NotFound.into())
+    fn at(&self, path: &Path) -> io::Result<usize> {
+        self.names.get(path).map(|n| n.node).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn make(&mut self, path: &Path, node: Node) -> usize {
+        self.nodes.push(node);
+        let node = self.nodes.len() - 1;
+        self.names.insert(path.to_owned(), Name { node, durable: false });
+        node
+    }
+
+    fn touch(&mut self, node: usize) {
+        self.clock += 1;
+        self.nodes[node].touched = self.clock;
+    }
+
+    fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
+        self.at(path).ok().map(|node| self.nodes[node].now.clone())
+    }
+
+    fn stamp(&self, node: usize) -> Stamp {
+        let Node { now, changed, touched, .. } = &self.nodes[node];
+        let names = self.names.values().filter(|n| n.node == node).count();
+        let (changed, touched) = ((*changed, 0), (*touched, 0));
+        Stamp { file: (1, node as u64), len: now.len() as u64, changed, touched, names: names as u64 }
     }
 
     /// The files after a power failure: of what was not synced, each change is there or not, as `coin` says.
     fn after_crash(&self, mut coin: impl FnMut() -> bool) -> Self {
-        let mut files = BTreeMap::new();
-        for (path, node) in &self.files {
-            if !node.named && !coin() {
-                continue;
-            }
+        let mut after = Self { clock: self.clock, ..Self::default() };
+        for node in &self.nodes {
             let mut bytes = node.durable.clone();
             node.pending.iter().filter(|_| coin()).for_each(|p| p.apply(&mut bytes));
-            files.insert(path.clone(), Node { now: bytes.clone(), durable: bytes, pending: Vec::new(), named: true });
+            let (changed, touched) = (node.changed, node.touched);
+            after.nodes.push(Node { now: bytes.clone(), durable: bytes, pending: Vec::new(), changed, touched });
         }
-        Self { files, ..Self::default() }
+        let names = self.names.iter().filter(|(_, name)| name.durable || coin());
+        after.names = names.map(|(path, name)| (path.clone(), Name { durable: true, ..*name })).collect();
+        after
     }
 }
 
@@ -110,53 +148,73 @@ impl MemDisk {
 }
 
 #[derive(Debug)]
-struct MemFile(Arc<Mutex<Medium>>, PathBuf);
+struct MemFile(Arc<Mutex<Medium>>, usize, PathBuf);
 
 impl Disk for MemDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut m = lock(&self.0);
         m.step()?;
-        m.files.entry(path.to_owned()).or_default();
-        Ok(Arc::new(MemFile(Arc::clone(&self.0), path.to_owned())))
+        let node = m.at(path).unwrap_or_else(|_| m.make(path, Node::default()));
+        Ok(Arc::new(MemFile(Arc::clone(&self.0), node, path.to_owned())))
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut m = lock(&self.0);
         m.step()?;
-        m.files.remove(path);
+        if let Some(name) = m.names.remove(path) {
+            m.touch(name.node);
+        }
         Ok(())
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut m = lock(&self.0);
         m.step()?;
-        let mut node = m.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        node.named = false;
-        m.files.insert(to.to_owned(), node);
+        let name = m.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        m.touch(name.node);
+        m.names.insert(to.to_owned(), Name { durable: false, ..name });
         Ok(())
     }
     fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut m = lock(&self.0);
         m.step()?;
-        let bytes = m.node(from)?.now.clone();
-        m.files.insert(to.to_owned(), Node { now: bytes.clone(), durable: bytes, ..Node::default() });
+        let bytes = m.bytes(from).ok_or(io::ErrorKind::NotFound)?;
+        m.make(to, Node { now: bytes.clone(), durable: bytes, ..Node::default() });
         Ok(())
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        if m.cannot_link {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
+        let node = m.at(from)?;
+        if m.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        m.touch(node);
+        m.names.insert(to.to_owned(), Name { node, durable: false });
+        Ok(())
+    }
+    fn stamp(&self, path: &Path) -> io::Result<Stamp> {
+        let m = lock(&self.0);
+        m.at(path).map(|node| m.stamp(node))
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut m = lock(&self.0);
         m.step()?;
-        m.files.iter_mut().filter(|(p, _)| p.parent() == Some(dir)).for_each(|(_, n)| n.named = true);
+        m.names.iter_mut().filter(|(p, _)| p.parent() == Some(dir)).for_each(|(_, n)| n.durable = true);
         Ok(())
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
         let m = lock(&self.0);
-        Ok(m.files.keys().filter(|p| p.parent() == Some(dir)).cloned().collect())
+        Ok(m.names.keys().filter(|p| p.parent() == Some(dir)).cloned().collect())
     }
 }
 
 impl DiskFile for MemFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let mut m = lock(&self.0);
+        let m = lock(&self.0);
         let at = usize::try_from(offset).expect("small");
-        let from = m.node(&self.1)?.now.get(at..at + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let from = m.nodes[self.1].now.get(at..at + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(from);
         Ok(())
     }
@@ -167,16 +225,27 @@ impl DiskFile for MemFile {
         self.change(Pending::Len(len))
     }
     fn len(&self) -> io::Result<u64> {
-        lock(&self.0).node(&self.1).map(|n| n.now.len() as u64)
+        Ok(lock(&self.0).nodes[self.1].now.len() as u64)
+    }
+    fn stamp(&self) -> io::Result<Stamp> {
+        Ok(lock(&self.0).stamp(self.1))
+    }
+    fn age(&self) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        m.touch(self.1);
+        let clock = m.clock;
+        m.nodes[self.1].changed = -clock;
+        Ok(())
     }
     fn sync(&self) -> io::Result<()> {
         let mut m = lock(&self.0);
         let synced = m.step();
         let down = m.down;
-        if m.lies && self.1.starts_with("/state/pieces") {
+        if m.lies && self.2.starts_with("/state/pieces") {
             return synced;
         }
-        let node = m.node(&self.1)?;
+        let node = &mut m.nodes[self.1];
         if synced.is_ok() {
             node.pending.iter().for_each(|p| p.apply(&mut node.durable));
         }
@@ -192,7 +261,10 @@ impl MemFile {
     fn change(&self, change: Pending) -> io::Result<()> {
         let mut m = lock(&self.0);
         m.step()?;
-        let node = m.node(&self.1)?;
+        m.touch(self.1);
+        let clock = m.clock;
+        let node = &mut m.nodes[self.1];
+        node.changed = clock;
         change.apply(&mut node.now);
         node.pending.push(change);
         Ok(())
@@ -299,7 +371,7 @@ fn open(medium: Medium) -> (MemDisk, Result<(Store, Restored), Error>) {
 /// After a crash: whatever was promised is there, and whatever is journalled has the right bytes.
 fn check(disk: &MemDisk, seed: u64, manifest: &Manifest, bytes: &[u8], promised: &Promised, what: &str) {
     let image = lock(&disk.0).after_crash(coin(seed));
-    let out = image.files.get(Path::new("/out/file")).map(|n| n.now.clone());
+    let out = image.bytes(Path::new("/out/file"));
     let (_, opened) = open(image);
     let (store, restored) = opened.unwrap_or_else(|e| panic!("{what}: {e}"));
     assert!(!promised.download || restored.downloads.len() == 1, "{what}: the download was promised");
@@ -324,8 +396,11 @@ fn check(disk: &MemDisk, seed: u64, manifest: &Manifest, bytes: &[u8], promised:
 
 const SIZE: usize = 3 * 65_536 - 20_000;
 
-fn operations_of_a_download(manifest: &Manifest, bytes: &[u8]) -> usize {
-    let (disk, opened) = open(Medium::default());
+/// Both ways to place a file.
+const CANNOT_LINK: [bool; 2] = [false, true];
+
+fn operations_of_a_download(manifest: &Manifest, bytes: &[u8], cannot_link: bool) -> usize {
+    let (disk, opened) = open(Medium { cannot_link, ..Medium::default() });
     let (store, _) = opened.expect("an empty disk");
     let promised = download(&store, manifest, bytes, 1);
     assert!(promised.download && promised.placed && promised.pieces.len() == 3);
@@ -339,14 +414,52 @@ fn operations_of_a_download(manifest: &Manifest, bytes: &[u8]) -> usize {
 fn a_crash_at_any_disk_operation_leaves_only_true_journal_bits() {
     let bytes = content(SIZE);
     let manifest = manifest_of(&bytes, 65_536);
-    for at in 1..=operations_of_a_download(&manifest, &bytes) {
-        for seed in [1, 2, 3] {
-            let medium = Medium { fault: Some((at, Fault::Crash)), ..Medium::default() };
-            let (disk, opened) = open(medium);
-            let promised = opened.map_or_else(|_| Promised::default(), |(s, _)| download(&s, &manifest, &bytes, 1));
-            check(&disk, seed, &manifest, &bytes, &promised, &format!("crash at {at}, seed {seed}"));
+    for cannot_link in CANNOT_LINK {
+        for at in 1..=operations_of_a_download(&manifest, &bytes, cannot_link) {
+            for seed in [1, 2, 3] {
+                let medium = Medium { fault: Some((at, Fault::Crash)), cannot_link, ..Medium::default() };
+                let (disk, opened) = open(medium);
+                let promised = opened.map_or_else(|_| Promised::default(), |(s, _)| download(&s, &manifest, &bytes, 1));
+                check(&disk, seed, &manifest, &bytes, &promised, &format!("crash at {at}, seed {seed}"));
+            }
         }
     }
+}
+
+/// After a crash on the way to the user's place the file may be there and be changed before the client runs again.
+#[test]
+fn a_file_that_is_changed_between_a_crash_and_the_restart_is_never_served() {
+    let bytes = content(SIZE);
+    let manifest = manifest_of(&bytes, 65_536);
+    let mut seen = 0;
+    for at in 1..=operations_of_a_download(&manifest, &bytes, false) {
+        let (disk, opened) = open(Medium { fault: Some((at, Fault::Crash)), ..Medium::default() });
+        drop(opened.map(|(store, _)| download(&store, &manifest, &bytes, 1)));
+        let image = lock(&disk.0).after_crash(|| true);
+        let out = Path::new("/out/file");
+        if image.bytes(out).is_none() {
+            continue;
+        }
+        seen += 1;
+        let disk = MemDisk::new(image);
+        let file = disk.open(out).expect("there");
+        file.write_at(&[!bytes[5]], 5).expect("changed");
+        let opened = Store::open_on(Arc::new(disk.clone()), Path::new("/state"), Duration::ZERO, None);
+        let (store, _) = opened.expect("opens again");
+        let first = store.read_blocks(manifest.version(), PieceIndex(0), 0..4);
+        assert!(first.is_err(), "crash at {at}");
+        // what comes anew goes into a file of its own
+        store.put_manifest(manifest.clone());
+        saved(&store, Save::Download(record(2, manifest.version(), bytes.len() as u64))).expect("saved");
+        for piece in manifest.layout().iter() {
+            fetch_and_save(&store, &manifest, &bytes, piece).expect("fetched anew");
+        }
+        let mut changed = [0];
+        file.read_at(&mut changed, 5).expect("there");
+        assert_eq!(changed, [!bytes[5]], "crash at {at}: the user's file was written to");
+        assert_eq!(store.read_blocks(manifest.version(), PieceIndex(0), 0..4).as_deref(), Ok(&bytes[..65_536]));
+    }
+    assert!(seen > 2, "only {seen} crashes left a file");
 }
 
 /// The tooth of the test above.
@@ -356,7 +469,7 @@ fn data_that_was_not_synced_is_found_out() {
     let bytes = content(SIZE);
     let manifest = manifest_of(&bytes, 65_536);
     for seed in 0..100 {
-        let (disk, opened) = open(Medium { lies: true, ..Medium::default() });
+        let (disk, opened) = open(Medium { lies: true, cannot_link: true, ..Medium::default() });
         let (store, _) = opened.expect("an empty disk");
         let promised = download(&store, &manifest, &bytes, 1);
         drop(store);
@@ -369,8 +482,11 @@ fn after_one_failed_disk_operation_the_download_ends_and_survives_a_crash() {
     let bytes = content(SIZE);
     let manifest = manifest_of(&bytes, 65_536);
     for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
-        for at in 1..=operations_of_a_download(&manifest, &bytes) {
-            let medium = Medium { fault: Some((at, Fault::Error(kind))), ..Medium::default() };
+        for (cannot_link, at) in CANNOT_LINK
+            .into_iter()
+            .flat_map(|c| (1..=operations_of_a_download(&manifest, &bytes, c)).map(move |at| (c, at)))
+        {
+            let medium = Medium { fault: Some((at, Fault::Error(kind))), cannot_link, ..Medium::default() };
             let (disk, opened) = open(medium);
             // the first operations are those of opening: the user sees the error and starts again
             let Ok((store, _)) = opened else { continue };

@@ -4,9 +4,45 @@
 use std::fmt::Debug;
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// How far back [`DiskFile::age`] sets the time of the last change: file systems count time in steps of up to 2 s.
+const AGE: Duration = Duration::from_secs(4);
+
+/// What tells whether a file has been changed: no write leaves its stamp as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// File system and inode: which file.
+    pub(crate) file: (u64, u64),
+    /// Bytes.
+    pub(crate) len: u64,
+    /// The last change of its bytes; seconds and nanoseconds.
+    pub(crate) changed: (i64, i64),
+    /// The last change of anything about it, its names too; it cannot be set back.
+    pub(crate) touched: (i64, i64),
+    /// How many names it has.
+    pub(crate) names: u64,
+}
+
+impl Stamp {
+    /// Whether the bytes are the same unless somebody has set the time back.
+    pub(crate) fn is_same_content(&self, other: &Self) -> bool {
+        (self.file, self.len, self.changed) == (other.file, other.len, other.changed)
+    }
+
+    fn of(m: &fs::Metadata) -> Self {
+        Self {
+            file: (m.dev(), m.ino()),
+            len: m.len(),
+            changed: (m.mtime(), m.mtime_nsec()),
+            touched: (m.ctime(), m.ctime_nsec()),
+            names: m.nlink(),
+        }
+    }
+}
 
 /// A file system.
 pub(crate) trait Disk: Debug + Send + Sync + 'static {
@@ -18,6 +54,10 @@ pub(crate) trait Disk: Debug + Send + Sync + 'static {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Copies a file's bytes into a new file and syncs it.
     fn copy(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Of the file that has a name (not what a symbolic link points to).
+    fn stamp(&self, path: &Path) -> io::Result<Stamp>;
     /// Makes creations, renames and deletions in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// The files of a directory, which is made if it is not there.
@@ -34,6 +74,10 @@ pub(crate) trait DiskFile: Debug + Send + Sync + 'static {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Bytes of the file.
     fn len(&self) -> io::Result<u64>;
+    /// See [`Stamp`].
+    fn stamp(&self) -> io::Result<Stamp>;
+    /// Sets the time of the last change back, so that the next change gives another.
+    fn age(&self) -> io::Result<()>;
     /// Makes what was written durable (fdatasync).
     fn sync(&self) -> io::Result<()>;
 }
@@ -65,6 +109,14 @@ impl Disk for OsDisk {
         fs::OpenOptions::new().write(true).open(to)?.sync_all()
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn stamp(&self, path: &Path) -> io::Result<Stamp> {
+        fs::symlink_metadata(path).map(|m| Stamp::of(&m))
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         fs::File::open(dir)?.sync_all()
     }
@@ -90,6 +142,14 @@ impl DiskFile for fs::File {
 
     fn len(&self) -> io::Result<u64> {
         self.metadata().map(|m| m.len())
+    }
+
+    fn stamp(&self) -> io::Result<Stamp> {
+        self.metadata().map(|m| Stamp::of(&m))
+    }
+
+    fn age(&self) -> io::Result<()> {
+        self.set_modified(SystemTime::now() - AGE)
     }
 
     fn sync(&self) -> io::Result<()> {

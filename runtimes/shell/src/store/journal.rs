@@ -1,6 +1,6 @@
 //! The store's database: one redb file. Each value is small and each write transaction is one commit.
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, Stamp};
 use super::records;
 use super::version::lock;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
@@ -23,6 +23,9 @@ const KEYS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("keys");
 const USAGE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("usage");
 const CACHE: TableDefinition<'_, &[u8], u64> = TableDefinition::new("cache");
 
+/// Versions whose data file is lent: the stamp, or nothing.
+const LENT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lent");
+
 /// Under `schema` in the table `meta`.
 const SCHEMA: u32 = 1;
 /// Pages that redb keeps in memory.
@@ -36,6 +39,8 @@ pub(crate) enum Change {
     Piece { version: VersionId, piece: PieceIndex, value: Vec<u8>, leaves: Vec<u8> },
     Cached { version: VersionId, at_ms: u64 },
     Uncached(VersionId),
+    Lent { version: VersionId, stamp: Option<Stamp> },
+    Unlent(VersionId),
     DropVersion(VersionId),
     Manifest { version: VersionId, bytes: Vec<u8> },
     Key { download: DownloadId, bytes: Vec<u8> },
@@ -56,6 +61,7 @@ pub(crate) struct Loaded {
     pub(crate) manifests: BTreeMap<VersionId, Arc<Manifest>>,
     pub(crate) usage: Vec<UsageRecord>,
     pub(crate) cached: BTreeMap<VersionId, u64>,
+    pub(crate) lent: BTreeMap<VersionId, Option<Stamp>>,
     pub(crate) uploads: Option<bool>,
 }
 
@@ -210,7 +216,7 @@ fn prepare(db: &Database) -> io::Result<()> {
         tx.open_table(DOWNLOADS).map_err(io_error)?;
         tx.open_table(MANIFESTS).map_err(io_error)?;
         tx.open_table(CACHE).map_err(io_error)?;
-        for table in [PIECES, LEAVES, KEYS, USAGE] {
+        for table in [PIECES, LEAVES, KEYS, USAGE, LENT] {
             tx.open_table(table).map_err(io_error)?;
         }
     }
@@ -239,6 +245,11 @@ fn load(db: &Database) -> io::Result<Loaded> {
     for row in tx.open_table(CACHE).map_err(io_error)?.iter().map_err(io_error)? {
         let (key, at_ms) = row.map_err(io_error)?;
         loaded.cached.insert(decoded(VersionId::from_bytes(key.value()))?, at_ms.value());
+    }
+    for row in tx.open_table(LENT).map_err(io_error)?.iter().map_err(io_error)? {
+        let (key, value) = row.map_err(io_error)?;
+        // a stamp that cannot be read is none: then the bytes are hashed before they are served
+        loaded.lent.insert(decoded(VersionId::from_bytes(key.value()))?, records::decode_stamp(value.value()));
     }
     let meta = tx.open_table(META).map_err(io_error)?;
     loaded.uploads = meta.get("uploads").map_err(io_error)?.map(|v| v.value() == [1]);
@@ -273,12 +284,17 @@ fn apply(tx: &redb::WriteTransaction, change: &Change) -> io::Result<()> {
         Change::Uncached(version) => {
             tx.open_table(CACHE).map_err(io_error)?.remove(version.0.as_slice()).map_err(io_error).map(drop)
         }
+        Change::Lent { version, stamp } => {
+            put(LENT, &version.0, &stamp.as_ref().map(records::encode_stamp).unwrap_or_default())
+        }
+        Change::Unlent(version) => delete(LENT, &version.0),
         Change::DropVersion(version) => {
             let (first, last) = (piece_key(*version, PieceIndex(0)), piece_key(*version, PieceIndex(u32::MAX)));
             for table in [PIECES, LEAVES] {
                 let mut table = tx.open_table(table).map_err(io_error)?;
                 table.retain_in(first.as_slice()..=last.as_slice(), |_, _| false).map_err(io_error)?;
             }
+            delete(LENT, &version.0)?;
             delete(MANIFESTS, &version.0)
         }
         Change::Manifest { version, bytes } => put(MANIFESTS, &version.0, bytes),

@@ -4,11 +4,14 @@
 //! matched the leaf hashes, these made the manifest's root, and the data file was synced; whatever fails on the way
 //! leaves the piece out. So a crash at any write loses at most what was not journalled.
 //!
+//! A finished file is *lent* to the user: it gets a second name, at its place. See [`place`].
+//!
 //! A directory holds `client.lock`, `state.redb` (the journal) and `pieces/<version>` (data files, sparse, full size).
 
 mod disk;
 mod journal;
 mod lock;
+mod place;
 mod records;
 mod sink;
 mod version;
@@ -30,14 +33,15 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use swarmedge_core::content::{Bitfield, Layout, Manifest};
 use swarmedge_core::ids::{Digest, DownloadId, Handle, PieceIndex, VersionId};
 use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, Save, SourceName, StoreError};
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::UsageRecord;
-use version::{Version, lock};
+use version::{Lent, Version, lock};
 
 /// Pieces that are saved sooner than this after the last sync wait for each other: a sync costs the same for many.
 const GATHER: Duration = Duration::from_millis(20);
@@ -122,9 +126,37 @@ struct Shared {
     versions: Mutex<BTreeMap<VersionId, Arc<Version>>>,
     books: Mutex<Books>,
     queue: Arc<writer::Queue>,
+    /// A finished file may get a second name instead of a copy.
+    links: AtomicBool,
+    lost: Lost,
     /// See [`GATHER`].
     gather: Duration,
     _lock: Option<DirLock>,
+}
+
+impl Shared {
+    fn new_version(&self, manifest: &Arc<Manifest>, have: Option<Bitfield>, lent: Lent) -> Version {
+        let have = have.unwrap_or_else(|| Bitfield::empty(manifest.layout().pieces()));
+        Version::new(Arc::clone(&self.disk), &self.pieces_dir, Arc::clone(manifest), have, lent)
+    }
+}
+
+/// Who is told of versions that were lost.
+#[derive(Default)]
+struct Lost(OnceLock<Box<dyn Fn(VersionId) + Send + Sync>>);
+
+impl Lost {
+    fn tell(&self, version: VersionId) {
+        if let Some(tell) = self.0.get() {
+            tell(version);
+        }
+    }
+}
+
+impl fmt::Debug for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lost")
+    }
 }
 
 /// What decides which versions are kept. Follows the journal.
@@ -211,11 +243,7 @@ impl Store {
         }
         shared.journal.later(Change::Manifest { version: id, bytes: manifest.to_bytes() });
         let manifest = Arc::new(manifest);
-        let have = Bitfield::empty(manifest.layout().pieces());
-        let new = || {
-            let version = Version::new(Arc::clone(&shared.disk), &shared.pieces_dir, Arc::clone(&manifest), have);
-            Arc::new(version)
-        };
+        let new = || Arc::new(shared.new_version(&manifest, None, Lent::No));
         let version = Arc::clone(lock(&shared.versions).entry(id).or_insert_with(new));
         Arc::clone(&version.manifest)
     }
@@ -251,15 +279,38 @@ impl Store {
         Ok(bytes.and_then(|b| b.try_into().ok()).map(Key::from_seed))
     }
 
-    /// Reads blocks of a journalled piece. Blocks the thread: call it on the blocking pool.
-    pub fn read_blocks(
-        &self,
-        version: VersionId,
-        piece: PieceIndex,
-        blocks: Range<u32>,
-    ) -> Result<Vec<u8>, StoreError> {
-        let version = self.version(version).ok_or(StoreError::Io)?;
-        version.read(piece, blocks).map_err(|e| store_error(&e))
+    /// Reads blocks of a journalled piece. Never wrong ones: a version whose file was changed by its user is lost (see
+    /// [`Store::on_lost`]). Blocks the thread: call it on the blocking pool.
+    pub fn read_blocks(&self, id: VersionId, piece: PieceIndex, blocks: Range<u32>) -> Result<Vec<u8>, StoreError> {
+        let shared = &self.0.shared;
+        let version = self.version(id).ok_or(StoreError::Io)?;
+        let first = blocks.start;
+        let (data, right) = match version.read(piece, blocks) {
+            Ok((data, true)) => return Ok(data),
+            Ok((data, false)) => {
+                let right = place::is_right(shared, id, piece, first, &data).map_err(|e| store_error(&e))?;
+                (data, right)
+            }
+            Err(e) if version.lent() != Lent::No && place::is_changed(&e) => (Vec::new(), false),
+            Err(e) => return Err(store_error(&e)),
+        };
+        if right {
+            return Ok(data);
+        }
+        shared.queue.push(writer::Job { what: writer::What::Lost(id), done: Box::new(drop) });
+        Err(StoreError::Io)
+    }
+
+    /// `tell` is called, on the store's thread, for each version that is lost because its user has changed its file.
+    /// Set once.
+    pub fn on_lost(&self, tell: impl Fn(VersionId) + Send + Sync + 'static) {
+        drop(self.0.shared.lost.0.set(Box::new(tell)));
+    }
+
+    /// Whether finished files share their bytes with the store's where the file system can (the default), or are
+    /// copies.
+    pub fn set_links(&self, on: bool) {
+        self.0.shared.links.store(on, Ordering::Relaxed);
     }
 
     /// The leaf hashes of a journalled piece. Blocks the thread: call it on the blocking pool.
@@ -300,7 +351,7 @@ fn restore(
     names: &[PathBuf],
     lock: Option<DirLock>,
 ) -> Result<(Shared, Restored), Error> {
-    let Loaded { downloads, mut pieces, manifests, usage, cached, uploads } = loaded;
+    let Loaded { downloads, mut pieces, manifests, usage, cached, lent, uploads } = loaded;
     let books = Books {
         downloads: downloads.into_iter().map(|d| (d.handle, d)).collect(),
         cached: cached.into_keys().collect(),
@@ -328,7 +379,8 @@ fn restore(
             drops.push(Change::DropVersion(id));
             drops.push(Change::Manifest { version: id, bytes: manifest.to_bytes() });
         }
-        let version = Version::new(Arc::clone(&disk), &pieces_dir, manifest, have);
+        let lent = lent.get(&id).filter(|_| names.contains(&path)).map_or(Lent::No, |stamp| Lent::Yes(*stamp));
+        let version = Version::new(Arc::clone(&disk), &pieces_dir, manifest, have, lent);
         versions.insert(id, Arc::new(version));
     }
     // rows whose manifest is gone can mean nothing
@@ -359,6 +411,8 @@ fn restore(
         versions: Mutex::new(versions),
         books: Mutex::new(books),
         queue: Arc::default(),
+        links: AtomicBool::new(true),
+        lost: Lost::default(),
         gather: Duration::ZERO,
         _lock: lock,
     };

@@ -1,5 +1,6 @@
 //! How the journal's values are encoded: the wire's canonical codec, with a format number first where a value may grow.
 
+use super::disk::Stamp;
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{DownloadId, Handle, IntroId, PublicKey, VersionId};
 use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, FailReason, Granted, ObjectRef, SourceName};
@@ -147,9 +148,33 @@ pub(crate) fn decode_piece(bytes: &[u8]) -> Result<(Handle, Vec<(SourceName, u32
     Ok((handle, from))
 }
 
+/// The value of a lent version: eight numbers.
+pub(crate) fn encode_stamp(s: &Stamp) -> Vec<u8> {
+    let times = [s.changed.0, s.changed.1, s.touched.0, s.touched.1].map(i64::cast_unsigned);
+    let all = [s.file.0, s.file.1, s.len, s.names].into_iter().chain(times);
+    all.flat_map(u64::to_be_bytes).collect()
+}
+
+/// Reads what [`encode_stamp`] wrote; `None` if it is none.
+pub(crate) fn decode_stamp(bytes: &[u8]) -> Option<Stamp> {
+    let (numbers, rest) = bytes.as_chunks::<8>();
+    let numbers: Vec<u64> = numbers.iter().map(|n| u64::from_be_bytes(*n)).collect();
+    let [dev, ino, len, names, a, b, c, d] = <[u64; 8]>::try_from(numbers).ok().filter(|_| rest.is_empty())?;
+    let time = |s: u64, ns: u64| (s.cast_signed(), ns.cast_signed());
+    Some(Stamp { file: (dev, ino), len, names, changed: time(a, b), touched: time(c, d) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stamp_reads_back() {
+        let stamp = Stamp { file: (1, 2), len: 3, changed: (-4, 5), touched: (6, 7), names: 8 };
+        assert_eq!(decode_stamp(&encode_stamp(&stamp)), Some(stamp));
+        assert_eq!(decode_stamp(&[]), None);
+        assert_eq!(decode_stamp(&[0; 65]), None);
+    }
     use swarmedge_core::ids::ProviderId;
     use swarmedge_core::wire::Blob;
 

@@ -321,3 +321,183 @@ fn an_empty_version_is_placed() {
     saved(&r.store, Save::Finish { handle: Handle(1), version: r.version }).expect("placed");
     assert_eq!(std::fs::read(r.dir.path().join("out")).expect("the file"), b"");
 }
+
+fn placed(len: usize) -> (Rig, PathBuf) {
+    let r = rig(len);
+    for piece in r.manifest.layout().iter() {
+        assert_eq!(r.fetch(piece.0, r.whole(piece.0), None, r.blocks(piece.0, r.whole(piece.0))), FetchEnd::Fetched);
+        r.save(piece.0).expect("journalled");
+    }
+    saved(&r.store, Save::Finish { handle: Handle(1), version: r.version }).expect("placed");
+    let out = r.dir.path().join("out");
+    (r, out)
+}
+
+/// Changes one byte of a file in place.
+fn edit(path: &Path, at: u64) {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).expect("opens");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("within");
+    file.write_all_at(&[!byte[0]], at).expect("written");
+}
+
+fn names_of(path: &Path) -> u64 {
+    std::os::unix::fs::MetadataExt::nlink(&std::fs::metadata(path).expect("is there"))
+}
+
+/// Everything a peer may ask for is right or refused; says whether anything was refused.
+fn serves_only_right_bytes(r: &Rig, store: &Store) -> bool {
+    let mut refused = false;
+    for piece in r.manifest.layout().iter() {
+        match store.read_blocks(r.version, piece, r.whole(piece.0)) {
+            Ok(data) => assert_eq!(data, r.blocks(piece.0, r.whole(piece.0)), "{piece}"),
+            Err(_) => refused = true,
+        }
+    }
+    refused
+}
+
+fn told_lost(store: &Store) -> std::sync::mpsc::Receiver<VersionId> {
+    let (tx, rx) = std::sync::mpsc::channel();
+    store.on_lost(move |version| tx.send(version).expect("the test waits"));
+    rx
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_finished_file_is_no_second_copy() {
+    let (r, out) = placed(3 * PIECE as usize);
+    assert_eq!(names_of(&out), 2);
+    assert!(!serves_only_right_bytes(&r, &r.store));
+    saved(&r.store, Save::Uncache { version: r.version }).expect("deleted");
+    saved(&r.store, Save::Forget { handle: Handle(1) }).expect("forgotten");
+    assert_eq!(names_of(&out), 1);
+    assert_eq!(std::fs::read(out).expect("the user's"), r.bytes, "the file outlives the cache");
+}
+
+#[test]
+fn a_file_that_is_changed_in_place_is_noticed_and_no_wrong_byte_is_served() {
+    let (r, out) = placed(3 * PIECE as usize);
+    let lost = told_lost(&r.store);
+    edit(&out, u64::from(PIECE) + 5);
+    assert!(serves_only_right_bytes(&r, &r.store));
+    assert_eq!(lost.recv_timeout(PATIENCE), Ok(r.version));
+    assert!(!r.dir.path().join("state/pieces").join(r.version.to_string()).exists());
+    assert_eq!(names_of(&out), 1, "the user's file is left alone");
+    assert!(r.store.cached().is_empty());
+    drop(r.store);
+    let (_, restored) = Store::open(&r.dir.path().join("state")).expect("opens again");
+    assert!(restored.cached.is_empty());
+}
+
+#[test]
+fn a_file_that_is_cut_or_lengthened_is_noticed_and_left_as_it_is() {
+    for len in [0, 100, 2 * u64::from(PIECE) + 1] {
+        for restart in [false, true] {
+            let (mut r, out) = placed(2 * PIECE as usize);
+            if restart {
+                drop(std::mem::replace(&mut r.store, Store::open(&r.dir.path().join("other")).expect("opens").0));
+            }
+            std::fs::OpenOptions::new().write(true).open(&out).expect("opens").set_len(len).expect("set");
+            if restart {
+                r.store = Store::open(&r.dir.path().join("state")).expect("opens again").0;
+            }
+            let lost = told_lost(&r.store);
+            let refused = serves_only_right_bytes(&r, &r.store);
+            if len < u64::from(PIECE) || restart {
+                assert!(refused);
+                assert_eq!(lost.recv_timeout(PATIENCE), Ok(r.version));
+            }
+            assert_eq!(std::fs::metadata(&out).expect("is there").len(), len, "nobody else changes it");
+        }
+    }
+}
+
+#[test]
+fn a_change_while_the_client_did_not_run_is_noticed() {
+    let (r, out) = placed(2 * PIECE as usize);
+    drop(r.store.clone());
+    let Rig { dir, store, bytes, manifest, version } = r;
+    drop(store);
+    edit(&out, 3);
+    let (store, restored) = Store::open(&dir.path().join("state")).expect("opens again");
+    assert_eq!(restored.cached.len(), 1, "not looked at before it is asked for");
+    let lost = told_lost(&store);
+    let r = Rig { dir, store, bytes, manifest, version };
+    assert!(serves_only_right_bytes(&r, &r.store));
+    assert_eq!(lost.recv_timeout(PATIENCE), Ok(version));
+}
+
+#[test]
+fn a_changed_byte_is_found_even_if_the_time_of_the_change_is_set_back() {
+    let (r, out) = placed(2 * PIECE as usize);
+    let lost = told_lost(&r.store);
+    let before = std::fs::metadata(&out).expect("is there").modified().expect("a time");
+    edit(&out, 3);
+    std::fs::File::options().write(true).open(&out).and_then(|f| f.set_modified(before)).expect("set");
+    assert!(serves_only_right_bytes(&r, &r.store));
+    assert_eq!(lost.recv_timeout(PATIENCE), Ok(r.version));
+}
+
+#[test]
+fn a_file_that_is_renamed_deleted_or_replaced_goes_on_being_shared() {
+    let (r, out) = placed(2 * PIECE as usize);
+    std::fs::rename(&out, r.dir.path().join("elsewhere")).expect("renamed");
+    assert!(!serves_only_right_bytes(&r, &r.store));
+    std::fs::write(&out, b"something else").expect("written");
+    std::fs::remove_file(r.dir.path().join("elsewhere")).expect("deleted");
+    assert!(!serves_only_right_bytes(&r, &r.store));
+    drop(r.store);
+    let (store, restored) = Store::open(&r.dir.path().join("state")).expect("opens again");
+    assert_eq!(restored.cached.len(), 1);
+    let r = Rig { store, ..r };
+    assert!(!serves_only_right_bytes(&r, &r.store));
+}
+
+#[test]
+fn two_outputs_of_a_version_never_share_their_bytes_and_the_same_output_again_is_left_as_it_is() {
+    let (r, out) = placed(2 * PIECE as usize);
+    saved(&r.store, Save::Finish { handle: Handle(1), version: r.version }).expect("it is there");
+    assert_eq!(names_of(&out), 2);
+    let second = r.dir.path().join("second");
+    saved(&r.store, Save::Download(download(2, &second, r.version))).expect("saved");
+    saved(&r.store, Save::Finish { handle: Handle(2), version: r.version }).expect("placed");
+    edit(&out, 3);
+    assert_eq!(std::fs::read(&second).expect("the file"), r.bytes);
+}
+
+#[test]
+fn what_was_changed_is_not_placed_again_but_fetched_anew_beside_the_users_file() {
+    let (r, out) = placed(2 * PIECE as usize);
+    let lost = told_lost(&r.store);
+    edit(&out, 3);
+    let edited = std::fs::read(&out).expect("the file");
+    let second = r.dir.path().join("second");
+    saved(&r.store, Save::Download(download(2, &second, r.version))).expect("saved");
+    assert_eq!(saved(&r.store, Save::Finish { handle: Handle(2), version: r.version }), Err(StoreError::Io));
+    assert_eq!(lost.try_recv(), Ok(r.version), "told before the save is answered");
+    assert!(!second.exists());
+    for piece in 0..2 {
+        assert_eq!(r.fetch(piece, r.whole(piece), None, r.blocks(piece, r.whole(piece))), FetchEnd::Fetched);
+        r.save(piece).expect("journalled");
+    }
+    saved(&r.store, Save::Finish { handle: Handle(2), version: r.version }).expect("placed");
+    assert_eq!(std::fs::read(&second).expect("the file"), r.bytes);
+    assert_eq!(std::fs::read(&out).expect("the file"), edited);
+    assert!(!serves_only_right_bytes(&r, &r.store));
+}
+
+#[test]
+fn copies_are_made_where_they_are_wanted() {
+    let r = rig(PIECE as usize);
+    r.store.set_links(false);
+    assert_eq!(r.fetch(0, 0..32, None, r.bytes.clone()), FetchEnd::Fetched);
+    r.save(0).expect("journalled");
+    saved(&r.store, Save::Finish { handle: Handle(1), version: r.version }).expect("placed");
+    let out = r.dir.path().join("out");
+    assert_eq!(names_of(&out), 1);
+    edit(&out, 3);
+    assert!(!serves_only_right_bytes(&r, &r.store));
+}

@@ -1,6 +1,6 @@
 //! One version's data file and what is known of its pieces while they come in.
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, Stamp};
 use super::store_error;
 use std::collections::BTreeMap;
 use std::io;
@@ -34,6 +34,16 @@ pub(crate) struct Version {
     have: Mutex<Bitfield>,
     /// Pieces of which something has come in and that are not journalled.
     open: Mutex<BTreeMap<PieceIndex, Arc<Piece>>>,
+    lent: Mutex<Lent>,
+}
+
+/// Whether the user has, or may have, a name for the data file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lent {
+    /// No: the bytes are what the store has written.
+    No,
+    /// Yes. The stamp of the file when its bytes were last known to be right; without, they may be wrong.
+    Yes(Option<Stamp>),
 }
 
 /// A piece that is coming in.
@@ -65,7 +75,7 @@ pub(crate) enum NotWhole {
 }
 
 impl Version {
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, manifest: Arc<Manifest>, have: Bitfield) -> Self {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, manifest: Arc<Manifest>, have: Bitfield, lent: Lent) -> Self {
         Self {
             path: dir.join(manifest.version().to_string()),
             manifest,
@@ -76,6 +86,24 @@ impl Version {
             tainted: AtomicBool::new(false),
             have: Mutex::new(have),
             open: Mutex::new(BTreeMap::new()),
+            lent: Mutex::new(lent),
+        }
+    }
+
+    pub(crate) fn lent(&self) -> Lent {
+        *lock(&self.lent)
+    }
+
+    pub(crate) fn set_lent(&self, lent: Lent) {
+        *lock(&self.lent) = lent;
+    }
+
+    /// Whether the data file is certainly as the store left it.
+    pub(crate) fn is_pristine(&self) -> bool {
+        match self.lent() {
+            Lent::No => true,
+            Lent::Yes(None) => false,
+            Lent::Yes(Some(right)) => self.file().and_then(|f| f.stamp()).is_ok_and(|now| now == right),
         }
     }
 
@@ -97,6 +125,9 @@ impl Version {
             let file = self.disk.open(&self.path)?;
             let size = self.manifest.layout().size();
             if file.len()? != size {
+                if self.lent() != Lent::No {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
                 file.set_len(size)?;
                 self.unnamed.store(true, Ordering::Relaxed);
             }
@@ -106,8 +137,8 @@ impl Version {
         self.file.get().ok_or_else(|| io::Error::other("the data file was not opened"))
     }
 
-    /// Reads journalled blocks.
-    pub(crate) fn read(&self, piece: PieceIndex, blocks: Range<u32>) -> io::Result<Vec<u8>> {
+    /// Reads journalled blocks; says whether they are certainly what was journalled.
+    pub(crate) fn read(&self, piece: PieceIndex, blocks: Range<u32>) -> io::Result<(Vec<u8>, bool)> {
         if !self.have().contains(piece) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -115,7 +146,9 @@ impl Version {
         let len = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
         let mut buffer = vec![0; len];
         self.file()?.read_at(&mut buffer, range.start)?;
-        Ok(buffer)
+        // looked at afterwards: a change sets the stamp before it sets the bytes
+        let sure = self.is_pristine();
+        Ok((buffer, sure))
     }
 
     /// The piece as it comes in; `None` if it is journalled.

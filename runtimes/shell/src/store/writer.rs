@@ -2,15 +2,16 @@
 //! and one commit, then answers all of it.
 
 use super::journal::Change;
-use super::version::{NotWhole, Version, lock};
+use super::place::place;
+use super::version::{Lent, NotWhole, Version, lock};
 use super::{Shared, records, store_error};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 use swarmedge_core::ids::{Digest, Handle, PieceIndex, VersionId};
 use swarmedge_core::role::client::io::{Save, SourceName, StoreError};
+use swarmedge_core::wire::Wire as _;
 
 /// Saves that may wait. The client machine has far fewer open; past it the disk is stuck.
 const QUEUE_MAX: usize = 8192;
@@ -33,6 +34,8 @@ pub(super) enum What {
     Save(Box<Save>),
     /// A file is where the user wants it: keep the version for sharing.
     Placed(VersionId),
+    /// The user has changed the file of a version: it is theirs alone from now on.
+    Lost(VersionId),
 }
 
 /// Jobs on their way to the store's thread.
@@ -73,7 +76,7 @@ impl Queue {
         self.more.notify_one();
     }
 
-    fn placing(&self, more: bool) {
+    pub(super) fn placing(&self, more: bool) {
         let mut state = lock(&self.state);
         state.placing = if more { state.placing + 1 } else { state.placing - 1 };
         self.more.notify_one();
@@ -126,6 +129,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
                     batch.add_placed(shared, version);
                     Ok(())
                 }
+                What::Lost(version) => batch.add_lost(shared, version),
             };
             answers.push((job.done, taken.map_err(|e| store_error(&e))));
         }
@@ -178,6 +182,8 @@ struct Batch {
     changes: Vec<Change>,
     journalled: Vec<(VersionId, PieceIndex)>,
     dropped: Vec<VersionId>,
+    /// See [`What::Lost`].
+    lost: Vec<Arc<Version>>,
     /// The books before this batch, if it has changed them.
     undo: Option<super::Books>,
 }
@@ -188,6 +194,32 @@ impl Batch {
         let at_ms = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_millis());
         let at_ms = u64::try_from(at_ms).unwrap_or(u64::MAX);
         self.changes.push(Change::Cached { version, at_ms });
+        let known = lock(&shared.versions).get(&version).cloned();
+        if let Some(Lent::Yes(stamp)) = known.map(|v| v.lent()) {
+            self.changes.push(Change::Lent { version, stamp });
+        }
+    }
+
+    /// Forgets all of a version but its manifest, if a download still wants it.
+    fn add_lost(&mut self, shared: &Shared, id: VersionId) -> io::Result<()> {
+        let known = lock(&shared.versions).get(&id).cloned();
+        let Some(version) = known.filter(|v| v.lent() != Lent::No && !self.lost.iter().any(|l| Arc::ptr_eq(l, v)))
+        else {
+            return Ok(());
+        };
+        // our name goes first: what comes in anew must never be written to the user's file
+        shared.disk.remove(version.path())?;
+        tracing::warn!(version = %id, "a downloaded file was changed in place: it is no longer shared");
+        self.books(shared, |books| books.cached.remove(&id));
+        self.changes.push(Change::Uncached(id));
+        self.changes.push(Change::DropVersion(id));
+        self.journalled.retain(|(v, _)| *v != id);
+        if lock(&shared.books).keeps(id) {
+            let bytes = version.manifest.to_bytes();
+            self.changes.push(Change::Manifest { version: id, bytes });
+        }
+        self.lost.push(version);
+        Ok(())
     }
 
     fn add(&mut self, shared: &Shared, save: Save, synced: &Sealed) -> io::Result<()> {
@@ -291,6 +323,16 @@ impl Batch {
                 v.done(*piece);
             }
         }
+        for old in &self.lost {
+            let id = old.manifest.version();
+            let mut versions = lock(&shared.versions);
+            versions.remove(&id);
+            if lock(&shared.books).keeps(id) {
+                versions.insert(id, Arc::new(shared.new_version(&old.manifest, None, Lent::No)));
+            }
+            drop(versions);
+            shared.lost.tell(id);
+        }
         for id in self.dropped.iter().collect::<BTreeSet<_>>() {
             let Some(v) = lock(&shared.versions).remove(id) else { continue };
             // what stays behind is cleared away when the store is opened
@@ -300,63 +342,4 @@ impl Batch {
         }
         Ok(())
     }
-}
-
-/// Puts a finished file where the user wants it, on a thread of its own since it may take a while.
-fn place(shared: &Arc<Shared>, handle: Handle, version: VersionId, done: Done) {
-    shared.queue.placing(true);
-    let on = Arc::clone(shared);
-    let slot = Arc::new(Mutex::new(Some(done)));
-    let answer = Arc::clone(&slot);
-    let work = move || {
-        let placed = copy_out(&on, handle, version);
-        if let Some(done) = lock(&answer).take() {
-            match placed {
-                Ok(()) => on.queue.push(Job { what: What::Placed(version), done }),
-                Err(e) => {
-                    tracing::warn!(error = %e, "a finished file cannot be put in its place");
-                    done(Err(store_error(&e)));
-                }
-            }
-        }
-        // when the last placing has ended nothing but the store's owner may keep the directory locked
-        let queue = Arc::clone(&on.queue);
-        drop(on);
-        queue.placing(false);
-    };
-    if let Err(e) = std::thread::Builder::new().name("store-place".into()).spawn(work) {
-        shared.queue.placing(false);
-        if let Some(done) = lock(&slot).take() {
-            done(Err(store_error(&e)));
-        }
-    }
-}
-
-fn copy_out(shared: &Shared, handle: Handle, version: VersionId) -> io::Result<()> {
-    let output = lock(&shared.books).downloads.get(&handle).map(|d| d.output.clone());
-    let output = output.ok_or(io::ErrorKind::NotFound)?;
-    let version = lock(&shared.versions).get(&version).cloned().ok_or(io::ErrorKind::NotFound)?;
-    if !version.have().is_full() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "not every piece is journalled"));
-    }
-    // an empty version has had no piece that would have made its file
-    version.file()?;
-    if output.is_empty() {
-        return Ok(());
-    }
-    let output = Path::new(&output);
-    let name = output.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
-    let dir = match output.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    // in the same directory, so that the rename cannot cross file systems; the handle, so that no two downloads share
-    // it
-    let part = dir.join(format!(".{name}.{handle}.part"));
-    let copied = shared.disk.copy(version.path(), &part).and_then(|()| shared.disk.rename(&part, output));
-    if let Err(e) = copied {
-        drop(shared.disk.remove(&part));
-        return Err(e);
-    }
-    shared.disk.sync_dir(dir)
 }

@@ -168,6 +168,8 @@ impl<R: Start> RealRig<R> {
     fn run_client(&self, name: Name) -> Node {
         let state = self.clients[&name.1].state.clone();
         let config = ClientConfig::load(&state, Some(&self.deployment.bundle)).expect("a client's configuration");
+        // a second name would let an honest program notice the corruption
+        let config = ClientConfig { links: !self.clients[&name.1].options.corrupts, ..config };
         Node::start(name, move |rt: R, ready| process::run(rt, config, ready, std::future::pending()))
     }
 

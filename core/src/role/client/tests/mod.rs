@@ -7,6 +7,7 @@ use super::io::{CloseReason, CommandError, CommandKind, DownloadState, EdgeError
 use super::io::{Output, StoreError};
 use crate::content::Layout;
 use crate::ids::{Handle, VersionId};
+use crate::swarm::download;
 use crate::wire::control::ControlMsg;
 use crate::wire::records::{Side, UsageRecord, UsageState};
 use alloc::vec::Vec;
@@ -251,6 +252,42 @@ fn the_same_object_again_comes_from_the_cache() {
     assert!(world.disk.pieces.is_empty() && world.disk.downloads.is_empty());
     let unknown = world.command(CommandKind::RemoveCached(world.version));
     assert_eq!(world.answer_to(unknown), Some(Err(CommandError::UnknownVersion)));
+}
+
+#[test]
+fn a_version_whose_file_was_changed_is_not_offered_and_comes_anew_when_it_is_asked_for() {
+    let mut world = World::with_peers(20 * MIB, &[]);
+    let first = world.get();
+    world.run_until(first, DownloadState::Completed);
+    assert!(world.client.uploads().shares(&world.version));
+    let asked = world.fetched.len();
+    world.lose();
+    world.run_for(Duration::from_secs(1));
+    assert!(!world.client.uploads().shares(&world.version));
+    assert!(world.disk.downloads.is_empty(), "the file is the user's alone");
+    world.command(CommandKind::Uploads(true));
+    assert!(!world.client.uploads().shares(&world.version), "nor is it offered again");
+    let second = world.get();
+    world.run_until(second, DownloadState::Completed);
+    assert_eq!(world.fetched.len(), 2 * asked);
+}
+
+#[test]
+fn a_download_from_the_cache_begins_anew_if_the_file_turns_out_to_be_changed() {
+    let mut world = World::with_peers(20 * MIB, &[]);
+    let first = world.get();
+    world.run_until(first, DownloadState::Completed);
+    let asked = world.fetched.len();
+    let second = world.get();
+    let finishing = |w: &World| w.client.swarm(second).is_some_and(|s| s.phase() == download::Phase::Finishing);
+    while !finishing(&world) {
+        world.run_for(Duration::from_millis(1));
+    }
+    world.lose();
+    assert_eq!(world.fetched.len(), asked);
+    world.run_until(second, DownloadState::Completed);
+    assert_eq!(world.fetched.len(), 2 * asked);
+    assert_eq!(world.status().edge_bytes, 20 * MIB);
 }
 
 #[test]

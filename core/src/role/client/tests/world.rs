@@ -427,6 +427,13 @@ impl World {
         self.soon(Input::Peer { conn, msg: PeerMsg::HaveMap(map) });
     }
 
+    /// The user changes the file of the current version: the store has nothing of it any more.
+    pub(super) fn lose(&mut self) {
+        self.disk.cached.remove(&self.version);
+        self.disk.pieces.remove(&self.version);
+        self.input(Input::VersionLost { version: self.version });
+    }
+
     /// The connection to a peer breaks.
     pub(super) fn kill_peer(&mut self, n: u32) {
         self.peers.get_mut(&n).expect("a peer").up = false;
