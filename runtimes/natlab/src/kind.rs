@@ -39,7 +39,7 @@ pub enum Kind {
     CgnatSymmetric,
     /// A stateful filter in front of a public address.
     Firewall,
-    /// A NAT through which only TCP port 443 leaves.
+    /// A NAT through which no UDP leaves.
     UdpBlocked,
     /// Masquerading without an input filter: a probe that comes too early takes the port.
     MasqueradeOpen,
@@ -116,7 +116,7 @@ impl Kind {
             Self::Cgnat => "two layers: a home router behind a carrier's open NAT (RFC 6888)",
             Self::CgnatSymmetric => "two layers: a home router behind a carrier's symmetric NAT with 1,024 ports",
             Self::Firewall => "a public address behind a stateful filter, no translation",
-            Self::UdpBlocked => "a NAT through which only TCP port 443 leaves",
+            Self::UdpBlocked => "a NAT through which no UDP leaves",
             Self::MasqueradeOpen => "masquerading without an input filter: an early probe takes the port",
         }
     }

@@ -13,9 +13,11 @@
 //! # Ok::<(), swarmedge_natlab::Error>(())
 //! ```
 
+pub mod cdn;
 pub mod janitor;
 mod kind;
 pub mod lab;
+pub mod matrix;
 pub mod plan;
 pub mod require;
 mod rules;

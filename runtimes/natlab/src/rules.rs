@@ -44,7 +44,7 @@ enum Admits {
 pub(crate) struct Router {
     translation: Translation,
     filters_input: bool,
-    only_https: bool,
+    blocks_udp: bool,
     hairpin: bool,
     filters_ipv6: bool,
 }
@@ -73,7 +73,7 @@ impl Router {
         Some(Self {
             translation,
             filters_input: kind != Kind::MasqueradeOpen,
-            only_https: kind == Kind::UdpBlocked,
+            blocks_udp: kind == Kind::UdpBlocked,
             hairpin,
             filters_ipv6: filters_ipv6 && !outer,
         })
@@ -167,11 +167,8 @@ impl Router {
 
     fn filter(self) -> String {
         let input = if self.filters_input { "drop\n" } else { "" };
-        let outgoing = if self.only_https {
-            "iifname \"lan\" oifname \"wan\" tcp dport 443 accept\niifname \"lan\" oifname \"wan\" drop\n"
-        } else {
-            "iifname \"lan\" accept\n"
-        };
+        let outgoing =
+            if self.blocks_udp { "iifname \"lan\" meta l4proto != udp accept\n" } else { "iifname \"lan\" accept\n" };
         let ipv6 = if self.filters_ipv6 { "meta l4proto ipv6-icmp accept\n" } else { "meta nfproto ipv6 accept\n" };
         format!(
             "table inet filter {{\n\

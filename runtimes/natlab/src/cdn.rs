@@ -1,0 +1,214 @@
+//! A whole deployment of real binaries inside a lab: an edge with the books, a connection node and a database node in
+//! the node `edge`, STUN at both addresses of the node `stun`, and clients wherever they are wanted.
+
+use crate::lab::Lab;
+use crate::run::Error;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use swarmedge_core::content::Policy;
+use swarmedge_core::ids::ProviderId;
+use swarmedge_shell::cli::init::{self, Deployment, Ports};
+use swarmedge_shell::cli::process::{Interrupt, Process};
+use swarmedge_shell::client::local::Call;
+use swarmedge_shell::client::protocol::{Answer, DownloadLine, Request, State, StatusLine};
+use swarmedge_shell::config::Bundle;
+use swarmedge_shell::edge::{self, Publish};
+
+/// Who publishes.
+const PROVIDER: u32 = 1;
+/// How long a process may take to be ready.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+/// Where the STUN server listens.
+const STUN_PORT: u16 = 3478;
+
+/// Servers in a lab. They end with it.
+#[derive(Debug)]
+pub struct Cdn {
+    dir: PathBuf,
+    program: PathBuf,
+    objects: PathBuf,
+    made: Deployment,
+    servers: Vec<Process>,
+}
+
+impl Cdn {
+    /// Starts `program`'s servers in `lab`; everything is written below `dir`.
+    pub fn start(lab: &Lab, dir: &Path, program: &Path) -> Result<Self, Error> {
+        let host = lab.address("edge")?.to_string();
+        let stun: Vec<IpAddr> = lab.node("stun")?.addresses.iter().copied().filter(IpAddr::is_ipv4).collect();
+        let plan = init::Plan {
+            dir: dir.join("cdn"),
+            host: host.clone(),
+            region: "lab".into(),
+            ports: Ports::free()?,
+            provider: ProviderId(PROVIDER),
+            uploads: true,
+        };
+        let made = init::make(&plan)?;
+        let logs = dir.join("logs");
+        fs::create_dir_all(&logs).map_err(|e| Error::new(format!("make {}: {e}", logs.display())))?;
+        let config = made.config.clone();
+        let listed: Vec<_> = stun.iter().map(|ip| format!("\"{ip}:{STUN_PORT}\"")).collect();
+        let port = made.ports.stun;
+        replace(&config, &format!("stun = [\"{host}:{port}\"]"), &format!("stun = [{}]", listed.join(", ")))?;
+        let mut cdn = Self {
+            dir: dir.to_owned(),
+            program: program.to_owned(),
+            objects: plan.dir.join("edge/objects"),
+            made,
+            servers: Vec::new(),
+        };
+        cdn.serve(lab, "edge", "edge,ledger,cn,dn", &config)?;
+        for (n, ip) in (1..).zip(&stun) {
+            // beside the other, whose relative paths it shares
+            let own = config.with_file_name(format!("stun-{n}.toml"));
+            fs::copy(&config, &own).map_err(|e| Error::new(format!("write {}: {e}", own.display())))?;
+            let ops = cdn.made.ports.ops[2];
+            replace(&own, &format!("listen = \"0.0.0.0:{port}\""), &format!("listen = \"{ip}:{STUN_PORT}\""))?;
+            replace(&own, &format!("ops = \"127.0.0.1:{ops}\""), &format!("ops = \"{ip}:{ops}\""))?;
+            cdn.serve(lab, "stun", "stun", &own)?;
+        }
+        let ports = cdn.made.ports;
+        for (node, proto, port) in
+            [("edge", "t", ports.edge), ("edge", "t", ports.cn), ("edge", "t", ports.dn), ("stun", "u", STUN_PORT)]
+        {
+            cdn.wait(|| Ok(!lab.script(node, &format!("ss -Hln{proto} sport = :{port}\n"))?.trim().is_empty()))?;
+        }
+        Ok(cdn)
+    }
+
+    fn serve(&mut self, lab: &Lab, node: &str, roles: &str, config: &Path) -> Result<(), Error> {
+        let name = format!("{node}-{}", self.servers.len());
+        let args = ["serve", "--roles", roles, "--config", text(config)?];
+        let process = spawn(lab, node, &name, &self.program, &self.dir.join("logs"), &args)?;
+        self.servers.push(process);
+        Ok(())
+    }
+
+    fn wait(&mut self, mut ready: impl FnMut() -> Result<bool, Error>) -> Result<(), Error> {
+        let until = Instant::now() + READY_WITHIN;
+        while !ready()? {
+            self.servers.iter_mut().try_for_each(Process::expect_running)?;
+            if Instant::now() > until {
+                return Err(Error::new("the servers are not ready in time"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Publishes bytes, or the same again with another policy.
+    pub fn publish(&self, path: &str, bytes: &[u8], policy: Policy) -> Result<(), Error> {
+        let file = self.dir.join("published");
+        fs::write(&file, bytes).map_err(|e| Error::new(format!("write {}: {e}", file.display())))?;
+        let what = Publish { file, provider: ProviderId(PROVIDER), path: path.to_owned(), policy };
+        edge::publish(&self.objects, &what).map_err(|e| Error::new(format!("publish {path}: {e}")))?;
+        Ok(())
+    }
+
+    /// Starts a client of `program` at a peer, with a directory of its own, and waits until it answers.
+    pub fn client(&self, lab: &Lab, node: &str, program: &Path, uploads: bool) -> Result<Client, Error> {
+        let state = self.dir.join("clients").join(node);
+        drop(fs::remove_dir_all(&state));
+        fs::create_dir_all(&state).map_err(|e| Error::new(format!("make {}: {e}", state.display())))?;
+        let bundle = Bundle { uploads, ..Bundle::load(&self.made.bundle)? };
+        let file = self.dir.join("clients").join(format!("{node}.toml"));
+        fs::write(&file, bundle.to_toml()).map_err(|e| Error::new(format!("write {}: {e}", file.display())))?;
+        let args = ["client", "run", "--bundle", text(&file)?, "--state", text(&state)?];
+        let mut process = spawn(lab, node, &format!("client-{node}"), program, &self.dir.join("logs"), &args)?;
+        let ready = || matches!(Call::ask(&state, &Request::Status), Ok(Some(_)));
+        Interrupt::never().wait_ready(&mut process, READY_WITHIN, ready)?;
+        Ok(Client { state, process })
+    }
+}
+
+/// A client that runs at a peer; dropping it kills it.
+#[derive(Debug)]
+pub struct Client {
+    state: PathBuf,
+    process: Process,
+}
+
+impl Client {
+    /// How it is.
+    pub fn status(&mut self) -> Result<StatusLine, Error> {
+        match Call::ask(&self.state, &Request::Status) {
+            Ok(Some(Answer::Status(status))) => Ok(status),
+            Ok(other) => Err(self.process.error(&format!("answers {other:?}")).into()),
+            Err(error) => Err(self.process.error(&format!("does not answer: {error}")).into()),
+        }
+    }
+
+    /// Waits until it is known to the CN with what it has found out about its NAT.
+    pub fn settle(&mut self, within: Duration) -> Result<(), Error> {
+        let until = Instant::now() + within;
+        loop {
+            let status = self.status()?;
+            if status.control_connected && status.public_address.is_some() || Instant::now() > until {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Downloads an object and tells of each change until it has ended, or `within` is over: then it is given up.
+    pub fn get(
+        &mut self,
+        path: &str,
+        within: Duration,
+        mut tell: impl FnMut(&DownloadLine),
+    ) -> Result<Option<DownloadLine>, Error> {
+        let output = self.state.join("out").display().to_string();
+        let request = Request::Get { provider: PROVIDER, path: path.to_owned(), output, force: true };
+        let until = Instant::now() + within;
+        let mut call =
+            Call::open(&self.state, &request)?.ok_or_else(|| Error::from(self.process.error("does not answer")))?;
+        let mut last = None;
+        while Instant::now() < until {
+            match call.next(Duration::from_millis(100)) {
+                Ok(Some(Answer::Download(line))) => {
+                    tell(&line);
+                    let ended = matches!(line.state, State::Completed | State::Failed);
+                    last = Some(line);
+                    if ended {
+                        return Ok(last);
+                    }
+                }
+                Ok(Some(Answer::Error(failure))) => return Err(swarmedge_shell::cli::Error::from(failure).into()),
+                Ok(Some(_)) | Err(None) => {}
+                Ok(None) => return Ok(last),
+                Err(Some(error)) => return Err(error.into()),
+            }
+        }
+        Ok(last)
+    }
+
+    /// An error about it, with the tail of its log.
+    #[must_use]
+    pub fn error(&self, what: &str) -> Error {
+        self.process.error(what).into()
+    }
+}
+
+/// A program of ours inside a node. It ends with this process or with the lab.
+fn spawn(lab: &Lab, node: &str, name: &str, program: &Path, logs: &Path, args: &[&str]) -> Result<Process, Error> {
+    let inside = lab.inside(node, text(program)?)?;
+    let inside: Vec<&str> = inside.iter().map(String::as_str).collect();
+    Ok(Process::start(name, Path::new("ip"), logs, &[&inside[..], args].concat())?)
+}
+
+/// Changes one line of a configuration.
+fn replace(file: &Path, from: &str, to: &str) -> Result<(), Error> {
+    let wrong = |why: &str| Error::new(format!("{}: {why}", file.display()));
+    let text = fs::read_to_string(file).map_err(|e| wrong(&e.to_string()))?;
+    if text.matches(from).count() != 1 {
+        return Err(wrong(&format!("`{from}` does not stand there once")));
+    }
+    fs::write(file, text.replacen(from, to, 1)).map_err(|e| wrong(&e.to_string()))
+}
+
+fn text(path: &Path) -> Result<&str, Error> {
+    path.to_str().ok_or_else(|| Error::new(format!("{} is not UTF-8", path.display())))
+}
