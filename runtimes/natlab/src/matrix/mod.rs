@@ -81,10 +81,12 @@ pub struct Cell {
     pub tries: Vec<Try>,
 }
 
-/// Every pair of kinds, in both roles.
+/// Every pair of kinds, in both roles, along the diagonals: neighbours share no site.
 #[must_use]
 pub fn all_cells() -> Vec<(Kind, Kind)> {
-    Kind::ALL.into_iter().flat_map(|a| Kind::ALL.into_iter().map(move |b| (a, b))).collect()
+    let kinds = Kind::ALL;
+    let diagonal = |by: usize| (0..kinds.len()).map(move |i| (kinds[i], kinds[(i + by) % kinds.len()]));
+    (0..kinds.len()).flat_map(diagonal).collect()
 }
 
 /// One cell a kind, of those that matter most: each downloader with the strictest seeder that it can reach.
