@@ -2,22 +2,20 @@
 //! the node `edge`, STUN at both addresses of the node `stun`, and clients wherever they are wanted.
 
 use crate::lab::Lab;
-use crate::run::Error;
+use crate::run::{Error, run};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use swarmedge_core::content::Policy;
 use swarmedge_core::ids::ProviderId;
 use swarmedge_shell::cli::init::{self, Deployment, Ports};
 use swarmedge_shell::cli::process::{Interrupt, Process};
 use swarmedge_shell::client::local::Call;
 use swarmedge_shell::client::protocol::{Answer, DownloadLine, Request, State, StatusLine};
 use swarmedge_shell::config::Bundle;
-use swarmedge_shell::edge::{self, Publish};
 
 /// Who publishes.
-const PROVIDER: u32 = 1;
+const PROVIDER: &str = "1";
 /// How long a process may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Where the STUN server listens.
@@ -28,7 +26,6 @@ const STUN_PORT: u16 = 3478;
 pub struct Cdn {
     dir: PathBuf,
     program: PathBuf,
-    objects: PathBuf,
     made: Deployment,
     servers: Vec<Process>,
 }
@@ -43,7 +40,7 @@ impl Cdn {
             host: host.clone(),
             region: "lab".into(),
             ports: Ports::free()?,
-            provider: ProviderId(PROVIDER),
+            provider: ProviderId(1),
             uploads: true,
         };
         let made = init::make(&plan)?;
@@ -53,13 +50,7 @@ impl Cdn {
         let listed: Vec<_> = stun.iter().map(|ip| format!("\"{ip}:{STUN_PORT}\"")).collect();
         let port = made.ports.stun;
         replace(&config, &format!("stun = [\"{host}:{port}\"]"), &format!("stun = [{}]", listed.join(", ")))?;
-        let mut cdn = Self {
-            dir: dir.to_owned(),
-            program: program.to_owned(),
-            objects: plan.dir.join("edge/objects"),
-            made,
-            servers: Vec::new(),
-        };
+        let mut cdn = Self { dir: dir.to_owned(), program: program.to_owned(), made, servers: Vec::new() };
         cdn.serve(lab, "edge", "edge,ledger,cn,dn", &config)?;
         for (n, ip) in (1..).zip(&stun) {
             // beside the other, whose relative paths it shares
@@ -99,13 +90,15 @@ impl Cdn {
         Ok(())
     }
 
-    /// Publishes bytes, or the same again with another policy.
-    pub fn publish(&self, path: &str, bytes: &[u8], policy: Policy) -> Result<(), Error> {
-        let file = self.dir.join("published");
-        fs::write(&file, bytes).map_err(|e| Error::new(format!("write {}: {e}", file.display())))?;
-        let what = Publish { file, provider: ProviderId(PROVIDER), path: path.to_owned(), policy };
-        edge::publish(&self.objects, &what).map_err(|e| Error::new(format!("publish {path}: {e}")))?;
-        Ok(())
+    /// Publishes bytes, or the same again with another limit to what the edge sends to one download (0: none).
+    pub fn publish(&self, path: &str, bytes: &[u8], edge_rate_max: u64) -> Result<(), Error> {
+        let (file, policy) = (self.dir.join("published"), self.dir.join("policy.toml"));
+        let written =
+            fs::write(&file, bytes).and_then(|()| fs::write(&policy, format!("edge_rate_max = {edge_rate_max}\n")));
+        written.map_err(|e| Error::new(format!("write below {}: {e}", self.dir.display())))?;
+        let (file, policy, config) = (text(&file)?, text(&policy)?, text(&self.made.config)?);
+        let args = ["--provider", PROVIDER, "--path", path, "--policy", policy, "--config", config];
+        run(text(&self.program)?, &[&["publish", file], &args[..]].concat(), "").map(drop)
     }
 
     /// Starts a client of `program` at a peer, with a directory of its own, and waits until it answers.
@@ -161,7 +154,10 @@ impl Client {
         mut tell: impl FnMut(&DownloadLine),
     ) -> Result<Option<DownloadLine>, Error> {
         let output = self.state.join("out").display().to_string();
-        let request = Request::Get { provider: PROVIDER, path: path.to_owned(), output, force: true };
+        let request = format!(
+            "{{\"request\":\"get\",\"provider\":{PROVIDER},\"path\":{path:?},\"output\":{output:?},\"force\":true}}"
+        );
+        let request = serde_json::from_str(&request).map_err(|e| Error::new(e.to_string()))?;
         let until = Instant::now() + within;
         let mut call =
             Call::open(&self.state, &request)?.ok_or_else(|| Error::from(self.process.error("does not answer")))?;

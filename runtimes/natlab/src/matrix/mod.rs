@@ -21,7 +21,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
-use swarmedge_core::content::Policy;
 
 /// Bytes of each object.
 const OBJECT_LEN: usize = 8 * 1024 * 1024;
@@ -134,14 +133,10 @@ pub fn measure(options: &Options, tell: &(dyn Fn(&Cell) + Sync)) -> Result<Vec<C
     Ok(cells)
 }
 
-fn policy(edge_rate_max: u64) -> Policy {
-    Policy { edge_rate_max, ..Policy::default() }
-}
-
 /// Gives every seeder its object.
 fn seed(lab: &Lab, cdn: &Cdn, kinds: &BTreeSet<Kind>, program: &Path) -> Result<Vec<Client>, Error> {
     for kind in kinds {
-        cdn.publish(kind.name(), &content(*kind), policy(0))?;
+        cdn.publish(kind.name(), &content(*kind), 0)?;
     }
     let seeded: Vec<Result<Client, Error>> = thread::scope(|s| {
         let one = |kind: Kind| {
@@ -158,7 +153,7 @@ fn seed(lab: &Lab, cdn: &Cdn, kinds: &BTreeSet<Kind>, program: &Path) -> Result<
     });
     let seeded = seeded.into_iter().collect::<Result<Vec<_>, _>>()?;
     for kind in kinds {
-        cdn.publish(kind.name(), &content(*kind), policy(EDGE_RATE))?;
+        cdn.publish(kind.name(), &content(*kind), EDGE_RATE)?;
     }
     thread::sleep(BE_LISTED);
     Ok(seeded)
