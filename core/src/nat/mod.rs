@@ -1,5 +1,7 @@
 //! NAT traversal: STUN messages, what a client tells of its NAT, and which pairs can connect (DESIGN §9).
 
+pub mod broker;
+pub mod connectivity;
 pub mod discovery;
 pub mod stun;
 

@@ -9,7 +9,8 @@ use crate::selection::{Directory, Locality, PeerKey};
 use crate::session::Wall;
 use crate::wire::List;
 use crate::wire::directory::{
-    Deliver, DirectoryHello, DirectoryMsg, DirectoryWelcome, Relay, Route, Select, Selected, SelectedPeer,
+    Deliver, DirectoryHello, DirectoryMsg, DirectoryWelcome, PairOutcome, Relay, Route, Select, Selected, SelectedPeer,
+    Signal, Signalled,
 };
 use crate::wire::records::{ServerCert, ServerRole, Verify};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -240,16 +241,16 @@ impl Dn {
             }
             DirectoryMsg::Gone(g) => self.directory.remove(PeerKey { link, session: g.session }),
             DirectoryMsg::Select(select) => self.select(cx, conn, link, &select),
-            DirectoryMsg::Relay(relay) => self.relay(cx, relay),
-            DirectoryMsg::Outcome(o) => {
-                cx.push(Output::Count(if o.connected { Metric::Connected } else { Metric::NotConnected }));
-            }
+            DirectoryMsg::Relay(relay) => self.relay(cx, link, relay),
+            DirectoryMsg::Signal(signal) => self.signal(cx, &signal),
+            DirectoryMsg::Outcome(o) => self.outcome(cx, link, &o),
             DirectoryMsg::Ping => cx.push(Output::CnSend { conn, msg: DirectoryMsg::Pong }),
             DirectoryMsg::Pong => {}
             DirectoryMsg::Hello(_)
             | DirectoryMsg::Welcome(_)
             | DirectoryMsg::Selected(_)
-            | DirectoryMsg::Deliver(_) => self.violation(cx, conn),
+            | DirectoryMsg::Deliver(_)
+            | DirectoryMsg::Signalled(_) => self.violation(cx, conn),
         }
     }
 
@@ -263,21 +264,41 @@ impl Dn {
         let peer = |key: &PeerKey| {
             let entry = self.directory.get(*key)?;
             let route = Route { link: key.link, session: key.session };
-            Some(SelectedPeer { route, upload_key: entry.upload_key, nat: entry.nat.clone() })
+            let (upload_key, observed, nat) = (entry.upload_key, entry.observed, entry.nat.clone());
+            Some(SelectedPeer { route, upload_key, observed, nat })
         };
         let peers = List::truncated(chosen.iter().filter_map(peer));
         cx.push(Output::CnSend { conn, msg: DirectoryMsg::Selected(Selected { req: select.req, peers }) });
     }
 
-    fn relay(&mut self, cx: &mut Cx<'_, Self>, relay: Relay) {
-        let Route { link, session } = relay.route;
-        let there = self.directory.get(PeerKey { link, session }).is_some();
-        let Some(&conn) = self.by_link.get(&link).filter(|_| there) else {
+    /// The connection of a registered client's CN.
+    fn conn_of(&self, Route { link, session }: Route) -> Option<ConnId> {
+        self.directory.get(PeerKey { link, session })?;
+        self.by_link.get(&link).copied()
+    }
+
+    fn relay(&self, cx: &mut Cx<'_, Self>, link: u64, relay: Relay) {
+        let Some(conn) = self.conn_of(relay.route) else {
             return cx.push(Output::Count(Metric::RelayLost));
         };
         cx.push(Output::Count(Metric::Relayed));
-        let deliver = Deliver { session, introduce: relay.introduce };
+        let from = Route { link, session: relay.from };
+        let deliver = Deliver { session: relay.route.session, from, introduce: relay.introduce };
         cx.push(Output::CnSend { conn, msg: DirectoryMsg::Deliver(deliver) });
+    }
+
+    /// A step of two peers that meet goes on to the other's CN.
+    fn signal(&self, cx: &mut Cx<'_, Self>, signal: &Signal) {
+        if let Some(conn) = self.conn_of(signal.route) {
+            let Signal { route, intro, what } = *signal;
+            let signalled = Signalled { session: route.session, intro, what };
+            cx.push(Output::CnSend { conn, msg: DirectoryMsg::Signalled(signalled) });
+        }
+    }
+
+    fn outcome(&mut self, cx: &mut Cx<'_, Self>, _: u64, outcome: &PairOutcome) {
+        let connected = outcome.attempt.failure.is_none();
+        cx.push(Output::Count(if connected { Metric::Connected } else { Metric::NotConnected }));
     }
 }
 

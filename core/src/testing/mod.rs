@@ -9,6 +9,7 @@ pub mod download_world;
 pub mod fuzz;
 pub mod nat;
 pub mod nat_world;
+pub mod punch_world;
 pub mod rng;
 pub mod rule;
 pub mod scenario;

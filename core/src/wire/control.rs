@@ -6,6 +6,7 @@ use super::{List, Text};
 use crate::ids::{Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use crate::limits;
 use crate::nat::NatDescriptor;
+use crate::nat::connectivity::{Attempt, Ticket};
 use core::net::SocketAddr;
 
 crate::wire! {
@@ -45,6 +46,10 @@ crate::wire! {
         Pong = 16,
         /// CN: why it closes the connection.
         Refused(Refused) = 17,
+        /// Client: my NAT is open for this introduction.
+        Opened(Opened) = 18,
+        /// CN: both have opened, or had time to: check now.
+        Go(Go) = 19,
     }
 }
 
@@ -142,6 +147,8 @@ crate::wire! {
         pub intro: SignedIntroduction,
         /// Where to try.
         pub nat: NatDescriptor,
+        /// How to meet. Without one the peer is dialled at once.
+        pub ticket: Option<Ticket>,
     }
 
     /// See [`ControlMsg::QueryFailed`].
@@ -160,14 +167,28 @@ crate::wire! {
         pub intro: SignedIntroduction,
         /// Where it will come from.
         pub nat: NatDescriptor,
+        /// How to meet.
+        pub ticket: Option<Ticket>,
     }
 
     /// See [`ControlMsg::Outcome`].
     pub struct Outcome {
         /// Which introduction.
         pub intro: IntroId,
-        /// Whether a QUIC connection came to be.
-        pub connected: bool,
+        /// How the attempt to connect ended.
+        pub attempt: Attempt,
+    }
+
+    /// See [`ControlMsg::Opened`].
+    pub struct Opened {
+        /// Which introduction.
+        pub intro: IntroId,
+    }
+
+    /// See [`ControlMsg::Go`].
+    pub struct Go {
+        /// Which introduction.
+        pub intro: IntroId,
     }
 
     /// See [`ControlMsg::UsageAck`].

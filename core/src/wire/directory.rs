@@ -1,12 +1,13 @@
 //! CN ↔ DN, over TLS on TCP. Registrations belong to the connection: when it breaks, the DN drops them and the CN adds
 //! them again. The DN signs nothing.
 
-use super::control::{Introduce, Outcome, Shared};
+use super::control::{Introduce, Shared};
 use super::records::ServerCert;
 use super::{List, Text};
 use crate::ids::{Guid, IntroId, PublicKey, SecondaryGuid, SessionId, VersionId};
 use crate::limits;
 use crate::nat::NatDescriptor;
+use crate::nat::connectivity::Attempt;
 use core::net::SocketAddr;
 
 crate::wire! {
@@ -31,11 +32,15 @@ crate::wire! {
         /// DN to the chosen peer's CN: hand this to that client.
         Deliver(Deliver) = 9,
         /// CN: what became of an introduction.
-        Outcome(Outcome) = 10,
+        Outcome(PairOutcome) = 10,
         /// Either: still there?
         Ping = 11,
         /// Either: still here.
         Pong = 12,
+        /// CN: pass this on to the CN of the other peer of an introduction.
+        Signal(Signal) = 13,
+        /// DN: what that CN passes on.
+        Signalled(Signalled) = 14,
     }
 }
 
@@ -122,6 +127,8 @@ crate::wire! {
         pub route: Route,
         /// K_u.
         pub upload_key: PublicKey,
+        /// Where its CN sees it.
+        pub observed: SocketAddr,
         /// Where to try.
         pub nat: NatDescriptor,
     }
@@ -138,6 +145,8 @@ crate::wire! {
     pub struct Relay {
         /// To whom.
         pub route: Route,
+        /// The querier's session, for what is signalled back.
+        pub from: SessionId,
         /// What.
         pub introduce: Introduce,
     }
@@ -146,11 +155,54 @@ crate::wire! {
     pub struct Deliver {
         /// To which client of the receiving CN.
         pub session: SessionId,
+        /// The querier, for what is signalled back.
+        pub from: Route,
         /// What.
         pub introduce: Introduce,
     }
+
+    /// See [`DirectoryMsg::Signal`].
+    pub struct Signal {
+        /// To the CN of this client.
+        pub route: Route,
+        /// Of which introduction.
+        pub intro: IntroId,
+        /// What.
+        pub what: Step,
+    }
+
+    /// See [`DirectoryMsg::Signalled`].
+    pub struct Signalled {
+        /// Of which client of the receiving CN.
+        pub session: SessionId,
+        /// Of which introduction.
+        pub intro: IntroId,
+        /// What.
+        pub what: Step,
+    }
+
+    /// See [`DirectoryMsg::Outcome`].
+    pub struct PairOutcome {
+        /// The downloader.
+        pub session: SessionId,
+        /// The uploader.
+        pub route: Route,
+        /// How the attempt to connect them ended.
+        pub attempt: Attempt,
+    }
 }
 impl Copy for Route {}
+
+crate::wire! {
+    /// A step of two peers that meet.
+    pub enum Step {
+        /// The uploader has opened its NAT.
+        Opened = 1,
+        /// Both are to check now.
+        Go = 2,
+    }
+}
+impl Copy for Step {}
 
 impl Relay {
     /// The introduction's id.

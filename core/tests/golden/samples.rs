@@ -5,6 +5,7 @@ use swarmedge_core::ids::{
     Digest, DownloadId, Guid, IntroId, PieceIndex, ProviderId, PublicKey, RecordId, SecondaryGuid, SessionId,
     Signature, VersionId,
 };
+use swarmedge_core::nat::connectivity::{Attempt, Failure, Rung, Ticket};
 use swarmedge_core::nat::{Candidate, CandidateKind, Ipv6Reach, NatBehaviour, NatDescriptor};
 use swarmedge_core::wire::control::*;
 use swarmedge_core::wire::directory::*;
@@ -199,8 +200,16 @@ fn shares() -> [Shared; 2] {
     ]
 }
 
+fn ticket() -> Ticket {
+    Ticket { key: [0xa5; 16], observed: addr("203.0.113.5:50001") }
+}
+
+fn attempt() -> Attempt {
+    Attempt { failure: Some(Failure::OneWay), rung: Rung::Reflexive, probes: 0x0102, took_ms: 0x0304_0506 }
+}
+
 pub(crate) fn control() -> Vec<ControlMsg> {
-    let introduce = Introduce { intro: introduction(), nat: nat() };
+    let introduce = Introduce { intro: introduction(), nat: nat(), ticket: Some(ticket()) };
     vec![
         ControlMsg::Hello(Hello {
             protocol: 1,
@@ -237,11 +246,11 @@ pub(crate) fn control() -> Vec<ControlMsg> {
         }),
         ControlMsg::Introductions(Introductions {
             query: 1,
-            peers: List::truncated([IntroducedPeer { intro: introduction(), nat: nat() }]),
+            peers: List::truncated([IntroducedPeer { intro: introduction(), nat: nat(), ticket: None }]),
         }),
         ControlMsg::QueryFailed(QueryFailed { query: 1, why: QueryError::PeersForbidden, retry_after_ms: 2 }),
         ControlMsg::Introduce(introduce),
-        ControlMsg::Outcome(Outcome { intro: IntroId::numbered(1), connected: true }),
+        ControlMsg::Outcome(Outcome { intro: IntroId::numbered(1), attempt: attempt() }),
         ControlMsg::Usage(usage()),
         ControlMsg::UsageAck(UsageAck { ids: List::truncated([RecordId::numbered(1), RecordId::numbered(2)]) }),
         ControlMsg::Update(Update { uploads: false, nat: nat() }),
@@ -250,13 +259,15 @@ pub(crate) fn control() -> Vec<ControlMsg> {
         ControlMsg::Ping,
         ControlMsg::Pong,
         ControlMsg::Refused(Refused { why: Refusal::Replaced }),
+        ControlMsg::Opened(Opened { intro: IntroId::numbered(1) }),
+        ControlMsg::Go(Go { intro: IntroId::numbered(2) }),
     ]
 }
 
 pub(crate) fn directory() -> Vec<DirectoryMsg> {
     let session = SessionId(7);
     let route = Route { link: 8, session };
-    let introduce = Introduce { intro: introduction(), nat: nat() };
+    let introduce = Introduce { intro: introduction(), nat: nat(), ticket: Some(ticket()) };
     vec![
         DirectoryMsg::Hello(DirectoryHello { protocol: 1, cert: cert() }),
         DirectoryMsg::Welcome(DirectoryWelcome { protocol: 1, name: text("dn1.example") }),
@@ -286,13 +297,20 @@ pub(crate) fn directory() -> Vec<DirectoryMsg> {
         }),
         DirectoryMsg::Selected(Selected {
             req: 1,
-            peers: List::truncated([SelectedPeer { route, upload_key: PublicKey::numbered(2), nat: nat() }]),
+            peers: List::truncated([SelectedPeer {
+                route,
+                upload_key: PublicKey::numbered(2),
+                observed: addr("203.0.113.5:50001"),
+                nat: nat(),
+            }]),
         }),
-        DirectoryMsg::Relay(Relay { route, introduce: introduce.clone() }),
-        DirectoryMsg::Deliver(Deliver { session, introduce }),
-        DirectoryMsg::Outcome(Outcome { intro: IntroId::numbered(1), connected: false }),
+        DirectoryMsg::Relay(Relay { route, from: SessionId(9), introduce: introduce.clone() }),
+        DirectoryMsg::Deliver(Deliver { session, from: Route { link: 10, session: SessionId(9) }, introduce }),
+        DirectoryMsg::Outcome(PairOutcome { session, route, attempt: attempt() }),
         DirectoryMsg::Ping,
         DirectoryMsg::Pong,
+        DirectoryMsg::Signal(Signal { route, intro: IntroId::numbered(1), what: Step::Opened }),
+        DirectoryMsg::Signalled(Signalled { session, intro: IntroId::numbered(1), what: Step::Go }),
     ]
 }
 

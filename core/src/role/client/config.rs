@@ -31,6 +31,8 @@ pub struct Config {
     pub download: download::Config,
     /// The uploading side's.
     pub upload: upload::Config,
+    /// How peers are met.
+    pub connectivity: crate::nat::connectivity::Config,
     /// Peers that a download is content with.
     pub peers_wanted: u32,
     /// A peer connection opens, and a `Hello` is answered, within this.
@@ -70,6 +72,7 @@ impl Config {
             session,
             download: download::Config::default(),
             upload: upload::Config::new(trust, identity.upload_key),
+            connectivity: crate::nat::connectivity::Config::default(),
             identity,
             peers_wanted: 24,
             peer_within: Duration::from_secs(10),
@@ -95,6 +98,7 @@ impl Config {
             session,
             download: download::Config::tiny(),
             upload: upload::Config::tiny(usual.upload.trust, id.upload_key),
+            connectivity: crate::nat::connectivity::Config::tiny(),
             peers_wanted: 2,
             ask_backoff: (Duration::ZERO, Duration::ZERO),
             ..usual

@@ -1,6 +1,9 @@
 //! What the client machine is told and what it asks for.
 
+mod status;
+
 pub use super::config::Identity;
+pub use status::DownloadStatus;
 
 use crate::content::{Layout, Policy};
 use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, VersionId, XferId};
@@ -112,6 +115,13 @@ pub enum Input {
     },
     /// What the network looks like has changed (STUN, interfaces).
     Network(NatDescriptor),
+    /// A connectivity check came on the QUIC socket (see [`crate::nat::connectivity::is_check`]).
+    Datagram {
+        /// From where.
+        from: SocketAddr,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
 }
 
 /// A user's wish. Each is answered by one [`Notice::Done`].
@@ -295,6 +305,15 @@ pub enum Output {
     PeerExpect {
         /// Where it will come from.
         addrs: Vec<SocketAddr>,
+    },
+    /// Send a datagram from the QUIC socket.
+    Probe {
+        /// To where.
+        to: SocketAddr,
+        /// Its bytes.
+        bytes: Vec<u8>,
+        /// With this TTL (IPv6: hop limit), or the usual one.
+        ttl: Option<u8>,
     },
     /// Send on a peer's control stream.
     PeerSend {
@@ -567,31 +586,4 @@ pub enum CommandError {
     InUse,
     /// The store refused.
     Store(StoreError),
-}
-
-/// A download's figures.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct DownloadStatus {
-    /// Which.
-    pub handle: Handle,
-    /// The object.
-    pub object: ObjectRef,
-    /// The download's id, once granted.
-    pub download: Option<DownloadId>,
-    /// The version, once known.
-    pub version: Option<VersionId>,
-    /// How far.
-    pub state: DownloadState,
-    /// Bytes of the version, once known.
-    pub size: u64,
-    /// Bytes of journalled pieces.
-    pub durable: u64,
-    /// Verified bytes from edges, each counted once.
-    pub edge_bytes: u64,
-    /// Verified bytes from peers, each counted once.
-    pub peer_bytes: u64,
-    /// Bytes that were received and thrown away.
-    pub wasted_bytes: u64,
-    /// Peers connected for it.
-    pub peers: u32,
 }

@@ -47,6 +47,8 @@ pub(super) struct Job {
     pub(super) peers_allowed: bool,
     /// K_u of peers that it has, or has tried in vain.
     pub(super) tried: Vec<PublicKey>,
+    /// K_u of peers that were tried in vain and may be, or have been, tried once more.
+    pub(super) retried: Vec<PublicKey>,
     /// What the control session was last told to want: how many, and how long `tried` was.
     pub(super) wanted: Option<(u8, usize)>,
     /// When it began in this life of the client.
@@ -72,6 +74,7 @@ impl Job {
             newest: false,
             peers_allowed: true,
             tried: Vec::new(),
+            retried: Vec::new(),
             wanted: None,
             began: now,
             reported: None,

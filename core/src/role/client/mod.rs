@@ -5,6 +5,7 @@ mod commands;
 mod config;
 pub mod io;
 mod job;
+mod meeting;
 mod peers;
 mod restore;
 mod sharing;
@@ -17,6 +18,7 @@ pub use restore::Restore;
 
 use crate::content::{Bitfield, Layout};
 use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ReqId, VersionId, XferId};
+use crate::nat::connectivity::{self, Connectivity};
 use crate::session::client as session;
 use crate::session::{Backoff, ClientSession, Wall};
 use crate::swarm::{Download, Uploads, download, upload};
@@ -48,6 +50,8 @@ enum Timer {
     Session,
     /// The uploads' own.
     Uploads,
+    /// The attempts' to meet peers.
+    Connectivity,
     /// Tell the user's figures.
     Status,
     /// Write usage records.
@@ -93,6 +97,7 @@ pub struct Client {
     jobs: BTreeMap<Handle, Job>,
     session: ClientSession,
     uploads: Uploads,
+    connectivity: Connectivity,
     links: BTreeMap<ConnId, PeerLink>,
     cached: BTreeMap<VersionId, (Layout, Bitfield)>,
     served: BTreeMap<DownloadId, Served>,
@@ -272,7 +277,8 @@ impl Client {
                     job.peers_allowed = false;
                 }
             }
-            session::Output::PeerComing(introduce) => Self::expect_peer(cx, &introduce),
+            session::Output::PeerComing(introduce) => self.expect_peer(cx, introduce),
+            session::Output::Go(intro) => self.tell_connectivity(cx, connectivity::Input::Go(intro)),
             session::Output::UsageDone { ids } => self.usage_done(cx, ids),
         }
     }
@@ -342,6 +348,7 @@ impl Client {
             Timer::Peer(conn) => self.peer_late(cx, conn),
             Timer::Session => self.run_session(cx, |session, cx| session.handle_timeout(cx)),
             Timer::Uploads => self.run_uploads(cx, |uploads, cx| uploads.handle_timeout(cx)),
+            Timer::Connectivity => self.run_connectivity(cx, |c, cx| c.handle_timeout(cx)),
             Timer::Status => self.tell_all(cx),
             Timer::Usage => self.report_all(cx),
         }
@@ -379,7 +386,7 @@ impl Machine for Client {
                 self.peer_closed(cx, conn);
             }
             Input::Peer { conn, msg } if self.links.contains_key(&conn) => self.peer_message(cx, conn, msg),
-            Input::Peer { conn, msg } => self.tell_uploads(cx, upload::Input::Message { conn, msg }),
+            Input::Peer { conn, msg } => self.served_message(cx, conn, msg),
             Input::PeerRequest { conn, xfer, request } => {
                 self.tell_uploads(cx, upload::Input::Request { conn, xfer, request });
             }
@@ -390,7 +397,13 @@ impl Machine for Client {
             Input::ServeEnded { xfer, bytes } => self.tell_uploads(cx, upload::Input::Served { xfer, bytes }),
             Input::Saved { req, result } => self.saved(cx, req, result),
             Input::VersionLost { version } => self.version_lost(cx, version),
-            Input::Network(nat) => self.tell_session(cx, session::Input::Network(nat)),
+            Input::Network(nat) => {
+                self.tell_connectivity(cx, connectivity::Input::Network(nat.clone()));
+                self.tell_session(cx, session::Input::Network(nat));
+            }
+            Input::Datagram { from, bytes } => {
+                self.tell_connectivity(cx, connectivity::Input::Datagram { from, bytes });
+            }
         }
     }
 
@@ -413,6 +426,7 @@ impl Machine for Client {
         self.timers.rebase(by);
         self.session.rebase(by);
         self.uploads.rebase(by);
+        self.connectivity.rebase(by);
         self.served.values_mut().for_each(|s| s.rebase(by));
         for job in self.jobs.values_mut() {
             job.began = job.began.rebased(by);

@@ -2,17 +2,20 @@
 
 use super::io::{CloseReason, Notice, Output, SourceName};
 use super::job::Job;
+use super::meeting::direct;
 use super::{Client, Context, Timer};
 use crate::ids::{ConnId, DownloadId, Handle, IntroId, PublicKey};
 use crate::limits::{EXCLUDED_MAX, PEER_CONNECTIONS_MAX};
+use crate::nat::connectivity::{self, Role};
 use crate::session::client as session;
-use crate::swarm::download;
+use crate::swarm::{download, upload};
 use crate::wire::PROTOCOL;
 use crate::wire::control::IntroducedPeer;
 use crate::wire::peer::{PeerHello, PeerMsg};
 use crate::wire::records::SignedIntroduction;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 
 /// A connection to a peer that this client dialled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -20,11 +23,15 @@ pub(super) struct PeerLink {
     handle: Handle,
     intro: IntroId,
     key: PublicKey,
+    /// A path to it was, or is, sought by checks.
+    met: bool,
     state: LinkState,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum LinkState {
+    /// No path yet; then it is dialled, and this is shown.
+    Meeting(Box<SignedIntroduction>, DownloadId),
     /// Not open yet; then this is shown.
     Dialing(Box<SignedIntroduction>),
     /// Shown.
@@ -86,7 +93,7 @@ impl Client {
     }
 
     fn dial(&mut self, cx: &mut Context<'_>, handle: Handle, peer: IntroducedPeer) {
-        let IntroducedPeer { intro: signed, nat } = peer;
+        let IntroducedPeer { intro: signed, nat, ticket } = peer;
         let intro = &signed.intro;
         let addrs: Vec<_> = nat.candidates.iter().map(|c| c.addr).collect();
         let full =
@@ -99,11 +106,51 @@ impl Client {
         }
         job.tried.push(intro.uploader_key);
         let conn = self.next_conn.step();
-        let (key, download) = (intro.uploader_key, intro.download);
-        let link = PeerLink { handle, intro: intro.id, key, state: LinkState::Dialing(Box::new(signed)) };
-        self.links.insert(conn, link);
+        let (key, download, intro) = (intro.uploader_key, intro.download, intro.id);
+        if let Some(ticket) = ticket {
+            let state = LinkState::Meeting(Box::new(signed), download);
+            self.links.insert(conn, PeerLink { handle, intro, key, met: true, state });
+            return self.meet(cx, (intro, Role::Downloader), ticket, nat);
+        }
+        let state = LinkState::Dialing(Box::new(signed));
+        self.links.insert(conn, PeerLink { handle, intro, key, met: false, state });
         self.timers.set(Timer::Peer(conn), Some(cx.now.after(cx.cfg.peer_within)));
         cx.push(Output::PeerDial { conn, download, key, addrs });
+    }
+
+    /// The link of an introduction.
+    pub(super) fn link_of(&self, intro: IntroId) -> Option<ConnId> {
+        self.links.iter().find(|(_, l)| l.intro == intro).map(|(conn, _)| *conn)
+    }
+
+    /// There is a path to a peer: dial along it.
+    pub(super) fn dial_along(&mut self, cx: &mut Context<'_>, intro: IntroId, addr: SocketAddr) {
+        let Some(conn) = self.link_of(intro) else { return };
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let LinkState::Meeting(signed, download) = &link.state else { return };
+        let (key, download) = (link.key, *download);
+        link.state = LinkState::Dialing(signed.clone());
+        self.timers.set(Timer::Peer(conn), Some(cx.now.after(cx.cfg.peer_within)));
+        cx.push(Output::PeerDial { conn, download, key, addrs: alloc::vec![addr] });
+    }
+
+    /// A peer that was tried in vain may be introduced once more.
+    pub(super) fn may_meet_again(&mut self, conn: ConnId) {
+        let Some(link) = self.links.get(&conn) else { return };
+        let key = link.key;
+        if let Some(job) = self.jobs.get_mut(&link.handle).filter(|j| !j.retried.contains(&key)) {
+            job.retried.push(key);
+            job.tried.retain(|k| *k != key);
+        }
+    }
+
+    /// A message of a peer that this client may serve. Once its introduction is found valid it has been met.
+    pub(super) fn served_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: PeerMsg) {
+        let greets = matches!(msg, PeerMsg::Hello(_));
+        self.tell_uploads(cx, upload::Input::Message { conn, msg });
+        if let Some(intro) = self.uploads.introduced(conn).filter(|_| greets) {
+            self.tell_connectivity(cx, connectivity::Input::Connected(intro));
+        }
     }
 
     /// A dialled connection is open: show the introduction.
@@ -114,10 +161,14 @@ impl Client {
             link.state = greeted;
             return;
         };
-        let intro = link.intro;
+        let (intro, met) = (link.intro, link.met);
         cx.push(Output::PeerSend { conn, msg: PeerMsg::Hello(PeerHello { protocol: PROTOCOL, intro: *signed }) });
         self.timers.set(Timer::Peer(conn), Some(cx.now.after(cx.cfg.peer_within)));
-        self.tell_session(cx, session::Input::Outcome { intro, connected: true });
+        if met {
+            self.tell_connectivity(cx, connectivity::Input::Connected(intro));
+        } else {
+            self.tell_session(cx, session::Input::Outcome { intro, attempt: direct(true) });
+        }
     }
 
     pub(super) fn peer_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: PeerMsg) {
@@ -148,7 +199,10 @@ impl Client {
 
     /// A dialled connection has failed or ended by itself.
     pub(super) fn peer_closed(&mut self, cx: &mut Context<'_>, conn: ConnId) {
-        let Some(link) = self.forget_link(cx, conn) else { return };
+        if self.links.get(&conn).is_some_and(|l| l.met && matches!(l.state, LinkState::Dialing(_))) {
+            self.may_meet_again(conn);
+        }
+        let Some(link) = self.forget_link(cx, conn, true) else { return };
         let good = |job: &Job| job.swarm.as_ref().is_some_and(|s| s.may_ask(&link.key));
         if link.state == LinkState::Open && self.jobs.get(&link.handle).is_some_and(good) {
             self.may_try_again(link.handle, &link.key);
@@ -161,19 +215,24 @@ impl Client {
         self.let_go(cx, conn, CloseReason::Stalled);
     }
 
-    fn let_go(&mut self, cx: &mut Context<'_>, conn: ConnId, why: CloseReason) {
-        let Some(link) = self.forget_link(cx, conn) else { return };
+    pub(super) fn let_go(&mut self, cx: &mut Context<'_>, conn: ConnId, why: CloseReason) {
+        let Some(link) = self.forget_link(cx, conn, why == CloseReason::Stalled) else { return };
         cx.push(Output::PeerClose { conn, why });
         self.want_peers(cx, link.handle);
     }
 
-    /// Takes a link out of the books, the swarm's too.
-    fn forget_link(&mut self, cx: &mut Context<'_>, conn: ConnId) -> Option<PeerLink> {
+    /// Takes a link out of the books, the swarm's too. `failed`: by the peer or the way to it, not by our wish.
+    fn forget_link(&mut self, cx: &mut Context<'_>, conn: ConnId, failed: bool) -> Option<PeerLink> {
         let link = self.links.remove(&conn)?;
         self.timers.clear(Timer::Peer(conn));
         match link.state {
-            LinkState::Dialing(_) => {
-                self.tell_session(cx, session::Input::Outcome { intro: link.intro, connected: false });
+            LinkState::Meeting(..) | LinkState::Dialing(_) if link.met => {
+                let input = if failed { connectivity::Input::Refused } else { connectivity::Input::Drop };
+                self.tell_connectivity(cx, input(link.intro));
+            }
+            LinkState::Meeting(..) | LinkState::Dialing(_) => {
+                let attempt = direct(false);
+                self.tell_session(cx, session::Input::Outcome { intro: link.intro, attempt });
             }
             LinkState::Greeting => {}
             LinkState::Open => self.tell_swarm(cx, link.handle, download::Input::PeerLeft { conn }),
@@ -203,7 +262,7 @@ impl Client {
     /// The download needs no peers any more.
     pub(super) fn close_peers_of(&mut self, cx: &mut Context<'_>, handle: Handle) {
         for conn in self.links_of(handle) {
-            if let Some(link) = self.forget_link(cx, conn) {
+            if let Some(link) = self.forget_link(cx, conn, false) {
                 cx.push(Output::PeerClose { conn, why: CloseReason::Done });
                 self.may_try_again(handle, &link.key);
             }

@@ -1,6 +1,6 @@
 //! What this client shares: complete versions in its cache, and downloads as far as they are.
 
-use super::io::{DownloadState, Output, SourceName};
+use super::io::{DownloadState, SourceName};
 use super::{Client, Context, Saving, Timer};
 use crate::Time;
 use crate::content::{Bitfield, Layout, Policy};
@@ -286,14 +286,6 @@ impl Client {
                     job.reported = None;
                 }
             }
-        }
-    }
-
-    /// Opens the way for a peer that will come.
-    pub(super) fn expect_peer(cx: &mut Context<'_>, introduce: &crate::wire::control::Introduce) {
-        let addrs: Vec<_> = introduce.nat.candidates.iter().map(|c| c.addr).collect();
-        if !addrs.is_empty() {
-            cx.push(Output::PeerExpect { addrs });
         }
     }
 }

@@ -48,6 +48,11 @@ impl Client {
         self.session.as_mut()
     }
 
+    /// Where this CN sees it.
+    pub(super) const fn observed(&self) -> SocketAddr {
+        self.from
+    }
+
     /// As a DN is told of it.
     pub(super) fn entry(&self) -> Option<PeerEntry> {
         let s = self.session.as_ref()?;
@@ -130,10 +135,8 @@ impl Cn {
         match msg {
             ControlMsg::Inventory(page) => self.inventory(cx, conn, page),
             ControlMsg::Query(query) => self.query(cx, conn, query),
-            ControlMsg::Outcome(o) => {
-                cx.push(Output::Count(if o.connected { Metric::Connected } else { Metric::NotConnected }));
-                self.tell_first_dn(cx, DirectoryMsg::Outcome(o));
-            }
+            ControlMsg::Opened(o) => self.opened(cx, conn, o.intro),
+            ControlMsg::Outcome(o) => self.outcome(cx, conn, o),
             ControlMsg::Usage(record) => {
                 if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.guid == record.reporter) {
                     self.usage_from(cx, conn, record);
@@ -150,6 +153,7 @@ impl Cn {
             | ControlMsg::Introductions(_)
             | ControlMsg::QueryFailed(_)
             | ControlMsg::Introduce(_)
+            | ControlMsg::Go(_)
             | ControlMsg::UsageAck(_)
             | ControlMsg::Drain(_)
             | ControlMsg::Busy(_)

@@ -65,12 +65,6 @@ impl Cn {
         }
     }
 
-    pub(super) fn tell_first_dn(&self, cx: &mut Context<'_>, msg: DirectoryMsg) {
-        if let Some(conn) = self.first_dn() {
-            cx.push(Output::DirectorySend { conn, msg });
-        }
-    }
-
     pub(super) fn dial(&mut self, cx: &mut Context<'_>, dn: u32) {
         if let Some(conn) = self.dn_mut(dn).and_then(|d| d.dialer.dial()) {
             cx.push(Output::DirectoryDial { conn, dn });
@@ -130,7 +124,8 @@ impl Cn {
                 self.register_more(cx, dn);
             }
             DirectoryMsg::Selected(selected) if link.welcomed => self.selected(cx, conn, selected),
-            DirectoryMsg::Deliver(deliver) if link.welcomed => self.deliver(cx, deliver),
+            DirectoryMsg::Deliver(deliver) if link.welcomed => self.deliver(cx, conn, deliver),
+            DirectoryMsg::Signalled(signalled) if link.welcomed => self.signalled(cx, conn, signalled),
             DirectoryMsg::Ping => cx.push(Output::DirectorySend { conn, msg: DirectoryMsg::Pong }),
             DirectoryMsg::Pong => {}
             DirectoryMsg::Welcome(_)
@@ -142,6 +137,8 @@ impl Cn {
             | DirectoryMsg::Gone(_)
             | DirectoryMsg::Select(_)
             | DirectoryMsg::Relay(_)
+            | DirectoryMsg::Signal(_)
+            | DirectoryMsg::Signalled(_)
             | DirectoryMsg::Outcome(_) => self.hang_up(cx, conn),
         }
     }

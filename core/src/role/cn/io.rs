@@ -2,6 +2,7 @@
 
 use crate::ids::{ConnId, PublicKey, ReqId, Signature};
 use crate::limits;
+use crate::nat::broker;
 use crate::wire::control::ControlMsg;
 use crate::wire::directory::DirectoryMsg;
 use crate::wire::ledger::LedgerMsg;
@@ -252,6 +253,8 @@ pub struct Config {
     pub connect_within: Duration,
     /// An uploader serves for so long.
     pub serve_for: Duration,
+    /// How long peers that are to meet are waited for.
+    pub broker: broker::Config,
     /// Clients that are asked to RE-ADD spread their answers over this.
     pub readd_spread: Duration,
     /// Usage records that wait for the ledger, over all sessions.
@@ -283,6 +286,7 @@ impl Config {
             select_within: Duration::from_secs(3),
             connect_within: Duration::from_secs(30),
             serve_for: Duration::from_secs(30 * 60),
+            broker: broker::Config::default(),
             readd_spread: Duration::from_secs(2),
             usage_max: 65_536,
             backoff: (Duration::from_millis(200), Duration::from_secs(10)),

@@ -4,6 +4,7 @@
 mod clients;
 mod directories;
 pub mod io;
+mod meetings;
 mod queries;
 mod usage;
 
@@ -13,14 +14,16 @@ mod tests;
 pub use io::{Config, Input, Metric, Output};
 
 use crate::accounting::Trust;
-use crate::ids::{ConnId, Guid, ReqId, SessionId};
+use crate::ids::{ConnId, Guid, IntroId, ReqId, SessionId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
+use crate::nat::broker::Broker;
 use crate::session::{LedgerLink, Wall, ledger_link};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use clients::Client;
 use core::time::Duration;
 use directories::DnLink;
+use meetings::{Guest, Party};
 use queries::Pending;
 
 /// The CN.
@@ -38,6 +41,10 @@ pub struct Cn {
     dns: Vec<DnLink>,
     queries: BTreeMap<ReqId, Pending>,
     next_req: ReqId,
+    /// Introductions that this CN has signed, until their peers have met.
+    broker: Broker<Party>,
+    /// Introductions that were delivered to this CN's clients.
+    guests: BTreeMap<IntroId, Guest>,
     ledger: LedgerLink,
     /// Who is to be told that a record is durable: the connection it last came over.
     usage: BTreeMap<crate::ids::RecordId, ConnId>,
@@ -66,6 +73,8 @@ enum Timer {
     Ping(u32),
     /// Tell this DN of more clients.
     Register(u32),
+    /// Nothing more is passed on of this introduction.
+    Guest(IntroId),
     /// Whoever is still here must go.
     Stop,
 }
@@ -138,6 +147,7 @@ impl Cn {
         self.with_ledger(cx, ledger_link::Input::Stop);
         self.phase = Phase::Stopped;
         self.timers = Deadlines::default();
+        self.broker = Broker::default();
         cx.push(Output::Stopped);
     }
 
@@ -152,6 +162,7 @@ impl Cn {
             Timer::Dial(dn) => self.dial(cx, dn),
             Timer::Ping(dn) => self.ping(cx, dn),
             Timer::Register(dn) => self.register_more(cx, dn),
+            Timer::Guest(intro) => self.guest_expired(intro),
             Timer::Stop => self.stop(cx),
         }
     }
@@ -193,6 +204,7 @@ impl Machine for Cn {
         for timer in due {
             self.due(cx, timer);
         }
+        self.meetings_due(cx);
         if self.ledger.poll_timeout().is_some_and(|at| at <= cx.now) {
             self.ledger_due(cx);
         }
@@ -200,11 +212,12 @@ impl Machine for Cn {
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        [self.timers.next(), self.ledger.poll_timeout()].into_iter().flatten().min()
+        [self.timers.next(), self.broker.poll_timeout(), self.ledger.poll_timeout()].into_iter().flatten().min()
     }
 
     fn rebase(&mut self, by: Duration) {
         self.timers.rebase(by);
+        self.broker.rebase(by);
         self.ledger.rebase(by);
         self.clients.values_mut().for_each(|c| c.rebase(by));
     }

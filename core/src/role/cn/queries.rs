@@ -2,10 +2,12 @@
 //! of its clients' queries; introductions for its own clients come back to it through the DN like any other's.
 
 use super::clients::Client;
+use super::meetings::Party;
 use super::{Cn, Context, Metric, Output, Timer};
 use crate::accounting::{grants, introductions};
 use crate::ids::{ConnId, IntroId, PublicKey, ReqId, Signature};
 use crate::limits::EXCLUDED_MAX;
+use crate::nat::connectivity::Ticket;
 use crate::wire::List;
 use crate::wire::control::{ControlMsg, Introduce, IntroducedPeer, Introductions, Query, QueryError, QueryFailed};
 use crate::wire::directory::{Deliver, DirectoryMsg, Relay, Select, Selected, SelectedPeer};
@@ -145,15 +147,22 @@ impl Cn {
             return;
         };
         self.take(req);
-        let Some(nat) = self.clients.get(&client).and_then(Client::session).map(|s| s.nat.clone()) else { return };
+        let Some(asking) = self.clients.get(&client) else { return };
+        let Some((from, nat)) = asking.session().map(|s| (s.id, s.nat.clone())) else { return };
+        let observed = asking.observed();
         let signed = introductions::sign(intros, signature, &cx.cfg.cert);
         let mut answer = Vec::new();
         for (intro, peer) in signed.into_iter().zip(peers) {
             cx.push(Output::Count(Metric::Introduced));
-            let introduce = Introduce { intro: intro.clone(), nat: nat.clone() };
-            let relay = Relay { route: peer.route, introduce };
+            let key = cx.rng.nonce();
+            let parties = [Party::Own(client), Party::Far { dn, route: peer.route }];
+            self.broker.offered(cx.now, &cx.cfg.broker, intro.intro.id, parties);
+            let ticket = Some(Ticket { key, observed });
+            let introduce = Introduce { intro: intro.clone(), nat: nat.clone(), ticket };
+            let relay = Relay { route: peer.route, from, introduce };
             cx.push(Output::DirectorySend { conn: dn, msg: DirectoryMsg::Relay(relay) });
-            answer.push(IntroducedPeer { intro, nat: peer.nat });
+            let ticket = Some(Ticket { key, observed: peer.observed });
+            answer.push(IntroducedPeer { intro, nat: peer.nat, ticket });
         }
         self.answer(cx, client, query, answer);
     }
@@ -194,9 +203,10 @@ impl Cn {
     }
 
     /// A peer will come to one of this CN's clients.
-    pub(super) fn deliver(&mut self, cx: &mut Context<'_>, deliver: Deliver) {
+    pub(super) fn deliver(&mut self, cx: &mut Context<'_>, dn: ConnId, deliver: Deliver) {
         let Some(&conn) = self.by_session.get(&deliver.session) else { return };
         if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.uploads) {
+            self.add_guest(cx, deliver.introduce.intro.intro.id, conn, (dn, deliver.from));
             cx.push(Output::ClientSend { conn, msg: ControlMsg::Introduce(deliver.introduce) });
         }
     }

@@ -5,15 +5,17 @@ use crate::accounting::introductions::tests::CN_KEY;
 use crate::content::Policy;
 use crate::ids::{DownloadId, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use crate::nat::NatDescriptor;
+use crate::nat::connectivity::{Attempt, Rung};
 use crate::testing::bench::Bench;
-use crate::wire::control::{ControlMsg, Hello, Inventory, Outcome, Query, QueryError, Refusal, Shared, Update};
-use crate::wire::directory::{Deliver, DirectoryMsg, DirectoryWelcome, Route, Selected, SelectedPeer};
+use crate::wire::control::{ControlMsg, Hello, Inventory, Opened, Outcome, Query, QueryError, Refusal, Shared, Update};
+use crate::wire::directory::{Deliver, DirectoryMsg, DirectoryWelcome, Route, Selected, SelectedPeer, Signalled, Step};
 use crate::wire::ledger::{LedgerAck, LedgerMsg};
 use crate::wire::records::{
     Context as SignContext, Grant, SealedGrant, ServerRole, Side, SignedGrant, UsageRecord, UsageState,
 };
 use crate::wire::{Blob, List, Text, Wire as _};
 use alloc::boxed::Box;
+use alloc::string::ToString as _;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -266,6 +268,7 @@ fn a_query_is_answered_with_signed_introductions_and_the_chosen_are_told() {
     let peers = List::truncated((0..3).map(|n| SelectedPeer {
         route: route(n),
         upload_key: PublicKey::numbered(200 + u32::try_from(n).expect("small")),
+        observed: "192.0.2.9:4000".parse().expect("an address"),
         nat: NatDescriptor::default(),
     }));
     let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(Selected { req, peers }) });
@@ -392,9 +395,9 @@ fn an_introduction_is_handed_to_its_client_only_while_it_uploads() {
     let [DirectoryMsg::Peer(entry)] = to_dn(&out)[..] else { panic!("{out:?}") };
     let session = entry.session;
     let intro = introductions::tests::answer(vec![introductions::tests::intro(1)]).remove(0);
-    let introduce = crate::wire::control::Introduce { intro, nat: NatDescriptor::default() };
+    let introduce = crate::wire::control::Introduce { intro, nat: NatDescriptor::default(), ticket: None };
     let deliver = |session| {
-        let deliver = Deliver { session, introduce: introduce.clone() };
+        let deliver = Deliver { session, from: Route { link: 1, session: SessionId(7) }, introduce: introduce.clone() };
         Input::Directory { conn: dn, msg: DirectoryMsg::Deliver(deliver) }
     };
     assert!(matches!(to_client(&b.input(deliver(session)), 1)[..], [ControlMsg::Introduce(_)]));
@@ -462,12 +465,93 @@ fn a_draining_cn_stops_in_any_case_when_its_time_is_up() {
     assert!(accept(&mut b, 2, 2).is_empty());
 }
 
+/// Client 1 is introduced to three peers; the first introduction's id and ticket key, and the DN's connection.
+fn introduced(b: &mut Bench<Cn>, dn: ConnId) -> (IntroId, [u8; 16]) {
+    join(b, 1);
+    let req = select_req(&ask(b, Some(signed_grant(grant_of(1)))));
+    let peer = SelectedPeer {
+        route: Route { link: 3, session: SessionId(8) },
+        upload_key: PublicKey::numbered(200),
+        observed: "192.0.2.9:4000".parse().expect("an address"),
+        nat: NatDescriptor::default(),
+    };
+    let selected = Selected { req, peers: List::truncated([peer]) };
+    let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(selected) });
+    let [Output::Sign { req, message, .. }] = &out[..] else { panic!("{out:?}") };
+    let signature = fake_sign(&CN_KEY, SignContext::Introductions, message);
+    let out = b.input(Input::Signed { req: *req, signature });
+    let [ControlMsg::Introductions(answer)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
+    let [DirectoryMsg::Relay(relay)] = to_dn(&out)[..] else { panic!("{out:?}") };
+    let (mine, theirs) = (answer.peers[0].ticket.clone(), relay.introduce.ticket.clone());
+    let (mine, theirs) = (mine.expect("a ticket"), theirs.expect("a ticket"));
+    assert_eq!(mine.key, theirs.key, "both can check each other");
+    assert_eq!(
+        (mine.observed.to_string(), theirs.observed.to_string()),
+        ("192.0.2.9:4000".into(), "192.0.2.1:4000".into())
+    );
+    (relay.intro(), mine.key)
+}
+
+fn signalled(dn: ConnId, session: u64, intro: IntroId, what: Step) -> Input {
+    let msg = DirectoryMsg::Signalled(Signalled { session: SessionId(session), intro, what });
+    Input::Directory { conn: dn, msg }
+}
+
+fn goes(out: &[Output]) -> (usize, usize) {
+    let here = to_client(out, 1).into_iter().filter(|m| matches!(m, ControlMsg::Go(_))).count();
+    let there = to_dn(out).into_iter().filter(|m| matches!(m, DirectoryMsg::Signal(s) if s.what == Step::Go)).count();
+    (here, there)
+}
+
+#[test]
+fn both_peers_are_told_to_go_once_both_have_opened_their_nats() {
+    let (mut b, dn, _) = whole();
+    let (intro, _) = introduced(&mut b, dn);
+    assert_eq!(goes(&say(&mut b, 1, ControlMsg::Opened(Opened { intro }))), (0, 0));
+    join(&mut b, 2);
+    assert_eq!(goes(&say(&mut b, 2, ControlMsg::Opened(Opened { intro }))), (0, 0), "a stranger opens nothing");
+    assert_eq!(goes(&b.input(signalled(dn, 0, intro, Step::Opened))), (1, 1));
+    assert_eq!(goes(&b.input(signalled(dn, 0, intro, Step::Opened))), (0, 0));
+}
+
+#[test]
+fn a_peer_that_does_not_open_is_not_waited_for_long() {
+    let (mut b, dn, _) = whole();
+    let (intro, _) = introduced(&mut b, dn);
+    assert_eq!(goes(&b.wait(Duration::from_millis(999))), (0, 0));
+    assert_eq!(goes(&b.wait(Duration::from_millis(1))), (1, 1));
+    assert_eq!(goes(&say(&mut b, 1, ControlMsg::Opened(Opened { intro }))), (0, 0));
+}
+
+#[test]
+fn a_guests_steps_are_passed_on_to_the_querier_and_the_cns_to_the_guest() {
+    let (mut b, dn, _) = whole();
+    let out = join(&mut b, 1);
+    let [DirectoryMsg::Peer(entry)] = to_dn(&out)[..] else { panic!("{out:?}") };
+    let (session, from) = (entry.session, Route { link: 9, session: SessionId(7) });
+    let intro = introductions::tests::answer(vec![introductions::tests::intro(1)]).remove(0);
+    let id = intro.intro.id;
+    let introduce = crate::wire::control::Introduce { intro, nat: NatDescriptor::default(), ticket: None };
+    let msg = DirectoryMsg::Deliver(Deliver { session, from, introduce });
+    b.input(Input::Directory { conn: dn, msg });
+    let out = say(&mut b, 1, ControlMsg::Opened(Opened { intro: id }));
+    let [DirectoryMsg::Signal(s)] = to_dn(&out)[..] else { panic!("{out:?}") };
+    assert_eq!((s.route, s.intro, s.what), (from, id, Step::Opened));
+    assert_eq!(goes(&b.input(signalled(dn, session.0, id, Step::Go))), (1, 0));
+    let attempt = Attempt { failure: None, rung: Rung::Reflexive, probes: 1, took_ms: 2 };
+    assert!(say(&mut b, 1, ControlMsg::Outcome(Outcome { intro: id, attempt })).is_empty(), "its querier reports");
+    assert!(say(&mut b, 1, ControlMsg::Opened(Opened { intro: id })).is_empty(), "and it is over");
+}
+
 #[test]
 fn outcomes_are_counted_and_told_to_the_dn() {
-    let (mut b, ..) = whole();
-    join(&mut b, 1);
-    let outcome = Outcome { intro: crate::ids::IntroId::numbered(1), connected: true };
-    let out = say(&mut b, 1, ControlMsg::Outcome(outcome));
+    let (mut b, dn, _) = whole();
+    let (intro, _) = introduced(&mut b, dn);
+    let attempt = Attempt { failure: None, rung: Rung::Reflexive, probes: 1, took_ms: 2 };
+    let out = say(&mut b, 1, ControlMsg::Outcome(Outcome { intro, attempt: attempt.clone() }));
     assert!(out.contains(&Output::Count(Metric::Connected)));
-    assert!(matches!(to_dn(&out)[..], [DirectoryMsg::Outcome(_)]));
+    let route = Route { link: 3, session: SessionId(8) };
+    assert!(matches!(to_dn(&out)[..], [DirectoryMsg::Outcome(o)] if o.route == route && o.attempt == attempt));
+    let out = say(&mut b, 1, ControlMsg::Outcome(Outcome { intro, attempt }));
+    assert!(to_dn(&out).is_empty(), "an introduction has one outcome");
 }

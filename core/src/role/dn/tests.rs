@@ -77,8 +77,8 @@ fn select(b: &mut Bench<Dn>, conn: u64, n: u32) -> Vec<SelectedPeer> {
 }
 
 fn relay(route: Route) -> DirectoryMsg {
-    let introduce = Introduce { intro: answer(vec![intro(1)]).remove(0), nat: NatDescriptor::default() };
-    DirectoryMsg::Relay(Relay { route, introduce })
+    let introduce = Introduce { intro: answer(vec![intro(1)]).remove(0), nat: NatDescriptor::default(), ticket: None };
+    DirectoryMsg::Relay(Relay { route, from: SessionId(1), introduce })
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::ids::{ConnId, DownloadId, Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use crate::nat::NatDescriptor;
+use crate::nat::connectivity::Attempt;
 use crate::wire::Text;
 use crate::wire::control::{ControlMsg, Introduce, IntroducedPeer};
 use crate::wire::records::{SealedGrant, UsageRecord, Verify};
@@ -65,9 +66,11 @@ pub enum Input {
     Outcome {
         /// Which.
         intro: IntroId,
-        /// A QUIC connection came to be.
-        connected: bool,
+        /// How the attempt to connect ended.
+        attempt: Attempt,
     },
+    /// This side's NAT is open for an introduction.
+    NatOpened(IntroId),
     /// A usage record, already durable: sent until the ledger has it or a newer one of the same download and side
     /// comes.
     Usage(UsageRecord),
@@ -140,6 +143,8 @@ pub enum Output {
     },
     /// A peer will come to be served: its introduction was checked, and names this client's upload key.
     PeerComing(Introduce),
+    /// Both peers of an introduction have opened their NATs, or had time to.
+    Go(IntroId),
     /// These usage records need not be kept: the ledger has them, or newer ones of the same download and side are kept.
     UsageDone {
         /// Which.

@@ -17,9 +17,10 @@ use crate::ids::{ConnId, DownloadId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::NatDescriptor;
 use crate::wire::List;
-use crate::wire::control::{ControlMsg, Hello, Outcome, Update, Welcome};
+use crate::wire::control::{ControlMsg, Hello, Opened, Outcome, Update, Welcome};
 use crate::wire::records::ServerRole;
 use alloc::collections::BTreeMap;
+use core::net::SocketAddr;
 use core::time::Duration;
 use inventory::Inventory;
 use queries::Queries;
@@ -47,6 +48,8 @@ pub struct ClientSession {
     wall: Wall,
     uploads: bool,
     nat: NatDescriptor,
+    /// Where the last CN saw this client.
+    observed: Option<SocketAddr>,
     /// `uploads` or `nat` has changed since the `Hello` of this session.
     outdated: bool,
     inventory: Inventory,
@@ -120,6 +123,12 @@ impl ClientSession {
     #[must_use]
     pub const fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Where the last CN saw this client come from.
+    #[must_use]
+    pub const fn observed(&self) -> Option<SocketAddr> {
+        self.observed
     }
 
     /// The user allows uploads.
@@ -207,6 +216,7 @@ impl ClientSession {
         let ping = Duration::from_millis(u64::from(w.ping_ms)).clamp(Duration::from_secs(1), RETRY_MAX);
         self.phase = Phase::Open(Link { ping, ..link });
         self.wall = Wall::showing(w.now_ms, cx.now);
+        self.observed = Some(w.observed);
         self.failed = 0;
         self.backoff.succeeded();
         self.timers.clear(Timer::Welcome);
@@ -286,6 +296,7 @@ impl ClientSession {
                     cx.push(Output::PeerComing(i));
                 }
             }
+            ControlMsg::Go(go) if open => cx.push(Output::Go(go.intro)),
             ControlMsg::UsageAck(a) if open => self.usage_acked(cx, &a.ids),
             ControlMsg::Ping if open => self.send(cx, ControlMsg::Pong),
             ControlMsg::Pong if open => {}
@@ -296,6 +307,8 @@ impl ClientSession {
             | ControlMsg::Introductions(_)
             | ControlMsg::QueryFailed(_)
             | ControlMsg::Introduce(_)
+            | ControlMsg::Go(_)
+            | ControlMsg::Opened(_)
             | ControlMsg::UsageAck(_)
             | ControlMsg::Ping
             | ControlMsg::Pong
@@ -381,8 +394,9 @@ impl Machine for ClientSession {
                 self.queries.forget(download);
                 self.timers.clear(Timer::Query(download));
             }
-            Input::Outcome { intro, connected } => {
-                self.send(cx, ControlMsg::Outcome(Outcome { intro, connected }));
+            Input::NatOpened(intro) => self.send(cx, ControlMsg::Opened(Opened { intro })),
+            Input::Outcome { intro, attempt } => {
+                self.send(cx, ControlMsg::Outcome(Outcome { intro, attempt }));
             }
             Input::Usage(record) => {
                 self.usage.add(record, cx.out);

@@ -96,9 +96,11 @@ fn usage(n: u32, seq: u32, side: Side) -> UsageRecord {
 }
 
 fn introductions_for(query: u32, n: u32) -> ControlMsg {
-    let peers = answer((0..n).map(intro).collect())
-        .into_iter()
-        .map(|intro| IntroducedPeer { intro, nat: NatDescriptor::default() });
+    let peers = answer((0..n).map(intro).collect()).into_iter().map(|intro| IntroducedPeer {
+        intro,
+        nat: NatDescriptor::default(),
+        ticket: None,
+    });
     ControlMsg::Introductions(Introductions { query, peers: List::truncated(peers) })
 }
 
@@ -360,9 +362,11 @@ fn introductions_for_another_download_key_or_version_or_without_a_signature_are_
         let query = queries(&b.input(Input::Want(want(4))))[0].query;
         let mut bad = intro(1);
         change(&mut bad);
-        let peers = answer(vec![intro(0), bad])
-            .into_iter()
-            .map(|intro| IntroducedPeer { intro, nat: NatDescriptor::default() });
+        let peers = answer(vec![intro(0), bad]).into_iter().map(|intro| IntroducedPeer {
+            intro,
+            nat: NatDescriptor::default(),
+            ticket: None,
+        });
         let msg = ControlMsg::Introductions(Introductions { query, peers: List::truncated(peers) });
         let out = b.input(Input::Message { conn, msg });
         assert!(
@@ -408,7 +412,7 @@ fn only_an_introduction_that_names_our_key_is_announced_and_only_while_uploads_a
     let (conn, _) = connect(&mut b);
     let introduce = |key: PublicKey| {
         let i = crate::wire::records::Introduction { uploader_key: key, id: IntroId::numbered(5), ..intro(0) };
-        Introduce { intro: answer(vec![i]).remove(0), nat: NatDescriptor::default() }
+        Introduce { intro: answer(vec![i]).remove(0), nat: NatDescriptor::default(), ticket: None }
     };
     let msg = |key| Input::Message { conn, msg: ControlMsg::Introduce(introduce(key)) };
     assert_eq!(b.input(msg(UPLOAD_KEY)), [Output::PeerComing(introduce(UPLOAD_KEY))]);

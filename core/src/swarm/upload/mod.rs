@@ -108,6 +108,15 @@ impl Uploads {
         self.conns.contains_key(&conn)
     }
 
+    /// The introduction that a connection has shown, once it was found valid.
+    #[must_use]
+    pub fn introduced(&self, conn: ConnId) -> Option<IntroId> {
+        match self.conns.get(&conn)? {
+            Conn::Serving { intro, .. } => Some(intro.id),
+            Conn::Waiting { .. } => None,
+        }
+    }
+
     /// Requests that are served, not ordered to stop.
     pub fn serving(&self) -> impl Iterator<Item = (XferId, &Introduction)> + '_ {
         self.active.iter().filter(|(_, a)| !a.stopping).map(|(x, a)| (*x, &a.intro))

@@ -18,6 +18,7 @@ use crate::wire::records::{Context, Grant, SignedGrant};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 
 /// A client from its disk.
 pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> {
@@ -75,6 +76,7 @@ pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, outpu
         | session::Output::Disconnected
         | session::Output::NoServers
         | session::Output::PeerComing(_)
+        | session::Output::Go(_)
         | session::Output::Regrant { .. }
         | session::Output::PeersForbidden { .. } => {}
     }
@@ -97,6 +99,7 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
             bulk::dial(w, cfg, (node, conn), own, key, &addrs);
         }
         Output::PeerExpect { .. } => {}
+        Output::Probe { to, bytes, ttl } => probe(w, cfg, node, to, bytes, ttl),
         Output::PeerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Peer(msg)),
         Output::PeerClose { conn, .. } => links::close(w, cfg, node, conn),
         Output::Fetch { xfer, handle: _, version, source, piece, blocks, want_leaves } => {
@@ -107,6 +110,16 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
         Output::Refuse { xfer, why } => bulk::refuse(w, cfg, node, xfer, why),
         Output::Save { req, what } => store::save(w, cfg, node, req, what),
         Output::Notice(notice) => note(w, node, notice),
+    }
+}
+
+/// A datagram from one client's QUIC socket to another's; one with a low TTL does not get far.
+fn probe(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, to: SocketAddr, bytes: Vec<u8>, ttl: Option<u8>) {
+    let there = keys::node_at(to).filter(|&n| keys::addr(n) == to && w.node(n).is_some());
+    if let Some(there) = there.filter(|_| ttl.is_none()) {
+        let id = w.env.number();
+        let input = Input::Datagram { from: keys::addr(node), bytes };
+        w.send(Lane { to: there, what: "probe", id }, cfg.latency, Event::Input(In::Client(input)));
     }
 }
 

@@ -60,6 +60,7 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
             other @ (Output::EdgeAsk { .. }
             | Output::PeerDial { .. }
             | Output::PeerExpect { .. }
+            | Output::Probe { .. }
             | Output::PeerSend { .. }
             | Output::PeerClose { .. }
             | Output::Fetch { .. }

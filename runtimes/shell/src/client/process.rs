@@ -28,7 +28,7 @@ use std::future::Future;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use swarmedge_core::nat::{CandidateKind, NatDescriptor};
+use swarmedge_core::nat::{CandidateKind, NatDescriptor, connectivity};
 use swarmedge_core::role::client::io::{Input, ObjectRef};
 use swarmedge_core::role::client::{Client, Config, Restore, io};
 use swarmedge_core::wire::Text;
@@ -128,13 +128,32 @@ impl<R: Rt> Parts<R> {
         let plain = tls::client_config(&config.bundle.ca, None)?;
         let tls = tls::client_config(&config.bundle.ca, Some(&identity.key))?;
         let (endpoint, datagrams) = bind(rt, config, &tls::peer_server_config(&identity.upload_key)?)?;
-        let prober = Prober::new(rt.clone(), endpoint.raw(), datagrams);
+        let prober = Prober::new(rt.clone(), endpoint.raw(), sort(rt, datagrams, inbox.clone()));
         let tokens = Tokens::open(&config.state).map_err(|e| Error::io("read the providers' tokens", &e))?;
         let key = identity.key.clone();
         let edges = EdgeClient::new(rt.clone(), plain, bundle, key, tokens, store.clone(), inbox.clone());
         let peers = Peers::new(rt.clone(), store.clone(), endpoint, inbox.clone());
         Ok(Self { edges, peers, tls, prober })
     }
+}
+
+/// Datagrams of STUN servers that wait for the prober; more are lost, as UDP does.
+const ANSWERS_MAX: usize = 64;
+
+/// Hands connectivity checks to the machine; what is left is of STUN servers.
+fn sort<R: Rt>(rt: &R, mut datagrams: Receiver<Datagram>, inbox: Sender<Input>) -> Receiver<Datagram> {
+    let (rest, receiver) = mailbox(ANSWERS_MAX);
+    rt.spawn(async move {
+        while let Some(datagram) = datagrams.recv().await {
+            // with a full mailbox it is lost, as UDP does
+            if connectivity::is_check(&datagram.bytes) {
+                let _ = inbox.try_send(Input::Datagram { from: datagram.from, bytes: datagram.bytes.to_vec() });
+            } else {
+                let _ = rest.try_send(datagram);
+            }
+        }
+    });
+    receiver
 }
 
 /// Observes the way to the Internet as soon as STUN servers are known.

@@ -102,6 +102,7 @@ impl<R: Rt> EdgeClient<R> {
             | Output::ControlClose { .. }
             | Output::PeerDial { .. }
             | Output::PeerExpect { .. }
+            | Output::Probe { .. }
             | Output::PeerSend { .. }
             | Output::PeerClose { .. }
             | Output::Fetch { source: FetchSource::Peer(_), .. }

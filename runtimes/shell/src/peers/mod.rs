@@ -116,6 +116,7 @@ impl<R: Rt> Peers<R> {
                 Err(_) => local.push_back(Input::PeerClosed { conn }),
             },
             Output::PeerExpect { addrs } => self.expect(&addrs),
+            Output::Probe { to, bytes, ttl } => self.probe(to, &bytes, ttl),
             Output::PeerSend { conn, msg } => {
                 let open = self.conn(conn);
                 if let Some(open) = open {
@@ -200,6 +201,18 @@ impl<R: Rt> Peers<R> {
             if let Err(error) = raw.send(&[0], *addr) {
                 tracing::debug!(%addr, %error, "no datagram could be sent");
             }
+        }
+    }
+
+    /// A datagram that does not leave is as good as lost on its way.
+    fn probe(&self, to: SocketAddr, bytes: &[u8], ttl: Option<u8>) {
+        let raw = self.0.endpoint.raw();
+        let sent = match ttl {
+            Some(ttl) => raw.send_with_ttl(bytes, to, ttl),
+            None => raw.send(bytes, to),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%to, %error, "no datagram could be sent");
         }
     }
 

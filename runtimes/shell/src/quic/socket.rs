@@ -6,7 +6,7 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use std::fmt;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -120,12 +120,14 @@ impl AsyncUdpSocket for SharedSocket {
 pub struct RawSender {
     socket: Arc<SharedSocket>,
     v6: bool,
+    /// The same socket, for its options.
+    options: Arc<UdpSocket>,
 }
 
 impl RawSender {
-    pub(super) fn new(socket: Arc<SharedSocket>) -> io::Result<Self> {
+    pub(super) fn new(socket: Arc<SharedSocket>, options: UdpSocket) -> io::Result<Self> {
         let v6 = socket.local_addr()?.is_ipv6();
-        Ok(Self { socket, v6 })
+        Ok(Self { socket, v6, options: Arc::new(options) })
     }
 
     /// Sends one datagram at once; with a full socket it is an error, and lost.
@@ -136,6 +138,26 @@ impl RawSender {
             IpAddr::V4(_) | IpAddr::V6(_) => to,
         };
         self.socket.try_send(&Transmit { destination, ecn: None, contents: bytes, segment_size: None, src_ip: None })
+    }
+
+    /// Sends one datagram with another TTL (IPv6: hop limit) than usual. Nothing else leaves meanwhile: whoever sends
+    /// on this socket does so on this thread, and `send` does not wait.
+    pub fn send_with_ttl(&self, bytes: &[u8], to: SocketAddr, ttl: u8) -> io::Result<()> {
+        let options = socket2::SockRef::from(&*self.options);
+        let ttl = u32::from(ttl);
+        if to.ip().to_canonical().is_ipv4() {
+            let usual = options.ttl_v4()?;
+            options.set_ttl_v4(ttl)?;
+            let sent = self.send(bytes, to);
+            options.set_ttl_v4(usual)?;
+            sent
+        } else {
+            let usual = options.unicast_hops_v6()?;
+            options.set_unicast_hops_v6(ttl)?;
+            let sent = self.send(bytes, to);
+            options.set_unicast_hops_v6(usual)?;
+            sent
+        }
     }
 
     /// Where the socket is bound.

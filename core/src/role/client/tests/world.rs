@@ -292,6 +292,7 @@ impl World {
             Output::Notice(notice) => self.notices.push(notice),
             Output::ControlClose { .. }
             | Output::PeerExpect { .. }
+            | Output::Probe { .. }
             | Output::PeerSend { .. }
             | Output::Refuse { .. } => {}
         }
@@ -400,7 +401,7 @@ impl World {
         let signed = sign(intros.collect());
         let candidate = Candidate { kind: CandidateKind::Host, addr: "127.0.0.1:9".parse().expect("an address") };
         let nat = NatDescriptor { udp: true, candidates: List::truncated([candidate]), ..NatDescriptor::default() };
-        let peers = signed.into_iter().map(|intro| IntroducedPeer { intro, nat: nat.clone() });
+        let peers = signed.into_iter().map(|intro| IntroducedPeer { intro, nat: nat.clone(), ticket: None });
         Introductions { query: query.query, peers: List::truncated(peers) }
     }
 

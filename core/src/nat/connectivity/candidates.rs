@@ -1,0 +1,121 @@
+//! Which addresses of an introduced peer are tried, best first. Nobody can aim this host at a third party: an address
+//! is the one that the CN observed the peer at, or a private one of the network that both share.
+
+use super::io::{Config, Rung, Ticket};
+use crate::nat::{CandidateKind, NatBehaviour, NatDescriptor, is_private};
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+/// Whether a peer that the CN sees at `observed` may be looked for at `addr` by a host that it sees at `own`.
+fn is_allowed(addr: SocketAddr, observed: SocketAddr, own: Option<SocketAddr>) -> bool {
+    let [ip, there] = [addr.ip(), observed.ip()].map(|ip| ip.to_canonical());
+    let shared = own.is_some_and(|own| own.ip().to_canonical() == there);
+    let local = shared && is_private(ip) && (!ip.is_loopback() || there.is_loopback());
+    addr.port() >= 1024 && !ip.is_unspecified() && !ip.is_multicast() && (ip == there || local)
+}
+
+fn rung(kind: CandidateKind, addr: SocketAddr) -> Rung {
+    match kind {
+        _ if is_private(addr.ip()) => Rung::Lan,
+        _ if addr.is_ipv6() => Rung::Ipv6,
+        CandidateKind::Mapped => Rung::Mapped,
+        CandidateKind::Host | CandidateKind::ServerReflexive => Rung::Reflexive,
+    }
+}
+
+/// The addresses to be tried, each once, in order. Of a NAT that gives each flow the next port the mapping last seen is
+/// of no use: the ports after it are tried instead.
+pub(super) fn candidates(
+    cfg: &Config,
+    ticket: &Ticket,
+    nat: &NatDescriptor,
+    own: Option<SocketAddr>,
+) -> Vec<(SocketAddr, Rung)> {
+    let counts = nat.mapping != NatBehaviour::EndpointIndependent && nat.step > 0 && cfg.predicted_max > 0;
+    let mut all: Vec<(SocketAddr, Rung)> = Vec::new();
+    for candidate in nat.candidates.iter().filter(|c| is_allowed(c.addr, ticket.observed, own)) {
+        let addr = SocketAddr::new(candidate.addr.ip().to_canonical(), candidate.addr.port());
+        if counts && candidate.kind == CandidateKind::ServerReflexive && addr.is_ipv4() {
+            all.extend(predicted(addr, nat.step, cfg.predicted_max).map(|a| (a, Rung::Predicted)));
+        } else {
+            all.push((addr, rung(candidate.kind, addr)));
+        }
+    }
+    all.sort_by_key(|(_, rung)| rung.number());
+    let mut seen = Vec::new();
+    all.retain(|(addr, _)| {
+        let new = !seen.contains(addr);
+        seen.push(*addr);
+        new
+    });
+    all
+}
+
+fn predicted(last: SocketAddr, step: u16, max: u16) -> impl Iterator<Item = SocketAddr> {
+    let port = move |i: u16| last.port().checked_add(step.checked_mul(i)?);
+    (1..=max).map_while(port).map(move |port| SocketAddr::new(last.ip(), port))
+}
+
+/// Where openers go: addresses behind another NAT, of predicted ones the first only.
+pub(super) fn openers(cfg: &Config, all: &[(SocketAddr, Rung)]) -> Vec<SocketAddr> {
+    let outside = all.iter().filter(|(_, rung)| !matches!(rung, Rung::Lan | Rung::Predicted));
+    let first = all.iter().find(|(_, rung)| *rung == Rung::Predicted);
+    outside.chain(first).map(|(addr, _)| *addr).take(cfg.openers_max).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nat::Candidate;
+    use crate::wire::List;
+
+    fn addr(s: &str) -> SocketAddr {
+        s.parse().expect("an address")
+    }
+
+    fn nat(all: &[(CandidateKind, &str)]) -> NatDescriptor {
+        let candidates = List::truncated(all.iter().map(|(kind, a)| Candidate { kind: *kind, addr: addr(a) }));
+        NatDescriptor { udp: true, mapping: NatBehaviour::EndpointIndependent, candidates, ..NatDescriptor::default() }
+    }
+
+    fn tried(nat: &NatDescriptor, observed: &str, own: &str) -> Vec<(SocketAddr, Rung)> {
+        let ticket = Ticket { key: [0; 16], observed: addr(observed) };
+        candidates(&Config::default(), &ticket, nat, Some(addr(own)))
+    }
+
+    use CandidateKind::{Host, Mapped, ServerReflexive};
+
+    #[test]
+    fn private_addresses_are_tried_only_by_those_behind_the_same_public_one() {
+        let nat = nat(&[(ServerReflexive, "203.0.113.5:4000"), (Host, "192.168.1.2:5000"), (Host, "127.0.0.1:5000")]);
+        let outside = [(addr("203.0.113.5:4000"), Rung::Reflexive)];
+        assert_eq!(tried(&nat, "203.0.113.5:9", "203.0.113.6:9"), outside);
+        let inside = [(addr("192.168.1.2:5000"), Rung::Lan), outside[0]];
+        assert_eq!(tried(&nat, "203.0.113.5:9", "203.0.113.5:8"), inside, "the LAN first, and never loopback");
+    }
+
+    #[test]
+    fn nobody_can_aim_a_host_at_a_third_party() {
+        let nat = nat(&[
+            (ServerReflexive, "198.51.100.9:4000"),
+            (Mapped, "203.0.113.5:53"),
+            (Host, "224.0.0.1:5000"),
+            (Host, "0.0.0.0:5000"),
+            (Mapped, "203.0.113.5:6000"),
+        ]);
+        assert_eq!(tried(&nat, "203.0.113.5:9", "203.0.113.6:9"), [(addr("203.0.113.5:6000"), Rung::Mapped)]);
+    }
+
+    #[test]
+    fn of_a_nat_that_counts_the_next_ports_are_tried() {
+        let mut nat = nat(&[(ServerReflexive, "203.0.113.5:40000"), (Mapped, "203.0.113.5:6000")]);
+        nat.mapping = NatBehaviour::AddressAndPortDependent;
+        nat.step = 2;
+        let all = tried(&nat, "203.0.113.5:9", "203.0.113.6:9");
+        assert_eq!(all[..2], [(addr("203.0.113.5:6000"), Rung::Mapped), (addr("203.0.113.5:40002"), Rung::Predicted)]);
+        assert_eq!(all.len(), 17);
+        assert_eq!(openers(&Config::default(), &all), [addr("203.0.113.5:6000"), addr("203.0.113.5:40002")]);
+        nat.candidates = List::truncated([Candidate { kind: ServerReflexive, addr: addr("203.0.113.5:65533") }]);
+        assert_eq!(tried(&nat, "203.0.113.5:9", "203.0.113.6:9").len(), 1, "there are no ports past the last");
+    }
+}

@@ -1,0 +1,102 @@
+//! Connectivity checks: STUN Binding requests and answers (RFC 8445 §7) under a key that only the two introduced peers
+//! and their CNs know, named after their introduction. What does not check is not there: no answer, no error.
+
+use super::io::Role;
+use crate::ids::IntroId;
+use crate::nat::stun::integrity::{self, Hash, Integrity};
+use crate::nat::stun::{Attribute, Class, Message, TransactionId};
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+/// A check that came, not yet authenticated.
+pub(super) struct Incoming<'a> {
+    bytes: &'a [u8],
+    message: Message,
+}
+
+/// What it claims to be.
+pub(super) enum Claim {
+    /// A request within this introduction, by a peer of this role.
+    Request { intro: IntroId, by: Role, nominates: bool },
+    /// The answer to a request of ours.
+    Answer,
+}
+
+const fn mark(role: Role) -> u8 {
+    match role {
+        Role::Downloader => b'd',
+        Role::Uploader => b'u',
+    }
+}
+
+/// The name of a check: the introduction in hexadecimal, and who sends it, so that none can be sent back to its sender.
+fn username(intro: IntroId, by: Role) -> Vec<u8> {
+    let digit = |n: u8| b"0123456789abcdef"[usize::from(n & 15)];
+    let hex = intro.0.iter().flat_map(|b| [digit(b >> 4), digit(*b)]);
+    hex.chain([b':', mark(by)]).collect()
+}
+
+fn read_username(name: &[u8]) -> Option<(IntroId, Role)> {
+    let (hex, rest) = name.split_at_checked(2 * IntroId::LEN)?;
+    let role = match rest {
+        b":d" => Role::Downloader,
+        b":u" => Role::Uploader,
+        _ => return None,
+    };
+    core::str::from_utf8(hex).ok()?.parse().ok().map(|intro| (intro, role))
+}
+
+/// Whether a STUN datagram belongs to a connectivity check rather than to a STUN server.
+#[must_use]
+pub fn is_check(bytes: &[u8]) -> bool {
+    let Ok(message) = Message::decode(bytes) else { return false };
+    // of a check's answer the integrity is the only mark; whose key it is shows when it is looked at
+    message.username().is_some()
+        || message.class == Class::Success && integrity::check(bytes, &[]) != Integrity::Missing
+}
+
+/// A request, or an indication that only opens the way.
+pub(super) fn request(
+    (intro, key): (IntroId, &[u8; 16]),
+    by: Role,
+    id: TransactionId,
+    (class, nominates): (Class, bool),
+) -> Vec<u8> {
+    let mut attributes = alloc::vec![Attribute::Username(username(intro, by))];
+    attributes.extend(nominates.then_some(Attribute::UseCandidate));
+    Message::new(class, id, attributes).encode_signed(key, Hash::Sha256)
+}
+
+/// The answer to a request that came from `from`.
+pub(super) fn answer(key: &[u8; 16], id: TransactionId, from: SocketAddr) -> Vec<u8> {
+    Message::new(Class::Success, id, alloc::vec![Attribute::XorMapped(from)]).encode_signed(key, Hash::Sha256)
+}
+
+impl<'a> Incoming<'a> {
+    /// Reads a datagram that may be a check.
+    pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
+        let message = Message::decode(bytes).ok().filter(|m| m.unknown.is_empty())?;
+        Some(Self { bytes, message })
+    }
+
+    pub(super) const fn id(&self) -> TransactionId {
+        self.message.id
+    }
+
+    pub(super) fn claim(&self) -> Option<Claim> {
+        match self.message.class {
+            Class::Request => {
+                let (intro, by) = read_username(self.message.username()?)?;
+                let nominates = self.message.attributes.contains(&Attribute::UseCandidate);
+                Some(Claim::Request { intro, by, nominates })
+            }
+            Class::Success => self.message.mapped().map(|_| Claim::Answer),
+            Class::Indication | Class::Error => None,
+        }
+    }
+
+    /// Whether it comes from who knows the key, unchanged.
+    pub(super) fn is_of(&self, key: &[u8; 16]) -> bool {
+        integrity::check(self.bytes, key) == Integrity::Right
+    }
+}

@@ -1,0 +1,233 @@
+//! What the connectivity machine is told and what it asks for.
+
+use crate::ids::IntroId;
+use crate::nat::NatDescriptor;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+crate::wire! {
+    /// What two introduced peers need to find each other, besides each other's NAT. For them and their CNs only.
+    pub struct Ticket {
+        /// Keys their checks; drawn for this introduction alone.
+        pub key: [u8; 16],
+        /// Where the CN sees the other one come from.
+        pub observed: SocketAddr,
+    }
+
+    /// How an attempt to connect to an introduced peer ended.
+    pub struct Attempt {
+        /// `None`: connected.
+        pub failure: Option<Failure>,
+        /// By what sort of address.
+        pub rung: Rung,
+        /// Datagrams sent for it.
+        pub probes: u16,
+        /// From the CN's "go" (or from the start, if it never came) to the end, in milliseconds.
+        pub took_ms: u32,
+    }
+}
+
+crate::wire! {
+    /// By what sort of address a peer is tried: in the order of preference.
+    pub enum Rung {
+        /// None.
+        None = 0,
+        /// On the network that both share.
+        Lan = 1,
+        /// IPv6, with or without firewalls.
+        Ipv6 = 2,
+        /// A port that the peer's router forwards.
+        Mapped = 3,
+        /// Where STUN servers or the CN see the peer.
+        Reflexive = 4,
+        /// Where the peer's NAT will probably put its next mapping.
+        Predicted = 5,
+        /// Where the peer's own checks came from, not told by anybody.
+        PeerReflexive = 6,
+        /// As the introduction said, without checks.
+        Direct = 7,
+    }
+}
+impl Copy for Rung {}
+
+crate::wire! {
+    /// Why there is no connection to an introduced peer.
+    pub enum Failure {
+        /// The introduction names no address that may be tried.
+        NoCandidates = 1,
+        /// As many attempts as allowed were under way already.
+        Busy = 2,
+        /// The CN never said "go".
+        NoGo = 3,
+        /// Nothing was heard of the peer.
+        Silence = 4,
+        /// The peer was heard, and did not hear us.
+        OneWay = 5,
+        /// There was a path, and no connection came to be on it.
+        NoHandshake = 6,
+        /// It was no longer wanted.
+        Dropped = 7,
+    }
+}
+impl Copy for Failure {}
+
+/// Who nominates. The downloader does, as its introduction says: there is nothing to negotiate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Nominates a path and dials along it.
+    Downloader,
+    /// Answers.
+    Uploader,
+}
+
+/// An introduction, as either peer gets it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Offer {
+    /// Its name.
+    pub intro: IntroId,
+    /// Which of the two this host is.
+    pub role: Role,
+    /// What only the two know.
+    pub ticket: Ticket,
+    /// The other one's NAT.
+    pub nat: NatDescriptor,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// What this host knows of its own NAT.
+    Network(NatDescriptor),
+    /// Where the CN sees this host come from.
+    Observed(SocketAddr),
+    /// A peer is to be reached. An introduction is used once: what comes again is ignored.
+    Offer(Offer),
+    /// The CN says that both have opened their NATs, or had time to.
+    Go(IntroId),
+    /// A STUN datagram came on the QUIC socket.
+    Datagram {
+        /// From where.
+        from: SocketAddr,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// The QUIC connection along the nominated path is open, the other's key proven.
+    Connected(IntroId),
+    /// It could not be opened.
+    Refused(IntroId),
+    /// The peer is no longer wanted.
+    Drop(IntroId),
+}
+
+/// Something to be done, or learned.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// Send a datagram from the QUIC socket.
+    Send {
+        /// To where.
+        to: SocketAddr,
+        /// Its bytes.
+        bytes: Vec<u8>,
+        /// With this TTL, or the usual one.
+        ttl: Option<u8>,
+    },
+    /// Tell the CN that this side's NAT is open.
+    Opened(IntroId),
+    /// There is a path: the downloader dials along it, the uploader waits.
+    Path {
+        /// For this introduction.
+        intro: IntroId,
+        /// The other's endpoint, checked both ways.
+        addr: SocketAddr,
+    },
+    /// An attempt is over. Exactly one an [`Input::Offer`] that was not ignored.
+    Ended {
+        /// Which.
+        intro: IntroId,
+        /// How.
+        attempt: Attempt,
+    },
+}
+
+/// Limits and intervals.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Attempts under way at a time.
+    pub sessions_max: usize,
+    /// Checks a second, over all attempts.
+    pub rate: u32,
+    /// Checks to one address.
+    pub per_address_max: u8,
+    /// Datagrams an attempt, answers included.
+    pub per_pair_max: u16,
+    /// Addresses learned from the peer's own checks.
+    pub learned_max: usize,
+    /// Ports predicted of a NAT that counts.
+    pub predicted_max: u16,
+    /// Passes the own NAT and not the peer's.
+    pub opener_ttl: u8,
+    /// Addresses that an opener goes to.
+    pub openers_max: usize,
+    /// Between first checks to different addresses.
+    pub pace: Duration,
+    /// Before a check is repeated: first, what is added each time, and at most.
+    pub resend: (Duration, Duration, Duration),
+    /// So long a better address is given before a worse one is nominated.
+    pub prefer: Duration,
+    /// "Go" comes within this.
+    pub go_within: Duration,
+    /// A path is found within this of "go".
+    pub check_within: Duration,
+    /// A connection opens on it within this.
+    pub connect_within: Duration,
+    /// Checks are still answered for so long once connected.
+    pub linger: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self {
+            sessions_max: 64,
+            rate: 400,
+            per_address_max: 14,
+            per_pair_max: 160,
+            learned_max: 4,
+            predicted_max: 16,
+            opener_ttl: 2,
+            openers_max: 4,
+            pace: ms(50),
+            resend: (ms(100), ms(50), ms(250)),
+            prefer: ms(150),
+            go_within: ms(3_000),
+            check_within: ms(2_500),
+            connect_within: ms(3_000),
+            linger: ms(3_000),
+        }
+    }
+}
+
+impl Config {
+    /// For models: few repetitions, nothing paced, so that fewer moments differ.
+    #[must_use]
+    pub fn tiny() -> Self {
+        let s = Duration::from_secs;
+        Self {
+            sessions_max: 2,
+            per_address_max: 3,
+            per_pair_max: 24,
+            learned_max: 1,
+            predicted_max: 2,
+            openers_max: 1,
+            pace: Duration::ZERO,
+            resend: (s(1), Duration::ZERO, s(1)),
+            prefer: Duration::ZERO,
+            go_within: s(3),
+            check_within: s(4),
+            connect_within: s(3),
+            linger: s(1),
+            ..Self::default()
+        }
+    }
+}

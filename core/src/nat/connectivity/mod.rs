@@ -1,0 +1,208 @@
+//! Connectivity: how two introduced peers find a path between their NATs (RFC 8445 in spirit, RFC 5245's aggressive
+//! haste). Each first sends one datagram with a TTL so low that it opens its own NAT only, and says "opened" to the CN;
+//! at the CN's "go" both check every address of the other at once, from the socket that carries QUIC, and learn where
+//! the other's checks come from. The downloader nominates the first path that works both ways.
+
+mod candidates;
+mod check;
+pub mod io;
+mod pair;
+
+#[cfg(test)]
+mod tests;
+
+pub use check::is_check;
+pub use io::{Attempt, Config, Failure, Input, Offer, Output, Role, Rung, Ticket};
+
+use super::NatDescriptor;
+use crate::ids::IntroId;
+use crate::machine::{Cx, Deadlines, Machine, Time};
+use alloc::collections::{BTreeMap, VecDeque};
+use check::{Claim, Incoming};
+use core::net::SocketAddr;
+use core::time::Duration;
+use pair::Pair;
+
+/// Introductions that were used and are remembered as such.
+const USED_MAX: usize = 256;
+
+/// What all attempts of a host share: checks a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Budget {
+    /// Checks sent since `since`.
+    spent: u32,
+    since: Time,
+}
+
+impl Budget {
+    /// Takes one check out of what this tenth of a second allows.
+    fn take(&mut self, now: Time, rate: u32) -> bool {
+        if now.since(self.since) >= Duration::from_millis(100) {
+            *self = Self { spent: 0, since: now };
+        }
+        let free = self.spent < rate.div_ceil(10);
+        self.spent += u32::from(free);
+        free
+    }
+}
+
+/// All attempts of a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Connectivity {
+    nat: NatDescriptor,
+    observed: Option<SocketAddr>,
+    pairs: BTreeMap<IntroId, Pair>,
+    used: VecDeque<IntroId>,
+    budget: Budget,
+    timers: Deadlines<IntroId>,
+}
+
+type Context<'a> = Cx<'a, Connectivity>;
+
+impl Connectivity {
+    /// Attempts under way, those included whose checks are still answered.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Whether `addr` belongs to a peer that is introduced at present: only then anything may be sent there.
+    #[must_use]
+    pub fn is_introduced(&self, addr: SocketAddr) -> bool {
+        self.pairs.values().any(|p| p.knows(addr))
+    }
+
+    /// Whether no attempt has sent more than it may.
+    #[must_use]
+    pub fn is_within_bounds(&self, cfg: &Config) -> bool {
+        self.pairs.values().all(|p| p.is_within_bounds(cfg))
+    }
+
+    /// Whether there may be a NAT on the way out: its own addresses are not where the CN sees this host.
+    fn behind_nat(&self) -> bool {
+        let Some(observed) = self.observed.map(|a| a.ip().to_canonical()) else { return true };
+        !self
+            .nat
+            .candidates
+            .iter()
+            .any(|c| c.kind == super::CandidateKind::Host && c.addr.ip().to_canonical() == observed)
+    }
+
+    fn offer(&mut self, cx: &mut Context<'_>, offer: &Offer) {
+        let intro = offer.intro;
+        if self.pairs.contains_key(&intro) || self.used.contains(&intro) {
+            return;
+        }
+        self.used.push_back(intro);
+        if self.used.len() > USED_MAX {
+            self.used.pop_front();
+        }
+        let active = self.pairs.values().filter(|p| !p.is_connected()).count();
+        let none = |failure| Attempt { failure: Some(failure), rung: Rung::None, probes: 0, took_ms: 0 };
+        if active >= cx.cfg.sessions_max {
+            return cx.push(Output::Ended { intro, attempt: none(Failure::Busy) });
+        }
+        match Pair::open(cx, offer, self.observed, self.behind_nat()) {
+            Some(pair) => {
+                self.timers.set(intro, Some(pair.due()));
+                self.pairs.insert(intro, pair);
+            }
+            None => cx.push(Output::Ended { intro, attempt: none(Failure::NoCandidates) }),
+        }
+    }
+
+    /// Runs a pair, and sets its timer or buries it.
+    fn with(
+        &mut self,
+        cx: &mut Context<'_>,
+        intro: IntroId,
+        f: impl FnOnce(&mut Pair, &mut Context<'_>, &mut Budget) -> Option<Attempt>,
+    ) {
+        let Some(pair) = self.pairs.get_mut(&intro) else { return };
+        let was_connected = pair.is_connected();
+        let ended = f(pair, cx, &mut self.budget);
+        let stays = ended.is_none() || pair.is_connected() && !was_connected;
+        self.timers.set(intro, stays.then(|| pair.due()));
+        if !stays {
+            self.pairs.remove(&intro);
+        }
+        if let Some(attempt) = ended.filter(|_| !was_connected) {
+            cx.push(Output::Ended { intro, attempt });
+        }
+    }
+
+    fn datagram(&mut self, cx: &mut Context<'_>, from: SocketAddr, bytes: &[u8]) {
+        let Some(incoming) = Incoming::read(bytes) else { return };
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        let id = incoming.id();
+        match incoming.claim() {
+            Some(Claim::Request { intro, by, nominates }) => {
+                let known = self.pairs.get(&intro).is_some_and(|p| p.role() != by && incoming.is_of(p.key()));
+                if known {
+                    self.with(cx, intro, |pair, cx, budget| {
+                        pair.asked_by_peer(cx, budget, (id, from), nominates);
+                        None
+                    });
+                }
+            }
+            Some(Claim::Answer) => {
+                let asked = self.pairs.iter().find(|(_, p)| p.asked(id) && incoming.is_of(p.key()));
+                if let Some(intro) = asked.map(|(intro, _)| *intro) {
+                    self.with(cx, intro, |pair, cx, _| {
+                        pair.answered_by_peer(cx, id, from);
+                        None
+                    });
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+impl Machine for Connectivity {
+    type Config = Config;
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, cx: &mut Context<'_>, input: Input) {
+        match input {
+            Input::Network(nat) if nat.epoch >= self.nat.epoch => self.nat = nat,
+            Input::Network(_) => {}
+            Input::Observed(addr) => self.observed = Some(addr),
+            Input::Offer(offer) => self.offer(cx, &offer),
+            Input::Go(intro) => self.with(cx, intro, |pair, cx, budget| {
+                pair.go(cx);
+                pair.tick(cx, budget)
+            }),
+            Input::Datagram { from, bytes } => self.datagram(cx, from, &bytes),
+            Input::Connected(intro) => self.with(cx, intro, |pair, cx, _| pair.connected(cx)),
+            Input::Refused(intro) => {
+                self.with(cx, intro, |pair, cx, _| Some(pair.attempt(cx.now, Some(Failure::NoHandshake))));
+            }
+            Input::Drop(intro) => {
+                self.with(cx, intro, |pair, cx, _| Some(pair.attempt(cx.now, Some(Failure::Dropped))));
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        // a timer that is set again for this same moment waits for the next call
+        let mut due = alloc::vec::Vec::new();
+        while let Some(intro) = self.timers.pop_due(cx.now) {
+            due.push(intro);
+        }
+        for intro in due {
+            self.with(cx, intro, Pair::tick);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    fn rebase(&mut self, by: Duration) {
+        self.timers.rebase(by);
+        self.budget.since = self.budget.since.rebased(by);
+        self.pairs.values_mut().for_each(|p| p.rebase(by));
+    }
+}

@@ -1,0 +1,117 @@
+use super::Config;
+use crate::testing::nat::Kind;
+use crate::testing::punch_world::{Cfg, Punch, RULES, world};
+use crate::testing::rng::Seeded;
+use crate::testing::rule;
+use crate::testing::world::{Budget, World};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// Runs to the end of both attempts; every rule is held on the way.
+fn run(cfg: &Cfg, seed: u64) -> World<Punch> {
+    let mut w = world(cfg, Budget::default());
+    let mut rng = Seeded::new(seed);
+    for _ in 0..3000 {
+        let Some((_, act)) = w.earliest() else { break };
+        w.step(cfg, &act, &mut rng);
+        assert_eq!(rule::broken(&RULES[..5], cfg, &w), None, "{:?}", cfg.kinds);
+    }
+    assert!(w.env.is_over(), "{:?}: {:?}", cfg.kinds, w.env.ended);
+    w
+}
+
+/// The 66 cells of the pair matrix as the lab of real NATs measured it (✔), a row a kind; p: with prediction.
+const MATRIX: [&str; 11] = [
+    "++++++++++-",
+    "++++++++++-",
+    "++++++++++-",
+    "+++++++p---",
+    "+++++++p---",
+    "+++++++p---",
+    "+++++++p---",
+    "+++ppppp---",
+    "+++--------",
+    "+++--------",
+    "-----------",
+];
+
+#[test]
+fn the_pairs_that_connect_are_those_of_the_measured_matrix() {
+    let mut rows = Vec::new();
+    for a in Kind::MATRIX {
+        let mut row = String::new();
+        for b in Kind::MATRIX {
+            let w = run(&Cfg::timed([a, b]), 1);
+            assert!(w.env.is_connected() || w.env.has_failed(), "{a:?} {b:?}: one side only: {:?}", w.env.ended);
+            row.push(if w.env.is_connected() { '+' } else { '-' });
+        }
+        rows.push(row);
+    }
+    let expected = MATRIX.map(|row| row.replace('p', "+"));
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn without_prediction_a_nat_that_counts_is_as_hard_as_one_that_draws() {
+    for a in Kind::MATRIX {
+        let mut cfg = Cfg::timed([a, Kind::SymmetricSequential]);
+        cfg.connectivity = Config { predicted_max: 0, ..cfg.connectivity };
+        let at = Kind::MATRIX.iter().position(|k| *k == a).expect("one of them");
+        assert_eq!(run(&cfg, 1).env.is_connected(), MATRIX[at].as_bytes()[7] == b'+', "{a:?}");
+    }
+}
+
+#[test]
+fn a_pair_that_can_connect_does_within_three_round_trips_of_go() {
+    for (a, row) in Kind::MATRIX.into_iter().zip(MATRIX) {
+        for (b, _) in Kind::MATRIX.into_iter().zip(row.chars()).filter(|(_, c)| *c == '+') {
+            let cfg = Cfg::timed([a, b]);
+            let w = run(&cfg, 1);
+            let at = w.env.connected_at[0].expect("it is connected");
+            let took = at.since(w.env.went_at);
+            assert!(took <= cfg.latency * 7, "{a:?} {b:?}: {took:?}");
+        }
+    }
+}
+
+#[test]
+fn a_pair_that_cannot_connect_ends_within_six_seconds_and_its_bounds() {
+    for kinds in [[Kind::Symmetric; 2], [Kind::PortRestricted, Kind::Symmetric], [Kind::UdpBlocked, Kind::Public]] {
+        let w = run(&Cfg::timed(kinds), 1);
+        assert!(w.env.has_failed());
+        assert!(w.env.ended.iter().flatten().all(|a| a.took_ms <= 6_000 && a.probes <= 60), "{:?}", w.env.ended);
+    }
+}
+
+#[test]
+fn skew_does_not_poison_an_open_masquerade() {
+    for other in [Kind::MasqueradeOpen, Kind::PortRestricted, Kind::Cgnat, Kind::Public] {
+        for skew in [0, 100, 500] {
+            for kinds in [[Kind::MasqueradeOpen, other], [other, Kind::MasqueradeOpen]] {
+                let cfg = Cfg { skew: Duration::from_millis(skew), ..Cfg::timed(kinds) };
+                assert!(run(&cfg, 1).env.is_connected(), "{kinds:?} {skew} ms");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_openers_skew_does() {
+    let mut cfg = Cfg { skew: Duration::from_millis(500), ..Cfg::timed([Kind::MasqueradeOpen; 2]) };
+    cfg.connectivity.openers_max = 0;
+    assert!(run(&cfg, 1).env.has_failed(), "so the opener is what helps");
+}
+
+#[test]
+fn peers_behind_one_router_meet_on_their_lan_whether_it_hairpins_or_not() {
+    for hairpin in [false, true] {
+        for kind in [Kind::PortRestricted, Kind::Symmetric, Kind::FullCone] {
+            let cfg = Cfg { shared: Some(hairpin), ..Cfg::timed([kind; 2]) };
+            let w = run(&cfg, 1);
+            assert!(w.env.is_connected());
+            let private = |p: &core::net::SocketAddr| crate::nat::is_private(p.ip());
+            assert!(w.env.paths.iter().flatten().all(private), "{kind:?} {hairpin}: {:?}", w.env.paths);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! How introduced peers are met: the connectivity machine, between the control session, the QUIC socket and the links.
+
+use super::io::{CloseReason, Output};
+use super::{Client, Context, Timer};
+use crate::Cx;
+use crate::Machine;
+use crate::ids::IntroId;
+use crate::nat::connectivity::{self, Attempt, Connectivity, Failure, Offer, Role, Rung, Ticket};
+use crate::session::client as session;
+use crate::wire::control::Introduce;
+use alloc::vec::Vec;
+
+/// The end of an attempt that was made without checks.
+pub(super) const fn direct(connected: bool) -> Attempt {
+    let failure = if connected { None } else { Some(Failure::NoHandshake) };
+    Attempt { failure, rung: Rung::Direct, probes: 0, took_ms: 0 }
+}
+
+impl Client {
+    /// The attempts to meet peers.
+    #[must_use]
+    pub const fn connectivity(&self) -> &Connectivity {
+        &self.connectivity
+    }
+
+    pub(super) fn tell_connectivity(&mut self, cx: &mut Context<'_>, input: connectivity::Input) {
+        self.run_connectivity(cx, |c, cx| c.handle_input(cx, input));
+    }
+
+    pub(super) fn run_connectivity(
+        &mut self,
+        cx: &mut Context<'_>,
+        f: impl FnOnce(&mut Connectivity, &mut Cx<'_, Connectivity>),
+    ) {
+        let cfg = cx.cfg;
+        let connectivity = &mut self.connectivity;
+        let outputs = cx.child(&cfg.connectivity, |cx| f(connectivity, cx));
+        self.timers.set(Timer::Connectivity, self.connectivity.poll_timeout());
+        for output in outputs {
+            self.connectivity_says(cx, output);
+        }
+    }
+
+    fn connectivity_says(&mut self, cx: &mut Context<'_>, output: connectivity::Output) {
+        match output {
+            connectivity::Output::Send { to, bytes, ttl } => cx.push(Output::Probe { to, bytes, ttl }),
+            connectivity::Output::Opened(intro) => self.tell_session(cx, session::Input::NatOpened(intro)),
+            connectivity::Output::Path { intro, addr } => self.dial_along(cx, intro, addr),
+            connectivity::Output::Ended { intro, attempt } => {
+                let failure = attempt.failure;
+                self.tell_session(cx, session::Input::Outcome { intro, attempt });
+                if failure.is_some() {
+                    self.not_met(cx, intro);
+                }
+            }
+        }
+    }
+
+    /// A peer is to be met, on either side.
+    pub(super) fn meet(
+        &mut self,
+        cx: &mut Context<'_>,
+        (intro, role): (IntroId, Role),
+        ticket: Ticket,
+        nat: crate::nat::NatDescriptor,
+    ) {
+        if let Some(observed) = self.session.observed() {
+            self.tell_connectivity(cx, connectivity::Input::Observed(observed));
+        }
+        self.tell_connectivity(cx, connectivity::Input::Offer(Offer { intro, role, ticket, nat }));
+    }
+
+    /// A peer will come, to be served.
+    pub(super) fn expect_peer(&mut self, cx: &mut Context<'_>, introduce: Introduce) {
+        let Introduce { intro, nat, ticket } = introduce;
+        if let Some(ticket) = ticket {
+            return self.meet(cx, (intro.intro.id, Role::Uploader), ticket, nat);
+        }
+        let addrs: Vec<_> = nat.candidates.iter().map(|c| c.addr).collect();
+        if !addrs.is_empty() {
+            cx.push(Output::PeerExpect { addrs });
+        }
+    }
+
+    /// There is no path to a peer: it is let go, and may be introduced once more.
+    fn not_met(&mut self, cx: &mut Context<'_>, intro: IntroId) {
+        let Some(conn) = self.link_of(intro) else { return };
+        self.may_meet_again(conn);
+        self.let_go(cx, conn, CloseReason::Stalled);
+    }
+}

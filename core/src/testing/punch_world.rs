@@ -1,0 +1,499 @@
+//! Two hosts behind NATs, the CN's broker between them, and the Internet: the production machines of connectivity in
+//! one world. Models explore it with losses and duplicates; timed, it gives the table of pairs that can connect.
+
+use super::nat::{HostIx, Internet, Kind};
+use super::rule::{Rule, settles};
+use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use crate::ids::IntroId;
+use crate::machine::{Cx, Machine, Rng, Time};
+use crate::nat::broker::{self, Broker};
+use crate::nat::connectivity::{self, Attempt, Connectivity, Input, Offer, Output, Role, Ticket};
+use crate::nat::{Candidate, CandidateKind, NatDescriptor};
+use crate::wire::List;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
+
+/// The broker's node; the hosts are 0 (downloader) and 1 (uploader).
+const CN: NodeIx = 2;
+/// A host that nobody was introduced to.
+const BYSTANDER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
+/// The usual TTL.
+const TTL: u8 = 64;
+
+/// Defects of the world; each must break a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// The CN says that it sees the uploader where a bystander is.
+    AimsAtBystander,
+    /// Somebody knows the key, and answers in the uploader's place.
+    KeyLeaks,
+    /// The CN takes one "opened" for two.
+    GoesTooSoon,
+    /// The CN introduces the same two twice.
+    IntroducesTwice,
+    /// Checks that come are not handed to the uploader.
+    ChecksAreLost,
+    /// The downloader's clock stands still.
+    ClockStops,
+}
+
+/// How the world is.
+#[derive(Clone, Debug)]
+pub struct Cfg {
+    /// The hosts' limits.
+    pub connectivity: connectivity::Config,
+    /// The broker's.
+    pub broker: broker::Config,
+    /// Behind what each host is.
+    pub kinds: [Kind; 2],
+    /// Behind one router, which hairpins or not, instead.
+    pub shared: Option<bool>,
+    /// One way, for everything.
+    pub latency: Duration,
+    /// The uploader hears of everything so much later.
+    pub skew: Duration,
+    /// Of 1,000 datagrams, so many are lost at random; for timed runs.
+    pub loss_permille: u32,
+    /// The seeded defect.
+    pub mutant: Option<Mutant>,
+}
+
+impl Cfg {
+    /// With production's limits.
+    #[must_use]
+    pub fn timed(kinds: [Kind; 2]) -> Self {
+        Self {
+            connectivity: connectivity::Config::default(),
+            broker: broker::Config::default(),
+            kinds,
+            shared: None,
+            latency: Duration::from_millis(30),
+            skew: Duration::ZERO,
+            loss_permille: 0,
+            mutant: None,
+        }
+    }
+
+    /// For models.
+    #[must_use]
+    pub fn tiny(kinds: [Kind; 2], mutant: Option<Mutant>) -> Self {
+        Self { connectivity: connectivity::Config::tiny(), latency: Duration::ZERO, mutant, ..Self::timed(kinds) }
+    }
+
+    /// Whether the two must connect: the rule of the pair matrix.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        let [a, b] = self.kinds.map(|kind| descriptor(kind, Vec::new()));
+        crate::nat::can_connect(&a, &b)
+    }
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::large_enum_variant, reason = "a handful a world")]
+pub enum Node {
+    /// A peer.
+    Host(Connectivity),
+    /// The CN, which has "opened" of which host, and has sent it off.
+    Cn(Broker<NodeIx>),
+}
+
+/// Something under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// To a host.
+    Tell(Input),
+    /// A host has opened its NAT.
+    Opened(IntroId, NodeIx),
+    /// A datagram of the QUIC handshake: the first flight, or its answer.
+    Handshake {
+        /// From where, as its receiver sees it.
+        from: SocketAddr,
+        /// For this introduction.
+        intro: IntroId,
+        /// It is the answer.
+        answer: bool,
+    },
+}
+
+/// What the broker is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum In {
+    /// To a host.
+    Host(Input),
+    /// To the CN.
+    Opened(IntroId, NodeIx),
+}
+
+/// What comes out of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Out {
+    /// Of a host.
+    Host(Output),
+    /// Of the CN: both go.
+    Go(IntroId),
+}
+
+/// The environment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Punch {
+    net: Internet,
+    hosts: [HostIx; 2],
+    sockets: [SocketAddr; 2],
+    /// How each host's attempt ended.
+    pub ended: [Option<Attempt>; 2],
+    /// Paths taken.
+    pub paths: [Vec<SocketAddr>; 2],
+    /// A datagram of each host has come to the other.
+    delivered: [bool; 2],
+    opened: [bool; 2],
+    went: bool,
+    /// "Go" was said while one had not opened and its time was not over.
+    too_soon: bool,
+    /// A datagram went to somebody who was not introduced.
+    pub strayed: bool,
+    /// Datagrams sent by each host.
+    pub sent: [u16; 2],
+    /// When "go" was said.
+    pub went_at: Time,
+    /// When each connection came to be.
+    pub connected_at: [Option<Time>; 2],
+}
+
+fn intro(n: u32) -> IntroId {
+    IntroId::numbered(n)
+}
+
+/// What a host behind this kind of NAT says of it.
+fn descriptor(kind: Kind, candidates: Vec<Candidate>) -> NatDescriptor {
+    let (mapping, filtering) = kind.behaviour();
+    NatDescriptor {
+        epoch: 1,
+        udp: kind != Kind::UdpBlocked,
+        mapping,
+        filtering,
+        step: u16::from(kind == Kind::SymmetricSequential),
+        v4: true,
+        candidates: List::truncated(candidates),
+        ..NatDescriptor::default()
+    }
+}
+
+impl System for Punch {
+    type Cfg = Cfg;
+    type Node = Node;
+    type Event = Event;
+    type Input = In;
+    type Output = Out;
+    type Move = ();
+
+    fn run(cfg: &Cfg, _: NodeIx, node: &mut Node, now: Time, rng: &mut dyn Rng, input: Option<In>) -> Vec<Out> {
+        match node {
+            Node::Host(host) => {
+                let mut out = Vec::new();
+                let mut cx = Cx { now, cfg: &cfg.connectivity, rng, out: &mut out };
+                match input {
+                    Some(In::Host(input)) => host.handle_input(&mut cx, input),
+                    Some(In::Opened(..)) => {}
+                    None => host.handle_timeout(&mut cx),
+                }
+                out.into_iter().map(Out::Host).collect()
+            }
+            Node::Cn(broker) => broke(cfg, broker, now, input).into_iter().map(Out::Go).collect(),
+        }
+    }
+
+    fn deadline(node: &Node) -> Option<Time> {
+        match node {
+            Node::Host(host) => host.poll_timeout(),
+            Node::Cn(broker) => broker.poll_timeout(),
+        }
+    }
+
+    fn rebase(node: &mut Node, by: Duration) {
+        match node {
+            Node::Host(host) => host.rebase(by),
+            Node::Cn(broker) => broker.rebase(by),
+        }
+    }
+
+    fn rebase_env(&mut self, by: Duration) {
+        self.net.rebase(by);
+        self.went_at = self.went_at.rebased(by);
+        self.connected_at.iter_mut().flatten().for_each(|at| *at = at.rebased(by));
+    }
+
+    fn perform(world: &mut World<Self>, cfg: &Cfg, node: NodeIx, output: Out) {
+        match output {
+            Out::Go(intro) => go(world, cfg, intro),
+            Out::Host(output) => perform(world, cfg, node, output),
+        }
+    }
+
+    fn faults(world: &World<Self>, _: &Cfg, lane: Lane, _: &Event, ways: &mut Vec<Way>) {
+        if lane.what == "udp" {
+            ways.extend((world.budget.drops > 0).then_some(Way::Lost));
+            ways.extend((world.budget.duplicates > 0).then_some(Way::Twice));
+        }
+    }
+
+    fn arrive(world: &mut World<Self>, cfg: &Cfg, lane: Lane, event: Event, way: Way) -> Option<In> {
+        world.budget.drops -= u8::from(way == Way::Lost);
+        world.budget.duplicates -= u8::from(way == Way::Twice);
+        if way == Way::Lost {
+            return None;
+        }
+        match event {
+            Event::Tell(Input::Datagram { .. }) if lane.to == 1 && cfg.mutant == Some(Mutant::ChecksAreLost) => None,
+            Event::Tell(input) => {
+                if matches!(input, Input::Datagram { .. }) {
+                    world.env.delivered[usize::from(1 - lane.to)] = true;
+                }
+                Some(In::Host(input))
+            }
+            Event::Opened(intro, host) => {
+                world.env.opened[usize::from(host)] = true;
+                Some(In::Opened(intro, host))
+            }
+            Event::Handshake { from, intro, answer } => {
+                if !answer {
+                    handshake(world, cfg, lane.to, from, (intro, true));
+                }
+                Some(In::Host(Input::Connected(intro)))
+            }
+        }
+    }
+
+    fn moves(_: &World<Self>, _: &Cfg, _: &mut Vec<()>) {}
+
+    fn act(_: &mut World<Self>, _: &Cfg, (): &(), _: &mut dyn Rng) -> Option<(NodeIx, In)> {
+        None
+    }
+}
+
+/// The CN's part: who goes now.
+fn broke(cfg: &Cfg, broker: &mut Broker<NodeIx>, now: Time, input: Option<In>) -> Vec<IntroId> {
+    let mut gone = Vec::new();
+    if let Some(In::Opened(intro, host)) = input {
+        let roles = [Role::Downloader, Role::Uploader];
+        let said = roles.into_iter().enumerate();
+        for (n, role) in said {
+            if n == usize::from(host) || cfg.mutant == Some(Mutant::GoesTooSoon) {
+                gone.extend(broker.opened(now, &cfg.broker, intro, role).map(|_| intro));
+            }
+        }
+    }
+    while let Some((intro, peers)) = broker.pop_due(now, &cfg.broker) {
+        gone.extend(peers.map(|_| intro));
+    }
+    gone
+}
+
+fn go(world: &mut World<Punch>, cfg: &Cfg, intro: IntroId) {
+    let now = world.now;
+    let env = &mut world.env;
+    let patient = now.since(env.went_at) >= cfg.broker.open_within;
+    env.too_soon |= !patient && env.opened != [true; 2];
+    env.went = true;
+    env.went_at = now;
+    for host in [0, 1] {
+        tell(world, cfg, host, Input::Go(intro));
+    }
+}
+
+/// The CN tells a host something.
+fn tell(world: &mut World<Punch>, cfg: &Cfg, host: NodeIx, input: Input) {
+    let late = if host == 1 { cfg.skew } else { Duration::ZERO };
+    world.send(Lane { to: host, what: "control", id: 0 }, cfg.latency + late, Event::Tell(input));
+}
+
+fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, output: Output) {
+    let me = usize::from(node);
+    match output {
+        Output::Send { to, bytes, ttl } => {
+            world.env.sent[me] += 1;
+            world.env.strayed |= to.ip() == IpAddr::V4(BYSTANDER);
+            if cfg.mutant == Some(Mutant::KeyLeaks) && node == 0 && ttl.is_none() {
+                answer_in_its_place(world, cfg, to, &bytes);
+            }
+            let (host, socket, now) = (world.env.hosts[me], world.env.sockets[me], world.now);
+            let Some(arrival) = world.env.net.send(now, host, socket, to, ttl.unwrap_or(TTL)) else { return };
+            let other = 1 - node;
+            if arrival.host == world.env.hosts[usize::from(other)]
+                && arrival.to == world.env.sockets[usize::from(other)]
+            {
+                let event = Event::Tell(Input::Datagram { from: arrival.from, bytes });
+                world.send(Lane { to: other, what: "udp", id: 0 }, cfg.latency, event);
+            }
+        }
+        Output::Opened(intro) => {
+            let late = if node == 1 { cfg.skew } else { Duration::ZERO };
+            world.send(
+                Lane { to: CN, what: "control", id: u64::from(node) },
+                cfg.latency + late,
+                Event::Opened(intro, node),
+            );
+        }
+        Output::Path { intro, addr } => {
+            world.env.paths[me].push(addr);
+            if node == 0 {
+                handshake(world, cfg, node, addr, (intro, false));
+            }
+        }
+        Output::Ended { attempt, .. } => {
+            if attempt.failure.is_none() {
+                world.env.connected_at[me] = Some(world.now);
+            }
+            world.env.ended[me] = Some(attempt);
+        }
+    }
+}
+
+/// A flight of the QUIC handshake goes along the path. QUIC repeats what is lost, so that losses only delay it.
+fn handshake(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, to: SocketAddr, (intro, answer): (IntroId, bool)) {
+    let me = usize::from(node);
+    let (host, socket, now) = (world.env.hosts[me], world.env.sockets[me], world.now);
+    let Some(arrival) = world.env.net.send(now, host, socket, to, TTL) else { return };
+    let other = 1 - node;
+    if arrival.host == world.env.hosts[usize::from(other)] {
+        let event = Event::Handshake { from: arrival.from, intro, answer };
+        world.send(Lane { to: other, what: "quic", id: 0 }, cfg.latency, event);
+    }
+}
+
+/// Who knows the key answers a check before it comes to whom it was meant for.
+fn answer_in_its_place(world: &mut World<Punch>, cfg: &Cfg, to: SocketAddr, bytes: &[u8]) {
+    use crate::nat::stun::integrity::Hash;
+    use crate::nat::stun::{Attribute, Class, Message};
+    let Ok(request) = Message::decode(bytes) else { return };
+    let answer = Message::new(Class::Success, request.id, alloc::vec![Attribute::XorMapped(to)]);
+    let bytes = answer.encode_signed(&KEY, Hash::Sha256);
+    world.send(Lane { to: 0, what: "forged", id: 0 }, cfg.latency, Event::Tell(Input::Datagram { from: to, bytes }));
+    // it is nobody's datagram
+    world.env.delivered[1] = false;
+}
+
+const KEY: [u8; 16] = [7; 16];
+
+/// The hosts know their NATs, as discovery found them, and the CN is about to introduce them.
+#[must_use]
+pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
+    let mut net = Internet::default();
+    let stun = net.add_host(alloc::vec![Ipv4Addr::new(198, 51, 100, 1).into()], None);
+    net.add_host(alloc::vec![BYSTANDER.into()], None);
+    let hosts = match cfg.shared {
+        None => [net.add_site(cfg.kinds[0], 10), net.add_site(cfg.kinds[1], 20)],
+        Some(hairpin) => {
+            let rules = super::nat::Rules { hairpin, ..cfg.kinds[0].routers()[0] };
+            let router = net.add_router(rules, Ipv4Addr::new(203, 0, 113, 10).into(), None);
+            [2, 3].map(|n| net.add_host(alloc::vec![Ipv4Addr::new(192, 168, 0, n).into()], Some(router)))
+        }
+    };
+    let sockets = [0, 1].map(|i: u16| SocketAddr::new(net.addr(hosts[usize::from(i)]), 5000 + i));
+    let server = SocketAddr::new(net.addr(stun), 3478);
+    let told = [0, 1].map(|i| {
+        let seen = net.send(Time::ZERO, hosts[i], sockets[i], server, TTL).map(|a| a.from);
+        let host = Candidate { kind: CandidateKind::Host, addr: sockets[i] };
+        let mapped = seen.map(|addr| Candidate { kind: CandidateKind::ServerReflexive, addr });
+        // a peer may say anything: nobody must believe it
+        let lie = Candidate { kind: CandidateKind::Mapped, addr: SocketAddr::new(BYSTANDER.into(), 4000) };
+        let site = if cfg.shared.is_some() { 10 } else { [10, 20][i] };
+        let public = seen.map_or(IpAddr::V4(Ipv4Addr::new(203, 0, 113, site)), |a| a.ip());
+        let nat = descriptor(cfg.kinds[i], [Some(host), mapped, Some(lie)].into_iter().flatten().collect());
+        (nat, SocketAddr::new(public, 443))
+    });
+    let nobody = || [None, None];
+    let env = Punch {
+        net,
+        hosts,
+        sockets,
+        ended: nobody(),
+        paths: [Vec::new(), Vec::new()],
+        delivered: [false; 2],
+        opened: [false; 2],
+        went: false,
+        too_soon: false,
+        strayed: false,
+        sent: [0; 2],
+        went_at: Time::ZERO,
+        connected_at: [None; 2],
+    };
+    let mut broker = Broker::default();
+    let intros = if cfg.mutant == Some(Mutant::IntroducesTwice) { 2 } else { 1 };
+    for n in 1..=intros {
+        broker.offered(Time::ZERO, &cfg.broker, intro(n), [0, 1]);
+    }
+    let hosts = alloc::vec![Connectivity::default(); 2].into_iter().map(Node::Host);
+    let mut world = World::new(env, hosts.chain([Node::Cn(broker)]).collect(), budget);
+    for host in [0_u8, 1] {
+        let me = usize::from(host);
+        let (nat, mut observed) = told[1 - me].clone();
+        if cfg.mutant == Some(Mutant::AimsAtBystander) && host == 0 {
+            observed.set_ip(BYSTANDER.into());
+        }
+        tell(&mut world, cfg, host, Input::Network(told[me].0.clone()));
+        tell(&mut world, cfg, host, Input::Observed(told[me].1));
+        for n in 1..=intros {
+            let role = if host == 0 { Role::Downloader } else { Role::Uploader };
+            let ticket = Ticket { key: KEY, observed };
+            tell(&mut world, cfg, host, Input::Offer(Offer { intro: intro(n), role, ticket, nat: nat.clone() }));
+        }
+    }
+    world
+}
+
+impl Punch {
+    /// Both attempts are over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.ended.iter().all(Option::is_some)
+    }
+
+    /// Both have a connection.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.ended.iter().all(|e| e.as_ref().is_some_and(|a| a.failure.is_none()))
+    }
+
+    /// Neither has.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.ended.iter().all(|e| e.as_ref().is_some_and(|a| a.failure.is_some()))
+    }
+
+    /// The host at the end of a path.
+    fn leads(&self, host: usize, path: SocketAddr, now: Time) -> bool {
+        let arrival = self.net.clone().send(now, self.hosts[host], self.sockets[host], path, TTL);
+        arrival.is_some_and(|a| a.host == self.hosts[1 - host])
+    }
+}
+
+fn hosts(w: &World<Punch>) -> impl Iterator<Item = &Connectivity> {
+    w.nodes().filter_map(|(_, n)| if let Node::Host(host) = n { Some(host) } else { None })
+}
+
+/// What must hold of it.
+pub const RULES: &[Rule<Punch>] = &[
+    Rule::always("nothing goes to whom nobody was introduced", |_, w| !w.env.strayed),
+    Rule::always("no attempt sends more than it may", |cfg: &Cfg, w| {
+        hosts(w).all(|h| h.is_within_bounds(&cfg.connectivity))
+            && w.env.sent.iter().all(|n| *n <= cfg.connectivity.per_pair_max)
+    }),
+    Rule::always("a path is taken only when each has heard the other", |_, w| {
+        w.env.paths.iter().all(Vec::is_empty) || w.env.delivered == [true; 2]
+    }),
+    Rule::always("each takes one path, and it leads to the other", |_, w| {
+        (0..2).all(|i| w.env.paths[i].len() <= 1 && w.env.paths[i].iter().all(|p| w.env.leads(i, *p, w.now)))
+    }),
+    Rule::always("nobody is told to go before both have opened or had their time", |_, w| !w.env.too_soon),
+    Rule::always(
+        "left alone, a pair that can connect does, one that cannot fails on both sides, and nothing stays",
+        |cfg, w| {
+            settles(cfg, w, 2000, |w| {
+                let ended = if cfg.is_reachable() { w.env.is_connected() } else { w.env.has_failed() };
+                ended && hosts(w).all(|h| h.sessions() == 0 && h.poll_timeout().is_none())
+            })
+        },
+    ),
+];
