@@ -41,6 +41,7 @@ scenarios! {
     the_edge_is_away_for_a_while
     a_client_dies_and_resumes
     uploads_off_means_off
+    the_sealing_keys_are_rotated_twice
     pause_resume_cancel
 }
 

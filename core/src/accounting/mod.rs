@@ -3,6 +3,7 @@
 
 pub mod certs;
 pub mod edge_auth;
+pub mod epochs;
 pub mod grants;
 pub mod introductions;
 pub mod settlement;

@@ -9,6 +9,7 @@ use super::sim::rig::identity;
 use super::sim::servers::{INCARNATIONS_FALL_FROM, at_once};
 use super::sim::{Cfg, Move, Mutant, Net, keys};
 use super::world::{Act, Budget, NodeIx, World};
+use crate::accounting::epochs::Epochs;
 use crate::content::Policy;
 use crate::ids::{DownloadId, Guid, ProviderId, PublicKey, SessionId, VersionId};
 use crate::role::{client, cn, dn};
@@ -103,7 +104,7 @@ fn grant(node: NodeIx, name: Name) -> SealedGrant {
         expires_ms: u64::MAX,
     };
     let signature = keys::sign(&edge.body.key, Context::Grant, &grant.to_bytes());
-    keys::seal(&SignedGrant { grant, signature, cert: edge })
+    keys::seal(&SignedGrant { grant, signature, cert: edge }, Epochs::FIRST)
 }
 
 /// The world with the seeder connected and registered, and the seeker about to look for peers.

@@ -142,6 +142,8 @@ pub struct Totals {
 pub trait Rig {
     /// Publishes an object on every edge.
     fn publish(&mut self, object: &Object);
+    /// Rotates the keys that seal grants; running servers take them up soon.
+    fn rotate_keys(&mut self);
     /// Starts a client with an empty disk.
     fn start_client(&mut self, number: u8, options: ClientOptions);
     /// Ends a node without warning (SIGKILL). It keeps its disk.
@@ -192,6 +194,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "the_edge_is_away_for_a_while", plan: ONE_OF_EACH, play: edge_outage },
     Scenario { name: "a_client_dies_and_resumes", plan: ONE_OF_EACH, play: client_resumes },
     Scenario { name: "uploads_off_means_off", plan: ONE_OF_EACH, play: uploads_off },
+    Scenario { name: "the_sealing_keys_are_rotated_twice", plan: ONE_OF_EACH, play: keys_rotated },
     Scenario { name: "pause_resume_cancel", plan: ONE_OF_EACH, play: pause_resume_cancel },
 ];
 
@@ -367,6 +370,22 @@ fn client_resumes(rig: &mut dyn Rig) -> Result<(), String> {
     rig.command(0, Command::Get(FILM.path));
     completes(rig, 0)?;
     accounted(rig, &[0, 1])
+}
+
+fn keys_rotated(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST), (1, HONEST)])?;
+    wants(rig, 2);
+    half_way(rig, 2)?;
+    // what it began with can be opened by nobody afterwards
+    rig.rotate_keys();
+    rig.rotate_keys();
+    // a new grant is a new download: what was fetched before it is in the books of the old one
+    let done = |r: &mut dyn Rig| r.status(2, FILM.path).is_some_and(|s| s.progress == Progress::Completed && s.right);
+    let completed = rig.run_until(LIMIT, &mut |r| done(r));
+    need(completed, || format!("client2 did not complete: {:?}", rig.status(2, FILM.path)))?;
+    rig.publish(&CRAWLING);
+    wants(rig, 3);
+    from_peers(rig, 3).map(drop)
 }
 
 fn uploads_off(rig: &mut dyn Rig) -> Result<(), String> {

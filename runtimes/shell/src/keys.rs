@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::
 use std::fmt;
 use std::io::Write;
 use std::path::Path;
+use swarmedge_core::accounting::epochs::Epochs;
 use swarmedge_core::ids::{PublicKey, Signature};
 use swarmedge_core::wire::records::{CertBody, Context, SealedGrant, ServerCert, SignedGrant};
 use swarmedge_core::wire::{Blob, Wire};
@@ -200,42 +201,82 @@ impl fmt::Debug for SealKey {
     }
 }
 
-/// The sealing keys that a server holds: the first seals, all of them open.
+/// The sealing keys that a server holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SealRing(Vec<SealKey>);
+pub struct SealRing {
+    epochs: Epochs,
+    /// One for each of `epochs`, in the order of the file: the present one, the next, the one before.
+    keys: Vec<SealKey>,
+}
 
 impl SealRing {
     /// A ring of one key.
     #[must_use]
     pub fn of(key: SealKey) -> Self {
-        Self(vec![key])
+        Self { epochs: Epochs { previous: None, current: key.epoch, next: None }, keys: vec![key] }
     }
 
-    /// Reads a file of lines `epoch hex`.
+    /// The keys of a new deployment.
+    #[must_use]
+    pub fn fresh() -> Self {
+        Self::holding(Epochs::FIRST, &[])
+    }
+
+    /// The keys after a rotation: see [`Epochs::rotated`].
+    #[must_use]
+    pub fn rotated(&self) -> Self {
+        Self::holding(self.epochs.rotated(), &self.keys)
+    }
+
+    /// A key for each epoch, made where it is not known.
+    fn holding(epochs: Epochs, known: &[SealKey]) -> Self {
+        let all = [Some(epochs.current), epochs.next, epochs.previous];
+        let key = |epoch| known.iter().find(|k| k.epoch == epoch).cloned().unwrap_or_else(|| SealKey::generate(epoch));
+        Self { epochs, keys: all.into_iter().flatten().map(key).collect() }
+    }
+
+    /// Which epochs' keys these are.
+    #[must_use]
+    pub const fn epochs(&self) -> Epochs {
+        self.epochs
+    }
+
+    /// Reads a file of lines `epoch hex`, the present one first.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(format!("read seal {}", path.display()), &e))?;
-        let keys: Option<Vec<_>> = text.lines().map(parse_seal_key).collect();
-        keys.filter(|keys| !keys.is_empty())
-            .map(Self)
-            .ok_or_else(|| Error::usage(format!("{} is not a file of sealing keys", path.display())))
+        let wrong = || Error::usage(format!("{} is not a file of sealing keys", path.display()));
+        let keys: Vec<_> = text.lines().map(parse_seal_key).collect::<Option<_>>().ok_or_else(wrong)?;
+        let current = keys.first().map(|k| k.epoch).ok_or_else(wrong)?;
+        let next = keys.iter().map(|k| k.epoch).find(|e| *e > current);
+        let previous = keys.iter().map(|k| k.epoch).find(|e| *e < current);
+        Ok(Self::holding(Epochs { previous, current, next }, &keys))
     }
 
     /// Writes a new file that only its owner may read.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
-        let lines: String = self.0.iter().map(|k| format!("{} {}\n", k.epoch, HEXLOWER.encode(&k.key))).collect();
-        save_secret(path, lines.as_bytes())
+        save_secret(path, self.lines().as_bytes())
+    }
+
+    /// Writes the file anew, at once or not at all.
+    pub fn replace(&self, path: &Path) -> Result<(), Error> {
+        replace_secret(path, self.lines().as_bytes())
+            .map_err(|e| Error::io(format!("write seal {}", path.display()), &e))
+    }
+
+    fn lines(&self) -> String {
+        self.keys.iter().map(|k| format!("{} {}\n", k.epoch, HEXLOWER.encode(&k.key))).collect()
     }
 
     /// See [`SealKey::seal`].
     #[must_use]
     pub fn seal(&self, grant: &SignedGrant) -> SealedGrant {
-        self.0[0].seal(grant)
+        self.keys[0].seal(grant)
     }
 
     /// See [`SealKey::open`].
     #[must_use]
     pub fn open(&self, grant: &SealedGrant) -> Option<SignedGrant> {
-        self.0.iter().find_map(|key| key.open(grant))
+        self.keys.iter().find_map(|key| key.open(grant))
     }
 }
 
@@ -364,7 +405,7 @@ mod tests {
         assert_eq!(ring.open(&sealed), Some(grant));
 
         assert_eq!(SealKey::generate(3).open(&sealed), None, "another key");
-        let renamed = SealKey { epoch: 4, key: ring.0[0].key };
+        let renamed = SealKey { epoch: 4, key: ring.keys[0].key };
         assert_eq!(renamed.open(&SealedGrant { epoch: 4, ..sealed.clone() }), None, "the epoch is authenticated");
         for bit in [0, 7, sealed.sealed.len() * 8 - 1] {
             let mut bytes = sealed.sealed.to_vec();
@@ -375,9 +416,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_sealed_opens_until_the_second_rotation_after_it_and_before_the_first_is_heard_of() {
+        let (before, grant) = (SealRing::fresh(), signed_grant());
+        let after = before.rotated();
+        let (old, new) = (before.seal(&grant), after.seal(&grant));
+        assert_eq!((old.epoch, new.epoch), (1, 2));
+        assert_eq!(after.open(&old), Some(grant.clone()), "the previous key");
+        assert_eq!(before.open(&new), Some(grant.clone()), "the next key, by a server that has not heard yet");
+        assert_eq!(after.rotated().open(&new), Some(grant));
+        assert_eq!(after.rotated().open(&old), None);
+    }
+
+    #[test]
     fn sealing_keys_and_certificates_read_back() {
         let dir = tempfile::tempdir().expect("a directory");
-        let ring = SealRing(vec![SealKey::generate(2), SealKey::generate(1)]);
+        let ring = SealRing::fresh().rotated();
         ring.save(&dir.path().join("seal")).expect("written");
         assert_eq!(SealRing::load(&dir.path().join("seal")).expect("read"), ring);
         let cert = signed_grant().cert;

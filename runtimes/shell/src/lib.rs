@@ -19,6 +19,7 @@ pub mod ops;
 pub mod peers;
 pub mod quic;
 pub mod rt;
+pub mod seals;
 pub mod server;
 pub mod store;
 mod sync;

@@ -178,7 +178,8 @@ pub(super) fn ask_arrives(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, ask: Ask)
         return None;
     };
     let key = keys::key(cfg.names[usize::from(ask.client)]);
-    let renew = ask.renew.as_ref().map(|sealed| edge::Renewal { grant: keys::open(sealed), proven: true });
+    let renew =
+        ask.renew.as_ref().map(|sealed| edge::Renewal { grant: keys::open(sealed, w.env.epochs), proven: true });
     let kept = renew.as_ref().and_then(|r| r.grant.as_ref()).map(|g| g.grant.download_key);
     let number = w.env.number();
     let fresh = PublicKey::numbered(7 << 24 | u32::try_from(number).unwrap_or(0));
@@ -220,7 +221,7 @@ pub(super) fn granted(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId, g
         policy: grant.policy,
         order_seed: grant.order_seed,
         expires_ms: grant.expires_ms,
-        sealed: keys::seal(&signed),
+        sealed: keys::seal(&signed, w.env.epochs),
     };
     answer(w, cfg, client, ask.req, Ok(EdgeAnswer::Granted(granted)));
 }

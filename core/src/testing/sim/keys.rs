@@ -1,6 +1,7 @@
 //! Fake cryptography: keys are numbers, a signature is a checksum of what is signed and by whom, a seal is none. Pure,
 //! fast, and equal in equal states; forging one is as impossible to the machines as it must be.
 
+use crate::accounting::epochs::Epochs;
 use crate::ids::{PublicKey, Signature};
 use crate::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
 use crate::testing::scenario::{Name, Role};
@@ -74,15 +75,15 @@ pub fn cert(name: Name, role: ServerRole) -> ServerCert {
 
 /// Seals a grant.
 #[must_use]
-pub fn seal(grant: &SignedGrant) -> SealedGrant {
+pub fn seal(grant: &SignedGrant, epochs: Epochs) -> SealedGrant {
     let sealed = Blob::new(grant.to_bytes()).expect("a grant fits in a sealed grant");
-    SealedGrant { epoch: 1, nonce: [0; 24], sealed }
+    SealedGrant { epoch: epochs.current, nonce: [0; 24], sealed }
 }
 
 /// Opens a sealed grant.
 #[must_use]
-pub fn open(sealed: &SealedGrant) -> Option<SignedGrant> {
-    SignedGrant::from_bytes(&sealed.sealed).ok()
+pub fn open(sealed: &SealedGrant, epochs: Epochs) -> Option<SignedGrant> {
+    epochs.opens(sealed.epoch).then(|| SignedGrant::from_bytes(&sealed.sealed).ok())?
 }
 
 /// The address of a node's socket.

@@ -14,6 +14,7 @@ pub mod store;
 use super::rng::Seeded;
 use super::scenario::{ClientOptions, Name, Role};
 use super::world::{Lane, NodeIx, System, Way, World};
+use crate::accounting::epochs::Epochs;
 use crate::content::{Layout, Policy};
 use crate::ids::{
     ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, SessionId, VersionId,
@@ -167,6 +168,8 @@ pub struct Net {
     pub database: BTreeMap<RecordId, LedgerRecord>,
     /// Objects by path.
     pub objects: BTreeMap<String, Published>,
+    /// The sealing keys of edges and CNs.
+    pub epochs: Epochs,
     /// How clients were started.
     pub options: BTreeMap<NodeIx, ClientOptions>,
     /// Figures that clients have told their users.
@@ -195,6 +198,7 @@ impl Net {
             spools: BTreeMap::new(),
             database: BTreeMap::new(),
             objects: BTreeMap::new(),
+            epochs: Epochs::FIRST,
             options: BTreeMap::new(),
             status: BTreeMap::new(),
             seen: Seen::default(),

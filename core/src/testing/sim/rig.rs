@@ -152,6 +152,10 @@ impl Rig for SimRig {
         self.world.env.objects.insert(o.path.to_string(), published);
     }
 
+    fn rotate_keys(&mut self) {
+        self.world.env.epochs = self.world.env.epochs.rotated();
+    }
+
     fn start_client(&mut self, number: u8, options: ClientOptions) {
         let ix = self.ix(Name(Role::Client, number));
         self.world.env.options.insert(ix, options);

@@ -67,7 +67,7 @@ pub(super) fn perform_cn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: cn
         }
         cn::Output::LedgerDial { conn } => dial_ledger(w, cfg, node, conn),
         cn::Output::OpenGrant { req, sealed } => {
-            let grant = keys::open(&sealed).map(Box::new);
+            let grant = keys::open(&sealed, w.env.epochs).map(Box::new);
             at_once(w, node, In::Cn(cn::Input::GrantOpened { req, grant }));
         }
         cn::Output::Sign { req, context, message } => {

@@ -62,6 +62,9 @@ pub enum Command {
     /// The keys that providers sign access tokens with
     #[command(subcommand)]
     ProviderKeys(ProviderKeysCommand),
+    /// The keys that edges seal grants with
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Run an edge server: HTTPS content, manifests, grants
     Edge(ServerArgs),
     /// Run a connection node: the clients' control connections
@@ -240,6 +243,27 @@ pub enum ProviderKeysCommand {
     List(ConfigArgs),
     /// Take a provider's keys away: no token of it counts any more
     Remove(ProviderKeysRemoveArgs),
+}
+
+/// See [`Command::Keys`].
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Begin the next epoch: its key seals from now on, and the one after it is made known
+    Rotate(KeysRotateArgs),
+}
+
+/// See [`KeysCommand::Rotate`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Running edges and CNs take the keys up within a second, without a restart and without a gap: each opens \
+    what was sealed in the epoch before, the present and the next. Servers on other machines need a copy of the file \
+    before the next rotation. Downloads whose grant is two rotations old ask for a new one.\n\n\
+    Example:\n  swarmedge keys rotate --config my-cdn/server.toml"
+)]
+pub struct KeysRotateArgs {
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 /// See [`ProviderKeysCommand::Rotate`].

@@ -20,8 +20,8 @@ use crate::client::commands;
 use crate::ops;
 use crate::rt::Start;
 use args::{
-    BenchCommand, Cli, ClientCommand, Command, Global, LedgerArgs, LedgerCommand, Role, ServerArgs, Switch,
-    TorrentCommand,
+    BenchCommand, Cli, ClientCommand, Command, Global, KeysCommand, LedgerArgs, LedgerCommand, Role, ServerArgs,
+    Switch, TorrentCommand,
 };
 use clap::Parser;
 use client::state_of;
@@ -98,6 +98,7 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
         Command::Publish(args) => objects::publish(&args, json),
         Command::Objects(args) => objects::list(&args, json),
         Command::Unpublish(args) => objects::unpublish(&args, json),
+        Command::Keys(KeysCommand::Rotate(args)) => objects::rotate_keys(&args.config, json),
         Command::ProviderKeys(command) => objects::provider_keys(&command, json),
         Command::Edge(args) => one(Role::Edge, &args),
         Command::Cn(args) => one(Role::Cn, &args),
@@ -127,7 +128,11 @@ fn default_log(command: &Command) -> Option<&'static str> {
         Command::Ledger(args) => args.command.is_none(),
         Command::Client(_) => true,
         Command::Demo(_) | Command::Bench(_) | Command::Init(_) | Command::Torrent(_) => false,
-        Command::Publish(_) | Command::Objects(_) | Command::Unpublish(_) | Command::ProviderKeys(_) => false,
+        Command::Publish(_)
+        | Command::Objects(_)
+        | Command::Unpublish(_)
+        | Command::ProviderKeys(_)
+        | Command::Keys(_) => false,
         Command::Get(_) | Command::Status(_) | Command::Pause(_) | Command::Resume(_) | Command::Cancel(_) => false,
         Command::Uploads(_) | Command::Cache(_) => false,
     };

@@ -12,8 +12,10 @@ use crate::edge::catalogue::Files;
 use crate::edge::policy::AccessText;
 use crate::edge::provider_keys::{self, NewKey, ProviderKeys, TOKEN_NAME};
 use crate::edge::{self, Change, Publish, Published};
+use crate::seals;
 use crate::torrent;
 use std::path::PathBuf;
+use swarmedge_core::accounting::epochs::Epochs;
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::ProviderId;
 
@@ -48,6 +50,22 @@ pub(super) fn publish(args: &PublishArgs, json: bool) -> Result<(), Error> {
 }
 
 const NO_KEY: &str = ", which has no key yet: see `provider-keys rotate --help`";
+
+/// `swarmedge keys rotate`.
+pub(super) fn rotate_keys(args: &ConfigArgs, json: bool) -> Result<(), Error> {
+    let config = ServerConfig::load(&args.config)?;
+    let edge = config.edge.as_ref().map(|e| e.seal_key.as_path());
+    let mut files: Vec<_> = edge.into_iter().chain(config.cn.as_ref().map(|c| c.seal_key.as_path())).collect();
+    files.dedup();
+    let epochs = seals::rotate(&files)?;
+    if json {
+        let Epochs { previous, current, next } = epochs;
+        return print_json(&serde_json::json!({ "previous": previous, "current": current, "next": next }));
+    }
+    let next = epochs.next.map_or_else(String::new, |next| format!(", and epoch {next} is ready"));
+    say!("epoch {} seals{next}; running servers take it up within a second", epochs.current)?;
+    files.iter().try_for_each(|f| say!("servers on other machines need a copy of {}", f.display()))
+}
 
 /// `swarmedge provider-keys …`.
 pub(super) fn provider_keys(command: &ProviderKeysCommand, json: bool) -> Result<(), Error> {

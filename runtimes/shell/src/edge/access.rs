@@ -73,7 +73,7 @@ impl<R: Rt> Routes<R> {
         let expired = || problem(StatusCode::UNAUTHORIZED, "grant-expired", "ask for a new grant");
         let sealed = field.to_str().ok().and_then(parse_grant).ok_or_else(bad)?;
         // a seal of another epoch is what an old grant looks like
-        let signed = self.seal.open(&sealed).ok_or_else(expired)?;
+        let signed = self.seals.unseal(&sealed).ok_or_else(expired)?;
         let now_ms = unix_ms();
         if signed.grant.version != version || check_chain(&self.trust, &signed, now_ms).is_err() {
             return Err(bad());

@@ -129,7 +129,7 @@ async fn object_facts<R: Rt>(routes: &Routes<R>, asked: &GrantRequest) -> Result
 
 fn renewal<R: Rt>(routes: &Routes<R>, head: &Parts, text: &str, message: &[u8]) -> Result<Renewal, Box<Problem>> {
     let sealed = parse_grant(text).ok_or_else(|| problem(StatusCode::BAD_REQUEST, "bad-request", "renew"))?;
-    let grant = routes.seal.open(&sealed);
+    let grant = routes.seals.unseal(&sealed);
     let proven = grant.as_ref().is_some_and(|signed| {
         field(head, RENEWAL_SIGNATURE).is_some_and(|signature| {
             (routes.trust.verify)(&signed.grant.download_key, Context::EdgeRequest, message, &signature)

@@ -3,12 +3,12 @@
 use super::door::Door;
 use super::spool::Spool;
 use crate::drive::Port;
-use crate::keys::{Key, SealRing};
+use crate::keys::Key;
 use crate::link::{Cap, Event, Inlet, dial};
 use crate::mailbox::{Permit, Receiver, Sender, TrySendError};
 use crate::rt::Rt;
+use crate::seals::Seals;
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::sync::Arc;
 use swarmedge_core::ids::{ConnId, ReqId};
 use swarmedge_core::role::edge::io::Batch;
@@ -34,7 +34,7 @@ pub(super) struct EdgePort<R: Rt> {
     pub(super) rt: R,
     pub(super) key: Key,
     pub(super) cert: ServerCert,
-    pub(super) seal: Rc<SealRing>,
+    pub(super) seals: Seals,
     pub(super) door: Door,
     pub(super) spool: Sender<Write>,
     pub(super) ledger: Option<String>,
@@ -46,7 +46,7 @@ pub(super) struct EdgePort<R: Rt> {
 impl<R: Rt> EdgePort<R> {
     fn issue(&self, grant: &Grant) -> SealedGrant {
         let signature = self.key.sign(Context::Grant, &grant.to_bytes());
-        self.seal.seal(&SignedGrant { grant: grant.clone(), signature, cert: self.cert.clone() })
+        self.seals.seal(&SignedGrant { grant: grant.clone(), signature, cert: self.cert.clone() })
     }
 
     fn save(&self, req: ReqId, batch: Batch) -> Result<(), TrySendError<()>> {

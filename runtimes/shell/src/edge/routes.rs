@@ -12,9 +12,9 @@ use super::pace::Pacer;
 use super::replay::Replay;
 use super::shelf::Shelf;
 use crate::http::{Body, Problem, Service};
-use crate::keys::SealRing;
 use crate::ops;
 use crate::rt::Rt;
+use crate::seals::Seals;
 use crate::server::unix_ms;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, DATE, HeaderName, WWW_AUTHENTICATE};
@@ -58,7 +58,7 @@ pub struct Routes<R> {
     /// The way to the machine.
     pub door: Door,
     /// Opens grants.
-    pub seal: Rc<SealRing>,
+    pub seals: Seals,
     /// Whose grants count.
     pub trust: Trust,
     /// Signed requests seen.

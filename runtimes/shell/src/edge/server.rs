@@ -12,11 +12,12 @@ use super::spool::Spool;
 use crate::cli::Error;
 use crate::drive::drive;
 use crate::http::{self, Limits, Signal};
-use crate::keys::{Key, SealRing, load_cert, verify};
+use crate::keys::{Key, load_cert, verify};
 use crate::link::{Inlet, Links};
 use crate::mailbox::mailbox;
 use crate::ops;
 use crate::rt::Rt;
+use crate::seals::Seals;
 use crate::server::sockets::listen_tcp;
 use crate::server::{INBOX_MAX, Server, read, tell_clock, unix_ms};
 use crate::tls::{client_config, server_config};
@@ -42,7 +43,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal) -> Result<Server, Er
     let tls = server_config(&read(&cfg.tls_cert)?, &read(&cfg.tls_key)?, false)
         .map_err(|e| Error::usage(format!("{} and {}: {e}", cfg.tls_cert.display(), cfg.tls_key.display())))?;
     let ledger_tls = client_config(&read(&cfg.ca)?, Some(&key))?;
-    let seal = Rc::new(SealRing::load(&cfg.seal_key)?);
+    let seals = Seals::open(&cfg.seal_key)?;
     ops::init_metrics();
     let socket = listen_tcp(cfg.listen, "[edge] listen")?;
     let listening = |e: std::io::Error| Error::io(format!("listen on {}", cfg.listen), &e);
@@ -56,7 +57,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal) -> Result<Server, Er
         rt: rt.clone(),
         key,
         cert: cert.clone(),
-        seal: Rc::clone(&seal),
+        seals: seals.clone(),
         door: door.clone(),
         spool: spool_tx,
         ledger: cfg.ledger.clone(),
@@ -74,7 +75,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal) -> Result<Server, Er
         cfg: Rc::new(cfg.clone()),
         shelf,
         door,
-        seal,
+        seals: seals.clone(),
         trust,
         replay: RefCell::new(Replay::default()),
         pacer: Rc::new(RefCell::new(Pacer::new(cfg.rate_limit))),
@@ -88,6 +89,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal) -> Result<Server, Er
     let (rt, stop, name) = (rt.clone(), stop.clone(), cfg.name.clone());
     let run = async move {
         tracing::info!(%addr, name, "edge is ready");
+        rt.spawn(seals.follow(rt.clone()));
         rt.spawn(write_spool(rt.clone(), spool, writes));
         let over = Signal::default();
         let machine = {

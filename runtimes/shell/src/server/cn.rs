@@ -5,11 +5,12 @@ use crate::cli::Error;
 use crate::config::{CnConfig, OperatorConfig};
 use crate::drive::{Port, drive};
 use crate::http::Signal;
-use crate::keys::{Key, SealRing, load_cert, verify};
+use crate::keys::{Key, load_cert, verify};
 use crate::link::{Accept, Cap, Event, Inlet, Links, accept, dial};
 use crate::mailbox::mailbox;
 use crate::ops;
 use crate::rt::Rt;
+use crate::seals::Seals;
 use crate::tls::client_config;
 use futures_lite::future::or;
 use std::collections::VecDeque;
@@ -59,7 +60,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let port = CnPort {
         rt: rt.clone(),
-        seal: SealRing::load(&cfg.seal_key)?,
+        seals: Seals::open(&cfg.seal_key)?,
         server_tls: client_config(&read(&operator.ca)?, Some(&key))?,
         key,
         dns: cfg.dns.clone(),
@@ -70,12 +71,13 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
         stopped: false,
     };
     let ops = cfg.ops.map(|at| ops::serve(rt, at, "[cn] ops", stop.clone())).transpose()?;
-    let clients = port.clients.clone();
+    let (clients, seals) = (port.clients.clone(), port.seals.clone());
     let (rt, stop) = (rt.clone(), stop.clone());
     let name = cfg.name.clone();
     let run = async move {
         tracing::info!(%addr, name, "CN is ready");
         rt.spawn(tell_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
+        rt.spawn(seals.follow(rt.clone()));
         let stopping = async {
             stop.wait().await;
             tracing::info!("CN sends its clients elsewhere");
@@ -94,7 +96,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
 struct CnPort<R: Rt> {
     rt: R,
     key: Key,
-    seal: SealRing,
+    seals: Seals,
     server_tls: Arc<rustls::ClientConfig>,
     dns: Vec<String>,
     ledger: Option<String>,
@@ -125,7 +127,7 @@ impl<R: Rt> Port<Cn> for CnPort<R> {
             Output::LedgerSend { conn, msg } => self.ledgers.links.send(conn, &msg),
             Output::LedgerClose { conn } => self.ledgers.links.close(conn),
             Output::OpenGrant { req, sealed } => {
-                let grant = self.seal.open(&sealed).map(Box::new);
+                let grant = self.seals.unseal(&sealed).map(Box::new);
                 local.push_back(Input::GrantOpened { req, grant });
             }
             Output::Sign { req, context, message } => {

@@ -260,6 +260,11 @@ impl<R: Start> Rig for RealRig<R> {
         self.objects.insert(object.path, bytes);
     }
 
+    fn rotate_keys(&mut self) {
+        let file = &self.config.edge.as_ref().expect("an edge").seal_key;
+        swarmedge_shell::seals::rotate(&[file]).expect("rotates");
+    }
+
     fn start_client(&mut self, number: u8, options: ClientOptions) {
         if self.clients.contains_key(&number) {
             return;

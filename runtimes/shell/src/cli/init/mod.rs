@@ -9,7 +9,7 @@ use super::args::{InitArgs, Switch};
 use super::out::say;
 use super::{Code, Error};
 use crate::config::{Bundle, ServerConfig};
-use crate::keys::{Key, SealKey, SealRing, certify, save_cert, save_secret};
+use crate::keys::{Key, SealRing, certify, save_cert, save_secret};
 use crate::tls::CertAuthority;
 use std::fs;
 use std::net::IpAddr;
@@ -94,7 +94,7 @@ pub fn make(plan: &Plan) -> Result<Deployment, Error> {
     }
     let root = Key::generate();
     save_new(&dir.join("root.key"), |path| root.save(path))?;
-    save_new(&dir.join("seal.key"), |path| SealRing::of(SealKey::generate(1)).save(path))?;
+    save_new(&dir.join("seal.key"), |path| SealRing::fresh().save(path))?;
     let ca = CertAuthority::new()?;
     write(&dir.join("ca.pem"), ca.cert_pem().as_bytes())?;
     save_new(&dir.join("ca.key.pem"), |path| save_secret(path, ca.key_pem().as_bytes()))?;

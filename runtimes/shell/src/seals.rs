@@ -1,0 +1,133 @@
+//! The sealing keys of a running server: read again within a second of a change of their file, so that a rotation needs
+//! no restart.
+
+use crate::cli::Error;
+use crate::edge::catalogue::Stamp;
+use crate::keys::SealRing;
+use crate::rt::Rt;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+use swarmedge_core::accounting::epochs::Epochs;
+use swarmedge_core::wire::records::{SealedGrant, SignedGrant};
+
+/// How often a running server looks at the file.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A server's keys; clones share them.
+#[derive(Clone, Debug)]
+pub struct Seals {
+    path: PathBuf,
+    ring: Rc<RefCell<SealRing>>,
+}
+
+impl Seals {
+    /// Reads the keys for the first time.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Ok(Self { path: path.to_owned(), ring: Rc::new(RefCell::new(SealRing::load(path)?)) })
+    }
+
+    /// Seals a grant for the control plane.
+    #[must_use]
+    pub fn seal(&self, grant: &SignedGrant) -> SealedGrant {
+        self.ring.borrow().seal(grant)
+    }
+
+    /// Opens a seal of the present epoch or of one beside it.
+    #[must_use]
+    pub fn unseal(&self, grant: &SealedGrant) -> Option<SignedGrant> {
+        self.ring.borrow().open(grant)
+    }
+
+    /// Keeps them as the file has them, for as long as the runtime lives. A file that cannot be read changes nothing.
+    pub async fn follow<R: Rt>(self, rt: R) {
+        let stamp = |path: PathBuf| rt.blocking(move || Stamp::of(&path));
+        let mut known = stamp(self.path.clone()).await;
+        // what changed between the first reading and this look
+        self.reload(&rt).await;
+        loop {
+            rt.sleep_until(rt.now() + LOOK_EVERY).await;
+            let now = stamp(self.path.clone()).await;
+            if now != known {
+                known = now;
+                self.reload(&rt).await;
+            }
+        }
+    }
+
+    async fn reload<R: Rt>(&self, rt: &R) {
+        let path = self.path.clone();
+        match rt.blocking(move || SealRing::load(&path)).await {
+            Ok(ring) if ring == *self.ring.borrow() => {}
+            Ok(ring) => {
+                tracing::info!(epochs = ?ring.epochs(), "sealing keys were rotated");
+                *self.ring.borrow_mut() = ring;
+            }
+            Err(error) => tracing::error!(%error, "the sealing keys stay as they were"),
+        }
+    }
+}
+
+/// Rotates the keys in all of these files, which become equal. Gives back the epochs that they then hold.
+pub fn rotate(files: &[&Path]) -> Result<Epochs, Error> {
+    let Some(first) = files.first() else { return Err(Error::usage("no [edge] or [cn] section names a seal_key")) };
+    let ring = SealRing::load(first)?;
+    for other in &files[1..] {
+        if SealRing::load(other)? != ring {
+            let differ = format!("{} and {} hold different keys", first.display(), other.display());
+            return Err(Error::usage(differ).next("copy the newer one over the other, then rotate"));
+        }
+    }
+    let rotated = ring.rotated();
+    for file in files {
+        rotated.replace(file)?;
+    }
+    Ok(rotated.epochs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rt::{Start as _, testing::TestRt};
+    use std::time::Instant;
+
+    #[test]
+    fn a_rotation_reaches_all_files_and_refuses_files_that_differ() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        SealRing::fresh().save(&a).expect("written");
+        std::fs::copy(&a, &b).expect("copied");
+        assert_eq!(rotate(&[&a, &b]).expect("rotates"), Epochs { previous: Some(1), current: 2, next: Some(3) });
+        assert_eq!(SealRing::load(&a).expect("reads"), SealRing::load(&b).expect("reads"));
+        rotate(&[&a]).expect("rotates");
+        assert!(rotate(&[&a, &b]).expect_err("refused").to_string().contains("different"));
+    }
+
+    #[test]
+    fn a_server_follows_its_file_and_keeps_its_keys_when_the_file_is_broken() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("seal.key");
+        SealRing::fresh().save(&path).expect("written");
+        TestRt::block_on(move |rt| async move {
+            let seals = Seals::open(&path).expect("opens");
+            rt.spawn(seals.clone().follow(rt.clone()));
+            let epochs = || seals.ring.borrow().epochs();
+            for (current, change) in [(2, true), (2, false), (3, true)] {
+                if change {
+                    rotate(&[&path]).expect("rotates");
+                } else {
+                    let whole = std::fs::read(&path).expect("reads");
+                    std::fs::write(&path, "broken").expect("written");
+                    rt.sleep_until(rt.now() + 2 * LOOK_EVERY).await;
+                    std::fs::write(&path, whole).expect("written");
+                }
+                let until = Instant::now() + Duration::from_secs(60);
+                while epochs().current != current && Instant::now() < until {
+                    rt.sleep_until(rt.now() + LOOK_EVERY / 10).await;
+                }
+                assert_eq!(epochs().current, current);
+            }
+        });
+    }
+}
