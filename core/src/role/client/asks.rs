@@ -234,10 +234,13 @@ impl Client {
     /// Asks again after a wait. A download that has not begun is given up after a while; one that runs goes on without.
     fn ask_later(&mut self, cx: &mut Context<'_>, handle: Handle) {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
-        if job.swarm.is_none() && cx.now.since(job.asking_since) >= cx.cfg.start_within {
+        let left = cx.cfg.start_within.saturating_sub(cx.now.since(job.asking_since));
+        if job.swarm.is_none() && left.is_zero() {
             return self.fail(cx, handle, FailReason::EdgeUnreachable);
         }
-        let wait = job.ask_backoff.failed(cx.cfg.ask_backoff, cx.rng).max(Duration::from_millis(1));
+        let wait = job.ask_backoff.failed(cx.cfg.ask_backoff, cx.rng);
+        // the last try is at the end of the time
+        let wait = if job.swarm.is_none() { wait.min(left) } else { wait }.max(Duration::from_millis(1));
         self.timers.set(Timer::Ask(handle), Some(cx.now.after(wait)));
     }
 

@@ -7,6 +7,9 @@ use crate::wire::records::Verify;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+/// Without any edge's answer for so long a download that has not begun is given up.
+pub const START_WITHIN: Duration = Duration::from_secs(20);
+
 /// Who this client is, as far as the core needs it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
@@ -77,7 +80,7 @@ impl Config {
             peers_wanted: 24,
             peer_within: Duration::from_secs(10),
             budget: 256 << 20,
-            start_within: Duration::from_secs(20),
+            start_within: START_WITHIN,
             ask_backoff: (Duration::from_millis(250), Duration::from_secs(10)),
             bootstrap_every: Duration::from_secs(3600),
             renew_before: Duration::from_secs(180),

@@ -12,7 +12,7 @@ mod sharing;
 #[cfg(test)]
 mod tests;
 
-pub use config::Config;
+pub use config::{Config, START_WITHIN};
 pub use io::{Input, Output};
 pub use restore::Restore;
 
@@ -190,8 +190,9 @@ impl Client {
             return;
         }
         self.cached.insert(granted.version, (*swarm.layout(), swarm.have().clone()));
-        self.halt(cx, handle, DownloadState::Completed);
+        // the books first: who hears that it is complete can ask at once whether they are settled
         self.report(cx, handle, UsageState::Completed);
+        self.halt(cx, handle, DownloadState::Completed);
         self.save_record(cx, handle, None);
     }
 

@@ -2,9 +2,11 @@
 
 use super::local::Call;
 use super::progress::{Progress, clock};
-use super::protocol::{Answer, CachedLine, DownloadLine, Request, State, StatusLine, parse_url, token_in_url};
+use super::protocol::{
+    Answer, CachedLine, DownloadLine, Request, State, StatusLine, edge_in_url, parse_url, token_in_url,
+};
 use super::{ClientConfig, process};
-use crate::cli::out::{print_json, say};
+use crate::cli::out::{note, print_json, say};
 use crate::cli::process::Interrupt;
 use crate::cli::units::{bytes, percent};
 use crate::cli::{Code, Error};
@@ -14,13 +16,18 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use swarmedge_core::role::client::START_WITHIN;
 
 /// How often a waiting `get` looks for Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a `get` of its own waits for the ledger.
-const REPORT_WITHIN: Duration = Duration::from_secs(3);
+const REPORT_WITHIN: Duration = Duration::from_secs(15);
+/// How long it waits for a control plane, which not every deployment has.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(3);
+/// It says that it waits after so long.
+const SILENT_FOR: Duration = Duration::from_secs(1);
 /// How long a client that is starting elsewhere may take until it answers.
-const START_WITHIN: Duration = Duration::from_secs(10);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What `get` is told.
 #[derive(Clone, Debug)]
@@ -59,6 +66,7 @@ pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
         path: object.path,
         output: output.display().to_string(),
         force: options.force,
+        edge: edge_in_url(&options.url)?,
         token: options.token.clone().map(Token).or_else(|| token_in_url(&options.url)),
     };
     let interrupt = Interrupt::listen()?;
@@ -69,7 +77,10 @@ pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
     let result = follow(&mut call, options, &interrupt);
     drop(call);
     match own {
-        Some(own) => own.stop(&options.state).and(result),
+        Some(own) => {
+            own.settle(options, &interrupt);
+            own.stop(&options.state).and(result)
+        }
         None => result,
     }
 }
@@ -94,6 +105,7 @@ fn follow(call: &mut Call, options: &Get, interrupt: &Interrupt) -> Result<(), E
     let mut progress = Progress::new(options.json);
     let started = Instant::now();
     let (mut download, mut pausing, mut before) = (None, false, None);
+    let mut patience_told = false;
     loop {
         if interrupt.check().is_err() && !pausing {
             // not accepted yet: nothing to pause
@@ -111,6 +123,10 @@ fn follow(call: &mut Call, options: &Get, interrupt: &Interrupt) -> Result<(), E
             }
         };
         progress.show(&answer);
+        if matches!(answer, Answer::Trouble(_)) && before.is_none_or(|got| got == 0) && !patience_told {
+            patience_told = true;
+            progress.remark(&format!("a download that has not begun is given up after {} s", START_WITHIN.as_secs()));
+        }
         if let Answer::Download(line) = &answer {
             before.get_or_insert(line.edge_bytes.saturating_add(line.peer_bytes));
         }
@@ -129,7 +145,7 @@ fn follow(call: &mut Call, options: &Get, interrupt: &Interrupt) -> Result<(), E
                 }
                 State::Starting | State::Running => {}
             },
-            Answer::SourceDropped { .. } | Answer::Status(_) | Answer::Cache { .. } => {}
+            Answer::SourceDropped { .. } | Answer::Trouble(_) | Answer::Status(_) | Answer::Cache { .. } => {}
         }
     }
 }
@@ -143,16 +159,30 @@ fn paused(line: Option<&DownloadLine>) -> Error {
 struct OwnClient(JoinHandle<Result<(), Error>>);
 
 impl OwnClient {
-    /// Ends it, after a moment for the books: what the control plane has not acknowledged waits for the next start.
-    fn stop(self, state: &Path) -> Result<(), Error> {
-        let until = Instant::now() + REPORT_WITHIN;
-        while let Ok(Some(Answer::Status(line))) = Call::ask(state, &Request::Status)
-            && line.control_connected
+    /// Gives the ledger time to acknowledge what was downloaded, and says so if that takes long.
+    fn settle(&self, options: &Get, interrupt: &Interrupt) {
+        let began = Instant::now();
+        let mut said = options.json;
+        while let Ok(Some(Answer::Status(line))) = Call::ask(&options.state, &Request::Status)
             && line.usage_unreported > 0
-            && Instant::now() < until
         {
+            let within = if line.control_connected { REPORT_WITHIN } else { CONNECTED_WITHIN };
+            if began.elapsed() >= within || interrupt.check().is_err() {
+                if !options.json {
+                    note!("the ledger has not acknowledged what was downloaded: the next start of the client sends it");
+                }
+                return;
+            }
+            if began.elapsed() >= SILENT_FOR && !said {
+                said = true;
+                note!("waiting up to {} s for the ledger to acknowledge what was downloaded", within.as_secs());
+            }
             std::thread::sleep(LOOK_EVERY / 4);
         }
+    }
+
+    /// Ends it.
+    fn stop(self, state: &Path) -> Result<(), Error> {
         // if it has ended by itself, its result says why
         let asked = Call::ask(state, &Request::Shutdown);
         match self.0.join() {
@@ -184,7 +214,7 @@ fn start_and_call<R: Start>(options: &Get, request: &Request) -> Result<(Call, O
     }
     let failed = own.stop(&options.state).err().unwrap_or_else(no_client);
     // another client may hold the directory, and be about to listen or to end
-    let until = Instant::now() + START_WITHIN;
+    let until = Instant::now() + ANSWERS_WITHIN;
     while failed.code() == Code::Unreachable && Instant::now() < until {
         if let Some(call) = Call::open(&options.state, request)? {
             return Ok((call, None));

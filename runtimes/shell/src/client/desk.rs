@@ -5,12 +5,15 @@
 use super::protocol::{Answer, DownloadLine, Failure, StatusLine, source_name};
 use super::rate::RateMeter;
 use crate::cli::error::Code;
+use crate::edge_client::News;
+use crate::http::Origin;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use swarmedge_core::ids::{DownloadId, Handle, RecordId, ReqId};
 use swarmedge_core::role::client::io::{
-    Command, CommandError, CommandKind, DownloadRecord, DownloadState, DownloadStatus, Input, Notice, Save, SourceName,
+    Command, CommandError, CommandKind, DownloadRecord, DownloadState, DownloadStatus, FailReason, Input, Notice, Save,
+    SourceName,
 };
 use swarmedge_core::wire::records::{Side, UsageRecord};
 
@@ -20,6 +23,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const DESK_REQS: u64 = 1 << 32;
 /// Source drops remembered for slow readers.
 const DROPPED_MAX: usize = 64;
+/// The same trouble is told again after so long.
+const TROUBLE_EVERY: Duration = Duration::from_secs(5);
 
 /// The desk between the shard and the API. Cheap to clone.
 #[derive(Clone)]
@@ -41,6 +46,10 @@ struct State {
     revision: u64,
     downloads: BTreeMap<Handle, Entry>,
     dropped: VecDeque<(u64, Answer)>,
+    /// Whether a bootstrap has named the edges, and which are known, `host:port`.
+    edges: (bool, Vec<String>),
+    /// Why no edge has helped since one did.
+    trouble: Option<Told>,
     /// Records of this client's downloads that the ledger does not have yet.
     unreported: BTreeSet<RecordId>,
     /// Bytes sent, by the download that received them, as far as they were recorded.
@@ -49,7 +58,16 @@ struct State {
     started: Instant,
 }
 
+/// A trouble, and when it was told.
+struct Told {
+    failure: Failure,
+    at: Instant,
+    revision: u64,
+}
+
 struct Entry {
+    /// The trouble that ended it.
+    why: Option<Failure>,
     status: DownloadStatus,
     output: String,
     rate: RateMeter,
@@ -72,12 +90,20 @@ impl Entry {
             wasted_bytes: 0,
             peers: 0,
         };
-        Self { status, output: record.output.clone(), rate: RateMeter::default(), revision: 1 }
+        Self { why: None, status, output: record.output.clone(), rate: RateMeter::default(), revision: 1 }
     }
 
     fn line(&self, now: Instant) -> DownloadLine {
         let running = self.status.state == DownloadState::Running;
-        DownloadLine::new(&self.status, &self.output, if running { self.rate.bytes_per_s(now) } else { 0 })
+        let rate = if running { self.rate.bytes_per_s(now) } else { 0 };
+        let mut line = DownloadLine::new(&self.status, &self.output, rate);
+        if let (Some(failure), Some(why)) = (&mut line.failure, &self.why) {
+            failure.reason = format!("{}: {}", failure.reason, why.reason);
+            if !why.next_step.is_empty() {
+                failure.next_step.clone_from(&why.next_step);
+            }
+        }
+        line
     }
 }
 
@@ -92,6 +118,8 @@ impl Desk {
             revision: 1,
             downloads: BTreeMap::new(),
             dropped: VecDeque::new(),
+            edges: (false, Vec::new()),
+            trouble: None,
             unreported: BTreeSet::new(),
             uploaded: BTreeMap::new(),
             client,
@@ -107,7 +135,7 @@ impl Desk {
 
     // --- the shard's side -----------------------------------------------------------------------------------------
 
-    /// Learns from what is being saved: where a download goes, that it is forgotten, the user's choice.
+    /// Learns from what is being saved: where a download goes, that it is forgotten, the user's choice, the books.
     pub fn saving(&self, save: &Save) {
         let mut state = self.lock();
         match save {
@@ -123,9 +151,9 @@ impl Desk {
                 state.downloads.remove(handle);
             }
             Save::Uploads(on) => state.client.uploads = *on,
-            Save::Piece { .. } | Save::Finish { .. } | Save::Uncache { .. } | Save::Usage(_) | Save::UsageDone(_) => {
-                return;
-            }
+            Save::Usage(record) => state.usage(record),
+            Save::UsageDone(ids) => state.unreported.retain(|id| !ids.contains(id)),
+            Save::Piece { .. } | Save::Finish { .. } | Save::Uncache { .. } => return,
         }
         drop(state);
         self.0.changed.notify_all();
@@ -165,6 +193,62 @@ impl Desk {
         }
         drop(state);
         self.0.changed.notify_all();
+    }
+
+    /// The edges that are known before any bootstrap.
+    pub fn bundle_edges(&self, edges: impl Iterator<Item = Origin>) {
+        self.lock().edges = (false, edges.map(|edge| edge.authority()).collect());
+    }
+
+    /// Takes what the edges' room says.
+    pub fn edge_news(&self, news: News) {
+        let mut state = self.lock();
+        match news {
+            News::Edges(edges) => state.edges = (true, edges.iter().map(Origin::authority).collect()),
+            News::Well => state.trouble = None,
+            News::Trouble(trouble) => {
+                let failure = Failure::new(Code::Unreachable, trouble.what, trouble.next);
+                let now = Instant::now();
+                // the same again is told now and then, that it still is so
+                let old = |t: &Told| t.failure == failure && now.duration_since(t.at) < TROUBLE_EVERY;
+                if state.trouble.as_ref().is_some_and(old) {
+                    return;
+                }
+                state.revision += 1;
+                state.trouble = Some(Told { failure, at: now, revision: state.revision });
+            }
+        }
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// Refuses an edge (`host:port`) that the deployment has not, once a bootstrap has named them all or `patience` is
+    /// over: then the install bundle's count.
+    pub fn expect_edge(&self, edge: &str, patience: Duration) -> Result<(), Failure> {
+        let until = Instant::now() + patience;
+        let mut state = self.lock();
+        loop {
+            let (named, edges) = &state.edges;
+            let left = until.saturating_duration_since(Instant::now());
+            if edges.iter().any(|known| known == edge) {
+                return Ok(());
+            }
+            if *named || state.over || left.is_zero() {
+                let known = edges.join(", ");
+                let next = "use one of them, or PROVIDER/PATH alone; another operator's objects need its bundle and a \
+                            --state of their own";
+                return Err(Failure::new(
+                    Code::Usage,
+                    format!(
+                        "{edge} is no edge of this client's operator, whose \
+                     edges are {known}"
+                    ),
+                    next,
+                ));
+            }
+            let waited = self.0.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
     }
 
     /// STUN's view of the QUIC socket has changed.
@@ -308,7 +392,11 @@ impl State {
     fn put(&mut self, status: DownloadStatus) {
         self.revision += 1;
         let revision = self.revision;
+        let by_edges =
+            matches!(status.state, DownloadState::Failed(FailReason::EdgeUnreachable | FailReason::EdgeCorrupt));
+        let why = self.trouble.as_ref().filter(|_| by_edges).map(|t| t.failure.clone());
         let entry = self.downloads.entry(status.handle).or_insert_with(|| Entry {
+            why: None,
             status: status.clone(),
             output: String::new(),
             rate: RateMeter::default(),
@@ -316,6 +404,7 @@ impl State {
         });
         entry.rate.add(Instant::now(), status.edge_bytes.saturating_add(status.peer_bytes));
         entry.status = status;
+        entry.why = why;
         entry.revision = revision;
     }
 
@@ -326,7 +415,8 @@ impl State {
         });
         let changed = self.downloads.values().filter(|e| e.revision > seen && wanted(e.status.handle.0));
         let figures = changed.map(|entry| Answer::Download(entry.line(now)));
-        dropped.map(|(_, line)| line.clone()).chain(figures).collect()
+        let trouble = self.trouble.iter().filter(|t| t.revision > seen).map(|t| Answer::Trouble(t.failure.clone()));
+        dropped.map(|(_, line)| line.clone()).chain(trouble).chain(figures).collect()
     }
 }
 

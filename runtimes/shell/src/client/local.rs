@@ -23,6 +23,8 @@ pub const SOCKET: &str = "control.sock";
 const CONNECTIONS_MAX: usize = 32;
 /// How long a command may take to send its line or to read ours.
 const IO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a command that names an edge waits for a bootstrap to name them all.
+const EDGES_WITHIN: Duration = Duration::from_secs(3);
 /// How often a watching thread looks whether its command has gone away.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -147,7 +149,10 @@ fn answer(stream: &UnixStream, api: &Api, request: Request) -> io::Result<()> {
         Err(failure) => Answer::Error(failure),
     };
     let one = match request {
-        Request::Get { provider, path, output, force, token } => {
+        Request::Get { provider, path, output, force, edge, token } => {
+            if let Some(Err(failure)) = edge.map(|edge| api.desk.expect_edge(&edge, EDGES_WITHIN)) {
+                return say(stream, &Answer::Error(failure));
+            }
             let object = ObjectRef { provider: ProviderId(provider), path };
             if let Some(token) = token
                 && let Err(error) = api.tokens.put(&object, token)

@@ -70,6 +70,8 @@ pub async fn run<R: Rt>(
     let _server = Server::start(&config.state, api)?;
     tracing::info!(guid = %identity.guid(), state = %config.state.display(), "client started");
     let Parts { edges, peers, tls, prober } = parts;
+    let hears = desk.clone();
+    edges.on_news(move |news| hears.edge_news(news));
     rt.spawn(observe(prober, edges.clone(), desk.clone(), inbox.clone()));
     let machine = Client::restore(&core, restore(restored), config.bundle.uploads);
     let closing_peers = peers.clone();
@@ -249,6 +251,7 @@ fn desk(config: &ClientConfig, identity: &Identity, restored: &Restored, runtime
         ..StatusLine::default()
     };
     let desk = Desk::new(client, move |input| inbox.try_send(input).is_ok());
+    desk.bundle_edges(config.bundle.bootstrap.iter().filter_map(|url| Origin::parse(url)));
     for (record, have) in &restored.downloads {
         let of_size = |size: u64| u128::from(size) * u128::from(have.count()) / u128::from(have.len().max(1));
         let durable = of_size(record.granted.as_ref().map_or(0, |g| g.size));

@@ -48,6 +48,11 @@ impl Progress {
                 let who = source.get(..12).unwrap_or(source);
                 self.remark(&format!("source {who} was dropped: {why}"));
             }
+            Answer::Trouble(why) => {
+                let next = if why.next_step.is_empty() { "" } else { " (" };
+                let close = if next.is_empty() { "" } else { ")" };
+                self.remark(&format!("{}; trying again{next}{}{close}", why.reason, why.next_step));
+            }
             Answer::Accepted { .. } | Answer::Status(_) | Answer::Cache { .. } | Answer::Error(_) => {}
         }
     }

@@ -3,6 +3,7 @@
 
 use crate::cli::error::{Code, Error};
 use crate::edge::api::Token;
+use crate::http::Origin;
 use serde::{Deserialize, Serialize};
 use swarmedge_core::ids::{Handle, ParseIdError, ProviderId, VersionId};
 use swarmedge_core::role::client::io::{
@@ -27,6 +28,9 @@ pub enum Request {
         /// Replace a file that is there already.
         #[serde(default)]
         force: bool,
+        /// The edge that the user has named, `host:port`: refused if the deployment has no such edge.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        edge: Option<String>,
         /// The provider's token, where the object is not public. It is kept for when the download goes on.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<Token>,
@@ -92,6 +96,8 @@ pub enum Answer {
         /// Why.
         why: String,
     },
+    /// An edge does not help; it or another is asked again.
+    Trouble(Failure),
     /// The client and all its downloads.
     Status(StatusLine),
     /// What is cached.
@@ -335,6 +341,18 @@ pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
     Ok(ObjectRef { provider: ProviderId(provider), path: path.into_owned() })
 }
 
+/// The edge that an `https` URL names, `host:port`. Only its form is looked at.
+pub fn edge_in_url(url: &str) -> Result<Option<String>, Failure> {
+    if !url.starts_with("https://") {
+        return Ok(None);
+    }
+    let edge = url.split(['?', '#']).next().and_then(Origin::parse);
+    let bad = || {
+        Failure::new(Code::Usage, "the URL has no host, or no port that is a number", "use https://EDGE/PROVIDER/PATH")
+    };
+    edge.map(|origin| Some(origin.authority())).ok_or_else(bad)
+}
+
 /// The token in a URL: the parameter, whatever its name, that ends in an HMAC.
 #[must_use]
 pub fn token_in_url(url: &str) -> Option<Token> {
@@ -425,6 +443,15 @@ mod tests {
         assert_eq!(parse_url("7/a b/c.iso"), Ok(object));
         let odd = ObjectRef { provider: ProviderId(7), path: "50%?/ü#1".into() };
         assert_eq!(parse_url(&url(&odd)), Ok(odd));
+    }
+
+    #[test]
+    fn the_edge_of_a_url_has_its_port() {
+        let edge = |url| edge_in_url(url).expect("well formed");
+        assert_eq!(edge("https://edge.example/7/a").as_deref(), Some("edge.example:443"));
+        assert_eq!(edge("https://127.0.0.1:8443/7/a b?x").as_deref(), Some("127.0.0.1:8443"));
+        assert_eq!((edge("7/a"), edge("swarmedge://7/a")), (None, None));
+        assert_eq!(edge_in_url("https://e:port/7/a").expect_err("no number").code, Code::Usage);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Bootstrap, grants and manifests.
 
-use super::EdgeClient;
+use super::{EdgeClient, News, Trouble};
 use crate::edge::api::{self, Bootstrap, GRANT, GRANTS_PATH, GrantReply, GrantRequest, RENEWAL_SIGNATURE, SIGNATURE};
 use crate::http::client::{Error as HttpError, resolve};
 use crate::http::{Body, Origin};
@@ -59,7 +59,8 @@ pub(super) fn refusal(status: StatusCode) -> EdgeError {
 }
 
 /// What a failure below HTTP says.
-pub(super) fn failure(origin: &Origin, error: &HttpError) -> EdgeError {
+pub(super) fn failure<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, error: &HttpError) -> EdgeError {
+    edges.tell(News::Trouble(Trouble::of(origin, error)));
     tracing::info!(edge = %origin.authority(), %error, "an edge failed");
     match error {
         HttpError::Connect(_) | HttpError::Http(_) | HttpError::Silent => EdgeError::Unreachable,
@@ -78,13 +79,18 @@ async fn get<R: Rt>(
         return Err(EdgeError::Invalid);
     }
     let sent = edges.0.http.send(origin, || request().unwrap_or_default()).await;
-    let answer = sent.map_err(|e| failure(origin, &e))?;
+    let answer = sent.map_err(|e| failure(edges, origin, &e))?;
     let status = answer.head.status;
-    let body = answer.collect(len_max).await.map_err(|e| failure(origin, &e))?;
+    let body = answer.collect(len_max).await.map_err(|e| failure(edges, origin, &e))?;
     if status != StatusCode::OK {
         tracing::debug!(edge = %origin.authority(), %status, body = %String::from_utf8_lossy(&body), "refused");
-        return Err(refusal(status));
+        let why = refusal(status);
+        if why == EdgeError::Unavailable {
+            edges.tell(News::Trouble(Trouble::status(origin, status)));
+        }
+        return Err(why);
     }
+    edges.tell(News::Well);
     Ok(body)
 }
 
@@ -107,6 +113,7 @@ async fn bootstrap<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Result<Edge
     let now = edges.0.rt.now();
     let mut directory = edges.0.directory.borrow_mut();
     directory.learn(now, reply.now_ms, named, cns, stun);
+    edges.tell(News::Edges(directory.edges.clone()));
     edges.0.known.set();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Ok(EdgeAnswer::Bootstrap {

@@ -1,7 +1,7 @@
 //! Content by ranges: fetches of adjacent blocks become one request, a few requests an edge run at a time.
 
-use super::EdgeClient;
 use super::ask::{failure, refusal};
+use super::{EdgeClient, News, Trouble};
 use crate::edge::api::{GRANT, grant_text};
 use crate::http::client::Answer;
 use crate::http::{Body, Origin};
@@ -180,6 +180,10 @@ async fn run<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, mut jobs: VecDeque<J
             FetchEnd::Cancelled
         })
         .await;
+        if let FetchEnd::BadBlock { block } = end {
+            tracing::warn!(edge = %origin.authority(), version = %job.version, piece = %job.piece, block, "wrong bytes");
+            edges.tell(News::Trouble(Trouble::wrong_bytes(origin, job.piece)));
+        }
         finish(job, end);
         if end != FetchEnd::Fetched {
             // the stream stands somewhere within this job: what follows is asked for anew
@@ -215,7 +219,7 @@ async fn open<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, jobs: &VecDeque<Job
         request.body(Body::empty()).expect("hexadecimal, base64 and numbers")
     };
     let sent = edges.0.http.send(origin, request).await;
-    let answer = sent.map_err(|e| FetchEnd::EdgeRefused(failure(origin, &e)))?;
+    let answer = sent.map_err(|e| FetchEnd::EdgeRefused(failure(edges, origin, &e)))?;
     match answer.head.status {
         StatusCode::PARTIAL_CONTENT => {
             let field = answer.head.headers.get(CONTENT_RANGE).and_then(|v| v.to_str().ok()).unwrap_or_default();

@@ -4,8 +4,10 @@
 mod ask;
 mod content;
 mod directory;
+mod trouble;
 
 pub use directory::Directory;
+pub use trouble::{News, Trouble};
 
 use crate::client::tokens::Tokens;
 use crate::http::{Client, Origin, Signal};
@@ -42,6 +44,7 @@ struct Inner<R: Rt> {
     known: Signal,
     lanes: RefCell<BTreeMap<Origin, content::Lane>>,
     fetches: RefCell<BTreeMap<XferId, content::Cancel>>,
+    listener: RefCell<Option<Box<dyn Fn(News)>>>,
 }
 
 impl<R: Rt> EdgeClient<R> {
@@ -67,6 +70,7 @@ impl<R: Rt> EdgeClient<R> {
             known: Signal::default(),
             lanes: RefCell::default(),
             fetches: RefCell::default(),
+            listener: RefCell::default(),
         }))
     }
 
@@ -112,6 +116,17 @@ impl<R: Rt> EdgeClient<R> {
             | Output::Notice(_)) => return Some(other),
         }
         None
+    }
+
+    /// Has `listener` told what the user should know of the edges.
+    pub fn on_news(&self, listener: impl Fn(News) + 'static) {
+        self.0.listener.replace(Some(Box::new(listener)));
+    }
+
+    fn tell(&self, news: News) {
+        if let Some(listener) = self.0.listener.borrow().as_ref() {
+            listener(news);
+        }
     }
 
     /// What is known of the deployment.

@@ -291,7 +291,14 @@ impl<R: Start> Rig for RealRig<R> {
         let request = match command {
             Command::Get(path) => {
                 let output = self.output(client, path).display().to_string();
-                let get = Request::Get { provider: PROVIDER, path: path.into(), output, force: true, token: None };
+                let get = Request::Get {
+                    provider: PROVIDER,
+                    path: path.into(),
+                    output,
+                    force: true,
+                    edge: None,
+                    token: None,
+                };
                 let state = &self.clients[&client].state;
                 let mut call = Call::open(state, &get).expect("speaks").expect("the client runs");
                 // the call may go away: the download goes on

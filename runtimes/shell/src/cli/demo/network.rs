@@ -170,7 +170,8 @@ pub struct Client {
 impl Client {
     /// Begins to download an object to `output`.
     pub fn get(&mut self, provider: u32, path: &str, output: &Path) -> Result<(), Error> {
-        let request = Request::Get { provider, path: path.into(), output: text(output)?, force: false, token: None };
+        let request =
+            Request::Get { provider, path: path.into(), output: text(output)?, force: false, edge: None, token: None };
         match Call::ask(&self.state, &request)? {
             Some(Answer::Accepted { download }) => self.download = download,
             Some(Answer::Download(line)) => self.download = Some(line.download),

@@ -68,7 +68,8 @@ fn a_get_is_accepted_watched_and_ends_with_its_state() {
     let dir = tempfile::tempdir().expect("a directory");
     let (_desk, _server) = start(dir.path(), obliging);
     let output = dir.path().join("out").display().to_string();
-    let request = Request::Get { provider: 1, path: "a".into(), output: output.clone(), force: false, token: None };
+    let request =
+        Request::Get { provider: 1, path: "a".into(), output: output.clone(), force: false, edge: None, token: None };
     let mut call = Call::open(dir.path(), &request).expect("speaks").expect("a client runs");
     let patience = Duration::from_secs(120);
     assert_eq!(call.next(patience), Ok(Some(Answer::Accepted { download: Some(1) })));
@@ -92,6 +93,7 @@ fn an_existing_file_is_refused_unless_forced() {
         path: "a".into(),
         output: output.display().to_string(),
         force,
+        edge: None,
         token: None,
     };
     let refused = Call::ask(dir.path(), &get(false)).expect_err("refused");
