@@ -343,14 +343,15 @@ pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
 
 /// The edge that an `https` URL names, `host:port`. Only its form is looked at.
 pub fn edge_in_url(url: &str) -> Result<Option<String>, Failure> {
-    if !url.starts_with("https://") {
-        return Ok(None);
-    }
-    let edge = url.split(['?', '#']).next().and_then(Origin::parse);
+    let Some(rest) = url.strip_prefix("https://") else { return Ok(None) };
+    // the path need not be escaped here
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let bad = || {
-        Failure::new(Code::Usage, "the URL has no host, or no port that is a number", "use https://EDGE/PROVIDER/PATH")
+        let next = "use https://EDGE/PROVIDER/PATH";
+        Failure::new(Code::Usage, format!("{host:?} in the URL is neither a host nor host:port"), next)
     };
-    edge.map(|origin| Some(origin.authority())).ok_or_else(bad)
+    let origin = Origin::parse(&format!("https://{host}/")).ok_or_else(bad)?;
+    Ok(Some(origin.authority()))
 }
 
 /// The token in a URL: the parameter, whatever its name, that ends in an HMAC.
