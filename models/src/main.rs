@@ -6,6 +6,7 @@ mod control;
 mod discovery;
 mod download;
 mod print;
+mod punching;
 mod shim;
 mod simulate;
 mod toy;
@@ -70,6 +71,10 @@ fn models() -> Vec<Box<dyn AnyModel>> {
         Box::new(discovery::home()),
         Box::new(discovery::symmetric()),
         Box::new(discovery::restricted()),
+        Box::new(punching::homes()),
+        Box::new(punching::learned()),
+        Box::new(punching::hopeless()),
+        Box::new(punching::hurried()),
     ]
 }
 

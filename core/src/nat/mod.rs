@@ -112,10 +112,12 @@ impl NatDescriptor {
 }
 
 /// Whether two clients behind different public addresses can be connected: the DN's first table. Both can use UDP, and
-/// either both map endpoint-independently, or exactly one does not and the other does not filter by port.
+/// either the ports of both are known (they map endpoint-independently, or count), or exactly one does not map so and
+/// the other does not filter by port.
 #[must_use]
 pub fn can_connect(a: &NatDescriptor, b: &NatDescriptor) -> bool {
     let independent = |d: &NatDescriptor| d.mapping == NatBehaviour::EndpointIndependent;
+    let known = |d: &NatDescriptor| independent(d) || d.step > 0;
     let open =
         |d: &NatDescriptor| matches!(d.filtering, NatBehaviour::EndpointIndependent | NatBehaviour::AddressDependent);
     a.udp
@@ -126,6 +128,7 @@ pub fn can_connect(a: &NatDescriptor, b: &NatDescriptor) -> bool {
             (false, true) => open(b),
             (false, false) => false,
         }
+        || a.udp && b.udp && known(a) && known(b)
 }
 
 /// A client as another server or client must see it: where its control connection comes from, and what it says itself.

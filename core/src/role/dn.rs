@@ -296,7 +296,10 @@ impl Dn {
         }
     }
 
-    fn outcome(&mut self, cx: &mut Cx<'_, Self>, _: u64, outcome: &PairOutcome) {
+    /// The directory learns from an attempt of two of its clients.
+    fn outcome(&mut self, cx: &mut Cx<'_, Self>, link: u64, outcome: &PairOutcome) {
+        let uploader = PeerKey { link: outcome.route.link, session: outcome.route.session };
+        self.directory.learn(PeerKey { link, session: outcome.session }, uploader, &outcome.attempt);
         let connected = outcome.attempt.failure.is_none();
         cx.push(Output::Count(if connected { Metric::Connected } else { Metric::NotConnected }));
     }

@@ -4,10 +4,12 @@
 //! list is ordered by ticket; a chosen peer draws a new ticket and so goes to the end of all its lists of that
 //! version.
 
+use super::learned::{Class, Learned, Side};
 use super::locality::{Locality, Set, prefix, sets};
 use crate::ids::{Guid, PublicKey, SessionId, VersionId};
 use crate::limits::SHARES_PER_PEER_MAX;
 use crate::machine::Rng;
+use crate::nat::connectivity::Attempt;
 use crate::nat::{self, Endpoint, is_private};
 use crate::wire::control::Shared;
 use crate::wire::directory::PeerEntry;
@@ -49,6 +51,7 @@ pub struct Directory {
     by_guid: BTreeMap<Guid, Vec<PeerKey>>,
     lists: BTreeMap<(VersionId, Set, u64), PeerKey>,
     tickets: u64,
+    learned: Learned,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +69,12 @@ struct Share {
 }
 
 impl Peer {
+    /// Its class of NAT and its network, of which is learned.
+    fn side(&self) -> Side {
+        let network = self.sets.iter().find_map(|s| if let Set::As(n) = s { Some(*n) } else { None });
+        (Class::from(&self.entry.nat), network)
+    }
+
     fn endpoint(&self) -> Endpoint<'_> {
         Endpoint { observed: self.entry.observed.ip(), nat: &self.entry.nat }
     }
@@ -158,6 +167,14 @@ impl Directory {
         }
     }
 
+    /// An attempt to connect these two has ended. Behind one public address it says nothing of their NATs.
+    pub fn learn(&mut self, a: PeerKey, b: PeerKey, attempt: &Attempt) {
+        let (Some(a), Some(b)) = (self.peers.get(&a), self.peers.get(&b)) else { return };
+        if a.entry.observed.ip().to_canonical() != b.entry.observed.ip().to_canonical() {
+            self.learned.learn(a.side(), b.side(), attempt);
+        }
+    }
+
     /// A client has gone.
     pub fn remove(&mut self, key: PeerKey) {
         self.unlist(key);
@@ -189,21 +206,36 @@ impl Directory {
         choice: Choice,
         rng: &mut dyn Rng,
     ) -> Option<Vec<PeerKey>> {
+        // taken out for the draw: a refusal is counted there
+        let mut learned = core::mem::take(&mut self.learned);
+        let chosen = self.draw(querier, version, (want, exclude), choice, (&mut learned, rng));
+        self.learned = learned;
+        let chosen = chosen?;
+        for key in &chosen {
+            self.send_back(*key, version);
+        }
+        Some(chosen)
+    }
+
+    fn draw(
+        &self,
+        querier: PeerKey,
+        version: VersionId,
+        (want, exclude): (usize, &BTreeSet<PublicKey>),
+        choice: Choice,
+        (learned, rng): (&mut Learned, &mut dyn Rng),
+    ) -> Option<Vec<PeerKey>> {
         let me = self.peers.get(&querier)?;
         let far = choice.diversity > 0 && want >= 8 && rng.below(choice.diversity) == 0;
         let kept = if far { want / 8 } else { 0 };
-        let mut draw = Draw::new(self, me, version, exclude, choice, want);
+        let mut draw = Draw::new((self, learned), me, version, exclude, choice, want);
         for set in &me.sets {
             draw.from(*set, want - kept);
         }
         for set in me.sets.iter().rev() {
             draw.from(*set, want);
         }
-        let chosen = draw.chosen;
-        for key in &chosen {
-            self.send_back(*key, version);
-        }
-        Some(chosen)
+        Some(draw.chosen)
     }
 
     fn send_back(&mut self, key: PeerKey, version: VersionId) {
@@ -272,6 +304,7 @@ impl Directory {
 /// One selection under way.
 struct Draw<'a> {
     directory: &'a Directory,
+    learned: &'a mut Learned,
     me: &'a Peer,
     version: VersionId,
     exclude: &'a BTreeSet<PublicKey>,
@@ -285,7 +318,7 @@ struct Draw<'a> {
 
 impl<'a> Draw<'a> {
     fn new(
-        directory: &'a Directory,
+        (directory, learned): (&'a Directory, &'a mut Learned),
         me: &'a Peer,
         version: VersionId,
         exclude: &'a BTreeSet<PublicKey>,
@@ -294,7 +327,7 @@ impl<'a> Draw<'a> {
     ) -> Self {
         let looks = want.saturating_mul(choice.looks_per_peer as usize);
         let (keys, prefixes) = (BTreeSet::new(), BTreeMap::new());
-        Self { directory, me, version, exclude, choice, looks, chosen: Vec::new(), keys, prefixes }
+        Self { directory, learned, me, version, exclude, choice, looks, chosen: Vec::new(), keys, prefixes }
     }
 
     /// Takes suitable peers of a set, in turn order, until `want` are chosen in all. Each set has its own share of
@@ -322,7 +355,11 @@ impl<'a> Draw<'a> {
             return;
         }
         let addr = theirs.observed.ip().to_canonical();
-        if addr != mine.observed.ip().to_canonical() && !is_private(addr) {
+        let apart = addr != mine.observed.ip().to_canonical();
+        if apart && !self.learned.offers(self.me.side(), peer.side()) {
+            return;
+        }
+        if apart && !is_private(addr) {
             let count = self.prefixes.entry(prefix(addr)).or_default();
             if *count >= self.choice.per_prefix {
                 return;

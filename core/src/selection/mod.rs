@@ -1,7 +1,9 @@
-//! Selection: who is near whom ([`locality`]), and the directory that chooses peers ([`directory`]).
+//! Selection: who is near whom ([`locality`]), who connects ([`learned`]), and the directory that chooses peers ([`directory`]).
 
 pub mod directory;
+pub mod learned;
 pub mod locality;
 
 pub use directory::{Directory, PeerKey};
+pub use learned::Learned;
 pub use locality::{Locality, Set};

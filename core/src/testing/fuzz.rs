@@ -51,6 +51,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("world_control", world_control),
     ("world_download", world_download),
     ("discovery_inputs", discovery_inputs),
+    ("connectivity_inputs", connectivity_inputs),
 ];
 
 /// Runs the target of that name.
@@ -158,6 +159,67 @@ fn play_discovery(u: &mut Unstructured<'_>) -> Result<()> {
             _ => None,
         };
         assert!(!m.is_busy() || m.poll_timeout().is_some(), "a round without an end");
+    }
+    Ok(())
+}
+
+fn connectivity_inputs(bytes: &[u8]) {
+    let _ = play_connectivity(&mut Unstructured::new(bytes));
+}
+
+/// Offers, goes, checks under right and wrong keys from all sorts of places, answers to what was asked, and noise.
+/// Whatever comes: what is sent goes to who was introduced or proved to know the key, and stays within its bounds.
+fn play_connectivity(u: &mut Unstructured<'_>) -> Result<()> {
+    use crate::nat::connectivity::{Config, Connectivity, Input, Offer, Output, Role, Ticket};
+    let (mut m, cfg) = (Connectivity::default(), Config { sessions_max: 3, ..Config::default() });
+    let (mut now, mut rng, mut asked) = (Time::ZERO, Seeded::new(1), Vec::new());
+    let places = [1, 2, 3, 4].map(keys::addr);
+    let key = |n: u8| [n & 1; 16];
+    while !u.is_empty() {
+        step(u, &mut now)?;
+        let n = u.int_in_range(0..=4_u8)?;
+        let intro = crate::ids::IntroId::numbered(u32::from(n));
+        let from = *u.choose(&places)?;
+        let input = match u.int_in_range(0..=11_u8)? {
+            0 => Some(Input::Network(u.arbitrary()?)),
+            1 => Some(Input::Observed(from)),
+            2 | 3 => {
+                let role = *u.choose(&[Role::Downloader, Role::Uploader])?;
+                let ticket = Ticket { key: key(n), observed: from };
+                Some(Input::Offer(Offer { intro, role, ticket, nat: u.arbitrary()? }))
+            }
+            4 => Some(Input::Go(intro)),
+            5 => Some(u.choose(&[Input::Connected(intro), Input::Refused(intro), Input::Drop(intro)])?.clone()),
+            6 => Some(Input::Datagram { from, bytes: u.arbitrary()? }),
+            7 | 8 => {
+                let name = alloc::format!("{intro}:{}", *u.choose(&["d", "u", "x"])?).into_bytes();
+                let mut attributes = alloc::vec![stun::Attribute::Username(name)];
+                attributes.extend(u.arbitrary::<bool>()?.then_some(stun::Attribute::UseCandidate));
+                let id = stun::TransactionId(u.arbitrary()?);
+                let check = stun::Message::new(stun::Class::Request, id, attributes);
+                let bytes = check.encode_signed(&key(u.arbitrary()?), stun::integrity::Hash::Sha256);
+                Some(Input::Datagram { from, bytes })
+            }
+            9 | 10 if !asked.is_empty() => {
+                let (to, id) = *u.choose(&asked)?;
+                let mapped = alloc::vec![stun::Attribute::XorMapped(from)];
+                let answer = stun::Message::new(stun::Class::Success, id, mapped);
+                let bytes = answer.encode_signed(&key(n), stun::integrity::Hash::Sha256);
+                Some(Input::Datagram { from: to, bytes })
+            }
+            _ => None,
+        };
+        let came = if let Some(Input::Datagram { from, .. }) = &input { Some(*from) } else { None };
+        let before = m.clone();
+        for output in drive(&mut m, &cfg, now, &mut rng, input) {
+            if let Output::Send { to, bytes, .. } = output {
+                let proven = came == Some(to);
+                assert!(proven || m.is_introduced(to) || before.is_introduced(to), "a datagram to a stranger");
+                asked.push((to, stun::Message::decode(&bytes).expect("ours").id));
+            }
+        }
+        assert!(m.is_within_bounds(&cfg), "more datagrams than allowed");
+        assert!(m.sessions() == 0 || m.poll_timeout().is_some(), "an attempt without an end");
     }
     Ok(())
 }

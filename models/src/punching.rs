@@ -1,0 +1,53 @@
+//! Two peers behind NATs, introduced by a CN: they meet, or fail on both sides, whatever is lost or comes twice.
+
+use crate::check::{Spec, Tooth};
+use swarmedge_core::testing::nat::Kind;
+use swarmedge_core::testing::punch_world::{Cfg, Mutant, Punch, RULES, world};
+use swarmedge_core::testing::world::{Budget, World};
+
+fn start(cfg: &Cfg) -> World<Punch> {
+    let early = if cfg.hurried { 2 } else { 0 };
+    world(cfg, Budget { drops: 2, duplicates: 1, early, fires: 6, ..Budget::default() })
+}
+
+fn tooth(defect: &'static str, rule: usize, kinds: [Kind; 2], mutant: Mutant) -> Tooth<Punch> {
+    Tooth { defect, rule: RULES[rule].name, cfg: Cfg::tiny(kinds, Some(mutant)) }
+}
+
+fn spec(name: &'static str, about: &'static str, kinds: [Kind; 2], teeth: Vec<Tooth<Punch>>) -> Spec<Punch> {
+    Spec { name, about, cfg: Cfg::tiny(kinds, None), start, rules: RULES, teeth }
+}
+
+/// The usual pair.
+pub(crate) fn homes() -> Spec<Punch> {
+    let kinds = [Kind::PortRestricted; 2];
+    let teeth = vec![
+        tooth("the CN aims a host at a bystander", 0, kinds, Mutant::AimsAtBystander),
+        tooth("somebody who knows the key answers in the peer's place", 2, kinds, Mutant::KeyLeaks),
+        tooth("the same two are introduced twice", 3, kinds, Mutant::IntroducesTwice),
+        tooth("one opened NAT counts for two", 4, kinds, Mutant::GoesTooSoon),
+        tooth("checks do not reach one side", 5, kinds, Mutant::ChecksAreLost),
+    ];
+    spec("punching", "2 peers behind port-restricted NATs, 1 CN; 2 losses, 1 duplicate", kinds, teeth)
+}
+
+/// One side's addresses can only be learned from its checks.
+pub(crate) fn learned() -> Spec<Punch> {
+    let kinds = [Kind::Symmetric, Kind::Restricted];
+    let teeth = vec![tooth("checks do not reach one side", 5, kinds, Mutant::ChecksAreLost)];
+    spec("punching-learned", "a symmetric NAT and one that filters by address", kinds, teeth)
+}
+
+/// A pair that cannot connect.
+pub(crate) fn hopeless() -> Spec<Punch> {
+    let kinds = [Kind::Symmetric, Kind::PortRestricted];
+    let teeth = vec![tooth("the CN aims a host at a bystander", 0, kinds, Mutant::AimsAtBystander)];
+    spec("punching-hopeless", "a symmetric NAT and one that filters by port", kinds, teeth)
+}
+
+/// Messages come late: after the timers that wait for them.
+pub(crate) fn hurried() -> Spec<Punch> {
+    let cfg = Cfg { hurried: true, ..Cfg::tiny([Kind::PortRestricted; 2], None) };
+    let about = "the usual pair; 2 losses, 1 duplicate, 2 timers while something is under way";
+    Spec { cfg, ..spec("punching-late", about, [Kind::PortRestricted; 2], vec![]) }
+}
