@@ -15,6 +15,7 @@ pub mod http;
 pub mod keys;
 pub mod link;
 pub mod mailbox;
+pub mod nat;
 pub mod ops;
 pub mod peers;
 pub mod quic;

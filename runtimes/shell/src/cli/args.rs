@@ -84,6 +84,8 @@ pub enum Command {
     Get(GetArgs),
     /// Show the downloads of the background client
     Status(ClientArgs),
+    /// Find out what NATs and firewalls are on the way, and which peers can be reached
+    Nat(NatArgs),
     /// Stop a download and keep what is there
     Pause(HandleArgs),
     /// Let a paused or failed download go on
@@ -101,6 +103,29 @@ pub enum Command {
     /// Measure against curl, aria2 and nginx on this machine
     #[command(subcommand)]
     Bench(BenchCommand),
+}
+
+/// See [`Command::Nat`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Asks the running client what it has observed. Without one, or with --stun, it observes by itself for \
+    up to three seconds, with the bundle's STUN servers or the named ones: any server of RFC 5780 will do.\n\n\
+    Mapping and filtering are named as in RFC 4787. What was not seen is not claimed: it is \"unknown\".\n\n\
+    Exit codes: 0 something was found (also that UDP is blocked), 2 wrong usage, 4 no STUN server answers.\n\n\
+    Examples:\n  \
+    swarmedge nat\n  \
+    swarmedge nat --stun stun.example.org:3478 --json"
+)]
+pub struct NatArgs {
+    /// Ask this STUN server (several: the first that answers, the others for comparison)
+    #[arg(long, value_name = "HOST:PORT")]
+    pub stun: Vec<String>,
+    /// Ask the STUN servers of this install bundle's deployment
+    #[arg(long, value_name = "FILE", conflicts_with = "stun")]
+    pub bundle: Option<PathBuf>,
+    /// The client's directory
+    #[command(flatten)]
+    pub client: ClientArgs,
 }
 
 /// See [`Command::Demo`].

@@ -7,6 +7,7 @@ pub mod demo;
 pub mod error;
 pub mod init;
 mod ledger;
+mod nat;
 mod objects;
 pub mod out;
 pub mod process;
@@ -111,6 +112,7 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
         Command::Client(ClientCommand::Run(args)) => client::run::<R>(&args, parent),
         Command::Get(args) => client::get::<R>(args, json),
         Command::Status(args) => commands::status(&state_of(&args)?, json),
+        Command::Nat(args) => nat::run::<R>(args, json),
         Command::Pause(args) => commands::pause(&state_of(&args.client)?, json, args.handle),
         Command::Resume(args) => commands::resume(&state_of(&args.client)?, json, args.handle),
         Command::Cancel(args) => commands::cancel(&state_of(&args.client)?, json, args.handle),
@@ -133,7 +135,12 @@ fn default_log(command: &Command) -> Option<&'static str> {
         | Command::Unpublish(_)
         | Command::ProviderKeys(_)
         | Command::Keys(_) => false,
-        Command::Get(_) | Command::Status(_) | Command::Pause(_) | Command::Resume(_) | Command::Cancel(_) => false,
+        Command::Nat(_)
+        | Command::Get(_)
+        | Command::Status(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
+        | Command::Cancel(_) => false,
         Command::Uploads(_) | Command::Cache(_) => false,
     };
     (!asked && !stays).then_some("warn")

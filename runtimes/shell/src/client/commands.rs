@@ -11,6 +11,7 @@ use crate::cli::process::Interrupt;
 use crate::cli::units::{bytes, percent};
 use crate::cli::{Code, Error};
 use crate::edge::api::Token;
+use crate::nat::NatLine;
 use crate::rt::Start;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -20,6 +21,8 @@ use swarmedge_core::role::client::START_WITHIN;
 
 /// How often a waiting `get` looks for Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often a client that has just started is asked what it has observed.
+const OBSERVED_TRIES: u32 = 20;
 /// How long a `get` of its own waits for the ledger.
 const REPORT_WITHIN: Duration = Duration::from_secs(15);
 /// How long it waits for a control plane, which not every deployment has.
@@ -145,7 +148,11 @@ fn follow(call: &mut Call, options: &Get, interrupt: &Interrupt) -> Result<(), E
                 }
                 State::Starting | State::Running => {}
             },
-            Answer::SourceDropped { .. } | Answer::Trouble(_) | Answer::Status(_) | Answer::Cache { .. } => {}
+            Answer::SourceDropped { .. }
+            | Answer::Trouble(_)
+            | Answer::Status(_)
+            | Answer::Nat { .. }
+            | Answer::Cache { .. } => {}
         }
     }
 }
@@ -282,6 +289,20 @@ fn print_cached(line: &CachedLine) -> Result<(), Error> {
     let have = percent(line.pieces.into(), line.pieces_total.into());
     let url = line.url.as_deref().unwrap_or("-");
     say!("{}  {:>10}  {have:>7}  {url}", line.version, bytes(line.size_bytes))
+}
+
+/// What the running client says of its way to the Internet; `None` if none runs, or it has not found out in time.
+pub fn nat(state: &Path) -> Result<Option<NatLine>, Error> {
+    for _ in 0..OBSERVED_TRIES {
+        match ask(state, &Request::Nat) {
+            Ok(Answer::Nat { nat: Some(line) }) => return Ok(Some(line)),
+            // it has just started
+            Ok(_) => std::thread::sleep(LOOK_EVERY),
+            Err(e) if e.code() == Code::Unreachable => return Ok(None),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(None)
 }
 
 /// `status`.

@@ -7,6 +7,7 @@ use super::rate::RateMeter;
 use crate::cli::error::Code;
 use crate::edge_client::News;
 use crate::http::Origin;
+use crate::nat::NatLine;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -55,6 +56,8 @@ struct State {
     /// Bytes sent, by the download that received them, as far as they were recorded.
     uploaded: BTreeMap<DownloadId, u64>,
     client: StatusLine,
+    /// The way to the Internet, once observed.
+    network: Option<NatLine>,
     started: Instant,
 }
 
@@ -123,6 +126,7 @@ impl Desk {
             unreported: BTreeSet::new(),
             uploaded: BTreeMap::new(),
             client,
+            network: None,
             started: Instant::now(),
         };
         Self(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), submit: Box::new(submit) }))
@@ -256,6 +260,11 @@ impl Desk {
         self.lock().client.public_address = addr;
     }
 
+    /// The way to the Internet was observed.
+    pub fn network(&self, line: NatLine) {
+        self.lock().network = Some(line);
+    }
+
     /// A usage record that was there before this start.
     pub fn restored_usage(&self, record: &UsageRecord) {
         self.lock().usage(record);
@@ -321,6 +330,12 @@ impl Desk {
             let waited = self.0.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
+    }
+
+    /// The way to the Internet, once a first round of observation has ended.
+    #[must_use]
+    pub fn observed(&self) -> Option<NatLine> {
+        self.lock().network.clone()
     }
 
     /// The client and all its downloads.

@@ -170,6 +170,7 @@ fn answer(stream: &UnixStream, api: &Api, request: Request) -> io::Result<()> {
             parse_version(&version).map_or_else(Answer::Error, |version| accepted(CommandKind::RemoveCached(version)))
         }
         Request::Status => Answer::Status(api.desk.status()),
+        Request::Nat => Answer::Nat { nat: api.desk.observed() },
         Request::Watch { download } => return watch(stream, &api.desk, 0, download.map(Handle)),
         Request::Shutdown => accepted(CommandKind::Shutdown),
     };

@@ -5,7 +5,6 @@ use super::desk::Desk;
 use super::identity::Identity;
 use super::local::{Api, Server};
 use super::port::{ClientPort, control_input};
-use super::probe::Prober;
 use super::protocol::{CachedLine, Failure, StatusLine, url};
 use super::tokens::Tokens;
 use crate::cli::{Code, Error};
@@ -15,9 +14,10 @@ use crate::http::{Origin, Signal};
 use crate::keys;
 use crate::link::{Inlet, Links};
 use crate::mailbox::{Receiver, Sender, mailbox};
+use crate::nat::{self, NatLine, Told};
 use crate::ops;
 use crate::peers::Peers;
-use crate::quic::{Datagram, Endpoint};
+use crate::quic::{Datagram, Endpoint, RawSender};
 use crate::rt::Rt;
 use crate::store::{self, Restored, Store};
 use crate::tls;
@@ -28,7 +28,7 @@ use std::future::Future;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use swarmedge_core::nat::{CandidateKind, NatDescriptor, connectivity};
+use swarmedge_core::nat::connectivity;
 use swarmedge_core::role::client::io::{Input, ObjectRef};
 use swarmedge_core::role::client::{Client, Config, Restore, io};
 use swarmedge_core::wire::Text;
@@ -69,10 +69,10 @@ pub async fn run<R: Rt>(
     let api = Api { desk: desk.clone(), tokens: parts.edges.tokens().clone(), cache: cache.lister() };
     let _server = Server::start(&config.state, api)?;
     tracing::info!(guid = %identity.guid(), state = %config.state.display(), "client started");
-    let Parts { edges, peers, tls, prober } = parts;
+    let Parts { edges, peers, tls, raw, datagrams } = parts;
     let hears = desk.clone();
     edges.on_news(move |news| hears.edge_news(news));
-    rt.spawn(observe(prober, edges.clone(), desk.clone(), inbox.clone()));
+    rt.spawn(observe(rt.clone(), raw, datagrams, edges.clone(), desk.clone(), inbox.clone()));
     let machine = Client::restore(&core, restore(restored), config.bundle.uploads);
     let closing_peers = peers.clone();
     let control = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: control_input };
@@ -112,7 +112,8 @@ struct Parts<R: Rt> {
     edges: EdgeClient<R>,
     peers: Peers<R>,
     tls: Arc<rustls::ClientConfig>,
-    prober: Prober<R>,
+    raw: RawSender,
+    datagrams: Receiver<Datagram>,
 }
 
 impl<R: Rt> Parts<R> {
@@ -130,12 +131,12 @@ impl<R: Rt> Parts<R> {
         let plain = tls::client_config(&config.bundle.ca, None)?;
         let tls = tls::client_config(&config.bundle.ca, Some(&identity.key))?;
         let (endpoint, datagrams) = bind(rt, config, &tls::peer_server_config(&identity.upload_key)?)?;
-        let prober = Prober::new(rt.clone(), endpoint.raw(), sort(rt, datagrams, inbox.clone()));
+        let (raw, datagrams) = (endpoint.raw(), sort(rt, datagrams, inbox.clone()));
         let tokens = Tokens::open(&config.state).map_err(|e| Error::io("read the providers' tokens", &e))?;
         let key = identity.key.clone();
         let edges = EdgeClient::new(rt.clone(), plain, bundle, key, tokens, store.clone(), inbox.clone());
         let peers = Peers::new(rt.clone(), store.clone(), endpoint, inbox.clone());
-        Ok(Self { edges, peers, tls, prober })
+        Ok(Self { edges, peers, tls, raw, datagrams })
     }
 }
 
@@ -159,18 +160,27 @@ fn sort<R: Rt>(rt: &R, mut datagrams: Receiver<Datagram>, inbox: Sender<Input>) 
 }
 
 /// Observes the way to the Internet as soon as STUN servers are known.
-async fn observe<R: Rt>(prober: Prober<R>, edges: EdgeClient<R>, desk: Desk, inbox: Sender<Input>) {
+async fn observe<R: Rt>(
+    rt: R,
+    raw: RawSender,
+    datagrams: Receiver<Datagram>,
+    edges: EdgeClient<R>,
+    desk: Desk,
+    inbox: Sender<Input>,
+) {
     edges.known().await;
     let servers = edges.directory().stun.clone();
-    let changed = |nat: &NatDescriptor| {
-        tracing::info!(?nat, "the network as observed");
-        let reflexive = nat.candidates.iter().find(|c| c.kind == CandidateKind::ServerReflexive);
-        let seen = reflexive.or(nat.candidates.iter().next().filter(|_| nat.udp));
-        desk.public_address(seen.map(|c| c.addr.to_string()));
-        // a full inbox has other troubles
-        let _ = inbox.try_send(Input::Network(nat.clone()));
+    let told = move |told| match told {
+        Told::Changed(nat) => {
+            tracing::info!(?nat, "the network as observed");
+            let seen = nat.mapped().or(nat.candidates.first().filter(|_| nat.udp).map(|c| c.addr));
+            desk.public_address(seen.map(|addr| addr.to_string()));
+            // a full inbox has other troubles
+            let _ = inbox.try_send(Input::Network(nat));
+        }
+        Told::Report(report) => desk.network(NatLine::from(&report)),
     };
-    prober.run(servers, changed).await;
+    nat::run(rt, raw, datagrams, servers, told).await;
 }
 
 /// Binds the UDP socket: where the configuration says, else on this installation's port, IPv6 and IPv4 or IPv4 alone.

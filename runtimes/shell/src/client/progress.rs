@@ -53,7 +53,11 @@ impl Progress {
                 let close = if next.is_empty() { "" } else { ")" };
                 self.remark(&format!("{}; trying again{next}{}{close}", why.reason, why.next_step));
             }
-            Answer::Accepted { .. } | Answer::Status(_) | Answer::Cache { .. } | Answer::Error(_) => {}
+            Answer::Accepted { .. }
+            | Answer::Status(_)
+            | Answer::Nat { .. }
+            | Answer::Cache { .. }
+            | Answer::Error(_) => {}
         }
     }
 

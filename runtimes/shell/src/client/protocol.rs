@@ -4,6 +4,7 @@
 use crate::cli::error::{Code, Error};
 use crate::edge::api::Token;
 use crate::http::Origin;
+use crate::nat::NatLine;
 use serde::{Deserialize, Serialize};
 use swarmedge_core::ids::{Handle, ParseIdError, ProviderId, VersionId};
 use swarmedge_core::role::client::io::{
@@ -64,6 +65,8 @@ pub enum Request {
     },
     /// How is it going? Answered by [`Answer::Status`].
     Status,
+    /// What is the way to the Internet like? Answered by [`Answer::Nat`].
+    Nat,
     /// Tell of each change: [`Answer::Download`] and [`Answer::SourceDropped`] lines, until the download has ended or
     /// is paused (with `download`), or until the command goes away (without).
     Watch {
@@ -100,6 +103,11 @@ pub enum Answer {
     Trouble(Failure),
     /// The client and all its downloads.
     Status(StatusLine),
+    /// The way to the Internet.
+    Nat {
+        /// What was found, once a first round of observation has ended.
+        nat: Option<NatLine>,
+    },
     /// What is cached.
     Cache {
         /// By version.

@@ -102,8 +102,15 @@ pub struct DnConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StunConfig {
-    /// Where binding requests come in (UDP).
+    /// Where binding requests come in, over UDP and TCP.
     pub listen: SocketAddr,
+    /// Another address of this machine and another port: the server then listens on both ports of both addresses, and
+    /// clients can see how NATs filter (RFC 5780). `listen` must name its address then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alternate: Option<SocketAddr>,
+    /// Where else it answers, over UDP and TCP: port 443, which clients whose UDP is blocked can reach, or IPv6.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<SocketAddr>,
     /// Where `/healthz` and `/metrics` are served (plain HTTP: keep it private).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ops: Option<SocketAddr>,
@@ -182,6 +189,9 @@ impl ServerConfig {
         if let Some(dn) = &self.dn {
             check_name(&dn.name).map_err(|why| ("dn", "name", why))?;
         }
+        if let Some(stun) = &self.stun {
+            check_alternate(stun).map_err(|why| ("stun", "alternate", why))?;
+        }
         Ok(())
     }
 
@@ -204,6 +214,22 @@ impl ServerConfig {
             *path = base.join(&*path);
         }
     }
+}
+
+/// RFC 5780 §6: two addresses, two ports, and all four are named, since the server tells clients of them.
+fn check_alternate(stun: &StunConfig) -> Result<(), String> {
+    let Some(alternate) = stun.alternate else { return Ok(()) };
+    let pair = [stun.listen, alternate];
+    if pair.iter().any(|a| a.ip().is_unspecified() || a.port() == 0) {
+        return Err("wants `listen` and `alternate` to name their addresses and ports".into());
+    }
+    if stun.listen.is_ipv4() != alternate.is_ipv4() {
+        return Err("must be of the same family as `listen`".into());
+    }
+    if stun.listen.ip() == alternate.ip() || stun.listen.port() == alternate.port() {
+        return Err("must differ from `listen` in its address and in its port".into());
+    }
+    Ok(())
 }
 
 fn check_name(name: &str) -> Result<(), String> {

@@ -1,4 +1,5 @@
-//! The STUN server's port: datagrams on UDP, framed by their own length on TCP (RFC 8489 §6.2.2).
+//! The STUN server's port: datagrams on UDP, framed by their own length on TCP (RFC 8489 §6.2.2). With two addresses
+//! it has four sockets of each (RFC 5780).
 
 use super::{
     INBOX_MAX, Server,
@@ -10,24 +11,21 @@ use crate::drive::{Port, drive};
 use crate::http::Signal;
 use crate::http::signal::Gauge;
 use crate::mailbox::{Sender, mailbox};
+use crate::nat::read_message;
+use crate::nat::udp::Udp;
 use crate::ops;
 use crate::rt::Rt;
-use futures_lite::future::{or, poll_fn};
-use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use quinn::AsyncUdpSocket;
-use quinn::udp::{RecvMeta, Transmit};
+use futures_lite::future::or;
+use futures_lite::io::AsyncWriteExt as _;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
-use swarmedge_core::nat::stun::{DATAGRAM_LEN_MAX, HEADER_LEN, MESSAGE_LEN_MAX};
-use swarmedge_core::role::stun::{Config, Input, Output, Stun};
+use swarmedge_core::nat::stun::DATAGRAM_LEN_MAX;
+use swarmedge_core::role::stun::{Addresses, Config, Input, Output, Stun};
 
-/// Bytes of the receive buffer: one GRO batch.
-const RECEIVE_LEN: usize = 64 * 1024;
 /// Ports that are tried where any will do.
 const PORT_TRIES: u32 = 16;
 /// TCP connections at once.
@@ -39,30 +37,45 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens a STUN server. It runs until `stop` is set.
 pub fn open<R: Rt>(rt: &R, cfg: &StunConfig, stop: &Signal) -> Result<Server, Error> {
-    let listening = |e: io::Error| Error::io(format!("listen on {}", cfg.listen), &e);
-    let (udp, tcp) = bind_both(cfg.listen)?;
-    let addr = udp.local_addr().map_err(listening)?;
-    let tcp = rt.listen(tcp).map_err(listening)?;
-    let udp = rt.quic().wrap_udp_socket(udp).map_err(listening)?;
+    let addresses = cfg.alternate.map(|alternate| Addresses { primary: cfg.listen, alternate });
+    let mut wanted: Vec<(SocketAddr, &str)> = vec![(cfg.listen, "[stun] listen")];
+    wanted.extend(addresses.iter().flat_map(|a| a.all().into_iter().skip(1)).map(|a| (a, "[stun] alternate")));
+    wanted.extend(cfg.also.iter().map(|a| (*a, "[stun] also")));
+    let (mut udp, mut tcp) = (Vec::new(), Vec::new());
+    for (at, key) in wanted {
+        let listening = |e: io::Error| Error::io(format!("listen on {at}"), &e);
+        let (datagrams, streams) = bind_both(at, key)?;
+        let bound = datagrams.local_addr().map_err(listening)?;
+        tcp.push((bound, rt.listen(streams).map_err(listening)?));
+        udp.push((bound, Udp::wrap(rt, datagrams).map_err(listening)?));
+    }
+    let addr = udp.first().map_or(cfg.listen, |(bound, _)| *bound);
     let ops = cfg.ops.map(|at| ops::serve(rt, at, "[stun] ops", stop.clone())).transpose()?;
     let (rt, stop) = (rt.clone(), stop.clone());
     let run = async move {
-        tracing::info!(%addr, "STUN server is ready");
-        or(stop.wait(), or(over_udp(rt.clone(), udp), over_tcp(rt, tcp, addr))).await;
+        match addresses {
+            Some(a) => tracing::info!(%addr, alternate = %a.alternate, "STUN server is ready"),
+            None => tracing::warn!(
+                %addr,
+                "STUN server is ready, with one address: it cannot answer from another one (CHANGE-REQUEST gets error \
+                 420), so clients see how NATs filter only with `alternate` in [stun]"
+            ),
+        }
+        or(stop.wait(), or(over_udp(rt.clone(), udp, addresses), over_tcp(rt, tcp))).await;
         tracing::info!("STUN server has stopped");
         Ok(())
     };
-    Ok(Server { addr, ops, run: Box::pin(run) })
+    Ok(Server::new(addr, ops, run))
 }
 
 /// UDP and TCP sockets of one port. Where any port will do, one that is free on both is looked for.
-fn bind_both(listen: SocketAddr) -> Result<(UdpSocket, TcpListener), Error> {
+fn bind_both(listen: SocketAddr, key: &str) -> Result<(UdpSocket, TcpListener), Error> {
     let mut tries = if listen.port() == 0 { PORT_TRIES } else { 1 };
     loop {
-        let udp = bind_udp(listen, "[stun] listen")?;
+        let udp = bind_udp(listen, key)?;
         let addr = udp.local_addr().map_err(|e| Error::io(format!("listen on {listen}"), &e))?;
         tries -= 1;
-        match listen_tcp(addr, "[stun] listen") {
+        match listen_tcp(addr, key) {
             Ok(tcp) => return Ok((udp, tcp)),
             Err(e) if tries == 0 => return Err(e),
             Err(_) => {}
@@ -70,43 +83,40 @@ fn bind_both(listen: SocketAddr) -> Result<(UdpSocket, TcpListener), Error> {
     }
 }
 
-async fn over_udp<R: Rt>(rt: R, socket: Arc<dyn AsyncUdpSocket>) {
+/// One machine for all sockets: a network's rate is one.
+async fn over_udp<R: Rt>(rt: R, sockets: Vec<(SocketAddr, Udp)>, addresses: Option<Addresses>) {
     let (inbox, inputs) = mailbox(INBOX_MAX);
-    let machine = drive(rt.clone(), Stun::default(), Config::default(), inputs, UdpPort(Arc::clone(&socket)));
-    or(machine, receive(&rt, &*socket, &inbox)).await;
-}
-
-async fn receive<R: Rt>(rt: &R, socket: &dyn AsyncUdpSocket, inbox: &Sender<Input>) {
-    let mut buffer = vec![0; RECEIVE_LEN];
-    loop {
-        let mut meta = [RecvMeta::default()];
-        let received = poll_fn(|cx| socket.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta)).await;
-        if let Err(error) = received {
-            tracing::warn!(%error, "cannot receive datagrams");
-            rt.sleep_until(rt.now() + PAUSE).await;
-            continue;
-        }
-        let [RecvMeta { addr: from, len, stride, dst_ip, .. }] = meta;
-        let Ok(bound) = socket.local_addr() else { continue };
-        let local = SocketAddr::new(dst_ip.unwrap_or_else(|| bound.ip()), bound.port());
-        for datagram in buffer[..len.min(RECEIVE_LEN)].chunks(stride.max(1)) {
+    let cfg = Config { addresses, ..Config::default() };
+    for (bound, udp) in sockets.iter().cloned() {
+        let inbox = inbox.clone();
+        rt.spawn(udp.receive(rt.clone(), move |from, dst_ip, datagram| {
+            let local = SocketAddr::new(dst_ip.unwrap_or_else(|| bound.ip()), bound.port());
             if datagram.len() <= DATAGRAM_LEN_MAX {
                 // what finds no room is lost, as UDP does
                 let _ = inbox.try_send(Input::Datagram { from, local, bytes: datagram.to_vec() });
             }
-        }
+        }));
     }
+    drive(rt, Stun::default(), cfg, inputs, UdpPort(sockets)).await;
 }
 
-struct UdpPort(Arc<dyn AsyncUdpSocket>);
+struct UdpPort(Vec<(SocketAddr, Udp)>);
+
+impl Drop for UdpPort {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|(_, udp)| udp.close());
+    }
+}
 
 impl Port<Stun> for UdpPort {
     fn perform(&mut self, output: Output, _local: &mut VecDeque<Input>) {
         match output {
             Output::Datagram { local, to, bytes } => {
+                let any = |bound: &SocketAddr| bound.ip().is_unspecified() && bound.port() == local.port();
+                let exactly = self.0.iter().find(|(bound, _)| *bound == local);
+                let Some((_, udp)) = exactly.or_else(|| self.0.iter().find(|(bound, _)| any(bound))) else { return };
                 let src_ip = Some(local.ip()).filter(|ip| !ip.is_unspecified());
-                let transmit = Transmit { destination: to, ecn: None, contents: &bytes, segment_size: None, src_ip };
-                if let Err(error) = self.0.try_send(&transmit) {
+                if let Err(error) = udp.send_from(src_ip, &bytes, to) {
                     // the client asks again
                     tracing::debug!(%to, %error, "answer not sent");
                 }
@@ -116,44 +126,61 @@ impl Port<Stun> for UdpPort {
     }
 }
 
-/// Where answers go, by who asked over TCP.
-type Answers = Rc<RefCell<BTreeMap<SocketAddr, Sender<Vec<u8>>>>>;
+/// Where answers go, by who asked whom over TCP.
+type Answers = Rc<RefCell<BTreeMap<(SocketAddr, SocketAddr), Sender<Vec<u8>>>>>;
 
 /// A machine of its own: an answer must not take the other transport.
-async fn over_tcp<R: Rt>(rt: R, listener: R::Listener, local: SocketAddr) {
+async fn over_tcp<R: Rt>(rt: R, listeners: Vec<(SocketAddr, R::Listener)>) {
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let answers = Answers::default();
-    let machine = drive(
-        rt.clone(),
-        Stun::default(),
-        Config { verified: true, ..Config::default() },
-        inputs,
-        TcpPort(Rc::clone(&answers)),
-    );
-    let accepting = async {
-        let open = Gauge::default();
-        loop {
-            match rt.accept(&listener).await {
-                Ok((tcp, from)) if open.get() < CONNECTIONS_MAX => {
-                    let counted = open.enter();
-                    let (rt2, inbox, answers) = (rt.clone(), inbox.clone(), Rc::clone(&answers));
-                    rt.spawn(async move {
-                        if let Err(error) = connection(&rt2, tcp, from, local, &inbox, &answers).await {
-                            tracing::debug!(%from, %error, "STUN connection ended");
-                        }
-                        answers.borrow_mut().remove(&from);
-                        drop(counted);
-                    });
-                }
-                Ok((_, from)) => tracing::warn!(%from, "connection refused: too many are open"),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections");
-                    rt.sleep_until(rt.now() + PAUSE).await;
-                }
+    let cfg = Config { verified: true, ..Config::default() };
+    let open = Gauge::default();
+    let stopped = Stopped(Signal::default());
+    for (local, listener) in listeners {
+        let accepting = accept(rt.clone(), listener, local, open.clone(), inbox.clone(), Rc::clone(&answers));
+        let stop = stopped.0.clone();
+        rt.spawn(async move { or(stop.wait(), accepting).await });
+    }
+    drive(rt, Stun::default(), cfg, inputs, TcpPort(answers)).await;
+}
+
+/// Ends what was spawned when the server ends.
+struct Stopped(Signal);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+async fn accept<R: Rt>(
+    rt: R,
+    listener: R::Listener,
+    local: SocketAddr,
+    open: Gauge,
+    inbox: Sender<Input>,
+    answers: Answers,
+) {
+    loop {
+        match rt.accept(&listener).await {
+            Ok((tcp, from)) if open.get() < CONNECTIONS_MAX => {
+                let counted = open.enter();
+                let (rt2, inbox, answers) = (rt.clone(), inbox.clone(), Rc::clone(&answers));
+                rt.spawn(async move {
+                    if let Err(error) = connection(&rt2, tcp, from, local, &inbox, &answers).await {
+                        tracing::debug!(%from, %error, "STUN connection ended");
+                    }
+                    answers.borrow_mut().remove(&(from, local));
+                    drop(counted);
+                });
+            }
+            Ok((_, from)) => tracing::warn!(%from, "connection refused: too many are open"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                rt.sleep_until(rt.now() + PAUSE).await;
             }
         }
-    };
-    or(machine, accepting).await;
+    }
 }
 
 /// Answers one request after another.
@@ -166,17 +193,10 @@ async fn connection<R: Rt>(
     answers: &Answers,
 ) -> io::Result<()> {
     let (to_write, mut answer) = mailbox(1);
-    answers.borrow_mut().insert(from, to_write);
+    answers.borrow_mut().insert((from, local), to_write);
     loop {
         let exchange = async {
-            let mut bytes = vec![0; HEADER_LEN];
-            tcp.read_exact(&mut bytes).await?;
-            let len = HEADER_LEN + usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
-            if len > MESSAGE_LEN_MAX {
-                return Err(io::Error::other("not a STUN message"));
-            }
-            bytes.resize(len, 0);
-            tcp.read_exact(&mut bytes[HEADER_LEN..]).await?;
+            let bytes = read_message(&mut tcp).await?;
             let ended = || io::Error::other("the server is ending");
             inbox.send(Input::Datagram { from, local, bytes }).await.map_err(|_| ended())?;
             let answer = answer.recv().await.ok_or_else(ended)?;
@@ -196,8 +216,8 @@ struct TcpPort(Answers);
 impl Port<Stun> for TcpPort {
     fn perform(&mut self, output: Output, _local: &mut VecDeque<Input>) {
         match output {
-            Output::Datagram { to, bytes, .. } => {
-                if let Some(connection) = self.0.borrow().get(&to) {
+            Output::Datagram { to, local, bytes } => {
+                if let Some(connection) = self.0.borrow().get(&(to, local)) {
                     // it has asked once and waits
                     let _ = connection.try_send(bytes);
                 }

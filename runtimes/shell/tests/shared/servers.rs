@@ -383,7 +383,7 @@ pub(crate) fn garbage_on_every_port_disturbs_nobody<R: Start>() {
         let server = cn::open(&net.rt, &net.operator(), &cfg, &net.stop).expect("opens");
         let ops = server.ops().expect("configured");
         let cn = net.start(server);
-        let stun = net.start(stun::open(&net.rt, &StunConfig { listen: any(), ops: None }, &net.stop).expect("opens"));
+        let stun = net.start(stun::open(&net.rt, &stun_config(), &net.stop).expect("opens"));
         let udp = UdpSocket::bind(any()).expect("a port");
         let mut half_open = Vec::new();
         for addr in [dn, ledger, cn, stun, ops] {
@@ -406,6 +406,10 @@ pub(crate) fn garbage_on_every_port_disturbs_nobody<R: Start>() {
     });
 }
 
+fn stun_config() -> StunConfig {
+    StunConfig { listen: any(), alternate: None, also: Vec::new(), ops: None }
+}
+
 async fn ask_over_tcp<R: Start>(tcp: &mut R::Tcp) -> SocketAddr {
     let id = TransactionId([3; 12]);
     tcp.write_all(&Message::request(id).encode()).await.expect("sent");
@@ -423,7 +427,7 @@ async fn ask_over_tcp<R: Start>(tcp: &mut R::Tcp) -> SocketAddr {
 /// The STUN server tells where a request came from, over UDP and over TCP.
 pub(crate) fn stun_answers_over_udp_and_tcp<R: Start>() {
     run::<R, _>(|net| async move {
-        let stun = net.start(stun::open(&net.rt, &StunConfig { listen: any(), ops: None }, &net.stop).expect("opens"));
+        let stun = net.start(stun::open(&net.rt, &stun_config(), &net.stop).expect("opens"));
         let udp = UdpSocket::bind(any()).expect("a port");
         let own = udp.local_addr().expect("bound");
         udp.send_to(&Message::request(TransactionId([2; 12])).encode(), stun).expect("sent");

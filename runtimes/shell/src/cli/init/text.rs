@@ -64,7 +64,8 @@ tls_key = "dn/tls.key.pem"
 certificate = "dn/server.cert"
 ops = "{inner}:{ops_dn}"
 
-# Tells clients which address they come from (UDP).
+# Tells clients which address they come from (UDP and TCP). With `alternate`, another address of this machine and
+# another port, clients also see how their NATs filter; `also = ["ADDRESS:443"]` answers those whose UDP is blocked.
 [stun]
 listen = "{listen}:{stun}"
 ops = "{inner}:{ops_stun}"

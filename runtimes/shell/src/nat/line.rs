@@ -1,0 +1,217 @@
+//! What discovery has found, for scripts and in words.
+
+use serde::{Deserialize, Serialize};
+use swarmedge_core::nat::discovery::io::Report;
+use swarmedge_core::nat::{CandidateKind, Ipv6Reach, NatBehaviour};
+
+/// The way to the Internet. Names are stable; units stand last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatLine {
+    /// Datagrams get out and answers come back.
+    pub udp: bool,
+    /// TCP connections get out.
+    pub tcp: bool,
+    /// They get out to port 443.
+    pub tcp443: bool,
+    /// A NAT translates addresses.
+    pub translated: bool,
+    /// `endpoint_independent`, `address_dependent`, `address_and_port_dependent` or `unknown` (RFC 4787).
+    pub mapping: String,
+    /// Likewise.
+    pub filtering: String,
+    /// How far apart the ports of successive mappings are; 0 if they cannot be foretold.
+    pub step: u16,
+    /// The NAT kept the port.
+    pub keeps_port: Option<bool>,
+    /// Hosts behind this NAT reach each other by their public addresses.
+    pub hairpin: bool,
+    /// `none`, `firewalled` or `open`.
+    pub ipv6: String,
+    /// This host's own addresses, `host:port`.
+    pub local_addresses: Vec<String>,
+    /// As STUN servers see them.
+    pub public_addresses: Vec<String>,
+    /// A mapping survived a silence of this length; 0 if that was not measured.
+    pub lives_s: u64,
+    /// A mapping did not survive a silence of this length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dies_s: Option<u64>,
+    /// How often the mapping is refreshed.
+    pub keep_alive_s: u64,
+    /// The STUN server that answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// It has two addresses; else filtering, and most often mapping, cannot be observed.
+    pub two_addresses: bool,
+}
+
+impl From<&Report> for NatLine {
+    fn from(report: &Report) -> Self {
+        let nat = &report.nat;
+        let of = |wanted: CandidateKind| {
+            let some = nat.candidates.iter().filter(move |c| c.kind == wanted);
+            some.map(|c| c.addr.to_string()).collect::<Vec<_>>()
+        };
+        let local_addresses = of(CandidateKind::Host);
+        let mut public_addresses = of(CandidateKind::ServerReflexive);
+        if nat.udp && public_addresses.is_empty() {
+            public_addresses.clone_from(&local_addresses);
+        }
+        Self {
+            udp: nat.udp,
+            tcp: report.tcp,
+            tcp443: nat.tcp443,
+            translated: report.translated,
+            mapping: name(nat.mapping).into(),
+            filtering: name(nat.filtering).into(),
+            step: nat.step,
+            keeps_port: report.keeps_port,
+            hairpin: nat.hairpin,
+            ipv6: match nat.v6 {
+                Ipv6Reach::None => "none",
+                Ipv6Reach::Firewalled => "firewalled",
+                Ipv6Reach::Open => "open",
+            }
+            .into(),
+            local_addresses,
+            public_addresses,
+            lives_s: report.lives.as_secs(),
+            dies_s: report.dies.map(|d| d.as_secs()),
+            keep_alive_s: report.keep_alive.as_secs(),
+            server: report.server.map(|s| s.to_string()),
+            two_addresses: report.two_addresses,
+        }
+    }
+}
+
+const fn name(behaviour: NatBehaviour) -> &'static str {
+    match behaviour {
+        NatBehaviour::Unknown => "unknown",
+        NatBehaviour::EndpointIndependent => "endpoint_independent",
+        NatBehaviour::AddressDependent => "address_dependent",
+        NatBehaviour::AddressAndPortDependent => "address_and_port_dependent",
+    }
+}
+
+impl NatLine {
+    /// In words: what was found, then what it means for peers.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        if !self.udp {
+            return self.without_udp();
+        }
+        let mut lines =
+            vec![format!("{}  {}", label("address"), self.addresses()), self.line("mapping", self.mapping())];
+        lines.push(self.line("filtering", self.filtering()));
+        if self.translated {
+            let hairpin = if self.hairpin { "yes" } else { "no (not seen)" };
+            lines.push(self.line("hairpin", format!("{hairpin}: hosts behind this NAT by their public addresses")));
+            lines.push(self.line("lifetime", self.lifetime()));
+        }
+        lines.push(self.line("IPv6", self.ipv6()));
+        let tcp = if self.tcp443 { "gets out" } else { "no STUN server answers there" };
+        lines.push(self.line("TCP 443", tcp.into()));
+        lines.push(String::new());
+        lines.push(self.meaning());
+        lines
+    }
+
+    fn line(&self, what: &str, text: String) -> String {
+        format!("{}  {text}", label(what))
+    }
+
+    fn addresses(&self) -> String {
+        let public = self.public_addresses.join(", ");
+        match (self.translated, self.keeps_port) {
+            (false, _) => format!("{public}, this host's own: no NAT"),
+            (true, Some(true)) => {
+                format!("{public} behind a NAT that keeps ports ({})", self.local_addresses.join(", "))
+            }
+            (true, _) => format!("{public} behind a NAT ({})", self.local_addresses.join(", ")),
+        }
+    }
+
+    fn mapping(&self) -> String {
+        let words = match self.mapping.as_str() {
+            "endpoint_independent" if !self.translated => "endpoint-independent (no NAT)",
+            "endpoint_independent" => "endpoint-independent: everybody sees the same port",
+            "address_dependent" => "address-dependent: each remote address sees another port",
+            "address_and_port_dependent" => {
+                "address- and port-dependent (symmetric): each remote endpoint sees another port"
+            }
+            _ => "unknown: it takes a STUN server with two addresses, or two servers",
+        };
+        if self.step == 0 {
+            words.into()
+        } else {
+            format!("{words}; ports rise by {}, so they can be foretold", self.step)
+        }
+    }
+
+    fn filtering(&self) -> String {
+        match self.filtering.as_str() {
+            "endpoint_independent" => "endpoint-independent: anybody may write first",
+            "address_dependent" => "address-dependent: only addresses that were written to may answer",
+            "address_and_port_dependent" => {
+                "address- and port-dependent: only endpoints that were written to may answer"
+            }
+            _ => "unknown: it takes a STUN server with two addresses",
+        }
+        .into()
+    }
+
+    fn lifetime(&self) -> String {
+        let keep = format!("refreshed every {} s", self.keep_alive_s);
+        match (self.lives_s, self.dies_s) {
+            (0, None) => "not measured (a running client does that in the background)".into(),
+            (lives, None) => format!("a mapping survives {lives} s of silence at least; {keep}"),
+            (lives, Some(dies)) => format!("a mapping dies after {lives} to {dies} s of silence; {keep}"),
+        }
+    }
+
+    fn ipv6(&self) -> String {
+        match self.ipv6.as_str() {
+            "open" => "open: anybody may write first",
+            "firewalled" => "works; a firewall lets in only who was written to, or that could not be seen",
+            _ => "none, or no STUN server with IPv6",
+        }
+        .into()
+    }
+
+    fn meaning(&self) -> String {
+        let independent = self.mapping == "endpoint_independent";
+        match (independent, self.filtering.as_str()) {
+            (true, "endpoint_independent") => "Every peer that has UDP can reach this host.",
+            (true, "address_dependent") => "Every peer that has UDP can be reached, by hole punching.",
+            (true, _) => {
+                "Peers whose mapping is endpoint-independent can be reached, by hole punching: most homes. Peers behind \
+                 symmetric NATs cannot, unless their ports can be foretold."
+            }
+            (false, _) if self.mapping == "unknown" => {
+                "Only peers that anybody can reach are offered, since the mapping is not known."
+            }
+            (false, _) => {
+                "Peers can be reached only if they do not filter by port; others if their NAT lets ports be foretold. \
+                 Downloads still complete from the edge."
+            }
+        }
+        .to_owned()
+            + if self.ipv6 == "none" { "" } else { " Peers with IPv6 can be reached over it." }
+    }
+
+    fn without_udp(&self) -> Vec<String> {
+        if self.tcp {
+            let https = if self.tcp443 { "TCP to port 443 gets out" } else { "TCP gets out, though not to port 443" };
+            return vec![
+                format!("UDP is blocked: {https}, but no STUN server answers over UDP."),
+                String::new(),
+                "No peer can be reached over UDP. Downloads complete from the edge.".into(),
+            ];
+        }
+        vec!["No STUN server answers, neither over UDP nor over TCP.".into()]
+    }
+}
+
+fn label(what: &str) -> String {
+    format!("{what:<10}")
+}

@@ -1,0 +1,232 @@
+//! Behaviour discovery's port: the machine's sockets, its questions over TCP, and what it tells.
+
+mod line;
+pub(crate) mod udp;
+
+pub use line::NatLine;
+
+use crate::drive::{Port, drive};
+use crate::mailbox::{Receiver, Sender, mailbox};
+use crate::quic::{Datagram, RawSender, canonical};
+use crate::rt::Rt;
+use futures_lite::future::or;
+use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::time::Duration;
+use swarmedge_core::nat::NatDescriptor;
+use swarmedge_core::nat::discovery::Discovery;
+use swarmedge_core::nat::discovery::io::{Config, Input, Output, Report, Socket};
+use swarmedge_core::nat::stun::{HEADER_LEN, MESSAGE_LEN_MAX};
+use udp::Udp;
+
+/// Inputs that wait for the machine.
+const INBOX_MAX: usize = 256;
+/// How often this host's addresses are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What discovery has found.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// What others may be told has changed.
+    Changed(NatDescriptor),
+    /// A round, or the lifetime's measurement, has ended.
+    Report(Report),
+}
+
+/// How the main socket sends.
+pub(crate) type Send = Box<dyn Fn(&[u8], SocketAddr) -> io::Result<()>>;
+
+/// Observes the way to the Internet of the QUIC socket, for as long as it is polled.
+pub(crate) async fn run<R: Rt>(
+    rt: R,
+    raw: RawSender,
+    mut datagrams: Receiver<Datagram>,
+    servers: Vec<SocketAddr>,
+    told: impl FnMut(Told) + 'static,
+) {
+    let (inbox, inputs) = mailbox(INBOX_MAX);
+    let bound = raw.local_addr();
+    let forward = inbox.clone();
+    let main: Send = Box::new(move |bytes, to| raw.send(bytes, to));
+    let port = DiscoveryPort::new(rt.clone(), main, inbox.clone(), told);
+    let listening = async {
+        while let Some(Datagram { from, bytes }) = datagrams.recv().await {
+            // what finds no room is lost, as UDP does
+            let _ = forward.try_send(Input::Datagram { socket: Socket::Main, from, bytes: bytes.to_vec() });
+        }
+    };
+    let looking = async {
+        let Ok(bound) = bound else { return };
+        let mut known = None;
+        loop {
+            let now = hosts(bound, &servers);
+            if known.as_ref() != Some(&now) {
+                known = Some(now.clone());
+                if inbox.send(Input::Network { hosts: now, servers: servers.clone() }).await.is_err() {
+                    return;
+                }
+            }
+            rt.sleep_until(rt.now() + LOOK_EVERY).await;
+        }
+    };
+    or(drive(rt.clone(), Discovery::default(), Config::default(), inputs, port), or(looking, listening)).await;
+}
+
+/// One round on a socket of its own.
+pub(crate) async fn once<R: Rt>(rt: R, servers: Vec<SocketAddr>) -> io::Result<Report> {
+    let (inbox, inputs) = mailbox(INBOX_MAX);
+    let (reports, mut report) = mailbox(1);
+    let main = Udp::open(&rt)?;
+    let hosts = hosts(main.local_addr()?, &servers);
+    rt.spawn(main.clone().receive(rt.clone(), into_inbox(inbox.clone(), Socket::Main)));
+    let sender = main.clone();
+    let told = move |told| {
+        if let Told::Report(report) = told {
+            // the first is the one that is waited for
+            let _ = reports.try_send(report);
+        }
+    };
+    let send: Send = Box::new(move |bytes, to| sender.send(bytes, to));
+    let port = DiscoveryPort::new(rt.clone(), send, inbox.clone(), told);
+    let _ = inbox.try_send(Input::Network { hosts, servers });
+    let machine = async {
+        drive(rt, Discovery::default(), Config::once(), inputs, port).await;
+        None
+    };
+    let report = or(report.recv(), machine).await.ok_or_else(|| io::Error::other("discovery ended early"));
+    main.close();
+    report
+}
+
+fn into_inbox(inbox: Sender<Input>, socket: Socket) -> impl FnMut(SocketAddr, Option<IpAddr>, &[u8]) {
+    move |from, _, bytes| {
+        let _ = inbox.try_send(Input::Datagram { socket, from: canonical(from), bytes: bytes.to_vec() });
+    }
+}
+
+struct DiscoveryPort<R, F> {
+    rt: R,
+    main: Send,
+    inbox: Sender<Input>,
+    /// The machine's other sockets, opened when they are first used.
+    own: Rc<RefCell<BTreeMap<Socket, Udp>>>,
+    told: F,
+}
+
+impl<R: Rt, F: FnMut(Told)> DiscoveryPort<R, F> {
+    fn new(rt: R, main: Send, inbox: Sender<Input>, told: F) -> Self {
+        Self { rt, main, inbox, own: Rc::default(), told }
+    }
+
+    fn send(&self, socket: Socket, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+        if socket == Socket::Main {
+            return (self.main)(bytes, to);
+        }
+        let open = self.own.borrow().get(&socket).cloned();
+        let udp = match open {
+            Some(udp) => udp,
+            None => {
+                let udp = Udp::open(&self.rt)?;
+                self.rt.spawn(udp.clone().receive(self.rt.clone(), into_inbox(self.inbox.clone(), socket)));
+                self.own.borrow_mut().insert(socket, udp.clone());
+                udp
+            }
+        };
+        udp.send(bytes, to)
+    }
+}
+
+impl<R, F> Drop for DiscoveryPort<R, F> {
+    fn drop(&mut self) {
+        self.own.borrow().values().for_each(Udp::close);
+    }
+}
+
+impl<R: Rt, F: FnMut(Told)> Port<Discovery> for DiscoveryPort<R, F> {
+    fn perform(&mut self, output: Output, _local: &mut VecDeque<Input>) {
+        match output {
+            Output::Send { socket, to, bytes } => {
+                if let Err(error) = self.send(socket, to, &bytes) {
+                    // lost like any datagram: the machine asks again
+                    tracing::debug!(%to, %error, "STUN request not sent");
+                }
+            }
+            Output::AskTcp { server, bytes } => {
+                let (rt, inbox) = (self.rt.clone(), self.inbox.clone());
+                self.rt.spawn(async move {
+                    let late = rt.sleep_until(rt.now() + Config::default().within);
+                    let asked = async { ask_tcp(&rt, server, &bytes).await.ok() };
+                    let answer = or(asked, async {
+                        late.await;
+                        None
+                    });
+                    let _ = inbox.send(Input::Tcp { server, answer: answer.await }).await;
+                });
+            }
+            Output::Changed(nat) => (self.told)(Told::Changed(nat)),
+            Output::Report(report) => (self.told)(Told::Report(report)),
+        }
+    }
+}
+
+/// A request and its answer on a connection of their own.
+async fn ask_tcp<R: Rt>(rt: &R, server: SocketAddr, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut tcp = rt.connect(server).await?;
+    tcp.write_all(bytes).await?;
+    tcp.flush().await?;
+    read_message(&mut tcp).await
+}
+
+/// The next message of a stream; messages are framed by their own length (RFC 8489 §6.2.2).
+pub(crate) async fn read_message(tcp: &mut (impl futures_lite::AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; HEADER_LEN];
+    tcp.read_exact(&mut bytes).await?;
+    let len = HEADER_LEN + usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
+    // all STUN messages begin with two zero bits and end on a word
+    if len > MESSAGE_LEN_MAX || bytes[0] > 3 || !len.is_multiple_of(4) {
+        return Err(io::Error::other("not a STUN message"));
+    }
+    bytes.resize(len, 0);
+    tcp.read_exact(&mut bytes[HEADER_LEN..]).await?;
+    Ok(bytes)
+}
+
+/// This host's own addresses on the ways to `servers`, with the socket's port. The system says which address a way
+/// begins with when a UDP socket is connected; nothing is sent.
+pub(crate) fn hosts(bound: SocketAddr, servers: &[SocketAddr]) -> Vec<SocketAddr> {
+    if !bound.ip().is_unspecified() {
+        return vec![bound];
+    }
+    let mut hosts = Vec::new();
+    for ip in servers.iter().filter_map(|&server| way_to(server).ok()) {
+        let host = SocketAddr::new(ip, bound.port());
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    hosts
+}
+
+fn way_to(server: SocketAddr) -> io::Result<IpAddr> {
+    let any = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+    socket.connect(server)?;
+    socket.local_addr().map(|addr| addr.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_address_is_the_only_host_address() {
+        let addr = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+        let servers = [addr("127.0.0.1:3478")];
+        assert_eq!(hosts(addr("127.0.0.2:9"), &servers), [addr("127.0.0.2:9")]);
+        assert_eq!(hosts(addr("0.0.0.0:9"), &servers), [addr("127.0.0.1:9")]);
+    }
+}
