@@ -270,7 +270,8 @@ impl Discovery {
                 self.look_at_mapping(cx, v6 == 1);
             }
             Probe::Reach(_) if self.ways[v6].stage == Stage::Reach => self.ask_next_server(cx, v6 == 1),
-            _ => {}
+            Probe::Reach(_) | Probe::Second | Probe::Third | Probe::FreshFirst | Probe::FreshSecond => {}
+            Probe::Hairpin | Probe::Refresh => {}
         }
     }
 

@@ -120,7 +120,12 @@ impl Way {
             Probe::Both => self.other,
             Probe::Port => self.other.map(|o| SocketAddr::new(to.ip(), o.port())),
             Probe::Hairpin => None,
-            _ => Some(to),
+            Probe::Reach(_)
+            | Probe::Second
+            | Probe::Third
+            | Probe::FreshFirst
+            | Probe::FreshSecond
+            | Probe::Refresh => Some(to),
         }
     }
 

@@ -104,8 +104,12 @@ impl NatLine {
             vec![format!("{}  {}", label("address"), self.addresses()), self.line("mapping", self.mapping())];
         lines.push(self.line("filtering", self.filtering()));
         if self.translated {
-            let hairpin = if self.hairpin { "yes" } else { "no (not seen)" };
-            lines.push(self.line("hairpin", format!("{hairpin}: hosts behind this NAT by their public addresses")));
+            let hairpin = if self.hairpin {
+                "yes: hosts behind this NAT reach each other by their public addresses"
+            } else {
+                "not seen: hosts behind this NAT need addresses of their own network to reach each other"
+            };
+            lines.push(self.line("hairpin", hairpin.into()));
             lines.push(self.line("lifetime", self.lifetime()));
         }
         lines.push(self.line("IPv6", self.ipv6()));
