@@ -45,6 +45,12 @@ pub const HAVE_PAGE_MAX: usize = 32 * 1024;
 pub const USAGE_SOURCES_MAX: usize = 256;
 /// Keys a query may exclude.
 pub const EXCLUDED_MAX: usize = 256;
+/// Bytes that an uploader sends before the first receipt of an introduction.
+pub const CREDIT_FIRST: u64 = 1 << 20;
+/// Bytes that an uploader sends without receipt, at most.
+pub const CREDIT_MAX: u64 = 32 << 20;
+/// Anything new is receipted this many seconds after the receipt before.
+pub const RECEIPT_EVERY_S: u64 = 5;
 /// Bytes of a ledger record.
 pub const RECORD_LEN_MAX: usize = 48 * 1024;
 /// Edges and CNs named by the bootstrap.

@@ -6,6 +6,7 @@ pub mod edge_auth;
 pub mod epochs;
 pub mod grants;
 pub mod introductions;
+pub mod receipts;
 pub mod settlement;
 
 pub use certs::{CertError, Trust};

@@ -1,12 +1,45 @@
 //! What the records of a download come to: what its provider is told and billed.
+//!
+//! An uploader's claim is the highest receipt it holds, a downloader's what it reports itself; of each introduction the
+//! smaller claim is billed. So neither side alone can raise a bill, and both together not beyond the version's size.
+//!
+//! A download closes [`LATE_MS`] after the downloader's last word (that it is complete, cancelled or failed), or
+//! [`EXPIRES_MS`] after its first record if that word never comes. What is received later changes nothing.
 
+use super::receipts;
 use crate::ids::{Guid, IntroId, PublicKey};
-use crate::wire::records::{EdgeRecord, GrantRecord, LedgerRecord, Side, UsageRecord, UsageState};
+use crate::wire::records::{
+    EdgeRecord, GrantRecord, LedgerRecord, PeerBytes, Receipt, Side, UsageRecord, UsageState, Verify,
+};
 use alloc::collections::BTreeMap;
 
-/// The records of one download, each reporter's newest. Order and repetition of records make no difference.
+/// Records that come so long after a downloader's last word still count, in milliseconds: an uploader that was switched
+/// off in the meantime reports at its next start.
+pub const LATE_MS: u64 = 24 * 3600 * 1000;
+/// A download without a last word closes so long after its first record, in milliseconds.
+pub const EXPIRES_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// How far the settlement of a download is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Settlement {
+    /// Records still count.
+    Open,
+    /// It had its last word, and the time for late records is over: the bill is final.
+    Closed,
+    /// It never had a last word. What it signed for is its word; the bill is final.
+    Expired,
+}
+
+/// The records of one download, each reporter's newest, taken in in the order in which they were received. Within the
+/// time before it closes, order and repetition of records make no difference.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Book {
+    /// When the first record was received, Unix milliseconds.
+    first_ms: Option<u64>,
+    /// When the downloader's last word was received.
+    ended_ms: Option<u64>,
+    /// Records that came too late.
+    late: u32,
     granted: Option<GrantRecord>,
     downloader: Option<UsageRecord>,
     uploaders: BTreeMap<Guid, UsageRecord>,
@@ -28,7 +61,11 @@ pub struct Bill {
     pub peers_received: u64,
     /// To the downloader, as uploaders say.
     pub peers_sent: u64,
-    /// From peers, billed: what both sides of an introduction say, at most what edges cannot have delivered.
+    /// From peers, as the downloader has signed for: the highest receipt of each introduction.
+    pub peers_receipted: u64,
+    /// From peers, as both say: of each introduction the smaller of receipt and downloader's claim.
+    pub peers_agreed: u64,
+    /// From peers, billed: what both say, at most what edges cannot have delivered.
     pub peers_billed: u64,
     /// Claimed by either side and not billed: no counterpart, more than the counterpart says, or more than there is
     /// room for. Shown, never billed.
@@ -39,13 +76,43 @@ pub struct Bill {
     pub elapsed_ms: u64,
 }
 
+/// What is claimed of one introduction, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Claims {
+    /// By the downloader.
+    pub received: u64,
+    /// The downloader's word for `uploader_key`, if it has one.
+    uploader_key: Option<PublicKey>,
+    /// By uploaders, receipted or not.
+    pub sent: u64,
+    /// By the highest receipt that an uploader has filed.
+    pub receipted: u64,
+    /// What counts: the smaller of receipt and downloader's claim.
+    pub agreed: u64,
+    /// Who has filed that receipt, or else said to have sent.
+    pub uploader: Option<Guid>,
+}
+
 fn newer<T>(old: Option<&T>, new: &T, seq: impl Fn(&T) -> u32) -> bool {
     old.is_none_or(|old| seq(old) < seq(new))
 }
 
 impl Book {
-    /// Takes in a record of this download. Of the records of one reporter the highest `seq` counts.
-    pub fn add(&mut self, record: LedgerRecord) {
+    /// Takes in a record of this download, received at `now_ms`. Of the records of one reporter the highest `seq`
+    /// counts.
+    pub fn add(&mut self, record: LedgerRecord, now_ms: u64) {
+        self.first_ms = Some(self.first_ms.map_or(now_ms, |first| first.min(now_ms)));
+        if self.settlement(now_ms) != Settlement::Open {
+            self.late = self.late.saturating_add(1);
+            return;
+        }
+        if let LedgerRecord::Usage(r) = &record
+            && r.side == Side::Downloader
+            && r.state != UsageState::Running
+            && self.granted.as_ref().is_none_or(|g| g.guid == r.reporter)
+        {
+            self.ended_ms = Some(self.ended_ms.map_or(now_ms, |ended| ended.min(now_ms)));
+        }
         match record {
             LedgerRecord::Granted(r) => {
                 let first = self.granted.as_ref().is_none_or(|old| (r.issued_ms, r.id) < (old.issued_ms, old.id));
@@ -73,25 +140,90 @@ impl Book {
         }
     }
 
-    /// What it comes to.
+    /// When no more records count, Unix milliseconds; `None` before the first record.
     #[must_use]
-    pub fn bill(&self) -> Bill {
-        // only who was granted the download may speak as its downloader
-        let downloader =
-            self.downloader.as_ref().filter(|r| self.granted.as_ref().is_none_or(|g| g.guid == r.reporter));
+    pub fn closes_ms(&self) -> Option<u64> {
+        let expires = self.first_ms?.saturating_add(EXPIRES_MS);
+        Some(self.ended_ms.map_or(expires, |ended| expires.min(ended.saturating_add(LATE_MS))))
+    }
+
+    /// How far it is at `now_ms`.
+    #[must_use]
+    pub fn settlement(&self, now_ms: u64) -> Settlement {
+        match (self.closes_ms(), self.ended_ms) {
+            (Some(at), Some(_)) if now_ms >= at => Settlement::Closed,
+            (Some(at), None) if now_ms >= at => Settlement::Expired,
+            _ => Settlement::Open,
+        }
+    }
+
+    /// Records that came too late to count.
+    #[must_use]
+    pub const fn late(&self) -> u32 {
+        self.late
+    }
+
+    /// Only who was granted the download may speak as its downloader.
+    fn downloader(&self) -> Option<&UsageRecord> {
+        self.downloader.as_ref().filter(|r| self.granted.as_ref().is_none_or(|g| g.guid == r.reporter))
+    }
+
+    /// The bytes of an uploader's receipt, if the download's key has signed it for this introduction and version.
+    fn proven(&self, verify: Verify, record: &UsageRecord, p: &PeerBytes) -> Option<(PublicKey, u64)> {
+        let (granted, proof) = (self.granted.as_ref()?, p.receipt.as_ref()?);
+        if (record.download, record.version) != (granted.download, granted.version) {
+            return None;
+        }
+        let receipt = Receipt {
+            intro: p.intro,
+            download: record.download,
+            version: record.version,
+            uploader_key: proof.uploader_key,
+            seq: proof.seq,
+            bytes: proof.bytes,
+        };
+        let signed = receipts::is_signed(verify, &granted.download_key, &receipt, &proof.signature);
+        signed.then_some((proof.uploader_key, proof.bytes))
+    }
+
+    /// What is claimed of each introduction at `now_ms`. `verify` checks the receipts.
+    #[must_use]
+    pub fn claims(&self, verify: Verify, now_ms: u64) -> BTreeMap<IntroId, Claims> {
+        let mut claims: BTreeMap<IntroId, Claims> = BTreeMap::new();
+        for p in self.downloader().iter().flat_map(|r| &r.peers) {
+            let c = claims.entry(p.intro).or_default();
+            c.received = c.received.saturating_add(p.bytes);
+            c.uploader_key = Some(p.key);
+        }
+        let silent = self.settlement(now_ms) == Settlement::Expired;
+        for (r, p) in self.uploaders.values().flat_map(|r| r.peers.iter().map(move |p| (r, p))) {
+            let c = claims.entry(p.intro).or_default();
+            c.sent = c.sent.saturating_add(p.bytes);
+            let proven = self.proven(verify, r, p).filter(|(key, _)| c.uploader_key.is_none_or(|k| k == *key));
+            // one receipt filed by many, or many receipts of one introduction: the highest counts, once
+            let bytes = proven.map_or(0, |(_, bytes)| bytes);
+            if bytes > c.receipted || c.uploader.is_none() {
+                c.uploader = Some(r.reporter);
+            }
+            c.receipted = c.receipted.max(bytes);
+        }
+        for c in claims.values_mut() {
+            // a downloader that fell silent is held to what it signed
+            let received = if silent { c.received.max(c.receipted) } else { c.received };
+            c.agreed = c.receipted.min(received);
+        }
+        claims
+    }
+
+    /// What it comes to at `now_ms`. `verify` checks the receipts.
+    #[must_use]
+    pub fn bill(&self, verify: Verify, now_ms: u64) -> Bill {
+        let downloader = self.downloader();
         let size = self.granted.as_ref().map_or(0, |g| g.size);
-        let mut claims: BTreeMap<IntroId, (u64, u64)> = BTreeMap::new();
-        for p in downloader.iter().flat_map(|r| &r.peers) {
-            let c = &mut claims.entry(p.intro).or_default().0;
-            *c = c.saturating_add(p.bytes);
-        }
-        for p in self.uploaders.values().flat_map(|r| &r.peers) {
-            let c = &mut claims.entry(p.intro).or_default().1;
-            *c = c.saturating_add(p.bytes);
-        }
-        let total = |of: fn(&(u64, u64)) -> u64| claims.values().map(of).fold(0_u64, u64::saturating_add);
-        let agreed = total(|&(down, up)| down.min(up));
-        let claimed = total(|&(down, up)| down.max(up));
+        let claims = self.claims(verify, now_ms);
+        let total = |of: fn(&Claims) -> u64| claims.values().map(of).fold(0_u64, u64::saturating_add);
+        let agreed = total(|c| c.agreed);
+        let claimed = total(|c| c.received.max(c.sent).max(c.receipted));
         let edge_unique = self.edges.values().map(|r| r.unique_bytes).fold(0, u64::saturating_add);
         let peers_billed = agreed.min(size.saturating_sub(edge_unique));
         Bill {
@@ -99,8 +231,10 @@ impl Book {
             edge_unique,
             edge_total: self.edges.values().map(|r| r.total_bytes).fold(0, u64::saturating_add),
             edge_claimed: downloader.map_or(0, |r| r.edge_bytes),
-            peers_received: total(|&(down, _)| down),
-            peers_sent: total(|&(_, up)| up),
+            peers_received: total(|c| c.received),
+            peers_sent: total(|c| c.sent),
+            peers_receipted: total(|c| c.receipted),
+            peers_agreed: agreed,
             peers_billed,
             flagged: claimed.saturating_sub(peers_billed),
             state: downloader.map(|r| r.state),
@@ -109,128 +243,14 @@ impl Book {
     }
 }
 
+/// Records that were received at one time.
 impl FromIterator<LedgerRecord> for Book {
     fn from_iter<I: IntoIterator<Item = LedgerRecord>>(records: I) -> Self {
         let mut book = Self::default();
-        records.into_iter().for_each(|r| book.add(r));
+        records.into_iter().for_each(|r| book.add(r, 0));
         book
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::{DownloadId, ProviderId, RecordId, VersionId};
-    use crate::wire::records::PeerBytes;
-    use crate::wire::{List, Text};
-    use alloc::vec;
-    use alloc::vec::Vec;
-
-    const D: DownloadId = DownloadId([1; 16]);
-    const V: VersionId = VersionId([2; 32]);
-
-    fn granted(size: u64) -> LedgerRecord {
-        LedgerRecord::Granted(GrantRecord {
-            id: RecordId::numbered(1),
-            download: D,
-            guid: Guid::numbered(1),
-            download_key: PublicKey::numbered(2),
-            version: V,
-            size,
-            provider: ProviderId(1),
-            path: Text::default(),
-            issued_ms: 5,
-        })
-    }
-
-    fn usage(reporter: u32, side: Side, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
-        LedgerRecord::Usage(UsageRecord {
-            id: RecordId::numbered(reporter * 100 + seq),
-            reporter: Guid::numbered(reporter),
-            side,
-            download: D,
-            version: V,
-            seq,
-            state: UsageState::Running,
-            edge_bytes: 0,
-            peers: List::truncated(peers.iter().map(|&(intro, bytes)| PeerBytes {
-                intro: IntroId::numbered(intro),
-                key: PublicKey::numbered(intro),
-                bytes,
-                receipt: None,
-            })),
-            elapsed_ms: 0,
-        })
-    }
-
-    fn edge(edge: u32, seq: u32, unique_bytes: u64) -> LedgerRecord {
-        LedgerRecord::Edge(EdgeRecord {
-            id: RecordId::numbered(edge * 1000 + seq),
-            edge: PublicKey::numbered(edge),
-            download: Some(D),
-            guid: Some(Guid::numbered(1)),
-            version: V,
-            provider: ProviderId(1),
-            seq,
-            unique_bytes,
-            total_bytes: unique_bytes + 1,
-        })
-    }
-
-    fn bill(records: &[LedgerRecord]) -> Bill {
-        records.iter().cloned().collect::<Book>().bill()
-    }
-
-    #[test]
-    fn what_both_sides_say_is_billed() {
-        let records = [
-            granted(100),
-            edge(1, 1, 30),
-            usage(1, Side::Downloader, 1, &[(1, 40), (2, 30)]),
-            usage(2, Side::Uploader, 1, &[(1, 40)]),
-            usage(3, Side::Uploader, 1, &[(2, 30)]),
-        ];
-        let b = bill(&records);
-        assert_eq!((b.edge_unique, b.edge_total, b.peers_billed, b.flagged), (30, 31, 70, 0));
-        assert_eq!((b.peers_received, b.peers_sent), (70, 70));
-    }
-
-    #[test]
-    fn one_side_alone_cannot_raise_the_bill() {
-        let honest = [granted(100), usage(1, Side::Downloader, 1, &[(1, 40)]), usage(2, Side::Uploader, 1, &[(1, 40)])];
-        let mut more = honest.to_vec();
-        more.push(usage(2, Side::Uploader, 2, &[(1, 90), (9, 50)]));
-        assert_eq!(bill(&more).peers_billed, bill(&honest).peers_billed);
-        assert_eq!(bill(&more).flagged, 100);
-        let stranger =
-            [granted(100), usage(7, Side::Downloader, 9, &[(1, 40)]), usage(2, Side::Uploader, 1, &[(1, 40)])];
-        assert_eq!(bill(&stranger).peers_billed, 0);
-    }
-
-    #[test]
-    fn bytes_of_edges_leave_no_room_for_peers() {
-        let both =
-            |bytes| vec![usage(1, Side::Downloader, 1, &[(1, bytes)]), usage(2, Side::Uploader, 1, &[(1, bytes)])];
-        let b = bill(&[vec![granted(100), edge(1, 1, 50), edge(2, 1, 20)], both(60)].concat());
-        assert_eq!((b.peers_billed, b.flagged), (30, 30));
-        assert_eq!(bill(&both(60)).peers_billed, 0, "without a grant nothing is billed");
-    }
-
-    #[test]
-    fn order_and_repetition_make_no_difference() {
-        let mut records = vec![
-            granted(100),
-            edge(1, 1, 10),
-            edge(1, 2, 30),
-            usage(1, Side::Downloader, 1, &[(1, 10)]),
-            usage(1, Side::Downloader, 2, &[(1, 40)]),
-            usage(2, Side::Uploader, 1, &[(1, 40)]),
-        ];
-        let expected = bill(&records);
-        assert_eq!((expected.edge_unique, expected.peers_billed), (30, 40));
-        let again: Vec<_> = records.iter().chain(&records).cloned().collect();
-        assert_eq!(bill(&again), expected);
-        records.reverse();
-        assert_eq!(bill(&records), expected);
-    }
-}
+mod tests;

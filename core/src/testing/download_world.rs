@@ -209,7 +209,7 @@ impl System for Swarm {
                 let lane = Lane { to: 0, what: "grant", id: 0 };
                 world.send(lane, Duration::ZERO, Event::Told(Input::Renewed));
             }
-            Output::DropEdge { .. } | Output::Failed(_) => {}
+            Output::Verified { .. } | Output::DropEdge { .. } | Output::Failed(_) => {}
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Config {
     pub peers_wanted: u32,
     /// A peer connection opens, and a `Hello` is answered, within this.
     pub peer_within: Duration,
+    /// An uploader closes within this after the last receipt.
+    pub part_within: Duration,
     /// Bytes under way over all downloads.
     pub budget: u64,
     /// Without any edge's answer for so long a download that has not begun is given up.
@@ -79,6 +81,7 @@ impl Config {
             identity,
             peers_wanted: 24,
             peer_within: Duration::from_secs(10),
+            part_within: Duration::from_secs(5),
             budget: 256 << 20,
             start_within: START_WITHIN,
             ask_backoff: (Duration::from_millis(250), Duration::from_secs(10)),

@@ -3,14 +3,17 @@
 mod status;
 
 pub use super::config::Identity;
+pub use super::notice::{CommandError, Notice};
 pub use status::DownloadStatus;
 
 use crate::content::{Layout, Policy};
-use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, VersionId, XferId};
+use crate::ids::{
+    ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, Signature, VersionId, XferId,
+};
 use crate::nat::NatDescriptor;
 use crate::wire::control::ControlMsg;
 use crate::wire::peer::{PeerMsg, PieceRequest, RefuseCode};
-use crate::wire::records::{SealedGrant, UsageRecord};
+use crate::wire::records::{PeerBytes, Receipt, SealedGrant, UsageRecord};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -100,6 +103,13 @@ pub enum Input {
         xfer: XferId,
         /// Bytes of blocks sent.
         bytes: u64,
+    },
+    /// The answer to [`Output::SignReceipt`].
+    Signed {
+        /// Of this request.
+        req: ReqId,
+        /// By the download's key; `None` if there is no such key.
+        signature: Option<Signature>,
     },
     /// A durable write is done.
     Saved {
@@ -373,6 +383,14 @@ pub enum Output {
         /// Why.
         why: RefuseCode,
     },
+    /// Sign with the download's key K_d, under [`crate::wire::records::Context::Receipt`]; answered by
+    /// [`Input::Signed`].
+    SignReceipt {
+        /// Echoed.
+        req: ReqId,
+        /// What; it names the download.
+        receipt: Receipt,
+    },
     /// Write durably; answered by [`Input::Saved`].
     Save {
         /// Echoed.
@@ -457,12 +475,35 @@ pub enum Save {
         /// Which.
         version: VersionId,
     },
-    /// Keep a usage record until it is acknowledged.
+    /// Keep an uploader's newest receipt of an introduction, until a kept usage record holds it.
+    Receipt(KeptReceipt),
+    /// Keep a usage record until it is acknowledged. The receipts that it holds need no place of their own any more.
     Usage(UsageRecord),
     /// These usage records are in the ledger: delete them.
     UsageDone(Vec<RecordId>),
     /// The user's choice.
     Uploads(bool),
+}
+
+/// A receipt that no usage record holds yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KeptReceipt {
+    /// Of this download.
+    pub download: DownloadId,
+    /// Of this version.
+    pub version: VersionId,
+    /// The introduction, K_d, and the receipt.
+    pub peer: PeerBytes,
+}
+
+impl KeptReceipt {
+    /// Whether a usage record holds this receipt or a newer one.
+    #[must_use]
+    pub fn is_in(&self, record: &UsageRecord) -> bool {
+        let seq = |p: &PeerBytes| p.receipt.as_ref().map_or(0, |r| r.seq);
+        record.download == self.download
+            && record.peers.iter().any(|p| p.intro == self.peer.intro && seq(p) >= seq(&self.peer))
+    }
 }
 
 /// Who delivered bytes, for the books.
@@ -545,45 +586,4 @@ pub enum CloseReason {
     Stalled = 6,
     /// The client stops.
     Shutdown = 7,
-}
-
-/// Something the user may want to know.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Notice {
-    /// A command was carried out or refused.
-    Done {
-        /// Which.
-        req: ReqId,
-        /// The handle it speaks of, or why not.
-        result: Result<Option<Handle>, CommandError>,
-    },
-    /// A download's state or figures have changed; at most a few a second.
-    Download(DownloadStatus),
-    /// A source was dropped.
-    SourceDropped {
-        /// Of this download.
-        handle: Handle,
-        /// Which.
-        source: SourceName,
-        /// Why.
-        why: CloseReason,
-    },
-    /// The control session is open, or lost.
-    Session {
-        /// Open.
-        connected: bool,
-    },
-}
-
-/// Why a command was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CommandError {
-    /// No such download.
-    UnknownHandle,
-    /// No such cached version.
-    UnknownVersion,
-    /// A running download uses it.
-    InUse,
-    /// The store refused.
-    Store(StoreError),
 }

@@ -6,7 +6,9 @@ mod config;
 pub mod io;
 mod job;
 mod meeting;
+mod notice;
 mod peers;
+mod receipts;
 mod restore;
 mod sharing;
 #[cfg(test)]
@@ -17,7 +19,7 @@ pub use io::{Input, Output};
 pub use restore::Restore;
 
 use crate::content::{Bitfield, Layout};
-use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ReqId, VersionId, XferId};
+use crate::ids::{ConnId, DownloadId, Handle, IntroId, PieceIndex, ReqId, VersionId, XferId};
 use crate::nat::connectivity::{self, Connectivity};
 use crate::session::client as session;
 use crate::session::{Backoff, ClientSession, Wall};
@@ -30,6 +32,7 @@ use core::time::Duration;
 use io::{CommandError, DownloadState, FailReason, FetchEnd, FetchSource, Notice, Save, StoreError};
 use job::Job;
 use peers::PeerLink;
+use receipts::Receipts;
 use sharing::Served;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,6 +55,8 @@ enum Timer {
     Uploads,
     /// The attempts' to meet peers.
     Connectivity,
+    /// A receipt is due, or an uploader has not closed.
+    Receipt(ConnId),
     /// Tell the user's figures.
     Status,
     /// Write usage records.
@@ -83,6 +88,11 @@ enum Saving {
     },
     /// It may be sent.
     Usage(UsageRecord),
+    /// Credit may grow.
+    Receipt {
+        intro: IntroId,
+        bytes: u64,
+    },
 }
 
 impl Saving {
@@ -99,6 +109,7 @@ pub struct Client {
     uploads: Uploads,
     connectivity: Connectivity,
     links: BTreeMap<ConnId, PeerLink>,
+    receipts: Receipts,
     cached: BTreeMap<VersionId, (Layout, Bitfield)>,
     served: BTreeMap<DownloadId, Served>,
     /// Usage records of an earlier life, until the session takes them.
@@ -168,6 +179,7 @@ impl Client {
                 self.tell_swarm(cx, handle, download::Input::Finished(result));
                 self.finished(cx, handle);
             }
+            Some(Saving::Receipt { intro, bytes }) => self.receipt_saved(cx, (intro, bytes), result),
             Some(Saving::Usage(record)) => self.usage_saved(cx, record, result.is_ok()),
         }
     }
@@ -221,10 +233,14 @@ impl Client {
             download::Output::Fetch { xfer, source, piece, blocks } => {
                 let (source, want_leaves) = match source {
                     download::Source::Edge(edge) => (FetchSource::Edge { edge, grant: granted.sealed.clone() }, false),
-                    download::Source::Peer(conn) => (FetchSource::Peer(conn), true),
+                    download::Source::Peer(conn) => {
+                        self.receipts.fetch_begins(xfer, conn);
+                        (FetchSource::Peer(conn), true)
+                    }
                 };
                 cx.push(Output::Fetch { xfer, handle, version, source, piece, blocks, want_leaves });
             }
+            download::Output::Verified { conn, bytes } => self.verified(cx, conn, bytes),
             download::Output::CancelFetch { xfer } => cx.push(Output::CancelFetch { xfer }),
             download::Output::SavePiece { piece, from } => {
                 self.save(cx, Save::Piece { handle, version, piece, from }, Saving::Piece { handle, piece });
@@ -306,6 +322,9 @@ impl Client {
                     cx.push(Output::Serve { xfer, version, piece, blocks, leaves, rate_max });
                 }
                 upload::Output::Refuse { xfer, why } => cx.push(Output::Refuse { xfer, why }),
+                upload::Output::Receipted { download, version, intro, key, proof } => {
+                    self.receipted(cx, (download, version), (intro, key), proof);
+                }
                 upload::Output::Sent { download, version, intro, key, bytes, last } => {
                     self.sent(cx, (download, version), (intro, key), bytes, last);
                 }
@@ -347,6 +366,7 @@ impl Client {
             Timer::Ask(handle) => self.ask_again(cx, handle),
             Timer::Renew(handle) => self.renew(cx, handle),
             Timer::Peer(conn) => self.peer_late(cx, conn),
+            Timer::Receipt(conn) => self.receipt_timer(cx, conn),
             Timer::Session => self.run_session(cx, |session, cx| session.handle_timeout(cx)),
             Timer::Uploads => self.run_uploads(cx, |uploads, cx| uploads.handle_timeout(cx)),
             Timer::Connectivity => self.run_connectivity(cx, |c, cx| c.handle_timeout(cx)),
@@ -357,6 +377,7 @@ impl Client {
 
     fn fetch_ended(&mut self, cx: &mut Context<'_>, xfer: XferId, end: FetchEnd) {
         self.tell_swarm(cx, owner(xfer), download::Input::Ended { xfer, end });
+        self.fetch_is_over(cx, xfer);
     }
 }
 
@@ -383,6 +404,7 @@ impl Machine for Client {
             Input::PeerOpened { conn } => self.peer_opened(cx, conn),
             Input::PeerAccepted { conn, key, .. } => self.tell_uploads(cx, upload::Input::Accepted { conn, key }),
             Input::PeerClosed { conn } => {
+                self.forget_owed(conn);
                 self.tell_uploads(cx, upload::Input::Closed { conn });
                 self.peer_closed(cx, conn);
             }
@@ -396,6 +418,7 @@ impl Machine for Client {
             }
             Input::FetchEnded { xfer, end } => self.fetch_ended(cx, xfer, end),
             Input::ServeEnded { xfer, bytes } => self.tell_uploads(cx, upload::Input::Served { xfer, bytes }),
+            Input::Signed { req, signature } => self.receipt_signed(cx, req, signature),
             Input::Saved { req, result } => self.saved(cx, req, result),
             Input::VersionLost { version } => self.version_lost(cx, version),
             Input::Network(nat) => {
@@ -428,6 +451,7 @@ impl Machine for Client {
         self.session.rebase(by);
         self.uploads.rebase(by);
         self.connectivity.rebase(by);
+        self.receipts.rebase(by);
         self.served.values_mut().for_each(|s| s.rebase(by));
         for job in self.jobs.values_mut() {
             job.began = job.began.rebased(by);

@@ -178,6 +178,10 @@ impl Client {
         match msg {
             PeerMsg::Welcome(w) if link.state == LinkState::Greeting && w.protocol == PROTOCOL => {
                 link.state = LinkState::Open;
+                let owed_to = (link.intro, link.key);
+                if let Some(of) = self.jobs.get(&handle).and_then(Job::granted).map(|g| (g.download, g.version)) {
+                    self.owe(cx, conn, of, owed_to);
+                }
                 self.timers.clear(Timer::Peer(conn));
                 let joined = download::Input::PeerJoined { conn, name, requests_max: w.requests_max };
                 self.tell_swarm(cx, handle, joined);
@@ -217,7 +221,7 @@ impl Client {
 
     pub(super) fn let_go(&mut self, cx: &mut Context<'_>, conn: ConnId, why: CloseReason) {
         let Some(link) = self.forget_link(cx, conn, why == CloseReason::Stalled) else { return };
-        cx.push(Output::PeerClose { conn, why });
+        self.close_peer(cx, conn, why);
         self.want_peers(cx, link.handle);
     }
 
@@ -251,7 +255,7 @@ impl Client {
         }
         if let Some(link) = link {
             self.timers.clear(Timer::Peer(conn));
-            cx.push(Output::PeerClose { conn, why });
+            self.close_peer(cx, conn, why);
             if why == CloseReason::Done {
                 self.may_try_again(handle, &link.key);
             }
@@ -263,7 +267,7 @@ impl Client {
     pub(super) fn close_peers_of(&mut self, cx: &mut Context<'_>, handle: Handle) {
         for conn in self.links_of(handle) {
             if let Some(link) = self.forget_link(cx, conn, false) {
-                cx.push(Output::PeerClose { conn, why: CloseReason::Done });
+                self.close_peer(cx, conn, CloseReason::Done);
                 self.may_try_again(handle, &link.key);
             }
         }

@@ -1,7 +1,7 @@
 //! A client from what its store has kept.
 
 use super::config::Config;
-use super::io::{DownloadRecord, DownloadState, SourceName};
+use super::io::{DownloadRecord, DownloadState, KeptReceipt, SourceName};
 use super::job::Job;
 use super::sharing::Served;
 use super::{Client, Timer};
@@ -22,6 +22,8 @@ pub struct Restore {
     pub sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
     /// Usage records without acknowledgement.
     pub usage: Vec<UsageRecord>,
+    /// Receipts that no usage record holds.
+    pub receipts: Vec<KeptReceipt>,
     /// Complete versions that are kept for sharing.
     pub cached: Vec<(VersionId, Layout, Bitfield)>,
     /// The user's choice, if ever made.
@@ -63,6 +65,10 @@ impl Client {
             if newer {
                 client.served.insert(record.download, Served::restored(record));
             }
+        }
+        for kept in &restore.receipts {
+            let served = client.served.entry(kept.download);
+            served.or_insert_with(|| Served::new(kept.version, 0, Time::ZERO)).kept(&kept.peer);
         }
         client.timers.set(Timer::Start, Some(Time::ZERO));
         client

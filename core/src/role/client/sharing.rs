@@ -9,7 +9,7 @@ use crate::role::client::io::Save;
 use crate::session::client as session;
 use crate::swarm::upload;
 use crate::wire::List;
-use crate::wire::records::{PeerBytes, Side, UsageRecord, UsageState};
+use crate::wire::records::{PeerBytes, ReceiptProof, Side, UsageRecord, UsageState};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -21,7 +21,7 @@ const SERVED_MAX: usize = 1024;
 pub(super) struct Served {
     version: VersionId,
     seq: u32,
-    peers: BTreeMap<IntroId, (PublicKey, u64)>,
+    peers: BTreeMap<IntroId, ServedPeer>,
     began: Time,
     last: Time,
     /// Something is not in any record yet.
@@ -30,17 +30,49 @@ pub(super) struct Served {
     record: Option<(RecordId, bool)>,
 }
 
+/// What was served over one introduction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ServedPeer {
+    /// K_d.
+    key: PublicKey,
+    /// Bytes sent.
+    bytes: u64,
+    /// The highest receipt.
+    receipt: Option<ReceiptProof>,
+}
+
 impl Served {
-    fn new(version: VersionId, seq: u32, now: Time) -> Self {
+    pub(super) fn new(version: VersionId, seq: u32, now: Time) -> Self {
         Self { version, seq, peers: BTreeMap::new(), began: now, last: now, dirty: false, record: None }
     }
 
     /// What a record that survived a restart says.
     pub(super) fn restored(record: &UsageRecord) -> Self {
         let mut served = Self::new(record.version, record.seq, Time::ZERO);
-        served.peers = record.peers.iter().map(|p| (p.intro, (p.key, p.bytes))).collect();
+        served.peers = record
+            .peers
+            .iter()
+            .map(|p| (p.intro, ServedPeer { key: p.key, bytes: p.bytes, receipt: p.receipt.clone() }))
+            .collect();
         served.record = Some((record.id, false));
         served
+    }
+
+    /// Takes in a receipt that survived a restart and is in no record.
+    pub(super) fn kept(&mut self, peer: &PeerBytes) {
+        if let Some(proof) = &peer.receipt {
+            self.receipted((peer.intro, peer.key), proof.clone(), Time::ZERO);
+        }
+    }
+
+    /// Takes in a receipt. It proves at least so many bytes, whatever was counted as sent.
+    pub(super) fn receipted(&mut self, (intro, key): (IntroId, PublicKey), proof: ReceiptProof, now: Time) {
+        let peer = self.peers.entry(intro).or_insert(ServedPeer { key, bytes: 0, receipt: None });
+        if peer.receipt.as_ref().is_none_or(|old| old.bytes < proof.bytes) {
+            peer.receipt = Some(proof);
+            self.dirty = true;
+        }
+        self.last = self.last.max(now);
     }
 
     pub(super) const fn seq(&self) -> u32 {
@@ -133,23 +165,30 @@ impl Client {
         bytes: u64,
         last: bool,
     ) {
-        if !self.served.contains_key(&download) {
-            if bytes == 0 || self.served.len() >= SERVED_MAX {
-                return;
-            }
-            // a sequence that goes on rising even if an earlier record of this download has been forgotten
-            let seconds = self.wall.map_or(0, |wall| wall.at(cx.now) / 1000);
-            let seq = u32::try_from(seconds).unwrap_or(u32::MAX / 2);
-            self.served.insert(download, Served::new(version, seq, cx.now));
+        if (bytes == 0 && !self.served.contains_key(&download)) || !self.serve_for(cx, download, version) {
+            return;
         }
         let Some(served) = self.served.get_mut(&download) else { return };
-        let sum = &mut served.peers.entry(intro).or_insert((key, 0)).1;
-        *sum = sum.saturating_add(bytes);
+        let peer = served.peers.entry(intro).or_insert(ServedPeer { key, bytes: 0, receipt: None });
+        peer.bytes = peer.bytes.saturating_add(bytes);
         served.dirty |= bytes > 0;
         served.last = cx.now;
         if last {
             self.report_served(cx, download);
         }
+        self.report_soon(cx);
+    }
+
+    /// Whether there is a place in the books for what a download is served.
+    pub(super) fn serve_for(&mut self, cx: &Context<'_>, download: DownloadId, version: VersionId) -> bool {
+        if self.served.len() >= SERVED_MAX && !self.served.contains_key(&download) {
+            return false;
+        }
+        self.served.entry(download).or_insert_with(|| Served::new(version, 0, cx.now));
+        true
+    }
+
+    pub(super) fn report_soon(&mut self, cx: &Context<'_>) {
         if self.timers.get(Timer::Usage).is_none() {
             self.timers.set(Timer::Usage, Some(cx.now.after(cx.cfg.usage_every)));
         }
@@ -159,14 +198,16 @@ impl Client {
     fn report_served(&mut self, cx: &mut Context<'_>, download: DownloadId) {
         let Some(served) = self.served.get_mut(&download).filter(|s| s.dirty) else { return };
         served.dirty = false;
-        served.seq = served.seq.saturating_add(1);
+        // a sequence that goes on rising even if an earlier record of this download has been forgotten
+        let seconds = self.wall.map_or(0, |wall| wall.at(cx.now) / 1000);
+        served.seq = served.seq.saturating_add(1).max(u32::try_from(seconds).unwrap_or(u32::MAX / 2));
         let id = RecordId(cx.rng.nonce());
         let older = served.record.replace((id, false));
-        let peers = served.peers.iter().map(|(intro, (key, bytes))| PeerBytes {
+        let peers = served.peers.iter().map(|(intro, p)| PeerBytes {
             intro: *intro,
-            key: *key,
-            bytes: *bytes,
-            receipt: None,
+            key: p.key,
+            bytes: p.bytes,
+            receipt: p.receipt.clone(),
         });
         let record = UsageRecord {
             id,

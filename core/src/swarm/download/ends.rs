@@ -44,6 +44,11 @@ impl Download {
         let credited = self.picker.bytes(&span);
         let fresh = self.picker.verified(span, name);
         self.wasted = self.wasted.saturating_add(credited - fresh);
+        if let Source::Peer(conn) = source
+            && fresh > 0
+        {
+            cx.push(Output::Verified { conn, bytes: fresh });
+        }
         if !cancelled {
             self.in_flight = self.in_flight.saturating_sub(verified - before);
         }

@@ -102,6 +102,13 @@ pub enum Output {
         /// Which.
         xfer: XferId,
     },
+    /// A peer's blocks are verified, and it was the first to deliver them: it has a receipt coming.
+    Verified {
+        /// Its connection.
+        conn: ConnId,
+        /// Bytes of blocks.
+        bytes: u64,
+    },
     /// A piece is complete: make it durable.
     SavePiece {
         /// Which.

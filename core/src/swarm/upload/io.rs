@@ -1,11 +1,13 @@
 //! What the uploading side is told and what it asks for.
 
 use crate::accounting::Trust;
+use crate::accounting::receipts::CreditRule;
 use crate::content::{Bitfield, Layout, Policy};
 use crate::ids::{ConnId, DownloadId, IntroId, PieceIndex, PublicKey, VersionId, XferId};
 use crate::role::client::io::CloseReason;
 use crate::session::Wall;
 use crate::wire::peer::{PeerMsg, PieceRequest, RefuseCode};
+use crate::wire::records::ReceiptProof;
 use core::ops::Range;
 use core::time::Duration;
 
@@ -67,6 +69,13 @@ pub enum Input {
         /// What it asks for.
         request: PieceRequest,
     },
+    /// A receipt ([`Output::Receipted`]) is durable: credit may grow.
+    ReceiptKept {
+        /// Of this introduction.
+        intro: IntroId,
+        /// Its bytes.
+        bytes: u64,
+    },
     /// A [`Output::Serve`] is over.
     Served {
         /// Which.
@@ -115,6 +124,19 @@ pub enum Output {
         /// Why.
         why: RefuseCode,
     },
+    /// The downloader has receipted what it got: to be made durable, then [`Input::ReceiptKept`].
+    Receipted {
+        /// The download.
+        download: DownloadId,
+        /// Its version.
+        version: VersionId,
+        /// The introduction.
+        intro: IntroId,
+        /// K_d.
+        key: PublicKey,
+        /// The receipt.
+        proof: ReceiptProof,
+    },
     /// Bytes were sent over an introduction: for the books.
     Sent {
         /// The download they were for.
@@ -147,6 +169,8 @@ pub struct Config {
     pub hello_within: Duration,
     /// The most bytes a second for one version; 0: no limit beside the policy's.
     pub rate_max: u64,
+    /// What is sent without receipt.
+    pub credit: CreditRule,
 }
 
 impl Config {
@@ -160,6 +184,7 @@ impl Config {
             requests_max: 64,
             hello_within: Duration::from_secs(5),
             rate_max: 0,
+            credit: CreditRule::PROTOCOL,
         }
     }
 

@@ -8,16 +8,17 @@ mod tests;
 pub use io::{Config, Input, Output};
 
 use crate::accounting::introductions;
+use crate::accounting::receipts::{self, Account};
 use crate::content::{Bitfield, Layout, Policy};
 use crate::ids::{ConnId, IntroId, PieceIndex, PublicKey, VersionId, XferId};
 use crate::limits::HAVE_PAGE_MAX;
 use crate::role::client::io::CloseReason;
 use crate::session::Wall;
-use crate::wire::peer::{Have, HaveMap, PeerHello, PeerMsg, PeerWelcome};
-use crate::wire::records::Introduction;
+use crate::wire::peer::{Have, HaveMap, PeerHello, PeerMsg, PeerWelcome, PieceRequest, RefuseCode};
+use crate::wire::records::{Introduction, SignedReceipt};
 use crate::wire::{Blob, List, PROTOCOL};
 use crate::{Cx, Deadlines, Machine, Time};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -42,11 +43,17 @@ enum Conn {
     /// Has shown its introduction.
     Serving {
         intro: Introduction,
-        /// Bytes sent or promised, against the introduction's cap.
-        spent: u64,
         /// Requests being served.
         active: u16,
+        /// Requests that wait for a receipt.
+        held: VecDeque<(XferId, PieceRequest)>,
     },
+}
+
+impl Conn {
+    fn is_of(&self, id: IntroId) -> bool {
+        matches!(self, Self::Serving { intro, .. } if intro.id == id)
+    }
 }
 
 /// A request being served. It outlives its connection, since its end is still reported.
@@ -62,7 +69,7 @@ struct Active {
 
 /// The uploading side. Invariants: while uploads are off there is no connection and no request; each connection has
 /// shown an introduction that names both keys, is signed by a certified CN and was in time; what it is promised stays
-/// within the introduction's cap and the provider's.
+/// within the introduction's cap and the provider's, and what is not receipted within its credit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Uploads {
     allowed: bool,
@@ -70,8 +77,8 @@ pub struct Uploads {
     shares: BTreeMap<VersionId, Share>,
     conns: BTreeMap<ConnId, Conn>,
     active: BTreeMap<XferId, Active>,
-    /// What introductions without a connection have spent, and until when they may come again.
-    spent: BTreeMap<IntroId, (u64, u64)>,
+    /// What introductions have spent and receipted, and until when they may come again.
+    accounts: BTreeMap<IntroId, (Account, u64)>,
     hello_due: Deadlines<ConnId>,
 }
 
@@ -141,6 +148,7 @@ impl Uploads {
                 self.hello(cx, conn, key, &hello);
             }
             (Some(_), PeerMsg::GoingAway) => self.close(cx, conn, CloseReason::Done),
+            (Some(Conn::Serving { .. }), PeerMsg::Receipt(receipt)) => self.receipt(cx, conn, &receipt),
             (Some(_), _) => self.close(cx, conn, CloseReason::Violation),
         }
     }
@@ -170,9 +178,38 @@ impl Uploads {
         }
         self.hello_due.clear(conn);
         let now_ms = self.wall.map_or(0, |wall| wall.at(cx.now));
-        self.spent.retain(|_, (_, until_ms)| *until_ms > now_ms);
-        let spent = self.spent.remove(&intro.id).map_or(0, |(spent, _)| spent);
-        self.conns.insert(conn, Conn::Serving { intro: intro.clone(), spent, active: 0 });
+        let conns = &self.conns;
+        self.accounts.retain(|id, (_, until_ms)| *until_ms > now_ms || conns.values().any(|c| c.is_of(*id)));
+        self.accounts.entry(intro.id).or_insert((Account::default(), intro.connect_before_ms));
+        self.conns.insert(conn, Conn::Serving { intro: intro.clone(), active: 0, held: VecDeque::new() });
+    }
+
+    /// A receipt: believed only if it is for this introduction, signed with its K_d, newer than the last, and for no
+    /// more than was promised. A wrong one ends the connection: its downloader lies or is broken.
+    fn receipt(&mut self, cx: &mut Context<'_>, conn: ConnId, signed: &SignedReceipt) {
+        let Some(Conn::Serving { intro, .. }) = self.conns.get(&conn) else { return };
+        let Some((account, _)) = self.accounts.get_mut(&intro.id) else { return };
+        match receipts::check(cx.cfg.trust.verify, intro, account.taken, account.promised, signed) {
+            Ok(proof) => {
+                account.taken = (proof.seq, proof.bytes);
+                let (download, version) = (intro.download, intro.version);
+                let (intro, key) = (intro.id, intro.downloader_key);
+                cx.push(Output::Receipted { download, version, intro, key, proof });
+            }
+            Err(_) => self.close(cx, conn, CloseReason::Violation),
+        }
+    }
+
+    /// A receipt is durable: what waited for it is served as far as the credit goes now.
+    fn receipt_kept(&mut self, cx: &mut Context<'_>, intro: IntroId, bytes: u64) {
+        let Some((account, _)) = self.accounts.get_mut(&intro) else { return };
+        if bytes > account.kept.1 {
+            account.kept = (account.kept.0.saturating_add(1), bytes);
+        }
+        let conn = self.conns.iter().find(|(_, c)| c.is_of(intro)).map(|(conn, _)| *conn);
+        if let Some(conn) = conn {
+            self.serve_held(cx, conn);
+        }
     }
 
     fn have(&mut self, cx: &mut Context<'_>, version: VersionId, piece: PieceIndex) {
@@ -197,6 +234,10 @@ impl Uploads {
         for xfer in of_it {
             self.stop(cx, xfer);
         }
+        if let Some(Conn::Serving { held, .. }) = self.conns.get_mut(&conn) {
+            let waiting = core::mem::take(held);
+            waiting.into_iter().for_each(|(xfer, _)| cx.push(Output::Refuse { xfer, why: RefuseCode::NotAllowed }));
+        }
         self.gone(cx, conn);
         cx.push(Output::Close { conn, why });
     }
@@ -204,9 +245,9 @@ impl Uploads {
     /// A connection is no more. Its last bytes are reported when its last request ends.
     fn gone(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         self.hello_due.clear(conn);
-        let Some(Conn::Serving { intro, spent, active }) = self.conns.remove(&conn) else { return };
-        if self.spent.len() < SPENT_MAX {
-            self.spent.insert(intro.id, (spent, intro.connect_before_ms));
+        let Some(Conn::Serving { intro, active, .. }) = self.conns.remove(&conn) else { return };
+        if self.accounts.len() > SPENT_MAX && !self.conns.values().any(|c| c.is_of(intro.id)) {
+            self.accounts.remove(&intro.id);
         }
         if active == 0 {
             cx.push(serve::sent(&intro, 0, true));
@@ -266,6 +307,7 @@ impl Machine for Uploads {
             Input::Closed { conn } => self.gone(cx, conn),
             Input::Message { conn, msg } => self.message(cx, conn, msg),
             Input::Request { conn, xfer, request } => self.request(cx, conn, xfer, &request),
+            Input::ReceiptKept { intro, bytes } => self.receipt_kept(cx, intro, bytes),
             Input::Served { xfer, bytes } => self.served(cx, xfer, bytes),
         }
     }

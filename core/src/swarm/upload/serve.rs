@@ -22,7 +22,14 @@ pub(super) const fn sent(intro: &Introduction, bytes: u64, last: bool) -> Output
 impl Uploads {
     pub(super) fn request(&mut self, cx: &mut Context<'_>, conn: ConnId, xfer: XferId, request: &PieceRequest) {
         match self.decide(cx, conn, request) {
-            Ok((bytes, intro)) => self.serve(cx, conn, xfer, request, bytes, intro),
+            Ok((bytes, intro)) if !self.must_wait(cx, conn, &intro, bytes) => {
+                self.serve(cx, conn, xfer, request, bytes, intro);
+            }
+            Ok(_) => {
+                if let Some(Conn::Serving { held, .. }) = self.conns.get_mut(&conn) {
+                    held.push_back((xfer, request.clone()));
+                }
+            }
             Err(why) => {
                 cx.push(Output::Refuse { xfer, why });
                 if matches!(self.conns.get(&conn), Some(Conn::Waiting { .. })) {
@@ -32,9 +39,35 @@ impl Uploads {
         }
     }
 
+    /// Whether so much more must wait for a receipt: the credit does not cover it, or something waits already.
+    fn must_wait(&self, cx: &Context<'_>, conn: ConnId, intro: &Introduction, bytes: u64) -> bool {
+        let waits = matches!(self.conns.get(&conn), Some(Conn::Serving { held, .. }) if !held.is_empty());
+        waits || !self.accounts.get(&intro.id).is_some_and(|(account, _)| account.covers(&cx.cfg.credit, bytes))
+    }
+
+    /// Serves what has waited for a receipt, in order, as far as the credit goes.
+    pub(super) fn serve_held(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        while let Some(Conn::Serving { held, .. }) = self.conns.get_mut(&conn) {
+            let Some((xfer, request)) = held.pop_front() else { return };
+            match self.decide(cx, conn, &request) {
+                Err(why) => cx.push(Output::Refuse { xfer, why }),
+                Ok((bytes, intro)) => {
+                    let covered = self.accounts.get(&intro.id).is_some_and(|(a, _)| a.covers(&cx.cfg.credit, bytes));
+                    if !covered {
+                        if let Some(Conn::Serving { held, .. }) = self.conns.get_mut(&conn) {
+                            held.push_front((xfer, request));
+                        }
+                        return;
+                    }
+                    self.serve(cx, conn, xfer, &request, bytes, intro);
+                }
+            }
+        }
+    }
+
     /// Whether a request is served, and how many bytes that is.
     fn decide(&self, cx: &Context<'_>, conn: ConnId, r: &PieceRequest) -> Result<(u64, Introduction), RefuseCode> {
-        let Some(Conn::Serving { intro, spent, active }) = self.conns.get(&conn) else {
+        let Some(Conn::Serving { intro, active, held }) = self.conns.get(&conn) else {
             return Err(RefuseCode::NotAllowed);
         };
         let now_ms = self.wall.map_or(u64::MAX, |wall| wall.at(cx.now));
@@ -46,7 +79,7 @@ impl Uploads {
         if !share.have.contains(r.piece) || r.blocks == 0 || end > share.layout.blocks(r.piece) {
             return Err(RefuseCode::NotHere);
         }
-        if *active >= cx.cfg.requests_max {
+        if usize::from(*active) + held.len() >= usize::from(cx.cfg.requests_max) {
             return Err(RefuseCode::TooMany);
         }
         let range = share.layout.block_range(r.piece, u32::from(r.first_block)..end);
@@ -55,6 +88,7 @@ impl Uploads {
             0 => u64::MAX,
             n => share.layout.size().saturating_mul(u64::from(n)),
         };
+        let spent = self.accounts.get(&intro.id).map_or(0, |(account, _)| account.spent);
         if spent.saturating_add(bytes) > intro.cap_bytes || share.spent.saturating_add(bytes) > object_cap {
             return Err(RefuseCode::NotAllowed);
         }
@@ -78,8 +112,11 @@ impl Uploads {
                 (a, b) => a.min(b),
             };
         }
-        if let Some(Conn::Serving { spent, active, .. }) = self.conns.get_mut(&conn) {
-            *spent = spent.saturating_add(bytes);
+        if let Some((account, _)) = self.accounts.get_mut(&i.id) {
+            account.spent = account.spent.saturating_add(bytes);
+            account.promised = account.promised.saturating_add(bytes);
+        }
+        if let Some(Conn::Serving { active, .. }) = self.conns.get_mut(&conn) {
             *active += 1;
         }
         let first = u32::from(r.first_block);
@@ -111,9 +148,14 @@ impl Uploads {
         if let Some(share) = self.shares.get_mut(&intro.version) {
             share.spent = share.spent.saturating_sub(unsent);
         }
-        if let Some(Conn::Serving { spent, active, .. }) = self.conns.get_mut(&conn) {
-            *spent = spent.saturating_sub(unsent);
+        if let Some((account, _)) = self.accounts.get_mut(&intro.id) {
+            account.spent = account.spent.saturating_sub(unsent);
+        }
+        if let Some(Conn::Serving { active, .. }) = self.conns.get_mut(&conn) {
             *active = active.saturating_sub(1);
+        }
+        if unsent > 0 {
+            self.serve_held(cx, conn);
         }
         let last = !self.conns.contains_key(&conn) && !self.active.values().any(|a| a.conn == conn);
         if bytes > 0 || last {

@@ -19,6 +19,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use core::time::Duration;
 
 /// A client from its disk.
 pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> {
@@ -55,6 +56,7 @@ fn restore(w: &World<Net>, disk: &Disk) -> Restore {
         restore.downloads.push((record.clone(), version.map_or_else(|| Bitfield::empty(0), have)));
     }
     restore.usage = disk.usage.values().cloned().collect();
+    restore.receipts = disk.receipts.values().cloned().collect();
     restore.cached = disk.finished.iter().filter_map(|&v| Some((v, layout(v)?, have(v)))).collect();
     restore
 }
@@ -108,6 +110,12 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
         Output::CancelFetch { xfer } => bulk::cancel(w, cfg, node, xfer),
         Output::Serve { xfer, rate_max, .. } => bulk::serve(w, cfg, node, xfer, rate_max),
         Output::Refuse { xfer, why } => bulk::refuse(w, cfg, node, xfer, why),
+        Output::SignReceipt { req, receipt } => {
+            let key = w.env.download_keys.get(&(node, receipt.download));
+            let signature = key.map(|key| keys::sign(key, Context::Receipt, &receipt.to_bytes()));
+            let lane = Lane { to: node, what: "sign", id: 0 };
+            w.send(lane, Duration::ZERO, Event::Input(In::Client(Input::Signed { req, signature })));
+        }
         Output::Save { req, what } => store::save(w, cfg, node, req, what),
         Output::Notice(notice) => note(w, node, notice),
     }

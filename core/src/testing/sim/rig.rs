@@ -127,14 +127,15 @@ fn totals(records: &BTreeMap<crate::ids::RecordId, LedgerRecord>, version: Versi
             LedgerRecord::Granted(r) => (Some(r.download), r.version),
         };
         if let Some(download) = download.filter(|_| of == version) {
-            books.entry(download).or_default().add(record.clone());
+            books.entry(download).or_default().add(record.clone(), 0);
         }
     }
-    books.values().map(Book::bill).fold(Totals::default(), |t, b| Totals {
+    books.values().map(|b| b.bill(keys::verify, 0)).fold(Totals::default(), |t, b| Totals {
         completed: t.completed + u64::from(b.state == Some(crate::wire::records::UsageState::Completed)),
         edge_bytes: t.edge_bytes + b.edge_claimed,
         peer_bytes: t.peer_bytes + b.peers_received,
         uploaded_bytes: t.uploaded_bytes + b.peers_sent,
+        agreed_bytes: t.agreed_bytes + b.peers_agreed,
         edge_unique_bytes: t.edge_unique_bytes + b.edge_unique,
     })
 }

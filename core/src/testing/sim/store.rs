@@ -3,8 +3,8 @@
 
 use super::machines::In;
 use super::{Cfg, Event, Mutant, Net};
-use crate::ids::{Handle, PieceIndex, RecordId, ReqId, VersionId};
-use crate::role::client::io::{DownloadRecord, Input, Save, SourceName};
+use crate::ids::{Handle, IntroId, PieceIndex, RecordId, ReqId, VersionId};
+use crate::role::client::io::{DownloadRecord, Input, KeptReceipt, Save, SourceName};
 use crate::role::edge::io as edge;
 use crate::role::ledger;
 use crate::testing::world::{Lane, NodeIx, Way, World};
@@ -21,6 +21,8 @@ pub struct Disk {
     pub pieces: BTreeMap<VersionId, BTreeMap<PieceIndex, Vec<(SourceName, u32)>>>,
     /// Usage records that nobody has acknowledged.
     pub usage: BTreeMap<RecordId, UsageRecord>,
+    /// Receipts that no usage record holds.
+    pub receipts: BTreeMap<IntroId, KeptReceipt>,
     /// Versions put where a user wanted them.
     pub finished: BTreeSet<VersionId>,
     /// The user's choice, if made.
@@ -59,7 +61,11 @@ impl Disk {
                 self.pieces.remove(&version);
                 self.finished.remove(&version);
             }
+            Save::Receipt(kept) => {
+                self.receipts.insert(kept.peer.intro, kept);
+            }
             Save::Usage(record) => {
+                self.receipts.retain(|_, kept| !kept.is_in(&record));
                 self.usage.insert(record.id, record);
             }
             Save::UsageDone(ids) => ids.iter().for_each(|id| {

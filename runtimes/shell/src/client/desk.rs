@@ -157,7 +157,7 @@ impl Desk {
             Save::Uploads(on) => state.client.uploads = *on,
             Save::Usage(record) => state.usage(record),
             Save::UsageDone(ids) => state.unreported.retain(|id| !ids.contains(id)),
-            Save::Piece { .. } | Save::Finish { .. } | Save::Uncache { .. } => return,
+            Save::Piece { .. } | Save::Finish { .. } | Save::Uncache { .. } | Save::Receipt(_) => return,
         }
         drop(state);
         self.0.changed.notify_all();

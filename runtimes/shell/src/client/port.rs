@@ -3,21 +3,29 @@
 use super::desk::Desk;
 use crate::drive::Port;
 use crate::edge_client::EdgeClient;
+use crate::keys::Key;
 use crate::link::{self, Cap, Event, Inlet};
 use crate::mailbox::Sender;
 use crate::peers::Peers;
 use crate::rt::Rt;
 use crate::store::Store;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
-use swarmedge_core::ids::{ConnId, Handle, ReqId};
+use swarmedge_core::ids::{ConnId, DownloadId, Handle, ReqId};
 use swarmedge_core::role::client::Client;
 use swarmedge_core::role::client::io::{DownloadState, Input, Notice, Output, Save, StoreError};
+use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::control::ControlMsg;
+use swarmedge_core::wire::records::{Context, Receipt};
 
 /// Verified bytes from edges and peers, and bytes thrown away.
 const METRICS: [&str; 3] =
     ["swarmedge_client_edge_bytes_total", "swarmedge_client_peer_bytes_total", "swarmedge_client_wasted_bytes_total"];
+
+/// Keys that are kept at hand.
+const KEYS_MAX: usize = 256;
 
 /// See the module.
 pub(super) struct ClientPort<R: Rt> {
@@ -32,6 +40,8 @@ pub(super) struct ClientPort<R: Rt> {
     pub(super) inbox: Sender<Input>,
     /// What was counted of each download.
     pub(super) counted: BTreeMap<Handle, [u64; 3]>,
+    /// Keys of downloads that sign receipts; never more than [`KEYS_MAX`].
+    pub(super) keys: Rc<RefCell<BTreeMap<DownloadId, Key>>>,
 }
 
 /// An event of a control connection as the machine's input.
@@ -51,6 +61,7 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
             Output::ControlDial { conn, cn } => self.dial(conn, cn, local),
             Output::ControlSend { conn, msg } => self.control.links.send(conn, &msg),
             Output::ControlClose { conn } => self.control.links.close(conn),
+            Output::SignReceipt { req, receipt } => self.sign(req, &receipt, local),
             Output::Save { req, what } => self.save(req, what, local),
             Output::Notice(notice) => {
                 log(&notice);
@@ -103,6 +114,32 @@ impl<R: Rt> ClientPort<R> {
         for ((name, now), before) in METRICS.into_iter().zip(now).zip(before) {
             metrics::counter!(name).increment(now.saturating_sub(before));
         }
+    }
+
+    /// Signs with the download's key. The first time the key is read from the store, later it is at hand.
+    fn sign(&mut self, req: ReqId, receipt: &Receipt, local: &mut VecDeque<Input>) {
+        let message = receipt.to_bytes();
+        if let Some(key) = self.keys.borrow().get(&receipt.download) {
+            let signature = Some(key.sign(Context::Receipt, &message));
+            return local.push_back(Input::Signed { req, signature });
+        }
+        let Ok(permit) = self.inbox.reserve() else {
+            return local.push_back(Input::Signed { req, signature: None });
+        };
+        let (rt, store, keys) = (self.rt.clone(), self.store.clone(), Rc::clone(&self.keys));
+        let download = receipt.download;
+        self.rt.spawn(async move {
+            let key = rt.blocking(move || store.key(download)).await.ok().flatten();
+            let signature = key.as_ref().map(|key| key.sign(Context::Receipt, &message));
+            if let Some(key) = key {
+                let mut keys = keys.borrow_mut();
+                if keys.len() >= KEYS_MAX {
+                    keys.clear();
+                }
+                keys.insert(download, key);
+            }
+            permit.send(Input::Signed { req, signature });
+        });
     }
 
     fn save(&self, req: ReqId, what: Save, local: &mut VecDeque<Input>) {

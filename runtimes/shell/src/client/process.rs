@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use swarmedge_core::nat::connectivity;
@@ -88,6 +89,7 @@ pub async fn run<R: Rt>(
         tls,
         inbox,
         counted: BTreeMap::new(),
+        keys: Rc::default(),
     };
     if let Some(addr) = config.ops {
         ops::serve(&rt, addr, "client ops", stopped.clone())?;
@@ -247,8 +249,8 @@ fn version_number(version: &str) -> u32 {
 }
 
 fn restore(restored: Restored) -> Restore {
-    let Restored { downloads, sources, usage, cached, uploads } = restored;
-    Restore { downloads, sources, usage, cached, uploads }
+    let Restored { downloads, sources, usage, receipts, cached, uploads } = restored;
+    Restore { downloads, sources, usage, receipts, cached, uploads }
 }
 
 /// What the local API shows before the machine has said anything.

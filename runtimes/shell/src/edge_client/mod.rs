@@ -112,6 +112,7 @@ impl<R: Rt> EdgeClient<R> {
             | Output::Fetch { source: FetchSource::Peer(_), .. }
             | Output::Serve { .. }
             | Output::Refuse { .. }
+            | Output::SignReceipt { .. }
             | Output::Save { .. }
             | Output::Notice(_)) => return Some(other),
         }

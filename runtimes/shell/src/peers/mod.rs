@@ -169,6 +169,7 @@ impl<R: Rt> Peers<R> {
             | Output::ControlSend { .. }
             | Output::ControlClose { .. }
             | Output::Fetch { source: FetchSource::Edge { .. }, .. }
+            | Output::SignReceipt { .. }
             | Output::Save { .. }
             | Output::Notice(_)) => return Some(other),
         }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use swarmedge_core::content::Manifest;
 use swarmedge_core::ids::{Digest, DownloadId, Handle, PieceIndex, RecordId, VersionId};
-use swarmedge_core::role::client::io::{DownloadRecord, SourceName};
+use swarmedge_core::role::client::io::{DownloadRecord, KeptReceipt, SourceName};
 use swarmedge_core::wire::Wire;
 use swarmedge_core::wire::records::UsageRecord;
 
@@ -21,13 +21,14 @@ const LEAVES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("leaves")
 const MANIFESTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("manifests");
 const KEYS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("keys");
 const USAGE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("usage");
+const RECEIPTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("receipts");
 const CACHE: TableDefinition<'_, &[u8], u64> = TableDefinition::new("cache");
 
 /// Versions whose data file is lent: the stamp, or nothing.
 const LENT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lent");
 
 /// Under `schema` in the table `meta`.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 /// Pages that redb keeps in memory.
 const CACHE_BYTES: usize = 8 << 20;
 
@@ -45,6 +46,7 @@ pub(crate) enum Change {
     Manifest { version: VersionId, bytes: Vec<u8> },
     Key { download: DownloadId, bytes: Vec<u8> },
     DropKey(DownloadId),
+    Receipt(KeptReceipt),
     Usage(UsageRecord),
     DropUsage(Vec<RecordId>),
     Uploads(bool),
@@ -60,6 +62,7 @@ pub(crate) struct Loaded {
     pub(crate) pieces: BTreeMap<VersionId, Vec<PieceRow>>,
     pub(crate) manifests: BTreeMap<VersionId, Arc<Manifest>>,
     pub(crate) usage: Vec<UsageRecord>,
+    pub(crate) receipts: Vec<KeptReceipt>,
     pub(crate) cached: BTreeMap<VersionId, u64>,
     pub(crate) lent: BTreeMap<VersionId, Option<Stamp>>,
     pub(crate) uploads: Option<bool>,
@@ -216,7 +219,7 @@ fn prepare(db: &Database) -> io::Result<()> {
         tx.open_table(DOWNLOADS).map_err(io_error)?;
         tx.open_table(MANIFESTS).map_err(io_error)?;
         tx.open_table(CACHE).map_err(io_error)?;
-        for table in [PIECES, LEAVES, KEYS, USAGE, LENT] {
+        for table in [PIECES, LEAVES, KEYS, USAGE, RECEIPTS, LENT] {
             tx.open_table(table).map_err(io_error)?;
         }
     }
@@ -241,6 +244,9 @@ fn load(db: &Database) -> io::Result<Loaded> {
     }
     for row in tx.open_table(USAGE).map_err(io_error)?.iter().map_err(io_error)? {
         loaded.usage.push(decoded(UsageRecord::from_bytes(row.map_err(io_error)?.1.value()))?);
+    }
+    for row in tx.open_table(RECEIPTS).map_err(io_error)?.iter().map_err(io_error)? {
+        loaded.receipts.push(decoded(records::decode_receipt(row.map_err(io_error)?.1.value()))?);
     }
     for row in tx.open_table(CACHE).map_err(io_error)?.iter().map_err(io_error)? {
         let (key, at_ms) = row.map_err(io_error)?;
@@ -300,7 +306,20 @@ fn apply(tx: &redb::WriteTransaction, change: &Change) -> io::Result<()> {
         Change::Manifest { version, bytes } => put(MANIFESTS, &version.0, bytes),
         Change::Key { download, bytes } => put(KEYS, &download.0, bytes),
         Change::DropKey(download) => delete(KEYS, &download.0),
-        Change::Usage(record) => put(USAGE, &record.id.0, &record.to_bytes()),
+        Change::Receipt(kept) => put(RECEIPTS, &kept.peer.intro.0, &records::encode_receipt(kept)),
+        Change::Usage(record) => {
+            put(USAGE, &record.id.0, &record.to_bytes())?;
+            // receipts that the record holds need no place of their own
+            let mut table = tx.open_table(RECEIPTS).map_err(io_error)?;
+            for peer in record.peers.iter().filter(|p| p.receipt.is_some()) {
+                let key = peer.intro.0.as_slice();
+                let held = table.get(key).map_err(io_error)?.map(|v| records::decode_receipt(v.value()));
+                if held.map(decoded).transpose()?.is_some_and(|kept| kept.is_in(record)) {
+                    table.remove(key).map_err(io_error)?;
+                }
+            }
+            Ok(())
+        }
         Change::DropUsage(ids) => ids.iter().try_for_each(|id| delete(USAGE, &id.0)),
         Change::Uploads(on) => {
             let mut table = tx.open_table(META).map_err(io_error)?;

@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use swarmedge_core::content::{Bitfield, Layout, Manifest};
 use swarmedge_core::ids::{Digest, DownloadId, Handle, PieceIndex, VersionId};
-use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, Save, SourceName, StoreError};
+use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, KeptReceipt, Save, SourceName, StoreError};
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::UsageRecord;
 use version::{Lent, Version, lock};
@@ -101,6 +101,8 @@ pub struct Restored {
     pub sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
     /// Usage records without acknowledgement.
     pub usage: Vec<UsageRecord>,
+    /// Receipts that no usage record holds.
+    pub receipts: Vec<KeptReceipt>,
     /// Versions that are kept for sharing.
     pub cached: Vec<(VersionId, Layout, Bitfield)>,
     /// The user's choice, if ever made.
@@ -351,12 +353,12 @@ fn restore(
     names: &[PathBuf],
     lock: Option<DirLock>,
 ) -> Result<(Shared, Restored), Error> {
-    let Loaded { downloads, mut pieces, manifests, usage, cached, lent, uploads } = loaded;
+    let Loaded { downloads, mut pieces, manifests, usage, receipts, cached, lent, uploads } = loaded;
     let books = Books {
         downloads: downloads.into_iter().map(|d| (d.handle, d)).collect(),
         cached: cached.into_keys().collect(),
     };
-    let mut restored = Restored { usage, uploads, ..Restored::default() };
+    let mut restored = Restored { usage, receipts, uploads, ..Restored::default() };
     let mut versions = BTreeMap::new();
     let mut drops = Vec::new();
     for (id, manifest) in manifests {

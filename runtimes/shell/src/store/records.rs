@@ -3,7 +3,9 @@
 use super::disk::Stamp;
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{DownloadId, Handle, IntroId, PublicKey, VersionId};
-use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, FailReason, Granted, ObjectRef, SourceName};
+use swarmedge_core::role::client::io::{
+    DownloadRecord, DownloadState, FailReason, Granted, KeptReceipt, ObjectRef, SourceName,
+};
 use swarmedge_core::wire::records::SealedGrant;
 use swarmedge_core::wire::{DecodeError, Reader, Wire};
 
@@ -112,6 +114,24 @@ const fn state_of(number: u8) -> Result<DownloadState, DecodeError> {
         22 => DownloadState::Failed(FailReason::EdgeCorrupt),
         _ => return Err(DecodeError::Invalid),
     })
+}
+
+/// The value of a receipt.
+pub(crate) fn encode_receipt(kept: &KeptReceipt) -> Vec<u8> {
+    let mut out = Vec::new();
+    kept.download.encode(&mut out);
+    kept.version.encode(&mut out);
+    kept.peer.encode(&mut out);
+    out
+}
+
+/// Reads what [`encode_receipt`] wrote.
+pub(crate) fn decode_receipt(bytes: &[u8]) -> Result<KeptReceipt, DecodeError> {
+    let mut r = Reader::new(bytes);
+    let download = DownloadId::decode(&mut r)?;
+    let kept = KeptReceipt { download, version: Wire::decode(&mut r)?, peer: Wire::decode(&mut r)? };
+    r.end()?;
+    Ok(kept)
 }
 
 /// The value of a journalled piece: for which download it was fetched, and who delivered how many of its bytes.

@@ -256,6 +256,7 @@ impl Batch {
                 self.changes.push(Change::Uncached(version));
                 self.release(shared, version);
             }
+            Save::Receipt(kept) => self.changes.push(Change::Receipt(kept)),
             Save::Usage(record) => self.changes.push(Change::Usage(record)),
             Save::UsageDone(ids) => self.changes.push(Change::DropUsage(ids)),
             Save::Uploads(on) => self.changes.push(Change::Uploads(on)),

@@ -349,6 +349,7 @@ impl<R: Start> Rig for RealRig<R> {
             edge_bytes: t.edge_bytes + d.edge_claimed,
             peer_bytes: t.peer_bytes + d.peers_received,
             uploaded_bytes: t.uploaded_bytes + d.peers_sent,
+            agreed_bytes: t.agreed_bytes + d.uploaders.iter().map(|u| u.agreed).sum::<u64>(),
             edge_unique_bytes: t.edge_unique_bytes + d.edge_unique,
         })
     }

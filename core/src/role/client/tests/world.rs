@@ -40,6 +40,7 @@ pub(super) struct Disk {
     pub(super) pieces: BTreeMap<VersionId, BTreeSet<PieceIndex>>,
     pub(super) sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
     pub(super) usage: Vec<UsageRecord>,
+    pub(super) receipts: Vec<super::super::io::KeptReceipt>,
     pub(super) cached: BTreeSet<VersionId>,
     pub(super) uploads: Option<bool>,
 }
@@ -159,6 +160,7 @@ impl World {
             downloads: disk.downloads.values().map(|r| (r.clone(), of(r))).collect(),
             sources: disk.sources.clone(),
             usage: disk.usage.clone(),
+            receipts: disk.receipts.clone(),
             cached: disk.cached.iter().map(|v| (*v, self.layouts[v], have(disk, *v, &self.layouts[v]))).collect(),
             uploads: disk.uploads,
         };
@@ -281,6 +283,9 @@ impl World {
                 if self.fetching.remove(&xfer).is_some() {
                     self.soon(Input::FetchEnded { xfer, end: FetchEnd::Cancelled });
                 }
+            }
+            Output::SignReceipt { req, .. } => {
+                self.soon(Input::Signed { req, signature: Some(crate::ids::Signature([0; 64])) })
             }
             Output::Save { req, what } => {
                 if self.disk_says.is_ok() {
@@ -473,7 +478,14 @@ impl World {
                 disk.cached.remove(&version);
                 disk.pieces.remove(&version);
             }
-            Save::Usage(record) => disk.usage.push(record),
+            Save::Receipt(kept) => {
+                disk.receipts.retain(|k| k.peer.intro != kept.peer.intro);
+                disk.receipts.push(kept);
+            }
+            Save::Usage(record) => {
+                disk.receipts.retain(|kept| !kept.is_in(&record));
+                disk.usage.push(record);
+            }
             Save::UsageDone(ids) => disk.usage.retain(|r| !ids.contains(&r.id)),
             Save::Uploads(on) => disk.uploads = Some(on),
         }

@@ -179,6 +179,7 @@ impl Lab {
                     self.sources.remove(&Source::Peer(conn));
                 }
                 Output::DropEdge { edge } => self.dropped_edges.push(edge),
+                Output::Verified { .. } => {}
                 Output::RenewGrant => self.renewals += 1,
                 Output::Failed(why) => self.failed = Some(why),
             }

@@ -214,6 +214,7 @@ mod tests {
             edge_claimed: 30,
             peers_received: 70,
             peers_sent: 70,
+            peers_receipted: 70,
             peers_billed: 70,
             flagged: 0,
             uploaders: told(70),
@@ -221,7 +222,7 @@ mod tests {
     }
 
     fn told(agreed: u64) -> Vec<UploaderUsage> {
-        vec![UploaderUsage { guid: "33".into(), sent: agreed, received: 70, agreed }]
+        vec![UploaderUsage { guid: "33".into(), sent: agreed, received: 70, receipted: agreed, agreed }]
     }
 
     fn verdict(bill: &DownloadUsage) -> Verdict {

@@ -2,6 +2,7 @@
 
 use super::day::Day;
 use super::rows::Value;
+use crate::keys::verify;
 use sha2::{Digest as _, Sha256};
 use swarmedge_core::accounting::settlement::Book;
 use swarmedge_core::ids::Digest;
@@ -48,7 +49,7 @@ pub(super) fn line_of(mut records: Vec<LedgerRecord>, first_open: Day, today: Da
     let first = |a: &&GrantRecord, b: &&GrantRecord| (a.issued_ms, a.id).cmp(&(b.issued_ms, b.id));
     let granted = records.iter().filter_map(grant).min_by(first)?.clone();
     let evidence = evidence(&records);
-    let bill = records.into_iter().collect::<Book>().bill();
+    let bill = records.into_iter().collect::<Book>().bill(verify, 0);
     let day = Day::of_ms(granted.issued_ms).min(today).max(first_open);
     let done = bill.state == Some(UsageState::Completed);
     let speed = if done { speed_class(bill.size, bill.elapsed_ms) } else { -1 };

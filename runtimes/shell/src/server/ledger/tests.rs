@@ -2,10 +2,13 @@
 
 use super::postgres::Postgres;
 use super::*;
+use crate::keys::Key;
 use futures_lite::future::block_on;
 use sqlx::Connection as _;
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
-use swarmedge_core::wire::records::{EdgeRecord, GrantRecord, LedgerRecord, PeerBytes, Side, UsageRecord, UsageState};
+use swarmedge_core::wire::records::{
+    Context, EdgeRecord, GrantRecord, LedgerRecord, PeerBytes, Receipt, ReceiptProof, Side, UsageRecord, UsageState,
+};
 use swarmedge_core::wire::{List, Text, Wire as _};
 
 fn granted(download: u32, provider: u32, path: &str) -> LedgerRecord {
@@ -13,13 +16,33 @@ fn granted(download: u32, provider: u32, path: &str) -> LedgerRecord {
         id: RecordId::numbered(1_000 + download),
         download: DownloadId::numbered(download),
         guid: Guid::numbered(1),
-        download_key: PublicKey::numbered(2),
+        download_key: download_key().public(),
         version: VersionId::numbered(9),
         size: 100,
         provider: ProviderId(provider),
         path: Text::new(path).expect("short"),
         issued_ms: u64::from(download),
     })
+}
+
+/// K_d of every download.
+fn download_key() -> Key {
+    Key::from_seed([7; 32])
+}
+
+/// A receipt for `bytes`, as the downloader signs it.
+fn proof(download: u32, intro: u32, bytes: u64) -> ReceiptProof {
+    let uploader_key = PublicKey::numbered(intro);
+    let receipt = Receipt {
+        intro: IntroId::numbered(intro),
+        download: DownloadId::numbered(download),
+        version: VersionId::numbered(9),
+        uploader_key,
+        seq: 1,
+        bytes,
+    };
+    let signature = download_key().sign(Context::Receipt, &receipt.to_bytes());
+    ReceiptProof { uploader_key, seq: 1, bytes, signature }
 }
 
 fn usage(id: u32, download: u32, reporter: u32, side: Side, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
@@ -36,7 +59,7 @@ fn usage(id: u32, download: u32, reporter: u32, side: Side, seq: u32, peers: &[(
             intro: IntroId::numbered(intro),
             key: PublicKey::numbered(intro),
             bytes,
-            receipt: None,
+            receipt: (side == Side::Uploader).then(|| proof(download, intro, bytes)),
         })),
         elapsed_ms: 5,
     })

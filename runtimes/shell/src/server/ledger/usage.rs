@@ -3,14 +3,15 @@
 use super::database::{Connection, Database};
 use super::store::decode;
 use crate::cli::Error;
+use crate::keys::verify;
 use data_encoding::HEXLOWER;
 use serde::Serialize;
 use sqlx::Row as _;
 use std::collections::BTreeMap;
 use std::fmt;
 use swarmedge_core::accounting::settlement::Book;
-use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId};
-use swarmedge_core::wire::records::{GrantRecord, LedgerRecord, Side, UsageRecord, UsageState};
+use swarmedge_core::ids::{DownloadId, Guid, ProviderId};
+use swarmedge_core::wire::records::{LedgerRecord, UsageState};
 
 /// Which downloads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub struct DownloadUsage {
     pub peers_received: u64,
     /// From peers, as the uploaders say.
     pub peers_sent: u64,
+    /// From peers, as the downloader has signed for.
+    pub peers_receipted: u64,
     /// From peers, billed.
     pub peers_billed: u64,
     /// Claimed and not billed.
@@ -71,7 +74,9 @@ pub struct UploaderUsage {
     pub sent: u64,
     /// As the downloader says of the same introductions.
     pub received: u64,
-    /// What both say: the smaller claim of each introduction.
+    /// As the downloader has signed for: the highest receipts that the uploader has filed.
+    pub receipted: u64,
+    /// What counts: the smaller of receipt and downloader's claim of each introduction.
     pub agreed: u64,
 }
 
@@ -183,8 +188,9 @@ fn usage_of(mut records: Vec<LedgerRecord>) -> Option<DownloadUsage> {
         LedgerRecord::Granted(g) => Some(g.clone()),
         LedgerRecord::Usage(_) | LedgerRecord::Edge(_) => None,
     })?;
-    let uploaders = uploaders(&granted, &records);
-    let bill = records.into_iter().collect::<Book>().bill();
+    let book = records.into_iter().collect::<Book>();
+    let uploaders = uploaders(&book);
+    let bill = book.bill(verify, 0);
     Some(DownloadUsage {
         download: granted.download.to_string(),
         provider: granted.provider.0,
@@ -200,6 +206,7 @@ fn usage_of(mut records: Vec<LedgerRecord>) -> Option<DownloadUsage> {
         edge_claimed: bill.edge_claimed,
         peers_received: bill.peers_received,
         peers_sent: bill.peers_sent,
+        peers_receipted: bill.peers_receipted,
         peers_billed: bill.peers_billed,
         flagged: bill.flagged,
         uploaders,
@@ -215,33 +222,21 @@ const fn state_name(state: &UsageState) -> &'static str {
     }
 }
 
-fn uploaders(granted: &GrantRecord, records: &[LedgerRecord]) -> Vec<UploaderUsage> {
-    let usage = |side: Side| {
-        records.iter().filter_map(move |r| match r {
-            LedgerRecord::Usage(u) if u.side == side => Some(u),
-            LedgerRecord::Usage(_) | LedgerRecord::Edge(_) | LedgerRecord::Granted(_) => None,
-        })
-    };
-    let by_intro = |r: &UsageRecord| {
-        let mut bytes: BTreeMap<IntroId, u64> = BTreeMap::new();
-        for p in &r.peers {
-            let b = bytes.entry(p.intro).or_default();
-            *b = b.saturating_add(p.bytes);
-        }
-        bytes
-    };
-    let downloader = usage(Side::Downloader).filter(|r| r.reporter == granted.guid).last();
-    let received = downloader.map(by_intro).unwrap_or_default();
-    let by_guid: BTreeMap<Guid, &UsageRecord> = usage(Side::Uploader).map(|r| (r.reporter, r)).collect();
-    let one = |(guid, r): (Guid, &UsageRecord)| {
-        let mut sum = UploaderUsage { guid: guid.to_string(), sent: 0, received: 0, agreed: 0 };
-        for (intro, sent) in by_intro(r) {
-            let received = received.get(&intro).copied().unwrap_or(0);
-            sum.sent = sum.sent.saturating_add(sent);
-            sum.received = sum.received.saturating_add(received);
-            sum.agreed = sum.agreed.saturating_add(sent.min(received));
-        }
-        sum
-    };
-    by_guid.into_iter().map(one).collect()
+fn uploaders(book: &Book) -> Vec<UploaderUsage> {
+    let mut by_guid: BTreeMap<Guid, UploaderUsage> = BTreeMap::new();
+    for claims in book.claims(verify, 0).into_values() {
+        let Some(guid) = claims.uploader else { continue };
+        let sum = by_guid.entry(guid).or_insert_with(|| UploaderUsage {
+            guid: guid.to_string(),
+            sent: 0,
+            received: 0,
+            receipted: 0,
+            agreed: 0,
+        });
+        sum.sent = sum.sent.saturating_add(claims.sent);
+        sum.received = sum.received.saturating_add(claims.received);
+        sum.receipted = sum.receipted.saturating_add(claims.receipted);
+        sum.agreed = sum.agreed.saturating_add(claims.agreed);
+    }
+    by_guid.into_values().collect()
 }

@@ -1,0 +1,211 @@
+//! Receipts (DESIGN §10.3): what a downloader signs for, what an uploader believes, and how much an uploader gives on
+//! credit. Both sides of an introduction follow the same rule, so neither waits for the other.
+
+use crate::ids::{PublicKey, Signature};
+use crate::limits;
+use crate::wire::Wire as _;
+use crate::wire::records::{Context, Introduction, Receipt, ReceiptProof, SignedReceipt, Verify};
+use core::time::Duration;
+
+/// How much is sent on credit. Invariant: what a downloader can get without a receipt is at most `credit` of the
+/// receipts it has given, plus one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreditRule {
+    /// Bytes before the first receipt.
+    pub first: u64,
+    /// Bytes at most; each receipt doubles the credit up to this.
+    pub most: u64,
+    /// Anything new is receipted this long after the receipt before.
+    pub every: Duration,
+}
+
+impl CreditRule {
+    /// The rule of the protocol. Clients that follow another still account rightly, but may wait for each other.
+    pub const PROTOCOL: Self = Self {
+        first: limits::CREDIT_FIRST,
+        most: limits::CREDIT_MAX,
+        every: Duration::from_secs(limits::RECEIPT_EVERY_S),
+    };
+
+    /// Bytes on credit after so many receipts.
+    #[must_use]
+    pub const fn credit(&self, receipts: u32) -> u64 {
+        let doublings = if receipts < 32 { receipts } else { 32 };
+        let grown = self.first.saturating_mul(1 << doublings);
+        if grown < self.most { grown } else { self.most }
+    }
+
+    /// Verified bytes without receipt at which the next one is due, after so many receipts.
+    #[must_use]
+    pub const fn due(&self, receipts: u32) -> u64 {
+        let half = self.credit(receipts) / 2;
+        if half == 0 { 1 } else { half }
+    }
+}
+
+/// Why a receipt is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReceiptError {
+    /// It is for another introduction, download, version or uploader.
+    Foreign,
+    /// It does not go on from the receipt before.
+    Stale,
+    /// It is for more than was ever promised.
+    TooMuch,
+    /// The signature is not K_d's.
+    Signature,
+}
+
+/// Whether K_d has signed a receipt.
+#[must_use]
+pub fn is_signed(verify: Verify, download_key: &PublicKey, receipt: &Receipt, signature: &Signature) -> bool {
+    verify(download_key, Context::Receipt, &receipt.to_bytes(), signature)
+}
+
+/// Checks a receipt as its uploader does: against the introduction, the receipt before it (`seq` and bytes; zeros
+/// before the first) and the bytes that were ever promised over the introduction.
+pub fn check(
+    verify: Verify,
+    intro: &Introduction,
+    (seq, bytes): (u32, u64),
+    promised: u64,
+    signed: &SignedReceipt,
+) -> Result<ReceiptProof, ReceiptError> {
+    let r = &signed.receipt;
+    if (r.intro, r.download, r.version, r.uploader_key) != (intro.id, intro.download, intro.version, intro.uploader_key)
+    {
+        return Err(ReceiptError::Foreign);
+    }
+    if r.seq <= seq || r.bytes <= bytes {
+        return Err(ReceiptError::Stale);
+    }
+    if r.bytes > promised {
+        return Err(ReceiptError::TooMuch);
+    }
+    if !is_signed(verify, &intro.downloader_key, r, &signed.signature) {
+        return Err(ReceiptError::Signature);
+    }
+    let (uploader_key, seq, bytes) = (r.uploader_key, r.seq, r.bytes);
+    Ok(ReceiptProof { uploader_key, seq, bytes, signature: signed.signature })
+}
+
+/// What was sent over an introduction, and what of it is receipted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Account {
+    /// Bytes sent or promised.
+    pub spent: u64,
+    /// Bytes ever promised, what was then not sent included: no receipt can be for more.
+    pub promised: u64,
+    /// The newest receipt: its `seq` and bytes.
+    pub taken: (u32, u64),
+    /// How many receipts are durable, and the bytes of the newest of them. Credit grows by these only, so that a crash
+    /// loses no more than the credit.
+    pub kept: (u32, u64),
+}
+
+impl Account {
+    /// Bytes sent or promised that no durable receipt covers. An eighth of what is receipted may have gone to waste
+    /// (sent twice near the end, or under way when cancelled) without being held against the downloader.
+    #[must_use]
+    pub const fn owed(&self) -> u64 {
+        let (_, bytes) = self.kept;
+        self.spent.saturating_sub(bytes).saturating_sub(bytes / 8)
+    }
+
+    /// Whether `bytes` more may be sent now.
+    #[must_use]
+    pub const fn covers(&self, rule: &CreditRule, bytes: u64) -> bool {
+        let credit = rule.credit(self.kept.0);
+        let owed = self.owed();
+        // one request may go a little beyond, else a large piece could never begin
+        owed.saturating_add(bytes) <= credit || (owed < credit && bytes <= limits::CREDIT_FIRST)
+    }
+
+    /// Whether its credit is used up.
+    #[must_use]
+    pub const fn is_exhausted(&self, rule: &CreditRule) -> bool {
+        self.owed() >= rule.credit(self.kept.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::certs::tests::{fake_sign, fake_verify};
+    use super::super::introductions::tests::intro;
+    use super::*;
+    use crate::ids::{DownloadId, IntroId, VersionId};
+
+    const MIB: u64 = 1 << 20;
+    const RULE: CreditRule = CreditRule::PROTOCOL;
+
+    fn receipt(seq: u32, bytes: u64) -> Receipt {
+        let i = intro(1);
+        Receipt { intro: i.id, download: i.download, version: i.version, uploader_key: i.uploader_key, seq, bytes }
+    }
+
+    fn signed(receipt: Receipt) -> SignedReceipt {
+        let signature = fake_sign(&intro(1).downloader_key, Context::Receipt, &receipt.to_bytes());
+        SignedReceipt { receipt, signature }
+    }
+
+    fn checked(before: (u32, u64), promised: u64, s: &SignedReceipt) -> Result<u64, ReceiptError> {
+        check(fake_verify, &intro(1), before, promised, s).map(|p| p.bytes)
+    }
+
+    #[test]
+    fn credit_doubles_from_one_to_thirty_two_mib_and_receipts_are_due_at_half_of_it() {
+        let credits: [u64; 7] = core::array::from_fn(|n| RULE.credit(u32::try_from(n).unwrap_or(0)) / MIB);
+        assert_eq!(credits, [1, 2, 4, 8, 16, 32, 32]);
+        assert_eq!((RULE.due(0), RULE.due(5), RULE.due(u32::MAX)), (MIB / 2, 16 * MIB, 16 * MIB));
+    }
+
+    #[test]
+    fn a_receipt_that_goes_on_from_the_last_is_taken() {
+        assert_eq!(checked((0, 0), 9, &signed(receipt(1, 9))), Ok(9));
+        assert_eq!(checked((1, 5), 9, &signed(receipt(7, 6))), Ok(6), "those between may have been lost");
+    }
+
+    #[test]
+    fn a_receipt_of_anything_else_is_refused() {
+        use ReceiptError::{Foreign, Signature, Stale, TooMuch};
+        let good = receipt(2, 9);
+        let cases = [
+            (Receipt { intro: IntroId::numbered(2), ..good.clone() }, Foreign),
+            (Receipt { download: DownloadId::numbered(2), ..good.clone() }, Foreign),
+            (Receipt { version: VersionId::numbered(2), ..good.clone() }, Foreign),
+            (Receipt { uploader_key: PublicKey::numbered(2), ..good.clone() }, Foreign),
+            (Receipt { seq: 1, ..good.clone() }, Stale),
+            (Receipt { bytes: 5, ..good.clone() }, Stale),
+            (Receipt { bytes: 11, ..good.clone() }, TooMuch),
+        ];
+        for (wrong, why) in cases {
+            assert_eq!(checked((1, 5), 10, &signed(wrong.clone())), Err(why), "{wrong:?}");
+        }
+        let mut forged = signed(good.clone());
+        forged.receipt.bytes = 10;
+        assert_eq!(checked((1, 5), 10, &forged), Err(Signature));
+        let other = fake_sign(&intro(1).downloader_key, Context::EdgeRequest, &good.to_bytes());
+        assert_eq!(checked((1, 5), 10, &SignedReceipt { receipt: good, signature: other }), Err(Signature));
+    }
+
+    #[test]
+    fn without_receipts_a_downloader_gets_its_first_credit_and_one_request() {
+        let mut account = Account::default();
+        while account.covers(&RULE, MIB) {
+            account.spent += MIB;
+        }
+        assert_eq!(account.spent, MIB, "what fits exactly uses the credit up");
+        let mut account = Account { spent: MIB - 1, ..Account::default() };
+        assert!(account.covers(&RULE, MIB) && !account.covers(&RULE, 16 * MIB));
+        account.spent += MIB;
+        assert!(!account.covers(&RULE, 1) && account.is_exhausted(&RULE));
+    }
+
+    #[test]
+    fn waste_within_an_eighth_of_what_is_receipted_stops_nobody() {
+        let account = Account { spent: 90 * MIB, promised: 99 * MIB, taken: (9, 80 * MIB), kept: (9, 80 * MIB) };
+        assert_eq!(account.owed(), 0);
+        let account = Account { spent: 122 * MIB, ..account };
+        assert!(account.is_exhausted(&RULE) && !account.covers(&RULE, 1));
+    }
+}

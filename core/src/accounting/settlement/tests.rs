@@ -1,0 +1,244 @@
+//! Rules of settlement, each as a sentence.
+
+use super::*;
+use crate::accounting::certs::tests::{fake_sign, fake_verify};
+use crate::ids::{DownloadId, ProviderId, RecordId, Signature, VersionId};
+use crate::wire::records::{Context, ReceiptProof};
+use crate::wire::{List, Text, Wire as _};
+use alloc::vec;
+use alloc::vec::Vec;
+
+const D: DownloadId = DownloadId([1; 16]);
+const V: VersionId = VersionId([2; 32]);
+const K_D: PublicKey = PublicKey([3; 32]);
+
+fn granted(size: u64) -> LedgerRecord {
+    LedgerRecord::Granted(GrantRecord {
+        id: RecordId::numbered(1),
+        download: D,
+        guid: Guid::numbered(1),
+        download_key: K_D,
+        version: V,
+        size,
+        provider: ProviderId(1),
+        path: Text::default(),
+        issued_ms: 5,
+    })
+}
+
+fn record(reporter: u32, side: Side, seq: u32, peers: Vec<PeerBytes>) -> UsageRecord {
+    UsageRecord {
+        id: RecordId::numbered(reporter * 100 + seq),
+        reporter: Guid::numbered(reporter),
+        side,
+        download: D,
+        version: V,
+        seq,
+        state: UsageState::Running,
+        edge_bytes: 0,
+        peers: List::truncated(peers),
+        elapsed_ms: 0,
+    }
+}
+
+/// What the downloader says that it got.
+fn got(seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
+    let peer = |&(intro, bytes)| PeerBytes {
+        intro: IntroId::numbered(intro),
+        key: PublicKey::numbered(intro),
+        bytes,
+        receipt: None,
+    };
+    LedgerRecord::Usage(record(1, Side::Downloader, seq, peers.iter().map(peer).collect()))
+}
+
+fn ended(mut r: LedgerRecord) -> LedgerRecord {
+    if let LedgerRecord::Usage(r) = &mut r {
+        r.state = UsageState::Completed;
+    }
+    r
+}
+
+/// A receipt for `bytes`, as the downloader signs it.
+fn proof(intro: u32, bytes: u64) -> ReceiptProof {
+    let uploader_key = PublicKey::numbered(intro);
+    let receipt = Receipt { intro: IntroId::numbered(intro), download: D, version: V, uploader_key, seq: 1, bytes };
+    ReceiptProof { uploader_key, seq: 1, bytes, signature: fake_sign(&K_D, Context::Receipt, &receipt.to_bytes()) }
+}
+
+/// What an uploader says that it sent, with a receipt for just that.
+fn sent(reporter: u32, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
+    let peer = |&(intro, bytes)| PeerBytes {
+        intro: IntroId::numbered(intro),
+        key: K_D,
+        bytes,
+        receipt: Some(proof(intro, bytes)),
+    };
+    LedgerRecord::Usage(record(reporter, Side::Uploader, seq, peers.iter().map(peer).collect()))
+}
+
+/// An uploader's record of 40 bytes over introduction 1 with this proof.
+fn claimed(reporter: u32, proof: Option<ReceiptProof>) -> LedgerRecord {
+    let peer = PeerBytes { intro: IntroId::numbered(1), key: K_D, bytes: 40, receipt: proof };
+    LedgerRecord::Usage(record(reporter, Side::Uploader, 1, vec![peer]))
+}
+
+fn edge(edge: u32, seq: u32, unique_bytes: u64) -> LedgerRecord {
+    LedgerRecord::Edge(EdgeRecord {
+        id: RecordId::numbered(edge * 1000 + seq),
+        edge: PublicKey::numbered(edge),
+        download: Some(D),
+        guid: Some(Guid::numbered(1)),
+        version: V,
+        provider: ProviderId(1),
+        seq,
+        unique_bytes,
+        total_bytes: unique_bytes + 1,
+    })
+}
+
+fn bill(records: &[LedgerRecord]) -> Bill {
+    records.iter().cloned().collect::<Book>().bill(fake_verify, 0)
+}
+
+#[test]
+fn what_both_sides_say_is_billed() {
+    let b = bill(&[
+        granted(100),
+        edge(1, 1, 30),
+        got(1, &[(1, 40), (2, 30)]),
+        sent(2, 1, &[(1, 40)]),
+        sent(3, 1, &[(2, 30)]),
+    ]);
+    assert_eq!((b.edge_unique, b.edge_total, b.peers_billed, b.flagged), (30, 31, 70, 0));
+    assert_eq!((b.peers_received, b.peers_sent, b.peers_receipted), (70, 70, 70));
+}
+
+#[test]
+fn one_side_alone_cannot_raise_the_bill() {
+    let honest = [granted(100), got(1, &[(1, 40)]), sent(2, 1, &[(1, 40)])];
+    let mut more = honest.to_vec();
+    more.push(sent(2, 2, &[(1, 90), (9, 50)]));
+    assert_eq!(
+        bill(&more).peers_billed,
+        bill(&honest).peers_billed,
+        "even with receipts: the downloader must say so too"
+    );
+    let mut more = honest.to_vec();
+    more.push(got(2, &[(1, 90), (9, 50)]));
+    assert_eq!(bill(&more).peers_billed, bill(&honest).peers_billed);
+    assert_eq!(bill(&more).flagged, 100);
+    let mut stranger = got(9, &[(1, 40)]);
+    if let LedgerRecord::Usage(r) = &mut stranger {
+        r.reporter = Guid::numbered(7);
+    }
+    assert_eq!(bill(&[granted(100), stranger, sent(2, 1, &[(1, 40)])]).peers_billed, 0);
+}
+
+#[test]
+fn an_uploader_is_believed_only_what_the_download_key_has_signed_for_it() {
+    let with = |proof| bill(&[granted(100), got(1, &[(1, 40)]), claimed(2, proof)]).peers_billed;
+    let good = proof(1, 40);
+    assert_eq!(with(Some(good.clone())), 40);
+    assert_eq!(with(Some(proof(1, 25))), 25, "what is not receipted is not billed");
+    assert_eq!(with(None), 0);
+    assert_eq!(with(Some(ReceiptProof { bytes: 41, ..good.clone() })), 0, "more than was signed");
+    assert_eq!(with(Some(ReceiptProof { seq: 2, ..good.clone() })), 0);
+    assert_eq!(with(Some(ReceiptProof { signature: Signature([9; 64]), ..good })), 0);
+    assert_eq!(with(Some(proof(2, 40))), 0, "a receipt of another introduction");
+}
+
+#[test]
+fn a_receipt_for_another_version_download_or_uploader_settles_nothing() {
+    let other = |change: fn(&mut Receipt)| {
+        let mut r = Receipt {
+            intro: IntroId::numbered(1),
+            download: D,
+            version: V,
+            uploader_key: PublicKey::numbered(1),
+            seq: 1,
+            bytes: 40,
+        };
+        change(&mut r);
+        let signature = fake_sign(&K_D, Context::Receipt, &r.to_bytes());
+        let proof = ReceiptProof { uploader_key: r.uploader_key, seq: 1, bytes: 40, signature };
+        let record = |download, version| {
+            let mut record = claimed(2, Some(proof.clone()));
+            if let LedgerRecord::Usage(u) = &mut record {
+                (u.download, u.version) = (download, version);
+            }
+            bill(&[granted(100), got(1, &[(1, 40)]), record]).peers_billed
+        };
+        (record(D, V), record(r.download, r.version))
+    };
+    assert_eq!(other(|r| r.version = VersionId([8; 32])), (0, 0));
+    assert_eq!(other(|r| r.download = DownloadId([8; 16])), (0, 0));
+    assert_eq!(other(|r| r.uploader_key = PublicKey::numbered(8)), (0, 0));
+    assert_eq!(other(|_| ()), (40, 40));
+}
+
+#[test]
+fn one_receipt_filed_by_many_counts_once() {
+    let one = [granted(100), got(1, &[(1, 40)]), claimed(2, Some(proof(1, 40)))];
+    let mut many = one.to_vec();
+    many.extend((3..9).map(|reporter| claimed(reporter, Some(proof(1, 40)))));
+    assert_eq!(bill(&many).peers_billed, bill(&one).peers_billed);
+    assert_eq!(bill(&many).flagged, 240);
+}
+
+#[test]
+fn bytes_of_edges_leave_no_room_for_peers() {
+    let both = |bytes| vec![got(1, &[(1, bytes)]), sent(2, 1, &[(1, bytes)])];
+    let b = bill(&[vec![granted(100), edge(1, 1, 50), edge(2, 1, 20)], both(60)].concat());
+    assert_eq!((b.peers_billed, b.flagged), (30, 30));
+    assert_eq!(bill(&both(60)).peers_billed, 0, "without a grant nothing is billed");
+}
+
+#[test]
+fn order_and_repetition_make_no_difference() {
+    let mut records = vec![
+        granted(100),
+        edge(1, 1, 10),
+        edge(1, 2, 30),
+        got(1, &[(1, 10)]),
+        got(2, &[(1, 40)]),
+        sent(2, 1, &[(1, 40)]),
+    ];
+    let expected = bill(&records);
+    assert_eq!((expected.edge_unique, expected.peers_billed), (30, 40));
+    let again: Vec<_> = records.iter().chain(&records).cloned().collect();
+    assert_eq!(bill(&again), expected);
+    records.reverse();
+    assert_eq!(bill(&records), expected);
+}
+
+#[test]
+fn late_evidence_counts_for_a_day_and_then_the_bill_stands() {
+    let mut book = Book::default();
+    book.add(granted(100), 1_000);
+    book.add(ended(got(1, &[(1, 40)])), 2_000);
+    assert_eq!(book.bill(fake_verify, 2_000).peers_billed, 0);
+    let mut in_time = book.clone();
+    in_time.add(sent(2, 1, &[(1, 40)]), 2_000 + LATE_MS - 1);
+    assert_eq!(in_time.settlement(2_000 + LATE_MS - 1), Settlement::Open);
+    assert_eq!(in_time.bill(fake_verify, u64::MAX).peers_billed, 40);
+    assert_eq!(in_time.settlement(2_000 + LATE_MS), Settlement::Closed);
+    let closed = in_time.bill(fake_verify, 2_000 + LATE_MS);
+    in_time.add(ended(got(2, &[(1, 4)])), 2_000 + LATE_MS);
+    in_time.add(edge(1, 1, 99), 2_000 + LATE_MS);
+    assert_eq!((in_time.bill(fake_verify, u64::MAX), in_time.late()), (closed, 2), "nothing changes a closed bill");
+    book.add(sent(2, 1, &[(1, 40)]), 2_000 + LATE_MS);
+    assert_eq!((book.bill(fake_verify, u64::MAX).peers_billed, book.late()), (0, 1));
+}
+
+#[test]
+fn a_downloader_that_fell_silent_is_held_to_what_it_signed_when_its_download_expires() {
+    let mut book = Book::default();
+    book.add(granted(100), 1_000);
+    book.add(got(1, &[(1, 10)]), 2_000);
+    book.add(sent(2, 1, &[(1, 40)]), 3_000);
+    book.add(claimed(3, None), 4_000);
+    let at = 1_000 + EXPIRES_MS;
+    assert_eq!((book.settlement(at - 1), book.bill(fake_verify, at - 1).peers_billed), (Settlement::Open, 10));
+    assert_eq!((book.settlement(at), book.bill(fake_verify, at).peers_billed), (Settlement::Expired, 40));
+}
