@@ -1,6 +1,7 @@
 //! The command line: every command, its arguments and its help. Each command's doing lives in the room it belongs to;
 //! the structs here are all that it is told.
 
+use super::certificates::CertificatesCommand;
 use super::units::{Rate, Size};
 use crate::edge::policy::AccessText;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -53,6 +54,9 @@ pub enum Command {
     Demo(DemoArgs),
     /// Make a ready-to-run deployment: keys, certificates, configuration, install bundle
     Init(InitArgs),
+    /// When the servers' certificates expire, and new ones
+    #[command(subcommand)]
+    Certificates(CertificatesCommand),
     /// Publish a file, or a new version of one
     Publish(PublishArgs),
     /// List what is published

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod bench;
+mod certificates;
 mod client;
 pub mod demo;
 pub mod error;
@@ -96,6 +97,7 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
     match command {
         Command::Demo(args) => demo::run(&args, json, &ledger::ask::<R>),
         Command::Init(args) => init::run(&args, json),
+        Command::Certificates(command) => certificates::run(&command, json),
         Command::Publish(args) => objects::publish(&args, json),
         Command::Objects(args) => objects::list(&args, json),
         Command::Unpublish(args) => objects::unpublish(&args, json),
@@ -129,7 +131,9 @@ fn default_log(command: &Command) -> Option<&'static str> {
         Command::Edge(_) | Command::Cn(_) | Command::Dn(_) | Command::Stun(_) | Command::Serve(_) => true,
         Command::Ledger(args) => args.command.is_none(),
         Command::Client(_) => true,
-        Command::Demo(_) | Command::Bench(_) | Command::Init(_) | Command::Torrent(_) => false,
+        Command::Demo(_) | Command::Bench(_) | Command::Init(_) | Command::Certificates(_) | Command::Torrent(_) => {
+            false
+        }
         Command::Publish(_)
         | Command::Objects(_)
         | Command::Unpublish(_)

@@ -1,6 +1,7 @@
 //! Servers: any subset of the roles in one process, on one runtime.
 
 use super::args::Role;
+use super::certificates;
 use super::objects::no_section;
 use super::stop::stop_signal;
 use super::{Code, Error};
@@ -26,6 +27,8 @@ pub(super) fn run<R: Start>(roles: &[Role], path: &Path, exit_with_parent: bool)
     ops::init_metrics();
     R::block_on(move |rt| async move {
         let told = stop_signal(&rt, exit_with_parent)?;
+        let own = certificates::expiries(&config, |role| roles.iter().any(|r| name(*r) == role))?;
+        rt.spawn(certificates::watch(rt.clone(), own));
         serve(rt, roles, config, path, told).await
     })
 }

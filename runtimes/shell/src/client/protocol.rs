@@ -358,7 +358,9 @@ pub fn edge_in_url(url: &str) -> Result<Option<String>, Failure> {
         let next = "use https://EDGE/PROVIDER/PATH";
         Failure::new(Code::Usage, format!("{host:?} in the URL is neither a host nor host:port"), next)
     };
-    let origin = Origin::parse(&format!("https://{host}/")).ok_or_else(bad)?;
+    let port = host.rsplit_once(':').map(|(_, port)| port).filter(|_| !host.ends_with(']'));
+    let origin = Origin::parse(&format!("https://{host}/")).filter(|_| port.is_none_or(|p| p.parse::<u16>().is_ok()));
+    let origin = origin.ok_or_else(bad)?;
     Ok(Some(origin.authority()))
 }
 

@@ -129,7 +129,7 @@ fn identity(cfg: &EdgeConfig, trust: &Trust) -> Result<(Key, ServerCert), Error>
             cfg.certificate.display(),
             cfg.signing_key.display()
         ))
-        .next("certificates expire: make a new one with `swarmedge init`"));
+        .next("certificates expire: `swarmedge certificates renew` makes new ones"));
     }
     Ok((key, cert))
 }

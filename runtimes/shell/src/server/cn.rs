@@ -38,7 +38,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
             cfg.certificate.display(),
             cfg.signing_key.display()
         ))
-        .next("certificates expire: make a new one with `swarmedge init`"));
+        .next("certificates expire: `swarmedge certificates renew` makes new ones"));
     }
     let config = Config {
         dns: u32::try_from(cfg.dns.len()).unwrap_or(u32::MAX),

@@ -28,7 +28,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &DnConfig, stop: &Sig
     if trust.check_cert(&cert, ServerRole::Dn, unix_ms()).is_err() {
         let path = cfg.certificate.display();
         return Err(Error::usage(format!("{path} is no valid certificate of the operator for a DN"))
-            .next("certificates expire: make a new one with `swarmedge init`"));
+            .next("certificates expire: `swarmedge certificates renew` makes new ones"));
     }
     let config = Config::new(operator.root, verify, cert);
     let socket = listen_tcp(cfg.listen, "[dn] listen")?;
