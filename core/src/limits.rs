@@ -39,6 +39,10 @@ pub const GRANT_LEN_MAX: usize = 1024;
 pub const TOKEN_LEN_MAX: usize = 4096;
 /// Keys of a provider that count at a time: the present one and the one before.
 pub const PROVIDER_KEYS_MAX: usize = 2;
+/// Withdrawn versions that a CN keeps in mind.
+pub const WITHDRAWN_MAX: usize = 10_000;
+/// Withdrawn versions in a message.
+pub const WITHDRAWN_PAGE_MAX: usize = 256;
 /// Bytes of a have-map page; 8 pieces a byte.
 pub const HAVE_PAGE_MAX: usize = 32 * 1024;
 /// Sources named in a usage record.

@@ -109,6 +109,7 @@ impl Net {
                 | client::Output::PeersForbidden { .. }
                 | client::Output::PeerComing(_)
                 | client::Output::Go(_)
+                | client::Output::Withdrawn { .. }
                 | client::Output::UsageDone { .. } => {}
             }
         }

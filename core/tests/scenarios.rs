@@ -41,6 +41,7 @@ scenarios! {
     the_edge_is_away_for_a_while
     a_client_dies_and_resumes
     uploads_off_means_off
+    a_withdrawn_object_is_shared_no_more
     the_sealing_keys_are_rotated_twice
     pause_resume_cancel
 }

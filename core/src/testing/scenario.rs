@@ -144,6 +144,8 @@ pub struct Totals {
 pub trait Rig {
     /// Publishes an object on every edge.
     fn publish(&mut self, object: &Object);
+    /// Takes an object off.
+    fn unpublish(&mut self, path: &'static str);
     /// Rotates the keys that seal grants; running servers take them up soon.
     fn rotate_keys(&mut self);
     /// Starts a client with an empty disk.
@@ -196,6 +198,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "the_edge_is_away_for_a_while", plan: ONE_OF_EACH, play: edge_outage },
     Scenario { name: "a_client_dies_and_resumes", plan: ONE_OF_EACH, play: client_resumes },
     Scenario { name: "uploads_off_means_off", plan: ONE_OF_EACH, play: uploads_off },
+    Scenario { name: "a_withdrawn_object_is_shared_no_more", plan: ONE_OF_EACH, play: withdrawn },
     Scenario { name: "the_sealing_keys_are_rotated_twice", plan: ONE_OF_EACH, play: keys_rotated },
     Scenario { name: "pause_resume_cancel", plan: ONE_OF_EACH, play: pause_resume_cancel },
 ];
@@ -395,6 +398,24 @@ fn keys_rotated(rig: &mut dyn Rig) -> Result<(), String> {
     rig.publish(&CRAWLING);
     wants(rig, 3);
     from_peers(rig, 3).map(drop)
+}
+
+fn withdrawn(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST), (1, HONEST)])?;
+    rig.publish(&CRAWLING);
+    wants(rig, 2);
+    half_way(rig, 2)?;
+    rig.unpublish(FILM.path);
+    // the copies that were kept for others go, and with them the finished downloads
+    let gone = |r: &mut dyn Rig, c| r.status(c, FILM.path).is_none();
+    let within = Duration::from_secs(60);
+    need(rig.run_until(within, &mut |r| gone(r, 0) && gone(r, 1)), || "seeders go on sharing".into())?;
+    rig.command(2, Command::Cancel(FILM.path));
+    // published again, it is an object like any other: nobody has it yet, and then it is shared
+    rig.publish(&AT_ONCE);
+    wants(rig, 3);
+    let s = completes(rig, 3)?;
+    need(s.peer_bytes == 0, || format!("bytes from peers that should have none: {s:?}"))
 }
 
 fn uploads_off(rig: &mut dyn Rig) -> Result<(), String> {

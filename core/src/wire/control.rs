@@ -50,6 +50,8 @@ crate::wire! {
         Opened(Opened) = 18,
         /// CN: both have opened, or had time to: check now.
         Go(Go) = 19,
+        /// CN: these are no longer published: stop sharing them.
+        Withdraw(Withdraw) = 20,
     }
 }
 
@@ -209,6 +211,12 @@ crate::wire! {
     pub struct RetryAfter {
         /// In milliseconds.
         pub retry_after_ms: u32,
+    }
+
+    /// See [`ControlMsg::Withdraw`].
+    pub struct Withdraw {
+        /// The versions.
+        pub versions: List<VersionId, { limits::WITHDRAWN_PAGE_MAX }>,
     }
 
     /// See [`ControlMsg::Refused`].

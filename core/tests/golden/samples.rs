@@ -261,6 +261,7 @@ pub(crate) fn control() -> Vec<ControlMsg> {
         ControlMsg::Refused(Refused { why: Refusal::Replaced }),
         ControlMsg::Opened(Opened { intro: IntroId::numbered(1) }),
         ControlMsg::Go(Go { intro: IntroId::numbered(2) }),
+        ControlMsg::Withdraw(Withdraw { versions: List::truncated([VersionId::numbered(3)]) }),
     ]
 }
 

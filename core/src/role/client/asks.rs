@@ -121,6 +121,8 @@ impl Client {
     fn granted(&mut self, cx: &mut Context<'_>, handle: Handle, granted: Granted) {
         let Some(job) = self.jobs.get(&handle) else { return };
         let old = job.granted().map(|g| (g.download, g.version));
+        // an edge grants only what is published
+        self.withdrawn.remove(&granted.version);
         if old.is_some_and(|(download, _)| download != granted.download) {
             // what was delivered under the old id is reported under it, once and for all
             self.report(cx, handle, UsageState::Running);

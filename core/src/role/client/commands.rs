@@ -133,16 +133,25 @@ impl Client {
         if of_it.iter().any(|(_, j)| j.record.state != DownloadState::Completed) {
             return Err(CommandError::InUse);
         }
-        let handles: Vec<_> = of_it.into_iter().map(|(handle, _)| *handle).collect();
-        self.cached.remove(&version).ok_or(CommandError::UnknownVersion)?;
+        if !self.cached.contains_key(&version) {
+            return Err(CommandError::UnknownVersion);
+        }
+        self.uncache(cx, version, Saving::Command { answer: Some(req), handle: None });
+        Ok(())
+    }
+
+    /// Deletes a version that no unfinished download needs; its finished ones are the user's alone.
+    pub(super) fn uncache(&mut self, cx: &mut Context<'_>, version: VersionId, saving: Saving) {
+        let of_it = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
+        let handles: Vec<_> = of_it.map(|(handle, _)| *handle).collect();
+        self.cached.remove(&version);
         self.unshare(cx, version);
         for handle in handles {
             self.jobs.remove(&handle);
             self.timers.clear(Timer::Download(handle));
             self.save(cx, Save::Forget { handle }, Saving::Nothing);
         }
-        self.save(cx, Save::Uncache { version }, Saving::Command { answer: Some(req), handle: None });
-        Ok(())
+        self.save(cx, Save::Uncache { version }, saving);
     }
 
     /// The store has nothing of a version any more. It is no longer offered; its finished downloads are the user's

@@ -26,7 +26,7 @@ use crate::session::{Backoff, ClientSession, Wall};
 use crate::swarm::{Download, Uploads, download, upload};
 use crate::wire::records::{UsageRecord, UsageState};
 use crate::{Cx, Deadlines, Machine, Time};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 use io::{CommandError, DownloadState, FailReason, FetchEnd, FetchSource, Notice, Save, StoreError};
@@ -111,6 +111,8 @@ pub struct Client {
     links: BTreeMap<ConnId, PeerLink>,
     receipts: Receipts,
     cached: BTreeMap<VersionId, (Layout, Bitfield)>,
+    /// What its CN has said to be published no more.
+    withdrawn: BTreeSet<VersionId>,
     served: BTreeMap<DownloadId, Served>,
     /// Usage records of an earlier life, until the session takes them.
     unsent: Vec<UsageRecord>,
@@ -296,6 +298,7 @@ impl Client {
             }
             session::Output::PeerComing(introduce) => self.expect_peer(cx, introduce),
             session::Output::Go(intro) => self.tell_connectivity(cx, connectivity::Input::Go(intro)),
+            session::Output::Withdrawn { versions } => self.withdraw(cx, versions),
             session::Output::UsageDone { ids } => self.usage_done(cx, ids),
         }
     }

@@ -1,10 +1,12 @@
 //! What this client shares: complete versions in its cache, and downloads as far as they are.
 
 use super::io::{DownloadState, SourceName};
+use super::job::Job;
 use super::{Client, Context, Saving, Timer};
 use crate::Time;
 use crate::content::{Bitfield, Layout, Policy};
 use crate::ids::{DownloadId, Handle, IntroId, PieceIndex, PublicKey, RecordId, VersionId};
+use crate::limits::WITHDRAWN_MAX;
 use crate::role::client::io::Save;
 use crate::session::client as session;
 use crate::swarm::upload;
@@ -86,8 +88,28 @@ impl Served {
 }
 
 impl Client {
+    /// The provider has taken these off: they are served to nobody any more, and what was only kept for others goes.
+    pub(super) fn withdraw(&mut self, cx: &mut Context<'_>, versions: Vec<VersionId>) {
+        for version in versions {
+            if self.withdrawn.len() < WITHDRAWN_MAX {
+                self.withdrawn.insert(version);
+            }
+            let needed = |j: &Job| {
+                j.granted().is_some_and(|g| g.version == version) && j.record.state != DownloadState::Completed
+            };
+            if self.cached.contains_key(&version) && !self.jobs.values().any(needed) {
+                self.uncache(cx, version, Saving::Nothing);
+            } else {
+                self.unshare(cx, version);
+            }
+        }
+    }
+
     /// The policy under which a version may be shared; `None`: it may not.
     fn sharing_policy(&self, version: VersionId) -> Option<Policy> {
+        if self.withdrawn.contains(&version) {
+            return None;
+        }
         let granted = self.jobs.values().filter_map(|j| j.granted()).find(|g| g.version == version)?;
         granted.policy.peer_upload.then(|| granted.policy.clone())
     }
@@ -127,7 +149,7 @@ impl Client {
         let Some(job) = self.jobs.get(&handle) else { return };
         let (Some(granted), Some(swarm)) = (job.granted(), &job.swarm) else { return };
         let (version, have) = (granted.version, swarm.have());
-        if !granted.policy.peer_upload || !have.contains(piece) {
+        if !granted.policy.peer_upload || !have.contains(piece) || self.withdrawn.contains(&version) {
             return;
         }
         let (complete, first) = (have.is_full(), have.count() == 1);

@@ -133,7 +133,10 @@ impl Cn {
         }
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
         match msg {
-            ControlMsg::Inventory(page) => self.inventory(cx, conn, page),
+            ControlMsg::Inventory(page) => {
+                let page = self.strip(cx, conn, page);
+                self.inventory(cx, conn, page);
+            }
             ControlMsg::Query(query) => self.query(cx, conn, query),
             ControlMsg::Opened(o) => self.opened(cx, conn, o.intro),
             ControlMsg::Outcome(o) => self.outcome(cx, conn, o),
@@ -154,6 +157,7 @@ impl Cn {
             | ControlMsg::QueryFailed(_)
             | ControlMsg::Introduce(_)
             | ControlMsg::Go(_)
+            | ControlMsg::Withdraw(_)
             | ControlMsg::UsageAck(_)
             | ControlMsg::Drain(_)
             | ControlMsg::Busy(_)

@@ -1,6 +1,6 @@
 //! What the CN machine is told and what it asks for.
 
-use crate::ids::{ConnId, PublicKey, ReqId, Signature};
+use crate::ids::{ConnId, PublicKey, ReqId, Signature, VersionId};
 use crate::limits;
 use crate::nat::broker;
 use crate::wire::control::ControlMsg;
@@ -74,6 +74,11 @@ pub enum Input {
         conn: ConnId,
         /// The message.
         msg: LedgerMsg,
+    },
+    /// All that the edges have withdrawn of late; again every few seconds.
+    Withdrawn {
+        /// The versions.
+        versions: Vec<VersionId>,
     },
     /// The answer to [`Output::OpenGrant`]: exactly one.
     GrantOpened {
@@ -197,6 +202,8 @@ pub enum Metric {
     UsageDeferred,
     /// A DN's connection was lost.
     DirectoryLost,
+    /// A version was withdrawn.
+    Withdrawn,
 }
 
 impl Metric {
@@ -218,6 +225,7 @@ impl Metric {
             Self::UsageStored => "swarmedge_cn_usage_stored_total",
             Self::UsageDeferred => "swarmedge_cn_usage_deferred_total",
             Self::DirectoryLost => "swarmedge_cn_directory_lost_total",
+            Self::Withdrawn => "swarmedge_cn_withdrawn_total",
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod io;
 mod meetings;
 mod queries;
 mod usage;
+mod withdrawn;
 
 #[cfg(test)]
 mod tests;
@@ -14,11 +15,11 @@ mod tests;
 pub use io::{Config, Input, Metric, Output};
 
 use crate::accounting::Trust;
-use crate::ids::{ConnId, Guid, IntroId, ReqId, SessionId};
+use crate::ids::{ConnId, Guid, IntroId, ReqId, SessionId, VersionId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::broker::Broker;
 use crate::session::{LedgerLink, Wall, ledger_link};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use clients::Client;
 use core::time::Duration;
@@ -45,6 +46,8 @@ pub struct Cn {
     broker: Broker<Party>,
     /// Introductions that were delivered to this CN's clients.
     guests: BTreeMap<IntroId, Guest>,
+    /// What is published no more.
+    withdrawn: BTreeSet<VersionId>,
     ledger: LedgerLink,
     /// Who is to be told that a record is durable: the connection it last came over.
     usage: BTreeMap<crate::ids::RecordId, ConnId>,
@@ -188,6 +191,7 @@ impl Machine for Cn {
             Input::LedgerOpened { conn } => self.with_ledger(cx, ledger_link::Input::Opened(conn)),
             Input::LedgerClosed { conn } => self.with_ledger(cx, ledger_link::Input::Closed(conn)),
             Input::Ledger { conn, msg } => self.with_ledger(cx, ledger_link::Input::Message(conn, msg)),
+            Input::Withdrawn { versions } => self.withdrawn(cx, versions),
             Input::GrantOpened { req, grant } => self.grant_opened(cx, req, grant),
             Input::Signed { req, signature } => self.signed(cx, req, signature),
             Input::Shutdown => self.shutdown(cx),

@@ -83,6 +83,7 @@ impl Cn {
             .and_then(|g| if g.grant.guid == session.guid { Ok(g) } else { Err(QueryError::NotYours) })
             .and_then(|g| {
                 let allowed = g.grant.policy.peer_download && g.grant.max_peer_bytes > 0;
+                let allowed = allowed && !self.is_withdrawn(g.grant.version);
                 if allowed { Ok(g) } else { Err(QueryError::PeersForbidden) }
             });
         match (checked, self.first_dn()) {

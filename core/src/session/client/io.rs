@@ -145,6 +145,11 @@ pub enum Output {
     PeerComing(Introduce),
     /// Both peers of an introduction have opened their NATs, or had time to.
     Go(IntroId),
+    /// These versions are published no more: they must not be shared.
+    Withdrawn {
+        /// Which.
+        versions: Vec<VersionId>,
+    },
     /// These usage records need not be kept: the ledger has them, or newer ones of the same download and side are kept.
     UsageDone {
         /// Which.

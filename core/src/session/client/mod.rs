@@ -297,6 +297,7 @@ impl ClientSession {
                 }
             }
             ControlMsg::Go(go) if open => cx.push(Output::Go(go.intro)),
+            ControlMsg::Withdraw(w) if open => cx.push(Output::Withdrawn { versions: w.versions.into_vec() }),
             ControlMsg::UsageAck(a) if open => self.usage_acked(cx, &a.ids),
             ControlMsg::Ping if open => self.send(cx, ControlMsg::Pong),
             ControlMsg::Pong if open => {}
@@ -308,6 +309,7 @@ impl ClientSession {
             | ControlMsg::QueryFailed(_)
             | ControlMsg::Introduce(_)
             | ControlMsg::Go(_)
+            | ControlMsg::Withdraw(_)
             | ControlMsg::Opened(_)
             | ControlMsg::UsageAck(_)
             | ControlMsg::Ping

@@ -79,6 +79,7 @@ pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, outpu
         | session::Output::NoServers
         | session::Output::PeerComing(_)
         | session::Output::Go(_)
+        | session::Output::Withdrawn { .. }
         | session::Output::Regrant { .. }
         | session::Output::PeersForbidden { .. } => {}
     }
@@ -181,7 +182,8 @@ pub(super) fn asks_fail(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
 
 /// A request for a grant reaches its edge: its object is looked up, its signature taken for verified.
 pub(super) fn ask_arrives(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, ask: Ask) -> Option<In> {
-    let Some(object) = w.env.objects.get(&ask.object.path).cloned() else {
+    let published = w.env.objects.get(&ask.object.path).filter(|o| !w.env.withdrawn.contains(&o.version));
+    let Some(object) = published.cloned() else {
         answer(w, cfg, ask.client, ask.req, Err(EdgeError::NotFound));
         return None;
     };

@@ -168,6 +168,8 @@ pub struct Net {
     pub database: BTreeMap<RecordId, LedgerRecord>,
     /// Objects by path.
     pub objects: BTreeMap<String, Published>,
+    /// What was published and is not any more.
+    pub withdrawn: BTreeSet<VersionId>,
     /// The sealing keys of edges and CNs.
     pub epochs: Epochs,
     /// How clients were started.
@@ -198,6 +200,7 @@ impl Net {
             spools: BTreeMap::new(),
             database: BTreeMap::new(),
             objects: BTreeMap::new(),
+            withdrawn: BTreeSet::new(),
             epochs: Epochs::FIRST,
             options: BTreeMap::new(),
             status: BTreeMap::new(),

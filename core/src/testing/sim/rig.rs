@@ -109,6 +109,16 @@ impl SimRig {
         self.world.step(&self.cfg, &Act::Move(mv), &mut self.rng);
     }
 
+    /// Every CN hears what is withdrawn.
+    fn tell_cns(&mut self) {
+        let versions: Vec<VersionId> = self.world.env.withdrawn.iter().copied().collect();
+        let cns: Vec<Name> = self.cfg.names.iter().copied().filter(|n| n.0 == Role::Cn).collect();
+        for cn in cns {
+            let input = In::Cn(cn::Input::Withdrawn { versions: versions.clone() });
+            self.happen(Move::Tell(self.ix(cn), input.into()));
+        }
+    }
+
     fn handle(&self, ix: NodeIx, path: &str) -> Option<Handle> {
         let of_it = |s: &&client::io::DownloadStatus| s.object.path == path;
         let all = self.world.env.status.iter().filter(|((node, _), _)| *node == ix).map(|(_, s)| s);
@@ -150,7 +160,15 @@ impl Rig for SimRig {
         let same = objects.get(o.path).filter(|known| known.layout == layout);
         let version = same.map_or_else(|| VersionId::numbered(n), |known| known.version);
         let published = Published { provider: ProviderId(1), version, layout, policy };
+        self.world.env.withdrawn.remove(&version);
         self.world.env.objects.insert(o.path.to_string(), published);
+        self.tell_cns();
+    }
+
+    fn unpublish(&mut self, path: &'static str) {
+        let version = self.world.env.objects.get(path).map(|o| o.version);
+        self.world.env.withdrawn.extend(version);
+        self.tell_cns();
     }
 
     fn rotate_keys(&mut self) {

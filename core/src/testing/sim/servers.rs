@@ -25,6 +25,10 @@ pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx
         Role::Client => return None,
     };
     w.set_node(ix, Some(node));
+    if cfg.role(ix) == Role::Cn {
+        let versions = w.env.withdrawn.iter().copied().collect();
+        at_once(w, ix, In::Cn(cn::Input::Withdrawn { versions }));
+    }
     if cfg.role(ix) == Role::Edge {
         let spool = w.env.spools.entry(ix).or_default();
         let (records, counts) = (spool.records.values().cloned().collect(), spool.counts.clone());

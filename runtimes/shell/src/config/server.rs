@@ -68,6 +68,10 @@ pub struct CnConfig {
     /// The ledger, `host:port`. Without one clients keep their usage records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<String>,
+    /// The edges, `https://host:port`: asked every few seconds what was withdrawn. Without any, what is unpublished is
+    /// shared until its last grants have expired.
+    #[serde(default)]
+    pub edges: Vec<String>,
     /// Where `/healthz` and `/metrics` are served (plain HTTP: keep it private).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ops: Option<SocketAddr>,

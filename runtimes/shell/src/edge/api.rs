@@ -18,6 +18,8 @@ pub const SIGNATURE: &str = "swarmedge-signature";
 pub const RENEWAL_SIGNATURE: &str = "swarmedge-renewal-signature";
 /// Path of grant requests.
 pub const GRANTS_PATH: &str = "/v1/grants";
+/// Path of the list of what was withdrawn.
+pub const WITHDRAWN_PATH: &str = "/v1/withdrawn";
 /// Bytes of a grant request.
 pub const GRANT_REQUEST_MAX: usize = 16 * 1024;
 /// How far the time in a request may be from the edge's, milliseconds.
@@ -40,6 +42,13 @@ pub struct Bootstrap {
     pub edges: Vec<String>,
     /// STUN servers, `host:port`.
     pub stun: Vec<String>,
+}
+
+/// Answer to `GET /v1/withdrawn`: what was unpublished of late, and may be shared no more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// Version ids, hexadecimal.
+    pub versions: Vec<String>,
 }
 
 /// A provider's token on its way. Its debug form is empty, so that it gets into no log.

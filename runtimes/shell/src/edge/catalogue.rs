@@ -13,10 +13,13 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use swarmedge_core::content::{Access, Manifest, Policy};
 use swarmedge_core::ids::{Digest, ProviderId, VersionId};
+use swarmedge_core::limits::WITHDRAWN_MAX;
 use swarmedge_core::wire::Wire as _;
 
 /// Old versions of an object that are still served, besides the current one.
 pub const OLD_VERSIONS_KEPT: usize = 3;
+/// What was unpublished is named for so long, milliseconds: far longer than the last grant for it lives.
+const WITHDRAWN_FOR_MS: u64 = 2 * 60 * 60 * 1000;
 /// Format of the catalogue file.
 const FORMAT: u32 = 1;
 
@@ -30,6 +33,8 @@ pub struct Catalogue {
     pub objects: BTreeMap<ObjectKey, Object>,
     /// Every version that is served.
     pub versions: BTreeMap<VersionId, Version>,
+    /// Versions that were taken off of late, and when, Unix milliseconds.
+    pub withdrawn: BTreeMap<VersionId, u64>,
 }
 
 /// A published object.
@@ -63,6 +68,8 @@ pub struct Version {
 struct Text {
     format: u32,
     objects: Vec<ObjectText>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    withdrawn: BTreeMap<String, u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -236,6 +243,7 @@ impl Catalogue {
         policy: Policy,
     ) -> Vec<VersionId> {
         let key = version.key.clone();
+        self.withdrawn.remove(&id);
         let object = self.objects.entry(key).or_insert_with(|| Object {
             current: id,
             older: Vec::new(),
@@ -259,15 +267,26 @@ impl Catalogue {
         gone
     }
 
-    /// Takes an object off. Gives back its versions.
-    pub(crate) fn unpublish(&mut self, key: &ObjectKey) -> Option<Vec<VersionId>> {
+    /// Takes an object off. Gives back its versions, which are named as withdrawn from now on.
+    pub(crate) fn unpublish(&mut self, key: &ObjectKey, now_ms: u64) -> Option<Vec<VersionId>> {
         let object = self.objects.remove(key)?;
         let mut gone = object.older;
         gone.insert(0, object.current);
-        gone.iter().for_each(|old| {
+        self.withdrawn.retain(|_, at| now_ms < at.saturating_add(WITHDRAWN_FOR_MS));
+        for old in &gone {
             self.versions.remove(old);
-        });
+            self.withdrawn.insert(*old, now_ms);
+        }
+        while self.withdrawn.len() > WITHDRAWN_MAX {
+            let oldest = self.withdrawn.iter().min_by_key(|(_, at)| **at).map(|(version, _)| *version);
+            oldest.map(|version| self.withdrawn.remove(&version));
+        }
         Some(gone)
+    }
+
+    /// The versions that were withdrawn and may still be shared by somebody.
+    pub fn withdrawn_since(&self, now_ms: u64) -> impl Iterator<Item = VersionId> {
+        self.withdrawn.iter().filter(move |(_, at)| now_ms < at.saturating_add(WITHDRAWN_FOR_MS)).map(|(v, _)| *v)
     }
 
     /// An object's current version.
@@ -301,7 +320,8 @@ impl Catalogue {
             policy: object.policy.clone().into(),
             versions: std::iter::once(&object.current).chain(&object.older).filter_map(version).collect(),
         };
-        let text = Text { format: FORMAT, objects: self.objects.iter().map(object).collect() };
+        let withdrawn = self.withdrawn.iter().map(|(version, at)| (version.to_string(), *at)).collect();
+        let text = Text { format: FORMAT, objects: self.objects.iter().map(object).collect(), withdrawn };
         serde_json::to_vec_pretty(&text).unwrap_or_default()
     }
 
@@ -311,6 +331,9 @@ impl Catalogue {
             return Err(format!("format {} is not known to this version", text.format));
         }
         let mut catalogue = Self::default();
+        for (version, at_ms) in text.withdrawn {
+            catalogue.withdrawn.insert(version.parse::<VersionId>().map_err(|e| e.to_string())?, at_ms);
+        }
         for object in text.objects {
             let key = (ProviderId(object.provider), object.path);
             let mut ids = Vec::new();
@@ -373,8 +396,13 @@ mod tests {
         let object = &c.objects[&(ProviderId(1), "a".into())];
         assert_eq!(object.current, VersionId::numbered(2));
         assert_eq!(object.older, [4, 3, 1].map(VersionId::numbered));
-        assert_eq!(c.unpublish(&(ProviderId(1), "a".into())).map(|v| v.len()), Some(4));
-        assert_eq!(c, Catalogue::default());
+        assert_eq!(c.unpublish(&(ProviderId(1), "a".into()), 1_000).map(|v| v.len()), Some(4));
+        assert!(c.objects.is_empty() && c.versions.is_empty());
+        assert_eq!(Catalogue::from_json(&c.to_json()).as_ref(), Ok(&c));
+        let withdrawn = |c: &Catalogue, at| c.withdrawn_since(at).count();
+        assert_eq!((withdrawn(&c, 1_000), withdrawn(&c, 1_000 + WITHDRAWN_FOR_MS)), (4, 0));
+        assert_eq!(publish(&mut c, 2), []);
+        assert_eq!(withdrawn(&c, 1_000), 3, "published again it is not withdrawn");
     }
 
     #[test]

@@ -153,7 +153,7 @@ pub fn unpublish(objects: &Path, provider: ProviderId, path: &str) -> Result<Unp
     let _turn = files.lock()?;
     let mut catalogue = files.load()?;
     let not_found = || Error::NotFound(provider, path.to_owned());
-    let gone = catalogue.unpublish(&(provider, path.to_owned())).ok_or_else(not_found)?;
+    let gone = catalogue.unpublish(&(provider, path.to_owned()), unix_ms()).ok_or_else(not_found)?;
     files.save(&catalogue)?;
     files.delete(&gone);
     Ok(Unpublished { provider: provider.0, path: path.to_owned(), versions: gone.len() })

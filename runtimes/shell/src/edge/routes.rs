@@ -1,7 +1,7 @@
 //! The edge's HTTP interface: which request is answered how.
 
 use super::access::Asked;
-use super::api::{Bootstrap, GRANTS_PATH};
+use super::api::{Bootstrap, GRANTS_PATH, WITHDRAWN_PATH, Withdrawn};
 use super::catalogue::{Object, Version};
 use super::conditional::http_date;
 use super::config::EdgeConfig;
@@ -132,6 +132,11 @@ impl<R: Rt> Routes<R> {
         let asked = Asked { fields: request.headers(), query: request.uri().query(), from };
         match path {
             "/v1/bootstrap" => Ok(json(&self.bootstrap())),
+            WITHDRAWN_PATH => {
+                let catalogue = self.shelf.catalogue().await;
+                let versions = catalogue.withdrawn_since(unix_ms()).map(|v| v.to_string()).collect();
+                Ok(json(&Withdrawn { versions }))
+            }
             _ => {
                 if let Some(answer) = ops::answer(request.method(), path) {
                     return Ok(answer);

@@ -1,10 +1,10 @@
 //! The CN's port: accepts clients, keeps links to DNs and the ledger, opens seals and signs.
 
-use super::{INBOX_MAX, Server, read, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
+use super::{INBOX_MAX, Server, read, sockets::listen_tcp, tell_clock, tls_of, unix_ms, withdrawn};
 use crate::cli::Error;
 use crate::config::{CnConfig, OperatorConfig};
 use crate::drive::{Port, drive};
-use crate::http::Signal;
+use crate::http::{Origin, Signal};
 use crate::keys::{Key, load_cert, verify};
 use crate::link::{Accept, Cap, Event, Inlet, Links, accept, dial};
 use crate::mailbox::mailbox;
@@ -71,6 +71,11 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
         stopped: false,
     };
     let ops = cfg.ops.map(|at| ops::serve(rt, at, "[cn] ops", stop.clone())).transpose()?;
+    let origin = |url: &String| {
+        Origin::parse(url).ok_or_else(|| Error::usage(format!("[cn] edges: {url:?} is not https://host:port")))
+    };
+    let edges = cfg.edges.iter().map(origin).collect::<Result<Vec<_>, _>>()?;
+    let edge_tls = client_config(&read(&operator.ca)?, None)?;
     let (clients, seals) = (port.clients.clone(), port.seals.clone());
     let (rt, stop) = (rt.clone(), stop.clone());
     let name = cfg.name.clone();
@@ -78,6 +83,9 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
         tracing::info!(%addr, name, "CN is ready");
         rt.spawn(tell_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
         rt.spawn(seals.follow(rt.clone()));
+        if !edges.is_empty() {
+            rt.spawn(withdrawn::follow(rt.clone(), edge_tls, edges, inbox.clone()));
+        }
         let stopping = async {
             stop.wait().await;
             tracing::info!("CN sends its clients elsewhere");

@@ -8,6 +8,7 @@ pub mod dn;
 pub mod ledger;
 pub mod sockets;
 pub mod stun;
+mod withdrawn;
 
 use crate::cli::Error;
 use crate::mailbox::Sender;

@@ -260,6 +260,11 @@ impl<R: Start> Rig for RealRig<R> {
         self.objects.insert(object.path, bytes);
     }
 
+    fn unpublish(&mut self, path: &'static str) {
+        let edge = self.config.edge.as_ref().expect("an edge");
+        edge::unpublish(&edge.objects, ProviderId(PROVIDER), path).expect("withdrawn");
+    }
+
     fn rotate_keys(&mut self) {
         let file = &self.config.edge.as_ref().expect("an edge").seal_key;
         swarmedge_shell::seals::rotate(&[file]).expect("rotates");

@@ -158,6 +158,7 @@ impl<R: Start> Net<R> {
             certificate: self.path("cn.cert"),
             seal_key: self.path("seal.key"),
             dns: vec![dn.to_string()],
+            edges: Vec::new(),
             ledger: Some(ledger.to_string()),
             ops: Some(any()),
             sessions_max: 100,

@@ -53,6 +53,8 @@ certificate = "cn/server.cert"
 seal_key = "seal.key"
 dns = ["{inner}:{dn}"]
 ledger = "{inner}:{ledger}"
+# asked every few seconds what was unpublished, so that nobody goes on sharing it
+edges = ["{url}"]
 ops = "{inner}:{ops_cn}"
 
 # The directory of who holds what (TLS, from CNs only).
