@@ -1,9 +1,11 @@
 //! What the client machine is told and what it asks for.
 
+mod meeting;
 mod status;
 
 pub use super::config::Identity;
 pub use super::notice::{CommandError, Notice};
+pub use meeting::{Meeting, NotTried};
 pub use status::DownloadStatus;
 
 use crate::content::{Layout, Policy};

@@ -1,6 +1,6 @@
 //! How introduced peers are met: the connectivity machine, between the control session, the QUIC socket and the links.
 
-use super::io::{CloseReason, Output};
+use super::io::{CloseReason, Meeting, Notice, Output};
 use super::{Client, Context, Timer};
 use crate::Cx;
 use crate::Machine;
@@ -48,12 +48,18 @@ impl Client {
             connectivity::Output::Path { intro, addr } => self.dial_along(cx, intro, addr),
             connectivity::Output::Ended { intro, attempt } => {
                 let failure = attempt.failure;
-                self.tell_session(cx, session::Input::Outcome { intro, attempt });
+                self.attempt_ended(cx, intro, attempt);
                 if failure.is_some() {
                     self.not_met(cx, intro);
                 }
             }
         }
+    }
+
+    /// Tells everyone how an attempt has ended.
+    pub(super) fn attempt_ended(&mut self, cx: &mut Context<'_>, intro: IntroId, attempt: Attempt) {
+        cx.push(Output::Notice(Notice::Meeting(intro, Meeting::Ended(attempt.clone()))));
+        self.tell_session(cx, session::Input::Outcome { intro, attempt });
     }
 
     /// A peer is to be met, on either side.

@@ -1,7 +1,7 @@
 //! What the client machine tells its user.
 
-use super::io::{CloseReason, DownloadStatus, SourceName, StoreError};
-use crate::ids::{Handle, ReqId};
+use super::io::{CloseReason, DownloadStatus, Meeting, SourceName, StoreError};
+use crate::ids::{Handle, IntroId, ReqId};
 
 /// Something the user may want to know.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +24,8 @@ pub enum Notice {
         /// Why.
         why: CloseReason,
     },
+    /// What became of an introduction.
+    Meeting(IntroId, Meeting),
     /// The control session is open, or lost.
     Session {
         /// Open.

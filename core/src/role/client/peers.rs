@@ -1,6 +1,6 @@
 //! Peers that a download is introduced to: dialling, greeting, have-maps, letting go.
 
-use super::io::{CloseReason, Notice, Output, SourceName};
+use super::io::{CloseReason, Meeting, NotTried, Notice, Output, SourceName};
 use super::job::Job;
 use super::meeting::direct;
 use super::{Client, Context, Timer};
@@ -101,7 +101,17 @@ impl Client {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         let fetching = job.swarm.as_ref().is_some_and(|s| s.phase() == download::Phase::Running);
         let own = intro.uploader_key == cx.cfg.identity.upload_key;
-        if !fetching || full || own || addrs.is_empty() || job.tried.contains(&intro.uploader_key) {
+        let obstacles = [
+            (!fetching, NotTried::NotFetching),
+            (own, NotTried::Own),
+            (addrs.is_empty(), NotTried::NoAddress),
+            (job.tried.contains(&intro.uploader_key), NotTried::Again),
+            (full, NotTried::Enough),
+        ];
+        let not_tried = obstacles.into_iter().find(|(is_there, _)| *is_there).map(|(_, why)| why);
+        let told = Meeting::Introduced { handle, peer: intro.uploader_key, nat: nat.clone(), not_tried };
+        cx.push(Output::Notice(Notice::Meeting(intro.id, told)));
+        if not_tried.is_some() {
             return;
         }
         job.tried.push(intro.uploader_key);
@@ -130,6 +140,7 @@ impl Client {
         let LinkState::Meeting(signed, download) = &link.state else { return };
         let (key, download) = (link.key, *download);
         link.state = LinkState::Dialing(signed.clone());
+        cx.push(Output::Notice(Notice::Meeting(intro, Meeting::Path(addr))));
         self.timers.set(Timer::Peer(conn), Some(cx.now.after(cx.cfg.peer_within)));
         cx.push(Output::PeerDial { conn, download, key, addrs: alloc::vec![addr] });
     }
@@ -167,7 +178,7 @@ impl Client {
         if met {
             self.tell_connectivity(cx, connectivity::Input::Connected(intro));
         } else {
-            self.tell_session(cx, session::Input::Outcome { intro, attempt: direct(true) });
+            self.attempt_ended(cx, intro, direct(true));
         }
     }
 
@@ -235,8 +246,7 @@ impl Client {
                 self.tell_connectivity(cx, input(link.intro));
             }
             LinkState::Meeting(..) | LinkState::Dialing(_) => {
-                let attempt = direct(false);
-                self.tell_session(cx, session::Input::Outcome { intro: link.intro, attempt });
+                self.attempt_ended(cx, link.intro, direct(false));
             }
             LinkState::Greeting => {}
             LinkState::Open => self.tell_swarm(cx, link.handle, download::Input::PeerLeft { conn }),

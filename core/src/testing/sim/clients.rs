@@ -137,7 +137,7 @@ fn note(w: &mut World<Net>, node: NodeIx, notice: Notice) {
         Notice::Download(status) => {
             w.env.status.insert((node, status.handle), status);
         }
-        Notice::SourceDropped { .. } | Notice::Done { .. } | Notice::Session { .. } => {}
+        Notice::SourceDropped { .. } | Notice::Done { .. } | Notice::Meeting(..) | Notice::Session { .. } => {}
     }
 }
 

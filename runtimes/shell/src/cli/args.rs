@@ -90,6 +90,8 @@ pub enum Command {
     Status(ClientArgs),
     /// Find out what NATs and firewalls are on the way, and which peers can be reached
     Nat(NatArgs),
+    /// Tell why each introduced peer was or was not connected
+    Why(WhyArgs),
     /// Stop a download and keep what is there
     Pause(HandleArgs),
     /// Let a paused or failed download go on
@@ -465,6 +467,24 @@ pub struct GetArgs {
     /// The install bundle, where no client has run before
     #[arg(long, value_name = "FILE", env = "SWARMEDGE_BUNDLE")]
     pub bundle: Option<PathBuf>,
+    /// Where the client lives.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// See [`Command::Why`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Each peer that the connection node has introduced since the client's start, with the address that \
+    it was reached by, or the reason why it was not; the last 64 of each download. Peers behind a symmetric NAT, or \
+    behind one that blocks UDP, can often not be reached: the edge delivers instead.\n\n\
+    Examples:\n  \
+    swarmedge why\n  \
+    swarmedge why 2 --json"
+)]
+pub struct WhyArgs {
+    /// The download's number, as `status` shows it [default: all]
+    pub handle: Option<u32>,
     /// Where the client lives.
     #[command(flatten)]
     pub client: ClientArgs,

@@ -18,7 +18,7 @@ pub mod units;
 
 pub use error::{Code, Error};
 
-use crate::client::commands;
+use crate::client::{commands, why};
 use crate::ops;
 use crate::rt::Start;
 use args::{
@@ -115,6 +115,7 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
         Command::Get(args) => client::get::<R>(args, json),
         Command::Status(args) => commands::status(&state_of(&args)?, json),
         Command::Nat(args) => nat::run::<R>(args, json),
+        Command::Why(args) => why::why(&state_of(&args.client)?, args.handle, json),
         Command::Pause(args) => commands::pause(&state_of(&args.client)?, json, args.handle),
         Command::Resume(args) => commands::resume(&state_of(&args.client)?, json, args.handle),
         Command::Cancel(args) => commands::cancel(&state_of(&args.client)?, json, args.handle),
@@ -145,7 +146,7 @@ fn default_log(command: &Command) -> Option<&'static str> {
         | Command::Pause(_)
         | Command::Resume(_)
         | Command::Cancel(_) => false,
-        Command::Uploads(_) | Command::Cache(_) => false,
+        Command::Uploads(_) | Command::Cache(_) | Command::Why(_) => false,
     };
     (!asked && !stays).then_some("warn")
 }

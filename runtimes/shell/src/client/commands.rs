@@ -151,6 +151,7 @@ fn follow(call: &mut Call, options: &Get, interrupt: &Interrupt) -> Result<(), E
             Answer::SourceDropped { .. }
             | Answer::Trouble(_)
             | Answer::Status(_)
+            | Answer::Why { .. }
             | Answer::Nat { .. }
             | Answer::Cache { .. } => {}
         }
@@ -236,7 +237,7 @@ fn no_client() -> Error {
 }
 
 /// Asks the running client for one answer.
-fn ask(state: &Path, request: &Request) -> Result<Answer, Error> {
+pub(super) fn ask(state: &Path, request: &Request) -> Result<Answer, Error> {
     Call::ask(state, request)?.ok_or_else(no_client)
 }
 

@@ -4,6 +4,7 @@
 
 use super::protocol::{Answer, DownloadLine, Failure, StatusLine, source_name};
 use super::rate::RateMeter;
+use super::why::{Meetings, WhyLine};
 use crate::cli::error::Code;
 use crate::edge_client::News;
 use crate::http::Origin;
@@ -51,6 +52,7 @@ struct State {
     edges: (bool, Vec<String>),
     /// Why no edge has helped since one did.
     trouble: Option<Told>,
+    meetings: Meetings,
     /// Records of this client's downloads that the ledger does not have yet.
     unreported: BTreeSet<RecordId>,
     /// Bytes sent, by the download that received them, as far as they were recorded.
@@ -123,6 +125,7 @@ impl Desk {
             dropped: VecDeque::new(),
             edges: (false, Vec::new()),
             trouble: None,
+            meetings: Meetings::default(),
             unreported: BTreeSet::new(),
             uploaded: BTreeMap::new(),
             client,
@@ -152,6 +155,7 @@ impl Desk {
             }
             Save::Forget { handle } => {
                 state.revision += 1;
+                state.meetings.forget(*handle);
                 state.downloads.remove(handle);
             }
             Save::Uploads(on) => state.client.uploads = *on,
@@ -185,6 +189,7 @@ impl Desk {
             Notice::Download(status) => state.put(status),
             Notice::SourceDropped { handle, source, why } => {
                 state.revision += 1;
+                state.meetings.dropped(source, why);
                 let line =
                     Answer::SourceDropped { download: handle.0, source: source_name(source), why: format!("{why:?}") };
                 let at = state.revision;
@@ -193,6 +198,7 @@ impl Desk {
                     state.dropped.pop_front();
                 }
             }
+            Notice::Meeting(intro, meeting) => state.meetings.take(intro, meeting),
             Notice::Session { connected } => state.client.control_connected = connected,
         }
         drop(state);
@@ -349,6 +355,20 @@ impl Desk {
         line.usage_unreported = state.unreported.len();
         line.downloads = state.downloads.values().map(|entry| entry.line(now)).collect();
         line
+    }
+
+    /// What became of the introductions of one download, or of all.
+    #[must_use]
+    pub fn why(&self, download: Option<Handle>) -> Vec<WhyLine> {
+        let state = self.lock();
+        let asked = state.downloads.iter().filter(|(handle, _)| download.is_none_or(|d| d == **handle));
+        let now = Instant::now();
+        let line = |(handle, entry): (&Handle, &Entry)| {
+            let DownloadLine { download, url, state: how_far, .. } = entry.line(now);
+            let control_connected = state.client.control_connected;
+            WhyLine { download, url, state: how_far, control_connected, peers: state.meetings.of(*handle) }
+        };
+        asked.map(line).collect()
     }
 
     /// The downloads' figures without formatting, for what decides whether a file may be written.

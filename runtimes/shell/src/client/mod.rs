@@ -11,5 +11,6 @@ mod progress;
 pub mod protocol;
 mod rate;
 pub mod tokens;
+pub mod why;
 
 pub use config::ClientConfig;

@@ -159,6 +159,7 @@ fn log(notice: &Notice) {
             tracing::debug!(%handle, state = ?status.state, status.edge_bytes, status.peer_bytes, status.peers, "download");
         }
         Notice::SourceDropped { handle, source, why } => tracing::info!(%handle, ?source, ?why, "source dropped"),
+        Notice::Meeting(intro, meeting) => tracing::debug!(%intro, ?meeting, "introduction"),
         Notice::Session { connected } => tracing::info!(connected, "control session"),
     }
 }

@@ -55,6 +55,7 @@ impl Progress {
             }
             Answer::Accepted { .. }
             | Answer::Status(_)
+            | Answer::Why { .. }
             | Answer::Nat { .. }
             | Answer::Cache { .. }
             | Answer::Error(_) => {}

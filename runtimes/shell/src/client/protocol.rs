@@ -1,6 +1,7 @@
 //! The local API between the commands and the running client: one JSON request a line, answered by one or more JSON
 //! lines, over a Unix domain socket in the state directory. Field names are stable; units stand last.
 
+use super::why::WhyLine;
 use crate::cli::error::{Code, Error};
 use crate::edge::api::Token;
 use crate::http::Origin;
@@ -67,6 +68,12 @@ pub enum Request {
     Status,
     /// What is the way to the Internet like? Answered by [`Answer::Nat`].
     Nat,
+    /// Why was each introduced peer connected, or not? Answered by [`Answer::Why`].
+    Why {
+        /// Which download; all without it.
+        #[serde(default)]
+        download: Option<u32>,
+    },
     /// Tell of each change: [`Answer::Download`] and [`Answer::SourceDropped`] lines, until the download has ended or
     /// is paused (with `download`), or until the command goes away (without).
     Watch {
@@ -107,6 +114,11 @@ pub enum Answer {
     Nat {
         /// What was found, once a first round of observation has ended.
         nat: Option<NatLine>,
+    },
+    /// Which peers each download was introduced to, and what became of it.
+    Why {
+        /// Oldest first.
+        downloads: Vec<WhyLine>,
     },
     /// What is cached.
     Cache {

@@ -1,0 +1,296 @@
+//! Why each introduced peer was or was not connected: a bounded log, and how it reads.
+
+use super::protocol::{Answer, Request, State};
+use crate::cli::error::{Code, Error};
+use crate::cli::out::{print_json, say};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+use swarmedge_core::ids::{Handle, IntroId};
+use swarmedge_core::nat::connectivity::{Failure, Rung};
+use swarmedge_core::nat::{CandidateKind, NatBehaviour, NatDescriptor};
+use swarmedge_core::role::client::io::{CloseReason, Meeting, NotTried, SourceName};
+
+/// Introductions of one download that are remembered; the oldest goes first.
+const KEPT_MAX: usize = 64;
+
+/// A download and the peers it was introduced to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WhyLine {
+    /// Names it.
+    pub download: u32,
+    /// What it downloads.
+    pub url: String,
+    /// How far it is.
+    pub state: State,
+    /// Whether the CN, which introduces, is connected now.
+    pub control_connected: bool,
+    /// Since the client's start, oldest first.
+    pub peers: Vec<MeetingLine>,
+}
+
+/// An introduction and what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeetingLine {
+    /// The peer's key for this day.
+    pub peer: String,
+    /// When, in Unix milliseconds.
+    pub introduced_ms: u64,
+    /// How the peer's NAT maps, as the peer says.
+    pub mapping: String,
+    /// How it filters.
+    pub filtering: String,
+    /// Where the peer could be tried, as `KIND ADDRESS`.
+    pub addresses: Vec<String>,
+    /// `trying`, `connected`, `failed` or `not_tried`.
+    pub outcome: String,
+    /// Why it failed or was not tried, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// By what sort of address it was reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rung: Option<String>,
+    /// Where checks have found it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Datagrams sent to find it.
+    pub probes: u16,
+    /// From the CN's "go" to the outcome.
+    pub took_ms: u32,
+    /// Why it was let go after it was connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<String>,
+}
+
+/// What became of introductions, by download.
+#[derive(Debug, Default)]
+pub(super) struct Meetings(BTreeMap<Handle, VecDeque<(IntroId, MeetingLine)>>);
+
+impl Meetings {
+    /// Takes what the machine says. Introductions of this client as uploader belong to no download of its own.
+    pub(super) fn take(&mut self, intro: IntroId, meeting: Meeting) {
+        match meeting {
+            Meeting::Introduced { handle, peer, nat, not_tried } => {
+                let log = self.0.entry(handle).or_default();
+                log.push_back((intro, introduced(peer.to_string(), &nat, not_tried)));
+                if log.len() > KEPT_MAX {
+                    log.pop_front();
+                }
+            }
+            Meeting::Path(addr) => self.change(intro, |line| line.path = Some(addr.to_string())),
+            Meeting::Ended(attempt) => self.change(intro, |line| {
+                line.outcome = if attempt.failure.is_none() { "connected" } else { "failed" }.into();
+                line.reason = attempt.failure.map(|f| in_words(f).to_owned());
+                line.rung = (attempt.rung != Rung::None).then(|| rung(attempt.rung).to_owned());
+                (line.probes, line.took_ms) = (attempt.probes, attempt.took_ms);
+            }),
+        }
+    }
+
+    /// A connected peer was let go.
+    pub(super) fn dropped(&mut self, source: SourceName, why: CloseReason) {
+        if let SourceName::Peer(intro, _) = source {
+            self.change(intro, |line| line.dropped = Some(format!("{why:?}")));
+        }
+    }
+
+    pub(super) fn forget(&mut self, handle: Handle) {
+        self.0.remove(&handle);
+    }
+
+    pub(super) fn of(&self, handle: Handle) -> Vec<MeetingLine> {
+        self.0.get(&handle).into_iter().flatten().map(|(_, line)| line.clone()).collect()
+    }
+
+    fn change(&mut self, intro: IntroId, change: impl FnOnce(&mut MeetingLine)) {
+        let known = self.0.values_mut().flatten().find(|(of, _)| *of == intro);
+        if let Some((_, line)) = known {
+            change(line);
+        }
+    }
+}
+
+fn introduced(peer: String, nat: &NatDescriptor, not_tried: Option<NotTried>) -> MeetingLine {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let reason = not_tried.map(|why| match why {
+        NotTried::NotFetching => "the download had ended or paused meanwhile",
+        NotTried::Enough => "as many peers as wanted were connected or being tried",
+        NotTried::Own => "it is this client itself",
+        NotTried::NoAddress => "it names no address that may be tried",
+        NotTried::Again => "it was tried for this download already",
+    });
+    MeetingLine {
+        peer,
+        introduced_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        mapping: behaviour(nat.mapping).into(),
+        filtering: behaviour(nat.filtering).into(),
+        addresses: nat.candidates.iter().map(|c| format!("{} {}", kind(c.kind), c.addr)).collect(),
+        outcome: if not_tried.is_some() { "not_tried" } else { "trying" }.into(),
+        reason: reason.map(str::to_owned),
+        rung: None,
+        path: None,
+        probes: 0,
+        took_ms: 0,
+        dropped: None,
+    }
+}
+
+const fn behaviour(b: NatBehaviour) -> &'static str {
+    match b {
+        NatBehaviour::Unknown => "unknown",
+        NatBehaviour::EndpointIndependent => "endpoint-independent",
+        NatBehaviour::AddressDependent => "address-dependent",
+        NatBehaviour::AddressAndPortDependent => "address-and-port-dependent",
+    }
+}
+
+fn kind(kind: CandidateKind) -> String {
+    match kind {
+        CandidateKind::Host => "its own".into(),
+        CandidateKind::ServerReflexive => "reflexive".into(),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
+const fn rung(rung: Rung) -> &'static str {
+    match rung {
+        Rung::None => "none",
+        Rung::Lan => "the LAN that both share",
+        Rung::Ipv6 => "IPv6",
+        Rung::Mapped => "a port that its router forwards",
+        Rung::Reflexive => "its reflexive address",
+        Rung::Predicted => "a predicted port of its NAT",
+        Rung::PeerReflexive => "an address learned from its own checks",
+        Rung::Direct => "an address of its introduction, without checks",
+    }
+}
+
+const fn in_words(failure: Failure) -> &'static str {
+    match failure {
+        Failure::NoCandidates => "it names no address that may be tried",
+        Failure::Busy => "as many attempts as allowed were under way",
+        Failure::NoGo => "the connection node never said \"go\": the peer may be gone",
+        Failure::Silence => {
+            "nothing was heard of it: its NAT or firewall, or ours, lets nothing through, or it is gone"
+        }
+        Failure::OneWay => "it was heard, but does not hear us: its NAT or firewall keeps us out",
+        Failure::NoHandshake => "it was reached, but no connection came to be",
+        Failure::Dropped => "it was no longer wanted",
+    }
+}
+
+/// `swarmedge why`.
+pub fn why(state: &Path, download: Option<u32>, json: bool) -> Result<(), Error> {
+    let request = Request::Why { download };
+    let answer = super::commands::ask(state, &request)?;
+    let Answer::Why { downloads } = &answer else { return Err(Error::failed("the client answers something else")) };
+    if json {
+        return print_json(&answer);
+    }
+    if downloads.is_empty() {
+        let error = match download {
+            Some(_) => Error::new(Code::NotFound, "no such download").next("`swarmedge status` lists them"),
+            None => Error::new(Code::NotFound, "there are no downloads").next("begin one with `swarmedge get`"),
+        };
+        return Err(error);
+    }
+    downloads.iter().try_for_each(|line| say!("{}", shown(line)))
+}
+
+/// A download as the user reads it.
+fn shown(line: &WhyLine) -> String {
+    let mut text = format!("{:>3}  {} ({})", line.download, line.url, line.state.name());
+    if line.peers.is_empty() {
+        text.push_str(if line.control_connected {
+            "\n     no peer was introduced since the client's start: nobody who has it can reach this machine, or \
+             its provider allows no peers"
+        } else {
+            "\n     no peer was introduced: the connection node cannot be reached, so the edge alone delivers"
+        });
+    }
+    for p in &line.peers {
+        let name = p.peer.get(..12).unwrap_or(&p.peer);
+        let reason = p.reason.as_deref().unwrap_or_default();
+        let how = match p.outcome.as_str() {
+            "connected" => format!(
+                "connected by {} in {} ms ({} probes)",
+                p.rung.as_deref().unwrap_or("an unknown way"),
+                p.took_ms,
+                p.probes
+            ),
+            "failed" => format!("not connected: {reason} ({} ms, {} probes)", p.took_ms, p.probes),
+            "not_tried" => format!("not tried: {reason}"),
+            _ => "being tried".into(),
+        };
+        text.push_str(&format!("\n     {name}  {how}"));
+        if let Some(path) = &p.path {
+            text.push_str(&format!("\n         reached at {path}"));
+        }
+        if let Some(why) = &p.dropped {
+            text.push_str(&format!("\n         dropped later: {why}"));
+        }
+        let addresses = if p.addresses.is_empty() { "none".into() } else { p.addresses.join(", ") };
+        text.push_str(&format!(
+            "\n         its NAT maps {}, filters {}; addresses: {addresses}",
+            p.mapping, p.filtering
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarmedge_core::ids::PublicKey;
+    use swarmedge_core::nat::connectivity::Attempt;
+
+    fn log(meetings: impl IntoIterator<Item = (u8, Meeting)>) -> Meetings {
+        let mut log = Meetings::default();
+        meetings.into_iter().for_each(|(n, m)| log.take(IntroId([n; 16]), m));
+        log
+    }
+
+    fn named(n: u8, not_tried: Option<NotTried>) -> (u8, Meeting) {
+        let (handle, peer) = (Handle(1), PublicKey::numbered(n.into()));
+        (n, Meeting::Introduced { handle, peer, nat: NatDescriptor::default(), not_tried })
+    }
+
+    #[test]
+    fn each_peer_has_its_outcome_and_its_reason() {
+        let ended = |failure| Meeting::Ended(Attempt { failure, rung: Rung::Reflexive, probes: 9, took_ms: 80 });
+        let log = log([
+            named(1, None),
+            named(2, None),
+            named(3, Some(NotTried::Enough)),
+            named(4, None),
+            (1, Meeting::Path("203.0.113.1:4000".parse().expect("an address"))),
+            (1, ended(None)),
+            (2, ended(Some(Failure::Silence))),
+            (99, ended(None)),
+        ]);
+        let peers = log.of(Handle(1));
+        let outcomes: Vec<_> = peers.iter().map(|p| p.outcome.as_str()).collect();
+        assert_eq!(outcomes, ["connected", "failed", "not_tried", "trying"]);
+        let line = WhyLine {
+            download: 1,
+            url: "swarmedge://1/x".into(),
+            state: State::Running,
+            control_connected: true,
+            peers,
+        };
+        let text = shown(&line);
+        for part in ["connected by its reflexive address in 80 ms (9 probes)", "nothing was heard of it", "being tried"]
+        {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_log_is_bounded_and_goes_with_its_download() {
+        let mut log = log((0..200).map(|n| named(n, None)));
+        assert_eq!(log.of(Handle(1)).len(), KEPT_MAX);
+        log.forget(Handle(1));
+        assert!(log.of(Handle(1)).is_empty());
+    }
+}
