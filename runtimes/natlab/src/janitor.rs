@@ -58,9 +58,14 @@ pub(crate) fn making(lab: &str) -> RwLockReadGuard<'static, ()> {
             }
         });
     });
-    let making = MAKING.read().unwrap_or_else(PoisonError::into_inner);
+    let making = turn();
     OWN.lock().unwrap_or_else(PoisonError::into_inner).insert(lab.to_owned());
     making
+}
+
+/// Waits for ever where a signal is ending the process.
+pub(crate) fn turn() -> RwLockReadGuard<'static, ()> {
+    MAKING.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A lab is no longer this process's to take down.

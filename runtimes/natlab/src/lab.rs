@@ -317,6 +317,8 @@ impl Drop for Lab {
         if self.kept {
             return;
         }
+        // a signal that is being handled takes it down, and ends the process
+        let _turn = janitor::turn();
         if let Err(error) = janitor::remove(&self.state.lab) {
             eprintln!("the lab {} is not gone: {error}", self.state.lab);
         }
