@@ -1,0 +1,330 @@
+//! Clients that lie. Each lie is told to the machines and rules that are deployed: an uploader's [`Uploads`], and
+//! settlement. What is billed never exceeds the smaller claim nor the ceiling, and what a liar gets for nothing stays
+//! within the credit rule (run with `--nocapture` for the figures).
+
+use std::time::Duration;
+use swarmedge_core::Rng as _;
+use swarmedge_core::accounting::Trust;
+use swarmedge_core::accounting::introductions;
+use swarmedge_core::accounting::receipts::CreditRule;
+use swarmedge_core::accounting::settlement::{Bill, Book};
+use swarmedge_core::content::{Bitfield, Layout, Policy};
+use swarmedge_core::ids::{
+    ConnId, DownloadId, Guid, IntroId, PieceIndex, ProviderId, PublicKey, RecordId, VersionId, XferId,
+};
+use swarmedge_core::role::client::io::CloseReason;
+use swarmedge_core::session::Wall;
+use swarmedge_core::swarm::Uploads;
+use swarmedge_core::swarm::upload::{Config, Input, Output};
+use swarmedge_core::testing::bench::Bench;
+use swarmedge_core::testing::rng::Seeded;
+use swarmedge_core::testing::scenario::{Name, Role};
+use swarmedge_core::testing::sim::keys;
+use swarmedge_core::wire::peer::{PeerHello, PeerMsg, PieceRequest};
+use swarmedge_core::wire::records::{
+    Context, EdgeRecord, GrantRecord, Introduction, LedgerRecord, PeerBytes, Receipt, ReceiptProof, ServerRole, Side,
+    SignedReceipt, UsageRecord, UsageState,
+};
+use swarmedge_core::wire::{List, PROTOCOL, Text, Wire as _, frame};
+
+const MIB: u64 = 1 << 20;
+/// 256 MiB, the least over which the cost of receipts is judged.
+const SIZE: u64 = 256 * MIB;
+const CONN: ConnId = ConnId(1);
+const KEY_D: PublicKey = PublicKey([0xd; 32]);
+const KEY_U: PublicKey = PublicKey([0xa; 32]);
+const VERSION: VersionId = VersionId([2; 32]);
+const DOWNLOAD: DownloadId = DownloadId([1; 16]);
+const NOW_MS: u64 = keys::WALL_MS;
+
+fn intro(n: u32) -> Introduction {
+    Introduction {
+        id: IntroId::numbered(n),
+        download: DOWNLOAD,
+        version: VERSION,
+        downloader_key: KEY_D,
+        uploader_key: KEY_U,
+        connect_before_ms: NOW_MS + 10_000,
+        serve_until_ms: NOW_MS + 3_600_000,
+        cap_bytes: SIZE,
+    }
+}
+
+fn receipt(intro: &Introduction, seq: u32, bytes: u64) -> Receipt {
+    let (download, version, uploader_key) = (intro.download, intro.version, intro.uploader_key);
+    Receipt { intro: intro.id, download, version, uploader_key, seq, bytes }
+}
+
+fn signed(receipt: Receipt) -> SignedReceipt {
+    let signature = keys::sign(&KEY_D, Context::Receipt, &receipt.to_bytes());
+    SignedReceipt { receipt, signature }
+}
+
+/// An honest uploader, and what a liar has got of it.
+struct Victim {
+    up: Bench<Uploads>,
+    got: u64,
+    requests: u64,
+    closed: Option<CloseReason>,
+}
+
+impl Victim {
+    fn new(n: u32) -> Self {
+        let trust = Trust { root: keys::root(), verify: keys::verify };
+        let mut up = Bench::new(Uploads::new(true), Config::new(trust, KEY_U));
+        up.input(Input::Wall(Wall::showing(NOW_MS, up.now)));
+        let layout = Layout::new(SIZE, 1 << 20).expect("a layout");
+        let have = Bitfield::full(layout.pieces());
+        up.input(Input::Share { version: VERSION, layout, have, policy: Policy::default() });
+        let intros = vec![intro(n)];
+        let cn = keys::cert(Name(Role::Cn, 0), ServerRole::Cn);
+        let signature = keys::sign(&cn.body.key, Context::Introductions, &introductions::root(&intros).0);
+        let shown = introductions::sign(intros, signature, &cn).remove(0);
+        up.input(Input::Accepted { conn: CONN, key: KEY_D });
+        let hello = PeerMsg::Hello(PeerHello { protocol: PROTOCOL, intro: shown });
+        up.input(Input::Message { conn: CONN, msg: hello });
+        Self { up, got: 0, requests: 0, closed: None }
+    }
+
+    /// Gives an input. What is to be sent is sent, what is receipted is durable at once.
+    fn tell(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            for output in self.up.input(input) {
+                match output {
+                    Output::Serve { xfer, blocks, .. } => {
+                        let bytes = u64::from(blocks.end - blocks.start) * 16_384;
+                        self.got += bytes;
+                        inputs.push(Input::Served { xfer, bytes });
+                    }
+                    Output::Receipted { intro, proof, .. } => {
+                        inputs.push(Input::ReceiptKept { intro, bytes: proof.bytes });
+                    }
+                    Output::Close { why, .. } => self.closed = Some(why),
+                    Output::Send { .. } | Output::Refuse { .. } | Output::Sent { .. } => {}
+                }
+            }
+        }
+    }
+
+    /// Asks for the next MiB.
+    fn ask(&mut self) {
+        let piece = PieceIndex(u32::try_from(self.requests).expect("few"));
+        let request = PieceRequest { piece, first_block: 0, blocks: 64, want_leaves: false };
+        self.requests += 1;
+        self.tell(Input::Request { conn: CONN, xfer: XferId(self.requests), request });
+    }
+
+    /// Asks for all that is to be had.
+    fn take_all(&mut self) {
+        for _ in 0..64 {
+            self.ask();
+        }
+    }
+
+    fn show(&mut self, receipt: SignedReceipt) {
+        self.tell(Input::Message { conn: CONN, msg: PeerMsg::Receipt(receipt) });
+    }
+}
+
+#[test]
+fn who_gives_no_receipts_gets_one_mib_an_introduction() {
+    let mut all = 0;
+    for n in 0..3 {
+        let mut victim = Victim::new(n);
+        victim.take_all();
+        assert_eq!(victim.got, MIB);
+        all += victim.got;
+    }
+    println!("griefing without receipts: {all} bytes over three introductions");
+}
+
+#[test]
+fn who_gives_receipts_to_raise_the_credit_gets_at_most_that_for_nothing() {
+    let mut victim = Victim::new(1);
+    for seq in 1..=6 {
+        victim.ask();
+        victim.show(signed(receipt(&intro(1), seq, u64::from(seq) * 16_384)));
+    }
+    let receipted = 6 * 16_384;
+    victim.take_all();
+    let free = victim.got - receipted;
+    assert!(free <= CreditRule::PROTOCOL.most + receipted / 8 + MIB, "{free}");
+    println!("griefing with receipts that are too small: {free} bytes an introduction");
+}
+
+#[test]
+fn an_honest_downloader_is_never_made_to_wait_and_receipts_cost_next_to_nothing() {
+    let mut victim = Victim::new(1);
+    let rule = CreditRule::PROTOCOL;
+    let (mut seq, mut receipted, mut cost) = (0, 0, 0);
+    while victim.got < SIZE {
+        let before = victim.got;
+        victim.ask();
+        assert_eq!(victim.got, before + MIB, "served at once");
+        if victim.got - receipted >= rule.due(seq) {
+            (seq, receipted) = (seq + 1, victim.got);
+            let r = signed(receipt(&intro(1), seq, receipted));
+            cost += frame(&PeerMsg::Receipt(r.clone())).len() as u64;
+            victim.show(r);
+        }
+    }
+    assert_eq!(victim.closed, None);
+    assert!(cost * 10_000 <= SIZE * 2, "more than 0.02 %");
+    println!("receipts: {seq}, {cost} bytes for {SIZE} bytes from a peer, {} parts a million", cost * 1_000_000 / SIZE);
+}
+
+#[test]
+fn receipts_that_are_replayed_forged_swapped_or_too_large_end_the_connection() {
+    let good = receipt(&intro(1), 2, 32_768);
+    let lies = [
+        ("of another introduction", signed(Receipt { intro: IntroId::numbered(2), ..good.clone() })),
+        ("of another version", signed(Receipt { version: VersionId([3; 32]), ..good.clone() })),
+        ("of another download", signed(Receipt { download: DownloadId([3; 16]), ..good.clone() })),
+        ("of another uploader", signed(Receipt { uploader_key: PublicKey([3; 32]), ..good.clone() })),
+        ("the same again", signed(Receipt { seq: 1, bytes: 16_384, ..good.clone() })),
+        ("fewer bytes than before", signed(Receipt { bytes: 1, ..good.clone() })),
+        ("more than was sent", signed(Receipt { bytes: 2 * MIB, ..good.clone() })),
+        ("signed by another key", {
+            let signature = keys::sign(&KEY_U, Context::Receipt, &good.to_bytes());
+            SignedReceipt { receipt: good.clone(), signature }
+        }),
+    ];
+    for (what, lie) in lies {
+        let mut victim = Victim::new(1);
+        victim.ask();
+        victim.show(signed(receipt(&intro(1), 1, 16_384)));
+        assert_eq!(victim.closed, None, "an honest receipt");
+        victim.show(lie);
+        assert_eq!(victim.closed, Some(CloseReason::Violation), "{what}");
+    }
+}
+
+/// The records of one download, as the ledger gets them.
+struct Case {
+    edge: u64,
+    /// What the downloader says that it got, by introduction.
+    got: Vec<u64>,
+    /// What it has signed for.
+    signed: Vec<u64>,
+    /// What uploaders file, by introduction: who, claimed bytes, proof.
+    filed: Vec<(u32, u32, u64, Option<ReceiptProof>)>,
+}
+
+fn proof(n: u32, bytes: u64) -> ReceiptProof {
+    let s = signed(receipt(&intro(n), 1, bytes));
+    ReceiptProof { uploader_key: KEY_U, seq: 1, bytes, signature: s.signature }
+}
+
+fn usage(id: u32, reporter: u32, side: Side, peers: Vec<PeerBytes>) -> LedgerRecord {
+    LedgerRecord::Usage(UsageRecord {
+        id: RecordId::numbered(id),
+        reporter: Guid::numbered(reporter),
+        side,
+        download: DOWNLOAD,
+        version: VERSION,
+        seq: id,
+        state: UsageState::Completed,
+        edge_bytes: 0,
+        peers: List::truncated(peers),
+        elapsed_ms: 0,
+    })
+}
+
+impl Case {
+    /// Each of `introductions` has delivered so much, and everybody says so.
+    fn honest(edge: u64, delivered: &[u64]) -> Self {
+        let filed = (0..).zip(delivered).map(|(n, &bytes)| (100 + n, n, bytes, Some(proof(n, bytes)))).collect();
+        Self { edge, got: delivered.to_vec(), signed: delivered.to_vec(), filed }
+    }
+
+    fn bill(&self) -> Bill {
+        let mut book = Book::default();
+        let granted = GrantRecord {
+            id: RecordId::numbered(1),
+            download: DOWNLOAD,
+            guid: Guid::numbered(1),
+            download_key: KEY_D,
+            version: VERSION,
+            size: SIZE,
+            provider: ProviderId(1),
+            path: Text::default(),
+            issued_ms: 1,
+        };
+        book.add(LedgerRecord::Granted(granted), 1);
+        let edge = EdgeRecord {
+            id: RecordId::numbered(2),
+            edge: PublicKey::numbered(1),
+            download: Some(DOWNLOAD),
+            guid: Some(Guid::numbered(1)),
+            version: VERSION,
+            provider: ProviderId(1),
+            seq: 1,
+            unique_bytes: self.edge,
+            total_bytes: self.edge,
+        };
+        book.add(LedgerRecord::Edge(edge), 1);
+        let got =
+            |(n, &bytes): (u32, &u64)| PeerBytes { intro: IntroId::numbered(n), key: KEY_U, bytes, receipt: None };
+        book.add(usage(3, 1, Side::Downloader, (0..).zip(&self.got).map(got).collect()), 1);
+        for (id, (who, n, bytes, receipt)) in (10..).zip(&self.filed) {
+            let (intro, receipt) = (IntroId::numbered(*n), receipt.clone());
+            let peer = PeerBytes { intro, key: KEY_D, bytes: *bytes, receipt };
+            book.add(usage(id, *who, Side::Uploader, vec![peer]), 1);
+        }
+        book.bill(keys::verify, 1)
+    }
+
+    /// The most that may be billed: of each introduction the smaller of what was signed and what is said.
+    fn bound(&self) -> u64 {
+        let smaller: u64 = self.signed.iter().zip(&self.got).map(|(s, g)| s.min(g)).sum();
+        smaller.min(SIZE - self.edge.min(SIZE))
+    }
+}
+
+#[test]
+fn no_lie_raises_a_bill_beyond_the_smaller_claim_or_the_ceiling() {
+    let mut dice = Seeded::new(7);
+    let (mut single, mut lies) = (0, [0_u32; 7]);
+    for _ in 0..2_000 {
+        let mut below = |n: u64| u64::from(dice.below(u32::try_from(n).expect("small")));
+        let delivered: Vec<u64> = (0..1 + below(4)).map(|_| below(40) * MIB).collect();
+        let honest = Case::honest(below(100) * MIB, &delivered);
+        let mut case = Case::honest(honest.edge, &delivered);
+        let at = usize::try_from(below(delivered.len() as u64)).expect("small");
+        let (n, more) = (u32::try_from(at).expect("small"), (1 + below(300)) * MIB);
+        let lie = usize::try_from(below(7)).expect("small");
+        lies[lie] += 1;
+        match lie {
+            // an uploader claims more, with the receipt that it has
+            0 => case.filed[at].2 += more,
+            // and changes that receipt
+            1 => case.filed[at].3.as_mut().expect("a proof").bytes += more,
+            // others file it too, or for another introduction
+            2 => case.filed.extend((0..9).map(|who| (200 + who, n, more, honest.filed[at].3.clone()))),
+            3 => case.filed.push((300, n + 1, more, honest.filed[at].3.clone())),
+            // the downloader claims more, or less, than it has signed
+            4 => case.got[at] += more,
+            5 => case.got[at] /= 2,
+            // both of them agree on more
+            _ => {
+                (case.got[at], case.signed[at]) = (delivered[at] + more, delivered[at] + more);
+                case.filed[at].2 += more;
+                case.filed[at].3 = Some(proof(n, delivered[at] + more));
+            }
+        }
+        let (was, is) = (honest.bill().peers_billed, case.bill());
+        assert_eq!(was, honest.bound(), "honest books are billed in full");
+        assert!(is.peers_billed <= case.bound(), "lie {lie}: {is:?}");
+        single += u32::from(lie < 6 && is.peers_billed > was);
+        assert!(is.peers_billed >= was || lie == 5 || lie == 1, "lie {lie} took from others: {is:?}");
+    }
+    assert!(lies.iter().all(|&n| n > 100), "every lie was told");
+    assert_eq!(single, 0, "one side alone has raised a bill");
+    println!("2,000 books with a lie each; raised by one side alone: {single}");
+}
+
+#[test]
+fn what_is_anything_new_is_receipted_within_five_seconds() {
+    assert_eq!(CreditRule::PROTOCOL.every, Duration::from_secs(5));
+}
