@@ -19,6 +19,8 @@ pub const PATH_LEN_MAX: usize = 1024;
 pub const NAME_LEN_MAX: usize = 64;
 /// Entries of an inventory page.
 pub const INVENTORY_PAGE_MAX: usize = 1_500;
+/// Versions no longer shared that a page of an inventory names beside those.
+pub const INVENTORY_REMOVED_MAX: usize = 400;
 /// Versions that a directory lists a peer for.
 pub const SHARES_PER_PEER_MAX: usize = 65_536;
 /// Peers in an answer to a query.
@@ -62,7 +64,7 @@ pub const SERVERS_MAX: usize = 32;
 
 const _: () = assert!(PIECE_LEN_MIN.is_multiple_of(BLOCK_LEN) && PIECE_LEN_MIN.is_power_of_two());
 const _: () = assert!(PEERS_PER_ANSWER_MAX <= 1 << INTRO_PATH_MAX);
-const _: () = assert!(INVENTORY_PAGE_MAX * 34 + 1024 <= FRAME_LEN_MAX);
+const _: () = assert!(INVENTORY_PAGE_MAX * 34 + INVENTORY_REMOVED_MAX * 32 + 1024 <= FRAME_LEN_MAX);
 const _: () = assert!(HAVE_PAGE_MAX + 64 <= FRAME_LEN_MAX);
 const _: () = assert!(EXCLUDED_MAX * 32 + GRANT_LEN_MAX + 1024 <= FRAME_LEN_MAX);
 const _: () = assert!(USAGE_SOURCES_MAX * 168 + 1024 <= RECORD_LEN_MAX);

@@ -106,7 +106,7 @@ crate::wire! {
         /// Versions now shared.
         pub add: List<Shared, { limits::INVENTORY_PAGE_MAX }>,
         /// Versions no longer shared.
-        pub remove: List<VersionId, { limits::INVENTORY_PAGE_MAX }>,
+        pub remove: List<VersionId, { limits::INVENTORY_REMOVED_MAX }>,
     }
 
     /// A version that a client shares.

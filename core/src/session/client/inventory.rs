@@ -2,7 +2,7 @@
 
 use super::{ClientSession, Context, Timer};
 use crate::ids::VersionId;
-use crate::limits::INVENTORY_PAGE_MAX;
+use crate::limits::{INVENTORY_PAGE_MAX, INVENTORY_REMOVED_MAX};
 use crate::wire::List;
 use crate::wire::control::{self, ControlMsg, Shared};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -36,7 +36,8 @@ impl Inventory {
             changed.iter().map(|v| (*v, self.shared.get(v).copied())).collect()
         };
         let mut pages: Vec<control::Inventory> = Vec::new();
-        let chunks = entries.chunks(INVENTORY_PAGE_MAX);
+        // all of a whole inventory is there; all of what has changed may be gone
+        let chunks = entries.chunks(if reset { INVENTORY_PAGE_MAX } else { INVENTORY_REMOVED_MAX });
         for chunk in chunks.chain((reset && entries.is_empty()).then_some(&[][..])) {
             self.seq += 1;
             let shared =

@@ -249,6 +249,19 @@ fn a_large_inventory_goes_in_pages_without_gaps() {
 }
 
 #[test]
+fn many_versions_that_are_gone_go_in_pages_that_lose_none() {
+    let mut b = bench();
+    let versions = || (0..1_000).map(VersionId::numbered);
+    versions().for_each(|version| drop(b.input(Input::Share { version, complete: true })));
+    connect(&mut b);
+    versions().for_each(|version| drop(b.input(Input::Unshare { version })));
+    let out = b.wait(secs(1));
+    let pages = pages(&out);
+    assert_eq!(pages.iter().map(|p| p.remove.len()).sum::<usize>(), 1_000);
+    assert!(pages.len() == 3 && pages.last().is_some_and(|p| p.last));
+}
+
+#[test]
 fn changes_are_gathered_and_only_they_are_told() {
     let mut b = bench();
     b.input(Input::Share { version: VersionId::numbered(1), complete: true });
