@@ -277,12 +277,11 @@ pub fn cache_remove(state: &Path, json: bool, version: &str) -> Result<(), Error
 /// `cache list`.
 pub fn cache_list(state: &Path, json: bool) -> Result<(), Error> {
     let answer = ask(state, &Request::CacheList)?;
-    match answer {
-        Answer::Cache { versions } if !json => match versions.as_slice() {
-            [] => say!("nothing is cached"),
-            all => all.iter().try_for_each(print_cached),
-        },
-        other => print_json(&other),
+    let Answer::Cache { versions } = &answer else { return print_json(&answer) };
+    match versions.as_slice() {
+        _ if json => print_json(&answer),
+        [] => say!("nothing is cached"),
+        all => all.iter().try_for_each(print_cached),
     }
 }
 
@@ -309,10 +308,7 @@ pub fn nat(state: &Path) -> Result<Option<NatLine>, Error> {
 /// `status`.
 pub fn status(state: &Path, json: bool) -> Result<(), Error> {
     let answer = ask(state, &Request::Status)?;
-    match answer {
-        Answer::Status(line) if !json => print_status(&line),
-        other => print_json(&other),
-    }
+    if let (Answer::Status(line), false) = (&answer, json) { print_status(line) } else { print_json(&answer) }
 }
 
 fn print_status(line: &StatusLine) -> Result<(), Error> {

@@ -31,6 +31,8 @@ impl<R: Rt> Clone for EdgeClient<R> {
     }
 }
 
+type Listener = Box<dyn Fn(News)>;
+
 struct Inner<R: Rt> {
     rt: R,
     http: Client<R>,
@@ -44,7 +46,7 @@ struct Inner<R: Rt> {
     known: Signal,
     lanes: RefCell<BTreeMap<Origin, content::Lane>>,
     fetches: RefCell<BTreeMap<XferId, content::Cancel>>,
-    listener: RefCell<Option<Box<dyn Fn(News)>>>,
+    listener: RefCell<Option<Listener>>,
 }
 
 impl<R: Rt> EdgeClient<R> {

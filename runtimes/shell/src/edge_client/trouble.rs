@@ -52,10 +52,8 @@ impl Trouble {
 
     fn tls(edge: &str, error: &io::Error) -> Self {
         let cause = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
-        let certificate = cause.and_then(|e| match e {
-            rustls::Error::InvalidCertificate(why) => Some(why),
-            _ => None,
-        });
+        let certificate =
+            cause.and_then(|e| if let rustls::Error::InvalidCertificate(why) = e { Some(why) } else { None });
         let (what, next) = match certificate {
             Some(Cert::Expired | Cert::ExpiredContext { .. }) => (
                 format!("the certificate of the edge {edge} has expired"),
