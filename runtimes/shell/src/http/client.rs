@@ -6,8 +6,7 @@ use crate::rt::Rt;
 use bytes::{Bytes, BytesMut};
 use futures_lite::future::or;
 use futures_rustls::TlsConnector;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::{HOST, HeaderValue};
 use hyper::http::response::Parts;
@@ -16,12 +15,14 @@ use rustls::pki_types::ServerName;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 /// Idle connections kept to one origin.
 const IDLE_MAX: usize = 4;
@@ -107,6 +108,7 @@ pub struct Answer<R> {
     pub head: Parts,
     body: Incoming,
     rt: R,
+    silence: Silence,
     home: Option<(Pool, Origin, SendRequest<Body>)>,
 }
 
@@ -155,7 +157,8 @@ impl<R: Rt> Client<R> {
 
     fn answer(&self, response: Response<Incoming>, origin: &Origin, sender: SendRequest<Body>) -> Answer<R> {
         let (head, body) = response.into_parts();
-        Answer { head, body, rt: self.rt.clone(), home: Some((self.pool.clone(), origin.clone(), sender)) }
+        let silence = Silence { heard: self.rt.now(), timer: None };
+        Answer { head, body, rt: self.rt.clone(), silence, home: Some((self.pool.clone(), origin.clone(), sender)) }
     }
 
     async fn connect(&self, origin: &Origin) -> Result<SendRequest<Body>, Error> {
@@ -203,24 +206,54 @@ async fn within<R: Rt, T>(rt: &R, limit: Duration, work: impl Future<Output = T>
     .await
 }
 
+/// Notices that nothing has come for [`SILENCE_MAX`], with one timer for a whole body.
+struct Silence {
+    heard: Instant,
+    timer: Option<Pin<Box<dyn Future<Output = ()>>>>,
+}
+
+impl Silence {
+    fn poll<R: Rt>(&mut self, cx: &mut Context<'_>, rt: &R) -> Poll<()> {
+        loop {
+            let due = self.heard + SILENCE_MAX;
+            let timer = self.timer.get_or_insert_with(|| Box::pin(rt.sleep_until(due)));
+            ready!(timer.as_mut().poll(cx));
+            self.timer = None;
+            if rt.now() >= due {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
 impl<R: Rt> Answer<R> {
     /// The next bytes of the body; `None` at its end.
     pub async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
         loop {
-            match within(&self.rt, SILENCE_MAX, self.body.frame()).await {
-                Err(e) => return Some(Err(e)),
-                Ok(Some(Err(e))) => return Some(Err(Error::Http(e))),
-                Ok(Some(Ok(frame))) => match frame.into_data() {
+            match self.frame().await {
+                Some(Err(e)) => return Some(Err(e)),
+                Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if data.is_empty() => {}
                     Ok(data) => return Some(Ok(data)),
                     Err(_trailers) => {}
                 },
-                Ok(None) => {
+                None => {
                     self.give_back();
                     return None;
                 }
             }
         }
+    }
+
+    async fn frame(&mut self) -> Option<Result<Frame<Bytes>, Error>> {
+        let Self { body, rt, silence, .. } = self;
+        let frame = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(frame.map(|f| f.map_err(Error::Http))),
+            Poll::Pending => silence.poll(cx, rt).map(|()| Some(Err(Error::Silent))),
+        })
+        .await;
+        silence.heard = rt.now();
+        frame
     }
 
     /// The whole body, at most `len_max` bytes of it.

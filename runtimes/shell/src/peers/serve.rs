@@ -80,7 +80,7 @@ pub(super) fn start<R: Rt>(peers: &Peers<R>, xfer: XferId, request: Request, wha
     });
 }
 
-type Read = Pin<Box<dyn Future<Output = Result<Vec<u8>, StoreError>>>>;
+type Read = Pin<Box<dyn Future<Output = Result<Bytes, StoreError>>>>;
 
 /// Starts reading; some pools begin at the first poll only.
 async fn read_ahead<R: Rt>(peers: &Peers<R>, what: &What, at: u32) -> Option<Read> {
@@ -115,7 +115,7 @@ async fn serve<R: Rt>(
     let head = PieceAnswer { leaves: List::new(leaves).map_err(|_| RefuseCode::Failed)? };
     send.write_all(&frame(&head)).await.map_err(|_| RefuseCode::Failed)?;
     while let Some(read) = next {
-        let mut data = Bytes::from(read.await.map_err(|_| RefuseCode::Failed)?);
+        let mut data = read.await.map_err(|_| RefuseCode::Failed)?;
         at = at.saturating_add(READ_BLOCKS);
         next = read_ahead(peers, what, at).await;
         while !data.is_empty() {

@@ -8,6 +8,7 @@
 //!
 //! A directory holds `client.lock`, `state.redb` (the journal) and `pieces/<version>` (data files, sparse, full size).
 
+mod buffers;
 mod disk;
 mod journal;
 mod lock;
@@ -25,6 +26,8 @@ mod crash_tests;
 mod tests;
 
 use crate::keys::Key;
+use buffers::Buffers;
+use bytes::Bytes;
 use disk::{Disk, OsDisk};
 use journal::{Change, Journal, Loaded};
 use lock::{DirLock, LockError};
@@ -131,6 +134,7 @@ struct Shared {
     /// A finished file may get a second name instead of a copy.
     links: AtomicBool,
     lost: Lost,
+    buffers: Buffers,
     /// See [`GATHER`].
     gather: Duration,
     _lock: Option<DirLock>,
@@ -283,12 +287,12 @@ impl Store {
 
     /// Reads blocks of a journalled piece. Never wrong ones: a version whose file was changed by its user is lost (see
     /// [`Store::on_lost`]). Blocks the thread: call it on the blocking pool.
-    pub fn read_blocks(&self, id: VersionId, piece: PieceIndex, blocks: Range<u32>) -> Result<Vec<u8>, StoreError> {
+    pub fn read_blocks(&self, id: VersionId, piece: PieceIndex, blocks: Range<u32>) -> Result<Bytes, StoreError> {
         let shared = &self.0.shared;
         let version = self.version(id).ok_or(StoreError::Io)?;
         let first = blocks.start;
-        let (data, right) = match version.read(piece, blocks) {
-            Ok((data, true)) => return Ok(data),
+        let (data, right) = match version.read(piece, blocks, shared.buffers.take()) {
+            Ok((data, true)) => return Ok(shared.buffers.lend(data)),
             Ok((data, false)) => {
                 let right = place::is_right(shared, id, piece, first, &data).map_err(|e| store_error(&e))?;
                 (data, right)
@@ -297,7 +301,7 @@ impl Store {
             Err(e) => return Err(store_error(&e)),
         };
         if right {
-            return Ok(data);
+            return Ok(shared.buffers.lend(data));
         }
         shared.queue.push(writer::Job { what: writer::What::Lost(id), done: Box::new(drop) });
         Err(StoreError::Io)
@@ -415,6 +419,7 @@ fn restore(
         queue: Arc::default(),
         links: AtomicBool::new(true),
         lost: Lost::default(),
+        buffers: Buffers::default(),
         gather: Duration::ZERO,
         _lock: lock,
     };

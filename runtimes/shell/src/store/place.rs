@@ -153,12 +153,14 @@ fn trust(version: &Version, before: &Stamp) {
 fn check(shared: &Shared, id: VersionId, version: &Version) -> Result<(), Failure> {
     let failed = |e| if is_changed(&e) { Failure::Changed } else { Failure::Io(e) };
     let before = version.file().map_err(failed)?.stamp()?;
+    let mut buffer = Vec::new();
     for piece in version.manifest.layout().iter() {
         let blocks = version.manifest.layout().blocks(piece);
-        let (data, _) = version.read(piece, 0..blocks).map_err(failed)?;
+        let (data, _) = version.read(piece, 0..blocks, buffer).map_err(failed)?;
         if !is_right(shared, id, piece, 0, &data)? {
             return Err(Failure::Changed);
         }
+        buffer = data;
     }
     trust(version, &before);
     Ok(())

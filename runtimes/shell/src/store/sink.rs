@@ -1,6 +1,7 @@
 //! Where an incoming transfer's bytes go: hashed and written in jobs on the blocking pool, in order, a few at a time.
 
 use super::Store;
+use super::buffers::Buffers;
 use super::version::{Piece, Version};
 use crate::rt::Rt;
 use bytes::Bytes;
@@ -23,7 +24,7 @@ const _: () = assert!(JOB_LEN.is_multiple_of(BLOCK_LEN as usize));
 /// The most bytes that a sink holds.
 pub const SINK_BYTES_MAX: usize = JOB_LEN * (JOBS_MAX + 1);
 
-type Job = Pin<Box<dyn Future<Output = (Vec<u8>, Result<(), FetchEnd>)>>>;
+type Job = Pin<Box<dyn Future<Output = Result<(), FetchEnd>>>>;
 
 /// One transfer of a range of a piece's blocks. Takes their bytes in order and ends with exactly one [`FetchEnd`]:
 /// whichever call returns it first.
@@ -38,7 +39,7 @@ pub struct Sink<R: Rt> {
     /// Bytes that have not come yet.
     left: u64,
     buffer: Vec<u8>,
-    spare: Vec<Vec<u8>>,
+    buffers: Buffers,
     jobs: VecDeque<(Job, u64)>,
     verified: u64,
 }
@@ -73,7 +74,7 @@ impl<R: Rt> Sink<R> {
             next_block: blocks.start,
             left: range.end - range.start,
             buffer: Vec::new(),
-            spare: Vec::new(),
+            buffers: store.0.shared.buffers.clone(),
             jobs: VecDeque::new(),
             verified: 0,
         })
@@ -105,9 +106,7 @@ impl<R: Rt> Sink<R> {
         self.left -= bytes.len() as u64;
         while !bytes.is_empty() {
             if self.buffer.capacity() == 0 {
-                self.buffer = self.spare.pop().unwrap_or_default();
-                let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).saturating_add(bytes.len());
-                self.buffer.reserve_exact(wanted.min(JOB_LEN));
+                self.buffer = self.buffers.take();
             }
             let room = JOB_LEN - self.buffer.len();
             self.buffer.extend_from_slice(&bytes.split_to(bytes.len().min(room)));
@@ -126,16 +125,15 @@ impl<R: Rt> Sink<R> {
         let len = data.len() as u64;
         let first = self.next_block;
         self.next_block += u32::try_from(data.len().div_ceil(BLOCK_LEN as usize)).unwrap_or(u32::MAX);
-        let (version, piece) = (Arc::clone(&self.version), self.piece.clone());
+        let (version, piece, buffers) = (Arc::clone(&self.version), self.piece.clone(), self.buffers.clone());
         let mut job: Job = Box::pin(self.rt.blocking(move || {
             let result = piece.map_or(Ok(()), |piece| version.write(&piece, first, &data));
-            let mut data = data;
-            data.clear();
-            (data, result)
+            buffers.give(data);
+            result
         }));
         // a pool may start its work at the first poll only
         match futures_lite::future::poll_once(&mut job).await {
-            Some(ended) => self.jobs.push_back((Box::pin(async { ended }), len)),
+            Some(ended) => self.jobs.push_back((Box::pin(std::future::ready(ended)), len)),
             None => self.jobs.push_back((job, len)),
         }
         Ok(())
@@ -144,10 +142,9 @@ impl<R: Rt> Sink<R> {
     async fn wait_for_one(&mut self) -> Result<(), FetchEnd> {
         // the job stays in the queue while it is waited for, so that a caller may give up waiting and come back
         let Some((job, len)) = self.jobs.front_mut() else { return Ok(()) };
-        let (buffer, result) = job.await;
+        let result = job.await;
         let len = *len;
         self.jobs.pop_front();
-        self.spare.push(buffer);
         result?;
         self.verified += len;
         Ok(())

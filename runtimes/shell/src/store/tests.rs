@@ -151,7 +151,7 @@ fn a_version_comes_in_is_placed_and_is_there_after_a_restart() {
         let leaves = (piece == 1).then(|| merkle::leaves(&r.blocks(1, r.whole(1))));
         assert_eq!(r.fetch(piece, r.whole(piece), leaves, r.blocks(piece, r.whole(piece))), FetchEnd::Fetched);
         r.save(piece).expect("journalled");
-        assert_eq!(r.store.read_blocks(r.version, PieceIndex(piece), 1..3), Ok(r.blocks(piece, 1..3)));
+        assert_eq!(r.store.read_blocks(r.version, PieceIndex(piece), 1..3), Ok(r.blocks(piece, 1..3).into()));
         assert_eq!(r.store.leaves(r.version, PieceIndex(piece)), Ok(merkle::leaves(&r.blocks(piece, r.whole(piece)))));
     }
     saved(&r.store, Save::Finish { handle: Handle(1), version: r.version }).expect("placed");
@@ -235,7 +235,7 @@ fn a_late_transfer_cannot_touch_a_journalled_piece() {
     let end = run(late.push(Bytes::from(vec![7; PIECE as usize])));
     assert_eq!(end, Ok(()));
     assert!(matches!(run(late.finish()), FetchEnd::BadBlock { .. }));
-    assert_eq!(r.store.read_blocks(r.version, PieceIndex(0), 0..32), Ok(r.bytes.clone()));
+    assert_eq!(r.store.read_blocks(r.version, PieceIndex(0), 0..32), Ok(r.bytes.clone().into()));
 }
 
 #[test]

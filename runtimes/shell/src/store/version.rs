@@ -138,13 +138,18 @@ impl Version {
     }
 
     /// Reads journalled blocks; says whether they are certainly what was journalled.
-    pub(crate) fn read(&self, piece: PieceIndex, blocks: Range<u32>) -> io::Result<(Vec<u8>, bool)> {
+    pub(crate) fn read(
+        &self,
+        piece: PieceIndex,
+        blocks: Range<u32>,
+        mut buffer: Vec<u8>,
+    ) -> io::Result<(Vec<u8>, bool)> {
         if !self.have().contains(piece) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let range = self.manifest.layout().block_range(piece, blocks);
         let len = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
-        let mut buffer = vec![0; len];
+        buffer.resize(len, 0);
         self.file()?.read_at(&mut buffer, range.start)?;
         // looked at afterwards: a change sets the stamp before it sets the bytes
         let sure = self.is_pristine();
