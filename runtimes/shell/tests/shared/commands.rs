@@ -70,6 +70,10 @@ pub(crate) fn failures_have_their_exit_codes(binary: &str) {
     assert_eq!(refusal(binary, at, &with(&["unpublish", "--provider", "1", "--path", "a"])).1, Some(3));
     assert_eq!(refusal(binary, at, &with(&["ledger", "show"])).1, Some(3));
     assert_eq!(refusal(binary, at, &["status", "--state", "nobody"]).1, Some(4));
+    let (error, code) = refusal(binary, at, &["nat", "--stun", "nonsense"]);
+    assert!(code == Some(2) && error.contains("HOST:PORT"), "{error}");
+    let (error, code) = refusal(binary, at, &["nat", "--stun", "127.0.0.1:1"]);
+    assert!(code == Some(4) && error.contains("no STUN server answers"), "{error}");
     let out = run(binary, at, &["status", "--state", "nobody", "--json"]);
     let json = text(&out.stdout);
     assert!(json.contains("\"exit_code\":4") && out.stderr.is_empty(), "{json}");

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{ConnId, DownloadId, Guid, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
-use swarmedge_core::nat::stun::{Class, Message, TransactionId};
+use swarmedge_core::nat::stun::{Attribute, Class, Message, TransactionId};
 use swarmedge_core::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
 use swarmedge_core::wire::control::{ControlMsg, Hello, Inventory, Query, Shared};
 use swarmedge_core::wire::ledger::LedgerMsg;
@@ -443,6 +443,35 @@ pub(crate) fn stun_answers_over_udp_and_tcp<R: Start>() {
         let mut tcp = net.rt.connect(stun).await.expect("connected");
         let first = ask_over_tcp::<R>(&mut tcp).await;
         assert_eq!(ask_over_tcp::<R>(&mut tcp).await, first, "one request after another");
+    });
+}
+
+/// With two addresses the STUN server answers from the other one when asked, and names it.
+pub(crate) fn stun_answers_from_its_other_address<R: Start>() {
+    run::<R, _>(|net| async move {
+        let open = || {
+            let free = |ip: &str| {
+                let socket = UdpSocket::bind((ip, 0)).expect("loopback has two addresses");
+                socket.local_addr().expect("bound")
+            };
+            let cfg = StunConfig { listen: free("127.0.0.1"), alternate: Some(free("127.0.0.2")), ..stun_config() };
+            // another process may have taken a port of the four in the meantime
+            stun::open(&net.rt, &cfg, &net.stop).ok().map(|server| (server, cfg))
+        };
+        let (server, cfg) = (0..16).find_map(|_| open()).expect("four free ports");
+        let stun = net.start(server);
+        let udp = UdpSocket::bind(any()).expect("a port");
+        let both = Attribute::ChangeRequest { address: true, port: true };
+        let request = Message::new(Class::Request, TransactionId([4; 12]), vec![both]).encode();
+        udp.send_to(&request, stun).expect("sent");
+        let answer = net.rt.blocking(move || {
+            let mut bytes = [0; 600];
+            let (len, from) = udp.recv_from(&mut bytes).expect("answered");
+            (Message::decode(&bytes[..len]).expect("a message"), from)
+        });
+        let (answer, from) = answer.await;
+        assert_eq!(Some(from), cfg.alternate);
+        assert_eq!((answer.class, answer.other_address()), (Class::Success, cfg.alternate));
     });
 }
 
