@@ -151,6 +151,8 @@ pub struct Punch {
     too_soon: bool,
     /// A datagram went to somebody who was not introduced.
     pub strayed: bool,
+    /// A host has said that its NAT has counted on.
+    pub moved: [bool; 2],
     /// Datagrams sent by each host.
     pub sent: [u16; 2],
     /// When "go" was said.
@@ -333,6 +335,7 @@ fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, output: Output) {
                 Event::Opened(intro, node),
             );
         }
+        Output::Moved(_) => world.env.moved[me] = true,
         Output::Path { intro, addr } => {
             world.env.paths[me].push(addr);
             if node == 0 {
@@ -413,6 +416,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
         went: false,
         too_soon: false,
         strayed: false,
+        moved: [false; 2],
         sent: [0; 2],
         went_at: Time::ZERO,
         connected_at: [None; 2],

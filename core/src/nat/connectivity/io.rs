@@ -141,6 +141,8 @@ pub enum Output {
         /// The other's endpoint, checked both ways.
         addr: SocketAddr,
     },
+    /// What this host knows of its own NAT has changed: one that counts has gone on.
+    Moved(NatDescriptor),
     /// An attempt is over. Exactly one an [`Input::Offer`] that was not ignored.
     Ended {
         /// Which.

@@ -14,9 +14,10 @@ mod tests;
 pub use check::is_check;
 pub use io::{Attempt, Config, Failure, Input, Offer, Output, Role, Rung, Ticket};
 
-use super::NatDescriptor;
+use super::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
 use crate::ids::IntroId;
 use crate::machine::{Cx, Deadlines, Machine, Time};
+use crate::wire::List;
 use alloc::collections::{BTreeMap, VecDeque};
 use check::{Claim, Incoming};
 use core::net::SocketAddr;
@@ -81,11 +82,7 @@ impl Connectivity {
     /// Whether there may be a NAT on the way out: its own addresses are not where the CN sees this host.
     fn behind_nat(&self) -> bool {
         let Some(observed) = self.observed.map(|a| a.ip().to_canonical()) else { return true };
-        !self
-            .nat
-            .candidates
-            .iter()
-            .any(|c| c.kind == super::CandidateKind::Host && c.addr.ip().to_canonical() == observed)
+        !self.nat.candidates.iter().any(|c| c.kind == CandidateKind::Host && c.addr.ip().to_canonical() == observed)
     }
 
     fn offer(&mut self, cx: &mut Context<'_>, offer: &Offer) {
@@ -123,11 +120,29 @@ impl Connectivity {
         let ended = f(pair, cx, &mut self.budget);
         let stays = ended.is_none() || pair.is_connected() && !was_connected;
         self.timers.set(intro, stays.then(|| pair.due()));
+        // its mappings stay behind it, whether it stays itself or not
+        let flows = if ended.is_some() && !was_connected { pair.flows() } else { 0 };
         if !stays {
             self.pairs.remove(&intro);
         }
+        self.count_on(cx, flows);
         if let Some(attempt) = ended.filter(|_| !was_connected) {
             cx.push(Output::Ended { intro, attempt });
+        }
+    }
+
+    /// A NAT that counts has made so many mappings since it was last observed: the next peer is told to look behind
+    /// them. Others may have come between; fewer than there were is what can be told.
+    fn count_on(&mut self, cx: &mut Context<'_>, flows: u16) {
+        let counts = self.nat.mapping != NatBehaviour::EndpointIndependent && self.nat.step > 0;
+        let mut candidates = core::mem::take(&mut self.nat.candidates).into_vec();
+        let reflexive = |c: &&mut Candidate| c.kind == CandidateKind::ServerReflexive && c.addr.is_ipv4();
+        let last = candidates.iter_mut().find(reflexive).filter(|_| counts && flows > 0);
+        let next = last.and_then(|c| Some((c.addr.port().checked_add(flows.checked_mul(self.nat.step)?)?, c)));
+        let moved = next.map(|(port, c)| c.addr.set_port(port)).is_some();
+        self.nat.candidates = List::truncated(candidates);
+        if moved {
+            cx.push(Output::Moved(self.nat.clone()));
         }
     }
 

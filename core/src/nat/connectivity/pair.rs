@@ -51,6 +51,8 @@ enum Phase {
 struct Remote {
     addr: SocketAddr,
     rung: Rung,
+    /// An opener went there.
+    opened: bool,
     /// Checks sent there.
     sent: u8,
     /// The next one.
@@ -65,7 +67,7 @@ struct Remote {
 
 impl Remote {
     const fn new(addr: SocketAddr, rung: Rung) -> Self {
-        Self { addr, rung, sent: 0, due: None, answered: false, heard: false, chosen: false }
+        Self { addr, rung, opened: false, sent: 0, due: None, answered: false, heard: false, chosen: false }
     }
 }
 
@@ -97,6 +99,7 @@ impl Pair {
                 let id = transaction(cx);
                 let bytes = check::request((pair.intro, &pair.key), pair.role, id, (Class::Indication, false));
                 pair.sent += 1;
+                pair.remotes.iter_mut().filter(|r| r.addr == to).for_each(|r| r.opened = true);
                 cx.push(Output::Send { to, bytes, ttl: Some(cx.cfg.opener_ttl) });
             }
         }
@@ -119,6 +122,11 @@ impl Pair {
     /// Whether every datagram so far went to one of the peer's addresses, and not too many: for checks.
     pub(super) fn is_within_bounds(&self, cfg: &Config) -> bool {
         self.sent <= cfg.per_pair_max && self.remotes.iter().all(|r| r.sent <= cfg.per_address_max)
+    }
+
+    /// Endpoints that something was sent to: so many mappings a symmetric NAT has made for this attempt.
+    pub(super) fn flows(&self) -> u16 {
+        u16::try_from(self.remotes.iter().filter(|r| r.sent > 0 || r.opened).count()).unwrap_or(u16::MAX)
     }
 
     /// Whether `addr` is one of the peer's.

@@ -10,7 +10,8 @@ pub use status::DownloadStatus;
 
 use crate::content::{Layout, Policy};
 use crate::ids::{
-    ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, Signature, VersionId, XferId,
+    ConnId, DownloadId, Handle, IntroId, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, Signature, VersionId,
+    XferId,
 };
 use crate::nat::NatDescriptor;
 use crate::wire::control::ControlMsg;
@@ -514,7 +515,7 @@ pub enum SourceName {
     /// Any edge.
     Edge,
     /// A peer, by its introduction and key.
-    Peer(crate::ids::IntroId, PublicKey),
+    Peer(IntroId, PublicKey),
 }
 
 /// A download as the store keeps it.

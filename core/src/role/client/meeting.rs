@@ -46,6 +46,7 @@ impl Client {
             connectivity::Output::Send { to, bytes, ttl } => cx.push(Output::Probe { to, bytes, ttl }),
             connectivity::Output::Opened(intro) => self.tell_session(cx, session::Input::NatOpened(intro)),
             connectivity::Output::Path { intro, addr } => self.dial_along(cx, intro, addr),
+            connectivity::Output::Moved(nat) => self.tell_session(cx, session::Input::Network(nat)),
             connectivity::Output::Ended { intro, attempt } => {
                 let failure = attempt.failure;
                 self.attempt_ended(cx, intro, attempt);
