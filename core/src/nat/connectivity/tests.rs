@@ -115,3 +115,11 @@ fn peers_behind_one_router_meet_on_their_lan_whether_it_hairpins_or_not() {
         }
     }
 }
+
+#[test]
+fn a_nat_that_counts_says_so_after_each_attempt_and_no_other_does() {
+    for (kind, moves) in [(Kind::SymmetricSequential, true), (Kind::Symmetric, false), (Kind::PortRestricted, false)] {
+        let w = run(&Cfg::timed([kind, Kind::PortRestricted]), 1);
+        assert_eq!(w.env.moved, [moves, false], "{kind:?}");
+    }
+}
