@@ -11,10 +11,10 @@ use crate::wire::records::{Side, UsageRecord};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-const CONN: ConnId = ConnId(1 << 63);
+pub(super) const CONN: ConnId = ConnId(1 << 63);
 
 /// A client that has a version of 20 MiB, and a connected peer that was introduced to it as `intro`.
-fn seeder(intro: u32) -> World {
+pub(super) fn seeder(intro: u32) -> World {
     let mut world = World::with_peers(20 * MIB, &[]);
     let handle = world.get();
     world.run_until(handle, DownloadState::Completed);
@@ -22,14 +22,14 @@ fn seeder(intro: u32) -> World {
     world
 }
 
-fn connect(world: &mut World, conn: ConnId, intro: u32) {
+pub(super) fn connect(world: &mut World, conn: ConnId, intro: u32) {
     let key = PublicKey::numbered(60);
     world.input(Input::PeerAccepted { conn, key, from: "127.0.0.1:5".parse().expect("an address") });
     let intro = sign(alloc::vec![world.intro_for(intro, key, OWN_KEY)]).remove(0);
     world.input(Input::Peer { conn, msg: PeerMsg::Hello(PeerHello { protocol: PROTOCOL, intro }) });
 }
 
-fn ask(world: &mut World, conn: ConnId, xfer: u64) {
+pub(super) fn ask(world: &mut World, conn: ConnId, xfer: u64) {
     let piece = u32::try_from(xfer).expect("small");
     let request = PieceRequest { piece: PieceIndex(piece), first_block: 0, blocks: 4, want_leaves: true };
     world.input(Input::PeerRequest { conn, xfer: XferId(xfer), request });
