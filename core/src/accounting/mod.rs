@@ -1,6 +1,7 @@
 //! Accounting (DESIGN §10): certificates, providers' tokens, grants and introductions as values with pure rules, and
 //! what a download's records come to.
 
+pub mod audit;
 pub mod certs;
 pub mod edge_auth;
 pub mod epochs;

@@ -6,8 +6,9 @@ use super::scenario::{Name, Role};
 use super::sim::{keys, rig::identity};
 use super::world::{Action, Budget, System, World};
 use super::{control_world, download_world};
+use crate::accounting::audit::{self, tree};
 use crate::content::{Bitfield, Layout, Manifest, Policy};
-use crate::ids::{ConnId, DownloadId, Handle, ProviderId, PublicKey, ReqId, VersionId, XferId};
+use crate::ids::{ConnId, Digest, DownloadId, Handle, ProviderId, PublicKey, ReqId, VersionId, XferId};
 use crate::machine::{Cx, Machine, Time};
 use crate::nat::NatDescriptor;
 use crate::nat::stun;
@@ -24,7 +25,7 @@ use crate::wire::peer::{PeerMsg, PieceAnswer, PieceRequest, RefuseCode};
 use crate::wire::records::{
     EdgeRecord, LedgerRecord, SealedGrant, ServerRole, SignedGrant, SignedIntroduction, SignedReceipt, UsageRecord,
 };
-use crate::wire::{Framed, Wire, frame_len};
+use crate::wire::{Framed, Reader, Wire, frame_len};
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -52,6 +53,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("world_download", world_download),
     ("discovery_inputs", discovery_inputs),
     ("connectivity_inputs", connectivity_inputs),
+    ("audit_proofs", audit_proofs),
 ];
 
 /// Runs the target of that name.
@@ -222,6 +224,27 @@ fn play_connectivity(u: &mut Unstructured<'_>) -> Result<()> {
         assert!(m.sessions() == 0 || m.poll_timeout().is_some(), "an attempt without an end");
     }
     Ok(())
+}
+
+/// Proofs from anywhere are refused without harm, and of a real tree only the one true proof is accepted.
+fn audit_proofs(bytes: &[u8]) {
+    value::<audit::Leaf>(bytes);
+    value::<audit::SignedHead>(bytes);
+    let mut r = Reader::new(bytes);
+    let (Ok(n), Ok(at), Ok(size)) = (u8::decode(&mut r), u64::decode(&mut r), u64::decode(&mut r)) else { return };
+    let proof: Vec<Digest> = r.rest().chunks_exact(32).map(|c| Digest::from_bytes(c).expect("32 bytes")).collect();
+    let leaves: Vec<Digest> = (0..n % 64 + 1).map(|i| tree::leaf_hash(&[i])).collect();
+    let top = tree::root(&leaves);
+    for size in [size, leaves.len() as u64] {
+        let _ = tree::is_consistent((at, &leaves[0]), (size, &top), &proof);
+        let _ = tree::is_range(at, &leaves[1..], size, &proof, &top);
+        if tree::is_included(&leaves[0], at, size, &proof, &top) && size == leaves.len() as u64 {
+            assert!(at == 0 && proof == tree::inclusion(&leaves, 0), "a false path");
+        }
+        if tree::is_range(at, &leaves[..1], size, &proof, &top) && size == leaves.len() as u64 {
+            assert!(at == 0 && proof == tree::range(&leaves, 0..1), "a false range");
+        }
+    }
 }
 
 /// Time goes on by up to about a minute, in steps of all sizes.

@@ -14,7 +14,7 @@ crate::wire! {
         Cn = 2,
         /// Nothing; names the server.
         Dn = 3,
-        /// Nothing; names the server.
+        /// Heads of the closed days.
         Ledger = 4,
     }
 }
@@ -308,6 +308,8 @@ pub enum Context {
     EdgeRequest,
     /// [`Receipt`] by a downloader, with K_d.
     Receipt,
+    /// [`Head`](crate::accounting::audit::Head) of the closed days, by the ledger.
+    LedgerHead,
 }
 
 impl Context {
@@ -320,6 +322,7 @@ impl Context {
             Self::Introductions => b"swarmedge/1 introductions\0",
             Self::EdgeRequest => b"swarmedge/1 edge request\0",
             Self::Receipt => b"swarmedge/1 receipt\0",
+            Self::LedgerHead => b"swarmedge/1 ledger head\0",
         }
     }
 }
