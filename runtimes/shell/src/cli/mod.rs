@@ -1,6 +1,7 @@
 //! The command line: parses, runs one command, turns its error into one clear line and an exit code.
 
 pub mod args;
+mod audit;
 pub mod bench;
 mod certificates;
 mod client;
@@ -109,7 +110,12 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
         Command::Stun(args) => one(Role::Stun, &args),
         Command::Ledger(LedgerArgs { command: None, server }) => one(Role::Ledger, &server),
         Command::Serve(args) => serve::run::<R>(&args.roles, &args.config.config, parent),
-        Command::Ledger(LedgerArgs { command: Some(LedgerCommand::Show(args)), .. }) => ledger::show::<R>(&args, json),
+        Command::Ledger(LedgerArgs { command: Some(command), .. }) => match command {
+            LedgerCommand::Show(args) => ledger::show::<R>(&args, json),
+            LedgerCommand::CloseDay(args) => audit::close_day::<R>(&args, json),
+            LedgerCommand::Export(args) => audit::export_days::<R>(&args, json),
+        },
+        Command::Audit(args) => audit::audit(&args, json),
         Command::Bench(BenchCommand::Transfer(args)) => bench::transfer(&args, json),
         Command::Client(ClientCommand::Run(args)) => client::run::<R>(&args, parent),
         Command::Get(args) => client::get::<R>(args, json),
@@ -146,7 +152,7 @@ fn default_log(command: &Command) -> Option<&'static str> {
         | Command::Pause(_)
         | Command::Resume(_)
         | Command::Cancel(_) => false,
-        Command::Uploads(_) | Command::Cache(_) | Command::Why(_) => false,
+        Command::Uploads(_) | Command::Cache(_) | Command::Why(_) | Command::Audit(_) => false,
     };
     (!asked && !stays).then_some("warn")
 }

@@ -4,7 +4,7 @@
 use super::File;
 use crate::cli::Error;
 use crate::edge::EdgeConfig;
-use crate::server::ledger::Database;
+use crate::server::ledger::{Database, Day};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -132,6 +132,18 @@ pub struct LedgerConfig {
     pub tls_key: PathBuf,
     /// The database; this process is its only writer: SQLite's file, or `postgres://user:password@host/name`.
     pub database: Database,
+    /// Ed25519 key that signs closed days. Without one no day is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_key: Option<PathBuf>,
+    /// The operator's certificate for `signing_key`: the base64 encoding of a `ServerCert`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// A day is closed this many days after it has ended: what comes later is recorded and not billed.
+    #[serde(default = "default_settle_days")]
+    pub settle_days: u32,
+    /// Records of closed days are kept for so many days (without it, forever); what was settled is kept forever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_days: Option<u32>,
     /// Where `/healthz` and `/metrics` are served (plain HTTP: keep it private).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ops: Option<SocketAddr>,
@@ -143,6 +155,18 @@ const fn default_sessions_max() -> u32 {
 
 const fn default_drain_ms() -> u64 {
     3_000
+}
+
+const fn default_settle_days() -> u32 {
+    2
+}
+
+impl LedgerConfig {
+    /// The last day that may be closed today.
+    #[must_use]
+    pub fn last_due(&self, today: Day) -> Option<Day> {
+        today.0.checked_sub(self.settle_days.saturating_add(1)).map(Day)
+    }
 }
 
 impl ServerConfig {
@@ -211,7 +235,8 @@ impl ServerConfig {
             paths.extend([&mut c.tls_cert, &mut c.tls_key, &mut c.certificate]);
         }
         if let Some(c) = &mut self.ledger {
-            paths.extend([&mut c.tls_cert, &mut c.tls_key]);
+            paths.extend([&mut c.tls_cert, &mut c.tls_key].into_iter().chain(&mut c.signing_key));
+            paths.extend(&mut c.certificate);
             c.database.resolve(base);
         }
         for path in paths {

@@ -142,6 +142,10 @@ impl<R: Start> Net<R> {
             tls_cert: self.path("ledger.pem"),
             tls_key: self.path("ledger.key.pem"),
             database: self.path("ledger.sqlite").into(),
+            signing_key: None,
+            certificate: None,
+            settle_days: 2,
+            keep_days: None,
             ops: None,
         };
         self.start(ledger::open(&self.rt, &self.operator(), &cfg, &self.stop).await.expect("opens"))
@@ -354,6 +358,10 @@ impl<R: Start> Net<R> {
             tls_cert: self.path("ledger.pem"),
             tls_key: self.path("ledger.key.pem"),
             database: self.path("ledger.sqlite").into(),
+            signing_key: None,
+            certificate: None,
+            settle_days: 2,
+            keep_days: None,
             ops: None,
         };
         self.start(ledger::open(&self.rt, &self.operator(), &cfg, &self.stop).await.expect("opens"))

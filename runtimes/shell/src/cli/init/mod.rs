@@ -100,7 +100,9 @@ pub fn make(plan: &Plan) -> Result<Deployment, Error> {
         write(&dir.join(role).join("tls.pem"), cert.as_bytes())?;
         save_new(&dir.join(role).join("tls.key.pem"), |path| save_secret(path, key.as_bytes()))?;
     }
-    for (folder, role) in [("edge", ServerRole::Edge), ("cn", ServerRole::Cn), ("dn", ServerRole::Dn)] {
+    for (folder, role) in
+        [("edge", ServerRole::Edge), ("cn", ServerRole::Cn), ("dn", ServerRole::Dn), ("ledger", ServerRole::Ledger)]
+    {
         certify_server(&root, &dir.join(folder), role, &format!("{folder}-1"))?;
     }
     let made = Deployment {

@@ -79,6 +79,10 @@ tls_cert = "ledger/tls.pem"
 tls_key = "ledger/tls.key.pem"
 # a file for SQLite, or "postgres://user:password@host/name" for PostgreSQL
 database = "ledger/ledger.sqlite"
+# closes each day so long after its end, and signs what was settled: what comes later is not billed
+signing_key = "ledger/signing.key"
+certificate = "ledger/server.cert"
+settle_days = 2
 ops = "{inner}:{ops_ledger}"
 "#,
         edge = p.edge,

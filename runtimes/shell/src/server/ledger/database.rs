@@ -176,6 +176,26 @@ impl Connection {
         Ok(())
     }
 
+    /// Forgets the records that came before a day, and their ids.
+    pub(super) async fn trim(&mut self, before: i64) -> Result<(), sqlx::Error> {
+        if self.postgres {
+            let text = "SELECT CAST(c.relname AS TEXT) FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+                        WHERE i.inhparent = CAST('record' AS regclass)";
+            let names: Vec<String> = sqlx::query_scalar(text).fetch_all(&mut self.any).await?;
+            for name in names {
+                let day = name.strip_prefix("record_").and_then(|day| day.parse::<i64>().ok());
+                if day.is_some_and(|day| day < before) {
+                    let sql = format!("DROP TABLE IF EXISTS {name}");
+                    self.any.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+                }
+            }
+        } else {
+            sqlx::query("DELETE FROM record WHERE day < $1").bind(before).execute(&mut self.any).await?;
+        }
+        sqlx::query("DELETE FROM record_id WHERE day < $1").bind(before).execute(&mut self.any).await?;
+        Ok(())
+    }
+
     /// How many steps were taken.
     async fn version(&mut self) -> Result<usize, sqlx::Error> {
         version(&mut self.any).await

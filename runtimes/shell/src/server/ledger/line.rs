@@ -42,15 +42,20 @@ pub(super) fn speed_of(class: i64) -> u64 {
     (CLASSES + class % CLASSES) * width + width / 2
 }
 
-/// The line of a download from all of its records; none without its first grant. A line that is new belongs to the
-/// day of the grant, unless that was closed (then to `first_open`) or has not come yet by the ledger's clock.
-pub(super) fn line_of(mut records: Vec<LedgerRecord>, first_open: Day, today: Day) -> Option<Vec<Value>> {
-    records.sort_by_key(LedgerRecord::id);
-    let first = |a: &&GrantRecord, b: &&GrantRecord| (a.issued_ms, a.id).cmp(&(b.issued_ms, b.id));
-    let granted = records.iter().filter_map(grant).min_by(first)?.clone();
+/// How long before it came a grant may have been issued: an edge's clock is not believed beyond that.
+const GRANT_DAYS: u32 = 7;
+
+/// The line of a download from all of its records and the days on which they came; none without its first grant. A
+/// download belongs to the day of that grant, unless that was closed: then to `first_open`.
+pub(super) fn line_of(mut records: Vec<(Day, LedgerRecord)>, first_open: Day) -> Option<Vec<Value>> {
+    records.sort_by_key(|(_, record)| record.id());
+    let first = |r: &(Day, &GrantRecord)| (r.1.issued_ms, r.1.id);
+    let (came, granted) = records.iter().filter_map(|(came, r)| Some((*came, grant(r)?))).min_by_key(first)?;
+    let granted = granted.clone();
+    let day = Day::of_ms(granted.issued_ms).clamp(Day(came.0.saturating_sub(GRANT_DAYS)), came).max(first_open);
+    let records: Vec<LedgerRecord> = records.into_iter().map(|(_, record)| record).collect();
     let evidence = evidence(&records);
     let bill = records.into_iter().collect::<Book>().bill(verify, 0);
-    let day = Day::of_ms(granted.issued_ms).min(today).max(first_open);
     let done = bill.state == Some(UsageState::Completed);
     let speed = if done { speed_class(bill.size, bill.elapsed_ms) } else { -1 };
     Some(vec![

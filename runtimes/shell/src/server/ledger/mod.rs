@@ -1,7 +1,11 @@
 //! The ledger: its database, its port, and what is read from it.
 
+pub mod close;
+#[cfg(test)]
+mod close_tests;
 mod database;
 mod day;
+pub mod export;
 mod line;
 pub mod port;
 #[cfg(test)]

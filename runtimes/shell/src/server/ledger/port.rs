@@ -1,5 +1,6 @@
 //! The ledger's port: accepts CNs and edges, and has batches stored one after another.
 
+use super::close::{Signer, close_due};
 use super::store::Store;
 use crate::cli::Error;
 use crate::config::{LedgerConfig, OperatorConfig};
@@ -13,6 +14,7 @@ use crate::rt::Rt;
 use crate::server::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
 use futures_lite::future::{or, zip};
 use std::collections::VecDeque;
+use std::time::Duration;
 use swarmedge_core::ids::{ConnId, ReqId};
 use swarmedge_core::role::ledger::{Config, Input, Ledger, Output};
 use swarmedge_core::wire::ledger::LedgerMsg;
@@ -20,6 +22,9 @@ use swarmedge_core::wire::records::LedgerRecord;
 
 /// Connections beside those of certified servers: handshakes.
 const SPARE_CONNECTIONS: usize = 256;
+
+/// How often it is looked whether a day is due to be closed.
+const CLOSE_EVERY: Duration = Duration::from_secs(3600);
 
 /// Records to be stored together.
 type Batch = (ReqId, Vec<LedgerRecord>);
@@ -43,12 +48,13 @@ pub async fn open<R: Rt>(
         server: "ledger",
     };
     let store = Store::open(&cfg.database).await?;
+    let signer = Signer::load(cfg)?;
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let (batches, to_store) = mailbox(1);
     let servers = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_server };
     let port = LedgerPort { links: servers.links.clone(), batches, stopped: false };
     let ops = cfg.ops.map(|at| ops::serve(rt, at, "[ledger] ops", stop.clone())).transpose()?;
-    let (rt, stop) = (rt.clone(), stop.clone());
+    let (rt, stop, config_of_days) = (rt.clone(), stop.clone(), cfg.clone());
     let run = async move {
         tracing::info!(%addr, "ledger is ready");
         rt.spawn(tell_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
@@ -57,6 +63,9 @@ pub async fn open<R: Rt>(
             let _ = inbox.send(Input::Shutdown).await;
             std::future::pending().await
         };
+        if let Some(signer) = signer {
+            rt.spawn(close_daily(rt.clone(), config_of_days, signer));
+        }
         let accepting = accept(rt.clone(), acceptor, servers.clone());
         // the machine's end drops the port, which ends the storing
         let machine = drive(rt.clone(), Ledger::default(), config, inputs, port);
@@ -81,6 +90,17 @@ async fn store_all(mut store: Store, mut batches: Receiver<Batch>, inbox: Sender
         let _ = inbox.send(Input::Stored { req, ok: stored.is_ok() }).await;
     }
     store.close().await;
+}
+
+/// Closes the days that are due, now and then.
+async fn close_daily<R: Rt>(rt: R, cfg: LedgerConfig, signer: Signer) {
+    loop {
+        match close_due(&cfg.database, &cfg, &signer, unix_ms()).await {
+            Ok(closed) => closed.iter().for_each(|c| tracing::info!(day = %c.day, leaves = c.leaves, "closed a day")),
+            Err(error) => tracing::error!(%error, "cannot close days, trying again"),
+        }
+        rt.sleep_until(rt.now() + CLOSE_EVERY).await;
+    }
 }
 
 struct LedgerPort {

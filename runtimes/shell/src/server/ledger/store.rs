@@ -83,8 +83,18 @@ impl Store {
                 add_plain(&mut change, r, today.max(first_open)).await?;
             }
         }
-        settle(&mut change, &new, first_open, today).await?;
+        settle(&mut change, &new, first_open).await?;
         change.commit().await
+    }
+
+    pub(super) const fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// The open database.
+    pub(super) fn connection(&mut self) -> Result<&mut Connection, Error> {
+        let lost = || Error::failed(format!("ledger {} is not open", self.database));
+        self.db.as_mut().ok_or_else(lost)
     }
 
     /// Ends the writer, its log folded into the database.
@@ -186,21 +196,17 @@ const fn download_of(record: &LedgerRecord) -> Option<&[u8; 16]> {
 }
 
 /// Brings the lines of the downloads that `new` is about in step. Lines of closed days stay as they are.
-async fn settle(
-    change: &mut AnyConnection,
-    new: &[&LedgerRecord],
-    first_open: Day,
-    today: Day,
-) -> Result<(), sqlx::Error> {
+async fn settle(change: &mut AnyConnection, new: &[&LedgerRecord], first_open: Day) -> Result<(), sqlx::Error> {
     let touched: BTreeSet<&[u8; 16]> = new.iter().filter_map(|r| download_of(r)).collect();
     let touched: Vec<Vec<u8>> = touched.into_iter().map(|id| id.to_vec()).collect();
     let since = first_open.to_sql().saturating_sub(EVIDENCE_DAYS);
-    let rows = among(change, "SELECT download, body FROM record WHERE download", &touched, since).await?;
-    let mut by_download: BTreeMap<Vec<u8>, Vec<LedgerRecord>> = BTreeMap::new();
+    let rows = among(change, "SELECT download, body, day FROM record WHERE download", &touched, since).await?;
+    let mut by_download: BTreeMap<Vec<u8>, Vec<(Day, LedgerRecord)>> = BTreeMap::new();
     for row in &rows {
-        by_download.entry(row.try_get(0)?).or_default().push(decode(row, 1)?);
+        let came = Day::from_sql(row.try_get(2)?);
+        by_download.entry(row.try_get(0)?).or_default().push((came, decode(row, 1)?));
     }
-    let lines: Vec<_> = by_download.into_values().filter_map(|records| line_of(records, first_open, today)).collect();
+    let lines: Vec<_> = by_download.into_values().filter_map(|records| line_of(records, first_open)).collect();
     if lines.is_empty() {
         return Ok(());
     }

@@ -11,9 +11,17 @@ use swarmedge_core::wire::records::{
 };
 use swarmedge_core::wire::{List, Text, Wire as _};
 
+pub(super) fn granted_on(day: Day, download: u32, provider: u32) -> LedgerRecord {
+    grant(download, provider, "games/a.iso", day.end_ms() - 1_000)
+}
+
 fn granted(download: u32, provider: u32, path: &str) -> LedgerRecord {
+    grant(download, provider, path, u64::from(download))
+}
+
+fn grant(download: u32, provider: u32, path: &str, issued_ms: u64) -> LedgerRecord {
     LedgerRecord::Granted(GrantRecord {
-        id: RecordId::numbered(1_000 + download),
+        id: RecordId::numbered(1_000_000_000 + download),
         download: DownloadId::numbered(download),
         guid: Guid::numbered(1),
         download_key: download_key().public(),
@@ -21,7 +29,7 @@ fn granted(download: u32, provider: u32, path: &str) -> LedgerRecord {
         size: 100,
         provider: ProviderId(provider),
         path: Text::new(path).expect("short"),
-        issued_ms: u64::from(download),
+        issued_ms,
     })
 }
 
@@ -45,7 +53,7 @@ fn proof(download: u32, intro: u32, bytes: u64) -> ReceiptProof {
     ReceiptProof { uploader_key, seq: 1, bytes, signature }
 }
 
-fn usage(id: u32, download: u32, reporter: u32, side: Side, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
+pub(super) fn usage(id: u32, download: u32, reporter: u32, side: Side, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
     LedgerRecord::Usage(UsageRecord {
         id: RecordId::numbered(id),
         reporter: Guid::numbered(reporter),
@@ -65,7 +73,7 @@ fn usage(id: u32, download: u32, reporter: u32, side: Side, seq: u32, peers: &[(
     })
 }
 
-fn edge(id: u32, download: Option<u32>, seq: u32, unique_bytes: u64) -> LedgerRecord {
+pub(super) fn edge(id: u32, download: Option<u32>, seq: u32, unique_bytes: u64) -> LedgerRecord {
     LedgerRecord::Edge(EdgeRecord {
         id: RecordId::numbered(id),
         edge: PublicKey::numbered(1),
@@ -79,12 +87,12 @@ fn edge(id: u32, download: Option<u32>, seq: u32, unique_bytes: u64) -> LedgerRe
     })
 }
 
-struct Fixture {
+pub(super) struct Fixture {
     _dir: Option<tempfile::TempDir>,
-    path: Database,
+    pub(super) path: Database,
 }
 
-fn fixture() -> Fixture {
+pub(super) fn fixture() -> Fixture {
     let dir = tempfile::tempdir().expect("a directory");
     Fixture { path: dir.path().join("ledger.sqlite").into(), _dir: Some(dir) }
 }
@@ -100,7 +108,7 @@ impl Fixture {
         });
     }
 
-    fn show(&self, filter: &Filter) -> Vec<DownloadUsage> {
+    pub(super) fn show(&self, filter: &Filter) -> Vec<DownloadUsage> {
         block_on(async { Reader::open(&self.path).await.expect("opens").downloads(filter).await.expect("read") })
     }
 }
@@ -189,6 +197,7 @@ const RULES: &[Rule] = &[
     reports_are_by_provider_object_and_download,
     plain_traffic_is_reported_beside_downloads,
     a_batch_is_stored_whole_or_not_at_all,
+    super::close_tests::closed_days_are_provable_and_never_change,
 ];
 
 #[test]

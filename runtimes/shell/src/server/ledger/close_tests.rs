@@ -1,0 +1,177 @@
+//! Closed days: immutable, provable from the exported file alone, on either engine.
+
+use super::close::Signer;
+use super::tests::{Fixture, edge, granted_on, usage};
+use super::*;
+use crate::keys::{Key, certify, verify};
+use futures_lite::future::block_on;
+use swarmedge_core::accounting::Trust;
+use swarmedge_core::accounting::audit::{ProviderDay, Totals, check_days};
+use swarmedge_core::ids::ProviderId;
+use swarmedge_core::wire::Text;
+use swarmedge_core::wire::records::{CertBody, LedgerRecord, ServerRole, Side};
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+const FIRST: Day = Day(20_000);
+
+fn root() -> Key {
+    Key::from_seed([1; 32])
+}
+
+fn trust() -> Trust {
+    Trust { root: root().public(), verify }
+}
+
+fn signer() -> Signer {
+    let key = Key::from_seed([2; 32]);
+    let body = CertBody {
+        role: ServerRole::Ledger,
+        name: Text::new("ledger-1").expect("short"),
+        key: key.public(),
+        not_before_ms: 0,
+        not_after_ms: u64::MAX,
+    };
+    Signer::new(key, certify(&root(), body))
+}
+
+/// `n` completed downloads of provider 7 on a day, one of provider 8, and plain traffic.
+fn traffic(day: Day, n: u32) -> Vec<LedgerRecord> {
+    let mut records =
+        vec![granted_on(day, day.0 * 100 + 99, 8), edge(day.0 * 1_000 + 999, None, day.0, u64::from(day.0))];
+    for d in (0..n).map(|i| day.0 * 100 + i) {
+        let peers = [(d, 40)];
+        records.extend([
+            granted_on(day, d, 7),
+            usage(d * 8, d, 1, Side::Downloader, 2, &peers),
+            usage(d * 8 + 1, d, 2, Side::Uploader, 1, &peers),
+            edge(d * 8 + 2, Some(d), 1, 60),
+        ]);
+    }
+    records
+}
+
+fn store_on(ledger: &Fixture, day: Day, records: &[LedgerRecord]) {
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        store.store(records, day.end_ms() - 5).await.expect("stored");
+        store.close().await;
+    });
+}
+
+fn close_up_to(ledger: &Fixture, last: Day) -> usize {
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        let closed = store.close_days(last, &signer(), last.end_ms() + 2 * DAY_MS).await.expect("closed");
+        store.close().await;
+        closed.len()
+    })
+}
+
+/// Provider 7's days as they are read back from the file.
+fn exported(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> String {
+    block_on(async {
+        let mut reader = Reader::open(&ledger.path).await.expect("opens");
+        let mut text = String::new();
+        for day in days.map(Day) {
+            text += &export::to_lines(&reader.provider_day(ProviderId(7), day).await.expect("closed")).expect("text");
+        }
+        text
+    })
+}
+
+fn audit(text: &str) -> Result<Totals, String> {
+    let days: Vec<ProviderDay> = export::from_lines(text).map_err(|(line, why)| format!("{line}: {why}"))?;
+    check_days(&trust(), &days).map_err(|(at, finding)| format!("day {at}: {finding:?}"))
+}
+
+/// Three days, the second without traffic.
+pub(super) fn closed_days_are_provable_and_never_change(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    store_on(&ledger, FIRST, &traffic(FIRST, 3));
+    let third = FIRST.next().next();
+    store_on(&ledger, third, &traffic(third, 2));
+    assert_eq!(close_up_to(&ledger, third), 3);
+    assert_eq!(close_up_to(&ledger, third), 0, "once");
+    let text = exported(&ledger, FIRST.0..=third.0);
+    let expected = Totals { downloads: 5, completed: 5, edge_bytes: 300, peer_bytes: 200, plain_bytes: 20_003 };
+    assert_eq!(audit(&text), Ok(expected));
+
+    // late evidence for a closed day changes nothing there, and a late download counts on the first open day
+    let late = [
+        usage(1, FIRST.0 * 100, 1, Side::Downloader, 9, &[(FIRST.0 * 100, 1)]),
+        edge(2, Some(FIRST.0 * 100), 7, 99),
+        granted_on(FIRST, FIRST.0 * 100 + 50, 7),
+    ];
+    store_on(&ledger, third.next(), &late);
+    assert_eq!(exported(&ledger, FIRST.0..=third.0), text);
+    let show = ledger.show(&Filter {
+        download: Some(swarmedge_core::ids::DownloadId::numbered(FIRST.0 * 100)),
+        ..Filter::default()
+    });
+    assert_eq!((show[0].edge_unique, show[0].peers_billed), (60, 40));
+    assert_eq!(close_up_to(&ledger, third.next()), 1);
+    let all = audit(&exported(&ledger, FIRST.0..=third.next().0)).expect("honest");
+    assert_eq!((all.downloads, all.peer_bytes), (6, 200));
+}
+
+fn honest() -> (Fixture, String) {
+    let ledger = super::tests::fixture();
+    for day in [FIRST, FIRST.next()] {
+        store_on(&ledger, day, &traffic(day, 2));
+    }
+    close_up_to(&ledger, FIRST.next());
+    let text = exported(&ledger, FIRST.0..=FIRST.0 + 1);
+    assert!(audit(&text).is_ok());
+    (ledger, text)
+}
+
+#[test]
+fn every_changed_byte_of_an_exported_file_is_found() {
+    let (_ledger, text) = honest();
+    for at in 0..text.len() {
+        let mut bytes = text.clone().into_bytes();
+        bytes[at] ^= 1;
+        let changed = String::from_utf8(bytes).expect("still ASCII");
+        let line = text[..at].lines().count();
+        assert!(audit(&changed).is_err(), "byte {at}, about line {line}: {:?}", &text[at.saturating_sub(20)..=at]);
+    }
+}
+
+#[test]
+fn a_dropped_an_added_and_a_moved_line_and_a_replaced_day_are_found() {
+    let (_ledger, text) = honest();
+    let lines: Vec<&str> = text.lines().collect();
+    let joined = |lines: &[&str]| lines.join("\n");
+    for at in 0..lines.len() - 1 {
+        let mut dropped = lines.clone();
+        dropped.remove(at);
+        // what is left without its first day is whole by itself
+        assert!(audit(&joined(&dropped)).is_err(), "line {at} dropped");
+        let mut doubled = lines.clone();
+        doubled.insert(at, lines[at]);
+        assert!(audit(&joined(&doubled)).is_err(), "line {at} twice");
+        let mut swapped = lines.clone();
+        swapped.swap(at, at + 1);
+        assert!(audit(&joined(&swapped)).is_err(), "line {at} moved");
+    }
+    let other = super::tests::fixture();
+    store_on(&other, FIRST, &traffic(FIRST, 3));
+    store_on(&other, FIRST.next(), &traffic(FIRST.next(), 2));
+    close_up_to(&other, FIRST.next());
+    let days =
+        [exported(&other, FIRST.0..=FIRST.0), text[text.find("\n{\"format\"").expect("two days") + 1..].to_owned()];
+    assert!(audit(&days[0]).is_ok() && audit(&days[1]).is_ok(), "each is signed");
+    assert_eq!(audit(&days.concat()), Err("day 1: Replaced".into()));
+}
+
+#[test]
+fn trimmed_records_leave_what_was_settled() {
+    let (ledger, text) = honest();
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        store.trim(Day(FIRST.0 + 100), 30).await.expect("trimmed");
+        assert_eq!(store.count_for_test().await, 0);
+        store.close().await;
+    });
+    assert_eq!(exported(&ledger, FIRST.0..=FIRST.0 + 1), text);
+}

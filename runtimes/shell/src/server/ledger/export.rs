@@ -1,0 +1,260 @@
+//! A provider's closed days as JSON lines (docs/ledger-export.md): a day's first line holds the proofs, each further
+//! line one statement. Reading is strict: what is hashed is the canonical encoding of what the lines say.
+
+use super::day::Day;
+use crate::cli::Error;
+use data_encoding::BASE64;
+use serde::{Deserialize, Serialize};
+use swarmedge_core::accounting::audit::{
+    DayLeaf, DownloadStatement, Head, Leaf, Outcome, PlainStatement, ProviderDay, SignedHead, TotalStatement, Totals,
+};
+use swarmedge_core::ids::{Digest, ParseIdError, ProviderId};
+use swarmedge_core::wire::records::ServerCert;
+use swarmedge_core::wire::{Text, Wire};
+
+/// What the first line of each day begins with.
+const FORMAT: &str = "swarmedge-day/1";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DayLine {
+    format: String,
+    provider: u32,
+    day: String,
+    day_leaves: u64,
+    day_root: String,
+    first: u64,
+    statements: usize,
+    range: Vec<String>,
+    inclusion: Vec<String>,
+    previous: Option<HeadText>,
+    consistency: Vec<String>,
+    head: HeadText,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeadText {
+    days: u64,
+    root: String,
+    day: String,
+    closed_ms: u64,
+    signature: String,
+    certificate: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum LeafLine {
+    Download {
+        download: String,
+        path: String,
+        version: String,
+        size: u64,
+        outcome: OutcomeText,
+        edge_bytes: u64,
+        peer_bytes: u64,
+        flagged_bytes: u64,
+        evidence: String,
+    },
+    Plain {
+        version: String,
+        edge: String,
+        bytes: u64,
+    },
+    Total {
+        statements: u64,
+        downloads: u64,
+        completed: u64,
+        edge_bytes: u64,
+        peer_bytes: u64,
+        plain_bytes: u64,
+    },
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OutcomeText {
+    Unreported,
+    Unfinished,
+    Completed,
+    Cancelled,
+    Failed,
+}
+
+/// The lines of a day.
+pub fn to_lines(day: &ProviderDay) -> Result<String, Error> {
+    let line = DayLine {
+        format: FORMAT.into(),
+        provider: day.provider.0,
+        day: Day(day.day.day).to_string(),
+        day_leaves: day.day.leaves,
+        day_root: day.day.root.to_string(),
+        first: day.first,
+        statements: day.leaves.len(),
+        range: hex(&day.range),
+        inclusion: hex(&day.inclusion),
+        previous: day.previous.as_ref().map(head_text),
+        consistency: hex(&day.consistency),
+        head: head_text(&day.head),
+    };
+    let unwritable = |e: serde_json::Error| Error::failed(format!("cannot write this as JSON: {e}"));
+    let mut text = serde_json::to_string(&line).map_err(unwritable)? + "\n";
+    for leaf in &day.leaves {
+        text += &serde_json::to_string(&leaf_line(leaf)).map_err(unwritable)?;
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn hex(digests: &[Digest]) -> Vec<String> {
+    digests.iter().map(ToString::to_string).collect()
+}
+
+fn head_text(h: &SignedHead) -> HeadText {
+    HeadText {
+        days: h.head.days,
+        root: h.head.root.to_string(),
+        day: Day(h.head.day).to_string(),
+        closed_ms: h.head.closed_ms,
+        signature: h.signature.to_string(),
+        certificate: BASE64.encode(&h.cert.to_bytes()),
+    }
+}
+
+fn leaf_line(leaf: &Leaf) -> LeafLine {
+    match leaf {
+        Leaf::Download(d) => LeafLine::Download {
+            download: d.download.to_string(),
+            path: d.path.to_string(),
+            version: d.version.to_string(),
+            size: d.size,
+            outcome: match d.outcome {
+                Outcome::Unreported => OutcomeText::Unreported,
+                Outcome::Unfinished => OutcomeText::Unfinished,
+                Outcome::Completed => OutcomeText::Completed,
+                Outcome::Cancelled => OutcomeText::Cancelled,
+                Outcome::Failed => OutcomeText::Failed,
+            },
+            edge_bytes: d.edge_bytes,
+            peer_bytes: d.peer_bytes,
+            flagged_bytes: d.flagged_bytes,
+            evidence: d.evidence.to_string(),
+        },
+        Leaf::Plain(p) => LeafLine::Plain { version: p.version.to_string(), edge: p.edge.to_string(), bytes: p.bytes },
+        Leaf::Total(t) => LeafLine::Total {
+            statements: t.statements,
+            downloads: t.totals.downloads,
+            completed: t.totals.completed,
+            edge_bytes: t.totals.edge_bytes,
+            peer_bytes: t.totals.peer_bytes,
+            plain_bytes: t.totals.plain_bytes,
+        },
+    }
+}
+
+/// The days of a file, or the first line that says nothing. A file may hold several days, one after another.
+pub fn from_lines(text: &str) -> Result<Vec<ProviderDay>, (usize, String)> {
+    let mut days: Vec<ProviderDay> = Vec::new();
+    let mut announced: Vec<usize> = Vec::new();
+    for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let wrong = |why: &dyn std::fmt::Display| (n + 1, why.to_string());
+        if line.contains("\"format\"") {
+            let line: DayLine = serde_json::from_str(line).map_err(|e| wrong(&e))?;
+            announced.push(line.statements);
+            days.push(day_of(&line).map_err(|e| wrong(&e))?);
+        } else {
+            let day = days.last_mut().ok_or_else(|| wrong(&"a statement before its day's line"))?;
+            let line: LeafLine = serde_json::from_str(line).map_err(|e| wrong(&e))?;
+            let leaf = leaf_of(line, day.provider, day.day.day).map_err(|e| wrong(&e))?;
+            day.leaves.push(leaf);
+        }
+    }
+    match days.iter().zip(announced).find(|(day, announced)| day.leaves.len() != *announced) {
+        None => Ok(days),
+        Some((day, announced)) => {
+            let (found, day) = (day.leaves.len(), Day(day.day.day));
+            Err((text.lines().count(), format!("{day} announces {announced} statements and has {found}")))
+        }
+    }
+}
+
+/// A day without its statements.
+fn day_of(line: &DayLine) -> Result<ProviderDay, String> {
+    if line.format != FORMAT {
+        return Err(format!("format {:?} is not {FORMAT}", line.format));
+    }
+    Ok(ProviderDay {
+        provider: ProviderId(line.provider),
+        day: DayLeaf { day: day(&line.day)?, leaves: line.day_leaves, root: id(&line.day_root)? },
+        first: line.first,
+        leaves: Vec::new(),
+        range: ids(&line.range)?,
+        inclusion: ids(&line.inclusion)?,
+        previous: line.previous.as_ref().map(head_of).transpose()?,
+        consistency: ids(&line.consistency)?,
+        head: head_of(&line.head)?,
+    })
+}
+
+fn head_of(h: &HeadText) -> Result<SignedHead, String> {
+    let cert = BASE64.decode(h.certificate.as_bytes()).ok().and_then(|bytes| ServerCert::from_bytes(&bytes).ok());
+    Ok(SignedHead {
+        head: Head { days: h.days, root: id(&h.root)?, day: day(&h.day)?, closed_ms: h.closed_ms },
+        signature: id(&h.signature)?,
+        cert: cert.ok_or("the certificate is none")?,
+    })
+}
+
+fn leaf_of(line: LeafLine, provider: ProviderId, day: u32) -> Result<Leaf, String> {
+    Ok(match line {
+        LeafLine::Download {
+            download,
+            path,
+            version,
+            size,
+            outcome,
+            edge_bytes,
+            peer_bytes,
+            flagged_bytes,
+            evidence,
+        } => Leaf::Download(DownloadStatement {
+            provider,
+            day,
+            download: id(&download)?,
+            path: Text::new(&path).map_err(|e| e.to_string())?,
+            version: id(&version)?,
+            size,
+            outcome: match outcome {
+                OutcomeText::Unreported => Outcome::Unreported,
+                OutcomeText::Unfinished => Outcome::Unfinished,
+                OutcomeText::Completed => Outcome::Completed,
+                OutcomeText::Cancelled => Outcome::Cancelled,
+                OutcomeText::Failed => Outcome::Failed,
+            },
+            edge_bytes,
+            peer_bytes,
+            flagged_bytes,
+            evidence: id(&evidence)?,
+        }),
+        LeafLine::Plain { version, edge, bytes } => {
+            Leaf::Plain(PlainStatement { provider, day, version: id(&version)?, edge: id(&edge)?, bytes })
+        }
+        LeafLine::Total { statements, downloads, completed, edge_bytes, peer_bytes, plain_bytes } => {
+            let totals = Totals { downloads, completed, edge_bytes, peer_bytes, plain_bytes };
+            Leaf::Total(TotalStatement { provider, day, statements, totals })
+        }
+    })
+}
+
+fn id<T: std::str::FromStr<Err = ParseIdError>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|e: ParseIdError| format!("{text:?}: {e}"))
+}
+
+fn ids(texts: &[String]) -> Result<Vec<Digest>, String> {
+    texts.iter().map(|text| id(text)).collect()
+}
+
+fn day(text: &str) -> Result<u32, String> {
+    text.parse::<Day>().map(|day| day.0).map_err(|e| e.to_string())
+}
