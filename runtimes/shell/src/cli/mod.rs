@@ -13,6 +13,7 @@ mod nat;
 mod objects;
 pub mod out;
 pub mod process;
+mod report;
 mod serve;
 pub mod stop;
 pub mod units;
@@ -115,8 +116,10 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
             LedgerCommand::CloseDay(args) => audit::close_day::<R>(&args, json),
             LedgerCommand::Export(args) => audit::export_days::<R>(&args, json),
         },
+        Command::Report(args) => report::run::<R>(&args, json),
         Command::Audit(args) => audit::audit(&args, json),
         Command::Bench(BenchCommand::Transfer(args)) => bench::transfer(&args, json),
+        Command::Bench(BenchCommand::Ledger(args)) => bench::ledger::run::<R>(&args, json),
         Command::Client(ClientCommand::Run(args)) => client::run::<R>(&args, parent),
         Command::Get(args) => client::get::<R>(args, json),
         Command::Status(args) => commands::status(&state_of(&args)?, json),
@@ -152,7 +155,7 @@ fn default_log(command: &Command) -> Option<&'static str> {
         | Command::Pause(_)
         | Command::Resume(_)
         | Command::Cancel(_) => false,
-        Command::Uploads(_) | Command::Cache(_) | Command::Why(_) | Command::Audit(_) => false,
+        Command::Uploads(_) | Command::Cache(_) | Command::Why(_) | Command::Audit(_) | Command::Report(_) => false,
     };
     (!asked && !stays).then_some("warn")
 }

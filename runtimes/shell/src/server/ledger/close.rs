@@ -4,7 +4,7 @@
 use super::database::{Connection, Database};
 use super::day::Day;
 use super::rows::{Value, insert};
-use super::store::{Store, first_open};
+use super::store::{EVIDENCE_DAYS, Store, first_open, settle};
 use super::usage::{Reader, bytes_at};
 use crate::cli::{Code, Error};
 use crate::config::LedgerConfig;
@@ -16,6 +16,7 @@ use swarmedge_core::accounting::audit::{
     DayLeaf, DownloadStatement, Head, Leaf, Outcome, PlainStatement, ProviderDay, SignedHead, TotalStatement, Totals,
     tree,
 };
+use swarmedge_core::accounting::settlement::EXPIRES_MS;
 use swarmedge_core::ids::{Digest, ProviderId};
 use swarmedge_core::wire::records::{Context, ServerCert};
 use swarmedge_core::wire::{Text, Wire};
@@ -82,8 +83,9 @@ impl Store {
         let failed = |e: sqlx::Error| database.unusable(&e);
         let db = self.connection()?;
         let closed = first_open(&mut db.any).await.map_err(failed)?;
-        let before = Day(today.0.saturating_sub(keep)).min(closed);
-        db.trim(before.to_sql()).await.map_err(failed)
+        // a download that is still open may have records of this age
+        let before = (today.to_sql() - i64::from(keep)).min(closed.to_sql() - EVIDENCE_DAYS);
+        db.trim(before).await.map_err(failed)
     }
 }
 
@@ -105,6 +107,7 @@ async fn close_day(db: &mut Connection, day: Day, signer: &Signer, now_ms: u64) 
         change.rollback().await?;
         return Ok(None);
     }
+    settle_open(&mut change, day, now_ms).await?;
     let leaves = leaves_of(&mut change, day).await?;
     let hashes: Vec<Digest> = leaves.iter().map(Leaf::hash).collect();
     let leaf = DayLeaf { day: day.0, leaves: hashes.len() as u64, root: tree::root(&hashes) };
@@ -121,6 +124,26 @@ async fn close_day(db: &mut Connection, day: Day, signer: &Signer, now_ms: u64) 
     insert(&mut change, "INSERT INTO day (day, leaf, head, closed_ms)", vec![row], "").await?;
     change.commit().await?;
     Ok(Some(Closed { day, leaves: leaf.leaves, head }))
+}
+
+/// Downloads that have not ended are settled by what is known now if they have expired; the others are carried over to
+/// the next day.
+async fn settle_open(change: &mut AnyConnection, day: Day, now_ms: u64) -> Result<(), sqlx::Error> {
+    let open = sqlx::query("SELECT download FROM download WHERE day = $1 AND state < 2").bind(day.to_sql());
+    let open: Vec<Vec<u8>> =
+        open.fetch_all(&mut *change).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    if open.is_empty() {
+        return Ok(());
+    }
+    settle(change, &open, day, now_ms).await?;
+    let expired = i64::try_from(now_ms.saturating_sub(EXPIRES_MS)).unwrap_or(i64::MAX);
+    sqlx::query("UPDATE download SET day = $1 WHERE day = $2 AND state < 2 AND issued_ms > $3")
+        .bind(day.next().to_sql())
+        .bind(day.to_sql())
+        .bind(expired)
+        .execute(change)
+        .await?;
+    Ok(())
 }
 
 /// The leaves of a day: by provider, downloads before plain traffic before the sum.

@@ -167,6 +167,7 @@ fn a_dropped_an_added_and_a_moved_line_and_a_replaced_day_are_found() {
 #[test]
 fn trimmed_records_leave_what_was_settled() {
     let (ledger, text) = honest();
+    close_up_to(&ledger, Day(FIRST.0 + 40));
     block_on(async {
         let mut store = Store::open(&ledger.path).await.expect("opens");
         store.trim(Day(FIRST.0 + 100), 30).await.expect("trimmed");

@@ -45,17 +45,19 @@ pub(super) fn speed_of(class: i64) -> u64 {
 /// How long before it came a grant may have been issued: an edge's clock is not believed beyond that.
 const GRANT_DAYS: u32 = 7;
 
-/// The line of a download from all of its records and the days on which they came; none without its first grant. A
+/// The line at `now_ms` of a download from all of its records and when they came; none without its first grant. A
 /// download belongs to the day of that grant, unless that was closed: then to `first_open`.
-pub(super) fn line_of(mut records: Vec<(Day, LedgerRecord)>, first_open: Day) -> Option<Vec<Value>> {
-    records.sort_by_key(|(_, record)| record.id());
+pub(super) fn line_of(mut records: Vec<(u64, LedgerRecord)>, first_open: Day, now_ms: u64) -> Option<Vec<Value>> {
+    records.sort_by_key(|(came, record)| (*came, record.id()));
     let first = |r: &(Day, &GrantRecord)| (r.1.issued_ms, r.1.id);
-    let (came, granted) = records.iter().filter_map(|(came, r)| Some((*came, grant(r)?))).min_by_key(first)?;
+    let grants = records.iter().filter_map(|(came, r)| Some((Day::of_ms(*came), grant(r)?)));
+    let (came, granted) = grants.min_by_key(first)?;
     let granted = granted.clone();
     let day = Day::of_ms(granted.issued_ms).clamp(Day(came.0.saturating_sub(GRANT_DAYS)), came).max(first_open);
-    let records: Vec<LedgerRecord> = records.into_iter().map(|(_, record)| record).collect();
     let evidence = evidence(&records);
-    let bill = records.into_iter().collect::<Book>().bill(verify, 0);
+    let mut book = Book::default();
+    records.into_iter().for_each(|(came, record)| book.add(record, came));
+    let bill = book.bill(verify, now_ms);
     let done = bill.state == Some(UsageState::Completed);
     let speed = if done { speed_class(bill.size, bill.elapsed_ms) } else { -1 };
     Some(vec![
@@ -88,10 +90,10 @@ const fn grant(record: &LedgerRecord) -> Option<&GrantRecord> {
     }
 }
 
-/// SHA-256 over the records, by id, each after its length.
-fn evidence(records: &[LedgerRecord]) -> Digest {
+/// SHA-256 over the records, as they came and by id, each after its length.
+fn evidence(records: &[(u64, LedgerRecord)]) -> Digest {
     let mut hash = Sha256::new();
-    for record in records {
+    for (_, record) in records {
         let bytes = record.to_bytes();
         hash.update((bytes.len() as u64).to_be_bytes());
         hash.update(bytes);

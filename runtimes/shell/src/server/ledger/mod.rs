@@ -11,6 +11,7 @@ pub mod port;
 #[cfg(test)]
 #[path = "../../../tests/shared/postgres.rs"]
 mod postgres;
+pub mod report;
 mod rows;
 pub mod store;
 #[cfg(test)]

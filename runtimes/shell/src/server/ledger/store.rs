@@ -5,6 +5,7 @@ use super::database::{Connection, Database};
 use super::day::Day;
 use super::line::{COLUMNS, line_of};
 use super::rows::{Value, among, insert};
+use super::usage::bytes_at;
 use crate::cli::Error;
 use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,9 +13,9 @@ use std::fmt;
 use swarmedge_core::wire::Wire;
 use swarmedge_core::wire::records::{EdgeRecord, LedgerRecord, Side};
 
-/// A download's records are looked for among those that came this many days before the first open day, or later: more
-/// than any spool waits, and few partitions.
-const EVIDENCE_DAYS: i64 = 7;
+/// A download's records are looked for among those that came this many days before the first open day, or later: one
+/// that does not end is open for 30.
+pub(super) const EVIDENCE_DAYS: i64 = 33;
 /// Records of an old schema that are taken over at a time.
 const ADOPT_MAX: i64 = 512;
 
@@ -83,7 +84,7 @@ impl Store {
                 add_plain(&mut change, r, today.max(first_open)).await?;
             }
         }
-        settle(&mut change, &new, first_open).await?;
+        settle(&mut change, &touched(&new), first_open, now_ms).await?;
         change.commit().await
     }
 
@@ -195,22 +196,31 @@ const fn download_of(record: &LedgerRecord) -> Option<&[u8; 16]> {
     }
 }
 
-/// Brings the lines of the downloads that `new` is about in step. Lines of closed days stay as they are.
-async fn settle(change: &mut AnyConnection, new: &[&LedgerRecord], first_open: Day) -> Result<(), sqlx::Error> {
-    let touched: BTreeSet<&[u8; 16]> = new.iter().filter_map(|r| download_of(r)).collect();
-    let touched: Vec<Vec<u8>> = touched.into_iter().map(|id| id.to_vec()).collect();
+/// The downloads that records are about.
+fn touched(records: &[&LedgerRecord]) -> Vec<Vec<u8>> {
+    let touched: BTreeSet<&[u8; 16]> = records.iter().filter_map(|r| download_of(r)).collect();
+    touched.into_iter().map(|id| id.to_vec()).collect()
+}
+
+/// Brings the lines of downloads in step with their records. Lines of closed days stay as they are.
+pub(super) async fn settle(
+    change: &mut AnyConnection,
+    downloads: &[Vec<u8>],
+    first_open: Day,
+    now_ms: u64,
+) -> Result<(), sqlx::Error> {
     let since = first_open.to_sql().saturating_sub(EVIDENCE_DAYS);
-    let rows = among(change, "SELECT download, body, day FROM record WHERE download", &touched, since).await?;
-    let mut by_download: BTreeMap<Vec<u8>, Vec<(Day, LedgerRecord)>> = BTreeMap::new();
-    for row in &rows {
-        let came = Day::from_sql(row.try_get(2)?);
-        by_download.entry(row.try_get(0)?).or_default().push((came, decode(row, 1)?));
+    let text = "SELECT download, body, received_ms FROM record WHERE download";
+    let mut by_download: BTreeMap<Vec<u8>, Vec<(u64, LedgerRecord)>> = BTreeMap::new();
+    for row in &among(change, text, downloads, since).await? {
+        by_download.entry(row.try_get(0)?).or_default().push((bytes_at(row, 2)?, decode(row, 1)?));
     }
-    let lines: Vec<_> = by_download.into_values().filter_map(|records| line_of(records, first_open)).collect();
+    let line = |records| line_of(records, first_open, now_ms);
+    let lines: Vec<_> = by_download.into_values().filter_map(line).collect();
     if lines.is_empty() {
         return Ok(());
     }
-    among(change, "DELETE FROM download WHERE download", &touched, first_open.to_sql()).await?;
+    among(change, "DELETE FROM download WHERE download", downloads, first_open.to_sql()).await?;
     insert(change, &format!("INSERT INTO download ({COLUMNS})"), lines, "ON CONFLICT DO NOTHING").await?;
     Ok(())
 }

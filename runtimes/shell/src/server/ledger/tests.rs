@@ -188,6 +188,39 @@ fn an_absent_or_foreign_database_is_one_clear_error() {
     assert!(block_on(Store::open(&ledger.path)).is_err());
 }
 
+/// Two days, two objects; one download with peers, one failed, one of another provider, plain traffic.
+fn a_report_adds_up_by_day_and_object(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let day = Day(20_000);
+    let records = [
+        granted_on(day, 1, 7),
+        usage(1, 1, 1, Side::Downloader, 2, &[(1, 40)]),
+        usage(2, 1, 2, Side::Uploader, 1, &[(1, 40)]),
+        edge(3, Some(1), 1, 60),
+        granted_on(day.next(), 2, 7),
+        granted_on(day, 3, 8),
+        edge(4, None, 1, 10),
+    ];
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        store.store(&records, day.next().end_ms() - 1).await.expect("stored");
+        store.close().await;
+        let mut reader = Reader::open(&ledger.path).await.expect("opens");
+        assert_eq!(reader.days_of(ProviderId(7)).await, Ok(Some((day, day.next()))));
+        let report = reader.report(ProviderId(7), day, day.next().next()).await.expect("read");
+        let t = &report.totals;
+        assert_eq!((t.downloads, t.completed, t.unreported), (2, 1, 1));
+        assert_eq!((t.edge_bytes, t.peer_bytes, t.plain_bytes), (60, 40, 11));
+        assert_eq!((t.peer_efficiency_permille, t.speed.downloads), (Some(400), 1));
+        let days: Vec<_> = report.days.iter().map(|d| (d.figures.downloads, d.figures.peer_bytes)).collect();
+        assert_eq!(days, [(1, 40), (1, 0), (0, 0)], "the last day had no traffic");
+        let [object] = &report.objects[..] else { panic!("one object: {:?}", report.objects) };
+        assert_eq!((&object.name[..], object.figures.downloads), ("games/a.iso", 2));
+        assert_eq!((report.speed_with_peers.downloads, report.speed_edge_only.downloads), (1, 0));
+        assert_eq!(report.final_up_to, None);
+    });
+}
+
 type Rule = fn(&mut dyn FnMut() -> Fixture);
 
 /// What holds of either engine.
@@ -197,6 +230,7 @@ const RULES: &[Rule] = &[
     reports_are_by_provider_object_and_download,
     plain_traffic_is_reported_beside_downloads,
     a_batch_is_stored_whole_or_not_at_all,
+    a_report_adds_up_by_day_and_object,
     super::close_tests::closed_days_are_provable_and_never_change,
 ];
 

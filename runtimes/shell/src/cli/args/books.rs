@@ -1,0 +1,185 @@
+//! Arguments of the commands about the books: ledger, report, audit.
+
+#[cfg(doc)]
+use super::Command;
+use super::{ConfigArgs, ServerArgs};
+use crate::server::ledger::Day;
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// See [`Command::Ledger`].
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct LedgerArgs {
+    /// What to show; without it the ledger server runs.
+    #[command(subcommand)]
+    pub command: Option<LedgerCommand>,
+    /// Which deployment.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// See [`LedgerArgs`].
+#[derive(Clone, Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// Show what was recorded: by provider, of one object, of one download
+    Show(LedgerShowArgs),
+    /// Settle days that are over, commit to them and sign: what they say is never changed again
+    CloseDay(LedgerCloseArgs),
+    /// Write a provider's closed days, with the proofs that `audit` checks
+    Export(LedgerExportArgs),
+}
+
+/// See [`LedgerCommand::Show`].
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Peer bytes are billed as the smaller of the two sides' claims, per uploader.\n\n\
+    Examples:\n  \
+    swarmedge ledger show --config my-cdn/server.toml\n  \
+    swarmedge ledger show --provider 1 --path games/game.iso --config my-cdn/server.toml")]
+pub struct LedgerShowArgs {
+    /// Only this provider
+    #[arg(long, value_name = "N")]
+    pub provider: Option<u32>,
+    /// Only this object's path
+    #[arg(long)]
+    pub path: Option<String>,
+    /// Only this download, with its records
+    #[arg(long, value_name = "ID")]
+    pub download: Option<String>,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// See [`LedgerCommand::CloseDay`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "The ledger server does this by itself, `settle_days` after a day's end. Records that come later \
+    are kept, and not billed.\n\n\
+    Example:\n  swarmedge ledger close-day --day 2026-11-21 --config my-cdn/server.toml"
+)]
+pub struct LedgerCloseArgs {
+    /// Close all days up to this one, which must be over (UTC) [default: what is due]
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub day: Option<Day>,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// See [`LedgerCommand::Export`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Nothing in the file is secret from the provider, and `audit` needs nothing else but the operator's \
+    root key. The format is described in docs/ledger-export.md.\n\n\
+    Example:\n  \
+    swarmedge ledger export --provider 1 --from 2026-11-01 --to 2026-11-21 -o november.jsonl --config my-cdn/server.toml"
+)]
+pub struct LedgerExportArgs {
+    /// Whose statements
+    #[arg(long, value_name = "N")]
+    pub provider: u32,
+    /// The first day
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub from: Day,
+    /// The last day [default: the first]
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub to: Option<Day>,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// See [`Command::Audit`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Needs the files that `ledger export` wrote and the operator's root key, no server. Finds a changed, \
+    dropped or added record, a replaced or missing day, a wrong signature, a download billed twice or above its size, \
+    and an invoice that says something else.\n\n\
+    Example:\n  \
+    swarmedge audit november.jsonl --bundle bundle.toml --invoice invoice.json --seen heads.txt"
+)]
+pub struct AuditArgs {
+    /// The exported days
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The operator's root key
+    #[arg(long, value_name = "KEY")]
+    pub root: Option<String>,
+    /// The install bundle, which names the root key
+    #[arg(long, value_name = "FILE", conflicts_with = "root")]
+    pub bundle: Option<PathBuf>,
+    /// What was billed: JSON with edge_bytes, peer_bytes, plain_bytes, as in `report --format json`
+    #[arg(long, value_name = "FILE")]
+    pub invoice: Option<PathBuf>,
+    /// Remember the signed heads here, and compare them with those of earlier audits
+    #[arg(long, value_name = "FILE")]
+    pub seen: Option<PathBuf>,
+}
+
+/// See [`Command::Report`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Days are UTC; a download counts on the day of its first grant. Figures of closed days are final, and \
+    `audit` can prove them.\n\n\
+    Examples:\n  \
+    swarmedge report --provider 1 --from 2026-11-01 --to 2026-11-30 --config my-cdn/server.toml\n  \
+    swarmedge report --provider 1 --format html -o november.html --config my-cdn/server.toml"
+)]
+pub struct ReportArgs {
+    /// Whose (CP code)
+    #[arg(long, value_name = "N")]
+    pub provider: u32,
+    /// The first day [default: the first with traffic]
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub from: Option<Day>,
+    /// The last day [default: the last with traffic]
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub to: Option<Day>,
+    /// As what
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: ReportFormat,
+    /// The file to write [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For a terminal.
+    Text,
+    /// One object.
+    Json,
+    /// A line a day and object.
+    Csv,
+    /// One file with plots, nothing loaded from elsewhere.
+    Html,
+}
+
+/// See [`BenchCommand::Ledger`](super::BenchCommand::Ledger).
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Downloads of 30 days, four records each: grant, downloader, uploader, edge. The database is made and \
+    must be empty.\n\n\
+    Examples:\n  \
+    swarmedge bench ledger --records 1000000\n  \
+    swarmedge bench ledger --database postgres://me@localhost/empty"
+)]
+pub struct BenchLedgerArgs {
+    /// How many records
+    #[arg(long, default_value_t = 200_000, value_name = "N")]
+    pub records: u32,
+    /// Records of a batch; each batch is durable before the next
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..=1024), value_name = "N")]
+    pub batch: u32,
+    /// A file or postgres://… [default: a temporary file]
+    #[arg(long, value_name = "DATABASE")]
+    pub database: Option<String>,
+}

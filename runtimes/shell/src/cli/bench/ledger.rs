@@ -1,0 +1,158 @@
+//! `bench ledger`: how many records a second are made durable, and how long a report over them takes.
+
+use crate::cli::args::BenchLedgerArgs;
+use crate::cli::demo::WorkDir;
+use crate::cli::objects::print_json;
+use crate::cli::{Code, Error};
+use crate::keys::Key;
+use crate::rt::Start;
+use crate::server::ledger::{Database, Day, Reader, Store};
+use std::time::Instant;
+use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
+use swarmedge_core::wire::records::{
+    Context, EdgeRecord, GrantRecord, LedgerRecord, PeerBytes, Receipt, ReceiptProof, Side, UsageRecord, UsageState,
+};
+use swarmedge_core::wire::{List, Text, Wire as _};
+
+/// The provider of the bench's downloads.
+const PROVIDER: ProviderId = ProviderId(1);
+/// The days that they are spread over, up to the last.
+const DAYS: u32 = 30;
+const LAST: Day = Day(20_800);
+const DAY_MS: u64 = 24 * 3600 * 1000;
+/// Objects, and the bytes of each.
+const OBJECTS: u64 = 200;
+const SIZE: u64 = 50_000_000;
+
+/// `swarmedge bench ledger`.
+pub(in crate::cli) fn run<R: Start>(args: &BenchLedgerArgs, json: bool) -> Result<(), Error> {
+    let dir = WorkDir::make(None, "swarmedge-bench-ledger", false)?;
+    let database = match &args.database {
+        Some(text) => Database::from(text.clone()),
+        None => dir.path.join("ledger.sqlite").into(),
+    };
+    let (downloads, per_batch) = (args.records / 4, args.batch / 4);
+    let name = database.to_string();
+    let (stored_ms, report_ms) = R::block_on(move |_| async move {
+        let mut store = Store::open(&database).await?;
+        let mut reader = Reader::open(&database).await?;
+        if reader.days_of(PROVIDER).await?.is_some() {
+            return Err(Error::new(Code::Usage, format!("{database} is not empty")).next("name one that is"));
+        }
+        let began = Instant::now();
+        let mut random = Random(1);
+        for first in (0..downloads).step_by(per_batch as usize) {
+            let last = downloads.min(first + per_batch);
+            let batch: Vec<_> = (first..last).flat_map(|n| download(n, downloads, &mut random)).collect();
+            store.store(&batch, day_of(first, downloads).end_ms()).await?;
+        }
+        let stored_ms = began.elapsed().as_millis();
+        let began = Instant::now();
+        let report = reader.report(PROVIDER, Day(LAST.0 - DAYS), LAST.next()).await?;
+        let report_ms = began.elapsed().as_millis();
+        store.close().await;
+        if report.totals.downloads != u64::from(downloads) {
+            return Err(Error::failed(format!("{} of {downloads} downloads are there", report.totals.downloads)));
+        }
+        Ok((stored_ms, report_ms))
+    })?;
+    let per_second = u128::from(downloads) * 4 * 1000 / stored_ms.max(1);
+    if json {
+        let (records, batch) = (downloads * 4, args.batch);
+        return print_json(&serde_json::json!({
+            "database": name, "records": records, "batch": batch, "records_per_second": per_second,
+            "stored_ms": stored_ms, "report_ms": report_ms,
+        }));
+    }
+    println!("{name}: {} records of {downloads} downloads in batches of {}", downloads * 4, args.batch);
+    println!("  stored   {per_second} records/s, each batch durable ({stored_ms} ms)");
+    println!("  report   {report_ms} ms over all {DAYS} days");
+    Ok(())
+}
+
+fn day_of(n: u32, downloads: u32) -> Day {
+    let back = u64::from(downloads - 1 - n.min(downloads - 1)) * u64::from(DAYS) / u64::from(downloads);
+    Day(LAST.0 - u32::try_from(back).unwrap_or(DAYS))
+}
+
+/// Repeatable ids, spread as random ones are (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&self.next().to_be_bytes()[..chunk.len()]));
+        bytes
+    }
+}
+
+/// The four records of a download.
+fn download(n: u32, downloads: u32, random: &mut Random) -> [LedgerRecord; 4] {
+    let object = random.next() % OBJECTS;
+    let (download, version) = (DownloadId(random.bytes()), VersionId::numbered(u32::try_from(object).unwrap_or(0)));
+    let (guid, intro, key) = (Guid(random.bytes()), IntroId(random.bytes()), PublicKey(random.bytes()));
+    let state = match random.next() % 100 {
+        0..=2 => UsageState::Failed,
+        3..=9 => UsageState::Cancelled,
+        _ => UsageState::Completed,
+    };
+    let done = if state == UsageState::Completed { SIZE } else { SIZE / 3 };
+    let from_peers = done / 100 * (random.next() % 95);
+    let elapsed_ms = 2_000 + random.next() % 60_000;
+    let download_key = Key::from_seed(random.bytes());
+    let receipt = Receipt { intro, download, version, uploader_key: key, seq: 1, bytes: from_peers };
+    let signature = download_key.sign(Context::Receipt, &receipt.to_bytes());
+    let proof = ReceiptProof { uploader_key: key, seq: 1, bytes: from_peers, signature };
+    let usage = |id: RecordId, reporter: Guid, side: Side| {
+        let receipt = (side == Side::Uploader).then(|| proof.clone());
+        let bytes = PeerBytes { intro, key, bytes: from_peers, receipt };
+        let (edge_bytes, peers) = (done - from_peers, List::truncated([bytes]));
+        LedgerRecord::Usage(UsageRecord {
+            id,
+            reporter,
+            side,
+            download,
+            version,
+            seq: 1,
+            state,
+            edge_bytes,
+            peers,
+            elapsed_ms,
+        })
+    };
+    let granted = GrantRecord {
+        id: RecordId(random.bytes()),
+        download,
+        guid,
+        download_key: download_key.public(),
+        version,
+        size: SIZE,
+        provider: PROVIDER,
+        path: Text::new(&format!("games/part-{object:03}.iso")).unwrap_or_default(),
+        issued_ms: day_of(n, downloads).end_ms() - 1 - random.next() % DAY_MS,
+    };
+    let served = EdgeRecord {
+        id: RecordId(random.bytes()),
+        edge: PublicKey::numbered(1),
+        download: Some(download),
+        guid: Some(guid),
+        version,
+        provider: PROVIDER,
+        seq: 1,
+        unique_bytes: done - from_peers,
+        total_bytes: done - from_peers,
+    };
+    [
+        LedgerRecord::Granted(granted),
+        usage(RecordId(random.bytes()), guid, Side::Downloader),
+        usage(RecordId(random.bytes()), Guid(random.bytes()), Side::Uploader),
+        LedgerRecord::Edge(served),
+    ]
+}

@@ -1,0 +1,60 @@
+//! `report`: what a provider got and pays for.
+
+mod csv;
+mod html;
+mod text;
+
+use super::Error;
+use super::args::{ReportArgs, ReportFormat};
+use super::audit::ledger_of;
+use crate::rt::Start;
+use crate::server::ledger::report::Report;
+use crate::server::ledger::{Day, Reader};
+use crate::server::unix_ms;
+use swarmedge_core::ids::ProviderId;
+
+/// The longest span, so that a slip of the year is not a table of centuries.
+const DAYS_MAX: u32 = 3_660;
+
+/// `swarmedge report`.
+pub(super) fn run<R: Start>(args: &ReportArgs, json: bool) -> Result<(), Error> {
+    let cfg = ledger_of(&args.config.config)?;
+    let provider = ProviderId(args.provider);
+    let (from, to) = (args.from, args.to);
+    let report = R::block_on(|_| async move {
+        let mut reader = Reader::open(&cfg.database).await?;
+        let (first, last) = match (from, to) {
+            (Some(from), Some(to)) => (from, to),
+            (from, to) => {
+                let today = Day::of_ms(unix_ms());
+                let (first, last) = reader.days_of(provider).await?.unwrap_or((today, today));
+                (from.unwrap_or(first), to.unwrap_or(last))
+            }
+        };
+        if last < first || last.0 - first.0 > DAYS_MAX {
+            return Err(Error::usage(format!("{first} to {last} is no span of days")).next("see --from and --to"));
+        }
+        reader.report(provider, first, last).await
+    })?;
+    let text = written(&report, if json { ReportFormat::Json } else { args.format })?;
+    match &args.output {
+        None => print!("{text}"),
+        Some(path) => {
+            std::fs::write(path, text).map_err(|e| Error::io(format!("write {}", path.display()), &e))?;
+            eprintln!("wrote {}", path.display());
+        }
+    }
+    Ok(())
+}
+
+fn written(report: &Report, format: ReportFormat) -> Result<String, Error> {
+    Ok(match format {
+        ReportFormat::Text => text::of(report),
+        ReportFormat::Csv => csv::of(report),
+        ReportFormat::Html => html::of(report),
+        ReportFormat::Json => {
+            let text = serde_json::to_string(report);
+            text.map_err(|e| Error::failed(format!("cannot write this as JSON: {e}")))? + "\n"
+        }
+    })
+}
