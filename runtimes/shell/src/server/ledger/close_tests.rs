@@ -96,7 +96,7 @@ pub(super) fn closed_days_are_provable_and_never_change(fixture: &mut dyn FnMut(
     let expected = Totals { downloads: 5, completed: 5, edge_bytes: 300, peer_bytes: 200, plain_bytes: 20_003 };
     assert_eq!(audit(&text), Ok(expected));
 
-    // late evidence for a closed day changes nothing there, and a late download counts on the first open day
+    // late evidence for a closed day changes nothing there, and a late download counts when it has ended or expired
     let late = [
         usage(1, FIRST.0 * 100, 1, Side::Downloader, 9, &[(FIRST.0 * 100, 1)]),
         edge(2, Some(FIRST.0 * 100), 7, 99),
@@ -111,7 +111,10 @@ pub(super) fn closed_days_are_provable_and_never_change(fixture: &mut dyn FnMut(
     assert_eq!((show[0].edge_unique, show[0].peers_billed), (60, 40));
     assert_eq!(close_up_to(&ledger, third.next()), 1);
     let all = audit(&exported(&ledger, FIRST.0..=third.next().0)).expect("honest");
-    assert_eq!((all.downloads, all.peer_bytes), (6, 200));
+    assert_eq!((all.downloads, all.peer_bytes), (5, 200), "one that may still end is carried over");
+    assert_eq!(close_up_to(&ledger, Day(FIRST.0 + 35)), 32);
+    let all = audit(&exported(&ledger, FIRST.0..=FIRST.0 + 35)).expect("honest");
+    assert_eq!((all.downloads, all.peer_bytes), (6, 200), "until it expires");
 }
 
 fn honest() -> (Fixture, String) {
