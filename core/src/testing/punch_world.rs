@@ -89,7 +89,6 @@ impl Cfg {
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::large_enum_variant, reason = "a handful a world")]
 pub enum Node {
     /// A peer.
     Host(Connectivity),
