@@ -12,6 +12,7 @@ use swarmedge_shell::cli::init::{self, Deployment, Ports};
 use swarmedge_shell::cli::process::{Interrupt, Process};
 use swarmedge_shell::client::local::Call;
 use swarmedge_shell::client::protocol::{Answer, DownloadLine, Request, State, StatusLine};
+use swarmedge_shell::client::why::MeetingLine;
 use swarmedge_shell::config::Bundle;
 
 /// Who publishes.
@@ -47,20 +48,19 @@ impl Cdn {
         let logs = dir.join("logs");
         fs::create_dir_all(&logs).map_err(|e| Error::new(format!("make {}: {e}", logs.display())))?;
         let config = made.config.clone();
-        let listed: Vec<_> = stun.iter().map(|ip| format!("\"{ip}:{STUN_PORT}\"")).collect();
+        let listed: Vec<_> = stun.iter().take(1).map(|ip| format!("\"{ip}:{STUN_PORT}\"")).collect();
         let port = made.ports.stun;
         replace(&config, &format!("stun = [\"{host}:{port}\"]"), &format!("stun = [{}]", listed.join(", ")))?;
         let mut cdn = Self { dir: dir.to_owned(), program: program.to_owned(), made, servers: Vec::new() };
         cdn.serve(lab, "edge", "edge,ledger,cn,dn", &config)?;
-        for (n, ip) in (1..).zip(&stun) {
-            // beside the other, whose relative paths it shares
-            let own = config.with_file_name(format!("stun-{n}.toml"));
-            fs::copy(&config, &own).map_err(|e| Error::new(format!("write {}: {e}", own.display())))?;
-            let ops = cdn.made.ports.ops[2];
-            replace(&own, &format!("listen = \"0.0.0.0:{port}\""), &format!("listen = \"{ip}:{STUN_PORT}\""))?;
-            replace(&own, &format!("ops = \"127.0.0.1:{ops}\""), &format!("ops = \"{ip}:{ops}\""))?;
-            cdn.serve(lab, "stun", "stun", &own)?;
-        }
+        let first = stun.first().ok_or_else(|| Error::new("the node stun has no address"))?;
+        let other = stun.last().filter(|ip| *ip != first).map(|ip| format!("\nalternate = \"{ip}:{}\"", STUN_PORT + 1));
+        // beside the other, whose relative paths it shares
+        let own = config.with_file_name("stun.toml");
+        fs::copy(&config, &own).map_err(|e| Error::new(format!("write {}: {e}", own.display())))?;
+        let listen = format!("listen = \"{first}:{STUN_PORT}\"{}", other.unwrap_or_default());
+        replace(&own, &format!("listen = \"0.0.0.0:{port}\""), &listen)?;
+        cdn.serve(lab, "stun", "stun", &own)?;
         let ports = cdn.made.ports;
         for (node, proto, port) in
             [("edge", "t", ports.edge), ("edge", "t", ports.cn), ("edge", "t", ports.dn), ("stun", "u", STUN_PORT)]
@@ -134,15 +134,24 @@ impl Client {
         }
     }
 
-    /// Waits until it is known to the CN with what it has found out about its NAT.
+    /// Waits until it is known to the CN, and has found out about its NAT what it will.
     pub fn settle(&mut self, within: Duration) -> Result<(), Error> {
         let until = Instant::now() + within;
         loop {
-            let status = self.status()?;
-            if status.control_connected && status.public_address.is_some() || Instant::now() > until {
+            let knows = matches!(Call::ask(&self.state, &Request::Nat), Ok(Some(Answer::Nat { nat: Some(_) })));
+            if knows && self.status()?.control_connected || Instant::now() > until {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What became of the peers that it was introduced to.
+    pub fn meetings(&mut self) -> Result<Vec<MeetingLine>, Error> {
+        match Call::ask(&self.state, &Request::Why { download: None }) {
+            Ok(Some(Answer::Why { downloads })) => Ok(downloads.into_iter().flat_map(|d| d.peers).collect()),
+            Ok(other) => Err(self.process.error(&format!("answers {other:?}")).into()),
+            Err(error) => Err(self.process.error(&format!("does not answer: {error}")).into()),
         }
     }
 

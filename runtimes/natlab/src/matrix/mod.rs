@@ -57,8 +57,12 @@ pub struct Options {
 pub struct Try {
     /// The object came from the peer.
     pub connected: bool,
-    /// From the command to the first connected peer.
-    pub first_peer_ms: Option<f64>,
+    /// From the CN's "go" to the open QUIC connection.
+    pub after_go_ms: Option<f64>,
+    /// What became of the introduction, in words; none was made without.
+    pub outcome: Option<String>,
+    /// Datagrams sent to find the peer.
+    pub probes: u16,
     /// From the command to the complete file.
     pub done_ms: Option<f64>,
     /// Verified bytes from the peer.
@@ -199,19 +203,22 @@ fn measure_cell(lab: &Lab, cdn: &Cdn, options: &Options, seeder: Kind, downloade
         client.settle(SETTLE_WITHIN)?;
         thread::sleep(BE_LISTED);
         let began = Instant::now();
-        let mut first_peer = None;
-        let line = client.get(seeder.name(), TRY_WITHIN, |line| {
-            if line.peers > 0 && first_peer.is_none() {
-                first_peer = Some(began.elapsed());
-            }
-        })?;
+        let line = client.get(seeder.name(), TRY_WITHIN, |_| {})?;
         let took = began.elapsed();
         let line = line.ok_or_else(|| client.error("tells nothing of its download"))?;
         let done = line.durable_bytes == OBJECT_LEN as u64;
         let connected = done && line.peer_bytes > line.edge_bytes;
-        let ms = |t: Duration| t.as_secs_f64() * 1000.0;
-        let (first_peer_ms, done_ms) = (first_peer.map(ms), done.then(|| ms(took)));
-        Ok(Try { connected, first_peer_ms, done_ms, peer_bytes: line.peer_bytes, edge_bytes: line.edge_bytes })
+        let met = client.meetings()?.into_iter().max_by_key(|m| m.outcome == "connected");
+        let go = met.as_ref().filter(|m| m.outcome == "connected").map(|m| f64::from(m.took_ms));
+        Ok(Try {
+            connected,
+            after_go_ms: go,
+            probes: met.as_ref().map_or(0, |m| m.probes),
+            outcome: met.map(|m| m.reason.or(m.rung).unwrap_or(m.outcome)),
+            done_ms: done.then(|| took.as_secs_f64() * 1000.0),
+            peer_bytes: line.peer_bytes,
+            edge_bytes: line.edge_bytes,
+        })
     };
     Ok(Cell { seeder, downloader, expected, tries: (0..tries).map(one).collect::<Result<_, Error>>()? })
 }

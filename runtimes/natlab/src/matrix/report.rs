@@ -31,7 +31,7 @@ pub struct Row {
     pub connected: u32,
     /// The lower end of the 95 % confidence interval of their share.
     pub lower_bound: f64,
-    /// From the command to the first connected peer, median.
+    /// From the CN's "go" to the open QUIC connection, median.
     pub median_ms: Option<f64>,
     /// The same, 95th percentile.
     pub p95_ms: Option<f64>,
@@ -70,7 +70,7 @@ impl Report {
         let all = [Expect::Connects, Expect::ByPrediction, Expect::ByBirthday, Expect::Never];
         let row = |expected: Expect| {
             let tries: Vec<_> = self.cells.iter().filter(|c| c.expected == expected).flat_map(|c| &c.tries).collect();
-            let times: Vec<f64> = tries.iter().filter(|t| t.connected).filter_map(|t| t.first_peer_ms).collect();
+            let times: Vec<f64> = tries.iter().filter(|t| t.connected).filter_map(|t| t.after_go_ms).collect();
             let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             let connected = count(tries.iter().filter(|t| t.connected).count());
             let n = count(tries.len());
@@ -112,7 +112,7 @@ impl Report {
             _ = writeln!(text, "| {seeder} |{marks}");
         }
         text.push_str(
-            "\n| pairs that | connected | lower 95 % bound | first peer, median | p95 |\n|---|---|---|---|---|\n",
+            "\n| pairs that | connected | lower 95 % bound | after \"go\", median | p95 |\n|---|---|---|---|---|\n",
         );
         for row in self.rows() {
             let what = match row.expected {
@@ -138,7 +138,9 @@ mod tests {
     fn cell(seeder: Kind, downloader: Kind, connected: &[bool]) -> Cell {
         let one = |connected: &bool| Try {
             connected: *connected,
-            first_peer_ms: connected.then_some(50.0),
+            after_go_ms: connected.then_some(50.0),
+            outcome: None,
+            probes: 3,
             done_ms: Some(300.0),
             peer_bytes: 8,
             edge_bytes: 0,
