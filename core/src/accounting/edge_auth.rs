@@ -6,9 +6,9 @@
 //! ```
 //!
 //! The HMAC-SHA256 (RFC 2104) is over all before `~hmac=`, then `~url=PATH` where there is no `acl`, then `~salt=…`
-//! where the provider has one. A field that is not known could be a restriction, so it is refused and not ignored; so is a
-//! field that comes twice. The path is always the object's own, never the request's: a request can be spelled in many
-//! ways.
+//! where the provider has one. A field that is not known could be a restriction, so it is refused and not ignored; so
+//! is a field that comes twice. The path is always the object's own, never the request's: a request can be spelled in
+//! many ways.
 
 use crate::content::Access;
 use crate::ids::ProviderId;

@@ -1,8 +1,8 @@
 //! Sealing keys by epoch. A server seals grants with the present epoch's key and opens those of the epochs before and
 //! after too, so servers may learn of a rotation at different times.
 //!
-//! Invariant: a key is sealed with only after it has been the next one for a whole epoch. So between servers that are at
-//! most one rotation apart there is no grant that one makes and the other cannot open.
+//! Invariant: a key is sealed with only after it has been the next one for a whole epoch. So between servers that are
+//! at most one rotation apart there is no grant that one makes and the other cannot open.
 
 /// The epochs whose keys a server holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

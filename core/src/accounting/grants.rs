@@ -56,8 +56,8 @@ pub struct Decision {
 }
 
 /// Decides a request. A first grant fixes download, GUID, K_d, version and ceiling, and needs the provider's token
-/// where the object is not public; a renewal keeps them all, needs no token again, and takes only the policy as it is now,
-/// never a wider ceiling.
+/// where the object is not public; a renewal keeps them all, needs no token again, and takes only the policy as it is
+/// now, never a wider ceiling.
 pub fn decide(
     trust: &Trust,
     lifetimes: Lifetimes,
@@ -125,7 +125,7 @@ fn expiry(policy: &Policy, wanted_ms: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::certs::tests::{cert, fake_sign, trust};
     use super::super::edge_auth::{TokenError, Withheld};
     use super::*;
@@ -262,6 +262,43 @@ mod tests {
         assert_eq!(run(&renewal_of(old.clone()), NOW + 1_500_001), Err(Denial::GrantExpired));
         assert_eq!(run(&renewal_of(Grant { guid: Guid::numbered(8), ..old.clone() }), NOW), Err(Denial::GrantExpired));
         assert_eq!(run(&renewal_of(Grant { version: VersionId::numbered(8), ..old }), NOW), Err(Denial::Changed));
+    }
+
+    /// A grant with each of its bindings changed in turn.
+    pub(crate) fn each_binding_changed(g: &Grant) -> alloc::vec::Vec<(&'static str, Grant)> {
+        let mut policy = g.policy.clone();
+        policy.uploads_max += 1;
+        alloc::vec![
+            ("download", Grant { download: DownloadId::numbered(0x7777), ..g.clone() }),
+            ("guid", Grant { guid: Guid::numbered(0x7777), ..g.clone() }),
+            ("download_key", Grant { download_key: PublicKey::numbered(0x7777), ..g.clone() }),
+            ("version", Grant { version: VersionId::numbered(0x7777), ..g.clone() }),
+            ("size", Grant { size: g.size + 1, ..g.clone() }),
+            ("provider", Grant { provider: ProviderId(0x7777), ..g.clone() }),
+            ("policy", Grant { policy, ..g.clone() }),
+            ("max_peer_bytes", Grant { max_peer_bytes: g.max_peer_bytes + 1, ..g.clone() }),
+            ("order_seed", Grant { order_seed: g.order_seed ^ 1, ..g.clone() }),
+            ("issued_ms", Grant { issued_ms: g.issued_ms - 1, ..g.clone() }),
+            ("expires_ms", Grant { expires_ms: g.expires_ms + 1, ..g.clone() }),
+        ]
+    }
+
+    #[test]
+    fn no_binding_of_a_grant_can_be_changed_neither_in_a_query_nor_in_a_renewal() {
+        let old = run(&asked(), NOW).expect("granted").grant;
+        let genuine = signed(old.clone());
+        for (binding, grant) in each_binding_changed(&old) {
+            let forged = SignedGrant { grant, ..genuine.clone() };
+            let chain = Err(GrantError::Chain(CertError::Signature));
+            assert_eq!(check(&trust(), &forged, NOW), chain, "{binding}");
+            let renew = Some(Renewal { grant: Some(forged), proven: true });
+            assert_eq!(run(&GrantAsked { renew, ..asked() }, NOW), Err(Denial::GrantExpired), "{binding}");
+        }
+        // who is certified for something else signs no grants
+        let key = PublicKey::numbered(78);
+        let signature = fake_sign(&key, Context::Grant, &old.to_bytes());
+        let of_a_cn = SignedGrant { grant: old, signature, cert: cert(ServerRole::Cn, key) };
+        assert!(matches!(check(&trust(), &of_a_cn, NOW), Err(GrantError::Chain(_))));
     }
 
     #[test]

@@ -1,3 +1,5 @@
+mod trust;
+
 use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify, trust};
 use crate::accounting::introductions;

@@ -4,6 +4,10 @@
 mod books;
 
 use super::certificates::CertificatesCommand;
+mod keys;
+
+pub use keys::{KeysCommand, KeysRotateArgs, ProviderKeysCommand, ProviderKeysRemoveArgs, ProviderKeysRotateArgs};
+
 use super::units::{Rate, Size};
 use crate::edge::policy::AccessText;
 pub use books::*;
@@ -267,76 +271,6 @@ pub struct UnpublishArgs {
     /// The object's path
     #[arg(long)]
     pub path: String,
-    /// Which deployment.
-    #[command(flatten)]
-    pub config: ConfigArgs,
-}
-
-/// See [`Command::ProviderKeys`].
-#[derive(Clone, Debug, Subcommand)]
-pub enum ProviderKeysCommand {
-    /// Give a provider a new key; the one before counts until the next rotation
-    Rotate(ProviderKeysRotateArgs),
-    /// List which providers have keys
-    List(ConfigArgs),
-    /// Take a provider's keys away: no token of it counts any more
-    Remove(ProviderKeysRemoveArgs),
-}
-
-/// See [`Command::Keys`].
-#[derive(Clone, Debug, Subcommand)]
-pub enum KeysCommand {
-    /// Begin the next epoch: its key seals from now on, and the one after it is made known
-    Rotate(KeysRotateArgs),
-}
-
-/// See [`KeysCommand::Rotate`].
-#[derive(Clone, Debug, Args)]
-#[command(
-    after_help = "Running edges and CNs take the keys up within a second, without a restart and without a gap: each opens \
-    what was sealed in the epoch before, the present and the next. Servers on other machines need a copy of the file \
-    before the next rotation. Downloads whose grant is two rotations old ask for a new one.\n\n\
-    Example:\n  swarmedge keys rotate --config my-cdn/server.toml"
-)]
-pub struct KeysRotateArgs {
-    /// Which deployment.
-    #[command(flatten)]
-    pub config: ConfigArgs,
-}
-
-/// See [`ProviderKeysCommand::Rotate`].
-#[derive(Clone, Debug, Args)]
-#[command(
-    after_help = "Prints the key for the provider's signer (EdgeAuth 2.0, HMAC-SHA256). Running edges take it up at once.\n\
-    A request shows its token as a URL parameter, a header field or a cookie.\n\n\
-    Example:\n  \
-    swarmedge provider-keys rotate --provider 1 --config my-cdn/server.toml\n  \
-    curl 'https://127.0.0.1:8443/1/games/beta.iso?__token__=exp=1800000000~acl=/1/games/*~hmac=...'"
-)]
-pub struct ProviderKeysRotateArgs {
-    /// Whose (CP code)
-    #[arg(long, value_name = "N")]
-    pub provider: u32,
-    /// The key, hexadecimal [default: a new one]
-    #[arg(long, value_name = "HEX")]
-    pub key: Option<String>,
-    /// What the provider signs with each token and never sends
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub salt: String,
-    /// The name of parameter, field or cookie [default: __token__, or as before]
-    #[arg(long, value_name = "NAME")]
-    pub token_name: Option<String>,
-    /// Which deployment.
-    #[command(flatten)]
-    pub config: ConfigArgs,
-}
-
-/// See [`ProviderKeysCommand::Remove`].
-#[derive(Clone, Debug, Args)]
-pub struct ProviderKeysRemoveArgs {
-    /// Whose (CP code)
-    #[arg(long, value_name = "N")]
-    pub provider: u32,
     /// Which deployment.
     #[command(flatten)]
     pub config: ConfigArgs,

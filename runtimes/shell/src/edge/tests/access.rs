@@ -1,9 +1,13 @@
 //! What is not public: tokens of the public generator against a running edge, by curl.
 
-use super::super::api::{RENEWAL_SIGNATURE, Token};
+use super::super::api::{RENEWAL_SIGNATURE, Token, grant_text};
 use super::super::provider_keys::{self, NewKey};
 use super::*;
 use crate::http::Problem;
+use crate::keys::load_cert;
+use swarmedge_core::ids::{DownloadId, PublicKey};
+use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::records::{Grant, SignedGrant};
 
 const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 /// Signed by `KEY` with the salt `pepper`, by the public generator (akamai-edgeauth 0.3.2), good from 2001 to 2096.
@@ -157,6 +161,49 @@ fn a_grant_needs_the_token_once_and_then_stands_for_it() {
     assert_eq!((renewed.download, renewed.download_key), (granted.download, granted.download_key));
     let stolen = GrantRequest { nonce: data_encoding::HEXLOWER.encode(&[8; 16]), ..renewal };
     assert_eq!(renew(&lab, &key, &stolen, &Key::generate()).0, 401, "without K_d a grant cannot be renewed");
+}
+
+#[test]
+fn content_is_withheld_from_grants_that_are_forged_old_or_for_something_else() {
+    let (lab, all, version) = lab();
+    let key = Key::load(&lab.cfg.signing_key).expect("the edge's key");
+    let cert = load_cert(&lab.cfg.certificate).expect("its certificate");
+    let seal = SealRing::load(&lab.cfg.seal_key).expect("the seal");
+    let good = Grant {
+        download: DownloadId::numbered(1),
+        guid: Guid::numbered(2),
+        download_key: PublicKey::numbered(3),
+        version,
+        size: 100_000,
+        provider: ProviderId(7),
+        policy: Policy::default(),
+        max_peer_bytes: 100_000,
+        order_seed: 0,
+        issued_ms: unix_ms() - 1_000,
+        expires_ms: unix_ms() + 600_000,
+    };
+    let sign = |key: &Key, grant: &Grant| SignedGrant {
+        signature: key.sign(Context::Grant, &grant.to_bytes()),
+        grant: grant.clone(),
+        cert: cert.clone(),
+    };
+    let get = |ring: &SealRing, signed: &SignedGrant| {
+        let field = format!("{GRANT}: {}", grant_text(&ring.seal(signed)));
+        lab.curl(&format!("/v1/content/{version}"), &["-H", &field])
+    };
+    let Some((status, _, body)) = get(&seal, &sign(&key, &good)) else { return };
+    assert_eq!((status, body == all), (200, true), "the genuine one is good");
+    let status = |signed: &SignedGrant| get(&seal, signed).expect("curl is there").0;
+    let until = |at_ms| sign(&key, &Grant { expires_ms: at_ms, ..good.clone() });
+    assert_eq!(status(&until(unix_ms() - 300_000)), 200, "as long as it can be renewed");
+    assert_eq!(status(&until(unix_ms() - 700_000)), 401);
+    assert_eq!(status(&sign(&key, &Grant { version: VersionId::numbered(9), ..good.clone() })), 403);
+    assert_eq!(status(&sign(&Key::generate(), &good)), 403, "signed by nobody");
+    let genuine = sign(&key, &good);
+    let changed = Grant { download: DownloadId::numbered(9), expires_ms: good.expires_ms + 1, ..good.clone() };
+    assert_eq!(status(&SignedGrant { grant: changed, ..genuine.clone() }), 403, "changed after it was signed");
+    let stranger = SealRing::of(SealKey::generate(1));
+    assert_eq!(get(&stranger, &genuine).expect("curl is there").0, 401, "sealed by nobody");
 }
 
 /// Asks under the signatures of a client's key and of K_d.

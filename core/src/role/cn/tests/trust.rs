@@ -1,0 +1,41 @@
+//! What a grant is bound to, and what providers have withdrawn.
+
+use super::*;
+use crate::accounting::grants::tests::each_binding_changed;
+
+#[test]
+fn a_query_with_any_binding_of_its_grant_changed_is_refused() {
+    let (mut b, ..) = whole();
+    join(&mut b, 1);
+    let genuine = signed_grant(grant_of(1));
+    for (binding, grant) in each_binding_changed(&genuine.grant) {
+        let out = ask(&mut b, Some(Box::new(SignedGrant { grant, ..(*genuine).clone() })));
+        assert_eq!(failed(&out, 1), Some(QueryError::Regrant), "{binding}");
+        assert!(to_dn(&out).is_empty(), "{binding}");
+        b.now = b.now.after(secs(7));
+        say(&mut b, 1, ControlMsg::Ping);
+    }
+}
+
+#[test]
+fn what_is_withdrawn_is_told_to_all_asked_for_by_nobody_and_listed_nowhere() {
+    let (mut b, ..) = whole();
+    join(&mut b, 1);
+    let (gone, other) = (grant_of(1).version, VersionId::numbered(9));
+    let told = |out: &[Output]| -> Vec<VersionId> {
+        let of = |m: &ControlMsg| if let ControlMsg::Withdraw(w) = m { w.versions.to_vec() } else { Vec::new() };
+        to_client(out, 1).into_iter().flat_map(of).collect()
+    };
+    assert_eq!(told(&b.input(Input::Withdrawn { versions: vec![gone] })), [gone]);
+    assert!(b.input(Input::Withdrawn { versions: vec![gone] }).is_empty(), "told once");
+    assert_eq!(failed(&ask(&mut b, Some(signed_grant(grant_of(1)))), 1), Some(QueryError::PeersForbidden));
+    let shared = |version| Shared { version, complete: true };
+    let add = List::truncated([shared(gone), shared(other)]);
+    let page = Inventory { seq: 1, reset: true, last: true, add, remove: List::default() };
+    let out = say(&mut b, 1, ControlMsg::Inventory(page));
+    assert_eq!(told(&out), [gone], "who comes with it later is told, too");
+    let [DirectoryMsg::Shares(shares)] = to_dn(&out)[..] else { panic!("{out:?}") };
+    assert_eq!(shares.add.iter().map(|s| s.version).collect::<Vec<_>>(), [other]);
+    b.input(Input::Withdrawn { versions: vec![] });
+    assert_eq!(failed(&ask(&mut b, Some(signed_grant(grant_of(1)))), 1), None, "published again");
+}
