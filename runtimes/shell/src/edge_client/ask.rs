@@ -155,11 +155,9 @@ async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: Wanted) -> R
     or(edges.known(), rt.sleep_until(rt.now() + CLOCK_WITHIN)).await;
     // with a nonce of its own whenever it is sent
     let request = || grant_request(edges, origin, &what, &own, renewal.is_some());
-    let body = get(edges, origin, request, JSON_LEN_MAX).await.map_err(|why| match why {
-        // no grant was shown: what is missing is the provider's word
-        EdgeError::GrantExpired if renewal.is_none() => EdgeError::Forbidden,
-        other => other,
-    })?;
+    // where no grant was shown, what is missing is the provider's word
+    let missing = |why| if why == EdgeError::GrantExpired && renewal.is_none() { EdgeError::Forbidden } else { why };
+    let body = get(edges, origin, request, JSON_LEN_MAX).await.map_err(missing)?;
     let reply: GrantReply = serde_json::from_slice(&body).map_err(|_| EdgeError::Invalid)?;
     let granted = read_reply(reply).ok_or(EdgeError::Invalid)?;
     let same = |asked: Option<VersionId>| asked.is_none_or(|version| version == granted.version);
