@@ -282,7 +282,7 @@ pub(crate) fn two_clients_are_introduced_and_the_ledger_keeps_their_record<R: St
 
         let mut down = net.client(cn, 2).await;
         let sealed = net.seal.seal(&net.grant(&down));
-        // the DN may not have been told yet: ask until it has, less and less often, as a client may ask ten times a minute
+        // the DN may not have been told yet: ask until it has, ever less often, as a client may ask ten times a minute
         let mut wait = Duration::from_millis(50);
         let introduced = loop {
             let query = Query { query: 1, grant: sealed.clone(), want: 5, exclude: List::default() };
