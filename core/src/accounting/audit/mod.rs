@@ -75,6 +75,7 @@ crate::wire! {
     }
 
     /// What a provider owes for: sums over its statements.
+    #[derive(Default)]
     pub struct Totals {
         /// Downloads granted.
         pub downloads: u64,
@@ -142,12 +143,6 @@ crate::wire! {
         Plain(PlainStatement) = 2,
         /// Of a provider.
         Total(TotalStatement) = 3,
-    }
-}
-
-impl Default for Totals {
-    fn default() -> Self {
-        Self { downloads: 0, completed: 0, edge_bytes: 0, peer_bytes: 0, plain_bytes: 0 }
     }
 }
 

@@ -215,7 +215,7 @@ fn measure_cell(lab: &Lab, cdn: &Cdn, options: &Options, seeder: Kind, downloade
             after_go_ms: go,
             probes: met.as_ref().map_or(0, |m| m.probes),
             outcome: met.map(|m| m.reason.or(m.rung).unwrap_or(m.outcome)),
-            done_ms: done.then(|| took.as_secs_f64() * 1000.0),
+            done_ms: done.then_some(took.as_secs_f64() * 1000.0),
             peer_bytes: line.peer_bytes,
             edge_bytes: line.edge_bytes,
         })

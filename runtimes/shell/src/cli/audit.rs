@@ -2,7 +2,8 @@
 
 use super::Error;
 use super::args::{AuditArgs, LedgerCloseArgs, LedgerExportArgs};
-use super::objects::{no_section, print_json};
+use super::objects::no_section;
+use super::out::{print_json, say};
 use super::units::bytes;
 use crate::config::{Bundle, LedgerConfig, ServerConfig};
 use crate::keys::verify;
@@ -47,13 +48,16 @@ pub(super) fn close_day<R: Start>(args: &LedgerCloseArgs, json: bool) -> Result<
         return print_json(&serde_json::json!({"closed": closed.iter().map(line).collect::<Vec<_>>()}));
     }
     for c in &closed {
-        println!(
+        say!(
             "closed {}: {} statements, signed head of {} days {}",
-            c.day, c.leaves, c.head.head.days, c.head.head.root
-        );
+            c.day,
+            c.leaves,
+            c.head.head.days,
+            c.head.head.root
+        )?;
     }
     if closed.is_empty() {
-        println!("nothing to close up to {last}");
+        say!("nothing to close up to {last}")?;
     }
     Ok(())
 }
@@ -81,8 +85,7 @@ pub(super) fn export_days<R: Start>(args: &LedgerExportArgs, json: bool) -> Resu
     if json {
         return print_json(&serde_json::json!({"output": args.output, "statements": statements}));
     }
-    println!("wrote {}: provider {provider}, {from} to {to}, {statements} statements", args.output.display());
-    Ok(())
+    say!("wrote {}: provider {provider}, {from} to {to}, {statements} statements", args.output.display())
 }
 
 /// `swarmedge audit`.
@@ -117,15 +120,15 @@ pub(super) fn audit(args: &AuditArgs, json: bool) -> Result<(), Error> {
             "days": days.len(), "totals": totals_json(&totals), "invoice_agrees": args.invoice.as_ref().map(|_| true),
         }));
     }
-    println!(
+    say!(
         "provider {}, {} to {}: {} day(s), signed by {}",
         first.provider,
         Day(first.day.day),
         Day(last.day.day),
         days.len(),
         &last.head.cert.body.name[..]
-    );
-    println!(
+    )?;
+    say!(
         "  downloads    {} ({} completed)\n  from edges   {} ({})\n  from peers   {} ({})\n  plain HTTPS  {} ({})",
         totals.downloads,
         totals.completed,
@@ -135,10 +138,10 @@ pub(super) fn audit(args: &AuditArgs, json: bool) -> Result<(), Error> {
         bytes(totals.peer_bytes),
         totals.plain_bytes,
         bytes(totals.plain_bytes)
-    );
-    println!("every statement is in its signed day and nothing is missing; every day follows the one before");
+    )?;
+    say!("every statement is in its signed day and nothing is missing; every day follows the one before")?;
     if args.invoice.is_some() {
-        println!("the invoice agrees, to the byte");
+        say!("the invoice agrees, to the byte")?;
     }
     Ok(())
 }

@@ -71,7 +71,7 @@ pub struct LedgerCloseArgs {
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Nothing in the file is secret from the provider, and `audit` needs nothing else but the operator's \
-    root key. The format is described in docs/ledger-export.md.\n\n\
+    root key. The format is described in EXPORT.md beside the ledger's source.\n\n\
     Example:\n  \
     swarmedge ledger export --provider 1 --from 2026-11-01 --to 2026-11-21 -o november.jsonl --config my-cdn/server.toml"
 )]

@@ -2,7 +2,7 @@
 
 use crate::cli::args::BenchLedgerArgs;
 use crate::cli::demo::WorkDir;
-use crate::cli::objects::print_json;
+use crate::cli::out::{print_json, say};
 use crate::cli::{Code, Error};
 use crate::keys::Key;
 use crate::rt::Start;
@@ -64,10 +64,9 @@ pub(in crate::cli) fn run<R: Start>(args: &BenchLedgerArgs, json: bool) -> Resul
             "stored_ms": stored_ms, "report_ms": report_ms,
         }));
     }
-    println!("{name}: {} records of {downloads} downloads in batches of {}", downloads * 4, args.batch);
-    println!("  stored   {per_second} records/s, each batch durable ({stored_ms} ms)");
-    println!("  report   {report_ms} ms over all {DAYS} days");
-    Ok(())
+    say!("{name}: {} records of {downloads} downloads in batches of {}", downloads * 4, args.batch)?;
+    say!("  stored   {per_second} records/s, each batch durable ({stored_ms} ms)")?;
+    say!("  report   {report_ms} ms over all {DAYS} days")
 }
 
 fn day_of(n: u32, downloads: u32) -> Day {
@@ -135,7 +134,7 @@ fn download(n: u32, downloads: u32, random: &mut Random) -> [LedgerRecord; 4] {
         version,
         size: SIZE,
         provider: PROVIDER,
-        path: Text::new(&format!("games/part-{object:03}.iso")).unwrap_or_default(),
+        path: Text::new(format!("games/part-{object:03}.iso")).unwrap_or_default(),
         issued_ms: day_of(n, downloads).end_ms() - 1 - random.next() % DAY_MS,
     };
     let served = EdgeRecord {

@@ -7,6 +7,7 @@ mod text;
 use super::Error;
 use super::args::{ReportArgs, ReportFormat};
 use super::audit::ledger_of;
+use super::out::{note, say};
 use crate::rt::Start;
 use crate::server::ledger::report::Report;
 use crate::server::ledger::{Day, Reader};
@@ -38,10 +39,10 @@ pub(super) fn run<R: Start>(args: &ReportArgs, json: bool) -> Result<(), Error> 
     })?;
     let text = written(&report, if json { ReportFormat::Json } else { args.format })?;
     match &args.output {
-        None => print!("{text}"),
+        None => say!("{}", text.trim_end_matches('\n'))?,
         Some(path) => {
             std::fs::write(path, text).map_err(|e| Error::io(format!("write {}", path.display()), &e))?;
-            eprintln!("wrote {}", path.display());
+            note!("wrote {}", path.display());
         }
     }
     Ok(())

@@ -111,7 +111,11 @@ impl Store {
         let Some(mut db) = self.db.take() else { return Ok(()) };
         let old = "SELECT count(*) FROM sqlite_master WHERE name = 'record_1'";
         let there: i64 = sqlx::query_scalar(old).fetch_one(&mut db.any).await?;
-        while there > 0 {
+        if there == 0 {
+            self.db = Some(db);
+            return Ok(());
+        }
+        loop {
             let rows = sqlx::query("SELECT id, received_ms, body FROM record_1 ORDER BY received_ms LIMIT $1")
                 .bind(ADOPT_MAX)
                 .fetch_all(&mut db.any)
