@@ -1,5 +1,5 @@
-//! A provider's closed days as JSON lines (EXPORT.md, beside this file): a day's first line holds the proofs, each further
-//! line one statement. Reading is strict: what is hashed is the canonical encoding of what the lines say.
+//! A provider's closed days as JSON lines (EXPORT.md, beside this file): a day's first line holds the proofs, each
+//! further line one statement. Reading is strict: what is hashed is the canonical encoding of what the lines say.
 
 use super::day::Day;
 use crate::cli::Error;
