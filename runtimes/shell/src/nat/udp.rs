@@ -7,7 +7,7 @@ use futures_lite::future::{or, poll_fn};
 use quinn::AsyncUdpSocket;
 use quinn::udp::{RecvMeta, Transmit};
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub(crate) struct Udp {
     socket: Arc<dyn AsyncUdpSocket>,
+    /// The same socket, as the system knows it: a runtime would hold back what is sent before it has first seen the
+    /// socket writable.
+    plain: Arc<UdpSocket>,
     v6: bool,
     closed: Signal,
 }
@@ -33,9 +36,9 @@ impl Udp {
     }
 
     /// Takes over a bound, non-blocking socket.
-    pub(crate) fn wrap<R: Rt>(rt: &R, socket: std::net::UdpSocket) -> io::Result<Self> {
-        let v6 = socket.local_addr()?.is_ipv6();
-        Ok(Self { socket: rt.quic().wrap_udp_socket(socket)?, v6, closed: Signal::default() })
+    pub(crate) fn wrap<R: Rt>(rt: &R, socket: UdpSocket) -> io::Result<Self> {
+        let (v6, plain) = (socket.local_addr()?.is_ipv6(), Arc::new(socket.try_clone()?));
+        Ok(Self { socket: rt.quic().wrap_udp_socket(socket)?, plain, v6, closed: Signal::default() })
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -58,6 +61,9 @@ impl Udp {
             IpAddr::V6(_) if !self.v6 => return Err(io::ErrorKind::AddrNotAvailable.into()),
             IpAddr::V4(_) | IpAddr::V6(_) => to,
         };
+        if src_ip.is_none() {
+            return self.plain.send_to(bytes, destination).map(drop);
+        }
         self.socket.try_send(&Transmit { destination, ecn: None, contents: bytes, segment_size: None, src_ip })
     }
 

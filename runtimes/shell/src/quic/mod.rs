@@ -51,7 +51,7 @@ impl Endpoint {
         let runtime = rt.quic();
         let (datagrams, receiver) = mailbox::mailbox(DATAGRAMS_MAX);
         let socket = Arc::new(SharedSocket::new(runtime.wrap_udp_socket(socket)?, datagrams));
-        let raw = RawSender::new(Arc::clone(&socket), options)?;
+        let raw = RawSender::new(options)?;
         let crypto = QuicServerConfig::try_from(server).map_err(io::Error::other)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         let streams = u32::try_from(limits::QUEUED_REQUESTS_MAX).unwrap_or(u32::MAX);

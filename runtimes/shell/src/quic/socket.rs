@@ -118,16 +118,15 @@ impl AsyncUdpSocket for SharedSocket {
 /// Sends datagrams that are not QUIC from the shared socket.
 #[derive(Clone, Debug)]
 pub struct RawSender {
-    socket: Arc<SharedSocket>,
     v6: bool,
-    /// The same socket, for its options.
-    options: Arc<UdpSocket>,
+    /// The same socket, as the system knows it: a runtime would hold back what is sent before it has first seen the
+    /// socket writable.
+    plain: Arc<UdpSocket>,
 }
 
 impl RawSender {
-    pub(super) fn new(socket: Arc<SharedSocket>, options: UdpSocket) -> io::Result<Self> {
-        let v6 = socket.local_addr()?.is_ipv6();
-        Ok(Self { socket, v6, options: Arc::new(options) })
+    pub(super) fn new(plain: UdpSocket) -> io::Result<Self> {
+        Ok(Self { v6: plain.local_addr()?.is_ipv6(), plain: Arc::new(plain) })
     }
 
     /// Sends one datagram at once; with a full socket it is an error, and lost.
@@ -137,13 +136,13 @@ impl RawSender {
             IpAddr::V6(_) if !self.v6 => return Err(io::ErrorKind::AddrNotAvailable.into()),
             IpAddr::V4(_) | IpAddr::V6(_) => to,
         };
-        self.socket.try_send(&Transmit { destination, ecn: None, contents: bytes, segment_size: None, src_ip: None })
+        self.plain.send_to(bytes, destination).map(drop)
     }
 
     /// Sends one datagram with another TTL (IPv6: hop limit) than usual. Nothing else leaves meanwhile: whoever sends
     /// on this socket does so on this thread, and `send` does not wait.
     pub fn send_with_ttl(&self, bytes: &[u8], to: SocketAddr, ttl: u8) -> io::Result<()> {
-        let options = socket2::SockRef::from(&*self.options);
+        let options = socket2::SockRef::from(&*self.plain);
         let ttl = u32::from(ttl);
         if to.ip().to_canonical().is_ipv4() {
             let usual = options.ttl_v4()?;
@@ -162,7 +161,7 @@ impl RawSender {
 
     /// Where the socket is bound.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        self.plain.local_addr()
     }
 }
 
