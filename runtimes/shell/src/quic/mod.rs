@@ -28,6 +28,9 @@ pub const WINDOW_MIN: u32 = 1 << 20;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Keeps the way through NATs open, and the idle timeout away.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Bytes of the largest datagram that is looked for on a path (RFC 8899): what a jumbo frame of 9,000 bytes holds beside
+/// the headers of IPv6 and UDP. Each datagram costs the same whatever its size, and local networks often take such ones.
+const DATAGRAM_LEN_MAX: u16 = 8_952;
 /// The server name of the handshake. Peers are told apart by their keys; the name says nothing (RFC 2606).
 const SERVER_NAME: &str = "peer.invalid";
 
@@ -61,6 +64,7 @@ impl Endpoint {
         let mut config = quinn::EndpointConfig::default();
         // a greased packet could look like STUN (RFC 9287)
         config.grease_quic_bit(false);
+        config.max_udp_payload_size(DATAGRAM_LEN_MAX).map_err(io::Error::other)?;
         let quinn = quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime)?;
         Ok((Self { quinn, raw, transport: Arc::new(transport(0)) }, receiver))
     }
@@ -114,7 +118,10 @@ pub(crate) fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
 
 /// `streams`: how many request and control streams the other side may have open.
 fn transport(streams: u32) -> quinn::TransportConfig {
+    let mut discovery = quinn::MtuDiscoveryConfig::default();
+    discovery.upper_bound(DATAGRAM_LEN_MAX);
     let mut t = quinn::TransportConfig::default();
+    t.mtu_discovery_config(Some(discovery));
     t.max_concurrent_bidi_streams(streams.into())
         .max_concurrent_uni_streams(0_u32.into())
         .datagram_receive_buffer_size(None)

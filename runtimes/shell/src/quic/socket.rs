@@ -15,6 +15,8 @@ use std::task::{Context, Poll};
 const MAGIC_COOKIE: [u8; 4] = 0x2112_A442_u32.to_be_bytes();
 /// RFC 8489 §5.
 const STUN_HEADER_LEN: usize = 20;
+/// Datagrams of one call to the system: as many of the largest as an IP packet could hold, else the call fails.
+const SEGMENTS_MAX: usize = 65_507 / super::DATAGRAM_LEN_MAX as usize;
 
 /// A datagram that is not QUIC.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +105,7 @@ impl AsyncUdpSocket for SharedSocket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
+        self.inner.max_transmit_segments().min(SEGMENTS_MAX)
     }
 
     fn max_receive_segments(&self) -> usize {
