@@ -9,7 +9,7 @@
 //! ```no_run
 //! use swarmedge_natlab::{Kind, Lab, Plan};
 //! let lab = Lab::up(&Plan::default().site("home", Kind::PortRestricted).site("cafe", Kind::Symmetric))?;
-//! let out = lab.command("home", "ip").args(["address"]).output();
+//! let out = lab.command("home", "ip")?.args(["address"]).output();
 //! # Ok::<(), swarmedge_natlab::Error>(())
 //! ```
 
