@@ -30,6 +30,9 @@ pub(crate) struct Version {
     /// A sync has failed: what was written before it may be lost although later syncs succeed (the kernel marks such
     /// pages clean). From then on a piece is written once more before its sync.
     tainted: AtomicBool,
+    /// Whose turn it is to write: a file system takes one write at a time into a file, and those that wait for it there
+    /// spin.
+    turn: Mutex<()>,
     /// Journalled pieces.
     have: Mutex<Bitfield>,
     /// Pieces of which something has come in and that are not journalled.
@@ -84,6 +87,7 @@ impl Version {
             opening: Mutex::new(()),
             unnamed: AtomicBool::new(false),
             tainted: AtomicBool::new(false),
+            turn: Mutex::new(()),
             have: Mutex::new(have),
             open: Mutex::new(BTreeMap::new()),
             lent: Mutex::new(lent),
@@ -183,7 +187,10 @@ impl Version {
         if !state.sealed && good > 0 {
             let bytes = data.len().min(good * BLOCK_LEN as usize);
             let range = self.manifest.layout().block_range(piece.index, first..piece.blocks);
-            let write = self.file().and_then(|f| f.write_at(&data[..bytes], range.start));
+            let write = self.file().and_then(|f| {
+                let _turn = lock(&self.turn);
+                f.write_at(&data[..bytes], range.start)
+            });
             write.map_err(|e| FetchEnd::Store(store_error(&e)))?;
             let blocks = first..piece.blocks;
             for (slot, hash) in state.got[blocks.start as usize..].iter_mut().zip(&hashes[..good]) {
