@@ -28,8 +28,8 @@ pub const WINDOW_MIN: u32 = 1 << 20;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Keeps the way through NATs open, and the idle timeout away.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Bytes of the largest datagram that is looked for on a path (RFC 8899): what a jumbo frame of 9,000 bytes holds beside
-/// the headers of IPv6 and UDP. Each datagram costs the same whatever its size, and local networks often take such ones.
+/// Bytes of the largest datagram that is looked for on a path (RFC 8899): what a jumbo frame of 9,000 bytes holds
+/// beside the headers of IPv6 and UDP. Each costs the same whatever its size, and local networks often take such ones.
 const DATAGRAM_LEN_MAX: u16 = 8_952;
 /// The server name of the handshake. Peers are told apart by their keys; the name says nothing (RFC 2606).
 const SERVER_NAME: &str = "peer.invalid";
