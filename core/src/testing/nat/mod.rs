@@ -70,7 +70,7 @@ impl Kind {
             Self::PortRestrictedRandom => "port-restricted-random",
             Self::Firewall => "firewall",
             Self::Cgnat => "cgnat",
-            Self::SymmetricSequential => "symmetric-seq",
+            Self::SymmetricSequential => "symmetric-sequential",
             Self::Symmetric => "symmetric",
             Self::CgnatSymmetric => "cgnat-symmetric",
             Self::UdpBlocked => "udp-blocked",
