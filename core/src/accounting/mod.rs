@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod certs;
+pub mod clones;
 pub mod edge_auth;
 pub mod epochs;
 pub mod grants;
