@@ -1,7 +1,13 @@
 //! A lab that is up.
 
+mod change;
+mod count;
+
+pub use change::Lossy;
+pub use count::Transport;
+
+use crate::Kind;
 use crate::janitor::{self, namespace, state_file};
-use crate::kind::Kind;
 use crate::plan::{Ipv6, Plan, Site, address};
 use crate::rules::{Router, UDP_TIMEOUT_S};
 use crate::run::{Error, run, script};
@@ -9,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 
 /// Namespaces joined to a small internet. Dropping it takes it down, unless its plan gave it a name.
@@ -186,7 +192,7 @@ impl Lab {
             self.state.sites.insert(site.name.clone(), (n, 0, site.clone()));
             self.build_site(n, site, &mut setup, &mut core)?;
         }
-        core.push_str(&loss_rules(0));
+        core.push_str(&change::loss_rules(0, Lossy::Everything));
         setup.scripts.insert(0, ("core".into(), core));
         let made: String = self.state.nodes.values().map(|n| format!("netns add {}\n", n.namespace)).collect();
         run("ip", &["-batch", "-"], &made)?;
@@ -383,139 +389,4 @@ fn shape(device: &str, mbit: u32) -> String {
 
 fn load(ruleset: &str) -> String {
     format!("nft -f - <<'RULES'\n{ruleset}RULES\n")
-}
-
-/// The core drops this share of what it forwards, each way, at random.
-fn loss_rules(percent: u8) -> String {
-    let rule = if percent == 0 { String::new() } else { format!("numgen random mod 100 < {percent} counter drop\n") };
-    load(&format!(
-        "table inet loss {{}}\ndelete table inet loss\ntable inet loss {{\n\
-         chain forward {{ type filter hook forward priority filter;\n{rule}}}\n}}\n"
-    ))
-}
-
-/// What happens to a lab that is up.
-impl Lab {
-    /// The core loses this share of all packets from now on, each way.
-    pub fn lose(&self, percent: u8) -> Result<(), Error> {
-        self.script("core", &loss_rules(percent.min(100))).map(drop)
-    }
-
-    /// A site's routers forget every mapping, as a reboot does.
-    pub fn flush(&self, site: &str) -> Result<(), Error> {
-        let (.., site) = self.site(site)?;
-        let forget = "conntrack -F 2>/dev/null\nfor m in inside outside; do nft flush map ip nat $m 2>/dev/null || true; \
-                      done\nfor s in taken talked; do nft flush set ip nat $s 2>/dev/null || true; done\n";
-        site.router_names().iter().try_for_each(|r| self.script(r, forget).map(drop))
-    }
-
-    /// The routers of two sites forget that these have spoken over UDP; what each has mapped stays.
-    pub fn separate(&self, a: &str, b: &str) -> Result<(), Error> {
-        for (here, there) in [(a, b), (b, a)] {
-            let (.., site) = self.site(here)?;
-            let there = self.outside(there)?;
-            let forget = format!(
-                "conntrack -D -p udp --orig-dst {there} 2>/dev/null || true\n\
-                 conntrack -D -p udp --orig-src {there} 2>/dev/null || true\n\
-                 nft flush set ip nat talked 2>/dev/null || true\n"
-            );
-            site.router_names().iter().try_for_each(|r| self.script(r, &forget).map(drop))?;
-        }
-        Ok(())
-    }
-
-    /// A site gets another address, and all its mappings are gone: what happens when a provider renumbers or a laptop
-    /// moves. Returns the new address.
-    pub fn rebind(&mut self, name: &str) -> Result<Ipv4Addr, Error> {
-        let (n, moved, site) = self.site(name)?.clone();
-        if site.kind == Kind::Firewall {
-            return Err(Error::new("what stands behind a firewall has its own address: nothing can be rebound"));
-        }
-        let (old, new) = (address::outside(n, moved), address::outside(n, moved + 1));
-        let top = site.router_names().pop();
-        let (node, device) = top.as_ref().map_or((&site.name, "eth0"), |router| (router, "wan"));
-        self.script("core", &format!("ip route add {new} dev site{n}\nip route del {old} dev site{n}\n"))?;
-        let mut text = format!("ip addr add {new}/32 dev {device}\nip addr del {old}/32 dev {device}\n");
-        _ = writeln!(text, "ip route replace {} dev {device} scope link", address::CORE);
-        _ = writeln!(text, "ip route replace default via {} dev {device}", address::CORE);
-        if let Some(rules) =
-            Router::of(site.kind, site.router_names().len() > 1, site.hairpin, site.ipv6 == Ipv6::Firewall)
-        {
-            text.push_str(&load(&rules.ruleset(new)));
-        }
-        self.script(node, &text)?;
-        self.flush(name)?;
-        self.state.sites.insert(name.to_owned(), (n, moved + 1, site.clone()));
-        if let Some(node) = self.state.nodes.get_mut(node) {
-            node.addresses.retain(|a| *a != IpAddr::V4(old));
-            node.addresses.insert(0, new.into());
-        }
-        if self.kept { self.share() } else { Ok(()) }.map(|()| new)
-    }
-
-    /// From now on counts the UDP packets that a node sends, by where they go.
-    pub fn count_sent(&self, node: &str) -> Result<(), Error> {
-        let set = |family: &str| {
-            format!("set to{family} {{ type ipv{family}_addr . inet_service; flags dynamic; size 65535; }}\n")
-        };
-        let rules = format!(
-            "table inet sent {{}}\ndelete table inet sent\ntable inet sent {{\n{}{}\
-             chain output {{ type filter hook output priority filter;\n\
-             meta l4proto udp update @to4 {{ ip daddr . udp dport counter }}\n\
-             meta l4proto udp update @to6 {{ ip6 daddr . udp dport counter }}\n}}\n}}\n",
-            set("4"),
-            set("6")
-        );
-        self.script(node, &load(&rules)).map(drop)
-    }
-
-    /// What [`Self::count_sent`] has counted: packets by where they went.
-    pub fn sent(&self, node: &str) -> Result<BTreeMap<SocketAddr, u64>, Error> {
-        let mut all = BTreeMap::new();
-        for set in ["to4", "to6"] {
-            let text = self.script(node, &format!("nft -j list set inet sent {set}\n"))?;
-            let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::new(e.to_string()))?;
-            let elements = json["nftables"].as_array().into_iter().flatten();
-            let elements = elements.filter_map(|o| o["set"]["elem"].as_array()).flatten();
-            for e in elements.map(|e| &e["elem"]) {
-                let concat = &e["val"]["concat"];
-                let ip = concat[0].as_str().and_then(|a| a.parse::<IpAddr>().ok());
-                let port = concat[1].as_u64().and_then(|p| u16::try_from(p).ok());
-                let (Some(ip), Some(port)) = (ip, port) else {
-                    return Err(Error::new(format!("nft lists an element that is no address: {e}")));
-                };
-                all.insert(SocketAddr::new(ip, port), e["counter"]["packets"].as_u64().unwrap_or(0));
-            }
-        }
-        Ok(all)
-    }
-
-    /// From now on counts what peers of a site send to its router that is neither for a server nor to the router
-    /// itself: packets that a LAN of two peers need not send there.
-    pub fn count_crossing(&self, site: &str) -> Result<(), Error> {
-        let rules = format!(
-            "table inet crossing {{}}\ndelete table inet crossing\ntable inet crossing {{\n\
-             counter crossed {{}}\n\
-             chain prerouting {{ type filter hook prerouting priority raw;\n\
-             iifname \"lan\" meta l4proto udp ip daddr != {} counter name crossed\n\
-             iifname \"lan\" meta l4proto udp ip6 daddr != {} counter name crossed\n}}\n}}\n",
-            address::SERVERS,
-            address::SERVERS6
-        );
-        let (.., site) = self.site(site)?;
-        site.router_names().first().map_or(Ok(()), |r| self.script(r, &load(&rules)).map(drop))
-    }
-
-    /// What [`Self::count_crossing`] has counted.
-    pub fn crossed(&self, site: &str) -> Result<u64, Error> {
-        let (.., site) = self.site(site)?;
-        let Some(router) = site.router_names().into_iter().next() else { return Ok(0) };
-        let text = self.script(&router, "nft -j list counter inet crossing crossed\n")?;
-        let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::new(e.to_string()))?;
-        let counters = json["nftables"].as_array().into_iter().flatten();
-        counters
-            .filter_map(|o| o["counter"]["packets"].as_u64())
-            .next()
-            .ok_or_else(|| Error::new("nft lists no counter"))
-    }
 }

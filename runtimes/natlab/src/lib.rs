@@ -15,7 +15,6 @@
 
 pub mod cdn;
 pub mod janitor;
-mod kind;
 pub mod lab;
 pub mod matrix;
 pub mod plan;
@@ -23,8 +22,9 @@ pub mod require;
 mod rules;
 mod run;
 
-pub use kind::{Behaviour, Expect, Kind, expected};
 pub use lab::Lab;
 pub use plan::Plan;
 pub use rules::rules;
 pub use run::Error;
+pub use swarmedge_core::nat::NatBehaviour as Behaviour;
+pub use swarmedge_core::testing::nat::{Expect, Kind, expected};

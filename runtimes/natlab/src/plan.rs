@@ -1,6 +1,6 @@
 //! What a lab consists of: names and addresses, worked out before anything is made.
 
-use crate::kind::Kind;
+use crate::Kind;
 use crate::run::Error;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -134,7 +134,7 @@ impl Plan {
             if s.peers == 0 || s.peers > PEERS_MAX || (s.kind == Kind::Public && s.peers > 1) {
                 return fail(format!("{}: a {} site cannot have {} peers", s.name, s.kind, s.peers));
             }
-            if s.hairpin && (!shared || s.kind.mapping() != Some(crate::Behaviour::EndpointIndependent)) {
+            if s.hairpin && (!shared || s.kind.mapping() != crate::Behaviour::EndpointIndependent) {
                 return fail(format!("{}: a {} router cannot hairpin", s.name, s.kind));
             }
         }

@@ -5,7 +5,7 @@
 //! `srcnat`). Only outgoing packets pass there, so only they keep a mapping alive (RFC 4787 REQ-6). What nobody asked
 //! for is dropped in `input` and `forward`: then no conntrack entry is made for it. `masquerade-open` lacks just that.
 
-use crate::kind::Kind;
+use crate::Kind;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
@@ -82,6 +82,14 @@ impl Router {
     /// Whether peers keep addresses of their own outside.
     pub(crate) fn is_routed(self) -> bool {
         self.translation == Translation::Routed
+    }
+
+    /// What the rules write beside conntrack, as (`map` or `set`, name).
+    pub(crate) fn remembers(self) -> Vec<(&'static str, &'static str)> {
+        let Translation::Independent { admits, .. } = self.translation else { return Vec::new() };
+        let mut all = vec![("map", "inside"), ("map", "outside"), ("set", "taken")];
+        all.extend((admits == Admits::AddressesSentTo).then_some(("set", "talked")));
+        all
     }
 
     /// The whole ruleset, for `nft -f`. It replaces an earlier one of the same router.

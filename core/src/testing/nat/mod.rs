@@ -1,130 +1,19 @@
 //! A small Internet of simulated NATs, of the same kinds as the NAT lab's real ones, as one value: hosts behind chains
 //! of routers, and what becomes of a datagram that one of them sends. No time of its own, no sockets.
 
+mod kind;
 mod router;
 
 #[cfg(test)]
 mod tests;
 
+pub use kind::{Expect, Kind, expected};
 pub use router::{Ports, Router, Rules};
 
 use crate::machine::Time;
-use crate::nat::NatBehaviour::{self, AddressAndPortDependent, AddressDependent, EndpointIndependent};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
-
-/// A kind of access to the Internet, as the NAT lab names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// No NAT.
-    Public,
-    /// Maps and filters by nothing.
-    FullCone,
-    /// Filters by address.
-    Restricted,
-    /// Filters by address and port: the usual home router.
-    PortRestricted,
-    /// The same, and never keeps the port.
-    PortRestrictedRandom,
-    /// A public address behind a stateful filter.
-    Firewall,
-    /// A home router behind a carrier's NAT that maps and filters by nothing.
-    Cgnat,
-    /// A new port for each flow, one after the other.
-    SymmetricSequential,
-    /// A random new port for each flow.
-    Symmetric,
-    /// A home router behind a carrier's symmetric NAT with a block of 1,024 ports.
-    CgnatSymmetric,
-    /// No UDP.
-    UdpBlocked,
-    /// A masquerade without input filter, which a datagram that comes too early poisons.
-    MasqueradeOpen,
-}
-
-impl Kind {
-    /// Those of the pair matrix, in its order.
-    pub const MATRIX: [Self; 11] = [
-        Self::Public,
-        Self::FullCone,
-        Self::Restricted,
-        Self::PortRestricted,
-        Self::PortRestrictedRandom,
-        Self::Firewall,
-        Self::Cgnat,
-        Self::SymmetricSequential,
-        Self::Symmetric,
-        Self::CgnatSymmetric,
-        Self::UdpBlocked,
-    ];
-
-    /// As the NAT lab names it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Public => "public",
-            Self::FullCone => "full-cone",
-            Self::Restricted => "restricted",
-            Self::PortRestricted => "port-restricted",
-            Self::PortRestrictedRandom => "port-restricted-random",
-            Self::Firewall => "firewall",
-            Self::Cgnat => "cgnat",
-            Self::SymmetricSequential => "symmetric-sequential",
-            Self::Symmetric => "symmetric",
-            Self::CgnatSymmetric => "cgnat-symmetric",
-            Self::UdpBlocked => "udp-blocked",
-            Self::MasqueradeOpen => "masquerade-open",
-        }
-    }
-
-    /// How it maps and filters as a whole: what discovery should find, `Unknown` where nothing comes back.
-    #[must_use]
-    pub const fn behaviour(self) -> (NatBehaviour, NatBehaviour) {
-        match self {
-            Self::Public | Self::FullCone => (EndpointIndependent, EndpointIndependent),
-            Self::Restricted => (EndpointIndependent, AddressDependent),
-            Self::PortRestricted | Self::PortRestrictedRandom | Self::Firewall | Self::Cgnat | Self::MasqueradeOpen => {
-                (EndpointIndependent, AddressAndPortDependent)
-            }
-            Self::SymmetricSequential | Self::Symmetric | Self::CgnatSymmetric => {
-                (AddressAndPortDependent, AddressAndPortDependent)
-            }
-            Self::UdpBlocked => (NatBehaviour::Unknown, NatBehaviour::Unknown),
-        }
-    }
-
-    /// Its routers, the host's own first.
-    #[must_use]
-    pub fn routers(self) -> Vec<Rules> {
-        let home = Rules {
-            translates: true,
-            udp: true,
-            mapping: EndpointIndependent,
-            filtering: AddressAndPortDependent,
-            ports: Ports::Preserve,
-            keeps_uninvited: false,
-            hairpin: false,
-            lifetime: Duration::from_secs(120),
-        };
-        let symmetric = Rules { mapping: AddressAndPortDependent, ports: Ports::Random, ..home };
-        let carrier = Rules { filtering: EndpointIndependent, ports: Ports::Random, ..home };
-        match self {
-            Self::Public => Vec::new(),
-            Self::FullCone => alloc::vec![Rules { filtering: EndpointIndependent, ..home }],
-            Self::Restricted => alloc::vec![Rules { filtering: AddressDependent, ..home }],
-            Self::PortRestricted => alloc::vec![home],
-            Self::PortRestrictedRandom => alloc::vec![Rules { ports: Ports::Random, ..home }],
-            Self::Firewall => alloc::vec![Rules { translates: false, ..home }],
-            Self::Cgnat => alloc::vec![home, carrier],
-            Self::SymmetricSequential => alloc::vec![Rules { ports: Ports::Sequential, ..symmetric }],
-            Self::Symmetric => alloc::vec![symmetric],
-            Self::CgnatSymmetric => alloc::vec![home, Rules { ports: Ports::Block(1024), ..symmetric }],
-            Self::UdpBlocked => alloc::vec![Rules { udp: false, ..home }],
-            Self::MasqueradeOpen => alloc::vec![Rules { keeps_uninvited: true, ..home }],
-        }
-    }
-}
 
 /// A host's number.
 pub type HostIx = usize;

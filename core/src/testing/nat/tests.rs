@@ -1,4 +1,5 @@
 use super::*;
+use crate::nat::NatBehaviour::{self, AddressAndPortDependent, AddressDependent, EndpointIndependent};
 use alloc::collections::BTreeSet;
 
 const TTL: u8 = 64;
@@ -59,7 +60,7 @@ impl Lab {
 
 #[test]
 fn every_kind_maps_and_filters_as_the_lab_found_it() {
-    for kind in Kind::MATRIX.into_iter().chain([Kind::MasqueradeOpen]) {
+    for kind in Kind::ALL {
         let unknown = (NatBehaviour::Unknown, NatBehaviour::Unknown);
         assert_eq!(lab(kind).classify().unwrap_or(unknown), kind.behaviour(), "{}", kind.name());
     }

@@ -12,10 +12,10 @@ pub use report::{Report, Row};
 pub use stats::{lower_bound_95, percentile};
 
 use crate::cdn::{Cdn, Client};
-use crate::kind::{Expect, Kind, expected};
 use crate::lab::Lab;
 use crate::plan::{Plan, Site};
 use crate::run::Error;
+use crate::{Expect, Kind, expected};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

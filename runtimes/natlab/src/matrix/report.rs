@@ -1,7 +1,7 @@
 //! The matrix as text for people and as JSON for programs.
 
 use super::{Cell, lower_bound_95, percentile};
-use crate::kind::{Expect, Kind};
+use crate::{Expect, Kind};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 
@@ -132,7 +132,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kind::expected;
+    use crate::expected;
     use crate::matrix::Try;
 
     fn cell(seeder: Kind, downloader: Kind, connected: &[bool]) -> Cell {

@@ -7,8 +7,8 @@ use swarmedge_natlab::{Behaviour, Lab};
 /// What coturn's client says of a peer's way to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
-    pub(crate) mapping: Option<Behaviour>,
-    pub(crate) filtering: Option<Behaviour>,
+    pub(crate) mapping: Behaviour,
+    pub(crate) filtering: Behaviour,
 }
 
 /// Whether coturn is here; else the test is skipped.
@@ -63,7 +63,10 @@ pub(crate) fn discover(lab: &Lab, node: &str) -> Found {
             ("Address Dependent", Behaviour::AddressDependent),
             ("Address and Port Dependent", Behaviour::AddressAndPortDependent),
         ];
-        behaviours.into_iter().find(|(name, _)| text.contains(&format!("{name} {what}!"))).map(|(_, b)| b)
+        behaviours
+            .into_iter()
+            .find(|(name, _)| text.contains(&format!("{name} {what}!")))
+            .map_or(Behaviour::Unknown, |(_, b)| b)
     };
     Found { mapping: said("Mapping"), filtering: said("Filtering") }
 }

@@ -1,48 +1,44 @@
-//! What kinds of routers there are, and which pairs of peers behind them can connect.
+//! The kinds of access to the Internet that the simulator, the models and the lab of real NATs know, and which pairs of
+//! them can connect: the one list that all of them are held to.
 
+use super::{Ports, Rules};
+use crate::nat::NatBehaviour::{self, AddressAndPortDependent, AddressDependent, EndpointIndependent, Unknown};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::str::FromStr;
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::str::FromStr;
 
-/// How a NAT maps or filters (RFC 4787 §4.1, §5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Behaviour {
-    /// The same for every remote endpoint.
-    EndpointIndependent,
-    /// One for each remote address.
-    AddressDependent,
-    /// One for each remote address and port.
-    AddressAndPortDependent,
-}
-
-/// What stands between a peer and the core.
+/// A kind of access to the Internet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Nothing.
+    /// No NAT.
     Public,
-    /// A NAT that lets anybody in through a mapping.
+    /// Maps and filters by nothing.
     FullCone,
-    /// A NAT that lets in addresses that were sent to.
+    /// Filters by address.
     Restricted,
-    /// The usual home router: plain Linux masquerading.
+    /// Filters by address and port: the usual home router.
     PortRestricted,
-    /// The same, but the outside port never equals the inside one.
+    /// The same, and never keeps the port.
     PortRestrictedRandom,
-    /// A NAT with a fresh random port for each destination.
-    Symmetric,
-    /// A NAT with a fresh port for each destination, counting upwards.
-    SymmetricSequential,
-    /// A home router behind a carrier's open NAT.
-    Cgnat,
-    /// A home router behind a carrier's symmetric NAT with 1,024 ports.
-    CgnatSymmetric,
-    /// A stateful filter in front of a public address.
+    /// A public address behind a stateful filter.
     Firewall,
-    /// A NAT through which no UDP leaves.
-    UdpBlocked,
-    /// Masquerading without an input filter: a probe that comes too early takes the port.
+    /// A home router behind a carrier's NAT that maps and filters by nothing.
+    Cgnat,
+    /// A masquerade without input filter, which a datagram that comes too early poisons.
     MasqueradeOpen,
+    /// A new port for each flow, one after the other.
+    SymmetricSequential,
+    /// A random new port for each flow.
+    Symmetric,
+    /// A home router behind a carrier's symmetric NAT with a block of 1,024 ports.
+    CgnatSymmetric,
+    /// No UDP.
+    UdpBlocked,
 }
 
 impl Kind {
@@ -62,7 +58,7 @@ impl Kind {
         Self::UdpBlocked,
     ];
 
-    /// As the command line and the tables call it.
+    /// As command lines and tables call it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -71,13 +67,13 @@ impl Kind {
             Self::Restricted => "restricted",
             Self::PortRestricted => "port-restricted",
             Self::PortRestrictedRandom => "port-restricted-random",
-            Self::Symmetric => "symmetric",
-            Self::SymmetricSequential => "symmetric-sequential",
-            Self::Cgnat => "cgnat",
-            Self::CgnatSymmetric => "cgnat-symmetric",
             Self::Firewall => "firewall",
-            Self::UdpBlocked => "udp-blocked",
+            Self::Cgnat => "cgnat",
             Self::MasqueradeOpen => "masquerade-open",
+            Self::SymmetricSequential => "symmetric-sequential",
+            Self::Symmetric => "symmetric",
+            Self::CgnatSymmetric => "cgnat-symmetric",
+            Self::UdpBlocked => "udp-blocked",
         }
     }
 
@@ -90,13 +86,13 @@ impl Kind {
             Self::Restricted => "rc",
             Self::PortRestricted => "prc",
             Self::PortRestrictedRandom => "prc-r",
-            Self::Symmetric => "sym",
-            Self::SymmetricSequential => "sym-s",
-            Self::Cgnat => "cgn",
-            Self::CgnatSymmetric => "cgn-s",
             Self::Firewall => "fw",
-            Self::UdpBlocked => "blk",
+            Self::Cgnat => "cgn",
             Self::MasqueradeOpen => "open",
+            Self::SymmetricSequential => "sym-s",
+            Self::Symmetric => "sym",
+            Self::CgnatSymmetric => "cgn-s",
+            Self::UdpBlocked => "blk",
         }
     }
 
@@ -109,67 +105,75 @@ impl Kind {
             Self::Restricted => "endpoint-independent mapping, address-dependent filtering",
             Self::PortRestricted => "plain masquerading: endpoint-independent mapping, filters by address and port",
             Self::PortRestrictedRandom => "the same, with a random outside port for each inside endpoint",
-            Self::Symmetric => "a random port for each destination, filters by address and port",
+            Self::Firewall => "a public address behind a stateful filter, no translation",
+            Self::Cgnat => "two layers: a home router behind a carrier's open NAT (RFC 6888)",
+            Self::MasqueradeOpen => "masquerading without an input filter: an early probe takes the port",
             Self::SymmetricSequential => {
                 "the next port for each destination (predictable), filters by address and port"
             }
-            Self::Cgnat => "two layers: a home router behind a carrier's open NAT (RFC 6888)",
+            Self::Symmetric => "a random port for each destination, filters by address and port",
             Self::CgnatSymmetric => "two layers: a home router behind a carrier's symmetric NAT with 1,024 ports",
-            Self::Firewall => "a public address behind a stateful filter, no translation",
             Self::UdpBlocked => "a NAT through which no UDP leaves",
-            Self::MasqueradeOpen => "masquerading without an input filter: an early probe takes the port",
         }
     }
 
-    /// How it maps, seen from outside; `None` where no UDP passes.
+    /// How it maps and filters as a whole: what discovery should find, `Unknown` where nothing comes back.
     #[must_use]
-    pub const fn mapping(self) -> Option<Behaviour> {
+    pub const fn behaviour(self) -> (NatBehaviour, NatBehaviour) {
         match self {
-            Self::UdpBlocked => None,
-            Self::Symmetric | Self::SymmetricSequential | Self::CgnatSymmetric => {
-                Some(Behaviour::AddressAndPortDependent)
+            Self::Public | Self::FullCone => (EndpointIndependent, EndpointIndependent),
+            Self::Restricted => (EndpointIndependent, AddressDependent),
+            Self::PortRestricted | Self::PortRestrictedRandom | Self::Firewall | Self::Cgnat | Self::MasqueradeOpen => {
+                (EndpointIndependent, AddressAndPortDependent)
             }
-            Self::Public
-            | Self::FullCone
-            | Self::Restricted
-            | Self::PortRestricted
-            | Self::PortRestrictedRandom
-            | Self::Cgnat
-            | Self::Firewall
-            | Self::MasqueradeOpen => Some(Behaviour::EndpointIndependent),
+            Self::SymmetricSequential | Self::Symmetric | Self::CgnatSymmetric => {
+                (AddressAndPortDependent, AddressAndPortDependent)
+            }
+            Self::UdpBlocked => (Unknown, Unknown),
         }
     }
 
-    /// How it filters, seen from outside; `None` where no UDP passes.
+    /// How it maps, seen from outside.
     #[must_use]
-    pub const fn filtering(self) -> Option<Behaviour> {
+    pub const fn mapping(self) -> NatBehaviour {
+        self.behaviour().0
+    }
+
+    /// How it filters, seen from outside.
+    #[must_use]
+    pub const fn filtering(self) -> NatBehaviour {
+        self.behaviour().1
+    }
+
+    /// Its routers, the host's own first.
+    #[must_use]
+    pub fn routers(self) -> Vec<Rules> {
+        let home = Rules {
+            translates: true,
+            udp: true,
+            mapping: EndpointIndependent,
+            filtering: AddressAndPortDependent,
+            ports: Ports::Preserve,
+            keeps_uninvited: false,
+            hairpin: false,
+            lifetime: Duration::from_secs(120),
+        };
+        let symmetric = Rules { mapping: AddressAndPortDependent, ports: Ports::Random, ..home };
+        let carrier = Rules { filtering: EndpointIndependent, ports: Ports::Random, ..home };
         match self {
-            Self::UdpBlocked => None,
-            Self::Public | Self::FullCone => Some(Behaviour::EndpointIndependent),
-            Self::Restricted => Some(Behaviour::AddressDependent),
-            Self::PortRestricted
-            | Self::PortRestrictedRandom
-            | Self::Cgnat
-            | Self::Firewall
-            | Self::MasqueradeOpen
-            | Self::Symmetric
-            | Self::SymmetricSequential
-            | Self::CgnatSymmetric => Some(Behaviour::AddressAndPortDependent),
+            Self::Public => Vec::new(),
+            Self::FullCone => alloc::vec![Rules { filtering: EndpointIndependent, ..home }],
+            Self::Restricted => alloc::vec![Rules { filtering: AddressDependent, ..home }],
+            Self::PortRestricted => alloc::vec![home],
+            Self::PortRestrictedRandom => alloc::vec![Rules { ports: Ports::Random, ..home }],
+            Self::Firewall => alloc::vec![Rules { translates: false, ..home }],
+            Self::Cgnat => alloc::vec![home, carrier],
+            Self::SymmetricSequential => alloc::vec![Rules { ports: Ports::Sequential, ..symmetric }],
+            Self::Symmetric => alloc::vec![symmetric],
+            Self::CgnatSymmetric => alloc::vec![home, Rules { ports: Ports::Block(1024), ..symmetric }],
+            Self::UdpBlocked => alloc::vec![Rules { udp: false, ..home }],
+            Self::MasqueradeOpen => alloc::vec![Rules { keeps_uninvited: true, ..home }],
         }
-    }
-
-    /// Whether a peer's inside port is the one that is seen outside, while it is free there.
-    #[must_use]
-    pub const fn preserves_port(self) -> bool {
-        matches!(
-            self,
-            Self::Public
-                | Self::FullCone
-                | Self::Restricted
-                | Self::PortRestricted
-                | Self::Firewall
-                | Self::MasqueradeOpen
-        )
     }
 }
 
@@ -209,10 +213,11 @@ pub enum Expect {
 /// one does not and the other does not filter by port. Beyond that a sequential NAT can be predicted.
 #[must_use]
 pub fn expected(a: Kind, b: Kind) -> Expect {
-    let (Some(map_a), Some(map_b)) = (a.mapping(), b.mapping()) else { return Expect::Never };
-    let independent = |m| m == Behaviour::EndpointIndependent;
-    let by_port = |k: Kind| k.filtering() == Some(Behaviour::AddressAndPortDependent);
-    let (hard, easy) = match (independent(map_a), independent(map_b)) {
+    if [a, b].contains(&Kind::UdpBlocked) {
+        return Expect::Never;
+    }
+    let independent = |k: Kind| k.mapping() == EndpointIndependent;
+    let (hard, easy) = match (independent(a), independent(b)) {
         (true, true) => return Expect::Connects,
         (true, false) => (b, a),
         (false, true) => (a, b),
@@ -221,7 +226,7 @@ pub fn expected(a: Kind, b: Kind) -> Expect {
         }
         (false, false) => return Expect::Never,
     };
-    if !by_port(easy) {
+    if easy.filtering() != AddressAndPortDependent {
         Expect::Connects
     } else if hard == Kind::SymmetricSequential {
         Expect::ByPrediction

@@ -1,0 +1,135 @@
+//! What happens to a lab that is up: loss, forgotten mappings, new addresses, other routers.
+
+use super::{Lab, load};
+use crate::plan::{Ipv6, Site, address};
+use crate::rules::Router;
+use crate::{Error, Kind};
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Which packets the core loses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lossy {
+    /// Every one.
+    Everything,
+    /// UDP datagrams: STUN, connectivity checks and QUIC, and no HTTPS or control connection.
+    Udp,
+}
+
+/// The core drops this share of what it forwards, each way, at random.
+pub(super) fn loss_rules(percent: u8, what: Lossy) -> String {
+    let what = if what == Lossy::Udp { "meta l4proto udp " } else { "" };
+    let rule =
+        if percent == 0 { String::new() } else { format!("{what}numgen random mod 100 < {percent} counter drop\n") };
+    load(&format!(
+        "table inet loss {{}}\ndelete table inet loss\ntable inet loss {{\n\
+         chain forward {{ type filter hook forward priority filter;\n{rule}}}\n}}\n"
+    ))
+}
+
+/// Deletes conntrack entries; none is as good.
+fn delete(which: &str) -> String {
+    format!(
+        "said=$(conntrack -D {which} 2>&1) || case $said in *' 0 flow entries'*) ;; *) echo \"$said\" >&2; exit 1;; esac\n"
+    )
+}
+
+/// Empties what the rules remember beside conntrack.
+fn empty(router: Router) -> String {
+    router.remembers().iter().map(|(what, name)| format!("nft flush {what} ip nat {name}\n")).collect()
+}
+
+impl Lab {
+    /// The core loses this share of all packets from now on, each way.
+    pub fn lose(&self, percent: u8) -> Result<(), Error> {
+        self.lose_of(percent, Lossy::Everything)
+    }
+
+    /// The core loses this share of some packets from now on, each way; 0 ends it.
+    pub fn lose_of(&self, percent: u8, what: Lossy) -> Result<(), Error> {
+        self.script("core", &loss_rules(percent.min(100), what)).map(drop)
+    }
+
+    /// A site's routers with what they are, the one next to the peers first.
+    fn routers_of(&self, name: &str) -> Result<Vec<(String, Router)>, Error> {
+        let (.., site) = self.site(name)?;
+        Ok(routers(site))
+    }
+
+    /// A site's routers forget every mapping, as a reboot does.
+    pub fn flush(&self, site: &str) -> Result<(), Error> {
+        self.routers_of(site)?
+            .iter()
+            .try_for_each(|(node, router)| self.script(node, &format!("conntrack -F\n{}", empty(*router))).map(drop))
+    }
+
+    /// The routers of two sites forget that these have spoken over UDP; what each has mapped stays.
+    pub fn separate(&self, a: &str, b: &str) -> Result<(), Error> {
+        for (here, there) in [(a, b), (b, a)] {
+            let there = self.outside(there)?;
+            for (node, router) in self.routers_of(here)? {
+                let mut forget = delete(&format!("-p udp --orig-dst {there}"));
+                forget.push_str(&delete(&format!("-p udp --orig-src {there}")));
+                if router.remembers().iter().any(|(_, name)| *name == "talked") {
+                    forget.push_str("nft flush set ip nat talked\n");
+                }
+                self.script(&node, &forget)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A site's routers become those of another kind and forget every UDP mapping, while its peers still believe what
+    /// they have found out before: how a pair is introduced that nobody would introduce. TCP connections stay.
+    pub fn become_kind(&mut self, name: &str, kind: Kind) -> Result<(), Error> {
+        let (n, moved, old) = self.site(name)?.clone();
+        let new = Site { kind, ..old.clone() };
+        let translates = |k: Kind| !matches!(k, Kind::Public | Kind::Firewall);
+        if !translates(old.kind) || !translates(kind) || new.router_names().len() != old.router_names().len() {
+            return Err(Error::new(format!("{name}: a {} site cannot become a {kind} one", old.kind)));
+        }
+        let all = routers(&new);
+        let outermost = all.len() - 1;
+        for (at, (node, router)) in all.iter().enumerate() {
+            let wan = if at == outermost { address::outside(n, moved) } else { address::carrier(n, 2) };
+            self.script(node, &format!("{}{}", load(&router.ruleset(wan)), delete("-p udp")))?;
+        }
+        self.state.sites.insert(name.to_owned(), (n, moved, new));
+        if self.kept { self.share() } else { Ok(()) }
+    }
+
+    /// A site gets another address, and all its mappings are gone: what happens when a provider renumbers or a laptop
+    /// moves. Returns the new address.
+    pub fn rebind(&mut self, name: &str) -> Result<Ipv4Addr, Error> {
+        let (n, moved, site) = self.site(name)?.clone();
+        if site.kind == Kind::Firewall {
+            return Err(Error::new("what stands behind a firewall has its own address: nothing can be rebound"));
+        }
+        let (old, new) = (address::outside(n, moved), address::outside(n, moved + 1));
+        let top = routers(&site).pop();
+        let (node, device) = top.as_ref().map_or((&site.name, "eth0"), |(router, _)| (router, "wan"));
+        self.script("core", &format!("ip route add {new} dev site{n}\nip route del {old} dev site{n}\n"))?;
+        let mut text = format!("ip addr add {new}/32 dev {device}\nip addr del {old}/32 dev {device}\n");
+        _ = writeln!(text, "ip route replace {} dev {device} scope link", address::CORE);
+        _ = writeln!(text, "ip route replace default via {} dev {device}", address::CORE);
+        if let Some((_, router)) = top {
+            text.push_str(&load(&router.ruleset(new)));
+        }
+        self.script(node, &text)?;
+        self.flush(name)?;
+        self.state.sites.insert(name.to_owned(), (n, moved + 1, site.clone()));
+        if let Some(node) = self.state.nodes.get_mut(node) {
+            node.addresses.retain(|a| *a != IpAddr::V4(old));
+            node.addresses.insert(0, new.into());
+        }
+        if self.kept { self.share() } else { Ok(()) }.map(|()| new)
+    }
+}
+
+/// A site's routers with what they are, the one next to the peers first.
+fn routers(site: &Site) -> Vec<(String, Router)> {
+    let names = site.router_names();
+    let two = names.len() > 1;
+    let is = |at| Router::of(site.kind, two && at == 1, site.hairpin, site.ipv6 == Ipv6::Firewall);
+    names.into_iter().enumerate().filter_map(|(at, name)| Some((name, is(at)?))).collect()
+}
