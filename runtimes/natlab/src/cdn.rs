@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use swarmedge_core::ids::ProviderId;
 use swarmedge_shell::cli::init::{self, Deployment, Ports};
-use swarmedge_shell::cli::process::{Interrupt, Process};
+use swarmedge_shell::cli::process::Process;
 use swarmedge_shell::client::local::Call;
 use swarmedge_shell::client::protocol::{Answer, DownloadLine, Request, State, StatusLine};
 use swarmedge_shell::client::why::MeetingLine;
 use swarmedge_shell::config::Bundle;
+use swarmedge_shell::terminal::Interrupt;
 
 /// Who publishes.
 const PROVIDER: &str = "1";
@@ -112,7 +113,7 @@ impl Cdn {
         let args = ["client", "run", "--bundle", text(&file)?, "--state", text(&state)?];
         let mut process = spawn(lab, node, &format!("client-{node}"), program, &self.dir.join("logs"), &args)?;
         let ready = || matches!(Call::ask(&state, &Request::Status), Ok(Some(_)));
-        Interrupt::never().wait_ready(&mut process, READY_WITHIN, ready)?;
+        process.wait_ready(&Interrupt::never(), READY_WITHIN, ready)?;
         Ok(Client { state, process })
     }
 }
@@ -181,7 +182,7 @@ impl Client {
                         return Ok(last);
                     }
                 }
-                Ok(Some(Answer::Error(failure))) => return Err(swarmedge_shell::cli::Error::from(failure).into()),
+                Ok(Some(Answer::Error(failure))) => return Err(swarmedge_shell::error::Error::from(failure).into()),
                 Ok(Some(_)) | Err(None) => {}
                 Ok(None) => return Ok(last),
                 Err(Some(error)) => return Err(error.into()),

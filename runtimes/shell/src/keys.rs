@@ -3,7 +3,7 @@
 //! Keys lie on disk as PKCS#8 PEM (RFC 8410), as `openssl genpkey -algorithm ed25519` writes them; server
 //! certificates as base64; sealing keys as lines of `epoch hex`.
 
-use crate::cli::Error;
+use crate::error::Error;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use data_encoding::{BASE64, HEXLOWER};

@@ -1,7 +1,7 @@
 //! Everything runtime-neutral around the core: the drive loop, TLS, HTTP, QUIC, store, ledger, configuration and
 //! command line. It does what the machines' outputs say and reports back; it decides nothing about a protocol.
 // a test names the one variant that it expects
-// what prints goes through `cli::out`, which a closed pipe does not upset
+// what prints goes through `terminal::out`, which a closed pipe does not upset
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::type_complexity))]
 
@@ -11,6 +11,9 @@ pub mod config;
 pub mod drive;
 pub mod edge;
 pub mod edge_client;
+pub mod error;
+pub mod files;
+pub mod host;
 pub mod http;
 pub mod keys;
 pub mod link;
@@ -24,6 +27,7 @@ pub mod seals;
 pub mod server;
 pub mod store;
 mod sync;
+pub mod terminal;
 pub mod tls;
 pub mod torrent;
 

@@ -1,11 +1,11 @@
 //! Operations: logs, metrics in Prometheus' text format, and a small HTTP server for `/metrics` and `/healthz`.
 
-use crate::cli::Error;
+use crate::error::Error;
+use crate::host::sockets::listen_tcp;
 use crate::http::io::Io;
 use crate::http::signal::Gauge;
 use crate::http::{Body, Signal};
 use crate::rt::Rt;
-use crate::server::sockets::listen_tcp;
 use futures_lite::future::or;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};

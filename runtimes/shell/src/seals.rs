@@ -1,8 +1,8 @@
 //! The sealing keys of a running server: read again within a second of a change of their file, so that a rotation needs
 //! no restart.
 
-use crate::cli::Error;
-use crate::edge::catalogue::Stamp;
+use crate::error::Error;
+use crate::files::Stamp;
 use crate::keys::SealRing;
 use crate::rt::Rt;
 use std::cell::RefCell;

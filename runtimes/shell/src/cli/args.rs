@@ -8,8 +8,8 @@ mod keys;
 
 pub use keys::{KeysCommand, KeysRotateArgs, ProviderKeysCommand, ProviderKeysRemoveArgs, ProviderKeysRotateArgs};
 
-use super::units::{Rate, Size};
 use crate::edge::policy::AccessText;
+use crate::terminal::units::{Rate, Size};
 pub use books::*;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;

@@ -2,11 +2,11 @@
 
 use super::Error;
 use super::args::ConfigArgs;
-use super::out::{print_json, say};
 use crate::config::ServerConfig;
 use crate::http::Origin;
 use crate::keys::{Key, certify, load_cert, replace_secret, save_cert};
 use crate::rt::Rt;
+use crate::terminal::out::{print_json, say};
 use crate::tls::{CertAuthority, not_after_s};
 use clap::{Args, Subcommand};
 use std::fs;

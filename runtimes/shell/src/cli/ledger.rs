@@ -2,12 +2,12 @@
 
 use super::args::LedgerShowArgs;
 use super::objects::{no_section, print_json};
-use super::out::say;
-use super::units::{bytes, percent};
 use super::{Code, Error};
 use crate::config::ServerConfig;
 use crate::rt::Start;
 use crate::server::ledger::{Database, DownloadUsage, Filter, PlainUsage, Reader};
+use crate::terminal::out::say;
+use crate::terminal::units::{bytes, percent};
 use std::collections::BTreeMap;
 use swarmedge_core::ids::{DownloadId, ProviderId};
 

@@ -6,30 +6,26 @@ pub mod bench;
 mod certificates;
 mod client;
 pub mod demo;
-pub mod error;
 pub mod init;
 mod ledger;
 mod nat;
 mod objects;
-pub mod out;
 pub mod process;
 mod report;
 mod serve;
 pub mod stop;
-pub mod units;
-
-pub use error::{Code, Error};
 
 use crate::client::{commands, why};
+use crate::error::{Code, Error};
 use crate::ops;
 use crate::rt::Start;
+use crate::terminal::out::{note, say};
 use args::{
     BenchCommand, Cli, ClientCommand, Command, Global, KeysCommand, LedgerArgs, LedgerCommand, Role, ServerArgs,
     Switch, TorrentCommand,
 };
 use clap::Parser;
 use client::state_of;
-use out::{note, say};
 use std::process::ExitCode;
 
 /// The whole program on runtime `R`.

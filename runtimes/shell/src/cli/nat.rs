@@ -2,7 +2,6 @@
 
 use super::args::NatArgs;
 use super::client::state_of;
-use super::out::{print_json, say};
 use super::{Code, Error};
 use crate::client::{ClientConfig, commands};
 use crate::config::{Bundle, File};
@@ -11,6 +10,7 @@ use crate::http::client::resolve;
 use crate::http::{Body, Client, Origin};
 use crate::nat::{self, NatLine};
 use crate::rt::{Rt, Start};
+use crate::terminal::out::{print_json, say};
 use crate::tls;
 use hyper::Request;
 use std::net::SocketAddr;

@@ -3,9 +3,6 @@
 use super::args::{
     ConfigArgs, ProviderKeysCommand, ProviderKeysRotateArgs, PublishArgs, TorrentExportArgs, UnpublishArgs,
 };
-pub(super) use super::out::print_json;
-use super::out::say;
-use super::units::bytes;
 use super::{Code, Error};
 use crate::config::ServerConfig;
 use crate::edge::catalogue::Files;
@@ -13,6 +10,9 @@ use crate::edge::policy::AccessText;
 use crate::edge::provider_keys::{self, NewKey, ProviderKeys, TOKEN_NAME};
 use crate::edge::{self, Change, Publish, Published};
 use crate::seals;
+pub(super) use crate::terminal::out::print_json;
+use crate::terminal::out::say;
+use crate::terminal::units::bytes;
 use crate::torrent;
 use std::path::PathBuf;
 use swarmedge_core::accounting::epochs::Epochs;

@@ -1,13 +1,12 @@
 //! Processes of our own that a command starts: each with its log file, none of which outlives the command.
 
-use super::{Code, Error};
+use super::Error;
+use crate::terminal::Interrupt;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How much of a log an error shows.
@@ -94,6 +93,24 @@ impl Process {
         let shown = if tail.is_empty() { "its log is empty".into() } else { format!("its log ends with\n{tail}") };
         Error::failed(format!("{} {what}; {shown}", self.name))
     }
+
+    /// Asks `ready` every 20 ms. Fails when the process ends, after `within`, or when the user wants to stop.
+    pub fn wait_ready(
+        &mut self,
+        interrupt: &Interrupt,
+        within: Duration,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<(), Error> {
+        let until = Instant::now() + within;
+        while !ready() {
+            self.expect_running()?;
+            if Instant::now() > until {
+                return Err(self.error(&format!("is not ready after {} s", within.as_secs())));
+            }
+            interrupt.sleep(Duration::from_millis(20))?;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Process {
@@ -107,69 +124,6 @@ fn tail(log: &Path) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let from = lines.len().saturating_sub(TAIL_LINES);
     lines[from..].iter().map(|l| format!("    {l}")).collect::<Vec<_>>().join("\n")
-}
-
-/// Set by Ctrl-C and SIGTERM while a command waits.
-#[derive(Clone, Debug)]
-pub struct Interrupt(Arc<AtomicBool>);
-
-impl Interrupt {
-    /// From here on signals set the flag; a second one ends the process at once.
-    pub fn listen() -> Result<Self, Error> {
-        use signal_hook::consts::{SIGINT, SIGTERM};
-        let flag = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            let code = i32::from(Code::Interrupted as u8);
-            // the order counts: the second signal finds the flag that the first has set
-            signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&flag))
-                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
-                .map_err(|e| Error::io("take over the signals of this process", &e))?;
-        }
-        Ok(Self(flag))
-    }
-
-    /// A flag that nothing sets.
-    #[must_use]
-    pub fn never() -> Self {
-        Self(Arc::new(AtomicBool::new(false)))
-    }
-
-    /// Fails if the user wants to stop.
-    pub fn check(&self) -> Result<(), Error> {
-        let set = self.0.load(Ordering::Relaxed);
-        if set { Err(Error::new(Code::Interrupted, "interrupted")) } else { Ok(()) }
-    }
-
-    /// Sleeps, unless interrupted.
-    pub fn sleep(&self, time: Duration) -> Result<(), Error> {
-        let until = Instant::now() + time;
-        loop {
-            self.check()?;
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            std::thread::sleep(left.min(Duration::from_millis(50)));
-        }
-    }
-
-    /// Asks `ready` every 20 ms. Fails when the process ends, or after `within`.
-    pub fn wait_ready(
-        &self,
-        process: &mut Process,
-        within: Duration,
-        mut ready: impl FnMut() -> bool,
-    ) -> Result<(), Error> {
-        let until = Instant::now() + within;
-        while !ready() {
-            process.expect_running()?;
-            if Instant::now() > until {
-                return Err(process.error(&format!("is not ready after {} s", within.as_secs())));
-            }
-            self.sleep(Duration::from_millis(20))?;
-        }
-        Ok(())
-    }
 }
 
 /// Whether a server's `/healthz` on plain HTTP says 200.
@@ -199,7 +153,7 @@ mod tests {
     fn a_child_that_fails_is_reported_with_the_end_of_its_log() {
         let dir = tempfile::tempdir().expect("a directory");
         let mut child = shell(dir.path(), "echo one; echo two >&2; exit 7");
-        let error = Interrupt::never().wait_ready(&mut child, Duration::from_secs(30), || false).expect_err("ended");
+        let error = child.wait_ready(&Interrupt::never(), Duration::from_secs(30), || false).expect_err("ended");
         let text = error.to_string();
         assert!(text.contains("child ended by itself (exit status: 7)") && text.contains("two"), "{text}");
     }

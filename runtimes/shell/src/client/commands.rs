@@ -6,13 +6,13 @@ use super::protocol::{
     Answer, CachedLine, DownloadLine, Request, State, StatusLine, edge_in_url, parse_url, token_in_url,
 };
 use super::{ClientConfig, process};
-use crate::cli::out::{note, print_json, say};
-use crate::cli::process::Interrupt;
-use crate::cli::units::{bytes, percent};
-use crate::cli::{Code, Error};
 use crate::edge::api::Token;
+use crate::error::{Code, Error};
 use crate::nat::NatLine;
 use crate::rt::Start;
+use crate::terminal::Interrupt;
+use crate::terminal::out::{note, print_json, say};
+use crate::terminal::units::{bytes, percent};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;

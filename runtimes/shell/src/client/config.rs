@@ -1,7 +1,7 @@
 //! What a client is started with.
 
-use crate::cli::Error;
 use crate::config::{Bundle, File};
+use crate::error::Error;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -60,7 +60,7 @@ fn make_private(dir: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Code;
+    use crate::error::Code;
     use swarmedge_core::ids::{ProviderId, PublicKey};
 
     #[test]

@@ -5,8 +5,8 @@
 use super::protocol::{Answer, DownloadLine, Failure, StatusLine, source_name};
 use super::rate::RateMeter;
 use super::why::{Meetings, WhyLine};
-use crate::cli::error::Code;
 use crate::edge_client::News;
+use crate::error::Code;
 use crate::http::Origin;
 use crate::nat::NatLine;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -1,6 +1,6 @@
 //! Who this installation is: the key made at install, the key of the day for other clients, and the last starts.
 
-use crate::cli::Error;
+use crate::error::Error;
 use crate::keys::Key;
 use std::fs;
 use std::io;

@@ -3,8 +3,8 @@
 
 use super::desk::Desk;
 use super::protocol::{Answer, CachedLine, Failure, LINE_LEN_MAX, Request, parse_version};
-use super::tokens::Tokens;
-use crate::cli::error::{Code, Error};
+use crate::edge_client::tokens::Tokens;
+use crate::error::{Code, Error};
 use serde::Serialize;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;

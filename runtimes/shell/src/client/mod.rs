@@ -10,7 +10,6 @@ pub mod process;
 mod progress;
 pub mod protocol;
 mod rate;
-pub mod tokens;
 pub mod why;
 
 pub use config::ClientConfig;

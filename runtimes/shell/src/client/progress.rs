@@ -1,8 +1,8 @@
 //! How a download's progress looks: a bar on a terminal, lines elsewhere, JSON lines for programs.
 
 use super::protocol::{Answer, DownloadLine, State};
-use crate::cli::out::{note, print_json, say};
-use crate::cli::units::{bytes, percent, rate};
+use crate::terminal::out::{note, print_json, say};
+use crate::terminal::units::{bytes, percent, rate};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};

@@ -2,8 +2,8 @@
 //! lines, over a Unix domain socket in the state directory. Field names are stable; units stand last.
 
 use super::why::WhyLine;
-use crate::cli::error::{Code, Error};
 use crate::edge::api::Token;
+use crate::error::{Code, Error};
 use crate::http::Origin;
 use crate::nat::NatLine;
 use serde::{Deserialize, Serialize};

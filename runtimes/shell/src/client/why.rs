@@ -1,8 +1,8 @@
 //! Why each introduced peer was or was not connected: a bounded log, and how it reads.
 
 use super::protocol::{Answer, Request, State};
-use crate::cli::error::{Code, Error};
-use crate::cli::out::{print_json, say};
+use crate::error::{Code, Error};
+use crate::terminal::out::{print_json, say};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;

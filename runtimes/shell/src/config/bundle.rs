@@ -2,7 +2,7 @@
 //! shipped inside an installer.
 
 use super::File;
-use crate::cli::Error;
+use crate::error::Error;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use swarmedge_core::ids::{ProviderId, PublicKey};

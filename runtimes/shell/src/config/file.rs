@@ -1,6 +1,6 @@
 //! A TOML file whose errors say where they are: file, line, column, and what was probably meant.
 
-use crate::cli::Error;
+use crate::error::Error;
 use serde::de::DeserializeOwned;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn an_unreadable_file_is_a_configuration_error() {
         let e = File::read(Path::new("/no/such.toml")).expect_err("refused");
-        assert_eq!(e.code(), crate::cli::Code::Usage);
+        assert_eq!(e.code(), crate::error::Code::Usage);
         assert_eq!(e.to_string(), "cannot read /no/such.toml: no such file or directory");
     }
 }

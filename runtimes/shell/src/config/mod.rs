@@ -6,4 +6,4 @@ pub mod server;
 
 pub use bundle::Bundle;
 pub use file::File;
-pub use server::{CnConfig, DnConfig, LedgerConfig, OperatorConfig, ServerConfig, StunConfig};
+pub use server::ServerConfig;

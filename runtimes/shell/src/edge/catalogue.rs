@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 use swarmedge_core::content::{Access, Manifest, Policy};
 use swarmedge_core::ids::{Digest, ProviderId, VersionId};
 use swarmedge_core::limits::WITHDRAWN_MAX;
@@ -99,23 +98,6 @@ pub struct Files {
     dir: PathBuf,
 }
 
-/// A file's identity: it is read again when this changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    modified: Option<SystemTime>,
-    len: u64,
-    inode: u64,
-}
-
-impl Stamp {
-    /// Of a file as it is; `None` if there is none.
-    #[must_use]
-    pub fn of(path: &Path) -> Option<Self> {
-        let meta = fs::metadata(path).ok()?;
-        Some(Self { modified: meta.modified().ok(), len: meta.len(), inode: inode(&meta) })
-    }
-}
-
 impl Files {
     /// Below `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
@@ -200,16 +182,6 @@ impl Files {
             }
         }
     }
-}
-
-#[cfg(unix)]
-fn inode(meta: &fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(meta)
-}
-
-#[cfg(not(unix))]
-fn inode(_: &fs::Metadata) -> u64 {
-    0
 }
 
 /// Writes a whole file beside, syncs it, and renames it into place.

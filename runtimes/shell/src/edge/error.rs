@@ -1,5 +1,6 @@
 //! Why an edge, or a command on its objects, failed.
 
+use crate::error::{Code, reason};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -79,6 +80,22 @@ impl std::error::Error for Error {
             | Self::Policy(..)
             | Self::ProviderKey(..)
             | Self::Config(..) => None,
+        }
+    }
+}
+
+impl From<Error> for crate::error::Error {
+    fn from(error: Error) -> Self {
+        use Error as E;
+        match &error {
+            E::File { path, error } => Self::io(format_args!("use {}", path.display()), error),
+            E::Listen(addr, error) => {
+                Self::new(Code::Failed, format_args!("cannot listen on {addr}: {}", reason(error)))
+                    .next("end what uses the port, or configure another")
+            }
+            E::NotFound(..) => Self::new(Code::NotFound, error).next("`objects` lists what is published"),
+            E::Unstable(_) | E::Damaged(..) | E::InUse(_) => Self::failed(error),
+            E::Unfit(..) | E::BadPath(..) | E::Policy(..) | E::ProviderKey(..) | E::Config(..) => Self::usage(error),
         }
     }
 }

@@ -8,9 +8,9 @@ use super::api::{
 use super::door::Issued;
 use super::replay::Stale;
 use super::routes::{Answer, Routes, json, problem};
+use crate::host::unix_ms;
 use crate::http::{Body, Origin, Problem};
 use crate::rt::Rt;
-use crate::server::unix_ms;
 use bytes::{Bytes, BytesMut};
 use data_encoding::HEXLOWER;
 use futures_lite::future::or;

@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::catalogue::{Files, Object, ObjectKey, Version, rename_durably, write_durably};
-use crate::server::unix_ms;
+use crate::host::unix_ms;
 use serde::Serialize;
 use sha2::Digest as _;
 use std::fs::File;

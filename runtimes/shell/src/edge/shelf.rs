@@ -1,8 +1,9 @@
 //! Files that a running edge reads again when they have changed: the catalogue, and the providers' keys.
 
 use super::Error;
-use super::catalogue::{Catalogue, Files, Stamp};
+use super::catalogue::{Catalogue, Files};
 use super::provider_keys::ProviderKeys;
+use crate::files::Stamp;
 use crate::rt::Rt;
 use std::cell::RefCell;
 use std::path::PathBuf;

@@ -4,10 +4,10 @@ use super::api::{GRANT, GRANTS_PATH, GrantReply, GrantRequest, SIGNATURE, signat
 use super::config::tests::minimal;
 use super::spool::Spool;
 use super::{EdgeConfig, Publish, open, publish};
+use crate::host::unix_ms;
 use crate::http::Signal;
 use crate::keys::{Key, SealKey, SealRing, certify, save_cert};
 use crate::rt::{Rt as _, Start as _, testing::TestRt};
-use crate::server::unix_ms;
 use crate::tls::CertAuthority;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

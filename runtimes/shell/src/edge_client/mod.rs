@@ -4,12 +4,13 @@
 mod ask;
 mod content;
 mod directory;
+pub mod tokens;
 mod trouble;
 
 pub use directory::Directory;
 pub use trouble::{News, Trouble};
 
-use crate::client::tokens::Tokens;
+use crate::edge_client::tokens::Tokens;
 use crate::http::{Client, Origin, Signal};
 use crate::keys::Key;
 use crate::mailbox::Sender;

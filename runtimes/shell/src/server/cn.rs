@@ -1,9 +1,10 @@
 //! The CN's port: accepts clients, keeps links to DNs and the ledger, opens seals and signs.
 
-use super::{INBOX_MAX, Server, read, sockets::listen_tcp, tell_clock, tls_of, unix_ms, withdrawn};
-use crate::cli::Error;
-use crate::config::{CnConfig, OperatorConfig};
+use super::withdrawn;
 use crate::drive::{Port, drive};
+use crate::error::Error;
+use crate::files::read;
+use crate::host::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
 use crate::http::{Origin, Signal};
 use crate::keys::{Key, load_cert, verify};
 use crate::link::{Accept, Cap, Event, Inlet, Links, accept, dial};
@@ -11,6 +12,7 @@ use crate::mailbox::mailbox;
 use crate::ops;
 use crate::rt::Rt;
 use crate::seals::Seals;
+use crate::server::config::{CnConfig, OperatorConfig};
 use crate::tls::client_config;
 use futures_lite::future::or;
 use std::collections::VecDeque;
@@ -98,7 +100,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
         tracing::info!("CN has stopped");
         Ok(())
     };
-    Ok(Server { addr, ops, run: Box::pin(run) })
+    Ok(Server::new(addr, ops, run))
 }
 
 struct CnPort<R: Rt> {

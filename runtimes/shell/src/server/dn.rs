@@ -1,15 +1,15 @@
 //! The DN's port: accepts CNs. All that it holds is soft state, so it stops at once.
 
-use super::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
-use crate::cli::Error;
-use crate::config::{DnConfig, OperatorConfig};
 use crate::drive::{Port, drive};
+use crate::error::Error;
+use crate::host::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
 use crate::http::Signal;
 use crate::keys::{load_cert, verify};
 use crate::link::{Accept, Cap, Event, Inlet, Links, accept};
 use crate::mailbox::mailbox;
 use crate::ops;
 use crate::rt::Rt;
+use crate::server::config::{DnConfig, OperatorConfig};
 use futures_lite::future::or;
 use std::collections::VecDeque;
 use swarmedge_core::accounting::Trust;
@@ -56,7 +56,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &DnConfig, stop: &Sig
         tracing::info!("DN has stopped");
         Ok(())
     };
-    Ok(Server { addr, ops, run: Box::pin(run) })
+    Ok(Server::new(addr, ops, run))
 }
 
 struct DnPort {

@@ -1,13 +1,12 @@
 //! The STUN server's port: datagrams on UDP, framed by their own length on TCP (RFC 8489 §6.2.2). With two addresses
 //! it has four sockets of each (RFC 5780).
 
-use super::{
+use crate::drive::{Port, drive};
+use crate::error::Error;
+use crate::host::{
     INBOX_MAX, Server,
     sockets::{bind_udp, listen_tcp},
 };
-use crate::cli::Error;
-use crate::config::StunConfig;
-use crate::drive::{Port, drive};
 use crate::http::Signal;
 use crate::http::signal::Gauge;
 use crate::mailbox::{Sender, mailbox};
@@ -15,6 +14,7 @@ use crate::nat::read_message;
 use crate::nat::udp::Udp;
 use crate::ops;
 use crate::rt::Rt;
+use crate::server::config::StunConfig;
 use futures_lite::future::or;
 use futures_lite::io::AsyncWriteExt as _;
 use std::cell::RefCell;

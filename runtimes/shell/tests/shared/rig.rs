@@ -14,17 +14,18 @@ use swarmedge_core::testing::scenario::{
 };
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::records::{CertBody, ServerRole};
-use swarmedge_shell::cli::Error;
 use swarmedge_shell::cli::init::{self, Deployment, Ports};
 use swarmedge_shell::client::local::Call;
 use swarmedge_shell::client::protocol::{Answer, DownloadLine, Request, State};
 use swarmedge_shell::client::{ClientConfig, process};
-use swarmedge_shell::config::{CnConfig, ServerConfig};
+use swarmedge_shell::config::ServerConfig;
 use swarmedge_shell::edge::{CnAddr, Publish};
+use swarmedge_shell::error::Error;
 use swarmedge_shell::http::Signal;
 use swarmedge_shell::keys::{Key, certify, save_cert};
 use swarmedge_shell::mailbox::{Sender, mailbox};
 use swarmedge_shell::rt::Start;
+use swarmedge_shell::server::config::CnConfig;
 use swarmedge_shell::server::ledger::{Filter, Reader};
 use swarmedge_shell::{edge, server};
 

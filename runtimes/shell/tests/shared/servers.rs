@@ -22,14 +22,15 @@ use swarmedge_core::wire::records::{
     UsageState,
 };
 use swarmedge_core::wire::{List, PROTOCOL, Text, Wire};
-use swarmedge_shell::config::{CnConfig, DnConfig, LedgerConfig, OperatorConfig, StunConfig};
+use swarmedge_shell::host::Server;
 use swarmedge_shell::http::Signal;
 use swarmedge_shell::keys::{Key, SealKey, SealRing, certify, save_cert};
 use swarmedge_shell::link::{Cap, Event, Inlet, Links, dial};
 use swarmedge_shell::mailbox::{Receiver, mailbox};
 use swarmedge_shell::rt::Start;
+use swarmedge_shell::server::config::{CnConfig, DnConfig, LedgerConfig, OperatorConfig, StunConfig};
 use swarmedge_shell::server::ledger::{Filter, Reader};
-use swarmedge_shell::server::{Server, cn, dn, ledger, stun};
+use swarmedge_shell::server::{cn, dn, ledger, stun};
 use swarmedge_shell::tls::{CertAuthority, client_config};
 
 const VERSION: VersionId = VersionId([9; 32]);

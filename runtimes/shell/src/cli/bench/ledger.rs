@@ -2,11 +2,11 @@
 
 use crate::cli::args::BenchLedgerArgs;
 use crate::cli::demo::WorkDir;
-use crate::cli::out::{print_json, say};
-use crate::cli::{Code, Error};
+use crate::error::{Code, Error};
 use crate::keys::Key;
 use crate::rt::Start;
 use crate::server::ledger::{Database, Day, Reader, Store};
+use crate::terminal::out::{print_json, say};
 use std::time::Instant;
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
 use swarmedge_core::wire::records::{

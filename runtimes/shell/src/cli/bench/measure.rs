@@ -1,8 +1,8 @@
 //! What a process has used, as `/proc` tells it.
 
-use crate::cli::process::Interrupt;
-use crate::cli::units::per_second;
-use crate::cli::{Code, Error};
+use crate::error::{Code, Error};
+use crate::terminal::Interrupt;
+use crate::terminal::units::per_second;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

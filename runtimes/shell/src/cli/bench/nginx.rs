@@ -2,8 +2,9 @@
 
 use crate::cli::demo::network::{make_dir, text};
 use crate::cli::init::Deployment;
-use crate::cli::process::{Interrupt, Process};
+use crate::cli::process::Process;
 use crate::cli::{Error, init::Ports};
+use crate::terminal::Interrupt;
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
@@ -39,7 +40,7 @@ impl Nginx {
         let args = ["-c".to_owned(), text(&file)?, "-p".to_owned(), text(dir)?];
         let mut process = Process::foreign("nginx", Path::new("nginx"), dir, &args.each_ref().map(String::as_str))?;
         let ready = || TcpStream::connect(("127.0.0.1", port)).is_ok();
-        interrupt.wait_ready(&mut process, Duration::from_secs(10), ready)?;
+        process.wait_ready(interrupt, Duration::from_secs(10), ready)?;
         Ok(Self { process, url: format!("https://127.0.0.1:{port}") })
     }
 

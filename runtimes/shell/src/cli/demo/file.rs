@@ -1,6 +1,6 @@
 //! The file that is delivered, and whether what arrived is the same.
 
-use crate::cli::Error;
+use crate::error::Error;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};

@@ -6,13 +6,13 @@ pub mod progress;
 pub mod report;
 
 use super::args::DemoArgs;
-use super::out::say;
-use super::process::Interrupt;
-use super::units::{Size, bytes};
 use super::{Code, Error};
 use crate::client::protocol::{DownloadLine, State};
 use crate::edge::{Publish, publish};
 use crate::server::ledger::{Database, DownloadUsage};
+use crate::terminal::Interrupt;
+use crate::terminal::out::say;
+use crate::terminal::units::{Size, bytes};
 use network::{Client, Network, Server, sibling};
 use progress::{Progress, Show};
 use report::{Outcome, Row, Verdict};

@@ -1,10 +1,11 @@
 //! The processes of a network on this machine: servers and clients, each of them this binary or its sibling.
 
 use crate::cli::init::{self, Deployment, Plan, Ports};
-use crate::cli::process::{Interrupt, Process, is_healthy};
-use crate::cli::{Code, Error};
+use crate::cli::process::{Process, is_healthy};
 use crate::client::local::Call;
 use crate::client::protocol::{Answer, DownloadLine, Request, State, StatusLine};
+use crate::error::{Code, Error};
+use crate::terminal::Interrupt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -108,7 +109,7 @@ impl Network {
         let args = ["serve", "--roles", server.roles(), "--config", &config];
         let mut process = Process::start(server.name(), &self.program, &self.logs(), &args)?;
         let ports = self.made.ports;
-        interrupt.wait_ready(&mut process, READY_WITHIN, || server.is_ready(&ports))?;
+        process.wait_ready(interrupt, READY_WITHIN, || server.is_ready(&ports))?;
         self.servers.push((server, process));
         Ok(())
     }
@@ -152,7 +153,7 @@ impl Network {
         let (bundle, dir) = (text(&self.made.bundle)?, text(&state)?);
         let args = ["client", "run", "--bundle", &bundle, "--state", &dir];
         let mut process = Process::start(name, program, &self.logs(), &args)?;
-        interrupt.wait_ready(&mut process, READY_WITHIN, || status(&state).is_ok_and(|s| s.is_some()))?;
+        process.wait_ready(interrupt, READY_WITHIN, || status(&state).is_ok_and(|s| s.is_some()))?;
         Ok(Client { name: name.to_owned(), state, process, download: None })
     }
 }

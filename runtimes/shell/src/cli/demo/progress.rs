@@ -1,8 +1,8 @@
 //! Live progress of several downloads: bars on a terminal, now and then a line elsewhere.
 
-use crate::cli::out::note;
-use crate::cli::units::{bytes, percent, rate};
 use crate::client::protocol::DownloadLine;
+use crate::terminal::out::note;
+use crate::terminal::units::{bytes, percent, rate};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};

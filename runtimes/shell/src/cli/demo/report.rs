@@ -1,7 +1,7 @@
 //! What a demo has shown: each download's figures beside what the ledger recorded, and whether the two agree.
 
-use crate::cli::units::{bytes, percent, rate};
 use crate::server::ledger::DownloadUsage;
+use crate::terminal::units::{bytes, percent, rate};
 use std::fmt::Write as _;
 use std::time::Duration;
 

@@ -7,10 +7,10 @@ pub use ports::Ports;
 
 use super::args::{InitArgs, Switch};
 use super::certificates::dated;
-use super::out::say;
 use super::{Code, Error};
 use crate::config::{Bundle, ServerConfig};
 use crate::keys::{Key, SealRing, certify, save_cert, save_secret};
+use crate::terminal::out::say;
 use crate::tls::CertAuthority;
 use std::fs;
 use std::net::IpAddr;

@@ -1,6 +1,6 @@
 //! Which ports a new deployment listens on.
 
-use crate::cli::Error;
+use crate::error::Error;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 

@@ -1,8 +1,8 @@
 //! A report as one HTML file: no script, nothing loaded from anywhere, plots as inline SVG.
 
 use super::text::{efficiency, speed};
-use crate::cli::units::{bytes, percent};
 use crate::server::ledger::report::{Figures, Report, Row, Speeds};
+use crate::terminal::units::{bytes, percent};
 
 /// A plot's inner size.
 const WIDTH: u64 = 720;

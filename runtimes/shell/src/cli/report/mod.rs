@@ -7,11 +7,11 @@ mod text;
 use super::Error;
 use super::args::{ReportArgs, ReportFormat};
 use super::audit::ledger_of;
-use super::out::{note, say};
+use crate::host::unix_ms;
 use crate::rt::Start;
 use crate::server::ledger::report::Report;
 use crate::server::ledger::{Day, Reader};
-use crate::server::unix_ms;
+use crate::terminal::out::{note, say};
 use swarmedge_core::ids::ProviderId;
 
 /// The longest span, so that a slip of the year is not a table of centuries.

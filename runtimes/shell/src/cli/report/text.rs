@@ -1,7 +1,7 @@
 //! A report for a terminal.
 
-use crate::cli::units::{bytes, percent};
 use crate::server::ledger::report::{Figures, Report, Row, Speeds};
+use crate::terminal::units::{bytes, percent};
 
 /// Objects shown; CSV and JSON have all.
 const OBJECTS_MAX: usize = 20;

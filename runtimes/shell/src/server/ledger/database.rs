@@ -2,7 +2,7 @@
 //! same text for both; what differs is the schema, how a writer begins, and partitions.
 
 use super::store::brief;
-use crate::cli::{Code, Error};
+use crate::error::{Code, Error};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyConnectOptions;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Transaction};

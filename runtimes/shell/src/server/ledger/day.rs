@@ -1,6 +1,6 @@
 //! Days as the ledger counts them: UTC, from 1970-01-01, and as people write them.
 
-use crate::cli::Error;
+use crate::error::Error;
 use std::fmt;
 use std::str::FromStr;
 

@@ -2,7 +2,7 @@
 //! further line one statement. Reading is strict: what is hashed is the canonical encoding of what the lines say.
 
 use super::day::Day;
-use crate::cli::Error;
+use crate::error::Error;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use swarmedge_core::accounting::audit::{

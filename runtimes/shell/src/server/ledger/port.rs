@@ -2,16 +2,16 @@
 
 use super::close::{Signer, close_due};
 use super::store::Store;
-use crate::cli::Error;
-use crate::config::{LedgerConfig, OperatorConfig};
 use crate::drive::{Port, drive};
+use crate::error::Error;
+use crate::host::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
 use crate::http::Signal;
 use crate::keys::verify;
 use crate::link::{Accept, Cap, Event, Inlet, Links, accept};
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::ops;
 use crate::rt::Rt;
-use crate::server::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
+use crate::server::config::{LedgerConfig, OperatorConfig};
 use futures_lite::future::{or, zip};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -77,7 +77,7 @@ pub async fn open<R: Rt>(
         tracing::info!("ledger has stopped");
         Ok(())
     };
-    Ok(Server { addr, ops, run: Box::pin(run) })
+    Ok(Server::new(addr, ops, run))
 }
 
 async fn store_all(mut store: Store, mut batches: Receiver<Batch>, inbox: Sender<Input>) {

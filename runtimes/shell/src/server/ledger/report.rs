@@ -4,7 +4,7 @@ use super::day::Day;
 use super::line::speed_of;
 use super::store::first_open;
 use super::usage::{Reader, bytes_at};
-use crate::cli::Error;
+use crate::error::Error;
 use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;

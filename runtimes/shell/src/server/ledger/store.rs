@@ -6,7 +6,7 @@ use super::day::Day;
 use super::line::{COLUMNS, line_of};
 use super::rows::{Value, among, insert};
 use super::usage::bytes_at;
-use crate::cli::Error;
+use crate::error::Error;
 use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

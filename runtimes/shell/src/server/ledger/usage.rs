@@ -2,7 +2,7 @@
 
 use super::database::{Connection, Database};
 use super::store::decode;
-use crate::cli::Error;
+use crate::error::Error;
 use crate::keys::verify;
 use data_encoding::HEXLOWER;
 use serde::Serialize;

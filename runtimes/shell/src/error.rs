@@ -1,6 +1,5 @@
 //! What a command ends with when it cannot do what it was asked: one clear line, the next step, an exit code.
 
-use crate::edge;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
@@ -102,22 +101,6 @@ impl Error {
     }
 }
 
-impl From<edge::Error> for Error {
-    fn from(error: edge::Error) -> Self {
-        use edge::Error as E;
-        match &error {
-            E::File { path, error } => Self::io(format_args!("use {}", path.display()), error),
-            E::Listen(addr, error) => {
-                Self::new(Code::Failed, format_args!("cannot listen on {addr}: {}", reason(error)))
-                    .next("end what uses the port, or configure another")
-            }
-            E::NotFound(..) => Self::new(Code::NotFound, error).next("`objects` lists what is published"),
-            E::Unstable(_) | E::Damaged(..) | E::InUse(_) => Self::failed(error),
-            E::Unfit(..) | E::BadPath(..) | E::Policy(..) | E::ProviderKey(..) | E::Config(..) => Self::usage(error),
-        }
-    }
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
@@ -128,7 +111,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// The operating system's words without its number.
-fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();

@@ -1,6 +1,6 @@
 //! Listening sockets, and errors that say which one could not be had and what to change.
 
-use crate::cli::{Code, Error};
+use crate::error::{Code, Error};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};

@@ -1,18 +1,18 @@
 //! What commands print. Whoever closes the other end (`… | head -1`) has seen enough: that is no error, and nothing
 //! panics on it, as `println!` would.
 
-use super::Error;
+use crate::error::Error;
 use std::fmt::Arguments;
 use std::io;
 
 /// `say!("{x}")?` prints a line on standard output.
 macro_rules! say {
-    ($($arg:tt)*) => { $crate::cli::out::print_line(format_args!($($arg)*)) };
+    ($($arg:tt)*) => { $crate::terminal::out::print_line(format_args!($($arg)*)) };
 }
 
 /// `note!("{x}")` prints a line on standard error.
 macro_rules! note {
-    ($($arg:tt)*) => { $crate::cli::out::note_line(format_args!($($arg)*)) };
+    ($($arg:tt)*) => { $crate::terminal::out::note_line(format_args!($($arg)*)) };
 }
 
 pub(crate) use {note, say};
@@ -48,7 +48,7 @@ fn judge(printed: io::Result<()>) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Code;
+    use crate::error::Code;
 
     #[test]
     fn a_closed_pipe_is_no_error_and_a_full_disk_is_one() {

@@ -1,0 +1,151 @@
+//! The sections of `server.toml`: one a role, and the operator's key for all of them.
+
+use crate::server::ledger::{Database, Day};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use swarmedge_core::ids::PublicKey;
+
+/// The `[operator]` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorConfig {
+    /// The root key, 64 hexadecimal digits: what it certifies is a server of this deployment.
+    #[serde(serialize_with = "write_key", deserialize_with = "read_key")]
+    pub root: PublicKey,
+    /// The operator's CA, PEM: whose TLS certificates servers accept from one another.
+    pub ca: PathBuf,
+}
+
+/// The `[cn]` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CnConfig {
+    /// Its name, as in its certificate.
+    pub name: String,
+    /// Where clients connect (TLS on TCP).
+    pub listen: SocketAddr,
+    /// X.509 chain, PEM.
+    pub tls_cert: PathBuf,
+    /// Its key, PEM.
+    pub tls_key: PathBuf,
+    /// Ed25519 key that signs introductions and that DNs and the ledger know it by.
+    pub signing_key: PathBuf,
+    /// The operator's certificate for `signing_key`: the base64 encoding of a `ServerCert`.
+    pub certificate: PathBuf,
+    /// The key that grants are sealed with, shared with the edges.
+    pub seal_key: PathBuf,
+    /// The DNs, `host:port`.
+    pub dns: Vec<String>,
+    /// The ledger, `host:port`. Without one clients keep their usage records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<String>,
+    /// The edges, `https://host:port`: asked every few seconds what was withdrawn. Without any, what is unpublished is
+    /// shared until its last grants have expired.
+    #[serde(default)]
+    pub edges: Vec<String>,
+    /// Where `/healthz` and `/metrics` are served (plain HTTP: keep it private).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ops: Option<SocketAddr>,
+    /// Sessions at once; more are told to come back later.
+    #[serde(default = "default_sessions_max")]
+    pub sessions_max: u32,
+    /// At shutdown clients are sent elsewhere, spread over this, milliseconds.
+    #[serde(default = "default_drain_ms")]
+    pub drain_ms: u64,
+}
+
+/// The `[dn]` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DnConfig {
+    /// Its name, as in its certificate.
+    pub name: String,
+    /// Where CNs connect (TLS on TCP).
+    pub listen: SocketAddr,
+    /// X.509 chain, PEM.
+    pub tls_cert: PathBuf,
+    /// Its key, PEM.
+    pub tls_key: PathBuf,
+    /// The operator's certificate for it: the base64 encoding of a `ServerCert`.
+    pub certificate: PathBuf,
+    /// Where `/healthz` and `/metrics` are served (plain HTTP: keep it private).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ops: Option<SocketAddr>,
+}
+
+/// The `[stun]` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StunConfig {
+    /// Where binding requests come in, over UDP and TCP.
+    pub listen: SocketAddr,
+    /// Another address of this machine and another port: the server then listens on both ports of both addresses, and
+    /// clients can see how NATs filter (RFC 5780). `listen` must name its address then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alternate: Option<SocketAddr>,
+    /// Where else it answers, over UDP and TCP: port 443, which clients whose UDP is blocked can reach, or IPv6.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<SocketAddr>,
+    /// Where `/healthz` and `/metrics` are served (plain HTTP: keep it private).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ops: Option<SocketAddr>,
+}
+
+/// The `[ledger]` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerConfig {
+    /// Where CNs and edges connect (TLS on TCP).
+    pub listen: SocketAddr,
+    /// X.509 chain, PEM.
+    pub tls_cert: PathBuf,
+    /// Its key, PEM.
+    pub tls_key: PathBuf,
+    /// The database; this process is its only writer: SQLite's file, or `postgres://user:password@host/name`.
+    pub database: Database,
+    /// Ed25519 key that signs closed days. Without one no day is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_key: Option<PathBuf>,
+    /// The operator's certificate for `signing_key`: the base64 encoding of a `ServerCert`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// A day is closed this many days after it has ended: what comes later is recorded and not billed.
+    #[serde(default = "default_settle_days")]
+    pub settle_days: u32,
+    /// Records of closed days are kept for so many days (without it, forever); what was settled is kept forever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_days: Option<u32>,
+    /// Where `/healthz` and `/metrics` are served (plain HTTP: keep it private).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ops: Option<SocketAddr>,
+}
+
+const fn default_sessions_max() -> u32 {
+    15_000
+}
+
+const fn default_drain_ms() -> u64 {
+    3_000
+}
+
+const fn default_settle_days() -> u32 {
+    2
+}
+
+impl LedgerConfig {
+    /// The last day that may be closed today.
+    #[must_use]
+    pub fn last_due(&self, today: Day) -> Option<Day> {
+        today.0.checked_sub(self.settle_days.saturating_add(1)).map(Day)
+    }
+}
+
+fn write_key<S: Serializer>(key: &PublicKey, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(key)
+}
+
+fn read_key<'de, D: Deserializer<'de>>(d: D) -> Result<PublicKey, D::Error> {
+    let text = String::deserialize(d)?;
+    text.parse().map_err(|_| serde::de::Error::custom("root: a key has 64 hexadecimal digits"))
+}
