@@ -3,8 +3,8 @@
 //! within the credit rule (run with `--nocapture` for the figures).
 
 use std::time::Duration;
-use swarmedge_core::Rng as _;
 use swarmedge_core::accounting::Trust;
+use swarmedge_core::accounting::conduct::{APART, Conduct, End};
 use swarmedge_core::accounting::introductions;
 use swarmedge_core::accounting::receipts::CreditRule;
 use swarmedge_core::accounting::settlement::{Bill, Book};
@@ -26,6 +26,7 @@ use swarmedge_core::wire::records::{
     SignedReceipt, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, PROTOCOL, Text, Wire as _, frame};
+use swarmedge_core::{Rng as _, Time};
 
 const MIB: u64 = 1 << 20;
 /// 256 MiB, the least over which the cost of receipts is judged.
@@ -101,7 +102,7 @@ impl Victim {
                         inputs.push(Input::ReceiptKept { intro, bytes: proof.bytes });
                     }
                     Output::Close { why, .. } => self.closed = Some(why),
-                    Output::Send { .. } | Output::Refuse { .. } | Output::Sent { .. } => {}
+                    Output::Send { .. } | Output::Refuse { .. } | Output::Sent { .. } | Output::Ended { .. } => {}
                 }
             }
         }
@@ -122,6 +123,13 @@ impl Victim {
         }
     }
 
+    /// Time passes until its uploader lets it go; how the introduction ended.
+    fn let_go(&mut self) -> Option<End> {
+        let out = self.up.wait(Duration::from_secs(15));
+        let ended = |o| if let Output::Ended { end, .. } = o { Some(end) } else { None };
+        out.into_iter().find_map(ended)
+    }
+
     fn show(&mut self, receipt: SignedReceipt) {
         self.tell(Input::Message { conn: CONN, msg: PeerMsg::Receipt(receipt) });
     }
@@ -129,14 +137,34 @@ impl Victim {
 
 #[test]
 fn who_gives_no_receipts_gets_one_mib_an_introduction() {
-    let mut all = 0;
-    for n in 0..3 {
-        let mut victim = Victim::new(n);
+    let rule = CreditRule::PROTOCOL;
+    let (mut conduct, mut now, mut all, mut victims) = (Conduct::default(), Time::ZERO, 0, 0);
+    while !conduct.is_edge_only(&rule) {
+        victims += 1;
+        let mut victim = Victim::new(victims);
         victim.take_all();
         assert_eq!(victim.got, MIB);
+        // it waits for what it may not have; its uploader lets it go, and says so
+        let end = victim.let_go().expect("its uploader speaks of it");
+        assert_eq!(end, End { owed: MIB, receipted: 0 });
+        now = now.after(APART);
+        conduct.ended(&rule, now, IntroId::numbered(victims), end);
         all += victim.got;
     }
-    println!("griefing without receipts: {all} bytes over three introductions");
+    assert_eq!((victims, all), (3, 3 * MIB));
+    println!("griefing without receipts, one uploader after another: {all} bytes a download, then the edge alone");
+    let (mut conduct, mut all) = (Conduct::default(), 0);
+    for n in 0.. {
+        if conduct.is_edge_only(&rule) {
+            break;
+        }
+        conduct.ended(&rule, now, IntroId::numbered(n), End { owed: MIB, receipted: 0 });
+        all += MIB;
+    }
+    assert!(all <= 3 * rule.most);
+    println!(
+        "griefing without receipts, all at once: {all} bytes a download, beyond introductions that are still open"
+    );
 }
 
 #[test]
@@ -149,8 +177,20 @@ fn who_gives_receipts_to_raise_the_credit_gets_at_most_that_for_nothing() {
     let receipted = 6 * 16_384;
     victim.take_all();
     let free = victim.got - receipted;
-    assert!(free <= CreditRule::PROTOCOL.most + receipted / 8 + MIB, "{free}");
+    assert!(free <= CreditRule::PROTOCOL.credit(receipted) + receipted / 8 + MIB, "{free}");
     println!("griefing with receipts that are too small: {free} bytes an introduction");
+    // the most: receipts in full until the credit is at its height, then none
+    let mut victim = Victim::new(1);
+    let (mut seq, mut receipted) = (0, 0);
+    while CreditRule::PROTOCOL.credit(receipted) < CreditRule::PROTOCOL.most {
+        victim.ask();
+        (seq, receipted) = (seq + 1, victim.got);
+        victim.show(signed(receipt(&intro(1), seq, receipted)));
+    }
+    victim.take_all();
+    let free = victim.got - receipted;
+    assert!(free <= CreditRule::PROTOCOL.most + receipted / 8 + MIB && free <= 3 * receipted, "{free}");
+    println!("griefing after honest receipts for {receipted} bytes: {free} bytes an introduction");
 }
 
 #[test]
@@ -162,7 +202,7 @@ fn an_honest_downloader_is_never_made_to_wait_and_receipts_cost_next_to_nothing(
         let before = victim.got;
         victim.ask();
         assert_eq!(victim.got, before + MIB, "served at once");
-        if victim.got - receipted >= rule.due(seq) {
+        if victim.got - receipted >= rule.due(receipted) {
             (seq, receipted) = (seq + 1, victim.got);
             let r = signed(receipt(&intro(1), seq, receipted));
             cost += frame(&PeerMsg::Receipt(r.clone())).len() as u64;

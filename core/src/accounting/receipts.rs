@@ -8,12 +8,13 @@ use crate::wire::records::{Context, Introduction, Receipt, ReceiptProof, SignedR
 use core::time::Duration;
 
 /// How much is sent on credit. Invariant: what a downloader can get without a receipt is at most `credit` of the
-/// receipts it has given, plus one request.
+/// bytes it has receipted, plus one request. It grows with what is receipted, not with how often: small receipts buy
+/// small credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CreditRule {
     /// Bytes before the first receipt.
     pub first: u64,
-    /// Bytes at most; each receipt doubles the credit up to this.
+    /// Bytes at most; each receipt that is given when due doubles the credit up to this.
     pub most: u64,
     /// Anything new is receipted this long after the receipt before.
     pub every: Duration,
@@ -27,18 +28,17 @@ impl CreditRule {
         every: Duration::from_secs(limits::RECEIPT_EVERY_S),
     };
 
-    /// Bytes on credit after so many receipts.
+    /// Bytes on credit after so many receipted ones.
     #[must_use]
-    pub const fn credit(&self, receipts: u32) -> u64 {
-        let doublings = if receipts < 32 { receipts } else { 32 };
-        let grown = self.first.saturating_mul(1 << doublings);
+    pub const fn credit(&self, receipted: u64) -> u64 {
+        let grown = self.first.saturating_add(receipted.saturating_mul(2));
         if grown < self.most { grown } else { self.most }
     }
 
-    /// Verified bytes without receipt at which the next one is due, after so many receipts.
+    /// Verified bytes without receipt at which the next one is due, after so many receipted ones.
     #[must_use]
-    pub const fn due(&self, receipts: u32) -> u64 {
-        let half = self.credit(receipts) / 2;
+    pub const fn due(&self, receipted: u64) -> u64 {
+        let half = self.credit(receipted) / 2;
         if half == 0 { 1 } else { half }
     }
 }
@@ -98,9 +98,9 @@ pub struct Account {
     pub promised: u64,
     /// The newest receipt: its `seq` and bytes.
     pub taken: (u32, u64),
-    /// How many receipts are durable, and the bytes of the newest of them. Credit grows by these only, so that a crash
-    /// loses no more than the credit.
-    pub kept: (u32, u64),
+    /// The bytes of the newest durable receipt. Credit grows by these only, so that a crash loses no more than the
+    /// credit.
+    pub kept: u64,
 }
 
 impl Account {
@@ -108,23 +108,26 @@ impl Account {
     /// (sent twice near the end, or under way when cancelled) without being held against the downloader.
     #[must_use]
     pub const fn owed(&self) -> u64 {
-        let (_, bytes) = self.kept;
-        self.spent.saturating_sub(bytes).saturating_sub(bytes / 8)
+        self.without(self.kept)
+    }
+
+    /// Bytes that would stay without receipt if the introduction ended now.
+    #[must_use]
+    pub const fn unreceipted(&self) -> u64 {
+        self.without(self.taken.1)
+    }
+
+    const fn without(&self, receipted: u64) -> u64 {
+        self.spent.saturating_sub(receipted).saturating_sub(receipted / 8)
     }
 
     /// Whether `bytes` more may be sent now.
     #[must_use]
     pub const fn covers(&self, rule: &CreditRule, bytes: u64) -> bool {
-        let credit = rule.credit(self.kept.0);
+        let credit = rule.credit(self.kept);
         let owed = self.owed();
         // one request may go a little beyond, else a large piece could never begin
         owed.saturating_add(bytes) <= credit || (owed < credit && bytes <= limits::CREDIT_FIRST)
-    }
-
-    /// Whether its credit is used up.
-    #[must_use]
-    pub const fn is_exhausted(&self, rule: &CreditRule) -> bool {
-        self.owed() >= rule.credit(self.kept.0)
     }
 }
 
@@ -153,10 +156,20 @@ mod tests {
     }
 
     #[test]
-    fn credit_doubles_from_one_to_thirty_two_mib_and_receipts_are_due_at_half_of_it() {
-        let credits: [u64; 7] = core::array::from_fn(|n| RULE.credit(u32::try_from(n).unwrap_or(0)) / MIB);
+    fn credit_doubles_from_one_to_thirty_two_mib_with_each_receipt_that_is_given_when_due() {
+        let mut receipted = 0;
+        let credits: [u64; 7] = core::array::from_fn(|_| {
+            let credit = RULE.credit(receipted);
+            assert_eq!(RULE.due(receipted), credit / 2);
+            receipted += RULE.due(receipted);
+            credit / MIB
+        });
         assert_eq!(credits, [1, 2, 4, 8, 16, 32, 32]);
-        assert_eq!((RULE.due(0), RULE.due(5), RULE.due(u32::MAX)), (MIB / 2, 16 * MIB, 16 * MIB));
+        assert_eq!(
+            (RULE.credit(16_384), RULE.credit(u64::MAX)),
+            (MIB + 32_768, 32 * MIB),
+            "small receipts, small credit"
+        );
     }
 
     #[test]
@@ -198,14 +211,21 @@ mod tests {
         let mut account = Account { spent: MIB - 1, ..Account::default() };
         assert!(account.covers(&RULE, MIB) && !account.covers(&RULE, 16 * MIB));
         account.spent += MIB;
-        assert!(!account.covers(&RULE, 1) && account.is_exhausted(&RULE));
+        assert!(!account.covers(&RULE, 1));
     }
 
     #[test]
     fn waste_within_an_eighth_of_what_is_receipted_stops_nobody() {
-        let account = Account { spent: 90 * MIB, promised: 99 * MIB, taken: (9, 80 * MIB), kept: (9, 80 * MIB) };
+        let account = Account { spent: 90 * MIB, promised: 99 * MIB, taken: (9, 80 * MIB), kept: 80 * MIB };
         assert_eq!(account.owed(), 0);
         let account = Account { spent: 122 * MIB, ..account };
-        assert!(account.is_exhausted(&RULE) && !account.covers(&RULE, 1));
+        assert!(!account.covers(&RULE, 1));
+        assert_eq!((account.owed(), account.unreceipted()), (32 * MIB, 32 * MIB));
+        let taken = Account { taken: (10, 100 * MIB), ..account };
+        assert_eq!(
+            (taken.owed(), taken.unreceipted()),
+            (32 * MIB, 9 * MIB + MIB / 2),
+            "credit waits for the disk, blame does not"
+        );
     }
 }

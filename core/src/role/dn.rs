@@ -2,7 +2,9 @@
 //! peers. Registrations belong to a CN's connection and end with it. It signs nothing.
 
 use crate::accounting::Trust;
-use crate::ids::{ConnId, PublicKey};
+use crate::accounting::conduct::{Conduct, End, FORGIVEN_AFTER};
+use crate::accounting::receipts::CreditRule;
+use crate::ids::{ConnId, DownloadId, PublicKey};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::selection::directory::Choice;
 use crate::selection::{Directory, Locality, PeerKey};
@@ -10,11 +12,14 @@ use crate::session::Wall;
 use crate::wire::List;
 use crate::wire::directory::{
     Deliver, DirectoryHello, DirectoryMsg, DirectoryWelcome, PairOutcome, Relay, Route, Select, Selected, SelectedPeer,
-    Signal, Signalled,
+    Signal, Signalled, Unreceipted,
 };
 use crate::wire::records::{ServerCert, ServerRole, Verify};
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
+
+/// Downloads that are remembered as having left uploaders without receipts, at most.
+const CONDUCT_MAX: usize = 65_536;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -79,6 +84,10 @@ pub enum Metric {
     Connected,
     /// An introduced pair could not connect.
     NotConnected,
+    /// An introduction ended with bytes that no receipt covers.
+    Unreceipted,
+    /// A selection was refused for such introductions.
+    EdgeOnly,
     /// A connection was closed because its CN broke the protocol, or was none.
     Violation,
 }
@@ -94,6 +103,8 @@ impl Metric {
             Self::RelayLost => "swarmedge_dn_relay_lost_total",
             Self::Connected => "swarmedge_dn_introductions_connected_total",
             Self::NotConnected => "swarmedge_dn_introductions_failed_total",
+            Self::Unreceipted => "swarmedge_dn_introductions_unreceipted_total",
+            Self::EdgeOnly => "swarmedge_dn_selections_edge_only_total",
             Self::Violation => "swarmedge_dn_violations_total",
         }
     }
@@ -148,6 +159,8 @@ pub struct Dn {
     by_link: BTreeMap<u64, ConnId>,
     links: u64,
     directory: Directory,
+    /// Downloads that have left uploaders without receipts, until they are forgiven.
+    conduct: BTreeMap<DownloadId, Conduct>,
     timers: Deadlines<Timer>,
 }
 
@@ -164,6 +177,8 @@ struct Cn {
 enum Timer {
     /// The connection must have said `Hello`, or something since then.
     Silent(ConnId),
+    /// What is known of the download's conduct is forgotten.
+    Forgive(DownloadId),
 }
 
 impl Dn {
@@ -244,6 +259,7 @@ impl Dn {
             DirectoryMsg::Relay(relay) => self.relay(cx, link, relay),
             DirectoryMsg::Signal(signal) => self.signal(cx, &signal),
             DirectoryMsg::Outcome(o) => self.outcome(cx, link, &o),
+            DirectoryMsg::Unreceipted(u) => self.unreceipted(cx, &u),
             DirectoryMsg::Ping => cx.push(Output::CnSend { conn, msg: DirectoryMsg::Pong }),
             DirectoryMsg::Pong => {}
             DirectoryMsg::Hello(_)
@@ -255,6 +271,13 @@ impl Dn {
     }
 
     fn select(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, link: u64, select: &Select) {
+        if self.conduct.get(&select.download).is_some_and(|c| c.is_edge_only(&CreditRule::PROTOCOL)) {
+            cx.push(Output::Count(Metric::EdgeOnly));
+            let forgiven = self.timers.get(Timer::Forgive(select.download)).map(|at| at.since(cx.now).as_millis());
+            let edge_only_ms = Some(forgiven.and_then(|ms| u32::try_from(ms).ok()).unwrap_or(u32::MAX));
+            let selected = Selected { req: select.req, peers: List::default(), edge_only_ms };
+            return cx.push(Output::CnSend { conn, msg: DirectoryMsg::Selected(selected) });
+        }
         let querier = PeerKey { link, session: select.session };
         let exclude: BTreeSet<PublicKey> = select.exclude.iter().copied().collect();
         let want = usize::from(select.want).min(crate::limits::PEERS_PER_ANSWER_MAX);
@@ -268,7 +291,22 @@ impl Dn {
             Some(SelectedPeer { route, upload_key, observed, nat })
         };
         let peers = List::truncated(chosen.iter().filter_map(peer));
-        cx.push(Output::CnSend { conn, msg: DirectoryMsg::Selected(Selected { req: select.req, peers }) });
+        cx.push(Output::CnSend {
+            conn,
+            msg: DirectoryMsg::Selected(Selected { req: select.req, peers, edge_only_ms: None }),
+        });
+    }
+
+    /// An uploader was left without receipts.
+    fn unreceipted(&mut self, cx: &mut Cx<'_, Self>, told: &Unreceipted) {
+        let Unreceipted { download, intro, owed, receipted } = *told;
+        if self.conduct.len() >= CONDUCT_MAX && !self.conduct.contains_key(&download) {
+            return;
+        }
+        cx.push(Output::Count(Metric::Unreceipted));
+        let conduct = self.conduct.entry(download).or_default();
+        conduct.ended(&CreditRule::PROTOCOL, cx.now, intro, End { owed, receipted });
+        self.timers.set(Timer::Forgive(download), Some(cx.now.after(FORGIVEN_AFTER)));
     }
 
     /// The connection of a registered client's CN.
@@ -320,8 +358,13 @@ impl Machine for Dn {
     }
 
     fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>) {
-        while let Some(Timer::Silent(conn)) = self.timers.pop_due(cx.now) {
-            self.close(cx, conn);
+        while let Some(timer) = self.timers.pop_due(cx.now) {
+            match timer {
+                Timer::Silent(conn) => self.close(cx, conn),
+                Timer::Forgive(download) => {
+                    self.conduct.remove(&download);
+                }
+            }
         }
     }
 
@@ -331,6 +374,7 @@ impl Machine for Dn {
 
     fn rebase(&mut self, by: Duration) {
         self.timers.rebase(by);
+        self.conduct.values_mut().for_each(|c| c.rebase(by));
         self.directory.renumber();
     }
 }

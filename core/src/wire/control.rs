@@ -52,6 +52,8 @@ crate::wire! {
         Go(Go) = 19,
         /// CN: these are no longer published: stop sharing them.
         Withdraw(Withdraw) = 20,
+        /// Client: an introduction ended with bytes that no receipt covers.
+        Unreceipted(Unreceipted) = 21,
     }
 }
 
@@ -219,6 +221,16 @@ crate::wire! {
         pub versions: List<VersionId, { limits::WITHDRAWN_PAGE_MAX }>,
     }
 
+    /// See [`ControlMsg::Unreceipted`]. The newest word on an introduction counts.
+    pub struct Unreceipted {
+        /// The introduction, as its downloader has shown it.
+        pub intro: SignedIntroduction,
+        /// Bytes sent that no receipt covers, waste allowed for.
+        pub owed: u64,
+        /// Bytes receipted.
+        pub receipted: u64,
+    }
+
     /// See [`ControlMsg::Refused`].
     pub struct Refused {
         /// Why.
@@ -239,6 +251,8 @@ crate::wire! {
         TooMany = 4,
         /// No DN answers at present.
         Unavailable = 5,
+        /// Uploaders were left without receipts for what they gave to this download: for now only the edge serves it.
+        Unreceipted = 6,
     }
 }
 impl Copy for QueryError {}

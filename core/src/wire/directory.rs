@@ -4,7 +4,7 @@
 use super::control::{Introduce, Shared};
 use super::records::ServerCert;
 use super::{List, Text};
-use crate::ids::{Guid, IntroId, PublicKey, SecondaryGuid, SessionId, VersionId};
+use crate::ids::{DownloadId, Guid, IntroId, PublicKey, SecondaryGuid, SessionId, VersionId};
 use crate::limits;
 use crate::nat::NatDescriptor;
 use crate::nat::connectivity::Attempt;
@@ -41,6 +41,8 @@ crate::wire! {
         Signal(Signal) = 13,
         /// DN: what that CN passes on.
         Signalled(Signalled) = 14,
+        /// CN: an introduction ended with bytes that no receipt covers.
+        Unreceipted(Unreceipted) = 15,
     }
 }
 
@@ -105,6 +107,8 @@ crate::wire! {
         pub req: u64,
         /// The querier's session.
         pub session: SessionId,
+        /// For which download.
+        pub download: DownloadId,
         /// What it looks for.
         pub version: VersionId,
         /// How many, at most.
@@ -119,6 +123,20 @@ crate::wire! {
         pub req: u64,
         /// The peers, best first.
         pub peers: List<SelectedPeer, { limits::PEERS_PER_ANSWER_MAX }>,
+        /// The download has left its uploaders without receipts: no peers for so long, in milliseconds.
+        pub edge_only_ms: Option<u32>,
+    }
+
+    /// See [`DirectoryMsg::Unreceipted`]: an uploader's word, for an introduction that its CN has checked.
+    pub struct Unreceipted {
+        /// The download.
+        pub download: DownloadId,
+        /// The introduction.
+        pub intro: IntroId,
+        /// Bytes sent that no receipt covers, waste allowed for.
+        pub owed: u64,
+        /// Bytes receipted.
+        pub receipted: u64,
     }
 
     /// A chosen peer.

@@ -7,7 +7,8 @@ use swarmedge_core::ids::{
 };
 use swarmedge_core::nat::connectivity::{Attempt, Failure, Rung, Ticket};
 use swarmedge_core::nat::{Candidate, CandidateKind, Ipv6Reach, NatBehaviour, NatDescriptor};
-use swarmedge_core::wire::control::*;
+use swarmedge_core::wire::control::{self, *};
+use swarmedge_core::wire::directory::Unreceipted;
 use swarmedge_core::wire::directory::*;
 use swarmedge_core::wire::ledger::{LedgerAck, LedgerMsg};
 use swarmedge_core::wire::peer::{Have, HaveMap, PeerHello, PeerMsg, PeerWelcome, PieceAnswer, PieceRequest};
@@ -248,6 +249,7 @@ pub(crate) fn control() -> Vec<ControlMsg> {
             query: 1,
             peers: List::truncated([IntroducedPeer { intro: introduction(), nat: nat(), ticket: None }]),
         }),
+        ControlMsg::Unreceipted(control::Unreceipted { intro: introduction(), owed: 1, receipted: 2 }),
         ControlMsg::QueryFailed(QueryFailed { query: 1, why: QueryError::PeersForbidden, retry_after_ms: 2 }),
         ControlMsg::Introduce(introduce),
         ControlMsg::Outcome(Outcome { intro: IntroId::numbered(1), attempt: attempt() }),
@@ -292,6 +294,7 @@ pub(crate) fn directory() -> Vec<DirectoryMsg> {
         DirectoryMsg::Select(Select {
             req: 1,
             session,
+            download: DownloadId::numbered(5),
             version: VersionId::numbered(2),
             want: 3,
             exclude: List::truncated([PublicKey::numbered(4)]),
@@ -304,6 +307,13 @@ pub(crate) fn directory() -> Vec<DirectoryMsg> {
                 observed: addr("203.0.113.5:50001"),
                 nat: nat(),
             }]),
+            edge_only_ms: Some(3),
+        }),
+        DirectoryMsg::Unreceipted(Unreceipted {
+            download: DownloadId::numbered(1),
+            intro: IntroId::numbered(2),
+            owed: 3,
+            receipted: 4,
         }),
         DirectoryMsg::Relay(Relay { route, from: SessionId(9), introduce: introduce.clone() }),
         DirectoryMsg::Deliver(Deliver { session, from: Route { link: 10, session: SessionId(9) }, introduce }),

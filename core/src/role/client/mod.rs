@@ -328,6 +328,9 @@ impl Client {
                 upload::Output::Receipted { download, version, intro, key, proof } => {
                     self.receipted(cx, (download, version), (intro, key), proof);
                 }
+                upload::Output::Ended { intro, end } => {
+                    self.tell_session(cx, session::Input::Unreceipted { intro, end });
+                }
                 upload::Output::Sent { download, version, intro, key, bytes, last } => {
                     self.sent(cx, (download, version), (intro, key), bytes, last);
                 }

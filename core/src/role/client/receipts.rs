@@ -119,7 +119,7 @@ impl Client {
                 return cx.push(Output::PeerSend { conn, msg: PeerMsg::GoingAway });
             }
             Some(Closing::Receipting(_)) => true,
-            None => new > 0 && (new >= rule.due(owed.receipt.seq) || at <= cx.now),
+            None => new > 0 && (new >= rule.due(owed.receipt.bytes) || at <= cx.now),
         };
         if due {
             owed.signing = true;

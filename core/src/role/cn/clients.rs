@@ -28,7 +28,7 @@ pub(super) struct Session {
     pub(super) guid: Guid,
     secondary: SecondaryGuid,
     incarnation: u64,
-    upload_key: PublicKey,
+    pub(super) upload_key: PublicKey,
     pub(super) uploads: bool,
     /// As others may be told of it.
     pub(super) nat: NatDescriptor,
@@ -147,6 +147,7 @@ impl Cn {
                     self.violation(cx, conn);
                 }
             }
+            ControlMsg::Unreceipted(told) => self.unreceipted(cx, conn, &told),
             ControlMsg::Update(update) => self.update(cx, conn, &update),
             ControlMsg::Ping => cx.push(Output::ClientSend { conn, msg: ControlMsg::Pong }),
             ControlMsg::Pong => {}

@@ -138,6 +138,7 @@ impl Cn {
             | DirectoryMsg::Select(_)
             | DirectoryMsg::Relay(_)
             | DirectoryMsg::Signal(_)
+            | DirectoryMsg::Unreceipted(_)
             | DirectoryMsg::Signalled(_)
             | DirectoryMsg::Outcome(_) => self.hang_up(cx, conn),
         }

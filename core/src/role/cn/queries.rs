@@ -91,6 +91,7 @@ impl Cn {
                 let select = Select {
                     req: req.0,
                     session: session.id,
+                    download: grant.grant.download,
                     version: grant.grant.version,
                     want: want.min(cx.cfg.peers_max),
                     exclude,
@@ -114,6 +115,13 @@ impl Cn {
             return;
         };
         if dn != conn {
+            return;
+        }
+        if let Some(retry_after_ms) = selected.edge_only_ms {
+            self.take(req);
+            if self.clients.contains_key(&client) {
+                fail(cx, client, query, QueryError::Unreceipted, retry_after_ms);
+            }
             return;
         }
         if selected.peers.is_empty() || !self.clients.contains_key(&client) {

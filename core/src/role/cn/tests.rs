@@ -273,7 +273,8 @@ fn a_query_is_answered_with_signed_introductions_and_the_chosen_are_told() {
         observed: "192.0.2.9:4000".parse().expect("an address"),
         nat: NatDescriptor::default(),
     }));
-    let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(Selected { req, peers }) });
+    let out = b
+        .input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(Selected { req, peers, edge_only_ms: None }) });
     let [Output::Sign { req, context: SignContext::Introductions, message }] = &out[..] else { panic!("{out:?}") };
     let signature = fake_sign(&CN_KEY, SignContext::Introductions, message);
     let out = b.input(Input::Signed { req: *req, signature });
@@ -293,11 +294,22 @@ fn a_query_is_answered_with_signed_introductions_and_the_chosen_are_told() {
 }
 
 #[test]
+fn a_download_that_gives_no_receipts_is_told_so_and_when_to_ask_again() {
+    let (mut b, dn, _) = whole();
+    join(&mut b, 1);
+    let req = select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));
+    let selected = Selected { req, peers: List::default(), edge_only_ms: Some(9) };
+    let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(selected) });
+    let [ControlMsg::QueryFailed(f)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
+    assert_eq!((f.why, f.retry_after_ms), (QueryError::Unreceipted, 9));
+}
+
+#[test]
 fn nobody_found_is_an_empty_answer() {
     let (mut b, dn, _) = whole();
     join(&mut b, 1);
     let req = select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));
-    let selected = Selected { req, peers: List::default() };
+    let selected = Selected { req, peers: List::default(), edge_only_ms: None };
     let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(selected) });
     assert!(matches!(to_client(&out, 1)[..], [ControlMsg::Introductions(i)] if i.peers.is_empty()));
 }
@@ -477,7 +489,7 @@ fn introduced(b: &mut Bench<Cn>, dn: ConnId) -> (IntroId, [u8; 16]) {
         observed: "192.0.2.9:4000".parse().expect("an address"),
         nat: NatDescriptor::default(),
     };
-    let selected = Selected { req, peers: List::truncated([peer]) };
+    let selected = Selected { req, peers: List::truncated([peer]), edge_only_ms: None };
     let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(selected) });
     let [Output::Sign { req, message, .. }] = &out[..] else { panic!("{out:?}") };
     let signature = fake_sign(&CN_KEY, SignContext::Introductions, message);

@@ -1,17 +1,32 @@
-//! Usage records: to the ledger, and the acknowledgement back once they are durable there. A record that does not fit
-//! is set aside unacknowledged, so its client keeps it and sends it again.
+//! What clients say of bytes. That an uploader was left without receipts goes to the DNs, which choose peers. Usage
+//! records go to the ledger, and the acknowledgement back once they are durable there. A record that does not fit is
+//! set aside unacknowledged, so its client keeps it and sends it again.
 
+use super::clients::Client;
 use super::{Cn, Context, Metric, Output};
+use crate::accounting::introductions;
 use crate::ids::{ConnId, RecordId};
 use crate::machine::Machine as _;
 use crate::session::{LedgerLink, ledger_link};
 use crate::wire::List;
-use crate::wire::control::{ControlMsg, UsageAck};
+use crate::wire::control::{ControlMsg, Unreceipted, UsageAck};
+use crate::wire::directory::{self, DirectoryMsg};
 use crate::wire::records::{LedgerRecord, UsageRecord};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 impl Cn {
+    /// An uploader was left without receipts. Only the one that the introduction names may say so.
+    pub(super) fn unreceipted(&self, cx: &mut Context<'_>, conn: ConnId, told: &Unreceipted) {
+        let i = &told.intro.intro;
+        let named = self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.upload_key == i.uploader_key);
+        if named && introductions::check_signed(&Self::trust(cx), &told.intro, self.now_ms(cx.now)).is_ok() {
+            let (owed, receipted) = (told.owed, told.receipted);
+            let told = directory::Unreceipted { download: i.download, intro: i.id, owed, receipted };
+            self.tell_dns(cx, &DirectoryMsg::Unreceipted(told));
+        }
+    }
+
     pub(super) fn usage_from(&mut self, cx: &mut Context<'_>, conn: ConnId, record: UsageRecord) {
         cx.push(Output::Count(Metric::UsageReceived));
         let id = record.id;

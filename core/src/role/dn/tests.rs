@@ -1,7 +1,7 @@
 use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_verify};
 use crate::accounting::introductions::tests::{answer, intro};
-use crate::ids::{Guid, SecondaryGuid, SessionId, VersionId};
+use crate::ids::{Guid, IntroId, SecondaryGuid, SessionId, VersionId};
 use crate::nat::{Candidate, CandidateKind, NatDescriptor};
 use crate::testing::bench::Bench;
 use crate::wire::control::{Introduce, Shared};
@@ -68,12 +68,48 @@ fn register(b: &mut Bench<Dn>, conn: u64, n: u32) {
 /// Whom the DN chooses for peer `n`, by route and key.
 fn select(b: &mut Bench<Dn>, conn: u64, n: u32) -> Vec<SelectedPeer> {
     let session = SessionId(u64::from(n));
-    let select = Select { req: 9, session, version: V, want: 40, exclude: List::default() };
+    let select =
+        Select { req: 9, session, download: DownloadId::numbered(9), version: V, want: 40, exclude: List::default() };
     let out = say(b, conn, DirectoryMsg::Select(select));
     match sent(&out, conn)[..] {
         [DirectoryMsg::Selected(s)] if s.req == 9 => s.peers.to_vec(),
         _ => panic!("{out:?}"),
     }
+}
+
+/// How long the DN refuses to choose peers for download 1.
+fn edge_only(b: &mut Bench<Dn>, conn: u64) -> Option<u32> {
+    let (session, download) = (SessionId(1), DownloadId::numbered(1));
+    let out = say(
+        b,
+        conn,
+        DirectoryMsg::Select(Select { req: 9, session, download, version: V, want: 40, exclude: List::default() }),
+    );
+    match sent(&out, conn)[..] {
+        [DirectoryMsg::Selected(s)] => s.edge_only_ms,
+        _ => panic!("{out:?}"),
+    }
+}
+
+#[test]
+fn a_download_that_leaves_three_uploaders_without_receipts_is_the_edges_alone_for_a_quarter_of_an_hour() {
+    let mut b = bench();
+    cn(&mut b, 1);
+    for n in 0..3 {
+        assert_eq!(edge_only(&mut b, 1), None);
+        b.now = b.now.after(Duration::from_secs(61));
+        let intro = IntroId::numbered(n);
+        let told = Unreceipted { download: DownloadId::numbered(1), intro, owed: 1 << 20, receipted: 0 };
+        say(&mut b, 1, DirectoryMsg::Unreceipted(told));
+    }
+    assert_eq!(edge_only(&mut b, 1), Some(15 * 60 * 1000));
+    // whichever CN asks, and while CNs ping
+    cn(&mut b, 2);
+    assert_eq!(edge_only(&mut b, 2), Some(15 * 60 * 1000));
+    b.wait(Duration::from_secs(15 * 60));
+    cn(&mut b, 1);
+    assert_eq!(edge_only(&mut b, 1), None, "forgiven");
+    assert!(b.machine.conduct.is_empty());
 }
 
 fn relay(route: Route) -> DirectoryMsg {
@@ -162,6 +198,6 @@ fn a_silent_connection_is_closed_and_a_pinging_one_is_not() {
 fn what_only_a_dn_says_is_a_violation() {
     let mut b = bench();
     cn(&mut b, 1);
-    let out = say(&mut b, 1, DirectoryMsg::Selected(Selected { req: 1, peers: List::default() }));
+    let out = say(&mut b, 1, DirectoryMsg::Selected(Selected { req: 1, peers: List::default(), edge_only_ms: None }));
     assert!(out.contains(&Output::Count(Metric::Violation)));
 }

@@ -1,11 +1,13 @@
 //! What the client's session is told and what it asks for.
 
+use crate::accounting::conduct::End;
 use crate::ids::{ConnId, DownloadId, Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use crate::nat::NatDescriptor;
 use crate::nat::connectivity::Attempt;
 use crate::wire::Text;
 use crate::wire::control::{ControlMsg, Introduce, IntroducedPeer};
-use crate::wire::records::{SealedGrant, UsageRecord, Verify};
+use crate::wire::records::{SealedGrant, SignedIntroduction, UsageRecord, Verify};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -71,6 +73,13 @@ pub enum Input {
     },
     /// This side's NAT is open for an introduction.
     NatOpened(IntroId),
+    /// An introduction ended with bytes that no receipt covers. Told if there is a CN to tell: it is a hint.
+    Unreceipted {
+        /// As its downloader has shown it.
+        intro: Box<SignedIntroduction>,
+        /// How it ended.
+        end: End,
+    },
     /// A usage record, already durable: sent until the ledger has it or a newer one of the same download and side
     /// comes.
     Usage(UsageRecord),

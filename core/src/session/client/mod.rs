@@ -17,7 +17,7 @@ use crate::ids::{ConnId, DownloadId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::NatDescriptor;
 use crate::wire::List;
-use crate::wire::control::{ControlMsg, Hello, Opened, Outcome, Update, Welcome};
+use crate::wire::control::{ControlMsg, Hello, Opened, Outcome, Unreceipted, Update, Welcome};
 use crate::wire::records::ServerRole;
 use alloc::collections::BTreeMap;
 use core::net::SocketAddr;
@@ -319,6 +319,7 @@ impl ClientSession {
             | ControlMsg::Query(_)
             | ControlMsg::Outcome(_)
             | ControlMsg::Usage(_)
+            | ControlMsg::Unreceipted(_)
             | ControlMsg::Update(_)
             | ControlMsg::Refused(_) => self.hang_up(cx),
         }
@@ -399,6 +400,10 @@ impl Machine for ClientSession {
             Input::NatOpened(intro) => self.send(cx, ControlMsg::Opened(Opened { intro })),
             Input::Outcome { intro, attempt } => {
                 self.send(cx, ControlMsg::Outcome(Outcome { intro, attempt }));
+            }
+            Input::Unreceipted { intro, end } => {
+                let (owed, receipted) = (end.owed, end.receipted);
+                self.send(cx, ControlMsg::Unreceipted(Unreceipted { intro: *intro, owed, receipted }));
             }
             Input::Usage(record) => {
                 self.usage.add(record, cx.out);

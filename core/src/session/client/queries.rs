@@ -176,10 +176,11 @@ impl ClientSession {
                     QueryError::NotYours
                     | QueryError::PeersForbidden
                     | QueryError::TooMany
+                    | QueryError::Unreceipted
                     | QueryError::Unavailable => Output::PeersForbidden { download },
                 });
             }
-            QueryError::TooMany | QueryError::Unavailable => {
+            QueryError::TooMany | QueryError::Unreceipted | QueryError::Unavailable => {
                 let said = Duration::from_millis(u64::from(failed.retry_after_ms)).min(RETRY_MAX);
                 let wait = said.max(asking.empty.failed(cx.cfg.requery, cx.rng));
                 self.timers.set(Timer::Query(download), Some(cx.now.after(wait)));

@@ -1,13 +1,15 @@
 //! What the uploading side is told and what it asks for.
 
 use crate::accounting::Trust;
+use crate::accounting::conduct::End;
 use crate::accounting::receipts::CreditRule;
 use crate::content::{Bitfield, Layout, Policy};
 use crate::ids::{ConnId, DownloadId, IntroId, PieceIndex, PublicKey, VersionId, XferId};
 use crate::role::client::io::CloseReason;
 use crate::session::Wall;
 use crate::wire::peer::{PeerMsg, PieceRequest, RefuseCode};
-use crate::wire::records::ReceiptProof;
+use crate::wire::records::{ReceiptProof, SignedIntroduction};
+use alloc::boxed::Box;
 use core::ops::Range;
 use core::time::Duration;
 
@@ -152,6 +154,13 @@ pub enum Output {
         /// Nothing more will come over this introduction's connection.
         last: bool,
     },
+    /// An introduction has ended with bytes that no receipt covers, or after all without: for the CN.
+    Ended {
+        /// Which.
+        intro: Box<SignedIntroduction>,
+        /// How.
+        end: End,
+    },
 }
 
 /// Identity and limits of the uploading side.
@@ -171,6 +180,8 @@ pub struct Config {
     pub rate_max: u64,
     /// What is sent without receipt.
     pub credit: CreditRule,
+    /// Requests that wait for a receipt wait for so long after the last one.
+    pub receipt_within: Duration,
 }
 
 impl Config {
@@ -185,6 +196,7 @@ impl Config {
             hello_within: Duration::from_secs(5),
             rate_max: 0,
             credit: CreditRule::PROTOCOL,
+            receipt_within: Duration::from_secs(3 * crate::limits::RECEIPT_EVERY_S),
         }
     }
 

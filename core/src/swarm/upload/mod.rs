@@ -7,6 +7,7 @@ mod tests;
 
 pub use io::{Config, Input, Output};
 
+use crate::accounting::conduct::End;
 use crate::accounting::introductions;
 use crate::accounting::receipts::{self, Account};
 use crate::content::{Bitfield, Layout, Policy};
@@ -15,9 +16,10 @@ use crate::limits::HAVE_PAGE_MAX;
 use crate::role::client::io::CloseReason;
 use crate::session::Wall;
 use crate::wire::peer::{Have, HaveMap, PeerHello, PeerMsg, PeerWelcome, PieceRequest, RefuseCode};
-use crate::wire::records::{Introduction, SignedReceipt};
+use crate::wire::records::{Introduction, SignedIntroduction, SignedReceipt};
 use crate::wire::{Blob, List, PROTOCOL};
 use crate::{Cx, Deadlines, Machine, Time};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -77,9 +79,20 @@ pub struct Uploads {
     shares: BTreeMap<VersionId, Share>,
     conns: BTreeMap<ConnId, Conn>,
     active: BTreeMap<XferId, Active>,
-    /// What introductions have spent and receipted, and until when they may come again.
-    accounts: BTreeMap<IntroId, (Account, u64)>,
+    accounts: BTreeMap<IntroId, Spending>,
     hello_due: Deadlines<ConnId>,
+    /// Requests wait for a receipt, which must come.
+    receipt_due: Deadlines<ConnId>,
+}
+
+/// What came of an introduction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Spending {
+    account: Account,
+    /// As its downloader has shown it.
+    shown: Box<SignedIntroduction>,
+    /// Bytes without receipt, as the CN was last told.
+    told: u64,
 }
 
 type Context<'a> = Cx<'a, Uploads>;
@@ -179,8 +192,13 @@ impl Uploads {
         self.hello_due.clear(conn);
         let now_ms = self.wall.map_or(0, |wall| wall.at(cx.now));
         let conns = &self.conns;
-        self.accounts.retain(|id, (_, until_ms)| *until_ms > now_ms || conns.values().any(|c| c.is_of(*id)));
-        self.accounts.entry(intro.id).or_insert((Account::default(), intro.connect_before_ms));
+        let may_come = |s: &Spending| s.shown.intro.connect_before_ms > now_ms;
+        self.accounts.retain(|id, s| may_come(s) || conns.values().any(|c| c.is_of(*id)));
+        self.accounts.entry(intro.id).or_insert_with(|| Spending {
+            account: Account::default(),
+            shown: Box::new(hello.intro.clone()),
+            told: 0,
+        });
         self.conns.insert(conn, Conn::Serving { intro: intro.clone(), active: 0, held: VecDeque::new() });
     }
 
@@ -188,7 +206,7 @@ impl Uploads {
     /// more than was promised. A wrong one ends the connection: its downloader lies or is broken.
     fn receipt(&mut self, cx: &mut Context<'_>, conn: ConnId, signed: &SignedReceipt) {
         let Some(Conn::Serving { intro, .. }) = self.conns.get(&conn) else { return };
-        let Some((account, _)) = self.accounts.get_mut(&intro.id) else { return };
+        let Some(Spending { account, .. }) = self.accounts.get_mut(&intro.id) else { return };
         match receipts::check(cx.cfg.trust.verify, intro, account.taken, account.promised, signed) {
             Ok(proof) => {
                 account.taken = (proof.seq, proof.bytes);
@@ -202,12 +220,11 @@ impl Uploads {
 
     /// A receipt is durable: what waited for it is served as far as the credit goes now.
     fn receipt_kept(&mut self, cx: &mut Context<'_>, intro: IntroId, bytes: u64) {
-        let Some((account, _)) = self.accounts.get_mut(&intro) else { return };
-        if bytes > account.kept.1 {
-            account.kept = (account.kept.0.saturating_add(1), bytes);
-        }
+        let Some(Spending { account, .. }) = self.accounts.get_mut(&intro) else { return };
+        account.kept = account.kept.max(bytes);
         let conn = self.conns.iter().find(|(_, c)| c.is_of(intro)).map(|(conn, _)| *conn);
         if let Some(conn) = conn {
+            self.receipt_due.clear(conn);
             self.serve_held(cx, conn);
         }
     }
@@ -245,12 +262,27 @@ impl Uploads {
     /// A connection is no more. Its last bytes are reported when its last request ends.
     fn gone(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         self.hello_due.clear(conn);
+        self.receipt_due.clear(conn);
         let Some(Conn::Serving { intro, active, .. }) = self.conns.remove(&conn) else { return };
+        if active == 0 {
+            cx.push(serve::sent(&intro, 0, true));
+            self.ended(cx, intro.id);
+        }
         if self.accounts.len() > SPENT_MAX && !self.conns.values().any(|c| c.is_of(intro.id)) {
             self.accounts.remove(&intro.id);
         }
-        if active == 0 {
-            cx.push(serve::sent(&intro, 0, true));
+    }
+
+    /// Nothing more comes over an introduction, unless its downloader comes again: what it leaves without receipt is
+    /// told, if it is news.
+    fn ended(&mut self, cx: &mut Context<'_>, intro: IntroId) {
+        if self.conns.values().any(|c| c.is_of(intro)) {
+            return;
+        }
+        let Some(Spending { account, shown, told }) = self.accounts.get_mut(&intro) else { return };
+        let end = End { owed: account.unreceipted(), receipted: account.taken.1 };
+        if end.owed != core::mem::replace(told, end.owed) {
+            cx.push(Output::Ended { intro: shown.clone(), end });
         }
     }
 
@@ -316,13 +348,17 @@ impl Machine for Uploads {
         while let Some(conn) = self.hello_due.pop_due(cx.now) {
             self.close(cx, conn, CloseReason::NotIntroduced);
         }
+        while let Some(conn) = self.receipt_due.pop_due(cx.now) {
+            self.close(cx, conn, CloseReason::Stalled);
+        }
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        self.hello_due.next()
+        [self.hello_due.next(), self.receipt_due.next()].into_iter().flatten().min()
     }
 
     fn rebase(&mut self, by: Duration) {
         self.hello_due.rebase(by);
+        self.receipt_due.rebase(by);
     }
 }

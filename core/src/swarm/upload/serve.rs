@@ -1,7 +1,7 @@
 //! Requests: which are served, which refused, and what they count for.
 
 use super::io::Output;
-use super::{Active, Conn, Context, Uploads};
+use super::{Active, Conn, Context, Spending, Uploads};
 use crate::ids::{ConnId, XferId};
 use crate::role::client::io::CloseReason;
 use crate::wire::peer::{PieceRequest, RefuseCode};
@@ -29,6 +29,7 @@ impl Uploads {
                 if let Some(Conn::Serving { held, .. }) = self.conns.get_mut(&conn) {
                     held.push_back((xfer, request.clone()));
                 }
+                self.await_receipt(cx, conn);
             }
             Err(why) => {
                 cx.push(Output::Refuse { xfer, why });
@@ -42,22 +43,29 @@ impl Uploads {
     /// Whether so much more must wait for a receipt: the credit does not cover it, or something waits already.
     fn must_wait(&self, cx: &Context<'_>, conn: ConnId, intro: &Introduction, bytes: u64) -> bool {
         let waits = matches!(self.conns.get(&conn), Some(Conn::Serving { held, .. }) if !held.is_empty());
-        waits || !self.accounts.get(&intro.id).is_some_and(|(account, _)| account.covers(&cx.cfg.credit, bytes))
+        waits || !self.accounts.get(&intro.id).is_some_and(|s| s.account.covers(&cx.cfg.credit, bytes))
+    }
+
+    /// What waits for a receipt does not wait for ever: a downloader that gives none is let go.
+    fn await_receipt(&mut self, cx: &Context<'_>, conn: ConnId) {
+        if self.receipt_due.get(conn).is_none() {
+            self.receipt_due.set(conn, Some(cx.now.after(cx.cfg.receipt_within)));
+        }
     }
 
     /// Serves what has waited for a receipt, in order, as far as the credit goes.
     pub(super) fn serve_held(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         while let Some(Conn::Serving { held, .. }) = self.conns.get_mut(&conn) {
-            let Some((xfer, request)) = held.pop_front() else { return };
+            let Some((xfer, request)) = held.pop_front() else { return self.receipt_due.clear(conn) };
             match self.decide(cx, conn, &request) {
                 Err(why) => cx.push(Output::Refuse { xfer, why }),
                 Ok((bytes, intro)) => {
-                    let covered = self.accounts.get(&intro.id).is_some_and(|(a, _)| a.covers(&cx.cfg.credit, bytes));
+                    let covered = self.accounts.get(&intro.id).is_some_and(|s| s.account.covers(&cx.cfg.credit, bytes));
                     if !covered {
                         if let Some(Conn::Serving { held, .. }) = self.conns.get_mut(&conn) {
                             held.push_front((xfer, request));
                         }
-                        return;
+                        return self.await_receipt(cx, conn);
                     }
                     self.serve(cx, conn, xfer, &request, bytes, intro);
                 }
@@ -88,7 +96,7 @@ impl Uploads {
             0 => u64::MAX,
             n => share.layout.size().saturating_mul(u64::from(n)),
         };
-        let spent = self.accounts.get(&intro.id).map_or(0, |(account, _)| account.spent);
+        let spent = self.accounts.get(&intro.id).map_or(0, |s| s.account.spent);
         if spent.saturating_add(bytes) > intro.cap_bytes || share.spent.saturating_add(bytes) > object_cap {
             return Err(RefuseCode::NotAllowed);
         }
@@ -112,7 +120,7 @@ impl Uploads {
                 (a, b) => a.min(b),
             };
         }
-        if let Some((account, _)) = self.accounts.get_mut(&i.id) {
+        if let Some(Spending { account, .. }) = self.accounts.get_mut(&i.id) {
             account.spent = account.spent.saturating_add(bytes);
             account.promised = account.promised.saturating_add(bytes);
         }
@@ -148,7 +156,7 @@ impl Uploads {
         if let Some(share) = self.shares.get_mut(&intro.version) {
             share.spent = share.spent.saturating_sub(unsent);
         }
-        if let Some((account, _)) = self.accounts.get_mut(&intro.id) {
+        if let Some(Spending { account, .. }) = self.accounts.get_mut(&intro.id) {
             account.spent = account.spent.saturating_sub(unsent);
         }
         if let Some(Conn::Serving { active, .. }) = self.conns.get_mut(&conn) {
@@ -160,6 +168,9 @@ impl Uploads {
         let last = !self.conns.contains_key(&conn) && !self.active.values().any(|a| a.conn == conn);
         if bytes > 0 || last {
             cx.push(sent(&intro, bytes, last));
+        }
+        if last {
+            self.ended(cx, intro.id);
         }
     }
 }

@@ -2,16 +2,18 @@
 
 use super::{Config, Input, Output, Uploads};
 use crate::accounting::certs::tests::{cert, fake_sign, trust};
+use crate::accounting::conduct::End;
 use crate::accounting::introductions;
+use crate::accounting::receipts::CreditRule;
 use crate::content::{Bitfield, Layout, Policy};
 use crate::ids::{ConnId, DownloadId, IntroId, PieceIndex, PublicKey, VersionId, XferId};
 use crate::limits::HAVE_PAGE_MAX;
 use crate::role::client::io::CloseReason;
 use crate::session::Wall;
 use crate::testing::rng::Seeded;
-use crate::wire::PROTOCOL;
 use crate::wire::peer::{PeerHello, PeerMsg, PieceRequest, RefuseCode};
-use crate::wire::records::{Context, Introduction, ServerRole, SignedIntroduction};
+use crate::wire::records::{Context, Introduction, Receipt, ServerRole, SignedIntroduction, SignedReceipt};
+use crate::wire::{PROTOCOL, Wire as _};
 use crate::{Cx, Machine, Time};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -76,6 +78,15 @@ impl Lab {
         let cx = &mut Cx { now: self.now, cfg: &self.cfg, rng: &mut Seeded::new(1), out: &mut out };
         self.up.handle_input(cx, input);
         self.out.extend(out.clone());
+        out
+    }
+
+    /// Lets so many seconds pass.
+    fn wait(&mut self, seconds: u64) -> Vec<Output> {
+        self.now = self.now.after(Duration::from_secs(seconds));
+        let mut out = Vec::new();
+        let mut rng = Seeded::new(1);
+        self.up.handle_timeout(&mut Cx { now: self.now, cfg: &self.cfg, rng: &mut rng, out: &mut out });
         out
     }
 
@@ -248,7 +259,10 @@ fn uploads_off_ends_everything_at_once_and_counts_what_was_sent() {
     assert_eq!(closed(&out, 1), Some(CloseReason::UploadsOff));
     assert_eq!((lab.up.connections(), lab.up.serving().count()), (0, 0));
     let out = lab.input(Input::Served { xfer: XferId(1), bytes: 16_384 });
-    assert!(matches!(out[..], [Output::Sent { bytes: 16_384, last: true, .. }]));
+    let [Output::Sent { bytes: 16_384, last: true, .. }, Output::Ended { intro: of, end }] = &out[..] else {
+        panic!("{out:?}")
+    };
+    assert_eq!((&**of, *end), (&signed(intro()), End { owed: 16_384, receipted: 0 }));
     let out = lab.input(Input::Accepted { conn: ConnId(2), key: downloader() });
     assert_eq!(closed(&out, 2), Some(CloseReason::UploadsOff));
 }
@@ -278,6 +292,58 @@ fn a_version_that_is_no_longer_shared_is_no_longer_served() {
     let out = lab.input(Input::Unshare { version: VersionId::numbered(1) });
     assert_eq!(closed(&out, 1), Some(CloseReason::Done));
     assert_eq!(lab.up.serving().count(), 0);
+}
+
+fn receipt(seq: u32, bytes: u64) -> PeerMsg {
+    let i = intro();
+    let (intro, uploader_key) = (i.id, i.uploader_key);
+    let receipt = Receipt { intro, download: i.download, version: i.version, uploader_key, seq, bytes };
+    let signature = fake_sign(&downloader(), Context::Receipt, &receipt.to_bytes());
+    PeerMsg::Receipt(SignedReceipt { receipt, signature })
+}
+
+#[test]
+fn what_waits_for_a_receipt_in_vain_ends_the_introduction_and_the_cn_is_told() {
+    let mut lab = Lab::new();
+    lab.cfg = Config {
+        credit: CreditRule { first: PIECE, ..CreditRule::PROTOCOL },
+        receipt_within: Duration::from_secs(4),
+        ..lab.cfg
+    };
+    let mut lab = lab.served();
+    assert_eq!(lab.ask(1, 0, 0, 4), None);
+    lab.input(Input::Served { xfer: XferId(1), bytes: PIECE });
+    let request = |n: u32| {
+        let request = PieceRequest { piece: PieceIndex(n), first_block: 0, blocks: 4, want_leaves: true };
+        Input::Request { conn: ConnId(1), xfer: XferId(2 + u64::from(n)), request }
+    };
+    assert_eq!(lab.input(request(1)), [], "it waits");
+    lab.now = lab.now.after(Duration::from_secs(3));
+    lab.input(Input::Message { conn: ConnId(1), msg: receipt(1, 1) });
+    let out = lab.input(Input::ReceiptKept { intro: IntroId::numbered(1), bytes: 1 });
+    assert!(matches!(out[..], [Output::Serve { .. }]), "one request may go beyond the credit: {out:?}");
+    lab.input(Input::Served { xfer: XferId(3), bytes: PIECE });
+    assert_eq!(lab.input(request(2)), [], "it waits anew");
+    assert_eq!(lab.up.poll_timeout(), Some(lab.now.after(Duration::from_secs(4))));
+    let out = lab.wait(4);
+    assert_eq!(closed(&out, 1), Some(CloseReason::Stalled));
+    let end = End { owed: 2 * PIECE - 1, receipted: 1 };
+    assert!(out.iter().any(|o| matches!(o, Output::Ended { end: told, .. } if *told == end)), "{out:?}");
+    // it comes again and makes good for it: its uploader takes its word back
+    lab.connect(1, downloader(), signed(intro()));
+    lab.input(Input::Message { conn: ConnId(1), msg: receipt(2, 2 * PIECE) });
+    let out = lab.input(Input::Closed { conn: ConnId(1) });
+    assert!(out.iter().any(|o| matches!(o, Output::Ended { end: End { owed: 0, .. }, .. })), "{out:?}");
+}
+
+#[test]
+fn who_has_receipted_everything_is_not_spoken_of() {
+    let mut lab = Lab::new().served();
+    lab.ask(1, 0, 0, 4);
+    lab.input(Input::Served { xfer: XferId(1), bytes: PIECE });
+    lab.input(Input::Message { conn: ConnId(1), msg: receipt(1, PIECE) });
+    let out = lab.input(Input::Closed { conn: ConnId(1) });
+    assert!(matches!(out[..], [Output::Sent { .. }]), "{out:?}");
 }
 
 #[test]
