@@ -9,7 +9,7 @@
 use super::receipts;
 use crate::ids::{Guid, IntroId, PublicKey};
 use crate::wire::records::{
-    EdgeRecord, GrantRecord, LedgerRecord, PeerBytes, Receipt, Side, UsageRecord, UsageState, Verify,
+    EdgeRecord, GrantRecord, LedgerRecord, PeerBytes, Receipt, ReceiptProof, Side, UsageRecord, UsageState, Verify,
 };
 use alloc::collections::BTreeMap;
 
@@ -87,6 +87,8 @@ pub struct Claims {
     pub sent: u64,
     /// By the highest receipt that an uploader has filed.
     pub receipted: u64,
+    /// The number of that receipt: how far its credit has grown.
+    pub receipts: u32,
     /// What counts: the smaller of receipt and downloader's claim.
     pub agreed: u64,
     /// Who has filed that receipt, or else said to have sent.
@@ -168,8 +170,8 @@ impl Book {
         self.downloader.as_ref().filter(|r| self.granted.as_ref().is_none_or(|g| g.guid == r.reporter))
     }
 
-    /// The bytes of an uploader's receipt, if the download's key has signed it for this introduction and version.
-    fn proven(&self, verify: Verify, record: &UsageRecord, p: &PeerBytes) -> Option<(PublicKey, u64)> {
+    /// An uploader's receipt, if the download's key has signed it for this introduction and version.
+    fn proven(&self, verify: Verify, record: &UsageRecord, p: &PeerBytes) -> Option<ReceiptProof> {
         let (granted, proof) = (self.granted.as_ref()?, p.receipt.as_ref()?);
         if (record.download, record.version) != (granted.download, granted.version) {
             return None;
@@ -183,7 +185,7 @@ impl Book {
             bytes: proof.bytes,
         };
         let signed = receipts::is_signed(verify, &granted.download_key, &receipt, &proof.signature);
-        signed.then_some((proof.uploader_key, proof.bytes))
+        signed.then(|| proof.clone())
     }
 
     /// What is claimed of each introduction at `now_ms`. `verify` checks the receipts.
@@ -199,13 +201,14 @@ impl Book {
         for (r, p) in self.uploaders.values().flat_map(|r| r.peers.iter().map(move |p| (r, p))) {
             let c = claims.entry(p.intro).or_default();
             c.sent = c.sent.saturating_add(p.bytes);
-            let proven = self.proven(verify, r, p).filter(|(key, _)| c.uploader_key.is_none_or(|k| k == *key));
+            let proven =
+                self.proven(verify, r, p).filter(|proof| c.uploader_key.is_none_or(|k| k == proof.uploader_key));
             // one receipt filed by many, or many receipts of one introduction: the highest counts, once
-            let bytes = proven.map_or(0, |(_, bytes)| bytes);
+            let (bytes, receipts) = proven.map_or((0, 0), |proof| (proof.bytes, proof.seq));
             if bytes > c.receipted || c.uploader.is_none() {
                 c.uploader = Some(r.reporter);
             }
-            c.receipted = c.receipted.max(bytes);
+            (c.receipted, c.receipts) = (c.receipted, c.receipts).max((bytes, receipts));
         }
         for c in claims.values_mut() {
             // a downloader that fell silent is held to what it signed

@@ -463,6 +463,8 @@ pub enum BenchCommand {
     Transfer(BenchTransferArgs),
     /// Records a second into the ledger, and how long a report over them takes
     Ledger(BenchLedgerArgs),
+    /// Kills any process of a small deployment at random times; after each holds the ledger against what was delivered
+    Crash(BenchCrashArgs),
 }
 
 /// See [`BenchCommand::Transfer`].

@@ -56,8 +56,14 @@ async fn serve<R: Rt>(rt: R, roles: Vec<Role>, config: ServerConfig, path: PathB
         };
         others.push(run_role(server, name(role), stop.clone()));
     }
-    let all_others = async move { join(others, stop_ledger).await };
     let own = stop.clone();
+    // a ledger by itself ends when it is told to, not because nobody else is there
+    let until_told = stop.clone();
+    others.push(Box::pin(async move {
+        until_told.wait().await;
+        Ok(())
+    }));
+    let all_others = async move { join(others, stop_ledger).await };
     rt.spawn(async move {
         told.wait().await;
         own.set();

@@ -3,6 +3,7 @@
 #[cfg(doc)]
 use super::Command;
 use super::{ConfigArgs, ServerArgs};
+use crate::cli::units::Size;
 use crate::server::ledger::Day;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -182,4 +183,34 @@ pub struct BenchLedgerArgs {
     /// A file or postgres://… [default: a temporary file]
     #[arg(long, value_name = "DATABASE")]
     pub database: Option<String>,
+}
+
+/// See [`BenchCommand::Crash`](super::BenchCommand::Crash).
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Edge, ledger, CN, DN, STUN, uploaders and downloader are a process each; kill -9 strikes any of them, at \
+    times two at once or one that has only just come back. Then the download must end with the right bytes, and the \
+    ledger hold never more than was delivered, nor less than that without the open credit of the introductions that \
+    the kill cut.\n\n\
+    Example:\n  swarmedge bench crash --kills 200"
+)]
+pub struct BenchCrashArgs {
+    /// How many kills, at least
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
+    pub kills: u32,
+    /// Decides who is killed, and about when [default: another one each time]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Bytes of the file
+    #[arg(long, default_value = "8MiB")]
+    pub size: Size,
+    /// Clients that upload
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8), value_name = "N")]
+    pub uploaders: u32,
+    /// Make the working directory here instead of in the system's place for temporary files
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Keep the working directory
+    #[arg(long)]
+    pub keep: bool,
 }

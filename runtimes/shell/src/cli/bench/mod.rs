@@ -1,5 +1,6 @@
 //! `bench transfer`: edge to client and peer to client, side by side with curl, aria2c and nginx in the same run.
 
+pub mod crash;
 pub mod ledger;
 pub mod measure;
 mod nginx;

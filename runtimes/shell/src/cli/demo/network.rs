@@ -22,6 +22,10 @@ const END_WITHIN: Duration = Duration::from_secs(60);
 pub enum Server {
     /// Edge and ledger in one process.
     Edge,
+    /// The edge in a process of its own.
+    EdgeAlone,
+    /// The ledger in a process of its own.
+    Ledger,
     /// Connection node.
     Cn,
     /// Database node.
@@ -33,10 +37,15 @@ pub enum Server {
 impl Server {
     /// All of them, in the order in which they are started.
     pub const ALL: [Self; 4] = [Self::Edge, Self::Dn, Self::Cn, Self::Stun];
+    /// The same with a process for each role.
+    pub const SPLIT: [Self; 5] = [Self::Ledger, Self::EdgeAlone, Self::Dn, Self::Cn, Self::Stun];
 
-    const fn name(self) -> &'static str {
+    /// What it is called in messages and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Edge => "edge",
+            Self::Edge | Self::EdgeAlone => "edge",
+            Self::Ledger => "ledger",
             Self::Cn => "cn",
             Self::Dn => "dn",
             Self::Stun => "stun",
@@ -46,9 +55,7 @@ impl Server {
     const fn roles(self) -> &'static str {
         match self {
             Self::Edge => "edge,ledger",
-            Self::Cn => "cn",
-            Self::Dn => "dn",
-            Self::Stun => "stun",
+            Self::EdgeAlone | Self::Ledger | Self::Cn | Self::Dn | Self::Stun => self.name(),
         }
     }
 
@@ -56,6 +63,8 @@ impl Server {
         let [cn, dn, stun, ledger] = ports.ops;
         match self {
             Self::Edge => TcpStream::connect(local(ports.edge)).is_ok() && is_healthy(local(ledger)),
+            Self::EdgeAlone => TcpStream::connect(local(ports.edge)).is_ok(),
+            Self::Ledger => is_healthy(local(ledger)),
             Self::Cn => is_healthy(local(cn)),
             Self::Dn => is_healthy(local(dn)),
             Self::Stun => is_healthy(local(stun)),
@@ -219,6 +228,14 @@ impl Client {
     /// Kills it without a warning.
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Starts it again, killed or not; its download is still its own.
+    pub fn restart(&mut self, network: &Network, program: &Path, interrupt: &Interrupt) -> Result<(), Error> {
+        self.kill();
+        let again = network.client(&self.name, program, interrupt)?;
+        self.process = again.process;
+        Ok(())
     }
 
     /// Ends it cleanly.

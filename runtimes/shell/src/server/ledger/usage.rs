@@ -9,8 +9,8 @@ use serde::Serialize;
 use sqlx::Row as _;
 use std::collections::BTreeMap;
 use std::fmt;
-use swarmedge_core::accounting::settlement::Book;
-use swarmedge_core::ids::{DownloadId, Guid, ProviderId};
+use swarmedge_core::accounting::settlement::{Book, Claims};
+use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId};
 use swarmedge_core::wire::records::{LedgerRecord, UsageState};
 
 /// Which downloads.
@@ -129,11 +129,7 @@ impl Reader {
         .await?;
         let mut all = Vec::with_capacity(lines.len());
         for line in lines {
-            let records = sqlx::query("SELECT body FROM record WHERE download = $1")
-                .bind(line.try_get::<Vec<u8>, _>(0)?)
-                .fetch_all(&mut self.db.any)
-                .await?;
-            let records = records.iter().map(|row| decode(row, 0)).collect::<Result<Vec<_>, _>>()?;
+            let records = self.records_of(&line.try_get::<Vec<u8>, _>(0)?).await?;
             if let Some(mut usage) = usage_of(records) {
                 // what was settled counts, whatever has come since
                 usage.edge_unique = bytes_at(&line, 1)?;
@@ -144,6 +140,20 @@ impl Reader {
             }
         }
         Ok(all)
+    }
+
+    /// What is claimed of each introduction of a download.
+    pub async fn claims(&mut self, download: DownloadId) -> Result<BTreeMap<IntroId, Claims>, Error> {
+        let records = self.records_of(&download.0).await.map_err(|e| self.failed(&e))?;
+        Ok(records.into_iter().collect::<Book>().claims(verify, 0))
+    }
+
+    async fn records_of(&mut self, download: &[u8]) -> Result<Vec<LedgerRecord>, sqlx::Error> {
+        let rows = sqlx::query("SELECT body FROM record WHERE download = $1")
+            .bind(download.to_vec())
+            .fetch_all(&mut self.db.any)
+            .await?;
+        rows.iter().map(|row| decode(row, 0)).collect()
     }
 
     /// Plain HTTP traffic.

@@ -1,0 +1,202 @@
+//! `bench crash`: kill -9 strikes any process of a small deployment at random times; after each the ledger is held
+//! against what was delivered.
+
+mod books;
+mod round;
+
+use super::ledger::Random;
+use crate::cli::args::BenchCrashArgs;
+use crate::cli::demo::network::{Client, Network, Server};
+use crate::cli::demo::{WorkDir, file};
+use crate::cli::out::{note, print_json, say};
+use crate::cli::process::Interrupt;
+use crate::cli::units::bytes;
+use crate::cli::{Code, Error};
+use crate::client::protocol::State;
+use crate::edge::{Publish, publish};
+use crate::rt::Start;
+use crate::server::ledger::Database;
+use books::{Books, Tally};
+use round::Round;
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use swarmedge_core::content::Policy;
+use swarmedge_core::ids::{Digest, ProviderId};
+
+/// The provider of the object, and its path.
+const PROVIDER: u32 = 1;
+const OBJECT: &str = "crash/object.bin";
+/// What the edge sends to a download, and one uploader in all, bytes a second: a download lasts long enough to be hit.
+const EDGE_RATE: u64 = 1_500_000;
+const UPLOAD_RATE: u64 = 3_000_000;
+/// How often a client is asked how far it is.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long anything may take on a machine however busy.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// So long after the last round nobody has anything more to report.
+const LAST_REPORTS: Duration = Duration::from_secs(15);
+
+/// Whose process is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Victim {
+    Server(Role),
+    Uploader(usize),
+    Downloader,
+}
+
+/// A server, in the order of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    Edge,
+    Ledger,
+    Cn,
+    Dn,
+    Stun,
+}
+
+impl Role {
+    const ALL: [Self; 5] = [Self::Edge, Self::Ledger, Self::Cn, Self::Dn, Self::Stun];
+
+    const fn server(self) -> Server {
+        match self {
+            Self::Edge => Server::EdgeAlone,
+            Self::Ledger => Server::Ledger,
+            Self::Cn => Server::Cn,
+            Self::Dn => Server::Dn,
+            Self::Stun => Server::Stun,
+        }
+    }
+}
+
+impl fmt::Display for Victim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server(role) => role.server().name(),
+            Self::Uploader(_) => "uploader",
+            Self::Downloader => "downloader",
+        })
+    }
+}
+
+/// `swarmedge bench crash`.
+pub(in crate::cli) fn run<R: Start>(args: &BenchCrashArgs, json: bool) -> Result<(), Error> {
+    let program = std::env::current_exe().map_err(|e| Error::io("find this program's file", &e))?;
+    let interrupt = Interrupt::listen()?;
+    let dir = WorkDir::make(args.dir.as_deref(), "swarmedge-bench-crash", args.keep)?;
+    let seed = args.seed.unwrap_or_else(|| crate::server::unix_ms());
+    let mut crash = Crash::<R>::prepare(args, &dir.path, program, interrupt, seed)?;
+    let began = Instant::now();
+    let mut tally = Tally::default();
+    while tally.kills() < u64::from(args.kills) {
+        let round = crash.round(&mut tally)?;
+        if !json {
+            note!("{round}");
+        }
+        tally.add(round);
+    }
+    crash.interrupt.sleep(LAST_REPORTS)?;
+    tally.read_again(&crash.books)?;
+    let unclean = crash.end();
+    if json {
+        print_json(&tally.to_json(R::NAME, seed, &unclean))?;
+    } else {
+        let seconds = began.elapsed().as_secs();
+        say!("kill -9 on {}, seed {seed}: {} kills in {seconds} s\n\n{}", R::NAME, tally.kills(), tally.table())?;
+        say!(
+            "downloads of {} each; gap: delivered, not billed; bound: open credit that the kills cut",
+            bytes(args.size.0)
+        )?;
+    }
+    let wrong: Vec<String> = tally.wrong().chain(unclean).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(Error::new(Code::Failed, wrong.join("; "))) }
+}
+
+/// The deployment and what is known of it.
+struct Crash<R> {
+    network: Network,
+    program: PathBuf,
+    interrupt: Interrupt,
+    uploaders: Vec<Client>,
+    random: Random,
+    books: Books<R>,
+    size: u64,
+    sha256: Digest,
+    rounds: u32,
+}
+
+impl<R: Start> Crash<R> {
+    fn prepare(
+        args: &BenchCrashArgs,
+        dir: &Path,
+        program: PathBuf,
+        interrupt: Interrupt,
+        seed: u64,
+    ) -> Result<Self, Error> {
+        let mut network = Network::make(dir, &program)?;
+        let source = dir.join("file.bin");
+        file::generate(&source, args.size.0, 1)?;
+        let (size, sha256) = file::sha256(&source)?;
+        let put = |policy: Policy| {
+            let what = Publish {
+                file: source.clone(),
+                provider: ProviderId(PROVIDER),
+                path: OBJECT.into(),
+                access: None,
+                policy,
+            };
+            publish(&dir.join("edge/objects"), &what)
+        };
+        put(Policy::default())?;
+        for server in Server::SPLIT {
+            network.start(server, &interrupt)?;
+        }
+        let mut uploaders = Vec::new();
+        for n in 1..=args.uploaders {
+            let mut client = network.client(&format!("uploader-{n}"), &program, &interrupt)?;
+            client.get(PROVIDER, OBJECT, &dir.join("out").join(&client.name))?;
+            let until = Instant::now() + PATIENCE;
+            while client.download()?.state != State::Completed {
+                if Instant::now() > until {
+                    return Err(client.error("is too slow"));
+                }
+                interrupt.sleep(LOOK_EVERY)?;
+            }
+            uploaders.push(client);
+        }
+        put(Policy { edge_rate_max: EDGE_RATE, upload_rate_max: UPLOAD_RATE, ..Policy::default() })?;
+        let database: Database = dir.join("ledger/ledger.sqlite").into();
+        let books = Books { database, runtime: PhantomData };
+        let random = Random(seed);
+        Ok(Self { network, program, interrupt, uploaders, random, books, size, sha256, rounds: 0 })
+    }
+
+    /// A number below `n`.
+    fn below(&mut self, n: u64) -> u64 {
+        self.random.next() % n.max(1)
+    }
+
+    /// Anybody, each kind of process as likely as another.
+    fn victim(&mut self) -> Victim {
+        match usize::try_from(self.below(7)).unwrap_or(0) {
+            0 => Victim::Downloader,
+            1 => {
+                let n = self.below(self.uploaders.len() as u64);
+                Victim::Uploader(usize::try_from(n).unwrap_or(0))
+            }
+            n => Victim::Server(Role::ALL[n - 2]),
+        }
+    }
+
+    fn round(&mut self, tally: &mut Tally) -> Result<books::Outcome, Error> {
+        self.rounds += 1;
+        Round::begin(self)?.play(self, tally)
+    }
+
+    /// Ends every process cleanly; says which did not.
+    fn end(&mut self) -> Vec<String> {
+        self.uploaders.iter_mut().for_each(Client::stop);
+        self.network.stop()
+    }
+}
