@@ -87,8 +87,6 @@ pub struct Claims {
     pub sent: u64,
     /// By the highest receipt that an uploader has filed.
     pub receipted: u64,
-    /// The number of that receipt: how far its credit has grown.
-    pub receipts: u32,
     /// What counts: the smaller of receipt and downloader's claim.
     pub agreed: u64,
     /// Who has filed that receipt, or else said to have sent.
@@ -204,11 +202,11 @@ impl Book {
             let proven =
                 self.proven(verify, r, p).filter(|proof| c.uploader_key.is_none_or(|k| k == proof.uploader_key));
             // one receipt filed by many, or many receipts of one introduction: the highest counts, once
-            let (bytes, receipts) = proven.map_or((0, 0), |proof| (proof.bytes, proof.seq));
+            let bytes = proven.map_or(0, |proof| proof.bytes);
             if bytes > c.receipted || c.uploader.is_none() {
                 c.uploader = Some(r.reporter);
             }
-            (c.receipted, c.receipts) = (c.receipted, c.receipts).max((bytes, receipts));
+            c.receipted = c.receipted.max(bytes);
         }
         for c in claims.values_mut() {
             // a downloader that fell silent is held to what it signed

@@ -3,8 +3,8 @@
 #[cfg(doc)]
 use super::Command;
 use super::{ConfigArgs, ServerArgs};
-use crate::cli::units::Size;
 use crate::server::ledger::Day;
+use crate::terminal::units::Size;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 

@@ -72,7 +72,7 @@ impl<R: Start> Books<R> {
 
 /// What an uploader may have sent over an introduction without a receipt: its credit, and one request beyond.
 fn open_credit(claims: &Claims) -> u64 {
-    CreditRule::PROTOCOL.credit(claims.receipts).saturating_add(CREDIT_FIRST)
+    CreditRule::PROTOCOL.credit(claims.receipted).saturating_add(CREDIT_FIRST)
 }
 
 impl Outcome {
