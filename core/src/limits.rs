@@ -29,6 +29,8 @@ pub const PEERS_PER_ANSWER_MAX: usize = 40;
 pub const INTRO_PATH_MAX: usize = 6;
 /// Addresses of a peer.
 pub const CANDIDATES_MAX: usize = 20;
+/// Addresses of a peer that STUN servers vouch for.
+pub const PROVEN_MAX: usize = 4;
 /// Secondary GUIDs told at login.
 pub const SECONDARY_GUIDS_MAX: usize = 5;
 /// Peer connections of a client.

@@ -2,11 +2,13 @@
 
 pub mod broker;
 pub mod connectivity;
+pub mod cookie;
 pub mod discovery;
 pub mod stun;
 
 use crate::limits;
 use crate::wire::List;
+use cookie::Proven;
 use core::net::{IpAddr, SocketAddr};
 
 crate::wire! {
@@ -48,6 +50,8 @@ crate::wire! {
         pub tcp443: bool,
         /// Where the QUIC socket can be tried, best first.
         pub candidates: List<Candidate, { limits::CANDIDATES_MAX }>,
+        /// Where STUN servers have seen the QUIC socket, with their word for it.
+        pub proven: List<Proven, { limits::PROVEN_MAX }>,
     }
 
     /// One address of a peer's QUIC socket.
@@ -98,6 +102,7 @@ impl Default for NatDescriptor {
             hairpin: false,
             tcp443: false,
             candidates: List::default(),
+            proven: List::default(),
         }
     }
 }
@@ -108,6 +113,25 @@ impl NatDescriptor {
     pub fn mapped(&self) -> Option<SocketAddr> {
         let reflexive = |c: &&Candidate| c.kind == CandidateKind::ServerReflexive && c.addr.is_ipv4();
         self.candidates.iter().find(reflexive).map(|c| c.addr)
+    }
+
+    /// Whether a client that its CN sees at `observed` is at this address too.
+    #[must_use]
+    pub fn is_at(&self, ip: IpAddr, observed: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        ip == observed.to_canonical() || self.proven.iter().any(|p| p.addr.ip().to_canonical() == ip)
+    }
+
+    /// Takes the newer cookies of addresses that it has as well.
+    pub fn renew(&mut self, proven: &[Proven]) {
+        let issued = |p: &Proven| p.cookie.as_ref().map(|c| c.issued_s);
+        let mut own = core::mem::take(&mut self.proven).into_vec();
+        for p in &mut own {
+            if let Some(newer) = proven.iter().find(|n| n.addr == p.addr && issued(n) > issued(p)) {
+                p.cookie.clone_from(&newer.cookie);
+            }
+        }
+        self.proven = List::truncated(own);
     }
 }
 
@@ -204,17 +228,23 @@ pub fn is_private(addr: IpAddr) -> bool {
 }
 
 /// What others may be told of a client at `observed`: its candidates without those that could aim somebody's packets
-/// at a third party or at the receiver itself. An address must be the observed one or a private one, loopback only
-/// where the client itself came over loopback. Ports below 1024 and 0 are dropped: no client of ours listens there.
+/// at a third party or at the receiver itself. An address must be the observed one, one that `proves` says a STUN
+/// server vouches for, or a private one, loopback only where the client itself came over loopback. Ports below 1024 and
+/// 0 are dropped: no client of ours listens there.
 #[must_use]
-pub fn vetted(nat: &NatDescriptor, observed: IpAddr) -> NatDescriptor {
+pub fn vetted(nat: &NatDescriptor, observed: IpAddr, proves: impl Fn(&Proven) -> bool) -> NatDescriptor {
     let observed = observed.to_canonical();
+    // what a server on a private network has seen means nothing elsewhere
+    let vouched = nat.proven.iter().filter(|p| !is_private(p.addr.ip()) && proves(p));
+    let proven = List::truncated(vouched.map(|p| Proven { addr: p.addr, cookie: None }));
+    let mut nat = NatDescriptor { proven, ..nat.clone() };
     let harmless = |c: &&Candidate| {
         let ip = c.addr.ip().to_canonical();
         let local = is_private(ip) && (!ip.is_loopback() || observed.is_loopback());
-        c.addr.port() >= 1024 && (ip == observed || local)
+        c.addr.port() >= 1024 && (nat.is_at(ip, observed) || local)
     };
-    NatDescriptor { candidates: List::truncated(nat.candidates.iter().filter(harmless).cloned()), ..nat.clone() }
+    nat.candidates = List::truncated(nat.candidates.iter().filter(harmless).cloned());
+    nat
 }
 
 #[cfg(test)]
@@ -302,10 +332,25 @@ mod tests {
         let says =
             nat(Ei, Ei, &["192.168.0.2:5000", "198.51.100.9:5000", "192.0.2.1:5000", "127.0.0.1:5000", "192.0.2.1:53"]);
         let told = |observed: &str| -> alloc::vec::Vec<SocketAddr> {
-            vetted(&says, observed.parse().expect("an address")).candidates.iter().map(|c| c.addr).collect()
+            let observed = observed.parse().expect("an address");
+            vetted(&says, observed, |_| false).candidates.iter().map(|c| c.addr).collect()
         };
         let parse = |s: &str| s.parse::<SocketAddr>().expect("an address");
         assert_eq!(told("192.0.2.1"), [parse("192.168.0.2:5000"), parse("192.0.2.1:5000")]);
         assert_eq!(told("127.0.0.1"), [parse("192.168.0.2:5000"), parse("127.0.0.1:5000")]);
+    }
+
+    #[test]
+    fn an_address_that_the_cn_does_not_see_is_told_only_if_a_stun_server_vouches_for_it() {
+        let mut says = nat(Ei, Ei, &["[2001:db8::5]:5000", "[2001:db8::6]:5000", "10.0.0.1:5000"]);
+        let proven = |s: &str| Proven { addr: s.parse().expect("an address"), cookie: None };
+        says.proven = List::truncated([proven("[2001:db8::5]:5000"), proven("[2001:db8::6]:5000")]);
+        let observed = "192.0.2.1".parse().expect("an address");
+        let told = vetted(&says, observed, |p| p.addr == says.proven[0].addr);
+        let addrs: alloc::vec::Vec<_> = told.candidates.iter().map(|c| c.addr).collect();
+        assert_eq!(addrs, [says.candidates[0].addr, says.candidates[2].addr]);
+        assert_eq!(told.proven.len(), 1);
+        says.proven = List::truncated([proven("10.0.0.9:5000")]);
+        assert!(vetted(&says, observed, |_| true).proven.is_empty(), "nobody vouches for private addresses");
     }
 }

@@ -5,6 +5,7 @@ pub mod integrity;
 #[cfg(test)]
 mod tests;
 
+use super::cookie;
 use crate::wire::DecodeError;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -112,6 +113,8 @@ pub enum Attribute {
     IceControlled(u64),
     /// RFC 8445 §7.1.3.
     IceControlling(u64),
+    /// REFLEXIVE-COOKIE: see [`super::cookie`].
+    Cookie(Vec<u8>),
     /// One that need not be understood: its number from 0x8000 up, its value.
     Other(u16, Vec<u8>),
 }
@@ -165,6 +168,12 @@ impl Message {
     #[must_use]
     pub fn error_code(&self) -> Option<u16> {
         self.find(|a| if let Attribute::ErrorCode(code) = a { Some(*code) } else { None })
+    }
+
+    /// REFLEXIVE-COOKIE.
+    #[must_use]
+    pub fn cookie(&self) -> Option<&[u8]> {
+        self.find(|a| if let Attribute::Cookie(value) = a { Some(&value[..]) } else { None })
     }
 
     /// USERNAME.
@@ -268,6 +277,7 @@ impl Attribute {
             Self::UseCandidate => attribute(out, n::USE_CANDIDATE, &[]),
             Self::IceControlled(tie) => attribute(out, n::ICE_CONTROLLED, &tie.to_be_bytes()),
             Self::IceControlling(tie) => attribute(out, n::ICE_CONTROLLING, &tie.to_be_bytes()),
+            Self::Cookie(value) => attribute(out, cookie::ATTRIBUTE, value),
             Self::Other(name, value) => attribute(out, *name, value),
         }
     }
@@ -296,6 +306,7 @@ impl Attribute {
             n::USE_CANDIDATE => exactly::<0>(value).map(|_| Self::UseCandidate)?,
             n::ICE_CONTROLLED => Self::IceControlled(u64::from_be_bytes(exactly(value)?)),
             n::ICE_CONTROLLING => Self::IceControlling(u64::from_be_bytes(exactly(value)?)),
+            cookie::ATTRIBUTE => Self::Cookie(value.to_vec()),
             n::OPTIONAL.. => Self::Other(name, value.to_vec()),
             _ => return Ok(None),
         }))

@@ -5,9 +5,15 @@
 //! times the shortest request; SOFTWARE and PADDING only as far as the answer stays no longer than its request; one
 //! answer a request, to the address that asks (RESPONSE-PORT changes the port alone); and a bounded rate for each
 //! network, whichever of its addresses is named. Behind a handshake (TCP) only the rate is bounded.
+//!
+//! With the control plane's keys it gives cookies ([`crate::nat::cookie`]) to who asks for them with as many bytes,
+//! over UDP, and to the endpoint that asks, so that nobody gets one for where he is not.
 
 use crate::machine::{Cx, Machine, Time};
+use crate::nat::cookie::{CookieKeys, Tag};
 use crate::nat::stun::{Attribute, CHANGE_REQUEST, Class, HEADER_LEN, Message};
+use crate::session::Wall;
+use crate::wire::Wire as _;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,6 +31,13 @@ pub enum Input {
         /// What.
         bytes: Vec<u8>,
     },
+    /// The time of day.
+    WallClock {
+        /// Unix milliseconds.
+        unix_ms: u64,
+    },
+    /// The control plane's keys for cookies, at first and whenever they change.
+    CookieKeys(CookieKeys),
 }
 
 /// Something to be done.
@@ -136,6 +149,8 @@ struct Answer {
 pub struct Stun {
     networks: BTreeMap<IpAddr, Bucket>,
     by_age: BTreeSet<(Time, IpAddr)>,
+    wall: Option<Wall>,
+    cookies: CookieKeys,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -153,6 +168,17 @@ fn network(addr: IpAddr) -> IpAddr {
 }
 
 impl Stun {
+    /// The cookie that a request asks for, if it may have one.
+    fn cookie(&self, cx: &Cx<'_, Self>, request: &Message, from: SocketAddr) -> Option<Attribute> {
+        let elsewhere = |a: &Attribute| matches!(a, Attribute::ResponsePort(_) | Attribute::ChangeRequest { .. });
+        if cx.cfg.verified || request.attributes.iter().any(elsewhere) {
+            return None;
+        }
+        let tag = Tag::read(request.cookie()?)?;
+        let cookie = self.cookies.issue(self.wall?.at(cx.now), tag, from)?;
+        Some(Attribute::Cookie(cookie.to_bytes()))
+    }
+
     /// Takes one answer from the network's bucket, if there is one.
     fn allow(&mut self, cfg: &Config, now: Time, from: IpAddr) -> bool {
         let network = network(from);
@@ -249,7 +275,11 @@ impl Machine for Stun {
     type Output = Output;
 
     fn handle_input(&mut self, cx: &mut Cx<'_, Self>, input: Input) {
-        let Input::Datagram { from, local, bytes } = input;
+        let (from, local, bytes) = match input {
+            Input::Datagram { from, local, bytes } => (from, local, bytes),
+            Input::WallClock { unix_ms } => return self.wall = Some(Wall::showing(unix_ms, cx.now)),
+            Input::CookieKeys(keys) => return self.cookies = keys,
+        };
         let request = Message::decode(&bytes).ok().filter(|m| m.class == Class::Request);
         let Some(request) = request else { return cx.push(Output::Count(Metric::Ignored)) };
         if !self.allow(cx.cfg, cx.now, from.ip()) {
@@ -257,7 +287,10 @@ impl Machine for Stun {
         }
         let local = SocketAddr::new(local.ip().to_canonical(), local.port());
         let (mut answer, metric) = match answer(cx.cfg, &request, from, local) {
-            Ok(answer) => (answer, Metric::Answered),
+            Ok(mut answer) => {
+                answer.message.attributes.extend(self.cookie(cx, &request, from));
+                (answer, Metric::Answered)
+            }
             Err(refusal) => (refuse(&request, refusal, from, local), Metric::Refused),
         };
         fill(&mut answer.message, &request, cx.cfg.verified, bytes.len());

@@ -5,6 +5,7 @@ use super::nat::{HostIx, Internet, Kind, Rules};
 use super::rule::{Rule, settles};
 use super::world::{Budget, Lane, NodeIx, System, Way, World};
 use crate::machine::{Cx, Machine, Rng, Time};
+use crate::nat::cookie::{CookieKeys, Proven};
 use crate::nat::discovery::Discovery;
 use crate::nat::discovery::io::{Config, Input, Output, Report, Socket, openness};
 use crate::nat::stun::{Attribute, Class, Message, TransactionId};
@@ -17,6 +18,8 @@ use core::time::Duration;
 /// One way through the core.
 const DELAY: Duration = Duration::from_millis(15);
 const TTL: u8 = 64;
+/// The time of day when the world begins.
+pub const WALL_MS: u64 = 1_700_000_000_000;
 /// The main socket's port.
 const PORT: u16 = 5000;
 
@@ -100,6 +103,8 @@ pub struct NatWorld {
     started: bool,
     /// What the machine has told others.
     pub told: NatDescriptor,
+    /// Its newest cookies.
+    pub proven: Vec<Proven>,
     /// The end of its round.
     pub report: Option<Report>,
     /// How long the round has taken so far.
@@ -204,6 +209,7 @@ impl System for NatWorld {
             }
             Output::AskTcp { server, bytes } => world.send(lane("tcp", server, None), DELAY, Event::Tcp(server, bytes)),
             Output::Changed(nat) => world.env.told = nat,
+            Output::Proven(proven) => world.env.proven = proven,
             Output::Report(report) => world.env.report = Some(report),
         }
     }
@@ -287,6 +293,22 @@ fn serve(
     sent.collect()
 }
 
+/// The server knows the time and the keys of cookies.
+fn server() -> Stun {
+    let (mut stun, mut out) = (Stun::default(), Vec::new());
+    let mut rng = super::rng::Seeded::new(0);
+    let mut cx = Cx { now: Time::ZERO, cfg: &stun::Config::default(), rng: &mut rng, out: &mut out };
+    stun.handle_input(&mut cx, stun::Input::WallClock { unix_ms: WALL_MS });
+    stun.handle_input(&mut cx, stun::Input::CookieKeys(cookie_keys()));
+    stun
+}
+
+/// The control plane's keys for cookies.
+#[must_use]
+pub fn cookie_keys() -> CookieKeys {
+    CookieKeys::derived([(1, &[7; 32])])
+}
+
 /// A client behind these routers, not started yet.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<NatWorld> {
@@ -306,9 +328,10 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<NatWorld> {
         net,
         hosts,
         client,
-        stun: Stun::default(),
+        stun: server(),
         started: false,
         told: NatDescriptor::default(),
+        proven: Vec::new(),
         report: None,
         age: Duration::ZERO,
         over: false,

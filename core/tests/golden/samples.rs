@@ -6,6 +6,7 @@ use swarmedge_core::ids::{
     Signature, VersionId,
 };
 use swarmedge_core::nat::connectivity::{Attempt, Failure, Rung, Ticket};
+use swarmedge_core::nat::cookie::{Cookie, Proven};
 use swarmedge_core::nat::{Candidate, CandidateKind, Ipv6Reach, NatBehaviour, NatDescriptor};
 use swarmedge_core::wire::control::{self, *};
 use swarmedge_core::wire::directory::Unreceipted;
@@ -39,6 +40,13 @@ fn nat() -> NatDescriptor {
             candidate(CandidateKind::Host, "192.168.1.2:50000"),
             candidate(CandidateKind::ServerReflexive, "203.0.113.5:40001"),
             candidate(CandidateKind::Mapped, "[2001:db8::5]:443"),
+        ]),
+        proven: List::truncated([
+            Proven {
+                addr: addr("[2001:db8::5]:40002"),
+                cookie: Some(Cookie { epoch: 0x0708_090a, issued_s: 0x0b0c_0d0e, mac: [15; 16] }),
+            },
+            Proven { addr: addr("203.0.113.6:40003"), cookie: None },
         ]),
     }
 }

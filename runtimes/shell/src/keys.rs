@@ -14,6 +14,7 @@ use std::io::Write;
 use std::path::Path;
 use swarmedge_core::accounting::epochs::Epochs;
 use swarmedge_core::ids::{PublicKey, Signature};
+use swarmedge_core::nat::cookie::CookieKeys;
 use swarmedge_core::wire::records::{CertBody, Context, SealedGrant, ServerCert, SignedGrant};
 use swarmedge_core::wire::{Blob, Wire};
 
@@ -261,6 +262,12 @@ impl SealRing {
     pub fn replace(&self, path: &Path) -> Result<(), Error> {
         replace_secret(path, self.lines().as_bytes())
             .map_err(|e| Error::io(format!("write seal {}", path.display()), &e))
+    }
+
+    /// What STUN servers and CNs make and check cookies with.
+    #[must_use]
+    pub fn cookie_keys(&self) -> CookieKeys {
+        CookieKeys::derived(self.keys.iter().map(|k| (k.epoch, &k.key)))
     }
 
     fn lines(&self) -> String {

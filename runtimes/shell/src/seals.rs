@@ -4,12 +4,14 @@
 use crate::error::Error;
 use crate::files::Stamp;
 use crate::keys::SealRing;
+use crate::mailbox::Sender;
 use crate::rt::Rt;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use swarmedge_core::accounting::epochs::Epochs;
+use swarmedge_core::nat::cookie::CookieKeys;
 use swarmedge_core::wire::records::{SealedGrant, SignedGrant};
 
 /// How often a running server looks at the file.
@@ -56,6 +58,21 @@ impl Seals {
         }
     }
 
+    /// Tells a machine the keys of cookies, now and whenever they change, until it has gone.
+    pub(crate) async fn tell_cookies<R: Rt, I: Send>(self, rt: R, inbox: Sender<I>, wrap: fn(CookieKeys) -> I) {
+        let mut told = None;
+        loop {
+            let keys = self.ring.borrow().cookie_keys();
+            if told.as_ref() != Some(&keys) {
+                told = Some(keys.clone());
+                if inbox.send(wrap(keys)).await.is_err() {
+                    return;
+                }
+            }
+            rt.sleep_until(rt.now() + LOOK_EVERY).await;
+        }
+    }
+
     async fn reload<R: Rt>(&self, rt: &R) {
         let path = self.path.clone();
         match rt.blocking(move || SealRing::load(&path)).await {
@@ -71,7 +88,9 @@ impl Seals {
 
 /// Rotates the keys in all of these files, which become equal. Gives back the epochs that they then hold.
 pub fn rotate(files: &[&Path]) -> Result<Epochs, Error> {
-    let Some(first) = files.first() else { return Err(Error::usage("no [edge] or [cn] section names a seal_key")) };
+    let Some(first) = files.first() else {
+        return Err(Error::usage("no [edge], [cn] or [stun] section names a seal_key"));
+    };
     let ring = SealRing::load(first)?;
     for other in &files[1..] {
         if SealRing::load(other)? != ring {

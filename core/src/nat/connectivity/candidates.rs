@@ -1,5 +1,6 @@
 //! Which addresses of an introduced peer are tried, best first. Nobody can aim this host at a third party: an address
-//! is the one that the CN observed the peer at, or a private one of the network that both share.
+//! is the one that the CN observed the peer at, one that a STUN server vouches for, as the CN has checked, or a private
+//! one of the network that both share.
 
 use super::io::{Config, Rung, Ticket};
 use crate::nat::{CandidateKind, NatBehaviour, NatDescriptor, is_private};
@@ -7,11 +8,12 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 /// Whether a peer that the CN sees at `observed` may be looked for at `addr` by a host that it sees at `own`.
-fn is_allowed(addr: SocketAddr, observed: SocketAddr, own: Option<SocketAddr>) -> bool {
+fn is_allowed(addr: SocketAddr, nat: &NatDescriptor, observed: SocketAddr, own: Option<SocketAddr>) -> bool {
     let [ip, there] = [addr.ip(), observed.ip()].map(|ip| ip.to_canonical());
     let shared = own.is_some_and(|own| own.ip().to_canonical() == there);
     let local = shared && is_private(ip) && (!ip.is_loopback() || there.is_loopback());
-    addr.port() >= 1024 && !ip.is_unspecified() && !ip.is_multicast() && (ip == there || local)
+    let its = ip == there || !is_private(ip) && nat.is_at(ip, there);
+    addr.port() >= 1024 && !ip.is_unspecified() && !ip.is_multicast() && (its || local)
 }
 
 fn rung(kind: CandidateKind, addr: SocketAddr) -> Rung {
@@ -33,7 +35,7 @@ pub(super) fn candidates(
 ) -> Vec<(SocketAddr, Rung)> {
     let counts = nat.mapping != NatBehaviour::EndpointIndependent && nat.step > 0 && cfg.predicted_max > 0;
     let mut all: Vec<(SocketAddr, Rung)> = Vec::new();
-    for candidate in nat.candidates.iter().filter(|c| is_allowed(c.addr, ticket.observed, own)) {
+    for candidate in nat.candidates.iter().filter(|c| is_allowed(c.addr, nat, ticket.observed, own)) {
         let addr = SocketAddr::new(candidate.addr.ip().to_canonical(), candidate.addr.port());
         if counts && candidate.kind == CandidateKind::ServerReflexive && addr.is_ipv4() {
             all.extend(predicted(addr, nat.step, cfg.predicted_max).map(|a| (a, Rung::Predicted)));
@@ -104,6 +106,14 @@ mod tests {
             (Mapped, "203.0.113.5:6000"),
         ]);
         assert_eq!(tried(&nat, "203.0.113.5:9", "203.0.113.6:9"), [(addr("203.0.113.5:6000"), Rung::Mapped)]);
+    }
+
+    #[test]
+    fn an_address_that_a_stun_server_vouches_for_is_tried_too() {
+        let mut nat = nat(&[(Host, "[2001:db8::5]:4000"), (Host, "[2001:db8::6]:4000"), (Host, "10.0.0.1:4000")]);
+        let proven = |s| crate::nat::cookie::Proven { addr: addr(s), cookie: None };
+        nat.proven = List::truncated([proven("[2001:db8::5]:4000"), proven("10.0.0.1:4000")]);
+        assert_eq!(tried(&nat, "203.0.113.5:9", "203.0.113.6:9"), [(addr("[2001:db8::5]:4000"), Rung::Ipv6)]);
     }
 
     #[test]

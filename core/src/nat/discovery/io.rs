@@ -1,5 +1,6 @@
 //! What the discovery machine is told, what it asks for, and how it is configured.
 
+use crate::nat::cookie::{Proven, Tag};
 use crate::nat::{NatBehaviour, NatDescriptor};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -65,6 +66,8 @@ pub enum Output {
     },
     /// The descriptor that others may be told has changed.
     Changed(NatDescriptor),
+    /// Newer cookies for the addresses of the descriptor, which stays as it is.
+    Proven(Vec<Proven>),
     /// All that is known, told at the end of each round and of the lifetime's measurement.
     Report(Report),
 }
@@ -109,10 +112,12 @@ pub struct Config {
     pub again_silent: Duration,
     /// Refreshes of a mapping whose lifetime is not known.
     pub keep_alive: Duration,
-    /// Looks at whether the address has changed, where there is nothing to keep alive.
+    /// Looks at whether the address has changed, where there is nothing to keep alive: before cookies expire.
     pub look: Duration,
     /// Silences after which a mapping is looked at, rising; none: the lifetime is not measured.
     pub silences: Vec<Duration>,
+    /// Asks STUN servers for cookies in this name; none: asks for none.
+    pub tag: Option<Tag>,
 }
 
 impl Default for Config {
@@ -125,8 +130,9 @@ impl Default for Config {
             again: Duration::from_secs(30 * 60),
             again_silent: Duration::from_secs(60),
             keep_alive: Duration::from_secs(20),
-            look: Duration::from_secs(300),
+            look: Duration::from_secs(200),
             silences: [30, 60, 120, 240].map(Duration::from_secs).to_vec(),
+            tag: None,
         }
     }
 }

@@ -14,9 +14,10 @@ mod way;
 
 use crate::limits;
 use crate::machine::{Cx, Machine, Rng, Time};
+use crate::nat::cookie::{Cookie, Proven};
 use crate::nat::stun::{Attribute, Class, Message, TransactionId};
 use crate::nat::{Candidate, CandidateKind, Ipv6Reach, NatBehaviour, NatDescriptor};
-use crate::wire::List;
+use crate::wire::{List, Wire as _};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -160,7 +161,7 @@ impl Discovery {
             if t.probe.socket() == Socket::Main {
                 self.contacts.insert(t.to, cx.now);
             }
-            let bytes = Message::new(Class::Request, t.id, t.probe.attributes()).encode();
+            let bytes = Message::new(Class::Request, t.id, t.probe.attributes(cx.cfg.tag)).encode();
             cx.out.push(Output::Send { socket: t.probe.socket(), to: t.to, bytes });
         }
         while self.contacts.len() > CONTACTS_MAX {
@@ -197,21 +198,15 @@ impl Discovery {
         }
         let probe = self.open.remove(at).probe;
         match (message.class, message.mapped()) {
-            (Class::Success, Some(mapped)) => self.answered(cx, probe, from, mapped, message.other_address()),
+            (Class::Success, Some(_)) => self.answered(cx, probe, from, &message),
             (Class::Error, _) => self.refused(cx, probe, v6),
             (Class::Success | Class::Request | Class::Indication, _) => {}
         }
     }
 
-    fn answered(
-        &mut self,
-        cx: &mut Cx<'_, Self>,
-        probe: Probe,
-        from: SocketAddr,
-        mapped: SocketAddr,
-        other: Option<SocketAddr>,
-    ) {
-        let v6 = from.is_ipv6();
+    fn answered(&mut self, cx: &mut Cx<'_, Self>, probe: Probe, from: SocketAddr, message: &Message) {
+        let (Some(mapped), other, v6) = (message.mapped(), message.other_address(), from.is_ipv6()) else { return };
+        let cookie = message.cookie().and_then(|value| Cookie::from_bytes(value).ok());
         match probe {
             Probe::Reach(server) => {
                 let way = &mut self.ways[usize::from(v6)];
@@ -220,7 +215,7 @@ impl Discovery {
                 }
                 // another address that is not another address shows nothing
                 let other = other.filter(|o| o.is_ipv6() == v6 && o.ip() != server.ip() && o.port() != server.port());
-                (way.server, way.mapped, way.other) = (Some(server), Some(mapped), other);
+                (way.server, way.mapped, way.other, way.cookie) = (Some(server), Some(mapped), other, cookie);
                 self.open.retain(|t| t.to.is_ipv6() != v6);
                 if !self.nat.udp {
                     self.announce(cx);
@@ -251,8 +246,16 @@ impl Discovery {
                 }
             }
             Probe::Refresh => {
-                self.missed = 0;
-                if self.ways[usize::from(v6)].mapped != Some(mapped) {
+                let way = &mut self.ways[usize::from(v6)];
+                if way.mapped == Some(mapped) {
+                    let newer = cookie.is_some();
+                    way.cookie = cookie.or(way.cookie.take());
+                    self.missed = if v6 && self.ways[0].server.is_some() { self.missed } else { 0 };
+                    if newer {
+                        self.nat.renew(&self.proven());
+                        cx.push(Output::Proven(self.proven()));
+                    }
+                } else {
                     self.contacts.clear();
                     self.lifetime = Lifetime::default();
                     self.begin(cx);
@@ -426,6 +429,12 @@ impl Discovery {
         }
     }
 
+    /// Where STUN servers see the main socket, with their word for it.
+    fn proven(&self) -> Vec<Proven> {
+        let of = |w: &Way| Some(Proven { addr: w.mapped?, cookie: Some(w.cookie.clone()?) });
+        self.ways.iter().filter_map(of).collect()
+    }
+
     /// Tells what is known by now, if it is news.
     fn announce(&mut self, cx: &mut Cx<'_, Self>) {
         let [v4, v6] = &self.ways;
@@ -451,6 +460,7 @@ impl Discovery {
             hairpin: self.hairpin,
             tcp443: https,
             candidates: List::<_, { limits::CANDIDATES_MAX }>::truncated(candidates),
+            proven: List::truncated(self.proven()),
         };
         // an answer from where was written to before shows nothing: what was seen before still stands
         if !v4.testable && v4.mapped.is_some() && self.nat.mapped() == now.mapped() {
@@ -471,8 +481,8 @@ impl Discovery {
         if self.missed > MISSED_MAX {
             return self.begin(cx);
         }
-        let way = self.ways.iter().find(|w| w.server.is_some());
-        if let Some((server, v6)) = way.and_then(|w| Some((w.server?, w.v6))) {
+        let servers: Vec<(SocketAddr, bool)> = self.ways.iter().filter_map(|w| Some((w.server?, w.v6))).collect();
+        for (server, v6) in servers {
             self.ask(cx, Probe::Refresh, v6, server);
         }
     }

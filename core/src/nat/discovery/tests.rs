@@ -59,6 +59,31 @@ fn only_a_sequential_nat_can_be_foretold() {
 }
 
 #[test]
+fn a_cookie_is_asked_for_told_and_renewed_before_it_expires() {
+    use crate::nat::cookie::Tag;
+    use crate::testing::nat_world::{WALL_MS, cookie_keys};
+    let tag = Tag::of(&crate::ids::PublicKey::numbered(1));
+    for kind in [Kind::PortRestricted, Kind::Public, Kind::Symmetric] {
+        let mut cfg = Cfg::of(kind, None);
+        cfg.discovery = Config { tag: Some(tag), silences: Vec::new(), ..Config::default() };
+        let mut w = round(&cfg);
+        let checks = |w: &World<NatWorld>, all: &[Proven]| {
+            let [proven] = all else { panic!("{kind:?}: {all:?}") };
+            let cookie = proven.cookie.as_ref().expect("the server's word");
+            let at = WALL_MS + w.now.0 / 1000;
+            assert_eq!(cookie_keys().check(at, tag, proven.addr, cookie), Ok(()), "{kind:?}");
+            cookie.issued_s
+        };
+        let first = checks(&w, &w.env.told.proven);
+        let (epoch, mut rng) = (w.env.told.epoch, Seeded::new(1));
+        assert!(w.settle(&cfg, 500, &mut rng, |w| !w.env.proven.is_empty()));
+        assert!(checks(&w, &w.env.proven) > first && w.now.0 < 300_000_000, "{kind:?}");
+        assert_eq!(w.env.told.epoch, epoch, "a newer cookie is no news");
+    }
+    assert!(round(&Cfg::of(Kind::PortRestricted, None)).env.told.proven.is_empty(), "only if wanted");
+}
+
+#[test]
 fn kept_ports_and_hairpinning_are_seen() {
     let keeps = |kind| report(&Cfg::of(kind, None)).keeps_port;
     assert_eq!(keeps(Kind::PortRestricted), Some(true));

@@ -1,6 +1,7 @@
 //! What one round finds out about one address family.
 
-use super::{Attribute, Ipv6Reach, NatBehaviour, Socket, Time};
+use super::{Attribute, Cookie, Ipv6Reach, NatBehaviour, Socket, Time};
+use crate::nat::cookie::Tag;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
@@ -31,17 +32,12 @@ pub(super) enum Probe {
 }
 
 impl Probe {
-    pub(super) fn attributes(self) -> Vec<Attribute> {
+    pub(super) fn attributes(self, tag: Option<Tag>) -> Vec<Attribute> {
         match self {
+            Self::Reach(_) | Self::Refresh => tag.map(|tag| Attribute::Cookie(tag.request())).into_iter().collect(),
             Self::Both => alloc::vec![Attribute::ChangeRequest { address: true, port: true }],
             Self::Port => alloc::vec![Attribute::ChangeRequest { address: false, port: true }],
-            Self::Reach(_)
-            | Self::Second
-            | Self::Third
-            | Self::FreshFirst
-            | Self::FreshSecond
-            | Self::Hairpin
-            | Self::Refresh => Vec::new(),
+            Self::Second | Self::Third | Self::FreshFirst | Self::FreshSecond | Self::Hairpin => Vec::new(),
         }
     }
 
@@ -78,6 +74,8 @@ pub(super) struct Way {
     pub(super) server: Option<SocketAddr>,
     pub(super) mapped: Option<SocketAddr>,
     pub(super) other: Option<SocketAddr>,
+    /// The server's newest word for `mapped`.
+    pub(super) cookie: Option<Cookie>,
     /// Nobody was written to from whom an answer would show something.
     pub(super) testable: bool,
     /// The server does not answer from elsewhere.
@@ -102,6 +100,7 @@ impl Way {
             server: None,
             mapped: None,
             other: None,
+            cookie: None,
             testable: false,
             refused: false,
             filtering: NatBehaviour::Unknown,

@@ -14,6 +14,7 @@ use crate::ids::{
     XferId,
 };
 use crate::nat::NatDescriptor;
+use crate::nat::cookie::Proven;
 use crate::wire::control::ControlMsg;
 use crate::wire::peer::{PeerMsg, PieceRequest, RefuseCode};
 use crate::wire::records::{PeerBytes, Receipt, SealedGrant, UsageRecord};
@@ -128,6 +129,8 @@ pub enum Input {
     },
     /// What the network looks like has changed (STUN, interfaces).
     Network(NatDescriptor),
+    /// Newer cookies for addresses of it.
+    Proven(Vec<Proven>),
     /// A connectivity check came on the QUIC socket (see [`crate::nat::connectivity::is_check`]).
     Datagram {
         /// From where.

@@ -431,6 +431,7 @@ impl Machine for Client {
                 self.tell_connectivity(cx, connectivity::Input::Network(nat.clone()));
                 self.tell_session(cx, session::Input::Network(nat));
             }
+            Input::Proven(proven) => self.tell_session(cx, session::Input::Proven(proven)),
             Input::Datagram { from, bytes } => {
                 self.tell_connectivity(cx, connectivity::Input::Datagram { from, bytes });
             }

@@ -3,6 +3,7 @@
 use super::{Cn, Context, Metric, Output, Phase, Timer};
 use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
 use crate::machine::Time;
+use crate::nat::cookie::{CookieKeys, Tag};
 use crate::nat::{NatDescriptor, vetted};
 use crate::session::backoff::jittered;
 use crate::wire::control::{ControlMsg, Hello, Inventory, Refusal, Refused, RetryAfter, Update, Welcome};
@@ -73,6 +74,20 @@ impl Client {
             s.queries.iter_mut().for_each(|at| *at = at.rebased(by));
         }
     }
+}
+
+/// What a client may be said to be: addresses that the CN does not see need a STUN server's word, once a session.
+fn believed(
+    (keys, now_ms): (&CookieKeys, u64),
+    nat: &NatDescriptor,
+    (observed, upload_key): (SocketAddr, &PublicKey),
+    before: &NatDescriptor,
+) -> NatDescriptor {
+    let tag = Tag::of(upload_key);
+    vetted(nat, observed.ip(), |proven| {
+        let checked = |c| keys.check(now_ms, tag, proven.addr, c).is_ok();
+        proven.cookie.as_ref().is_some_and(checked) || before.proven.iter().any(|p| p.addr == proven.addr)
+    })
 }
 
 fn millis(d: Duration) -> u32 {
@@ -189,6 +204,8 @@ impl Cn {
     fn open(&mut self, cx: &mut Context<'_>, conn: ConnId, hello: &Hello, secondary: SecondaryGuid) {
         let now_ms = self.now_ms(cx.now);
         let Some(client) = self.clients.get_mut(&conn) else { return };
+        let known = (client.from, &hello.upload_key);
+        let nat = believed((&self.cookies, now_ms), &hello.nat, known, &NatDescriptor::default());
         let id = self.next_session.step();
         client.session = Some(Session {
             id,
@@ -197,7 +214,7 @@ impl Cn {
             incarnation: hello.incarnation,
             upload_key: hello.upload_key,
             uploads: hello.uploads,
-            nat: vetted(&hello.nat, client.from.ip()),
+            nat,
             seq: 0,
             queries: VecDeque::new(),
         });
@@ -232,12 +249,14 @@ impl Cn {
     }
 
     fn update(&mut self, cx: &mut Context<'_>, conn: ConnId, update: &Update) {
+        let now_ms = self.now_ms(cx.now);
         let Some(client) = self.clients.get_mut(&conn) else { return };
-        let from = client.from.ip();
+        let from = client.from;
         let Some(session) = client.session_mut() else { return };
         session.uploads = update.uploads;
         if update.nat.epoch >= session.nat.epoch {
-            session.nat = vetted(&update.nat, from);
+            let known = (from, &session.upload_key);
+            session.nat = believed((&self.cookies, now_ms), &update.nat, known, &session.nat);
         }
         if let Some(entry) = client.entry() {
             self.tell_dns(cx, &DirectoryMsg::Peer(entry));

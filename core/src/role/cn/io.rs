@@ -3,6 +3,7 @@
 use crate::ids::{ConnId, PublicKey, ReqId, Signature, VersionId};
 use crate::limits;
 use crate::nat::broker;
+use crate::nat::cookie::CookieKeys;
 use crate::wire::control::ControlMsg;
 use crate::wire::directory::DirectoryMsg;
 use crate::wire::ledger::LedgerMsg;
@@ -20,6 +21,8 @@ pub enum Input {
         /// Unix milliseconds.
         unix_ms: u64,
     },
+    /// The keys that STUN servers make cookies with, at first and whenever they change.
+    CookieKeys(CookieKeys),
     /// A client has connected and proven its key in the TLS handshake.
     ClientAccepted {
         /// Which.

@@ -18,6 +18,7 @@ use crate::accounting::Trust;
 use crate::ids::{ConnId, Guid, IntroId, ReqId, SessionId, VersionId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::broker::Broker;
+use crate::nat::cookie::CookieKeys;
 use crate::session::{LedgerLink, Wall, ledger_link};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -46,6 +47,8 @@ pub struct Cn {
     broker: Broker<Party>,
     /// Introductions that were delivered to this CN's clients.
     guests: BTreeMap<IntroId, Guest>,
+    /// Checks what STUN servers say of clients.
+    cookies: CookieKeys,
     /// What is published no more.
     withdrawn: BTreeSet<VersionId>,
     ledger: LedgerLink,
@@ -182,6 +185,7 @@ impl Machine for Cn {
         }
         match input {
             Input::WallClock { unix_ms } => self.wall_clock(cx, unix_ms),
+            Input::CookieKeys(keys) => self.cookies = keys,
             Input::ClientAccepted { conn, key, from } => self.accepted(cx, conn, key, from),
             Input::Client { conn, msg } => self.client_message(cx, conn, msg),
             Input::ClientClosed { conn } => self.forget(cx, conn),

@@ -169,6 +169,34 @@ fn no_answer_is_longer_than_five_times_its_request_and_none_for_the_sake_of_its_
 }
 
 #[test]
+fn a_cookie_goes_to_who_asks_for_it_with_as_many_bytes_and_to_nobody_else() {
+    use crate::nat::cookie::{Cookie, CookieKeys, Tag};
+    let tag = Tag::of(&crate::ids::PublicKey::numbered(1));
+    let keys = CookieKeys::derived([(1, &[7; 32])]);
+    let told = |cfg: &Config, keys: CookieKeys, attributes: Vec<Attribute>| {
+        let (mut stun, mut out) = (Stun::default(), Vec::new());
+        let mut cx = Cx { now: Time(0), cfg, rng: &mut NoRng, out: &mut out };
+        stun.handle_input(&mut cx, Input::WallClock { unix_ms: 5_000 });
+        stun.handle_input(&mut cx, Input::CookieKeys(keys));
+        let out = ask_at(&mut stun, cfg, Time(2_000_000), CLIENT, LOCAL, request(attributes));
+        let (.., message) = answered(&out)?;
+        Cookie::from_bytes(message.cookie()?).ok()
+    };
+    let asks = Attribute::Cookie(tag.request());
+    let cfg = two_addresses();
+    let cookie = told(&cfg, keys.clone(), vec![asks.clone()]).expect("given");
+    assert_eq!((cookie.issued_s, keys.check(7_000, tag, addr(CLIENT), &cookie)), (7, Ok(())));
+    assert_eq!(told(&cfg, keys.clone(), vec![]), None, "not asked for");
+    assert_eq!(told(&cfg, keys.clone(), vec![Attribute::Cookie(vec![1; 8])]), None, "too short a request");
+    assert_eq!(told(&cfg, CookieKeys::default(), vec![asks.clone()]), None, "without keys");
+    let elsewhere = [Attribute::ResponsePort(9), Attribute::ChangeRequest { address: false, port: true }];
+    for other in elsewhere {
+        assert_eq!(told(&cfg, keys.clone(), vec![asks.clone(), other]), None, "who asks must be who hears");
+    }
+    assert_eq!(told(&Config { verified: true, ..cfg }, keys, vec![asks]), None, "a stream says nothing of UDP");
+}
+
+#[test]
 fn a_network_gets_its_rate_and_no_more() {
     let cfg = Config { answers_per_second: 3, networks_max: 2, ..Config::default() };
     let mut stun = Stun::default();

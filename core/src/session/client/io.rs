@@ -4,6 +4,7 @@ use crate::accounting::conduct::End;
 use crate::ids::{ConnId, DownloadId, Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use crate::nat::NatDescriptor;
 use crate::nat::connectivity::Attempt;
+use crate::nat::cookie::Proven;
 use crate::wire::Text;
 use crate::wire::control::{ControlMsg, Introduce, IntroducedPeer};
 use crate::wire::records::{SealedGrant, SignedIntroduction, UsageRecord, Verify};
@@ -45,6 +46,8 @@ pub enum Input {
     Uploads(bool),
     /// How the client can be reached.
     Network(NatDescriptor),
+    /// Newer cookies for addresses of it: for the next `Hello` or `Update`.
+    Proven(Vec<Proven>),
     /// This version can be shared now (`complete`: every piece of it). Idempotent; may come before any connection.
     Share {
         /// Which.

@@ -387,9 +387,11 @@ impl Machine for ClientSession {
             }
             Input::Network(nat) if nat == self.nat => {}
             Input::Network(nat) => {
-                self.nat = nat;
+                let before = core::mem::replace(&mut self.nat, nat);
+                self.nat.renew(&before.proven);
                 self.update(cx);
             }
+            Input::Proven(proven) => self.nat.renew(&proven),
             Input::Share { version, complete } => self.share(cx, version, Some(complete)),
             Input::Unshare { version } => self.share(cx, version, None),
             Input::Want(want) => self.want(cx, want),

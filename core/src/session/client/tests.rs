@@ -118,6 +118,28 @@ fn a_welcome_opens_the_session_sets_the_clock_and_is_answered_by_the_inventory()
 }
 
 #[test]
+fn a_newer_cookie_is_no_news_and_stands_in_the_next_hello() {
+    use crate::nat::cookie::{Cookie, Proven};
+    let proven = |issued_s| Proven {
+        addr: "[2001:db8::5]:4000".parse().expect("an address"),
+        cookie: Some(Cookie { epoch: 1, issued_s, mac: [0; 16] }),
+    };
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    let nat = NatDescriptor { epoch: 1, proven: List::truncated([proven(5)]), ..NatDescriptor::default() };
+    assert!(matches!(sent(&b.input(Input::Network(nat.clone())))[..], [ControlMsg::Update(_)]));
+    assert!(b.input(Input::Proven(vec![proven(7)])).is_empty());
+    b.input(Input::Proven(vec![proven(6)]));
+    // somebody who kept an old copy has other news
+    let out = b.input(Input::Network(NatDescriptor { epoch: 2, ..nat }));
+    assert!(matches!(sent(&out)[..], [ControlMsg::Update(u)] if u.nat.proven[..] == [proven(7)]));
+    b.input(Input::Closed { conn });
+    let (conn, _) = *dialled(&b.wait(secs(1))).last().expect("a dial");
+    let out = b.input(Input::Opened { conn });
+    assert!(matches!(sent(&out)[..], [ControlMsg::Hello(h)] if h.nat.proven[..] == [proven(7)]));
+}
+
+#[test]
 fn an_empty_inventory_is_told_too() {
     let (_, out) = connect(&mut bench());
     assert!(pages(&out).iter().any(|p| p.reset && p.last && p.add.is_empty()));

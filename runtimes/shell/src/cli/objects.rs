@@ -55,7 +55,9 @@ const NO_KEY: &str = ", which has no key yet: see `provider-keys rotate --help`"
 pub(super) fn rotate_keys(args: &ConfigArgs, json: bool) -> Result<(), Error> {
     let config = ServerConfig::load(&args.config)?;
     let edge = config.edge.as_ref().map(|e| e.seal_key.as_path());
-    let mut files: Vec<_> = edge.into_iter().chain(config.cn.as_ref().map(|c| c.seal_key.as_path())).collect();
+    let stun = config.stun.as_ref().and_then(|s| s.seal_key.as_deref());
+    let cn = config.cn.as_ref().map(|c| c.seal_key.as_path());
+    let mut files: Vec<_> = edge.into_iter().chain(cn).chain(stun).collect();
     files.dedup();
     let epochs = seals::rotate(&files)?;
     if json {

@@ -30,6 +30,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use swarmedge_core::nat::connectivity;
+use swarmedge_core::nat::cookie::Tag;
 use swarmedge_core::role::client::io::{Input, ObjectRef};
 use swarmedge_core::role::client::{Client, Config, Restore, io};
 use swarmedge_core::wire::Text;
@@ -73,7 +74,8 @@ pub async fn run<R: Rt>(
     let Parts { edges, peers, tls, raw, datagrams } = parts;
     let hears = desk.clone();
     edges.on_news(move |news| hears.edge_news(news));
-    rt.spawn(observe(rt.clone(), raw, datagrams, edges.clone(), desk.clone(), inbox.clone()));
+    let tag = Tag::of(&identity.upload_key.public());
+    rt.spawn(observe(rt.clone(), (raw, tag), datagrams, edges.clone(), desk.clone(), inbox.clone()));
     let machine = Client::restore(&core, restore(restored), config.bundle.uploads);
     let closing_peers = peers.clone();
     let control = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: control_input };
@@ -164,7 +166,7 @@ fn sort<R: Rt>(rt: &R, mut datagrams: Receiver<Datagram>, inbox: Sender<Input>) 
 /// Observes the way to the Internet as soon as STUN servers are known.
 async fn observe<R: Rt>(
     rt: R,
-    raw: RawSender,
+    (raw, tag): (RawSender, Tag),
     datagrams: Receiver<Datagram>,
     edges: EdgeClient<R>,
     desk: Desk,
@@ -180,9 +182,12 @@ async fn observe<R: Rt>(
             // a full inbox has other troubles
             let _ = inbox.try_send(Input::Network(nat));
         }
+        Told::Proven(proven) => {
+            let _ = inbox.try_send(Input::Proven(proven));
+        }
         Told::Report(report) => desk.network(NatLine::from(&report)),
     };
-    nat::run(rt, raw, datagrams, servers, told).await;
+    nat::run(rt, raw, datagrams, (servers, tag), told).await;
 }
 
 /// Binds the UDP socket: where the configuration says, else on this installation's port, IPv6 and IPv4 or IPv4 alone.

@@ -97,6 +97,9 @@ impl ServerConfig {
         if let Some(c) = &mut self.dn {
             paths.extend([&mut c.tls_cert, &mut c.tls_key, &mut c.certificate]);
         }
+        if let Some(c) = &mut self.stun {
+            paths.extend(&mut c.seal_key);
+        }
         if let Some(c) = &mut self.ledger {
             paths.extend([&mut c.tls_cert, &mut c.tls_key].into_iter().chain(&mut c.signing_key));
             paths.extend(&mut c.certificate);

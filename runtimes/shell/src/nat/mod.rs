@@ -18,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::time::Duration;
 use swarmedge_core::nat::NatDescriptor;
+use swarmedge_core::nat::cookie::{Proven, Tag};
 use swarmedge_core::nat::discovery::Discovery;
 use swarmedge_core::nat::discovery::io::{Config, Input, Output, Report, Socket};
 use swarmedge_core::nat::stun::{HEADER_LEN, MESSAGE_LEN_MAX};
@@ -33,6 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub enum Told {
     /// What others may be told has changed.
     Changed(NatDescriptor),
+    /// Newer cookies for its addresses.
+    Proven(Vec<Proven>),
     /// A round, or the lifetime's measurement, has ended.
     Report(Report),
 }
@@ -40,12 +43,13 @@ pub enum Told {
 /// How the main socket sends.
 pub(crate) type Send = Box<dyn Fn(&[u8], SocketAddr) -> io::Result<()>>;
 
-/// Observes the way to the Internet of the QUIC socket, for as long as it is polled.
+/// Observes the way to the Internet of the QUIC socket, for as long as it is polled. `tag` stands for this client
+/// towards STUN servers.
 pub(crate) async fn run<R: Rt>(
     rt: R,
     raw: RawSender,
     mut datagrams: Receiver<Datagram>,
-    servers: Vec<SocketAddr>,
+    (servers, tag): (Vec<SocketAddr>, Tag),
     told: impl FnMut(Told) + 'static,
 ) {
     let (inbox, inputs) = mailbox(INBOX_MAX);
@@ -73,7 +77,8 @@ pub(crate) async fn run<R: Rt>(
             rt.sleep_until(rt.now() + LOOK_EVERY).await;
         }
     };
-    or(drive(rt.clone(), Discovery::default(), Config::default(), inputs, port), or(looking, listening)).await;
+    let cfg = Config { tag: Some(tag), ..Config::default() };
+    or(drive(rt.clone(), Discovery::default(), cfg, inputs, port), or(looking, listening)).await;
 }
 
 /// One round on a socket of its own.
@@ -168,6 +173,7 @@ impl<R: Rt, F: FnMut(Told)> Port<Discovery> for DiscoveryPort<R, F> {
                 });
             }
             Output::Changed(nat) => (self.told)(Told::Changed(nat)),
+            Output::Proven(proven) => (self.told)(Told::Proven(proven)),
             Output::Report(report) => (self.told)(Told::Report(report)),
         }
     }

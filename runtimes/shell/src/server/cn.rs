@@ -84,6 +84,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
     let run = async move {
         tracing::info!(%addr, name, "CN is ready");
         rt.spawn(tell_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
+        rt.spawn(seals.clone().tell_cookies(rt.clone(), inbox.clone(), Input::CookieKeys));
         rt.spawn(seals.follow(rt.clone()));
         if !edges.is_empty() {
             rt.spawn(withdrawn::follow(rt.clone(), edge_tls, edges, inbox.clone()));

@@ -84,6 +84,10 @@ pub struct StunConfig {
     /// clients can see how NATs filter (RFC 5780). `listen` must name its address then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alternate: Option<SocketAddr>,
+    /// The key that grants are sealed with, shared with the edges and CNs: vouches to CNs for clients' addresses that
+    /// they do not see, as IPv6 beside IPv4. Without it such addresses are told to nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal_key: Option<PathBuf>,
     /// Where else it answers, over UDP and TCP: port 443, which clients whose UDP is blocked can reach, or IPv6.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<SocketAddr>,

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::host::{
     INBOX_MAX, Server,
     sockets::{bind_udp, listen_tcp},
+    tell_clock,
 };
 use crate::http::Signal;
 use crate::http::signal::Gauge;
@@ -14,6 +15,7 @@ use crate::nat::read_message;
 use crate::nat::udp::Udp;
 use crate::ops;
 use crate::rt::Rt;
+use crate::seals::Seals;
 use crate::server::config::StunConfig;
 use futures_lite::future::or;
 use futures_lite::io::AsyncWriteExt as _;
@@ -51,6 +53,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &StunConfig, stop: &Signal) -> Result<Server, Er
     }
     let addr = udp.first().map_or(cfg.listen, |(bound, _)| *bound);
     let ops = cfg.ops.map(|at| ops::serve(rt, at, "[stun] ops", stop.clone())).transpose()?;
+    let seals = cfg.seal_key.as_deref().map(Seals::open).transpose()?;
     let (rt, stop) = (rt.clone(), stop.clone());
     let run = async move {
         match addresses {
@@ -61,7 +64,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &StunConfig, stop: &Signal) -> Result<Server, Er
                  420), so clients see how NATs filter only with `alternate` in [stun]"
             ),
         }
-        or(stop.wait(), or(over_udp(rt.clone(), udp, addresses), over_tcp(rt, tcp))).await;
+        or(stop.wait(), or(over_udp(rt.clone(), udp, addresses, seals), over_tcp(rt, tcp))).await;
         tracing::info!("STUN server has stopped");
         Ok(())
     };
@@ -84,8 +87,13 @@ fn bind_both(listen: SocketAddr, key: &str) -> Result<(UdpSocket, TcpListener), 
 }
 
 /// One machine for all sockets: a network's rate is one.
-async fn over_udp<R: Rt>(rt: R, sockets: Vec<(SocketAddr, Udp)>, addresses: Option<Addresses>) {
+async fn over_udp<R: Rt>(rt: R, sockets: Vec<(SocketAddr, Udp)>, addresses: Option<Addresses>, seals: Option<Seals>) {
     let (inbox, inputs) = mailbox(INBOX_MAX);
+    rt.spawn(tell_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
+    if let Some(seals) = seals {
+        rt.spawn(seals.clone().tell_cookies(rt.clone(), inbox.clone(), Input::CookieKeys));
+        rt.spawn(seals.follow(rt.clone()));
+    }
     let cfg = Config { addresses, ..Config::default() };
     for (bound, udp) in sockets.iter().cloned() {
         let inbox = inbox.clone();

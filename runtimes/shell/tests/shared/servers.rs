@@ -417,7 +417,7 @@ pub(crate) fn garbage_on_every_port_disturbs_nobody<R: Start>() {
 }
 
 fn stun_config() -> StunConfig {
-    StunConfig { listen: any(), alternate: None, also: Vec::new(), ops: None }
+    StunConfig { listen: any(), alternate: None, seal_key: None, also: Vec::new(), ops: None }
 }
 
 async fn ask_over_tcp<R: Start>(tcp: &mut R::Tcp) -> SocketAddr {

@@ -70,6 +70,8 @@ ops = "{inner}:{ops_dn}"
 # another port, clients also see how their NATs filter; `also = ["ADDRESS:443"]` answers those whose UDP is blocked.
 [stun]
 listen = "{listen}:{stun}"
+# vouches to CNs for addresses of clients that they do not see, as IPv6 beside IPv4
+seal_key = "seal.key"
 ops = "{inner}:{ops_stun}"
 
 # The books (TLS, from CNs and edges only).

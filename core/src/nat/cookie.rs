@@ -1,0 +1,228 @@
+//! Cookies: a STUN server's word for the address that it has seen a client's datagrams come from. With one, an address
+//! that the CN itself has not seen (IPv6 beside IPv4, another way out) may be told to other clients, and still nobody
+//! can aim them at a third party: an address's cookie goes to that address only.
+//!
+//! STUN attribute [`ATTRIBUTE`], in the range that need not be understood. In a request: the client's [`Tag`], then
+//! zeros up to the length of a cookie, so that no answer grows by more than its request. In the answer: the
+//! [`Cookie`]. It is HMAC-SHA256, cut to 16 bytes, under a key that STUN servers and CNs derive from the sealing key of
+//! its epoch, over the tag, the address and when it was made. It lives [`LIFE_S`] seconds.
+
+use crate::ids::PublicKey;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest as _, Sha256};
+
+/// REFLEXIVE-COOKIE: unassigned at IANA, among the attributes that need not be understood (RFC 8489 §18.3).
+pub const ATTRIBUTE: u16 = 0xC5E0;
+/// Bytes of a cookie, and of a request for one.
+pub const COOKIE_LEN: usize = 24;
+/// A cookie counts for so long.
+pub const LIFE_S: u32 = 300;
+/// How far the clocks of STUN servers and CNs may be apart.
+const SKEW_S: u32 = 60;
+
+/// Who asks for a cookie, as a hash of its key of the day: another's cookie is of no use, and the tag tells an
+/// onlooker nothing that outlives the day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag([u8; 8]);
+
+impl Tag {
+    /// That of the client that shows this key to other clients.
+    #[must_use]
+    pub fn of(upload_key: &PublicKey) -> Self {
+        let hash = Sha256::new().chain_update(b"swarmedge/stun-cookie-tag/1").chain_update(upload_key.0).finalize();
+        let mut tag = [0; 8];
+        tag.copy_from_slice(&hash[..8]);
+        Self(tag)
+    }
+
+    /// The attribute's value in a request.
+    #[must_use]
+    pub fn request(self) -> Vec<u8> {
+        let mut value = self.0.to_vec();
+        value.resize(COOKIE_LEN, 0);
+        value
+    }
+
+    /// Reads a request's attribute.
+    #[must_use]
+    pub fn read(value: &[u8]) -> Option<Self> {
+        let (tag, rest) = value.split_first_chunk::<8>().filter(|_| value.len() == COOKIE_LEN)?;
+        rest.iter().all(|b| *b == 0).then_some(Self(*tag))
+    }
+}
+
+crate::wire! {
+    /// See the module.
+    pub struct Cookie {
+        /// Of which sealing key.
+        pub epoch: u32,
+        /// When, in Unix seconds.
+        pub issued_s: u32,
+        /// Over all that it vouches for.
+        pub mac: [u8; 16],
+    }
+
+    /// An address that others may be told of though their CN does not see it.
+    pub struct Proven {
+        /// Where a STUN server has seen the client, in canonical form.
+        pub addr: SocketAddr,
+        /// Its word; none any more behind the CN, which has checked it.
+        pub cookie: Option<Cookie>,
+    }
+}
+
+/// Why a cookie does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Invalid {
+    /// Its epoch's key is not known here.
+    Epoch,
+    /// It is older than it may be, or of the future.
+    Expired,
+    /// It was not made for this client and address by who knows the key.
+    Forged,
+}
+
+/// The keys of cookies, the one that new ones are made with first. Its debug form shows their epochs only.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct CookieKeys(Vec<(u32, [u8; 32])>);
+
+impl CookieKeys {
+    /// Derived from the sealing keys of these epochs, the present one first.
+    #[must_use]
+    pub fn derived<'a>(seals: impl IntoIterator<Item = (u32, &'a [u8; 32])>) -> Self {
+        let derive = |key: &[u8; 32]| mac(key, &[b"swarmedge/stun-cookie-key/1"]).finalize().into_bytes().into();
+        Self(seals.into_iter().map(|(epoch, key)| (epoch, derive(key))).collect())
+    }
+
+    /// A cookie for the client that `tag` stands for, seen at `addr`; none without keys.
+    #[must_use]
+    pub fn issue(&self, now_ms: u64, tag: Tag, addr: SocketAddr) -> Option<Cookie> {
+        let (epoch, key) = self.0.first()?;
+        let issued_s = u32::try_from(now_ms / 1000).ok()?;
+        let whole: [u8; 32] = over(key, *epoch, issued_s, tag, addr).finalize().into_bytes().into();
+        let mut mac = [0; 16];
+        mac.copy_from_slice(&whole[..16]);
+        Some(Cookie { epoch: *epoch, issued_s, mac })
+    }
+
+    /// Whether a cookie vouches for this client at this address, now.
+    pub fn check(&self, now_ms: u64, tag: Tag, addr: SocketAddr, cookie: &Cookie) -> Result<(), Invalid> {
+        let Cookie { epoch, issued_s, mac } = cookie;
+        let (_, key) = self.0.iter().find(|(e, _)| e == epoch).ok_or(Invalid::Epoch)?;
+        over(key, *epoch, *issued_s, tag, addr).verify_truncated_left(mac).map_err(|_| Invalid::Forged)?;
+        let now_s = now_ms / 1000;
+        let lives =
+            u64::from(*issued_s) <= now_s + u64::from(SKEW_S) && now_s <= u64::from(*issued_s) + u64::from(LIFE_S);
+        if lives { Ok(()) } else { Err(Invalid::Expired) }
+    }
+}
+
+impl fmt::Debug for CookieKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CookieKeys").field(&self.0.iter().map(|(epoch, _)| epoch).collect::<Vec<_>>()).finish()
+    }
+}
+
+fn mac(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
+    parts.iter().for_each(|part| mac.update(part));
+    mac
+}
+
+fn over(key: &[u8], epoch: u32, issued_s: u32, tag: Tag, addr: SocketAddr) -> Hmac<Sha256> {
+    // one form for both families, so that no address reads as another
+    let ip = match addr.ip().to_canonical() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    let (epoch, issued, port) = (epoch.to_be_bytes(), issued_s.to_be_bytes(), addr.port().to_be_bytes());
+    mac(key, &[b"swarmedge/stun-cookie/1", &epoch, &issued, &tag.0, &ip.octets(), &port])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Wire as _;
+
+    const NOW_MS: u64 = 1_700_000_000_000;
+    const ADDR: &str = "[2001:db8::5]:4000";
+
+    fn addr(s: &str) -> SocketAddr {
+        s.parse().expect("an address")
+    }
+
+    fn tag(n: u32) -> Tag {
+        Tag::of(&PublicKey::numbered(n))
+    }
+
+    fn keys(epochs: &[u32]) -> CookieKeys {
+        let seals: Vec<(u32, [u8; 32])> = epochs.iter().map(|e| (*e, [u8::try_from(*e).expect("few"); 32])).collect();
+        CookieKeys::derived(seals.iter().map(|(e, k)| (*e, k)))
+    }
+
+    fn cookie() -> Cookie {
+        keys(&[2, 3]).issue(NOW_MS, tag(1), addr(ADDR)).expect("there is a key")
+    }
+
+    #[test]
+    fn a_cookie_counts_where_its_epoch_is_known_and_until_it_is_five_minutes_old() {
+        let check = |keys: &CookieKeys, now_ms| keys.check(now_ms, tag(1), addr(ADDR), &cookie());
+        for known in [&[2, 3][..], &[1, 2], &[3, 2]] {
+            assert_eq!(check(&keys(known), NOW_MS), Ok(()));
+        }
+        assert_eq!(check(&keys(&[3, 4]), NOW_MS), Err(Invalid::Epoch));
+        assert_eq!(check(&CookieKeys::default(), NOW_MS), Err(Invalid::Epoch));
+        let life = u64::from(LIFE_S) * 1000;
+        assert_eq!(check(&keys(&[2]), NOW_MS + life), Ok(()));
+        assert_eq!(check(&keys(&[2]), NOW_MS + life + 1000), Err(Invalid::Expired));
+        assert_eq!(check(&keys(&[2]), NOW_MS - 60_000), Ok(()), "clocks differ");
+        assert_eq!(check(&keys(&[2]), NOW_MS - 61_000), Err(Invalid::Expired), "of the future");
+    }
+
+    #[test]
+    fn a_forged_cookie_and_one_of_another_key_do_not_count() {
+        let whole = cookie();
+        for i in 0..16 {
+            let mut bent = whole.clone();
+            bent.mac[i] ^= 1;
+            assert_eq!(keys(&[2]).check(NOW_MS, tag(1), addr(ADDR), &bent), Err(Invalid::Forged));
+        }
+        let other = CookieKeys::derived([(2, &[9; 32])]);
+        assert_eq!(other.check(NOW_MS, tag(1), addr(ADDR), &whole), Err(Invalid::Forged));
+        let older = Cookie { issued_s: whole.issued_s + 1, ..whole };
+        assert_eq!(keys(&[2]).check(NOW_MS, tag(1), addr(ADDR), &older), Err(Invalid::Forged), "its age is sealed too");
+    }
+
+    #[test]
+    fn a_cookie_cannot_be_widened_to_another_address_port_or_client() {
+        let check = |tag, at: &str| keys(&[2]).check(NOW_MS, tag, addr(at), &cookie());
+        for at in ["[2001:db8::5]:4001", "[2001:db8::6]:4000", "192.0.2.1:4000"] {
+            assert_eq!(check(tag(1), at), Err(Invalid::Forged), "{at}");
+        }
+        assert_eq!(check(tag(2), ADDR), Err(Invalid::Forged));
+    }
+
+    #[test]
+    fn the_same_address_in_its_mapped_form_is_the_same() {
+        let made = keys(&[2]).issue(NOW_MS, tag(1), addr("192.0.2.1:7")).expect("there is a key");
+        assert_eq!(keys(&[2]).check(NOW_MS, tag(1), addr("[::ffff:192.0.2.1]:7"), &made), Ok(()));
+    }
+
+    #[test]
+    fn the_bytes_of_a_cookie_and_of_its_request_change_only_on_purpose() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| alloc::format!("{b:02x}")).collect::<alloc::string::String>();
+        assert_eq!(hex(&tag(1).request()), "c82259d3e4efdf0600000000000000000000000000000000");
+        assert_eq!(hex(&cookie().to_bytes()), "000000026553f10046c130d8ab436671ab349b8404c6e4c9");
+        assert_eq!(Cookie::from_bytes(&cookie().to_bytes()), Ok(cookie()));
+        assert_eq!(Tag::read(&tag(1).request()), Some(tag(1)));
+        assert_eq!(cookie().to_bytes().len(), COOKIE_LEN);
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        assert_eq!(alloc::format!("{:?}", keys(&[2, 3])), "CookieKeys([2, 3])");
+    }
+}
