@@ -1,5 +1,6 @@
 //! The house rules that a compiler does not check, checked on the source itself.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -117,8 +118,48 @@ fn the_runtimes_hold_only_their_runtime() {
     }
 }
 
+/// Which rooms (top-level modules below `root`) each room names by `crate::…`; its unit tests may look anywhere.
+fn rooms(sources: &[Source], root: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut rooms = BTreeMap::<String, BTreeSet<String>>::new();
+    for s in sources {
+        let inside = s.path.strip_prefix(root).expect("below the root");
+        let room = inside.split(['/', '.']).next().unwrap_or_default();
+        if inside.split(['/', '.']).any(|part| part == "tests") || ["lib", "main"].contains(&room) {
+            continue;
+        }
+        let code = s.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let code: Vec<_> = code.lines().filter_map(|l| l.split("//").next()).collect();
+        let used = code.iter().flat_map(|l| l.split("crate::").skip(1));
+        let used = used.map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default());
+        rooms.entry(room.into()).or_default().extend(used.filter(|u| *u != room).map(String::from));
+    }
+    rooms
+}
+
+/// Rooms that import themselves by way of others.
+fn circles(rooms: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+    let below = |room: &String| {
+        let (mut seen, mut todo) = (BTreeSet::new(), vec![room]);
+        while let Some(next) = todo.pop() {
+            todo.extend(rooms.get(next).into_iter().flatten().filter(|u| seen.insert((*u).clone())));
+        }
+        seen
+    };
+    rooms.keys().filter(|room| below(room).contains(*room)).cloned().collect()
+}
+
+#[test]
+fn the_rooms_of_the_shell_stand_on_floors() {
+    let circles = circles(&rooms(&sources(&["runtimes/shell/src"]), "runtimes/shell/src/"));
+    assert!(circles.is_empty(), "these import one another in a circle; move what they share below them: {circles:?}");
+}
+
 #[test]
 fn the_rules_find_what_they_forbid() {
+    let room = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
+    let house = [room("s/a.rs", "use crate::b::X;"), room("s/b/c.rs", "fn f() { crate::a::g() }"), room("s/d.rs", "")];
+    assert_eq!(circles(&rooms(&house, "s/")), ["a", "b"]);
+
     let bad = [Source { path: "x.rs".into(), text: "let t = Instant::now();\n// Instant::now is banned\n".into() }];
     assert_eq!(lines_with(&bad, &["Instant::now"]), ["x.rs:1: let t = Instant::now();"]);
 }
