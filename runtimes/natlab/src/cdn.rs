@@ -3,9 +3,11 @@
 
 use crate::lab::Lab;
 use crate::run::{Error, run};
+use serde::{Deserialize, Serialize};
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use swarmedge_core::ids::ProviderId;
 use swarmedge_shell::cli::init::{self, Deployment, Ports};
@@ -22,6 +24,8 @@ const PROVIDER: &str = "1";
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Where the STUN server listens.
 const STUN_PORT: u16 = 3478;
+/// What clients log: what becomes of each introduction.
+const LOG: &str = "info,swarmedge_shell::client=debug";
 
 /// Servers in a lab. They end with it.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub struct Cdn {
     program: PathBuf,
     made: Deployment,
     servers: Vec<Process>,
+    /// One publishes at a time: the files are the same.
+    publishing: Mutex<()>,
 }
 
 impl Cdn {
@@ -52,14 +58,22 @@ impl Cdn {
         let listed: Vec<_> = stun.iter().take(1).map(|ip| format!("\"{ip}:{STUN_PORT}\"")).collect();
         let port = made.ports.stun;
         replace(&config, &format!("stun = [\"{host}:{port}\"]"), &format!("stun = [{}]", listed.join(", ")))?;
-        let mut cdn = Self { dir: dir.to_owned(), program: program.to_owned(), made, servers: Vec::new() };
+        let mut cdn = Self {
+            dir: dir.to_owned(),
+            program: program.to_owned(),
+            made,
+            servers: Vec::new(),
+            publishing: Mutex::new(()),
+        };
         cdn.serve(lab, "edge", "edge,ledger,cn,dn", &config)?;
         let first = stun.first().ok_or_else(|| Error::new("the node stun has no address"))?;
         let other = stun.last().filter(|ip| *ip != first).map(|ip| format!("\nalternate = \"{ip}:{}\"", STUN_PORT + 1));
         // beside the other, whose relative paths it shares
         let own = config.with_file_name("stun.toml");
         fs::copy(&config, &own).map_err(|e| Error::new(format!("write {}: {e}", own.display())))?;
-        let listen = format!("listen = \"{first}:{STUN_PORT}\"{}", other.unwrap_or_default());
+        // clients without UDP see at least that
+        let also = format!("\nalso = [\"{first}:443\"]");
+        let listen = format!("listen = \"{first}:{STUN_PORT}\"{}{also}", other.unwrap_or_default());
         replace(&own, &format!("listen = \"0.0.0.0:{port}\""), &listen)?;
         cdn.serve(lab, "stun", "stun", &own)?;
         let ports = cdn.made.ports;
@@ -93,6 +107,7 @@ impl Cdn {
 
     /// Publishes bytes, or the same again with another limit to what the edge sends to one download (0: none).
     pub fn publish(&self, path: &str, bytes: &[u8], edge_rate_max: u64) -> Result<(), Error> {
+        let _turn = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, policy) = (self.dir.join("published"), self.dir.join("policy.toml"));
         let written =
             fs::write(&file, bytes).and_then(|()| fs::write(&policy, format!("edge_rate_max = {edge_rate_max}\n")));
@@ -110,11 +125,24 @@ impl Cdn {
         let bundle = Bundle { uploads, ..Bundle::load(&self.made.bundle)? };
         let file = self.dir.join("clients").join(format!("{node}.toml"));
         fs::write(&file, bundle.to_toml()).map_err(|e| Error::new(format!("write {}: {e}", file.display())))?;
-        let args = ["client", "run", "--bundle", text(&file)?, "--state", text(&state)?];
-        let mut process = spawn(lab, node, &format!("client-{node}"), program, &self.dir.join("logs"), &args)?;
+        let args = ["client", "run", "--bundle", text(&file)?, "--state", text(&state)?, "--log", LOG];
+        let (name, logs) = (format!("client-{node}"), self.dir.join("logs"));
+        let log = logs.join(format!("{name}.log"));
+        let since = fs::metadata(&log).map_or(0, |m| m.len());
+        let mut process = spawn(lab, node, &name, program, &logs, &args)?;
         let ready = || matches!(Call::ask(&state, &Request::Status), Ok(Some(_)));
         process.wait_ready(&Interrupt::never(), READY_WITHIN, ready)?;
-        Ok(Client { state, process })
+        Ok(Client { state, process, log, since })
+    }
+
+    /// Where clients connect to the CN.
+    pub fn cn(&self, lab: &Lab) -> Result<SocketAddr, Error> {
+        Ok(SocketAddr::new(lab.address("edge")?, self.made.ports.cn))
+    }
+
+    /// The first address of the STUN server, as `--stun` wants it.
+    pub fn stun(lab: &Lab) -> Result<String, Error> {
+        Ok(format!("{}:{STUN_PORT}", lab.address("stun")?))
     }
 }
 
@@ -123,6 +151,20 @@ impl Cdn {
 pub struct Client {
     state: PathBuf,
     process: Process,
+    log: PathBuf,
+    /// Where its part of the log begins.
+    since: u64,
+}
+
+/// How an attempt to meet a peer ended, as either side's log has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// `None`: connected.
+    pub failure: Option<String>,
+    /// Datagrams sent for it.
+    pub probes: u32,
+    /// From "go", or from the introduction if it never came.
+    pub took_ms: u32,
 }
 
 impl Client {
@@ -156,12 +198,32 @@ impl Client {
         }
     }
 
+    /// How its attempts ended, as downloader and as uploader, oldest first.
+    pub fn ends(&self) -> Result<Vec<End>, Error> {
+        let log = fs::read(&self.log).map_err(|e| Error::new(format!("read {}: {e}", self.log.display())))?;
+        let own = log.get(usize::try_from(self.since).unwrap_or(usize::MAX)..).unwrap_or_default();
+        Ok(String::from_utf8_lossy(own).lines().filter_map(end).collect())
+    }
+
     /// Downloads an object and tells of each change until it has ended, or `within` is over: then it is given up.
     pub fn get(
         &mut self,
         path: &str,
         within: Duration,
         mut tell: impl FnMut(&DownloadLine),
+    ) -> Result<Option<DownloadLine>, Error> {
+        self.get_until(path, within, |line| {
+            tell(line);
+            false
+        })
+    }
+
+    /// The same, and is satisfied as soon as `enough` says so; the download goes on.
+    pub fn get_until(
+        &mut self,
+        path: &str,
+        within: Duration,
+        mut enough: impl FnMut(&DownloadLine) -> bool,
     ) -> Result<Option<DownloadLine>, Error> {
         let output = self.state.join("out").display().to_string();
         let request = format!(
@@ -175,8 +237,7 @@ impl Client {
         while Instant::now() < until {
             match call.next(Duration::from_millis(100)) {
                 Ok(Some(Answer::Download(line))) => {
-                    tell(&line);
-                    let ended = matches!(line.state, State::Completed | State::Failed);
+                    let ended = matches!(line.state, State::Completed | State::Failed) || enough(&line);
                     last = Some(line);
                     if ended {
                         return Ok(last);
@@ -198,6 +259,18 @@ impl Client {
     }
 }
 
+/// What a line of a client's log says of the end of an attempt.
+fn end(line: &str) -> Option<End> {
+    let (_, attempt) = line.split_once("Ended(Attempt { failure: ")?;
+    let (failure, _) = attempt.split_once(", rung")?;
+    let number = |name: &str| {
+        let (_, rest) = attempt.split_once(name)?;
+        rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
+    };
+    let failure = failure.strip_prefix("Some(").map(|name| name.trim_end_matches(')').to_owned());
+    Some(End { failure, probes: number("probes: ")?, took_ms: number("took_ms: ")? })
+}
+
 /// A program of ours inside a node. It ends with this process or with the lab.
 fn spawn(lab: &Lab, node: &str, name: &str, program: &Path, logs: &Path, args: &[&str]) -> Result<Process, Error> {
     let inside = lab.inside(node, text(program)?)?;
@@ -217,4 +290,22 @@ fn replace(file: &Path, from: &str, to: &str) -> Result<(), Error> {
 
 fn text(path: &Path) -> Result<&str, Error> {
     path.to_str().ok_or_else(|| Error::new(format!("{} is not UTF-8", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempts_end_is_read_from_a_log() {
+        use swarmedge_core::nat::connectivity::{Attempt, Failure, Rung};
+        let line = |failure| {
+            let meeting = Attempt { failure, rung: Rung::None, probes: 9, took_ms: 2501 };
+            end(&format!("2026 DEBUG introduction intro=7 meeting=Ended({meeting:?})"))
+        };
+        let found = End { failure: Some("Silence".into()), probes: 9, took_ms: 2501 };
+        assert_eq!(line(Some(Failure::Silence)), Some(found.clone()));
+        assert_eq!(line(None), Some(End { failure: None, ..found }));
+        assert_eq!(end("2026 INFO client started"), None);
+    }
 }

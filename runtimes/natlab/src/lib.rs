@@ -14,6 +14,7 @@
 //! ```
 
 pub mod cdn;
+pub mod delay;
 pub mod janitor;
 pub mod lab;
 pub mod matrix;

@@ -1,13 +1,15 @@
 //! The lab as a tool: builds one, runs commands in it, breaks it, takes it down.
 
+mod measure;
+
 use clap::{Args, Parser, Subcommand};
-use std::fs;
+use measure::{LossArgs, MATRIX_HELP, MatrixArgs, WholeArgs};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
 use std::process::{self, ExitCode};
-use swarmedge_natlab::matrix::{self, Cell, Options, Report};
+use std::time::Duration;
 use swarmedge_natlab::plan::{Ipv6, Site};
-use swarmedge_natlab::{Error, Kind, Lab, Plan, expected, janitor, require, rules};
+use swarmedge_natlab::{Error, Kind, Lab, Plan, delay, expected, janitor, require, rules};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -94,6 +96,18 @@ enum Command {
     /// Download between every pair of kinds with real binaries, and print the table
     #[command(after_help = MATRIX_HELP)]
     Matrix(MatrixArgs),
+    /// Connect pairs that can be connected while packets are lost, and print how many do
+    Loss(LossArgs),
+    /// Measure everything: pairs, forced pairs, skews, losses
+    Whole(WholeArgs),
+    /// Hand on TCP connections to a server and delay what comes back
+    #[command(hide = true)]
+    DelayTcp {
+        /// The server.
+        to: SocketAddr,
+        /// Milliseconds.
+        ms: u64,
+    },
     /// Take the lab down, whatever runs inside
     Down {
         /// Every lab of this machine.
@@ -110,50 +124,6 @@ struct UpArgs {
     /// NAME[:ADDRESSES], comma-separated
     #[arg(long, value_delimiter = ',', value_parser = server, default_value = "edge,cn,dn,stun:2")]
     servers: Vec<(String, u8)>,
-}
-
-const MATRIX_HELP: &str = "Each try installs a fresh client, which downloads 8 MiB that one seeder holds while the edge \
-    sends slowly: a try connects if the file is complete in 8 s with most bytes from that peer. The lab has no delay: \
-    times are those of the programs.\n\n\
-    Examples:\n  \
-    swarmedge-natlab matrix target/release/swarmedge --tries 10 --markdown matrix.md --json matrix.json\n  \
-    swarmedge-natlab matrix target/release/swarmedge target/release/swarmedge-smol --reduced\n  \
-    swarmedge-natlab matrix target/release/swarmedge --cell public:symmetric --loss 30 --tries 50";
-
-#[derive(Debug, Args)]
-struct MatrixArgs {
-    /// The binaries, one table each
-    #[arg(required = true)]
-    programs: Vec<PathBuf>,
-    /// One cell a kind instead of all pairs
-    #[arg(long, conflicts_with = "cell")]
-    reduced: bool,
-    /// Only these: SEEDER:DOWNLOADER
-    #[arg(long, value_parser = cell)]
-    cell: Vec<(Kind, Kind)>,
-    /// Tries of a cell that should connect
-    #[arg(long, default_value_t = 3)]
-    tries: u32,
-    /// Tries of a cell that should not, or only by luck
-    #[arg(long, default_value_t = 1)]
-    tries_of_others: u32,
-    /// Cells at the same time
-    #[arg(long, default_value_t = 4)]
-    parallel: usize,
-    /// Percent of packets that the core loses, each way
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=90))]
-    loss: u8,
-    /// Write the tables here
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
-    /// Write every try here
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-}
-
-fn cell(text: &str) -> Result<(Kind, Kind), String> {
-    let (a, b) = text.split_once(':').ok_or("write SEEDER:DOWNLOADER")?;
-    Ok((a.parse()?, b.parse()?))
 }
 
 fn site(text: &str) -> Result<Site, String> {
@@ -232,7 +202,10 @@ fn run(cli: Cli) -> Result<(), Error> {
         }
         Command::Flush { site } => Lab::open(&cli.lab)?.flush(&site)?,
         Command::Rebind { site } => println!("{site} is now seen as {}", Lab::open(&cli.lab)?.rebind(&site)?),
-        Command::Matrix(args) => measure(&args)?,
+        Command::Matrix(args) => measure::pairs(&args)?,
+        Command::Loss(args) => measure::loss(&args)?,
+        Command::Whole(args) => measure::whole(&args)?,
+        Command::DelayTcp { to, ms } => delay::serve(to, Duration::from_millis(ms))?,
         Command::Lose { percent } => Lab::open(&cli.lab)?.lose(percent)?,
         Command::Sent { node } => sent(&Lab::open(&cli.lab)?, &node)?,
         Command::Down { all: true } => janitor::labs()?.iter().try_for_each(|lab| janitor::remove(lab))?,
@@ -246,57 +219,6 @@ fn plan(args: UpArgs, name: Option<String>) -> Result<Plan, Error> {
     let one_of_each = || Kind::ALL.into_iter().map(|k| Site::new(k.name(), k)).collect();
     let sites = if args.sites.is_empty() { one_of_each() } else { args.sites };
     Ok(Plan { name, servers: args.servers, sites })
-}
-
-fn measure(args: &MatrixArgs) -> Result<(), Error> {
-    require::check()?;
-    let output = |program: &str, args: &[&str]| {
-        let out = process::Command::new(program).args(args).output().map_err(|e| Error(format!("{program}: {e}")))?;
-        Ok::<_, Error>(String::from_utf8_lossy(&out.stdout).trim().to_owned())
-    };
-    let cells = match (args.reduced, args.cell.is_empty()) {
-        (true, _) => matrix::reduced_cells(),
-        (false, true) => matrix::all_cells(),
-        (false, false) => args.cell.clone(),
-    };
-    let (mut reports, mut surprises) = (Vec::new(), Vec::new());
-    for program in &args.programs {
-        let program = program.canonicalize().map_err(|e| Error(format!("{}: {e}", program.display())))?;
-        let version = output(&program.display().to_string(), &["--version", "--json"])?;
-        let version: serde_json::Value = serde_json::from_str(&version).unwrap_or_default();
-        let options = Options {
-            program,
-            cells: cells.clone(),
-            tries: args.tries,
-            tries_of_others: args.tries_of_others,
-            parallel: args.parallel,
-            loss_percent: args.loss,
-        };
-        let tell = |cell: &Cell| {
-            let ok = cell.tries.iter().filter(|t| t.connected).count();
-            eprintln!("{:>22} -> {:22} {ok}/{}", cell.seeder, cell.downloader, cell.tries.len());
-        };
-        let report = Report {
-            runtime: version["runtime"].as_str().unwrap_or("unknown").to_owned(),
-            date: output("date", &["-u", "+%F"])?,
-            kernel: output("uname", &["-r"])?,
-            loss_percent: args.loss,
-            cells: matrix::measure(&options, &tell)?,
-        };
-        println!("{}", report.to_markdown());
-        surprises.extend(report.surprises().iter().map(|c| format!("{} -> {}", c.seeder, c.downloader)));
-        reports.push(report);
-    }
-    let write = |file: &Option<PathBuf>, text: String| match file {
-        Some(file) => fs::write(file, text).map_err(|e| Error(format!("write {}: {e}", file.display()))),
-        None => Ok(()),
-    };
-    write(&args.markdown, reports.iter().map(Report::to_markdown).collect::<Vec<_>>().join("\n"))?;
-    write(&args.json, serde_json::to_string_pretty(&reports).map_err(|e| Error(e.to_string()))?)?;
-    if surprises.is_empty() {
-        return Ok(());
-    }
-    Err(Error(format!("not as it should be: {}", surprises.join(", "))))
 }
 
 fn kinds() {

@@ -58,9 +58,13 @@ fn predicted(last: SocketAddr, step: u16, max: u16) -> impl Iterator<Item = Sock
     (1..=max).map_while(port).map(move |port| SocketAddr::new(last.ip(), port))
 }
 
-/// Where openers go: addresses behind another NAT, of predicted ones the first only.
+/// Where openers go: addresses behind another NAT, of predicted ones the first only. None where a LAN may be shared:
+/// then both are behind the same NAT.
 pub(super) fn openers(cfg: &Config, all: &[(SocketAddr, Rung)]) -> Vec<SocketAddr> {
-    let outside = all.iter().filter(|(_, rung)| !matches!(rung, Rung::Lan | Rung::Predicted));
+    if all.iter().any(|(_, rung)| *rung == Rung::Lan) {
+        return Vec::new();
+    }
+    let outside = all.iter().filter(|(_, rung)| *rung != Rung::Predicted);
     let first = all.iter().find(|(_, rung)| *rung == Rung::Predicted);
     outside.chain(first).map(|(addr, _)| *addr).take(cfg.openers_max).collect()
 }
@@ -94,6 +98,8 @@ mod tests {
         assert_eq!(tried(&nat, "203.0.113.5:9", "203.0.113.6:9"), outside);
         let inside = [(addr("192.168.1.2:5000"), Rung::Lan), outside[0]];
         assert_eq!(tried(&nat, "203.0.113.5:9", "203.0.113.5:8"), inside, "the LAN first, and never loopback");
+        assert_eq!(openers(&Config::default(), &inside), [], "nothing crosses the router that both share");
+        assert_eq!(openers(&Config::default(), &outside), [outside[0].0]);
     }
 
     #[test]

@@ -148,9 +148,12 @@ impl Pair {
         self.phase = Phase::Checking;
         self.began = cx.now;
         self.until = cx.now.after(cx.cfg.check_within);
+        // what works on a LAN need not go through its router
+        let lan = self.remotes.iter().any(|r| r.rung == Rung::Lan);
         let (mut place, mut predicted) = (0, 0);
         for remote in &mut self.remotes {
-            remote.due = Some(cx.now.after(cx.cfg.pace * place));
+            let waits = if lan && remote.rung != Rung::Lan { cx.cfg.prefer } else { Duration::ZERO };
+            remote.due = Some(cx.now.after(waits + cx.cfg.pace * place));
             if remote.rung == Rung::Predicted {
                 // they cost little and most are wrong: four at a time
                 predicted += 1;

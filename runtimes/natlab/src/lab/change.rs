@@ -82,20 +82,27 @@ impl Lab {
     /// A site's routers become those of another kind and forget every UDP mapping, while its peers still believe what
     /// they have found out before: how a pair is introduced that nobody would introduce. TCP connections stay.
     pub fn become_kind(&mut self, name: &str, kind: Kind) -> Result<(), Error> {
-        let (n, moved, old) = self.site(name)?.clone();
+        self.act_as(name, kind)?;
+        if let Some((.., site)) = self.state.sites.get_mut(name) {
+            site.kind = kind;
+        }
+        if self.kept { self.share() } else { Ok(()) }
+    }
+
+    /// The same for a while: `flush` and `rebind` go on treating the site as what it was.
+    pub fn act_as(&self, name: &str, kind: Kind) -> Result<(), Error> {
+        let (n, moved, old) = self.site(name)?;
         let new = Site { kind, ..old.clone() };
         let translates = |k: Kind| !matches!(k, Kind::Public | Kind::Firewall);
         if !translates(old.kind) || !translates(kind) || new.router_names().len() != old.router_names().len() {
             return Err(Error::new(format!("{name}: a {} site cannot become a {kind} one", old.kind)));
         }
         let all = routers(&new);
-        let outermost = all.len() - 1;
         for (at, (node, router)) in all.iter().enumerate() {
-            let wan = if at == outermost { address::outside(n, moved) } else { address::carrier(n, 2) };
+            let wan = if at + 1 == all.len() { address::outside(*n, *moved) } else { address::carrier(*n, 2) };
             self.script(node, &format!("{}{}", load(&router.ruleset(wan)), delete("-p udp")))?;
         }
-        self.state.sites.insert(name.to_owned(), (n, moved, new));
-        if self.kept { self.share() } else { Ok(()) }
+        Ok(())
     }
 
     /// A site gets another address, and all its mappings are gone: what happens when a provider renumbers or a laptop

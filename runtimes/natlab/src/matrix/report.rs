@@ -1,9 +1,17 @@
-//! The matrix as text for people and as JSON for programs.
+//! What was measured, as text for people and as JSON for programs.
 
-use super::{Cell, lower_bound_95, percentile};
+use super::forced::NOMINAL;
+use super::{Cell, Part, Try, lower_bound_95, percentile};
+use crate::cdn::End;
 use crate::{Expect, Kind};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
+
+/// An attempt may last so long, on either side.
+const ATTEMPT_MS: u32 = 6_000;
+/// A download that is not disturbed takes this much longer than its edge needs, at most: its start, and what a busy
+/// machine takes.
+const UNDISTURBED: f64 = 1.15;
 
 /// What was measured with one binary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,19 +22,80 @@ pub struct Report {
     pub date: String,
     /// Of the machine.
     pub kernel: String,
-    /// What the core lost, each way.
-    pub loss_percent: u8,
+    /// What.
+    pub part: Part,
     /// By seeder, then downloader.
     pub cells: Vec<Cell>,
+}
+
+/// Cells that connect, or do not, for the same reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Both map independently.
+    Independent,
+    /// The same, one a masquerade without input filter.
+    MasqueradeOpen,
+    /// One's port can only be learned from its own checks; the other does not filter by port.
+    Learned,
+    /// All of these: the ✔ cells.
+    Connects,
+    /// One's ports can be foretold.
+    Predicted,
+    /// By birthday probing only.
+    Birthday,
+    /// Never.
+    Never,
+}
+
+impl Class {
+    const ALL: [Self; 7] = [
+        Self::Independent,
+        Self::MasqueradeOpen,
+        Self::Learned,
+        Self::Connects,
+        Self::Predicted,
+        Self::Birthday,
+        Self::Never,
+    ];
+
+    fn has(self, cell: &Cell) -> bool {
+        let ways = [cell.seeder, cell.downloader];
+        let open = ways.contains(&Kind::MasqueradeOpen);
+        let hard = ways.iter().any(|k| k.mapping() != crate::Behaviour::EndpointIndependent);
+        match self {
+            Self::Independent => cell.expected == Expect::Connects && !open && !hard,
+            Self::MasqueradeOpen => cell.expected == Expect::Connects && open,
+            Self::Learned => cell.expected == Expect::Connects && hard && !open,
+            Self::Connects => cell.expected == Expect::Connects,
+            Self::Predicted => cell.expected == Expect::ByPrediction,
+            Self::Birthday => cell.expected == Expect::ByBirthday,
+            Self::Never => cell.expected == Expect::Never,
+        }
+    }
+
+    const fn in_words(self) -> &'static str {
+        match self {
+            Self::Independent => "both map independently",
+            Self::MasqueradeOpen => "one is a masquerade without input filter",
+            Self::Learned => "one is symmetric, the other does not filter by port",
+            Self::Connects => "✔ all that should connect",
+            Self::Predicted => "ᵖ ports can be foretold",
+            Self::Birthday => "ᵇ by birthday probing only, which is off",
+            Self::Never => "– never",
+        }
+    }
 }
 
 /// A pool of cells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What is pooled.
-    pub expected: Expect,
+    pub class: Class,
     /// Tries.
     pub tries: u32,
+    /// Tries in which the CN introduced the pair.
+    pub introduced: u32,
     /// Tries that connected.
     pub connected: u32,
     /// The lower end of the 95 % confidence interval of their share.
@@ -35,6 +104,10 @@ pub struct Row {
     pub median_ms: Option<f64>,
     /// The same, 95th percentile.
     pub p95_ms: Option<f64>,
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 impl Cell {
@@ -52,56 +125,97 @@ impl Cell {
             n => format!("{n}/{tries}{by}"),
         }
     }
-
-    /// It did what is known of such a pair: cells that need luck or prediction may do as they like.
-    fn is_as_expected(&self) -> bool {
-        match self.expected {
-            Expect::Connects => self.connected() == self.tries.len(),
-            Expect::Never => self.connected() == 0,
-            Expect::ByPrediction | Expect::ByBirthday => true,
-        }
-    }
 }
 
 impl Report {
-    /// The pools, in the order of expectation.
+    fn tries(&self, class: Class) -> Vec<&Try> {
+        self.cells.iter().filter(|c| class.has(c)).flat_map(|c| &c.tries).collect()
+    }
+
+    /// The pools.
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
-        let all = [Expect::Connects, Expect::ByPrediction, Expect::ByBirthday, Expect::Never];
-        let row = |expected: Expect| {
-            let tries: Vec<_> = self.cells.iter().filter(|c| c.expected == expected).flat_map(|c| &c.tries).collect();
+        let row = |class: Class| {
+            let tries = self.tries(class);
             let times: Vec<f64> = tries.iter().filter(|t| t.connected).filter_map(|t| t.after_go_ms).collect();
-            let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             let connected = count(tries.iter().filter(|t| t.connected).count());
             let n = count(tries.len());
             (n > 0).then(|| Row {
-                expected,
+                class,
                 tries: n,
+                introduced: count(tries.iter().filter(|t| t.outcome.is_some()).count()),
                 connected,
                 lower_bound: lower_bound_95(connected, n),
                 median_ms: percentile(&times, 0.5),
                 p95_ms: percentile(&times, 0.95),
             })
         };
-        all.into_iter().filter_map(row).collect()
+        Class::ALL.into_iter().filter_map(row).collect()
     }
 
-    /// Cells that did not do what is known of them.
+    /// What is not as it should be, in words.
     #[must_use]
-    pub fn surprises(&self) -> Vec<&Cell> {
-        self.cells.iter().filter(|c| !c.is_as_expected()).collect()
+    pub fn failures(&self) -> Vec<String> {
+        let share = |class: Class, at_least: f64| {
+            let row = self.rows().into_iter().find(|r| r.class == class)?;
+            let share = f64::from(row.connected) / f64::from(row.tries);
+            (share < at_least).then(|| format!("{}: {}/{}", class.in_words(), row.connected, row.tries))
+        };
+        let of = |c: &Cell, what: &str| format!("{} -> {} {what}", c.seeder, c.downloader);
+        match self.part {
+            Part::Loss { percent, .. } => {
+                share(Class::Connects, if percent <= 5 { 0.98 } else { 0.9 }).into_iter().collect()
+            }
+            Part::Skew { .. } => share(Class::Connects, 0.95).into_iter().collect(),
+            Part::Pairs => {
+                let wrong = |c: &&Cell| match c.expected {
+                    Expect::Connects => c.connected() < c.tries.len(),
+                    Expect::Never | Expect::ByBirthday => c.tries.iter().any(|t| t.connected || t.outcome.is_some()),
+                    Expect::ByPrediction => false,
+                };
+                let wrong = self.cells.iter().filter(wrong);
+                let named = wrong.map(|c| of(c, &format!("{}/{}", c.connected(), c.tries.len())));
+                named.chain(share(Class::Predicted, 0.95)).collect()
+            }
+            Part::Forced => {
+                let wrong = self.cells.iter().filter(|c| c.tries.iter().any(|t| !is_as_forced(t)));
+                wrong.map(|c| of(c, "does not end as it should, or disturbs its download")).collect()
+            }
+        }
+    }
+
+    fn heading(&self) -> String {
+        let part = match self.part {
+            Part::Pairs => "pairs".into(),
+            Part::Loss { percent, udp_only } => {
+                format!("{percent} % loss each way, of {}", if udp_only { "UDP" } else { "everything" })
+            }
+            Part::Skew { ms } => format!("the downloader hears from its CN {ms} ms later"),
+            Part::Forced => "pairs that cannot connect, forced".into(),
+        };
+        format!("### {}: {part}, {}, Linux {}\n\n", self.runtime, self.date, self.kernel)
     }
 
     /// As Markdown.
     #[must_use]
     pub fn to_markdown(&self) -> String {
+        let mut text = self.heading();
+        match self.part {
+            Part::Pairs => {
+                text.push_str(&self.table());
+                text.push_str(&self.pools());
+            }
+            Part::Loss { .. } | Part::Skew { .. } => text.push_str(&self.pools()),
+            Part::Forced => text.push_str(&self.forced()),
+        }
+        text
+    }
+
+    fn table(&self) -> String {
         let columns: Vec<Kind> =
             Kind::ALL.into_iter().filter(|k| self.cells.iter().any(|c| c.downloader == *k)).collect();
-        let loss = if self.loss_percent == 0 { String::new() } else { format!(", {} % loss", self.loss_percent) };
-        let mut text = format!("### {}, {}, Linux {}{loss}\n\n", self.runtime, self.date, self.kernel);
         let heads: String = columns.iter().map(|k| format!(" {} |", k.short())).collect();
-        _ = writeln!(text, "| seeder ↓ downloader → |{heads}");
-        _ = writeln!(text, "|---|{}", "---|".repeat(columns.len()));
+        let mut text = format!("| seeder ↓ downloader → |{heads}\n|---|{}\n", "---|".repeat(columns.len()));
         for seeder in Kind::ALL {
             let row: Vec<&Cell> = self.cells.iter().filter(|c| c.seeder == seeder).collect();
             if row.is_empty() {
@@ -111,64 +225,169 @@ impl Report {
             let marks: String = columns.iter().map(|k| format!(" {} |", mark(k))).collect();
             _ = writeln!(text, "| {seeder} |{marks}");
         }
-        text.push_str(
-            "\n| pairs that | connected | lower 95 % bound | after \"go\", median | p95 |\n|---|---|---|---|---|\n",
+        text.push('\n');
+        text
+    }
+
+    fn pools(&self) -> String {
+        let mut text = String::from(
+            "| pairs of which | introduced | connected | lower 95 % bound | after \"go\", median | p95 |\n\
+             |---|---|---|---|---|---|\n",
         );
         for row in self.rows() {
-            let what = match row.expected {
-                Expect::Connects => "connect",
-                Expect::ByPrediction => "connect by prediction",
-                Expect::ByBirthday => "connect by birthday probing",
-                Expect::Never => "do not connect",
-            };
             let ms = |t: Option<f64>| t.map_or("–".into(), |t| format!("{t:.0} ms"));
             let (n, of, bound) = (row.connected, row.tries, row.lower_bound * 100.0);
-            _ = writeln!(text, "| {what} | {n}/{of} | {bound:.1} % | {} | {} |", ms(row.median_ms), ms(row.p95_ms));
+            let (what, introduced) = (row.class.in_words(), row.introduced);
+            let times = format!("{} | {}", ms(row.median_ms), ms(row.p95_ms));
+            _ = writeln!(text, "| {what} | {introduced}/{of} | {n}/{of} | {bound:.1} % | {times} |");
         }
         text
     }
+
+    fn forced(&self) -> String {
+        let mut text = String::from(
+            "| pairs of which | tries | connected | attempts, both sides | longest | reasons | most probes | download, \
+             median | longest |\n|---|---|---|---|---|---|---|---|---|\n",
+        );
+        for class in [Class::Birthday, Class::Never] {
+            let tries = self.tries(class);
+            if tries.is_empty() {
+                continue;
+            }
+            let ends: Vec<&End> = tries.iter().flat_map(|t| t.ends.iter().flatten()).collect();
+            let mut reasons: Vec<&str> = ends.iter().map(|e| e.failure.as_deref().unwrap_or("connected")).collect();
+            reasons.sort_unstable();
+            reasons.dedup();
+            let done: Vec<f64> = tries.iter().filter_map(|t| t.done_ms).collect();
+            let s = |share| percentile(&done, share).map_or("–".into(), |ms| format!("{:.1} s", ms / 1000.0));
+            let connected = tries.iter().filter(|t| t.connected).count();
+            let name = class.in_words().split(',').next().unwrap_or_default();
+            _ = writeln!(
+                text,
+                "| {name} | {} | {connected} | {} | {:.1} s | {} | {} | {} | {} |",
+                tries.len(),
+                ends.len(),
+                f64::from(ends.iter().map(|e| e.took_ms).max().unwrap_or(0)) / 1000.0,
+                reasons.join(", "),
+                ends.iter().map(|e| e.probes).max().unwrap_or(0),
+                s(0.5),
+                s(1.0),
+            );
+        }
+        _ = writeln!(text, "\nThe edge alone needs {} s for such a download.", NOMINAL.as_secs());
+        text
+    }
 }
+
+/// Both sides gave up in time and said why, and the download was complete when the edge alone would have had it.
+fn is_as_forced(t: &Try) -> bool {
+    let ended =
+        |ends: &Vec<End>| !ends.is_empty() && ends.iter().all(|e| e.failure.is_some() && e.took_ms <= ATTEMPT_MS);
+    let undisturbed = t.done_ms.is_some_and(|ms| ms <= NOMINAL.as_secs_f64() * 1000.0 * UNDISTURBED);
+    !t.connected && t.ends.iter().all(ended) && undisturbed
+}
+
+/// All reports as the page that is kept beside the lab's source.
+#[must_use]
+pub fn document(reports: &[Report]) -> String {
+    let parts: Vec<String> = reports.iter().map(Report::to_markdown).collect();
+    format!("{HEAD}\n{}", parts.join("\n"))
+}
+
+/// What stands before the tables.
+const HEAD: &str = "\
+# Which pairs connect
+
+Real binaries through a real CN on the kernel's own NATs. Each try installs a fresh client, which downloads 8 MiB that
+one seeder holds while the edge sends 512 KiB a second; it connects if the file is complete within 8 s with most bytes
+from that peer. The lab adds no delay (the kernel that it was made on has no netem), so times are those of the programs,
+not of networks. Bounds are the lower ends of one-sided 95 % confidence intervals (Clopper and Pearson).
+`ᵖ`: by predicting ports; `–`: did not connect, and was not even introduced where the second table says 0.
+
+**Loss**: the core drops packets at random; a try connects if verified bytes come from the peer within 16 s.
+**Skew**: what the downloader hears from its CN, \"go\" included, comes late, so that the seeder's checks come early.
+**Forced**: such pairs are not introduced; here both peers first find out about better NATs, which are then replaced.
+How each attempt ended is what both sides log.
+
+```sh
+cargo build --release && cargo build --release -p swarmedge-natlab
+sudo target/release/swarmedge-natlab whole target/release/swarmedge target/release/swarmedge-smol \\
+  --markdown runtimes/natlab/MATRIX.md --json matrix.json
+```
+
+A test holds the simulator's and the models' table of pairs to the tables below.
+";
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::expected;
-    use crate::matrix::Try;
 
     fn cell(seeder: Kind, downloader: Kind, connected: &[bool]) -> Cell {
         let one = |connected: &bool| Try {
             connected: *connected,
             after_go_ms: connected.then_some(50.0),
-            outcome: None,
+            outcome: connected.then(|| "its reflexive address".into()),
             probes: 3,
-            done_ms: Some(300.0),
+            done_ms: Some(8_100.0),
             peer_bytes: 8,
             edge_bytes: 0,
+            ends: [Vec::new(), Vec::new()],
         };
         Cell { seeder, downloader, expected: expected(seeder, downloader), tries: connected.iter().map(one).collect() }
     }
 
+    fn report(part: Part, cells: Vec<Cell>) -> Report {
+        Report { runtime: "tokio".into(), date: "2026-11-22".into(), kernel: "6".into(), part, cells }
+    }
+
     #[test]
     fn a_table_shows_what_connected_and_names_what_surprises() {
-        let report = Report {
-            runtime: "tokio".into(),
-            date: "2026-11-22".into(),
-            kernel: "6".into(),
-            loss_percent: 0,
-            cells: vec![
-                cell(Kind::Public, Kind::Symmetric, &[true, true]),
-                cell(Kind::Public, Kind::UdpBlocked, &[false]),
-                cell(Kind::Firewall, Kind::SymmetricSequential, &[true]),
-                cell(Kind::Firewall, Kind::Symmetric, &[true, false]),
-            ],
-        };
-        let text = report.to_markdown();
-        for line in ["| public | | ✔ | – |".replace("| |", "|  |"), "| firewall | ✔ᵖ | 1/2 |  |".into()] {
-            assert!(text.contains(&line), "{line}\n{text}");
+        let cells = vec![
+            cell(Kind::Public, Kind::Symmetric, &[true, true]),
+            cell(Kind::Public, Kind::UdpBlocked, &[false]),
+            cell(Kind::Firewall, Kind::SymmetricSequential, &[true]),
+            cell(Kind::Firewall, Kind::Symmetric, &[false]),
+        ];
+        let good = report(Part::Pairs, cells);
+        let text = good.to_markdown();
+        for line in ["| public |  | ✔ | – |", "| firewall | ✔ᵖ | – |  |"] {
+            assert!(text.contains(line), "{line}\n{text}");
         }
-        assert!(text.contains("| connect | 2/2 | 22.4 % | 50 ms | 50 ms |"), "{text}");
-        assert!(report.surprises().is_empty());
-        let bad = Report { cells: vec![cell(Kind::Public, Kind::FullCone, &[true, false])], ..report };
-        assert_eq!(bad.surprises().len(), 1);
+        assert!(text.contains("| ✔ all that should connect | 2/2 | 2/2 | 22.4 % | 50 ms | 50 ms |"), "{text}");
+        assert!(good.failures().is_empty());
+        let bad = report(Part::Pairs, vec![cell(Kind::Public, Kind::FullCone, &[true, false])]);
+        assert_eq!(bad.failures(), ["public -> full-cone 1/2"]);
+        let offered = report(Part::Pairs, vec![cell(Kind::Symmetric, Kind::Symmetric, &[true])]);
+        assert_eq!(offered.failures().len(), 1);
+        let few = report(Part::Pairs, vec![cell(Kind::Firewall, Kind::SymmetricSequential, &[true, false])]);
+        assert_eq!(few.failures(), ["ᵖ ports can be foretold: 1/2"]);
+    }
+
+    #[test]
+    fn where_packets_are_lost_a_share_must_connect() {
+        let part = Part::Loss { percent: 30, udp_only: true };
+        let of = |good| (0..20).map(|n| n < good).collect::<Vec<_>>();
+        let with = |good| report(part, vec![cell(Kind::Public, Kind::FullCone, &of(good))]);
+        assert!(with(18).failures().is_empty());
+        assert_eq!(with(17).failures().len(), 1);
+    }
+
+    #[test]
+    fn a_forced_pair_must_end_on_both_sides_in_time_and_leave_the_download_alone() {
+        let end = |took_ms| End { failure: Some("Silence".into()), probes: 15, took_ms };
+        let mut cell = cell(Kind::Symmetric, Kind::Firewall, &[false]);
+        cell.tries[0].ends = [vec![end(2_500)], vec![end(2_501)]];
+        let with = |change: &dyn Fn(&mut Try)| {
+            let mut cell = cell.clone();
+            change(&mut cell.tries[0]);
+            report(Part::Forced, vec![cell]).failures().len()
+        };
+        assert_eq!(with(&|_| {}), 0);
+        assert_eq!(with(&|t| t.ends[1].clear()), 1);
+        assert_eq!(with(&|t| t.ends[1][0].took_ms = 6_001), 1);
+        assert_eq!(with(&|t| t.done_ms = Some(9_300.0)), 1);
+        assert_eq!(with(&|t| t.connected = true), 1);
+        assert!(report(Part::Forced, vec![cell.clone()]).to_markdown().contains("| 2.5 s | Silence | 15 | 8.1 s |"));
     }
 }

@@ -1,0 +1,155 @@
+//! Where cells are measured: a lab, a deployment in it, and a seeder of each kind.
+
+use super::{Cell, Options, Part, Try};
+use crate::cdn::{Cdn, Client};
+use crate::delay::Delay;
+use crate::lab::{Lab, Lossy};
+use crate::plan::{Plan, Site};
+use crate::run::Error;
+use crate::{Expect, Kind, expected};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Bytes of each object.
+pub(super) const OBJECT_LEN: usize = 8 * 1024 * 1024;
+/// What the edge sends to one download, bytes a second: by itself it takes twice as long as a try may last.
+const EDGE_RATE: u64 = 512 * 1024;
+/// How long a try may last.
+const TRY_WITHIN: Duration = Duration::from_secs(8);
+/// The same, where packets are lost.
+const LOSSY_TRY_WITHIN: Duration = Duration::from_secs(16);
+/// How long seeding may last.
+pub(super) const SEED_WITHIN: Duration = Duration::from_secs(30);
+/// How long a client may take to know its NAT and be known to the CN.
+pub(super) const SETTLE_WITHIN: Duration = Duration::from_secs(5);
+/// What a client tells the CN takes a moment to reach the DN.
+pub(super) const BE_LISTED: Duration = Duration::from_millis(200);
+
+/// See the module. Dropped from the top: processes before the lab.
+pub(super) struct Bench {
+    /// They serve as long as they live; none where pairs are forced.
+    _seeders: Vec<Client>,
+    _delays: Vec<Delay>,
+    pub(super) cdn: Cdn,
+    pub(super) lab: Lab,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    pub(super) fn new(options: &Options) -> Result<Self, Error> {
+        let dir = tempfile::tempdir().map_err(|e| Error::new(format!("make a temporary directory: {e}")))?;
+        let seeders: BTreeSet<Kind> = options.cells.iter().map(|(a, _)| *a).collect();
+        let downloaders: BTreeSet<Kind> = options.cells.iter().map(|(_, b)| *b).collect();
+        let is = |k: Kind| if options.part == Part::Forced { super::forced::disguise(k) } else { k };
+        let site = |prefix: &str, k: &Kind| Site::new(&format!("{prefix}-{k}"), is(*k));
+        let sites = seeders.iter().map(|k| site("s", k)).chain(downloaders.iter().map(|k| site("d", k)));
+        let lab = Lab::up(&Plan {
+            servers: vec![("edge".into(), 2), ("stun".into(), 2)],
+            sites: sites.collect(),
+            ..Plan::default()
+        })?;
+        let cdn = Cdn::start(&lab, dir.path(), &options.program)?;
+        let forced = options.part == Part::Forced;
+        let seeded = if forced { Vec::new() } else { seed(&lab, &cdn, &seeders, &options.program)? };
+        let delays = match options.part {
+            Part::Skew { ms } => delay(&lab, &cdn, &downloaders, Duration::from_millis(ms.into()), &options.tool)?,
+            Part::Pairs | Part::Loss { .. } | Part::Forced => Vec::new(),
+        };
+        if let Part::Loss { percent, udp_only } = options.part {
+            lab.lose_of(percent, if udp_only { Lossy::Udp } else { Lossy::Everything })?;
+        }
+        Ok(Self { _seeders: seeded, _delays: delays, cdn, lab, _dir: dir })
+    }
+
+    pub(super) fn cell(&self, options: &Options, seeder: Kind, downloader: Kind) -> Result<Cell, Error> {
+        let expected = expected(seeder, downloader);
+        let well = matches!(expected, Expect::Connects | Expect::ByPrediction);
+        let tries = if well { options.tries } else { options.tries_of_others };
+        let one = |_| match options.part {
+            Part::Forced => self.force(&options.program, seeder, downloader),
+            Part::Pairs | Part::Loss { .. } | Part::Skew { .. } => self.try_once(options, seeder, downloader),
+        };
+        Ok(Cell { seeder, downloader, expected, tries: (0..tries).map(one).collect::<Result<_, Error>>()? })
+    }
+
+    fn try_once(&self, options: &Options, seeder: Kind, downloader: Kind) -> Result<Try, Error> {
+        // what the routers remember of an earlier try helps the next one: it must not
+        self.lab.separate(&format!("s-{seeder}"), &format!("d-{downloader}"))?;
+        let mut client = self.cdn.client(&self.lab, &format!("d-{downloader}"), &options.program, false)?;
+        client.settle(SETTLE_WITHIN)?;
+        thread::sleep(BE_LISTED);
+        let lossy = matches!(options.part, Part::Loss { .. });
+        let within = if lossy { LOSSY_TRY_WITHIN } else { TRY_WITHIN };
+        let began = Instant::now();
+        let line = client.get_until(seeder.name(), within, |line| lossy && line.peer_bytes > 0)?;
+        let took = began.elapsed();
+        let line = line.ok_or_else(|| client.error("tells nothing of its download"))?;
+        let done = line.durable_bytes == OBJECT_LEN as u64;
+        let connected = if lossy { line.peer_bytes > 0 } else { done && line.peer_bytes > line.edge_bytes };
+        let met = client.meetings()?.into_iter().max_by_key(|m| m.outcome == "connected");
+        let go = met.as_ref().filter(|m| m.outcome == "connected").map(|m| f64::from(m.took_ms));
+        Ok(Try {
+            connected,
+            after_go_ms: go,
+            probes: met.as_ref().map_or(0, |m| m.probes),
+            outcome: met.map(|m| m.reason.or(m.rung).unwrap_or(m.outcome)),
+            done_ms: done.then_some(took.as_secs_f64() * 1000.0),
+            peer_bytes: line.peer_bytes,
+            edge_bytes: line.edge_bytes,
+            ends: [Vec::new(), Vec::new()],
+        })
+    }
+
+    /// A client with its kind's object, which it gets from the edge alone; from then on the edge is slow.
+    pub(super) fn seeder(
+        (lab, cdn): (&Lab, &Cdn),
+        kind: Kind,
+        program: &Path,
+        edge_rate: u64,
+    ) -> Result<Client, Error> {
+        cdn.publish(kind.name(), &content(kind), 0)?;
+        let mut client = cdn.client(lab, &format!("s-{kind}"), program, true)?;
+        let line = client.get(kind.name(), SEED_WITHIN, |_| {})?;
+        if line.is_none_or(|l| l.durable_bytes < OBJECT_LEN as u64) {
+            return Err(client.error("does not get its object from the edge"));
+        }
+        cdn.publish(kind.name(), &content(kind), edge_rate)?;
+        client.settle(SETTLE_WITHIN)?;
+        Ok(client)
+    }
+}
+
+/// Gives every seeder its object.
+fn seed(lab: &Lab, cdn: &Cdn, kinds: &BTreeSet<Kind>, program: &Path) -> Result<Vec<Client>, Error> {
+    let seeded: Vec<Result<Client, Error>> = thread::scope(|s| {
+        let one = |kind: Kind| s.spawn(move || Bench::seeder((lab, cdn), kind, program, EDGE_RATE));
+        let running: Vec<_> = kinds.iter().map(|kind| one(*kind)).collect();
+        running.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(Error::new("a thread panicked")))).collect()
+    });
+    let seeded = seeded.into_iter().collect::<Result<Vec<_>, _>>()?;
+    thread::sleep(BE_LISTED);
+    Ok(seeded)
+}
+
+/// Every downloader hears from the CN later.
+fn delay(lab: &Lab, cdn: &Cdn, kinds: &BTreeSet<Kind>, by: Duration, tool: &Path) -> Result<Vec<Delay>, Error> {
+    let other = lab.node("edge")?.addresses.iter().copied().filter(IpAddr::is_ipv4).nth(1);
+    let other = other.ok_or_else(|| Error::new("the node edge has no second address"))?;
+    let cn = cdn.cn(lab)?;
+    kinds.iter().map(|k| Delay::start(lab, &format!("d-{k}"), (cn, other), by, tool)).collect()
+}
+
+/// Bytes that no other kind's object shares a block with.
+fn content(kind: Kind) -> Vec<u8> {
+    let mut x = kind.name().bytes().fold(0x9e37_79b9_7f4a_7c15, |x: u64, b| x.wrapping_mul(31).wrapping_add(b.into()));
+    let words = std::iter::repeat_with(|| {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x.to_le_bytes()
+    });
+    words.flatten().take(OBJECT_LEN).collect()
+}

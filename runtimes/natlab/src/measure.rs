@@ -1,0 +1,194 @@
+//! The commands that measure: pairs, loss, skew, forced pairs, all of them.
+
+use clap::Args;
+use std::fs;
+use std::path::PathBuf;
+use std::process;
+use swarmedge_natlab::matrix::{self, Cell, Options, Part, Report};
+use swarmedge_natlab::{Error, Kind, require};
+
+/// Skews that masquerades without input filter are tried with.
+const SKEWS_MS: [u16; 3] = [100, 250, 500];
+
+pub(crate) const MATRIX_HELP: &str = "Each try installs a fresh client, which downloads 8 MiB that one seeder holds while the edge sends slowly: a try \
+    connects if the file is complete in 8 s with most bytes from that peer. The lab has no delay: times are those of \
+    the programs.\n\n\
+    Examples:\n  \
+    swarmedge-natlab matrix target/release/swarmedge --tries 10 --markdown matrix.md --json matrix.json\n  \
+    swarmedge-natlab matrix target/release/swarmedge target/release/swarmedge-smol --reduced\n  \
+    swarmedge-natlab matrix target/release/swarmedge --cell public:symmetric --tries 50\n  \
+    swarmedge-natlab matrix target/release/swarmedge --skew 500 --tries 10\n  \
+    swarmedge-natlab matrix target/release/swarmedge --forced";
+
+/// What every such command takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Common {
+    /// The binaries, one table each
+    #[arg(required = true)]
+    programs: Vec<PathBuf>,
+    /// Cells at the same time
+    #[arg(long, default_value_t = 4)]
+    parallel: usize,
+    /// Write the tables here
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Write every try here
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MatrixArgs {
+    #[command(flatten)]
+    common: Common,
+    /// One cell a kind instead of all pairs
+    #[arg(long, conflicts_with = "cell")]
+    reduced: bool,
+    /// Only these: SEEDER:DOWNLOADER
+    #[arg(long, value_parser = cell)]
+    cell: Vec<(Kind, Kind)>,
+    /// Tries of a cell that should connect
+    #[arg(long, default_value_t = 3)]
+    tries: u32,
+    /// Tries of a cell that should not, or only by luck
+    #[arg(long, default_value_t = 1)]
+    tries_of_others: u32,
+    /// The downloader hears from its CN so many milliseconds later; without --cell, pairs with a masquerade-open
+    #[arg(long, value_name = "MS", conflicts_with = "forced")]
+    skew: Option<u16>,
+    /// Introduce pairs that cannot connect, and see how they end; without --cell, all of them
+    #[arg(long)]
+    forced: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LossArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Percent of packets that the core loses, each way
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=90))]
+    percent: u8,
+    /// Tries, over all cells that should connect; at least so many
+    #[arg(long, default_value_t = 300)]
+    tries: u32,
+    /// Lose UDP datagrams only: HTTPS and control connections are spared
+    #[arg(long)]
+    udp_only: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WholeArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Tries of a cell that should connect
+    #[arg(long, default_value_t = 10)]
+    tries: u32,
+    /// Tries with loss, over all cells
+    #[arg(long, default_value_t = 300)]
+    loss_tries: u32,
+}
+
+fn cell(text: &str) -> Result<(Kind, Kind), String> {
+    let (a, b) = text.split_once(':').ok_or("write SEEDER:DOWNLOADER")?;
+    Ok((a.parse()?, b.parse()?))
+}
+
+/// A part with its cells and how often each is tried.
+struct Plan {
+    part: Part,
+    cells: Vec<(Kind, Kind)>,
+    tries: u32,
+    tries_of_others: u32,
+}
+
+impl Plan {
+    fn of(part: Part, tries: u32, tries_of_others: u32) -> Self {
+        Self { part, cells: matrix::cells_of(part), tries, tries_of_others }
+    }
+
+    /// So many tries at least, over all cells.
+    fn pooled(part: Part, tries: u32) -> Self {
+        let cells = matrix::cells_of(part);
+        let each = tries.div_ceil(u32::try_from(cells.len()).unwrap_or(1).max(1));
+        Self { part, cells, tries: each, tries_of_others: each }
+    }
+}
+
+pub(crate) fn pairs(args: &MatrixArgs) -> Result<(), Error> {
+    let part = match (args.skew, args.forced) {
+        (Some(ms), _) => Part::Skew { ms },
+        (None, true) => Part::Forced,
+        (None, false) => Part::Pairs,
+    };
+    let mut plan = Plan::of(part, args.tries, args.tries_of_others);
+    if args.reduced {
+        plan.cells = matrix::reduced_cells();
+    } else if !args.cell.is_empty() {
+        plan.cells.clone_from(&args.cell);
+    }
+    run(&args.common, &[plan])
+}
+
+pub(crate) fn loss(args: &LossArgs) -> Result<(), Error> {
+    let part = Part::Loss { percent: args.percent, udp_only: args.udp_only };
+    run(&args.common, &[Plan::pooled(part, args.tries)])
+}
+
+pub(crate) fn whole(args: &WholeArgs) -> Result<(), Error> {
+    let mut plans = vec![Plan::of(Part::Pairs, args.tries, 1), Plan::of(Part::Forced, 1, 1)];
+    plans.extend(SKEWS_MS.map(|ms| Plan::of(Part::Skew { ms }, args.tries.div_ceil(2), 0)));
+    let losses = [Part::Loss { percent: 5, udp_only: false }, Part::Loss { percent: 30, udp_only: true }];
+    plans.extend(losses.map(|part| Plan::pooled(part, args.loss_tries)));
+    run(&args.common, &plans)
+}
+
+/// Measures every plan with every program; what is measured is written before the next one begins.
+fn run(common: &Common, plans: &[Plan]) -> Result<(), Error> {
+    require::check()?;
+    let tool = std::env::current_exe().map_err(|e| Error(format!("find this program's file: {e}")))?;
+    let (mut reports, mut failures) = (Vec::new(), Vec::new());
+    for plan in plans {
+        for program in &common.programs {
+            let program = program.canonicalize().map_err(|e| Error(format!("{}: {e}", program.display())))?;
+            let version = output(&program.display().to_string(), &["--version", "--json"])?;
+            let version: serde_json::Value = serde_json::from_str(&version).unwrap_or_default();
+            let options = Options {
+                program,
+                tool: tool.clone(),
+                part: plan.part,
+                cells: plan.cells.clone(),
+                tries: plan.tries,
+                tries_of_others: plan.tries_of_others,
+                parallel: common.parallel,
+            };
+            let report = Report {
+                runtime: version["runtime"].as_str().unwrap_or("unknown").to_owned(),
+                date: output("date", &["-u", "+%F"])?,
+                kernel: output("uname", &["-r"])?,
+                part: plan.part,
+                cells: matrix::measure(&options, &tell)?,
+            };
+            println!("{}", report.to_markdown());
+            failures.extend(report.failures().into_iter().map(|f| format!("{}: {f}", report.runtime)));
+            reports.push(report);
+            write(common.markdown.as_ref(), &matrix::document(&reports))?;
+            write(common.json.as_ref(), &serde_json::to_string_pretty(&reports).map_err(|e| Error(e.to_string()))?)?;
+        }
+    }
+    if failures.is_empty() { Ok(()) } else { Err(Error(format!("not as it should be:\n  {}", failures.join("\n  ")))) }
+}
+
+fn tell(cell: &Cell) {
+    let ok = cell.tries.iter().filter(|t| t.connected).count();
+    eprintln!("{:>22} -> {:22} {ok}/{}", cell.seeder, cell.downloader, cell.tries.len());
+}
+
+fn output(program: &str, args: &[&str]) -> Result<String, Error> {
+    let out = process::Command::new(program).args(args).output().map_err(|e| Error(format!("{program}: {e}")))?;
+    Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
+}
+
+fn write(file: Option<&PathBuf>, text: &str) -> Result<(), Error> {
+    let Some(file) = file else { return Ok(()) };
+    fs::write(file, text).map_err(|e| Error(format!("write {}: {e}", file.display())))
+}
