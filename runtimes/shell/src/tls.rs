@@ -1,6 +1,10 @@
 //! TLS configurations. Servers show X.509 certificates of the operator's CA; clients and peers show bare Ed25519 keys
 //! (RFC 7250), whose handshake signature is verified and whose meaning the core decides.
 
+mod stream;
+
+pub use stream::TlsStream;
+
 use crate::error::Error;
 use crate::keys::{Key, key_of_spki, spki};
 use rcgen::{

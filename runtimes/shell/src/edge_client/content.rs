@@ -9,7 +9,7 @@ use crate::mailbox::{Permit, Sender};
 use crate::rt::Rt;
 use crate::store::Sink;
 use bytes::Bytes;
-use futures_lite::future::{or, poll_fn};
+use futures_lite::future::{or, poll_fn, zip};
 use hyper::header::{CONTENT_RANGE, RANGE};
 use hyper::{Request, StatusCode};
 use std::cell::{Cell, RefCell};
@@ -149,10 +149,6 @@ fn forget_if_cancelled<R: Rt>(edges: &EdgeClient<R>, xfer: XferId) -> bool {
 
 /// One request for all jobs. Each ends once; those that could not be served end as the request did.
 async fn run<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, mut jobs: VecDeque<Job>) {
-    let finish = |job: Job, end| {
-        edges.0.fetches.borrow_mut().remove(&job.xfer);
-        job.end(end);
-    };
     let opened = {
         let all = jobs.iter().map(|job| cancel_of(edges, job.xfer)).collect::<Vec<_>>();
         or(open(edges, origin, &jobs), async {
@@ -168,30 +164,47 @@ async fn run<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, mut jobs: VecDeque<J
         Err(end) => {
             for job in jobs {
                 let cancelled = is_cancelled(edges, job.xfer);
-                finish(job, if cancelled { FetchEnd::Cancelled } else { end });
+                finish(edges, origin, job, if cancelled { FetchEnd::Cancelled } else { end });
             }
             return;
         }
     };
+    // a job's last bytes are hashed and written while the next one's come in
+    let mut settling: Option<(Job, Sink<R>)> = None;
     while let Some(job) = jobs.pop_front() {
         let cancel = cancel_of(edges, job.xfer);
-        let end = or(receive(edges, origin, &job, &mut body), async {
+        let received = or(receive(edges, origin, &job, &mut body), async {
             cancel.cancelled().await;
-            FetchEnd::Cancelled
-        })
-        .await;
-        if let FetchEnd::BadBlock { block } = end {
-            tracing::warn!(edge = %origin.authority(), version = %job.version, piece = %job.piece, block, "wrong bytes");
-            edges.tell(News::Trouble(Trouble::wrong_bytes(origin, job.piece)));
-        }
-        finish(job, end);
-        if end != FetchEnd::Fetched {
-            // the stream stands somewhere within this job: what follows is asked for anew
-            requeue(edges, origin, jobs);
-            return;
+            Err(FetchEnd::Cancelled)
+        });
+        match zip(settle(edges, origin, settling.take()), received).await.1 {
+            Ok(sink) => settling = Some((job, sink)),
+            Err(end) => {
+                finish(edges, origin, job, end);
+                // the stream stands somewhere within this job: what follows is asked for anew
+                requeue(edges, origin, jobs);
+                return;
+            }
         }
     }
-    body.drain().await;
+    zip(settle(edges, origin, settling), body.drain()).await;
+}
+
+/// Waits until all of a job's bytes are written, and ends it.
+async fn settle<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, received: Option<(Job, Sink<R>)>) {
+    if let Some((job, sink)) = received {
+        let end = sink.finish().await;
+        finish(edges, origin, job, end);
+    }
+}
+
+fn finish<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, job: Job, end: FetchEnd) {
+    if let FetchEnd::BadBlock { block } = end {
+        tracing::warn!(edge = %origin.authority(), version = %job.version, piece = %job.piece, block, "wrong bytes");
+        edges.tell(News::Trouble(Trouble::wrong_bytes(origin, job.piece)));
+    }
+    edges.0.fetches.borrow_mut().remove(&job.xfer);
+    job.end(end);
 }
 
 fn cancel_of<R: Rt>(edges: &EdgeClient<R>, xfer: XferId) -> Cancel {
@@ -261,30 +274,28 @@ impl<R: Rt> Content<R> {
     }
 }
 
-async fn receive<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, job: &Job, body: &mut Content<R>) -> FetchEnd {
+/// All of a job's bytes, of which the last may not be written yet.
+async fn receive<R: Rt>(
+    edges: &EdgeClient<R>,
+    origin: &Origin,
+    job: &Job,
+    body: &mut Content<R>,
+) -> Result<Sink<R>, FetchEnd> {
     let rt = &edges.0.rt;
-    let sink = Sink::new(rt.clone(), &edges.0.store, job.version, job.piece, job.blocks.clone(), None);
-    let mut sink = match sink {
-        Ok(sink) => sink,
-        Err(end) => return end,
-    };
+    let mut sink = Sink::new(rt.clone(), &edges.0.store, job.version, job.piece, job.blocks.clone(), None)?;
     let mut progress = Progress { xfer: job.xfer, told: 0, at: rt.now() };
     while sink.remaining() > 0 {
         match body.next(sink.remaining()).await {
-            Some(Ok(bytes)) => {
-                if let Err(end) = sink.push(bytes).await {
-                    return end;
-                }
-            }
+            Some(Ok(bytes)) => sink.push(bytes).await?,
             Some(Err(error)) => {
                 tracing::info!(edge = %origin.authority(), %error, "content broke off");
-                return FetchEnd::Broken;
+                return Err(FetchEnd::Broken);
             }
-            None => return FetchEnd::Broken,
+            None => return Err(FetchEnd::Broken),
         }
         progress.report(&edges.0.inbox, sink.verified(), rt.now()).await;
     }
-    sink.finish().await
+    Ok(sink)
 }
 
 /// See [`PROGRESS_BYTES`].

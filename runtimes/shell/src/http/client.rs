@@ -1,11 +1,10 @@
 //! An HTTPS client that keeps its connections.
 
 use super::Body;
-use super::io::{Io, ReadAhead};
 use crate::rt::Rt;
+use crate::tls::TlsStream;
 use bytes::{Bytes, BytesMut};
 use futures_lite::future::or;
-use futures_rustls::TlsConnector;
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::{HOST, HeaderValue};
@@ -26,8 +25,6 @@ use std::time::{Duration, Instant};
 
 /// Idle connections kept to one origin.
 const IDLE_MAX: usize = 4;
-/// Bytes that a connection reads from its socket at a time.
-const READ_LEN: usize = 256 * 1024;
 /// For connecting and the TLS handshake together.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// For a sign of life while something is awaited.
@@ -98,7 +95,7 @@ type Pool = Rc<RefCell<BTreeMap<Origin, Vec<SendRequest<Body>>>>>;
 #[derive(Clone)]
 pub struct Client<R> {
     rt: R,
-    tls: TlsConnector,
+    tls: Arc<rustls::ClientConfig>,
     pool: Pool,
 }
 
@@ -115,7 +112,7 @@ pub struct Answer<R> {
 impl<R: Rt> Client<R> {
     /// A client that trusts whom `tls` trusts.
     pub fn new(rt: R, tls: Arc<rustls::ClientConfig>) -> Self {
-        Self { rt, tls: TlsConnector::from(tls), pool: Pool::default() }
+        Self { rt, tls, pool: Pool::default() }
     }
 
     /// Sends a request, made anew by `request` if a kept connection turns out to be closed. Its URI is the path.
@@ -166,9 +163,8 @@ impl<R: Rt> Client<R> {
             let name = ServerName::try_from(origin.host.clone())
                 .map_err(|e| Error::Connect(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
             let tcp = self.dial(origin).await.map_err(Error::Connect)?;
-            let tls = self.tls.connect(name, ReadAhead::new(tcp, READ_LEN)).await.map_err(Error::Tls)?;
-            let (sender, connection) =
-                hyper::client::conn::http1::handshake(Io::new(tls)).await.map_err(Error::Http)?;
+            let tls = TlsStream::connect(self.tls.clone(), name, tcp).await.map_err(Error::Tls)?;
+            let (sender, connection) = hyper::client::conn::http1::handshake(tls).await.map_err(Error::Http)?;
             self.rt.spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "HTTPS connection ended");

@@ -1,0 +1,374 @@
+//! A TLS client's end of a connection, on rustls' unbuffered interface. The buffered one asks the socket for 4 KiB at a
+//! time and moves received bytes about twice more; here the socket fills one large buffer, records are decrypted in it,
+//! and their plaintext goes straight to where the reader wants it.
+
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use hyper::rt::ReadBufCursor;
+use rustls::ClientConfig;
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+/// Bytes asked of the socket at a time. A record (RFC 8446 §5.2: 16 KiB and a little) or a message of the handshake (64
+/// KiB, as far as rustls goes) must fit; more than the processor's nearer caches hold costs more than it saves.
+const INCOMING_LEN: usize = 256 << 10;
+/// Plaintext of one record (RFC 8446 §5.1).
+const RECORD_LEN: usize = 16 << 10;
+
+/// A connection whose handshake is over. It holds at most [`INCOMING_LEN`] bytes that were not processed, as many of
+/// plaintext that nobody has read, and the records of one write.
+pub struct TlsStream<T> {
+    io: T,
+    session: Session,
+    /// Plaintext that found no room with its reader; what lies before `rest_at` is read.
+    rest: Vec<u8>,
+    rest_at: usize,
+    /// An error that came behind plaintext, for the next read.
+    late: Option<io::Error>,
+}
+
+impl<T> fmt::Debug for TlsStream<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsStream")
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
+    /// Shakes hands with the server `name` over `io`. What rustls or the server objects to is the error's inner one.
+    pub async fn connect(config: Arc<ClientConfig>, name: ServerName<'static>, io: T) -> io::Result<Self> {
+        let session = Session::new(UnbufferedClientConnection::new(config, name).map_err(invalid)?);
+        let mut stream = Self { io, session, rest: Vec::new(), rest_at: 0, late: None };
+        poll_fn(|cx| stream.poll_handshake(cx)).await?;
+        Ok(stream)
+    }
+
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let Self { session, rest, .. } = self;
+            match session.advance(|early| rest.extend_from_slice(early), Write::Nothing) {
+                Ok(Step::Plaintext) => {}
+                Ok(Step::Handshake) => {
+                    ready!(self.poll_send(cx))?;
+                    ready!(self.poll_receive(cx))?;
+                }
+                Ok(Step::Open) => return self.poll_send(cx),
+                Ok(Step::Ended) => return Poll::Ready(Err(truncated())),
+                Err(e) => return Poll::Ready(Err(self.fail(cx, e))),
+            }
+        }
+    }
+
+    /// Hands plaintext to `put`, `room` bytes at most: all that is at hand, or else what the next bytes of the socket
+    /// give. Ends with how many these were; none is the end that the server has announced.
+    fn poll_plaintext(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: usize,
+        mut put: impl FnMut(&[u8]),
+    ) -> Poll<io::Result<usize>> {
+        if let Some(e) = self.late.take() {
+            return Poll::Ready(Err(e));
+        }
+        let old = room.min(self.rest.len() - self.rest_at);
+        if old > 0 {
+            put(&self.rest[self.rest_at..self.rest_at + old]);
+            self.rest_at += old;
+        }
+        if self.rest_at == self.rest.len() {
+            self.rest.clear();
+            self.rest_at = 0;
+        }
+        let mut left = room - old;
+        while left > 0 {
+            let Self { session, rest, .. } = self;
+            let share = |plaintext: &[u8]| {
+                let (now, later) = plaintext.split_at(plaintext.len().min(left));
+                put(now);
+                left -= now.len();
+                rest.extend_from_slice(later);
+            };
+            let step = session.advance(share, Write::Nothing);
+            match step {
+                Ok(Step::Plaintext) => {}
+                Ok(Step::Ended) => break,
+                Ok(Step::Open | Step::Handshake) if left < room => break,
+                Ok(Step::Open | Step::Handshake) => {
+                    // what the server asked for, such as new keys, leaves with what is written next at the latest
+                    if let Poll::Ready(Err(e)) = self.poll_send(cx) {
+                        return Poll::Ready(Err(e));
+                    }
+                    ready!(self.poll_receive(cx))?;
+                }
+                Err(e) => {
+                    let e = self.fail(cx, e);
+                    if left == room {
+                        return Poll::Ready(Err(e));
+                    }
+                    self.late = Some(e);
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(room - left))
+    }
+
+    /// Gets more bytes; that there are none is an error, as the server has not said that it is done.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let room = self.session.room()?;
+        let n = ready!(Pin::new(&mut self.io).poll_read(cx, room))?;
+        self.session.end += n;
+        Poll::Ready(if n == 0 { Err(truncated()) } else { Ok(()) })
+    }
+
+    /// Completes when everything that is encrypted is with the socket.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Session { outgoing, sent, .. } = &mut self.session;
+        while *sent < outgoing.len() {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, &outgoing[*sent..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => *sent += n,
+            }
+        }
+        outgoing.clear();
+        *sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn encrypt(&mut self, cx: &mut Context<'_>, write: Write<'_>) -> io::Result<()> {
+        let Self { session, rest, .. } = self;
+        let sent = session.send(write, |early| rest.extend_from_slice(early));
+        sent.map_err(|e| self.fail(cx, e))
+    }
+
+    /// The server is told what was wrong if that takes no waiting; the first error is the one that counts.
+    fn fail(&mut self, cx: &mut Context<'_>, error: rustls::Error) -> io::Error {
+        self.session.alert();
+        let _ = self.poll_send(cx);
+        invalid(error)
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for TlsStream<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = cursor.remaining();
+        self.poll_plaintext(cx, room, |bytes| cursor.put_slice(bytes)).map_ok(|_| ())
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for TlsStream<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        ready!(this.poll_send(cx))?;
+        let part = &buf[..buf.len().min(RECORD_LEN)];
+        this.encrypt(cx, Write::Plaintext(part))?;
+        match this.poll_send(cx) {
+            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(part.len())),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !std::mem::replace(&mut this.session.closed, true) {
+            this.encrypt(cx, Write::CloseNotify)?;
+        }
+        ready!(this.poll_send(cx))?;
+        Pin::new(&mut this.io).poll_close(cx)
+    }
+}
+
+fn invalid(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+fn truncated() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the server broke the TLS connection off")
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Nothing: plaintext was handed out, and there may be more.
+    Plaintext,
+    /// Bytes of the handshake.
+    Handshake,
+    /// Anything: both sides may send.
+    Open,
+    /// Nothing any more: the server has said that this was all.
+    Ended,
+}
+
+/// What is to be encrypted once the connection is open.
+#[derive(Clone, Copy)]
+enum Write<'a> {
+    Nothing,
+    Plaintext(&'a [u8]),
+    CloseNotify,
+}
+
+/// The connection without its socket.
+struct Session {
+    tls: UnbufferedClientConnection,
+    /// Received; what lies from `start` to `end` is still to be processed.
+    incoming: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// Encrypted; what lies before `sent` has left.
+    outgoing: Vec<u8>,
+    sent: usize,
+    /// The server has said that it sends nothing any more.
+    ended: bool,
+    /// So have we.
+    closed: bool,
+}
+
+impl Session {
+    fn new(tls: UnbufferedClientConnection) -> Self {
+        let incoming = vec![0; INCOMING_LEN].into_boxed_slice();
+        Self { tls, incoming, start: 0, end: 0, outgoing: Vec::new(), sent: 0, ended: false, closed: false }
+    }
+
+    /// Where the socket's next bytes go; they are added to `end`.
+    fn room(&mut self) -> io::Result<&mut [u8]> {
+        if self.start > 0 {
+            // the beginning of a record, if anything
+            self.incoming.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        match &mut self.incoming[self.end..] {
+            [] => Err(io::Error::new(io::ErrorKind::InvalidData, "the server's TLS messages are too long")),
+            room => Ok(room),
+        }
+    }
+
+    /// Processes what has come up to the next plaintext, which goes to `put`, or to its end; there `write` is done.
+    /// What TLS itself wants to say is encoded on the way.
+    fn advance(&mut self, mut put: impl FnMut(&[u8]), write: Write<'_>) -> Result<Step, rustls::Error> {
+        loop {
+            let pending = &mut self.incoming[self.start..self.end];
+            let UnbufferedStatus { mut discard, state, .. } = self.tls.process_tls_records(pending);
+            let mut step = None;
+            let mut result = Ok(());
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        discard += record.discard;
+                        put(record.payload);
+                    }
+                    step = Some(Step::Plaintext);
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    result = append(&mut self.outgoing, |room| data.encode(room).map_err(Into::into));
+                }
+                // `outgoing` leaves in order, so rustls need not wait for it
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::BlockedHandshake) => step = Some(Step::Handshake),
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    result = match write {
+                        Write::Nothing => Ok(()),
+                        Write::Plaintext(plaintext) => {
+                            append(&mut self.outgoing, |room| traffic.encrypt(plaintext, room).map_err(Into::into))
+                        }
+                        Write::CloseNotify => {
+                            append(&mut self.outgoing, |room| traffic.queue_close_notify(room).map_err(Into::into))
+                        }
+                    };
+                    step = Some(if self.ended { Step::Ended } else { Step::Open });
+                }
+                Ok(ConnectionState::PeerClosed) => self.ended = true,
+                Ok(ConnectionState::Closed) => step = Some(Step::Ended),
+                Ok(other @ (ConnectionState::ReadEarlyData(_) | _)) => {
+                    result = Err(rustls::Error::General(format!("{other:?} in a TLS client")));
+                }
+                Err(e) => result = Err(e),
+            }
+            self.start += discard;
+            result?;
+            if let Some(step) = step {
+                return Ok(step);
+            }
+        }
+    }
+
+    /// Encrypts; what has come in and is found on the way goes to `put`.
+    fn send(&mut self, write: Write<'_>, mut put: impl FnMut(&[u8])) -> Result<(), rustls::Error> {
+        loop {
+            match self.advance(&mut put, write)? {
+                Step::Plaintext => {}
+                Step::Handshake => return Err(rustls::Error::HandshakeNotComplete),
+                Step::Open | Step::Ended => return Ok(()),
+            }
+        }
+    }
+
+    /// Encodes the alert about an error that `tls` has just returned, if there is one.
+    fn alert(&mut self) {
+        let pending = &mut self.incoming[self.start..self.end];
+        if let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(pending).state {
+            let _ = append(&mut self.outgoing, |room| data.encode(room).map_err(Into::into));
+        }
+    }
+}
+
+/// Why nothing was encoded.
+enum NotEncoded {
+    /// So much room is needed.
+    Room(usize),
+    Never(rustls::Error),
+}
+
+impl From<EncodeError> for NotEncoded {
+    fn from(e: EncodeError) -> Self {
+        match e {
+            EncodeError::InsufficientSize(e) => Self::Room(e.required_size),
+            EncodeError::AlreadyEncoded => Self::Never(rustls::Error::General(e.to_string())),
+        }
+    }
+}
+
+impl From<EncryptError> for NotEncoded {
+    fn from(e: EncryptError) -> Self {
+        match e {
+            EncryptError::InsufficientSize(e) => Self::Room(e.required_size),
+            EncryptError::EncryptExhausted => Self::Never(rustls::Error::EncryptError),
+        }
+    }
+}
+
+/// Appends what `write` writes as soon as it has the room that it asks for.
+fn append(
+    out: &mut Vec<u8>,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, NotEncoded>,
+) -> Result<(), rustls::Error> {
+    let at = out.len();
+    let (len, result) = loop {
+        let room = out.len() - at;
+        match write(&mut out[at..]) {
+            Ok(n) => break (n, Ok(())),
+            Err(NotEncoded::Room(n)) if n > room => out.resize(at + n, 0),
+            Err(NotEncoded::Room(_)) => break (0, Err(rustls::Error::EncryptError)),
+            Err(NotEncoded::Never(e)) => break (0, Err(e)),
+        }
+    };
+    out.truncate(at + len);
+    result
+}
+
+#[cfg(test)]
+mod tests;
