@@ -268,6 +268,7 @@ fn usage(id: u32, reporter: u32, side: Side, peers: Vec<PeerBytes>) -> LedgerRec
         edge_bytes: 0,
         peers: List::truncated(peers),
         elapsed_ms: 0,
+        cause: None,
     })
 }
 

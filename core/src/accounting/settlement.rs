@@ -114,6 +114,7 @@ impl Book {
             self.ended_ms = Some(self.ended_ms.map_or(now_ms, |ended| ended.min(now_ms)));
         }
         match record {
+            LedgerRecord::Log(_) => {}
             LedgerRecord::Granted(r) => {
                 let first = self.granted.as_ref().is_none_or(|old| (r.issued_ms, r.id) < (old.issued_ms, old.id));
                 if first {

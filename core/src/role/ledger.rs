@@ -142,7 +142,7 @@ impl Config {
             hello_within: Duration::from_secs(5),
             idle_after: Duration::from_secs(60),
             pending_max: 65_536,
-            batch_max: 512,
+            batch_max: 1_024,
             batch_wait: Duration::from_millis(20),
             retry_after: Duration::from_secs(1),
         }
@@ -273,9 +273,11 @@ impl Ledger {
     /// A CN passes on clients' records only, an edge its own only.
     fn submit(&mut self, cx: &mut Cx<'_, Self>, submitted: Submitted, key: PublicKey, role: Speaker) {
         let may = match (&submitted.record, role) {
-            (LedgerRecord::Usage(_), Speaker::Cn) | (LedgerRecord::Granted(_), Speaker::Edge) => true,
+            (LedgerRecord::Usage(_) | LedgerRecord::Log(_), Speaker::Cn) | (LedgerRecord::Granted(_), Speaker::Edge) => {
+                true
+            }
             (LedgerRecord::Edge(r), Speaker::Edge) => r.edge == key,
-            (LedgerRecord::Usage(_), Speaker::Edge)
+            (LedgerRecord::Usage(_) | LedgerRecord::Log(_), Speaker::Edge)
             | (LedgerRecord::Granted(_) | LedgerRecord::Edge(_), Speaker::Cn) => false,
         };
         if !may {

@@ -61,6 +61,7 @@ fn record(n: u32, seq: u32) -> UsageRecord {
         edge_bytes: u64::from(seq) * 1000,
         peers: List::default(),
         elapsed_ms: 1,
+        cause: None,
     }
 }
 
@@ -109,7 +110,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
 fn stored(w: &World<Net>) -> impl Iterator<Item = &UsageRecord> {
     w.env.database.values().filter_map(|r| match r {
         LedgerRecord::Usage(r) => Some(r),
-        LedgerRecord::Edge(_) | LedgerRecord::Granted(_) => None,
+        LedgerRecord::Edge(_) | LedgerRecord::Granted(_) | LedgerRecord::Log(_) => None,
     })
 }
 

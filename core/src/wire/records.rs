@@ -2,8 +2,11 @@
 
 use super::{Blob, List, Text};
 use crate::content::Policy;
-use crate::ids::{Digest, DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, Signature, VersionId};
+use crate::ids::{
+    Digest, DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, SecondaryGuid, Signature, VersionId,
+};
 use crate::limits;
+use core::net::SocketAddr;
 
 crate::wire! {
     /// What a certified server may sign for.
@@ -196,6 +199,8 @@ crate::wire! {
         pub peers: List<PeerBytes, { limits::USAGE_SOURCES_MAX }>,
         /// From its first grant to this record, in milliseconds.
         pub elapsed_ms: u64,
+        /// Why it was given up, of a failed one.
+        pub cause: Option<FailCause>,
     }
 
     /// What an edge says of one download (or of plain HTTP traffic, `download` empty). Cumulative like [`UsageRecord`].
@@ -248,6 +253,91 @@ crate::wire! {
 impl Copy for UsageState {}
 
 crate::wire! {
+    /// Why a download failed.
+    pub enum FailCause {
+        /// The edge does not know the object.
+        NotFound = 1,
+        /// The edge refuses.
+        Forbidden = 2,
+        /// No edge has answered for long.
+        EdgeUnreachable = 3,
+        /// The object was withdrawn or replaced meanwhile.
+        VersionGone = 4,
+        /// The client's disk is full.
+        NoSpace = 5,
+        /// The client's disk fails.
+        Io = 6,
+        /// The edge sent wrong bytes.
+        EdgeCorrupt = 7,
+    }
+}
+impl Copy for FailCause {}
+
+crate::wire! {
+    /// What a CN saw of a client (the paper's section 4.1): for figures and for finding out who cheats, never for a bill.
+    pub struct LogRecord {
+        /// Its name.
+        pub id: RecordId,
+        /// When, Unix milliseconds.
+        pub at_ms: u64,
+        /// Of whom.
+        pub guid: Guid,
+        /// What.
+        pub event: LogEvent,
+    }
+
+    /// A session was opened.
+    pub struct Login {
+        /// Where the CN saw the client.
+        pub observed: SocketAddr,
+        /// The secondary GUIDs of its last starts, newest first.
+        pub secondary: List<SecondaryGuid, { limits::SECONDARY_GUIDS_MAX }>,
+        /// K_u of the session: offers name it.
+        pub upload_key: PublicKey,
+        /// Its user allows uploads.
+        pub uploads: bool,
+        /// Client version, `major << 16 | minor << 8 | patch`.
+        pub client_version: u32,
+    }
+
+    /// The client has begun to share versions; told to the DNs.
+    pub struct Registered {
+        /// Which.
+        pub versions: List<VersionId, { limits::INVENTORY_PAGE_MAX }>,
+    }
+
+    /// A DN has chosen peers for the client's download, and they were introduced.
+    pub struct Offered {
+        /// The download.
+        pub download: DownloadId,
+        /// The version.
+        pub version: VersionId,
+        /// The peers.
+        pub peers: List<OfferedPeer, { limits::PEERS_PER_ANSWER_MAX }>,
+    }
+
+    /// See [`Offered`].
+    pub struct OfferedPeer {
+        /// The introduction.
+        pub intro: IntroId,
+        /// K_u: whose it is, its [`Login`] says.
+        pub upload_key: PublicKey,
+    }
+}
+
+crate::wire! {
+    /// See [`LogRecord`].
+    pub enum LogEvent {
+        /// A session was opened.
+        Login(Login) = 1,
+        /// Versions were registered.
+        Registered(Registered) = 2,
+        /// Peers were offered.
+        Offered(Offered) = 3,
+    }
+}
+
+crate::wire! {
     /// What a ledger stores.
     pub enum LedgerRecord {
         /// From a client, through its CN.
@@ -256,6 +346,8 @@ crate::wire! {
         Edge(EdgeRecord) = 2,
         /// The bond between a download and who pays for it, from the edge that granted it.
         Granted(GrantRecord) = 3,
+        /// What a CN saw.
+        Log(LogRecord) = 4,
     }
 }
 
@@ -291,6 +383,7 @@ impl LedgerRecord {
             Self::Usage(r) => r.id,
             Self::Edge(r) => r.id,
             Self::Granted(r) => r.id,
+            Self::Log(r) => r.id,
         }
     }
 }

@@ -143,6 +143,7 @@ pub(crate) fn usage() -> UsageRecord {
         edge_bytes: 6,
         peers: List::truncated([peer(7, None), peer(9, Some(proof(20)))]),
         elapsed_ms: 11,
+        cause: None,
     }
 }
 
@@ -333,12 +334,31 @@ pub(crate) fn directory() -> Vec<DirectoryMsg> {
     ]
 }
 
+fn log(event: LogEvent) -> LogRecord {
+    LogRecord { id: RecordId::numbered(1), at_ms: 2, guid: Guid::numbered(3), event }
+}
+
 pub(crate) fn ledger() -> Vec<LedgerMsg> {
     vec![
         LedgerMsg::Hello(cert()),
         LedgerMsg::Submit(LedgerRecord::Usage(usage())),
         LedgerMsg::Submit(LedgerRecord::Edge(edge_record())),
         LedgerMsg::Submit(LedgerRecord::Granted(grant_record())),
+        LedgerMsg::Submit(LedgerRecord::Log(log(LogEvent::Login(Login {
+            observed: "192.0.2.1:5".parse().expect("an address"),
+            secondary: List::truncated([SecondaryGuid::numbered(6), SecondaryGuid::numbered(7)]),
+            upload_key: PublicKey::numbered(8),
+            uploads: true,
+            client_version: 9,
+        })))),
+        LedgerMsg::Submit(LedgerRecord::Log(log(LogEvent::Registered(Registered {
+            versions: List::truncated([VersionId::numbered(6)]),
+        })))),
+        LedgerMsg::Submit(LedgerRecord::Log(log(LogEvent::Offered(Offered {
+            download: DownloadId::numbered(6),
+            version: VersionId::numbered(7),
+            peers: List::truncated([OfferedPeer { intro: IntroId::numbered(8), upload_key: PublicKey::numbered(9) }]),
+        })))),
         LedgerMsg::Ack(LedgerAck { ids: List::truncated([RecordId::numbered(1)]) }),
         LedgerMsg::Ping,
         LedgerMsg::Pong,

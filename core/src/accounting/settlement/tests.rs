@@ -38,6 +38,7 @@ fn record(reporter: u32, side: Side, seq: u32, peers: Vec<PeerBytes>) -> UsageRe
         edge_bytes: 0,
         peers: List::truncated(peers),
         elapsed_ms: 0,
+        cause: None,
     }
 }
 

@@ -242,6 +242,7 @@ impl Client {
             edge_bytes: 0,
             peers: List::truncated(peers),
             elapsed_ms: elapsed_ms(served.began, cx.now),
+            cause: None,
         };
         self.save(cx, Save::Usage(record.clone()), Saving::Usage(record));
         // one that is acknowledged was kept for this one's sake only; the session speaks of those that are not
@@ -277,6 +278,7 @@ impl Client {
             edge_bytes,
             peers: List::truncated(peers),
             elapsed_ms: elapsed_ms(job.began, cx.now),
+            cause: job.record.state.cause(),
         };
         // the sequence number is durable before the record is: a restart never uses it again
         self.save_record(cx, handle, None);

@@ -235,6 +235,7 @@ impl Cn {
         if let Some(entry) = entry {
             self.tell_dns(cx, &DirectoryMsg::Peer(entry));
         }
+        self.log_login(cx, observed, hello);
     }
 
     /// A page of changes goes on to the DNs. A gap in the numbers would leave a hole there for good.
@@ -244,7 +245,9 @@ impl Cn {
             return self.violation(cx, conn);
         }
         session.seq = page.seq;
-        let shares = PeerShares { session: session.id, reset: page.reset, add: page.add, remove: page.remove };
+        let (id, guid) = (session.id, session.guid);
+        self.log_registered(cx, guid, &page);
+        let shares = PeerShares { session: id, reset: page.reset, add: page.add, remove: page.remove };
         self.tell_dns(cx, &DirectoryMsg::Shares(shares));
     }
 

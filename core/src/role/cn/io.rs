@@ -203,6 +203,8 @@ pub enum Metric {
     UsageStored,
     /// A usage record was set aside because too many wait; its client will send it again.
     UsageDeferred,
+    /// Something was not logged: too much waits for the ledger.
+    LogDropped,
     /// A DN's connection was lost.
     DirectoryLost,
     /// A version was withdrawn.
@@ -227,6 +229,7 @@ impl Metric {
             Self::UsageReceived => "swarmedge_cn_usage_received_total",
             Self::UsageStored => "swarmedge_cn_usage_stored_total",
             Self::UsageDeferred => "swarmedge_cn_usage_deferred_total",
+            Self::LogDropped => "swarmedge_cn_log_dropped_total",
             Self::DirectoryLost => "swarmedge_cn_directory_lost_total",
             Self::Withdrawn => "swarmedge_cn_withdrawn_total",
         }
@@ -268,6 +271,8 @@ pub struct Config {
     pub broker: broker::Config,
     /// Clients that are asked to RE-ADD spread their answers over this.
     pub readd_spread: Duration,
+    /// Logins, registrations and offers are told to the ledger.
+    pub logs: bool,
     /// Usage records that wait for the ledger, over all sessions.
     pub usage_max: u32,
     /// The wait before a lost server is dialled again: first and longest.
@@ -299,6 +304,7 @@ impl Config {
             serve_for: Duration::from_secs(30 * 60),
             broker: broker::Config::default(),
             readd_spread: Duration::from_secs(2),
+            logs: true,
             usage_max: 65_536,
             backoff: (Duration::from_millis(200), Duration::from_secs(10)),
             busy_retry: Duration::from_secs(5),
@@ -313,6 +319,7 @@ impl Config {
             sessions_max: 4,
             queries_per_minute: 4,
             peers_max: 2,
+            logs: false,
             usage_max: 4,
             readd_spread: Duration::ZERO,
             backoff: (Duration::from_secs(1), Duration::from_secs(1)),

@@ -4,6 +4,7 @@
 mod clients;
 mod directories;
 pub mod io;
+mod logs;
 mod meetings;
 mod queries;
 mod usage;

@@ -157,8 +157,9 @@ impl Cn {
         };
         self.take(req);
         let Some(asking) = self.clients.get(&client) else { return };
-        let Some((from, nat)) = asking.session().map(|s| (s.id, s.nat.clone())) else { return };
+        let Some((from, guid, nat)) = asking.session().map(|s| (s.id, s.guid, s.nat.clone())) else { return };
         let observed = asking.observed();
+        self.log_offered(cx, guid, &intros);
         let signed = introductions::sign(intros, signature, &cx.cfg.cert);
         let mut answer = Vec::new();
         for (intro, peer) in signed.into_iter().zip(peers) {

@@ -169,6 +169,7 @@ fn usage(n: u32, reporter: u32) -> UsageRecord {
         edge_bytes: 1,
         peers: List::default(),
         elapsed_ms: 0,
+        cause: None,
     }
 }
 

@@ -92,7 +92,7 @@ fn flush(b: &mut Bench<Edge>) -> (Vec<EdgeRecord>, Vec<Output>) {
     let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
     let edge_record = |r: &LedgerRecord| match r {
         LedgerRecord::Edge(e) => Some(e.clone()),
-        LedgerRecord::Usage(_) | LedgerRecord::Granted(_) => None,
+        LedgerRecord::Usage(_) | LedgerRecord::Granted(_) | LedgerRecord::Log(_) => None,
     };
     let records = batch.records.iter().filter_map(edge_record).collect();
     (records, b.input(Input::Saved { req, ok: true }))

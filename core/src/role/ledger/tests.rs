@@ -33,6 +33,7 @@ fn usage(n: u32) -> LedgerRecord {
         edge_bytes: 0,
         peers: List::default(),
         elapsed_ms: 0,
+        cause: None,
     })
 }
 

@@ -92,6 +92,7 @@ fn usage(n: u32, seq: u32, side: Side) -> UsageRecord {
         edge_bytes: 0,
         peers: List::default(),
         elapsed_ms: 0,
+        cause: None,
     }
 }
 

@@ -315,6 +315,7 @@ const fn of(record: &LedgerRecord) -> Option<DownloadId> {
         LedgerRecord::Usage(r) => Some(r.download),
         LedgerRecord::Edge(r) => r.download,
         LedgerRecord::Granted(r) => Some(r.download),
+        LedgerRecord::Log(_) => None,
     }
 }
 

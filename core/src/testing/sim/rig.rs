@@ -135,6 +135,7 @@ fn totals(records: &BTreeMap<crate::ids::RecordId, LedgerRecord>, version: Versi
             LedgerRecord::Usage(r) => (Some(r.download), r.version),
             LedgerRecord::Edge(r) => (r.download, r.version),
             LedgerRecord::Granted(r) => (Some(r.download), r.version),
+            LedgerRecord::Log(_) => continue,
         };
         if let Some(download) = download.filter(|_| of == version) {
             books.entry(download).or_default().add(record.clone(), 0);

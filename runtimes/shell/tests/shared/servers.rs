@@ -312,6 +312,7 @@ pub(crate) fn two_clients_are_introduced_and_the_ledger_keeps_their_record<R: St
             edge_bytes: 1_000_000,
             peers: List::default(),
             elapsed_ms: 12,
+            cause: None,
         };
         for _ in 0..2 {
             down.send(&ControlMsg::Usage(record.clone()));

@@ -1,7 +1,8 @@
 //! What a user is told of a download.
 
-use super::{DownloadState, ObjectRef};
+use super::{DownloadState, FailReason, ObjectRef};
 use crate::ids::{DownloadId, Handle, VersionId};
+use crate::wire::records::FailCause;
 
 /// A download's figures.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,4 +29,21 @@ pub struct DownloadStatus {
     pub wasted_bytes: u64,
     /// Peers connected for it.
     pub peers: u32,
+}
+
+impl DownloadState {
+    /// Why it failed, as its usage record says it.
+    #[must_use]
+    pub const fn cause(self) -> Option<FailCause> {
+        let Self::Failed(why) = self else { return None };
+        Some(match why {
+            FailReason::NotFound => FailCause::NotFound,
+            FailReason::Forbidden => FailCause::Forbidden,
+            FailReason::EdgeUnreachable => FailCause::EdgeUnreachable,
+            FailReason::VersionGone => FailCause::VersionGone,
+            FailReason::NoSpace => FailCause::NoSpace,
+            FailReason::Io => FailCause::Io,
+            FailReason::EdgeCorrupt => FailCause::EdgeCorrupt,
+        })
+    }
 }

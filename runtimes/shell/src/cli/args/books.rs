@@ -178,7 +178,7 @@ pub struct BenchLedgerArgs {
     #[arg(long, default_value_t = 200_000, value_name = "N")]
     pub records: u32,
     /// Records of a batch; each batch is durable before the next
-    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..=1024), value_name = "N")]
+    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(4..=1024), value_name = "N")]
     pub batch: u32,
     /// A file or postgres://… [default: a temporary file]
     #[arg(long, value_name = "DATABASE")]

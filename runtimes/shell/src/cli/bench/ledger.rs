@@ -7,7 +7,7 @@ use crate::keys::Key;
 use crate::rt::Start;
 use crate::server::ledger::{Database, Day, Reader, Store};
 use crate::terminal::out::{print_json, say};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
 use swarmedge_core::wire::records::{
     Context, EdgeRecord, GrantRecord, LedgerRecord, PeerBytes, Receipt, ReceiptProof, Side, UsageRecord, UsageState,
@@ -39,14 +39,15 @@ pub(in crate::cli) fn run<R: Start>(args: &BenchLedgerArgs, json: bool) -> Resul
         if reader.days_of(PROVIDER).await?.is_some() {
             return Err(Error::new(Code::Usage, format!("{database} is not empty")).next("name one that is"));
         }
-        let began = Instant::now();
-        let mut random = Random(1);
+        let (mut stored, mut random) = (Duration::ZERO, Random(1));
         for first in (0..downloads).step_by(per_batch as usize) {
             let last = downloads.min(first + per_batch);
             let batch: Vec<_> = (first..last).flat_map(|n| download(n, downloads, &mut random)).collect();
+            let began = Instant::now();
             store.store(&batch, day_of(first, downloads).end_ms()).await?;
+            stored += began.elapsed();
         }
-        let stored_ms = began.elapsed().as_millis();
+        let stored_ms = stored.as_millis();
         let began = Instant::now();
         let report = reader.report(PROVIDER, Day(LAST.0 - DAYS), LAST.next()).await?;
         let report_ms = began.elapsed().as_millis();
@@ -124,6 +125,7 @@ fn download(n: u32, downloads: u32, random: &mut Random) -> [LedgerRecord; 4] {
             edge_bytes,
             peers,
             elapsed_ms,
+            cause: None,
         })
     };
     let granted = GrantRecord {

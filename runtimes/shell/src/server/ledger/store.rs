@@ -10,12 +10,15 @@ use crate::error::Error;
 use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use swarmedge_core::ids::VersionId;
 use swarmedge_core::wire::Wire;
-use swarmedge_core::wire::records::{EdgeRecord, LedgerRecord, Side};
+use swarmedge_core::wire::records::{EdgeRecord, LedgerRecord, LogEvent, Side};
 
 /// A download's records are looked for among those that came this many days before the first open day, or later: one
 /// that does not end is open for 30.
 pub(super) const EVIDENCE_DAYS: i64 = 33;
+/// See [`log_kind`].
+pub(super) const LOGS_FROM: i64 = 5;
 /// Records of an old schema that are taken over at a time.
 const ADOPT_MAX: i64 = 512;
 
@@ -175,6 +178,7 @@ fn row_of(record: &LedgerRecord, now_ms: u64, today: Day) -> Vec<Value> {
         }
         LedgerRecord::Edge(r) => (3, &r.edge.0, &r.version, r.seq),
         LedgerRecord::Granted(r) => (4, &r.guid.0, &r.version, 0),
+        LedgerRecord::Log(r) => (log_kind(&r.event), &r.guid.0, &NO_VERSION, 0),
     };
     vec![
         record.id().0[..].into(),
@@ -197,6 +201,19 @@ const fn download_of(record: &LedgerRecord) -> Option<&[u8; 16]> {
             None => None,
         },
         LedgerRecord::Granted(r) => Some(&r.download.0),
+        LedgerRecord::Log(_) => None,
+    }
+}
+
+/// In place of the version of what is about none.
+const NO_VERSION: VersionId = VersionId([0; 32]);
+
+/// The kinds of what CNs log, as the database numbers them: all from [`LOGS_FROM`] on.
+pub(super) const fn log_kind(event: &LogEvent) -> i64 {
+    match event {
+        LogEvent::Login(_) => LOGS_FROM,
+        LogEvent::Registered(_) => LOGS_FROM + 1,
+        LogEvent::Offered(_) => LOGS_FROM + 2,
     }
 }
 

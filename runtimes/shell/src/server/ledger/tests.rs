@@ -70,6 +70,7 @@ pub(super) fn usage(id: u32, download: u32, reporter: u32, side: Side, seq: u32,
             receipt: (side == Side::Uploader).then(|| proof(download, intro, bytes)),
         })),
         elapsed_ms: 5,
+        cause: None,
     })
 }
 

@@ -1,0 +1,52 @@
+//! What the ledger is told of clients beside their usage (the paper's section 4.1): logins, registrations, peers offered.
+//! It waits in memory only: a CN that dies takes a few of these with it, and no bill depends on them.
+
+use super::{Cn, Context, Metric, Output};
+use crate::ids::{Guid, RecordId};
+use crate::session::ledger_link;
+use crate::wire::List;
+use crate::wire::control::{Hello, Inventory};
+use crate::wire::records::{Introduction, LedgerRecord, LogEvent, LogRecord, Login, Offered, OfferedPeer, Registered};
+use core::net::SocketAddr;
+
+impl Cn {
+    fn log(&mut self, cx: &mut Context<'_>, guid: Guid, event: LogEvent) {
+        if !cx.cfg.ledger || !cx.cfg.logs {
+            return;
+        }
+        // half of the room is the usage records' alone
+        if self.ledger.waiting() >= cx.cfg.usage_max as usize / 2 {
+            return cx.push(Output::Count(Metric::LogDropped));
+        }
+        let record = LogRecord { id: RecordId(cx.rng.nonce()), at_ms: self.now_ms(cx.now), guid, event };
+        self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
+    }
+
+    pub(super) fn log_login(&mut self, cx: &mut Context<'_>, observed: SocketAddr, hello: &Hello) {
+        let login = Login {
+            observed,
+            secondary: hello.secondary.clone(),
+            upload_key: hello.upload_key,
+            uploads: hello.uploads,
+            client_version: hello.client_version,
+        };
+        self.log(cx, hello.guid, LogEvent::Login(login));
+    }
+
+    /// What is told again to a new DN, or after a new login, is no registration.
+    pub(super) fn log_registered(&mut self, cx: &mut Context<'_>, guid: Guid, page: &Inventory) {
+        if page.add.is_empty() || page.reset {
+            return;
+        }
+        let versions = List::truncated(page.add.iter().map(|shared| shared.version));
+        self.log(cx, guid, LogEvent::Registered(Registered { versions }));
+    }
+
+    pub(super) fn log_offered(&mut self, cx: &mut Context<'_>, guid: Guid, intros: &[Introduction]) {
+        let Some(first) = intros.first() else { return };
+        let peer = |i: &Introduction| OfferedPeer { intro: i.id, upload_key: i.uploader_key };
+        let (download, version) = (first.download, first.version);
+        let peers = List::truncated(intros.iter().map(peer));
+        self.log(cx, guid, LogEvent::Offered(Offered { download, version, peers }));
+    }
+}
