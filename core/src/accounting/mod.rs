@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod certs;
 pub mod clones;
+pub mod detect;
 pub mod conduct;
 pub mod edge_auth;
 pub mod epochs;

@@ -31,7 +31,7 @@ fn secs(n: u64) -> Duration {
 
 /// A CN that knows the time; its DN and ledger are dialled, not up.
 fn bench() -> Bench<Cn> {
-    let cfg = Config::new(ROOT, fake_verify, cert(ServerRole::Cn, CN_KEY));
+    let cfg = Config { logs: false, ..Config::new(ROOT, fake_verify, cert(ServerRole::Cn, CN_KEY)) };
     let mut b = Bench::new(Cn::default(), cfg);
     b.input(Input::WallClock { unix_ms: NOW_MS });
     b

@@ -38,10 +38,16 @@ impl Database {
     /// Opens it for writing; makes what is not there and brings the schema up to date.
     pub(super) async fn open_writer(&self) -> Result<Connection, Error> {
         let mut db = self.connect("rwc").await?;
-        if matches!(self, Self::Sqlite(_)) {
-            for pragma in ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA cache_size = -65536"] {
-                db.any.execute(sqlx::raw_sql(pragma)).await.map_err(|e| self.unusable(&e))?;
+        let settings = match self {
+            Self::Sqlite(_) => ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA cache_size = -65536"],
+            // tables that grow all the time are always larger than their statistics say: the plan for many rows by
+            // their ids is made once, for the index
+            Self::Postgres(_) => {
+                ["SET enable_seqscan = off", "SET plan_cache_mode = force_generic_plan", "SET jit = off"]
             }
+        };
+        for setting in settings {
+            db.any.execute(sqlx::raw_sql(setting)).await.map_err(|e| self.unusable(&e))?;
         }
         let steps = self.steps();
         for n in 0..steps.len() {
