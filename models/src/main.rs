@@ -5,6 +5,7 @@ mod check;
 mod control;
 mod discovery;
 mod download;
+mod month;
 mod print;
 mod punching;
 mod shim;
@@ -15,6 +16,7 @@ mod usage;
 use check::AnyModel;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use swarmedge_core::testing::month::Config;
 
 /// Proofs of Swarmedge's state machines.
 #[derive(Parser)]
@@ -48,6 +50,18 @@ enum Command {
         /// Only this one.
         #[arg(long, conflicts_with_all = ["seeds", "first"])]
         seed: Option<u64>,
+    },
+    /// Simulate a month of downloads with liars, cliques and cloned installations, settle it, and find who cheated.
+    Month {
+        /// Downloads, faked ones not counted; everything else grows with them.
+        #[arg(long, default_value_t = Config::MONTH.downloads, value_parser = clap::value_parser!(u32).range(1_000..=5_000_000))]
+        downloads: u32,
+        /// Another month.
+        #[arg(long, default_value_t = Config::MONTH.seed)]
+        seed: u64,
+        /// One line of JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Walk through a model in a browser.
     Explore {
@@ -95,6 +109,13 @@ fn run(command: Command) -> Result<bool, String> {
         Command::Simulate { seeds, first, seed } => {
             let all = seed.map_or(first..first.saturating_add(seeds), |s| s..s.saturating_add(1));
             Ok(simulate::run(all))
+        }
+        Command::Month { downloads, seed, json } => {
+            let scaled = |n: u32| u64::from(n) * u64::from(downloads) / u64::from(Config::MONTH.downloads);
+            let scaled = |n: u32| u32::try_from(scaled(n)).unwrap_or(u32::MAX).max(1);
+            let of = Config::MONTH;
+            let (clients, cliques, objects) = (scaled(of.clients), scaled(of.cliques), scaled(of.objects).max(150));
+            Ok(month::play(Config { clients, downloads, cliques, objects, seed, ..of }, json))
         }
         Command::Explore { name, tooth, listen } => {
             let [model] = &named(Some(&name))?[..] else { return Err(format!("several models are called {name}")) };

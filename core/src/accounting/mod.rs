@@ -4,8 +4,8 @@
 pub mod audit;
 pub mod certs;
 pub mod clones;
-pub mod detect;
 pub mod conduct;
+pub mod detect;
 pub mod edge_auth;
 pub mod epochs;
 pub mod grants;

@@ -273,9 +273,8 @@ impl Ledger {
     /// A CN passes on clients' records only, an edge its own only.
     fn submit(&mut self, cx: &mut Cx<'_, Self>, submitted: Submitted, key: PublicKey, role: Speaker) {
         let may = match (&submitted.record, role) {
-            (LedgerRecord::Usage(_) | LedgerRecord::Log(_), Speaker::Cn) | (LedgerRecord::Granted(_), Speaker::Edge) => {
-                true
-            }
+            (LedgerRecord::Usage(_) | LedgerRecord::Log(_), Speaker::Cn)
+            | (LedgerRecord::Granted(_), Speaker::Edge) => true,
             (LedgerRecord::Edge(r), Speaker::Edge) => r.edge == key,
             (LedgerRecord::Usage(_) | LedgerRecord::Log(_), Speaker::Edge)
             | (LedgerRecord::Granted(_) | LedgerRecord::Edge(_), Speaker::Cn) => false,

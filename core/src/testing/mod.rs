@@ -7,6 +7,7 @@ pub mod control_world;
 pub mod download_world;
 #[cfg(feature = "arbitrary")]
 pub mod fuzz;
+pub mod month;
 pub mod nat;
 pub mod nat_world;
 pub mod punch_world;

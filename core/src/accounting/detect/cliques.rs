@@ -51,9 +51,8 @@ pub fn find(affinity: &Affinity) -> Vec<Clique> {
         }
         let members = grow(pair.clients, &edges, &taken);
         let clique = sum(&members, &edges, affinity);
-        let is_one = members.len() >= MEMBERS_MIN
-            && clique.bits >= BITS_MIN
-            && clique.inside_permille >= INSIDE_MIN_PERMILLE;
+        let is_one =
+            members.len() >= MEMBERS_MIN && clique.bits >= BITS_MIN && clique.inside_permille >= INSIDE_MIN_PERMILLE;
         if is_one {
             taken.extend(members);
             found.push(clique);
@@ -132,7 +131,9 @@ mod tests {
     }
 
     fn by_chance(d: u32, u: u32, n: u32) -> bool {
-        (d.wrapping_mul(2_654_435_761) ^ u.wrapping_mul(40_503) ^ n.wrapping_mul(97_531)).wrapping_mul(0x9e37_79b9) >> 30 == 0
+        (d.wrapping_mul(2_654_435_761) ^ u.wrapping_mul(40_503) ^ n.wrapping_mul(97_531)).wrapping_mul(0x9e37_79b9)
+            >> 30
+            == 0
     }
 
     #[test]
