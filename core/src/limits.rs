@@ -61,6 +61,12 @@ pub const CREDIT_MAX: u64 = 32 << 20;
 pub const RECEIPT_EVERY_S: u64 = 5;
 /// Bytes of a ledger record.
 pub const RECORD_LEN_MAX: usize = 48 * 1024;
+/// Bytes of the ranges that an edge has sent of a download, in a record: 2,048 ranges at their longest.
+pub const SPANS_LEN_MAX: usize = 40 * 1024;
+/// Bytes that an edge reserves of a download before it has sent any, and keeps reserved when it sends none.
+pub const RESERVE_FIRST: u64 = 1 << 20;
+/// Bytes that an edge reserves ahead of what it sends, at most.
+pub const RESERVE_MAX: u64 = 64 << 20;
 /// Edges and CNs named by the bootstrap.
 pub const SERVERS_MAX: usize = 32;
 
@@ -70,4 +76,5 @@ const _: () = assert!(INVENTORY_PAGE_MAX * 34 + INVENTORY_REMOVED_MAX * 32 + 102
 const _: () = assert!(HAVE_PAGE_MAX + 64 <= FRAME_LEN_MAX);
 const _: () = assert!(EXCLUDED_MAX * 32 + GRANT_LEN_MAX + 1024 <= FRAME_LEN_MAX);
 const _: () = assert!(USAGE_SOURCES_MAX * 168 + 1024 <= RECORD_LEN_MAX);
+const _: () = assert!(SPANS_LEN_MAX + 1024 <= RECORD_LEN_MAX);
 const _: () = assert!(RECORD_LEN_MAX + 1024 <= FRAME_LEN_MAX);

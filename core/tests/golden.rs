@@ -58,6 +58,7 @@ fn all() -> String {
     text += &value("UsageRecord", &samples::usage());
     text += &value("SignedReceipt", &samples::receipt());
     text += &value("EdgeRecord", &samples::edge_record());
+    text += &value("ServedRecord", &samples::served_record());
     text += &value("GrantRecord", &samples::grant_record());
     text += &value("Manifest", &samples::manifest());
     text += &format!("hash VersionId {}\n", samples::manifest().version());

@@ -12,5 +12,7 @@ pub mod grants;
 pub mod introductions;
 pub mod receipts;
 pub mod settlement;
+mod spans;
 
 pub use certs::{CertError, Trust};
+pub use spans::Spans;

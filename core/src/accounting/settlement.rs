@@ -6,10 +6,11 @@
 //! A download closes [`LATE_MS`] after the downloader's last word (that it is complete, cancelled or failed), or
 //! [`EXPIRES_MS`] after its first record if that word never comes. What is received later changes nothing.
 
-use super::receipts;
+use super::{Spans, receipts};
 use crate::ids::{Guid, IntroId, PublicKey};
 use crate::wire::records::{
-    EdgeRecord, GrantRecord, LedgerRecord, PeerBytes, Receipt, ReceiptProof, Side, UsageRecord, UsageState, Verify,
+    EdgeRecord, GrantRecord, LedgerRecord, PeerBytes, Receipt, ReceiptProof, ServedRecord, Side, UsageRecord,
+    UsageState, Verify,
 };
 use alloc::collections::BTreeMap;
 
@@ -44,6 +45,8 @@ pub struct Book {
     downloader: Option<UsageRecord>,
     uploaders: BTreeMap<Guid, UsageRecord>,
     edges: BTreeMap<PublicKey, EdgeRecord>,
+    /// By edge and its life.
+    served: BTreeMap<(PublicKey, u64), ServedRecord>,
 }
 
 /// What a download came to, in bytes.
@@ -51,7 +54,7 @@ pub struct Book {
 pub struct Bill {
     /// Size of the version; 0 while the first grant's record is missing.
     pub size: u64,
-    /// Sent by edges, each byte counted once an edge.
+    /// Sent by edges, each byte counted once whichever edges sent it.
     pub edge_unique: u64,
     /// Sent by edges, repetitions included.
     pub edge_total: u64,
@@ -124,6 +127,11 @@ impl Book {
             LedgerRecord::Edge(r) => {
                 if newer(self.edges.get(&r.edge), &r, |r| r.seq) {
                     self.edges.insert(r.edge, r);
+                }
+            }
+            LedgerRecord::Served(r) => {
+                if newer(self.served.get(&(r.edge, r.life)), &r, |r| r.seq) {
+                    self.served.insert((r.edge, r.life), r);
                 }
             }
             LedgerRecord::Usage(r) => match r.side {
@@ -217,6 +225,24 @@ impl Book {
         claims
     }
 
+    /// The bytes that edges have sent: the union of what each has counted. Where an edge has crashed and cannot say
+    /// whether it sent more, the downloader's word counts, as far as that edge's reserve went.
+    fn edge_unique(&self, size: u64, claimed: u64) -> u64 {
+        let most = if self.granted.is_some() { size } else { u64::MAX };
+        let mut sent = Spans::default();
+        self.served.values().for_each(|r| sent.unite(&Spans::from_blob(&r.sent, most)));
+        // records without ranges add up
+        let plain = self.edges.values().map(|r| r.unique_bytes).fold(0, u64::saturating_add);
+        let sure = sent.bytes().saturating_add(plain);
+        let unsure = self.served.values().map(|r| r.unsure_bytes).fold(0, u64::saturating_add);
+        sure.max(claimed.min(sure.saturating_add(unsure))).min(most)
+    }
+
+    fn edge_total(&self) -> u64 {
+        let of_edges = self.edges.values().map(|r| r.total_bytes);
+        of_edges.chain(self.served.values().map(|r| r.total_bytes)).fold(0, u64::saturating_add)
+    }
+
     /// What it comes to at `now_ms`. `verify` checks the receipts.
     #[must_use]
     pub fn bill(&self, verify: Verify, now_ms: u64) -> Bill {
@@ -226,13 +252,14 @@ impl Book {
         let total = |of: fn(&Claims) -> u64| claims.values().map(of).fold(0_u64, u64::saturating_add);
         let agreed = total(|c| c.agreed);
         let claimed = total(|c| c.received.max(c.sent).max(c.receipted));
-        let edge_unique = self.edges.values().map(|r| r.unique_bytes).fold(0, u64::saturating_add);
+        let edge_claimed = downloader.map_or(0, |r| r.edge_bytes);
+        let edge_unique = self.edge_unique(size, edge_claimed);
         let peers_billed = agreed.min(size.saturating_sub(edge_unique));
         Bill {
             size,
             edge_unique,
-            edge_total: self.edges.values().map(|r| r.total_bytes).fold(0, u64::saturating_add),
-            edge_claimed: downloader.map_or(0, |r| r.edge_bytes),
+            edge_total: self.edge_total(),
+            edge_claimed,
             peers_received: total(|c| c.received),
             peers_sent: total(|c| c.sent),
             peers_receipted: total(|c| c.receipted),

@@ -23,7 +23,8 @@ use crate::wire::directory::DirectoryMsg;
 use crate::wire::ledger::LedgerMsg;
 use crate::wire::peer::{PeerMsg, PieceAnswer, PieceRequest, RefuseCode};
 use crate::wire::records::{
-    EdgeRecord, LedgerRecord, SealedGrant, ServerRole, SignedGrant, SignedIntroduction, SignedReceipt, UsageRecord,
+    EdgeRecord, LedgerRecord, SealedGrant, ServedRecord, ServerRole, SignedGrant, SignedIntroduction, SignedReceipt,
+    UsageRecord,
 };
 use crate::wire::{Framed, Reader, Wire, frame_len};
 use alloc::boxed::Box;
@@ -91,6 +92,7 @@ fn decode_records(bytes: &[u8]) {
     value::<UsageRecord>(bytes);
     value::<SignedReceipt>(bytes);
     value::<EdgeRecord>(bytes);
+    value::<ServedRecord>(bytes);
     value::<SignedGrant>(bytes);
     value::<SealedGrant>(bytes);
     value::<SignedIntroduction>(bytes);

@@ -227,6 +227,35 @@ crate::wire! {
 }
 
 crate::wire! {
+    /// What an edge says of one download. Cumulative within one `life` like [`UsageRecord`]: of those the one with the
+    /// highest `seq` counts. Lives and edges are united, so no byte counts twice, whoever sent it again.
+    pub struct ServedRecord {
+        /// Its name.
+        pub id: RecordId,
+        /// The edge's signing key.
+        pub edge: PublicKey,
+        /// The download.
+        pub download: DownloadId,
+        /// Who downloads, by its grant.
+        pub guid: Guid,
+        /// The version.
+        pub version: VersionId,
+        /// Who pays.
+        pub provider: ProviderId,
+        /// When this edge began to count, Unix milliseconds. It forgets a download that is long idle, and begins anew.
+        pub life: u64,
+        /// Rises with each record of this life.
+        pub seq: u32,
+        /// Which bytes were sent, as [`Spans`](crate::accounting::Spans) writes them.
+        pub sent: Blob<{ limits::SPANS_LEN_MAX }>,
+        /// Bytes sent, repetitions included.
+        pub total_bytes: u64,
+        /// Bytes that may have been sent besides, just before a crash of this edge: reserved and not counted any more.
+        pub unsure_bytes: u64,
+    }
+}
+
+crate::wire! {
     /// Which side of a transfer reports.
     pub enum Side {
         /// Received the bytes.
@@ -348,6 +377,8 @@ crate::wire! {
         Granted(GrantRecord) = 3,
         /// What a CN saw.
         Log(LogRecord) = 4,
+        /// From an edge, of one download.
+        Served(ServedRecord) = 8,
     }
 }
 
@@ -384,6 +415,31 @@ impl LedgerRecord {
             Self::Edge(r) => r.id,
             Self::Granted(r) => r.id,
             Self::Log(r) => r.id,
+            Self::Served(r) => r.id,
+        }
+    }
+
+    /// The download that it is about; none for plain traffic.
+    #[must_use]
+    pub const fn download(&self) -> Option<DownloadId> {
+        match self {
+            Self::Usage(r) => Some(r.download),
+            Self::Edge(r) => r.download,
+            Self::Granted(r) => Some(r.download),
+            Self::Served(r) => Some(r.download),
+            Self::Log(_) => None,
+        }
+    }
+
+    /// The version that it is about, if it is one.
+    #[must_use]
+    pub const fn version(&self) -> Option<VersionId> {
+        match self {
+            Self::Usage(r) => Some(r.version),
+            Self::Edge(r) => Some(r.version),
+            Self::Granted(r) => Some(r.version),
+            Self::Served(r) => Some(r.version),
+            Self::Log(_) => None,
         }
     }
 }

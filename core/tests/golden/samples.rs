@@ -1,5 +1,6 @@
 //! One sample of each message, every field with a value of its own.
 
+use swarmedge_core::accounting::Spans;
 use swarmedge_core::content::{Layout, Manifest, Policy};
 use swarmedge_core::ids::{
     Digest, DownloadId, Guid, IntroId, PieceIndex, ProviderId, PublicKey, RecordId, SecondaryGuid, SessionId,
@@ -175,6 +176,22 @@ pub(crate) fn edge_record() -> EdgeRecord {
     }
 }
 
+pub(crate) fn served_record() -> ServedRecord {
+    ServedRecord {
+        id: RecordId::numbered(1),
+        edge: PublicKey::numbered(2),
+        download: DownloadId::numbered(3),
+        guid: Guid::numbered(4),
+        version: VersionId::numbered(5),
+        provider: ProviderId(6),
+        life: 7,
+        seq: 8,
+        sent: Spans::of([0..300, 1_000..70_000]).to_blob(),
+        total_bytes: 9,
+        unsure_bytes: 10,
+    }
+}
+
 pub(crate) fn grant_record() -> GrantRecord {
     GrantRecord {
         id: RecordId::numbered(1),
@@ -343,6 +360,7 @@ pub(crate) fn ledger() -> Vec<LedgerMsg> {
         LedgerMsg::Hello(cert()),
         LedgerMsg::Submit(LedgerRecord::Usage(usage())),
         LedgerMsg::Submit(LedgerRecord::Edge(edge_record())),
+        LedgerMsg::Submit(LedgerRecord::Served(served_record())),
         LedgerMsg::Submit(LedgerRecord::Granted(grant_record())),
         LedgerMsg::Submit(LedgerRecord::Log(log(LogEvent::Login(Login {
             observed: "192.0.2.1:5".parse().expect("an address"),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::accounting::certs::tests::{fake_sign, fake_verify};
 use crate::ids::{DownloadId, ProviderId, RecordId, Signature, VersionId};
-use crate::wire::records::{Context, ReceiptProof};
+use crate::wire::records::{Context, ReceiptProof, ServedRecord};
 use crate::wire::{List, Text, Wire as _};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -242,4 +242,62 @@ fn a_downloader_that_fell_silent_is_held_to_what_it_signed_when_its_download_exp
     let at = 1_000 + EXPIRES_MS;
     assert_eq!((book.settlement(at - 1), book.bill(fake_verify, at - 1).peers_billed), (Settlement::Open, 10));
     assert_eq!((book.settlement(at), book.bill(fake_verify, at).peers_billed), (Settlement::Expired, 40));
+}
+
+/// What an edge says of one life: which bytes it sent, and how many it is not sure of.
+fn served(edge: u32, life: u64, seq: u32, ranges: &[core::ops::Range<u64>], unsure_bytes: u64) -> LedgerRecord {
+    let spans = Spans::of(ranges.iter().cloned());
+    LedgerRecord::Served(ServedRecord {
+        id: RecordId::numbered(edge * 1000 + seq),
+        edge: PublicKey::numbered(edge),
+        download: D,
+        guid: Guid::numbered(1),
+        version: V,
+        provider: ProviderId(1),
+        life,
+        seq,
+        sent: spans.to_blob(),
+        total_bytes: spans.bytes(),
+        unsure_bytes,
+    })
+}
+
+/// What the downloader says that it got from edges.
+fn got_of_edges(edge_bytes: u64) -> LedgerRecord {
+    let mut r = record(1, Side::Downloader, 9, Vec::new());
+    r.edge_bytes = edge_bytes;
+    LedgerRecord::Usage(r)
+}
+
+#[test]
+fn a_byte_that_two_edges_have_sent_is_billed_once() {
+    let failover = [granted(100), served(1, 0, 1, &[0..60], 0), served(2, 0, 1, &[40..100], 0)];
+    assert_eq!(bill(&failover).edge_unique, 100, "not 120");
+    let peers = [&failover[..1], &[served(1, 0, 1, &[0..30], 0), served(2, 0, 1, &[20..50], 0)]].concat();
+    let with_peers = [&peers[..], &[got(1, &[(1, 50)]), sent(2, 1, &[(1, 50)])]].concat();
+    let b = bill(&with_peers);
+    assert_eq!((b.edge_unique, b.peers_billed, b.flagged), (50, 50, 0), "summed up, peers would have lost ten");
+}
+
+#[test]
+fn an_edge_that_begins_anew_another_day_adds_only_what_is_new() {
+    let b = bill(&[granted(100), served(1, 5, 7, &[0..60], 0), served(1, 9, 1, &[50..70, 90..100], 0)]);
+    assert_eq!((b.edge_unique, b.edge_total), (80, 90));
+    let same_life = bill(&[granted(100), served(1, 5, 8, &[0..70], 0), served(1, 5, 7, &[0..60], 0)]);
+    assert_eq!((same_life.edge_unique, same_life.edge_total), (70, 70), "of one life the newest counts");
+}
+
+#[test]
+fn no_edge_bills_beyond_the_size() {
+    let b = bill(&[granted(100), served(1, 0, 1, &[0..60, 90..500], 0), got(1, &[(1, 80)]), sent(2, 1, &[(1, 80)])]);
+    assert_eq!((b.edge_unique, b.peers_billed), (70, 30));
+}
+
+#[test]
+fn where_an_edge_has_crashed_the_downloaders_word_counts_as_far_as_its_reserve_went() {
+    let crashed =
+        |unsure, claimed| bill(&[granted(100), served(1, 0, 1, &[0..40], unsure), got_of_edges(claimed)]).edge_unique;
+    assert_eq!(crashed(0, 90), 40, "a sure edge is believed, not its downloader");
+    assert_eq!((crashed(30, 60), crashed(30, 90), crashed(30, 10)), (60, 70, 40));
+    assert_eq!(crashed(u64::MAX, u64::MAX), 100, "never beyond the size");
 }

@@ -1,9 +1,10 @@
 //! Counting what was served, and making records of it.
 
 use super::io::{Batch, Count, ServedGrant};
+use super::reserving::Room;
 use super::{Context, Edge, Metric, Output, Phase, Saving, Spans, Timer};
-use crate::ids::{DownloadId, ProviderId, RecordId, VersionId};
-use crate::wire::records::{EdgeRecord, LedgerRecord};
+use crate::ids::{DownloadId, ProviderId, PublicKey, RecordId, VersionId};
+use crate::wire::records::{EdgeRecord, LedgerRecord, ServedRecord};
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -22,10 +23,12 @@ pub(super) struct Counted {
     grant: Option<ServedGrant>,
     version: VersionId,
     provider: ProviderId,
+    life: u64,
     /// The last record's.
     seq: u32,
-    total_bytes: u64,
+    pub(super) total_bytes: u64,
     sent: Spans,
+    pub(super) room: Room,
     /// The last record, until a newer one: no other is made before the ledger has it.
     record: Option<RecordId>,
     /// Bytes have been counted since the last record was made.
@@ -35,15 +38,42 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    fn count(&self) -> Count {
+    pub(super) fn count(&self) -> Count {
         Count {
             grant: self.grant,
             version: self.version,
             provider: self.provider,
+            life: self.life,
             seq: self.seq,
             total_bytes: self.total_bytes,
+            reserved: self.room.written(self.total_bytes),
+            unsure: self.room.unsure,
             sent: self.sent.ranges().to_vec(),
         }
+    }
+
+    /// What the ledger is told. A download's record says which bytes, plain traffic's how many.
+    fn record(&self, id: RecordId, edge: PublicKey) -> LedgerRecord {
+        let Counted { version, provider, seq, total_bytes, .. } = *self;
+        let Some(ServedGrant { download, guid }) = self.grant else {
+            let (download, guid, unique_bytes) = (None, None, 0);
+            let r = EdgeRecord { id, edge, download, guid, version, provider, seq, unique_bytes, total_bytes };
+            return LedgerRecord::Edge(r);
+        };
+        let (life, sent, unsure_bytes) = (self.life, self.sent.to_blob(), self.room.unsure);
+        LedgerRecord::Served(ServedRecord {
+            id,
+            edge,
+            download,
+            guid,
+            version,
+            provider,
+            life,
+            seq,
+            sent,
+            total_bytes,
+            unsure_bytes,
+        })
     }
 }
 
@@ -55,8 +85,10 @@ impl Edge {
                 grant: c.grant,
                 version: c.version,
                 provider: c.provider,
+                life: c.life,
                 seq: c.seq,
                 total_bytes: c.total_bytes,
+                room: Room::restored(c.total_bytes, c.reserved, c.unsure),
                 sent: Spans::of(c.sent),
                 record: None,
                 // whether its last record was made is not known: one more does no harm
@@ -84,6 +116,25 @@ impl Edge {
         if range.is_empty() || !cx.cfg.ledger {
             return;
         }
+        let Some((key, counted)) = self.counted(cx, grant, version, provider) else {
+            return cx.push(Output::Count(Metric::CountOverflow));
+        };
+        counted.total_bytes = counted.total_bytes.saturating_add(range.end - range.start);
+        (counted.unreported, counted.unsaved) = (true, true);
+        if counted.grant.is_some() && !counted.sent.insert(range, cx.cfg.ranges_max as usize) {
+            cx.push(Output::Count(Metric::CountOverflow));
+        }
+        self.touch(cx, key);
+    }
+
+    /// Where a download's bytes are counted; as plain traffic if there is no room for it.
+    pub(super) fn counted(
+        &mut self,
+        cx: &Context<'_>,
+        grant: Option<ServedGrant>,
+        version: VersionId,
+        provider: ProviderId,
+    ) -> Option<(Key, &mut Counted)> {
         let room = self.counts.len() < cx.cfg.counts_max as usize;
         let fits = |key: &Key| match self.counts.get(key) {
             Some(counted) => counted.version == version,
@@ -91,30 +142,26 @@ impl Edge {
         };
         let own = grant.map(|g| Key::Download(g.download)).filter(fits);
         let grant = grant.filter(|_| own.is_some());
-        let Some(key) = own.or_else(|| Some(Key::Plain(version)).filter(fits)) else {
-            return cx.push(Output::Count(Metric::CountOverflow));
-        };
+        let key = own.or_else(|| Some(Key::Plain(version)).filter(fits))?;
+        let life = self.wall.map_or(0, |wall| wall.at(cx.now));
         let counted = self.counts.entry(key).or_insert_with(|| Counted {
             grant,
             version,
             provider,
+            life,
             seq: 0,
             total_bytes: 0,
+            room: Room::default(),
             sent: Spans::default(),
             record: None,
             unreported: false,
             unsaved: false,
         });
-        counted.total_bytes = counted.total_bytes.saturating_add(range.end - range.start);
-        (counted.unreported, counted.unsaved) = (true, true);
-        if grant.is_some() && !counted.sent.insert(range, cx.cfg.ranges_max as usize) {
-            cx.push(Output::Count(Metric::CountOverflow));
-        }
-        self.touch(cx, key);
+        Some((key, counted))
     }
 
     /// A count has changed.
-    fn touch(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(super) fn touch(&mut self, cx: &mut Context<'_>, key: Key) {
         self.dirty.insert(key);
         self.flush_soon(cx);
         if matches!(key, Key::Download(_)) {
@@ -166,19 +213,10 @@ impl Edge {
                 (c.unreported, c.unsaved) = (false, true);
                 let id = RecordId(cx.rng.nonce());
                 c.record = Some(id);
-                batch.records.push(LedgerRecord::Edge(EdgeRecord {
-                    id,
-                    edge,
-                    download: c.grant.map(|g| g.download),
-                    guid: c.grant.map(|g| g.guid),
-                    version: c.version,
-                    provider: c.provider,
-                    seq: c.seq,
-                    unique_bytes: c.sent.bytes(),
-                    total_bytes: c.total_bytes,
-                }));
+                batch.records.push(c.record(id, edge));
             }
             if core::mem::take(&mut c.unsaved) {
+                c.room.shrink(c.total_bytes, self.phase != Phase::Serving);
                 batch.counts.push(c.count());
             }
         }

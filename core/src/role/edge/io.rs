@@ -40,6 +40,26 @@ pub enum Input {
         /// The bytes within the version.
         range: Range<u64>,
     },
+    /// So many bytes of a download are about to be sent; answered by [`Output::Serve`], until which they are not.
+    Serving {
+        /// Echoed.
+        req: ReqId,
+        /// The download.
+        grant: ServedGrant,
+        /// Of this version.
+        version: VersionId,
+        /// Who pays.
+        provider: ProviderId,
+        /// How many.
+        bytes: u64,
+    },
+    /// Bytes that [`Output::Serve`] allowed and that will not be sent.
+    Unsent {
+        /// The download.
+        grant: ServedGrant,
+        /// How many.
+        bytes: u64,
+    },
     /// The ledger's connection is open (TLS done, certificate checked).
     LedgerOpened {
         /// Which.
@@ -133,10 +153,17 @@ pub struct Count {
     pub version: VersionId,
     /// Who pays.
     pub provider: ProviderId,
+    /// See [`ServedRecord::life`](crate::wire::records::ServedRecord::life).
+    pub life: u64,
     /// The last record's `seq`.
     pub seq: u32,
     /// Bytes sent, repetitions included.
     pub total_bytes: u64,
+    /// No more than these are sent, repetitions included, before a greater number is durable. So after a crash it is
+    /// known how many may have been sent beside those that were counted.
+    pub reserved: u64,
+    /// How many those were, over all crashes.
+    pub unsure: u64,
     /// Which bytes were sent: ascending, apart from one another. Empty for plain traffic.
     pub sent: Vec<Range<u64>>,
 }
@@ -157,6 +184,11 @@ pub enum Output {
         req: ReqId,
         /// Why.
         why: Denial,
+    },
+    /// The answer to [`Input::Serving`]: a crash will not lose sight of these bytes.
+    Serve {
+        /// Echoed.
+        req: ReqId,
     },
     /// Write to the spool, all or nothing, durably; answered by [`Input::Saved`].
     Save {

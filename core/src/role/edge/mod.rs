@@ -2,15 +2,14 @@
 
 mod counting;
 pub mod io;
-mod spans;
+mod reserving;
 
 #[cfg(test)]
 mod tests;
 
 pub use io::{Config, Input, Metric, Output};
-pub use spans::Spans;
 
-use crate::accounting::{Trust, grants};
+use crate::accounting::{Spans, Trust, grants};
 use crate::ids::{DownloadId, RecordId, ReqId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::session::{LedgerLink, Wall, ledger_link};
@@ -21,7 +20,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 use counting::{Counted, Key};
-use io::{Batch, Denial, GrantAsked};
+use io::{Batch, Denial, GrantAsked, ServedGrant};
 
 /// The edge. What it counts becomes records: written to the spool, then sent to the ledger until acknowledged, then
 /// deleted.
@@ -59,6 +58,8 @@ enum Saving {
     Grant { asked: ReqId, grant: Box<Grant>, record: LedgerRecord },
     /// Counts, and the records made of them.
     Counts { records: Vec<LedgerRecord>, batch: Batch },
+    /// Room for what will be sent.
+    Reserve(Key, u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,7 +119,9 @@ impl Edge {
             path: asked.object.path.clone(),
             issued_ms: grant.issued_ms,
         });
-        let batch = Batch { records: vec![record.clone()], ..Batch::default() };
+        let served = ServedGrant { download: grant.download, guid: grant.guid };
+        let counts = vec![Self::first_count(served, (grant.version, grant.provider), now_ms)];
+        let batch = Batch { records: vec![record.clone()], counts, ..Batch::default() };
         let save = self.next_req.step();
         self.saving.insert(save, Saving::Grant { asked: req, grant, record });
         cx.push(Output::Save { req: save, batch });
@@ -133,6 +136,7 @@ impl Edge {
         match saving {
             Saving::Grant { asked, grant, record } if ok => {
                 cx.push(Output::Count(Metric::Granted));
+                self.reserved_first(cx, &grant);
                 cx.push(Output::IssueGrant { req: asked, grant });
                 self.submit(cx, record);
             }
@@ -144,6 +148,7 @@ impl Edge {
                 }
             }
             Saving::Counts { records, batch } => self.unsaved(cx, &records, batch),
+            Saving::Reserve(key, reserved) => self.room_saved(cx, key, reserved, ok),
         }
     }
 
@@ -231,6 +236,10 @@ impl Machine for Edge {
             Input::Restored { records, counts } => self.restored(cx, records, counts),
             Input::GrantAsked(asked) => self.asked(cx, &asked),
             Input::Served { grant, version, provider, range } => self.served(cx, grant, version, provider, range),
+            Input::Serving { req, grant, version, provider, bytes } => {
+                self.serving(cx, req, grant, (version, provider), bytes);
+            }
+            Input::Unsent { grant, bytes } => self.unsent(grant, bytes),
             Input::LedgerOpened { conn } => self.with_ledger(cx, ledger_link::Input::Opened(conn)),
             Input::LedgerClosed { conn } => self.with_ledger(cx, ledger_link::Input::Closed(conn)),
             Input::Ledger { conn, msg } => self.with_ledger(cx, ledger_link::Input::Message(conn, msg)),

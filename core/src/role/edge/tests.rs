@@ -5,7 +5,7 @@ use crate::content::{Access, Policy};
 use crate::ids::{ConnId, Guid, ProviderId, PublicKey, VersionId};
 use crate::testing::bench::Bench;
 use crate::wire::ledger::{LedgerAck, LedgerMsg};
-use crate::wire::records::{Context as SignContext, EdgeRecord, ServerRole, SignedGrant};
+use crate::wire::records::{Context as SignContext, EdgeRecord, ServedRecord, ServerRole, SignedGrant};
 use crate::wire::{List, Text, Wire as _};
 use core::ops::Range;
 
@@ -86,12 +86,26 @@ fn serve(b: &mut Bench<Edge>, grant: Option<ServedGrant>, range: Range<u64>) {
     assert!(out.is_empty(), "{out:?}");
 }
 
+/// A download's record, its ranges summed up.
+fn as_counted(r: &ServedRecord) -> EdgeRecord {
+    let ServedRecord { id, edge, version, provider, seq, total_bytes, .. } = *r;
+    let (download, guid) = (Some(r.download), Some(r.guid));
+    let unique_bytes = Spans::from_blob(&r.sent, u64::MAX).bytes();
+    EdgeRecord { id, edge, download, guid, version, provider, seq, unique_bytes, total_bytes }
+}
+
+/// Asks to send so many bytes.
+fn serving(b: &mut Bench<Edge>, req: u64, n: u32, bytes: u64) -> Vec<Output> {
+    b.input(Input::Serving { req: ReqId(req), grant: served_grant(n), version: V, provider: P, bytes })
+}
+
 /// Lets the next flush happen and its save succeed; the records made, and what followed.
 fn flush(b: &mut Bench<Edge>) -> (Vec<EdgeRecord>, Vec<Output>) {
     let out = b.wait(secs(2));
     let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
     let edge_record = |r: &LedgerRecord| match r {
         LedgerRecord::Edge(e) => Some(e.clone()),
+        LedgerRecord::Served(r) => Some(as_counted(r)),
         LedgerRecord::Usage(_) | LedgerRecord::Granted(_) | LedgerRecord::Log(_) => None,
     };
     let records = batch.records.iter().filter_map(edge_record).collect();
@@ -179,7 +193,7 @@ fn a_download_has_one_record_under_way_and_the_next_says_all() {
     let out = b.wait(secs(2));
     let [(_, batch)] = saves(&out)[..] else { panic!("{out:?}") };
     assert_eq!(batch.acked, [first[0].id], "what the ledger has leaves the spool");
-    assert!(matches!(&batch.records[..], [LedgerRecord::Edge(r)] if r.seq == 2 && r.unique_bytes == 300));
+    assert!(matches!(&batch.records[..], [LedgerRecord::Served(r)] if r.seq == 2 && as_counted(r).unique_bytes == 300));
 }
 
 #[test]
@@ -201,6 +215,7 @@ fn counts_go_on_after_a_restart_and_restored_records_are_sent() {
     let out = b.wait(secs(2));
     let (_, batch) = saves(&out)[0];
     let (records, counts) = (batch.records.clone(), batch.counts.clone());
+    assert_eq!((counts[0].reserved, counts[0].unsure), (100, 0), "nothing was under way");
     assert_eq!(counts[0].sent.iter().map(|r| (r.start, r.end)).collect::<Vec<_>>(), [(0, 100)]);
     let (mut b, _) = with_ledger();
     let out = b.input(Input::Restored { records: records.clone(), counts });
@@ -274,4 +289,63 @@ fn an_edge_without_a_ledger_records_nothing() {
     serve(&mut b, Some(served_grant(1)), 0..100);
     assert!(b.wait(secs(100)).is_empty());
     assert!(b.input(Input::Shutdown).contains(&Output::Stopped));
+}
+
+#[test]
+fn bytes_are_sent_only_when_a_crash_would_not_lose_sight_of_them() {
+    let (mut b, _) = with_ledger();
+    let out = serving(&mut b, 1, 1, 1 << 20);
+    let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
+    assert!(!out.contains(&Output::Serve { req: ReqId(1) }), "not reserved yet");
+    assert_eq!((batch.counts[0].total_bytes, batch.counts[0].reserved), (0, 2 << 20));
+    assert!(b.input(Input::Saved { req, ok: true }).contains(&Output::Serve { req: ReqId(1) }));
+    let out = serving(&mut b, 2, 1, 1 << 20);
+    assert!(out.contains(&Output::Serve { req: ReqId(2) }), "what is reserved is sent at once, more is reserved ahead");
+    let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
+    assert_eq!(batch.counts[0].reserved, 4 << 20);
+    assert!(!serving(&mut b, 3, 1, 1 << 20).contains(&Output::Serve { req: ReqId(3) }), "that is not durable yet");
+    assert!(b.input(Input::Saved { req, ok: true }).contains(&Output::Serve { req: ReqId(3) }));
+}
+
+#[test]
+fn a_spool_that_refuses_delays_no_content() {
+    let (mut b, _) = with_ledger();
+    let out = serving(&mut b, 1, 1, 1 << 20);
+    let req = saves(&out)[0].0;
+    assert!(b.input(Input::Saved { req, ok: false }).contains(&Output::Serve { req: ReqId(1) }));
+}
+
+#[test]
+fn after_a_crash_what_was_reserved_and_not_counted_is_unsure() {
+    let (mut b, _) = with_ledger();
+    let out = serving(&mut b, 1, 1, 1 << 20);
+    let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
+    let counts = batch.counts.clone();
+    b.input(Input::Saved { req, ok: true });
+    serve(&mut b, Some(served_grant(1)), 0..100);
+    // it crashes before it writes that down
+    let (mut b, _) = with_ledger();
+    b.input(Input::Restored { records: Vec::new(), counts });
+    let out = b.wait(secs(2));
+    let [(_, batch)] = saves(&out)[..] else { panic!("{out:?}") };
+    let [LedgerRecord::Served(r)] = &batch.records[..] else { panic!("{batch:?}") };
+    assert_eq!((as_counted(r).unique_bytes, r.total_bytes, r.unsure_bytes), (0, 0, 2 << 20));
+    assert_eq!((batch.counts[0].reserved, batch.counts[0].unsure), (0, 2 << 20), "once");
+}
+
+#[test]
+fn a_first_grant_reserves_and_an_edge_that_stops_gives_all_back() {
+    let (mut b, _) = with_ledger();
+    let out = ask(&mut b, asked());
+    let (req, batch) = saves(&out)[0];
+    assert_eq!(batch.counts[0].reserved, 1 << 20);
+    let grant = issued(&b.input(Input::Saved { req, ok: true })).expect("a grant");
+    let served = ServedGrant { download: grant.download, guid: grant.guid };
+    let asks = Input::Serving { req: ReqId(1), grant: served, version: V, provider: P, bytes: 1_000 };
+    assert!(b.input(asks).contains(&Output::Serve { req: ReqId(1) }), "no wait for the first bytes");
+    b.input(Input::Served { grant: Some(served), version: V, provider: P, range: 0..400 });
+    b.input(Input::Unsent { grant: served, bytes: 600 });
+    let out = b.input(Input::Shutdown);
+    let last = saves(&out).into_iter().flat_map(|(_, batch)| &batch.counts).next_back().expect("a count");
+    assert_eq!((last.total_bytes, last.reserved, last.unsure), (400, 400, 0));
 }

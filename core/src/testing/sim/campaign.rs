@@ -310,19 +310,10 @@ fn newest(env: &Net, download: DownloadId) -> Option<&UsageRecord> {
     all.max_by_key(|r| r.seq)
 }
 
-const fn of(record: &LedgerRecord) -> Option<DownloadId> {
-    match record {
-        LedgerRecord::Usage(r) => Some(r.download),
-        LedgerRecord::Edge(r) => r.download,
-        LedgerRecord::Granted(r) => Some(r.download),
-        LedgerRecord::Log(_) => None,
-    }
-}
-
 fn ledger_agrees(env: &Net, s: &DownloadStatus) -> bool {
     let Some(record) = s.download.and_then(|d| newest(env, d)) else { return false };
     let peers: u64 = record.peers.iter().map(|p| p.bytes).sum();
-    let book: Book = env.database.values().filter(|r| of(r) == s.download).cloned().collect();
+    let book: Book = env.database.values().filter(|r| r.download() == s.download).cloned().collect();
     let bill = book.bill(keys::verify, 0);
     let fair = bill.peers_billed <= bill.peers_agreed && bill.peers_agreed <= s.peer_bytes;
     fair && (record.state, record.edge_bytes, peers) == (UsageState::Completed, s.edge_bytes, s.peer_bytes)

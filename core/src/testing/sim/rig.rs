@@ -131,13 +131,7 @@ fn totals(records: &BTreeMap<crate::ids::RecordId, LedgerRecord>, version: Versi
     use crate::accounting::settlement::Book;
     let mut books: BTreeMap<DownloadId, Book> = BTreeMap::new();
     for record in records.values() {
-        let (download, of) = match record {
-            LedgerRecord::Usage(r) => (Some(r.download), r.version),
-            LedgerRecord::Edge(r) => (r.download, r.version),
-            LedgerRecord::Granted(r) => (Some(r.download), r.version),
-            LedgerRecord::Log(_) => continue,
-        };
-        if let Some(download) = download.filter(|_| of == version) {
+        if let Some(download) = record.download().filter(|_| record.version() == Some(version)) {
             books.entry(download).or_default().add(record.clone(), 0);
         }
     }

@@ -109,7 +109,7 @@ pub(super) fn perform_edge(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: 
         edge::Output::LedgerDial { conn } => dial_ledger(w, cfg, node, conn),
         edge::Output::LedgerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Ledger(msg)),
         edge::Output::LedgerClose { conn } => links::close(w, cfg, node, conn),
-        edge::Output::Count(_) | edge::Output::Stopped => {}
+        edge::Output::Serve { .. } | edge::Output::Count(_) | edge::Output::Stopped => {}
     }
 }
 

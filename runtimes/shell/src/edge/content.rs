@@ -44,6 +44,8 @@ pub struct Representation {
 
 /// Told about bytes as they leave.
 pub trait Meter: 'static {
+    /// So many bytes come next; they wait for what is returned, if anything.
+    fn next(&mut self, bytes: u64) -> Option<Pin<Box<dyn Future<Output = ()>>>>;
     /// These bytes of the representation were handed to the connection.
     fn sent(&mut self, range: Range<u64>);
 }
@@ -243,6 +245,9 @@ impl<R: Rt> Reader<R> {
             {
                 self.ahead = Some(Box::pin(std::future::ready(done)));
             }
+        }
+        if let Some(reserved) = self.sending.meter.next(this.end - this.start) {
+            reserved.await;
         }
         self.wait_for_turn(this.end - this.start).await;
         self.sending.meter.sent(this);

@@ -65,6 +65,7 @@ impl<R: Rt> Port<Edge> for EdgePort<R> {
                 self.door.answer(req, Ok((*grant, sealed)));
             }
             Output::DenyGrant { req, why } => self.door.answer(req, Err(why)),
+            Output::Serve { req } => self.door.may_serve(req),
             Output::Save { req, batch } => {
                 if self.save(req, batch).is_err() {
                     tracing::warn!("too much waits for the spool");

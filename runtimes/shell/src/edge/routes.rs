@@ -22,17 +22,22 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use swarmedge_core::accounting::Trust;
 use swarmedge_core::content::Access;
 use swarmedge_core::ids::{DownloadId, ProviderId, VersionId};
+use swarmedge_core::limits::RESERVE_FIRST;
 use swarmedge_core::role::edge::Input;
 use swarmedge_core::role::edge::io::ServedGrant;
 
 /// Sent bytes are told to the machine in steps of at most this.
 const TELL_EVERY: u64 = 4 * 1024 * 1024;
+/// An answer reserves so many bytes at a time: what a first grant has reserved already.
+const RESERVE_AT_ONCE: u64 = RESERVE_FIRST;
 /// Downloads whose own rate limit is remembered before those that ended are forgotten.
 const PACERS_KEPT: usize = 1024;
 
@@ -257,6 +262,7 @@ impl<R: Rt> Routes<R> {
             version: id,
             provider: version.key.0,
             sent: 0..0,
+            reserved: 0,
         };
         body(file, parts, Sending { rt: self.rt.clone(), pacers, meter: Box::new(meter) })
     }
@@ -321,6 +327,8 @@ struct Tally<R: Rt> {
     provider: ProviderId,
     /// Sent and not told yet.
     sent: Range<u64>,
+    /// May be sent.
+    reserved: u64,
 }
 
 impl<R: Rt> Tally<R> {
@@ -339,7 +347,15 @@ impl<R: Rt> Tally<R> {
 }
 
 impl<R: Rt> Meter for Tally<R> {
+    fn next(&mut self, bytes: u64) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+        let grant = self.grant.filter(|_| self.reserved < bytes)?;
+        let more = bytes.max(RESERVE_AT_ONCE);
+        self.reserved += more;
+        Some(Box::pin(self.door.clone().serve(grant, self.version, self.provider, more)))
+    }
+
     fn sent(&mut self, range: Range<u64>) {
+        self.reserved = self.reserved.saturating_sub(range.end - range.start);
         if range.start == self.sent.end && !self.sent.is_empty() {
             self.sent.end = range.end;
         } else {
@@ -355,5 +371,11 @@ impl<R: Rt> Meter for Tally<R> {
 impl<R: Rt> Drop for Tally<R> {
     fn drop(&mut self) {
         self.tell();
+        if let Some(grant) = self.grant.filter(|_| self.reserved > 0) {
+            let (inbox, bytes) = (self.door.inbox().clone(), self.reserved);
+            self.rt.spawn(async move {
+                let _ = inbox.send(Input::Unsent { grant, bytes }).await;
+            });
+        }
     }
 }

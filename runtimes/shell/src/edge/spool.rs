@@ -10,6 +10,11 @@ use swarmedge_core::wire::{DecodeError, Reader, Wire};
 
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 const COUNTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("counts");
+/// How a count begins: of plain traffic, of a download; and as it was before there were lives and reserves.
+const PLAIN: u8 = 2;
+const DOWNLOAD: u8 = 3;
+const OLD_PLAIN: u8 = 0;
+const OLD_DOWNLOAD: u8 = 1;
 /// Pages that redb keeps in memory.
 const CACHE_BYTES: usize = 8 << 20;
 
@@ -103,15 +108,16 @@ fn count_key(count: &Count) -> Vec<u8> {
 
 fn encode_count(count: &Count) -> Vec<u8> {
     let mut out = Vec::new();
-    count.grant.is_some().encode(&mut out);
+    out.push(if count.grant.is_some() { DOWNLOAD } else { PLAIN });
     if let Some(grant) = &count.grant {
         grant.download.encode(&mut out);
         grant.guid.encode(&mut out);
     }
     count.version.encode(&mut out);
     count.provider.encode(&mut out);
-    count.seq.encode(&mut out);
-    count.total_bytes.encode(&mut out);
+    for n in [count.life, count.seq.into(), count.total_bytes, count.reserved, count.unsure] {
+        n.encode(&mut out);
+    }
     for range in &count.sent {
         range.start.encode(&mut out);
         range.end.encode(&mut out);
@@ -121,18 +127,26 @@ fn encode_count(count: &Count) -> Vec<u8> {
 
 fn decode_count(bytes: &[u8]) -> Result<Count, DecodeError> {
     let mut r = Reader::new(bytes);
-    let grant = if bool::decode(&mut r)? {
+    let form = u8::decode(&mut r)?;
+    if ![PLAIN, DOWNLOAD, OLD_PLAIN, OLD_DOWNLOAD].contains(&form) {
+        return Err(DecodeError::UnknownType(form));
+    }
+    let grant = if matches!(form, DOWNLOAD | OLD_DOWNLOAD) {
         Some(ServedGrant { download: DownloadId::decode(&mut r)?, guid: Guid::decode(&mut r)? })
     } else {
         None
     };
     let (version, provider) = (Wire::decode(&mut r)?, Wire::decode(&mut r)?);
-    let (seq, total_bytes) = (Wire::decode(&mut r)?, Wire::decode(&mut r)?);
+    let old = matches!(form, OLD_PLAIN | OLD_DOWNLOAD);
+    let life = if old { 0 } else { u64::decode(&mut r)? };
+    let seq = if old { u32::decode(&mut r)? } else { u32::try_from(u64::decode(&mut r)?).unwrap_or(u32::MAX) };
+    let total_bytes = u64::decode(&mut r)?;
+    let (reserved, unsure) = if old { (total_bytes, 0) } else { (u64::decode(&mut r)?, u64::decode(&mut r)?) };
     let mut sent = Vec::new();
     while !r.rest().is_empty() {
         sent.push(u64::decode(&mut r)?..u64::decode(&mut r)?);
     }
-    Ok(Count { grant, version, provider, seq, total_bytes, sent })
+    Ok(Count { grant, version, provider, life, seq, total_bytes, reserved, unsure, sent })
 }
 
 #[cfg(test)]
@@ -159,7 +173,8 @@ mod tests {
     fn count(download: Option<u32>, seq: u32) -> Count {
         let grant = download.map(|n| ServedGrant { download: DownloadId::numbered(n), guid: Guid::numbered(1) });
         let sent = if grant.is_some() { vec![0..5, 7..9] } else { vec![] };
-        Count { grant, version: VersionId::numbered(1), provider: ProviderId(7), seq, total_bytes: 7, sent }
+        let (version, provider) = (VersionId::numbered(1), ProviderId(7));
+        Count { grant, version, provider, life: 3, seq, total_bytes: 7, reserved: 9, unsure: 2, sent }
     }
 
     #[test]

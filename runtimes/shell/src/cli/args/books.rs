@@ -188,10 +188,10 @@ pub struct BenchLedgerArgs {
 /// See [`BenchCommand::Crash`](super::BenchCommand::Crash).
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Edge, ledger, CN, DN, STUN, uploaders and downloader are a process each; kill -9 strikes any of them, at \
-    times two at once or one that has only just come back. Then the download must end with the right bytes, and the \
-    ledger hold never more than was delivered, nor less than that without the open credit of the introductions that \
-    the kill cut.\n\n\
+    after_help = "Edge, ledger, CN, DN, STUN, uploaders and downloader are a process each; kill -9 strikes any of them, \
+    at times two at once or one that has only just come back. Then the download must end with the right bytes, and \
+    the ledger hold never more than was delivered, nor less than that without the open credit of the introductions \
+    that the kill cut.\n\n\
     Example:\n  swarmedge bench crash --kills 200"
 )]
 pub struct BenchCrashArgs {

@@ -86,7 +86,7 @@ pub(super) fn line_of(mut records: Vec<(u64, LedgerRecord)>, first_open: Day, no
 const fn grant(record: &LedgerRecord) -> Option<&GrantRecord> {
     match record {
         LedgerRecord::Granted(g) => Some(g),
-        LedgerRecord::Usage(_) | LedgerRecord::Edge(_) | LedgerRecord::Log(_) => None,
+        LedgerRecord::Usage(_) | LedgerRecord::Edge(_) | LedgerRecord::Served(_) | LedgerRecord::Log(_) => None,
     }
 }
 

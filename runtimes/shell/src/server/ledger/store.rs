@@ -10,7 +10,7 @@ use crate::error::Error;
 use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use swarmedge_core::ids::VersionId;
+use swarmedge_core::ids::{DownloadId, VersionId};
 use swarmedge_core::wire::Wire;
 use swarmedge_core::wire::records::{EdgeRecord, LedgerRecord, LogEvent, Side};
 
@@ -179,30 +179,19 @@ fn row_of(record: &LedgerRecord, now_ms: u64, today: Day) -> Vec<Value> {
         LedgerRecord::Edge(r) => (3, &r.edge.0, &r.version, r.seq),
         LedgerRecord::Granted(r) => (4, &r.guid.0, &r.version, 0),
         LedgerRecord::Log(r) => (log_kind(&r.event), &r.guid.0, &NO_VERSION, 0),
+        LedgerRecord::Served(r) => (3, &r.edge.0, &r.version, r.seq),
     };
     vec![
         record.id().0[..].into(),
         today.to_sql().into(),
         kind.into(),
-        download_of(record).map(|d| &d[..]).into(),
+        record.download().map(|d| d.0.to_vec()).as_deref().into(),
         reporter.into(),
         version.0[..].into(),
         i64::from(seq).into(),
         now_ms.into(),
         Value::Bytes(record.to_bytes()),
     ]
-}
-
-const fn download_of(record: &LedgerRecord) -> Option<&[u8; 16]> {
-    match record {
-        LedgerRecord::Usage(r) => Some(&r.download.0),
-        LedgerRecord::Edge(r) => match &r.download {
-            Some(download) => Some(&download.0),
-            None => None,
-        },
-        LedgerRecord::Granted(r) => Some(&r.download.0),
-        LedgerRecord::Log(_) => None,
-    }
 }
 
 /// In place of the version of what is about none.
@@ -219,8 +208,8 @@ pub(super) const fn log_kind(event: &LogEvent) -> i64 {
 
 /// The downloads that records are about.
 fn touched(records: &[&LedgerRecord]) -> Vec<Vec<u8>> {
-    let touched: BTreeSet<&[u8; 16]> = records.iter().filter_map(|r| download_of(r)).collect();
-    touched.into_iter().map(|id| id.to_vec()).collect()
+    let touched: BTreeSet<DownloadId> = records.iter().filter_map(|r| r.download()).collect();
+    touched.into_iter().map(|id| id.0.to_vec()).collect()
 }
 
 /// Brings the lines of downloads in step with their records. Lines of closed days stay as they are.

@@ -196,7 +196,7 @@ fn usage_of(mut records: Vec<LedgerRecord>) -> Option<DownloadUsage> {
     records.sort_by_key(|r| if let LedgerRecord::Usage(u) = r { u.seq } else { 0 });
     let granted = records.iter().find_map(|r| match r {
         LedgerRecord::Granted(g) => Some(g.clone()),
-        LedgerRecord::Usage(_) | LedgerRecord::Edge(_) | LedgerRecord::Log(_) => None,
+        LedgerRecord::Usage(_) | LedgerRecord::Edge(_) | LedgerRecord::Served(_) | LedgerRecord::Log(_) => None,
     })?;
     let book = records.into_iter().collect::<Book>();
     let uploaders = uploaders(&book);

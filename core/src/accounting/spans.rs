@@ -1,0 +1,158 @@
+//! Which bytes of a version were sent: how an edge counts each byte once, and the ledger those of several edges.
+
+use crate::limits;
+use crate::wire::Blob;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// Byte ranges, ascending, apart from one another, none empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Spans(Vec<Range<u64>>);
+
+impl Spans {
+    /// Makes the union of any ranges.
+    #[must_use]
+    pub fn of(ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
+        let mut spans = Self::default();
+        for range in ranges {
+            spans.insert(range, usize::MAX);
+        }
+        spans
+    }
+
+    /// Adds a range; false (and nothing is added) if there would be more than `most` separate ranges.
+    pub fn insert(&mut self, range: Range<u64>, most: usize) -> bool {
+        if range.is_empty() {
+            return true;
+        }
+        // those that overlap or touch it melt into one
+        let from = self.0.partition_point(|r| r.end < range.start);
+        let to = self.0.partition_point(|r| r.start <= range.end);
+        if from == to && self.0.len() >= most {
+            return false;
+        }
+        let start = self.0[from..to].first().map_or(range.start, |r| r.start.min(range.start));
+        let end = self.0[from..to].last().map_or(range.end, |r| r.end.max(range.end));
+        self.0.splice(from..to, core::iter::once(start..end));
+        true
+    }
+
+    /// How many bytes there are.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().map(|r| r.end - r.start).sum()
+    }
+
+    /// Adds all of another's.
+    pub fn unite(&mut self, other: &Self) {
+        for range in &other.0 {
+            self.insert(range.clone(), usize::MAX);
+        }
+    }
+
+    /// As a record carries them: of each range the distance from the end of the one before and its length, seven bits a
+    /// byte, lowest first, the last byte of a number below 128. Ranges that find no room are left out.
+    #[must_use]
+    pub fn to_blob(&self) -> Blob<{ limits::SPANS_LEN_MAX }> {
+        let (mut out, mut end) = (Vec::new(), 0);
+        for range in &self.0 {
+            let before = out.len();
+            put(&mut out, range.start - end);
+            put(&mut out, range.end - range.start);
+            if out.len() > limits::SPANS_LEN_MAX {
+                out.truncate(before);
+                break;
+            }
+            end = range.end;
+        }
+        Blob::new(out).unwrap_or_default()
+    }
+
+    /// What a record carries, as far as it makes sense and lies below `size`.
+    #[must_use]
+    pub fn from_blob(blob: &Blob<{ limits::SPANS_LEN_MAX }>, size: u64) -> Self {
+        let (mut spans, mut rest, mut end) = (Self::default(), &blob[..], 0_u64);
+        while let (Some(gap), Some(len)) = (take(&mut rest), take(&mut rest)) {
+            let Some(start) = end.checked_add(gap).filter(|start| *start < size) else { break };
+            let Some(next) = start.checked_add(len) else { break };
+            spans.insert(start..next.min(size), usize::MAX);
+            end = next;
+        }
+        spans
+    }
+
+    /// The ranges.
+    #[must_use]
+    pub fn ranges(&self) -> &[Range<u64>] {
+        &self.0
+    }
+}
+
+fn put(out: &mut Vec<u8>, mut n: u64) {
+    while n >= 0x80 {
+        out.push(u8::try_from(n & 0x7f).unwrap_or(0) | 0x80);
+        n >>= 7;
+    }
+    out.push(u8::try_from(n).unwrap_or(0));
+}
+
+/// The next number; `None` at the end, or where none can be.
+fn take(rest: &mut &[u8]) -> Option<u64> {
+    let mut n = 0;
+    for shift in (0..70).step_by(7) {
+        let (&byte, more) = rest.split_first()?;
+        *rest = more;
+        let bits = u64::from(byte & 0x7f);
+        if shift == 63 && bits > 1 {
+            return None;
+        }
+        n |= bits << shift;
+        if byte < 0x80 {
+            return Some(n);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn spans_hold_exactly_the_bytes_that_were_inserted(ranges in prop::collection::vec((0_u64..64, 0_u64..16), 0..24)) {
+            let mut naive = [false; 80];
+            let mut spans = Spans::default();
+            for (start, len) in ranges {
+                prop_assert!(spans.insert(start..start + len, usize::MAX));
+                (start..start + len).for_each(|b| naive[usize::try_from(b).expect("small")] = true);
+            }
+            prop_assert_eq!(spans.bytes(), naive.iter().filter(|b| **b).count() as u64);
+            prop_assert!(spans.ranges().windows(2).all(|w| w[0].end < w[1].start));
+            prop_assert!(spans.ranges().iter().all(|r| r.clone().all(|b| naive[usize::try_from(b).expect("small")])));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_record_carries_is_what_was_sent(ranges in prop::collection::vec((0_u64..1 << 42, 1_u64..1 << 30), 0..40)) {
+            let spans = Spans::of(ranges.into_iter().map(|(start, len)| start..start + len));
+            prop_assert_eq!(Spans::from_blob(&spans.to_blob(), u64::MAX), spans);
+        }
+
+        #[test]
+        fn no_bytes_of_a_record_reach_beyond_the_size(bytes in prop::collection::vec(any::<u8>(), 0..60), size in 0_u64..1 << 40) {
+            let blob = Blob::new(bytes).expect("short");
+            prop_assert!(Spans::from_blob(&blob, size).bytes() <= size);
+        }
+    }
+
+    #[test]
+    fn one_range_too_many_is_refused_but_growth_of_an_old_one_is_not() {
+        let mut s = Spans::of([0..1, 5..6]);
+        assert!(!s.insert(9..10, 2));
+        assert!(s.insert(1..5, 2));
+        assert_eq!((s.ranges().len(), s.bytes()), (1, 6));
+    }
+}
