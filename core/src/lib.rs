@@ -13,6 +13,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod accounting;
+pub mod codec;
 pub mod content;
 pub mod ids;
 pub mod limits;

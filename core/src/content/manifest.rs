@@ -1,9 +1,9 @@
 //! The manifest of a version: what it is called, how it is cut, and the Merkle root of each piece.
 
 use super::Layout;
+use crate::codec::{DecodeError, Reader, Text, Wire};
 use crate::ids::{Digest, PieceIndex, ProviderId, VersionId};
 use crate::limits;
-use crate::wire::{DecodeError, Reader, Text, Wire};
 use alloc::vec::Vec;
 use sha2::Digest as _;
 

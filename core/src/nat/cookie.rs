@@ -145,7 +145,7 @@ fn over(key: &[u8], epoch: u32, issued_s: u32, tag: Tag, addr: SocketAddr) -> Hm
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Wire as _;
+    use crate::codec::Wire as _;
 
     const NOW_MS: u64 = 1_700_000_000_000;
     const ADDR: &str = "[2001:db8::5]:4000";

@@ -6,8 +6,8 @@ pub mod cookie;
 pub mod discovery;
 pub mod stun;
 
+use crate::codec::List;
 use crate::limits;
-use crate::wire::List;
 use cookie::Proven;
 use core::net::{IpAddr, SocketAddr};
 

@@ -6,7 +6,7 @@ pub mod integrity;
 mod tests;
 
 use super::cookie;
-use crate::wire::DecodeError;
+use crate::codec::DecodeError;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use integrity::Hash;

@@ -1,8 +1,10 @@
 //! Swarming: which piece comes from whom ([`picker`]), one download's transfers and sources ([`download`]), how fast a
 //! source is ([`rate`]), and serving other clients ([`upload`]).
+//! The words they share with what is around them are in [`outcome`].
 
 pub mod blocks;
 pub mod download;
+pub mod outcome;
 pub mod picker;
 #[cfg(test)]
 mod picker_tests;

@@ -6,7 +6,7 @@ use crate::Rng;
 use crate::content::{Bitfield, Layout};
 use crate::ids::{PieceIndex, XferId};
 use crate::limits::BLOCK_LEN;
-use crate::role::client::io::SourceName;
+use crate::swarm::outcome::SourceName;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::ops::Range;

@@ -3,7 +3,7 @@
 use super::picker::{Picker, Span};
 use crate::content::{Bitfield, Layout};
 use crate::ids::{IntroId, PieceIndex, PublicKey, XferId};
-use crate::role::client::io::SourceName;
+use crate::swarm::outcome::SourceName;
 use crate::testing::rng::Seeded;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;

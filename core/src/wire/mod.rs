@@ -1,6 +1,5 @@
 //! The wire: codec, frames, and the messages of each protocol (DESIGN §6).
 
-pub mod codec;
 pub mod control;
 pub mod directory;
 pub mod frame;
@@ -8,7 +7,7 @@ pub mod ledger;
 pub mod peer;
 pub mod records;
 
-pub use codec::{Blob, DecodeError, List, Reader, Text, Wire};
+pub use crate::codec::{Blob, DecodeError, List, Reader, Text, Wire};
 pub use frame::{Framed, Tail, frame, frame_len};
 
 /// The version of every own protocol, told in the first message of a connection.

@@ -72,8 +72,8 @@ pub(super) fn openers(cfg: &Config, all: &[(SocketAddr, Rung)]) -> Vec<SocketAdd
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::List;
     use crate::nat::Candidate;
-    use crate::wire::List;
 
     fn addr(s: &str) -> SocketAddr {
         s.parse().expect("an address")

@@ -15,9 +15,9 @@ pub use check::is_check;
 pub use io::{Attempt, Config, Failure, Input, Offer, Output, Role, Rung, Ticket};
 
 use super::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
+use crate::codec::List;
 use crate::ids::IntroId;
 use crate::machine::{Cx, Deadlines, Machine, Time};
-use crate::wire::List;
 use alloc::collections::{BTreeMap, VecDeque};
 use check::{Claim, Incoming};
 use core::net::SocketAddr;

@@ -12,12 +12,12 @@ pub mod lifetime;
 mod tests;
 mod way;
 
+use crate::codec::{List, Wire as _};
 use crate::limits;
 use crate::machine::{Cx, Machine, Rng, Time};
 use crate::nat::cookie::{Cookie, Proven};
 use crate::nat::stun::{Attribute, Class, Message, TransactionId};
 use crate::nat::{Candidate, CandidateKind, Ipv6Reach, NatBehaviour, NatDescriptor};
-use crate::wire::{List, Wire as _};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;

@@ -8,10 +8,11 @@ pub use super::notice::{CommandError, Notice};
 pub use meeting::{Meeting, NotTried};
 pub use status::DownloadStatus;
 
+pub use crate::swarm::outcome::{CloseReason, EdgeError, FailReason, FetchEnd, SourceName, StoreError};
+
 use crate::content::{Layout, Policy};
 use crate::ids::{
-    ConnId, DownloadId, Handle, IntroId, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, Signature, VersionId,
-    XferId,
+    ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, Signature, VersionId, XferId,
 };
 use crate::nat::NatDescriptor;
 use crate::nat::cookie::Proven;
@@ -222,56 +223,6 @@ pub struct Granted {
     pub expires_ms: u64,
     /// To be shown to CNs and edges.
     pub sealed: SealedGrant,
-}
-
-/// Why an edge did not answer as asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EdgeError {
-    /// Could not be reached, or the connection broke.
-    Unreachable,
-    /// It is overloaded or failed (5xx): try again, perhaps elsewhere.
-    Unavailable,
-    /// It does not know the object or version (404, 410).
-    NotFound,
-    /// It refuses (401, 403).
-    Forbidden,
-    /// The object has another version now (412).
-    Changed,
-    /// It refuses the download's old grant: ask for a new one (the download id changes).
-    GrantExpired,
-    /// What it sent is wrong: not the manifest of that version, not the asked range, a broken signature.
-    Invalid,
-}
-
-/// How an incoming transfer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FetchEnd {
-    /// All its blocks are verified and written (not yet durable).
-    Fetched,
-    /// The source sent a block whose hash is wrong, or leaf hashes that do not make the piece's root.
-    BadBlock {
-        /// The block within the piece (0 if the leaf hashes were wrong).
-        block: u32,
-    },
-    /// The source refused.
-    Refused(RefuseCode),
-    /// The edge answered that the version is gone or refuses the grant.
-    EdgeRefused(EdgeError),
-    /// The connection broke or stalled.
-    Broken,
-    /// The disk refused.
-    Store(StoreError),
-    /// As ordered by [`Output::CancelFetch`].
-    Cancelled,
-}
-
-/// Why the store refused. Nothing that was verified and durable is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum StoreError {
-    /// The disk is full: the download pauses with a clear error.
-    NoSpace,
-    /// Any other failure.
-    Io,
 }
 
 /// Something to be done.
@@ -512,15 +463,6 @@ impl KeptReceipt {
     }
 }
 
-/// Who delivered bytes, for the books.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SourceName {
-    /// Any edge.
-    Edge,
-    /// A peer, by its introduction and key.
-    Peer(IntroId, PublicKey),
-}
-
 /// A download as the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DownloadRecord {
@@ -551,45 +493,4 @@ pub enum DownloadState {
     Completed,
     /// Given up; the reason tells the user what to do.
     Failed(FailReason),
-}
-
-/// Why a download failed. Verified pieces are kept: `resume` or the same `get` goes on from there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FailReason {
-    /// The edge does not know the object.
-    NotFound,
-    /// The edge refuses.
-    Forbidden,
-    /// No edge has answered within the configured time.
-    EdgeUnreachable,
-    /// The object was withdrawn or replaced while it was downloaded; the same `get` starts the new version.
-    VersionGone,
-    /// The disk is full.
-    NoSpace,
-    /// The disk fails.
-    Io,
-    /// The edge sends wrong bytes.
-    EdgeCorrupt,
-}
-
-/// Why a peer connection is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum CloseReason {
-    /// The download is complete or stopped.
-    Done = 0,
-    /// It sent a wrong block.
-    BadBlock = 1,
-    /// It broke the protocol.
-    Violation = 2,
-    /// Its introduction is not valid.
-    NotIntroduced = 3,
-    /// No room for more peers.
-    Full = 4,
-    /// Uploads are off.
-    UploadsOff = 5,
-    /// Silent or too slow for too long.
-    Stalled = 6,
-    /// The client stops.
-    Shutdown = 7,
 }

@@ -6,7 +6,7 @@ use super::source::{SourceState, Xfer};
 use super::{Download, EdgeHold, Timer};
 use crate::Cx;
 use crate::ids::{ConnId, XferId};
-use crate::role::client::io::SourceName;
+use crate::swarm::outcome::SourceName;
 use crate::swarm::picker::{Span, blocks_in};
 use alloc::vec::Vec;
 use core::time::Duration;

@@ -7,7 +7,7 @@ use super::{Download, EdgeHold, Timer, fail_reason};
 use crate::Cx;
 use crate::ids::{ConnId, PieceIndex, XferId};
 use crate::limits::BLOCK_LEN;
-use crate::role::client::io::{CloseReason, EdgeError, FailReason, FetchEnd, SourceName};
+use crate::swarm::outcome::{CloseReason, EdgeError, FailReason, FetchEnd, SourceName};
 use crate::wire::peer::RefuseCode;
 use alloc::vec::Vec;
 use core::time::Duration;

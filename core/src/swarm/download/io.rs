@@ -1,7 +1,7 @@
 //! What a download is told and what it asks for.
 
 use crate::ids::{ConnId, PieceIndex, XferId};
-use crate::role::client::io::{CloseReason, FailReason, FetchEnd, SourceName, StoreError};
+use crate::swarm::outcome::{CloseReason, FailReason, FetchEnd, SourceName, StoreError};
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;

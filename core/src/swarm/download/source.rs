@@ -4,7 +4,7 @@ use super::io::{Source, Window};
 use crate::Time;
 use crate::content::Bitfield;
 use crate::ids::PieceIndex;
-use crate::role::client::io::SourceName;
+use crate::swarm::outcome::SourceName;
 use crate::swarm::picker::Span;
 use crate::swarm::rate::Rate;
 use core::time::Duration;

@@ -3,7 +3,7 @@
 use super::io::Output;
 use super::{Active, Conn, Context, Spending, Uploads};
 use crate::ids::{ConnId, XferId};
-use crate::role::client::io::CloseReason;
+use crate::swarm::outcome::CloseReason;
 use crate::wire::peer::{PieceRequest, RefuseCode};
 use crate::wire::records::Introduction;
 

@@ -3,7 +3,7 @@
 use super::super::{Config, Download, Input, Output, Phase, Source, Spec};
 use crate::content::{Bitfield, Layout};
 use crate::ids::{ConnId, Handle, IntroId, PieceIndex, PublicKey, XferId};
-use crate::role::client::io::{CloseReason, EdgeError, FailReason, FetchEnd, SourceName, StoreError};
+use crate::swarm::outcome::{CloseReason, EdgeError, FailReason, FetchEnd, SourceName, StoreError};
 use crate::testing::rng::Seeded;
 use crate::wire::peer::RefuseCode;
 use crate::{Cx, Machine, Time};

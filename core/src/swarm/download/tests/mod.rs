@@ -5,7 +5,7 @@ mod lab;
 use super::{Config, Input, Phase, Source};
 use crate::content::{Bitfield, Layout};
 use crate::ids::{ConnId, PieceIndex};
-use crate::role::client::io::{CloseReason, EdgeError, FailReason, FetchEnd, StoreError};
+use crate::swarm::outcome::{CloseReason, EdgeError, FailReason, FetchEnd, StoreError};
 use crate::wire::peer::RefuseCode;
 use core::time::Duration;
 use lab::{Lab, answering, at_rate};

@@ -380,13 +380,13 @@ macro_rules! wire {
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
         pub struct $name { $($(#[$fmeta])* pub $field: $ty,)* }
-        impl $crate::wire::Wire for $name {
-            const MIN_LEN: usize = 0 $(+ <$ty as $crate::wire::Wire>::MIN_LEN)*;
+        impl $crate::codec::Wire for $name {
+            const MIN_LEN: usize = 0 $(+ <$ty as $crate::codec::Wire>::MIN_LEN)*;
             fn encode(&self, out: &mut alloc::vec::Vec<u8>) {
-                $($crate::wire::Wire::encode(&self.$field, out);)*
+                $($crate::codec::Wire::encode(&self.$field, out);)*
             }
-            fn decode(r: &mut $crate::wire::Reader<'_>) -> Result<Self, $crate::wire::DecodeError> {
-                Ok(Self { $($field: $crate::wire::Wire::decode(r)?,)* })
+            fn decode(r: &mut $crate::codec::Reader<'_>) -> Result<Self, $crate::codec::DecodeError> {
+                Ok(Self { $($field: $crate::codec::Wire::decode(r)?,)* })
             }
         }
     )+};
@@ -407,16 +407,16 @@ macro_rules! wire {
                 match self { $($crate::wire!(@pat $var $($ty)?) => stringify!($var),)+ }
             }
         }
-        impl $crate::wire::Wire for $name {
+        impl $crate::codec::Wire for $name {
             const MIN_LEN: usize = 1;
             fn encode(&self, out: &mut alloc::vec::Vec<u8>) {
                 out.push(self.number());
                 match self { $($crate::wire!(@bind body $var $($ty)?) => { $crate::wire!(@encode body out $($ty)?); })+ }
             }
-            fn decode(r: &mut $crate::wire::Reader<'_>) -> Result<Self, $crate::wire::DecodeError> {
-                match <u8 as $crate::wire::Wire>::decode(r)? {
+            fn decode(r: &mut $crate::codec::Reader<'_>) -> Result<Self, $crate::codec::DecodeError> {
+                match <u8 as $crate::codec::Wire>::decode(r)? {
                     $($num => Ok($crate::wire!(@decode r $var $($ty)?)),)+
-                    other => Err($crate::wire::DecodeError::UnknownType(other)),
+                    other => Err($crate::codec::DecodeError::UnknownType(other)),
                 }
             }
         }
@@ -425,8 +425,8 @@ macro_rules! wire {
     (@pat $var:ident) => { Self::$var };
     (@bind $b:ident $var:ident $ty:ty) => { Self::$var($b) };
     (@bind $b:ident $var:ident) => { Self::$var };
-    (@encode $b:ident $out:ident $ty:ty) => { $crate::wire::Wire::encode($b, $out) };
+    (@encode $b:ident $out:ident $ty:ty) => { $crate::codec::Wire::encode($b, $out) };
     (@encode $b:ident $out:ident) => {};
-    (@decode $r:ident $var:ident $ty:ty) => { Self::$var($crate::wire::Wire::decode($r)?) };
+    (@decode $r:ident $var:ident $ty:ty) => { Self::$var($crate::codec::Wire::decode($r)?) };
     (@decode $r:ident $var:ident) => { Self::$var };
 }
