@@ -54,6 +54,7 @@ impl Cfg {
     #[must_use]
     pub fn of(kind: Kind, mutant: Option<Mutant>) -> Self {
         let mut discovery = Config::once();
+        discovery.requests_max = 4;
         if mutant == Some(Mutant::HasNoEnd) {
             discovery.within *= 10;
         }

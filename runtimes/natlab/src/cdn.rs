@@ -36,6 +36,7 @@ pub struct Cdn {
     servers: Vec<Process>,
     /// One publishes at a time: the files are the same.
     publishing: Mutex<()>,
+    client_options: Vec<String>,
 }
 
 impl Cdn {
@@ -64,6 +65,7 @@ impl Cdn {
             made,
             servers: Vec::new(),
             publishing: Mutex::new(()),
+            client_options: Vec::new(),
         };
         cdn.serve(lab, "edge", "edge,ledger,cn,dn", &config)?;
         let first = stun.first().ok_or_else(|| Error::new("the node stun has no address"))?;
@@ -126,6 +128,7 @@ impl Cdn {
         let file = self.dir.join("clients").join(format!("{node}.toml"));
         fs::write(&file, bundle.to_toml()).map_err(|e| Error::new(format!("write {}: {e}", file.display())))?;
         let args = ["client", "run", "--bundle", text(&file)?, "--state", text(&state)?, "--log", LOG];
+        let args: Vec<&str> = args.into_iter().chain(self.client_options.iter().map(String::as_str)).collect();
         let (name, logs) = (format!("client-{node}"), self.dir.join("logs"));
         let log = logs.join(format!("{name}.log"));
         let since = fs::metadata(&log).map_or(0, |m| m.len());
@@ -133,6 +136,11 @@ impl Cdn {
         let ready = || matches!(Call::ask(&state, &Request::Status), Ok(Some(_)));
         process.wait_ready(&Interrupt::never(), READY_WITHIN, ready)?;
         Ok(Client { state, process, log, since })
+    }
+
+    /// Clients are started with these options of `client run` from now on.
+    pub fn client_options(&mut self, options: &[&str]) {
+        self.client_options = options.iter().map(|o| (*o).to_owned()).collect();
     }
 
     /// Where clients connect to the CN.

@@ -59,6 +59,9 @@ pub(crate) struct MatrixArgs {
     /// Introduce pairs that cannot connect, and see how they end; without --cell, all of them
     #[arg(long)]
     forced: bool,
+    /// Switch birthday probing on; without --cell, pairs that need it
+    #[arg(long, conflicts_with_all = ["skew", "forced"])]
+    birthday: bool,
 }
 
 #[derive(Debug, Args)]
@@ -115,10 +118,11 @@ impl Plan {
 }
 
 pub(crate) fn pairs(args: &MatrixArgs) -> Result<(), Error> {
-    let part = match (args.skew, args.forced) {
-        (Some(ms), _) => Part::Skew { ms },
-        (None, true) => Part::Forced,
-        (None, false) => Part::Pairs,
+    let part = match args.skew {
+        Some(ms) => Part::Skew { ms },
+        None if args.forced => Part::Forced,
+        None if args.birthday => Part::Birthday,
+        None => Part::Pairs,
     };
     let mut plan = Plan::of(part, args.tries, args.tries_of_others);
     if args.reduced {

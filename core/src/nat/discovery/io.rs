@@ -100,15 +100,17 @@ pub struct Report {
 pub struct Config {
     /// A round has ended after this long, whatever is known.
     pub within: Duration,
-    /// The first retransmission; each next one takes twice as long.
+    /// Before the first retransmission.
     pub rto: Duration,
+    /// Requests of one transaction: where 30 % of all datagrams are lost each way, one in 200 stays unanswered.
+    pub requests_max: u32,
     /// How long answers from elsewhere are waited for before they count as filtered.
     pub filter_wait: Duration,
     /// How long a hairpinned request is waited for.
     pub hairpin_wait: Duration,
     /// A new round, though nothing has changed.
     pub again: Duration,
-    /// A new round, when nobody has answered.
+    /// A new round, when nobody has answered, or not the second address that shows how a NAT maps.
     pub again_silent: Duration,
     /// Refreshes of a mapping whose lifetime is not known.
     pub keep_alive: Duration,
@@ -125,6 +127,7 @@ impl Default for Config {
         Self {
             within: Duration::from_secs(3),
             rto: Duration::from_millis(200),
+            requests_max: 8,
             filter_wait: Duration::from_millis(1_000),
             hairpin_wait: Duration::from_millis(400),
             again: Duration::from_secs(30 * 60),

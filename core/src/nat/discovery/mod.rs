@@ -26,8 +26,6 @@ use io::{Config, Input, Output, Report, Socket};
 use lifetime::Lifetime;
 use way::{Probe, Stage, Way};
 
-/// Requests of one transaction.
-const REQUESTS_MAX: u32 = 4;
 /// Servers asked at a time.
 const SERVERS_MAX: usize = 4;
 /// Who was written to this long ago is still let in by some NATs (RFC 4787 §4.3 recommends 5 minutes).
@@ -152,11 +150,12 @@ impl Discovery {
             if t.due > cx.now {
                 continue;
             }
-            if t.sent == REQUESTS_MAX {
+            if t.sent == cx.cfg.requests_max {
                 t.due = Time(u64::MAX);
                 continue;
             }
-            t.due = cx.now.after(cx.cfg.rto * (1 << t.sent));
+            // a round is short, so the waits grow slowly: 1, 1, 1, 2, 2, 2, 3, 3
+            t.due = cx.now.after(cx.cfg.rto * (1 + t.sent / 3));
             t.sent += 1;
             if t.probe.socket() == Socket::Main {
                 self.contacts.insert(t.to, cx.now);
@@ -393,7 +392,9 @@ impl Discovery {
         self.ways.iter_mut().for_each(|w| (w.stage, w.due) = (Stage::Done, None));
         self.announce(cx);
         let silent = !self.nat.udp;
-        self.again = Some(cx.now.after(if silent { cx.cfg.again_silent } else { cx.cfg.again }));
+        // a second address was asked how the NAT maps, and nothing came back: bad luck rather than a finding
+        let unsure = self.ways[0].second_server.is_some() && self.nat.mapping == NatBehaviour::Unknown;
+        self.again = Some(cx.now.after(if silent || unsure { cx.cfg.again_silent } else { cx.cfg.again }));
         self.refresh = (!silent).then(|| cx.now.after(self.keep_alive(cx.cfg)));
         if let (Some(server), true) = (self.ways[0].server, self.is_translated()) {
             let out = cx.child::<Lifetime>(cx.cfg, |cx| self.lifetime.begin(cx, server));

@@ -19,8 +19,8 @@ pub(super) const OBJECT_LEN: usize = 8 * 1024 * 1024;
 const EDGE_RATE: u64 = 512 * 1024;
 /// How long a try may last.
 const TRY_WITHIN: Duration = Duration::from_secs(8);
-/// The same, where packets are lost.
-const LOSSY_TRY_WITHIN: Duration = Duration::from_secs(16);
+/// The same, where packets are lost or many ports are tried.
+const SLOW_TRY_WITHIN: Duration = Duration::from_secs(16);
 /// How long seeding may last.
 pub(super) const SEED_WITHIN: Duration = Duration::from_secs(30);
 /// How long a client may take to know its NAT and be known to the CN.
@@ -51,12 +51,15 @@ impl Bench {
             sites: sites.collect(),
             ..Plan::default()
         })?;
-        let cdn = Cdn::start(&lab, dir.path(), &options.program)?;
+        let mut cdn = Cdn::start(&lab, dir.path(), &options.program)?;
+        if options.part == Part::Birthday {
+            cdn.client_options(&["--birthday"]);
+        }
         let forced = options.part == Part::Forced;
         let seeded = if forced { Vec::new() } else { seed(&lab, &cdn, &seeders, &options.program)? };
         let delays = match options.part {
             Part::Skew { ms } => delay(&lab, &cdn, &downloaders, Duration::from_millis(ms.into()), &options.tool)?,
-            Part::Pairs | Part::Loss { .. } | Part::Forced => Vec::new(),
+            Part::Pairs | Part::Loss { .. } | Part::Birthday | Part::Forced => Vec::new(),
         };
         if let Part::Loss { percent, udp_only } = options.part {
             lab.lose_of(percent, if udp_only { Lossy::Udp } else { Lossy::Everything })?;
@@ -67,10 +70,12 @@ impl Bench {
     pub(super) fn cell(&self, options: &Options, seeder: Kind, downloader: Kind) -> Result<Cell, Error> {
         let expected = expected(seeder, downloader);
         let well = matches!(expected, Expect::Connects | Expect::ByPrediction);
-        let tries = if well { options.tries } else { options.tries_of_others };
+        let tries = if well || options.part == Part::Birthday { options.tries } else { options.tries_of_others };
         let one = |_| match options.part {
             Part::Forced => self.force(&options.program, seeder, downloader),
-            Part::Pairs | Part::Loss { .. } | Part::Skew { .. } => self.try_once(options, seeder, downloader),
+            Part::Pairs | Part::Loss { .. } | Part::Skew { .. } | Part::Birthday => {
+                self.try_once(options, seeder, downloader)
+            }
         };
         Ok(Cell { seeder, downloader, expected, tries: (0..tries).map(one).collect::<Result<_, Error>>()? })
     }
@@ -81,21 +86,25 @@ impl Bench {
         let mut client = self.cdn.client(&self.lab, &format!("d-{downloader}"), &options.program, false)?;
         client.settle(SETTLE_WITHIN)?;
         thread::sleep(BE_LISTED);
-        let lossy = matches!(options.part, Part::Loss { .. });
-        let within = if lossy { LOSSY_TRY_WITHIN } else { TRY_WITHIN };
+        let slow = matches!(options.part, Part::Loss { .. } | Part::Birthday);
+        let within = if slow { SLOW_TRY_WITHIN } else { TRY_WITHIN };
         let began = Instant::now();
-        let line = client.get_until(seeder.name(), within, |line| lossy && line.peer_bytes > 0)?;
+        let line = client.get_until(seeder.name(), within, |line| slow && line.peer_bytes > 0)?;
         let took = began.elapsed();
         let line = line.ok_or_else(|| client.error("tells nothing of its download"))?;
         let done = line.durable_bytes == OBJECT_LEN as u64;
-        let connected = if lossy { line.peer_bytes > 0 } else { done && line.peer_bytes > line.edge_bytes };
         let met = client.meetings()?.into_iter().max_by_key(|m| m.outcome == "connected");
         let go = met.as_ref().filter(|m| m.outcome == "connected").map(|m| f64::from(m.took_ms));
+        let connected = if slow { go.is_some() } else { done && line.peer_bytes > line.edge_bytes };
+        let outcome = met.as_ref().map(|m| {
+            let end = m.reason.as_ref().or(m.rung.as_ref()).unwrap_or(&m.outcome);
+            m.dropped.as_ref().map_or_else(|| end.clone(), |why| format!("{end}, dropped later: {why}"))
+        });
         Ok(Try {
             connected,
             after_go_ms: go,
             probes: met.as_ref().map_or(0, |m| m.probes),
-            outcome: met.map(|m| m.reason.or(m.rung).unwrap_or(m.outcome)),
+            outcome,
             done_ms: done.then_some(took.as_secs_f64() * 1000.0),
             peer_bytes: line.peer_bytes,
             edge_bytes: line.edge_bytes,

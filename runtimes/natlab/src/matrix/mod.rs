@@ -39,6 +39,8 @@ pub enum Part {
         /// Milliseconds.
         ms: u16,
     },
+    /// Pairs that meet by birthday probing only, which is switched on.
+    Birthday,
     /// Pairs that nobody would introduce: their NATs change behind their backs.
     Forced,
 }
@@ -115,6 +117,7 @@ pub fn cells_of(part: Part) -> Vec<(Kind, Kind)> {
             Part::Pairs => true,
             Part::Loss { .. } => expected == Expect::Connects,
             Part::Skew { .. } => expected == Expect::Connects && [*a, *b].contains(&Kind::MasqueradeOpen),
+            Part::Birthday => expected == Expect::ByBirthday,
             Part::Forced => matches!(expected, Expect::Never | Expect::ByBirthday),
         }
     });
@@ -197,6 +200,7 @@ mod tests {
     fn each_part_is_about_its_own_cells() {
         assert_eq!(cells_of(Part::Loss { percent: 5, udp_only: false }).len(), 82);
         assert_eq!(cells_of(Part::Forced).len(), 51);
+        assert_eq!(cells_of(Part::Birthday).len(), 20);
         let skewed = cells_of(Part::Skew { ms: 500 });
         assert_eq!(skewed.len(), 15, "{skewed:?}");
     }

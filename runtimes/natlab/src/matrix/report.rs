@@ -81,7 +81,7 @@ impl Class {
             Self::Learned => "one is symmetric, the other does not filter by port",
             Self::Connects => "✔ all that should connect",
             Self::Predicted => "ᵖ ports can be foretold",
-            Self::Birthday => "ᵇ by birthday probing only, which is off",
+            Self::Birthday => "ᵇ by birthday probing only",
             Self::Never => "– never",
         }
     }
@@ -98,6 +98,8 @@ pub struct Row {
     pub introduced: u32,
     /// Tries that connected.
     pub connected: u32,
+    /// Tries in which verified bytes came from the peer.
+    pub fed: u32,
     /// The lower end of the 95 % confidence interval of their share.
     pub lower_bound: f64,
     /// From the CN's "go" to the open QUIC connection, median.
@@ -145,6 +147,7 @@ impl Report {
                 tries: n,
                 introduced: count(tries.iter().filter(|t| t.outcome.is_some()).count()),
                 connected,
+                fed: count(tries.iter().filter(|t| t.peer_bytes > 0).count()),
                 lower_bound: lower_bound_95(connected, n),
                 median_ms: percentile(&times, 0.5),
                 p95_ms: percentile(&times, 0.95),
@@ -166,6 +169,7 @@ impl Report {
             Part::Loss { percent, .. } => {
                 share(Class::Connects, if percent <= 5 { 0.98 } else { 0.9 }).into_iter().collect()
             }
+            Part::Birthday => share(Class::Birthday, 0.9).into_iter().collect(),
             Part::Skew { .. } => share(Class::Connects, 0.95).into_iter().collect(),
             Part::Pairs => {
                 let wrong = |c: &&Cell| match c.expected {
@@ -191,6 +195,7 @@ impl Report {
                 format!("{percent} % loss each way, of {}", if udp_only { "UDP" } else { "everything" })
             }
             Part::Skew { ms } => format!("the downloader hears from its CN {ms} ms later"),
+            Part::Birthday => "birthday probing switched on".into(),
             Part::Forced => "pairs that cannot connect, forced".into(),
         };
         format!("### {}: {part}, {}, Linux {}\n\n", self.runtime, self.date, self.kernel)
@@ -201,7 +206,7 @@ impl Report {
     pub fn to_markdown(&self) -> String {
         let mut text = self.heading();
         match self.part {
-            Part::Pairs => {
+            Part::Pairs | Part::Birthday => {
                 text.push_str(&self.table());
                 text.push_str(&self.pools());
             }
@@ -231,15 +236,15 @@ impl Report {
 
     fn pools(&self) -> String {
         let mut text = String::from(
-            "| pairs of which | introduced | connected | lower 95 % bound | after \"go\", median | p95 |\n\
-             |---|---|---|---|---|---|\n",
+            "| pairs of which | introduced | connected | lower 95 % bound | got bytes | after \"go\", median | p95 |\n\
+             |---|---|---|---|---|---|---|\n",
         );
         for row in self.rows() {
             let ms = |t: Option<f64>| t.map_or("–".into(), |t| format!("{t:.0} ms"));
             let (n, of, bound) = (row.connected, row.tries, row.lower_bound * 100.0);
-            let (what, introduced) = (row.class.in_words(), row.introduced);
+            let (what, introduced, fed) = (row.class.in_words(), row.introduced, row.fed);
             let times = format!("{} | {}", ms(row.median_ms), ms(row.p95_ms));
-            _ = writeln!(text, "| {what} | {introduced}/{of} | {n}/{of} | {bound:.1} % | {times} |");
+            _ = writeln!(text, "| {what} | {introduced}/{of} | {n}/{of} | {bound:.1} % | {fed}/{of} | {times} |");
         }
         text
     }
@@ -261,7 +266,7 @@ impl Report {
             let done: Vec<f64> = tries.iter().filter_map(|t| t.done_ms).collect();
             let s = |share| percentile(&done, share).map_or("–".into(), |ms| format!("{:.1} s", ms / 1000.0));
             let connected = tries.iter().filter(|t| t.connected).count();
-            let name = class.in_words().split(',').next().unwrap_or_default();
+            let name = class.in_words();
             _ = writeln!(
                 text,
                 "| {name} | {} | {connected} | {} | {:.1} s | {} | {} | {} | {} |",
@@ -304,10 +309,11 @@ from that peer. The lab adds no delay (the kernel that it was made on has no net
 not of networks. Bounds are the lower ends of one-sided 95 % confidence intervals (Clopper and Pearson).
 `ᵖ`: by predicting ports; `–`: did not connect, and was not even introduced where the second table says 0.
 
-**Loss**: the core drops packets at random; a try connects if verified bytes come from the peer within 16 s.
+**Loss**: the core drops packets at random; a try connects if its QUIC connection opens within 16 s.
 **Skew**: what the downloader hears from its CN, \"go\" included, comes late, so that the seeder's checks come early.
 **Forced**: such pairs are not introduced; here both peers first find out about better NATs, which are then replaced.
 How each attempt ended is what both sides log.
+**Birthday**: clients run with `--birthday`, which is off otherwise; a try connects as with loss.
 
 ```sh
 cargo build --release && cargo build --release -p swarmedge-natlab
@@ -354,7 +360,7 @@ mod tests {
         for line in ["| public |  | ✔ | – |", "| firewall | ✔ᵖ | – |  |"] {
             assert!(text.contains(line), "{line}\n{text}");
         }
-        assert!(text.contains("| ✔ all that should connect | 2/2 | 2/2 | 22.4 % | 50 ms | 50 ms |"), "{text}");
+        assert!(text.contains("| ✔ all that should connect | 2/2 | 2/2 | 22.4 % | 2/2 | 50 ms | 50 ms |"), "{text}");
         assert!(good.failures().is_empty());
         let bad = report(Part::Pairs, vec![cell(Kind::Public, Kind::FullCone, &[true, false])]);
         assert_eq!(bad.failures(), ["public -> full-cone 1/2"]);

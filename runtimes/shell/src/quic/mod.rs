@@ -28,6 +28,8 @@ pub const WINDOW_MIN: u32 = 1 << 20;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Keeps the way through NATs open, and the idle timeout away.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Taken for a path's round trip until it is measured.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Bytes of the largest datagram that is looked for on a path (RFC 8899): what a jumbo frame of 9,000 bytes holds
 /// beside the headers of IPv6 and UDP. Each costs the same whatever its size, and local networks often take such ones.
 const DATAGRAM_LEN_MAX: u16 = 8_952;
@@ -122,6 +124,9 @@ fn transport(streams: u32) -> quinn::TransportConfig {
     discovery.upper_bound(DATAGRAM_LEN_MAX);
     let mut t = quinn::TransportConfig::default();
     t.mtu_discovery_config(Some(discovery));
+    // a path is dialled once checks have been answered on it within a fraction of a second; with the usual guess of a
+    // third of a second, a lost first datagram would be sent again after a whole one
+    t.initial_rtt(INITIAL_RTT);
     t.max_concurrent_bidi_streams(streams.into())
         .max_concurrent_uni_streams(0_u32.into())
         .datagram_receive_buffer_size(None)
