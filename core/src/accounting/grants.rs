@@ -1,12 +1,77 @@
 //! Grants: who gets one, how it is renewed, when a query may show it.
 
-use super::{CertError, Trust, edge_auth};
-use crate::content::Policy;
-use crate::ids::{DownloadId, Guid};
+use super::edge_auth::{self, TokenError, Withheld};
+use super::{CertError, Trust};
+use crate::codec::{Text, Wire};
+use crate::content::{Access, Policy};
+use crate::ids::{DownloadId, Guid, ProviderId, PublicKey, ReqId, VersionId};
+use crate::limits;
 use crate::machine::Rng;
-use crate::role::edge::io::{Denial, GrantAsked, ObjectFacts};
-use crate::wire::Wire;
 use crate::wire::records::{Context, Grant, ServerRole, SignedGrant};
+
+/// A request for a grant, its object already looked up. The signature of the request by `key` was verified.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GrantAsked {
+    /// Echoed.
+    pub req: ReqId,
+    /// Who asks.
+    pub guid: Guid,
+    /// The client's key that signed the request.
+    pub key: PublicKey,
+    /// K_d: the new download's key (for a renewal the old grant's counts).
+    pub download_key: PublicKey,
+    /// The object as it is now.
+    pub object: ObjectFacts,
+    /// What the check of the provider's token came to, if one was shown.
+    pub token: Option<Result<(), TokenError>>,
+    /// The version that must not have changed (resumption).
+    pub version: Option<VersionId>,
+    /// The grant to be renewed.
+    pub renew: Option<Renewal>,
+}
+
+/// An object as the catalogue has it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ObjectFacts {
+    /// Who pays.
+    pub provider: ProviderId,
+    /// Its path.
+    pub path: Text<{ limits::PATH_LEN_MAX }>,
+    /// Its version.
+    pub version: VersionId,
+    /// Bytes of the version.
+    pub size: u64,
+    /// Who may have it.
+    pub access: Access,
+    /// What the provider allows.
+    pub policy: Policy,
+}
+
+/// A grant that is to be renewed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Renewal {
+    /// What is in its seal; `None` if it could not be opened.
+    pub grant: Option<SignedGrant>,
+    /// The request also bears a valid signature by that grant's `download_key`.
+    pub proven: bool,
+}
+
+/// Why a grant was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Denial {
+    /// `guid` is not that of the key that signed (403).
+    WrongKey,
+    /// The object's provider must have allowed it (401, 403).
+    Withheld(Withheld),
+    /// The object is expired (410).
+    Gone,
+    /// The object has another version now (412).
+    Changed,
+    /// The old grant cannot be renewed: forged, too old, or of another client (401: ask for a new one).
+    GrantExpired,
+    /// The record could not be written (503).
+    Unavailable,
+}
 
 /// How far the clocks of two servers may be apart, in milliseconds.
 pub const SKEW_MS: u64 = 30_000;
@@ -131,7 +196,6 @@ pub(crate) mod tests {
     use super::*;
     use crate::content::Access;
     use crate::ids::{ProviderId, PublicKey, ReqId, VersionId};
-    use crate::role::edge::io::Renewal;
     use crate::wire::Text;
 
     const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000 };

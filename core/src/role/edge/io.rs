@@ -1,12 +1,10 @@
 //! What the edge machine is told and what it asks for.
 
-use crate::accounting::edge_auth::{TokenError, Withheld};
-use crate::content::{Access, Policy};
+pub use crate::accounting::grants::{Denial, GrantAsked, ObjectFacts, Renewal};
+
 use crate::ids::{ConnId, DownloadId, Guid, ProviderId, PublicKey, RecordId, ReqId, VersionId};
-use crate::limits;
-use crate::wire::Text;
 use crate::wire::ledger::LedgerMsg;
-use crate::wire::records::{Grant, LedgerRecord, ServerCert, SignedGrant, Verify};
+use crate::wire::records::{Grant, LedgerRecord, ServerCert, Verify};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -86,53 +84,6 @@ pub enum Input {
     },
     /// Stop: write down what was counted, then say [`Output::Stopped`].
     Shutdown,
-}
-
-/// A request for a grant, its object already looked up. The signature of the request by `key` was verified.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct GrantAsked {
-    /// Echoed.
-    pub req: ReqId,
-    /// Who asks.
-    pub guid: Guid,
-    /// The client's key that signed the request.
-    pub key: PublicKey,
-    /// K_d: the new download's key (for a renewal the old grant's counts).
-    pub download_key: PublicKey,
-    /// The object as it is now.
-    pub object: ObjectFacts,
-    /// What the check of the provider's token came to, if one was shown.
-    pub token: Option<Result<(), TokenError>>,
-    /// The version that must not have changed (resumption).
-    pub version: Option<VersionId>,
-    /// The grant to be renewed.
-    pub renew: Option<Renewal>,
-}
-
-/// An object as the catalogue has it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ObjectFacts {
-    /// Who pays.
-    pub provider: ProviderId,
-    /// Its path.
-    pub path: Text<{ limits::PATH_LEN_MAX }>,
-    /// Its version.
-    pub version: VersionId,
-    /// Bytes of the version.
-    pub size: u64,
-    /// Who may have it.
-    pub access: Access,
-    /// What the provider allows.
-    pub policy: Policy,
-}
-
-/// A grant that is to be renewed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Renewal {
-    /// What is in its seal; `None` if it could not be opened.
-    pub grant: Option<SignedGrant>,
-    /// The request also bears a valid signature by that grant's `download_key`.
-    pub proven: bool,
 }
 
 /// Whose download a served range belongs to, as its opened grant says.
@@ -231,23 +182,6 @@ pub struct Batch {
     pub acked: Vec<RecordId>,
     /// Delete the counts of these downloads: they are over.
     pub ended: Vec<DownloadId>,
-}
-
-/// Why a grant was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Denial {
-    /// `guid` is not that of the key that signed (403).
-    WrongKey,
-    /// The object's provider must have allowed it (401, 403).
-    Withheld(Withheld),
-    /// The object is expired (410).
-    Gone,
-    /// The object has another version now (412).
-    Changed,
-    /// The old grant cannot be renewed: forged, too old, or of another client (401: ask for a new one).
-    GrantExpired,
-    /// The record could not be written (503).
-    Unavailable,
 }
 
 /// What an edge counts.
