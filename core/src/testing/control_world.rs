@@ -136,6 +136,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
         grant: grant(SEEKER, cfg.names[usize::from(SEEKER)]),
         more: 1,
         exclude: Vec::new(),
+        soon: false,
     };
     tell(&mut w, SEEKER, Input::Want(want));
     w

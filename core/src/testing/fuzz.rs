@@ -317,7 +317,7 @@ fn play_client(u: &mut Unstructured<'_>) -> Result<()> {
 fn client_input(u: &mut Unstructured<'_>, open: &Open) -> Result<Input> {
     let conn = one_of(u, &open.conns, ConnId(1 << 63))?;
     let xfer = one_of(u, &open.xfers, XferId(u.len() as u64))?;
-    Ok(match u.int_in_range(0..=15_u8)? {
+    Ok(match u.int_in_range(0..=17_u8)? {
         0 => Input::Command(Command { req: ReqId(1 << 40), kind: command(u)? }),
         1 | 2 => Input::Edge { req: one_of(u, &open.reqs, ReqId(0))?, answer: edge_answer(u)? },
         3 => Input::ControlOpened { conn },
@@ -335,6 +335,12 @@ fn client_input(u: &mut Unstructured<'_>, open: &Open) -> Result<Input> {
             Input::Saved { req: one_of(u, &open.saves, ReqId(0))?, result }
         }
         14 => Input::ServeEnded { xfer, bytes: u.arbitrary()? },
+        15 => {
+            let [quiet, round_trip] = [u.arbitrary::<u16>()?, u.arbitrary::<u16>()?];
+            let [quiet, round_trip] = [quiet, round_trip].map(|ms| Duration::from_millis(ms.into()));
+            Input::PeerQuiet { conn, quiet, round_trip }
+        }
+        16 => Input::Network(u.arbitrary()?),
         _ => Input::VersionLost { version: VersionId::numbered(u.int_in_range(0..=3)?) },
     })
 }

@@ -27,6 +27,8 @@ pub enum Input {
         /// STUN servers, best first.
         servers: Vec<SocketAddr>,
     },
+    /// The mapping may be another one: it is looked at now rather than when that is due.
+    Look,
     /// A STUN message came.
     Datagram {
         /// To which socket.

@@ -10,6 +10,7 @@ pub mod io;
 pub mod lifetime;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod way;
 
 use crate::codec::{List, Wire as _};
@@ -255,8 +256,10 @@ impl Discovery {
                         cx.push(Output::Proven(self.proven()));
                     }
                 } else {
+                    (way.mapped, way.cookie) = (Some(mapped), cookie);
                     self.contacts.clear();
                     self.lifetime = Lifetime::default();
+                    self.moved(cx, mapped);
                     self.begin(cx);
                 }
             }
@@ -476,18 +479,6 @@ impl Discovery {
         }
     }
 
-    fn refresh_due(&mut self, cx: &mut Cx<'_, Self>) {
-        self.refresh = Some(cx.now.after(self.keep_alive(cx.cfg)));
-        self.missed += 1;
-        if self.missed > MISSED_MAX {
-            return self.begin(cx);
-        }
-        let servers: Vec<(SocketAddr, bool)> = self.ways.iter().filter_map(|w| Some((w.server?, w.v6))).collect();
-        for (server, v6) in servers {
-            self.ask(cx, Probe::Refresh, v6, server);
-        }
-    }
-
     fn pass(&mut self, cx: &mut Cx<'_, Self>, out: Vec<Output>) {
         for output in out {
             // the lifetime has moved: the report is ours to make
@@ -514,6 +505,7 @@ impl Machine for Discovery {
                 (self.hosts, self.servers) = (hosts, servers);
                 self.begin(cx);
             }
+            Input::Look => self.look(cx),
             Input::Datagram { socket, from, bytes } => {
                 let from = SocketAddr::new(from.ip().to_canonical(), from.port());
                 self.datagram(cx, socket, from, &bytes);

@@ -231,6 +231,29 @@ fn who_hears_nothing_tries_again_and_a_mapping_that_moves_begins_a_new_round() {
 }
 
 #[test]
+fn who_doubts_the_mapping_is_told_at_once_where_it_has_moved() {
+    let mut b = Bench::new(Config { silences: Vec::new(), ..Config::default() });
+    let server = "198.51.100.1:3478";
+    let seen_as = |port| alloc::vec![Attribute::XorMapped(SocketAddr::new([203, 0, 113, 9].into(), port))];
+    let sent = b.network(&[server]);
+    assert_eq!(b.run(Some(Input::Look)), [], "a round is under way");
+    b.answer(&sent, server, server, seen_as(7000));
+    while b.m.is_busy() {
+        b.fire();
+    }
+    let before = b.m.descriptor().clone();
+    let sent = b.run(Some(Input::Look));
+    assert_eq!(b.answer(&sent, server, server, seen_as(7000)), [], "it has not moved");
+    let sent = b.run(Some(Input::Look));
+    let out = b.answer(&sent, server, server, seen_as(7001));
+    let Some(Output::Changed(now)) = out.first() else { panic!("{out:?}") };
+    assert_eq!((now.mapped(), now.epoch), (Some(addr("203.0.113.9:7001")), before.epoch + 1));
+    let reflexive = now.candidates.iter().filter(|c| c.kind == CandidateKind::ServerReflexive);
+    assert_eq!((now.candidates.len(), reflexive.count()), (before.candidates.len(), 1), "the old one is gone");
+    assert!(b.m.is_busy(), "and all is looked at anew");
+}
+
+#[test]
 fn the_keep_alive_follows_the_lifetime_that_was_measured() {
     for (lifetime, lives, dies) in [(20, 0, Some(30)), (50, 30, Some(60)), (90, 60, Some(120)), (1_000, 240, None)] {
         let mut cfg = Cfg::of(Kind::PortRestricted, None);

@@ -40,6 +40,10 @@ pub struct Config {
     pub peers_wanted: u32,
     /// A peer connection opens, and a `Hello` is answered, within this.
     pub peer_within: Duration,
+    /// A connection on which nothing comes for so long, though something is due, is a reason to look at the network.
+    pub quiet_after: Duration,
+    /// After so long, or four round trips if that is more, the way to its peer is lost.
+    pub lost_after: Duration,
     /// An uploader closes within this after the last receipt.
     pub part_within: Duration,
     /// Bytes under way over all downloads.
@@ -81,6 +85,8 @@ impl Config {
             identity,
             peers_wanted: 24,
             peer_within: Duration::from_secs(10),
+            quiet_after: Duration::from_secs(1),
+            lost_after: Duration::from_secs(2),
             part_within: Duration::from_secs(5),
             budget: 256 << 20,
             start_within: START_WITHIN,

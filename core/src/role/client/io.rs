@@ -1,28 +1,31 @@
 //! What the client machine is told and what it asks for.
 
 mod meeting;
+mod save;
 mod status;
 
 pub use super::config::Identity;
 pub use super::notice::{CommandError, Notice};
 pub use meeting::{Meeting, NotTried};
+pub use save::{KeptReceipt, Save};
 pub use status::DownloadStatus;
 
 pub use crate::swarm::outcome::{CloseReason, EdgeError, FailReason, FetchEnd, SourceName, StoreError};
 
 use crate::content::{Layout, Policy};
 use crate::ids::{
-    ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, Signature, VersionId, XferId,
+    ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, ReqId, Signature, VersionId, XferId,
 };
 use crate::nat::NatDescriptor;
 use crate::nat::cookie::Proven;
 use crate::wire::control::ControlMsg;
 use crate::wire::peer::{PeerMsg, PieceRequest, RefuseCode};
-use crate::wire::records::{PeerBytes, Receipt, SealedGrant, UsageRecord};
+use crate::wire::records::{Receipt, SealedGrant};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::ops::Range;
+use core::time::Duration;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +74,16 @@ pub enum Input {
     PeerClosed {
         /// Which.
         conn: ConnId,
+    },
+    /// Nothing has come on a peer's open connection though something was due: blocks, an acknowledgement, the answer to
+    /// the shell's knocking after [`Output::Look`]. Told again as the silence lasts, each time after twice as long.
+    PeerQuiet {
+        /// Which.
+        conn: ConnId,
+        /// For how long.
+        quiet: Duration,
+        /// The way there and back, as QUIC has measured it.
+        round_trip: Duration,
     },
     /// A message on a peer's control stream.
     Peer {
@@ -355,6 +368,11 @@ pub enum Output {
         /// What.
         what: Save,
     },
+    /// The network may have changed: look at this host's addresses, ask a STUN server, let QUIC try every connection's
+    /// way (RFC 9000 §9). What has changed comes as [`Input::Network`].
+    Look,
+    /// The network has changed: no kept connection to an edge can be used any more, and QUIC tries every way anew.
+    Moved,
     /// Tell the user.
     Notice(Notice),
 }
@@ -396,71 +414,6 @@ pub enum FetchSource {
     },
     /// A connected peer.
     Peer(ConnId),
-}
-
-/// A durable write. What depends on it happens while its `Saved` is handled.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Save {
-    /// A download begins or changes: kept until `Forget`, given back by [`super::Restore`].
-    Download(DownloadRecord),
-    /// A piece is complete and verified: sync its bytes, then journal it with its sources. The shell may gather several
-    /// into one sync.
-    Piece {
-        /// Of this download.
-        handle: Handle,
-        /// Of this version.
-        version: VersionId,
-        /// Which.
-        piece: PieceIndex,
-        /// Who delivered how many of its bytes.
-        from: Vec<(SourceName, u32)>,
-    },
-    /// Every piece is journalled: put the file where the user wants it.
-    Finish {
-        /// Which download.
-        handle: Handle,
-        /// Of this version.
-        version: VersionId,
-    },
-    /// Forget a download; its pieces too, unless another download or the cache holds them.
-    Forget {
-        /// Which.
-        handle: Handle,
-    },
-    /// Delete a cached version.
-    Uncache {
-        /// Which.
-        version: VersionId,
-    },
-    /// Keep an uploader's newest receipt of an introduction, until a kept usage record holds it.
-    Receipt(KeptReceipt),
-    /// Keep a usage record until it is acknowledged. The receipts that it holds need no place of their own any more.
-    Usage(UsageRecord),
-    /// These usage records are in the ledger: delete them.
-    UsageDone(Vec<RecordId>),
-    /// The user's choice.
-    Uploads(bool),
-}
-
-/// A receipt that no usage record holds yet.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct KeptReceipt {
-    /// Of this download.
-    pub download: DownloadId,
-    /// Of this version.
-    pub version: VersionId,
-    /// The introduction, K_d, and the receipt.
-    pub peer: PeerBytes,
-}
-
-impl KeptReceipt {
-    /// Whether a usage record holds this receipt or a newer one.
-    #[must_use]
-    pub fn is_in(&self, record: &UsageRecord) -> bool {
-        let seq = |p: &PeerBytes| p.receipt.as_ref().map_or(0, |r| r.seq);
-        record.download == self.download
-            && record.peers.iter().any(|p| p.intro == self.peer.intro && seq(p) >= seq(&self.peer))
-    }
 }
 
 /// A download as the store keeps it.

@@ -49,6 +49,8 @@ pub(super) struct Job {
     pub(super) tried: Vec<PublicKey>,
     /// K_u of peers that were tried in vain and may be, or have been, tried once more.
     pub(super) retried: Vec<PublicKey>,
+    /// The way to a peer was lost: the control session is to ask at once.
+    pub(super) soon: bool,
     /// What the control session was last told to want: how many, and how long `tried` was.
     pub(super) wanted: Option<(u8, usize)>,
     /// When it began in this life of the client.
@@ -75,6 +77,7 @@ impl Job {
             peers_allowed: true,
             tried: Vec::new(),
             retried: Vec::new(),
+            soon: false,
             wanted: None,
             began: now,
             reported: None,

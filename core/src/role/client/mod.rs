@@ -6,6 +6,7 @@ mod config;
 pub mod io;
 mod job;
 mod meeting;
+mod network;
 mod notice;
 mod peers;
 mod receipts;
@@ -108,6 +109,7 @@ pub struct Client {
     session: ClientSession,
     uploads: Uploads,
     connectivity: Connectivity,
+    network: network::Network,
     links: BTreeMap<ConnId, PeerLink>,
     receipts: Receipts,
     cached: BTreeMap<VersionId, (Layout, Bitfield)>,
@@ -427,10 +429,8 @@ impl Machine for Client {
             Input::Signed { req, signature } => self.receipt_signed(cx, req, signature),
             Input::Saved { req, result } => self.saved(cx, req, result),
             Input::VersionLost { version } => self.version_lost(cx, version),
-            Input::Network(nat) => {
-                self.tell_connectivity(cx, connectivity::Input::Network(nat.clone()));
-                self.tell_session(cx, session::Input::Network(nat));
-            }
+            Input::PeerQuiet { conn, quiet, round_trip } => self.peer_quiet(cx, conn, quiet, round_trip),
+            Input::Network(nat) => self.network(cx, nat),
             Input::Proven(proven) => self.tell_session(cx, session::Input::Proven(proven)),
             Input::Datagram { from, bytes } => {
                 self.tell_connectivity(cx, connectivity::Input::Datagram { from, bytes });
@@ -458,6 +458,7 @@ impl Machine for Client {
         self.session.rebase(by);
         self.uploads.rebase(by);
         self.connectivity.rebase(by);
+        self.network.rebase(by);
         self.receipts.rebase(by);
         self.served.values_mut().for_each(|s| s.rebase(by));
         for job in self.jobs.values_mut() {

@@ -67,7 +67,7 @@ impl Client {
         };
         let more = u8::try_from(more).unwrap_or(u8::MAX);
         let wanted = Some((more, job.tried.len()));
-        if job.wanted == wanted {
+        if job.wanted == wanted && !job.soon {
             return;
         }
         job.wanted = wanted;
@@ -78,6 +78,7 @@ impl Client {
             grant: granted.sealed.clone(),
             more,
             exclude: job.tried.clone(),
+            soon: core::mem::take(&mut job.soon) && more > 0,
         };
         self.tell_session(cx, session::Input::Want(want));
     }
@@ -152,6 +153,24 @@ impl Client {
         if let Some(job) = self.jobs.get_mut(&link.handle).filter(|j| !j.retried.contains(&key)) {
             job.retried.push(key);
             job.tried.retain(|k| *k != key);
+        }
+    }
+
+    /// Whose an open link is.
+    pub(super) fn open_link(&self, conn: ConnId) -> Option<(Handle, SourceName)> {
+        let link = self.links.get(&conn).filter(|l| matches!(l.state, LinkState::Greeting | LinkState::Open))?;
+        Some((link.handle, link.name()))
+    }
+
+    /// The way to a peer is lost and nothing speaks against the peer: it is asked for again at once.
+    pub(super) fn meet_anew(&mut self, conn: ConnId) {
+        let Some(link) = self.links.get(&conn) else { return };
+        if let Some(job) =
+            self.jobs.get_mut(&link.handle).filter(|j| j.swarm.as_ref().is_some_and(|s| s.may_ask(&link.key)))
+        {
+            job.tried.retain(|k| *k != link.key);
+            job.retried.retain(|k| *k != link.key);
+            job.soon = true;
         }
     }
 

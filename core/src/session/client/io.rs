@@ -48,6 +48,8 @@ pub enum Input {
     Network(NatDescriptor),
     /// Newer cookies for addresses of it: for the next `Hello` or `Update`.
     Proven(Vec<Proven>),
+    /// The way to the CN may be gone: the CN is asked for a sign of life at once.
+    Look,
     /// This version can be shared now (`complete`: every piece of it). Idempotent; may come before any connection.
     Share {
         /// Which.
@@ -105,6 +107,8 @@ pub struct Want {
     pub more: u8,
     /// K_u of the peers that it is connected to or has tried.
     pub exclude: Vec<PublicKey>,
+    /// The way to a peer was lost: ask at once, that it may be introduced anew.
+    pub soon: bool,
 }
 
 /// Something to be done, or learned.
@@ -190,10 +194,14 @@ pub struct Config {
     pub welcome_within: Duration,
     /// A CN this long silent after a ping is lost.
     pub pong_within: Duration,
+    /// The same where the way to it is in doubt.
+    pub look_within: Duration,
     /// The wait before the next attempt once every CN has failed: first and longest.
     pub backoff: (Duration, Duration),
     /// Queries a minute, over all downloads; no more than the CN allows.
     pub queries_per_minute: u32,
+    /// So many more where the way to a peer was lost; with those above no more than the CN allows.
+    pub queries_spare: u32,
     /// The wait before a download that knows few peers asks again, and the longest after empty answers.
     pub requery: (Duration, Duration),
     /// From so many known peers on, a download asks again after [`Config::requery_known`].
@@ -222,8 +230,10 @@ impl Config {
             platform: Text::default(),
             welcome_within: Duration::from_secs(10),
             pong_within: Duration::from_secs(10),
+            look_within: Duration::from_millis(1_500),
             backoff: (Duration::from_millis(500), Duration::from_secs(60)),
             queries_per_minute: 8,
+            queries_spare: 2,
             requery: (Duration::from_secs(1), Duration::from_secs(60)),
             few_peers: 6,
             requery_known: Duration::from_secs(5),

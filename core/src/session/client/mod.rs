@@ -20,7 +20,7 @@ use crate::wire::List;
 use crate::wire::control::{ControlMsg, Hello, Opened, Outcome, Unreceipted, Update, Welcome};
 use crate::wire::records::ServerRole;
 use alloc::collections::BTreeMap;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use inventory::Inventory;
 use queries::Queries;
@@ -50,6 +50,8 @@ pub struct ClientSession {
     nat: NatDescriptor,
     /// Where the last CN saw this client.
     observed: Option<SocketAddr>,
+    /// The way to the CN is in doubt: if it is silent, not the CN is to blame.
+    in_doubt: bool,
     /// `uploads` or `nat` has changed since the `Hello` of this session.
     outdated: bool,
     inventory: Inventory,
@@ -240,11 +242,58 @@ impl ClientSession {
         }
     }
 
+    /// The network has changed under the connection: the same CN is dialled again at once.
+    fn dial_again(&mut self, cx: &mut Context<'_>) {
+        if let Some(link) = self.link() {
+            cx.push(Output::Close { conn: link.conn });
+            self.lost(cx, link);
+            self.next_cn = link.cn;
+            self.failed = 0;
+            self.timers.set(Timer::Dial, Some(cx.now));
+        }
+    }
+
+    /// What the CN says is heard, or not, within a short time.
+    fn look(&mut self, cx: &mut Context<'_>) {
+        if let Phase::Open(link) = self.phase {
+            self.in_doubt = true;
+            cx.push(Output::Send { conn: link.conn, msg: ControlMsg::Ping });
+            let due = cx.now.after(cx.cfg.look_within);
+            let due = self.timers.get(Timer::Pong).map_or(due, |earlier| earlier.min(due));
+            self.timers.set(Timer::Pong, Some(due));
+        }
+    }
+
+    /// This host is seen elsewhere now. A connection that came from an address which it had, and has no more, is dead
+    /// though nobody says so.
+    fn network(&mut self, cx: &mut Context<'_>, nat: NatDescriptor) {
+        let has = |nat: &NatDescriptor, ip: IpAddr| nat.candidates.iter().any(|c| c.addr.ip().to_canonical() == ip);
+        let came_from = self.observed.map(|a| a.ip().to_canonical());
+        let left = nat.udp && came_from.is_some_and(|ip| has(&self.nat, ip) && !has(&nat, ip));
+        let news = nat.epoch != self.nat.epoch && nat.udp;
+        let before = core::mem::replace(&mut self.nat, nat);
+        self.nat.renew(&before.proven);
+        if left {
+            self.observed = None;
+            self.dial_again(cx);
+        } else {
+            self.update(cx);
+        }
+        if self.phase == Phase::Down && news && self.timers.get(Timer::Dial).is_some() {
+            // it may have failed for want of a network
+            self.timers.set(Timer::Dial, Some(cx.now));
+        }
+        if news {
+            self.ask_who_found_nobody(cx);
+        }
+    }
+
     /// The connection is gone. A session that was open goes on soon, elsewhere; an attempt that failed is followed by
     /// the next CN at once until each has failed, then by a longer and longer wait.
     fn lost(&mut self, cx: &mut Context<'_>, link: Link) {
         let was_open = self.is_open();
         self.phase = Phase::Down;
+        self.in_doubt = false;
         for t in [Timer::Welcome, Timer::Ping, Timer::Pong, Timer::Leave, Timer::Inventory, Timer::Usage] {
             self.timers.clear(t);
         }
@@ -270,6 +319,7 @@ impl ClientSession {
     fn message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ControlMsg) {
         let Some(link) = self.link().filter(|l| l.conn == conn) else { return };
         self.timers.clear(Timer::Pong);
+        self.in_doubt = false;
         let open = self.is_open();
         match msg {
             ControlMsg::Welcome(w) if matches!(self.phase, Phase::Greeting(_)) => self.welcome(cx, link, &w),
@@ -342,6 +392,7 @@ impl ClientSession {
     fn due(&mut self, cx: &mut Context<'_>, timer: Timer) {
         match timer {
             Timer::Dial => self.dial(cx),
+            Timer::Pong if self.in_doubt => self.dial_again(cx),
             Timer::Welcome | Timer::Pong | Timer::Leave => self.hang_up(cx),
             Timer::Ping => {
                 if let Phase::Open(link) = self.phase {
@@ -386,12 +437,9 @@ impl Machine for ClientSession {
                 self.update(cx);
             }
             Input::Network(nat) if nat == self.nat => {}
-            Input::Network(nat) => {
-                let before = core::mem::replace(&mut self.nat, nat);
-                self.nat.renew(&before.proven);
-                self.update(cx);
-            }
+            Input::Network(nat) => self.network(cx, nat),
             Input::Proven(proven) => self.nat.renew(&proven),
+            Input::Look => self.look(cx),
             Input::Share { version, complete } => self.share(cx, version, Some(complete)),
             Input::Unshare { version } => self.share(cx, version, None),
             Input::Want(want) => self.want(cx, want),

@@ -83,6 +83,9 @@ impl ClientSession {
         });
         asking.refused = asking.refused && asking.want.grant == want.grant;
         asking.want = want;
+        if asking.want.soon && asking.query.is_none() {
+            self.timers.clear(Timer::Query(download));
+        }
         self.ask_soon(cx, download, cx.now);
     }
 
@@ -90,6 +93,17 @@ impl ClientSession {
     pub(super) fn ask_for_all(&mut self, cx: &mut Context<'_>) {
         let downloads: Vec<_> = self.queries.wants.keys().copied().collect();
         for download in downloads {
+            self.ask_soon(cx, download, cx.now);
+        }
+    }
+
+    /// This host can be reached otherwise than before: who has found no peers may find some.
+    pub(super) fn ask_who_found_nobody(&mut self, cx: &mut Context<'_>) {
+        let found_nobody =
+            self.queries.wants.iter().filter(|(_, a)| a.query.is_none() && a.empty != Backoff::default());
+        let downloads: Vec<_> = found_nobody.map(|(download, _)| *download).collect();
+        for download in downloads {
+            self.timers.clear(Timer::Query(download));
             self.ask_soon(cx, download, cx.now);
         }
     }
@@ -110,7 +124,9 @@ impl ClientSession {
 
     /// The download may ask now; a query that is still under way has been lost.
     pub(super) fn query_due(&mut self, cx: &mut Context<'_>, download: DownloadId) {
-        let later = self.queries.allowed(cx.now, cx.cfg.queries_per_minute);
+        let soon = self.queries.wants.get(&download).is_some_and(|a| a.want.soon);
+        let spare = if soon { cx.cfg.queries_spare } else { 0 };
+        let later = self.queries.allowed(cx.now, cx.cfg.queries_per_minute.saturating_add(spare));
         let Some(asking) = self.queries.wants.get_mut(&download) else { return };
         asking.query = None;
         if asking.want.more == 0 || asking.refused || !matches!(self.phase, super::Phase::Open(_)) {
@@ -123,6 +139,7 @@ impl ClientSession {
         self.queries.number = self.queries.number.wrapping_add(1);
         let query = self.queries.number;
         asking.query = Some(query);
+        asking.want.soon = false;
         let want = &asking.want;
         let newest = want.exclude.len().saturating_sub(EXCLUDED_MAX);
         let msg = ControlMsg::Query(Query {

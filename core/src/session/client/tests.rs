@@ -77,6 +77,7 @@ fn want(more: u8) -> Want {
         grant: grant(1),
         more,
         exclude: vec![],
+        soon: false,
     }
 }
 
@@ -499,4 +500,63 @@ fn a_shut_down_session_is_silent() {
     assert_eq!(b.input(Input::Shutdown), [Output::Close { conn }]);
     assert!(b.input(Input::Want(want(3))).is_empty());
     assert_eq!(b.machine.poll_timeout(), None);
+}
+
+/// A host that STUN servers see at this address.
+fn seen_at(epoch: u32, addr: &str) -> NatDescriptor {
+    use crate::nat::{Candidate, CandidateKind};
+    let addr = addr.parse().expect("an address");
+    let candidates = List::truncated([Candidate { kind: CandidateKind::ServerReflexive, addr }]);
+    NatDescriptor { epoch, udp: true, candidates, ..NatDescriptor::default() }
+}
+
+#[test]
+fn a_session_from_an_address_that_is_gone_is_replaced_at_once_at_the_same_cn() {
+    let mut b = bench();
+    b.input(Input::Network(seen_at(1, "192.0.2.1:4000")));
+    let (conn, out) = connect(&mut b);
+    assert_eq!(dialled(&out), []);
+    let out = b.input(Input::Network(seen_at(2, "192.0.2.1:4001")));
+    assert!(matches!(sent(&out)[..], [ControlMsg::Update(_)]), "another port is no other way: {out:?}");
+    let out = b.input(Input::Network(seen_at(3, "192.0.2.7:4001")));
+    assert!(out.contains(&Output::Close { conn }) && out.contains(&Output::Disconnected), "{out:?}");
+    let again = dialled(&b.wait(Duration::ZERO));
+    assert_eq!(again.iter().map(|(_, cn)| *cn).collect::<Vec<_>>(), [0]);
+    let out = b.input(Input::Opened { conn: again[0].0 });
+    let [ControlMsg::Hello(hello)] = sent(&out)[..] else { panic!("{out:?}") };
+    assert_eq!(hello.nat, seen_at(3, "192.0.2.7:4001"));
+}
+
+#[test]
+fn in_doubt_a_cn_that_is_silent_is_dialled_again_and_one_that_answers_is_kept() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    assert_eq!(b.input(Input::Look), [Output::Send { conn, msg: ControlMsg::Ping }]);
+    b.input(Input::Message { conn, msg: ControlMsg::Pong });
+    assert_eq!(b.wait(secs(5)), []);
+    b.input(Input::Look);
+    let out = b.wait(b.cfg.look_within);
+    assert!(out.contains(&Output::Close { conn }), "{out:?}");
+    assert_eq!(dialled(&out).iter().map(|(_, cn)| *cn).collect::<Vec<_>>(), [0], "not the CN is to blame");
+}
+
+#[test]
+fn a_download_that_has_lost_a_peer_asks_at_once_even_beyond_the_usual_rate() {
+    let mut b = bench();
+    connect(&mut b);
+    let out = b.input(Input::Want(want(4)));
+    let conn = out.iter().find_map(|o| if let Output::Send { conn, .. } = o { Some(*conn) } else { None });
+    let conn = conn.expect("a query");
+    let answer = |b: &mut Bench<ClientSession>, query| {
+        b.input(Input::Message { conn, msg: introductions_for(query, 1) });
+    };
+    answer(&mut b, queries(&out)[0].query);
+    for n in 1..=9 {
+        assert_eq!(queries(&b.input(Input::Want(want(4)))).len(), 0, "it has just asked");
+        let out = b.input(Input::Want(Want { soon: true, ..want(4) }));
+        assert_eq!(queries(&out).len(), 1, "{n}");
+        answer(&mut b, queries(&out)[0].query);
+    }
+    let out = b.input(Input::Want(Want { soon: true, ..want(4) }));
+    assert_eq!(queries(&out).len(), 0, "the CN allows ten a minute");
 }

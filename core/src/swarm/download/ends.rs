@@ -232,6 +232,15 @@ impl Download {
         }
     }
 
+    /// The way to the edges was lost, by no fault of theirs: what is missing is asked for anew.
+    pub(super) fn edge_anew(&mut self, cx: &mut Cx<'_, Self>) {
+        self.cancel_all_of(cx, Source::Edge(self.edge_at));
+        if self.edge_hold == EdgeHold::BackOff {
+            self.edge_hold = EdgeHold::Open;
+            self.timers.clear(Timer::EdgeRetry);
+        }
+    }
+
     fn bad_edge(&mut self, cx: &mut Cx<'_, Self>, edge: u32) {
         if !self.bad_edges.insert(edge) {
             return;

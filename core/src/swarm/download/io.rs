@@ -17,6 +17,8 @@ pub enum Input {
     Edges(u32),
     /// A new grant is at hand, after [`Output::RenewGrant`].
     Renewed,
+    /// The network has changed: what edges are sending will not arrive.
+    Moved,
     /// No more than this may be under way: received and not yet durable, bytes.
     Budget(u64),
     /// A peer serves this download.

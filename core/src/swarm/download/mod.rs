@@ -367,6 +367,7 @@ impl Machine for Download {
                     self.edge_hold = EdgeHold::Open;
                 }
             }
+            Input::Moved => self.edge_anew(cx),
             Input::Budget(bytes) => self.in_flight_max = bytes,
             Input::PeerJoined { conn, name, requests_max } => self.join(cx, conn, name, requests_max),
             Input::PeerMap { conn, first, bits } => self.learn(conn, in_map(first, &bits)),

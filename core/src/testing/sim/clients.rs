@@ -101,7 +101,7 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
             let own = w.env.download_keys.get(&(node, download)).copied().unwrap_or(PublicKey::numbered(0));
             bulk::dial(w, cfg, (node, conn), own, key, &addrs);
         }
-        Output::PeerExpect { .. } => {}
+        Output::PeerExpect { .. } | Output::Look | Output::Moved => {}
         Output::Probe { to, bytes, ttl } => probe(w, cfg, node, to, bytes, ttl),
         Output::PeerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Peer(msg)),
         Output::PeerClose { conn, .. } => links::close(w, cfg, node, conn),

@@ -38,6 +38,8 @@ pub(super) struct ClientPort<R: Rt> {
     /// Proves the GUID to a CN.
     pub(super) tls: Arc<rustls::ClientConfig>,
     pub(super) inbox: Sender<Input>,
+    /// Wakes who observes the network.
+    pub(super) looks: Sender<()>,
     /// What was counted of each download.
     pub(super) counted: BTreeMap<Handle, [u64; 3]>,
     /// Keys of downloads that sign receipts; never more than [`KEYS_MAX`].
@@ -63,6 +65,10 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
             Output::ControlClose { conn } => self.control.links.close(conn),
             Output::SignReceipt { req, receipt } => self.sign(req, &receipt, local),
             Output::Save { req, what } => self.save(req, what, local),
+            Output::Look => {
+                // one that waits already is as good
+                let _ = self.looks.try_send(());
+            }
             Output::Notice(notice) => {
                 log(&notice);
                 self.count(&notice);
@@ -77,7 +83,8 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
             | Output::Fetch { .. }
             | Output::CancelFetch { .. }
             | Output::Serve { .. }
-            | Output::Refuse { .. }) => unreachable!("performed by peers or edges: {other:?}"),
+            | Output::Refuse { .. }
+            | Output::Moved) => unreachable!("performed by peers or edges: {other:?}"),
         }
     }
 

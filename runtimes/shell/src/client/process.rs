@@ -14,7 +14,7 @@ use crate::http::{Origin, Signal};
 use crate::keys;
 use crate::link::{Inlet, Links};
 use crate::mailbox::{Receiver, Sender, mailbox};
-use crate::nat::{self, NatLine, Told};
+use crate::nat::{self, NatLine, Sight, Told};
 use crate::ops;
 use crate::peers::Peers;
 use crate::quic::{Datagram, Endpoint, RawSender};
@@ -74,8 +74,9 @@ pub async fn run<R: Rt>(
     let Parts { edges, peers, tls, raw, datagrams } = parts;
     let hears = desk.clone();
     edges.on_news(move |news| hears.edge_news(news));
-    let tag = Tag::of(&identity.upload_key.public());
-    rt.spawn(observe(rt.clone(), (raw, tag), datagrams, edges.clone(), desk.clone(), inbox.clone()));
+    let (looks, looked_for) = mailbox(1);
+    let sight = Sight { raw, datagrams, looks: looked_for, tag: Tag::of(&identity.upload_key.public()) };
+    rt.spawn(observe(rt.clone(), sight, edges.clone(), desk.clone(), inbox.clone()));
     let machine = Client::restore(&core, restore(restored), config.bundle.uploads);
     let closing_peers = peers.clone();
     let control = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: control_input };
@@ -90,6 +91,7 @@ pub async fn run<R: Rt>(
         control,
         tls,
         inbox,
+        looks,
         counted: BTreeMap::new(),
         keys: Rc::default(),
     };
@@ -164,14 +166,7 @@ fn sort<R: Rt>(rt: &R, mut datagrams: Receiver<Datagram>, inbox: Sender<Input>) 
 }
 
 /// Observes the way to the Internet as soon as STUN servers are known.
-async fn observe<R: Rt>(
-    rt: R,
-    (raw, tag): (RawSender, Tag),
-    datagrams: Receiver<Datagram>,
-    edges: EdgeClient<R>,
-    desk: Desk,
-    inbox: Sender<Input>,
-) {
+async fn observe<R: Rt>(rt: R, sight: Sight, edges: EdgeClient<R>, desk: Desk, inbox: Sender<Input>) {
     edges.known().await;
     let servers = edges.directory().stun.clone();
     let told = move |told| match told {
@@ -187,7 +182,7 @@ async fn observe<R: Rt>(
         }
         Told::Report(report) => desk.network(NatLine::from(&report)),
     };
-    nat::run(rt, raw, datagrams, (servers, tag), told).await;
+    nat::run(rt, sight, servers, told).await;
 }
 
 /// Binds the UDP socket: where the configuration says, else on this installation's port, IPv6 and IPv4 or IPv4 alone.

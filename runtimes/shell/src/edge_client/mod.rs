@@ -104,6 +104,7 @@ impl<R: Rt> EdgeClient<R> {
             }
             // of one that is not known its end is on its way
             Output::CancelFetch { xfer } => content::cancel(self, xfer),
+            Output::Moved => self.0.http.forget(),
             other @ (Output::ControlDial { .. }
             | Output::ControlSend { .. }
             | Output::ControlClose { .. }
@@ -116,6 +117,7 @@ impl<R: Rt> EdgeClient<R> {
             | Output::Serve { .. }
             | Output::Refuse { .. }
             | Output::SignReceipt { .. }
+            | Output::Look
             | Output::Save { .. }
             | Output::Notice(_)) => return Some(other),
         }

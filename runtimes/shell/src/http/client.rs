@@ -133,6 +133,11 @@ impl<R: Rt> Client<R> {
         Ok(self.answer(response, origin, fresh))
     }
 
+    /// Closes what is kept: the network has changed, and no connection leads anywhere any more.
+    pub fn forget(&self) {
+        self.pool.borrow_mut().clear();
+    }
+
     fn kept(&self, origin: &Origin) -> Option<SendRequest<Body>> {
         let mut pool = self.pool.borrow_mut();
         let kept = pool.get_mut(origin)?;

@@ -43,15 +43,21 @@ pub enum Told {
 /// How the main socket sends.
 pub(crate) type Send = Box<dyn Fn(&[u8], SocketAddr) -> io::Result<()>>;
 
-/// Observes the way to the Internet of the QUIC socket, for as long as it is polled. `tag` stands for this client
-/// towards STUN servers.
-pub(crate) async fn run<R: Rt>(
-    rt: R,
-    raw: RawSender,
-    mut datagrams: Receiver<Datagram>,
-    (servers, tag): (Vec<SocketAddr>, Tag),
-    told: impl FnMut(Told) + 'static,
-) {
+/// What discovery sees of a running client.
+pub(crate) struct Sight {
+    /// Sends from the QUIC socket.
+    pub(crate) raw: RawSender,
+    /// What STUN servers send there.
+    pub(crate) datagrams: Receiver<Datagram>,
+    /// Somebody doubts that the network is what it was.
+    pub(crate) looks: Receiver<()>,
+    /// Stands for this client towards STUN servers.
+    pub(crate) tag: Tag,
+}
+
+/// Observes the way to the Internet of the QUIC socket, for as long as it is polled.
+pub(crate) async fn run<R: Rt>(rt: R, sight: Sight, servers: Vec<SocketAddr>, told: impl FnMut(Told) + 'static) {
+    let Sight { raw, mut datagrams, mut looks, tag } = sight;
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let bound = raw.local_addr();
     let forward = inbox.clone();
@@ -65,7 +71,7 @@ pub(crate) async fn run<R: Rt>(
     };
     let looking = async {
         let Ok(bound) = bound else { return };
-        let mut known = None;
+        let (mut known, mut doubted) = (None, false);
         loop {
             let now = hosts(bound, &servers);
             if known.as_ref() != Some(&now) {
@@ -73,12 +79,27 @@ pub(crate) async fn run<R: Rt>(
                 if inbox.send(Input::Network { hosts: now, servers: servers.clone() }).await.is_err() {
                     return;
                 }
+            } else if doubted && inbox.send(Input::Look).await.is_err() {
+                return;
             }
-            rt.sleep_until(rt.now() + LOOK_EVERY).await;
+            let timer = rt.sleep_until(rt.now() + LOOK_EVERY);
+            doubted = or(doubt(&mut looks), async {
+                timer.await;
+                false
+            })
+            .await;
         }
     };
     let cfg = Config { tag: Some(tag), ..Config::default() };
     or(drive(rt.clone(), Discovery::default(), cfg, inputs, port), or(looking, listening)).await;
+}
+
+/// Completes when somebody doubts.
+async fn doubt(looks: &mut Receiver<()>) -> bool {
+    match looks.recv().await {
+        Some(()) => true,
+        None => std::future::pending().await,
+    }
 }
 
 /// One round on a socket of its own.

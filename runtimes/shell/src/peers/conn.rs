@@ -1,6 +1,7 @@
 //! One connection: its control stream, and its end.
 
 use super::util::{Slots, Stall};
+use super::watch::Watch;
 use super::{Peers, SINKS_PER_PEER};
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::rt::Rt;
@@ -28,6 +29,7 @@ pub(super) struct Conn {
     pub(super) sinks: Slots,
     /// Places for transfers that are being answered.
     pub(super) serves: Slots,
+    pub(super) watch: Watch,
     control: Sender<Vec<u8>>,
     /// Until the control stream is there.
     unsent: RefCell<Option<Receiver<Vec<u8>>>>,
@@ -42,6 +44,7 @@ impl Conn {
             quic,
             sinks: Slots::new(SINKS_PER_PEER),
             serves: Slots::new(SERVED_AT_A_TIME),
+            watch: Watch::default(),
             control,
             unsent: RefCell::new(Some(unsent)),
             queued: Cell::new(0),

@@ -3,6 +3,7 @@
 use super::Peers;
 use super::conn::{Conn, NoFrame, read_frame};
 use super::util::{Cancel, Stall};
+use super::watch::Busy;
 use crate::mailbox::Permit;
 use crate::rt::Rt;
 use crate::store::Sink;
@@ -39,7 +40,9 @@ pub(super) fn start<R: Rt>(peers: &Peers<R>, conn: &Rc<Conn>, want: Want, permit
     peers.0.state.borrow_mut().fetches.insert(want.xfer, cancel.clone());
     let (peers, conn) = (peers.clone(), Rc::clone(conn));
     let rt = peers.0.rt.clone();
+    let busy = Busy::on(&conn);
     rt.spawn(async move {
+        let _busy = busy;
         let xfer = want.xfer;
         let end = future::or(
             async {

@@ -10,6 +10,7 @@ mod dial;
 mod fetch;
 mod serve;
 mod util;
+mod watch;
 
 use crate::mailbox::{Permit, Sender};
 use crate::quic::{Endpoint, WINDOW_MAX, WINDOW_MIN};
@@ -63,6 +64,8 @@ struct State {
     last: u64,
     /// Handshakes of incoming connections.
     greeting: usize,
+    /// Somebody watches the connections.
+    watched: bool,
 }
 
 /// Why a running transfer was stopped.
@@ -164,6 +167,10 @@ impl<R: Rt> Peers<R> {
                     cancel.cancel();
                 }
             }
+            Output::Look | Output::Moved => {
+                self.knock();
+                return Some(output);
+            }
             other @ (Output::EdgeAsk { .. }
             | Output::ControlDial { .. }
             | Output::ControlSend { .. }
@@ -174,6 +181,12 @@ impl<R: Rt> Peers<R> {
             | Output::Notice(_)) => return Some(other),
         }
         None
+    }
+
+    /// Has every connection show whether there is still a way.
+    fn knock(&self) {
+        self.0.endpoint.knock();
+        self.0.state.borrow().open().for_each(|conn| conn.watch.knocked());
     }
 
     /// How many peers are connected.
@@ -239,6 +252,9 @@ impl<R: Rt> Peers<R> {
         let conn = Rc::new(Conn::new(id, quic));
         state.conns.insert(id, Entry::Open(Rc::clone(&conn)));
         state.share_windows();
+        if !std::mem::replace(&mut state.watched, true) {
+            self.0.rt.spawn(watch::run(self.clone()));
+        }
         Some(conn)
     }
 

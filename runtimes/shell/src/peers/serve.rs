@@ -2,6 +2,7 @@
 
 use super::conn::Conn;
 use super::util::Cancel;
+use super::watch::Busy;
 use super::{Peers, RefuseSlot};
 use crate::mailbox::Permit;
 use crate::rt::Rt;
@@ -65,6 +66,7 @@ pub(super) fn start<R: Rt>(peers: &Peers<R>, xfer: XferId, request: Request, wha
     let rt = peers.0.rt.clone();
     rt.spawn(async move {
         let Request { slots: conn, mut send, .. } = request;
+        let _busy = Busy::on(&conn);
         let mut sent = 0;
         let work = serve(&peers, &conn, &mut send, &what, &mut sent);
         let cancelled = async {

@@ -40,6 +40,7 @@ const SERVER_NAME: &str = "peer.invalid";
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     quinn: quinn::Endpoint,
+    socket: Arc<SharedSocket>,
     raw: RawSender,
     transport: Arc<quinn::TransportConfig>,
 }
@@ -67,8 +68,8 @@ impl Endpoint {
         // a greased packet could look like STUN (RFC 9287)
         config.grease_quic_bit(false);
         config.max_udp_payload_size(DATAGRAM_LEN_MAX).map_err(io::Error::other)?;
-        let quinn = quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime)?;
-        Ok((Self { quinn, raw, transport: Arc::new(transport(0)) }, receiver))
+        let quinn = quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket.clone(), runtime)?;
+        Ok((Self { quinn, socket, raw, transport: Arc::new(transport(0)) }, receiver))
     }
 
     /// Where it is bound.
@@ -87,6 +88,14 @@ impl Endpoint {
     /// The next connection attempt; `None` once closed.
     pub async fn accept(&self) -> Option<quinn::Incoming> {
         self.quinn.accept().await
+    }
+
+    /// Knocks at the other end of every connection, as after a change of network (RFC 9000 §9.2): where this end is the
+    /// client and the other lets it in, the connection goes on by the new way.
+    pub fn knock(&self) {
+        if let Err(error) = self.quinn.rebind_abstract(self.socket.clone()) {
+            tracing::debug!(%error, "the ways cannot be tried");
+        }
     }
 
     /// Sends datagrams that are not QUIC from the same socket.

@@ -1,5 +1,6 @@
 //! Rules of the client, each as a sentence, on a fake shell.
 
+mod network;
 mod receipts;
 mod serving;
 mod world;

@@ -299,7 +299,9 @@ impl World {
             | Output::PeerExpect { .. }
             | Output::Probe { .. }
             | Output::PeerSend { .. }
-            | Output::Refuse { .. } => {}
+            | Output::Refuse { .. }
+            | Output::Look
+            | Output::Moved => {}
         }
     }
 

@@ -1,0 +1,44 @@
+//! Between rounds: the mapping is kept alive, and where it has moved that is told at once.
+
+use super::io::Output;
+use super::way::Probe;
+use super::{Discovery, MISSED_MAX};
+use crate::machine::Cx;
+use crate::nat::{Candidate, CandidateKind};
+use crate::wire::List;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+impl Discovery {
+    /// The same network maps to another endpoint. Peers must hear of it before the round that follows has looked at
+    /// all: until then the network counts as behaving as it did.
+    pub(super) fn moved(&mut self, cx: &mut Cx<'_, Self>, mapped: SocketAddr) {
+        let mut candidates = core::mem::take(&mut self.nat.candidates).into_vec();
+        let old = |c: &Candidate| c.kind == CandidateKind::ServerReflexive && c.addr.is_ipv6() == mapped.is_ipv6();
+        candidates.retain(|c| !old(c) && c.addr != mapped);
+        candidates.push(Candidate { kind: CandidateKind::ServerReflexive, addr: mapped });
+        self.nat.candidates = List::truncated(candidates);
+        self.nat.proven = List::truncated(self.proven());
+        self.nat.epoch = self.nat.epoch.wrapping_add(1);
+        cx.push(Output::Changed(self.nat.clone()));
+    }
+
+    /// Somebody has reason to think that the mapping is another one.
+    pub(super) fn look(&mut self, cx: &mut Cx<'_, Self>) {
+        if !self.is_busy() {
+            self.refresh_due(cx);
+        }
+    }
+
+    pub(super) fn refresh_due(&mut self, cx: &mut Cx<'_, Self>) {
+        self.refresh = Some(cx.now.after(self.keep_alive(cx.cfg)));
+        self.missed += 1;
+        if self.missed > MISSED_MAX || !self.nat.udp {
+            return self.begin(cx);
+        }
+        let servers: Vec<(SocketAddr, bool)> = self.ways.iter().filter_map(|w| Some((w.server?, w.v6))).collect();
+        for (server, v6) in servers {
+            self.ask(cx, Probe::Refresh, v6, server);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What a client does when its network changes, or seems to.
+
+use super::world::{MIB, World};
+use super::{FAST, FakePeer};
+use crate::ids::ConnId;
+use crate::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
+use crate::role::client::io::{CloseReason, DownloadState, FetchSource, Input, Notice, Output};
+use crate::wire::List;
+use crate::wire::control::ControlMsg;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+fn quiet(conn: ConnId, ms: u64) -> Input {
+    Input::PeerQuiet { conn, quiet: MS(ms), round_trip: MS(100) }
+}
+
+/// The connections that blocks are asked of.
+fn asked(world: &World) -> Vec<ConnId> {
+    let mut all: Vec<_> = world.fetched.iter().filter_map(|(s, _)| s.peer()).collect();
+    all.dedup();
+    all
+}
+
+/// Peers that were let go.
+fn lost(world: &World) -> usize {
+    let of_it = |n: &&Notice| matches!(n, Notice::SourceDropped { why: CloseReason::Stalled, .. });
+    world.notices.iter().filter(of_it).count()
+}
+
+impl FetchSource {
+    fn peer(&self) -> Option<ConnId> {
+        if let Self::Peer(conn) = self { Some(*conn) } else { None }
+    }
+}
+
+#[test]
+fn a_peer_of_whom_nothing_is_heard_is_let_go_and_introduced_anew_and_no_piece_is_lost() {
+    let slow = FakePeer { rate: 4_000_000, ..FAST };
+    let mut world = World::with_peers(60 * MIB, &[slow]);
+    let handle = world.get();
+    world.run_for(Duration::from_secs(2));
+    let first = *asked(&world).last().expect("a peer");
+    let before = world.outputs.len();
+    world.input(quiet(first, 999));
+    assert_eq!(world.outputs.len(), before, "a hiccup");
+    world.input(quiet(first, 1_000));
+    assert_eq!(world.outputs.iter().filter(|o| **o == Output::Look).count(), 1);
+    assert_eq!(lost(&world), 0, "it may still come back");
+    let queries = |w: &World| w.sent.iter().filter(|m| matches!(m, ControlMsg::Query(_))).count();
+    let asked_before = queries(&world);
+    world.input(quiet(first, 2_000));
+    assert_eq!(lost(&world), 1);
+    assert_eq!(queries(&world), asked_before + 1, "at once");
+    world.run_until(handle, DownloadState::Completed);
+    assert!(asked(&world).iter().any(|conn| *conn != first), "the same peer again, by another connection");
+    let status = world.status();
+    assert_eq!(status.edge_bytes + status.peer_bytes, 60 * MIB);
+}
+
+#[test]
+fn a_far_peer_may_be_silent_for_longer() {
+    let mut world = World::with_peers(60 * MIB, &[FAST]);
+    world.get();
+    world.run_for(Duration::from_secs(1));
+    let conn = *asked(&world).last().expect("a peer");
+    world.input(Input::PeerQuiet { conn, quiet: MS(2_000), round_trip: MS(700) });
+    assert_eq!(lost(&world), 0);
+    world.input(Input::PeerQuiet { conn, quiet: MS(4_000), round_trip: MS(700) });
+    assert_eq!(lost(&world), 1);
+}
+
+fn seen_at(epoch: u32, mapping: NatBehaviour, addr: &str) -> Input {
+    let addr = addr.parse().expect("an address");
+    let candidates = List::truncated([Candidate { kind: CandidateKind::ServerReflexive, addr }]);
+    Input::Network(NatDescriptor { epoch, udp: true, mapping, candidates, ..NatDescriptor::default() })
+}
+
+#[test]
+fn edges_are_asked_anew_when_the_way_has_changed_and_only_then() {
+    use NatBehaviour::{EndpointIndependent as Ei, Unknown};
+    let mut world = World::new(60 * MIB);
+    let handle = world.get();
+    world.run_for(MS(500));
+    let moves = |w: &World| w.outputs.iter().filter(|o| **o == Output::Moved).count();
+    let cancels = |w: &World| w.outputs.iter().filter(|o| matches!(o, Output::CancelFetch { .. })).count();
+    world.input(seen_at(1, Unknown, "192.0.2.1:4000"));
+    world.input(seen_at(2, Ei, "192.0.2.1:4000"));
+    assert_eq!((moves(&world), cancels(&world)), (0, 0), "more is known, nothing has changed");
+    world.input(seen_at(3, Ei, "192.0.2.7:4000"));
+    assert_eq!(moves(&world), 1);
+    assert!(cancels(&world) > 0);
+    world.run_until(handle, DownloadState::Completed);
+    assert_eq!(world.status().edge_bytes, 60 * MIB);
+}

@@ -1,0 +1,188 @@
+//! Clients whose way to the Internet changes in mid transfer, on real kernel NATs. The same for every runtime.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+use swarmedge_natlab::cdn::{Cdn, Client};
+use swarmedge_natlab::plan::Site;
+use swarmedge_natlab::{Kind, Lab, Plan, require};
+
+const MIB: u64 = 1 << 20;
+/// Bytes of each object.
+const OBJECT_LEN: u64 = 10 * MIB;
+/// Of each seeder's link: a transfer takes some four seconds.
+const LINK_MBIT: u32 = 20;
+/// What the edge gives to one download, bytes a second: by itself it would take more than a minute.
+const EDGE_RATE: u64 = 128 * 1024;
+/// The way is changed once so many bytes have come from the peer.
+const UNDER_WAY: u64 = 3 * MIB;
+/// Bytes must flow again within this.
+const FLOW_WITHIN: Duration = Duration::from_secs(5);
+/// What may be on its way when the way is changed: a peer's window and an edge's.
+const IN_FLIGHT_MAX: u64 = 3 * MIB;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What happens to one of two peers.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    /// Its NAT gets another address, and has forgotten every mapping.
+    NatMoves,
+    /// Its NAT forgets every mapping.
+    NatForgets,
+    /// It joins another network: another address of its own, and another outside.
+    HostMoves,
+}
+
+/// A seeder and a downloader, each behind a NAT of its own.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    name: &'static str,
+    /// The seeder's NAT, the downloader's.
+    kinds: [Kind; 2],
+    /// Who changes.
+    of_seeder: bool,
+    change: Change,
+}
+
+const CASES: [Case; 5] = [
+    Case { name: "up", kinds: [Kind::PortRestricted; 2], of_seeder: true, change: Change::NatMoves },
+    Case { name: "down", kinds: [Kind::PortRestricted; 2], of_seeder: false, change: Change::NatMoves },
+    // QUIC migrates by itself where the server lets anybody in
+    Case { name: "open", kinds: [Kind::FullCone, Kind::PortRestricted], of_seeder: false, change: Change::NatMoves },
+    Case { name: "flush", kinds: [Kind::PortRestrictedRandom; 2], of_seeder: true, change: Change::NatForgets },
+    Case { name: "host", kinds: [Kind::PortRestricted; 2], of_seeder: false, change: Change::HostMoves },
+];
+
+impl Case {
+    fn seeder(&self) -> String {
+        format!("s-{}", self.name)
+    }
+
+    fn downloader(&self) -> String {
+        format!("d-{}", self.name)
+    }
+
+    fn happen(&self, lab: &mut Lab) {
+        let site = if self.of_seeder { self.seeder() } else { self.downloader() };
+        match self.change {
+            Change::NatMoves => lab.rebind(&site).map(drop),
+            Change::NatForgets => lab.flush(&site),
+            Change::HostMoves => lab
+                .script(
+                    &site,
+                    "old=$(ip -4 -o addr show dev eth0 | awk '{print $4}')\nvia=$(ip route show default | awk '{print $3}')\n\
+                     ip addr del $old dev eth0\nip addr add ${old%.*}.77/24 dev eth0\n\
+                     ip route replace default via $via\n",
+                )
+                .and_then(|_| lab.rebind(&site))
+                .map(drop),
+        }
+        .unwrap_or_else(|e| panic!("{}: {e}", self.name));
+    }
+}
+
+/// Bytes that a node's machine has received.
+fn received(lab: &Lab, node: &str) -> u64 {
+    let text = lab.script(node, "cat /sys/class/net/eth0/statistics/rx_bytes\n").expect("a node");
+    text.trim().parse().expect("a number")
+}
+
+fn content(seed: u64) -> Vec<u8> {
+    let mut x = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(2 * seed + 1);
+    let words = std::iter::repeat_with(|| {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x.to_le_bytes()
+    });
+    words.flatten().take(usize::try_from(OBJECT_LEN).expect("it fits")).collect()
+}
+
+fn seed(lab: &Lab, cdn: &Cdn, binary: &Path, case: Case) -> Client {
+    let mut seeder = cdn.client(lab, &case.seeder(), binary, true).expect("a seeder");
+    let line = seeder.get(case.name, PATIENCE, |_| {}).expect("an answer").expect("a download");
+    assert_eq!(line.durable_bytes, OBJECT_LEN, "{}", case.name);
+    seeder.settle(PATIENCE).expect("it is known");
+    seeder
+}
+
+/// Downloads, and changes the way in the middle.
+fn play(lab: &Mutex<Lab>, cdn: &Cdn, binary: &Path, case: Case) {
+    let name = case.name;
+    let locked = || lab.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut client = cdn.client(&locked(), &case.downloader(), binary, false).expect("a downloader");
+    client.settle(PATIENCE).expect("it is known");
+    let before = received(&locked(), &case.downloader());
+    let (mut changed, mut flows): (Option<(Instant, u64)>, Option<Duration>) = (None, None);
+    let line = client.get(name, PATIENCE, |line| match changed {
+        None if line.peer_bytes >= UNDER_WAY => {
+            case.happen(&mut locked());
+            changed = Some((Instant::now(), line.peer_bytes));
+        }
+        // what had arrived by then is told of up to half a second later
+        Some((at, _)) if at.elapsed() < Duration::from_millis(600) => changed = Some((at, line.peer_bytes)),
+        Some((at, bytes)) if line.peer_bytes > bytes && flows.is_none() => flows = Some(at.elapsed()),
+        Some(_) | None => {}
+    });
+    let line = line.expect("an answer").expect("a download");
+    let whole = received(&locked(), &case.downloader()) - before;
+    let shown = format!(
+        "{name}: bytes of the peer again after {flows:?}; {:.2} MiB received for {}, {:.2} wasted, {:.2} of the edge",
+        whole as f64 / MIB as f64,
+        OBJECT_LEN / MIB,
+        line.wasted_bytes as f64 / MIB as f64,
+        line.edge_bytes as f64 / MIB as f64,
+    );
+    println!("{shown}");
+    let met: Vec<_> =
+        client.meetings().expect("an answer").into_iter().map(|m| (m.outcome, m.reason, m.rung)).collect();
+    println!("{name}: {met:?}");
+    let fail = |what: &str| panic!("{what}: {}", client.error(&shown));
+    if line.durable_bytes != OBJECT_LEN || line.edge_bytes + line.peer_bytes != OBJECT_LEN {
+        fail("the download is not complete, or counted wrongly");
+    }
+    if flows.is_none_or(|after| after > FLOW_WITHIN) {
+        fail("bytes did not flow again in time");
+    }
+    // headers are a twentieth of it
+    if whole > OBJECT_LEN * 21 / 20 + IN_FLIGHT_MAX {
+        fail("more was fetched twice than was on its way");
+    }
+}
+
+/// In mid transfer a peer's NAT gets another address and forgets its mappings, or the peer changes its network: bytes
+/// flow again within five seconds, every download completes, and nothing is fetched twice but what was on its way.
+pub(crate) fn a_transfer_goes_on_when_a_way_changes(binary: &str) {
+    let sites = CASES.iter().flat_map(|c| {
+        let [seeder, downloader] = c.kinds;
+        [Site { rate_mbit: Some(LINK_MBIT), ..Site::new(&c.seeder(), seeder) }, Site::new(&c.downloader(), downloader)]
+    });
+    let Some(lab) = require::lab(&Plan { sites: sites.collect(), ..Plan::default() }) else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let binary = Path::new(binary);
+    let cdn = Cdn::start(&lab, dir.path(), binary).expect("servers");
+    let publish = |rate| {
+        for (n, case) in (0..).zip(CASES) {
+            cdn.publish(case.name, &content(n), rate).expect("published");
+        }
+    };
+    publish(0);
+    let _seeders: Vec<Client> = thread::scope(|s| {
+        let all = CASES.map(|case| {
+            s.spawn({
+                let (lab, cdn) = (&lab, &cdn);
+                move || seed(lab, cdn, binary, case)
+            })
+        });
+        all.into_iter().map(|t| t.join().expect("seeded")).collect()
+    });
+    publish(EDGE_RATE);
+    let lab = Mutex::new(lab);
+    thread::scope(|s| {
+        for case in CASES {
+            let (lab, cdn) = (&lab, &cdn);
+            s.spawn(move || play(lab, cdn, binary, case));
+        }
+    });
+}
