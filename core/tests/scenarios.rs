@@ -1,11 +1,11 @@
 //! Every scenario on the simulator.
 
 use core::time::Duration;
-use swarmedge_core::testing::scenario::{self, Command, HONEST, Object, Plan, Progress, Rig};
-use swarmedge_core::testing::sim::Mutant;
+use swarmedge_core::testing::scenario::{self, Command, HONEST, Name, Object, Plan, Progress, Rig, Role};
 use swarmedge_core::testing::sim::campaign;
 use swarmedge_core::testing::sim::machines::RoleCfg;
 use swarmedge_core::testing::sim::rig::SimRig;
+use swarmedge_core::testing::sim::{Move, Mutant};
 
 fn play(name: &str) {
     let scenario = scenario::ALL.iter().find(|s| s.name == name).expect("it is in the list");
@@ -72,6 +72,42 @@ fn who_asks_again_soon_finds_who_has_begun_at_the_same_time() {
     let soon = a_crowd_takes_from_each_other(None);
     let late = a_crowd_takes_from_each_other(Some(Duration::from_secs(5)));
     assert!(soon * 2 > late * 3, "{soon} bytes from peers, {late} if each asks again after 5 s");
+}
+
+/// In mid transfer one of two peers joins another network, of which nobody is told.
+fn a_peer_moves(seed: u64, who: u8) {
+    let plan = Plan { edges: 1, cns: 1, dns: 1, ledgers: 1, clients: 2 };
+    let mut rig = SimRig::new(&plan, seed);
+    let film = Object { path: "film", size: 8 << 20, edge_rate: 1 << 16, upload_rate: 1 << 20 };
+    rig.publish(&Object { edge_rate: 0, ..film });
+    let begin = |rig: &mut SimRig, n| {
+        rig.start_client(n, HONEST);
+        rig.command(n, Command::Get(film.path));
+    };
+    let peer_bytes = |rig: &mut dyn Rig| rig.status(1, film.path).map_or(0, |s| s.peer_bytes);
+    let done = |rig: &mut dyn Rig, n| rig.status(n, film.path).is_some_and(|s| s.progress == Progress::Completed);
+    begin(&mut rig, 0);
+    assert!(rig.run_until(Duration::from_secs(60), &mut |rig| done(rig, 0)));
+    rig.publish(&film);
+    begin(&mut rig, 1);
+    assert!(rig.run_until(Duration::from_secs(60), &mut |rig| peer_bytes(rig) >= 2 << 20));
+    let node = rig.cfg.find(Name(Role::Client, who)).expect("it is there");
+    rig.happen(Move::Rehome(node));
+    // what is on its way to the disk
+    rig.run_until(Duration::from_millis(100), &mut |_| false);
+    let before = peer_bytes(&mut rig);
+    let flows = rig.run_until(Duration::from_secs(5), &mut |rig| peer_bytes(rig) > before);
+    assert!(flows, "seed {seed}, client{who}: bytes of the peer do not flow again within 5 s");
+    assert!(rig.run_until(Duration::from_secs(60), &mut |rig| done(rig, 1)), "seed {seed}, client{who}");
+    let s = rig.status(1, film.path).expect("it is known");
+    assert_eq!((s.edge_bytes + s.peer_bytes, s.right), (film.size, true));
+    assert!(s.wasted_bytes <= 128 << 10, "more than was on its way: {s:?}");
+    assert!(s.peer_bytes > s.edge_bytes * 4, "{s:?}");
+}
+
+#[test]
+fn a_transfer_goes_on_within_seconds_when_either_peer_joins_another_network() {
+    (1..=5).for_each(|seed| [0, 1].into_iter().for_each(|who| a_peer_moves(seed, who)));
 }
 
 #[test]

@@ -96,6 +96,9 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
                 want_leaves: f.want_leaves,
             };
             let ask = Input::PeerRequest { conn: uploader.1, xfer: sender_xfer(id), request };
+            if is_silent(w, Some(link)) {
+                return;
+            }
             // its own stream: it may overtake other requests, but not the connection's opening
             w.send(done_lane(uploader.0, id), cfg.latency, Event::Input(In::Client(ask)));
         }
@@ -111,6 +114,9 @@ fn begin(w: &mut World<Net>, cfg: &Cfg, id: u64, rate_max: u64) {
     let Some(p) = w.env.pulls.get_mut(&id) else { return };
     p.serving = true;
     let p = p.clone();
+    if is_silent(w, p.link) {
+        return;
+    }
     let n = bytes(w, &p);
     let mut at = w.now;
     if cfg.timed {
@@ -200,6 +206,20 @@ pub(super) fn link_gone(w: &mut World<Net>, cfg: &Cfg, link: u64, _: &Link) {
     stop_all(w, cfg, |p| p.link == Some(link));
 }
 
+/// A node has changed its network: what is under way to and from it does not arrive.
+pub(super) fn silence(w: &mut World<Net>, node: NodeIx) {
+    let of_it = |p: &Pull| p.to.0 == node || p.link.is_some() && p.from == node;
+    let lost: Vec<_> = w.env.pulls.iter().filter(|(_, p)| of_it(p)).map(|(&id, p)| (id, p.clone())).collect();
+    for (id, p) in lost {
+        w.clear_lanes(|l| *l == done_lane(p.to.0, id) || p.link.is_some() && *l == done_lane(p.from, id));
+    }
+}
+
+/// Whether a transfer's connection carries nothing.
+fn is_silent(w: &World<Net>, link: Option<u64>) -> bool {
+    link.and_then(|id| w.env.links.get(&id)).is_some_and(|l| l.silent)
+}
+
 /// A node has crashed.
 pub(super) fn node_gone(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     stop_all(w, cfg, |p| p.from == node || p.to.0 == node);
@@ -273,6 +293,7 @@ pub(super) fn dial(
     key: crate::ids::PublicKey,
     addrs: &[core::net::SocketAddr],
 ) {
-    let target = addrs.iter().filter_map(|&a| super::keys::node_at(a)).find(|&n| super::keys::upload_key(n) == key);
+    let there = addrs.iter().filter_map(|&a| super::keys::node_at(a).filter(|&n| w.env.addr(n) == a));
+    let target = there.into_iter().find(|&n| super::keys::upload_key(n) == key);
     links::dial(w, cfg, Kind::Peer, from, target, own);
 }

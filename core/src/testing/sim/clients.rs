@@ -3,7 +3,7 @@
 use super::links::{self, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
 use super::store::Disk;
-use super::{Ask, Cfg, Event, Net, bulk, keys, store};
+use super::{Ask, Cfg, Event, Net, bulk, keys, moving, store};
 use crate::content::{Access, Bitfield};
 use crate::ids::{ConnId, Guid, PublicKey, ReqId, VersionId};
 use crate::role::client::io::{EdgeAnswer, EdgeAsk, EdgeError, Granted, Input, Notice, Output};
@@ -31,7 +31,7 @@ pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx
     let disk = w.env.disks.entry(ix).or_default().clone();
     let machine = Client::restore(client, restore(w, &disk), uploads);
     w.set_node(ix, Some(Node::Client(Box::new(machine), life)));
-    Some((ix, In::Client(Input::Network(keys::nat(ix)))))
+    Some((ix, In::Client(Input::Network(moving::nat(w, ix)))))
 }
 
 /// What the store hands to a starting client.
@@ -101,7 +101,8 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
             let own = w.env.download_keys.get(&(node, download)).copied().unwrap_or(PublicKey::numbered(0));
             bulk::dial(w, cfg, (node, conn), own, key, &addrs);
         }
-        Output::PeerExpect { .. } | Output::Look | Output::Moved => {}
+        Output::PeerExpect { .. } | Output::Moved => {}
+        Output::Look => moving::look(w, cfg, node),
         Output::Probe { to, bytes, ttl } => probe(w, cfg, node, to, bytes, ttl),
         Output::PeerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Peer(msg)),
         Output::PeerClose { conn, .. } => links::close(w, cfg, node, conn),
@@ -124,10 +125,10 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
 
 /// A datagram from one client's QUIC socket to another's; one with a low TTL does not get far.
 fn probe(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, to: SocketAddr, bytes: Vec<u8>, ttl: Option<u8>) {
-    let there = keys::node_at(to).filter(|&n| keys::addr(n) == to && w.node(n).is_some());
+    let there = keys::node_at(to).filter(|&n| w.env.addr(n) == to && w.node(n).is_some());
     if let Some(there) = there.filter(|_| ttl.is_none()) {
         let id = w.env.number();
-        let input = Input::Datagram { from: keys::addr(node), bytes };
+        let input = Input::Datagram { from: w.env.addr(node), bytes };
         w.send(Lane { to: there, what: "probe", id }, cfg.latency, Event::Input(In::Client(input)));
     }
 }

@@ -89,7 +89,13 @@ pub fn open(sealed: &SealedGrant, epochs: Epochs) -> Option<SignedGrant> {
 /// The address of a node's socket.
 #[must_use]
 pub fn addr(node: NodeIx) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, node)), 7000)
+    addr_after(node, 0)
+}
+
+/// The same after so many moves.
+#[must_use]
+pub fn addr_after(node: NodeIx, moves: u8) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, moves, 2, node)), 7000)
 }
 
 /// The node with that address.

@@ -2,7 +2,7 @@
 //! or not at all, as over TLS or QUIC.
 
 use super::machines::In;
-use super::{Cfg, Event, Net, keys};
+use super::{Cfg, Event, Net};
 use crate::ids::{ConnId, PublicKey};
 use crate::role::{client, cn, dn, edge, ledger};
 use crate::testing::scenario::Role;
@@ -41,6 +41,8 @@ pub struct Link {
     pub open: bool,
     /// The dialler has lost it, and the acceptor does not know.
     pub half: bool,
+    /// Nothing arrives on it, and nobody is told.
+    pub silent: bool,
     /// A CN has welcomed its client on it.
     pub welcomed: bool,
 }
@@ -93,15 +95,23 @@ pub(super) fn dial(
         let after = cfg.latency * 4;
         return w.send(lane(kind, id, node.0), after, Event::Input(closed(cfg, kind, node)));
     };
-    let link =
-        Link { kind, from: node, to: (target, ConnId(1 << 63 | id)), key, open: false, half: false, welcomed: false };
+    let link = Link {
+        kind,
+        from: node,
+        to: (target, ConnId(1 << 63 | id)),
+        key,
+        open: false,
+        half: false,
+        silent: false,
+        welcomed: false,
+    };
     w.env.links.insert(id, link);
     w.send(lane(kind, id, target), cfg.latency, Event::Dial(id));
 }
 
 /// A dial arrives: the acceptor is told, or refuses.
 pub(super) fn accept(w: &mut World<Net>, cfg: &Cfg, id: u64) -> Option<In> {
-    let link = w.env.links.get_mut(&id)?;
+    let link = w.env.links.get_mut(&id).filter(|l| !l.silent)?;
     link.open = true;
     let link = link.clone();
     let (dialler, conn) = link.from;
@@ -113,7 +123,7 @@ pub(super) fn accept(w: &mut World<Net>, cfg: &Cfg, id: u64) -> Option<In> {
         Kind::Peer => In::Client(client::Input::PeerOpened { conn }),
     };
     w.send(lane(link.kind, id, dialler), cfg.latency, Event::Input(opened));
-    let (conn, key, from) = (link.to.1, link.key, keys::addr(dialler));
+    let (conn, key, from) = (link.to.1, link.key, w.env.addr(dialler));
     Some(match link.kind {
         Kind::Control => In::Cn(cn::Input::ClientAccepted { conn, key, from }),
         Kind::Directory => In::Dn(dn::Input::CnAccepted { conn, key }),
@@ -126,7 +136,7 @@ pub(super) fn accept(w: &mut World<Net>, cfg: &Cfg, id: u64) -> Option<In> {
 pub(super) fn send(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId, msg: Msg) {
     let Some((id, link)) = w.env.link_of(node, conn) else { return };
     let (to, to_conn) = link.other(node);
-    if link.half && to == link.from.0 {
+    if link.silent || link.half && to == link.from.0 {
         return;
     }
     let lane = lane(link.kind, id, to);
@@ -141,6 +151,11 @@ pub(super) fn close(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId) {
     let Some((id, link)) = w.env.link_of(node, conn) else { return };
     let link = link.clone();
     let other = link.other(node);
+    if link.silent {
+        // the other end hears nothing of it, and gives up by itself
+        super::bulk::link_gone(w, cfg, id, &link);
+        return w.clear_lanes(|l| *l == lane(link.kind, id, node));
+    }
     forget(w, cfg, id, &link);
     w.clear_lanes(|l| *l == lane(link.kind, id, node));
     if link.half && other == link.from {

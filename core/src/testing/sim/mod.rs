@@ -7,6 +7,7 @@ mod clients;
 pub mod keys;
 pub mod links;
 pub mod machines;
+mod moving;
 pub mod rig;
 pub mod servers;
 pub mod store;
@@ -179,6 +180,8 @@ pub struct Net {
     /// What rules must remember.
     pub seen: Seen,
     lives: BTreeMap<NodeIx, u8>,
+    /// How often clients have changed their network.
+    moved: BTreeMap<NodeIx, u8>,
     numbers: u64,
     pulls: BTreeMap<u64, Pull>,
     asks: BTreeMap<(NodeIx, ReqId), Ask>,
@@ -206,6 +209,7 @@ impl Net {
             status: BTreeMap::new(),
             seen: Seen::default(),
             lives: BTreeMap::new(),
+            moved: BTreeMap::new(),
             numbers: 0,
             pulls: BTreeMap::new(),
             asks: BTreeMap::new(),
@@ -283,6 +287,8 @@ pub enum Move {
     Break(u64),
     /// A connection breaks, and only its dialler notices.
     BreakHalf(u64),
+    /// A client joins another network.
+    Rehome(NodeIx),
     /// A node is told something by its user.
     Tell(NodeIx, alloc::boxed::Box<In>),
 }
@@ -358,7 +364,7 @@ impl System for Net {
             Move::Crash(_) => b.crashes = b.crashes.saturating_sub(1),
             Move::Break(_) | Move::BreakHalf(_) => b.drops = b.drops.saturating_sub(1),
             Move::Tell(..) => b.changes = b.changes.saturating_sub(1),
-            Move::Start(_) => {}
+            Move::Start(_) | Move::Rehome(_) => {}
         }
         match mv {
             Move::Start(ix) => start(world, cfg, *ix),
@@ -372,6 +378,10 @@ impl System for Net {
             }
             Move::BreakHalf(id) => {
                 links::break_half(world, cfg, *id);
+                None
+            }
+            Move::Rehome(ix) => {
+                moving::change(world, cfg, *ix);
                 None
             }
             Move::Tell(ix, input) => Some((*ix, (**input).clone())),
