@@ -1,7 +1,8 @@
 //! What the records of a download come to: what its provider is told and billed.
 //!
 //! An uploader's claim is the highest receipt it holds, a downloader's what it reports itself; of each introduction the
-//! smaller claim is billed. So neither side alone can raise a bill, and both together not beyond the version's size.
+//! smaller claim is billed. So neither side alone can raise a bill, and both together not beyond the version's size; in
+//! a ledger's books ([`Book::strict`]) not without a CN either, which has recorded that it introduced them.
 //!
 //! A download closes [`LATE_MS`] after the downloader's last word (that it is complete, cancelled or failed), or
 //! [`EXPIRES_MS`] after its first record if that word never comes. What is received later changes nothing.
@@ -9,7 +10,7 @@
 use super::{Spans, receipts};
 use crate::ids::{Guid, IntroId, PublicKey};
 use crate::wire::records::{
-    EdgeRecord, GrantRecord, LedgerRecord, PeerBytes, Receipt, ReceiptProof, ServedRecord, Side, UsageRecord,
+    EdgeRecord, GrantRecord, LedgerRecord, LogEvent, PeerBytes, Receipt, ReceiptProof, ServedRecord, Side, UsageRecord,
     UsageState, Verify,
 };
 use alloc::collections::BTreeMap;
@@ -47,6 +48,8 @@ pub struct Book {
     edges: BTreeMap<PublicKey, EdgeRecord>,
     /// By edge and its life.
     served: BTreeMap<(PublicKey, u64), ServedRecord>,
+    /// K_u by introduction, as CNs have recorded them; `None`: they are not asked for.
+    introduced: Option<BTreeMap<IntroId, PublicKey>>,
 }
 
 /// What a download came to, in bytes.
@@ -101,6 +104,17 @@ fn newer<T>(old: Option<&T>, new: &T, seq: impl Fn(&T) -> u32) -> bool {
 }
 
 impl Book {
+    /// A book in which only introductions count that a CN has recorded.
+    #[must_use]
+    pub fn strict() -> Self {
+        Self { introduced: Some(BTreeMap::new()), ..Self::default() }
+    }
+
+    /// Whether a receipt is of an introduction that a CN has made.
+    fn is_introduced(&self, intro: IntroId, uploader_key: &PublicKey) -> bool {
+        self.introduced.as_ref().is_none_or(|all| all.get(&intro) == Some(uploader_key))
+    }
+
     /// Takes in a record of this download, received at `now_ms`. Of the records of one reporter the highest `seq`
     /// counts.
     pub fn add(&mut self, record: LedgerRecord, now_ms: u64) {
@@ -117,7 +131,11 @@ impl Book {
             self.ended_ms = Some(self.ended_ms.map_or(now_ms, |ended| ended.min(now_ms)));
         }
         match record {
-            LedgerRecord::Log(_) => {}
+            LedgerRecord::Log(r) => {
+                if let (LogEvent::Offered(o), Some(introduced)) = (r.event, &mut self.introduced) {
+                    introduced.extend(o.peers.iter().map(|p| (p.intro, p.upload_key)));
+                }
+            }
             LedgerRecord::Granted(r) => {
                 let first = self.granted.as_ref().is_none_or(|old| (r.issued_ms, r.id) < (old.issued_ms, old.id));
                 if first {
@@ -180,7 +198,8 @@ impl Book {
     /// An uploader's receipt, if the download's key has signed it for this introduction and version.
     fn proven(&self, verify: Verify, record: &UsageRecord, p: &PeerBytes) -> Option<ReceiptProof> {
         let (granted, proof) = (self.granted.as_ref()?, p.receipt.as_ref()?);
-        if (record.download, record.version) != (granted.download, granted.version) {
+        let of_it = (record.download, record.version) == (granted.download, granted.version);
+        if !of_it || !self.is_introduced(p.intro, &proof.uploader_key) {
             return None;
         }
         let receipt = Receipt {

@@ -303,7 +303,8 @@ crate::wire! {
 impl Copy for FailCause {}
 
 crate::wire! {
-    /// What a CN saw of a client (the paper's section 4.1): for figures and for finding out who cheats, never for a bill.
+    /// What a CN saw of a client (the paper's section 4.1): for figures and for finding out who cheats. Of these only
+    /// [`Offered`] touches bills: bytes of an introduction that no CN has recorded are not billed.
     pub struct LogRecord {
         /// Its name.
         pub id: RecordId,
@@ -427,7 +428,10 @@ impl LedgerRecord {
             Self::Edge(r) => r.download,
             Self::Granted(r) => Some(r.download),
             Self::Served(r) => Some(r.download),
-            Self::Log(_) => None,
+            Self::Log(r) => match &r.event {
+                LogEvent::Offered(o) => Some(o.download),
+                LogEvent::Login(_) | LogEvent::Registered(_) => None,
+            },
         }
     }
 
@@ -439,7 +443,10 @@ impl LedgerRecord {
             Self::Edge(r) => Some(r.version),
             Self::Granted(r) => Some(r.version),
             Self::Served(r) => Some(r.version),
-            Self::Log(_) => None,
+            Self::Log(r) => match &r.event {
+                LogEvent::Offered(o) => Some(o.version),
+                LogEvent::Login(_) | LogEvent::Registered(_) => None,
+            },
         }
     }
 }

@@ -17,4 +17,5 @@ with_binary!(
     failures_have_their_exit_codes,
     a_small_demo_ends_well,
     a_killed_demo_leaves_no_process,
+    a_short_crash_loop_bills_what_was_delivered,
 );

@@ -3,7 +3,7 @@
 use super::*;
 use crate::accounting::certs::tests::{fake_sign, fake_verify};
 use crate::ids::{DownloadId, ProviderId, RecordId, Signature, VersionId};
-use crate::wire::records::{Context, ReceiptProof, ServedRecord};
+use crate::wire::records::{Context, LogRecord, Offered, OfferedPeer, ReceiptProof, ServedRecord};
 use crate::wire::{List, Text, Wire as _};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -242,6 +242,29 @@ fn a_downloader_that_fell_silent_is_held_to_what_it_signed_when_its_download_exp
     let at = 1_000 + EXPIRES_MS;
     assert_eq!((book.settlement(at - 1), book.bill(fake_verify, at - 1).peers_billed), (Settlement::Open, 10));
     assert_eq!((book.settlement(at), book.bill(fake_verify, at).peers_billed), (Settlement::Expired, 40));
+}
+
+/// What a CN has recorded: who was introduced to the downloader.
+fn introduced(peers: &[(u32, u32)]) -> LedgerRecord {
+    let peer = |&(intro, key)| OfferedPeer { intro: IntroId::numbered(intro), upload_key: PublicKey::numbered(key) };
+    let peers = List::truncated(peers.iter().map(peer));
+    let event = LogEvent::Offered(Offered { download: D, version: V, peers });
+    LedgerRecord::Log(LogRecord { id: RecordId::numbered(77), at_ms: 0, guid: Guid::numbered(1), event })
+}
+
+#[test]
+fn bytes_of_an_introduction_that_no_cn_has_recorded_are_not_billed() {
+    let claims = [granted(100), got(1, &[(1, 40), (2, 30)]), sent(2, 1, &[(1, 40)]), sent(3, 1, &[(2, 30)])];
+    let billed = |records: &[LedgerRecord]| {
+        let mut book = Book::strict();
+        claims.iter().chain(records).for_each(|r| book.add(r.clone(), 0));
+        let b = book.bill(fake_verify, 0);
+        (b.peers_billed, b.flagged)
+    };
+    assert_eq!(billed(&[]), (0, 70), "both sides agree, and yet");
+    assert_eq!(billed(&[introduced(&[(1, 1)])]), (40, 30));
+    assert_eq!(billed(&[introduced(&[(1, 1), (2, 9)])]), (40, 30), "an introduction of somebody else");
+    assert_eq!(billed(&[introduced(&[(1, 1), (2, 2)])]), (70, 0));
 }
 
 /// What an edge says of one life: which bytes it sent, and how many it is not sure of.

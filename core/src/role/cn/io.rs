@@ -263,6 +263,8 @@ pub struct Config {
     pub peers_max: u8,
     /// A query that its DN has not answered by then fails as `Unavailable`.
     pub select_within: Duration,
+    /// An answer waits so long for the ledger to record who is introduced.
+    pub record_within: Duration,
     /// Introduced peers connect within this.
     pub connect_within: Duration,
     /// An uploader serves for so long.
@@ -300,6 +302,7 @@ impl Config {
             queries_per_minute: 10,
             peers_max: u8::try_from(limits::PEERS_PER_ANSWER_MAX).unwrap_or(u8::MAX),
             select_within: Duration::from_secs(3),
+            record_within: Duration::from_millis(500),
             connect_within: Duration::from_secs(30),
             serve_for: Duration::from_secs(30 * 60),
             broker: broker::Config::default(),

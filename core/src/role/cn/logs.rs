@@ -1,5 +1,6 @@
-//! What the ledger is told of clients beside their usage (the paper's section 4.1): logins, registrations, peers offered.
-//! It waits in memory only: a CN that dies takes a few of these with it, and no bill depends on them.
+//! What the ledger is told of clients beside their usage (the paper's section 4.1): logins, registrations, offers. It
+//! waits in memory only, and a CN that dies takes a few of these with it; but a query is answered only when the ledger
+//! has the offer, since bytes of an introduction that was not recorded are not billed.
 
 use super::{Cn, Context, Metric, Output};
 use crate::ids::{Guid, RecordId};
@@ -10,16 +11,20 @@ use crate::wire::records::{Introduction, LedgerRecord, LogEvent, LogRecord, Logi
 use core::net::SocketAddr;
 
 impl Cn {
-    fn log(&mut self, cx: &mut Context<'_>, guid: Guid, event: LogEvent) {
+    /// The record's id, if it is on its way.
+    fn log(&mut self, cx: &mut Context<'_>, guid: Guid, event: LogEvent) -> Option<RecordId> {
         if !cx.cfg.ledger || !cx.cfg.logs {
-            return;
+            return None;
         }
         // half of the room is the usage records' alone
         if self.ledger.waiting() >= cx.cfg.usage_max as usize / 2 {
-            return cx.push(Output::Count(Metric::LogDropped));
+            cx.push(Output::Count(Metric::LogDropped));
+            return None;
         }
-        let record = LogRecord { id: RecordId(cx.rng.nonce()), at_ms: self.now_ms(cx.now), guid, event };
+        let id = RecordId(cx.rng.nonce());
+        let record = LogRecord { id, at_ms: self.now_ms(cx.now), guid, event };
         self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
+        Some(id)
     }
 
     pub(super) fn log_login(&mut self, cx: &mut Context<'_>, observed: SocketAddr, hello: &Hello) {
@@ -42,11 +47,16 @@ impl Cn {
         self.log(cx, guid, LogEvent::Registered(Registered { versions }));
     }
 
-    pub(super) fn log_offered(&mut self, cx: &mut Context<'_>, guid: Guid, intros: &[Introduction]) {
-        let Some(first) = intros.first() else { return };
+    pub(super) fn log_offered(
+        &mut self,
+        cx: &mut Context<'_>,
+        guid: Guid,
+        intros: &[Introduction],
+    ) -> Option<RecordId> {
+        let first = intros.first()?;
         let peer = |i: &Introduction| OfferedPeer { intro: i.id, upload_key: i.uploader_key };
         let (download, version) = (first.download, first.version);
         let peers = List::truncated(intros.iter().map(peer));
-        self.log(cx, guid, LogEvent::Offered(Offered { download, version, peers }));
+        self.log(cx, guid, LogEvent::Offered(Offered { download, version, peers }))
     }
 }

@@ -55,6 +55,8 @@ pub struct Cn {
     ledger: LedgerLink,
     /// Who is to be told that a record is durable: the connection it last came over.
     usage: BTreeMap<crate::ids::RecordId, ConnId>,
+    /// Queries whose answers wait until the ledger has recorded who is introduced.
+    recording: BTreeMap<crate::ids::RecordId, ReqId>,
     timers: Deadlines<Timer>,
 }
 

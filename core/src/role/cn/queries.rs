@@ -5,7 +5,7 @@ use super::clients::Client;
 use super::meetings::Party;
 use super::{Cn, Context, Metric, Output, Timer};
 use crate::accounting::{grants, introductions};
-use crate::ids::{ConnId, IntroId, PublicKey, ReqId, Signature};
+use crate::ids::{ConnId, IntroId, PublicKey, RecordId, ReqId, Signature};
 use crate::limits::EXCLUDED_MAX;
 use crate::nat::connectivity::Ticket;
 use crate::wire::List;
@@ -38,6 +38,8 @@ enum Step {
     Selecting { dn: ConnId, grant: Box<SignedGrant> },
     /// The introductions are being signed.
     Signing { dn: ConnId, intros: Vec<Introduction>, peers: Vec<SelectedPeer> },
+    /// The ledger stores who is introduced.
+    Recording { record: RecordId, answer: Vec<IntroducedPeer> },
 }
 
 impl Cn {
@@ -159,7 +161,7 @@ impl Cn {
         let Some(asking) = self.clients.get(&client) else { return };
         let Some((from, guid, nat)) = asking.session().map(|s| (s.id, s.guid, s.nat.clone())) else { return };
         let observed = asking.observed();
-        self.log_offered(cx, guid, &intros);
+        let record = self.log_offered(cx, guid, &intros);
         let signed = introductions::sign(intros, signature, &cx.cfg.cert);
         let mut answer = Vec::new();
         for (intro, peer) in signed.into_iter().zip(peers) {
@@ -174,7 +176,16 @@ impl Cn {
             let ticket = Some(Ticket { key, observed: peer.observed });
             answer.push(IntroducedPeer { intro, nat: peer.nat, ticket });
         }
-        self.answer(cx, client, query, answer);
+        let Some(record) = record else { return self.answer(cx, client, query, answer) };
+        self.recording.insert(record, req);
+        self.queries.insert(req, Pending { client, query, step: Step::Recording { record, answer } });
+        self.timers.set(Timer::Query(req), Some(cx.now.after(cx.cfg.record_within)));
+    }
+
+    /// Records are durable: the answers that wait for them go out.
+    pub(super) fn recorded(&mut self, cx: &mut Context<'_>, id: RecordId) {
+        let Some(req) = self.recording.remove(&id) else { return };
+        self.query_expired(cx, req);
     }
 
     fn answer(&self, cx: &mut Context<'_>, client: ConnId, query: u32, peers: Vec<IntroducedPeer>) {
@@ -188,9 +199,14 @@ impl Cn {
         }
     }
 
-    /// No DN has answered in time, or the one that was asked is lost.
+    /// No DN has answered in time, or the one that was asked is lost; or nothing more is to be waited for.
     pub(super) fn query_expired(&mut self, cx: &mut Context<'_>, req: ReqId) {
         let Some(pending) = self.take(req) else { return };
+        if let Step::Recording { record, answer } = pending.step {
+            // the ledger may be away: peers need not wait for it, the record does
+            self.recording.remove(&record);
+            return self.answer(cx, pending.client, pending.query, answer);
+        }
         if self.clients.contains_key(&pending.client) {
             fail(cx, pending.client, pending.query, QueryError::Unavailable, UNAVAILABLE_RETRY_MS);
         }
@@ -202,7 +218,7 @@ impl Cn {
             .queries
             .iter()
             .filter(|(_, p)| match &p.step {
-                Step::Opening { .. } => false,
+                Step::Opening { .. } | Step::Recording { .. } => false,
                 Step::Selecting { dn, .. } | Step::Signing { dn, .. } => *dn == conn,
             })
             .map(|(req, _)| *req)

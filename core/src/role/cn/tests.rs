@@ -1,4 +1,5 @@
 mod cookies;
+mod recording;
 mod trust;
 
 use super::*;

@@ -73,6 +73,7 @@ impl Cn {
         let mut by_conn: BTreeMap<ConnId, Vec<RecordId>> = BTreeMap::new();
         for id in ids {
             cx.push(Output::Count(Metric::UsageStored));
+            self.recorded(cx, id);
             if let Some(conn) = self.usage.remove(&id).filter(|c| self.clients.contains_key(c)) {
                 by_conn.entry(conn).or_default().push(id);
             }

@@ -92,6 +92,15 @@ pub(crate) fn a_small_demo_ends_well(binary: &str) {
     assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 0, "nothing is left behind");
 }
 
+/// A few kills of whoever, and the books are right; many more in the nightly run.
+pub(crate) fn a_short_crash_loop_bills_what_was_delivered(binary: &str) {
+    let dir = dir();
+    let dir_arg = dir.path().to_str().expect("UTF-8");
+    let out = run(binary, dir.path(), &["bench", "crash", "--kills", "5", "--json", "--dir", dir_arg]);
+    let json = text(&out.stdout);
+    assert!(out.status.success() && json.contains("\"ok\":true"), "{json}{}", text(&out.stderr));
+}
+
 /// However the demo ends, its processes end too.
 pub(crate) fn a_killed_demo_leaves_no_process(binary: &str) {
     let dir = dir();

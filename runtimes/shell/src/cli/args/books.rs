@@ -167,7 +167,7 @@ pub enum ReportFormat {
 /// See [`BenchCommand::Ledger`](super::BenchCommand::Ledger).
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Downloads of 30 days, four records each: grant, downloader, uploader, edge. The database is made and \
+    after_help = "Downloads of 30 days, five records each: grant, introduction, downloader, uploader, edge. The database is made and \
     must be empty.\n\n\
     Examples:\n  \
     swarmedge bench ledger --records 1000000\n  \
@@ -178,7 +178,7 @@ pub struct BenchLedgerArgs {
     #[arg(long, default_value_t = 200_000, value_name = "N")]
     pub records: u32,
     /// Records of a batch; each batch is durable before the next
-    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(4..=1024), value_name = "N")]
+    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(5..=1024), value_name = "N")]
     pub batch: u32,
     /// A file or postgres://… [default: a temporary file]
     #[arg(long, value_name = "DATABASE")]

@@ -10,7 +10,8 @@ use crate::terminal::out::{print_json, say};
 use std::time::{Duration, Instant};
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
 use swarmedge_core::wire::records::{
-    Context, EdgeRecord, GrantRecord, LedgerRecord, PeerBytes, Receipt, ReceiptProof, Side, UsageRecord, UsageState,
+    Context, EdgeRecord, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt,
+    ReceiptProof, Side, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, Text, Wire as _};
 
@@ -23,6 +24,8 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 /// Objects, and the bytes of each.
 const OBJECTS: u64 = 200;
 const SIZE: u64 = 50_000_000;
+/// Records of a download.
+const PER_DOWNLOAD: u32 = 5;
 
 /// `swarmedge bench ledger`.
 pub(in crate::cli) fn run<R: Start>(args: &BenchLedgerArgs, json: bool) -> Result<(), Error> {
@@ -31,7 +34,7 @@ pub(in crate::cli) fn run<R: Start>(args: &BenchLedgerArgs, json: bool) -> Resul
         Some(text) => Database::from(text.clone()),
         None => dir.path.join("ledger.sqlite").into(),
     };
-    let (downloads, per_batch) = (args.records / 4, args.batch / 4);
+    let (downloads, per_batch) = (args.records / PER_DOWNLOAD, args.batch / PER_DOWNLOAD);
     let name = database.to_string();
     let (stored_ms, report_ms) = R::block_on(move |_| async move {
         let mut store = Store::open(&database).await?;
@@ -57,15 +60,15 @@ pub(in crate::cli) fn run<R: Start>(args: &BenchLedgerArgs, json: bool) -> Resul
         }
         Ok((stored_ms, report_ms))
     })?;
-    let per_second = u128::from(downloads) * 4 * 1000 / stored_ms.max(1);
+    let per_second = u128::from(downloads * PER_DOWNLOAD) * 1000 / stored_ms.max(1);
     if json {
-        let (records, batch) = (downloads * 4, args.batch);
+        let (records, batch) = (downloads * PER_DOWNLOAD, args.batch);
         return print_json(&serde_json::json!({
             "database": name, "records": records, "batch": batch, "records_per_second": per_second,
             "stored_ms": stored_ms, "report_ms": report_ms,
         }));
     }
-    say!("{name}: {} records of {downloads} downloads in batches of {}", downloads * 4, args.batch)?;
+    say!("{name}: {} records of {downloads} downloads in batches of {}", downloads * PER_DOWNLOAD, args.batch)?;
     say!("  stored   {per_second} records/s, each batch durable ({stored_ms} ms)")?;
     say!("  report   {report_ms} ms over all {DAYS} days")
 }
@@ -93,8 +96,8 @@ impl Random {
     }
 }
 
-/// The four records of a download.
-fn download(n: u32, downloads: u32, random: &mut Random) -> [LedgerRecord; 4] {
+/// The records of a download.
+fn download(n: u32, downloads: u32, random: &mut Random) -> [LedgerRecord; PER_DOWNLOAD as usize] {
     let object = random.next() % OBJECTS;
     let (download, version) = (DownloadId(random.bytes()), VersionId::numbered(u32::try_from(object).unwrap_or(0)));
     let (guid, intro, key) = (Guid(random.bytes()), IntroId(random.bytes()), PublicKey(random.bytes()));
@@ -150,8 +153,12 @@ fn download(n: u32, downloads: u32, random: &mut Random) -> [LedgerRecord; 4] {
         unique_bytes: done - from_peers,
         total_bytes: done - from_peers,
     };
+    let peers = List::truncated([OfferedPeer { intro, upload_key: key }]);
+    let event = LogEvent::Offered(Offered { download, version, peers });
+    let offered = LogRecord { id: RecordId(random.bytes()), at_ms: granted.issued_ms, guid, event };
     [
         LedgerRecord::Granted(granted),
+        LedgerRecord::Log(offered),
         usage(RecordId(random.bytes()), guid, Side::Downloader),
         usage(RecordId(random.bytes()), Guid(random.bytes()), Side::Uploader),
         LedgerRecord::Edge(served),

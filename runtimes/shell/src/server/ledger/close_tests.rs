@@ -1,7 +1,7 @@
 //! Closed days: immutable, provable from the exported file alone, on either engine.
 
 use super::close::Signer;
-use super::tests::{Fixture, edge, granted_on, usage};
+use super::tests::{Fixture, edge, granted_on, offered, usage};
 use super::*;
 use crate::keys::{Key, certify, verify};
 use futures_lite::future::block_on;
@@ -42,6 +42,7 @@ fn traffic(day: Day, n: u32) -> Vec<LedgerRecord> {
         let peers = [(d, 40)];
         records.extend([
             granted_on(day, d, 7),
+            offered(d, &[d]),
             usage(d * 8, d, 1, Side::Downloader, 2, &peers),
             usage(d * 8 + 1, d, 2, Side::Uploader, 1, &peers),
             edge(d * 8 + 2, Some(d), 1, 60),

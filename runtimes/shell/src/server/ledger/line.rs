@@ -55,7 +55,7 @@ pub(super) fn line_of(mut records: Vec<(u64, LedgerRecord)>, first_open: Day, no
     let granted = granted.clone();
     let day = Day::of_ms(granted.issued_ms).clamp(Day(came.0.saturating_sub(GRANT_DAYS)), came).max(first_open);
     let evidence = evidence(&records);
-    let mut book = Book::default();
+    let mut book = Book::strict();
     records.into_iter().for_each(|(came, record)| book.add(record, came));
     let bill = book.bill(verify, now_ms);
     let done = bill.state == Some(UsageState::Completed);

@@ -7,7 +7,8 @@ use futures_lite::future::block_on;
 use sqlx::Connection as _;
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
 use swarmedge_core::wire::records::{
-    Context, EdgeRecord, GrantRecord, LedgerRecord, PeerBytes, Receipt, ReceiptProof, Side, UsageRecord, UsageState,
+    Context, EdgeRecord, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt,
+    ReceiptProof, Side, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, Text, Wire as _};
 
@@ -31,6 +32,16 @@ fn grant(download: u32, provider: u32, path: &str, issued_ms: u64) -> LedgerReco
         path: Text::new(path).expect("short"),
         issued_ms,
     })
+}
+
+/// What a CN has recorded of a download: who was introduced.
+pub(super) fn offered(download: u32, intros: &[u32]) -> LedgerRecord {
+    let peer = |&n: &u32| OfferedPeer { intro: IntroId::numbered(n), upload_key: PublicKey::numbered(n) };
+    let peers = List::truncated(intros.iter().map(peer));
+    let id = RecordId::numbered(2_000_000_000 + download);
+    let (download, version) = (DownloadId::numbered(download), VersionId::numbered(9));
+    let event = LogEvent::Offered(Offered { download, version, peers });
+    LedgerRecord::Log(LogRecord { id, at_ms: 1, guid: Guid::numbered(1), event })
 }
 
 /// K_d of every download.
@@ -117,6 +128,7 @@ impl Fixture {
 fn story() -> Vec<LedgerRecord> {
     vec![
         granted(1, 7, "a/b"),
+        offered(1, &[1, 2]),
         usage(1, 1, 1, Side::Downloader, 1, &[(1, 10)]),
         usage(2, 1, 1, Side::Downloader, 2, &[(1, 40), (2, 30)]),
         usage(3, 1, 2, Side::Uploader, 1, &[(1, 45)]),
@@ -195,6 +207,7 @@ fn a_report_adds_up_by_day_and_object(fixture: &mut dyn FnMut() -> Fixture) {
     let day = Day(20_000);
     let records = [
         granted_on(day, 1, 7),
+        offered(1, &[1]),
         usage(1, 1, 1, Side::Downloader, 2, &[(1, 40)]),
         usage(2, 1, 2, Side::Uploader, 1, &[(1, 40)]),
         edge(3, Some(1), 1, 60),
@@ -290,13 +303,18 @@ fn killed_in_mid_batch(postgres: &mut Postgres) {
     assert_eq!(all.len(), DOWNLOADS as usize);
     assert_eq!((sum(|d| d.peers_billed), sum(|d| d.flagged)), (u64::from(DOWNLOADS) * 40, 0));
     let count = block_on(async { Store::open(&ledger.path).await.expect("opens").count_for_test().await });
-    assert_eq!(count, i64::from(DOWNLOADS) * 3);
+    assert_eq!(count, i64::from(DOWNLOADS) * 4);
 }
 
-fn short_story(n: u32) -> [LedgerRecord; 3] {
+fn short_story(n: u32) -> [LedgerRecord; 4] {
     let id = 10_000 + n * 2;
     let peers = [(n, 40)];
-    [granted(n, 7, "a"), usage(id, n, 1, Side::Downloader, 2, &peers), usage(id + 1, n, 2, Side::Uploader, 1, &peers)]
+    [
+        granted(n, 7, "a"),
+        offered(n, &[n]),
+        usage(id, n, 1, Side::Downloader, 2, &peers),
+        usage(id + 1, n, 2, Side::Uploader, 1, &peers),
+    ]
 }
 
 #[test]

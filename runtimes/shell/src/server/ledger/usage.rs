@@ -145,7 +145,7 @@ impl Reader {
     /// What is claimed of each introduction of a download.
     pub async fn claims(&mut self, download: DownloadId) -> Result<BTreeMap<IntroId, Claims>, Error> {
         let records = self.records_of(&download.0).await.map_err(|e| self.failed(&e))?;
-        Ok(records.into_iter().collect::<Book>().claims(verify, 0))
+        Ok(book_of(records).claims(verify, 0))
     }
 
     async fn records_of(&mut self, download: &[u8]) -> Result<Vec<LedgerRecord>, sqlx::Error> {
@@ -190,6 +190,12 @@ pub(super) fn bytes_at(row: &sqlx::any::AnyRow, column: usize) -> Result<u64, sq
     Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0))
 }
 
+fn book_of(records: Vec<LedgerRecord>) -> Book {
+    let mut book = Book::strict();
+    records.into_iter().for_each(|r| book.add(r, 0));
+    book
+}
+
 /// None without the first grant's record.
 fn usage_of(mut records: Vec<LedgerRecord>) -> Option<DownloadUsage> {
     // of one reporter's records the last counts
@@ -198,7 +204,7 @@ fn usage_of(mut records: Vec<LedgerRecord>) -> Option<DownloadUsage> {
         LedgerRecord::Granted(g) => Some(g.clone()),
         LedgerRecord::Usage(_) | LedgerRecord::Edge(_) | LedgerRecord::Served(_) | LedgerRecord::Log(_) => None,
     })?;
-    let book = records.into_iter().collect::<Book>();
+    let book = book_of(records);
     let uploaders = uploaders(&book);
     let bill = book.bill(verify, 0);
     Some(DownloadUsage {

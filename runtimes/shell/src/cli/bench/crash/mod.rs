@@ -36,7 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long anything may take on a machine however busy.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// So long after the last round nobody has anything more to report.
-const LAST_REPORTS: Duration = Duration::from_secs(15);
+const LAST_REPORTS: Duration = Duration::from_secs(8);
 
 /// Whose process is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
