@@ -3,7 +3,7 @@
 mod measure;
 
 use clap::{Args, Parser, Subcommand};
-use measure::{LossArgs, MATRIX_HELP, MatrixArgs, WholeArgs};
+use measure::{LossArgs, MATRIX_HELP, MatrixArgs, PageArgs, WholeArgs};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::process::{self, ExitCode};
@@ -100,6 +100,8 @@ enum Command {
     Loss(LossArgs),
     /// Measure everything: pairs, forced pairs, skews, losses
     Whole(WholeArgs),
+    /// Print the page of what was measured before
+    Page(PageArgs),
     /// Hand on TCP connections to a server and delay what comes back
     #[command(hide = true)]
     DelayTcp {
@@ -205,6 +207,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Matrix(args) => measure::pairs(&args)?,
         Command::Loss(args) => measure::loss(&args)?,
         Command::Whole(args) => measure::whole(&args)?,
+        Command::Page(args) => measure::page(&args)?,
         Command::DelayTcp { to, ms } => delay::serve(to, Duration::from_millis(ms))?,
         Command::Lose { percent } => Lab::open(&cli.lab)?.lose(percent)?,
         Command::Sent { node } => sent(&Lab::open(&cli.lab)?, &node)?,

@@ -91,6 +91,13 @@ pub(crate) struct WholeArgs {
     loss_tries: u32,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct PageArgs {
+    /// What `--json` has written
+    #[arg(required = true)]
+    measured: Vec<PathBuf>,
+}
+
 fn cell(text: &str) -> Result<(Kind, Kind), String> {
     let (a, b) = text.split_once(':').ok_or("write SEEDER:DOWNLOADER")?;
     Ok((a.parse()?, b.parse()?))
@@ -144,6 +151,18 @@ pub(crate) fn whole(args: &WholeArgs) -> Result<(), Error> {
     let losses = [Part::Loss { percent: 5, udp_only: false }, Part::Loss { percent: 30, udp_only: true }];
     plans.extend(losses.map(|part| Plan::pooled(part, args.loss_tries)));
     run(&args.common, &plans)
+}
+
+/// The page of what was measured before, perhaps by several commands.
+pub(crate) fn page(args: &PageArgs) -> Result<(), Error> {
+    let mut reports: Vec<Report> = Vec::new();
+    for file in &args.measured {
+        let wrong = |e: &dyn std::fmt::Display| Error(format!("{}: {e}", file.display()));
+        let text = fs::read_to_string(file).map_err(|e| wrong(&e))?;
+        reports.extend(serde_json::from_str::<Vec<Report>>(&text).map_err(|e| wrong(&e))?);
+    }
+    println!("{}", matrix::document(&reports).trim_end());
+    Ok(())
 }
 
 /// Measures every plan with every program; what is measured is written before the next one begins.
