@@ -11,7 +11,7 @@ use swarmedge_natlab::{Error, Kind, require};
 const SKEWS_MS: [u16; 3] = [100, 250, 500];
 
 pub(crate) const MATRIX_HELP: &str = "Each try installs a fresh client, which downloads 8 MiB that one seeder holds while the edge sends slowly: a try \
-    connects if the file is complete in 8 s with most bytes from that peer. The lab has no delay: times are those of \
+    connects if the file is complete in 15 s with most bytes from that peer. The lab has no delay: times are those of \
     the programs.\n\n\
     Examples:\n  \
     swarmedge-natlab matrix target/release/swarmedge --tries 10 --markdown matrix.md --json matrix.json\n  \

@@ -25,20 +25,30 @@ fn rung(kind: CandidateKind, addr: SocketAddr) -> Rung {
     }
 }
 
+/// Whether a NAT gives each flow the next port.
+pub(super) fn counts(nat: &NatDescriptor) -> bool {
+    nat.mapping != NatBehaviour::EndpointIndependent && nat.step > 0
+}
+
 /// The addresses to be tried, each once, in order. Of a NAT that gives each flow the next port the mapping last seen is
-/// of no use: the ports after it are tried instead.
+/// of no use: the ports after it are tried instead, `every` so many of them.
+///
+/// Where both NATs count, each try makes a mapping of its own, so the two must meet in one pair of ports: the k-th flow
+/// of one side leaves from port a + k and goes to b + k, likewise the other's, and they never meet if either NAT has
+/// counted on by d meanwhile. With `every` = 2 on one side its k-th goes to b + 2k − 1, and they do, at its flow d + 1.
 pub(super) fn candidates(
     cfg: &Config,
     ticket: &Ticket,
     nat: &NatDescriptor,
     own: Option<SocketAddr>,
+    every: u16,
 ) -> Vec<(SocketAddr, Rung)> {
-    let counts = nat.mapping != NatBehaviour::EndpointIndependent && nat.step > 0 && cfg.predicted_max > 0;
+    let counts = counts(nat) && cfg.predicted_max > 0;
     let mut all: Vec<(SocketAddr, Rung)> = Vec::new();
     for candidate in nat.candidates.iter().filter(|c| is_allowed(c.addr, nat, ticket.observed, own)) {
         let addr = SocketAddr::new(candidate.addr.ip().to_canonical(), candidate.addr.port());
         if counts && candidate.kind == CandidateKind::ServerReflexive && addr.is_ipv4() {
-            all.extend(predicted(addr, nat.step, cfg.predicted_max).map(|a| (a, Rung::Predicted)));
+            all.extend(predicted(addr, nat.step, cfg.predicted_max, every).map(|a| (a, Rung::Predicted)));
         } else {
             all.push((addr, rung(candidate.kind, addr)));
         }
@@ -53,9 +63,9 @@ pub(super) fn candidates(
     all
 }
 
-fn predicted(last: SocketAddr, step: u16, max: u16) -> impl Iterator<Item = SocketAddr> {
-    let port = move |i: u16| last.port().checked_add(step.checked_mul(i)?);
-    (1..=max).map_while(port).map(move |port| SocketAddr::new(last.ip(), port))
+fn predicted(last: SocketAddr, step: u16, max: u16, every: u16) -> impl Iterator<Item = SocketAddr> {
+    let port = move |i: u16| last.port().checked_add(step.checked_mul(i.checked_mul(every)?.checked_add(1)?)?);
+    (0..max).map_while(port).map(move |port| SocketAddr::new(last.ip(), port))
 }
 
 /// Where openers go: addresses behind another NAT, of predicted ones the first only. None where a LAN may be shared:
@@ -86,7 +96,7 @@ mod tests {
 
     fn tried(nat: &NatDescriptor, observed: &str, own: &str) -> Vec<(SocketAddr, Rung)> {
         let ticket = Ticket { key: [0; 16], observed: addr(observed) };
-        candidates(&Config::default(), &ticket, nat, Some(addr(own)))
+        candidates(&Config::default(), &ticket, nat, Some(addr(own)), 1)
     }
 
     use CandidateKind::{Host, Mapped, ServerReflexive};
@@ -131,6 +141,10 @@ mod tests {
         assert_eq!(all[..2], [(addr("203.0.113.5:6000"), Rung::Mapped), (addr("203.0.113.5:40002"), Rung::Predicted)]);
         assert_eq!(all.len(), 17);
         assert_eq!(openers(&Config::default(), &all), [addr("203.0.113.5:6000"), addr("203.0.113.5:40002")]);
+        let ticket = Ticket { key: [0; 16], observed: addr("203.0.113.5:9") };
+        let every_second = candidates(&Config::default(), &ticket, &nat, None, 2);
+        let ports: Vec<u16> = every_second.iter().skip(1).take(3).map(|(a, _)| a.port()).collect();
+        assert_eq!(ports, [40002, 40006, 40010]);
         nat.candidates = List::truncated([Candidate { kind: ServerReflexive, addr: addr("203.0.113.5:65533") }]);
         assert_eq!(tried(&nat, "203.0.113.5:9", "203.0.113.6:9").len(), 1, "there are no ports past the last");
     }

@@ -99,7 +99,7 @@ impl Connectivity {
         if active >= cx.cfg.sessions_max {
             return cx.push(Output::Ended { intro, attempt: none(Failure::Busy) });
         }
-        match Pair::open(cx, offer, self.observed, self.behind_nat()) {
+        match Pair::open(cx, offer, (self.observed, &self.nat), self.behind_nat()) {
             Some(pair) => {
                 self.timers.set(intro, Some(pair.due()));
                 self.pairs.insert(intro, pair);

@@ -1,11 +1,12 @@
 //! One introduced pair, seen from one of its peers: Opening → Checking → Nominated → Connected, or failed on the way.
 
-use super::candidates::{candidates, openers};
+use super::candidates::{candidates, counts, openers};
 use super::check;
 use super::io::{Attempt, Config, Failure, Offer, Output, Role, Rung};
 use super::{Budget, Connectivity};
 use crate::ids::IntroId;
 use crate::machine::{Cx, Time};
+use crate::nat::NatDescriptor;
 use crate::nat::stun::{Class, TransactionId};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -77,8 +78,14 @@ fn millis(d: Duration) -> u32 {
 
 impl Pair {
     /// Takes an offer and opens the own NAT. Without an address to try there is no pair.
-    pub(super) fn open(cx: &mut Context<'_>, offer: &Offer, own: Option<SocketAddr>, behind_nat: bool) -> Option<Self> {
-        let all = candidates(cx.cfg, &offer.ticket, &offer.nat, own);
+    pub(super) fn open(
+        cx: &mut Context<'_>,
+        offer: &Offer,
+        (own, nat): (Option<SocketAddr>, &NatDescriptor),
+        behind_nat: bool,
+    ) -> Option<Self> {
+        let every = if offer.role == Role::Downloader && counts(nat) { 2 } else { 1 };
+        let all = candidates(cx.cfg, &offer.ticket, &offer.nat, own, every);
         if all.is_empty() {
             return None;
         }

@@ -304,12 +304,12 @@ const HEAD: &str = "\
 # Which pairs connect
 
 Real binaries through a real CN on the kernel's own NATs. Each try installs a fresh client, which downloads 8 MiB that
-one seeder holds while the edge sends 512 KiB a second; it connects if the file is complete within 8 s with most bytes
-from that peer. The lab adds no delay (the kernel that it was made on has no netem), so times are those of the programs,
+one seeder holds while the edge sends 512 KiB a second; it connects if the file is complete within 15 s with most
+bytes from that peer. The lab adds no delay (the kernel that it was made on has no netem), so times are those of the programs,
 not of networks. Bounds are the lower ends of one-sided 95 % confidence intervals (Clopper and Pearson).
 `ᵖ`: by predicting ports; `–`: did not connect, and was not even introduced where the second table says 0.
 
-**Loss**: the core drops packets at random; a try connects if its QUIC connection opens within 16 s.
+**Loss**: the core drops packets at random; a try connects if its QUIC connection opens within 15 s.
 **Skew**: what the downloader hears from its CN, \"go\" included, comes late, so that the seeder's checks come early.
 **Forced**: such pairs are not introduced; here both peers first find out about better NATs, which are then replaced.
 How each attempt ended is what both sides log.
