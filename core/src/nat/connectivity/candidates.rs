@@ -68,15 +68,17 @@ fn predicted(last: SocketAddr, step: u16, max: u16, every: u16) -> impl Iterator
     (0..max).map_while(port).map(move |port| SocketAddr::new(last.ip(), port))
 }
 
-/// Where openers go: addresses behind another NAT, of predicted ones the first only. None where a LAN may be shared:
-/// then both are behind the same NAT.
-pub(super) fn openers(cfg: &Config, all: &[(SocketAddr, Rung)]) -> Vec<SocketAddr> {
-    if all.iter().any(|(_, rung)| *rung == Rung::Lan) {
+/// Where openers go: addresses behind another NAT. To every predicted port if that costs no mapping of the own NAT,
+/// since any may be the one that the peer's check comes from, too early for a NAT without input filter; to the first
+/// only if the own NAT `counts` too. Nowhere where a LAN may be shared: then both are behind the same NAT.
+pub(super) fn openers(cfg: &Config, all: &[(SocketAddr, Rung)], counts: bool) -> Vec<SocketAddr> {
+    if cfg.openers_max == 0 || all.iter().any(|(_, rung)| *rung == Rung::Lan) {
         return Vec::new();
     }
-    let outside = all.iter().filter(|(_, rung)| *rung != Rung::Predicted);
-    let first = all.iter().find(|(_, rung)| *rung == Rung::Predicted);
-    outside.chain(first).map(|(addr, _)| *addr).take(cfg.openers_max).collect()
+    let predicted = |rung: Rung| rung == Rung::Predicted;
+    let outside = all.iter().filter(|(_, rung)| !predicted(*rung)).take(cfg.openers_max);
+    let guessed = all.iter().filter(|(_, rung)| predicted(*rung)).take(if counts { 1 } else { usize::MAX });
+    outside.chain(guessed).map(|(addr, _)| *addr).collect()
 }
 
 #[cfg(test)]
@@ -108,8 +110,8 @@ mod tests {
         assert_eq!(tried(&nat, "203.0.113.5:9", "203.0.113.6:9"), outside);
         let inside = [(addr("192.168.1.2:5000"), Rung::Lan), outside[0]];
         assert_eq!(tried(&nat, "203.0.113.5:9", "203.0.113.5:8"), inside, "the LAN first, and never loopback");
-        assert_eq!(openers(&Config::default(), &inside), [], "nothing crosses the router that both share");
-        assert_eq!(openers(&Config::default(), &outside), [outside[0].0]);
+        assert_eq!(openers(&Config::default(), &inside, false), [], "nothing crosses the router that both share");
+        assert_eq!(openers(&Config::default(), &outside, false), [outside[0].0]);
     }
 
     #[test]
@@ -140,7 +142,8 @@ mod tests {
         let all = tried(&nat, "203.0.113.5:9", "203.0.113.6:9");
         assert_eq!(all[..2], [(addr("203.0.113.5:6000"), Rung::Mapped), (addr("203.0.113.5:40002"), Rung::Predicted)]);
         assert_eq!(all.len(), 17);
-        assert_eq!(openers(&Config::default(), &all), [addr("203.0.113.5:6000"), addr("203.0.113.5:40002")]);
+        assert_eq!(openers(&Config::default(), &all, true), [addr("203.0.113.5:6000"), addr("203.0.113.5:40002")]);
+        assert_eq!(openers(&Config::default(), &all, false).len(), 17, "no mapping of the own NAT is lost");
         let ticket = Ticket { key: [0; 16], observed: addr("203.0.113.5:9") };
         let every_second = candidates(&Config::default(), &ticket, &nat, None, 2);
         let ports: Vec<u16> = every_second.iter().skip(1).take(3).map(|(a, _)| a.port()).collect();

@@ -102,7 +102,7 @@ impl Pair {
             nominate_at: None,
         };
         if behind_nat {
-            for to in openers(cx.cfg, &all) {
+            for to in openers(cx.cfg, &all, counts(nat)) {
                 let id = transaction(cx);
                 let bytes = check::request((pair.intro, &pair.key), pair.role, id, (Class::Indication, false));
                 pair.sent += 1;

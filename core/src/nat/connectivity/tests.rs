@@ -87,7 +87,8 @@ fn a_pair_that_cannot_connect_ends_within_six_seconds_and_its_bounds() {
 
 #[test]
 fn skew_does_not_poison_an_open_masquerade() {
-    for other in [Kind::MasqueradeOpen, Kind::PortRestricted, Kind::Cgnat, Kind::Public] {
+    let others = [Kind::MasqueradeOpen, Kind::PortRestricted, Kind::Cgnat, Kind::Public, Kind::SymmetricSequential];
+    for other in others {
         for skew in [0, 100, 500] {
             for kinds in [[Kind::MasqueradeOpen, other], [other, Kind::MasqueradeOpen]] {
                 let cfg = Cfg { skew: Duration::from_millis(skew), ..Cfg::timed(kinds) };

@@ -13,9 +13,7 @@ pub use status::DownloadStatus;
 pub use crate::swarm::outcome::{CloseReason, EdgeError, FailReason, FetchEnd, SourceName, StoreError};
 
 use crate::content::{Layout, Policy};
-use crate::ids::{
-    ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, ReqId, Signature, VersionId, XferId,
-};
+use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, ReqId, Signature, VersionId, XferId};
 use crate::nat::NatDescriptor;
 use crate::nat::cookie::Proven;
 use crate::wire::control::ControlMsg;
