@@ -502,6 +502,10 @@ impl Machine for Discovery {
                     self.contacts.clear();
                     self.lifetime = Lifetime::default();
                 }
+                // IPv6 addresses come and go by themselves (RFC 8981)
+                if self.hosts.iter().any(|h| h.is_ipv4() && !hosts.contains(h)) {
+                    self.left(cx);
+                }
                 (self.hosts, self.servers) = (hosts, servers);
                 self.begin(cx);
             }

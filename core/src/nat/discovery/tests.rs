@@ -231,6 +231,26 @@ fn who_hears_nothing_tries_again_and_a_mapping_that_moves_begins_a_new_round() {
 }
 
 #[test]
+fn on_another_network_nothing_is_claimed_until_a_server_answers_and_then_at_once() {
+    let mut b = Bench::new(Config { silences: Vec::new(), ..Config::default() });
+    let server = "198.51.100.1:3478";
+    let seen_as = |port| alloc::vec![Attribute::XorMapped(SocketAddr::new([203, 0, 113, 9].into(), port))];
+    let sent = b.network(&[server]);
+    b.answer(&sent, server, server, seen_as(7000));
+    while b.m.is_busy() {
+        b.fire();
+    }
+    let hosts = alloc::vec![addr("10.0.0.7:5000")];
+    let sent = b.run(Some(Input::Network { hosts, servers: alloc::vec![addr(server)] }));
+    let Some(Output::Changed(nothing)) = sent.first() else { panic!("{sent:?}") };
+    assert!(!nothing.udp && nothing.candidates.is_empty(), "{nothing:?}");
+    let out = b.answer(&sent, server, server, seen_as(8000));
+    let Some(Output::Changed(now)) = out.first() else { panic!("{out:?}") };
+    assert_eq!((now.udp, now.mapped(), now.mapping), (true, Some(addr("203.0.113.9:8000")), Unknown));
+    assert!(now.candidates.iter().any(|c| c.addr == addr("10.0.0.7:5000")));
+}
+
+#[test]
 fn who_doubts_the_mapping_is_told_at_once_where_it_has_moved() {
     let mut b = Bench::new(Config { silences: Vec::new(), ..Config::default() });
     let server = "198.51.100.1:3478";

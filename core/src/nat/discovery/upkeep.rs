@@ -4,7 +4,7 @@ use super::io::Output;
 use super::way::Probe;
 use super::{Discovery, MISSED_MAX};
 use crate::machine::Cx;
-use crate::nat::{Candidate, CandidateKind};
+use crate::nat::{Candidate, CandidateKind, NatDescriptor};
 use crate::wire::List;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -21,6 +21,15 @@ impl Discovery {
         self.nat.proven = List::truncated(self.proven());
         self.nat.epoch = self.nat.epoch.wrapping_add(1);
         cx.push(Output::Changed(self.nat.clone()));
+    }
+
+    /// Another network: what was seen on the last one is true of nothing any more. What is seen on this one is told as
+    /// soon as a server answers.
+    pub(super) fn left(&mut self, cx: &mut Cx<'_, Self>) {
+        if self.nat.udp {
+            self.nat = NatDescriptor { epoch: self.nat.epoch.wrapping_add(1), ..NatDescriptor::default() };
+            cx.push(Output::Changed(self.nat.clone()));
+        }
     }
 
     /// Somebody has reason to think that the mapping is another one.

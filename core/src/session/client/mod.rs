@@ -50,6 +50,8 @@ pub struct ClientSession {
     nat: NatDescriptor,
     /// Where the last CN saw this client.
     observed: Option<SocketAddr>,
+    /// This host's own word for `observed`, as long as it had one.
+    own: Option<IpAddr>,
     /// The way to the CN is in doubt: if it is silent, not the CN is to blame.
     in_doubt: bool,
     /// `uploads` or `nat` has changed since the `Hello` of this session.
@@ -242,14 +244,13 @@ impl ClientSession {
         }
     }
 
-    /// The network has changed under the connection: the same CN is dialled again at once.
+    /// The connection is dead by no fault of the CN: the same one is dialled again.
     fn dial_again(&mut self, cx: &mut Context<'_>) {
         if let Some(link) = self.link() {
             cx.push(Output::Close { conn: link.conn });
             self.lost(cx, link);
             self.next_cn = link.cn;
             self.failed = 0;
-            self.timers.set(Timer::Dial, Some(cx.now));
         }
     }
 
@@ -269,18 +270,19 @@ impl ClientSession {
     fn network(&mut self, cx: &mut Context<'_>, nat: NatDescriptor) {
         let has = |nat: &NatDescriptor, ip: IpAddr| nat.candidates.iter().any(|c| c.addr.ip().to_canonical() == ip);
         let came_from = self.observed.map(|a| a.ip().to_canonical());
-        let left = nat.udp && came_from.is_some_and(|ip| has(&self.nat, ip) && !has(&nat, ip));
+        self.own = came_from.filter(|ip| has(&self.nat, *ip) || self.own == Some(*ip));
+        let left = nat.udp && self.own.is_some_and(|ip| !has(&nat, ip));
         let news = nat.epoch != self.nat.epoch && nat.udp;
         let before = core::mem::replace(&mut self.nat, nat);
         self.nat.renew(&before.proven);
         if left {
-            self.observed = None;
+            (self.observed, self.own) = (None, None);
             self.dial_again(cx);
         } else {
             self.update(cx);
         }
-        if self.phase == Phase::Down && news && self.timers.get(Timer::Dial).is_some() {
-            // it may have failed for want of a network
+        if self.phase == Phase::Down && (news || left) && self.timers.get(Timer::Dial).is_some() {
+            // what has failed may have failed for want of a network, and nobody else changes at this moment
             self.timers.set(Timer::Dial, Some(cx.now));
         }
         if news {
@@ -392,6 +394,7 @@ impl ClientSession {
     fn due(&mut self, cx: &mut Context<'_>, timer: Timer) {
         match timer {
             Timer::Dial => self.dial(cx),
+            // after a moment: a CN that has only been slow is not to be dialled by all at once
             Timer::Pong if self.in_doubt => self.dial_again(cx),
             Timer::Welcome | Timer::Pong | Timer::Leave => self.hang_up(cx),
             Timer::Ping => {

@@ -518,13 +518,15 @@ fn a_session_from_an_address_that_is_gone_is_replaced_at_once_at_the_same_cn() {
     assert_eq!(dialled(&out), []);
     let out = b.input(Input::Network(seen_at(2, "192.0.2.1:4001")));
     assert!(matches!(sent(&out)[..], [ControlMsg::Update(_)]), "another port is no other way: {out:?}");
-    let out = b.input(Input::Network(seen_at(3, "192.0.2.7:4001")));
+    let nothing = NatDescriptor { epoch: 3, ..NatDescriptor::default() };
+    assert_eq!(dialled(&b.input(Input::Network(nothing))), [], "nothing is known of the new network yet");
+    let out = b.input(Input::Network(seen_at(4, "192.0.2.7:4001")));
     assert!(out.contains(&Output::Close { conn }) && out.contains(&Output::Disconnected), "{out:?}");
     let again = dialled(&b.wait(Duration::ZERO));
     assert_eq!(again.iter().map(|(_, cn)| *cn).collect::<Vec<_>>(), [0]);
     let out = b.input(Input::Opened { conn: again[0].0 });
     let [ControlMsg::Hello(hello)] = sent(&out)[..] else { panic!("{out:?}") };
-    assert_eq!(hello.nat, seen_at(3, "192.0.2.7:4001"));
+    assert_eq!(hello.nat, seen_at(4, "192.0.2.7:4001"));
 }
 
 #[test]
@@ -537,6 +539,7 @@ fn in_doubt_a_cn_that_is_silent_is_dialled_again_and_one_that_answers_is_kept() 
     b.input(Input::Look);
     let out = b.wait(b.cfg.look_within);
     assert!(out.contains(&Output::Close { conn }), "{out:?}");
+    let out = b.wait(b.cfg.backoff.0);
     assert_eq!(dialled(&out).iter().map(|(_, cn)| *cn).collect::<Vec<_>>(), [0], "not the CN is to blame");
 }
 

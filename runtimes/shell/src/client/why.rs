@@ -91,7 +91,7 @@ impl Meetings {
     /// A connected peer was let go.
     pub(super) fn dropped(&mut self, source: SourceName, why: CloseReason) {
         if let SourceName::Peer(intro, _) = source {
-            self.change(intro, |line| line.dropped = Some(format!("{why:?}")));
+            self.change(intro, |line| line.dropped = Some(left(why).into()));
         }
     }
 
@@ -177,6 +177,23 @@ const fn in_words(failure: Failure) -> &'static str {
         Failure::OneWay => "it was heard, but does not hear us: its NAT or firewall keeps us out",
         Failure::NoHandshake => "it was reached, but no connection came to be",
         Failure::Dropped => "it was no longer wanted",
+    }
+}
+
+/// Why a connected peer was let go.
+const fn left(why: CloseReason) -> &'static str {
+    match why {
+        CloseReason::Done => "it is no longer needed",
+        CloseReason::BadBlock => "it sent wrong bytes",
+        CloseReason::Violation => "it broke the protocol",
+        CloseReason::NotIntroduced => "its introduction was not valid",
+        CloseReason::Full => "there was no room for more peers",
+        CloseReason::UploadsOff => "it uploads no more",
+        CloseReason::Stalled => {
+            "nothing came from it for too long: a network on the way has changed, or it has gone; it may be introduced \
+             again"
+        }
+        CloseReason::Shutdown => "it was shut down",
     }
 }
 
