@@ -88,6 +88,8 @@ pub enum Command {
     Ledger(LedgerArgs),
     /// What a provider got and pays for: text, JSON, CSV or HTML with plots
     Report(ReportArgs),
+    /// Who may cheat: cliques, repeated demand, introductions nobody made, cloned installations
+    Detect(DetectArgs),
     /// Check an invoice against exported days, with public keys alone
     Audit(AuditArgs),
     /// Run several roles in one process

@@ -6,6 +6,7 @@ pub mod bench;
 mod certificates;
 mod client;
 pub mod demo;
+mod detect;
 pub mod init;
 mod ledger;
 mod nat;
@@ -113,6 +114,7 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
             LedgerCommand::Export(args) => audit::export_days::<R>(&args, json),
         },
         Command::Report(args) => report::run::<R>(&args, json),
+        Command::Detect(args) => detect::run::<R>(&args, json),
         Command::Audit(args) => audit::audit(&args, json),
         Command::Bench(BenchCommand::Transfer(args)) => bench::transfer(&args, json),
         Command::Bench(BenchCommand::Crash(args)) => bench::crash::run::<R>(&args, json),
@@ -152,7 +154,12 @@ fn default_log(command: &Command) -> Option<&'static str> {
         | Command::Pause(_)
         | Command::Resume(_)
         | Command::Cancel(_) => false,
-        Command::Uploads(_) | Command::Cache(_) | Command::Why(_) | Command::Audit(_) | Command::Report(_) => false,
+        Command::Uploads(_)
+        | Command::Cache(_)
+        | Command::Why(_)
+        | Command::Audit(_)
+        | Command::Report(_)
+        | Command::Detect(_) => false,
     };
     (!asked && !stays).then_some("warn")
 }

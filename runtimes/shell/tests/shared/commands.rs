@@ -79,6 +79,99 @@ pub(crate) fn failures_have_their_exit_codes(binary: &str) {
     assert!(json.contains("\"exit_code\":4") && out.stderr.is_empty(), "{json}");
 }
 
+/// What a provider's auditor has: exported days and the operator's root key. Every way to bend an export is found, and
+/// the honest one accepted.
+pub(crate) fn an_auditor_finds_what_was_bent_and_accepts_what_was_not(binary: &str) {
+    let (operator, auditor) = (dir(), dir());
+    let root = closed_and_exported(binary, operator.path(), "800", &auditor.path().join("honest"));
+    // the same operator, and other books of the same days
+    let other = dir();
+    fs::create_dir(other.path().join("cdn")).expect("made");
+    let files = fs::read_dir(operator.path().join("cdn")).expect("there").flatten().map(|f| f.path());
+    for file in files.filter(|f| f.is_file()) {
+        fs::copy(&file, other.path().join("cdn").join(file.file_name().expect("named"))).expect("copied");
+    }
+    for part in ["ledger", "install"] {
+        copy_dir(&operator.path().join("cdn").join(part), &other.path().join("cdn").join(part));
+    }
+    closed_and_exported(binary, other.path(), "1600", &auditor.path().join("other"));
+
+    let honest = fs::read_to_string(auditor.path().join("honest")).expect("exported");
+    let lines: Vec<&str> = honest.lines().collect();
+    let at = lines.iter().position(|l| l.starts_with("{\"download\"")).expect("a download was settled");
+    let announced = |text: &str, by: i64| {
+        let (before, n) = text.split_once("\"statements\":").expect("announced");
+        let (n, after) = n.split_once(',').expect("a number");
+        format!("{before}\"statements\":{},{after}", n.parse::<i64>().expect("a number") + by)
+    };
+    let without = [&lines[..at], &lines[at + 1..]].concat();
+    let bend = |line: &str, field: &str| {
+        let at = line.find(field).expect("there") + field.len();
+        let other = if line[at..].starts_with('1') { "2" } else { "1" };
+        line[..at].to_owned() + other + &line[at + 1..]
+    };
+    let added = bend(lines[at], "\"download\":\"");
+    let with = [&lines[..at], &[&added[..]], &lines[at..]].concat();
+    let other = fs::read_to_string(auditor.path().join("other")).expect("exported");
+    let second = |text: &str| text[1..].find("{\"format\"").map(|n| n + 1).expect("two days");
+    let replaced = other[..second(&other)].to_owned() + &honest[second(&honest)..];
+    let changed = honest.replacen(lines[at], &bend(lines[at], "\"peer_bytes\":"), 1);
+    let bent = [
+        ("changed", changed, "a record was changed"),
+        ("dropped", without.join("\n"), "a record was dropped"),
+        ("dropped-well", announced(&without.join("\n"), -1), "a record was dropped"),
+        ("added", with.join("\n"), "a record was added"),
+        ("added-well", announced(&with.join("\n"), 1), "a record was added"),
+        ("replaced", replaced, "the day was replaced"),
+    ];
+    let at = auditor.path();
+    for (name, text, found) in bent {
+        fs::write(at.join(name), text).expect("writes");
+        let (error, code) = refusal(binary, at, &["audit", name, "--root", &root]);
+        assert!(code == Some(1) && error.contains(found), "{name}: {error}");
+    }
+    let said = run(binary, at, &["audit", "honest", "--root", &root, "--seen", "heads"]);
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    assert!(text(&said.stdout).contains("nothing is missing"), "{}", text(&said.stdout));
+    let (error, _) = refusal(binary, at, &["audit", "other", "--root", &root, "--seen", "heads"]);
+    assert!(error.contains("replaced"), "whole in itself, and not what was seen before: {error}");
+    let (error, _) = refusal(binary, at, &["audit", "honest", "--root", &"0".repeat(64)]);
+    assert!(error.contains("not signed by a ledger of this operator"), "{error}");
+}
+
+/// Fills a deployment's ledger (made here unless it is there), closes its days, exports two; the operator's root key.
+fn closed_and_exported(binary: &str, at: &Path, records: &str, to: &Path) -> String {
+    if !at.join("cdn").exists() {
+        assert!(run(binary, at, &["init", "cdn"]).status.success());
+    }
+    let (config, to) = (["--config", "cdn/server.toml"], to.to_str().expect("UTF-8"));
+    let database = "cdn/ledger/ledger.sqlite";
+    let day = "2026-01-31";
+    let steps: [&[&str]; 3] = [
+        &["bench", "ledger", "--records", records, "--batch", "16", "--until", day, "--database", database],
+        &[&["ledger", "close-day", "--day", "2026-02-02"], &config[..]].concat(),
+        &[&["ledger", "export", "--provider", "1", "--from", "2026-01-30", "--to", day, "-o", to], &config[..]]
+            .concat(),
+    ];
+    for step in steps {
+        let done = run(binary, at, step);
+        assert!(done.status.success(), "{step:?}: {}", text(&done.stderr));
+    }
+    let bundle = fs::read_to_string(at.join("cdn/install/bundle.toml")).expect("made");
+    let root = bundle.lines().find_map(|l| l.strip_prefix("root = ")).expect("it names the root key");
+    root.trim_matches('"').to_owned()
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for file in fs::read_dir(from).expect("there").flatten().filter(|f| f.path().is_file()) {
+        // keys and certificates, not the books
+        if !file.file_name().to_string_lossy().contains("sqlite") {
+            fs::copy(file.path(), to.join(file.file_name())).expect("copied");
+        }
+    }
+}
+
 /// The demo delivers, and says so in one JSON object.
 pub(crate) fn a_small_demo_ends_well(binary: &str) {
     let dir = dir();

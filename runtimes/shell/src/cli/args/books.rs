@@ -151,6 +151,29 @@ pub struct ReportArgs {
     pub config: ConfigArgs,
 }
 
+/// See [`Command::Detect`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Findings are statistical, with their evidence; none makes a download fail, and none is billed \
+    otherwise by itself.\n\n\
+    clique       clients that, of all peers they are offered, use one another, far more often than others use such peers\n\
+    not offered  bytes over introductions that no CN logged\n\
+    repeated     one version completed again and again on a day\n\
+    failed update, restored backup, re-imaged or cloned: secondary GUIDs that fork; the installation needs a new key\n\n\
+    Example:\n  swarmedge detect --from 2026-11-01 --to 2026-11-30 --config my-cdn/server.toml"
+)]
+pub struct DetectArgs {
+    /// The first day [default: 29 days before the last]
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub from: Option<Day>,
+    /// The last day [default: the last with records]
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub to: Option<Day>,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
 /// How a report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ReportFormat {
@@ -183,6 +206,12 @@ pub struct BenchLedgerArgs {
     /// A file or postgres://… [default: a temporary file]
     #[arg(long, value_name = "DATABASE")]
     pub database: Option<String>,
+    /// The last of the 30 days
+    #[arg(long, default_value = "2026-10-31", value_name = "YYYY-MM-DD")]
+    pub until: Day,
+    /// Then time a report over the lines of so many records, which the database makes itself
+    #[arg(long, value_parser = clap::value_parser!(u32).range(4..=400_000_000), value_name = "N")]
+    pub fill: Option<u32>,
 }
 
 /// See [`BenchCommand::Crash`](super::BenchCommand::Crash).

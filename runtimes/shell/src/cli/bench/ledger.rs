@@ -10,16 +10,15 @@ use crate::terminal::out::{print_json, say};
 use std::time::{Duration, Instant};
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
 use swarmedge_core::wire::records::{
-    Context, EdgeRecord, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt,
-    ReceiptProof, Side, UsageRecord, UsageState,
+    Context, EdgeRecord, FailCause, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes,
+    Receipt, ReceiptProof, Side, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, Text, Wire as _};
 
 /// The provider of the bench's downloads.
 const PROVIDER: ProviderId = ProviderId(1);
-/// The days that they are spread over, up to the last.
+/// The days that they are spread over.
 const DAYS: u32 = 30;
-const LAST: Day = Day(20_800);
 const DAY_MS: u64 = 24 * 3600 * 1000;
 /// Objects, and the bytes of each.
 const OBJECTS: u64 = 200;
@@ -35,8 +34,10 @@ pub(in crate::cli) fn run<R: Start>(args: &BenchLedgerArgs, json: bool) -> Resul
         None => dir.path.join("ledger.sqlite").into(),
     };
     let (downloads, per_batch) = (args.records / PER_DOWNLOAD, args.batch / PER_DOWNLOAD);
+    let (until, fill) = (args.until, args.fill);
+    let day_of = move |n: u32| day_of(n, downloads, until);
     let name = database.to_string();
-    let (stored_ms, report_ms) = R::block_on(move |_| async move {
+    let (stored_ms, report_ms, filled_ms) = R::block_on(move |_| async move {
         let mut store = Store::open(&database).await?;
         let mut reader = Reader::open(&database).await?;
         if reader.days_of(PROVIDER).await?.is_some() {
@@ -45,20 +46,24 @@ pub(in crate::cli) fn run<R: Start>(args: &BenchLedgerArgs, json: bool) -> Resul
         let (mut stored, mut random) = (Duration::ZERO, Random(1));
         for first in (0..downloads).step_by(per_batch as usize) {
             let last = downloads.min(first + per_batch);
-            let batch: Vec<_> = (first..last).flat_map(|n| download(n, downloads, &mut random)).collect();
+            let batch: Vec<_> = (first..last).flat_map(|n| download(day_of(n), &mut random)).collect();
             let began = Instant::now();
-            store.store(&batch, day_of(first, downloads).end_ms()).await?;
+            store.store(&batch, day_of(first).end_ms()).await?;
             stored += began.elapsed();
         }
         let stored_ms = stored.as_millis();
         let began = Instant::now();
-        let report = reader.report(PROVIDER, Day(LAST.0 - DAYS), LAST.next()).await?;
+        let report = reader.report(PROVIDER, Day(until.0.saturating_sub(DAYS)), until.next()).await?;
         let report_ms = began.elapsed().as_millis();
+        let filled_ms = match fill {
+            Some(records) => Some(report_over(&mut store, &mut reader, records / PER_DOWNLOAD, until).await?),
+            None => None,
+        };
         store.close().await;
         if report.totals.downloads != u64::from(downloads) {
             return Err(Error::failed(format!("{} of {downloads} downloads are there", report.totals.downloads)));
         }
-        Ok((stored_ms, report_ms))
+        Ok((stored_ms, report_ms, filled_ms))
     })?;
     let per_second = u128::from(downloads * PER_DOWNLOAD) * 1000 / stored_ms.max(1);
     if json {
@@ -66,16 +71,38 @@ pub(in crate::cli) fn run<R: Start>(args: &BenchLedgerArgs, json: bool) -> Resul
         return print_json(&serde_json::json!({
             "database": name, "records": records, "batch": batch, "records_per_second": per_second,
             "stored_ms": stored_ms, "report_ms": report_ms,
+            "filled_records": fill, "filled_report_ms": filled_ms,
         }));
     }
     say!("{name}: {} records of {downloads} downloads in batches of {}", downloads * PER_DOWNLOAD, args.batch)?;
     say!("  stored   {per_second} records/s, each batch durable ({stored_ms} ms)")?;
-    say!("  report   {report_ms} ms over all {DAYS} days")
+    say!("  report   {report_ms} ms over all {DAYS} days")?;
+    if let (Some(records), Some(ms)) = (fill, filled_ms) {
+        say!(
+            "  report   {ms} ms over the lines of {} downloads, as {records} records leave them",
+            records / PER_DOWNLOAD
+        )?;
+    }
+    Ok(())
 }
 
-fn day_of(n: u32, downloads: u32) -> Day {
+/// How long a report over so many more downloads takes, of another provider.
+async fn report_over(store: &mut Store, reader: &mut Reader, downloads: u32, until: Day) -> Result<u128, Error> {
+    let (provider, first) = (ProviderId(PROVIDER.0 + 1), Day(until.0.saturating_sub(DAYS - 1)));
+    store.fill(provider, first, downloads).await?;
+    let began = Instant::now();
+    let report = reader.report(provider, first, until).await?;
+    let ms = began.elapsed().as_millis();
+    if report.totals.downloads != u64::from(downloads) {
+        return Err(Error::failed(format!("{} of {downloads} downloads are reported", report.totals.downloads)));
+    }
+    Ok(ms)
+}
+
+/// The downloads are spread evenly over the days.
+fn day_of(n: u32, downloads: u32, until: Day) -> Day {
     let back = u64::from(downloads - 1 - n.min(downloads - 1)) * u64::from(DAYS) / u64::from(downloads);
-    Day(LAST.0 - u32::try_from(back).unwrap_or(DAYS))
+    Day(until.0.saturating_sub(u32::try_from(back).unwrap_or(DAYS)))
 }
 
 /// Repeatable ids, spread as random ones are (SplitMix64).
@@ -96,8 +123,8 @@ impl Random {
     }
 }
 
-/// The records of a download.
-fn download(n: u32, downloads: u32, random: &mut Random) -> [LedgerRecord; PER_DOWNLOAD as usize] {
+/// The records of a download of a day.
+fn download(day: Day, random: &mut Random) -> [LedgerRecord; PER_DOWNLOAD as usize] {
     let object = random.next() % OBJECTS;
     let (download, version) = (DownloadId(random.bytes()), VersionId::numbered(u32::try_from(object).unwrap_or(0)));
     let (guid, intro, key) = (Guid(random.bytes()), IntroId(random.bytes()), PublicKey(random.bytes()));
@@ -128,7 +155,7 @@ fn download(n: u32, downloads: u32, random: &mut Random) -> [LedgerRecord; PER_D
             edge_bytes,
             peers,
             elapsed_ms,
-            cause: None,
+            cause: (state == UsageState::Failed).then_some(FailCause::EdgeUnreachable),
         })
     };
     let granted = GrantRecord {
@@ -140,7 +167,7 @@ fn download(n: u32, downloads: u32, random: &mut Random) -> [LedgerRecord; PER_D
         size: SIZE,
         provider: PROVIDER,
         path: Text::new(format!("games/part-{object:03}.iso")).unwrap_or_default(),
-        issued_ms: day_of(n, downloads).end_ms() - 1 - random.next() % DAY_MS,
+        issued_ms: day.end_ms() - 1 - random.next() % DAY_MS,
     };
     let served = EdgeRecord {
         id: RecordId(random.bytes()),

@@ -48,12 +48,13 @@ pub(super) fn of(report: &Report) -> String {
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
          <title>Provider {provider}: {from} to {to}</title><style>{STYLE}</style></head><body>\n\
          <h1>Provider {provider}</h1><p>{from} to {to} (UTC). {closed}</p>\n{tiles}{plots}\
-         <h2>By day</h2>{by_day}<h2>By object</h2>{by_object}\n<p>Not known yet: {unknown}.</p>\n</body></html>\n",
+         {causes}<h2>By day</h2>{by_day}<h2>By object</h2>{by_object}\n<p>Not known yet: {unknown}.</p>\n</body></html>\n",
         provider = r.provider,
         from = r.from,
         to = r.to,
         tiles = tiles(r),
         plots = plots(r),
+        causes = causes(&r.totals),
         by_day = table("Day", &r.days),
         by_object = table("Object", &r.objects[..r.objects.len().min(OBJECTS_MAX)]),
     )
@@ -73,6 +74,18 @@ fn tiles(r: &Report) -> String {
         tile(speed(t.speed.p50), "Median speed", format!("with peers {}", speeds(&r.speed_with_peers))),
     ];
     format!("<div class=\"tiles\">{}</div>\n", tiles.concat())
+}
+
+/// Why downloads failed, most often first.
+fn causes(totals: &Figures) -> String {
+    let mut causes: Vec<(&&str, &u64)> = totals.causes.iter().collect();
+    causes.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+    if causes.is_empty() {
+        return String::new();
+    }
+    let row = |(cause, n): (&&str, &u64)| format!("<tr><td>{cause}</td><td>{n}</td></tr>\n");
+    let rows: String = causes.into_iter().map(row).collect();
+    format!("<h2>Failures by cause</h2><table><tr><th>Cause</th><th>Downloads</th></tr>\n{rows}</table>\n")
 }
 
 fn plots(r: &Report) -> String {

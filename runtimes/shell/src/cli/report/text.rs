@@ -23,6 +23,10 @@ pub(super) fn of(report: &Report) -> String {
         t.unfinished,
         t.unreported
     );
+    let causes: Vec<String> = t.causes.iter().map(|(cause, n)| format!("{cause} {n}")).collect();
+    if !causes.is_empty() {
+        text += &format!("failures   {}\n", causes.join(", "));
+    }
     text += &format!(
         "bytes      {} from edges, {} from peers, {} plain HTTPS; {} claimed and not billed\n",
         bytes(t.edge_bytes),

@@ -174,7 +174,9 @@ pub fn from_lines(text: &str) -> Result<Vec<ProviderDay>, (usize, String)> {
         None => Ok(days),
         Some((day, announced)) => {
             let (found, day) = (day.leaves.len(), Day(day.day.day));
-            Err((text.lines().count(), format!("{day} announces {announced} statements and has {found}")))
+            let what = if found < announced { "dropped" } else { "added" };
+            let why = format!("{day}: a record was {what}: the day's first line announces {announced}, {found} follow");
+            Err((text.lines().count(), why))
         }
     }
 }

@@ -7,11 +7,11 @@ use sha2::{Digest as _, Sha256};
 use swarmedge_core::accounting::settlement::Book;
 use swarmedge_core::ids::Digest;
 use swarmedge_core::wire::Wire;
-use swarmedge_core::wire::records::{GrantRecord, LedgerRecord, UsageState};
+use swarmedge_core::wire::records::{GrantRecord, LedgerRecord, Side, UsageState};
 
 /// The columns that [`line_of`] fills, in its order.
 pub(super) const COLUMNS: &str = "download, provider, day, path, version, guid, size, issued_ms, state, elapsed_ms, \
-     edge_unique, edge_total, edge_claimed, peers_received, peers_sent, peers_billed, flagged, speed, evidence";
+     edge_unique, edge_total, edge_claimed, peers_received, peers_sent, peers_billed, flagged, speed, evidence, cause";
 
 /// Classes of speed for each doubling.
 const CLASSES: u64 = 16;
@@ -55,6 +55,7 @@ pub(super) fn line_of(mut records: Vec<(u64, LedgerRecord)>, first_open: Day, no
     let granted = granted.clone();
     let day = Day::of_ms(granted.issued_ms).clamp(Day(came.0.saturating_sub(GRANT_DAYS)), came).max(first_open);
     let evidence = evidence(&records);
+    let cause = cause(&records, &granted);
     let mut book = Book::strict();
     records.into_iter().for_each(|(came, record)| book.add(record, came));
     let bill = book.bill(verify, now_ms);
@@ -80,7 +81,36 @@ pub(super) fn line_of(mut records: Vec<(u64, LedgerRecord)>, first_open: Day, no
         bill.flagged.into(),
         speed.into(),
         evidence.0[..].into(),
+        if bill.state == Some(UsageState::Failed) { cause } else { 0 }.into(),
     ])
+}
+
+/// What a downloader says last of why it failed, by its number.
+fn cause(records: &[(u64, LedgerRecord)], granted: &GrantRecord) -> i64 {
+    let downloader = records.iter().filter_map(|(_, r)| match r {
+        LedgerRecord::Usage(r) if r.side == Side::Downloader && r.reporter == granted.guid => Some(r),
+        LedgerRecord::Usage(_)
+        | LedgerRecord::Edge(_)
+        | LedgerRecord::Granted(_)
+        | LedgerRecord::Log(_)
+        | LedgerRecord::Served(_) => None,
+    });
+    let last = downloader.max_by_key(|r| r.seq);
+    last.and_then(|r| r.cause).map_or(0, |cause| i64::from(cause.number()))
+}
+
+/// A cause as people read it, by its number.
+pub(super) const fn cause_name(number: i64) -> &'static str {
+    match number {
+        1 => "not found",
+        2 => "forbidden",
+        3 => "edge unreachable",
+        4 => "withdrawn or replaced",
+        5 => "disk full",
+        6 => "disk failure",
+        7 => "wrong bytes from the edge",
+        _ => "not said",
+    }
 }
 
 const fn grant(record: &LedgerRecord) -> Option<&GrantRecord> {

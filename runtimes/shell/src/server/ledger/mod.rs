@@ -6,6 +6,7 @@ mod close_tests;
 mod database;
 mod day;
 pub mod export;
+mod fill;
 mod line;
 pub mod port;
 #[cfg(test)]
@@ -14,6 +15,9 @@ mod postgres;
 pub mod report;
 mod rows;
 pub mod store;
+pub mod suspects;
+#[cfg(test)]
+mod suspects_tests;
 #[cfg(test)]
 mod tests;
 pub mod usage;

@@ -1,7 +1,7 @@
 //! What a provider is told of a span of days: computed from the downloads' lines, so that it needs no record.
 
 use super::day::Day;
-use super::line::speed_of;
+use super::line::{cause_name, speed_of};
 use super::store::first_open;
 use super::usage::{Reader, bytes_at};
 use crate::error::Error;
@@ -33,7 +33,7 @@ pub struct Report {
     /// Speeds of completed downloads that peers had a part in.
     pub speed_with_peers: Speeds,
     /// What the records do not tell yet.
-    pub unknown: [&'static str; 2],
+    pub unknown: [&'static str; 1],
 }
 
 /// Figures of a day or an object.
@@ -55,6 +55,8 @@ pub struct Figures {
     pub completed: u64,
     /// Given up because of an error.
     pub failed: u64,
+    /// Of them, by cause.
+    pub causes: BTreeMap<&'static str, u64>,
     /// Given up by the user.
     pub cancelled: u64,
     /// Begun, without a report of an end: still running, or abandoned.
@@ -107,7 +109,7 @@ impl Speeds {
 }
 
 impl Figures {
-    fn count(&mut self, state: i64, n: u64) {
+    fn count(&mut self, state: i64, cause: i64, n: u64) {
         self.downloads += n;
         let counter = match state {
             0 => &mut self.unreported,
@@ -117,6 +119,9 @@ impl Figures {
             _ => &mut self.unfinished,
         };
         *counter += n;
+        if state == 4 {
+            *self.causes.entry(cause_name(cause)).or_default() += n;
+        }
     }
 
     fn add_bytes(&mut self, edge: u64, peer: u64, flagged: u64) {
@@ -179,8 +184,8 @@ impl Reader {
     async fn read_report(&mut self, provider: ProviderId, from: Day, to: Day) -> Result<(Found, Day), sqlx::Error> {
         let mut found = Found::default();
         let text = "SELECT day, path, state, COUNT(*), CAST(SUM(edge_unique) AS BIGINT),
-                    CAST(SUM(peers_billed) AS BIGINT), CAST(SUM(flagged) AS BIGINT) FROM download
-                    WHERE provider = $1 AND day BETWEEN $2 AND $3 GROUP BY day, path, state";
+                    CAST(SUM(peers_billed) AS BIGINT), CAST(SUM(flagged) AS BIGINT), cause FROM download
+                    WHERE provider = $1 AND day BETWEEN $2 AND $3 GROUP BY day, path, state, cause";
         for row in self.rows_of(text, provider, from, to).await? {
             found.add_downloads(&row)?;
         }
@@ -215,12 +220,12 @@ impl Reader {
 
 impl Found {
     fn add_downloads(&mut self, row: &AnyRow) -> Result<(), sqlx::Error> {
-        let (state, n) = (row.try_get(2)?, bytes_at(row, 3)?);
+        let (state, cause, n) = (row.try_get(2)?, row.try_get(7)?, bytes_at(row, 3)?);
         let (edge, peer, flagged) = (bytes_at(row, 4)?, bytes_at(row, 5)?, bytes_at(row, 6)?);
         let day = self.days.entry(Day::from_sql(row.try_get(0)?)).or_default();
         let object = self.objects.entry(row.try_get(1)?).or_default();
         for figures in [day, object, &mut self.totals] {
-            figures.count(state, n);
+            figures.count(state, cause, n);
             figures.add_bytes(edge, peer, flagged);
         }
         Ok(())
@@ -251,7 +256,7 @@ impl Found {
             objects,
             speed_edge_only: Speeds::of(&self.speeds_by_kind[0]),
             speed_with_peers: Speeds::of(&self.speeds_by_kind[1]),
-            unknown: ["countries and networks: no geolocation", "causes of failures: clients report none"],
+            unknown: ["countries and networks: no geolocation"],
         }
     }
 }

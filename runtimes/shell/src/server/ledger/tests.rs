@@ -246,6 +246,8 @@ const RULES: &[Rule] = &[
     a_batch_is_stored_whole_or_not_at_all,
     a_report_adds_up_by_day_and_object,
     super::close_tests::closed_days_are_provable_and_never_change,
+    super::suspects_tests::a_clique_and_a_fork_are_found_with_their_evidence,
+    super::suspects_tests::introductions_that_nobody_made_are_found,
 ];
 
 #[test]

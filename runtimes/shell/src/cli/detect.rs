@@ -1,0 +1,87 @@
+//! `detect`: who may cheat, with the evidence.
+
+use super::args::DetectArgs;
+use super::audit::ledger_of;
+use crate::error::Error;
+use crate::rt::Start;
+use crate::server::ledger::suspects::{RepeatedFound, Suspects};
+use crate::server::ledger::{Day, Reader};
+use crate::terminal::out::{print_json, say};
+use crate::terminal::units::bytes;
+
+/// How many days are looked at unless told otherwise.
+const DAYS: u32 = 30;
+
+/// `swarmedge detect`.
+pub(super) fn run<R: Start>(args: &DetectArgs, json: bool) -> Result<(), Error> {
+    let cfg = ledger_of(&args.config.config)?;
+    let (from, to) = (args.from, args.to);
+    let found = R::block_on(|_| async move {
+        let mut reader = Reader::open(&cfg.database).await?;
+        let (_, newest) = reader.days_with_records().await?.unwrap_or_default();
+        let to = to.unwrap_or(newest);
+        let from = from.unwrap_or(Day(to.0.saturating_sub(DAYS - 1)));
+        if to < from {
+            return Err(Error::usage(format!("{from} to {to} is no span of days")).next("see --from and --to"));
+        }
+        reader.suspects(from, to).await
+    })?;
+    if json {
+        return print_json(&found);
+    }
+    say!("{}", text(&found).trim_end())
+}
+
+fn text(s: &Suspects) -> String {
+    let l = &s.looked_at;
+    let mut text = format!(
+        "{} to {} (UTC): {} downloads, {} offers of peers, {} logins of {} clients\n",
+        s.days.0, s.days.1, l.downloads, l.offers, l.logins, l.clients
+    );
+    if l.offers == 0 {
+        text += "no offers are logged in this span: nothing can be said of cliques\n";
+    }
+    for c in &s.cliques {
+        text += &format!(
+            "\nclique of {}: took {} from one another, {}.{} % of all they had from peers\n  offered to one another {} \
+             times, used {} times: chance 1 in 2^{}\n",
+            c.members.len(),
+            bytes(c.bytes),
+            c.inside_permille / 10,
+            c.inside_permille % 10,
+            c.offered,
+            c.used,
+            c.bits
+        );
+        c.members.iter().for_each(|m| text += &format!("  {m}\n"));
+    }
+    for n in &s.not_offered {
+        text += &format!(
+            "\nnot offered: {} had {} from {} over {} introductions that no CN logged\n",
+            n.downloader,
+            bytes(n.bytes),
+            n.uploader,
+            n.introductions
+        );
+    }
+    let repeated = |text: &mut String, what: &str, all: &[RepeatedFound]| {
+        for r in all {
+            *text += &format!("\nrepeated: {what} {} completed {} {} times on {}\n", r.who, r.version, r.times, r.day);
+        }
+    };
+    repeated(&mut text, "client", &s.repeated_by_client);
+    repeated(&mut text, "network", &s.repeated_by_network);
+    for f in &s.forked {
+        text += &format!("\n{}: {} (no guilt: it is to get a new key)\n", f.pattern, f.guid);
+        text += &format!("  {} logins; lived through more than once: {}\n", f.logins, f.forks.join(", "));
+    }
+    if s.cliques.is_empty()
+        && s.not_offered.is_empty()
+        && s.repeated_by_client.is_empty()
+        && s.repeated_by_network.is_empty()
+        && s.forked.is_empty()
+    {
+        text += "nothing conspicuous\n";
+    }
+    text
+}

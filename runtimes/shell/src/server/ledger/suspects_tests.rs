@@ -1,0 +1,108 @@
+//! Logs and what is found in them, on either engine.
+
+use super::tests::{Fixture, granted_on, usage};
+use super::*;
+use futures_lite::future::block_on;
+use swarmedge_core::ids::{DownloadId, Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
+use swarmedge_core::wire::List;
+use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, Login, Offered, OfferedPeer, Side};
+
+const DAY: Day = Day(20_500);
+const FRIENDS: u32 = 5;
+
+fn log(n: u32, guid: u32, event: LogEvent) -> LedgerRecord {
+    LedgerRecord::Log(LogRecord { id: RecordId::numbered(n), at_ms: 1, guid: Guid::numbered(guid), event })
+}
+
+/// Client `n` logs in from an address of its own; starts as given, newest first.
+fn login(n: u32, starts: &[u32]) -> LedgerRecord {
+    let login = Login {
+        observed: format!("10.{}.{}.1:9", n / 250, n % 250).parse().expect("an address"),
+        secondary: List::truncated(starts.iter().map(|s| SecondaryGuid::numbered(*s))),
+        upload_key: PublicKey::numbered(n),
+        uploads: true,
+        client_version: 1,
+    };
+    log(900_000 + n * 10 + starts.len() as u32, n, LogEvent::Login(login))
+}
+
+/// Download `d` of client `who`: offered all of `peers`, and used those of them that are friends.
+fn download(d: u32, who: u32, peers: &[u32]) -> Vec<LedgerRecord> {
+    let intro = |peer: u32| d * 100 + peer;
+    let offered = Offered {
+        download: DownloadId::numbered(d),
+        version: VersionId::numbered(9),
+        peers: List::truncated(
+            peers
+                .iter()
+                .map(|p| OfferedPeer { intro: IntroId::numbered(intro(*p)), upload_key: PublicKey::numbered(*p) }),
+        ),
+    };
+    let LedgerRecord::Granted(mut granted) = granted_on(DAY, d, 7) else { panic!("a grant") };
+    granted.guid = Guid::numbered(who);
+    let mut records = vec![LedgerRecord::Granted(granted), log(d, who, LogEvent::Offered(offered))];
+    let friends: Vec<u32> = peers.iter().copied().filter(|p| *p <= FRIENDS).collect();
+    for friend in &friends {
+        let id = 100_000 + intro(*friend);
+        records.push(usage(id, d, *friend, Side::Uploader, 1, &[(intro(*friend), 20)]));
+    }
+    let peers: Vec<(u32, u64)> = friends.iter().map(|f| (intro(*f), 20)).collect();
+    records.push(usage(500_000 + d, d, who, Side::Downloader, 2, &peers));
+    records
+}
+
+fn stored(ledger: &Fixture, records: &[LedgerRecord]) {
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        for batch in records.chunks(500) {
+            store.store(batch, DAY.end_ms() - 5).await.expect("stored");
+        }
+        store.close().await;
+    });
+}
+
+/// Five friends download twenty times each, use one another and none of ten others that they are offered as often; one
+/// client was set back.
+pub(super) fn a_clique_and_a_fork_are_found_with_their_evidence(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let mut records: Vec<_> = (1..=20).map(|n| login(n, &[n])).collect();
+    records.extend([login(20, &[202, 20]), login(20, &[203, 204, 20])]);
+    for d in 1..=100 {
+        let who = 1 + d % FRIENDS;
+        let peers: Vec<u32> = (1..=15).filter(|p| *p != who).collect();
+        records.extend(download(d, who, &peers));
+    }
+    stored(&ledger, &records);
+    let found = block_on(async {
+        let mut reader = Reader::open(&ledger.path).await.expect("opens");
+        assert_eq!(reader.days_with_records().await, Ok(Some((DAY, DAY))));
+        reader.suspects(DAY, DAY).await.expect("read")
+    });
+    assert_eq!((found.looked_at.offers, found.looked_at.downloads, found.looked_at.logins), (1_400, 100, 22));
+    let [clique] = &found.cliques[..] else { panic!("{found:?}") };
+    let friends: Vec<String> = (1..=FRIENDS).map(|n| Guid::numbered(n).to_string()).collect();
+    assert_eq!(clique.members, friends);
+    assert_eq!((clique.offered, clique.used, clique.bytes, clique.inside_permille), (400, 400, 8_000, 1_000));
+    let [forked] = &found.forked[..] else { panic!("{found:?}") };
+    assert_eq!((&forked.guid, forked.logins), (&Guid::numbered(20).to_string(), 3));
+    assert_eq!(forked.forks, [SecondaryGuid::numbered(20).to_string()]);
+    assert_eq!(found.not_offered, []);
+    // one version, twenty times a day by each
+    assert_eq!(found.repeated_by_client.len(), 5);
+}
+
+/// Bytes over introductions that no CN has logged, while it logged others.
+pub(super) fn introductions_that_nobody_made_are_found(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let mut records = download(1, 1, &[2, 9]);
+    for d in 2..=6 {
+        let silent = download(d, 1, &[2]);
+        records.extend(silent.into_iter().filter(|r| !matches!(r, LedgerRecord::Log(_))));
+    }
+    stored(&ledger, &records);
+    let found =
+        block_on(async { Reader::open(&ledger.path).await.expect("opens").suspects(DAY, DAY).await.expect("read") });
+    let [not_offered] = &found.not_offered[..] else { panic!("{found:?}") };
+    assert_eq!((not_offered.introductions, not_offered.bytes), (5, 100));
+    assert_eq!(not_offered.uploader, Guid::numbered(2).to_string());
+}
