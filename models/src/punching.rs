@@ -24,6 +24,8 @@ pub(crate) fn homes() -> Spec<Punch> {
     let kinds = [Kind::PortRestricted; 2];
     let teeth = vec![
         tooth("the CN aims a host at a bystander", 0, kinds, Mutant::AimsAtBystander),
+        tooth("the CN passes on an address with a forged cookie", 0, kinds, Mutant::BelievesAnything),
+        tooth("hosts know no end of checking", 1, kinds, Mutant::NeverTires),
         tooth("somebody who knows the key answers in the peer's place", 2, kinds, Mutant::KeyLeaks),
         tooth("the same two are introduced twice", 3, kinds, Mutant::IntroducesTwice),
         tooth("one opened NAT counts for two", 4, kinds, Mutant::GoesTooSoon),

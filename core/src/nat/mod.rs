@@ -48,6 +48,8 @@ crate::wire! {
         pub hairpin: bool,
         /// TCP connections to port 443 get out.
         pub tcp443: bool,
+        /// Its user lets it try many ports of a peer, or open many of its own.
+        pub birthday: bool,
         /// Where the QUIC socket can be tried, best first.
         pub candidates: List<Candidate, { limits::CANDIDATES_MAX }>,
         /// Where STUN servers have seen the QUIC socket, with their word for it.
@@ -101,6 +103,7 @@ impl Default for NatDescriptor {
             v6: Ipv6Reach::None,
             hairpin: false,
             tcp443: false,
+            birthday: false,
             candidates: List::default(),
             proven: List::default(),
         }
@@ -135,21 +138,34 @@ impl NatDescriptor {
     }
 }
 
+/// Whether its NAT is known to draw a port for each flow, so that none can be foretold.
+#[must_use]
+pub fn draws_ports(nat: &NatDescriptor) -> bool {
+    let depends = matches!(nat.mapping, NatBehaviour::AddressDependent | NatBehaviour::AddressAndPortDependent);
+    depends && nat.step == 0
+}
+
+/// Whether it must be taken to let in only endpoints that were written to.
+#[must_use]
+pub const fn filters_by_port(nat: &NatDescriptor) -> bool {
+    !matches!(nat.filtering, NatBehaviour::EndpointIndependent | NatBehaviour::AddressDependent)
+}
+
 /// Whether two clients behind different public addresses can be connected: the DN's first table. Both can use UDP, and
 /// either the ports of both are known (they map endpoint-independently, or count), or exactly one does not map so and
-/// the other does not filter by port.
+/// the other does not filter by port, or both try many ports.
 #[must_use]
 pub fn can_connect(a: &NatDescriptor, b: &NatDescriptor) -> bool {
     let independent = |d: &NatDescriptor| d.mapping == NatBehaviour::EndpointIndependent;
     let known = |d: &NatDescriptor| independent(d) || d.step > 0;
-    let open =
-        |d: &NatDescriptor| matches!(d.filtering, NatBehaviour::EndpointIndependent | NatBehaviour::AddressDependent);
+    let open = |d: &NatDescriptor| !filters_by_port(d);
+    let lucky = a.birthday && b.birthday;
     a.udp
         && b.udp
         && match (independent(a), independent(b)) {
             (true, true) => true,
-            (true, false) => open(a),
-            (false, true) => open(b),
+            (true, false) => open(a) || lucky && draws_ports(b),
+            (false, true) => open(b) || lucky && draws_ports(a),
             (false, false) => false,
         }
         || a.udp && b.udp && known(a) && known(b)
@@ -281,6 +297,19 @@ mod tests {
         assert!(pair(("192.0.2.1", &open), ("192.0.2.2", &symmetric)));
         assert!(!pair(("192.0.2.1", &cone), ("192.0.2.2", &symmetric)));
         assert!(!pair(("192.0.2.1", &symmetric), ("192.0.2.2", &symmetric)));
+    }
+
+    #[test]
+    fn many_ports_are_tried_only_if_both_sides_want_it() {
+        let cone = nat(Ei, Apd, &["192.168.0.2:5000"]);
+        let symmetric = nat(Apd, Apd, &["192.168.0.2:5000"]);
+        let unknown = nat(Unknown, Apd, &["192.168.0.2:5000"]);
+        let lucky = |d: &NatDescriptor| NatDescriptor { birthday: true, ..d.clone() };
+        let offered = |a: &NatDescriptor, b: &NatDescriptor| pair(("192.0.2.1", a), ("192.0.2.2", b));
+        assert!(offered(&lucky(&cone), &lucky(&symmetric)));
+        assert!(!offered(&lucky(&cone), &symmetric) && !offered(&cone, &lucky(&symmetric)));
+        assert!(!offered(&lucky(&symmetric), &lucky(&symmetric)), "neither knows where to aim");
+        assert!(!offered(&lucky(&cone), &lucky(&unknown)));
     }
 
     #[test]

@@ -23,12 +23,18 @@ pub struct Class {
     mapping: u8,
     filtering: u8,
     foretold: bool,
+    birthday: bool,
 }
 
 impl From<&NatDescriptor> for Class {
     fn from(nat: &NatDescriptor) -> Self {
         let number = |b: NatBehaviour| b.number();
-        Self { mapping: number(nat.mapping), filtering: number(nat.filtering), foretold: nat.step > 0 }
+        Self {
+            mapping: number(nat.mapping),
+            filtering: number(nat.filtering),
+            foretold: nat.step > 0,
+            birthday: nat.birthday,
+        }
     }
 }
 

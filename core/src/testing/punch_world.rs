@@ -8,6 +8,7 @@ use crate::ids::IntroId;
 use crate::machine::{Cx, Machine, Rng, Time};
 use crate::nat::broker::{self, Broker};
 use crate::nat::connectivity::{self, Attempt, Connectivity, Input, Offer, Output, Role, Ticket};
+use crate::nat::cookie::{Cookie, Proven};
 use crate::nat::{Candidate, CandidateKind, NatDescriptor};
 use crate::wire::List;
 use alloc::vec::Vec;
@@ -18,6 +19,8 @@ use core::time::Duration;
 const CN: NodeIx = 2;
 /// A host that nobody was introduced to.
 const BYSTANDER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
+/// The first of many ports of a host.
+const MANY: u16 = 20_000;
 /// The usual TTL.
 const TTL: u8 = 64;
 
@@ -34,6 +37,10 @@ pub enum Mutant {
     IntroducesTwice,
     /// Checks that come are not handed to the uploader.
     ChecksAreLost,
+    /// The CN passes on addresses whose cookies are forged.
+    BelievesAnything,
+    /// Hosts know no end of checking.
+    NeverTires,
 }
 
 /// How the world is.
@@ -82,7 +89,8 @@ impl Cfg {
     /// Whether the two must connect: the rule of the pair matrix.
     #[must_use]
     pub fn is_reachable(&self) -> bool {
-        let [a, b] = self.kinds.map(|kind| descriptor(kind, Vec::new()));
+        let birthday = self.connectivity.birthday.is_some();
+        let [a, b] = self.kinds.map(|kind| NatDescriptor { birthday, ..descriptor(kind, Vec::new()) });
         crate::nat::can_connect(&a, &b)
     }
 }
@@ -138,6 +146,10 @@ pub struct Punch {
     net: Internet,
     hosts: [HostIx; 2],
     sockets: [SocketAddr; 2],
+    /// Where the CN sees each.
+    public: [IpAddr; 2],
+    /// Both are behind one router.
+    shared: bool,
     /// How each host's attempt ended.
     pub ended: [Option<Attempt>; 2],
     /// Paths taken.
@@ -148,7 +160,7 @@ pub struct Punch {
     went: bool,
     /// "Go" was said while one had not opened and its time was not over.
     too_soon: bool,
-    /// A datagram went to somebody who was not introduced.
+    /// A datagram went to an address that the introduced peer cannot have.
     pub strayed: bool,
     /// A host has said that its NAT has counted on.
     pub moved: [bool; 2],
@@ -158,14 +170,22 @@ pub struct Punch {
     pub went_at: Time,
     /// When each connection came to be.
     pub connected_at: [Option<Time>; 2],
+    /// The socket that each host uses towards an endpoint instead of its main one.
+    adopted: [Option<(SocketAddr, SocketAddr)>; 2],
 }
 
 fn intro(n: u32) -> IntroId {
     IntroId::numbered(n)
 }
 
+/// A cookie for a bystander's address, which the CN must not believe.
+fn forged() -> List<Proven, { crate::limits::PROVEN_MAX }> {
+    let cookie = Some(Cookie { epoch: 1, issued_s: 0, mac: [0; 16] });
+    List::truncated([Proven { addr: SocketAddr::new(BYSTANDER.into(), 4000), cookie }])
+}
+
 /// What a host behind this kind of NAT says of it.
-fn descriptor(kind: Kind, candidates: Vec<Candidate>) -> NatDescriptor {
+pub(super) fn descriptor(kind: Kind, candidates: Vec<Candidate>) -> NatDescriptor {
     let (mapping, filtering) = kind.behaviour();
     NatDescriptor {
         epoch: 1,
@@ -191,7 +211,10 @@ impl System for Punch {
         match node {
             Node::Host(host) => {
                 let mut out = Vec::new();
-                let mut cx = Cx { now, cfg: &cfg.connectivity, rng, out: &mut out };
+                let untiring =
+                    connectivity::Config { per_address_max: 200, per_pair_max: 1_000, ..cfg.connectivity.clone() };
+                let tires = cfg.mutant != Some(Mutant::NeverTires);
+                let mut cx = Cx { now, cfg: if tires { &cfg.connectivity } else { &untiring }, rng, out: &mut out };
                 match input {
                     Some(In::Host(input)) => host.handle_input(&mut cx, input),
                     Some(In::Opened(..)) => {}
@@ -246,7 +269,7 @@ impl System for Punch {
         match event {
             Event::Tell(Input::Datagram { .. }) if lane.to == 1 && cfg.mutant == Some(Mutant::ChecksAreLost) => None,
             Event::Tell(input) => {
-                if matches!(input, Input::Datagram { .. }) {
+                if matches!(input, Input::Datagram { .. } | Input::Scattered { .. }) {
                     world.env.delivered[usize::from(1 - lane.to)] = true;
                 }
                 Some(In::Host(input))
@@ -312,20 +335,23 @@ fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, output: Output) {
     match output {
         Output::Send { to, bytes, ttl } => {
             world.env.sent[me] += 1;
-            world.env.strayed |= to.ip() == IpAddr::V4(BYSTANDER);
+            world.env.strayed |= world.env.strays(me, to);
             if cfg.mutant == Some(Mutant::KeyLeaks) && node == 0 && ttl.is_none() {
                 answer_in_its_place(world, cfg, to, &bytes);
             }
-            let (host, socket, now) = (world.env.hosts[me], world.env.sockets[me], world.now);
-            let Some(arrival) = world.env.net.send(now, host, socket, to, ttl.unwrap_or(TTL)) else { return };
-            let other = 1 - node;
-            if arrival.host == world.env.hosts[usize::from(other)]
-                && arrival.to == world.env.sockets[usize::from(other)]
-            {
-                let event = Event::Tell(Input::Datagram { from: arrival.from, bytes });
-                world.send(Lane { to: other, what: "udp", id: 0 }, cfg.latency, event);
-            }
+            let socket = world.env.socket_to(me, to);
+            datagram(world, cfg, node, (socket, to), (bytes, ttl.unwrap_or(TTL)));
         }
+        Output::SendFrom { socket, to, bytes, .. } => {
+            world.env.sent[me] += 1;
+            world.env.strayed |= world.env.strays(me, to);
+            let socket = SocketAddr::new(world.env.sockets[me].ip(), MANY + socket);
+            datagram(world, cfg, node, (socket, to), (bytes, TTL));
+        }
+        Output::Adopt { socket, to, .. } => {
+            world.env.adopted[me] = Some((to, SocketAddr::new(world.env.sockets[me].ip(), MANY + socket)));
+        }
+        Output::Gather(_) => {}
         Output::Opened(intro) => {
             let late = if node == 1 { cfg.skew } else { Duration::ZERO };
             world.send(
@@ -350,10 +376,36 @@ fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, output: Output) {
     }
 }
 
+/// A datagram leaves one of a host's sockets.
+fn datagram(
+    world: &mut World<Punch>,
+    cfg: &Cfg,
+    node: NodeIx,
+    (socket, to): (SocketAddr, SocketAddr),
+    (bytes, ttl): (Vec<u8>, u8),
+) {
+    let (host, now, other) = (world.env.hosts[usize::from(node)], world.now, 1 - node);
+    let Some(arrival) = world.env.net.send(now, host, socket, to, ttl) else { return };
+    let (there, from) = (usize::from(other), arrival.from);
+    if arrival.host != world.env.hosts[there] {
+        return;
+    }
+    let main = world.env.sockets[there];
+    let adopted = world.env.adopted[there].is_some_and(|(_, socket)| socket == arrival.to);
+    let input = if arrival.to == main || adopted {
+        Input::Datagram { from, bytes }
+    } else if let Some(socket) = arrival.to.port().checked_sub(MANY) {
+        Input::Scattered { intro: intro(1), socket, from, bytes }
+    } else {
+        return;
+    };
+    world.send(Lane { to: other, what: "udp", id: 0 }, cfg.latency, Event::Tell(input));
+}
+
 /// A flight of the QUIC handshake goes along the path. QUIC repeats what is lost, so that losses only delay it.
 fn handshake(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, to: SocketAddr, (intro, answer): (IntroId, bool)) {
     let me = usize::from(node);
-    let (host, socket, now) = (world.env.hosts[me], world.env.sockets[me], world.now);
+    let (host, socket, now) = (world.env.hosts[me], world.env.socket_to(me, to), world.now);
     let Some(arrival) = world.env.net.send(now, host, socket, to, TTL) else { return };
     let other = 1 - node;
     if arrival.host == world.env.hosts[usize::from(other)] {
@@ -400,14 +452,19 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
         let lie = Candidate { kind: CandidateKind::Mapped, addr: SocketAddr::new(BYSTANDER.into(), 4000) };
         let site = if cfg.shared.is_some() { 10 } else { [10, 20][i] };
         let public = seen.map_or(IpAddr::V4(Ipv4Addr::new(203, 0, 113, site)), |a| a.ip());
-        let nat = descriptor(cfg.kinds[i], [Some(host), mapped, Some(lie)].into_iter().flatten().collect());
-        (nat, SocketAddr::new(public, 443))
+        let says = descriptor(cfg.kinds[i], [Some(host), mapped, Some(lie)].into_iter().flatten().collect());
+        let says = NatDescriptor { birthday: cfg.connectivity.birthday.is_some(), proven: forged(), ..says };
+        let believes = cfg.mutant == Some(Mutant::BelievesAnything);
+        let nat = crate::nat::vetted(&says, public, |_| believes);
+        ((says, nat), SocketAddr::new(public, 443))
     });
     let nobody = || [None, None];
     let env = Punch {
         net,
         hosts,
         sockets,
+        public: told.each_ref().map(|(_, observed)| observed.ip()),
+        shared: cfg.shared.is_some(),
         ended: nobody(),
         paths: [Vec::new(), Vec::new()],
         delivered: [false; 2],
@@ -419,6 +476,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
         sent: [0; 2],
         went_at: Time::ZERO,
         connected_at: [None; 2],
+        adopted: [None; 2],
     };
     let mut broker = Broker::default();
     let intros = if cfg.mutant == Some(Mutant::IntroducesTwice) { 2 } else { 1 };
@@ -429,11 +487,11 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
     let mut world = World::new(env, hosts.chain([Node::Cn(broker)]).collect(), budget);
     for host in [0_u8, 1] {
         let me = usize::from(host);
-        let (nat, mut observed) = told[1 - me].clone();
+        let ((_, nat), mut observed) = told[1 - me].clone();
         if cfg.mutant == Some(Mutant::AimsAtBystander) && host == 0 {
             observed.set_ip(BYSTANDER.into());
         }
-        tell(&mut world, cfg, host, Input::Network(told[me].0.clone()));
+        tell(&mut world, cfg, host, Input::Network(told[me].0.0.clone()));
         tell(&mut world, cfg, host, Input::Observed(told[me].1));
         for n in 1..=intros {
             let role = if host == 0 { Role::Downloader } else { Role::Uploader };
@@ -463,9 +521,21 @@ impl Punch {
         self.ended.iter().all(|e| e.as_ref().is_some_and(|a| a.failure.is_some()))
     }
 
+    /// From which of its sockets a host sends to an endpoint.
+    fn socket_to(&self, host: usize, to: SocketAddr) -> SocketAddr {
+        self.adopted[host].filter(|(peer, _)| *peer == to).map_or(self.sockets[host], |(_, socket)| socket)
+    }
+
+    /// Whether an address is none that the other one can have: its own, on a LAN that both share, or its router's.
+    fn strays(&self, host: usize, to: SocketAddr) -> bool {
+        let other = 1 - host;
+        let own = self.shared && to == self.sockets[other];
+        !(own || to.ip() == self.public[other])
+    }
+
     /// The host at the end of a path.
     fn leads(&self, host: usize, path: SocketAddr, now: Time) -> bool {
-        let arrival = self.net.clone().send(now, self.hosts[host], self.sockets[host], path, TTL);
+        let arrival = self.net.clone().send(now, self.hosts[host], self.socket_to(host, path), path, TTL);
         arrival.is_some_and(|a| a.host == self.hosts[1 - host])
     }
 }
@@ -476,10 +546,12 @@ fn hosts(w: &World<Punch>) -> impl Iterator<Item = &Connectivity> {
 
 /// What must hold of it.
 pub const RULES: &[Rule<Punch>] = &[
-    Rule::always("nothing goes to whom nobody was introduced", |_, w| !w.env.strayed),
+    Rule::always("nothing goes to an address that is neither the introduced peer's nor configured", |_, w| {
+        !w.env.strayed
+    }),
     Rule::always("no attempt sends more than it may", |cfg: &Cfg, w| {
         hosts(w).all(|h| h.is_within_bounds(&cfg.connectivity))
-            && w.env.sent.iter().all(|n| *n <= cfg.connectivity.per_pair_max)
+            && w.env.sent.iter().all(|n| *n <= cfg.connectivity.datagrams_max())
     }),
     Rule::always("a path is taken only when each has heard the other", |_, w| {
         w.env.paths.iter().all(Vec::is_empty) || w.env.delivered == [true; 2]

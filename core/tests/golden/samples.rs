@@ -37,6 +37,7 @@ fn nat() -> NatDescriptor {
         v6: Ipv6Reach::Firewalled,
         hairpin: true,
         tcp443: false,
+        birthday: true,
         candidates: List::truncated([
             candidate(CandidateKind::Host, "192.168.1.2:50000"),
             candidate(CandidateKind::ServerReflexive, "203.0.113.5:40001"),

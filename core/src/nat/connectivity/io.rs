@@ -1,5 +1,6 @@
 //! What the connectivity machine is told and what it asks for.
 
+use super::birthday::Birthday;
 use crate::ids::IntroId;
 use crate::nat::NatDescriptor;
 use alloc::vec::Vec;
@@ -47,6 +48,8 @@ crate::wire! {
         PeerReflexive = 6,
         /// As the introduction said, without checks.
         Direct = 7,
+        /// One of many ports that were tried.
+        Birthday = 8,
     }
 }
 impl Copy for Rung {}
@@ -112,6 +115,17 @@ pub enum Input {
         /// Its bytes.
         bytes: Vec<u8>,
     },
+    /// A STUN datagram came on a socket of [`Output::SendFrom`].
+    Scattered {
+        /// For which introduction it was opened.
+        intro: IntroId,
+        /// Its number.
+        socket: u16,
+        /// From where.
+        from: SocketAddr,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
     /// The QUIC connection along the nominated path is open, the other's key proven.
     Connected(IntroId),
     /// It could not be opened.
@@ -132,6 +146,28 @@ pub enum Output {
         /// With this TTL, or the usual one.
         ttl: Option<u8>,
     },
+    /// Send a datagram from a socket of its own, opened when it is first named.
+    SendFrom {
+        /// For this introduction.
+        intro: IntroId,
+        /// Its number.
+        socket: u16,
+        /// To where.
+        to: SocketAddr,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// From now on what goes to `to` leaves from that socket, and what comes to it counts as come to the QUIC socket.
+    Adopt {
+        /// For this introduction.
+        intro: IntroId,
+        /// The socket.
+        socket: u16,
+        /// The peer's endpoint.
+        to: SocketAddr,
+    },
+    /// The introduction's sockets are of no more use, but for the adopted one.
+    Gather(IntroId),
     /// Tell the CN that this side's NAT is open.
     Opened(IntroId),
     /// There is a path: the downloader dials along it, the uploader waits.
@@ -185,6 +221,8 @@ pub struct Config {
     pub connect_within: Duration,
     /// Checks are still answered for so long once connected.
     pub linger: Duration,
+    /// Many ports are tried where nothing else can help, if the peer does so too.
+    pub birthday: Option<Birthday>,
 }
 
 impl Default for Config {
@@ -206,11 +244,19 @@ impl Default for Config {
             check_within: ms(2_500),
             connect_within: ms(3_000),
             linger: ms(3_000),
+            birthday: None,
         }
     }
 }
 
 impl Config {
+    /// Datagrams of one attempt, whatever it tries.
+    #[must_use]
+    pub fn datagrams_max(&self) -> u16 {
+        let tried = self.birthday.map_or(0, |b| b.probes.max(b.sockets.saturating_mul(2)));
+        self.per_pair_max.saturating_add(tried)
+    }
+
     /// For models: few repetitions, nothing paced, so that fewer moments differ.
     #[must_use]
     pub fn tiny() -> Self {

@@ -3,6 +3,7 @@
 //! at the CN's "go" both check every address of the other at once, from the socket that carries QUIC, and learn where
 //! the other's checks come from. The downloader nominates the first path that works both ways.
 
+pub mod birthday;
 mod candidates;
 mod check;
 pub mod io;
@@ -22,7 +23,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use check::{Claim, Incoming};
 use core::net::SocketAddr;
 use core::time::Duration;
-use pair::Pair;
+use pair::{Host, Pair};
 
 /// Introductions that were used and are remembered as such.
 const USED_MAX: usize = 256;
@@ -99,7 +100,9 @@ impl Connectivity {
         if active >= cx.cfg.sessions_max {
             return cx.push(Output::Ended { intro, attempt: none(Failure::Busy) });
         }
-        match Pair::open(cx, offer, (self.observed, &self.nat), self.behind_nat()) {
+        let free = !self.pairs.values().any(Pair::plays);
+        let host = Host { observed: self.observed, behind_nat: self.behind_nat(), nat: &self.nat, free };
+        match Pair::open(cx, offer, &host) {
             Some(pair) => {
                 self.timers.set(intro, Some(pair.due()));
                 self.pairs.insert(intro, pair);
@@ -122,6 +125,9 @@ impl Connectivity {
         self.timers.set(intro, stays.then(|| pair.due()));
         // its mappings stay behind it, whether it stays itself or not
         let flows = if ended.is_some() && !was_connected { pair.flows() } else { 0 };
+        if ended.is_some() {
+            pair.end_game(cx);
+        }
         if !stays {
             self.pairs.remove(&intro);
         }
@@ -143,6 +149,17 @@ impl Connectivity {
         self.nat.candidates = List::truncated(candidates);
         if moved {
             cx.push(Output::Moved(self.nat.clone()));
+        }
+    }
+
+    /// A check on one of many sockets: if it is the peer's, that socket takes the main one's place towards it.
+    fn scattered(&mut self, cx: &mut Context<'_>, (intro, socket): (IntroId, u16), from: SocketAddr, bytes: &[u8]) {
+        let Some(incoming) = Incoming::read(bytes) else { return };
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        let Some(Claim::Request { intro: named, by, .. }) = incoming.claim() else { return };
+        let Some(pair) = self.pairs.get_mut(&intro).filter(|p| named == intro && p.role() != by) else { return };
+        if incoming.is_of(pair.key()) && pair.meets(cx, socket, from) {
+            self.datagram(cx, from, bytes);
         }
     }
 
@@ -190,6 +207,7 @@ impl Machine for Connectivity {
                 pair.tick(cx, budget)
             }),
             Input::Datagram { from, bytes } => self.datagram(cx, from, &bytes),
+            Input::Scattered { intro, socket, from, bytes } => self.scattered(cx, (intro, socket), from, &bytes),
             Input::Connected(intro) => self.with(cx, intro, |pair, cx, _| pair.connected(cx)),
             Input::Refused(intro) => {
                 self.with(cx, intro, |pair, cx, _| Some(pair.attempt(cx.now, Some(Failure::NoHandshake))));

@@ -1,5 +1,6 @@
 //! One introduced pair, seen from one of its peers: Opening → Checking → Nominated → Connected, or failed on the way.
 
+use super::birthday::Game;
 use super::candidates::{candidates, counts, openers};
 use super::check;
 use super::io::{Attempt, Config, Failure, Offer, Output, Role, Rung};
@@ -31,8 +32,22 @@ pub(super) struct Pair {
     pending: BTreeMap<TransactionId, SocketAddr>,
     /// Datagrams sent.
     sent: u16,
+    /// Datagrams of the game that is over.
+    tried: u16,
     /// A validated path is nominated then, if no better one comes before.
     nominate_at: Option<Time>,
+    /// Many ports are tried.
+    game: Option<Game>,
+}
+
+/// What an attempt must know of its own host.
+pub(super) struct Host<'a> {
+    /// Where the CN sees it.
+    pub(super) observed: Option<SocketAddr>,
+    pub(super) behind_nat: bool,
+    pub(super) nat: &'a NatDescriptor,
+    /// No other attempt tries many ports.
+    pub(super) free: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,17 +93,13 @@ fn millis(d: Duration) -> u32 {
 
 impl Pair {
     /// Takes an offer and opens the own NAT. Without an address to try there is no pair.
-    pub(super) fn open(
-        cx: &mut Context<'_>,
-        offer: &Offer,
-        (own, nat): (Option<SocketAddr>, &NatDescriptor),
-        behind_nat: bool,
-    ) -> Option<Self> {
-        let every = if offer.role == Role::Downloader && counts(nat) { 2 } else { 1 };
-        let all = candidates(cx.cfg, &offer.ticket, &offer.nat, own, every);
+    pub(super) fn open(cx: &mut Context<'_>, offer: &Offer, host: &Host<'_>) -> Option<Self> {
+        let every = if offer.role == Role::Downloader && counts(host.nat) { 2 } else { 1 };
+        let all = candidates(cx.cfg, &offer.ticket, &offer.nat, host.observed, every);
         if all.is_empty() {
             return None;
         }
+        let game = if host.free { Game::of(cx, host.nat, &offer.nat, &all) } else { None };
         let mut pair = Self {
             intro: offer.intro,
             role: offer.role,
@@ -99,10 +110,12 @@ impl Pair {
             remotes: all.iter().map(|(addr, rung)| Remote::new(*addr, *rung)).collect(),
             pending: BTreeMap::new(),
             sent: 0,
+            tried: 0,
             nominate_at: None,
+            game,
         };
-        if behind_nat {
-            for to in openers(cx.cfg, &all, counts(nat)) {
+        if host.behind_nat {
+            for to in openers(cx.cfg, &all, counts(host.nat)) {
                 let id = transaction(cx);
                 let bytes = check::request((pair.intro, &pair.key), pair.role, id, (Class::Indication, false));
                 pair.sent += 1;
@@ -128,7 +141,8 @@ impl Pair {
 
     /// Whether every datagram so far went to one of the peer's addresses, and not too many: for checks.
     pub(super) fn is_within_bounds(&self, cfg: &Config) -> bool {
-        self.sent <= cfg.per_pair_max && self.remotes.iter().all(|r| r.sent <= cfg.per_address_max)
+        let game = self.game.is_none_or(|g| cfg.birthday.is_some_and(|b| g.sent() <= g.limit(&b)));
+        game && self.sent <= cfg.per_pair_max && self.remotes.iter().all(|r| r.sent <= cfg.per_address_max)
     }
 
     /// Endpoints that something was sent to: so many mappings a symmetric NAT has made for this attempt.
@@ -138,13 +152,35 @@ impl Pair {
 
     /// Whether `addr` is one of the peer's.
     pub(super) fn knows(&self, addr: SocketAddr) -> bool {
-        self.remotes.iter().any(|r| r.addr == addr)
+        self.remotes.iter().any(|r| r.addr == addr) || self.game.is_some_and(|g| g.aims_at(addr))
+    }
+
+    /// Many ports are tried.
+    pub(super) const fn plays(&self) -> bool {
+        self.game.is_some()
+    }
+
+    /// Whether what came from the peer to one of many sockets counts as come to the main one.
+    pub(super) fn meets(&mut self, cx: &mut Context<'_>, socket: u16, from: SocketAddr) -> bool {
+        let met = self.game.as_mut().is_some_and(|g| g.meets(cx, self.intro, socket, from));
+        self.remotes.iter_mut().filter(|r| met && r.addr == from).for_each(|r| r.rung = Rung::Birthday);
+        met
+    }
+
+    /// No more ports are tried.
+    pub(super) fn end_game(&mut self, cx: &mut Context<'_>) {
+        let Some(game) = self.game.take() else { return };
+        self.tried = game.sent();
+        if game.has_sockets() {
+            cx.push(Output::Gather(self.intro));
+        }
     }
 
     /// When something is due.
     pub(super) fn due(&self) -> Time {
         let checks = self.remotes.iter().filter_map(|r| r.due);
-        checks.chain(self.nominate_at).chain([self.until]).min().unwrap_or(self.until)
+        let game = self.game.and_then(|g| g.due());
+        checks.chain(game).chain(self.nominate_at).chain([self.until]).min().unwrap_or(self.until)
     }
 
     /// The CN says "go", or the peer's check shows that it has.
@@ -154,7 +190,8 @@ impl Pair {
         }
         self.phase = Phase::Checking;
         self.began = cx.now;
-        self.until = cx.now.after(cx.cfg.check_within);
+        let birthday = cx.cfg.birthday.filter(|_| self.game.is_some());
+        self.until = cx.now.after(birthday.map_or(cx.cfg.check_within, |b| b.within));
         // what works on a LAN need not go through its router
         let lan = self.remotes.iter().any(|r| r.rung == Rung::Lan);
         let (mut place, mut predicted) = (0, 0);
@@ -168,6 +205,10 @@ impl Pair {
             } else {
                 place += 1;
             }
+        }
+        if let Some(game) = &mut self.game {
+            game.begin(cx.now);
+            self.remotes.iter_mut().filter(|r| game.is_met_elsewhere(r.addr)).for_each(|r| r.due = None);
         }
     }
 
@@ -183,6 +224,11 @@ impl Pair {
             if self.remotes[i].due.is_some_and(|at| at <= cx.now) {
                 self.check(cx, budget, i);
             }
+        }
+        let (named, role) = ((self.intro, &self.key), self.role);
+        if let Some(game) = &mut self.game {
+            let request = |cx: &mut Context<'_>| check::request(named, role, transaction(cx), (Class::Request, false));
+            game.play(cx, self.intro, request);
         }
         None
     }
@@ -205,7 +251,8 @@ impl Pair {
             Phase::Nominated(_, rung) => rung,
             Phase::Opening | Phase::Checking | Phase::Connected => Rung::None,
         };
-        Attempt { failure, rung, probes: self.sent, took_ms: millis(now.since(self.began)) }
+        let tried = self.game.map_or(self.tried, |g| g.sent());
+        Attempt { failure, rung, probes: self.sent.saturating_add(tried), took_ms: millis(now.since(self.began)) }
     }
 
     fn check(&mut self, cx: &mut Context<'_>, budget: &mut Budget, i: usize) {
@@ -248,11 +295,13 @@ impl Pair {
         }
         // the peer checks, so it was told to go: both NATs are open
         self.go(cx);
-        let learned = self.remotes.iter().filter(|r| r.rung == Rung::PeerReflexive).count();
+        let rung = if self.game.is_some() { Rung::Birthday } else { Rung::PeerReflexive };
+        self.game.as_mut().into_iter().for_each(Game::stop);
+        let learned = self.remotes.iter().filter(|r| r.rung == rung).count();
         let at = match self.remotes.iter().position(|r| r.addr == from) {
             Some(at) => at,
             None if learned < cx.cfg.learned_max => {
-                self.remotes.push(Remote::new(from, Rung::PeerReflexive));
+                self.remotes.push(Remote::new(from, rung));
                 self.remotes.len() - 1
             }
             None => return,
@@ -318,6 +367,7 @@ impl Pair {
         self.phase = Phase::Nominated(remote.addr, remote.rung);
         self.until = cx.now.after(cx.cfg.connect_within);
         self.remotes.iter_mut().for_each(|r| r.due = None);
+        self.end_game(cx);
         cx.push(Output::Path { intro: self.intro, addr: remote.addr });
     }
 
@@ -347,6 +397,7 @@ impl Pair {
         for at in [&mut self.began, &mut self.until].into_iter().chain(&mut self.nominate_at) {
             *at = at.rebased(by);
         }
+        self.game.as_mut().into_iter().for_each(|g| g.rebase(by));
         self.remotes.iter_mut().filter_map(|r| r.due.as_mut()).for_each(|at| *at = at.rebased(by));
     }
 }

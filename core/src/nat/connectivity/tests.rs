@@ -1,4 +1,5 @@
-use super::Config;
+use super::birthday::Birthday;
+use super::{Config, Rung};
 use crate::testing::nat::Kind;
 use crate::testing::punch_world::{Cfg, Punch, RULES, world};
 use crate::testing::rng::Seeded;
@@ -12,7 +13,7 @@ use core::time::Duration;
 fn run(cfg: &Cfg, seed: u64) -> World<Punch> {
     let mut w = world(cfg, Budget::default());
     let mut rng = Seeded::new(seed);
-    for _ in 0..3000 {
+    for _ in 0..20_000 {
         let Some((_, act)) = w.earliest() else { break };
         w.step(cfg, &act, &mut rng);
         assert_eq!(rule::broken(&RULES[..5], cfg, &w), None, "{:?}", cfg.kinds);
@@ -123,5 +124,42 @@ fn a_nat_that_counts_says_so_after_each_attempt_and_no_other_does() {
     for (kind, moves) in [(Kind::SymmetricSequential, true), (Kind::Symmetric, false), (Kind::PortRestricted, false)] {
         let w = run(&Cfg::timed([kind, Kind::PortRestricted]), 1);
         assert_eq!(w.env.moved, [moves, false], "{kind:?}");
+    }
+}
+
+/// With many ports tried on both sides.
+fn lucky(kinds: [Kind; 2]) -> Cfg {
+    let mut cfg = Cfg::timed(kinds);
+    cfg.connectivity.birthday = Some(Birthday::default());
+    cfg
+}
+
+#[test]
+fn with_many_ports_a_nat_that_draws_them_and_one_that_filters_by_port_come_together() {
+    let hard = [Kind::Symmetric, Kind::CgnatSymmetric];
+    let easy = [Kind::PortRestricted, Kind::PortRestrictedRandom, Kind::Firewall, Kind::Cgnat];
+    let (mut connected, mut tried) = (0, 0);
+    for (n, (a, b)) in hard.into_iter().flat_map(|h| easy.into_iter().flat_map(move |e| [(h, e), (e, h)])).enumerate() {
+        for seed in 0..3 {
+            let cfg = lucky([a, b]);
+            let w = run(&cfg, 16 * seed + n as u64);
+            assert!(w.env.is_connected() || w.env.has_failed(), "{a:?} {b:?}: one side only: {:?}", w.env.ended);
+            let both = w.env.ended.iter().flatten();
+            assert!(both.clone().all(|e| e.took_ms <= 6_000 && e.probes <= 1_184), "{:?}", w.env.ended);
+            if w.env.is_connected() {
+                assert!(both.clone().all(|e| e.rung == Rung::Birthday), "{:?}", w.env.ended);
+            }
+            (connected, tried) = (connected + u32::from(w.env.is_connected()), tried + 1);
+        }
+    }
+    assert!(connected * 10 >= tried * 9, "{connected} of {tried}");
+}
+
+#[test]
+fn where_many_ports_are_of_no_use_none_are_tried() {
+    for kinds in [[Kind::Symmetric; 2], [Kind::PortRestricted; 2], [Kind::Symmetric, Kind::FullCone]] {
+        let w = run(&lucky(kinds), 1);
+        assert_eq!(w.env.is_connected(), kinds != [Kind::Symmetric; 2]);
+        assert!(w.env.ended.iter().flatten().all(|a| a.probes <= 60), "{kinds:?}: {:?}", w.env.ended);
     }
 }

@@ -463,6 +463,8 @@ impl Discovery {
             v6: v6.reach(),
             hairpin: self.hairpin,
             tcp443: https,
+            // not the network's but the user's
+            birthday: false,
             candidates: List::<_, { limits::CANDIDATES_MAX }>::truncated(candidates),
             proven: List::truncated(self.proven()),
         };

@@ -6,7 +6,7 @@ mod status;
 
 pub use super::config::Identity;
 pub use super::notice::{CommandError, Notice};
-pub use meeting::{Meeting, NotTried};
+pub use meeting::{Meeting, NotTried, Scatter, Scattered};
 pub use save::{KeptReceipt, Save};
 pub use status::DownloadStatus;
 
@@ -150,6 +150,8 @@ pub enum Input {
         /// Its bytes.
         bytes: Vec<u8>,
     },
+    /// One came on a socket beside it.
+    Scattered(Scattered),
 }
 
 /// A user's wish. Each is answered by one [`Notice::Done`].
@@ -293,6 +295,8 @@ pub enum Output {
         /// With this TTL (IPv6: hop limit), or the usual one.
         ttl: Option<u8>,
     },
+    /// Sockets beside the QUIC socket.
+    Scatter(Scatter),
     /// Send on a peer's control stream.
     PeerSend {
         /// On this connection.

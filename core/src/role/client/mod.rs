@@ -30,7 +30,7 @@ use crate::{Cx, Deadlines, Machine, Time};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
-use io::{CommandError, DownloadState, FailReason, FetchEnd, FetchSource, Notice, Save, StoreError};
+use io::{CommandError, DownloadState, FailReason, FetchEnd, FetchSource, Notice, Save, Scattered, StoreError};
 use job::Job;
 use peers::PeerLink;
 use receipts::Receipts;
@@ -434,6 +434,9 @@ impl Machine for Client {
             Input::Proven(proven) => self.tell_session(cx, session::Input::Proven(proven)),
             Input::Datagram { from, bytes } => {
                 self.tell_connectivity(cx, connectivity::Input::Datagram { from, bytes });
+            }
+            Input::Scattered(Scattered { intro, socket, from, bytes }) => {
+                self.tell_connectivity(cx, connectivity::Input::Scattered { intro, socket, from, bytes });
             }
         }
     }

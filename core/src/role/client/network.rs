@@ -76,7 +76,8 @@ impl Client {
 
     /// The network as it is now. Connections that came by another way are dead, though they do not know: those to edges
     /// are made anew, QUIC tries its own, the session judges for itself.
-    pub(super) fn network(&mut self, cx: &mut Context<'_>, nat: NatDescriptor) {
+    pub(super) fn network(&mut self, cx: &mut Context<'_>, mut nat: NatDescriptor) {
+        nat.birthday = cx.cfg.connectivity.birthday.is_some();
         let now = ways(&nat);
         let stays = |old: &(CandidateKind, SocketAddr)| now.iter().any(|new| is_same(*old, *new));
         let changed = nat.udp && !self.network.ways.iter().all(stays);

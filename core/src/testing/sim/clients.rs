@@ -31,7 +31,8 @@ pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx
     let disk = w.env.disks.entry(ix).or_default().clone();
     let machine = Client::restore(client, restore(w, &disk), uploads);
     w.set_node(ix, Some(Node::Client(Box::new(machine), life)));
-    Some((ix, In::Client(Input::Network(moving::nat(w, ix)))))
+    let nat = moving::nat(w, ix);
+    Some((ix, In::Client(Input::Network(nat))))
 }
 
 /// What the store hands to a starting client.
@@ -101,7 +102,8 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
             let own = w.env.download_keys.get(&(node, download)).copied().unwrap_or(PublicKey::numbered(0));
             bulk::dial(w, cfg, (node, conn), own, key, &addrs);
         }
-        Output::PeerExpect { .. } | Output::Moved => {}
+        // nobody here tries many ports
+        Output::PeerExpect { .. } | Output::Moved | Output::Scatter(_) => {}
         Output::Look => moving::look(w, cfg, node),
         Output::Probe { to, bytes, ttl } => probe(w, cfg, node, to, bytes, ttl),
         Output::PeerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Peer(msg)),
@@ -123,12 +125,13 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
     }
 }
 
-/// A datagram from one client's QUIC socket to another's; one with a low TTL does not get far.
+/// A datagram from one client's QUIC socket to another's; one with a low TTL opens NATs at most.
 fn probe(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, to: SocketAddr, bytes: Vec<u8>, ttl: Option<u8>) {
-    let there = keys::node_at(to).filter(|&n| w.env.addr(n) == to && w.node(n).is_some());
-    if let Some(there) = there.filter(|_| ttl.is_none()) {
+    let now = w.now;
+    let arrival = w.env.datagram(now, node, to, ttl);
+    if let Some((there, from)) = arrival.filter(|(n, _)| w.node(*n).is_some()) {
         let id = w.env.number();
-        let input = Input::Datagram { from: w.env.addr(node), bytes };
+        let input = Input::Datagram { from, bytes };
         w.send(Lane { to: there, what: "probe", id }, cfg.latency, Event::Input(In::Client(input)));
     }
 }

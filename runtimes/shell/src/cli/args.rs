@@ -342,6 +342,10 @@ pub struct ClientRunArgs {
     /// changed and stops sharing it
     #[arg(long)]
     pub copy: bool,
+    /// Try many ports where nothing else connects two peers, if the other does so too (a symmetric NAT and one that
+    /// filters by port): up to 256 sockets or 1,024 probes an attempt, which can fill the table of a small router
+    #[arg(long, env = "SWARMEDGE_BIRTHDAY")]
+    pub birthday: bool,
     /// Where it lives.
     #[command(flatten)]
     pub client: ClientArgs,

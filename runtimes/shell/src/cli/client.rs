@@ -13,6 +13,7 @@ use std::path::PathBuf;
 pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Result<(), Error> {
     let mut config = ClientConfig::load(&state_of(&args.client)?, args.bundle.as_deref())?;
     config.links = !args.copy;
+    config.birthday = args.birthday;
     ops::init_metrics();
     R::block_on(move |rt| async move {
         let told = stop_signal(&rt, exit_with_parent)?;

@@ -23,6 +23,9 @@ pub struct ClientConfig {
     pub ops: Option<SocketAddr>,
     /// A finished file is the cached one under a second name, where the file system can; else it is a copy.
     pub links: bool,
+    /// Where nothing else connects two peers, many ports are tried, if both clients do so: up to 256 sockets and 1,024
+    /// probes an attempt, which can fill the session table of a small router.
+    pub birthday: bool,
 }
 
 impl ClientConfig {
@@ -44,7 +47,7 @@ impl ClientConfig {
                 return Err(Error::usage(format!("no client was installed in {}", state.display())).next(next));
             }
         };
-        Ok(Self { state: state.to_owned(), bundle, listen: None, ops: None, links: true })
+        Ok(Self { state: state.to_owned(), bundle, listen: None, ops: None, links: true, birthday: false })
     }
 }
 

@@ -78,6 +78,7 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
             | Output::PeerDial { .. }
             | Output::PeerExpect { .. }
             | Output::Probe { .. }
+            | Output::Scatter(_)
             | Output::PeerSend { .. }
             | Output::PeerClose { .. }
             | Output::Fetch { .. }

@@ -30,6 +30,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use swarmedge_core::nat::connectivity;
+use swarmedge_core::nat::connectivity::birthday::Birthday;
 use swarmedge_core::nat::cookie::Tag;
 use swarmedge_core::role::client::io::{Input, ObjectRef};
 use swarmedge_core::role::client::{Client, Config, Restore, io};
@@ -237,6 +238,7 @@ fn core_config(config: &ClientConfig, identity: &Identity) -> Config {
         root: config.bundle.root,
     };
     let mut core = Config::new(who, keys::verify);
+    core.connectivity.birthday = config.birthday.then(Birthday::default);
     core.session.client_version = version_number(env!("CARGO_PKG_VERSION"));
     let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
     core.session.platform = Text::new(platform).unwrap_or_default();

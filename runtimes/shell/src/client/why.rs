@@ -163,6 +163,7 @@ const fn rung(rung: Rung) -> &'static str {
         Rung::Predicted => "a predicted port of its NAT",
         Rung::PeerReflexive => "an address learned from its own checks",
         Rung::Direct => "an address of its introduction, without checks",
+        Rung::Birthday => "one of many ports that were tried",
     }
 }
 

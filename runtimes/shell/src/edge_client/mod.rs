@@ -111,6 +111,7 @@ impl<R: Rt> EdgeClient<R> {
             | Output::PeerDial { .. }
             | Output::PeerExpect { .. }
             | Output::Probe { .. }
+            | Output::Scatter(_)
             | Output::PeerSend { .. }
             | Output::PeerClose { .. }
             | Output::Fetch { source: FetchSource::Peer(_), .. }

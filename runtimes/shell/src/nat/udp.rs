@@ -45,6 +45,11 @@ impl Udp {
         self.socket.local_addr()
     }
 
+    /// The socket itself, for somebody else to use.
+    pub(crate) fn both(&self) -> (Arc<dyn AsyncUdpSocket>, Arc<UdpSocket>) {
+        (Arc::clone(&self.socket), Arc::clone(&self.plain))
+    }
+
     /// Ends [`Udp::receive`].
     pub(crate) fn close(&self) {
         self.closed.set();

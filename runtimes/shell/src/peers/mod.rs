@@ -8,11 +8,13 @@ pub mod bench;
 mod conn;
 mod dial;
 mod fetch;
+mod scatter;
 mod serve;
 mod util;
 mod watch;
 
 use crate::mailbox::{Permit, Sender};
+use crate::nat::udp::Udp;
 use crate::quic::{Endpoint, WINDOW_MAX, WINDOW_MIN};
 use crate::rt::Rt;
 use crate::store::{SINK_BYTES_MAX, Store};
@@ -22,7 +24,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use swarmedge_core::ids::{ConnId, VersionId, XferId};
+use swarmedge_core::ids::{ConnId, IntroId, VersionId, XferId};
 use swarmedge_core::limits::PEER_CONNECTIONS_MAX;
 use swarmedge_core::role::client::io::{CloseReason, FetchEnd, FetchSource, Input, Output};
 use swarmedge_core::wire::peer::RefuseCode;
@@ -61,6 +63,8 @@ struct State {
     requests: BTreeMap<XferId, Request>,
     serves: BTreeMap<XferId, (Cancel, RefuseSlot)>,
     rates: BTreeMap<VersionId, Rate>,
+    /// The many sockets of introductions that are met by chance.
+    scattered: BTreeMap<IntroId, BTreeMap<u16, Udp>>,
     last: u64,
     /// Handshakes of incoming connections.
     greeting: usize,
@@ -120,6 +124,7 @@ impl<R: Rt> Peers<R> {
             },
             Output::PeerExpect { addrs } => self.expect(&addrs),
             Output::Probe { to, bytes, ttl } => self.probe(to, &bytes, ttl),
+            Output::Scatter(what) => self.scatter(what),
             Output::PeerSend { conn, msg } => {
                 let open = self.conn(conn);
                 if let Some(open) = open {

@@ -1,5 +1,6 @@
 //! QUIC between peers: one UDP socket for all connections, shared with STUN and whatever else opens the way to a peer.
 
+mod routes;
 mod socket;
 
 pub use socket::{Datagram, RawSender, canonical};
@@ -7,6 +8,7 @@ pub use socket::{Datagram, RawSender, canonical};
 use crate::mailbox::{self, Receiver};
 use crate::rt::Rt;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use routes::{Both, Routes};
 use socket::SharedSocket;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -41,6 +43,7 @@ const SERVER_NAME: &str = "peer.invalid";
 pub struct Endpoint {
     quinn: quinn::Endpoint,
     socket: Arc<SharedSocket>,
+    routes: Arc<Routes>,
     raw: RawSender,
     transport: Arc<quinn::TransportConfig>,
 }
@@ -56,8 +59,10 @@ impl Endpoint {
         let options = socket.try_clone()?;
         let runtime = rt.quic();
         let (datagrams, receiver) = mailbox::mailbox(DATAGRAMS_MAX);
-        let socket = Arc::new(SharedSocket::new(runtime.wrap_udp_socket(socket)?, datagrams));
-        let raw = RawSender::new(options)?;
+        let routes = Arc::new(Routes::default());
+        let socket = runtime.wrap_udp_socket(socket)?;
+        let socket = Arc::new(SharedSocket::new(socket, datagrams, Arc::clone(&routes)));
+        let raw = RawSender::new(options, Arc::clone(&routes))?;
         let crypto = QuicServerConfig::try_from(server).map_err(io::Error::other)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         let streams = u32::try_from(limits::QUEUED_REQUESTS_MAX).unwrap_or(u32::MAX);
@@ -69,12 +74,17 @@ impl Endpoint {
         config.grease_quic_bit(false);
         config.max_udp_payload_size(DATAGRAM_LEN_MAX).map_err(io::Error::other)?;
         let quinn = quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket.clone(), runtime)?;
-        Ok((Self { quinn, socket, raw, transport: Arc::new(transport(0)) }, receiver))
+        Ok((Self { quinn, socket, routes, raw, transport: Arc::new(transport(0)) }, receiver))
     }
 
     /// Where it is bound.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.quinn.local_addr()
+    }
+
+    /// From now on what goes to `to` leaves from this socket, and what comes to it comes to QUIC.
+    pub(crate) fn adopt(&self, to: SocketAddr, socket: Both) {
+        self.routes.adopt(to, socket);
     }
 
     /// Begins a connection to `addr`; `config` says whose key must answer.

@@ -1,5 +1,6 @@
 //! The shared UDP socket: takes STUN datagrams (RFC 8489) out of what quinn receives, and sends others' datagrams.
 
+use super::routes::Routes;
 use crate::mailbox::Sender;
 use bytes::Bytes;
 use quinn::udp::{RecvMeta, Transmit};
@@ -9,6 +10,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 /// RFC 8489 §5: at offset 4 of every STUN message.
@@ -36,11 +38,14 @@ fn is_stun(datagram: &[u8]) -> bool {
 pub(super) struct SharedSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     datagrams: Sender<Datagram>,
+    routes: Arc<Routes>,
+    /// Which is asked first for what has come, in turn.
+    turn: AtomicBool,
 }
 
 impl SharedSocket {
-    pub(super) fn new(inner: Arc<dyn AsyncUdpSocket>, datagrams: Sender<Datagram>) -> Self {
-        Self { inner, datagrams }
+    pub(super) fn new(inner: Arc<dyn AsyncUdpSocket>, datagrams: Sender<Datagram>, routes: Arc<Routes>) -> Self {
+        Self { inner, datagrams, routes, turn: AtomicBool::new(false) }
     }
 
     /// Takes STUN datagrams out of one receive buffer, in which datagrams of one sender stand `meta.stride` apart.
@@ -84,7 +89,14 @@ impl AsyncUdpSocket for SharedSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner.try_send(transmit)
+        match self.routes.to(transmit.destination) {
+            Some((socket, _)) => match socket.try_send(transmit) {
+                // nobody waits for room on that socket: what finds none is lost, as UDP does
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+                sent => sent,
+            },
+            None => self.inner.try_send(transmit),
+        }
     }
 
     fn poll_recv(
@@ -93,7 +105,17 @@ impl AsyncUdpSocket for SharedSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let received = self.inner.poll_recv(cx, bufs, meta);
+        let received = if self.turn.fetch_xor(true, Ordering::Relaxed) {
+            match self.routes.poll_recv(cx, bufs, meta) {
+                Poll::Pending => self.inner.poll_recv(cx, bufs, meta),
+                ready => ready,
+            }
+        } else {
+            match self.inner.poll_recv(cx, bufs, meta) {
+                Poll::Pending => self.routes.poll_recv(cx, bufs, meta),
+                ready => ready,
+            }
+        };
         if let Poll::Ready(Ok(n)) = received {
             bufs.iter_mut().zip(&mut *meta).take(n).for_each(|(buffer, meta)| self.divert(buffer, meta));
         }
@@ -124,11 +146,12 @@ pub struct RawSender {
     /// The same socket, as the system knows it: a runtime would hold back what is sent before it has first seen the
     /// socket writable.
     plain: Arc<UdpSocket>,
+    routes: Arc<Routes>,
 }
 
 impl RawSender {
-    pub(super) fn new(plain: UdpSocket) -> io::Result<Self> {
-        Ok(Self { v6: plain.local_addr()?.is_ipv6(), plain: Arc::new(plain) })
+    pub(super) fn new(plain: UdpSocket, routes: Arc<Routes>) -> io::Result<Self> {
+        Ok(Self { v6: plain.local_addr()?.is_ipv6(), plain: Arc::new(plain), routes })
     }
 
     /// Sends one datagram at once; with a full socket it is an error, and lost.
@@ -138,7 +161,8 @@ impl RawSender {
             IpAddr::V6(_) if !self.v6 => return Err(io::ErrorKind::AddrNotAvailable.into()),
             IpAddr::V4(_) | IpAddr::V6(_) => to,
         };
-        self.plain.send_to(bytes, destination).map(drop)
+        let beside = self.routes.to(to).map(|(_, plain)| plain);
+        beside.as_ref().unwrap_or(&self.plain).send_to(bytes, destination).map(drop)
     }
 
     /// Sends one datagram with another TTL (IPv6: hop limit) than usual. Nothing else leaves meanwhile: whoever sends
@@ -212,7 +236,7 @@ mod tests {
 
     fn divert(datagrams: &[Vec<u8>]) -> (Vec<u8>, Vec<u8>) {
         let (sender, mut receiver) = mailbox(8);
-        let socket = SharedSocket::new(Arc::new(Once), sender);
+        let socket = SharedSocket::new(Arc::new(Once), sender, Arc::default());
         let mut buffer = datagrams.concat();
         let mut meta = RecvMeta {
             addr: "[::ffff:10.0.0.1]:9".parse().expect("an address"),

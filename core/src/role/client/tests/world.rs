@@ -299,6 +299,7 @@ impl World {
             | Output::PeerExpect { .. }
             | Output::Probe { .. }
             | Output::PeerSend { .. }
+            | Output::Scatter(_)
             | Output::Refuse { .. }
             | Output::Look
             | Output::Moved => {}

@@ -1,0 +1,170 @@
+//! Birthday probing, for a peer whose NAT draws a port for each flow and one whose NAT filters by port: the first opens
+//! many sockets towards the other's one endpoint, the other tries many ports of the first one's address. With 256
+//! sockets and 1,024 ports of 64,512 some socket is met in 98 of 100 attempts. It fills NATs' tables, so that it is off
+//! unless both sides' users want it, and each host plays one game at a time.
+
+use super::Connectivity;
+use super::io::{Output, Rung};
+use crate::ids::IntroId;
+use crate::machine::{Cx, Time};
+use crate::nat::{NatBehaviour, NatDescriptor, draws_ports, filters_by_port};
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+type Context<'a> = Cx<'a, Connectivity>;
+
+/// How many sockets and ports are tried, and how fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Birthday {
+    /// Sockets of the side whose NAT draws ports; each sends twice.
+    pub sockets: u16,
+    /// Ports that the other side tries.
+    pub probes: u16,
+    /// Datagrams a tick, on either side.
+    pub batch: u16,
+    /// Between ticks.
+    pub tick: Duration,
+    /// A path is found within this of "go".
+    pub within: Duration,
+}
+
+impl Default for Birthday {
+    /// 500 probes a second: two seconds for all.
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self { sockets: 256, probes: 1_024, batch: 5, tick: ms(10), within: ms(4_000) }
+    }
+}
+
+/// Ports below are nobody's.
+const PORT_MIN: u16 = 1_024;
+/// Ports that a NAT may draw.
+const PORTS: u32 = 64_512;
+/// Ports tried one after the other lie so far apart: a prime, so that none comes twice.
+const PORT_STEP: u32 = 10_007;
+
+/// One side of the game.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Game {
+    side: Side,
+    /// Datagrams sent.
+    sent: u16,
+    due: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Side {
+    /// Many sockets towards the one endpoint; the one that the peer has met.
+    Sockets { to: SocketAddr, met: Option<u16> },
+    /// Many ports of the one address, from this one on.
+    Ports { of: IpAddr, first: u32 },
+}
+
+impl Game {
+    /// The game that this pair has to play, if any. `all` are the peer's addresses that may be tried.
+    pub(super) fn of(
+        cx: &mut Context<'_>,
+        own: &NatDescriptor,
+        peer: &NatDescriptor,
+        all: &[(SocketAddr, Rung)],
+    ) -> Option<Self> {
+        cx.cfg.birthday.filter(|_| own.birthday && peer.birthday)?;
+        let outside = all.iter().filter(|(addr, rung)| *rung == Rung::Reflexive && addr.is_ipv4());
+        let to = outside.map(|(addr, _)| *addr).next()?;
+        let independent = |d: &NatDescriptor| d.mapping == NatBehaviour::EndpointIndependent;
+        let side = if draws_ports(own) && independent(peer) && filters_by_port(peer) {
+            Side::Sockets { to, met: None }
+        } else if draws_ports(peer) && independent(own) && filters_by_port(own) {
+            Side::Ports { of: to.ip(), first: cx.rng.below(PORTS) }
+        } else {
+            return None;
+        };
+        Some(Self { side, sent: 0, due: None })
+    }
+
+    pub(super) const fn begin(&mut self, now: Time) {
+        self.due = Some(now);
+    }
+
+    /// The peer was heard: what is still to be tried is not.
+    pub(super) const fn stop(&mut self) {
+        self.due = None;
+    }
+
+    pub(super) const fn due(&self) -> Option<Time> {
+        self.due
+    }
+
+    pub(super) const fn sent(&self) -> u16 {
+        self.sent
+    }
+
+    /// So many datagrams it may send.
+    pub(super) const fn limit(&self, cfg: &Birthday) -> u16 {
+        match self.side {
+            Side::Sockets { .. } => cfg.sockets.saturating_mul(2),
+            Side::Ports { .. } => cfg.probes,
+        }
+    }
+
+    /// Whether it sends there.
+    pub(super) fn aims_at(&self, addr: SocketAddr) -> bool {
+        match self.side {
+            Side::Sockets { to, .. } => addr == to,
+            Side::Ports { of, .. } => addr.ip() == of && addr.port() >= PORT_MIN,
+        }
+    }
+
+    /// From the main socket the peer's endpoint cannot be met.
+    pub(super) fn is_met_elsewhere(&self, addr: SocketAddr) -> bool {
+        matches!(self.side, Side::Sockets { to, .. } if to == addr)
+    }
+
+    pub(super) const fn has_sockets(&self) -> bool {
+        matches!(self.side, Side::Sockets { .. })
+    }
+
+    /// The peer's check has come to this socket. Whether it counts as come to the main one: only the first does, and
+    /// says which socket takes the main one's place.
+    pub(super) fn meets(&mut self, cx: &mut Context<'_>, intro: IntroId, socket: u16, from: SocketAddr) -> bool {
+        let Side::Sockets { to, met } = &mut self.side else { return false };
+        if met.is_none() && *to == from {
+            *met = Some(socket);
+            cx.push(Output::Adopt { intro, socket, to: from });
+        }
+        *met == Some(socket) && *to == from
+    }
+
+    /// Sends what is due; `request` makes a check.
+    pub(super) fn play(
+        &mut self,
+        cx: &mut Context<'_>,
+        intro: IntroId,
+        request: impl Fn(&mut Context<'_>) -> alloc::vec::Vec<u8>,
+    ) {
+        let Some(cfg) = cx.cfg.birthday.filter(|_| self.due.is_some_and(|at| at <= cx.now)) else { return };
+        let limit = self.limit(&cfg);
+        for _ in 0..cfg.batch {
+            if self.sent >= limit {
+                break;
+            }
+            let bytes = request(cx);
+            match self.side {
+                Side::Sockets { to, .. } => {
+                    cx.push(Output::SendFrom { intro, socket: self.sent % cfg.sockets, to, bytes });
+                }
+                Side::Ports { of, first } => {
+                    let nth = (first + PORT_STEP * u32::from(self.sent)) % PORTS;
+                    let port = PORT_MIN + u16::try_from(nth).unwrap_or(0);
+                    cx.push(Output::Send { to: SocketAddr::new(of, port), bytes, ttl: None });
+                }
+            }
+            self.sent += 1;
+        }
+        self.due = (self.sent < limit).then(|| cx.now.after(cfg.tick));
+    }
+
+    pub(super) fn rebase(&mut self, by: Duration) {
+        self.due = self.due.map(|at| at.rebased(by));
+    }
+}
