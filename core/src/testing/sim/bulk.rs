@@ -284,7 +284,7 @@ fn edge_served(w: &mut World<Net>, cfg: &Cfg, p: &Pull, bytes: u64) {
     w.send(Lane { to: p.from, what: "served", id: 0 }, cfg.latency, Event::Input(told));
 }
 
-/// A client's dial of a peer: to the node with one of the introduced addresses that holds the introduced key.
+/// A client's dial of a peer: to the node at one of the introduced addresses that holds the introduced key.
 pub(super) fn dial(
     w: &mut World<Net>,
     cfg: &Cfg,
@@ -293,7 +293,8 @@ pub(super) fn dial(
     key: crate::ids::PublicKey,
     addrs: &[core::net::SocketAddr],
 ) {
-    let there = addrs.iter().filter_map(|&a| super::keys::node_at(a).filter(|&n| w.env.addr(n) == a));
-    let target = there.into_iter().find(|&n| super::keys::upload_key(n) == key);
+    let now = w.now;
+    let mut found = addrs.iter().filter_map(|&addr| w.env.connects(now, from.0, addr));
+    let target = found.find(|&n| super::keys::upload_key(n) == key);
     links::dial(w, cfg, Kind::Peer, from, target, own);
 }

@@ -3,6 +3,7 @@
 //! the ledger of one mind with every client, the directories true. A seed says it all.
 #![expect(clippy::wildcard_enum_match_arm, reason = "it looks for one kind among many")]
 
+use super::access::Access;
 use super::machines::Node;
 use super::rig::SimRig;
 use super::{Event, Move, Mutant, Net};
@@ -10,6 +11,7 @@ use crate::accounting::settlement::Book;
 use crate::ids::{DownloadId, PublicKey};
 use crate::machine::{Rng as _, Time};
 use crate::role::client::io::{DownloadState, DownloadStatus};
+use crate::testing::nat::Kind;
 use crate::testing::rng::Seeded;
 use crate::testing::scenario::{ClientOptions, Command, Name, Object, Plan, Progress, Rig, Role};
 use crate::testing::sim::keys;
@@ -73,6 +75,13 @@ impl Campaign {
             let size = SIZES[dice.below(6) as usize];
             let rate = |d: &mut Seeded| u64::from(d.below(3)) << 19;
             rig.publish(&Object { path, size, edge_rate: rate(&mut dice), upload_rate: rate(&mut dice) });
+        }
+        if seed % 2 == 1 {
+            // dice of their own, so that the rest of a seed is as it was before there were NATs
+            let mut kinds = Seeded::new(seed ^ 0x4e41_5473);
+            let clients: Vec<_> = (0..plan.clients).filter_map(|n| rig.cfg.find(Name(Role::Client, n))).collect();
+            let kind = |d: &mut Seeded| Kind::ALL[d.below(12) as usize];
+            rig.world.env.access = Access::of(clients.into_iter().map(|ix| (ix, kind(&mut kinds))));
         }
         let kinds = u32::try_from(dice.next() & 0xfff).unwrap_or(0);
         let chance = 20 + dice.below(300);

@@ -1,6 +1,7 @@
 //! Whole deployments in one world: clients, edges, CNs, DNs, a ledger, all production machines, with simulated links,
 //! disks and transfers between them, and fake cryptography. Models explore small ones; [`rig`] simulates larger ones.
 
+pub mod access;
 pub mod bulk;
 pub mod campaign;
 mod clients;
@@ -24,6 +25,7 @@ use crate::machine::{Rng, Time};
 use crate::role::client::io::{DownloadStatus, ObjectRef, Save};
 use crate::role::edge::io as edge;
 use crate::wire::records::LedgerRecord;
+use access::Access;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -173,6 +175,8 @@ pub struct Net {
     pub withdrawn: BTreeSet<VersionId>,
     /// The sealing keys of edges and CNs.
     pub epochs: Epochs,
+    /// What clients are behind.
+    pub access: Access,
     /// How clients were started.
     pub options: BTreeMap<NodeIx, ClientOptions>,
     /// Figures that clients have told their users.
@@ -205,6 +209,7 @@ impl Net {
             objects: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
             epochs: Epochs::FIRST,
+            access: Access::default(),
             options: BTreeMap::new(),
             status: BTreeMap::new(),
             seen: Seen::default(),
@@ -315,6 +320,7 @@ impl System for Net {
 
     fn rebase_env(&mut self, by: Duration) {
         self.busy.values_mut().for_each(|at| *at = at.rebased(by));
+        self.access.rebase(by);
     }
 
     fn perform(world: &mut World<Self>, cfg: &Cfg, node: NodeIx, output: Out) {

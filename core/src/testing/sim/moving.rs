@@ -21,13 +21,18 @@ impl Net {
     /// Where a node's socket is now.
     #[must_use]
     pub fn addr(&self, node: NodeIx) -> SocketAddr {
-        keys::addr_after(node, self.moved.get(&node).copied().unwrap_or(0))
+        let public = || keys::addr_after(node, self.moved.get(&node).copied().unwrap_or(0));
+        self.access.observed(node).unwrap_or_else(public)
     }
 }
 
 /// What STUN shows a client now.
-pub(super) fn nat(w: &World<Net>, node: NodeIx) -> NatDescriptor {
+pub(super) fn nat(w: &mut World<Net>, node: NodeIx) -> NatDescriptor {
     let moved = w.env.moved.get(&node).copied().unwrap_or(0);
+    let now = w.now;
+    if let Some(nat) = w.env.access.discovered(now, node) {
+        return NatDescriptor { epoch: nat.epoch + u32::from(moved), ..nat };
+    }
     let candidate = Candidate { kind: CandidateKind::Host, addr: w.env.addr(node) };
     NatDescriptor { epoch: 1 + u32::from(moved), candidates: List::truncated([candidate]), ..keys::nat(node) }
 }

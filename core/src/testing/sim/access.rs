@@ -1,0 +1,101 @@
+//! Clients behind simulated NATs. A client that is not named here has a public address of its own, and so it was before
+//! there were NATs.
+
+use super::{Net, keys};
+use crate::machine::Time;
+use crate::nat::{Candidate, CandidateKind, NatDescriptor};
+use crate::testing::nat::{HostIx, Internet, Kind};
+use crate::testing::punch_world::descriptor;
+use crate::testing::world::NodeIx;
+use alloc::collections::BTreeMap;
+use core::net::{Ipv4Addr, SocketAddr};
+use core::time::Duration;
+
+/// The usual TTL.
+const TTL: u8 = 64;
+/// The port of every client's QUIC socket.
+const PORT: u16 = 7000;
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Access {
+    net: Internet,
+    stun: Option<HostIx>,
+    hosts: BTreeMap<NodeIx, (HostIx, Kind)>,
+}
+
+impl Access {
+    /// Each of these clients is behind a NAT of that kind.
+    #[must_use]
+    pub fn of(clients: impl IntoIterator<Item = (NodeIx, Kind)>) -> Self {
+        let mut net = Internet::default();
+        let stun = Some(net.add_host(alloc::vec![Ipv4Addr::new(198, 51, 100, 1).into()], None));
+        let hosts = clients.into_iter().map(|(node, kind)| (node, (net.add_site(kind, node), kind))).collect();
+        Self { net, stun, hosts }
+    }
+
+    /// What a client is behind.
+    #[must_use]
+    pub fn kind(&self, node: NodeIx) -> Kind {
+        self.hosts.get(&node).map_or(Kind::Public, |(_, kind)| *kind)
+    }
+
+    /// Where servers see a client that is named here.
+    pub(super) fn observed(&self, node: NodeIx) -> Option<SocketAddr> {
+        let at = || SocketAddr::new(Ipv4Addr::new(203, 0, 113, node).into(), PORT);
+        self.hosts.contains_key(&node).then(at)
+    }
+
+    fn socket(&self, host: HostIx) -> SocketAddr {
+        SocketAddr::new(self.net.addr(host), PORT)
+    }
+
+    /// What a client that is named here finds out about its NAT.
+    pub(super) fn discovered(&mut self, now: Time, node: NodeIx) -> Option<NatDescriptor> {
+        let &(host, kind) = self.hosts.get(&node)?;
+        let own = self.socket(host);
+        let server = self.stun.map(|stun| SocketAddr::new(self.net.addr(stun), 3478));
+        let seen = server.and_then(|to| self.net.send(now, host, own, to, TTL)).map(|arrival| arrival.from);
+        let candidate = |kind| move |addr| Candidate { kind, addr };
+        let host = Some(own).map(candidate(CandidateKind::Host));
+        let reflexive = seen.filter(|addr| *addr != own).map(candidate(CandidateKind::ServerReflexive));
+        Some(descriptor(kind, host.into_iter().chain(reflexive).collect()))
+    }
+
+    /// A datagram leaves the QUIC socket of a client that is named here.
+    fn send(&mut self, now: Time, node: NodeIx, to: SocketAddr, ttl: u8) -> Option<(NodeIx, SocketAddr)> {
+        let &(host, _) = self.hosts.get(&node)?;
+        let arrival = self.net.send(now, host, self.socket(host), to, ttl)?;
+        let (there, _) = self.hosts.iter().find(|(_, (host, _))| *host == arrival.host)?;
+        (arrival.to == self.socket(arrival.host)).then_some((*there, arrival.from))
+    }
+
+    /// Shifts all times.
+    pub(super) fn rebase(&mut self, by: Duration) {
+        self.net.rebase(by);
+    }
+}
+
+impl Net {
+    /// A datagram leaves a client's QUIC socket: which client gets it, and from where that sees it come.
+    pub(super) fn datagram(
+        &mut self,
+        now: Time,
+        node: NodeIx,
+        to: SocketAddr,
+        ttl: Option<u8>,
+    ) -> Option<(NodeIx, SocketAddr)> {
+        if self.access.hosts.contains_key(&node) {
+            return self.access.send(now, node, to, ttl.unwrap_or(TTL));
+        }
+        let there = keys::node_at(to).filter(|&n| self.addr(n) == to && ttl.is_none())?;
+        Some((there, self.addr(node)))
+    }
+
+    /// Who answers a connection that a client opens to `to`, if datagrams get there and back.
+    pub(super) fn connects(&mut self, now: Time, node: NodeIx, to: SocketAddr) -> Option<NodeIx> {
+        let (there, from) = self.datagram(now, node, to, None)?;
+        let (back, _) = self.datagram(now, there, from, None)?;
+        (back == node).then_some(there)
+    }
+}
