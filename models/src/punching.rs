@@ -25,7 +25,6 @@ pub(crate) fn homes() -> Spec<Punch> {
     let teeth = vec![
         tooth("the CN aims a host at a bystander", 0, kinds, Mutant::AimsAtBystander),
         tooth("the CN passes on an address with a forged cookie", 0, kinds, Mutant::BelievesAnything),
-        tooth("hosts know no end of checking", 1, kinds, Mutant::NeverTires),
         tooth("somebody who knows the key answers in the peer's place", 2, kinds, Mutant::KeyLeaks),
         tooth("the same two are introduced twice", 3, kinds, Mutant::IntroducesTwice),
         tooth("one opened NAT counts for two", 4, kinds, Mutant::GoesTooSoon),
@@ -44,7 +43,10 @@ pub(crate) fn learned() -> Spec<Punch> {
 /// A pair that cannot connect.
 pub(crate) fn hopeless() -> Spec<Punch> {
     let kinds = [Kind::Symmetric, Kind::PortRestricted];
-    let teeth = vec![tooth("the CN aims a host at a bystander", 0, kinds, Mutant::AimsAtBystander)];
+    let teeth = vec![
+        tooth("the CN aims a host at a bystander", 0, kinds, Mutant::AimsAtBystander),
+        tooth("hosts know no end of checking", 1, kinds, Mutant::NeverTires),
+    ];
     spec("punching-hopeless", "a symmetric NAT and one that filters by port", kinds, teeth)
 }
 

@@ -178,6 +178,12 @@ fn intro(n: u32) -> IntroId {
     IntroId::numbered(n)
 }
 
+/// Where the CN says that it sees a host.
+fn seen_at(cfg: &Cfg, host: usize, public: IpAddr) -> IpAddr {
+    let aims = cfg.mutant == Some(Mutant::AimsAtBystander) && host == 1;
+    if aims { BYSTANDER.into() } else { public }
+}
+
 /// A cookie for a bystander's address, which the CN must not believe.
 fn forged() -> List<Proven, { crate::limits::PROVEN_MAX }> {
     let cookie = Some(Cookie { epoch: 1, issued_s: 0, mac: [0; 16] });
@@ -455,7 +461,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
         let says = descriptor(cfg.kinds[i], [Some(host), mapped, Some(lie)].into_iter().flatten().collect());
         let says = NatDescriptor { birthday: cfg.connectivity.birthday.is_some(), proven: forged(), ..says };
         let believes = cfg.mutant == Some(Mutant::BelievesAnything);
-        let nat = crate::nat::vetted(&says, public, |_| believes);
+        let nat = crate::nat::vetted(&says, seen_at(cfg, i, public), |_| believes);
         ((says, nat), SocketAddr::new(public, 443))
     });
     let nobody = || [None, None];
@@ -488,9 +494,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
     for host in [0_u8, 1] {
         let me = usize::from(host);
         let ((_, nat), mut observed) = told[1 - me].clone();
-        if cfg.mutant == Some(Mutant::AimsAtBystander) && host == 0 {
-            observed.set_ip(BYSTANDER.into());
-        }
+        observed.set_ip(seen_at(cfg, 1 - me, observed.ip()));
         tell(&mut world, cfg, host, Input::Network(told[me].0.0.clone()));
         tell(&mut world, cfg, host, Input::Observed(told[me].1));
         for n in 1..=intros {
