@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 /// How far back [`DiskFile::age`] sets the time of the last change: file systems count time in steps of up to 2 s.
 const AGE: Duration = Duration::from_secs(4);
 
-/// Bytes of one write. The page cache allocates in units as large as what is written, and large ones may come from memory
-/// that has lain idle: in a virtual machine, writes of 256 KiB took the client twice its whole processor time at 64 KiB.
+/// Bytes of one write. The page cache allocates in units as large as what is written, and large ones may come from
+/// memory that has lain idle: in a virtual machine, writes of 256 KiB made a download take twice the processor time.
 const WRITE_LEN: usize = 64 << 10;
 
 /// What tells whether a file has been changed: no write leaves its stamp as it was.
