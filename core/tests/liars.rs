@@ -3,11 +3,11 @@
 //! within the credit rule (run with `--nocapture` for the figures).
 
 use std::time::Duration;
-use swarmedge_core::accounting::Trust;
 use swarmedge_core::accounting::conduct::{APART, Conduct, End};
 use swarmedge_core::accounting::introductions;
 use swarmedge_core::accounting::receipts::CreditRule;
 use swarmedge_core::accounting::settlement::{Bill, Book};
+use swarmedge_core::accounting::{Spans, Trust};
 use swarmedge_core::content::{Bitfield, Layout, Policy};
 use swarmedge_core::ids::{
     ConnId, DownloadId, Guid, IntroId, PieceIndex, ProviderId, PublicKey, RecordId, VersionId, XferId,
@@ -22,8 +22,8 @@ use swarmedge_core::testing::scenario::{Name, Role};
 use swarmedge_core::testing::sim::keys;
 use swarmedge_core::wire::peer::{PeerHello, PeerMsg, PieceRequest};
 use swarmedge_core::wire::records::{
-    Context, EdgeRecord, GrantRecord, Introduction, LedgerRecord, PeerBytes, Receipt, ReceiptProof, ServerRole, Side,
-    SignedReceipt, UsageRecord, UsageState,
+    Context, EdgeRecord, GrantRecord, Introduction, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes,
+    Receipt, ReceiptProof, ServedRecord, ServerRole, Side, SignedReceipt, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, PROTOCOL, Text, Wire as _, frame};
 use swarmedge_core::{Rng as _, Time};
@@ -249,6 +249,8 @@ struct Case {
     signed: Vec<u64>,
     /// What uploaders file, by introduction: who, claimed bytes, proof.
     filed: Vec<(u32, u32, u64, Option<ReceiptProof>)>,
+    /// How many introductions CNs have made: the first so many are true.
+    introduced: u32,
 }
 
 fn proof(n: u32, bytes: u64) -> ReceiptProof {
@@ -276,11 +278,23 @@ impl Case {
     /// Each of `introductions` has delivered so much, and everybody says so.
     fn honest(edge: u64, delivered: &[u64]) -> Self {
         let filed = (0..).zip(delivered).map(|(n, &bytes)| (100 + n, n, bytes, Some(proof(n, bytes)))).collect();
-        Self { edge, got: delivered.to_vec(), signed: delivered.to_vec(), filed }
+        let introduced = u32::try_from(delivered.len()).expect("few");
+        Self { edge, got: delivered.to_vec(), signed: delivered.to_vec(), filed, introduced }
     }
 
     fn bill(&self) -> Bill {
-        let mut book = Book::default();
+        self.book().bill(keys::verify, 1)
+    }
+
+    fn book(&self) -> Book {
+        let mut book = Book::strict();
+        let peer = |n| OfferedPeer { intro: IntroId::numbered(n), upload_key: KEY_U };
+        let peers = List::truncated((0..self.introduced).map(peer));
+        let event = LogEvent::Offered(Offered { download: DOWNLOAD, version: VERSION, peers });
+        book.add(
+            LedgerRecord::Log(LogRecord { id: RecordId::numbered(9), at_ms: 1, guid: Guid::numbered(1), event }),
+            1,
+        );
         let granted = GrantRecord {
             id: RecordId::numbered(1),
             download: DOWNLOAD,
@@ -313,12 +327,13 @@ impl Case {
             let peer = PeerBytes { intro, key: KEY_D, bytes: *bytes, receipt };
             book.add(usage(id, *who, Side::Uploader, vec![peer]), 1);
         }
-        book.bill(keys::verify, 1)
+        book
     }
 
     /// The most that may be billed: of each introduction the smaller of what was signed and what is said.
     fn bound(&self) -> u64 {
-        let smaller: u64 = self.signed.iter().zip(&self.got).map(|(s, g)| s.min(g)).sum();
+        let introduced = usize::try_from(self.introduced).expect("few");
+        let smaller: u64 = self.signed.iter().zip(&self.got).take(introduced).map(|(s, g)| s.min(g)).sum();
         smaller.min(SIZE - self.edge.min(SIZE))
     }
 }
@@ -326,7 +341,7 @@ impl Case {
 #[test]
 fn no_lie_raises_a_bill_beyond_the_smaller_claim_or_the_ceiling() {
     let mut dice = Seeded::new(7);
-    let (mut single, mut lies) = (0, [0_u32; 7]);
+    let (mut single, mut lies) = (0, [0_u32; 8]);
     for _ in 0..2_000 {
         let mut below = |n: u64| u64::from(dice.below(u32::try_from(n).expect("small")));
         let delivered: Vec<u64> = (0..1 + below(4)).map(|_| below(40) * MIB).collect();
@@ -334,7 +349,7 @@ fn no_lie_raises_a_bill_beyond_the_smaller_claim_or_the_ceiling() {
         let mut case = Case::honest(honest.edge, &delivered);
         let at = usize::try_from(below(delivered.len() as u64)).expect("small");
         let (n, more) = (u32::try_from(at).expect("small"), (1 + below(300)) * MIB);
-        let lie = usize::try_from(below(7)).expect("small");
+        let lie = usize::try_from(below(8)).expect("small");
         lies[lie] += 1;
         match lie {
             // an uploader claims more, with the receipt that it has
@@ -347,7 +362,14 @@ fn no_lie_raises_a_bill_beyond_the_smaller_claim_or_the_ceiling() {
             // the downloader claims more, or less, than it has signed
             4 => case.got[at] += more,
             5 => case.got[at] /= 2,
-            // both of them agree on more
+            // both agree on bytes of an introduction that no CN has made
+            6 => {
+                let made_up = u32::try_from(delivered.len()).expect("few");
+                case.got.push(more);
+                case.signed.push(more);
+                case.filed.push((400, made_up, more, Some(proof(made_up, more))));
+            }
+            // both of them agree on more, of one that was made
             _ => {
                 (case.got[at], case.signed[at]) = (delivered[at] + more, delivered[at] + more);
                 case.filed[at].2 += more;
@@ -357,7 +379,7 @@ fn no_lie_raises_a_bill_beyond_the_smaller_claim_or_the_ceiling() {
         let (was, is) = (honest.bill().peers_billed, case.bill());
         assert_eq!(was, honest.bound(), "honest books are billed in full");
         assert!(is.peers_billed <= case.bound(), "lie {lie}: {is:?}");
-        single += u32::from(lie < 6 && is.peers_billed > was);
+        single += u32::from(lie < 7 && is.peers_billed > was);
         assert!(is.peers_billed >= was || lie == 5 || lie == 1, "lie {lie} took from others: {is:?}");
     }
     assert!(lies.iter().all(|&n| n > 100), "every lie was told");
@@ -368,4 +390,53 @@ fn no_lie_raises_a_bill_beyond_the_smaller_claim_or_the_ceiling() {
 #[test]
 fn what_is_anything_new_is_receipted_within_five_seconds() {
     assert_eq!(CreditRule::PROTOCOL.every, Duration::from_secs(5));
+}
+
+/// What an edge has sent of the download in one life of its count.
+fn sent_by(edge: u32, life: u64, ranges: &[std::ops::Range<u64>]) -> LedgerRecord {
+    let spans = Spans::of(ranges.iter().cloned());
+    LedgerRecord::Served(ServedRecord {
+        id: RecordId::numbered(1_000 + edge),
+        edge: PublicKey::numbered(edge),
+        download: DOWNLOAD,
+        guid: Guid::numbered(1),
+        version: VERSION,
+        provider: ProviderId(1),
+        life,
+        seq: 1,
+        sent: spans.to_blob(),
+        total_bytes: spans.bytes(),
+        unsure_bytes: 0,
+    })
+}
+
+#[test]
+fn failover_and_resumption_never_raise_a_bill_above_one_size() {
+    let mut dice = Seeded::new(11);
+    for _ in 0..500 {
+        let mut below = |n: u64| u64::from(dice.below(u32::try_from(n).expect("small")));
+        let delivered = below(200) * MIB;
+        let mut book = Case::honest(0, &[delivered]).book();
+        // edges that send what others have sent, on days of their own, and what peers have delivered
+        for n in 0..1 + below(4) {
+            let start = below(256) * MIB;
+            let range = start..(start + (1 + below(256)) * MIB).min(SIZE);
+            book.add(sent_by(u32::try_from(n % 2).expect("small"), n, &[range]), 1);
+        }
+        let b = book.bill(keys::verify, 1);
+        assert!(b.edge_unique + b.peers_billed <= SIZE, "{b:?}");
+        assert_eq!(b.peers_billed, delivered.min(SIZE - b.edge_unique), "and what was delivered is billed");
+    }
+}
+
+#[test]
+fn who_speaks_for_anothers_download_is_not_heard() {
+    let honest = Case::honest(0, &[40 * MIB]);
+    let mut book = honest.book();
+    // a clone, or anybody, says that it has got less, and more, with the highest number
+    for (id, bytes) in [(70, 0), (71, 250 * MIB)] {
+        let peer = PeerBytes { intro: IntroId::numbered(0), key: KEY_U, bytes, receipt: None };
+        book.add(usage(id, 666, Side::Downloader, vec![peer]), 1);
+    }
+    assert_eq!(book.bill(keys::verify, 1).peers_billed, 40 * MIB);
 }

@@ -43,7 +43,8 @@ pub struct Book {
     /// Records that came too late.
     late: u32,
     granted: Option<GrantRecord>,
-    downloader: Option<UsageRecord>,
+    /// Of all who say that they are; who is, the grant says.
+    downloaders: BTreeMap<Guid, UsageRecord>,
     uploaders: BTreeMap<Guid, UsageRecord>,
     edges: BTreeMap<PublicKey, EdgeRecord>,
     /// By edge and its life.
@@ -154,8 +155,8 @@ impl Book {
             }
             LedgerRecord::Usage(r) => match r.side {
                 Side::Downloader => {
-                    if newer(self.downloader.as_ref(), &r, |r| r.seq) {
-                        self.downloader = Some(r);
+                    if newer(self.downloaders.get(&r.reporter), &r, |r| r.seq) {
+                        self.downloaders.insert(r.reporter, r);
                     }
                 }
                 Side::Uploader => {
@@ -192,7 +193,10 @@ impl Book {
 
     /// Only who was granted the download may speak as its downloader.
     fn downloader(&self) -> Option<&UsageRecord> {
-        self.downloader.as_ref().filter(|r| self.granted.as_ref().is_none_or(|g| g.guid == r.reporter))
+        match &self.granted {
+            Some(granted) => self.downloaders.get(&granted.guid),
+            None => self.downloaders.values().max_by_key(|r| r.seq),
+        }
     }
 
     /// An uploader's receipt, if the download's key has signed it for this introduction and version.

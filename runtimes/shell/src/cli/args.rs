@@ -471,6 +471,8 @@ pub enum BenchCommand {
     Ledger(BenchLedgerArgs),
     /// Kills any process of a small deployment at random times; after each holds the ledger against what was delivered
     Crash(BenchCrashArgs),
+    /// What receipts cost over a transfer between peers, in bytes and CPU
+    Receipts(BenchReceiptsArgs),
 }
 
 /// See [`BenchCommand::Transfer`].

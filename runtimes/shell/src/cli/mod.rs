@@ -117,6 +117,7 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
         Command::Detect(args) => detect::run::<R>(&args, json),
         Command::Audit(args) => audit::audit(&args, json),
         Command::Bench(BenchCommand::Transfer(args)) => bench::transfer(&args, json),
+        Command::Bench(BenchCommand::Receipts(args)) => bench::receipts::run(&args, json),
         Command::Bench(BenchCommand::Crash(args)) => bench::crash::run::<R>(&args, json),
         Command::Bench(BenchCommand::Ledger(args)) => bench::ledger::run::<R>(&args, json),
         Command::Client(ClientCommand::Run(args)) => client::run::<R>(&args, parent),

@@ -243,3 +243,12 @@ pub struct BenchCrashArgs {
     #[arg(long)]
     pub keep: bool,
 }
+
+/// See [`BenchCommand::Receipts`](super::BenchCommand::Receipts).
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Use a release build.\n\nExample:\n  cargo run --release --bin swarmedge -- bench receipts")]
+pub struct BenchReceiptsArgs {
+    /// Bytes that one peer delivers
+    #[arg(long, default_value = "256MiB")]
+    pub size: Size,
+}

@@ -4,6 +4,7 @@ pub mod crash;
 pub mod ledger;
 pub mod measure;
 mod nginx;
+pub mod receipts;
 
 use super::args::BenchTransferArgs;
 use super::demo::network::{Client, Network, Server, text};
