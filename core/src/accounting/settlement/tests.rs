@@ -1,5 +1,7 @@
 //! Rules of settlement, each as a sentence.
 
+#![allow(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
+
 use super::*;
 use crate::accounting::certs::tests::{fake_sign, fake_verify};
 use crate::ids::{DownloadId, ProviderId, RecordId, Signature, VersionId};

@@ -54,7 +54,7 @@ impl Counted {
 
     /// What the ledger is told. A download's record says which bytes, plain traffic's how many.
     fn record(&self, id: RecordId, edge: PublicKey) -> LedgerRecord {
-        let Counted { version, provider, seq, total_bytes, .. } = *self;
+        let Self { version, provider, seq, total_bytes, .. } = *self;
         let Some(ServedGrant { download, guid }) = self.grant else {
             let (download, guid, unique_bytes) = (None, None, 0);
             let r = EdgeRecord { id, edge, download, guid, version, provider, seq, unique_bytes, total_bytes };
