@@ -188,8 +188,7 @@ fn a_stream_that_breaks_off_is_an_error_wherever_it_does() {
     let total = {
         let (_stream, socket) = lab.connected(usize::MAX);
         socket.says(|tls| tls.writer().write_all(b"abc").and(tls.writer().write_all(b"defg")).expect("memory"));
-        let len = socket.server().wire.len();
-        len
+        socket.server().wire.len()
     };
     for cut in 0..=total {
         let (mut stream, socket) = lab.connected(usize::MAX);
