@@ -76,7 +76,7 @@ impl Routes {
                         tracing::debug!(%to, %error, "a socket beside the main one is given up");
                         return false;
                     }
-                    other => came = other,
+                    other @ (Poll::Ready(Ok(_)) | Poll::Pending) => came = other,
                 }
                 true
             });
