@@ -22,7 +22,7 @@ impl Rate {
         Self { hits: self.hits.saturating_sub(part.hits), of: self.of.saturating_sub(part.of) }
     }
 
-    /// As if `weight` more trials had gone as `prior` says: a rate that few trials do not make extreme. Parts in 65,536.
+    /// As if `weight` more trials had gone as `prior` says, in 1/65,536: few trials do not make a rate extreme.
     #[must_use]
     pub fn smoothed(self, prior: u64, weight: u64) -> u64 {
         let hits = u128::from(self.hits) * u128::from(ONE) + u128::from(prior) * u128::from(weight);
