@@ -24,7 +24,7 @@ use crate::ids::{ConnId, DownloadId, Handle, IntroId, PieceIndex, ReqId, Version
 use crate::nat::connectivity::{self, Connectivity};
 use crate::session::client as session;
 use crate::session::{Backoff, ClientSession, Wall};
-use crate::swarm::{Download, Uploads, download, upload};
+use crate::swarm::{Download, Receipts, Uploads, download, receipting, upload};
 use crate::wire::records::{UsageRecord, UsageState};
 use crate::{Cx, Deadlines, Machine, Time};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -33,7 +33,6 @@ use core::time::Duration;
 use io::{CommandError, DownloadState, FailReason, FetchEnd, FetchSource, Notice, Save, Scattered, StoreError};
 use job::Job;
 use peers::PeerLink;
-use receipts::Receipts;
 use sharing::Served;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,8 +55,8 @@ enum Timer {
     Uploads,
     /// The attempts' to meet peers.
     Connectivity,
-    /// A receipt is due, or an uploader has not closed.
-    Receipt(ConnId),
+    /// The receipts' own.
+    Receipts,
     /// Tell the user's figures.
     Status,
     /// Write usage records.
@@ -237,14 +236,16 @@ impl Client {
             download::Output::Fetch { xfer, source, piece, blocks } => {
                 let (source, want_leaves) = match source {
                     download::Source::Edge(edge) => (FetchSource::Edge { edge, grant: granted.sealed.clone() }, false),
-                    download::Source::Peer(conn) => {
-                        self.receipts.fetch_begins(xfer, conn);
-                        (FetchSource::Peer(conn), true)
-                    }
+                    download::Source::Peer(conn) => (FetchSource::Peer(conn), true),
                 };
+                if let FetchSource::Peer(conn) = source {
+                    self.tell_receipts(cx, receipting::Input::Fetching(xfer, conn));
+                }
                 cx.push(Output::Fetch { xfer, handle, version, source, piece, blocks, want_leaves });
             }
-            download::Output::Verified { conn, bytes } => self.verified(cx, conn, bytes),
+            download::Output::Verified { conn, bytes } => {
+                self.tell_receipts(cx, receipting::Input::Verified(conn, bytes))
+            }
             download::Output::CancelFetch { xfer } => cx.push(Output::CancelFetch { xfer }),
             download::Output::SavePiece { piece, from } => {
                 self.save(cx, Save::Piece { handle, version, piece, from }, Saving::Piece { handle, piece });
@@ -374,7 +375,7 @@ impl Client {
             Timer::Ask(handle) => self.ask_again(cx, handle),
             Timer::Renew(handle) => self.renew(cx, handle),
             Timer::Peer(conn) => self.peer_late(cx, conn),
-            Timer::Receipt(conn) => self.receipt_timer(cx, conn),
+            Timer::Receipts => self.run_receipts(cx, |receipts, cx| receipts.handle_timeout(cx)),
             Timer::Session => self.run_session(cx, |session, cx| session.handle_timeout(cx)),
             Timer::Uploads => self.run_uploads(cx, |uploads, cx| uploads.handle_timeout(cx)),
             Timer::Connectivity => self.run_connectivity(cx, |c, cx| c.handle_timeout(cx)),
@@ -385,7 +386,7 @@ impl Client {
 
     fn fetch_ended(&mut self, cx: &mut Context<'_>, xfer: XferId, end: FetchEnd) {
         self.tell_swarm(cx, owner(xfer), download::Input::Ended { xfer, end });
-        self.fetch_is_over(cx, xfer);
+        self.tell_receipts(cx, receipting::Input::Over(xfer));
     }
 }
 
@@ -412,7 +413,7 @@ impl Machine for Client {
             Input::PeerOpened { conn } => self.peer_opened(cx, conn),
             Input::PeerAccepted { conn, key, .. } => self.tell_uploads(cx, upload::Input::Accepted { conn, key }),
             Input::PeerClosed { conn } => {
-                self.forget_owed(conn);
+                self.tell_receipts(cx, receipting::Input::Gone(conn));
                 self.tell_uploads(cx, upload::Input::Closed { conn });
                 self.peer_closed(cx, conn);
             }
@@ -426,7 +427,7 @@ impl Machine for Client {
             }
             Input::FetchEnded { xfer, end } => self.fetch_ended(cx, xfer, end),
             Input::ServeEnded { xfer, bytes } => self.tell_uploads(cx, upload::Input::Served { xfer, bytes }),
-            Input::Signed { req, signature } => self.receipt_signed(cx, req, signature),
+            Input::Signed { req, signature } => self.tell_receipts(cx, receipting::Input::Signed(req, signature)),
             Input::Saved { req, result } => self.saved(cx, req, result),
             Input::VersionLost { version } => self.version_lost(cx, version),
             Input::PeerQuiet { conn, quiet, round_trip } => self.peer_quiet(cx, conn, quiet, round_trip),

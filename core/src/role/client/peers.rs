@@ -8,11 +8,11 @@ use crate::ids::{ConnId, DownloadId, Handle, IntroId, PublicKey};
 use crate::limits::{EXCLUDED_MAX, PEER_CONNECTIONS_MAX};
 use crate::nat::connectivity::{self, Role};
 use crate::session::client as session;
-use crate::swarm::{download, upload};
+use crate::swarm::{download, receipting, upload};
 use crate::wire::PROTOCOL;
 use crate::wire::control::IntroducedPeer;
 use crate::wire::peer::{PeerHello, PeerMsg};
-use crate::wire::records::SignedIntroduction;
+use crate::wire::records::{Receipt, SignedIntroduction};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -208,9 +208,12 @@ impl Client {
         match msg {
             PeerMsg::Welcome(w) if link.state == LinkState::Greeting && w.protocol == PROTOCOL => {
                 link.state = LinkState::Open;
-                let owed_to = (link.intro, link.key);
-                if let Some(of) = self.jobs.get(&handle).and_then(Job::granted).map(|g| (g.download, g.version)) {
-                    self.owe(cx, conn, of, owed_to);
+                let (intro, uploader_key) = (link.intro, link.key);
+                if let Some((download, version)) =
+                    self.jobs.get(&handle).and_then(Job::granted).map(|g| (g.download, g.version))
+                {
+                    let receipt = Receipt { intro, download, version, uploader_key, seq: 0, bytes: 0 };
+                    self.tell_receipts(cx, receipting::Input::Owe(conn, receipt));
                 }
                 self.timers.clear(Timer::Peer(conn));
                 let joined = download::Input::PeerJoined { conn, name, requests_max: w.requests_max };
@@ -251,7 +254,7 @@ impl Client {
 
     pub(super) fn let_go(&mut self, cx: &mut Context<'_>, conn: ConnId, why: CloseReason) {
         let Some(link) = self.forget_link(cx, conn, why == CloseReason::Stalled) else { return };
-        self.close_peer(cx, conn, why);
+        self.tell_receipts(cx, receipting::Input::Close(conn, why));
         self.want_peers(cx, link.handle);
     }
 
@@ -284,7 +287,7 @@ impl Client {
         }
         if let Some(link) = link {
             self.timers.clear(Timer::Peer(conn));
-            self.close_peer(cx, conn, why);
+            self.tell_receipts(cx, receipting::Input::Close(conn, why));
             if why == CloseReason::Done {
                 self.may_try_again(handle, &link.key);
             }
@@ -296,7 +299,7 @@ impl Client {
     pub(super) fn close_peers_of(&mut self, cx: &mut Context<'_>, handle: Handle) {
         for conn in self.links_of(handle) {
             if let Some(link) = self.forget_link(cx, conn, false) {
-                self.close_peer(cx, conn, CloseReason::Done);
+                self.tell_receipts(cx, receipting::Input::Close(conn, CloseReason::Done));
                 self.may_try_again(handle, &link.key);
             }
         }
