@@ -10,6 +10,7 @@ pub mod edge_auth;
 pub mod epochs;
 pub mod grants;
 pub mod introductions;
+pub mod logs;
 pub mod receipts;
 pub mod settlement;
 mod spans;

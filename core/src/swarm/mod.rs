@@ -1,6 +1,6 @@
 //! Swarming: which piece comes from whom ([`picker`]), one download's transfers and sources ([`download`]), how fast a
-//! source is ([`rate`]), receipts for what came ([`receipting`]), and serving other clients ([`upload`]). The words they
-//! share with what is around them are in [`outcome`].
+//! source is ([`rate`]), receipts for what came ([`receipting`]), and serving other clients ([`upload`]). The words
+//! they share with what is around them are in [`outcome`].
 
 pub mod blocks;
 pub mod download;

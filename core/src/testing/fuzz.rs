@@ -7,8 +7,11 @@ use super::sim::{keys, rig::identity};
 use super::world::{Action, Budget, System, World};
 use super::{control_world, download_world};
 use crate::accounting::audit::{self, tree};
+use crate::accounting::logs;
 use crate::content::{Bitfield, Layout, Manifest, Policy};
-use crate::ids::{ConnId, Digest, DownloadId, Handle, ProviderId, PublicKey, ReqId, VersionId, XferId};
+use crate::ids::{
+    ConnId, Digest, DownloadId, Guid, Handle, ProviderId, PublicKey, ReqId, SecondaryGuid, VersionId, XferId,
+};
 use crate::machine::{Cx, Machine, Time};
 use crate::nat::NatDescriptor;
 use crate::nat::stun;
@@ -23,8 +26,8 @@ use crate::wire::directory::DirectoryMsg;
 use crate::wire::ledger::LedgerMsg;
 use crate::wire::peer::{PeerMsg, PieceAnswer, PieceRequest, RefuseCode};
 use crate::wire::records::{
-    EdgeRecord, LedgerRecord, SealedGrant, ServedRecord, ServerRole, SignedGrant, SignedIntroduction, SignedReceipt,
-    UsageRecord,
+    Context as SignContext, EdgeRecord, Head, LedgerRecord, Logged, SealedGrant, ServedRecord, ServerRole, SignedGrant,
+    SignedHead, SignedIntroduction, SignedReceipt, UsageRecord,
 };
 use crate::wire::{Framed, Reader, Wire, frame_len};
 use alloc::boxed::Box;
@@ -55,6 +58,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("discovery_inputs", discovery_inputs),
     ("connectivity_inputs", connectivity_inputs),
     ("audit_proofs", audit_proofs),
+    ("logs", client_logs),
 ];
 
 /// Runs the target of that name.
@@ -97,6 +101,31 @@ fn decode_records(bytes: &[u8]) {
     value::<SealedGrant>(bytes);
     value::<SignedIntroduction>(bytes);
     value::<NatDescriptor>(bytes);
+}
+
+/// Heads of whatever bytes: what is found to fork was signed on both sides and does contradict itself.
+fn client_logs(bytes: &[u8]) {
+    value::<Logged>(bytes);
+    let mut bytes = Unstructured::new(bytes);
+    let mut heads = Vec::new();
+    while let (Ok([start, place, before, digest]), true) = (bytes.arbitrary::<[u8; 4]>(), heads.len() < 64) {
+        let of = |n: u8| Digest::numbered(u32::from(n % 4));
+        let start = SecondaryGuid::numbered(u32::from(start % 2));
+        let head = Head { start, place: u64::from(place % 4), before: of(before), digest: of(digest) };
+        let key = PublicKey::numbered(u32::from(place >> 7));
+        // now and then a signature is another's
+        let by = if digest > 250 { PublicKey::numbered(9) } else { key };
+        let signature = keys::sign(&by, SignContext::LogHead, &head.to_bytes());
+        heads.push(SignedHead { head, key, signature });
+    }
+    for fork in logs::forks(keys::verify, heads) {
+        let [a, b] = &fork.heads;
+        assert!(fork.heads.iter().all(|s| logs::is_signed(keys::verify, s) && Guid::of(&s.key) == fork.guid));
+        let (first, second) = if a.head.place <= b.head.place { (&a.head, &b.head) } else { (&b.head, &a.head) };
+        let same_place = first.place == second.place && first != second;
+        let no_sequel = first.place + 1 == second.place && second.before != first.digest;
+        assert!(first.start == second.start && (same_place || no_sequel), "no contradiction");
+    }
 }
 
 /// A stream of bytes, cut into frames as a reader does.

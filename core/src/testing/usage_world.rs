@@ -9,12 +9,13 @@ use super::sim::rig::identity;
 use super::sim::servers::at_once;
 use super::sim::{Cfg, Move, Mutant, Net, keys};
 use super::world::{Act, Budget, NodeIx, World};
-use crate::ids::{DownloadId, Guid, RecordId, VersionId};
+use crate::accounting::logs::Log;
+use crate::ids::{DownloadId, Guid, RecordId, SecondaryGuid, VersionId};
 use crate::role::{client, cn, ledger};
 use crate::session::ClientSession;
 use crate::session::client::Input;
-use crate::wire::List;
-use crate::wire::records::{LedgerRecord, ServerRole, Side, UsageRecord, UsageState};
+use crate::wire::records::{Context, LedgerRecord, Logged, ServerRole, Side, SignedHead, UsageRecord, UsageState};
+use crate::wire::{List, Wire as _};
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -68,7 +69,13 @@ fn record(n: u32, seq: u32) -> UsageRecord {
 /// Writes a record to the client's disk and hands it to its session.
 fn report(w: &mut World<Net>, record: UsageRecord) -> In {
     w.env.disks.entry(CLIENT).or_default().usage.insert(record.id, record.clone());
-    In::Session(Input::Usage(record))
+    let key = keys::key(Name(Role::Client, 0));
+    // each in a log of its own: logs are no matter of this model
+    let mut start = SecondaryGuid::numbered(1);
+    start.0[..RecordId::LEN].copy_from_slice(&record.id.0);
+    let head = Log::default().append(start, &record);
+    let signature = keys::sign(&key, Context::LogHead, &head.to_bytes());
+    In::Session(Input::Usage(Logged { record, head: SignedHead { head, key, signature } }))
 }
 
 fn moves(w: &World<Net>, _: &Cfg, moves: &mut Vec<Move>) {

@@ -1,7 +1,7 @@
 //! Client ↔ CN, over TLS on TCP, persistent. One enum for both directions; a side that receives a message which only it
 //! may send closes the connection.
 
-use super::records::{SealedGrant, ServerCert, SignedIntroduction, UsageRecord};
+use super::records::{Logged, SealedGrant, ServerCert, SignedIntroduction};
 use super::{List, Text};
 use crate::ids::{Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use crate::limits;
@@ -30,8 +30,8 @@ crate::wire! {
         Introduce(Introduce) = 8,
         /// Client: what became of an introduction.
         Outcome(Outcome) = 9,
-        /// Client: a usage record.
-        Usage(UsageRecord) = 10,
+        /// Client: a usage record, in its place in the client's log.
+        Usage(Logged) = 10,
         /// CN: these records are durable in the ledger.
         UsageAck(UsageAck) = 11,
         /// Client: uploads or reachability have changed.

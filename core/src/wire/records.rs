@@ -256,6 +256,38 @@ crate::wire! {
 }
 
 crate::wire! {
+    /// A place in a client's log: see [`crate::accounting::logs`].
+    pub struct Head {
+        /// The log's name: which start of the client.
+        pub start: SecondaryGuid,
+        /// 1 for the log's first record, and one more for each that follows.
+        pub place: u64,
+        /// The digest at the place before; zeros before the first.
+        pub before: Digest,
+        /// Of all records up to this one.
+        pub digest: Digest,
+    }
+
+    /// A head under its client's signature.
+    pub struct SignedHead {
+        /// The head.
+        pub head: Head,
+        /// The client's key; its GUID follows from it.
+        pub key: PublicKey,
+        /// By the client, over the encoding of `head`, under [`Context::LogHead`].
+        pub signature: Signature,
+    }
+
+    /// A usage record in its place.
+    pub struct Logged {
+        /// The record.
+        pub record: UsageRecord,
+        /// Its place in its reporter's log.
+        pub head: SignedHead,
+    }
+}
+
+crate::wire! {
     /// Which side of a transfer reports.
     pub enum Side {
         /// Received the bytes.
@@ -364,6 +396,8 @@ crate::wire! {
         Registered(Registered) = 2,
         /// Peers were offered.
         Offered(Offered) = 3,
+        /// A usage record came, and this is its place in the client's log. Two that contradict each other are evidence.
+        Head(SignedHead) = 4,
     }
 }
 
@@ -464,6 +498,8 @@ pub enum Context {
     EdgeRequest,
     /// [`Receipt`] by a downloader, with K_d.
     Receipt,
+    /// [`Head`] by a client.
+    LogHead,
     /// [`Head`](crate::accounting::audit::Head) of the closed days, by the ledger.
     LedgerHead,
 }
@@ -478,6 +514,7 @@ impl Context {
             Self::Introductions => b"swarmedge/1 introductions\0",
             Self::EdgeRequest => b"swarmedge/1 edge request\0",
             Self::Receipt => b"swarmedge/1 receipt\0",
+            Self::LogHead => b"swarmedge/1 log head\0",
             Self::LedgerHead => b"swarmedge/1 ledger head\0",
         }
     }

@@ -121,6 +121,19 @@ pub(crate) fn introduction() -> SignedIntroduction {
     }
 }
 
+pub(crate) fn head() -> SignedHead {
+    SignedHead {
+        head: Head {
+            start: SecondaryGuid::numbered(1),
+            place: 2,
+            before: Digest::numbered(3),
+            digest: Digest::numbered(4),
+        },
+        key: PublicKey::numbered(5),
+        signature: Signature::numbered(6),
+    }
+}
+
 pub(crate) fn usage() -> UsageRecord {
     let proof = |n: u32| ReceiptProof {
         uploader_key: PublicKey::numbered(n),
@@ -280,7 +293,7 @@ pub(crate) fn control() -> Vec<ControlMsg> {
         ControlMsg::QueryFailed(QueryFailed { query: 1, why: QueryError::PeersForbidden, retry_after_ms: 2 }),
         ControlMsg::Introduce(introduce),
         ControlMsg::Outcome(Outcome { intro: IntroId::numbered(1), attempt: attempt() }),
-        ControlMsg::Usage(usage()),
+        ControlMsg::Usage(Logged { record: usage(), head: head() }),
         ControlMsg::UsageAck(UsageAck { ids: List::truncated([RecordId::numbered(1), RecordId::numbered(2)]) }),
         ControlMsg::Update(Update { uploads: false, nat: nat() }),
         ControlMsg::Drain(RetryAfter { retry_after_ms: 1 }),

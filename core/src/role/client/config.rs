@@ -15,6 +15,8 @@ pub const START_WITHIN: Duration = Duration::from_secs(20);
 pub struct Identity {
     /// Its GUID.
     pub guid: Guid,
+    /// The key that the GUID follows from.
+    pub key: PublicKey,
     /// The secondary GUIDs of the last starts, newest (this one) first.
     pub secondary: Vec<SecondaryGuid>,
     /// K_u.

@@ -18,7 +18,7 @@ use crate::nat::NatDescriptor;
 use crate::nat::cookie::Proven;
 use crate::wire::control::ControlMsg;
 use crate::wire::peer::{PeerMsg, PieceRequest, RefuseCode};
-use crate::wire::records::{Receipt, SealedGrant};
+use crate::wire::records::{Head, Receipt, SealedGrant};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -126,6 +126,13 @@ pub enum Input {
         req: ReqId,
         /// By the download's key; `None` if there is no such key.
         signature: Option<Signature>,
+    },
+    /// A head of the log is signed.
+    HeadSigned {
+        /// Of this request.
+        req: ReqId,
+        /// By the client's key.
+        signature: Signature,
     },
     /// A durable write is done.
     Saved {
@@ -362,6 +369,13 @@ pub enum Output {
         req: ReqId,
         /// What; it names the download.
         receipt: Receipt,
+    },
+    /// Sign a head of the log with the client's key; answered by [`Input::HeadSigned`].
+    SignHead {
+        /// Echoed.
+        req: ReqId,
+        /// What.
+        head: Head,
     },
     /// Write durably; answered by [`Input::Saved`].
     Save {

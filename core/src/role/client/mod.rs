@@ -19,13 +19,14 @@ pub use config::{Config, START_WITHIN};
 pub use io::{Input, Output};
 pub use restore::Restore;
 
+use crate::accounting::logs::Log;
 use crate::content::{Bitfield, Layout};
 use crate::ids::{ConnId, DownloadId, Handle, IntroId, PieceIndex, ReqId, VersionId, XferId};
 use crate::nat::connectivity::{self, Connectivity};
 use crate::session::client as session;
 use crate::session::{Backoff, ClientSession, Wall};
 use crate::swarm::{Download, Receipts, Uploads, download, receipting, upload};
-use crate::wire::records::{UsageRecord, UsageState};
+use crate::wire::records::{Head, UsageRecord, UsageState};
 use crate::{Cx, Deadlines, Machine, Time};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -115,8 +116,11 @@ pub struct Client {
     /// What its CN has said to be published no more.
     withdrawn: BTreeSet<VersionId>,
     served: BTreeMap<DownloadId, Served>,
-    /// Usage records of an earlier life, until the session takes them.
+    /// Usage records of an earlier life, until they are logged.
     unsent: Vec<UsageRecord>,
+    /// This start's log, and the records whose heads are being signed.
+    log: Log,
+    logging: BTreeMap<ReqId, (UsageRecord, Head)>,
     asks: BTreeMap<ReqId, Ask>,
     saves: BTreeMap<ReqId, Saving>,
     next_req: ReqId,
@@ -347,7 +351,7 @@ impl Client {
     fn start(&mut self, cx: &mut Context<'_>) {
         self.bootstrap(cx);
         for record in core::mem::take(&mut self.unsent) {
-            self.tell_session(cx, session::Input::Usage(record));
+            self.log_usage(cx, record);
         }
         self.share_all(cx);
         let active: Vec<_> = self.jobs.iter().filter(|(_, j)| j.is_active()).map(|(h, _)| *h).collect();
@@ -428,6 +432,7 @@ impl Machine for Client {
             Input::FetchEnded { xfer, end } => self.fetch_ended(cx, xfer, end),
             Input::ServeEnded { xfer, bytes } => self.tell_uploads(cx, upload::Input::Served { xfer, bytes }),
             Input::Signed { req, signature } => self.tell_receipts(cx, receipting::Input::Signed(req, signature)),
+            Input::HeadSigned { req, signature } => self.head_signed(cx, req, signature),
             Input::Saved { req, result } => self.saved(cx, req, result),
             Input::VersionLost { version } => self.version_lost(cx, version),
             Input::PeerQuiet { conn, quiet, round_trip } => self.peer_quiet(cx, conn, quiet, round_trip),

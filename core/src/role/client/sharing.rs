@@ -1,17 +1,17 @@
 //! What this client shares: complete versions in its cache, and downloads as far as they are.
 
-use super::io::{DownloadState, SourceName};
+use super::io::{DownloadState, Output, SourceName};
 use super::job::Job;
 use super::{Client, Context, Saving, Timer};
 use crate::Time;
 use crate::content::{Bitfield, Layout, Policy};
-use crate::ids::{DownloadId, Handle, IntroId, PieceIndex, PublicKey, RecordId, VersionId};
+use crate::ids::{DownloadId, Handle, IntroId, PieceIndex, PublicKey, RecordId, ReqId, Signature, VersionId};
 use crate::limits::WITHDRAWN_MAX;
 use crate::role::client::io::Save;
 use crate::session::client as session;
 use crate::swarm::upload;
 use crate::wire::List;
-use crate::wire::records::{PeerBytes, ReceiptProof, Side, UsageRecord, UsageState};
+use crate::wire::records::{Logged, PeerBytes, ReceiptProof, Side, SignedHead, UsageRecord, UsageState};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -334,10 +334,25 @@ impl Client {
         }
     }
 
+    /// Gives a durable record its place in this start's log. It goes out once the head of that place is signed.
+    pub(super) fn log_usage(&mut self, cx: &mut Context<'_>, record: UsageRecord) {
+        let Some(&start) = cx.cfg.identity.secondary.first() else { return };
+        let head = self.log.append(start, &record);
+        let req = self.next_req.step();
+        cx.push(Output::SignHead { req, head: head.clone() });
+        self.logging.insert(req, (record, head));
+    }
+
+    pub(super) fn head_signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
+        let Some((record, head)) = self.logging.remove(&req) else { return };
+        let head = SignedHead { head, key: cx.cfg.identity.key, signature };
+        self.tell_session(cx, session::Input::Usage(Logged { record, head }));
+    }
+
     /// A usage record is durable, or not: then it is written again with the next.
     pub(super) fn usage_saved(&mut self, cx: &mut Context<'_>, record: UsageRecord, durable: bool) {
         if durable {
-            return self.tell_session(cx, session::Input::Usage(record));
+            return self.log_usage(cx, record);
         }
         match record.side {
             Side::Uploader => {

@@ -1,6 +1,7 @@
 //! Clients: connections, sessions, inventories.
 
 use super::{Cn, Context, Metric, Output, Phase, Timer};
+use crate::accounting::logs;
 use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
 use crate::machine::Time;
 use crate::nat::cookie::{CookieKeys, Tag};
@@ -155,9 +156,11 @@ impl Cn {
             ControlMsg::Query(query) => self.query(cx, conn, query),
             ControlMsg::Opened(o) => self.opened(cx, conn, o.intro),
             ControlMsg::Outcome(o) => self.outcome(cx, conn, o),
-            ControlMsg::Usage(record) => {
-                if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.guid == record.reporter) {
-                    self.usage_from(cx, conn, record);
+            ControlMsg::Usage(logged) => {
+                if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.guid == logged.record.reporter)
+                    && logs::check(cx.cfg.verify, &logged).is_ok()
+                {
+                    self.usage_from(cx, conn, logged);
                 } else {
                     self.violation(cx, conn);
                 }

@@ -7,7 +7,9 @@ use crate::ids::{Guid, RecordId};
 use crate::session::ledger_link;
 use crate::wire::List;
 use crate::wire::control::{Hello, Inventory};
-use crate::wire::records::{Introduction, LedgerRecord, LogEvent, LogRecord, Login, Offered, OfferedPeer, Registered};
+use crate::wire::records::{
+    Introduction, LedgerRecord, LogEvent, LogRecord, Login, Offered, OfferedPeer, Registered, SignedHead,
+};
 use core::net::SocketAddr;
 
 impl Cn {
@@ -25,6 +27,17 @@ impl Cn {
         let record = LogRecord { id, at_ms: self.now_ms(cx.now), guid, event };
         self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
         Some(id)
+    }
+
+    /// Under one name however often it comes: the ledger keeps each head once. It is never dropped, since what forks
+    /// is proven by it.
+    pub(super) fn log_head(&mut self, cx: &mut Context<'_>, guid: Guid, head: SignedHead) {
+        if cx.cfg.ledger && cx.cfg.logs {
+            let mut id = [0; RecordId::LEN];
+            id.copy_from_slice(&head.head.digest.0[..RecordId::LEN]);
+            let record = LogRecord { id: RecordId(id), at_ms: self.now_ms(cx.now), guid, event: LogEvent::Head(head) };
+            self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
+        }
     }
 
     pub(super) fn log_login(&mut self, cx: &mut Context<'_>, observed: SocketAddr, hello: &Hello) {

@@ -6,6 +6,7 @@ use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify, trust};
 use crate::accounting::introductions;
 use crate::accounting::introductions::tests::CN_KEY;
+use crate::accounting::logs::{self, Log};
 use crate::content::Policy;
 use crate::ids::{DownloadId, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use crate::nat::NatDescriptor;
@@ -15,7 +16,8 @@ use crate::wire::control::{ControlMsg, Hello, Inventory, Opened, Outcome, Query,
 use crate::wire::directory::{Deliver, DirectoryMsg, DirectoryWelcome, Route, Selected, SelectedPeer, Signalled, Step};
 use crate::wire::ledger::{LedgerAck, LedgerMsg};
 use crate::wire::records::{
-    Context as SignContext, Grant, SealedGrant, ServerRole, Side, SignedGrant, UsageRecord, UsageState,
+    Context as SignContext, Grant, LedgerRecord, LogEvent, Logged, SealedGrant, ServerRole, Side, SignedGrant,
+    SignedHead, UsageRecord, UsageState,
 };
 use crate::wire::{Blob, List, Text, Wire as _};
 use alloc::boxed::Box;
@@ -174,9 +176,21 @@ fn usage(n: u32, reporter: u32) -> UsageRecord {
     }
 }
 
+/// A usage record, the first of its log.
+fn logged(n: u32, reporter: u32) -> ControlMsg {
+    let record = usage(n, reporter);
+    let head = Log::default().append(SecondaryGuid::numbered(n), &record);
+    let signature = fake_sign(&key(reporter), SignContext::LogHead, &head.to_bytes());
+    ControlMsg::Usage(Logged { record, head: SignedHead { head, key: key(reporter), signature } })
+}
+
+/// Usage records that go to the ledger.
 fn submitted(out: &[Output]) -> Vec<RecordId> {
     out.iter()
-        .filter_map(|o| if let Output::LedgerSend { msg: LedgerMsg::Submit(r), .. } = o { Some(r.id()) } else { None })
+        .filter_map(|o| match o {
+            Output::LedgerSend { msg: LedgerMsg::Submit(LedgerRecord::Usage(r)), .. } => Some(r.id),
+            _ => None,
+        })
         .collect()
 }
 
@@ -237,7 +251,7 @@ fn what_only_a_cn_says_a_gap_in_the_inventory_or_anothers_record_ends_the_sessio
     let bad = [
         ControlMsg::Inventory(page(2)),
         ControlMsg::Hello(hello(1)),
-        ControlMsg::Usage(usage(1, 2)),
+        logged(1, 2),
         ControlMsg::Drain(crate::wire::control::RetryAfter { retry_after_ms: 0 }),
     ];
     for msg in bad {
@@ -427,10 +441,10 @@ fn an_introduction_is_handed_to_its_client_only_while_it_uploads() {
 fn a_usage_record_is_acknowledged_only_when_the_ledger_has_it() {
     let (mut b, _, ledger) = whole();
     join(&mut b, 1);
-    let out = say(&mut b, 1, ControlMsg::Usage(usage(1, 1)));
+    let out = say(&mut b, 1, logged(1, 1));
     assert_eq!(submitted(&out), [RecordId::numbered(1)]);
     assert!(to_client(&out, 1).is_empty());
-    assert!(submitted(&say(&mut b, 1, ControlMsg::Usage(usage(1, 1)))).is_empty(), "it is on its way already");
+    assert!(submitted(&say(&mut b, 1, logged(1, 1))).is_empty(), "it is on its way already");
     let out = b.input(ack(ledger, 1));
     assert!(matches!(to_client(&out, 1)[..], [ControlMsg::UsageAck(a)] if a.ids.to_vec() == [RecordId::numbered(1)]));
     assert_eq!(b.machine.usage_waiting(), 0);
@@ -440,9 +454,9 @@ fn a_usage_record_is_acknowledged_only_when_the_ledger_has_it() {
 fn a_ledger_that_comes_back_gets_every_record_again() {
     let (mut b, _, ledger) = whole();
     join(&mut b, 1);
-    say(&mut b, 1, ControlMsg::Usage(usage(1, 1)));
+    say(&mut b, 1, logged(1, 1));
     b.input(Input::LedgerClosed { conn: ledger });
-    say(&mut b, 1, ControlMsg::Usage(usage(2, 1)));
+    say(&mut b, 1, logged(2, 1));
     let conn = ledger_conn(&b.wait(secs(1))).expect("a dial");
     let out = b.input(Input::LedgerOpened { conn });
     assert_eq!(submitted(&out), [RecordId::numbered(1), RecordId::numbered(2)]);
@@ -454,8 +468,8 @@ fn records_that_do_not_fit_are_set_aside_without_acknowledgement() {
     let mut b = bench();
     b.cfg.usage_max = 1;
     join(&mut b, 1);
-    say(&mut b, 1, ControlMsg::Usage(usage(1, 1)));
-    let out = say(&mut b, 1, ControlMsg::Usage(usage(2, 1)));
+    say(&mut b, 1, logged(1, 1));
+    let out = say(&mut b, 1, logged(2, 1));
     assert!(out.contains(&Output::Count(Metric::UsageDeferred)));
     assert_eq!(b.machine.usage_waiting(), 1);
 }
@@ -464,7 +478,7 @@ fn records_that_do_not_fit_are_set_aside_without_acknowledgement() {
 fn a_draining_cn_sends_its_clients_away_and_stops_when_all_is_done() {
     let (mut b, _, ledger) = whole();
     join(&mut b, 1);
-    say(&mut b, 1, ControlMsg::Usage(usage(1, 1)));
+    say(&mut b, 1, logged(1, 1));
     let out = b.input(Input::Shutdown);
     assert!(matches!(to_client(&out, 1)[..], [ControlMsg::Drain(r)] if r.retry_after_ms < 1_500));
     assert!(matches!(to_client(&accept(&mut b, 2, 2), 2)[..], [ControlMsg::Busy(_)]));

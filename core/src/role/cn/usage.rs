@@ -11,7 +11,7 @@ use crate::session::{LedgerLink, ledger_link};
 use crate::wire::List;
 use crate::wire::control::{ControlMsg, Unreceipted, UsageAck};
 use crate::wire::directory::{self, DirectoryMsg};
-use crate::wire::records::{LedgerRecord, UsageRecord};
+use crate::wire::records::{LedgerRecord, Logged};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -27,7 +27,8 @@ impl Cn {
         }
     }
 
-    pub(super) fn usage_from(&mut self, cx: &mut Context<'_>, conn: ConnId, record: UsageRecord) {
+    pub(super) fn usage_from(&mut self, cx: &mut Context<'_>, conn: ConnId, logged: Logged) {
+        let Logged { record, head } = logged;
         cx.push(Output::Count(Metric::UsageReceived));
         let id = record.id;
         let on_its_way = self.ledger.holds(id);
@@ -36,6 +37,7 @@ impl Cn {
         }
         self.usage.insert(id, conn);
         if !on_its_way {
+            self.log_head(cx, record.reporter, head);
             self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Usage(record)));
         }
     }

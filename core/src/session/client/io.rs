@@ -7,7 +7,7 @@ use crate::nat::connectivity::Attempt;
 use crate::nat::cookie::Proven;
 use crate::wire::Text;
 use crate::wire::control::{ControlMsg, Introduce, IntroducedPeer};
-use crate::wire::records::{SealedGrant, SignedIntroduction, UsageRecord, Verify};
+use crate::wire::records::{Logged, SealedGrant, SignedIntroduction, Verify};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -85,9 +85,9 @@ pub enum Input {
         /// How it ended.
         end: End,
     },
-    /// A usage record, already durable: sent until the ledger has it or a newer one of the same download and side
-    /// comes.
-    Usage(UsageRecord),
+    /// A usage record, already durable and logged: sent until the ledger has it or a newer one of the same download
+    /// and side comes.
+    Usage(Logged),
     /// The client stops: say good-bye.
     Shutdown,
 }

@@ -1,13 +1,14 @@
 use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_verify};
 use crate::accounting::introductions::tests::{CN_KEY, answer, intro};
-use crate::ids::{Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
+use crate::accounting::logs::Log;
+use crate::ids::{Guid, IntroId, PublicKey, RecordId, SecondaryGuid, Signature, VersionId};
 use crate::testing::bench::Bench;
 use crate::wire::Blob;
 use crate::wire::control::{
     Introduce, IntroducedPeer, Introductions, QueryError, QueryFailed, ReaddRequest, RetryAfter, UsageAck,
 };
-use crate::wire::records::{SealedGrant, Side, UsageRecord, UsageState};
+use crate::wire::records::{Logged, SealedGrant, Side, SignedHead, UsageRecord, UsageState};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -42,7 +43,7 @@ fn queries(out: &[Output]) -> Vec<&crate::wire::control::Query> {
 }
 
 fn usages(out: &[Output]) -> Vec<RecordId> {
-    sent(out).into_iter().filter_map(|m| if let ControlMsg::Usage(u) = m { Some(u.id) } else { None }).collect()
+    sent(out).into_iter().filter_map(|m| if let ControlMsg::Usage(u) = m { Some(u.record.id) } else { None }).collect()
 }
 
 fn welcome() -> ControlMsg {
@@ -81,8 +82,8 @@ fn want(more: u8) -> Want {
     }
 }
 
-fn usage(n: u32, seq: u32, side: Side) -> UsageRecord {
-    UsageRecord {
+fn usage(n: u32, seq: u32, side: Side) -> Logged {
+    let record = UsageRecord {
         id: RecordId::numbered(n),
         reporter: Guid::numbered(1),
         side,
@@ -94,7 +95,14 @@ fn usage(n: u32, seq: u32, side: Side) -> UsageRecord {
         peers: List::default(),
         elapsed_ms: 0,
         cause: None,
-    }
+    };
+    logged(record)
+}
+
+fn logged(record: UsageRecord) -> Logged {
+    let head = Log::default().append(SecondaryGuid::numbered(1), &record);
+    let signature = Signature::numbered(1);
+    Logged { record, head: SignedHead { head, key: PublicKey::numbered(1), signature } }
 }
 
 fn introductions_for(query: u32, n: u32) -> ControlMsg {
@@ -481,8 +489,8 @@ fn a_usage_record_that_is_not_acknowledged_is_sent_again_and_no_more_than_a_wind
     let (conn, _) = connect(&mut b);
     let mut sent_now = 0;
     for n in 0..40 {
-        let record = UsageRecord { download: DownloadId::numbered(n), ..usage(n, 1, Side::Downloader) };
-        sent_now += usages(&b.input(Input::Usage(record))).len();
+        let record = UsageRecord { download: DownloadId::numbered(n), ..usage(n, 1, Side::Downloader).record };
+        sent_now += usages(&b.input(Input::Usage(logged(record)))).len();
     }
     assert_eq!(sent_now, 32);
     b.wait(secs(25));

@@ -4,7 +4,7 @@ use super::io::Output;
 use super::{ClientSession, Context, Timer};
 use crate::ids::{DownloadId, RecordId};
 use crate::wire::control::ControlMsg;
-use crate::wire::records::{Side, UsageRecord};
+use crate::wire::records::{Logged, Side};
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -21,7 +21,7 @@ pub(super) struct Outbox {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Waiting {
-    record: UsageRecord,
+    logged: Logged,
     /// Sent on this connection, not acknowledged.
     sent: bool,
 }
@@ -32,18 +32,19 @@ const fn key(download: DownloadId, side: Side) -> (DownloadId, u8) {
 
 impl Outbox {
     /// Takes in a durable record. Records are cumulative, so an older one of the same download and side is done with.
-    pub(super) fn add(&mut self, record: UsageRecord, out: &mut Vec<Output>) {
+    pub(super) fn add(&mut self, logged: Logged, out: &mut Vec<Output>) {
+        let record = &logged.record;
         let key = key(record.download, record.side);
         match self.records.get(&key) {
-            Some(old) if old.record.id == record.id => {}
-            Some(old) if old.record.seq >= record.seq => out.push(Output::UsageDone { ids: vec![record.id] }),
+            Some(old) if old.logged.record.id == record.id => {}
+            Some(old) if old.logged.record.seq >= record.seq => out.push(Output::UsageDone { ids: vec![record.id] }),
             Some(old) => {
                 self.under_way -= u32::from(old.sent);
-                out.push(Output::UsageDone { ids: vec![old.record.id] });
-                self.records.insert(key, Waiting { record, sent: false });
+                out.push(Output::UsageDone { ids: vec![old.logged.record.id] });
+                self.records.insert(key, Waiting { logged, sent: false });
             }
             None if self.records.len() < OUTBOX_MAX => {
-                self.records.insert(key, Waiting { record, sent: false });
+                self.records.insert(key, Waiting { logged, sent: false });
             }
             None => {}
         }
@@ -58,9 +59,9 @@ impl Outbox {
     fn acked(&mut self, ids: &[RecordId]) -> Vec<RecordId> {
         let mut done = Vec::new();
         self.records.retain(|_, w| {
-            let is_done = ids.contains(&w.record.id);
+            let is_done = ids.contains(&w.logged.record.id);
             if is_done {
-                done.push(w.record.id);
+                done.push(w.logged.record.id);
                 self.under_way -= u32::from(w.sent);
             }
             !is_done
@@ -76,7 +77,7 @@ impl ClientSession {
         for waiting in self.usage.records.values_mut().filter(|w| !w.sent).take(room) {
             waiting.sent = true;
             self.usage.under_way += 1;
-            cx.push(Output::Send { conn: link.conn, msg: ControlMsg::Usage(waiting.record.clone()) });
+            cx.push(Output::Send { conn: link.conn, msg: ControlMsg::Usage(waiting.logged.clone()) });
         }
         if self.usage.under_way > 0 && self.timers.get(Timer::Usage).is_none() {
             self.timers.set(Timer::Usage, Some(cx.now.after(cx.cfg.usage_retry)));

@@ -120,6 +120,11 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
             let lane = Lane { to: node, what: "sign", id: 0 };
             w.send(lane, Duration::ZERO, Event::Input(In::Client(Input::Signed { req, signature })));
         }
+        Output::SignHead { req, head } => {
+            let signature = keys::sign(&keys::key(cfg.names[usize::from(node)]), Context::LogHead, &head.to_bytes());
+            let lane = Lane { to: node, what: "sign", id: 1 };
+            w.send(lane, Duration::ZERO, Event::Input(In::Client(Input::HeadSigned { req, signature })));
+        }
         Output::Save { req, what } => store::save(w, cfg, node, req, what),
         Output::Notice(notice) => note(w, node, notice),
     }

@@ -43,6 +43,7 @@ fn names(plan: &Plan) -> Vec<Name> {
 pub fn identity(ix: NodeIx, name: Name, life: u32) -> Identity {
     Identity {
         guid: Guid::of(&keys::key(name)),
+        key: keys::key(name),
         secondary: alloc::vec![SecondaryGuid::numbered(u32::from(ix) << 8 | life)],
         upload_key: keys::upload_key(ix),
         root: keys::root(),

@@ -1,6 +1,6 @@
 //! `ledger show`: what was recorded, and what each provider will be billed.
 
-use super::args::LedgerShowArgs;
+use super::args::{LedgerForksArgs, LedgerShowArgs};
 use super::objects::{no_section, print_json};
 use super::{Code, Error};
 use crate::config::ServerConfig;
@@ -9,7 +9,9 @@ use crate::server::ledger::{Database, DownloadUsage, Filter, PlainUsage, Reader}
 use crate::terminal::out::say;
 use crate::terminal::units::{bytes, percent};
 use std::collections::BTreeMap;
+use swarmedge_core::accounting::logs::Fork;
 use swarmedge_core::ids::{DownloadId, ProviderId};
+use swarmedge_core::wire::records::SignedHead;
 
 /// What was recorded of one download; asked by the demo.
 pub(super) fn ask<R: Start>(database: &Database, download: DownloadId) -> Result<Option<DownloadUsage>, Error> {
@@ -41,6 +43,35 @@ pub(super) fn show<R: Start>(args: &LedgerShowArgs, json: bool) -> Result<(), Er
         return print_json(&serde_json::json!({"downloads": downloads, "plain": plain}));
     }
     say!("{}", text(&downloads, &plain, one).trim_end())
+}
+
+/// `swarmedge ledger forks`.
+pub(super) fn forks<R: Start>(args: &LedgerForksArgs, json: bool) -> Result<(), Error> {
+    let config = ServerConfig::load(&args.config.config)?;
+    let ledger = config.ledger.ok_or_else(|| no_section(args.config.config.clone(), "ledger"))?;
+    let database = ledger.database;
+    let forks = R::block_on(|_| async move { Reader::open(&database).await?.forks().await })?;
+    if json {
+        let head = |s: &SignedHead| {
+            serde_json::json!({
+                "start": s.head.start.to_string(), "place": s.head.place, "before": s.head.before.to_string(),
+                "digest": s.head.digest.to_string(), "key": s.key.to_string(), "signature": s.signature.to_string(),
+            })
+        };
+        let fork = |f: &Fork| serde_json::json!({"guid": f.guid.to_string(), "heads": f.heads.iter().map(head).collect::<Vec<_>>()});
+        return print_json(&serde_json::json!({"forks": forks.iter().map(fork).collect::<Vec<_>>()}));
+    }
+    if forks.is_empty() {
+        return say!("no log contradicts itself");
+    }
+    for f in &forks {
+        let [a, b] = &f.heads;
+        say!("client {}: two heads of log {} contradict each other, both under key {}", f.guid, a.head.start, a.key)?;
+        for s in [a, b] {
+            say!("  place {}: digest {} after {}", s.head.place, s.head.digest, s.head.before)?;
+        }
+    }
+    say!("{} of a kind that restored or cloned machines leave behind; --json prints the signatures", forks.len())
 }
 
 type Books = (Vec<DownloadUsage>, Vec<PlainUsage>);

@@ -110,6 +110,7 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
         Command::Serve(args) => serve::run::<R>(&args.roles, &args.config.config, parent),
         Command::Ledger(LedgerArgs { command: Some(command), .. }) => match command {
             LedgerCommand::Show(args) => ledger::show::<R>(&args, json),
+            LedgerCommand::Forks(args) => ledger::forks::<R>(&args, json),
             LedgerCommand::CloseDay(args) => audit::close_day::<R>(&args, json),
             LedgerCommand::Export(args) => audit::export_days::<R>(&args, json),
         },

@@ -35,6 +35,8 @@ pub(super) struct ClientPort<R: Rt> {
     pub(super) edges: EdgeClient<R>,
     pub(super) peers: Peers<R>,
     pub(super) control: Inlet<ControlMsg, Input>,
+    /// The client's key: signs the heads of its log.
+    pub(super) key: Key,
     /// Proves the GUID to a CN.
     pub(super) tls: Arc<rustls::ClientConfig>,
     pub(super) inbox: Sender<Input>,
@@ -64,6 +66,10 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
             Output::ControlSend { conn, msg } => self.control.links.send(conn, &msg),
             Output::ControlClose { conn } => self.control.links.close(conn),
             Output::SignReceipt { req, receipt } => self.sign(req, &receipt, local),
+            Output::SignHead { req, head } => {
+                let signature = self.key.sign(Context::LogHead, &head.to_bytes());
+                local.push_back(Input::HeadSigned { req, signature });
+            }
             Output::Save { req, what } => self.save(req, what, local),
             Output::Look => {
                 // one that waits already is as good

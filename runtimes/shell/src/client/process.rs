@@ -90,6 +90,7 @@ pub async fn run<R: Rt>(
         edges,
         peers,
         control,
+        key: identity.key.clone(),
         tls,
         inbox,
         looks,
@@ -233,6 +234,7 @@ fn today() -> u64 {
 fn core_config(config: &ClientConfig, identity: &Identity) -> Config {
     let who = io::Identity {
         guid: identity.guid(),
+        key: identity.key.public(),
         secondary: identity.secondary.clone(),
         upload_key: identity.upload_key.public(),
         root: config.bundle.root,

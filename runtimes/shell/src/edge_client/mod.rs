@@ -119,6 +119,7 @@ impl<R: Rt> EdgeClient<R> {
             | Output::Refuse { .. }
             | Output::SignReceipt { .. }
             | Output::Look
+            | Output::SignHead { .. }
             | Output::Save { .. }
             | Output::Notice(_)) => return Some(other),
         }

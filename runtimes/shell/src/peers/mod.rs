@@ -182,6 +182,7 @@ impl<R: Rt> Peers<R> {
             | Output::ControlClose { .. }
             | Output::Fetch { source: FetchSource::Edge { .. }, .. }
             | Output::SignReceipt { .. }
+            | Output::SignHead { .. }
             | Output::Save { .. }
             | Output::Notice(_)) => return Some(other),
         }

@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use swarmedge_core::accounting::logs::Log;
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{ConnId, DownloadId, Guid, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use swarmedge_core::nat::stun::{Attribute, Class, Message, TransactionId};
@@ -18,8 +19,8 @@ use swarmedge_core::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor}
 use swarmedge_core::wire::control::{ControlMsg, Hello, Inventory, Query, Shared};
 use swarmedge_core::wire::ledger::LedgerMsg;
 use swarmedge_core::wire::records::{
-    CertBody, Context, Grant, GrantRecord, LedgerRecord, ServerCert, ServerRole, Side, SignedGrant, UsageRecord,
-    UsageState,
+    CertBody, Context, Grant, GrantRecord, LedgerRecord, Logged, ServerCert, ServerRole, Side, SignedGrant, SignedHead,
+    UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, PROTOCOL, Text, Wire};
 use swarmedge_shell::host::Server;
@@ -314,16 +315,30 @@ pub(crate) fn two_clients_are_introduced_and_the_ledger_keeps_their_record<R: St
             elapsed_ms: 12,
             cause: None,
         };
-        for _ in 0..2 {
-            down.send(&ControlMsg::Usage(record.clone()));
+        // the second time it is the same, the third time another record stands in its place of the log
+        let other = UsageRecord { id: RecordId::numbered(78), seq: 2, ..record.clone() };
+        for record in [record.clone(), record, other] {
+            let id = record.id;
+            let head = Log::default().append(SecondaryGuid([5; 20]), &record);
+            let signature = down.key.sign(Context::LogHead, &head.to_bytes());
+            let head = SignedHead { head, key: down.key.public(), signature };
+            down.send(&ControlMsg::Usage(Logged { record, head }));
             let Some(ControlMsg::UsageAck(ack)) = down.next().await else { panic!("not acknowledged") };
-            assert_eq!(&ack.ids[..], &[record.id]);
+            assert_eq!(&ack.ids[..], &[id]);
         }
         net.granted_by_the_edge(&down).await;
         let mut ledger = Reader::open(&net.path("ledger.sqlite").into()).await.expect("opens");
         let all = ledger.downloads(&Filter::default()).await.expect("read");
         assert_eq!(all.len(), 1);
         assert_eq!((all[0].state, all[0].edge_claimed, all[0].provider), ("completed", 1_000_000, 7));
+        let mut forks = ledger.forks().await.expect("read");
+        for _ in 0..100 {
+            if forks.is_empty() {
+                net.rt.sleep_until(net.rt.now() + Duration::from_millis(50)).await;
+                forks = ledger.forks().await.expect("read");
+            }
+        }
+        assert_eq!((forks.len(), forks[0].guid), (1, Guid::of(&down.key.public())), "evidence");
     });
 }
 

@@ -20,7 +20,7 @@ const FAST: FakePeer = FakePeer { rate: 25_000_000, corrupt: false, up: true };
 const CORRUPT: FakePeer = FakePeer { rate: 25_000_000, corrupt: true, up: true };
 
 fn usage_sent(world: &World) -> Vec<&UsageRecord> {
-    world.sent.iter().filter_map(|m| if let ControlMsg::Usage(r) = m { Some(r) } else { None }).collect()
+    world.sent.iter().filter_map(|m| if let ControlMsg::Usage(r) = m { Some(&r.record) } else { None }).collect()
 }
 
 #[test]

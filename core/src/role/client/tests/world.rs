@@ -7,7 +7,7 @@ use super::super::io::{
 };
 use super::super::{Client, Config, Input, Output, Restore};
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
-use crate::accounting::introductions;
+use crate::accounting::{introductions, logs};
 use crate::content::{Bitfield, Layout, Policy};
 use crate::ids::{
     ConnId, DownloadId, Guid, Handle, IntroId, PieceIndex, ProviderId, PublicKey, ReqId, SecondaryGuid, VersionId,
@@ -16,8 +16,8 @@ use crate::nat::{Candidate, CandidateKind, NatDescriptor};
 use crate::testing::rng::Seeded;
 use crate::wire::control::{ControlMsg, IntroducedPeer, Introductions, Query, UsageAck, Welcome};
 use crate::wire::peer::{HaveMap, PeerMsg, PeerWelcome};
-use crate::wire::records::{Context, Introduction, SealedGrant, ServerRole, SignedIntroduction, UsageRecord};
-use crate::wire::{Blob, List, PROTOCOL};
+use crate::wire::records::{Context, Introduction, Logged, SealedGrant, ServerRole, SignedIntroduction, UsageRecord};
+use crate::wire::{Blob, List, PROTOCOL, Wire as _};
 use crate::{Cx, Machine, Time};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::ToString;
@@ -89,7 +89,8 @@ pub(super) struct World {
 }
 
 fn identity() -> Identity {
-    Identity { guid: Guid::numbered(1), secondary: vec![SecondaryGuid::numbered(1)], upload_key: OWN_KEY, root: ROOT }
+    let key = PublicKey::numbered(1);
+    Identity { guid: Guid::of(&key), key, secondary: vec![SecondaryGuid::numbered(1)], upload_key: OWN_KEY, root: ROOT }
 }
 
 pub(super) fn object() -> ObjectRef {
@@ -287,6 +288,10 @@ impl World {
             Output::SignReceipt { req, .. } => {
                 self.soon(Input::Signed { req, signature: Some(crate::ids::Signature([0; 64])) })
             }
+            Output::SignHead { req, head } => {
+                let signature = fake_sign(&self.cfg.identity.key, Context::LogHead, &head.to_bytes());
+                self.soon(Input::HeadSigned { req, signature });
+            }
             Output::Save { req, what } => {
                 if self.disk_says.is_ok() {
                     self.keep(what);
@@ -389,7 +394,8 @@ impl World {
             })
         } else if let ControlMsg::Query(query) = msg {
             ControlMsg::Introductions(self.introduce(&query))
-        } else if let ControlMsg::Usage(record) = msg {
+        } else if let ControlMsg::Usage(Logged { record, head }) = msg {
+            assert_eq!(logs::check(fake_verify, &Logged { record: record.clone(), head }), Ok(()));
             let durable = self.disk.usage.contains(&record);
             assert!(durable, "a usage record was sent before it was durable");
             ControlMsg::UsageAck(UsageAck { ids: List::truncated([record.id]) })

@@ -39,3 +39,31 @@ fn what_is_withdrawn_is_told_to_all_asked_for_by_nobody_and_listed_nowhere() {
     b.input(Input::Withdrawn { versions: vec![] });
     assert_eq!(failed(&ask(&mut b, Some(signed_grant(grant_of(1)))), 1), None, "published again");
 }
+
+#[test]
+fn a_log_that_forks_reaches_the_ledger_as_evidence_and_a_head_for_another_record_is_a_violation() {
+    let (mut b, _, _) = whole();
+    b.cfg.logs = true;
+    join(&mut b, 1);
+    let mut heads = Vec::new();
+    for n in [1, 2] {
+        // both at the first place of one log, as two copies of a machine that ran would write them
+        let record = usage(n, 1);
+        let head = Log::default().append(SecondaryGuid::numbered(1), &record);
+        let signature = fake_sign(&key(1), SignContext::LogHead, &head.to_bytes());
+        let head = SignedHead { head, key: key(1), signature };
+        for output in say(&mut b, 1, ControlMsg::Usage(Logged { record, head })) {
+            if let Output::LedgerSend { msg: LedgerMsg::Submit(LedgerRecord::Log(log)), .. } = output
+                && let LogEvent::Head(head) = log.event
+            {
+                heads.push(head);
+            }
+        }
+    }
+    let found = logs::forks(fake_verify, heads);
+    assert_eq!((found.len(), found[0].guid), (1, Guid::of(&key(1))));
+    let ControlMsg::Usage(mut lie) = logged(3, 1) else { panic!("a usage record") };
+    lie.record.edge_bytes += 1;
+    let out = say(&mut b, 1, ControlMsg::Usage(lie));
+    assert!(out.contains(&Output::Count(Metric::Violation)) && submitted(&out).is_empty());
+}

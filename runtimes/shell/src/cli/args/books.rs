@@ -25,6 +25,8 @@ pub struct LedgerArgs {
 pub enum LedgerCommand {
     /// Show what was recorded: by provider, of one object, of one download
     Show(LedgerShowArgs),
+    /// Show logs of clients that contradict themselves, with the evidence
+    Forks(LedgerForksArgs),
     /// Settle days that are over, commit to them and sign: what they say is never changed again
     CloseDay(LedgerCloseArgs),
     /// Write a provider's closed days, with the proofs that `audit` checks
@@ -47,6 +49,21 @@ pub struct LedgerShowArgs {
     /// Only this download, with its records
     #[arg(long, value_name = "ID")]
     pub download: Option<String>,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// See [`LedgerCommand::Forks`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Each usage record comes with the signed head of its client's log: a hash chain, one a start. Two \
+    heads\nthat cannot both be of one log were signed by the same key in two places: a machine that was restored or \
+    cloned\nwhile it ran, most often. Each line can be checked with the client's key alone; `--json` prints all of \
+    it.\n\n\
+    Example:\n  swarmedge ledger forks --config my-cdn/server.toml"
+)]
+pub struct LedgerForksArgs {
     /// Which deployment.
     #[command(flatten)]
     pub config: ConfigArgs,

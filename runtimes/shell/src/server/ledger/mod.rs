@@ -7,6 +7,7 @@ mod database;
 mod day;
 pub mod export;
 mod fill;
+mod heads;
 mod line;
 pub mod port;
 #[cfg(test)]

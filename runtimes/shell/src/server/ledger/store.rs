@@ -203,7 +203,13 @@ pub(super) const fn log_kind(event: &LogEvent) -> i64 {
         LogEvent::Login(_) => LOGS_FROM,
         LogEvent::Registered(_) => LOGS_FROM + 1,
         LogEvent::Offered(_) => LOGS_FROM + 2,
+        LogEvent::Head(_) => log_kind_of_heads(),
     }
+}
+
+/// The kind of [`LogEvent::Head`].
+pub(super) const fn log_kind_of_heads() -> i64 {
+    LOGS_FROM + 3
 }
 
 /// The downloads that records are about.

@@ -1,0 +1,197 @@
+//! A client's log (DESIGN §10.4): its usage records as a hash chain under signed heads. Each start of a client opens a
+//! log of its own, named by the start's secondary GUID. A record is durable before it has a place in the log, and goes
+//! out only with the signed head of that place; a restart opens another log. So an honest client never signs two heads
+//! at one place, whenever it crashes: two such heads are evidence, of a restored or cloned machine first, of fraud only
+//! with more.
+
+use crate::ids::{Digest, Guid, SecondaryGuid};
+use crate::wire::Wire as _;
+use crate::wire::records::{Context, Head, Logged, SignedHead, UsageRecord, Verify};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use sha2::Digest as _;
+
+/// A log as its client holds it: its last place and what stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Log {
+    place: u64,
+    digest: Digest,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { place: 0, digest: Digest([0; 32]) }
+    }
+}
+
+impl Log {
+    /// Gives a durable record the next place; the head to be signed.
+    pub fn append(&mut self, start: SecondaryGuid, record: &UsageRecord) -> Head {
+        self.place = self.place.saturating_add(1);
+        let before = self.digest;
+        self.digest = digest(start, self.place, &before, record);
+        Head { start, place: self.place, before, digest: self.digest }
+    }
+}
+
+/// What a head's digest must be: SHA-256 over the log's name, the place, the digest before and the record.
+#[must_use]
+pub fn digest(start: SecondaryGuid, place: u64, before: &Digest, record: &UsageRecord) -> Digest {
+    let hash = sha2::Sha256::new_with_prefix(start.0).chain_update(place.to_be_bytes()).chain_update(before.0);
+    Digest(hash.chain_update(record.to_bytes()).finalize().into())
+}
+
+/// Why a record is not taken for its reporter's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LogError {
+    /// The head is for another record.
+    Digest,
+    /// The key is not its reporter's.
+    Foreign,
+    /// The signature is not the key's.
+    Signature,
+}
+
+/// Checks that a record stands where its head says, under its reporter's signature.
+pub fn check(verify: Verify, logged: &Logged) -> Result<(), LogError> {
+    let Logged { record, head: SignedHead { head, key, .. } } = logged;
+    if digest(head.start, head.place, &head.before, record) != head.digest {
+        return Err(LogError::Digest);
+    }
+    if Guid::of(key) != record.reporter {
+        return Err(LogError::Foreign);
+    }
+    if is_signed(verify, &logged.head) { Ok(()) } else { Err(LogError::Signature) }
+}
+
+/// Whether the client that a head names has signed it.
+#[must_use]
+pub fn is_signed(verify: Verify, signed: &SignedHead) -> bool {
+    verify(&signed.key, Context::LogHead, &signed.head.to_bytes(), &signed.signature)
+}
+
+/// What contradicts itself in one client's heads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fork {
+    /// Whose log.
+    pub guid: Guid,
+    /// Two signed heads that cannot both be of one log. Whoever has the client's key can check them.
+    pub heads: [SignedHead; 2],
+}
+
+/// Finds logs that fork: two heads at one place, or a head that does not go on from the one before it. Of each log the
+/// first contradiction is named. Heads that no key has signed are no evidence; lost, repeated and late ones make none.
+#[must_use]
+pub fn forks(verify: Verify, heads: impl IntoIterator<Item = SignedHead>) -> Vec<Fork> {
+    let mut logs: BTreeMap<(Guid, SecondaryGuid), BTreeMap<u64, SignedHead>> = BTreeMap::new();
+    let mut found: BTreeMap<(Guid, SecondaryGuid), [SignedHead; 2]> = BTreeMap::new();
+    for signed in heads.into_iter().filter(|s| is_signed(verify, s)) {
+        let name = (Guid::of(&signed.key), signed.head.start);
+        let log = logs.entry(name).or_default();
+        let place = signed.head.place;
+        let other = |s: &&SignedHead| s.head != signed.head;
+        let before = log.get(&place.wrapping_sub(1)).filter(|s| s.head.digest != signed.head.before);
+        let after = log.get(&place.wrapping_add(1)).filter(|s| s.head.before != signed.head.digest);
+        let against = log.get(&place).filter(other).or(before).or(after).cloned();
+        match against {
+            Some(against) => {
+                found.entry(name).or_insert([against, signed]);
+            }
+            None => {
+                log.insert(place, signed);
+            }
+        }
+    }
+    found.into_iter().map(|((guid, _), heads)| Fork { guid, heads }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::certs::tests::{fake_sign, fake_verify};
+    use super::*;
+    use crate::ids::{DownloadId, PublicKey, RecordId, VersionId};
+    use crate::wire::List;
+    use crate::wire::records::{Side, UsageState};
+
+    const KEY: PublicKey = PublicKey([7; 32]);
+    const START: SecondaryGuid = SecondaryGuid([3; 20]);
+
+    fn record(n: u32) -> UsageRecord {
+        UsageRecord {
+            id: RecordId::numbered(n),
+            reporter: Guid::of(&KEY),
+            side: Side::Downloader,
+            download: DownloadId::numbered(1),
+            version: VersionId::numbered(1),
+            seq: n,
+            state: UsageState::Running,
+            edge_bytes: 0,
+            peers: List::default(),
+            elapsed_ms: 0,
+            cause: None,
+        }
+    }
+
+    fn logged(log: &mut Log, n: u32) -> Logged {
+        let record = record(n);
+        let head = log.append(START, &record);
+        let signature = fake_sign(&KEY, Context::LogHead, &head.to_bytes());
+        Logged { record, head: SignedHead { head, key: KEY, signature } }
+    }
+
+    #[test]
+    fn an_honest_log_checks_and_does_not_fork_in_whatever_order_it_comes() {
+        let mut log = Log::default();
+        let all: Vec<_> = (1..9).map(|n| logged(&mut log, n)).collect();
+        assert!(all.iter().all(|l| check(fake_verify, l).is_ok()));
+        let heads = || all.iter().map(|l| l.head.clone());
+        assert_eq!(forks(fake_verify, heads().rev().chain(heads())), []);
+        assert_eq!(forks(fake_verify, heads().step_by(3)), [], "with some of them lost");
+    }
+
+    #[test]
+    fn a_record_that_is_changed_moved_or_anothers_does_not_check() {
+        let good = logged(&mut Log::default(), 1);
+        let with = |change: fn(&mut Logged)| {
+            let mut logged = good.clone();
+            change(&mut logged);
+            check(fake_verify, &logged)
+        };
+        assert_eq!(with(|l| l.record.edge_bytes += 1), Err(LogError::Digest));
+        assert_eq!(with(|l| l.head.head.place += 1), Err(LogError::Digest));
+        assert_eq!(with(|l| l.head.head.before = Digest([1; 32])), Err(LogError::Digest));
+        assert_eq!(with(|l| l.head.key = PublicKey([8; 32])), Err(LogError::Foreign));
+        assert_eq!(with(|l| l.head.signature.0[0] ^= 1), Err(LogError::Signature));
+    }
+
+    #[test]
+    fn two_records_at_one_place_are_evidence_that_anybody_can_check() {
+        let mut log = Log::default();
+        let first = logged(&mut log, 1);
+        let mut copy = log;
+        let (one, other) = (logged(&mut log, 2), logged(&mut copy, 3));
+        let found = forks(fake_verify, [first.head, one.head.clone(), other.head.clone()]);
+        assert_eq!(found, [Fork { guid: Guid::of(&KEY), heads: [one.head, other.head] }]);
+        assert!(found[0].heads.iter().all(|h| is_signed(fake_verify, h)));
+    }
+
+    #[test]
+    fn a_past_that_is_written_anew_is_found_by_what_follows() {
+        let mut log = Log::default();
+        let first = logged(&mut log, 1);
+        let mut other = Log::default();
+        logged(&mut other, 9);
+        let second = logged(&mut other, 2);
+        assert_eq!(forks(fake_verify, [first.head.clone(), second.head.clone()]).len(), 1);
+        assert_eq!(forks(fake_verify, [second.head, first.head]).len(), 1, "in either order");
+    }
+
+    #[test]
+    fn what_nobody_has_signed_proves_nothing() {
+        let mut log = Log::default();
+        let mut copy = log;
+        let (one, mut other) = (logged(&mut log, 1), logged(&mut copy, 2));
+        other.head.signature.0[0] ^= 1;
+        assert_eq!(forks(fake_verify, [one.head, other.head]), []);
+    }
+}
