@@ -8,7 +8,6 @@ mod download;
 mod month;
 mod print;
 mod punching;
-mod receipts;
 mod shim;
 mod simulate;
 mod toy;
@@ -83,7 +82,6 @@ fn models() -> Vec<Box<dyn AnyModel>> {
         Box::new(download::spec()),
         Box::new(control::spec()),
         Box::new(usage::spec()),
-        Box::new(receipts::spec()),
         Box::new(discovery::home()),
         Box::new(discovery::symmetric()),
         Box::new(discovery::restricted()),

@@ -11,7 +11,6 @@ pub mod month;
 pub mod nat;
 pub mod nat_world;
 pub mod punch_world;
-pub mod receipts_world;
 pub mod rng;
 pub mod rule;
 pub mod scenario;
