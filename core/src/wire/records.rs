@@ -464,7 +464,7 @@ impl LedgerRecord {
             Self::Served(r) => Some(r.download),
             Self::Log(r) => match &r.event {
                 LogEvent::Offered(o) => Some(o.download),
-                LogEvent::Login(_) | LogEvent::Registered(_) => None,
+                LogEvent::Login(_) | LogEvent::Registered(_) | LogEvent::Head(_) => None,
             },
         }
     }
@@ -479,7 +479,7 @@ impl LedgerRecord {
             Self::Served(r) => Some(r.version),
             Self::Log(r) => match &r.event {
                 LogEvent::Offered(o) => Some(o.version),
-                LogEvent::Login(_) | LogEvent::Registered(_) => None,
+                LogEvent::Login(_) | LogEvent::Registered(_) | LogEvent::Head(_) => None,
             },
         }
     }
