@@ -304,8 +304,8 @@ const HEAD: &str = "\
 # Which pairs connect
 
 Real binaries through a real CN on the kernel's own NATs. Each try installs a fresh client, which downloads 8 MiB that
-one seeder holds while the edge sends 512 KiB a second; it connects if the file is complete within 15 s with most
-bytes from that peer. The lab adds no delay (the kernel that it was made on has no netem), so times are those of the programs,
+one seeder holds while the edge sends 512 KiB a second; it connects if the file is complete within 15 s with most bytes
+from that peer. The lab adds no delay (the kernel that it was made on has no netem), so times are those of the programs,
 not of networks. Bounds are the lower ends of one-sided 95 % confidence intervals (Clopper and Pearson).
 `ᵖ`: by predicting ports; `–`: did not connect, and was not even introduced where the second table says 0.
 
