@@ -70,7 +70,7 @@ impl Bench {
         let well = matches!(expected, Expect::Connects | Expect::ByPrediction);
         let tries = if well || options.part == Part::Birthday { options.tries } else { options.tries_of_others };
         let one = |_| match options.part {
-            Part::Forced => self.force(&options.program, seeder, downloader),
+            Part::Forced => self.force_until_introduced(&options.program, seeder, downloader),
             Part::Pairs | Part::Loss { .. } | Part::Skew { .. } | Part::Birthday => {
                 self.try_once(options, seeder, downloader)
             }
