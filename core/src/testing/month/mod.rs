@@ -1,7 +1,7 @@
 //! A simulated month of the paper's network, through the production settlement and detection: clients that upload or do
 //! not, LANs, clients that take nearly all from peers, fast ones, liars one by one, cliques that fake downloads with
-//! true signatures, installations that were set back or cloned. It says what was billed beyond what was delivered, who was
-//! found, and who was wronged.
+//! true signatures, installations that were set back or cloned. It says what was billed beyond what was delivered,
+//! who was found, and who was wronged.
 
 mod download;
 mod installs;
