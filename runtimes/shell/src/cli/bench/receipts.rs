@@ -14,7 +14,7 @@ use swarmedge_core::wire::peer::PeerMsg;
 use swarmedge_core::wire::records::{Context, Receipt, SignedReceipt};
 use swarmedge_core::wire::{Wire as _, frame};
 
-/// Headers of a datagram that carries nothing but a receipt: IPv6, UDP, QUIC's and its AEAD tag. Most receipts share one.
+/// Headers of a datagram that carries a receipt alone: IPv6, UDP, QUIC with its AEAD tag. Most receipts share one.
 const DATAGRAM: u64 = 40 + 8 + 20 + 16;
 /// Signatures measured.
 const ROUNDS: u32 = 500;
