@@ -1,5 +1,6 @@
 //! Detection (DESIGN §10.6): what the ledger's logs say of who may cheat within what settlement cannot refuse.
-//! Findings are statistical: they choose whom to challenge and whom to serve by edges alone, never whom to refuse a download.
+//! Findings are statistical: they choose whom to challenge and whom to serve by edges alone, never whom to refuse a
+//! download.
 
 pub mod affinity;
 pub mod cliques;
