@@ -316,7 +316,7 @@ pub(crate) fn two_clients_are_introduced_and_the_ledger_keeps_their_record<R: St
             cause: None,
         };
         // the second time it is the same, the third time another record stands in its place of the log
-        let other = UsageRecord { id: RecordId::numbered(78), seq: 2, ..record.clone() };
+        let other = UsageRecord { id: RecordId::numbered(79), seq: 2, ..record.clone() };
         for record in [record.clone(), record, other] {
             let id = record.id;
             let head = Log::default().append(SecondaryGuid([5; 20]), &record);
