@@ -124,7 +124,7 @@ fn rooms(sources: &[Source], root: &str) -> BTreeMap<String, BTreeSet<String>> {
     for s in sources {
         let inside = s.path.strip_prefix(root).expect("below the root");
         let room = inside.split(['/', '.']).next().unwrap_or_default();
-        if inside.split(['/', '.']).any(|part| part == "tests") || ["lib", "main"].contains(&room) {
+        if inside.split(['/', '.']).any(|part| part.ends_with("tests")) || ["lib", "main"].contains(&room) {
             continue;
         }
         let code = s.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
@@ -153,7 +153,9 @@ fn circles(rooms: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
 fn the_rooms_stand_on_floors() {
     for root in ["core/src/", "runtimes/shell/src/"] {
         let house = sources(&[root]);
-        let hits = lines_with(&house, &["crate::{"]);
+        let mut hits = lines_with(&house, &["crate::{"]);
+        // what stands at the root itself may be grouped
+        hits.retain(|hit| hit.split("crate::{").last().is_some_and(|group| group.starts_with(char::is_lowercase)));
         assert!(hits.is_empty(), "this rule cannot read grouped rooms:\n{}", hits.join("\n"));
         let circles = circles(&rooms(&house, root));
         assert!(circles.is_empty(), "{root}: a circle of imports; move what they share below them: {circles:?}");

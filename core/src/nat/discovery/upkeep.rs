@@ -3,9 +3,9 @@
 use super::io::Output;
 use super::way::Probe;
 use super::{Discovery, MISSED_MAX};
+use crate::codec::List;
 use crate::machine::Cx;
 use crate::nat::{Candidate, CandidateKind, NatDescriptor};
-use crate::wire::List;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
