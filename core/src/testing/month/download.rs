@@ -69,7 +69,7 @@ impl Month {
         let wanted = if self.rng.chance(50) { size / 3 } else { size };
         let edge_share = match self.people.habit(who) {
             Habit::EdgeLast | Habit::Lan => 10 + self.rng.below(20),
-            _ => 150 + self.rng.below(300),
+            Habit::Plain | Habit::Fast | Habit::Liar(_) | Habit::Member => 150 + self.rng.below(300),
         };
         let used: Vec<u32> =
             offered.iter().copied().filter(|u| self.rng.chance(self.people.use_permille(who, *u))).collect();

@@ -194,7 +194,7 @@ impl Month {
                     out.members_found += found;
                 }
                 Habit::Liar(_) => {}
-                habit => {
+                habit @ (Habit::Plain | Habit::Lan | Habit::EdgeLast | Habit::Fast) => {
                     let (all, wronged) = &mut out.honest[habit.column()];
                     (*all, *wronged) = (*all + 1, *wronged + found);
                 }

@@ -149,5 +149,5 @@ impl People {
 
 /// Countries are of unlike size: half of the clients are in a tenth of them.
 const fn rng_country(n: u32) -> u32 {
-    if n % 2 == 0 { 6 } else { 60 }
+    if n.is_multiple_of(2) { 6 } else { 60 }
 }

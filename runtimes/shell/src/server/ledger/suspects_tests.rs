@@ -23,7 +23,8 @@ fn login(n: u32, starts: &[u32]) -> LedgerRecord {
         uploads: true,
         client_version: 1,
     };
-    log(900_000 + n * 10 + starts.len() as u32, n, LogEvent::Login(login))
+    let newest = starts.first().copied().unwrap_or_default();
+    log(900_000 + n * 10 + newest, n, LogEvent::Login(login))
 }
 
 /// Download `d` of client `who`: offered all of `peers`, and used those of them that are friends.
