@@ -128,7 +128,7 @@ fn campaigns_find_seeded_defects() {
         Mutant::Misdelivers,
     ];
     for defect in defects {
-        let found = (0..60).find(|&seed| campaign::run(seed, Some(defect)).failure.is_some());
+        let found = (0..400).find(|&seed| campaign::run(seed, Some(defect)).failure.is_some());
         assert!(found.is_some(), "no campaign notices {defect:?}");
     }
 }
