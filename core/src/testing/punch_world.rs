@@ -7,7 +7,7 @@ use super::world::{Budget, Lane, NodeIx, System, Way, World};
 use crate::ids::IntroId;
 use crate::machine::{Cx, Machine, Rng, Time};
 use crate::nat::broker::{self, Broker};
-use crate::nat::connectivity::{self, Attempt, Connectivity, Input, Offer, Output, Role, Ticket};
+use crate::nat::connectivity::{self, Attempt, Connectivity, Input, Offer, Output, Role, Scatter, Scattered, Ticket};
 use crate::nat::cookie::{Cookie, Proven};
 use crate::nat::{Candidate, CandidateKind, NatDescriptor};
 use crate::wire::List;
@@ -275,7 +275,7 @@ impl System for Punch {
         match event {
             Event::Tell(Input::Datagram { .. }) if lane.to == 1 && cfg.mutant == Some(Mutant::ChecksAreLost) => None,
             Event::Tell(input) => {
-                if matches!(input, Input::Datagram { .. } | Input::Scattered { .. }) {
+                if matches!(input, Input::Datagram { .. } | Input::Scattered(_)) {
                     world.env.delivered[usize::from(1 - lane.to)] = true;
                 }
                 Some(In::Host(input))
@@ -348,16 +348,16 @@ fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, output: Output) {
             let socket = world.env.socket_to(me, to);
             datagram(world, cfg, node, (socket, to), (bytes, ttl.unwrap_or(TTL)));
         }
-        Output::SendFrom { socket, to, bytes, .. } => {
+        Output::Scatter(Scatter::Send { socket, to, bytes, .. }) => {
             world.env.sent[me] += 1;
             world.env.strayed |= world.env.strays(me, to);
             let socket = SocketAddr::new(world.env.sockets[me].ip(), MANY + socket);
             datagram(world, cfg, node, (socket, to), (bytes, TTL));
         }
-        Output::Adopt { socket, to, .. } => {
+        Output::Scatter(Scatter::Adopt { socket, to, .. }) => {
             world.env.adopted[me] = Some((to, SocketAddr::new(world.env.sockets[me].ip(), MANY + socket)));
         }
-        Output::Gather(_) => {}
+        Output::Scatter(Scatter::Gather(_)) => {}
         Output::Opened(intro) => {
             let late = if node == 1 { cfg.skew } else { Duration::ZERO };
             world.send(
@@ -401,7 +401,7 @@ fn datagram(
     let input = if arrival.to == main || adopted {
         Input::Datagram { from, bytes }
     } else if let Some(socket) = arrival.to.port().checked_sub(MANY) {
-        Input::Scattered { intro: intro(1), socket, from, bytes }
+        Input::Scattered(Scattered { intro: intro(1), socket, from, bytes })
     } else {
         return;
     };

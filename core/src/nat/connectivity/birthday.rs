@@ -4,7 +4,7 @@
 //! unless both sides' users want it, and each host plays one game at a time.
 
 use super::Connectivity;
-use super::io::{Output, Rung};
+use super::io::{Output, Rung, Scatter};
 use crate::ids::IntroId;
 use crate::machine::{Cx, Time};
 use crate::nat::{NatBehaviour, NatDescriptor, draws_ports, filters_by_port};
@@ -130,7 +130,7 @@ impl Game {
         let Side::Sockets { to, met } = &mut self.side else { return false };
         if met.is_none() && *to == from {
             *met = Some(socket);
-            cx.push(Output::Adopt { intro, socket, to: from });
+            cx.push(Output::Scatter(Scatter::Adopt { intro, socket, to: from }));
         }
         *met == Some(socket) && *to == from
     }
@@ -151,7 +151,7 @@ impl Game {
             let bytes = request(cx);
             match self.side {
                 Side::Sockets { to, .. } => {
-                    cx.push(Output::SendFrom { intro, socket: self.sent % cfg.sockets, to, bytes });
+                    cx.push(Output::Scatter(Scatter::Send { intro, socket: self.sent % cfg.sockets, to, bytes }));
                 }
                 Side::Ports { of, first } => {
                     let nth = (first + PORT_STEP * u32::from(self.sent)) % PORTS;

@@ -97,6 +97,46 @@ pub struct Offer {
     pub nat: NatDescriptor,
 }
 
+/// A STUN datagram came on a socket of [`Scatter::Send`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scattered {
+    /// For which introduction it was opened.
+    pub intro: IntroId,
+    /// Its number.
+    pub socket: u16,
+    /// From where.
+    pub from: SocketAddr,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// What is to be done with the many sockets of an introduction, which are beside the QUIC socket (birthday probing).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Scatter {
+    /// Send a datagram from one of them, opened when it is first named.
+    Send {
+        /// For this introduction.
+        intro: IntroId,
+        /// Its number.
+        socket: u16,
+        /// To where.
+        to: SocketAddr,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// From now on what goes to `to` leaves from that socket, and what comes to it counts as come to the QUIC socket.
+    Adopt {
+        /// For this introduction.
+        intro: IntroId,
+        /// The socket.
+        socket: u16,
+        /// The peer's endpoint.
+        to: SocketAddr,
+    },
+    /// Close them, but for the adopted one.
+    Gather(IntroId),
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
@@ -115,17 +155,8 @@ pub enum Input {
         /// Its bytes.
         bytes: Vec<u8>,
     },
-    /// A STUN datagram came on a socket of [`Output::SendFrom`].
-    Scattered {
-        /// For which introduction it was opened.
-        intro: IntroId,
-        /// Its number.
-        socket: u16,
-        /// From where.
-        from: SocketAddr,
-        /// Its bytes.
-        bytes: Vec<u8>,
-    },
+    /// A STUN datagram came on a socket of [`Scatter::Send`].
+    Scattered(Scattered),
     /// The QUIC connection along the nominated path is open, the other's key proven.
     Connected(IntroId),
     /// It could not be opened.
@@ -146,28 +177,8 @@ pub enum Output {
         /// With this TTL, or the usual one.
         ttl: Option<u8>,
     },
-    /// Send a datagram from a socket of its own, opened when it is first named.
-    SendFrom {
-        /// For this introduction.
-        intro: IntroId,
-        /// Its number.
-        socket: u16,
-        /// To where.
-        to: SocketAddr,
-        /// Its bytes.
-        bytes: Vec<u8>,
-    },
-    /// From now on what goes to `to` leaves from that socket, and what comes to it counts as come to the QUIC socket.
-    Adopt {
-        /// For this introduction.
-        intro: IntroId,
-        /// The socket.
-        socket: u16,
-        /// The peer's endpoint.
-        to: SocketAddr,
-    },
-    /// The introduction's sockets are of no more use, but for the adopted one.
-    Gather(IntroId),
+    /// Something is to be done with an introduction's many sockets.
+    Scatter(Scatter),
     /// Tell the CN that this side's NAT is open.
     Opened(IntroId),
     /// There is a path: the downloader dials along it, the uploader waits.

@@ -13,7 +13,7 @@ mod pair;
 mod tests;
 
 pub use check::is_check;
-pub use io::{Attempt, Config, Failure, Input, Offer, Output, Role, Rung, Ticket};
+pub use io::{Attempt, Config, Failure, Input, Offer, Output, Role, Rung, Scatter, Scattered, Ticket};
 
 use super::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
 use crate::codec::List;
@@ -207,7 +207,7 @@ impl Machine for Connectivity {
                 pair.tick(cx, budget)
             }),
             Input::Datagram { from, bytes } => self.datagram(cx, from, &bytes),
-            Input::Scattered { intro, socket, from, bytes } => self.scattered(cx, (intro, socket), from, &bytes),
+            Input::Scattered(s) => self.scattered(cx, (s.intro, s.socket), s.from, &s.bytes),
             Input::Connected(intro) => self.with(cx, intro, |pair, cx, _| pair.connected(cx)),
             Input::Refused(intro) => {
                 self.with(cx, intro, |pair, cx, _| Some(pair.attempt(cx.now, Some(Failure::NoHandshake))));

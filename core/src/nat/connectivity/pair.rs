@@ -3,7 +3,7 @@
 use super::birthday::Game;
 use super::candidates::{candidates, counts, openers};
 use super::check;
-use super::io::{Attempt, Config, Failure, Offer, Output, Role, Rung};
+use super::io::{Attempt, Config, Failure, Offer, Output, Role, Rung, Scatter};
 use super::{Budget, Connectivity};
 use crate::ids::IntroId;
 use crate::machine::{Cx, Time};
@@ -172,7 +172,7 @@ impl Pair {
         let Some(game) = self.game.take() else { return };
         self.tried = game.sent();
         if game.has_sockets() {
-            cx.push(Output::Gather(self.intro));
+            cx.push(Output::Scatter(Scatter::Gather(self.intro)));
         }
     }
 

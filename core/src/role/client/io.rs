@@ -6,7 +6,7 @@ mod status;
 
 pub use super::config::Identity;
 pub use super::notice::{CommandError, Notice};
-pub use meeting::{Meeting, NotTried, Scatter, Scattered};
+pub use meeting::{Meeting, NotTried};
 pub use save::{KeptReceipt, Save};
 pub use status::DownloadStatus;
 
@@ -15,6 +15,7 @@ pub use crate::swarm::outcome::{CloseReason, EdgeError, FailReason, FetchEnd, So
 use crate::content::{Layout, Policy};
 use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, ReqId, Signature, VersionId, XferId};
 use crate::nat::NatDescriptor;
+use crate::nat::connectivity::{Scatter, Scattered};
 use crate::nat::cookie::Proven;
 use crate::wire::control::ControlMsg;
 use crate::wire::peer::{PeerMsg, PieceRequest, RefuseCode};

@@ -1,6 +1,6 @@
 //! How introduced peers are met: the connectivity machine, between the control session, the QUIC socket and the links.
 
-use super::io::{CloseReason, Meeting, Notice, Output, Scatter};
+use super::io::{CloseReason, Meeting, Notice, Output};
 use super::{Client, Context, Timer};
 use crate::Cx;
 use crate::Machine;
@@ -44,13 +44,7 @@ impl Client {
     fn connectivity_says(&mut self, cx: &mut Context<'_>, output: connectivity::Output) {
         match output {
             connectivity::Output::Send { to, bytes, ttl } => cx.push(Output::Probe { to, bytes, ttl }),
-            connectivity::Output::SendFrom { intro, socket, to, bytes } => {
-                cx.push(Output::Scatter(Scatter::Send { intro, socket, to, bytes }));
-            }
-            connectivity::Output::Adopt { intro, socket, to } => {
-                cx.push(Output::Scatter(Scatter::Adopt { intro, socket, to }));
-            }
-            connectivity::Output::Gather(intro) => cx.push(Output::Scatter(Scatter::Gather(intro))),
+            connectivity::Output::Scatter(scatter) => cx.push(Output::Scatter(scatter)),
             connectivity::Output::Opened(intro) => self.tell_session(cx, session::Input::NatOpened(intro)),
             connectivity::Output::Path { intro, addr } => self.dial_along(cx, intro, addr),
             connectivity::Output::Moved(nat) => self.tell_session(cx, session::Input::Network(nat)),

@@ -31,7 +31,7 @@ use crate::{Cx, Deadlines, Machine, Time};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
-use io::{CommandError, DownloadState, FailReason, FetchEnd, FetchSource, Notice, Save, Scattered, StoreError};
+use io::{CommandError, DownloadState, FailReason, FetchEnd, FetchSource, Notice, Save, StoreError};
 use job::Job;
 use peers::PeerLink;
 use sharing::Served;
@@ -441,9 +441,7 @@ impl Machine for Client {
             Input::Datagram { from, bytes } => {
                 self.tell_connectivity(cx, connectivity::Input::Datagram { from, bytes });
             }
-            Input::Scattered(Scattered { intro, socket, from, bytes }) => {
-                self.tell_connectivity(cx, connectivity::Input::Scattered { intro, socket, from, bytes });
-            }
+            Input::Scattered(scattered) => self.tell_connectivity(cx, connectivity::Input::Scattered(scattered)),
         }
     }
 

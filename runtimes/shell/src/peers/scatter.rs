@@ -8,8 +8,8 @@ use crate::rt::Rt;
 use std::io;
 use std::net::SocketAddr;
 use swarmedge_core::ids::IntroId;
-use swarmedge_core::nat::connectivity::is_check;
-use swarmedge_core::role::client::io::{Input, Scatter, Scattered};
+use swarmedge_core::nat::connectivity::{Scatter, Scattered, is_check};
+use swarmedge_core::role::client::io::Input;
 
 impl<R: Rt> Peers<R> {
     pub(super) fn scatter(&self, what: Scatter) {

@@ -1,9 +1,8 @@
-//! What a user is told of introduced peers, and the sockets beside the QUIC socket that some are met with.
+//! What a user is told of introduced peers.
 
-use crate::ids::{Handle, IntroId, PublicKey};
+use crate::ids::{Handle, PublicKey};
 use crate::nat::NatDescriptor;
 use crate::nat::connectivity::Attempt;
-use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 /// What became of an introduction: [`Meeting::Introduced`] first, then at most one [`Meeting::Ended`]. As uploader a
@@ -40,44 +39,4 @@ pub enum NotTried {
     NoAddress,
     /// It was tried for this download already.
     Again,
-}
-
-/// A STUN datagram came on a socket of [`Scatter::Send`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Scattered {
-    /// For which introduction it was opened.
-    pub intro: IntroId,
-    /// Its number.
-    pub socket: u16,
-    /// From where.
-    pub from: SocketAddr,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-}
-
-/// What is to be done with the many sockets of an introduction.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Scatter {
-    /// Send a datagram from one of them, opened when it is first named.
-    Send {
-        /// For this introduction.
-        intro: IntroId,
-        /// Its number.
-        socket: u16,
-        /// To where.
-        to: SocketAddr,
-        /// Its bytes.
-        bytes: Vec<u8>,
-    },
-    /// From now on what goes to `to` leaves from that socket, and what comes to it counts as come to the QUIC socket.
-    Adopt {
-        /// For this introduction.
-        intro: IntroId,
-        /// The socket.
-        socket: u16,
-        /// The peer's endpoint.
-        to: SocketAddr,
-    },
-    /// Close them, but for the adopted one.
-    Gather(IntroId),
 }
