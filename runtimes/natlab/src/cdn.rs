@@ -3,7 +3,6 @@
 
 use crate::lab::Lab;
 use crate::run::{Error, run};
-use serde::{Deserialize, Serialize};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ use swarmedge_shell::cli::init::{self, Deployment, Ports};
 use swarmedge_shell::cli::process::Process;
 use swarmedge_shell::client::local::Call;
 use swarmedge_shell::client::protocol::{Answer, DownloadLine, Request, State, StatusLine};
-use swarmedge_shell::client::why::MeetingLine;
+use swarmedge_shell::client::why::{AttemptLine, MeetingLine, UploaderLine};
 use swarmedge_shell::config::Bundle;
 use swarmedge_shell::terminal::Interrupt;
 
@@ -130,12 +129,10 @@ impl Cdn {
         let args = ["client", "run", "--bundle", text(&file)?, "--state", text(&state)?, "--log", LOG];
         let args: Vec<&str> = args.into_iter().chain(self.client_options.iter().map(String::as_str)).collect();
         let (name, logs) = (format!("client-{node}"), self.dir.join("logs"));
-        let log = logs.join(format!("{name}.log"));
-        let since = fs::metadata(&log).map_or(0, |m| m.len());
         let mut process = spawn(lab, node, &name, program, &logs, &args)?;
         let ready = || matches!(Call::ask(&state, &Request::Status), Ok(Some(_)));
         process.wait_ready(&Interrupt::never(), READY_WITHIN, ready)?;
-        Ok(Client { state, process, log, since })
+        Ok(Client { state, process })
     }
 
     /// Clients are started with these options of `client run` from now on.
@@ -159,20 +156,6 @@ impl Cdn {
 pub struct Client {
     state: PathBuf,
     process: Process,
-    log: PathBuf,
-    /// Where its part of the log begins.
-    since: u64,
-}
-
-/// How an attempt to meet a peer ended, as either side's log has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct End {
-    /// `None`: connected.
-    pub failure: Option<String>,
-    /// Datagrams sent for it.
-    pub probes: u32,
-    /// From "go", or from the introduction if it never came.
-    pub took_ms: u32,
 }
 
 impl Client {
@@ -199,18 +182,25 @@ impl Client {
 
     /// What became of the peers that it was introduced to.
     pub fn meetings(&mut self) -> Result<Vec<MeetingLine>, Error> {
+        self.why().map(|(met, _)| met)
+    }
+
+    fn why(&mut self) -> Result<(Vec<MeetingLine>, Vec<UploaderLine>), Error> {
         match Call::ask(&self.state, &Request::Why { download: None }) {
-            Ok(Some(Answer::Why { downloads })) => Ok(downloads.into_iter().flat_map(|d| d.peers).collect()),
+            Ok(Some(Answer::Why { downloads, as_uploader })) => {
+                Ok((downloads.into_iter().flat_map(|d| d.peers).collect(), as_uploader))
+            }
             Ok(other) => Err(self.process.error(&format!("answers {other:?}")).into()),
             Err(error) => Err(self.process.error(&format!("does not answer: {error}")).into()),
         }
     }
 
-    /// How its attempts ended, as downloader and as uploader, oldest first.
-    pub fn ends(&self) -> Result<Vec<End>, Error> {
-        let log = fs::read(&self.log).map_err(|e| Error::new(format!("read {}: {e}", self.log.display())))?;
-        let own = log.get(usize::try_from(self.since).unwrap_or(usize::MAX)..).unwrap_or_default();
-        Ok(String::from_utf8_lossy(own).lines().filter_map(end).collect())
+    /// How its attempts ended, as downloader and as uploader.
+    pub fn ends(&mut self) -> Result<Vec<AttemptLine>, Error> {
+        let (met, as_uploader) = self.why()?;
+        let ended = |a: &AttemptLine| ["connected", "failed"].contains(&a.outcome.as_str());
+        let all = met.into_iter().map(|m| m.attempt).chain(as_uploader.into_iter().map(|u| u.attempt));
+        Ok(all.filter(ended).collect())
     }
 
     /// Downloads an object and tells of each change until it has ended, or `within` is over: then it is given up.
@@ -267,18 +257,6 @@ impl Client {
     }
 }
 
-/// What a line of a client's log says of the end of an attempt.
-fn end(line: &str) -> Option<End> {
-    let (_, attempt) = line.split_once("Ended(Attempt { failure: ")?;
-    let (failure, _) = attempt.split_once(", rung")?;
-    let number = |name: &str| {
-        let (_, rest) = attempt.split_once(name)?;
-        rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
-    };
-    let failure = failure.strip_prefix("Some(").map(|name| name.trim_end_matches(')').to_owned());
-    Some(End { failure, probes: number("probes: ")?, took_ms: number("took_ms: ")? })
-}
-
 /// A program of ours inside a node. It ends with this process or with the lab.
 fn spawn(lab: &Lab, node: &str, name: &str, program: &Path, logs: &Path, args: &[&str]) -> Result<Process, Error> {
     let inside = lab.inside(node, text(program)?)?;
@@ -298,22 +276,4 @@ fn replace(file: &Path, from: &str, to: &str) -> Result<(), Error> {
 
 fn text(path: &Path) -> Result<&str, Error> {
     path.to_str().ok_or_else(|| Error::new(format!("{} is not UTF-8", path.display())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_attempts_end_is_read_from_a_log() {
-        use swarmedge_core::nat::connectivity::{Attempt, Failure, Rung};
-        let line = |failure| {
-            let meeting = Attempt { failure, rung: Rung::None, probes: 9, took_ms: 2501 };
-            end(&format!("2026 DEBUG introduction intro=7 meeting=Ended({meeting:?})"))
-        };
-        let found = End { failure: Some("Silence".into()), probes: 9, took_ms: 2501 };
-        assert_eq!(line(Some(Failure::Silence)), Some(found.clone()));
-        assert_eq!(line(None), Some(End { failure: None, ..found }));
-        assert_eq!(end("2026 INFO client started"), None);
-    }
 }

@@ -17,6 +17,7 @@ pub mod cdn;
 pub mod delay;
 pub mod janitor;
 pub mod lab;
+pub mod latency;
 pub mod matrix;
 pub mod plan;
 pub mod require;

@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{self, ExitCode};
 use std::time::Duration;
 use swarmedge_natlab::plan::{Ipv6, Site};
-use swarmedge_natlab::{Error, Kind, Lab, Plan, delay, expected, janitor, require, rules};
+use swarmedge_natlab::{Error, Kind, Lab, Plan, delay, expected, janitor, latency, require, rules};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -110,6 +110,12 @@ enum Command {
         /// Milliseconds.
         ms: u64,
     },
+    /// Hold back every packet that is queued
+    #[command(hide = true)]
+    DelayPackets {
+        /// Microseconds.
+        us: u64,
+    },
     /// Take the lab down, whatever runs inside
     Down {
         /// Every lab of this machine.
@@ -209,6 +215,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Whole(args) => measure::whole(&args)?,
         Command::Page(args) => measure::page(&args)?,
         Command::DelayTcp { to, ms } => delay::serve(to, Duration::from_millis(ms))?,
+        Command::DelayPackets { us } => latency::serve(Duration::from_micros(us))?,
         Command::Lose { percent } => Lab::open(&cli.lab)?.lose(percent)?,
         Command::Sent { node } => sent(&Lab::open(&cli.lab)?, &node)?,
         Command::Down { all: true } => janitor::labs()?.iter().try_for_each(|lab| janitor::remove(lab))?,

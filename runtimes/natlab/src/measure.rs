@@ -11,8 +11,8 @@ use swarmedge_natlab::{Error, Kind, require};
 const SKEWS_MS: [u16; 3] = [100, 250, 500];
 
 pub(crate) const MATRIX_HELP: &str = "Each try installs a fresh client, which downloads 8 MiB that one seeder holds while the edge sends slowly: a try \
-    connects if the file is complete in 15 s with most bytes from that peer. The lab has no delay: times are those of \
-    the programs.\n\n\
+    connects if the file is complete in 15 s with most bytes from that peer. Without --latency the lab has no \
+    delay: times are those of the programs.\n\n\
     Examples:\n  \
     swarmedge-natlab matrix target/release/swarmedge --tries 10 --markdown matrix.md --json matrix.json\n  \
     swarmedge-natlab matrix target/release/swarmedge target/release/swarmedge-smol --reduced\n  \
@@ -29,6 +29,9 @@ pub(crate) struct Common {
     /// Cells at the same time
     #[arg(long, default_value_t = 4)]
     parallel: usize,
+    /// Everything that crosses the core takes so many milliseconds longer, each way: a round trip twice as much
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    latency: u16,
     /// Write the tables here
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
@@ -178,6 +181,7 @@ fn run(common: &Common, plans: &[Plan]) -> Result<(), Error> {
             let options = Options {
                 program,
                 tool: tool.clone(),
+                latency_ms: common.latency,
                 part: plan.part,
                 cells: plan.cells.clone(),
                 tries: plan.tries,
@@ -188,6 +192,7 @@ fn run(common: &Common, plans: &[Plan]) -> Result<(), Error> {
                 runtime: version["runtime"].as_str().unwrap_or("unknown").to_owned(),
                 date: output("date", &["-u", "+%F"])?,
                 kernel: output("uname", &["-r"])?,
+                latency_ms: common.latency,
                 part: plan.part,
                 cells: matrix::measure(&options, &tell)?,
             };

@@ -6,6 +6,7 @@ mod coturn;
 use coturn::Found;
 use std::collections::BTreeMap;
 use std::thread;
+use swarmedge_natlab::latency::Latency;
 use swarmedge_natlab::plan::Site;
 use swarmedge_natlab::{Kind, Lab, Plan, janitor, require};
 
@@ -72,6 +73,22 @@ fn a_lab_is_taken_down_when_its_process_is_interrupted() {
     assert!(std::process::Command::new("kill").args(["-INT", &id]).status().expect("it runs").success());
     tool.wait().expect("it ends");
     assert!(!has_ours());
+}
+
+#[test]
+fn with_latency_every_packet_crosses_the_core_later_and_without_it_at_once() {
+    let Some(lab) = lab(vec![Site::new("a", Kind::Public), Site::new("b", Kind::Public)]) else { return };
+    let to = lab.outside("b").expect("a site").to_string();
+    let round_trip_ms = || -> f64 {
+        let out = lab.command("a", "ping").expect("a node").args(["-c", "5", "-i", "0.2", &to]).output();
+        let said = String::from_utf8_lossy(&out.expect("it runs").stdout).into_owned();
+        let (_, times) = said.split_once("mdev = ").unwrap_or_else(|| panic!("no answer: {said}"));
+        times.split('/').next().and_then(|least| least.parse().ok()).expect("a number")
+    };
+    assert!(round_trip_ms() < 200.0, "the lab itself is quick");
+    let tool = std::path::Path::new(env!("CARGO_BIN_EXE_swarmedge-natlab"));
+    let _late = Latency::start(&lab, std::time::Duration::from_millis(100), tool).expect("delays");
+    assert!(round_trip_ms() >= 200.0);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::{Cell, Options, Part, Try};
 use crate::cdn::{Cdn, Client};
 use crate::delay::Delay;
 use crate::lab::{Lab, Lossy};
+use crate::latency::Latency;
 use crate::plan::{Plan, Site};
 use crate::run::Error;
 use crate::{Expect, Kind, expected};
@@ -31,6 +32,7 @@ pub(super) struct Bench {
     /// They serve as long as they live; none where pairs are forced.
     _seeders: Vec<Client>,
     _delays: Vec<Delay>,
+    _latency: Option<Latency>,
     pub(super) cdn: Cdn,
     pub(super) lab: Lab,
     _dir: tempfile::TempDir,
@@ -62,7 +64,9 @@ impl Bench {
         if let Part::Loss { percent, udp_only } = options.part {
             lab.lose_of(percent, if udp_only { Lossy::Udp } else { Lossy::Everything })?;
         }
-        Ok(Self { _seeders: seeded, _delays: delays, cdn, lab, _dir: dir })
+        let late = Duration::from_millis(options.latency_ms.into());
+        let latency = (!late.is_zero()).then(|| Latency::start(&lab, late, &options.tool)).transpose()?;
+        Ok(Self { _seeders: seeded, _delays: delays, _latency: latency, cdn, lab, _dir: dir })
     }
 
     pub(super) fn cell(&self, options: &Options, seeder: Kind, downloader: Kind) -> Result<Cell, Error> {
@@ -90,17 +94,17 @@ impl Bench {
         let took = began.elapsed();
         let line = line.ok_or_else(|| client.error("tells nothing of its download"))?;
         let done = line.durable_bytes == OBJECT_LEN as u64;
-        let met = client.meetings()?.into_iter().max_by_key(|m| m.outcome == "connected");
-        let go = met.as_ref().filter(|m| m.outcome == "connected").map(|m| f64::from(m.took_ms));
+        let met = client.meetings()?.into_iter().max_by_key(|m| m.attempt.outcome == "connected");
+        let go = met.as_ref().filter(|m| m.attempt.outcome == "connected").map(|m| f64::from(m.attempt.took_ms));
         let connected = if slow { go.is_some() } else { done && line.peer_bytes > line.edge_bytes };
         let outcome = met.as_ref().map(|m| {
-            let end = m.reason.as_ref().or(m.rung.as_ref()).unwrap_or(&m.outcome);
+            let end = m.attempt.reason.as_ref().or(m.attempt.rung.as_ref()).unwrap_or(&m.attempt.outcome);
             m.dropped.as_ref().map_or_else(|| end.clone(), |why| format!("{end}, dropped later: {why}"))
         });
         Ok(Try {
             connected,
             after_go_ms: go,
-            probes: met.as_ref().map_or(0, |m| m.probes),
+            probes: met.as_ref().map_or(0, |m| m.attempt.probes),
             outcome,
             done_ms: done.then_some(took.as_secs_f64() * 1000.0),
             peer_bytes: line.peer_bytes,

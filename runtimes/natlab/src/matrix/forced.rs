@@ -59,7 +59,7 @@ impl Bench {
         };
         turn(false)?;
         self.lab.separate(&sites[0].0, &sites[1].0)?;
-        let uploader = Self::seeder((&self.lab, &self.cdn), seeder, program, EDGE_RATE)?;
+        let mut uploader = Self::seeder((&self.lab, &self.cdn), seeder, program, EDGE_RATE)?;
         let mut client = self.cdn.client(&self.lab, &sites[1].0, program, false)?;
         client.settle(SETTLE_WITHIN)?;
         thread::sleep(BE_LISTED);
@@ -73,10 +73,10 @@ impl Bench {
         let met = client.meetings()?;
         let last = met.last();
         Ok(Try {
-            connected: line.peer_bytes > 0 || met.iter().any(|m| m.outcome == "connected"),
+            connected: line.peer_bytes > 0 || met.iter().any(|m| m.attempt.outcome == "connected"),
             after_go_ms: None,
-            outcome: last.map(|m| m.reason.clone().unwrap_or_else(|| m.outcome.clone())),
-            probes: met.iter().map(|m| m.probes).max().unwrap_or(0),
+            outcome: last.map(|m| m.attempt.reason.clone().unwrap_or_else(|| m.attempt.outcome.clone())),
+            probes: met.iter().map(|m| m.attempt.probes).max().unwrap_or(0),
             done_ms: (line.durable_bytes == OBJECT_LEN as u64).then_some(took.as_secs_f64() * 1000.0),
             peer_bytes: line.peer_bytes,
             edge_bytes: line.edge_bytes,

@@ -13,13 +13,13 @@ mod stats;
 pub use report::{Class, Report, Row, document};
 pub use stats::{lower_bound_95, percentile};
 
-use crate::cdn::End;
 use crate::run::Error;
 use crate::{Expect, Kind, expected};
 use bench::Bench;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::thread;
+use swarmedge_shell::client::why::AttemptLine;
 
 /// What is measured of the cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,8 +50,10 @@ pub enum Part {
 pub struct Options {
     /// The binary whose clients are measured; the servers run on it too.
     pub program: PathBuf,
-    /// This tool, which delays connections where there is skew.
+    /// This tool, which delays connections where there is skew, and packets.
     pub tool: PathBuf,
+    /// Every packet that crosses the core takes so much longer, in milliseconds.
+    pub latency_ms: u16,
     /// What of them.
     pub part: Part,
     /// Which cells: (seeder, downloader).
@@ -83,7 +85,7 @@ pub struct Try {
     pub edge_bytes: u64,
     /// How each attempt ended, as the downloader and as the uploader has it: of forced pairs only.
     #[serde(default)]
-    pub ends: [Vec<End>; 2],
+    pub ends: [Vec<AttemptLine>; 2],
 }
 
 /// All tries of one pair.

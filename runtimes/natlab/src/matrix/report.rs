@@ -2,13 +2,17 @@
 
 use super::forced::NOMINAL;
 use super::{Cell, Part, Try, lower_bound_95, percentile};
-use crate::cdn::End;
 use crate::{Expect, Kind};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
+use swarmedge_shell::client::why::AttemptLine;
 
 /// An attempt may last so long, on either side.
 const ATTEMPT_MS: u32 = 6_000;
+/// Pairs meet within so many round trips after "go", half of them.
+const MEDIAN_RTTS: f64 = 3.0;
+/// And 95 of 100 within this, in milliseconds.
+const P95_MS: f64 = 1_000.0;
 /// A download that is not disturbed takes this much longer than its edge needs, at most: its start, and what a busy
 /// machine takes.
 const UNDISTURBED: f64 = 1.15;
@@ -22,6 +26,9 @@ pub struct Report {
     pub date: String,
     /// Of the machine.
     pub kernel: String,
+    /// What each packet that crosses the core takes longer.
+    #[serde(default)]
+    pub latency_ms: u16,
     /// What.
     pub part: Part,
     /// By seeder, then downloader.
@@ -179,13 +186,27 @@ impl Report {
                 };
                 let wrong = self.cells.iter().filter(wrong);
                 let named = wrong.map(|c| of(c, &format!("{}/{}", c.connected(), c.tries.len())));
-                named.chain(share(Class::Predicted, 0.95)).collect()
+                named.chain(share(Class::Predicted, 0.95)).chain(self.late()).collect()
             }
             Part::Forced => {
                 let wrong = self.cells.iter().filter(|c| c.tries.iter().any(|t| !is_as_forced(t)));
                 wrong.map(|c| of(c, "does not end as it should, or disturbs its download")).collect()
             }
         }
+    }
+
+    /// What a packet and its answer take longer than without latency.
+    fn rtt_ms(&self) -> f64 {
+        2.0 * f64::from(self.latency_ms)
+    }
+
+    /// Pairs that meet too late after "go".
+    fn late(&self) -> Option<String> {
+        let row = self.rows().into_iter().find(|r| r.class == Class::Connects)?;
+        let (median, p95) = (row.median_ms?, row.p95_ms?);
+        let most = MEDIAN_RTTS * self.rtt_ms();
+        let late = self.latency_ms > 0 && (median > most || p95 > P95_MS);
+        late.then(|| format!("after \"go\": median {median:.0} ms ({most:.0} allowed), p95 {p95:.0} ms ({P95_MS:.0})"))
     }
 
     fn heading(&self) -> String {
@@ -198,7 +219,8 @@ impl Report {
             Part::Birthday => "birthday probing switched on".into(),
             Part::Forced => "pairs that cannot connect, forced".into(),
         };
-        format!("### {}: {part}, {}, Linux {}\n\n", self.runtime, self.date, self.kernel)
+        let rtt = if self.latency_ms == 0 { String::new() } else { format!(", round trips of {} ms", self.rtt_ms()) };
+        format!("### {}: {part}{rtt}, {}, Linux {}\n\n", self.runtime, self.date, self.kernel)
     }
 
     /// As Markdown.
@@ -259,8 +281,8 @@ impl Report {
             if tries.is_empty() {
                 continue;
             }
-            let ends: Vec<&End> = tries.iter().flat_map(|t| t.ends.iter().flatten()).collect();
-            let mut reasons: Vec<&str> = ends.iter().map(|e| e.failure.as_deref().unwrap_or("connected")).collect();
+            let ends: Vec<&AttemptLine> = tries.iter().flat_map(|t| t.ends.iter().flatten()).collect();
+            let mut reasons: Vec<&str> = ends.iter().map(|e| e.reason.as_deref().unwrap_or(&e.outcome)).collect();
             reasons.sort_unstable();
             reasons.dedup();
             let done: Vec<f64> = tries.iter().filter_map(|t| t.done_ms).collect();
@@ -286,8 +308,9 @@ impl Report {
 
 /// Both sides gave up in time and said why, and the download was complete when the edge alone would have had it.
 fn is_as_forced(t: &Try) -> bool {
-    let ended =
-        |ends: &Vec<End>| !ends.is_empty() && ends.iter().all(|e| e.failure.is_some() && e.took_ms <= ATTEMPT_MS);
+    let ended = |ends: &Vec<AttemptLine>| {
+        !ends.is_empty() && ends.iter().all(|e| e.reason.is_some() && e.took_ms <= ATTEMPT_MS)
+    };
     let undisturbed = t.done_ms.is_some_and(|ms| ms <= NOMINAL.as_secs_f64() * 1000.0 * UNDISTURBED);
     !t.connected && t.ends.iter().all(ended) && undisturbed
 }
@@ -305,14 +328,14 @@ const HEAD: &str = "\
 
 Real binaries through a real CN on the kernel's own NATs. Each try installs a fresh client, which downloads 8 MiB that
 one seeder holds while the edge sends 512 KiB a second; it connects if the file is complete within 15 s with most bytes
-from that peer. The lab adds no delay (the kernel that it was made on has no netem), so times are those of the programs,
-not of networks. Bounds are the lower ends of one-sided 95 % confidence intervals (Clopper and Pearson).
+from that peer. Where no round trip is given the lab adds no delay, so times are those of the programs, not of networks.
+Bounds are the lower ends of one-sided 95 % confidence intervals (Clopper and Pearson).
 `ᵖ`: by predicting ports; `–`: did not connect, and was not even introduced where the second table says 0.
 
 **Loss**: the core drops packets at random; a try connects if its QUIC connection opens within 15 s.
 **Skew**: what the downloader hears from its CN, \"go\" included, comes late, so that the seeder's checks come early.
 **Forced**: such pairs are not introduced; here both peers first find out about better NATs, which are then replaced.
-How each attempt ended is what both sides log.
+How each attempt ended is what `why` says on both sides.
 **Birthday**: clients run with `--birthday`, which is off otherwise; a try connects as with loss.
 
 ```sh
@@ -344,7 +367,7 @@ mod tests {
     }
 
     fn report(part: Part, cells: Vec<Cell>) -> Report {
-        Report { runtime: "tokio".into(), date: "2026-11-22".into(), kernel: "6".into(), part, cells }
+        Report { runtime: "tokio".into(), date: "2026-11-22".into(), kernel: "6".into(), latency_ms: 0, part, cells }
     }
 
     #[test]
@@ -381,7 +404,13 @@ mod tests {
 
     #[test]
     fn a_forced_pair_must_end_on_both_sides_in_time_and_leave_the_download_alone() {
-        let end = |took_ms| End { failure: Some("Silence".into()), probes: 15, took_ms };
+        let end = |took_ms| AttemptLine {
+            outcome: "failed".into(),
+            reason: Some("nothing was heard of it".into()),
+            rung: None,
+            probes: 15,
+            took_ms,
+        };
         let mut cell = cell(Kind::Symmetric, Kind::Firewall, &[false]);
         cell.tries[0].ends = [vec![end(2_500)], vec![end(2_501)]];
         let with = |change: &dyn Fn(&mut Try)| {

@@ -383,7 +383,8 @@ pub struct GetArgs {
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Each peer that the connection node has introduced since the client's start, with the address that \
-    it was reached by, or the reason why it was not; the last 64 of each download. Peers behind a symmetric NAT, or \
+    it was reached by, or the reason why it was not; the last 64 of each download; and how the last attempts ended to meet \
+    those whom this client was to serve. Peers behind a symmetric NAT, or \
     behind one that blocks UDP, can often not be reached: the edge delivers instead.\n\n\
     Examples:\n  \
     swarmedge why\n  \

@@ -359,7 +359,7 @@ impl Desk {
 
     /// What became of the introductions of one download, or of all.
     #[must_use]
-    pub fn why(&self, download: Option<Handle>) -> Vec<WhyLine> {
+    pub fn why(&self, download: Option<Handle>) -> Answer {
         let state = self.lock();
         let asked = state.downloads.iter().filter(|(handle, _)| download.is_none_or(|d| d == **handle));
         let now = Instant::now();
@@ -368,7 +368,8 @@ impl Desk {
             let control_connected = state.client.control_connected;
             WhyLine { download, url, state: how_far, control_connected, peers: state.meetings.of(*handle) }
         };
-        asked.map(line).collect()
+        let as_uploader = if download.is_none() { state.meetings.as_uploader() } else { Vec::new() };
+        Answer::Why { downloads: asked.map(line).collect(), as_uploader }
     }
 
     /// The downloads' figures without formatting, for what decides whether a file may be written.

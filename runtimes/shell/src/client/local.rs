@@ -171,7 +171,7 @@ fn answer(stream: &UnixStream, api: &Api, request: Request) -> io::Result<()> {
         }
         Request::Status => Answer::Status(api.desk.status()),
         Request::Nat => Answer::Nat { nat: api.desk.observed() },
-        Request::Why { download } => Answer::Why { downloads: api.desk.why(download.map(Handle)) },
+        Request::Why { download } => api.desk.why(download.map(Handle)),
         Request::Watch { download } => return watch(stream, &api.desk, 0, download.map(Handle)),
         Request::Shutdown => accepted(CommandKind::Shutdown),
     };

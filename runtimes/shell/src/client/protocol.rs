@@ -1,7 +1,7 @@
 //! The local API between the commands and the running client: one JSON request a line, answered by one or more JSON
 //! lines, over a Unix domain socket in the state directory. Field names are stable; units stand last.
 
-use super::why::WhyLine;
+use super::why::{UploaderLine, WhyLine};
 use crate::edge::api::Token;
 use crate::error::{Code, Error};
 use crate::http::Origin;
@@ -119,6 +119,9 @@ pub enum Answer {
     Why {
         /// Oldest first.
         downloads: Vec<WhyLine>,
+        /// Attempts to meet downloaders; only where no download was named.
+        #[serde(default)]
+        as_uploader: Vec<UploaderLine>,
     },
     /// What is cached.
     Cache {

@@ -1,4 +1,4 @@
-//! Why each introduced peer was or was not connected: a bounded log, and how it reads.
+//! Why each introduced peer was or was not connected, as downloader and as uploader: a bounded log, and how it reads.
 
 use super::protocol::{Answer, Request, State};
 use crate::error::{Code, Error};
@@ -6,13 +6,13 @@ use crate::terminal::out::{print_json, say};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use swarmedge_core::ids::{Handle, IntroId};
-use swarmedge_core::nat::connectivity::{Failure, Rung};
+use swarmedge_core::nat::connectivity::{Attempt, Failure, Rung};
 use swarmedge_core::nat::{CandidateKind, NatBehaviour, NatDescriptor};
 use swarmedge_core::role::client::io::{CloseReason, Meeting, NotTried, SourceName};
 
-/// Introductions of one download that are remembered; the oldest goes first.
+/// Introductions of one download, or as uploader, that are remembered; the oldest goes first.
 const KEPT_MAX: usize = 64;
 
 /// A download and the peers it was introduced to.
@@ -43,6 +43,20 @@ pub struct MeetingLine {
     pub filtering: String,
     /// Where the peer could be tried, as `KIND ADDRESS`.
     pub addresses: Vec<String>,
+    /// How far it has come.
+    #[serde(flatten)]
+    pub attempt: AttemptLine,
+    /// Where checks have found it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Why it was let go after it was connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<String>,
+}
+
+/// An attempt to connect to an introduced peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttemptLine {
     /// `trying`, `connected`, `failed` or `not_tried`.
     pub outcome: String,
     /// Why it failed or was not tried, in words.
@@ -51,41 +65,91 @@ pub struct MeetingLine {
     /// By what sort of address it was reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rung: Option<String>,
-    /// Where checks have found it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
     /// Datagrams sent to find it.
     pub probes: u16,
-    /// From the CN's "go" to the outcome.
+    /// From the CN's "go" to the outcome, or from the introduction if it never came.
     pub took_ms: u32,
-    /// Why it was let go after it was connected.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dropped: Option<String>,
 }
 
-/// What became of introductions, by download.
+impl AttemptLine {
+    fn begun(not_tried: Option<NotTried>) -> Self {
+        let reason = not_tried.map(|why| match why {
+            NotTried::NotFetching => "the download had ended or paused meanwhile",
+            NotTried::Enough => "as many peers as wanted were connected or being tried",
+            NotTried::Own => "it is this client itself",
+            NotTried::NoAddress => "it names no address that may be tried",
+            NotTried::Again => "it was tried for this download already",
+        });
+        let outcome = if not_tried.is_some() { "not_tried" } else { "trying" }.into();
+        Self { outcome, reason: reason.map(str::to_owned), rung: None, probes: 0, took_ms: 0 }
+    }
+
+    fn ended(attempt: &Attempt) -> Self {
+        Self {
+            outcome: if attempt.failure.is_none() { "connected" } else { "failed" }.into(),
+            reason: attempt.failure.map(|f| in_words(f).to_owned()),
+            rung: (attempt.rung != Rung::None).then(|| rung(attempt.rung).to_owned()),
+            probes: attempt.probes,
+            took_ms: attempt.took_ms,
+        }
+    }
+
+    /// As the user reads it.
+    fn shown(&self) -> String {
+        let reason = self.reason.as_deref().unwrap_or_default();
+        let (ms, probes) = (self.took_ms, self.probes);
+        match self.outcome.as_str() {
+            "connected" => {
+                let rung = self.rung.as_deref().unwrap_or("an unknown way");
+                format!("connected by {rung} in {ms} ms ({probes} probes)")
+            }
+            "failed" => format!("not connected: {reason} ({ms} ms, {probes} probes)"),
+            "not_tried" => format!("not tried: {reason}"),
+            _ => "being tried".into(),
+        }
+    }
+}
+
+/// An attempt to meet a downloader that was introduced to this client as uploader.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UploaderLine {
+    /// When it ended, in Unix milliseconds.
+    pub ended_ms: u64,
+    /// How.
+    #[serde(flatten)]
+    pub attempt: AttemptLine,
+}
+
+/// What became of introductions.
 #[derive(Debug, Default)]
-pub(super) struct Meetings(BTreeMap<Handle, VecDeque<(IntroId, MeetingLine)>>);
+pub(super) struct Meetings {
+    by_download: BTreeMap<Handle, VecDeque<(IntroId, MeetingLine)>>,
+    as_uploader: VecDeque<UploaderLine>,
+}
 
 impl Meetings {
-    /// Takes what the machine says. Introductions of this client as uploader belong to no download of its own.
+    /// Takes what the machine says. An end of what no download was introduced for is this client's as uploader.
     pub(super) fn take(&mut self, intro: IntroId, meeting: Meeting) {
         match meeting {
             Meeting::Introduced { handle, peer, nat, not_tried } => {
-                let log = self.0.entry(handle).or_default();
-                log.push_back((intro, introduced(peer.to_string(), &nat, not_tried)));
-                if log.len() > KEPT_MAX {
-                    log.pop_front();
+                let log = self.by_download.entry(handle).or_default();
+                keep(log, (intro, introduced(peer.to_string(), &nat, not_tried)));
+            }
+            Meeting::Path(addr) => {
+                self.change(intro, |line| line.path = Some(addr.to_string()));
+            }
+            Meeting::Ended(attempt) => {
+                let ended = AttemptLine::ended(&attempt);
+                if !self.change(intro, |line| line.attempt = ended.clone()) {
+                    keep(&mut self.as_uploader, UploaderLine { ended_ms: now_ms(), attempt: ended });
                 }
             }
-            Meeting::Path(addr) => self.change(intro, |line| line.path = Some(addr.to_string())),
-            Meeting::Ended(attempt) => self.change(intro, |line| {
-                line.outcome = if attempt.failure.is_none() { "connected" } else { "failed" }.into();
-                line.reason = attempt.failure.map(|f| in_words(f).to_owned());
-                line.rung = (attempt.rung != Rung::None).then(|| rung(attempt.rung).to_owned());
-                (line.probes, line.took_ms) = (attempt.probes, attempt.took_ms);
-            }),
         }
+    }
+
+    /// The newest that have ended as uploader, oldest first.
+    pub(super) fn as_uploader(&self) -> Vec<UploaderLine> {
+        self.as_uploader.iter().cloned().collect()
     }
 
     /// A connected peer was let go.
@@ -96,42 +160,41 @@ impl Meetings {
     }
 
     pub(super) fn forget(&mut self, handle: Handle) {
-        self.0.remove(&handle);
+        self.by_download.remove(&handle);
     }
 
     pub(super) fn of(&self, handle: Handle) -> Vec<MeetingLine> {
-        self.0.get(&handle).into_iter().flatten().map(|(_, line)| line.clone()).collect()
+        self.by_download.get(&handle).into_iter().flatten().map(|(_, line)| line.clone()).collect()
     }
 
-    fn change(&mut self, intro: IntroId, change: impl FnOnce(&mut MeetingLine)) {
-        let known = self.0.values_mut().flatten().find(|(of, _)| *of == intro);
-        if let Some((_, line)) = known {
-            change(line);
-        }
+    /// Whether a download was introduced by it.
+    fn change(&mut self, intro: IntroId, change: impl FnOnce(&mut MeetingLine)) -> bool {
+        let known = self.by_download.values_mut().flatten().find(|(of, _)| *of == intro);
+        known.map(|(_, line)| change(line)).is_some()
     }
 }
 
-fn introduced(peer: String, nat: &NatDescriptor, not_tried: Option<NotTried>) -> MeetingLine {
+fn keep<T>(log: &mut VecDeque<T>, line: T) {
+    log.push_back(line);
+    if log.len() > KEPT_MAX {
+        log.pop_front();
+    }
+}
+
+fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let reason = not_tried.map(|why| match why {
-        NotTried::NotFetching => "the download had ended or paused meanwhile",
-        NotTried::Enough => "as many peers as wanted were connected or being tried",
-        NotTried::Own => "it is this client itself",
-        NotTried::NoAddress => "it names no address that may be tried",
-        NotTried::Again => "it was tried for this download already",
-    });
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn introduced(peer: String, nat: &NatDescriptor, not_tried: Option<NotTried>) -> MeetingLine {
     MeetingLine {
         peer,
-        introduced_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        introduced_ms: now_ms(),
         mapping: behaviour(nat.mapping).into(),
         filtering: behaviour(nat.filtering).into(),
         addresses: nat.candidates.iter().map(|c| format!("{} {}", kind(c.kind), c.addr)).collect(),
-        outcome: if not_tried.is_some() { "not_tried" } else { "trying" }.into(),
-        reason: reason.map(str::to_owned),
-        rung: None,
+        attempt: AttemptLine::begun(not_tried),
         path: None,
-        probes: 0,
-        took_ms: 0,
         dropped: None,
     }
 }
@@ -202,18 +265,28 @@ const fn left(why: CloseReason) -> &'static str {
 pub fn why(state: &Path, download: Option<u32>, json: bool) -> Result<(), Error> {
     let request = Request::Why { download };
     let answer = super::commands::ask(state, &request)?;
-    let Answer::Why { downloads } = &answer else { return Err(Error::failed("the client answers something else")) };
+    let Answer::Why { downloads, as_uploader } = &answer else {
+        return Err(Error::failed("the client answers something else"));
+    };
     if json {
         return print_json(&answer);
     }
-    if downloads.is_empty() {
+    if downloads.is_empty() && as_uploader.is_empty() {
         let error = match download {
             Some(_) => Error::new(Code::NotFound, "no such download").next("`swarmedge status` lists them"),
             None => Error::new(Code::NotFound, "there are no downloads").next("begin one with `swarmedge get`"),
         };
         return Err(error);
     }
-    downloads.iter().try_for_each(|line| say!("{}", shown(line)))
+    downloads.iter().try_for_each(|line| say!("{}", shown(line)))?;
+    if !as_uploader.is_empty() {
+        say!("as uploader, the last that were to be met:")?;
+    }
+    let now = now_ms();
+    as_uploader.iter().try_for_each(|line| {
+        let ago = Duration::from_millis(now.saturating_sub(line.ended_ms)).as_secs();
+        say!("     {ago} s ago  {}", line.attempt.shown())
+    })
 }
 
 /// A download as the user reads it.
@@ -229,19 +302,7 @@ fn shown(line: &WhyLine) -> String {
     }
     for p in &line.peers {
         let name = p.peer.get(..12).unwrap_or(&p.peer);
-        let reason = p.reason.as_deref().unwrap_or_default();
-        let how = match p.outcome.as_str() {
-            "connected" => format!(
-                "connected by {} in {} ms ({} probes)",
-                p.rung.as_deref().unwrap_or("an unknown way"),
-                p.took_ms,
-                p.probes
-            ),
-            "failed" => format!("not connected: {reason} ({} ms, {} probes)", p.took_ms, p.probes),
-            "not_tried" => format!("not tried: {reason}"),
-            _ => "being tried".into(),
-        };
-        text.push_str(&format!("\n     {name}  {how}"));
+        text.push_str(&format!("\n     {name}  {}", p.attempt.shown()));
         if let Some(path) = &p.path {
             text.push_str(&format!("\n         reached at {path}"));
         }
@@ -261,7 +322,6 @@ fn shown(line: &WhyLine) -> String {
 mod tests {
     use super::*;
     use swarmedge_core::ids::PublicKey;
-    use swarmedge_core::nat::connectivity::Attempt;
 
     fn log(meetings: impl IntoIterator<Item = (u8, Meeting)>) -> Meetings {
         let mut log = Meetings::default();
@@ -288,8 +348,10 @@ mod tests {
             (99, ended(None)),
         ]);
         let peers = log.of(Handle(1));
-        let outcomes: Vec<_> = peers.iter().map(|p| p.outcome.as_str()).collect();
+        let outcomes: Vec<_> = peers.iter().map(|p| p.attempt.outcome.as_str()).collect();
         assert_eq!(outcomes, ["connected", "failed", "not_tried", "trying"]);
+        let [served] = &log.as_uploader()[..] else { panic!("one came that no download was introduced to") };
+        assert_eq!(served.attempt.shown(), "connected by its reflexive address in 80 ms (9 probes)");
         let line = WhyLine {
             download: 1,
             url: "swarmedge://1/x".into(),
@@ -310,5 +372,8 @@ mod tests {
         assert_eq!(log.of(Handle(1)).len(), KEPT_MAX);
         log.forget(Handle(1));
         assert!(log.of(Handle(1)).is_empty());
+        let attempt = Attempt { failure: None, rung: Rung::Lan, probes: 1, took_ms: 1 };
+        (0..200).for_each(|n| log.take(IntroId([n; 16]), Meeting::Ended(attempt.clone())));
+        assert_eq!(log.as_uploader().len(), KEPT_MAX);
     }
 }

@@ -135,8 +135,12 @@ fn play(lab: &Mutex<Lab>, cdn: &Cdn, binary: &Path, case: Case) {
         line.edge_bytes as f64 / MIB as f64,
     );
     println!("{shown}");
-    let met: Vec<_> =
-        client.meetings().expect("an answer").into_iter().map(|m| (m.outcome, m.reason, m.rung)).collect();
+    let met: Vec<_> = client
+        .meetings()
+        .expect("an answer")
+        .into_iter()
+        .map(|m| (m.attempt.outcome, m.attempt.reason, m.attempt.rung))
+        .collect();
     println!("{name}: {met:?}");
     let fail = |what: &str| panic!("{what}: {}", client.error(&shown));
     if line.durable_bytes != OBJECT_LEN || line.edge_bytes + line.peer_bytes != OBJECT_LEN {
