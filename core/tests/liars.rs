@@ -251,6 +251,8 @@ struct Case {
     filed: Vec<(u32, u32, u64, Option<ReceiptProof>)>,
     /// How many introductions CNs have made: the first so many are true.
     introduced: u32,
+    /// The most that the download's first grant lets peers be billed for.
+    ceiling: u64,
 }
 
 fn proof(n: u32, bytes: u64) -> ReceiptProof {
@@ -279,7 +281,7 @@ impl Case {
     fn honest(edge: u64, delivered: &[u64]) -> Self {
         let filed = (0..).zip(delivered).map(|(n, &bytes)| (100 + n, n, bytes, Some(proof(n, bytes)))).collect();
         let introduced = u32::try_from(delivered.len()).expect("few");
-        Self { edge, got: delivered.to_vec(), signed: delivered.to_vec(), filed, introduced }
+        Self { edge, got: delivered.to_vec(), signed: delivered.to_vec(), filed, introduced, ceiling: SIZE }
     }
 
     fn bill(&self) -> Bill {
@@ -305,6 +307,8 @@ impl Case {
             provider: ProviderId(1),
             path: Text::default(),
             issued_ms: 1,
+            max_peer_bytes: self.ceiling,
+            challenged: false,
         };
         book.add(LedgerRecord::Granted(granted), 1);
         let edge = EdgeRecord {
@@ -330,23 +334,29 @@ impl Case {
         book
     }
 
-    /// The most that may be billed: of each introduction the smaller of what was signed and what is said.
+    /// The most that may be billed: of each introduction the smaller of what was signed and what is said, and never more
+    /// than edges left to deliver, nor than was granted.
     fn bound(&self) -> u64 {
         let introduced = usize::try_from(self.introduced).expect("few");
         let smaller: u64 = self.signed.iter().zip(&self.got).take(introduced).map(|(s, g)| s.min(g)).sum();
-        smaller.min(SIZE - self.edge.min(SIZE))
+        smaller.min(SIZE - self.edge.min(SIZE)).min(self.ceiling)
     }
 }
 
 #[test]
 fn no_lie_raises_a_bill_beyond_the_smaller_claim_or_the_ceiling() {
     let mut dice = Seeded::new(7);
-    let (mut single, mut lies) = (0, [0_u32; 8]);
+    let (mut single, mut lies, mut capped) = (0, [0_u32; 8], 0);
     for _ in 0..2_000 {
         let mut below = |n: u64| u64::from(dice.below(u32::try_from(n).expect("small")));
         let delivered: Vec<u64> = (0..1 + below(4)).map(|_| below(40) * MIB).collect();
-        let honest = Case::honest(below(100) * MIB, &delivered);
+        let mut honest = Case::honest(below(100) * MIB, &delivered);
         let mut case = Case::honest(honest.edge, &delivered);
+        if below(3) == 0 {
+            honest.ceiling = below(100) * MIB;
+            case.ceiling = honest.ceiling;
+            capped += u32::from(honest.ceiling < delivered.iter().sum());
+        }
         let at = usize::try_from(below(delivered.len() as u64)).expect("small");
         let (n, more) = (u32::try_from(at).expect("small"), (1 + below(300)) * MIB);
         let lie = usize::try_from(below(8)).expect("small");
@@ -383,6 +393,7 @@ fn no_lie_raises_a_bill_beyond_the_smaller_claim_or_the_ceiling() {
         assert!(is.peers_billed >= was || lie == 5 || lie == 1, "lie {lie} took from others: {is:?}");
     }
     assert!(lies.iter().all(|&n| n > 100), "every lie was told");
+    assert!(capped > 100, "also where more is delivered than was granted");
     assert_eq!(single, 0, "one side alone has raised a bill");
     println!("2,000 books with a lie each; raised by one side alone: {single}");
 }

@@ -178,6 +178,7 @@ fn first_grant(o: &ObjectFacts, asked: &GrantAsked, issued_ms: u64, expires_ms: 
         order_seed: u64::from_be_bytes(seed),
         issued_ms,
         expires_ms,
+        challenged: false,
     }
 }
 
@@ -344,6 +345,7 @@ pub(crate) mod tests {
             ("order_seed", Grant { order_seed: g.order_seed ^ 1, ..g.clone() }),
             ("issued_ms", Grant { issued_ms: g.issued_ms - 1, ..g.clone() }),
             ("expires_ms", Grant { expires_ms: g.expires_ms + 1, ..g.clone() }),
+            ("challenged", Grant { challenged: !g.challenged, ..g.clone() }),
         ]
     }
 

@@ -1,8 +1,9 @@
 //! What the records of a download come to: what its provider is told and billed.
 //!
 //! An uploader's claim is the highest receipt it holds, a downloader's what it reports itself; of each introduction the
-//! smaller claim is billed. So neither side alone can raise a bill, and both together not beyond the version's size; in
-//! a ledger's books ([`Book::strict`]) not without a CN either, which has recorded that it introduced them.
+//! smaller claim is billed. So neither side alone can raise a bill, and both together not beyond the version's size nor
+//! the first grant's ceiling; in a ledger's books ([`Book::strict`]) not without a CN either, which has recorded that
+//! it introduced them.
 //!
 //! A download closes [`LATE_MS`] after the downloader's last word (that it is complete, cancelled or failed), or
 //! [`EXPIRES_MS`] after its first record if that word never comes. What is received later changes nothing.
@@ -58,6 +59,8 @@ pub struct Book {
 pub struct Bill {
     /// Size of the version; 0 while the first grant's record is missing.
     pub size: u64,
+    /// The most that peers may be billed for, as the first grant says; 0 while its record is missing.
+    pub max_peer_bytes: u64,
     /// Sent by edges, each byte counted once whichever edges sent it.
     pub edge_unique: u64,
     /// Sent by edges, repetitions included.
@@ -72,7 +75,7 @@ pub struct Bill {
     pub peers_receipted: u64,
     /// From peers, as both say: of each introduction the smaller of receipt and downloader's claim.
     pub peers_agreed: u64,
-    /// From peers, billed: what both say, at most what edges cannot have delivered.
+    /// From peers, billed: what both say, at most what edges cannot have delivered, and at most the grant's ceiling.
     pub peers_billed: u64,
     /// Claimed by either side and not billed: no counterpart, more than the counterpart says, or more than there is
     /// room for. Shown, never billed.
@@ -270,16 +273,17 @@ impl Book {
     #[must_use]
     pub fn bill(&self, verify: Verify, now_ms: u64) -> Bill {
         let downloader = self.downloader();
-        let size = self.granted.as_ref().map_or(0, |g| g.size);
+        let (size, max_peer_bytes) = self.granted.as_ref().map_or((0, 0), |g| (g.size, g.max_peer_bytes.min(g.size)));
         let claims = self.claims(verify, now_ms);
         let total = |of: fn(&Claims) -> u64| claims.values().map(of).fold(0_u64, u64::saturating_add);
         let agreed = total(|c| c.agreed);
         let claimed = total(|c| c.received.max(c.sent).max(c.receipted));
         let edge_claimed = downloader.map_or(0, |r| r.edge_bytes);
         let edge_unique = self.edge_unique(size, edge_claimed);
-        let peers_billed = agreed.min(size.saturating_sub(edge_unique));
+        let peers_billed = agreed.min(size.saturating_sub(edge_unique)).min(max_peer_bytes);
         Bill {
             size,
+            max_peer_bytes,
             edge_unique,
             edge_total: self.edge_total(),
             edge_claimed,

@@ -102,6 +102,7 @@ fn grant(node: NodeIx, name: Name) -> SealedGrant {
         order_seed: 0,
         issued_ms: 0,
         expires_ms: u64::MAX,
+        challenged: false,
     };
     let signature = keys::sign(&edge.body.key, Context::Grant, &grant.to_bytes());
     keys::seal(&SignedGrant { grant, signature, cert: edge }, Epochs::FIRST)

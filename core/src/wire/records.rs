@@ -1,6 +1,6 @@
 //! Values that are signed or sealed and travel inside messages: certificates, grants, introductions, usage records.
 
-use super::{Blob, List, Text};
+use super::{Blob, DecodeError, List, Text, Wire as _};
 use crate::content::Policy;
 use crate::ids::{
     Digest, DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, SecondaryGuid, Signature, VersionId,
@@ -70,6 +70,9 @@ crate::wire! {
         pub issued_ms: u64,
         /// Not used after, Unix milliseconds.
         pub expires_ms: u64,
+        /// Its client is asked to prove at the end that it holds what peers delivered. It cannot see this: the seal hides
+        /// it.
+        pub challenged: bool,
     }
 
     /// A grant and its signature, as it is inside the seal. Signed under [`Context::Grant`].
@@ -438,10 +441,26 @@ crate::wire! {
         pub path: Text<{ limits::PATH_LEN_MAX }>,
         /// When, Unix milliseconds.
         pub issued_ms: u64,
+        /// The grant's ceiling: never more is billed from peers.
+        pub max_peer_bytes: u64,
+        /// See [`Grant::challenged`].
+        pub challenged: bool,
     }
 }
 
 impl LedgerRecord {
+    /// Reads a record that was stored. Before grants' records told of a ceiling and of challenges they ended earlier:
+    /// theirs had no other ceiling than the version's size.
+    pub fn from_stored(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let of_a_grant = |_| {
+            let mut grown = bytes.to_vec();
+            u64::MAX.encode(&mut grown);
+            false.encode(&mut grown);
+            Self::from_bytes(&grown).ok().filter(|r| matches!(r, Self::Granted(_)))
+        };
+        Self::from_bytes(bytes).or_else(|e| of_a_grant(e).ok_or(e))
+    }
+
     /// The record's id.
     #[must_use]
     pub const fn id(&self) -> RecordId {

@@ -92,6 +92,7 @@ pub(crate) fn signed_grant() -> SignedGrant {
             order_seed: 8,
             issued_ms: 9,
             expires_ms: 10,
+            challenged: true,
         },
         signature: Signature::numbered(11),
         cert: cert(),
@@ -217,6 +218,8 @@ pub(crate) fn grant_record() -> GrantRecord {
         provider: ProviderId(6),
         path: text("games/big.iso"),
         issued_ms: 7,
+        max_peer_bytes: 8,
+        challenged: true,
     }
 }
 

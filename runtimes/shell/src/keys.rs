@@ -359,6 +359,7 @@ mod tests {
             order_seed: 8,
             issued_ms: 9,
             expires_ms: 10,
+            challenged: false,
         };
         SignedGrant { signature: edge.sign(Context::Grant, &grant.to_bytes()), grant, cert }
     }

@@ -60,6 +60,14 @@ crate::wire! {
         pub evidence: Digest,
     }
 
+    /// What was settled of one download, and under which ceiling.
+    pub struct CappedStatement {
+        /// What was settled.
+        pub of: DownloadStatement,
+        /// The most that peers may be billed for, as its first grant says.
+        pub max_peer_bytes: u64,
+    }
+
     /// Plain HTTP traffic of a version from one edge on one day.
     pub struct PlainStatement {
         /// Who pays.
@@ -137,27 +145,28 @@ crate::wire! {
 crate::wire! {
     /// A leaf of a day's tree.
     pub enum Leaf {
-        /// Of a download.
+        /// Of a download, on days that were closed before statements told its ceiling: that was the version's size.
         Download(DownloadStatement) = 1,
         /// Of plain traffic.
         Plain(PlainStatement) = 2,
         /// Of a provider.
         Total(TotalStatement) = 3,
+        /// Of a download.
+        Capped(CappedStatement) = 4,
     }
 }
 
 impl Totals {
     /// Adds a statement. A sum is not added to a sum.
     pub fn add(&mut self, leaf: &Leaf) {
-        match leaf {
-            Leaf::Download(d) => {
-                self.downloads = self.downloads.saturating_add(1);
-                self.completed = self.completed.saturating_add(u64::from(d.outcome == Outcome::Completed));
-                self.edge_bytes = self.edge_bytes.saturating_add(d.edge_bytes);
-                self.peer_bytes = self.peer_bytes.saturating_add(d.peer_bytes);
-            }
-            Leaf::Plain(p) => self.plain_bytes = self.plain_bytes.saturating_add(p.bytes),
-            Leaf::Total(_) => {}
+        if let Some((d, _)) = leaf.download() {
+            self.downloads = self.downloads.saturating_add(1);
+            self.completed = self.completed.saturating_add(u64::from(d.outcome == Outcome::Completed));
+            self.edge_bytes = self.edge_bytes.saturating_add(d.edge_bytes);
+            self.peer_bytes = self.peer_bytes.saturating_add(d.peer_bytes);
+        }
+        if let Leaf::Plain(p) = leaf {
+            self.plain_bytes = self.plain_bytes.saturating_add(p.bytes);
         }
     }
 
@@ -185,6 +194,17 @@ impl Leaf {
             Self::Download(s) => (s.provider, s.day),
             Self::Plain(s) => (s.provider, s.day),
             Self::Total(s) => (s.provider, s.day),
+            Self::Capped(s) => (s.of.provider, s.of.day),
+        }
+    }
+
+    /// What was settled, if it is of a download, and the most that peers could be billed for.
+    #[must_use]
+    pub fn download(&self) -> Option<(&DownloadStatement, u64)> {
+        match self {
+            Self::Download(s) => Some((s, s.size)),
+            Self::Capped(s) => Some((&s.of, s.max_peer_bytes.min(s.of.size))),
+            Self::Plain(_) | Self::Total(_) => None,
         }
     }
 }
@@ -242,7 +262,7 @@ pub enum Finding {
     Sum,
     /// The statements are not those of the day's tree: one was changed, or all were replaced.
     Changed,
-    /// More peer bytes are billed than edges left to deliver.
+    /// More peer bytes are billed than edges left to deliver, or than the grant allowed.
     OverBilled(DownloadId),
     /// A download is billed more than once.
     BilledTwice(DownloadId),
@@ -306,8 +326,8 @@ impl ProviderDay {
         let mut totals = Totals::default();
         for leaf in statements {
             totals.add(leaf);
-            if let Leaf::Download(d) = leaf
-                && d.peer_bytes > d.size.saturating_sub(d.edge_bytes)
+            if let Some((d, ceiling)) = leaf.download()
+                && d.peer_bytes > d.size.saturating_sub(d.edge_bytes).min(ceiling)
             {
                 return Err(Finding::OverBilled(d.download));
             }
@@ -329,7 +349,7 @@ pub fn check_days(trust: &Trust, days: &[ProviderDay]) -> Result<Totals, (usize,
             follows(before, day).map_err(found)?;
         }
         for leaf in &day.leaves {
-            if let Leaf::Download(d) = leaf
+            if let Some((d, _)) = leaf.download()
                 && !billed.insert(d.download)
             {
                 return Err(found(Finding::BilledTwice(d.download)));

@@ -8,7 +8,7 @@ const LEDGER: PublicKey = PublicKey([5; 32]);
 const US: ProviderId = ProviderId(7);
 
 fn download(provider: ProviderId, day: u32, n: u32) -> Leaf {
-    Leaf::Download(DownloadStatement {
+    let of = DownloadStatement {
         provider,
         day,
         download: DownloadId::numbered(day * 1_000 + n),
@@ -20,7 +20,14 @@ fn download(provider: ProviderId, day: u32, n: u32) -> Leaf {
         peer_bytes: 70,
         flagged_bytes: 0,
         evidence: Digest::numbered(n),
-    })
+    };
+    Leaf::Capped(CappedStatement { of, max_peer_bytes: 80 })
+}
+
+/// The statement of a leaf.
+fn of(leaf: &mut Leaf) -> &mut DownloadStatement {
+    let Leaf::Capped(d) = leaf else { panic!("a download") };
+    &mut d.of
 }
 
 /// A provider's leaves of a day with `n` downloads.
@@ -89,12 +96,10 @@ fn the_honest_ledger_is_accepted_and_its_totals_are_sums() {
 #[test]
 fn a_changed_statement_is_found_even_if_the_sum_is_made_to_agree() {
     let mut days = honest();
-    let Leaf::Download(d) = &mut days[0].leaves[2] else { panic!("a download") };
-    d.evidence.0[31] ^= 1;
+    of(&mut days[0].leaves[2]).evidence.0[31] ^= 1;
     assert_eq!(days[0].check(&trust()), Err(Finding::Changed));
     let mut days = honest();
-    let Leaf::Download(d) = &mut days[0].leaves[2] else { panic!("a download") };
-    d.peer_bytes -= 1;
+    of(&mut days[0].leaves[2]).peer_bytes -= 1;
     assert_eq!(days[0].check(&trust()), Err(Finding::Sum));
     days[0].leaves.pop();
     days[0].leaves = close(US, 100, days[0].leaves.clone());
@@ -164,18 +169,31 @@ fn a_day_of_somebody_else_and_a_double_bill_are_found() {
     days[0].provider = ProviderId(9);
     assert_eq!(days[0].check(&trust()), Err(Finding::Foreign));
     let mut twice = leaves(US, 101, 1);
-    let Leaf::Download(d) = &mut twice[0] else { panic!("a download") };
-    d.download = DownloadId::numbered(100_000);
+    of(&mut twice[0]).download = DownloadId::numbered(100_000);
     assert_eq!(
         check_days(&trust(), &ledger(100, &[leaves(US, 100, 5), twice])),
         Err((1, Finding::BilledTwice(DownloadId::numbered(100_000))))
     );
-    let mut over = vec![download(US, 100, 1)];
-    let Leaf::Download(d) = &mut over[0] else { panic!("a download") };
-    d.peer_bytes = 71;
-    let id = d.download;
-    let days = ledger(100, &[close(US, 100, over)]);
-    assert_eq!(days[0].check(&trust()), Err(Finding::OverBilled(id)));
+    // more than edges left to deliver, and more than was granted
+    for (edge_bytes, peer_bytes) in [(30, 71), (10, 81)] {
+        let mut over = vec![download(US, 100, 1)];
+        let d = of(&mut over[0]);
+        (d.edge_bytes, d.peer_bytes) = (edge_bytes, peer_bytes);
+        let id = d.download;
+        let days = ledger(100, &[close(US, 100, over)]);
+        assert_eq!(days[0].check(&trust()), Err(Finding::OverBilled(id)));
+    }
+}
+
+#[test]
+fn statements_of_days_that_were_closed_before_there_were_ceilings_are_still_proven() {
+    let old = |leaf| if let Leaf::Capped(s) = leaf { Leaf::Download(s.of) } else { leaf };
+    let days = ledger(100, &[leaves(US, 100, 3).into_iter().map(old).collect(), leaves(US, 101, 1)]);
+    assert_eq!(check_days(&trust(), &days).map(|t| (t.downloads, t.peer_bytes)), Ok((4, 280)));
+    let mut over = days[0].clone();
+    let Leaf::Download(d) = &mut over.leaves[0] else { panic!("an old one") };
+    d.peer_bytes += 1;
+    assert_eq!(over.check(&trust()), Err(Finding::OverBilled(DownloadId::numbered(100_000))));
 }
 
 #[test]

@@ -25,6 +25,8 @@ fn granted(size: u64) -> LedgerRecord {
         provider: ProviderId(1),
         path: Text::default(),
         issued_ms: 5,
+        max_peer_bytes: size,
+        challenged: false,
     })
 }
 
@@ -102,6 +104,27 @@ fn edge(edge: u32, seq: u32, unique_bytes: u64) -> LedgerRecord {
 
 fn bill(records: &[LedgerRecord]) -> Bill {
     records.iter().cloned().collect::<Book>().bill(fake_verify, 0)
+}
+
+/// A first grant under which peers may be billed for so much.
+fn capped(size: u64, max_peer_bytes: u64) -> LedgerRecord {
+    let LedgerRecord::Granted(g) = granted(size) else { panic!("a grant") };
+    LedgerRecord::Granted(GrantRecord { max_peer_bytes, ..g })
+}
+
+#[test]
+fn no_bill_is_above_the_ceiling_of_the_first_grant() {
+    let said = [got(1, &[(1, 70)]), sent(2, 1, &[(1, 70)])];
+    let b = |grant| bill(&[&[grant], &said[..]].concat());
+    assert_eq!(b(capped(100, 60)).peers_billed, 60);
+    assert_eq!((b(capped(100, 60)).flagged, b(capped(100, 60)).max_peer_bytes), (10, 60), "the rest is shown");
+    assert_eq!(b(capped(100, 0)).peers_billed, 0, "no peers allowed");
+    assert_eq!((b(capped(50, u64::MAX)).peers_billed, b(capped(50, u64::MAX)).max_peer_bytes), (50, 50));
+    // a later grant of the same download widens nothing
+    let LedgerRecord::Granted(wider) = capped(100, 90) else { panic!("a grant") };
+    let wider = LedgerRecord::Granted(GrantRecord { id: RecordId::numbered(2), issued_ms: 6, ..wider });
+    let all = [&[wider.clone(), capped(100, 60), wider], &said[..]].concat();
+    assert_eq!(bill(&all).peers_billed, 60);
 }
 
 #[test]

@@ -135,6 +135,7 @@ fn grant_of(n: u32) -> Grant {
         order_seed: 1,
         issued_ms: NOW_MS,
         expires_ms: NOW_MS + 900_000,
+        challenged: false,
     }
 }
 

@@ -118,6 +118,8 @@ impl Edge {
             provider: grant.provider,
             path: asked.object.path.clone(),
             issued_ms: grant.issued_ms,
+            max_peer_bytes: grant.max_peer_bytes,
+            challenged: grant.challenged,
         });
         let served = ServedGrant { download: grant.download, guid: grant.guid };
         let counts = vec![Self::first_count(served, (grant.version, grant.provider), now_ms)];

@@ -273,6 +273,8 @@ impl Statement {
             provider: ProviderId(1),
             path: Text::default(),
             issued_ms: 0,
+            max_peer_bytes: self.size,
+            challenged: false,
         }
     }
 

@@ -227,7 +227,9 @@ fn words(finding: &Finding) -> String {
         }
         Finding::Sum => "a record was changed: the statements do not come to their sum".into(),
         Finding::Changed => "a record was changed: the statements are not those of the signed day".into(),
-        Finding::OverBilled(id) => format!("download {id} bills more than one copy of the version"),
+        Finding::OverBilled(id) => {
+            format!("download {id} bills more than one copy of the version, or than was granted")
+        }
         Finding::BilledTwice(id) => format!("download {id} is billed twice"),
         Finding::Replaced => "the day was replaced: two signed histories disagree about it".into(),
         Finding::Gap => "the day before it is missing".into(),

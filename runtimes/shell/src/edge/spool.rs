@@ -45,7 +45,7 @@ impl Spool {
         let spool = Self { db, path: path.to_owned() };
         let (records, counts) = spool.load().map_err(damaged)?;
         let bad = |e: DecodeError| Error::Damaged(path.to_owned(), e.to_string());
-        let records = records.iter().map(|b| LedgerRecord::from_bytes(b)).collect::<Result<_, _>>().map_err(bad)?;
+        let records = records.iter().map(|b| LedgerRecord::from_stored(b)).collect::<Result<_, _>>().map_err(bad)?;
         let counts = counts.iter().map(|b| decode_count(b)).collect::<Result<_, _>>().map_err(bad)?;
         Ok((spool, (records, counts)))
     }
@@ -167,6 +167,8 @@ mod tests {
             provider: ProviderId(7),
             path: Text::new("a").expect("short"),
             issued_ms: 5,
+            max_peer_bytes: 9,
+            challenged: false,
         })
     }
 

@@ -192,6 +192,7 @@ impl<R: Start> Net<R> {
             order_seed: 1,
             issued_ms: unix_ms() - 1000,
             expires_ms: unix_ms() + 600_000,
+            challenged: false,
         };
         let cert = self.certify(ServerRole::Edge, "edge", &self.edge);
         SignedGrant { signature: self.edge.sign(Context::Grant, &grant.to_bytes()), grant, cert }
@@ -362,6 +363,8 @@ impl<R: Start> Net<R> {
             provider: ProviderId(7),
             path: Text::new("a/b").expect("short"),
             issued_ms: 1,
+            max_peer_bytes: 1_000_000,
+            challenged: false,
         });
         inlet.links.send(CONN, &LedgerMsg::Submit(record));
         let Some(Event::Message(LedgerMsg::Ack(ack))) = inbox.recv().await else { panic!("not acknowledged") };

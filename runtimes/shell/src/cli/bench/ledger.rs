@@ -168,6 +168,8 @@ fn download(day: Day, random: &mut Random) -> [LedgerRecord; PER_DOWNLOAD as usi
         provider: PROVIDER,
         path: Text::new(format!("games/part-{object:03}.iso")).unwrap_or_default(),
         issued_ms: day.end_ms() - 1 - random.next() % DAY_MS,
+        max_peer_bytes: SIZE,
+        challenged: false,
     };
     let served = EdgeRecord {
         id: RecordId(random.bytes()),

@@ -181,6 +181,7 @@ fn content_is_withheld_from_grants_that_are_forged_old_or_for_something_else() {
         order_seed: 0,
         issued_ms: unix_ms() - 1_000,
         expires_ms: unix_ms() + 600_000,
+        challenged: false,
     };
     let sign = |key: &Key, grant: &Grant| SignedGrant {
         signature: key.sign(Context::Grant, &grant.to_bytes()),

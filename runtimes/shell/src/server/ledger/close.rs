@@ -13,8 +13,8 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 use std::collections::BTreeMap;
 use swarmedge_core::accounting::audit::{
-    DayLeaf, DownloadStatement, Head, Leaf, Outcome, PlainStatement, ProviderDay, SignedHead, TotalStatement, Totals,
-    tree,
+    CappedStatement, DayLeaf, DownloadStatement, Head, Leaf, Outcome, PlainStatement, ProviderDay, SignedHead,
+    TotalStatement, Totals, tree,
 };
 use swarmedge_core::accounting::settlement::EXPIRES_MS;
 use swarmedge_core::ids::{Digest, ProviderId};
@@ -150,7 +150,8 @@ async fn settle_open(change: &mut AnyConnection, day: Day, now_ms: u64) -> Resul
 async fn leaves_of(db: &mut AnyConnection, day: Day) -> Result<Vec<Leaf>, sqlx::Error> {
     let mut by_provider: BTreeMap<ProviderId, Vec<Leaf>> = BTreeMap::new();
     let downloads = sqlx::query(
-        "SELECT provider, download, path, version, size, state, edge_unique, peers_billed, flagged, evidence
+        "SELECT provider, download, path, version, size, state, edge_unique, peers_billed, flagged, evidence,
+                max_peer_bytes
          FROM download WHERE day = $1 ORDER BY provider, download",
     );
     for row in downloads.bind(day.to_sql()).fetch_all(&mut *db).await? {
@@ -176,7 +177,7 @@ async fn leaves_of(db: &mut AnyConnection, day: Day) -> Result<Vec<Leaf>, sqlx::
 
 fn download_leaf(row: &AnyRow, day: Day) -> Result<Leaf, sqlx::Error> {
     let path: String = row.try_get(2)?;
-    Ok(Leaf::Download(DownloadStatement {
+    let of = DownloadStatement {
         provider: provider_at(row, 0)?,
         day: day.0,
         download: id_at(row, 1)?,
@@ -194,7 +195,10 @@ fn download_leaf(row: &AnyRow, day: Day) -> Result<Leaf, sqlx::Error> {
         peer_bytes: bytes_at(row, 7)?,
         flagged_bytes: bytes_at(row, 8)?,
         evidence: id_at(row, 9)?,
-    }))
+    };
+    // what was settled before ceilings were told had none below the size
+    let max_peer_bytes = bytes_at(row, 10)?.min(of.size);
+    Ok(Leaf::Capped(CappedStatement { of, max_peer_bytes }))
 }
 
 fn provider_at(row: &AnyRow, column: usize) -> Result<ProviderId, sqlx::Error> {

@@ -11,9 +11,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 /// The steps of each engine's schema: each makes the next version of it.
-const SQLITE: &[&str] =
-    &[include_str!("schema/sqlite_1.sql"), include_str!("schema/sqlite_2.sql"), include_str!("schema/sqlite_3.sql")];
-const POSTGRES: &[&str] = &[include_str!("schema/postgres_1.sql"), include_str!("schema/postgres_2.sql")];
+const SQLITE: &[&str] = &[
+    include_str!("schema/sqlite_1.sql"),
+    include_str!("schema/sqlite_2.sql"),
+    include_str!("schema/sqlite_3.sql"),
+    include_str!("schema/sqlite_4.sql"),
+];
+const POSTGRES: &[&str] = &[
+    include_str!("schema/postgres_1.sql"),
+    include_str!("schema/postgres_2.sql"),
+    include_str!("schema/postgres_3.sql"),
+];
 
 /// PostgreSQL's writers take turns by this advisory lock ("swmledge").
 const WRITER_LOCK: i64 = 0x7377_6d6c_6564_6765;

@@ -6,7 +6,8 @@ use crate::error::Error;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use swarmedge_core::accounting::audit::{
-    DayLeaf, DownloadStatement, Head, Leaf, Outcome, PlainStatement, ProviderDay, SignedHead, TotalStatement, Totals,
+    CappedStatement, DayLeaf, DownloadStatement, Head, Leaf, Outcome, PlainStatement, ProviderDay, SignedHead,
+    TotalStatement, Totals,
 };
 use swarmedge_core::ids::{Digest, ParseIdError, ProviderId};
 use swarmedge_core::wire::records::ServerCert;
@@ -56,6 +57,8 @@ enum LeafLine {
         peer_bytes: u64,
         flagged_bytes: u64,
         evidence: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_peer_bytes: Option<u64>,
     },
     Plain {
         version: String,
@@ -124,23 +127,8 @@ fn head_text(h: &SignedHead) -> HeadText {
 
 fn leaf_line(leaf: &Leaf) -> LeafLine {
     match leaf {
-        Leaf::Download(d) => LeafLine::Download {
-            download: d.download.to_string(),
-            path: d.path.to_string(),
-            version: d.version.to_string(),
-            size: d.size,
-            outcome: match d.outcome {
-                Outcome::Unreported => OutcomeText::Unreported,
-                Outcome::Unfinished => OutcomeText::Unfinished,
-                Outcome::Completed => OutcomeText::Completed,
-                Outcome::Cancelled => OutcomeText::Cancelled,
-                Outcome::Failed => OutcomeText::Failed,
-            },
-            edge_bytes: d.edge_bytes,
-            peer_bytes: d.peer_bytes,
-            flagged_bytes: d.flagged_bytes,
-            evidence: d.evidence.to_string(),
-        },
+        Leaf::Download(d) => download_line(d, None),
+        Leaf::Capped(d) => download_line(&d.of, Some(d.max_peer_bytes)),
         Leaf::Plain(p) => LeafLine::Plain { version: p.version.to_string(), edge: p.edge.to_string(), bytes: p.bytes },
         Leaf::Total(t) => LeafLine::Total {
             statements: t.statements,
@@ -150,6 +138,27 @@ fn leaf_line(leaf: &Leaf) -> LeafLine {
             peer_bytes: t.totals.peer_bytes,
             plain_bytes: t.totals.plain_bytes,
         },
+    }
+}
+
+fn download_line(d: &DownloadStatement, max_peer_bytes: Option<u64>) -> LeafLine {
+    LeafLine::Download {
+        download: d.download.to_string(),
+        path: d.path.to_string(),
+        version: d.version.to_string(),
+        size: d.size,
+        outcome: match d.outcome {
+            Outcome::Unreported => OutcomeText::Unreported,
+            Outcome::Unfinished => OutcomeText::Unfinished,
+            Outcome::Completed => OutcomeText::Completed,
+            Outcome::Cancelled => OutcomeText::Cancelled,
+            Outcome::Failed => OutcomeText::Failed,
+        },
+        edge_bytes: d.edge_bytes,
+        peer_bytes: d.peer_bytes,
+        flagged_bytes: d.flagged_bytes,
+        evidence: d.evidence.to_string(),
+        max_peer_bytes,
     }
 }
 
@@ -220,25 +229,32 @@ fn leaf_of(line: LeafLine, provider: ProviderId, day: u32) -> Result<Leaf, Strin
             peer_bytes,
             flagged_bytes,
             evidence,
-        } => Leaf::Download(DownloadStatement {
-            provider,
-            day,
-            download: id(&download)?,
-            path: Text::new(&path).map_err(|e| e.to_string())?,
-            version: id(&version)?,
-            size,
-            outcome: match outcome {
-                OutcomeText::Unreported => Outcome::Unreported,
-                OutcomeText::Unfinished => Outcome::Unfinished,
-                OutcomeText::Completed => Outcome::Completed,
-                OutcomeText::Cancelled => Outcome::Cancelled,
-                OutcomeText::Failed => Outcome::Failed,
-            },
-            edge_bytes,
-            peer_bytes,
-            flagged_bytes,
-            evidence: id(&evidence)?,
-        }),
+            max_peer_bytes,
+        } => {
+            let of = DownloadStatement {
+                provider,
+                day,
+                download: id(&download)?,
+                path: Text::new(&path).map_err(|e| e.to_string())?,
+                version: id(&version)?,
+                size,
+                outcome: match outcome {
+                    OutcomeText::Unreported => Outcome::Unreported,
+                    OutcomeText::Unfinished => Outcome::Unfinished,
+                    OutcomeText::Completed => Outcome::Completed,
+                    OutcomeText::Cancelled => Outcome::Cancelled,
+                    OutcomeText::Failed => Outcome::Failed,
+                },
+                edge_bytes,
+                peer_bytes,
+                flagged_bytes,
+                evidence: id(&evidence)?,
+            };
+            match max_peer_bytes {
+                Some(max_peer_bytes) => Leaf::Capped(CappedStatement { of, max_peer_bytes }),
+                None => Leaf::Download(of),
+            }
+        }
         LeafLine::Plain { version, edge, bytes } => {
             Leaf::Plain(PlainStatement { provider, day, version: id(&version)?, edge: id(&edge)?, bytes })
         }

@@ -11,7 +11,7 @@ use swarmedge_core::wire::records::{GrantRecord, LedgerRecord, Side, UsageState}
 
 /// The columns that [`line_of`] fills, in its order.
 pub(super) const COLUMNS: &str = "download, provider, day, path, version, guid, size, issued_ms, state, elapsed_ms, \
-     edge_unique, edge_total, edge_claimed, peers_received, peers_sent, peers_billed, flagged, speed, evidence, cause";
+     edge_unique, edge_total, edge_claimed, peers_received, peers_sent, peers_billed, flagged, speed, evidence, cause, max_peer_bytes";
 
 /// Classes of speed for each doubling.
 const CLASSES: u64 = 16;
@@ -82,6 +82,7 @@ pub(super) fn line_of(mut records: Vec<(u64, LedgerRecord)>, first_open: Day, no
         speed.into(),
         evidence.0[..].into(),
         if bill.state == Some(UsageState::Failed) { cause } else { 0 }.into(),
+        bill.max_peer_bytes.into(),
     ])
 }
 
