@@ -56,49 +56,117 @@ fn bind(query: AnyQuery<'_>, value: Value) -> AnyQuery<'_> {
     }
 }
 
-/// A column of PostgreSQL: its values as the text of an array, since `Any` binds no arrays.
+/// The text of an array of PostgreSQL, since `Any` binds no arrays.
 #[derive(Default)]
-struct Column {
-    kind: Option<&'static str>,
-    text: String,
+struct Array(String);
+
+impl Array {
+    fn push(&mut self, value: &Value) {
+        self.0.push(if self.0.is_empty() { '{' } else { ',' });
+        match value {
+            Value::Int(n) => self.0 += &n.to_string(),
+            Value::Bytes(bytes) => {
+                self.0 += r"\\x";
+                HEXLOWER.encode_append(bytes, &mut self.0);
+            }
+            Value::Nothing => self.0 += "NULL",
+            Value::Text(text) => {
+                self.0.push('"');
+                for c in text.chars() {
+                    if matches!(c, '"' | '\\') {
+                        self.0.push('\\');
+                    }
+                    self.0.push(c);
+                }
+                self.0.push('"');
+            }
+        }
+    }
+
+    fn finish(mut self) -> String {
+        self.0 += if self.0.is_empty() { "{}" } else { "}" };
+        self.0
+    }
+}
+
+/// A column of PostgreSQL. Bytes go as they are, all rows' in one piece beside where each begins and how long it is: an
+/// array's text would double them, and be read character by character.
+enum Column {
+    Ints(Array),
+    Texts(Array),
+    Bytes { all: Vec<u8>, begins: Array, lengths: Array },
 }
 
 impl Column {
-    fn push(&mut self, value: &Value) {
-        self.text.push(if self.text.is_empty() { '{' } else { ',' });
-        let kind = match value {
-            Value::Int(n) => {
-                self.text += &n.to_string();
-                "BIGINT"
-            }
-            Value::Bytes(bytes) => {
-                self.text += r"\\x";
-                HEXLOWER.encode_append(bytes, &mut self.text);
-                "BYTEA"
-            }
-            Value::Nothing => {
-                self.text += "NULL";
-                return;
-            }
-            Value::Text(text) => {
-                self.text.push('"');
-                for c in text.chars() {
-                    if matches!(c, '"' | '\\') {
-                        self.text.push('\\');
-                    }
-                    self.text.push(c);
-                }
-                self.text.push('"');
-                "TEXT"
-            }
+    /// No engine has a column of more than one type.
+    fn of(rows: &[Vec<Value>], column: usize) -> Self {
+        let values = || rows.iter().filter_map(|row| row.get(column));
+        let array = || {
+            let mut array = Array::default();
+            values().for_each(|value| array.push(value));
+            array
         };
-        self.kind = Some(kind);
+        match values().find(|v| !matches!(v, Value::Nothing)) {
+            Some(Value::Int(_)) => Self::Ints(array()),
+            Some(Value::Text(_)) => Self::Texts(array()),
+            Some(Value::Bytes(_) | Value::Nothing) | None => Self::bytes(values()),
+        }
     }
 
-    /// The array's text, and the type of its elements.
-    fn finish(mut self) -> (String, &'static str) {
-        self.text += if self.text.is_empty() { "{}" } else { "}" };
-        (self.text, self.kind.unwrap_or("BYTEA"))
+    fn bytes<'a>(values: impl Iterator<Item = &'a Value>) -> Self {
+        let (mut all, mut begins, mut lengths) = (Vec::new(), Array::default(), Array::default());
+        for value in values {
+            if let Value::Bytes(bytes) = value {
+                begins.push(&(all.len() as u64 + 1).into());
+                lengths.push(&(bytes.len() as u64).into());
+                all.extend_from_slice(bytes);
+            } else {
+                begins.push(&Value::Nothing);
+                lengths.push(&Value::Nothing);
+            }
+        }
+        Self::Bytes { all, begins, lengths }
+    }
+}
+
+/// A statement over columns: what is selected, from which arrays, under which names.
+#[derive(Default)]
+struct Arrays {
+    values: Vec<String>,
+    arrays: Vec<String>,
+    names: Vec<String>,
+    parameters: Vec<Value>,
+}
+
+impl Arrays {
+    fn parameter(&mut self, value: Value) -> usize {
+        self.parameters.push(value);
+        self.parameters.len()
+    }
+
+    fn array(&mut self, array: Array, kind: &str, name: String) {
+        let at = self.parameter(Value::Text(array.finish()));
+        self.arrays.push(format!("CAST(CAST(${at} AS TEXT) AS {kind}[])"));
+        self.names.push(name);
+    }
+
+    fn add(&mut self, n: usize, column: Column) {
+        let value = match column {
+            Column::Ints(ints) => {
+                self.array(ints, "BIGINT", format!("v{n}"));
+                format!("v{n}")
+            }
+            Column::Texts(texts) => {
+                self.array(texts, "TEXT", format!("v{n}"));
+                format!("v{n}")
+            }
+            Column::Bytes { all, begins, lengths } => {
+                self.array(begins, "INT", format!("b{n}"));
+                self.array(lengths, "INT", format!("l{n}"));
+                format!("SUBSTRING(CAST(${} AS BYTEA) FROM b{n} FOR l{n})", self.parameter(Value::Bytes(all)))
+            }
+        };
+        self.values.push(value);
     }
 }
 
@@ -109,16 +177,13 @@ async fn insert_arrays(
     rows: &[Vec<Value>],
     tail: &str,
 ) -> Result<Vec<AnyRow>, sqlx::Error> {
-    let mut columns: Vec<Column> = Vec::new();
-    columns.resize_with(rows.first().map_or(0, Vec::len), Column::default);
-    for row in rows {
-        columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+    let mut of = Arrays::default();
+    for n in 0..rows.first().map_or(0, Vec::len) {
+        of.add(n, Column::of(rows, n));
     }
-    let (texts, kinds): (Vec<_>, Vec<_>) = columns.into_iter().map(Column::finish).unzip();
-    let array = |(at, kind): (usize, &str)| format!("CAST(CAST(${at} AS TEXT) AS {kind}[])");
-    let arrays = (1..).zip(kinds).map(array).collect::<Vec<_>>().join(",");
-    let text = format!("{head} SELECT * FROM UNNEST({arrays}) {tail}");
-    let query = texts.into_iter().fold(sqlx::query(AssertSqlSafe(text)), Query::bind);
+    let (values, arrays, names) = (of.values.join(","), of.arrays.join(","), of.names.join(","));
+    let text = format!("{head} SELECT {values} FROM UNNEST({arrays}) AS t({names}) {tail}");
+    let query = of.parameters.into_iter().fold(sqlx::query(AssertSqlSafe(text)), bind);
     query.fetch_all(db).await
 }
 
@@ -158,10 +223,10 @@ pub(super) async fn among(
     from_day: i64,
 ) -> Result<Vec<AnyRow>, sqlx::Error> {
     if db.backend_name() == "PostgreSQL" {
-        let mut all = Column::default();
+        let mut all = Array::default();
         ids.iter().for_each(|id| all.push(&id[..].into()));
         let text = format!("{head} = ANY(CAST(CAST($1 AS TEXT) AS BYTEA[])) AND day >= $2");
-        return sqlx::query(AssertSqlSafe(text)).bind(all.finish().0).bind(from_day).fetch_all(db).await;
+        return sqlx::query(AssertSqlSafe(text)).bind(all.finish()).bind(from_day).fetch_all(db).await;
     }
     let mut found = Vec::new();
     for some in ids.chunks(CHUNKS[0]) {
@@ -189,13 +254,24 @@ mod tests {
     #[test]
     fn an_array_says_bytes_numbers_nothing_and_any_text() {
         let of = |values: &[Value]| {
-            let mut column = Column::default();
-            values.iter().for_each(|v| column.push(v));
-            column.finish()
+            let mut array = Array::default();
+            values.iter().for_each(|v| array.push(v));
+            array.finish()
         };
-        assert_eq!(of(&[Value::Bytes(vec![0, 255]), Value::Nothing]), (r"{\\x00ff,NULL}".into(), "BYTEA"));
-        assert_eq!(of(&[Value::Int(-1), Value::Int(2)]), ("{-1,2}".into(), "BIGINT"));
-        assert_eq!(of(&[Value::Text(r#"a,"b\c}"#.into())]), (r#"{"a,\"b\\c}"}"#.into(), "TEXT"));
-        assert_eq!(of(&[Value::Text(String::new())]), (r#"{""}"#.into(), "TEXT"));
+        assert_eq!(of(&[Value::Bytes(vec![0, 255]), Value::Nothing]), r"{\\x00ff,NULL}");
+        assert_eq!(of(&[Value::Int(-1), Value::Int(2)]), "{-1,2}");
+        assert_eq!(of(&[Value::Text(r#"a,"b\c}"#.into())]), r#"{"a,\"b\\c}"}"#);
+        assert_eq!(of(&[Value::Text(String::new())]), r#"{""}"#);
+    }
+
+    #[test]
+    fn a_column_of_bytes_says_where_each_begins() {
+        let rows = [b"ab" as &[u8], b"", b"cde"].map(|bytes| vec![bytes.into()]);
+        let rows = [rows[0].clone(), vec![Value::Nothing], rows[1].clone(), rows[2].clone()];
+        let Column::Bytes { all, begins, lengths } = Column::of(&rows, 0) else { panic!("bytes") };
+        assert_eq!(
+            (&all[..], begins.finish(), lengths.finish()),
+            (&b"abcde"[..], "{1,NULL,3,3}".into(), "{2,NULL,0,3}".into())
+        );
     }
 }

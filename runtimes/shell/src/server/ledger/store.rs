@@ -19,6 +19,8 @@ use swarmedge_core::wire::records::{EdgeRecord, LedgerRecord, LogEvent, Side};
 pub(super) const EVIDENCE_DAYS: i64 = 33;
 /// See [`log_kind`].
 pub(super) const LOGS_FROM: i64 = 5;
+/// Fewer downloads are settled on one thread.
+const ALONE_MAX: usize = 32;
 /// Records of an old schema that are taken over at a time.
 const ADOPT_MAX: i64 = 512;
 
@@ -231,14 +233,34 @@ pub(super) async fn settle(
     for row in &among(change, text, downloads, since).await? {
         by_download.entry(row.try_get(0)?).or_default().push((bytes_at(row, 2)?, decode(row, 1)?));
     }
-    let line = |records| line_of(records, first_open, now_ms);
-    let lines: Vec<_> = by_download.into_values().filter_map(line).collect();
-    if lines.is_empty() {
-        return Ok(());
-    }
-    among(change, "DELETE FROM download WHERE download", downloads, first_open.to_sql()).await?;
-    insert(change, &format!("INSERT INTO download ({COLUMNS})"), lines, "ON CONFLICT DO NOTHING").await?;
+    let lines = lines_of(by_download.into_values().collect(), first_open, now_ms);
+    insert(change, &format!("INSERT INTO download ({COLUMNS})"), lines, &replacing(first_open)).await?;
     Ok(())
+}
+
+/// Half of the lines on another thread: checking receipts takes longer than all else that is not the database's.
+fn lines_of(mut downloads: Vec<Vec<(u64, LedgerRecord)>>, first_open: Day, now_ms: u64) -> Vec<Vec<Value>> {
+    let of = |downloads: Vec<_>| {
+        downloads.into_iter().filter_map(|records| line_of(records, first_open, now_ms)).collect::<Vec<_>>()
+    };
+    if downloads.len() < ALONE_MAX {
+        return of(downloads);
+    }
+    let half = downloads.split_off(downloads.len() / 2);
+    std::thread::scope(|scope| {
+        let half = scope.spawn(|| of(half));
+        let mut lines = of(downloads);
+        // a panic of that thread is one of this
+        lines.extend(half.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        lines
+    })
+}
+
+/// A line takes the place of the same download's before, unless that belongs to a closed day.
+fn replacing(first_open: Day) -> String {
+    let set = |column: &str| format!("{column} = excluded.{column}");
+    let set = COLUMNS.split(", ").filter(|column| *column != "download").map(set).collect::<Vec<_>>().join(", ");
+    format!("ON CONFLICT (download) DO UPDATE SET {set} WHERE download.day >= {}", first_open.to_sql())
 }
 
 /// Adds what an edge's counter of plain traffic has grown by to a day.
