@@ -18,6 +18,7 @@ pub mod content;
 pub mod ids;
 pub mod limits;
 pub mod machine;
+pub mod mux;
 pub mod nat;
 pub mod role;
 pub mod selection;

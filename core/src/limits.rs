@@ -37,6 +37,18 @@ pub const SECONDARY_GUIDS_MAX: usize = 5;
 pub const PEER_CONNECTIONS_MAX: usize = 64;
 /// Requests of one peer that wait to be served.
 pub const QUEUED_REQUESTS_MAX: usize = 256;
+/// Bytes of a data frame of a peer connection over TCP.
+pub const MUX_DATA_MAX: usize = 48 * 1024;
+/// Streams of one at a time: one for control, the others a request each.
+pub const MUX_STREAMS_MAX: usize = QUEUED_REQUESTS_MAX + 1;
+/// Bytes of its streams that have come and were not read.
+pub const MUX_UNREAD_MAX: usize = 3 << 20;
+/// Bytes of one of its streams that wait to be sent.
+pub const MUX_UNSENT_MAX: usize = 256 * 1024;
+/// Its frames without data that wait to be sent.
+pub const MUX_NOTES_MAX: usize = 4 * MUX_STREAMS_MAX;
+/// Bytes that one peer may make a client hold.
+pub const PEER_BUFFERED_MAX: usize = 4 << 20;
 /// Bytes of a sealed grant.
 pub const GRANT_LEN_MAX: usize = 1024;
 /// Bytes of a provider's token.
@@ -71,6 +83,9 @@ pub const RESERVE_MAX: u64 = 64 << 20;
 pub const SERVERS_MAX: usize = 32;
 
 const _: () = assert!(PIECE_LEN_MIN.is_multiple_of(BLOCK_LEN) && PIECE_LEN_MIN.is_power_of_two());
+const _: () = assert!(MUX_DATA_MAX + 64 <= FRAME_LEN_MAX);
+// beside what was not read: a frame that has not come whole, and what of two transfers and control waits to be sent
+const _: () = assert!(MUX_UNREAD_MAX + FRAME_LEN_MAX + 3 * MUX_UNSENT_MAX <= PEER_BUFFERED_MAX);
 const _: () = assert!(PEERS_PER_ANSWER_MAX <= 1 << INTRO_PATH_MAX);
 const _: () = assert!(INVENTORY_PAGE_MAX * 34 + INVENTORY_REMOVED_MAX * 32 + 1024 <= FRAME_LEN_MAX);
 const _: () = assert!(HAVE_PAGE_MAX + 64 <= FRAME_LEN_MAX);

@@ -29,12 +29,18 @@ fn first_inputs() -> BTreeMap<(&'static str, String), Vec<u8>> {
             ("directory", _) => ("decode_directory", 4),
             ("peer", _) => ("decode_peer", 4),
             ("ledger", _) => ("decode_ledger", 4),
+            ("mux", _) => ("mux_inputs", 0),
             ("value", "Manifest") => ("decode_manifest", 0),
             ("value", "PieceRequest" | "PieceAnswer") => ("decode_peer", 0),
             ("value", _) => ("decode_records", 0),
             _ => continue,
         };
-        files.insert((target, format!("{protocol}-{name}")), bytes(hex)[skip..].to_vec());
+        let mut body = bytes(hex)[skip..].to_vec();
+        if protocol == "mux" {
+            // how many bytes come at a time
+            body.insert(0, u8::try_from(body.len()).expect("a short message"));
+        }
+        files.insert((target, format!("{protocol}-{name}")), body);
         if protocol == "control" {
             files.insert(("decode_frame", name.to_owned()), bytes(hex));
         }

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use swarmedge_core::wire::control::ControlMsg;
 use swarmedge_core::wire::directory::DirectoryMsg;
 use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::mux::MuxMsg;
 use swarmedge_core::wire::peer::PeerMsg;
 use swarmedge_core::wire::{DecodeError, Framed, Wire, frame, frame_len};
 
@@ -49,6 +50,7 @@ fn all() -> String {
     text += &frames("directory", DirectoryMsg::name, &samples::directory());
     text += &frames("ledger", LedgerMsg::name, &samples::ledger());
     text += &frames("peer", PeerMsg::name, &samples::peer());
+    text += &frames("mux", MuxMsg::name, &samples::mux());
     text += &value("PieceRequest", &samples::piece_request());
     text += &value("PieceAnswer", &samples::piece_answer());
     text += &value("ServerCert", &samples::cert());
@@ -94,4 +96,5 @@ fn no_message_of_any_protocol_is_without_golden_bytes() {
     assert_eq!(known::<DirectoryMsg>(), numbers(&mut samples::directory().iter().map(DirectoryMsg::number)));
     assert_eq!(known::<LedgerMsg>(), numbers(&mut samples::ledger().iter().map(LedgerMsg::number)));
     assert_eq!(known::<PeerMsg>(), numbers(&mut samples::peer().iter().map(PeerMsg::number)));
+    assert_eq!(known::<MuxMsg>(), numbers(&mut samples::mux().iter().map(MuxMsg::number)));
 }

@@ -6,6 +6,7 @@ use swarmedge_core::content::Manifest;
 use swarmedge_core::wire::control::ControlMsg;
 use swarmedge_core::wire::directory::DirectoryMsg;
 use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::mux::MuxMsg;
 use swarmedge_core::wire::peer::{PeerMsg, PieceAnswer, PieceRequest};
 use swarmedge_core::wire::records::{LedgerRecord, SealedGrant, ServerCert, SignedGrant, SignedIntroduction};
 use swarmedge_core::wire::{DecodeError, Framed, Wire, frame, frame_len};
@@ -57,6 +58,7 @@ proptest! {
         survives::<DirectoryMsg>(&seed, change)?;
         survives::<LedgerMsg>(&seed, change)?;
         survives::<PeerMsg>(&seed, change)?;
+        survives::<MuxMsg>(&seed, change)?;
         survives::<PieceRequest>(&seed, change)?;
         survives::<PieceAnswer>(&seed, change)?;
         survives::<SignedGrant>(&seed, change)?;
@@ -74,6 +76,7 @@ proptest! {
             canonical::<DirectoryMsg>(bytes)?;
             canonical::<LedgerMsg>(bytes)?;
             canonical::<PeerMsg>(bytes)?;
+            canonical::<MuxMsg>(bytes)?;
             canonical::<Manifest>(bytes)?;
             canonical::<SignedGrant>(bytes)?;
             canonical_frame::<ControlMsg>(bytes)?;

@@ -26,6 +26,15 @@ crate::wire! {
 }
 impl Copy for NatBehaviour {}
 
+/// What carries a connection to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// QUIC.
+    Udp,
+    /// TLS, with streams of our own ([`crate::mux`]).
+    Tcp,
+}
+
 crate::wire! {
     /// What a client has observed of its way to the Internet; never more open than observed.
     pub struct NatDescriptor {

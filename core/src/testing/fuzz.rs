@@ -12,7 +12,9 @@ use crate::content::{Bitfield, Layout, Manifest, Policy};
 use crate::ids::{
     ConnId, Digest, DownloadId, Guid, Handle, ProviderId, PublicKey, ReqId, SecondaryGuid, VersionId, XferId,
 };
+use crate::limits::{MUX_STREAMS_MAX, MUX_UNREAD_MAX};
 use crate::machine::{Cx, Machine, Time};
+use crate::mux;
 use crate::nat::NatDescriptor;
 use crate::nat::stun;
 use crate::role::client::io::{
@@ -57,6 +59,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("world_download", world_download),
     ("discovery_inputs", discovery_inputs),
     ("connectivity_inputs", connectivity_inputs),
+    ("mux_inputs", mux_inputs),
     ("audit_proofs", audit_proofs),
     ("logs", client_logs),
 ];
@@ -150,6 +153,37 @@ fn decode_stun(bytes: &[u8]) {
         m.unknown.clear();
         let again = stun::Message::decode(&m.encode());
         assert_eq!(again.as_ref(), Ok(&m), "a message changed on its way through the codec");
+    }
+}
+
+/// A peer that sends whatever it likes to either side, which reads or not: what is held stays bounded.
+fn mux_inputs(bytes: &[u8]) {
+    for side in [mux::Side::Dials, mux::Side::Accepts] {
+        let (mut m, mut bytes) = (mux::Mux::new(side), bytes);
+        while let Some((&n, rest)) = bytes.split_first() {
+            let (now, later) = rest.split_at(rest.len().min(usize::from(n)));
+            bytes = later;
+            if m.received(now).is_err() {
+                m.close(n);
+            }
+            assert!(m.unread() <= MUX_UNREAD_MAX && m.open_streams() <= MUX_STREAMS_MAX, "more than allowed");
+            let id = m.open().or_else(|| m.accept()).unwrap_or(u32::from(n & 3));
+            let _ = m.write(id, &mut bytes::Bytes::copy_from_slice(now));
+            match n % 8 {
+                0 => m.stop(id, n),
+                1 => m.reset(id, n),
+                2 => _ = m.finish(id),
+                3 => m.ping(),
+                4 => _ = m.read(id),
+                5 => _ = m.next_frame(),
+                _ => {}
+            }
+        }
+        m.close(0);
+        assert!(
+            m.next_frame().is_none_or(|frame| frame.len() == 6) && m.next_frame().is_none(),
+            "more than a good-bye"
+        );
     }
 }
 

@@ -4,6 +4,7 @@ pub mod control;
 pub mod directory;
 pub mod frame;
 pub mod ledger;
+pub mod mux;
 pub mod peer;
 pub mod records;
 

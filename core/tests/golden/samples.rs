@@ -13,6 +13,7 @@ use swarmedge_core::wire::control::{self, *};
 use swarmedge_core::wire::directory::Unreceipted;
 use swarmedge_core::wire::directory::*;
 use swarmedge_core::wire::ledger::{LedgerAck, LedgerMsg};
+use swarmedge_core::wire::mux::{MuxMsg, StreamData, StreamEnd};
 use swarmedge_core::wire::peer::{Have, HaveMap, PeerHello, PeerMsg, PeerWelcome, PieceAnswer, PieceRequest};
 use swarmedge_core::wire::records::*;
 use swarmedge_core::wire::{Blob, List, Text};
@@ -412,5 +413,20 @@ pub(crate) fn peer() -> Vec<PeerMsg> {
         PeerMsg::Have(Have { pieces: List::truncated([PieceIndex(1), PieceIndex(2)]) }),
         PeerMsg::GoingAway,
         PeerMsg::Receipt(receipt()),
+    ]
+}
+
+pub(crate) fn mux() -> Vec<MuxMsg> {
+    let end = StreamEnd { stream: 0x0102_0304, code: 5 };
+    vec![
+        MuxMsg::Open(0x0102_0304),
+        MuxMsg::Data(StreamData { stream: 6, bytes: Blob::new(vec![7, 8]).expect("few bytes") }),
+        MuxMsg::Finish(9),
+        MuxMsg::Reset(end.clone()),
+        MuxMsg::Stop(end),
+        MuxMsg::Taken(10),
+        MuxMsg::Ping,
+        MuxMsg::Pong,
+        MuxMsg::Close(11),
     ]
 }

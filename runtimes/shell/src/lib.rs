@@ -27,6 +27,7 @@ pub mod seals;
 pub mod server;
 pub mod store;
 mod sync;
+pub mod tcp;
 pub mod terminal;
 pub mod tls;
 pub mod torrent;

@@ -27,7 +27,8 @@ use rustls::{
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use swarmedge_core::ids::PublicKey;
-use swarmedge_core::wire::peer::ALPN;
+use swarmedge_core::nat::Transport;
+use swarmedge_core::wire::{mux, peer};
 
 /// Towards clients. With `ask_client_key` a client must prove an Ed25519 key in a TLS 1.3 handshake (CN, DN, ledger);
 /// without it the server speaks HTTP/1.1 to anybody, over TLS 1.2 too (edge).
@@ -82,8 +83,8 @@ pub fn client_config(ca_pem: &str, client_key: Option<&Key>) -> Result<Arc<Clien
     }))
 }
 
-/// Towards a peer over QUIC: only `expect` may answer, and `own` is proven to it.
-pub fn peer_client_config(own: &Key, expect: PublicKey) -> Result<Arc<ClientConfig>, Error> {
+/// Towards a peer: only `expect` may answer, and `own` is proven to it.
+pub fn peer_client_config(own: &Key, expect: PublicKey, over: Transport) -> Result<Arc<ClientConfig>, Error> {
     let resolver = AlwaysResolvesClientRawPublicKeys::new(certified(own)?);
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
@@ -91,22 +92,30 @@ pub fn peer_client_config(own: &Key, expect: PublicKey) -> Result<Arc<ClientConf
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(RawKey::only(expect)))
         .with_client_cert_resolver(Arc::new(resolver));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![alpn(over)];
     // a resumed session would skip the proof of the key
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 
-/// For peers that come over QUIC: `own` is proven to them, and each must prove a key; the core checks which.
-pub fn peer_server_config(own: &Key) -> Result<Arc<ServerConfig>, Error> {
+/// For peers that come: `own` is proven to them, and each must prove a key; the core checks which.
+pub fn peer_server_config(own: &Key, over: Transport) -> Result<Arc<ServerConfig>, Error> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(|e| Error::failed(format!("TLS: {e}")))?
         .with_client_cert_verifier(Arc::new(RawKey::any()))
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(certified(own)?)));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![alpn(over)];
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+/// What is spoken above the handshake.
+fn alpn(over: Transport) -> Vec<u8> {
+    match over {
+        Transport::Udp => peer::ALPN.to_vec(),
+        Transport::Tcp => mux::ALPN.to_vec(),
+    }
 }
 
 /// The key that the other side has proven; none if it showed a certificate or another kind of key.

@@ -14,9 +14,9 @@ pub use crate::swarm::outcome::{CloseReason, EdgeError, FailReason, FetchEnd, So
 
 use crate::content::{Layout, Policy};
 use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, ReqId, Signature, VersionId, XferId};
-use crate::nat::NatDescriptor;
 use crate::nat::connectivity::{Scatter, Scattered};
 use crate::nat::cookie::Proven;
+use crate::nat::{NatDescriptor, Transport};
 use crate::wire::control::ControlMsg;
 use crate::wire::peer::{PeerMsg, PieceRequest, RefuseCode};
 use crate::wire::records::{Head, Receipt, SealedGrant};
@@ -277,8 +277,8 @@ pub enum Output {
         /// Which.
         conn: ConnId,
     },
-    /// Open a QUIC connection for an introduction: `key` pinned, own key that of the download. Answered by
-    /// `PeerOpened` or `PeerClosed`.
+    /// Open a connection for an introduction: `key` pinned, own key that of the download. Answered by `PeerOpened` or
+    /// `PeerClosed`.
     PeerDial {
         /// Its number.
         conn: ConnId,
@@ -288,6 +288,8 @@ pub enum Output {
         key: PublicKey,
         /// Where to try, best first.
         addrs: Vec<SocketAddr>,
+        /// Over what.
+        over: Transport,
     },
     /// A peer will come from one of these addresses: open the way (one datagram to each).
     PeerExpect {

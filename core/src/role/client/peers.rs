@@ -6,6 +6,7 @@ use super::meeting::direct;
 use super::{Client, Context, Timer};
 use crate::ids::{ConnId, DownloadId, Handle, IntroId, PublicKey};
 use crate::limits::{EXCLUDED_MAX, PEER_CONNECTIONS_MAX};
+use crate::nat::Transport;
 use crate::nat::connectivity::{self, Role};
 use crate::session::client as session;
 use crate::swarm::{download, receipting, upload};
@@ -126,7 +127,7 @@ impl Client {
         let state = LinkState::Dialing(Box::new(signed));
         self.links.insert(conn, PeerLink { handle, intro, key, met: false, state });
         self.timers.set(Timer::Peer(conn), Some(cx.now.after(cx.cfg.peer_within)));
-        cx.push(Output::PeerDial { conn, download, key, addrs });
+        cx.push(Output::PeerDial { conn, download, key, addrs, over: Transport::Udp });
     }
 
     /// The link of an introduction.
@@ -143,7 +144,7 @@ impl Client {
         link.state = LinkState::Dialing(signed.clone());
         cx.push(Output::Notice(Notice::Meeting(intro, Meeting::Path(addr))));
         self.timers.set(Timer::Peer(conn), Some(cx.now.after(cx.cfg.peer_within)));
-        cx.push(Output::PeerDial { conn, download, key, addrs: alloc::vec![addr] });
+        cx.push(Output::PeerDial { conn, download, key, addrs: alloc::vec![addr], over: Transport::Udp });
     }
 
     /// A peer that was tried in vain may be introduced once more.

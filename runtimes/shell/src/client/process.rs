@@ -29,6 +29,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use swarmedge_core::nat::Transport;
 use swarmedge_core::nat::connectivity;
 use swarmedge_core::nat::connectivity::birthday::Birthday;
 use swarmedge_core::nat::cookie::Tag;
@@ -138,7 +139,7 @@ impl<R: Rt> Parts<R> {
         let bundle = config.bundle.bootstrap.iter().map(origin).collect::<Result<Vec<_>, _>>()?;
         let plain = tls::client_config(&config.bundle.ca, None)?;
         let tls = tls::client_config(&config.bundle.ca, Some(&identity.key))?;
-        let (endpoint, datagrams) = bind(rt, config, &tls::peer_server_config(&identity.upload_key)?)?;
+        let (endpoint, datagrams) = bind(rt, config, &tls::peer_server_config(&identity.upload_key, Transport::Udp)?)?;
         let (raw, datagrams) = (endpoint.raw(), sort(rt, datagrams, inbox.clone()));
         let tokens = Tokens::open(&config.state).map_err(|e| Error::io("read the providers' tokens", &e))?;
         let key = identity.key.clone();

@@ -2,14 +2,17 @@
 
 use super::Peers;
 use super::conn::{Conn, read_control, read_frame};
+use super::link::{Link, RecvStream, SendStream};
 use super::serve::Request;
 use super::util::within;
-use crate::quic::canonical;
 use crate::rt::Rt;
+use crate::tcp;
 use crate::tls;
 use futures_lite::future;
 use rustls::pki_types::CertificateDer;
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use swarmedge_core::ids::{ConnId, PublicKey, XferId};
 use swarmedge_core::limits::PEER_CONNECTIONS_MAX;
@@ -19,6 +22,8 @@ use swarmedge_core::wire::peer::{CONTROL_STREAM, PieceRequest, REQUEST_STREAM, R
 
 /// Handshakes at a time; past half of them a new address must first show that it is there (QUIC Retry).
 const GREETINGS_MAX: usize = 64;
+/// The wait after an accept that failed for want of a resource.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// For a handshake, and for what must come first on a connection or stream.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a request's frame, with room for extensions.
@@ -48,10 +53,57 @@ pub(super) async fn run<R: Rt>(peers: Peers<R>) {
             let greeted = within(&task.0.rt, FIRST_TIMEOUT, greet(incoming)).await.flatten();
             task.0.state.borrow_mut().greeting -= 1;
             if let Some((quic, key)) = greeted {
-                serve_connection(task, quic, key).await;
+                serve_connection(task, Link::Quic(quic), key).await;
             }
         });
     }
+}
+
+/// Accepts over TCP until the client ends.
+pub(super) async fn run_tcp<R: Rt>(peers: Peers<R>, listener: R::Listener, tls: Arc<rustls::ServerConfig>) {
+    let rt = peers.0.rt.clone();
+    loop {
+        let (tcp, from) = match rt.accept(&listener).await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections of peers");
+                rt.sleep_until(rt.now() + ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (greeting, open) = {
+            let state = peers.0.state.borrow();
+            (state.greeting, state.conns.len())
+        };
+        // its address is shown by the handshake of TCP itself
+        if greeting >= GREETINGS_MAX || open >= 2 * PEER_CONNECTIONS_MAX {
+            continue;
+        }
+        peers.0.state.borrow_mut().greeting += 1;
+        let (task, tls) = (peers.clone(), Arc::clone(&tls));
+        rt.spawn(async move {
+            let greeted = within(&task.0.rt, FIRST_TIMEOUT, greet_tcp(&task.0.rt, tls, tcp, from)).await.flatten();
+            task.0.state.borrow_mut().greeting -= 1;
+            if let Some((link, key)) = greeted {
+                serve_connection(task, link, key).await;
+            }
+        });
+    }
+}
+
+async fn greet_tcp<R: Rt>(
+    rt: &R,
+    config: Arc<rustls::ServerConfig>,
+    tcp: R::Tcp,
+    from: SocketAddr,
+) -> Option<(Link, PublicKey)> {
+    let accepted = tcp::accept(rt, config, tcp, from).await;
+    let (link, certs) = accepted.map_err(|error| tracing::debug!(%from, %error, "a handshake has failed")).ok()?;
+    let Some(key) = tls::peer_key(&certs) else {
+        link.close(CloseReason::NotIntroduced as u8);
+        return None;
+    };
+    Some((Link::Tcp(link), key))
 }
 
 async fn greet(incoming: quinn::Incoming) -> Option<(quinn::Connection, PublicKey)> {
@@ -64,10 +116,10 @@ async fn greet(incoming: quinn::Incoming) -> Option<(quinn::Connection, PublicKe
     Some((quic, key))
 }
 
-async fn serve_connection<R: Rt>(peers: Peers<R>, quic: quinn::Connection, key: PublicKey) {
+async fn serve_connection<R: Rt>(peers: Peers<R>, link: Link, key: PublicKey) {
     let id = ConnId(peers.0.state.borrow_mut().number());
-    let from = canonical(quic.remote_address());
-    let Some(conn) = peers.opened(id, quic, false) else { return };
+    let from = link.remote_address();
+    let Some(conn) = peers.opened(id, link, false) else { return };
     if peers.0.inbox.send(Input::PeerAccepted { conn: id, key, from }).await.is_ok() {
         let rt = peers.0.rt.clone();
         let (watched, timer) = (Rc::downgrade(&conn), rt.sleep_until(rt.now() + FIRST_TIMEOUT));
@@ -79,7 +131,7 @@ async fn serve_connection<R: Rt>(peers: Peers<R>, quic: quinn::Connection, key: 
                 conn.fail(CloseReason::NotIntroduced);
             }
         });
-        while let Ok((send, recv)) = conn.quic.accept_bi().await {
+        while let Some((send, recv)) = conn.link.accept_bi().await {
             rt.spawn(stream(peers.clone(), Rc::clone(&conn), send, recv));
         }
     }
@@ -87,9 +139,9 @@ async fn serve_connection<R: Rt>(peers: Peers<R>, quic: quinn::Connection, key: 
 }
 
 /// One stream: its first byte says what it is.
-async fn stream<R: Rt>(peers: Peers<R>, conn: Rc<Conn>, mut send: quinn::SendStream, mut recv: quinn::RecvStream) {
+async fn stream<R: Rt>(peers: Peers<R>, conn: Rc<Conn>, mut send: SendStream, mut recv: RecvStream) {
     let mut kind = [0];
-    let read = async { recv.read_exact(&mut kind).await.ok() };
+    let read = async { recv.read_exact(&mut kind).await.ok().flatten() };
     if within(&peers.0.rt, FIRST_TIMEOUT, read).await.flatten().is_none() {
         refuse(&mut send, &mut recv);
         return;
@@ -97,7 +149,7 @@ async fn stream<R: Rt>(peers: Peers<R>, conn: Rc<Conn>, mut send: quinn::SendStr
     match kind {
         [CONTROL_STREAM] => {
             if conn.start_control(&peers.0.rt, send) {
-                let closed = conn.quic.closed();
+                let closed = conn.link.closed();
                 future::or(read_control(&peers, &conn, recv, Some(FIRST_TIMEOUT)), async {
                     closed.await;
                 })
@@ -114,22 +166,21 @@ async fn stream<R: Rt>(peers: Peers<R>, conn: Rc<Conn>, mut send: quinn::SendStr
     }
 }
 
-fn refuse(send: &mut quinn::SendStream, recv: &mut quinn::RecvStream) {
-    // either may have been closed by the other side, which is as good
-    drop(send.reset((RefuseCode::Failed as u8).into()));
-    drop(recv.stop((RefuseCode::Failed as u8).into()));
+fn refuse(send: &mut SendStream, recv: &mut RecvStream) {
+    send.reset(RefuseCode::Failed as u8);
+    recv.stop(RefuseCode::Failed as u8);
 }
 
 /// One frame, then the end of the stream.
-async fn read_request(recv: &mut quinn::RecvStream) -> Option<PieceRequest> {
+async fn read_request(recv: &mut RecvStream) -> Option<PieceRequest> {
     let content = read_frame(recv, REQUEST_LEN_MAX).await.ok()?;
-    let end = recv.read_chunk(1, true).await;
+    let at_end = recv.is_at_end().await;
     let request = Framed::<PieceRequest>::decode(&content).ok().flatten()?;
-    matches!(end, Ok(None)).then_some(request.msg)
+    at_end.then_some(request.msg)
 }
 
 /// Tells the machine, which answers by `Serve` or `Refuse`.
-async fn ask<R: Rt>(peers: &Peers<R>, conn: &Rc<Conn>, send: quinn::SendStream, request: PieceRequest) {
+async fn ask<R: Rt>(peers: &Peers<R>, conn: &Rc<Conn>, send: SendStream, request: PieceRequest) {
     let Ok(permit) = peers.0.inbox.room().await else { return };
     let xfer = {
         let mut state = peers.0.state.borrow_mut();

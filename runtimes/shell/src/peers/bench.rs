@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use swarmedge_core::content::{Layout, Manifest, merkle};
 use swarmedge_core::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, ReqId, VersionId, XferId};
 use swarmedge_core::limits::BLOCK_LEN;
+use swarmedge_core::nat::Transport;
 use swarmedge_core::role::client::io::{DownloadRecord, DownloadState};
 use swarmedge_core::role::client::io::{FetchEnd, FetchSource, Input, ObjectRef, Output, Save, SourceName};
 use swarmedge_core::wire::peer::{PeerMsg, PeerWelcome};
@@ -34,6 +35,8 @@ const HANDLE: Handle = Handle(1);
 
 /// A client without a machine: a store and peers. Public for the tests of the runtimes.
 pub struct Node<R: Rt> {
+    /// By what it is reached, and reaches others.
+    pub over: Transport,
     /// Its store.
     pub store: Store,
     /// Its peers.
@@ -54,15 +57,37 @@ pub struct Node<R: Rt> {
 
 impl<R: Rt> Node<R> {
     /// Opens a state directory and a socket on loopback.
-    pub fn open(rt: R, dir: &Path) -> io::Result<Self> {
+    pub fn open(rt: R, dir: &Path, over: Transport) -> io::Result<Self> {
         let (store, _) = Store::open(dir).map_err(io::Error::other)?;
         let own = Key::generate();
-        let server = tls::peer_server_config(&own).map_err(io::Error::other)?;
-        let (endpoint, stun) = Endpoint::bind(&rt, ([127, 0, 0, 1], 0).into(), server)?;
+        let server = |over| tls::peer_server_config(&own, over).map_err(io::Error::other);
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (endpoint, stun) = Endpoint::bind(&rt, loopback, server(Transport::Udp)?)?;
         let (sender, inbox) = mailbox(1024);
-        let addr = endpoint.local_addr()?;
         let peers = Peers::new(rt.clone(), store.clone(), endpoint.clone(), sender.clone());
-        Ok(Self { store, peers, key: own.public(), addr, endpoint, stun, inbox, sender, local: VecDeque::new(), rt })
+        let addr = match over {
+            Transport::Udp => endpoint.local_addr()?,
+            Transport::Tcp => {
+                let listener = std::net::TcpListener::bind(loopback)?;
+                listener.set_nonblocking(true)?;
+                let addr = listener.local_addr()?;
+                peers.listen(rt.listen(listener)?, server(Transport::Tcp)?);
+                addr
+            }
+        };
+        Ok(Self {
+            over,
+            store,
+            peers,
+            key: own.public(),
+            addr,
+            endpoint,
+            stun,
+            inbox,
+            sender,
+            local: VecDeque::new(),
+            rt,
+        })
     }
 
     /// Performs an output.
@@ -132,7 +157,7 @@ impl<R: Rt> Node<R> {
 
     /// Connects to a peer; `None` if it cannot be reached or has another key.
     pub async fn connect(&mut self, conn: ConnId, key: PublicKey, addrs: Vec<SocketAddr>) -> Option<ConnId> {
-        self.perform(Output::PeerDial { conn, download: DOWNLOAD, key, addrs });
+        self.perform(Output::PeerDial { conn, download: DOWNLOAD, key, addrs, over: self.over });
         loop {
             match self.next().await {
                 Input::PeerOpened { conn: c } if c == conn => return Some(conn),
@@ -235,7 +260,7 @@ pub struct Offer {
 pub async fn bench_send<R: Rt>(rt: R, dir: &Path, bytes: u64, ready: impl FnOnce(Offer)) -> io::Result<()> {
     let manifest = bench_manifest(bytes)?;
     let layout = manifest.layout();
-    let mut node = Node::open(rt, dir)?;
+    let mut node = Node::open(rt, dir, Transport::Udp)?;
     node.fill(&manifest, |piece| piece_bytes(&layout, piece)).await?;
     ready(Offer { addr: node.addr, key: node.key });
     node.serve(manifest.version()).await;
@@ -250,7 +275,7 @@ pub async fn bench_receive<R: Rt>(rt: R, dir: &Path, bytes: u64, offer: Offer) -
 }
 
 async fn receive<R: Rt>(rt: R, dir: &Path, manifest: &Manifest, offer: Offer) -> io::Result<Duration> {
-    let mut node = Node::open(rt, dir)?;
+    let mut node = Node::open(rt, dir, Transport::Udp)?;
     node.begin(manifest).await?;
     let start = Instant::now();
     let conn = node.connect(ConnId(1), offer.key, vec![offer.addr]).await;

@@ -1,5 +1,6 @@
 //! One connection: its control stream, and its end.
 
+use super::link::{Link, NotRead, RecvStream, SendStream};
 use super::util::{Slots, Stall};
 use super::watch::Watch;
 use super::{Peers, SINKS_PER_PEER};
@@ -24,7 +25,7 @@ const SERVED_AT_A_TIME: usize = 2;
 /// An open connection.
 pub(super) struct Conn {
     pub(super) id: ConnId,
-    pub(super) quic: quinn::Connection,
+    pub(super) link: Link,
     /// Places for transfers that hold incoming bytes.
     pub(super) sinks: Slots,
     /// Places for transfers that are being answered.
@@ -37,11 +38,11 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(id: ConnId, quic: quinn::Connection) -> Self {
+    pub(super) fn new(id: ConnId, link: Link) -> Self {
         let (control, unsent) = mailbox(CONTROL_QUEUE);
         Self {
             id,
-            quic,
+            link,
             sinks: Slots::new(SINKS_PER_PEER),
             serves: Slots::new(SERVED_AT_A_TIME),
             watch: Watch::default(),
@@ -64,7 +65,7 @@ impl Conn {
 
     /// Ends the connection; its task reports it.
     pub(super) fn fail(&self, why: CloseReason) {
-        self.quic.close((why as u8).into(), b"");
+        self.link.close(why as u8);
     }
 
     /// Whether the control stream is there.
@@ -73,11 +74,11 @@ impl Conn {
     }
 
     /// The control stream is there: sends what is queued on it. `false` if there was one already.
-    pub(super) fn start_control<R: Rt>(self: &Rc<Self>, rt: &R, mut stream: quinn::SendStream) -> bool {
+    pub(super) fn start_control<R: Rt>(self: &Rc<Self>, rt: &R, mut stream: SendStream) -> bool {
         let Some(mut queue) = self.unsent.borrow_mut().take() else { return false };
         let conn = Rc::clone(self);
         rt.spawn(async move {
-            let closed = conn.quic.closed();
+            let closed = conn.link.closed();
             let write = async {
                 while let Some(bytes) = queue.recv().await {
                     if stream.write_all(&bytes).await.is_err() {
@@ -100,27 +101,24 @@ pub(super) enum NoFrame {
     /// What came is no frame of an allowed length, or the stream has ended.
     Invalid,
     /// The stream broke.
-    Read(quinn::ReadError),
+    Read(NotRead),
 }
 
-impl From<quinn::ReadExactError> for NoFrame {
-    fn from(e: quinn::ReadExactError) -> Self {
-        match e {
-            quinn::ReadExactError::FinishedEarly(_) => Self::Invalid,
-            quinn::ReadExactError::ReadError(e) => Self::Read(e),
-        }
+impl From<NotRead> for NoFrame {
+    fn from(e: NotRead) -> Self {
+        Self::Read(e)
     }
 }
 
 /// Reads the content of one frame of at most `max` bytes.
-pub(super) async fn read_frame(stream: &mut quinn::RecvStream, max: usize) -> Result<Vec<u8>, NoFrame> {
+pub(super) async fn read_frame(stream: &mut RecvStream, max: usize) -> Result<Vec<u8>, NoFrame> {
     let mut head = [0; 4];
-    stream.read_exact(&mut head).await?;
+    stream.read_exact(&mut head).await?.ok_or(NoFrame::Invalid)?;
     // judged by the codec, which knows the bounds
     frame_len(&head).map_err(|_| NoFrame::Invalid)?;
     let len = usize::try_from(u32::from_be_bytes(head)).ok().filter(|n| *n <= max).ok_or(NoFrame::Invalid)?;
     let mut content = vec![0; len];
-    stream.read_exact(&mut content).await?;
+    stream.read_exact(&mut content).await?.ok_or(NoFrame::Invalid)?;
     Ok(content)
 }
 
@@ -128,7 +126,7 @@ pub(super) async fn read_frame(stream: &mut quinn::RecvStream, max: usize) -> Re
 pub(super) async fn read_control<R: Rt>(
     peers: &Peers<R>,
     conn: &Rc<Conn>,
-    mut stream: quinn::RecvStream,
+    mut stream: RecvStream,
     first: Option<Duration>,
 ) {
     let rt = &peers.0.rt;

@@ -2,6 +2,7 @@
 
 use super::Peers;
 use super::conn::{Conn, NoFrame, read_frame};
+use super::link::{NotRead, RecvStream};
 use super::util::{Cancel, Stall};
 use super::watch::Busy;
 use crate::mailbox::Permit;
@@ -71,13 +72,10 @@ async fn fetch<R: Rt>(peers: &Peers<R>, conn: &Conn, mut want: Want) -> FetchEnd
     future::or(work, stalled).await
 }
 
-fn broken(error: &quinn::ReadError) -> FetchEnd {
+fn broken(error: NotRead) -> FetchEnd {
     match error {
-        quinn::ReadError::Reset(code) => FetchEnd::Refused(RefuseCode::from_code(code.into_inner())),
-        quinn::ReadError::ConnectionLost(_)
-        | quinn::ReadError::ClosedStream
-        | quinn::ReadError::IllegalOrderedRead
-        | quinn::ReadError::ZeroRttRejected => FetchEnd::Broken,
+        NotRead::Reset(code) => FetchEnd::Refused(RefuseCode::from_code(code)),
+        NotRead::Broken => FetchEnd::Broken,
     }
 }
 
@@ -97,7 +95,7 @@ async fn receive<R: Rt>(peers: &Peers<R>, conn: &Conn, want: Want, stall: &Stall
             Ok(None) if sink.remaining() == 0 => break,
             // fewer bytes than were asked for
             Ok(None) => return Err(FetchEnd::BadBlock { block: sink.next_block() }),
-            Err(e) => return Err(broken(&e)),
+            Err(e) => return Err(broken(e)),
         };
         for chunk in &mut chunks[..n] {
             sink.push(std::mem::take(chunk)).await?;
@@ -110,8 +108,8 @@ async fn receive<R: Rt>(peers: &Peers<R>, conn: &Conn, want: Want, stall: &Stall
 }
 
 /// Sends the request on a stream of its own.
-async fn request(conn: &Conn, want: &Want) -> Result<quinn::RecvStream, FetchEnd> {
-    let (mut send, recv) = conn.quic.open_bi().await.map_err(|_| FetchEnd::Broken)?;
+async fn request(conn: &Conn, want: &Want) -> Result<RecvStream, FetchEnd> {
+    let (mut send, recv) = conn.link.open_bi().await.ok_or(FetchEnd::Broken)?;
     let own_fault = |_| FetchEnd::Store(StoreError::Io);
     let request = PieceRequest {
         piece: want.piece,
@@ -123,20 +121,17 @@ async fn request(conn: &Conn, want: &Want) -> Result<quinn::RecvStream, FetchEnd
     bytes.extend(frame(&request));
     // a refusal may come before the request is written: then it is read
     if send.write_all(&bytes).await.is_ok() {
-        drop(send.finish());
+        let _ = send.finish();
     }
     Ok(recv)
 }
 
 /// Reads the head of the answer. Leaf hashes that were not asked for, or a head that is none, are a bad block.
-async fn answer(
-    recv: &mut quinn::RecvStream,
-    want: &Want,
-) -> Result<Option<Vec<swarmedge_core::ids::Digest>>, FetchEnd> {
+async fn answer(recv: &mut RecvStream, want: &Want) -> Result<Option<Vec<swarmedge_core::ids::Digest>>, FetchEnd> {
     let bad = FetchEnd::BadBlock { block: 0 };
     let content = read_frame(recv, FRAME_LEN_MAX).await.map_err(|e| match e {
         NoFrame::Invalid => bad,
-        NoFrame::Read(e) => broken(&e),
+        NoFrame::Read(e) => broken(e),
     })?;
     let answer = Framed::<PieceAnswer>::decode(&content).ok().flatten().ok_or(bad)?;
     let leaves = answer.msg.leaves.into_vec();

@@ -8,22 +8,27 @@ pub mod bench;
 mod conn;
 mod dial;
 mod fetch;
+mod link;
 mod scatter;
 mod serve;
 mod util;
 mod watch;
 
+use crate::http::Signal;
 use crate::mailbox::{Permit, Sender};
 use crate::nat::udp::Udp;
 use crate::quic::{Endpoint, WINDOW_MAX, WINDOW_MIN};
 use crate::rt::Rt;
 use crate::store::{SINK_BYTES_MAX, Store};
 use conn::Conn;
+use futures_lite::future;
+use link::Link;
 use serve::{Rate, Request};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use swarmedge_core::ids::{ConnId, IntroId, VersionId, XferId};
 use swarmedge_core::limits::PEER_CONNECTIONS_MAX;
 use swarmedge_core::role::client::io::{CloseReason, FetchEnd, FetchSource, Input, Output};
@@ -53,6 +58,8 @@ struct Inner<R: Rt> {
     store: Store,
     endpoint: Endpoint,
     inbox: Sender<Input>,
+    /// Set when no more connections are accepted over TCP.
+    closing: Signal,
     state: RefCell<State>,
 }
 
@@ -100,8 +107,7 @@ impl State {
         let each = (BUFFERED_MAX / n).saturating_sub(SINKS_PER_PEER * SINK_BYTES_MAX);
         let window = u32::try_from(each).unwrap_or(WINDOW_MAX).clamp(WINDOW_MIN, WINDOW_MAX);
         self.open().for_each(|conn| {
-            conn.quic.set_receive_window(window.into());
-            conn.quic.set_send_window(window.into());
+            conn.link.set_windows(window);
         });
     }
 }
@@ -110,7 +116,14 @@ impl<R: Rt> Peers<R> {
     /// Begins to accept connections on `endpoint` and to report to `inbox`.
     #[must_use]
     pub fn new(rt: R, store: Store, endpoint: Endpoint, inbox: Sender<Input>) -> Self {
-        let peers = Self(Rc::new(Inner { rt: rt.clone(), store, endpoint, inbox, state: RefCell::default() }));
+        let peers = Self(Rc::new(Inner {
+            rt: rt.clone(),
+            store,
+            endpoint,
+            inbox,
+            closing: Signal::default(),
+            state: RefCell::default(),
+        }));
         rt.spawn(accept::run(peers.clone()));
         peers
     }
@@ -118,8 +131,8 @@ impl<R: Rt> Peers<R> {
     /// Performs an output if it is about peers, else gives it back. What ends at once goes to `local`.
     pub fn perform(&self, output: Output, local: &mut VecDeque<Input>) -> Option<Output> {
         match output {
-            Output::PeerDial { conn, download, key, addrs } => match self.0.inbox.reserve() {
-                Ok(permit) => dial::start(self, conn, download, key, addrs, permit),
+            Output::PeerDial { conn, download, key, addrs, over } => match self.0.inbox.reserve() {
+                Ok(permit) => dial::start(self, conn, dial::Whom { download, key, addrs, over }, permit),
                 Err(_) => local.push_back(Input::PeerClosed { conn }),
             },
             Output::PeerExpect { addrs } => self.expect(&addrs),
@@ -192,7 +205,16 @@ impl<R: Rt> Peers<R> {
     /// Has every connection show whether there is still a way.
     fn knock(&self) {
         self.0.endpoint.knock();
-        self.0.state.borrow().open().for_each(|conn| conn.watch.knocked());
+        self.0.state.borrow().open().for_each(|conn| {
+            conn.link.knock();
+            conn.watch.knocked();
+        });
+    }
+
+    /// Accepts connections over TCP too, until this client ends. `tls` is for peers over TCP.
+    pub fn listen(&self, listener: R::Listener, tls: Arc<rustls::ServerConfig>) {
+        let (closing, accepting) = (self.0.closing.clone(), accept::run_tcp(self.clone(), listener, tls));
+        self.0.rt.spawn(async move { future::or(closing.wait(), accepting).await });
     }
 
     /// How many peers are connected.
@@ -203,6 +225,14 @@ impl<R: Rt> Peers<R> {
 
     /// Closes every connection and stops accepting.
     pub async fn shutdown(&self) {
+        self.0.closing.set();
+        let links: Vec<_> = self.0.state.borrow().open().map(|conn| conn.link.clone()).collect();
+        for link in &links {
+            link.close(CloseReason::Shutdown as u8);
+        }
+        for link in links {
+            link.over().await;
+        }
         let endpoint = self.0.endpoint.clone();
         endpoint.close(CloseReason::Shutdown as u8, "shutdown").await;
     }
@@ -242,7 +272,7 @@ impl<R: Rt> Peers<R> {
             Some(Entry::Dialling(cancel)) => cancel.cancel(),
             Some(Entry::Open(open)) => {
                 tracing::debug!(%conn, ?why, "peer connection closed");
-                open.quic.close((why as u8).into(), b"");
+                open.link.close(why as u8);
                 self.0.state.borrow().share_windows();
             }
             None => {}
@@ -250,12 +280,12 @@ impl<R: Rt> Peers<R> {
     }
 
     /// An open connection takes its number; `None` if it was closed by order while it was opened.
-    fn opened(&self, id: ConnId, quic: quinn::Connection, dialled: bool) -> Option<Rc<Conn>> {
+    fn opened(&self, id: ConnId, link: Link, dialled: bool) -> Option<Rc<Conn>> {
         let mut state = self.0.state.borrow_mut();
         if dialled && !matches!(state.conns.get(&id), Some(Entry::Dialling(_))) {
             return None;
         }
-        let conn = Rc::new(Conn::new(id, quic));
+        let conn = Rc::new(Conn::new(id, link));
         state.conns.insert(id, Entry::Open(Rc::clone(&conn)));
         state.share_windows();
         if !std::mem::replace(&mut state.watched, true) {
@@ -266,7 +296,7 @@ impl<R: Rt> Peers<R> {
 
     /// A connection has ended by itself: reported, unless the machine has closed it.
     async fn ended(&self, conn: &Rc<Conn>) {
-        tracing::debug!(conn = %conn.id, why = ?conn.quic.close_reason(), "a peer connection has ended");
+        tracing::debug!(conn = %conn.id, why = conn.link.close_reason(), "a peer connection has ended");
         let known = {
             let mut state = self.0.state.borrow_mut();
             state.requests.retain(|_, r| r.conn != conn.id);

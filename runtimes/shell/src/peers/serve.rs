@@ -1,6 +1,7 @@
 //! Sending blocks to a peer.
 
 use super::conn::Conn;
+use super::link::SendStream;
 use super::util::Cancel;
 use super::watch::Busy;
 use super::{Peers, RefuseSlot};
@@ -34,13 +35,12 @@ const RATE_STEP: Duration = Duration::from_millis(250);
 pub(super) struct Request {
     pub(super) conn: ConnId,
     pub(super) slots: Rc<Conn>,
-    pub(super) send: quinn::SendStream,
+    pub(super) send: SendStream,
 }
 
 impl Request {
     pub(super) fn refuse(mut self, why: RefuseCode) {
-        // it may have been given up already
-        drop(self.send.reset((why as u8).into()));
+        self.send.reset(why as u8);
     }
 }
 
@@ -74,8 +74,7 @@ pub(super) fn start<R: Rt>(peers: &Peers<R>, xfer: XferId, request: Request, wha
             Err(*why.borrow())
         };
         if let Err(code) = future::or(cancelled, work).await {
-            // nothing to say to a peer that has gone
-            drop(send.reset((code as u8).into()));
+            send.reset(code as u8);
         }
         peers.0.state.borrow_mut().serves.remove(&xfer);
         permit.send(Input::ServeEnded { xfer, bytes: sent });
@@ -101,7 +100,7 @@ async fn read_ahead<R: Rt>(peers: &Peers<R>, what: &What, at: u32) -> Option<Rea
 async fn serve<R: Rt>(
     peers: &Peers<R>,
     conn: &Conn,
-    send: &mut quinn::SendStream,
+    send: &mut SendStream,
     what: &What,
     sent: &mut u64,
 ) -> Result<(), RefuseCode> {

@@ -102,9 +102,9 @@ pub(super) async fn run<R: Rt>(peers: Peers<R>) {
         let mut any = false;
         for conn in state.open() {
             any = true;
-            let stats = conn.quic.stats();
-            if let Some(quiet) = conn.watch.look(now, stats.udp_rx.datagrams, stats.udp_tx.datagrams) {
-                let round_trip = conn.quic.rtt();
+            let (received, sent) = conn.link.counts();
+            if let Some(quiet) = conn.watch.look(now, received, sent) {
+                let round_trip = conn.link.round_trip();
                 tracing::debug!(conn = %conn.id, ?quiet, "nothing is heard of a peer");
                 // with a full mailbox it is told next time
                 let _ = peers.0.inbox.try_send(Input::PeerQuiet { conn: conn.id, quiet, round_trip });

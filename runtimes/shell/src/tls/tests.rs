@@ -85,16 +85,16 @@ fn an_authority_read_back_issues_certificates_that_its_own_clients_accept() {
 #[test]
 fn peers_prove_their_keys_to_each_other() {
     let (down, up) = (Key::generate(), Key::generate());
-    let client = peer_client_config(&down, up.public()).expect("fits");
-    let server = peer_server_config(&up).expect("fits");
+    let client = peer_client_config(&down, up.public(), Transport::Udp).expect("fits");
+    let server = peer_server_config(&up, Transport::Udp).expect("fits");
     assert_eq!(shake(&client, &server, "peer"), Ok((Some(down.public()), Some(up.public()))));
 }
 
 #[test]
 fn a_peer_with_another_key_than_introduced_is_turned_away() {
     let (down, up, other) = (Key::generate(), Key::generate(), Key::generate());
-    let client = peer_client_config(&down, up.public()).expect("fits");
-    let server = peer_server_config(&other).expect("fits");
+    let client = peer_client_config(&down, up.public(), Transport::Udp).expect("fits");
+    let server = peer_server_config(&other, Transport::Udp).expect("fits");
     assert!(shake(&client, &server, "peer").is_err());
 }
 
@@ -103,21 +103,21 @@ fn a_peer_that_shows_a_key_it_does_not_hold_is_turned_away() {
     let (down, up, thief) = (Key::generate(), Key::generate(), Key::generate());
     let signer = provider().key_provider.load_private_key(thief.to_private_der()).expect("a key");
     let swapped = Arc::new(CertifiedKey::new(vec![spki(&up.public())], signer));
-    let mut server = ServerConfig::clone(&peer_server_config(&thief).expect("fits"));
+    let mut server = ServerConfig::clone(&peer_server_config(&thief, Transport::Udp).expect("fits"));
     server.cert_resolver = Arc::new(AlwaysResolvesServerRawPublicKeys::new(Arc::clone(&swapped)));
-    let client = peer_client_config(&down, up.public()).expect("fits");
+    let client = peer_client_config(&down, up.public(), Transport::Udp).expect("fits");
     assert!(shake(&client, &Arc::new(server), "peer").is_err(), "as server");
 
-    let mut client = ClientConfig::clone(&peer_client_config(&down, down.public()).expect("fits"));
+    let mut client = ClientConfig::clone(&peer_client_config(&down, down.public(), Transport::Udp).expect("fits"));
     client.client_auth_cert_resolver = Arc::new(AlwaysResolvesClientRawPublicKeys::new(swapped));
-    let server = peer_server_config(&down).expect("fits");
+    let server = peer_server_config(&down, Transport::Udp).expect("fits");
     assert!(shake(&Arc::new(client), &server, "peer").is_err(), "as client");
 }
 
 #[test]
 fn a_peer_without_a_key_is_turned_away() {
     let up = Key::generate();
-    let server = peer_server_config(&up).expect("fits");
+    let server = peer_server_config(&up, Transport::Udp).expect("fits");
     let mut client = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .expect("TLS 1.3")
