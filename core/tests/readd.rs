@@ -108,6 +108,7 @@ impl Net {
                 | client::Output::Regrant { .. }
                 | client::Output::PeersForbidden { .. }
                 | client::Output::PeerComing(_)
+                | client::Output::Checkpoint(_)
                 | client::Output::Go(_)
                 | client::Output::Withdrawn { .. }
                 | client::Output::UsageDone { .. } => {}

@@ -3,10 +3,14 @@
 //! out only with the signed head of that place; a restart opens another log. So an honest client never signs two heads
 //! at one place, whenever it crashes: two such heads are evidence, of a restored or cloned machine first, of fraud only
 //! with more.
+//!
+//! What is durable in the ledger comes back as a checkpoint under the CN's signature. The client keeps the newest one and
+//! shows it at login, so that a CN which never saw the log knows how it must go on.
 
+use super::Trust;
 use crate::ids::{Digest, Guid, SecondaryGuid};
 use crate::wire::Wire as _;
-use crate::wire::records::{Context, Head, Logged, SignedHead, UsageRecord, Verify};
+use crate::wire::records::{Context, Head, Logged, ServerRole, SignedCheckpoint, SignedHead, UsageRecord, Verify};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use sha2::Digest as _;
@@ -70,6 +74,26 @@ pub fn is_signed(verify: Verify, signed: &SignedHead) -> bool {
     verify(&signed.key, Context::LogHead, &signed.head.to_bytes(), &signed.signature)
 }
 
+/// Whether a certified CN has signed this checkpoint, of a head that this client has signed. The certificate is held
+/// against the time of the checkpoint, since a CN's lives no longer than a day.
+#[must_use]
+pub fn is_checkpoint_of(guid: Guid, trust: &Trust, signed: &SignedCheckpoint) -> bool {
+    let SignedCheckpoint { checkpoint, signature, cert } = signed;
+    let said = (Context::Checkpoint, &checkpoint.to_bytes()[..], signature);
+    Guid::of(&checkpoint.head.key) == guid
+        && is_signed(trust.verify, &checkpoint.head)
+        && trust.check_signed(cert, ServerRole::Cn, checkpoint.at_ms, said).is_ok()
+}
+
+/// Whether two heads of one client cannot both be of one log: they are at one place, or the one does not go on from the
+/// other.
+#[must_use]
+pub fn contradict(a: &Head, b: &Head) -> bool {
+    let breaks =
+        |first: &Head, next: &Head| first.place.checked_add(1) == Some(next.place) && next.before != first.digest;
+    a.start == b.start && (a.place == b.place && a != b || breaks(a, b) || breaks(b, a))
+}
+
 /// What contradicts itself in one client's heads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fork {
@@ -89,10 +113,8 @@ pub fn forks(verify: Verify, heads: impl IntoIterator<Item = SignedHead>) -> Vec
         let name = (Guid::of(&signed.key), signed.head.start);
         let log = logs.entry(name).or_default();
         let place = signed.head.place;
-        let other = |s: &&SignedHead| s.head != signed.head;
-        let before = log.get(&place.wrapping_sub(1)).filter(|s| s.head.digest != signed.head.before);
-        let after = log.get(&place.wrapping_add(1)).filter(|s| s.head.before != signed.head.digest);
-        let against = log.get(&place).filter(other).or(before).or(after).cloned();
+        let near = [place, place.wrapping_sub(1), place.wrapping_add(1)];
+        let against = near.iter().filter_map(|p| log.get(p)).find(|s| contradict(&s.head, &signed.head)).cloned();
         match against {
             Some(against) => {
                 found.entry(name).or_insert([against, signed]);

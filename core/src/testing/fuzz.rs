@@ -28,8 +28,8 @@ use crate::wire::directory::DirectoryMsg;
 use crate::wire::ledger::LedgerMsg;
 use crate::wire::peer::{PeerMsg, PieceAnswer, PieceRequest, RefuseCode};
 use crate::wire::records::{
-    Context as SignContext, EdgeRecord, Head, LedgerRecord, Logged, SealedGrant, ServedRecord, ServerRole, SignedGrant,
-    SignedHead, SignedIntroduction, SignedReceipt, UsageRecord,
+    Context as SignContext, EdgeRecord, Head, LedgerRecord, Logged, SealedGrant, ServedRecord, ServerRole,
+    SignedCheckpoint, SignedGrant, SignedHead, SignedIntroduction, SignedReceipt, UsageRecord,
 };
 use crate::wire::{Framed, Reader, Wire, frame_len};
 use alloc::boxed::Box;
@@ -109,6 +109,7 @@ fn decode_records(bytes: &[u8]) {
 /// Heads of whatever bytes: what is found to fork was signed on both sides and does contradict itself.
 fn client_logs(bytes: &[u8]) {
     value::<Logged>(bytes);
+    value::<SignedCheckpoint>(bytes);
     let mut bytes = Unstructured::new(bytes);
     let mut heads = Vec::new();
     while let (Ok([start, place, before, digest]), true) = (bytes.arbitrary::<[u8; 4]>(), heads.len() < 64) {

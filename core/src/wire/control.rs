@@ -1,7 +1,7 @@
 //! Client ↔ CN, over TLS on TCP, persistent. One enum for both directions; a side that receives a message which only it
 //! may send closes the connection.
 
-use super::records::{Logged, SealedGrant, ServerCert, SignedIntroduction};
+use super::records::{Logged, SealedGrant, ServerCert, SignedCheckpoint, SignedIntroduction};
 use super::{List, Text};
 use crate::ids::{Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use crate::limits;
@@ -79,6 +79,8 @@ crate::wire! {
         pub client_version: u32,
         /// Operating system and architecture.
         pub platform: Text<32>,
+        /// The newest checkpoint of its logs, of whatever CN: a CN that never saw them knows by it how they go on.
+        pub checkpoint: Option<SignedCheckpoint>,
     }
 
     /// The session is open.
@@ -199,6 +201,8 @@ crate::wire! {
     pub struct UsageAck {
         /// The records.
         pub ids: List<RecordId, 256>,
+        /// The newest place among theirs in the client's log.
+        pub checkpoint: Option<SignedCheckpoint>,
     }
 
     /// See [`ControlMsg::Update`].

@@ -281,6 +281,25 @@ crate::wire! {
         pub signature: Signature,
     }
 
+    /// What a CN says of a client's log: the record at this place, and the place itself, are durable in the ledger. Signed
+    /// under [`Context::Checkpoint`].
+    pub struct Checkpoint {
+        /// The head, as its client has signed it: who holds the checkpoint can prove what contradicts it.
+        pub head: SignedHead,
+        /// When, Unix milliseconds.
+        pub at_ms: u64,
+    }
+
+    /// A checkpoint under its CN's signature.
+    pub struct SignedCheckpoint {
+        /// What the CN says.
+        pub checkpoint: Checkpoint,
+        /// By the CN, over the encoding of `checkpoint`.
+        pub signature: Signature,
+        /// Who the CN is.
+        pub cert: ServerCert,
+    }
+
     /// A usage record in its place.
     pub struct Logged {
         /// The record.
@@ -519,6 +538,8 @@ pub enum Context {
     Receipt,
     /// [`Head`] by a client.
     LogHead,
+    /// [`Checkpoint`] by a CN.
+    Checkpoint,
     /// [`Head`](crate::accounting::audit::Head) of the closed days, by the ledger.
     LedgerHead,
 }
@@ -534,6 +555,7 @@ impl Context {
             Self::EdgeRequest => b"swarmedge/1 edge request\0",
             Self::Receipt => b"swarmedge/1 receipt\0",
             Self::LogHead => b"swarmedge/1 log head\0",
+            Self::Checkpoint => b"swarmedge/1 checkpoint\0",
             Self::LedgerHead => b"swarmedge/1 ledger head\0",
         }
     }

@@ -123,6 +123,14 @@ pub(crate) fn introduction() -> SignedIntroduction {
     }
 }
 
+pub(crate) fn checkpoint() -> SignedCheckpoint {
+    SignedCheckpoint {
+        checkpoint: Checkpoint { head: head(), at_ms: 12 },
+        signature: Signature::numbered(13),
+        cert: cert(),
+    }
+}
+
 pub(crate) fn head() -> SignedHead {
     SignedHead {
         head: Head {
@@ -266,6 +274,7 @@ pub(crate) fn control() -> Vec<ControlMsg> {
             nat: nat(),
             client_version: 7,
             platform: text("linux-x86_64"),
+            checkpoint: Some(checkpoint()),
         }),
         ControlMsg::Welcome(Welcome {
             protocol: 1,
@@ -298,7 +307,10 @@ pub(crate) fn control() -> Vec<ControlMsg> {
         ControlMsg::Introduce(introduce),
         ControlMsg::Outcome(Outcome { intro: IntroId::numbered(1), attempt: attempt() }),
         ControlMsg::Usage(Logged { record: usage(), head: head() }),
-        ControlMsg::UsageAck(UsageAck { ids: List::truncated([RecordId::numbered(1), RecordId::numbered(2)]) }),
+        ControlMsg::UsageAck(UsageAck {
+            ids: List::truncated([RecordId::numbered(1), RecordId::numbered(2)]),
+            checkpoint: Some(checkpoint()),
+        }),
         ControlMsg::Update(Update { uploads: false, nat: nat() }),
         ControlMsg::Drain(RetryAfter { retry_after_ms: 1 }),
         ControlMsg::Busy(RetryAfter { retry_after_ms: 2 }),

@@ -26,8 +26,9 @@ use crate::nat::connectivity::{self, Connectivity};
 use crate::session::client as session;
 use crate::session::{Backoff, ClientSession, Wall};
 use crate::swarm::{Download, Receipts, Uploads, download, receipting, upload};
-use crate::wire::records::{Head, UsageRecord, UsageState};
+use crate::wire::records::{Head, SignedCheckpoint, UsageRecord, UsageState};
 use crate::{Cx, Deadlines, Machine, Time};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -89,6 +90,8 @@ enum Saving {
     },
     /// It may be sent.
     Usage(UsageRecord),
+    /// It may be shown.
+    Checkpoint(Box<SignedCheckpoint>),
     /// Credit may grow.
     Receipt {
         intro: IntroId,
@@ -188,6 +191,8 @@ impl Client {
             }
             Some(Saving::Receipt { intro, bytes }) => self.receipt_saved(cx, (intro, bytes), result),
             Some(Saving::Usage(record)) => self.usage_saved(cx, record, result.is_ok()),
+            Some(Saving::Checkpoint(_)) if result.is_err() => {}
+            Some(Saving::Checkpoint(kept)) => self.tell_session(cx, session::Input::Checkpoint(kept)),
         }
     }
 
@@ -306,6 +311,7 @@ impl Client {
             session::Output::PeerComing(introduce) => self.expect_peer(cx, introduce),
             session::Output::Go(intro) => self.tell_connectivity(cx, connectivity::Input::Go(intro)),
             session::Output::Withdrawn { versions } => self.withdraw(cx, versions),
+            session::Output::Checkpoint(new) => self.save(cx, Save::Checkpoint(new.clone()), Saving::Checkpoint(new)),
             session::Output::UsageDone { ids } => self.usage_done(cx, ids),
         }
     }

@@ -9,7 +9,8 @@ use crate::Time;
 use crate::content::{Bitfield, Layout};
 use crate::ids::{Handle, VersionId};
 use crate::swarm::Uploads;
-use crate::wire::records::{Side, UsageRecord};
+use crate::wire::records::{Side, SignedCheckpoint, UsageRecord};
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -26,6 +27,8 @@ pub struct Restore {
     pub receipts: Vec<KeptReceipt>,
     /// Complete versions that are kept for sharing.
     pub cached: Vec<(VersionId, Layout, Bitfield)>,
+    /// The newest checkpoint of its logs.
+    pub checkpoint: Option<Box<SignedCheckpoint>>,
     /// The user's choice, if ever made.
     pub uploads: Option<bool>,
 }
@@ -37,7 +40,7 @@ impl Client {
     pub fn restore(cfg: &Config, restore: Restore, uploads: bool) -> Self {
         let allowed = restore.uploads.unwrap_or(uploads);
         let mut client = Self {
-            session: crate::session::ClientSession::new(allowed),
+            session: crate::session::ClientSession::new(allowed).with_checkpoint(restore.checkpoint),
             uploads: Uploads::new(allowed),
             edges: 1,
             ..Self::default()

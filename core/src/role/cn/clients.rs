@@ -9,6 +9,7 @@ use crate::nat::{NatDescriptor, vetted};
 use crate::session::backoff::jittered;
 use crate::wire::control::{ControlMsg, Hello, Inventory, Refusal, Refused, RetryAfter, Update, Welcome};
 use crate::wire::directory::{DirectoryMsg, PeerEntry, PeerGone, PeerShares};
+use crate::wire::records::SignedHead;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -36,6 +37,8 @@ pub(super) struct Session {
     pub(super) nat: NatDescriptor,
     /// The last inventory page.
     seq: u64,
+    /// The newest place in its log that it has shown.
+    pub(super) log: Option<SignedHead>,
     /// When the queries of the last minute came.
     pub(super) queries: VecDeque<Time>,
 }
@@ -209,6 +212,9 @@ impl Cn {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         let known = (client.from, &hello.upload_key);
         let nat = believed((&self.cookies, now_ms), &hello.nat, known, &NatDescriptor::default());
+        // what does not check is none: the ledger has the log
+        let shown = hello.checkpoint.as_ref().filter(|c| logs::is_checkpoint_of(hello.guid, &Self::trust(cx), c));
+        let log = shown.map(|c| c.checkpoint.head.clone());
         let id = self.next_session.step();
         client.session = Some(Session {
             id,
@@ -219,6 +225,7 @@ impl Cn {
             uploads: hello.uploads,
             nat,
             seq: 0,
+            log,
             queries: VecDeque::new(),
         });
         let (observed, entry) = (client.from, client.entry());

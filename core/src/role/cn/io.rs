@@ -205,6 +205,8 @@ pub enum Metric {
     UsageDeferred,
     /// Something was not logged: too much waits for the ledger.
     LogDropped,
+    /// A client's log contradicts what it has shown before.
+    LogForked,
     /// A DN's connection was lost.
     DirectoryLost,
     /// A version was withdrawn.
@@ -230,6 +232,7 @@ impl Metric {
             Self::UsageStored => "swarmedge_cn_usage_stored_total",
             Self::UsageDeferred => "swarmedge_cn_usage_deferred_total",
             Self::LogDropped => "swarmedge_cn_log_dropped_total",
+            Self::LogForked => "swarmedge_cn_log_forked_total",
             Self::DirectoryLost => "swarmedge_cn_directory_lost_total",
             Self::Withdrawn => "swarmedge_cn_withdrawn_total",
         }

@@ -2,6 +2,7 @@
 //! waits in memory only, and a CN that dies takes a few of these with it; but a query is answered only when the ledger
 //! has the offer, since bytes of an introduction that was not recorded are not billed.
 
+use super::usage::place_id;
 use super::{Cn, Context, Metric, Output};
 use crate::ids::{Guid, RecordId};
 use crate::session::ledger_link;
@@ -33,9 +34,8 @@ impl Cn {
     /// is proven by it.
     pub(super) fn log_head(&mut self, cx: &mut Context<'_>, guid: Guid, head: SignedHead) {
         if cx.cfg.ledger && cx.cfg.logs {
-            let mut id = [0; RecordId::LEN];
-            id.copy_from_slice(&head.head.digest.0[..RecordId::LEN]);
-            let record = LogRecord { id: RecordId(id), at_ms: self.now_ms(cx.now), guid, event: LogEvent::Head(head) };
+            let id = place_id(&head);
+            let record = LogRecord { id, at_ms: self.now_ms(cx.now), guid, event: LogEvent::Head(head) };
             self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
         }
     }

@@ -16,7 +16,7 @@ mod tests;
 pub use io::{Config, Input, Metric, Output};
 
 use crate::accounting::Trust;
-use crate::ids::{ConnId, Guid, IntroId, ReqId, SessionId, VersionId};
+use crate::ids::{ConnId, Guid, IntroId, RecordId, ReqId, SessionId, VersionId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::broker::Broker;
 use crate::nat::cookie::CookieKeys;
@@ -28,6 +28,7 @@ use core::time::Duration;
 use directories::DnLink;
 use meetings::{Guest, Party};
 use queries::Pending;
+use usage::{Ack, Reported};
 
 /// The CN.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -53,10 +54,14 @@ pub struct Cn {
     /// What is published no more.
     withdrawn: BTreeSet<VersionId>,
     ledger: LedgerLink,
-    /// Who is to be told that a record is durable: the connection it last came over.
-    usage: BTreeMap<crate::ids::RecordId, ConnId>,
+    /// Who is to be told that a record is durable.
+    usage: BTreeMap<RecordId, Reported>,
+    /// Places in clients' logs that the ledger does not have yet, and the records that stand there, which it has.
+    places: BTreeMap<RecordId, RecordId>,
+    /// Acknowledgements whose checkpoints are being signed.
+    acks: BTreeMap<ReqId, Ack>,
     /// Queries whose answers wait until the ledger has recorded who is introduced.
-    recording: BTreeMap<crate::ids::RecordId, ReqId>,
+    recording: BTreeMap<RecordId, ReqId>,
     timers: Deadlines<Timer>,
 }
 
@@ -200,6 +205,7 @@ impl Machine for Cn {
             Input::Ledger { conn, msg } => self.with_ledger(cx, ledger_link::Input::Message(conn, msg)),
             Input::Withdrawn { versions } => self.withdrawn(cx, versions),
             Input::GrantOpened { req, grant } => self.grant_opened(cx, req, grant),
+            Input::Signed { req, signature } if self.acks.contains_key(&req) => self.checkpointed(cx, req, signature),
             Input::Signed { req, signature } => self.signed(cx, req, signature),
             Input::Shutdown => self.shutdown(cx),
         }

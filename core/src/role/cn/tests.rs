@@ -1,3 +1,4 @@
+mod checkpoints;
 mod cookies;
 mod recording;
 mod trust;
@@ -78,6 +79,7 @@ fn hello(n: u32) -> Hello {
         nat: NatDescriptor::default(),
         client_version: 1,
         platform: Text::default(),
+        checkpoint: None,
     }
 }
 
@@ -94,6 +96,16 @@ fn say(b: &mut Bench<Cn>, conn: u64, msg: ControlMsg) -> Vec<Output> {
 fn join(b: &mut Bench<Cn>, n: u32) -> Vec<Output> {
     accept(b, u64::from(n), n);
     say(b, u64::from(n), ControlMsg::Hello(hello(n)))
+}
+
+/// Signs what the CN asks to have signed.
+fn sign(b: &mut Bench<Cn>, out: &[Output]) -> Vec<Output> {
+    let [Output::Sign { req, context, message }] =
+        &out.iter().filter(|o| matches!(o, Output::Sign { .. })).collect::<Vec<_>>()[..]
+    else {
+        panic!("{out:?}")
+    };
+    b.input(Input::Signed { req: *req, signature: fake_sign(&CN_KEY, *context, message) })
 }
 
 fn to_client(out: &[Output], conn: u64) -> Vec<&ControlMsg> {
@@ -447,6 +459,8 @@ fn a_usage_record_is_acknowledged_only_when_the_ledger_has_it() {
     assert!(to_client(&out, 1).is_empty());
     assert!(submitted(&say(&mut b, 1, logged(1, 1))).is_empty(), "it is on its way already");
     let out = b.input(ack(ledger, 1));
+    assert!(to_client(&out, 1).is_empty(), "its checkpoint is being signed");
+    let out = sign(&mut b, &out);
     assert!(matches!(to_client(&out, 1)[..], [ControlMsg::UsageAck(a)] if a.ids.to_vec() == [RecordId::numbered(1)]));
     assert_eq!(b.machine.usage_waiting(), 0);
 }

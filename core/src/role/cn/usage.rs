@@ -1,19 +1,44 @@
 //! What clients say of bytes. That an uploader was left without receipts goes to the DNs, which choose peers. Usage
-//! records go to the ledger, and the acknowledgement back once they are durable there. A record that does not fit is
-//! set aside unacknowledged, so its client keeps it and sends it again.
+//! records and their places in the client's log go to the ledger, and the acknowledgement back once both are durable
+//! there, with a signed checkpoint of the newest place. A record that does not fit is set aside unacknowledged, so its
+//! client keeps it and sends it again.
 
 use super::clients::Client;
 use super::{Cn, Context, Metric, Output};
-use crate::accounting::introductions;
-use crate::ids::{ConnId, RecordId};
+use crate::accounting::{introductions, logs};
+use crate::ids::{ConnId, RecordId, ReqId, Signature};
 use crate::machine::Machine as _;
 use crate::session::{LedgerLink, ledger_link};
-use crate::wire::List;
 use crate::wire::control::{ControlMsg, Unreceipted, UsageAck};
 use crate::wire::directory::{self, DirectoryMsg};
-use crate::wire::records::{LedgerRecord, Logged};
+use crate::wire::records::{Checkpoint, Context as SignContext, LedgerRecord, Logged, SignedCheckpoint, SignedHead};
+use crate::wire::{List, Wire as _};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+
+/// A usage record on its way to the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Reported {
+    /// The connection it last came over.
+    conn: ConnId,
+    /// Its place in its reporter's log.
+    head: SignedHead,
+}
+
+/// An acknowledgement before it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Ack {
+    conn: ConnId,
+    ids: List<RecordId, 256>,
+    checkpoint: Checkpoint,
+}
+
+/// The name of a head's record: the same however often and through whichever CN it comes.
+pub(super) fn place_id(head: &SignedHead) -> RecordId {
+    let mut id = [0; RecordId::LEN];
+    id.copy_from_slice(&head.head.digest.0[..RecordId::LEN]);
+    RecordId(id)
+}
 
 impl Cn {
     /// An uploader was left without receipts. Only the one that the introduction names may say so.
@@ -35,10 +60,28 @@ impl Cn {
         if !on_its_way && self.ledger.waiting() >= cx.cfg.usage_max as usize {
             return cx.push(Output::Count(Metric::UsageDeferred));
         }
-        self.usage.insert(id, conn);
+        self.known_place(cx, conn, &head);
+        self.usage.insert(id, Reported { conn, head: head.clone() });
         if !on_its_way {
             self.log_head(cx, record.reporter, head);
             self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Usage(record)));
+        }
+    }
+
+    /// Holds a head against the newest that this CN knows of the client's log, from the log itself or from the checkpoint
+    /// that the client has shown. Two that contradict each other both go to the ledger.
+    fn known_place(&mut self, cx: &mut Context<'_>, conn: ConnId, head: &SignedHead) {
+        let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return };
+        let guid = session.guid;
+        let newer = |known: &SignedHead| known.head.start != head.head.start || known.head.place < head.head.place;
+        let forked = session.log.as_ref().filter(|known| logs::contradict(&known.head, &head.head)).cloned();
+        if session.log.as_ref().is_none_or(newer) {
+            session.log = Some(head.clone());
+        }
+        if let Some(known) = forked {
+            cx.push(Output::Count(Metric::LogForked));
+            self.log_head(cx, guid, known);
+            self.log_head(cx, guid, head.clone());
         }
     }
 
@@ -72,19 +115,46 @@ impl Cn {
     }
 
     fn durable(&mut self, cx: &mut Context<'_>, ids: Vec<RecordId>) {
-        let mut by_conn: BTreeMap<ConnId, Vec<RecordId>> = BTreeMap::new();
+        let mut by_conn: BTreeMap<ConnId, Vec<(RecordId, SignedHead)>> = BTreeMap::new();
         for id in ids {
             cx.push(Output::Count(Metric::UsageStored));
             self.recorded(cx, id);
-            if let Some(conn) = self.usage.remove(&id).filter(|c| self.clients.contains_key(c)) {
-                by_conn.entry(conn).or_default().push(id);
+            // the record that stands at this place, if it was durable before
+            let id = self.places.remove(&id).unwrap_or(id);
+            let Some(reported) = self.usage.get(&id).filter(|_| !self.ledger.holds(id)) else { continue };
+            let place = place_id(&reported.head);
+            if self.ledger.holds(place) {
+                self.places.insert(place, id);
+                continue;
+            }
+            let reported = self.usage.remove(&id).filter(|r| self.clients.contains_key(&r.conn));
+            if let Some(Reported { conn, head }) = reported {
+                by_conn.entry(conn).or_default().push((id, head));
             }
         }
-        for (conn, ids) in by_conn {
-            for page in ids.chunks(List::<RecordId, 256>::MAX) {
-                let ids = List::truncated(page.iter().copied());
-                cx.push(Output::ClientSend { conn, msg: ControlMsg::UsageAck(UsageAck { ids }) });
+        for (conn, records) in by_conn {
+            for page in records.chunks(List::<RecordId, 256>::MAX) {
+                self.acknowledge(cx, conn, page);
             }
+        }
+    }
+
+    fn acknowledge(&mut self, cx: &mut Context<'_>, conn: ConnId, records: &[(RecordId, SignedHead)]) {
+        let Some((_, newest)) = records.iter().max_by_key(|(_, head)| head.head.place) else { return };
+        let checkpoint = Checkpoint { head: newest.clone(), at_ms: self.now_ms(cx.now) };
+        let message = checkpoint.to_bytes();
+        let ids = List::truncated(records.iter().map(|(id, _)| *id));
+        let req = self.next_req.step();
+        self.acks.insert(req, Ack { conn, ids, checkpoint });
+        cx.push(Output::Sign { req, context: SignContext::Checkpoint, message });
+    }
+
+    /// A checkpoint is signed: the acknowledgement goes out with it.
+    pub(super) fn checkpointed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
+        let Some(Ack { conn, ids, checkpoint }) = self.acks.remove(&req) else { return };
+        if self.clients.contains_key(&conn) {
+            let checkpoint = Some(SignedCheckpoint { checkpoint, signature, cert: cx.cfg.cert.clone() });
+            cx.push(Output::ClientSend { conn, msg: ControlMsg::UsageAck(UsageAck { ids, checkpoint }) });
         }
     }
 }

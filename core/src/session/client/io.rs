@@ -7,7 +7,7 @@ use crate::nat::connectivity::Attempt;
 use crate::nat::cookie::Proven;
 use crate::wire::Text;
 use crate::wire::control::{ControlMsg, Introduce, IntroducedPeer};
-use crate::wire::records::{Logged, SealedGrant, SignedIntroduction, Verify};
+use crate::wire::records::{Logged, SealedGrant, SignedCheckpoint, SignedIntroduction, Verify};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -88,6 +88,8 @@ pub enum Input {
     /// A usage record, already durable and logged: sent until the ledger has it or a newer one of the same download
     /// and side comes.
     Usage(Logged),
+    /// This checkpoint is kept: it is shown at the next login.
+    Checkpoint(Box<SignedCheckpoint>),
     /// The client stops: say good-bye.
     Shutdown,
 }
@@ -166,6 +168,8 @@ pub enum Output {
         /// Which.
         versions: Vec<VersionId>,
     },
+    /// The CN has signed for a newer place in this client's log than any before: keep it. It was checked.
+    Checkpoint(Box<SignedCheckpoint>),
     /// These usage records need not be kept: the ledger has them, or newer ones of the same download and side are kept.
     UsageDone {
         /// Which.

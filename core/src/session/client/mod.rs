@@ -18,7 +18,8 @@ use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::NatDescriptor;
 use crate::wire::List;
 use crate::wire::control::{ControlMsg, Hello, Opened, Outcome, Unreceipted, Update, Welcome};
-use crate::wire::records::ServerRole;
+use crate::wire::records::{ServerRole, SignedCheckpoint};
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -59,6 +60,8 @@ pub struct ClientSession {
     inventory: Inventory,
     queries: Queries,
     usage: Outbox,
+    /// The newest checkpoint of the client's logs that is kept.
+    checkpoint: Option<Box<SignedCheckpoint>>,
     timers: Deadlines<Timer>,
 }
 
@@ -115,6 +118,12 @@ impl ClientSession {
     #[must_use]
     pub fn new(uploads: bool) -> Self {
         Self { uploads, ..Self::default() }
+    }
+
+    /// A session that goes on from this checkpoint.
+    #[must_use]
+    pub fn with_checkpoint(self, checkpoint: Option<Box<SignedCheckpoint>>) -> Self {
+        Self { checkpoint, ..self }
     }
 
     /// The wall clock as the CN (or before that the bootstrap) told it.
@@ -207,6 +216,7 @@ impl ClientSession {
             nat: self.nat.clone(),
             client_version: cx.cfg.client_version,
             platform: cx.cfg.platform.clone(),
+            checkpoint: self.checkpoint.as_deref().cloned(),
         };
         cx.push(Output::Send { conn, msg: ControlMsg::Hello(hello) });
     }
@@ -350,7 +360,7 @@ impl ClientSession {
             }
             ControlMsg::Go(go) if open => cx.push(Output::Go(go.intro)),
             ControlMsg::Withdraw(w) if open => cx.push(Output::Withdrawn { versions: w.versions.into_vec() }),
-            ControlMsg::UsageAck(a) if open => self.usage_acked(cx, &a.ids),
+            ControlMsg::UsageAck(a) if open => self.usage_acked(cx, a),
             ControlMsg::Ping if open => self.send(cx, ControlMsg::Pong),
             ControlMsg::Pong if open => {}
             // a message out of place, one that only clients send, or the CN's own good-bye
@@ -462,6 +472,7 @@ impl Machine for ClientSession {
                 self.usage.add(record, cx.out);
                 self.send_usage(cx);
             }
+            Input::Checkpoint(kept) => self.checkpoint = Some(kept),
             Input::Shutdown => self.stop(cx),
         }
     }

@@ -1,3 +1,5 @@
+mod checkpoints;
+
 use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_verify};
 use crate::accounting::introductions::tests::{CN_KEY, answer, intro};
@@ -477,7 +479,7 @@ fn a_newer_usage_record_takes_the_older_ones_place_and_acknowledgement_ends_it()
     let out = b.input(Input::Usage(usage(3, 1, Side::Downloader)));
     assert_eq!(out, [Output::UsageDone { ids: vec![RecordId::numbered(3)] }], "an older one is not needed");
     assert_eq!(usages(&b.input(Input::Usage(usage(4, 1, Side::Uploader)))), [RecordId::numbered(4)]);
-    let ack = |n| ControlMsg::UsageAck(UsageAck { ids: List::truncated([RecordId::numbered(n)]) });
+    let ack = |n| ControlMsg::UsageAck(UsageAck { ids: List::truncated([RecordId::numbered(n)]), checkpoint: None });
     let out = b.input(Input::Message { conn, msg: ack(2) });
     assert_eq!(out, [Output::UsageDone { ids: vec![RecordId::numbered(2)] }]);
     assert!(b.input(Input::Message { conn, msg: ack(2) }).is_empty());
@@ -497,7 +499,7 @@ fn a_usage_record_that_is_not_acknowledged_is_sent_again_and_no_more_than_a_wind
     b.input(Input::Message { conn, msg: ControlMsg::Ping });
     let again = usages(&b.wait(secs(5)));
     assert_eq!(again.len(), 32);
-    let msg = ControlMsg::UsageAck(UsageAck { ids: List::truncated(again) });
+    let msg = ControlMsg::UsageAck(UsageAck { ids: List::truncated(again), checkpoint: None });
     assert_eq!(usages(&b.input(Input::Message { conn, msg })).len(), 8);
 }
 

@@ -2,9 +2,11 @@
 
 use super::io::Output;
 use super::{ClientSession, Context, Timer};
+use crate::accounting::{Trust, logs};
 use crate::ids::{DownloadId, RecordId};
-use crate::wire::control::ControlMsg;
-use crate::wire::records::{Logged, Side};
+use crate::wire::control::{ControlMsg, UsageAck};
+use crate::wire::records::{Logged, Side, SignedCheckpoint};
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -84,8 +86,18 @@ impl ClientSession {
         }
     }
 
-    pub(super) fn usage_acked(&mut self, cx: &mut Context<'_>, ids: &[RecordId]) {
-        let done = self.usage.acked(ids);
+    pub(super) fn usage_acked(&mut self, cx: &mut Context<'_>, ack: UsageAck) {
+        if let Some(signed) = ack.checkpoint {
+            let trust = Trust { root: cx.cfg.root, verify: cx.cfg.verify };
+            if !logs::is_checkpoint_of(cx.cfg.guid, &trust, &signed) {
+                return self.hang_up(cx);
+            }
+            let age = |s: &SignedCheckpoint| (s.checkpoint.at_ms, s.checkpoint.head.head.place);
+            if self.checkpoint.as_ref().is_none_or(|kept| age(kept) < age(&signed)) {
+                cx.push(Output::Checkpoint(Box::new(signed)));
+            }
+        }
+        let done = self.usage.acked(&ack.ids);
         if done.is_empty() {
             return;
         }

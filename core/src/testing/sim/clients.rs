@@ -2,6 +2,7 @@
 
 use super::links::{self, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
+use super::servers::at_once;
 use super::store::Disk;
 use super::{Ask, Cfg, Event, Net, bulk, keys, moving, store};
 use crate::content::{Access, Bitfield};
@@ -57,6 +58,7 @@ fn restore(w: &World<Net>, disk: &Disk) -> Restore {
         restore.downloads.push((record.clone(), version.map_or_else(|| Bitfield::empty(0), have)));
     }
     restore.usage = disk.usage.values().cloned().collect();
+    restore.checkpoint.clone_from(&disk.checkpoint);
     restore.receipts = disk.receipts.values().cloned().collect();
     restore.cached = disk.finished.iter().filter_map(|&v| Some((v, layout(v)?, have(v)))).collect();
     restore
@@ -69,6 +71,10 @@ pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, outpu
         session::Output::Send { conn, msg } => links::send(w, cfg, node, conn, Msg::Control(msg)),
         session::Output::Close { conn } => links::close(w, cfg, node, conn),
         session::Output::Introduced { peers, .. } => w.env.seen.introduced |= !peers.is_empty(),
+        session::Output::Checkpoint(new) => {
+            w.env.disks.entry(node).or_default().checkpoint = Some(new.clone());
+            at_once(w, node, In::Session(session::Input::Checkpoint(new)));
+        }
         session::Output::UsageDone { ids } => {
             let disk = w.env.disks.entry(node).or_default();
             ids.iter().for_each(|id| {

@@ -8,7 +8,8 @@ use crate::role::client::io::{DownloadRecord, Input, KeptReceipt, Save, SourceNa
 use crate::role::edge::io as edge;
 use crate::role::ledger;
 use crate::testing::world::{Lane, NodeIx, Way, World};
-use crate::wire::records::{LedgerRecord, UsageRecord};
+use crate::wire::records::{LedgerRecord, SignedCheckpoint, UsageRecord};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
@@ -25,6 +26,8 @@ pub struct Disk {
     pub receipts: BTreeMap<IntroId, KeptReceipt>,
     /// Versions put where a user wanted them.
     pub finished: BTreeSet<VersionId>,
+    /// The newest checkpoint of its logs.
+    pub checkpoint: Option<Box<SignedCheckpoint>>,
     /// The user's choice, if made.
     pub uploads: Option<bool>,
 }
@@ -71,6 +74,7 @@ impl Disk {
             Save::UsageDone(ids) => ids.iter().for_each(|id| {
                 self.usage.remove(id);
             }),
+            Save::Checkpoint(newest) => self.checkpoint = Some(newest),
             Save::Uploads(on) => self.uploads = Some(on),
         }
     }

@@ -2,7 +2,7 @@
 //! client's shard writes, the API's threads wait and read. There is no queue to overflow: a slow reader sees the
 //! newest figures.
 
-use super::protocol::{Answer, DownloadLine, Failure, StatusLine, source_name};
+use super::protocol::{Answer, CheckpointLine, DownloadLine, Failure, StatusLine, source_name};
 use super::rate::RateMeter;
 use super::why::{Meetings, WhyLine};
 use crate::edge_client::News;
@@ -158,6 +158,7 @@ impl Desk {
                 state.meetings.forget(*handle);
                 state.downloads.remove(handle);
             }
+            Save::Checkpoint(newest) => state.client.checkpoint = Some(CheckpointLine::from(&**newest)),
             Save::Uploads(on) => state.client.uploads = *on,
             Save::Usage(record) => state.usage(record),
             Save::UsageDone(ids) => state.unreported.retain(|id| !ids.contains(id)),

@@ -5,7 +5,7 @@ use super::desk::Desk;
 use super::identity::Identity;
 use super::local::{Api, Server};
 use super::port::{ClientPort, control_input};
-use super::protocol::{CachedLine, Failure, StatusLine, url};
+use super::protocol::{CachedLine, CheckpointLine, Failure, StatusLine, url};
 use crate::drive::drive;
 use crate::edge_client::EdgeClient;
 use crate::edge_client::tokens::Tokens;
@@ -254,8 +254,8 @@ fn version_number(version: &str) -> u32 {
 }
 
 fn restore(restored: Restored) -> Restore {
-    let Restored { downloads, sources, usage, receipts, cached, uploads } = restored;
-    Restore { downloads, sources, usage, receipts, cached, uploads }
+    let Restored { downloads, sources, usage, receipts, cached, checkpoint, uploads } = restored;
+    Restore { downloads, sources, usage, receipts, cached, checkpoint, uploads }
 }
 
 /// What the local API shows before the machine has said anything.
@@ -265,6 +265,7 @@ fn desk(config: &ClientConfig, identity: &Identity, restored: &Restored, runtime
         client_version: env!("CARGO_PKG_VERSION").into(),
         runtime: runtime.into(),
         uploads: restored.uploads.unwrap_or(config.bundle.uploads),
+        checkpoint: restored.checkpoint.as_deref().map(CheckpointLine::from),
         ..StatusLine::default()
     };
     let desk = Desk::new(client, move |input| inbox.try_send(input).is_ok());

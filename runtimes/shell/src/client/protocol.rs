@@ -11,6 +11,7 @@ use swarmedge_core::ids::{Handle, ParseIdError, ProviderId, VersionId};
 use swarmedge_core::role::client::io::{
     CommandError, DownloadState, DownloadStatus, FailReason, ObjectRef, SourceName, StoreError,
 };
+use swarmedge_core::wire::records::SignedCheckpoint;
 
 /// Bytes of a request line, its end included. Answers are not bounded: they come from our own process.
 pub const LINE_LEN_MAX: usize = 64 * 1024;
@@ -229,8 +230,39 @@ pub struct StatusLine {
     pub uploaded_bytes: u64,
     /// Records of downloads that the ledger has not acknowledged yet.
     pub usage_unreported: usize,
+    /// The control plane's signed word for how far the log of such records is in the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointLine>,
     /// Every download that is not forgotten, oldest first.
     pub downloads: Vec<DownloadLine>,
+}
+
+/// The newest checkpoint of the client's logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointLine {
+    /// The log: the secondary GUID of a start, in hexadecimal.
+    pub start: String,
+    /// The place of its newest record that is in the ledger.
+    pub place: u64,
+    /// The hash of all records up to there, in hexadecimal.
+    pub digest: String,
+    /// When, Unix milliseconds.
+    pub at_ms: u64,
+    /// The connection node that has signed.
+    pub cn: String,
+}
+
+impl From<&SignedCheckpoint> for CheckpointLine {
+    fn from(signed: &SignedCheckpoint) -> Self {
+        let head = &signed.checkpoint.head.head;
+        Self {
+            start: head.start.to_string(),
+            place: head.place,
+            digest: head.digest.to_string(),
+            at_ms: signed.checkpoint.at_ms,
+            cn: signed.cert.body.name.to_string(),
+        }
+    }
 }
 
 /// A cached version.

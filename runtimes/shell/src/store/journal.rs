@@ -12,7 +12,7 @@ use swarmedge_core::content::Manifest;
 use swarmedge_core::ids::{Digest, DownloadId, Handle, PieceIndex, RecordId, VersionId};
 use swarmedge_core::role::client::io::{DownloadRecord, KeptReceipt, SourceName};
 use swarmedge_core::wire::Wire;
-use swarmedge_core::wire::records::UsageRecord;
+use swarmedge_core::wire::records::{SignedCheckpoint, UsageRecord};
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const DOWNLOADS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("downloads");
@@ -49,6 +49,7 @@ pub(crate) enum Change {
     Receipt(KeptReceipt),
     Usage(UsageRecord),
     DropUsage(Vec<RecordId>),
+    Checkpoint(Box<SignedCheckpoint>),
     Uploads(bool),
 }
 
@@ -65,6 +66,7 @@ pub(crate) struct Loaded {
     pub(crate) receipts: Vec<KeptReceipt>,
     pub(crate) cached: BTreeMap<VersionId, u64>,
     pub(crate) lent: BTreeMap<VersionId, Option<Stamp>>,
+    pub(crate) checkpoint: Option<Box<SignedCheckpoint>>,
     pub(crate) uploads: Option<bool>,
 }
 
@@ -258,8 +260,14 @@ fn load(db: &Database) -> io::Result<Loaded> {
         loaded.lent.insert(decoded(VersionId::from_bytes(key.value()))?, records::decode_stamp(value.value()));
     }
     let meta = tx.open_table(META).map_err(io_error)?;
+    let checkpoint = meta.get("checkpoint").map_err(io_error)?;
+    loaded.checkpoint = checkpoint.map(|v| decoded(SignedCheckpoint::from_bytes(v.value()))).transpose()?.map(Box::new);
     loaded.uploads = meta.get("uploads").map_err(io_error)?.map(|v| v.value() == [1]);
     Ok(loaded)
+}
+
+fn put_meta(tx: &redb::WriteTransaction, name: &str, value: &[u8]) -> io::Result<()> {
+    tx.open_table(META).map_err(io_error)?.insert(name, value).map_err(io_error).map(drop)
 }
 
 fn apply(tx: &redb::WriteTransaction, change: &Change) -> io::Result<()> {
@@ -321,11 +329,8 @@ fn apply(tx: &redb::WriteTransaction, change: &Change) -> io::Result<()> {
             Ok(())
         }
         Change::DropUsage(ids) => ids.iter().try_for_each(|id| delete(USAGE, &id.0)),
-        Change::Uploads(on) => {
-            let mut table = tx.open_table(META).map_err(io_error)?;
-            table.insert("uploads", [u8::from(*on)].as_slice()).map_err(io_error)?;
-            Ok(())
-        }
+        Change::Checkpoint(newest) => put_meta(tx, "checkpoint", &newest.to_bytes()),
+        Change::Uploads(on) => put_meta(tx, "uploads", &[u8::from(*on)]),
     }
 }
 

@@ -21,6 +21,8 @@ mod writer;
 pub use sink::{JOB_LEN, SINK_BYTES_MAX, Sink};
 
 #[cfg(test)]
+mod books_tests;
+#[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
 mod tests;
@@ -43,7 +45,7 @@ use swarmedge_core::content::{Bitfield, Layout, Manifest};
 use swarmedge_core::ids::{Digest, DownloadId, Handle, PieceIndex, VersionId};
 use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, KeptReceipt, Save, SourceName, StoreError};
 use swarmedge_core::wire::Wire as _;
-use swarmedge_core::wire::records::UsageRecord;
+use swarmedge_core::wire::records::{SignedCheckpoint, UsageRecord};
 use version::{Lent, Version, lock};
 
 /// Pieces that are saved sooner than this after the last sync wait for each other: a sync costs the same for many.
@@ -108,6 +110,8 @@ pub struct Restored {
     pub receipts: Vec<KeptReceipt>,
     /// Versions that are kept for sharing.
     pub cached: Vec<(VersionId, Layout, Bitfield)>,
+    /// The newest checkpoint of its logs.
+    pub checkpoint: Option<Box<SignedCheckpoint>>,
     /// The user's choice, if ever made.
     pub uploads: Option<bool>,
 }
@@ -357,12 +361,12 @@ fn restore(
     names: &[PathBuf],
     lock: Option<DirLock>,
 ) -> Result<(Shared, Restored), Error> {
-    let Loaded { downloads, mut pieces, manifests, usage, receipts, cached, lent, uploads } = loaded;
+    let Loaded { downloads, mut pieces, manifests, usage, receipts, cached, lent, checkpoint, uploads } = loaded;
     let books = Books {
         downloads: downloads.into_iter().map(|d| (d.handle, d)).collect(),
         cached: cached.into_keys().collect(),
     };
-    let mut restored = Restored { usage, receipts, uploads, ..Restored::default() };
+    let mut restored = Restored { usage, receipts, checkpoint, uploads, ..Restored::default() };
     let mut versions = BTreeMap::new();
     let mut drops = Vec::new();
     for (id, manifest) in manifests {

@@ -11,7 +11,8 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use swarmedge_core::accounting::logs::Log;
+use swarmedge_core::accounting::Trust;
+use swarmedge_core::accounting::logs::{self, Log};
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{ConnId, DownloadId, Guid, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use swarmedge_core::nat::stun::{Attribute, Class, Message, TransactionId};
@@ -25,7 +26,7 @@ use swarmedge_core::wire::records::{
 use swarmedge_core::wire::{List, PROTOCOL, Text, Wire};
 use swarmedge_shell::host::Server;
 use swarmedge_shell::http::Signal;
-use swarmedge_shell::keys::{Key, SealKey, SealRing, certify, save_cert};
+use swarmedge_shell::keys::{Key, SealKey, SealRing, certify, save_cert, verify};
 use swarmedge_shell::link::{Cap, Event, Inlet, Links, dial};
 use swarmedge_shell::mailbox::{Receiver, mailbox};
 use swarmedge_shell::rt::Start;
@@ -233,6 +234,10 @@ impl Client {
         Self { key, upload_key: PublicKey::numbered(100 + n), links: inlet.links, inbox }
     }
 
+    fn guid(&self) -> Guid {
+        Guid::of(&self.key.public())
+    }
+
     fn send(&self, msg: &ControlMsg) {
         self.links.send(CONN, msg);
     }
@@ -257,6 +262,7 @@ impl Client {
             nat,
             client_version: 1,
             platform: Text::new("test").expect("short"),
+            checkpoint: None,
         }));
     }
 
@@ -305,7 +311,7 @@ pub(crate) fn two_clients_are_introduced_and_the_ledger_keeps_their_record<R: St
 
         let record = UsageRecord {
             id: RecordId::numbered(77),
-            reporter: Guid::of(&down.key.public()),
+            reporter: down.guid(),
             side: Side::Downloader,
             download: DOWNLOAD,
             version: VERSION,
@@ -323,23 +329,24 @@ pub(crate) fn two_clients_are_introduced_and_the_ledger_keeps_their_record<R: St
             let head = Log::default().append(SecondaryGuid([5; 20]), &record);
             let signature = down.key.sign(Context::LogHead, &head.to_bytes());
             let head = SignedHead { head, key: down.key.public(), signature };
-            down.send(&ControlMsg::Usage(Logged { record, head }));
+            down.send(&ControlMsg::Usage(Logged { record, head: head.clone() }));
             let Some(ControlMsg::UsageAck(ack)) = down.next().await else { panic!("not acknowledged") };
             assert_eq!(&ack.ids[..], &[id]);
+            let signed = ack.checkpoint.expect("the CN's word for the place");
+            let trust = Trust { root: net.root.public(), verify };
+            assert!(signed.checkpoint.head == head && logs::is_checkpoint_of(down.guid(), &trust, &signed));
         }
         net.granted_by_the_edge(&down).await;
         let mut ledger = Reader::open(&net.path("ledger.sqlite").into()).await.expect("opens");
         let all = ledger.downloads(&Filter::default()).await.expect("read");
         assert_eq!(all.len(), 1);
         assert_eq!((all[0].state, all[0].edge_claimed, all[0].provider), ("completed", 1_000_000, 7));
-        let mut forks = ledger.forks().await.expect("read");
-        for _ in 0..100 {
-            if forks.is_empty() {
-                net.rt.sleep_until(net.rt.now() + Duration::from_millis(50)).await;
-                forks = ledger.forks().await.expect("read");
-            }
-        }
-        assert_eq!((forks.len(), forks[0].guid), (1, Guid::of(&down.key.public())), "evidence");
+        let forks = ledger.forks().await.expect("read");
+        assert_eq!(
+            (forks.len(), forks[0].guid),
+            (1, down.guid()),
+            "evidence, there before the record was acknowledged"
+        );
     });
 }
 

@@ -2,7 +2,8 @@
 
 use super::{DownloadRecord, SourceName};
 use crate::ids::{DownloadId, Handle, PieceIndex, RecordId, VersionId};
-use crate::wire::records::{PeerBytes, UsageRecord};
+use crate::wire::records::{PeerBytes, SignedCheckpoint, UsageRecord};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// A durable write. What depends on it happens while its `Saved` is handled.
@@ -45,6 +46,8 @@ pub enum Save {
     Usage(UsageRecord),
     /// These usage records are in the ledger: delete them.
     UsageDone(Vec<RecordId>),
+    /// Keep the newest checkpoint of this client's logs in place of the one before.
+    Checkpoint(Box<SignedCheckpoint>),
     /// The user's choice.
     Uploads(bool),
 }

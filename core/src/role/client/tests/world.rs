@@ -16,9 +16,13 @@ use crate::nat::{Candidate, CandidateKind, NatDescriptor};
 use crate::testing::rng::Seeded;
 use crate::wire::control::{ControlMsg, IntroducedPeer, Introductions, Query, UsageAck, Welcome};
 use crate::wire::peer::{HaveMap, PeerMsg, PeerWelcome};
-use crate::wire::records::{Context, Introduction, Logged, SealedGrant, ServerRole, SignedIntroduction, UsageRecord};
+use crate::wire::records::{
+    Checkpoint, Context, Introduction, Logged, SealedGrant, ServerRole, SignedCheckpoint, SignedHead,
+    SignedIntroduction, UsageRecord,
+};
 use crate::wire::{Blob, List, PROTOCOL, Wire as _};
 use crate::{Cx, Machine, Time};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::ToString;
 use alloc::vec;
@@ -42,6 +46,7 @@ pub(super) struct Disk {
     pub(super) usage: Vec<UsageRecord>,
     pub(super) receipts: Vec<super::super::io::KeptReceipt>,
     pub(super) cached: BTreeSet<VersionId>,
+    pub(super) checkpoint: Option<Box<SignedCheckpoint>>,
     pub(super) uploads: Option<bool>,
 }
 
@@ -163,6 +168,7 @@ impl World {
             usage: disk.usage.clone(),
             receipts: disk.receipts.clone(),
             cached: disk.cached.iter().map(|v| (*v, self.layouts[v], have(disk, *v, &self.layouts[v]))).collect(),
+            checkpoint: disk.checkpoint.clone(),
             uploads: disk.uploads,
         };
         self.client = Client::restore(&self.cfg, restore, true);
@@ -395,14 +401,21 @@ impl World {
         } else if let ControlMsg::Query(query) = msg {
             ControlMsg::Introductions(self.introduce(&query))
         } else if let ControlMsg::Usage(Logged { record, head }) = msg {
-            assert_eq!(logs::check(fake_verify, &Logged { record: record.clone(), head }), Ok(()));
+            assert_eq!(logs::check(fake_verify, &Logged { record: record.clone(), head: head.clone() }), Ok(()));
             let durable = self.disk.usage.contains(&record);
             assert!(durable, "a usage record was sent before it was durable");
-            ControlMsg::UsageAck(UsageAck { ids: List::truncated([record.id]) })
+            ControlMsg::UsageAck(UsageAck { ids: List::truncated([record.id]), checkpoint: Some(self.sign(head)) })
         } else {
             return;
         };
         self.soon(Input::Control { conn, msg: answer });
+    }
+
+    /// The CN's word for a place in the client's log.
+    fn sign(&self, head: SignedHead) -> SignedCheckpoint {
+        let checkpoint = Checkpoint { head, at_ms: START_MS + self.now.0 / 1000 };
+        let signature = fake_sign(&CN_KEY, Context::Checkpoint, &checkpoint.to_bytes());
+        SignedCheckpoint { checkpoint, signature, cert: cert(ServerRole::Cn, CN_KEY) }
     }
 
     fn introduce(&mut self, query: &Query) -> Introductions {
@@ -496,6 +509,7 @@ impl World {
                 disk.usage.push(record);
             }
             Save::UsageDone(ids) => disk.usage.retain(|r| !ids.contains(&r.id)),
+            Save::Checkpoint(newest) => self.disk.checkpoint = Some(newest),
             Save::Uploads(on) => disk.uploads = Some(on),
         }
     }

@@ -1,0 +1,118 @@
+//! Checkpoints: a record is acknowledged when it and its place are durable, and what contradicts a checkpoint is
+//! evidence.
+
+use super::*;
+use crate::wire::records::{Checkpoint, SignedCheckpoint};
+
+/// With a ledger that is told of heads, and client 1.
+fn logging() -> (Bench<Cn>, ConnId) {
+    let (mut b, _, ledger) = whole();
+    b.cfg.logs = true;
+    join(&mut b, 1);
+    (b, ledger)
+}
+
+/// What the ledger was given, by id: heads, then records.
+fn told(out: &[Output]) -> (Vec<RecordId>, Vec<RecordId>) {
+    let records = out.iter().filter_map(|o| match o {
+        Output::LedgerSend { msg: LedgerMsg::Submit(record), .. } => Some(record),
+        _ => None,
+    });
+    let (heads, usage): (Vec<_>, Vec<_>) = records.partition(|r| matches!(r, LedgerRecord::Log(_)));
+    let ids = |records: Vec<&LedgerRecord>| records.into_iter().map(LedgerRecord::id).collect();
+    (ids(heads), ids(usage))
+}
+
+fn acked(b: &mut Bench<Cn>, ledger: ConnId, id: RecordId) -> Vec<Output> {
+    let ack = LedgerMsg::Ack(LedgerAck { ids: List::truncated([id]) });
+    b.input(Input::Ledger { conn: ledger, msg: ack })
+}
+
+fn checkpoint(out: &[Output]) -> Option<SignedCheckpoint> {
+    to_client(out, 1)
+        .into_iter()
+        .find_map(|m| if let ControlMsg::UsageAck(a) = m { a.checkpoint.clone() } else { None })
+}
+
+/// A record of client 1 that stands at the next place of `log`.
+fn next(log: &mut Log, id: u32) -> Logged {
+    let ControlMsg::Usage(Logged { record, .. }) = logged(id, 1) else { panic!("a record") };
+    let head = log.append(SecondaryGuid::numbered(1), &record);
+    let signature = fake_sign(&key(1), SignContext::LogHead, &head.to_bytes());
+    Logged { record, head: SignedHead { head, key: key(1), signature } }
+}
+
+#[test]
+fn a_record_is_acknowledged_once_it_and_its_place_are_durable_with_the_cns_word_for_the_place() {
+    for record_first in [true, false] {
+        let (mut b, ledger) = logging();
+        let logged = next(&mut Log::default(), 1);
+        let (heads, records) = told(&say(&mut b, 1, ControlMsg::Usage(logged.clone())));
+        let (first, then) = if record_first { (records[0], heads[0]) } else { (heads[0], records[0]) };
+        assert!(acked(&mut b, ledger, first).iter().all(|o| matches!(o, Output::Count(_))), "the other is not yet");
+        let out = acked(&mut b, ledger, then);
+        let signed = checkpoint(&sign(&mut b, &out)).expect("a checkpoint");
+        assert_eq!(signed.checkpoint.head, logged.head);
+        assert!(logs::is_checkpoint_of(Guid::of(&key(1)), &trust(), &signed));
+        assert!(!logs::is_checkpoint_of(Guid::of(&key(2)), &trust(), &signed), "another's");
+    }
+}
+
+#[test]
+fn a_record_that_is_sent_again_while_its_place_is_not_durable_is_acknowledged_once() {
+    let (mut b, ledger) = logging();
+    let logged = next(&mut Log::default(), 1);
+    let (heads, records) = told(&say(&mut b, 1, ControlMsg::Usage(logged.clone())));
+    acked(&mut b, ledger, records[0]);
+    say(&mut b, 1, ControlMsg::Usage(logged));
+    assert!(checkpoint(&acked(&mut b, ledger, heads[0])).is_none());
+    let out = acked(&mut b, ledger, records[0]);
+    assert!(checkpoint(&sign(&mut b, &out)).is_some());
+    assert!(b.machine.usage.is_empty() && b.machine.places.is_empty());
+}
+
+/// A client that comes to a CN which never saw its log, with a checkpoint of it.
+fn comes_with(checkpoint: SignedCheckpoint) -> Bench<Cn> {
+    let (mut b, ..) = whole();
+    b.cfg.logs = true;
+    accept(&mut b, 1, 1);
+    say(&mut b, 1, ControlMsg::Hello(Hello { checkpoint: Some(checkpoint), ..hello(1) }));
+    b
+}
+
+fn signed(head: &SignedHead) -> SignedCheckpoint {
+    let checkpoint = Checkpoint { head: head.clone(), at_ms: NOW_MS };
+    let signature = fake_sign(&CN_KEY, SignContext::Checkpoint, &checkpoint.to_bytes());
+    SignedCheckpoint { checkpoint, signature, cert: cert(ServerRole::Cn, CN_KEY) }
+}
+
+#[test]
+fn a_cn_that_never_saw_a_log_tells_what_goes_on_from_its_checkpoint_from_what_was_written_anew() {
+    let mut log = Log::default();
+    let before = log;
+    let first = next(&mut log, 1);
+    let goes_on = next(&mut log, 2);
+    let anew = next(&mut before.clone(), 3);
+    let mut other = before;
+    next(&mut other, 4);
+    let after_another = next(&mut other, 5);
+    for (logged, forked) in [(first.clone(), false), (goes_on, false), (anew, true), (after_another, true)] {
+        let mut b = comes_with(signed(&first.head));
+        let out = say(&mut b, 1, ControlMsg::Usage(logged.clone()));
+        assert_eq!(out.contains(&Output::Count(Metric::LogForked)), forked, "{logged:?}");
+        // both sides of a contradiction are in the ledger's hands
+        assert_eq!(told(&out).0.len(), 1 + usize::from(forked));
+        assert_eq!(told(&out).1, [logged.record.id], "and nothing is lost by it");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_no_cn_has_signed_is_none() {
+    let mut log = Log::default();
+    let first = next(&mut log, 1);
+    let anew = next(&mut Log::default(), 3);
+    let mut forged = signed(&first.head);
+    forged.signature.0[0] ^= 1;
+    let mut b = comes_with(forged);
+    assert!(!say(&mut b, 1, ControlMsg::Usage(anew)).contains(&Output::Count(Metric::LogForked)));
+}

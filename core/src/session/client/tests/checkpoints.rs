@@ -1,0 +1,75 @@
+//! A CN's checkpoints of the client's logs: believed only with the whole chain of signatures, shown once they are kept.
+
+use super::*;
+use crate::accounting::certs::tests::fake_sign;
+use crate::wire::Wire as _;
+use crate::wire::records::{Checkpoint, Context as SignContext, SignedCheckpoint};
+
+const KEY: PublicKey = PublicKey([5; 32]);
+
+/// A client with a key, and its connection.
+fn client() -> (Bench<ClientSession>, ConnId) {
+    let mut b = bench();
+    b.cfg.guid = Guid::of(&KEY);
+    let (conn, _) = connect(&mut b);
+    (b, conn)
+}
+
+/// The CN's word for the client's record `n` at the first place of its log.
+fn checkpoint(n: u32, at_ms: u64) -> SignedCheckpoint {
+    let head = usage(n, n, Side::Downloader).head.head;
+    let signature = fake_sign(&KEY, SignContext::LogHead, &head.to_bytes());
+    resign(Checkpoint { head: SignedHead { head, key: KEY, signature }, at_ms })
+}
+
+fn resign(checkpoint: Checkpoint) -> SignedCheckpoint {
+    let signature = fake_sign(&CN_KEY, SignContext::Checkpoint, &checkpoint.to_bytes());
+    SignedCheckpoint { checkpoint, signature, cert: cert(ServerRole::Cn, CN_KEY) }
+}
+
+fn acked(b: &mut Bench<ClientSession>, conn: ConnId, checkpoint: SignedCheckpoint) -> Vec<Output> {
+    let ids = List::truncated([RecordId::numbered(1)]);
+    b.input(Input::Message { conn, msg: ControlMsg::UsageAck(UsageAck { ids, checkpoint: Some(checkpoint) }) })
+}
+
+fn shown(out: &[Output]) -> Option<SignedCheckpoint> {
+    sent(out).into_iter().find_map(|m| if let ControlMsg::Hello(h) = m { h.checkpoint.clone() } else { None })
+}
+
+#[test]
+fn the_newest_checkpoint_is_kept_and_shown_to_the_next_cn_but_not_before_it_is_durable() {
+    let (mut b, conn) = client();
+    let new = Box::new(checkpoint(1, NOW_MS));
+    assert_eq!(acked(&mut b, conn, (*new).clone()), [Output::Checkpoint(new.clone())]);
+    let again = |b: &mut Bench<ClientSession>, conn| {
+        b.input(Input::Closed { conn });
+        let (conn, _) = *dialled(&b.wait(secs(1))).last().expect("a dial");
+        let hello = b.input(Input::Opened { conn });
+        b.input(Input::Message { conn, msg: welcome() });
+        (conn, shown(&hello))
+    };
+    let (conn, none) = again(&mut b, conn);
+    assert_eq!(none, None, "a crash now would forget it");
+    b.input(Input::Checkpoint(new.clone()));
+    assert!(acked(&mut b, conn, checkpoint(2, NOW_MS - 1)).is_empty(), "an older one changes nothing");
+    assert_eq!(again(&mut b, conn).1, Some(*new));
+}
+
+#[test]
+fn a_checkpoint_that_is_not_a_cns_word_for_this_clients_head_ends_the_connection() {
+    let good = checkpoint(1, NOW_MS).checkpoint;
+    let mut forged_head = good.clone();
+    forged_head.head.head.place += 1;
+    let mut foreign = good.clone();
+    foreign.head.key = PublicKey([6; 32]);
+    let mut forged = checkpoint(1, NOW_MS);
+    forged.checkpoint.at_ms += 1;
+    let edge = SignedCheckpoint { cert: cert(ServerRole::Edge, CN_KEY), ..checkpoint(1, NOW_MS) };
+    let early = resign(Checkpoint { at_ms: 999, ..good });
+    for bad in [resign(forged_head), resign(foreign), forged, edge, early] {
+        let (mut b, conn) = client();
+        let out = acked(&mut b, conn, bad.clone());
+        assert!(out.contains(&Output::Close { conn }), "{bad:?}");
+        assert!(!out.iter().any(|o| matches!(o, Output::Checkpoint(_))), "{bad:?}");
+    }
+}
