@@ -124,7 +124,7 @@ fn a_peer_without_a_key_is_turned_away() {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(RawKey::only(up.public())))
         .with_no_client_auth();
-    client.alpn_protocols = vec![ALPN.to_vec()];
+    client.alpn_protocols = vec![alpn(Transport::Udp)];
     assert!(shake(&Arc::new(client), &server, "peer").is_err());
 }
 
