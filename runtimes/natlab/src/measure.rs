@@ -80,6 +80,9 @@ pub(crate) struct LossArgs {
     /// Lose UDP datagrams only: HTTPS and control connections are spared
     #[arg(long)]
     udp_only: bool,
+    /// Only these: SEEDER:DOWNLOADER
+    #[arg(long, value_parser = cell)]
+    cell: Vec<(Kind, Kind)>,
 }
 
 #[derive(Debug, Args)]
@@ -120,8 +123,7 @@ impl Plan {
     }
 
     /// So many tries at least, over all cells.
-    fn pooled(part: Part, tries: u32) -> Self {
-        let cells = matrix::cells_of(part);
+    fn pooled(part: Part, cells: Vec<(Kind, Kind)>, tries: u32) -> Self {
         let each = tries.div_ceil(u32::try_from(cells.len()).unwrap_or(1).max(1));
         Self { part, cells, tries: each, tries_of_others: each }
     }
@@ -145,14 +147,15 @@ pub(crate) fn pairs(args: &MatrixArgs) -> Result<(), Error> {
 
 pub(crate) fn loss(args: &LossArgs) -> Result<(), Error> {
     let part = Part::Loss { percent: args.percent, udp_only: args.udp_only };
-    run(&args.common, &[Plan::pooled(part, args.tries)])
+    let cells = if args.cell.is_empty() { matrix::cells_of(part) } else { args.cell.clone() };
+    run(&args.common, &[Plan::pooled(part, cells, args.tries)])
 }
 
 pub(crate) fn whole(args: &WholeArgs) -> Result<(), Error> {
     let mut plans = vec![Plan::of(Part::Pairs, args.tries, 1), Plan::of(Part::Forced, 1, 1)];
     plans.extend(SKEWS_MS.map(|ms| Plan::of(Part::Skew { ms }, args.tries.div_ceil(2), 0)));
     let losses = [Part::Loss { percent: 5, udp_only: false }, Part::Loss { percent: 30, udp_only: true }];
-    plans.extend(losses.map(|part| Plan::pooled(part, args.loss_tries)));
+    plans.extend(losses.map(|part| Plan::pooled(part, matrix::cells_of(part), args.loss_tries)));
     run(&args.common, &plans)
 }
 
