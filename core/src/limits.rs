@@ -59,6 +59,10 @@ pub const PROVIDER_KEYS_MAX: usize = 2;
 pub const WITHDRAWN_MAX: usize = 10_000;
 /// Withdrawn versions in a message.
 pub const WITHDRAWN_PAGE_MAX: usize = 256;
+/// Clients that may be in quarantine at a time; those beyond are served like others, and not billed.
+pub const QUARANTINED_MAX: usize = 65_536;
+/// Of them, in one message of a ledger.
+pub const QUARANTINE_PAGE_MAX: usize = 1_024;
 /// Bytes of a have-map page; 8 pieces a byte.
 pub const HAVE_PAGE_MAX: usize = 32 * 1024;
 /// Sources named in a usage record.

@@ -334,8 +334,8 @@ impl Case {
         book
     }
 
-    /// The most that may be billed: of each introduction the smaller of what was signed and what is said, and never more
-    /// than edges left to deliver, nor than was granted.
+    /// The most that may be billed: of each introduction the smaller of what was signed and what is said, and never
+    /// more than edges left to deliver, nor than was granted.
     fn bound(&self) -> u64 {
         let introduced = usize::try_from(self.introduced).expect("few");
         let smaller: u64 = self.signed.iter().zip(&self.got).take(introduced).map(|(s, g)| s.min(g)).sum();

@@ -98,6 +98,7 @@ impl Net {
                     }
                 }
                 ledger_link::Output::Close(_) => self.end(false, true),
+                ledger_link::Output::Quarantined(_) => panic!("told to an edge"),
                 ledger_link::Output::Acked(ids) => {
                     for id in ids {
                         assert!(self.stored.contains(&id), "acknowledged and not stored");

@@ -42,6 +42,7 @@ scenarios! {
     a_client_dies_and_resumes
     uploads_off_means_off
     a_withdrawn_object_is_shared_no_more
+    a_quarantined_client_is_served_by_the_edge_alone
     the_sealing_keys_are_rotated_twice
     pause_resume_cancel
 }

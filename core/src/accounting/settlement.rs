@@ -5,9 +5,13 @@
 //! the first grant's ceiling; in a ledger's books ([`Book::strict`]) not without a CN either, which has recorded that
 //! it introduced them.
 //!
+//! Of a client in quarantine counts what it said before ([`Quarantines`]): bytes that it reports later, as either side,
+//! are not billed; nor are introductions that were made meanwhile, whenever it reports them.
+//!
 //! A download closes [`LATE_MS`] after the downloader's last word (that it is complete, cancelled or failed), or
 //! [`EXPIRES_MS`] after its first record if that word never comes. What is received later changes nothing.
 
+use super::quarantine::Quarantines;
 use super::{Spans, receipts};
 use crate::ids::{Guid, IntroId, PublicKey};
 use crate::wire::records::{
@@ -50,8 +54,12 @@ pub struct Book {
     edges: BTreeMap<PublicKey, EdgeRecord>,
     /// By edge and its life.
     served: BTreeMap<(PublicKey, u64), ServedRecord>,
-    /// K_u by introduction, as CNs have recorded them; `None`: they are not asked for.
-    introduced: Option<BTreeMap<IntroId, PublicKey>>,
+    /// K_u by introduction, as CNs have recorded them, and when that came; `None`: they are not asked for.
+    introduced: Option<BTreeMap<IntroId, (PublicKey, u64)>>,
+    quarantines: Quarantines,
+    /// The newest records that came before the quarantines of their reporters began, by who, when, and whether it is
+    /// the downloader.
+    before: BTreeMap<(Guid, u64, bool), UsageRecord>,
 }
 
 /// What a download came to, in bytes.
@@ -91,12 +99,16 @@ pub struct Bill {
 pub struct Claims {
     /// By the downloader.
     pub received: u64,
+    /// Of that, what counts.
+    said: u64,
     /// The downloader's word for `uploader_key`, if it has one.
     uploader_key: Option<PublicKey>,
     /// By uploaders, receipted or not.
     pub sent: u64,
     /// By the highest receipt that an uploader has filed.
     pub receipted: u64,
+    /// Of that, what counts.
+    proven: u64,
     /// What counts: the smaller of receipt and downloader's claim.
     pub agreed: u64,
     /// Who has filed that receipt, or else said to have sent.
@@ -114,9 +126,32 @@ impl Book {
         Self { introduced: Some(BTreeMap::new()), ..Self::default() }
     }
 
+    /// In which clients were in quarantine; said before any record is added.
+    #[must_use]
+    pub fn with_quarantines(self, quarantines: Quarantines) -> Self {
+        Self { quarantines, ..self }
+    }
+
     /// Whether a receipt is of an introduction that a CN has made.
     fn is_introduced(&self, intro: IntroId, uploader_key: &PublicKey) -> bool {
-        self.introduced.as_ref().is_none_or(|all| all.get(&intro) == Some(uploader_key))
+        self.introduced.as_ref().is_none_or(|all| all.get(&intro).is_some_and(|(key, _)| key == uploader_key))
+    }
+
+    /// What counts of what a reporter says of an introduction: all of it, or what it had said before its quarantine.
+    fn counted<'a>(&'a self, r: &UsageRecord, p: &'a PeerBytes) -> Option<&'a PeerBytes> {
+        let Some(cut) = self.quarantines.cut(r.reporter, self.made_ms(p.intro)) else { return Some(p) };
+        self.before.get(&(r.reporter, cut, r.side == Side::Downloader))?.peers.iter().find(|q| q.intro == p.intro)
+    }
+
+    /// Whether the downloader's word of an introduction does not count, or not to its end.
+    fn is_cut(&self, intro: IntroId) -> bool {
+        let guid = self.granted.as_ref().map(|g| g.guid);
+        guid.is_some_and(|guid| self.quarantines.cut(guid, self.made_ms(intro)).is_some())
+    }
+
+    /// When a CN's record of an introduction came.
+    fn made_ms(&self, intro: IntroId) -> u64 {
+        self.introduced.as_ref().and_then(|all| all.get(&intro)).map_or(0, |(_, made)| *made)
     }
 
     /// Takes in a record of this download, received at `now_ms`. Of the records of one reporter the highest `seq`
@@ -137,7 +172,7 @@ impl Book {
         match record {
             LedgerRecord::Log(r) => {
                 if let (LogEvent::Offered(o), Some(introduced)) = (r.event, &mut self.introduced) {
-                    introduced.extend(o.peers.iter().map(|p| (p.intro, p.upload_key)));
+                    introduced.extend(o.peers.iter().map(|p| (p.intro, (p.upload_key, now_ms))));
                 }
             }
             LedgerRecord::Granted(r) => {
@@ -156,18 +191,28 @@ impl Book {
                     self.served.insert((r.edge, r.life), r);
                 }
             }
-            LedgerRecord::Usage(r) => match r.side {
-                Side::Downloader => {
-                    if newer(self.downloaders.get(&r.reporter), &r, |r| r.seq) {
-                        self.downloaders.insert(r.reporter, r);
-                    }
+            LedgerRecord::Usage(r) => self.add_usage(r, now_ms),
+        }
+    }
+
+    fn add_usage(&mut self, r: UsageRecord, now_ms: u64) {
+        for begin in self.quarantines.begins(r.reporter).filter(|begin| now_ms < *begin) {
+            let at = (r.reporter, begin, r.side == Side::Downloader);
+            if newer(self.before.get(&at), &r, |r| r.seq) {
+                self.before.insert(at, r.clone());
+            }
+        }
+        match r.side {
+            Side::Downloader => {
+                if newer(self.downloaders.get(&r.reporter), &r, |r| r.seq) {
+                    self.downloaders.insert(r.reporter, r);
                 }
-                Side::Uploader => {
-                    if newer(self.uploaders.get(&r.reporter), &r, |r| r.seq) {
-                        self.uploaders.insert(r.reporter, r);
-                    }
+            }
+            Side::Uploader => {
+                if newer(self.uploaders.get(&r.reporter), &r, |r| r.seq) {
+                    self.uploaders.insert(r.reporter, r);
                 }
-            },
+            }
         }
     }
 
@@ -225,28 +270,32 @@ impl Book {
     #[must_use]
     pub fn claims(&self, verify: Verify, now_ms: u64) -> BTreeMap<IntroId, Claims> {
         let mut claims: BTreeMap<IntroId, Claims> = BTreeMap::new();
-        for p in self.downloader().iter().flat_map(|r| &r.peers) {
+        for (r, p) in self.downloader().into_iter().flat_map(|r| r.peers.iter().map(move |p| (r, p))) {
             let c = claims.entry(p.intro).or_default();
             c.received = c.received.saturating_add(p.bytes);
+            c.said = c.said.saturating_add(self.counted(r, p).map_or(0, |p| p.bytes));
             c.uploader_key = Some(p.key);
         }
         let silent = self.settlement(now_ms) == Settlement::Expired;
         for (r, p) in self.uploaders.values().flat_map(|r| r.peers.iter().map(move |p| (r, p))) {
             let c = claims.entry(p.intro).or_default();
             c.sent = c.sent.saturating_add(p.bytes);
-            let proven =
-                self.proven(verify, r, p).filter(|proof| c.uploader_key.is_none_or(|k| k == proof.uploader_key));
+            let proven = |p| {
+                let of_it = |proof: &ReceiptProof| c.uploader_key.is_none_or(|k| k == proof.uploader_key);
+                self.proven(verify, r, p).filter(of_it).map_or(0, |proof| proof.bytes)
+            };
             // one receipt filed by many, or many receipts of one introduction: the highest counts, once
-            let bytes = proven.map_or(0, |proof| proof.bytes);
+            let (bytes, counted) = (proven(p), self.counted(r, p).map_or(0, proven));
             if bytes > c.receipted || c.uploader.is_none() {
                 c.uploader = Some(r.reporter);
             }
             c.receipted = c.receipted.max(bytes);
+            c.proven = c.proven.max(counted);
         }
-        for c in claims.values_mut() {
-            // a downloader that fell silent is held to what it signed
-            let received = if silent { c.received.max(c.receipted) } else { c.received };
-            c.agreed = c.receipted.min(received);
+        for (intro, c) in &mut claims {
+            // a downloader that fell silent is held to what it signed, unless its word does not count
+            let held = silent && !self.is_cut(*intro);
+            c.agreed = if held { c.proven } else { c.proven.min(c.said) };
         }
         claims
     }

@@ -2,11 +2,12 @@
 //! come again until it is acknowledged; the store keeps each id once.
 
 use crate::accounting::Trust;
-use crate::ids::{ConnId, PublicKey, RecordId, ReqId};
+use crate::ids::{ConnId, Guid, PublicKey, RecordId, ReqId};
+use crate::limits::{QUARANTINE_PAGE_MAX, QUARANTINED_MAX};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::session::Wall;
 use crate::wire::List;
-use crate::wire::ledger::{LedgerAck, LedgerMsg};
+use crate::wire::ledger::{LedgerAck, LedgerMsg, QuarantinePage};
 use crate::wire::records::{LedgerRecord, ServerCert, ServerRole, Verify};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -46,6 +47,11 @@ pub enum Input {
         req: ReqId,
         /// Whether all of the batch is durable; otherwise none of it is.
         ok: bool,
+    },
+    /// Who is quarantined, all of them; again whenever it may have changed.
+    Quarantined {
+        /// Each once, ascending.
+        guids: Vec<Guid>,
     },
     /// Stop: store what has come, then say [`Output::Stopped`].
     Shutdown,
@@ -158,6 +164,8 @@ pub struct Ledger {
     pending: VecDeque<Submitted>,
     batch: Option<Batch>,
     next_req: ReqId,
+    /// Who is quarantined; `None` until it is known.
+    quarantined: Option<Vec<Guid>>,
     timers: Deadlines<Timer>,
 }
 
@@ -250,7 +258,12 @@ impl Ledger {
             (LedgerMsg::Ping, Some(_)) => cx.push(Output::Send { conn, msg: LedgerMsg::Pong }),
             (LedgerMsg::Pong, Some(_)) => {}
             (
-                LedgerMsg::Hello(_) | LedgerMsg::Submit(_) | LedgerMsg::Ack(_) | LedgerMsg::Ping | LedgerMsg::Pong,
+                LedgerMsg::Hello(_)
+                | LedgerMsg::Submit(_)
+                | LedgerMsg::Ack(_)
+                | LedgerMsg::Ping
+                | LedgerMsg::Pong
+                | LedgerMsg::Quarantine(_),
                 Some(_) | None,
             ) => self.violation(cx, conn),
         }
@@ -268,6 +281,34 @@ impl Ledger {
             return self.violation(cx, conn);
         }
         self.servers.insert(conn, Server { key, role });
+        if role == Some(Speaker::Cn) {
+            self.tell_quarantined(cx, conn);
+        }
+    }
+
+    /// CNs keep the last list that they were told whole, so only changes need to be told.
+    fn quarantined(&mut self, cx: &mut Cx<'_, Self>, mut guids: Vec<Guid>) {
+        guids.truncate(QUARANTINED_MAX);
+        if self.quarantined.as_ref() == Some(&guids) {
+            return;
+        }
+        self.quarantined = Some(guids);
+        let cns = self.servers.iter().filter(|(_, s)| s.role == Some(Speaker::Cn));
+        let cns: Vec<ConnId> = cns.map(|(conn, _)| *conn).collect();
+        cns.into_iter().for_each(|conn| self.tell_quarantined(cx, conn));
+    }
+
+    fn tell_quarantined(&self, cx: &mut Cx<'_, Self>, conn: ConnId) {
+        let Some(guids) = &self.quarantined else { return };
+        let mut pages = guids.chunks(QUARANTINE_PAGE_MAX).peekable();
+        loop {
+            let guids = List::truncated(pages.next().unwrap_or_default().iter().copied());
+            let last = pages.peek().is_none();
+            cx.push(Output::Send { conn, msg: LedgerMsg::Quarantine(QuarantinePage { guids, last }) });
+            if last {
+                return;
+            }
+        }
     }
 
     /// A CN passes on clients' records only, an edge its own only.
@@ -376,6 +417,7 @@ impl Machine for Ledger {
             Input::Server { conn, msg } => self.message(cx, conn, msg),
             Input::Closed { conn } => self.forget(conn),
             Input::Stored { req, ok } => self.stored(cx, req, ok),
+            Input::Quarantined { guids } => self.quarantined(cx, guids),
             Input::Shutdown => {
                 if self.phase == Phase::Serving {
                     self.phase = Phase::Stopping;

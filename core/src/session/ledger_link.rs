@@ -2,7 +2,8 @@
 //! every loss. The ledger stores each id once, so a record counts exactly once however often it is sent.
 
 use super::Dialer;
-use crate::ids::{ConnId, RecordId};
+use crate::ids::{ConnId, Guid, RecordId};
+use crate::limits::QUARANTINED_MAX;
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::wire::ledger::LedgerMsg;
 use crate::wire::records::{LedgerRecord, ServerCert};
@@ -41,6 +42,8 @@ pub enum Output {
     Close(ConnId),
     /// These records are durable in the ledger.
     Acked(Vec<RecordId>),
+    /// These clients are quarantined, and no others; a ledger tells it to CNs only.
+    Quarantined(Vec<Guid>),
 }
 
 /// Limits and identity.
@@ -72,6 +75,8 @@ pub struct LedgerLink {
     dialer: Dialer,
     records: BTreeMap<RecordId, LedgerRecord>,
     unsent: BTreeSet<RecordId>,
+    /// The pages that have come of a list of who is quarantined.
+    quarantined: Vec<Guid>,
     pinged: bool,
     timers: Deadlines<Timer>,
 }
@@ -82,6 +87,7 @@ impl Default for LedgerLink {
             dialer: Dialer::new(FIRST_CONN),
             records: BTreeMap::new(),
             unsent: BTreeSet::new(),
+            quarantined: Vec::new(),
             pinged: false,
             timers: Deadlines::default(),
         }
@@ -123,6 +129,7 @@ impl LedgerLink {
     fn lost(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) {
         let Some(wait) = self.dialer.closed(conn, cx.cfg.backoff, cx.rng) else { return };
         self.unsent = self.records.keys().copied().collect();
+        self.quarantined.clear();
         self.timers.clear(Timer::Ping);
         self.timers.clear(Timer::Retry);
         self.timers.set(Timer::Dial, Some(cx.now.after(wait)));
@@ -153,6 +160,13 @@ impl LedgerLink {
             }
             LedgerMsg::Ping => cx.push(Output::Send(conn, LedgerMsg::Pong)),
             LedgerMsg::Pong => {}
+            LedgerMsg::Quarantine(page) => {
+                let room = QUARANTINED_MAX.saturating_sub(self.quarantined.len());
+                self.quarantined.extend(page.guids.iter().take(room));
+                if page.last {
+                    cx.push(Output::Quarantined(core::mem::take(&mut self.quarantined)));
+                }
+            }
             LedgerMsg::Hello(_) | LedgerMsg::Submit(_) => self.hang_up(cx, conn),
         }
     }

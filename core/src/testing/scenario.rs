@@ -148,6 +148,8 @@ pub trait Rig {
     fn unpublish(&mut self, path: &'static str);
     /// Rotates the keys that seal grants; running servers take them up soon.
     fn rotate_keys(&mut self);
+    /// Puts a client that was started into quarantine, or lets it out; done when the CNs know.
+    fn quarantine(&mut self, client: u8, on: bool);
     /// Starts a client with an empty disk.
     fn start_client(&mut self, number: u8, options: ClientOptions);
     /// Ends a node without warning (SIGKILL). It keeps its disk.
@@ -199,6 +201,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "a_client_dies_and_resumes", plan: ONE_OF_EACH, play: client_resumes },
     Scenario { name: "uploads_off_means_off", plan: ONE_OF_EACH, play: uploads_off },
     Scenario { name: "a_withdrawn_object_is_shared_no_more", plan: ONE_OF_EACH, play: withdrawn },
+    Scenario { name: "a_quarantined_client_is_served_by_the_edge_alone", plan: ONE_OF_EACH, play: quarantined },
     Scenario { name: "the_sealing_keys_are_rotated_twice", plan: ONE_OF_EACH, play: keys_rotated },
     Scenario { name: "pause_resume_cancel", plan: ONE_OF_EACH, play: pause_resume_cancel },
 ];
@@ -211,6 +214,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 const FILM: Object = Object { path: "film", size: 4 * MIB, edge_rate: MIB / 2, upload_rate: MIB / 2 };
 /// The film as seeders get it, who are not to be disturbed.
 const AT_ONCE: Object = Object { edge_rate: 0, ..FILM };
+/// Another object, which the edge delivers in two seconds: time enough to find peers, if there are any.
+const TRAILER: Object = Object { path: "trailer", size: MIB, ..FILM };
 /// The film from an edge so slow that peers are found before it has delivered, however long it takes to find them.
 const CRAWLING: Object = Object { edge_rate: MIB / 32, ..FILM };
 
@@ -417,6 +422,39 @@ fn withdrawn(rig: &mut dyn Rig) -> Result<(), String> {
     wants(rig, 3);
     let s = completes(rig, 3)?;
     need(s.peer_bytes == 0, || format!("bytes from peers that should have none: {s:?}"))
+}
+
+fn quarantined(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST)])?;
+    rig.publish(&TRAILER);
+    let trailer = |rig: &mut dyn Rig, client: u8| {
+        rig.start_client(client, HONEST);
+        rig.command(client, Command::Get(TRAILER.path));
+    };
+    let done = |rig: &mut dyn Rig, client: u8| {
+        let complete = |s: &Status| s.progress == Progress::Completed;
+        rig.run_until(LIMIT, &mut |r| r.status(client, TRAILER.path).is_some_and(|s| complete(&s)));
+        rig.status(client, TRAILER.path)
+            .filter(|s| complete(s) && s.right)
+            .ok_or_else(|| format!("client{client} did not complete: {:?}", rig.status(client, TRAILER.path)))
+    };
+    trailer(rig, 0);
+    done(rig, 0)?;
+    rig.start_client(2, HONEST);
+    rig.quarantine(2, true);
+    trailer(rig, 2);
+    let s = done(rig, 2)?;
+    need(s.peer_bytes == 0, || format!("peers served a client in quarantine: {s:?}"))?;
+    // now it alone has the object, beside the edge
+    rig.crash(Name(Role::Client, 0));
+    trailer(rig, 3);
+    let s = done(rig, 3)?;
+    need(s.peer_bytes == 0, || format!("a client in quarantine was offered to others: {s:?}"))?;
+    rig.restart(Name(Role::Client, 0));
+    rig.quarantine(2, false);
+    rig.publish(&CRAWLING);
+    wants(rig, 2);
+    from_peers(rig, 2).map(drop)
 }
 
 fn uploads_off(rig: &mut dyn Rig) -> Result<(), String> {

@@ -3,7 +3,8 @@
 
 use super::List;
 use super::records::{LedgerRecord, ServerCert};
-use crate::ids::RecordId;
+use crate::ids::{Guid, RecordId};
+use crate::limits;
 
 crate::wire! {
     /// A ledger message.
@@ -18,6 +19,18 @@ crate::wire! {
         Ping = 4,
         /// Either: still here.
         Pong = 5,
+        /// Ledger to CN: who is quarantined, all of them, page by page; at the CN's coming and after each change.
+        Quarantine(QuarantinePage) = 6,
+    }
+}
+
+crate::wire! {
+    /// See [`LedgerMsg::Quarantine`].
+    pub struct QuarantinePage {
+        /// Some of them.
+        pub guids: List<Guid, { limits::QUARANTINE_PAGE_MAX }>,
+        /// The list ends here: it counts from now on, in place of the one before.
+        pub last: bool,
     }
 }
 

@@ -70,8 +70,7 @@ crate::wire! {
         pub issued_ms: u64,
         /// Not used after, Unix milliseconds.
         pub expires_ms: u64,
-        /// Its client is asked to prove at the end that it holds what peers delivered. It cannot see this: the seal hides
-        /// it.
+        /// Its client is asked to prove at the end that it holds what peers delivered. The seal hides this from it.
         pub challenged: bool,
     }
 

@@ -12,7 +12,7 @@ use swarmedge_core::nat::{Candidate, CandidateKind, Ipv6Reach, NatBehaviour, Nat
 use swarmedge_core::wire::control::{self, *};
 use swarmedge_core::wire::directory::Unreceipted;
 use swarmedge_core::wire::directory::*;
-use swarmedge_core::wire::ledger::{LedgerAck, LedgerMsg};
+use swarmedge_core::wire::ledger::{LedgerAck, LedgerMsg, QuarantinePage};
 use swarmedge_core::wire::mux::{MuxMsg, StreamData, StreamEnd};
 use swarmedge_core::wire::peer::{Have, HaveMap, PeerHello, PeerMsg, PeerWelcome, PieceAnswer, PieceRequest};
 use swarmedge_core::wire::records::*;
@@ -410,6 +410,7 @@ pub(crate) fn ledger() -> Vec<LedgerMsg> {
         LedgerMsg::Ack(LedgerAck { ids: List::truncated([RecordId::numbered(1)]) }),
         LedgerMsg::Ping,
         LedgerMsg::Pong,
+        LedgerMsg::Quarantine(QuarantinePage { guids: List::truncated([Guid::numbered(1)]), last: true }),
     ]
 }
 

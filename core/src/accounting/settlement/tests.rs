@@ -349,3 +349,59 @@ fn where_an_edge_has_crashed_the_downloaders_word_counts_as_far_as_its_reserve_w
     assert_eq!((crashed(30, 60), crashed(30, 90), crashed(30, 10)), (60, 70, 40));
     assert_eq!(crashed(u64::MAX, u64::MAX), 100, "never beyond the size");
 }
+
+/// What is billed of these records, each with when it came, at 1,000, while client `who` was in quarantine from 10 to
+/// 20.
+fn billed_of(who: u32, records: &[(u64, LedgerRecord)]) -> (u64, u64) {
+    let mut quarantines = Quarantines::default();
+    quarantines.add(Guid::numbered(who), 10, 20);
+    let mut book = Book::strict().with_quarantines(quarantines);
+    records.iter().cloned().for_each(|(came, r)| book.add(r, came));
+    let b = book.bill(fake_verify, 1_000);
+    (b.peers_billed, b.flagged)
+}
+
+#[test]
+fn what_is_said_in_quarantine_is_not_billed_then_or_later_and_what_was_said_before_and_is_new_after_is() {
+    let story = [
+        (1, granted(1_000)),
+        (2, introduced(&[(1, 1)])),
+        (3, got(1, &[(1, 40)])),
+        (4, sent(2, 1, &[(1, 40)])),
+        // in quarantine the same introduction goes on, and another is made
+        (11, got(2, &[(1, 90)])),
+        (12, sent(2, 2, &[(1, 90)])),
+        (13, introduced(&[(2, 2)])),
+        (14, got(3, &[(1, 90), (2, 7)])),
+        (15, sent(2, 3, &[(1, 90), (2, 7)])),
+        // afterwards both are told of again, and one is made anew
+        (21, introduced(&[(3, 3)])),
+        (22, got(4, &[(1, 95), (2, 9), (3, 5)])),
+        (23, sent(2, 4, &[(1, 95), (2, 9), (3, 5)])),
+    ];
+    assert_eq!(billed_of(99, &story).0, 109, "of others all of it");
+    for side in [1, 2] {
+        assert_eq!(billed_of(side, &story), (45, 64), "client {side}: 40 from before, 5 of the new one");
+        assert_eq!(billed_of(side, &story[..9]), (40, 57), "client {side}: meanwhile");
+    }
+    // records that come in another order bring nothing back
+    let mut late = story.to_vec();
+    late.swap(2, 4);
+    (late[2].0, late[4].0) = (3, 11);
+    assert_eq!(billed_of(1, &late).0, 90 + 5, "what was said of it before is what counts");
+}
+
+#[test]
+fn who_was_quarantined_and_fell_silent_is_not_held_to_what_it_signed_meanwhile() {
+    let records =
+        [(1, granted(100)), (2, introduced(&[(1, 1)])), (3, got(1, &[(1, 10)])), (12, sent(2, 1, &[(1, 40)]))];
+    let mut quarantines = Quarantines::default();
+    quarantines.add(Guid::numbered(1), 11, u64::MAX);
+    let of = |quarantines| {
+        let mut book = Book::strict().with_quarantines(quarantines);
+        records.iter().cloned().for_each(|(came, r)| book.add(r, came));
+        assert_eq!(book.settlement(EXPIRES_MS + 1), Settlement::Expired);
+        book.bill(fake_verify, EXPIRES_MS + 1).peers_billed
+    };
+    assert_eq!((of(Quarantines::default()), of(quarantines)), (40, 10));
+}

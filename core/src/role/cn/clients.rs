@@ -32,7 +32,10 @@ pub(super) struct Session {
     secondary: SecondaryGuid,
     incarnation: u64,
     pub(super) upload_key: PublicKey,
-    pub(super) uploads: bool,
+    /// Its user allows uploads.
+    uploads: bool,
+    /// See [`super::quarantine`].
+    pub(super) quarantined: bool,
     /// As others may be told of it.
     pub(super) nat: NatDescriptor,
     /// The last inventory page.
@@ -41,6 +44,13 @@ pub(super) struct Session {
     pub(super) log: Option<SignedHead>,
     /// When the queries of the last minute came.
     pub(super) queries: VecDeque<Time>,
+}
+
+impl Session {
+    /// Whether it may be offered to others.
+    pub(super) const fn may_upload(&self) -> bool {
+        self.uploads && !self.quarantined
+    }
 }
 
 impl Client {
@@ -68,7 +78,7 @@ impl Client {
             incarnation: s.incarnation,
             observed: self.from,
             upload_key: s.upload_key,
-            uploads: s.uploads,
+            uploads: s.may_upload(),
             nat: s.nat.clone(),
         })
     }
@@ -216,6 +226,7 @@ impl Cn {
         let shown = hello.checkpoint.as_ref().filter(|c| logs::is_checkpoint_of(hello.guid, &Self::trust(cx), c));
         let log = shown.map(|c| c.checkpoint.head.clone());
         let id = self.next_session.step();
+        let quarantined = self.quarantined.contains(&hello.guid);
         client.session = Some(Session {
             id,
             guid: hello.guid,
@@ -223,6 +234,7 @@ impl Cn {
             incarnation: hello.incarnation,
             upload_key: hello.upload_key,
             uploads: hello.uploads,
+            quarantined,
             nat,
             seq: 0,
             log,

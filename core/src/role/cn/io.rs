@@ -211,6 +211,10 @@ pub enum Metric {
     DirectoryLost,
     /// A version was withdrawn.
     Withdrawn,
+    /// A client was put into quarantine, or let out.
+    QuarantineChanged,
+    /// A client in quarantine asked for peers, and was told of none.
+    EdgeOnly,
 }
 
 impl Metric {
@@ -235,6 +239,8 @@ impl Metric {
             Self::LogForked => "swarmedge_cn_log_forked_total",
             Self::DirectoryLost => "swarmedge_cn_directory_lost_total",
             Self::Withdrawn => "swarmedge_cn_withdrawn_total",
+            Self::QuarantineChanged => "swarmedge_cn_quarantine_changes_total",
+            Self::EdgeOnly => "swarmedge_cn_queries_edge_only_total",
         }
     }
 }

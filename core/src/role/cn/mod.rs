@@ -6,6 +6,7 @@ mod directories;
 pub mod io;
 mod logs;
 mod meetings;
+mod quarantine;
 mod queries;
 mod usage;
 mod withdrawn;
@@ -53,6 +54,8 @@ pub struct Cn {
     cookies: CookieKeys,
     /// What is published no more.
     withdrawn: BTreeSet<VersionId>,
+    /// Who gets no peers, and is offered to none.
+    quarantined: BTreeSet<Guid>,
     ledger: LedgerLink,
     /// Who is to be told that a record is durable.
     usage: BTreeMap<RecordId, Reported>,

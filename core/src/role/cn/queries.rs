@@ -1,7 +1,7 @@
 //! Queries: open the grant, check it, have a DN choose, sign once, answer, and tell the chosen. This CN is the broker
 //! of its clients' queries; introductions for its own clients come back to it through the DN like any other's.
 
-use super::clients::Client;
+use super::clients::{Client, Session};
 use super::meetings::Party;
 use super::{Cn, Context, Metric, Output, Timer};
 use crate::accounting::{grants, introductions};
@@ -57,6 +57,10 @@ impl Cn {
             return fail(cx, conn, query.query, QueryError::TooMany, retry);
         }
         session.queries.push_back(cx.now);
+        if self.is_edge_only(conn) {
+            cx.push(Output::Count(Metric::EdgeOnly));
+            return self.answer(cx, conn, query.query, Vec::new());
+        }
         let req = self.next_req.step();
         let step = Step::Opening { want: query.want, exclude: query.exclude };
         self.queries.insert(req, Pending { client: conn, query: query.query, step });
@@ -231,7 +235,7 @@ impl Cn {
     /// A peer will come to one of this CN's clients.
     pub(super) fn deliver(&mut self, cx: &mut Context<'_>, dn: ConnId, deliver: Deliver) {
         let Some(&conn) = self.by_session.get(&deliver.session) else { return };
-        if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.uploads) {
+        if self.clients.get(&conn).and_then(Client::session).is_some_and(Session::may_upload) {
             self.add_guest(cx, deliver.introduce.intro.intro.id, conn, (dn, deliver.from));
             cx.push(Output::ClientSend { conn, msg: ControlMsg::Introduce(deliver.introduce) });
         }

@@ -1,5 +1,6 @@
 mod checkpoints;
 mod cookies;
+mod quarantine;
 mod recording;
 mod trust;
 

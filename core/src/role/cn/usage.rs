@@ -110,6 +110,7 @@ impl Cn {
                 ledger_link::Output::Send(conn, msg) => cx.push(Output::LedgerSend { conn, msg }),
                 ledger_link::Output::Close(conn) => cx.push(Output::LedgerClose { conn }),
                 ledger_link::Output::Acked(ids) => self.durable(cx, ids),
+                ledger_link::Output::Quarantined(guids) => self.quarantine(cx, guids),
             }
         }
     }

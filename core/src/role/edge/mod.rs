@@ -214,6 +214,8 @@ impl Edge {
                     self.acked.extend(ids);
                     self.flush_soon(cx);
                 }
+                // edges serve everybody
+                ledger_link::Output::Quarantined(_) => {}
             }
         }
     }

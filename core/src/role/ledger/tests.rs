@@ -165,3 +165,41 @@ fn a_ledger_whose_store_fails_stops_all_the_same() {
     let out = b.input(Input::Stored { req, ok: false });
     assert!(acked(&out).is_empty() && out.contains(&Output::Stopped));
 }
+
+/// Who is in quarantine as a server is told, and in how many pages.
+fn told(out: &[Output], to: ConnId) -> Option<(usize, Vec<Guid>)> {
+    let page = |o: &Output| match o {
+        Output::Send { conn, msg: LedgerMsg::Quarantine(page) } if *conn == to => Some(page.clone()),
+        _ => None,
+    };
+    let pages: Vec<QuarantinePage> = out.iter().filter_map(page).collect();
+    let last = pages.last()?.last;
+    assert!(last && pages.iter().filter(|p| p.last).count() == 1, "the last page says so");
+    Some((pages.len(), pages.iter().flat_map(|p| p.guids.iter().copied()).collect()))
+}
+
+#[test]
+fn cns_are_told_who_is_quarantined_at_once_and_when_they_come() {
+    let mut b = bench();
+    let guids: Vec<Guid> = (0..1_500).map(Guid::numbered).collect();
+    let out = b.input(Input::Quarantined { guids: guids.clone() });
+    assert_eq!(told(&out, CN), Some((2, guids.clone())));
+    assert_eq!(told(&out, EDGE), None, "edges serve everybody");
+    assert!(b.input(Input::Quarantined { guids: guids.clone() }).is_empty(), "only changes are told");
+    let later = ConnId(3);
+    b.input(Input::Accepted { conn: later, key: CN_KEY });
+    let hello = LedgerMsg::Hello(cert(ServerRole::Cn, CN_KEY));
+    assert_eq!(told(&b.input(Input::Server { conn: later, msg: hello }), later), Some((2, guids)));
+    let out = b.input(Input::Quarantined { guids: vec![] });
+    assert_eq!((told(&out, CN), told(&out, later)), (Some((1, vec![])), Some((1, vec![]))), "and that nobody is");
+}
+
+#[test]
+fn more_than_may_be_quarantined_are_cut_off_and_a_server_that_says_who_is_is_none() {
+    let mut b = bench();
+    let most = u32::try_from(QUARANTINED_MAX).expect("small");
+    let out = b.input(Input::Quarantined { guids: (0..=most).map(Guid::numbered).collect() });
+    assert_eq!(told(&out, CN).map(|(pages, all)| (pages, all.len())), Some((64, QUARANTINED_MAX)));
+    let msg = LedgerMsg::Quarantine(QuarantinePage { guids: List::default(), last: true });
+    assert!(b.input(Input::Server { conn: CN, msg }).contains(&Output::Close { conn: CN }));
+}

@@ -19,7 +19,7 @@ use super::world::{Lane, NodeIx, System, Way, World};
 use crate::accounting::epochs::Epochs;
 use crate::content::{Layout, Policy};
 use crate::ids::{
-    ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, SessionId, VersionId,
+    ConnId, DownloadId, Guid, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, SessionId, VersionId,
 };
 use crate::machine::{Rng, Time};
 use crate::role::client::io::{DownloadStatus, ObjectRef, Save};
@@ -173,6 +173,8 @@ pub struct Net {
     pub objects: BTreeMap<String, Published>,
     /// What was published and is not any more.
     pub withdrawn: BTreeSet<VersionId>,
+    /// Who is in quarantine, as the ledger's database has it.
+    pub quarantined: BTreeSet<Guid>,
     /// The sealing keys of edges and CNs.
     pub epochs: Epochs,
     /// What clients are behind.
@@ -208,6 +210,7 @@ impl Net {
             database: BTreeMap::new(),
             objects: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
+            quarantined: BTreeSet::new(),
             epochs: Epochs::FIRST,
             access: Access::default(),
             options: BTreeMap::new(),

@@ -171,6 +171,21 @@ impl Rig for SimRig {
         self.world.env.epochs = self.world.env.epochs.rotated();
     }
 
+    fn quarantine(&mut self, client: u8, on: bool) {
+        let guid = Guid::of(&keys::key(Name(Role::Client, client)));
+        let all = &mut self.world.env.quarantined;
+        if on {
+            all.insert(guid)
+        } else {
+            all.remove(&guid)
+        };
+        let guids = all.iter().copied().collect();
+        let ledger = self.ix(Name(Role::Ledger, 0));
+        self.happen(Move::Tell(ledger, In::Ledger(ledger::Input::Quarantined { guids }).into()));
+        // a ledger looks every second, and its word is soon with the CNs
+        self.run_until(Duration::from_secs(1), &mut |_| false);
+    }
+
     fn start_client(&mut self, number: u8, options: ClientOptions) {
         let ix = self.ix(Name(Role::Client, number));
         self.world.env.options.insert(ix, options);

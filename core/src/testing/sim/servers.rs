@@ -29,6 +29,10 @@ pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx
         let versions = w.env.withdrawn.iter().copied().collect();
         at_once(w, ix, In::Cn(cn::Input::Withdrawn { versions }));
     }
+    if cfg.role(ix) == Role::Ledger {
+        let guids = w.env.quarantined.iter().copied().collect();
+        at_once(w, ix, In::Ledger(ledger::Input::Quarantined { guids }));
+    }
     if cfg.role(ix) == Role::Edge {
         let spool = w.env.spools.entry(ix).or_default();
         let (records, counts) = (spool.records.values().cloned().collect(), spool.counts.clone());

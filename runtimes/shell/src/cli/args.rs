@@ -90,6 +90,9 @@ pub enum Command {
     Report(ReportArgs),
     /// Who may cheat: cliques, repeated demand, introductions nobody made, cloned installations
     Detect(DetectArgs),
+    /// Serve suspects by edges alone, unbilled, and let them out again
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Check an invoice against exported days, with public keys alone
     Audit(AuditArgs),
     /// Run several roles in one process

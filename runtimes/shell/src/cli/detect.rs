@@ -8,6 +8,7 @@ use crate::server::ledger::suspects::{RepeatedFound, Suspects};
 use crate::server::ledger::{Day, Reader};
 use crate::terminal::out::{print_json, say};
 use crate::terminal::units::bytes;
+use std::path::Path;
 
 /// How many days are looked at unless told otherwise.
 const DAYS: u32 = 30;
@@ -29,7 +30,23 @@ pub(super) fn run<R: Start>(args: &DetectArgs, json: bool) -> Result<(), Error> 
     if json {
         return print_json(&found);
     }
-    say!("{}", text(&found).trim_end())
+    let quarantine = quarantine(&found, &args.config.config);
+    say!("{}{}", text(&found).trim_end(), quarantine)
+}
+
+/// The command that quarantines the suspects, for whoever is convinced by the evidence.
+fn quarantine(s: &Suspects, config: &Path) -> String {
+    let all = s.guids();
+    if all.is_empty() {
+        return String::new();
+    }
+    let (from, to) = &s.days;
+    format!(
+        "\n\nif you are convinced: the edges alone serve them, and nothing more of it is billed, with\n  swarmedge \
+         quarantine add {} --reason \"detect {from} to {to}\" --config {}",
+        all.iter().map(String::as_str).collect::<Vec<_>>().join(" "),
+        config.display()
+    )
 }
 
 fn text(s: &Suspects) -> String {

@@ -12,6 +12,7 @@ mod ledger;
 mod nat;
 mod objects;
 pub mod process;
+mod quarantine;
 mod report;
 mod serve;
 pub mod stop;
@@ -116,6 +117,7 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
         },
         Command::Report(args) => report::run::<R>(&args, json),
         Command::Detect(args) => detect::run::<R>(&args, json),
+        Command::Quarantine(command) => quarantine::run::<R>(&command, json),
         Command::Audit(args) => audit::audit(&args, json),
         Command::Bench(BenchCommand::Transfer(args)) => bench::transfer(&args, json),
         Command::Bench(BenchCommand::Receipts(args)) => bench::receipts::run(&args, json),
@@ -161,7 +163,8 @@ fn default_log(command: &Command) -> Option<&'static str> {
         | Command::Why(_)
         | Command::Audit(_)
         | Command::Report(_)
-        | Command::Detect(_) => false,
+        | Command::Detect(_)
+        | Command::Quarantine(_) => false,
     };
     (!asked && !stays).then_some("warn")
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use swarmedge_core::content::Policy;
-use swarmedge_core::ids::ProviderId;
+use swarmedge_core::ids::{Guid, ProviderId};
 use swarmedge_core::testing::scenario::{
     ALL, ClientOptions, Command, Name, Object, Plan, Progress, Rig, Role, Status, Totals,
 };
@@ -26,7 +26,7 @@ use swarmedge_shell::keys::{Key, certify, save_cert};
 use swarmedge_shell::mailbox::{Sender, mailbox};
 use swarmedge_shell::rt::Start;
 use swarmedge_shell::server::config::CnConfig;
-use swarmedge_shell::server::ledger::{Filter, Reader};
+use swarmedge_shell::server::ledger::{Filter, Reader, Store};
 use swarmedge_shell::{edge, server};
 
 const PROVIDER: u32 = 7;
@@ -40,6 +40,7 @@ pub(crate) fn play<R: Start>(name: &str) {
     // nothing but errors, unless RUST_LOG asks for more
     let asked = std::env::var("RUST_LOG").is_err().then_some("error");
     swarmedge_shell::ops::init_logs(asked).expect("a log filter");
+    swarmedge_shell::ops::init_metrics();
     let scenario = ALL.iter().find(|s| s.name == name).expect("a scenario of this name");
     let mut rig = RealRig::<R>::new(&scenario.plan);
     let result = (scenario.play)(&mut rig);
@@ -220,6 +221,18 @@ fn corrupt(pieces: &Path) {
     }
 }
 
+fn unix_ms() -> u64 {
+    let since = std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970");
+    u64::try_from(since.as_millis()).expect("before the year 500 million")
+}
+
+/// How often CNs of this process have heard that somebody is quarantined, or is not any more.
+fn changes_known() -> u64 {
+    let text = swarmedge_shell::ops::metrics_text();
+    let line = text.lines().find_map(|line| line.strip_prefix("swarmedge_cn_quarantine_changes_total "));
+    line.map_or(0, |n| n.parse().expect("a number"))
+}
+
 /// A CN beside the one that `init` makes.
 fn another_cn(dir: &Path, like: &CnConfig, number: u8) -> CnConfig {
     let name = format!("cn-{}", number + 1);
@@ -269,6 +282,25 @@ impl<R: Start> Rig for RealRig<R> {
     fn rotate_keys(&mut self) {
         let file = &self.config.edge.as_ref().expect("an edge").seal_key;
         swarmedge_shell::seals::rotate(&[file]).expect("rotates");
+    }
+
+    fn quarantine(&mut self, client: u8, on: bool) {
+        let key = Key::load(&self.clients[&client].state.join("client.key")).expect("the client's key");
+        let guids = [Guid::of(&key.public())].into();
+        let database = self.config.ledger.as_ref().expect("a ledger").database.clone();
+        let before = changes_known();
+        R::block_on(move |_| async move {
+            let mut store = Store::open(&database).await?;
+            if on {
+                store.quarantine(&guids, "a scenario", unix_ms()).await?;
+            } else {
+                store.release(&guids, unix_ms()).await?;
+            }
+            store.close().await;
+            Ok::<(), Error>(())
+        })
+        .expect("noted");
+        assert!(self.run_until(PATIENCE, &mut |_| changes_known() > before), "the CN does not hear of it");
     }
 
     fn start_client(&mut self, number: u8, options: ClientOptions) {

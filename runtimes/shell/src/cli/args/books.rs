@@ -191,6 +191,57 @@ pub struct DetectArgs {
     pub config: ConfigArgs,
 }
 
+/// See [`Command::Quarantine`].
+#[derive(Clone, Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// Give clients no peers, and bill nothing that peers give them or get from them
+    Add(QuarantineAddArgs),
+    /// Let clients out
+    Remove(QuarantineRemoveArgs),
+    /// Who is in quarantine, and who was
+    List(QuarantineListArgs),
+}
+
+/// See [`QuarantineCommand::Add`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "No download fails because of it: edges serve as before. The CNs know within five seconds;     connections that peers have made by then end with their introductions, half an hour later at most. Nothing is     billed that the client reports from now on. `detect` prints this command for its suspects.\n\n\
+    Example:\n  swarmedge quarantine add 7d3f… 91ac… --reason \"clique in November\" --config my-cdn/server.toml"
+)]
+pub struct QuarantineAddArgs {
+    /// Their GUIDs
+    #[arg(required = true, value_name = "GUID")]
+    pub guids: Vec<String>,
+    /// Why; shown by `list`
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// See [`QuarantineCommand::Remove`].
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "They have peers again within five seconds. What was not billed meanwhile is never billed.\n\n\
+    Example:\n  swarmedge quarantine remove 7d3f… --config my-cdn/server.toml")]
+pub struct QuarantineRemoveArgs {
+    /// Their GUIDs
+    #[arg(required = true, value_name = "GUID")]
+    pub guids: Vec<String>,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// See [`QuarantineCommand::List`].
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:\n  swarmedge quarantine list --config my-cdn/server.toml")]
+pub struct QuarantineListArgs {
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
 /// How a report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ReportFormat {

@@ -37,6 +37,10 @@ pub(super) fn of(report: &Report) -> String {
     text += &format!("peers      delivered {} of the clients' bytes\n", efficiency(t));
     text += &format!("speed      with peers {}\n", speeds(&report.speed_with_peers));
     text += &format!("           edge only  {}\n", speeds(&report.speed_edge_only));
+    let q = report.quarantine;
+    if q.downloads > 0 {
+        text += &format!("quarantine {} downloads of {} clients, from edges alone\n", q.downloads, q.clients);
+    }
     for unknown in report.unknown {
         text += &format!("unknown    {unknown}\n");
     }

@@ -4,6 +4,7 @@ use super::day::Day;
 use super::rows::Value;
 use crate::keys::verify;
 use sha2::{Digest as _, Sha256};
+use swarmedge_core::accounting::quarantine::Quarantines;
 use swarmedge_core::accounting::settlement::Book;
 use swarmedge_core::ids::Digest;
 use swarmedge_core::wire::Wire;
@@ -47,7 +48,12 @@ const GRANT_DAYS: u32 = 7;
 
 /// The line at `now_ms` of a download from all of its records and when they came; none without its first grant. A
 /// download belongs to the day of that grant, unless that was closed: then to `first_open`.
-pub(super) fn line_of(mut records: Vec<(u64, LedgerRecord)>, first_open: Day, now_ms: u64) -> Option<Vec<Value>> {
+pub(super) fn line_of(
+    mut records: Vec<(u64, LedgerRecord)>,
+    quarantines: &Quarantines,
+    first_open: Day,
+    now_ms: u64,
+) -> Option<Vec<Value>> {
     records.sort_by_key(|(came, record)| (*came, record.id()));
     let first = |r: &(Day, &GrantRecord)| (r.1.issued_ms, r.1.id);
     let grants = records.iter().filter_map(|(came, r)| Some((Day::of_ms(*came), grant(r)?)));
@@ -56,7 +62,7 @@ pub(super) fn line_of(mut records: Vec<(u64, LedgerRecord)>, first_open: Day, no
     let day = Day::of_ms(granted.issued_ms).clamp(Day(came.0.saturating_sub(GRANT_DAYS)), came).max(first_open);
     let evidence = evidence(&records);
     let cause = cause(&records, &granted);
-    let mut book = Book::strict();
+    let mut book = Book::strict().with_quarantines(quarantines.clone());
     records.into_iter().for_each(|(came, record)| book.add(record, came));
     let bill = book.bill(verify, now_ms);
     let done = bill.state == Some(UsageState::Completed);

@@ -13,6 +13,7 @@ pub mod port;
 #[cfg(test)]
 #[path = "../../../tests/shared/postgres.rs"]
 mod postgres;
+pub mod quarantine;
 pub mod report;
 mod rows;
 pub mod store;

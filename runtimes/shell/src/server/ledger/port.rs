@@ -1,7 +1,10 @@
 //! The ledger's port: accepts CNs and edges, and has batches stored one after another.
 
 use super::close::{Signer, close_due};
+use super::database::Database;
+use super::quarantine;
 use super::store::Store;
+use super::usage::Reader;
 use crate::drive::{Port, drive};
 use crate::error::Error;
 use crate::host::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
@@ -15,7 +18,7 @@ use crate::server::config::{LedgerConfig, OperatorConfig};
 use futures_lite::future::{or, zip};
 use std::collections::VecDeque;
 use std::time::Duration;
-use swarmedge_core::ids::{ConnId, ReqId};
+use swarmedge_core::ids::{ConnId, Guid, ReqId};
 use swarmedge_core::role::ledger::{Config, Input, Ledger, Output};
 use swarmedge_core::wire::ledger::LedgerMsg;
 use swarmedge_core::wire::records::LedgerRecord;
@@ -63,6 +66,7 @@ pub async fn open<R: Rt>(
             let _ = inbox.send(Input::Shutdown).await;
             std::future::pending().await
         };
+        rt.spawn(tell_quarantine(rt.clone(), config_of_days.database.clone(), inbox.clone()));
         if let Some(signer) = signer {
             rt.spawn(close_daily(rt.clone(), config_of_days, signer));
         }
@@ -90,6 +94,33 @@ async fn store_all(mut store: Store, mut batches: Receiver<Batch>, inbox: Sender
         let _ = inbox.send(Input::Stored { req, ok: stored.is_ok() }).await;
     }
     store.close().await;
+}
+
+/// Looks who is in quarantine, now and then, until the machine has gone.
+async fn tell_quarantine<R: Rt>(rt: R, database: Database, inbox: Sender<Input>) {
+    let mut reader = None;
+    loop {
+        match in_quarantine(&mut reader, &database).await {
+            Ok(guids) => {
+                if inbox.send(Input::Quarantined { guids }).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot read who is in quarantine, trying again");
+                reader = None;
+            }
+        }
+        rt.sleep_until(rt.now() + quarantine::LOOK_EVERY).await;
+    }
+}
+
+async fn in_quarantine(reader: &mut Option<Reader>, database: &Database) -> Result<Vec<Guid>, Error> {
+    let reader = match reader {
+        Some(reader) => reader,
+        None => reader.insert(Reader::open(database).await?),
+    };
+    reader.in_quarantine().await
 }
 
 /// Closes the days that are due, now and then.

@@ -2,6 +2,7 @@
 
 use super::day::Day;
 use super::line::{cause_name, speed_of};
+use super::quarantine::InQuarantine;
 use super::store::first_open;
 use super::usage::{Reader, bytes_at};
 use crate::error::Error;
@@ -32,6 +33,8 @@ pub struct Report {
     pub speed_edge_only: Speeds,
     /// Speeds of completed downloads that peers had a part in.
     pub speed_with_peers: Speeds,
+    /// Downloads of clients in quarantine: edges alone have served them.
+    pub quarantine: InQuarantine,
     /// What the records do not tell yet.
     pub unknown: [&'static str; 1],
 }
@@ -155,7 +158,8 @@ impl Reader {
     /// The report of a provider from one day to another, both included.
     pub async fn report(&mut self, provider: ProviderId, from: Day, to: Day) -> Result<Report, Error> {
         let (found, open) = self.read_report(provider, from, to).await.map_err(|e| self.failed(&e))?;
-        Ok(found.into_report(provider, from, to, open))
+        let quarantine = self.report_quarantine(provider, from, to).await.map_err(|e| self.failed(&e))?;
+        Ok(Report { quarantine, ..found.into_report(provider, from, to, open) })
     }
 
     /// The days on which a provider had traffic, first and last.
@@ -256,6 +260,7 @@ impl Found {
             objects,
             speed_edge_only: Speeds::of(&self.speeds_by_kind[0]),
             speed_with_peers: Speeds::of(&self.speeds_by_kind[1]),
+            quarantine: InQuarantine::default(),
             unknown: ["countries and networks: no geolocation"],
         }
     }

@@ -4,12 +4,14 @@
 use super::database::{Connection, Database};
 use super::day::Day;
 use super::line::{COLUMNS, line_of};
+use super::quarantine;
 use super::rows::{Value, among, insert};
 use super::usage::bytes_at;
 use crate::error::Error;
 use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use swarmedge_core::accounting::quarantine::Quarantines;
 use swarmedge_core::ids::{DownloadId, VersionId};
 use swarmedge_core::wire::Wire;
 use swarmedge_core::wire::records::{EdgeRecord, LedgerRecord, LogEvent, Side};
@@ -233,15 +235,24 @@ pub(super) async fn settle(
     for row in &among(change, text, downloads, since).await? {
         by_download.entry(row.try_get(0)?).or_default().push((bytes_at(row, 2)?, decode(row, 1)?));
     }
-    let lines = lines_of(by_download.into_values().collect(), first_open, now_ms);
+    let quarantines = quarantine::of_reporters(change, by_download.values().flatten().map(|(_, r)| r)).await?;
+    let lines = lines_of(by_download.into_values().collect(), &quarantines, first_open, now_ms);
     insert(change, &format!("INSERT INTO download ({COLUMNS})"), lines, &replacing(first_open)).await?;
     Ok(())
 }
 
 /// Half of the lines on another thread: checking receipts takes longer than all else that is not the database's.
-fn lines_of(mut downloads: Vec<Vec<(u64, LedgerRecord)>>, first_open: Day, now_ms: u64) -> Vec<Vec<Value>> {
+fn lines_of(
+    mut downloads: Vec<Vec<(u64, LedgerRecord)>>,
+    quarantines: &Quarantines,
+    first_open: Day,
+    now_ms: u64,
+) -> Vec<Vec<Value>> {
     let of = |downloads: Vec<_>| {
-        downloads.into_iter().filter_map(|records| line_of(records, first_open, now_ms)).collect::<Vec<_>>()
+        downloads
+            .into_iter()
+            .filter_map(|records| line_of(records, quarantines, first_open, now_ms))
+            .collect::<Vec<_>>()
     };
     if downloads.len() < ALONE_MAX {
         return of(downloads);

@@ -9,7 +9,7 @@ use crate::keys::verify;
 use futures_lite::StreamExt as _;
 use serde::Serialize;
 use sqlx::Row as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use swarmedge_core::accounting::clones::{Pattern, Starts};
 use swarmedge_core::accounting::detect::{self, Affinity, Demand, Near, Offer, Repeated, demand};
@@ -34,6 +34,16 @@ pub struct Suspects {
     pub not_offered: Vec<NotOffered>,
     /// Installations that were set back or cloned: to be given a new key, not guilty.
     pub forked: Vec<Forked>,
+}
+
+impl Suspects {
+    /// GUIDs of those whom the findings accuse; a fork is no accusation, nor is what a network does.
+    #[must_use]
+    pub fn guids(&self) -> BTreeSet<String> {
+        let members = self.cliques.iter().flat_map(|c| &c.members);
+        let pairs = self.not_offered.iter().flat_map(|n| [&n.downloader, &n.uploader]);
+        members.chain(pairs).chain(self.repeated_by_client.iter().map(|r| &r.who)).cloned().collect()
+    }
 }
 
 /// See [`Suspects::looked_at`].

@@ -5,6 +5,7 @@ use super::*;
 use crate::keys::Key;
 use futures_lite::future::block_on;
 use sqlx::Connection as _;
+use std::collections::BTreeSet;
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
 use swarmedge_core::wire::records::{
     Context, EdgeRecord, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt,
@@ -237,6 +238,55 @@ fn a_report_adds_up_by_day_and_object(fixture: &mut dyn FnMut() -> Fixture) {
     });
 }
 
+/// Half of it is reported before a client is put into quarantine, the rest meanwhile, and afterwards once more.
+fn what_is_reported_in_quarantine_is_not_billed(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let day = Day(20_000);
+    let at = |s: u64| day.end_ms() - 100_000 + s * 1_000;
+    let said = |id, seq, bytes| {
+        [usage(id, 1, 1, Side::Downloader, seq, &[(1, bytes)]), usage(id + 1, 1, 2, Side::Uploader, seq, &[(1, bytes)])]
+    };
+    let (suspect, stranger) = (BTreeSet::from([Guid::numbered(2)]), BTreeSet::from([Guid::numbered(77)]));
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        store.store(&[granted_on(day, 1, 7), offered(1, &[1])], at(0)).await.expect("stored");
+        store.store(&said(10, 1, 20), at(1)).await.expect("stored");
+        assert_eq!(store.quarantine(&suspect, "why not", at(2)).await, Ok(1));
+        assert_eq!(store.quarantine(&suspect, "again", at(3)).await, Ok(0), "it is in it already");
+        store.store(&said(20, 2, 40), at(4)).await.expect("stored");
+        assert!(store.release(&stranger, at(5)).await.is_err());
+        store.release(&suspect, at(5)).await.expect("let out");
+        store.store(&said(30, 3, 50), at(6)).await.expect("stored");
+        store.close().await;
+        let mut reader = Reader::open(&ledger.path).await.expect("opens");
+        let [was] = &reader.quarantined().await.expect("read")[..] else { panic!("one") };
+        assert_eq!((was.from_ms, was.until_ms, &was.reason[..]), (at(2), Some(at(5)), "why not"));
+        assert_eq!(reader.in_quarantine().await, Ok(vec![]));
+        // the client that downloads was granted before
+        let report = reader.report(ProviderId(7), day, day).await.expect("read");
+        assert_eq!((report.quarantine.downloads, report.totals.peer_bytes), (0, 20));
+    });
+    let lines = ledger.show(&Filter::default());
+    assert_eq!((lines[0].peers_billed, lines[0].flagged), (20, 30));
+}
+
+/// Clients are in quarantine since a second before their downloads were granted, or not.
+fn a_report_says_who_was_in_quarantine(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let day = Day(20_000);
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        store.quarantine(&BTreeSet::from([Guid::numbered(1)]), "a clique", day.end_ms() - 2_000).await.expect("in");
+        let records = [granted_on(day, 1, 7), granted_on(day, 2, 7), granted_on(day, 3, 8)];
+        store.store(&records, day.end_ms() - 1).await.expect("stored");
+        store.close().await;
+        let mut reader = Reader::open(&ledger.path).await.expect("opens");
+        assert_eq!(reader.in_quarantine().await, Ok(vec![Guid::numbered(1)]));
+        let report = reader.report(ProviderId(7), day, day).await.expect("read");
+        assert_eq!((report.quarantine.clients, report.quarantine.downloads), (1, 2));
+    });
+}
+
 type Rule = fn(&mut dyn FnMut() -> Fixture);
 
 /// What holds of either engine.
@@ -247,6 +297,8 @@ const RULES: &[Rule] = &[
     plain_traffic_is_reported_beside_downloads,
     a_batch_is_stored_whole_or_not_at_all,
     a_report_adds_up_by_day_and_object,
+    what_is_reported_in_quarantine_is_not_billed,
+    a_report_says_who_was_in_quarantine,
     super::close_tests::closed_days_are_provable_and_never_change,
     super::suspects_tests::a_clique_and_a_fork_are_found_with_their_evidence,
     super::suspects_tests::introductions_that_nobody_made_are_found,

@@ -1,0 +1,44 @@
+//! When clients were in quarantine, and from when on their word therefore counts no more.
+
+use crate::ids::Guid;
+use alloc::collections::BTreeMap;
+
+/// Since when, and until when, who was in quarantine: Unix milliseconds; what lasts ends at `u64::MAX`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Quarantines(BTreeMap<Guid, BTreeMap<u64, u64>>);
+
+impl Quarantines {
+    /// Notes a span.
+    pub fn add(&mut self, guid: Guid, from_ms: u64, until_ms: u64) {
+        self.0.entry(guid).or_default().insert(from_ms, until_ms);
+    }
+
+    /// Spans of this client, by their begin.
+    pub fn begins(&self, guid: Guid) -> impl Iterator<Item = u64> + '_ {
+        self.0.get(&guid).into_iter().flat_map(|spans| spans.keys().copied())
+    }
+
+    /// From when on nothing counts that the client says of an introduction made at `made_ms`: the begin of its first
+    /// quarantine that was not over by then.
+    #[must_use]
+    pub fn cut(&self, guid: Guid, made_ms: u64) -> Option<u64> {
+        self.0.get(&guid)?.iter().find(|(_, until)| **until > made_ms).map(|(from, _)| *from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_after_a_quarantine_counts_and_what_was_made_before_or_in_it_is_cut() {
+        let (who, mut all) = (Guid::numbered(1), Quarantines::default());
+        assert_eq!(all.cut(who, 0), None);
+        all.add(who, 10, 20);
+        all.add(who, 30, u64::MAX);
+        assert_eq!((all.cut(who, 5), all.cut(who, 15)), (Some(10), Some(10)));
+        assert_eq!((all.cut(who, 20), all.cut(who, 99)), (Some(30), Some(30)));
+        assert_eq!(all.cut(Guid::numbered(2), 5), None);
+        assert_eq!(all.begins(who).collect::<alloc::vec::Vec<_>>(), [10, 30]);
+    }
+}

@@ -1,0 +1,38 @@
+//! Suspects are served by edges alone: their queries are answered with nobody, and nobody is offered them. Who they are
+//! the ledger says; while it is away its last word counts. A download needs no CN, so none fails because of it.
+
+use super::clients::Client;
+use super::{Cn, Context, Metric, Output};
+use crate::ids::{ConnId, Guid};
+use crate::wire::directory::DirectoryMsg;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+impl Cn {
+    /// Takes the whole list, and tells the DNs anew of those of its clients that it concerns.
+    pub(super) fn quarantine(&mut self, cx: &mut Context<'_>, guids: Vec<Guid>) {
+        let now: BTreeSet<Guid> = guids.into_iter().collect();
+        let before = core::mem::replace(&mut self.quarantined, now);
+        let changed: Vec<Guid> = self.quarantined.symmetric_difference(&before).copied().collect();
+        for guid in changed {
+            cx.push(Output::Count(Metric::QuarantineChanged));
+            let Some(conn) = self.by_guid.get(&guid).copied() else { continue };
+            let quarantined = self.is_quarantined(guid);
+            if let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) {
+                session.quarantined = quarantined;
+            }
+            if let Some(entry) = self.clients.get(&conn).and_then(Client::entry) {
+                self.tell_dns(cx, &DirectoryMsg::Peer(entry));
+            }
+        }
+    }
+
+    pub(super) fn is_quarantined(&self, guid: Guid) -> bool {
+        self.quarantined.contains(&guid)
+    }
+
+    /// Whether this client's queries are answered with nobody.
+    pub(super) fn is_edge_only(&self, conn: ConnId) -> bool {
+        self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.quarantined)
+    }
+}

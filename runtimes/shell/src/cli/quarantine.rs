@@ -1,0 +1,83 @@
+//! `quarantine`: suspects are served by edges alone and their peer bytes not billed, until they are let out.
+
+use super::args::QuarantineCommand;
+use super::audit::ledger_of;
+use crate::error::Error;
+use crate::host::unix_ms;
+use crate::rt::Start;
+use crate::server::ledger::quarantine::Quarantined;
+use crate::server::ledger::{Day, Reader, Store};
+use crate::terminal::out::{print_json, say};
+use std::collections::BTreeSet;
+use swarmedge_core::ids::Guid;
+
+/// How soon running servers act on a change.
+const WITHIN: &str = "five seconds";
+
+/// `swarmedge quarantine`.
+pub(super) fn run<R: Start>(command: &QuarantineCommand, json: bool) -> Result<(), Error> {
+    match command {
+        QuarantineCommand::Add(args) => {
+            let (guids, reason) = (parse(&args.guids)?, args.reason.clone());
+            let (cfg, all) = (ledger_of(&args.config.config)?, guids.len());
+            let new = R::block_on(|_| async move {
+                let mut store = Store::open(&cfg.database).await?;
+                let new = store.quarantine(&guids, &reason, unix_ms()).await;
+                store.close().await;
+                new
+            })?;
+            if json {
+                return print_json(&serde_json::json!({"added": new, "already": all - new}));
+            }
+            say!(
+                "{new} put into quarantine, {} were in it already: no peers within {WITHIN}, the edge as before; what \
+                 peers give or get from now on is not billed",
+                all - new
+            )
+        }
+        QuarantineCommand::Remove(args) => {
+            let (guids, cfg) = (parse(&args.guids)?, ledger_of(&args.config.config)?);
+            let out = guids.len();
+            R::block_on(|_| async move {
+                let mut store = Store::open(&cfg.database).await?;
+                let done = store.release(&guids, unix_ms()).await;
+                store.close().await;
+                done
+            })?;
+            if json {
+                return print_json(&serde_json::json!({"removed": out}));
+            }
+            say!("{out} let out: they have peers again within {WITHIN}; what was not billed meanwhile stays so")
+        }
+        QuarantineCommand::List(args) => {
+            let cfg = ledger_of(&args.config.config)?;
+            let all = R::block_on(|_| async move { Reader::open(&cfg.database).await?.quarantined().await })?;
+            if json { print_json(&all) } else { say!("{}", text(&all).trim_end()) }
+        }
+    }
+}
+
+fn parse(guids: &[String]) -> Result<BTreeSet<Guid>, Error> {
+    let guid = |text: &String| {
+        text.parse().map_err(|e| Error::usage(format!("{text:?}: {e}")).next("a GUID has 32 hexadecimal digits"))
+    };
+    guids.iter().map(guid).collect()
+}
+
+fn text(all: &[Quarantined]) -> String {
+    if all.is_empty() {
+        return "nobody is in quarantine, nor ever was".into();
+    }
+    let mut text = String::from("client                            since             until             reason\n");
+    for q in all {
+        let until = q.until_ms.map_or_else(|| "-".to_owned(), minute);
+        text += &format!("{}  {}  {until:16}  {}\n", q.guid, minute(q.from_ms), q.reason);
+    }
+    text
+}
+
+/// `2026-11-22 14:05` (UTC).
+fn minute(ms: u64) -> String {
+    let minutes = ms / 60_000;
+    format!("{} {:02}:{:02}", Day::of_ms(ms), minutes / 60 % 24, minutes % 60)
+}

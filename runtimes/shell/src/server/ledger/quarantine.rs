@@ -1,0 +1,179 @@
+//! Who is in quarantine: kept in the ledger's database, so that settlement knows it and CNs are told of it.
+
+use super::database::Connection;
+use super::day::Day;
+use super::rows::{Value, among, insert};
+use super::store::Store;
+use super::usage::{Reader, bytes_at};
+use crate::error::{Code, Error};
+use serde::Serialize;
+use sqlx::{AnyConnection, Row as _};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use swarmedge_core::accounting::quarantine::Quarantines;
+use swarmedge_core::ids::{Guid, ProviderId};
+use swarmedge_core::limits::QUARANTINED_MAX;
+use swarmedge_core::wire::records::LedgerRecord;
+
+/// How often a running ledger looks who is in quarantine. CNs are told at once.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A client that is, or was, in quarantine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Quarantined {
+    /// GUID, hexadecimal.
+    pub guid: String,
+    /// Since when, Unix milliseconds.
+    pub from_ms: u64,
+    /// Until when, Unix milliseconds; none while it lasts.
+    pub until_ms: Option<u64>,
+    /// Why, as whoever decided it wrote.
+    pub reason: String,
+}
+
+/// What a report says of quarantine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct InQuarantine {
+    /// Clients that began downloads while they were in quarantine.
+    pub clients: u64,
+    /// Those downloads. They came from edges.
+    pub downloads: u64,
+}
+
+impl Store {
+    /// Puts clients into quarantine; those that are in it stay as they are. How many are new.
+    pub async fn quarantine(&mut self, guids: &BTreeSet<Guid>, reason: &str, now_ms: u64) -> Result<usize, Error> {
+        let database = self.database().clone();
+        let done = add(self.connection()?, guids, reason, now_ms).await.map_err(|e| database.unusable(&e))?;
+        done.ok_or_else(|| {
+            Error::usage(format!("more than {QUARANTINED_MAX} clients would be in quarantine"))
+                .next("let some out first: `quarantine list` says who is in it")
+        })
+    }
+
+    /// Lets clients out; `None`: one that is not in quarantine, so nothing was changed.
+    pub async fn release(&mut self, guids: &BTreeSet<Guid>, now_ms: u64) -> Result<(), Error> {
+        let database = self.database().clone();
+        let stranger = remove(self.connection()?, guids, now_ms).await.map_err(|e| database.unusable(&e))?;
+        stranger.map_or(Ok(()), |guid| {
+            Err(Error::new(Code::NotFound, format!("{guid} is not in quarantine; nothing was changed"))
+                .next("`quarantine list` says who is in it"))
+        })
+    }
+}
+
+async fn open_spans(db: &mut AnyConnection) -> Result<BTreeSet<Guid>, sqlx::Error> {
+    let rows = sqlx::query("SELECT guid FROM quarantine WHERE until_ms IS NULL").fetch_all(db).await?;
+    rows.iter().map(|row| guid_at(&row.try_get::<Vec<u8>, _>(0)?)).collect()
+}
+
+fn guid_at(bytes: &[u8]) -> Result<Guid, sqlx::Error> {
+    bytes.try_into().map(Guid).map_err(|_| sqlx::Error::Decode("a broken GUID".into()))
+}
+
+async fn add(
+    db: &mut Connection,
+    guids: &BTreeSet<Guid>,
+    reason: &str,
+    now_ms: u64,
+) -> Result<Option<usize>, sqlx::Error> {
+    let mut change = db.begin().await?;
+    let open = open_spans(&mut change).await?;
+    let new: Vec<&Guid> = guids.difference(&open).collect();
+    if open.len() + new.len() > QUARANTINED_MAX {
+        change.rollback().await?;
+        return Ok(None);
+    }
+    let row = |guid: &&Guid| vec![guid.0[..].into(), now_ms.into(), Value::Text(reason.to_owned())];
+    let again = "ON CONFLICT (guid, from_ms) DO UPDATE SET until_ms = NULL";
+    insert(&mut change, "INSERT INTO quarantine (guid, from_ms, reason)", new.iter().map(row).collect(), again).await?;
+    change.commit().await?;
+    Ok(Some(new.len()))
+}
+
+/// Whoever is not in quarantine, if anybody.
+async fn remove(db: &mut Connection, guids: &BTreeSet<Guid>, now_ms: u64) -> Result<Option<Guid>, sqlx::Error> {
+    let mut change = db.begin().await?;
+    let open = open_spans(&mut change).await?;
+    if let Some(stranger) = guids.difference(&open).next() {
+        change.rollback().await?;
+        return Ok(Some(*stranger));
+    }
+    let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    for guid in guids {
+        sqlx::query("UPDATE quarantine SET until_ms = $1 WHERE guid = $2 AND until_ms IS NULL")
+            .bind(now_ms)
+            .bind(guid.0.to_vec())
+            .execute(&mut *change)
+            .await?;
+    }
+    change.commit().await?;
+    Ok(None)
+}
+
+/// When those who report in `records` were in quarantine.
+pub(super) async fn of_reporters<'a>(
+    db: &mut AnyConnection,
+    records: impl Iterator<Item = &'a LedgerRecord>,
+) -> Result<Quarantines, sqlx::Error> {
+    let mut all = Quarantines::default();
+    let some: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM (SELECT 1 FROM quarantine LIMIT 1) AS s").fetch_one(&mut *db).await?;
+    if some == 0 {
+        return Ok(all);
+    }
+    let reporter = |r: &LedgerRecord| if let LedgerRecord::Usage(u) = r { Some(u.reporter) } else { None };
+    let who: BTreeSet<Guid> = records.filter_map(reporter).collect();
+    let who: Vec<Vec<u8>> = who.into_iter().map(|guid| guid.0.to_vec()).collect();
+    // whatever its day
+    let text = "SELECT guid, from_ms, until_ms FROM (SELECT guid, from_ms, until_ms, 0 AS day FROM quarantine) AS q
+                WHERE guid";
+    for row in &among(db, text, &who, 0).await? {
+        let until = row.try_get::<Option<i64>, _>(2)?.map_or(u64::MAX, |ms| u64::try_from(ms).unwrap_or(0));
+        all.add(guid_at(&row.try_get::<Vec<u8>, _>(0)?)?, bytes_at(row, 1)?, until);
+    }
+    Ok(all)
+}
+
+impl Reader {
+    /// Who is in quarantine, and who was, oldest first.
+    pub async fn quarantined(&mut self) -> Result<Vec<Quarantined>, Error> {
+        self.read_quarantined().await.map_err(|e| self.failed(&e))
+    }
+
+    async fn read_quarantined(&mut self) -> Result<Vec<Quarantined>, sqlx::Error> {
+        let text = "SELECT guid, from_ms, until_ms, reason FROM quarantine ORDER BY from_ms, guid";
+        let rows = sqlx::query(text).fetch_all(&mut self.db.any).await?;
+        let read = |row: &sqlx::any::AnyRow| {
+            Ok(Quarantined {
+                guid: guid_at(&row.try_get::<Vec<u8>, _>(0)?)?.to_string(),
+                from_ms: bytes_at(row, 1)?,
+                until_ms: row.try_get::<Option<i64>, _>(2)?.and_then(|ms| u64::try_from(ms).ok()),
+                reason: row.try_get(3)?,
+            })
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// Who is in quarantine, ascending.
+    pub(super) async fn in_quarantine(&mut self) -> Result<Vec<Guid>, Error> {
+        let open = open_spans(&mut self.db.any).await.map_err(|e| self.failed(&e))?;
+        Ok(open.into_iter().collect())
+    }
+
+    /// Who has begun downloads of a provider's on a span of days while in quarantine.
+    pub(super) async fn report_quarantine(
+        &mut self,
+        provider: ProviderId,
+        from: Day,
+        to: Day,
+    ) -> Result<InQuarantine, sqlx::Error> {
+        let text = "SELECT COUNT(DISTINCT d.guid), COUNT(DISTINCT d.download) FROM quarantine AS q
+                    JOIN download AS d ON d.guid = q.guid AND d.issued_ms >= q.from_ms
+                         AND (q.until_ms IS NULL OR d.issued_ms < q.until_ms)
+                    WHERE d.provider = $1 AND d.day BETWEEN $2 AND $3";
+        let query = sqlx::query(text).bind(i64::from(provider.0)).bind(from.to_sql()).bind(to.to_sql());
+        let row = query.fetch_one(&mut self.db.any).await?;
+        Ok(InQuarantine { clients: bytes_at(&row, 0)?, downloads: bytes_at(&row, 1)? })
+    }
+}
