@@ -59,6 +59,10 @@ pub const PROVIDER_KEYS_MAX: usize = 2;
 pub const WITHDRAWN_MAX: usize = 10_000;
 /// Withdrawn versions in a message.
 pub const WITHDRAWN_PAGE_MAX: usize = 256;
+/// Bytes of a part that a possession challenge may ask for: parts never cross a piece's end.
+pub const PART_LEN: u64 = PIECE_LEN_MIN as u64;
+/// Parts that one challenge asks for, at most.
+pub const PARTS_MAX: usize = 8;
 /// Clients that may be in quarantine at a time; those beyond are served like others, and not billed.
 pub const QUARANTINED_MAX: usize = 65_536;
 /// Of them, in one message of a ledger.

@@ -5,14 +5,18 @@
 use std::time::Duration;
 use swarmedge_core::accounting::conduct::{APART, Conduct, End};
 use swarmedge_core::accounting::introductions;
+use swarmedge_core::accounting::possession::Prover;
 use swarmedge_core::accounting::receipts::CreditRule;
 use swarmedge_core::accounting::settlement::{Bill, Book};
 use swarmedge_core::accounting::{Spans, Trust};
 use swarmedge_core::content::{Bitfield, Layout, Policy};
 use swarmedge_core::ids::{
-    ConnId, DownloadId, Guid, IntroId, PieceIndex, ProviderId, PublicKey, RecordId, VersionId, XferId,
+    ConnId, DownloadId, Guid, IntroId, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, VersionId, XferId,
 };
+use swarmedge_core::limits::PART_LEN;
 use swarmedge_core::role::client::io::CloseReason;
+use swarmedge_core::role::edge::io::{Completed, ServedGrant};
+use swarmedge_core::role::edge::{self, Edge};
 use swarmedge_core::session::Wall;
 use swarmedge_core::swarm::Uploads;
 use swarmedge_core::swarm::upload::{Config, Input, Output};
@@ -450,4 +454,42 @@ fn who_speaks_for_anothers_download_is_not_heard() {
         book.add(usage(id, 666, Side::Downloader, vec![peer]), 1);
     }
     assert_eq!(book.bill(keys::verify, 1).peers_billed, 40 * MIB);
+}
+
+/// Of 400 clients that hold `held` of a hundred parts each, how many pass an edge's challenge.
+fn who_holds_passes(held: u64) -> u32 {
+    let cert = keys::cert(Name(Role::Edge, 0), ServerRole::Edge);
+    let mut edge = Bench::new(Edge::default(), edge::Config::new(keys::root(), keys::verify, cert));
+    edge.input(edge::Input::WallClock { unix_ms: NOW_MS });
+    let (size, mut passed, mut dice) = (100 * PART_LEN, 0, Seeded::new(held + 1));
+    for n in 0..400 {
+        let grant = ServedGrant { download: DownloadId::numbered(n), guid: Guid::numbered(n) };
+        let done = Completed { req: ReqId(1), grant, version: VERSION, size, challenged: true };
+        let out = edge.input(edge::Input::Completed(Box::new(done)));
+        let posed = |o| if let edge::Output::Pose { challenge, .. } = o { challenge } else { None };
+        let challenge = out.into_iter().find_map(posed).expect("it was drawn");
+        // what it lacks it makes up
+        let proof = |has: &mut dyn FnMut() -> bool| {
+            let mut prover = Prover::new(&challenge);
+            challenge.parts.iter().for_each(|part| prover.add(&[if has() { 1 } else { 0 }, part.to_be_bytes()[7]]));
+            prover.finish()
+        };
+        let shown = proof(&mut || u64::from(dice.below(100)) < held);
+        let out = edge.input(edge::Input::Proof { req: ReqId(2), grant, proof: shown });
+        let work = out.into_iter().find_map(|o| if let edge::Output::Prove { req, .. } = o { Some(req) } else { None });
+        let own = Some(proof(&mut || true));
+        let out = edge.input(edge::Input::Proven { req: work.expect("it is checked"), own });
+        passed += u32::from(out.contains(&edge::Output::Count(edge::Metric::ChallengePassed)));
+    }
+    passed
+}
+
+#[test]
+fn who_lacks_what_it_says_it_completed_is_found_out() {
+    assert_eq!((who_holds_passes(100), who_holds_passes(0)), (400, 0));
+    // half of it: 0.4 % are expected
+    let (half, most) = (who_holds_passes(50), who_holds_passes(90));
+    assert!(half <= 10, "{half}");
+    assert!((120..230).contains(&most), "{most}, where 43 % are expected");
+    println!("possession: of 400 that lack half {half} pass, of those that lack a tenth {most}");
 }

@@ -1,11 +1,13 @@
 //! Every scenario on the simulator.
 
 use core::time::Duration;
-use swarmedge_core::testing::scenario::{self, Command, HONEST, Name, Object, Plan, Progress, Rig, Role};
+use std::collections::BTreeSet;
+use swarmedge_core::testing::scenario::{self, Command, HONEST, Name, Object, Plan, Progress, Rig, Role, Totals};
 use swarmedge_core::testing::sim::campaign;
 use swarmedge_core::testing::sim::machines::RoleCfg;
 use swarmedge_core::testing::sim::rig::SimRig;
 use swarmedge_core::testing::sim::{Move, Mutant};
+use swarmedge_core::wire::records::{LedgerRecord, Side};
 
 fn play(name: &str) {
     let scenario = scenario::ALL.iter().find(|s| s.name == name).expect("it is in the list");
@@ -39,9 +41,11 @@ scenarios! {
     a_seeder_sends_wrong_bytes
     there_is_no_control_plane
     the_edge_is_away_for_a_while
+    an_edge_dies_and_another_goes_on
     a_client_dies_and_resumes
     uploads_off_means_off
     a_withdrawn_object_is_shared_no_more
+    who_has_completed_proves_that_it_holds_what_peers_delivered
     a_quarantined_client_is_served_by_the_edge_alone
     the_sealing_keys_are_rotated_twice
     pause_resume_cancel
@@ -73,6 +77,67 @@ fn who_asks_again_soon_finds_who_has_begun_at_the_same_time() {
     let soon = a_crowd_takes_from_each_other(None);
     let late = a_crowd_takes_from_each_other(Some(Duration::from_secs(5)));
     assert!(soon * 2 > late * 3, "{soon} bytes from peers, {late} if each asks again after 5 s");
+}
+
+/// A download of four MiB with a peer rests half way for so long; what the books come to at its end, over all of the
+/// client's downloads, and how many of these there are.
+fn resumed_after(rest: Duration, seed: u64) -> (Totals, usize) {
+    let plan = Plan { edges: 1, cns: 1, dns: 1, ledgers: 1, clients: 2 };
+    let mut rig = SimRig::new(&plan, seed);
+    let film = Object { path: "film", size: 4 << 20, edge_rate: 1 << 19, upload_rate: 1 << 19 };
+    rig.publish(&Object { edge_rate: 0, ..film });
+    let done = |rig: &mut dyn Rig, n| rig.status(n, film.path).is_some_and(|s| s.progress == Progress::Completed);
+    let begin = |rig: &mut SimRig, n| {
+        rig.start_client(n, HONEST);
+        rig.command(n, Command::Get(film.path));
+    };
+    begin(&mut rig, 0);
+    assert!(rig.run_until(Duration::from_secs(60), &mut |rig| done(rig, 0)));
+    rig.publish(&film);
+    begin(&mut rig, 1);
+    let half = |rig: &mut dyn Rig| rig.status(1, film.path).is_some_and(|s| s.durable >= film.size / 4);
+    assert!(rig.run_until(Duration::from_secs(60), &mut |rig| half(rig)) && !done(&mut rig, 1));
+    rig.command(1, Command::Pause(film.path));
+    rig.run_until(rest, &mut |_| false);
+    rig.command(1, Command::Resume(film.path));
+    assert!(
+        rig.run_until(Duration::from_secs(120), &mut |rig| done(rig, 1)),
+        "seed {seed}: {:?}",
+        rig.status(1, "film")
+    );
+    assert!(rig.status(1, film.path).is_some_and(|s| s.right));
+    // every claim comes to the ledger within its time
+    let whole = |t: Totals| t.completed == 2 && t.edge_bytes + t.peer_bytes == 2 * film.size;
+    let agreed = |t: Totals| whole(t) && t.agreed_bytes == t.peer_bytes;
+    assert!(
+        rig.run_until(Duration::from_secs(600), &mut |rig| agreed(rig.totals(film.path))),
+        "{:?}",
+        rig.totals("film")
+    );
+    let version = rig.world.env.objects[film.path].version;
+    let of_it = |r: &LedgerRecord| matches!(r, LedgerRecord::Usage(u) if u.side == Side::Downloader);
+    let reported = rig.world.env.database.values().filter(|r| of_it(r) && r.version() == Some(version));
+    let reported = reported.filter_map(LedgerRecord::download);
+    let downloads = reported.collect::<BTreeSet<_>>().len();
+    (rig.totals(film.path), downloads)
+}
+
+#[test]
+fn a_download_that_rests_is_billed_once_whether_its_grant_is_renewed_or_made_anew() {
+    const SIZE: u64 = 4 << 20;
+    for seed in 1..=3 {
+        // the grant has ended and is renewed: the download is the same
+        let (t, downloads) = resumed_after(Duration::from_secs(20 * 60), seed);
+        assert_eq!(downloads, 2, "seed {seed}");
+        assert!(t.billed_bytes + t.edge_unique_bytes <= 2 * SIZE, "seed {seed}: {t:?}");
+        // on another day it is granted anew: the books of both come to one size, but for what the edge had on its way
+        // when the download was paused
+        let (t, downloads) = resumed_after(Duration::from_secs(20 * 3600), seed);
+        assert_eq!(downloads, 3, "seed {seed}");
+        let more = (t.billed_bytes + t.edge_unique_bytes).saturating_sub(2 * SIZE);
+        assert!(more <= 1 << 20, "seed {seed}: {t:?}");
+        println!("resumed on another day: {more} bytes were sent twice by the edge, none billed twice from peers");
+    }
 }
 
 /// In mid transfer one of two peers joins another network, of which nobody is told.

@@ -11,6 +11,7 @@ pub mod epochs;
 pub mod grants;
 pub mod introductions;
 pub mod logs;
+pub mod possession;
 pub mod quarantine;
 pub mod receipts;
 pub mod settlement;

@@ -192,6 +192,8 @@ impl Book {
                 }
             }
             LedgerRecord::Usage(r) => self.add_usage(r, now_ms),
+            // evidence for people: no bill depends on it
+            LedgerRecord::Possession(_) => {}
         }
     }
 

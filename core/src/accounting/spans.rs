@@ -43,6 +43,13 @@ impl Spans {
         self.0.iter().map(|r| r.end - r.start).sum()
     }
 
+    /// Whether every byte of a range is among them.
+    #[must_use]
+    pub fn covers(&self, range: &Range<u64>) -> bool {
+        let at = self.0.partition_point(|r| r.end < range.end);
+        range.is_empty() || self.0.get(at).is_some_and(|r| r.start <= range.start)
+    }
+
     /// Adds all of another's.
     pub fn unite(&mut self, other: &Self) {
         for range in &other.0 {

@@ -318,8 +318,15 @@ impl Ledger {
             | (LedgerRecord::Granted(_), Speaker::Edge) => true,
             (LedgerRecord::Edge(r), Speaker::Edge) => r.edge == key,
             (LedgerRecord::Served(r), Speaker::Edge) => r.edge == key,
+            (LedgerRecord::Possession(r), Speaker::Edge) => r.edge == key,
             (LedgerRecord::Usage(_) | LedgerRecord::Log(_), Speaker::Edge)
-            | (LedgerRecord::Granted(_) | LedgerRecord::Edge(_) | LedgerRecord::Served(_), Speaker::Cn) => false,
+            | (
+                LedgerRecord::Granted(_)
+                | LedgerRecord::Edge(_)
+                | LedgerRecord::Served(_)
+                | LedgerRecord::Possession(_),
+                Speaker::Cn,
+            ) => false,
         };
         if !may {
             return self.violation(cx, submitted.conn);

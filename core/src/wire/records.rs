@@ -1,5 +1,9 @@
 //! Values that are signed or sealed and travel inside messages: certificates, grants, introductions, usage records.
 
+mod possession;
+
+pub use possession::{PossessionOutcome, PossessionRecord};
+
 use super::{Blob, DecodeError, List, Text, Wire as _};
 use crate::content::Policy;
 use crate::ids::{
@@ -435,6 +439,8 @@ crate::wire! {
         Log(LogRecord) = 4,
         /// From an edge, of one download.
         Served(ServedRecord) = 8,
+        /// From an edge, of a completed download.
+        Possession(PossessionRecord) = 9,
     }
 }
 
@@ -461,7 +467,7 @@ crate::wire! {
         pub issued_ms: u64,
         /// The grant's ceiling: never more is billed from peers.
         pub max_peer_bytes: u64,
-        /// See [`Grant::challenged`].
+        /// See [`Grant::challenged`]: where no [`PossessionRecord`] follows a completion with peers, no edge was told.
         pub challenged: bool,
     }
 }
@@ -488,6 +494,7 @@ impl LedgerRecord {
             Self::Granted(r) => r.id,
             Self::Log(r) => r.id,
             Self::Served(r) => r.id,
+            Self::Possession(r) => r.id,
         }
     }
 
@@ -499,6 +506,7 @@ impl LedgerRecord {
             Self::Edge(r) => r.download,
             Self::Granted(r) => Some(r.download),
             Self::Served(r) => Some(r.download),
+            Self::Possession(r) => Some(r.download),
             Self::Log(r) => match &r.event {
                 LogEvent::Offered(o) => Some(o.download),
                 LogEvent::Login(_) | LogEvent::Registered(_) | LogEvent::Head(_) => None,
@@ -514,6 +522,7 @@ impl LedgerRecord {
             Self::Edge(r) => Some(r.version),
             Self::Granted(r) => Some(r.version),
             Self::Served(r) => Some(r.version),
+            Self::Possession(r) => Some(r.version),
             Self::Log(r) => match &r.event {
                 LogEvent::Offered(o) => Some(o.version),
                 LogEvent::Login(_) | LogEvent::Registered(_) | LogEvent::Head(_) => None,

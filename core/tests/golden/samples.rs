@@ -392,6 +392,15 @@ pub(crate) fn ledger() -> Vec<LedgerMsg> {
         LedgerMsg::Submit(LedgerRecord::Edge(edge_record())),
         LedgerMsg::Submit(LedgerRecord::Served(served_record())),
         LedgerMsg::Submit(LedgerRecord::Granted(grant_record())),
+        LedgerMsg::Submit(LedgerRecord::Possession(PossessionRecord {
+            id: RecordId::numbered(1),
+            edge: PublicKey::numbered(2),
+            download: DownloadId::numbered(3),
+            guid: Guid::numbered(4),
+            version: VersionId::numbered(5),
+            outcome: PossessionOutcome::Failed,
+            at_ms: 6,
+        })),
         LedgerMsg::Submit(LedgerRecord::Log(log(LogEvent::Login(Login {
             observed: "192.0.2.1:5".parse().expect("an address"),
             secondary: List::truncated([SecondaryGuid::numbered(6), SecondaryGuid::numbered(7)]),

@@ -64,6 +64,8 @@ impl Client {
         let handle = match ask {
             Ask::Bootstrap => return self.bootstrapped(cx, answer),
             Ask::Job(handle) => handle,
+            Ask::Completed { handle, edge, tries } => return self.completed_told(cx, (handle, edge, tries), answer),
+            Ask::Proof => return,
         };
         let Some(job) = self.jobs.get_mut(&handle).filter(|j| j.asked == Some(req)) else { return };
         job.asked = None;
@@ -76,7 +78,9 @@ impl Client {
                 job.ask_backoff.succeeded();
                 self.manifest(cx, handle, layout);
             }
-            Ok(EdgeAnswer::Bootstrap { .. }) => self.ask_failed(cx, handle, EdgeError::Invalid),
+            Ok(EdgeAnswer::Bootstrap { .. } | EdgeAnswer::Challenged(_) | EdgeAnswer::ProofTaken) => {
+                self.ask_failed(cx, handle, EdgeError::Invalid);
+            }
             Err(why) => self.ask_failed(cx, handle, why),
         }
     }

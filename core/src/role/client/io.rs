@@ -12,6 +12,7 @@ pub use status::DownloadStatus;
 
 pub use crate::swarm::outcome::{CloseReason, EdgeError, FailReason, FetchEnd, SourceName, StoreError};
 
+use crate::accounting::possession::Challenge;
 use crate::content::{Layout, Policy};
 use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, ReqId, Signature, VersionId, XferId};
 use crate::nat::connectivity::{Scatter, Scattered};
@@ -223,6 +224,10 @@ pub enum EdgeAnswer {
         /// How the version is cut.
         layout: Layout,
     },
+    /// To [`EdgeAsk::Completed`]: what is to be proven, if anything.
+    Challenged(Option<Challenge>),
+    /// To [`EdgeAsk::Prove`].
+    ProofTaken,
 }
 
 /// A grant, as far as its holder can see into it.
@@ -418,6 +423,22 @@ pub enum EdgeAsk {
         version: VersionId,
         /// The grant that allows it.
         grant: SealedGrant,
+    },
+    /// This is complete.
+    Completed {
+        /// Which version.
+        version: VersionId,
+        /// The download's grant.
+        grant: SealedGrant,
+    },
+    /// Here is the proof that was asked for. The shell makes it from the store; what it cannot read it does not answer.
+    Prove {
+        /// Of which version.
+        version: VersionId,
+        /// The download's grant.
+        grant: SealedGrant,
+        /// What the edge has asked for.
+        challenge: Challenge,
     },
 }
 

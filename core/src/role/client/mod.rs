@@ -9,6 +9,7 @@ mod meeting;
 mod network;
 mod notice;
 mod peers;
+mod possession;
 mod receipts;
 mod restore;
 mod sharing;
@@ -70,6 +71,14 @@ enum Timer {
 enum Ask {
     Bootstrap,
     Job(Handle),
+    /// Tells an edge that a download is complete; so many others may be told instead.
+    Completed {
+        handle: Handle,
+        edge: u32,
+        tries: u8,
+    },
+    /// Answers a challenge.
+    Proof,
 }
 
 /// What follows when a write is durable.
@@ -218,6 +227,7 @@ impl Client {
         self.report(cx, handle, UsageState::Completed);
         self.halt(cx, handle, DownloadState::Completed);
         self.save_record(cx, handle, None);
+        self.tell_completed(cx, handle);
     }
 
     // --- children -------------------------------------------------------------------------------------------------

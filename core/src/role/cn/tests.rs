@@ -325,17 +325,6 @@ fn a_query_is_answered_with_signed_introductions_and_the_chosen_are_told() {
 }
 
 #[test]
-fn a_download_that_gives_no_receipts_is_told_so_and_when_to_ask_again() {
-    let (mut b, dn, _) = whole();
-    join(&mut b, 1);
-    let req = select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));
-    let selected = Selected { req, peers: List::default(), edge_only_ms: Some(9) };
-    let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(selected) });
-    let [ControlMsg::QueryFailed(f)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
-    assert_eq!((f.why, f.retry_after_ms), (QueryError::Unreceipted, 9));
-}
-
-#[test]
 fn nobody_found_is_an_empty_answer() {
     let (mut b, dn, _) = whole();
     join(&mut b, 1);

@@ -38,6 +38,19 @@ pub(super) struct Counted {
 }
 
 impl Counted {
+    pub(super) const fn version(&self) -> VersionId {
+        self.version
+    }
+
+    /// See [`ServedRecord::life`].
+    pub(super) const fn life(&self) -> u64 {
+        self.life
+    }
+
+    pub(super) const fn sent(&self) -> &Spans {
+        &self.sent
+    }
+
     pub(super) fn count(&self) -> Count {
         Count {
             grant: self.grant,

@@ -2,7 +2,8 @@
 
 pub use crate::accounting::grants::{Denial, GrantAsked, ObjectFacts, Renewal};
 
-use crate::ids::{ConnId, DownloadId, Guid, ProviderId, PublicKey, RecordId, ReqId, VersionId};
+use crate::accounting::possession::Challenge;
+use crate::ids::{ConnId, Digest, DownloadId, Guid, ProviderId, PublicKey, RecordId, ReqId, VersionId};
 use crate::wire::ledger::LedgerMsg;
 use crate::wire::records::{Grant, LedgerRecord, ServerCert, Verify};
 use alloc::boxed::Box;
@@ -58,6 +59,24 @@ pub enum Input {
         /// How many.
         bytes: u64,
     },
+    /// A client has completed a download; answered by [`Output::Pose`].
+    Completed(Box<Completed>),
+    /// A client answers a challenge; answered by [`Output::ProofTaken`].
+    Proof {
+        /// Echoed.
+        req: ReqId,
+        /// The download.
+        grant: ServedGrant,
+        /// The client's proof.
+        proof: Digest,
+    },
+    /// The answer to [`Output::Prove`].
+    Proven {
+        /// Echoed.
+        req: ReqId,
+        /// The proof; `None` if the content cannot be read.
+        own: Option<Digest>,
+    },
     /// The ledger's connection is open (TLS done, certificate checked).
     LedgerOpened {
         /// Which.
@@ -93,6 +112,21 @@ pub struct ServedGrant {
     pub download: DownloadId,
     /// Who downloads.
     pub guid: Guid,
+}
+
+/// A completed download, as its opened and checked grant has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Completed {
+    /// Echoed.
+    pub req: ReqId,
+    /// The download.
+    pub grant: ServedGrant,
+    /// Of this version.
+    pub version: VersionId,
+    /// Its bytes.
+    pub size: u64,
+    /// See [`Grant::challenged`].
+    pub challenged: bool,
 }
 
 /// What an edge has counted for one download, or for the plain traffic of one version.
@@ -140,6 +174,29 @@ pub enum Output {
     Serve {
         /// Echoed.
         req: ReqId,
+    },
+    /// The answer to [`Input::Completed`].
+    Pose {
+        /// Echoed.
+        req: ReqId,
+        /// What the client is asked for, if anything.
+        challenge: Option<Challenge>,
+    },
+    /// The answer to [`Input::Proof`]. What it was worth the client is not told.
+    ProofTaken {
+        /// Echoed.
+        req: ReqId,
+        /// It was asked for, and for the first time.
+        asked: bool,
+    },
+    /// Make the proof from this edge's own content; answered by [`Input::Proven`].
+    Prove {
+        /// Echoed.
+        req: ReqId,
+        /// Of this version.
+        version: VersionId,
+        /// What is to be proven.
+        challenge: Challenge,
     },
     /// Write to the spool, all or nothing, durably; answered by [`Input::Saved`].
     Save {
@@ -201,6 +258,16 @@ pub enum Metric {
     SpoolFailed,
     /// A served range was counted in the total only: too many downloads or gaps at a time.
     CountOverflow,
+    /// A client was challenged to prove that it holds what it has completed.
+    Challenged,
+    /// It did.
+    ChallengePassed,
+    /// It answered wrongly.
+    ChallengeFailed,
+    /// It did not answer in time.
+    ChallengeUnanswered,
+    /// It was not asked, or its answer not checked: too much to do.
+    ChallengeWaived,
 }
 
 impl Metric {
@@ -215,6 +282,11 @@ impl Metric {
             Self::RecordStored => "swarmedge_edge_records_stored_total",
             Self::SpoolFailed => "swarmedge_edge_spool_failures_total",
             Self::CountOverflow => "swarmedge_edge_count_overflows_total",
+            Self::Challenged => "swarmedge_edge_challenges_total",
+            Self::ChallengePassed => "swarmedge_edge_challenges_passed_total",
+            Self::ChallengeFailed => "swarmedge_edge_challenges_failed_total",
+            Self::ChallengeUnanswered => "swarmedge_edge_challenges_unanswered_total",
+            Self::ChallengeWaived => "swarmedge_edge_challenges_waived_total",
         }
     }
 }
@@ -242,6 +314,17 @@ pub struct Config {
     pub counts_max: u32,
     /// Separate ranges remembered a download.
     pub ranges_max: u32,
+    /// So many of a thousand downloads with peers are challenged at their end, drawn with the first grant; besides them
+    /// those that look as if they should be.
+    pub challenge_permille: u32,
+    /// A challenge is answered within this.
+    pub answer_within: Duration,
+    /// A client is challenged again no sooner than this after its last challenge has ended.
+    pub challenge_every: Duration,
+    /// Clients challenged at a time.
+    pub challenges_max: u32,
+    /// Answers checked at a time, each from half a MiB of content.
+    pub checks_max: u32,
     /// The wait before a lost ledger is dialled again: first and longest.
     pub backoff: (Duration, Duration),
     /// At shutdown, records in flight to the ledger get this long; what is left stays in the spool.
@@ -263,6 +346,11 @@ impl Config {
             idle_after: Duration::from_secs(60 * 60),
             counts_max: 100_000,
             ranges_max: 2_048,
+            challenge_permille: 20,
+            answer_within: Duration::from_secs(60),
+            challenge_every: Duration::from_secs(10),
+            challenges_max: 4_096,
+            checks_max: 8,
             backoff: (Duration::from_millis(200), Duration::from_secs(10)),
             drain: Duration::from_secs(2),
         }

@@ -2,6 +2,7 @@
 
 mod counting;
 pub mod io;
+mod possession;
 mod reserving;
 
 #[cfg(test)]
@@ -10,7 +11,7 @@ mod tests;
 pub use io::{Config, Input, Metric, Output};
 
 use crate::accounting::{Spans, Trust, grants};
-use crate::ids::{DownloadId, RecordId, ReqId};
+use crate::ids::{DownloadId, Guid, RecordId, ReqId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::session::{LedgerLink, Wall, ledger_link};
 use crate::wire::records::{Grant, GrantRecord, LedgerRecord};
@@ -21,6 +22,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use counting::{Counted, Key};
 use io::{Batch, Denial, GrantAsked, ServedGrant};
+use possession::Posed;
 
 /// The edge. What it counts becomes records: written to the spool, then sent to the ledger until acknowledged, then
 /// deleted.
@@ -38,6 +40,9 @@ pub struct Edge {
     acked: Vec<RecordId>,
     saving: BTreeMap<ReqId, Saving>,
     next_req: ReqId,
+    /// Possession challenges by whom they ask, and those whose answers are being checked.
+    posed: BTreeMap<Guid, Posed>,
+    checks: BTreeMap<ReqId, Guid>,
     ledger: LedgerLink,
     timers: Deadlines<Timer>,
 }
@@ -60,6 +65,8 @@ enum Saving {
     Counts { records: Vec<LedgerRecord>, batch: Batch },
     /// Room for what will be sent.
     Reserve(Key, u64),
+    /// What became of a possession challenge.
+    Outcome(LedgerRecord),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +75,8 @@ enum Timer {
     Flush,
     /// This download is over.
     Idle(Key),
+    /// This client has not answered, or may be challenged again.
+    Posed(Guid),
     /// The ledger has had time enough: stop.
     Stop,
 }
@@ -103,7 +112,10 @@ impl Edge {
             Ok(decision) => decision,
             Err(why) => return deny(cx, req, why),
         };
-        let grant = Box::new(decision.grant);
+        let mut grant = Box::new(decision.grant);
+        if decision.first {
+            grant.challenged = Self::draw_challenged(cx, grant.max_peer_bytes);
+        }
         if !decision.first || !cx.cfg.ledger {
             cx.push(Output::Count(if decision.first { Metric::Granted } else { Metric::Renewed }));
             return cx.push(Output::IssueGrant { req, grant });
@@ -151,6 +163,8 @@ impl Edge {
             }
             Saving::Counts { records, batch } => self.unsaved(cx, &records, batch),
             Saving::Reserve(key, reserved) => self.room_saved(cx, key, reserved, ok),
+            // one that a crash may lose is better than none
+            Saving::Outcome(record) => self.submit(cx, record),
         }
     }
 
@@ -244,6 +258,9 @@ impl Machine for Edge {
                 self.serving(cx, req, grant, (version, provider), bytes);
             }
             Input::Unsent { grant, bytes } => self.unsent(grant, bytes),
+            Input::Completed(done) => self.completed(cx, &done),
+            Input::Proof { req, grant, proof } => self.proof(cx, req, grant, proof),
+            Input::Proven { req, own } => self.proven(cx, req, own),
             Input::LedgerOpened { conn } => self.with_ledger(cx, ledger_link::Input::Opened(conn)),
             Input::LedgerClosed { conn } => self.with_ledger(cx, ledger_link::Input::Closed(conn)),
             Input::Ledger { conn, msg } => self.with_ledger(cx, ledger_link::Input::Message(conn, msg)),
@@ -262,6 +279,7 @@ impl Machine for Edge {
             match timer {
                 Timer::Flush => self.flush(cx),
                 Timer::Idle(key) => self.idle(cx, key),
+                Timer::Posed(guid) => self.posed_due(cx, guid),
                 Timer::Stop => {}
             }
         }

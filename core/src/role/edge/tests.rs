@@ -1,3 +1,5 @@
+mod possession;
+
 use super::io::{ObjectFacts, Renewal, ServedGrant};
 use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
@@ -106,7 +108,7 @@ fn flush(b: &mut Bench<Edge>) -> (Vec<EdgeRecord>, Vec<Output>) {
     let edge_record = |r: &LedgerRecord| match r {
         LedgerRecord::Edge(e) => Some(e.clone()),
         LedgerRecord::Served(r) => Some(as_counted(r)),
-        LedgerRecord::Usage(_) | LedgerRecord::Granted(_) | LedgerRecord::Log(_) => None,
+        LedgerRecord::Usage(_) | LedgerRecord::Granted(_) | LedgerRecord::Possession(_) | LedgerRecord::Log(_) => None,
     };
     let records = batch.records.iter().filter_map(edge_record).collect();
     (records, b.input(Input::Saved { req, ok: true }))

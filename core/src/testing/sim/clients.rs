@@ -2,9 +2,10 @@
 
 use super::links::{self, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
+use super::possession::Told;
 use super::servers::at_once;
 use super::store::Disk;
-use super::{Ask, Cfg, Event, Net, bulk, keys, moving, store};
+use super::{Ask, Cfg, Event, Net, bulk, keys, moving, possession, store};
 use crate::content::{Access, Bitfield};
 use crate::ids::{ConnId, Guid, PublicKey, ReqId, VersionId};
 use crate::role::client::io::{EdgeAnswer, EdgeAsk, EdgeError, Granted, Input, Notice, Output};
@@ -156,7 +157,7 @@ fn note(w: &mut World<Net>, node: NodeIx, notice: Notice) {
     }
 }
 
-fn answer(w: &mut World<Net>, cfg: &Cfg, client: NodeIx, req: ReqId, answer: Result<EdgeAnswer, EdgeError>) {
+pub(super) fn answer(w: &mut World<Net>, cfg: &Cfg, client: NodeIx, req: ReqId, answer: Result<EdgeAnswer, EdgeError>) {
     let after = if answer == Err(EdgeError::Unreachable) { cfg.latency * 4 } else { cfg.latency };
     let id = w.env.number();
     w.send(Lane { to: client, what: "https", id }, after, Event::Input(In::Client(Input::Edge { req, answer })));
@@ -176,6 +177,12 @@ fn ask_edge(w: &mut World<Net>, cfg: &Cfg, client: NodeIx, (req, edge): (ReqId, 
             let layout = w.env.objects.values().find(|o| o.version == version).map(|o| o.layout);
             let found = layout.map(|layout| EdgeAnswer::Manifest { layout }).ok_or(EdgeError::NotFound);
             answer(w, cfg, client, req, found);
+        }
+        EdgeAsk::Completed { version, grant } => {
+            possession::completed(w, cfg, Told { client, req, edge, version }, &grant);
+        }
+        EdgeAsk::Prove { version, grant, challenge } => {
+            possession::prove_to(w, cfg, Told { client, req, edge, version }, &grant, &challenge);
         }
         EdgeAsk::Grant { object, renew, download: _, version } => {
             let ask = Ask { client, req, object, renew, version };

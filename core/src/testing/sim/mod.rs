@@ -9,6 +9,7 @@ pub mod keys;
 pub mod links;
 pub mod machines;
 mod moving;
+mod possession;
 pub mod rig;
 pub mod servers;
 pub mod store;
@@ -191,6 +192,8 @@ pub struct Net {
     numbers: u64,
     pulls: BTreeMap<u64, Pull>,
     asks: BTreeMap<(NodeIx, ReqId), Ask>,
+    /// Who waits for an edge's word after a download: the client and its number.
+    told: BTreeMap<(NodeIx, ReqId), (NodeIx, ReqId)>,
     /// K_d of each download.
     download_keys: BTreeMap<(NodeIx, DownloadId), PublicKey>,
     grants: BTreeMap<(NodeIx, VersionId), edge::ServedGrant>,
@@ -221,6 +224,7 @@ impl Net {
             numbers: 0,
             pulls: BTreeMap::new(),
             asks: BTreeMap::new(),
+            told: BTreeMap::new(),
             download_keys: BTreeMap::new(),
             grants: BTreeMap::new(),
             busy: BTreeMap::new(),
@@ -413,6 +417,7 @@ fn crash(world: &mut World<Net>, cfg: &Cfg, ix: NodeIx) {
     world.env.seen.told.retain(|(node, ..), _| *node != ix);
     bulk::node_gone(world, cfg, ix);
     clients::asks_fail(world, cfg, ix);
+    possession::fail(world, cfg, ix);
     world.env.status.retain(|(node, _), _| *node != ix);
     world.clear_lanes(|l| l.to == ix);
 }

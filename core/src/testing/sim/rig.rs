@@ -9,7 +9,7 @@ use crate::role::{client, cn, dn, edge, ledger};
 use crate::testing::rng::Seeded;
 use crate::testing::scenario::{ClientOptions, Command, Name, Object, Plan, Progress, Rig, Role, Status, Totals};
 use crate::testing::world::{Act, Budget, NodeIx, World};
-use crate::wire::records::{LedgerRecord, ServerRole};
+use crate::wire::records::{LedgerRecord, PossessionOutcome, ServerRole};
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -57,6 +57,8 @@ fn role_cfg(plan: &Plan, ix: NodeIx, name: Name) -> RoleCfg {
     match name.0 {
         Role::Edge => RoleCfg::Edge(edge::Config {
             ledger,
+            // every download with peers is challenged at its end
+            challenge_permille: 1000,
             ..edge::Config::new(root, verify, keys::cert(name, ServerRole::Edge))
         }),
         Role::Cn => RoleCfg::Cn(cn::Config {
@@ -136,14 +138,29 @@ fn totals(records: &BTreeMap<crate::ids::RecordId, LedgerRecord>, version: Versi
             books.entry(download).or_default().add(record.clone(), 0);
         }
     }
-    books.values().map(|b| b.bill(keys::verify, 0)).fold(Totals::default(), |t, b| Totals {
+    let of_it = records.values().filter(|r| r.version() == Some(version));
+    let told = of_it.fold(Totals::default(), challenges);
+    books.values().map(|b| b.bill(keys::verify, 0)).fold(told, |t, b| Totals {
         completed: t.completed + u64::from(b.state == Some(crate::wire::records::UsageState::Completed)),
         edge_bytes: t.edge_bytes + b.edge_claimed,
         peer_bytes: t.peer_bytes + b.peers_received,
         uploaded_bytes: t.uploaded_bytes + b.peers_sent,
         agreed_bytes: t.agreed_bytes + b.peers_agreed,
         edge_unique_bytes: t.edge_unique_bytes + b.edge_unique,
+        billed_bytes: t.billed_bytes + b.peers_billed,
+        ..t
     })
+}
+
+/// Counts what became of possession challenges.
+fn challenges(t: Totals, record: &LedgerRecord) -> Totals {
+    let LedgerRecord::Possession(r) = record else { return t };
+    let (proven, unproven) = match r.outcome {
+        PossessionOutcome::Passed => (1, 0),
+        PossessionOutcome::Failed | PossessionOutcome::Unanswered => (0, 1),
+        PossessionOutcome::Waived => (0, 0),
+    };
+    Totals { proven: t.proven + proven, unproven: t.unproven + unproven, ..t }
 }
 
 impl Rig for SimRig {

@@ -2,7 +2,7 @@
 
 use super::links::{self, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
-use super::{Cfg, Event, Mutant, Net, clients, keys, store};
+use super::{Cfg, Event, Mutant, Net, clients, keys, possession, store};
 use crate::ids::{ConnId, PublicKey, RecordId};
 use crate::role::{client, cn, dn, edge, ledger};
 use crate::testing::scenario::Role;
@@ -113,6 +113,9 @@ pub(super) fn perform_edge(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: 
         edge::Output::LedgerDial { conn } => dial_ledger(w, cfg, node, conn),
         edge::Output::LedgerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Ledger(msg)),
         edge::Output::LedgerClose { conn } => links::close(w, cfg, node, conn),
+        edge::Output::Pose { req, challenge } => possession::posed(w, cfg, node, req, challenge),
+        edge::Output::ProofTaken { req, .. } => possession::taken(w, cfg, node, req),
+        edge::Output::Prove { req, version, challenge } => possession::prove(w, node, req, version, &challenge),
         edge::Output::Serve { .. } | edge::Output::Count(_) | edge::Output::Stopped => {}
     }
 }

@@ -88,6 +88,12 @@ fn text(s: &Suspects) -> String {
     };
     repeated(&mut text, "client", &s.repeated_by_client);
     repeated(&mut text, "network", &s.repeated_by_network);
+    for p in &s.failed_possession {
+        text += &format!(
+            "\nfailed possession: {} answered {} challenges wrongly and {} not at all, passed {} (weak by itself)\n",
+            p.guid, p.failed, p.unanswered, p.passed
+        );
+    }
     for f in &s.forked {
         text += &format!("\n{}: {} (no guilt: it is to get a new key)\n", f.pattern, f.guid);
         text += &format!("  {} logins; lived through more than once: {}\n", f.logins, f.forks.join(", "));
@@ -96,6 +102,7 @@ fn text(s: &Suspects) -> String {
         && s.not_offered.is_empty()
         && s.repeated_by_client.is_empty()
         && s.repeated_by_network.is_empty()
+        && s.failed_possession.is_empty()
         && s.forked.is_empty()
     {
         text += "nothing conspicuous\n";

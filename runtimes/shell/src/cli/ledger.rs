@@ -141,6 +141,9 @@ fn of_one(d: &DownloadUsage) -> String {
         d.peers_billed,
         d.flagged
     );
+    if let Some(outcome) = d.possession {
+        text += &format!("  proof that the client holds what peers delivered: {outcome}\n");
+    }
     for u in &d.uploaders {
         text += &format!("  uploader {}: sent {}, received {}, agreed {}\n", u.guid, u.sent, u.received, u.agreed);
     }

@@ -15,6 +15,7 @@ use swarmedge_core::accounting::grants::check_chain;
 use swarmedge_core::content::Access;
 use swarmedge_core::ids::VersionId;
 use swarmedge_core::role::edge::io::ServedGrant;
+use swarmedge_core::wire::records::Grant;
 
 /// A download goes on by a grant that ended so long ago, milliseconds: as long as it can be renewed.
 const GRANT_GRACE_MS: u64 = 10 * 60 * 1000;
@@ -36,7 +37,7 @@ impl<R: Rt> Routes<R> {
         asked: &Asked<'_>,
         (key, object, version): (&ObjectKey, &Object, VersionId),
     ) -> Result<Option<ServedGrant>, Box<Problem>> {
-        let grant = self.opened(asked.fields, version)?;
+        let grant = self.opened(asked.fields, version)?.map(|g| ServedGrant { download: g.download, guid: g.guid });
         if grant.is_none() && object.access == Access::Token {
             let keys = self.shelf.provider_keys().await;
             let name = keys.of(key.0).map_or(TOKEN_NAME, |p| &p.token_name);
@@ -67,7 +68,7 @@ impl<R: Rt> Routes<R> {
     }
 
     /// The grant that a request carries, opened and checked; one that is wrong is refused, not ignored.
-    fn opened(&self, fields: &HeaderMap, version: VersionId) -> Result<Option<ServedGrant>, Box<Problem>> {
+    pub(super) fn opened(&self, fields: &HeaderMap, version: VersionId) -> Result<Option<Grant>, Box<Problem>> {
         let Some(field) = fields.get(GRANT) else { return Ok(None) };
         let bad = || problem(StatusCode::FORBIDDEN, "grant-invalid", "the grant is not one for this content");
         let expired = || problem(StatusCode::UNAUTHORIZED, "grant-expired", "ask for a new grant");
@@ -81,7 +82,7 @@ impl<R: Rt> Routes<R> {
         if now_ms > signed.grant.expires_ms.saturating_add(GRANT_GRACE_MS) {
             return Err(expired());
         }
-        Ok(Some(ServedGrant { download: signed.grant.download, guid: signed.grant.guid }))
+        Ok(Some(signed.grant))
     }
 }
 

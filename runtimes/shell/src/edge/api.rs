@@ -2,10 +2,11 @@
 
 use super::config::CnAddr;
 use super::policy::PolicyText;
-use data_encoding::BASE64URL_NOPAD;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use std::fmt;
+use swarmedge_core::accounting::possession::Challenge;
 use swarmedge_core::ids::Signature;
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::SealedGrant;
@@ -18,6 +19,10 @@ pub const SIGNATURE: &str = "swarmedge-signature";
 pub const RENEWAL_SIGNATURE: &str = "swarmedge-renewal-signature";
 /// Path of grant requests.
 pub const GRANTS_PATH: &str = "/v1/grants";
+/// Path on which a client tells that a download is complete.
+pub const COMPLETED_PATH: &str = "/v1/completed";
+/// Path on which it proves that it holds what it was asked for.
+pub const PROOFS_PATH: &str = "/v1/proofs";
 /// Path of the list of what was withdrawn.
 pub const WITHDRAWN_PATH: &str = "/v1/withdrawn";
 /// Bytes of a grant request.
@@ -49,6 +54,57 @@ pub struct Bootstrap {
 pub struct Withdrawn {
     /// Version ids, hexadecimal.
     pub versions: Vec<String>,
+}
+
+/// Body of `POST /v1/completed`; the request carries the download's grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompletedRequest {
+    /// The version, hexadecimal.
+    pub version: String,
+}
+
+/// Answer to `POST /v1/completed`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompletedReply {
+    /// What is to be proven, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<ChallengeText>,
+}
+
+/// A possession challenge: the proof is a SHA-256 over `swarmedge/1 possession`, a zero byte, the nonce, and the bytes
+/// of the parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChallengeText {
+    /// 16 bytes, hexadecimal.
+    pub nonce: String,
+    /// Parts of the version, of 64 KiB each but the last, by number from 0.
+    pub parts: Vec<u64>,
+}
+
+impl From<&Challenge> for ChallengeText {
+    fn from(c: &Challenge) -> Self {
+        Self { nonce: HEXLOWER.encode(&c.nonce), parts: c.parts.clone() }
+    }
+}
+
+impl ChallengeText {
+    /// The challenge, if it is one.
+    #[must_use]
+    pub fn read(self) -> Option<Challenge> {
+        let nonce = HEXLOWER.decode(self.nonce.as_bytes()).ok()?.try_into().ok()?;
+        Some(Challenge { nonce, parts: self.parts })
+    }
+}
+
+/// Body of `POST /v1/proofs`; the request carries the download's grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProofRequest {
+    /// The version, hexadecimal.
+    pub version: String,
+    /// The proof, hexadecimal.
+    pub proof: String,
 }
 
 /// A provider's token on its way. Its debug form is empty, so that it gets into no log.

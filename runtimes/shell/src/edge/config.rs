@@ -61,6 +61,9 @@ pub struct EdgeConfig {
     /// How long a grant is good for, milliseconds; at most 15 minutes.
     #[serde(default = "default_grant_lifetime_ms")]
     pub grant_lifetime_ms: u64,
+    /// So many of a thousand downloads with peers are asked at their end to prove that they hold what peers delivered.
+    #[serde(default = "default_challenge_permille")]
+    pub challenge_permille: u32,
     /// Running transfers are given this long when the edge is told to stop, milliseconds.
     #[serde(default = "default_drain_ms")]
     pub drain_ms: u64,
@@ -114,6 +117,9 @@ impl EdgeConfig {
         if !(1..=15 * 60 * 1000).contains(&self.grant_lifetime_ms) {
             return Err(("grant_lifetime_ms", "must be 1 to 900000".into()));
         }
+        if self.challenge_permille > 1000 {
+            return Err(("challenge_permille", "must be 0 to 1000".into()));
+        }
         Ok(())
     }
 }
@@ -132,6 +138,10 @@ const fn default_connections_max() -> usize {
 
 const fn default_grant_lifetime_ms() -> u64 {
     15 * 60 * 1000
+}
+
+const fn default_challenge_permille() -> u32 {
+    20
 }
 
 const fn default_drain_ms() -> u64 {
@@ -178,5 +188,7 @@ pub(crate) mod tests {
         }
         assert_eq!(EdgeConfig { name: String::new(), ..minimal() }.check().map_err(|e| e.0), Err("name"));
         assert_eq!(EdgeConfig { connections_max: 0, ..minimal() }.check().map_err(|e| e.0), Err("connections_max"));
+        let cfg = EdgeConfig { challenge_permille: 1_001, ..minimal() };
+        assert_eq!(cfg.check().map_err(|e| e.0), Err("challenge_permille"));
     }
 }

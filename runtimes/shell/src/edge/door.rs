@@ -1,12 +1,13 @@
 //! Where HTTP requests meet the edge machine: questions go to its mailbox, its answers come back by request number.
 
-use crate::mailbox::{Sender, mailbox};
+use crate::mailbox::{Receiver, Sender, mailbox};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use swarmedge_core::ids::{ProviderId, ReqId, VersionId};
+use swarmedge_core::accounting::possession::Challenge;
+use swarmedge_core::ids::{Digest, ProviderId, ReqId, VersionId};
 use swarmedge_core::role::edge::Input;
-use swarmedge_core::role::edge::io::{Denial, GrantAsked, ServedGrant};
+use swarmedge_core::role::edge::io::{Completed, Denial, GrantAsked, ServedGrant};
 use swarmedge_core::wire::records::{Grant, SealedGrant};
 
 /// Grant requests that wait for the machine at a time.
@@ -15,12 +16,17 @@ const WAITING_MAX: usize = 4096;
 /// A grant as its asker gets it.
 pub type Issued = Result<(Grant, SealedGrant), Denial>;
 
+/// Those who wait for the machine, by their number.
+type Waiting<T> = Rc<RefCell<BTreeMap<ReqId, Sender<T>>>>;
+
 /// The way to the machine; clones are the same way.
 #[derive(Clone)]
 pub struct Door {
     inbox: Sender<Input>,
-    waiting: Rc<RefCell<BTreeMap<ReqId, Sender<Issued>>>>,
-    serving: Rc<RefCell<BTreeMap<ReqId, Sender<()>>>>,
+    waiting: Waiting<Issued>,
+    serving: Waiting<()>,
+    posing: Waiting<Option<Challenge>>,
+    proving: Waiting<bool>,
     next: Rc<Cell<ReqId>>,
 }
 
@@ -28,7 +34,14 @@ impl Door {
     /// To the machine that reads the other end of `inbox`.
     #[must_use]
     pub fn new(inbox: Sender<Input>) -> Self {
-        Self { inbox, waiting: Rc::default(), serving: Rc::default(), next: Rc::default() }
+        Self {
+            inbox,
+            waiting: Rc::default(),
+            serving: Rc::default(),
+            posing: Rc::default(),
+            proving: Rc::default(),
+            next: Rc::default(),
+        }
     }
 
     /// Asks for a grant; `ask` is given the request's number.
@@ -37,10 +50,7 @@ impl Door {
             return Err(Denial::Unavailable);
         }
         let req = self.number();
-        let (tx, mut answer) = mailbox(1);
-        self.waiting.borrow_mut().insert(req, tx);
-        // whoever stops waiting takes the place away
-        let _place = Place { req, door: self };
+        let (_place, mut answer) = Place::take(&self.waiting, req);
         if self.inbox.send(Input::GrantAsked(Box::new(ask(req)))).await.is_err() {
             return Err(Denial::Unavailable);
         }
@@ -57,28 +67,52 @@ impl Door {
     /// Waits until so many bytes of a download may be sent.
     pub async fn serve(self, grant: ServedGrant, version: VersionId, provider: ProviderId, bytes: u64) {
         let req = self.number();
-        let (tx, mut answer) = mailbox(1);
-        self.serving.borrow_mut().insert(req, tx);
-        let _place = Turn { req, door: &self };
+        let (_place, mut answer) = Place::take(&self.serving, req);
         if self.inbox.send(Input::Serving { req, grant, version, provider, bytes }).await.is_ok() {
             answer.recv().await.unwrap_or_default();
         }
     }
 
+    /// Tells of a completed download: what its client is asked for. None if too many wait, or the machine has gone.
+    pub async fn completed(&self, done: impl FnOnce(ReqId) -> Completed) -> Option<Option<Challenge>> {
+        let req = self.number();
+        let input = Input::Completed(Box::new(done(req)));
+        self.ask(&self.posing, req, input).await
+    }
+
+    /// Tells of a client's proof: whether it was asked for.
+    pub async fn proof(&self, grant: ServedGrant, proof: Digest) -> Option<bool> {
+        let req = self.number();
+        self.ask(&self.proving, req, Input::Proof { req, grant, proof }).await
+    }
+
+    async fn ask<T: Send>(&self, waiting: &Waiting<T>, req: ReqId, input: Input) -> Option<T> {
+        if waiting.borrow().len() >= WAITING_MAX {
+            return None;
+        }
+        let (_place, mut answer) = Place::take(waiting, req);
+        self.inbox.send(input).await.ok()?;
+        answer.recv().await
+    }
+
     /// They may.
     pub fn may_serve(&self, req: ReqId) {
-        if let Some(tx) = self.serving.borrow_mut().remove(&req) {
-            // whoever has waited may have gone
-            let _ = tx.try_send(());
-        }
+        give(&self.serving, req, ());
     }
 
     /// The machine's answer.
     pub fn answer(&self, req: ReqId, issued: Issued) {
-        if let Some(tx) = self.waiting.borrow_mut().remove(&req) {
-            // the asker may have gone
-            let _ = tx.try_send(issued);
-        }
+        give(&self.waiting, req, issued);
+    }
+
+    /// The machine's answer to [`Self::completed`].
+    pub fn pose(&self, req: ReqId, challenge: Option<Challenge>) {
+        give(&self.posing, req, challenge);
+    }
+
+    /// The machine's answer to [`Self::proof`].
+    pub fn taken(&self, req: ReqId, asked: bool) {
+        give(&self.proving, req, asked);
     }
 
     /// The machine's mailbox.
@@ -88,24 +122,29 @@ impl Door {
     }
 }
 
-struct Turn<'a> {
-    req: ReqId,
-    door: &'a Door,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.door.serving.borrow_mut().remove(&self.req);
+/// Answers whoever waits, who may have gone.
+fn give<T: Send>(waiting: &Waiting<T>, req: ReqId, answer: T) {
+    if let Some(tx) = waiting.borrow_mut().remove(&req) {
+        let _ = tx.try_send(answer);
     }
 }
 
-struct Place<'a> {
+/// Whoever stops waiting takes the place away.
+struct Place<'a, T> {
     req: ReqId,
-    door: &'a Door,
+    waiting: &'a Waiting<T>,
 }
 
-impl Drop for Place<'_> {
+impl<'a, T: Send> Place<'a, T> {
+    fn take(waiting: &'a Waiting<T>, req: ReqId) -> (Self, Receiver<T>) {
+        let (tx, answer) = mailbox(1);
+        waiting.borrow_mut().insert(req, tx);
+        (Self { req, waiting }, answer)
+    }
+}
+
+impl<T> Drop for Place<'_, T> {
     fn drop(&mut self) {
-        self.door.waiting.borrow_mut().remove(&self.req);
+        self.waiting.borrow_mut().remove(&self.req);
     }
 }

@@ -47,8 +47,9 @@ pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>
     reply(routes.door.grant(ask).await)
 }
 
-async fn read_body<R: Rt>(rt: &R, mut body: Incoming) -> Result<Bytes, Box<Problem>> {
-    let too_long = || problem(StatusCode::PAYLOAD_TOO_LARGE, "too-long", "a grant request has at most 16 KiB");
+/// The body of a small request.
+pub(super) async fn read_body<R: Rt>(rt: &R, mut body: Incoming) -> Result<Bytes, Box<Problem>> {
+    let too_long = || problem(StatusCode::PAYLOAD_TOO_LARGE, "too-long", "such a request has at most 16 KiB");
     let all = async {
         let mut bytes = BytesMut::new();
         while let Some(frame) = body.frame().await {

@@ -12,6 +12,7 @@ mod grants;
 pub mod pace;
 pub mod policy;
 mod port;
+mod possession;
 pub mod provider_keys;
 pub mod publish;
 pub mod range;

@@ -1,6 +1,8 @@
 //! The edge machine's port: signs and seals grants, writes the spool, keeps the link to the ledger.
 
+use super::catalogue::Files;
 use super::door::Door;
+use super::possession;
 use super::spool::Spool;
 use crate::drive::Port;
 use crate::keys::Key;
@@ -10,7 +12,8 @@ use crate::rt::Rt;
 use crate::seals::Seals;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use swarmedge_core::ids::{ConnId, ReqId};
+use swarmedge_core::accounting::possession::Challenge;
+use swarmedge_core::ids::{ConnId, ReqId, VersionId};
 use swarmedge_core::role::edge::io::Batch;
 use swarmedge_core::role::edge::{Edge, Input, Metric, Output};
 use swarmedge_core::wire::Wire as _;
@@ -36,6 +39,7 @@ pub(super) struct EdgePort<R: Rt> {
     pub(super) cert: ServerCert,
     pub(super) seals: Seals,
     pub(super) door: Door,
+    pub(super) files: Files,
     pub(super) spool: Sender<Write>,
     pub(super) ledger: Option<String>,
     pub(super) ledger_tls: Arc<rustls::ClientConfig>,
@@ -47,6 +51,17 @@ impl<R: Rt> EdgePort<R> {
     fn issue(&self, grant: &Grant) -> SealedGrant {
         let signature = self.key.sign(Context::Grant, &grant.to_bytes());
         self.seals.seal(&SignedGrant { grant: grant.clone(), signature, cert: self.cert.clone() })
+    }
+
+    fn prove(&self, req: ReqId, version: VersionId, challenge: Challenge, local: &mut VecDeque<Input>) {
+        let Ok(permit) = self.door.inbox().reserve() else {
+            return local.push_back(Input::Proven { req, own: None });
+        };
+        let (rt, files) = (self.rt.clone(), self.files.clone());
+        self.rt.spawn(async move {
+            let own = rt.blocking(move || possession::prove(&files, version, &challenge)).await;
+            permit.send(Input::Proven { req, own });
+        });
     }
 
     fn save(&self, req: ReqId, batch: Batch) -> Result<(), TrySendError<()>> {
@@ -66,6 +81,9 @@ impl<R: Rt> Port<Edge> for EdgePort<R> {
             }
             Output::DenyGrant { req, why } => self.door.answer(req, Err(why)),
             Output::Serve { req } => self.door.may_serve(req),
+            Output::Pose { req, challenge } => self.door.pose(req, challenge),
+            Output::ProofTaken { req, asked } => self.door.taken(req, asked),
+            Output::Prove { req, version, challenge } => self.prove(req, version, challenge, local),
             Output::Save { req, batch } => {
                 if self.save(req, batch).is_err() {
                     tracing::warn!("too much waits for the spool");

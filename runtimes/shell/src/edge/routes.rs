@@ -1,7 +1,7 @@
 //! The edge's HTTP interface: which request is answered how.
 
 use super::access::Asked;
-use super::api::{Bootstrap, GRANTS_PATH, WITHDRAWN_PATH, Withdrawn};
+use super::api::{Bootstrap, COMPLETED_PATH, GRANTS_PATH, PROOFS_PATH, WITHDRAWN_PATH, Withdrawn};
 use super::catalogue::{Object, Version};
 use super::conditional::http_date;
 use super::config::EdgeConfig;
@@ -9,6 +9,7 @@ use super::content::{Meter, Part, Plan, Representation, Sending, attachment, bod
 use super::door::Door;
 use super::grants;
 use super::pace::Pacer;
+use super::possession;
 use super::replay::Replay;
 use super::shelf::Shelf;
 use crate::host::unix_ms;
@@ -43,6 +44,9 @@ const PACERS_KEPT: usize = 1024;
 
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Paths that are posted to.
+const POSTED: [&str; 3] = [GRANTS_PATH, COMPLETED_PATH, PROOFS_PATH];
 
 /// A version never changes; what is not public stays with who was let in.
 const fn immutable(access: Access) -> &'static str {
@@ -94,7 +98,7 @@ impl<R: Rt> Service for Routes<R> {
                     set(&mut response, WWW_AUTHENTICATE, scheme);
                 }
                 if problem.status == StatusCode::METHOD_NOT_ALLOWED.as_u16() {
-                    set(&mut response, ALLOW, if path == GRANTS_PATH { "POST" } else { "GET, HEAD" });
+                    set(&mut response, ALLOW, if POSTED.contains(&path.as_str()) { "POST" } else { "GET, HEAD" });
                 }
                 response
             }
@@ -108,11 +112,11 @@ impl<R: Rt> Service for Routes<R> {
 impl<R: Rt> Routes<R> {
     async fn route(&self, request: Request<Incoming>, path: &str, from: IpAddr) -> Answer {
         let wrong_method = || problem(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "");
-        if path == GRANTS_PATH {
-            return if request.method() == Method::POST {
-                grants::answer(self, request, from).await
-            } else {
-                Err(wrong_method())
+        if POSTED.contains(&path) {
+            return match (request.method() == Method::POST, path) {
+                (false, _) => Err(wrong_method()),
+                (true, GRANTS_PATH) => grants::answer(self, request, from).await,
+                (true, _) => possession::answer(self, request, path).await,
             };
         }
         let head_only = request.method() == Method::HEAD;

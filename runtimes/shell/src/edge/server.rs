@@ -39,7 +39,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal) -> Result<Server, Er
     let (key, cert) = identity(cfg, &trust)?;
     let files = Files::new(&cfg.objects);
     files.create()?;
-    let shelf = Shelf::open(rt.clone(), files)?;
+    let shelf = Shelf::open(rt.clone(), files.clone())?;
     let (spool, (records, counts)) = Spool::open(&cfg.spool)?;
     let tls = server_config(&read(&cfg.tls_cert)?, &read(&cfg.tls_key)?, false)
         .map_err(|e| Error::usage(format!("{} and {}: {e}", cfg.tls_cert.display(), cfg.tls_key.display())))?;
@@ -60,6 +60,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal) -> Result<Server, Er
         cert: cert.clone(),
         seals: seals.clone(),
         door: door.clone(),
+        files: files.clone(),
         spool: spool_tx,
         ledger: cfg.ledger.clone(),
         ledger_tls,
@@ -69,6 +70,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal) -> Result<Server, Er
     let config = Config {
         ledger: cfg.ledger.is_some(),
         grant_for: Duration::from_millis(cfg.grant_lifetime_ms),
+        challenge_permille: cfg.challenge_permille,
         ..Config::new(trust.root, verify, cert)
     };
     let routes = Rc::new(Routes {

@@ -24,6 +24,7 @@ use swarmedge_core::wire::Text;
 use swarmedge_core::wire::records::{CertBody, Context, LedgerRecord, ServerRole};
 
 mod access;
+mod possession;
 
 /// A running edge and what it published.
 pub(crate) struct Lab {

@@ -1,6 +1,6 @@
 //! Bootstrap, grants and manifests.
 
-use super::{EdgeClient, News, Trouble};
+use super::{EdgeClient, News, Trouble, possession};
 use crate::edge::api::{self, Bootstrap, GRANT, GRANTS_PATH, GrantReply, GrantRequest, RENEWAL_SIGNATURE, SIGNATURE};
 use crate::http::client::{Error as HttpError, resolve};
 use crate::http::{Body, Origin};
@@ -21,7 +21,7 @@ use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::{Context, SealedGrant};
 
 /// Bytes of a JSON answer.
-const JSON_LEN_MAX: usize = 64 * 1024;
+pub(super) const JSON_LEN_MAX: usize = 64 * 1024;
 /// How long a grant waits for a bootstrap, which tells the edges' time.
 const CLOCK_WITHIN: Duration = Duration::from_secs(2);
 /// Bytes of a manifest.
@@ -37,6 +37,10 @@ pub(super) fn start<R: Rt>(edges: &EdgeClient<R>, origin: Origin, req: ReqId, as
                 grant(&edges, &origin, what).await.map(EdgeAnswer::Granted)
             }
             EdgeAsk::Manifest { version, grant } => manifest(&edges, &origin, version, &grant).await,
+            EdgeAsk::Completed { version, grant } => possession::completed(&edges, &origin, version, &grant).await,
+            EdgeAsk::Prove { version, grant, challenge } => {
+                possession::prove(&edges, &origin, (version, &grant), challenge).await
+            }
         };
         if let Err(why) = &answer {
             tracing::info!(edge = %origin.authority(), ?why, "an edge did not answer as asked");
@@ -68,7 +72,7 @@ pub(super) fn failure<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, error: &Htt
     }
 }
 
-async fn get<R: Rt>(
+pub(super) async fn get<R: Rt>(
     edges: &EdgeClient<R>,
     origin: &Origin,
     request: impl Fn() -> Option<Request<Body>>,
@@ -82,7 +86,7 @@ async fn get<R: Rt>(
     let answer = sent.map_err(|e| failure(edges, origin, &e))?;
     let status = answer.head.status;
     let body = answer.collect(len_max).await.map_err(|e| failure(edges, origin, &e))?;
-    if status != StatusCode::OK {
+    if !status.is_success() {
         tracing::debug!(edge = %origin.authority(), %status, body = %String::from_utf8_lossy(&body), "refused");
         let why = refusal(status);
         if why == EdgeError::Unavailable {

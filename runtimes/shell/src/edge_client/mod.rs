@@ -4,6 +4,7 @@
 mod ask;
 mod content;
 mod directory;
+mod possession;
 pub mod tokens;
 mod trouble;
 

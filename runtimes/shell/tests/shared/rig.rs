@@ -19,7 +19,7 @@ use swarmedge_shell::client::local::Call;
 use swarmedge_shell::client::protocol::{Answer, DownloadLine, Request, State};
 use swarmedge_shell::client::{ClientConfig, process};
 use swarmedge_shell::config::ServerConfig;
-use swarmedge_shell::edge::{CnAddr, Publish};
+use swarmedge_shell::edge::{CnAddr, EdgeConfig, Publish};
 use swarmedge_shell::error::Error;
 use swarmedge_shell::http::Signal;
 use swarmedge_shell::keys::{Key, certify, save_cert};
@@ -102,6 +102,7 @@ struct RealRig<R> {
     deployment: Deployment,
     config: ServerConfig,
     cns: Vec<CnConfig>,
+    edges: Vec<EdgeConfig>,
     nodes: BTreeMap<Name, Node>,
     clients: BTreeMap<u8, Client>,
     objects: BTreeMap<&'static str, Vec<u8>>,
@@ -110,7 +111,7 @@ struct RealRig<R> {
 
 impl<R: Start> RealRig<R> {
     fn new(plan: &Plan) -> Self {
-        assert!(plan.edges == 1 && plan.dns <= 1, "the deployment that init makes has one of them");
+        assert!(plan.edges >= 1 && plan.dns <= 1, "the deployment that init makes has one of them");
         let dir = tempfile::tempdir().expect("a directory");
         let made = init::make(&init::Plan {
             dir: dir.path().join("cdn"),
@@ -125,10 +126,18 @@ impl<R: Start> RealRig<R> {
         let first = config.cn.clone().expect("a CN");
         let more = (1..plan.cns).map(|n| another_cn(&dir.path().join("cdn"), &first, n));
         let cns: Vec<_> = std::iter::once(first.clone()).filter(|_| plan.cns > 0).chain(more).collect();
-        let edge = config.edge.as_mut().expect("an edge");
+        let mut edge = config.edge.take().expect("an edge");
+        // every download with peers is challenged at its end
+        edge.challenge_permille = 1000;
         edge.cns = cns.iter().map(|cn| CnAddr { name: cn.name.clone(), addr: cn.listen.to_string() }).collect();
+        let more = (1..plan.edges).map(|n| another_edge(&dir.path().join("cdn"), &edge, n));
+        let mut edges: Vec<_> = std::iter::once(edge.clone()).chain(more).collect();
+        let urls: Vec<String> = edges.iter().map(|edge| edge.url.clone()).collect();
+        for edge in &mut edges {
+            edge.edges = urls.iter().filter(|url| **url != edge.url).cloned().collect();
+        }
         let (nodes, clients, objects) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut rig = Self { dir, deployment, config, cns, nodes, clients, objects, runtime: PhantomData };
+        let mut rig = Self { dir, deployment, config, cns, edges, nodes, clients, objects, runtime: PhantomData };
         let roles =
             [(Role::Ledger, plan.ledgers), (Role::Dn, plan.dns), (Role::Cn, plan.cns), (Role::Edge, plan.edges)];
         for (role, count) in roles {
@@ -150,11 +159,13 @@ impl<R: Start> RealRig<R> {
     }
 
     fn start_server(&self, name: Name) -> Node {
-        let (config, cn) = (self.config.clone(), self.cns.get(usize::from(name.1)).cloned());
+        let number = usize::from(name.1);
+        let (config, cn) = (self.config.clone(), self.cns.get(number).cloned());
+        let one = self.edges.get(number).cloned();
         Node::start(name, move |rt: R, ready| async move {
             let (operator, stop) = (&config.operator, Signal::default());
             let server = match name.0 {
-                Role::Edge => edge::open(&rt, config.edge.as_ref().expect("an edge"), &stop)?,
+                Role::Edge => edge::open(&rt, &one.expect("this many edges"), &stop)?,
                 Role::Cn => server::cn::open(&rt, operator, &cn.expect("this many CNs"), &stop)?,
                 Role::Dn => server::dn::open(&rt, operator, config.dn.as_ref().expect("a DN"), &stop)?,
                 Role::Ledger => {
@@ -233,17 +244,40 @@ fn changes_known() -> u64 {
     line.map_or(0, |n| n.parse().expect("a number"))
 }
 
-/// A CN beside the one that `init` makes.
-fn another_cn(dir: &Path, like: &CnConfig, number: u8) -> CnConfig {
-    let name = format!("cn-{}", number + 1);
+/// A key of its own and the operator's certificate for it, in files.
+fn another_identity(dir: &Path, role: ServerRole, name: &str) -> (PathBuf, PathBuf) {
     let root = Key::load(&dir.join("root.key")).expect("the operator's key");
     let key = Key::generate();
     let (signing_key, certificate) = (dir.join(format!("{name}.key")), dir.join(format!("{name}.cert")));
     key.save(&signing_key).expect("writes");
-    let name_text = Text::new(name.clone()).expect("short");
-    let body =
-        CertBody { role: ServerRole::Cn, name: name_text, key: key.public(), not_before_ms: 0, not_after_ms: u64::MAX };
+    let name = Text::new(name).expect("short");
+    let body = CertBody { role, name, key: key.public(), not_before_ms: 0, not_after_ms: u64::MAX };
     save_cert(&certificate, &certify(&root, body)).expect("writes");
+    (signing_key, certificate)
+}
+
+/// An edge beside the one that `init` makes.
+fn another_edge(dir: &Path, like: &EdgeConfig, number: u8) -> EdgeConfig {
+    let name = format!("edge-{}", number + 1);
+    let (signing_key, certificate) = another_identity(dir, ServerRole::Edge, &name);
+    let listen: std::net::SocketAddr = (like.listen.ip(), Ports::free().expect("free ports").edge).into();
+    let (objects, spool) = (dir.join(&name).join("objects"), dir.join(&name).join("spool.redb"));
+    EdgeConfig {
+        url: format!("https://{listen}"),
+        name,
+        listen,
+        signing_key,
+        certificate,
+        objects,
+        spool,
+        ..like.clone()
+    }
+}
+
+/// A CN beside the one that `init` makes.
+fn another_cn(dir: &Path, like: &CnConfig, number: u8) -> CnConfig {
+    let name = format!("cn-{}", number + 1);
+    let (signing_key, certificate) = another_identity(dir, ServerRole::Cn, &name);
     let ports = Ports::free().expect("free ports");
     let listen = (like.listen.ip(), ports.cn).into();
     CnConfig { name, listen, signing_key, certificate, ops: None, ..like.clone() }
@@ -269,18 +303,20 @@ impl<R: Start> Rig for RealRig<R> {
         let policy =
             Policy { edge_rate_max: object.edge_rate, upload_rate_max: object.upload_rate, ..Policy::default() };
         let what = Publish { file, provider: ProviderId(PROVIDER), path: object.path.into(), access: None, policy };
-        let edge = self.config.edge.as_ref().expect("an edge");
-        edge::publish(&edge.objects, &what).expect("publishes");
+        for edge in &self.edges {
+            edge::publish(&edge.objects, &what).expect("publishes");
+        }
         self.objects.insert(object.path, bytes);
     }
 
     fn unpublish(&mut self, path: &'static str) {
-        let edge = self.config.edge.as_ref().expect("an edge");
-        edge::unpublish(&edge.objects, ProviderId(PROVIDER), path).expect("withdrawn");
+        for edge in &self.edges {
+            edge::unpublish(&edge.objects, ProviderId(PROVIDER), path).expect("withdrawn");
+        }
     }
 
     fn rotate_keys(&mut self) {
-        let file = &self.config.edge.as_ref().expect("an edge").seal_key;
+        let file = &self.edges[0].seal_key;
         swarmedge_shell::seals::rotate(&[file]).expect("rotates");
     }
 
@@ -389,6 +425,9 @@ impl<R: Start> Rig for RealRig<R> {
             uploaded_bytes: t.uploaded_bytes + d.peers_sent,
             agreed_bytes: t.agreed_bytes + d.uploaders.iter().map(|u| u.agreed).sum::<u64>(),
             edge_unique_bytes: t.edge_unique_bytes + d.edge_unique,
+            billed_bytes: t.billed_bytes + d.peers_billed,
+            proven: t.proven + u64::from(d.possession == Some("passed")),
+            unproven: t.unproven + u64::from(matches!(d.possession, Some("failed" | "unanswered"))),
         })
     }
 

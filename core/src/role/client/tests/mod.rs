@@ -1,6 +1,7 @@
 //! Rules of the client, each as a sentence, on a fake shell.
 
 mod network;
+mod possession;
 mod receipts;
 mod serving;
 mod world;

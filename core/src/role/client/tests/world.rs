@@ -7,6 +7,7 @@ use super::super::io::{
 };
 use super::super::{Client, Config, Input, Output, Restore};
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
+use crate::accounting::possession::Challenge;
 use crate::accounting::{introductions, logs};
 use crate::content::{Bitfield, Layout, Policy};
 use crate::ids::{
@@ -74,6 +75,8 @@ pub(super) struct World {
     pub(super) layouts: BTreeMap<VersionId, Layout>,
     pub(super) policy: Policy,
     pub(super) edge_up: bool,
+    /// What the edge asks for at the end.
+    pub(super) challenge: Option<Challenge>,
     pub(super) edge_rate: u64,
     pub(super) edge_says: Option<EdgeError>,
     pub(super) grant_ms: u64,
@@ -121,6 +124,7 @@ impl World {
             layouts: [(version, layout)].into(),
             policy: Policy::default(),
             edge_up: true,
+            challenge: None,
             edge_rate: 20_000_000,
             edge_says: None,
             grant_ms: 900_000,
@@ -383,6 +387,8 @@ impl World {
                     sealed: sealed(self.grants),
                 }))
             }
+            EdgeAsk::Completed { .. } => Ok(EdgeAnswer::Challenged(self.challenge.clone())),
+            EdgeAsk::Prove { .. } => Ok(EdgeAnswer::ProofTaken),
             EdgeAsk::Manifest { version, .. } => Ok(EdgeAnswer::Manifest { layout: self.layouts[&version] }),
         }
     }

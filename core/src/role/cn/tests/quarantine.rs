@@ -1,4 +1,4 @@
-//! Suspects are left to the edge: told of nobody, offered to nobody, and never refused.
+//! Who is left to the edge: suspects, who are told of nobody and offered to nobody, and downloads without receipts.
 
 use super::*;
 use crate::wire::ledger::QuarantinePage;
@@ -73,4 +73,15 @@ fn without_the_ledger_its_last_word_counts_and_half_a_list_is_none() {
     b.input(Input::LedgerOpened { conn: again });
     told(&mut b, again, &[2]);
     select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));
+}
+
+#[test]
+fn a_download_that_gives_no_receipts_is_told_so_and_when_to_ask_again() {
+    let (mut b, dn, _) = whole();
+    join(&mut b, 1);
+    let req = select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));
+    let selected = Selected { req, peers: List::default(), edge_only_ms: Some(9) };
+    let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(selected) });
+    let [ControlMsg::QueryFailed(f)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
+    assert_eq!((f.why, f.retry_after_ms), (QueryError::Unreceipted, 9));
 }

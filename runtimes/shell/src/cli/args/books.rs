@@ -176,6 +176,7 @@ pub struct ReportArgs {
     clique       clients that, of all peers they are offered, use one another, far more often than others use such peers\n\
     not offered  bytes over introductions that no CN logged\n\
     repeated     one version completed again and again on a day\n\
+    failed possession   could not prove that it holds what it says it completed; weak where the content is public\n\
     failed update, restored backup, re-imaged or cloned: secondary GUIDs that fork; the installation needs a new key\n\n\
     Example:\n  swarmedge detect --from 2026-11-01 --to 2026-11-30 --config my-cdn/server.toml"
 )]

@@ -217,6 +217,7 @@ mod tests {
             peers_receipted: 70,
             peers_billed: 70,
             flagged: 0,
+            possession: None,
             uploaders: told(70),
         }
     }

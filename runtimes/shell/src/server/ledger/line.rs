@@ -100,7 +100,8 @@ fn cause(records: &[(u64, LedgerRecord)], granted: &GrantRecord) -> i64 {
         | LedgerRecord::Edge(_)
         | LedgerRecord::Granted(_)
         | LedgerRecord::Log(_)
-        | LedgerRecord::Served(_) => None,
+        | LedgerRecord::Served(_)
+        | LedgerRecord::Possession(_) => None,
     });
     let last = downloader.max_by_key(|r| r.seq);
     last.and_then(|r| r.cause).map_or(0, |cause| i64::from(cause.number()))
@@ -123,7 +124,11 @@ pub(super) const fn cause_name(number: i64) -> &'static str {
 const fn grant(record: &LedgerRecord) -> Option<&GrantRecord> {
     match record {
         LedgerRecord::Granted(g) => Some(g),
-        LedgerRecord::Usage(_) | LedgerRecord::Edge(_) | LedgerRecord::Served(_) | LedgerRecord::Log(_) => None,
+        LedgerRecord::Usage(_)
+        | LedgerRecord::Edge(_)
+        | LedgerRecord::Served(_)
+        | LedgerRecord::Possession(_)
+        | LedgerRecord::Log(_) => None,
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) const EVIDENCE_DAYS: i64 = 33;
 pub(super) const LOGS_FROM: i64 = 5;
 /// Fewer downloads are settled on one thread.
 const ALONE_MAX: usize = 32;
+/// The kind of possession challenges; the kinds below are those of what CNs log.
+pub(super) const POSSESSION: i64 = 16;
 /// Records of an old schema that are taken over at a time.
 const ADOPT_MAX: i64 = 512;
 
@@ -184,6 +186,7 @@ fn row_of(record: &LedgerRecord, now_ms: u64, today: Day) -> Vec<Value> {
         LedgerRecord::Granted(r) => (4, &r.guid.0, &r.version, 0),
         LedgerRecord::Log(r) => (log_kind(&r.event), &r.guid.0, &NO_VERSION, 0),
         LedgerRecord::Served(r) => (3, &r.edge.0, &r.version, r.seq),
+        LedgerRecord::Possession(r) => (POSSESSION, &r.guid.0, &r.version, 0),
     };
     vec![
         record.id().0[..].into(),

@@ -2,7 +2,7 @@
 //! (`accounting::detect`, `accounting::clones`).
 
 use super::day::Day;
-use super::store::{LOGS_FROM, decode};
+use super::store::{LOGS_FROM, POSSESSION, decode};
 use super::usage::Reader;
 use crate::error::Error;
 use crate::keys::verify;
@@ -13,9 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use swarmedge_core::accounting::clones::{Pattern, Starts};
 use swarmedge_core::accounting::detect::{self, Affinity, Demand, Near, Offer, Repeated, demand};
+use swarmedge_core::accounting::possession::Tally;
 use swarmedge_core::accounting::settlement::Book;
-use swarmedge_core::ids::{Guid, IntroId, PublicKey, VersionId};
-use swarmedge_core::wire::records::{LedgerRecord, LogEvent, Login};
+use swarmedge_core::ids::{DownloadId, Guid, IntroId, PublicKey, VersionId};
+use swarmedge_core::wire::records::{
+    LedgerRecord, LogEvent, Login, PossessionOutcome, PossessionRecord, Side, UsageState,
+};
 
 /// What was found of a span of days.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -32,6 +35,9 @@ pub struct Suspects {
     pub repeated_by_network: Vec<RepeatedFound>,
     /// Bytes agreed over introductions that no CN logged.
     pub not_offered: Vec<NotOffered>,
+    /// Clients that could not, or would not, prove that they hold what they completed. Weak evidence where the content
+    /// is public: it adds to other findings.
+    pub failed_possession: Vec<PossessionFound>,
     /// Installations that were set back or cloned: to be given a new key, not guilty.
     pub forked: Vec<Forked>,
 }
@@ -100,6 +106,19 @@ pub struct NotOffered {
     pub introductions: u64,
     /// Bytes.
     pub bytes: u64,
+}
+
+/// See [`Suspects::failed_possession`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PossessionFound {
+    /// GUID.
+    pub guid: String,
+    /// Challenges passed.
+    pub passed: u64,
+    /// Answered wrongly.
+    pub failed: u64,
+    /// Not answered, or no edge was told that the download was complete.
+    pub unanswered: u64,
 }
 
 /// An installation whose starts fork.
@@ -190,6 +209,9 @@ struct Reading {
     clients: Clients,
     agreed: BTreeMap<IntroId, Agreed>,
     offers: Vec<Offer>,
+    /// Downloads whose challenges had an outcome.
+    challenged: BTreeSet<DownloadId>,
+    possession: BTreeMap<u32, Tally>,
     looked_at: LookedAt,
 }
 
@@ -198,6 +220,7 @@ impl Reader {
     pub async fn suspects(&mut self, from: Day, to: Day) -> Result<Suspects, Error> {
         let mut reading = Reading::default();
         self.read_logins(&mut reading, from, to).await.map_err(|e| self.failed(&e))?;
+        self.read_possession(&mut reading, from, to).await.map_err(|e| self.failed(&e))?;
         self.read_usage(&mut reading, from, to).await.map_err(|e| self.failed(&e))?;
         self.read_offers(&mut reading, from, to).await.map_err(|e| self.failed(&e))?;
         let demands = self.read_demands(&mut reading, from, to).await.map_err(|e| self.failed(&e))?;
@@ -222,6 +245,18 @@ impl Reader {
             {
                 reading.clients.login(log.guid, login);
                 reading.looked_at.logins += 1;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_possession(&mut self, reading: &mut Reading, from: Day, to: Day) -> Result<(), sqlx::Error> {
+        let text = "SELECT body FROM record WHERE kind = $1 AND day BETWEEN $2 AND $3";
+        let query = sqlx::query(text).bind(POSSESSION).bind(from.to_sql()).bind(to.to_sql());
+        let mut rows = query.fetch(&mut self.db.any);
+        while let Some(row) = rows.next().await {
+            if let LedgerRecord::Possession(r) = decode(&row?, 0)? {
+                reading.possession(&r);
             }
         }
         Ok(())
@@ -293,12 +328,31 @@ impl Reading {
         let granted = records.iter().find_map(|r| if let LedgerRecord::Granted(g) = r { Some(g.guid) } else { None });
         let Some(guid) = granted else { return };
         let downloader = self.clients.number(guid);
+        let silent = records.iter().any(|r| matches!(r, LedgerRecord::Granted(g) if g.challenged))
+            && records.iter().any(|r| is_completion(r, guid))
+            && records.iter().filter_map(LedgerRecord::download).all(|d| !self.challenged.contains(&d));
         let book: Book = records.into_iter().collect();
-        for (intro, claims) in book.claims(verify, 0) {
+        let claims = book.claims(verify, 0);
+        if silent && claims.values().any(|c| c.agreed > 0) {
+            self.possession.entry(downloader).or_default().unanswered += 1;
+        }
+        for (intro, claims) in claims {
             if let Some(uploader) = claims.uploader.filter(|_| claims.agreed > 0) {
                 let uploader = self.clients.number(uploader);
                 self.agreed.insert(intro, Agreed { downloader, uploader, bytes: claims.agreed, offered: false });
             }
+        }
+    }
+
+    fn possession(&mut self, r: &PossessionRecord) {
+        self.challenged.insert(r.download);
+        let client = self.clients.number(r.guid);
+        let tally = self.possession.entry(client).or_default();
+        match r.outcome {
+            PossessionOutcome::Passed => tally.passed += 1,
+            PossessionOutcome::Failed => tally.failed += 1,
+            PossessionOutcome::Unanswered => tally.unanswered += 1,
+            PossessionOutcome::Waived => {}
         }
     }
 
@@ -337,6 +391,7 @@ impl Reading {
             repeated_by_client,
             repeated_by_network,
             not_offered: self.not_offered(),
+            failed_possession: self.failed_possession(),
             forked: self.forked(),
             looked_at: self.looked_at,
         }
@@ -395,6 +450,16 @@ impl Reading {
         found.collect()
     }
 
+    fn failed_possession(&self) -> Vec<PossessionFound> {
+        let found = |(client, t): (&u32, &Tally)| PossessionFound {
+            guid: self.clients.name(*client),
+            passed: t.passed,
+            failed: t.failed,
+            unanswered: t.unanswered,
+        };
+        self.possession.iter().filter(|(_, t)| t.is_conspicuous()).map(found).collect()
+    }
+
     fn forked(&self) -> Vec<Forked> {
         let forked = |(number, (starts, logins)): (&u32, &(Starts, u64))| {
             let history = starts.history();
@@ -408,6 +473,12 @@ impl Reading {
         };
         self.clients.starts.iter().filter_map(forked).collect()
     }
+}
+
+/// Whether a record is its downloader's word that a download is complete.
+fn is_completion(record: &LedgerRecord, guid: Guid) -> bool {
+    matches!(record, LedgerRecord::Usage(u)
+        if u.side == Side::Downloader && u.state == UsageState::Completed && u.reporter == guid)
 }
 
 /// The keys of a map from things to their numbers, by these.

@@ -3,9 +3,13 @@
 use super::tests::{Fixture, granted_on, usage};
 use super::*;
 use futures_lite::future::block_on;
+use swarmedge_core::accounting::possession;
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use swarmedge_core::wire::List;
-use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, Login, Offered, OfferedPeer, Side};
+use swarmedge_core::wire::records::{
+    GrantRecord, LedgerRecord, LogEvent, LogRecord, Login, Offered, OfferedPeer, PossessionOutcome, PossessionRecord,
+    Side,
+};
 
 const DAY: Day = Day(20_500);
 const FRIENDS: u32 = 5;
@@ -106,4 +110,45 @@ pub(super) fn introductions_that_nobody_made_are_found(fixture: &mut dyn FnMut()
     let [not_offered] = &found.not_offered[..] else { panic!("{found:?}") };
     assert_eq!((not_offered.introductions, not_offered.bytes), (5, 100));
     assert_eq!(not_offered.uploader, Guid::numbered(2).to_string());
+}
+
+/// Client 1 answers wrongly twice in ten downloads, client 2 tells no edge of its ten, client 3 passes, and client 4
+/// fails once.
+pub(super) fn who_cannot_prove_what_it_completed_is_shown_and_accused_of_nothing(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let mut records = Vec::new();
+    for (who, d) in (1..=4).flat_map(|who| (1..=10).map(move |n| (who, who * 1_000 + n))) {
+        for record in download(d, who, &[5]) {
+            records.push(match record {
+                LedgerRecord::Granted(g) => LedgerRecord::Granted(GrantRecord { challenged: true, ..g }),
+                other => other,
+            });
+        }
+        let wrong = if who == 1 { 2 } else { u32::from(who == 4) };
+        let outcome = if d % 1_000 <= wrong { PossessionOutcome::Failed } else { PossessionOutcome::Passed };
+        let outcome = PossessionRecord {
+            id: possession::record_id(DownloadId::numbered(d)),
+            edge: PublicKey::numbered(1),
+            download: DownloadId::numbered(d),
+            guid: Guid::numbered(who),
+            version: VersionId::numbered(9),
+            outcome,
+            at_ms: 1,
+        };
+        if who != 2 {
+            // a second word on it changes nothing
+            let again = PossessionRecord { outcome: PossessionOutcome::Unanswered, ..outcome.clone() };
+            records.push(LedgerRecord::Possession(outcome));
+            stored(&ledger, &std::mem::take(&mut records));
+            records.push(LedgerRecord::Possession(again));
+        }
+    }
+    stored(&ledger, &records);
+    let found =
+        block_on(async { Reader::open(&ledger.path).await.expect("opens").suspects(DAY, DAY).await.expect("read") });
+    let found: Vec<_> =
+        found.failed_possession.iter().map(|p| (p.guid.clone(), p.passed, p.failed, p.unanswered)).collect();
+    assert_eq!(found, [(Guid::numbered(1).to_string(), 8, 2, 0), (Guid::numbered(2).to_string(), 0, 0, 10)]);
+    let filter = Filter { download: Some(DownloadId::numbered(1_001)), ..Filter::default() };
+    assert_eq!(ledger.show(&filter)[0].possession, Some("failed"));
 }

@@ -302,6 +302,7 @@ const RULES: &[Rule] = &[
     super::close_tests::closed_days_are_provable_and_never_change,
     super::suspects_tests::a_clique_and_a_fork_are_found_with_their_evidence,
     super::suspects_tests::introductions_that_nobody_made_are_found,
+    super::suspects_tests::who_cannot_prove_what_it_completed_is_shown_and_accused_of_nothing,
 ];
 
 #[test]

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use swarmedge_core::accounting::settlement::{Book, Claims};
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId};
-use swarmedge_core::wire::records::{LedgerRecord, UsageState};
+use swarmedge_core::wire::records::{LedgerRecord, PossessionOutcome, UsageState};
 
 /// Which downloads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub struct DownloadUsage {
     pub peers_billed: u64,
     /// Claimed and not billed.
     pub flagged: u64,
+    /// What became of its possession challenge: `passed`, `failed`, `unanswered`, `waived`; none without.
+    pub possession: Option<&'static str>,
     /// The newest reports of its uploaders.
     pub uploaders: Vec<UploaderUsage>,
 }
@@ -202,8 +204,20 @@ fn usage_of(mut records: Vec<LedgerRecord>) -> Option<DownloadUsage> {
     records.sort_by_key(|r| if let LedgerRecord::Usage(u) = r { u.seq } else { 0 });
     let granted = records.iter().find_map(|r| match r {
         LedgerRecord::Granted(g) => Some(g.clone()),
-        LedgerRecord::Usage(_) | LedgerRecord::Edge(_) | LedgerRecord::Served(_) | LedgerRecord::Log(_) => None,
+        LedgerRecord::Usage(_)
+        | LedgerRecord::Edge(_)
+        | LedgerRecord::Served(_)
+        | LedgerRecord::Possession(_)
+        | LedgerRecord::Log(_) => None,
     })?;
+    let possession = records.iter().find_map(|r| match r {
+        LedgerRecord::Possession(p) => Some(outcome_name(p.outcome)),
+        LedgerRecord::Usage(_)
+        | LedgerRecord::Edge(_)
+        | LedgerRecord::Granted(_)
+        | LedgerRecord::Served(_)
+        | LedgerRecord::Log(_) => None,
+    });
     let book = book_of(records);
     let uploaders = uploaders(&book);
     let bill = book.bill(verify, 0);
@@ -225,8 +239,18 @@ fn usage_of(mut records: Vec<LedgerRecord>) -> Option<DownloadUsage> {
         peers_receipted: bill.peers_receipted,
         peers_billed: bill.peers_billed,
         flagged: bill.flagged,
+        possession,
         uploaders,
     })
+}
+
+const fn outcome_name(outcome: PossessionOutcome) -> &'static str {
+    match outcome {
+        PossessionOutcome::Passed => "passed",
+        PossessionOutcome::Failed => "failed",
+        PossessionOutcome::Unanswered => "unanswered",
+        PossessionOutcome::Waived => "waived",
+    }
 }
 
 const fn state_name(state: &UsageState) -> &'static str {

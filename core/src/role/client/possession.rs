@@ -1,0 +1,56 @@
+//! After a download with peers is complete its edge is told, which may ask for a proof that the bytes are there. None
+//! of it touches the download: what fails is let be, and counts as unanswered.
+
+use super::io::{EdgeAnswer, EdgeAsk, EdgeError, Output, SourceName};
+use super::{Ask, Client, Context};
+use crate::accounting::possession::Challenge;
+use crate::ids::Handle;
+
+/// How many edges are told, one after another, until one answers.
+const TRIES: u8 = 3;
+
+impl Client {
+    /// A download is complete.
+    pub(super) fn tell_completed(&mut self, cx: &mut Context<'_>, handle: Handle) {
+        let from_peers = |(name, bytes): &(SourceName, u64)| *name != SourceName::Edge && *bytes > 0;
+        if self.jobs.get(&handle).is_some_and(|job| job.counted_bytes().iter().any(from_peers)) {
+            self.tell_edge(cx, handle, self.ask_edge, TRIES);
+        }
+    }
+
+    fn tell_edge(&mut self, cx: &mut Context<'_>, handle: Handle, edge: u32, tries: u8) {
+        let Some(granted) = self.jobs.get(&handle).and_then(|job| job.granted()) else { return };
+        let ask = EdgeAsk::Completed { version: granted.version, grant: granted.sealed.clone() };
+        self.ask_possession(cx, Ask::Completed { handle, edge, tries: tries.saturating_sub(1) }, edge, ask);
+    }
+
+    fn ask_possession(&mut self, cx: &mut Context<'_>, what: Ask, edge: u32, ask: EdgeAsk) {
+        let req = self.next_req.step();
+        self.asks.insert(req, what);
+        cx.push(Output::EdgeAsk { req, edge, ask });
+    }
+
+    /// An edge has heard of it, or not.
+    pub(super) fn completed_told(
+        &mut self,
+        cx: &mut Context<'_>,
+        (handle, edge, tries): (Handle, u32, u8),
+        answer: Result<EdgeAnswer, EdgeError>,
+    ) {
+        match answer {
+            Ok(EdgeAnswer::Challenged(Some(challenge))) => self.prove(cx, handle, edge, challenge),
+            Err(EdgeError::Unreachable | EdgeError::Unavailable) if tries > 0 => {
+                self.tell_edge(cx, handle, (edge + 1) % self.edges.max(1), tries);
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    fn prove(&mut self, cx: &mut Context<'_>, handle: Handle, edge: u32, challenge: Challenge) {
+        let Some(granted) = self.jobs.get(&handle).and_then(|job| job.granted()) else { return };
+        if challenge.fits(granted.size) {
+            let ask = EdgeAsk::Prove { version: granted.version, grant: granted.sealed.clone(), challenge };
+            self.ask_possession(cx, Ask::Proof, edge, ask);
+        }
+    }
+}
