@@ -15,6 +15,7 @@ use swarmedge_core::ids::{
 };
 use swarmedge_core::limits::PART_LEN;
 use swarmedge_core::role::client::io::CloseReason;
+use swarmedge_core::role::cn;
 use swarmedge_core::role::edge::io::{Completed, ServedGrant};
 use swarmedge_core::role::edge::{self, Edge};
 use swarmedge_core::session::Wall;
@@ -168,6 +169,14 @@ fn who_gives_no_receipts_gets_one_mib_an_introduction() {
     assert!(all <= 3 * rule.most);
     println!(
         "griefing without receipts, all at once: {all} bytes a download, beyond introductions that are still open"
+    );
+    // its uploaders let it go after a quarter of a minute: until the DN hears of the first, a session has all that its
+    // queries of a minute can name
+    let cn = cn::Config::new(keys::root(), keys::verify, keys::cert(Name(Role::Cn, 0), ServerRole::Cn));
+    let open = u64::from(cn.queries_per_minute) * u64::from(cn.peers_max) * rule.credit(0);
+    assert!(open <= 400 * MIB, "{open}");
+    println!(
+        "griefing without receipts, from everybody before anybody speaks: {open} bytes a session, then the edge alone"
     );
 }
 
