@@ -106,7 +106,7 @@ macro_rules! wire_ints {
         }
     )*};
 }
-wire_ints!(u8, u16, u32, u64);
+wire_ints!(u8, u16, u32, u64, i16);
 
 macro_rules! wire_newtypes {
     ($($t:ty: $inner:ty),* $(,)?) => {$(

@@ -151,6 +151,7 @@ impl Net {
                 | cn::Output::LedgerSend { .. }
                 | cn::Output::LedgerClose { .. }
                 | cn::Output::OpenGrant { .. }
+                | cn::Output::Locate { .. }
                 | cn::Output::Sign { .. }
                 | cn::Output::Count(_)
                 | cn::Output::Stopped => {}

@@ -85,6 +85,8 @@ pub struct Bill {
     pub peers_agreed: u64,
     /// From peers, billed: what both say, at most what edges cannot have delivered, and at most the grant's ceiling.
     pub peers_billed: u64,
+    /// Of these, whose bytes they were; they add up to it.
+    pub shares: BTreeMap<Guid, u64>,
     /// Claimed by either side and not billed: no counterpart, more than the counterpart says, or more than there is
     /// room for. Shown, never billed.
     pub flagged: u64,
@@ -343,11 +345,27 @@ impl Book {
             peers_receipted: total(|c| c.receipted),
             peers_agreed: agreed,
             peers_billed,
+            shares: shares(&claims, peers_billed),
             flagged: claimed.saturating_sub(peers_billed),
             state: downloader.map(|r| r.state),
             elapsed_ms: downloader.map_or(0, |r| r.elapsed_ms),
         }
     }
+}
+
+/// What of `billed` was each uploader's: introductions count in the order of their ids until there is no room left.
+fn shares(claims: &BTreeMap<IntroId, Claims>, billed: u64) -> BTreeMap<Guid, u64> {
+    let mut shares: BTreeMap<Guid, u64> = BTreeMap::new();
+    let mut left = billed;
+    for c in claims.values() {
+        let bytes = c.agreed.min(left);
+        if let Some(uploader) = c.uploader.filter(|_| bytes > 0) {
+            left -= bytes;
+            let share = shares.entry(uploader).or_default();
+            *share = share.saturating_add(bytes);
+        }
+    }
+    shares
 }
 
 /// Records that were received at one time.

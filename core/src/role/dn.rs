@@ -7,7 +7,7 @@ use crate::accounting::receipts::CreditRule;
 use crate::ids::{ConnId, DownloadId, PublicKey};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::selection::directory::Choice;
-use crate::selection::{Directory, Locality, PeerKey};
+use crate::selection::{Directory, PeerKey};
 use crate::session::Wall;
 use crate::wire::List;
 use crate::wire::directory::{
@@ -250,7 +250,7 @@ impl Dn {
         let Some(link) = cn.link else { return self.violation(cx, conn) };
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
         match msg {
-            DirectoryMsg::Peer(entry) => self.directory.register(link, entry, &Locality::default()),
+            DirectoryMsg::Peer(entry) => self.directory.register(link, entry),
             DirectoryMsg::Shares(s) => {
                 self.directory.share(PeerKey { link, session: s.session }, s.reset, &s.add, &s.remove);
             }

@@ -5,7 +5,7 @@
 //! version.
 
 use super::learned::{Class, Learned, Side};
-use super::locality::{Locality, Set, prefix, sets};
+use super::locality::{Set, prefix, sets};
 use crate::ids::{Guid, PublicKey, SessionId, VersionId};
 use crate::limits::SHARES_PER_PEER_MAX;
 use crate::machine::Rng;
@@ -106,9 +106,9 @@ impl Directory {
     }
 
     /// A client is there, or has changed. An older NAT descriptor never replaces a newer one.
-    pub fn register(&mut self, link: u64, mut entry: PeerEntry, locality: &Locality) {
+    pub fn register(&mut self, link: u64, mut entry: PeerEntry) {
         let key = PeerKey { link, session: entry.session };
-        let sets = sets(entry.observed.ip(), locality);
+        let sets = sets(entry.observed.ip(), &entry.locality);
         if let Some(old) = self.peers.get(&key) {
             if old.entry.nat.epoch > entry.nat.epoch {
                 entry.nat = old.entry.nat.clone();

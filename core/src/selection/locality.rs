@@ -3,16 +3,7 @@
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What geolocation says of an address. Nothing, until there is a database; then prefixes stand in for ASes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Locality {
-    /// The number of its autonomous system.
-    pub asn: Option<u32>,
-    /// ISO 3166-1 alpha-2.
-    pub country: Option<[u8; 2]>,
-    /// The operator's number for a group of countries.
-    pub region: Option<u8>,
-}
+pub use crate::wire::place::Locality;
 
 /// A set of peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -466,7 +466,7 @@ fn cn_inputs(bytes: &[u8]) {
 
 fn play_cn(u: &mut Unstructured<'_>) -> Result<()> {
     let cert = keys::cert(Name(Role::Cn, 0), ServerRole::Cn);
-    let cfg = cn::Config::new(keys::root(), keys::verify, cert);
+    let cfg = cn::Config { geolocation: true, ..cn::Config::new(keys::root(), keys::verify, cert) };
     let (mut m, mut now, mut rng) = (cn::Cn::default(), Time::ZERO, Seeded::new(1));
     let (mut dialled, mut reqs) = (alloc::vec![ConnId(0)], alloc::vec![ReqId(0)]);
     drive(&mut m, &cfg, now, &mut rng, Some(cn::Input::WallClock { unix_ms: keys::WALL_MS }));
@@ -475,7 +475,7 @@ fn play_cn(u: &mut Unstructured<'_>) -> Result<()> {
         let conn = ConnId(u.int_in_range(0..=3)?);
         let server = *u.choose(&dialled)?;
         let client = Name(Role::Client, u.int_in_range(0..=2)?);
-        let input = match u.int_in_range(0..=11_u8)? {
+        let input = match u.int_in_range(0..=12_u8)? {
             0 | 1 => Some(cn::Input::ClientAccepted { conn, key: keys::key(client), from: keys::addr(client.1) }),
             2 | 3 => {
                 let mut msg: ControlMsg = u.arbitrary()?;
@@ -494,6 +494,7 @@ fn play_cn(u: &mut Unstructured<'_>) -> Result<()> {
                 Some(cn::Input::GrantOpened { req: *u.choose(&reqs)?, grant: grant.map(Box::new) })
             }
             10 => Some(cn::Input::Signed { req: *u.choose(&reqs)?, signature: u.arbitrary()? }),
+            11 => Some(cn::Input::Located { conn, place: u.arbitrary()? }),
             _ => None,
         };
         for output in drive(&mut m, &cfg, now, &mut rng, input) {

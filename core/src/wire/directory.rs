@@ -2,6 +2,7 @@
 //! them again. The DN signs nothing.
 
 use super::control::{Introduce, Shared};
+use super::place::Locality;
 use super::records::ServerCert;
 use super::{List, Text};
 use crate::ids::{DownloadId, Guid, IntroId, PublicKey, SecondaryGuid, SessionId, VersionId};
@@ -81,6 +82,8 @@ crate::wire! {
         pub uploads: bool,
         /// How it can be reached.
         pub nat: NatDescriptor,
+        /// Where it is, as the CN's geolocation says.
+        pub locality: Locality,
     }
 
     /// What it shares. Pages as in [`super::control::Inventory`].

@@ -6,6 +6,7 @@ pub mod frame;
 pub mod ledger;
 pub mod mux;
 pub mod peer;
+pub mod place;
 pub mod records;
 
 pub use crate::codec::{Blob, DecodeError, List, Reader, Text, Wire};

@@ -4,6 +4,7 @@ mod possession;
 
 pub use possession::{PossessionOutcome, PossessionRecord};
 
+use super::place::Place;
 use super::{Blob, DecodeError, List, Text, Wire as _};
 use crate::content::Policy;
 use crate::ids::{
@@ -423,6 +424,8 @@ crate::wire! {
         Offered(Offered) = 3,
         /// A usage record came, and this is its place in the client's log. Two that contradict each other are evidence.
         Head(SignedHead) = 4,
+        /// Where the client of a session is that was opened at this moment; only where geolocation knows.
+        Located(Place) = 8,
     }
 }
 
@@ -509,7 +512,7 @@ impl LedgerRecord {
             Self::Possession(r) => Some(r.download),
             Self::Log(r) => match &r.event {
                 LogEvent::Offered(o) => Some(o.download),
-                LogEvent::Login(_) | LogEvent::Registered(_) | LogEvent::Head(_) => None,
+                LogEvent::Login(_) | LogEvent::Registered(_) | LogEvent::Head(_) | LogEvent::Located(_) => None,
             },
         }
     }
@@ -525,7 +528,7 @@ impl LedgerRecord {
             Self::Possession(r) => Some(r.version),
             Self::Log(r) => match &r.event {
                 LogEvent::Offered(o) => Some(o.version),
-                LogEvent::Login(_) | LogEvent::Registered(_) | LogEvent::Head(_) => None,
+                LogEvent::Login(_) | LogEvent::Registered(_) | LogEvent::Head(_) | LogEvent::Located(_) => None,
             },
         }
     }

@@ -15,6 +15,7 @@ use swarmedge_core::wire::directory::*;
 use swarmedge_core::wire::ledger::{LedgerAck, LedgerMsg, QuarantinePage};
 use swarmedge_core::wire::mux::{MuxMsg, StreamData, StreamEnd};
 use swarmedge_core::wire::peer::{Have, HaveMap, PeerHello, PeerMsg, PeerWelcome, PieceAnswer, PieceRequest};
+use swarmedge_core::wire::place::{Coordinates, Locality, Place};
 use swarmedge_core::wire::records::*;
 use swarmedge_core::wire::{Blob, List, Text};
 
@@ -339,6 +340,7 @@ pub(crate) fn directory() -> Vec<DirectoryMsg> {
             upload_key: PublicKey::numbered(4),
             uploads: true,
             nat: nat(),
+            locality: locality(),
         }),
         DirectoryMsg::Shares(PeerShares {
             session,
@@ -381,6 +383,10 @@ pub(crate) fn directory() -> Vec<DirectoryMsg> {
     ]
 }
 
+fn locality() -> Locality {
+    Locality { asn: Some(64_500), country: Some(*b"DE"), region: Some(4) }
+}
+
 fn log(event: LogEvent) -> LogRecord {
     LogRecord { id: RecordId::numbered(1), at_ms: 2, guid: Guid::numbered(3), event }
 }
@@ -407,6 +413,10 @@ pub(crate) fn ledger() -> Vec<LedgerMsg> {
             upload_key: PublicKey::numbered(8),
             uploads: true,
             client_version: 9,
+        })))),
+        LedgerMsg::Submit(LedgerRecord::Log(log(LogEvent::Located(Place {
+            locality: locality(),
+            at: Some(Coordinates { latitude: 525, longitude: -134 }),
         })))),
         LedgerMsg::Submit(LedgerRecord::Log(log(LogEvent::Registered(Registered {
             versions: List::truncated([VersionId::numbered(6)]),

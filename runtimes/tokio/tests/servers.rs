@@ -21,6 +21,7 @@ on_tokio!(
     garbage_on_every_port_disturbs_nobody,
     stun_answers_over_udp_and_tcp,
     stun_answers_from_its_other_address,
+    clients_are_located_and_the_ledger_keeps_country_and_network_alone,
     a_stopping_cn_drains_its_clients,
     a_port_in_use_is_one_clear_error,
     the_runtime_keeps_its_promises,

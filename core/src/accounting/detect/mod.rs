@@ -6,7 +6,9 @@ pub mod affinity;
 pub mod cliques;
 pub mod demand;
 pub mod odds;
+pub mod travel;
 
 pub use affinity::{Affinity, Near, Offer, Pair};
 pub use cliques::Clique;
 pub use demand::{Demand, Repeated};
+pub use travel::{Sighting, Travel};

@@ -405,3 +405,11 @@ fn who_was_quarantined_and_fell_silent_is_not_held_to_what_it_signed_meanwhile()
     };
     assert_eq!((of(Quarantines::default()), of(quarantines)), (40, 10));
 }
+
+#[test]
+fn shares_of_what_is_billed_add_up_to_it_where_there_is_no_room_too() {
+    let both = [got(1, &[(1, 80), (2, 80)]), sent(2, 1, &[(1, 80)]), sent(3, 1, &[(2, 80)])];
+    let b = bill(&[granted(100), both[0].clone(), both[1].clone(), both[2].clone()]);
+    assert_eq!((b.peers_agreed, b.peers_billed), (160, 100));
+    assert_eq!(b.shares, BTreeMap::from([(Guid::numbered(2), 80), (Guid::numbered(3), 20)]));
+}

@@ -9,6 +9,7 @@ use crate::nat::{NatDescriptor, vetted};
 use crate::session::backoff::jittered;
 use crate::wire::control::{ControlMsg, Hello, Inventory, Refusal, Refused, RetryAfter, Update, Welcome};
 use crate::wire::directory::{DirectoryMsg, PeerEntry, PeerGone, PeerShares};
+use crate::wire::place::Place;
 use crate::wire::records::SignedHead;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -21,6 +22,8 @@ pub(super) struct Client {
     /// The key it proved in its TLS handshake.
     key: PublicKey,
     from: SocketAddr,
+    /// Unknown until geolocation has answered.
+    place: Place,
     session: Option<Session>,
 }
 
@@ -80,6 +83,7 @@ impl Client {
             upload_key: s.upload_key,
             uploads: s.may_upload(),
             nat: s.nat.clone(),
+            locality: self.place.locality,
         })
     }
 
@@ -119,8 +123,18 @@ impl Cn {
             cx.push(Output::ClientClose { conn });
             return;
         }
-        self.clients.insert(conn, Client { key, from, session: None });
+        if cx.cfg.geolocation {
+            cx.push(Output::Locate { conn, addr: from.ip() });
+        }
+        self.clients.insert(conn, Client { key, from, place: Place::UNKNOWN, session: None });
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.hello_within)));
+    }
+
+    /// Geolocation has answered.
+    pub(super) fn located(&mut self, conn: ConnId, place: Place) {
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.place = place;
+        }
     }
 
     /// Forgets a connection that is gone, and tells the DNs if it had a session.
@@ -240,7 +254,7 @@ impl Cn {
             log,
             queries: VecDeque::new(),
         });
-        let (observed, entry) = (client.from, client.entry());
+        let (observed, place, entry) = (client.from, client.place, client.entry());
         self.by_guid.insert(hello.guid, conn);
         self.by_session.insert(id, conn);
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
@@ -257,7 +271,7 @@ impl Cn {
         if let Some(entry) = entry {
             self.tell_dns(cx, &DirectoryMsg::Peer(entry));
         }
-        self.log_login(cx, observed, hello);
+        self.log_login(cx, observed, place, hello);
     }
 
     /// A page of changes goes on to the DNs. A gap in the numbers would leave a hole there for good.

@@ -7,10 +7,11 @@ use crate::nat::cookie::CookieKeys;
 use crate::wire::control::ControlMsg;
 use crate::wire::directory::DirectoryMsg;
 use crate::wire::ledger::LedgerMsg;
+use crate::wire::place::Place;
 use crate::wire::records::{Context, SealedGrant, ServerCert, SignedGrant, Verify};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 /// Something that happened.
@@ -31,6 +32,13 @@ pub enum Input {
         key: PublicKey,
         /// From where.
         from: SocketAddr,
+    },
+    /// The answer to [`Output::Locate`]: at once, before the client's first message.
+    Located {
+        /// Which client's connection.
+        conn: ConnId,
+        /// Where it is.
+        place: Place,
     },
     /// A client's message.
     Client {
@@ -110,6 +118,13 @@ pub enum Output {
         conn: ConnId,
         /// The message.
         msg: ControlMsg,
+    },
+    /// Say where an address is; answered by [`Input::Located`].
+    Locate {
+        /// Which client's connection.
+        conn: ConnId,
+        /// Where it comes from.
+        addr: IpAddr,
     },
     /// Close a client's connection once what was sent before is out; no `ClientClosed` follows.
     ClientClose {
@@ -284,6 +299,8 @@ pub struct Config {
     pub readd_spread: Duration,
     /// Logins, registrations and offers are told to the ledger.
     pub logs: bool,
+    /// It is asked where clients' addresses are.
+    pub geolocation: bool,
     /// Usage records that wait for the ledger, over all sessions.
     pub usage_max: u32,
     /// The wait before a lost server is dialled again: first and longest.
@@ -317,6 +334,7 @@ impl Config {
             broker: broker::Config::default(),
             readd_spread: Duration::from_secs(2),
             logs: true,
+            geolocation: false,
             usage_max: 65_536,
             backoff: (Duration::from_millis(200), Duration::from_secs(10)),
             busy_retry: Duration::from_secs(5),

@@ -8,6 +8,7 @@ use crate::ids::{Guid, RecordId};
 use crate::session::ledger_link;
 use crate::wire::List;
 use crate::wire::control::{Hello, Inventory};
+use crate::wire::place::Place;
 use crate::wire::records::{
     Introduction, LedgerRecord, LogEvent, LogRecord, Login, Offered, OfferedPeer, Registered, SignedHead,
 };
@@ -40,7 +41,7 @@ impl Cn {
         }
     }
 
-    pub(super) fn log_login(&mut self, cx: &mut Context<'_>, observed: SocketAddr, hello: &Hello) {
+    pub(super) fn log_login(&mut self, cx: &mut Context<'_>, observed: SocketAddr, place: Place, hello: &Hello) {
         let login = Login {
             observed,
             secondary: hello.secondary.clone(),
@@ -49,6 +50,9 @@ impl Cn {
             client_version: hello.client_version,
         };
         self.log(cx, hello.guid, LogEvent::Login(login));
+        if place != Place::UNKNOWN {
+            self.log(cx, hello.guid, LogEvent::Located(place));
+        }
     }
 
     /// What is told again to a new DN, or after a new login, is no registration.

@@ -198,6 +198,7 @@ impl Machine for Cn {
             Input::WallClock { unix_ms } => self.wall_clock(cx, unix_ms),
             Input::CookieKeys(keys) => self.cookies = keys,
             Input::ClientAccepted { conn, key, from } => self.accepted(cx, conn, key, from),
+            Input::Located { conn, place } => self.located(conn, place),
             Input::Client { conn, msg } => self.client_message(cx, conn, msg),
             Input::ClientClosed { conn } => self.forget(cx, conn),
             Input::DirectoryOpened { conn } => self.directory_opened(cx, conn),

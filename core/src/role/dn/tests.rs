@@ -6,6 +6,7 @@ use crate::nat::{Candidate, CandidateKind, NatDescriptor};
 use crate::testing::bench::Bench;
 use crate::wire::control::{Introduce, Shared};
 use crate::wire::directory::{PeerEntry, PeerGone, PeerShares};
+use crate::wire::place::Locality;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -59,6 +60,7 @@ fn register(b: &mut Bench<Dn>, conn: u64, n: u32) {
         upload_key: PublicKey::numbered(100 + n),
         uploads: true,
         nat: NatDescriptor { udp: true, candidates: List::truncated([candidate]), ..NatDescriptor::default() },
+        locality: Locality::default(),
     };
     say(b, conn, DirectoryMsg::Peer(peer));
     let add = List::truncated([Shared { version: V, complete: true }]);

@@ -1,3 +1,4 @@
+use super::super::Locality;
 use super::*;
 use crate::ids::SecondaryGuid;
 use crate::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
@@ -34,6 +35,7 @@ fn entry(n: u32, addr: &str) -> PeerEntry {
             candidates: List::truncated([candidate]),
             ..NatDescriptor::default()
         },
+        locality: Locality::UNKNOWN,
     }
 }
 
@@ -42,14 +44,14 @@ fn shared(version: VersionId) -> Vec<Shared> {
 }
 
 fn add(d: &mut Directory, n: u32, addr: &str) {
-    d.register(LINK, entry(n, addr), &Locality::default());
+    d.register(LINK, entry(n, addr));
     d.share(key(n), true, &shared(V), &[]);
 }
 
 /// A directory with these peers, numbered from 1; peer 0 at 192.0.2.1 asks and shares nothing.
 fn directory(addrs: &[&str]) -> Directory {
     let mut d = Directory::default();
-    d.register(LINK, entry(0, "192.0.2.1"), &Locality::default());
+    d.register(LINK, entry(0, "192.0.2.1"));
     (1..).zip(addrs).for_each(|(n, a)| add(&mut d, n, a));
     d
 }
@@ -83,13 +85,9 @@ fn a_chosen_peer_goes_to_the_end_of_its_list() {
 fn nobody_is_offered_itself_twice_or_against_its_wish() {
     let mut d = directory(&["198.51.100.1", "198.51.100.2", "198.51.100.3"]);
     d.share(key(0), true, &shared(V), &[]);
-    d.register(
-        LINK,
-        PeerEntry { upload_key: PublicKey::numbered(2), ..entry(4, "198.51.100.4") },
-        &Locality::default(),
-    );
+    d.register(LINK, PeerEntry { upload_key: PublicKey::numbered(2), ..entry(4, "198.51.100.4") });
     d.share(key(4), true, &shared(V), &[]);
-    d.register(LINK, PeerEntry { uploads: false, ..entry(3, "198.51.100.3") }, &Locality::default());
+    d.register(LINK, PeerEntry { uploads: false, ..entry(3, "198.51.100.3") });
     assert_eq!(choose(&mut d, 10), [1, 2]);
     assert_eq!(choose_with(&mut d, 10, &[1], PLAIN), [4], "the first of those with one key in turn");
 }
@@ -97,9 +95,9 @@ fn nobody_is_offered_itself_twice_or_against_its_wish() {
 #[test]
 fn who_turns_uploads_on_again_is_listed_again_with_what_it_shares() {
     let mut d = directory(&["198.51.100.1"]);
-    d.register(LINK, PeerEntry { uploads: false, ..entry(1, "198.51.100.1") }, &Locality::default());
+    d.register(LINK, PeerEntry { uploads: false, ..entry(1, "198.51.100.1") });
     assert!(choose(&mut d, 1).is_empty());
-    d.register(LINK, entry(1, "198.51.100.1"), &Locality::default());
+    d.register(LINK, entry(1, "198.51.100.1"));
     assert_eq!(choose(&mut d, 1), [1]);
 }
 
@@ -124,10 +122,10 @@ fn only_pairs_that_can_connect_are_offered() {
         e.nat.candidates = List::default();
         e
     };
-    d.register(LINK, symmetric(0, "192.0.2.1", 2), &Locality::default());
-    d.register(LINK, symmetric(1, "198.51.100.1", 2), &Locality::default());
+    d.register(LINK, symmetric(0, "192.0.2.1", 2));
+    d.register(LINK, symmetric(1, "198.51.100.1", 2));
     assert_eq!(choose(&mut d, 9), [2, 3]);
-    d.register(LINK, symmetric(2, "198.51.100.2", 0), &Locality::default());
+    d.register(LINK, symmetric(2, "198.51.100.2", 0));
     assert_eq!(choose(&mut d, 9), [2, 3], "an older descriptor never replaces a newer one");
 }
 
@@ -167,7 +165,7 @@ fn the_newest_registration_of_a_guid_is_listed_whatever_the_order_of_arrival() {
         ..PeerEntry { guid: Guid::numbered(1), secondary: SecondaryGuid::numbered(1), ..entry(n, "198.51.100.1") }
     };
     for (n, incarnation) in [(10, 2), (11, 3), (12, 1)] {
-        d.register(LINK, session(n, incarnation), &Locality::default());
+        d.register(LINK, session(n, incarnation));
         d.share(key(n), true, &shared(V), &[]);
     }
     assert_eq!(choose(&mut d, 9), [11]);
@@ -182,7 +180,7 @@ fn the_newest_registration_of_a_guid_is_listed_whatever_the_order_of_arrival() {
 fn a_lost_link_takes_its_registrations_and_no_others() {
     let mut d = directory(&["198.51.100.1"]);
     let other = PeerKey { link: 2, session: SessionId(7) };
-    d.register(2, entry(7, "198.51.100.7"), &Locality::default());
+    d.register(2, entry(7, "198.51.100.7"));
     d.share(other, true, &shared(V), &[]);
     d.remove_link(2);
     assert_eq!(choose(&mut d, 9), [1]);
@@ -222,7 +220,7 @@ proptest! {
             let mut e = entry(b, &format!("192.0.2.{a}"));
             e.guid = Guid::numbered(b % 2);
             match op {
-                0 | 1 => d.register(link, PeerEntry { uploads: op == 0, incarnation: u64::from(a), ..e }, &Locality::default()),
+                0 | 1 => d.register(link, PeerEntry { uploads: op == 0, incarnation: u64::from(a), ..e }),
                 2 => d.share(key, a == 0, &shared(version), &[VersionId::numbered(b)]),
                 3 => d.remove(key),
                 4 => d.remove_link(link),
@@ -232,4 +230,22 @@ proptest! {
             check(&d);
         }
     }
+}
+
+#[test]
+fn peers_of_the_same_as_come_first_and_those_of_the_same_country_next() {
+    let at = |n: u32, asn: u32, country: &[u8; 2]| {
+        let locality = Locality { asn: Some(asn), country: Some(*country), region: Some(4) };
+        PeerEntry { locality, ..entry(n, &format!("198.51.{n}.1")) }
+    };
+    let mut d = Directory::default();
+    let far = (10..30).map(|n| at(n, 64_500 + n, b"FR"));
+    for e in [at(1, 64_500, b"DE"), at(2, 64_500, b"DE"), at(3, 64_501, b"DE")].into_iter().chain(far) {
+        let session = e.session.0;
+        d.register(LINK, e);
+        d.share(PeerKey { link: LINK, session: SessionId(session) }, true, &shared(V), &[]);
+    }
+    let none = BTreeSet::new();
+    let chosen = d.select(key(1), V, (2, &none), PLAIN, &mut Seeded::new(1)).expect("known");
+    assert_eq!(chosen, [key(2), key(3)]);
 }

@@ -6,6 +6,7 @@ use crate::ids::{PublicKey, Signature};
 use crate::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
 use crate::testing::scenario::{Name, Role};
 use crate::testing::world::NodeIx;
+use crate::wire::place::{Locality, Place};
 use crate::wire::records::{CertBody, Context, SealedGrant, ServerCert, ServerRole, SignedGrant};
 use crate::wire::{Blob, List, Text, Wire};
 use alloc::string::ToString;
@@ -96,6 +97,14 @@ pub fn addr(node: NodeIx) -> SocketAddr {
 #[must_use]
 pub fn addr_after(node: NodeIx, moves: u8) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, moves, 2, node)), 7000)
+}
+
+/// Where an address is: even nodes and odd ones are in different networks of different countries.
+#[must_use]
+pub fn place(addr: IpAddr) -> Place {
+    let odd = matches!(addr, IpAddr::V4(ip) if ip.octets()[3] % 2 == 1);
+    let (asn, country) = if odd { (64_501, *b"FR") } else { (64_500, *b"DE") };
+    Place { locality: Locality { asn: Some(asn), country: Some(country), region: Some(4) }, at: None }
 }
 
 /// The node with that address.

@@ -74,6 +74,9 @@ pub(super) fn perform_cn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: cn
             links::dial(w, cfg, Kind::Directory, (node, conn), cfg.numbered(Role::Dn, dn), key);
         }
         cn::Output::LedgerDial { conn } => dial_ledger(w, cfg, node, conn),
+        cn::Output::Locate { conn, addr } => {
+            at_once(w, node, In::Cn(cn::Input::Located { conn, place: keys::place(addr) }));
+        }
         cn::Output::OpenGrant { req, sealed } => {
             let grant = keys::open(&sealed, w.env.epochs).map(Box::new);
             at_once(w, node, In::Cn(cn::Input::GrantOpened { req, grant }));

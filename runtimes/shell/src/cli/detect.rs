@@ -94,6 +94,12 @@ fn text(s: &Suspects) -> String {
             p.guid, p.failed, p.unanswered, p.passed
         );
     }
+    for t in &s.travel {
+        text += &format!(
+            "\nimplausible travel: {} moved {} times faster than anybody travels: {} km in {} s, from {} to {}\n",
+            t.guid, t.moves, t.distance_km, t.seconds, t.from, t.to
+        );
+    }
     for f in &s.forked {
         text += &format!("\n{}: {} (no guilt: it is to get a new key)\n", f.pattern, f.guid);
         text += &format!("  {} logins; lived through more than once: {}\n", f.logins, f.forks.join(", "));
@@ -103,6 +109,7 @@ fn text(s: &Suspects) -> String {
         && s.repeated_by_client.is_empty()
         && s.repeated_by_network.is_empty()
         && s.failed_possession.is_empty()
+        && s.travel.is_empty()
         && s.forked.is_empty()
     {
         text += "nothing conspicuous\n";

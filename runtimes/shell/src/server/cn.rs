@@ -1,5 +1,6 @@
 //! The CN's port: accepts clients, keeps links to DNs and the ledger, opens seals and signs.
 
+use super::geo::Geo;
 use super::withdrawn;
 use crate::drive::{Port, drive};
 use crate::error::Error;
@@ -42,7 +43,9 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
         ))
         .next("certificates expire: `swarmedge certificates renew` makes new ones"));
     }
+    let geo = Geo::open(cfg.geo_countries.as_deref(), cfg.geo_networks.as_deref())?;
     let config = Config {
+        geolocation: geo.is_any(),
         dns: u32::try_from(cfg.dns.len()).unwrap_or(u32::MAX),
         ledger: cfg.ledger.is_some(),
         sessions_max: cfg.sessions_max,
@@ -70,6 +73,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
         clients: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_client },
         directories: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_directory },
         ledgers: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_ledger },
+        geo: geo.clone(),
         stopped: false,
     };
     let ops = cfg.ops.map(|at| ops::serve(rt, at, "[cn] ops", stop.clone())).transpose()?;
@@ -86,6 +90,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
         rt.spawn(tell_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
         rt.spawn(seals.clone().tell_cookies(rt.clone(), inbox.clone(), Input::CookieKeys));
         rt.spawn(seals.follow(rt.clone()));
+        rt.spawn(geo.follow(rt.clone()));
         if !edges.is_empty() {
             rt.spawn(withdrawn::follow(rt.clone(), edge_tls, edges, inbox.clone()));
         }
@@ -114,6 +119,7 @@ struct CnPort<R: Rt> {
     clients: Inlet<ControlMsg, Input>,
     directories: Inlet<DirectoryMsg, Input>,
     ledgers: Inlet<LedgerMsg, Input>,
+    geo: Geo,
     stopped: bool,
 }
 
@@ -137,6 +143,7 @@ impl<R: Rt> Port<Cn> for CnPort<R> {
             },
             Output::LedgerSend { conn, msg } => self.ledgers.links.send(conn, &msg),
             Output::LedgerClose { conn } => self.ledgers.links.close(conn),
+            Output::Locate { conn, addr } => local.push_back(Input::Located { conn, place: self.geo.place(addr) }),
             Output::OpenGrant { req, sealed } => {
                 let grant = self.seals.unseal(&sealed).map(Box::new);
                 local.push_back(Input::GrantOpened { req, grant });

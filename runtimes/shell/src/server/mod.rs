@@ -3,6 +3,7 @@
 pub mod cn;
 pub mod config;
 pub mod dn;
+pub mod geo;
 pub mod ledger;
 pub mod stun;
 mod withdrawn;

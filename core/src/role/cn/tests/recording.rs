@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::wire::ledger::LedgerAck;
+use crate::wire::place::{Locality, Place};
 use crate::wire::records::{LedgerRecord, LogEvent, Offered};
 
 /// A signed answer to the query of client 1, before it is told; and the ledger's connection.
@@ -29,7 +30,7 @@ fn recorded(out: &[Output]) -> (RecordId, &Offered) {
     let found = out.iter().find_map(|o| match o {
         Output::LedgerSend { msg: LedgerMsg::Submit(LedgerRecord::Log(r)), .. } => match &r.event {
             LogEvent::Offered(offered) => Some((r.id, offered)),
-            LogEvent::Login(_) | LogEvent::Registered(_) | LogEvent::Head(_) => None,
+            LogEvent::Login(_) | LogEvent::Registered(_) | LogEvent::Head(_) | LogEvent::Located(_) => None,
         },
         _ => None,
     });
@@ -58,4 +59,36 @@ fn a_ledger_that_is_away_delays_peers_by_half_a_second_and_gets_the_record_later
     b.input(Input::LedgerClosed { conn: ledger });
     assert!(answered(&b.wait(Duration::from_millis(500))));
     assert!(b.machine.ledger.holds(id), "it is kept until the ledger has it");
+}
+
+#[test]
+fn a_client_that_was_located_is_told_so_to_the_dns_and_to_the_ledger() {
+    let (mut b, dn, ledger) = whole();
+    (b.cfg.logs, b.cfg.geolocation) = (true, true);
+    let out = accept(&mut b, 1, 1);
+    let addr = "192.0.2.1".parse().expect("an address");
+    assert_eq!(out, [Output::Locate { conn: ConnId(1), addr }]);
+    let locality = Locality { asn: Some(64_500), country: Some(*b"DE"), region: None };
+    let place = Place { locality, at: None };
+    b.input(Input::Located { conn: ConnId(1), place });
+    let out = say(&mut b, 1, ControlMsg::Hello(hello(1)));
+    let told = out.iter().find_map(|o| match o {
+        Output::DirectorySend { conn, msg: DirectoryMsg::Peer(entry) } if *conn == dn => Some(entry.locality),
+        _ => None,
+    });
+    assert_eq!(told, Some(locality));
+    let logged = out.iter().any(|o| {
+        matches!(o, Output::LedgerSend { conn, msg: LedgerMsg::Submit(LedgerRecord::Log(r)) }
+            if *conn == ledger && r.event == LogEvent::Located(place))
+    });
+    assert!(logged, "{out:?}");
+
+    // of one that nobody could locate nothing is said
+    accept(&mut b, 2, 2);
+    let out = say(&mut b, 2, ControlMsg::Hello(hello(2)));
+    let located = |o: &Output| {
+        matches!(o, Output::LedgerSend { msg: LedgerMsg::Submit(LedgerRecord::Log(r)), .. }
+            if matches!(r.event, LogEvent::Located(_)))
+    };
+    assert!(!out.iter().any(located), "{out:?}");
 }

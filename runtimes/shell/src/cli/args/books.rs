@@ -145,12 +145,16 @@ pub struct AuditArgs {
     `audit` can prove them.\n\n\
     Examples:\n  \
     swarmedge report --provider 1 --from 2026-11-01 --to 2026-11-30 --config my-cdn/server.toml\n  \
-    swarmedge report --provider 1 --format html -o november.html --config my-cdn/server.toml"
+    swarmedge report --provider 1 --format html -o november.html --config my-cdn/server.toml\n  \
+    swarmedge report --as-balance --from 2026-11-01 --to 2026-11-30 --config my-cdn/server.toml"
 )]
 pub struct ReportArgs {
     /// Whose (CP code)
-    #[arg(long, value_name = "N")]
-    pub provider: u32,
+    #[arg(long, value_name = "N", required_unless_present = "as_balance")]
+    pub provider: Option<u32>,
+    /// What networks (ASes) give to one another instead, of all providers unless one is named
+    #[arg(long)]
+    pub as_balance: bool,
     /// The first day [default: the first with traffic]
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub from: Option<Day>,
@@ -177,6 +181,7 @@ pub struct ReportArgs {
     not offered  bytes over introductions that no CN logged\n\
     repeated     one version completed again and again on a day\n\
     failed possession   could not prove that it holds what it says it completed; weak where the content is public\n\
+    implausible travel: one client in places too far apart for the time, again and again (needs [cn] geolocation)\n\
     failed update, restored backup, re-imaged or cloned: secondary GUIDs that fork; the installation needs a new key\n\n\
     Example:\n  swarmedge detect --from 2026-11-01 --to 2026-11-30 --config my-cdn/server.toml"
 )]

@@ -1,4 +1,5 @@
-//! A report as comma-separated values (RFC 4180), one line a day, an object, and the whole.
+//! A report as comma-separated values (RFC 4180), one line a day, an object, a country, a network, and the
+//! whole.
 
 use crate::server::ledger::report::{Figures, Report};
 
@@ -10,6 +11,8 @@ pub(super) fn of(report: &Report) -> String {
     text += &line("total", "", &report.totals);
     report.days.iter().for_each(|row| text += &line("day", &row.name, &row.figures));
     report.objects.iter().for_each(|row| text += &line("object", &row.name, &row.figures));
+    report.countries.iter().for_each(|row| text += &line("country", &row.name, &row.figures));
+    report.networks.iter().for_each(|row| text += &line("network", &row.name, &row.figures));
     text
 }
 
@@ -36,7 +39,7 @@ fn line(scope: &str, name: &str, f: &Figures) -> String {
 }
 
 /// A path may hold commas and quotes; one that a spreadsheet would run as a formula is made text.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     let formula = name.starts_with(['=', '+', '-', '@']);
     let name = if formula { format!("'{name}") } else { name.to_owned() };
     if name.contains([',', '"', '\r', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name }

@@ -1,6 +1,6 @@
 //! A report as one HTML file: no script, nothing loaded from anywhere, plots as inline SVG.
 
-use super::text::{efficiency, speed};
+use super::text::{efficiency, is_located, speed};
 use crate::server::ledger::report::{Figures, Report, Row, Speeds};
 use crate::terminal::units::{bytes, percent};
 
@@ -42,13 +42,18 @@ pub(super) fn of(report: &Report) -> String {
         }
         None => "No day of this span is closed: figures may still change.".to_owned(),
     };
-    let unknown = r.unknown.join("; ");
+    let unknown: String = r.unknown.iter().map(|what| format!("<p>Not known: {what}.</p>\n")).collect();
+    let places = [("By country", "Country", &r.countries), ("By network", "Network", &r.networks)];
+    let places = places.into_iter().filter(|(_, _, rows)| is_located(rows));
+    let places: String = places
+        .map(|(title, what, rows)| format!("<h2>{title}</h2>{}", table(what, &rows[..rows.len().min(OBJECTS_MAX)])))
+        .collect();
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
          <title>Provider {provider}: {from} to {to}</title><style>{STYLE}</style></head><body>\n\
          <h1>Provider {provider}</h1><p>{from} to {to} (UTC). {closed}</p>\n{tiles}{plots}\
-         {causes}<h2>By day</h2>{by_day}<h2>By object</h2>{by_object}\n<p>Not known yet: {unknown}.</p>\n</body></html>\n",
+         {causes}<h2>By day</h2>{by_day}<h2>By object</h2>{by_object}{places}\n{unknown}</body></html>\n",
         provider = r.provider,
         from = r.from,
         to = r.to,

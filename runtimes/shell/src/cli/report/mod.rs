@@ -1,5 +1,6 @@
-//! `report`: what a provider got and pays for.
+//! `report`: what a provider got and pays for, and what networks give to one another.
 
+mod balance;
 mod csv;
 mod html;
 mod text;
@@ -12,6 +13,7 @@ use crate::rt::Start;
 use crate::server::ledger::report::Report;
 use crate::server::ledger::{Day, Reader};
 use crate::terminal::out::{note, say};
+use serde::Serialize;
 use swarmedge_core::ids::ProviderId;
 
 /// The longest span, so that a slip of the year is not a table of centuries.
@@ -20,24 +22,17 @@ const DAYS_MAX: u32 = 3_660;
 /// `swarmedge report`.
 pub(super) fn run<R: Start>(args: &ReportArgs, json: bool) -> Result<(), Error> {
     let cfg = ledger_of(&args.config.config)?;
-    let provider = ProviderId(args.provider);
-    let (from, to) = (args.from, args.to);
-    let report = R::block_on(|_| async move {
+    let provider = args.provider.map(ProviderId);
+    let (from, to, as_balance) = (args.from, args.to, args.as_balance);
+    let format = if json { ReportFormat::Json } else { args.format };
+    let text = R::block_on(move |_| async move {
         let mut reader = Reader::open(&cfg.database).await?;
-        let (first, last) = match (from, to) {
-            (Some(from), Some(to)) => (from, to),
-            (from, to) => {
-                let today = Day::of_ms(unix_ms());
-                let (first, last) = reader.days_of(provider).await?.unwrap_or((today, today));
-                (from.unwrap_or(first), to.unwrap_or(last))
-            }
-        };
-        if last < first || last.0 - first.0 > DAYS_MAX {
-            return Err(Error::usage(format!("{first} to {last} is no span of days")).next("see --from and --to"));
+        let (first, last) = span(&mut reader, provider, from, to).await?;
+        match provider {
+            Some(provider) if !as_balance => written(&reader.report(provider, first, last).await?, format),
+            provider => balance::written(&reader.balance(provider, first, last).await?, format),
         }
-        reader.report(provider, first, last).await
     })?;
-    let text = written(&report, if json { ReportFormat::Json } else { args.format })?;
     match &args.output {
         None => say!("{}", text.trim_end_matches('\n'))?,
         Some(path) => {
@@ -48,14 +43,41 @@ pub(super) fn run<R: Start>(args: &ReportArgs, json: bool) -> Result<(), Error> 
     Ok(())
 }
 
+/// The days asked for; where one is not said, those with traffic.
+async fn span(
+    reader: &mut Reader,
+    provider: Option<ProviderId>,
+    from: Option<Day>,
+    to: Option<Day>,
+) -> Result<(Day, Day), Error> {
+    let (first, last) = match (from, to) {
+        (Some(from), Some(to)) => (from, to),
+        (from, to) => {
+            let today = Day::of_ms(unix_ms());
+            let known = match provider {
+                Some(provider) => reader.days_of(provider).await?,
+                None => reader.days_of_all().await?,
+            };
+            let (first, last) = known.unwrap_or((today, today));
+            (from.unwrap_or(first), to.unwrap_or(last))
+        }
+    };
+    if last < first || last.0 - first.0 > DAYS_MAX {
+        return Err(Error::usage(format!("{first} to {last} is no span of days")).next("see --from and --to"));
+    }
+    Ok((first, last))
+}
+
 fn written(report: &Report, format: ReportFormat) -> Result<String, Error> {
     Ok(match format {
         ReportFormat::Text => text::of(report),
         ReportFormat::Csv => csv::of(report),
         ReportFormat::Html => html::of(report),
-        ReportFormat::Json => {
-            let text = serde_json::to_string(report);
-            text.map_err(|e| Error::failed(format!("cannot write this as JSON: {e}")))? + "\n"
-        }
+        ReportFormat::Json => json(report)?,
     })
+}
+
+fn json<T: Serialize>(report: &T) -> Result<String, Error> {
+    let text = serde_json::to_string(report);
+    Ok(text.map_err(|e| Error::failed(format!("cannot write this as JSON: {e}")))? + "\n")
 }

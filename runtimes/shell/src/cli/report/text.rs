@@ -41,15 +41,24 @@ pub(super) fn of(report: &Report) -> String {
     if q.downloads > 0 {
         text += &format!("quarantine {} downloads of {} clients, from edges alone\n", q.downloads, q.clients);
     }
-    for unknown in report.unknown {
+    for unknown in &report.unknown {
         text += &format!("unknown    {unknown}\n");
     }
     text += &table("day", &report.days);
     text += &table("object", &report.objects[..report.objects.len().min(OBJECTS_MAX)]);
+    let places = [("country", &report.countries), ("network", &report.networks)];
+    for (what, rows) in places.into_iter().filter(|(_, rows)| is_located(rows)) {
+        text += &table(what, &rows[..rows.len().min(OBJECTS_MAX)]);
+    }
     if report.objects.len() > OBJECTS_MAX {
         text += &format!("{} more objects: --format csv shows all\n", report.objects.len() - OBJECTS_MAX);
     }
     text
+}
+
+/// Whether anything is known of places.
+pub(super) fn is_located(rows: &[Row]) -> bool {
+    rows.iter().any(|row| row.name != "unknown")
 }
 
 /// `71.4 %`.

@@ -3,6 +3,7 @@
 
 use super::database::{Connection, Database};
 use super::day::Day;
+use super::rollup::roll;
 use super::rows::{Value, insert};
 use super::store::{EVIDENCE_DAYS, Store, first_open, settle};
 use super::usage::{Reader, bytes_at};
@@ -122,6 +123,7 @@ async fn close_day(db: &mut Connection, day: Day, signer: &Signer, now_ms: u64) 
     insert(&mut change, "INSERT INTO statement (day, position, provider, body)", rows, "").await?;
     let row = vec![day.to_sql().into(), Value::Bytes(leaf.to_bytes()), Value::Bytes(head.to_bytes()), now_ms.into()];
     insert(&mut change, "INSERT INTO day (day, leaf, head, closed_ms)", vec![row], "").await?;
+    roll(&mut change, day).await?;
     change.commit().await?;
     Ok(Some(Closed { day, leaves: leaf.leaves, head }))
 }
@@ -280,6 +282,7 @@ pub async fn close_due(
 ) -> Result<Vec<Closed>, Error> {
     let today = Day::of_ms(now_ms);
     let mut store = Store::open(database).await?;
+    store.roll_closed().await?;
     let mut closed = Vec::new();
     if let Some(last) = cfg.last_due(today) {
         closed = store.close_days(last, signer, now_ms).await?;

@@ -51,7 +51,7 @@ fn traffic(day: Day, n: u32) -> Vec<LedgerRecord> {
     records
 }
 
-fn store_on(ledger: &Fixture, day: Day, records: &[LedgerRecord]) {
+pub(super) fn store_on(ledger: &Fixture, day: Day, records: &[LedgerRecord]) {
     block_on(async {
         let mut store = Store::open(&ledger.path).await.expect("opens");
         store.store(records, day.end_ms() - 5).await.expect("stored");
@@ -59,7 +59,7 @@ fn store_on(ledger: &Fixture, day: Day, records: &[LedgerRecord]) {
     });
 }
 
-fn close_up_to(ledger: &Fixture, last: Day) -> usize {
+pub(super) fn close_up_to(ledger: &Fixture, last: Day) -> usize {
     block_on(async {
         let mut store = Store::open(&ledger.path).await.expect("opens");
         let closed = store.close_days(last, &signer(), last.end_ms() + 2 * DAY_MS).await.expect("closed");

@@ -16,11 +16,13 @@ const SQLITE: &[&str] = &[
     include_str!("schema/sqlite_2.sql"),
     include_str!("schema/sqlite_3.sql"),
     include_str!("schema/sqlite_4.sql"),
+    include_str!("schema/sqlite_5.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("schema/postgres_1.sql"),
     include_str!("schema/postgres_2.sql"),
     include_str!("schema/postgres_3.sql"),
+    include_str!("schema/postgres_4.sql"),
 ];
 
 /// PostgreSQL's writers take turns by this advisory lock ("swmledge").
@@ -179,6 +181,12 @@ impl Connection {
         Ok(change)
     }
 
+    /// A transaction that sees the database as it is now, whatever is written meanwhile.
+    pub(super) async fn snapshot(&mut self) -> Result<Transaction<'_, Any>, sqlx::Error> {
+        let begin = if self.postgres { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { "BEGIN" };
+        self.any.begin_with(begin).await
+    }
+
     /// Makes room for the records of a day. Repeats do no harm.
     pub(super) async fn partition(change: &mut AnyConnection, day: i64) -> Result<(), sqlx::Error> {
         if change.backend_name() == "PostgreSQL" {
@@ -207,7 +215,9 @@ impl Connection {
         } else {
             sqlx::query("DELETE FROM record WHERE day < $1").bind(before).execute(&mut self.any).await?;
         }
-        sqlx::query("DELETE FROM record_id WHERE day < $1").bind(before).execute(&mut self.any).await?;
+        for text in ["DELETE FROM record_id WHERE day < $1", "DELETE FROM place WHERE day < $1"] {
+            sqlx::query(text).bind(before).execute(&mut self.any).await?;
+        }
         Ok(())
     }
 

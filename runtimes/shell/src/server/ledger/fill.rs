@@ -19,6 +19,9 @@ impl Store {
                 "WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n < $3 - 1) SELECT n FROM s",
             )
         };
+        // peers are in the next of forty networks
+        let spot = "'DE/' || (64500 + n * 31 % 40)";
+        let sources = "'{\"DE/' || (64500 + (n * 31 + 1) % 40) || '\":' || (34000000 - n % 1000) || '}'";
         let text = format!(
             "INSERT INTO download ({COLUMNS})
              SELECT {id}, $1, $2 + n * 30 / $3, 'games/part-' || (n * 7919 % 200) || '.iso', {id}, {id}, 50000000,
@@ -26,7 +29,7 @@ impl Store {
                     CASE WHEN n % 100 < 3 THEN 4 WHEN n % 100 < 10 THEN 3 ELSE 2 END, 2000 + n % 60000,
                     15000000 + n % 1000, 15000000 + n % 1000, 15000000, 35000000, 35000000, 34000000 - n % 1000, 0,
                     CASE WHEN n % 100 < 10 THEN -1 ELSE 320 + n * 31 % 80 END, {id},
-                    CASE WHEN n % 100 < 3 THEN 1 + n % 7 ELSE 0 END, 50000000
+                    CASE WHEN n % 100 < 3 THEN 1 + n % 7 ELSE 0 END, 50000000, {spot}, {sources}
              FROM ({numbers}) AS numbers"
         );
         let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(i64::from(provider.0)).bind(first.to_sql());

@@ -1,18 +1,22 @@
 //! A download's line: what its records come to, as the database keeps it beside them.
 
 use super::day::Day;
+use super::places::{Places, Spot};
+use super::rollup::to_json;
 use super::rows::Value;
 use crate::keys::verify;
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use swarmedge_core::accounting::quarantine::Quarantines;
-use swarmedge_core::accounting::settlement::Book;
-use swarmedge_core::ids::Digest;
+use swarmedge_core::accounting::settlement::{Bill, Book};
+use swarmedge_core::ids::{Digest, Guid};
 use swarmedge_core::wire::Wire;
 use swarmedge_core::wire::records::{GrantRecord, LedgerRecord, Side, UsageState};
 
 /// The columns that [`line_of`] fills, in its order.
 pub(super) const COLUMNS: &str = "download, provider, day, path, version, guid, size, issued_ms, state, elapsed_ms, \
-     edge_unique, edge_total, edge_claimed, peers_received, peers_sent, peers_billed, flagged, speed, evidence, cause, max_peer_bytes";
+     edge_unique, edge_total, edge_claimed, peers_received, peers_sent, peers_billed, flagged, speed, evidence, cause, \
+     max_peer_bytes, spot, sources";
 
 /// Classes of speed for each doubling.
 const CLASSES: u64 = 16;
@@ -46,14 +50,24 @@ pub(super) fn speed_of(class: i64) -> u64 {
 /// How long before it came a grant may have been issued: an edge's clock is not believed beyond that.
 const GRANT_DAYS: u32 = 7;
 
+/// What else a download's line depends on.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// When its clients were in quarantine.
+    pub(super) quarantines: &'a Quarantines,
+    /// Where they were.
+    pub(super) places: &'a Places,
+}
+
 /// The line at `now_ms` of a download from all of its records and when they came; none without its first grant. A
 /// download belongs to the day of that grant, unless that was closed: then to `first_open`.
 pub(super) fn line_of(
     mut records: Vec<(u64, LedgerRecord)>,
-    quarantines: &Quarantines,
+    known: Known<'_>,
     first_open: Day,
     now_ms: u64,
 ) -> Option<Vec<Value>> {
+    let Known { quarantines, places } = known;
     records.sort_by_key(|(came, record)| (*came, record.id()));
     let first = |r: &(Day, &GrantRecord)| (r.1.issued_ms, r.1.id);
     let grants = records.iter().filter_map(|(came, r)| Some((Day::of_ms(*came), grant(r)?)));
@@ -66,6 +80,8 @@ pub(super) fn line_of(
     records.into_iter().for_each(|(came, record)| book.add(record, came));
     let bill = book.bill(verify, now_ms);
     let done = bill.state == Some(UsageState::Completed);
+    let spot = places.at(granted.guid, granted.issued_ms);
+    let sources = sources(&bill, places, spot, granted.issued_ms);
     let speed = if done { speed_class(bill.size, bill.elapsed_ms) } else { -1 };
     Some(vec![
         granted.download.0[..].into(),
@@ -89,7 +105,32 @@ pub(super) fn line_of(
         evidence.0[..].into(),
         if bill.state == Some(UsageState::Failed) { cause } else { 0 }.into(),
         bill.max_peer_bytes.into(),
+        Value::Text(spot.into()),
+        Value::Text(sources),
     ])
+}
+
+/// The bytes of peers by where these were, as JSON; nothing where that is not known of anybody.
+fn sources(bill: &Bill, places: &Places, downloader: Spot, ms: u64) -> String {
+    let mut by_spot: BTreeMap<Spot, u64> = BTreeMap::new();
+    for (uploader, bytes) in &bill.shares {
+        let sum = by_spot.entry(places.at(*uploader, ms)).or_default();
+        *sum = sum.saturating_add(*bytes);
+    }
+    if !downloader.is_known() && !by_spot.keys().any(Spot::is_known) {
+        return String::new();
+    }
+    // a map of texts and numbers can always be written
+    to_json(&by_spot).unwrap_or_default()
+}
+
+/// Whose logins a line asks for: the downloader's and the uploaders'.
+pub(super) fn clients(records: &[(u64, LedgerRecord)]) -> impl Iterator<Item = Guid> {
+    records.iter().filter_map(|(_, record)| match record {
+        LedgerRecord::Granted(g) => Some(g.guid),
+        LedgerRecord::Usage(r) if r.side == Side::Uploader => Some(r.reporter),
+        LedgerRecord::Usage(_) | LedgerRecord::Edge(_) | LedgerRecord::Served(_) | LedgerRecord::Log(_) => None,
+    })
 }
 
 /// What a downloader says last of why it failed, by its number.

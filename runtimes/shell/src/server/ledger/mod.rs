@@ -1,5 +1,6 @@
 //! The ledger: its database, its port, and what is read from it.
 
+pub mod balance;
 pub mod close;
 #[cfg(test)]
 mod close_tests;
@@ -9,12 +10,16 @@ pub mod export;
 mod fill;
 mod heads;
 mod line;
+mod places;
 pub mod port;
 #[cfg(test)]
 #[path = "../../../tests/shared/postgres.rs"]
 mod postgres;
 pub mod quarantine;
 pub mod report;
+#[cfg(test)]
+mod report_tests;
+mod rollup;
 mod rows;
 pub mod store;
 pub mod suspects;
@@ -26,6 +31,7 @@ pub mod usage;
 
 pub use database::Database;
 pub use day::Day;
+pub use places::Spot;
 pub use port::open;
 pub use store::Store;
 pub use usage::{DownloadUsage, Filter, PlainUsage, Reader, UploaderUsage};

@@ -1,14 +1,15 @@
-//! What a provider is told of a span of days: computed from the downloads' lines, so that it needs no record.
+//! What a provider is told of a span of days: computed from the downloads' lines, or from what those of closed days have
+//! come to, so that it needs no record.
 
 use super::day::Day;
 use super::line::{cause_name, speed_of};
 use super::quarantine::InQuarantine;
+use super::rollup::{self, Rollup};
 use super::store::first_open;
 use super::usage::{Reader, bytes_at};
 use crate::error::Error;
 use serde::Serialize;
 use sqlx::Row as _;
-use sqlx::any::AnyRow;
 use std::collections::BTreeMap;
 use swarmedge_core::ids::ProviderId;
 
@@ -29,20 +30,24 @@ pub struct Report {
     pub days: Vec<Row>,
     /// By object, most bytes first.
     pub objects: Vec<Row>,
+    /// By the downloaders' country, most bytes first; without plain traffic, and without speeds.
+    pub countries: Vec<Row>,
+    /// By the downloaders' network (AS), likewise.
+    pub networks: Vec<Row>,
     /// Speeds of completed downloads that peers had no part in.
     pub speed_edge_only: Speeds,
     /// Speeds of completed downloads that peers had a part in.
     pub speed_with_peers: Speeds,
     /// Downloads of clients in quarantine: edges alone have served them.
     pub quarantine: InQuarantine,
-    /// What the records do not tell yet.
-    pub unknown: [&'static str; 1],
+    /// What the records do not tell.
+    pub unknown: Vec<&'static str>,
 }
 
-/// Figures of a day or an object.
+/// Figures of a day, an object, a country or a network.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Row {
-    /// The day, or the object's path.
+    /// The day, the object's path, the country's code, `AS64500`; `unknown`.
     pub name: String,
     /// Its figures.
     #[serde(flatten)]
@@ -141,12 +146,14 @@ impl Figures {
     }
 }
 
-/// What the queries found, before it is put in order.
+/// What was found, before it is put in order.
 #[derive(Default)]
 struct Found {
     totals: Figures,
     days: BTreeMap<Day, Figures>,
     objects: BTreeMap<String, Figures>,
+    countries: BTreeMap<String, Figures>,
+    networks: BTreeMap<String, Figures>,
     speeds: Histogram,
     /// By whether peers had a part.
     speeds_by_kind: [Histogram; 2],
@@ -174,44 +181,14 @@ impl Reader {
         }
     }
 
-    async fn rows_of(
-        &mut self,
-        text: &'static str,
-        provider: ProviderId,
-        from: Day,
-        to: Day,
-    ) -> Result<Vec<AnyRow>, sqlx::Error> {
-        let query = sqlx::query(text).bind(i64::from(provider.0)).bind(from.to_sql()).bind(to.to_sql());
-        query.fetch_all(&mut self.db.any).await
-    }
-
     async fn read_report(&mut self, provider: ProviderId, from: Day, to: Day) -> Result<(Found, Day), sqlx::Error> {
         let mut found = Found::default();
-        let text = "SELECT day, path, state, COUNT(*), CAST(SUM(edge_unique) AS BIGINT),
-                    CAST(SUM(peers_billed) AS BIGINT), CAST(SUM(flagged) AS BIGINT), cause FROM download
-                    WHERE provider = $1 AND day BETWEEN $2 AND $3 GROUP BY day, path, state, cause";
-        for row in self.rows_of(text, provider, from, to).await? {
-            found.add_downloads(&row)?;
-        }
-        let text = "SELECT day, speed, CASE WHEN peers_billed > 0 THEN 1 ELSE 0 END AS kind, COUNT(*) FROM download
-                    WHERE provider = $1 AND day BETWEEN $2 AND $3 AND speed >= 0 GROUP BY day, speed, kind";
-        for row in self.rows_of(text, provider, from, to).await? {
-            let (day, class, n) = (Day::from_sql(row.try_get(0)?), row.try_get(1)?, bytes_at(&row, 3)?);
-            let with_peers = row.try_get::<i64, _>(2).or_else(|_| row.try_get::<i32, _>(2).map(i64::from))? > 0;
-            let by_kind = &mut found.speeds_by_kind[usize::from(with_peers)];
-            for histogram in [&mut found.speeds, by_kind, found.speeds_by_day.entry(day).or_default()] {
-                *histogram.entry(class).or_default() += n;
-            }
-        }
-        let text = "SELECT path, speed, COUNT(*) FROM download
-                    WHERE provider = $1 AND day BETWEEN $2 AND $3 AND speed >= 0 GROUP BY path, speed";
-        for row in self.rows_of(text, provider, from, to).await? {
-            let histogram = found.speeds_by_object.entry(row.try_get(0)?).or_default();
-            *histogram.entry(row.try_get(1)?).or_default() += bytes_at(&row, 2)?;
-        }
+        rollup::read(&mut self.db, Some(provider), (from, to), |day, path, rollup| found.add(day, path, &rollup))
+            .await?;
         let text = "SELECT day, CAST(SUM(bytes) AS BIGINT) FROM plain
                     WHERE provider = $1 AND day BETWEEN $2 AND $3 GROUP BY day";
-        for row in self.rows_of(text, provider, from, to).await? {
+        let query = sqlx::query(text).bind(i64::from(provider.0)).bind(from.to_sql()).bind(to.to_sql());
+        for row in query.fetch_all(&mut self.db.any).await? {
             let bytes = bytes_at(&row, 1)?;
             let day = found.days.entry(Day::from_sql(row.try_get(0)?)).or_default();
             for figures in [day, &mut found.totals] {
@@ -223,16 +200,25 @@ impl Reader {
 }
 
 impl Found {
-    fn add_downloads(&mut self, row: &AnyRow) -> Result<(), sqlx::Error> {
-        let (state, cause, n) = (row.try_get(2)?, row.try_get(7)?, bytes_at(row, 3)?);
-        let (edge, peer, flagged) = (bytes_at(row, 4)?, bytes_at(row, 5)?, bytes_at(row, 6)?);
-        let day = self.days.entry(Day::from_sql(row.try_get(0)?)).or_default();
-        let object = self.objects.entry(row.try_get(1)?).or_default();
-        for figures in [day, object, &mut self.totals] {
-            figures.count(state, cause, n);
-            figures.add_bytes(edge, peer, flagged);
+    fn add(&mut self, day: Day, path: String, rollup: &Rollup) {
+        for ((with_peers, class), n) in &rollup.speeds {
+            let of_object = self.speeds_by_object.entry(path.clone()).or_default();
+            let of_kind = &mut self.speeds_by_kind[usize::from(*with_peers)];
+            let of_day = self.speeds_by_day.entry(day).or_default();
+            for histogram in [&mut self.speeds, of_kind, of_day, of_object] {
+                *histogram.entry(*class).or_default() += n;
+            }
         }
-        Ok(())
+        let day = self.days.entry(day).or_default();
+        let object = self.objects.entry(path).or_default();
+        for (spot, sums) in &rollup.spots {
+            let country = self.countries.entry(spot.country()).or_default();
+            let network = self.networks.entry(spot.network()).or_default();
+            for figures in [&mut *day, &mut *object, country, network, &mut self.totals] {
+                sums.ends.iter().for_each(|((state, cause), n)| figures.count(*state, *cause, *n));
+                figures.add_bytes(sums.edge_bytes, sums.peer_bytes, sums.flagged_bytes);
+            }
+        }
     }
 
     fn into_report(mut self, provider: ProviderId, from: Day, to: Day, open: Day) -> Report {
@@ -243,12 +229,13 @@ impl Found {
             Row { name: day.to_string(), figures }
         };
         let days = (from.0..=to.0).map(Day).map(day).collect();
-        let object = |(name, mut figures): (String, Figures)| {
-            figures.finish(self.speeds_by_object.get(&name));
-            Row { name, figures }
+        let located = |rows: &BTreeMap<String, Figures>| rows.keys().any(|name| name != "unknown");
+        let unknown = match (located(&self.countries), located(&self.networks)) {
+            (true, true) => None,
+            (false, true) => Some("countries: no database of them"),
+            (true, false) => Some("networks: no database of them"),
+            (false, false) => Some("countries and networks: no geolocation"),
         };
-        let mut objects: Vec<Row> = self.objects.into_iter().map(object).collect();
-        objects.sort_by_key(|o| std::cmp::Reverse(o.figures.edge_bytes.saturating_add(o.figures.peer_bytes)));
         let final_up_to = open.0.checked_sub(1).map(Day).filter(|last| *last >= from).map(|last| last.min(to));
         Report {
             provider: provider.0,
@@ -257,11 +244,24 @@ impl Found {
             final_up_to: final_up_to.map(|day| day.to_string()),
             totals: self.totals,
             days,
-            objects,
+            objects: rows(self.objects, &self.speeds_by_object),
+            countries: rows(self.countries, &BTreeMap::new()),
+            networks: rows(self.networks, &BTreeMap::new()),
             speed_edge_only: Speeds::of(&self.speeds_by_kind[0]),
             speed_with_peers: Speeds::of(&self.speeds_by_kind[1]),
             quarantine: InQuarantine::default(),
-            unknown: ["countries and networks: no geolocation"],
+            unknown: unknown.into_iter().collect(),
         }
     }
+}
+
+/// Most bytes first.
+fn rows(all: BTreeMap<String, Figures>, speeds: &BTreeMap<String, Histogram>) -> Vec<Row> {
+    let row = |(name, mut figures): (String, Figures)| {
+        figures.finish(speeds.get(&name));
+        Row { name, figures }
+    };
+    let mut rows: Vec<Row> = all.into_iter().map(row).collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.figures.edge_bytes.saturating_add(row.figures.peer_bytes)));
+    rows
 }

@@ -222,6 +222,9 @@ pub(super) async fn among(
     ids: &[Vec<u8>],
     from_day: i64,
 ) -> Result<Vec<AnyRow>, sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
     if db.backend_name() == "PostgreSQL" {
         let mut all = Array::default();
         ids.iter().for_each(|id| all.push(&id[..].into()));

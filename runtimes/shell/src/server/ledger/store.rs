@@ -3,7 +3,8 @@
 
 use super::database::{Connection, Database};
 use super::day::Day;
-use super::line::{COLUMNS, line_of};
+use super::line::{COLUMNS, Known, clients, line_of};
+use super::places::{self, Places};
 use super::quarantine;
 use super::rows::{Value, among, insert};
 use super::usage::bytes_at;
@@ -11,8 +12,7 @@ use crate::error::Error;
 use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use swarmedge_core::accounting::quarantine::Quarantines;
-use swarmedge_core::ids::{DownloadId, VersionId};
+use swarmedge_core::ids::{DownloadId, Guid, VersionId};
 use swarmedge_core::wire::Wire;
 use swarmedge_core::wire::records::{EdgeRecord, LedgerRecord, LogEvent, Side};
 
@@ -85,6 +85,7 @@ impl Store {
             Connection::partition(&mut change, today.to_sql()).await?;
         }
         let new = insert_new(&mut change, records, now_ms, today).await?;
+        places::add(&mut change, &new, today).await?;
         let first_open = first_open(&mut change).await?;
         for record in &new {
             if let LedgerRecord::Edge(r) = record
@@ -211,8 +212,12 @@ pub(super) const fn log_kind(event: &LogEvent) -> i64 {
         LogEvent::Registered(_) => LOGS_FROM + 1,
         LogEvent::Offered(_) => LOGS_FROM + 2,
         LogEvent::Head(_) => log_kind_of_heads(),
+        LogEvent::Located(_) => LOCATED,
     }
 }
+
+/// The kind of [`LogEvent::Located`].
+pub(super) const LOCATED: i64 = LOGS_FROM + 8;
 
 /// The kind of [`LogEvent::Head`].
 pub(super) const fn log_kind_of_heads() -> i64 {
@@ -239,7 +244,11 @@ pub(super) async fn settle(
         by_download.entry(row.try_get(0)?).or_default().push((bytes_at(row, 2)?, decode(row, 1)?));
     }
     let quarantines = quarantine::of_reporters(change, by_download.values().flatten().map(|(_, r)| r)).await?;
-    let lines = lines_of(by_download.into_values().collect(), &quarantines, first_open, now_ms);
+    let clients: BTreeSet<Guid> = by_download.values().flat_map(|records| clients(records)).collect();
+    let clients: Vec<_> = clients.into_iter().map(|guid| guid.0.to_vec()).collect();
+    let places = Places::of(change, &clients, since).await?;
+    let known = Known { quarantines: &quarantines, places: &places };
+    let lines = lines_of(by_download.into_values().collect(), known, first_open, now_ms);
     insert(change, &format!("INSERT INTO download ({COLUMNS})"), lines, &replacing(first_open)).await?;
     Ok(())
 }
@@ -247,15 +256,12 @@ pub(super) async fn settle(
 /// Half of the lines on another thread: checking receipts takes longer than all else that is not the database's.
 fn lines_of(
     mut downloads: Vec<Vec<(u64, LedgerRecord)>>,
-    quarantines: &Quarantines,
+    known: Known<'_>,
     first_open: Day,
     now_ms: u64,
 ) -> Vec<Vec<Value>> {
     let of = |downloads: Vec<_>| {
-        downloads
-            .into_iter()
-            .filter_map(|records| line_of(records, quarantines, first_open, now_ms))
-            .collect::<Vec<_>>()
+        downloads.into_iter().filter_map(|records| line_of(records, known, first_open, now_ms)).collect::<Vec<_>>()
     };
     if downloads.len() < ALONE_MAX {
         return of(downloads);

@@ -2,7 +2,8 @@
 //! (`accounting::detect`, `accounting::clones`).
 
 use super::day::Day;
-use super::store::{LOGS_FROM, POSSESSION, decode};
+use super::places::Spot;
+use super::store::{LOCATED, LOGS_FROM, POSSESSION, decode};
 use super::usage::Reader;
 use crate::error::Error;
 use crate::keys::verify;
@@ -12,7 +13,9 @@ use sqlx::Row as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use swarmedge_core::accounting::clones::{Pattern, Starts};
-use swarmedge_core::accounting::detect::{self, Affinity, Demand, Near, Offer, Repeated, demand};
+use swarmedge_core::accounting::detect::{
+    self, Affinity, Demand, Near, Offer, Repeated, Sighting, Travel, demand, travel,
+};
 use swarmedge_core::accounting::possession::Tally;
 use swarmedge_core::accounting::settlement::Book;
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, PublicKey, VersionId};
@@ -38,6 +41,8 @@ pub struct Suspects {
     /// Clients that could not, or would not, prove that they hold what they completed. Weak evidence where the content
     /// is public: it adds to other findings.
     pub failed_possession: Vec<PossessionFound>,
+    /// Clients that logged in from places too far apart for the time, again and again.
+    pub travel: Vec<TravelFound>,
     /// Installations that were set back or cloned: to be given a new key, not guilty.
     pub forked: Vec<Forked>,
 }
@@ -134,6 +139,23 @@ pub struct Forked {
     pub logins: u64,
 }
 
+/// See [`Suspects::travel`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TravelFound {
+    /// GUID.
+    pub guid: String,
+    /// How often it moved faster than anybody travels.
+    pub moves: u64,
+    /// The fastest of these moves: from where, to where (country and network),
+    pub from: String,
+    /// See `from`.
+    pub to: String,
+    /// how far, at least,
+    pub distance_km: u64,
+    /// and in how many seconds.
+    pub seconds: u64,
+}
+
 /// Fewer introductions without an offer may be those of a CN that died before it told.
 const NOT_OFFERED_MIN: u64 = 4;
 
@@ -146,6 +168,8 @@ struct Clients {
     /// Whose upload keys are whose.
     keys: BTreeMap<PublicKey, u32>,
     starts: BTreeMap<u32, (Starts, u64)>,
+    /// Where geolocation saw them.
+    sightings: BTreeMap<u32, Vec<Sighting>>,
 }
 
 impl Clients {
@@ -236,15 +260,22 @@ impl Reader {
     }
 
     async fn read_logins(&mut self, reading: &mut Reading, from: Day, to: Day) -> Result<(), sqlx::Error> {
-        let text = "SELECT body FROM record WHERE kind = $1 AND day BETWEEN $2 AND $3 ORDER BY received_ms";
-        let query = sqlx::query(text).bind(LOGS_FROM).bind(from.to_sql()).bind(to.to_sql());
+        let text = "SELECT body FROM record WHERE kind IN ($1, $2) AND day BETWEEN $3 AND $4 ORDER BY received_ms";
+        let query = sqlx::query(text).bind(LOGS_FROM).bind(LOCATED).bind(from.to_sql()).bind(to.to_sql());
         let mut rows = query.fetch(&mut self.db.any);
         while let Some(row) = rows.next().await {
-            if let LedgerRecord::Log(log) = decode(&row?, 0)?
-                && let LogEvent::Login(login) = &log.event
-            {
-                reading.clients.login(log.guid, login);
-                reading.looked_at.logins += 1;
+            let LedgerRecord::Log(log) = decode(&row?, 0)? else { continue };
+            match &log.event {
+                LogEvent::Login(login) => {
+                    reading.clients.login(log.guid, login);
+                    reading.looked_at.logins += 1;
+                }
+                LogEvent::Located(place) => {
+                    let number = reading.clients.number(log.guid);
+                    let sighting = Sighting { at_ms: log.at_ms, place: *place };
+                    reading.clients.sightings.entry(number).or_default().push(sighting);
+                }
+                LogEvent::Registered(_) | LogEvent::Offered(_) | LogEvent::Head(_) => {}
             }
         }
         Ok(())
@@ -392,6 +423,7 @@ impl Reading {
             repeated_by_network,
             not_offered: self.not_offered(),
             failed_possession: self.failed_possession(),
+            travel: self.travel(),
             forked: self.forked(),
             looked_at: self.looked_at,
         }
@@ -427,6 +459,21 @@ impl Reading {
             by_client.iter().map(|r| found(r, self.clients.name(r.demand.who))).collect(),
             by_network.iter().map(|r| found(r, of_network(r.demand.who))).collect(),
         )
+    }
+
+    fn travel(&mut self) -> Vec<TravelFound> {
+        let found = self.clients.sightings.iter_mut().filter_map(|(n, s)| Some((*n, travel::implausible(s)?)));
+        let found: Vec<(u32, Travel)> = found.collect();
+        let spot = |s: &Sighting| Spot::from(s.place.locality);
+        let of = |(client, t): (u32, Travel)| TravelFound {
+            guid: self.clients.name(client),
+            moves: t.moves,
+            from: spot(&t.from).to_string(),
+            to: spot(&t.to).to_string(),
+            distance_km: t.distance_km,
+            seconds: t.to.at_ms.saturating_sub(t.from.at_ms) / 1_000,
+        };
+        found.into_iter().map(of).collect()
     }
 
     fn not_offered(&self) -> Vec<NotOffered> {

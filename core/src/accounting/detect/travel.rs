@@ -1,0 +1,189 @@
+//! Implausible travel: one client's logins from places so far apart that nobody travels between them in the time.
+//! Whoever copied an installation, or lends a GUID, is in two places at once; so is, at times, whoever switches a
+//! VPN on. Once or twice is therefore let pass.
+
+use crate::wire::place::{Coordinates, Place};
+
+/// A client was somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// When, Unix milliseconds.
+    pub at_ms: u64,
+    /// Where.
+    pub place: Place,
+}
+
+/// What a client's journeys come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Travel {
+    /// How often it was faster than anybody travels.
+    pub moves: u64,
+    /// The fastest of these: from here,
+    pub from: Sighting,
+    /// to here.
+    pub to: Sighting,
+    /// That far, at least.
+    pub distance_km: u64,
+}
+
+/// An airliner's ground speed, with the wind.
+pub const SPEED_MAX_KMH: u64 = 1_100;
+/// Databases are wrong by so much; and an address may be that of an operator's gateway.
+pub const ERROR_KM: u64 = 300;
+/// As many moves are let pass.
+pub const MOVES_MAX: u64 = 2;
+/// Taken for the distance of two countries, where there are no coordinates, and of two continents.
+pub const COUNTRIES_KM: u64 = 500;
+/// See [`COUNTRIES_KM`].
+pub const REGIONS_KM: u64 = 2_000;
+/// Of the earth.
+const RADIUS_KM: i64 = 6_371;
+/// A sine of one.
+const ONE: i64 = 1 << 20;
+
+/// What is implausible about a client that was seen at these times, in any order. None if little is.
+#[must_use]
+pub fn implausible(sightings: &mut [Sighting]) -> Option<Travel> {
+    sightings.sort_unstable_by_key(|s| s.at_ms);
+    let mut found: Option<Travel> = None;
+    for pair in sightings.windows(2) {
+        let [from, to] = *pair else { continue };
+        let distance_km = distance_km(&from.place, &to.place);
+        if !is_too_fast(distance_km, to.at_ms.saturating_sub(from.at_ms)) {
+            continue;
+        }
+        let moves = found.map_or(0, |f| f.moves).saturating_add(1);
+        let fastest = found.filter(|f| is_faster(f, distance_km, &from, &to)).map(|f| Travel { moves, ..f });
+        found = Some(fastest.unwrap_or(Travel { moves, from, to, distance_km }));
+    }
+    found.filter(|travel| travel.moves > MOVES_MAX)
+}
+
+/// Whether what is known is as fast as a move of `km`.
+fn is_faster(known: &Travel, km: u64, from: &Sighting, to: &Sighting) -> bool {
+    let time = |from: &Sighting, to: &Sighting| u128::from(to.at_ms.saturating_sub(from.at_ms)) + 1;
+    u128::from(known.distance_km) * time(from, to) >= u128::from(km) * time(&known.from, &known.to)
+}
+
+/// Whether nobody travels `km` in `ms`.
+const fn is_too_fast(km: u64, ms: u64) -> bool {
+    km.saturating_sub(ERROR_KM) as u128 * 3_600_000 > SPEED_MAX_KMH as u128 * ms as u128
+}
+
+/// How far two places are from one another, at least.
+#[must_use]
+pub fn distance_km(a: &Place, b: &Place) -> u64 {
+    if let (Some(a), Some(b)) = (&a.at, &b.at) {
+        return chord_km(a, b);
+    }
+    let differ = |a: Option<u16>, b: Option<u16>| matches!((a, b), (Some(a), Some(b)) if a != b);
+    if differ(a.locality.region.map(u16::from), b.locality.region.map(u16::from)) {
+        REGIONS_KM
+    } else if differ(a.locality.country.map(u16::from_be_bytes), b.locality.country.map(u16::from_be_bytes)) {
+        COUNTRIES_KM
+    } else {
+        0
+    }
+}
+
+/// Straight through the earth, which is never farther than around it.
+fn chord_km(a: &Coordinates, b: &Coordinates) -> u64 {
+    let vector = |c: &Coordinates| {
+        let (latitude, longitude) = (i64::from(c.latitude), i64::from(c.longitude));
+        let scale = cosine(latitude);
+        [scale * cosine(longitude) / ONE, scale * sine(longitude) / ONE, sine(latitude)]
+    };
+    let (a, b) = (vector(a), vector(b));
+    let squares: i64 = a.iter().zip(&b).map(|(a, b)| (a - b) * (a - b)).sum();
+    u64::try_from(squares.max(0).isqrt() * RADIUS_KM / ONE).unwrap_or(0)
+}
+
+/// The sine of an angle in tenths of a degree, times [`ONE`], to 0.2 % (Bhaskara): better than databases.
+const fn sine(tenths: i64) -> i64 {
+    let angle = tenths.rem_euclid(3_600);
+    let half = angle % 1_800;
+    let product = half * (1_800 - half);
+    let sine = 4 * product * ONE / (4_050_000 - product);
+    if angle < 1_800 { sine } else { -sine }
+}
+
+const fn cosine(tenths: i64) -> i64 {
+    sine(tenths + 900)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::place::Locality;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    const BERLIN: Coordinates = Coordinates { latitude: 525, longitude: 134 };
+    const PARIS: Coordinates = Coordinates { latitude: 489, longitude: 23 };
+    const SYDNEY: Coordinates = Coordinates { latitude: -339, longitude: 1_512 };
+    const NEW_YORK: Coordinates = Coordinates { latitude: 407, longitude: -740 };
+    const HOUR: u64 = 3_600_000;
+
+    const fn at(at: Coordinates, at_ms: u64) -> Sighting {
+        Sighting { at_ms, place: Place { locality: Locality::UNKNOWN, at: Some(at) } }
+    }
+
+    fn of(country: &[u8; 2], region: u8, at_ms: u64) -> Sighting {
+        let locality = Locality { asn: None, country: Some(*country), region: Some(region) };
+        Sighting { at_ms, place: Place { locality, at: None } }
+    }
+
+    #[test]
+    fn distances_are_those_through_the_earth() {
+        for (a, b, km) in [(BERLIN, PARIS, 878), (BERLIN, SYDNEY, 12_142), (PARIS, NEW_YORK, 5_640), (PARIS, PARIS, 0)]
+        {
+            let found = chord_km(&a, &b);
+            assert!(found.abs_diff(km) <= 40, "{found} for {km}");
+        }
+    }
+
+    #[test]
+    fn a_traveller_is_plausible_and_who_is_in_two_places_again_and_again_is_not() {
+        let flights = |hours: u64, n: u64| -> Vec<Sighting> {
+            (0..n).map(|i| at(if i % 2 == 0 { PARIS } else { NEW_YORK }, i * hours * HOUR)).collect()
+        };
+        assert_eq!(implausible(&mut flights(8, 20)), None, "an airliner, every day");
+        assert_eq!(implausible(&mut flights(1, 3)), None, "a VPN that was switched on and off");
+        let travel = implausible(&mut flights(1, 20)).expect("found");
+        assert_eq!((travel.moves, travel.to.at_ms - travel.from.at_ms), (19, HOUR));
+        let mut close: Vec<Sighting> = (0..20).map(|i| at(if i % 2 == 0 { PARIS } else { BERLIN }, i * HOUR)).collect();
+        assert_eq!(implausible(&mut close), None, "within an hour's flight and the database's error");
+    }
+
+    #[test]
+    fn without_coordinates_countries_and_continents_stand_in() {
+        let between = |a: (&[u8; 2], u8), b: (&[u8; 2], u8), minutes: u64| {
+            let mut all: Vec<Sighting> =
+                (0..10)
+                    .map(|i| {
+                        if i % 2 == 0 { of(a.0, a.1, i * minutes * 60_000) } else { of(b.0, b.1, i * minutes * 60_000) }
+                    })
+                    .collect();
+            implausible(&mut all).is_some()
+        };
+        assert!(between((b"DE", 4), (b"FR", 4), 5));
+        assert!(!between((b"DE", 4), (b"FR", 4), 15));
+        assert!(between((b"DE", 4), (b"US", 5), 60));
+        assert!(!between((b"DE", 4), (b"US", 5), 120));
+        assert!(!between((b"DE", 4), (b"DE", 4), 0));
+    }
+
+    proptest! {
+        #[test]
+        fn any_numbers_at_all_have_a_distance_within_the_earth(
+            a in any::<(i16, i16)>(), b in any::<(i16, i16)>(), times in proptest::collection::vec(any::<u64>(), 0..6)
+        ) {
+            let place = |(latitude, longitude)| Coordinates { latitude, longitude };
+            let (there, back) = (chord_km(&place(a), &place(b)), chord_km(&place(b), &place(a)));
+            prop_assert_eq!(there, back);
+            prop_assert!(there <= 2 * 6_371 + 30);
+            let mut all: Vec<Sighting> = times.into_iter().map(|at_ms| at(place(a), at_ms)).collect();
+            prop_assert_eq!(implausible(&mut all), None, "who stays does not travel");
+        }
+    }
+}

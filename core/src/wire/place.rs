@@ -1,0 +1,55 @@
+//! Where an address is, as geolocation says.
+
+crate::wire! {
+    /// What geolocation says of an address. Nothing, where there is no database; then prefixes stand in for ASes.
+    pub struct Locality {
+        /// The number of its autonomous system.
+        pub asn: Option<u32>,
+        /// ISO 3166-1 alpha-2.
+        pub country: Option<[u8; 2]>,
+        /// A number for a group of countries: a continent.
+        pub region: Option<u8>,
+    }
+
+    /// A place on the globe, to a tenth of a degree: tells cities apart, not streets.
+    pub struct Coordinates {
+        /// Tenths of a degree, north positive.
+        pub latitude: i16,
+        /// Tenths of a degree, east positive.
+        pub longitude: i16,
+    }
+
+    /// All that is kept of where an address is.
+    pub struct Place {
+        /// Which sets it belongs to.
+        pub locality: Locality,
+        /// About where, if the database says so.
+        pub at: Option<Coordinates>,
+    }
+}
+
+impl Copy for Locality {}
+impl Copy for Coordinates {}
+impl Copy for Place {}
+
+impl Locality {
+    /// Of an address that nothing is known of.
+    pub const UNKNOWN: Self = Self { asn: None, country: None, region: None };
+}
+
+impl Default for Locality {
+    fn default() -> Self {
+        Self::UNKNOWN
+    }
+}
+
+impl Place {
+    /// Of an address that nothing is known of.
+    pub const UNKNOWN: Self = Self { locality: Locality::UNKNOWN, at: None };
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::UNKNOWN
+    }
+}

@@ -1,0 +1,96 @@
+//! `report --as-balance`: what networks give to one another.
+
+use super::csv::quoted;
+use crate::cli::args::ReportFormat;
+use crate::error::Error;
+use crate::server::ledger::balance::{Balance, Network};
+use crate::terminal::units::{bytes, percent};
+
+/// Flows shown; CSV and JSON have all.
+const FLOWS_MAX: usize = 20;
+
+pub(super) fn written(balance: &Balance, format: ReportFormat) -> Result<String, Error> {
+    Ok(match format {
+        ReportFormat::Text => text(balance),
+        ReportFormat::Csv => csv(balance),
+        ReportFormat::Json => super::json(balance)?,
+        ReportFormat::Html => {
+            return Err(Error::usage("--as-balance is not written as HTML").next("--format text, json or csv"));
+        }
+    })
+}
+
+fn text(b: &Balance) -> String {
+    let whose = b.provider.map_or_else(|| "all providers".into(), |p| format!("provider {p}"));
+    let mut text = format!(
+        "{whose}, {} to {} (UTC): {} from peers, {} of it within one network\n",
+        b.from,
+        b.to,
+        bytes(b.peer_bytes),
+        percent(b.inside_bytes, b.peer_bytes)
+    );
+    if b.networks.iter().all(|n| n.name == "unknown") {
+        return text + "no network is known: [cn] geolocation says where clients are\n";
+    }
+    text += "\nnetwork     countries               sent   received  sent - received     inside      edges\n";
+    for n in &b.networks {
+        let sign = if n.sent_bytes < n.received_bytes { "-" } else { "" };
+        text += &format!(
+            "{:10}  {:16} {:>11} {:>10} {:>16} {:>10} {:>10}\n",
+            n.name,
+            n.countries.join(" "),
+            bytes(n.sent_bytes),
+            bytes(n.received_bytes),
+            format!("{sign}{}", bytes(n.sent_bytes.abs_diff(n.received_bytes))),
+            bytes(n.inside_bytes),
+            bytes(n.edge_bytes)
+        );
+    }
+    text += "\nfrom        to               bytes\n";
+    for f in b.flows.iter().take(FLOWS_MAX) {
+        text += &format!("{:10}  {:10} {:>11}\n", f.from, f.to, bytes(f.bytes));
+    }
+    if b.flows.len() > FLOWS_MAX {
+        text += &format!("{} more flows: --format csv shows all\n", b.flows.len() - FLOWS_MAX);
+    }
+    text
+}
+
+fn csv(b: &Balance) -> String {
+    let mut text = "scope,from,to,countries,sent_bytes,received_bytes,inside_bytes,edge_bytes\r\n".to_owned();
+    let network = |n: &Network| {
+        let countries = quoted(&n.countries.join(" "));
+        format!("{},{},{},{}", countries, n.sent_bytes, n.received_bytes, n.inside_bytes)
+    };
+    for n in &b.networks {
+        text += &format!("network,{0},{0},{1},{2}\r\n", n.name, network(n), n.edge_bytes);
+    }
+    for f in &b.flows {
+        text += &format!("flow,{},{},,{},,,\r\n", f.from, f.to, f.bytes);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::ledger::balance::Flow;
+
+    #[test]
+    fn every_line_of_a_balance_has_as_many_values_as_the_first() {
+        let network = Network { name: "AS1".into(), countries: vec!["DE".into(), "FR".into()], ..Network::default() };
+        let balance = Balance {
+            from: "2026-11-01".into(),
+            to: "2026-11-02".into(),
+            provider: None,
+            peer_bytes: 5,
+            inside_bytes: 0,
+            networks: vec![network],
+            flows: vec![Flow { from: "AS1".into(), to: "AS2".into(), bytes: 5 }],
+        };
+        let csv = csv(&balance);
+        let values: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
+        assert_eq!(values, [8, 8, 8]);
+        assert!(text(&balance).contains("AS1         AS2"));
+    }
+}

@@ -1,0 +1,147 @@
+//! Reports: the same whether days are open or closed, by country and network too; and what networks give one another.
+
+use super::close_tests::{close_up_to, store_on};
+use super::tests::{Fixture, edge, granted_on, offered, usage};
+use super::*;
+use futures_lite::future::block_on;
+use swarmedge_core::ids::{Guid, ProviderId, RecordId};
+use swarmedge_core::wire::place::{Locality, Place};
+use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, Side};
+
+const FIRST: Day = Day(20_100);
+const PROVIDER: ProviderId = ProviderId(7);
+
+/// Client `n` logged in at `at_ms`, in a country and a network.
+fn located(n: u32, guid: u32, at_ms: u64, country: &[u8; 2], asn: u32) -> LedgerRecord {
+    let locality = Locality { asn: Some(asn), country: Some(*country), region: Some(4) };
+    let event = LogEvent::Located(Place { locality, at: None });
+    LedgerRecord::Log(LogRecord { id: RecordId::numbered(3_000_000_000 + n), at_ms, guid: Guid::numbered(guid), event })
+}
+
+/// A download of client 1 that ended: 60 bytes from the edge, 25 and 15 from clients 2 and 3; and plain traffic.
+fn ended(day: Day, d: u32) -> Vec<LedgerRecord> {
+    let peers = [(d * 2, 25), (d * 2 + 1, 15)];
+    vec![
+        granted_on(day, d, 7),
+        offered(d, &[d * 2, d * 2 + 1]),
+        usage(d * 9, d, 1, Side::Downloader, 2, &peers),
+        usage(d * 9 + 1, d, 2, Side::Uploader, 1, &peers[..1]),
+        usage(d * 9 + 2, d, 3, Side::Uploader, 1, &peers[1..]),
+        edge(d * 9 + 3, Some(d), 1, 60),
+        edge(d * 9 + 4, None, d, u64::from(d)),
+    ]
+}
+
+/// The report as JSON but for the day up to which it is final, and the balance of networks.
+fn reported(ledger: &Fixture) -> (String, balance::Balance) {
+    block_on(async {
+        let mut reader = Reader::open(&ledger.path).await.expect("opens");
+        let (from, to) = (FIRST, Day(FIRST.0 + 4));
+        let mut report = reader.report(PROVIDER, from, to).await.expect("read");
+        report.final_up_to = None;
+        let balance = reader.balance(None, from, to).await.expect("read");
+        (serde_json::to_string(&report).expect("text"), balance)
+    })
+}
+
+fn execute(ledger: &Fixture, sql: &'static str) {
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        store.execute_for_test(sql).await;
+        store.close().await;
+    });
+}
+
+/// Four days, the third without traffic; clients in two networks, one of which nobody knows of.
+fn written(ledger: &Fixture) {
+    let logins = [located(1, 1, 0, b"DE", 64_500), located(2, 2, 0, b"FR", 64_501)];
+    store_on(ledger, FIRST, &logins);
+    for (day, downloads) in [(0, 1..4), (1, 4..6), (3, 6..9)] {
+        let day = Day(FIRST.0 + day);
+        let records: Vec<_> = downloads.flat_map(|d| ended(day, d)).collect();
+        store_on(ledger, day, &records);
+    }
+}
+
+pub(super) fn a_report_of_closed_days_is_that_of_open_ones_to_the_byte(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    written(&ledger);
+    let open = reported(&ledger);
+    assert_eq!(close_up_to(&ledger, Day(FIRST.0 + 1)), 2);
+    assert_eq!(reported(&ledger), open, "half closed");
+    // within the window a day that is still open takes in what is late, and a closed one does not
+    let late = [usage(1, 1, 1, Side::Downloader, 9, &[(2, 1)]), usage(901, 6, 1, Side::Downloader, 9, &[(12, 5)])];
+    store_on(&ledger, Day(FIRST.0 + 3), &late);
+    let late = reported(&ledger);
+    let bytes = |balance: &balance::Balance| balance.peer_bytes;
+    assert_eq!((bytes(&open.1), bytes(&late.1)), (8 * 40, 8 * 40 - 35));
+    assert_eq!(close_up_to(&ledger, Day(FIRST.0 + 4)), 3);
+    assert_eq!(reported(&ledger), late, "all closed");
+    // what was added up is what is read
+    execute(&ledger, "DELETE FROM download");
+    assert_eq!(reported(&ledger), late);
+}
+
+pub(super) fn days_that_an_older_version_has_closed_are_added_up_later(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    written(&ledger);
+    close_up_to(&ledger, Day(FIRST.0 + 4));
+    let closed = reported(&ledger);
+    execute(&ledger, "DELETE FROM rollup");
+    execute(&ledger, "UPDATE day SET rolled = 0");
+    assert_eq!(reported(&ledger), closed, "from the lines");
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        store.roll_closed().await.expect("added up");
+        store.close().await;
+    });
+    execute(&ledger, "DELETE FROM download");
+    assert_eq!(reported(&ledger), closed, "from what they came to");
+}
+
+pub(super) fn countries_and_networks_add_up_to_the_whole(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    written(&ledger);
+    let (report, balance) = block_on(async {
+        let mut reader = Reader::open(&ledger.path).await.expect("opens");
+        let report = reader.report(PROVIDER, FIRST, Day(FIRST.0 + 4)).await.expect("read");
+        (report, reader.balance(Some(PROVIDER), FIRST, Day(FIRST.0 + 4)).await.expect("read"))
+    });
+    let of = |rows: &[report::Row]| {
+        rows.iter().map(|r| (r.name.clone(), r.figures.completed, r.figures.edge_bytes, r.figures.peer_bytes)).collect()
+    };
+    let countries: Vec<_> = of(&report.countries);
+    assert_eq!(countries, [("DE".to_owned(), 8, 480, 320)]);
+    let networks: Vec<_> = of(&report.networks);
+    assert_eq!(networks, [("AS64500".to_owned(), 8, 480, 320)]);
+    assert_eq!((report.totals.edge_bytes, report.totals.peer_bytes, report.unknown.len()), (480, 320, 0));
+    let flows: Vec<_> = balance.flows.iter().map(|f| (&f.from[..], &f.to[..], f.bytes)).collect();
+    assert_eq!(flows, [("AS64501", "AS64500", 200), ("unknown", "AS64500", 120)]);
+    let sums: Vec<_> = balance.networks.iter().map(|n| (&n.name[..], n.sent_bytes, n.received_bytes)).collect();
+    assert_eq!(sums, [("AS64500", 0, 320), ("AS64501", 200, 0), ("unknown", 120, 0)]);
+    assert_eq!((balance.peer_bytes, balance.inside_bytes), (320, 0));
+}
+
+/// A client that is in Paris and in New York every hour.
+pub(super) fn a_client_in_two_places_at_once_is_found(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let hour = |n: u32| u64::from(n) * 3_600_000;
+    let mut records: Vec<_> = (0..10)
+        .map(|n| {
+            let (country, region, asn) = if n % 2 == 0 { (b"FR", 4, 64_501) } else { (b"US", 5, 64_502) };
+            let LedgerRecord::Log(mut log) = located(n, 5, hour(n), country, asn) else { panic!("a log") };
+            if let LogEvent::Located(place) = &mut log.event {
+                place.locality.region = Some(region);
+            }
+            LedgerRecord::Log(log)
+        })
+        .collect();
+    records.extend((0..10).map(|n| located(100 + n, 6, hour(n), b"FR", 64_501)));
+    store_on(&ledger, FIRST, &records);
+    let found = block_on(async {
+        Reader::open(&ledger.path).await.expect("opens").suspects(FIRST, FIRST).await.expect("read")
+    });
+    let [travel] = &found.travel[..] else { panic!("{found:?}") };
+    assert_eq!((&travel.guid, travel.moves, travel.seconds), (&Guid::numbered(5).to_string(), 9, 3_600));
+    assert_eq!((&travel.from[..], &travel.to[..]), ("FR/64501", "US/64502"));
+}
