@@ -1,7 +1,7 @@
 //! `ledger close-day`, `ledger export` and `audit`: an invoice that its payer can check.
 
 use super::Error;
-use super::args::{AuditArgs, LedgerCloseArgs, LedgerExportArgs};
+use super::args::{AuditArgs, ExportFormat, LedgerCloseArgs, LedgerExportArgs};
 use super::objects::no_section;
 use crate::config::{Bundle, ServerConfig};
 use crate::host::unix_ms;
@@ -9,6 +9,7 @@ use crate::keys::verify;
 use crate::rt::Start;
 use crate::server::config::LedgerConfig;
 use crate::server::ledger::close::{Closed, Signer};
+use crate::server::ledger::parquet::Archive;
 use crate::server::ledger::{Day, Reader, Store, export};
 use crate::terminal::out::{print_json, say};
 use crate::terminal::units::bytes;
@@ -70,23 +71,48 @@ pub(super) fn export_days<R: Start>(args: &LedgerExportArgs, json: bool) -> Resu
     if to < from {
         return Err(Error::usage(format!("--to {to} is before --from {from}")));
     }
-    let (text, statements) = R::block_on(|_| async move {
+    let (format, output) = (args.format, args.output.clone());
+    let statements = R::block_on(move |_| async move {
         let mut reader = Reader::open(&cfg.database).await?;
-        let (mut text, mut statements) = (String::new(), 0);
-        let mut day = from;
-        while day <= to {
-            let closed = reader.provider_day(provider, day).await?;
-            statements += closed.leaves.len();
-            text += &export::to_lines(&closed)?;
-            day = day.next();
+        match format {
+            ExportFormat::Jsonl => export_lines(&mut reader, provider, (from, to), &output).await,
+            ExportFormat::Parquet => export_parquet(&mut reader, provider, (from, to), &output).await,
         }
-        Ok::<_, Error>((text, statements))
     })?;
-    std::fs::write(&args.output, text).map_err(|e| Error::io(format!("write {}", args.output.display()), &e))?;
     if json {
         return print_json(&serde_json::json!({"output": args.output, "statements": statements}));
     }
     say!("wrote {}: provider {provider}, {from} to {to}, {statements} statements", args.output.display())
+}
+
+async fn export_lines(
+    reader: &mut Reader,
+    provider: ProviderId,
+    (from, to): (Day, Day),
+    output: &Path,
+) -> Result<usize, Error> {
+    let (mut text, mut statements) = (String::new(), 0);
+    for day in (from.0..=to.0).map(Day) {
+        let closed = reader.provider_day(provider, day).await?;
+        statements += closed.leaves.len();
+        text += &export::to_lines(&closed)?;
+    }
+    std::fs::write(output, text).map_err(|e| Error::io(format!("write {}", output.display()), &e))?;
+    Ok(statements)
+}
+
+async fn export_parquet(
+    reader: &mut Reader,
+    provider: ProviderId,
+    (from, to): (Day, Day),
+    output: &Path,
+) -> Result<usize, Error> {
+    let mut archive = Archive::create(output)?;
+    for day in (from.0..=to.0).map(Day) {
+        let spots = reader.spots(provider, day).await?;
+        archive.add(&reader.provider_day(provider, day).await?, &spots)?;
+    }
+    archive.finish()
 }
 
 /// `swarmedge audit`.

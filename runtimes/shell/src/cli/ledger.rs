@@ -10,13 +10,13 @@ use crate::terminal::out::say;
 use crate::terminal::units::{bytes, percent};
 use std::collections::BTreeMap;
 use swarmedge_core::accounting::logs::Fork;
-use swarmedge_core::ids::{DownloadId, ProviderId};
+use swarmedge_core::ids::{DownloadId, ProviderId, RecordId};
 use swarmedge_core::wire::records::SignedHead;
 
 /// What was recorded of one download; asked by the demo.
 pub(super) fn ask<R: Start>(database: &Database, download: DownloadId) -> Result<Option<DownloadUsage>, Error> {
     let filter = Filter { download: Some(download), ..Filter::default() };
-    let (downloads, _) = read::<R>(database.clone(), filter)?;
+    let (downloads, _, _) = read::<R>(database.clone(), filter)?;
     Ok(downloads.into_iter().next())
 }
 
@@ -34,15 +34,22 @@ pub(super) fn show<R: Start>(args: &LedgerShowArgs, json: bool) -> Result<(), Er
         download: args.download.as_ref().map(parse).transpose()?,
     };
     let one = filter.download.is_some();
-    let (downloads, plain) = read::<R>(ledger.database, filter)?;
+    let (downloads, plain, set_aside) = read::<R>(ledger.database, filter)?;
     if one && downloads.is_empty() {
         return Err(Error::new(Code::NotFound, "the ledger knows no such download"));
     }
     let plain = if one || args.path.is_some() { Vec::new() } else { plain };
     if json {
-        return print_json(&serde_json::json!({"downloads": downloads, "plain": plain}));
+        let record = |(id, why): &(RecordId, String)| serde_json::json!({"id": id.to_string(), "why": why});
+        let set_aside: Vec<_> = set_aside.iter().map(record).collect();
+        return print_json(&serde_json::json!({"downloads": downloads, "plain": plain, "set_aside": set_aside}));
     }
-    say!("{}", text(&downloads, &plain, one).trim_end())
+    say!("{}", text(&downloads, &plain, one).trim_end())?;
+    if let Some((id, why)) = set_aside.first() {
+        say!("{} records were refused by the database and set aside; they count for nothing", set_aside.len())?;
+        say!("  the first is {id}: {why}")?;
+    }
+    Ok(())
 }
 
 /// `swarmedge ledger forks`.
@@ -74,13 +81,13 @@ pub(super) fn forks<R: Start>(args: &LedgerForksArgs, json: bool) -> Result<(), 
     say!("{} of a kind that restored or cloned machines leave behind; --json prints the signatures", forks.len())
 }
 
-type Books = (Vec<DownloadUsage>, Vec<PlainUsage>);
+type Books = (Vec<DownloadUsage>, Vec<PlainUsage>, Vec<(RecordId, String)>);
 
 fn read<R: Start>(database: Database, filter: Filter) -> Result<Books, Error> {
     R::block_on(|_| async move {
         let mut reader = Reader::open(&database).await?;
         let plain = reader.plain(filter.provider).await?;
-        Ok((reader.downloads(&filter).await?, plain))
+        Ok((reader.downloads(&filter).await?, plain, reader.set_aside().await?))
     })
 }
 

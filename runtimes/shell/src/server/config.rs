@@ -44,8 +44,9 @@ pub struct CnConfig {
     /// shared until its last grants have expired.
     #[serde(default)]
     pub edges: Vec<String>,
-    /// Geolocation: a database of countries (or cities) and one of networks, in the MaxMind format. Peers are then chosen
-    /// by network and country, reports say them, and `detect` sees implausible travel. Without them nothing is known.
+    /// Geolocation: a database of countries (or cities) and one of networks, in the MaxMind format. Peers are then
+    /// chosen by network and country, reports say them, and `detect` sees implausible travel. Without them nothing is
+    /// known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub geo_countries: Option<PathBuf>,
     /// See `geo_countries`.

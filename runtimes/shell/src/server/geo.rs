@@ -1,5 +1,5 @@
-//! Geolocation: which country and network an address is in, from databases in the MaxMind format. A running server reads
-//! them again when their files are replaced.
+//! Geolocation: which country and network an address is in, from databases in the MaxMind format. A running server
+//! reads them again when their files are replaced.
 
 use crate::error::Error;
 use crate::files::Stamp;

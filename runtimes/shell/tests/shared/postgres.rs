@@ -1,7 +1,7 @@
 //! A PostgreSQL server of a test's own: in a directory of its own, on a free port of loopback.
 
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ pub(crate) struct Postgres {
     bin: PathBuf,
     dir: tempfile::TempDir,
     port: u16,
+    tls: bool,
     server: Option<Child>,
 }
 
@@ -30,7 +31,7 @@ impl Postgres {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).expect("ours");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        let mut postgres = Self { bin, dir, port, server: None };
+        let mut postgres = Self { bin, dir, port, tls: false, server: None };
         let data = postgres.dir.path().join("data");
         let mut init = postgres.unprivileged("initdb");
         init.args(["--no-sync", "--auth=trust", "--username=ledger", "--encoding=UTF8", "--locale=C", "--pgdata"]);
@@ -51,6 +52,22 @@ impl Postgres {
         self.url(database)
     }
 
+    /// Starts the server again with TLS, under this certificate and key.
+    #[allow(dead_code, reason = "not every test asks for it")]
+    pub(crate) fn restart_with_tls(&mut self, cert: &str, key: &str) {
+        let data = self.dir.path().join("data");
+        let owner = std::fs::metadata(&data).expect("made").uid();
+        for (name, pem) in [("server.crt", cert), ("server.key", key)] {
+            let path = data.join(name);
+            std::fs::write(&path, pem).expect("written");
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("ours");
+            std::os::unix::fs::chown(&path, Some(owner), None).expect("ours");
+        }
+        self.tls = true;
+        self.kill();
+        self.run();
+    }
+
     /// Kills the server as a crash would; nothing is written any more.
     pub(crate) fn kill(&mut self) {
         let Some(mut server) = self.server.take() else { return };
@@ -65,6 +82,7 @@ impl Postgres {
             let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log"));
             let mut server = self.unprivileged("postgres");
             // a killed process loses nothing that it has written, so no sync is waited for
+            server.args(if self.tls { &["-c", "ssl=on"][..] } else { &[] });
             server.args(["-F", "-h", "127.0.0.1", "-k", "", "-p", &self.port.to_string(), "-D"]);
             let server = server.arg(self.dir.path().join("data")).stderr(log.expect("ours")).stdin(Stdio::null());
             let mut server = server.spawn().expect("postgres starts");

@@ -91,7 +91,9 @@ pub struct LedgerCloseArgs {
     after_help = "Nothing in the file is secret from the provider, and `audit` needs nothing else but the operator's \
     root key. The format is described in EXPORT.md beside the ledger's source.\n\n\
     Example:\n  \
-    swarmedge ledger export --provider 1 --from 2026-11-01 --to 2026-11-21 -o november.jsonl --config my-cdn/server.toml"
+    swarmedge ledger export --provider 1 --from 2026-11-01 --to 2026-11-21 -o november.jsonl --config my-cdn/server.toml\n  \
+    swarmedge ledger export --provider 1 --from 2026-11-01 --to 2026-11-21 --format parquet -o november.parquet \
+    --config my-cdn/server.toml"
 )]
 pub struct LedgerExportArgs {
     /// Whose statements
@@ -103,6 +105,9 @@ pub struct LedgerExportArgs {
     /// The last day [default: the first]
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub to: Option<Day>,
+    /// As what
+    #[arg(long, value_enum, default_value = "jsonl")]
+    pub format: ExportFormat,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -211,7 +216,9 @@ pub enum QuarantineCommand {
 /// See [`QuarantineCommand::Add`].
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "No download fails because of it: edges serve as before. The CNs know within five seconds;     connections that peers have made by then end with their introductions, half an hour later at most. Nothing is     billed that the client reports from now on. `detect` prints this command for its suspects.\n\n\
+    after_help = "No download fails because of it: edges serve as before. The CNs know within five seconds; \
+    connections that peers have made by then end with their introductions, half an hour later at most. Nothing is \
+    billed that the client reports from now on. `detect` prints this command for its suspects.\n\n\
     Example:\n  swarmedge quarantine add 7d3f… 91ac… --reason \"clique in November\" --config my-cdn/server.toml"
 )]
 pub struct QuarantineAddArgs {
@@ -246,6 +253,15 @@ pub struct QuarantineListArgs {
     /// Which deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
+}
+
+/// How closed days are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// With the proofs that `audit` checks, a line a statement.
+    Jsonl,
+    /// For other tools: a table of statements, without proofs.
+    Parquet,
 }
 
 /// How a report is written.

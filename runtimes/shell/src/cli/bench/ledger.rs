@@ -3,15 +3,17 @@
 use crate::cli::args::BenchLedgerArgs;
 use crate::cli::demo::WorkDir;
 use crate::error::{Code, Error};
-use crate::keys::Key;
+use crate::keys::{Key, certify};
 use crate::rt::Start;
+use crate::server::ledger::close::Signer;
+use crate::server::ledger::report::Figures;
 use crate::server::ledger::{Database, Day, Reader, Store};
 use crate::terminal::out::{print_json, say};
 use std::time::{Duration, Instant};
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
 use swarmedge_core::wire::records::{
-    Context, EdgeRecord, FailCause, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes,
-    Receipt, ReceiptProof, Side, UsageRecord, UsageState,
+    CertBody, Context, EdgeRecord, FailCause, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer,
+    PeerBytes, Receipt, ReceiptProof, ServerRole, Side, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, Text, Wire as _};
 
@@ -71,32 +73,61 @@ pub(in crate::cli) fn run<R: Start>(args: &BenchLedgerArgs, json: bool) -> Resul
         return print_json(&serde_json::json!({
             "database": name, "records": records, "batch": batch, "records_per_second": per_second,
             "stored_ms": stored_ms, "report_ms": report_ms,
-            "filled_records": fill, "filled_report_ms": filled_ms,
+            "filled_records": fill, "filled_report_open_ms": filled_ms.map(|f| f.0),
+            "filled_report_closed_ms": filled_ms.map(|f| f.1), "filled_close_ms": filled_ms.map(|f| f.2),
         }));
     }
     say!("{name}: {} records of {downloads} downloads in batches of {}", downloads * PER_DOWNLOAD, args.batch)?;
     say!("  stored   {per_second} records/s, each batch durable ({stored_ms} ms)")?;
     say!("  report   {report_ms} ms over all {DAYS} days")?;
-    if let (Some(records), Some(ms)) = (fill, filled_ms) {
-        say!(
-            "  report   {ms} ms over the lines of {} downloads, as {records} records leave them",
-            records / PER_DOWNLOAD
-        )?;
+    if let (Some(records), Some((open, closed, closing))) = (fill, filled_ms) {
+        let downloads = records / PER_DOWNLOAD;
+        say!("  report   {open} ms over the lines of {downloads} downloads, as {records} records leave them")?;
+        say!("  report   {closed} ms over the same when all days were closed, which took {closing} ms")?;
     }
     Ok(())
 }
 
-/// How long a report over so many more downloads takes, of another provider.
-async fn report_over(store: &mut Store, reader: &mut Reader, downloads: u32, until: Day) -> Result<u128, Error> {
+/// How long a report over so many more downloads takes, of another provider: as their days are open, and closed.
+async fn report_over(
+    store: &mut Store,
+    reader: &mut Reader,
+    downloads: u32,
+    until: Day,
+) -> Result<(u128, u128, u128), Error> {
     let (provider, first) = (ProviderId(PROVIDER.0 + 1), Day(until.0.saturating_sub(DAYS - 1)));
     store.fill(provider, first, downloads).await?;
-    let began = Instant::now();
-    let report = reader.report(provider, first, until).await?;
-    let ms = began.elapsed().as_millis();
-    if report.totals.downloads != u64::from(downloads) {
-        return Err(Error::failed(format!("{} of {downloads} downloads are reported", report.totals.downloads)));
+    let mut took = [0; 2];
+    let mut found = Vec::new();
+    let mut closing_ms = 0;
+    for closed in [false, true] {
+        if closed {
+            let began = Instant::now();
+            store.close_days(until, &signer(), until.end_ms() + 2 * DAY_MS).await?;
+            closing_ms = began.elapsed().as_millis();
+        }
+        let began = Instant::now();
+        found.push(reader.report(provider, first, until).await?.totals);
+        took[usize::from(closed)] = began.elapsed().as_millis();
     }
-    Ok(ms)
+    let bytes = |totals: &Figures| (totals.downloads, totals.edge_bytes, totals.peer_bytes);
+    if found.iter().any(|totals| bytes(totals) != bytes(&found[0]) || totals.downloads != u64::from(downloads)) {
+        return Err(Error::failed(format!("{downloads} downloads are reported wrongly")));
+    }
+    Ok((took[0], took[1], closing_ms))
+}
+
+/// Of a deployment that ends with the measurement.
+fn signer() -> Signer {
+    let (root, key) = (Key::generate(), Key::generate());
+    let body = CertBody {
+        role: ServerRole::Ledger,
+        name: Text::default(),
+        key: key.public(),
+        not_before_ms: 0,
+        not_after_ms: u64::MAX,
+    };
+    Signer::new(key, certify(&root, body))
 }
 
 /// The downloads are spread evenly over the days.

@@ -55,6 +55,9 @@ dns = ["{inner}:{dn}"]
 ledger = "{inner}:{ledger}"
 # asked every few seconds what was unpublished, so that nobody goes on sharing it
 edges = ["{url}"]
+# where clients are, for choosing peers and for reports: databases in the MaxMind format (.mmdb)
+# geo_countries = "countries.mmdb"
+# geo_networks = "asn.mmdb"
 ops = "{inner}:{ops_cn}"
 
 # The directory of who holds what (TLS, from CNs only).
@@ -79,7 +82,8 @@ ops = "{inner}:{ops_stun}"
 listen = "{inner}:{ledger}"
 tls_cert = "ledger/tls.pem"
 tls_key = "ledger/tls.key.pem"
-# a file for SQLite, or "postgres://user:password@host/name" for PostgreSQL
+# a file for SQLite, or "postgres://user:password@host/name" for PostgreSQL; on another machine with
+# "?sslmode=verify-full&sslrootcert=/path/of/ca.pem"
 database = "ledger/ledger.sqlite"
 # closes each day so long after its end, and signs what was settled: what comes later is not billed
 signing_key = "ledger/signing.key"

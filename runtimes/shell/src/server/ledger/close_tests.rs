@@ -118,6 +118,14 @@ pub(super) fn closed_days_are_provable_and_never_change(fixture: &mut dyn FnMut(
     assert_eq!((all.downloads, all.peer_bytes), (6, 200), "until it expires");
 }
 
+/// A ledger with what `write` writes, whose days are closed.
+pub(super) fn honest_with(write: impl FnOnce(&Fixture), last: Day) -> Fixture {
+    let ledger = super::tests::fixture();
+    write(&ledger);
+    close_up_to(&ledger, last);
+    ledger
+}
+
 fn honest() -> (Fixture, String) {
     let ledger = super::tests::fixture();
     for day in [FIRST, FIRST.next()] {

@@ -5,8 +5,10 @@ use super::store::brief;
 use crate::error::{Code, Error};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{Any, AnyConnection, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Transaction};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
@@ -46,8 +48,26 @@ impl Database {
         }
     }
 
+    /// Whether its password and records may travel in the clear to another machine.
+    fn is_in_the_clear(&self) -> bool {
+        let Self::Postgres(url) = self else { return false };
+        let Ok(options) = url.parse::<PgConnectOptions>() else { return false };
+        let host = options.get_host();
+        let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        let near = options.get_socket().is_some() || host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback());
+        let asks = matches!(options.get_ssl_mode(), PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+        !near && !asks
+    }
+
     /// Opens it for writing; makes what is not there and brings the schema up to date.
     pub(super) async fn open_writer(&self) -> Result<Connection, Error> {
+        if self.is_in_the_clear() {
+            tracing::warn!(
+                database = %self,
+                "TLS is not asked for: password and records may travel in the clear; add \
+                 ?sslmode=verify-full&sslrootcert=/path/of/ca.pem to the URL"
+            );
+        }
         let mut db = self.connect("rwc").await?;
         let settings = match self {
             Self::Sqlite(_) => ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA cache_size = -65536"],
@@ -215,7 +235,11 @@ impl Connection {
         } else {
             sqlx::query("DELETE FROM record WHERE day < $1").bind(before).execute(&mut self.any).await?;
         }
-        for text in ["DELETE FROM record_id WHERE day < $1", "DELETE FROM place WHERE day < $1"] {
+        for text in [
+            "DELETE FROM record_id WHERE day < $1",
+            "DELETE FROM place WHERE day < $1",
+            "DELETE FROM set_aside WHERE day < $1",
+        ] {
             sqlx::query(text).bind(before).execute(&mut self.any).await?;
         }
         Ok(())
@@ -247,6 +271,15 @@ impl Connection {
     }
 }
 
+#[cfg(test)]
+impl Connection {
+    /// Whether the server says that this connection is.
+    pub(super) async fn is_encrypted_for_test(&mut self) -> bool {
+        let text = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        sqlx::query_scalar(text).fetch_one(&mut self.any).await.expect("there")
+    }
+}
+
 async fn version(db: &mut AnyConnection) -> Result<usize, sqlx::Error> {
     let version: i64 = if db.backend_name() == "PostgreSQL" {
         let there: bool =
@@ -273,5 +306,22 @@ mod tests {
         let mut file = Database::from("ledger/ledger.sqlite".to_owned());
         file.resolve(Path::new("/srv"));
         assert_eq!(file, Database::Sqlite("/srv/ledger/ledger.sqlite".into()));
+    }
+
+    #[test]
+    fn only_a_far_database_that_is_not_asked_for_tls_is_in_the_clear() {
+        let clear = |url: &str| Database::from(url.to_owned()).is_in_the_clear();
+        for near in ["localhost", "127.0.0.1", "[::1]"] {
+            assert!(!clear(&format!("postgres://me@{near}/books")), "{near}");
+        }
+        for far in ["db.example", "192.0.2.1", "[2001:db8::1]"] {
+            for mode in ["", "?sslmode=disable", "?sslmode=prefer"] {
+                assert!(clear(&format!("postgres://me@{far}/books{mode}")), "{far} {mode}");
+            }
+            for mode in ["require", "verify-ca", "verify-full"] {
+                assert!(!clear(&format!("postgres://me@{far}/books?sslmode={mode}")), "{far} {mode}");
+            }
+        }
+        assert!(!clear("ledger.sqlite"));
     }
 }

@@ -10,6 +10,7 @@ pub mod export;
 mod fill;
 mod heads;
 mod line;
+pub mod parquet;
 mod places;
 pub mod port;
 #[cfg(test)]

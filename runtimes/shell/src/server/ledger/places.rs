@@ -36,6 +36,12 @@ impl Spot {
         self.asn.map_or_else(|| "unknown".into(), |asn| format!("AS{asn}"))
     }
 
+    /// Whether the country is known.
+    #[must_use]
+    pub const fn has_country(&self) -> bool {
+        self.country.is_some()
+    }
+
     /// Its number, if it is known.
     #[must_use]
     pub const fn asn(&self) -> Option<u32> {

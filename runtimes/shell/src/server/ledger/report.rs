@@ -1,5 +1,5 @@
-//! What a provider is told of a span of days: computed from the downloads' lines, or from what those of closed days have
-//! come to, so that it needs no record.
+//! What a provider is told of a span of days: computed from the downloads' lines, or from what those of closed days
+//! have come to, so that it needs no record.
 
 use super::day::Day;
 use super::line::{cause_name, speed_of};

@@ -8,8 +8,8 @@ use swarmedge_core::ids::{Guid, ProviderId, RecordId};
 use swarmedge_core::wire::place::{Locality, Place};
 use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, Side};
 
-const FIRST: Day = Day(20_100);
-const PROVIDER: ProviderId = ProviderId(7);
+pub(super) const FIRST: Day = Day(20_100);
+pub(super) const PROVIDER: ProviderId = ProviderId(7);
 
 /// Client `n` logged in at `at_ms`, in a country and a network.
 fn located(n: u32, guid: u32, at_ms: u64, country: &[u8; 2], asn: u32) -> LedgerRecord {
@@ -53,7 +53,7 @@ fn execute(ledger: &Fixture, sql: &'static str) {
 }
 
 /// Four days, the third without traffic; clients in two networks, one of which nobody knows of.
-fn written(ledger: &Fixture) {
+pub(super) fn written(ledger: &Fixture) {
     let logins = [located(1, 1, 0, b"DE", 64_500), located(2, 2, 0, b"FR", 64_501)];
     store_on(ledger, FIRST, &logins);
     for (day, downloads) in [(0, 1..4), (1, 4..6), (3, 6..9)] {

@@ -54,22 +54,39 @@ impl Store {
         Ok(store)
     }
 
-    /// Stores all of `records` durably, or none. A record whose id is there already is left as it is. After an error
-    /// the database is opened anew, so that one that was restarted is found again.
+    /// Stores all of `records` durably; after an error perhaps some. A record whose id is there already is left as it
+    /// is, so all may come again. One that the database refuses whatever is tried is set aside, and holds up no other.
+    /// After an error the database is opened anew, so that one that was restarted is found again.
     pub async fn store(&mut self, records: &[LedgerRecord], now_ms: u64) -> Result<(), Error> {
         let mut db = match self.db.take() {
             Some(db) => db,
             None => self.database.open_writer().await?,
         };
-        let day = Day::of_ms(now_ms);
-        match self.store_in(&mut db, records, now_ms, day).await {
+        match self.store_apart(&mut db, records, now_ms).await {
             Ok(()) => self.db = Some(db),
             Err(e) => {
                 self.partitions.clear();
                 return Err(self.database.unusable(&e));
             }
         }
-        self.partitions.insert(day.to_sql());
+        self.partitions.insert(Day::of_ms(now_ms).to_sql());
+        Ok(())
+    }
+
+    /// All in one transaction; where that is refused, in halves, down to the records that are to blame.
+    async fn store_apart(&self, db: &mut Connection, records: &[LedgerRecord], now_ms: u64) -> Result<(), sqlx::Error> {
+        let today = Day::of_ms(now_ms);
+        let mut parts = vec![records];
+        while let Some(part) = parts.pop() {
+            match (self.store_in(db, part, now_ms, today).await, part) {
+                (Err(e), [record]) if is_refusal(&e) => set_aside(db, record, &brief(&e), now_ms).await?,
+                (Err(e), [_, _, ..]) if is_refusal(&e) => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                (done, _) => done?,
+            }
+        }
         Ok(())
     }
 
@@ -313,6 +330,34 @@ async fn add_plain(change: &mut AnyConnection, r: &EdgeRecord, day: Day) -> Resu
 pub(super) fn decode(row: &sqlx::any::AnyRow, column: usize) -> Result<LedgerRecord, sqlx::Error> {
     let body: Vec<u8> = row.try_get(column)?;
     LedgerRecord::from_stored(&body).map_err(|e| sqlx::Error::Decode(format!("a broken record: {e}").into()))
+}
+
+/// Whether the database has looked at the values and refuses them, rather than being unable to do anything.
+fn is_refusal(e: &sqlx::Error) -> bool {
+    let code = e.as_database_error().and_then(|e| e.code());
+    code.is_some_and(|code| match code.parse::<u32>() {
+        // SQLite: too big, constraint, mismatch; what is above the first byte says more
+        Ok(code) if code < 10_000 => matches!(code & 0xff, 18..=20),
+        // PostgreSQL: data exception, integrity constraint
+        Ok(_) | Err(_) => code.starts_with("22") || code.starts_with("23"),
+    })
+}
+
+/// Keeps a record where it counts for nothing, as evidence.
+async fn set_aside(db: &mut Connection, record: &LedgerRecord, why: &str, now_ms: u64) -> Result<(), sqlx::Error> {
+    tracing::error!(id = %record.id(), why, "the database refuses a record: it is set aside and counts for nothing");
+    metrics::counter!("swarmedge_ledger_set_aside_total").increment(1);
+    let row = vec![
+        record.id().0[..].into(),
+        Day::of_ms(now_ms).to_sql().into(),
+        now_ms.into(),
+        Value::Text(why.to_owned()),
+        Value::Bytes(record.to_bytes()),
+    ];
+    let mut change = db.begin().await?;
+    insert(&mut change, "INSERT INTO set_aside (id, day, received_ms, why, body)", vec![row], "ON CONFLICT DO NOTHING")
+        .await?;
+    change.commit().await
 }
 
 /// A database error without its layers.

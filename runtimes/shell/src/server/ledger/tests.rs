@@ -2,7 +2,9 @@
 
 use super::postgres::Postgres;
 use super::*;
+use crate::error::Error;
 use crate::keys::Key;
+use crate::tls::CertAuthority;
 use futures_lite::future::block_on;
 use sqlx::Connection as _;
 use std::collections::BTreeSet;
@@ -194,6 +196,34 @@ fn a_batch_is_stored_whole_or_not_at_all(fixture: &mut dyn FnMut() -> Fixture) {
     });
 }
 
+/// One record that the database refuses costs nothing but itself.
+fn a_refused_record_is_set_aside_and_holds_up_no_other(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    ledger.store(&[&[]]);
+    let refuse = match &ledger.path {
+        Database::Sqlite(_) => {
+            "CREATE TRIGGER refuse BEFORE INSERT ON record WHEN NEW.seq = 666 BEGIN SELECT RAISE(ABORT, 'no'); END"
+        }
+        Database::Postgres(_) => "ALTER TABLE record ADD CONSTRAINT refuse CHECK (seq <> 666)",
+    };
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        store.execute_for_test(refuse).await;
+        store.close().await;
+    });
+    let refused = [usage(901, 1, 8, Side::Uploader, 666, &[]), usage(902, 2, 9, Side::Uploader, 666, &[])];
+    let mut batch = story();
+    batch.insert(3, refused[0].clone());
+    batch.push(refused[1].clone());
+    for _ in 0..2 {
+        ledger.store(&[&batch]);
+        assert_eq!(ledger.show(&Filter::default())[0].peers_billed, 70);
+        let aside = block_on(async { Reader::open(&ledger.path).await.expect("opens").set_aside().await });
+        let ids: Vec<_> = aside.expect("read").into_iter().map(|(id, _)| id).collect();
+        assert_eq!(ids, [RecordId::numbered(901), RecordId::numbered(902)]);
+    }
+}
+
 #[test]
 fn an_absent_or_foreign_database_is_one_clear_error() {
     let ledger = fixture();
@@ -296,6 +326,7 @@ const RULES: &[Rule] = &[
     reports_are_by_provider_object_and_download,
     plain_traffic_is_reported_beside_downloads,
     a_batch_is_stored_whole_or_not_at_all,
+    a_refused_record_is_set_aside_and_holds_up_no_other,
     a_report_adds_up_by_day_and_object,
     what_is_reported_in_quarantine_is_not_billed,
     a_report_says_who_was_in_quarantine,
@@ -327,6 +358,39 @@ fn every_rule_holds_on_postgres_and_a_killed_server_loses_and_repeats_nothing() 
         });
     }
     killed_in_mid_batch(&mut postgres);
+    tls_is_asked_for_and_checked(&mut postgres);
+}
+
+/// `sslmode` and `sslrootcert` of the URL count: a server without TLS, or with a stranger's certificate, is refused.
+fn tls_is_asked_for_and_checked(postgres: &mut Postgres) {
+    let plain = postgres.create("encrypted");
+    let open = |options: &str| {
+        let database = Database::from(plain.replace("sslmode=disable", options));
+        block_on(async { Ok::<_, Error>(database.open_writer().await?.is_encrypted_for_test().await) })
+    };
+    assert_eq!(open("sslmode=prefer"), Ok(false));
+    let refused = open("sslmode=require").expect_err("no TLS").to_string();
+    assert!(refused.contains("TLS"), "{refused}");
+    let dir = tempfile::tempdir().expect("a directory");
+    let (ca, stranger) = (CertAuthority::new().expect("made"), CertAuthority::new().expect("made"));
+    let (cert, key) = ca.issue(&["127.0.0.1"]).expect("issued");
+    let [ours, other] = [("ca", &ca), ("other", &stranger)].map(|(name, ca)| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, ca.cert_pem()).expect("written");
+        format!("sslrootcert={}", path.display())
+    });
+    postgres.restart_with_tls(&cert, &key);
+    assert_eq!(open("sslmode=disable"), Ok(false));
+    assert_eq!(open("sslmode=require"), Ok(true), "whoever it is");
+    assert_eq!(open(&format!("sslmode=verify-full&{ours}")), Ok(true));
+    for wrong in [format!("sslmode=verify-full&{other}"), "sslmode=verify-full&sslrootcert=/absent".to_owned()] {
+        let refused = open(&wrong).expect_err(&wrong).to_string();
+        assert!(!refused.contains('\n'), "{refused}");
+    }
+    let (cert, key) = ca.issue(&["db.example"]).expect("issued");
+    postgres.restart_with_tls(&cert, &key);
+    assert!(open(&format!("sslmode=verify-full&{ours}")).is_err(), "another host's certificate");
+    assert_eq!(open(&format!("sslmode=verify-ca&{ours}")), Ok(true), "but of the same authority");
 }
 
 /// Batches go on, each again until it is stored, while the server is killed and started again.

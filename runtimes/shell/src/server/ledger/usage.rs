@@ -10,7 +10,7 @@ use sqlx::Row as _;
 use std::collections::BTreeMap;
 use std::fmt;
 use swarmedge_core::accounting::settlement::{Book, Claims};
-use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId};
+use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, RecordId};
 use swarmedge_core::wire::records::{LedgerRecord, PossessionOutcome, UsageState};
 
 /// Which downloads.
@@ -180,6 +180,14 @@ impl Reader {
             })
         };
         rows.iter().map(plain).collect()
+    }
+
+    /// The ids of records that were set aside, and why.
+    pub async fn set_aside(&mut self) -> Result<Vec<(RecordId, String)>, Error> {
+        let rows: Result<Vec<(Vec<u8>, String)>, _> =
+            sqlx::query_as("SELECT id, why FROM set_aside ORDER BY received_ms, id").fetch_all(&mut self.db.any).await;
+        let record = |(id, why): (Vec<u8>, String)| Some((RecordId(id.try_into().ok()?), why));
+        Ok(rows.map_err(|e| self.failed(&e))?.into_iter().filter_map(record).collect())
     }
 
     pub(super) fn failed(&self, e: &sqlx::Error) -> Error {
