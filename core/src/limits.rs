@@ -31,6 +31,8 @@ pub const INTRO_PATH_MAX: usize = 6;
 pub const CANDIDATES_MAX: usize = 20;
 /// Addresses of a peer that STUN servers vouch for.
 pub const PROVEN_MAX: usize = 4;
+/// TCP endpoints of a peer that was reached there, and ports that it listens on.
+pub const DOORS_MAX: usize = 2;
 /// Secondary GUIDs told at login.
 pub const SECONDARY_GUIDS_MAX: usize = 5;
 /// Peer connections of a client.

@@ -66,6 +66,20 @@ fn in_a_mixed_population_everybody_completes_and_who_is_alone_takes_from_the_edg
 }
 
 #[test]
+fn without_udp_a_client_takes_from_those_that_listen_on_tcp_and_is_offered_to_nobody_else() {
+    use Kind::{FullCone, PortRestricted, Public, UdpBlocked};
+    let with = |first: Kind, listening| {
+        let mut rig = deployment(&[first, UdpBlocked], 1);
+        rig.world.env.access.listening = listening;
+        get(&mut rig, 0);
+        get(&mut rig, 1).peer_bytes
+    };
+    assert!(with(Public, true) > 0);
+    // nothing was opened behind these, and without a port there is nothing to dial
+    assert_eq!([with(PortRestricted, true), with(FullCone, true), with(Public, false)], [0; 3]);
+}
+
+#[test]
 fn a_seed_plays_the_same_again() {
     let play = |seed| {
         let mut rig = deployment(&[Kind::PortRestricted, Kind::SymmetricSequential, Kind::Symmetric], seed);

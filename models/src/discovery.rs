@@ -25,8 +25,24 @@ pub(crate) fn home() -> Spec<NatWorld> {
         teeth: vec![
             tooth("every transaction has the same id, so a forged answer passes", 0, kind, Mutant::RepeatsIds),
             tooth("something else writes to the server's other address first", 0, kind, Mutant::WritesAhead),
-            tooth("a round takes ten times as long", 1, Kind::UdpBlocked, Mutant::HasNoEnd),
+            tooth("a round takes ten times as long", 2, Kind::UdpBlocked, Mutant::HasNoEnd),
         ],
+    }
+}
+
+/// It listens on TCP.
+pub(crate) fn listening() -> Spec<NatWorld> {
+    let listens = |kind, mutant| Cfg { listens: true, ..Cfg::of(kind, mutant) };
+    let (defect, rule) =
+        ("something else on the listening port writes to the server's other address first", RULES[1].name);
+    let tooth = Tooth { defect, rule, cfg: listens(Kind::Restricted, Some(Mutant::KnocksAhead)) };
+    Spec {
+        name: "discovery-listening",
+        about: "the same behind a NAT that filters by address, with a listening TCP port; 1 loss",
+        cfg: listens(Kind::Restricted, None),
+        start: |cfg| world(cfg, Budget { drops: 1, fires: 40, ..Budget::default() }),
+        rules: RULES,
+        teeth: vec![tooth],
     }
 }
 

@@ -83,12 +83,14 @@ fn models() -> Vec<Box<dyn AnyModel>> {
         Box::new(control::spec()),
         Box::new(usage::spec()),
         Box::new(discovery::home()),
+        Box::new(discovery::listening()),
         Box::new(discovery::symmetric()),
         Box::new(discovery::restricted()),
         Box::new(punching::homes()),
         Box::new(punching::learned()),
         Box::new(punching::hopeless()),
         Box::new(punching::hurried()),
+        Box::new(punching::over_tcp()),
     ]
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn homes() -> Spec<Punch> {
         tooth("somebody who knows the key answers in the peer's place", 2, kinds, Mutant::KeyLeaks),
         tooth("the same two are introduced twice", 3, kinds, Mutant::IntroducesTwice),
         tooth("one opened NAT counts for two", 4, kinds, Mutant::GoesTooSoon),
-        tooth("checks do not reach one side", 5, kinds, Mutant::ChecksAreLost),
+        tooth("checks do not reach one side", 6, kinds, Mutant::ChecksAreLost),
     ];
     spec("punching", "2 peers behind port-restricted NATs, 1 CN; 2 losses, 1 duplicate", kinds, teeth)
 }
@@ -36,7 +36,7 @@ pub(crate) fn homes() -> Spec<Punch> {
 /// One side's addresses can only be learned from its checks.
 pub(crate) fn learned() -> Spec<Punch> {
     let kinds = [Kind::Symmetric, Kind::Restricted];
-    let teeth = vec![tooth("checks do not reach one side", 5, kinds, Mutant::ChecksAreLost)];
+    let teeth = vec![tooth("checks do not reach one side", 6, kinds, Mutant::ChecksAreLost)];
     spec("punching-learned", "a symmetric NAT and one that filters by address", kinds, teeth)
 }
 
@@ -48,6 +48,20 @@ pub(crate) fn hopeless() -> Spec<Punch> {
         tooth("hosts know no end of checking", 1, kinds, Mutant::NeverTires),
     ];
     spec("punching-hopeless", "a symmetric NAT and one that filters by port", kinds, teeth)
+}
+
+/// One side has no UDP and dials the other over TCP.
+pub(crate) fn over_tcp() -> Spec<Punch> {
+    let kinds = [Kind::UdpBlocked, Kind::Public];
+    let door = |mutant| Cfg { door: true, ..Cfg::tiny(kinds, mutant) };
+    let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: door(Some(mutant)) };
+    let teeth = vec![
+        tooth("the CN passes on an address with a forged cookie", 0, Mutant::BelievesAnything),
+        tooth("the same two are introduced twice", 5, Mutant::IntroducesTwice),
+        tooth("the port on which the uploader listens is shut", 6, Mutant::DoorIsShut),
+    ];
+    let about = "a host without UDP and one that listens on TCP; 2 losses, 1 duplicate";
+    Spec { cfg: door(None), ..spec("punching-tcp", about, kinds, teeth) }
 }
 
 /// Messages come late: after the timers that wait for them.

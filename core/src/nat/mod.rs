@@ -57,12 +57,16 @@ crate::wire! {
         pub hairpin: bool,
         /// TCP connections to port 443 get out.
         pub tcp443: bool,
+        /// So do those to another port, as far as that was tried.
+        pub tcp_out: bool,
         /// Its user lets it try many ports of a peer, or open many of its own.
         pub birthday: bool,
         /// Where the QUIC socket can be tried, best first.
         pub candidates: List<Candidate, { limits::CANDIDATES_MAX }>,
         /// Where STUN servers have seen the QUIC socket, with their word for it.
         pub proven: List<Proven, { limits::PROVEN_MAX }>,
+        /// Where its listening TCP ports were reached, by who had not been written to.
+        pub doors: List<SocketAddr, { limits::DOORS_MAX }>,
     }
 
     /// One address of a peer's QUIC socket.
@@ -112,9 +116,11 @@ impl Default for NatDescriptor {
             v6: Ipv6Reach::None,
             hairpin: false,
             tcp443: false,
+            tcp_out: false,
             birthday: false,
             candidates: List::default(),
             proven: List::default(),
+            doors: List::default(),
         }
     }
 }
@@ -180,6 +186,30 @@ pub fn can_connect(a: &NatDescriptor, b: &NatDescriptor) -> bool {
         || a.udp && b.udp && known(a) && known(b)
 }
 
+/// The port of HTTPS: what every network lets out that lets anything out.
+pub const HTTPS: u16 = 443;
+
+/// Whether a client may be looked for at a TCP endpoint that it names: an address of its own, and a port that only such
+/// a client listens on.
+fn is_door(addr: SocketAddr, nat: &NatDescriptor, observed: IpAddr) -> bool {
+    let ip = addr.ip().to_canonical();
+    (addr.port() >= 1024 || addr.port() == HTTPS)
+        && !ip.is_unspecified()
+        && !ip.is_multicast()
+        && nat.is_at(ip, observed)
+}
+
+/// Where `from` can open a TCP connection to a client that the CN sees at `observed`: its doors that are at an address
+/// of its own and behind a port that `from` gets out to.
+pub fn doors_for<'a>(
+    from: &'a NatDescriptor,
+    to: &'a NatDescriptor,
+    observed: IpAddr,
+) -> impl Iterator<Item = SocketAddr> + 'a {
+    let gets_out = |port: u16| if port == HTTPS { from.tcp443 || from.tcp_out } else { from.tcp_out };
+    to.doors.iter().copied().filter(move |d| gets_out(d.port()) && is_door(*d, to, observed))
+}
+
 /// A client as another server or client must see it: where its control connection comes from, and what it says itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoint<'a> {
@@ -216,10 +246,20 @@ impl Endpoint<'_> {
     }
 }
 
-/// Whether two clients can be connected. Behind one public address they must share a network (loopback counts), or
-/// their NAT must hairpin. Otherwise IPv6 on both sides or [`can_connect`].
+/// Whether a downloader can be connected to an uploader: over UDP, whoever of them is which, or by a TCP connection
+/// that the downloader opens to a door of the uploader's.
 #[must_use]
-pub fn compatible(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
+pub fn compatible(downloader: Endpoint<'_>, uploader: Endpoint<'_>) -> bool {
+    let same = downloader.observed.to_canonical() == uploader.observed.to_canonical();
+    // behind one address a door may lead back to the downloader itself, unless it is the uploader's own
+    let apart = !same || uploader.is_public();
+    meet_over_udp(downloader, uploader)
+        || apart && doors_for(downloader.nat, uploader.nat, uploader.observed).next().is_some()
+}
+
+/// Whether two clients can be connected over UDP. Behind one public address they must share a network (loopback
+/// counts), or their NAT must hairpin. Otherwise IPv6 on both sides or [`can_connect`].
+fn meet_over_udp(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
     if !(a.nat.udp && b.nat.udp) {
         return false;
     }
@@ -269,6 +309,7 @@ pub fn vetted(nat: &NatDescriptor, observed: IpAddr, proves: impl Fn(&Proven) ->
         c.addr.port() >= 1024 && (nat.is_at(ip, observed) || local)
     };
     nat.candidates = List::truncated(nat.candidates.iter().filter(harmless).cloned());
+    nat.doors = List::truncated(nat.doors.iter().copied().filter(|d| is_door(*d, &nat, observed)));
     nat
 }
 
@@ -319,6 +360,30 @@ mod tests {
         assert!(!offered(&lucky(&cone), &symmetric) && !offered(&cone, &lucky(&symmetric)));
         assert!(!offered(&lucky(&symmetric), &lucky(&symmetric)), "neither knows where to aim");
         assert!(!offered(&lucky(&cone), &lucky(&unknown)));
+    }
+
+    #[test]
+    fn without_udp_a_peer_is_offered_only_by_a_door_that_one_gets_out_to() {
+        let mut blocked = nat(Ei, Ei, &["192.168.0.2:5000"]);
+        (blocked.udp, blocked.tcp443) = (false, true);
+        let with_doors = |doors: &[&str]| {
+            let doors = List::truncated(doors.iter().map(|d| d.parse().expect("an address")));
+            NatDescriptor { doors, ..nat(Ei, Apd, &["192.168.0.3:5000"]) }
+        };
+        let offered = |a: &NatDescriptor, b: &NatDescriptor| {
+            let at = |observed: &str| observed.parse().expect("an address");
+            compatible(Endpoint { observed: at("192.0.2.1"), nat: a }, Endpoint { observed: at("192.0.2.2"), nat: b })
+        };
+        let (https, high) = (with_doors(&["192.0.2.2:443"]), with_doors(&["192.0.2.2:5000"]));
+        assert!(offered(&blocked, &https) && !offered(&blocked, &high));
+        assert!(!offered(&https, &blocked), "nobody is dialled by its uploader");
+        blocked.tcp_out = true;
+        assert!(offered(&blocked, &high));
+        assert!(!offered(&blocked, &with_doors(&[])), "one that listens nowhere");
+        assert!(!offered(&blocked, &with_doors(&["192.0.2.9:443"])), "a door elsewhere is none of its own");
+        assert!(!offered(&blocked, &with_doors(&["192.0.2.2:22"])), "nor is one that may be somebody else's service");
+        let symmetric = NatDescriptor { tcp_out: true, ..nat(Apd, Apd, &["192.168.0.2:5000"]) };
+        assert!(offered(&symmetric, &high), "where UDP works and would not meet");
     }
 
     #[test]

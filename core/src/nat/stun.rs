@@ -44,6 +44,8 @@ mod number {
     pub(super) const OTHER_ADDRESS: u16 = 0x802C;
     /// Attributes below this number must be understood.
     pub(super) const OPTIONAL: u16 = 0x8000;
+    /// Unassigned at IANA, among those that need not be understood.
+    pub(super) const DIAL_BACK: u16 = 0xC5E1;
 }
 
 /// CHANGE-REQUEST (RFC 5780 §7.2) with both flags.
@@ -113,6 +115,9 @@ pub enum Attribute {
     IceControlled(u64),
     /// RFC 8445 §7.1.3.
     IceControlling(u64),
+    /// Over TCP: connect to this port of the address that asks, or to the very port that asks if it is 0, from another
+    /// address, and show an indication with this request's id there.
+    DialBack(u16),
     /// REFLEXIVE-COOKIE: see [`super::cookie`].
     Cookie(Vec<u8>),
     /// One that need not be understood: its number from 0x8000 up, its value.
@@ -174,6 +179,12 @@ impl Message {
     #[must_use]
     pub fn cookie(&self) -> Option<&[u8]> {
         self.find(|a| if let Attribute::Cookie(value) = a { Some(&value[..]) } else { None })
+    }
+
+    /// DIAL-BACK.
+    #[must_use]
+    pub fn dial_back(&self) -> Option<u16> {
+        self.find(|a| if let Attribute::DialBack(port) = a { Some(*port) } else { None })
     }
 
     /// USERNAME.
@@ -277,6 +288,7 @@ impl Attribute {
             Self::UseCandidate => attribute(out, n::USE_CANDIDATE, &[]),
             Self::IceControlled(tie) => attribute(out, n::ICE_CONTROLLED, &tie.to_be_bytes()),
             Self::IceControlling(tie) => attribute(out, n::ICE_CONTROLLING, &tie.to_be_bytes()),
+            Self::DialBack(port) => attribute(out, n::DIAL_BACK, &port.to_be_bytes()),
             Self::Cookie(value) => attribute(out, cookie::ATTRIBUTE, value),
             Self::Other(name, value) => attribute(out, *name, value),
         }
@@ -306,6 +318,7 @@ impl Attribute {
             n::USE_CANDIDATE => exactly::<0>(value).map(|_| Self::UseCandidate)?,
             n::ICE_CONTROLLED => Self::IceControlled(u64::from_be_bytes(exactly(value)?)),
             n::ICE_CONTROLLING => Self::IceControlling(u64::from_be_bytes(exactly(value)?)),
+            n::DIAL_BACK => Self::DialBack(u16::from_be_bytes(exactly(value)?)),
             cookie::ATTRIBUTE => Self::Cookie(value.to_vec()),
             n::OPTIONAL.. => Self::Other(name, value.to_vec()),
             _ => return Ok(None),

@@ -6,11 +6,16 @@
 //! answer a request, to the address that asks (RESPONSE-PORT changes the port alone); and a bounded rate for each
 //! network, whichever of its addresses is named. Behind a handshake (TCP) only the rate is bounded.
 //!
+//! Who asks over TCP may be dialled back, to see whether his listening port is reached: at his own address, which the
+//! handshake has proven, and no other; from an address that he has not written to; at a high port or that of HTTPS;
+//! once a request, at the price of many answers. He is told nothing by it but what reaches him.
+//!
 //! With the control plane's keys it gives cookies ([`crate::nat::cookie`]) to who asks for them with as many bytes,
 //! over UDP, and to the endpoint that asks, so that nobody gets one for where he is not.
 
 use crate::machine::{Cx, Machine, Time};
 use crate::nat::cookie::{CookieKeys, Tag};
+use crate::nat::is_private;
 use crate::nat::stun::{Attribute, CHANGE_REQUEST, Class, HEADER_LEN, Message};
 use crate::session::Wall;
 use crate::wire::Wire as _;
@@ -52,6 +57,15 @@ pub enum Output {
         /// What.
         bytes: Vec<u8>,
     },
+    /// Open a TCP connection, for so short a time that its first packet is not repeated; send this and close it.
+    DialBack {
+        /// From this address of the server.
+        from: IpAddr,
+        /// To whom.
+        to: SocketAddr,
+        /// What.
+        bytes: Vec<u8>,
+    },
     /// Add one to a counter.
     Count(Metric),
 }
@@ -67,6 +81,8 @@ pub enum Metric {
     Ignored,
     /// A request was dropped: its network sends too many.
     Limited,
+    /// A client was dialled back.
+    DialledBack,
 }
 
 impl Metric {
@@ -78,6 +94,7 @@ impl Metric {
             Self::Refused => "swarmedge_stun_refused_total",
             Self::Ignored => "swarmedge_stun_ignored_total",
             Self::Limited => "swarmedge_stun_limited_total",
+            Self::DialledBack => "swarmedge_stun_dialled_back_total",
         }
     }
 }
@@ -113,6 +130,8 @@ pub struct Config {
     pub addresses: Option<Addresses>,
     /// A handshake has shown that requests come from where they say (TCP); then nothing is answered from elsewhere.
     pub verified: bool,
+    /// The server's addresses, if it has two: who asks one of them may be dialled back from the other.
+    pub dials_from: Option<[IpAddr; 2]>,
     /// Answers a second for each /24 (IPv6: /56).
     pub answers_per_second: u32,
     /// Networks remembered at a time.
@@ -121,12 +140,18 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { addresses: None, verified: false, answers_per_second: 1_000, networks_max: 65_536 }
+        Self { addresses: None, verified: false, dials_from: None, answers_per_second: 1_000, networks_max: 65_536 }
     }
 }
 
 /// One answer, in the unit that buckets count in: a rate in answers a second fills by itself every microsecond.
 const ANSWER: u64 = 1_000_000;
+/// Dialling back costs as much as so many answers.
+const DIAL_COST: u64 = 100;
+/// Below it is no port of a client, but for one.
+const LOW_PORTS: u16 = 1024;
+/// That of HTTPS.
+const HTTPS: u16 = 443;
 /// No answer to an unverified source is longer than this many of the shortest request.
 const AMPLIFICATION_MAX: usize = 5;
 /// What we are, in answers.
@@ -179,8 +204,24 @@ impl Stun {
         Some(Attribute::Cookie(cookie.to_bytes()))
     }
 
-    /// Takes one answer from the network's bucket, if there is one.
-    fn allow(&mut self, cfg: &Config, now: Time, from: IpAddr) -> bool {
+    /// Dials back who asks for it, if that harms nobody.
+    fn dial_back(&mut self, cx: &mut Cx<'_, Self>, request: &Message, (from, local): (SocketAddr, SocketAddr)) {
+        let Some(port) = request.dial_back().filter(|_| cx.cfg.verified) else { return };
+        let to = SocketAddr::new(from.ip().to_canonical(), if port == 0 { from.port() } else { port });
+        let own = local.ip().to_canonical();
+        let Some([a, b]) = cx.cfg.dials_from.filter(|both| both.contains(&own)) else { return };
+        // a private network's are dialled on that network only
+        let proper = is_private(own) || !is_private(to.ip());
+        if !proper || to.port() < LOW_PORTS && to.port() != HTTPS || !self.allow(cx.cfg, cx.now, from.ip(), DIAL_COST) {
+            return;
+        }
+        let bytes = Message::new(Class::Indication, request.id, Vec::new()).encode();
+        cx.push(Output::Count(Metric::DialledBack));
+        cx.push(Output::DialBack { from: if own == a { b } else { a }, to, bytes });
+    }
+
+    /// Takes so many answers from the network's bucket, if they are there.
+    fn allow(&mut self, cfg: &Config, now: Time, from: IpAddr, answers: u64) -> bool {
         let network = network(from);
         let full = u64::from(cfg.answers_per_second) * ANSWER;
         let bucket = match self.networks.get(&network) {
@@ -197,8 +238,8 @@ impl Stun {
                 Bucket { tokens: full, seen: now }
             }
         };
-        let allowed = bucket.tokens >= ANSWER;
-        let tokens = if allowed { bucket.tokens - ANSWER } else { bucket.tokens };
+        let allowed = bucket.tokens >= answers * ANSWER;
+        let tokens = if allowed { bucket.tokens - answers * ANSWER } else { bucket.tokens };
         self.networks.insert(network, Bucket { tokens, seen: now });
         self.by_age.insert((now, network));
         allowed
@@ -282,7 +323,7 @@ impl Machine for Stun {
         };
         let request = Message::decode(&bytes).ok().filter(|m| m.class == Class::Request);
         let Some(request) = request else { return cx.push(Output::Count(Metric::Ignored)) };
-        if !self.allow(cx.cfg, cx.now, from.ip()) {
+        if !self.allow(cx.cfg, cx.now, from.ip(), 1) {
             return cx.push(Output::Count(Metric::Limited));
         }
         let local = SocketAddr::new(local.ip().to_canonical(), local.port());
@@ -299,6 +340,9 @@ impl Machine for Stun {
             return cx.push(Output::Count(Metric::Ignored));
         }
         cx.push(Output::Count(metric));
+        if metric == Metric::Answered {
+            self.dial_back(cx, &request, (from, local));
+        }
         cx.push(Output::Datagram { local: answer.0, to: answer.1, bytes: answer.2 });
     }
 

@@ -24,6 +24,9 @@ pub struct Class {
     filtering: u8,
     foretold: bool,
     birthday: bool,
+    udp: bool,
+    /// It listens on TCP and was reached there.
+    door: bool,
 }
 
 impl From<&NatDescriptor> for Class {
@@ -34,6 +37,8 @@ impl From<&NatDescriptor> for Class {
             filtering: number(nat.filtering),
             foretold: nat.step > 0,
             birthday: nat.birthday,
+            udp: nat.udp,
+            door: !nat.doors.is_empty(),
         }
     }
 }

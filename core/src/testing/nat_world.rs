@@ -22,6 +22,8 @@ const TTL: u8 = 64;
 pub const WALL_MS: u64 = 1_700_000_000_000;
 /// The main socket's port.
 const PORT: u16 = 5000;
+/// The listening TCP port: another number, since routers here know no protocols.
+const DOOR: u16 = 6000;
 
 /// A seeded defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub enum Mutant {
     WritesAhead,
     /// A round takes as long as it likes.
     HasNoEnd,
+    /// Something on the listening port writes to the server's other address before it is dialled from there.
+    KnocksAhead,
 }
 
 /// How a world is configured.
@@ -45,6 +49,8 @@ pub struct Cfg {
     pub truth: (NatBehaviour, NatBehaviour),
     /// The server has two addresses.
     pub two_addresses: bool,
+    /// It listens on TCP.
+    pub listens: bool,
     /// The defect, if any.
     pub mutant: Option<Mutant>,
 }
@@ -58,7 +64,7 @@ impl Cfg {
         if mutant == Some(Mutant::HasNoEnd) {
             discovery.within *= 10;
         }
-        Self { discovery, rules: kind.routers(), truth: kind.behaviour(), two_addresses: true, mutant }
+        Self { discovery, rules: kind.routers(), truth: kind.behaviour(), two_addresses: true, listens: false, mutant }
     }
 
     fn stun(&self) -> stun::Config {
@@ -83,6 +89,10 @@ pub enum Event {
     Answer(Socket, SocketAddr, Vec<u8>),
     /// Over TCP.
     Tcp(SocketAddr, Vec<u8>),
+    /// Over TCP, from the listening port.
+    Knocked(SocketAddr, Vec<u8>),
+    /// Over TCP, to the listening port.
+    DialledBack(SocketAddr, Vec<u8>),
 }
 
 /// What comes from outside.
@@ -90,6 +100,8 @@ pub enum Event {
 pub enum Move {
     /// The client starts.
     Start,
+    /// It listens on TCP.
+    Listen,
     /// Somebody who sees nothing answers as the server's other address would.
     Forge,
 }
@@ -102,6 +114,7 @@ pub struct NatWorld {
     client: HostIx,
     stun: Stun,
     started: bool,
+    listens: bool,
     /// What the machine has told others.
     pub told: NatDescriptor,
     /// Its newest cookies.
@@ -209,6 +222,7 @@ impl System for NatWorld {
                 }
             }
             Output::AskTcp { server, bytes } => world.send(lane("tcp", server, None), DELAY, Event::Tcp(server, bytes)),
+            Output::Knock { server, local, requests } => knock(world, cfg, (server, local), &requests),
             Output::Changed(nat) => world.env.told = nat,
             Output::Proven(proven) => world.env.proven = proven,
             Output::Report(report) => world.env.report = Some(report),
@@ -216,7 +230,7 @@ impl System for NatWorld {
     }
 
     fn faults(world: &World<Self>, _: &Cfg, lane: Lane, _: &Event, ways: &mut Vec<Way>) {
-        if lane.what != "tcp" {
+        if lane.what != "tcp" && lane.what != "door" {
             ways.extend((world.budget.drops > 0).then_some(Way::Lost));
             ways.extend((world.budget.duplicates > 0).then_some(Way::Twice));
         }
@@ -228,6 +242,8 @@ impl System for NatWorld {
         match event {
             _ if way == Way::Lost => None,
             Event::Answer(socket, from, bytes) => Some(Input::Datagram { socket, from, bytes }),
+            Event::Knocked(server, answer) => Some(Input::Knocked { server, local: DOOR, answer }),
+            Event::DialledBack(from, bytes) => Some(Input::DialledBack { from, local: DOOR, bytes }),
             Event::Tcp(server, bytes) => {
                 let request = Message::decode(&bytes).ok()?;
                 let answer = Message::new(Class::Success, request.id, Vec::new()).encode();
@@ -253,8 +269,9 @@ impl System for NatWorld {
         lane.what == "tcp"
     }
 
-    fn moves(world: &World<Self>, _: &Cfg, moves: &mut Vec<Move>) {
+    fn moves(world: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
         moves.extend((!world.env.started).then_some(Move::Start));
+        moves.extend((world.env.started && cfg.listens && !world.env.listens).then_some(Move::Listen));
         moves.extend((world.env.started && world.budget.changes > 0).then_some(Move::Forge));
     }
 
@@ -265,11 +282,50 @@ impl System for NatWorld {
                 let hosts = alloc::vec![world.env.local(Socket::Main)];
                 Some((0, Input::Network { hosts, servers: alloc::vec![servers()[0]] }))
             }
+            Move::Listen => {
+                world.env.listens = true;
+                Some((0, Input::Listens(alloc::vec![DOOR])))
+            }
             Move::Forge => {
                 world.budget.changes -= 1;
                 let mapped = Attribute::XorMapped(world.env.local(Socket::Main));
                 let bytes = Message::new(Class::Success, TransactionId([0; 12]), alloc::vec![mapped]).encode();
                 Some((0, Input::Datagram { socket: Socket::Main, from: servers()[3], bytes }))
+            }
+        }
+    }
+}
+
+/// Requests leave from the listening port; the server answers, and dials back from its other address.
+fn knock(world: &mut World<NatWorld>, cfg: &Cfg, (server, local): (SocketAddr, u16), requests: &[Vec<u8>]) {
+    let (now, client, [first, other]) = (world.now, world.env.client, world.env.hosts);
+    let from = SocketAddr::new(world.env.net.addr(client), local);
+    let there = SocketAddr::new(servers()[3].ip(), 50_000);
+    if cfg.mutant == Some(Mutant::KnocksAhead) {
+        world.env.net.send(now, client, from, there, TTL);
+    }
+    for request in requests {
+        let Some(arrival) = world.env.net.send(now, client, from, server, TTL).filter(|a| a.host == first) else {
+            return;
+        };
+        let (mut out, mut rng) = (Vec::new(), super::rng::Seeded::new(0));
+        let dials_from = cfg.two_addresses.then_some([server.ip(), there.ip()]);
+        let tcp = stun::Config { verified: true, dials_from, ..stun::Config::default() };
+        let mut cx = Cx { now, cfg: &tcp, rng: &mut rng, out: &mut out };
+        let input = stun::Input::Datagram { from: arrival.from, local: server, bytes: request.clone() };
+        Stun::default().handle_input(&mut cx, input);
+        for output in out {
+            match output {
+                stun::Output::Datagram { bytes, .. } => {
+                    world.send(lane("door", server, None), DELAY * 2, Event::Knocked(server, bytes));
+                }
+                stun::Output::DialBack { to, bytes, .. } => {
+                    let came = world.env.net.send(now, other, there, to, TTL);
+                    if came.is_some_and(|a| a.host == client && a.to == from) {
+                        world.send(lane("door", there, None), DELAY * 2, Event::DialledBack(there, bytes));
+                    }
+                }
+                stun::Output::Count(_) => {}
             }
         }
     }
@@ -289,7 +345,7 @@ fn serve(
     world.env.stun.handle_input(&mut cx, stun::Input::Datagram { from, local, bytes });
     let sent = out.into_iter().filter_map(|o| match o {
         stun::Output::Datagram { local, to, bytes } => Some((local, to, bytes)),
-        stun::Output::Count(_) => None,
+        stun::Output::Count(_) | stun::Output::DialBack { .. } => None,
     });
     sent.collect()
 }
@@ -331,6 +387,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<NatWorld> {
         client,
         stun: server(),
         started: false,
+        listens: false,
         told: NatDescriptor::default(),
         proven: Vec::new(),
         report: None,
@@ -349,6 +406,10 @@ pub const RULES: &[Rule<NatWorld>] = &[
     Rule::always("what is told is never more open than what is", |cfg: &Cfg, w| {
         let told = &w.env.told;
         openness(told.mapping) <= openness(cfg.truth.0) && openness(told.filtering) <= openness(cfg.truth.1)
+    }),
+    Rule::always("a listening port is told to be reached only where anybody can reach it", |cfg: &Cfg, w| {
+        w.env.told.doors.is_empty()
+            || cfg.truth == (NatBehaviour::EndpointIndependent, NatBehaviour::EndpointIndependent)
     }),
     Rule::always("a round has ended within its bound, with a class or unknown", |_, w| {
         w.env.age <= Config::default().within

@@ -1,15 +1,18 @@
 //! Two hosts behind NATs, the CN's broker between them, and the Internet: the production machines of connectivity in
 //! one world. Models explore it with losses and duplicates; timed, it gives the table of pairs that can connect.
 
+mod rules;
+
+pub use rules::RULES;
+
 use super::nat::{HostIx, Internet, Kind};
-use super::rule::{Rule, settles};
 use super::world::{Budget, Lane, NodeIx, System, Way, World};
 use crate::ids::IntroId;
 use crate::machine::{Cx, Machine, Rng, Time};
 use crate::nat::broker::{self, Broker};
 use crate::nat::connectivity::{self, Attempt, Connectivity, Input, Offer, Output, Role, Scatter, Scattered, Ticket};
 use crate::nat::cookie::{Cookie, Proven};
-use crate::nat::{Candidate, CandidateKind, NatDescriptor};
+use crate::nat::{Candidate, CandidateKind, NatDescriptor, Transport};
 use crate::wire::List;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -41,6 +44,8 @@ pub enum Mutant {
     BelievesAnything,
     /// Hosts know no end of checking.
     NeverTires,
+    /// TCP connections to the uploader get nowhere.
+    DoorIsShut,
 }
 
 /// How the world is.
@@ -54,6 +59,8 @@ pub struct Cfg {
     pub kinds: [Kind; 2],
     /// Behind one router, which hairpins or not, instead.
     pub shared: Option<bool>,
+    /// The uploader listens on TCP, and was reached there.
+    pub door: bool,
     /// One way, for everything.
     pub latency: Duration,
     /// The uploader hears of everything so much later.
@@ -73,6 +80,7 @@ impl Cfg {
             broker: broker::Config::default(),
             kinds,
             shared: None,
+            door: false,
             latency: Duration::from_millis(30),
             skew: Duration::ZERO,
             hurried: false,
@@ -91,7 +99,7 @@ impl Cfg {
     pub fn is_reachable(&self) -> bool {
         let birthday = self.connectivity.birthday.is_some();
         let [a, b] = self.kinds.map(|kind| NatDescriptor { birthday, ..descriptor(kind, Vec::new()) });
-        crate::nat::can_connect(&a, &b)
+        self.door || crate::nat::can_connect(&a, &b)
     }
 }
 
@@ -152,8 +160,10 @@ pub struct Punch {
     shared: bool,
     /// How each host's attempt ended.
     pub ended: [Option<Attempt>; 2],
-    /// Paths taken.
+    /// Paths taken over UDP.
     pub paths: [Vec<SocketAddr>; 2],
+    /// TCP connections begun.
+    pub dials: [Vec<SocketAddr>; 2],
     /// A datagram of each host has come to the other.
     delivered: [bool; 2],
     opened: [bool; 2],
@@ -200,6 +210,8 @@ pub(super) fn descriptor(kind: Kind, candidates: Vec<Candidate>) -> NatDescripto
         filtering,
         step: u16::from(kind == Kind::SymmetricSequential),
         v4: true,
+        tcp443: true,
+        tcp_out: true,
         candidates: List::truncated(candidates),
         ..NatDescriptor::default()
     }
@@ -367,7 +379,16 @@ fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, output: Output) {
             );
         }
         Output::Moved(_) => world.env.moved[me] = true,
-        Output::Path { intro, addr } => {
+        Output::Path { intro, addr, over: Transport::Tcp } => {
+            world.env.dials[me].push(addr);
+            world.env.strayed |= world.env.strays(me, addr);
+            let reached = addr == world.env.door() && cfg.mutant != Some(Mutant::DoorIsShut);
+            for host in [1 - node, node].into_iter().filter(|_| reached) {
+                let lane = Lane { to: host, what: "tcp", id: 0 };
+                world.send(lane, cfg.latency * (1 + u32::from(host == node)), Event::Tell(Input::Connected(intro)));
+            }
+        }
+        Output::Path { intro, addr, over: Transport::Udp } => {
             world.env.paths[me].push(addr);
             if node == 0 {
                 handshake(world, cfg, node, addr, (intro, false));
@@ -459,7 +480,11 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
         let site = if cfg.shared.is_some() { 10 } else { [10, 20][i] };
         let public = seen.map_or(IpAddr::V4(Ipv4Addr::new(203, 0, 113, site)), |a| a.ip());
         let says = descriptor(cfg.kinds[i], [Some(host), mapped, Some(lie)].into_iter().flatten().collect());
-        let says = NatDescriptor { birthday: cfg.connectivity.birthday.is_some(), proven: forged(), ..says };
+        let lie = SocketAddr::new(BYSTANDER.into(), crate::nat::HTTPS);
+        let door = SocketAddr::new(public, crate::nat::HTTPS);
+        let doors = List::truncated([lie, door].into_iter().filter(|_| cfg.door && i == 1));
+        let birthday = cfg.connectivity.birthday.is_some();
+        let says = NatDescriptor { birthday, proven: forged(), doors, ..says };
         let believes = cfg.mutant == Some(Mutant::BelievesAnything);
         let nat = crate::nat::vetted(&says, seen_at(cfg, i, public), |_| believes);
         ((says, nat), SocketAddr::new(public, 443))
@@ -473,6 +498,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
         shared: cfg.shared.is_some(),
         ended: nobody(),
         paths: [Vec::new(), Vec::new()],
+        dials: [Vec::new(), Vec::new()],
         delivered: [false; 2],
         opened: [false; 2],
         went: false,
@@ -525,6 +551,11 @@ impl Punch {
         self.ended.iter().all(|e| e.as_ref().is_some_and(|a| a.failure.is_some()))
     }
 
+    /// Where the uploader listens on TCP.
+    fn door(&self) -> SocketAddr {
+        SocketAddr::new(self.public[1], crate::nat::HTTPS)
+    }
+
     /// From which of its sockets a host sends to an endpoint.
     fn socket_to(&self, host: usize, to: SocketAddr) -> SocketAddr {
         self.adopted[host].filter(|(peer, _)| *peer == to).map_or(self.sockets[host], |(_, socket)| socket)
@@ -543,38 +574,3 @@ impl Punch {
         arrival.is_some_and(|a| a.host == self.hosts[1 - host])
     }
 }
-
-fn hosts(w: &World<Punch>) -> impl Iterator<Item = &Connectivity> {
-    w.nodes().filter_map(|(_, n)| if let Node::Host(host) = n { Some(host) } else { None })
-}
-
-/// What must hold of it.
-pub const RULES: &[Rule<Punch>] = &[
-    Rule::always("nothing goes to an address that is neither the introduced peer's nor configured", |_, w| {
-        !w.env.strayed
-    }),
-    Rule::always("no attempt sends more than it may", |cfg: &Cfg, w| {
-        hosts(w).all(|h| h.is_within_bounds(&cfg.connectivity))
-            && w.env.sent.iter().all(|n| *n <= cfg.connectivity.datagrams_max())
-    }),
-    Rule::always("a path is taken only when each has heard the other", |_, w| {
-        w.env.paths.iter().all(Vec::is_empty) || w.env.delivered == [true; 2]
-    }),
-    Rule::always("each takes one path, and it leads to the other", |_, w| {
-        (0..2).all(|i| w.env.paths[i].len() <= 1 && w.env.paths[i].iter().all(|p| w.env.leads(i, *p, w.now)))
-    }),
-    Rule::always("nobody is told to go before both have opened or had their time", |_, w| !w.env.too_soon),
-    Rule::always(
-        "left alone, a pair that can connect does, one that cannot fails on both sides, and nothing stays",
-        |cfg, w| {
-            settles(cfg, w, 2000, |w| {
-                let ended = match cfg.is_reachable() {
-                    true if cfg.hurried => w.env.is_over(),
-                    true => w.env.is_connected(),
-                    false => w.env.has_failed(),
-                };
-                ended && hosts(w).all(|h| h.sessions() == 0 && h.poll_timeout().is_none())
-            })
-        },
-    ),
-];

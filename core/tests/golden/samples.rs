@@ -39,6 +39,7 @@ fn nat() -> NatDescriptor {
         v6: Ipv6Reach::Firewalled,
         hairpin: true,
         tcp443: false,
+        tcp_out: true,
         birthday: true,
         candidates: List::truncated([
             candidate(CandidateKind::Host, "192.168.1.2:50000"),
@@ -52,6 +53,7 @@ fn nat() -> NatDescriptor {
             },
             Proven { addr: addr("203.0.113.6:40003"), cookie: None },
         ]),
+        doors: List::truncated([addr("203.0.113.5:443")]),
     }
 }
 

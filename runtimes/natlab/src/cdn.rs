@@ -15,6 +15,7 @@ use swarmedge_shell::client::local::Call;
 use swarmedge_shell::client::protocol::{Answer, DownloadLine, Request, State, StatusLine};
 use swarmedge_shell::client::why::{AttemptLine, MeetingLine, UploaderLine};
 use swarmedge_shell::config::Bundle;
+use swarmedge_shell::nat::NatLine;
 use swarmedge_shell::terminal::Interrupt;
 
 /// Who publishes.
@@ -140,6 +141,12 @@ impl Cdn {
         self.client_options = options.iter().map(|o| (*o).to_owned()).collect();
     }
 
+    /// What the ledger has recorded of downloads of `path`, as `ledger show --json` prints it.
+    pub fn ledger(&self, path: &str) -> Result<serde_json::Value, Error> {
+        let args = ["ledger", "show", "--json", "--path", path, "--config", text(&self.made.config)?];
+        serde_json::from_str(&run(text(&self.program)?, &args, "")?).map_err(|e| Error::new(e.to_string()))
+    }
+
     /// Where clients connect to the CN.
     pub fn cn(&self, lab: &Lab) -> Result<SocketAddr, Error> {
         Ok(SocketAddr::new(lab.address("edge")?, self.made.ports.cn))
@@ -177,6 +184,15 @@ impl Client {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What it has found out about its way to the Internet, if it has.
+    pub fn nat(&mut self) -> Result<Option<NatLine>, Error> {
+        match Call::ask(&self.state, &Request::Nat) {
+            Ok(Some(Answer::Nat { nat })) => Ok(nat),
+            Ok(other) => Err(self.process.error(&format!("answers {other:?}")).into()),
+            Err(error) => Err(self.process.error(&format!("does not answer: {error}")).into()),
         }
     }
 

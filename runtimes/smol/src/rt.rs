@@ -79,6 +79,19 @@ impl Rt for Smol {
         }
     }
 
+    #[expect(clippy::manual_async_fn, reason = "an async fn would borrow `self`")]
+    fn connecting(&self, socket: std::net::TcpStream) -> impl Future<Output = io::Result<Self::Tcp>> + 'static {
+        async move {
+            let socket = async_io::Async::new(socket)?;
+            socket.writable().await?;
+            if let Some(error) = socket.get_ref().take_error()? {
+                return Err(error);
+            }
+            socket.get_ref().set_nodelay(true)?;
+            Ok(socket.into())
+        }
+    }
+
     fn listen(&self, socket: std::net::TcpListener) -> io::Result<Self::Listener> {
         smol::net::TcpListener::try_from(socket)
     }

@@ -57,6 +57,19 @@ impl Rt for Tokio {
         }
     }
 
+    #[expect(clippy::manual_async_fn, reason = "an async fn would borrow `self`")]
+    fn connecting(&self, socket: std::net::TcpStream) -> impl Future<Output = io::Result<Tcp>> + 'static {
+        async move {
+            let stream = tokio::net::TcpStream::from_std(socket)?;
+            stream.writable().await?;
+            if let Some(error) = stream.take_error()? {
+                return Err(error);
+            }
+            stream.set_nodelay(true)?;
+            Ok(Tcp(stream))
+        }
+    }
+
     fn listen(&self, socket: std::net::TcpListener) -> io::Result<Self::Listener> {
         tokio::net::TcpListener::from_std(socket)
     }

@@ -2,7 +2,7 @@
 
 use super::birthday::Birthday;
 use crate::ids::IntroId;
-use crate::nat::NatDescriptor;
+use crate::nat::{NatDescriptor, Transport};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -50,6 +50,8 @@ crate::wire! {
         Direct = 7,
         /// One of many ports that were tried.
         Birthday = 8,
+        /// A TCP port on which it was reached before.
+        Tcp = 9,
     }
 }
 impl Copy for Rung {}
@@ -157,7 +159,7 @@ pub enum Input {
     },
     /// A STUN datagram came on a socket of [`Scatter::Send`].
     Scattered(Scattered),
-    /// The QUIC connection along the nominated path is open, the other's key proven.
+    /// The connection along the nominated path is open, the other's key proven.
     Connected(IntroId),
     /// It could not be opened.
     Refused(IntroId),
@@ -185,8 +187,10 @@ pub enum Output {
     Path {
         /// For this introduction.
         intro: IntroId,
-        /// The other's endpoint, checked both ways.
+        /// The other's endpoint: over UDP checked both ways, over TCP where it listens.
         addr: SocketAddr,
+        /// Over what the connection is opened.
+        over: Transport,
     },
     /// What this host knows of its own NAT has changed: one that counts has gone on.
     Moved(NatDescriptor),
@@ -228,6 +232,9 @@ pub struct Config {
     pub go_within: Duration,
     /// A path is found within this of "go".
     pub check_within: Duration,
+    /// A peer that listens on TCP is dialled there if checks have found no path by then; at once where UDP is of no
+    /// use.
+    pub door_after: Duration,
     /// A connection opens on it within this.
     pub connect_within: Duration,
     /// Checks are still answered for so long once connected.
@@ -253,6 +260,7 @@ impl Default for Config {
             prefer: ms(150),
             go_within: ms(3_000),
             check_within: ms(2_500),
+            door_after: ms(1_000),
             connect_within: ms(3_000),
             linger: ms(3_000),
             birthday: None,
@@ -284,6 +292,7 @@ impl Config {
             prefer: Duration::ZERO,
             go_within: s(3),
             check_within: s(4),
+            door_after: s(3),
             connect_within: s(3),
             linger: s(1),
             ..Self::default()

@@ -1,7 +1,8 @@
 //! Connectivity: how two introduced peers find a path between their NATs (RFC 8445 in spirit, RFC 5245's aggressive
 //! haste). Each first sends one datagram with a TTL so low that it opens its own NAT only, and says "opened" to the CN;
 //! at the CN's "go" both check every address of the other at once, from the socket that carries QUIC, and learn where
-//! the other's checks come from. The downloader nominates the first path that works both ways.
+//! the other's checks come from. The downloader nominates the first path that works both ways. Where none is found, or
+//! UDP is of no use, it dials the uploader over TCP, if that listens where it was reached before.
 
 pub mod birthday;
 mod candidates;
@@ -72,6 +73,12 @@ impl Connectivity {
     #[must_use]
     pub fn is_introduced(&self, addr: SocketAddr) -> bool {
         self.pairs.values().any(|p| p.knows(addr))
+    }
+
+    /// Whether a TCP connection to `addr` is one to a peer that is introduced at present: only then one may be opened.
+    #[must_use]
+    pub fn is_door(&self, addr: SocketAddr) -> bool {
+        self.pairs.values().any(|p| p.has_door(addr))
     }
 
     /// Whether no attempt has sent more than it may.

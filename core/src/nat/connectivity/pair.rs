@@ -7,8 +7,8 @@ use super::io::{Attempt, Config, Failure, Offer, Output, Role, Rung, Scatter};
 use super::{Budget, Connectivity};
 use crate::ids::IntroId;
 use crate::machine::{Cx, Time};
-use crate::nat::NatDescriptor;
 use crate::nat::stun::{Class, TransactionId};
+use crate::nat::{HTTPS, NatDescriptor, Transport, doors_for};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -38,6 +38,12 @@ pub(super) struct Pair {
     nominate_at: Option<Time>,
     /// Many ports are tried.
     game: Option<Game>,
+    /// Where the peer listens on TCP.
+    door: Option<SocketAddr>,
+    /// When it is dialled there.
+    door_at: Option<Time>,
+    /// The peer may come to a TCP port of this host.
+    awaited: bool,
 }
 
 /// What an attempt must know of its own host.
@@ -95,8 +101,14 @@ impl Pair {
     /// Takes an offer and opens the own NAT. Without an address to try there is no pair.
     pub(super) fn open(cx: &mut Context<'_>, offer: &Offer, host: &Host<'_>) -> Option<Self> {
         let every = if offer.role == Role::Downloader && counts(host.nat) { 2 } else { 1 };
-        let all = candidates(cx.cfg, &offer.ticket, &offer.nat, host.observed, every);
-        if all.is_empty() {
+        let (door, awaited) = doors(offer, host);
+        // where UDP is of no use to one side and TCP is, no datagram is sent
+        let futile = (door.is_some() || awaited) && !(host.nat.udp && offer.nat.udp);
+        let all = match futile {
+            true => Vec::new(),
+            false => candidates(cx.cfg, &offer.ticket, &offer.nat, host.observed, every),
+        };
+        if all.is_empty() && door.is_none() && !awaited {
             return None;
         }
         let game = if host.free { Game::of(cx, host.nat, &offer.nat, &all) } else { None };
@@ -113,6 +125,9 @@ impl Pair {
             tried: 0,
             nominate_at: None,
             game,
+            door,
+            door_at: None,
+            awaited,
         };
         if host.behind_nat {
             for to in openers(cx.cfg, &all, counts(host.nat)) {
@@ -155,6 +170,11 @@ impl Pair {
         self.remotes.iter().any(|r| r.addr == addr) || self.game.is_some_and(|g| g.aims_at(addr))
     }
 
+    /// Whether a TCP connection to `addr` is one to the peer.
+    pub(super) fn has_door(&self, addr: SocketAddr) -> bool {
+        self.door == Some(addr)
+    }
+
     /// Many ports are tried.
     pub(super) const fn plays(&self) -> bool {
         self.game.is_some()
@@ -180,7 +200,7 @@ impl Pair {
     pub(super) fn due(&self) -> Time {
         let checks = self.remotes.iter().filter_map(|r| r.due);
         let game = self.game.and_then(|g| g.due());
-        checks.chain(game).chain(self.nominate_at).chain([self.until]).min().unwrap_or(self.until)
+        checks.chain(game).chain(self.nominate_at).chain(self.door_at).chain([self.until]).min().unwrap_or(self.until)
     }
 
     /// The CN says "go", or the peer's check shows that it has.
@@ -192,6 +212,12 @@ impl Pair {
         self.began = cx.now;
         let birthday = cx.cfg.birthday.filter(|_| self.game.is_some());
         self.until = cx.now.after(birthday.map_or(cx.cfg.check_within, |b| b.within));
+        if self.awaited {
+            // the peer is given the time that it may take
+            self.until = self.until.after(cx.cfg.connect_within);
+        }
+        let wait = if self.remotes.is_empty() { Duration::ZERO } else { cx.cfg.door_after };
+        self.door_at = self.door.map(|_| cx.now.after(wait));
         // what works on a LAN need not go through its router
         let lan = self.remotes.iter().any(|r| r.rung == Rung::Lan);
         let (mut place, mut predicted) = (0, 0);
@@ -219,6 +245,9 @@ impl Pair {
         }
         if self.nominate_at.is_some_and(|at| at <= cx.now) {
             self.nominate(cx);
+        }
+        if self.door_at.is_some_and(|at| at <= cx.now) {
+            self.dial_door(cx);
         }
         for i in 0..self.remotes.len() {
             if self.remotes[i].due.is_some_and(|at| at <= cx.now) {
@@ -364,11 +393,25 @@ impl Pair {
     }
 
     fn nominated(&mut self, cx: &mut Context<'_>, remote: Remote) {
-        self.phase = Phase::Nominated(remote.addr, remote.rung);
+        self.take_path(cx, (remote.addr, remote.rung), Transport::Udp);
+    }
+
+    /// Checks have found no path in their time: the peer is dialled where it listens on TCP.
+    fn dial_door(&mut self, cx: &mut Context<'_>) {
+        self.door_at = None;
+        if let Some(addr) = self.door.filter(|_| self.phase == Phase::Checking) {
+            self.nominate_at = None;
+            self.take_path(cx, (addr, Rung::Tcp), Transport::Tcp);
+        }
+    }
+
+    fn take_path(&mut self, cx: &mut Context<'_>, (addr, rung): (SocketAddr, Rung), over: Transport) {
+        self.phase = Phase::Nominated(addr, rung);
         self.until = cx.now.after(cx.cfg.connect_within);
+        self.door_at = None;
         self.remotes.iter_mut().for_each(|r| r.due = None);
         self.end_game(cx);
-        cx.push(Output::Path { intro: self.intro, addr: remote.addr });
+        cx.push(Output::Path { intro: self.intro, addr, over });
     }
 
     /// A connection has come to be. `None` if it already had.
@@ -377,12 +420,15 @@ impl Pair {
             Phase::Connected => return None,
             // the other side was quicker: its connection says more than checks could
             Phase::Opening | Phase::Checking => {
-                let heard = self.remotes.iter().find(|r| r.answered || r.heard);
-                Attempt { rung: heard.map_or(Rung::Direct, |r| r.rung), ..self.attempt(cx.now, None) }
+                let sure = self.remotes.iter().find(|r| r.answered || r.chosen);
+                let heard = sure.or_else(|| self.remotes.iter().find(|r| r.heard && !self.awaited));
+                let other = if self.awaited { Rung::Tcp } else { Rung::Direct };
+                Attempt { rung: heard.map_or(other, |r| r.rung), ..self.attempt(cx.now, None) }
             }
             Phase::Nominated(..) => self.attempt(cx.now, None),
         };
         self.phase = Phase::Connected;
+        self.door_at = None;
         self.until = cx.now.after(cx.cfg.linger);
         self.remotes.iter_mut().for_each(|r| r.due = None);
         self.pending.clear();
@@ -394,11 +440,29 @@ impl Pair {
     }
 
     pub(super) fn rebase(&mut self, by: Duration) {
-        for at in [&mut self.began, &mut self.until].into_iter().chain(&mut self.nominate_at) {
+        for at in [&mut self.began, &mut self.until].into_iter().chain(&mut self.nominate_at).chain(&mut self.door_at) {
             *at = at.rebased(by);
         }
         self.game.as_mut().into_iter().for_each(|g| g.rebase(by));
         self.remotes.iter_mut().filter_map(|r| r.due.as_mut()).for_each(|at| *at = at.rebased(by));
+    }
+}
+
+/// Where the peer is dialled over TCP, by its downloader only, and whether this host is one that may be dialled so. The
+/// port of HTTPS comes first: what gets out anywhere gets out there.
+fn doors(offer: &Offer, host: &Host<'_>) -> (Option<SocketAddr>, bool) {
+    match offer.role {
+        Role::Downloader => {
+            let apart =
+                |d: &SocketAddr| host.observed.is_none_or(|own| own.ip().to_canonical() != d.ip().to_canonical());
+            let its_own = |d: &SocketAddr| offer.nat.candidates.iter().any(|c| c.addr.ip().to_canonical() == d.ip());
+            let all = doors_for(host.nat, &offer.nat, offer.ticket.observed.ip());
+            (all.filter(|d| apart(d) || its_own(d)).min_by_key(|d| d.port() != HTTPS), false)
+        }
+        Role::Uploader => {
+            let own = host.observed.map(|own| doors_for(&offer.nat, host.nat, own.ip()).next().is_some());
+            (None, own == Some(true))
+        }
     }
 }
 

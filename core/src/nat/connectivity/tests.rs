@@ -16,7 +16,7 @@ fn run(cfg: &Cfg, seed: u64) -> World<Punch> {
     for _ in 0..20_000 {
         let Some((_, act)) = w.earliest() else { break };
         w.step(cfg, &act, &mut rng);
-        assert_eq!(rule::broken(&RULES[..5], cfg, &w), None, "{:?}", cfg.kinds);
+        assert_eq!(rule::broken(&RULES[..6], cfg, &w), None, "{:?}", cfg.kinds);
     }
     assert!(w.env.is_over(), "{:?}: {:?}", cfg.kinds, w.env.ended);
     w
@@ -162,4 +162,21 @@ fn where_many_ports_are_of_no_use_none_are_tried() {
         assert_eq!(w.env.is_connected(), kinds != [Kind::Symmetric; 2]);
         assert!(w.env.ended.iter().flatten().all(|a| a.probes <= 60), "{kinds:?}: {:?}", w.env.ended);
     }
+}
+
+#[test]
+fn without_udp_a_peer_that_listens_on_tcp_is_dialled_at_once_and_with_it_only_if_nothing_else_connects() {
+    let door = |kinds| Cfg { door: true, ..Cfg::timed(kinds) };
+    let w = run(&door([Kind::UdpBlocked, Kind::Public]), 1);
+    assert!(w.env.is_connected(), "{:?}", w.env.ended);
+    let rungs = |w: &World<Punch>| w.env.ended.each_ref().map(|e| e.as_ref().map(|a| a.rung));
+    assert_eq!(rungs(&w), [Some(Rung::Tcp), Some(Rung::Tcp)]);
+    assert_eq!(w.env.sent, [0, 0], "no datagram");
+    let w = run(&door([Kind::PortRestricted, Kind::Public]), 1);
+    assert!(w.env.is_connected() && w.env.dials[0].is_empty(), "UDP is preferred: {:?}", w.env.ended);
+    let w = run(&door([Kind::Symmetric, Kind::PortRestricted]), 1);
+    assert!(w.env.is_connected() && w.env.dials[0].len() == 1, "what UDP cannot: {:?}", w.env.ended);
+    assert_eq!(rungs(&w), [Some(Rung::Tcp), Some(Rung::Tcp)]);
+    let w = run(&Cfg::timed([Kind::UdpBlocked, Kind::Public]), 1);
+    assert!(w.env.has_failed() && w.env.dials[0].is_empty());
 }

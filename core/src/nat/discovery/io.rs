@@ -38,6 +38,26 @@ pub enum Input {
         /// What.
         bytes: Vec<u8>,
     },
+    /// These TCP ports listen for peers.
+    Listens(Vec<u16>),
+    /// An answer to a request of [`Output::Knock`].
+    Knocked {
+        /// Who was asked.
+        server: SocketAddr,
+        /// From this port.
+        local: u16,
+        /// The answer.
+        answer: Vec<u8>,
+    },
+    /// Somebody has connected to a listening TCP port and shown a STUN message.
+    DialledBack {
+        /// Who.
+        from: SocketAddr,
+        /// To which port.
+        local: u16,
+        /// What.
+        bytes: Vec<u8>,
+    },
     /// [`Output::AskTcp`] has ended.
     Tcp {
         /// Who was asked.
@@ -66,6 +86,16 @@ pub enum Output {
         /// The request.
         bytes: Vec<u8>,
     },
+    /// Ask over TCP from a listening port, one request after the other on one connection, which stays open until the
+    /// server ends it; each answer is one [`Input::Knocked`].
+    Knock {
+        /// Whom.
+        server: SocketAddr,
+        /// From this port.
+        local: u16,
+        /// The requests.
+        requests: Vec<Vec<u8>>,
+    },
     /// The descriptor that others may be told has changed.
     Changed(NatDescriptor),
     /// Newer cookies for the addresses of the descriptor, which stays as it is.
@@ -89,6 +119,10 @@ pub struct Report {
     pub keeps_port: Option<bool>,
     /// TCP works, on whichever port.
     pub tcp: bool,
+    /// Where servers over TCP see this host.
+    pub seen: Option<SocketAddr>,
+    /// Listening TCP ports, and where each was reached from outside, if it was.
+    pub doors: Vec<(u16, Option<SocketAddr>)>,
     /// A mapping was alive after this long without a packet. Zero: not measured yet, or not even the first time.
     pub lives: Duration,
     /// A mapping was dead after this long without a packet.
@@ -118,6 +152,9 @@ pub struct Config {
     pub keep_alive: Duration,
     /// Looks at whether the address has changed, where there is nothing to keep alive: before cookies expire.
     pub look: Duration,
+    /// How often the mapping of a listening TCP port is used, where there is one: NATs forget closed connections after
+    /// four minutes (RFC 5382 §5) or, as Linux does, two.
+    pub door_keep_alive: Duration,
     /// Silences after which a mapping is looked at, rising; none: the lifetime is not measured.
     pub silences: Vec<Duration>,
     /// Asks STUN servers for cookies in this name; none: asks for none.
@@ -136,6 +173,7 @@ impl Default for Config {
             again_silent: Duration::from_secs(60),
             keep_alive: Duration::from_secs(20),
             look: Duration::from_secs(200),
+            door_keep_alive: Duration::from_secs(60),
             silences: [30, 60, 120, 240].map(Duration::from_secs).to_vec(),
             tag: None,
         }
@@ -152,6 +190,7 @@ impl Config {
             again_silent: never,
             keep_alive: never,
             look: never,
+            door_keep_alive: never,
             silences: Vec::new(),
             ..Self::default()
         }

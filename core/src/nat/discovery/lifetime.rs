@@ -137,6 +137,8 @@ impl Report {
             translated: false,
             keeps_port: None,
             tcp: false,
+            seen: None,
+            doors: alloc::vec::Vec::new(),
             lives: Duration::ZERO,
             dies: None,
             keep_alive: Duration::ZERO,

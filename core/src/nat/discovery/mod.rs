@@ -6,6 +6,7 @@
 //! sent there lets answers in. Between rounds the mapping is kept alive; in the background, on sockets of its own, the
 //! lifetime of a mapping is measured with a handful of packets ([`lifetime`]).
 
+mod doors;
 pub mod io;
 pub mod lifetime;
 #[cfg(test)]
@@ -18,11 +19,12 @@ use crate::limits;
 use crate::machine::{Cx, Machine, Rng, Time};
 use crate::nat::cookie::{Cookie, Proven};
 use crate::nat::stun::{Attribute, Class, Message, TransactionId};
-use crate::nat::{Candidate, CandidateKind, Ipv6Reach, NatBehaviour, NatDescriptor};
+use crate::nat::{Candidate, CandidateKind, HTTPS, Ipv6Reach, NatBehaviour, NatDescriptor};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
+use doors::Doors;
 use io::{Config, Input, Output, Report, Socket};
 use lifetime::Lifetime;
 use way::{Probe, Stage, Way};
@@ -35,8 +37,6 @@ const CONTACT_MEMORY: Duration = Duration::from_secs(600);
 const CONTACTS_MAX: usize = 64;
 /// Refreshes in a row without an answer after which the network counts as changed.
 const MISSED_MAX: u32 = 3;
-/// HTTPS: what every firewall lets out that lets anything out.
-const HTTPS: u16 = 443;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +47,9 @@ pub struct Discovery {
     open: Vec<Transaction>,
     /// Answers over TCP that are waited for, and whether they came, by server.
     tcp: BTreeMap<SocketAddr, Option<bool>>,
+    /// Where servers over TCP see this host.
+    seen: Option<SocketAddr>,
+    doors: Doors,
     hairpin: bool,
     /// The end of the round under way.
     ends: Option<Time>,
@@ -76,6 +79,8 @@ impl Default for Discovery {
             ways: [Way::new(false), Way::new(true)],
             open: Vec::new(),
             tcp: BTreeMap::new(),
+            seen: None,
+            doors: Doors::default(),
             hairpin: false,
             ends: None,
             again: None,
@@ -104,6 +109,7 @@ impl Discovery {
     fn begin(&mut self, cx: &mut Cx<'_, Self>) {
         self.open.clear();
         self.tcp.clear();
+        self.doors.begin();
         (self.hairpin, self.missed, self.again, self.refresh) = (false, 0, None, None);
         self.ways = [Way::new(false), Way::new(true)];
         self.ends = Some(cx.now.after(cx.cfg.within));
@@ -427,6 +433,8 @@ impl Discovery {
             translated: self.is_translated(),
             keeps_port: way.mapped.filter(|_| self.is_translated()).map(|m| Some(m.port()) == port),
             tcp: self.tcp.values().any(|t| *t == Some(true)),
+            seen: self.seen,
+            doors: self.doors.report(),
             lives: self.lifetime.lives,
             dies: self.lifetime.dies,
             keep_alive: self.keep_alive(cfg),
@@ -441,6 +449,7 @@ impl Discovery {
 
     /// Tells what is known by now, if it is news.
     fn announce(&mut self, cx: &mut Cx<'_, Self>) {
+        let doors = self.doors_now();
         let [v4, v6] = &self.ways;
         let reflexive = [v4.newest(), v6.mapped].into_iter().flatten();
         let reflexive = reflexive.map(|addr| Candidate { kind: CandidateKind::ServerReflexive, addr });
@@ -451,6 +460,7 @@ impl Discovery {
                 candidates.push(candidate);
             }
         }
+        let tcp_out = self.tcp.iter().any(|(s, t)| s.port() != HTTPS && t.unwrap_or(self.nat.tcp_out));
         let https = self.tcp.iter().find(|(server, _)| server.port() == HTTPS);
         let https = https.is_some_and(|(_, answered)| answered.unwrap_or(self.nat.tcp443));
         let mut now = NatDescriptor {
@@ -463,10 +473,12 @@ impl Discovery {
             v6: v6.reach(),
             hairpin: self.hairpin,
             tcp443: https,
+            tcp_out,
             // not the network's but the user's
             birthday: false,
             candidates: List::<_, { limits::CANDIDATES_MAX }>::truncated(candidates),
             proven: List::truncated(self.proven()),
+            doors: List::truncated(doors),
         };
         // an answer from where was written to before shows nothing: what was seen before still stands
         if !v4.testable && v4.mapped.is_some() && self.nat.mapped() == now.mapped() {
@@ -503,6 +515,8 @@ impl Machine for Discovery {
                     // another network: nobody there has let anything in for us
                     self.contacts.clear();
                     self.lifetime = Lifetime::default();
+                    self.doors.left();
+                    self.seen = None;
                 }
                 // IPv6 addresses come and go by themselves (RFC 8981)
                 if self.hosts.iter().any(|h| h.is_ipv4() && !hosts.contains(h)) {
@@ -516,14 +530,10 @@ impl Machine for Discovery {
                 let from = SocketAddr::new(from.ip().to_canonical(), from.port());
                 self.datagram(cx, socket, from, &bytes);
             }
-            Input::Tcp { server, answer } => {
-                let answer = answer.and_then(|bytes| Message::decode(&bytes).ok());
-                let works = answer.is_some_and(|m| m.class == Class::Success);
-                if let Some(tcp) = self.tcp.get_mut(&server) {
-                    *tcp = Some(works);
-                    self.finish_if_done(cx);
-                }
-            }
+            Input::Tcp { server, answer } => self.answered_over_tcp(cx, server, answer),
+            Input::Listens(ports) => self.listens(cx, ports),
+            Input::Knocked { server, local, answer } => self.knocked(cx, (server, local), &answer),
+            Input::DialledBack { from, local, bytes } => self.dialled_back(cx, from, local, &bytes),
         }
     }
 
@@ -544,6 +554,7 @@ impl Machine for Discovery {
             }
         }
         self.send_due(cx);
+        self.doors_due(cx);
         let out = cx.child::<Lifetime>(cx.cfg, |cx| self.lifetime.handle_timeout(cx));
         self.pass(cx, out);
     }
@@ -551,7 +562,7 @@ impl Machine for Discovery {
     fn poll_timeout(&self) -> Option<Time> {
         let sends = self.open.iter().map(|t| t.due).filter(|at| *at < Time(u64::MAX));
         let ways = self.ways.iter().filter_map(|w| w.due);
-        let own = [self.ends, self.again, self.refresh, self.lifetime.poll_timeout()];
+        let own = [self.ends, self.again, self.refresh, self.lifetime.poll_timeout(), self.doors.poll_timeout()];
         sends.chain(ways).chain(own.into_iter().flatten()).min()
     }
 
@@ -564,6 +575,7 @@ impl Machine for Discovery {
             t.due = t.due.rebased(by);
         }
         self.lifetime.rebase(by);
+        self.doors.rebase(by);
     }
 }
 

@@ -341,3 +341,23 @@ proptest::proptest! {
         proptest::prop_assert!(w.now <= Time::ZERO.after(cfg.discovery.within));
     }
 }
+
+#[test]
+fn a_listening_port_is_a_door_only_where_somebody_came_by_it_who_had_not_been_written_to() {
+    for kind in ALL {
+        let cfg = Cfg { listens: true, ..Cfg::of(kind, None) };
+        let (mut w, mut rng) = (round(&cfg), Seeded::new(1));
+        w.step(&cfg, &Act::Move(Move::Listen), &mut rng);
+        w.settle(&cfg, 500, &mut rng, |w| w.env.report.as_ref().is_some_and(|r| r.doors.len() == 1));
+        assert_eq!(rule::broken(RULES, &cfg, &w), None, "{}", kind.name());
+        let open = matches!(kind, Kind::Public | Kind::FullCone);
+        let doors = &w.env.told.doors;
+        assert_eq!(doors.len(), usize::from(open), "{}: {doors:?}", kind.name());
+        assert!(doors.iter().all(|d| d.ip() == "203.0.113.9".parse::<core::net::IpAddr>().expect("an address")));
+    }
+    let one_address = Cfg { listens: true, two_addresses: false, ..Cfg::of(Kind::Public, None) };
+    let (mut w, mut rng) = (round(&one_address), Seeded::new(1));
+    w.step(&one_address, &Act::Move(Move::Listen), &mut rng);
+    w.settle(&one_address, 500, &mut rng, |w| w.env.report.as_ref().is_some_and(|r| r.doors.len() == 1));
+    assert!(w.env.told.doors.is_empty(), "from the address that was written to anybody may come");
+}

@@ -106,7 +106,7 @@ impl Client {
         let obstacles = [
             (!fetching, NotTried::NotFetching),
             (own, NotTried::Own),
-            (addrs.is_empty(), NotTried::NoAddress),
+            (addrs.is_empty() && nat.doors.is_empty(), NotTried::NoAddress),
             (job.tried.contains(&intro.uploader_key), NotTried::Again),
             (full, NotTried::Enough),
         ];
@@ -136,15 +136,15 @@ impl Client {
     }
 
     /// There is a path to a peer: dial along it.
-    pub(super) fn dial_along(&mut self, cx: &mut Context<'_>, intro: IntroId, addr: SocketAddr) {
+    pub(super) fn dial_along(&mut self, cx: &mut Context<'_>, intro: IntroId, addr: SocketAddr, over: Transport) {
         let Some(conn) = self.link_of(intro) else { return };
         let Some(link) = self.links.get_mut(&conn) else { return };
         let LinkState::Meeting(signed, download) = &link.state else { return };
         let (key, download) = (link.key, *download);
         link.state = LinkState::Dialing(signed.clone());
-        cx.push(Output::Notice(Notice::Meeting(intro, Meeting::Path(addr))));
+        cx.push(Output::Notice(Notice::Meeting(intro, Meeting::Path(addr, over))));
         self.timers.set(Timer::Peer(conn), Some(cx.now.after(cx.cfg.peer_within)));
-        cx.push(Output::PeerDial { conn, download, key, addrs: alloc::vec![addr], over: Transport::Udp });
+        cx.push(Output::PeerDial { conn, download, key, addrs: alloc::vec![addr], over });
     }
 
     /// A peer that was tried in vain may be introduced once more.

@@ -60,7 +60,7 @@ fn shortest(unknown: &[u16]) -> Vec<u8> {
 fn answered(out: &[Output]) -> Option<(SocketAddr, SocketAddr, Message)> {
     out.iter().find_map(|o| match o {
         Output::Datagram { local, to, bytes } => Some((*local, *to, Message::decode(bytes).ok()?)),
-        Output::Count(_) => None,
+        Output::Count(_) | Output::DialBack { .. } => None,
     })
 }
 
@@ -209,4 +209,56 @@ fn a_network_gets_its_rate_and_no_more() {
     assert!(!count(300_000, "198.51.100.1:1"));
     assert!(count(400_000, "198.51.100.1:1"), "a third of a second is one answer");
     assert!(count(1_100_000, "198.51.102.1:1"), "a network silent for a second makes room");
+}
+
+/// Who was dialled back, from where.
+fn dialled(out: &[Output]) -> Option<(IpAddr, SocketAddr)> {
+    out.iter().find_map(|o| if let Output::DialBack { from, to, .. } = o { Some((*from, *to)) } else { None })
+}
+
+fn dialling() -> Config {
+    let dials_from = Some([addr(LOCAL).ip(), addr("192.0.2.2:1").ip()]);
+    Config { verified: true, dials_from, ..Config::default() }
+}
+
+#[test]
+fn who_asks_over_tcp_is_dialled_back_at_his_own_address_from_one_that_he_has_not_written_to() {
+    let asks = |port| request(vec![Attribute::DialBack(port)]);
+    let out = ask(&dialling(), CLIENT, asks(0));
+    assert_eq!(dialled(&out), Some((addr("192.0.2.2:1").ip(), addr(CLIENT))));
+    assert!(answered(&out).is_some(), "and answered as ever");
+    assert_eq!(dialled(&ask(&dialling(), CLIENT, asks(443))).map(|(_, to)| to), Some(addr("198.51.100.7:443")));
+    let bytes = ask(&dialling(), CLIENT, asks(0)).into_iter().find_map(|o| match o {
+        Output::DialBack { bytes, .. } => Message::decode(&bytes).ok(),
+        _ => None,
+    });
+    assert_eq!(bytes.map(|m| (m.class, m.id)), Some((Class::Indication, ID)));
+}
+
+#[test]
+fn nobody_is_dialled_without_a_handshake_at_a_low_port_on_a_private_network_or_from_the_same_address() {
+    let asks = |port| request(vec![Attribute::DialBack(port)]);
+    let refused = |cfg: &Config, from: &str, port| {
+        let out = ask(cfg, from, asks(port));
+        assert!(answered(&out).is_some());
+        assert_eq!(dialled(&out), None, "{from} {port}");
+    };
+    refused(&Config { verified: false, ..dialling() }, CLIENT, 0);
+    refused(&Config { dials_from: None, ..dialling() }, CLIENT, 0);
+    refused(&dialling(), CLIENT, 22);
+    refused(&dialling(), "198.51.100.7:80", 0);
+    refused(&dialling(), "192.168.0.7:4000", 0);
+    let elsewhere = ask_at(&mut Stun::default(), &dialling(), Time(0), CLIENT, "192.0.2.3:3478", asks(0));
+    assert_eq!(dialled(&elsewhere), None, "this server has no other address than one that is not known");
+}
+
+#[test]
+fn dialling_back_costs_a_network_as_much_as_a_hundred_answers() {
+    let (mut stun, cfg) = (Stun::default(), dialling());
+    let mut dials = |now| {
+        let mut ask = || ask_at(&mut stun, &cfg, Time(now), CLIENT, LOCAL, request(vec![Attribute::DialBack(0)]));
+        (0..50).filter(|_| dialled(&ask()).is_some()).count()
+    };
+    assert_eq!(dials(0), 9, "of 1,000 answers a second");
+    assert_eq!(dials(1_000_000), 9);
 }

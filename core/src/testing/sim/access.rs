@@ -3,10 +3,11 @@
 
 use super::{Net, keys};
 use crate::machine::Time;
-use crate::nat::{Candidate, CandidateKind, NatDescriptor};
+use crate::nat::{Candidate, CandidateKind, NatDescriptor, Transport};
 use crate::testing::nat::{HostIx, Internet, Kind};
 use crate::testing::punch_world::descriptor;
 use crate::testing::world::NodeIx;
+use crate::wire::List;
 use alloc::collections::BTreeMap;
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -22,6 +23,8 @@ pub struct Access {
     net: Internet,
     stun: Option<HostIx>,
     hosts: BTreeMap<NodeIx, (HostIx, Kind)>,
+    /// Those with a public address listen on TCP.
+    pub listening: bool,
 }
 
 impl Access {
@@ -31,7 +34,7 @@ impl Access {
         let mut net = Internet::default();
         let stun = Some(net.add_host(alloc::vec![Ipv4Addr::new(198, 51, 100, 1).into()], None));
         let hosts = clients.into_iter().map(|(node, kind)| (node, (net.add_site(kind, node), kind))).collect();
-        Self { net, stun, hosts }
+        Self { net, stun, hosts, listening: false }
     }
 
     /// What a client is behind.
@@ -59,7 +62,8 @@ impl Access {
         let candidate = |kind| move |addr| Candidate { kind, addr };
         let host = Some(own).map(candidate(CandidateKind::Host));
         let reflexive = seen.filter(|addr| *addr != own).map(candidate(CandidateKind::ServerReflexive));
-        Some(descriptor(kind, host.into_iter().chain(reflexive).collect()))
+        let doors = List::truncated([own].into_iter().filter(|_| self.listening && kind == Kind::Public));
+        Some(NatDescriptor { doors, ..descriptor(kind, host.into_iter().chain(reflexive).collect()) })
     }
 
     /// A datagram leaves the QUIC socket of a client that is named here.
@@ -68,6 +72,12 @@ impl Access {
         let arrival = self.net.send(now, host, self.socket(host), to, ttl)?;
         let (there, _) = self.hosts.iter().find(|(_, (host, _))| *host == arrival.host)?;
         (arrival.to == self.socket(arrival.host)).then_some((*there, arrival.from))
+    }
+
+    /// Who answers a TCP connection to `to`: such as have a public address, and listen.
+    fn listens(&self, to: SocketAddr) -> Option<NodeIx> {
+        let public = |(_, (host, kind)): &(&NodeIx, &(HostIx, Kind))| *kind == Kind::Public && self.socket(*host) == to;
+        self.hosts.iter().filter(|_| self.listening).find(public).map(|(node, _)| *node)
     }
 
     /// Shifts all times.
@@ -93,7 +103,10 @@ impl Net {
     }
 
     /// Who answers a connection that a client opens to `to`, if datagrams get there and back.
-    pub(super) fn connects(&mut self, now: Time, node: NodeIx, to: SocketAddr) -> Option<NodeIx> {
+    pub(super) fn connects(&mut self, now: Time, node: NodeIx, to: SocketAddr, over: Transport) -> Option<NodeIx> {
+        if over == Transport::Tcp {
+            return self.access.listens(to);
+        }
         let (there, from) = self.datagram(now, node, to, None)?;
         let (back, _) = self.datagram(now, there, from, None)?;
         (back == node).then_some(there)

@@ -105,9 +105,9 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
         Output::ControlDial { conn, cn } => dial_cn(w, cfg, (node, conn), cn),
         Output::ControlSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Control(msg)),
         Output::ControlClose { conn } => links::close(w, cfg, node, conn),
-        Output::PeerDial { conn, download, key, addrs, .. } => {
+        Output::PeerDial { conn, download, key, addrs, over } => {
             let own = w.env.download_keys.get(&(node, download)).copied().unwrap_or(PublicKey::numbered(0));
-            bulk::dial(w, cfg, (node, conn), own, key, &addrs);
+            bulk::dial(w, cfg, (node, conn), own, key, (&addrs, over));
         }
         // nobody here tries many ports
         Output::PeerExpect { .. } | Output::Moved | Output::Scatter(_) => {}

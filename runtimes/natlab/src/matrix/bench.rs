@@ -52,8 +52,11 @@ impl Bench {
             ..Plan::default()
         })?;
         let mut cdn = Cdn::start(&lab, dir.path(), &options.program)?;
-        if options.part == Part::Birthday {
-            cdn.client_options(&["--birthday"]);
+        // the matrix is that of UDP: who listens on TCP is reached in more cells
+        let udp_only = ["--tcp-port", "off"];
+        match options.part {
+            Part::Birthday => cdn.client_options(&[&udp_only[..], &["--birthday"]].concat()),
+            Part::Pairs | Part::Loss { .. } | Part::Skew { .. } | Part::Forced => cdn.client_options(&udp_only),
         }
         let forced = options.part == Part::Forced;
         let seeded = if forced { Vec::new() } else { seed(&lab, &cdn, &seeders, &options.program)? };

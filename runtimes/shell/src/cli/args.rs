@@ -8,6 +8,7 @@ mod keys;
 
 pub use keys::{KeysCommand, KeysRotateArgs, ProviderKeysCommand, ProviderKeysRemoveArgs, ProviderKeysRotateArgs};
 
+use crate::client::TcpPort;
 use crate::edge::policy::AccessText;
 use crate::terminal::units::{Rate, Size};
 pub use books::*;
@@ -349,6 +350,10 @@ pub struct ClientRunArgs {
     /// filters by port): up to 256 sockets or 1,024 probes an attempt, which can fill the table of a small router
     #[arg(long, env = "SWARMEDGE_BIRTHDAY")]
     pub birthday: bool,
+    /// Listen on this TCP port for peers that cannot use UDP: a number, udp for that of the UDP port (the default), or
+    /// off. Give 443 as well where this host is to be reached from networks that let out nothing else.
+    #[arg(long, value_name = "PORT|udp|off")]
+    pub tcp_port: Vec<TcpPort>,
     /// Where it lives.
     #[command(flatten)]
     pub client: ClientArgs,

@@ -14,6 +14,9 @@ pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Res
     let mut config = ClientConfig::load(&state_of(&args.client)?, args.bundle.as_deref())?;
     config.links = !args.copy;
     config.birthday = args.birthday;
+    if !args.tcp_port.is_empty() {
+        config.tcp.clone_from(&args.tcp_port);
+    }
     ops::init_metrics();
     R::block_on(move |rt| async move {
         let told = stop_signal(&rt, exit_with_parent)?;

@@ -6,9 +6,33 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use swarmedge_core::nat::HTTPS;
 
 /// The bundle's copy in the client's directory.
 const BUNDLE: &str = "bundle.toml";
+
+/// A TCP port on which a client listens for peers that cannot use UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpPort {
+    /// The number of the UDP port.
+    AsUdp,
+    /// This one.
+    Port(u16),
+    /// None.
+    Off,
+}
+
+impl std::str::FromStr for TcpPort {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse::<u16>()) {
+            ("off", _) => Ok(Self::Off),
+            ("udp", _) => Ok(Self::AsUdp),
+            (_, Ok(port)) if port >= 1024 || port == HTTPS => Ok(Self::Port(port)),
+            _ => Err("use a port from 1024 up, 443, udp (the number of the UDP port) or off".into()),
+        }
+    }
+}
 
 /// What a client is started with.
 #[derive(Clone, Debug)]
@@ -23,6 +47,8 @@ pub struct ClientConfig {
     pub ops: Option<SocketAddr>,
     /// A finished file is the cached one under a second name, where the file system can; else it is a copy.
     pub links: bool,
+    /// Where it listens for peers over TCP; the first two count.
+    pub tcp: Vec<TcpPort>,
     /// Where nothing else connects two peers, many ports are tried, if both clients do so: up to 256 sockets and 1,024
     /// probes an attempt, which can fill the session table of a small router.
     pub birthday: bool,
@@ -47,7 +73,15 @@ impl ClientConfig {
                 return Err(Error::usage(format!("no client was installed in {}", state.display())).next(next));
             }
         };
-        Ok(Self { state: state.to_owned(), bundle, listen: None, ops: None, links: true, birthday: false })
+        Ok(Self {
+            state: state.to_owned(),
+            bundle,
+            listen: None,
+            ops: None,
+            links: true,
+            tcp: vec![TcpPort::AsUdp],
+            birthday: false,
+        })
     }
 }
 

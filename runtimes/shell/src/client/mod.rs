@@ -12,4 +12,4 @@ pub mod protocol;
 mod rate;
 pub mod why;
 
-pub use config::ClientConfig;
+pub use config::{ClientConfig, TcpPort};

@@ -1,6 +1,6 @@
 //! The client as a process: opens its directory, makes all that the machine's outputs need, and runs it to its end.
 
-use super::config::ClientConfig;
+use super::config::{ClientConfig, TcpPort};
 use super::desk::Desk;
 use super::identity::Identity;
 use super::local::{Api, Server};
@@ -14,11 +14,11 @@ use crate::http::{Origin, Signal};
 use crate::keys;
 use crate::link::{Inlet, Links};
 use crate::mailbox::{Receiver, Sender, mailbox};
-use crate::nat::{self, NatLine, Sight, Told};
+use crate::nat::{self, Called, NatLine, Sight, Told};
 use crate::ops;
-use crate::peers::Peers;
+use crate::peers::{Door, Peers};
 use crate::quic::{Datagram, Endpoint, RawSender};
-use crate::rt::Rt;
+use crate::rt::{Rt, begin_listen};
 use crate::store::{self, Restored, Store};
 use crate::tls;
 use futures_lite::future::or;
@@ -29,6 +29,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use swarmedge_core::limits::DOORS_MAX;
 use swarmedge_core::nat::Transport;
 use swarmedge_core::nat::connectivity;
 use swarmedge_core::nat::connectivity::birthday::Birthday;
@@ -73,11 +74,12 @@ pub async fn run<R: Rt>(
     let api = Api { desk: desk.clone(), tokens: parts.edges.tokens().clone(), cache: cache.lister() };
     let _server = Server::start(&config.state, api)?;
     tracing::info!(guid = %identity.guid(), state = %config.state.display(), "client started");
-    let Parts { edges, peers, tls, raw, datagrams } = parts;
+    let Parts { edges, peers, tls, raw, datagrams, doors, called } = parts;
     let hears = desk.clone();
     edges.on_news(move |news| hears.edge_news(news));
     let (looks, looked_for) = mailbox(1);
-    let sight = Sight { raw, datagrams, looks: looked_for, tag: Tag::of(&identity.upload_key.public()) };
+    let tag = Tag::of(&identity.upload_key.public());
+    let sight = Sight { raw, datagrams, looks: looked_for, doors, called, tag };
     rt.spawn(observe(rt.clone(), sight, edges.clone(), desk.clone(), inbox.clone()));
     let machine = Client::restore(&core, restore(restored), config.bundle.uploads);
     let closing_peers = peers.clone();
@@ -123,6 +125,9 @@ struct Parts<R: Rt> {
     tls: Arc<rustls::ClientConfig>,
     raw: RawSender,
     datagrams: Receiver<Datagram>,
+    /// Listening TCP ports, and what STUN servers show there.
+    doors: Vec<u16>,
+    called: Receiver<Called>,
 }
 
 impl<R: Rt> Parts<R> {
@@ -139,16 +144,28 @@ impl<R: Rt> Parts<R> {
         let bundle = config.bundle.bootstrap.iter().map(origin).collect::<Result<Vec<_>, _>>()?;
         let plain = tls::client_config(&config.bundle.ca, None)?;
         let tls = tls::client_config(&config.bundle.ca, Some(&identity.key))?;
-        let (endpoint, datagrams) = bind(rt, config, &tls::peer_server_config(&identity.upload_key, Transport::Udp)?)?;
+        let peer_tls = |over| tls::peer_server_config(&identity.upload_key, over);
+        let (endpoint, datagrams) = bind(rt, config, &peer_tls(Transport::Udp)?)?;
         let (raw, datagrams) = (endpoint.raw(), sort(rt, datagrams, inbox.clone()));
         let tokens = Tokens::open(&config.state).map_err(|e| Error::io("read the providers' tokens", &e))?;
         let key = identity.key.clone();
         let edges = EdgeClient::new(rt.clone(), plain, bundle, key, tokens, store.clone(), inbox.clone());
         let peers = Peers::new(rt.clone(), store.clone(), endpoint, inbox.clone());
-        Ok(Self { edges, peers, tls, raw, datagrams })
+        let (calls, called) = mailbox(CALLS_MAX);
+        let doors = if let Ok(addr) = raw.local_addr() { listen(rt, config, addr) } else { Vec::new() };
+        let door = |port| Ok::<_, Error>(Door { tls: peer_tls(Transport::Tcp)?, port, calls: calls.clone() });
+        let ports = doors.iter().map(|(port, _)| *port).collect();
+        for (port, listener) in doors {
+            peers.listen(listener, door(port)?);
+        }
+        Ok(Self { edges, peers, tls, raw, datagrams, doors: ports, called })
     }
 }
 
+/// Peers over TCP that the kernel keeps until they are accepted.
+const TCP_BACKLOG: i32 = 64;
+/// Messages of STUN servers on listening ports that wait for the prober; more are lost.
+const CALLS_MAX: usize = 16;
 /// Datagrams of STUN servers that wait for the prober; more are lost, as UDP does.
 const ANSWERS_MAX: usize = 64;
 
@@ -216,6 +233,28 @@ fn bind<R: Rt>(
             .map_err(|e| Error::io(format!("write {}", file.display()), &e))?;
     }
     Ok(bound)
+}
+
+/// Listens for peers over TCP, at the address of the UDP socket. A port that cannot be had is done without: UDP is what
+/// most peers come by.
+fn listen<R: Rt>(rt: &R, config: &ClientConfig, udp: SocketAddr) -> Vec<(u16, R::Listener)> {
+    let mut all: Vec<(u16, R::Listener)> = Vec::new();
+    if config.tcp.contains(&TcpPort::Off) {
+        return all;
+    }
+    for wanted in config.tcp.iter().take(DOORS_MAX) {
+        let port = if let TcpPort::Port(port) = wanted { *port } else { udp.port() };
+        let addr = SocketAddr::new(udp.ip(), port);
+        let listening = begin_listen(addr, TCP_BACKLOG).and_then(|socket| rt.listen(socket));
+        match listening {
+            Ok(_) if all.iter().any(|(p, _)| *p == port) => {}
+            Ok(listener) => all.push((port, listener)),
+            Err(error) => {
+                tracing::warn!(%addr, %error, "TCP port not taken: peers without UDP cannot come there; see --tcp-port");
+            }
+        }
+    }
+    all
 }
 
 fn open_failed(error: &store::Error) -> Error {

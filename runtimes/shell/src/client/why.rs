@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use swarmedge_core::ids::{Handle, IntroId};
 use swarmedge_core::nat::connectivity::{Attempt, Failure, Rung};
-use swarmedge_core::nat::{CandidateKind, NatBehaviour, NatDescriptor};
+use swarmedge_core::nat::{CandidateKind, NatBehaviour, NatDescriptor, Transport};
 use swarmedge_core::role::client::io::{CloseReason, Meeting, NotTried, SourceName};
 
 /// Introductions of one download, or as uploader, that are remembered; the oldest goes first.
@@ -135,8 +135,9 @@ impl Meetings {
                 let log = self.by_download.entry(handle).or_default();
                 keep(log, (intro, introduced(peer.to_string(), &nat, not_tried)));
             }
-            Meeting::Path(addr) => {
-                self.change(intro, |line| line.path = Some(addr.to_string()));
+            Meeting::Path(addr, over) => {
+                let over = if over == Transport::Tcp { "TCP " } else { "" };
+                self.change(intro, |line| line.path = Some(format!("{over}{addr}")));
             }
             Meeting::Ended(attempt) => {
                 let ended = AttemptLine::ended(&attempt);
@@ -192,11 +193,16 @@ fn introduced(peer: String, nat: &NatDescriptor, not_tried: Option<NotTried>) ->
         introduced_ms: now_ms(),
         mapping: behaviour(nat.mapping).into(),
         filtering: behaviour(nat.filtering).into(),
-        addresses: nat.candidates.iter().map(|c| format!("{} {}", kind(c.kind), c.addr)).collect(),
+        addresses: addresses(nat),
         attempt: AttemptLine::begun(not_tried),
         path: None,
         dropped: None,
     }
+}
+
+fn addresses(nat: &NatDescriptor) -> Vec<String> {
+    let udp = nat.candidates.iter().map(|c| format!("{} {}", kind(c.kind), c.addr));
+    udp.chain(nat.doors.iter().map(|door| format!("TCP {door}"))).collect()
 }
 
 const fn behaviour(b: NatBehaviour) -> &'static str {
@@ -227,6 +233,7 @@ const fn rung(rung: Rung) -> &'static str {
         Rung::PeerReflexive => "an address learned from its own checks",
         Rung::Direct => "an address of its introduction, without checks",
         Rung::Birthday => "one of many ports that were tried",
+        Rung::Tcp => "a TCP port on which it listens",
     }
 }
 
@@ -342,7 +349,7 @@ mod tests {
             named(2, None),
             named(3, Some(NotTried::Enough)),
             named(4, None),
-            (1, Meeting::Path("203.0.113.1:4000".parse().expect("an address"))),
+            (1, Meeting::Path("203.0.113.1:4000".parse().expect("an address"), Transport::Udp)),
             (1, ended(None)),
             (2, ended(Some(Failure::Silence))),
             (99, ended(None)),

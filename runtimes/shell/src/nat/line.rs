@@ -13,6 +13,15 @@ pub struct NatLine {
     pub tcp: bool,
     /// They get out to port 443.
     pub tcp443: bool,
+    /// This host as STUN servers see it over TCP, `host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_address: Option<String>,
+    /// TCP ports on which this client listens for peers.
+    #[serde(default)]
+    pub tcp_ports: Vec<u16>,
+    /// Where it was reached by them from outside, `host:port`.
+    #[serde(default)]
+    pub tcp_reached: Vec<String>,
     /// A NAT translates addresses.
     pub translated: bool,
     /// `endpoint_independent`, `address_dependent`, `address_and_port_dependent` or `unknown` (RFC 4787).
@@ -61,6 +70,9 @@ impl From<&Report> for NatLine {
             udp: nat.udp,
             tcp: report.tcp,
             tcp443: nat.tcp443,
+            tcp_address: report.seen.map(|seen| seen.to_string()),
+            tcp_ports: report.doors.iter().map(|(port, _)| *port).collect(),
+            tcp_reached: nat.doors.iter().map(ToString::to_string).collect(),
             translated: report.translated,
             mapping: name(nat.mapping).into(),
             filtering: name(nat.filtering).into(),
@@ -115,6 +127,7 @@ impl NatLine {
         lines.push(self.line("IPv6", self.ipv6()));
         let tcp = if self.tcp443 { "gets out" } else { "no STUN server answers there" };
         lines.push(self.line("TCP 443", tcp.into()));
+        lines.extend(self.doors().map(|doors| self.line("TCP in", doors)));
         lines.push(String::new());
         lines.push(self.meaning());
         lines
@@ -182,6 +195,18 @@ impl NatLine {
         .into()
     }
 
+    /// Whether peers without UDP can come.
+    fn doors(&self) -> Option<String> {
+        let ports = self.tcp_ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" and ");
+        match (self.tcp_reached.is_empty(), ports.is_empty()) {
+            (_, true) => None,
+            (true, _) => Some(format!("nobody was seen to reach port {ports}: peers without UDP cannot come")),
+            (false, _) => {
+                Some(format!("reached at {}: peers without UDP can come there", self.tcp_reached.join(" and ")))
+            }
+        }
+    }
+
     fn meaning(&self) -> String {
         let independent = self.mapping == "endpoint_independent";
         match (independent, self.filtering.as_str()) {
@@ -206,11 +231,16 @@ impl NatLine {
     fn without_udp(&self) -> Vec<String> {
         if self.tcp {
             let https = if self.tcp443 { "TCP to port 443 gets out" } else { "TCP gets out, though not to port 443" };
-            return vec![
-                format!("UDP is blocked: {https}, but no STUN server answers over UDP."),
-                String::new(),
-                "No peer can be reached over UDP. Downloads complete from the edge.".into(),
-            ];
+            let mut lines = vec![format!("UDP is blocked: {https}, but no STUN server answers over UDP.")];
+            lines.extend(self.tcp_address.iter().map(|addr| format!("Over TCP this host is seen at {addr}.")));
+            lines.push(String::new());
+            lines.extend(self.doors().map(|doors| format!("TCP in: {doors}.")));
+            let uploads = if self.tcp_reached.is_empty() { " Nothing is uploaded to others." } else { "" };
+            lines.push(format!(
+                "Peers can be reached only over TCP: those that listen on a port where they were reached from outside, as \
+                 public ones are.{uploads} Downloads complete from the edge in any case."
+            ));
+            return lines;
         }
         vec!["No STUN server answers, neither over UDP nor over TCP.".into()]
     }

@@ -8,7 +8,7 @@ pub use line::NatLine;
 use crate::drive::{Port, drive};
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::quic::{Datagram, RawSender, canonical};
-use crate::rt::Rt;
+use crate::rt::{Rt, begin_connect};
 use futures_lite::future::or;
 use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use std::cell::RefCell;
@@ -26,6 +26,8 @@ use udp::Udp;
 
 /// Inputs that wait for the machine.
 const INBOX_MAX: usize = 256;
+/// For a connection from a listening port: longer than servers wait for another request.
+const KNOCK_WITHIN: Duration = Duration::from_secs(20);
 /// How often this host's addresses are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -51,18 +53,41 @@ pub(crate) struct Sight {
     pub(crate) datagrams: Receiver<Datagram>,
     /// Somebody doubts that the network is what it was.
     pub(crate) looks: Receiver<()>,
+    /// TCP ports on which this host listens.
+    pub(crate) doors: Vec<u16>,
+    /// What STUN servers show there.
+    pub(crate) called: Receiver<Called>,
     /// Stands for this client towards STUN servers.
     pub(crate) tag: Tag,
 }
 
+/// A STUN message on a connection to a listening TCP port.
+#[derive(Clone, Debug)]
+pub struct Called {
+    /// Who has connected.
+    pub from: SocketAddr,
+    /// To which port.
+    pub local: u16,
+    /// The message.
+    pub bytes: Vec<u8>,
+}
+
 /// Observes the way to the Internet of the QUIC socket, for as long as it is polled.
 pub(crate) async fn run<R: Rt>(rt: R, sight: Sight, servers: Vec<SocketAddr>, told: impl FnMut(Told) + 'static) {
-    let Sight { raw, mut datagrams, mut looks, tag } = sight;
+    let Sight { raw, mut datagrams, mut looks, doors, mut called, tag } = sight;
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let bound = raw.local_addr();
     let forward = inbox.clone();
     let main: Send = Box::new(move |bytes, to| raw.send(bytes, to));
-    let port = DiscoveryPort::new(rt.clone(), main, inbox.clone(), told);
+    let mut port = DiscoveryPort::new(rt.clone(), main, inbox.clone(), told);
+    port.bound = bound.as_ref().ok().map(SocketAddr::ip);
+    let calls = inbox.clone();
+    let answering = async {
+        while let Some(Called { from, local, bytes }) = called.recv().await {
+            let _ = calls.try_send(Input::DialledBack { from, local, bytes });
+        }
+        std::future::pending::<()>().await;
+    };
     let listening = async {
         while let Some(Datagram { from, bytes }) = datagrams.recv().await {
             // what finds no room is lost, as UDP does
@@ -71,6 +96,7 @@ pub(crate) async fn run<R: Rt>(rt: R, sight: Sight, servers: Vec<SocketAddr>, to
     };
     let looking = async {
         let Ok(bound) = bound else { return };
+        let _ = inbox.try_send(Input::Listens(doors));
         let (mut known, mut doubted) = (None, false);
         loop {
             let now = hosts(bound, &servers);
@@ -91,7 +117,7 @@ pub(crate) async fn run<R: Rt>(rt: R, sight: Sight, servers: Vec<SocketAddr>, to
         }
     };
     let cfg = Config { tag: Some(tag), ..Config::default() };
-    or(drive(rt.clone(), Discovery::default(), cfg, inputs, port), or(looking, listening)).await;
+    or(drive(rt.clone(), Discovery::default(), cfg, inputs, port), or(or(looking, answering), listening)).await;
 }
 
 /// Completes when somebody doubts.
@@ -141,11 +167,13 @@ struct DiscoveryPort<R, F> {
     /// The machine's other sockets, opened when they are first used.
     own: Rc<RefCell<BTreeMap<Socket, Udp>>>,
     told: F,
+    /// Where the main socket is bound: there the listening ones are too.
+    bound: Option<IpAddr>,
 }
 
 impl<R: Rt, F: FnMut(Told)> DiscoveryPort<R, F> {
     fn new(rt: R, main: Send, inbox: Sender<Input>, told: F) -> Self {
-        Self { rt, main, inbox, own: Rc::default(), told }
+        Self { rt, main, inbox, own: Rc::default(), told, bound: None }
     }
 
     fn send(&self, socket: Socket, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
@@ -193,6 +221,22 @@ impl<R: Rt, F: FnMut(Told)> Port<Discovery> for DiscoveryPort<R, F> {
                     let _ = inbox.send(Input::Tcp { server, answer: answer.await }).await;
                 });
             }
+            Output::Knock { server, local, requests } => {
+                let (rt, inbox) = (self.rt.clone(), self.inbox.clone());
+                let bound = self.bound.filter(|ip| !ip.is_unspecified() && ip.is_ipv4() == server.is_ipv4());
+                let from = SocketAddr::new(bound.unwrap_or_else(|| unspecified(server)), local);
+                self.rt.spawn(async move {
+                    let late = rt.sleep_until(rt.now() + KNOCK_WITHIN);
+                    let asked = knock(&rt, &inbox, (from, server), requests);
+                    let ended = or(asked, async {
+                        late.await;
+                        Ok(())
+                    });
+                    if let Err(error) = ended.await {
+                        tracing::debug!(%from, %server, %error, "a listening port cannot be shown to a STUN server");
+                    }
+                });
+            }
             Output::Changed(nat) => (self.told)(Told::Changed(nat)),
             Output::Proven(proven) => (self.told)(Told::Proven(proven)),
             Output::Report(report) => (self.told)(Told::Report(report)),
@@ -206,6 +250,25 @@ async fn ask_tcp<R: Rt>(rt: &R, server: SocketAddr, bytes: &[u8]) -> io::Result<
     tcp.write_all(bytes).await?;
     tcp.flush().await?;
     read_message(&mut tcp).await
+}
+
+/// Requests on a connection that leaves from a listening port. The server ends it: who ends a connection first cannot
+/// open the same one again for a while.
+async fn knock<R: Rt>(
+    rt: &R,
+    inbox: &Sender<Input>,
+    (from, server): (SocketAddr, SocketAddr),
+    requests: Vec<Vec<u8>>,
+) -> io::Result<()> {
+    let mut tcp = rt.connecting(begin_connect(from, server)?).await?;
+    for request in requests {
+        tcp.write_all(&request).await?;
+        tcp.flush().await?;
+        let answer = read_message(&mut tcp).await?;
+        let _ = inbox.send(Input::Knocked { server, local: from.port(), answer }).await;
+    }
+    let _ = tcp.read(&mut [0]).await;
+    Ok(())
 }
 
 /// The next message of a stream; messages are framed by their own length (RFC 8489 §6.2.2).
@@ -238,9 +301,13 @@ pub(crate) fn hosts(bound: SocketAddr, servers: &[SocketAddr]) -> Vec<SocketAddr
     hosts
 }
 
+/// Any address of a server's family.
+const fn unspecified(server: SocketAddr) -> IpAddr {
+    if server.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) }
+}
+
 fn way_to(server: SocketAddr) -> io::Result<IpAddr> {
-    let any = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+    let socket = UdpSocket::bind(SocketAddr::new(unspecified(server), 0))?;
     socket.connect(server)?;
     socket.local_addr().map(|addr| addr.ip())
 }

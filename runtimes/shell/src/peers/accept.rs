@@ -5,14 +5,21 @@ use super::conn::{Conn, read_control, read_frame};
 use super::link::{Link, RecvStream, SendStream};
 use super::serve::Request;
 use super::util::within;
-use crate::rt::Rt;
+use crate::mailbox::Sender;
+use crate::nat::{Called, read_message};
+use crate::quic::canonical;
+use crate::rt::{AsyncRead, AsyncWrite, Rt};
 use crate::tcp;
 use crate::tls;
 use futures_lite::future;
+use futures_lite::io::AsyncReadExt as _;
 use rustls::pki_types::CertificateDer;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use swarmedge_core::ids::{ConnId, PublicKey, XferId};
 use swarmedge_core::limits::PEER_CONNECTIONS_MAX;
@@ -26,6 +33,8 @@ const GREETINGS_MAX: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// For a handshake, and for what must come first on a connection or stream.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
+/// STUN messages begin below it, TLS above (RFC 7983 §7).
+const STUN_BELOW: u8 = 4;
 /// Bytes of a request's frame, with room for extensions.
 const REQUEST_LEN_MAX: usize = 1024;
 
@@ -59,8 +68,50 @@ pub(super) async fn run<R: Rt>(peers: Peers<R>) {
     }
 }
 
+/// What a listening TCP port is for.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// For peers over TCP.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// The port.
+    pub port: u16,
+    /// Gets what STUN servers show there.
+    pub calls: Sender<Called>,
+}
+
+/// A connection of which the first byte was looked at.
+struct Again<T> {
+    first: Option<u8>,
+    tcp: T,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Again<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        match (self.first, buf.first_mut()) {
+            (Some(byte), Some(place)) => {
+                *place = byte;
+                self.first = None;
+                Poll::Ready(Ok(1))
+            }
+            _ => Pin::new(&mut self.tcp).poll_read(cx, buf),
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Again<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_close(cx)
+    }
+}
+
 /// Accepts over TCP until the client ends.
-pub(super) async fn run_tcp<R: Rt>(peers: Peers<R>, listener: R::Listener, tls: Arc<rustls::ServerConfig>) {
+pub(super) async fn run_tcp<R: Rt>(peers: Peers<R>, listener: R::Listener, door: Door) {
     let rt = peers.0.rt.clone();
     loop {
         let (tcp, from) = match rt.accept(&listener).await {
@@ -80,9 +131,9 @@ pub(super) async fn run_tcp<R: Rt>(peers: Peers<R>, listener: R::Listener, tls: 
             continue;
         }
         peers.0.state.borrow_mut().greeting += 1;
-        let (task, tls) = (peers.clone(), Arc::clone(&tls));
+        let (task, door) = (peers.clone(), door.clone());
         rt.spawn(async move {
-            let greeted = within(&task.0.rt, FIRST_TIMEOUT, greet_tcp(&task.0.rt, tls, tcp, from)).await.flatten();
+            let greeted = within(&task.0.rt, FIRST_TIMEOUT, greet_tcp(&task.0.rt, &door, tcp, from)).await.flatten();
             task.0.state.borrow_mut().greeting -= 1;
             if let Some((link, key)) = greeted {
                 serve_connection(task, link, key).await;
@@ -91,13 +142,18 @@ pub(super) async fn run_tcp<R: Rt>(peers: Peers<R>, listener: R::Listener, tls: 
     }
 }
 
-async fn greet_tcp<R: Rt>(
-    rt: &R,
-    config: Arc<rustls::ServerConfig>,
-    tcp: R::Tcp,
-    from: SocketAddr,
-) -> Option<(Link, PublicKey)> {
-    let accepted = tcp::accept(rt, config, tcp, from).await;
+/// A TLS handshake, or a STUN server that shows that this port is reached: their first bytes differ (RFC 7983 §7).
+async fn greet_tcp<R: Rt>(rt: &R, door: &Door, mut tcp: R::Tcp, from: SocketAddr) -> Option<(Link, PublicKey)> {
+    let mut first = [0];
+    tcp.read_exact(&mut first).await.ok()?;
+    let mut tcp = Again { first: Some(first[0]), tcp };
+    if first[0] < STUN_BELOW {
+        let bytes = read_message(&mut tcp).await.ok()?;
+        // with a full mailbox it is lost; the next round asks again
+        let _ = door.calls.try_send(Called { from: canonical(from), local: door.port, bytes });
+        return None;
+    }
+    let accepted = tcp::accept(rt, Arc::clone(&door.tls), tcp, from).await;
     let (link, certs) = accepted.map_err(|error| tracing::debug!(%from, %error, "a handshake has failed")).ok()?;
     let Some(key) = tls::peer_key(&certs) else {
         link.close(CloseReason::NotIntroduced as u8);

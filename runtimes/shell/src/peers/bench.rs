@@ -3,7 +3,7 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "no machine: what is of no interest here is passed over")]
 
-use super::Peers;
+use super::{Door, Peers};
 use crate::keys::Key;
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::quic::{Datagram, Endpoint};
@@ -71,7 +71,9 @@ impl<R: Rt> Node<R> {
                 let listener = std::net::TcpListener::bind(loopback)?;
                 listener.set_nonblocking(true)?;
                 let addr = listener.local_addr()?;
-                peers.listen(rt.listen(listener)?, server(Transport::Tcp)?);
+                // nobody dials back here
+                let door = Door { tls: server(Transport::Tcp)?, port: addr.port(), calls: mailbox(1).0 };
+                peers.listen(rt.listen(listener)?, door);
                 addr
             }
         };

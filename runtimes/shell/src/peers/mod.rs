@@ -14,6 +14,8 @@ mod serve;
 mod util;
 mod watch;
 
+pub use accept::Door;
+
 use crate::http::Signal;
 use crate::mailbox::{Permit, Sender};
 use crate::nat::udp::Udp;
@@ -28,7 +30,6 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use swarmedge_core::ids::{ConnId, IntroId, VersionId, XferId};
 use swarmedge_core::limits::PEER_CONNECTIONS_MAX;
 use swarmedge_core::role::client::io::{CloseReason, FetchEnd, FetchSource, Input, Output};
@@ -211,9 +212,9 @@ impl<R: Rt> Peers<R> {
         });
     }
 
-    /// Accepts connections over TCP too, until this client ends. `tls` is for peers over TCP.
-    pub fn listen(&self, listener: R::Listener, tls: Arc<rustls::ServerConfig>) {
-        let (closing, accepting) = (self.0.closing.clone(), accept::run_tcp(self.clone(), listener, tls));
+    /// Accepts connections over TCP too, until this client ends.
+    pub fn listen(&self, listener: R::Listener, door: Door) {
+        let (closing, accepting) = (self.0.closing.clone(), accept::run_tcp(self.clone(), listener, door));
         self.0.rt.spawn(async move { future::or(closing.wait(), accepting).await });
     }
 

@@ -89,7 +89,8 @@ pub struct StunConfig {
     /// Where binding requests come in, over UDP and TCP.
     pub listen: SocketAddr,
     /// Another address of this machine and another port: the server then listens on both ports of both addresses, and
-    /// clients can see how NATs filter (RFC 5780). `listen` must name its address then.
+    /// clients can see how NATs filter (RFC 5780), and whether their TCP ports are reached, since they are dialled back
+    /// from the address that they have not written to. `listen` must name its address then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alternate: Option<SocketAddr>,
     /// The key that grants are sealed with, shared with the edges and CNs: vouches to CNs for clients' addresses that

@@ -14,7 +14,7 @@ use crate::mailbox::{Sender, mailbox};
 use crate::nat::read_message;
 use crate::nat::udp::Udp;
 use crate::ops;
-use crate::rt::Rt;
+use crate::rt::{Rt, begin_connect};
 use crate::seals::Seals;
 use crate::server::config::StunConfig;
 use futures_lite::future::or;
@@ -22,7 +22,7 @@ use futures_lite::io::AsyncWriteExt as _;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::time::Duration;
 use swarmedge_core::nat::stun::DATAGRAM_LEN_MAX;
@@ -32,6 +32,10 @@ use swarmedge_core::role::stun::{Addresses, Config, Input, Output, Stun};
 const PORT_TRIES: u32 = 16;
 /// TCP connections at once.
 const CONNECTIONS_MAX: usize = 1024;
+/// Clients that are dialled back at a time.
+const DIALLING_MAX: usize = 256;
+/// For one: less than the time after which the first packet would be sent again (RFC 6298 §2: a second).
+const DIAL_WITHIN: Duration = Duration::from_millis(900);
 /// For a request on TCP, and for its answer.
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 /// The wait after a socket call that failed for want of a resource.
@@ -64,7 +68,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &StunConfig, stop: &Signal) -> Result<Server, Er
                  420), so clients see how NATs filter only with `alternate` in [stun]"
             ),
         }
-        or(stop.wait(), or(over_udp(rt.clone(), udp, addresses, seals), over_tcp(rt, tcp))).await;
+        or(stop.wait(), or(over_udp(rt.clone(), udp, addresses, seals), over_tcp(rt, tcp, addresses))).await;
         tracing::info!("STUN server has stopped");
         Ok(())
     };
@@ -129,6 +133,8 @@ impl Port<Stun> for UdpPort {
                     tracing::debug!(%to, %error, "answer not sent");
                 }
             }
+            // only who has asked over TCP is dialled
+            Output::DialBack { .. } => {}
             Output::Count(metric) => metrics::counter!(metric.name()).increment(1),
         }
     }
@@ -138,10 +144,11 @@ impl Port<Stun> for UdpPort {
 type Answers = Rc<RefCell<BTreeMap<(SocketAddr, SocketAddr), Sender<Vec<u8>>>>>;
 
 /// A machine of its own: an answer must not take the other transport.
-async fn over_tcp<R: Rt>(rt: R, listeners: Vec<(SocketAddr, R::Listener)>) {
+async fn over_tcp<R: Rt>(rt: R, listeners: Vec<(SocketAddr, R::Listener)>, addresses: Option<Addresses>) {
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let answers = Answers::default();
-    let cfg = Config { verified: true, ..Config::default() };
+    let dials_from = addresses.map(|a| [a.primary.ip(), a.alternate.ip()]);
+    let cfg = Config { verified: true, dials_from, ..Config::default() };
     let open = Gauge::default();
     let stopped = Stopped(Signal::default());
     for (local, listener) in listeners {
@@ -149,7 +156,8 @@ async fn over_tcp<R: Rt>(rt: R, listeners: Vec<(SocketAddr, R::Listener)>) {
         let stop = stopped.0.clone();
         rt.spawn(async move { or(stop.wait(), accepting).await });
     }
-    drive(rt, Stun::default(), cfg, inputs, TcpPort(answers)).await;
+    let port = TcpPort { rt: rt.clone(), answers, dialling: Gauge::default() };
+    drive(rt, Stun::default(), cfg, inputs, port).await;
 }
 
 /// Ends what was spawned when the server ends.
@@ -219,17 +227,48 @@ async fn connection<R: Rt>(
     }
 }
 
-struct TcpPort(Answers);
+struct TcpPort<R: Rt> {
+    rt: R,
+    answers: Answers,
+    dialling: Gauge,
+}
 
-impl Port<Stun> for TcpPort {
+impl<R: Rt> TcpPort<R> {
+    /// Shows a client that its port is reached, if it is.
+    fn dial_back(&self, from: IpAddr, to: SocketAddr, bytes: Vec<u8>) {
+        if self.dialling.get() >= DIALLING_MAX {
+            return;
+        }
+        let (rt, counted) = (self.rt.clone(), self.dialling.enter());
+        self.rt.spawn(async move {
+            let late = rt.sleep_until(rt.now() + DIAL_WITHIN);
+            let dial = async {
+                let mut tcp = rt.connecting(begin_connect(SocketAddr::new(from, 0), to)?).await?;
+                tcp.write_all(&bytes).await?;
+                tcp.close().await
+            };
+            let dialled = or(dial, async {
+                late.await;
+                Err(io::ErrorKind::TimedOut.into())
+            });
+            if let Err(error) = dialled.await {
+                tracing::debug!(%to, %error, "not reached");
+            }
+            drop(counted);
+        });
+    }
+}
+
+impl<R: Rt> Port<Stun> for TcpPort<R> {
     fn perform(&mut self, output: Output, _local: &mut VecDeque<Input>) {
         match output {
             Output::Datagram { to, local, bytes } => {
-                if let Some(connection) = self.0.borrow().get(&(to, local)) {
+                if let Some(connection) = self.answers.borrow().get(&(to, local)) {
                     // it has asked once and waits
                     let _ = connection.try_send(bytes);
                 }
             }
+            Output::DialBack { from, to, bytes } => self.dial_back(from, to, bytes),
             Output::Count(metric) => metrics::counter!(metric.name()).increment(1),
         }
     }

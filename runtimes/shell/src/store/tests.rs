@@ -35,6 +35,9 @@ impl Rt for Inline {
     fn connect(&self, _: SocketAddr) -> impl Future<Output = io::Result<Self::Tcp>> + 'static {
         ready(Err(io::ErrorKind::Unsupported.into()))
     }
+    fn connecting(&self, _: std::net::TcpStream) -> impl Future<Output = io::Result<Self::Tcp>> + 'static {
+        ready(Err(io::ErrorKind::Unsupported.into()))
+    }
     fn listen(&self, _: std::net::TcpListener) -> io::Result<Self::Listener> {
         Err(io::ErrorKind::Unsupported.into())
     }

@@ -1,8 +1,8 @@
 //! What a user is told of introduced peers.
 
 use crate::ids::{Handle, PublicKey};
-use crate::nat::NatDescriptor;
 use crate::nat::connectivity::Attempt;
+use crate::nat::{NatDescriptor, Transport};
 use core::net::SocketAddr;
 
 /// What became of an introduction: [`Meeting::Introduced`] first, then at most one [`Meeting::Ended`]. As uploader a
@@ -20,8 +20,8 @@ pub enum Meeting {
         /// Why no attempt is made, if none is.
         not_tried: Option<NotTried>,
     },
-    /// Checks have found a path to it.
-    Path(SocketAddr),
+    /// Checks have found a path to it, or it listens there on TCP.
+    Path(SocketAddr, Transport),
     /// The attempt to connect has ended.
     Ended(Attempt),
 }

@@ -1,0 +1,209 @@
+//! Whether listening TCP ports of this host are reached from outside. A request over TCP leaves from the listening port
+//! itself, so that a NAT maps it; the server, which then knows who asks, dials back to where it sees the request come
+//! from, or to another port of that address, from an address of its own that was not written to. The port counts as a
+//! door only if that connection comes, with the request's unpredictable id: it is this host's own observation, and
+//! nothing that a server says.
+
+use super::io::Output;
+use super::{Discovery, HTTPS, transaction_id};
+use crate::limits::DOORS_MAX;
+use crate::machine::{Cx, Time};
+use crate::nat::stun::{Attribute, Class, Message, TransactionId};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+/// Requests that are waited for: two for each port, and those of the round before.
+const KNOCKS_MAX: usize = 4 * DOORS_MAX;
+
+/// Addresses that are asked to dial back, on one network.
+const WRITTEN_MAX: usize = 16;
+
+/// A request to be dialled back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Knock {
+    server: SocketAddr,
+    /// The listening port.
+    local: u16,
+    /// The outer port to be dialled, if not the one that the request is seen to come from.
+    outer: Option<u16>,
+    /// Somebody came by it.
+    came: bool,
+}
+
+/// The listening ports and what is known of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Doors {
+    locals: Vec<u16>,
+    knocks: BTreeMap<TransactionId, Knock>,
+    /// Where the server sees requests from a listening port come from.
+    seen: BTreeMap<u16, SocketAddr>,
+    /// The server that was asked in this round.
+    server: Option<SocketAddr>,
+    /// Every address that was written to from the listening ports: of this network all are remembered.
+    written: BTreeSet<IpAddr>,
+    /// Who has not come by then does not come.
+    until: Option<Time>,
+    /// A NAT's mapping is to be kept.
+    refresh: Option<Time>,
+    /// Where this host was reached.
+    pub(super) open: Vec<SocketAddr>,
+}
+
+impl Doors {
+    /// A round begins: what was open stays so until it is known better.
+    pub(super) fn begin(&mut self) {
+        self.server = None;
+    }
+
+    /// On another network nothing is known.
+    pub(super) fn left(&mut self) {
+        *self = Self { locals: core::mem::take(&mut self.locals), ..Self::default() };
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        self.until.into_iter().chain(self.refresh).min()
+    }
+
+    pub(super) fn rebase(&mut self, by: Duration) {
+        [&mut self.until, &mut self.refresh].into_iter().for_each(|at| *at = at.map(|at| at.rebased(by)));
+    }
+
+    /// Each listening port, and where it was reached.
+    pub(super) fn report(&self) -> Vec<(u16, Option<SocketAddr>)> {
+        let reached = |local: &u16| {
+            let came = self.knocks.values().find(|k| k.came && k.local == *local)?;
+            let seen = self.seen.get(local)?;
+            Some(SocketAddr::new(seen.ip(), came.outer.unwrap_or(seen.port())))
+        };
+        self.locals.iter().map(|local| (*local, reached(local))).collect()
+    }
+
+    /// Where somebody came by a knock.
+    fn reached(&self) -> Vec<SocketAddr> {
+        let at = |k: &Knock| {
+            let seen = self.seen.get(&k.local)?;
+            Some(SocketAddr::new(seen.ip(), k.outer.unwrap_or(seen.port())))
+        };
+        let mut all = Vec::new();
+        for addr in self.knocks.values().filter(|k| k.came).filter_map(at) {
+            // nobody is told of other ports below 1024
+            if (addr.port() >= 1024 || addr.port() == HTTPS) && !all.contains(&addr) && all.len() < DOORS_MAX {
+                all.push(addr);
+            }
+        }
+        all
+    }
+}
+
+impl Discovery {
+    /// These ports listen for peers.
+    pub(super) fn listens(&mut self, cx: &mut Cx<'_, Self>, mut locals: Vec<u16>) {
+        locals.truncate(DOORS_MAX);
+        self.doors.left();
+        self.doors.locals = locals;
+        if let Some((server, _)) = self.tcp.iter().find(|(_, answered)| **answered == Some(true)) {
+            self.knock(cx, *server);
+        }
+    }
+
+    /// A server's answer over TCP, or that none came.
+    pub(super) fn answered_over_tcp(&mut self, cx: &mut Cx<'_, Self>, server: SocketAddr, answer: Option<Vec<u8>>) {
+        let answer = answer.and_then(|bytes| Message::decode(&bytes).ok()).filter(|m| m.class == Class::Success);
+        let Some(tcp) = self.tcp.get_mut(&server) else { return };
+        *tcp = Some(answer.is_some());
+        if let Some(answer) = answer {
+            self.seen = answer.mapped().or(self.seen);
+            self.knock(cx, server);
+        }
+        self.finish_if_done(cx);
+    }
+
+    /// A server answers over TCP: once a round it is asked to dial back.
+    fn knock(&mut self, cx: &mut Cx<'_, Self>, server: SocketAddr) {
+        let remembered =
+            self.doors.written.len() < WRITTEN_MAX || self.doors.written.contains(&server.ip().to_canonical());
+        if self.doors.server.is_some() || self.doors.locals.is_empty() || !remembered {
+            return;
+        }
+        self.doors.written.insert(server.ip().to_canonical());
+        let doors = &mut self.doors;
+        (doors.server, doors.until) = (Some(server), Some(cx.now.after(cx.cfg.within)));
+        doors.knocks.clear();
+        doors.seen.clear();
+        let first = doors.locals.first().copied();
+        for local in doors.locals.clone() {
+            // a router may forward the port of HTTPS, which every network lets out, to another one here
+            let forwarded = (Some(local) == first && !doors.locals.contains(&HTTPS)).then_some(Some(HTTPS));
+            let mut requests = Vec::new();
+            for outer in [None].into_iter().chain(forwarded) {
+                if doors.knocks.len() < KNOCKS_MAX {
+                    let id = transaction_id(cx.rng);
+                    doors.knocks.insert(id, Knock { server, local, outer, came: false });
+                    let asks = Attribute::DialBack(outer.unwrap_or(0));
+                    requests.push(Message::new(Class::Request, id, alloc::vec![asks]).encode());
+                }
+            }
+            cx.push(Output::Knock { server, local, requests });
+        }
+    }
+
+    /// The server's answer to a knock, or to one that keeps a mapping.
+    pub(super) fn knocked(&mut self, cx: &mut Cx<'_, Self>, (server, local): (SocketAddr, u16), answer: &[u8]) {
+        let Ok(answer) = Message::decode(answer) else { return };
+        let ours = self.doors.knocks.get(&answer.id).is_some_and(|k| k.server == server && k.local == local);
+        if let Some(seen) = answer.mapped().filter(|_| ours && answer.class == Class::Success) {
+            self.doors.seen.insert(local, seen);
+            self.announce(cx);
+        }
+    }
+
+    /// Somebody has connected to a listening port and shows a message. It counts if it comes from an address that was
+    /// not written to: what a filter lets in from there it lets in from anywhere.
+    pub(super) fn dialled_back(&mut self, cx: &mut Cx<'_, Self>, from: SocketAddr, local: u16, bytes: &[u8]) {
+        let Ok(message) = Message::decode(bytes) else { return };
+        let written_to = self.doors.written.contains(&from.ip().to_canonical());
+        let Some(knock) = self.doors.knocks.get_mut(&message.id) else { return };
+        if knock.local == local && !written_to && message.class == Class::Indication {
+            knock.came = true;
+            self.announce(cx);
+        }
+    }
+
+    /// What is open now. Until the round's knocks have had their time, what was open before still is.
+    pub(super) fn doors_now(&mut self) -> Vec<SocketAddr> {
+        let mut open = self.doors.reached();
+        if self.doors.until.is_some() || self.doors.server.is_none() {
+            let before = self.doors.open.iter().filter(|d| !open.contains(d)).copied();
+            open = open.iter().copied().chain(before).take(DOORS_MAX).collect();
+        }
+        self.doors.open.clone_from(&open);
+        open
+    }
+
+    pub(super) fn doors_due(&mut self, cx: &mut Cx<'_, Self>) {
+        let now = cx.now;
+        let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
+        if due(self.doors.until) {
+            self.doors.until = None;
+            self.announce(cx);
+            let mapped = !self.doors.open.is_empty() && !self.hosts.iter().any(|h| self.is_door_of(h));
+            self.doors.refresh = mapped.then(|| cx.now.after(cx.cfg.door_keep_alive));
+            cx.push(Output::Report(self.report(cx.cfg)));
+        }
+        if due(self.doors.refresh) {
+            self.doors.refresh = Some(cx.now.after(cx.cfg.door_keep_alive));
+            let server = self.doors.server.into_iter();
+            for (server, local) in server.flat_map(|s| self.doors.locals.iter().map(move |l| (s, *l))) {
+                let bytes = Message::request(transaction_id(cx.rng)).encode();
+                cx.out.push(Output::Knock { server, local, requests: alloc::vec![bytes] });
+            }
+        }
+    }
+
+    /// Whether a door is at an address of this host: then no NAT has to be kept from forgetting it.
+    fn is_door_of(&self, host: &SocketAddr) -> bool {
+        self.doors.open.iter().any(|d| d.ip() == host.ip())
+    }
+}

@@ -1,0 +1,151 @@
+//! Who has no UDP: real binaries in a lab, where a firewall lets out TCP only.
+
+#[path = "shared/binaries.rs"]
+mod binaries;
+
+use binaries::{Program, programs};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+use swarmedge_natlab::cdn::{Cdn, Client};
+use swarmedge_natlab::lab::Transport;
+use swarmedge_natlab::plan::Site;
+use swarmedge_natlab::{Kind, Lab, Plan, require};
+use swarmedge_shell::nat::NatLine;
+
+const OBJECT_LEN: usize = 8 << 20;
+/// Of the edge, to one download, where peers do better, and where there is none.
+const EDGE_RATE: [u64; 2] = [512 << 10, 2 << 20];
+/// Generous, since machines differ: what takes longer fails.
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// Runs a test on both runtimes at the same time.
+fn on_both(sites: &[Site], test: impl Fn(&Lab, &mut Cdn, &Path) + Sync) {
+    let servers = vec![("edge".into(), 1), ("stun".into(), 2)];
+    let plan = Plan { sites: sites.to_vec(), servers, ..Plan::default() };
+    let run = |program: &Program| {
+        let Some(lab) = require::lab(&plan) else { return };
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut cdn = Cdn::start(&lab, dir.path(), &program.path).expect("the servers start");
+        test(&lab, &mut cdn, &program.path);
+    };
+    let (programs, run) = (programs(), &run);
+    thread::scope(|s| {
+        for p in &programs {
+            let name = p.runtime.to_owned();
+            thread::Builder::new().name(name).spawn_scoped(s, move || run(p)).expect("a thread");
+        }
+    });
+}
+
+fn content(seed: u8) -> Vec<u8> {
+    (0..OBJECT_LEN).map(|i| (i.wrapping_mul(31) >> 3).to_le_bytes()[0] ^ seed).collect()
+}
+
+/// What a client says of its network, once that is as it must be.
+fn found(client: &mut Client, what: &str, right: impl Fn(&NatLine) -> bool) -> NatLine {
+    let until = Instant::now() + WITHIN;
+    loop {
+        let nat = client.nat().expect("asked");
+        match nat {
+            Some(nat) if right(&nat) && client.status().expect("asked").control_connected => return nat,
+            nat if Instant::now() > until => panic!("{what}: {nat:?}"),
+            _ => thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// A client that has an object of its own name, as fast as the edge gives it; from then on the edge is slow.
+fn seeder(lab: &Lab, cdn: &Cdn, program: &Path, node: &str, reached: bool) -> Client {
+    let seed = node.bytes().fold(0, |n: u8, b| n.wrapping_mul(31).wrapping_add(b));
+    cdn.publish(node, &content(seed), 0).expect("published");
+    let mut client = cdn.client(lab, node, program, true).expect("starts");
+    let line = client.get(node, WITHIN, |_| {}).expect("asked").expect("an answer");
+    assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{node} has its object");
+    cdn.publish(node, &content(seed), EDGE_RATE[usize::from(!reached)]).expect("published");
+    let nat =
+        found(&mut client, node, |nat| nat.udp && !nat.tcp_ports.is_empty() && nat.tcp_reached.is_empty() != reached);
+    let outside = lab.outside(node).expect("a site").to_string();
+    assert!(nat.tcp_reached.iter().all(|door| door.starts_with(&outside)), "{node}: {nat:?}");
+    let words = nat.words().join("\n");
+    let said = if reached { "peers without UDP can come there" } else { "peers without UDP cannot come" };
+    assert!(words.contains(said), "{node}: {words}");
+    client
+}
+
+/// Where a node has sent TCP packets that are neither for a server nor for one of `introduced`.
+fn strays(lab: &Lab, node: &str, introduced: &[IpAddr]) -> BTreeSet<SocketAddr> {
+    let mut known: BTreeSet<IpAddr> = introduced.iter().copied().collect();
+    for server in ["edge", "stun"] {
+        known.extend(&lab.node(server).expect("a server").addresses);
+    }
+    let sent = lab.sent_over(node, Transport::Tcp).expect("reads");
+    sent.into_keys().filter(|to| !known.contains(&to.ip())).collect()
+}
+
+#[test]
+fn without_udp_a_client_takes_bytes_of_peers_that_are_reached_over_tcp_and_is_offered_to_no_others() {
+    // (name, kind, somebody who was not written to reaches its listening port)
+    let seeders =
+        [("open", Kind::Public, true), ("cone", Kind::FullCone, true), ("closed", Kind::PortRestricted, false)];
+    let mut sites: Vec<Site> = seeders.iter().map(|(name, kind, _)| Site::new(name, *kind)).collect();
+    sites.push(Site::new("blocked", Kind::UdpBlocked));
+    on_both(&sites, |lab, cdn, program| {
+        let _seeders = seeders.map(|(name, _, reached)| seeder(lab, cdn, program, name, reached));
+        lab.count_sent("blocked").expect("counts");
+        let mut blocked = cdn.client(lab, "blocked", program, true).expect("starts");
+        let nat = found(&mut blocked, "blocked", |nat| !nat.udp && nat.tcp && nat.tcp443 && nat.tcp_address.is_some());
+        let words = nat.words().join("\n");
+        assert!(words.contains("UDP is blocked") && words.contains("only over TCP"), "{words}");
+        let outside = lab.outside("blocked").expect("a site").to_string();
+        assert!(nat.tcp_address.as_ref().is_some_and(|a| a.starts_with(&outside)), "{nat:?}");
+
+        for (name, _, reached) in seeders {
+            let line = blocked.get(name, WITHIN, |_| {}).expect("asked").expect("an answer");
+            assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{name}: {line:?}");
+            let met: Vec<_> = blocked.meetings().expect("asked");
+            let its = |m: &&swarmedge_shell::client::why::MeetingLine| {
+                m.addresses.iter().any(|a| a.contains(&lab.outside(name).expect("a site").to_string()))
+            };
+            let its: Vec<_> = met.iter().filter(its).collect();
+            if reached {
+                assert!(line.peer_bytes > line.edge_bytes, "{name}: {line:?} {met:?}");
+                assert_eq!(its.len(), 1, "{met:?}");
+                assert_eq!(its[0].attempt.rung.as_deref(), Some("a TCP port on which it listens"), "{met:?}");
+                assert!(its[0].path.as_ref().is_some_and(|p| p.starts_with("TCP ")), "{met:?}");
+            } else {
+                assert_eq!((line.peer_bytes, its.len()), (0, 0), "{name}: {line:?} {met:?}");
+            }
+            books_agree(cdn, name, line.peer_bytes);
+        }
+        let introduced = ["open", "cone"].map(|site| IpAddr::V4(lab.outside(site).expect("a site")));
+        assert_eq!(strays(lab, "blocked", &introduced), BTreeSet::new());
+        // the counter counts
+        assert_eq!(strays(lab, "blocked", &[]).iter().map(SocketAddr::ip).collect::<BTreeSet<_>>(), introduced.into());
+    });
+}
+
+/// The ledger has recorded what the client says: every byte once, and of peers only what both sides claim.
+fn books_agree(cdn: &Cdn, path: &str, peer_bytes: u64) {
+    let until = Instant::now() + WITHIN;
+    loop {
+        let books = cdn.ledger(path).expect("reads");
+        let downloads = books["downloads"].as_array().cloned().unwrap_or_default();
+        // the seeder's own download is one of the two
+        let of = |d: &serde_json::Value, name: &str| d[name].as_u64().unwrap_or(u64::MAX);
+        let agrees = |d: &serde_json::Value| {
+            let (edge, peers) = (of(d, "edge_claimed"), of(d, "peers_billed"));
+            d["state"] == "completed"
+                && peers == peer_bytes
+                && edge + peers == OBJECT_LEN as u64
+                && of(d, "flagged") == 0
+        };
+        if downloads.len() == 2 && downloads.iter().any(agrees) {
+            return;
+        }
+        assert!(Instant::now() < until, "{path}, {peer_bytes} bytes of peers: {books:#}");
+        thread::sleep(Duration::from_millis(200));
+    }
+}
