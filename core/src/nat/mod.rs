@@ -4,6 +4,8 @@ pub mod broker;
 pub mod connectivity;
 pub mod cookie;
 pub mod discovery;
+pub mod gatherer;
+pub mod mapping;
 pub mod stun;
 
 use crate::codec::List;
@@ -133,6 +135,31 @@ impl NatDescriptor {
         self.candidates.iter().find(reflexive).map(|c| c.addr)
     }
 
+    /// The port that its router forwards to the socket, as the world has shown: of the address that STUN servers see.
+    #[must_use]
+    pub fn forwarded(&self) -> Option<SocketAddr> {
+        let seen = self.mapped()?.ip();
+        self.candidates.iter().find(|c| c.kind == CandidateKind::Mapped && c.addr.ip() == seen).map(|c| c.addr)
+    }
+
+    /// How it maps, or is seen where its router forwards a port: there by everybody at the same address.
+    #[must_use]
+    pub fn maps(&self) -> NatBehaviour {
+        if self.forwarded().is_some() { NatBehaviour::EndpointIndependent } else { self.mapping }
+    }
+
+    /// How it filters: what comes to a forwarded port is let in, whoever has sent it.
+    #[must_use]
+    pub fn filters(&self) -> NatBehaviour {
+        if self.forwarded().is_some() { NatBehaviour::EndpointIndependent } else { self.filtering }
+    }
+
+    /// How far apart its ports are, where that is of use.
+    #[must_use]
+    pub fn steps(&self) -> u16 {
+        if self.forwarded().is_some() { 0 } else { self.step }
+    }
+
     /// Whether a client that its CN sees at `observed` is at this address too.
     #[must_use]
     pub fn is_at(&self, ip: IpAddr, observed: IpAddr) -> bool {
@@ -156,14 +183,14 @@ impl NatDescriptor {
 /// Whether its NAT is known to draw a port for each flow, so that none can be foretold.
 #[must_use]
 pub fn draws_ports(nat: &NatDescriptor) -> bool {
-    let depends = matches!(nat.mapping, NatBehaviour::AddressDependent | NatBehaviour::AddressAndPortDependent);
-    depends && nat.step == 0
+    let depends = matches!(nat.maps(), NatBehaviour::AddressDependent | NatBehaviour::AddressAndPortDependent);
+    depends && nat.steps() == 0
 }
 
 /// Whether it must be taken to let in only endpoints that were written to.
 #[must_use]
-pub const fn filters_by_port(nat: &NatDescriptor) -> bool {
-    !matches!(nat.filtering, NatBehaviour::EndpointIndependent | NatBehaviour::AddressDependent)
+pub fn filters_by_port(nat: &NatDescriptor) -> bool {
+    !matches!(nat.filters(), NatBehaviour::EndpointIndependent | NatBehaviour::AddressDependent)
 }
 
 /// Whether two clients behind different public addresses can be connected: the DN's first table. Both can use UDP, and
@@ -171,8 +198,8 @@ pub const fn filters_by_port(nat: &NatDescriptor) -> bool {
 /// the other does not filter by port, or both try many ports.
 #[must_use]
 pub fn can_connect(a: &NatDescriptor, b: &NatDescriptor) -> bool {
-    let independent = |d: &NatDescriptor| d.mapping == NatBehaviour::EndpointIndependent;
-    let known = |d: &NatDescriptor| independent(d) || d.step > 0;
+    let independent = |d: &NatDescriptor| d.maps() == NatBehaviour::EndpointIndependent;
+    let known = |d: &NatDescriptor| independent(d) || d.steps() > 0;
     let open = |d: &NatDescriptor| !filters_by_port(d);
     let lucky = a.birthday && b.birthday;
     a.udp
@@ -384,6 +411,23 @@ mod tests {
         assert!(!offered(&blocked, &with_doors(&["192.0.2.2:22"])), "nor is one that may be somebody else's service");
         let symmetric = NatDescriptor { tcp_out: true, ..nat(Apd, Apd, &["192.168.0.2:5000"]) };
         assert!(offered(&symmetric, &high), "where UDP works and would not meet");
+    }
+
+    #[test]
+    fn a_forwarded_port_makes_a_symmetric_peer_as_reachable_as_a_public_one() {
+        let symmetric = nat(Apd, Apd, &["192.168.0.2:5000"]);
+        let mut forwarded = symmetric.clone();
+        let parse = |s: &str| s.parse::<SocketAddr>().expect("an address");
+        let (addr, seen) = (parse("192.0.2.1:50000"), parse("192.0.2.1:40000"));
+        let of = |kind, addr| Candidate { kind, addr };
+        let lie = of(CandidateKind::Mapped, parse("198.51.100.1:50000"));
+        let all = [lie, of(CandidateKind::Mapped, addr), of(CandidateKind::ServerReflexive, seen)];
+        forwarded.candidates = List::truncated(all);
+        assert_eq!((forwarded.maps(), forwarded.filters(), forwarded.forwarded()), (Ei, Ei, Some(addr)));
+        assert!(pair(("192.0.2.1", &forwarded), ("192.0.2.2", &symmetric)));
+        assert!(!pair(("192.0.2.1", &symmetric), ("192.0.2.2", &symmetric)));
+        let observed = "192.0.2.9".parse().expect("an address");
+        assert_eq!(vetted(&forwarded, observed, |_| false).forwarded(), None, "an address that nobody has seen");
     }
 
     #[test]

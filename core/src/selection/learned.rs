@@ -33,9 +33,9 @@ impl From<&NatDescriptor> for Class {
     fn from(nat: &NatDescriptor) -> Self {
         let number = |b: NatBehaviour| b.number();
         Self {
-            mapping: number(nat.mapping),
-            filtering: number(nat.filtering),
-            foretold: nat.step > 0,
+            mapping: number(nat.maps()),
+            filtering: number(nat.filters()),
+            foretold: nat.steps() > 0,
             birthday: nat.birthday,
             udp: nat.udp,
             door: !nat.doors.is_empty(),

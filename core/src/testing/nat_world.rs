@@ -1,13 +1,16 @@
-//! The world of behaviour discovery: the production machine behind simulated NATs, and the production STUN server with
-//! two addresses. Requests and answers are lost, doubled and late, and somebody forges an answer.
+//! The world of behaviour discovery and port mapping: the production machine behind simulated NATs, the production STUN
+//! server with two addresses, and a gateway daemon. Requests and answers are lost, doubled and late, somebody forges an
+//! answer, and the gateway restarts.
 
-use super::nat::{HostIx, Internet, Kind, Rules};
+use super::nat::{Gateway, HostIx, Internet, Kind, Offers, Rules};
 use super::rule::{Rule, settles};
 use super::world::{Budget, Lane, NodeIx, System, Way, World};
 use crate::machine::{Cx, Machine, Rng, Time};
 use crate::nat::cookie::{CookieKeys, Proven};
-use crate::nat::discovery::Discovery;
-use crate::nat::discovery::io::{Config, Input, Output, Report, Socket, openness};
+use crate::nat::discovery::io::{Config, Report, Socket, openness};
+use crate::nat::gatherer::{self, Gatherer, Input, Output};
+use crate::nat::mapping;
+use crate::nat::mapping::io::{IgdAsk, Status};
 use crate::nat::stun::{Attribute, Class, Message, TransactionId};
 use crate::nat::{NatBehaviour, NatDescriptor};
 use crate::role::stun::{self, Addresses, Stun};
@@ -18,6 +21,8 @@ use core::time::Duration;
 /// One way through the core.
 const DELAY: Duration = Duration::from_millis(15);
 const TTL: u8 = 64;
+/// One way on the host's own network.
+const GATEWAY_DELAY: Duration = Duration::from_millis(1);
 /// The time of day when the world begins.
 pub const WALL_MS: u64 = 1_700_000_000_000;
 /// The main socket's port.
@@ -43,6 +48,10 @@ pub enum Mutant {
 pub struct Cfg {
     /// The machine's.
     pub discovery: Config,
+    /// Likewise; without a gateway there is nothing to be mapped.
+    pub mapping: mapping::io::Config,
+    /// What the innermost router offers, if anything.
+    pub gateway: Option<Offers>,
     /// The routers, the host's own first.
     pub rules: Vec<Rules>,
     /// How they map and filter as a whole.
@@ -64,7 +73,20 @@ impl Cfg {
         if mutant == Some(Mutant::HasNoEnd) {
             discovery.within *= 10;
         }
-        Self { discovery, rules: kind.routers(), truth: kind.behaviour(), two_addresses: true, listens: false, mutant }
+        let mapping = mapping::io::Config { enabled: false, ..mapping::io::Config::default() };
+        let (rules, truth) = (kind.routers(), kind.behaviour());
+        Self { discovery, mapping, gateway: None, rules, truth, two_addresses: true, listens: false, mutant }
+    }
+
+    /// A host of this kind behind a gateway that offers this.
+    #[must_use]
+    pub fn offering(kind: Kind, offers: Offers, mutant: Option<Mutant>) -> Self {
+        let mapping = mapping::io::Config::default();
+        Self { mapping, gateway: Some(offers), ..Self::of(kind, mutant) }
+    }
+
+    fn machine(&self) -> gatherer::Config {
+        gatherer::Config { discovery: self.discovery.clone(), mapping: self.mapping.clone() }
     }
 
     fn stun(&self) -> stun::Config {
@@ -93,6 +115,10 @@ pub enum Event {
     Knocked(SocketAddr, Vec<u8>),
     /// Over TCP, to the listening port.
     DialledBack(SocketAddr, Vec<u8>),
+    /// To the gateway, from the host.
+    Ask(Vec<u8>),
+    /// By UPnP.
+    Igd(u32, IgdAsk),
 }
 
 /// What comes from outside.
@@ -104,6 +130,10 @@ pub enum Move {
     Listen,
     /// Somebody who sees nothing answers as the server's other address would.
     Forge,
+    /// The gateway forgets all that it has forwarded, and says so.
+    Reboot,
+    /// The client ends.
+    Leave,
 }
 
 /// The environment.
@@ -113,6 +143,8 @@ pub struct NatWorld {
     hosts: [HostIx; 2],
     client: HostIx,
     stun: Stun,
+    /// The daemon on the innermost router.
+    pub gateway: Option<Gateway>,
     started: bool,
     listens: bool,
     /// What the machine has told others.
@@ -121,6 +153,10 @@ pub struct NatWorld {
     pub proven: Vec<Proven>,
     /// The end of its round.
     pub report: Option<Report>,
+    /// How port mapping stands.
+    pub mapping: Status,
+    /// Since the gateway has last forgotten what it forwarded.
+    pub forgotten: Option<Duration>,
     /// How long the round has taken so far.
     pub age: Duration,
     over: bool,
@@ -134,8 +170,38 @@ impl NatWorld {
             Socket::Main => PORT,
             Socket::Silent => PORT + 1,
             Socket::Asker => PORT + 2,
+            Socket::Gateway => PORT + 3,
         };
         SocketAddr::new(self.net.addr(self.client), port)
+    }
+
+    /// The main socket.
+    #[must_use]
+    pub fn main(&self) -> SocketAddr {
+        self.local(Socket::Main)
+    }
+
+    /// The innermost router.
+    #[must_use]
+    pub fn router(&self) -> Option<&super::nat::Router> {
+        self.net.router_of(self.client).map(|ix| self.net.router(ix))
+    }
+
+    /// The gateway's daemon is no more, nor is what it has forwarded.
+    pub fn end_gateway(&mut self) {
+        let main = self.main();
+        self.with_gateway(|_, router| router.forward_none(main));
+        self.gateway = None;
+    }
+
+    /// Where the gateway listens.
+    fn gateway_at() -> SocketAddr {
+        SocketAddr::new(Ipv4Addr::new(192, 168, 9, 1).into(), mapping::PORT)
+    }
+
+    fn with_gateway<T>(&mut self, f: impl FnOnce(&mut Gateway, &mut super::nat::Router) -> T) -> Option<T> {
+        let (gateway, ix) = (self.gateway.as_mut()?, self.net.router_of(self.client)?);
+        Some(f(gateway, self.net.router_mut(ix)))
     }
 
     fn socket(&self, local: SocketAddr) -> Option<Socket> {
@@ -162,7 +228,7 @@ fn lane(what: &'static str, about: SocketAddr, socket: Option<Socket>) -> Lane {
 
 impl System for NatWorld {
     type Cfg = Cfg;
-    type Node = Discovery;
+    type Node = Gatherer;
     type Event = Event;
     type Input = Input;
     type Output = Output;
@@ -171,14 +237,14 @@ impl System for NatWorld {
     fn run(
         cfg: &Cfg,
         _: NodeIx,
-        node: &mut Discovery,
+        node: &mut Gatherer,
         now: Time,
         rng: &mut dyn Rng,
         input: Option<Input>,
     ) -> Vec<Output> {
         let (mut out, mut repeating) = (Vec::new(), Repeating(rng));
         let rng: &mut dyn Rng = if cfg.mutant == Some(Mutant::RepeatsIds) { &mut repeating } else { &mut *repeating.0 };
-        let mut cx = Cx { now, cfg: &cfg.discovery, rng, out: &mut out };
+        let mut cx = Cx { now, cfg: &cfg.machine(), rng, out: &mut out };
         match input {
             Some(input) => node.handle_input(&mut cx, input),
             None => node.handle_timeout(&mut cx),
@@ -186,18 +252,20 @@ impl System for NatWorld {
         out
     }
 
-    fn deadline(node: &Discovery) -> Option<Time> {
+    fn deadline(node: &Gatherer) -> Option<Time> {
         // what lies hours ahead belongs to another round
         node.poll_timeout().filter(|at| at.since(Time::ZERO) < Duration::from_secs(3_600))
     }
 
-    fn rebase(node: &mut Discovery, by: Duration) {
+    fn rebase(node: &mut Gatherer, by: Duration) {
         node.rebase(by);
     }
 
     fn rebase_env(&mut self, by: Duration) {
         self.net.rebase(by);
         self.stun.rebase(by);
+        self.gateway.iter_mut().for_each(|g| g.rebase(by));
+        self.forgotten.iter_mut().for_each(|age| *age += by);
         if self.started && !self.over {
             self.age += by;
         }
@@ -206,6 +274,12 @@ impl System for NatWorld {
 
     fn perform(world: &mut World<Self>, cfg: &Cfg, _: NodeIx, output: Output) {
         match output {
+            Output::Send { socket: Socket::Gateway, to, bytes } => {
+                if to == Self::gateway_at() {
+                    world.send(lane("ask", to, None), GATEWAY_DELAY, Event::Ask(bytes));
+                }
+            }
+            Output::Igd { id, ask } => world.send(lane("igd", Self::gateway_at(), None), DELAY, Event::Igd(id, ask)),
             Output::Send { socket, to, bytes } => {
                 world.env.sent += 1;
                 let (now, from) = (world.now, world.env.local(socket));
@@ -225,12 +299,15 @@ impl System for NatWorld {
             Output::Knock { server, local, requests } => knock(world, cfg, (server, local), &requests),
             Output::Changed(nat) => world.env.told = nat,
             Output::Proven(proven) => world.env.proven = proven,
-            Output::Report(report) => world.env.report = Some(report),
+            Output::Report(gatherer::Report { way, mapping }) => {
+                (world.env.report, world.env.mapping) = (Some(way), mapping);
+            }
+            Output::Over => {}
         }
     }
 
     fn faults(world: &World<Self>, _: &Cfg, lane: Lane, _: &Event, ways: &mut Vec<Way>) {
-        if lane.what != "tcp" && lane.what != "door" {
+        if !["tcp", "door", "igd"].contains(&lane.what) {
             ways.extend((world.budget.drops > 0).then_some(Way::Lost));
             ways.extend((world.budget.duplicates > 0).then_some(Way::Twice));
         }
@@ -249,6 +326,18 @@ impl System for NatWorld {
                 let answer = Message::new(Class::Success, request.id, Vec::new()).encode();
                 Some(Input::Tcp { server, answer: Some(answer) })
             }
+            Event::Ask(bytes) => {
+                let (now, from) = (world.now, world.env.local(Socket::Gateway));
+                let answer = world.env.with_gateway(|g, router| g.datagram(now, router, from, &bytes)).flatten()?;
+                let at = Self::gateway_at();
+                world.send(lane("answer", at, None), GATEWAY_DELAY, Event::Answer(Socket::Gateway, at, answer));
+                None
+            }
+            Event::Igd(id, ask) => {
+                let now = world.now;
+                let answer = world.env.with_gateway(|g, router| g.igd(now, router, ask));
+                Some(Input::Igd { id, answer: answer.unwrap_or(Err(mapping::io::IgdError::NoAnswer)) })
+            }
             Event::Request(from, local, bytes) => {
                 for (local, to, bytes) in serve(world, cfg, from, local, bytes) {
                     let [first, second] = world.env.hosts;
@@ -266,13 +355,15 @@ impl System for NatWorld {
     }
 
     fn prompt(_: &Cfg, lane: Lane) -> bool {
-        lane.what == "tcp"
+        lane.what == "tcp" || lane.what == "igd"
     }
 
     fn moves(world: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
         moves.extend((!world.env.started).then_some(Move::Start));
         moves.extend((world.env.started && cfg.listens && !world.env.listens).then_some(Move::Listen));
         moves.extend((world.env.started && world.budget.changes > 0).then_some(Move::Forge));
+        let claims = world.node(0).is_some_and(|n| n.mapping().claimed().is_some());
+        moves.extend((claims && world.budget.corruptions > 0).then_some(Move::Reboot));
     }
 
     fn act(world: &mut World<Self>, _: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, Input)> {
@@ -280,7 +371,8 @@ impl System for NatWorld {
             Move::Start => {
                 world.env.started = true;
                 let hosts = alloc::vec![world.env.local(Socket::Main)];
-                Some((0, Input::Network { hosts, servers: alloc::vec![servers()[0]] }))
+                let gateway = world.env.gateway.is_some().then_some(Ipv4Addr::new(192, 168, 9, 1));
+                Some((0, Input::Network { hosts, servers: alloc::vec![servers()[0]], gateway }))
             }
             Move::Listen => {
                 world.env.listens = true;
@@ -291,6 +383,17 @@ impl System for NatWorld {
                 let mapped = Attribute::XorMapped(world.env.local(Socket::Main));
                 let bytes = Message::new(Class::Success, TransactionId([0; 12]), alloc::vec![mapped]).encode();
                 Some((0, Input::Datagram { socket: Socket::Main, from: servers()[3], bytes }))
+            }
+            Move::Leave => Some((0, Input::Shutdown)),
+            Move::Reboot => {
+                world.budget.corruptions -= 1;
+                world.env.forgotten = Some(Duration::ZERO);
+                let now = world.now;
+                let bytes = world.env.with_gateway(|g, router| {
+                    g.reboot(now, router);
+                    g.announcement(now)
+                })?;
+                Some((0, Input::Datagram { socket: Socket::Gateway, from: Self::gateway_at(), bytes }))
             }
         }
     }
@@ -386,6 +489,9 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<NatWorld> {
         hosts,
         client,
         stun: server(),
+        gateway: cfg.gateway.map(|offers| Gateway::new(offers, Time::ZERO)),
+        mapping: Status::default(),
+        forgotten: None,
         started: false,
         listens: false,
         told: NatDescriptor::default(),
@@ -395,7 +501,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<NatWorld> {
         over: false,
         sent: 0,
     };
-    World::new(env, alloc::vec![Discovery::default()], budget)
+    World::new(env, alloc::vec![Gatherer::default()], budget)
 }
 
 /// A round costs at most this many datagrams.

@@ -179,8 +179,7 @@ impl Client {
     pub fn settle(&mut self, within: Duration) -> Result<(), Error> {
         let until = Instant::now() + within;
         loop {
-            let knows = matches!(Call::ask(&self.state, &Request::Nat), Ok(Some(Answer::Nat { nat: Some(_) })));
-            if knows && self.status()?.control_connected || Instant::now() > until {
+            if self.nat()?.is_some() && self.status()?.control_connected || Instant::now() > until {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -2,9 +2,11 @@
 
 mod change;
 mod count;
+mod gateway;
 
 pub use change::Lossy;
 pub use count::Transport;
+pub use gateway::{Gateway, Offers};
 
 use crate::Kind;
 use crate::janitor::{self, namespace, state_file};
@@ -147,7 +149,12 @@ impl Lab {
     /// The address that others see of a site.
     pub fn outside(&self, site: &str) -> Result<Ipv4Addr, Error> {
         let (n, moved, site) = self.site(site)?;
-        Ok(if site.kind == Kind::Firewall { address::lan(*n, 2, true) } else { address::outside(*n, *moved) })
+        let top = site.router_names().pop().unwrap_or_else(|| site.name.clone());
+        Ok(match self.address(&top)? {
+            _ if site.kind == Kind::Firewall => address::lan(*n, 2, true),
+            IpAddr::V4(own) => own,
+            IpAddr::V6(_) => address::outside(*n, *moved),
+        })
     }
 
     /// The arguments of `ip` that run a program inside a node.

@@ -167,6 +167,12 @@ pub(crate) mod address {
         Ipv4Addr::new(203, 0, 113, if moved.is_multiple_of(2) { n } else { 100 + n })
     }
 
+    /// A site's address on the core once a gateway daemon runs there: these refuse the documentation's addresses, as
+    /// those of no gateway. Nothing leaves the lab, so it may be anybody's.
+    pub(crate) const fn routable(n: u8) -> Ipv4Addr {
+        Ipv4Addr::new(11, 0, 113, n)
+    }
+
     pub(crate) const fn outside6(n: u8) -> Ipv6Addr {
         Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, n as u16)
     }

@@ -52,6 +52,16 @@ pub fn lab(plan: &Plan) -> Option<Lab> {
     Some(Lab::up(plan).unwrap_or_else(|e| panic!("the lab cannot be built: {e}")))
 }
 
+/// Whether the gateway daemon is here that answers PCP, NAT-PMP and UPnP; else the test is skipped.
+#[must_use]
+pub fn gateway() -> bool {
+    let here = std::process::Command::new("miniupnpd").arg("--version").output().is_ok();
+    if !here {
+        skip("miniupnpd is not installed (Debian: apt-get install miniupnpd-nftables)");
+    }
+    here
+}
+
 /// Says loudly that a test is skipped.
 ///
 /// # Panics

@@ -71,7 +71,7 @@ impl Game {
         cx.cfg.birthday.filter(|_| own.birthday && peer.birthday)?;
         let outside = all.iter().filter(|(addr, rung)| *rung == Rung::Reflexive && addr.is_ipv4());
         let to = outside.map(|(addr, _)| *addr).next()?;
-        let independent = |d: &NatDescriptor| d.mapping == NatBehaviour::EndpointIndependent;
+        let independent = |d: &NatDescriptor| d.maps() == NatBehaviour::EndpointIndependent;
         let side = if draws_ports(own) && independent(peer) && filters_by_port(peer) {
             Side::Sockets { to, met: None }
         } else if draws_ports(peer) && independent(own) && filters_by_port(own) {

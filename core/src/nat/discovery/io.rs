@@ -3,7 +3,7 @@
 use crate::nat::cookie::{Proven, Tag};
 use crate::nat::{NatBehaviour, NatDescriptor};
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{SocketAddr, SocketAddrV4};
 use core::time::Duration;
 
 /// Which of the host's UDP sockets.
@@ -15,6 +15,8 @@ pub enum Socket {
     Silent,
     /// One that asks on behalf of another.
     Asker,
+    /// One that the gateway is spoken to from; discovery has no use of it.
+    Gateway,
 }
 
 /// Something that happened.
@@ -129,6 +131,31 @@ pub struct Report {
     pub dies: Option<Duration>,
     /// How often the mapping is refreshed.
     pub keep_alive: Duration,
+}
+
+/// What STUN shows of the main socket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sight {
+    /// Where the server sees it.
+    pub mapped: SocketAddrV4,
+    /// A NAT translates addresses.
+    pub translated: bool,
+    /// The server.
+    pub server: SocketAddr,
+    /// Every port that it was seen at.
+    pub ports: Vec<u16>,
+    /// From where the server can write to a port uninvited, if from anywhere.
+    pub witness: Option<Witness>,
+}
+
+/// An endpoint of the STUN server's that the main socket has not written to: what comes from there was let in by
+/// itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Witness {
+    /// The endpoint.
+    pub from: SocketAddr,
+    /// Not even its address was written to. Else it shows something only at a port that the socket was never seen at.
+    pub other_address: bool,
 }
 
 /// Times and bounds of discovery.

@@ -580,7 +580,7 @@ impl Machine for Discovery {
 }
 
 /// RFC 8489 §5: unpredictable, so that nobody off the path can answer.
-fn transaction_id(rng: &mut dyn Rng) -> TransactionId {
+pub(in crate::nat) fn transaction_id(rng: &mut dyn Rng) -> TransactionId {
     let nonce = rng.nonce();
     let mut id = [0; 12];
     id.copy_from_slice(&nonce[4..]);

@@ -1,15 +1,32 @@
 //! Between rounds: the mapping is kept alive, and where it has moved that is told at once.
 
-use super::io::Output;
-use super::way::Probe;
+use super::io::{Output, Sight, Witness};
+use super::way::{Probe, Stage};
 use super::{Discovery, MISSED_MAX};
 use crate::codec::List;
-use crate::machine::Cx;
+use crate::machine::{Cx, Time};
 use crate::nat::{Candidate, CandidateKind, NatDescriptor};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 impl Discovery {
+    /// What is known of the main socket by itself (IPv4), when nothing that is under way could change it.
+    #[must_use]
+    pub fn sight(&self, now: Time) -> Option<Sight> {
+        let way = &self.ways[0];
+        let (Some(SocketAddr::V4(mapped)), Some(server), Stage::Done) = (way.mapped, way.server, way.stage) else {
+            return None;
+        };
+        let ports = [way.mapped, way.second, way.third].into_iter().flatten().map(|a| a.port()).collect();
+        let witness = way.other.filter(|_| !way.refused).and_then(|other| {
+            let same_address = SocketAddr::new(server.ip(), other.port());
+            let all = [(other, true), (same_address, false)];
+            let silent = all.into_iter().find(|(from, whole)| !self.has_contacted(now, *from, !*whole));
+            silent.map(|(from, other_address)| Witness { from, other_address })
+        });
+        Some(Sight { mapped, translated: self.is_translated(), server, ports, witness })
+    }
+
     /// The same network maps to another endpoint. Peers must hear of it before the round that follows has looked at
     /// all: until then the network counts as behaving as it did.
     pub(super) fn moved(&mut self, cx: &mut Cx<'_, Self>, mapped: SocketAddr) {

@@ -1,12 +1,14 @@
 //! A small Internet of simulated NATs, of the same kinds as the NAT lab's real ones, as one value: hosts behind chains
 //! of routers, and what becomes of a datagram that one of them sends. No time of its own, no sockets.
 
+mod gateway;
 mod kind;
 mod router;
 
 #[cfg(test)]
 mod tests;
 
+pub use gateway::{Gateway, Offers, Truth};
 pub use kind::{Expect, Kind, expected};
 pub use router::{Ports, Router, Rules};
 

@@ -51,6 +51,8 @@ pub struct Router {
     flows: BTreeMap<(SocketAddr, SocketAddr), Flow>,
     /// What came uninvited and was accepted: outer port and remote endpoint.
     uninvited: BTreeMap<(u16, SocketAddr), Time>,
+    /// Ports that a gateway daemon forwards, and until when.
+    forwarded: BTreeMap<u16, (SocketAddr, Time)>,
     drawn: u32,
     seed: u64,
 }
@@ -69,14 +71,42 @@ impl Router {
     /// A router that has seen nothing yet; `seed` fixes its random ports.
     #[must_use]
     pub const fn new(rules: Rules, outer: IpAddr, seed: u64) -> Self {
-        Self { rules, outer, flows: BTreeMap::new(), uninvited: BTreeMap::new(), drawn: 0, seed }
+        Self {
+            rules,
+            outer,
+            flows: BTreeMap::new(),
+            uninvited: BTreeMap::new(),
+            forwarded: BTreeMap::new(),
+            drawn: 0,
+            seed,
+        }
     }
 
     /// Forgets every mapping, as a reboot does, and perhaps gets another address.
     pub fn reset(&mut self, outer: Option<IpAddr>) {
         self.flows.clear();
         self.uninvited.clear();
+        self.forwarded.clear();
         self.outer = outer.unwrap_or(self.outer);
+    }
+
+    /// From now on what comes to an outer port goes to an inner endpoint, whoever sends it; `None`: no more.
+    pub fn forward(&mut self, port: u16, inner: Option<(SocketAddr, Time)>) {
+        match inner {
+            Some(inner) => drop(self.forwarded.insert(port, inner)),
+            None => drop(self.forwarded.remove(&port)),
+        }
+    }
+
+    /// Nothing is forwarded to an inner endpoint any more.
+    pub fn forward_none(&mut self, inner: SocketAddr) {
+        self.forwarded.retain(|_, (to, _)| *to != inner);
+    }
+
+    /// Where an outer port is forwarded to at present.
+    #[must_use]
+    pub fn forwards(&self, now: Time, port: u16) -> Option<SocketAddr> {
+        self.forwarded.get(&port).filter(|(_, until)| now < *until).map(|(inner, _)| *inner)
     }
 
     /// How many flows it remembers.
@@ -125,6 +155,7 @@ impl Router {
     fn new_port(&mut self, from: SocketAddr, to: SocketAddr) -> u16 {
         let taken = |router: &Self, port: u16| {
             router.uninvited.contains_key(&(port, to))
+                || router.forwarded.get(&port).is_some_and(|(inner, _)| *inner != from)
                 || router.flows.iter().any(|((inner, _), f)| *inner != from && f.outer.port() == port)
         };
         if self.rules.ports == Ports::Preserve && !taken(self, from.port()) {
@@ -160,6 +191,7 @@ impl Router {
             NatBehaviour::AddressAndPortDependent | NatBehaviour::Unknown => *remote == from,
         };
         let found = self.flows.iter().find(|((_, remote), f)| f.outer == to && known(remote)).map(|((i, _), _)| *i);
+        let found = found.or_else(|| self.forwards(now, to.port()).filter(|_| to.ip() == self.outer));
         let Some(inner) = found else {
             if self.rules.keeps_uninvited {
                 self.uninvited.insert((to.port(), from), now);
@@ -174,5 +206,6 @@ impl Router {
     pub fn rebase(&mut self, by: Duration) {
         self.flows.values_mut().for_each(|f| f.last = f.last.rebased(by));
         self.uninvited.values_mut().for_each(|at| *at = at.rebased(by));
+        self.forwarded.values_mut().for_each(|(_, until)| *until = until.rebased(by));
     }
 }

@@ -112,7 +112,18 @@ impl Lab {
         if site.kind == Kind::Firewall {
             return Err(Error::new("what stands behind a firewall has its own address: nothing can be rebound"));
         }
-        let (old, new) = (address::outside(n, moved), address::outside(n, moved + 1));
+        self.renumber(name, address::outside(n, moved + 1))?;
+        self.state.sites.insert(name.to_owned(), (n, moved + 1, site));
+        if self.kept {
+            self.share()?;
+        }
+        self.outside(name)
+    }
+
+    /// A site has another address from now on, and all its mappings are gone.
+    pub(super) fn renumber(&mut self, name: &str, new: Ipv4Addr) -> Result<(), Error> {
+        let (n, _, site) = self.site(name)?.clone();
+        let old = self.outside(name)?;
         let top = routers(&site).pop();
         let (node, device) = top.as_ref().map_or((&site.name, "eth0"), |(router, _)| (router, "wan"));
         self.script("core", &format!("ip route add {new} dev site{n}\nip route del {old} dev site{n}\n"))?;
@@ -124,12 +135,11 @@ impl Lab {
         }
         self.script(node, &text)?;
         self.flush(name)?;
-        self.state.sites.insert(name.to_owned(), (n, moved + 1, site.clone()));
         if let Some(node) = self.state.nodes.get_mut(node) {
             node.addresses.retain(|a| *a != IpAddr::V4(old));
             node.addresses.insert(0, new.into());
         }
-        if self.kept { self.share() } else { Ok(()) }.map(|()| new)
+        Ok(())
     }
 }
 

@@ -132,7 +132,8 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Asks the running client what it has observed. Without one, or with --stun, it observes by itself for \
-    up to three seconds, with the bundle's STUN servers or the named ones: any server of RFC 5780 will do.\n\n\
+    up to three seconds, with the bundle's STUN servers or the named ones: any server of RFC 5780 will do. Behind a \
+    NAT it then asks the router for a port, to see whether it would forward one, and gives it back.\n\n\
     Mapping and filtering are named as in RFC 4787. What was not seen is not claimed: it is \"unknown\".\n\n\
     Exit codes: 0 something was found (also that UDP is blocked), 2 wrong usage, 4 no STUN server answers.\n\n\
     Examples:\n  \
@@ -146,6 +147,9 @@ pub struct NatArgs {
     /// Ask the STUN servers of this install bundle's deployment
     #[arg(long, value_name = "FILE", conflicts_with = "stun")]
     pub bundle: Option<PathBuf>,
+    /// Do not ask the router to forward a port while it looks
+    #[arg(long, env = "SWARMEDGE_NO_PORT_MAPPING")]
+    pub no_port_mapping: bool,
     /// The client's directory
     #[command(flatten)]
     pub client: ClientArgs,
@@ -354,6 +358,9 @@ pub struct ClientRunArgs {
     /// off. Give 443 as well where this host is to be reached from networks that let out nothing else.
     #[arg(long, value_name = "PORT|udp|off")]
     pub tcp_port: Vec<TcpPort>,
+    /// Do not ask this network's router to forward a port (by PCP, NAT-PMP or UPnP)
+    #[arg(long, env = "SWARMEDGE_NO_PORT_MAPPING")]
+    pub no_port_mapping: bool,
     /// Where it lives.
     #[command(flatten)]
     pub client: ClientArgs,

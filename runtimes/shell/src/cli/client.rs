@@ -17,6 +17,7 @@ pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Res
     if !args.tcp_port.is_empty() {
         config.tcp.clone_from(&args.tcp_port);
     }
+    config.port_mapping = !args.no_port_mapping;
     ops::init_metrics();
     R::block_on(move |rt| async move {
         let told = stop_signal(&rt, exit_with_parent)?;

@@ -24,7 +24,8 @@ pub(super) fn run<R: Start>(args: NatArgs, json: bool) -> Result<(), Error> {
         Some(line) => line,
         None => R::block_on(move |rt| async move {
             let servers = servers(&rt, &args).await?;
-            let report = nat::once(rt, servers).await.map_err(|e| Error::io("use a UDP socket", &e))?;
+            let report =
+                nat::once(rt, servers, !args.no_port_mapping).await.map_err(|e| Error::io("use a UDP socket", &e))?;
             Ok::<_, Error>(NatLine::from(&report))
         })?,
     };

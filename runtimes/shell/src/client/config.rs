@@ -52,6 +52,9 @@ pub struct ClientConfig {
     /// Where nothing else connects two peers, many ports are tried, if both clients do so: up to 256 sockets and 1,024
     /// probes an attempt, which can fill the session table of a small router.
     pub birthday: bool,
+    /// The router of this network is asked to forward a port (PCP, NAT-PMP, UPnP), so that every peer can reach this
+    /// one.
+    pub port_mapping: bool,
 }
 
 impl ClientConfig {
@@ -81,6 +84,7 @@ impl ClientConfig {
             links: true,
             tcp: vec![TcpPort::AsUdp],
             birthday: false,
+            port_mapping: true,
         })
     }
 }

@@ -78,9 +78,22 @@ pub async fn run<R: Rt>(
     let hears = desk.clone();
     edges.on_news(move |news| hears.edge_news(news));
     let (looks, looked_for) = mailbox(1);
-    let tag = Tag::of(&identity.upload_key.public());
-    let sight = Sight { raw, datagrams, looks: looked_for, doors, called, tag };
-    rt.spawn(observe(rt.clone(), sight, edges.clone(), desk.clone(), inbox.clone()));
+    let (leaves, left) = (Signal::default(), Signal::default());
+    let sight = Sight {
+        raw,
+        datagrams,
+        looks: looked_for,
+        doors,
+        called,
+        tag: Tag::of(&identity.upload_key.public()),
+        maps_ports: config.port_mapping,
+        leaves: leaves.clone(),
+    };
+    let (observing, over) = (observe(rt.clone(), sight, edges.clone(), desk.clone(), inbox.clone()), left.clone());
+    rt.spawn(async move {
+        observing.await;
+        over.set();
+    });
     let machine = Client::restore(&core, restore(restored), config.bundle.uploads);
     let closing_peers = peers.clone();
     let control = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: control_input };
@@ -113,7 +126,12 @@ pub async fn run<R: Rt>(
     or(drive(rt.clone(), machine, core, receiver, port), stop).await;
     stopped.set();
     links.close_all();
-    or(closing_peers.shutdown(), rt.sleep_until(rt.now() + CLOSE_WITHIN)).await;
+    leaves.set();
+    let closing = async {
+        closing_peers.shutdown().await;
+        left.wait().await;
+    };
+    or(closing, rt.sleep_until(rt.now() + CLOSE_WITHIN)).await;
     tracing::info!("client stopped");
     Ok(())
 }
@@ -187,7 +205,18 @@ fn sort<R: Rt>(rt: &R, mut datagrams: Receiver<Datagram>, inbox: Sender<Input>) 
 
 /// Observes the way to the Internet as soon as STUN servers are known.
 async fn observe<R: Rt>(rt: R, sight: Sight, edges: EdgeClient<R>, desk: Desk, inbox: Sender<Input>) {
-    edges.known().await;
+    let leaves = sight.leaves.wait();
+    let known = async {
+        edges.known().await;
+        true
+    };
+    let left = async {
+        leaves.await;
+        false
+    };
+    if !or(known, left).await {
+        return;
+    }
     let servers = edges.directory().stun.clone();
     let told = move |told| match told {
         Told::Changed(nat) => {

@@ -1,7 +1,8 @@
 //! What discovery has found, for scripts and in words.
 
+use super::MappedLine;
 use serde::{Deserialize, Serialize};
-use swarmedge_core::nat::discovery::io::Report;
+use swarmedge_core::nat::gatherer::Report;
 use swarmedge_core::nat::{CandidateKind, Ipv6Reach, NatBehaviour};
 
 /// The way to the Internet. Names are stable; units stand last.
@@ -50,13 +51,16 @@ pub struct NatLine {
     /// The STUN server that answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
+    /// A port that the router forwards to this host, or why there is none.
+    #[serde(default)]
+    pub port_mapping: MappedLine,
     /// It has two addresses; else filtering, and most often mapping, cannot be observed.
     pub two_addresses: bool,
 }
 
 impl From<&Report> for NatLine {
-    fn from(report: &Report) -> Self {
-        let nat = &report.nat;
+    fn from(all: &Report) -> Self {
+        let (report, nat) = (&all.way, &all.way.nat);
         let of = |wanted: CandidateKind| {
             let some = nat.candidates.iter().filter(move |c| c.kind == wanted);
             some.map(|c| c.addr.to_string()).collect::<Vec<_>>()
@@ -91,6 +95,7 @@ impl From<&Report> for NatLine {
             dies_s: report.dies.map(|d| d.as_secs()),
             keep_alive_s: report.keep_alive.as_secs(),
             server: report.server.map(|s| s.to_string()),
+            port_mapping: all.mapping.into(),
             two_addresses: report.two_addresses,
         }
     }
@@ -124,6 +129,7 @@ impl NatLine {
             lines.push(self.line("hairpin", hairpin.into()));
             lines.push(self.line("lifetime", self.lifetime()));
         }
+        lines.extend(self.port_mapping.words().map(|words| self.line("port map", words)));
         lines.push(self.line("IPv6", self.ipv6()));
         let tcp = if self.tcp443 { "gets out" } else { "no STUN server answers there" };
         lines.push(self.line("TCP 443", tcp.into()));
@@ -210,6 +216,7 @@ impl NatLine {
     fn meaning(&self) -> String {
         let independent = self.mapping == "endpoint_independent";
         match (independent, self.filtering.as_str()) {
+            _ if self.port_mapping.is_open() => "Every peer that has UDP can reach this host, at the forwarded port.",
             (true, "endpoint_independent") => "Every peer that has UDP can reach this host.",
             (true, "address_dependent") => "Every peer that has UDP can be reached, by hole punching.",
             (true, _) => {

@@ -1,11 +1,17 @@
-//! Behaviour discovery's port: the machine's sockets, its questions over TCP, and what it tells.
+//! The port of behaviour discovery and port mapping: the machine's sockets, its questions over TCP and UPnP, and what
+//! it tells.
 
+mod gateway;
+mod igd;
 mod line;
+mod mapped;
 pub(crate) mod udp;
 
 pub use line::NatLine;
+pub use mapped::MappedLine;
 
 use crate::drive::{Port, drive};
+use crate::http::Signal;
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::quic::{Datagram, RawSender, canonical};
 use crate::rt::{Rt, begin_connect};
@@ -13,14 +19,17 @@ use futures_lite::future::or;
 use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::time::Duration;
 use swarmedge_core::nat::NatDescriptor;
 use swarmedge_core::nat::cookie::{Proven, Tag};
-use swarmedge_core::nat::discovery::Discovery;
-use swarmedge_core::nat::discovery::io::{Config, Input, Output, Report, Socket};
+use swarmedge_core::nat::discovery;
+use swarmedge_core::nat::discovery::io::Socket;
+use swarmedge_core::nat::gatherer::{Config, Gatherer, Input, Output, Report};
+use swarmedge_core::nat::mapping::io::IgdError;
 use swarmedge_core::nat::stun::{HEADER_LEN, MESSAGE_LEN_MAX};
 use udp::Udp;
 
@@ -30,22 +39,24 @@ const INBOX_MAX: usize = 256;
 const KNOCK_WITHIN: Duration = Duration::from_secs(20);
 /// How often this host's addresses are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long a gateway may take to close what it has opened.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// What discovery has found.
+/// What was found.
 #[derive(Clone, Debug)]
 pub enum Told {
     /// What others may be told has changed.
     Changed(NatDescriptor),
     /// Newer cookies for its addresses.
     Proven(Vec<Proven>),
-    /// A round, or the lifetime's measurement, has ended.
+    /// A round, the lifetime's measurement, or a step of port mapping has ended.
     Report(Report),
 }
 
 /// How the main socket sends.
 pub(crate) type Send = Box<dyn Fn(&[u8], SocketAddr) -> io::Result<()>>;
 
-/// What discovery sees of a running client.
+/// What the machine sees of a running client.
 pub(crate) struct Sight {
     /// Sends from the QUIC socket.
     pub(crate) raw: RawSender,
@@ -59,6 +70,10 @@ pub(crate) struct Sight {
     pub(crate) called: Receiver<Called>,
     /// Stands for this client towards STUN servers.
     pub(crate) tag: Tag,
+    /// The gateway may be asked to forward a port.
+    pub(crate) maps_ports: bool,
+    /// The client ends.
+    pub(crate) leaves: Signal,
 }
 
 /// A STUN message on a connection to a listening TCP port.
@@ -72,14 +87,14 @@ pub struct Called {
     pub bytes: Vec<u8>,
 }
 
-/// Observes the way to the Internet of the QUIC socket, for as long as it is polled.
+/// Observes the way to the Internet of the QUIC socket until the client ends, and then has closed what was opened.
 pub(crate) async fn run<R: Rt>(rt: R, sight: Sight, servers: Vec<SocketAddr>, told: impl FnMut(Told) + 'static) {
-    let Sight { raw, mut datagrams, mut looks, doors, mut called, tag } = sight;
+    let Sight { raw, mut datagrams, mut looks, doors, mut called, tag, maps_ports, leaves } = sight;
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let bound = raw.local_addr();
     let forward = inbox.clone();
     let main: Send = Box::new(move |bytes, to| raw.send(bytes, to));
-    let mut port = DiscoveryPort::new(rt.clone(), main, inbox.clone(), told);
+    let mut port = NatPort::new(rt.clone(), main, inbox.clone(), told);
     port.bound = bound.as_ref().ok().map(SocketAddr::ip);
     let calls = inbox.clone();
     let answering = async {
@@ -99,10 +114,11 @@ pub(crate) async fn run<R: Rt>(rt: R, sight: Sight, servers: Vec<SocketAddr>, to
         let _ = inbox.try_send(Input::Listens(doors));
         let (mut known, mut doubted) = (None, false);
         loop {
-            let now = hosts(bound, &servers);
+            let now = (hosts(bound, &servers), gateway::default_route());
             if known.as_ref() != Some(&now) {
                 known = Some(now.clone());
-                if inbox.send(Input::Network { hosts: now, servers: servers.clone() }).await.is_err() {
+                let (hosts, gateway) = now;
+                if inbox.send(Input::Network { hosts, servers: servers.clone(), gateway }).await.is_err() {
                     return;
                 }
             } else if doubted && inbox.send(Input::Look).await.is_err() {
@@ -116,8 +132,18 @@ pub(crate) async fn run<R: Rt>(rt: R, sight: Sight, servers: Vec<SocketAddr>, to
             .await;
         }
     };
-    let cfg = Config { tag: Some(tag), ..Config::default() };
-    or(drive(rt.clone(), Discovery::default(), cfg, inputs, port), or(or(looking, answering), listening)).await;
+    let mut cfg = Config::default();
+    cfg.discovery.tag = Some(tag);
+    cfg.mapping.enabled = maps_ports;
+    let leaving = leave(&rt, leaves.wait(), &inbox);
+    or(drive(rt.clone(), Gatherer::default(), cfg, inputs, port), or(or(leaving, looking), or(answering, listening))).await;
+}
+
+/// Has closed what was opened, once `when` is over. The machine ends before this does, unless its gateway takes long.
+async fn leave<R: Rt>(rt: &R, when: impl Future<Output = ()>, inbox: &Sender<Input>) {
+    when.await;
+    let _ = inbox.send(Input::Shutdown).await;
+    rt.sleep_until(rt.now() + CLOSE_WITHIN).await;
 }
 
 /// Completes when somebody doubts.
@@ -128,30 +154,33 @@ async fn doubt(looks: &mut Receiver<()>) -> bool {
     }
 }
 
-/// One round on a socket of its own.
-pub(crate) async fn once<R: Rt>(rt: R, servers: Vec<SocketAddr>) -> io::Result<Report> {
+/// A look on a socket of its own, and what its gateway does for it.
+pub(crate) async fn once<R: Rt>(rt: R, servers: Vec<SocketAddr>, maps_ports: bool) -> io::Result<Report> {
     let (inbox, inputs) = mailbox(INBOX_MAX);
-    let (reports, mut report) = mailbox(1);
     let main = Udp::open(&rt)?;
     let hosts = hosts(main.local_addr()?, &servers);
     rt.spawn(main.clone().receive(rt.clone(), into_inbox(inbox.clone(), Socket::Main)));
     let sender = main.clone();
+    let (found, settled) = (Rc::new(RefCell::new(None)), Signal::default());
+    let (finds, ends) = (Rc::clone(&found), settled.clone());
     let told = move |told| {
         if let Told::Report(report) = told {
-            // the first is the one that is waited for
-            let _ = reports.try_send(report);
+            // what follows is of the end
+            if report.is_settled() && !ends.is_set() {
+                *finds.borrow_mut() = Some(report);
+                ends.set();
+            }
         }
     };
     let send: Send = Box::new(move |bytes, to| sender.send(bytes, to));
-    let port = DiscoveryPort::new(rt.clone(), send, inbox.clone(), told);
-    let _ = inbox.try_send(Input::Network { hosts, servers });
-    let machine = async {
-        drive(rt, Discovery::default(), Config::once(), inputs, port).await;
-        None
-    };
-    let report = or(report.recv(), machine).await.ok_or_else(|| io::Error::other("discovery ended early"));
+    let port = NatPort::new(rt.clone(), send, inbox.clone(), told);
+    let _ = inbox.try_send(Input::Network { hosts, servers, gateway: gateway::default_route() });
+    let mut cfg = Config::once();
+    cfg.mapping.enabled = maps_ports;
+    or(drive(rt.clone(), Gatherer::default(), cfg, inputs, port), leave(&rt, settled.wait(), &inbox)).await;
     main.close();
-    report
+    let report = found.take();
+    report.ok_or_else(|| io::Error::other("discovery ended early"))
 }
 
 fn into_inbox(inbox: Sender<Input>, socket: Socket) -> impl FnMut(SocketAddr, Option<IpAddr>, &[u8]) {
@@ -160,7 +189,7 @@ fn into_inbox(inbox: Sender<Input>, socket: Socket) -> impl FnMut(SocketAddr, Op
     }
 }
 
-struct DiscoveryPort<R, F> {
+struct NatPort<R, F> {
     rt: R,
     main: Send,
     inbox: Sender<Input>,
@@ -169,11 +198,13 @@ struct DiscoveryPort<R, F> {
     told: F,
     /// Where the main socket is bound: there the listening ones are too.
     bound: Option<IpAddr>,
+    /// The machine has come to its end.
+    over: bool,
 }
 
-impl<R: Rt, F: FnMut(Told)> DiscoveryPort<R, F> {
+impl<R: Rt, F: FnMut(Told)> NatPort<R, F> {
     fn new(rt: R, main: Send, inbox: Sender<Input>, told: F) -> Self {
-        Self { rt, main, inbox, own: Rc::default(), told, bound: None }
+        Self { rt, main, inbox, own: Rc::default(), told, bound: None, over: false }
     }
 
     fn send(&self, socket: Socket, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
@@ -194,14 +225,14 @@ impl<R: Rt, F: FnMut(Told)> DiscoveryPort<R, F> {
     }
 }
 
-impl<R, F> Drop for DiscoveryPort<R, F> {
+impl<R, F> Drop for NatPort<R, F> {
     fn drop(&mut self) {
         self.own.borrow().values().for_each(Udp::close);
     }
 }
 
-impl<R: Rt, F: FnMut(Told)> Port<Discovery> for DiscoveryPort<R, F> {
-    fn perform(&mut self, output: Output, _local: &mut VecDeque<Input>) {
+impl<R: Rt, F: FnMut(Told)> Port<Gatherer> for NatPort<R, F> {
+    fn perform(&mut self, output: Output, local: &mut VecDeque<Input>) {
         match output {
             Output::Send { socket, to, bytes } => {
                 if let Err(error) = self.send(socket, to, &bytes) {
@@ -212,7 +243,7 @@ impl<R: Rt, F: FnMut(Told)> Port<Discovery> for DiscoveryPort<R, F> {
             Output::AskTcp { server, bytes } => {
                 let (rt, inbox) = (self.rt.clone(), self.inbox.clone());
                 self.rt.spawn(async move {
-                    let late = rt.sleep_until(rt.now() + Config::default().within);
+                    let late = rt.sleep_until(rt.now() + discovery::io::Config::default().within);
                     let asked = async { ask_tcp(&rt, server, &bytes).await.ok() };
                     let answer = or(asked, async {
                         late.await;
@@ -237,10 +268,19 @@ impl<R: Rt, F: FnMut(Told)> Port<Discovery> for DiscoveryPort<R, F> {
                     }
                 });
             }
+            Output::Igd { id, ask } => match self.inbox.reserve() {
+                Ok(permit) => igd::begin(ask, move |answer| permit.send(Input::Igd { id, answer })),
+                Err(_) => local.push_back(Input::Igd { id, answer: Err(IgdError::NoAnswer) }),
+            },
+            Output::Over => self.over = true,
             Output::Changed(nat) => (self.told)(Told::Changed(nat)),
             Output::Proven(proven) => (self.told)(Told::Proven(proven)),
             Output::Report(report) => (self.told)(Told::Report(report)),
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.over
     }
 }
 

@@ -1,0 +1,103 @@
+//! The look from outside (RFC 5780): a STUN server is asked to answer to the opened port from an endpoint that the
+//! socket has not written to. Where only an address is left that was written to, from another of its ports, the answer
+//! shows something at a port that the socket was never seen at: nothing but the forwarding can have let it in.
+
+use super::io::{Output, Why};
+use super::{Context, Mapping, REDRAWS_MAX};
+use crate::machine::Time;
+use crate::nat::discovery::io::Socket;
+use crate::nat::discovery::transaction_id;
+use crate::nat::stun::{Attribute, Class, Message, TransactionId};
+use core::net::SocketAddr;
+
+/// A look under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Check {
+    id: TransactionId,
+    /// The server, and from where its answer must come.
+    server: SocketAddr,
+    from: SocketAddr,
+    other_address: bool,
+    port: u16,
+    sent: u32,
+    pub(super) due: Time,
+}
+
+impl Mapping {
+    /// Has the opened port looked at from outside.
+    pub(super) fn begin_check(&mut self, cx: &mut Context<'_>) {
+        self.recheck = None;
+        let (Some(lease), Some(sight)) = (self.lease, &self.sight) else { return };
+        let port = lease.external.port();
+        let Some(witness) = sight.witness else {
+            let why = Why::NoWitness { protocol: lease.protocol, external: lease.external };
+            return self.not_shown(cx, why);
+        };
+        if !witness.other_address && sight.ports.contains(&port) {
+            if !lease.verified && self.redraws < REDRAWS_MAX {
+                self.redraws += 1;
+                self.close(cx);
+                return self.begin(cx);
+            }
+            // nothing can be shown at present; what was shown stands
+            let why = Why::NoWitness { protocol: lease.protocol, external: lease.external };
+            return self.not_shown(cx, why);
+        }
+        let id = transaction_id(cx.rng);
+        let (server, from, other_address) = (sight.server, witness.from, witness.other_address);
+        self.check = Some(Check { id, server, from, other_address, port, sent: 0, due: cx.now });
+        self.check_due(cx);
+    }
+
+    fn not_shown(&mut self, cx: &Context<'_>, why: Why) {
+        self.why = Some(why);
+        self.recheck = Some(cx.now.after(cx.cfg.recheck));
+    }
+
+    /// Asks, or asks again, or has asked often enough.
+    pub(super) fn check_due(&mut self, cx: &mut Context<'_>) {
+        let Some(check) = &mut self.check else { return };
+        if check.sent < cx.cfg.check_tries {
+            check.sent += 1;
+            check.due = cx.now.after(cx.cfg.check_rto * check.sent);
+            let change = Attribute::ChangeRequest { address: check.other_address, port: true };
+            let attributes = alloc::vec![change, Attribute::ResponsePort(check.port)];
+            let bytes = Message::new(Class::Request, check.id, attributes).encode();
+            return cx.push(Output::Send { socket: Socket::Main, to: check.server, bytes });
+        }
+        self.check = None;
+        let Some(lease) = &mut self.lease else { return };
+        let was_open = core::mem::take(&mut lease.verified);
+        let why = Why::Deaf { protocol: lease.protocol, external: lease.external };
+        self.not_shown(cx, why);
+        if was_open {
+            self.renew(cx);
+        }
+    }
+
+    /// A STUN answer on the main socket.
+    pub(super) fn witness_says(&mut self, cx: &mut Context<'_>, from: SocketAddr, bytes: &[u8]) {
+        let Some(check) = &self.check else { return };
+        let Ok(message) = Message::decode(bytes) else { return };
+        if message.id != check.id {
+            return;
+        }
+        match message.class {
+            Class::Success if from == check.from => {
+                self.check = None;
+                let Some(lease) = &mut self.lease else { return };
+                lease.verified = true;
+                (self.why, self.redraws) = (None, 0);
+                self.recheck = Some(cx.now.after(cx.cfg.recheck));
+            }
+            Class::Error if from == check.server => {
+                self.check = None;
+                if let Some(lease) = self.lease {
+                    let why = Why::NoWitness { protocol: lease.protocol, external: lease.external };
+                    self.not_shown(cx, why);
+                }
+            }
+            Class::Success | Class::Error | Class::Request | Class::Indication => {}
+        }
+    }
+}

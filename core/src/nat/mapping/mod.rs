@@ -1,0 +1,557 @@
+//! Port mapping: a gateway that offers it forwards a port of its own to the QUIC socket, so that anybody can write to
+//! it, even where the gateway is a symmetric NAT and the other side is behind one too. PCP (RFC 6887) is asked first,
+//! then NAT-PMP (RFC 6886), whose gateways say so themselves or are silent, then UPnP.
+//!
+//! What a gateway says is not believed: its external address must be the one that STUN sees, and a STUN server must
+//! have got through to the port uninvited (`check.rs`). Only such a port is told to others, and it is looked at again
+//! and again.
+
+mod check;
+pub mod io;
+pub mod natpmp;
+pub mod pcp;
+#[cfg(test)]
+mod tests;
+
+use crate::machine::{Cx, Machine, Rng, Time};
+use crate::nat::discovery::io::Sight;
+use crate::nat::discovery::io::Socket;
+use check::Check;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use core::time::Duration;
+use io::{Config, IgdAsk, IgdError, Input, Opened, Output, Protocol, Site, Status, Why};
+
+/// Where gateways listen (RFC 6887 §19, RFC 6886 §3.1).
+pub const PORT: u16 = 5351;
+/// The dynamic ports (RFC 6335 §6).
+const PORTS: (u16, u16) = (49_152, 16_384);
+/// Draws of a port that the socket was not seen at, and of other ports where nothing can be shown of one.
+const DRAWS_MAX: u32 = 8;
+const REDRAWS_MAX: u8 = 2;
+/// A gateway's lifetimes are taken as between these (RFC 6887 §15, §19).
+const LIFETIME_S: (u32, u32) = (60, 24 * 3600);
+/// Renewals are at least this far apart (RFC 6887 §11.2.1).
+const RENEW_MIN: Duration = Duration::from_secs(4);
+/// No gateway can put off the next try for longer.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Mapping {
+    site: Option<Site>,
+    sight: Option<Sight>,
+    nonce: pcp::Nonce,
+    ask: Option<Ask>,
+    lease: Option<Lease>,
+    check: Option<Check>,
+    /// The next request: a renewal, or a new attempt.
+    next: Option<Time>,
+    /// The next look at an open port.
+    recheck: Option<Time>,
+    epoch: Option<Epoch>,
+    /// Why nothing is open, as far as that is known.
+    why: Option<Why>,
+    next_id: u32,
+    /// The last effect that closes something.
+    closing: Option<u32>,
+    redraws: u8,
+    told: Status,
+    claimed: Option<SocketAddrV4>,
+}
+
+/// Requests under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Ask {
+    protocol: Protocol,
+    /// The lease is there already.
+    renewal: bool,
+    port: u16,
+    sent: u32,
+    /// The protocol's first request: what the gateway gives counts from then on at the earliest.
+    began: Time,
+    due: Time,
+    /// When all protocols have had their turn.
+    ends: Time,
+    /// NAT-PMP gives its answer in two parts.
+    address: Option<Ipv4Addr>,
+    mapped: Option<(u16, u32)>,
+    /// Of the effect.
+    id: u32,
+    /// Not before this is the gateway to be asked again.
+    wait: Duration,
+}
+
+/// A port that the gateway says to have opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Lease {
+    protocol: Protocol,
+    external: SocketAddrV4,
+    lifetime_s: u32,
+    ends: Time,
+    /// The world has shown that it is open.
+    verified: bool,
+}
+
+/// The gateway's count of the seconds since it began to remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Epoch {
+    server: Duration,
+    at: Time,
+}
+
+impl Epoch {
+    /// Whether a later count does not continue it: the gateway has lost its state (RFC 6887 §8.5; it is the stricter of
+    /// the two protocols' rules, and what follows costs a request and a look).
+    fn is_broken_by(self, now: Time, server_s: u32) -> bool {
+        let (before, server) = (self.server.as_secs(), u64::from(server_s));
+        let there = server.saturating_sub(before);
+        let here = now.since(self.at).as_secs();
+        server + 1 < before || here + 2 < there - there / 16 || there + 2 < here - here / 16
+    }
+}
+
+type Context<'a> = Cx<'a, Mapping>;
+
+/// Any number; it branches in no model.
+fn number(rng: &mut dyn Rng) -> u16 {
+    rng.nonce().chunks_exact(2).fold(0, |n, pair| n ^ u16::from_be_bytes([pair[0], pair[1]]))
+}
+
+impl Mapping {
+    /// The endpoint that others may be told of: open as the world has shown, and not run out.
+    #[must_use]
+    pub fn claimed(&self) -> Option<SocketAddrV4> {
+        self.lease.filter(|l| l.verified).map(|l| l.external)
+    }
+
+    /// Whether something is still being closed.
+    #[must_use]
+    pub const fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn status(&self, cfg: &Config) -> Status {
+        let wanted = self.sight.as_ref().is_some_and(|s| s.translated);
+        match (self.lease, self.why) {
+            _ if !cfg.enabled => Status::Off,
+            _ if !wanted => Status::Unneeded,
+            _ if self.site.is_none() => Status::NoGateway,
+            (Some(Lease { protocol, external, lifetime_s, verified: true, .. }), _) => {
+                Status::Open { protocol, external, lifetime_s }
+            }
+            (_, Some(why)) if self.ask.as_ref().is_none_or(|a| a.renewal) => Status::Failed(why),
+            _ => Status::Busy,
+        }
+    }
+
+    fn is_wanted(&self, cfg: &Config) -> bool {
+        cfg.enabled && self.site.is_some() && self.sight.as_ref().is_some_and(|s| s.translated)
+    }
+
+    // --- asking ---------------------------------------------------------------------------------------------------
+
+    /// Asks for a port, by each protocol in turn.
+    fn begin(&mut self, cx: &mut Context<'_>) {
+        (self.lease, self.check, self.recheck, self.next) = (None, None, None, None);
+        if !self.is_wanted(cx.cfg) {
+            self.ask = None;
+            return;
+        }
+        let port = self.draw(cx.rng);
+        self.ask = Some(Ask {
+            protocol: Protocol::Pcp,
+            renewal: false,
+            port,
+            sent: 0,
+            began: cx.now,
+            due: cx.now,
+            ends: cx.now.after(cx.cfg.within),
+            address: None,
+            mapped: None,
+            id: 0,
+            wait: Duration::ZERO,
+        });
+        self.why = None;
+        self.transmit(cx);
+    }
+
+    /// Asks for the same port again, by the protocol that has opened it.
+    fn renew(&mut self, cx: &mut Context<'_>) {
+        let Some(lease) = self.lease.filter(|_| self.ask.is_none()) else { return };
+        self.next = None;
+        self.ask = Some(Ask {
+            protocol: lease.protocol,
+            renewal: true,
+            port: lease.external.port(),
+            sent: 0,
+            began: cx.now,
+            due: cx.now,
+            ends: lease.ends,
+            address: None,
+            mapped: None,
+            id: 0,
+            wait: Duration::ZERO,
+        });
+        self.transmit(cx);
+    }
+
+    /// A port at which the socket was not seen: what comes through there has come by the gateway's forwarding.
+    fn draw(&self, rng: &mut dyn Rng) -> u16 {
+        let ports = self.sight.as_ref().map_or(&[][..], |s| &s.ports[..]);
+        let mut port = PORTS.0;
+        for _ in 0..DRAWS_MAX {
+            port = PORTS.0 + number(rng) % PORTS.1;
+            if !ports.contains(&port) {
+                break;
+            }
+        }
+        port
+    }
+
+    fn transmit(&mut self, cx: &mut Context<'_>) {
+        let (Some(site), Some(ask)) = (self.site, &mut self.ask) else { return };
+        let lifetime_s = u32::try_from(cx.cfg.lifetime.as_secs()).unwrap_or(u32::MAX);
+        ask.due = cx.now.after(cx.cfg.rto * (1 << ask.sent.min(8))).min(ask.ends);
+        ask.sent += 1;
+        let to = SocketAddr::new(site.gateway.into(), PORT);
+        let mut send = |bytes| cx.out.push(Output::Send { socket: Socket::Gateway, to, bytes });
+        match ask.protocol {
+            Protocol::Pcp => {
+                let ip = self.lease.map_or(Ipv4Addr::UNSPECIFIED, |l| *l.external.ip());
+                let external = SocketAddrV4::new(ip, ask.port);
+                send(pcp::MapRequest { nonce: self.nonce, internal: site.local, external, lifetime_s }.encode());
+            }
+            Protocol::NatPmp => {
+                if ask.address.is_none() {
+                    send(natpmp::Request::Address.encode());
+                }
+                let internal_port = site.local.port();
+                if ask.mapped.is_none() {
+                    send(natpmp::Request::Map { internal_port, external_port: ask.port, lifetime_s }.encode());
+                }
+            }
+            Protocol::Upnp => {
+                self.next_id += 1;
+                (ask.id, ask.due) = (self.next_id, ask.ends);
+                // a renewal has time, and an effect has an end all the same
+                let within = ask.ends.since(cx.now).min(cx.cfg.within);
+                let open = IgdAsk::Open { site, port: ask.port, lifetime_s, within };
+                cx.push(Output::Igd { id: ask.id, ask: open });
+            }
+        }
+    }
+
+    fn ask_due(&mut self, cx: &mut Context<'_>) {
+        let Some(ask) = &self.ask else { return };
+        let tries = match (ask.protocol, ask.renewal) {
+            (Protocol::Upnp, _) => 1,
+            (_, false) => cx.cfg.tries,
+            (_, true) => cx.cfg.renew_tries,
+        };
+        if ask.sent < tries && cx.now < ask.ends { self.transmit(cx) } else { self.go_on(cx, None) }
+    }
+
+    /// A protocol has had its turn.
+    fn go_on(&mut self, cx: &mut Context<'_>, refused: Option<u16>) {
+        let Some(mut ask) = self.ask.take() else { return };
+        if let Some(code) = refused {
+            self.why = self.why.or(Some(Why::Refused { protocol: ask.protocol, code }));
+        }
+        let left = self.lease.map_or(Duration::ZERO, |l| l.ends.since(cx.now));
+        if ask.renewal {
+            // at half of what is left each time; what runs out is asked for anew
+            self.next = Some(cx.now.after((left / 2).max(RENEW_MIN).max(ask.wait)));
+            return;
+        }
+        ask.protocol = match ask.protocol {
+            Protocol::Pcp => Protocol::NatPmp,
+            // UPnP asks the gateway for web pages: only one of a home's own network is
+            Protocol::NatPmp if self.site.is_some_and(|s| crate::nat::is_private(s.gateway.into())) => Protocol::Upnp,
+            Protocol::NatPmp | Protocol::Upnp => return self.give_up(cx, Why::NoAnswer, ask.wait),
+        };
+        if cx.now >= ask.ends {
+            return self.give_up(cx, Why::NoAnswer, ask.wait);
+        }
+        (ask.sent, ask.began) = (0, cx.now);
+        self.ask = Some(ask);
+        self.transmit(cx);
+    }
+
+    /// Nothing is open; it is tried again later.
+    fn give_up(&mut self, cx: &Context<'_>, why: Why, wait: Duration) {
+        (self.lease, self.ask, self.check, self.recheck) = (None, None, None, None);
+        self.why = self.why.or(Some(why));
+        self.next = Some(cx.now.after(cx.cfg.again.max(wait)));
+    }
+
+    /// Closes what is open, as far as a datagram does that.
+    fn close(&mut self, cx: &mut Context<'_>) {
+        let (Some(lease), Some(site)) = (self.lease.take(), self.site) else { return };
+        let to = SocketAddr::new(site.gateway.into(), PORT);
+        let none = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+        let bytes = match lease.protocol {
+            Protocol::Pcp => {
+                pcp::MapRequest { nonce: self.nonce, internal: site.local, external: none, lifetime_s: 0 }.encode()
+            }
+            Protocol::NatPmp => {
+                let internal_port = site.local.port();
+                natpmp::Request::Map { internal_port, external_port: 0, lifetime_s: 0 }.encode()
+            }
+            Protocol::Upnp => {
+                self.next_id += 1;
+                self.closing = Some(self.next_id);
+                let ask = IgdAsk::Close { site, port: lease.external.port() };
+                return cx.push(Output::Igd { id: self.next_id, ask });
+            }
+        };
+        cx.push(Output::Send { socket: Socket::Gateway, to, bytes });
+    }
+
+    // --- answers --------------------------------------------------------------------------------------------------
+
+    fn gateway_says(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
+        match bytes.first() {
+            Some(&natpmp::VERSION) => {
+                if let Ok(answer) = natpmp::Answer::decode(bytes) {
+                    self.natpmp_says(cx, answer);
+                }
+            }
+            _ => {
+                if let Ok(answer) = pcp::Answer::decode(bytes) {
+                    self.pcp_says(cx, answer);
+                }
+            }
+        }
+    }
+
+    fn pcp_says(&mut self, cx: &mut Context<'_>, answer: pcp::Answer) {
+        let asked = self.ask.as_ref().is_some_and(|a| a.protocol == Protocol::Pcp);
+        let port = self.site.map_or(0, |s| s.local.port());
+        match answer {
+            pcp::Answer::Announced { epoch_s } => self.announced(cx, epoch_s),
+            pcp::Answer::Mapped(m) if asked && m.nonce == self.nonce && m.internal_port == port => {
+                if m.lifetime_s > 0 {
+                    let broken = self.count(cx.now, m.epoch_s);
+                    self.opened(cx, Protocol::Pcp, m.external, m.lifetime_s, broken);
+                }
+            }
+            pcp::Answer::Refused { code, nonce, wait_s, .. } if asked => {
+                let version = code == pcp::UNSUPPORTED_VERSION;
+                if version || nonce == Some(self.nonce) {
+                    self.refused(cx, (!version).then_some(u16::from(code)), wait_s);
+                }
+            }
+            pcp::Answer::Mapped(_) | pcp::Answer::Refused { .. } => {}
+        }
+    }
+
+    fn natpmp_says(&mut self, cx: &mut Context<'_>, answer: natpmp::Answer) {
+        let Some(ask) = &mut self.ask else {
+            if matches!(answer.said, natpmp::Said::Address(_)) {
+                self.announced(cx, answer.epoch_s);
+            }
+            return;
+        };
+        let port = self.site.map_or(0, |s| s.local.port());
+        match (ask.protocol, answer.said) {
+            // RFC 6887 appendix A: what a gateway without PCP says to a PCP request
+            (Protocol::Pcp, natpmp::Said::Refused(_)) => self.refused(cx, None, 0),
+            (Protocol::NatPmp, natpmp::Said::Refused(code)) => self.refused(cx, Some(code), 0),
+            (Protocol::NatPmp, natpmp::Said::Address(ip)) => ask.address = Some(ip),
+            (Protocol::NatPmp, natpmp::Said::Mapped { internal_port, external_port, lifetime_s })
+                if internal_port == port && lifetime_s > 0 =>
+            {
+                ask.mapped = Some((external_port, lifetime_s));
+            }
+            _ => return,
+        }
+        let Some((ip, (port, lifetime_s))) = self.ask.as_ref().and_then(|a| a.address.zip(a.mapped)) else { return };
+        let broken = self.count(cx.now, answer.epoch_s);
+        self.opened(cx, Protocol::NatPmp, SocketAddrV4::new(ip, port), lifetime_s, broken);
+    }
+
+    /// Not by this protocol, or not now.
+    fn refused(&mut self, cx: &mut Context<'_>, code: Option<u16>, wait_s: u32) {
+        if let Some(ask) = &mut self.ask {
+            ask.wait = ask.wait.max(Duration::from_secs(wait_s.into()).min(WAIT_MAX));
+        }
+        self.go_on(cx, code);
+    }
+
+    /// The gateway says how long it has been remembering, unasked: where it has begun anew, its mappings are gone.
+    fn announced(&mut self, cx: &mut Context<'_>, epoch_s: u32) {
+        if self.epoch.is_some_and(|e| e.is_broken_by(cx.now, epoch_s)) {
+            self.renew(cx);
+        }
+    }
+
+    /// Takes note of the gateway's count; whether it has begun anew.
+    fn count(&mut self, now: Time, server_s: u32) -> bool {
+        let broken = self.epoch.is_some_and(|e| e.is_broken_by(now, server_s));
+        self.epoch = Some(Epoch { server: Duration::from_secs(server_s.into()), at: now });
+        broken
+    }
+
+    fn igd(&mut self, cx: &mut Context<'_>, id: u32, answer: Result<Opened, IgdError>) {
+        self.closing = self.closing.filter(|closing| *closing != id);
+        if !self.ask.as_ref().is_some_and(|a| a.protocol == Protocol::Upnp && a.id == id) {
+            let port = answer.map_or(0, |o| o.external.port());
+            let Some(site) = self.site.filter(|_| port != 0 && self.lease.is_none_or(|l| l.external.port() != port))
+            else {
+                return;
+            };
+            // too late to be of use: it need not stay open
+            self.next_id += 1;
+            return cx.push(Output::Igd { id: self.next_id, ask: IgdAsk::Close { site, port } });
+        }
+        match answer {
+            Ok(Opened { external, lifetime_s }) => {
+                let lifetime_s = if lifetime_s == 0 { LIFETIME_S.1 } else { lifetime_s };
+                self.opened(cx, Protocol::Upnp, external, lifetime_s, false);
+            }
+            Err(IgdError::NoAnswer) => self.go_on(cx, None),
+            Err(IgdError::Refused(code)) => self.go_on(cx, Some(code)),
+        }
+    }
+
+    /// A port is open, says the gateway.
+    fn opened(
+        &mut self,
+        cx: &mut Context<'_>,
+        protocol: Protocol,
+        external: SocketAddrV4,
+        lifetime_s: u32,
+        broken: bool,
+    ) {
+        let began = self.ask.take().map_or(cx.now, |a| a.began);
+        let lifetime_s = lifetime_s.clamp(LIFETIME_S.0, LIFETIME_S.1);
+        let lifetime = Duration::from_secs(lifetime_s.into());
+        let verified = self.lease.is_some_and(|l| l.verified && l.external == external) && !broken;
+        let ends = began.after(lifetime);
+        self.lease = Some(Lease { protocol, external, lifetime_s, ends, verified });
+        // at a time of its own, so that not all of a gateway's clients come at once (RFC 6887 §11.2.1)
+        let jitter = Duration::from_secs(u64::from(u32::from(number(cx.rng)) % (lifetime_s / 16 + 1)));
+        self.next = Some(cx.now.after(lifetime / 2 + jitter));
+        let seen = self.sight.as_ref().map(|s| *s.mapped.ip());
+        if seen != Some(*external.ip()) || crate::nat::is_private(IpAddr::V4(*external.ip())) {
+            self.close(cx);
+            self.why = None;
+            return self.give_up(cx, Why::DoubleNat { protocol, external: *external.ip() }, Duration::ZERO);
+        }
+        if !verified {
+            self.begin_check(cx);
+        }
+    }
+
+    // --- events ---------------------------------------------------------------------------------------------------
+
+    fn site(&mut self, cx: &mut Context<'_>, site: Option<Site>) {
+        if site == self.site {
+            return;
+        }
+        // what the last gateway has opened leads nowhere any more, and it cannot be told
+        let Self { next_id, closing, told, claimed, .. } = *self;
+        *self = Self { site, next_id, closing, told, claimed, ..Self::default() };
+        self.nonce.0.copy_from_slice(&cx.rng.nonce()[..12]);
+    }
+
+    fn seen(&mut self, cx: &mut Context<'_>, sight: Sight) {
+        let before = self.sight.replace(sight.clone());
+        let Some(before) = before.filter(|b| b.translated == sight.translated) else {
+            return if self.ask.is_none() {
+                self.begin(cx)
+            };
+        };
+        if before.mapped.ip() != sight.mapped.ip() {
+            // another address of the gateway's
+            return self.begin(cx);
+        }
+        if before.server == sight.server && before.mapped != sight.mapped {
+            // the gateway has forgotten flows: perhaps more than those
+            self.renew(cx);
+        }
+    }
+
+    /// Tells what has changed.
+    fn tell(&mut self, cx: &mut Context<'_>) {
+        if self.claimed() != self.claimed {
+            self.claimed = self.claimed();
+            cx.push(Output::Claimed(self.claimed));
+        }
+        let status = self.status(cx.cfg);
+        if status != self.told {
+            self.told = status;
+            cx.push(Output::Status(status));
+        }
+    }
+}
+
+impl Machine for Mapping {
+    type Config = Config;
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, cx: &mut Context<'_>, input: Input) {
+        match input {
+            Input::Site(site) => self.site(cx, site),
+            Input::Seen(sight) => self.seen(cx, sight),
+            Input::Datagram { socket: Socket::Main, from, bytes } => self.witness_says(cx, from, &bytes),
+            Input::Datagram { socket: Socket::Gateway, from, bytes } => {
+                if self.site.is_some_and(|s| from == SocketAddr::new(s.gateway.into(), PORT)) {
+                    self.gateway_says(cx, &bytes);
+                }
+            }
+            Input::Datagram { socket: Socket::Silent | Socket::Asker, .. } => {}
+            Input::Igd { id, answer } => self.igd(cx, id, answer),
+            Input::Shutdown => {
+                self.close(cx);
+                self.site(cx, None);
+            }
+        }
+        self.tell(cx);
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now;
+        let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
+        if due(self.lease.map(|l| l.ends)) {
+            self.begin(cx);
+        }
+        if due(self.ask.as_ref().map(|a| a.due)) {
+            self.ask_due(cx);
+        }
+        if due(self.check.as_ref().map(|c| c.due)) {
+            self.check_due(cx);
+        }
+        if due(self.recheck) {
+            self.begin_check(cx);
+        }
+        if due(self.next) {
+            if self.lease.is_some() { self.renew(cx) } else { self.begin(cx) }
+        }
+        self.tell(cx);
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        let ask = self.ask.as_ref().map(|a| a.due);
+        let check = self.check.as_ref().map(|c| c.due);
+        [ask, check, self.lease.map(|l| l.ends), self.next, self.recheck].into_iter().flatten().min()
+    }
+
+    fn rebase(&mut self, by: Duration) {
+        let shift = |at: &mut Time| *at = at.rebased(by);
+        [&mut self.next, &mut self.recheck].into_iter().flatten().for_each(shift);
+        self.lease.iter_mut().for_each(|l| shift(&mut l.ends));
+        self.ask.iter_mut().for_each(|a| {
+            [&mut a.began, &mut a.due, &mut a.ends].into_iter().for_each(shift);
+        });
+        self.check.iter_mut().for_each(|c| shift(&mut c.due));
+        if let Some(epoch) = &mut self.epoch {
+            // what lies before the start of time is counted as gone by already
+            epoch.server += by.saturating_sub(epoch.at.since(Time::ZERO));
+            shift(&mut epoch.at);
+        }
+    }
+}

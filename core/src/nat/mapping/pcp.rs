@@ -1,0 +1,258 @@
+//! The Port Control Protocol (RFC 6887), as far as a client needs it: MAP requests for UDP over IPv4, their answers,
+//! and the announcement of a server that has lost its state.
+
+use crate::codec::DecodeError;
+use alloc::vec::Vec;
+use core::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+
+/// RFC 6887 §7.1.
+pub const VERSION: u8 = 2;
+/// The longest message that is looked at (RFC 6887 §7).
+pub const MESSAGE_LEN_MAX: usize = 1100;
+const HEADER_LEN: usize = 24;
+const MAP_LEN: usize = 36;
+const ANNOUNCE: u8 = 0;
+const MAP: u8 = 1;
+const RESPONSE: u8 = 0x80;
+/// IANA's number of the protocol.
+const UDP: u8 = 17;
+/// The server speaks another version, which its answer names (RFC 6887 §9).
+pub const UNSUPPORTED_VERSION: u8 = 1;
+
+/// Names a mapping's owner, so that nobody off the path can answer or change it (RFC 6887 §11.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Nonce(pub [u8; 12]);
+
+/// A wish for a mapping of a UDP port of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MapRequest {
+    /// Whose.
+    pub nonce: Nonce,
+    /// The port's endpoint; the address is the one that the request comes from.
+    pub internal: SocketAddrV4,
+    /// The wished or, renewed, the assigned external endpoint; an unspecified address leaves it to the server.
+    pub external: SocketAddrV4,
+    /// For how long; 0 deletes it.
+    pub lifetime_s: u32,
+}
+
+impl MapRequest {
+    /// The bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER_LEN + MAP_LEN);
+        out.extend([VERSION, MAP, 0, 0]);
+        out.extend(self.lifetime_s.to_be_bytes());
+        out.extend(self.internal.ip().to_ipv6_mapped().octets());
+        out.extend(self.nonce.0);
+        out.extend([UDP, 0, 0, 0]);
+        out.extend(self.internal.port().to_be_bytes());
+        out.extend(self.external.port().to_be_bytes());
+        out.extend(self.external.ip().to_ipv6_mapped().octets());
+        out
+    }
+}
+
+/// What a server says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// A mapping is there.
+    Mapped(Mapped),
+    /// A request was refused.
+    Refused {
+        /// RFC 6887 §7.4; never 0.
+        code: u8,
+        /// The version that the server speaks.
+        version: u8,
+        /// The nonce of the request, where the answer repeats it.
+        nonce: Option<Nonce>,
+        /// Not to be asked the same again within this.
+        wait_s: u32,
+    },
+    /// The server is there; a lower epoch than expected says that it has lost its mappings (RFC 6887 §14.1).
+    Announced {
+        /// Seconds since it began to remember.
+        epoch_s: u32,
+    },
+}
+
+/// A mapping as its server tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mapped {
+    /// Whose.
+    pub nonce: Nonce,
+    /// The port of this host.
+    pub internal_port: u16,
+    /// What the world sees.
+    pub external: SocketAddrV4,
+    /// For how long.
+    pub lifetime_s: u32,
+    /// Seconds since the server began to remember.
+    pub epoch_s: u32,
+}
+
+impl Answer {
+    /// Reads an answer. Options, which were not asked for, are passed over (RFC 6887 §7.3).
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if bytes.len() > MESSAGE_LEN_MAX || !bytes.len().is_multiple_of(4) {
+            return Err(DecodeError::TooLong);
+        }
+        let (header, rest) = bytes.split_at_checked(HEADER_LEN).ok_or(DecodeError::Truncated)?;
+        let (version, opcode, code) = (header[0], header[1], header[3]);
+        let [lifetime_s, epoch_s] = [4, 8].map(|at| be32(header, at));
+        if opcode & RESPONSE == 0 || version != VERSION && code != UNSUPPORTED_VERSION {
+            return Err(DecodeError::Invalid);
+        }
+        if code != 0 {
+            let nonce = rest.first_chunk::<12>().filter(|_| rest.len() >= MAP_LEN).map(|n| Nonce(*n));
+            return Ok(Self::Refused { code, version, nonce, wait_s: lifetime_s });
+        }
+        match opcode ^ RESPONSE {
+            ANNOUNCE => Ok(Self::Announced { epoch_s }),
+            MAP => {
+                let map = rest.get(..MAP_LEN).ok_or(DecodeError::Truncated)?;
+                let nonce = Nonce(*map.first_chunk::<12>().ok_or(DecodeError::Truncated)?);
+                let ip = Ipv6Addr::from(*map.last_chunk::<16>().ok_or(DecodeError::Truncated)?);
+                let ip = ip.to_ipv4_mapped().filter(|_| map[12] == UDP).ok_or(DecodeError::Invalid)?;
+                let external = SocketAddrV4::new(ip, be16(map, 18));
+                Ok(Self::Mapped(Mapped { nonce, internal_port: be16(map, 16), external, lifetime_s, epoch_s }))
+            }
+            _ => Err(DecodeError::Invalid),
+        }
+    }
+
+    /// The bytes, as a server sends them.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let head = |version: u8, opcode: u8, code: u8, lifetime: u32, epoch: u32| {
+            let mut out = alloc::vec![version, opcode | RESPONSE, 0, code];
+            out.extend(lifetime.to_be_bytes());
+            out.extend(epoch.to_be_bytes());
+            out.extend([0; 12]);
+            out
+        };
+        match self {
+            Self::Announced { epoch_s } => head(VERSION, ANNOUNCE, 0, 0, *epoch_s),
+            Self::Refused { code, version, nonce, wait_s } => {
+                let mut out = head(*version, MAP, *code, *wait_s, 0);
+                if let Some(nonce) = nonce {
+                    out.extend(body(*nonce, 0, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)));
+                }
+                out
+            }
+            Self::Mapped(m) => {
+                let mut out = head(VERSION, MAP, 0, m.lifetime_s, m.epoch_s);
+                out.extend(body(m.nonce, m.internal_port, m.external));
+                out
+            }
+        }
+    }
+}
+
+fn body(nonce: Nonce, internal_port: u16, external: SocketAddrV4) -> Vec<u8> {
+    let mut out = nonce.0.to_vec();
+    out.extend([UDP, 0, 0, 0]);
+    out.extend(internal_port.to_be_bytes());
+    out.extend(external.port().to_be_bytes());
+    out.extend(external.ip().to_ipv6_mapped().octets());
+    out
+}
+
+/// Reads a MAP request, as a server does.
+pub fn decode_request(bytes: &[u8]) -> Result<MapRequest, DecodeError> {
+    let (header, map) = bytes.split_at_checked(HEADER_LEN).ok_or(DecodeError::Truncated)?;
+    let nonce = Nonce(*map.first_chunk::<12>().ok_or(DecodeError::Truncated)?);
+    if map.len() != MAP_LEN || header[..2] != [VERSION, MAP] || map[12] != UDP {
+        return Err(DecodeError::Invalid);
+    }
+    let ip = |octets: &[u8]| {
+        let octets: [u8; 16] = octets.try_into().map_err(|_| DecodeError::Truncated)?;
+        Ipv6Addr::from(octets).to_ipv4_mapped().ok_or(DecodeError::Invalid)
+    };
+    Ok(MapRequest {
+        nonce,
+        internal: SocketAddrV4::new(ip(&header[8..24])?, be16(map, 16)),
+        external: SocketAddrV4::new(ip(&map[20..36])?, be16(map, 18)),
+        lifetime_s: be32(header, 4),
+    })
+}
+
+fn be16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn be32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(text: &str) -> SocketAddrV4 {
+        text.parse().expect("an endpoint")
+    }
+
+    fn request() -> MapRequest {
+        MapRequest {
+            nonce: Nonce(*b"twelve bytes"),
+            internal: endpoint("192.168.1.2:5000"),
+            external: endpoint("0.0.0.0:50000"),
+            lifetime_s: 7200,
+        }
+    }
+
+    /// RFC 6887 §7.1 and §11.1, figure by figure.
+    #[test]
+    fn a_request_has_the_bytes_of_the_rfc() {
+        let mut bytes = alloc::vec![2, 1, 0, 0, 0, 0, 0x1c, 0x20];
+        bytes.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 168, 1, 2]);
+        bytes.extend(b"twelve bytes");
+        bytes.extend([17, 0, 0, 0, 0x13, 0x88, 0xc3, 0x50]);
+        bytes.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+        assert_eq!(request().encode(), bytes);
+        assert_eq!(decode_request(&bytes), Ok(request()));
+    }
+
+    /// RFC 6887 §7.2 and §11.1.
+    #[test]
+    fn an_answer_is_read_as_the_rfc_writes_it() {
+        let mut bytes = alloc::vec![2, 0x81, 0, 0, 0, 0, 0x0e, 0x10, 0, 1, 0, 0];
+        bytes.extend([0; 12]);
+        bytes.extend(b"twelve bytes");
+        bytes.extend([17, 0, 0, 0, 0x13, 0x88, 0xc3, 0x51]);
+        bytes.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, 5]);
+        let mapped = Mapped {
+            nonce: Nonce(*b"twelve bytes"),
+            internal_port: 5000,
+            external: endpoint("203.0.113.5:50001"),
+            lifetime_s: 3600,
+            epoch_s: 65_536,
+        };
+        assert_eq!(Answer::decode(&bytes), Ok(Answer::Mapped(mapped)));
+        assert_eq!(Answer::Mapped(mapped).encode(), bytes);
+        for len in 0..bytes.len() {
+            assert!(Answer::decode(&bytes[..len]).is_err(), "{len} bytes are no answer");
+        }
+        let with_option = [&bytes[..], &[1, 0, 0, 0]].concat();
+        assert_eq!(Answer::decode(&with_option), Ok(Answer::Mapped(mapped)), "options are passed over");
+        let bent = |at: usize, to: u8| {
+            let mut bent = bytes.clone();
+            bent[at] = to;
+            Answer::decode(&bent)
+        };
+        assert!(bent(0, 1).is_err() && bent(1, 1).is_err(), "another version, a request");
+        assert!(bent(36, 6).is_err(), "TCP");
+        assert!(bent(44, 1).is_err(), "an external IPv6 address");
+    }
+
+    #[test]
+    fn a_refusal_says_why_and_for_how_long() {
+        let refused = Answer::Refused { code: 2, version: 2, nonce: Some(Nonce([7; 12])), wait_s: 1800 };
+        assert_eq!(Answer::decode(&refused.encode()), Ok(refused));
+        let short = Answer::Refused { code: 1, version: 1, nonce: None, wait_s: 0 };
+        assert_eq!(Answer::decode(&short.encode()), Ok(short), "a server of another version says no more");
+        let announced = Answer::Announced { epoch_s: 3 };
+        assert_eq!(Answer::decode(&announced.encode()), Ok(announced));
+    }
+}

@@ -1,0 +1,105 @@
+//! A gateway daemon on a site's router: miniupnpd, which answers PCP, NAT-PMP and UPnP and writes the kernel's rules.
+
+use super::{Lab, load};
+use crate::plan::address;
+use crate::{Error, Kind};
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long it may take to listen.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// What it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Offers {
+    /// All of it.
+    Everything,
+    /// NAT-PMP and UPnP; PCP is passed over in silence.
+    NatPmp,
+    /// UPnP alone.
+    Upnp,
+}
+
+/// A daemon that runs; ends with this value.
+#[derive(Debug)]
+pub struct Gateway {
+    router: String,
+    child: Child,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Gateway {
+    /// How many ports the router forwards at present.
+    pub fn forwards(&self, lab: &Lab) -> Result<usize, Error> {
+        let rules = lab.script(&self.router, "nft list chain inet upnp pre\n")?;
+        Ok(rules.lines().filter(|line| line.contains(" dnat ")).count())
+    }
+}
+
+/// Where the daemon writes its rules; what it forwards passes the router's own filter as everything translated does.
+/// In the home its ports are open, which a router's filter else keeps shut. `refused` is dropped before.
+fn rules(refused: &str) -> String {
+    load(&format!(
+        "table inet upnp {{}}\ndelete table inet upnp\ntable inet upnp {{\n\
+         chain forward {{\n}}\nchain pre {{\n}}\nchain post {{\n}}\n\
+         chain prerouting {{ type nat hook prerouting priority dstnat; iifname \"wan\" jump pre\n}}\n\
+         chain postrouting {{ type nat hook postrouting priority srcnat - 1; oifname \"wan\" jump post\n}}\n\
+         chain refused {{ type filter hook input priority filter - 1;\n{refused}}}\n}}\n"
+    )) + "nft insert rule inet filter input iifname \"lan\" accept\n"
+}
+
+impl Lab {
+    /// Starts a daemon on the router of a site, whose address becomes another one: a daemon does not believe in
+    /// addresses of the documentation. What it needs is written to `dir`.
+    pub fn gateway(&mut self, site: &str, offers: Offers, dir: &Path) -> Result<Gateway, Error> {
+        let (n, _, plan) = self.site(site)?.clone();
+        let [router] = &plan.router_names()[..] else {
+            return Err(Error::new(format!("{site}: a {} site has no single router", plan.kind)));
+        };
+        if plan.kind == Kind::Firewall {
+            return Err(Error::new(format!("{site}: a router that does not translate forwards no ports")));
+        }
+        if self.outside(site)? != address::routable(n) {
+            self.renumber(site, address::routable(n))?;
+        }
+        // PCP's messages begin with its version, behind the 8 bytes of the UDP header
+        let refused = if offers == Offers::NatPmp { "udp dport 5351 @th,64,8 2 drop\n" } else { "" };
+        self.script(router, &rules(refused))?;
+        let config = dir.join(format!("{site}-gateway.conf"));
+        let natpmp = if offers == Offers::Upnp { "no" } else { "yes" };
+        let text = format!(
+            "ext_ifname=wan\nlistening_ip=lan\nport=0\nenable_natpmp={natpmp}\nenable_upnp=yes\nsecure_mode=yes\n\
+             upnp_table_name=upnp\nupnp_nat_table_name=upnp\nupnp_forward_chain=forward\nupnp_nat_chain=pre\n\
+             upnp_nat_postrouting_chain=post\nallow 1024-65535 0.0.0.0/0 1024-65535\n\
+             uuid=00000000-0000-0000-0000-0000000000{n:02x}\n"
+        );
+        let log = dir.join(format!("{site}-gateway.log"));
+        let failed = |e: std::io::Error| Error::new(format!("start miniupnpd below {}: {e}", dir.display()));
+        fs::write(&config, text).map_err(failed)?;
+        let out = fs::File::create(&log).map_err(failed)?;
+        let mut command = self.command(router, "miniupnpd")?;
+        command.args(["-d", "-P"]).arg(dir.join(format!("{site}-gateway.pid"))).arg("-f").arg(&config);
+        command.stdin(Stdio::null()).stdout(out.try_clone().map_err(failed)?).stderr(out);
+        let mut gateway = Gateway { router: router.clone(), child: command.spawn().map_err(failed)? };
+        let until = Instant::now() + READY_WITHIN;
+        let port = if offers == Offers::Upnp { 1900 } else { 5351 };
+        while self.script(router, &format!("ss -Hlun sport = :{port}\n"))?.trim().is_empty() {
+            let ended = gateway.child.try_wait().map_err(failed)?.is_some();
+            if ended || Instant::now() > until {
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                return Err(Error::new(format!("miniupnpd does not listen: {said}")));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(gateway)
+    }
+}

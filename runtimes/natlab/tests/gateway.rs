@@ -1,0 +1,138 @@
+//! Port mapping against a gateway daemon that is not ours, on the kernel's own NAT: real binaries on both runtimes.
+
+#[path = "shared/binaries.rs"]
+mod binaries;
+
+use binaries::{Program, programs};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+use swarmedge_natlab::cdn::{Cdn, Client};
+use swarmedge_natlab::lab::{Gateway, Offers};
+use swarmedge_natlab::plan::Site;
+use swarmedge_natlab::{Kind, Lab, Plan, require};
+
+const OBJECT_LEN: usize = 8 << 20;
+/// Of the edge, to one download: by itself it takes 8 s.
+const EDGE_RATE: u64 = 1 << 20;
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Runs a test on both runtimes at the same time.
+fn on_both(sites: &[Site], test: impl Fn(Lab, Cdn, &Path, &Path) + Sync) {
+    if !require::gateway() {
+        return;
+    }
+    let servers = vec![("edge".into(), 1), ("stun".into(), 2)];
+    let plan = Plan { sites: sites.to_vec(), servers, ..Plan::default() };
+    let run = |program: &Program| {
+        let Some(lab) = require::lab(&plan) else { return };
+        let dir = tempfile::tempdir().expect("a directory");
+        let cdn = Cdn::start(&lab, dir.path(), &program.path).expect("the servers start");
+        test(lab, cdn, &program.path, dir.path());
+    };
+    let (programs, run) = (programs(), &run);
+    thread::scope(|s| {
+        for p in &programs {
+            let name = p.runtime.to_owned();
+            thread::Builder::new().name(name).spawn_scoped(s, move || run(p)).expect("a thread");
+        }
+    });
+}
+
+/// What `swarmedge nat --json` says at a peer, and what it says in words.
+fn nat(lab: &Lab, program: &Path, node: &str) -> (serde_json::Value, String) {
+    let server = Cdn::stun(lab).expect("a STUN server");
+    let run = |more: &[&str]| {
+        let mut command = lab.command(node, program.to_str().expect("a path")).expect("a node");
+        let out = command.args(["nat", "--stun", &server]).args(more).output().expect("it runs");
+        assert!(out.status.success(), "{node}: {out:?}");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    (serde_json::from_str(&run(&["--json"])).expect("JSON"), run(&[]))
+}
+
+#[test]
+fn each_protocol_opens_a_symmetric_nat_and_closes_it_again() {
+    on_both(&[Site::new("home", Kind::Symmetric)], |mut lab, _cdn, program, dir| {
+        let (json, words) = nat(&lab, program, "home");
+        assert_eq!((&json["port_mapping"]["state"], &json["mapping"]), (&"no_answer".into(), &SYMMETRIC.into()));
+        assert!(!words.contains("can reach this host"), "{words}");
+        for (offers, protocol) in [(Offers::Everything, "pcp"), (Offers::NatPmp, "nat_pmp"), (Offers::Upnp, "upnp")] {
+            let gateway = lab.gateway("home", offers, dir).expect("a gateway");
+            let (json, words) = nat(&lab, program, "home");
+            let mapped = &json["port_mapping"];
+            assert_eq!((&mapped["state"], &mapped["protocol"]), (&"open".into(), &protocol.into()), "{json}");
+            let outside = lab.outside("home").expect("a site").to_string();
+            let external = mapped["external"].as_str().expect("an endpoint");
+            assert!(external.starts_with(&format!("{outside}:")), "{external} of {outside}");
+            assert_eq!(json["mapping"], SYMMETRIC, "what was observed stays as it was");
+            assert!(words.contains("Every peer that has UDP can reach this host"), "{words}");
+            assert_eq!(gateway.forwards(&lab).expect("reads"), 0, "{protocol}: what was opened is closed");
+        }
+        // a daemon that forwards nothing, whatever it says
+        let gateway = lab.gateway("home", Offers::Everything, dir).expect("a gateway");
+        lab.script("home-nat", "nft delete chain inet upnp prerouting\n").expect("no forwarding");
+        let (json, _) = nat(&lab, program, "home");
+        assert_eq!(json["port_mapping"]["state"], "deaf", "{json}");
+        drop(gateway);
+    });
+}
+
+const SYMMETRIC: &str = "address_and_port_dependent";
+
+fn content(seed: u8) -> Vec<u8> {
+    (0..OBJECT_LEN).map(|i| (i.wrapping_mul(31) >> 3).to_le_bytes()[0] ^ seed).collect()
+}
+
+/// A client that has this object, as fast as the edge gives it; from then on the edge is slow.
+fn seeder(lab: &Lab, cdn: &Cdn, program: &Path, (node, path, seed): (&str, &str, u8)) -> Client {
+    cdn.publish(path, &content(seed), 0).expect("published");
+    let mut client = cdn.client(lab, node, program, true).expect("starts");
+    let line = client.get(path, WITHIN, |_| {}).expect("asked").expect("an answer");
+    assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{node} has its object");
+    cdn.publish(path, &content(seed), EDGE_RATE).expect("published");
+    client
+}
+
+/// Waits until a client has an open port, or knows that it gets none; the CN hears of it at once.
+fn settle(client: &mut Client, gateway: Option<(&Lab, &Gateway)>) {
+    let until = Instant::now() + WITHIN;
+    let settled = |client: &mut Client| {
+        let state = client.nat().expect("asked").map(|line| line.port_mapping.state);
+        state.as_deref() == Some(if gateway.is_some() { "open" } else { "no_answer" })
+    };
+    while !settled(client) {
+        assert!(Instant::now() < until, "{:?}", client.nat());
+        thread::sleep(Duration::from_millis(50));
+    }
+    if let Some((lab, gateway)) = gateway {
+        assert_eq!(gateway.forwards(lab).expect("reads"), 1);
+    }
+    thread::sleep(Duration::from_millis(300));
+}
+
+#[test]
+fn behind_a_gateway_a_symmetric_peer_meets_another_symmetric_one_and_without_it_does_not() {
+    let sites = ["open", "hard", "alone"].map(|name| Site::new(name, Kind::Symmetric));
+    on_both(&sites, |mut lab, cdn, program, dir| {
+        let gateway = lab.gateway("open", Offers::Everything, dir).expect("a gateway");
+        let mut open = seeder(&lab, &cdn, program, ("open", "of-open", 1));
+        settle(&mut open, Some((&lab, &gateway)));
+        let mut alone = seeder(&lab, &cdn, program, ("alone", "of-alone", 2));
+        settle(&mut alone, None);
+        let mut hard = cdn.client(&lab, "hard", program, true).expect("starts");
+        settle(&mut hard, None);
+
+        // the uploader has the gateway, the downloader has it, neither has
+        for (client, path, met) in [(&mut hard, "of-open", true), (&mut open, "of-alone", true)] {
+            let line = client.get(path, WITHIN, |_| {}).expect("asked").expect("an answer");
+            assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{path}");
+            assert_eq!(line.peer_bytes > line.edge_bytes, met, "{path}: {line:?}");
+        }
+        let rungs: Vec<_> = hard.meetings().expect("asked").into_iter().filter_map(|m| m.attempt.rung).collect();
+        assert_eq!(rungs, ["a port that its router forwards"], "why names it");
+        drop(open);
+        let line = hard.get("of-alone", WITHIN, |_| {}).expect("asked").expect("an answer");
+        assert_eq!((line.durable_bytes, line.peer_bytes), (OBJECT_LEN as u64, 0), "{line:?}");
+    });
+}

@@ -1,0 +1,99 @@
+//! UPnP's Internet Gateway Device, by a library that blocks: each request has a thread of its own, since a gateway that
+//! dawdles must not hold what the store works on. Only the gateway that is named is listened to; the library follows no
+//! redirection, asks only the address that has answered, and reads a bounded answer.
+
+use igd_next::{
+    AddPortError, Gateway, GatewayIpVersion, PortMappingProtocol, RequestError, SearchOptions, search_gateway,
+};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::thread;
+use std::time::{Duration, Instant};
+use swarmedge_core::nat::mapping::io::{IgdAsk, IgdError, Opened, Site};
+
+/// What the mapping is called in the gateway's list.
+const DESCRIPTION: &str = "swarmedge";
+/// UPnP Device Architecture 1.1 §1.3.2: where gateways listen, each of them and all.
+const SSDP_PORT: u16 = 1900;
+const SSDP_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
+/// Ports that are tried where the wished one is taken.
+const PORTS_MAX: u16 = 4;
+/// For finding the gateway again.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// Of a request that was refused without a code.
+const NO_CODE: u16 = 0;
+
+/// Does what is asked, and says how it ended.
+pub(super) fn begin(ask: IgdAsk, answer: impl FnOnce(Result<Opened, IgdError>) + Send + 'static) {
+    thread::spawn(move || {
+        let result = match ask {
+            IgdAsk::Open { site, port, lifetime_s, within } => open(site, port, lifetime_s, Instant::now() + within),
+            IgdAsk::Close { site, port } => close(site, port),
+        };
+        answer(result);
+    });
+}
+
+fn open(site: Site, port: u16, lifetime_s: u32, until: Instant) -> Result<Opened, IgdError> {
+    let gateway = find(site, until)?;
+    let external = match gateway.get_external_ip() {
+        Ok(IpAddr::V4(ip)) => ip,
+        Ok(IpAddr::V6(_)) | Err(_) => return Err(IgdError::NoAnswer),
+    };
+    let (mut port, mut lifetime_s) = (port, lifetime_s);
+    for _ in 0..PORTS_MAX {
+        if Instant::now() >= until {
+            break;
+        }
+        let local = SocketAddr::V4(site.local);
+        let error = match gateway.add_port(PortMappingProtocol::UDP, port, local, lifetime_s, DESCRIPTION) {
+            Ok(()) => return Ok(Opened { external: SocketAddrV4::new(external, port), lifetime_s }),
+            Err(error) => error,
+        };
+        match error {
+            AddPortError::PortInUse => port = port.checked_add(1).unwrap_or(1024),
+            AddPortError::SamePortValuesRequired if port != site.local.port() => port = site.local.port(),
+            AddPortError::OnlyPermanentLeasesSupported if lifetime_s != 0 => lifetime_s = 0,
+            AddPortError::RequestError(RequestError::ErrorCode(code, _)) => return Err(IgdError::Refused(code)),
+            AddPortError::ActionNotAuthorized => return Err(IgdError::Refused(606)),
+            AddPortError::RequestError(_) => return Err(IgdError::NoAnswer),
+            AddPortError::SamePortValuesRequired
+            | AddPortError::OnlyPermanentLeasesSupported
+            | AddPortError::InternalPortZeroInvalid
+            | AddPortError::ExternalPortZeroInvalid
+            | AddPortError::DescriptionTooLong => return Err(IgdError::Refused(NO_CODE)),
+        }
+    }
+    Err(IgdError::NoAnswer)
+}
+
+fn close(site: Site, port: u16) -> Result<Opened, IgdError> {
+    let gateway = find(site, Instant::now() + CLOSE_WITHIN)?;
+    if let Err(error) = gateway.remove_port(PortMappingProtocol::UDP, port) {
+        tracing::debug!(%error, port, "the gateway has not closed a port");
+    }
+    // nothing is open any more
+    Err(IgdError::NoAnswer)
+}
+
+/// The gateway of this site: asked itself first, then all that listen, of whom it alone counts.
+fn find(site: Site, until: Instant) -> Result<Gateway, IgdError> {
+    let own = IpAddr::V4(site.gateway);
+    for to in [own, SSDP_GROUP.into()] {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        let mut options = SearchOptions::default();
+        options.bind_addr = SocketAddr::new((*site.local.ip()).into(), 0);
+        options.broadcast_address = SocketAddr::new(to, SSDP_PORT);
+        let timeout = if to == own { left / 2 } else { left };
+        (options.timeout, options.single_search_timeout) = (Some(timeout), Some(timeout));
+        options.gateway_ip_version = GatewayIpVersion::V4;
+        match search_gateway(options) {
+            Ok(gateway) if gateway.addr.ip() == own => return Ok(gateway),
+            Ok(gateway) => tracing::debug!(addr = %gateway.addr, "a UPnP gateway that is not this host's"),
+            Err(error) => tracing::debug!(%error, %to, "no UPnP gateway"),
+        }
+    }
+    Err(IgdError::NoAnswer)
+}
