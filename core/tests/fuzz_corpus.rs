@@ -52,6 +52,17 @@ fn first_inputs() -> BTreeMap<(&'static str, String), Vec<u8>> {
             files.insert((target, format!("noise-{i:02}")), body.collect());
         }
     }
+    // RFC 6887 §11.1, RFC 6886 §3.3
+    let mapped = "028100000000".to_owned()
+        + "0e1000010000"
+        + &"00".repeat(12)
+        + "7477656c7665206279746573"
+        + "11000000"
+        + "1388c351"
+        + "00000000000000000000ffffcb007105";
+    files.insert(("decode_mapping", "pcp-mapped".to_owned()), bytes(&mapped));
+    files.insert(("decode_mapping", "natpmp-mapped".to_owned()), bytes("00810000000001001388c35100000e10"));
+    files.insert(("decode_mapping", "natpmp-request".to_owned()), bytes("000100001388c35000001c20"));
     let binding = b"\x00\x01\x00\x00\x21\x12\xa4\x42abcdefghijkl";
     files.insert(("decode_stun", "binding-request".to_owned()), binding.to_vec());
     // RFC 5769 §2.2

@@ -62,6 +62,8 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("mux_inputs", mux_inputs),
     ("audit_proofs", audit_proofs),
     ("logs", client_logs),
+    ("decode_mapping", decode_mapping),
+    ("mapping_inputs", mapping_inputs),
 ];
 
 /// Runs the target of that name.
@@ -155,6 +157,27 @@ fn decode_stun(bytes: &[u8]) {
         let again = stun::Message::decode(&m.encode());
         assert_eq!(again.as_ref(), Ok(&m), "a message changed on its way through the codec");
     }
+}
+
+/// What gateways say and are asked.
+fn decode_mapping(bytes: &[u8]) {
+    use crate::nat::mapping::{natpmp, pcp};
+    if let Ok(answer) = pcp::Answer::decode(bytes) {
+        assert_eq!(pcp::Answer::decode(&answer.encode()), Ok(answer), "an answer changed on its way");
+    }
+    if let Ok(request) = pcp::decode_request(bytes) {
+        assert_eq!(pcp::decode_request(&request.encode()), Ok(request), "a request changed on its way");
+    }
+    if let Ok(answer) = natpmp::Answer::decode(bytes) {
+        assert_eq!(natpmp::Answer::decode(&answer.encode()), Ok(answer), "an answer changed on its way");
+    }
+    if let Ok(request) = natpmp::Request::decode(bytes) {
+        assert_eq!(natpmp::Request::decode(&request.encode()), Ok(request), "a request changed on its way");
+    }
+}
+
+fn mapping_inputs(bytes: &[u8]) {
+    let _ = super::fuzz_mapping::play(&mut Unstructured::new(bytes));
 }
 
 /// A peer that sends whatever it likes to either side, which reads or not: what is held stays bounded.
@@ -314,7 +337,7 @@ fn audit_proofs(bytes: &[u8]) {
 }
 
 /// Time goes on by up to about a minute, in steps of all sizes.
-fn step(u: &mut Unstructured<'_>, now: &mut Time) -> Result<()> {
+pub(super) fn step(u: &mut Unstructured<'_>, now: &mut Time) -> Result<()> {
     let by = 1_u64 << u.int_in_range(0..=26_u32)?;
     *now = now.after(Duration::from_micros(by));
     Ok(())
@@ -324,7 +347,7 @@ fn step(u: &mut Unstructured<'_>, now: &mut Time) -> Result<()> {
 const OUTPUTS_MAX: usize = 10_000;
 
 /// One input or timeout; what the machine puts out.
-fn drive<M: Machine>(
+pub(super) fn drive<M: Machine>(
     m: &mut M,
     cfg: &M::Config,
     now: Time,

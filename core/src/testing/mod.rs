@@ -7,6 +7,8 @@ pub mod control_world;
 pub mod download_world;
 #[cfg(feature = "arbitrary")]
 pub mod fuzz;
+#[cfg(feature = "arbitrary")]
+mod fuzz_mapping;
 pub mod month;
 pub mod nat;
 pub mod nat_world;

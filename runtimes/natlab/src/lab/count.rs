@@ -71,13 +71,14 @@ impl Lab {
         Ok(all)
     }
 
-    /// From now on counts what peers of a site send to its router over UDP that is not for a server: packets that a
-    /// LAN of two peers need not send there.
+    /// From now on counts what peers of a site send to its router over UDP that is not for a server, nor a wish for a
+    /// forwarded port (PCP and NAT-PMP, UPnP): packets that a LAN of two peers need not send there.
     pub fn count_crossing(&self, site: &str) -> Result<(), Error> {
         let rules = format!(
             "table inet crossing {{}}\ndelete table inet crossing\ntable inet crossing {{\n\
              counter crossed {{}}\n\
              chain prerouting {{ type filter hook prerouting priority raw;\n\
+             udp dport {{ 1900, 5351 }} accept\n\
              iifname \"lan\" meta l4proto udp ip daddr != {} counter name crossed\n\
              iifname \"lan\" meta l4proto udp ip6 daddr != {} counter name crossed\n}}\n}}\n",
             address::SERVERS,
