@@ -42,6 +42,26 @@ pub enum Input {
         /// The answer, if any came.
         answer: Option<Vec<u8>>,
     },
+    /// See [`discovery::io::Input::Listens`].
+    Listens(Vec<u16>),
+    /// An answer to a request of [`Output::Knock`].
+    Knocked {
+        /// Who was asked.
+        server: SocketAddr,
+        /// From this port.
+        local: u16,
+        /// The answer.
+        answer: Vec<u8>,
+    },
+    /// See [`discovery::io::Input::DialledBack`].
+    DialledBack {
+        /// Who.
+        from: SocketAddr,
+        /// To which port.
+        local: u16,
+        /// What.
+        bytes: Vec<u8>,
+    },
     /// [`Output::Igd`] has ended.
     Igd {
         /// Which.
@@ -71,6 +91,15 @@ pub enum Output {
         server: SocketAddr,
         /// The request.
         bytes: Vec<u8>,
+    },
+    /// See [`discovery::io::Output::Knock`].
+    Knock {
+        /// Whom.
+        server: SocketAddr,
+        /// From this port.
+        local: u16,
+        /// The requests.
+        requests: Vec<Vec<u8>>,
     },
     /// Open or close a port by UPnP, of this gateway and no other; answered by one [`Input::Igd`].
     Igd {
@@ -166,6 +195,9 @@ impl Gatherer {
             match output {
                 discovery::io::Output::Send { socket, to, bytes } => cx.push(Output::Send { socket, to, bytes }),
                 discovery::io::Output::AskTcp { server, bytes } => cx.push(Output::AskTcp { server, bytes }),
+                discovery::io::Output::Knock { server, local, requests } => {
+                    cx.push(Output::Knock { server, local, requests });
+                }
                 discovery::io::Output::Changed(_) => self.announce(cx),
                 discovery::io::Output::Proven(proven) => {
                     self.nat.renew(&proven);
@@ -262,6 +294,13 @@ impl Machine for Gatherer {
             }
             Input::Tcp { server, answer } => {
                 self.discover(cx, |d, cx| d.handle_input(cx, Seek::Tcp { server, answer }));
+            }
+            Input::Listens(ports) => self.discover(cx, |d, cx| d.handle_input(cx, Seek::Listens(ports))),
+            Input::Knocked { server, local, answer } => {
+                self.discover(cx, |d, cx| d.handle_input(cx, Seek::Knocked { server, local, answer }));
+            }
+            Input::DialledBack { from, local, bytes } => {
+                self.discover(cx, |d, cx| d.handle_input(cx, Seek::DialledBack { from, local, bytes }));
             }
             Input::Igd { id, answer } => self.map(cx, |m, cx| m.handle_input(cx, Map::Igd { id, answer })),
             Input::Shutdown => {
