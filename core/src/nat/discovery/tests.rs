@@ -361,3 +361,45 @@ fn a_listening_port_is_a_door_only_where_somebody_came_by_it_who_had_not_been_wr
     w.settle(&one_address, 500, &mut rng, |w| w.env.report.as_ref().is_some_and(|r| r.doors.len() == 1));
     assert!(w.env.told.doors.is_empty(), "from the address that was written to anybody may come");
 }
+
+/// A client that listens on port 5000 and has knocked at a server: the machine, and the id of its knock.
+fn knocked(rng: &mut Seeded, server: SocketAddr) -> (Discovery, TransactionId) {
+    let (mut m, cfg, mut out) = (Discovery::default(), Config::once(), Vec::new());
+    let mut give = |input| {
+        out.clear();
+        m.handle_input(&mut Cx { now: Time::ZERO, cfg: &cfg, rng, out: &mut out }, input);
+        out.clone()
+    };
+    let seen = Attribute::XorMapped("203.0.113.9:5000".parse().expect("an address"));
+    give(Input::Listens(alloc::vec![5000]));
+    give(Input::Network {
+        hosts: alloc::vec!["192.168.0.2:7000".parse().expect("an address")],
+        servers: alloc::vec![server],
+    });
+    let answer = |id| Message::new(Class::Success, id, alloc::vec![seen.clone()]).encode();
+    let knock = give(Input::Tcp { server, answer: Some(answer(TransactionId([1; 12]))) });
+    let requests =
+        knock.into_iter().find_map(|o| if let Output::Knock { requests, .. } = o { Some(requests) } else { None });
+    let id = Message::decode(&requests.expect("a knock")[0]).expect("ours").id;
+    give(Input::Knocked { server, local: 5000, answer: answer(id) });
+    (m, id)
+}
+
+#[test]
+fn a_caller_from_an_address_that_was_written_to_or_with_another_id_opens_no_door() {
+    let server: SocketAddr = "198.51.100.1:3478".parse().expect("an address");
+    let opens = |from: &str, other_id: bool, class| {
+        let mut rng = Seeded::new(1);
+        let (mut m, id) = knocked(&mut rng, server);
+        let id = if other_id { TransactionId([9; 12]) } else { id };
+        let (cfg, mut out) = (Config::once(), Vec::new());
+        let mut cx = Cx { now: Time::ZERO, cfg: &cfg, rng: &mut rng, out: &mut out };
+        let bytes = Message::new(class, id, Vec::new()).encode();
+        m.handle_input(&mut cx, Input::DialledBack { from: from.parse().expect("an address"), local: 5000, bytes });
+        !m.descriptor().doors.is_empty()
+    };
+    assert!(opens("198.51.100.2:9", false, Class::Indication));
+    assert!(!opens("198.51.100.1:9", false, Class::Indication), "whom it has written to");
+    assert!(!opens("198.51.100.2:9", true, Class::Indication), "who does not know the request");
+    assert!(!opens("198.51.100.2:9", false, Class::Success), "what is no call");
+}
