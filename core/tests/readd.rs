@@ -109,6 +109,8 @@ impl Net {
                 | client::Output::PeersForbidden { .. }
                 | client::Output::PeerComing(_)
                 | client::Output::Checkpoint(_)
+                | client::Output::RekeyOrdered
+                | client::Output::Retired
                 | client::Output::Go(_)
                 | client::Output::Withdrawn { .. }
                 | client::Output::UsageDone { .. } => {}

@@ -49,6 +49,9 @@ scenarios! {
     a_quarantined_client_is_served_by_the_edge_alone
     the_sealing_keys_are_rotated_twice
     pause_resume_cancel
+    two_copies_of_a_client_run
+    two_copies_of_a_client_run_on_two_cns
+    a_client_that_restarts_keeps_its_key
 }
 
 /// Four clients begin at once, and nobody has anything but a slow edge: what they take from each other when a download

@@ -4,8 +4,8 @@
 //! at one place, whenever it crashes: two such heads are evidence, of a restored or cloned machine first, of fraud only
 //! with more.
 //!
-//! What is durable in the ledger comes back as a checkpoint under the CN's signature. The client keeps the newest one and
-//! shows it at login, so that a CN which never saw the log knows how it must go on.
+//! What is durable in the ledger comes back as a checkpoint under the CN's signature. The client keeps the newest one
+//! and shows it at login, so that a CN which never saw the log knows how it must go on.
 
 use super::Trust;
 use crate::ids::{Digest, Guid, SecondaryGuid};

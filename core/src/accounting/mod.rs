@@ -14,6 +14,7 @@ pub mod logs;
 pub mod possession;
 pub mod quarantine;
 pub mod receipts;
+pub mod rekeys;
 pub mod settlement;
 mod spans;
 

@@ -1,6 +1,8 @@
 //! The database node: a soft-state directory of which client holds what and how it can be reached, and the choice of
 //! peers. Registrations belong to a CN's connection and end with it. It signs nothing.
 
+mod copies;
+
 use crate::accounting::Trust;
 use crate::accounting::conduct::{Conduct, End, FORGIVEN_AFTER};
 use crate::accounting::receipts::CreditRule;
@@ -16,6 +18,7 @@ use crate::wire::directory::{
 };
 use crate::wire::records::{ServerCert, ServerRole, Verify};
 use alloc::collections::{BTreeMap, BTreeSet};
+use copies::Copies;
 use core::time::Duration;
 
 /// Downloads that are remembered as having left uploaders without receipts, at most.
@@ -88,6 +91,8 @@ pub enum Metric {
     Unreceipted,
     /// A selection was refused for such introductions.
     EdgeOnly,
+    /// Two copies of one installation were found alive.
+    Cloned,
     /// A connection was closed because its CN broke the protocol, or was none.
     Violation,
 }
@@ -105,6 +110,7 @@ impl Metric {
             Self::NotConnected => "swarmedge_dn_introductions_failed_total",
             Self::Unreceipted => "swarmedge_dn_introductions_unreceipted_total",
             Self::EdgeOnly => "swarmedge_dn_selections_edge_only_total",
+            Self::Cloned => "swarmedge_dn_clones_total",
             Self::Violation => "swarmedge_dn_violations_total",
         }
     }
@@ -161,6 +167,7 @@ pub struct Dn {
     directory: Directory,
     /// Downloads that have left uploaders without receipts, until they are forgiven.
     conduct: BTreeMap<DownloadId, Conduct>,
+    copies: Copies,
     timers: Deadlines<Timer>,
 }
 
@@ -200,6 +207,7 @@ impl Dn {
         if let Some(link) = self.conns.remove(&conn).and_then(|c| c.link) {
             self.by_link.remove(&link);
             self.directory.remove_link(link);
+            self.copies.link_gone(link);
         }
     }
 
@@ -254,7 +262,12 @@ impl Dn {
             DirectoryMsg::Shares(s) => {
                 self.directory.share(PeerKey { link, session: s.session }, s.reset, &s.add, &s.remove);
             }
-            DirectoryMsg::Gone(g) => self.directory.remove(PeerKey { link, session: g.session }),
+            DirectoryMsg::Gone(g) => {
+                self.directory.remove(PeerKey { link, session: g.session });
+                self.copies.gone(PeerKey { link, session: g.session });
+            }
+            DirectoryMsg::Seen(seen) => self.seen(cx, link, &seen),
+            DirectoryMsg::Alive(of) => self.alive(cx, PeerKey { link, session: of.session }),
             DirectoryMsg::Select(select) => self.select(cx, conn, link, &select),
             DirectoryMsg::Relay(relay) => self.relay(cx, link, relay),
             DirectoryMsg::Signal(signal) => self.signal(cx, &signal),
@@ -266,6 +279,8 @@ impl Dn {
             | DirectoryMsg::Welcome(_)
             | DirectoryMsg::Selected(_)
             | DirectoryMsg::Deliver(_)
+            | DirectoryMsg::Challenge(_)
+            | DirectoryMsg::Cloned(_)
             | DirectoryMsg::Signalled(_) => self.violation(cx, conn),
         }
     }

@@ -158,6 +158,10 @@ pub trait Rig {
     fn quarantine(&mut self, client: u8, on: bool);
     /// Starts a client with an empty disk.
     fn start_client(&mut self, number: u8, options: ClientOptions);
+    /// Copies the disk of a client that does not run: a clone of its installation, which does not run either.
+    fn copy_client(&mut self, from: u8, to: u8);
+    /// The GUIDs that the ledger has as retired: how often each, and how many new ones took their places.
+    fn retired(&mut self) -> (usize, usize);
     /// Ends a node without warning (SIGKILL). It keeps its disk.
     fn crash(&mut self, node: Name);
     /// Starts a crashed node again, on its disk.
@@ -216,6 +220,9 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "a_quarantined_client_is_served_by_the_edge_alone", plan: ONE_OF_EACH, play: quarantined },
     Scenario { name: "the_sealing_keys_are_rotated_twice", plan: ONE_OF_EACH, play: keys_rotated },
     Scenario { name: "pause_resume_cancel", plan: ONE_OF_EACH, play: pause_resume_cancel },
+    Scenario { name: "two_copies_of_a_client_run", plan: ONE_OF_EACH, play: copies },
+    Scenario { name: "two_copies_of_a_client_run_on_two_cns", plan: Plan { cns: 2, ..ONE_OF_EACH }, play: copies },
+    Scenario { name: "a_client_that_restarts_keeps_its_key", plan: ONE_OF_EACH, play: restarts },
 ];
 
 const MIB: u64 = 1 << 20;
@@ -546,4 +553,42 @@ fn pause_resume_cancel(rig: &mut dyn Rig) -> Result<(), String> {
         r.status(2, FILM.path).is_none_or(|s| !matches!(s.progress, Progress::Running | Progress::Paused))
     });
     need(gone, || "a cancelled download is still there".into())
+}
+
+/// A client is copied in the middle of a download, and both copies go on.
+fn copies(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(3, HONEST)])?;
+    wants(rig, 0);
+    half_way(rig, 0)?;
+    rig.crash(Name(Role::Client, 0));
+    rig.copy_client(0, 1);
+    rig.restart(Name(Role::Client, 0));
+    rig.restart(Name(Role::Client, 1));
+    // each is told to take a key of its own; under it a download has books of its own
+    for client in [0, 1] {
+        let done =
+            |r: &mut dyn Rig| r.status(client, FILM.path).is_some_and(|s| s.progress == Progress::Completed && s.right);
+        let completed = rig.run_until(LIMIT, &mut |r| done(r));
+        need(completed, || format!("client{client} did not complete: {:?}", rig.status(client, FILM.path)))?;
+    }
+    let retired = rig.run_until(LIMIT, &mut |r| r.retired() == (1, 2));
+    need(retired, || format!("the ledger has {:?} GUIDs retired and taken, not (1, 2)", rig.retired()))?;
+    // two installations: each has got the film once at most, and nobody pays for more
+    let t = rig.totals(FILM.path);
+    need(t.agreed_bytes <= t.peer_bytes && t.agreed_bytes <= 2 * FILM.size, || format!("billed too much: {t:?}"))
+}
+
+fn restarts(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(1, HONEST)])?;
+    wants(rig, 0);
+    half_way(rig, 0)?;
+    for _ in 0..3 {
+        rig.crash(Name(Role::Client, 0));
+        rig.restart(Name(Role::Client, 0));
+        rig.run_until(Duration::from_secs(1), &mut |_| false);
+    }
+    let done = |r: &mut dyn Rig| r.status(0, FILM.path).is_some_and(|s| s.progress == Progress::Completed && s.right);
+    let completed = rig.run_until(LIMIT, &mut |r| done(r));
+    need(completed, || format!("client0 did not complete: {:?}", rig.status(0, FILM.path)))?;
+    need(rig.retired() == (0, 0), || "a restart was taken for a copy".into())
 }

@@ -1,7 +1,7 @@
 //! Client ↔ CN, over TLS on TCP, persistent. One enum for both directions; a side that receives a message which only it
 //! may send closes the connection.
 
-use super::records::{Logged, SealedGrant, ServerCert, SignedCheckpoint, SignedIntroduction};
+use super::records::{Logged, SealedGrant, ServerCert, SignedCheckpoint, SignedIntroduction, SignedRekey};
 use super::{List, Text};
 use crate::ids::{Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use crate::limits;
@@ -54,6 +54,12 @@ crate::wire! {
         Withdraw(Withdraw) = 20,
         /// Client: an introduction ended with bytes that no receipt covers.
         Unreceipted(Unreceipted) = 21,
+        /// CN: two copies of this installation run. Take another key; both do, and both go on.
+        Rekey = 22,
+        /// Client: it has made one, and keeps it.
+        Rekeyed(SignedRekey) = 23,
+        /// CN: the old GUID's end is durable in the ledger: the new key may be used, and the old one forgotten.
+        Retired(Retired) = 24,
     }
 }
 
@@ -233,6 +239,12 @@ crate::wire! {
         pub owed: u64,
         /// Bytes receipted.
         pub receipted: u64,
+    }
+
+    /// See [`ControlMsg::Retired`].
+    pub struct Retired {
+        /// The new key's GUID.
+        pub new: Guid,
     }
 
     /// See [`ControlMsg::Refused`].

@@ -44,6 +44,14 @@ crate::wire! {
         Signalled(Signalled) = 14,
         /// CN: an introduction ended with bytes that no receipt covers.
         Unreceipted(Unreceipted) = 15,
+        /// CN to the GUID's home DN: a session of it.
+        Seen(Seen) = 16,
+        /// DN: there is another session of the same GUID, of another start: does this one's client still answer?
+        Challenge(OfSession) = 17,
+        /// CN: it does.
+        Alive(OfSession) = 18,
+        /// DN: so does the other's, on another CN. There are two copies of one installation.
+        Cloned(OfSession) = 19,
     }
 }
 
@@ -101,6 +109,22 @@ crate::wire! {
     /// See [`DirectoryMsg::Gone`].
     pub struct PeerGone {
         /// Its session on the CN.
+        pub session: SessionId,
+    }
+
+    /// See [`DirectoryMsg::Seen`]. It ends with the session or the CN's connection, like a registration.
+    pub struct Seen {
+        /// The session on the CN.
+        pub session: SessionId,
+        /// Whose it is.
+        pub guid: Guid,
+        /// Of which start.
+        pub secondary: SecondaryGuid,
+    }
+
+    /// See [`DirectoryMsg::Challenge`].
+    pub struct OfSession {
+        /// The session on the CN.
         pub session: SessionId,
     }
 

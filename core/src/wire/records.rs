@@ -285,8 +285,8 @@ crate::wire! {
         pub signature: Signature,
     }
 
-    /// What a CN says of a client's log: the record at this place, and the place itself, are durable in the ledger. Signed
-    /// under [`Context::Checkpoint`].
+    /// What a CN says of a client's log: the record at this place, and the place itself, are durable in the ledger.
+    /// Signed under [`Context::Checkpoint`].
     pub struct Checkpoint {
         /// The head, as its client has signed it: who holds the checkpoint can prove what contradicts it.
         pub head: SignedHead,
@@ -302,6 +302,27 @@ crate::wire! {
         pub signature: Signature,
         /// Who the CN is.
         pub cert: ServerCert,
+    }
+
+    /// An installation takes another key: the GUID of `old` is retired. A reason to tell two copies of one installation
+    /// apart, not a proof of guilt. Signed under [`Context::Rekey`] by both keys.
+    pub struct Rekey {
+        /// The key that it had.
+        pub old: PublicKey,
+        /// The key that it takes.
+        pub new: PublicKey,
+        /// The start of the client that does so.
+        pub start: SecondaryGuid,
+    }
+
+    /// A change of keys under the signatures of both.
+    pub struct SignedRekey {
+        /// What changes.
+        pub rekey: Rekey,
+        /// By the old key, over the encoding of `rekey`.
+        pub by_old: Signature,
+        /// By the new key, over the same.
+        pub by_new: Signature,
     }
 
     /// A usage record in its place.
@@ -424,6 +445,8 @@ crate::wire! {
         Offered(Offered) = 3,
         /// A usage record came, and this is its place in the client's log. Two that contradict each other are evidence.
         Head(SignedHead) = 4,
+        /// The GUID is retired: its installation has taken another key. Two of one GUID were two copies.
+        Rekeyed(SignedRekey) = 5,
         /// Where the client of a session is that was opened at this moment; only where geolocation knows.
         Located(Place) = 8,
     }
@@ -512,7 +535,11 @@ impl LedgerRecord {
             Self::Possession(r) => Some(r.download),
             Self::Log(r) => match &r.event {
                 LogEvent::Offered(o) => Some(o.download),
-                LogEvent::Login(_) | LogEvent::Registered(_) | LogEvent::Head(_) | LogEvent::Located(_) => None,
+                LogEvent::Login(_)
+                | LogEvent::Registered(_)
+                | LogEvent::Head(_)
+                | LogEvent::Located(_)
+                | LogEvent::Rekeyed(_) => None,
             },
         }
     }
@@ -528,7 +555,11 @@ impl LedgerRecord {
             Self::Possession(r) => Some(r.version),
             Self::Log(r) => match &r.event {
                 LogEvent::Offered(o) => Some(o.version),
-                LogEvent::Login(_) | LogEvent::Registered(_) | LogEvent::Head(_) | LogEvent::Located(_) => None,
+                LogEvent::Login(_)
+                | LogEvent::Registered(_)
+                | LogEvent::Head(_)
+                | LogEvent::Located(_)
+                | LogEvent::Rekeyed(_) => None,
             },
         }
     }
@@ -551,6 +582,8 @@ pub enum Context {
     LogHead,
     /// [`Checkpoint`] by a CN.
     Checkpoint,
+    /// [`Rekey`] by a client's old key and its new one.
+    Rekey,
     /// [`Head`](crate::accounting::audit::Head) of the closed days, by the ledger.
     LedgerHead,
 }
@@ -567,6 +600,7 @@ impl Context {
             Self::Receipt => b"swarmedge/1 receipt\0",
             Self::LogHead => b"swarmedge/1 log head\0",
             Self::Checkpoint => b"swarmedge/1 checkpoint\0",
+            Self::Rekey => b"swarmedge/1 rekey\0",
             Self::LedgerHead => b"swarmedge/1 ledger head\0",
         }
     }

@@ -134,6 +134,15 @@ pub(crate) fn checkpoint() -> SignedCheckpoint {
     }
 }
 
+fn rekey() -> SignedRekey {
+    let (old, new) = (PublicKey::numbered(1), PublicKey::numbered(2));
+    SignedRekey {
+        rekey: Rekey { old, new, start: SecondaryGuid::numbered(3) },
+        by_old: Signature::numbered(4),
+        by_new: Signature::numbered(5),
+    }
+}
+
 pub(crate) fn head() -> SignedHead {
     SignedHead {
         head: Head {
@@ -323,6 +332,9 @@ pub(crate) fn control() -> Vec<ControlMsg> {
         ControlMsg::Opened(Opened { intro: IntroId::numbered(1) }),
         ControlMsg::Go(Go { intro: IntroId::numbered(2) }),
         ControlMsg::Withdraw(Withdraw { versions: List::truncated([VersionId::numbered(3)]) }),
+        ControlMsg::Rekey,
+        ControlMsg::Rekeyed(rekey()),
+        ControlMsg::Retired(Retired { new: Guid::numbered(4) }),
     ]
 }
 
@@ -382,6 +394,10 @@ pub(crate) fn directory() -> Vec<DirectoryMsg> {
         DirectoryMsg::Pong,
         DirectoryMsg::Signal(Signal { route, intro: IntroId::numbered(1), what: Step::Opened }),
         DirectoryMsg::Signalled(Signalled { session, intro: IntroId::numbered(1), what: Step::Go }),
+        DirectoryMsg::Seen(Seen { session, guid: Guid::numbered(1), secondary: SecondaryGuid::numbered(2) }),
+        DirectoryMsg::Challenge(OfSession { session }),
+        DirectoryMsg::Alive(OfSession { session }),
+        DirectoryMsg::Cloned(OfSession { session }),
     ]
 }
 
@@ -428,6 +444,7 @@ pub(crate) fn ledger() -> Vec<LedgerMsg> {
             version: VersionId::numbered(7),
             peers: List::truncated([OfferedPeer { intro: IntroId::numbered(8), upload_key: PublicKey::numbered(9) }]),
         })))),
+        LedgerMsg::Submit(LedgerRecord::Log(log(LogEvent::Rekeyed(rekey())))),
         LedgerMsg::Ack(LedgerAck { ids: List::truncated([RecordId::numbered(1)]) }),
         LedgerMsg::Ping,
         LedgerMsg::Pong,

@@ -30,4 +30,7 @@ on_tokio!(
     a_quarantined_client_is_served_by_the_edge_alone,
     the_sealing_keys_are_rotated_twice,
     pause_resume_cancel,
+    two_copies_of_a_client_run,
+    two_copies_of_a_client_run_on_two_cns,
+    a_client_that_restarts_keeps_its_key,
 );

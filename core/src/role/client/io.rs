@@ -20,7 +20,8 @@ use crate::nat::cookie::Proven;
 use crate::nat::{NatDescriptor, Transport};
 use crate::wire::control::ControlMsg;
 use crate::wire::peer::{PeerMsg, PieceRequest, RefuseCode};
-use crate::wire::records::{Head, Receipt, SealedGrant};
+use crate::wire::records::{Head, Receipt, SealedGrant, SignedRekey};
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -135,6 +136,13 @@ pub enum Input {
         req: ReqId,
         /// By the client's key.
         signature: Signature,
+    },
+    /// The answer to [`Output::MakeKey`].
+    KeyMade {
+        /// Of this request.
+        req: ReqId,
+        /// The new key, durable beside the old one, under both keys' signatures; `None` if it could not be kept.
+        made: Option<Box<SignedRekey>>,
     },
     /// A durable write is done.
     Saved {
@@ -385,6 +393,15 @@ pub enum Output {
         /// What.
         head: Head,
     },
+    /// Make a new key for this installation and keep it beside the one it has, or take the one that is kept there;
+    /// answered by [`Input::KeyMade`].
+    MakeKey {
+        /// Echoed.
+        req: ReqId,
+    },
+    /// Put the new key in the old one's place, forget the starts and the upload key that copies share, and start the
+    /// client anew from its store. Nothing follows.
+    AdoptKey,
     /// Write durably; answered by [`Input::Saved`].
     Save {
         /// Echoed.

@@ -164,6 +164,7 @@ impl Client {
         job.invalid = 0;
         let need = match (job.granted(), &job.swarm) {
             (None, _) => Some(Need::Grant { keep: false }),
+            (Some(_), _) if job.is_void() => Some(Need::Grant { keep: !job.newest }),
             (Some(_), _) if job.newest => Some(Need::Renewal),
             (Some(_), None) => Some(Need::Manifest),
             (Some(_), Some(_)) => None,

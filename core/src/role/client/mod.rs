@@ -11,6 +11,7 @@ mod notice;
 mod peers;
 mod possession;
 mod receipts;
+mod rekey;
 mod restore;
 mod sharing;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use crate::nat::connectivity::{self, Connectivity};
 use crate::session::client as session;
 use crate::session::{Backoff, ClientSession, Wall};
 use crate::swarm::{Download, Receipts, Uploads, download, receipting, upload};
-use crate::wire::records::{Head, SignedCheckpoint, UsageRecord, UsageState};
+use crate::wire::records::{Head, SignedCheckpoint, SignedRekey, UsageRecord, UsageState};
 use crate::{Cx, Deadlines, Machine, Time};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,7 @@ use core::time::Duration;
 use io::{CommandError, DownloadState, FailReason, FetchEnd, FetchSource, Notice, Save, StoreError};
 use job::Job;
 use peers::PeerLink;
+use rekey::{Owner, Rekey};
 use sharing::Served;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +66,8 @@ enum Timer {
     Status,
     /// Write usage records.
     Usage,
+    /// The change of keys goes on, or is put off.
+    Rekey,
 }
 
 /// What a request to an edge was for.
@@ -133,6 +137,12 @@ pub struct Client {
     /// This start's log, and the records whose heads are being signed.
     log: Log,
     logging: BTreeMap<ReqId, (UsageRecord, Head)>,
+    owner: Owner,
+    rekey: Rekey,
+    /// A new key of an earlier life that no CN has answered for.
+    new_key: Option<Box<SignedRekey>>,
+    /// Transfers whose end has not come.
+    fetches: BTreeSet<XferId>,
     asks: BTreeMap<ReqId, Ask>,
     saves: BTreeMap<ReqId, Saving>,
     next_req: ReqId,
@@ -260,6 +270,7 @@ impl Client {
                 if let FetchSource::Peer(conn) = source {
                     self.tell_receipts(cx, receipting::Input::Fetching(xfer, conn));
                 }
+                self.fetches.insert(xfer);
                 cx.push(Output::Fetch { xfer, handle, version, source, piece, blocks, want_leaves });
             }
             download::Output::Verified { conn, bytes } => {
@@ -322,6 +333,8 @@ impl Client {
             session::Output::Go(intro) => self.tell_connectivity(cx, connectivity::Input::Go(intro)),
             session::Output::Withdrawn { versions } => self.withdraw(cx, versions),
             session::Output::Checkpoint(new) => self.save(cx, Save::Checkpoint(new.clone()), Saving::Checkpoint(new)),
+            session::Output::RekeyOrdered => self.rekey_ordered(cx),
+            session::Output::Retired => self.guid_retired(cx),
             session::Output::UsageDone { ids } => self.usage_done(cx, ids),
         }
     }
@@ -366,6 +379,7 @@ impl Client {
     /// The first call: everything that was under way goes on.
     fn start(&mut self, cx: &mut Context<'_>) {
         self.bootstrap(cx);
+        self.begin_as(cx);
         for record in core::mem::take(&mut self.unsent) {
             self.log_usage(cx, record);
         }
@@ -401,10 +415,12 @@ impl Client {
             Timer::Connectivity => self.run_connectivity(cx, |c, cx| c.handle_timeout(cx)),
             Timer::Status => self.tell_all(cx),
             Timer::Usage => self.report_all(cx),
+            Timer::Rekey => self.rekey_due(cx),
         }
     }
 
     fn fetch_ended(&mut self, cx: &mut Context<'_>, xfer: XferId, end: FetchEnd) {
+        self.fetches.remove(&xfer);
         self.tell_swarm(cx, owner(xfer), download::Input::Ended { xfer, end });
         self.tell_receipts(cx, receipting::Input::Over(xfer));
     }
@@ -449,6 +465,7 @@ impl Machine for Client {
             Input::ServeEnded { xfer, bytes } => self.tell_uploads(cx, upload::Input::Served { xfer, bytes }),
             Input::Signed { req, signature } => self.tell_receipts(cx, receipting::Input::Signed(req, signature)),
             Input::HeadSigned { req, signature } => self.head_signed(cx, req, signature),
+            Input::KeyMade { req, made } => self.key_made(cx, req, made),
             Input::Saved { req, result } => self.saved(cx, req, result),
             Input::VersionLost { version } => self.version_lost(cx, version),
             Input::PeerQuiet { conn, quiet, round_trip } => self.peer_quiet(cx, conn, quiet, round_trip),
@@ -459,6 +476,7 @@ impl Machine for Client {
             }
             Input::Scattered(scattered) => self.tell_connectivity(cx, connectivity::Input::Scattered(scattered)),
         }
+        self.rekey_goes_on(cx);
     }
 
     fn handle_timeout(&mut self, cx: &mut Context<'_>) {
@@ -470,6 +488,7 @@ impl Machine for Client {
         for timer in due {
             self.due(cx, timer);
         }
+        self.rekey_goes_on(cx);
     }
 
     fn poll_timeout(&self) -> Option<Time> {

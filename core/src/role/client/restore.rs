@@ -3,13 +3,14 @@
 use super::config::Config;
 use super::io::{DownloadRecord, DownloadState, KeptReceipt, SourceName};
 use super::job::Job;
+use super::rekey::Owner;
 use super::sharing::Served;
 use super::{Client, Timer};
 use crate::Time;
 use crate::content::{Bitfield, Layout};
-use crate::ids::{Handle, VersionId};
+use crate::ids::{Guid, Handle, VersionId};
 use crate::swarm::Uploads;
-use crate::wire::records::{Side, SignedCheckpoint, UsageRecord};
+use crate::wire::records::{Side, SignedCheckpoint, SignedRekey, UsageRecord};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -29,6 +30,10 @@ pub struct Restore {
     pub cached: Vec<(VersionId, Layout, Bitfield)>,
     /// The newest checkpoint of its logs.
     pub checkpoint: Option<Box<SignedCheckpoint>>,
+    /// The GUID under which it was kept.
+    pub owner: Option<Guid>,
+    /// A new key that no CN has answered for.
+    pub new_key: Option<Box<SignedRekey>>,
     /// The user's choice, if ever made.
     pub uploads: Option<bool>,
 }
@@ -37,12 +42,19 @@ impl Client {
     /// A client that goes on from what was kept. `uploads`: what the install bundle says where the user has not chosen.
     /// It does nothing before its first timeout, which is due at once.
     #[must_use]
-    pub fn restore(cfg: &Config, restore: Restore, uploads: bool) -> Self {
+    pub fn restore(cfg: &Config, mut restore: Restore, uploads: bool) -> Self {
+        let owner = Owner::of(restore.owner, cfg.identity.guid);
+        if owner == Owner::Another {
+            // whose they were may still run, and speaks for itself
+            (restore.usage, restore.receipts, restore.checkpoint) = (Vec::new(), Vec::new(), None);
+        }
         let allowed = restore.uploads.unwrap_or(uploads);
         let mut client = Self {
             session: crate::session::ClientSession::new(allowed).with_checkpoint(restore.checkpoint),
             uploads: Uploads::new(allowed),
             edges: 1,
+            owner,
+            new_key: restore.new_key,
             ..Self::default()
         };
         client.unsent.clone_from(&restore.usage);
@@ -72,6 +84,9 @@ impl Client {
         for kept in &restore.receipts {
             let served = client.served.entry(kept.download);
             served.or_insert_with(|| Served::new(kept.version, 0, Time::ZERO)).kept(&kept.peer);
+        }
+        if owner == Owner::Another {
+            client.void_grants();
         }
         client.timers.set(Timer::Start, Some(Time::ZERO));
         client

@@ -1,5 +1,6 @@
 //! Clients: connections, sessions, inventories.
 
+use super::copies::Challenge;
 use super::{Cn, Context, Metric, Output, Phase, Timer};
 use crate::accounting::logs;
 use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
@@ -32,8 +33,8 @@ pub(super) struct Client {
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) guid: Guid,
-    secondary: SecondaryGuid,
-    incarnation: u64,
+    pub(super) secondary: SecondaryGuid,
+    pub(super) incarnation: u64,
     pub(super) upload_key: PublicKey,
     /// Its user allows uploads.
     uploads: bool,
@@ -45,6 +46,7 @@ pub(super) struct Session {
     seq: u64,
     /// The newest place in its log that it has shown.
     pub(super) log: Option<SignedHead>,
+    pub(super) challenge: Challenge,
     /// When the queries of the last minute came.
     pub(super) queries: VecDeque<Time>,
 }
@@ -140,9 +142,13 @@ impl Cn {
     /// Forgets a connection that is gone, and tells the DNs if it had a session.
     pub(super) fn forget(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         self.timers.clear(Timer::Silent(conn));
+        self.timers.clear(Timer::Challenge(conn));
         let Some(session) = self.clients.remove(&conn).and_then(|c| c.session) else { return };
-        if self.by_guid.get(&session.guid) == Some(&conn) {
-            self.by_guid.remove(&session.guid);
+        if let Some(sessions) = self.by_guid.get_mut(&session.guid) {
+            sessions.remove(&conn);
+            if sessions.is_empty() {
+                self.by_guid.remove(&session.guid);
+            }
         }
         self.by_session.remove(&session.id);
         cx.push(Output::Count(Metric::SessionClosed));
@@ -154,12 +160,12 @@ impl Cn {
         self.forget(cx, conn);
     }
 
-    fn refuse(&mut self, cx: &mut Context<'_>, conn: ConnId, why: Refusal) {
+    pub(super) fn refuse(&mut self, cx: &mut Context<'_>, conn: ConnId, why: Refusal) {
         cx.push(Output::ClientSend { conn, msg: ControlMsg::Refused(Refused { why }) });
         self.close(cx, conn);
     }
 
-    fn violation(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+    pub(super) fn violation(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         cx.push(Output::Count(Metric::Violation));
         self.refuse(cx, conn, Refusal::Violation);
     }
@@ -195,7 +201,8 @@ impl Cn {
             ControlMsg::Unreceipted(told) => self.unreceipted(cx, conn, &told),
             ControlMsg::Update(update) => self.update(cx, conn, &update),
             ControlMsg::Ping => cx.push(Output::ClientSend { conn, msg: ControlMsg::Pong }),
-            ControlMsg::Pong => {}
+            ControlMsg::Pong => self.answered(cx, conn),
+            ControlMsg::Rekeyed(signed) => self.rekeyed(cx, conn, signed),
             ControlMsg::Hello(_)
             | ControlMsg::Welcome(_)
             | ControlMsg::ReaddRequest(_)
@@ -205,6 +212,8 @@ impl Cn {
             | ControlMsg::Go(_)
             | ControlMsg::Withdraw(_)
             | ControlMsg::UsageAck(_)
+            | ControlMsg::Rekey
+            | ControlMsg::Retired(_)
             | ControlMsg::Drain(_)
             | ControlMsg::Busy(_)
             | ControlMsg::Refused(_) => self.violation(cx, conn),
@@ -220,13 +229,8 @@ impl Cn {
             return self.refuse(cx, conn, Refusal::WrongKey);
         }
         let Some(&secondary) = hello.secondary.first() else { return self.violation(cx, conn) };
-        if let Some(&other) = self.by_guid.get(&hello.guid) {
-            let theirs = self.clients.get(&other).and_then(Client::session);
-            // connections of one start may be accepted in another order than they were made
-            if theirs.is_some_and(|s| s.secondary == secondary && s.incarnation >= hello.incarnation) {
-                return self.refuse(cx, conn, Refusal::Replaced);
-            }
-            self.refuse(cx, other, Refusal::Replaced);
+        if !self.make_way(cx, hello.guid, (secondary, hello.incarnation)) {
+            return self.refuse(cx, conn, Refusal::Replaced);
         }
         self.open(cx, conn, hello, secondary);
     }
@@ -252,10 +256,11 @@ impl Cn {
             nat,
             seq: 0,
             log,
+            challenge: Challenge::default(),
             queries: VecDeque::new(),
         });
         let (observed, place, entry) = (client.from, client.place, client.entry());
-        self.by_guid.insert(hello.guid, conn);
+        self.by_guid.entry(hello.guid).or_default().insert(conn);
         self.by_session.insert(id, conn);
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
         cx.push(Output::Count(Metric::SessionOpened));
@@ -271,6 +276,7 @@ impl Cn {
         if let Some(entry) = entry {
             self.tell_dns(cx, &DirectoryMsg::Peer(entry));
         }
+        self.begun(cx, conn, hello.guid);
         self.log_login(cx, observed, place, hello);
     }
 

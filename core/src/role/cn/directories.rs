@@ -126,6 +126,8 @@ impl Cn {
             DirectoryMsg::Selected(selected) if link.welcomed => self.selected(cx, conn, selected),
             DirectoryMsg::Deliver(deliver) if link.welcomed => self.deliver(cx, conn, deliver),
             DirectoryMsg::Signalled(signalled) if link.welcomed => self.signalled(cx, conn, signalled),
+            DirectoryMsg::Challenge(of) if link.welcomed => self.challenged(cx, conn, of.session),
+            DirectoryMsg::Cloned(of) if link.welcomed => self.cloned(cx, of.session),
             DirectoryMsg::Ping => cx.push(Output::DirectorySend { conn, msg: DirectoryMsg::Pong }),
             DirectoryMsg::Pong => {}
             DirectoryMsg::Welcome(_)
@@ -140,6 +142,10 @@ impl Cn {
             | DirectoryMsg::Signal(_)
             | DirectoryMsg::Unreceipted(_)
             | DirectoryMsg::Signalled(_)
+            | DirectoryMsg::Seen(_)
+            | DirectoryMsg::Challenge(_)
+            | DirectoryMsg::Alive(_)
+            | DirectoryMsg::Cloned(_)
             | DirectoryMsg::Outcome(_) => self.hang_up(cx, conn),
         }
     }
@@ -156,6 +162,7 @@ impl Cn {
                 cx.push(Output::DirectorySend { conn, msg: DirectoryMsg::Peer(entry) });
                 let readd = ControlMsg::ReaddRequest(ReaddRequest { spread_ms });
                 cx.push(Output::ClientSend { conn: *client, msg: readd });
+                self.tell_new_home(cx, dn, *client);
             }
         }
         let last = lot.last().filter(|_| lot.len() == REGISTER_LOT).map(|(s, _)| SessionId(s.0 + 1));

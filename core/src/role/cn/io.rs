@@ -222,6 +222,10 @@ pub enum Metric {
     LogDropped,
     /// A client's log contradicts what it has shown before.
     LogForked,
+    /// A client was told to take another key: there are copies of it.
+    RekeyOrdered,
+    /// A GUID was retired, durably.
+    Rekeyed,
     /// A DN's connection was lost.
     DirectoryLost,
     /// A version was withdrawn.
@@ -252,6 +256,8 @@ impl Metric {
             Self::UsageDeferred => "swarmedge_cn_usage_deferred_total",
             Self::LogDropped => "swarmedge_cn_log_dropped_total",
             Self::LogForked => "swarmedge_cn_log_forked_total",
+            Self::RekeyOrdered => "swarmedge_cn_rekeys_ordered_total",
+            Self::Rekeyed => "swarmedge_cn_rekeys_total",
             Self::DirectoryLost => "swarmedge_cn_directory_lost_total",
             Self::Withdrawn => "swarmedge_cn_withdrawn_total",
             Self::QuarantineChanged => "swarmedge_cn_quarantine_changes_total",
@@ -281,6 +287,8 @@ pub struct Config {
     pub ping_every: Duration,
     /// A session this long silent is over.
     pub idle_after: Duration,
+    /// A session that may have been left behind answers a ping within this.
+    pub answer_within: Duration,
     /// Queries a session may send a minute.
     pub queries_per_minute: u32,
     /// Peers an answer names at most.
@@ -325,6 +333,7 @@ impl Config {
             hello_within: Duration::from_secs(5),
             ping_every: Duration::from_secs(20),
             idle_after: Duration::from_secs(65),
+            answer_within: Duration::from_secs(5),
             queries_per_minute: 10,
             peers_max: u8::try_from(limits::PEERS_PER_ANSWER_MAX).unwrap_or(u8::MAX),
             select_within: Duration::from_secs(3),

@@ -2,6 +2,7 @@
 //! introductions, passes them on, and hands usage records to the ledger. All that it knows of clients is soft state.
 
 mod clients;
+mod copies;
 mod directories;
 pub mod io;
 mod logs;
@@ -39,8 +40,8 @@ pub struct Cn {
     phase: Phase,
     /// Connections, with their sessions once `Hello` has come.
     clients: BTreeMap<ConnId, Client>,
-    /// The one session of each GUID.
-    by_guid: BTreeMap<Guid, ConnId>,
+    /// The sessions of each GUID: one, unless there are copies of an installation, or one was left behind.
+    by_guid: BTreeMap<Guid, BTreeSet<ConnId>>,
     by_session: BTreeMap<SessionId, ConnId>,
     next_session: SessionId,
     dns: Vec<DnLink>,
@@ -61,6 +62,8 @@ pub struct Cn {
     usage: BTreeMap<RecordId, Reported>,
     /// Places in clients' logs that the ledger does not have yet, and the records that stand there, which it has.
     places: BTreeMap<RecordId, RecordId>,
+    /// Retired GUIDs on their way to the ledger: whose, and the new one.
+    rekeys: BTreeMap<RecordId, (ConnId, Guid)>,
     /// Acknowledgements whose checkpoints are being signed.
     acks: BTreeMap<ReqId, Ack>,
     /// Queries whose answers wait until the ledger has recorded who is introduced.
@@ -82,6 +85,8 @@ enum Phase {
 enum Timer {
     /// The client must have said `Hello`, or something since then.
     Silent(ConnId),
+    /// The client must have answered the challenge.
+    Challenge(ConnId),
     /// The query must have been answered.
     Query(ReqId),
     /// Dial this DN.
@@ -102,7 +107,7 @@ impl Cn {
     /// How many sessions are open.
     #[must_use]
     pub fn sessions(&self) -> usize {
-        self.by_guid.len()
+        self.by_session.len()
     }
 
     /// How many DNs are connected.
@@ -175,6 +180,7 @@ impl Cn {
     fn due(&mut self, cx: &mut Context<'_>, timer: Timer) {
         match timer {
             Timer::Silent(conn) => self.silent(cx, conn),
+            Timer::Challenge(conn) => self.unanswered(cx, conn),
             Timer::Query(req) => self.query_expired(cx, req),
             Timer::Dial(dn) => self.dial(cx, dn),
             Timer::Ping(dn) => self.ping(cx, dn),

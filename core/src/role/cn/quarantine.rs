@@ -16,13 +16,14 @@ impl Cn {
         let changed: Vec<Guid> = self.quarantined.symmetric_difference(&before).copied().collect();
         for guid in changed {
             cx.push(Output::Count(Metric::QuarantineChanged));
-            let Some(conn) = self.by_guid.get(&guid).copied() else { continue };
             let quarantined = self.is_quarantined(guid);
-            if let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) {
-                session.quarantined = quarantined;
-            }
-            if let Some(entry) = self.clients.get(&conn).and_then(Client::entry) {
-                self.tell_dns(cx, &DirectoryMsg::Peer(entry));
+            for conn in self.by_guid.get(&guid).cloned().unwrap_or_default() {
+                if let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) {
+                    session.quarantined = quarantined;
+                }
+                if let Some(entry) = self.clients.get(&conn).and_then(Client::entry) {
+                    self.tell_dns(cx, &DirectoryMsg::Peer(entry));
+                }
             }
         }
     }

@@ -68,8 +68,8 @@ impl Cn {
         }
     }
 
-    /// Holds a head against the newest that this CN knows of the client's log, from the log itself or from the checkpoint
-    /// that the client has shown. Two that contradict each other both go to the ledger.
+    /// Holds a head against the newest that this CN knows of the client's log, from the log itself or from the
+    /// checkpoint that the client has shown. Two that contradict each other both go to the ledger.
     fn known_place(&mut self, cx: &mut Context<'_>, conn: ConnId, head: &SignedHead) {
         let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return };
         let guid = session.guid;
@@ -82,6 +82,7 @@ impl Cn {
             cx.push(Output::Count(Metric::LogForked));
             self.log_head(cx, guid, known);
             self.log_head(cx, guid, head.clone());
+            Self::order_rekey(cx, conn);
         }
     }
 
@@ -120,6 +121,7 @@ impl Cn {
         for id in ids {
             cx.push(Output::Count(Metric::UsageStored));
             self.recorded(cx, id);
+            self.retired(cx, id);
             // the record that stands at this place, if it was durable before
             let id = self.places.remove(&id).unwrap_or(id);
             let Some(reported) = self.usage.get(&id).filter(|_| !self.ledger.holds(id)) else { continue };

@@ -1,3 +1,5 @@
+mod copies;
+
 use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_verify};
 use crate::accounting::introductions::tests::{answer, intro};

@@ -7,7 +7,7 @@ use crate::nat::connectivity::Attempt;
 use crate::nat::cookie::Proven;
 use crate::wire::Text;
 use crate::wire::control::{ControlMsg, Introduce, IntroducedPeer};
-use crate::wire::records::{Logged, SealedGrant, SignedCheckpoint, SignedIntroduction, Verify};
+use crate::wire::records::{Logged, SealedGrant, SignedCheckpoint, SignedIntroduction, SignedRekey, Verify};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -90,6 +90,8 @@ pub enum Input {
     Usage(Logged),
     /// This checkpoint is kept: it is shown at the next login.
     Checkpoint(Box<SignedCheckpoint>),
+    /// The client takes another key, which is kept: told until [`Output::Retired`].
+    Rekey(Box<SignedRekey>),
     /// The client stops: say good-bye.
     Shutdown,
 }
@@ -170,6 +172,10 @@ pub enum Output {
     },
     /// The CN has signed for a newer place in this client's log than any before: keep it. It was checked.
     Checkpoint(Box<SignedCheckpoint>),
+    /// There are copies of this client: it is to take another key.
+    RekeyOrdered,
+    /// The old GUID's end is durable in the ledger.
+    Retired,
     /// These usage records need not be kept: the ledger has them, or newer ones of the same download and side are kept.
     UsageDone {
         /// Which.

@@ -13,12 +13,12 @@ pub use io::{Config, Input, Output, Want};
 use super::backoff::{Backoff, jittered};
 use super::wall::Wall;
 use crate::accounting::{Trust, introductions};
-use crate::ids::{ConnId, DownloadId};
+use crate::ids::{ConnId, DownloadId, Guid};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::NatDescriptor;
 use crate::wire::List;
 use crate::wire::control::{ControlMsg, Hello, Opened, Outcome, Unreceipted, Update, Welcome};
-use crate::wire::records::{ServerRole, SignedCheckpoint};
+use crate::wire::records::{ServerRole, SignedCheckpoint, SignedRekey};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use core::net::{IpAddr, SocketAddr};
@@ -62,6 +62,8 @@ pub struct ClientSession {
     usage: Outbox,
     /// The newest checkpoint of the client's logs that is kept.
     checkpoint: Option<Box<SignedCheckpoint>>,
+    /// The key that the client takes: told to every CN until one has answered.
+    rekey: Option<Box<SignedRekey>>,
     timers: Deadlines<Timer>,
 }
 
@@ -241,9 +243,22 @@ impl ClientSession {
         }
         self.inventory.connected(w.want_inventory);
         self.tell_inventory(cx);
+        self.tell_rekey(cx);
         self.usage.disconnected();
         self.send_usage(cx);
         self.ask_for_all(cx);
+    }
+
+    fn tell_rekey(&self, cx: &mut Context<'_>) {
+        if let Some(rekey) = &self.rekey {
+            self.send(cx, ControlMsg::Rekeyed((**rekey).clone()));
+        }
+    }
+
+    /// Whether every usage record that was given is in the ledger.
+    #[must_use]
+    pub fn is_reported(&self) -> bool {
+        self.usage.is_empty()
     }
 
     /// Closes the connection and goes on to the next CN.
@@ -361,6 +376,13 @@ impl ClientSession {
             ControlMsg::Go(go) if open => cx.push(Output::Go(go.intro)),
             ControlMsg::Withdraw(w) if open => cx.push(Output::Withdrawn { versions: w.versions.into_vec() }),
             ControlMsg::UsageAck(a) if open => self.usage_acked(cx, a),
+            ControlMsg::Rekey if open => cx.push(Output::RekeyOrdered),
+            ControlMsg::Retired(r) if open => {
+                let new = |rekey: &SignedRekey| Guid::of(&rekey.rekey.new) == r.new;
+                if self.rekey.take_if(|rekey| new(rekey)).is_some() {
+                    cx.push(Output::Retired);
+                }
+            }
             ControlMsg::Ping if open => self.send(cx, ControlMsg::Pong),
             ControlMsg::Pong if open => {}
             // a message out of place, one that only clients send, or the CN's own good-bye
@@ -382,6 +404,9 @@ impl ClientSession {
             | ControlMsg::Outcome(_)
             | ControlMsg::Usage(_)
             | ControlMsg::Unreceipted(_)
+            | ControlMsg::Rekey
+            | ControlMsg::Rekeyed(_)
+            | ControlMsg::Retired(_)
             | ControlMsg::Update(_)
             | ControlMsg::Refused(_) => self.hang_up(cx),
         }
@@ -473,6 +498,10 @@ impl Machine for ClientSession {
                 self.send_usage(cx);
             }
             Input::Checkpoint(kept) => self.checkpoint = Some(kept),
+            Input::Rekey(rekey) => {
+                self.rekey = Some(rekey);
+                self.tell_rekey(cx);
+            }
             Input::Shutdown => self.stop(cx),
         }
     }

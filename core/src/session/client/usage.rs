@@ -52,6 +52,11 @@ impl Outbox {
         }
     }
 
+    /// Everything that was given is in the ledger.
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
     /// Nothing is under way any more.
     pub(super) fn disconnected(&mut self) {
         self.records.values_mut().for_each(|w| w.sent = false);

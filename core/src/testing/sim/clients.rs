@@ -3,20 +3,21 @@
 use super::links::{self, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
 use super::possession::Told;
+use super::rig::LIVES;
 use super::servers::at_once;
 use super::store::Disk;
 use super::{Ask, Cfg, Event, Net, bulk, keys, moving, possession, store};
 use crate::content::{Access, Bitfield};
 use crate::ids::{ConnId, Guid, PublicKey, ReqId, VersionId};
 use crate::role::client::io::{EdgeAnswer, EdgeAsk, EdgeError, Granted, Input, Notice, Output};
-use crate::role::client::{Client, Restore};
+use crate::role::client::{self, Client, Restore};
 use crate::role::edge::io as edge;
 use crate::session::client as session;
 use crate::testing::scenario::Role;
 use crate::testing::world::{Lane, NodeIx, World};
 use crate::wire::Text;
 use crate::wire::Wire as _;
-use crate::wire::records::{Context, Grant, SignedGrant};
+use crate::wire::records::{Context, Grant, Rekey, SignedGrant, SignedRekey};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -27,14 +28,57 @@ use core::time::Duration;
 pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> {
     let RoleCfg::Client(lives) = &cfg.roles[usize::from(ix)] else { return None };
     let life = w.env.lives.entry(ix).and_modify(|l| *l += 1).or_default();
-    let client = &lives[usize::from(*life) % lives.len()];
-    let life = *life;
+    let generation = w.env.disks.get(&ix).map_or(0, |disk| disk.generation);
+    let life = (generation * LIVES + *life % LIVES) % u8::try_from(lives.len()).unwrap_or(u8::MAX);
+    let client = &lives[usize::from(life)];
     let uploads = w.env.options.get(&ix).is_none_or(|o| o.uploads);
     let disk = w.env.disks.entry(ix).or_default().clone();
-    let machine = Client::restore(client, restore(w, &disk), uploads);
+    let made = disk.new_key.then(|| Box::new(rekey(client, ix, disk.generation + 1)));
+    let machine = Client::restore(client, Restore { new_key: made, ..restore(w, &disk) }, uploads);
     w.set_node(ix, Some(Node::Client(Box::new(machine), life)));
     let nat = moving::nat(w, ix);
     Some((ix, In::Client(Input::Network(nat))))
+}
+
+/// A client's configuration in its present life.
+fn own<'a>(w: &World<Net>, cfg: &'a Cfg, node: NodeIx) -> &'a client::Config {
+    let life = match w.node(node) {
+        Some(Node::Client(_, life) | Node::Session(_, life)) => usize::from(*life),
+        Some(Node::Edge(_) | Node::Cn(_) | Node::Dn(_) | Node::Ledger(_)) | None => 0,
+    };
+    let RoleCfg::Client(lives) = &cfg.roles[usize::from(node)] else { panic!("node {node} is no client") };
+    &lives[life % lives.len()]
+}
+
+/// A client's change to its next key.
+fn rekey(own: &client::Config, node: NodeIx, generation: u8) -> SignedRekey {
+    let (old, new) = (own.identity.key, keys::client_key(own.identity.key, node, generation));
+    let rekey = Rekey { old, new, start: own.identity.secondary[0] };
+    let by = |key| keys::sign(key, Context::Rekey, &rekey.to_bytes());
+    SignedRekey { by_old: by(&old), by_new: by(&new), rekey }
+}
+
+/// A client makes its next key and keeps it.
+fn make_key(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId) {
+    let own = own(w, cfg, node);
+    let disk = w.env.disks.entry(node).or_default();
+    disk.new_key = true;
+    let made = Some(Box::new(rekey(own, node, disk.generation + 1)));
+    at_once(w, node, In::Client(Input::KeyMade { req, made }));
+}
+
+/// A client's next key takes its present one's place, and the client begins anew.
+fn adopt_key(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
+    let disk = w.env.disks.entry(node).or_default();
+    disk.new_key = false;
+    disk.generation += 1;
+    let status: Vec<_> = w.env.status.iter().filter(|((n, _), _)| *n == node).map(|(k, s)| (*k, s.clone())).collect();
+    super::crash(w, cfg, node);
+    // its user goes on looking at the figures
+    w.env.status.extend(status);
+    if let Some((ix, first)) = start(w, cfg, node) {
+        at_once(w, ix, first);
+    }
 }
 
 /// What the store hands to a starting client.
@@ -59,6 +103,7 @@ fn restore(w: &World<Net>, disk: &Disk) -> Restore {
         restore.downloads.push((record.clone(), version.map_or_else(|| Bitfield::empty(0), have)));
     }
     restore.usage = disk.usage.values().cloned().collect();
+    restore.owner = disk.owner;
     restore.checkpoint.clone_from(&disk.checkpoint);
     restore.receipts = disk.receipts.values().cloned().collect();
     restore.cached = disk.finished.iter().filter_map(|&v| Some((v, layout(v)?, have(v)))).collect();
@@ -82,7 +127,9 @@ pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, outpu
                 disk.usage.remove(id);
             });
         }
+        session::Output::RekeyOrdered => w.env.seen.rekey_ordered.extend([node]),
         session::Output::Connected
+        | session::Output::Retired
         | session::Output::Disconnected
         | session::Output::NoServers
         | session::Output::PeerComing(_)
@@ -94,7 +141,7 @@ pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, outpu
 }
 
 fn dial_cn(w: &mut World<Net>, cfg: &Cfg, from: (NodeIx, ConnId), cn: u32) {
-    let key = keys::key(cfg.names[usize::from(from.0)]);
+    let key = own(w, cfg, from.0).identity.key;
     links::dial(w, cfg, Kind::Control, from, cfg.numbered(Role::Cn, cn), key);
 }
 
@@ -128,10 +175,12 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
             w.send(lane, Duration::ZERO, Event::Input(In::Client(Input::Signed { req, signature })));
         }
         Output::SignHead { req, head } => {
-            let signature = keys::sign(&keys::key(cfg.names[usize::from(node)]), Context::LogHead, &head.to_bytes());
+            let signature = keys::sign(&own(w, cfg, node).identity.key, Context::LogHead, &head.to_bytes());
             let lane = Lane { to: node, what: "sign", id: 1 };
             w.send(lane, Duration::ZERO, Event::Input(In::Client(Input::HeadSigned { req, signature })));
         }
+        Output::MakeKey { req } => make_key(w, cfg, node, req),
+        Output::AdoptKey => adopt_key(w, cfg, node),
         Output::Save { req, what } => store::save(w, cfg, node, req, what),
         Output::Notice(notice) => note(w, node, notice),
     }
@@ -209,7 +258,7 @@ pub(super) fn ask_arrives(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, ask: Ask)
         answer(w, cfg, ask.client, ask.req, Err(EdgeError::NotFound));
         return None;
     };
-    let key = keys::key(cfg.names[usize::from(ask.client)]);
+    let key = own(w, cfg, ask.client).identity.key;
     let renew =
         ask.renew.as_ref().map(|sealed| edge::Renewal { grant: keys::open(sealed, w.env.epochs), proven: true });
     let kept = renew.as_ref().and_then(|r| r.grant.as_ref()).map(|g| g.grant.download_key);

@@ -34,6 +34,15 @@ pub fn key(name: Name) -> PublicKey {
     PublicKey::numbered(role << 16 | u32::from(name.1))
 }
 
+/// The key of a client that has changed it so often, by the key that it began with.
+#[must_use]
+pub fn client_key(first: PublicKey, node: NodeIx, generation: u8) -> PublicKey {
+    if generation == 0 {
+        return first;
+    }
+    PublicKey::numbered(8 << 24 | u32::from(generation) << 16 | u32::from(node))
+}
+
 /// The key that a client shows to other clients.
 #[must_use]
 pub fn upload_key(client: NodeIx) -> PublicKey {

@@ -148,6 +148,8 @@ pub struct Seen {
     pub chosen_though_off: bool,
     /// Peers were introduced.
     pub introduced: bool,
+    /// Sessions that were told to take another key.
+    pub rekey_ordered: BTreeSet<NodeIx>,
     /// The registrations that a DN was last told of, by its name for the connection: key, uploads.
     pub told: BTreeMap<(NodeIx, ConnId, SessionId), (PublicKey, bool)>,
 }
@@ -243,6 +245,15 @@ impl Net {
     pub fn link_of(&self, node: NodeIx, conn: ConnId) -> Option<(u64, &Link)> {
         let is_it = |l: &Link| (l.from == (node, conn) && !l.half) || l.to == (node, conn);
         self.links.iter().find(|(_, l)| is_it(l)).map(|(&id, l)| (id, l))
+    }
+
+    /// A client's keys and grants are another's too.
+    fn copied(&mut self, from: NodeIx, to: NodeIx) {
+        let keys: Vec<_> =
+            self.download_keys.iter().filter(|((n, _), _)| *n == from).map(|((_, d), k)| (*d, *k)).collect();
+        self.download_keys.extend(keys.into_iter().map(|(d, k)| ((to, d), k)));
+        let grants: Vec<_> = self.grants.iter().filter(|((n, _), _)| *n == from).map(|((_, v), g)| (*v, *g)).collect();
+        self.grants.extend(grants.into_iter().map(|(v, g)| ((to, v), g)));
     }
 
     fn corrupts(&self, node: NodeIx) -> bool {

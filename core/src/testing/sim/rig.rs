@@ -1,22 +1,27 @@
 //! The simulator as a [`Rig`]: a deployment on virtual time, the same run for the same seed.
 
 use super::machines::{In, RoleCfg};
+use super::store::Disk;
 use super::{Cfg, Move, Net, Published, keys};
 use crate::content::{Layout, Policy};
-use crate::ids::{DownloadId, Guid, Handle, ProviderId, ReqId, SecondaryGuid, VersionId};
+use crate::ids::{DownloadId, Guid, Handle, ProviderId, PublicKey, ReqId, SecondaryGuid, VersionId};
 use crate::role::client::io::{Command as ClientCommand, CommandKind, DownloadState, Identity, Input, ObjectRef};
 use crate::role::{client, cn, dn, edge, ledger};
 use crate::testing::rng::Seeded;
-use crate::testing::scenario::{ClientOptions, Command, Name, Object, Plan, Progress, Rig, Role, Status, Totals};
+use crate::testing::scenario::{
+    ClientOptions, Command, HONEST, Name, Object, Plan, Progress, Rig, Role, Status, Totals,
+};
 use crate::testing::world::{Act, Budget, NodeIx, World};
-use crate::wire::records::{LedgerRecord, PossessionOutcome, ServerRole};
-use alloc::collections::BTreeMap;
+use crate::wire::records::{LedgerRecord, LogEvent, LogRecord, PossessionOutcome, ServerRole};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// How many lives of a client are told apart.
-const LIVES: u32 = 4;
+/// How many lives of a client are told apart, under each of its keys: a start that came twice would be a copy's.
+pub(super) const LIVES: u8 = 32;
+/// How many keys a client takes, one after the other.
+const GENERATIONS: u8 = 4;
 
 /// A simulated deployment.
 #[derive(Clone, Debug)]
@@ -40,11 +45,17 @@ fn names(plan: &Plan) -> Vec<Name> {
 }
 
 /// Who a client is, in one of its lives.
-pub fn identity(ix: NodeIx, name: Name, life: u32) -> Identity {
+pub fn identity(ix: NodeIx, name: Name, life: u8) -> Identity {
+    identity_of(ix, keys::key(name), life)
+}
+
+/// The same of a client that began with this key: a copy of another has that one's.
+pub fn identity_of(ix: NodeIx, first: PublicKey, life: u8) -> Identity {
+    let key = keys::client_key(first, ix, life / LIVES);
     Identity {
-        guid: Guid::of(&keys::key(name)),
-        key: keys::key(name),
-        secondary: alloc::vec![SecondaryGuid::numbered(u32::from(ix) << 8 | life)],
+        guid: Guid::of(&key),
+        key,
+        secondary: alloc::vec![SecondaryGuid::numbered(u32::from(ix) << 8 | u32::from(life))],
         upload_key: keys::upload_key(ix),
         root: keys::root(),
     }
@@ -69,7 +80,8 @@ fn role_cfg(plan: &Plan, ix: NodeIx, name: Name) -> RoleCfg {
         Role::Dn => RoleCfg::Dn(dn::Config::new(root, verify, keys::cert(name, ServerRole::Dn))),
         Role::Ledger => RoleCfg::Ledger(ledger::Config::new(root, verify)),
         Role::Client => {
-            RoleCfg::Client((0..LIVES).map(|l| client::Config::new(identity(ix, name, l), verify)).collect())
+            let lives = 0..LIVES * GENERATIONS;
+            RoleCfg::Client(lives.map(|l| client::Config::new(identity(ix, name, l), verify)).collect())
         }
     }
 }
@@ -207,6 +219,34 @@ impl Rig for SimRig {
         let ix = self.ix(Name(Role::Client, number));
         self.world.env.options.insert(ix, options);
         self.happen(Move::Start(ix));
+    }
+
+    fn copy_client(&mut self, from: u8, to: u8) {
+        let (from, to) = (self.ix(Name(Role::Client, from)), self.ix(Name(Role::Client, to)));
+        let env = &mut self.world.env;
+        let disk = env.disks.get(&from).cloned().unwrap_or_default();
+        env.copied(from, to);
+        let first = keys::client_key(keys::key(self.cfg.names[usize::from(from)]), from, disk.generation);
+        env.disks.insert(to, Disk { generation: 0, ..disk });
+        env.options.insert(to, HONEST);
+        let lives = 0..LIVES * GENERATIONS;
+        let verify = keys::verify;
+        self.cfg.roles[usize::from(to)] =
+            RoleCfg::Client(lives.map(|l| client::Config::new(identity_of(to, first, l), verify)).collect());
+    }
+
+    fn retired(&mut self) -> (usize, usize) {
+        let rekeys = self.world.env.database.values().filter_map(|r| match r {
+            LedgerRecord::Log(LogRecord { event: LogEvent::Rekeyed(signed), .. }) => Some(&signed.rekey),
+            LedgerRecord::Log(_)
+            | LedgerRecord::Usage(_)
+            | LedgerRecord::Edge(_)
+            | LedgerRecord::Granted(_)
+            | LedgerRecord::Served(_)
+            | LedgerRecord::Possession(_) => None,
+        });
+        let (old, new): (BTreeSet<_>, BTreeSet<_>) = rekeys.map(|r| (r.old, r.new)).unzip();
+        (old.len(), new.len())
     }
 
     fn crash(&mut self, node: Name) {

@@ -3,7 +3,7 @@
 
 use super::machines::In;
 use super::{Cfg, Event, Mutant, Net};
-use crate::ids::{Handle, IntroId, PieceIndex, RecordId, ReqId, VersionId};
+use crate::ids::{Guid, Handle, IntroId, PieceIndex, RecordId, ReqId, VersionId};
 use crate::role::client::io::{DownloadRecord, Input, KeptReceipt, Save, SourceName};
 use crate::role::edge::io as edge;
 use crate::role::ledger;
@@ -28,6 +28,12 @@ pub struct Disk {
     pub finished: BTreeSet<VersionId>,
     /// The newest checkpoint of its logs.
     pub checkpoint: Option<Box<SignedCheckpoint>>,
+    /// The GUID under which all is kept.
+    pub owner: Option<Guid>,
+    /// A new key was made and is kept beside the one in use.
+    pub new_key: bool,
+    /// How often another key has taken the first one's place.
+    pub generation: u8,
     /// The user's choice, if made.
     pub uploads: Option<bool>,
 }
@@ -75,6 +81,13 @@ impl Disk {
                 self.usage.remove(id);
             }),
             Save::Checkpoint(newest) => self.checkpoint = Some(newest),
+            Save::Owner(guid) => {
+                if self.owner.replace(guid).is_some_and(|before| before != guid) {
+                    self.usage.clear();
+                    self.receipts.clear();
+                    self.checkpoint = None;
+                }
+            }
             Save::Uploads(on) => self.uploads = Some(on),
         }
     }

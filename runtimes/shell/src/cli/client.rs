@@ -19,10 +19,10 @@ pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Res
     }
     config.port_mapping = !args.no_port_mapping;
     ops::init_metrics();
-    R::block_on(move |rt| async move {
-        let told = stop_signal(&rt, exit_with_parent)?;
-        let shutdown = async move { told.wait().await };
-        process::run(rt, config, || tracing::info!("client is ready"), shutdown).await
+    let ready = || tracing::info!("client is ready");
+    process::run_on::<R, _>(&config, ready, move |rt| {
+        let told = stop_signal(rt, exit_with_parent)?;
+        Ok(async move { told.wait().await })
     })
 }
 

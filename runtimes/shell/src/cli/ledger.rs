@@ -10,8 +10,8 @@ use crate::terminal::out::say;
 use crate::terminal::units::{bytes, percent};
 use std::collections::BTreeMap;
 use swarmedge_core::accounting::logs::Fork;
-use swarmedge_core::ids::{DownloadId, ProviderId, RecordId};
-use swarmedge_core::wire::records::SignedHead;
+use swarmedge_core::ids::{DownloadId, Guid, ProviderId, RecordId};
+use swarmedge_core::wire::records::{SignedHead, SignedRekey};
 
 /// What was recorded of one download; asked by the demo.
 pub(super) fn ask<R: Start>(database: &Database, download: DownloadId) -> Result<Option<DownloadUsage>, Error> {
@@ -57,7 +57,10 @@ pub(super) fn forks<R: Start>(args: &LedgerForksArgs, json: bool) -> Result<(), 
     let config = ServerConfig::load(&args.config.config)?;
     let ledger = config.ledger.ok_or_else(|| no_section(args.config.config.clone(), "ledger"))?;
     let database = ledger.database;
-    let forks = R::block_on(|_| async move { Reader::open(&database).await?.forks().await })?;
+    let (forks, retired) = R::block_on(|_| async move {
+        let mut reader = Reader::open(&database).await?;
+        Ok::<_, Error>((reader.forks().await?, reader.retired().await?))
+    })?;
     if json {
         let head = |s: &SignedHead| {
             serde_json::json!({
@@ -66,7 +69,21 @@ pub(super) fn forks<R: Start>(args: &LedgerForksArgs, json: bool) -> Result<(), 
             })
         };
         let fork = |f: &Fork| serde_json::json!({"guid": f.guid.to_string(), "heads": f.heads.iter().map(head).collect::<Vec<_>>()});
-        return print_json(&serde_json::json!({"forks": forks.iter().map(fork).collect::<Vec<_>>()}));
+        let rekey = |(at_ms, s): &(u64, SignedRekey)| {
+            serde_json::json!({
+                "guid": Guid::of(&s.rekey.old).to_string(), "new_guid": Guid::of(&s.rekey.new).to_string(),
+                "start": s.rekey.start.to_string(), "at_ms": at_ms, "key": s.rekey.old.to_string(),
+                "new_key": s.rekey.new.to_string(), "signature": s.by_old.to_string(),
+                "new_signature": s.by_new.to_string(),
+            })
+        };
+        let forks: Vec<_> = forks.iter().map(fork).collect();
+        let retired: Vec<_> = retired.iter().map(rekey).collect();
+        return print_json(&serde_json::json!({"forks": forks, "retired": retired}));
+    }
+    for (_, SignedRekey { rekey, .. }) in &retired {
+        let (old, new) = (Guid::of(&rekey.old), Guid::of(&rekey.new));
+        say!("client {old} has become {new}: copies of it ran, and this was start {}", rekey.start)?;
     }
     if forks.is_empty() {
         return say!("no log contradicts itself");

@@ -77,7 +77,7 @@ pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
         Some(call) => (call, None),
         None => start_and_call::<R>(options, &request)?,
     };
-    let result = follow(&mut call, options, &interrupt);
+    let result = follow(&mut call, &request, options, &interrupt);
     drop(call);
     match own {
         Some(own) => {
@@ -104,7 +104,7 @@ fn output_path(given: Option<&Path>, object_path: &str) -> Result<PathBuf, Error
 }
 
 /// Shows a download until it is at rest.
-fn follow(call: &mut Call, options: &Get, interrupt: &Interrupt) -> Result<(), Error> {
+fn follow(call: &mut Call, request: &Request, options: &Get, interrupt: &Interrupt) -> Result<(), Error> {
     let mut progress = Progress::new(options.json);
     let started = Instant::now();
     let (mut download, mut pausing, mut before) = (None, false, None);
@@ -134,6 +134,7 @@ fn follow(call: &mut Call, options: &Get, interrupt: &Interrupt) -> Result<(), E
             before.get_or_insert(line.edge_bytes.saturating_add(line.peer_bytes));
         }
         match answer {
+            Answer::Again => *call = call_again(&options.state, request)?,
             Answer::Accepted { download: handle } => download = handle,
             Answer::Error(failure) => return Err(failure.into()),
             Answer::Download(line) => match line.state {
@@ -154,6 +155,19 @@ fn follow(call: &mut Call, options: &Get, interrupt: &Interrupt) -> Result<(), E
             | Answer::Why { .. }
             | Answer::Nat { .. }
             | Answer::Cache { .. } => {}
+        }
+    }
+}
+
+/// Sends a request again to a client that begins anew.
+fn call_again(state: &Path, request: &Request) -> Result<Call, Error> {
+    let until = Instant::now() + ANSWERS_WITHIN;
+    loop {
+        match Call::open(state, request) {
+            Ok(Some(call)) => return Ok(call),
+            Ok(None) | Err(_) if Instant::now() < until => std::thread::sleep(LOOK_EVERY),
+            Ok(None) => return Err(no_client()),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -205,10 +219,10 @@ fn start_and_call<R: Start>(options: &Get, request: &Request) -> Result<(Call, O
     let (ready, is_ready) = mpsc::channel();
     let run = move || {
         let started = move || {
-            // whoever waited has given up
+            // whoever waited has given up, or knows already
             let _ = ready.send(());
         };
-        R::block_on(move |rt| process::run(rt, config, started, std::future::pending()))
+        process::run_on::<R, _>(&config, started, |_| Ok(std::future::pending()))
     };
     let thread = std::thread::Builder::new().name("client".into()).spawn(run);
     let own = OwnClient(thread.map_err(|e| Error::io("start a thread", &e))?);

@@ -1,5 +1,6 @@
 //! What a client is started with.
 
+use super::identity::machine_id;
 use crate::config::{Bundle, File};
 use crate::error::Error;
 use std::fs;
@@ -55,6 +56,8 @@ pub struct ClientConfig {
     /// The router of this network is asked to forward a port (PCP, NAT-PMP, UPnP), so that every peer can reach this
     /// one.
     pub port_mapping: bool,
+    /// The name of the machine, if it is known: an installation that finds itself on another was copied.
+    pub machine: Option<String>,
 }
 
 impl ClientConfig {
@@ -85,6 +88,7 @@ impl ClientConfig {
             tcp: vec![TcpPort::AsUdp],
             birthday: false,
             port_mapping: true,
+            machine: machine_id(),
         })
     }
 }

@@ -45,6 +45,8 @@ struct State {
     answers: BTreeMap<ReqId, Option<Result<Option<Handle>, CommandError>>>,
     shutdown: Option<ReqId>,
     over: bool,
+    /// The client goes on under another key.
+    anew: bool,
     revision: u64,
     downloads: BTreeMap<Handle, Entry>,
     dropped: VecDeque<(u64, Answer)>,
@@ -120,6 +122,7 @@ impl Desk {
             answers: BTreeMap::new(),
             shutdown: None,
             over: false,
+            anew: false,
             revision: 1,
             downloads: BTreeMap::new(),
             dropped: VecDeque::new(),
@@ -162,7 +165,9 @@ impl Desk {
             Save::Uploads(on) => state.client.uploads = *on,
             Save::Usage(record) => state.usage(record),
             Save::UsageDone(ids) => state.unreported.retain(|id| !ids.contains(id)),
-            Save::Piece { .. } | Save::Finish { .. } | Save::Uncache { .. } | Save::Receipt(_) => return,
+            Save::Piece { .. } | Save::Finish { .. } | Save::Uncache { .. } | Save::Receipt(_) | Save::Owner(_) => {
+                return;
+            }
         }
         drop(state);
         self.0.changed.notify_all();
@@ -281,6 +286,18 @@ impl Desk {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.lock().over
+    }
+
+    /// The machine is gone and will be back under another key: whoever waits is to ask again.
+    pub fn begin_anew(&self) {
+        self.lock().anew = true;
+        self.close();
+    }
+
+    /// See [`Desk::begin_anew`].
+    #[must_use]
+    pub fn begins_anew(&self) -> bool {
+        self.lock().anew
     }
 
     /// Ends the waiting of everyone: the machine is gone.

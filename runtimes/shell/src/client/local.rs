@@ -236,6 +236,9 @@ fn watch(stream: &UnixStream, desk: &Desk, mut seen: u64, only: Option<Handle>) 
             let next = "run get again to begin anew";
             return say(stream, &Answer::Error(Failure::new(Code::NotFound, "no such download, or cancelled", next)));
         }
+        if changes.over && desk.begins_anew() {
+            return say(stream, &Answer::Again);
+        }
         if changes.over {
             let next = "run the same get again: it goes on where it was";
             return say(stream, &Answer::Error(Failure::new(Code::Unreachable, "the client has stopped", next)));

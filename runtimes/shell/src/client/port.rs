@@ -1,6 +1,7 @@
 //! Does what the client machine's outputs say: each goes to the room that performs it.
 
 use super::desk::Desk;
+use super::identity::{Identity, adopt_key};
 use crate::drive::Port;
 use crate::edge_client::EdgeClient;
 use crate::keys::Key;
@@ -11,6 +12,7 @@ use crate::rt::Rt;
 use crate::store::Store;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use swarmedge_core::ids::{ConnId, DownloadId, Handle, ReqId};
@@ -35,8 +37,10 @@ pub(super) struct ClientPort<R: Rt> {
     pub(super) edges: EdgeClient<R>,
     pub(super) peers: Peers<R>,
     pub(super) control: Inlet<ControlMsg, Input>,
-    /// The client's key: signs the heads of its log.
-    pub(super) key: Key,
+    /// The client's key signs the heads of its log, and the change to another.
+    pub(super) identity: Identity,
+    /// Where its keys are kept.
+    pub(super) state: PathBuf,
     /// Proves the GUID to a CN.
     pub(super) tls: Arc<rustls::ClientConfig>,
     pub(super) inbox: Sender<Input>,
@@ -67,8 +71,23 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
             Output::ControlClose { conn } => self.control.links.close(conn),
             Output::SignReceipt { req, receipt } => self.sign(req, &receipt, local),
             Output::SignHead { req, head } => {
-                let signature = self.key.sign(Context::LogHead, &head.to_bytes());
+                let signature = self.identity.key.sign(Context::LogHead, &head.to_bytes());
                 local.push_back(Input::HeadSigned { req, signature });
+            }
+            Output::MakeKey { req } => {
+                let made = self.identity.make_key(&self.state);
+                if let Err(error) = &made {
+                    tracing::warn!(%error, "no new key can be made");
+                }
+                local.push_back(Input::KeyMade { req, made: made.ok().map(Box::new) });
+            }
+            Output::AdoptKey => {
+                tracing::info!("another copy of this client runs: this one goes on under a key of its own");
+                // if it fails, the next start tries again with the old key
+                if let Err(error) = adopt_key(&self.state) {
+                    tracing::warn!(%error, "the new key cannot take the old one's place");
+                }
+                self.desk.begin_anew();
             }
             Output::Save { req, what } => self.save(req, what, local),
             Output::Look => {

@@ -18,7 +18,7 @@ use crate::nat::{self, Called, NatLine, Sight, Told};
 use crate::ops;
 use crate::peers::{Door, Peers};
 use crate::quic::{Datagram, Endpoint, RawSender};
-use crate::rt::{Rt, begin_listen};
+use crate::rt::{Rt, Start, begin_listen};
 use crate::store::{self, Restored, Store};
 use crate::tls;
 use futures_lite::future::or;
@@ -48,14 +48,43 @@ const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 /// like one behind a symmetric NAT, and stays, since a changing one leaves dead mappings behind.
 const PORT: &str = "udp.port";
 
-/// Runs the client of `config.state` until `shutdown` completes or the local API asks it to end. `ready` is called once
+/// How a run of the client has come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// It has taken another key, and is to begin anew under it. Its downloads go on then.
+    Rekeyed,
+}
+
+/// Runs the client of `config.state` until it is stopped. Where it has taken another key it begins anew, on a runtime
+/// of its own, so that nothing of the old key is left. `shutdown` is asked for once a run; `ready` is called once
 /// commands can be taken.
+pub fn run_on<R: Start, S: Future<Output = ()> + 'static>(
+    config: &ClientConfig,
+    ready: impl Fn() + Clone + 'static,
+    shutdown: impl Fn(&R) -> Result<S, Error> + Clone + 'static,
+) -> Result<(), Error> {
+    loop {
+        let (config, ready, shutdown) = (config.clone(), ready.clone(), shutdown.clone());
+        let run = R::block_on(move |rt: R| async move {
+            let shutdown = shutdown(&rt)?;
+            run(rt, config, ready, shutdown).await
+        });
+        if run? == Ended::Stopped {
+            return Ok(());
+        }
+    }
+}
+
+/// One run of the client of `config.state`, until `shutdown` completes, the local API asks it to end, or it has taken
+/// another key.
 pub async fn run<R: Rt>(
     rt: R,
     config: ClientConfig,
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
-) -> Result<(), Error> {
+) -> Result<Ended, Error> {
     let (inbox, receiver) = mailbox(INBOX);
     let state = config.state.clone();
     let (store, restored) = rt.blocking(move || Store::open(&state)).await.map_err(|e| open_failed(&e))?;
@@ -65,7 +94,8 @@ pub async fn run<R: Rt>(
         // without a machine there is nobody to tell
         let _ = futures_lite::future::block_on(lost.send(Input::VersionLost { version }));
     });
-    let identity = Identity::begin(&config.state, today())?;
+    let identity = Identity::begin(&config.state, today(), config.machine.as_deref())?;
+    let new_key = identity.pending(&config.state)?.map(Box::new);
     let core = core_config(&config, &identity);
     let parts = Parts::make(&rt, &config, &identity, &store, &inbox)?;
     let desk = desk(&config, &identity, &restored, R::NAME, inbox.clone());
@@ -94,7 +124,7 @@ pub async fn run<R: Rt>(
         observing.await;
         over.set();
     });
-    let machine = Client::restore(&core, restore(restored), config.bundle.uploads);
+    let machine = Client::restore(&core, Restore { new_key, ..restore(restored) }, config.bundle.uploads);
     let closing_peers = peers.clone();
     let control = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: control_input };
     let links = control.links.clone();
@@ -106,7 +136,8 @@ pub async fn run<R: Rt>(
         edges,
         peers,
         control,
-        key: identity.key.clone(),
+        identity,
+        state: config.state.clone(),
         tls,
         inbox,
         looks,
@@ -133,7 +164,7 @@ pub async fn run<R: Rt>(
     };
     or(closing, rt.sleep_until(rt.now() + CLOSE_WITHIN)).await;
     tracing::info!("client stopped");
-    Ok(())
+    Ok(if desk.begins_anew() { Ended::Rekeyed } else { Ended::Stopped })
 }
 
 /// What is made once a start.
@@ -322,8 +353,8 @@ fn version_number(version: &str) -> u32 {
 }
 
 fn restore(restored: Restored) -> Restore {
-    let Restored { downloads, sources, usage, receipts, cached, checkpoint, uploads } = restored;
-    Restore { downloads, sources, usage, receipts, cached, checkpoint, uploads }
+    let Restored { downloads, sources, usage, receipts, cached, checkpoint, owner, uploads } = restored;
+    Restore { downloads, sources, usage, receipts, cached, checkpoint, owner, uploads, ..Restore::default() }
 }
 
 /// What the local API shows before the machine has said anything.

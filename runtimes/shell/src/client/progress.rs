@@ -55,6 +55,7 @@ impl Progress {
             }
             Answer::Accepted { .. }
             | Answer::Status(_)
+            | Answer::Again
             | Answer::Why { .. }
             | Answer::Nat { .. }
             | Answer::Cache { .. }

@@ -109,6 +109,8 @@ pub enum Answer {
     },
     /// An edge does not help; it or another is asked again.
     Trouble(Failure),
+    /// The client begins anew, under another key: ask again. Downloads go on.
+    Again,
     /// The client and all its downloads.
     Status(StatusLine),
     /// The way to the Internet.

@@ -121,6 +121,8 @@ impl<R: Rt> EdgeClient<R> {
             | Output::SignReceipt { .. }
             | Output::Look
             | Output::SignHead { .. }
+            | Output::MakeKey { .. }
+            | Output::AdoptKey
             | Output::Save { .. }
             | Output::Notice(_)) => return Some(other),
         }

@@ -136,7 +136,8 @@ pub(crate) async fn run<R: Rt>(rt: R, sight: Sight, servers: Vec<SocketAddr>, to
     cfg.discovery.tag = Some(tag);
     cfg.mapping.enabled = maps_ports;
     let leaving = leave(&rt, leaves.wait(), &inbox);
-    or(drive(rt.clone(), Gatherer::default(), cfg, inputs, port), or(or(leaving, looking), or(answering, listening))).await;
+    or(drive(rt.clone(), Gatherer::default(), cfg, inputs, port), or(or(leaving, looking), or(answering, listening)))
+        .await;
 }
 
 /// Has closed what was opened, once `when` is over. The machine ends before this does, unless its gateway takes long.

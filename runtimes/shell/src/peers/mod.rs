@@ -197,6 +197,8 @@ impl<R: Rt> Peers<R> {
             | Output::Fetch { source: FetchSource::Edge { .. }, .. }
             | Output::SignReceipt { .. }
             | Output::SignHead { .. }
+            | Output::MakeKey { .. }
+            | Output::AdoptKey
             | Output::Save { .. }
             | Output::Notice(_)) => return Some(other),
         }

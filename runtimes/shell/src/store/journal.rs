@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use swarmedge_core::content::Manifest;
-use swarmedge_core::ids::{Digest, DownloadId, Handle, PieceIndex, RecordId, VersionId};
+use swarmedge_core::ids::{Digest, DownloadId, Guid, Handle, PieceIndex, RecordId, VersionId};
 use swarmedge_core::role::client::io::{DownloadRecord, KeptReceipt, SourceName};
 use swarmedge_core::wire::Wire;
 use swarmedge_core::wire::records::{SignedCheckpoint, UsageRecord};
@@ -27,6 +27,9 @@ const CACHE: TableDefinition<'_, &[u8], u64> = TableDefinition::new("cache");
 /// Versions whose data file is lent: the stamp, or nothing.
 const LENT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lent");
 
+/// In the table `meta`: the newest checkpoint, and the GUID under which all is kept.
+const CHECKPOINT: &str = "checkpoint";
+const OWNER: &str = "owner";
 /// Under `schema` in the table `meta`.
 const SCHEMA: u32 = 2;
 /// Pages that redb keeps in memory.
@@ -50,6 +53,7 @@ pub(crate) enum Change {
     Usage(UsageRecord),
     DropUsage(Vec<RecordId>),
     Checkpoint(Box<SignedCheckpoint>),
+    Owner(Guid),
     Uploads(bool),
 }
 
@@ -67,6 +71,7 @@ pub(crate) struct Loaded {
     pub(crate) cached: BTreeMap<VersionId, u64>,
     pub(crate) lent: BTreeMap<VersionId, Option<Stamp>>,
     pub(crate) checkpoint: Option<Box<SignedCheckpoint>>,
+    pub(crate) owner: Option<Guid>,
     pub(crate) uploads: Option<bool>,
 }
 
@@ -260,8 +265,10 @@ fn load(db: &Database) -> io::Result<Loaded> {
         loaded.lent.insert(decoded(VersionId::from_bytes(key.value()))?, records::decode_stamp(value.value()));
     }
     let meta = tx.open_table(META).map_err(io_error)?;
-    let checkpoint = meta.get("checkpoint").map_err(io_error)?;
+    let checkpoint = meta.get(CHECKPOINT).map_err(io_error)?;
     loaded.checkpoint = checkpoint.map(|v| decoded(SignedCheckpoint::from_bytes(v.value()))).transpose()?.map(Box::new);
+    let owner = meta.get(OWNER).map_err(io_error)?;
+    loaded.owner = owner.map(|v| decoded(Guid::from_bytes(v.value()))).transpose()?;
     loaded.uploads = meta.get("uploads").map_err(io_error)?.map(|v| v.value() == [1]);
     Ok(loaded)
 }
@@ -329,7 +336,19 @@ fn apply(tx: &redb::WriteTransaction, change: &Change) -> io::Result<()> {
             Ok(())
         }
         Change::DropUsage(ids) => ids.iter().try_for_each(|id| delete(USAGE, &id.0)),
-        Change::Checkpoint(newest) => put_meta(tx, "checkpoint", &newest.to_bytes()),
+        Change::Checkpoint(newest) => put_meta(tx, CHECKPOINT, &newest.to_bytes()),
+        Change::Owner(guid) => {
+            let before =
+                tx.open_table(META).map_err(io_error)?.get(OWNER).map_err(io_error)?.map(|v| v.value().to_vec());
+            if before.is_some_and(|before| before != guid.0) {
+                for table in [USAGE, RECEIPTS] {
+                    tx.delete_table(table).map_err(io_error)?;
+                    tx.open_table(table).map_err(io_error)?;
+                }
+                tx.open_table(META).map_err(io_error)?.remove(CHECKPOINT).map_err(io_error)?;
+            }
+            put_meta(tx, OWNER, &guid.0)
+        }
         Change::Uploads(on) => put_meta(tx, "uploads", &[u8::from(*on)]),
     }
 }

@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use swarmedge_core::content::{Bitfield, Layout, Manifest};
-use swarmedge_core::ids::{Digest, DownloadId, Handle, PieceIndex, VersionId};
+use swarmedge_core::ids::{Digest, DownloadId, Guid, Handle, PieceIndex, VersionId};
 use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, KeptReceipt, Save, SourceName, StoreError};
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::{SignedCheckpoint, UsageRecord};
@@ -112,6 +112,8 @@ pub struct Restored {
     pub cached: Vec<(VersionId, Layout, Bitfield)>,
     /// The newest checkpoint of its logs.
     pub checkpoint: Option<Box<SignedCheckpoint>>,
+    /// The GUID under which all is kept.
+    pub owner: Option<Guid>,
     /// The user's choice, if ever made.
     pub uploads: Option<bool>,
 }
@@ -361,12 +363,12 @@ fn restore(
     names: &[PathBuf],
     lock: Option<DirLock>,
 ) -> Result<(Shared, Restored), Error> {
-    let Loaded { downloads, mut pieces, manifests, usage, receipts, cached, lent, checkpoint, uploads } = loaded;
+    let Loaded { downloads, mut pieces, manifests, usage, receipts, cached, lent, checkpoint, owner, uploads } = loaded;
     let books = Books {
         downloads: downloads.into_iter().map(|d| (d.handle, d)).collect(),
         cached: cached.into_keys().collect(),
     };
-    let mut restored = Restored { usage, receipts, checkpoint, uploads, ..Restored::default() };
+    let mut restored = Restored { usage, receipts, checkpoint, owner, uploads, ..Restored::default() };
     let mut versions = BTreeMap::new();
     let mut drops = Vec::new();
     for (id, manifest) in manifests {

@@ -258,6 +258,7 @@ impl Batch {
             }
             Save::Receipt(kept) => self.changes.push(Change::Receipt(kept)),
             Save::Usage(record) => self.changes.push(Change::Usage(record)),
+            Save::Owner(guid) => self.changes.push(Change::Owner(guid)),
             Save::Checkpoint(newest) => self.changes.push(Change::Checkpoint(newest)),
             Save::UsageDone(ids) => self.changes.push(Change::DropUsage(ids)),
             Save::Uploads(on) => self.changes.push(Change::Uploads(on)),

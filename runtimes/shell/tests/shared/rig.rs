@@ -1,7 +1,7 @@
 //! A whole deployment on loopback: every node of a scenario is a thread with a runtime of its own, and really listens,
 //! dials, writes files. A node that crashes is dropped between two polls; what it has handed to the disk stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,10 @@ use swarmedge_core::testing::scenario::{
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::records::{CertBody, ServerRole};
 use swarmedge_shell::cli::init::{self, Deployment, Ports};
+use swarmedge_shell::client::ClientConfig;
 use swarmedge_shell::client::local::Call;
+use swarmedge_shell::client::process::{self, Ended};
 use swarmedge_shell::client::protocol::{Answer, DownloadLine, Request, State};
-use swarmedge_shell::client::{ClientConfig, process};
 use swarmedge_shell::config::ServerConfig;
 use swarmedge_shell::edge::{CnAddr, EdgeConfig, Publish};
 use swarmedge_shell::error::Error;
@@ -54,20 +55,32 @@ struct Node {
 }
 
 impl Node {
-    /// Starts a node on a thread of its own; `main` calls its second argument once it is ready.
-    fn start<R: Start, F: Future<Output = Result<(), Error>> + 'static>(
+    /// Starts a node on a thread of its own; `main` calls its second argument once it is ready. A client that has taken
+    /// another key begins anew, on a runtime of its own.
+    fn start<R: Start, F: Future<Output = Result<Ended, Error>> + 'static>(
         name: Name,
-        main: impl FnOnce(R, Box<dyn FnOnce()>) -> F + Send + 'static,
+        main: impl Fn(R, Box<dyn FnOnce()>) -> F + Clone + Send + 'static,
     ) -> Self {
         let (kill, mut killed) = mailbox(1);
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let run = move || {
-            R::block_on(move |rt: R| async move {
-                let ready = Box::new(move || ready.send(()).expect("somebody waits"));
+        let run = move || loop {
+            let (main, ready) = (main.clone(), ready.clone());
+            let (ended, back) = R::block_on(move |rt: R| async move {
+                // only the first time somebody waits
+                let ready = Box::new(move || {
+                    let _ = ready.send(());
+                });
                 let node = async { main(rt, ready).await.unwrap_or_else(|e| panic!("{name} failed: {e}")) };
-                let crash = async { killed.recv().await.unwrap_or_default() };
-                futures_lite::future::or(node, crash).await;
+                let crash = async {
+                    killed.recv().await.unwrap_or_default();
+                    Ended::Stopped
+                };
+                (futures_lite::future::or(node, crash).await, killed)
             });
+            if ended == Ended::Stopped {
+                return;
+            }
+            killed = back;
         };
         let thread = std::thread::Builder::new().name(name.to_string()).spawn(run).expect("a thread");
         is_ready.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("{name} does not start: {e}"));
@@ -90,6 +103,8 @@ impl Drop for Node {
 
 /// A client of the scenario.
 struct Client {
+    /// Whose name its files bear: a copy goes on with those of the original.
+    files: u8,
     options: ClientOptions,
     state: PathBuf,
     /// Whether a completed file is right, by its path: looked at once.
@@ -150,10 +165,13 @@ impl<R: Start> RealRig<R> {
     fn start_stun(&mut self) {
         let config = self.config.stun.clone().expect("a STUN server");
         // scenarios do not know it: it lives as long as the rig
-        let node = Node::start(Name(Role::Edge, u8::MAX), move |rt: R, ready| async move {
-            let server = server::stun::open(&rt, &config, &Signal::default())?;
-            ready();
-            server.run().await
+        let node = Node::start(Name(Role::Edge, u8::MAX), move |rt: R, ready| {
+            let config = config.clone();
+            async move {
+                let server = server::stun::open(&rt, &config, &Signal::default())?;
+                ready();
+                server.run().await.map(|()| Ended::Stopped)
+            }
         });
         self.nodes.insert(Name(Role::Edge, u8::MAX), node);
     }
@@ -162,19 +180,22 @@ impl<R: Start> RealRig<R> {
         let number = usize::from(name.1);
         let (config, cn) = (self.config.clone(), self.cns.get(number).cloned());
         let one = self.edges.get(number).cloned();
-        Node::start(name, move |rt: R, ready| async move {
-            let (operator, stop) = (&config.operator, Signal::default());
-            let server = match name.0 {
-                Role::Edge => edge::open(&rt, &one.expect("this many edges"), &stop)?,
-                Role::Cn => server::cn::open(&rt, operator, &cn.expect("this many CNs"), &stop)?,
-                Role::Dn => server::dn::open(&rt, operator, config.dn.as_ref().expect("a DN"), &stop)?,
-                Role::Ledger => {
-                    server::ledger::open(&rt, operator, config.ledger.as_ref().expect("a ledger"), &stop).await?
-                }
-                Role::Client => unreachable!("clients are started otherwise"),
-            };
-            ready();
-            server.run().await
+        Node::start(name, move |rt: R, ready| {
+            let (config, cn, one) = (config.clone(), cn.clone(), one.clone());
+            async move {
+                let (operator, stop) = (&config.operator, Signal::default());
+                let server = match name.0 {
+                    Role::Edge => edge::open(&rt, &one.expect("this many edges"), &stop)?,
+                    Role::Cn => server::cn::open(&rt, operator, &cn.expect("this many CNs"), &stop)?,
+                    Role::Dn => server::dn::open(&rt, operator, config.dn.as_ref().expect("a DN"), &stop)?,
+                    Role::Ledger => {
+                        server::ledger::open(&rt, operator, config.ledger.as_ref().expect("a ledger"), &stop).await?
+                    }
+                    Role::Client => unreachable!("clients are started otherwise"),
+                };
+                ready();
+                server.run().await.map(|()| Ended::Stopped)
+            }
         })
     }
 
@@ -183,7 +204,7 @@ impl<R: Start> RealRig<R> {
         let config = ClientConfig::load(&state, Some(&self.deployment.bundle)).expect("a client's configuration");
         // a second name would let an honest program notice the corruption
         let config = ClientConfig { links: !self.clients[&name.1].options.corrupts, ..config };
-        Node::start(name, move |rt: R, ready| process::run(rt, config, ready, std::future::pending()))
+        Node::start(name, move |rt: R, ready| process::run(rt, config.clone(), ready, std::future::pending()))
     }
 
     fn ask(&self, client: u8, request: &Request) -> Option<Answer> {
@@ -200,7 +221,8 @@ impl<R: Start> RealRig<R> {
     }
 
     fn output(&self, client: u8, path: &str) -> PathBuf {
-        self.dir.path().join(format!("client{client}-{path}"))
+        let files = self.clients.get(&client).map_or(client, |c| c.files);
+        self.dir.path().join(format!("client{files}-{path}"))
     }
 
     /// Looks at a completed file once, and then has a corrupting client's copy go bad.
@@ -217,6 +239,20 @@ impl<R: Start> RealRig<R> {
             corrupt(&client.state.join("pieces"));
         }
         right
+    }
+}
+
+/// Copies a directory and all that is in it but sockets.
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let (kind, to) = (entry.file_type().expect("a type"), to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy_dir(&entry.path(), &to);
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), to).expect("copies");
+        }
     }
 }
 
@@ -344,11 +380,26 @@ impl<R: Start> Rig for RealRig<R> {
             return;
         }
         let state = self.dir.path().join(format!("client{number}"));
-        self.clients.insert(number, Client { options, state, right: BTreeMap::new() });
+        self.clients.insert(number, Client { files: number, options, state, right: BTreeMap::new() });
         self.restart(Name(Role::Client, number));
         if !options.uploads {
             self.command(number, Command::Uploads(false));
         }
+    }
+
+    fn copy_client(&mut self, from: u8, to: u8) {
+        let (from, state) = (&self.clients[&from], self.dir.path().join(format!("client{to}")));
+        copy_dir(&from.state, &state);
+        let client = Client { files: from.files, options: from.options, state, right: BTreeMap::new() };
+        self.clients.insert(to, client);
+    }
+
+    fn retired(&mut self) -> (usize, usize) {
+        let database = self.config.ledger.as_ref().expect("a ledger").database.clone();
+        let retired = R::block_on(move |_| async move { Reader::open(&database).await?.retired().await });
+        let retired = retired.expect("the ledger reads");
+        let (old, new): (BTreeSet<_>, BTreeSet<_>) = retired.iter().map(|(_, s)| (s.rekey.old, s.rekey.new)).unzip();
+        (old.len(), new.len())
     }
 
     fn crash(&mut self, node: Name) {

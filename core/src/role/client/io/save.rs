@@ -1,7 +1,7 @@
 //! What a client keeps.
 
 use super::{DownloadRecord, SourceName};
-use crate::ids::{DownloadId, Handle, PieceIndex, RecordId, VersionId};
+use crate::ids::{DownloadId, Guid, Handle, PieceIndex, RecordId, VersionId};
 use crate::wire::records::{PeerBytes, SignedCheckpoint, UsageRecord};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -48,6 +48,8 @@ pub enum Save {
     UsageDone(Vec<RecordId>),
     /// Keep the newest checkpoint of this client's logs in place of the one before.
     Checkpoint(Box<SignedCheckpoint>),
+    /// From here on all is kept under this GUID. Usage records and receipts of another are forgotten.
+    Owner(Guid),
     /// The user's choice.
     Uploads(bool),
 }

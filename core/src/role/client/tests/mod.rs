@@ -3,6 +3,7 @@
 mod network;
 mod possession;
 mod receipts;
+mod rekey;
 mod serving;
 mod world;
 

@@ -15,11 +15,11 @@ use crate::ids::{
 };
 use crate::nat::{Candidate, CandidateKind, NatDescriptor};
 use crate::testing::rng::Seeded;
-use crate::wire::control::{ControlMsg, IntroducedPeer, Introductions, Query, UsageAck, Welcome};
+use crate::wire::control::{ControlMsg, IntroducedPeer, Introductions, Query, Retired, UsageAck, Welcome};
 use crate::wire::peer::{HaveMap, PeerMsg, PeerWelcome};
 use crate::wire::records::{
-    Checkpoint, Context, Introduction, Logged, SealedGrant, ServerRole, SignedCheckpoint, SignedHead,
-    SignedIntroduction, UsageRecord,
+    Checkpoint, Context, Introduction, Logged, Rekey, SealedGrant, ServerRole, SignedCheckpoint, SignedHead,
+    SignedIntroduction, SignedRekey, UsageRecord,
 };
 use crate::wire::{Blob, List, PROTOCOL, Wire as _};
 use crate::{Cx, Machine, Time};
@@ -35,6 +35,8 @@ pub(super) const MIB: u64 = 1 << 20;
 pub(super) const START_MS: u64 = 5_000_000;
 const CN_KEY: PublicKey = PublicKey([0xc; 32]);
 pub(super) const OWN_KEY: PublicKey = PublicKey([0xa; 32]);
+/// The key that the client takes when it is to take another.
+pub(super) const NEW_KEY: PublicKey = PublicKey([0xb; 32]);
 /// A message's way and back.
 const LATENCY: Duration = Duration::from_millis(10);
 
@@ -48,6 +50,8 @@ pub(super) struct Disk {
     pub(super) receipts: Vec<super::super::io::KeptReceipt>,
     pub(super) cached: BTreeSet<VersionId>,
     pub(super) checkpoint: Option<Box<SignedCheckpoint>>,
+    pub(super) owner: Option<Guid>,
+    pub(super) new_key: Option<Box<SignedRekey>>,
     pub(super) uploads: Option<bool>,
 }
 
@@ -94,11 +98,21 @@ pub(super) struct World {
     pub(super) notices: Vec<Notice>,
     pub(super) outputs: Vec<Output>,
     commands: u64,
+    /// The CN acknowledges usage records.
+    pub(super) acks: bool,
+    /// How often the new key was to take the old one's place.
+    pub(super) adopted: u32,
 }
 
 fn identity() -> Identity {
     let key = PublicKey::numbered(1);
     Identity { guid: Guid::of(&key), key, secondary: vec![SecondaryGuid::numbered(1)], upload_key: OWN_KEY, root: ROOT }
+}
+
+fn rekey(own: &Identity) -> SignedRekey {
+    let rekey = Rekey { old: own.key, new: NEW_KEY, start: own.secondary[0] };
+    let by = |key| fake_sign(key, Context::Rekey, &rekey.to_bytes());
+    SignedRekey { by_old: by(&own.key), by_new: by(&NEW_KEY), rekey }
 }
 
 pub(super) fn object() -> ObjectRef {
@@ -142,6 +156,8 @@ impl World {
             notices: Vec::new(),
             outputs: Vec::new(),
             commands: 0,
+            acks: true,
+            adopted: 0,
         }
     }
 
@@ -173,6 +189,8 @@ impl World {
             receipts: disk.receipts.clone(),
             cached: disk.cached.iter().map(|v| (*v, self.layouts[v], have(disk, *v, &self.layouts[v]))).collect(),
             checkpoint: disk.checkpoint.clone(),
+            owner: disk.owner,
+            new_key: disk.new_key.clone(),
             uploads: disk.uploads,
         };
         self.client = Client::restore(&self.cfg, restore, true);
@@ -181,6 +199,16 @@ impl World {
         self.busy_until.clear();
         self.fetching.clear();
         self.now = Time::ZERO;
+    }
+
+    /// Starts again with the key that was made.
+    pub(super) fn adopt(&mut self) {
+        let old = &self.cfg.identity;
+        let guid = Guid::of(&NEW_KEY);
+        let identity = Identity { guid, key: NEW_KEY, secondary: vec![SecondaryGuid::numbered(9)], ..old.clone() };
+        self.cfg = Config::new(identity, fake_verify);
+        self.disk.new_key = None;
+        self.crash();
     }
 
     fn later(&mut self, at: Time, input: Input) {
@@ -302,6 +330,11 @@ impl World {
                 let signature = fake_sign(&self.cfg.identity.key, Context::LogHead, &head.to_bytes());
                 self.soon(Input::HeadSigned { req, signature });
             }
+            Output::MakeKey { req } => {
+                let made = Some(self.disk.new_key.get_or_insert_with(|| Box::new(rekey(&self.cfg.identity))).clone());
+                self.soon(Input::KeyMade { req, made });
+            }
+            Output::AdoptKey => self.adopted += 1,
             Output::Save { req, what } => {
                 if self.disk_says.is_ok() {
                     self.keep(what);
@@ -406,10 +439,15 @@ impl World {
             })
         } else if let ControlMsg::Query(query) = msg {
             ControlMsg::Introductions(self.introduce(&query))
+        } else if let ControlMsg::Rekeyed(signed) = msg {
+            ControlMsg::Retired(Retired { new: Guid::of(&signed.rekey.new) })
         } else if let ControlMsg::Usage(Logged { record, head }) = msg {
             assert_eq!(logs::check(fake_verify, &Logged { record: record.clone(), head: head.clone() }), Ok(()));
             let durable = self.disk.usage.contains(&record);
             assert!(durable, "a usage record was sent before it was durable");
+            if !self.acks {
+                return;
+            }
             ControlMsg::UsageAck(UsageAck { ids: List::truncated([record.id]), checkpoint: Some(self.sign(head)) })
         } else {
             return;
@@ -515,7 +553,8 @@ impl World {
                 disk.usage.push(record);
             }
             Save::UsageDone(ids) => disk.usage.retain(|r| !ids.contains(&r.id)),
-            Save::Checkpoint(newest) => self.disk.checkpoint = Some(newest),
+            Save::Checkpoint(newest) => disk.checkpoint = Some(newest),
+            Save::Owner(guid) => disk.owner = Some(guid),
             Save::Uploads(on) => disk.uploads = Some(on),
         }
     }

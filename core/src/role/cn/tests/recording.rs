@@ -30,7 +30,11 @@ fn recorded(out: &[Output]) -> (RecordId, &Offered) {
     let found = out.iter().find_map(|o| match o {
         Output::LedgerSend { msg: LedgerMsg::Submit(LedgerRecord::Log(r)), .. } => match &r.event {
             LogEvent::Offered(offered) => Some((r.id, offered)),
-            LogEvent::Login(_) | LogEvent::Registered(_) | LogEvent::Head(_) | LogEvent::Located(_) => None,
+            LogEvent::Login(_)
+            | LogEvent::Registered(_)
+            | LogEvent::Head(_)
+            | LogEvent::Located(_)
+            | LogEvent::Rekeyed(_) => None,
         },
         _ => None,
     });

@@ -215,12 +215,10 @@ pub enum QuarantineCommand {
 
 /// See [`QuarantineCommand::Add`].
 #[derive(Clone, Debug, Args)]
-#[command(
-    after_help = "No download fails because of it: edges serve as before. The CNs know within five seconds; \
+#[command(after_help = "No download fails because of it: edges serve as before. The CNs know within five seconds; \
     connections that peers have made by then end with their introductions, half an hour later at most. Nothing is \
     billed that the client reports from now on. `detect` prints this command for its suspects.\n\n\
-    Example:\n  swarmedge quarantine add 7d3f… 91ac… --reason \"clique in November\" --config my-cdn/server.toml"
-)]
+    Example:\n  swarmedge quarantine add 7d3f… 91ac… --reason \"clique in November\" --config my-cdn/server.toml")]
 pub struct QuarantineAddArgs {
     /// Their GUIDs
     #[arg(required = true, value_name = "GUID")]

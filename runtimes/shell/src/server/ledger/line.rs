@@ -129,7 +129,11 @@ pub(super) fn clients(records: &[(u64, LedgerRecord)]) -> impl Iterator<Item = G
     records.iter().filter_map(|(_, record)| match record {
         LedgerRecord::Granted(g) => Some(g.guid),
         LedgerRecord::Usage(r) if r.side == Side::Uploader => Some(r.reporter),
-        LedgerRecord::Usage(_) | LedgerRecord::Edge(_) | LedgerRecord::Served(_) | LedgerRecord::Log(_) => None,
+        LedgerRecord::Usage(_)
+        | LedgerRecord::Edge(_)
+        | LedgerRecord::Served(_)
+        | LedgerRecord::Log(_)
+        | LedgerRecord::Possession(_) => None,
     })
 }
 

@@ -230,6 +230,7 @@ pub(super) const fn log_kind(event: &LogEvent) -> i64 {
         LogEvent::Offered(_) => LOGS_FROM + 2,
         LogEvent::Head(_) => log_kind_of_heads(),
         LogEvent::Located(_) => LOCATED,
+        LogEvent::Rekeyed(_) => log_kind_of_rekeys(),
     }
 }
 
@@ -239,6 +240,11 @@ pub(super) const LOCATED: i64 = LOGS_FROM + 8;
 /// The kind of [`LogEvent::Head`].
 pub(super) const fn log_kind_of_heads() -> i64 {
     LOGS_FROM + 3
+}
+
+/// The kind of [`LogEvent::Rekeyed`].
+pub(super) const fn log_kind_of_rekeys() -> i64 {
+    LOGS_FROM + 4
 }
 
 /// The downloads that records are about.

@@ -1,8 +1,47 @@
-//! Checkpoints: a record is acknowledged when it and its place are durable, and what contradicts a checkpoint is
-//! evidence.
+//! Usage records on their way to the ledger, and checkpoints: a record is acknowledged when it and its place are
+//! durable, and what contradicts a checkpoint is evidence.
 
 use super::*;
 use crate::wire::records::{Checkpoint, SignedCheckpoint};
+
+#[test]
+fn a_usage_record_is_acknowledged_only_when_the_ledger_has_it() {
+    let (mut b, _, ledger) = whole();
+    join(&mut b, 1);
+    let out = say(&mut b, 1, logged(1, 1));
+    assert_eq!(submitted(&out), [RecordId::numbered(1)]);
+    assert!(to_client(&out, 1).is_empty());
+    assert!(submitted(&say(&mut b, 1, logged(1, 1))).is_empty(), "it is on its way already");
+    let out = b.input(ack(ledger, 1));
+    assert!(to_client(&out, 1).is_empty(), "its checkpoint is being signed");
+    let out = sign(&mut b, &out);
+    assert!(matches!(to_client(&out, 1)[..], [ControlMsg::UsageAck(a)] if a.ids.to_vec() == [RecordId::numbered(1)]));
+    assert_eq!(b.machine.usage_waiting(), 0);
+}
+
+#[test]
+fn a_ledger_that_comes_back_gets_every_record_again() {
+    let (mut b, _, ledger) = whole();
+    join(&mut b, 1);
+    say(&mut b, 1, logged(1, 1));
+    b.input(Input::LedgerClosed { conn: ledger });
+    say(&mut b, 1, logged(2, 1));
+    let conn = ledger_conn(&b.wait(secs(1))).expect("a dial");
+    let out = b.input(Input::LedgerOpened { conn });
+    assert_eq!(submitted(&out), [RecordId::numbered(1), RecordId::numbered(2)]);
+    assert!(b.input(ack(ledger, 1)).is_empty(), "the lost connection says nothing any more");
+}
+
+#[test]
+fn records_that_do_not_fit_are_set_aside_without_acknowledgement() {
+    let mut b = bench();
+    b.cfg.usage_max = 1;
+    join(&mut b, 1);
+    say(&mut b, 1, logged(1, 1));
+    let out = say(&mut b, 1, logged(2, 1));
+    assert!(out.contains(&Output::Count(Metric::UsageDeferred)));
+    assert_eq!(b.machine.usage_waiting(), 1);
+}
 
 /// With a ledger that is told of heads, and client 1.
 fn logging() -> (Bench<Cn>, ConnId) {

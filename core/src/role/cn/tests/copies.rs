@@ -1,0 +1,142 @@
+//! Copies of an installation are told from sessions that were left behind, and get keys of their own.
+
+use super::*;
+use crate::wire::control::Retired;
+use crate::wire::directory::OfSession;
+use crate::wire::records::{Rekey, SignedRekey};
+
+/// Start `start` of client 1 on this connection.
+fn begin(b: &mut Bench<Cn>, conn: u64, start: u32) -> Vec<Output> {
+    accept(b, conn, 1);
+    let secondary = List::truncated([SecondaryGuid::numbered(start)]);
+    say(b, conn, ControlMsg::Hello(Hello { secondary, ..hello(1) }))
+}
+
+fn is_challenged(out: &[Output], conn: u64) -> bool {
+    to_client(out, conn).contains(&&ControlMsg::Ping)
+}
+
+fn is_ordered(out: &[Output], conn: u64) -> bool {
+    to_client(out, conn).contains(&&ControlMsg::Rekey)
+}
+
+#[test]
+fn a_session_that_a_restart_left_behind_goes_and_the_new_one_keeps_its_key() {
+    let (mut b, ..) = whole();
+    begin(&mut b, 1, 1);
+    let out = begin(&mut b, 2, 2);
+    assert!(is_challenged(&out, 1) && is_challenged(&out, 2));
+    let out = say(&mut b, 2, ControlMsg::Pong);
+    assert!(!is_ordered(&out, 2));
+    let out = b.wait(b.cfg.answer_within);
+    assert_eq!(refusal(&out, 1), Some(Refusal::Replaced));
+    assert_eq!(b.machine.sessions(), 1);
+    assert!(!is_ordered(&out, 2));
+}
+
+#[test]
+fn what_an_ended_client_had_said_before_its_restart_does_not_make_it_a_copy() {
+    let (mut b, ..) = whole();
+    begin(&mut b, 1, 1);
+    begin(&mut b, 2, 2);
+    // it was under way, or is the answer to nothing
+    for msg in [ControlMsg::Ping, logged(1, 1)] {
+        say(&mut b, 1, msg);
+    }
+    assert!(!is_ordered(&say(&mut b, 2, ControlMsg::Pong), 2));
+    assert_eq!(refusal(&b.wait(b.cfg.answer_within), 1), Some(Refusal::Replaced));
+}
+
+#[test]
+fn copies_that_both_answer_are_told_to_take_keys_of_their_own_and_both_go_on() {
+    let (mut b, ..) = whole();
+    begin(&mut b, 1, 1);
+    begin(&mut b, 2, 2);
+    assert!(!is_ordered(&say(&mut b, 1, ControlMsg::Pong), 1));
+    let out = say(&mut b, 2, ControlMsg::Pong);
+    assert!(is_ordered(&out, 1) && is_ordered(&out, 2));
+    b.wait(b.cfg.answer_within);
+    assert_eq!(b.machine.sessions(), 2);
+    assert!(refusal(&say(&mut b, 1, logged(7, 1)), 1).is_none(), "what they do counts as before");
+}
+
+#[test]
+fn another_session_of_the_same_start_takes_the_place_of_the_first_as_ever() {
+    let (mut b, ..) = whole();
+    begin(&mut b, 1, 1);
+    accept(&mut b, 2, 1);
+    let out = say(&mut b, 2, ControlMsg::Hello(Hello { incarnation: 2, ..hello(1) }));
+    assert_eq!(refusal(&out, 1), Some(Refusal::Replaced));
+    assert!(!is_challenged(&out, 2));
+}
+
+#[test]
+fn no_more_copies_than_a_few_are_let_in() {
+    let (mut b, ..) = whole();
+    for n in 1..=8 {
+        assert_eq!(refusal(&begin(&mut b, u64::from(n), n), u64::from(n)), None);
+    }
+    assert_eq!(refusal(&begin(&mut b, 9, 9), 9), Some(Refusal::Replaced));
+}
+
+#[test]
+fn a_session_is_shown_to_its_guids_home_dn_and_answers_for_itself_when_that_doubts_it() {
+    let (mut b, dn, _) = whole();
+    let out = begin(&mut b, 1, 1);
+    let seen = all_to_dn(&out).find_map(|m| if let DirectoryMsg::Seen(s) = m { Some(s.clone()) } else { None });
+    let seen = seen.expect("there is one DN, which is everybody's home");
+    assert_eq!((seen.guid, seen.secondary), (Guid::of(&key(1)), SecondaryGuid::numbered(1)));
+    let of = OfSession { session: seen.session };
+    let tell = |b: &mut Bench<Cn>, msg| b.input(Input::Directory { conn: dn, msg });
+    assert!(is_challenged(&tell(&mut b, DirectoryMsg::Challenge(of.clone())), 1));
+    let out = say(&mut b, 1, ControlMsg::Pong);
+    assert_eq!(to_dn(&out), [&DirectoryMsg::Alive(of.clone())]);
+    assert!(is_ordered(&tell(&mut b, DirectoryMsg::Cloned(of.clone())), 1));
+    tell(&mut b, DirectoryMsg::Challenge(of.clone()));
+    assert_eq!(refusal(&b.wait(b.cfg.answer_within), 1), Some(Refusal::Replaced), "left behind");
+    assert!(tell(&mut b, DirectoryMsg::Cloned(of)).is_empty());
+}
+
+#[test]
+fn a_dn_that_comes_back_hears_of_every_session_again() {
+    let (mut b, dn, _) = whole();
+    begin(&mut b, 1, 1);
+    b.input(Input::DirectoryClosed { conn: dn });
+    let conn = dn_conn(&b.wait(secs(1))).expect("a dial");
+    let out = dn_up(&mut b, conn);
+    assert!(all_to_dn(&out).any(|m| matches!(m, DirectoryMsg::Seen(_))));
+}
+
+fn rekey(old: u32, by: u32) -> SignedRekey {
+    let rekey = Rekey { old: key(old), new: key(50), start: SecondaryGuid::numbered(1) };
+    let sign = |n| fake_sign(&key(n), SignContext::Rekey, &rekey.to_bytes());
+    SignedRekey { by_old: sign(by), by_new: sign(50), rekey }
+}
+
+#[test]
+fn a_guid_is_retired_when_the_ledger_has_its_end() {
+    let (mut b, _, ledger) = whole();
+    join(&mut b, 1);
+    let out = say(&mut b, 1, ControlMsg::Rekeyed(rekey(1, 1)));
+    let record = out.iter().find_map(|o| match o {
+        Output::LedgerSend { msg: LedgerMsg::Submit(LedgerRecord::Log(r)), .. } => Some(r.clone()),
+        _ => None,
+    });
+    let record = record.expect("evidence");
+    assert_eq!((record.guid, record.event), (Guid::of(&key(1)), LogEvent::Rekeyed(rekey(1, 1))));
+    assert!(to_client(&out, 1).is_empty(), "not before");
+    let ack = LedgerMsg::Ack(LedgerAck { ids: List::truncated([record.id]) });
+    let out = b.input(Input::Ledger { conn: ledger, msg: ack });
+    assert_eq!(to_client(&out, 1), [&ControlMsg::Retired(Retired { new: Guid::of(&key(50)) })]);
+}
+
+#[test]
+fn nobody_retires_anothers_guid_or_without_its_key() {
+    for forged in [rekey(2, 2), rekey(1, 2)] {
+        let (mut b, ..) = whole();
+        join(&mut b, 1);
+        let out = say(&mut b, 1, ControlMsg::Rekeyed(forged));
+        assert_eq!(refusal(&out, 1), Some(Refusal::Violation));
+        assert!(!out.iter().any(|o| matches!(o, Output::LedgerSend { .. })));
+    }
+}
