@@ -26,6 +26,8 @@ pub(crate) fn home() -> Spec<NatWorld> {
             tooth("every transaction has the same id, so a forged answer passes", 0, kind, Mutant::RepeatsIds),
             tooth("something else writes to the server's other address first", 0, kind, Mutant::WritesAhead),
             tooth("a round takes ten times as long", 2, Kind::UdpBlocked, Mutant::HasNoEnd),
+            tooth("the machine forgets what its timer was for", 3, kind, Mutant::ForgetsTimers),
+            tooth("requests are repeated without bound", 4, Kind::UdpBlocked, Mutant::NeverTires),
         ],
     }
 }

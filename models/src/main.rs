@@ -5,9 +5,11 @@ mod check;
 mod control;
 mod discovery;
 mod download;
+mod grants;
 mod month;
 mod print;
 mod punching;
+mod receipts;
 mod shim;
 mod simulate;
 mod toy;
@@ -16,7 +18,7 @@ mod usage;
 use check::AnyModel;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use swarmedge_core::testing::month::Config;
+use swarmedge_core::testing::month::{Config, Defect};
 
 /// Proofs of Swarmedge's state machines.
 #[derive(Parser)]
@@ -59,6 +61,9 @@ enum Command {
         /// Another month.
         #[arg(long, default_value_t = Config::MONTH.seed)]
         seed: u64,
+        /// With this seeded defect, which must break a promise.
+        #[arg(long, value_name = "NAME", value_parser = Defect::ALL.map(Defect::name))]
+        defect: Option<String>,
         /// One line of JSON.
         #[arg(long)]
         json: bool,
@@ -82,6 +87,9 @@ fn models() -> Vec<Box<dyn AnyModel>> {
         Box::new(download::spec()),
         Box::new(control::spec()),
         Box::new(usage::spec()),
+        Box::new(receipts::repeats()),
+        Box::new(receipts::crashes()),
+        Box::new(grants::spec()),
         Box::new(discovery::home()),
         Box::new(discovery::listening()),
         Box::new(discovery::symmetric()),
@@ -112,12 +120,13 @@ fn run(command: Command) -> Result<bool, String> {
             let all = seed.map_or(first..first.saturating_add(seeds), |s| s..s.saturating_add(1));
             Ok(simulate::run(all))
         }
-        Command::Month { downloads, seed, json } => {
+        Command::Month { downloads, seed, defect, json } => {
             let scaled = |n: u32| u64::from(n) * u64::from(downloads) / u64::from(Config::MONTH.downloads);
             let scaled = |n: u32| u32::try_from(scaled(n)).unwrap_or(u32::MAX).max(1);
             let of = Config::MONTH;
             let (clients, cliques, objects) = (scaled(of.clients), scaled(of.cliques), scaled(of.objects).max(150));
-            Ok(month::play(Config { clients, downloads, cliques, objects, seed, ..of }, json))
+            let defect = defect.as_deref().and_then(month::defect);
+            Ok(month::play(Config { clients, downloads, cliques, objects, seed, defect, ..of }, json))
         }
         Command::Explore { name, tooth, listen } => {
             let [model] = &named(Some(&name))?[..] else { return Err(format!("several models are called {name}")) };
@@ -130,7 +139,8 @@ fn run(command: Command) -> Result<bool, String> {
 fn check(only: Option<&str>, json: bool, threads: Option<usize>) -> Result<bool, String> {
     let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let mut good = true;
-    for model in named(only)? {
+    let models = if only == Some(MONTH) { Vec::new() } else { named(only)? };
+    for model in models {
         let report = model.check(threads);
         good &= report.is_good();
         if json {
@@ -139,8 +149,14 @@ fn check(only: Option<&str>, json: bool, threads: Option<usize>) -> Result<bool,
             print!("{}", print::text(&report));
         }
     }
+    if only.is_none_or(|name| name == MONTH) {
+        good &= month::check(json);
+    }
     Ok(good)
 }
+
+/// What [`check`] calls the small month, which is played after the models.
+const MONTH: &str = "month";
 
 fn named(only: Option<&str>) -> Result<Vec<Box<dyn AnyModel>>, String> {
     let mut all = models();
@@ -148,7 +164,7 @@ fn named(only: Option<&str>) -> Result<Vec<Box<dyn AnyModel>>, String> {
     if let Some(name) = only {
         all.retain(|m| m.name() == name);
         if all.is_empty() {
-            return Err(format!("no model is called {name}; there are: {names}"));
+            return Err(format!("no model is called {name}; there are: {names}, {MONTH}"));
         }
     }
     Ok(all)

@@ -60,7 +60,8 @@ pub(crate) fn json(r: &Report) -> String {
     )
 }
 
-const fn mark(good: bool) -> &'static str {
+/// Before what holds, and what does not.
+pub(crate) const fn mark(good: bool) -> &'static str {
     if good { "ok  " } else { "FAIL" }
 }
 

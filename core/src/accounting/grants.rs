@@ -8,6 +8,7 @@ use crate::ids::{DownloadId, Guid, ProviderId, PublicKey, ReqId, VersionId};
 use crate::limits;
 use crate::machine::Rng;
 use crate::wire::records::{Context, Grant, ServerRole, SignedGrant};
+use core::time::Duration;
 
 /// A request for a grant, its object already looked up. The signature of the request by `key` was verified.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -109,6 +110,34 @@ pub fn check(trust: &Trust, signed: &SignedGrant, now_ms: u64) -> Result<(), Gra
         return Err(GrantError::Time);
     }
     check_chain(trust, signed, now_ms)
+}
+
+/// Why a query that shows a grant is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ShownError {
+    /// The grant is not genuine, or not valid now.
+    Invalid(GrantError),
+    /// It is another client's.
+    NotYours,
+    /// It gives no right to peers.
+    NoPeers,
+}
+
+/// Checks that the client `guid` may ask for peers with a grant at `now_ms`.
+pub fn check_shown(trust: &Trust, signed: &SignedGrant, guid: Guid, now_ms: u64) -> Result<(), ShownError> {
+    check(trust, signed, now_ms).map_err(ShownError::Invalid)?;
+    if signed.grant.guid != guid {
+        return Err(ShownError::NotYours);
+    }
+    let allowed = signed.grant.policy.peer_download && signed.grant.max_peer_bytes > 0;
+    if allowed { Ok(()) } else { Err(ShownError::NoPeers) }
+}
+
+/// How long a client waits before it renews a grant that is good for `left` more: until `before` its end, at least half
+/// of what is left, and never so short that it asks again and again.
+#[must_use]
+pub fn renew_after(left: Duration, before: Duration) -> Duration {
+    left.saturating_sub(before).max(left / 2).max(Duration::from_secs(1))
 }
 
 /// A decided request for a grant.

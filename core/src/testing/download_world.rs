@@ -213,7 +213,7 @@ impl System for Swarm {
         }
     }
 
-    fn prompt(_: &Cfg, lane: Lane) -> bool {
+    fn prompt(_: &World<Self>, _: &Cfg, lane: Lane) -> bool {
         matches!(lane.what, "finish" | "grant")
     }
 

@@ -9,10 +9,12 @@ pub mod download_world;
 pub mod fuzz;
 #[cfg(feature = "arbitrary")]
 mod fuzz_mapping;
+pub mod grants_world;
 pub mod month;
 pub mod nat;
 pub mod nat_world;
 pub mod punch_world;
+pub mod receipts_world;
 pub mod rng;
 pub mod rule;
 pub mod scenario;

@@ -41,6 +41,10 @@ pub enum Mutant {
     HasNoEnd,
     /// Something on the listening port writes to the server's other address before it is dialled from there.
     KnocksAhead,
+    /// The machine forgets what its timer was for.
+    ForgetsTimers,
+    /// It asks again almost at once, however often.
+    NeverTires,
 }
 
 /// How a world is configured.
@@ -72,6 +76,10 @@ impl Cfg {
         discovery.requests_max = 4;
         if mutant == Some(Mutant::HasNoEnd) {
             discovery.within *= 10;
+        }
+        if mutant == Some(Mutant::NeverTires) {
+            discovery.rto /= 10;
+            discovery.requests_max = u32::MAX;
         }
         let mapping = mapping::io::Config { enabled: false, ..mapping::io::Config::default() };
         let (rules, truth) = (kind.routers(), kind.behaviour());
@@ -247,6 +255,7 @@ impl System for NatWorld {
         let mut cx = Cx { now, cfg: &cfg.machine(), rng, out: &mut out };
         match input {
             Some(input) => node.handle_input(&mut cx, input),
+            None if cfg.mutant == Some(Mutant::ForgetsTimers) => {}
             None => node.handle_timeout(&mut cx),
         }
         out
@@ -354,7 +363,7 @@ impl System for NatWorld {
         }
     }
 
-    fn prompt(_: &Cfg, lane: Lane) -> bool {
+    fn prompt(_: &World<Self>, _: &Cfg, lane: Lane) -> bool {
         lane.what == "tcp" || lane.what == "igd"
     }
 

@@ -57,8 +57,9 @@ pub trait System: Clone + Debug + Eq + Hash + 'static {
         event: Self::Event,
         way: Way,
     ) -> Option<Self::Input>;
-    /// What arrives at once, before anything else happens: local effects whose delay is of no interest to a model.
-    fn prompt(_: &Self::Cfg, _: Lane) -> bool {
+    /// What arrives at once, within the step that sends it: local effects whose delay is of no interest to a model, or
+    /// of none any more, since the budget allows nothing that could come in between.
+    fn prompt(_: &World<Self>, _: &Self::Cfg, _: Lane) -> bool {
         false
     }
     /// What may come from outside.
@@ -71,6 +72,9 @@ pub trait System: Clone + Debug + Eq + Hash + 'static {
         rng: &mut dyn Rng,
     ) -> Option<(NodeIx, Self::Input)>;
 }
+
+/// Events that arrive at once within one step; what is left then takes a step each.
+const PROMPT_MAX: u32 = 1_000;
 
 /// Events on one lane keep their order; those on different lanes do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -234,8 +238,8 @@ impl<S: System> World<S> {
             }));
             return;
         }
-        if let Some(&lane) = self.lanes.keys().find(|&&lane| S::prompt(cfg, lane)) {
-            out.push(Action { act: Act::Deliver(lane, Way::Whole), draws: Vec::new() });
+        if let Some(act) = self.prompt(cfg) {
+            out.push(Action { act, draws: Vec::new() });
             return;
         }
         let mut ways = Vec::new();
@@ -265,6 +269,10 @@ impl<S: System> World<S> {
         }
         let mut rng = Draws::new(&action.draws, self.nonces);
         world.step(cfg, &action.act, &mut rng);
+        for _ in 0..PROMPT_MAX {
+            let Some(act) = world.prompt(cfg).filter(|_| rng.missing.is_none()) else { break };
+            world.step(cfg, &act, &mut rng);
+        }
         if let Some(n) = rng.missing {
             return Self { choosing: Some((action.clone(), n)), ..self.clone() };
         }
@@ -294,6 +302,12 @@ impl<S: System> World<S> {
                 }
             }
         }
+    }
+
+    /// The next of what arrives at once.
+    fn prompt(&self, cfg: &S::Cfg) -> Option<Act<S::Move>> {
+        let lane = self.lanes.keys().find(|&&lane| S::prompt(self, cfg, lane))?;
+        Some(Act::Deliver(*lane, Way::Whole))
     }
 
     /// What happens next where nothing interferes, and when: the earliest arrival, else the earliest deadline.

@@ -3,6 +3,7 @@
 use super::io::{DownloadState, EdgeAnswer, EdgeAsk, EdgeError, FailReason, Granted, Output};
 use super::job::Need;
 use super::{Ask, Client, Context, Timer};
+use crate::accounting::grants;
 use crate::content::{Bitfield, Layout};
 use crate::ids::{Handle, ReqId};
 use crate::session::Wall;
@@ -118,7 +119,7 @@ impl Client {
         let (Some(job), Some(wall)) = (self.jobs.get(&handle), self.wall) else { return };
         let Some(granted) = job.granted().filter(|_| job.is_active()) else { return };
         let left = Duration::from_millis(granted.expires_ms.saturating_sub(wall.at(cx.now)));
-        let wait = left.saturating_sub(cx.cfg.renew_before).max(left / 2).max(Duration::from_secs(1));
+        let wait = grants::renew_after(left, cx.cfg.renew_before);
         self.timers.set(Timer::Renew(handle), Some(cx.now.after(wait)));
     }
 

@@ -4,7 +4,8 @@
 use super::clients::{Client, Session};
 use super::meetings::Party;
 use super::{Cn, Context, Metric, Output, Timer};
-use crate::accounting::{grants, introductions};
+use crate::accounting::grants::{self, ShownError};
+use crate::accounting::introductions;
 use crate::ids::{ConnId, IntroId, PublicKey, RecordId, ReqId, Signature};
 use crate::limits::EXCLUDED_MAX;
 use crate::nat::connectivity::Ticket;
@@ -83,15 +84,15 @@ impl Cn {
             self.take(req);
             return;
         };
-        let checked = grant
-            .filter(|g| grants::check(&Self::trust(cx), g, self.now_ms(cx.now)).is_ok())
-            .ok_or(QueryError::Regrant)
-            .and_then(|g| if g.grant.guid == session.guid { Ok(g) } else { Err(QueryError::NotYours) })
-            .and_then(|g| {
-                let allowed = g.grant.policy.peer_download && g.grant.max_peer_bytes > 0;
-                let allowed = allowed && !self.is_withdrawn(g.grant.version);
-                if allowed { Ok(g) } else { Err(QueryError::PeersForbidden) }
-            });
+        let checked = grant.ok_or(QueryError::Regrant).and_then(|g| {
+            match grants::check_shown(&Self::trust(cx), &g, session.guid, self.now_ms(cx.now)) {
+                Err(ShownError::Invalid(_)) => Err(QueryError::Regrant),
+                Err(ShownError::NotYours) => Err(QueryError::NotYours),
+                Err(ShownError::NoPeers) => Err(QueryError::PeersForbidden),
+                Ok(()) if self.is_withdrawn(g.grant.version) => Err(QueryError::PeersForbidden),
+                Ok(()) => Ok(g),
+            }
+        });
         match (checked, self.first_dn()) {
             (Ok(grant), Some(dn)) => {
                 let select = Select {

@@ -1,14 +1,15 @@
 //! One download: who is offered, who delivers, what each side says of it, and what it comes to.
 
 use super::people::{Habit, Lie};
-use super::{Logged, Month};
+use super::{Defect, Logged, Month};
 use crate::Rng as _;
 use crate::accounting::detect::{Demand, Near};
-use crate::accounting::settlement::Book;
+use crate::accounting::settlement::{Bill, Book};
 use crate::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
 use crate::testing::sim::keys::{sign, verify};
 use crate::wire::records::{
-    Context, EdgeRecord, GrantRecord, LedgerRecord, PeerBytes, Receipt, ReceiptProof, Side, UsageRecord, UsageState,
+    Context, EdgeRecord, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt,
+    ReceiptProof, Side, UsageRecord, UsageState,
 };
 use crate::wire::{List, Text, Wire as _};
 use alloc::collections::BTreeSet;
@@ -30,6 +31,8 @@ struct Part {
     delivered: u64,
     /// The downloader's claim.
     received: u64,
+    /// By a CN, which has recorded it.
+    introduced: bool,
 }
 
 impl Month {
@@ -65,8 +68,9 @@ impl Month {
     fn once(&mut self, who: u32, object: u32, day: u32) {
         let offered = self.offer(object, who);
         let size = self.sizes[object as usize];
-        // one in twenty ends early
-        let wanted = if self.rng.chance(50) { size / 3 } else { size };
+        // one in twenty ends early; who inflates makes room for it
+        let inflates = self.people.habit(who) == Habit::Liar(Lie::Inflates);
+        let wanted = if self.rng.chance(50) || inflates { size / 3 } else { size };
         let edge_share = match self.people.habit(who) {
             Habit::EdgeLast | Habit::Lan => 10 + self.rng.below(20),
             Habit::Plain | Habit::Fast | Habit::Liar(_) | Habit::Member => 150 + self.rng.below(300),
@@ -104,14 +108,20 @@ impl Month {
                 break;
             }
         }
+        // they sign for all of it, though an edge has sent the beginning
         let size = self.sizes[object as usize];
-        let from_peers = if used.is_empty() { 0 } else { size / 100 * 98 };
+        let from_peers = if used.is_empty() { 0 } else { size };
         let shares = self.shares(from_peers, who, &used);
         let mut parts = Vec::new();
         for (uploader, claimed) in used.iter().copied().zip(shares) {
             parts.push(self.part(uploader, 0, claimed));
         }
-        self.settle(who, object, day, size - from_peers, parts, [None; 2], true);
+        if let Some(friend) = friends.clone().find(|f| *f != who).filter(|_| used.is_empty()) {
+            // never offered: they invent an introduction
+            let part = self.part(friend, 0, size);
+            parts.push(Part { introduced: false, ..part });
+        }
+        self.settle(who, object, day, size / 50, parts, [None; 2], true);
         self.log(who, &offered, &used, from_peers);
     }
 
@@ -158,7 +168,8 @@ impl Month {
 
     fn part(&mut self, uploader: u32, delivered: u64, received: u64) -> Part {
         let n = self.id();
-        Part { uploader, intro: IntroId::numbered(n), key: PublicKey::numbered(uploader), delivered, received }
+        let (intro, key) = (IntroId::numbered(n), PublicKey::numbered(uploader));
+        Part { uploader, intro, key, delivered, received, introduced: true }
     }
 
     /// The lies of this download: the downloader's, and one of its uploaders'.
@@ -192,7 +203,7 @@ impl Month {
         let size = self.sizes[object as usize];
         let at = Statement { download: self.id(), who, object, size, edge, whole };
         let book = at.book(self, &parts, lies);
-        let bill = book.bill(verify, 0);
+        let bill = bill(self.cfg.defect, &book);
         let delivered: u64 = parts.iter().map(|p| p.delivered).sum();
         let fake = delivered == 0 && matches!(self.people.habit(who), Habit::Member) && lies == [None; 2];
         let out = &mut self.outcome;
@@ -202,7 +213,11 @@ impl Month {
         out.delivered += delivered;
         out.billed += bill.peers_billed;
         out.flagged_bytes += bill.flagged;
-        if fake {
+        let uninvited: u64 = parts.iter().filter(|p| !p.introduced).map(|p| p.received).sum();
+        out.uninvited += uninvited;
+        if uninvited > 0 {
+            out.uninvited_billed += bill.peers_billed;
+        } else if fake {
             out.faked += bill.peers_billed;
             out.faked_above_ceiling += bill.peers_billed.saturating_sub(size - edge);
         } else {
@@ -217,6 +232,20 @@ impl Month {
     }
 }
 
+/// What the ledger makes of it, or a ledger with this defect.
+fn bill(defect: Option<Defect>, book: &Book) -> Bill {
+    let bill = book.bill(verify, 0);
+    let peers_billed = match defect {
+        Some(Defect::NoClamp) => bill.peers_agreed,
+        Some(Defect::LargerClaim) => {
+            let larger: u64 = book.claims(verify, 0).values().map(|c| c.received.max(c.receipted)).sum();
+            larger.min(bill.size.saturating_sub(bill.edge_unique))
+        }
+        _ => bill.peers_billed,
+    };
+    Bill { peers_billed, ..bill }
+}
+
 /// What a download's records have in common.
 struct Statement {
     download: u32,
@@ -229,10 +258,12 @@ struct Statement {
 
 impl Statement {
     fn book(&self, month: &mut Month, parts: &[Part], [down, up]: [Option<Lie>; 2]) -> Book {
-        let mut book = Book::default();
+        let defect = month.cfg.defect;
+        let mut book = if defect == Some(Defect::Lenient) { Book::default() } else { Book::strict() };
         book.add(LedgerRecord::Granted(self.grant(month.id())), 0);
         book.add(LedgerRecord::Edge(self.edge(month.id())), 0);
-        for p in parts {
+        book.add(LedgerRecord::Log(self.offered(month.id(), parts)), 0);
+        for p in parts.iter().filter(|_| defect != Some(Defect::BillsNothing)) {
             let lie = up.filter(|_| matches!(month.people.habit(p.uploader), Habit::Liar(_)));
             let record = self.uploader(month.id(), p, lie);
             if lie == Some(Lie::Repeats) {
@@ -276,6 +307,14 @@ impl Statement {
             max_peer_bytes: self.size,
             challenged: false,
         }
+    }
+
+    /// What the CN has recorded.
+    fn offered(&self, id: u32, parts: &[Part]) -> LogRecord {
+        let peers = parts.iter().filter(|p| p.introduced).map(|p| OfferedPeer { intro: p.intro, upload_key: p.key });
+        let (download, version) = (DownloadId::numbered(self.download), VersionId::numbered(self.object));
+        let event = LogEvent::Offered(Offered { download, version, peers: List::truncated(peers) });
+        LogRecord { id: RecordId::numbered(id), at_ms: 0, guid: Guid::numbered(self.who), event }
     }
 
     fn edge(&self, id: u32) -> EdgeRecord {

@@ -1,5 +1,6 @@
 //! Installations over a month: starts, logins, and what sets an installation back (the paper's figure 12).
 
+use super::{Config, Defect};
 use crate::Rng as _;
 use crate::accounting::clones::{Pattern, Starts};
 use crate::ids::SecondaryGuid;
@@ -35,9 +36,9 @@ impl Install {
 }
 
 /// Every client's month. Six in a thousand do not go straight, in the paper's proportions.
-pub(super) fn month(clients: u32, rng: &mut Seeded) -> Installs {
+pub(super) fn month(cfg: &Config, rng: &mut Seeded) -> Installs {
     let mut told = Installs::default();
-    for _ in 0..clients {
+    for _ in 0..cfg.clients {
         let happened = match rng.below(1_000) {
             0..=5 => match rng.below(1_000) {
                 0..=461 => Pattern::FailedUpdate,
@@ -47,7 +48,11 @@ pub(super) fn month(clients: u32, rng: &mut Seeded) -> Installs {
             },
             _ => Pattern::Linear,
         };
-        let found = live(happened, rng).history().pattern();
+        let starts = live(happened, rng);
+        let found = match cfg.defect {
+            Some(Defect::NoPatterns) => Pattern::Linear,
+            _ => starts.history().pattern(),
+        };
         told.graphs += 1;
         told.wrong += u64::from(found != happened);
         match found {

@@ -1,16 +1,23 @@
 //! A simulated month of the paper's network, through the production settlement and detection: clients that upload or do
 //! not, LANs, clients that take nearly all from peers, fast ones, liars one by one, cliques that fake downloads with
 //! true signatures, installations that were set back or cloned. It says what was billed beyond what was delivered,
-//! who was found, and who was wronged.
+//! who was found, and who was wronged. A month can be played with a [`Defect`], which must break a promise.
+//!
+//! Bills are made by the ledger's own book, in which only introductions count that a CN has recorded. Signatures are the
+//! fakes of all test worlds: a checksum over key, purpose and the very bytes that are signed for, so that a receipt
+//! verifies here exactly if it would under Ed25519, unless somebody breaks Ed25519; and a million downloads are settled
+//! in seconds. That the real ones are strict is the business of the shell's tests.
 
+mod defect;
 mod download;
 mod installs;
 mod people;
 
 use crate::accounting::detect::{self, Affinity, Clique, Demand, Near, Offer, demand};
 use crate::testing::rng::Seeded;
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+pub use defect::Defect;
 pub use installs::Installs;
 use people::{Habit, People};
 
@@ -29,14 +36,16 @@ pub struct Config {
     pub objects: u32,
     /// Fixes everything.
     pub seed: u64,
+    /// What is broken on purpose.
+    pub defect: Option<Defect>,
 }
 
 impl Config {
     /// The month of which the figures are told.
     pub const MONTH: Self =
-        Self { clients: 400_000, downloads: 1_000_000, cliques: 200, fakes: 20, objects: 4_000, seed: 1 };
+        Self { clients: 400_000, downloads: 1_000_000, cliques: 200, fakes: 20, objects: 4_000, seed: 1, defect: None };
     /// A test's.
-    pub const SMALL: Self = Self { clients: 8_000, downloads: 20_000, cliques: 6, fakes: 20, objects: 150, seed: 1 };
+    pub const SMALL: Self = Self { clients: 8_000, downloads: 20_000, cliques: 6, objects: 150, ..Self::MONTH };
 }
 
 /// What came of it.
@@ -60,6 +69,10 @@ pub struct Outcome {
     pub faked: u64,
     /// Of that, beyond the ceilings (size less the edges' bytes): must be 0.
     pub faked_above_ceiling: u64,
+    /// Claimed and signed by both sides over introductions that no CN has made.
+    pub uninvited: u64,
+    /// Billed of that: must be 0.
+    pub uninvited_billed: u64,
     /// Delivered and not billed, by honest to honest: must be 0.
     pub under_billed: u64,
     /// Claimed and not billed.
@@ -98,6 +111,7 @@ impl Outcome {
         let promises = [
             (self.over_billed == 0, "bytes were billed that nobody delivered"),
             (self.faked_above_ceiling == 0, "a clique was billed beyond its ceilings"),
+            (self.uninvited_billed == 0, "bytes were billed of introductions that no CN has made"),
             (self.under_billed == 0, "honest bytes were not billed"),
             (self.found_permille() >= 950, "fewer than 95 % of the cliques' members were found"),
             (self.wronged_ppm() <= 1_000, "more than 0.1 % of the honest clients were found guilty"),
@@ -150,7 +164,7 @@ pub fn run(cfg: Config) -> Outcome {
     };
     month.play();
     month.judge();
-    month.outcome.installs = installs::month(cfg.clients, &mut month.rng);
+    month.outcome.installs = installs::month(&cfg, &mut month.rng);
     month.outcome
 }
 
@@ -171,16 +185,31 @@ impl Month {
         }
     }
 
+    /// What is defective: who takes from the same few again and again is found guilty, though an office explains it.
+    fn busy_offices(&self) -> Vec<Clique> {
+        let mut taken: BTreeMap<u32, BTreeMap<u32, u32>> = BTreeMap::new();
+        for l in self.offers.iter().filter(|l| l.units > 0) {
+            *taken.entry(l.downloader).or_default().entry(l.uploader).or_default() += 1;
+        }
+        let often = |of: &BTreeMap<u32, u32>| of.values().any(|n| *n >= 3);
+        let members: Vec<u32> = taken.iter().filter(|(_, of)| often(of)).map(|(who, _)| *who).collect();
+        alloc::vec![Clique { members, offered: 0, used: 0, bytes: 0, inside_permille: 0, bits: 0 }]
+    }
+
     /// Through the production detection.
     fn judge(&mut self) {
+        let defect = self.cfg.defect;
         let offer = |l: &Logged| Offer {
             downloader: l.downloader,
             uploader: l.uploader,
             near: l.near,
-            bytes: u64::from(l.units) << 16,
+            bytes: if defect == Some(Defect::BlindToBytes) { 0 } else { u64::from(l.units) << 16 },
         };
         let affinity = Affinity::of(self.cfg.clients, self.offers.iter().map(offer));
-        let groups: Vec<Clique> = detect::cliques::find(&affinity);
+        let groups: Vec<Clique> = match defect {
+            Some(Defect::BytesAreGuilt) => self.busy_offices(),
+            _ => detect::cliques::find(&affinity),
+        };
         let again = demand::repeated(core::mem::take(&mut self.demands), demand::BY_CLIENT_MAX);
         let mut guilty: BTreeSet<u32> = groups.iter().flat_map(|g| g.members.iter().copied()).collect();
         guilty.extend(again.iter().map(|r| r.demand.who));
@@ -212,6 +241,7 @@ mod tests {
         let outcome = run(Config::SMALL);
         assert_eq!(outcome.broken_promises(), [""; 0], "{outcome:?}");
         assert!(outcome.lied > 200 && outcome.faked > 0 && outcome.flagged_bytes > 0, "{outcome:?}");
+        assert!(outcome.uninvited > 0, "{outcome:?}");
         assert_eq!(outcome, run(Config::SMALL), "a seed fixes a month");
     }
 

@@ -361,7 +361,7 @@ impl System for Net {
         }
     }
 
-    fn prompt(cfg: &Cfg, lane: Lane) -> bool {
+    fn prompt(_: &World<Self>, cfg: &Cfg, lane: Lane) -> bool {
         !cfg.timed && lane.what == "at once"
     }
 

@@ -1,0 +1,75 @@
+//! What can be broken on purpose in a [month](super), to see that its promises can be broken.
+
+/// A seeded defect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Defect {
+    /// Of both sides' claims the larger is billed.
+    LargerClaim,
+    /// What edges have sent is billed to peers too.
+    NoClamp,
+    /// Introductions are billed that no CN has recorded.
+    Lenient,
+    /// Uploaders' receipts are lost, so nothing of what peers delivered is billed.
+    BillsNothing,
+    /// Detection does not see which offers were used.
+    BlindToBytes,
+    /// Whoever takes from the same peer three times is found guilty: those who have a LAN do.
+    BytesAreGuilt,
+    /// Every history of starts is taken for a straight one.
+    NoPatterns,
+}
+
+impl Defect {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::LargerClaim,
+        Self::NoClamp,
+        Self::Lenient,
+        Self::BillsNothing,
+        Self::BlindToBytes,
+        Self::BytesAreGuilt,
+        Self::NoPatterns,
+    ];
+
+    /// On the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LargerClaim => "larger-claim",
+            Self::NoClamp => "no-clamp",
+            Self::Lenient => "lenient",
+            Self::BillsNothing => "bills-nothing",
+            Self::BlindToBytes => "blind-to-bytes",
+            Self::BytesAreGuilt => "bytes-are-guilt",
+            Self::NoPatterns => "no-patterns",
+        }
+    }
+
+    /// What is wrong, for people.
+    #[must_use]
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::LargerClaim => "the larger of both claims is billed",
+            Self::NoClamp => "what edges have sent is billed to peers too",
+            Self::Lenient => "introductions are billed that no CN has recorded",
+            Self::BillsNothing => "honest bytes are not billed",
+            Self::BlindToBytes => "detection does not see which offers were used",
+            Self::BytesAreGuilt => "who takes from the same peer again and again is found guilty, LAN or not",
+            Self::NoPatterns => "clones and restored backups are taken for straight histories",
+        }
+    }
+
+    /// The promise that it breaks; see [`Outcome::broken_promises`](super::Outcome::broken_promises).
+    #[must_use]
+    pub const fn breaks(self) -> &'static str {
+        match self {
+            Self::LargerClaim => "bytes were billed that nobody delivered",
+            Self::NoClamp => "a clique was billed beyond its ceilings",
+            Self::Lenient => "bytes were billed of introductions that no CN has made",
+            Self::BillsNothing => "honest bytes were not billed",
+            Self::BlindToBytes => "fewer than 95 % of the cliques' members were found",
+            Self::BytesAreGuilt => "more than 0.1 % of the honest clients were found guilty",
+            Self::NoPatterns => "an installation was taken for what it is not",
+        }
+    }
+}
