@@ -193,6 +193,8 @@ impl Filing {
             provider: ProviderId(1),
             path: Text::default(),
             issued_ms: 0,
+            max_peer_bytes: SIZE,
+            challenged: false,
         });
         let sent = facts.edge.iter().map(|p| layout_range(p.0));
         let served = LedgerRecord::Served(ServedRecord {

@@ -20,7 +20,11 @@ impl Reader {
         let logs = self.logs_of(log_kind_of_rekeys()).await.map_err(|e| self.failed(&e))?;
         let rekey = |record: LogRecord| match record.event {
             LogEvent::Rekeyed(signed) => Some((record.at_ms, signed)),
-            LogEvent::Login(_) | LogEvent::Registered(_) | LogEvent::Offered(_) | LogEvent::Head(_) => None,
+            LogEvent::Login(_)
+            | LogEvent::Registered(_)
+            | LogEvent::Offered(_)
+            | LogEvent::Head(_)
+            | LogEvent::Located(_) => None,
         };
         Ok(logs.into_iter().filter_map(rekey).collect())
     }
@@ -29,7 +33,11 @@ impl Reader {
         let logs = self.logs_of(log_kind_of_heads()).await?;
         let head = |record: LogRecord| match record.event {
             LogEvent::Head(head) => Some(head),
-            LogEvent::Login(_) | LogEvent::Registered(_) | LogEvent::Offered(_) | LogEvent::Rekeyed(_) => None,
+            LogEvent::Login(_)
+            | LogEvent::Registered(_)
+            | LogEvent::Offered(_)
+            | LogEvent::Rekeyed(_)
+            | LogEvent::Located(_) => None,
         };
         Ok(logs.into_iter().filter_map(head).collect())
     }

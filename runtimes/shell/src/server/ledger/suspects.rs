@@ -275,7 +275,7 @@ impl Reader {
                     let sighting = Sighting { at_ms: log.at_ms, place: *place };
                     reading.clients.sightings.entry(number).or_default().push(sighting);
                 }
-                LogEvent::Registered(_) | LogEvent::Offered(_) | LogEvent::Head(_) => {}
+                LogEvent::Registered(_) | LogEvent::Offered(_) | LogEvent::Head(_) | LogEvent::Rekeyed(_) => {}
             }
         }
         Ok(())
