@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use swarmedge_core::testing::receipts_world::{Cfg, Facts, Mutant, RULES, Swarm, world};
 
 thread_local! {
-    /// Bills depend on few of a world's facts: each question is asked once a thread, and each check has threads of its own.
+    /// Bills depend on few of a world's facts: each question is asked once a thread, and each check has its own threads.
     static ANSWERS: RefCell<HashMap<Question, bool>> = RefCell::default();
 }
 
@@ -31,13 +31,13 @@ fn crashing(mutant: Option<Mutant>) -> Cfg {
     Cfg { answer, ..Cfg::crashing(mutant) }
 }
 
-/// Pieces come twice, timers fire.
+/// Connections break, pieces come twice, timers fire.
 pub(crate) fn repeats() -> Spec<Swarm> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: repeating(Some(mutant)) };
     Spec {
         name: "receipts",
-        about: "1 downloader of 2 pieces, 2 uploaders, an edge, the ledger and every lie of one side; 1 piece from the \
-                edge too, 1 timer",
+        about: "1 downloader of 2 pieces, 2 uploaders, an edge, the ledger and every lie of one side; 1 broken \
+                connection, 1 piece from the edge too, 1 timer",
         cfg: repeating(None),
         start: world,
         rules: RULES,

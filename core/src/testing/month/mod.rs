@@ -3,9 +3,9 @@
 //! true signatures, installations that were set back or cloned. It says what was billed beyond what was delivered,
 //! who was found, and who was wronged. A month can be played with a [`Defect`], which must break a promise.
 //!
-//! Bills are made by the ledger's own book, in which only introductions count that a CN has recorded. Signatures are the
-//! fakes of all test worlds: a checksum over key, purpose and the very bytes that are signed for, so that a receipt
-//! verifies here exactly if it would under Ed25519, unless somebody breaks Ed25519; and a million downloads are settled
+//! Bills are made by the ledger's own book, in which only introductions count that a CN has recorded. Signatures are
+//! those of all test worlds, fakes: a checksum over key, purpose and the very bytes that are signed for. So a receipt
+//! verifies here exactly if it would under Ed25519, unless somebody breaks Ed25519, and a million downloads are settled
 //! in seconds. That the real ones are strict is the business of the shell's tests.
 
 mod defect;

@@ -1,7 +1,8 @@
-//! What the nodes of a [`Swarm`](super::Swarm) file, the lies that can be told of it, and what the production ledger's [`Book`] makes
-//! of either. The ledger's seeded defects are here.
+//! What the nodes of a [`Swarm`](super::Swarm) file, the lies that can be told of it, and what the production ledger's
+//! [`Book`] makes of either. The ledger's seeded defects are here.
 
-use super::{DOWNLOADER, Facts, Mutant, SIZE, bytes, conn, download_key, intro_id, introduction, uploader};
+use super::names::{bytes, conn, download_key, intro_id, introduction, uploader};
+use super::{DOWNLOADER, Facts, Mutant, SIZE};
 use crate::accounting::Spans;
 use crate::accounting::settlement::{Bill, Book, Claims, EXPIRES_MS, LATE_MS};
 use crate::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, Signature, VersionId};
@@ -289,11 +290,13 @@ fn renumber(records: &mut [LedgerRecord]) {
 
 /// The records come in time and the download ends; `late` comes after it has closed.
 pub(super) fn settle_late(mutant: Option<Mutant>, records: &[LedgerRecord], late: &[LedgerRecord]) -> [u64; 2] {
-    let ended = records.iter().cloned().map(|r| match r {
-        LedgerRecord::Usage(r) if r.side == Side::Downloader => {
-            LedgerRecord::Usage(UsageRecord { state: UsageState::Completed, ..r })
+    let ended = records.iter().cloned().map(|mut record| {
+        if let LedgerRecord::Usage(r) = &mut record
+            && r.side == Side::Downloader
+        {
+            r.state = UsageState::Completed;
         }
-        other => other,
+        record
     });
     let mut whole = book(mutant, ended, 0);
     let before = whole.bill(verify(mutant), LATE_MS).peers_billed;

@@ -5,26 +5,27 @@
 //! It is small because only what can matter may wait: a write waits while somebody may still crash, a message while a
 //! connection may still break; afterwards both arrive within the step that sends them.
 
-pub mod books;
-pub mod rules;
+mod books;
+mod names;
+mod rules;
 
+use names::{bytes, conn, download_key, has, intro_id, intro_of, introduction, layout, shown, uploader};
 pub use rules::RULES;
 
-use super::scenario::{Name, Role};
 use super::sim::keys;
 use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use crate::accounting::Trust;
 use crate::accounting::logs::Log;
 use crate::accounting::receipts::CreditRule;
-use crate::accounting::{Trust, introductions};
-use crate::content::{Bitfield, Layout, Policy};
-use crate::ids::{ConnId, DownloadId, IntroId, PieceIndex, PublicKey, SecondaryGuid, VersionId, XferId};
+use crate::content::Policy;
+use crate::ids::{ConnId, IntroId, PieceIndex, SecondaryGuid, VersionId, XferId};
 use crate::limits::BLOCK_LEN;
 use crate::machine::{Cx, Machine, Rng, Time};
 use crate::session::Wall;
 use crate::swarm::outcome::CloseReason;
 use crate::swarm::{Receipts, Uploads, receipting, upload};
 use crate::wire::peer::{PeerHello, PeerMsg, PieceRequest};
-use crate::wire::records::{Context, Head, Introduction, Receipt, ReceiptProof, ServerRole, SignedIntroduction};
+use crate::wire::records::{Context, Head, Introduction, Receipt, ReceiptProof};
 use crate::wire::{PROTOCOL, Wire as _};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -56,11 +57,11 @@ pub struct Cfg {
 pub type Answer = fn(rule: &'static str, mutant: Option<Mutant>, facts: &Facts, ask: &dyn Fn() -> bool) -> bool;
 
 impl Cfg {
-    /// Two uploaders, and an edge that sends a piece as well. The small piece needs no receipt before the next, the large
-    /// one does.
+    /// Two uploaders whose connections break, and an edge that sends a piece as well. The small piece needs no receipt
+    /// before the next, the large one does.
     #[must_use]
     pub fn repeating(mutant: Option<Mutant>) -> Self {
-        let budget = Budget { fires: 1, duplicates: 1, ..Budget::default() };
+        let budget = Budget { drops: 1, fires: 1, duplicates: 1, ..Budget::default() };
         Self { credit: credit(PIECE), uploaders: 2, budget, mutant, answer: |_, _, _, ask| ask() }
     }
 
@@ -200,6 +201,8 @@ pub struct Swarm {
     facts: Facts,
     /// The introduction over which each uploader is connected.
     connected: BTreeMap<NodeIx, IntroId>,
+    /// Uploaders that the downloader has asked to part from: it does so once.
+    leaving: BTreeSet<NodeIx>,
     asked: BTreeMap<XferId, (NodeIx, PieceIndex)>,
     /// Pieces that the downloader has verified in this life, or finds on its disk.
     verified: BTreeSet<PieceIndex>,
@@ -214,60 +217,6 @@ pub struct Swarm {
     starts: u32,
     /// All heads that it has signed.
     heads: Vec<Head>,
-}
-
-fn layout() -> Layout {
-    Layout::new(SIZE, 64 * 1024).expect("a layout")
-}
-
-fn bytes(piece: PieceIndex) -> u64 {
-    if piece.0 + 1 == PIECES { SIZE - PIECE } else { PIECE }
-}
-
-/// The second uploader has the small piece only: what two that are alike could do in either's place is not told apart.
-fn has(up: NodeIx) -> Bitfield {
-    if up == 1 { Bitfield::full(PIECES) } else { Bitfield::from_bytes(PIECES, &[0b0100_0000]).expect("two bits") }
-}
-
-fn download_key() -> PublicKey {
-    PublicKey::numbered(0xd)
-}
-
-/// An introduction's name says for whom and which visit it is; so does the connection's.
-fn intro_id(up: NodeIx, visit: u8) -> IntroId {
-    IntroId::numbered(u32::from(up) << 8 | u32::from(visit))
-}
-
-fn conn(intro: IntroId) -> ConnId {
-    ConnId(u64::from(u32::from_be_bytes([intro.0[12], intro.0[13], intro.0[14], intro.0[15]])))
-}
-
-fn uploader(conn: ConnId) -> NodeIx {
-    NodeIx::try_from(conn.0 >> 8).unwrap_or(0)
-}
-
-fn intro_of(conn: ConnId) -> IntroId {
-    IntroId::numbered(u32::try_from(conn.0).unwrap_or(0))
-}
-
-fn introduction(id: IntroId) -> Introduction {
-    Introduction {
-        id,
-        download: DownloadId::numbered(1),
-        version: VersionId::numbered(1),
-        downloader_key: download_key(),
-        uploader_key: keys::upload_key(uploader(conn(id))),
-        connect_before_ms: u64::MAX,
-        serve_until_ms: u64::MAX,
-        cap_bytes: SIZE,
-    }
-}
-
-fn shown(id: IntroId) -> SignedIntroduction {
-    let intros = alloc::vec![introduction(id)];
-    let cert = keys::cert(Name(Role::Cn, 0), ServerRole::Cn);
-    let signature = keys::sign(&cert.body.key, Context::Introductions, &introductions::root(&intros).0);
-    introductions::sign(intros, signature, &cert).remove(0)
 }
 
 fn upload_cfg(cfg: &Cfg, ix: NodeIx) -> upload::Config {
@@ -313,6 +262,7 @@ fn tell_up(w: &mut World<Swarm>, up: NodeIx, what: &'static str, id: u64, input:
 /// A connection is no more: what is under way over it is lost, and both ends hear of it.
 fn end(w: &mut World<Swarm>, up: NodeIx, in_order: bool) {
     let Some(intro) = w.env.connected.remove(&up) else { return };
+    w.env.leaving.remove(&up);
     let conn = conn(intro);
     w.clear_lanes(|l| matches!(l.what, "peer" | "blocks") && l.id >> 16 == conn.0);
     let lost: Vec<_> = w.env.asked.iter().filter(|(x, _)| x.0 >> 16 == conn.0).map(|(x, (_, p))| (*x, *p)).collect();
@@ -545,11 +495,14 @@ impl System for Swarm {
                 moves.extend((w.budget.changes > 0).then_some(Move::Connect(up)));
                 continue;
             }
-            let asked = |p| w.env.asked.values().any(|a| *a == (up, p));
-            let there = (0..PIECES).map(PieceIndex).filter(|p| has(up).contains(*p));
-            let wanted = there.filter(|p| !w.env.verified.contains(p) && !asked(*p));
-            moves.extend(wanted.map(|p| Move::Ask(up, p)));
-            moves.push(Move::Leave(up));
+            // whom it leaves it asks no more
+            if !w.env.leaving.contains(&up) {
+                let asked = |p| w.env.asked.values().any(|a| *a == (up, p));
+                let there = (0..PIECES).map(PieceIndex).filter(|p| has(up).contains(*p));
+                let wanted = there.filter(|p| !w.env.verified.contains(p) && !asked(*p));
+                moves.extend(wanted.map(|p| Move::Ask(up, p)));
+                moves.push(Move::Leave(up));
+            }
             moves.extend((w.budget.drops > 0).then_some(Move::Break(up)));
         }
         if w.budget.duplicates > 0 {
@@ -586,6 +539,7 @@ impl System for Swarm {
                 }
             }
             Move::Leave(up) => {
+                w.env.leaving.insert(up);
                 let conn = conn(*w.env.connected.get(&up)?);
                 if cfg.mutant == Some(Mutant::PartsAtOnce) {
                     end(w, up, true);

@@ -1,7 +1,8 @@
 //! What must hold of the [world of receipts](super): neither over- nor under-billing.
 
 use super::books::{self, Filing, INVENTED, Settled};
-use super::{Cfg, Facts, Mutant, PIECE, PIECES, SIZE, Swarm, bytes, download_key, intro_id};
+use super::names::{bytes, download_key, intro_id};
+use super::{Cfg, Facts, Mutant, PIECE, PIECES, SIZE, Swarm};
 use crate::accounting::logs;
 use crate::ids::IntroId;
 use crate::testing::rule::Rule;

@@ -86,6 +86,8 @@ impl Bench {
     }
 
     fn try_once(&self, options: &Options, seeder: Kind, downloader: Kind) -> Result<Try, Error> {
+        // of an earlier try something may be on its way yet, which a router that forgets too early takes for its own
+        thread::sleep(Duration::from_millis(options.latency_ms.into()) * 4);
         // what the routers remember of an earlier try helps the next one: it must not
         self.lab.separate(&format!("s-{seeder}"), &format!("d-{downloader}"))?;
         let mut client = self.cdn.client(&self.lab, &format!("d-{downloader}"), &options.program, false)?;

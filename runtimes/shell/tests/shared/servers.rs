@@ -14,7 +14,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use swarmedge_core::accounting::logs::Log;
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{ConnId, DownloadId, Guid, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
-use swarmedge_core::nat::stun::{Attribute, Class, Message, TransactionId};
 use swarmedge_core::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
 use swarmedge_core::wire::control::{ControlMsg, Hello, Inventory, Query, Shared};
 use swarmedge_core::wire::ledger::LedgerMsg;
@@ -29,15 +28,19 @@ use swarmedge_shell::keys::{Key, SealKey, SealRing, certify, save_cert};
 use swarmedge_shell::link::{Cap, Event, Inlet, Links, dial};
 use swarmedge_shell::mailbox::{Receiver, mailbox};
 use swarmedge_shell::rt::Start;
-use swarmedge_shell::server::config::{CnConfig, DnConfig, LedgerConfig, OperatorConfig, StunConfig};
+use swarmedge_shell::server::config::{CnConfig, DnConfig, LedgerConfig, OperatorConfig};
 use swarmedge_shell::server::ledger::{Filter, Reader};
 use swarmedge_shell::server::{cn, dn, ledger, stun};
 use swarmedge_shell::tls::{CertAuthority, client_config};
 
 #[path = "located.rs"]
 mod located;
+#[path = "stun.rs"]
+mod stun_tests;
 
 pub(crate) use located::clients_are_located_and_the_ledger_keeps_country_and_network_alone;
+use stun_tests::{ask_over_tcp, stun_config};
+pub(crate) use stun_tests::{stun_answers_from_its_other_address, stun_answers_over_udp_and_tcp};
 
 const VERSION: VersionId = VersionId([9; 32]);
 const DOWNLOAD: DownloadId = DownloadId([8; 16]);
@@ -439,74 +442,6 @@ pub(crate) fn garbage_on_every_port_disturbs_nobody<R: Start>() {
         let from = ask_over_tcp::<R>(&mut tcp).await;
         assert_eq!(from.ip(), stun.ip());
         drop(half_open);
-    });
-}
-
-fn stun_config() -> StunConfig {
-    StunConfig { listen: any(), alternate: None, seal_key: None, also: Vec::new(), ops: None }
-}
-
-async fn ask_over_tcp<R: Start>(tcp: &mut R::Tcp) -> SocketAddr {
-    let id = TransactionId([3; 12]);
-    tcp.write_all(&Message::request(id).encode()).await.expect("sent");
-    let mut answer = vec![0; 20];
-    tcp.read_exact(&mut answer).await.expect("answered");
-    let len = usize::from(u16::from_be_bytes([answer[2], answer[3]]));
-    answer.resize(20 + len, 0);
-    tcp.read_exact(&mut answer[20..]).await.expect("answered");
-    match Message::decode(&answer) {
-        Ok(m) if m.id == id && m.class == Class::Success => m.mapped().expect("mapped"),
-        other => panic!("unexpected: {other:?}"),
-    }
-}
-
-/// The STUN server tells where a request came from, over UDP and over TCP.
-pub(crate) fn stun_answers_over_udp_and_tcp<R: Start>() {
-    run::<R, _>(|net| async move {
-        let stun = net.start(stun::open(&net.rt, &stun_config(), &net.stop).expect("opens"));
-        let udp = UdpSocket::bind(any()).expect("a port");
-        let own = udp.local_addr().expect("bound");
-        udp.send_to(&Message::request(TransactionId([2; 12])).encode(), stun).expect("sent");
-        let answer = net.rt.blocking(move || {
-            let mut bytes = [0; 600];
-            let (len, from) = udp.recv_from(&mut bytes).expect("answered");
-            assert_eq!(from, stun, "from the address that was asked");
-            Message::decode(&bytes[..len])
-        });
-        let answer = answer.await.expect("a message");
-        assert_eq!((answer.class, answer.id, answer.mapped()), (Class::Success, TransactionId([2; 12]), Some(own)));
-        let mut tcp = net.rt.connect(stun).await.expect("connected");
-        let first = ask_over_tcp::<R>(&mut tcp).await;
-        assert_eq!(ask_over_tcp::<R>(&mut tcp).await, first, "one request after another");
-    });
-}
-
-/// With two addresses the STUN server answers from the other one when asked, and names it.
-pub(crate) fn stun_answers_from_its_other_address<R: Start>() {
-    run::<R, _>(|net| async move {
-        let open = || {
-            let free = |ip: &str| {
-                let socket = UdpSocket::bind((ip, 0)).expect("loopback has two addresses");
-                socket.local_addr().expect("bound")
-            };
-            let cfg = StunConfig { listen: free("127.0.0.1"), alternate: Some(free("127.0.0.2")), ..stun_config() };
-            // another process may have taken a port of the four in the meantime
-            stun::open(&net.rt, &cfg, &net.stop).ok().map(|server| (server, cfg))
-        };
-        let (server, cfg) = (0..16).find_map(|_| open()).expect("four free ports");
-        let stun = net.start(server);
-        let udp = UdpSocket::bind(any()).expect("a port");
-        let both = Attribute::ChangeRequest { address: true, port: true };
-        let request = Message::new(Class::Request, TransactionId([4; 12]), vec![both]).encode();
-        udp.send_to(&request, stun).expect("sent");
-        let answer = net.rt.blocking(move || {
-            let mut bytes = [0; 600];
-            let (len, from) = udp.recv_from(&mut bytes).expect("answered");
-            (Message::decode(&bytes[..len]).expect("a message"), from)
-        });
-        let (answer, from) = answer.await;
-        assert_eq!(Some(from), cfg.alternate);
-        assert_eq!((answer.class, answer.other_address()), (Class::Success, cfg.alternate));
     });
 }
 
