@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use swarmedge_core::testing::receipts_world::{Cfg, Facts, Mutant, RULES, Swarm, world};
 
 thread_local! {
-    /// Bills depend on few of a world's facts: each question is asked once a thread, and each check has its own threads.
+    /// Bills depend on few of a world's facts: each question is asked once a thread, and each check has its
+    /// own.
     static ANSWERS: RefCell<HashMap<Question, bool>> = RefCell::default();
 }
 

@@ -423,6 +423,10 @@ mod tests {
         assert_eq!(with(&|t| t.ends[1][0].took_ms = 6_001), 1);
         assert_eq!(with(&|t| t.done_ms = Some(9_300.0)), 1);
         assert_eq!(with(&|t| t.connected = true), 1);
-        assert!(report(Part::Forced, vec![cell.clone()]).to_markdown().contains("| 2.5 s | Silence | 15 | 8.1 s |"));
+        assert!(
+            report(Part::Forced, vec![cell.clone()])
+                .to_markdown()
+                .contains("| 2.5 s | nothing was heard of it | 15 | 8.1 s |")
+        );
     }
 }
