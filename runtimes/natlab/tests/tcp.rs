@@ -127,7 +127,8 @@ fn without_udp_a_client_takes_bytes_of_peers_that_are_reached_over_tcp_and_is_of
     });
 }
 
-/// The ledger has recorded what the client says: every byte once, and of peers only what both sides claim.
+/// The ledger has recorded what the client says: every byte once, of peers what both sides claim, and none of it twice
+/// where the edge had sent a part as well, of which the download wanted no more.
 fn books_agree(cdn: &Cdn, path: &str, peer_bytes: u64) {
     let until = Instant::now() + WITHIN;
     loop {
@@ -136,11 +137,12 @@ fn books_agree(cdn: &Cdn, path: &str, peer_bytes: u64) {
         // the seeder's own download is one of the two
         let of = |d: &serde_json::Value, name: &str| d[name].as_u64().unwrap_or(u64::MAX);
         let agrees = |d: &serde_json::Value| {
-            let (edge, peers) = (of(d, "edge_claimed"), of(d, "peers_billed"));
+            let uploaders = d["uploaders"].as_array().cloned().unwrap_or_default();
+            let (size, agreed) = (OBJECT_LEN as u64, uploaders.iter().map(|u| of(u, "agreed")).sum::<u64>());
             d["state"] == "completed"
-                && peers == peer_bytes
-                && edge + peers == OBJECT_LEN as u64
-                && of(d, "flagged") == 0
+                && agreed == peer_bytes
+                && of(d, "edge_claimed") + agreed == size
+                && of(d, "peers_billed") == agreed.min(size - of(d, "edge_unique").min(size))
         };
         if downloads.len() == 2 && downloads.iter().any(agrees) {
             return;

@@ -330,11 +330,14 @@ pub(crate) fn two_clients_are_introduced_and_the_ledger_keeps_their_record<R: St
         // the second time it is the same, the third time another record stands in its place of the log
         let other = UsageRecord { id: RecordId::numbered(79), seq: 2, ..record.clone() };
         for record in [record.clone(), record, other] {
-            let id = record.id;
+            let (id, forks) = (record.id, record.seq == 2);
             let head = Log::default().append(SecondaryGuid([5; 20]), &record);
             let signature = down.key.sign(Context::LogHead, &head.to_bytes());
             let head = SignedHead { head, key: down.key.public(), signature };
             down.send(&ControlMsg::Usage(Logged { record, head: head.clone() }));
+            if forks {
+                assert_eq!(down.next().await, Some(ControlMsg::Rekey), "who tells two stories begins anew");
+            }
             let Some(ControlMsg::UsageAck(ack)) = down.next().await else { panic!("not acknowledged") };
             assert_eq!(&ack.ids[..], &[id]);
             assert_eq!(ack.checkpoint.map(|signed| signed.checkpoint.head), Some(head), "the CN's word for the place");
