@@ -12,7 +12,7 @@ use swarmedge_core::wire::records::SealedGrant;
 
 /// What happens at the chosen operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// It and everything after it fails: the machine stops here.
     Crash,
     /// It fails once.
@@ -63,13 +63,13 @@ impl Pending {
 }
 
 #[derive(Debug, Default)]
-struct Medium {
+pub(super) struct Medium {
     names: BTreeMap<PathBuf, Name>,
     /// Never forgotten: a file without a name may be open.
     nodes: Vec<Node>,
     /// Rises with everything that is done to a file.
     clock: i64,
-    operations: usize,
+    pub(super) operations: usize,
     fault: Option<(usize, Fault)>,
     down: bool,
     /// Syncs of data files do nothing.
@@ -79,6 +79,11 @@ struct Medium {
 }
 
 impl Medium {
+    /// An empty one on which this will happen.
+    pub(super) fn with(fault: Option<(usize, Fault)>) -> Self {
+        Self { fault, ..Self::default() }
+    }
+
     fn step(&mut self) -> io::Result<()> {
         if self.down {
             return Err(io::Error::other("crashed"));
@@ -123,8 +128,22 @@ impl Medium {
         Stamp { file: (1, node as u64), len: now.len() as u64, changed, touched, names: names as u64 }
     }
 
+    /// Every byte that anybody could find on it.
+    pub(super) fn holds(&self, what: &[u8]) -> bool {
+        self.nodes.iter().any(|node| node.now.windows(what.len()).any(|part| part == what))
+    }
+
+    /// The file of the one name that fits.
+    pub(super) fn only(&self, fits: impl Fn(&str) -> bool) -> Vec<u8> {
+        let fits = |path: &Path| path.file_name().and_then(|n| n.to_str()).is_some_and(&fits);
+        let mut found = self.names.iter().filter(|(path, _)| fits(path));
+        let (_, name) = found.next().expect("one");
+        assert!(found.next().is_none(), "more than one");
+        self.nodes[name.node].now.clone()
+    }
+
     /// The files after a power failure: of what was not synced, each change is there or not, as `coin` says.
-    fn after_crash(&self, mut coin: impl FnMut() -> bool) -> Self {
+    pub(super) fn after_crash(&self, mut coin: impl FnMut() -> bool) -> Self {
         let mut after = Self { clock: self.clock, ..Self::default() };
         for node in &self.nodes {
             let mut bytes = node.durable.clone();
@@ -139,7 +158,7 @@ impl Medium {
 }
 
 #[derive(Clone, Debug)]
-struct MemDisk(Arc<Mutex<Medium>>);
+pub(super) struct MemDisk(pub(super) Arc<Mutex<Medium>>);
 
 impl MemDisk {
     fn new(medium: Medium) -> Self {
@@ -272,14 +291,14 @@ impl MemFile {
 }
 
 /// A coin that falls the same way for the same seed (a linear congruential generator; Knuth's constants).
-fn coin(mut seed: u64) -> impl FnMut() -> bool {
+pub(super) fn coin(mut seed: u64) -> impl FnMut() -> bool {
     move || {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         seed >> 63 == 1
     }
 }
 
-fn record(handle: u32, version: VersionId, size: u64) -> DownloadRecord {
+pub(super) fn record(handle: u32, version: VersionId, size: u64) -> DownloadRecord {
     let granted = Granted {
         download: DownloadId::numbered(handle),
         download_key: PublicKey::numbered(handle),
@@ -300,6 +319,8 @@ fn record(handle: u32, version: VersionId, size: u64) -> DownloadRecord {
     }
 }
 
+const AT_ONCE: Waits = Waits { gather: Duration::ZERO, shred: Duration::ZERO };
+
 /// What a client has been told is durable.
 #[derive(Debug, Default)]
 struct Promised {
@@ -308,13 +329,13 @@ struct Promised {
     placed: bool,
 }
 
-fn saved(store: &Store, save: Save) -> Result<(), StoreError> {
+pub(super) fn saved(store: &Store, save: Save) -> Result<(), StoreError> {
     let (tx, rx) = std::sync::mpsc::channel();
     store.save(save, move |result| tx.send(result).expect("the test waits"));
     rx.recv().expect("every save is answered")
 }
 
-fn fetch(store: &Store, manifest: &Manifest, bytes: &[u8], piece: PieceIndex) -> Result<(), StoreError> {
+pub(super) fn fetch(store: &Store, manifest: &Manifest, bytes: &[u8], piece: PieceIndex) -> Result<(), StoreError> {
     let layout = manifest.layout();
     let range = layout.piece_range(piece);
     let range = usize::try_from(range.start).expect("small")..usize::try_from(range.end).expect("small");
@@ -362,9 +383,9 @@ fn download(store: &Store, manifest: &Manifest, bytes: &[u8], tries: u32) -> Pro
     promised
 }
 
-fn open(medium: Medium) -> (MemDisk, Result<(Store, Restored), Error>) {
+pub(super) fn open(medium: Medium) -> (MemDisk, Result<(Store, Restored), Error>) {
     let disk = MemDisk::new(medium);
-    let opened = Store::open_on(Arc::new(disk.clone()), Path::new("/state"), Duration::ZERO, None);
+    let opened = Store::open_on(Arc::new(disk.clone()), Path::new("/state"), AT_ONCE, None);
     (disk, opened)
 }
 
@@ -444,7 +465,7 @@ fn a_file_that_is_changed_between_a_crash_and_the_restart_is_never_served() {
         let disk = MemDisk::new(image);
         let file = disk.open(out).expect("there");
         file.write_at(&[!bytes[5]], 5).expect("changed");
-        let opened = Store::open_on(Arc::new(disk.clone()), Path::new("/state"), Duration::ZERO, None);
+        let opened = Store::open_on(Arc::new(disk.clone()), Path::new("/state"), AT_ONCE, None);
         let (store, _) = opened.expect("opens again");
         let first = store.read_blocks(manifest.version(), PieceIndex(0), 0..4);
         assert!(first.is_err(), "crash at {at}");

@@ -1,61 +1,46 @@
-//! The store's database: one redb file. Each value is small and each write transaction is one commit.
+//! The store's database: one redb file. Each value is small and each write transaction is one commit. What names peers
+//! is sealed (see [`veil`](super::veil)), and sealed anew once something of it was deleted.
 
+use super::change::{Change, apply, put_meta, seal_anew, unseal_piece};
 use super::disk::{Disk, DiskFile, Stamp};
 use super::records;
+use super::veil::Veil;
 use super::version::lock;
-use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableHandle as _};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use swarmedge_core::content::Manifest;
-use swarmedge_core::ids::{Digest, DownloadId, Guid, Handle, PieceIndex, RecordId, VersionId};
+use swarmedge_core::ids::{Digest, DownloadId, Guid, Handle, PieceIndex, VersionId};
 use swarmedge_core::role::client::io::{DownloadRecord, KeptReceipt, SourceName};
 use swarmedge_core::wire::Wire;
 use swarmedge_core::wire::records::{SignedCheckpoint, UsageRecord};
 
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-const DOWNLOADS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("downloads");
-const PIECES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("pieces");
-const LEAVES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("leaves");
-const MANIFESTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("manifests");
-const KEYS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("keys");
-const USAGE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("usage");
-const RECEIPTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("receipts");
-const CACHE: TableDefinition<'_, &[u8], u64> = TableDefinition::new("cache");
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+pub(super) const DOWNLOADS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("downloads");
+pub(super) const PIECES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("pieces");
+pub(super) const LEAVES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("leaves");
+pub(super) const MANIFESTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("manifests");
+pub(super) const KEYS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("keys");
+pub(super) const USAGE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("usage");
+pub(super) const RECEIPTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("receipts");
+pub(super) const CACHE: TableDefinition<'_, &[u8], u64> = TableDefinition::new("cache");
 
 /// Versions whose data file is lent: the stamp, or nothing.
-const LENT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lent");
+pub(super) const LENT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lent");
 
 /// In the table `meta`: the newest checkpoint, and the GUID under which all is kept.
-const CHECKPOINT: &str = "checkpoint";
-const OWNER: &str = "owner";
+pub(super) const CHECKPOINT: &str = "checkpoint";
+pub(super) const OWNER: &str = "owner";
+/// In the table `meta`: the number of the key that seals, and whether rows were deleted that it still opens.
+const VEIL: &str = "veil";
+pub(super) const STALE: &str = "stale";
 /// Under `schema` in the table `meta`.
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 /// Pages that redb keeps in memory.
 const CACHE_BYTES: usize = 8 << 20;
-
-/// One change.
-#[derive(Debug)]
-pub(crate) enum Change {
-    Download(DownloadRecord),
-    DropDownload(Handle),
-    Piece { version: VersionId, piece: PieceIndex, value: Vec<u8>, leaves: Vec<u8> },
-    Cached { version: VersionId, at_ms: u64 },
-    Uncached(VersionId),
-    Lent { version: VersionId, stamp: Option<Stamp> },
-    Unlent(VersionId),
-    DropVersion(VersionId),
-    Manifest { version: VersionId, bytes: Vec<u8> },
-    Key { download: DownloadId, bytes: Vec<u8> },
-    DropKey(DownloadId),
-    Receipt(KeptReceipt),
-    Usage(UsageRecord),
-    DropUsage(Vec<RecordId>),
-    Checkpoint(Box<SignedCheckpoint>),
-    Owner(Guid),
-    Uploads(bool),
-}
 
 /// A journalled piece and who delivered it.
 pub(crate) type PieceRow = (PieceIndex, Handle, Vec<(SourceName, u32)>);
@@ -82,22 +67,30 @@ pub(crate) struct Journal {
     path: std::path::PathBuf,
     /// `None` after a failed operation, until it can be opened again. Whoever uses the database, to write too, has this
     /// lock shared; redb lets one writer in at a time and readers beside it.
-    db: RwLock<Option<Database>>,
-    /// Changes that the next commit takes along.
+    open: RwLock<Option<Open>>,
+    /// Changes that the next commit takes along. Whoever writes has this lock.
     waiting: Mutex<Vec<Change>>,
+    /// See [`Journal::is_stale`].
+    stale: AtomicBool,
 }
 
-fn bad(what: &str) -> io::Error {
+#[derive(Debug)]
+struct Open {
+    db: Database,
+    veil: Veil,
+}
+
+pub(super) fn bad(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
 /// redb's errors as I/O errors: all that matters further on is whether the disk is full.
-fn io_error(e: impl Into<redb::Error>) -> io::Error {
+pub(super) fn io_error(e: impl Into<redb::Error>) -> io::Error {
     let e = e.into();
     if let redb::Error::Io(e) = e { e } else { io::Error::other(e.to_string()) }
 }
 
-fn piece_key(version: VersionId, piece: PieceIndex) -> [u8; 36] {
+pub(super) fn piece_key(version: VersionId, piece: PieceIndex) -> [u8; 36] {
     let mut key = [0; 36];
     key[..32].copy_from_slice(&version.0);
     key[32..].copy_from_slice(&piece.0.to_be_bytes());
@@ -110,7 +103,7 @@ fn split_piece_key(key: &[u8]) -> io::Result<(VersionId, PieceIndex)> {
     Ok((VersionId(*version), PieceIndex(u32::from_be_bytes(piece))))
 }
 
-fn decoded<T>(r: Result<T, swarmedge_core::wire::DecodeError>) -> io::Result<T> {
+pub(super) fn decoded<T>(r: Result<T, swarmedge_core::wire::DecodeError>) -> io::Result<T> {
     r.map_err(|e| bad(&e.to_string()))
 }
 
@@ -124,33 +117,40 @@ impl Journal {
             disk.remove(&new)?;
             let db = open_database(&*disk, &new, false)?;
             prepare(&db)?;
+            let veil = Veil::fresh(Arc::clone(&disk), dir, 1)?;
+            let tx = db.begin_write().map_err(io_error)?;
+            put_meta(&tx, VEIL, &veil.number().to_be_bytes())?;
+            tx.commit().map_err(io_error)?;
             drop(db);
             disk.rename(&new, path)?;
             disk.sync_dir(dir)?;
         }
         let db = open_database(&*disk, path, true)?;
         prepare(&db)?;
-        let loaded = load(&db)?;
-        let journal = Self { disk, path: path.to_owned(), db: RwLock::new(Some(db)), waiting: Mutex::default() };
-        Ok((journal, loaded))
+        let open = Open { veil: veil_of(&disk, path, &db)?, db };
+        let loaded = load(&open)?;
+        let stale = AtomicBool::new(meta(&open.db, STALE)?.is_some());
+        let open = RwLock::new(Some(open));
+        Ok((Self { disk, path: path.to_owned(), open, waiting: Mutex::default(), stale }, loaded))
     }
 
-    fn with<T>(&self, run: impl FnOnce(&Database) -> io::Result<T>) -> io::Result<T> {
+    fn with<T>(&self, run: impl FnOnce(&Open) -> io::Result<T>) -> io::Result<T> {
         loop {
-            let shared = self.db.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(db) = &*shared {
-                let result = run(db);
+            let shared = self.open.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(open) = &*shared {
+                let result = run(open);
                 drop(shared);
                 if result.is_err() {
-                    *self.db.write().unwrap_or_else(PoisonError::into_inner) = None;
+                    *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
                 }
                 return result;
             }
             drop(shared);
             // after a failed write redb refuses everything until the file is opened again, which rolls the write back
-            let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
+            let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
             if slot.is_none() {
-                *slot = Some(open_database(&*self.disk, &self.path, false)?);
+                let db = open_database(&*self.disk, &self.path, false)?;
+                *slot = Some(Open { veil: veil_of(&self.disk, &self.path, &db)?, db });
             }
         }
     }
@@ -163,18 +163,47 @@ impl Journal {
     /// Makes the changes durable, all or none, after those that wait for a commit.
     pub(crate) fn commit(&self, changes: &[Change]) -> io::Result<()> {
         let mut waiting = lock(&self.waiting);
-        self.with(|db| {
+        let stale = self.with(|Open { db, veil }| {
             let tx = db.begin_write().map_err(io_error)?;
-            waiting.iter().chain(changes).try_for_each(|change| apply(&tx, change))?;
-            tx.commit().map_err(io_error)
+            let stale = apply(&tx, veil, waiting.iter().chain(changes))?;
+            tx.commit().map_err(io_error)?;
+            Ok(stale)
         })?;
         waiting.clear();
+        self.stale.fetch_or(stale, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether rows were deleted that named peers, and [`Self::shred`] has not been called since.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Relaxed)
+    }
+
+    /// Makes unreadable what was deleted, wherever it still lies in the file.
+    pub(crate) fn shred(&self) -> io::Result<()> {
+        let waiting = lock(&self.waiting);
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        let new = self.with(|Open { db, veil }| {
+            let new = Veil::fresh(Arc::clone(&self.disk), dir, veil.number() + 1)?;
+            let tx = db.begin_write().map_err(io_error)?;
+            seal_anew(&tx, veil, &new)?;
+            put_meta(&tx, VEIL, &new.number().to_be_bytes())?;
+            tx.open_table(META).map_err(io_error)?.remove(STALE).map_err(io_error)?;
+            tx.commit().map_err(io_error)?;
+            Ok(new)
+        })?;
+        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        // nobody else writes; where a reader has failed meanwhile, opening the file again replaces the key
+        let before = slot.as_mut().filter(|open| open.veil.number() < new.number());
+        let old = before.map(|open| std::mem::replace(&mut open.veil, new));
+        self.stale.store(false, Ordering::Relaxed);
+        drop((slot, waiting));
+        old.map_or(Ok(()), Veil::destroy)
     }
 
     /// The leaf hashes of a journalled piece.
     pub(crate) fn leaves(&self, version: VersionId, piece: PieceIndex) -> io::Result<Option<Vec<Digest>>> {
-        self.with(|db| {
+        self.with(|Open { db, .. }| {
             let table = db.begin_read().map_err(io_error)?.open_table(LEAVES).map_err(io_error)?;
             let Some(value) = table.get(piece_key(version, piece).as_slice()).map_err(io_error)? else {
                 return Ok(None);
@@ -194,7 +223,7 @@ impl Journal {
                 return Ok(Some(bytes.clone()));
             }
         }
-        self.with(|db| {
+        self.with(|Open { db, .. }| {
             let table = db.begin_read().map_err(io_error)?.open_table(KEYS).map_err(io_error)?;
             let value = table.get(download.0.as_slice()).map_err(io_error)?;
             Ok(value.map(|v| v.value().to_vec()))
@@ -233,7 +262,18 @@ fn prepare(db: &Database) -> io::Result<()> {
     tx.commit().map_err(io_error)
 }
 
-fn load(db: &Database) -> io::Result<Loaded> {
+fn meta(db: &Database, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let table = db.begin_read().map_err(io_error)?.open_table(META).map_err(io_error)?;
+    Ok(table.get(name).map_err(io_error)?.map(|v| v.value().to_vec()))
+}
+
+/// The key that the database names.
+fn veil_of(disk: &Arc<dyn Disk>, path: &Path, db: &Database) -> io::Result<Veil> {
+    let number = meta(db, VEIL)?.and_then(|v| v.try_into().ok()).ok_or_else(|| bad("it names no key"))?;
+    Veil::open(Arc::clone(disk), path.parent().unwrap_or(Path::new(".")), u64::from_be_bytes(number))
+}
+
+fn load(Open { db, veil }: &Open) -> io::Result<Loaded> {
     let tx = db.begin_read().map_err(io_error)?;
     let mut loaded = Loaded::default();
     for row in tx.open_table(DOWNLOADS).map_err(io_error)?.iter().map_err(io_error)? {
@@ -242,7 +282,8 @@ fn load(db: &Database) -> io::Result<Loaded> {
     for row in tx.open_table(PIECES).map_err(io_error)?.iter().map_err(io_error)? {
         let (key, value) = row.map_err(io_error)?;
         let (version, piece) = split_piece_key(key.value())?;
-        let (handle, from) = decoded(records::decode_piece(value.value()))?;
+        let value = unseal_piece(veil, key.value(), value.value())?;
+        let (handle, from) = decoded(records::decode_piece(&value))?;
         loaded.pieces.entry(version).or_default().push((piece, handle, from));
     }
     for row in tx.open_table(MANIFESTS).map_err(io_error)?.iter().map_err(io_error)? {
@@ -250,10 +291,14 @@ fn load(db: &Database) -> io::Result<Loaded> {
         loaded.manifests.insert(manifest.version(), Arc::new(manifest));
     }
     for row in tx.open_table(USAGE).map_err(io_error)?.iter().map_err(io_error)? {
-        loaded.usage.push(decoded(UsageRecord::from_bytes(row.map_err(io_error)?.1.value()))?);
+        let (key, value) = row.map_err(io_error)?;
+        let value = veil.unseal(USAGE.name(), key.value(), value.value())?;
+        loaded.usage.push(decoded(UsageRecord::from_bytes(&value))?);
     }
     for row in tx.open_table(RECEIPTS).map_err(io_error)?.iter().map_err(io_error)? {
-        loaded.receipts.push(decoded(records::decode_receipt(row.map_err(io_error)?.1.value()))?);
+        let (key, value) = row.map_err(io_error)?;
+        let value = veil.unseal(RECEIPTS.name(), key.value(), value.value())?;
+        loaded.receipts.push(decoded(records::decode_receipt(&value))?);
     }
     for row in tx.open_table(CACHE).map_err(io_error)?.iter().map_err(io_error)? {
         let (key, at_ms) = row.map_err(io_error)?;
@@ -271,86 +316,6 @@ fn load(db: &Database) -> io::Result<Loaded> {
     loaded.owner = owner.map(|v| decoded(Guid::from_bytes(v.value()))).transpose()?;
     loaded.uploads = meta.get("uploads").map_err(io_error)?.map(|v| v.value() == [1]);
     Ok(loaded)
-}
-
-fn put_meta(tx: &redb::WriteTransaction, name: &str, value: &[u8]) -> io::Result<()> {
-    tx.open_table(META).map_err(io_error)?.insert(name, value).map_err(io_error).map(drop)
-}
-
-fn apply(tx: &redb::WriteTransaction, change: &Change) -> io::Result<()> {
-    let put = |table, key: &[u8], value: &[u8]| -> io::Result<()> {
-        tx.open_table::<&[u8], &[u8]>(table).map_err(io_error)?.insert(key, value).map_err(io_error).map(drop)
-    };
-    let delete = |table, key: &[u8]| -> io::Result<()> {
-        tx.open_table::<&[u8], &[u8]>(table).map_err(io_error)?.remove(key).map_err(io_error).map(drop)
-    };
-    match change {
-        Change::Download(d) => {
-            let value = records::encode_download(d).ok_or_else(|| bad("the path of the file is too long"))?;
-            let mut table = tx.open_table(DOWNLOADS).map_err(io_error)?;
-            table.insert(d.handle.0, value.as_slice()).map_err(io_error)?;
-            Ok(())
-        }
-        Change::DropDownload(handle) => {
-            tx.open_table(DOWNLOADS).map_err(io_error)?.remove(handle.0).map_err(io_error).map(drop)
-        }
-        Change::Piece { version, piece, value, leaves } => {
-            let key = piece_key(*version, *piece);
-            put(LEAVES, &key, leaves)?;
-            put(PIECES, &key, value)
-        }
-        Change::Cached { version, at_ms } => {
-            tx.open_table(CACHE).map_err(io_error)?.insert(version.0.as_slice(), at_ms).map_err(io_error).map(drop)
-        }
-        Change::Uncached(version) => {
-            tx.open_table(CACHE).map_err(io_error)?.remove(version.0.as_slice()).map_err(io_error).map(drop)
-        }
-        Change::Lent { version, stamp } => {
-            put(LENT, &version.0, &stamp.as_ref().map(records::encode_stamp).unwrap_or_default())
-        }
-        Change::Unlent(version) => delete(LENT, &version.0),
-        Change::DropVersion(version) => {
-            let (first, last) = (piece_key(*version, PieceIndex(0)), piece_key(*version, PieceIndex(u32::MAX)));
-            for table in [PIECES, LEAVES] {
-                let mut table = tx.open_table(table).map_err(io_error)?;
-                table.retain_in(first.as_slice()..=last.as_slice(), |_, _| false).map_err(io_error)?;
-            }
-            delete(LENT, &version.0)?;
-            delete(MANIFESTS, &version.0)
-        }
-        Change::Manifest { version, bytes } => put(MANIFESTS, &version.0, bytes),
-        Change::Key { download, bytes } => put(KEYS, &download.0, bytes),
-        Change::DropKey(download) => delete(KEYS, &download.0),
-        Change::Receipt(kept) => put(RECEIPTS, &kept.peer.intro.0, &records::encode_receipt(kept)),
-        Change::Usage(record) => {
-            put(USAGE, &record.id.0, &record.to_bytes())?;
-            // receipts that the record holds need no place of their own
-            let mut table = tx.open_table(RECEIPTS).map_err(io_error)?;
-            for peer in record.peers.iter().filter(|p| p.receipt.is_some()) {
-                let key = peer.intro.0.as_slice();
-                let held = table.get(key).map_err(io_error)?.map(|v| records::decode_receipt(v.value()));
-                if held.map(decoded).transpose()?.is_some_and(|kept| kept.is_in(record)) {
-                    table.remove(key).map_err(io_error)?;
-                }
-            }
-            Ok(())
-        }
-        Change::DropUsage(ids) => ids.iter().try_for_each(|id| delete(USAGE, &id.0)),
-        Change::Checkpoint(newest) => put_meta(tx, CHECKPOINT, &newest.to_bytes()),
-        Change::Owner(guid) => {
-            let before =
-                tx.open_table(META).map_err(io_error)?.get(OWNER).map_err(io_error)?.map(|v| v.value().to_vec());
-            if before.is_some_and(|before| before != guid.0) {
-                for table in [USAGE, RECEIPTS] {
-                    tx.delete_table(table).map_err(io_error)?;
-                    tx.open_table(table).map_err(io_error)?;
-                }
-                tx.open_table(META).map_err(io_error)?.remove(CHECKPOINT).map_err(io_error)?;
-            }
-            put_meta(tx, OWNER, &guid.0)
-        }
-        Change::Uploads(on) => put_meta(tx, "uploads", &[u8::from(*on)]),
-    }
 }
 
 /// redb's view of its file. The state directory has a lock of its own.

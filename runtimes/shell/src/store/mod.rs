@@ -6,15 +6,18 @@
 //!
 //! A finished file is *lent* to the user: it gets a second name, at its place. See [`place`].
 //!
-//! A directory holds `client.lock`, `state.redb` (the journal) and `pieces/<version>` (data files, sparse, full size).
+//! A directory holds `client.lock`, `state.redb` (the journal), `veil.<number>.key` (see [`veil`]) and `pieces/<version>`
+//! (data files, sparse, full size).
 
 mod buffers;
+mod change;
 mod disk;
 mod journal;
 mod lock;
 mod place;
 mod records;
 mod sink;
+mod veil;
 mod version;
 mod writer;
 
@@ -26,12 +29,15 @@ mod books_tests;
 mod crash_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod veil_tests;
 
 use crate::keys::Key;
 use buffers::Buffers;
 use bytes::Bytes;
+use change::Change;
 use disk::{Disk, OsDisk};
-use journal::{Change, Journal, Loaded};
+use journal::{Journal, Loaded};
 use lock::{DirLock, LockError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -48,8 +54,16 @@ use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::{SignedCheckpoint, UsageRecord};
 use version::{Lent, Version, lock};
 
-/// Pieces that are saved sooner than this after the last sync wait for each other: a sync costs the same for many.
-const GATHER: Duration = Duration::from_millis(20);
+/// What the store's thread waits for.
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    /// Pieces that are saved sooner than this after the last sync wait for each other: a sync costs the same for many.
+    gather: Duration,
+    /// What named peers and was deleted is unreadable so much later (see [`veil`]), and when the store is closed.
+    shred: Duration,
+}
+
+const WAITS: Waits = Waits { gather: Duration::from_millis(20), shred: Duration::from_mins(1) };
 
 /// Why a state directory could not be opened. Its text says what to do.
 #[derive(Debug)]
@@ -141,8 +155,7 @@ struct Shared {
     links: AtomicBool,
     lost: Lost,
     buffers: Buffers,
-    /// See [`GATHER`].
-    gather: Duration,
+    waits: Waits,
     _lock: Option<DirLock>,
 }
 
@@ -210,13 +223,13 @@ impl Store {
             LockError::Held(pid) => Error::InUse { dir: dir.to_owned(), pid },
             LockError::Io(error) => Error::Io { path: lock_path, error },
         })?;
-        Self::open_on(Arc::new(OsDisk), dir, GATHER, Some(lock))
+        Self::open_on(Arc::new(OsDisk), dir, WAITS, Some(lock))
     }
 
     fn open_on(
         disk: Arc<dyn Disk>,
         dir: &Path,
-        gather: Duration,
+        waits: Waits,
         lock: Option<DirLock>,
     ) -> Result<(Self, Restored), Error> {
         let file = dir.join("state.redb");
@@ -231,7 +244,7 @@ impl Store {
         let names = disk.list(&pieces_dir).and_then(|names| disk.sync_dir(dir).map(|()| names));
         let names = names.map_err(|error| Error::Io { path: pieces_dir.clone(), error })?;
         let (shared, restored) = restore(disk, pieces_dir, journal, loaded, &names, lock)?;
-        let shared = Arc::new(Shared { gather, ..shared });
+        let shared = Arc::new(Shared { waits, ..shared });
         let thread = Arc::clone(&shared);
         let writer = std::thread::Builder::new()
             .name("store".into())
@@ -426,7 +439,7 @@ fn restore(
         links: AtomicBool::new(true),
         lost: Lost::default(),
         buffers: Buffers::default(),
-        gather: Duration::ZERO,
+        waits: WAITS,
         _lock: lock,
     };
     Ok((shared, restored))

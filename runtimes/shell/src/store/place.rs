@@ -2,8 +2,8 @@
 //! a copy. From then on the data file is *lent*: the user may change it, so its bytes are served only while its stamp
 //! shows that nobody has, or after they were hashed anew. The store never writes to a lent file.
 
+use super::change::Change;
 use super::disk::Stamp;
-use super::journal::Change;
 use super::version::{Lent, Version, lock};
 use super::writer::{Done, Job, What};
 use super::{Shared, store_error};

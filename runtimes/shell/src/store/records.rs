@@ -134,6 +134,20 @@ pub(crate) fn decode_receipt(bytes: &[u8]) -> Result<KeptReceipt, DecodeError> {
     Ok(kept)
 }
 
+/// In place of a peer whose name was forgotten.
+const NAMELESS: SourceName = SourceName::Peer(IntroId([0; IntroId::LEN]), PublicKey([0; 32]));
+
+/// Whether a source is a peer that is known by name.
+pub(crate) fn names_a_peer(source: SourceName) -> bool {
+    !matches!(source, SourceName::Edge) && source != NAMELESS
+}
+
+/// The same bytes, from peers without names.
+pub(crate) fn nameless(from: &[(SourceName, u32)]) -> Vec<(SourceName, u32)> {
+    let name = |source| if source == SourceName::Edge { source } else { NAMELESS };
+    from.iter().map(|(source, bytes)| (name(*source), *bytes)).collect()
+}
+
 /// The value of a journalled piece: for which download it was fetched, and who delivered how many of its bytes.
 pub(crate) fn encode_piece(handle: Handle, from: &[(SourceName, u32)]) -> Vec<u8> {
     let mut out = Vec::with_capacity(4 + from.len() * 53);

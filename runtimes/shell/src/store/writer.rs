@@ -1,14 +1,14 @@
 //! The store's own thread: takes what has been saved while it was busy, makes it durable with one sync a data file
 //! and one commit, then answers all of it.
 
-use super::journal::Change;
+use super::change::Change;
 use super::place::place;
 use super::version::{Lent, NotWhole, Version, lock};
 use super::{Shared, records, store_error};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use swarmedge_core::ids::{Digest, Handle, PieceIndex, VersionId};
 use swarmedge_core::role::client::io::{Save, SourceName, StoreError};
 use swarmedge_core::wire::Wire as _;
@@ -87,8 +87,8 @@ impl Queue {
         lock(&self.state).jobs.drain(..).collect()
     }
 
-    /// All that waits; `None` once closed and empty.
-    fn take(&self) -> Option<Vec<Job>> {
+    /// All that waits; nothing if that is so until then; `None` once closed and empty.
+    fn take(&self, until: Option<Instant>) -> Option<Vec<Job>> {
         let mut state = lock(&self.state);
         loop {
             if !state.jobs.is_empty() {
@@ -97,7 +97,11 @@ impl Queue {
             if state.closed && state.placing == 0 {
                 return None;
             }
-            state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = match until.map(|at| at.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return Some(Vec::new()),
+                Some(left) => self.more.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.more.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 }
@@ -105,41 +109,66 @@ impl Queue {
 /// The thread.
 pub(super) fn run(shared: &Arc<Shared>) {
     let mut synced_at = None;
-    while let Some(mut jobs) = shared.queue.take() {
-        if jobs.iter().all(Job::is_piece) {
-            if let Some(early) = synced_at.and_then(|at: Instant| shared.gather.checked_sub(at.elapsed())) {
-                std::thread::sleep(early);
-                jobs.extend(shared.queue.take_more());
+    let mut shred_at = None;
+    loop {
+        if shared.journal.is_stale() {
+            shred_at.get_or_insert_with(|| Instant::now() + shared.waits.shred);
+        }
+        let Some(jobs) = shared.queue.take(shred_at) else { break };
+        if shred_at.is_some_and(|at| at <= Instant::now()) {
+            shred(shared);
+            shred_at = None;
+        }
+        if !jobs.is_empty() {
+            write(shared, jobs, &mut synced_at);
+        }
+    }
+    if shred_at.is_some() {
+        shred(shared);
+    }
+}
+
+/// What cannot be made unreadable now is tried again later.
+fn shred(shared: &Shared) {
+    if let Err(e) = shared.journal.shred() {
+        tracing::warn!(error = %e, "what was deleted from the client's journal may still be readable in its file");
+    }
+}
+
+fn write(shared: &Arc<Shared>, mut jobs: Vec<Job>, synced_at: &mut Option<Instant>) {
+    if jobs.iter().all(Job::is_piece) {
+        if let Some(early) = synced_at.and_then(|at: Instant| shared.waits.gather.checked_sub(at.elapsed())) {
+            std::thread::sleep(early);
+            jobs.extend(shared.queue.take_more());
+        }
+        *synced_at = Some(Instant::now());
+    }
+    let mut batch = Batch::default();
+    let mut answers: Vec<(Done, Result<(), StoreError>)> = Vec::with_capacity(jobs.len());
+    let synced = sync_pieces(shared, &jobs);
+    for job in jobs {
+        if let What::Save(save) = &job.what
+            && let Save::Finish { handle, version } = **save
+        {
+            place(shared, handle, version, job.done);
+            continue;
+        }
+        let taken = match job.what {
+            What::Save(save) => batch.add(shared, *save, &synced),
+            What::Placed(version) => {
+                batch.add_placed(shared, version);
+                Ok(())
             }
-            synced_at = Some(Instant::now());
-        }
-        let mut batch = Batch::default();
-        let mut answers: Vec<(Done, Result<(), StoreError>)> = Vec::with_capacity(jobs.len());
-        let synced = sync_pieces(shared, &jobs);
-        for job in jobs {
-            if let What::Save(save) = &job.what
-                && let Save::Finish { handle, version } = **save
-            {
-                place(shared, handle, version, job.done);
-                continue;
-            }
-            let taken = match job.what {
-                What::Save(save) => batch.add(shared, *save, &synced),
-                What::Placed(version) => {
-                    batch.add_placed(shared, version);
-                    Ok(())
-                }
-                What::Lost(version) => batch.add_lost(shared, version),
-            };
-            answers.push((job.done, taken.map_err(|e| store_error(&e))));
-        }
-        let committed = batch.commit(shared);
-        if let Err(e) = &committed {
-            tracing::warn!(error = %e, "the client's journal cannot be written");
-        }
-        for (done, taken) in answers {
-            done(taken.and(committed.as_ref().map(|_| ()).map_err(store_error)));
-        }
+            What::Lost(version) => batch.add_lost(shared, version),
+        };
+        answers.push((job.done, taken.map_err(|e| store_error(&e))));
+    }
+    let committed = batch.commit(shared);
+    if let Err(e) = &committed {
+        tracing::warn!(error = %e, "the client's journal cannot be written");
+    }
+    for (done, taken) in answers {
+        done(taken.and(committed.as_ref().map(|_| ()).map_err(store_error)));
     }
 }
 
@@ -290,7 +319,7 @@ impl Batch {
             }
         };
         let leaves = leaves.iter().flat_map(|d| d.0).collect();
-        self.changes.push(Change::Piece { version, piece, value: records::encode_piece(handle, from), leaves });
+        self.changes.push(Change::Piece { version, piece, handle, from: from.to_vec(), leaves });
         self.journalled.push((version, piece));
         Ok(())
     }
