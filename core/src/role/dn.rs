@@ -23,6 +23,10 @@ use core::time::Duration;
 
 /// Downloads that are remembered as having left uploaders without receipts, at most.
 const CONDUCT_MAX: usize = 65_536;
+/// Downloads whose offers are counted, at most: more than a DN serves in [`OFFERS_WITHIN`].
+const OFFERED_MAX: usize = 1 << 20;
+/// The time in which a download is offered no more than [`Config::offers_max`] peers.
+pub const OFFERS_WITHIN: Duration = FORGIVEN_AFTER;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -133,6 +137,9 @@ pub struct Config {
     pub idle_after: Duration,
     /// How peers are chosen.
     pub choice: Choice,
+    /// Peers that one download is offered within [`OFFERS_WITHIN`], whoever asks and however often: each may give the
+    /// first credit before anybody can tell that it gets no receipts. `None`: as many as it asks for.
+    pub offers_max: Option<u16>,
 }
 
 impl Config {
@@ -147,13 +154,15 @@ impl Config {
             hello_within: Duration::from_secs(5),
             idle_after: Duration::from_secs(30),
             choice: Choice::default(),
+            offers_max: Some(256),
         }
     }
 
-    /// For models: no draws.
+    /// For models: no draws, and no offers counted.
     #[must_use]
     pub fn tiny(root: PublicKey, verify: Verify, cert: ServerCert) -> Self {
-        Self { cns_max: 4, choice: Choice { diversity: 0, ..Choice::default() }, ..Self::new(root, verify, cert) }
+        let choice = Choice { diversity: 0, ..Choice::default() };
+        Self { cns_max: 4, choice, offers_max: None, ..Self::new(root, verify, cert) }
     }
 }
 
@@ -167,6 +176,8 @@ pub struct Dn {
     directory: Directory,
     /// Downloads that have left uploaders without receipts, until they are forgiven.
     conduct: BTreeMap<DownloadId, Conduct>,
+    /// How many peers downloads were offered lately.
+    offered: BTreeMap<DownloadId, u16>,
     copies: Copies,
     timers: Deadlines<Timer>,
 }
@@ -186,6 +197,8 @@ enum Timer {
     Silent(ConnId),
     /// What is known of the download's conduct is forgotten.
     Forgive(DownloadId),
+    /// The download may be offered peers anew.
+    Offer(DownloadId),
 }
 
 impl Dn {
@@ -296,8 +309,10 @@ impl Dn {
         let querier = PeerKey { link, session: select.session };
         let exclude: BTreeSet<PublicKey> = select.exclude.iter().copied().collect();
         let want = usize::from(select.want).min(crate::limits::PEERS_PER_ANSWER_MAX);
+        let want = want.min(self.offers_left(cx.cfg, select.download));
         let chosen =
             self.directory.select(querier, select.version, (want, &exclude), cx.cfg.choice, cx.rng).unwrap_or_default();
+        self.count_offers(cx, select.download, chosen.len());
         cx.push(Output::Count(if chosen.is_empty() { Metric::NobodyFound } else { Metric::Selection }));
         let peer = |key: &PeerKey| {
             let entry = self.directory.get(*key)?;
@@ -310,6 +325,23 @@ impl Dn {
             conn,
             msg: DirectoryMsg::Selected(Selected { req: select.req, peers, edge_only_ms: None }),
         });
+    }
+
+    fn offers_left(&self, cfg: &Config, download: DownloadId) -> usize {
+        let given = self.offered.get(&download).copied().unwrap_or(0);
+        cfg.offers_max.map_or(usize::MAX, |max| usize::from(max.saturating_sub(given)))
+    }
+
+    fn count_offers(&mut self, cx: &Cx<'_, Self>, download: DownloadId, more: usize) {
+        let known = self.offered.contains_key(&download);
+        if cx.cfg.offers_max.is_none() || more == 0 || !known && self.offered.len() >= OFFERED_MAX {
+            return;
+        }
+        let given = self.offered.entry(download).or_default();
+        *given = given.saturating_add(u16::try_from(more).unwrap_or(u16::MAX));
+        if !known {
+            self.timers.set(Timer::Offer(download), Some(cx.now.after(OFFERS_WITHIN)));
+        }
     }
 
     /// An uploader was left without receipts.
@@ -378,6 +410,9 @@ impl Machine for Dn {
                 Timer::Silent(conn) => self.close(cx, conn),
                 Timer::Forgive(download) => {
                     self.conduct.remove(&download);
+                }
+                Timer::Offer(download) => {
+                    self.offered.remove(&download);
                 }
             }
         }

@@ -116,6 +116,20 @@ fn a_download_that_leaves_three_uploaders_without_receipts_is_the_edges_alone_fo
     assert!(b.machine.conduct.is_empty());
 }
 
+#[test]
+fn a_download_that_asks_again_and_again_is_offered_256_peers_in_a_quarter_of_an_hour() {
+    let mut b = bench();
+    cn(&mut b, 1);
+    (0..60).for_each(|n| register(&mut b, 1, n));
+    // a new session each time, as after a reconnect
+    let offered: usize = (0..20).map(|n| select(&mut b, 1, n).len()).sum();
+    assert_eq!(offered, 256);
+    b.wait(OFFERS_WITHIN);
+    cn(&mut b, 1);
+    (0..60).for_each(|n| register(&mut b, 1, n));
+    assert_eq!(select(&mut b, 1, 1).len(), 40, "the quarter of an hour is over");
+}
+
 fn relay(route: Route) -> DirectoryMsg {
     let introduce = Introduce { intro: answer(vec![intro(1)]).remove(0), nat: NatDescriptor::default(), ticket: None };
     DirectoryMsg::Relay(Relay { route, from: SessionId(1), introduce })
