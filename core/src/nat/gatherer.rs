@@ -1,113 +1,41 @@
 //! What a client gathers of its way to the Internet: behaviour discovery and port mapping, and one descriptor of both.
 
 use super::cookie::Proven;
-use super::discovery::io::{Sight, Socket};
+use super::discovery::io::{Network, Sight};
 use super::discovery::{self, Discovery};
 use super::mapping::{self, Mapping};
 use super::{Candidate, CandidateKind, NatDescriptor};
 use crate::codec::List;
 use crate::machine::{Cx, Machine, Time};
 use alloc::vec::Vec;
-use core::net::{Ipv4Addr, SocketAddr};
+use core::net::SocketAddr;
 use core::time::Duration;
-use mapping::io::{IgdAsk, IgdError, Opened, Site, Status};
+use mapping::io::{IgdEnd, Site, Status};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// The network as it is now: at the start, and whenever it may have changed. Discovery begins anew.
-    Network {
-        /// This host's own addresses with the main socket's port.
-        hosts: Vec<SocketAddr>,
-        /// STUN servers, best first.
-        servers: Vec<SocketAddr>,
-        /// The router that the way out begins with (IPv4).
-        gateway: Option<Ipv4Addr>,
-    },
-    /// The mapping may be another one: it is looked at now rather than when that is due.
-    Look,
-    /// A datagram came.
-    Datagram {
-        /// To which socket.
-        socket: Socket,
-        /// From whom.
-        from: SocketAddr,
-        /// What.
-        bytes: Vec<u8>,
-    },
-    /// [`Output::AskTcp`] has ended.
-    Tcp {
-        /// Who was asked.
-        server: SocketAddr,
-        /// The answer, if any came.
-        answer: Option<Vec<u8>>,
-    },
-    /// See [`discovery::io::Input::Listens`].
-    Listens(Vec<u16>),
-    /// An answer to a request of [`Output::Knock`].
-    Knocked {
-        /// Who was asked.
-        server: SocketAddr,
-        /// From this port.
-        local: u16,
-        /// The answer.
-        answer: Vec<u8>,
-    },
-    /// See [`discovery::io::Input::DialledBack`].
-    DialledBack {
-        /// Who.
-        from: SocketAddr,
-        /// To which port.
-        local: u16,
-        /// What.
-        bytes: Vec<u8>,
-    },
-    /// [`Output::Igd`] has ended.
-    Igd {
-        /// Which.
-        id: u32,
-        /// How.
-        answer: Result<Opened, IgdError>,
-    },
+    /// To discovery; networks and datagrams are of interest to port mapping too.
+    Discovery(discovery::io::Input),
+    /// To port mapping.
+    Igd(IgdEnd),
     /// This host leaves: what its gateway has opened is closed.
     Shutdown,
 }
 
-/// Something to be done.
+impl From<discovery::io::Input> for Input {
+    fn from(input: discovery::io::Input) -> Self {
+        Self::Discovery(input)
+    }
+}
+
+/// Something to be done or told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Send a datagram; lost like any, should it fail.
-    Send {
-        /// From which socket.
-        socket: Socket,
-        /// To whom.
-        to: SocketAddr,
-        /// What.
-        bytes: Vec<u8>,
-    },
-    /// Ask over TCP within [`discovery::io::Config::within`]; answered by one [`Input::Tcp`].
-    AskTcp {
-        /// Whom.
-        server: SocketAddr,
-        /// The request.
-        bytes: Vec<u8>,
-    },
-    /// See [`discovery::io::Output::Knock`].
-    Knock {
-        /// Whom.
-        server: SocketAddr,
-        /// From this port.
-        local: u16,
-        /// The requests.
-        requests: Vec<Vec<u8>>,
-    },
-    /// Open or close a port by UPnP, of this gateway and no other; answered by one [`Input::Igd`].
-    Igd {
-        /// Echoed.
-        id: u32,
-        /// What.
-        ask: IgdAsk,
-    },
+    /// What discovery asks for.
+    Discovery(discovery::io::Effect),
+    /// What port mapping asks for.
+    Mapping(mapping::io::Effect),
     /// The descriptor that others may be told has changed.
     Changed(NatDescriptor),
     /// Newer cookies for the addresses of the descriptor, which stays as it is.
@@ -193,11 +121,7 @@ impl Gatherer {
         let mut news = false;
         for output in cx.child(&cfg.discovery, |cx| f(discovery, cx)) {
             match output {
-                discovery::io::Output::Send { socket, to, bytes } => cx.push(Output::Send { socket, to, bytes }),
-                discovery::io::Output::AskTcp { server, bytes } => cx.push(Output::AskTcp { server, bytes }),
-                discovery::io::Output::Knock { server, local, requests } => {
-                    cx.push(Output::Knock { server, local, requests });
-                }
+                discovery::io::Output::Effect(effect) => cx.push(Output::Discovery(effect)),
                 discovery::io::Output::Changed(_) => self.announce(cx),
                 discovery::io::Output::Proven(proven) => {
                     self.nat.renew(&proven);
@@ -227,8 +151,7 @@ impl Gatherer {
         let mapping = &mut self.mapping;
         for output in cx.child(&cfg.mapping, |cx| f(mapping, cx)) {
             match output {
-                mapping::io::Output::Send { socket, to, bytes } => cx.push(Output::Send { socket, to, bytes }),
-                mapping::io::Output::Igd { id, ask } => cx.push(Output::Igd { id, ask }),
+                mapping::io::Output::Effect(effect) => cx.push(Output::Mapping(effect)),
                 mapping::io::Output::Claimed(_) => self.announce(cx),
                 mapping::io::Output::Status(status) => {
                     self.status = status;
@@ -260,19 +183,29 @@ impl Gatherer {
         }
     }
 
-    fn network(
-        &mut self,
-        cx: &mut Context<'_>,
-        hosts: Vec<SocketAddr>,
-        servers: Vec<SocketAddr>,
-        gateway: Option<Ipv4Addr>,
-    ) {
-        let local = hosts.iter().find_map(|h| if let SocketAddr::V4(v4) = h { Some(*v4) } else { None });
-        let site = gateway.zip(local).map(|(gateway, local)| Site { gateway, local });
-        self.sight = None;
-        self.map(cx, |m, cx| m.handle_input(cx, mapping::io::Input::Site(site)));
-        self.discover(cx, |d, cx| d.handle_input(cx, discovery::io::Input::Network { hosts, servers }));
+    /// Has port mapping know of what discovery is about to be told.
+    fn share(&mut self, cx: &mut Context<'_>, input: &discovery::io::Input) {
+        use discovery::io::Input as Told;
+        let shared = match input {
+            Told::Network(network) => {
+                self.sight = None;
+                mapping::io::Input::Site(site(network))
+            }
+            Told::Datagram { socket, from, bytes } => {
+                mapping::io::Input::Datagram { socket: *socket, from: *from, bytes: bytes.clone() }
+            }
+            Told::Look | Told::Listens(_) | Told::Knocked { .. } | Told::DialledBack { .. } | Told::Tcp { .. } => {
+                return;
+            }
+        };
+        self.map(cx, |m, cx| m.handle_input(cx, shared));
     }
+}
+
+/// Where port mapping is to be had on a network.
+fn site(network: &Network) -> Option<Site> {
+    let local = network.hosts.iter().find_map(|h| if let SocketAddr::V4(v4) = h { Some(*v4) } else { None })?;
+    Some(Site { gateway: network.gateway?, local })
 }
 
 impl Machine for Gatherer {
@@ -281,31 +214,15 @@ impl Machine for Gatherer {
     type Output = Output;
 
     fn handle_input(&mut self, cx: &mut Context<'_>, input: Input) {
-        use discovery::io::Input as Seek;
-        use mapping::io::Input as Map;
         match input {
-            Input::Network { hosts, servers, gateway } => self.network(cx, hosts, servers, gateway),
-            Input::Look => self.discover(cx, |d, cx| d.handle_input(cx, Seek::Look)),
-            Input::Datagram { socket, from, bytes } => {
-                let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-                let seen = bytes.clone();
-                self.map(cx, |m, cx| m.handle_input(cx, Map::Datagram { socket, from, bytes: seen }));
-                self.discover(cx, |d, cx| d.handle_input(cx, Seek::Datagram { socket, from, bytes }));
+            Input::Discovery(input) => {
+                self.share(cx, &input);
+                self.discover(cx, |d, cx| d.handle_input(cx, input));
             }
-            Input::Tcp { server, answer } => {
-                self.discover(cx, |d, cx| d.handle_input(cx, Seek::Tcp { server, answer }));
-            }
-            Input::Listens(ports) => self.discover(cx, |d, cx| d.handle_input(cx, Seek::Listens(ports))),
-            Input::Knocked { server, local, answer } => {
-                self.discover(cx, |d, cx| d.handle_input(cx, Seek::Knocked { server, local, answer }));
-            }
-            Input::DialledBack { from, local, bytes } => {
-                self.discover(cx, |d, cx| d.handle_input(cx, Seek::DialledBack { from, local, bytes }));
-            }
-            Input::Igd { id, answer } => self.map(cx, |m, cx| m.handle_input(cx, Map::Igd { id, answer })),
+            Input::Igd(end) => self.map(cx, |m, cx| m.handle_input(cx, mapping::io::Input::Igd(end))),
             Input::Shutdown => {
                 self.leaving = true;
-                self.map(cx, |m, cx| m.handle_input(cx, Map::Shutdown));
+                self.map(cx, |m, cx| m.handle_input(cx, mapping::io::Input::Shutdown));
             }
         }
         if self.leaving && !self.mapping.is_closing() {

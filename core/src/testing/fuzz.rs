@@ -217,15 +217,16 @@ fn discovery_inputs(bytes: &[u8]) {
 
 /// Answers to what was asked, from right and wrong places, with all sorts of attributes; and noise.
 fn play_discovery(u: &mut Unstructured<'_>) -> Result<()> {
-    use crate::nat::discovery::io::{Config, Input, Output, Socket};
+    use crate::nat::discovery::io::{Config, Effect, Input, Network, Output, Socket};
     let addrs = [1, 2, 3, 4].map(|n| core::net::SocketAddr::new([198, 51, 100, n & 1].into(), 3478 + u16::from(n & 2)));
     let (mut m, cfg) = (crate::nat::discovery::Discovery::default(), Config::default());
     let (mut now, mut rng, mut asked) = (Time::ZERO, Seeded::new(1), Vec::new());
     let hosts = alloc::vec![keys::addr(1)];
-    let mut input = Some(Input::Network { hosts: hosts.clone(), servers: addrs[..2].to_vec() });
+    let network = |n: usize| Network { hosts: hosts.clone(), servers: addrs[..n].to_vec(), gateway: None };
+    let mut input = Some(Input::Network(network(2)));
     while !u.is_empty() {
         for output in drive(&mut m, &cfg, now, &mut rng, input.take()) {
-            if let Output::Send { to, bytes, .. } = output {
+            if let Output::Effect(Effect::Send { to, bytes, .. }) = output {
                 asked.push((to, stun::Message::decode(&bytes).expect("ours").id));
             }
         }
@@ -233,7 +234,7 @@ fn play_discovery(u: &mut Unstructured<'_>) -> Result<()> {
         let from = *u.choose(&addrs)?;
         let socket = *u.choose(&[Socket::Main, Socket::Main, Socket::Silent, Socket::Asker])?;
         input = match u.int_in_range(0..=7_u8)? {
-            0 => Some(Input::Network { hosts: hosts.clone(), servers: addrs[..u.int_in_range(0..=4)?].to_vec() }),
+            0 => Some(Input::Network(network(u.int_in_range(0..=4)?))),
             1 => Some(Input::Tcp { server: from, answer: u.arbitrary()? }),
             2 => Some(Input::Datagram { socket, from, bytes: u.arbitrary()? }),
             3..=5 if !asked.is_empty() => {

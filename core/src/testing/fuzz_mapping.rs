@@ -4,7 +4,7 @@ use super::fuzz::{drive, step};
 use super::rng::Seeded;
 use crate::machine::Time;
 use crate::nat::discovery::io::{Sight, Socket, Witness};
-use crate::nat::mapping::io::{Config, IgdError, Input, Opened, Output, Site};
+use crate::nat::mapping::io::{Config, Effect, IgdEnd, IgdError, Input, Opened, Output, Site};
 use crate::nat::mapping::{Mapping, PORT, natpmp, pcp};
 use crate::nat::stun::{Class, Message, TransactionId};
 use arbitrary::{Result, Unstructured};
@@ -32,11 +32,11 @@ pub(super) fn play(u: &mut Unstructured<'_>) -> Result<()> {
         shown |= is_shown(input.as_ref(), asked.stun);
         for output in drive(&mut m, &cfg, now, &mut rng, input.take()) {
             match output {
-                Output::Send { socket: Socket::Gateway, bytes, .. } => {
+                Output::Effect(Effect::Send { socket: Socket::Gateway, bytes, .. }) => {
                     asked.pcp = pcp::decode_request(&bytes).ok().or(asked.pcp);
                 }
-                Output::Send { bytes, .. } => asked.stun = Message::decode(&bytes).ok().map(|m| m.id),
-                Output::Igd { id, .. } => asked.igd = id,
+                Output::Effect(Effect::Send { bytes, .. }) => asked.stun = Message::decode(&bytes).ok().map(|m| m.id),
+                Output::Effect(Effect::Igd { id, .. }) => asked.igd = id,
                 Output::Claimed(_) | Output::Status(_) => {}
             }
         }
@@ -94,7 +94,7 @@ fn something(u: &mut Unstructured<'_>, site: Site, asked: &Asked) -> Result<Opti
         }
         6 => {
             let answer = if u.arbitrary()? { Ok(Opened { external, lifetime_s }) } else { Err(IgdError::Refused(1)) };
-            Input::Igd { id: asked.igd.wrapping_sub(u.int_in_range(0..=1)?), answer }
+            Input::Igd(IgdEnd { id: asked.igd.wrapping_sub(u.int_in_range(0..=1)?), answer })
         }
         7 | 8 => {
             let id = asked.stun.filter(|_| u.ratio(3, 4).unwrap_or_default()).unwrap_or(TransactionId([0; 12]));

@@ -7,10 +7,10 @@ use super::rule::{Rule, settles};
 use super::world::{Budget, Lane, NodeIx, System, Way, World};
 use crate::machine::{Cx, Machine, Rng, Time};
 use crate::nat::cookie::{CookieKeys, Proven};
-use crate::nat::discovery::io::{Config, Report, Socket, openness};
+use crate::nat::discovery::io::{Config, Effect, Input as Told, Network, Report, Socket, openness};
 use crate::nat::gatherer::{self, Gatherer, Input, Output};
 use crate::nat::mapping;
-use crate::nat::mapping::io::{IgdAsk, Status};
+use crate::nat::mapping::io::{Effect as Ask, IgdAsk, IgdEnd, IgdError, Status};
 use crate::nat::stun::{Attribute, Class, Message, TransactionId};
 use crate::nat::{NatBehaviour, NatDescriptor};
 use crate::role::stun::{self, Addresses, Stun};
@@ -283,13 +283,16 @@ impl System for NatWorld {
 
     fn perform(world: &mut World<Self>, cfg: &Cfg, _: NodeIx, output: Output) {
         match output {
-            Output::Send { socket: Socket::Gateway, to, bytes } => {
+            Output::Mapping(Ask::Send { socket: Socket::Gateway, to, bytes }) => {
                 if to == Self::gateway_at() {
                     world.send(lane("ask", to, None), GATEWAY_DELAY, Event::Ask(bytes));
                 }
             }
-            Output::Igd { id, ask } => world.send(lane("igd", Self::gateway_at(), None), DELAY, Event::Igd(id, ask)),
-            Output::Send { socket, to, bytes } => {
+            Output::Mapping(Ask::Igd { id, ask }) => {
+                world.send(lane("igd", Self::gateway_at(), None), DELAY, Event::Igd(id, ask))
+            }
+            Output::Discovery(Effect::Send { socket, to, bytes })
+            | Output::Mapping(Ask::Send { socket, to, bytes }) => {
                 world.env.sent += 1;
                 let (now, from) = (world.now, world.env.local(socket));
                 let (client, [first, _]) = (world.env.client, world.env.hosts);
@@ -304,8 +307,12 @@ impl System for NatWorld {
                     world.send(lane("request", to, Some(socket)), DELAY, Event::Request(arrival.from, to, bytes));
                 }
             }
-            Output::AskTcp { server, bytes } => world.send(lane("tcp", server, None), DELAY, Event::Tcp(server, bytes)),
-            Output::Knock { server, local, requests } => knock(world, cfg, (server, local), &requests),
+            Output::Discovery(Effect::AskTcp { server, bytes }) => {
+                world.send(lane("tcp", server, None), DELAY, Event::Tcp(server, bytes));
+            }
+            Output::Discovery(Effect::Knock { server, local, requests }) => {
+                knock(world, cfg, (server, local), &requests);
+            }
             Output::Changed(nat) => world.env.told = nat,
             Output::Proven(proven) => world.env.proven = proven,
             Output::Report(gatherer::Report { way, mapping }) => {
@@ -327,13 +334,13 @@ impl System for NatWorld {
         world.budget.duplicates -= u8::from(way == Way::Twice);
         match event {
             _ if way == Way::Lost => None,
-            Event::Answer(socket, from, bytes) => Some(Input::Datagram { socket, from, bytes }),
-            Event::Knocked(server, answer) => Some(Input::Knocked { server, local: DOOR, answer }),
-            Event::DialledBack(from, bytes) => Some(Input::DialledBack { from, local: DOOR, bytes }),
+            Event::Answer(socket, from, bytes) => Some(Input::Discovery(Told::Datagram { socket, from, bytes })),
+            Event::Knocked(server, answer) => Some(Input::Discovery(Told::Knocked { server, local: DOOR, answer })),
+            Event::DialledBack(from, bytes) => Some(Input::Discovery(Told::DialledBack { from, local: DOOR, bytes })),
             Event::Tcp(server, bytes) => {
                 let request = Message::decode(&bytes).ok()?;
                 let answer = Message::new(Class::Success, request.id, Vec::new()).encode();
-                Some(Input::Tcp { server, answer: Some(answer) })
+                Some(Input::Discovery(Told::Tcp { server, answer: Some(answer) }))
             }
             Event::Ask(bytes) => {
                 let (now, from) = (world.now, world.env.local(Socket::Gateway));
@@ -345,7 +352,7 @@ impl System for NatWorld {
             Event::Igd(id, ask) => {
                 let now = world.now;
                 let answer = world.env.with_gateway(|g, router| g.igd(now, router, ask));
-                Some(Input::Igd { id, answer: answer.unwrap_or(Err(mapping::io::IgdError::NoAnswer)) })
+                Some(Input::Igd(IgdEnd { id, answer: answer.unwrap_or(Err(IgdError::NoAnswer)) }))
             }
             Event::Request(from, local, bytes) => {
                 for (local, to, bytes) in serve(world, cfg, from, local, bytes) {
@@ -381,17 +388,20 @@ impl System for NatWorld {
                 world.env.started = true;
                 let hosts = alloc::vec![world.env.local(Socket::Main)];
                 let gateway = world.env.gateway.is_some().then_some(Ipv4Addr::new(192, 168, 9, 1));
-                Some((0, Input::Network { hosts, servers: alloc::vec![servers()[0]], gateway }))
+                Some((
+                    0,
+                    Input::Discovery(Told::Network(Network { hosts, servers: alloc::vec![servers()[0]], gateway })),
+                ))
             }
             Move::Listen => {
                 world.env.listens = true;
-                Some((0, Input::Listens(alloc::vec![DOOR])))
+                Some((0, Input::Discovery(Told::Listens(alloc::vec![DOOR]))))
             }
             Move::Forge => {
                 world.budget.changes -= 1;
                 let mapped = Attribute::XorMapped(world.env.local(Socket::Main));
                 let bytes = Message::new(Class::Success, TransactionId([0; 12]), alloc::vec![mapped]).encode();
-                Some((0, Input::Datagram { socket: Socket::Main, from: servers()[3], bytes }))
+                Some((0, Input::Discovery(Told::Datagram { socket: Socket::Main, from: servers()[3], bytes })))
             }
             Move::Leave => Some((0, Input::Shutdown)),
             Move::Reboot => {
@@ -402,7 +412,7 @@ impl System for NatWorld {
                     g.reboot(now, router);
                     g.announcement(now)
                 })?;
-                Some((0, Input::Datagram { socket: Socket::Gateway, from: Self::gateway_at(), bytes }))
+                Some((0, Input::Discovery(Told::Datagram { socket: Socket::Gateway, from: Self::gateway_at(), bytes })))
             }
         }
     }

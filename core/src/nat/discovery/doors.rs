@@ -4,7 +4,7 @@
 //! door only if that connection comes, with the request's unpredictable id: it is this host's own observation, and
 //! nothing that a server says.
 
-use super::io::Output;
+use super::io::{Effect, Output};
 use super::{Discovery, HTTPS, transaction_id};
 use crate::limits::DOORS_MAX;
 use crate::machine::{Cx, Time};
@@ -145,7 +145,7 @@ impl Discovery {
                     requests.push(Message::new(Class::Request, id, alloc::vec![asks]).encode());
                 }
             }
-            cx.push(Output::Knock { server, local, requests });
+            cx.push(Output::Effect(Effect::Knock { server, local, requests }));
         }
     }
 
@@ -197,7 +197,7 @@ impl Discovery {
             let server = self.doors.server.into_iter();
             for (server, local) in server.flat_map(|s| self.doors.locals.iter().map(move |l| (s, *l))) {
                 let bytes = Message::request(transaction_id(cx.rng)).encode();
-                cx.out.push(Output::Knock { server, local, requests: alloc::vec![bytes] });
+                cx.out.push(Output::Effect(Effect::Knock { server, local, requests: alloc::vec![bytes] }));
             }
         }
     }

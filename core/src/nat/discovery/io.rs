@@ -3,7 +3,7 @@
 use crate::nat::cookie::{Proven, Tag};
 use crate::nat::{NatBehaviour, NatDescriptor};
 use alloc::vec::Vec;
-use core::net::{SocketAddr, SocketAddrV4};
+use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use core::time::Duration;
 
 /// Which of the host's UDP sockets.
@@ -23,15 +23,10 @@ pub enum Socket {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// The network as it is now: at the start, and whenever it may have changed. Begins anew.
-    Network {
-        /// This host's own addresses with the main socket's port.
-        hosts: Vec<SocketAddr>,
-        /// STUN servers, best first.
-        servers: Vec<SocketAddr>,
-    },
+    Network(Network),
     /// The mapping may be another one: it is looked at now rather than when that is due.
     Look,
-    /// A STUN message came.
+    /// A datagram came.
     Datagram {
         /// To which socket.
         socket: Socket,
@@ -42,7 +37,7 @@ pub enum Input {
     },
     /// These TCP ports listen for peers.
     Listens(Vec<u16>),
-    /// An answer to a request of [`Output::Knock`].
+    /// An answer to a request of [`Effect::Knock`].
     Knocked {
         /// Who was asked.
         server: SocketAddr,
@@ -60,7 +55,7 @@ pub enum Input {
         /// What.
         bytes: Vec<u8>,
     },
-    /// [`Output::AskTcp`] has ended.
+    /// [`Effect::AskTcp`] has ended.
     Tcp {
         /// Who was asked.
         server: SocketAddr,
@@ -69,9 +64,33 @@ pub enum Input {
     },
 }
 
-/// Something to be done.
+/// A network as its host sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Network {
+    /// This host's own addresses with the main socket's port.
+    pub hosts: Vec<SocketAddr>,
+    /// STUN servers, best first.
+    pub servers: Vec<SocketAddr>,
+    /// The router that the way out begins with (IPv4); discovery has no use of it.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// Something to be done or told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
+    /// To be done.
+    Effect(Effect),
+    /// The descriptor that others may be told has changed.
+    Changed(NatDescriptor),
+    /// Newer cookies for the addresses of the descriptor, which stays as it is.
+    Proven(Vec<Proven>),
+    /// All that is known, told at the end of each round and of the lifetime's measurement.
+    Report(Report),
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
     /// Send a datagram; lost like any, should it fail.
     Send {
         /// From which socket.
@@ -98,12 +117,6 @@ pub enum Output {
         /// The requests.
         requests: Vec<Vec<u8>>,
     },
-    /// The descriptor that others may be told has changed.
-    Changed(NatDescriptor),
-    /// Newer cookies for the addresses of the descriptor, which stays as it is.
-    Proven(Vec<Proven>),
-    /// All that is known, told at the end of each round and of the lifetime's measurement.
-    Report(Report),
 }
 
 /// All that is known of the way to the Internet.

@@ -2,7 +2,7 @@
 //! while; then another socket has the server write to it. Each silence costs at most eight packets; the first that a
 //! mapping does not survive ends the measurement, which is made once a network.
 
-use super::io::{Config, Input, Output, Report, Socket};
+use super::io::{Config, Effect, Input, Output, Report, Socket};
 use super::{NatDescriptor, transaction_id};
 use crate::machine::{Cx, Machine, Time};
 use crate::nat::stun::{Attribute, Class, Message, TransactionId};
@@ -99,7 +99,7 @@ impl Lifetime {
             socket = Socket::Asker;
             request.attributes.extend(self.mapped.map(|m| Attribute::ResponsePort(m.port())));
         }
-        cx.push(Output::Send { socket, to: server, bytes: request.encode() });
+        cx.push(Output::Effect(Effect::Send { socket, to: server, bytes: request.encode() }));
     }
 
     /// An answer, perhaps to us.

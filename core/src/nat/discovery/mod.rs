@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 use doors::Doors;
-use io::{Config, Input, Output, Report, Socket};
+use io::{Config, Effect, Input, Network, Output, Report, Socket};
 use lifetime::Lifetime;
 use way::{Probe, Stage, Way};
 
@@ -120,7 +120,7 @@ impl Discovery {
             for server in [SocketAddr::new(first.ip(), HTTPS), first] {
                 if self.tcp.insert(server, None).is_none() {
                     let bytes = Message::request(transaction_id(cx.rng)).encode();
-                    cx.push(Output::AskTcp { server, bytes });
+                    cx.push(Output::Effect(Effect::AskTcp { server, bytes }));
                 }
             }
         }
@@ -168,7 +168,7 @@ impl Discovery {
                 self.contacts.insert(t.to, cx.now);
             }
             let bytes = Message::new(Class::Request, t.id, t.probe.attributes(cx.cfg.tag)).encode();
-            cx.out.push(Output::Send { socket: t.probe.socket(), to: t.to, bytes });
+            cx.out.push(Output::Effect(Effect::Send { socket: t.probe.socket(), to: t.to, bytes }));
         }
         while self.contacts.len() > CONTACTS_MAX {
             let oldest = self.contacts.iter().min_by_key(|(_, at)| **at).map(|(addr, _)| *addr);
@@ -509,7 +509,7 @@ impl Machine for Discovery {
 
     fn handle_input(&mut self, cx: &mut Cx<'_, Self>, input: Input) {
         match input {
-            Input::Network { hosts, mut servers } => {
+            Input::Network(Network { hosts, mut servers, .. }) => {
                 servers.truncate(SERVERS_MAX);
                 if hosts != self.hosts {
                     // another network: nobody there has let anything in for us

@@ -142,13 +142,15 @@ impl Bench {
 
     fn network(&mut self, servers: &[&str]) -> Vec<Output> {
         let servers = servers.iter().map(|s| addr(s)).collect();
-        self.run(Some(Input::Network { hosts: alloc::vec![addr("192.168.0.2:5000")], servers }))
+        self.run(Some(Input::Network(Network { hosts: alloc::vec![addr("192.168.0.2:5000")], servers, gateway: None })))
     }
 
     /// The answer to what was sent to `to`: seen as `mapped`, from `from`.
     fn answer(&mut self, sent: &[Output], to: &str, from: &str, attributes: Vec<Attribute>) -> Vec<Output> {
         let id = sent.iter().find_map(|o| match o {
-            Output::Send { to: at, bytes, .. } if *at == addr(to) => Message::decode(bytes).ok().map(|m| m.id),
+            Output::Effect(Effect::Send { to: at, bytes, .. }) if *at == addr(to) => {
+                Message::decode(bytes).ok().map(|m| m.id)
+            }
             _ => None,
         });
         let bytes = Message::new(Class::Success, id.expect("it was sent"), attributes).encode();
@@ -177,14 +179,17 @@ fn a_server_that_was_written_to_shows_nothing_by_answering() {
     b.network(&["198.51.100.2:3478", "198.51.100.1:3478"]);
     // the first does not answer, so the second is asked; its other address is the first's
     let mut sent = b.fire();
-    while !sent.iter().any(|o| matches!(o, Output::Send { to, .. } if *to == addr("198.51.100.1:3478"))) {
+    while !sent.iter().any(|o| matches!(o, Output::Effect(Effect::Send { to, .. }) if *to == addr("198.51.100.1:3478")))
+    {
         sent = b.fire();
     }
     let mapped = Attribute::XorMapped(addr("203.0.113.9:7000"));
     let other = Attribute::OtherAddress(addr("198.51.100.2:3479"));
     let sent = b.answer(&sent, "198.51.100.1:3478", "198.51.100.1:3478", alloc::vec![mapped, other]);
-    let asked: Vec<_> =
-        sent.iter().filter_map(|o| if let Output::Send { to, .. } = o { Some(*to) } else { None }).collect();
+    let asked: Vec<_> = sent
+        .iter()
+        .filter_map(|o| if let Output::Effect(Effect::Send { to, .. }) = o { Some(*to) } else { None })
+        .collect();
     assert_eq!(asked, [addr("198.51.100.2:3478")], "the mapping at once");
     while b.m.is_busy() {
         b.fire();
@@ -216,7 +221,7 @@ fn who_hears_nothing_tries_again_and_a_mapping_that_moves_begins_a_new_round() {
     assert!(!b.m.is_busy(), "nothing has changed");
     let refresh = loop {
         let out = b.fire();
-        if out.iter().any(|o| matches!(o, Output::Send { .. })) {
+        if out.iter().any(|o| matches!(o, Output::Effect(Effect::Send { .. }))) {
             break out;
         }
     };
@@ -241,7 +246,7 @@ fn on_another_network_nothing_is_claimed_until_a_server_answers_and_then_at_once
         b.fire();
     }
     let hosts = alloc::vec![addr("10.0.0.7:5000")];
-    let sent = b.run(Some(Input::Network { hosts, servers: alloc::vec![addr(server)] }));
+    let sent = b.run(Some(Input::Network(Network { hosts, servers: alloc::vec![addr(server)], gateway: None })));
     let Some(Output::Changed(nothing)) = sent.first() else { panic!("{sent:?}") };
     assert!(!nothing.udp && nothing.candidates.is_empty(), "{nothing:?}");
     let out = b.answer(&sent, server, server, seen_as(8000));
@@ -372,14 +377,16 @@ fn knocked(rng: &mut Seeded, server: SocketAddr) -> (Discovery, TransactionId) {
     };
     let seen = Attribute::XorMapped("203.0.113.9:5000".parse().expect("an address"));
     give(Input::Listens(alloc::vec![5000]));
-    give(Input::Network {
+    give(Input::Network(Network {
         hosts: alloc::vec!["192.168.0.2:7000".parse().expect("an address")],
         servers: alloc::vec![server],
-    });
+        gateway: None,
+    }));
     let answer = |id| Message::new(Class::Success, id, alloc::vec![seen.clone()]).encode();
     let knock = give(Input::Tcp { server, answer: Some(answer(TransactionId([1; 12]))) });
-    let requests =
-        knock.into_iter().find_map(|o| if let Output::Knock { requests, .. } = o { Some(requests) } else { None });
+    let requests = knock
+        .into_iter()
+        .find_map(|o| if let Output::Effect(Effect::Knock { requests, .. }) = o { Some(requests) } else { None });
     let id = Message::decode(&requests.expect("a knock")[0]).expect("ours").id;
     give(Input::Knocked { server, local: 5000, answer: answer(id) });
     (m, id)

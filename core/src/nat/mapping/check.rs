@@ -2,7 +2,7 @@
 //! socket has not written to. Where only an address is left that was written to, from another of its ports, the answer
 //! shows something at a port that the socket was never seen at: nothing but the forwarding can have let it in.
 
-use super::io::{Output, Why};
+use super::io::{Effect, Output, Why};
 use super::{Context, Mapping, REDRAWS_MAX};
 use crate::machine::Time;
 use crate::nat::discovery::io::Socket;
@@ -63,7 +63,7 @@ impl Mapping {
             let change = Attribute::ChangeRequest { address: check.other_address, port: true };
             let attributes = alloc::vec![change, Attribute::ResponsePort(check.port)];
             let bytes = Message::new(Class::Request, check.id, attributes).encode();
-            return cx.push(Output::Send { socket: Socket::Main, to: check.server, bytes });
+            return cx.push(Output::Effect(Effect::Send { socket: Socket::Main, to: check.server, bytes }));
         }
         self.check = None;
         let Some(lease) = &mut self.lease else { return };

@@ -41,15 +41,19 @@ pub enum Input {
         /// What.
         bytes: Vec<u8>,
     },
-    /// The end of [`Output::Igd`].
-    Igd {
-        /// Of this one.
-        id: u32,
-        /// How it ended.
-        answer: Result<Opened, IgdError>,
-    },
+    /// UPnP has done what it was asked for, or not.
+    Igd(IgdEnd),
     /// This host leaves: what was opened is closed, and nothing is opened any more.
     Shutdown,
+}
+
+/// The end of [`Effect::Igd`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IgdEnd {
+    /// Of this one.
+    pub id: u32,
+    /// How it ended.
+    pub answer: Result<Opened, IgdError>,
 }
 
 /// A port that UPnP has opened.
@@ -70,9 +74,20 @@ pub enum IgdError {
     Refused(u16),
 }
 
-/// Something to be done.
+/// Something to be done or told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
+    /// To be done.
+    Effect(Effect),
+    /// The endpoint that others may be told of has changed.
+    Claimed(Option<SocketAddrV4>),
+    /// How it stands has changed.
+    Status(Status),
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
     /// Send a datagram; lost like any, should it fail.
     Send {
         /// From which socket.
@@ -89,13 +104,9 @@ pub enum Output {
         /// What.
         ask: IgdAsk,
     },
-    /// The endpoint that others may be told of has changed.
-    Claimed(Option<SocketAddrV4>),
-    /// How it stands has changed.
-    Status(Status),
 }
 
-/// See [`Output::Igd`].
+/// See [`Effect::Igd`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IgdAsk {
     /// Forward a UDP port to the main socket.

@@ -19,7 +19,7 @@ use crate::nat::discovery::io::Socket;
 use check::Check;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use core::time::Duration;
-use io::{Config, IgdAsk, IgdError, Input, Opened, Output, Protocol, Site, Status, Why};
+use io::{Config, Effect, IgdAsk, IgdEnd, IgdError, Input, Opened, Output, Protocol, Site, Status, Why};
 
 /// Where gateways listen (RFC 6887 §19, RFC 6886 §3.1).
 pub const PORT: u16 = 5351;
@@ -216,7 +216,7 @@ impl Mapping {
         ask.due = cx.now.after(cx.cfg.rto * (1 << ask.sent.min(8))).min(ask.ends);
         ask.sent += 1;
         let to = SocketAddr::new(site.gateway.into(), PORT);
-        let mut send = |bytes| cx.out.push(Output::Send { socket: Socket::Gateway, to, bytes });
+        let mut send = |bytes| cx.out.push(Output::Effect(Effect::Send { socket: Socket::Gateway, to, bytes }));
         match ask.protocol {
             Protocol::Pcp => {
                 let ip = self.lease.map_or(Ipv4Addr::UNSPECIFIED, |l| *l.external.ip());
@@ -238,7 +238,7 @@ impl Mapping {
                 // a renewal has time, and an effect has an end all the same
                 let within = ask.ends.since(cx.now).min(cx.cfg.within);
                 let open = IgdAsk::Open { site, port: ask.port, lifetime_s, within };
-                cx.push(Output::Igd { id: ask.id, ask: open });
+                cx.push(Output::Effect(Effect::Igd { id: ask.id, ask: open }));
             }
         }
     }
@@ -303,10 +303,10 @@ impl Mapping {
                 self.next_id += 1;
                 self.closing = Some(self.next_id);
                 let ask = IgdAsk::Close { site, port: lease.external.port() };
-                return cx.push(Output::Igd { id: self.next_id, ask });
+                return cx.push(Output::Effect(Effect::Igd { id: self.next_id, ask }));
             }
         };
-        cx.push(Output::Send { socket: Socket::Gateway, to, bytes });
+        cx.push(Output::Effect(Effect::Send { socket: Socket::Gateway, to, bytes }));
     }
 
     // --- answers --------------------------------------------------------------------------------------------------
@@ -394,7 +394,7 @@ impl Mapping {
         broken
     }
 
-    fn igd(&mut self, cx: &mut Context<'_>, id: u32, answer: Result<Opened, IgdError>) {
+    fn igd(&mut self, cx: &mut Context<'_>, IgdEnd { id, answer }: IgdEnd) {
         self.closing = self.closing.filter(|closing| *closing != id);
         if !self.ask.as_ref().is_some_and(|a| a.protocol == Protocol::Upnp && a.id == id) {
             let port = answer.map_or(0, |o| o.external.port());
@@ -404,7 +404,7 @@ impl Mapping {
             };
             // too late to be of use: it need not stay open
             self.next_id += 1;
-            return cx.push(Output::Igd { id: self.next_id, ask: IgdAsk::Close { site, port } });
+            return cx.push(Output::Effect(Effect::Igd { id: self.next_id, ask: IgdAsk::Close { site, port } }));
         }
         match answer {
             Ok(Opened { external, lifetime_s }) => {
@@ -497,14 +497,17 @@ impl Machine for Mapping {
         match input {
             Input::Site(site) => self.site(cx, site),
             Input::Seen(sight) => self.seen(cx, sight),
-            Input::Datagram { socket: Socket::Main, from, bytes } => self.witness_says(cx, from, &bytes),
+            Input::Datagram { socket: Socket::Main, from, bytes } => {
+                self.witness_says(cx, SocketAddr::new(from.ip().to_canonical(), from.port()), &bytes);
+            }
             Input::Datagram { socket: Socket::Gateway, from, bytes } => {
+                let from = SocketAddr::new(from.ip().to_canonical(), from.port());
                 if self.site.is_some_and(|s| from == SocketAddr::new(s.gateway.into(), PORT)) {
                     self.gateway_says(cx, &bytes);
                 }
             }
             Input::Datagram { socket: Socket::Silent | Socket::Asker, .. } => {}
-            Input::Igd { id, answer } => self.igd(cx, id, answer),
+            Input::Igd(end) => self.igd(cx, end),
             Input::Shutdown => {
                 self.close(cx);
                 self.site(cx, None);

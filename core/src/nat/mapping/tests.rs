@@ -119,7 +119,7 @@ fn a_refusal_is_named_and_silence_is_silence() {
     }
     assert_eq!(b.m.status(&b.cfg), Status::Failed(Why::NoAnswer));
     assert!(b.now <= Time::ZERO.after(b.cfg.within), "{:?}", b.now);
-    let mut asked: Vec<_> = b.out.iter().map(|o| matches!(o, Output::Igd { .. })).collect();
+    let mut asked: Vec<_> = b.out.iter().map(|o| matches!(o, Output::Effect(Effect::Igd { .. }))).collect();
     asked.retain(|igd| *igd);
     assert_eq!(asked.len(), 1, "UPnP has its turn, once");
 }
@@ -275,7 +275,7 @@ impl Bench {
     /// The last request, as a gateway reads it.
     fn request(&self) -> pcp::MapRequest {
         let sent = self.out.iter().rev().find_map(|o| match o {
-            Output::Send { socket: Socket::Gateway, bytes, .. } => pcp::decode_request(bytes).ok(),
+            Output::Effect(Effect::Send { socket: Socket::Gateway, bytes, .. }) => pcp::decode_request(bytes).ok(),
             _ => None,
         });
         sent.expect("a request")

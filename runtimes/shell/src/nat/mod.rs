@@ -26,10 +26,9 @@ use std::rc::Rc;
 use std::time::Duration;
 use swarmedge_core::nat::NatDescriptor;
 use swarmedge_core::nat::cookie::{Proven, Tag};
-use swarmedge_core::nat::discovery;
-use swarmedge_core::nat::discovery::io::Socket;
+use swarmedge_core::nat::discovery::io::{self as discovery, Network, Socket};
 use swarmedge_core::nat::gatherer::{Config, Gatherer, Input, Output, Report};
-use swarmedge_core::nat::mapping::io::IgdError;
+use swarmedge_core::nat::mapping::io::{self as mapping, IgdEnd, IgdError};
 use swarmedge_core::nat::stun::{HEADER_LEN, MESSAGE_LEN_MAX};
 use udp::Udp;
 
@@ -99,29 +98,32 @@ pub(crate) async fn run<R: Rt>(rt: R, sight: Sight, servers: Vec<SocketAddr>, to
     let calls = inbox.clone();
     let answering = async {
         while let Some(Called { from, local, bytes }) = called.recv().await {
-            let _ = calls.try_send(Input::DialledBack { from, local, bytes });
+            let _ = calls.try_send(discovery::Input::DialledBack { from, local, bytes }.into());
         }
         std::future::pending::<()>().await;
     };
     let listening = async {
         while let Some(Datagram { from, bytes }) = datagrams.recv().await {
             // what finds no room is lost, as UDP does
-            let _ = forward.try_send(Input::Datagram { socket: Socket::Main, from, bytes: bytes.to_vec() });
+            let came = discovery::Input::Datagram { socket: Socket::Main, from, bytes: bytes.to_vec() };
+            let _ = forward.try_send(came.into());
         }
     };
     let looking = async {
         let Ok(bound) = bound else { return };
-        let _ = inbox.try_send(Input::Listens(doors));
+        let _ = inbox.try_send(discovery::Input::Listens(doors).into());
         let (mut known, mut doubted) = (None, false);
         loop {
-            let now = (hosts(bound, &servers), gateway::default_route());
-            if known.as_ref() != Some(&now) {
+            let now = network(bound, &servers);
+            let news = if known.as_ref() != Some(&now) {
                 known = Some(now.clone());
-                let (hosts, gateway) = now;
-                if inbox.send(Input::Network { hosts, servers: servers.clone(), gateway }).await.is_err() {
-                    return;
-                }
-            } else if doubted && inbox.send(Input::Look).await.is_err() {
+                Some(discovery::Input::Network(now))
+            } else {
+                doubted.then_some(discovery::Input::Look)
+            };
+            if let Some(news) = news
+                && inbox.send(news.into()).await.is_err()
+            {
                 return;
             }
             let timer = rt.sleep_until(rt.now() + LOOK_EVERY);
@@ -159,7 +161,7 @@ async fn doubt(looks: &mut Receiver<()>) -> bool {
 pub(crate) async fn once<R: Rt>(rt: R, servers: Vec<SocketAddr>, maps_ports: bool) -> io::Result<Report> {
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let main = Udp::open(&rt)?;
-    let hosts = hosts(main.local_addr()?, &servers);
+    let network = network(main.local_addr()?, &servers);
     rt.spawn(main.clone().receive(rt.clone(), into_inbox(inbox.clone(), Socket::Main)));
     let sender = main.clone();
     let (found, settled) = (Rc::new(RefCell::new(None)), Signal::default());
@@ -175,7 +177,7 @@ pub(crate) async fn once<R: Rt>(rt: R, servers: Vec<SocketAddr>, maps_ports: boo
     };
     let send: Send = Box::new(move |bytes, to| sender.send(bytes, to));
     let port = NatPort::new(rt.clone(), send, inbox.clone(), told);
-    let _ = inbox.try_send(Input::Network { hosts, servers, gateway: gateway::default_route() });
+    let _ = inbox.try_send(discovery::Input::Network(network).into());
     let mut cfg = Config::once();
     cfg.mapping.enabled = maps_ports;
     or(drive(rt.clone(), Gatherer::default(), cfg, inputs, port), leave(&rt, settled.wait(), &inbox)).await;
@@ -186,7 +188,8 @@ pub(crate) async fn once<R: Rt>(rt: R, servers: Vec<SocketAddr>, maps_ports: boo
 
 fn into_inbox(inbox: Sender<Input>, socket: Socket) -> impl FnMut(SocketAddr, Option<IpAddr>, &[u8]) {
     move |from, _, bytes| {
-        let _ = inbox.try_send(Input::Datagram { socket, from: canonical(from), bytes: bytes.to_vec() });
+        let came = discovery::Input::Datagram { socket, from: canonical(from), bytes: bytes.to_vec() };
+        let _ = inbox.try_send(came.into());
     }
 }
 
@@ -224,6 +227,36 @@ impl<R: Rt, F: FnMut(Told)> NatPort<R, F> {
         };
         udp.send(bytes, to)
     }
+
+    fn ask_tcp(&self, server: SocketAddr, bytes: Vec<u8>) {
+        let (rt, inbox) = (self.rt.clone(), self.inbox.clone());
+        self.rt.spawn(async move {
+            let late = rt.sleep_until(rt.now() + discovery::Config::default().within);
+            let asked = async { ask_tcp(&rt, server, &bytes).await.ok() };
+            let answer = or(asked, async {
+                late.await;
+                None
+            });
+            let _ = inbox.send(discovery::Input::Tcp { server, answer: answer.await }.into()).await;
+        });
+    }
+
+    fn knock(&self, server: SocketAddr, local: u16, requests: Vec<Vec<u8>>) {
+        let (rt, inbox) = (self.rt.clone(), self.inbox.clone());
+        let bound = self.bound.filter(|ip| !ip.is_unspecified() && ip.is_ipv4() == server.is_ipv4());
+        let from = SocketAddr::new(bound.unwrap_or_else(|| unspecified(server)), local);
+        self.rt.spawn(async move {
+            let late = rt.sleep_until(rt.now() + KNOCK_WITHIN);
+            let asked = knock(&rt, &inbox, (from, server), requests);
+            let ended = or(asked, async {
+                late.await;
+                Ok(())
+            });
+            if let Err(error) = ended.await {
+                tracing::debug!(%from, %server, %error, "a listening port cannot be shown to a STUN server");
+            }
+        });
+    }
 }
 
 impl<R, F> Drop for NatPort<R, F> {
@@ -235,43 +268,20 @@ impl<R, F> Drop for NatPort<R, F> {
 impl<R: Rt, F: FnMut(Told)> Port<Gatherer> for NatPort<R, F> {
     fn perform(&mut self, output: Output, local: &mut VecDeque<Input>) {
         match output {
-            Output::Send { socket, to, bytes } => {
+            Output::Discovery(discovery::Effect::Send { socket, to, bytes })
+            | Output::Mapping(mapping::Effect::Send { socket, to, bytes }) => {
                 if let Err(error) = self.send(socket, to, &bytes) {
                     // lost like any datagram: the machine asks again
-                    tracing::debug!(%to, %error, "STUN request not sent");
+                    tracing::debug!(%to, %error, "request not sent");
                 }
             }
-            Output::AskTcp { server, bytes } => {
-                let (rt, inbox) = (self.rt.clone(), self.inbox.clone());
-                self.rt.spawn(async move {
-                    let late = rt.sleep_until(rt.now() + discovery::io::Config::default().within);
-                    let asked = async { ask_tcp(&rt, server, &bytes).await.ok() };
-                    let answer = or(asked, async {
-                        late.await;
-                        None
-                    });
-                    let _ = inbox.send(Input::Tcp { server, answer: answer.await }).await;
-                });
+            Output::Discovery(discovery::Effect::AskTcp { server, bytes }) => self.ask_tcp(server, bytes),
+            Output::Discovery(discovery::Effect::Knock { server, local, requests }) => {
+                self.knock(server, local, requests);
             }
-            Output::Knock { server, local, requests } => {
-                let (rt, inbox) = (self.rt.clone(), self.inbox.clone());
-                let bound = self.bound.filter(|ip| !ip.is_unspecified() && ip.is_ipv4() == server.is_ipv4());
-                let from = SocketAddr::new(bound.unwrap_or_else(|| unspecified(server)), local);
-                self.rt.spawn(async move {
-                    let late = rt.sleep_until(rt.now() + KNOCK_WITHIN);
-                    let asked = knock(&rt, &inbox, (from, server), requests);
-                    let ended = or(asked, async {
-                        late.await;
-                        Ok(())
-                    });
-                    if let Err(error) = ended.await {
-                        tracing::debug!(%from, %server, %error, "a listening port cannot be shown to a STUN server");
-                    }
-                });
-            }
-            Output::Igd { id, ask } => match self.inbox.reserve() {
-                Ok(permit) => igd::begin(ask, move |answer| permit.send(Input::Igd { id, answer })),
-                Err(_) => local.push_back(Input::Igd { id, answer: Err(IgdError::NoAnswer) }),
+            Output::Mapping(mapping::Effect::Igd { id, ask }) => match self.inbox.reserve() {
+                Ok(permit) => igd::begin(ask, move |answer| permit.send(Input::Igd(IgdEnd { id, answer }))),
+                Err(_) => local.push_back(Input::Igd(IgdEnd { id, answer: Err(IgdError::NoAnswer) })),
             },
             Output::Over => self.over = true,
             Output::Changed(nat) => (self.told)(Told::Changed(nat)),
@@ -306,7 +316,7 @@ async fn knock<R: Rt>(
         tcp.write_all(&request).await?;
         tcp.flush().await?;
         let answer = read_message(&mut tcp).await?;
-        let _ = inbox.send(Input::Knocked { server, local: from.port(), answer }).await;
+        let _ = inbox.send(discovery::Input::Knocked { server, local: from.port(), answer }.into()).await;
     }
     let _ = tcp.read(&mut [0]).await;
     Ok(())
@@ -324,6 +334,11 @@ pub(crate) async fn read_message(tcp: &mut (impl futures_lite::AsyncRead + Unpin
     bytes.resize(len, 0);
     tcp.read_exact(&mut bytes[HEADER_LEN..]).await?;
     Ok(bytes)
+}
+
+/// The network as it is now.
+fn network(bound: SocketAddr, servers: &[SocketAddr]) -> Network {
+    Network { hosts: hosts(bound, servers), servers: servers.to_vec(), gateway: gateway::default_route() }
 }
 
 /// This host's own addresses on the ways to `servers`, with the socket's port. The system says which address a way
