@@ -1,4 +1,4 @@
-//! The built binary, as a user runs it. The same for every runtime.
+//! The built binary, as a user runs it.
 
 use std::fs;
 use std::path::Path;
@@ -35,7 +35,9 @@ fn refusal(binary: &str, at: &Path, args: &[&str]) -> (String, Option<i32>) {
 }
 
 /// A deployment is made once, read by every server, and a slip in it is named with its line.
-pub(crate) fn a_deployment_is_made_and_a_slip_in_it_is_named(binary: &str) {
+#[test]
+fn a_deployment_is_made_and_a_slip_in_it_is_named() {
+    let binary = crate::BINARY;
     let dir = dir();
     let made = run(binary, dir.path(), &["init", "cdn"]);
     assert!(made.status.success(), "{}", text(&made.stderr));
@@ -59,7 +61,9 @@ pub(crate) fn a_deployment_is_made_and_a_slip_in_it_is_named(binary: &str) {
 }
 
 /// Each kind of failure has its own exit code, and `--json` says the same in one object.
-pub(crate) fn failures_have_their_exit_codes(binary: &str) {
+#[test]
+fn failures_have_their_exit_codes() {
+    let binary = crate::BINARY;
     let dir = dir();
     assert!(run(binary, dir.path(), &["init", "cdn"]).status.success());
     let config = ["--config", "cdn/server.toml"];
@@ -81,7 +85,9 @@ pub(crate) fn failures_have_their_exit_codes(binary: &str) {
 
 /// What a provider's auditor has: exported days and the operator's root key. Every way to bend an export is found, and
 /// the honest one accepted.
-pub(crate) fn an_auditor_finds_what_was_bent_and_accepts_what_was_not(binary: &str) {
+#[test]
+fn an_auditor_finds_what_was_bent_and_accepts_what_was_not() {
+    let binary = crate::BINARY;
     let (operator, auditor) = (dir(), dir());
     let root = closed_and_exported(binary, operator.path(), "800", &auditor.path().join("honest"));
     // the same operator, and other books of the same days
@@ -173,7 +179,9 @@ fn copy_dir(from: &Path, to: &Path) {
 }
 
 /// The demo delivers, and says so in one JSON object.
-pub(crate) fn a_small_demo_ends_well(binary: &str) {
+#[test]
+fn a_small_demo_ends_well() {
+    let binary = crate::BINARY;
     let dir = dir();
     let dir_arg = dir.path().to_str().expect("UTF-8");
     let args = ["demo", "--size", "2MiB", "--peers", "1", "--downloads", "1", "--json", "--dir", dir_arg];
@@ -186,7 +194,9 @@ pub(crate) fn a_small_demo_ends_well(binary: &str) {
 }
 
 /// A few kills of whoever, and the books are right; many more in the nightly run.
-pub(crate) fn a_short_crash_loop_bills_what_was_delivered(binary: &str) {
+#[test]
+fn a_short_crash_loop_bills_what_was_delivered() {
+    let binary = crate::BINARY;
     let dir = dir();
     let dir_arg = dir.path().to_str().expect("UTF-8");
     let out = run(binary, dir.path(), &["bench", "crash", "--kills", "5", "--json", "--dir", dir_arg]);
@@ -195,7 +205,9 @@ pub(crate) fn a_short_crash_loop_bills_what_was_delivered(binary: &str) {
 }
 
 /// However the demo ends, its processes end too.
-pub(crate) fn a_killed_demo_leaves_no_process(binary: &str) {
+#[test]
+fn a_killed_demo_leaves_no_process() {
+    let binary = crate::BINARY;
     let dir = dir();
     let dir_arg = dir.path().to_str().expect("UTF-8");
     let mut demo = Command::new(binary)

@@ -1,11 +1,11 @@
 //! Geolocation on loopback: which country and network the CN sees clients in, and what the ledger keeps of it.
 
-use super::{any, run};
+use super::{R, any, run};
 use socket2::{Domain, Socket, Type};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 use swarmedge_core::ids::Guid;
-use swarmedge_shell::rt::Start;
+use swarmedge_shell::rt::Rt as _;
 use swarmedge_shell::server::cn;
 use swarmedge_shell::server::config::CnConfig;
 use swarmedge_shell::server::ledger::{Reader, Spot};
@@ -15,7 +15,8 @@ mod mmdb;
 
 /// Clients behind two loopback prefixes are in two countries and networks: the ledger has it, and a broken database is
 /// one clear error at the start.
-pub(crate) fn clients_are_located_and_the_ledger_keeps_country_and_network_alone<R: Start>() {
+#[test]
+fn clients_are_located_and_the_ledger_keeps_country_and_network_alone() {
     run::<R, _>(|net| async move {
         let (countries, networks) = (net.path("countries.mmdb"), net.path("networks.mmdb"));
         let prefixes = ["127.0.0.0/24", "127.0.7.0/24"];

@@ -1,4 +1,4 @@
-//! Clients whose way to the Internet changes in mid transfer, on real kernel NATs. The same for every runtime.
+//! Clients whose way to the Internet changes in mid transfer, on real kernel NATs.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -157,7 +157,9 @@ fn play(lab: &Mutex<Lab>, cdn: &Cdn, binary: &Path, case: Case) {
 
 /// In mid transfer a peer's NAT gets another address and forgets its mappings, or the peer changes its network: bytes
 /// flow again within five seconds, every download completes, and nothing is fetched twice but what was on its way.
-pub(crate) fn a_transfer_goes_on_when_a_way_changes(binary: &str) {
+#[test]
+fn a_transfer_goes_on_when_a_way_changes() {
+    let binary = crate::BINARY;
     let sites = CASES.iter().flat_map(|c| {
         let [seeder, downloader] = c.kinds;
         [Site { rate_mbit: Some(LINK_MBIT), ..Site::new(&c.seeder(), seeder) }, Site::new(&c.downloader(), downloader)]

@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "sizes of a test")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for what it names")]
 
+use crate::Rt as R;
 use std::future::Future;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::UdpSocket;
@@ -14,7 +15,7 @@ use swarmedge_core::role::client::io::{CloseReason, FetchEnd, Input, Output, Sav
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::peer::{PeerMsg, PeerWelcome, RefuseCode};
 use swarmedge_shell::peers::bench::{Node, bench_peer_leg};
-use swarmedge_shell::rt::Start;
+use swarmedge_shell::rt::{Rt as _, Start};
 
 const PIECE: u32 = 1 << 20;
 
@@ -102,7 +103,7 @@ async fn serve_end<R: Start>(node: &mut Node<R>) -> u64 {
     }
 }
 
-pub(crate) fn a_version_goes_from_peer_to_peer<R: Start>(over: Transport) {
+fn a_version_goes_from_peer_to_peer(over: Transport) {
     rig::<R, _>(over, 9, |mut r| async move {
         let (conn, _) = r.connect().await;
         let (version, manifest, rt) = (r.version(), r.manifest.clone(), r.rt.clone());
@@ -119,7 +120,7 @@ pub(crate) fn a_version_goes_from_peer_to_peer<R: Start>(over: Transport) {
     });
 }
 
-pub(crate) fn control_messages_arrive_in_order_both_ways<R: Start>(over: Transport) {
+fn control_messages_arrive_in_order_both_ways(over: Transport) {
     rig::<R, _>(over, 1, |mut r| async move {
         let (conn, accepted) = r.connect().await;
         let welcome = |n| PeerMsg::Welcome(PeerWelcome { protocol: 1, requests_max: n });
@@ -137,7 +138,7 @@ pub(crate) fn control_messages_arrive_in_order_both_ways<R: Start>(over: Transpo
     });
 }
 
-pub(crate) fn a_corrupting_peer_is_named_by_its_first_wrong_block<R: Start>(over: Transport) {
+fn a_corrupting_peer_is_named_by_its_first_wrong_block(over: Transport) {
     rig::<R, _>(over, 2, |mut r| async move {
         let file = r.dir.path().join("up/pieces").join(r.version().to_string());
         let mut file = std::fs::OpenOptions::new().read(true).write(true).open(file).expect("the data file");
@@ -159,7 +160,7 @@ pub(crate) fn a_corrupting_peer_is_named_by_its_first_wrong_block<R: Start>(over
     });
 }
 
-pub(crate) fn a_cancelled_transfer_ends_on_both_sides<R: Start>(over: Transport) {
+fn a_cancelled_transfer_ends_on_both_sides(over: Transport) {
     rig::<R, _>(over, 1, |mut r| async move {
         let (conn, _) = r.connect().await;
         r.down.fetch(conn, &r.manifest, PieceIndex(0));
@@ -178,7 +179,7 @@ pub(crate) fn a_cancelled_transfer_ends_on_both_sides<R: Start>(over: Transport)
     });
 }
 
-pub(crate) fn a_refusal_says_why_before_and_during_a_transfer<R: Start>(over: Transport) {
+fn a_refusal_says_why_before_and_during_a_transfer(over: Transport) {
     rig::<R, _>(over, 1, |mut r| async move {
         let (conn, _) = r.connect().await;
         r.down.fetch(conn, &r.manifest, PieceIndex(0));
@@ -194,7 +195,7 @@ pub(crate) fn a_refusal_says_why_before_and_during_a_transfer<R: Start>(over: Tr
     });
 }
 
-pub(crate) fn a_broken_connection_ends_everything_on_it_once<R: Start>(over: Transport) {
+fn a_broken_connection_ends_everything_on_it_once(over: Transport) {
     rig::<R, _>(over, 3, |mut r| async move {
         let (conn, accepted) = r.connect().await;
         for piece in 0..3 {
@@ -229,7 +230,7 @@ pub(crate) fn a_broken_connection_ends_everything_on_it_once<R: Start>(over: Tra
     });
 }
 
-pub(crate) fn only_the_introduced_key_may_answer<R: Start>(over: Transport) {
+fn only_the_introduced_key_may_answer(over: Transport) {
     rig::<R, _>(over, 1, |mut r| async move {
         let other = r.down.key;
         assert_eq!(r.down.connect(ConnId(1), other, vec![r.up.addr]).await, None);
@@ -240,7 +241,8 @@ pub(crate) fn only_the_introduced_key_may_answer<R: Start>(over: Transport) {
     });
 }
 
-pub(crate) fn stun_passes_on_the_same_socket_during_a_transfer<R: Start>() {
+#[test]
+fn stun_passes_on_the_same_socket_during_a_transfer() {
     rig::<R, _>(Transport::Udp, 9, |mut r| async move {
         let (conn, _) = r.connect().await;
         let (version, manifest, rt) = (r.version(), r.manifest.clone(), r.rt.clone());
@@ -269,10 +271,41 @@ pub(crate) fn stun_passes_on_the_same_socket_during_a_transfer<R: Start>() {
     });
 }
 
-pub(crate) fn the_peer_bench_runs<R: Start>() {
+#[test]
+fn the_peer_bench_runs() {
     let dir = tempfile::tempdir().expect("a directory");
     let bytes = std::env::var("PEER_BENCH_MIB").ok().and_then(|v| v.parse().ok()).unwrap_or(32_u64) << 20;
     let leg = bench_peer_leg::<R>(dir.path(), bytes).expect("measured");
     assert_eq!(leg.bytes, bytes);
     println!("{:.0} MB/s, cpu {:?}", leg.mb_per_s(), leg.cpu);
 }
+
+macro_rules! over {
+    ($transport:ident: $($name:ident),* $(,)?) => {$(
+        #[test]
+        fn $name() {
+            super::$name(super::Transport::$transport);
+        }
+    )*};
+}
+
+macro_rules! over_both {
+    ($($name:ident),* $(,)?) => {
+        mod quic {
+            over!(Udp: $($name),*);
+        }
+        mod tcp {
+            over!(Tcp: $($name),*);
+        }
+    };
+}
+
+over_both!(
+    a_version_goes_from_peer_to_peer,
+    control_messages_arrive_in_order_both_ways,
+    a_corrupting_peer_is_named_by_its_first_wrong_block,
+    a_cancelled_transfer_ends_on_both_sides,
+    a_refusal_says_why_before_and_during_a_transfer,
+    a_broken_connection_ends_everything_on_it_once,
+    only_the_introduced_key_may_answer,
+);

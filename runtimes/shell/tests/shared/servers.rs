@@ -27,7 +27,7 @@ use swarmedge_shell::http::Signal;
 use swarmedge_shell::keys::{Key, SealKey, SealRing, certify, save_cert};
 use swarmedge_shell::link::{Cap, Event, Inlet, Links, dial};
 use swarmedge_shell::mailbox::{Receiver, mailbox};
-use swarmedge_shell::rt::Start;
+use swarmedge_shell::rt::{Rt as _, Start};
 use swarmedge_shell::server::config::{CnConfig, DnConfig, LedgerConfig, OperatorConfig};
 use swarmedge_shell::server::ledger::{Filter, Reader};
 use swarmedge_shell::server::{cn, dn, ledger, stun};
@@ -38,9 +38,8 @@ mod located;
 #[path = "stun.rs"]
 mod stun_tests;
 
-pub(crate) use located::clients_are_located_and_the_ledger_keeps_country_and_network_alone;
+use crate::Rt as R;
 use stun_tests::{ask_over_tcp, stun_config};
-pub(crate) use stun_tests::{stun_answers_from_its_other_address, stun_answers_over_udp_and_tcp};
 
 const VERSION: VersionId = VersionId([9; 32]);
 const DOWNLOAD: DownloadId = DownloadId([8; 16]);
@@ -285,7 +284,8 @@ impl Client {
 }
 
 /// A downloader's query is answered with the other client's introduction, which that client receives too.
-pub(crate) fn two_clients_are_introduced_and_the_ledger_keeps_their_record<R: Start>() {
+#[test]
+fn two_clients_are_introduced_and_the_ledger_keeps_their_record() {
     run::<R, _>(|net| async move {
         let cn = net.control_plane().await;
         let mut up = net.client(cn, 1).await;
@@ -402,7 +402,8 @@ impl<R: Start> Net<R> {
 }
 
 /// A grant that was changed, or sealed by somebody else, introduces nobody.
-pub(crate) fn a_forged_grant_introduces_nobody<R: Start>() {
+#[test]
+fn a_forged_grant_introduces_nobody() {
     run::<R, _>(|net| async move {
         let cn = net.control_plane().await;
         let mut client = net.client(cn, 1).await;
@@ -418,7 +419,8 @@ pub(crate) fn a_forged_grant_introduces_nobody<R: Start>() {
 }
 
 /// Random bytes and silence on every port harm no other connection.
-pub(crate) fn garbage_on_every_port_disturbs_nobody<R: Start>() {
+#[test]
+fn garbage_on_every_port_disturbs_nobody() {
     run::<R, _>(|net| async move {
         let (dn, ledger) = (net.dn(), net.ledger().await);
         let cfg = net.cn_config(dn, ledger);
@@ -449,7 +451,8 @@ pub(crate) fn garbage_on_every_port_disturbs_nobody<R: Start>() {
 }
 
 /// Told to stop, a CN sends its clients elsewhere, and every server ends by itself.
-pub(crate) fn a_stopping_cn_drains_its_clients<R: Start>() {
+#[test]
+fn a_stopping_cn_drains_its_clients() {
     run::<R, _>(|net| async move {
         let cn = net.control_plane().await;
         let mut client = net.client(cn, 1).await;
@@ -464,7 +467,8 @@ pub(crate) fn a_stopping_cn_drains_its_clients<R: Start>() {
 }
 
 /// A port in use is one clear line that names it and what to change, before anything runs.
-pub(crate) fn a_port_in_use_is_one_clear_error<R: Start>() {
+#[test]
+fn a_port_in_use_is_one_clear_error() {
     run::<R, _>(|net| async move {
         let (dn, ledger) = (net.dn(), net.ledger().await);
         let cfg = CnConfig { listen: dn, ..net.cn_config(dn, ledger) };
@@ -475,7 +479,8 @@ pub(crate) fn a_port_in_use_is_one_clear_error<R: Start>() {
 }
 
 /// What every `Rt` must do.
-pub(crate) fn the_runtime_keeps_its_promises<R: Start>() {
+#[test]
+fn the_runtime_keeps_its_promises() {
     R::block_on(|rt: R| async move {
         // deadlines fire in their order, a passed one at once
         let (tx, mut order) = mailbox(8);
@@ -523,14 +528,17 @@ pub(crate) fn the_runtime_keeps_its_promises<R: Start>() {
 }
 
 /// A panic of blocking work comes to whoever waits for it.
-pub(crate) fn a_panic_on_the_blocking_pool_reaches_its_caller<R: Start>() {
+#[test]
+#[should_panic(expected = "on the pool")]
+fn a_panic_on_the_blocking_pool_reaches_its_caller() {
     R::block_on(|rt: R| async move {
         rt.blocking(|| panic!("on the pool")).await;
     });
 }
 
 /// Tasks end with the shard: what they hold is dropped.
-pub(crate) fn tasks_end_with_their_shard<R: Start>() {
+#[test]
+fn tasks_end_with_their_shard() {
     let held = Rc::new(());
     let inner = Rc::clone(&held);
     R::block_on(move |rt: R| async move {

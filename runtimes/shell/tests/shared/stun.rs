@@ -1,10 +1,10 @@
 //! The STUN server on a real runtime.
 
-use super::{any, run};
+use super::{R, any, run};
 use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use std::net::{SocketAddr, UdpSocket};
 use swarmedge_core::nat::stun::{Attribute, Class, Message, TransactionId};
-use swarmedge_shell::rt::Start;
+use swarmedge_shell::rt::{Rt as _, Start};
 use swarmedge_shell::server::config::StunConfig;
 use swarmedge_shell::server::stun;
 
@@ -27,7 +27,8 @@ pub(super) async fn ask_over_tcp<R: Start>(tcp: &mut R::Tcp) -> SocketAddr {
 }
 
 /// The STUN server tells where a request came from, over UDP and over TCP.
-pub(crate) fn stun_answers_over_udp_and_tcp<R: Start>() {
+#[test]
+fn stun_answers_over_udp_and_tcp() {
     run::<R, _>(|net| async move {
         let stun = net.start(stun::open(&net.rt, &stun_config(), &net.stop).expect("opens"));
         let udp = UdpSocket::bind(any()).expect("a port");
@@ -48,7 +49,8 @@ pub(crate) fn stun_answers_over_udp_and_tcp<R: Start>() {
 }
 
 /// With two addresses the STUN server answers from the other one when asked, and names it.
-pub(crate) fn stun_answers_from_its_other_address<R: Start>() {
+#[test]
+fn stun_answers_from_its_other_address() {
     run::<R, _>(|net| async move {
         let open = || {
             let free = |ip: &str| {
