@@ -289,7 +289,9 @@ impl Book {
                 self.proven(verify, r, p).filter(of_it).map_or(0, |proof| proof.bytes)
             };
             // one receipt filed by many, or many receipts of one introduction: the highest counts, once
-            let (bytes, counted) = (proven(p), self.counted(r, p).map_or(0, proven));
+            let bytes = proven(p);
+            // where all of it counts no receipt is checked twice
+            let counted = self.counted(r, p).map_or(0, |counted| if counted == p { bytes } else { proven(counted) });
             if bytes > c.receipted || c.uploader.is_none() {
                 c.uploader = Some(r.reporter);
             }

@@ -5,7 +5,7 @@ use super::database::{Connection, Database};
 use super::day::Day;
 use super::rollup::roll;
 use super::rows::{Value, insert};
-use super::store::{EVIDENCE_DAYS, Store, first_open, settle};
+use super::store::{EVIDENCE_DAYS, Store, first_open, settle_again};
 use super::usage::{Reader, bytes_at};
 use crate::error::{Code, Error};
 use crate::keys::{Key, load_cert};
@@ -137,7 +137,7 @@ async fn settle_open(change: &mut AnyConnection, day: Day, now_ms: u64) -> Resul
     if open.is_empty() {
         return Ok(());
     }
-    settle(change, &open, day, now_ms).await?;
+    settle_again(change, &open, day, now_ms).await?;
     let expired = i64::try_from(now_ms.saturating_sub(EXPIRES_MS)).unwrap_or(i64::MAX);
     sqlx::query("UPDATE download SET day = $1 WHERE day = $2 AND state < 2 AND issued_ms > $3")
         .bind(day.next().to_sql())

@@ -176,15 +176,36 @@ fn a_dropped_an_added_and_a_moved_line_and_a_replaced_day_are_found() {
     assert_eq!(audit(&days.concat()), Err("day 1: Replaced".into()));
 }
 
-#[test]
-fn trimmed_records_leave_what_was_settled() {
-    let (ledger, text) = honest();
-    close_up_to(&ledger, Day(FIRST.0 + 40));
-    block_on(async {
-        let mut store = Store::open(&ledger.path).await.expect("opens");
-        store.trim(Day(FIRST.0 + 100), 30).await.expect("trimmed");
-        assert_eq!(store.count_for_test().await, 0);
-        store.close().await;
-    });
-    assert_eq!(exported(&ledger, FIRST.0..=FIRST.0 + 1), text);
+pub(super) fn trimmed_records_leave_what_was_settled(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let (last, recent) = (Day(FIRST.0 + 40), Day(FIRST.0 + 60));
+    for day in [FIRST, FIRST.next(), recent] {
+        store_on(&ledger, day, &traffic(day, 2));
+    }
+    close_up_to(&ledger, last);
+    let said = || {
+        let report = block_on(async {
+            let mut reader = Reader::open(&ledger.path).await.expect("opens");
+            reader.report(ProviderId(7), FIRST, recent).await.expect("read")
+        });
+        (exported(&ledger, FIRST.0..=last.0), serde_json::to_string(&report).expect("text"))
+    };
+    let before = said();
+    let counts = |keep: u32| {
+        block_on(async {
+            let mut store = Store::open(&ledger.path).await.expect("opens");
+            store.trim(Day(FIRST.0 + 100), keep).await.expect("trimmed");
+            let mut counts = Vec::new();
+            for table in ["record", "record_id", "evidence", "download"] {
+                counts.push(store.count_for_test(table).await);
+            }
+            store.close().await;
+            counts
+        })
+    };
+    let of_a_day = i64::try_from(traffic(FIRST, 2).len()).expect("few");
+    assert_eq!(counts(u32::MAX), [3 * of_a_day, 3 * of_a_day, 9, 9]);
+    assert_eq!(counts(99), [2 * of_a_day, 2 * of_a_day, 6, 9], "of the first day nothing but what was settled");
+    assert_eq!(counts(0), [of_a_day, of_a_day, 3, 9], "what an open day may need stays");
+    assert_eq!(said(), before);
 }

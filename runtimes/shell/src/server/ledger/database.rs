@@ -19,12 +19,14 @@ const SQLITE: &[&str] = &[
     include_str!("schema/sqlite_3.sql"),
     include_str!("schema/sqlite_4.sql"),
     include_str!("schema/sqlite_5.sql"),
+    include_str!("schema/sqlite_6.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("schema/postgres_1.sql"),
     include_str!("schema/postgres_2.sql"),
     include_str!("schema/postgres_3.sql"),
     include_str!("schema/postgres_4.sql"),
+    include_str!("schema/postgres_5.sql"),
 ];
 
 /// PostgreSQL's writers take turns by this advisory lock ("swmledge").
@@ -239,6 +241,8 @@ impl Connection {
             "DELETE FROM record_id WHERE day < $1",
             "DELETE FROM place WHERE day < $1",
             "DELETE FROM set_aside WHERE day < $1",
+            "DELETE FROM evidence WHERE day < $1
+             AND NOT EXISTS (SELECT 1 FROM record WHERE record.download = evidence.download)",
         ] {
             sqlx::query(text).bind(before).execute(&mut self.any).await?;
         }

@@ -2,9 +2,9 @@
 
 use super::day::Day;
 use super::places::{Places, Spot};
+use super::proven::verify_once;
 use super::rollup::to_json;
 use super::rows::Value;
-use crate::keys::verify;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use swarmedge_core::accounting::quarantine::Quarantines;
@@ -78,7 +78,7 @@ pub(super) fn line_of(
     let cause = cause(&records, &granted);
     let mut book = Book::strict().with_quarantines(quarantines.clone());
     records.into_iter().for_each(|(came, record)| book.add(record, came));
-    let bill = book.bill(verify, now_ms);
+    let bill = book.bill(verify_once, now_ms);
     let done = bill.state == Some(UsageState::Completed);
     let spot = places.at(granted.guid, granted.issued_ms);
     let sources = sources(&bill, places, spot, granted.issued_ms);

@@ -16,6 +16,7 @@ pub mod port;
 #[cfg(test)]
 #[path = "../../../tests/shared/postgres.rs"]
 mod postgres;
+mod proven;
 pub mod quarantine;
 pub mod report;
 #[cfg(test)]

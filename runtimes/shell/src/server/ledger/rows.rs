@@ -204,8 +204,8 @@ pub(super) async fn insert(
     let mut rows = rows.into_iter();
     while let Some(columns) = rows.as_slice().first().map(Vec::len) {
         let size = CHUNKS.into_iter().find(|size| *size <= rows.len()).unwrap_or(1);
-        let tuple = |row: usize| format!("({})", numbered(row * columns, columns));
-        let tuples = (0..size).map(tuple).collect::<Vec<_>>().join(",");
+        let tuple = format!("({})", holes(columns));
+        let tuples = vec![&tuple[..]; size].join(",");
         let mut query = sqlx::query(AssertSqlSafe(format!("{head} VALUES {tuples} {tail}")));
         for value in rows.by_ref().take(size).flatten() {
             query = bind(query, value);
@@ -235,7 +235,7 @@ pub(super) async fn among(
     for some in ids.chunks(CHUNKS[0]) {
         // the last id repeated fills the statement up
         let size = CHUNKS.into_iter().rev().find(|size| *size >= some.len()).unwrap_or(CHUNKS[0]);
-        let text = format!("{head} IN ({}) AND day >= ${}", numbered(0, size), size + 1);
+        let text = format!("{head} IN ({}) AND day >= ?", holes(size));
         let mut query = sqlx::query(AssertSqlSafe(text));
         for id in some.iter().chain(std::iter::repeat(&some[some.len() - 1])).take(size) {
             query = query.bind(id.clone());
@@ -245,9 +245,9 @@ pub(super) async fn among(
     Ok(found)
 }
 
-/// `$from+1,…,$from+n`.
-fn numbered(from: usize, n: usize) -> String {
-    (from + 1..=from + n).map(|i| format!("${i}")).collect::<Vec<_>>().join(",")
+/// `?,…,?`: parameters without a name, since SQLite looks for that of each among those of all before it.
+fn holes(n: usize) -> String {
+    vec!["?"; n].join(",")
 }
 
 #[cfg(test)]

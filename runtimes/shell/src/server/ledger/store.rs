@@ -12,7 +12,7 @@ use crate::error::Error;
 use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use swarmedge_core::ids::{DownloadId, Guid, VersionId};
+use swarmedge_core::ids::Guid;
 use swarmedge_core::wire::Wire;
 use swarmedge_core::wire::records::{EdgeRecord, LedgerRecord, LogEvent, Side};
 
@@ -101,7 +101,7 @@ impl Store {
         if !self.partitions.contains(&today.to_sql()) {
             Connection::partition(&mut change, today.to_sql()).await?;
         }
-        let new = insert_new(&mut change, records, now_ms, today).await?;
+        let new = new_ones(&mut change, records, today).await?;
         places::add(&mut change, &new, today).await?;
         let first_open = first_open(&mut change).await?;
         for record in &new {
@@ -111,7 +111,8 @@ impl Store {
                 add_plain(&mut change, r, today.max(first_open)).await?;
             }
         }
-        settle(&mut change, &touched(&new), first_open, now_ms).await?;
+        let downloads = keep(&mut change, &new, first_open, now_ms, today).await?;
+        settle(&mut change, downloads, first_open, now_ms).await?;
         change.commit().await
     }
 
@@ -170,11 +171,10 @@ pub(super) async fn first_open(db: &mut AnyConnection) -> Result<Day, sqlx::Erro
     Ok(last.map_or_else(Day::default, |day| Day::from_sql(day).next()))
 }
 
-/// Inserts the records whose ids are new, and returns them.
-async fn insert_new<'a>(
+/// The records whose ids are new.
+async fn new_ones<'a>(
     change: &mut AnyConnection,
     records: &'a [LedgerRecord],
-    now_ms: u64,
     today: Day,
 ) -> Result<Vec<&'a LedgerRecord>, sqlx::Error> {
     let mut by_id: BTreeMap<Vec<u8>, &LedgerRecord> = records.iter().map(|r| (r.id().0.to_vec(), r)).collect();
@@ -185,42 +185,33 @@ async fn insert_new<'a>(
     for row in &inserted {
         new.extend(by_id.remove(&row.try_get::<Vec<u8>, _>(0)?));
     }
-    let rows = new.iter().map(|record| row_of(record, now_ms, today)).collect();
-    let into = "INSERT INTO record (id, day, kind, download, reporter, version, seq, received_ms, body)";
-    insert(change, into, rows, "").await?;
     Ok(new)
 }
 
 fn row_of(record: &LedgerRecord, now_ms: u64, today: Day) -> Vec<Value> {
-    let (kind, reporter, version, seq): (i64, &[u8], _, _) = match record {
-        LedgerRecord::Usage(r) => {
-            let kind = match r.side {
-                Side::Downloader => 1,
-                Side::Uploader => 2,
-            };
-            (kind, &r.reporter.0, &r.version, r.seq)
-        }
-        LedgerRecord::Edge(r) => (3, &r.edge.0, &r.version, r.seq),
-        LedgerRecord::Granted(r) => (4, &r.guid.0, &r.version, 0),
-        LedgerRecord::Log(r) => (log_kind(&r.event), &r.guid.0, &NO_VERSION, 0),
-        LedgerRecord::Served(r) => (3, &r.edge.0, &r.version, r.seq),
-        LedgerRecord::Possession(r) => (POSSESSION, &r.guid.0, &r.version, 0),
-    };
     vec![
         record.id().0[..].into(),
         today.to_sql().into(),
-        kind.into(),
+        kind(record).into(),
         record.download().map(|d| d.0.to_vec()).as_deref().into(),
-        reporter.into(),
-        version.0[..].into(),
-        i64::from(seq).into(),
         now_ms.into(),
         Value::Bytes(record.to_bytes()),
     ]
 }
 
-/// In place of the version of what is about none.
-const NO_VERSION: VersionId = VersionId([0; 32]);
+/// The kind of a record, as the database numbers it.
+const fn kind(record: &LedgerRecord) -> i64 {
+    match record {
+        LedgerRecord::Usage(r) => match r.side {
+            Side::Downloader => 1,
+            Side::Uploader => 2,
+        },
+        LedgerRecord::Edge(_) | LedgerRecord::Served(_) => 3,
+        LedgerRecord::Granted(_) => 4,
+        LedgerRecord::Log(r) => log_kind(&r.event),
+        LedgerRecord::Possession(_) => POSSESSION,
+    }
+}
 
 /// The kinds of what CNs log, as the database numbers them: all from [`LOGS_FROM`] on.
 pub(super) const fn log_kind(event: &LogEvent) -> i64 {
@@ -247,31 +238,84 @@ pub(super) const fn log_kind_of_rekeys() -> i64 {
     LOGS_FROM + 4
 }
 
-/// The downloads that records are about.
-fn touched(records: &[&LedgerRecord]) -> Vec<Vec<u8>> {
-    let touched: BTreeSet<DownloadId> = records.iter().filter_map(|r| r.download()).collect();
-    touched.into_iter().map(|id| id.0.to_vec()).collect()
+/// Downloads by id, with all of their records and when these came.
+type Downloads = BTreeMap<Vec<u8>, Vec<(u64, LedgerRecord)>>;
+
+/// Keeps `new` records; the downloads that they are about. Older records are looked for only of downloads that have
+/// any, and those of one batch never read back.
+async fn keep(
+    change: &mut AnyConnection,
+    new: &[&LedgerRecord],
+    first_open: Day,
+    now_ms: u64,
+    today: Day,
+) -> Result<Downloads, sqlx::Error> {
+    let mut downloads = Downloads::new();
+    for record in new {
+        if let Some(download) = record.download() {
+            downloads.entry(download.0.to_vec()).or_default().push((now_ms, (*record).clone()));
+        }
+    }
+    let ids: Vec<_> = downloads.keys().cloned().collect();
+    let mut known = BTreeMap::new();
+    for row in &among(change, "SELECT download, day FROM evidence WHERE download", &ids, 0).await? {
+        known.insert(row.try_get::<Vec<u8>, _>(0)?, row.try_get::<i64, _>(1)?);
+    }
+    if let Some(since) = known.values().min() {
+        let ids: Vec<_> = known.keys().cloned().collect();
+        for (download, older) in records_of(change, &ids, *since.max(&evidence_since(first_open))).await? {
+            downloads.entry(download).or_default().extend(older);
+        }
+    }
+    // a clock may have been set back
+    let is_first = |id: &&Vec<u8>| known.get(*id).is_none_or(|since| today.to_sql() < *since);
+    let row = |id: &Vec<u8>| vec![id[..].into(), today.to_sql().into()];
+    let begun = ids.iter().filter(is_first).map(row).collect();
+    let again = "ON CONFLICT (download) DO UPDATE SET day = excluded.day";
+    insert(change, "INSERT INTO evidence (download, day)", begun, again).await?;
+    let rows = new.iter().map(|record| row_of(record, now_ms, today)).collect();
+    insert(change, "INSERT INTO record (id, day, kind, download, received_ms, body)", rows, "").await?;
+    Ok(downloads)
 }
 
-/// Brings the lines of downloads in step with their records. Lines of closed days stay as they are.
-pub(super) async fn settle(
+/// See [`EVIDENCE_DAYS`].
+fn evidence_since(first_open: Day) -> i64 {
+    first_open.to_sql().saturating_sub(EVIDENCE_DAYS)
+}
+
+async fn records_of(change: &mut AnyConnection, downloads: &[Vec<u8>], since: i64) -> Result<Downloads, sqlx::Error> {
+    let text = "SELECT download, body, received_ms FROM record WHERE download";
+    let mut all = Downloads::new();
+    for row in &among(change, text, downloads, since).await? {
+        all.entry(row.try_get(0)?).or_default().push((bytes_at(row, 2)?, decode(row, 1)?));
+    }
+    Ok(all)
+}
+
+/// Brings the lines of downloads in step with their records.
+pub(super) async fn settle_again(
     change: &mut AnyConnection,
     downloads: &[Vec<u8>],
     first_open: Day,
     now_ms: u64,
 ) -> Result<(), sqlx::Error> {
-    let since = first_open.to_sql().saturating_sub(EVIDENCE_DAYS);
-    let text = "SELECT download, body, received_ms FROM record WHERE download";
-    let mut by_download: BTreeMap<Vec<u8>, Vec<(u64, LedgerRecord)>> = BTreeMap::new();
-    for row in &among(change, text, downloads, since).await? {
-        by_download.entry(row.try_get(0)?).or_default().push((bytes_at(row, 2)?, decode(row, 1)?));
-    }
-    let quarantines = quarantine::of_reporters(change, by_download.values().flatten().map(|(_, r)| r)).await?;
-    let clients: BTreeSet<Guid> = by_download.values().flat_map(|records| clients(records)).collect();
+    let downloads = records_of(change, downloads, evidence_since(first_open)).await?;
+    settle(change, downloads, first_open, now_ms).await
+}
+
+/// Writes the lines of downloads from their records. Lines of closed days stay as they are.
+async fn settle(
+    change: &mut AnyConnection,
+    downloads: Downloads,
+    first_open: Day,
+    now_ms: u64,
+) -> Result<(), sqlx::Error> {
+    let quarantines = quarantine::of_reporters(change, downloads.values().flatten().map(|(_, r)| r)).await?;
+    let clients: BTreeSet<Guid> = downloads.values().flat_map(|records| clients(records)).collect();
     let clients: Vec<_> = clients.into_iter().map(|guid| guid.0.to_vec()).collect();
-    let places = Places::of(change, &clients, since).await?;
+    let places = Places::of(change, &clients, evidence_since(first_open)).await?;
     let known = Known { quarantines: &quarantines, places: &places };
-    let lines = lines_of(by_download.into_values().collect(), known, first_open, now_ms);
+    let lines = lines_of(downloads.into_values().collect(), known, first_open, now_ms);
     insert(change, &format!("INSERT INTO download ({COLUMNS})"), lines, &replacing(first_open)).await?;
     Ok(())
 }
@@ -373,12 +417,14 @@ pub(super) fn brief(e: &sqlx::Error) -> String {
 
 #[cfg(test)]
 impl Store {
-    pub(super) async fn execute_for_test(&mut self, sql: &'static str) {
-        self.db.as_mut().expect("open").any.execute(sqlx::raw_sql(sql)).await.expect("valid");
+    pub(super) async fn execute_for_test(&mut self, sql: &str) {
+        let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
+        self.db.as_mut().expect("open").any.execute(sql).await.expect("valid");
     }
 
-    pub(super) async fn count_for_test(&mut self) -> i64 {
+    pub(super) async fn count_for_test(&mut self, table: &str) -> i64 {
         let db = &mut self.db.as_mut().expect("open").any;
-        sqlx::query_scalar("SELECT count(*) FROM record").fetch_one(db).await.expect("there")
+        let count = format!("SELECT count(*) FROM {table}");
+        sqlx::query_scalar(sqlx::AssertSqlSafe(count)).fetch_one(db).await.expect("there")
     }
 }

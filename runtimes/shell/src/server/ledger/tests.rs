@@ -5,6 +5,7 @@ use super::*;
 use crate::error::Error;
 use crate::keys::Key;
 use crate::tls::CertAuthority;
+use data_encoding::HEXLOWER;
 use futures_lite::future::block_on;
 use sqlx::Connection as _;
 use std::collections::BTreeSet;
@@ -192,7 +193,7 @@ fn a_batch_is_stored_whole_or_not_at_all(fixture: &mut dyn FnMut() -> Fixture) {
         // a table of the same name in the way makes the second statement fail
         other.execute_for_test("DROP TABLE download").await;
         assert!(store.store(&[edge(9, Some(1), 1, 5), granted(2, 7, "b")], 0).await.is_err());
-        assert_eq!(other.count_for_test().await, 1, "the first statement was undone");
+        assert_eq!(other.count_for_test("record").await, 1, "the first statement was undone");
     });
 }
 
@@ -200,18 +201,24 @@ fn a_batch_is_stored_whole_or_not_at_all(fixture: &mut dyn FnMut() -> Fixture) {
 fn a_refused_record_is_set_aside_and_holds_up_no_other(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     ledger.store(&[&[]]);
+    let refused = [usage(901, 1, 8, Side::Uploader, 1, &[]), usage(902, 2, 9, Side::Uploader, 1, &[])];
+    let ids = refused.each_ref().map(|r| HEXLOWER.encode(&r.id().0));
     let refuse = match &ledger.path {
-        Database::Sqlite(_) => {
-            "CREATE TRIGGER refuse BEFORE INSERT ON record WHEN NEW.seq = 666 BEGIN SELECT RAISE(ABORT, 'no'); END"
-        }
-        Database::Postgres(_) => "ALTER TABLE record ADD CONSTRAINT refuse CHECK (seq <> 666)",
+        Database::Sqlite(_) => format!(
+            "CREATE TRIGGER refuse BEFORE INSERT ON record WHEN hex(NEW.id) IN (upper('{}'), upper('{}'))
+             BEGIN SELECT RAISE(ABORT, 'no'); END",
+            ids[0], ids[1]
+        ),
+        Database::Postgres(_) => format!(
+            "ALTER TABLE record ADD CONSTRAINT refuse CHECK (encode(id, 'hex') NOT IN ('{}', '{}'))",
+            ids[0], ids[1]
+        ),
     };
     block_on(async {
         let mut store = Store::open(&ledger.path).await.expect("opens");
-        store.execute_for_test(refuse).await;
+        store.execute_for_test(&refuse).await;
         store.close().await;
     });
-    let refused = [usage(901, 1, 8, Side::Uploader, 666, &[]), usage(902, 2, 9, Side::Uploader, 666, &[])];
     let mut batch = story();
     batch.insert(3, refused[0].clone());
     batch.push(refused[1].clone());
@@ -331,6 +338,7 @@ const RULES: &[Rule] = &[
     what_is_reported_in_quarantine_is_not_billed,
     a_report_says_who_was_in_quarantine,
     super::close_tests::closed_days_are_provable_and_never_change,
+    super::close_tests::trimmed_records_leave_what_was_settled,
     super::suspects_tests::a_clique_and_a_fork_are_found_with_their_evidence,
     super::suspects_tests::introductions_that_nobody_made_are_found,
     super::suspects_tests::who_cannot_prove_what_it_completed_is_shown_and_accused_of_nothing,
@@ -427,7 +435,7 @@ fn killed_in_mid_batch(postgres: &mut Postgres) {
     let sum = |of: fn(&DownloadUsage) -> u64| all.iter().map(of).sum::<u64>();
     assert_eq!(all.len(), DOWNLOADS as usize);
     assert_eq!((sum(|d| d.peers_billed), sum(|d| d.flagged)), (u64::from(DOWNLOADS) * 40, 0));
-    let count = block_on(async { Store::open(&ledger.path).await.expect("opens").count_for_test().await });
+    let count = block_on(async { Store::open(&ledger.path).await.expect("opens").count_for_test("record").await });
     assert_eq!(count, i64::from(DOWNLOADS) * 4);
 }
 
@@ -467,7 +475,24 @@ fn the_records_of_an_older_schema_are_taken_over_once() {
     }
 }
 
-/// What the step from schema 1 to 2 leaves to be taken over.
+/// Of a download some records came under version 5 and some later.
+#[test]
+fn records_of_before_the_last_version_count_with_those_of_after_it() {
+    let ledger = fixture();
+    ledger.store(&[&story()[..4]]);
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        store.execute_for_test(VERSION_5).await;
+        store.close().await;
+    });
+    ledger.store(&[&story()[4..], &story()]);
+    assert_eq!(ledger.show(&Filter::default())[0].peers_billed, 70);
+}
+
+const VERSION_5: &str = "DROP TABLE evidence; PRAGMA user_version = 5;
+    ALTER TABLE record ADD COLUMN reporter BLOB; ALTER TABLE record ADD COLUMN version BLOB;
+    ALTER TABLE record ADD COLUMN seq INTEGER";
+
 #[test]
 fn a_grant_that_was_stored_before_grants_told_their_ceiling_is_still_settled() {
     let ledger = fixture();
@@ -484,5 +509,6 @@ fn a_grant_that_was_stored_before_grants_told_their_ceiling_is_still_settled() {
     assert_eq!((lines.len(), lines[0].peers_billed), (1, 40));
 }
 
+/// What the step from schema 1 to 2 leaves to be taken over.
 const OLD: &str = "CREATE TABLE record_1 (id BLOB PRIMARY KEY, received_ms INTEGER NOT NULL, body BLOB NOT NULL);
     CREATE TABLE download_1 (download BLOB)";
