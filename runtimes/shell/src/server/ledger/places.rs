@@ -78,8 +78,14 @@ impl From<Spot> for String {
 }
 
 impl From<String> for Spot {
-    /// What is not written as a spot is an unknown one.
     fn from(text: String) -> Self {
+        Self::from(&text[..])
+    }
+}
+
+impl From<&str> for Spot {
+    /// What is not written as a spot is an unknown one.
+    fn from(text: &str) -> Self {
         let (country, asn) = text.split_once('/').unwrap_or_default();
         Self { country: country.as_bytes().try_into().ok(), asn: asn.parse().ok() }
     }

@@ -6,11 +6,9 @@ use super::day::Day;
 use super::places::Spot;
 use super::rows::{Value, insert};
 use super::store::Store;
-use super::usage::bytes_at;
 use crate::error::Error;
 use futures_lite::StreamExt as _;
 use serde::{Deserialize, Serialize};
-use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
 use swarmedge_core::ids::ProviderId;
@@ -59,35 +57,59 @@ mod pairs {
     }
 }
 
-/// What [`Rollup::add`] needs of a line, after whose it is.
-const LINE: &str = "provider, day, path, state, cause, speed, edge_unique, peers_billed, flagged, spot, sources";
+/// Of a download's line what is added up, as one text: a column costs more than its few digits, and there are millions of
+/// lines. None but the path, which is last, can hold a space.
+const LINE: &str = "provider || ' ' || day || ' ' || state || ' ' || cause || ' ' || speed || ' ' || edge_unique || ' '
+     || peers_billed || ' ' || flagged || ' ' || spot || ' ' || sources || ' ' || path";
 
-/// Whose, when, of what.
-type Key = (ProviderId, Day, String);
-
-fn key_of(row: &AnyRow) -> Result<Key, sqlx::Error> {
-    let provider = ProviderId(u32::try_from(row.try_get::<i64, _>(0)?).unwrap_or(u32::MAX));
-    Ok((provider, Day::from_sql(row.try_get(1)?), row.try_get(2)?))
+/// See [`LINE`].
+struct Line<'a> {
+    provider: ProviderId,
+    day: Day,
+    state: i64,
+    cause: i64,
+    speed: i64,
+    edge: u64,
+    peers: u64,
+    flagged: u64,
+    spot: Spot,
+    sources: &'a str,
+    path: &'a str,
 }
 
+impl<'a> Line<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        let mut parts = text.splitn(11, ' ');
+        let mut number = || parts.next()?.parse::<i64>().ok();
+        let (provider, day, state, cause, speed) = (number()?, number()?, number()?, number()?, number()?);
+        let mut bytes = || Some(u64::try_from(number()?).unwrap_or(0));
+        let (edge, peers, flagged) = (bytes()?, bytes()?, bytes()?);
+        let (provider, day) = (ProviderId(u32::try_from(provider).unwrap_or(u32::MAX)), Day::from_sql(day));
+        let (spot, sources, path) = (parts.next()?.into(), parts.next()?, parts.next()?);
+        Some(Line { provider, day, state, cause, speed, edge, peers, flagged, spot, sources, path })
+    }
+}
+
+/// Objects' days: whose, when, of what.
+type Rollups = BTreeMap<(ProviderId, Day), BTreeMap<String, Rollup>>;
+
 impl Rollup {
-    /// Adds a line of these columns.
-    fn add(&mut self, row: &AnyRow) -> Result<(), sqlx::Error> {
-        let (state, cause, speed): (i64, i64, i64) = (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
-        let (edge, peers, flagged) = (bytes_at(row, 6)?, bytes_at(row, 7)?, bytes_at(row, 8)?);
-        let (spot, sources) = (Spot::from(row.try_get::<String, _>(9)?), row.try_get::<String, _>(10)?);
-        let sums = self.spots.entry(spot).or_default();
-        *sums.ends.entry((state, cause)).or_default() += 1;
-        sums.edge_bytes = sums.edge_bytes.saturating_add(edge);
-        sums.peer_bytes = sums.peer_bytes.saturating_add(peers);
-        sums.flagged_bytes = sums.flagged_bytes.saturating_add(flagged);
-        if speed >= 0 {
-            *self.speeds.entry((peers > 0, speed)).or_default() += 1;
+    fn add(&mut self, line: &Line<'_>) -> Result<(), sqlx::Error> {
+        let sums = self.spots.entry(line.spot).or_default();
+        *sums.ends.entry((line.state, line.cause)).or_default() += 1;
+        sums.edge_bytes = sums.edge_bytes.saturating_add(line.edge);
+        sums.peer_bytes = sums.peer_bytes.saturating_add(line.peers);
+        sums.flagged_bytes = sums.flagged_bytes.saturating_add(line.flagged);
+        if line.speed >= 0 {
+            *self.speeds.entry((line.peers > 0, line.speed)).or_default() += 1;
         }
-        let sources =
-            if sources.is_empty() { BTreeMap::from([(Spot::default(), peers)]) } else { from_json(&sources)? };
+        let sources = if line.sources.is_empty() {
+            BTreeMap::from([(Spot::default(), line.peers)])
+        } else {
+            from_json(line.sources)?
+        };
         for (from, bytes) in sources.into_iter().filter(|(_, bytes)| *bytes > 0) {
-            let flow = self.flows.entry((from, spot)).or_default();
+            let flow = self.flows.entry((from, line.spot)).or_default();
             *flow = flow.saturating_add(bytes);
         }
         Ok(())
@@ -120,19 +142,19 @@ pub(super) async fn read(
     let rolled: BTreeSet<i64> = rolled.fetch_all(&mut *then).await?.into_iter().collect();
     if let (Some(first), Some(last)) = (rolled.first(), rolled.last()) {
         let text = match whose {
-            Some(_) => "SELECT provider, day, path, body FROM rollup WHERE provider = $1 AND day BETWEEN $2 AND $3",
-            None => "SELECT provider, day, path, body FROM rollup WHERE $1 < 0 AND day BETWEEN $2 AND $3",
+            Some(_) => "SELECT day, path, body FROM rollup WHERE provider = $1 AND day BETWEEN $2 AND $3",
+            None => "SELECT day, path, body FROM rollup WHERE $1 < 0 AND day BETWEEN $2 AND $3",
         };
         let mut rows = sqlx::query(text).bind(whose.unwrap_or(-1)).bind(*first).bind(*last).fetch(&mut *then);
         while let Some(row) = rows.next().await {
             let row = row?;
-            let (_, day, path) = key_of(&row)?;
-            take(day, path, from_json(&row.try_get::<String, _>(3)?)?);
+            let rollup = from_json(&row.try_get::<String, _>(2)?)?;
+            take(Day::from_sql(row.try_get(0)?), row.try_get(1)?, rollup);
         }
     }
     for (first, last) in gaps(&rolled, from.to_sql(), to.to_sql()) {
-        for ((_, day, path), rollup) in of_lines(&mut then, provider, first, last).await? {
-            take(day, path, rollup);
+        for ((_, day), objects) in of_lines(&mut then, provider, first, last).await? {
+            objects.into_iter().for_each(|(path, rollup)| take(day, path, rollup));
         }
     }
     then.rollback().await
@@ -157,15 +179,21 @@ async fn of_lines(
     provider: Option<ProviderId>,
     first: i64,
     last: i64,
-) -> Result<BTreeMap<Key, Rollup>, sqlx::Error> {
+) -> Result<Rollups, sqlx::Error> {
     let whose = if provider.is_some() { "provider = $1" } else { "$1 < 0" };
     let text = format!("SELECT {LINE} FROM download WHERE {whose} AND day BETWEEN $2 AND $3");
-    let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(provider.map_or(-1, |p| i64::from(p.0)));
-    let mut rows = query.bind(first).bind(last).fetch(db);
-    let mut all: BTreeMap<Key, Rollup> = BTreeMap::new();
-    while let Some(row) = rows.next().await {
-        let row = row?;
-        all.entry(key_of(&row)?).or_default().add(&row)?;
+    let query = sqlx::query_scalar(sqlx::AssertSqlSafe(text)).bind(provider.map_or(-1, |p| i64::from(p.0)));
+    let mut lines = query.bind(first).bind(last).fetch(db);
+    let mut all = Rollups::new();
+    while let Some(text) = lines.next().await {
+        let text: String = text?;
+        let line = Line::read(&text).ok_or_else(|| sqlx::Error::Decode(format!("a broken line: {text}").into()))?;
+        let objects = all.entry((line.provider, line.day)).or_default();
+        let rollup = match objects.get_mut(line.path) {
+            Some(rollup) => rollup,
+            None => objects.entry(line.path.to_owned()).or_default(),
+        };
+        rollup.add(&line)?;
     }
     Ok(all)
 }
@@ -173,11 +201,13 @@ async fn of_lines(
 /// Adds up a day that is being closed, or was.
 pub(super) async fn roll(change: &mut AnyConnection, day: Day) -> Result<(), sqlx::Error> {
     let of_day = of_lines(change, None, day.to_sql(), day.to_sql()).await?;
-    let row = |((provider, day, path), rollup): (Key, Rollup)| {
-        let body = Value::Text(to_json(&rollup)?);
-        Ok(vec![i64::from(provider.0).into(), day.to_sql().into(), Value::Text(path), body])
-    };
-    let rows = of_day.into_iter().map(row).collect::<Result<_, sqlx::Error>>()?;
+    let mut rows = Vec::new();
+    for ((provider, day), objects) in of_day {
+        for (path, rollup) in objects {
+            let body = Value::Text(to_json(&rollup)?);
+            rows.push(vec![i64::from(provider.0).into(), day.to_sql().into(), Value::Text(path), body]);
+        }
+    }
     insert(change, "INSERT INTO rollup (provider, day, path, body)", rows, "").await?;
     sqlx::query("UPDATE day SET rolled = 1 WHERE day = $1").bind(day.to_sql()).execute(change).await?;
     Ok(())
@@ -214,6 +244,17 @@ mod tests {
         assert_eq!(of(&[3, 4, 7]), [(1, 2), (5, 6), (8, 9)]);
         assert_eq!(of(&[1, 9]), [(2, 8)]);
         assert_eq!(of(&(1..=9).collect::<Vec<_>>()), []);
+    }
+
+    #[test]
+    fn a_line_is_read_whatever_its_path_says() {
+        let line = Line::read("7 20100 2 0 320 60 40 -1 DE/64500 {\"/\":40} a path/of words").expect("a line");
+        assert_eq!((line.provider, line.day, line.state, line.speed), (ProviderId(7), Day(20_100), 2, 320));
+        assert_eq!((line.edge, line.peers, line.flagged), (60, 40, 0));
+        assert_eq!((line.spot.network(), line.sources, line.path), ("AS64500".into(), "{\"/\":40}", "a path/of words"));
+        let bare = Line::read("7 20100 0 0 -1 0 0 0   a").expect("a line");
+        assert_eq!((bare.spot, bare.sources, bare.path), (Spot::default(), "", "a"));
+        assert!(Line::read("7 20100 2 0 320 60").is_none());
     }
 
     #[test]
