@@ -19,35 +19,41 @@ pub(super) fn run<R: Start>(command: &QuarantineCommand, json: bool) -> Result<(
     match command {
         QuarantineCommand::Add(args) => {
             let (guids, reason) = (parse(&args.guids)?, args.reason.clone());
-            let (cfg, all) = (ledger_of(&args.config.config)?, guids.len());
-            let new = R::block_on(|_| async move {
+            let cfg = ledger_of(&args.config.config)?;
+            let done = R::block_on(|_| async move {
                 let mut store = Store::open(&cfg.database).await?;
-                let new = store.quarantine(&guids, &reason, unix_ms()).await;
+                let done = store.quarantine(&guids, &reason, unix_ms()).await;
                 store.close().await;
-                new
+                done
             })?;
             if json {
-                return print_json(&serde_json::json!({"added": new, "already": all - new}));
+                return print_json(&done);
             }
             say!(
-                "{new} put into quarantine, {} were in it already: no peers within {WITHIN}, the edge as before; what \
+                "{} put into quarantine, {} were in it already: no peers within {WITHIN}, the edge as before; what \
                  peers give or get from now on is not billed",
-                all - new
-            )
+                done.added,
+                done.already
+            )?;
+            done.heirs.iter().try_for_each(|heir| say!("  among them {heir}, which one of them has become"))
         }
         QuarantineCommand::Remove(args) => {
             let (guids, cfg) = (parse(&args.guids)?, ledger_of(&args.config.config)?);
-            let out = guids.len();
-            R::block_on(|_| async move {
+            let done = R::block_on(|_| async move {
                 let mut store = Store::open(&cfg.database).await?;
                 let done = store.release(&guids, unix_ms()).await;
                 store.close().await;
                 done
             })?;
             if json {
-                return print_json(&serde_json::json!({"removed": out}));
+                return print_json(&done);
             }
-            say!("{out} let out: they have peers again within {WITHIN}; what was not billed meanwhile stays so")
+            say!(
+                "{} let out: they have peers again within {WITHIN}; what was not billed meanwhile stays so",
+                done.removed
+            )?;
+            done.heirs.iter().try_for_each(|heir| say!("  among them {heir}, which one of them has become"))?;
+            done.left.iter().try_for_each(|guid| say!("  {guid}, which has become one of them, is in quarantine still"))
         }
         QuarantineCommand::List(args) => {
             let cfg = ledger_of(&args.config.config)?;

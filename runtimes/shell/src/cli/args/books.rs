@@ -217,7 +217,8 @@ pub enum QuarantineCommand {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "No download fails because of it: edges serve as before. The CNs know within five seconds; \
     connections that peers have made by then end with their introductions, half an hour later at most. Nothing is \
-    billed that the client reports from now on. `detect` prints this command for its suspects.\n\n\
+    billed that the client reports from now on. Who takes another key, as copied installations are told to, is in \
+    quarantine under its new GUID too. `detect` prints this command for its suspects.\n\n\
     Example:\n  swarmedge quarantine add 7d3f… 91ac… --reason \"clique in November\" --config my-cdn/server.toml")]
 pub struct QuarantineAddArgs {
     /// Their GUIDs
@@ -233,8 +234,11 @@ pub struct QuarantineAddArgs {
 
 /// See [`QuarantineCommand::Remove`].
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "They have peers again within five seconds. What was not billed meanwhile is never billed.\n\n\
-    Example:\n  swarmedge quarantine remove 7d3f… --config my-cdn/server.toml")]
+#[command(
+    after_help = "They have peers again within five seconds. What was not billed meanwhile is never billed. With \
+    a client go the GUIDs that it has become; the one that it was before is to be named itself.\n\n\
+    Example:\n  swarmedge quarantine remove 7d3f… --config my-cdn/server.toml"
+)]
 pub struct QuarantineRemoveArgs {
     /// Their GUIDs
     #[arg(required = true, value_name = "GUID")]

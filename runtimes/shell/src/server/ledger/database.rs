@@ -20,6 +20,7 @@ const SQLITE: &[&str] = &[
     include_str!("schema/sqlite_4.sql"),
     include_str!("schema/sqlite_5.sql"),
     include_str!("schema/sqlite_6.sql"),
+    include_str!("schema/sqlite_7.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("schema/postgres_1.sql"),
@@ -27,6 +28,7 @@ const POSTGRES: &[&str] = &[
     include_str!("schema/postgres_3.sql"),
     include_str!("schema/postgres_4.sql"),
     include_str!("schema/postgres_5.sql"),
+    include_str!("schema/postgres_6.sql"),
 ];
 
 /// PostgreSQL's writers take turns by this advisory lock ("swmledge").

@@ -18,12 +18,15 @@ pub mod port;
 mod postgres;
 mod proven;
 pub mod quarantine;
+#[cfg(test)]
+mod quarantine_tests;
 pub mod report;
 #[cfg(test)]
 mod report_tests;
 mod rollup;
 mod rows;
 pub mod store;
+mod successors;
 pub mod suspects;
 #[cfg(test)]
 mod suspects_tests;

@@ -4,11 +4,12 @@ use super::database::Connection;
 use super::day::Day;
 use super::rows::{Value, among, insert};
 use super::store::Store;
+use super::successors;
 use super::usage::{Reader, bytes_at};
 use crate::error::{Code, Error};
 use serde::Serialize;
 use sqlx::{AnyConnection, Row as _};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use swarmedge_core::accounting::quarantine::Quarantines;
 use swarmedge_core::ids::{Guid, ProviderId};
@@ -40,9 +41,31 @@ pub struct InQuarantine {
     pub downloads: u64,
 }
 
+/// What putting clients into quarantine has come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Entered {
+    /// Clients that were not in it.
+    pub added: usize,
+    /// Clients that were.
+    pub already: usize,
+    /// Of all these, the GUIDs that others of them have become: not named, and treated alike.
+    pub heirs: Vec<String>,
+}
+
+/// What letting clients out has come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Released {
+    /// Clients that are out.
+    pub removed: usize,
+    /// Of them, the GUIDs that others of them have become.
+    pub heirs: Vec<String>,
+    /// GUIDs that became some of them, and are in quarantine still.
+    pub left: Vec<String>,
+}
+
 impl Store {
-    /// Puts clients into quarantine; those that are in it stay as they are. How many are new.
-    pub async fn quarantine(&mut self, guids: &BTreeSet<Guid>, reason: &str, now_ms: u64) -> Result<usize, Error> {
+    /// Puts clients into quarantine, and whom they have become; those that are in it stay as they are.
+    pub async fn quarantine(&mut self, guids: &BTreeSet<Guid>, reason: &str, now_ms: u64) -> Result<Entered, Error> {
         let database = self.database().clone();
         let done = add(self.connection()?, guids, reason, now_ms).await.map_err(|e| database.unusable(&e))?;
         done.ok_or_else(|| {
@@ -51,24 +74,47 @@ impl Store {
         })
     }
 
-    /// Lets clients out; `None`: one that is not in quarantine, so nothing was changed.
-    pub async fn release(&mut self, guids: &BTreeSet<Guid>, now_ms: u64) -> Result<(), Error> {
+    /// Lets clients out, and whom they have become; nobody where one is not in quarantine.
+    pub async fn release(&mut self, guids: &BTreeSet<Guid>, now_ms: u64) -> Result<Released, Error> {
         let database = self.database().clone();
-        let stranger = remove(self.connection()?, guids, now_ms).await.map_err(|e| database.unusable(&e))?;
-        stranger.map_or(Ok(()), |guid| {
-            Err(Error::new(Code::NotFound, format!("{guid} is not in quarantine; nothing was changed"))
-                .next("`quarantine list` says who is in it"))
+        let done = remove(self.connection()?, guids, now_ms).await.map_err(|e| database.unusable(&e))?;
+        done.map_err(|guid| {
+            Error::new(Code::NotFound, format!("{guid} is not in quarantine; nothing was changed"))
+                .next("`quarantine list` says who is in it")
         })
     }
 }
 
-async fn open_spans(db: &mut AnyConnection) -> Result<BTreeSet<Guid>, sqlx::Error> {
-    let rows = sqlx::query("SELECT guid FROM quarantine WHERE until_ms IS NULL").fetch_all(db).await?;
-    rows.iter().map(|row| guid_at(&row.try_get::<Vec<u8>, _>(0)?)).collect()
+/// Who is in quarantine, and why.
+pub(super) async fn open_spans(db: &mut AnyConnection) -> Result<BTreeMap<Guid, String>, sqlx::Error> {
+    let rows = sqlx::query("SELECT guid, reason FROM quarantine WHERE until_ms IS NULL").fetch_all(db).await?;
+    rows.iter().map(|row| Ok((guid_at(&row.try_get::<Vec<u8>, _>(0)?)?, row.try_get(1)?))).collect()
 }
 
-fn guid_at(bytes: &[u8]) -> Result<Guid, sqlx::Error> {
+pub(super) fn guid_at(bytes: &[u8]) -> Result<Guid, sqlx::Error> {
     bytes.try_into().map(Guid).map_err(|_| sqlx::Error::Decode("a broken GUID".into()))
+}
+
+fn names<'a>(guids: impl IntoIterator<Item = &'a Guid>) -> Vec<String> {
+    guids.into_iter().map(ToString::to_string).collect()
+}
+
+/// Puts those in who are not; how many that were. None: there would be too many.
+pub(super) async fn put_in(
+    change: &mut AnyConnection,
+    guids: &BTreeSet<Guid>,
+    reason: &str,
+    now_ms: u64,
+) -> Result<Option<usize>, sqlx::Error> {
+    let open = open_spans(change).await?;
+    let new: Vec<&Guid> = guids.iter().filter(|guid| !open.contains_key(*guid)).collect();
+    if open.len() + new.len() > QUARANTINED_MAX {
+        return Ok(None);
+    }
+    let row = |guid: &&Guid| vec![guid.0[..].into(), now_ms.into(), Value::Text(reason.to_owned())];
+    let again = "ON CONFLICT (guid, from_ms) DO UPDATE SET until_ms = NULL";
+    insert(change, "INSERT INTO quarantine (guid, from_ms, reason)", new.iter().map(row).collect(), again).await?;
+    Ok(Some(new.len()))
 }
 
 async fn add(
@@ -76,39 +122,55 @@ async fn add(
     guids: &BTreeSet<Guid>,
     reason: &str,
     now_ms: u64,
-) -> Result<Option<usize>, sqlx::Error> {
+) -> Result<Option<Entered>, sqlx::Error> {
     let mut change = db.begin().await?;
-    let open = open_spans(&mut change).await?;
-    let new: Vec<&Guid> = guids.difference(&open).collect();
-    if open.len() + new.len() > QUARANTINED_MAX {
+    let heirs = successors::heirs(&mut change, guids).await?;
+    let all: BTreeSet<Guid> = guids.union(&heirs).copied().collect();
+    let Some(added) = put_in(&mut change, &all, reason, now_ms).await? else {
         change.rollback().await?;
         return Ok(None);
-    }
-    let row = |guid: &&Guid| vec![guid.0[..].into(), now_ms.into(), Value::Text(reason.to_owned())];
-    let again = "ON CONFLICT (guid, from_ms) DO UPDATE SET until_ms = NULL";
-    insert(&mut change, "INSERT INTO quarantine (guid, from_ms, reason)", new.iter().map(row).collect(), again).await?;
+    };
     change.commit().await?;
-    Ok(Some(new.len()))
+    Ok(Some(Entered { added, already: all.len() - added, heirs: names(&heirs) }))
 }
 
-/// Whoever is not in quarantine, if anybody.
-async fn remove(db: &mut Connection, guids: &BTreeSet<Guid>, now_ms: u64) -> Result<Option<Guid>, sqlx::Error> {
+/// `Err`: who is not in quarantine, nor has become anybody who is.
+async fn remove(
+    db: &mut Connection,
+    guids: &BTreeSet<Guid>,
+    now_ms: u64,
+) -> Result<Result<Released, Guid>, sqlx::Error> {
     let mut change = db.begin().await?;
     let open = open_spans(&mut change).await?;
-    if let Some(stranger) = guids.difference(&open).next() {
-        change.rollback().await?;
-        return Ok(Some(*stranger));
-    }
-    let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    let mut heirs = BTreeSet::new();
     for guid in guids {
+        let of_it = successors::heirs(&mut change, &BTreeSet::from([*guid])).await?;
+        if ![*guid].iter().chain(&of_it).any(|guid| open.contains_key(guid)) {
+            change.rollback().await?;
+            return Ok(Err(*guid));
+        }
+        heirs.extend(of_it.into_iter().filter(|heir| !guids.contains(heir) && open.contains_key(heir)));
+    }
+    let out: BTreeSet<Guid> = guids.union(&heirs).filter(|guid| open.contains_key(*guid)).copied().collect();
+    let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    for guid in &out {
         sqlx::query("UPDATE quarantine SET until_ms = $1 WHERE guid = $2 AND until_ms IS NULL")
-            .bind(now_ms)
+            .bind(now)
             .bind(guid.0.to_vec())
             .execute(&mut *change)
             .await?;
     }
+    let before = successors::before(&mut change, &out).await?;
     change.commit().await?;
-    Ok(None)
+    let left = names(before.iter().filter(|guid| open.contains_key(*guid) && !out.contains(*guid)));
+    Ok(Ok(Released { removed: out.len(), heirs: names(&heirs), left }))
+}
+
+/// Whether nobody was ever in quarantine.
+async fn nobody_ever(db: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    let some: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM (SELECT 1 FROM quarantine LIMIT 1) AS s").fetch_one(db).await?;
+    Ok(some == 0)
 }
 
 /// When those who report in `records` were in quarantine.
@@ -117,9 +179,7 @@ pub(super) async fn of_reporters<'a>(
     records: impl Iterator<Item = &'a LedgerRecord>,
 ) -> Result<Quarantines, sqlx::Error> {
     let mut all = Quarantines::default();
-    let some: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM (SELECT 1 FROM quarantine LIMIT 1) AS s").fetch_one(&mut *db).await?;
-    if some == 0 {
+    if nobody_ever(db).await? {
         return Ok(all);
     }
     let reporter = |r: &LedgerRecord| if let LedgerRecord::Usage(u) = r { Some(u.reporter) } else { None };
@@ -158,7 +218,7 @@ impl Reader {
     /// Who is in quarantine, ascending.
     pub(super) async fn in_quarantine(&mut self) -> Result<Vec<Guid>, Error> {
         let open = open_spans(&mut self.db.any).await.map_err(|e| self.failed(&e))?;
-        Ok(open.into_iter().collect())
+        Ok(open.into_keys().collect())
     }
 
     /// Who has begun downloads of a provider's on a span of days while in quarantine.
@@ -168,6 +228,9 @@ impl Reader {
         from: Day,
         to: Day,
     ) -> Result<InQuarantine, sqlx::Error> {
+        if nobody_ever(&mut self.db.any).await? {
+            return Ok(InQuarantine::default());
+        }
         let text = "SELECT COUNT(DISTINCT d.guid), COUNT(DISTINCT d.download) FROM quarantine AS q
                     JOIN download AS d ON d.guid = q.guid AND d.issued_ms >= q.from_ms
                          AND (q.until_ms IS NULL OR d.issued_ms < q.until_ms)

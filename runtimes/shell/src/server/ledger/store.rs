@@ -7,6 +7,7 @@ use super::line::{COLUMNS, Known, clients, line_of};
 use super::places::{self, Places};
 use super::quarantine;
 use super::rows::{Value, among, insert};
+use super::successors;
 use super::usage::bytes_at;
 use crate::error::Error;
 use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
@@ -103,6 +104,7 @@ impl Store {
         }
         let new = new_ones(&mut change, records, today).await?;
         places::add(&mut change, &new, today).await?;
+        successors::add(&mut change, &new, now_ms).await?;
         let first_open = first_open(&mut change).await?;
         for record in &new {
             if let LedgerRecord::Edge(r) = record
