@@ -11,6 +11,8 @@ mod fill;
 mod heads;
 mod line;
 pub mod parquet;
+#[cfg(test)]
+mod parquet_tests;
 mod places;
 pub mod port;
 #[cfg(test)]
