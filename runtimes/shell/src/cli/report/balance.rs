@@ -1,5 +1,6 @@
 //! `report --as-balance`: what networks give to one another.
 
+use super::balance_html;
 use super::csv::quoted;
 use crate::cli::args::ReportFormat;
 use crate::error::Error;
@@ -14,16 +15,14 @@ pub(super) fn written(balance: &Balance, format: ReportFormat) -> Result<String,
         ReportFormat::Text => text(balance),
         ReportFormat::Csv => csv(balance),
         ReportFormat::Json => super::json(balance)?,
-        ReportFormat::Html => {
-            return Err(Error::usage("--as-balance is not written as HTML").next("--format text, json or csv"));
-        }
+        ReportFormat::Html => balance_html::of(balance),
     })
 }
 
 fn text(b: &Balance) -> String {
-    let whose = b.provider.map_or_else(|| "all providers".into(), |p| format!("provider {p}"));
     let mut text = format!(
-        "{whose}, {} to {} (UTC): {} from peers, {} of it within one network\n",
+        "{}, {} to {} (UTC): {} from peers, {} of it within one network\n",
+        whose(b),
         b.from,
         b.to,
         bytes(b.peer_bytes),
@@ -34,14 +33,13 @@ fn text(b: &Balance) -> String {
     }
     text += "\nnetwork     countries               sent   received  sent - received     inside      edges\n";
     for n in &b.networks {
-        let sign = if n.sent_bytes < n.received_bytes { "-" } else { "" };
         text += &format!(
             "{:10}  {:16} {:>11} {:>10} {:>16} {:>10} {:>10}\n",
             n.name,
             n.countries.join(" "),
             bytes(n.sent_bytes),
             bytes(n.received_bytes),
-            format!("{sign}{}", bytes(n.sent_bytes.abs_diff(n.received_bytes))),
+            difference(n),
             bytes(n.inside_bytes),
             bytes(n.edge_bytes)
         );
@@ -54,6 +52,17 @@ fn text(b: &Balance) -> String {
         text += &format!("{} more flows: --format csv shows all\n", b.flows.len() - FLOWS_MAX);
     }
     text
+}
+
+/// Whose downloads.
+pub(super) fn whose(b: &Balance) -> String {
+    b.provider.map_or_else(|| "all providers".into(), |p| format!("provider {p}"))
+}
+
+/// What a network has given more than it got.
+pub(super) fn difference(n: &Network) -> String {
+    let sign = if n.sent_bytes < n.received_bytes { "-" } else { "" };
+    format!("{sign}{}", bytes(n.sent_bytes.abs_diff(n.received_bytes)))
 }
 
 fn csv(b: &Balance) -> String {

@@ -10,8 +10,10 @@ const HEIGHT: u64 = 180;
 /// Room for the axis.
 const LEFT: u64 = 76;
 const BELOW: u64 = 22;
-/// Objects in the table; CSV and JSON have all.
-const OBJECTS_MAX: usize = 100;
+/// Bars that have room for their names.
+pub(super) const BARS_NAMED: usize = 8;
+/// Rows of a table; CSV and JSON have all.
+pub(super) const ROWS_MAX: usize = 100;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--ink:#1b2430;--dim:#5d6b7a;--line:#d9dfe6;--page:#fff;--tile:#f4f6f8;
@@ -46,37 +48,45 @@ pub(super) fn of(report: &Report) -> String {
     let places = [("By country", "Country", &r.countries), ("By network", "Network", &r.networks)];
     let places = places.into_iter().filter(|(_, _, rows)| is_located(rows));
     let places: String = places
-        .map(|(title, what, rows)| format!("<h2>{title}</h2>{}", table(what, &rows[..rows.len().min(OBJECTS_MAX)])))
+        .map(|(title, what, rows)| format!("<h2>{title}</h2>{}", table(what, &rows[..rows.len().min(ROWS_MAX)])))
         .collect();
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <title>Provider {provider}: {from} to {to}</title><style>{STYLE}</style></head><body>\n\
-         <h1>Provider {provider}</h1><p>{from} to {to} (UTC). {closed}</p>\n{tiles}{plots}\
-         {causes}<h2>By day</h2>{by_day}<h2>By object</h2>{by_object}{places}\n{unknown}</body></html>\n",
-        provider = r.provider,
+    let body = format!(
+        "<p>{from} to {to} (UTC). {closed}</p>\n{tiles}{plots}\
+         {causes}<h2>By day</h2>{by_day}<h2>By object</h2>{by_object}{places}\n{unknown}",
         from = r.from,
         to = r.to,
         tiles = tiles(r),
         plots = plots(r),
         causes = causes(&r.totals),
         by_day = table("Day", &r.days),
-        by_object = table("Object", &r.objects[..r.objects.len().min(OBJECTS_MAX)]),
+        by_object = table("Object", &r.objects[..r.objects.len().min(ROWS_MAX)]),
+    );
+    page(&format!("Provider {}", r.provider), &format!("{} to {}", r.from, r.to), &body)
+}
+
+/// The file: a heading, what of, and what is below.
+pub(super) fn page(heading: &str, what: &str, body: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <title>{heading}: {what}</title><style>{STYLE}</style></head><body>\n<h1>{heading}</h1>{body}</body></html>\n"
     )
+}
+
+/// A figure, what it is, and more of it.
+pub(super) fn tile(figure: &str, what: &str, more: &str) -> String {
+    format!("<div class=\"tile\"><span>{what}</span><b>{figure}</b><span>{more}</span></div>")
 }
 
 fn tiles(r: &Report) -> String {
     let t = &r.totals;
     let speeds = |s: &Speeds| format!("{} of {} downloads", speed(s.p50), s.downloads);
-    let tile = |figure: String, what: &str, more: String| {
-        format!("<div class=\"tile\"><span>{what}</span><b>{figure}</b><span>{more}</span></div>")
-    };
     let all = t.edge_bytes.saturating_add(t.peer_bytes).saturating_add(t.plain_bytes);
     let tiles = [
-        tile(t.downloads.to_string(), "Downloads", format!("{} completed", percent(t.completed, t.downloads))),
-        tile(bytes(all), "Delivered", format!("{} plain HTTPS", bytes(t.plain_bytes))),
-        tile(efficiency(t), "Peer efficiency", format!("{} from peers", bytes(t.peer_bytes))),
-        tile(speed(t.speed.p50), "Median speed", format!("with peers {}", speeds(&r.speed_with_peers))),
+        tile(&t.downloads.to_string(), "Downloads", &format!("{} completed", percent(t.completed, t.downloads))),
+        tile(&bytes(all), "Delivered", &format!("{} plain HTTPS", bytes(t.plain_bytes))),
+        tile(&efficiency(t), "Peer efficiency", &format!("{} from peers", bytes(t.peer_bytes))),
+        tile(&speed(t.speed.p50), "Median speed", &format!("with peers {}", speeds(&r.speed_with_peers))),
     ];
     format!("<div class=\"tiles\">{}</div>\n", tiles.concat())
 }
@@ -99,10 +109,6 @@ fn plots(r: &Report) -> String {
     };
     let delivered = stack(|f| vec![f.peer_bytes, f.edge_bytes, f.plain_bytes]);
     let ends = stack(|f| vec![f.completed, f.cancelled, f.failed, f.unfinished.saturating_add(f.unreported)]);
-    let keys = |names: &[&str]| {
-        let key = |(class, name): (&str, &&str)| format!("<i class=\"key {class}\"></i>{name}");
-        ["a", "b", "c", "d"].into_iter().zip(names).map(key).collect::<String>()
-    };
     format!(
         "<h2>Bytes delivered by day<small>{}</small></h2>{}\n\
          <h2>Downloads by day<small>{}</small></h2>{}\n\
@@ -114,6 +120,12 @@ fn plots(r: &Report) -> String {
         keys(&["median", "10 % to 90 %"]),
         speed_plot(&r.days)
     )
+}
+
+/// What a bar's parts are.
+pub(super) fn keys(names: &[&str]) -> String {
+    let key = |(class, name): (&str, &&str)| format!("<i class=\"key {class}\"></i>{name}");
+    ["a", "b", "c", "d"].into_iter().zip(names).map(key).collect()
 }
 
 /// A number with one or two leading digits that is not less than `n`: the top of an axis.
@@ -132,8 +144,8 @@ fn scaled(n: u64, top: u64) -> u64 {
     u64::try_from(u128::from(n) * u128::from(HEIGHT) / u128::from(top.max(1))).map_or(HEIGHT, |h| h.min(HEIGHT))
 }
 
-/// The grid, its labels, and some of the days' names below, around what is drawn.
-fn frame(days: &[&str], top: u64, unit: impl Fn(u64) -> String, drawn: &str) -> String {
+/// The grid, its labels, and some of the bars' names below, around what is drawn.
+fn frame(names: &[&str], top: u64, unit: impl Fn(u64) -> String, drawn: &str) -> String {
     let mut grid = String::new();
     for quarter in 0..=2 {
         let y = HEIGHT - HEIGHT * quarter / 2 + 6;
@@ -146,33 +158,35 @@ fn frame(days: &[&str], top: u64, unit: impl Fn(u64) -> String, drawn: &str) -> 
             y + 4
         );
     }
-    let every = days.len().div_ceil(8).max(1);
-    for (at, day) in days.iter().enumerate().step_by(every) {
-        let (x, width) = slot(at, days.len());
+    let every = names.len().div_ceil(BARS_NAMED).max(1);
+    for (at, name) in names.iter().enumerate().step_by(every) {
+        let (x, width) = slot(at, names.len());
+        // a day's year is in the heading
+        let name = name.split_once('-').map_or(*name, |(_, of_year)| of_year);
         grid += &format!(
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{name}</text>",
             x + width / 2,
-            HEIGHT + 6 + BELOW - 5,
-            day.get(5..).unwrap_or(day)
+            HEIGHT + 6 + BELOW - 5
         );
     }
     let (w, h) = (LEFT + WIDTH + 4, HEIGHT + 6 + BELOW);
     format!("<svg viewBox=\"0 0 {w} {h}\" role=\"img\">{grid}{drawn}</svg>")
 }
 
-/// Where day `at` of `n` is drawn: left edge and width.
+/// Where bar `at` of `n` is drawn: left edge and width.
 fn slot(at: usize, n: usize) -> (u64, u64) {
     let (at, n) = (at as u64, n.max(1) as u64);
     let left = LEFT + WIDTH * at / n;
     (left, (LEFT + WIDTH * (at + 1) / n - left).max(1))
 }
 
-fn bars(days: &[(&str, Vec<u64>)], unit: impl Fn(u64) -> String) -> String {
+/// A bar each, of parts from below to above.
+pub(super) fn bars(all: &[(&str, Vec<u64>)], unit: impl Fn(u64) -> String) -> String {
     let sum = |parts: &[u64]| parts.iter().fold(0_u64, |a, b| a.saturating_add(*b));
-    let top = round_up(days.iter().map(|(_, parts)| sum(parts)).max().unwrap_or(0));
+    let top = round_up(all.iter().map(|(_, parts)| sum(parts)).max().unwrap_or(0));
     let mut drawn = String::new();
-    for (at, (name, parts)) in days.iter().enumerate() {
-        let (x, width) = slot(at, days.len());
+    for (at, (name, parts)) in all.iter().enumerate() {
+        let (x, width) = slot(at, all.len());
         let gap = (width / 6).min(8);
         let mut below = 0;
         for (class, part) in ["a", "b", "c", "d"].into_iter().zip(parts) {
@@ -191,7 +205,7 @@ fn bars(days: &[(&str, Vec<u64>)], unit: impl Fn(u64) -> String) -> String {
             }
         }
     }
-    let names: Vec<&str> = days.iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
     frame(&names, top, unit, &drawn)
 }
 
@@ -253,7 +267,7 @@ fn table(what: &str, rows: &[Row]) -> String {
 }
 
 /// Text of a stranger (paths are chosen by whoever publishes) as HTML.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 

@@ -1,6 +1,7 @@
 //! `report`: what a provider got and pays for, and what networks give to one another.
 
 mod balance;
+mod balance_html;
 mod csv;
 mod html;
 mod text;
