@@ -165,6 +165,20 @@ fn repetition_and_order_over_restarts_make_no_difference(fixture: &mut dyn FnMut
     assert_eq!(once.show(&Filter::default()), again.show(&Filter::default()));
 }
 
+/// The second of three batches comes a day before the first.
+fn a_clock_that_is_set_back_loses_no_record(fixture: &mut dyn FnMut() -> Fixture) {
+    let (ledger, story, day) = (fixture(), story(), Day(20_000));
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        let (later, earlier) = (day.end_ms() + 1_000, day.end_ms() - 1_000);
+        for (records, at_ms) in [(&story[..2], later), (&story[2..4], earlier), (&story[4..], later)] {
+            store.store(records, at_ms).await.expect("stored");
+        }
+        store.close().await;
+    });
+    assert_eq!(ledger.show(&Filter::default())[0].peers_billed, 70);
+}
+
 fn reports_are_by_provider_object_and_download(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     ledger.store(&[&[granted(1, 7, "a"), granted(2, 7, "b"), granted(3, 8, "a")]]);
@@ -331,6 +345,7 @@ type Rule = fn(&mut dyn FnMut() -> Fixture);
 const RULES: &[Rule] = &[
     a_download_is_settled_from_the_newest_record_of_each_side,
     repetition_and_order_over_restarts_make_no_difference,
+    a_clock_that_is_set_back_loses_no_record,
     reports_are_by_provider_object_and_download,
     plain_traffic_is_reported_beside_downloads,
     a_batch_is_stored_whole_or_not_at_all,
