@@ -59,7 +59,7 @@ fn a_file_holds_every_statement_of_its_days_and_the_sums_are_those_of_the_report
     assert!(all.iter().all(|row| row.get_string(2).is_ok_and(|kind| kind == "download" || kind == "plain")));
 }
 
-/// A line a group of rows: of what it is, its name, downloads, completed, and bytes of edges, peers, neither, and browsers.
+/// A line a group of rows: what it is, its name, downloads, completed, and bytes of edges and peers, flagged, plain.
 const SCRIPT: &str = r#"
 import duckdb, sys
 file = duckdb.read_parquet(sys.argv[1])
