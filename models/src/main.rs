@@ -6,6 +6,7 @@ mod control;
 mod discovery;
 mod download;
 mod grants;
+mod mapping;
 mod month;
 mod print;
 mod punching;
@@ -94,6 +95,11 @@ fn models() -> Vec<Box<dyn AnyModel>> {
         Box::new(discovery::listening()),
         Box::new(discovery::symmetric()),
         Box::new(discovery::restricted()),
+        Box::new(mapping::forgotten()),
+        Box::new(mapping::renewed()),
+        Box::new(mapping::by_natpmp()),
+        Box::new(mapping::left()),
+        Box::new(mapping::moved()),
         Box::new(punching::homes()),
         Box::new(punching::learned()),
         Box::new(punching::hopeless()),

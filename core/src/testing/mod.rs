@@ -10,6 +10,7 @@ pub mod fuzz;
 #[cfg(feature = "arbitrary")]
 mod fuzz_mapping;
 pub mod grants_world;
+pub mod mapping_world;
 pub mod month;
 pub mod nat;
 pub mod nat_world;

@@ -3,6 +3,7 @@
 //! answer, and the gateway restarts.
 
 use super::nat::{Gateway, HostIx, Internet, Kind, Offers, Rules};
+use super::rng::Repeating;
 use super::rule::{Rule, settles};
 use super::world::{Budget, Lane, NodeIx, System, Way, World};
 use crate::machine::{Cx, Machine, Rng, Time};
@@ -217,18 +218,6 @@ impl NatWorld {
     }
 }
 
-/// A constant where identifiers should be.
-struct Repeating<'a>(&'a mut dyn Rng);
-
-impl Rng for Repeating<'_> {
-    fn below(&mut self, n: u32) -> u32 {
-        self.0.below(n)
-    }
-    fn nonce(&mut self) -> [u8; 16] {
-        [0; 16]
-    }
-}
-
 fn lane(what: &'static str, about: SocketAddr, socket: Option<Socket>) -> Lane {
     let at = servers().iter().position(|s| *s == about).unwrap_or(9) as u64;
     Lane { to: 0, what, id: at * 4 + socket.map_or(3, |s| s as u64) }
@@ -289,7 +278,7 @@ impl System for NatWorld {
                 }
             }
             Output::Mapping(Ask::Igd { id, ask }) => {
-                world.send(lane("igd", Self::gateway_at(), None), DELAY, Event::Igd(id, ask))
+                world.send(lane("igd", Self::gateway_at(), None), DELAY, Event::Igd(id, ask));
             }
             Output::Discovery(Effect::Send { socket, to, bytes })
             | Output::Mapping(Ask::Send { socket, to, bytes }) => {
@@ -410,8 +399,8 @@ impl System for NatWorld {
                 let now = world.now;
                 let bytes = world.env.with_gateway(|g, router| {
                     g.reboot(now, router);
-                    g.announcement(now)
-                })?;
+                    g.announcement(now, router)
+                })??;
                 Some((0, Input::Discovery(Told::Datagram { socket: Socket::Gateway, from: Self::gateway_at(), bytes })))
             }
         }

@@ -87,3 +87,15 @@ impl Rng for Seeded {
         bytes
     }
 }
+
+/// A seeded defect: a constant where identifiers should be.
+pub struct Repeating<'a>(pub &'a mut dyn Rng);
+
+impl Rng for Repeating<'_> {
+    fn below(&mut self, n: u32) -> u32 {
+        self.0.below(n)
+    }
+    fn nonce(&mut self) -> [u8; 16] {
+        [0; 16]
+    }
+}

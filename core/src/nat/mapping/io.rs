@@ -173,6 +173,13 @@ pub enum Why {
         /// The gateway's external address.
         external: Ipv4Addr,
     },
+    /// It opens ports, but for a shorter time than is of use.
+    TooShort {
+        /// By which protocol.
+        protocol: Protocol,
+        /// For how long.
+        lifetime_s: u32,
+    },
     /// It says that it is open; nothing comes through.
     Deaf {
         /// By which protocol.
@@ -232,6 +239,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// For models: fewer retransmissions.
+    #[must_use]
+    pub fn tiny() -> Self {
+        Self { tries: 1, renew_tries: 2, check_tries: 4, ..Self::default() }
+    }
+
     /// For a look only: what is left behind is forgotten soon.
     #[must_use]
     pub fn once() -> Self {

@@ -6,7 +6,9 @@
 //! have got through to the port uninvited (`check.rs`). Only such a port is told to others, and it is looked at again
 //! and again.
 
+mod answers;
 mod check;
+mod closing;
 pub mod io;
 pub mod natpmp;
 pub mod pcp;
@@ -16,10 +18,11 @@ mod tests;
 use crate::machine::{Cx, Machine, Rng, Time};
 use crate::nat::discovery::io::Sight;
 use crate::nat::discovery::io::Socket;
+use alloc::collections::BTreeSet;
 use check::Check;
-use core::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use core::time::Duration;
-use io::{Config, Effect, IgdAsk, IgdEnd, IgdError, Input, Opened, Output, Protocol, Site, Status, Why};
+use io::{Config, Effect, IgdAsk, Input, Output, Protocol, Site, Status, Why};
 
 /// Where gateways listen (RFC 6887 §19, RFC 6886 §3.1).
 pub const PORT: u16 = 5351;
@@ -28,7 +31,7 @@ const PORTS: (u16, u16) = (49_152, 16_384);
 /// Draws of a port that the socket was not seen at, and of other ports where nothing can be shown of one.
 const DRAWS_MAX: u32 = 8;
 const REDRAWS_MAX: u8 = 2;
-/// A gateway's lifetimes are taken as between these (RFC 6887 §15, §19).
+/// Shorter lifetimes are of no use, and longer ones are taken as this (RFC 6887 §15, §19).
 const LIFETIME_S: (u32, u32) = (60, 24 * 3600);
 /// Renewals are at least this far apart (RFC 6887 §11.2.1).
 const RENEW_MIN: Duration = Duration::from_secs(4);
@@ -52,8 +55,14 @@ pub struct Mapping {
     /// Why nothing is open, as far as that is known.
     why: Option<Why>,
     next_id: u32,
-    /// The last effect that closes something.
+    /// Datagrams of these protocols have asked this gateway.
+    asked: BTreeSet<Protocol>,
+    /// The last effect that opens something, and where.
+    opening: Option<(u32, Site)>,
+    /// The last effect that closes something, or must end before that can be.
     closing: Option<u32>,
+    /// When the gateway's word was last taken that it has begun anew.
+    heeded: Option<Time>,
     redraws: u8,
     told: Status,
     claimed: Option<SocketAddrV4>,
@@ -154,12 +163,14 @@ impl Mapping {
 
     /// Asks for a port, by each protocol in turn.
     fn begin(&mut self, cx: &mut Context<'_>) {
-        (self.lease, self.check, self.recheck, self.next) = (None, None, None, None);
+        let before = self.lease.take().map(|l| l.external.port());
+        (self.check, self.recheck, self.next) = (None, None, None);
         if !self.is_wanted(cx.cfg) {
             self.ask = None;
             return;
         }
-        let port = self.draw(cx.rng);
+        // what was opened before is opened again rather than left behind
+        let port = before.filter(|port| !self.is_seen_at(*port)).unwrap_or_else(|| self.draw(cx.rng));
         self.ask = Some(Ask {
             protocol: Protocol::Pcp,
             renewal: false,
@@ -199,15 +210,18 @@ impl Mapping {
 
     /// A port at which the socket was not seen: what comes through there has come by the gateway's forwarding.
     fn draw(&self, rng: &mut dyn Rng) -> u16 {
-        let ports = self.sight.as_ref().map_or(&[][..], |s| &s.ports[..]);
         let mut port = PORTS.0;
         for _ in 0..DRAWS_MAX {
             port = PORTS.0 + number(rng) % PORTS.1;
-            if !ports.contains(&port) {
+            if !self.is_seen_at(port) {
                 break;
             }
         }
         port
+    }
+
+    fn is_seen_at(&self, port: u16) -> bool {
+        self.sight.as_ref().is_some_and(|s| s.ports.contains(&port))
     }
 
     fn transmit(&mut self, cx: &mut Context<'_>) {
@@ -215,6 +229,9 @@ impl Mapping {
         let lifetime_s = u32::try_from(cx.cfg.lifetime.as_secs()).unwrap_or(u32::MAX);
         ask.due = cx.now.after(cx.cfg.rto * (1 << ask.sent.min(8))).min(ask.ends);
         ask.sent += 1;
+        if ask.protocol != Protocol::Upnp {
+            self.asked.insert(ask.protocol);
+        }
         let to = SocketAddr::new(site.gateway.into(), PORT);
         let mut send = |bytes| cx.out.push(Output::Effect(Effect::Send { socket: Socket::Gateway, to, bytes }));
         match ask.protocol {
@@ -235,6 +252,7 @@ impl Mapping {
             Protocol::Upnp => {
                 self.next_id += 1;
                 (ask.id, ask.due) = (self.next_id, ask.ends);
+                self.opening = Some((ask.id, site));
                 // a renewal has time, and an effect has an end all the same
                 let within = ask.ends.since(cx.now).min(cx.cfg.within);
                 let open = IgdAsk::Open { site, port: ask.port, lifetime_s, within };
@@ -284,165 +302,6 @@ impl Mapping {
         (self.lease, self.ask, self.check, self.recheck) = (None, None, None, None);
         self.why = self.why.or(Some(why));
         self.next = Some(cx.now.after(cx.cfg.again.max(wait)));
-    }
-
-    /// Closes what is open, as far as a datagram does that.
-    fn close(&mut self, cx: &mut Context<'_>) {
-        let (Some(lease), Some(site)) = (self.lease.take(), self.site) else { return };
-        let to = SocketAddr::new(site.gateway.into(), PORT);
-        let none = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-        let bytes = match lease.protocol {
-            Protocol::Pcp => {
-                pcp::MapRequest { nonce: self.nonce, internal: site.local, external: none, lifetime_s: 0 }.encode()
-            }
-            Protocol::NatPmp => {
-                let internal_port = site.local.port();
-                natpmp::Request::Map { internal_port, external_port: 0, lifetime_s: 0 }.encode()
-            }
-            Protocol::Upnp => {
-                self.next_id += 1;
-                self.closing = Some(self.next_id);
-                let ask = IgdAsk::Close { site, port: lease.external.port() };
-                return cx.push(Output::Effect(Effect::Igd { id: self.next_id, ask }));
-            }
-        };
-        cx.push(Output::Effect(Effect::Send { socket: Socket::Gateway, to, bytes }));
-    }
-
-    // --- answers --------------------------------------------------------------------------------------------------
-
-    fn gateway_says(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
-        match bytes.first() {
-            Some(&natpmp::VERSION) => {
-                if let Ok(answer) = natpmp::Answer::decode(bytes) {
-                    self.natpmp_says(cx, answer);
-                }
-            }
-            _ => {
-                if let Ok(answer) = pcp::Answer::decode(bytes) {
-                    self.pcp_says(cx, answer);
-                }
-            }
-        }
-    }
-
-    fn pcp_says(&mut self, cx: &mut Context<'_>, answer: pcp::Answer) {
-        let asked = self.ask.as_ref().is_some_and(|a| a.protocol == Protocol::Pcp);
-        let port = self.site.map_or(0, |s| s.local.port());
-        match answer {
-            pcp::Answer::Announced { epoch_s } => self.announced(cx, epoch_s),
-            pcp::Answer::Mapped(m) if asked && m.nonce == self.nonce && m.internal_port == port => {
-                if m.lifetime_s > 0 {
-                    let broken = self.count(cx.now, m.epoch_s);
-                    self.opened(cx, Protocol::Pcp, m.external, m.lifetime_s, broken);
-                }
-            }
-            pcp::Answer::Refused { code, nonce, wait_s, .. } if asked => {
-                let version = code == pcp::UNSUPPORTED_VERSION;
-                if version || nonce == Some(self.nonce) {
-                    self.refused(cx, (!version).then_some(u16::from(code)), wait_s);
-                }
-            }
-            pcp::Answer::Mapped(_) | pcp::Answer::Refused { .. } => {}
-        }
-    }
-
-    fn natpmp_says(&mut self, cx: &mut Context<'_>, answer: natpmp::Answer) {
-        let Some(ask) = &mut self.ask else {
-            if matches!(answer.said, natpmp::Said::Address(_)) {
-                self.announced(cx, answer.epoch_s);
-            }
-            return;
-        };
-        let port = self.site.map_or(0, |s| s.local.port());
-        match (ask.protocol, answer.said) {
-            // RFC 6887 appendix A: what a gateway without PCP says to a PCP request
-            (Protocol::Pcp, natpmp::Said::Refused(_)) => self.refused(cx, None, 0),
-            (Protocol::NatPmp, natpmp::Said::Refused(code)) => self.refused(cx, Some(code), 0),
-            (Protocol::NatPmp, natpmp::Said::Address(ip)) => ask.address = Some(ip),
-            (Protocol::NatPmp, natpmp::Said::Mapped { internal_port, external_port, lifetime_s })
-                if internal_port == port && lifetime_s > 0 =>
-            {
-                ask.mapped = Some((external_port, lifetime_s));
-            }
-            _ => return,
-        }
-        let Some((ip, (port, lifetime_s))) = self.ask.as_ref().and_then(|a| a.address.zip(a.mapped)) else { return };
-        let broken = self.count(cx.now, answer.epoch_s);
-        self.opened(cx, Protocol::NatPmp, SocketAddrV4::new(ip, port), lifetime_s, broken);
-    }
-
-    /// Not by this protocol, or not now.
-    fn refused(&mut self, cx: &mut Context<'_>, code: Option<u16>, wait_s: u32) {
-        if let Some(ask) = &mut self.ask {
-            ask.wait = ask.wait.max(Duration::from_secs(wait_s.into()).min(WAIT_MAX));
-        }
-        self.go_on(cx, code);
-    }
-
-    /// The gateway says how long it has been remembering, unasked: where it has begun anew, its mappings are gone.
-    fn announced(&mut self, cx: &mut Context<'_>, epoch_s: u32) {
-        if self.epoch.is_some_and(|e| e.is_broken_by(cx.now, epoch_s)) {
-            self.renew(cx);
-        }
-    }
-
-    /// Takes note of the gateway's count; whether it has begun anew.
-    fn count(&mut self, now: Time, server_s: u32) -> bool {
-        let broken = self.epoch.is_some_and(|e| e.is_broken_by(now, server_s));
-        self.epoch = Some(Epoch { server: Duration::from_secs(server_s.into()), at: now });
-        broken
-    }
-
-    fn igd(&mut self, cx: &mut Context<'_>, IgdEnd { id, answer }: IgdEnd) {
-        self.closing = self.closing.filter(|closing| *closing != id);
-        if !self.ask.as_ref().is_some_and(|a| a.protocol == Protocol::Upnp && a.id == id) {
-            let port = answer.map_or(0, |o| o.external.port());
-            let Some(site) = self.site.filter(|_| port != 0 && self.lease.is_none_or(|l| l.external.port() != port))
-            else {
-                return;
-            };
-            // too late to be of use: it need not stay open
-            self.next_id += 1;
-            return cx.push(Output::Effect(Effect::Igd { id: self.next_id, ask: IgdAsk::Close { site, port } }));
-        }
-        match answer {
-            Ok(Opened { external, lifetime_s }) => {
-                let lifetime_s = if lifetime_s == 0 { LIFETIME_S.1 } else { lifetime_s };
-                self.opened(cx, Protocol::Upnp, external, lifetime_s, false);
-            }
-            Err(IgdError::NoAnswer) => self.go_on(cx, None),
-            Err(IgdError::Refused(code)) => self.go_on(cx, Some(code)),
-        }
-    }
-
-    /// A port is open, says the gateway.
-    fn opened(
-        &mut self,
-        cx: &mut Context<'_>,
-        protocol: Protocol,
-        external: SocketAddrV4,
-        lifetime_s: u32,
-        broken: bool,
-    ) {
-        let began = self.ask.take().map_or(cx.now, |a| a.began);
-        let lifetime_s = lifetime_s.clamp(LIFETIME_S.0, LIFETIME_S.1);
-        let lifetime = Duration::from_secs(lifetime_s.into());
-        let verified = self.lease.is_some_and(|l| l.verified && l.external == external) && !broken;
-        let ends = began.after(lifetime);
-        self.lease = Some(Lease { protocol, external, lifetime_s, ends, verified });
-        // at a time of its own, so that not all of a gateway's clients come at once (RFC 6887 §11.2.1)
-        let jitter = Duration::from_secs(u64::from(u32::from(number(cx.rng)) % (lifetime_s / 16 + 1)));
-        self.next = Some(cx.now.after(lifetime / 2 + jitter));
-        let seen = self.sight.as_ref().map(|s| *s.mapped.ip());
-        if seen != Some(*external.ip()) || crate::nat::is_private(IpAddr::V4(*external.ip())) {
-            self.close(cx);
-            self.why = None;
-            return self.give_up(cx, Why::DoubleNat { protocol, external: *external.ip() }, Duration::ZERO);
-        }
-        if !verified {
-            self.begin_check(cx);
-        }
     }
 
     // --- events ---------------------------------------------------------------------------------------------------
@@ -508,10 +367,7 @@ impl Machine for Mapping {
             }
             Input::Datagram { socket: Socket::Silent | Socket::Asker, .. } => {}
             Input::Igd(end) => self.igd(cx, end),
-            Input::Shutdown => {
-                self.close(cx);
-                self.site(cx, None);
-            }
+            Input::Shutdown => self.leave(cx),
         }
         self.tell(cx);
     }
@@ -545,7 +401,7 @@ impl Machine for Mapping {
 
     fn rebase(&mut self, by: Duration) {
         let shift = |at: &mut Time| *at = at.rebased(by);
-        [&mut self.next, &mut self.recheck].into_iter().flatten().for_each(shift);
+        [&mut self.next, &mut self.recheck, &mut self.heeded].into_iter().flatten().for_each(shift);
         self.lease.iter_mut().for_each(|l| shift(&mut l.ends));
         self.ask.iter_mut().for_each(|a| {
             [&mut a.began, &mut a.due, &mut a.ends].into_iter().for_each(shift);

@@ -13,6 +13,8 @@ use core::time::Duration;
 pub enum Truth {
     /// It forwards what it says to forward.
     Honest,
+    /// So it does, but never the port that was wished for.
+    GivesAnother,
     /// It says so, and does not.
     Lies,
     /// It refuses, with this code.
@@ -57,10 +59,15 @@ impl Gateway {
         u32::try_from((now.since(self.since) + self.before).as_secs()).unwrap_or(u32::MAX)
     }
 
-    /// What it says when it has begun anew, to everybody.
+    /// What it says when it has begun anew, to everybody; UPnP has nothing like it.
     #[must_use]
-    pub fn announcement(&self, now: Time) -> Vec<u8> {
-        pcp::Answer::Announced { epoch_s: self.epoch_s(now) }.encode()
+    pub fn announcement(&self, now: Time, router: &Router) -> Option<Vec<u8>> {
+        let epoch_s = self.epoch_s(now);
+        match self.offers.protocol {
+            Protocol::Pcp => Some(pcp::Answer::Announced { epoch_s }.encode()),
+            Protocol::NatPmp => Some(natpmp::Answer { epoch_s, said: natpmp::Said::Address(outer(router)) }.encode()),
+            Protocol::Upnp => None,
+        }
     }
 
     /// A datagram has come to its port; its answer, if there is one.
@@ -136,6 +143,9 @@ impl Gateway {
             return 0;
         }
         let mut port = wish.max(1024);
+        if self.offers.truth == Truth::GivesAnother && router.forwards(now, port) != Some(inner) {
+            port = port.checked_add(1).unwrap_or(1024);
+        }
         while router.forwards(now, port).is_some_and(|i| i != inner) {
             port = port.checked_add(1).unwrap_or(1024);
         }

@@ -109,6 +109,12 @@ impl Router {
         self.forwarded.get(&port).filter(|(_, until)| now < *until).map(|(inner, _)| *inner)
     }
 
+    /// Whether any outer port is forwarded to an inner endpoint at present.
+    #[must_use]
+    pub fn forwards_to(&self, now: Time, inner: SocketAddr) -> bool {
+        self.forwarded.values().any(|(to, until)| *to == inner && now < *until)
+    }
+
     /// How many flows it remembers.
     #[must_use]
     pub fn flows(&self) -> usize {

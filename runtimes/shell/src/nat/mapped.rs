@@ -6,7 +6,8 @@ use swarmedge_core::nat::mapping::io::{Protocol, Status, Why};
 /// A port of the router's that is forwarded to this host, or why there is none. Names are stable; units stand last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MappedLine {
-    /// `open`, `busy`, `off`, `unneeded`, `no_gateway`, `no_answer`, `refused`, `double_nat`, `deaf` or `unseen`.
+    /// `open`, `busy`, `off`, `unneeded`, `no_gateway`, `no_answer`, `refused`, `double_nat`, `too_short`, `deaf` or
+    /// `unseen`.
     pub state: String,
     /// `pcp`, `nat_pmp` or `upnp`: which of them the router has answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,6 +40,9 @@ impl From<Status> for MappedLine {
             Status::Failed(Why::Refused { protocol, code }) => Self { code: Some(code), ..by("refused", protocol) },
             Status::Failed(Why::DoubleNat { protocol, external }) => {
                 Self { external: Some(external.to_string()), ..by("double_nat", protocol) }
+            }
+            Status::Failed(Why::TooShort { protocol, lifetime_s }) => {
+                Self { lifetime_s: Some(lifetime_s), ..by("too_short", protocol) }
             }
             Status::Failed(Why::Deaf { protocol, external }) => {
                 Self { external: Some(external.to_string()), ..by("deaf", protocol) }
@@ -92,6 +96,10 @@ impl MappedLine {
             "double_nat" => {
                 format!("none: another NAT is behind the router, whose own address is {external} ({by})")
             }
+            "too_short" => {
+                let s = self.lifetime_s.unwrap_or_default();
+                format!("none: the router opens a port for {s} s at a time ({by}), which is too short to be of use")
+            }
             "deaf" => {
                 format!("none: the router says that {external} is forwarded here ({by}), but nothing comes through")
             }
@@ -129,6 +137,7 @@ mod tests {
             (Status::Failed(Why::NoAnswer), "neither PCP"),
             (Status::Failed(Why::Refused { protocol, code: 2 }), "by NAT-PMP with code 2"),
             (Status::Failed(Why::DoubleNat { protocol, external: ip }), "another NAT"),
+            (Status::Failed(Why::TooShort { protocol, lifetime_s: 30 }), "for 30 s at a time"),
             (Status::Failed(Why::Deaf { protocol, external }), "nothing comes through"),
             (Status::Failed(Why::NoWitness { protocol, external }), "not claimed"),
         ] {
