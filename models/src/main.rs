@@ -2,17 +2,22 @@
 //! seeded defect is found, `explore` opens stateright's explorer in a browser.
 
 mod check;
+mod clones;
 mod control;
 mod discovery;
 mod download;
 mod grants;
+mod logs;
 mod mapping;
 mod month;
 mod print;
 mod punching;
+mod quarantine;
 mod receipts;
+mod rekey;
 mod shim;
 mod simulate;
+mod spool;
 mod toy;
 mod usage;
 
@@ -88,9 +93,18 @@ fn models() -> Vec<Box<dyn AnyModel>> {
         Box::new(download::spec()),
         Box::new(control::spec()),
         Box::new(usage::spec()),
+        Box::new(logs::crashes()),
+        Box::new(logs::forks()),
+        Box::new(spool::crashes()),
+        Box::new(spool::breaks()),
         Box::new(receipts::repeats()),
         Box::new(receipts::crashes()),
         Box::new(grants::spec()),
+        Box::new(clones::offline()),
+        Box::new(clones::reordered()),
+        Box::new(rekey::copies()),
+        Box::new(rekey::alone()),
+        Box::new(quarantine::spec()),
         Box::new(discovery::home()),
         Box::new(discovery::listening()),
         Box::new(discovery::symmetric()),

@@ -58,6 +58,9 @@ pub(crate) fn repeats() -> Spec<Swarm> {
             tooth("connections end without the last receipt", 9, Mutant::PartsAtOnce),
             tooth("what one uploader sent is receipted to the other", 9, Mutant::WrongUploader),
             tooth("a downloader that falls silent owes nothing", 10, Mutant::SilenceDenies),
+            tooth("who is in quarantine is billed as before", 11, Mutant::QuarantineIsIgnored),
+            tooth("quarantine takes back what was said before", 11, Mutant::QuarantineTakesBack),
+            tooth("what edges send in quarantine is not counted", 11, Mutant::QuarantineHidesEdges),
         ],
     }
 }

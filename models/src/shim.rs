@@ -46,6 +46,7 @@ impl<S: System> Model for Checked<S> {
             holds::<S, 9>,
             holds::<S, 10>,
             holds::<S, 11>,
+            holds::<S, 12>,
         ];
         assert!(self.rules.len() <= RULES_MAX, "more rules than conditions");
         let property = |(rule, condition): (&Rule<S>, _)| {
@@ -60,7 +61,7 @@ impl<S: System> Model for Checked<S> {
 }
 
 /// The most rules a model has.
-const RULES_MAX: usize = 12;
+const RULES_MAX: usize = 13;
 
 fn holds<S: System, const I: usize>(model: &Checked<S>, world: &World<S>) -> bool {
     (model.rules[I].holds)(&model.cfg, world)

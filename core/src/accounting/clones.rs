@@ -6,11 +6,18 @@
 //! reason to give the installation a new key, not a proof of guilt.
 
 use crate::ids::SecondaryGuid;
+use crate::limits::SECONDARY_GUIDS_MAX;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 /// Starts of fewer than so many say nothing (the paper's rule).
 pub const STARTS_MIN: usize = 3;
+
+/// What an installation remembers once a start has begun, newest first: it and those before, as many as a login names.
+#[must_use]
+pub fn begun(start: SecondaryGuid, before: impl IntoIterator<Item = SecondaryGuid>) -> Vec<SecondaryGuid> {
+    core::iter::once(start).chain(before).take(SECONDARY_GUIDS_MAX).collect()
+}
 
 /// What a connected graph of starts looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,16 +82,16 @@ impl History {
         self.graphs.iter().map(|g| g.pattern).max().unwrap_or(Pattern::Short)
     }
 
-    /// Whether starts are missing in between: more than four in a row never logged in. It is no fork: what happened
-    /// meanwhile is not known.
+    /// Whether starts are missing in between: four in a row, or more, never logged in, so that no login names both a
+    /// start before and one after. It is no fork: what happened meanwhile is not known.
     #[must_use]
     pub fn has_gap(&self) -> bool {
         self.graphs.len() > 1
     }
 }
 
-/// The starts that logins of one GUID have named. The order of logins, their repetition, and lost ones (up to four in a
-/// row) make no difference.
+/// The starts that logins of one GUID have named. The order of logins, their repetition, and lost ones (up to three in
+/// a row) make no difference.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Starts {
     /// Each start, with those before it and those after it.
@@ -173,7 +180,6 @@ pub fn classify<'a>(logins: impl IntoIterator<Item = &'a [SecondaryGuid]>) -> Hi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::SECONDARY_GUIDS_MAX;
 
     /// Logins written as the paper writes them: numbers newest first, logins apart by `/`.
     fn logins(text: &str) -> Vec<Vec<SecondaryGuid>> {
@@ -196,7 +202,8 @@ mod tests {
             // a login that is lost, repeated or late changes nothing
             ("5 4 3 2 1 / 9 8 7 6 5", Linear, false),
             ("7 6 5 4 3 / 5 4 3 2 1 / 5 4 3 2 1 / 6 5 4 3 2", Linear, false),
-            // more than four lost in a row: nobody knows, and nobody is blamed
+            // four or more lost in a row: nobody knows, and nobody is blamed
+            ("5 4 3 2 1 / 10 9 8 7 6", Linear, true),
             ("5 4 3 2 1 / 14 13 12 11 10", Linear, true),
             // an update is tried as start 4, fails, and everything goes on from 3
             ("3 2 1 / 4 3 2 1 / 5 3 2 1 / 6 5 3 2 1", FailedUpdate, false),

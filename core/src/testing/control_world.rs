@@ -21,7 +21,6 @@ use crate::wire::records::{Context, Grant, SealedGrant, ServerRole, SignedGrant}
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 const CNS: [NodeIx; 2] = [0, 1];
 const DN: NodeIx = 2;
@@ -53,17 +52,8 @@ pub fn cfg(mutant: Option<Mutant>) -> Cfg {
             RoleCfg::Client(alloc::vec![client::Config::tiny(identity(ix, name, 0), verify)])
         }
     };
-    Cfg {
-        roles: (0..).zip(&names).map(role).collect(),
-        names,
-        latency: Duration::ZERO,
-        disk: Duration::ZERO,
-        timed: false,
-        rate: 1,
-        check_wire: false,
-        moves,
-        mutant,
-    }
+    let roles = (0..).zip(&names).map(role).collect();
+    Cfg::for_models(names, roles, mutant, moves)
 }
 
 fn moves(w: &World<Net>, _: &Cfg, moves: &mut Vec<Move>) {
@@ -111,10 +101,7 @@ fn grant(node: NodeIx, name: Name) -> SealedGrant {
 /// The world with the seeder connected and registered, and the seeker about to look for peers.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
-    let mut w = World::new(Net::new(1), Vec::new(), budget);
-    for _ in &cfg.names {
-        w.add_node(None);
-    }
+    let mut w = cfg.world(1, budget);
     let mut rng = Seeded::new(1);
     for ix in [CNS[0], CNS[1], DN] {
         w.step(cfg, &Act::Move(Move::Start(ix)), &mut rng);

@@ -5,13 +5,9 @@ use super::rule;
 use super::scenario::{Name, Role};
 use super::sim::{keys, rig::identity};
 use super::world::{Action, Budget, System, World};
-use super::{control_world, download_world};
-use crate::accounting::audit::{self, tree};
-use crate::accounting::logs;
+use super::{control_world, download_world, fuzz_books, fuzz_settling};
 use crate::content::{Bitfield, Layout, Manifest, Policy};
-use crate::ids::{
-    ConnId, Digest, DownloadId, Guid, Handle, ProviderId, PublicKey, ReqId, SecondaryGuid, VersionId, XferId,
-};
+use crate::ids::{ConnId, DownloadId, Handle, ProviderId, PublicKey, ReqId, VersionId, XferId};
 use crate::limits::{MUX_STREAMS_MAX, MUX_UNREAD_MAX};
 use crate::machine::{Cx, Machine, Time};
 use crate::mux;
@@ -28,10 +24,10 @@ use crate::wire::directory::DirectoryMsg;
 use crate::wire::ledger::LedgerMsg;
 use crate::wire::peer::{PeerMsg, PieceAnswer, PieceRequest, RefuseCode};
 use crate::wire::records::{
-    Context as SignContext, EdgeRecord, Head, LedgerRecord, Logged, SealedGrant, ServedRecord, ServerRole,
-    SignedCheckpoint, SignedGrant, SignedHead, SignedIntroduction, SignedReceipt, UsageRecord,
+    EdgeRecord, LedgerRecord, SealedGrant, ServedRecord, ServerRole, SignedGrant, SignedIntroduction, SignedReceipt,
+    SignedRekey, UsageRecord,
 };
-use crate::wire::{Framed, Reader, Wire, frame_len};
+use crate::wire::{Framed, Wire, frame_len};
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -60,10 +56,15 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("discovery_inputs", discovery_inputs),
     ("connectivity_inputs", connectivity_inputs),
     ("mux_inputs", mux_inputs),
-    ("audit_proofs", audit_proofs),
-    ("logs", client_logs),
+    ("audit_proofs", fuzz_books::audit_proofs),
+    ("logs", fuzz_books::client_logs),
     ("decode_mapping", decode_mapping),
     ("mapping_inputs", mapping_inputs),
+    ("audit_days", fuzz_books::audit_days),
+    ("grants", fuzz_books::grants),
+    ("receipts", fuzz_settling::receipts),
+    ("ledger_inputs", fuzz_settling::ledger_inputs),
+    ("edge_inputs", fuzz_settling::edge_inputs),
 ];
 
 /// Runs the target of that name.
@@ -81,7 +82,7 @@ fn framed<M: Wire + Clone + PartialEq + Debug>(content: &[u8]) {
     }
 }
 
-fn value<T: Wire + PartialEq + Debug>(bytes: &[u8]) {
+pub(super) fn value<T: Wire + PartialEq + Debug>(bytes: &[u8]) {
     if let Ok(v) = T::from_bytes(bytes) {
         assert_eq!(v.to_bytes(), bytes, "another encoding of the same value");
     }
@@ -105,33 +106,8 @@ fn decode_records(bytes: &[u8]) {
     value::<SignedGrant>(bytes);
     value::<SealedGrant>(bytes);
     value::<SignedIntroduction>(bytes);
+    value::<SignedRekey>(bytes);
     value::<NatDescriptor>(bytes);
-}
-
-/// Heads of whatever bytes: what is found to fork was signed on both sides and does contradict itself.
-fn client_logs(bytes: &[u8]) {
-    value::<Logged>(bytes);
-    value::<SignedCheckpoint>(bytes);
-    let mut bytes = Unstructured::new(bytes);
-    let mut heads = Vec::new();
-    while let (Ok([start, place, before, digest]), true) = (bytes.arbitrary::<[u8; 4]>(), heads.len() < 64) {
-        let of = |n: u8| Digest::numbered(u32::from(n % 4));
-        let start = SecondaryGuid::numbered(u32::from(start % 2));
-        let head = Head { start, place: u64::from(place % 4), before: of(before), digest: of(digest) };
-        let key = PublicKey::numbered(u32::from(place >> 7));
-        // now and then a signature is another's
-        let by = if digest > 250 { PublicKey::numbered(9) } else { key };
-        let signature = keys::sign(&by, SignContext::LogHead, &head.to_bytes());
-        heads.push(SignedHead { head, key, signature });
-    }
-    for fork in logs::forks(keys::verify, heads) {
-        let [a, b] = &fork.heads;
-        assert!(fork.heads.iter().all(|s| logs::is_signed(keys::verify, s) && Guid::of(&s.key) == fork.guid));
-        let (first, second) = if a.head.place <= b.head.place { (&a.head, &b.head) } else { (&b.head, &a.head) };
-        let same_place = first.place == second.place && first != second;
-        let no_sequel = first.place + 1 == second.place && second.before != first.digest;
-        assert!(first.start == second.start && (same_place || no_sequel), "no contradiction");
-    }
 }
 
 /// A stream of bytes, cut into frames as a reader does.
@@ -314,27 +290,6 @@ fn play_connectivity(u: &mut Unstructured<'_>) -> Result<()> {
         assert!(m.sessions() == 0 || m.poll_timeout().is_some(), "an attempt without an end");
     }
     Ok(())
-}
-
-/// Proofs from anywhere are refused without harm, and of a real tree only the one true proof is accepted.
-fn audit_proofs(bytes: &[u8]) {
-    value::<audit::Leaf>(bytes);
-    value::<audit::SignedHead>(bytes);
-    let mut r = Reader::new(bytes);
-    let (Ok(n), Ok(at), Ok(size)) = (u8::decode(&mut r), u64::decode(&mut r), u64::decode(&mut r)) else { return };
-    let proof: Vec<Digest> = r.rest().chunks_exact(32).map(|c| Digest::from_bytes(c).expect("32 bytes")).collect();
-    let leaves: Vec<Digest> = (0..n % 64 + 1).map(|i| tree::leaf_hash(&[i])).collect();
-    let top = tree::root(&leaves);
-    for size in [size, leaves.len() as u64] {
-        let _ = tree::is_consistent((at, &leaves[0]), (size, &top), &proof);
-        let _ = tree::is_range(at, &leaves[1..], size, &proof, &top);
-        if tree::is_included(&leaves[0], at, size, &proof, &top) && size == leaves.len() as u64 {
-            assert!(at == 0 && proof == tree::inclusion(&leaves, 0), "a false path");
-        }
-        if tree::is_range(at, &leaves[..1], size, &proof, &top) && size == leaves.len() as u64 {
-            assert!(at == 0 && proof == tree::range(&leaves, 0..1), "a false range");
-        }
-    }
 }
 
 /// Time goes on by up to about a minute, in steps of all sizes.

@@ -3,23 +3,32 @@
 //! by a recorded [`trace`], always against the same named rules.
 
 pub mod bench;
+pub mod clones_world;
 pub mod control_world;
 pub mod download_world;
 #[cfg(feature = "arbitrary")]
 pub mod fuzz;
 #[cfg(feature = "arbitrary")]
+mod fuzz_books;
+#[cfg(feature = "arbitrary")]
 mod fuzz_mapping;
+#[cfg(feature = "arbitrary")]
+mod fuzz_settling;
 pub mod grants_world;
+pub mod logs_world;
 pub mod mapping_world;
 pub mod month;
 pub mod nat;
 pub mod nat_world;
 pub mod punch_world;
+pub mod quarantine_world;
 pub mod receipts_world;
+pub mod rekey_world;
 pub mod rng;
 pub mod rule;
 pub mod scenario;
 pub mod sim;
+pub mod spool_world;
 pub mod toy;
 pub mod trace;
 pub mod usage_world;

@@ -19,7 +19,6 @@ use crate::wire::{List, Wire as _};
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 const CN: NodeIx = 0;
 const LEDGER: NodeIx = 1;
@@ -32,21 +31,12 @@ pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     let (root, verify) = (keys::root(), keys::verify);
     let cn = cn::Config { dns: 0, ..cn::Config::tiny(root, verify, keys::cert(names[0], ServerRole::Cn)) };
     let client = client::Config::tiny(identity(CLIENT, names[2], 0), verify);
-    Cfg {
-        roles: alloc::vec![
-            RoleCfg::Cn(cn),
-            RoleCfg::Ledger(ledger::Config::new(root, verify)),
-            RoleCfg::Client(alloc::vec![client])
-        ],
-        names,
-        latency: Duration::ZERO,
-        disk: Duration::ZERO,
-        timed: false,
-        rate: 1,
-        check_wire: false,
-        moves,
-        mutant,
-    }
+    let roles = alloc::vec![
+        RoleCfg::Cn(cn),
+        RoleCfg::Ledger(ledger::Config::new(root, verify)),
+        RoleCfg::Client(alloc::vec![client])
+    ];
+    Cfg::for_models(names, roles, mutant, moves)
 }
 
 /// Record `seq` of download `n`.
@@ -94,10 +84,7 @@ fn moves(w: &World<Net>, _: &Cfg, moves: &mut Vec<Move>) {
 /// The world with everybody connected, and records of two downloads to be sent: of one a first, of the other two.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
-    let mut w = World::new(Net::new(1), Vec::new(), budget);
-    for _ in &cfg.names {
-        w.add_node(None);
-    }
+    let mut w = cfg.world(1, budget);
     let mut rng = Seeded::new(1);
     for ix in [LEDGER, CN] {
         w.step(cfg, &Act::Move(Move::Start(ix)), &mut rng);

@@ -2,9 +2,8 @@
 
 use super::{Config, Defect};
 use crate::Rng as _;
-use crate::accounting::clones::{Pattern, Starts};
+use crate::accounting::clones::{self, Pattern, Starts};
 use crate::ids::SecondaryGuid;
-use crate::limits::SECONDARY_GUIDS_MAX;
 use crate::testing::rng::Seeded;
 use alloc::vec::Vec;
 
@@ -29,8 +28,7 @@ impl Install {
     fn start(&mut self, starts: &mut Starts, rng: &mut Seeded) {
         let mut id = [0; 20];
         id[..16].copy_from_slice(&rng.nonce());
-        self.0.insert(0, SecondaryGuid(id));
-        self.0.truncate(SECONDARY_GUIDS_MAX);
+        self.0 = clones::begun(SecondaryGuid(id), self.0.drain(..));
         starts.login(&self.0);
     }
 }

@@ -4,6 +4,7 @@
 use super::names::{bytes, conn, download_key, intro_id, introduction, uploader};
 use super::{DOWNLOADER, Facts, Mutant, SIZE};
 use crate::accounting::Spans;
+use crate::accounting::quarantine::Quarantines;
 use crate::accounting::settlement::{Bill, Book, Claims, EXPIRES_MS, LATE_MS};
 use crate::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, Signature, VersionId};
 use crate::testing::sim::keys;
@@ -309,6 +310,36 @@ pub(super) fn settle_late(mutant: Option<Mutant>, records: &[LedgerRecord], late
         whole.add(record, received_ms);
     }
     [before, whole.bill(verify(mutant), LATE_MS).peers_billed]
+}
+
+/// One client is in quarantine from `from_ms` on; `before` is told before that, and `later` afterwards.
+pub(super) fn settle_quarantined(
+    mutant: Option<Mutant>,
+    (guid, from_ms): (Guid, u64),
+    before: &[LedgerRecord],
+    later: &[LedgerRecord],
+) -> Settled {
+    let mut quarantines = Quarantines::default();
+    match mutant {
+        Some(Mutant::QuarantineIsIgnored) => {}
+        Some(Mutant::QuarantineTakesBack) => quarantines.add(guid, 0, u64::MAX),
+        _ => quarantines.add(guid, from_ms, u64::MAX),
+    }
+    let hides = mutant == Some(Mutant::QuarantineHidesEdges);
+    let mut book = Book::strict().with_quarantines(quarantines);
+    for record in before {
+        if !(hides && matches!(record, LedgerRecord::Served(_))) {
+            book.add(record.clone(), 0);
+        }
+    }
+    for record in later {
+        let mut record = record.clone();
+        if let LedgerRecord::Usage(r) = &mut record {
+            r.seq += 1;
+        }
+        book.add(record, from_ms + 1);
+    }
+    settled(mutant, &book, before, from_ms + 1)
 }
 
 fn settled(mutant: Option<Mutant>, whole: &Book, records: &[LedgerRecord], at_ms: u64) -> Settled {

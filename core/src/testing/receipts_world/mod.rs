@@ -118,6 +118,12 @@ pub enum Mutant {
     LastCounts,
     /// A downloader that falls silent has said that nothing came.
     SilenceDenies,
+    /// The ledger does not ask who is in quarantine.
+    QuarantineIsIgnored,
+    /// What somebody had said before its quarantine counts no more either.
+    QuarantineTakesBack,
+    /// What edges send to a client in quarantine is not counted.
+    QuarantineHidesEdges,
 }
 
 /// A machine.

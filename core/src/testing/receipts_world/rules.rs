@@ -1,13 +1,13 @@
 //! What must hold of the [world of receipts](super): neither over- nor under-billing.
 
 use super::books::{self, Filing, INVENTED, Settled};
-use super::names::{bytes, download_key, intro_id};
-use super::{Cfg, Facts, Mutant, PIECE, PIECES, SIZE, Swarm};
+use super::names::{bytes, conn, download_key, intro_id, uploader};
+use super::{Cfg, DOWNLOADER, Facts, Mutant, PIECE, PIECES, SIZE, Swarm};
 use crate::accounting::logs;
-use crate::ids::IntroId;
+use crate::ids::{Guid, IntroId};
 use crate::testing::rule::Rule;
 use crate::testing::sim::keys;
-use crate::testing::world::World;
+use crate::testing::world::{NodeIx, World};
 use crate::wire::Wire as _;
 use crate::wire::records::{Context, Head, SignedHead};
 use alloc::collections::BTreeMap;
@@ -82,6 +82,28 @@ fn order_changes_nothing(mutant: Option<Mutant>, facts: &Facts) -> bool {
 fn silence_denies_nothing(mutant: Option<Mutant>, facts: &Facts) -> bool {
     let settled = Filing::honest(facts).silent().settle(mutant, facts);
     facts.got.iter().all(|(intro, proof)| of(&settled.agreed, intro) == proof.bytes)
+}
+
+/// Whoever is in quarantine: nothing counts that it says from then on, what it had said does, and so does all that
+/// edges have sent to it.
+fn quarantine_is_unbilled(mutant: Option<Mutant>, facts: &Facts) -> bool {
+    let honest = Filing::honest(facts);
+    let (records, later) = (honest.records(facts), honest.collusion(intro_id(1, 1)).records(facts));
+    let without = books::settle(mutant, &records, 0);
+    (0..=2).all(|who| {
+        let guid = Guid::numbered(who);
+        let concerns = |intro: &IntroId| {
+            who == u32::from(DOWNLOADER) || uploader(conn(*intro)) == NodeIx::try_from(who).unwrap_or(0)
+        };
+        let always = books::settle_quarantined(mutant, (guid, 0), &records, &[]);
+        let nothing = always.agreed.iter().all(|(intro, bytes)| !concerns(intro) || *bytes == 0);
+        let before = books::settle_quarantined(mutant, (guid, 1), &records, &[]);
+        let lied = books::settle_quarantined(mutant, (guid, 1), &records, &later);
+        // a downloader in quarantine says more now, and its friend has the receipt
+        let no_more = |(intro, bytes): (&IntroId, &u64)| *bytes <= of(&facts.delivered, intro);
+        let no_more = who != u32::from(DOWNLOADER) || lied.agreed.iter().all(no_more);
+        nothing && before == without && always.edge == without.edge && no_more
+    })
 }
 
 fn credit_is_kept(cfg: &Cfg, w: &W) -> bool {
@@ -172,6 +194,10 @@ pub const RULES: &[Rule<Swarm>] = &[
     Rule::always("a downloader that falls silent owes what it has signed", |c, w| {
         ask(c, w, "silence", |f| silence_denies_nothing(c.mutant, f))
     }),
+    Rule::always(
+        "in quarantine nothing is billed of a client's word, and all that edges send it is counted",
+        |c, w| ask(c, w, "quarantine", |f| quarantine_is_unbilled(c.mutant, f)),
+    ),
     Rule::sometimes("two uploaders share the bill of all after the faults", |c: &Cfg, w: &W| {
         w.budget.crashes == 0 && w.budget.drops == 0 && all_is_billed(c, w)
     }),

@@ -78,7 +78,8 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
     };
     match &f.source {
         FetchSource::Edge { edge, grant: _ } => {
-            let Some(edge) = cfg.edge(*edge).filter(|&e| w.node(e).is_some()) else {
+            let starves = cfg.mutant == Some(Mutant::EdgesStarveSuspects) && !w.env.seen.suspects.is_empty();
+            let Some(edge) = cfg.edge(*edge).filter(|&e| w.node(e).is_some() && !starves) else {
                 return end(w, node, f.xfer, id, FetchEnd::Broken, cfg.latency * 4);
             };
             w.env.pulls.insert(id, pull(edge, None));

@@ -6,7 +6,7 @@ use super::possession::Told;
 use super::rig::LIVES;
 use super::servers::at_once;
 use super::store::Disk;
-use super::{Ask, Cfg, Event, Net, bulk, keys, moving, possession, store};
+use super::{Ask, Cfg, Event, Mutant, Net, bulk, keys, moving, possession, store};
 use crate::content::{Access, Bitfield};
 use crate::ids::{ConnId, Guid, PublicKey, ReqId, VersionId};
 use crate::role::client::io::{EdgeAnswer, EdgeAsk, EdgeError, Granted, Input, Notice, Output};
@@ -17,7 +17,8 @@ use crate::testing::scenario::Role;
 use crate::testing::world::{Lane, NodeIx, World};
 use crate::wire::Text;
 use crate::wire::Wire as _;
-use crate::wire::records::{Context, Grant, Rekey, SignedGrant, SignedRekey};
+use crate::wire::control::ControlMsg;
+use crate::wire::records::{Context, Grant, Rekey, SignedGrant, SignedHead, SignedRekey};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -27,7 +28,8 @@ use core::time::Duration;
 /// A client from its disk.
 pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> {
     let RoleCfg::Client(lives) = &cfg.roles[usize::from(ix)] else { return None };
-    let life = w.env.lives.entry(ix).and_modify(|l| *l += 1).or_default();
+    let more = u8::from(cfg.mutant != Some(Mutant::StartsRepeat));
+    let life = w.env.lives.entry(ix).and_modify(|l| *l += more).or_default();
     let generation = w.env.disks.get(&ix).map_or(0, |disk| disk.generation);
     let life = (generation * LIVES + *life % LIVES) % u8::try_from(lives.len()).unwrap_or(u8::MAX);
     let client = &lives[usize::from(life)];
@@ -150,7 +152,10 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
     match output {
         Output::EdgeAsk { req, edge, ask } => ask_edge(w, cfg, node, (req, edge), ask),
         Output::ControlDial { conn, cn } => dial_cn(w, cfg, (node, conn), cn),
-        Output::ControlSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Control(msg)),
+        Output::ControlSend { conn, msg } => {
+            telling(w, cfg, node, &msg);
+            links::send(w, cfg, node, conn, Msg::Control(msg));
+        }
         Output::ControlClose { conn } => links::close(w, cfg, node, conn),
         Output::PeerDial { conn, download, key, addrs, over } => {
             let own = w.env.download_keys.get(&(node, download)).copied().unwrap_or(PublicKey::numbered(0));
@@ -175,14 +180,30 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
             w.send(lane, Duration::ZERO, Event::Input(In::Client(Input::Signed { req, signature })));
         }
         Output::SignHead { req, head } => {
-            let signature = keys::sign(&own(w, cfg, node).identity.key, Context::LogHead, &head.to_bytes());
+            let key = own(w, cfg, node).identity.key;
+            let signature = keys::sign(&key, Context::LogHead, &head.to_bytes());
+            if cfg.heads {
+                let name = (head.start, head.place, head.digest);
+                w.env.seen.signed.insert(name, SignedHead { head, key, signature });
+            }
             let lane = Lane { to: node, what: "sign", id: 1 };
             w.send(lane, Duration::ZERO, Event::Input(In::Client(Input::HeadSigned { req, signature })));
         }
-        Output::MakeKey { req } => make_key(w, cfg, node, req),
+        Output::MakeKey { req } => {
+            w.env.seen.rekey_ordered.extend([node]);
+            make_key(w, cfg, node, req);
+        }
         Output::AdoptKey => adopt_key(w, cfg, node),
         Output::Save { req, what } => store::save(w, cfg, node, req, what),
         Output::Notice(notice) => note(w, node, notice),
+    }
+}
+
+/// Notes what is told of records that are not durable.
+fn telling(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, msg: &ControlMsg) {
+    if let (true, ControlMsg::Usage(logged)) = (cfg.heads, msg) {
+        let kept = w.env.disks.get(&node).is_some_and(|d| d.usage.contains_key(&logged.record.id));
+        w.env.seen.told_undurable |= !kept;
     }
 }
 
@@ -259,6 +280,10 @@ pub(super) fn ask_arrives(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, ask: Ask)
         return None;
     };
     let key = own(w, cfg, ask.client).identity.key;
+    if cfg.mutant == Some(Mutant::EdgesDenySuspects) && w.env.seen.suspects.contains(&Guid::of(&key)) {
+        answer(w, cfg, ask.client, ask.req, Err(EdgeError::Forbidden));
+        return None;
+    }
     let renew =
         ask.renew.as_ref().map(|sealed| edge::Renewal { grant: keys::open(sealed, w.env.epochs), proven: true });
     let kept = renew.as_ref().and_then(|r| r.grant.as_ref()).map(|g| g.grant.download_key);

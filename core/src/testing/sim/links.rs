@@ -2,7 +2,7 @@
 //! or not at all, as over TLS or QUIC.
 
 use super::machines::In;
-use super::{Cfg, Event, Net};
+use super::{Cfg, Event, Mutant, Net};
 use crate::ids::{ConnId, PublicKey};
 use crate::role::{client, cn, dn, edge, ledger};
 use crate::testing::scenario::Role;
@@ -12,6 +12,9 @@ use crate::wire::directory::DirectoryMsg;
 use crate::wire::ledger::LedgerMsg;
 use crate::wire::peer::PeerMsg;
 use alloc::vec::Vec;
+
+/// Whose a connection is whose dialler has lost its power.
+const NOBODY: NodeIx = NodeIx::MAX;
 
 /// What a connection carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -137,6 +140,10 @@ pub(super) fn send(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId, ms
     let Some((id, link)) = w.env.link_of(node, conn) else { return };
     let (to, to_conn) = link.other(node);
     if link.silent || link.half && to == link.from.0 {
+        if cfg.mutant == Some(Mutant::GhostsAnswer) && msg == Msg::Control(ControlMsg::Ping) {
+            let pong = message(cfg, node, conn, Msg::Control(ControlMsg::Pong));
+            w.send(lane(link.kind, id, node), cfg.latency, Event::Input(pong));
+        }
         return;
     }
     let lane = lane(link.kind, id, to);
@@ -189,6 +196,13 @@ pub fn break_half(w: &mut World<Net>, cfg: &Cfg, id: u64) {
         w.clear_lanes(|l| *l == lane(link.kind, id, end.0));
     }
     w.send(lane(link.kind, id, link.from.0), cfg.latency, Event::Input(closed(cfg, link.kind, link.from)));
+}
+
+/// `node` has lost its power: who has accepted its connections holds them for open.
+pub(super) fn leave_behind(w: &mut World<Net>, node: NodeIx) {
+    for link in w.env.links.values_mut().filter(|l| l.open && l.from.0 == node) {
+        (link.half, link.from.0) = (true, NOBODY);
+    }
 }
 
 /// `node` has crashed: the other ends of its connections are told.

@@ -76,7 +76,7 @@ pub enum RoleCfg {
 }
 
 /// Runs one machine and wraps what it emits.
-fn drive<M: Machine, W>(
+pub(in crate::testing) fn drive<M: Machine, W>(
     machine: &mut M,
     cfg: &M::Config,
     (now, rng): (Time, &mut dyn Rng),

@@ -16,17 +16,19 @@ pub mod store;
 
 use super::rng::Seeded;
 use super::scenario::{ClientOptions, Name, Role};
-use super::world::{Lane, NodeIx, System, Way, World};
+use super::world::{Budget, Lane, NodeIx, System, Way, World};
 use crate::accounting::epochs::Epochs;
 use crate::content::{Layout, Policy};
 use crate::ids::{
-    ConnId, DownloadId, Guid, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, SessionId, VersionId,
+    ConnId, Digest, DownloadId, Guid, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, SecondaryGuid,
+    SessionId, VersionId,
 };
 use crate::machine::{Rng, Time};
 use crate::role::client::io::{DownloadStatus, ObjectRef, Save};
 use crate::role::edge::io as edge;
-use crate::wire::records::LedgerRecord;
+use crate::wire::records::{LedgerRecord, SignedHead};
 use access::Access;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -53,11 +55,18 @@ pub struct Cfg {
     pub rate: u64,
     /// Every message is encoded and decoded on its way.
     pub check_wire: bool,
+    /// Lanes on which all arrives at once, beside [`servers::at_once`]: what a model is not about.
+    pub prompt: &'static [&'static str],
+    /// What clients sign and tell of their logs is remembered: a model is about it.
+    pub heads: bool,
     /// What may come from outside in a model.
-    pub moves: fn(&World<Net>, &Self, &mut Vec<Move>),
+    pub moves: Moves,
     /// The seeded defect.
     pub mutant: Option<Mutant>,
 }
+
+/// Adds what may come from outside.
+pub type Moves = fn(&World<Net>, &Cfg, &mut Vec<Move>);
 
 /// Defects of the world; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +91,22 @@ pub enum Mutant {
     FreshRecordIds,
     /// Clients do not hear that their records are durable.
     AcksAreLost,
+    /// A client that starts again goes on under the start before.
+    StartsRepeat,
+    /// The ledger's database says that places in clients' logs are durable, and has not kept them.
+    LedgerLosesHeads,
+    /// A session that was left behind answers pings.
+    GhostsAnswer,
+    /// A CN's order to take another key is lost.
+    RekeyOrdersAreLost,
+    /// A CN's word that an old key is retired is lost.
+    RetirementsAreLost,
+    /// CNs do not hear who is in quarantine.
+    QuarantineIsLost,
+    /// An edge grants nothing to who is in quarantine.
+    EdgesDenySuspects,
+    /// An edge sends nothing to who is in quarantine.
+    EdgesStarveSuspects,
 }
 
 /// Something under way.
@@ -148,8 +173,22 @@ pub struct Seen {
     pub chosen_though_off: bool,
     /// Peers were introduced.
     pub introduced: bool,
-    /// Sessions that were told to take another key.
+    /// Clients that were told to take another key.
     pub rekey_ordered: BTreeSet<NodeIx>,
+    /// The heads that clients have signed, and those of them that have come to a CN; see [`Cfg::heads`].
+    pub signed: BTreeMap<(SecondaryGuid, u64, Digest), SignedHead>,
+    /// See `signed`.
+    pub told_heads: BTreeSet<(SecondaryGuid, u64, Digest)>,
+    /// A client has told of a record that was not on its disk.
+    pub told_undurable: bool,
+    /// A client was set back to an image.
+    pub set_back: bool,
+    /// Who is in quarantine, as CNs were told last.
+    pub suspects: BTreeSet<Guid>,
+    /// Queries that came of suspects.
+    pub suspects_asked: BTreeSet<(NodeIx, u32)>,
+    /// A suspect that asked was told of peers.
+    pub suspect_introduced: bool,
     /// The registrations that a DN was last told of, by its name for the connection: key, uploads.
     pub told: BTreeMap<(NodeIx, ConnId, SessionId), (PublicKey, bool)>,
 }
@@ -202,6 +241,16 @@ pub struct Net {
     /// When each sender, receiver and limit has done what it was given.
     busy: BTreeMap<(NodeIx, u8), Time>,
     dice: Seeded,
+    /// A client's machine and disk as they were once.
+    image: Option<Box<Image>>,
+}
+
+/// See [`Move::Image`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Image {
+    of: NodeIx,
+    node: Node,
+    disk: Disk,
 }
 
 impl Net {
@@ -231,6 +280,7 @@ impl Net {
             grants: BTreeMap::new(),
             busy: BTreeMap::new(),
             dice: Seeded::new(seed),
+            image: None,
         }
     }
 
@@ -256,6 +306,12 @@ impl Net {
         self.grants.extend(grants.into_iter().map(|(v, g)| ((to, v), g)));
     }
 
+    /// Whether there is an image to set a client back to.
+    #[must_use]
+    pub const fn has_image(&self) -> bool {
+        self.image.is_some()
+    }
+
     fn corrupts(&self, node: NodeIx) -> bool {
         self.options.get(&node).is_some_and(|o| o.corrupts)
     }
@@ -266,6 +322,34 @@ impl Net {
 }
 
 impl Cfg {
+    /// These nodes in a world for models: time is of no interest in it.
+    #[must_use]
+    pub fn for_models(names: Vec<Name>, roles: Vec<RoleCfg>, mutant: Option<Mutant>, moves: Moves) -> Self {
+        Self {
+            names,
+            roles,
+            latency: Duration::ZERO,
+            disk: Duration::ZERO,
+            timed: false,
+            rate: 1,
+            check_wire: false,
+            prompt: &[],
+            heads: false,
+            moves,
+            mutant,
+        }
+    }
+
+    /// Its world, with every node down.
+    #[must_use]
+    pub fn world(&self, seed: u64, budget: Budget) -> World<Net> {
+        let mut world = World::new(Net::new(seed), Vec::new(), budget);
+        for _ in &self.names {
+            world.add_node(None);
+        }
+        world
+    }
+
     /// A node's role.
     #[must_use]
     pub fn role(&self, ix: NodeIx) -> Role {
@@ -306,6 +390,8 @@ pub enum Move {
     Start(NodeIx),
     /// A node stops without warning.
     Crash(NodeIx),
+    /// A node stops, and those that it was connected to do not notice.
+    PowerLoss(NodeIx),
     /// A connection breaks.
     Break(u64),
     /// A connection breaks, and only its dialler notices.
@@ -313,7 +399,11 @@ pub enum Move {
     /// A client joins another network.
     Rehome(NodeIx),
     /// A node is told something by its user.
-    Tell(NodeIx, alloc::boxed::Box<In>),
+    Tell(NodeIx, Box<In>),
+    /// An image is made of a client's running machine, memory and disk.
+    Image(NodeIx),
+    /// The image takes the machine's place.
+    SetBack,
 }
 
 impl System for Net {
@@ -339,6 +429,9 @@ impl System for Net {
     fn rebase_env(&mut self, by: Duration) {
         self.busy.values_mut().for_each(|at| *at = at.rebased(by));
         self.access.rebase(by);
+        if let Some(image) = &mut self.image {
+            image.node.rebase(by);
+        }
     }
 
     fn perform(world: &mut World<Self>, cfg: &Cfg, node: NodeIx, output: Out) {
@@ -362,7 +455,7 @@ impl System for Net {
     }
 
     fn prompt(_: &World<Self>, cfg: &Cfg, lane: Lane) -> bool {
-        !cfg.timed && lane.what == "at once"
+        !cfg.timed && (lane.what == "at once" || cfg.prompt.contains(&lane.what))
     }
 
     fn arrive(world: &mut World<Self>, cfg: &Cfg, lane: Lane, event: Event, way: Way) -> Option<In> {
@@ -385,14 +478,19 @@ impl System for Net {
     fn act(world: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, In)> {
         let b = &mut world.budget;
         match mv {
-            Move::Crash(_) => b.crashes = b.crashes.saturating_sub(1),
+            Move::Crash(_) | Move::PowerLoss(_) => b.crashes = b.crashes.saturating_sub(1),
             Move::Break(_) | Move::BreakHalf(_) => b.drops = b.drops.saturating_sub(1),
-            Move::Tell(..) => b.changes = b.changes.saturating_sub(1),
-            Move::Start(_) | Move::Rehome(_) => {}
+            Move::Tell(..) | Move::Image(_) => b.changes = b.changes.saturating_sub(1),
+            Move::Start(_) | Move::Rehome(_) | Move::SetBack => {}
         }
         match mv {
             Move::Start(ix) => start(world, cfg, *ix),
             Move::Crash(ix) => {
+                crash(world, cfg, *ix);
+                None
+            }
+            Move::PowerLoss(ix) => {
+                links::leave_behind(world, *ix);
                 crash(world, cfg, *ix);
                 None
             }
@@ -409,6 +507,19 @@ impl System for Net {
                 None
             }
             Move::Tell(ix, input) => Some((*ix, (**input).clone())),
+            Move::Image(ix) => {
+                let disk = world.env.disks.get(ix).cloned().unwrap_or_default();
+                world.env.image = world.node(*ix).cloned().map(|node| Box::new(Image { of: *ix, node, disk }));
+                None
+            }
+            Move::SetBack => {
+                let Image { of, node, disk } = *world.env.image.take()?;
+                crash(world, cfg, of);
+                world.set_node(of, Some(node));
+                world.env.disks.insert(of, disk);
+                world.env.seen.set_back = true;
+                None
+            }
         }
     }
 }

@@ -19,9 +19,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 /// How many lives of a client are told apart, under each of its keys: a start that came twice would be a copy's.
-pub(super) const LIVES: u8 = 32;
+pub const LIVES: u8 = 32;
 /// How many keys a client takes, one after the other.
-const GENERATIONS: u8 = 4;
+pub const GENERATIONS: u8 = 4;
 
 /// A simulated deployment.
 #[derive(Clone, Debug)]
@@ -100,6 +100,8 @@ impl SimRig {
             timed: true,
             rate: 8 << 20,
             check_wire: true,
+            prompt: &[],
+            heads: false,
             moves: |_, _, _| {},
             mutant: None,
         };

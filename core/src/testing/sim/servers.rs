@@ -3,7 +3,7 @@
 use super::links::{self, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
 use super::{Cfg, Event, Mutant, Net, clients, keys, possession, store};
-use crate::ids::{ConnId, PublicKey, RecordId};
+use crate::ids::{ConnId, Guid, PublicKey, RecordId};
 use crate::role::{client, cn, dn, edge, ledger};
 use crate::testing::scenario::Role;
 use crate::testing::world::{Lane, NodeIx, World};
@@ -56,6 +56,10 @@ fn dial_ledger(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId) {
 pub(super) fn perform_cn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: cn::Output) {
     match output {
         cn::Output::ClientSend { conn, msg } => {
+            if let (ControlMsg::Introductions(i), Some((_, link))) = (&msg, w.env.link_of(node, conn)) {
+                let suspect = w.env.seen.suspects_asked.contains(&(link.from.0, i.query));
+                w.env.seen.suspect_introduced |= suspect && !i.peers.is_empty();
+            }
             if let (ControlMsg::Welcome(_), Some((id, _))) = (&msg, w.env.link_of(node, conn))
                 && let Some(link) = w.env.links.get_mut(&id)
             {
@@ -143,6 +147,20 @@ pub(super) fn told(w: &mut World<Net>, cfg: &Cfg, to: NodeIx, mut input: In) -> 
         {
             d.session.0 ^= 1;
         }
+        In::Cn(cn::Input::Ledger { msg: LedgerMsg::Quarantine(page), .. }) => {
+            w.env.seen.suspects = page.guids.iter().copied().collect();
+            return (cfg.mutant != Some(Mutant::QuarantineIsLost)).then_some(input);
+        }
+        In::Cn(cn::Input::Client { conn, msg: ControlMsg::Query(query) }) => {
+            let asks = w.env.link_of(to, *conn).map(|(_, link)| (link.from.0, Guid::of(&link.key)));
+            if let Some((client, _)) = asks.filter(|(_, guid)| w.env.seen.suspects.contains(guid)) {
+                w.env.seen.suspects_asked.insert((client, query.query));
+            }
+        }
+        In::Cn(cn::Input::Client { msg: ControlMsg::Usage(logged), .. }) if cfg.heads => {
+            let head = &logged.head.head;
+            w.env.seen.told_heads.insert((head.start, head.place, head.digest));
+        }
         In::Client(client::Input::Control { msg: ControlMsg::Introduce(i), .. }) => {
             w.env.seen.misdelivered |= i.intro.intro.uploader_key != keys::upload_key(to);
         }
@@ -151,6 +169,12 @@ pub(super) fn told(w: &mut World<Net>, cfg: &Cfg, to: NodeIx, mut input: In) -> 
         }
         In::Client(client::Input::Control { msg: ControlMsg::UsageAck(_), .. }) => {
             return (cfg.mutant != Some(Mutant::AcksAreLost)).then_some(input);
+        }
+        In::Client(client::Input::Control { msg: ControlMsg::Rekey, .. }) => {
+            return (cfg.mutant != Some(Mutant::RekeyOrdersAreLost)).then_some(input);
+        }
+        In::Client(client::Input::Control { msg: ControlMsg::Retired(_), .. }) => {
+            return (cfg.mutant != Some(Mutant::RetirementsAreLost)).then_some(input);
         }
         In::Ledger(ledger::Input::Server { msg: LedgerMsg::Submit(LedgerRecord::Usage(r)), .. })
             if cfg.mutant == Some(Mutant::FreshRecordIds) =>

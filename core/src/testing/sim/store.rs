@@ -8,7 +8,7 @@ use crate::role::client::io::{DownloadRecord, Input, KeptReceipt, Save, SourceNa
 use crate::role::edge::io as edge;
 use crate::role::ledger;
 use crate::testing::world::{Lane, NodeIx, Way, World};
-use crate::wire::records::{LedgerRecord, SignedCheckpoint, UsageRecord};
+use crate::wire::records::{LedgerRecord, LogEvent, SignedCheckpoint, UsageRecord};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -103,7 +103,8 @@ pub struct Spool {
 }
 
 impl Spool {
-    fn apply(&mut self, batch: edge::Batch) {
+    /// Takes in a batch.
+    pub fn apply(&mut self, batch: edge::Batch) {
         for record in batch.records {
             self.records.insert(record.id(), record);
         }
@@ -170,7 +171,9 @@ pub(super) fn stored(w: &mut World<Net>, cfg: &Cfg, (req, records): (ReqId, Vec<
     if !ok {
         w.budget.drops = w.budget.drops.saturating_sub(1);
     } else if cfg.mutant != Some(Mutant::LedgerLosesBatches) {
-        for record in records {
+        let is_head = |r: &LedgerRecord| matches!(r, LedgerRecord::Log(l) if matches!(l.event, LogEvent::Head(_)));
+        let lost = |r: &LedgerRecord| cfg.mutant == Some(Mutant::LedgerLosesHeads) && is_head(r);
+        for record in records.into_iter().filter(|r| !lost(r)) {
             w.env.database.entry(record.id()).or_insert(record);
         }
     }

@@ -6,8 +6,8 @@ use sha2::Digest as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use swarmedge_core::accounting::clones;
 use swarmedge_core::ids::{Digest, Guid, SecondaryGuid};
-use swarmedge_core::limits;
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::{Context, Rekey, SignedRekey};
 
@@ -161,8 +161,7 @@ fn begin_start(path: &Path) -> Result<Vec<SecondaryGuid>, Error> {
     };
     let mut new = [0; SecondaryGuid::LEN];
     getrandom::fill(&mut new).map_err(|e| Error::failed(format!("no random bytes: {e}")))?;
-    let starts = std::iter::once(SecondaryGuid(new)).chain(old.lines().filter_map(|line| line.parse().ok()));
-    let starts: Vec<_> = starts.take(limits::SECONDARY_GUIDS_MAX).collect();
+    let starts = clones::begun(SecondaryGuid(new), old.lines().filter_map(|line| line.parse().ok()));
     let text: String = starts.iter().map(|s| format!("{s}\n")).collect();
     replace(path, |new| {
         let written = fs::File::create(new).and_then(|mut file| {
