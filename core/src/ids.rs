@@ -129,6 +129,9 @@ number_ids! {
     ReqId(u64);
     /// One transfer of blocks, in or out.
     XferId(u64);
+    /// A bare TCP connection with a peer. The machine that asks for one chooses it; the shell chooses for those that
+    /// come, with the top bit set.
+    LineId(u64);
     /// A download of this client, as its user sees it.
     Handle(u32);
     /// A client's session on a CN, unique in that CN's life.

@@ -80,6 +80,19 @@ fn without_udp_a_client_takes_from_those_that_listen_on_tcp_and_is_offered_to_no
 }
 
 #[test]
+fn without_udp_a_client_serves_those_that_listen_on_tcp_by_coming_to_them() {
+    use Kind::{FullCone, Public, UdpBlocked};
+    let serves = |second: Kind, listening| {
+        let mut rig = deployment(&[UdpBlocked, second], 1);
+        rig.world.env.access.listening = listening;
+        get(&mut rig, 0);
+        get(&mut rig, 1).peer_bytes
+    };
+    assert!(serves(Public, true) > 0);
+    assert_eq!([serves(FullCone, true), serves(UdpBlocked, true), serves(Public, false)], [0; 3]);
+}
+
+#[test]
 fn a_seed_plays_the_same_again() {
     let play = |seed| {
         let mut rig = deployment(&[Kind::PortRestricted, Kind::SymmetricSequential, Kind::Symmetric], seed);

@@ -119,6 +119,7 @@ fn models() -> Vec<Box<dyn AnyModel>> {
         Box::new(punching::hopeless()),
         Box::new(punching::hurried()),
         Box::new(punching::over_tcp()),
+        Box::new(punching::called()),
     ]
 }
 

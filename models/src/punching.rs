@@ -28,7 +28,7 @@ pub(crate) fn homes() -> Spec<Punch> {
         tooth("somebody who knows the key answers in the peer's place", 2, kinds, Mutant::KeyLeaks),
         tooth("the same two are introduced twice", 3, kinds, Mutant::IntroducesTwice),
         tooth("one opened NAT counts for two", 4, kinds, Mutant::GoesTooSoon),
-        tooth("checks do not reach one side", 6, kinds, Mutant::ChecksAreLost),
+        tooth("checks do not reach one side", 7, kinds, Mutant::ChecksAreLost),
     ];
     spec("punching", "2 peers behind port-restricted NATs, 1 CN; 2 losses, 1 duplicate", kinds, teeth)
 }
@@ -36,7 +36,7 @@ pub(crate) fn homes() -> Spec<Punch> {
 /// One side's addresses can only be learned from its checks.
 pub(crate) fn learned() -> Spec<Punch> {
     let kinds = [Kind::Symmetric, Kind::Restricted];
-    let teeth = vec![tooth("checks do not reach one side", 6, kinds, Mutant::ChecksAreLost)];
+    let teeth = vec![tooth("checks do not reach one side", 7, kinds, Mutant::ChecksAreLost)];
     spec("punching-learned", "a symmetric NAT and one that filters by address", kinds, teeth)
 }
 
@@ -50,18 +50,33 @@ pub(crate) fn hopeless() -> Spec<Punch> {
     spec("punching-hopeless", "a symmetric NAT and one that filters by port", kinds, teeth)
 }
 
-/// One side has no UDP and dials the other over TCP.
+/// One side has no UDP, and goes to where the other listens on TCP: the downloader, …
 pub(crate) fn over_tcp() -> Spec<Punch> {
     let kinds = [Kind::UdpBlocked, Kind::Public];
-    let door = |mutant| Cfg { door: true, ..Cfg::tiny(kinds, mutant) };
+    let door = |mutant| Cfg { doors: [false, true], ..Cfg::tiny(kinds, mutant) };
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: door(Some(mutant)) };
     let teeth = vec![
         tooth("the CN passes on an address with a forged cookie", 0, Mutant::BelievesAnything),
         tooth("the same two are introduced twice", 5, Mutant::IntroducesTwice),
-        tooth("the port on which the uploader listens is shut", 6, Mutant::DoorIsShut),
+        tooth("the port on which the uploader listens is shut", 7, Mutant::DoorIsShut),
     ];
     let about = "a host without UDP and one that listens on TCP; 2 losses, 1 duplicate";
     Spec { cfg: door(None), ..spec("punching-tcp", about, kinds, teeth) }
+}
+
+/// … or the uploader.
+pub(crate) fn called() -> Spec<Punch> {
+    let kinds = [Kind::Public, Kind::UdpBlocked];
+    let door = |mutant| Cfg { doors: [true, false], ..Cfg::tiny(kinds, mutant) };
+    let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: door(Some(mutant)) };
+    let teeth = vec![
+        tooth("the CN passes on an address with a forged cookie", 0, Mutant::BelievesAnything),
+        tooth("the same two are introduced twice", 5, Mutant::IntroducesTwice),
+        tooth("somebody who knows the key comes in the uploader's place", 6, Mutant::KeyLeaks),
+        tooth("the port on which the downloader listens is shut", 7, Mutant::DoorIsShut),
+    ];
+    let about = "an uploader without UDP and a downloader that listens on TCP; a bystander comes too";
+    Spec { cfg: door(None), ..spec("punching-called", about, kinds, teeth) }
 }
 
 /// Messages come late: after the timers that wait for them.

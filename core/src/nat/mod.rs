@@ -273,15 +273,16 @@ impl Endpoint<'_> {
     }
 }
 
-/// Whether a downloader can be connected to an uploader: over UDP, whoever of them is which, or by a TCP connection
-/// that the downloader opens to a door of the uploader's.
+/// Whether two clients can be connected, whoever of them is which: over UDP, or by a TCP connection that one opens to
+/// a door of the other's.
 #[must_use]
-pub fn compatible(downloader: Endpoint<'_>, uploader: Endpoint<'_>) -> bool {
-    let same = downloader.observed.to_canonical() == uploader.observed.to_canonical();
-    // behind one address a door may lead back to the downloader itself, unless it is the uploader's own
-    let apart = !same || uploader.is_public();
-    meet_over_udp(downloader, uploader)
-        || apart && doors_for(downloader.nat, uploader.nat, uploader.observed).next().is_some()
+pub fn compatible(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
+    let same = a.observed.to_canonical() == b.observed.to_canonical();
+    // behind one address a door may lead back to who dials it, unless it is the other's own
+    let reaches = |from: Endpoint<'_>, to: Endpoint<'_>| {
+        (!same || to.is_public()) && doors_for(from.nat, to.nat, to.observed).next().is_some()
+    };
+    meet_over_udp(a, b) || reaches(a, b) || reaches(b, a)
 }
 
 /// Whether two clients can be connected over UDP. Behind one public address they must share a network (loopback
@@ -397,13 +398,9 @@ mod tests {
             let doors = List::truncated(doors.iter().map(|d| d.parse().expect("an address")));
             NatDescriptor { doors, ..nat(Ei, Apd, &["192.168.0.3:5000"]) }
         };
-        let offered = |a: &NatDescriptor, b: &NatDescriptor| {
-            let at = |observed: &str| observed.parse().expect("an address");
-            compatible(Endpoint { observed: at("192.0.2.1"), nat: a }, Endpoint { observed: at("192.0.2.2"), nat: b })
-        };
+        let offered = |a: &NatDescriptor, b: &NatDescriptor| pair(("192.0.2.1", a), ("192.0.2.2", b));
         let (https, high) = (with_doors(&["192.0.2.2:443"]), with_doors(&["192.0.2.2:5000"]));
         assert!(offered(&blocked, &https) && !offered(&blocked, &high));
-        assert!(!offered(&https, &blocked), "nobody is dialled by its uploader");
         blocked.tcp_out = true;
         assert!(offered(&blocked, &high));
         assert!(!offered(&blocked, &with_doors(&[])), "one that listens nowhere");

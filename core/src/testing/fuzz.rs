@@ -7,11 +7,12 @@ use super::sim::{keys, rig::identity};
 use super::world::{Action, Budget, System, World};
 use super::{control_world, download_world, fuzz_books, fuzz_settling};
 use crate::content::{Bitfield, Layout, Manifest, Policy};
-use crate::ids::{ConnId, DownloadId, Handle, ProviderId, PublicKey, ReqId, VersionId, XferId};
+use crate::ids::{ConnId, DownloadId, Handle, LineId, ProviderId, PublicKey, ReqId, VersionId, XferId};
 use crate::limits::{MUX_STREAMS_MAX, MUX_UNREAD_MAX};
 use crate::machine::{Cx, Machine, Time};
 use crate::mux;
 use crate::nat::NatDescriptor;
+use crate::nat::connectivity::LineEvent;
 use crate::nat::stun;
 use crate::role::client::io::{
     Command, CommandKind, EdgeAnswer, EdgeError, FetchEnd, Granted, Input, ObjectRef, Output, StoreError,
@@ -156,6 +157,10 @@ fn mapping_inputs(bytes: &[u8]) {
     let _ = super::fuzz_mapping::play(&mut Unstructured::new(bytes));
 }
 
+fn connectivity_inputs(bytes: &[u8]) {
+    let _ = super::fuzz_connectivity::play(&mut Unstructured::new(bytes));
+}
+
 /// A peer that sends whatever it likes to either side, which reads or not: what is held stays bounded.
 fn mux_inputs(bytes: &[u8]) {
     for side in [mux::Side::Dials, mux::Side::Accepts] {
@@ -231,65 +236,6 @@ fn play_discovery(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-fn connectivity_inputs(bytes: &[u8]) {
-    let _ = play_connectivity(&mut Unstructured::new(bytes));
-}
-
-/// Offers, goes, checks under right and wrong keys from all sorts of places, answers to what was asked, and noise.
-/// Whatever comes: what is sent goes to who was introduced or proved to know the key, and stays within its bounds.
-fn play_connectivity(u: &mut Unstructured<'_>) -> Result<()> {
-    use crate::nat::connectivity::{Config, Connectivity, Input, Offer, Output, Role, Ticket};
-    let (mut m, cfg) = (Connectivity::default(), Config { sessions_max: 3, ..Config::default() });
-    let (mut now, mut rng, mut asked) = (Time::ZERO, Seeded::new(1), Vec::new());
-    let places = [1, 2, 3, 4].map(keys::addr);
-    let key = |n: u8| [n & 1; 16];
-    while !u.is_empty() {
-        step(u, &mut now)?;
-        let n = u.int_in_range(0..=4_u8)?;
-        let intro = crate::ids::IntroId::numbered(u32::from(n));
-        let from = *u.choose(&places)?;
-        let input = match u.int_in_range(0..=11_u8)? {
-            0 => Some(Input::Network(u.arbitrary()?)),
-            1 => Some(Input::Observed(from)),
-            2 | 3 => {
-                let role = *u.choose(&[Role::Downloader, Role::Uploader])?;
-                let ticket = Ticket { key: key(n), observed: from };
-                Some(Input::Offer(Offer { intro, role, ticket, nat: u.arbitrary()? }))
-            }
-            4 => Some(Input::Go(intro)),
-            5 => Some(u.choose(&[Input::Connected(intro), Input::Refused(intro), Input::Drop(intro)])?.clone()),
-            6 => Some(Input::Datagram { from, bytes: u.arbitrary()? }),
-            7 | 8 => {
-                let name = alloc::format!("{intro}:{}", *u.choose(&["d", "u", "x"])?).into_bytes();
-                let mut attributes = alloc::vec![stun::Attribute::Username(name)];
-                attributes.extend(u.arbitrary::<bool>()?.then_some(stun::Attribute::UseCandidate));
-                let id = stun::TransactionId(u.arbitrary()?);
-                let check = stun::Message::new(stun::Class::Request, id, attributes);
-                let bytes = check.encode_signed(&key(u.arbitrary()?), stun::integrity::Hash::Sha256);
-                Some(Input::Datagram { from, bytes })
-            }
-            9 | 10 if !asked.is_empty() => {
-                let (to, id) = *u.choose(&asked)?;
-                let mapped = alloc::vec![stun::Attribute::XorMapped(from)];
-                let answer = stun::Message::new(stun::Class::Success, id, mapped);
-                let bytes = answer.encode_signed(&key(n), stun::integrity::Hash::Sha256);
-                Some(Input::Datagram { from: to, bytes })
-            }
-            _ => None,
-        };
-        let came = if let Some(Input::Datagram { from, .. }) = &input { Some(*from) } else { None };
-        let before = m.clone();
-        for output in drive(&mut m, &cfg, now, &mut rng, input) {
-            if let Output::Send { to, bytes, .. } = output {
-                let proven = came == Some(to);
-                assert!(proven || m.is_introduced(to) || before.is_introduced(to), "a datagram to a stranger");
-                asked.push((to, stun::Message::decode(&bytes).expect("ours").id));
-            }
-        }
-        assert!(m.is_within_bounds(&cfg), "more datagrams than allowed");
-        assert!(m.sessions() == 0 || m.poll_timeout().is_some(), "an attempt without an end");
-    }
-    Ok(())
 }
 
 /// Time goes on by up to about a minute, in steps of all sizes.
@@ -360,7 +306,7 @@ fn play_client(u: &mut Unstructured<'_>) -> Result<()> {
 fn client_input(u: &mut Unstructured<'_>, open: &Open) -> Result<Input> {
     let conn = one_of(u, &open.conns, ConnId(1 << 63))?;
     let xfer = one_of(u, &open.xfers, XferId(u.len() as u64))?;
-    Ok(match u.int_in_range(0..=17_u8)? {
+    Ok(match u.int_in_range(0..=18_u8)? {
         0 => Input::Command(Command { req: ReqId(1 << 40), kind: command(u)? }),
         1 | 2 => Input::Edge { req: one_of(u, &open.reqs, ReqId(0))?, answer: edge_answer(u)? },
         3 => Input::ControlOpened { conn },
@@ -384,6 +330,7 @@ fn client_input(u: &mut Unstructured<'_>, open: &Open) -> Result<Input> {
             Input::PeerQuiet { conn, quiet, round_trip }
         }
         16 => Input::Network(u.arbitrary()?),
+        17 => Input::Line(LineEvent::Shown { line: LineId(1 << 63), from: keys::addr(2), bytes: u.arbitrary()? }),
         _ => Input::VersionLost { version: VersionId::numbered(u.int_in_range(0..=3)?) },
     })
 }

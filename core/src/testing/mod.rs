@@ -11,6 +11,8 @@ pub mod fuzz;
 #[cfg(feature = "arbitrary")]
 mod fuzz_books;
 #[cfg(feature = "arbitrary")]
+mod fuzz_connectivity;
+#[cfg(feature = "arbitrary")]
 mod fuzz_mapping;
 #[cfg(feature = "arbitrary")]
 mod fuzz_settling;

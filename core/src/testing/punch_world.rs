@@ -2,17 +2,19 @@
 //! one world. Models explore it with losses and duplicates; timed, it gives the table of pairs that can connect.
 
 mod rules;
+mod tcp;
 
 pub use rules::RULES;
 
 use super::nat::{HostIx, Internet, Kind};
 use super::world::{Budget, Lane, NodeIx, System, Way, World};
-use crate::ids::IntroId;
+use crate::ids::{IntroId, LineId};
 use crate::machine::{Cx, Machine, Rng, Time};
 use crate::nat::broker::{self, Broker};
-use crate::nat::connectivity::{self, Attempt, Connectivity, Input, Offer, Output, Role, Scatter, Scattered, Ticket};
+use crate::nat::connectivity::{self, Along, Attempt, Connectivity, Input, Offer, Output, Role, Ticket};
+use crate::nat::connectivity::{Scatter, Scattered};
 use crate::nat::cookie::{Cookie, Proven};
-use crate::nat::{Candidate, CandidateKind, NatDescriptor, Transport};
+use crate::nat::{Candidate, CandidateKind, NatDescriptor};
 use crate::wire::List;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -44,7 +46,7 @@ pub enum Mutant {
     BelievesAnything,
     /// Hosts know no end of checking.
     NeverTires,
-    /// TCP connections to the uploader get nowhere.
+    /// TCP connections to listening ports get nowhere.
     DoorIsShut,
 }
 
@@ -59,8 +61,8 @@ pub struct Cfg {
     pub kinds: [Kind; 2],
     /// Behind one router, which hairpins or not, instead.
     pub shared: Option<bool>,
-    /// The uploader listens on TCP, and was reached there.
-    pub door: bool,
+    /// Which of them listen on TCP, and were reached there.
+    pub doors: [bool; 2],
     /// One way, for everything.
     pub latency: Duration,
     /// The uploader hears of everything so much later.
@@ -80,7 +82,7 @@ impl Cfg {
             broker: broker::Config::default(),
             kinds,
             shared: None,
-            door: false,
+            doors: [false; 2],
             latency: Duration::from_millis(30),
             skew: Duration::ZERO,
             hurried: false,
@@ -99,7 +101,7 @@ impl Cfg {
     pub fn is_reachable(&self) -> bool {
         let birthday = self.connectivity.birthday.is_some();
         let [a, b] = self.kinds.map(|kind| NatDescriptor { birthday, ..descriptor(kind, Vec::new()) });
-        self.door || crate::nat::can_connect(&a, &b)
+        self.doors != [false; 2] || crate::nat::can_connect(&a, &b)
     }
 }
 
@@ -164,6 +166,8 @@ pub struct Punch {
     pub paths: [Vec<SocketAddr>; 2],
     /// TCP connections begun.
     pub dials: [Vec<SocketAddr>; 2],
+    /// Lines that the uploader has opened to the downloader, and those along which the downloader took a path.
+    pub lines: [Vec<LineId>; 2],
     /// A datagram of each host has come to the other.
     delivered: [bool; 2],
     opened: [bool; 2],
@@ -379,16 +383,10 @@ fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, output: Output) {
             );
         }
         Output::Moved(_) => world.env.moved[me] = true,
-        Output::Path { intro, addr, over: Transport::Tcp } => {
-            world.env.dials[me].push(addr);
-            world.env.strayed |= world.env.strays(me, addr);
-            let reached = addr == world.env.door() && cfg.mutant != Some(Mutant::DoorIsShut);
-            for host in [1 - node, node].into_iter().filter(|_| reached) {
-                let lane = Lane { to: host, what: "tcp", id: 0 };
-                world.send(lane, cfg.latency * (1 + u32::from(host == node)), Event::Tell(Input::Connected(intro)));
-            }
-        }
-        Output::Path { intro, addr, over: Transport::Udp } => {
+        Output::Line(line) => tcp::perform(world, cfg, node, line),
+        Output::Path { intro, addr, along: Along::Tcp } => tcp::dial(world, cfg, node, (intro, addr)),
+        Output::Path { intro, along: Along::Line(line), .. } => tcp::take(world, cfg, node, (intro, line)),
+        Output::Path { intro, addr, along: Along::Udp } => {
             world.env.paths[me].push(addr);
             if node == 0 {
                 handshake(world, cfg, node, addr, (intro, false));
@@ -482,7 +480,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
         let says = descriptor(cfg.kinds[i], [Some(host), mapped, Some(lie)].into_iter().flatten().collect());
         let lie = SocketAddr::new(BYSTANDER.into(), crate::nat::HTTPS);
         let door = SocketAddr::new(public, crate::nat::HTTPS);
-        let doors = List::truncated([lie, door].into_iter().filter(|_| cfg.door && i == 1));
+        let doors = List::truncated([lie, door].into_iter().filter(|_| cfg.doors[i]));
         let birthday = cfg.connectivity.birthday.is_some();
         let says = NatDescriptor { birthday, proven: forged(), doors, ..says };
         let believes = cfg.mutant == Some(Mutant::BelievesAnything);
@@ -499,6 +497,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
         ended: nobody(),
         paths: [Vec::new(), Vec::new()],
         dials: [Vec::new(), Vec::new()],
+        lines: [Vec::new(), Vec::new()],
         delivered: [false; 2],
         opened: [false; 2],
         went: false,
@@ -529,6 +528,9 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
             tell(&mut world, cfg, host, Input::Offer(Offer { intro: intro(n), role, ticket, nat: nat.clone() }));
         }
     }
+    if cfg.doors[0] {
+        tcp::pretend(&mut world, cfg);
+    }
     world
 }
 
@@ -551,9 +553,9 @@ impl Punch {
         self.ended.iter().all(|e| e.as_ref().is_some_and(|a| a.failure.is_some()))
     }
 
-    /// Where the uploader listens on TCP.
-    fn door(&self) -> SocketAddr {
-        SocketAddr::new(self.public[1], crate::nat::HTTPS)
+    /// Where a host listens on TCP.
+    fn door(&self, host: usize) -> SocketAddr {
+        SocketAddr::new(self.public[host], crate::nat::HTTPS)
     }
 
     /// From which of its sockets a host sends to an endpoint.

@@ -18,6 +18,8 @@ use swarmedge_shell::nat::NatLine;
 const OBJECT_LEN: usize = 8 << 20;
 /// Of the edge, to one download, where peers do better, and where there is none.
 const EDGE_RATE: [u64; 2] = [512 << 10, 2 << 20];
+/// How `why` says that an uploader has come to its downloader.
+const CAME: &str = "a TCP port on which the downloader listens, where the uploader came";
 /// Generous, since machines differ: what takes longer fails.
 const WITHIN: Duration = Duration::from_secs(120);
 
@@ -57,14 +59,20 @@ fn found(client: &mut Client, what: &str, right: impl Fn(&NatLine) -> bool) -> N
     }
 }
 
-/// A client that has an object of its own name, as fast as the edge gives it; from then on the edge is slow.
-fn seeder(lab: &Lab, cdn: &Cdn, program: &Path, node: &str, reached: bool) -> Client {
+/// A client that has an object of its own name, as fast as the edge gives it; from then on the edge is as slow as this.
+fn holder(lab: &Lab, cdn: &Cdn, program: &Path, node: &str, edge_rate: u64) -> Client {
     let seed = node.bytes().fold(0, |n: u8, b| n.wrapping_mul(31).wrapping_add(b));
     cdn.publish(node, &content(seed), 0).expect("published");
     let mut client = cdn.client(lab, node, program, true).expect("starts");
     let line = client.get(node, WITHIN, |_| {}).expect("asked").expect("an answer");
     assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{node} has its object");
-    cdn.publish(node, &content(seed), EDGE_RATE[usize::from(!reached)]).expect("published");
+    cdn.publish(node, &content(seed), edge_rate).expect("published");
+    client
+}
+
+/// One that has UDP, and listens where it can be reached or not.
+fn seeder(lab: &Lab, cdn: &Cdn, program: &Path, node: &str, reached: bool) -> Client {
+    let mut client = holder(lab, cdn, program, node, EDGE_RATE[usize::from(!reached)]);
     let nat =
         found(&mut client, node, |nat| nat.udp && !nat.tcp_ports.is_empty() && nat.tcp_reached.is_empty() != reached);
     let outside = lab.outside(node).expect("a site").to_string();
@@ -124,6 +132,47 @@ fn without_udp_a_client_takes_bytes_of_peers_that_are_reached_over_tcp_and_is_of
         assert_eq!(strays(lab, "blocked", &introduced), BTreeSet::new());
         // the counter counts
         assert_eq!(strays(lab, "blocked", &[]).iter().map(SocketAddr::ip).collect::<BTreeSet<_>>(), introduced.into());
+    });
+}
+
+#[test]
+fn without_udp_a_client_serves_those_whose_tcp_port_is_reached_by_coming_to_them_and_is_offered_to_no_others() {
+    let sites = [("blocked", Kind::UdpBlocked), ("open", Kind::Public), ("closed", Kind::PortRestricted)]
+        .map(|(n, k)| Site::new(n, k));
+    on_both(&sites, |lab, cdn, program| {
+        lab.count_sent("blocked").expect("counts");
+        let mut blocked = holder(lab, cdn, program, "blocked", EDGE_RATE[0]);
+        found(&mut blocked, "blocked", |nat| !nat.udp && nat.tcp && nat.tcp443);
+        let outside = |site| lab.outside(site).expect("a site").to_string();
+        let comes_from = |m: &swarmedge_shell::client::why::MeetingLine| {
+            m.addresses.iter().any(|a| a.contains(&outside("blocked")))
+                || m.path.iter().any(|p| p.contains(&outside("blocked")))
+        };
+
+        let mut open = cdn.client(lab, "open", program, true).expect("starts");
+        found(&mut open, "open", |nat| nat.udp && !nat.tcp_reached.is_empty());
+        let line = open.get("blocked", WITHIN, |_| {}).expect("asked").expect("an answer");
+        let met = open.meetings().expect("asked");
+        assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{line:?}");
+        assert!(line.peer_bytes > line.edge_bytes, "{line:?} {met:?}");
+        let [meeting] = &met[..] else { panic!("{met:?}") };
+        assert_eq!(meeting.attempt.rung.as_deref(), Some(CAME), "{met:?}");
+        assert!(
+            meeting.path.as_ref().is_some_and(|p| p.starts_with(&format!("TCP {}:", outside("blocked")))),
+            "{met:?}"
+        );
+        books_agree(cdn, "blocked", line.peer_bytes);
+
+        let mut closed = cdn.client(lab, "closed", program, true).expect("starts");
+        found(&mut closed, "closed", |nat| nat.udp && !nat.tcp_ports.is_empty() && nat.tcp_reached.is_empty());
+        let line = closed.get("blocked", WITHIN, |_| {}).expect("asked").expect("an answer");
+        assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{line:?}");
+        let met = closed.meetings().expect("asked");
+        assert!(!met.iter().any(comes_from), "{met:?}");
+        // nothing was dialled but who was introduced; and the counter counts
+        let introduced = IpAddr::V4(lab.outside("open").expect("a site"));
+        assert_eq!(strays(lab, "blocked", &[introduced]), BTreeSet::new());
+        assert_eq!(strays(lab, "blocked", &[]).iter().map(SocketAddr::ip).collect::<Vec<_>>(), [introduced]);
     });
 }
 

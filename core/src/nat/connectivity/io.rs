@@ -1,7 +1,7 @@
 //! What the connectivity machine is told and what it asks for.
 
 use super::birthday::Birthday;
-use crate::ids::IntroId;
+use crate::ids::{IntroId, LineId};
 use crate::nat::{NatDescriptor, Transport};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -50,8 +50,10 @@ crate::wire! {
         Direct = 7,
         /// One of many ports that were tried.
         Birthday = 8,
-        /// A TCP port on which it was reached before.
+        /// A TCP port of the uploader's, on which it was reached before.
         Tcp = 9,
+        /// A TCP port of the downloader's, where the uploader came.
+        Called = 10,
     }
 }
 impl Copy for Rung {}
@@ -139,6 +141,68 @@ pub enum Scatter {
     Gather(IntroId),
 }
 
+/// A line is a bare TCP connection with a peer, on which neither has shown a key yet. What is to be done with one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Line {
+    /// Open one; answered by one [`LineEvent::Open`] or [`LineEvent::Failed`].
+    Call {
+        /// Its number.
+        line: LineId,
+        /// To where.
+        to: SocketAddr,
+    },
+    /// Show this, and then take whom it leads to for a downloader that comes by itself.
+    Serve {
+        /// On this line.
+        line: LineId,
+        /// A check.
+        shows: Vec<u8>,
+    },
+    /// Close it.
+    HangUp(LineId),
+}
+
+/// What became of a line.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LineEvent {
+    /// One that was asked for is open; answered by [`Line::Serve`] or [`Line::HangUp`].
+    Open(LineId),
+    /// It could not be opened.
+    Failed(LineId),
+    /// Somebody has connected to a listening port and shows a check; answered by a path along this line or by
+    /// [`Line::HangUp`].
+    Shown {
+        /// The line's number.
+        line: LineId,
+        /// Who has connected.
+        from: SocketAddr,
+        /// The check.
+        bytes: Vec<u8>,
+    },
+}
+
+/// Along what a connection to a peer is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Along {
+    /// A path that was checked, over UDP.
+    Udp,
+    /// A TCP connection to where the peer listens.
+    Tcp,
+    /// A line that the peer has opened.
+    Line(LineId),
+}
+
+impl Along {
+    /// Over what.
+    #[must_use]
+    pub const fn over(self) -> Transport {
+        match self {
+            Self::Udp => Transport::Udp,
+            Self::Tcp | Self::Line(_) => Transport::Tcp,
+        }
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
@@ -159,6 +223,8 @@ pub enum Input {
     },
     /// A STUN datagram came on a socket of [`Scatter::Send`].
     Scattered(Scattered),
+    /// Something became of a line.
+    Line(LineEvent),
     /// The connection along the nominated path is open, the other's key proven.
     Connected(IntroId),
     /// It could not be opened.
@@ -181,16 +247,18 @@ pub enum Output {
     },
     /// Something is to be done with an introduction's many sockets.
     Scatter(Scatter),
+    /// Something is to be done with a line.
+    Line(Line),
     /// Tell the CN that this side's NAT is open.
     Opened(IntroId),
     /// There is a path: the downloader dials along it, the uploader waits.
     Path {
         /// For this introduction.
         intro: IntroId,
-        /// The other's endpoint: over UDP checked both ways, over TCP where it listens.
+        /// The other's endpoint: over UDP checked both ways, over TCP where it listens or its line comes from.
         addr: SocketAddr,
-        /// Over what the connection is opened.
-        over: Transport,
+        /// Along what the connection is opened.
+        along: Along,
     },
     /// What this host knows of its own NAT has changed: one that counts has gone on.
     Moved(NatDescriptor),
@@ -232,7 +300,7 @@ pub struct Config {
     pub go_within: Duration,
     /// A path is found within this of "go".
     pub check_within: Duration,
-    /// A peer that listens on TCP is dialled there if checks have found no path by then; at once where UDP is of no
+    /// TCP is tried if one of the two listens there and checks have found no path by then; at once where UDP is of no
     /// use.
     pub door_after: Duration,
     /// A connection opens on it within this.

@@ -2,23 +2,26 @@
 //! haste). Each first sends one datagram with a TTL so low that it opens its own NAT only, and says "opened" to the CN;
 //! at the CN's "go" both check every address of the other at once, from the socket that carries QUIC, and learn where
 //! the other's checks come from. The downloader nominates the first path that works both ways. Where none is found, or
-//! UDP is of no use, it dials the uploader over TCP, if that listens where it was reached before.
+//! UDP is of no use, one of them opens a TCP connection to the other, if that listens where it was reached before
+//! (`tcp.rs`).
 
 pub mod birthday;
 mod candidates;
 mod check;
 pub mod io;
 mod pair;
+mod tcp;
 
 #[cfg(test)]
 mod tests;
 
 pub use check::is_check;
-pub use io::{Attempt, Config, Failure, Input, Offer, Output, Role, Rung, Scatter, Scattered, Ticket};
+pub use io::{Along, Attempt, Config, Failure, Input, Line, LineEvent, Offer, Output, Role, Rung};
+pub use io::{Scatter, Scattered, Ticket};
 
 use super::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
 use crate::codec::List;
-use crate::ids::IntroId;
+use crate::ids::{IntroId, LineId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use alloc::collections::{BTreeMap, VecDeque};
 use check::{Claim, Incoming};
@@ -29,19 +32,20 @@ use pair::{Host, Pair};
 /// Introductions that were used and are remembered as such.
 const USED_MAX: usize = 256;
 
-/// What all attempts of a host share: checks a second.
+/// What all attempts of a host share: checks a second, and the numbers of lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Budget {
     /// Checks sent since `since`.
     spent: u32,
     since: Time,
+    next_line: LineId,
 }
 
 impl Budget {
     /// Takes one check out of what this tenth of a second allows.
     fn take(&mut self, now: Time, rate: u32) -> bool {
         if now.since(self.since) >= Duration::from_millis(100) {
-            *self = Self { spent: 0, since: now };
+            (self.spent, self.since) = (0, now);
         }
         let free = self.spent < rate.div_ceil(10);
         self.spent += u32::from(free);
@@ -215,6 +219,7 @@ impl Machine for Connectivity {
             }),
             Input::Datagram { from, bytes } => self.datagram(cx, from, &bytes),
             Input::Scattered(s) => self.scattered(cx, (s.intro, s.socket), s.from, &s.bytes),
+            Input::Line(event) => self.line(cx, event),
             Input::Connected(intro) => self.with(cx, intro, |pair, cx, _| pair.connected(cx)),
             Input::Refused(intro) => {
                 self.with(cx, intro, |pair, cx, _| Some(pair.attempt(cx.now, Some(Failure::NoHandshake))));

@@ -3,12 +3,13 @@
 use super::birthday::Game;
 use super::candidates::{candidates, counts, openers};
 use super::check;
-use super::io::{Attempt, Config, Failure, Offer, Output, Role, Rung, Scatter};
+use super::io::{Along, Attempt, Config, Failure, Offer, Output, Role, Rung, Scatter};
+use super::tcp::doors;
 use super::{Budget, Connectivity};
-use crate::ids::IntroId;
+use crate::ids::{IntroId, LineId};
 use crate::machine::{Cx, Time};
+use crate::nat::NatDescriptor;
 use crate::nat::stun::{Class, TransactionId};
-use crate::nat::{HTTPS, NatDescriptor, Transport, doors_for};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -19,10 +20,10 @@ type Context<'a> = Cx<'a, Connectivity>;
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Pair {
-    intro: IntroId,
-    role: Role,
-    key: [u8; 16],
-    phase: Phase,
+    pub(super) intro: IntroId,
+    pub(super) role: Role,
+    pub(super) key: [u8; 16],
+    pub(super) phase: Phase,
     /// Of "go", or of the offer before it.
     began: Time,
     /// The present phase ends.
@@ -38,12 +39,14 @@ pub(super) struct Pair {
     nominate_at: Option<Time>,
     /// Many ports are tried.
     game: Option<Game>,
-    /// Where the peer listens on TCP.
-    door: Option<SocketAddr>,
-    /// When it is dialled there.
-    door_at: Option<Time>,
+    /// Where the peer listens on TCP, if it is this host that goes there.
+    pub(super) door: Option<SocketAddr>,
+    /// When it does.
+    pub(super) door_at: Option<Time>,
     /// The peer may come to a TCP port of this host.
     awaited: bool,
+    /// The line that this host, an uploader, has asked for.
+    pub(super) line: Option<LineId>,
 }
 
 /// What an attempt must know of its own host.
@@ -57,7 +60,7 @@ pub(super) struct Host<'a> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Phase {
+pub(super) enum Phase {
     /// The own NAT is open; "go" has not come.
     Opening,
     /// Every candidate is tried.
@@ -128,6 +131,7 @@ impl Pair {
             door,
             door_at: None,
             awaited,
+            line: None,
         };
         if host.behind_nat {
             for to in openers(cx.cfg, &all, counts(host.nat)) {
@@ -247,7 +251,7 @@ impl Pair {
             self.nominate(cx);
         }
         if self.door_at.is_some_and(|at| at <= cx.now) {
-            self.dial_door(cx);
+            self.use_door(cx, budget);
         }
         for i in 0..self.remotes.len() {
             if self.remotes[i].due.is_some_and(|at| at <= cx.now) {
@@ -393,25 +397,21 @@ impl Pair {
     }
 
     fn nominated(&mut self, cx: &mut Context<'_>, remote: Remote) {
-        self.take_path(cx, (remote.addr, remote.rung), Transport::Udp);
+        self.take_path(cx, (remote.addr, remote.rung), Along::Udp);
     }
 
-    /// Checks have found no path in their time: the peer is dialled where it listens on TCP.
-    fn dial_door(&mut self, cx: &mut Context<'_>) {
-        self.door_at = None;
-        if let Some(addr) = self.door.filter(|_| self.phase == Phase::Checking) {
-            self.nominate_at = None;
-            self.take_path(cx, (addr, Rung::Tcp), Transport::Tcp);
-        }
+    pub(super) fn take_path(&mut self, cx: &mut Context<'_>, way: (SocketAddr, Rung), along: Along) {
+        self.chosen(cx, way);
+        cx.push(Output::Path { intro: self.intro, addr: way.0, along });
     }
 
-    fn take_path(&mut self, cx: &mut Context<'_>, (addr, rung): (SocketAddr, Rung), over: Transport) {
+    /// Nothing else is tried any more.
+    pub(super) fn chosen(&mut self, cx: &mut Context<'_>, (addr, rung): (SocketAddr, Rung)) {
         self.phase = Phase::Nominated(addr, rung);
         self.until = cx.now.after(cx.cfg.connect_within);
-        self.door_at = None;
+        (self.nominate_at, self.door_at) = (None, None);
         self.remotes.iter_mut().for_each(|r| r.due = None);
         self.end_game(cx);
-        cx.push(Output::Path { intro: self.intro, addr, over });
     }
 
     /// A connection has come to be. `None` if it already had.
@@ -428,7 +428,7 @@ impl Pair {
             Phase::Nominated(..) => self.attempt(cx.now, None),
         };
         self.phase = Phase::Connected;
-        self.door_at = None;
+        (self.door_at, self.line) = (None, None);
         self.until = cx.now.after(cx.cfg.linger);
         self.remotes.iter_mut().for_each(|r| r.due = None);
         self.pending.clear();
@@ -448,26 +448,8 @@ impl Pair {
     }
 }
 
-/// Where the peer is dialled over TCP, by its downloader only, and whether this host is one that may be dialled so. The
-/// port of HTTPS comes first: what gets out anywhere gets out there.
-fn doors(offer: &Offer, host: &Host<'_>) -> (Option<SocketAddr>, bool) {
-    match offer.role {
-        Role::Downloader => {
-            let apart =
-                |d: &SocketAddr| host.observed.is_none_or(|own| own.ip().to_canonical() != d.ip().to_canonical());
-            let its_own = |d: &SocketAddr| offer.nat.candidates.iter().any(|c| c.addr.ip().to_canonical() == d.ip());
-            let all = doors_for(host.nat, &offer.nat, offer.ticket.observed.ip());
-            (all.filter(|d| apart(d) || its_own(d)).min_by_key(|d| d.port() != HTTPS), false)
-        }
-        Role::Uploader => {
-            let own = host.observed.map(|own| doors_for(&offer.nat, host.nat, own.ip()).next().is_some());
-            (None, own == Some(true))
-        }
-    }
-}
-
 /// Unpredictable, so that nobody off the path can answer.
-fn transaction(cx: &mut Context<'_>) -> TransactionId {
+pub(super) fn transaction(cx: &mut Context<'_>) -> TransactionId {
     let nonce = cx.rng.nonce();
     let mut id = [0; 12];
     id.copy_from_slice(&nonce[4..]);

@@ -15,9 +15,9 @@ pub use crate::swarm::outcome::{CloseReason, EdgeError, FailReason, FetchEnd, So
 use crate::accounting::possession::Challenge;
 use crate::content::{Layout, Policy};
 use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, ReqId, Signature, VersionId, XferId};
-use crate::nat::connectivity::{Scatter, Scattered};
+use crate::nat::NatDescriptor;
+use crate::nat::connectivity::{Along, Line, LineEvent, Scatter, Scattered};
 use crate::nat::cookie::Proven;
-use crate::nat::{NatDescriptor, Transport};
 use crate::wire::control::ControlMsg;
 use crate::wire::peer::{PeerMsg, PieceRequest, RefuseCode};
 use crate::wire::records::{Head, Receipt, SealedGrant, SignedRekey};
@@ -169,6 +169,8 @@ pub enum Input {
     },
     /// One came on a socket beside it.
     Scattered(Scattered),
+    /// Something became of a line.
+    Line(LineEvent),
 }
 
 /// A user's wish. Each is answered by one [`Notice::Done`].
@@ -301,8 +303,8 @@ pub enum Output {
         key: PublicKey,
         /// Where to try, best first.
         addrs: Vec<SocketAddr>,
-        /// Over what.
-        over: Transport,
+        /// Along what; a line is used up by it.
+        along: Along,
     },
     /// A peer will come from one of these addresses: open the way (one datagram to each).
     PeerExpect {
@@ -320,6 +322,8 @@ pub enum Output {
     },
     /// Sockets beside the QUIC socket.
     Scatter(Scatter),
+    /// TCP connections with peers on which nobody has shown a key yet.
+    Line(Line),
     /// Send on a peer's control stream.
     PeerSend {
         /// On this connection.

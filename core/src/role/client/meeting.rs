@@ -46,7 +46,8 @@ impl Client {
             connectivity::Output::Send { to, bytes, ttl } => cx.push(Output::Probe { to, bytes, ttl }),
             connectivity::Output::Scatter(scatter) => cx.push(Output::Scatter(scatter)),
             connectivity::Output::Opened(intro) => self.tell_session(cx, session::Input::NatOpened(intro)),
-            connectivity::Output::Path { intro, addr, over } => self.dial_along(cx, intro, addr, over),
+            connectivity::Output::Line(line) => cx.push(Output::Line(line)),
+            connectivity::Output::Path { intro, addr, along } => self.dial_along(cx, intro, addr, along),
             connectivity::Output::Moved(nat) => self.tell_session(cx, session::Input::Network(nat)),
             connectivity::Output::Ended { intro, attempt } => {
                 let failure = attempt.failure;

@@ -475,6 +475,7 @@ impl Machine for Client {
                 self.tell_connectivity(cx, connectivity::Input::Datagram { from, bytes });
             }
             Input::Scattered(scattered) => self.tell_connectivity(cx, connectivity::Input::Scattered(scattered)),
+            Input::Line(event) => self.tell_connectivity(cx, connectivity::Input::Line(event)),
         }
         self.rekey_goes_on(cx);
     }

@@ -6,8 +6,7 @@ use super::meeting::direct;
 use super::{Client, Context, Timer};
 use crate::ids::{ConnId, DownloadId, Handle, IntroId, PublicKey};
 use crate::limits::{EXCLUDED_MAX, PEER_CONNECTIONS_MAX};
-use crate::nat::Transport;
-use crate::nat::connectivity::{self, Role};
+use crate::nat::connectivity::{self, Along, Line, Role};
 use crate::session::client as session;
 use crate::swarm::{download, receipting, upload};
 use crate::wire::PROTOCOL;
@@ -106,7 +105,8 @@ impl Client {
         let obstacles = [
             (!fetching, NotTried::NotFetching),
             (own, NotTried::Own),
-            (addrs.is_empty() && nat.doors.is_empty(), NotTried::NoAddress),
+            // with a ticket it may be this client to which the peer comes
+            (addrs.is_empty() && ticket.is_none(), NotTried::NoAddress),
             (job.tried.contains(&intro.uploader_key), NotTried::Again),
             (full, NotTried::Enough),
         ];
@@ -127,7 +127,7 @@ impl Client {
         let state = LinkState::Dialing(Box::new(signed));
         self.links.insert(conn, PeerLink { handle, intro, key, met: false, state });
         self.timers.set(Timer::Peer(conn), Some(cx.now.after(cx.cfg.peer_within)));
-        cx.push(Output::PeerDial { conn, download, key, addrs, over: Transport::Udp });
+        cx.push(Output::PeerDial { conn, download, key, addrs, along: Along::Udp });
     }
 
     /// The link of an introduction.
@@ -136,15 +136,23 @@ impl Client {
     }
 
     /// There is a path to a peer: dial along it.
-    pub(super) fn dial_along(&mut self, cx: &mut Context<'_>, intro: IntroId, addr: SocketAddr, over: Transport) {
-        let Some(conn) = self.link_of(intro) else { return };
-        let Some(link) = self.links.get_mut(&conn) else { return };
-        let LinkState::Meeting(signed, download) = &link.state else { return };
-        let (key, download) = (link.key, *download);
-        link.state = LinkState::Dialing(signed.clone());
-        cx.push(Output::Notice(Notice::Meeting(intro, Meeting::Path(addr, over))));
+    pub(super) fn dial_along(&mut self, cx: &mut Context<'_>, intro: IntroId, addr: SocketAddr, along: Along) {
+        let link = self.links.iter_mut().find(|(_, l)| l.intro == intro);
+        let meeting = link.and_then(|(conn, link)| match &link.state {
+            LinkState::Meeting(signed, download) => Some((*conn, *download, signed.clone(), link)),
+            LinkState::Dialing(_) | LinkState::Greeting | LinkState::Open => None,
+        });
+        let Some((conn, download, signed, link)) = meeting else {
+            if let Along::Line(line) = along {
+                cx.push(Output::Line(Line::HangUp(line)));
+            }
+            return;
+        };
+        let key = link.key;
+        link.state = LinkState::Dialing(signed);
+        cx.push(Output::Notice(Notice::Meeting(intro, Meeting::Path(addr, along.over()))));
         self.timers.set(Timer::Peer(conn), Some(cx.now.after(cx.cfg.peer_within)));
-        cx.push(Output::PeerDial { conn, download, key, addrs: alloc::vec![addr], over });
+        cx.push(Output::PeerDial { conn, download, key, addrs: alloc::vec![addr], along });
     }
 
     /// A peer that was tried in vain may be introduced once more.

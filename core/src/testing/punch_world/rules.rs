@@ -27,8 +27,11 @@ pub const RULES: &[Rule<Punch>] = &[
         (0..2).all(|i| w.env.paths[i].len() <= 1 && w.env.paths[i].iter().all(|p| w.env.leads(i, *p, w.now)))
     }),
     Rule::always("nobody is told to go before both have opened or had their time", |_, w| !w.env.too_soon),
-    Rule::always("a TCP connection is opened by the downloader only, and once", |_, w| {
-        w.env.dials[0].len() <= 1 && w.env.dials[1].is_empty()
+    Rule::always("a TCP connection is opened once, by one of the two", |_, w| {
+        w.env.dials.iter().map(Vec::len).sum::<usize>() <= 1
+    }),
+    Rule::always("a line is taken only if the introduced uploader has opened it", |_, w| {
+        w.env.lines[1].iter().all(|line| w.env.lines[0].contains(line))
     }),
     Rule::always(
         "left alone, a pair that can connect does, one that cannot fails on both sides, and nothing stays",

@@ -1,12 +1,16 @@
 //! Clients behind simulated NATs. A client that is not named here has a public address of its own, and so it was before
 //! there were NATs.
 
-use super::{Net, keys};
+use super::machines::In;
+use super::{Cfg, Event, Net, keys};
+use crate::ids::LineId;
 use crate::machine::Time;
-use crate::nat::{Candidate, CandidateKind, NatDescriptor, Transport};
+use crate::nat::connectivity::{Along, Line, LineEvent};
+use crate::nat::{Candidate, CandidateKind, NatDescriptor};
+use crate::role::client::Input;
 use crate::testing::nat::{HostIx, Internet, Kind};
 use crate::testing::punch_world::descriptor;
-use crate::testing::world::NodeIx;
+use crate::testing::world::{Lane, NodeIx, World};
 use crate::wire::List;
 use alloc::collections::BTreeMap;
 use core::net::{Ipv4Addr, SocketAddr};
@@ -102,13 +106,40 @@ impl Net {
         Some((there, self.addr(node)))
     }
 
-    /// Who answers a connection that a client opens to `to`, if datagrams get there and back.
-    pub(super) fn connects(&mut self, now: Time, node: NodeIx, to: SocketAddr, over: Transport) -> Option<NodeIx> {
-        if over == Transport::Tcp {
-            return self.access.listens(to);
+    /// Who answers a connection that a client opens to `to`, over UDP if datagrams get there and back.
+    pub(super) fn connects(&mut self, now: Time, node: NodeIx, to: SocketAddr, along: Along) -> Option<NodeIx> {
+        match along {
+            Along::Udp => {}
+            Along::Tcp => return self.access.listens(to),
+            Along::Line(line) => return self.lines.remove(&(node, line)),
         }
         let (there, from) = self.datagram(now, node, to, None)?;
         let (back, _) = self.datagram(now, there, from, None)?;
         (back == node).then_some(there)
     }
+}
+
+/// Does what a client asks for with a line.
+pub(super) fn line(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, line: Line) {
+    let (to, trips, event) = match line {
+        Line::Call { line, to } => match w.env.access.listens(to).filter(|there| w.node(*there).is_some()) {
+            Some(there) => {
+                w.env.lines.insert((node, line), there);
+                (node, 2, LineEvent::Open(line))
+            }
+            None => (node, 4, LineEvent::Failed(line)),
+        },
+        Line::Serve { line, shows } => {
+            let Some(there) = w.env.lines.remove(&(node, line)) else { return };
+            let (line, from) = (LineId(1 << 63 | w.env.number()), w.env.addr(node));
+            w.env.lines.insert((there, line), node);
+            (there, 1, LineEvent::Shown { line, from, bytes: shows })
+        }
+        Line::HangUp(line) => {
+            w.env.lines.remove(&(node, line));
+            return;
+        }
+    };
+    let lane = Lane { to, what: "line", id: w.env.number() };
+    w.send(lane, cfg.latency * trips, Event::Input(In::Client(Input::Line(event))));
 }

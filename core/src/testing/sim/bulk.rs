@@ -292,10 +292,10 @@ pub(super) fn dial(
     from: (NodeIx, ConnId),
     own: crate::ids::PublicKey,
     key: crate::ids::PublicKey,
-    (addrs, over): (&[core::net::SocketAddr], crate::nat::Transport),
+    (addrs, along): (&[core::net::SocketAddr], crate::nat::connectivity::Along),
 ) {
     let now = w.now;
-    let mut found = addrs.iter().filter_map(|&addr| w.env.connects(now, from.0, addr, over));
+    let mut found = addrs.iter().filter_map(|&addr| w.env.connects(now, from.0, addr, along));
     let target = found.find(|&n| super::keys::upload_key(n) == key);
     links::dial(w, cfg, Kind::Peer, from, target, own);
 }

@@ -6,7 +6,7 @@ use super::possession::Told;
 use super::rig::LIVES;
 use super::servers::at_once;
 use super::store::Disk;
-use super::{Ask, Cfg, Event, Mutant, Net, bulk, keys, moving, possession, store};
+use super::{Ask, Cfg, Event, Mutant, Net, access, bulk, keys, moving, possession, store};
 use crate::content::{Access, Bitfield};
 use crate::ids::{ConnId, Guid, PublicKey, ReqId, VersionId};
 use crate::role::client::io::{EdgeAnswer, EdgeAsk, EdgeError, Granted, Input, Notice, Output};
@@ -157,12 +157,13 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
             links::send(w, cfg, node, conn, Msg::Control(msg));
         }
         Output::ControlClose { conn } => links::close(w, cfg, node, conn),
-        Output::PeerDial { conn, download, key, addrs, over } => {
+        Output::PeerDial { conn, download, key, addrs, along } => {
             let own = w.env.download_keys.get(&(node, download)).copied().unwrap_or(PublicKey::numbered(0));
-            bulk::dial(w, cfg, (node, conn), own, key, (&addrs, over));
+            bulk::dial(w, cfg, (node, conn), own, key, (&addrs, along));
         }
         // nobody here tries many ports
         Output::PeerExpect { .. } | Output::Moved | Output::Scatter(_) => {}
+        Output::Line(what) => access::line(w, cfg, node, what),
         Output::Look => moving::look(w, cfg, node),
         Output::Probe { to, bytes, ttl } => probe(w, cfg, node, to, bytes, ttl),
         Output::PeerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Peer(msg)),

@@ -20,8 +20,8 @@ use super::world::{Budget, Lane, NodeIx, System, Way, World};
 use crate::accounting::epochs::Epochs;
 use crate::content::{Layout, Policy};
 use crate::ids::{
-    ConnId, Digest, DownloadId, Guid, Handle, PieceIndex, ProviderId, PublicKey, RecordId, ReqId, SecondaryGuid,
-    SessionId, VersionId,
+    ConnId, Digest, DownloadId, Guid, Handle, LineId, PieceIndex, ProviderId, PublicKey, RecordId, ReqId,
+    SecondaryGuid, SessionId, VersionId,
 };
 use crate::machine::{Rng, Time};
 use crate::role::client::io::{DownloadStatus, ObjectRef, Save};
@@ -221,6 +221,8 @@ pub struct Net {
     pub epochs: Epochs,
     /// What clients are behind.
     pub access: Access,
+    /// TCP connections between clients on which nobody has shown a key yet: by who may use it, to whom it leads.
+    pub lines: BTreeMap<(NodeIx, LineId), NodeIx>,
     /// How clients were started.
     pub options: BTreeMap<NodeIx, ClientOptions>,
     /// Figures that clients have told their users.
@@ -267,6 +269,7 @@ impl Net {
             quarantined: BTreeSet::new(),
             epochs: Epochs::FIRST,
             access: Access::default(),
+            lines: BTreeMap::new(),
             options: BTreeMap::new(),
             status: BTreeMap::new(),
             seen: Seen::default(),

@@ -104,6 +104,7 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
             | Output::PeerExpect { .. }
             | Output::Probe { .. }
             | Output::Scatter(_)
+            | Output::Line(_)
             | Output::PeerSend { .. }
             | Output::PeerClose { .. }
             | Output::Fetch { .. }

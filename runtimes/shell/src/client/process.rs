@@ -199,13 +199,12 @@ impl<R: Rt> Parts<R> {
         let tokens = Tokens::open(&config.state).map_err(|e| Error::io("read the providers' tokens", &e))?;
         let key = identity.key.clone();
         let edges = EdgeClient::new(rt.clone(), plain, bundle, key, tokens, store.clone(), inbox.clone());
-        let peers = Peers::new(rt.clone(), store.clone(), endpoint, inbox.clone());
+        let peers = Peers::new(rt.clone(), store.clone(), endpoint, peer_tls(Transport::Tcp)?, inbox.clone());
         let (calls, called) = mailbox(CALLS_MAX);
         let doors = if let Ok(addr) = raw.local_addr() { listen(rt, config, addr) } else { Vec::new() };
-        let door = |port| Ok::<_, Error>(Door { tls: peer_tls(Transport::Tcp)?, port, calls: calls.clone() });
         let ports = doors.iter().map(|(port, _)| *port).collect();
         for (port, listener) in doors {
-            peers.listen(listener, door(port)?);
+            peers.listen(listener, Door { port, calls: calls.clone() });
         }
         Ok(Self { edges, peers, tls, raw, datagrams, doors: ports, called })
     }

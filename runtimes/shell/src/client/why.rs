@@ -234,6 +234,7 @@ const fn rung(rung: Rung) -> &'static str {
         Rung::Direct => "an address of its introduction, without checks",
         Rung::Birthday => "one of many ports that were tried",
         Rung::Tcp => "a TCP port on which it listens",
+        Rung::Called => "a TCP port on which the downloader listens, where the uploader came",
     }
 }
 

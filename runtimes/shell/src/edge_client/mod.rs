@@ -113,6 +113,7 @@ impl<R: Rt> EdgeClient<R> {
             | Output::PeerExpect { .. }
             | Output::Probe { .. }
             | Output::Scatter(_)
+            | Output::Line(_)
             | Output::PeerSend { .. }
             | Output::PeerClose { .. }
             | Output::Fetch { source: FetchSource::Peer(_), .. }

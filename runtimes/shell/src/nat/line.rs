@@ -242,11 +242,11 @@ impl NatLine {
             lines.extend(self.tcp_address.iter().map(|addr| format!("Over TCP this host is seen at {addr}.")));
             lines.push(String::new());
             lines.extend(self.doors().map(|doors| format!("TCP in: {doors}.")));
-            let uploads = if self.tcp_reached.is_empty() { " Nothing is uploaded to others." } else { "" };
-            lines.push(format!(
-                "Peers can be reached only over TCP: those that listen on a port where they were reached from outside, as \
-                 public ones are.{uploads} Downloads complete from the edge in any case."
-            ));
+            lines.push(
+                "Peers can be reached only over TCP, to download and to upload: those that listen on a port where they \
+                 were reached from outside, as public ones are. Downloads complete from the edge in any case."
+                    .into(),
+            );
             return lines;
         }
         vec!["No STUN server answers, neither over UDP nor over TCP.".into()]

@@ -23,16 +23,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use swarmedge_core::ids::{ConnId, PublicKey, XferId};
 use swarmedge_core::limits::PEER_CONNECTIONS_MAX;
+use swarmedge_core::nat::connectivity::is_check;
 use swarmedge_core::role::client::io::{CloseReason, Input};
 use swarmedge_core::wire::Framed;
 use swarmedge_core::wire::peer::{CONTROL_STREAM, PieceRequest, REQUEST_STREAM, RefuseCode};
 
 /// Handshakes at a time; past half of them a new address must first show that it is there (QUIC Retry).
-const GREETINGS_MAX: usize = 64;
+pub(super) const GREETINGS_MAX: usize = 64;
 /// The wait after an accept that failed for want of a resource.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// For a handshake, and for what must come first on a connection or stream.
-const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
 /// STUN messages begin below it, TLS above (RFC 7983 §7).
 const STUN_BELOW: u8 = 4;
 /// Bytes of a request's frame, with room for extensions.
@@ -71,8 +72,6 @@ pub(super) async fn run<R: Rt>(peers: Peers<R>) {
 /// What a listening TCP port is for.
 #[derive(Clone, Debug)]
 pub struct Door {
-    /// For peers over TCP.
-    pub tls: Arc<rustls::ServerConfig>,
     /// The port.
     pub port: u16,
     /// Gets what STUN servers show there.
@@ -133,7 +132,7 @@ pub(super) async fn run_tcp<R: Rt>(peers: Peers<R>, listener: R::Listener, door:
         peers.0.state.borrow_mut().greeting += 1;
         let (task, door) = (peers.clone(), door.clone());
         rt.spawn(async move {
-            let greeted = within(&task.0.rt, FIRST_TIMEOUT, greet_tcp(&task.0.rt, &door, tcp, from)).await.flatten();
+            let greeted = within(&task.0.rt, FIRST_TIMEOUT, greet_tcp(&task, &door, tcp, from)).await.flatten();
             task.0.state.borrow_mut().greeting -= 1;
             if let Some((link, key)) = greeted {
                 serve_connection(task, link, key).await;
@@ -142,18 +141,37 @@ pub(super) async fn run_tcp<R: Rt>(peers: Peers<R>, listener: R::Listener, door:
     }
 }
 
-/// A TLS handshake, or a STUN server that shows that this port is reached: their first bytes differ (RFC 7983 §7).
-async fn greet_tcp<R: Rt>(rt: &R, door: &Door, mut tcp: R::Tcp, from: SocketAddr) -> Option<(Link, PublicKey)> {
+/// A TLS handshake, or a STUN message: an uploader's that has come to its downloader, or of a STUN server that shows
+/// that this port is reached. Their first bytes differ (RFC 7983 §7).
+async fn greet_tcp<R: Rt>(
+    peers: &Peers<R>,
+    door: &Door,
+    mut tcp: R::Tcp,
+    from: SocketAddr,
+) -> Option<(Link, PublicKey)> {
     let mut first = [0];
     tcp.read_exact(&mut first).await.ok()?;
-    let mut tcp = Again { first: Some(first[0]), tcp };
-    if first[0] < STUN_BELOW {
-        let bytes = read_message(&mut tcp).await.ok()?;
+    let mut again = Again { first: Some(first[0]), tcp };
+    if first[0] >= STUN_BELOW {
+        return shake_hands(peers, again, from).await;
+    }
+    let bytes = read_message(&mut again).await.ok()?;
+    if is_check(&bytes) {
+        peers.shown(again.tcp, from, bytes).await;
+    } else {
         // with a full mailbox it is lost; the next round asks again
         let _ = door.calls.try_send(Called { from: canonical(from), local: door.port, bytes });
-        return None;
     }
-    let accepted = tcp::accept(rt, Arc::clone(&door.tls), tcp, from).await;
+    None
+}
+
+/// The handshake with who comes to be served.
+pub(super) async fn shake_hands<R: Rt>(
+    peers: &Peers<R>,
+    tcp: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    from: SocketAddr,
+) -> Option<(Link, PublicKey)> {
+    let accepted = tcp::accept(&peers.0.rt, Arc::clone(&peers.0.tls), tcp, from).await;
     let (link, certs) = accepted.map_err(|error| tracing::debug!(%from, %error, "a handshake has failed")).ok()?;
     let Some(key) = tls::peer_key(&certs) else {
         link.close(CloseReason::NotIntroduced as u8);
@@ -172,7 +190,7 @@ async fn greet(incoming: quinn::Incoming) -> Option<(quinn::Connection, PublicKe
     Some((quic, key))
 }
 
-async fn serve_connection<R: Rt>(peers: Peers<R>, link: Link, key: PublicKey) {
+pub(super) async fn serve_connection<R: Rt>(peers: Peers<R>, link: Link, key: PublicKey) {
     let id = ConnId(peers.0.state.borrow_mut().number());
     let from = link.remote_address();
     let Some(conn) = peers.opened(id, link, false) else { return };

@@ -21,6 +21,7 @@ use swarmedge_core::content::{Layout, Manifest, merkle};
 use swarmedge_core::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, ReqId, VersionId, XferId};
 use swarmedge_core::limits::BLOCK_LEN;
 use swarmedge_core::nat::Transport;
+use swarmedge_core::nat::connectivity::Along;
 use swarmedge_core::role::client::io::{DownloadRecord, DownloadState};
 use swarmedge_core::role::client::io::{FetchEnd, FetchSource, Input, ObjectRef, Output, Save, SourceName};
 use swarmedge_core::wire::peer::{PeerMsg, PeerWelcome};
@@ -64,7 +65,7 @@ impl<R: Rt> Node<R> {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let (endpoint, stun) = Endpoint::bind(&rt, loopback, server(Transport::Udp)?)?;
         let (sender, inbox) = mailbox(1024);
-        let peers = Peers::new(rt.clone(), store.clone(), endpoint.clone(), sender.clone());
+        let peers = Peers::new(rt.clone(), store.clone(), endpoint.clone(), server(Transport::Tcp)?, sender.clone());
         let addr = match over {
             Transport::Udp => endpoint.local_addr()?,
             Transport::Tcp => {
@@ -72,7 +73,7 @@ impl<R: Rt> Node<R> {
                 listener.set_nonblocking(true)?;
                 let addr = listener.local_addr()?;
                 // nobody dials back here
-                let door = Door { tls: server(Transport::Tcp)?, port: addr.port(), calls: mailbox(1).0 };
+                let door = Door { port: addr.port(), calls: mailbox(1).0 };
                 peers.listen(rt.listen(listener)?, door);
                 addr
             }
@@ -159,7 +160,8 @@ impl<R: Rt> Node<R> {
 
     /// Connects to a peer; `None` if it cannot be reached or has another key.
     pub async fn connect(&mut self, conn: ConnId, key: PublicKey, addrs: Vec<SocketAddr>) -> Option<ConnId> {
-        self.perform(Output::PeerDial { conn, download: DOWNLOAD, key, addrs, over: self.over });
+        let along = if self.over == Transport::Udp { Along::Udp } else { Along::Tcp };
+        self.perform(Output::PeerDial { conn, download: DOWNLOAD, key, addrs, along });
         loop {
             match self.next().await {
                 Input::PeerOpened { conn: c } if c == conn => return Some(conn),

@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use swarmedge_core::ids::{ConnId, DownloadId, PublicKey};
 use swarmedge_core::limits::CANDIDATES_MAX;
-use swarmedge_core::nat::Transport;
+use swarmedge_core::nat::connectivity::Along;
 use swarmedge_core::role::client::io::{CloseReason, Input};
 use swarmedge_core::wire::peer::CONTROL_STREAM;
 
 /// After this long a dial has failed.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 /// The next address is tried after this long, beside the earlier ones (RFC 8305 §5).
 const STAGGER: Duration = Duration::from_millis(250);
 
@@ -32,7 +32,7 @@ pub(super) struct Whom {
     /// The only key that may answer.
     pub(super) key: PublicKey,
     pub(super) addrs: Vec<SocketAddr>,
-    pub(super) over: Transport,
+    pub(super) along: Along,
 }
 
 pub(super) fn start<R: Rt>(peers: &Peers<R>, id: ConnId, whom: Whom, permit: Permit<Input>) {
@@ -56,18 +56,18 @@ pub(super) fn start<R: Rt>(peers: &Peers<R>, id: ConnId, whom: Whom, permit: Per
 
 /// A connection to the first address that answers with the right key, and its control stream.
 async fn open<R: Rt>(peers: &Peers<R>, whom: Whom) -> Option<(Link, SendStream, RecvStream)> {
-    let Whom { download, key, addrs, over } = whom;
+    let Whom { download, key, addrs, along } = whom;
     let store = peers.0.store.clone();
     let own = peers.0.rt.blocking(move || store.key(download)).await.ok().flatten();
     let Some(own) = own else {
         tracing::warn!(%download, "the download's key is not in the store");
         return None;
     };
-    let config = tls::peer_client_config(&own, key, over)
+    let config = tls::peer_client_config(&own, key, along.over())
         .map_err(|error| tracing::warn!(%error, "no connection to peers is possible"))
         .ok()?;
     let attempts = addrs.into_iter().take(CANDIDATES_MAX).map(|addr| {
-        let link = connect(peers, addr, Arc::clone(&config), over);
+        let link = connect(peers, addr, Arc::clone(&config), along);
         async move { link.await.map_err(|error| tracing::debug!(%addr, %error, "no connection to a peer")).ok() }
     });
     let link = first_of(&peers.0.rt, STAGGER, attempts).await?;
@@ -80,14 +80,18 @@ async fn connect<R: Rt>(
     peers: &Peers<R>,
     addr: SocketAddr,
     config: Arc<rustls::ClientConfig>,
-    over: Transport,
+    along: Along,
 ) -> io::Result<Link> {
-    match over {
-        Transport::Udp => peers.0.endpoint.connect(addr, config)?.await.map(Link::Quic).map_err(io::Error::other),
-        Transport::Tcp => {
-            let rt = &peers.0.rt;
+    let rt = &peers.0.rt;
+    match along {
+        Along::Udp => peers.0.endpoint.connect(addr, config)?.await.map(Link::Quic).map_err(io::Error::other),
+        Along::Tcp => {
             let tcp = rt.connect(addr).await?;
             tcp::connect(rt, config, tcp, addr).await.map(Link::Tcp)
+        }
+        Along::Line(line) => {
+            let (tcp, from) = peers.take_line(line).ok_or(io::ErrorKind::NotConnected)?;
+            tcp::connect(rt, config, tcp, from).await.map(Link::Tcp)
         }
     }
 }

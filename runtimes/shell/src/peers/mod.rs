@@ -8,6 +8,7 @@ pub mod bench;
 mod conn;
 mod dial;
 mod fetch;
+mod lines;
 mod link;
 mod scatter;
 mod serve;
@@ -30,7 +31,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use swarmedge_core::ids::{ConnId, IntroId, VersionId, XferId};
+use std::sync::Arc;
+use swarmedge_core::ids::{ConnId, IntroId, LineId, VersionId, XferId};
 use swarmedge_core::limits::PEER_CONNECTIONS_MAX;
 use swarmedge_core::role::client::io::{CloseReason, FetchEnd, FetchSource, Input, Output};
 use swarmedge_core::wire::peer::RefuseCode;
@@ -59,6 +61,10 @@ struct Inner<R: Rt> {
     store: Store,
     endpoint: Endpoint,
     inbox: Sender<Input>,
+    /// Shows this client's upload key to who comes over TCP.
+    tls: Arc<rustls::ServerConfig>,
+    /// TCP connections on which nobody has shown a key yet, and with whom.
+    lines: RefCell<BTreeMap<LineId, (R::Tcp, SocketAddr)>>,
     /// Set when no more connections are accepted over TCP.
     closing: Signal,
     state: RefCell<State>,
@@ -114,14 +120,16 @@ impl State {
 }
 
 impl<R: Rt> Peers<R> {
-    /// Begins to accept connections on `endpoint` and to report to `inbox`.
+    /// Begins to accept connections on `endpoint` and to report to `inbox`. By `tls` peers are served over TCP.
     #[must_use]
-    pub fn new(rt: R, store: Store, endpoint: Endpoint, inbox: Sender<Input>) -> Self {
+    pub fn new(rt: R, store: Store, endpoint: Endpoint, tls: Arc<rustls::ServerConfig>, inbox: Sender<Input>) -> Self {
         let peers = Self(Rc::new(Inner {
             rt: rt.clone(),
             store,
             endpoint,
             inbox,
+            tls,
+            lines: RefCell::default(),
             closing: Signal::default(),
             state: RefCell::default(),
         }));
@@ -132,13 +140,14 @@ impl<R: Rt> Peers<R> {
     /// Performs an output if it is about peers, else gives it back. What ends at once goes to `local`.
     pub fn perform(&self, output: Output, local: &mut VecDeque<Input>) -> Option<Output> {
         match output {
-            Output::PeerDial { conn, download, key, addrs, over } => match self.0.inbox.reserve() {
-                Ok(permit) => dial::start(self, conn, dial::Whom { download, key, addrs, over }, permit),
+            Output::PeerDial { conn, download, key, addrs, along } => match self.0.inbox.reserve() {
+                Ok(permit) => dial::start(self, conn, dial::Whom { download, key, addrs, along }, permit),
                 Err(_) => local.push_back(Input::PeerClosed { conn }),
             },
             Output::PeerExpect { addrs } => self.expect(&addrs),
             Output::Probe { to, bytes, ttl } => self.probe(to, &bytes, ttl),
             Output::Scatter(what) => self.scatter(what),
+            Output::Line(what) => self.line(what, local),
             Output::PeerSend { conn, msg } => {
                 let open = self.conn(conn);
                 if let Some(open) = open {

@@ -74,7 +74,7 @@ impl fmt::Debug for Connection {
 pub async fn connect<R: Rt>(
     rt: &R,
     config: Arc<rustls::ClientConfig>,
-    tcp: R::Tcp,
+    tcp: impl AsyncRead + AsyncWrite + Unpin + 'static,
     remote: SocketAddr,
 ) -> io::Result<Connection> {
     let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;

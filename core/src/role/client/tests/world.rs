@@ -345,6 +345,7 @@ impl World {
             Output::Notice(notice) => self.notices.push(notice),
             Output::ControlClose { .. }
             | Output::PeerExpect { .. }
+            | Output::Line(_)
             | Output::Probe { .. }
             | Output::PeerSend { .. }
             | Output::Scatter(_)

@@ -1,0 +1,118 @@
+//! Over TCP: to where the other listens and was reached before. A downloader goes to its uploader and shakes hands
+//! there. An uploader goes to its downloader if that cannot come: it shows a check, by which the downloader knows which
+//! introduction the line is for, and the downloader begins the handshake on it. So roles and keys are the
+//! introduction's, whoever has opened the connection, and the downloader nominates, as over UDP.
+
+use super::check::{self, Claim, Incoming};
+use super::io::{Along, Attempt, Failure, Line, LineEvent, Offer, Output, Role, Rung};
+use super::pair::{Host, Pair, Phase, transaction};
+use super::{Budget, Connectivity, Context};
+use crate::ids::{IntroId, LineId};
+use crate::nat::stun::Class;
+use crate::nat::{HTTPS, doors_for};
+use core::net::SocketAddr;
+
+/// Where this host goes over TCP, and whether it is the one to which the other may come. Both work it out alike, so
+/// that one of them goes: the downloader, if it can. The port of HTTPS comes first: what gets out anywhere gets out
+/// there.
+pub(super) fn doors(offer: &Offer, host: &Host<'_>) -> (Option<SocketAddr>, bool) {
+    let apart = |d: &SocketAddr| host.observed.is_none_or(|own| own.ip().to_canonical() != d.ip().to_canonical());
+    let its_own = |d: &SocketAddr| offer.nat.candidates.iter().any(|c| c.addr.ip().to_canonical() == d.ip());
+    let all = doors_for(host.nat, &offer.nat, offer.ticket.observed.ip());
+    let door = all.filter(|d| apart(d) || its_own(d)).min_by_key(|d| d.port() != HTTPS);
+    let reached = host.observed.is_some_and(|own| doors_for(&offer.nat, host.nat, own.ip()).next().is_some());
+    match offer.role {
+        Role::Downloader => (door, door.is_none() && reached),
+        Role::Uploader => (door.filter(|_| !reached), reached),
+    }
+}
+
+impl Budget {
+    fn line(&mut self) -> LineId {
+        self.next_line.step()
+    }
+}
+
+impl Pair {
+    /// Whether this line was asked for by this attempt, and nothing has come of it yet.
+    fn waits_for(&self, line: LineId) -> bool {
+        self.line == Some(line)
+    }
+
+    /// Checks have found no path in their time, or there are none: the peer is looked for where it listens.
+    pub(super) fn use_door(&mut self, cx: &mut Context<'_>, budget: &mut Budget) {
+        self.door_at = None;
+        let Some(addr) = self.door.filter(|_| self.phase == Phase::Checking) else { return };
+        match self.role {
+            Role::Downloader => self.take_path(cx, (addr, Rung::Tcp), Along::Tcp),
+            Role::Uploader => {
+                let line = budget.line();
+                self.chosen(cx, (addr, Rung::Called));
+                self.line = Some(line);
+                cx.push(Output::Line(Line::Call { line, to: addr }));
+            }
+        }
+    }
+
+    /// The line is open: the downloader is shown what it is for.
+    fn opened(&mut self, cx: &mut Context<'_>, line: LineId) {
+        self.line = None;
+        let id = transaction(cx);
+        let shows = check::request((self.intro, &self.key), self.role, id, (Class::Request, false));
+        cx.push(Output::Line(Line::Serve { line, shows }));
+    }
+
+    /// The uploader has come. It counts if nothing else was chosen before.
+    fn called(&mut self, cx: &mut Context<'_>, line: LineId, from: SocketAddr) {
+        // it was told to go, so both NATs are open
+        self.go(cx);
+        match self.phase {
+            Phase::Checking => self.take_path(cx, (from, Rung::Called), Along::Line(line)),
+            Phase::Opening | Phase::Nominated(..) | Phase::Connected => cx.push(Output::Line(Line::HangUp(line))),
+        }
+    }
+}
+
+impl Connectivity {
+    /// What became of a line. One that nobody waits for, or that shows nothing of an introduced uploader's, is closed.
+    pub(super) fn line(&mut self, cx: &mut Context<'_>, event: LineEvent) {
+        match event {
+            LineEvent::Open(line) => match self.waiting(line) {
+                Some(intro) => self.with(cx, intro, |pair, cx, _| {
+                    pair.opened(cx, line);
+                    None
+                }),
+                None => cx.push(Output::Line(Line::HangUp(line))),
+            },
+            LineEvent::Failed(line) => {
+                if let Some(intro) = self.waiting(line) {
+                    self.with(cx, intro, |pair, cx, _| -> Option<Attempt> {
+                        Some(pair.attempt(cx.now, Some(Failure::NoHandshake)))
+                    });
+                }
+            }
+            LineEvent::Shown { line, from, bytes } => match self.caller(&bytes) {
+                Some(intro) => {
+                    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+                    self.with(cx, intro, |pair, cx, _| {
+                        pair.called(cx, line, from);
+                        None
+                    });
+                }
+                None => cx.push(Output::Line(Line::HangUp(line))),
+            },
+        }
+    }
+
+    fn waiting(&self, line: LineId) -> Option<IntroId> {
+        self.pairs.iter().find(|(_, p)| p.waits_for(line)).map(|(intro, _)| *intro)
+    }
+
+    /// For which introduction an uploader shows its check.
+    fn caller(&self, bytes: &[u8]) -> Option<IntroId> {
+        let incoming = Incoming::read(bytes)?;
+        let Claim::Request { intro, by: Role::Uploader, .. } = incoming.claim()? else { return None };
+        let pair = self.pairs.get(&intro)?;
+        (pair.role() == Role::Downloader && incoming.is_of(pair.key())).then_some(intro)
+    }
+}
