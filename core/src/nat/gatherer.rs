@@ -1,14 +1,14 @@
 //! What a client gathers of its way to the Internet: behaviour discovery and port mapping, and one descriptor of both.
 
 use super::cookie::Proven;
-use super::discovery::io::{Network, Sight};
+use super::discovery::io::{Network, Sight, Socket};
 use super::discovery::{self, Discovery};
 use super::mapping::{self, Mapping};
-use super::{Candidate, CandidateKind, NatDescriptor};
+use super::{Candidate, CandidateKind, NatDescriptor, Transport};
 use crate::codec::List;
 use crate::machine::{Cx, Machine, Time};
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{SocketAddr, SocketAddrV4};
 use core::time::Duration;
 use mapping::io::{IgdEnd, Site, Status};
 
@@ -85,8 +85,14 @@ impl Config {
 pub struct Gatherer {
     discovery: Discovery,
     mapping: Mapping,
-    /// What port mapping knows of the socket.
+    /// Port mapping of the first listening TCP port.
+    doorman: Mapping,
+    /// What port mapping knows of the socket, and of that port.
     sight: Option<Sight>,
+    door_sight: Option<Sight>,
+    /// Where port mapping is to be had, and that port.
+    site: Option<Site>,
+    door: Option<u16>,
     report: Option<discovery::io::Report>,
     status: Status,
     leaving: bool,
@@ -140,6 +146,11 @@ impl Gatherer {
                 self.map(cx, |m, cx| m.handle_input(cx, mapping::io::Input::Seen(sight)));
             }
         }
+        let sight = self.discovery.door_sight();
+        if sight.is_some() && sight != self.door_sight {
+            self.door_sight.clone_from(&sight);
+            sight.into_iter().for_each(|sight| self.door_is_seen(cx, sight));
+        }
         // behind what follows for the port: whether all is settled stands in it
         if news {
             self.tell(cx);
@@ -152,13 +163,49 @@ impl Gatherer {
         for output in cx.child(&cfg.mapping, |cx| f(mapping, cx)) {
             match output {
                 mapping::io::Output::Effect(effect) => cx.push(Output::Mapping(effect)),
-                mapping::io::Output::Claimed(_) => self.announce(cx),
+                mapping::io::Output::Claimed(_) | mapping::io::Output::Forwards(_) => self.announce(cx),
                 mapping::io::Output::Status(status) => {
                     self.status = status;
                     self.tell(cx);
                 }
             }
         }
+    }
+
+    /// Port mapping of a listening port: whether anybody gets through is for discovery to see, and to tell.
+    fn map_door(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut Mapping, &mut Cx<'_, Mapping>)) {
+        let cfg = cx.cfg;
+        let doorman = &mut self.doorman;
+        for output in cx.child(&cfg.mapping, |cx| f(doorman, cx)) {
+            match output {
+                mapping::io::Output::Effect(effect) => cx.push(Output::Mapping(effect)),
+                mapping::io::Output::Forwards(external) => {
+                    self.door_is_forwarded(cx, external);
+                }
+                mapping::io::Output::Claimed(_) | mapping::io::Output::Status(_) => {}
+            }
+        }
+    }
+
+    fn door_is_seen(&mut self, cx: &mut Context<'_>, sight: Sight) {
+        self.map_door(cx, |m, cx| m.handle_input(cx, mapping::io::Input::Seen(sight)));
+    }
+
+    fn door_is_forwarded(&mut self, cx: &mut Context<'_>, external: Option<SocketAddrV4>) {
+        let Some(local) = self.door else { return };
+        let told = discovery::io::Input::Forwards { local, outer: external.map(|e| e.port()) };
+        self.discover(cx, |d, cx| d.handle_input(cx, told));
+    }
+
+    /// The port that is to be reached over TCP, or where, has changed.
+    fn place_door(&mut self, cx: &mut Context<'_>) {
+        self.door_sight = None;
+        let site = self.site.zip(self.door).map(|(site, port)| Site {
+            local: SocketAddrV4::new(*site.local.ip(), port),
+            over: Transport::Tcp,
+            ..site
+        });
+        self.map_door(cx, |m, cx| m.handle_input(cx, mapping::io::Input::Site(site)));
     }
 
     /// Tells others what is known by now, if it is news. Its epoch is this machine's own: both parts have news.
@@ -189,12 +236,22 @@ impl Gatherer {
         let shared = match input {
             Told::Network(network) => {
                 self.sight = None;
-                mapping::io::Input::Site(site(network))
+                self.site = site(network);
+                self.place_door(cx);
+                mapping::io::Input::Site(self.site)
             }
             Told::Datagram { socket, from, bytes } => {
-                mapping::io::Input::Datagram { socket: *socket, from: *from, bytes: bytes.clone() }
+                let came = mapping::io::Input::Datagram { socket: *socket, from: *from, bytes: bytes.clone() };
+                if *socket == Socket::TcpGateway {
+                    return self.map_door(cx, |m, cx| m.handle_input(cx, came));
+                }
+                came
             }
-            Told::Look | Told::Listens(_) | Told::Knocked { .. } | Told::DialledBack { .. } | Told::Tcp { .. } => {
+            Told::Listens(ports) => {
+                self.door = ports.first().copied();
+                return self.place_door(cx);
+            }
+            Told::Look | Told::Forwards { .. } | Told::Knocked { .. } | Told::DialledBack { .. } | Told::Tcp { .. } => {
                 return;
             }
         };
@@ -205,7 +262,7 @@ impl Gatherer {
 /// Where port mapping is to be had on a network.
 fn site(network: &Network) -> Option<Site> {
     let local = network.hosts.iter().find_map(|h| if let SocketAddr::V4(v4) = h { Some(*v4) } else { None })?;
-    Some(Site { gateway: network.gateway?, local })
+    Some(Site { gateway: network.gateway?, local, over: Transport::Udp })
 }
 
 impl Machine for Gatherer {
@@ -219,13 +276,17 @@ impl Machine for Gatherer {
                 self.share(cx, &input);
                 self.discover(cx, |d, cx| d.handle_input(cx, input));
             }
+            Input::Igd(end) if end.id & mapping::TCP_ID != 0 => {
+                self.map_door(cx, |m, cx| m.handle_input(cx, mapping::io::Input::Igd(end)));
+            }
             Input::Igd(end) => self.map(cx, |m, cx| m.handle_input(cx, mapping::io::Input::Igd(end))),
             Input::Shutdown => {
                 self.leaving = true;
                 self.map(cx, |m, cx| m.handle_input(cx, mapping::io::Input::Shutdown));
+                self.map_door(cx, |m, cx| m.handle_input(cx, mapping::io::Input::Shutdown));
             }
         }
-        if self.leaving && !self.mapping.is_closing() {
+        if self.leaving && !self.mapping.is_closing() && !self.doorman.is_closing() {
             cx.push(Output::Over);
         }
     }
@@ -233,14 +294,17 @@ impl Machine for Gatherer {
     fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         self.discover(cx, |d, cx| d.handle_timeout(cx));
         self.map(cx, |m, cx| m.handle_timeout(cx));
+        self.map_door(cx, |m, cx| m.handle_timeout(cx));
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        [self.discovery.poll_timeout(), self.mapping.poll_timeout()].into_iter().flatten().min()
+        let all = [self.discovery.poll_timeout(), self.mapping.poll_timeout(), self.doorman.poll_timeout()];
+        all.into_iter().flatten().min()
     }
 
     fn rebase(&mut self, by: Duration) {
         self.discovery.rebase(by);
         self.mapping.rebase(by);
+        self.doorman.rebase(by);
     }
 }

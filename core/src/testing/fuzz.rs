@@ -236,8 +236,6 @@ fn play_discovery(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-}
-
 /// Time goes on by up to about a minute, in steps of all sizes.
 pub(super) fn step(u: &mut Unstructured<'_>, now: &mut Time) -> Result<()> {
     let by = 1_u64 << u.int_in_range(0..=26_u32)?;

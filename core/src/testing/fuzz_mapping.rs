@@ -3,6 +3,7 @@
 use super::fuzz::{drive, step};
 use super::rng::Seeded;
 use crate::machine::Time;
+use crate::nat::Transport;
 use crate::nat::discovery::io::{Sight, Socket, Witness};
 use crate::nat::mapping::io::{Config, Effect, IgdEnd, IgdError, Input, Opened, Output, Site};
 use crate::nat::mapping::{Mapping, PORT, natpmp, pcp};
@@ -26,17 +27,19 @@ struct Asked {
 pub(super) fn play(u: &mut Unstructured<'_>) -> Result<()> {
     let (mut m, cfg, mut rng) = (Mapping::default(), Config::default(), Seeded::new(1));
     let (mut now, mut asked, mut shown) = (Time::ZERO, Asked::default(), false);
-    let site = Site { gateway: GATEWAY, local: SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 2), 5000) };
+    let over = if u.arbitrary()? { Transport::Tcp } else { Transport::Udp };
+    let site = Site { gateway: GATEWAY, local: SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 2), 5000), over };
     let mut input = Some(Input::Site(Some(site)));
     while !u.is_empty() {
         shown |= is_shown(input.as_ref(), asked.stun);
         for output in drive(&mut m, &cfg, now, &mut rng, input.take()) {
             match output {
-                Output::Effect(Effect::Send { socket: Socket::Gateway, bytes, .. }) => {
+                Output::Effect(Effect::Send { socket: Socket::Gateway | Socket::TcpGateway, bytes, .. }) => {
                     asked.pcp = pcp::decode_request(&bytes).ok().or(asked.pcp);
                 }
                 Output::Effect(Effect::Send { bytes, .. }) => asked.stun = Message::decode(&bytes).ok().map(|m| m.id),
                 Output::Effect(Effect::Igd { id, .. }) => asked.igd = id,
+                Output::Forwards(_) => assert_eq!(over, Transport::Tcp, "of the main socket nothing is said unseen"),
                 Output::Claimed(_) | Output::Status(_) => {}
             }
         }
@@ -60,7 +63,8 @@ fn witness() -> SocketAddr {
 
 fn something(u: &mut Unstructured<'_>, site: Site, asked: &Asked) -> Result<Option<Input>> {
     let gateway = SocketAddr::new(GATEWAY.into(), PORT);
-    let of_gateway = |bytes| Input::Datagram { socket: Socket::Gateway, from: gateway, bytes };
+    let socket = *u.choose(&[Socket::Gateway, Socket::TcpGateway])?;
+    let of_gateway = |bytes| Input::Datagram { socket, from: gateway, bytes };
     let external = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, u.int_in_range(1..=2)?), u.arbitrary()?);
     let (lifetime_s, epoch_s) = (u.arbitrary()?, u.arbitrary()?);
     Ok(Some(match u.int_in_range(0..=10_u8)? {
@@ -73,11 +77,10 @@ fn something(u: &mut Unstructured<'_>, site: Site, asked: &Asked) -> Result<Opti
             witness: Some(Witness { from: witness(), other_address: u.arbitrary()? }),
         }),
         2 | 3 => {
-            let Some(pcp::MapRequest { nonce, internal, .. }) = asked.pcp else { return Ok(None) };
+            let Some(pcp::MapRequest { nonce, over, internal, .. }) = asked.pcp else { return Ok(None) };
             let internal_port = internal.port();
-            of_gateway(
-                pcp::Answer::Mapped(pcp::Mapped { nonce, internal_port, external, lifetime_s, epoch_s }).encode(),
-            )
+            let mapped = pcp::Mapped { nonce, over, internal_port, external, lifetime_s, epoch_s };
+            of_gateway(pcp::Answer::Mapped(mapped).encode())
         }
         4 => {
             let nonce = asked.pcp.map(|r| r.nonce);
@@ -88,7 +91,7 @@ fn something(u: &mut Unstructured<'_>, site: Site, asked: &Asked) -> Result<Opti
             let said = *u.choose(&[
                 natpmp::Said::Refused(1),
                 natpmp::Said::Address(*external.ip()),
-                natpmp::Said::Mapped { internal_port, external_port, lifetime_s },
+                natpmp::Said::Mapped { over: site.over, internal_port, external_port, lifetime_s },
             ])?;
             of_gateway(natpmp::Answer { epoch_s, said }.encode())
         }

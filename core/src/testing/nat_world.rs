@@ -2,7 +2,7 @@
 //! server with two addresses, and a gateway daemon. Requests and answers are lost, doubled and late, somebody forges an
 //! answer, and the gateway restarts.
 
-use super::nat::{Gateway, HostIx, Internet, Kind, Offers, Rules};
+use super::nat::{Gateway, HostIx, Internet, Kind, Offers, Rules, Truth};
 use super::rng::Repeating;
 use super::rule::{Rule, settles};
 use super::world::{Budget, Lane, NodeIx, System, Way, World};
@@ -125,7 +125,7 @@ pub enum Event {
     /// Over TCP, to the listening port.
     DialledBack(SocketAddr, Vec<u8>),
     /// To the gateway, from the host.
-    Ask(Vec<u8>),
+    Ask(Socket, Vec<u8>),
     /// By UPnP.
     Igd(u32, IgdAsk),
 }
@@ -180,6 +180,7 @@ impl NatWorld {
             Socket::Silent => PORT + 1,
             Socket::Asker => PORT + 2,
             Socket::Gateway => PORT + 3,
+            Socket::TcpGateway => PORT + 4,
         };
         SocketAddr::new(self.net.addr(self.client), port)
     }
@@ -188,6 +189,12 @@ impl NatWorld {
     #[must_use]
     pub fn main(&self) -> SocketAddr {
         self.local(Socket::Main)
+    }
+
+    /// The listening port.
+    #[must_use]
+    pub fn door(&self) -> SocketAddr {
+        SocketAddr::new(self.net.addr(self.client), DOOR)
     }
 
     /// The innermost router.
@@ -220,7 +227,7 @@ impl NatWorld {
 
 fn lane(what: &'static str, about: SocketAddr, socket: Option<Socket>) -> Lane {
     let at = servers().iter().position(|s| *s == about).unwrap_or(9) as u64;
-    Lane { to: 0, what, id: at * 4 + socket.map_or(3, |s| s as u64) }
+    Lane { to: 0, what, id: at * 8 + socket.map_or(7, |s| s as u64) }
 }
 
 impl System for NatWorld {
@@ -272,9 +279,9 @@ impl System for NatWorld {
 
     fn perform(world: &mut World<Self>, cfg: &Cfg, _: NodeIx, output: Output) {
         match output {
-            Output::Mapping(Ask::Send { socket: Socket::Gateway, to, bytes }) => {
+            Output::Mapping(Ask::Send { socket: socket @ (Socket::Gateway | Socket::TcpGateway), to, bytes }) => {
                 if to == Self::gateway_at() {
-                    world.send(lane("ask", to, None), GATEWAY_DELAY, Event::Ask(bytes));
+                    world.send(lane("ask", to, Some(socket)), GATEWAY_DELAY, Event::Ask(socket, bytes));
                 }
             }
             Output::Mapping(Ask::Igd { id, ask }) => {
@@ -331,11 +338,11 @@ impl System for NatWorld {
                 let answer = Message::new(Class::Success, request.id, Vec::new()).encode();
                 Some(Input::Discovery(Told::Tcp { server, answer: Some(answer) }))
             }
-            Event::Ask(bytes) => {
-                let (now, from) = (world.now, world.env.local(Socket::Gateway));
+            Event::Ask(socket, bytes) => {
+                let (now, from) = (world.now, world.env.local(socket));
                 let answer = world.env.with_gateway(|g, router| g.datagram(now, router, from, &bytes)).flatten()?;
                 let at = Self::gateway_at();
-                world.send(lane("answer", at, None), GATEWAY_DELAY, Event::Answer(Socket::Gateway, at, answer));
+                world.send(lane("answer", at, Some(socket)), GATEWAY_DELAY, Event::Answer(socket, at, answer));
                 None
             }
             Event::Igd(id, ask) => {
@@ -524,6 +531,7 @@ pub const RULES: &[Rule<NatWorld>] = &[
     Rule::always("a listening port is told to be reached only where anybody can reach it", |cfg: &Cfg, w| {
         w.env.told.doors.is_empty()
             || cfg.truth == (NatBehaviour::EndpointIndependent, NatBehaviour::EndpointIndependent)
+            || cfg.gateway.is_some_and(|g| g.truth == Truth::Honest)
     }),
     Rule::always("a round has ended within its bound, with a class or unknown", |_, w| {
         w.env.age <= Config::default().within

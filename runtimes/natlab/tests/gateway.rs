@@ -94,19 +94,20 @@ fn seeder(lab: &Lab, cdn: &Cdn, program: &Path, (node, path, seed): (&str, &str,
     client
 }
 
-/// Waits until a client has an open port, or knows that it gets none; the CN hears of it at once.
+/// Waits until a client has an open port, and one for TCP, or knows that it gets none; the CN hears of it at once.
 fn settle(client: &mut Client, gateway: Option<(&Lab, &Gateway)>) {
     let until = Instant::now() + WITHIN;
     let settled = |client: &mut Client| {
-        let state = client.nat().expect("asked").map(|line| line.port_mapping.state);
-        state.as_deref() == Some(if gateway.is_some() { "open" } else { "no_answer" })
+        let Some(line) = client.nat().expect("asked") else { return false };
+        let state = if gateway.is_some() { "open" } else { "no_answer" };
+        line.port_mapping.state == state && line.tcp_reached.is_empty() != gateway.is_some()
     };
     while !settled(client) {
         assert!(Instant::now() < until, "{:?}", client.nat());
         thread::sleep(Duration::from_millis(50));
     }
     if let Some((lab, gateway)) = gateway {
-        assert_eq!(gateway.forwards(lab).expect("reads"), 1);
+        assert_eq!(gateway.forwards(lab).expect("reads"), 2);
     }
     thread::sleep(Duration::from_millis(300));
 }
@@ -134,5 +135,43 @@ fn behind_a_gateway_a_symmetric_peer_meets_another_symmetric_one_and_without_it_
         drop(open);
         let line = hard.get("of-alone", WITHIN, |_| {}).expect("asked").expect("an answer");
         assert_eq!((line.durable_bytes, line.peer_bytes), (OBJECT_LEN as u64, 0), "{line:?}");
+    });
+}
+
+#[test]
+fn a_forwarded_tcp_port_is_a_door_for_peers_without_udp_once_somebody_got_through_and_a_lying_gateway_makes_none() {
+    let sites = [Site::new("open", Kind::Symmetric), Site::new("lied", Kind::Symmetric)];
+    let sites = sites.into_iter().chain([Site::new("blocked", Kind::UdpBlocked)]).collect::<Vec<_>>();
+    on_both(&sites, |mut lab, cdn, program, dir| {
+        let gateway = lab.gateway("open", Offers::Everything, dir).expect("a gateway");
+        let mut open = seeder(&lab, &cdn, program, ("open", "of-open", 1));
+        settle(&mut open, Some((&lab, &gateway)));
+        let doors = open.nat().expect("asked").expect("known").tcp_reached;
+        let [door] = &doors[..] else { panic!("{doors:?}") };
+        assert!(door.starts_with(&format!("{}:", lab.outside("open").expect("a site"))), "{door}");
+
+        let _liar = lab.gateway("lied", Offers::Everything, dir).expect("a gateway");
+        lab.script("lied-nat", "nft delete chain inet upnp prerouting\n").expect("no forwarding");
+        let mut lied = seeder(&lab, &cdn, program, ("lied", "of-lied", 2));
+        let until = Instant::now() + WITHIN;
+        while lied.nat().expect("asked").is_none_or(|line| line.port_mapping.state != "deaf") {
+            assert!(Instant::now() < until, "{:?}", lied.nat());
+            thread::sleep(Duration::from_millis(50));
+        }
+
+        let mut blocked = cdn.client(&lab, "blocked", program, true).expect("starts");
+        while blocked.nat().expect("asked").is_none_or(|line| line.udp || !line.tcp) {
+            assert!(Instant::now() < until, "{:?}", blocked.nat());
+            thread::sleep(Duration::from_millis(50));
+        }
+        let line = blocked.get("of-open", WITHIN, |_| {}).expect("asked").expect("an answer");
+        let met = blocked.meetings().expect("asked");
+        assert!(line.peer_bytes > line.edge_bytes, "{line:?} {met:?}");
+        let [meeting] = &met[..] else { panic!("{met:?}") };
+        assert_eq!(meeting.path.as_deref(), Some(&*format!("TCP {door}")), "{met:?}");
+        assert_eq!(meeting.attempt.rung.as_deref(), Some("a TCP port on which it listens"), "{met:?}");
+        let line = blocked.get("of-lied", WITHIN, |_| {}).expect("asked").expect("an answer");
+        assert_eq!((line.durable_bytes, line.peer_bytes), (OBJECT_LEN as u64, 0), "{line:?}");
+        assert_eq!(lied.nat().expect("asked").expect("known").tcp_reached, Vec::<String>::new());
     });
 }

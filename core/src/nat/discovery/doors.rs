@@ -4,14 +4,14 @@
 //! door only if that connection comes, with the request's unpredictable id: it is this host's own observation, and
 //! nothing that a server says.
 
-use super::io::{Effect, Output};
+use super::io::{Effect, Output, Sight};
 use super::{Discovery, HTTPS, transaction_id};
 use crate::limits::DOORS_MAX;
 use crate::machine::{Cx, Time};
 use crate::nat::stun::{Attribute, Class, Message, TransactionId};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, SocketAddr, SocketAddrV4};
 use core::time::Duration;
 
 /// Requests that are waited for: two for each port, and those of the round before.
@@ -36,6 +36,8 @@ struct Knock {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Doors {
     locals: Vec<u16>,
+    /// A listening port, and the one that a gateway says to forward to it.
+    forwarded: Option<(u16, u16)>,
     knocks: BTreeMap<TransactionId, Knock>,
     /// Where the server sees requests from a listening port come from.
     seen: BTreeMap<u16, SocketAddr>,
@@ -59,7 +61,7 @@ impl Doors {
 
     /// On another network nothing is known.
     pub(super) fn left(&mut self) {
-        *self = Self { locals: core::mem::take(&mut self.locals), ..Self::default() };
+        *self = Self { locals: core::mem::take(&mut self.locals), forwarded: self.forwarded, ..Self::default() };
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
@@ -132,21 +134,63 @@ impl Discovery {
         (doors.server, doors.until) = (Some(server), Some(cx.now.after(cx.cfg.within)));
         doors.knocks.clear();
         doors.seen.clear();
-        let first = doors.locals.first().copied();
-        for local in doors.locals.clone() {
+        let locals = doors.locals.clone();
+        let first = locals.first().copied();
+        for local in locals.iter().copied() {
             // a router may forward the port of HTTPS, which every network lets out, to another one here
-            let forwarded = (Some(local) == first && !doors.locals.contains(&HTTPS)).then_some(Some(HTTPS));
-            let mut requests = Vec::new();
-            for outer in [None].into_iter().chain(forwarded) {
-                if doors.knocks.len() < KNOCKS_MAX {
-                    let id = transaction_id(cx.rng);
-                    doors.knocks.insert(id, Knock { server, local, outer, came: false });
-                    let asks = Attribute::DialBack(outer.unwrap_or(0));
-                    requests.push(Message::new(Class::Request, id, alloc::vec![asks]).encode());
-                }
-            }
-            cx.push(Output::Effect(Effect::Knock { server, local, requests }));
+            let https = (Some(local) == first && !locals.contains(&HTTPS)).then_some(HTTPS);
+            let told = self.doors.forwarded.filter(|(to, outer)| *to == local && Some(*outer) != https);
+            let others = https.into_iter().chain(told.map(|(_, outer)| outer)).map(Some);
+            self.ask_back(cx, (server, local), [None].into_iter().chain(others));
         }
+    }
+
+    /// Asks to be dialled back at ports that lead to a listening one.
+    fn ask_back(
+        &mut self,
+        cx: &mut Cx<'_, Self>,
+        (server, local): (SocketAddr, u16),
+        outers: impl IntoIterator<Item = Option<u16>>,
+    ) {
+        let mut requests = Vec::new();
+        for outer in outers {
+            if self.doors.knocks.len() < KNOCKS_MAX {
+                let id = transaction_id(cx.rng);
+                self.doors.knocks.insert(id, Knock { server, local, outer, came: false });
+                let asks = Attribute::DialBack(outer.unwrap_or(0));
+                requests.push(Message::new(Class::Request, id, alloc::vec![asks]).encode());
+            }
+        }
+        cx.push(Output::Effect(Effect::Knock { server, local, requests }));
+    }
+
+    /// A gateway's word is not believed: what it says to forward is a door once somebody has come by it. What it
+    /// forwards no more is none.
+    pub(super) fn forwards(&mut self, cx: &mut Cx<'_, Self>, local: u16, outer: Option<u16>) {
+        let now = outer.map(|outer| (local, outer));
+        let Some(before) = Some(core::mem::replace(&mut self.doors.forwarded, now)).filter(|b| *b != now) else {
+            return;
+        };
+        if let Some((_, port)) = before.filter(|(_, port)| *port != HTTPS) {
+            self.doors.knocks.retain(|_, k| k.outer != Some(port));
+            self.doors.open.retain(|d| d.port() != port);
+        }
+        if let (Some(server), Some(outer)) = (self.doors.server, outer.filter(|_| self.doors.locals.contains(&local))) {
+            self.doors.until = Some(cx.now.after(cx.cfg.within));
+            self.ask_back(cx, (server, local), [Some(outer)]);
+        }
+        self.announce(cx);
+    }
+
+    /// What is known of the first listening port by itself (IPv4), for port mapping.
+    #[must_use]
+    pub fn door_sight(&self) -> Option<Sight> {
+        let seen = self.doors.locals.first().and_then(|local| self.doors.seen.get(local))?;
+        let (SocketAddr::V4(seen), server) = (*seen, self.doors.server?) else { return None };
+        let translated = !self.hosts.iter().any(|h| h.ip() == IpAddr::V4(*seen.ip()));
+        // from which port requests come out matters to nobody here, and may be another one each time
+        let mapped = SocketAddrV4::new(*seen.ip(), 0);
+        Some(Sight { mapped, translated, server, ports: Vec::new(), witness: None })
     }
 
     /// The server's answer to a knock, or to one that keeps a mapping.

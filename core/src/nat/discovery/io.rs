@@ -17,6 +17,8 @@ pub enum Socket {
     Asker,
     /// One that the gateway is spoken to from; discovery has no use of it.
     Gateway,
+    /// The same, about a listening TCP port.
+    TcpGateway,
 }
 
 /// Something that happened.
@@ -37,6 +39,13 @@ pub enum Input {
     },
     /// These TCP ports listen for peers.
     Listens(Vec<u16>),
+    /// A gateway says to forward a port to a listening one, or none any more: somebody must come by it.
+    Forwards {
+        /// The listening port.
+        local: u16,
+        /// The gateway's.
+        outer: Option<u16>,
+    },
     /// An answer to a request of [`Effect::Knock`].
     Knocked {
         /// Who was asked.

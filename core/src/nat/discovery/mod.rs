@@ -532,6 +532,7 @@ impl Machine for Discovery {
             }
             Input::Tcp { server, answer } => self.answered_over_tcp(cx, server, answer),
             Input::Listens(ports) => self.listens(cx, ports),
+            Input::Forwards { local, outer } => self.forwards(cx, local, outer),
             Input::Knocked { server, local, answer } => self.knocked(cx, (server, local), &answer),
             Input::DialledBack { from, local, bytes } => self.dialled_back(cx, from, local, &bytes),
         }

@@ -3,6 +3,7 @@
 use super::io::{Protocol, Why};
 use super::{Context, Epoch, LIFETIME_S, Lease, Mapping, RENEW_MIN, WAIT_MAX, natpmp, number, pcp};
 use crate::machine::Time;
+use crate::nat::Transport;
 use core::net::{IpAddr, SocketAddrV4};
 use core::time::Duration;
 
@@ -28,7 +29,7 @@ impl Mapping {
         match answer {
             pcp::Answer::Announced { epoch_s } => self.announced(cx, epoch_s),
             pcp::Answer::Mapped(m) if asked && m.nonce == self.nonce && m.internal_port == port => {
-                if m.lifetime_s > 0 {
+                if m.lifetime_s > 0 && m.over == self.over() {
                     let broken = self.count(cx.now, m.epoch_s);
                     self.opened(cx, Protocol::Pcp, m.external, m.lifetime_s, broken);
                 }
@@ -49,14 +50,14 @@ impl Mapping {
             self.announced(cx, answer.epoch_s);
         }
         let Some(ask) = &mut self.ask else { return };
-        let port = self.site.map_or(0, |s| s.local.port());
+        let (own, port) = self.site.map_or((Transport::Udp, 0), |s| (s.over, s.local.port()));
         match (ask.protocol, answer.said) {
             // RFC 6887 appendix A: what a gateway without PCP says to a PCP request
             (Protocol::Pcp, natpmp::Said::Refused(_)) => self.refused(cx, None, 0),
             (Protocol::NatPmp, natpmp::Said::Refused(code)) => self.refused(cx, Some(code), 0),
             (Protocol::NatPmp, natpmp::Said::Address(ip)) => ask.address = Some(ip),
-            (Protocol::NatPmp, natpmp::Said::Mapped { internal_port, external_port, lifetime_s })
-                if internal_port == port && lifetime_s > 0 =>
+            (Protocol::NatPmp, natpmp::Said::Mapped { over, internal_port, external_port, lifetime_s })
+                if over == own && internal_port == port && lifetime_s > 0 =>
             {
                 ask.mapped = Some((external_port, lifetime_s));
             }

@@ -5,6 +5,7 @@
 use super::io::{Effect, Output, Why};
 use super::{Context, Mapping, REDRAWS_MAX};
 use crate::machine::Time;
+use crate::nat::Transport;
 use crate::nat::discovery::io::Socket;
 use crate::nat::discovery::transaction_id;
 use crate::nat::stun::{Attribute, Class, Message, TransactionId};
@@ -27,7 +28,8 @@ impl Mapping {
     /// Has the opened port looked at from outside.
     pub(super) fn begin_check(&mut self, cx: &mut Context<'_>) {
         self.recheck = None;
-        let (Some(lease), Some(sight)) = (self.lease, &self.sight) else { return };
+        let udp = self.lease.filter(|_| self.over() == Transport::Udp);
+        let (Some(lease), Some(sight)) = (udp, &self.sight) else { return };
         let port = lease.external.port();
         let Some(witness) = sight.witness else {
             let why = Why::NoWitness { protocol: lease.protocol, external: lease.external };

@@ -1,8 +1,7 @@
 //! What was opened is closed when it is of no use any more, and when this host leaves.
 
 use super::io::{Effect, IgdAsk, IgdEnd, IgdError, Opened, Output, Protocol, Site};
-use super::{Context, LIFETIME_S, Mapping, PORT, natpmp, pcp};
-use crate::nat::discovery::io::Socket;
+use super::{Context, LIFETIME_S, Mapping, PORT, natpmp, numbered, pcp};
 use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 impl Mapping {
@@ -34,20 +33,22 @@ impl Mapping {
 
     fn close_by_upnp(&mut self, cx: &mut Context<'_>, site: Site, port: u16) {
         self.next_id += 1;
-        self.closing = Some(self.next_id);
-        cx.push(Output::Effect(Effect::Igd { id: self.next_id, ask: IgdAsk::Close { site, port } }));
+        let id = numbered(self.next_id, site);
+        self.closing = Some(id);
+        cx.push(Output::Effect(Effect::Igd { id, ask: IgdAsk::Close { site, port } }));
     }
 
     fn close_by_datagram(&mut self, cx: &mut Context<'_>, site: Site, protocol: Protocol) {
         let to = SocketAddr::new(site.gateway.into(), PORT);
         let bytes = if protocol == Protocol::Pcp {
             let external = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-            pcp::MapRequest { nonce: self.nonce, internal: site.local, external, lifetime_s: 0 }.encode()
+            let (nonce, internal) = (self.nonce, site.local);
+            pcp::MapRequest { nonce, over: site.over, internal, external, lifetime_s: 0 }.encode()
         } else {
             let internal_port = site.local.port();
-            natpmp::Request::Map { internal_port, external_port: 0, lifetime_s: 0 }.encode()
+            natpmp::Request::Map { over: site.over, internal_port, external_port: 0, lifetime_s: 0 }.encode()
         };
-        cx.push(Output::Effect(Effect::Send { socket: Socket::Gateway, to, bytes }));
+        cx.push(Output::Effect(Effect::Send { socket: site.socket(), to, bytes }));
     }
 
     /// UPnP has done what it was asked for, or not.

@@ -1,17 +1,30 @@
 //! What the port mapping machine is told, what it asks for, and how it is configured.
 
+use crate::nat::Transport;
 use crate::nat::discovery::io::{Sight, Socket};
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use core::time::Duration;
 
-/// Where this host is.
+/// Where this host is, and what is to be reached there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Site {
     /// The router that its way out begins with.
     pub gateway: Ipv4Addr,
-    /// The main socket, with this host's address on that way.
+    /// The main socket or a listening TCP port, with this host's address on that way.
     pub local: SocketAddrV4,
+    /// Which of the two.
+    pub over: Transport,
+}
+
+impl Site {
+    /// From where the gateway is spoken to: what it says of one port is not taken for the other's.
+    pub(super) const fn socket(self) -> Socket {
+        match self.over {
+            Transport::Udp => Socket::Gateway,
+            Transport::Tcp => Socket::TcpGateway,
+        }
+    }
 }
 
 /// By what a port was opened, in the order in which they are tried.
@@ -81,6 +94,9 @@ pub enum Output {
     Effect(Effect),
     /// The endpoint that others may be told of has changed.
     Claimed(Option<SocketAddrV4>),
+    /// What the gateway says to forward to a listening TCP port has changed: whether anybody gets through there is seen
+    /// where those ports are looked at ([`crate::nat::discovery`]).
+    Forwards(Option<SocketAddrV4>),
     /// How it stands has changed.
     Status(Status),
 }
@@ -109,7 +125,7 @@ pub enum Effect {
 /// See [`Effect::Igd`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IgdAsk {
-    /// Forward a UDP port to the main socket.
+    /// Forward a port.
     Open {
         /// Where.
         site: Site,

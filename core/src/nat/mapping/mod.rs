@@ -4,7 +4,8 @@
 //!
 //! What a gateway says is not believed: its external address must be the one that STUN sees, and a STUN server must
 //! have got through to the port uninvited (`check.rs`). Only such a port is told to others, and it is looked at again
-//! and again.
+//! and again. Of a listening TCP port the same is done by a second machine, but for the look from outside, which is
+//! discovery's.
 
 mod answers;
 mod check;
@@ -16,8 +17,8 @@ pub mod pcp;
 mod tests;
 
 use crate::machine::{Cx, Machine, Rng, Time};
-use crate::nat::discovery::io::Sight;
-use crate::nat::discovery::io::Socket;
+use crate::nat::Transport;
+use crate::nat::discovery::io::{Sight, Socket};
 use alloc::collections::BTreeSet;
 use check::Check;
 use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -26,6 +27,8 @@ use io::{Config, Effect, IgdAsk, Input, Output, Protocol, Site, Status, Why};
 
 /// Where gateways listen (RFC 6887 §19, RFC 6886 §3.1).
 pub const PORT: u16 = 5351;
+/// The numbers of what is asked for a TCP port have this bit, so that their answers find the right machine.
+pub(in crate::nat) const TCP_ID: u32 = 1 << 31;
 /// The dynamic ports (RFC 6335 §6).
 const PORTS: (u16, u16) = (49_152, 16_384);
 /// Draws of a port that the socket was not seen at, and of other ports where nothing can be shown of one.
@@ -66,6 +69,7 @@ pub struct Mapping {
     redraws: u8,
     told: Status,
     claimed: Option<SocketAddrV4>,
+    forwarded: Option<SocketAddrV4>,
 }
 
 /// Requests under way.
@@ -126,11 +130,27 @@ fn number(rng: &mut dyn Rng) -> u16 {
     rng.nonce().chunks_exact(2).fold(0, |n, pair| n ^ u16::from_be_bytes([pair[0], pair[1]]))
 }
 
+const fn numbered(id: u32, site: Site) -> u32 {
+    match site.over {
+        Transport::Udp => id,
+        Transport::Tcp => id | TCP_ID,
+    }
+}
+
 impl Mapping {
     /// The endpoint that others may be told of: open as the world has shown, and not run out.
     #[must_use]
     pub fn claimed(&self) -> Option<SocketAddrV4> {
         self.lease.filter(|l| l.verified).map(|l| l.external)
+    }
+
+    fn over(&self) -> Transport {
+        self.site.map_or(Transport::Udp, |s| s.over)
+    }
+
+    /// What the gateway says to forward to a listening TCP port.
+    fn forwards(&self) -> Option<SocketAddrV4> {
+        self.lease.filter(|_| self.over() == Transport::Tcp).map(|l| l.external)
     }
 
     /// Whether something is still being closed.
@@ -233,12 +253,13 @@ impl Mapping {
             self.asked.insert(ask.protocol);
         }
         let to = SocketAddr::new(site.gateway.into(), PORT);
-        let mut send = |bytes| cx.out.push(Output::Effect(Effect::Send { socket: Socket::Gateway, to, bytes }));
+        let (over, socket) = (site.over, site.socket());
+        let mut send = |bytes| cx.out.push(Output::Effect(Effect::Send { socket, to, bytes }));
         match ask.protocol {
             Protocol::Pcp => {
                 let ip = self.lease.map_or(Ipv4Addr::UNSPECIFIED, |l| *l.external.ip());
                 let external = SocketAddrV4::new(ip, ask.port);
-                send(pcp::MapRequest { nonce: self.nonce, internal: site.local, external, lifetime_s }.encode());
+                send(pcp::MapRequest { nonce: self.nonce, over, internal: site.local, external, lifetime_s }.encode());
             }
             Protocol::NatPmp => {
                 if ask.address.is_none() {
@@ -246,12 +267,13 @@ impl Mapping {
                 }
                 let internal_port = site.local.port();
                 if ask.mapped.is_none() {
-                    send(natpmp::Request::Map { internal_port, external_port: ask.port, lifetime_s }.encode());
+                    let external_port = ask.port;
+                    send(natpmp::Request::Map { over, internal_port, external_port, lifetime_s }.encode());
                 }
             }
             Protocol::Upnp => {
                 self.next_id += 1;
-                (ask.id, ask.due) = (self.next_id, ask.ends);
+                (ask.id, ask.due) = (numbered(self.next_id, site), ask.ends);
                 self.opening = Some((ask.id, site));
                 // a renewal has time, and an effect has an end all the same
                 let within = ask.ends.since(cx.now).min(cx.cfg.within);
@@ -311,8 +333,8 @@ impl Mapping {
             return;
         }
         // what the last gateway has opened leads nowhere any more, and it cannot be told
-        let Self { next_id, closing, told, claimed, .. } = *self;
-        *self = Self { site, next_id, closing, told, claimed, ..Self::default() };
+        let Self { next_id, closing, told, claimed, forwarded, .. } = *self;
+        *self = Self { site, next_id, closing, told, claimed, forwarded, ..Self::default() };
         self.nonce.0.copy_from_slice(&cx.rng.nonce()[..12]);
     }
 
@@ -339,6 +361,10 @@ impl Mapping {
             self.claimed = self.claimed();
             cx.push(Output::Claimed(self.claimed));
         }
+        if self.forwards() != self.forwarded {
+            self.forwarded = self.forwards();
+            cx.push(Output::Forwards(self.forwarded));
+        }
         let status = self.status(cx.cfg);
         if status != self.told {
             self.told = status;
@@ -359,9 +385,10 @@ impl Machine for Mapping {
             Input::Datagram { socket: Socket::Main, from, bytes } => {
                 self.witness_says(cx, SocketAddr::new(from.ip().to_canonical(), from.port()), &bytes);
             }
-            Input::Datagram { socket: Socket::Gateway, from, bytes } => {
+            Input::Datagram { socket: socket @ (Socket::Gateway | Socket::TcpGateway), from, bytes } => {
                 let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-                if self.site.is_some_and(|s| from == SocketAddr::new(s.gateway.into(), PORT)) {
+                let of = |s: Site| s.socket() == socket && from == SocketAddr::new(s.gateway.into(), PORT);
+                if self.site.is_some_and(of) {
                     self.gateway_says(cx, &bytes);
                 }
             }

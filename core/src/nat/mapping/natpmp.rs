@@ -1,6 +1,7 @@
-//! NAT-PMP (RFC 6886), as far as a client needs it: which address the gateway has, and a mapping of a UDP port.
+//! NAT-PMP (RFC 6886), as far as a client needs it: which address the gateway has, and a mapping of a port.
 
 use crate::codec::DecodeError;
+use crate::nat::Transport;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
@@ -8,16 +9,30 @@ use core::net::Ipv4Addr;
 pub const VERSION: u8 = 0;
 const ADDRESS: u8 = 0;
 const MAP_UDP: u8 = 1;
+const MAP_TCP: u8 = 2;
 const RESPONSE: u8 = 0x80;
 const HEADER_LEN: usize = 8;
+
+const fn opcode(over: Transport) -> u8 {
+    match over {
+        Transport::Udp => MAP_UDP,
+        Transport::Tcp => MAP_TCP,
+    }
+}
+
+const fn named(opcode: u8) -> Transport {
+    if opcode == MAP_TCP { Transport::Tcp } else { Transport::Udp }
+}
 
 /// What is asked of a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
     /// Its external address (RFC 6886 §3.2).
     Address,
-    /// A mapping of a UDP port of this host (RFC 6886 §3.3).
+    /// A mapping of a port of this host (RFC 6886 §3.3).
     Map {
+        /// The protocol.
+        over: Transport,
         /// The port.
         internal_port: u16,
         /// The wished or, renewed, the assigned external port; 0 to delete.
@@ -33,8 +48,8 @@ impl Request {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Address => alloc::vec![VERSION, ADDRESS],
-            Self::Map { internal_port, external_port, lifetime_s } => {
-                let mut out = alloc::vec![VERSION, MAP_UDP, 0, 0];
+            Self::Map { over, internal_port, external_port, lifetime_s } => {
+                let mut out = alloc::vec![VERSION, opcode(*over), 0, 0];
                 out.extend(internal_port.to_be_bytes());
                 out.extend(external_port.to_be_bytes());
                 out.extend(lifetime_s.to_be_bytes());
@@ -47,9 +62,12 @@ impl Request {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         match bytes {
             [VERSION, ADDRESS] => Ok(Self::Address),
-            [VERSION, MAP_UDP, _, _, rest @ ..] if rest.len() == 8 => {
-                Ok(Self::Map { internal_port: be16(rest, 0), external_port: be16(rest, 2), lifetime_s: be32(rest, 4) })
-            }
+            [VERSION, opcode @ (MAP_UDP | MAP_TCP), _, _, rest @ ..] if rest.len() == 8 => Ok(Self::Map {
+                over: named(*opcode),
+                internal_port: be16(rest, 0),
+                external_port: be16(rest, 2),
+                lifetime_s: be32(rest, 4),
+            }),
             _ => Err(DecodeError::Invalid),
         }
     }
@@ -71,6 +89,8 @@ pub enum Said {
     Address(Ipv4Addr),
     /// A mapping is there.
     Mapped {
+        /// The protocol.
+        over: Transport,
         /// The port of this host.
         internal_port: u16,
         /// What the world sees.
@@ -94,9 +114,12 @@ impl Answer {
         let said = match (code, header[1] ^ RESPONSE, rest) {
             (1.., _, _) => Said::Refused(code),
             (0, ADDRESS, [a, b, c, d]) => Said::Address(Ipv4Addr::new(*a, *b, *c, *d)),
-            (0, MAP_UDP, map) if map.len() == 8 => {
-                Said::Mapped { internal_port: be16(map, 0), external_port: be16(map, 2), lifetime_s: be32(map, 4) }
-            }
+            (0, opcode @ (MAP_UDP | MAP_TCP), map) if map.len() == 8 => Said::Mapped {
+                over: named(opcode),
+                internal_port: be16(map, 0),
+                external_port: be16(map, 2),
+                lifetime_s: be32(map, 4),
+            },
             _ => return Err(DecodeError::Invalid),
         };
         Ok(Self { epoch_s, said })
@@ -114,8 +137,8 @@ impl Answer {
         match self.said {
             Said::Refused(code) => head(MAP_UDP, code),
             Said::Address(ip) => [head(ADDRESS, 0), ip.octets().to_vec()].concat(),
-            Said::Mapped { internal_port, external_port, lifetime_s } => {
-                let mut out = head(MAP_UDP, 0);
+            Said::Mapped { over, internal_port, external_port, lifetime_s } => {
+                let mut out = head(opcode(over), 0);
                 out.extend(internal_port.to_be_bytes());
                 out.extend(external_port.to_be_bytes());
                 out.extend(lifetime_s.to_be_bytes());
@@ -140,10 +163,14 @@ mod tests {
     /// RFC 6886 §3.2 and §3.3, figure by figure.
     #[test]
     fn requests_have_the_bytes_of_the_rfc() {
-        let map = Request::Map { internal_port: 5000, external_port: 50_000, lifetime_s: 7200 };
+        let map = |over| Request::Map { over, internal_port: 5000, external_port: 50_000, lifetime_s: 7200 };
+        let (map, tcp) = (map(Transport::Udp), map(Transport::Tcp));
         let bytes = [0, 1, 0, 0, 0x13, 0x88, 0xc3, 0x50, 0, 0, 0x1c, 0x20];
         assert_eq!(Request::Address.encode(), [0, 0]);
         assert_eq!(map.encode(), bytes);
+        let with = |opcode| [&[0, opcode], &bytes[2..]].concat();
+        assert_eq!((tcp.encode(), Request::decode(&with(2))), (with(2), Ok(tcp)));
+        assert!(Request::decode(&with(3)).is_err());
         assert_eq!((Request::decode(&[0, 0]), Request::decode(&bytes)), (Ok(Request::Address), Ok(map)));
     }
 
@@ -151,10 +178,12 @@ mod tests {
     fn answers_are_read_as_the_rfc_writes_them() {
         let address = [0, 128, 0, 0, 0, 0, 1, 0, 203, 0, 113, 5];
         let mapped = [0, 129, 0, 0, 0, 0, 1, 0, 0x13, 0x88, 0xc3, 0x51, 0, 0, 0x0e, 0x10];
-        let said = Said::Mapped { internal_port: 5000, external_port: 50_001, lifetime_s: 3600 };
+        let tcp = [0, 130, 0, 0, 0, 0, 1, 0, 0x13, 0x88, 0xc3, 0x51, 0, 0, 0x0e, 0x10];
+        let said = |over| Said::Mapped { over, internal_port: 5000, external_port: 50_001, lifetime_s: 3600 };
         for (bytes, said) in [
             (&address[..], Said::Address(Ipv4Addr::new(203, 0, 113, 5))),
-            (&mapped, said),
+            (&mapped, said(Transport::Udp)),
+            (&tcp, said(Transport::Tcp)),
             (&[0, 129, 0, 2, 0, 0, 1, 0], Said::Refused(2)),
         ] {
             let answer = Answer { epoch_s: 256, said };
@@ -169,6 +198,9 @@ mod tests {
         let other = Answer { epoch_s: 256, said: Said::Refused(1) };
         assert_eq!(Answer::decode(&[0, 129, 0, 1, 0, 0, 1, 0]), Ok(other));
         assert!(Answer::decode(&[2, 129, 0, 1, 0, 0, 1, 0]).is_err(), "PCP is read elsewhere");
-        assert!(Answer::decode(&[0, 130, 0, 0, 0, 0, 1, 0, 1, 2, 3, 4, 5, 6, 7, 8]).is_err(), "TCP was not asked for");
+        assert!(
+            Answer::decode(&[0, 131, 0, 0, 0, 0, 1, 0, 1, 2, 3, 4, 5, 6, 7, 8]).is_err(),
+            "there is no such request"
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! The Port Control Protocol (RFC 6887), as far as a client needs it: MAP requests for UDP over IPv4, their answers,
-//! and the announcement of a server that has lost its state.
+//! The Port Control Protocol (RFC 6887), as far as a client needs it: MAP requests for UDP or TCP over IPv4, their
+//! answers, and the announcement of a server that has lost its state.
 
 use crate::codec::DecodeError;
+use crate::nat::Transport;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
@@ -14,8 +15,9 @@ const MAP_LEN: usize = 36;
 const ANNOUNCE: u8 = 0;
 const MAP: u8 = 1;
 const RESPONSE: u8 = 0x80;
-/// IANA's number of the protocol.
+/// IANA's numbers of the protocols.
 const UDP: u8 = 17;
+const TCP: u8 = 6;
 /// The server speaks another version, which its answer names (RFC 6887 §9).
 pub const UNSUPPORTED_VERSION: u8 = 1;
 
@@ -23,11 +25,28 @@ pub const UNSUPPORTED_VERSION: u8 = 1;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Nonce(pub [u8; 12]);
 
-/// A wish for a mapping of a UDP port of this host.
+const fn number(over: Transport) -> u8 {
+    match over {
+        Transport::Udp => UDP,
+        Transport::Tcp => TCP,
+    }
+}
+
+const fn named(number: u8) -> Result<Transport, DecodeError> {
+    match number {
+        UDP => Ok(Transport::Udp),
+        TCP => Ok(Transport::Tcp),
+        _ => Err(DecodeError::Invalid),
+    }
+}
+
+/// A wish for a mapping of a port of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MapRequest {
     /// Whose.
     pub nonce: Nonce,
+    /// The protocol.
+    pub over: Transport,
     /// The port's endpoint; the address is the one that the request comes from.
     pub internal: SocketAddrV4,
     /// The wished or, renewed, the assigned external endpoint; an unspecified address leaves it to the server.
@@ -45,7 +64,7 @@ impl MapRequest {
         out.extend(self.lifetime_s.to_be_bytes());
         out.extend(self.internal.ip().to_ipv6_mapped().octets());
         out.extend(self.nonce.0);
-        out.extend([UDP, 0, 0, 0]);
+        out.extend([number(self.over), 0, 0, 0]);
         out.extend(self.internal.port().to_be_bytes());
         out.extend(self.external.port().to_be_bytes());
         out.extend(self.external.ip().to_ipv6_mapped().octets());
@@ -81,6 +100,8 @@ pub enum Answer {
 pub struct Mapped {
     /// Whose.
     pub nonce: Nonce,
+    /// The protocol.
+    pub over: Transport,
     /// The port of this host.
     pub internal_port: u16,
     /// What the world sees.
@@ -113,9 +134,9 @@ impl Answer {
                 let map = rest.get(..MAP_LEN).ok_or(DecodeError::Truncated)?;
                 let nonce = Nonce(*map.first_chunk::<12>().ok_or(DecodeError::Truncated)?);
                 let ip = Ipv6Addr::from(*map.last_chunk::<16>().ok_or(DecodeError::Truncated)?);
-                let ip = ip.to_ipv4_mapped().filter(|_| map[12] == UDP).ok_or(DecodeError::Invalid)?;
+                let (over, ip) = (named(map[12])?, ip.to_ipv4_mapped().ok_or(DecodeError::Invalid)?);
                 let external = SocketAddrV4::new(ip, be16(map, 18));
-                Ok(Self::Mapped(Mapped { nonce, internal_port: be16(map, 16), external, lifetime_s, epoch_s }))
+                Ok(Self::Mapped(Mapped { nonce, over, internal_port: be16(map, 16), external, lifetime_s, epoch_s }))
             }
             _ => Err(DecodeError::Invalid),
         }
@@ -136,22 +157,22 @@ impl Answer {
             Self::Refused { code, version, nonce, wait_s } => {
                 let mut out = head(*version, MAP, *code, *wait_s, 0);
                 if let Some(nonce) = nonce {
-                    out.extend(body(*nonce, 0, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)));
+                    out.extend(body(*nonce, (Transport::Udp, 0), SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)));
                 }
                 out
             }
             Self::Mapped(m) => {
                 let mut out = head(VERSION, MAP, 0, m.lifetime_s, m.epoch_s);
-                out.extend(body(m.nonce, m.internal_port, m.external));
+                out.extend(body(m.nonce, (m.over, m.internal_port), m.external));
                 out
             }
         }
     }
 }
 
-fn body(nonce: Nonce, internal_port: u16, external: SocketAddrV4) -> Vec<u8> {
+fn body(nonce: Nonce, (over, internal_port): (Transport, u16), external: SocketAddrV4) -> Vec<u8> {
     let mut out = nonce.0.to_vec();
-    out.extend([UDP, 0, 0, 0]);
+    out.extend([number(over), 0, 0, 0]);
     out.extend(internal_port.to_be_bytes());
     out.extend(external.port().to_be_bytes());
     out.extend(external.ip().to_ipv6_mapped().octets());
@@ -162,7 +183,7 @@ fn body(nonce: Nonce, internal_port: u16, external: SocketAddrV4) -> Vec<u8> {
 pub fn decode_request(bytes: &[u8]) -> Result<MapRequest, DecodeError> {
     let (header, map) = bytes.split_at_checked(HEADER_LEN).ok_or(DecodeError::Truncated)?;
     let nonce = Nonce(*map.first_chunk::<12>().ok_or(DecodeError::Truncated)?);
-    if map.len() != MAP_LEN || header[..2] != [VERSION, MAP] || map[12] != UDP {
+    if map.len() != MAP_LEN || header[..2] != [VERSION, MAP] {
         return Err(DecodeError::Invalid);
     }
     let ip = |octets: &[u8]| {
@@ -171,6 +192,7 @@ pub fn decode_request(bytes: &[u8]) -> Result<MapRequest, DecodeError> {
     };
     Ok(MapRequest {
         nonce,
+        over: named(map[12])?,
         internal: SocketAddrV4::new(ip(&header[8..24])?, be16(map, 16)),
         external: SocketAddrV4::new(ip(&map[20..36])?, be16(map, 18)),
         lifetime_s: be32(header, 4),
@@ -196,6 +218,7 @@ mod tests {
     fn request() -> MapRequest {
         MapRequest {
             nonce: Nonce(*b"twelve bytes"),
+            over: Transport::Udp,
             internal: endpoint("192.168.1.2:5000"),
             external: endpoint("0.0.0.0:50000"),
             lifetime_s: 7200,
@@ -212,6 +235,9 @@ mod tests {
         bytes.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0]);
         assert_eq!(request().encode(), bytes);
         assert_eq!(decode_request(&bytes), Ok(request()));
+        let tcp = MapRequest { over: Transport::Tcp, ..request() };
+        bytes[36] = 6;
+        assert_eq!((tcp.encode(), decode_request(&bytes)), (bytes, Ok(tcp)));
     }
 
     /// RFC 6887 §7.2 and §11.1.
@@ -224,6 +250,7 @@ mod tests {
         bytes.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, 5]);
         let mapped = Mapped {
             nonce: Nonce(*b"twelve bytes"),
+            over: Transport::Udp,
             internal_port: 5000,
             external: endpoint("203.0.113.5:50001"),
             lifetime_s: 3600,
@@ -242,7 +269,8 @@ mod tests {
             Answer::decode(&bent)
         };
         assert!(bent(0, 1).is_err() && bent(1, 1).is_err(), "another version, a request");
-        assert!(bent(36, 6).is_err(), "TCP");
+        assert_eq!(bent(36, 6), Ok(Answer::Mapped(Mapped { over: Transport::Tcp, ..mapped })));
+        assert!(bent(36, 1).is_err(), "ICMP");
         assert!(bent(44, 1).is_err(), "an external IPv6 address");
     }
 

@@ -72,6 +72,36 @@ fn a_gateway_of_each_protocol_opens_a_port_behind_each_kind_of_nat() {
 }
 
 #[test]
+fn a_listening_port_has_one_opened_too_and_it_is_a_door_only_where_somebody_got_through() {
+    for protocol in ALL {
+        for (kind, truth) in [
+            (Kind::Symmetric, Truth::Honest),
+            (Kind::PortRestricted, Truth::Honest),
+            (Kind::Symmetric, Truth::Lies),
+            (Kind::Symmetric, Truth::Refuses(2)),
+        ] {
+            let cfg = Cfg { listens: true, ..Cfg::offering(kind, offers(protocol, truth), None) };
+            let mut lab = Lab::of(cfg);
+            lab.act(Move::Listen);
+            lab.until(|w| truth == Truth::Honest && !w.env.told.doors.is_empty());
+            let doors: Vec<_> = lab.w.env.told.doors.iter().copied().collect();
+            if truth != Truth::Honest {
+                assert_eq!(doors, [], "{protocol:?} {kind:?} {truth:?}");
+                continue;
+            }
+            let [door] = doors[..] else { panic!("{protocol:?} {kind:?}: {doors:?}") };
+            let forwards = lab.w.env.router().and_then(|r| r.forwards(lab.w.now, door.port()));
+            assert_eq!(forwards, Some(lab.w.env.door()), "{protocol:?} {kind:?}");
+            assert_ne!(Some(door), lab.w.env.told.forwarded(), "each has a port of its own");
+            lab.act(Move::Leave);
+            lab.until(|w| w.env.router().is_some_and(|r| r.forwards(w.now, door.port()).is_none()));
+            let open = lab.w.env.router().and_then(|r| r.forwards(lab.w.now, door.port()));
+            assert_eq!(open, None, "{protocol:?} {kind:?}: what was opened is closed");
+        }
+    }
+}
+
+#[test]
 fn without_a_nat_or_against_the_users_will_the_gateway_is_not_asked() {
     let public = Lab::offering(Kind::Public, Protocol::Pcp, Truth::Honest);
     assert_eq!((public.status(), public.told()), (Status::Unneeded, None));
@@ -249,7 +279,8 @@ impl Bench {
     }
 
     fn site(&self) -> Site {
-        Site { gateway: Ipv4Addr::new(192, 168, 1, 1), local: SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 2), 5000) }
+        let local = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 2), 5000);
+        Site { gateway: Ipv4Addr::new(192, 168, 1, 1), local, over: Transport::Udp }
     }
 
     fn input(&mut self, input: Input) {
@@ -292,7 +323,8 @@ impl Bench {
     fn mapped(&self) -> pcp::Mapped {
         let r = self.request();
         let external = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 9), r.external.port());
-        pcp::Mapped { nonce: r.nonce, internal_port: 5000, external, lifetime_s: 3600, epoch_s: 1_000 }
+        let over = Transport::Udp;
+        pcp::Mapped { nonce: r.nonce, over, internal_port: 5000, external, lifetime_s: 3600, epoch_s: 1_000 }
     }
 }
 
@@ -308,6 +340,7 @@ fn only_the_gateways_answer_to_this_request_counts() {
         ("192.168.1.1:5350", right),
         ("192.168.1.1:5351", pcp::Mapped { nonce: pcp::Nonce([9; 12]), ..right }),
         ("192.168.1.1:5351", pcp::Mapped { internal_port: 5001, ..right }),
+        ("192.168.1.1:5351", pcp::Mapped { over: Transport::Tcp, ..right }),
         ("192.168.1.1:5351", pcp::Mapped { lifetime_s: 0, ..right }),
     ] {
         b.gateway_says(from, &pcp::Answer::Mapped(answer));

@@ -11,6 +11,7 @@ use super::nat::{Gateway, Kind, Offers, Router, Truth};
 use super::rng::Repeating;
 use super::world::{Budget, Lane, NodeIx, System, Way, World};
 use crate::machine::{Cx, Machine, Rng, Time};
+use crate::nat::Transport;
 use crate::nat::discovery::io::{Sight, Socket, Witness};
 use crate::nat::mapping::io::{Config, Effect, IgdAsk, IgdEnd, IgdError, Input, Output, Protocol, Site, Status};
 use crate::nat::mapping::{Mapping, PORT, natpmp, pcp};
@@ -186,7 +187,7 @@ pub struct MappingWorld {
 /// Where the host is on a network.
 fn site(at: usize) -> Site {
     let [gateway, host] = [1, 2].map(|n| if at == 0 { [192, 168, 1, n] } else { [192, 168, 7, n] }.into());
-    Site { gateway, local: SocketAddrV4::new(host, 5000) }
+    Site { gateway, local: SocketAddrV4::new(host, 5000), over: Transport::Udp }
 }
 
 fn gateway_at(at: usize) -> SocketAddr {
@@ -312,6 +313,8 @@ impl System for MappingWorld {
                     world.send(lane("igd-end"), FAR, Event::IgdEnd(end));
                 }
             }
+            // of TCP alone
+            Output::Forwards(_) => {}
             Output::Claimed(None) => {
                 let honest = matches!(world.env.offers().truth, Truth::Honest | Truth::GivesAnother);
                 world.env.lapsed |= honest && !world.env.excused && !world.env.misled;

@@ -88,7 +88,7 @@ impl Gateway {
     }
 
     fn pcp(&self, now: Time, router: &mut Router, request: pcp::MapRequest) -> Option<Vec<u8>> {
-        let pcp::MapRequest { nonce, internal, external, lifetime_s } = request;
+        let pcp::MapRequest { nonce, over, internal, external, lifetime_s } = request;
         if let Truth::Refuses(code) = self.offers.truth {
             let refused = pcp::Answer::Refused { code, version: pcp::VERSION, nonce: Some(nonce), wait_s: 30 };
             return Some(refused.encode());
@@ -97,21 +97,19 @@ impl Gateway {
         let port = self.forward(now, router, internal.into(), external.port(), lifetime_s);
         let external = SocketAddrV4::new(outer(router), port);
         let epoch_s = self.epoch_s(now);
-        Some(
-            pcp::Answer::Mapped(pcp::Mapped { nonce, internal_port: internal.port(), external, lifetime_s, epoch_s })
-                .encode(),
-        )
+        let mapped = pcp::Mapped { nonce, over, internal_port: internal.port(), external, lifetime_s, epoch_s };
+        Some(pcp::Answer::Mapped(mapped).encode())
     }
 
     fn natpmp(&self, now: Time, router: &mut Router, from: SocketAddr, request: natpmp::Request) -> natpmp::Said {
         match (request, self.offers.truth) {
             (_, Truth::Refuses(code)) => natpmp::Said::Refused(code.into()),
             (natpmp::Request::Address, _) => natpmp::Said::Address(outer(router)),
-            (natpmp::Request::Map { internal_port, external_port, lifetime_s }, _) => {
+            (natpmp::Request::Map { over, internal_port, external_port, lifetime_s }, _) => {
                 let lifetime_s = lifetime_s.min(self.offers.lifetime_s);
                 let inner = SocketAddr::new(from.ip(), internal_port);
                 let external_port = self.forward(now, router, inner, external_port, lifetime_s);
-                natpmp::Said::Mapped { internal_port, external_port, lifetime_s }
+                natpmp::Said::Mapped { over, internal_port, external_port, lifetime_s }
             }
         }
     }

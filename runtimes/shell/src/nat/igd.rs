@@ -8,6 +8,7 @@ use igd_next::{
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::thread;
 use std::time::{Duration, Instant};
+use swarmedge_core::nat::Transport;
 use swarmedge_core::nat::mapping::io::{IgdAsk, IgdError, Opened, Site};
 
 /// What the mapping is called in the gateway's list.
@@ -45,7 +46,7 @@ fn open(site: Site, port: u16, lifetime_s: u32, until: Instant) -> Result<Opened
             break;
         }
         let local = SocketAddr::V4(site.local);
-        let error = match gateway.add_port(PortMappingProtocol::UDP, port, local, lifetime_s, DESCRIPTION) {
+        let error = match gateway.add_port(protocol(site), port, local, lifetime_s, DESCRIPTION) {
             Ok(()) => return Ok(Opened { external: SocketAddrV4::new(external, port), lifetime_s }),
             Err(error) => error,
         };
@@ -66,9 +67,16 @@ fn open(site: Site, port: u16, lifetime_s: u32, until: Instant) -> Result<Opened
     Err(IgdError::NoAnswer)
 }
 
+const fn protocol(site: Site) -> PortMappingProtocol {
+    match site.over {
+        Transport::Udp => PortMappingProtocol::UDP,
+        Transport::Tcp => PortMappingProtocol::TCP,
+    }
+}
+
 fn close(site: Site, port: u16) -> Result<Opened, IgdError> {
     let gateway = find(site, Instant::now() + CLOSE_WITHIN)?;
-    if let Err(error) = gateway.remove_port(PortMappingProtocol::UDP, port) {
+    if let Err(error) = gateway.remove_port(protocol(site), port) {
         tracing::debug!(%error, port, "the gateway has not closed a port");
     }
     // nothing is open any more

@@ -1,6 +1,7 @@
 //! Whatever comes in whatever order: what always holds of the machine.
 
 use crate::machine::{Cx, Machine as _, Time};
+use crate::nat::Transport;
 use crate::nat::discovery::io::{Sight, Socket, Witness};
 use crate::nat::mapping::io::{Config, Effect, IgdAsk, IgdEnd, IgdError, Input, Opened, Output, Site};
 use crate::nat::mapping::{Mapping, PORT, natpmp, pcp};
@@ -67,6 +68,7 @@ fn any_input() -> impl Strategy<Value = Any> {
         (1..6_u16).prop_map(natpmp::Said::Refused),
         ip.clone().prop_map(|ip| natpmp::Said::Address(outside(ip))),
         (any::<u16>(), lifetime.clone()).prop_map(|(external_port, lifetime_s)| natpmp::Said::Mapped {
+            over: Transport::Udp,
             internal_port: 5000,
             external_port,
             lifetime_s
@@ -110,7 +112,8 @@ struct Run {
 }
 
 fn site(n: u8) -> Site {
-    Site { gateway: Ipv4Addr::new(192, 168, n, 1), local: SocketAddrV4::new(Ipv4Addr::new(192, 168, n, 2), 5000) }
+    let local = SocketAddrV4::new(Ipv4Addr::new(192, 168, n, 2), 5000);
+    Site { gateway: Ipv4Addr::new(192, 168, n, 1), local, over: Transport::Udp }
 }
 
 fn server(n: u8) -> SocketAddr {
@@ -152,7 +155,7 @@ impl Run {
                     prop_assert!(self.site.is_none() || self.site == Some(site), "{ask:?}");
                     self.igd = id;
                 }
-                Output::Claimed(_) | Output::Status(_) => {}
+                Output::Claimed(_) | Output::Forwards(_) | Output::Status(_) => {}
             }
         }
         if leaving {
@@ -187,7 +190,8 @@ impl Run {
             }
             Any::Pcp { ip, port, lifetime_s, epoch_s } => {
                 let (nonce, external) = (self.nonce, SocketAddrV4::new(outside(ip), port));
-                let mapped = pcp::Mapped { nonce, internal_port: 5000, external, lifetime_s, epoch_s };
+                let mapped =
+                    pcp::Mapped { nonce, over: Transport::Udp, internal_port: 5000, external, lifetime_s, epoch_s };
                 of_gateway(pcp::Answer::Mapped(mapped).encode())
             }
             Any::PcpRefused { code, wait_s } => {
