@@ -33,6 +33,8 @@ pub const CANDIDATES_MAX: usize = 20;
 pub const PROVEN_MAX: usize = 4;
 /// TCP endpoints of a peer that was reached there, and ports that it listens on.
 pub const DOORS_MAX: usize = 2;
+/// Tries of a TCP connection that two peers open at once, by each of them.
+pub const CROSSINGS_MAX: u8 = 5;
 /// Secondary GUIDs told at login.
 pub const SECONDARY_GUIDS_MAX: usize = 5;
 /// Peer connections of a client.

@@ -75,8 +75,10 @@ fn without_udp_a_client_takes_from_those_that_listen_on_tcp_and_is_offered_to_no
         get(&mut rig, 1).peer_bytes
     };
     assert!(with(Public, true) > 0);
+    // both open a connection at once
+    assert!(with(PortRestricted, true) > 0 && with(UdpBlocked, true) > 0);
     // nothing was opened behind these, and without a port there is nothing to dial
-    assert_eq!([with(PortRestricted, true), with(FullCone, true), with(Public, false)], [0; 3]);
+    assert_eq!([with(PortRestricted, false), with(FullCone, true), with(Public, false)], [0; 3]);
 }
 
 #[test]
@@ -89,7 +91,7 @@ fn without_udp_a_client_serves_those_that_listen_on_tcp_by_coming_to_them() {
         get(&mut rig, 1).peer_bytes
     };
     assert!(serves(Public, true) > 0);
-    assert_eq!([serves(FullCone, true), serves(UdpBlocked, true), serves(Public, false)], [0; 3]);
+    assert_eq!([serves(FullCone, true), serves(Public, false)], [0; 2]);
 }
 
 #[test]

@@ -38,13 +38,18 @@ pub(crate) fn listening() -> Spec<NatWorld> {
     let (defect, rule) =
         ("something else on the listening port writes to the server's other address first", RULES[1].name);
     let tooth = Tooth { defect, rule, cfg: listens(Kind::Restricted, Some(Mutant::KnocksAhead)) };
+    let echo = Tooth {
+        defect: "the server's other address repeats what the first one has seen",
+        rule: RULES[5].name,
+        cfg: listens(Kind::SymmetricSequential, Some(Mutant::EchoesFirst)),
+    };
     Spec {
         name: "discovery-listening",
         about: "the same behind a NAT that filters by address, with a listening TCP port; 1 loss",
         cfg: listens(Kind::Restricted, None),
         start: |cfg| world(cfg, Budget { drops: 1, fires: 40, ..Budget::default() }),
         rules: RULES,
-        teeth: vec![tooth],
+        teeth: vec![tooth, echo],
     }
 }
 

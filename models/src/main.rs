@@ -120,6 +120,8 @@ fn models() -> Vec<Box<dyn AnyModel>> {
         Box::new(punching::hurried()),
         Box::new(punching::over_tcp()),
         Box::new(punching::called()),
+        Box::new(punching::crossing()),
+        Box::new(punching::refused()),
     ]
 }
 

@@ -79,6 +79,29 @@ pub(crate) fn called() -> Spec<Punch> {
     Spec { cfg: door(None), ..spec("punching-called", about, kinds, teeth) }
 }
 
+/// Neither can come to the other, and both open a connection at once.
+pub(crate) fn crossing() -> Spec<Punch> {
+    let cross = |mutant| Cfg { crossing: Some(true), ..Cfg::tiny(CROSSING, mutant) };
+    let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: cross(Some(mutant)) };
+    let teeth = vec![
+        tooth("the CN aims a host at a bystander", 7, Mutant::AimsAtBystander),
+        tooth("a connection that both open does not come to be", 7, Mutant::DoorIsShut),
+    ];
+    let about = "two hosts, one without UDP, that open a TCP connection to one another at once";
+    Spec { cfg: cross(None), ..spec("punching-crossing", about, CROSSING, teeth) }
+}
+
+/// Their NATs refuse it.
+pub(crate) fn refused() -> Spec<Punch> {
+    let cross = |mutant| Cfg { crossing: Some(false), ..Cfg::tiny(CROSSING, mutant) };
+    let defect = "hosts know no end of trying";
+    let teeth = vec![Tooth { defect, rule: RULES[5].name, cfg: cross(Some(Mutant::NeverTires)) }];
+    let about = "the same two, whose NATs refuse what the other opens";
+    Spec { cfg: cross(None), ..spec("punching-refused", about, CROSSING, teeth) }
+}
+
+const CROSSING: [Kind; 2] = [Kind::UdpBlocked, Kind::PortRestricted];
+
 /// Messages come late: after the timers that wait for them.
 pub(crate) fn hurried() -> Spec<Punch> {
     let cfg = Cfg { hurried: true, ..Cfg::tiny([Kind::PortRestricted; 2], None) };

@@ -69,6 +69,9 @@ crate::wire! {
         pub proven: List<Proven, { limits::PROVEN_MAX }>,
         /// Where its listening TCP ports were reached, by who had not been written to.
         pub doors: List<SocketAddr, { limits::DOORS_MAX }>,
+        /// Where servers of two addresses see its first listening TCP port alike: who opens a connection to there while
+        /// one is opened from there meets it.
+        pub crossing: Option<SocketAddr>,
     }
 
     /// One address of a peer's QUIC socket.
@@ -123,6 +126,7 @@ impl Default for NatDescriptor {
             candidates: List::default(),
             proven: List::default(),
             doors: List::default(),
+            crossing: None,
         }
     }
 }
@@ -165,6 +169,11 @@ impl NatDescriptor {
     pub fn is_at(&self, ip: IpAddr, observed: IpAddr) -> bool {
         let ip = ip.to_canonical();
         ip == observed.to_canonical() || self.proven.iter().any(|p| p.addr.ip().to_canonical() == ip)
+    }
+
+    /// Whether a TCP connection to this port gets out, as far as that is known.
+    fn gets_out(&self, port: u16) -> bool {
+        self.tcp_out || port == HTTPS && self.tcp443
     }
 
     /// Takes the newer cookies of addresses that it has as well.
@@ -233,8 +242,15 @@ pub fn doors_for<'a>(
     to: &'a NatDescriptor,
     observed: IpAddr,
 ) -> impl Iterator<Item = SocketAddr> + 'a {
-    let gets_out = |port: u16| if port == HTTPS { from.tcp443 || from.tcp_out } else { from.tcp_out };
-    to.doors.iter().copied().filter(move |d| gets_out(d.port()) && is_door(*d, to, observed))
+    to.doors.iter().copied().filter(move |d| from.gets_out(d.port()) && is_door(*d, to, observed))
+}
+
+/// Where `from` opens a connection to a client that the CN sees at `observed`, while that opens one too: where neither
+/// listens so that the other can come, and one has no UDP.
+#[must_use]
+pub fn crossing_for(from: &NatDescriptor, to: &NatDescriptor, observed: IpAddr) -> Option<SocketAddr> {
+    let of_use = !(from.udp && to.udp) && from.crossing.is_some();
+    to.crossing.filter(|d| of_use && from.gets_out(d.port()) && is_door(*d, to, observed))
 }
 
 /// A client as another server or client must see it: where its control connection comes from, and what it says itself.
@@ -273,8 +289,8 @@ impl Endpoint<'_> {
     }
 }
 
-/// Whether two clients can be connected, whoever of them is which: over UDP, or by a TCP connection that one opens to
-/// a door of the other's.
+/// Whether two clients can be connected, whoever of them is which: over UDP, by a TCP connection that one opens to a
+/// door of the other's, or by one that both open at once.
 #[must_use]
 pub fn compatible(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
     let same = a.observed.to_canonical() == b.observed.to_canonical();
@@ -282,7 +298,8 @@ pub fn compatible(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
     let reaches = |from: Endpoint<'_>, to: Endpoint<'_>| {
         (!same || to.is_public()) && doors_for(from.nat, to.nat, to.observed).next().is_some()
     };
-    meet_over_udp(a, b) || reaches(a, b) || reaches(b, a)
+    let crosses = |from: Endpoint<'_>, to: Endpoint<'_>| crossing_for(from.nat, to.nat, to.observed).is_some();
+    meet_over_udp(a, b) || reaches(a, b) || reaches(b, a) || !same && crosses(a, b) && crosses(b, a)
 }
 
 /// Whether two clients can be connected over UDP. Behind one public address they must share a network (loopback
@@ -338,6 +355,7 @@ pub fn vetted(nat: &NatDescriptor, observed: IpAddr, proves: impl Fn(&Proven) ->
     };
     nat.candidates = List::truncated(nat.candidates.iter().filter(harmless).cloned());
     nat.doors = List::truncated(nat.doors.iter().copied().filter(|d| is_door(*d, &nat, observed)));
+    nat.crossing = nat.crossing.filter(|d| is_door(*d, &nat, observed));
     nat
 }
 
@@ -408,6 +426,24 @@ mod tests {
         assert!(!offered(&blocked, &with_doors(&["192.0.2.2:22"])), "nor is one that may be somebody else's service");
         let symmetric = NatDescriptor { tcp_out: true, ..nat(Apd, Apd, &["192.168.0.2:5000"]) };
         assert!(offered(&symmetric, &high), "where UDP works and would not meet");
+    }
+
+    #[test]
+    fn without_udp_two_that_are_seen_alike_by_all_are_offered_to_one_another_and_no_others() {
+        let at = |crossing: &str, udp| {
+            let crossing = Some(crossing.parse().expect("an address"));
+            NatDescriptor { udp, tcp_out: true, crossing, ..nat(Ei, Apd, &["192.168.0.2:5000"]) }
+        };
+        let offered = |a: &NatDescriptor, b: &NatDescriptor| pair(("192.0.2.1", a), ("192.0.2.2", b));
+        let (a, b) = (at("192.0.2.1:5000", false), at("192.0.2.2:5000", true));
+        assert!(offered(&a, &b) && offered(&a, &at("192.0.2.2:5000", false)));
+        assert!(!offered(&a, &NatDescriptor { crossing: None, ..b.clone() }), "one of which nothing is known");
+        assert!(!offered(&NatDescriptor { tcp_out: false, ..a.clone() }, &b), "one that does not get out");
+        assert!(!offered(&a, &at("192.0.2.9:5000", true)), "an address of a third party");
+        assert!(!offered(&a, &at("192.0.2.2:22", true)), "somebody else's service");
+        assert!(!pair(("192.0.2.1", &a), ("192.0.2.1", &at("192.0.2.1:5001", false))), "behind one address");
+        let told = vetted(&at("192.0.2.9:5000", true), "192.0.2.2".parse().expect("an address"), |_| false);
+        assert_eq!(told.crossing, None);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Class {
     udp: bool,
     /// It listens on TCP and was reached there.
     door: bool,
+    /// Servers see where it listens alike.
+    crosses: bool,
 }
 
 impl From<&NatDescriptor> for Class {
@@ -39,6 +41,7 @@ impl From<&NatDescriptor> for Class {
             birthday: nat.birthday,
             udp: nat.udp,
             door: !nat.doors.is_empty(),
+            crosses: nat.crossing.is_some(),
         }
     }
 }

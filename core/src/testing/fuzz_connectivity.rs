@@ -27,7 +27,8 @@ fn key(n: u8) -> [u8; 16] {
 /// UDP and on lines. Whatever comes: what is sent goes to who was introduced or proved to know the key, lines are
 /// opened to where who was introduced listens, each line is answered for once, and all stays within its bounds.
 pub(super) fn play(u: &mut Unstructured<'_>) -> Result<()> {
-    let (mut m, cfg) = (Connectivity::default(), Config { sessions_max: 3, ..Config::default() });
+    let (mut m, cfg) =
+        (Connectivity::default(), Config { sessions_max: 3, crosses_from: Some(5000), ..Config::default() });
     let (mut now, mut rng, mut asked) = (Time::ZERO, Seeded::new(1), Asked::default());
     while !u.is_empty() {
         step(u, &mut now)?;
@@ -45,13 +46,15 @@ pub(super) fn play(u: &mut Unstructured<'_>) -> Result<()> {
                     assert!(proven || m.is_introduced(to) || before.is_introduced(to), "a datagram to a stranger");
                     asked.checks.push((to, stun::Message::decode(&bytes).expect("ours").id));
                 }
-                Output::Line(Line::Call { line, to }) => {
+                Output::Line(Line::Call { line, to, .. }) => {
                     assert!(m.is_door(to), "a line to a stranger");
                     asked.lines.push(line);
                 }
                 Output::Path { addr, along: Along::Tcp, .. } => {
                     assert!(m.is_door(addr) || before.is_door(addr), "a connection to a stranger");
                 }
+                // before it is there
+                Output::Line(Line::HangUp(of)) if line != Some(of) && asked.lines.contains(&of) => {}
                 Output::Line(Line::Serve { line: of, .. } | Line::HangUp(of))
                 | Output::Path { along: Along::Line(of), .. } => {
                     assert_eq!(line.take(), Some(of), "a line that was not there, or not any more");
@@ -112,7 +115,11 @@ fn nat(u: &mut Unstructured<'_>, places: &[SocketAddr]) -> Result<NatDescriptor>
         return Ok(nat);
     }
     let doors = List::truncated([*u.choose(places)?]);
-    Ok(NatDescriptor { udp: u.arbitrary()?, tcp_out: true, doors, ..nat })
+    if u.arbitrary()? {
+        return Ok(NatDescriptor { udp: u.arbitrary()?, tcp_out: true, doors, ..nat });
+    }
+    let crossing = Some(*u.choose(places)?);
+    Ok(NatDescriptor { udp: u.arbitrary()?, tcp_out: true, doors: List::default(), crossing, ..nat })
 }
 
 /// A request of anybody's, under a key that may be the right one.

@@ -42,6 +42,8 @@ pub enum Mutant {
     HasNoEnd,
     /// Something on the listening port writes to the server's other address before it is dialled from there.
     KnocksAhead,
+    /// The server's other address tells over TCP what the first one has seen.
+    EchoesFirst,
     /// The machine forgets what its timer was for.
     ForgetsTimers,
     /// It asks again almost at once, however often.
@@ -335,7 +337,9 @@ impl System for NatWorld {
             Event::DialledBack(from, bytes) => Some(Input::Discovery(Told::DialledBack { from, local: DOOR, bytes })),
             Event::Tcp(server, bytes) => {
                 let request = Message::decode(&bytes).ok()?;
-                let answer = Message::new(Class::Success, request.id, Vec::new()).encode();
+                let other = servers().contains(&server) && cfg.two_addresses;
+                let other = other.then_some(Attribute::OtherAddress(servers()[3])).into_iter().collect();
+                let answer = Message::new(Class::Success, request.id, other).encode();
                 Some(Input::Discovery(Told::Tcp { server, answer: Some(answer) }))
             }
             Event::Ask(socket, bytes) => {
@@ -423,12 +427,16 @@ fn knock(world: &mut World<NatWorld>, cfg: &Cfg, (server, local): (SocketAddr, u
         world.env.net.send(now, client, from, there, TTL);
     }
     for request in requests {
-        let Some(arrival) = world.env.net.send(now, client, from, server, TTL).filter(|a| a.host == first) else {
+        let asked = if server.ip() == there.ip() { other } else { first };
+        let Some(arrival) = world.env.net.send(now, client, from, server, TTL).filter(|a| a.host == asked) else {
             return;
         };
+        let echoes = cfg.mutant == Some(Mutant::EchoesFirst);
+        let seen = world.env.net.clone().send(now, client, from, servers()[0], TTL).filter(|_| echoes);
+        let arrival = seen.unwrap_or(arrival);
         let (mut out, mut rng) = (Vec::new(), super::rng::Seeded::new(0));
         let dials_from = cfg.two_addresses.then_some([server.ip(), there.ip()]);
-        let tcp = stun::Config { verified: true, dials_from, ..stun::Config::default() };
+        let tcp = stun::Config { verified: true, dials_from, ..cfg.stun() };
         let mut cx = Cx { now, cfg: &tcp, rng: &mut rng, out: &mut out };
         let input = stun::Input::Datagram { from: arrival.from, local: server, bytes: request.clone() };
         Stun::default().handle_input(&mut cx, input);
@@ -540,6 +548,10 @@ pub const RULES: &[Rule<NatWorld>] = &[
         !w.env.started || settles(cfg, w, 200, |w| w.env.report.is_some())
     }),
     Rule::always("a round costs a bounded number of datagrams", |_, w| w.env.sent <= ROUND_MAX),
+    Rule::always(
+        "a listening port is told to be seen alike only behind NATs that show it so to everybody",
+        |cfg: &Cfg, w| w.env.told.crossing.is_none() || cfg.truth.0 == NatBehaviour::EndpointIndependent,
+    ),
     Rule::sometimes("mapping and filtering are named exactly", |cfg: &Cfg, w| {
         w.env.report.as_ref().is_some_and(|r| (r.nat.mapping, r.nat.filtering) == cfg.truth)
     }),

@@ -63,6 +63,8 @@ pub struct Cfg {
     pub shared: Option<bool>,
     /// Which of them listen on TCP, and were reached there.
     pub doors: [bool; 2],
+    /// Both listen on TCP and are seen alike; a connection that both open comes to be, or their NATs refuse it.
+    pub crossing: Option<bool>,
     /// One way, for everything.
     pub latency: Duration,
     /// The uploader hears of everything so much later.
@@ -83,6 +85,7 @@ impl Cfg {
             kinds,
             shared: None,
             doors: [false; 2],
+            crossing: None,
             latency: Duration::from_millis(30),
             skew: Duration::ZERO,
             hurried: false,
@@ -101,7 +104,7 @@ impl Cfg {
     pub fn is_reachable(&self) -> bool {
         let birthday = self.connectivity.birthday.is_some();
         let [a, b] = self.kinds.map(|kind| NatDescriptor { birthday, ..descriptor(kind, Vec::new()) });
-        self.doors != [false; 2] || crate::nat::can_connect(&a, &b)
+        self.doors != [false; 2] || self.crossing == Some(true) || crate::nat::can_connect(&a, &b)
     }
 }
 
@@ -168,6 +171,8 @@ pub struct Punch {
     pub dials: [Vec<SocketAddr>; 2],
     /// Lines that the uploader has opened to the downloader, and those along which the downloader took a path.
     pub lines: [Vec<LineId>; 2],
+    /// The lines that wait for the other side to open one too.
+    pub crossing: [Option<LineId>; 2],
     /// A datagram of each host has come to the other.
     delivered: [bool; 2],
     opened: [bool; 2],
@@ -235,6 +240,7 @@ impl System for Punch {
                 let mut out = Vec::new();
                 let untiring =
                     connectivity::Config { per_address_max: 200, per_pair_max: 1_000, ..cfg.connectivity.clone() };
+                let untiring = connectivity::Config { crossings: (200, Duration::ZERO), ..untiring };
                 let tires = cfg.mutant != Some(Mutant::NeverTires);
                 let mut cx = Cx { now, cfg: if tires { &cfg.connectivity } else { &untiring }, rng, out: &mut out };
                 match input {
@@ -482,7 +488,8 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
         let door = SocketAddr::new(public, crate::nat::HTTPS);
         let doors = List::truncated([lie, door].into_iter().filter(|_| cfg.doors[i]));
         let birthday = cfg.connectivity.birthday.is_some();
-        let says = NatDescriptor { birthday, proven: forged(), doors, ..says };
+        let crossing = cfg.crossing.map(|_| SocketAddr::new(public, sockets[i].port()));
+        let says = NatDescriptor { birthday, proven: forged(), doors, crossing, ..says };
         let believes = cfg.mutant == Some(Mutant::BelievesAnything);
         let nat = crate::nat::vetted(&says, seen_at(cfg, i, public), |_| believes);
         ((says, nat), SocketAddr::new(public, 443))
@@ -498,6 +505,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
         paths: [Vec::new(), Vec::new()],
         dials: [Vec::new(), Vec::new()],
         lines: [Vec::new(), Vec::new()],
+        crossing: [None; 2],
         delivered: [false; 2],
         opened: [false; 2],
         went: false,

@@ -54,6 +54,7 @@ fn nat() -> NatDescriptor {
             Proven { addr: addr("203.0.113.6:40003"), cookie: None },
         ]),
         doors: List::truncated([addr("203.0.113.5:443")]),
+        crossing: Some(addr("203.0.113.5:6000")),
     }
 }
 

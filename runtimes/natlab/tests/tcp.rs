@@ -18,7 +18,9 @@ use swarmedge_shell::nat::NatLine;
 const OBJECT_LEN: usize = 8 << 20;
 /// Of the edge, to one download, where peers do better, and where there is none.
 const EDGE_RATE: [u64; 2] = [512 << 10, 2 << 20];
-/// How `why` says that an uploader has come to its downloader.
+/// How `why` says that both have opened a connection, …
+const CROSSED: &str = "a TCP connection that both opened at once";
+/// … and that an uploader has come to its downloader.
 const CAME: &str = "a TCP port on which the downloader listens, where the uploader came";
 /// Generous, since machines differ: what takes longer fails.
 const WITHIN: Duration = Duration::from_secs(120);
@@ -70,15 +72,32 @@ fn holder(lab: &Lab, cdn: &Cdn, program: &Path, node: &str, edge_rate: u64) -> C
     client
 }
 
-/// One that has UDP, and listens where it can be reached or not.
-fn seeder(lab: &Lab, cdn: &Cdn, program: &Path, node: &str, reached: bool) -> Client {
-    let mut client = holder(lab, cdn, program, node, EDGE_RATE[usize::from(!reached)]);
-    let nat =
-        found(&mut client, node, |nat| nat.udp && !nat.tcp_ports.is_empty() && nat.tcp_reached.is_empty() != reached);
+/// How somebody without UDP gets to a listening port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// By coming.
+    Door,
+    /// If both open the connection at once.
+    Crossing,
+    /// Not at all.
+    None,
+}
+
+/// One that has UDP, and listens where it can be reached in this way.
+fn seeder(lab: &Lab, cdn: &Cdn, program: &Path, node: &str, way: Way) -> Client {
+    let mut client = holder(lab, cdn, program, node, EDGE_RATE[usize::from(way == Way::None)]);
+    let found_out = |nat: &NatLine| {
+        nat.tcp_reached.is_empty() != (way == Way::Door) && nat.tcp_crossing.is_none() != (way == Way::Crossing)
+    };
+    let nat = found(&mut client, node, |nat| nat.udp && !nat.tcp_ports.is_empty() && found_out(nat));
     let outside = lab.outside(node).expect("a site").to_string();
-    assert!(nat.tcp_reached.iter().all(|door| door.starts_with(&outside)), "{node}: {nat:?}");
+    assert!(nat.tcp_reached.iter().chain(&nat.tcp_crossing).all(|at| at.starts_with(&outside)), "{node}: {nat:?}");
     let words = nat.words().join("\n");
-    let said = if reached { "peers without UDP can come there" } else { "peers without UDP cannot come" };
+    let said = match way {
+        Way::Door => "peers without UDP can come there",
+        Way::Crossing => "peers without UDP can be met there",
+        Way::None => "peers without UDP cannot come",
+    };
     assert!(words.contains(said), "{node}: {words}");
     client
 }
@@ -94,23 +113,28 @@ fn strays(lab: &Lab, node: &str, introduced: &[IpAddr]) -> BTreeSet<SocketAddr> 
 }
 
 #[test]
-fn without_udp_a_client_takes_bytes_of_peers_that_are_reached_over_tcp_and_is_offered_to_no_others() {
-    // (name, kind, somebody who was not written to reaches its listening port)
-    let seeders =
-        [("open", Kind::Public, true), ("cone", Kind::FullCone, true), ("closed", Kind::PortRestricted, false)];
+fn without_udp_a_client_takes_bytes_of_peers_that_it_reaches_or_meets_over_tcp_and_is_offered_to_no_others() {
+    let seeders = [
+        ("open", Kind::Public, Way::Door),
+        ("cone", Kind::FullCone, Way::Door),
+        ("closed", Kind::PortRestricted, Way::Crossing),
+        ("hard", Kind::Symmetric, Way::None),
+    ];
     let mut sites: Vec<Site> = seeders.iter().map(|(name, kind, _)| Site::new(name, *kind)).collect();
     sites.push(Site::new("blocked", Kind::UdpBlocked));
     on_both(&sites, |lab, cdn, program| {
-        let _seeders = seeders.map(|(name, _, reached)| seeder(lab, cdn, program, name, reached));
+        let _seeders = seeders.map(|(name, _, way)| seeder(lab, cdn, program, name, way));
         lab.count_sent("blocked").expect("counts");
         let mut blocked = cdn.client(lab, "blocked", program, true).expect("starts");
-        let nat = found(&mut blocked, "blocked", |nat| !nat.udp && nat.tcp && nat.tcp443 && nat.tcp_address.is_some());
+        let nat = found(&mut blocked, "blocked", |nat| {
+            !nat.udp && nat.tcp && nat.tcp443 && nat.tcp_address.is_some() && nat.tcp_crossing.is_some()
+        });
         let words = nat.words().join("\n");
         assert!(words.contains("UDP is blocked") && words.contains("only over TCP"), "{words}");
         let outside = lab.outside("blocked").expect("a site").to_string();
         assert!(nat.tcp_address.as_ref().is_some_and(|a| a.starts_with(&outside)), "{nat:?}");
 
-        for (name, _, reached) in seeders {
+        for (name, _, way) in seeders {
             let line = blocked.get(name, WITHIN, |_| {}).expect("asked").expect("an answer");
             assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{name}: {line:?}");
             let met: Vec<_> = blocked.meetings().expect("asked");
@@ -118,17 +142,18 @@ fn without_udp_a_client_takes_bytes_of_peers_that_are_reached_over_tcp_and_is_of
                 m.addresses.iter().any(|a| a.contains(&lab.outside(name).expect("a site").to_string()))
             };
             let its: Vec<_> = met.iter().filter(its).collect();
-            if reached {
+            if way != Way::None {
+                let rung = if way == Way::Door { "a TCP port on which it listens" } else { CROSSED };
                 assert!(line.peer_bytes > line.edge_bytes, "{name}: {line:?} {met:?}");
                 assert_eq!(its.len(), 1, "{met:?}");
-                assert_eq!(its[0].attempt.rung.as_deref(), Some("a TCP port on which it listens"), "{met:?}");
+                assert_eq!(its[0].attempt.rung.as_deref(), Some(rung), "{met:?}");
                 assert!(its[0].path.as_ref().is_some_and(|p| p.starts_with("TCP ")), "{met:?}");
             } else {
                 assert_eq!((line.peer_bytes, its.len()), (0, 0), "{name}: {line:?} {met:?}");
             }
             books_agree(cdn, name, line.peer_bytes);
         }
-        let introduced = ["open", "cone"].map(|site| IpAddr::V4(lab.outside(site).expect("a site")));
+        let introduced = ["open", "cone", "closed"].map(|site| IpAddr::V4(lab.outside(site).expect("a site")));
         assert_eq!(strays(lab, "blocked", &introduced), BTreeSet::new());
         // the counter counts
         assert_eq!(strays(lab, "blocked", &[]).iter().map(SocketAddr::ip).collect::<BTreeSet<_>>(), introduced.into());
@@ -137,8 +162,13 @@ fn without_udp_a_client_takes_bytes_of_peers_that_are_reached_over_tcp_and_is_of
 
 #[test]
 fn without_udp_a_client_serves_those_whose_tcp_port_is_reached_by_coming_to_them_and_is_offered_to_no_others() {
-    let sites = [("blocked", Kind::UdpBlocked), ("open", Kind::Public), ("closed", Kind::PortRestricted)]
-        .map(|(n, k)| Site::new(n, k));
+    let sites = [
+        ("blocked", Kind::UdpBlocked),
+        ("open", Kind::Public),
+        ("closed", Kind::PortRestricted),
+        ("hard", Kind::Symmetric),
+    ]
+    .map(|(n, k)| Site::new(n, k));
     on_both(&sites, |lab, cdn, program| {
         lab.count_sent("blocked").expect("counts");
         let mut blocked = holder(lab, cdn, program, "blocked", EDGE_RATE[0]);
@@ -163,16 +193,28 @@ fn without_udp_a_client_serves_those_whose_tcp_port_is_reached_by_coming_to_them
         );
         books_agree(cdn, "blocked", line.peer_bytes);
 
+        // nobody else has it
+        drop(open);
         let mut closed = cdn.client(lab, "closed", program, true).expect("starts");
-        found(&mut closed, "closed", |nat| nat.udp && !nat.tcp_ports.is_empty() && nat.tcp_reached.is_empty());
+        found(&mut closed, "closed", |nat| nat.udp && nat.tcp_reached.is_empty() && nat.tcp_crossing.is_some());
         let line = closed.get("blocked", WITHIN, |_| {}).expect("asked").expect("an answer");
-        assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{line:?}");
         let met = closed.meetings().expect("asked");
+        assert!(line.peer_bytes > line.edge_bytes, "{line:?} {met:?}");
+        let its: Vec<_> = met.iter().filter(|m| comes_from(m)).collect();
+        assert_eq!(its.len(), 1, "{met:?}");
+        assert_eq!(its[0].attempt.rung.as_deref(), Some(CROSSED), "{met:?}");
+        drop(closed);
+
+        let mut hard = cdn.client(lab, "hard", program, true).expect("starts");
+        found(&mut hard, "hard", |nat| nat.udp && nat.tcp_reached.is_empty() && !nat.tcp_ports.is_empty());
+        let line = hard.get("blocked", WITHIN, |_| {}).expect("asked").expect("an answer");
+        assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{line:?}");
+        let met = hard.meetings().expect("asked");
         assert!(!met.iter().any(comes_from), "{met:?}");
         // nothing was dialled but who was introduced; and the counter counts
-        let introduced = IpAddr::V4(lab.outside("open").expect("a site"));
-        assert_eq!(strays(lab, "blocked", &[introduced]), BTreeSet::new());
-        assert_eq!(strays(lab, "blocked", &[]).iter().map(SocketAddr::ip).collect::<Vec<_>>(), [introduced]);
+        let introduced = ["open", "closed"].map(|site| IpAddr::V4(lab.outside(site).expect("a site")));
+        assert_eq!(strays(lab, "blocked", &introduced), BTreeSet::new());
+        assert_eq!(strays(lab, "blocked", &[]).iter().map(SocketAddr::ip).collect::<BTreeSet<_>>(), introduced.into());
     });
 }
 

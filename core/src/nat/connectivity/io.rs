@@ -2,6 +2,7 @@
 
 use super::birthday::Birthday;
 use crate::ids::{IntroId, LineId};
+use crate::limits;
 use crate::nat::{NatDescriptor, Transport};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -54,6 +55,8 @@ crate::wire! {
         Tcp = 9,
         /// A TCP port of the downloader's, where the uploader came.
         Called = 10,
+        /// A TCP connection that both opened at once.
+        Crossed = 11,
     }
 }
 impl Copy for Rung {}
@@ -150,6 +153,8 @@ pub enum Line {
         line: LineId,
         /// To where.
         to: SocketAddr,
+        /// From this listening port, or any.
+        from: Option<u16>,
     },
     /// Show this, and then take whom it leads to for a downloader that comes by itself.
     Serve {
@@ -158,7 +163,7 @@ pub enum Line {
         /// A check.
         shows: Vec<u8>,
     },
-    /// Close it.
+    /// Close it, or open it no more.
     HangUp(LineId),
 }
 
@@ -188,7 +193,7 @@ pub enum Along {
     Udp,
     /// A TCP connection to where the peer listens.
     Tcp,
-    /// A line that the peer has opened.
+    /// A line that the peer has opened, or both have.
     Line(LineId),
 }
 
@@ -305,6 +310,10 @@ pub struct Config {
     pub door_after: Duration,
     /// A connection opens on it within this.
     pub connect_within: Duration,
+    /// The listening TCP port whose outside the own NAT's descriptor names as crossing, if there is one.
+    pub crosses_from: Option<u16>,
+    /// A connection that both open is tried so often, and so long after it has failed.
+    pub crossings: (u8, Duration),
     /// Checks are still answered for so long once connected.
     pub linger: Duration,
     /// Many ports are tried where nothing else can help, if the peer does so too.
@@ -330,6 +339,8 @@ impl Default for Config {
             check_within: ms(2_500),
             door_after: ms(1_000),
             connect_within: ms(3_000),
+            crosses_from: None,
+            crossings: (limits::CROSSINGS_MAX, ms(300)),
             linger: ms(3_000),
             birthday: None,
         }
@@ -362,6 +373,8 @@ impl Config {
             check_within: s(4),
             door_after: s(3),
             connect_within: s(3),
+            crosses_from: Some(5000),
+            crossings: (2, s(1)),
             linger: s(1),
             ..Self::default()
         }

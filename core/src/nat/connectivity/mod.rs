@@ -138,6 +138,7 @@ impl Connectivity {
         let flows = if ended.is_some() && !was_connected { pair.flows() } else { 0 };
         if ended.is_some() {
             pair.end_game(cx);
+            pair.hang_up(cx);
         }
         if !stays {
             self.pairs.remove(&intro);

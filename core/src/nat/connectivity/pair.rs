@@ -4,7 +4,7 @@ use super::birthday::Game;
 use super::candidates::{candidates, counts, openers};
 use super::check;
 use super::io::{Along, Attempt, Config, Failure, Offer, Output, Role, Rung, Scatter};
-use super::tcp::doors;
+use super::tcp::{Crossing, crossing, doors};
 use super::{Budget, Connectivity};
 use crate::ids::{IntroId, LineId};
 use crate::machine::{Cx, Time};
@@ -45,7 +45,9 @@ pub(super) struct Pair {
     pub(super) door_at: Option<Time>,
     /// The peer may come to a TCP port of this host.
     awaited: bool,
-    /// The line that this host, an uploader, has asked for.
+    /// Both open a connection to one another at once.
+    pub(super) crossing: Option<Crossing>,
+    /// The line that this host has asked for.
     pub(super) line: Option<LineId>,
 }
 
@@ -105,13 +107,14 @@ impl Pair {
     pub(super) fn open(cx: &mut Context<'_>, offer: &Offer, host: &Host<'_>) -> Option<Self> {
         let every = if offer.role == Role::Downloader && counts(host.nat) { 2 } else { 1 };
         let (door, awaited) = doors(offer, host);
+        let crossing = crossing(cx.cfg, offer, host).filter(|_| door.is_none() && !awaited);
         // where UDP is of no use to one side and TCP is, no datagram is sent
-        let futile = (door.is_some() || awaited) && !(host.nat.udp && offer.nat.udp);
+        let futile = (door.is_some() || awaited || crossing.is_some()) && !(host.nat.udp && offer.nat.udp);
         let all = match futile {
             true => Vec::new(),
             false => candidates(cx.cfg, &offer.ticket, &offer.nat, host.observed, every),
         };
-        if all.is_empty() && door.is_none() && !awaited {
+        if all.is_empty() && door.is_none() && !awaited && crossing.is_none() {
             return None;
         }
         let game = if host.free { Game::of(cx, host.nat, &offer.nat, &all) } else { None };
@@ -131,6 +134,7 @@ impl Pair {
             door,
             door_at: None,
             awaited,
+            crossing,
             line: None,
         };
         if host.behind_nat {
@@ -176,7 +180,7 @@ impl Pair {
 
     /// Whether a TCP connection to `addr` is one to the peer.
     pub(super) fn has_door(&self, addr: SocketAddr) -> bool {
-        self.door == Some(addr)
+        self.door == Some(addr) || self.crossing.is_some_and(|c| c.to == addr)
     }
 
     /// Many ports are tried.
@@ -216,12 +220,12 @@ impl Pair {
         self.began = cx.now;
         let birthday = cx.cfg.birthday.filter(|_| self.game.is_some());
         self.until = cx.now.after(birthday.map_or(cx.cfg.check_within, |b| b.within));
-        if self.awaited {
+        if self.awaited || self.crossing.is_some() {
             // the peer is given the time that it may take
             self.until = self.until.after(cx.cfg.connect_within);
         }
         let wait = if self.remotes.is_empty() { Duration::ZERO } else { cx.cfg.door_after };
-        self.door_at = self.door.map(|_| cx.now.after(wait));
+        self.door_at = self.door.or(self.crossing.map(|c| c.to)).map(|_| cx.now.after(wait));
         // what works on a LAN need not go through its router
         let lan = self.remotes.iter().any(|r| r.rung == Rung::Lan);
         let (mut place, mut predicted) = (0, 0);
@@ -410,6 +414,7 @@ impl Pair {
         self.phase = Phase::Nominated(addr, rung);
         self.until = cx.now.after(cx.cfg.connect_within);
         (self.nominate_at, self.door_at) = (None, None);
+        self.hang_up(cx);
         self.remotes.iter_mut().for_each(|r| r.due = None);
         self.end_game(cx);
     }
@@ -422,13 +427,18 @@ impl Pair {
             Phase::Opening | Phase::Checking => {
                 let sure = self.remotes.iter().find(|r| r.answered || r.chosen);
                 let heard = sure.or_else(|| self.remotes.iter().find(|r| r.heard && !self.awaited));
-                let other = if self.awaited { Rung::Tcp } else { Rung::Direct };
+                let other = match self.crossing {
+                    Some(_) => Rung::Crossed,
+                    None if self.awaited => Rung::Tcp,
+                    None => Rung::Direct,
+                };
                 Attempt { rung: heard.map_or(other, |r| r.rung), ..self.attempt(cx.now, None) }
             }
             Phase::Nominated(..) => self.attempt(cx.now, None),
         };
         self.phase = Phase::Connected;
-        (self.door_at, self.line) = (None, None);
+        self.door_at = None;
+        self.hang_up(cx);
         self.until = cx.now.after(cx.cfg.linger);
         self.remotes.iter_mut().for_each(|r| r.due = None);
         self.pending.clear();

@@ -2,14 +2,19 @@
 //! there. An uploader goes to its downloader if that cannot come: it shows a check, by which the downloader knows which
 //! introduction the line is for, and the downloader begins the handshake on it. So roles and keys are the
 //! introduction's, whoever has opened the connection, and the downloader nominates, as over UDP.
+//!
+//! Where neither can come to the other, both open a connection at once, each from its listening port to where STUN
+//! servers see the other's (RFC 5382 §4.2). That is one connection of both, or one that one has opened and the other
+//! has accepted; two at most, and the downloader begins the handshake on the first that it has. The uploader shows its
+//! check on what it has opened, since the downloader may have accepted that.
 
 use super::check::{self, Claim, Incoming};
-use super::io::{Along, Attempt, Failure, Line, LineEvent, Offer, Output, Role, Rung};
+use super::io::{Along, Attempt, Config, Failure, Line, LineEvent, Offer, Output, Role, Rung};
 use super::pair::{Host, Pair, Phase, transaction};
 use super::{Budget, Connectivity, Context};
 use crate::ids::{IntroId, LineId};
 use crate::nat::stun::Class;
-use crate::nat::{HTTPS, doors_for};
+use crate::nat::{HTTPS, crossing_for, doors_for};
 use core::net::SocketAddr;
 
 /// Where this host goes over TCP, and whether it is the one to which the other may come. Both work it out alike, so
@@ -27,6 +32,25 @@ pub(super) fn doors(offer: &Offer, host: &Host<'_>) -> (Option<SocketAddr>, bool
     }
 }
 
+/// A connection that both peers open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Crossing {
+    /// From this listening port …
+    from: u16,
+    /// … to where the other's is seen.
+    pub(super) to: SocketAddr,
+    /// Tries.
+    tried: u8,
+}
+
+/// Whether both can open a connection to one another.
+pub(super) fn crossing(cfg: &Config, offer: &Offer, host: &Host<'_>) -> Option<Crossing> {
+    let observed = [host.observed?.ip(), offer.ticket.observed.ip()].map(|ip| ip.to_canonical());
+    let to = crossing_for(host.nat, &offer.nat, observed[1])?;
+    let back = crossing_for(&offer.nat, host.nat, observed[0]);
+    (back.is_some() && observed[0] != observed[1]).then_some(Crossing { from: cfg.crosses_from?, to, tried: 0 })
+}
+
 impl Budget {
     fn line(&mut self) -> LineId {
         self.next_line.step()
@@ -42,21 +66,58 @@ impl Pair {
     /// Checks have found no path in their time, or there are none: the peer is looked for where it listens.
     pub(super) fn use_door(&mut self, cx: &mut Context<'_>, budget: &mut Budget) {
         self.door_at = None;
-        let Some(addr) = self.door.filter(|_| self.phase == Phase::Checking) else { return };
+        if self.phase != Phase::Checking {
+            return;
+        }
+        let Some(addr) = self.door else { return self.cross(cx, budget) };
         match self.role {
             Role::Downloader => self.take_path(cx, (addr, Rung::Tcp), Along::Tcp),
             Role::Uploader => {
                 let line = budget.line();
                 self.chosen(cx, (addr, Rung::Called));
                 self.line = Some(line);
-                cx.push(Output::Line(Line::Call { line, to: addr }));
+                cx.push(Output::Line(Line::Call { line, to: addr, from: None }));
             }
         }
     }
 
-    /// The line is open: the downloader is shown what it is for.
+    /// Opens a connection while the other one does.
+    fn cross(&mut self, cx: &mut Context<'_>, budget: &mut Budget) {
+        let Some(crossing) = self.crossing.as_mut().filter(|c| c.tried < cx.cfg.crossings.0) else { return };
+        crossing.tried += 1;
+        let (line, Crossing { from, to, .. }) = (budget.line(), *crossing);
+        self.line = Some(line);
+        cx.push(Output::Line(Line::Call { line, to, from: Some(from) }));
+    }
+
+    /// The line that was asked for is wanted no more.
+    pub(super) fn hang_up(&mut self, cx: &mut Context<'_>) {
+        if let Some(line) = self.line.take() {
+            cx.push(Output::Line(Line::HangUp(line)));
+        }
+    }
+
+    /// No line has come to be. What both open is tried again: the other side's NAT may have said no before its own
+    /// packet had opened it.
+    fn failed(&mut self, cx: &mut Context<'_>) -> Option<Attempt> {
+        self.line = None;
+        if self.crossing.is_none() {
+            return Some(self.attempt(cx.now, Some(Failure::NoHandshake)));
+        }
+        self.door_at = Some(cx.now.after(cx.cfg.crossings.1));
+        None
+    }
+
+    /// The line is open: the downloader begins the handshake, or is shown what it is for.
     fn opened(&mut self, cx: &mut Context<'_>, line: LineId) {
         self.line = None;
+        if let Some(crossing) = self.crossing {
+            let way = (crossing.to, Rung::Crossed);
+            if self.role == Role::Downloader {
+                return self.take_path(cx, way, Along::Line(line));
+            }
+            self.chosen(cx, way);
+        }
         let id = transaction(cx);
         let shows = check::request((self.intro, &self.key), self.role, id, (Class::Request, false));
         cx.push(Output::Line(Line::Serve { line, shows }));
@@ -67,7 +128,10 @@ impl Pair {
         // it was told to go, so both NATs are open
         self.go(cx);
         match self.phase {
-            Phase::Checking => self.take_path(cx, (from, Rung::Called), Along::Line(line)),
+            Phase::Checking => {
+                let rung = if self.crossing.is_some() { Rung::Crossed } else { Rung::Called };
+                self.take_path(cx, (from, rung), Along::Line(line));
+            }
             Phase::Opening | Phase::Nominated(..) | Phase::Connected => cx.push(Output::Line(Line::HangUp(line))),
         }
     }
@@ -86,9 +150,7 @@ impl Connectivity {
             },
             LineEvent::Failed(line) => {
                 if let Some(intro) = self.waiting(line) {
-                    self.with(cx, intro, |pair, cx, _| -> Option<Attempt> {
-                        Some(pair.attempt(cx.now, Some(Failure::NoHandshake)))
-                    });
+                    self.with(cx, intro, |pair, cx, _| pair.failed(cx));
                 }
             }
             LineEvent::Shown { line, from, bytes } => match self.caller(&bytes) {

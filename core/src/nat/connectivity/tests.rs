@@ -220,3 +220,26 @@ fn a_line_that_shows_nothing_of_an_introduced_uploader_is_hung_up() {
     assert_eq!(say(LineEvent::Open(line)), hung_up, "nobody waits for it");
     assert_eq!(say(LineEvent::Failed(line)), []);
 }
+
+#[test]
+fn where_neither_can_come_both_open_a_connection_at_once_and_give_up_within_their_bound_where_it_is_refused() {
+    let kinds = [Kind::UdpBlocked, Kind::PortRestricted];
+    let config = Config { crosses_from: Some(5000), ..Config::default() };
+    let cross = |kinds, works| Cfg { crossing: Some(works), connectivity: config.clone(), ..Cfg::timed(kinds) };
+    let rungs = |w: &World<Punch>| w.env.ended.each_ref().map(|e| e.as_ref().map(|a| a.rung));
+    let dials = |w: &World<Punch>| w.env.dials.each_ref().map(Vec::len);
+    for skew in [0, 200] {
+        let w = run(&Cfg { skew: Duration::from_millis(skew), ..cross(kinds, true) }, 1);
+        assert!(w.env.is_connected(), "{:?}", w.env.ended);
+        assert_eq!((rungs(&w), dials(&w), w.env.sent), ([Some(Rung::Crossed); 2], [1, 1], [0, 0]));
+    }
+    let w = run(&cross(kinds, false), 1);
+    let tries = usize::from(config.crossings.0);
+    assert!(w.env.has_failed() && dials(&w) == [tries; 2], "{:?} {:?}", w.env.ended, dials(&w));
+    assert!(w.env.ended.iter().flatten().all(|a| a.took_ms < 6_000), "{:?}", w.env.ended);
+    let w = run(&cross([Kind::PortRestricted; 2], true), 1);
+    assert!(w.env.is_connected() && dials(&w) == [0, 0], "with UDP there is no need");
+    let door = Cfg { doors: [false, true], ..cross(kinds, true) };
+    let w = run(&door, 1);
+    assert_eq!((rungs(&w), dials(&w)), ([Some(Rung::Tcp); 2], [1, 0]), "who can come does");
+}

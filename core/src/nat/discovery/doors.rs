@@ -2,20 +2,29 @@
 //! itself, so that a NAT maps it; the server, which then knows who asks, dials back to where it sees the request come
 //! from, or to another port of that address, from an address of its own that was not written to. The port counts as a
 //! door only if that connection comes, with the request's unpredictable id: it is this host's own observation, and
-//! nothing that a server says.
+//! nothing that a server says. So is what a gateway says to forward ([`crate::nat::mapping`]).
+//!
+//! A port that is no door is looked at from a second address too. Where both see it at the same endpoint, others may
+//! meet it there: with a connection that both sides open at once.
 
 use super::io::{Effect, Output, Sight};
 use super::{Discovery, HTTPS, transaction_id};
 use crate::limits::DOORS_MAX;
 use crate::machine::{Cx, Time};
 use crate::nat::stun::{Attribute, Class, Message, TransactionId};
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr, SocketAddrV4};
 use core::time::Duration;
 
 /// Requests that are waited for: two for each port, and those of the round before.
 const KNOCKS_MAX: usize = 4 * DOORS_MAX;
+
+/// Who was written to this long ago is let in by no NAT any more for that: they forget closed connections sooner.
+const CONTACT_MEMORY: Duration = Duration::from_secs(600);
+
+/// A listening port is looked at from a second address so often, at most.
+const LOOK_AGAIN: Duration = Duration::from_secs(30 * 60);
 
 /// Addresses that are asked to dial back, on one network.
 const WRITTEN_MAX: usize = 16;
@@ -32,6 +41,15 @@ struct Knock {
     came: bool,
 }
 
+/// A look at the first listening port from a second address: whether it is seen there where the first has seen it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Look {
+    id: TransactionId,
+    server: SocketAddr,
+    at: Time,
+    seen: Option<SocketAddr>,
+}
+
 /// The listening ports and what is known of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Doors {
@@ -43,8 +61,13 @@ pub(super) struct Doors {
     seen: BTreeMap<u16, SocketAddr>,
     /// The server that was asked in this round.
     server: Option<SocketAddr>,
-    /// Every address that was written to from the listening ports: of this network all are remembered.
-    written: BTreeSet<IpAddr>,
+    /// Another address of its own, as it says.
+    other: Option<SocketAddr>,
+    /// When which address was written to from the listening ports.
+    written: BTreeMap<IpAddr, Time>,
+    look: Option<Look>,
+    /// Where the first listening port is seen by servers of two addresses.
+    alike: Option<SocketAddr>,
     /// Who has not come by then does not come.
     until: Option<Time>,
     /// A NAT's mapping is to be kept.
@@ -61,7 +84,8 @@ impl Doors {
 
     /// On another network nothing is known.
     pub(super) fn left(&mut self) {
-        *self = Self { locals: core::mem::take(&mut self.locals), forwarded: self.forwarded, ..Self::default() };
+        let Self { forwarded, other, .. } = *self;
+        *self = Self { locals: core::mem::take(&mut self.locals), forwarded, other, ..Self::default() };
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
@@ -70,6 +94,7 @@ impl Doors {
 
     pub(super) fn rebase(&mut self, by: Duration) {
         [&mut self.until, &mut self.refresh].into_iter().for_each(|at| *at = at.map(|at| at.rebased(by)));
+        self.written.values_mut().chain(self.look.as_mut().map(|l| &mut l.at)).for_each(|at| *at = at.rebased(by));
     }
 
     /// Each listening port, and where it was reached.
@@ -80,6 +105,30 @@ impl Doors {
             Some(SocketAddr::new(seen.ip(), came.outer.unwrap_or(seen.port())))
         };
         self.locals.iter().map(|local| (*local, reached(local))).collect()
+    }
+
+    /// Whether what comes from an address may have been let in because it was written to. It was not at a port that no
+    /// server has seen: nothing but a forwarding can have let it in there.
+    fn was_written_to(&self, now: Time, ip: IpAddr, knock: &Knock) -> bool {
+        let lately = self.written.get(&ip.to_canonical()).is_some_and(|at| now.since(*at) < CONTACT_MEMORY);
+        let seen = self.seen.get(&knock.local).into_iter().chain(self.look.iter().filter_map(|l| l.seen.as_ref()));
+        let elsewhere = knock.outer.is_some_and(|outer| seen.into_iter().all(|s| s.port() != outer));
+        let by_look = |l: Look| l.seen.is_some() && l.server.ip().to_canonical() == ip.to_canonical();
+        lately && !(elsewhere && self.look.is_some_and(by_look))
+    }
+
+    /// Where a connection that is opened from both sides can meet the first listening port: where servers of two
+    /// addresses see it. Until a round has looked again, what it was before still is.
+    pub(super) fn crossing(&mut self) -> Option<SocketAddr> {
+        let first = self.locals.first().and_then(|local| self.seen.get(local)).copied();
+        let looked = self.look.and_then(|l| l.seen);
+        let proper = |a: &SocketAddr| a.port() >= 1024 || a.port() == HTTPS;
+        match (first, looked) {
+            (Some(first), Some(second)) => self.alike = Some(first).filter(|f| *f == second && proper(f)),
+            (None, _) if self.until.is_some() || self.server.is_none() => {}
+            (Some(_) | None, _) => self.alike = None,
+        }
+        self.alike
     }
 
     /// Where somebody came by a knock.
@@ -117,6 +166,7 @@ impl Discovery {
         *tcp = Some(answer.is_some());
         if let Some(answer) = answer {
             self.seen = answer.mapped().or(self.seen);
+            self.doors.other = answer.other_address().or(self.doors.other);
             self.knock(cx, server);
         }
         self.finish_if_done(cx);
@@ -124,12 +174,13 @@ impl Discovery {
 
     /// A server answers over TCP: once a round it is asked to dial back.
     fn knock(&mut self, cx: &mut Cx<'_, Self>, server: SocketAddr) {
-        let remembered =
-            self.doors.written.len() < WRITTEN_MAX || self.doors.written.contains(&server.ip().to_canonical());
+        self.doors.written.retain(|_, at| cx.now.since(*at) < CONTACT_MEMORY);
+        let ip = server.ip().to_canonical();
+        let remembered = self.doors.written.len() < WRITTEN_MAX || self.doors.written.contains_key(&ip);
         if self.doors.server.is_some() || self.doors.locals.is_empty() || !remembered {
             return;
         }
-        self.doors.written.insert(server.ip().to_canonical());
+        self.doors.written.insert(ip, cx.now);
         let doors = &mut self.doors;
         (doors.server, doors.until) = (Some(server), Some(cx.now.after(cx.cfg.within)));
         doors.knocks.clear();
@@ -196,21 +247,43 @@ impl Discovery {
     /// The server's answer to a knock, or to one that keeps a mapping.
     pub(super) fn knocked(&mut self, cx: &mut Cx<'_, Self>, (server, local): (SocketAddr, u16), answer: &[u8]) {
         let Ok(answer) = Message::decode(answer) else { return };
-        let ours = self.doors.knocks.get(&answer.id).is_some_and(|k| k.server == server && k.local == local);
-        if let Some(seen) = answer.mapped().filter(|_| ours && answer.class == Class::Success) {
+        let Some(seen) = answer.mapped().filter(|_| answer.class == Class::Success) else { return };
+        if self.doors.knocks.get(&answer.id).is_some_and(|k| k.server == server && k.local == local) {
             self.doors.seen.insert(local, seen);
             self.announce(cx);
+        } else if let Some(look) = self.doors.look.as_mut().filter(|l| l.id == answer.id && l.server == server) {
+            look.seen = Some(seen);
+            self.announce(cx);
+            cx.push(Output::Report(self.report(cx.cfg)));
         }
+    }
+
+    /// Has the first listening port looked at from another address, if it is no door. What is written to there shows
+    /// nothing when it comes by itself for a while, so that this comes last, and not often.
+    fn look_at_crossing(&mut self, cx: &mut Cx<'_, Self>) {
+        let (Some(first), Some(local)) = (self.doors.server, self.doors.locals.first().copied()) else { return };
+        let fresh = self.doors.look.is_some_and(|l| cx.now.since(l.at) < LOOK_AGAIN);
+        if fresh || !self.doors.open.is_empty() || !self.doors.seen.contains_key(&local) {
+            return;
+        }
+        let elsewhere = |s: &SocketAddr| s.is_ipv4() == first.is_ipv4() && s.ip() != first.ip();
+        let second = self.servers.iter().copied().find(elsewhere).or(self.doors.other.filter(elsewhere));
+        let Some(server) = second.filter(|_| self.doors.written.len() < WRITTEN_MAX) else { return };
+        let id = transaction_id(cx.rng);
+        self.doors.look = Some(Look { id, server, at: cx.now, seen: None });
+        self.doors.written.insert(server.ip().to_canonical(), cx.now);
+        let requests = alloc::vec![Message::request(id).encode()];
+        cx.push(Output::Effect(Effect::Knock { server, local, requests }));
     }
 
     /// Somebody has connected to a listening port and shows a message. It counts if it comes from an address that was
     /// not written to: what a filter lets in from there it lets in from anywhere.
     pub(super) fn dialled_back(&mut self, cx: &mut Cx<'_, Self>, from: SocketAddr, local: u16, bytes: &[u8]) {
         let Ok(message) = Message::decode(bytes) else { return };
-        let written_to = self.doors.written.contains(&from.ip().to_canonical());
-        let Some(knock) = self.doors.knocks.get_mut(&message.id) else { return };
-        if knock.local == local && !written_to && message.class == Class::Indication {
-            knock.came = true;
+        let Some(knock) = self.doors.knocks.get(&message.id).copied() else { return };
+        let shows = knock.local == local && !self.doors.was_written_to(cx.now, from.ip(), &knock);
+        if shows && message.class == Class::Indication {
+            self.doors.knocks.insert(message.id, Knock { came: true, ..knock });
             self.announce(cx);
         }
     }
@@ -232,7 +305,9 @@ impl Discovery {
         if due(self.doors.until) {
             self.doors.until = None;
             self.announce(cx);
-            let mapped = !self.doors.open.is_empty() && !self.hosts.iter().any(|h| self.is_door_of(h));
+            self.look_at_crossing(cx);
+            let kept = !self.doors.open.is_empty() || self.doors.look.is_some();
+            let mapped = kept && !self.hosts.iter().any(|h| self.is_door_of(h));
             self.doors.refresh = mapped.then(|| cx.now.after(cx.cfg.door_keep_alive));
             cx.push(Output::Report(self.report(cx.cfg)));
         }
@@ -248,6 +323,7 @@ impl Discovery {
 
     /// Whether a door is at an address of this host: then no NAT has to be kept from forgetting it.
     fn is_door_of(&self, host: &SocketAddr) -> bool {
-        self.doors.open.iter().any(|d| d.ip() == host.ip())
+        let seen = self.doors.seen.values().filter(|_| self.doors.open.is_empty());
+        self.doors.open.iter().chain(seen).any(|d| d.ip() == host.ip())
     }
 }

@@ -479,6 +479,7 @@ impl Discovery {
             candidates: List::<_, { limits::CANDIDATES_MAX }>::truncated(candidates),
             proven: List::truncated(self.proven()),
             doors: List::truncated(doors),
+            crossing: self.doors.crossing(),
         };
         // an answer from where was written to before shows nothing: what was seen before still stands
         if !v4.testable && v4.mapped.is_some() && self.nat.mapped() == now.mapped() {

@@ -367,6 +367,27 @@ fn a_listening_port_is_a_door_only_where_somebody_came_by_it_who_had_not_been_wr
     assert!(w.env.told.doors.is_empty(), "from the address that was written to anybody may come");
 }
 
+#[test]
+fn a_listening_port_that_is_no_door_is_told_as_a_crossing_only_where_two_addresses_see_it_alike() {
+    let told = |cfg: Cfg| {
+        let (mut w, mut rng) = (round(&cfg), Seeded::new(1));
+        w.step(&cfg, &Act::Move(Move::Listen), &mut rng);
+        w.settle(&cfg, 500, &mut rng, |_| false);
+        assert_eq!(rule::broken(RULES, &cfg, &w), None, "{:?}", w.env.told);
+        w.env.told.crossing
+    };
+    for kind in ALL {
+        // what lets in nothing of ours lets in no TCP here either
+        let closed = !matches!(kind, Kind::Public | Kind::FullCone | Kind::UdpBlocked);
+        let alike = closed && kind.behaviour().0 == NatBehaviour::EndpointIndependent;
+        let crossing = told(Cfg { listens: true, ..Cfg::of(kind, None) });
+        assert_eq!(crossing.is_some(), alike, "{}: {crossing:?}", kind.name());
+        assert!(crossing.is_none_or(|at| at.ip() == "203.0.113.9".parse::<core::net::IpAddr>().expect("an address")));
+    }
+    let one_address = Cfg { listens: true, two_addresses: false, ..Cfg::of(Kind::PortRestricted, None) };
+    assert_eq!(told(one_address), None, "what one address sees shows nothing");
+}
+
 /// A client that listens on port 5000 and has knocked at a server: the machine, and the id of its knock.
 fn knocked(rng: &mut Seeded, server: SocketAddr) -> (Discovery, TransactionId) {
     let (mut m, cfg, mut out) = (Discovery::default(), Config::once(), Vec::new());

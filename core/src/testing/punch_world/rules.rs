@@ -27,9 +27,14 @@ pub const RULES: &[Rule<Punch>] = &[
         (0..2).all(|i| w.env.paths[i].len() <= 1 && w.env.paths[i].iter().all(|p| w.env.leads(i, *p, w.now)))
     }),
     Rule::always("nobody is told to go before both have opened or had their time", |_, w| !w.env.too_soon),
-    Rule::always("a TCP connection is opened once, by one of the two", |_, w| {
-        w.env.dials.iter().map(Vec::len).sum::<usize>() <= 1
-    }),
+    Rule::always(
+        "a TCP connection is opened once, by one of the two, or tried by both as often as allowed",
+        |cfg: &Cfg, w| {
+            let dials = w.env.dials.each_ref().map(Vec::len);
+            let tries = usize::from(cfg.connectivity.crossings.0);
+            if cfg.crossing.is_some() { dials.iter().all(|n| *n <= tries) } else { dials.iter().sum::<usize>() <= 1 }
+        },
+    ),
     Rule::always("a line is taken only if the introduced uploader has opened it", |_, w| {
         w.env.lines[1].iter().all(|line| w.env.lines[0].contains(line))
     }),

@@ -49,19 +49,42 @@ fn connected(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, intro: IntroId) 
 
 pub(super) fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, line: Line) {
     match line {
-        Line::Call { line, to } => {
+        Line::Call { line, to, from: Some(_) } => cross(world, cfg, node, (line, to)),
+        Line::Call { line, to, from: None } => {
             let open = reaches(world, cfg, node, to);
             let event = if open { LineEvent::Open(line) } else { LineEvent::Failed(line) };
             tell(world, cfg, (node, 2), Input::Line(event));
         }
+        // nobody has accepted it: it is the other side's own
+        Line::Serve { .. } if cfg.crossing.is_some() => {}
         Line::Serve { line, shows } => {
             world.env.lines[0].push(there(line));
             let from = SocketAddr::new(world.env.public[usize::from(node)], 50_000);
             let event = LineEvent::Shown { line: there(line), from, bytes: shows };
             tell(world, cfg, (1 - node, 1), Input::Line(event));
         }
-        Line::HangUp(_) => {}
+        Line::HangUp(line) => {
+            let waits = &mut world.env.crossing[usize::from(node)];
+            *waits = waits.filter(|l| *l != line);
+        }
     }
+}
+
+/// A host opens its half of a connection.
+fn cross(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (line, to): (LineId, SocketAddr)) {
+    let (me, other) = (usize::from(node), usize::from(1 - node));
+    world.env.dials[me].push(to);
+    world.env.strayed |= world.env.strays(me, to);
+    if cfg.crossing != Some(true) || cfg.mutant == Some(Mutant::DoorIsShut) {
+        return tell(world, cfg, (node, 2), Input::Line(LineEvent::Failed(line)));
+    }
+    world.env.crossing[me] = Some(line);
+    let Some(theirs) = world.env.crossing[other] else { return };
+    world.env.lines[0].push(if node == 0 { line } else { theirs });
+    for (host, line) in [(node, line), (1 - node, theirs)] {
+        tell(world, cfg, (host, 1), Input::Line(LineEvent::Open(line)));
+    }
+    world.env.crossing = [None; 2];
 }
 
 /// A bystander comes to where the downloader listens, and says that it is the uploader.

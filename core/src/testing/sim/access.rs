@@ -18,8 +18,8 @@ use core::time::Duration;
 
 /// The usual TTL.
 const TTL: u8 = 64;
-/// The port of every client's QUIC socket.
-const PORT: u16 = 7000;
+/// The port of every client's QUIC socket, and of its listening one.
+pub(super) const PORT: u16 = 7000;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -27,8 +27,10 @@ pub struct Access {
     net: Internet,
     stun: Option<HostIx>,
     hosts: BTreeMap<NodeIx, (HostIx, Kind)>,
-    /// Those with a public address listen on TCP.
+    /// Clients listen on TCP: who has a public address is reached there; some others are seen alike by all.
     pub listening: bool,
+    /// Halves of connections, by who opens one to where.
+    crossing: BTreeMap<(NodeIx, SocketAddr), LineId>,
 }
 
 impl Access {
@@ -38,7 +40,7 @@ impl Access {
         let mut net = Internet::default();
         let stun = Some(net.add_host(alloc::vec![Ipv4Addr::new(198, 51, 100, 1).into()], None));
         let hosts = clients.into_iter().map(|(node, kind)| (node, (net.add_site(kind, node), kind))).collect();
-        Self { net, stun, hosts, listening: false }
+        Self { net, stun, hosts, listening: false, crossing: BTreeMap::new() }
     }
 
     /// What a client is behind.
@@ -67,7 +69,9 @@ impl Access {
         let host = Some(own).map(candidate(CandidateKind::Host));
         let reflexive = seen.filter(|addr| *addr != own).map(candidate(CandidateKind::ServerReflexive));
         let doors = List::truncated([own].into_iter().filter(|_| self.listening && kind == Kind::Public));
-        Some(NatDescriptor { doors, ..descriptor(kind, host.into_iter().chain(reflexive).collect()) })
+        let alike = self.listening && matches!(kind, Kind::PortRestricted | Kind::UdpBlocked);
+        let crossing = self.observed(node).filter(|_| alike);
+        Some(NatDescriptor { doors, crossing, ..descriptor(kind, host.into_iter().chain(reflexive).collect()) })
     }
 
     /// A datagram leaves the QUIC socket of a client that is named here.
@@ -82,6 +86,16 @@ impl Access {
     fn listens(&self, to: SocketAddr) -> Option<NodeIx> {
         let public = |(_, (host, kind)): &(&NodeIx, &(HostIx, Kind))| *kind == Kind::Public && self.socket(*host) == to;
         self.hosts.iter().filter(|_| self.listening).find(public).map(|(node, _)| *node)
+    }
+
+    /// A client opens its half of a connection to `to`: the other half, once both are there.
+    fn cross(&mut self, node: NodeIx, line: LineId, to: SocketAddr) -> Option<(NodeIx, LineId)> {
+        let there = *self.hosts.keys().find(|n| self.observed(**n) == Some(to))?;
+        let theirs = self.crossing.remove(&(there, self.observed(node)?));
+        if theirs.is_none() {
+            self.crossing.insert((node, to), line);
+        }
+        theirs.map(|theirs| (there, theirs))
     }
 
     /// Shifts all times.
@@ -122,13 +136,24 @@ impl Net {
 /// Does what a client asks for with a line.
 pub(super) fn line(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, line: Line) {
     let (to, trips, event) = match line {
-        Line::Call { line, to } => match w.env.access.listens(to).filter(|there| w.node(*there).is_some()) {
-            Some(there) => {
-                w.env.lines.insert((node, line), there);
-                (node, 2, LineEvent::Open(line))
+        Line::Call { line, to, from: Some(_) } => {
+            let Some((there, theirs)) = w.env.access.cross(node, line, to) else { return };
+            for (node, line, to) in [(node, line, there), (there, theirs, node)] {
+                w.env.lines.insert((node, line), to);
+                let (lane, open) = (Lane { to: node, what: "line", id: w.env.number() }, LineEvent::Open(line));
+                w.send(lane, cfg.latency, Event::Input(In::Client(Input::Line(open))));
             }
-            None => (node, 4, LineEvent::Failed(line)),
-        },
+            return;
+        }
+        Line::Call { line, to, from: None } => {
+            match w.env.access.listens(to).filter(|there| w.node(*there).is_some()) {
+                Some(there) => {
+                    w.env.lines.insert((node, line), there);
+                    (node, 2, LineEvent::Open(line))
+                }
+                None => (node, 4, LineEvent::Failed(line)),
+            }
+        }
         Line::Serve { line, shows } => {
             let Some(there) = w.env.lines.remove(&(node, line)) else { return };
             let (line, from) = (LineId(1 << 63 | w.env.number()), w.env.addr(node));
@@ -137,6 +162,7 @@ pub(super) fn line(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, line: Line) {
         }
         Line::HangUp(line) => {
             w.env.lines.remove(&(node, line));
+            w.env.access.crossing.retain(|(of, _), l| *of != node || *l != line);
             return;
         }
     };

@@ -2,7 +2,7 @@
 
 use super::machines::{In, RoleCfg};
 use super::store::Disk;
-use super::{Cfg, Move, Net, Published, keys};
+use super::{Cfg, Move, Net, Published, access, keys};
 use crate::content::{Layout, Policy};
 use crate::ids::{DownloadId, Guid, Handle, ProviderId, PublicKey, ReqId, SecondaryGuid, VersionId};
 use crate::role::client::io::{Command as ClientCommand, CommandKind, DownloadState, Identity, Input, ObjectRef};
@@ -44,6 +44,13 @@ fn names(plan: &Plan) -> Vec<Name> {
         .collect()
 }
 
+/// A client as it is in production, which listens on TCP.
+fn config(identity: Identity) -> client::Config {
+    let mut config = client::Config::new(identity, keys::verify);
+    config.connectivity.crosses_from = Some(access::PORT);
+    config
+}
+
 /// Who a client is, in one of its lives.
 pub fn identity(ix: NodeIx, name: Name, life: u8) -> Identity {
     identity_of(ix, keys::key(name), life)
@@ -81,7 +88,7 @@ fn role_cfg(plan: &Plan, ix: NodeIx, name: Name) -> RoleCfg {
         Role::Ledger => RoleCfg::Ledger(ledger::Config::new(root, verify)),
         Role::Client => {
             let lives = 0..LIVES * GENERATIONS;
-            RoleCfg::Client(lives.map(|l| client::Config::new(identity(ix, name, l), verify)).collect())
+            RoleCfg::Client(lives.map(|l| config(identity(ix, name, l))).collect())
         }
     }
 }
@@ -232,9 +239,7 @@ impl Rig for SimRig {
         env.disks.insert(to, Disk { generation: 0, ..disk });
         env.options.insert(to, HONEST);
         let lives = 0..LIVES * GENERATIONS;
-        let verify = keys::verify;
-        self.cfg.roles[usize::from(to)] =
-            RoleCfg::Client(lives.map(|l| client::Config::new(identity_of(to, first, l), verify)).collect());
+        self.cfg.roles[usize::from(to)] = RoleCfg::Client(lives.map(|l| config(identity_of(to, first, l))).collect());
     }
 
     fn retired(&mut self) -> (usize, usize) {

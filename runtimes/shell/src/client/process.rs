@@ -96,8 +96,9 @@ pub async fn run<R: Rt>(
     });
     let identity = Identity::begin(&config.state, today(), config.machine.as_deref())?;
     let new_key = identity.pending(&config.state)?.map(Box::new);
-    let core = core_config(&config, &identity);
+    let mut core = core_config(&config, &identity);
     let parts = Parts::make(&rt, &config, &identity, &store, &inbox)?;
+    core.connectivity.crosses_from = parts.doors.first().copied();
     let desk = desk(&config, &identity, &restored, R::NAME, inbox.clone());
     let _closing = Closing(desk.clone());
     let cache = CacheView::new(store.clone());

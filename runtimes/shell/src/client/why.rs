@@ -202,7 +202,7 @@ fn introduced(peer: String, nat: &NatDescriptor, not_tried: Option<NotTried>) ->
 
 fn addresses(nat: &NatDescriptor) -> Vec<String> {
     let udp = nat.candidates.iter().map(|c| format!("{} {}", kind(c.kind), c.addr));
-    udp.chain(nat.doors.iter().map(|door| format!("TCP {door}"))).collect()
+    udp.chain(nat.doors.iter().chain(&nat.crossing).map(|at| format!("TCP {at}"))).collect()
 }
 
 const fn behaviour(b: NatBehaviour) -> &'static str {
@@ -234,6 +234,7 @@ const fn rung(rung: Rung) -> &'static str {
         Rung::Direct => "an address of its introduction, without checks",
         Rung::Birthday => "one of many ports that were tried",
         Rung::Tcp => "a TCP port on which it listens",
+        Rung::Crossed => "a TCP connection that both opened at once",
         Rung::Called => "a TCP port on which the downloader listens, where the uploader came",
     }
 }

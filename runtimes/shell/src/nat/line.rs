@@ -23,6 +23,9 @@ pub struct NatLine {
     /// Where it was reached by them from outside, `host:port`.
     #[serde(default)]
     pub tcp_reached: Vec<String>,
+    /// Where two servers see the first of them alike: whom a connection that both sides open at once meets there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_crossing: Option<String>,
     /// A NAT translates addresses.
     pub translated: bool,
     /// `endpoint_independent`, `address_dependent`, `address_and_port_dependent` or `unknown` (RFC 4787).
@@ -77,6 +80,7 @@ impl From<&Report> for NatLine {
             tcp_address: report.seen.map(|seen| seen.to_string()),
             tcp_ports: report.doors.iter().map(|(port, _)| *port).collect(),
             tcp_reached: nat.doors.iter().map(ToString::to_string).collect(),
+            tcp_crossing: nat.crossing.map(|at| at.to_string()),
             translated: report.translated,
             mapping: name(nat.mapping).into(),
             filtering: name(nat.filtering).into(),
@@ -206,7 +210,13 @@ impl NatLine {
         let ports = self.tcp_ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" and ");
         match (self.tcp_reached.is_empty(), ports.is_empty()) {
             (_, true) => None,
-            (true, _) => Some(format!("nobody was seen to reach port {ports}: peers without UDP cannot come")),
+            (true, _) => Some(match &self.tcp_crossing {
+                Some(at) => format!(
+                    "nobody was seen to reach port {ports}; two servers see it at {at}, so peers without UDP can be met \
+                     there, if both open the connection at once"
+                ),
+                None => format!("nobody was seen to reach port {ports}: peers without UDP cannot come"),
+            }),
             (false, _) => {
                 Some(format!("reached at {}: peers without UDP can come there", self.tcp_reached.join(" and ")))
             }

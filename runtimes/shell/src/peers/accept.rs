@@ -35,7 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// For a handshake, and for what must come first on a connection or stream.
 pub(super) const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
 /// STUN messages begin below it, TLS above (RFC 7983 §7).
-const STUN_BELOW: u8 = 4;
+pub(super) const STUN_BELOW: u8 = 4;
 /// Bytes of a request's frame, with room for extensions.
 const REQUEST_LEN_MAX: usize = 1024;
 

@@ -1,6 +1,7 @@
 //! Opening a connection to an introduced peer.
 
 use super::conn::{self, Conn};
+use super::lines::PastCheck;
 use super::link::{Link, RecvStream, SendStream};
 use super::util::{Cancel, first_of, within};
 use super::{Entry, Peers};
@@ -91,7 +92,7 @@ async fn connect<R: Rt>(
         }
         Along::Line(line) => {
             let (tcp, from) = peers.take_line(line).ok_or(io::ErrorKind::NotConnected)?;
-            tcp::connect(rt, config, tcp, from).await.map(Link::Tcp)
+            tcp::connect(rt, config, PastCheck::new(tcp), from).await.map(Link::Tcp)
         }
     }
 }

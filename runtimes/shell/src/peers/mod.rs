@@ -76,6 +76,8 @@ struct State {
     fetches: BTreeMap<XferId, Cancel>,
     requests: BTreeMap<XferId, Request>,
     serves: BTreeMap<XferId, (Cancel, RefuseSlot)>,
+    /// Lines that are being opened.
+    calls: BTreeMap<LineId, Cancel>,
     rates: BTreeMap<VersionId, Rate>,
     /// The many sockets of introductions that are met by chance.
     scattered: BTreeMap<IntroId, BTreeMap<u16, Udp>>,
@@ -245,6 +247,8 @@ impl<R: Rt> Peers<R> {
         for link in links {
             link.over().await;
         }
+        self.0.lines.borrow_mut().clear();
+        self.0.state.borrow().calls.values().for_each(Cancel::cancel);
         let endpoint = self.0.endpoint.clone();
         endpoint.close(CloseReason::Shutdown as u8, "shutdown").await;
     }

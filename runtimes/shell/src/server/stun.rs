@@ -148,7 +148,7 @@ async fn over_tcp<R: Rt>(rt: R, listeners: Vec<(SocketAddr, R::Listener)>, addre
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let answers = Answers::default();
     let dials_from = addresses.map(|a| [a.primary.ip(), a.alternate.ip()]);
-    let cfg = Config { verified: true, dials_from, ..Config::default() };
+    let cfg = Config { addresses, verified: true, dials_from, ..Config::default() };
     let open = Gauge::default();
     let stopped = Stopped(Signal::default());
     for (local, listener) in listeners {
