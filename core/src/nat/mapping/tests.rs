@@ -413,3 +413,36 @@ fn nothing_is_shown_at_a_port_that_the_socket_was_seen_at_by_an_address_that_it_
     ports.dedup();
     assert_eq!(ports.len(), usize::from(REDRAWS_MAX) + 1, "another one each time");
 }
+
+#[test]
+fn who_leaves_while_it_asks_gives_back_what_the_answer_would_have_said() {
+    let mut b = Bench::new();
+    b.seen();
+    b.input(Input::Shutdown);
+    assert_eq!((b.request().lifetime_s, b.m.is_closing()), (0, false), "the last request closes");
+
+    // UPnP has to end first, and then it is closed where it was opened
+    let mut b = Bench::new();
+    b.seen();
+    while !b.out.iter().any(|o| matches!(o, Output::Effect(Effect::Igd { .. }))) {
+        b.timeout();
+    }
+    b.input(Input::Shutdown);
+    assert!(b.m.is_closing());
+    let external = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 9), 50_000);
+    b.input(Input::Igd(io::IgdEnd { id: 1, answer: Ok(io::Opened { external, lifetime_s: 3600 }) }));
+    let close = IgdAsk::Close { site: b.site(), port: 50_000 };
+    assert_eq!(b.out.pop(), Some(Output::Effect(Effect::Igd { id: 2, ask: close })));
+    b.input(Input::Igd(io::IgdEnd { id: 2, answer: Err(io::IgdError::NoAnswer) }));
+    assert!(!b.m.is_closing());
+}
+
+#[test]
+fn a_lifetime_too_short_to_be_kept_is_named_and_closed() {
+    let mut b = Bench::new();
+    b.seen();
+    b.gateway_says("192.168.1.1:5351", &pcp::Answer::Mapped(pcp::Mapped { lifetime_s: 30, ..b.mapped() }));
+    let why = Why::TooShort { protocol: Protocol::Pcp, lifetime_s: 30 };
+    assert_eq!((b.m.status(&b.cfg), b.m.claimed()), (Status::Failed(why), None));
+    assert_eq!(b.request().lifetime_s, 0, "it is closed");
+}
