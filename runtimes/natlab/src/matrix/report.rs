@@ -341,7 +341,7 @@ How each attempt ended is what `why` says on both sides.
 ```sh
 cargo build --release && cargo build --release -p swarmedge-natlab
 sudo target/release/swarmedge-natlab whole target/release/swarmedge target/release/swarmedge-smol \\
-  --markdown runtimes/natlab/MATRIX.md --json matrix.json
+  --latency 20 --markdown runtimes/natlab/MATRIX.md --json matrix.json
 ```
 
 A test holds the simulator's and the models' table of pairs to the tables below.

@@ -1,5 +1,5 @@
 //! The store's database: one redb file. Each value is small and each write transaction is one commit. What names peers
-//! is sealed (see [`veil`](super::veil)), and sealed anew once something of it was deleted.
+//! is sealed (see `veil.rs`), and sealed anew once something of it was deleted.
 
 use super::change::{Change, apply, put_meta, seal_anew, unseal_piece};
 use super::disk::{Disk, DiskFile, Stamp};

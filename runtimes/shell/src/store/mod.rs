@@ -6,8 +6,8 @@
 //!
 //! A finished file is *lent* to the user: it gets a second name, at its place. See [`place`].
 //!
-//! A directory holds `client.lock`, `state.redb` (the journal), `veil.<number>.key` (see [`veil`]) and `pieces/<version>`
-//! (data files, sparse, full size).
+//! A directory holds `client.lock`, `state.redb` (the journal), `veil.<number>.key` (see `veil.rs`) and
+//! `pieces/<version>` (data files, sparse, full size).
 
 mod buffers;
 mod change;
@@ -59,7 +59,7 @@ use version::{Lent, Version, lock};
 struct Waits {
     /// Pieces that are saved sooner than this after the last sync wait for each other: a sync costs the same for many.
     gather: Duration,
-    /// What named peers and was deleted is unreadable so much later (see [`veil`]), and when the store is closed.
+    /// What named peers and was deleted is unreadable so much later (see `veil.rs`), and when the store is closed.
     shred: Duration,
 }
 

@@ -1,9 +1,9 @@
 //! What names peers in the journal is sealed under a key of its own, so that it can be made unreadable: the database
 //! never overwrites in place, and what was deleted from it stays in its free pages.
 //!
-//! The key is a file, `veil.<number>.key`, and the journal says which number holds. A new key is durable before a commit
-//! seals everything anew and names it; then the old file is overwritten and removed. So at every moment one key opens
-//! all rows, and nothing opens what a row held before.
+//! The key is a file, `veil.<number>.key`, and the journal says which number holds. A new key is durable before a
+//! commit seals everything anew and names it; then the old file is overwritten and removed. So at every moment one key
+//! opens all rows, and nothing opens what a row held before.
 
 use super::disk::Disk;
 use super::journal::bad;
@@ -62,10 +62,11 @@ impl Veil {
             return Err(bad(&format!("its key {} is missing", path.display())));
         }
         let mut key = [0; KEY_LEN];
-        disk.open(&path)?.read_at(&mut key, 0).map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => bad(&format!("its key {} is too short", path.display())),
-            _ => e,
-        })?;
+        let short = |e: io::Error| {
+            let short = e.kind() == io::ErrorKind::UnexpectedEof;
+            if short { bad(&format!("its key {} is too short", path.display())) } else { e }
+        };
+        disk.open(&path)?.read_at(&mut key, 0).map_err(short)?;
         for other in names.iter().filter(|name| **name != path && is_key(name)) {
             erase(&*disk, other)?;
         }
