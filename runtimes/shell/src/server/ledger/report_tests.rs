@@ -99,6 +99,28 @@ pub(super) fn days_that_an_older_version_has_closed_are_added_up_later(fixture: 
     assert_eq!(reported(&ledger), closed, "from what they came to");
 }
 
+/// As `bench ledger --fill` measures it: 30 days, 200 objects.
+pub(super) fn lines_that_the_database_makes_are_reported(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let last = Day(FIRST.0 + 29);
+    let report = || {
+        block_on(async {
+            Reader::open(&ledger.path).await.expect("opens").report(PROVIDER, FIRST, last).await.expect("read")
+        })
+    };
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        store.fill(PROVIDER, FIRST, 900).await.expect("filled");
+        store.close().await;
+    });
+    let open = report();
+    assert_eq!((open.totals.downloads, open.objects.len()), (900, 200));
+    assert!(open.days.iter().all(|day| day.figures.downloads == 30) && open.networks.len() > 1);
+    close_up_to(&ledger, Day(last.0 - 3));
+    let json = |rows: &[report::Row]| serde_json::to_string(rows).expect("text");
+    assert_eq!(json(&report().objects), json(&open.objects), "27 days closed");
+}
+
 pub(super) fn countries_and_networks_add_up_to_the_whole(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     written(&ledger);

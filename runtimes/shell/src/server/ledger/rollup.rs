@@ -59,8 +59,8 @@ mod pairs {
 
 /// Of a download's line what is added up, as one text: a column costs more than its few digits, and there are millions
 /// of lines. None but the path, which is last, can hold a space.
-const LINE: &str = "provider || ' ' || day || ' ' || state || ' ' || cause || ' ' || speed || ' ' || edge_unique || ' '
-     || peers_billed || ' ' || flagged || ' ' || spot || ' ' || sources || ' ' || path";
+const LINE: &str =
+    "concat_ws(' ', provider, day, state, cause, speed, edge_unique, peers_billed, flagged, spot, sources, path)";
 
 /// See [`LINE`].
 struct Line<'a> {

@@ -316,7 +316,8 @@ fn what_is_reported_in_quarantine_is_not_billed(fixture: &mut dyn FnMut() -> Fix
         assert_eq!(reader.in_quarantine().await, Ok(vec![]));
         // the client that downloads was granted before
         let report = reader.report(ProviderId(7), day, day).await.expect("read");
-        assert_eq!((report.quarantine.downloads, report.totals.peer_bytes), (0, 20));
+        let t = &report.totals;
+        assert_eq!((report.quarantine.downloads, t.peer_bytes, t.flagged_bytes), (0, 20, 30));
     });
     let lines = ledger.show(&Filter::default());
     assert_eq!((lines[0].peers_billed, lines[0].flagged), (20, 30));
@@ -362,6 +363,7 @@ const RULES: &[Rule] = &[
     super::suspects_tests::who_cannot_prove_what_it_completed_is_shown_and_accused_of_nothing,
     super::report_tests::a_report_of_closed_days_is_that_of_open_ones_to_the_byte,
     super::report_tests::days_that_an_older_version_has_closed_are_added_up_later,
+    super::report_tests::lines_that_the_database_makes_are_reported,
     super::report_tests::countries_and_networks_add_up_to_the_whole,
     super::report_tests::a_client_in_two_places_at_once_is_found,
 ];
