@@ -5,7 +5,7 @@ use swarmedge_core::testing::logs_world::{FORK_RULES, RULES, cfg, world};
 use swarmedge_core::testing::sim::{Cfg, Mutant, Net};
 use swarmedge_core::testing::world::{Budget, World};
 
-const FIRES: u8 = 10;
+const FIRES: u8 = 9;
 
 fn start(cfg: &Cfg) -> World<Net> {
     world(cfg, Budget { crashes: 1, fires: FIRES, ..Budget::default() })

@@ -10,9 +10,9 @@ pub(crate) fn copies() -> Spec<Net> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: cfg(Some(mutant)) };
     Spec {
         name: "rekey",
-        about: "a client and a copy of it that starts at any time, 1 CN, 1 ledger; 1 crash, 10 timers",
+        about: "a client and a copy of it that starts at any time, 1 CN, 1 ledger; 1 crash, 9 timers",
         cfg: cfg(None),
-        start: |cfg| world(cfg, Budget { crashes: 1, changes: 1, fires: 10, ..Budget::default() }),
+        start: |cfg| world(cfg, Budget { crashes: 1, changes: 1, fires: 9, ..Budget::default() }),
         rules: RULES,
         teeth: vec![
             tooth("a batch is acknowledged and not kept", 1, Mutant::LedgerLosesBatches),
