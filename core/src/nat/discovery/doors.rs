@@ -23,6 +23,9 @@ const KNOCKS_MAX: usize = 4 * DOORS_MAX;
 /// Who was written to this long ago is let in by no NAT any more for that: they forget closed connections sooner.
 const CONTACT_MEMORY: Duration = Duration::from_secs(600);
 
+/// A server has ended a connection by which it was asked something so long after the last request.
+const KNOCK_LASTS: Duration = Duration::from_secs(15);
+
 /// A listening port is looked at from a second address so often, at most.
 const LOOK_AGAIN: Duration = Duration::from_secs(30 * 60);
 
@@ -56,6 +59,8 @@ pub(super) struct Doors {
     locals: Vec<u16>,
     /// A listening port, and the one that a gateway says to forward to it.
     forwarded: Option<(u16, u16)>,
+    /// When somebody is asked to come by it.
+    forward_at: Option<Time>,
     knocks: BTreeMap<TransactionId, Knock>,
     /// Where the server sees requests from a listening port come from.
     seen: BTreeMap<u16, SocketAddr>,
@@ -89,11 +94,13 @@ impl Doors {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        self.until.into_iter().chain(self.refresh).min()
+        self.until.into_iter().chain(self.refresh).chain(self.forward_at).min()
     }
 
     pub(super) fn rebase(&mut self, by: Duration) {
-        [&mut self.until, &mut self.refresh].into_iter().for_each(|at| *at = at.map(|at| at.rebased(by)));
+        [&mut self.until, &mut self.refresh, &mut self.forward_at]
+            .into_iter()
+            .for_each(|at| *at = at.map(|at| at.rebased(by)));
         self.written.values_mut().chain(self.look.as_mut().map(|l| &mut l.at)).for_each(|at| *at = at.rebased(by));
     }
 
@@ -226,10 +233,8 @@ impl Discovery {
             self.doors.knocks.retain(|_, k| k.outer != Some(port));
             self.doors.open.retain(|d| d.port() != port);
         }
-        if let (Some(server), Some(outer)) = (self.doors.server, outer.filter(|_| self.doors.locals.contains(&local))) {
-            self.doors.until = Some(cx.now.after(cx.cfg.within));
-            self.ask_back(cx, (server, local), [Some(outer)]);
-        }
+        // the connection of the round's knock is still there, and there can be one only between the same two ports
+        self.doors.forward_at = outer.map(|_| cx.now.after(KNOCK_LASTS));
         self.announce(cx);
     }
 
@@ -310,6 +315,14 @@ impl Discovery {
             let mapped = kept && !self.hosts.iter().any(|h| self.is_door_of(h));
             self.doors.refresh = mapped.then(|| cx.now.after(cx.cfg.door_keep_alive));
             cx.push(Output::Report(self.report(cx.cfg)));
+        }
+        if due(self.doors.forward_at) {
+            self.doors.forward_at = None;
+            let forwarded = self.doors.forwarded.filter(|(local, _)| self.doors.locals.contains(local));
+            if let (Some(server), Some((local, outer))) = (self.doors.server, forwarded) {
+                self.doors.until = Some(cx.now.after(cx.cfg.within));
+                self.ask_back(cx, (server, local), [Some(outer)]);
+            }
         }
         if due(self.doors.refresh) {
             self.doors.refresh = Some(cx.now.after(cx.cfg.door_keep_alive));
