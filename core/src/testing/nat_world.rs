@@ -432,7 +432,8 @@ fn knock(world: &mut World<NatWorld>, cfg: &Cfg, (server, local): (SocketAddr, u
             return;
         };
         let echoes = cfg.mutant == Some(Mutant::EchoesFirst);
-        let seen = world.env.net.clone().send(now, client, from, servers()[0], TTL).filter(|_| echoes);
+        let asked_first = SocketAddr::new(servers()[0].ip(), crate::nat::HTTPS);
+        let seen = world.env.net.clone().send(now, client, from, asked_first, TTL).filter(|_| echoes);
         let arrival = seen.unwrap_or(arrival);
         let (mut out, mut rng) = (Vec::new(), super::rng::Seeded::new(0));
         let dials_from = cfg.two_addresses.then_some([server.ip(), there.ip()]);
