@@ -208,8 +208,11 @@ pub struct Config {
     pub look_within: Duration,
     /// The wait before the next attempt once every CN has failed: first and longest.
     pub backoff: (Duration, Duration),
-    /// Queries a minute, over all downloads; no more than the CN allows.
+    /// Queries a minute, over all downloads, by those that have asked before.
     pub queries_per_minute: u32,
+    /// So many more by downloads that have not: one that asks again and again must not keep the next from its first
+    /// peers.
+    pub queries_first: u32,
     /// So many more where the way to a peer was lost; with those above no more than the CN allows.
     pub queries_spare: u32,
     /// The wait before a download that knows few peers asks again, and the longest after empty answers.
@@ -242,7 +245,8 @@ impl Config {
             pong_within: Duration::from_secs(10),
             look_within: Duration::from_millis(1_500),
             backoff: (Duration::from_millis(500), Duration::from_secs(60)),
-            queries_per_minute: 8,
+            queries_per_minute: 6,
+            queries_first: 2,
             queries_spare: 2,
             requery: (Duration::from_secs(1), Duration::from_secs(60)),
             few_peers: 6,
@@ -253,12 +257,23 @@ impl Config {
         }
     }
 
+    /// Queries that may have gone out in a minute before one more does.
+    pub(super) const fn query_rate(&self, asked: bool, way_lost: bool) -> u32 {
+        let first = self.queries_per_minute.saturating_add(self.queries_first);
+        match (asked, way_lost) {
+            (_, true) => first.saturating_add(self.queries_spare),
+            (false, false) => first,
+            (true, false) => self.queries_per_minute,
+        }
+    }
+
     /// For models: no gathering, no waits that branch.
     #[must_use]
     pub fn tiny(root: PublicKey, verify: Verify, guid: Guid, secondary: Vec<SecondaryGuid>, upload: PublicKey) -> Self {
         Self {
             backoff: (Duration::from_secs(1), Duration::from_secs(1)),
             queries_per_minute: 4,
+            queries_first: 0,
             requery: (Duration::from_secs(5), Duration::from_secs(60)),
             few_peers: 0,
             inventory_wait: Duration::ZERO,

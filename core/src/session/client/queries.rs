@@ -32,6 +32,8 @@ struct Asking {
     want: Want,
     /// The query under way.
     query: Option<u32>,
+    /// It has asked before: others that have not come first.
+    asked: bool,
     /// The CN will not answer this grant: wait for another.
     refused: bool,
     /// Answers without peers, in a row.
@@ -78,6 +80,7 @@ impl ClientSession {
         let asking = self.queries.wants.entry(download).or_insert_with(|| Asking {
             want: want.clone(),
             query: None,
+            asked: false,
             refused: false,
             empty: Backoff::default(),
         });
@@ -124,9 +127,9 @@ impl ClientSession {
 
     /// The download may ask now; a query that is still under way has been lost.
     pub(super) fn query_due(&mut self, cx: &mut Context<'_>, download: DownloadId) {
-        let soon = self.queries.wants.get(&download).is_some_and(|a| a.want.soon);
-        let spare = if soon { cx.cfg.queries_spare } else { 0 };
-        let later = self.queries.allowed(cx.now, cx.cfg.queries_per_minute.saturating_add(spare));
+        let Some(asking) = self.queries.wants.get(&download) else { return };
+        let rate = cx.cfg.query_rate(asking.asked, asking.want.soon);
+        let later = self.queries.allowed(cx.now, rate);
         let Some(asking) = self.queries.wants.get_mut(&download) else { return };
         asking.query = None;
         if asking.want.more == 0 || asking.refused || !matches!(self.phase, super::Phase::Open(_)) {
@@ -139,6 +142,7 @@ impl ClientSession {
         self.queries.number = self.queries.number.wrapping_add(1);
         let query = self.queries.number;
         asking.query = Some(query);
+        asking.asked = true;
         asking.want.soon = false;
         let want = &asking.want;
         let newest = want.exclude.len().saturating_sub(EXCLUDED_MAX);

@@ -395,6 +395,27 @@ fn queries_keep_to_their_rate_over_all_downloads() {
 }
 
 #[test]
+fn a_download_that_asks_again_and_again_leaves_the_next_its_first_query() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    let mut out = b.input(Input::Want(want(24)));
+    let mut asked = 0;
+    for _ in 0..20 {
+        for query in queries(&out) {
+            asked += 1;
+            b.input(Input::Message { conn, msg: introductions_for(query.query, 1) });
+            b.input(Input::Want(want(20)));
+        }
+        out = b.wait(secs(1));
+        b.input(Input::Message { conn, msg: ControlMsg::Pong });
+    }
+    assert_eq!(asked, 6, "it has used its share of the minute");
+    let next = |n: u8| Want { download: DownloadId([n; 16]), ..want(4) };
+    let asks = (7..10).map(|n| queries(&b.input(Input::Want(next(n)))).len());
+    assert_eq!(asks.collect::<Vec<_>>(), [1, 1, 0]);
+}
+
+#[test]
 fn introductions_for_another_download_key_or_version_or_without_a_signature_are_dropped() {
     let changes: [fn(&mut crate::wire::records::Introduction); 5] = [
         |i| i.download = DownloadId::numbered(2),
