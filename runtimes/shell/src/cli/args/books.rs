@@ -343,4 +343,7 @@ pub struct BenchReceiptsArgs {
     /// Bytes that one peer delivers
     #[arg(long, default_value = "256MiB")]
     pub size: Size,
+    /// Make the working directory here instead of in the system's place for temporary files
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }

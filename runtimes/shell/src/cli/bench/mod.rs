@@ -46,7 +46,7 @@ pub fn transfer(args: &BenchTransferArgs, json: bool) -> Result<(), Error> {
     let program = std::env::current_exe().map_err(|e| Error::io("find this program's file", &e))?;
     let interrupt = Interrupt::listen()?;
     let dir = WorkDir::make(args.dir.as_deref(), "swarmedge-bench", false)?;
-    let mut bench = Bench::prepare(args, &dir.path, program, interrupt)?;
+    let mut bench = Bench::prepare(args.size.0, &dir.path, program, interrupt)?;
     let ways = bench.rounds(args.rounds, json)?;
     let size = args.size.0;
     if json { say!("{}", to_json(&ways, size)) } else { say!("{}", table(&ways, size)) }
@@ -64,10 +64,10 @@ struct Bench {
 
 impl Bench {
     /// A network, the two objects, a seeder that holds one of them, everything warm.
-    fn prepare(args: &BenchTransferArgs, dir: &Path, program: PathBuf, interrupt: Interrupt) -> Result<Self, Error> {
+    fn prepare(size: u64, dir: &Path, program: PathBuf, interrupt: Interrupt) -> Result<Self, Error> {
         let mut network = Network::make(dir, &program)?;
         let file = dir.join("file.bin");
-        file::generate(&file, args.size.0, 1)?;
+        file::generate(&file, size, 1)?;
         let (_, sha256) = file::sha256(&file)?;
         let objects = network.dir.join("edge/objects");
         let put = |path: &str, policy: Policy| {
@@ -121,7 +121,7 @@ impl Bench {
         let url = format!("{}/{PROVIDER}/{FROM_EDGE}", self.network.made.edge_url);
         let mut all = vec![("curl from our edge (HTTPS)".to_owned(), self.curl(&url, edge)?)];
         all.push((OURS[0].into(), self.client(FROM_EDGE, edge)?));
-        all.push((OURS[1].into(), self.client(FROM_PEER, self.seeder.id())?));
+        all.push((OURS[1].into(), self.peer_transfer()?));
         if is_installed("aria2c") {
             all.push(("aria2c -x8 from our edge".into(), self.aria2(&url, edge)?));
         }
@@ -147,6 +147,10 @@ impl Bench {
         let sample = measure::program("aria2c", &args, &[server], &self.interrupt)?;
         self.check(&self.network.dir.join("out/aria2.bin"))?;
         Ok(sample)
+    }
+
+    fn peer_transfer(&mut self) -> Result<Sample, Error> {
+        self.client(FROM_PEER, self.seeder.id())
     }
 
     /// A fresh client downloads an object.
