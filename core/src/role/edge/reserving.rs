@@ -73,10 +73,15 @@ impl Edge {
         Count { grant, version, provider, life, seq: 0, total_bytes: 0, reserved: RESERVE_FIRST, unsure: 0, sent }
     }
 
-    /// That is durable.
+    /// That is durable. Where there is no room to count the download, the spool need not know of it either.
     pub(super) fn reserved_first(&mut self, cx: &mut Context<'_>, grant: &Grant) {
         let served = ServedGrant { download: grant.download, guid: grant.guid };
-        let Some((key, counted)) = self.counted(cx, Some(served), grant.version, grant.provider) else { return };
+        let key = Key::Download(grant.download);
+        let counted = self.counted(cx, Some(served), grant.version, grant.provider);
+        let Some((_, counted)) = counted.filter(|(found, _)| *found == key) else {
+            self.ended.push(grant.download);
+            return self.flush_soon(cx);
+        };
         counted.room.written = counted.room.written.max(RESERVE_FIRST);
         counted.room.durable = counted.room.durable.max(RESERVE_FIRST);
         self.timers.set(Timer::Idle(key), Some(cx.now.after(cx.cfg.idle_after)));

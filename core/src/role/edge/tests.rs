@@ -263,6 +263,21 @@ fn past_the_limits_bytes_count_as_plain_traffic_or_in_the_total_only() {
 }
 
 #[test]
+fn the_reserve_of_a_download_that_finds_no_room_leaves_the_spool_and_burdens_nobody_else() {
+    let (mut b, _) = with_ledger();
+    b.cfg.counts_max = 1;
+    serve(&mut b, None, 0..10);
+    let out = ask(&mut b, asked());
+    let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
+    assert!(batch.counts[0].reserved > 0);
+    let grant = issued(&b.input(Input::Saved { req, ok: true })).expect("a grant all the same");
+    let out = b.wait(secs(2));
+    let [(_, batch)] = saves(&out)[..] else { panic!("{out:?}") };
+    assert_eq!(batch.ended, [grant.download]);
+    assert_eq!(batch.counts.iter().map(|c| (c.grant, c.reserved)).collect::<Vec<_>>(), [(None, 10)]);
+}
+
+#[test]
 fn a_stopping_edge_writes_what_it_counted_and_gives_the_ledger_a_moment() {
     let (mut b, conn) = with_ledger();
     serve(&mut b, Some(served_grant(1)), 0..100);

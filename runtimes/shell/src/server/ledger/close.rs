@@ -273,7 +273,7 @@ impl Reader {
     }
 }
 
-/// Opens the ledger, closes what is due, forgets what need not be kept.
+/// Opens the ledger and closes what is due.
 pub async fn close_due(
     database: &Database,
     cfg: &LedgerConfig,
@@ -287,9 +287,14 @@ pub async fn close_due(
     if let Some(last) = cfg.last_due(today) {
         closed = store.close_days(last, signer, now_ms).await?;
     }
-    if let Some(keep) = cfg.keep_days {
-        store.trim(today, keep).await?;
-    }
     store.close().await;
     Ok(closed)
+}
+
+/// Opens the ledger and forgets what need not be kept: once a day, as it looks at much.
+pub async fn forget_due(database: &Database, keep_days: u32, now_ms: u64) -> Result<(), Error> {
+    let mut store = Store::open(database).await?;
+    store.trim(Day::of_ms(now_ms), keep_days).await?;
+    store.close().await;
+    Ok(())
 }

@@ -1,7 +1,8 @@
 //! The ledger's port: accepts CNs and edges, and has batches stored one after another.
 
-use super::close::{Signer, close_due};
+use super::close::{Signer, close_due, forget_due};
 use super::database::Database;
+use super::day::Day;
 use super::quarantine;
 use super::store::Store;
 use super::usage::Reader;
@@ -123,12 +124,20 @@ async fn in_quarantine(reader: &mut Option<Reader>, database: &Database) -> Resu
     reader.in_quarantine().await
 }
 
-/// Closes the days that are due, now and then.
+/// Closes the days that are due, now and then, and each day forgets what is old.
 async fn close_daily<R: Rt>(rt: R, cfg: LedgerConfig, signer: Signer) {
+    let mut forgot_on = None;
     loop {
         match close_due(&cfg.database, &cfg, &signer, unix_ms()).await {
             Ok(closed) => closed.iter().for_each(|c| tracing::info!(day = %c.day, leaves = c.leaves, "closed a day")),
             Err(error) => tracing::error!(%error, "cannot close days, trying again"),
+        }
+        let now_ms = unix_ms();
+        if let Some(keep) = cfg.keep_days.filter(|_| forgot_on != Some(Day::of_ms(now_ms))) {
+            match forget_due(&cfg.database, keep, now_ms).await {
+                Ok(()) => forgot_on = Some(Day::of_ms(now_ms)),
+                Err(error) => tracing::error!(%error, "cannot forget old records, trying again"),
+            }
         }
         rt.sleep_until(rt.now() + CLOSE_EVERY).await;
     }
