@@ -32,6 +32,7 @@ pub(crate) fn spec() -> Spec<Grants> {
             tooth("a renewal takes another K_d", 3, Mutant::NewKey),
             tooth("an edge renews into another version", 4, Mutant::AnyVersion),
             tooth("an edge renews however late", 4, Mutant::RenewsForever),
+            tooth("an edge renews however old the download is", 4, Mutant::NeverEnds),
             tooth("a client renews when its grant has expired", 5, Mutant::RenewsLate),
             tooth("a client asks one edge only", 5, Mutant::AsksOneEdge),
             tooth("rotation seals with a key that nobody has heard of", 6, Mutant::SwitchesAtOnce),

@@ -51,7 +51,7 @@ mod tests {
     use alloc::{format, vec, vec::Vec};
     use proptest::prelude::*;
 
-    const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000 };
+    const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000, whole_ms: 3_000_000 };
     const EDGE_KEY: PublicKey = PublicKey([3; 32]);
 
     #[test]
@@ -170,7 +170,9 @@ mod tests {
             let decided = decide(&trust(), LIVES, self.now_ms, &mut self.rng, &asked);
             let mut grant = match (decided, old) {
                 (Ok(decision), _) => decision.grant,
-                (Err(Denial::GrantExpired), Some(old)) if self.now_ms <= old.expires_ms + LIVES.renew_ms => {
+                (Err(Denial::GrantExpired), Some(old))
+                    if self.now_ms <= (old.expires_ms + LIVES.renew_ms).min(old.began_ms + LIVES.whole_ms) =>
+                {
                     return Err(format!("a good grant was not renewed at {}", self.now_ms));
                 }
                 (Err(_), _) => return Ok(()),

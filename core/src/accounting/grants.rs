@@ -77,6 +77,10 @@ pub enum Denial {
 /// How far the clocks of two servers may be apart, in milliseconds.
 pub const SKEW_MS: u64 = 30_000;
 
+/// A download is renewed for so long after its first grant, in milliseconds: with its last grant less than two days, so
+/// that edges send nothing under its id once the day of its first grant may be closed. Who goes on then begins another.
+pub const RENEWED_FOR_MS: u64 = 47 * 3600 * 1000;
+
 /// How long grants live, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Lifetimes {
@@ -84,6 +88,8 @@ pub struct Lifetimes {
     pub valid_ms: u64,
     /// From expiry to the last moment of renewal.
     pub renew_ms: u64,
+    /// From a download's first grant to its last renewal.
+    pub whole_ms: u64,
 }
 
 /// Why a grant is not accepted.
@@ -178,7 +184,9 @@ pub fn decide(
             let old = renewal.grant.as_ref().filter(|_| renewal.proven).ok_or(Denial::GrantExpired)?;
             check_chain(trust, old, now_ms).map_err(|_| Denial::GrantExpired)?;
             let old = &old.grant;
-            if old.guid != asked.guid || now_ms > old.expires_ms.saturating_add(lifetimes.renew_ms) {
+            let late = now_ms > old.expires_ms.saturating_add(lifetimes.renew_ms)
+                || now_ms > old.began_ms.saturating_add(lifetimes.whole_ms);
+            if old.guid != asked.guid || late {
                 return Err(Denial::GrantExpired);
             }
             if old.version != object.version {
@@ -205,6 +213,7 @@ fn first_grant(o: &ObjectFacts, asked: &GrantAsked, issued_ms: u64, expires_ms: 
         policy: o.policy.clone(),
         max_peer_bytes: ceiling(o),
         order_seed: u64::from_be_bytes(seed),
+        began_ms: issued_ms,
         issued_ms,
         expires_ms,
         challenged: false,
@@ -228,7 +237,7 @@ pub(crate) mod tests {
     use crate::ids::{ProviderId, PublicKey, ReqId, VersionId};
     use crate::wire::Text;
 
-    const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000 };
+    const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000, whole_ms: 3_000_000 };
     const NOW: u64 = 2_000_000;
 
     struct Counter(u8);
@@ -328,6 +337,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_download_is_renewed_again_and_again_but_not_for_ever() {
+        let first = run(&asked(), NOW).expect("granted").grant;
+        let mut grant = first.clone();
+        let mut at = NOW;
+        while let Ok(d) = run(&renewal_of(grant.clone()), at + 700_000) {
+            at += 700_000;
+            grant = d.grant;
+            assert_eq!((grant.download, grant.began_ms, grant.issued_ms), (first.download, NOW, at));
+        }
+        assert_eq!(at, NOW + 2_800_000, "the last renewal before the download is 3,000 s old");
+        assert_eq!(run(&renewal_of(grant), NOW + 3_000_001), Err(Denial::GrantExpired));
+    }
+
+    #[test]
     fn without_peer_download_the_ceiling_is_zero() {
         let mut a = asked();
         a.object.policy.peer_download = false;
@@ -372,6 +395,7 @@ pub(crate) mod tests {
             ("policy", Grant { policy, ..g.clone() }),
             ("max_peer_bytes", Grant { max_peer_bytes: g.max_peer_bytes + 1, ..g.clone() }),
             ("order_seed", Grant { order_seed: g.order_seed ^ 1, ..g.clone() }),
+            ("began_ms", Grant { began_ms: g.began_ms + 1, ..g.clone() }),
             ("issued_ms", Grant { issued_ms: g.issued_ms - 1, ..g.clone() }),
             ("expires_ms", Grant { expires_ms: g.expires_ms + 1, ..g.clone() }),
             ("challenged", Grant { challenged: !g.challenged, ..g.clone() }),

@@ -9,7 +9,8 @@
 //! are not billed; nor are introductions that were made meanwhile, whenever it reports them.
 //!
 //! A download closes [`LATE_MS`] after the downloader's last word (that it is complete, cancelled or failed), or
-//! [`EXPIRES_MS`] after its first record if that word never comes. What is received later changes nothing.
+//! [`EXPIRES_MS`] after its first record if that word never comes. What clients say later changes nothing. What edges
+//! have sent counts until it expires, since no client's word may make an edge's bytes free.
 
 use super::quarantine::Quarantines;
 use super::{Spans, receipts};
@@ -43,8 +44,9 @@ pub enum Settlement {
 pub struct Book {
     /// When the first record was received, Unix milliseconds.
     first_ms: Option<u64>,
-    /// When the downloader's last word was received.
-    ended_ms: Option<u64>,
+    /// When the last words of those who say that they are the downloader were received: of who has since said that it
+    /// goes on there is none.
+    ended_ms: BTreeMap<Guid, u64>,
     /// Records that came too late.
     late: u32,
     granted: Option<GrantRecord>,
@@ -160,16 +162,15 @@ impl Book {
     /// counts.
     pub fn add(&mut self, record: LedgerRecord, now_ms: u64) {
         self.first_ms = Some(self.first_ms.map_or(now_ms, |first| first.min(now_ms)));
-        if self.settlement(now_ms) != Settlement::Open {
+        let of_edge = matches!(record, LedgerRecord::Edge(_) | LedgerRecord::Served(_));
+        let late = match self.settlement(now_ms) {
+            Settlement::Open => false,
+            Settlement::Closed => !of_edge || self.expires_ms().is_none_or(|at| now_ms >= at),
+            Settlement::Expired => true,
+        };
+        if late {
             self.late = self.late.saturating_add(1);
             return;
-        }
-        if let LedgerRecord::Usage(r) = &record
-            && r.side == Side::Downloader
-            && r.state != UsageState::Running
-            && self.granted.as_ref().is_none_or(|g| g.guid == r.reporter)
-        {
-            self.ended_ms = Some(self.ended_ms.map_or(now_ms, |ended| ended.min(now_ms)));
         }
         match record {
             LedgerRecord::Log(r) => {
@@ -209,6 +210,12 @@ impl Book {
         match r.side {
             Side::Downloader => {
                 if newer(self.downloaders.get(&r.reporter), &r, |r| r.seq) {
+                    if r.state == UsageState::Running {
+                        self.ended_ms.remove(&r.reporter);
+                    } else {
+                        let ended = self.ended_ms.entry(r.reporter).or_insert(now_ms);
+                        *ended = now_ms.min(*ended);
+                    }
                     self.downloaders.insert(r.reporter, r);
                 }
             }
@@ -223,14 +230,23 @@ impl Book {
     /// When no more records count, Unix milliseconds; `None` before the first record.
     #[must_use]
     pub fn closes_ms(&self) -> Option<u64> {
-        let expires = self.first_ms?.saturating_add(EXPIRES_MS);
-        Some(self.ended_ms.map_or(expires, |ended| expires.min(ended.saturating_add(LATE_MS))))
+        let expires = self.expires_ms()?;
+        Some(self.ended_ms().map_or(expires, |ended| expires.min(ended.saturating_add(LATE_MS))))
+    }
+
+    fn expires_ms(&self) -> Option<u64> {
+        self.first_ms.map(|first| first.saturating_add(EXPIRES_MS))
+    }
+
+    /// When the downloader's last word was received.
+    fn ended_ms(&self) -> Option<u64> {
+        self.ended_ms.get(&self.downloader()?.reporter).copied()
     }
 
     /// How far it is at `now_ms`.
     #[must_use]
     pub fn settlement(&self, now_ms: u64) -> Settlement {
-        match (self.closes_ms(), self.ended_ms) {
+        match (self.closes_ms(), self.ended_ms()) {
             (Some(at), Some(_)) if now_ms >= at => Settlement::Closed,
             (Some(at), None) if now_ms >= at => Settlement::Expired,
             _ => Settlement::Open,

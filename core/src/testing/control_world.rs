@@ -90,6 +90,7 @@ fn grant(node: NodeIx, name: Name) -> SealedGrant {
         policy: Policy::default(),
         max_peer_bytes: 1 << 20,
         order_seed: 0,
+        began_ms: 0,
         issued_ms: 0,
         expires_ms: u64::MAX,
         challenged: false,

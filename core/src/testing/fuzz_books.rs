@@ -40,7 +40,7 @@ fn tampered<T: Wire>(u: &mut Unstructured<'_>, of: &T) -> Result<Option<T>> {
     Ok(T::from_bytes(&bytes).ok())
 }
 
-const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000 };
+const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000, whole_ms: 3_000_000 };
 
 /// Grants that were issued, and others; tokens that nobody has made.
 pub(super) fn grants(bytes: &[u8]) {

@@ -20,7 +20,7 @@ use crate::wire::{Text, Wire as _};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000 };
+const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000, whole_ms: 1_500_000 };
 const RENEW_BEFORE: Duration = Duration::from_secs(180);
 const EDGES: [usize; 2] = [0, 1];
 const CN: usize = 2;
@@ -60,6 +60,8 @@ pub enum Mutant {
     AnyVersion,
     /// An edge renews however late.
     RenewsForever,
+    /// An edge renews however old the download is.
+    NeverEnds,
     /// A renewal takes the ceiling of the object as it is now.
     Widens,
     /// A renewal begins another download.
@@ -171,7 +173,9 @@ impl Grants {
                 _ => {}
             }
         }
-        let mut decided = decide(&trust(None), LIVES, now_ms, &mut Seeded::new(2), &asked);
+        let whole_ms = if m == Some(Mutant::NeverEnds) { u64::MAX } else { LIVES.whole_ms };
+        let lives = Lifetimes { whole_ms, ..LIVES };
+        let mut decided = decide(&trust(None), lives, now_ms, &mut Seeded::new(2), &asked);
         if let Ok(Decision { grant, .. }) = &mut decided {
             match m {
                 Some(Mutant::Widens) => grant.max_peer_bytes = asked.object.size,
@@ -200,7 +204,8 @@ impl Grants {
         let old = self.opened();
         match (self.renewal(m, edge, client(0), true), old) {
             (Some(Ok(decision)), Some(old)) => {
-                let late = self.clock(edge) > old.expires_ms + LIVES.renew_ms;
+                let ends = (old.expires_ms + LIVES.renew_ms).min(old.began_ms + LIVES.whole_ms);
+                let late = self.clock(edge) > ends;
                 self.wrongly_renewed |= late || old.version != VersionId::numbered(self.version);
                 self.epochs[1] = self.servers[edge].current;
                 self.keep(m, edge, decision.grant);

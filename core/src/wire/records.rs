@@ -71,6 +71,8 @@ crate::wire! {
         pub max_peer_bytes: u64,
         /// Seeds the order in which pieces are asked for.
         pub order_seed: u64,
+        /// When the download's first grant was issued, Unix milliseconds.
+        pub began_ms: u64,
         /// Not used before, Unix milliseconds.
         pub issued_ms: u64,
         /// Not used after, Unix milliseconds.

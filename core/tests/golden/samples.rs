@@ -95,6 +95,7 @@ pub(crate) fn signed_grant() -> SignedGrant {
             policy: policy(),
             max_peer_bytes: 7,
             order_seed: 8,
+            began_ms: 9,
             issued_ms: 9,
             expires_ms: 10,
             challenged: true,

@@ -357,6 +357,7 @@ mod tests {
             policy: Policy::default(),
             max_peer_bytes: 7,
             order_seed: 8,
+            began_ms: 9,
             issued_ms: 9,
             expires_ms: 10,
             challenged: false,

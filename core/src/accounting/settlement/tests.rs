@@ -251,10 +251,45 @@ fn late_evidence_counts_for_a_day_and_then_the_bill_stands() {
     assert_eq!(in_time.settlement(2_000 + LATE_MS), Settlement::Closed);
     let closed = in_time.bill(fake_verify, 2_000 + LATE_MS);
     in_time.add(ended(got(2, &[(1, 4)])), 2_000 + LATE_MS);
-    in_time.add(edge(1, 1, 99), 2_000 + LATE_MS);
-    assert_eq!((in_time.bill(fake_verify, u64::MAX), in_time.late()), (closed, 2), "nothing changes a closed bill");
+    assert_eq!((in_time.bill(fake_verify, u64::MAX), in_time.late()), (closed, 1), "no client changes a closed bill");
     book.add(sent(2, 1, &[(1, 40)]), 2_000 + LATE_MS);
     assert_eq!((book.bill(fake_verify, u64::MAX).peers_billed, book.late()), (0, 1));
+}
+
+#[test]
+fn who_says_that_it_is_over_gets_no_byte_of_an_edge_for_nothing() {
+    let mut book = Book::default();
+    book.add(granted(100), 1_000);
+    book.add(ended(got(1, &[])), 2_000);
+    book.add(edge(1, 1, 60), 2_000 + LATE_MS);
+    assert_eq!((book.bill(fake_verify, u64::MAX).edge_unique, book.late()), (60, 0));
+    book.add(edge(1, 2, 99), 1_000 + EXPIRES_MS);
+    assert_eq!((book.bill(fake_verify, u64::MAX).edge_unique, book.late()), (60, 1), "when it has expired it stands");
+}
+
+#[test]
+fn a_download_that_goes_on_after_all_closes_a_day_after_its_next_end() {
+    let mut book = Book::default();
+    book.add(granted(100), 1_000);
+    book.add(ended(got(1, &[(1, 10)])), 2_000);
+    book.add(got(2, &[(1, 20)]), 3_000);
+    assert_eq!(book.closes_ms(), Some(1_000 + EXPIRES_MS));
+    book.add(sent(2, 1, &[(1, 50)]), 2_000 + LATE_MS);
+    book.add(ended(got(3, &[(1, 50)])), 2_000 + LATE_MS);
+    assert_eq!(book.closes_ms(), Some(2_000 + 2 * LATE_MS));
+    assert_eq!(book.bill(fake_verify, u64::MAX).peers_billed, 50);
+}
+
+#[test]
+fn only_who_was_granted_a_download_ends_it() {
+    let mut book = Book::default();
+    let stranger = ended(LedgerRecord::Usage(record(9, Side::Downloader, 1, Vec::new())));
+    book.add(stranger, 500);
+    book.add(granted(100), 1_000);
+    book.add(got(1, &[(1, 40)]), 2_000);
+    let late = 500 + LATE_MS;
+    book.add(sent(2, 1, &[(1, 40)]), late);
+    assert_eq!((book.bill(fake_verify, late).peers_billed, book.late()), (40, 0));
 }
 
 #[test]

@@ -152,6 +152,7 @@ fn grant_of(n: u32) -> Grant {
         policy: Policy::default(),
         max_peer_bytes: 100,
         order_seed: 1,
+        began_ms: NOW_MS,
         issued_ms: NOW_MS,
         expires_ms: NOW_MS + 900_000,
         challenged: false,

@@ -106,7 +106,11 @@ impl Edge {
             return deny(cx, req, Denial::Unavailable);
         };
         let trust = Trust { root: cx.cfg.root, verify: cx.cfg.verify };
-        let lives = grants::Lifetimes { valid_ms: millis(cx.cfg.grant_for), renew_ms: millis(cx.cfg.renew_within) };
+        let lives = grants::Lifetimes {
+            valid_ms: millis(cx.cfg.grant_for),
+            renew_ms: millis(cx.cfg.renew_within),
+            whole_ms: grants::RENEWED_FOR_MS,
+        };
         let now_ms = wall.at(cx.now);
         let decision = match grants::decide(&trust, lives, now_ms, cx.rng, asked) {
             Ok(decision) => decision,

@@ -208,9 +208,9 @@ pub struct Config {
     pub look_within: Duration,
     /// The wait before the next attempt once every CN has failed: first and longest.
     pub backoff: (Duration, Duration),
-    /// Queries a minute, over all downloads, by those that have asked before.
+    /// Queries a minute, over all downloads, by those that know peers already.
     pub queries_per_minute: u32,
-    /// So many more by downloads that have not: one that asks again and again must not keep the next from its first
+    /// So many more by downloads that know none: one that asks again and again must not keep the next from its first
     /// peers.
     pub queries_first: u32,
     /// So many more where the way to a peer was lost; with those above no more than the CN allows.
@@ -258,9 +258,9 @@ impl Config {
     }
 
     /// Queries that may have gone out in a minute before one more does.
-    pub(super) const fn query_rate(&self, asked: bool, way_lost: bool) -> u32 {
+    pub(super) const fn query_rate(&self, knows_peers: bool, way_lost: bool) -> u32 {
         let first = self.queries_per_minute.saturating_add(self.queries_first);
-        match (asked, way_lost) {
+        match (knows_peers, way_lost) {
             (_, true) => first.saturating_add(self.queries_spare),
             (false, false) => first,
             (true, false) => self.queries_per_minute,

@@ -32,8 +32,6 @@ struct Asking {
     want: Want,
     /// The query under way.
     query: Option<u32>,
-    /// It has asked before: others that have not come first.
-    asked: bool,
     /// The CN will not answer this grant: wait for another.
     refused: bool,
     /// Answers without peers, in a row.
@@ -80,7 +78,6 @@ impl ClientSession {
         let asking = self.queries.wants.entry(download).or_insert_with(|| Asking {
             want: want.clone(),
             query: None,
-            asked: false,
             refused: false,
             empty: Backoff::default(),
         });
@@ -128,7 +125,7 @@ impl ClientSession {
     /// The download may ask now; a query that is still under way has been lost.
     pub(super) fn query_due(&mut self, cx: &mut Context<'_>, download: DownloadId) {
         let Some(asking) = self.queries.wants.get(&download) else { return };
-        let rate = cx.cfg.query_rate(asking.asked, asking.want.soon);
+        let rate = cx.cfg.query_rate(!asking.want.exclude.is_empty(), asking.want.soon);
         let later = self.queries.allowed(cx.now, rate);
         let Some(asking) = self.queries.wants.get_mut(&download) else { return };
         asking.query = None;
@@ -142,7 +139,6 @@ impl ClientSession {
         self.queries.number = self.queries.number.wrapping_add(1);
         let query = self.queries.number;
         asking.query = Some(query);
-        asking.asked = true;
         asking.want.soon = false;
         let want = &asking.want;
         let newest = want.exclude.len().saturating_sub(EXCLUDED_MAX);

@@ -404,7 +404,7 @@ fn a_download_that_asks_again_and_again_leaves_the_next_its_first_query() {
         for query in queries(&out) {
             asked += 1;
             b.input(Input::Message { conn, msg: introductions_for(query.query, 1) });
-            b.input(Input::Want(want(20)));
+            b.input(Input::Want(Want { exclude: vec![PublicKey::numbered(1)], ..want(20) }));
         }
         out = b.wait(secs(1));
         b.input(Input::Message { conn, msg: ControlMsg::Pong });

@@ -199,6 +199,7 @@ impl<R: Start> Net<R> {
             policy: Policy::default(),
             max_peer_bytes: 1_000_000,
             order_seed: 1,
+            began_ms: unix_ms() - 1000,
             issued_ms: unix_ms() - 1000,
             expires_ms: unix_ms() + 600_000,
             challenged: false,

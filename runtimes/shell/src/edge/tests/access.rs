@@ -179,6 +179,7 @@ fn content_is_withheld_from_grants_that_are_forged_old_or_for_something_else() {
         policy: Policy::default(),
         max_peer_bytes: 100_000,
         order_seed: 0,
+        began_ms: unix_ms() - 1_000,
         issued_ms: unix_ms() - 1_000,
         expires_ms: unix_ms() + 600_000,
         challenged: false,

@@ -27,6 +27,7 @@ fn grant_field(lab: &Lab, version: VersionId) -> String {
         policy: Policy::default(),
         max_peer_bytes: u64::from(SIZE),
         order_seed: 0,
+        began_ms: unix_ms() - 1_000,
         issued_ms: unix_ms() - 1_000,
         expires_ms: unix_ms() + 600_000,
         challenged: true,
