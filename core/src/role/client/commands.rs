@@ -82,9 +82,7 @@ impl Client {
         self.set_state(cx, handle, DownloadState::Starting);
         self.save_record(cx, handle, Some(req));
         self.go_on(cx, handle);
-        if self.timers.get(Timer::Usage).is_none() {
-            self.timers.set(Timer::Usage, Some(cx.now.after(cx.cfg.usage_every)));
-        }
+        self.report_soon(cx, cx.now);
         self.timers.set(Timer::Status, Some(cx.now.after(cx.cfg.status_every)));
     }
 

@@ -60,8 +60,9 @@ pub struct Config {
     pub renew_before: Duration,
     /// Figures of a download are told at most so often.
     pub status_every: Duration,
-    /// Usage records are written so often while something changes.
-    pub usage_every: Duration,
+    /// Usage records are written so often while something changes that is young, and at last: see
+    /// [`Config::usage_wait`].
+    pub usage_every: (Duration, Duration),
     /// What was served to a download is remembered for so long after its last byte, so that a peer which comes again is
     /// counted on.
     pub served_keep: Duration,
@@ -96,9 +97,15 @@ impl Config {
             bootstrap_every: Duration::from_secs(3600),
             renew_before: Duration::from_secs(180),
             status_every: Duration::from_millis(250),
-            usage_every: Duration::from_secs(5),
+            usage_every: (Duration::from_secs(5), Duration::from_secs(60)),
             served_keep: Duration::from_secs(600),
         }
+    }
+
+    /// The wait before the next usage record of what is so old: a quarter of its age, within bounds, so that a long
+    /// download makes few records, and a crash leaves little unreported.
+    pub(super) fn usage_wait(&self, age: Duration) -> Duration {
+        (age / 4).clamp(self.usage_every.0, self.usage_every.1)
     }
 
     /// For models: small windows, no measuring, no waits that branch.
@@ -114,6 +121,7 @@ impl Config {
             upload: upload::Config::tiny(usual.upload.trust, id.upload_key),
             connectivity: crate::nat::connectivity::Config::tiny(),
             peers_wanted: 2,
+            usage_every: (usual.usage_every.0, usual.usage_every.0),
             ask_backoff: (Duration::ZERO, Duration::ZERO),
             ..usual
         }

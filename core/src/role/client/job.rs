@@ -5,6 +5,7 @@ use super::{Client, Context, Saving, Timer};
 use crate::Time;
 use crate::content::Bitfield;
 use crate::ids::{Handle, PublicKey, ReqId};
+use crate::limits::USAGE_SOURCES_MAX;
 use crate::role::client::io::{FailReason, Notice, Output, SourceName};
 use crate::session::Backoff;
 use crate::session::client as session;
@@ -102,6 +103,15 @@ impl Job {
     /// Bytes of durable pieces by who delivered them, under this download's id.
     pub(super) fn counted_bytes(&self) -> Vec<(SourceName, u64)> {
         self.swarm.as_ref().map_or_else(|| self.counted.clone(), |s| s.counted().collect())
+    }
+
+    /// How many more introductions its usage record can name beside those that count and these links: bytes of one
+    /// that finds no place in it would be nobody's.
+    pub(super) fn nameable(&self, links: usize) -> usize {
+        let of_peer = |(name, _): &(SourceName, u64)| *name != SourceName::Edge;
+        let all = self.swarm.as_ref().map(|s| s.counted().filter(of_peer).count());
+        let counted = all.unwrap_or_else(|| self.counted.iter().filter(|c| of_peer(c)).count());
+        USAGE_SOURCES_MAX.saturating_sub(counted + links)
     }
 
     /// Bytes of durable pieces.

@@ -388,7 +388,7 @@ impl Client {
         for handle in active {
             self.go_on(cx, handle);
         }
-        self.timers.set(Timer::Usage, Some(cx.now.after(cx.cfg.usage_every)));
+        self.report_soon(cx, cx.now);
         self.timers.set(Timer::Status, Some(cx.now.after(cx.cfg.status_every)));
     }
 

@@ -58,10 +58,9 @@ impl Client {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         let fetching = job.swarm.as_ref().is_some_and(|s| s.phase() == download::Phase::Running);
         let Some(granted) = job.record.granted.as_ref().filter(|_| fetching) else { return };
-        // a usage record names so many sources
-        let few_enough = job.tried.len() < EXCLUDED_MAX;
-        let more = if job.peers_allowed && few_enough {
-            (cx.cfg.peers_wanted as usize).saturating_sub(links).min(room)
+        let nameable = job.nameable(links);
+        let more = if job.peers_allowed && job.tried.len() < EXCLUDED_MAX {
+            (cx.cfg.peers_wanted as usize).saturating_sub(links).min(room).min(nameable)
         } else {
             0
         };
@@ -97,9 +96,11 @@ impl Client {
         let IntroducedPeer { intro: signed, nat, ticket } = peer;
         let intro = &signed.intro;
         let addrs: Vec<_> = nat.candidates.iter().map(|c| c.addr).collect();
-        let full =
-            self.links.len() >= PEER_CONNECTIONS_MAX || self.links_of(handle).len() >= cx.cfg.peers_wanted as usize;
+        let links = self.links_of(handle).len();
         let Some(job) = self.jobs.get_mut(&handle) else { return };
+        let full = self.links.len() >= PEER_CONNECTIONS_MAX
+            || links >= cx.cfg.peers_wanted as usize
+            || job.nameable(links) == 0;
         let fetching = job.swarm.as_ref().is_some_and(|s| s.phase() == download::Phase::Running);
         let own = intro.uploader_key == cx.cfg.identity.upload_key;
         let obstacles = [

@@ -49,9 +49,10 @@ impl Client {
         }
         let Some(served) = self.served.get_mut(&download) else { return };
         served.receipted((intro, key), proof.clone(), cx.now);
+        let began = served.began();
         let peer = PeerBytes { intro, key, bytes, receipt: Some(proof) };
         self.save(cx, Save::Receipt(KeptReceipt { download, version, peer }), Saving::Receipt { intro, bytes });
-        self.report_soon(cx);
+        self.report_soon(cx, began);
     }
 
     pub(super) fn receipt_saved(

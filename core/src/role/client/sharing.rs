@@ -81,6 +81,10 @@ impl Served {
         self.seq
     }
 
+    pub(super) const fn began(&self) -> Time {
+        self.began
+    }
+
     pub(super) fn rebase(&mut self, by: core::time::Duration) {
         self.began = self.began.rebased(by);
         self.last = self.last.rebased(by);
@@ -195,10 +199,11 @@ impl Client {
         peer.bytes = peer.bytes.saturating_add(bytes);
         served.dirty |= bytes > 0;
         served.last = cx.now;
+        let began = served.began;
         if last {
             self.report_served(cx, download);
         }
-        self.report_soon(cx);
+        self.report_soon(cx, began);
     }
 
     /// Whether there is a place in the books for what a download is served.
@@ -210,9 +215,11 @@ impl Client {
         true
     }
 
-    pub(super) fn report_soon(&mut self, cx: &Context<'_>) {
-        if self.timers.get(Timer::Usage).is_none() {
-            self.timers.set(Timer::Usage, Some(cx.now.after(cx.cfg.usage_every)));
+    /// There will be news of what has begun then.
+    pub(super) fn report_soon(&mut self, cx: &Context<'_>, began: Time) {
+        let at = cx.now.after(cx.cfg.usage_wait(cx.now.since(began)));
+        if self.timers.get(Timer::Usage).is_none_or(|set| set > at) {
+            self.timers.set(Timer::Usage, Some(at));
         }
     }
 
@@ -297,8 +304,12 @@ impl Client {
             self.report_served(cx, download);
         }
         self.forget_served(cx);
-        let goes_on = !running.is_empty() || !self.served.is_empty();
-        self.timers.set(Timer::Usage, goes_on.then(|| cx.now.after(cx.cfg.usage_every)));
+        let began = running.iter().filter_map(|handle| Some(self.jobs.get(handle)?.began));
+        let youngest = began.chain(self.served.values().map(|s| s.began)).max();
+        self.timers.clear(Timer::Usage);
+        if let Some(youngest) = youngest {
+            self.report_soon(cx, youngest);
+        }
     }
 
     /// Forgets what was served long ago and is in the ledger.

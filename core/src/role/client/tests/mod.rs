@@ -8,9 +8,10 @@ mod serving;
 mod world;
 
 use super::io::{CloseReason, CommandError, CommandKind, DownloadState, EdgeError, FailReason, FetchSource, Notice};
-use super::io::{Output, StoreError};
+use super::io::{Output, SourceName, StoreError};
 use crate::content::Layout;
-use crate::ids::{Handle, VersionId};
+use crate::ids::{Handle, IntroId, PublicKey, VersionId};
+use crate::limits::USAGE_SOURCES_MAX;
 use crate::swarm::download;
 use crate::wire::control::ControlMsg;
 use crate::wire::records::{Side, UsageRecord, UsageState};
@@ -131,6 +132,39 @@ fn after_a_crash_no_journalled_piece_is_fetched_again_and_every_byte_is_reported
     world.run_until(handle, DownloadState::Completed);
     assert!(world.fetched[asked..].iter().all(|(_, piece)| !have.contains(piece)));
     let last = usage_sent(&world).last().copied().cloned().expect("a usage record");
+    assert_eq!(last.edge_bytes + last.peers.iter().map(|p| p.bytes).sum::<u64>(), 100 * MIB);
+}
+
+#[test]
+fn the_longer_a_download_takes_the_less_often_it_reports() {
+    let mut world = World::new(400 * MIB);
+    world.cns = 1;
+    world.edge_rate = 1 << 20;
+    let handle = world.get();
+    world.run_for(Duration::from_secs(60));
+    let young = usage_sent(&world).len();
+    world.run_for(Duration::from_secs(240));
+    let older = usage_sent(&world).len() - young;
+    assert_eq!(world.state(handle), Some(DownloadState::Running));
+    assert!((6..=12).contains(&young), "{young} in the first minute");
+    assert!((4..=8).contains(&older), "{older} in four more");
+}
+
+#[test]
+fn no_more_peers_are_met_than_a_usage_record_can_name() {
+    let mut world = World::with_peers(100 * MIB, &[FAST, FAST, FAST]);
+    let handle = world.get();
+    world.run_for(Duration::from_secs(1));
+    let sources = world.disk.sources.get_mut(&handle).expect("something has come");
+    let total: u64 = sources.values().sum();
+    let many = u32::try_from(USAGE_SOURCES_MAX).expect("few") - 1;
+    let peer = |n| SourceName::Peer(IntroId::numbered(1_000 + n), PublicKey::numbered(1_000 + n));
+    *sources = (0..many).map(|n| (peer(n), 1)).collect();
+    sources.insert(SourceName::Edge, total - u64::from(many));
+    world.crash();
+    world.run_until(handle, DownloadState::Completed);
+    let last = usage_sent(&world).last().copied().cloned().expect("a usage record");
+    assert_eq!(last.peers.len(), USAGE_SOURCES_MAX, "one more peer is met");
     assert_eq!(last.edge_bytes + last.peers.iter().map(|p| p.bytes).sum::<u64>(), 100 * MIB);
 }
 
