@@ -21,6 +21,10 @@ pub enum Code {
     Forbidden = 5,
     /// The disk is full or fails.
     Disk = 6,
+    /// Exported books do not prove what they say: bent, or not whole.
+    Unproven = 7,
+    /// An invoice says something else than the books that it is for.
+    Disagrees = 8,
     /// Ctrl-C: paused, nothing lost.
     Interrupted = 130,
 }
@@ -36,6 +40,8 @@ impl Code {
             Self::Unreachable => "unreachable",
             Self::Forbidden => "forbidden",
             Self::Disk => "disk",
+            Self::Unproven => "unproven",
+            Self::Disagrees => "disagrees",
             Self::Interrupted => "interrupted",
         }
     }

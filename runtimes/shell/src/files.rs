@@ -10,6 +10,27 @@ pub(crate) fn read(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|e| Error::io(format!("read {}", path.display()), &e))
 }
 
+/// Makes a text file whole: written beside it, then renamed, so that whoever reads sees the old one or the new one.
+pub(crate) fn replace(path: &Path, text: &str) -> Result<(), Error> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.new", std::process::id()));
+    let written = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));
+    written.map_err(|e| {
+        // what was begun is worth nothing; the first error is the one to tell
+        let _ = fs::remove_file(&beside);
+        Error::io(format!("write {}", path.display()), &e)
+    })
+}
+
+/// A file that a command makes: one that is there is somebody's.
+pub(crate) fn refuse_present(path: &Path, force: bool) -> Result<(), Error> {
+    if path.is_file() && !force {
+        return Err(Error::usage(format!("{} is there already", path.display()))
+            .next("choose another name, or add --force to write over it"));
+    }
+    Ok(())
+}
+
 /// A file's identity: it is read again when this changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -35,4 +56,24 @@ fn inode(meta: &fs::Metadata) -> u64 {
 #[cfg(not(unix))]
 fn inode(_: &fs::Metadata) -> u64 {
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_there_is_not_written_over_unasked_and_is_replaced_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("a");
+        refuse_present(&file, false).expect("nothing is there");
+        replace(&file, "1").expect("written");
+        let error = refuse_present(&file, false).expect_err("somebody's").to_string();
+        assert!(error.contains("--force"), "{error}");
+        refuse_present(&file, true).expect("asked for");
+        replace(&file, "2").expect("written");
+        assert_eq!(read(&file).expect("there"), "2");
+        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 1, "nothing is left beside it");
+        assert!(replace(&dir.path().join("none/a"), "3").is_err());
+    }
 }

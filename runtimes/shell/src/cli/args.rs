@@ -27,7 +27,7 @@ use std::path::PathBuf;
         swarmedge demo                    watch a whole network deliver a file on this machine\n  \
         swarmedge init my-cdn             make a deployment of your own and be told the next commands\n\n\
         Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not found, 4 unreachable, 5 forbidden, 6 disk, \
-        130 interrupted (paused, nothing lost)."
+        7 unproven and 8 disagreeing books (see `audit --help`), 130 interrupted (paused, nothing lost)."
 )]
 pub struct Cli {
     /// Options of every command.

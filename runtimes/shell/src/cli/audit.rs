@@ -1,9 +1,13 @@
 //! `ledger close-day`, `ledger export` and `audit`: an invoice that its payer can check.
 
-use super::Error;
+mod invoice;
+mod seen;
+
 use super::args::{AuditArgs, ExportFormat, LedgerCloseArgs, LedgerExportArgs};
 use super::objects::no_section;
+use super::{Code, Error};
 use crate::config::{Bundle, ServerConfig};
+use crate::files;
 use crate::host::unix_ms;
 use crate::keys::verify;
 use crate::rt::Start;
@@ -13,11 +17,14 @@ use crate::server::ledger::parquet::Archive;
 use crate::server::ledger::{Day, Reader, Store, export};
 use crate::terminal::out::{print_json, say};
 use crate::terminal::units::bytes;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use swarmedge_core::accounting::Trust;
+use std::path::Path;
 use swarmedge_core::accounting::audit::{Finding, ProviderDay, Totals, check_days};
+use swarmedge_core::accounting::{CertError, Trust};
 use swarmedge_core::ids::{ProviderId, PublicKey};
+use swarmedge_core::wire::records::ServerRole;
+
+/// What Parquet files begin with.
+const PARQUET: &[u8] = b"PAR1";
 
 /// The `[ledger]` section of a configuration.
 pub(super) fn ledger_of(config: &Path) -> Result<LedgerConfig, Error> {
@@ -72,6 +79,7 @@ pub(super) fn export_days<R: Start>(args: &LedgerExportArgs, json: bool) -> Resu
         return Err(Error::usage(format!("--to {to} is before --from {from}")));
     }
     let (format, output) = (args.format, args.output.clone());
+    files::refuse_present(&output, args.force)?;
     let statements = R::block_on(move |_| async move {
         let mut reader = Reader::open(&cfg.database).await?;
         match format {
@@ -120,41 +128,46 @@ pub(super) fn audit(args: &AuditArgs, json: bool) -> Result<(), Error> {
     let root = root_of(args)?;
     let mut days: Vec<(ProviderDay, &Path)> = Vec::new();
     for file in &args.files {
-        let text = std::fs::read_to_string(file).map_err(|e| Error::io(format!("read {}", file.display()), &e))?;
-        let read = export::from_lines(&text)
-            .map_err(|(line, why)| Error::failed(format!("{}:{line}: {why}", file.display())))?;
-        days.extend(read.into_iter().map(|day| (day, file.as_path())));
+        days.extend(days_of(file)?.into_iter().map(|day| (day, file.as_path())));
     }
     days.sort_by_key(|(day, _)| day.day.day);
     let (days, files): (Vec<ProviderDay>, Vec<&Path>) = days.into_iter().unzip();
+    of_one_provider_and_once(&days, &files)?;
     let (Some(first), Some(last)) = (days.first(), days.last()) else {
         return Err(Error::usage("the files hold no day").next("`ledger export` writes them"));
     };
-    let totals = check_days(&Trust { root, verify }, &days).map_err(|(at, finding)| {
-        let (day, file) = (Day(days[at].day.day), files[at].display());
-        Error::failed(format!("{file}: {day}: {}", words(&finding)))
-            .next("ask the operator for the day's records; keep this file, it is evidence")
-    })?;
+    let trust = Trust { root, verify };
+    let totals = check_days(&trust, &days)
+        .map_err(|(at, finding)| unproven(&days[at], files[at], &finding, is_foreign(&days[at], &trust)))?;
     if let Some(seen) = &args.seen {
-        compare_seen(seen, &days)?;
+        seen::compare(seen, &days)?;
     }
-    if let Some(invoice) = &args.invoice {
-        compare_invoice(invoice, &totals)?;
-    }
+    let span = (first.provider, Day(first.day.day), Day(last.day.day));
+    let compared = args.invoice.as_ref().map(|invoice| invoice::compare(invoice, span, &totals)).transpose()?;
     if json {
         return print_json(&serde_json::json!({
-            "provider": first.provider.0, "from": Day(first.day.day).to_string(), "to": Day(last.day.day).to_string(),
-            "days": days.len(), "totals": totals_json(&totals), "invoice_agrees": args.invoice.as_ref().map(|_| true),
+            "provider": first.provider.0, "from": span.1.to_string(), "to": span.2.to_string(),
+            "days": days.len(), "totals": totals_json(&totals),
+            "invoice_agrees": compared.as_ref().map(|_| true), "invoice_compared": compared,
         }));
     }
     say!(
         "provider {}, {} to {}: {} day(s), signed by {}",
-        first.provider,
-        Day(first.day.day),
-        Day(last.day.day),
+        span.0,
+        span.1,
+        span.2,
         days.len(),
         &last.head.cert.body.name[..]
     )?;
+    say_totals(&totals)?;
+    say!("every statement is in its signed day and nothing is missing; every day follows the one before")?;
+    if let Some(compared) = compared {
+        say!("the invoice agrees, to the byte: {}", compared.join(", "))?;
+    }
+    Ok(())
+}
+
+fn say_totals(totals: &Totals) -> Result<(), Error> {
     say!(
         "  downloads    {} ({} completed)\n  from edges   {} ({})\n  from peers   {} ({})\n  plain HTTPS  {} ({})",
         totals.downloads,
@@ -165,12 +178,70 @@ pub(super) fn audit(args: &AuditArgs, json: bool) -> Result<(), Error> {
         bytes(totals.peer_bytes),
         totals.plain_bytes,
         bytes(totals.plain_bytes)
-    )?;
-    say!("every statement is in its signed day and nothing is missing; every day follows the one before")?;
-    if args.invoice.is_some() {
-        say!("the invoice agrees, to the byte")?;
+    )
+}
+
+/// The days of an exported file.
+fn days_of(file: &Path) -> Result<Vec<ProviderDay>, Error> {
+    let name = file.display();
+    let bytes = std::fs::read(file).map_err(|e| Error::io(format!("read {name}"), &e))?;
+    if bytes.starts_with(PARQUET) {
+        return Err(Error::usage(format!("{name} is Parquet, which has no proofs"))
+            .next("audit what `ledger export` writes with --format jsonl, its default"));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::usage(format!("{name} is not text")).next("`ledger export` writes what can be audited"))?;
+    export::from_lines(&text).map_err(|e| {
+        let message = format!("{name}:{}: {}", e.line, e.why);
+        if e.bent {
+            Error::new(Code::Unproven, message).next(
+                "was it copied whole? if so ask the operator for the day's records, and keep this file: it is evidence",
+            )
+        } else {
+            Error::failed(message).next("this is no line of `ledger export`: take the file as the operator sent it")
+        }
+    })
+}
+
+/// Slips of whoever audits, which say nothing about the books.
+fn of_one_provider_and_once(days: &[ProviderDay], files: &[&Path]) -> Result<(), Error> {
+    for (pair, file) in days.windows(2).zip(files.windows(2)) {
+        let ([before, day], [a, b]) = (pair, file) else { continue };
+        let (a, b) = (a.display(), b.display());
+        if before.provider != day.provider {
+            let message = format!("{a} is of provider {}, {b} of provider {}", before.provider, day.provider);
+            return Err(Error::usage(message).next("audit the exports of one provider at a time"));
+        }
+        if before == day {
+            let message = format!("{} is given twice, in {a} and in {b}", Day(day.day.day));
+            return Err(Error::usage(message).next("name each export once"));
+        }
     }
     Ok(())
+}
+
+/// Whether the ledger's certificate is not the trusted operator's.
+fn is_foreign(day: &ProviderDay, trust: &Trust) -> bool {
+    let mut heads = day.previous.iter().chain([&day.head]);
+    heads.any(|h| trust.check_cert(&h.cert, ServerRole::Ledger, h.head.closed_ms) == Err(CertError::Signature))
+}
+
+fn unproven(day: &ProviderDay, file: &Path, finding: &Finding, foreign: bool) -> Error {
+    let message = format!("{}: {}: {}", file.display(), Day(day.day.day), words(finding));
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what all other findings are evidence of is the same")]
+    let next = match finding {
+        Finding::Signature(CertError::Signature) if foreign => {
+            "is the bundle or root key this operator's? if it is, keep this file: it is evidence"
+        }
+        Finding::Signature(CertError::Time) => {
+            "ask the operator when the ledger's certificate was renewed; keep this file, it is evidence"
+        }
+        Finding::Gap => {
+            "give the exports of all days of the span; if the operator has none, keep these: they are evidence"
+        }
+        _ => "ask the operator for the day's records; keep this file, it is evidence",
+    };
+    Error::new(Code::Unproven, message).next(next)
 }
 
 fn root_of(args: &AuditArgs) -> Result<PublicKey, Error> {
@@ -190,58 +261,12 @@ pub(super) fn totals_json(t: &Totals) -> serde_json::Value {
     })
 }
 
-/// The invoice is a JSON object with the figures at its top or under `totals`, as `report --format json` writes them.
-fn compare_invoice(invoice: &Path, totals: &Totals) -> Result<(), Error> {
-    let text = std::fs::read_to_string(invoice).map_err(|e| Error::io(format!("read {}", invoice.display()), &e))?;
-    let wrong = |why: String| Error::failed(format!("{}: {why}", invoice.display()));
-    let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-    let figures = json.get("totals").unwrap_or(&json);
-    let proven = totals_json(totals);
-    let mut compared = 0;
-    for (name, proven) in proven.as_object().into_iter().flatten() {
-        if let Some(billed) = figures.get(name) {
-            compared += 1;
-            if billed != proven {
-                return Err(wrong(format!(
-                    "{name} is {billed} in the invoice, the proven statements come to {proven}"
-                )));
-            }
-        }
-    }
-    if compared == 0 {
-        return Err(wrong("no figure to compare".into()).next("write at least edge_bytes, peer_bytes and plain_bytes"));
-    }
-    Ok(())
-}
-
-/// Lines of `day days root` of every head seen before: a day once seen must never come signed otherwise.
-fn compare_seen(path: &PathBuf, days: &[ProviderDay]) -> Result<(), Error> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(Error::io(format!("read {}", path.display()), &e)),
-    };
-    let mut seen: BTreeMap<String, String> = BTreeMap::new();
-    for line in text.lines() {
-        let (day, head) = line.split_once(' ').unwrap_or((line, ""));
-        seen.insert(day.to_owned(), head.to_owned());
-    }
-    let heads = days.iter().flat_map(|d| d.previous.iter().chain([&d.head]));
-    for h in heads {
-        let (day, head) = (Day(h.head.day).to_string(), format!("{} {}", h.head.days, h.head.root));
-        if seen.get(&day).is_some_and(|before| *before != head) {
-            return Err(Error::failed(format!("{day} was replaced: an earlier audit saw it signed otherwise"))
-                .next(format!("{} keeps what was seen; keep both exports, they are evidence", path.display())));
-        }
-        seen.insert(day, head);
-    }
-    let text: String = seen.iter().map(|(day, head)| format!("{day} {head}\n")).collect();
-    std::fs::write(path, text).map_err(|e| Error::io(format!("write {}", path.display()), &e))
-}
-
 fn words(finding: &Finding) -> String {
     match finding {
-        Finding::Signature(why) => format!("not signed by a ledger of this operator ({why:?})"),
+        Finding::Signature(CertError::Time) => {
+            "not signed by a ledger of this operator: its certificate was not valid when it signed".into()
+        }
+        Finding::Signature(CertError::Role | CertError::Signature) => "not signed by a ledger of this operator".into(),
         Finding::NotInLog => "the day is not in the signed log".into(),
         Finding::Rewritten => "the signed log does not begin with the one before: history was changed".into(),
         Finding::Foreign => "statements of another provider or day".into(),

@@ -134,15 +134,59 @@ fn an_auditor_finds_what_was_bent_and_accepts_what_was_not() {
     for (name, text, found) in bent {
         fs::write(at.join(name), text).expect("writes");
         let (error, code) = refusal(binary, at, &["audit", name, "--root", &root]);
-        assert!(code == Some(1) && error.contains(found), "{name}: {error}");
+        assert!(code == Some(7) && error.contains(found) && error.contains("evidence"), "{name}: {error}");
     }
     let said = run(binary, at, &["audit", "honest", "--root", &root, "--seen", "heads"]);
     assert!(said.status.success(), "{}", text(&said.stderr));
     assert!(text(&said.stdout).contains("nothing is missing"), "{}", text(&said.stdout));
     let (error, _) = refusal(binary, at, &["audit", "other", "--root", &root, "--seen", "heads"]);
     assert!(error.contains("replaced"), "whole in itself, and not what was seen before: {error}");
-    let (error, _) = refusal(binary, at, &["audit", "honest", "--root", &"0".repeat(64)]);
-    assert!(error.contains("not signed by a ledger of this operator"), "{error}");
+    let (error, code) = refusal(binary, at, &["audit", "honest", "--root", &"0".repeat(64)]);
+    assert!(code == Some(7) && error.contains("not signed by a ledger of this operator"), "{error}");
+    assert!(error.contains("root key this operator's?"), "{error}");
+}
+
+/// A slip of the auditor's is no fraud, and an invoice that disagrees is neither.
+#[test]
+fn an_auditor_is_told_slips_from_fraud_and_both_from_a_wrong_invoice() {
+    let binary = crate::BINARY;
+    let dir = dir();
+    let at = dir.path();
+    let root = closed_and_exported(binary, at, "800", &at.join("honest"));
+    let export = |provider: &'static str, format: &'static str, to: &'static str| {
+        let what = ["ledger", "export", "--provider", provider, "--from", "2026-01-30", "--format", format];
+        [&what[..], &["-o", to, "--config", "cdn/server.toml"]].concat()
+    };
+    let (error, code) = refusal(binary, at, &export("1", "jsonl", "honest"));
+    assert!(code == Some(2) && error.contains("--force"), "{error}");
+    for made in [export("2", "jsonl", "second"), export("1", "parquet", "table")] {
+        assert!(run(binary, at, &made).status.success(), "{made:?}");
+    }
+    let kept = fs::read(at.join("second")).expect("exported");
+    let slips: [(&[&str], &str); 5] = [
+        (&["honest", "second"], "of provider"),
+        (&["honest", "honest"], "given twice"),
+        (&["table"], "--format jsonl"),
+        (&["honest", "--seen", "second"], "second:1: "),
+        (&["honest", "--invoice", "short.json"], "no peer_bytes"),
+    ];
+    fs::write(at.join("short.json"), r#"{"edge_bytes":1,"peers_bytes":1,"plain_bytes":1}"#).expect("writes");
+    let audit = |args: &[&str]| refusal(binary, at, &[&["audit", "--root", &root], args].concat());
+    for (args, found) in slips {
+        let (error, code) = audit(args);
+        assert!(code == Some(2) && error.contains(found), "{args:?}: {error}");
+    }
+    assert_eq!(fs::read(at.join("second")).expect("exported"), kept, "--seen has not touched what is not its own");
+
+    let days = ["--from", "2026-01-30", "--to", "2026-01-31", "--format", "json", "-o", "invoice.json"];
+    let report = [&["report", "--provider", "1", "--config", "cdn/server.toml"], &days[..]].concat();
+    assert!(run(binary, at, &report).status.success());
+    let said = run(binary, at, &["audit", "honest", "--root", &root, "--invoice", "invoice.json"]);
+    assert!(text(&said.stdout).contains("to the byte: provider, from, to, "), "{}", text(&said.stderr));
+    let invoice = fs::read_to_string(at.join("invoice.json")).expect("written");
+    fs::write(at.join("other.json"), invoice.replacen("\"provider\":1", "\"provider\":2", 1)).expect("writes");
+    let (error, code) = audit(&["honest", "--invoice", "other.json"]);
+    assert!(code == Some(8) && error.contains("provider is 2 in the invoice"), "{error}");
 }
 
 /// Fills a deployment's ledger (made here unless it is there), closes its days, exports two; the operator's root key.

@@ -111,6 +111,9 @@ pub struct LedgerExportArgs {
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+    /// Write over the file that is there
+    #[arg(long)]
+    pub force: bool,
     /// Which deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
@@ -121,7 +124,10 @@ pub struct LedgerExportArgs {
 #[command(
     after_help = "Needs the files that `ledger export` wrote and the operator's root key, no server. Finds a changed, \
     dropped or added record, a replaced or missing day, a wrong signature, a download billed twice or above its size, \
-    and an invoice that says something else.\n\n\
+    and an invoice that says something else: all three figures in bytes must be in it, and its downloads, completed, \
+    provider, from and to are compared if they are.\n\n\
+    Exit codes: 0 proven, 7 the exports do not prove what they say (keep them, they are evidence), 8 they do and the \
+    invoice says something else, 1 a file cannot be read, 2 these are not the exports of one provider, each once.\n\n\
     Example:\n  \
     swarmedge audit november.jsonl --bundle bundle.toml --invoice invoice.json --seen heads.txt"
 )]
@@ -135,10 +141,10 @@ pub struct AuditArgs {
     /// The install bundle, which names the root key
     #[arg(long, value_name = "FILE", conflicts_with = "root")]
     pub bundle: Option<PathBuf>,
-    /// What was billed: JSON with edge_bytes, peer_bytes, plain_bytes, as in `report --format json`
+    /// What was billed: JSON with edge_bytes, peer_bytes and plain_bytes, as in `report --format json`
     #[arg(long, value_name = "FILE")]
     pub invoice: Option<PathBuf>,
-    /// Remember the signed heads here, and compare them with those of earlier audits
+    /// A file of its own: remember the signed heads here, and compare them with those of earlier audits
     #[arg(long, value_name = "FILE")]
     pub seen: Option<PathBuf>,
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::keys::{Key, certify, verify};
 use futures_lite::future::block_on;
 use swarmedge_core::accounting::Trust;
-use swarmedge_core::accounting::audit::{ProviderDay, Totals, check_days};
+use swarmedge_core::accounting::audit::{Leaf, ProviderDay, Totals, check_days};
 use swarmedge_core::ids::ProviderId;
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::records::{CertBody, LedgerRecord, ServerRole, Side};
@@ -81,7 +81,7 @@ fn exported(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> String {
 }
 
 fn audit(text: &str) -> Result<Totals, String> {
-    let days: Vec<ProviderDay> = export::from_lines(text).map_err(|(line, why)| format!("{line}: {why}"))?;
+    let days: Vec<ProviderDay> = export::from_lines(text).map_err(|e| format!("{}: {}", e.line, e.why))?;
     check_days(&trust(), &days).map_err(|(at, finding)| format!("day {at}: {finding:?}"))
 }
 
@@ -174,6 +174,30 @@ fn a_dropped_an_added_and_a_moved_line_and_a_replaced_day_are_found() {
         [exported(&other, FIRST.0..=FIRST.0), text[text.find("\n{\"format\"").expect("two days") + 1..].to_owned()];
     assert!(audit(&days[0]).is_ok() && audit(&days[1]).is_ok(), "each is signed");
     assert_eq!(audit(&days.concat()), Err("day 1: Replaced".into()));
+}
+
+#[test]
+fn an_object_may_be_called_like_a_member_of_a_days_line() {
+    let (_ledger, text) = honest();
+    let days = export::from_lines(&text).expect("honest");
+    for name in ["format", "\"format\"", "{\"format\":\"swarmedge-day/1\"}"] {
+        let mut day = days[0].clone();
+        let Some(Leaf::Capped(first)) = day.leaves.first_mut() else { panic!("a download") };
+        first.of.path = Text::new(name).expect("short");
+        let text = export::to_lines(&day).expect("text");
+        assert_eq!(export::from_lines(&text), Ok(vec![day]), "{name}");
+    }
+}
+
+#[test]
+fn a_dropped_record_is_looked_for_at_its_days_line() {
+    let (_ledger, text) = honest();
+    let mut lines: Vec<&str> = text.lines().collect();
+    let second = lines.iter().rposition(|line| line.contains("\"format\"")).expect("two days");
+    lines.remove(second + 1);
+    let wrong = export::from_lines(&lines.join("\n")).expect_err("one is missing");
+    assert!(wrong.bent && wrong.why.contains("a record was dropped"), "{wrong:?}");
+    assert_eq!(wrong.line, second + 1, "counted from 1");
 }
 
 pub(super) fn trimmed_records_leave_what_was_settled(fixture: &mut dyn FnMut() -> Fixture) {

@@ -162,15 +162,34 @@ fn download_line(d: &DownloadStatement, max_peer_bytes: Option<u64>) -> LeafLine
     }
 }
 
+/// What begins a day has a format; what a path holds does not matter.
+#[derive(Deserialize)]
+struct Kind {
+    format: Option<serde::de::IgnoredAny>,
+}
+
+/// Why a file is not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub why: String,
+    /// The lines are all such as an export has, but not as many as it announces.
+    pub bent: bool,
+}
+
 /// The days of a file, or the first line that says nothing. A file may hold several days, one after another.
-pub fn from_lines(text: &str) -> Result<Vec<ProviderDay>, (usize, String)> {
+pub fn from_lines(text: &str) -> Result<Vec<ProviderDay>, Unread> {
     let mut days: Vec<ProviderDay> = Vec::new();
-    let mut announced: Vec<usize> = Vec::new();
+    // where each day begins, and how many statements it announces
+    let mut announced: Vec<(usize, usize)> = Vec::new();
     for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let wrong = |why: &dyn std::fmt::Display| (n + 1, why.to_string());
-        if line.contains("\"format\"") {
+        let wrong = |why: &dyn std::fmt::Display| Unread { line: n + 1, why: why.to_string(), bent: false };
+        let kind: Kind = serde_json::from_str(line).map_err(|e| wrong(&e))?;
+        if kind.format.is_some() {
             let line: DayLine = serde_json::from_str(line).map_err(|e| wrong(&e))?;
-            announced.push(line.statements);
+            announced.push((n + 1, line.statements));
             days.push(day_of(&line).map_err(|e| wrong(&e))?);
         } else {
             let day = days.last_mut().ok_or_else(|| wrong(&"a statement before its day's line"))?;
@@ -179,15 +198,15 @@ pub fn from_lines(text: &str) -> Result<Vec<ProviderDay>, (usize, String)> {
             day.leaves.push(leaf);
         }
     }
-    match days.iter().zip(announced).find(|(day, announced)| day.leaves.len() != *announced) {
-        None => Ok(days),
-        Some((day, announced)) => {
-            let (found, day) = (day.leaves.len(), Day(day.day.day));
+    for (day, (line, announced)) in days.iter().zip(announced) {
+        let (found, day) = (day.leaves.len(), Day(day.day.day));
+        if found != announced {
             let what = if found < announced { "dropped" } else { "added" };
-            let why = format!("{day}: a record was {what}: the day's first line announces {announced}, {found} follow");
-            Err((text.lines().count(), why))
+            let why = format!("{day}: a record was {what}: this line announces {announced}, {found} follow");
+            return Err(Unread { line, why, bent: true });
         }
     }
+    Ok(days)
 }
 
 /// A day without its statements.
