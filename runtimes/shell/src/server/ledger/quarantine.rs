@@ -173,7 +173,7 @@ async fn nobody_ever(db: &mut AnyConnection) -> Result<bool, sqlx::Error> {
     Ok(some == 0)
 }
 
-/// When those who report in `records` were in quarantine.
+/// When those who report in `records`, or were granted a download and may never report, were in quarantine.
 pub(super) async fn of_reporters<'a>(
     db: &mut AnyConnection,
     records: impl Iterator<Item = &'a LedgerRecord>,
@@ -182,8 +182,12 @@ pub(super) async fn of_reporters<'a>(
     if nobody_ever(db).await? {
         return Ok(all);
     }
-    let reporter = |r: &LedgerRecord| if let LedgerRecord::Usage(u) = r { Some(u.reporter) } else { None };
-    let who: BTreeSet<Guid> = records.filter_map(reporter).collect();
+    let speaker = |r: &LedgerRecord| match r {
+        LedgerRecord::Usage(u) => Some(u.reporter),
+        LedgerRecord::Granted(g) => Some(g.guid),
+        LedgerRecord::Edge(_) | LedgerRecord::Served(_) | LedgerRecord::Possession(_) | LedgerRecord::Log(_) => None,
+    };
+    let who: BTreeSet<Guid> = records.filter_map(speaker).collect();
     let who: Vec<Vec<u8>> = who.into_iter().map(|guid| guid.0.to_vec()).collect();
     // whatever its day
     let text = "SELECT guid, from_ms, until_ms FROM (SELECT guid, from_ms, until_ms, 0 AS day FROM quarantine) AS q

@@ -1,5 +1,6 @@
 //! Quarantine follows a client to the keys that it takes.
 
+use super::close_tests::close_up_to;
 use super::tests::{Fixture, granted_on, offered, usage};
 use super::*;
 use crate::keys::Key;
@@ -9,7 +10,7 @@ use swarmedge_core::accounting::rekeys;
 use swarmedge_core::ids::{Guid, ProviderId, SecondaryGuid};
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::{
-    Context, LedgerRecord, LogEvent, LogRecord, Rekey, Side, SignedRekey, UsageRecord,
+    Context, GrantRecord, LedgerRecord, LogEvent, LogRecord, Rekey, Side, SignedRekey, UsageRecord,
 };
 
 const DAY: Day = Day(20_000);
@@ -124,4 +125,22 @@ pub(super) fn who_is_named_by_an_old_guid_is_found_under_the_new_one(fixture: &m
     books.store(&uploaded(1, 2));
     assert_eq!(books.peer_bytes(), 0);
     assert_eq!(books.let_out(2), (2, name(1), vec![]), "a circle is walked once");
+}
+
+/// Two downloads whose downloaders never report expire: what 1, who is in quarantine, has signed for is not billed; what
+/// 3 has is.
+pub(super) fn silence_in_quarantine_is_not_held_to_receipts(fixture: &mut dyn FnMut() -> Fixture) {
+    let mut books = Books::open(fixture());
+    books.put_in(1);
+    for (download, who) in [(1, 1), (2, 3)] {
+        let said = uploaded(download, 2).into_iter().filter_map(|record| match record {
+            LedgerRecord::Granted(g) => Some(LedgerRecord::Granted(GrantRecord { guid: guid(who), ..g })),
+            LedgerRecord::Usage(r) if r.side == Side::Downloader => None,
+            other => Some(other),
+        });
+        books.store(&said.collect::<Vec<_>>());
+    }
+    assert_eq!(books.peer_bytes(), 0, "until they expire");
+    close_up_to(&books.ledger, Day(DAY.0 + 35));
+    assert_eq!(books.peer_bytes(), 40);
 }

@@ -355,6 +355,7 @@ const RULES: &[Rule] = &[
     what_is_reported_in_quarantine_is_not_billed,
     a_report_says_who_was_in_quarantine,
     super::quarantine_tests::quarantine_follows_who_takes_another_key,
+    super::quarantine_tests::silence_in_quarantine_is_not_held_to_receipts,
     super::quarantine_tests::who_is_named_by_an_old_guid_is_found_under_the_new_one,
     super::close_tests::closed_days_are_provable_and_never_change,
     super::close_tests::trimmed_records_leave_what_was_settled,
