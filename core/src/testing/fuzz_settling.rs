@@ -303,6 +303,7 @@ impl Around {
             | edge::Output::LedgerClose { .. }
             | edge::Output::DenyGrant { .. }
             | edge::Output::Serve { .. }
+            | edge::Output::Withhold { .. }
             | edge::Output::Pose { .. }
             | edge::Output::ProofTaken { .. }
             | edge::Output::Prove { .. }

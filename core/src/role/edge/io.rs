@@ -39,7 +39,8 @@ pub enum Input {
         /// The bytes within the version.
         range: Range<u64>,
     },
-    /// So many bytes of a download are about to be sent; answered by [`Output::Serve`], until which they are not.
+    /// So many bytes of a download are about to be sent; answered by [`Output::Serve`], until which they are not, or
+    /// [`Output::Withhold`].
     Serving {
         /// Echoed.
         req: ReqId,
@@ -172,6 +173,12 @@ pub enum Output {
     },
     /// The answer to [`Input::Serving`]: a crash will not lose sight of these bytes.
     Serve {
+        /// Echoed.
+        req: ReqId,
+    },
+    /// The other answer to [`Input::Serving`]: there is no place to count them, and what is not counted as the
+    /// download's could be billed twice. They are not sent.
+    Withhold {
         /// Echoed.
         req: ReqId,
     },

@@ -124,6 +124,10 @@ impl Edge {
             cx.push(Output::Count(if decision.first { Metric::Granted } else { Metric::Renewed }));
             return cx.push(Output::IssueGrant { req, grant });
         }
+        if self.counts.len() >= cx.cfg.counts_max as usize {
+            cx.push(Output::Count(Metric::CountOverflow));
+            return deny(cx, req, Denial::Unavailable);
+        }
         let record = LedgerRecord::Granted(GrantRecord {
             id: RecordId(cx.rng.nonce()),
             download: grant.download,

@@ -84,7 +84,9 @@ impl Edge {
         };
         counted.room.written = counted.room.written.max(RESERVE_FIRST);
         counted.room.durable = counted.room.durable.max(RESERVE_FIRST);
-        self.timers.set(Timer::Idle(key), Some(cx.now.after(cx.cfg.idle_after)));
+        // who asks for nothing while the grant is good needs no place
+        let idle_after = cx.cfg.idle_after.min(cx.cfg.grant_for);
+        self.timers.set(Timer::Idle(key), Some(cx.now.after(idle_after)));
     }
 
     /// Bytes of a download are about to be sent: at once if the reserve covers them.
@@ -96,9 +98,13 @@ impl Edge {
         (version, provider): (VersionId, ProviderId),
         bytes: u64,
     ) {
-        let counted = if cx.cfg.ledger { self.counted(cx, Some(grant), version, provider) } else { None };
-        let Some((key, counted)) = counted.filter(|(key, _)| matches!(key, Key::Download(_))) else {
+        if !cx.cfg.ledger {
             return cx.push(Output::Serve { req });
+        }
+        let counted = self.counted(cx, Some(grant), version, provider);
+        let Some((key, counted)) = counted.filter(|(key, _)| matches!(key, Key::Download(_))) else {
+            cx.push(Output::Count(Metric::CountOverflow));
+            return cx.push(Output::Withhold { req });
         };
         let room = &mut counted.room;
         room.allowed = room.allowed.max(counted.total_bytes).saturating_add(bytes);

@@ -263,13 +263,36 @@ fn past_the_limits_bytes_count_as_plain_traffic_or_in_the_total_only() {
 }
 
 #[test]
+fn what_finds_no_place_in_the_books_is_neither_granted_nor_sent_under_a_grant() {
+    let (mut b, _) = with_ledger();
+    b.cfg.counts_max = 2;
+    serve(&mut b, None, 0..10);
+    assert!(serving(&mut b, 1, 1, 10).iter().any(|o| matches!(o, Output::Save { .. })));
+    let full = Output::Count(Metric::CountOverflow);
+    assert_eq!(serving(&mut b, 2, 2, 10), [full.clone(), Output::Withhold { req: ReqId(2) }]);
+    let out = ask(&mut b, asked());
+    assert_eq!((denied(&out), out.contains(&full)), (Some(Denial::Unavailable), true));
+    serve(&mut b, None, 10..20);
+    // a grant with which nothing is asked for gives its place up when it has expired
+    b.cfg.counts_max = 3;
+    let out = ask(&mut b, asked());
+    let req = saves(&out)[0].0;
+    assert!(issued(&b.input(Input::Saved { req, ok: true })).is_some());
+    let grant_for = b.cfg.grant_for;
+    assert_eq!(b.machine.counting(), 3);
+    b.wait(grant_for);
+    assert_eq!(b.machine.counting(), 2);
+}
+
+#[test]
 fn the_reserve_of_a_download_that_finds_no_room_leaves_the_spool_and_burdens_nobody_else() {
     let (mut b, _) = with_ledger();
-    b.cfg.counts_max = 1;
     serve(&mut b, None, 0..10);
     let out = ask(&mut b, asked());
     let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
     assert!(batch.counts[0].reserved > 0);
+    // another took the last place meanwhile
+    b.cfg.counts_max = 1;
     let grant = issued(&b.input(Input::Saved { req, ok: true })).expect("a grant all the same");
     let out = b.wait(secs(2));
     let [(_, batch)] = saves(&out)[..] else { panic!("{out:?}") };

@@ -123,7 +123,8 @@ pub(super) fn perform_edge(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: 
         edge::Output::Pose { req, challenge } => possession::posed(w, cfg, node, req, challenge),
         edge::Output::ProofTaken { req, .. } => possession::taken(w, cfg, node, req),
         edge::Output::Prove { req, version, challenge } => possession::prove(w, node, req, version, &challenge),
-        edge::Output::Serve { .. } | edge::Output::Count(_) | edge::Output::Stopped => {}
+        edge::Output::Serve { .. } | edge::Output::Withhold { .. } | edge::Output::Count(_) | edge::Output::Stopped => {
+        }
     }
 }
 

@@ -268,6 +268,7 @@ fn perform_edge(w: &mut World<Delivery>, cfg: &Cfg, output: edge::Output) {
         | edge::Output::ProofTaken { .. }
         | edge::Output::Prove { .. }
         | edge::Output::Count(_)
+        | edge::Output::Withhold { .. }
         | edge::Output::Stopped => {}
     }
 }

@@ -45,7 +45,7 @@ pub struct Representation {
 /// Told about bytes as they leave.
 pub trait Meter: 'static {
     /// So many bytes come next; they wait for what is returned, if anything.
-    fn next(&mut self, bytes: u64) -> Option<Pin<Box<dyn Future<Output = ()>>>>;
+    fn next(&mut self, bytes: u64) -> Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>;
     /// These bytes of the representation were handed to the connection.
     fn sent(&mut self, range: Range<u64>);
 }
@@ -247,7 +247,7 @@ impl<R: Rt> Reader<R> {
             }
         }
         if let Some(reserved) = self.sending.meter.next(this.end - this.start) {
-            reserved.await;
+            reserved.await?;
         }
         self.wait_for_turn(this.end - this.start).await;
         self.sending.meter.sent(this);

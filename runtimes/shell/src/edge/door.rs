@@ -3,6 +3,7 @@
 use crate::mailbox::{Receiver, Sender, mailbox};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::io;
 use std::rc::Rc;
 use swarmedge_core::accounting::possession::Challenge;
 use swarmedge_core::ids::{Digest, ProviderId, ReqId, VersionId};
@@ -24,7 +25,7 @@ type Waiting<T> = Rc<RefCell<BTreeMap<ReqId, Sender<T>>>>;
 pub struct Door {
     inbox: Sender<Input>,
     waiting: Waiting<Issued>,
-    serving: Waiting<()>,
+    serving: Waiting<bool>,
     posing: Waiting<Option<Challenge>>,
     proving: Waiting<bool>,
     next: Rc<Cell<ReqId>>,
@@ -64,13 +65,20 @@ impl Door {
         req
     }
 
-    /// Waits until so many bytes of a download may be sent.
-    pub async fn serve(self, grant: ServedGrant, version: VersionId, provider: ProviderId, bytes: u64) {
+    /// Waits until so many bytes of a download may be sent; fails if they may not.
+    pub async fn serve(
+        self,
+        grant: ServedGrant,
+        version: VersionId,
+        provider: ProviderId,
+        bytes: u64,
+    ) -> io::Result<()> {
         let req = self.number();
         let (_place, mut answer) = Place::take(&self.serving, req);
-        if self.inbox.send(Input::Serving { req, grant, version, provider, bytes }).await.is_ok() {
-            answer.recv().await.unwrap_or_default();
-        }
+        let asked = self.inbox.send(Input::Serving { req, grant, version, provider, bytes }).await;
+        // where the machine has gone nothing is counted any more
+        let may = asked.is_err() || answer.recv().await.unwrap_or(true);
+        if may { Ok(()) } else { Err(io::Error::other("no place to count another download")) }
     }
 
     /// Tells of a completed download: what its client is asked for. None if too many wait, or the machine has gone.
@@ -95,9 +103,9 @@ impl Door {
         answer.recv().await
     }
 
-    /// They may.
-    pub fn may_serve(&self, req: ReqId) {
-        give(&self.serving, req, ());
+    /// Whether they may.
+    pub fn may_serve(&self, req: ReqId, may: bool) {
+        give(&self.serving, req, may);
     }
 
     /// The machine's answer.

@@ -80,7 +80,8 @@ impl<R: Rt> Port<Edge> for EdgePort<R> {
                 self.door.answer(req, Ok((*grant, sealed)));
             }
             Output::DenyGrant { req, why } => self.door.answer(req, Err(why)),
-            Output::Serve { req } => self.door.may_serve(req),
+            Output::Serve { req } => self.door.may_serve(req, true),
+            Output::Withhold { req } => self.door.may_serve(req, false),
             Output::Pose { req, challenge } => self.door.pose(req, challenge),
             Output::ProofTaken { req, asked } => self.door.taken(req, asked),
             Output::Prove { req, version, challenge } => self.prove(req, version, challenge, local),

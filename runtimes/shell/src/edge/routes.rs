@@ -24,6 +24,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::future::Future;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::pin::Pin;
@@ -351,7 +352,7 @@ impl<R: Rt> Tally<R> {
 }
 
 impl<R: Rt> Meter for Tally<R> {
-    fn next(&mut self, bytes: u64) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+    fn next(&mut self, bytes: u64) -> Option<Pin<Box<dyn Future<Output = io::Result<()>>>>> {
         let grant = self.grant.filter(|_| self.reserved < bytes)?;
         let more = bytes.max(RESERVE_AT_ONCE);
         self.reserved += more;
