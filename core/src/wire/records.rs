@@ -206,7 +206,7 @@ crate::wire! {
         pub edge_bytes: u64,
         /// Bytes by introduction.
         pub peers: List<PeerBytes, { limits::USAGE_SOURCES_MAX }>,
-        /// From its first grant to this record, in milliseconds.
+        /// How long it has been fetching, or serving, up to this record, in milliseconds.
         pub elapsed_ms: u64,
         /// Why it was given up, of a failed one.
         pub cause: Option<FailCause>,

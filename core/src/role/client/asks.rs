@@ -170,6 +170,8 @@ impl Client {
         job.wanted = None;
         job.reported = None;
         job.record.usage_seq = 0;
+        job.count_time(cx.now);
+        job.record.active_ms = 0;
         if let Some(download) = old {
             self.tell_session(cx, session::Input::Unwant { download });
         }

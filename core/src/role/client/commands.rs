@@ -73,7 +73,7 @@ impl Client {
     fn get_anew(&mut self, cx: &mut Context<'_>, req: ReqId, object: ObjectRef, output: String) {
         let handle = self.next_handle.step();
         let state = DownloadState::Starting;
-        let record = DownloadRecord { handle, object, output, granted: None, state, usage_seq: 0 };
+        let record = DownloadRecord { handle, object, output, granted: None, state, usage_seq: 0, active_ms: 0 };
         self.jobs.insert(handle, Job::new(record, Bitfield::empty(0), Vec::new(), cx.now));
         self.begin(cx, handle, req);
     }

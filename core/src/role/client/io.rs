@@ -492,6 +492,8 @@ pub struct DownloadRecord {
     pub state: DownloadState,
     /// The last usage record's `seq`.
     pub usage_seq: u32,
+    /// How long it was fetching under this grant's id, up to that record, in milliseconds.
+    pub active_ms: u64,
 }
 
 /// How far a download is.

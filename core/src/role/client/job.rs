@@ -1,6 +1,7 @@
 //! One download as the client sees it: its record, what is being asked of an edge for it, and its swarm.
 
 use super::io::{DownloadRecord, DownloadState, DownloadStatus, Granted, Save};
+use super::sharing::millis_between;
 use super::{Client, Context, Saving, Timer};
 use crate::Time;
 use crate::content::Bitfield;
@@ -56,6 +57,8 @@ pub(super) struct Job {
     pub(super) wanted: Option<(u8, usize)>,
     /// When it began in this life of the client.
     pub(super) began: Time,
+    /// Since when the time that it is fetching is not in its record yet; none while it is not.
+    pub(super) fetching_since: Option<Time>,
     /// Bytes in its last usage record.
     pub(super) reported: Option<u64>,
     /// What the user was last told.
@@ -81,6 +84,7 @@ impl Job {
             soon: false,
             wanted: None,
             began: now,
+            fetching_since: None,
             reported: None,
             told: None,
         }
@@ -112,6 +116,14 @@ impl Job {
         let all = self.swarm.as_ref().map(|s| s.counted().filter(of_peer).count());
         let counted = all.unwrap_or_else(|| self.counted.iter().filter(|c| of_peer(c)).count());
         USAGE_SOURCES_MAX.saturating_sub(counted + links)
+    }
+
+    /// Takes the time that it has been fetching into its record.
+    pub(super) fn count_time(&mut self, now: Time) {
+        if let Some(since) = &mut self.fetching_since {
+            self.record.active_ms = self.record.active_ms.saturating_add(millis_between(*since, now));
+            *since = now;
+        }
     }
 
     /// Bytes of durable pieces.
@@ -152,7 +164,9 @@ impl Client {
 
     pub(super) fn set_state(&mut self, cx: &mut Context<'_>, handle: Handle, state: DownloadState) {
         if let Some(job) = self.jobs.get_mut(&handle) {
+            job.count_time(cx.now);
             job.record.state = state;
+            job.fetching_since = (state == DownloadState::Running).then_some(cx.now);
             self.tell(cx, handle);
         }
     }

@@ -506,6 +506,7 @@ impl Machine for Client {
         self.served.values_mut().for_each(|s| s.rebase(by));
         for job in self.jobs.values_mut() {
             job.began = job.began.rebased(by);
+            job.fetching_since = job.fetching_since.map(|since| since.rebased(by));
             job.asking_since = job.asking_since.rebased(by);
             if let Some(swarm) = &mut job.swarm {
                 swarm.rebase(by);

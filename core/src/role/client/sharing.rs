@@ -248,7 +248,7 @@ impl Client {
             state: UsageState::Running,
             edge_bytes: 0,
             peers: List::truncated(peers),
-            elapsed_ms: elapsed_ms(served.began, cx.now),
+            elapsed_ms: millis_between(served.began, cx.now),
             cause: None,
         };
         self.save(cx, Save::Usage(record.clone()), Saving::Usage(record));
@@ -266,6 +266,7 @@ impl Client {
             return;
         }
         job.reported = Some(total);
+        job.count_time(cx.now);
         job.record.usage_seq = job.record.usage_seq.saturating_add(1);
         let (mut edge_bytes, mut peers) = (0, Vec::new());
         for (name, bytes) in counted {
@@ -284,7 +285,7 @@ impl Client {
             state,
             edge_bytes,
             peers: List::truncated(peers),
-            elapsed_ms: elapsed_ms(job.began, cx.now),
+            elapsed_ms: job.record.active_ms,
             cause: job.record.state.cause(),
         };
         // the sequence number is durable before the record is: a restart never uses it again
@@ -381,6 +382,6 @@ impl Client {
     }
 }
 
-fn elapsed_ms(from: Time, to: Time) -> u64 {
+pub(super) fn millis_between(from: Time, to: Time) -> u64 {
     u64::try_from(to.since(from).as_millis()).unwrap_or(u64::MAX)
 }

@@ -496,6 +496,7 @@ mod tests {
             granted: None,
             state: DownloadState::Running,
             usage_seq: 0,
+            active_ms: 0,
         }
     }
 

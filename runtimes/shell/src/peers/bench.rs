@@ -143,6 +143,7 @@ impl<R: Rt> Node<R> {
             granted: None,
             state: DownloadState::Running,
             usage_seq: 0,
+            active_ms: 0,
         }))
         .await
     }

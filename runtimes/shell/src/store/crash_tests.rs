@@ -316,6 +316,7 @@ pub(super) fn record(handle: u32, version: VersionId, size: u64) -> DownloadReco
         granted: Some(granted),
         state: DownloadState::Running,
         usage_seq: 0,
+        active_ms: 0,
     }
 }
 

@@ -12,7 +12,9 @@ use swarmedge_core::wire::{DecodeError, Reader, Wire};
 /// The longest path of an output file (PATH_MAX of Linux).
 const OUTPUT_LEN_MAX: usize = 4096;
 /// First byte of a download's value.
-const DOWNLOAD_FORMAT: u8 = 1;
+const DOWNLOAD_FORMAT: u8 = 2;
+/// Without `active_ms`.
+const DOWNLOAD_FORMAT_1: u8 = 1;
 
 fn put_text(text: &str, out: &mut Vec<u8>) {
     u32::try_from(text.len()).unwrap_or(u32::MAX).encode(out);
@@ -38,6 +40,7 @@ pub(crate) fn encode_download(d: &DownloadRecord) -> Option<Vec<u8>> {
     put_text(&d.object.path, &mut out);
     put_text(&d.output, &mut out);
     d.usage_seq.encode(&mut out);
+    d.active_ms.encode(&mut out);
     out.push(state_number(d.state));
     d.granted.is_some().encode(&mut out);
     if let Some(g) = &d.granted {
@@ -56,7 +59,8 @@ pub(crate) fn encode_download(d: &DownloadRecord) -> Option<Vec<u8>> {
 /// Reads what [`encode_download`] wrote.
 pub(crate) fn decode_download(bytes: &[u8]) -> Result<DownloadRecord, DecodeError> {
     let mut r = Reader::new(bytes);
-    if u8::decode(&mut r)? != DOWNLOAD_FORMAT {
+    let format = u8::decode(&mut r)?;
+    if ![DOWNLOAD_FORMAT, DOWNLOAD_FORMAT_1].contains(&format) {
         return Err(DecodeError::Invalid);
     }
     let r = &mut r;
@@ -64,6 +68,7 @@ pub(crate) fn decode_download(bytes: &[u8]) -> Result<DownloadRecord, DecodeErro
     let object = ObjectRef { provider: Wire::decode(r)?, path: take_text(r)? };
     let output = take_text(r)?;
     let usage_seq = Wire::decode(r)?;
+    let active_ms = if format == DOWNLOAD_FORMAT { Wire::decode(r)? } else { 0 };
     let state = state_of(u8::decode(r)?)?;
     let granted = if bool::decode(r)? {
         Some(Granted {
@@ -80,7 +85,7 @@ pub(crate) fn decode_download(bytes: &[u8]) -> Result<DownloadRecord, DecodeErro
         None
     };
     r.end()?;
-    Ok(DownloadRecord { handle, object, output, granted, state, usage_seq })
+    Ok(DownloadRecord { handle, object, output, granted, state, usage_seq, active_ms })
 }
 
 const fn state_number(state: DownloadState) -> u8 {
@@ -235,6 +240,7 @@ mod tests {
                 granted: (number % 2 == 0).then_some(granted),
                 state,
                 usage_seq: 8,
+                active_ms: 9,
             };
             let bytes = encode_download(&record).expect("short texts");
             assert_eq!(decode_download(&bytes), Ok(record));

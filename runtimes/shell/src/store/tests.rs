@@ -93,6 +93,7 @@ fn download(handle: u32, output: &Path, version: VersionId) -> DownloadRecord {
         granted: Some(granted),
         state: DownloadState::Running,
         usage_seq: 0,
+        active_ms: 0,
     }
 }
 

@@ -151,6 +151,24 @@ fn the_longer_a_download_takes_the_less_often_it_reports() {
 }
 
 #[test]
+fn the_time_that_is_reported_is_that_of_fetching_over_pauses_and_restarts() {
+    let mut world = World::new(100 * MIB);
+    world.cns = 1;
+    world.edge_rate = 10 * MIB;
+    let handle = world.get();
+    world.run_for(Duration::from_secs(3));
+    world.command(CommandKind::Pause(handle));
+    world.run_for(Duration::from_secs(600));
+    world.command(CommandKind::Resume(handle));
+    world.run_for(Duration::from_secs(2));
+    world.crash();
+    world.run_until(handle, DownloadState::Completed);
+    let elapsed_ms = usage_sent(&world).last().expect("a usage record").elapsed_ms;
+    // a crash forgets what has passed since the last record
+    assert!((8_000..=11_000).contains(&elapsed_ms), "{elapsed_ms} ms");
+}
+
+#[test]
 fn no_more_peers_are_met_than_a_usage_record_can_name() {
     let mut world = World::with_peers(100 * MIB, &[FAST, FAST, FAST]);
     let handle = world.get();

@@ -33,6 +33,7 @@ fn record(output: &str) -> DownloadRecord {
         granted: None,
         state: DownloadState::Running,
         usage_seq: 0,
+        active_ms: 0,
     }
 }
 

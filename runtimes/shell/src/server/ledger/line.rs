@@ -82,7 +82,9 @@ pub(super) fn line_of(
     let done = bill.state == Some(UsageState::Completed);
     let spot = places.at(granted.guid, granted.issued_ms);
     let sources = sources(&bill, places, spot, granted.issued_ms);
-    let speed = if done { speed_class(bill.size, bill.elapsed_ms) } else { -1 };
+    // a download that found all or some of it here moved less than the size; one that moved nothing has no speed
+    let moved = bill.edge_claimed.max(bill.edge_unique).saturating_add(bill.peers_received).min(bill.size);
+    let speed = if done && moved > 0 { speed_class(moved, bill.elapsed_ms) } else { -1 };
     Some(vec![
         granted.download.0[..].into(),
         i64::from(granted.provider.0).into(),
