@@ -135,7 +135,9 @@ pub fn check_shown(trust: &Trust, signed: &SignedGrant, guid: Guid, now_ms: u64)
     if signed.grant.guid != guid {
         return Err(ShownError::NotYours);
     }
-    let allowed = signed.grant.policy.peer_download && signed.grant.max_peer_bytes > 0;
+    // uploaders know the policy of their own time: where nobody may upload any more, nobody is introduced to them
+    let policy = &signed.grant.policy;
+    let allowed = policy.peer_download && policy.peer_upload && signed.grant.max_peer_bytes > 0;
     if allowed { Ok(()) } else { Err(ShownError::NoPeers) }
 }
 

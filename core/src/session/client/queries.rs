@@ -45,7 +45,8 @@ impl Queries {
 
     pub(super) fn disconnected(&mut self, timers: &mut Deadlines<Timer>) {
         for (download, asking) in &mut self.wants {
-            asking.query = None;
+            // what was asked and not answered is as urgent as it was
+            asking.want.soon |= asking.query.take().is_some();
             asking.refused = false;
             timers.clear(Timer::Query(*download));
         }

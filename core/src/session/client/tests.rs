@@ -594,3 +594,21 @@ fn a_download_that_has_lost_a_peer_asks_at_once_even_beyond_the_usual_rate() {
     let out = b.input(Input::Want(Want { soon: true, ..want(4) }));
     assert_eq!(queries(&out).len(), 0, "the CN allows ten a minute");
 }
+
+#[test]
+fn a_query_that_is_lost_with_its_session_is_asked_in_the_next_even_beyond_the_usual_rate() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    let known = || Want { exclude: vec![PublicKey::numbered(1)], ..want(4) };
+    for _ in 0..b.cfg.queries_per_minute {
+        let out = b.input(Input::Want(Want { soon: true, ..known() }));
+        b.input(Input::Message { conn, msg: introductions_for(queries(&out)[0].query, 1) });
+    }
+    assert_eq!(queries(&b.input(Input::Want(known()))).len(), 0, "it has just asked");
+    assert_eq!(queries(&b.input(Input::Want(Want { soon: true, ..known() }))).len(), 1);
+    b.input(Input::Closed { conn });
+    let again = dialled(&b.wait(secs(1)));
+    b.input(Input::Opened { conn: again[0].0 });
+    let out = b.input(Input::Message { conn: again[0].0, msg: welcome() });
+    assert_eq!(queries(&out).len(), 1, "{out:?}");
+}
