@@ -246,6 +246,15 @@ pub struct ConfigArgs {
 #[command(
     after_help = "Publishing a changed file under the same path makes a new version; running downloads of the old one \
     end with the old bytes or fail, they never mix.\n\n\
+    A policy file has any of these keys, and those that it leaves out are as by default:\n  \
+    peer_download = true    clients may download it from peers\n  \
+    peer_upload = true      clients that hold it may upload it\n  \
+    uploads_max = 0         how often one client may upload all of it; 0: no cap\n  \
+    upload_rate_max = 0     bytes a second that one client may upload of it; 0: no cap\n  \
+    rate_min = 0            the least bytes a second: the edge fills what peers leave; 0: as fast as the edge alone\n  \
+    edge_rate_max = 0       bytes a second that the edge sends to one download; 0: no cap\n  \
+    expires_ms = 0          not delivered after this time, Unix milliseconds; 0: never expires\n\
+    Without --policy an object keeps the one that it has; a new one has the default.\n\n\
     With --access token only those who show the provider's token (EdgeAuth 2.0 format, see `provider-keys`) may download\n\
     it. Without --access an object stays as it is; a new one is public.\n\n\
     Examples:\n  \
@@ -264,7 +273,7 @@ pub struct PublishArgs {
     /// Who may download it
     #[arg(long, value_name = "public|token")]
     pub access: Option<AccessText>,
-    /// What clients may do with it: a TOML file
+    /// What clients may do with it: a TOML file, see below [default: as it is]
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
     /// Which deployment.

@@ -5,7 +5,7 @@ mod seen;
 
 use super::args::{AuditArgs, ExportFormat, LedgerCloseArgs, LedgerExportArgs};
 use super::objects::no_section;
-use super::{Code, Error};
+use super::{Code, Error, certificates};
 use crate::config::{Bundle, ServerConfig};
 use crate::files;
 use crate::host::unix_ms;
@@ -15,7 +15,7 @@ use crate::server::config::LedgerConfig;
 use crate::server::ledger::close::{Closed, Signer};
 use crate::server::ledger::parquet::Archive;
 use crate::server::ledger::{Day, Reader, Store, export};
-use crate::terminal::out::{print_json, say};
+use crate::terminal::out::{note, print_json, say};
 use crate::terminal::units::bytes;
 use std::path::Path;
 use swarmedge_core::accounting::audit::{Finding, ProviderDay, Totals, check_days};
@@ -43,15 +43,25 @@ pub(super) fn close_day<R: Start>(args: &LedgerCloseArgs, json: bool) -> Result<
     let today = Day::of_ms(now_ms);
     let last = match args.day {
         Some(day) if day >= today => return Err(Error::usage(format!("{day} is not over")).next("days are UTC")),
+        Some(day) if !args.force && cfg.last_due(today).is_none_or(|due| day > due) => {
+            return Err(too_early(day, &cfg));
+        }
         Some(day) => day,
         None => cfg.last_due(today).unwrap_or_default(),
     };
+    cfg.database.check_there()?;
+    let not_after_s = signer.not_after_ms() / 1000;
     let closed = R::block_on(|_| async move {
         let mut store = Store::open(&cfg.database).await?;
         let closed = store.close_days(last, &signer, now_ms).await;
         store.close().await;
         closed
     })?;
+    if let Some(days) = certificates::days_left_if_few(not_after_s) {
+        note!(
+            "the ledger's certificate expires in {days} days: run `swarmedge certificates renew`, then restart the ledger"
+        );
+    }
     if json {
         let line = |c: &Closed| serde_json::json!({"day": c.day.to_string(), "statements": c.leaves, "root": c.head.head.root.to_string()});
         return print_json(&serde_json::json!({"closed": closed.iter().map(line).collect::<Vec<_>>()}));
@@ -69,6 +79,15 @@ pub(super) fn close_day<R: Start>(args: &LedgerCloseArgs, json: bool) -> Result<
         say!("nothing to close up to {last}")?;
     }
     Ok(())
+}
+
+fn too_early(day: Day, cfg: &LedgerConfig) -> Error {
+    let due = Day(day.0.saturating_add(cfg.settle_days).saturating_add(1));
+    Error::usage(format!(
+        "{day} is due on {due}, by settle_days = {}: what comes after it is closed is never billed",
+        cfg.settle_days
+    ))
+    .next("wait until then, or add --force to close it now, for good")
 }
 
 /// `swarmedge ledger export`.

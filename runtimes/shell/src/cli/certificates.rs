@@ -73,7 +73,7 @@ fn papers(config: &ServerConfig) -> Vec<Papers<'_>> {
     let edge = config.edge.as_ref().map(|c| ("edge", &c.tls_cert, &c.tls_key, Some(&c.certificate)));
     let cn = config.cn.as_ref().map(|c| ("cn", &c.tls_cert, &c.tls_key, Some(&c.certificate)));
     let dn = config.dn.as_ref().map(|c| ("dn", &c.tls_cert, &c.tls_key, Some(&c.certificate)));
-    let ledger = config.ledger.as_ref().map(|c| ("ledger", &c.tls_cert, &c.tls_key, None));
+    let ledger = config.ledger.as_ref().map(|c| ("ledger", &c.tls_cert, &c.tls_key, c.certificate.as_ref()));
     let all = [edge, cn, dn, ledger].into_iter().flatten();
     all.map(|(role, tls_cert, tls_key, certificate)| Papers {
         role,
@@ -169,13 +169,19 @@ pub(super) async fn watch<R: Rt>(rt: R, all: Vec<Expiry>) {
             let left = e.not_after_s.saturating_sub(now);
             let gauge = metrics::gauge!("swarmedge_certificate_expires_seconds", "role" => e.role, "kind" => e.kind);
             gauge.set(f64::from(u32::try_from(left).unwrap_or(u32::MAX)));
-            if left < WARN_BEFORE_S {
-                let (file, days) = (e.file.display(), left / DAY_S);
+            if let Some(days) = days_left_if_few(e.not_after_s) {
+                let file = e.file.display();
                 tracing::warn!(%file, days, "a certificate expires soon: run `swarmedge certificates renew`, then restart");
             }
         }
         rt.sleep_until(rt.now() + LOOK_EVERY).await;
     }
+}
+
+/// How many days a certificate is still good for, where it is time to renew it.
+pub(super) fn days_left_if_few(not_after_s: u64) -> Option<u64> {
+    let left = not_after_s.saturating_sub(now().as_secs());
+    (left < WARN_BEFORE_S).then_some(left / DAY_S)
 }
 
 fn now() -> Duration {
@@ -207,22 +213,32 @@ mod tests {
             uploads: true,
         });
         let made = made.expect("makes");
-        let file = dir.path().join("edge/server.cert");
-        let old = load_cert(&file).expect("made").body;
-        let expired = CertBody { not_after_ms: 5, ..old.clone() };
         let root = Key::load(&dir.path().join("root.key")).expect("made");
-        save_cert(&file, &certify(&root, expired)).expect("writes");
+        let expire = |(folder, role)| {
+            let file = dir.path().join(folder).join("server.cert");
+            let old = load_cert(&file).expect("made").body;
+            let expired = CertBody { not_after_ms: 5, ..old.clone() };
+            save_cert(&file, &certify(&root, expired)).expect("writes");
+            (role, file, old)
+        };
+        let expired = [("edge", ServerRole::Edge), ("ledger", ServerRole::Ledger)].map(expire);
+        let config = ServerConfig::load(&made.config).expect("reads");
+        let all = expiries(&config, |_| true).expect("reads");
+        assert_eq!(all.iter().filter(|e| days_left_if_few(e.not_after_s) == Some(0)).count(), 2, "{all:?}");
         let tls = fs::read_to_string(dir.path().join("cn/tls.pem")).expect("made");
 
         renew(&made.config, None).expect("renews");
-        let new = load_cert(&file).expect("there");
-        assert_eq!((new.body.key, new.body.name.clone()), (old.key, old.name));
         let trust = Trust { root: root.public(), verify };
         let now_ms = u64::try_from(now().as_millis()).expect("not so far");
-        assert!(trust.check_cert(&new, ServerRole::Edge, now_ms).is_ok());
+        for (role, file, old) in expired {
+            let new = load_cert(&file).expect("there");
+            assert_eq!((new.body.key, new.body.name.clone()), (old.key, old.name));
+            assert!(trust.check_cert(&new, role, now_ms).is_ok(), "{role:?}");
+        }
         assert_ne!(fs::read_to_string(dir.path().join("cn/tls.pem")).expect("there"), tls);
-        let all = expiries(&ServerConfig::load(&made.config).expect("reads"), |_| true).expect("reads");
-        assert_eq!(all.len(), 7, "four of TLS, three of the operator");
+        let all = expiries(&config, |_| true).expect("reads");
+        assert_eq!(all.len(), 8, "four of TLS, four of the operator");
+        assert!(all.iter().all(|e| days_left_if_few(e.not_after_s).is_none()), "{all:?}");
         let year = now().as_secs() + CERTIFIED_FOR.as_secs();
         assert!(all.iter().all(|e| e.not_after_s.abs_diff(year) < DAY_S), "{all:?}");
         let elsewhere = renew(&made.config, Some(Path::new("/nowhere"))).expect_err("no keys there");

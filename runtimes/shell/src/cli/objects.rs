@@ -16,13 +16,12 @@ use crate::terminal::units::bytes;
 use crate::torrent;
 use std::path::PathBuf;
 use swarmedge_core::accounting::epochs::Epochs;
-use swarmedge_core::content::Policy;
 use swarmedge_core::ids::ProviderId;
 
 /// `swarmedge publish`.
 pub(super) fn publish(args: &PublishArgs, json: bool) -> Result<(), Error> {
     let edge = edge_of(&args.config)?;
-    let policy = args.policy.as_deref().map_or(Ok(Policy::default()), edge::policy::load)?;
+    let policy = args.policy.as_deref().map(edge::policy::load).transpose()?;
     let what = Publish {
         file: args.file.clone(),
         provider: ProviderId(args.provider),
@@ -37,10 +36,14 @@ pub(super) fn publish(args: &PublishArgs, json: bool) -> Result<(), Error> {
     let what = match published.change {
         Change::New => "published",
         Change::Version => "published a new version of",
-        Change::None => "unchanged bytes, policy set for",
+        Change::None => "unchanged bytes of",
     };
-    say!("{what} {}/{}/{} ({})", edge.url, published.provider, published.path, bytes(published.size))?;
+    let url = torrent::object_url(&edge.url, ProviderId(published.provider), &published.path);
+    say!("{what} {url} ({})", bytes(published.size))?;
     say!("version {}", published.version)?;
+    let changed = published.policy.changed();
+    let kept = if args.policy.is_none() && published.change != Change::New { ", as before" } else { "" };
+    say!("policy {}{kept}", if changed.is_empty() { "default" } else { &changed })?;
     if published.access == AccessText::Token {
         let keys = ProviderKeys::load(&Files::new(&edge.objects))?;
         let missing = keys.of(ProviderId(args.provider)).is_none();
@@ -153,7 +156,8 @@ fn line(url: &str, o: &Published) -> String {
     let older = if o.older == 0 { String::new() } else { format!("  {} older", o.older) };
     let access = if o.access == AccessText::Token { "  with a token" } else { "" };
     let version = o.version.to_string();
-    format!("{:>10}  {}  {url}/{}/{}{access}{peers}{older}", bytes(o.size), &version[..12], o.provider, o.path)
+    let url = torrent::object_url(url, ProviderId(o.provider), &o.path);
+    format!("{:>10}  {}  {url}{access}{peers}{older}", bytes(o.size), &version[..12])
 }
 
 fn edge_of(args: &ConfigArgs) -> Result<edge::EdgeConfig, Error> {

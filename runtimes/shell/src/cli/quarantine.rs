@@ -7,7 +7,7 @@ use crate::host::unix_ms;
 use crate::rt::Start;
 use crate::server::ledger::quarantine::Quarantined;
 use crate::server::ledger::{Day, Reader, Store};
-use crate::terminal::out::{print_json, say};
+use crate::terminal::out::{note, print_json, say};
 use std::collections::BTreeSet;
 use swarmedge_core::ids::Guid;
 
@@ -20,25 +20,31 @@ pub(super) fn run<R: Start>(command: &QuarantineCommand, json: bool) -> Result<(
         QuarantineCommand::Add(args) => {
             let (guids, reason) = (parse(&args.guids)?, args.reason.clone());
             let cfg = ledger_of(&args.config.config)?;
-            let done = R::block_on(|_| async move {
+            cfg.database.check_there()?;
+            let (done, unnamed) = R::block_on(|_| async move {
                 let mut store = Store::open(&cfg.database).await?;
                 let done = store.quarantine(&guids, &reason, unix_ms()).await;
                 store.close().await;
-                done
+                Ok::<_, Error>((done?, Reader::open(&cfg.database).await?.unnamed(&guids).await?))
             })?;
+            for guid in unnamed {
+                note!("no record names {guid}: if it is mistyped, `quarantine remove {guid}` and add the right one");
+            }
             if json {
                 return print_json(&done);
             }
             say!(
-                "{} put into quarantine, {} were in it already: no peers within {WITHIN}, the edge as before; what \
+                "{} put into quarantine, {} were in it already{}: no peers within {WITHIN}, the edge as before; what \
                  peers give or get from now on is not billed",
                 done.added,
-                done.already
+                done.already,
+                if done.already == 0 { "" } else { " and keep the reason that was given then" }
             )?;
             done.heirs.iter().try_for_each(|heir| say!("  among them {heir}, which one of them has become"))
         }
         QuarantineCommand::Remove(args) => {
             let (guids, cfg) = (parse(&args.guids)?, ledger_of(&args.config.config)?);
+            cfg.database.check_there()?;
             let done = R::block_on(|_| async move {
                 let mut store = Store::open(&cfg.database).await?;
                 let done = store.release(&guids, unix_ms()).await;

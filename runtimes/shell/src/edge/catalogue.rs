@@ -206,13 +206,13 @@ pub(crate) fn rename_durably(from: &Path, to: &Path) -> Result<(), Error> {
 
 impl Catalogue {
     /// Makes `version` the current one of `key`. Gives back versions that are no longer served. Who may have the object
-    /// stays as it was unless it is said: what was withheld becomes public on purpose only.
+    /// and its policy stay as they were unless they are said: what was withheld becomes public on purpose only.
     pub(crate) fn publish(
         &mut self,
         id: VersionId,
         version: Version,
         access: Option<Access>,
-        policy: Policy,
+        policy: Option<Policy>,
     ) -> Vec<VersionId> {
         let key = version.key.clone();
         self.withdrawn.remove(&id);
@@ -220,10 +220,12 @@ impl Catalogue {
             current: id,
             older: Vec::new(),
             access: Access::default(),
-            policy: policy.clone(),
+            policy: Policy::default(),
         });
         object.access = access.unwrap_or(object.access);
-        object.policy = policy;
+        if let Some(policy) = policy {
+            object.policy = policy;
+        }
         if object.current == id && self.versions.contains_key(&id) {
             return Vec::new();
         }
@@ -341,14 +343,14 @@ mod tests {
     #[test]
     fn a_catalogue_reads_back_as_it_was_written() {
         let mut c = Catalogue::default();
-        c.publish(VersionId::numbered(1), version("a"), None, Policy::default());
+        c.publish(VersionId::numbered(1), version("a"), None, None);
         c.publish(
             VersionId::numbered(2),
             version("a"),
             Some(Access::Token),
-            Policy { rate_min: 9, ..Policy::default() },
+            Some(Policy { rate_min: 9, ..Policy::default() }),
         );
-        c.publish(VersionId::numbered(3), version("b/c"), None, Policy::default());
+        c.publish(VersionId::numbered(3), version("b/c"), None, None);
         assert_eq!(Catalogue::from_json(&c.to_json()), Ok(c));
         assert!(Catalogue::from_json(b"{}").is_err());
         assert!(Catalogue::from_json(br#"{"format":9,"objects":[]}"#).is_err());
@@ -357,7 +359,7 @@ mod tests {
     #[test]
     fn old_versions_are_served_until_there_are_too_many() {
         let mut c = Catalogue::default();
-        let publish = |c: &mut Catalogue, n| c.publish(VersionId::numbered(n), version("a"), None, Policy::default());
+        let publish = |c: &mut Catalogue, n| c.publish(VersionId::numbered(n), version("a"), None, None);
         for n in 0..4 {
             assert_eq!(publish(&mut c, n), []);
         }
@@ -380,9 +382,9 @@ mod tests {
     #[test]
     fn the_same_version_again_only_changes_the_policy() {
         let mut c = Catalogue::default();
-        c.publish(VersionId::numbered(1), version("a"), Some(Access::Token), Policy::default());
+        c.publish(VersionId::numbered(1), version("a"), Some(Access::Token), None);
         let again = Version { published_ms: 99, ..version("a") };
-        c.publish(VersionId::numbered(1), again, None, Policy { peer_upload: false, ..Policy::default() });
+        c.publish(VersionId::numbered(1), again, None, Some(Policy { peer_upload: false, ..Policy::default() }));
         assert_eq!(c.versions[&VersionId::numbered(1)].published_ms, 5);
         let object = &c.objects[&(ProviderId(1), "a".into())];
         assert!(!object.policy.peer_upload);

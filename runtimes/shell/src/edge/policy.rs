@@ -83,6 +83,16 @@ impl From<PolicyText> for Policy {
     }
 }
 
+impl PolicyText {
+    /// The keys that are not as by default, as a policy file has them: `peer_upload = false, rate_min = 1000000`.
+    #[must_use]
+    pub fn changed(&self) -> String {
+        let (own, default) = (serde_json::json!(self), serde_json::json!(Self::default()));
+        let changed = own.as_object().into_iter().flatten().filter(|(key, value)| default.get(key) != Some(value));
+        changed.map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// Reads a policy file (TOML).
 pub fn load(path: &Path) -> Result<Policy, Error> {
     let text = std::fs::read_to_string(path).map_err(Error::at(path))?;
@@ -102,6 +112,8 @@ mod tests {
         std::fs::write(&file, "peer_upload = false\nrate_min = 1000000\n").expect("written");
         let expected = Policy { peer_upload: false, rate_min: 1_000_000, ..Policy::default() };
         assert_eq!(load(&file).expect("valid"), expected);
+        assert_eq!(PolicyText::from(expected).changed(), "peer_upload = false, rate_min = 1000000");
+        assert_eq!(PolicyText::default().changed(), "");
         std::fs::write(&file, "peer_uploads = false\n").expect("written");
         assert!(load(&file).expect_err("a wrong key").to_string().contains("peer_uploads"));
     }

@@ -32,8 +32,8 @@ pub struct Publish {
     pub path: String,
     /// Who may have it; where it is not said, as before, and at first everybody.
     pub access: Option<Access>,
-    /// What clients may do with it.
-    pub policy: Policy,
+    /// What clients may do with it; where it is not said, as before, and at first the default.
+    pub policy: Option<Policy>,
 }
 
 /// A published object, as `publish` and `objects` tell it.
@@ -279,7 +279,7 @@ mod tests {
     fn put(dir: &Path, bytes: &[u8]) -> Publish {
         let file = dir.join("source");
         std::fs::write(&file, bytes).expect("written");
-        Publish { file, provider: ProviderId(7), path: "a/b.bin".into(), access: None, policy: Policy::default() }
+        Publish { file, provider: ProviderId(7), path: "a/b.bin".into(), access: None, policy: None }
     }
 
     #[test]
@@ -314,6 +314,21 @@ mod tests {
         assert!(!files.content(old.version).exists() && !files.manifest(new.version).exists());
         assert!(matches!(unpublish(&at, ProviderId(7), "a/b.bin"), Err(Error::NotFound(..))));
         assert_eq!(objects(&at).expect("listed"), []);
+    }
+
+    #[test]
+    fn a_policy_stays_in_force_until_another_is_given() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = dir.path().join("objects");
+        let edge_only = Policy { peer_download: false, ..Policy::default() };
+        let given = Publish { policy: Some(edge_only.clone()), ..put(dir.path(), b"old") };
+        assert_eq!(publish(&at, &given).expect("published").policy, edge_only.clone().into());
+        for bytes in [&b"new"[..], b"new"] {
+            let done = publish(&at, &put(dir.path(), bytes)).expect("published");
+            assert_eq!(done.policy, edge_only.clone().into(), "{:?}", done.change);
+        }
+        let default = Publish { policy: Some(Policy::default()), ..put(dir.path(), b"new") };
+        assert_eq!(publish(&at, &default).expect("published").policy, Policy::default().into());
     }
 
     #[test]

@@ -83,6 +83,72 @@ fn failures_have_their_exit_codes() {
     assert!(json.contains("\"exit_code\":4") && out.stderr.is_empty(), "{json}");
 }
 
+/// What would be done for good, or to nobody, is not done by a slip.
+#[test]
+fn a_slip_makes_no_ledger_closes_no_day_and_quarantines_nobody_unsaid() {
+    const NOBODY: &str = "0123456789abcdef0123456789abcdef";
+    let binary = crate::BINARY;
+    let dir = dir();
+    let at = dir.path();
+    assert!(run(binary, at, &["init", "cdn"]).status.success());
+    let with = |args: &[&'static str]| [args, &["--config", "cdn/server.toml"]].concat();
+    let quarantine = ["quarantine", "add", NOBODY, "--reason", "clique"];
+    for missing in [&["ledger", "close-day"][..], &["ledger", "forks"], &["quarantine", "remove", NOBODY], &quarantine]
+    {
+        let (error, code) = refusal(binary, at, &with(missing));
+        assert!(code == Some(3) && error.contains("there is no ledger"), "{missing:?}: {error}");
+    }
+    assert!(!at.join("cdn/ledger/ledger.sqlite").exists(), "nothing was made");
+
+    let fill = ["bench", "ledger", "--records", "16", "--batch", "16", "--until", "2026-01-31", "--database"];
+    assert!(run(binary, at, &[&fill[..], &["cdn/ledger/ledger.sqlite"]].concat()).status.success());
+    let config = at.join("cdn/server.toml");
+    let whole = fs::read_to_string(&config).expect("it was made");
+    fs::write(&config, whole.replace("\nsettle_days = 2\n", "\nsettle_days = 100000\n")).expect("writes");
+    let early = with(&["ledger", "close-day", "--day", "2026-01-31"]);
+    let (error, code) = refusal(binary, at, &early);
+    assert!(code == Some(2) && error.contains("settle_days") && error.contains("--force"), "{error}");
+    let forced = run(binary, at, &[&early[..], &["--force"]].concat());
+    assert!(text(&forced.stdout).contains("closed 2026-01-31"), "{}", text(&forced.stderr));
+
+    let (error, code) = refusal(binary, at, &with(&["report", "--provider", "9"]));
+    assert!(code == Some(3) && error.contains("nothing of provider 9"), "{error}");
+    let empty = run(binary, at, &with(&["quarantine", "add", NOBODY, "--reason", " "]));
+    assert!(empty.status.code() == Some(2) && text(&empty.stderr).contains("say why"), "{}", text(&empty.stderr));
+    let unknown = run(binary, at, &with(&quarantine));
+    assert!(text(&unknown.stderr).contains("no record names 0123456789abcdef"), "{}", text(&unknown.stderr));
+    let again = run(binary, at, &with(&["quarantine", "add", NOBODY, "--reason", "another"]));
+    assert!(text(&again.stdout).contains("keep the reason"), "{}", text(&again.stdout));
+}
+
+/// What `publish` prints can be copied, and a policy stays in force until another is given.
+#[test]
+fn publishing_again_keeps_the_policy_and_says_which_and_where() {
+    let binary = crate::BINARY;
+    let dir = dir();
+    let at = dir.path();
+    assert!(run(binary, at, &["init", "cdn"]).status.success());
+    fs::write(at.join("policy.toml"), "peer_upload = false\n").expect("writes");
+    let publish = |args: &[&'static str]| {
+        fs::write(at.join("file"), args.len().to_string()).expect("writes");
+        let put = ["publish", "file", "--provider", "1", "--path", "a b/\u{fc}?.iso", "--config", "cdn/server.toml"];
+        let done = run(binary, at, &[&put[..], args].concat());
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        text(&done.stdout)
+    };
+    assert!(publish(&[]).contains("policy default\n"));
+    let said = publish(&["--policy", "policy.toml"]);
+    assert!(said.contains("policy peer_upload = false\n") && said.contains("/1/a%20b/%C3%BC%3F.iso"), "{said}");
+    let said = publish(&[]);
+    assert!(said.contains("policy peer_upload = false, as before\n"), "{said}");
+    let listed = text(&run(binary, at, &["objects", "--config", "cdn/server.toml"]).stdout);
+    assert!(listed.contains("/1/a%20b/%C3%BC%3F.iso"), "{listed}");
+    let help = text(&run(binary, at, &["publish", "--help"]).stdout);
+    for key in ["peer_download", "upload_rate_max", "expires_ms", "bytes a second", "milliseconds"] {
+        assert!(help.contains(key), "{key}");
+    }
+}
+
 /// What a provider's auditor has: exported days and the operator's root key. Every way to bend an export is found, and
 /// the honest one accepted.
 #[test]

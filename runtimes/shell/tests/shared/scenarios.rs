@@ -338,7 +338,13 @@ impl<R: Start> Rig for RealRig<R> {
         std::fs::write(&file, &bytes).expect("writes");
         let policy =
             Policy { edge_rate_max: object.edge_rate, upload_rate_max: object.upload_rate, ..Policy::default() };
-        let what = Publish { file, provider: ProviderId(PROVIDER), path: object.path.into(), access: None, policy };
+        let what = Publish {
+            file,
+            provider: ProviderId(PROVIDER),
+            path: object.path.into(),
+            access: None,
+            policy: Some(policy),
+        };
         for edge in &self.edges {
             edge::publish(&edge.objects, &what).expect("publishes");
         }

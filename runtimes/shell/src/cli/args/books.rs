@@ -73,13 +73,16 @@ pub struct LedgerForksArgs {
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "The ledger server does this by itself, `settle_days` after a day's end. Records that come later \
-    are kept, and not billed.\n\n\
+    are kept, and not billed; so a day that is not due is closed with --force only.\n\n\
     Example:\n  swarmedge ledger close-day --day 2026-11-21 --config my-cdn/server.toml"
 )]
 pub struct LedgerCloseArgs {
     /// Close all days up to this one, which must be over (UTC) [default: what is due]
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub day: Option<Day>,
+    /// Close days that are over, and not due yet
+    #[arg(long, requires = "day")]
+    pub force: bool,
     /// Which deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
@@ -231,11 +234,17 @@ pub struct QuarantineAddArgs {
     #[arg(required = true, value_name = "GUID")]
     pub guids: Vec<String>,
     /// Why; shown by `list`
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = why)]
     pub reason: String,
     /// Which deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
+}
+
+/// A reason with something in it.
+fn why(text: &str) -> Result<String, &'static str> {
+    let text = text.trim();
+    if text.is_empty() { Err("it is empty: say why, for whoever lets them out") } else { Ok(text.to_owned()) }
 }
 
 /// See [`QuarantineCommand::Remove`].

@@ -72,7 +72,10 @@ impl Bench {
         let objects = network.dir.join("edge/objects");
         let put = |path: &str, policy: Policy| {
             let (file, path) = (file.clone(), path.to_owned());
-            publish(&objects, &Publish { file, provider: ProviderId(PROVIDER), path, access: None, policy })
+            publish(
+                &objects,
+                &Publish { file, provider: ProviderId(PROVIDER), path, access: None, policy: Some(policy) },
+            )
         };
         put(FROM_EDGE, Policy { peer_download: false, peer_upload: false, ..Policy::default() })?;
         put(FROM_PEER, Policy::default())?;

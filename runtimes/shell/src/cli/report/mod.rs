@@ -6,9 +6,9 @@ mod csv;
 mod html;
 mod text;
 
-use super::Error;
 use super::args::{ReportArgs, ReportFormat};
 use super::audit::ledger_of;
+use super::{Code, Error};
 use crate::host::unix_ms;
 use crate::rt::Start;
 use crate::server::ledger::report::Report;
@@ -51,18 +51,19 @@ async fn span(
     from: Option<Day>,
     to: Option<Day>,
 ) -> Result<(Day, Day), Error> {
-    let (first, last) = match (from, to) {
-        (Some(from), Some(to)) => (from, to),
-        (from, to) => {
-            let today = Day::of_ms(unix_ms());
-            let known = match provider {
-                Some(provider) => reader.days_of(provider).await?,
-                None => reader.days_of_all().await?,
+    let known = match provider {
+        Some(provider) => {
+            let unknown = || {
+                Error::new(Code::NotFound, format!("the ledger has nothing of provider {provider}"))
+                    .next("`ledger show` says which providers it knows")
             };
-            let (first, last) = known.unwrap_or((today, today));
-            (from.unwrap_or(first), to.unwrap_or(last))
+            Some(reader.days_of(provider).await?.ok_or_else(unknown)?)
         }
+        None => reader.days_of_all().await?,
     };
+    let today = Day::of_ms(unix_ms());
+    let (first, last) = known.unwrap_or((today, today));
+    let (first, last) = (from.unwrap_or(first), to.unwrap_or(last));
     if last < first || last.0 - first.0 > DAYS_MAX {
         return Err(Error::usage(format!("{first} to {last} is no span of days")).next("see --from and --to"));
     }

@@ -46,6 +46,23 @@ impl Signer {
         Self { key, cert }
     }
 
+    /// Until when its certificate is good, Unix milliseconds.
+    #[must_use]
+    pub const fn not_after_ms(&self) -> u64 {
+        self.cert.body.not_after_ms
+    }
+
+    /// A day that is signed under a certificate that is not valid then fails every audit, for ever.
+    fn check(&self, now_ms: u64) -> Result<(), Error> {
+        let body = &self.cert.body;
+        if (body.not_before_ms..body.not_after_ms).contains(&now_ms) {
+            return Ok(());
+        }
+        let how = if now_ms < body.not_before_ms { "is not valid yet" } else { "has expired" };
+        Err(Error::failed(format!("the ledger's certificate {how}: no audit would believe it, so no day is closed"))
+            .next("run `swarmedge certificates renew`, then restart the ledger"))
+    }
+
     fn sign(&self, head: Head) -> SignedHead {
         let signature = self.key.sign(Context::LedgerHead, &head.to_bytes());
         SignedHead { head, signature, cert: self.cert.clone() }
@@ -71,6 +88,9 @@ impl Store {
         let db = self.connection()?;
         let mut closed = Vec::new();
         let Some(mut day) = first_day(&mut db.any).await.map_err(failed)? else { return Ok(closed) };
+        if day <= last {
+            signer.check(now_ms)?;
+        }
         while day <= last {
             closed.extend(close_day(db, day, signer, now_ms).await.map_err(failed)?);
             day = day.next();

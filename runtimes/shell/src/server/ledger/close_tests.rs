@@ -23,13 +23,17 @@ fn trust() -> Trust {
 }
 
 fn signer() -> Signer {
+    signer_until(u64::MAX)
+}
+
+fn signer_until(not_after_ms: u64) -> Signer {
     let key = Key::from_seed([2; 32]);
     let body = CertBody {
         role: ServerRole::Ledger,
         name: Text::new("ledger-1").expect("short"),
         key: key.public(),
         not_before_ms: 0,
-        not_after_ms: u64::MAX,
+        not_after_ms,
     };
     Signer::new(key, certify(&root(), body))
 }
@@ -135,6 +139,26 @@ fn honest() -> (Fixture, String) {
     let text = exported(&ledger, FIRST.0..=FIRST.0 + 1);
     assert!(audit(&text).is_ok());
     (ledger, text)
+}
+
+#[test]
+fn a_day_is_not_closed_under_a_certificate_that_has_expired() {
+    let ledger = super::tests::fixture();
+    store_on(&ledger, FIRST, &traffic(FIRST, 1));
+    let now_ms = FIRST.end_ms() + 2 * DAY_MS;
+    let close = |last: Day, signer: &Signer| {
+        block_on(async {
+            let mut store = Store::open(&ledger.path).await.expect("opens");
+            let closed = store.close_days(last, signer, now_ms).await;
+            store.close().await;
+            closed
+        })
+    };
+    let error = close(FIRST, &signer_until(now_ms)).expect_err("no audit would believe it").to_string();
+    assert!(error.contains("expired") && error.contains("certificates renew"), "{error}");
+    assert_eq!(close(FIRST, &signer_until(now_ms + 1)).expect("still valid").len(), 1, "nothing was closed before");
+    assert!(audit(&exported(&ledger, FIRST.0..=FIRST.0)).is_ok());
+    assert_eq!(close(FIRST, &signer_until(now_ms)), Ok(Vec::new()), "there is nothing to sign");
 }
 
 #[test]

@@ -92,14 +92,20 @@ impl Database {
         Ok(db)
     }
 
+    /// Refuses a file that is not there: only the ledger server makes it, and everything else has mistyped its path.
+    pub fn check_there(&self) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(path) if !path.exists() => {
+                Err(Error::new(Code::NotFound, format!("there is no ledger at {}", path.display()))
+                    .next("start the ledger server first: it makes its database"))
+            }
+            Self::Sqlite(_) | Self::Postgres(_) => Ok(()),
+        }
+    }
+
     /// Opens it beside its writer.
     pub(super) async fn open_reader(&self) -> Result<Connection, Error> {
-        if let Self::Sqlite(path) = self
-            && !path.exists()
-        {
-            return Err(Error::new(Code::NotFound, format!("there is no ledger at {}", path.display()))
-                .next("start the ledger server first: it makes its database"));
-        }
+        self.check_there()?;
         let mut db = self.connect("ro").await?;
         self.check_version(&mut db, self.steps().len()).await?;
         Ok(db)

@@ -31,6 +31,14 @@ fn login(n: u32, starts: &[u32]) -> LedgerRecord {
     log(900_000 + n * 10 + newest, n, LogEvent::Login(login))
 }
 
+pub(super) fn whom_no_record_names_is_told_from_all_others(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    stored(&ledger, &[granted_on(DAY, 5, 7), login(2, &[1])]);
+    let guids = [1, 2, 3].map(Guid::numbered).into();
+    let unnamed = block_on(async { Reader::open(&ledger.path).await.expect("opens").unnamed(&guids).await });
+    assert_eq!(unnamed, Ok([Guid::numbered(3)].into()));
+}
+
 /// Download `d` of client `who`: offered all of `peers`, and used those of them that are friends.
 fn download(d: u32, who: u32, peers: &[u32]) -> Vec<LedgerRecord> {
     let intro = |peer: u32| d * 100 + peer;

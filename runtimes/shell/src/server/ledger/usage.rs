@@ -1,13 +1,14 @@
 //! What the ledger recorded of each download. Reads the database beside its writer, from any process.
 
 use super::database::{Connection, Database};
-use super::store::decode;
+use super::store::{LOGS_FROM, decode};
 use crate::error::Error;
 use crate::keys::verify;
 use data_encoding::HEXLOWER;
+use futures_lite::StreamExt as _;
 use serde::Serialize;
 use sqlx::Row as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use swarmedge_core::accounting::settlement::{Book, Claims};
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, RecordId};
@@ -188,6 +189,33 @@ impl Reader {
             sqlx::query_as("SELECT id, why FROM set_aside ORDER BY received_ms, id").fetch_all(&mut self.db.any).await;
         let record = |(id, why): (Vec<u8>, String)| Some((RecordId(id.try_into().ok()?), why));
         Ok(rows.map_err(|e| self.failed(&e))?.into_iter().filter_map(record).collect())
+    }
+
+    /// Those whom no record names: never granted a download, never logged in, never become another. Reads all logins
+    /// unless a quicker look has found everybody.
+    pub async fn unnamed(&mut self, guids: &BTreeSet<Guid>) -> Result<BTreeSet<Guid>, Error> {
+        self.read_unnamed(guids).await.map_err(|e| self.failed(&e))
+    }
+
+    async fn read_unnamed(&mut self, guids: &BTreeSet<Guid>) -> Result<BTreeSet<Guid>, sqlx::Error> {
+        let mut unnamed = BTreeSet::new();
+        let text = "SELECT 1 FROM download WHERE guid = $1 UNION ALL SELECT 1 FROM place WHERE guid = $1
+                    UNION ALL SELECT 1 FROM successor WHERE guid = $1 OR next = $1 LIMIT 1";
+        for guid in guids {
+            if sqlx::query(text).bind(guid.0.to_vec()).fetch_optional(&mut self.db.any).await?.is_none() {
+                unnamed.insert(*guid);
+            }
+        }
+        let logins = sqlx::query("SELECT body FROM record WHERE kind = $1").bind(LOGS_FROM);
+        let mut logins = logins.fetch(&mut self.db.any);
+        while !unnamed.is_empty()
+            && let Some(row) = logins.next().await
+        {
+            if let LedgerRecord::Log(log) = decode(&row?, 0)? {
+                unnamed.remove(&log.guid);
+            }
+        }
+        Ok(unnamed)
     }
 
     pub(super) fn failed(&self, e: &sqlx::Error) -> Error {

@@ -144,7 +144,7 @@ impl<R: Start> Crash<R> {
                 provider: ProviderId(PROVIDER),
                 path: OBJECT.into(),
                 access: None,
-                policy,
+                policy: Some(policy),
             };
             publish(&dir.join("edge/objects"), &what)
         };
