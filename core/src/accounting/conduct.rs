@@ -28,40 +28,54 @@ pub struct End {
     pub receipted: u64,
 }
 
+/// What is known of one introduction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Told {
+    /// Without receipts, by its uploader's newest word.
+    owed: u64,
+    /// It has ended with so much that a receipt was due: it counts once, however often that is said.
+    counted: bool,
+}
+
 /// What is known of one download.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Conduct {
-    owed: BTreeMap<IntroId, u64>,
+    told: BTreeMap<IntroId, Told>,
     times: u8,
     /// When the last one counted.
     last: Option<Time>,
 }
 
 impl Conduct {
-    /// An introduction has ended, or ended again after its peers had met once more.
-    pub fn ended(&mut self, rule: &CreditRule, now: Time, intro: IntroId, end: End) {
+    /// An introduction has ended, or ended again after its peers had met once more. Whether that is news, which puts
+    /// off the time when all is forgotten: no uploader does so twice by one introduction.
+    pub fn ended(&mut self, rule: &CreditRule, now: Time, intro: IntroId, end: End) -> bool {
         // what an uploader gives beyond the credit is its own affair
         let owed = end.owed.min(rule.credit(end.receipted).saturating_add(rule.first));
-        if self.owed.len() < INTRODUCTIONS_MAX || self.owed.contains_key(&intro) {
-            self.owed.insert(intro, owed);
+        if self.told.len() >= INTRODUCTIONS_MAX && !self.told.contains_key(&intro) {
+            return false;
         }
-        let apart = self.last.is_none_or(|last| now.since(last) >= APART);
-        if owed >= rule.due(end.receipted) && apart {
+        let told = self.told.entry(intro).or_default();
+        told.owed = owed;
+        let counts = owed >= rule.due(end.receipted) && !told.counted;
+        told.counted |= counts;
+        if counts && self.last.is_none_or(|last| now.since(last) >= APART) {
             self.times = self.times.saturating_add(1);
             self.last = Some(now);
         }
+        counts
     }
 
     /// Bytes without receipts, over all introductions.
     #[must_use]
     pub fn owed(&self) -> u64 {
-        self.owed.values().fold(0, |sum, owed| sum.saturating_add(*owed))
+        self.told.values().fold(0, |sum, told| sum.saturating_add(told.owed))
     }
 
     /// Whether it gets no peers for now.
     #[must_use]
     pub fn is_edge_only(&self, rule: &CreditRule) -> bool {
-        let full = self.owed.len() >= INTRODUCTIONS_MAX;
+        let full = self.told.len() >= INTRODUCTIONS_MAX;
         full || self.times >= TIMES_MAX || self.owed() >= rule.most.saturating_mul(u64::from(TIMES_MAX))
     }
 
@@ -93,6 +107,19 @@ mod tests {
     fn the_third_unreceipted_end_is_the_last_with_peers() {
         assert!(!after([(0, NOTHING), (60, NOTHING)]).is_edge_only(&RULE));
         assert!(after([(0, NOTHING), (60, NOTHING), (120, NOTHING)]).is_edge_only(&RULE));
+    }
+
+    #[test]
+    fn an_introduction_counts_once_however_often_its_uploader_says_so() {
+        let mut conduct = Conduct::default();
+        let mut says = |minute: u64, intro| {
+            let now = Time(minute * 60_000_000);
+            let news = conduct.ended(&RULE, now, IntroId::numbered(intro), NOTHING);
+            (news, conduct.is_edge_only(&RULE))
+        };
+        assert_eq!(says(0, 1), (true, false));
+        (1..9).for_each(|minute| assert_eq!(says(minute, 1), (false, false)));
+        assert_eq!([says(9, 2), says(10, 2), says(11, 3)], [(true, false), (false, false), (true, true)]);
     }
 
     #[test]

@@ -85,8 +85,19 @@ pub fn check(trust: &Trust, signed: &SignedIntroduction, now_ms: u64) -> Result<
     check_signed(trust, signed, now_ms)
 }
 
-/// Checks that a certified CN has signed this introduction, whatever its time.
-pub fn check_signed(trust: &Trust, signed: &SignedIntroduction, now_ms: u64) -> Result<(), IntroError> {
+/// Uploaders say how an introduction has ended within this after it is served no more: connections end then at the
+/// latest, and the uploader's CN may be another by then.
+pub const TOLD_WITHIN_MS: u64 = 5 * 60_000;
+
+/// Checks that a certified CN has signed this introduction and that how it has ended may still be told.
+pub fn check_ended(trust: &Trust, signed: &SignedIntroduction, now_ms: u64) -> Result<(), IntroError> {
+    if now_ms > signed.intro.serve_until_ms.saturating_add(TOLD_WITHIN_MS) {
+        return Err(IntroError::Time);
+    }
+    check_signed(trust, signed, now_ms)
+}
+
+fn check_signed(trust: &Trust, signed: &SignedIntroduction, now_ms: u64) -> Result<(), IntroError> {
     let root = root_of(signed)?;
     trust
         .check_signed(&signed.cert, ServerRole::Cn, now_ms, (Context::Introductions, &root.0, &signed.signature))

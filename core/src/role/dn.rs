@@ -352,8 +352,10 @@ impl Dn {
         }
         cx.push(Output::Count(Metric::Unreceipted));
         let conduct = self.conduct.entry(download).or_default();
-        conduct.ended(&CreditRule::PROTOCOL, cx.now, intro, End { owed, receipted });
-        self.timers.set(Timer::Forgive(download), Some(cx.now.after(FORGIVEN_AFTER)));
+        let news = conduct.ended(&CreditRule::PROTOCOL, cx.now, intro, End { owed, receipted });
+        if news || self.timers.get(Timer::Forgive(download)).is_none() {
+            self.timers.set(Timer::Forgive(download), Some(cx.now.after(FORGIVEN_AFTER)));
+        }
     }
 
     /// The connection of a registered client's CN.

@@ -117,6 +117,24 @@ fn a_download_that_leaves_three_uploaders_without_receipts_is_the_edges_alone_fo
 }
 
 #[test]
+fn an_uploader_that_says_the_same_again_and_again_neither_adds_to_it_nor_puts_off_its_end() {
+    let mut b = bench();
+    cn(&mut b, 1);
+    let says = |b: &mut Bench<Dn>| {
+        let (download, intro) = (DownloadId::numbered(1), IntroId::numbered(1));
+        say(b, 1, DirectoryMsg::Unreceipted(Unreceipted { download, intro, owed: 1 << 20, receipted: 0 }));
+        assert_eq!(edge_only(b, 1), None);
+    };
+    for _ in 0..14 {
+        says(&mut b);
+        b.now = b.now.after(Duration::from_secs(60));
+    }
+    says(&mut b);
+    b.wait(Duration::from_secs(60));
+    assert!(b.machine.conduct.is_empty(), "forgiven a quarter of an hour after it was said first");
+}
+
+#[test]
 fn a_download_that_asks_again_and_again_is_offered_256_peers_in_a_quarter_of_an_hour() {
     let mut b = bench();
     cn(&mut b, 1);
