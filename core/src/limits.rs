@@ -69,7 +69,12 @@ pub const PART_LEN: u64 = PIECE_LEN_MIN as u64;
 pub const PARTS_MAX: usize = 8;
 /// Clients that may be in quarantine at a time; those beyond are served like others, and not billed.
 pub const QUARANTINED_MAX: usize = 65_536;
-/// Of them, in one message of a ledger.
+/// Of them, those that only follow who was named: the rest of the room is for those that are.
+pub const FOLLOWED_MAX: usize = QUARANTINED_MAX / 4 * 3;
+/// GUIDs that one GUID may become, one after the other or side by side, and be followed to: far more than there are
+/// machines with one image. Who makes more needs no link to make yet another.
+pub const HEIRS_MAX: usize = 1_024;
+/// Of those in quarantine, in one message of a ledger.
 pub const QUARANTINE_PAGE_MAX: usize = 1_024;
 /// Bytes of a have-map page; 8 pieces a byte.
 pub const HAVE_PAGE_MAX: usize = 32 * 1024;

@@ -1,7 +1,7 @@
 //! Clients: connections, sessions, inventories.
 
-use super::copies::Challenge;
-use super::{Cn, Context, Metric, Output, Phase, Timer};
+use super::copies::{Challenge, Taken};
+use super::{Cn, Config, Context, Metric, Output, Phase, Timer};
 use crate::accounting::logs;
 use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
 use crate::machine::Time;
@@ -47,11 +47,24 @@ pub(super) struct Session {
     /// The newest place in its log that it has shown.
     pub(super) log: Option<SignedHead>,
     pub(super) challenge: Challenge,
+    pub(super) taken: Option<Taken>,
     /// When the queries of the last minute came.
     pub(super) queries: VecDeque<Time>,
+    /// When its usage records would be due if they came as often as they are taken in the long run.
+    usage_due: Time,
 }
 
 impl Session {
+    /// Whether one more of its usage records is taken now.
+    pub(super) fn takes_usage(&mut self, cfg: &Config, now: Time) -> bool {
+        let ahead = cfg.usage_every.saturating_mul(cfg.usage_burst.saturating_sub(1));
+        let takes = self.usage_due.since(now) <= ahead;
+        if takes && !cfg.usage_every.is_zero() {
+            self.usage_due = self.usage_due.max(now).after(cfg.usage_every);
+        }
+        takes
+    }
+
     /// Whether it may be offered to others.
     pub(super) const fn may_upload(&self) -> bool {
         self.uploads && !self.quarantined
@@ -92,6 +105,7 @@ impl Client {
     pub(super) fn rebase(&mut self, by: Duration) {
         if let Some(s) = &mut self.session {
             s.queries.iter_mut().for_each(|at| *at = at.rebased(by));
+            s.usage_due = s.usage_due.rebased(by);
         }
     }
 }
@@ -119,17 +133,21 @@ impl Cn {
     pub(super) fn accepted(&mut self, cx: &mut Context<'_>, conn: ConnId, key: PublicKey, from: SocketAddr) {
         let full = self.clients.len() >= cx.cfg.sessions_max as usize;
         if full || self.wall.is_none() || self.phase != Phase::Serving {
-            let retry_after_ms = millis(jittered(cx.cfg.busy_retry, cx.rng));
-            cx.push(Output::Count(Metric::Busy));
-            cx.push(Output::ClientSend { conn, msg: ControlMsg::Busy(RetryAfter { retry_after_ms }) });
-            cx.push(Output::ClientClose { conn });
-            return;
+            return self.turn_away(cx, conn);
         }
         if cx.cfg.geolocation {
             cx.push(Output::Locate { conn, addr: from.ip() });
         }
         self.clients.insert(conn, Client { key, from, place: Place::UNKNOWN, session: None });
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.hello_within)));
+    }
+
+    /// There is no room: another CN, or this one later.
+    pub(super) fn turn_away(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        let retry_after_ms = millis(jittered(cx.cfg.busy_retry, cx.rng));
+        cx.push(Output::Count(Metric::Busy));
+        cx.push(Output::ClientSend { conn, msg: ControlMsg::Busy(RetryAfter { retry_after_ms }) });
+        self.close(cx, conn);
     }
 
     /// Geolocation has answered.
@@ -257,7 +275,9 @@ impl Cn {
             seq: 0,
             log,
             challenge: Challenge::default(),
+            taken: None,
             queries: VecDeque::new(),
+            usage_due: Time::default(),
         });
         let (observed, place, entry) = (client.from, client.place, client.entry());
         self.by_guid.entry(hello.guid).or_default().insert(conn);

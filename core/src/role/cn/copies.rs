@@ -29,6 +29,17 @@ pub(super) struct Challenge {
     pub(super) by: Option<ConnId>,
 }
 
+/// The key that a session's client has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Taken {
+    /// What the ledger is told.
+    record: RecordId,
+    /// The GUID that follows.
+    new: Guid,
+    /// The ledger has it.
+    durable: bool,
+}
+
 impl Cn {
     /// Sessions of a GUID, each with its start.
     fn copies(&self, guid: Guid) -> impl Iterator<Item = (ConnId, SecondaryGuid)> + '_ {
@@ -122,7 +133,7 @@ impl Cn {
             .collect();
         let starts: BTreeSet<_> = alive.iter().map(|(_, start)| *start).collect();
         if starts.len() > 1 {
-            alive.iter().for_each(|(copy, _)| Self::order_rekey(cx, *copy));
+            alive.iter().for_each(|(copy, _)| self.order_rekey(cx, *copy));
         }
     }
 
@@ -134,34 +145,60 @@ impl Cn {
     /// The home DN has heard that a copy on another CN is alive too.
     pub(super) fn cloned(&self, cx: &mut Context<'_>, session: SessionId) {
         if let Some(&conn) = self.by_session.get(&session) {
-            Self::order_rekey(cx, conn);
+            self.order_rekey(cx, conn);
         }
     }
 
-    pub(super) fn order_rekey(cx: &mut Context<'_>, conn: ConnId) {
-        cx.push(Output::Count(Metric::RekeyOrdered));
-        cx.push(Output::ClientSend { conn, msg: ControlMsg::Rekey });
+    /// Who has taken another key already has no use for an order.
+    pub(super) fn order_rekey(&self, cx: &mut Context<'_>, conn: ConnId) {
+        if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.taken.is_none()) {
+            cx.push(Output::Count(Metric::RekeyOrdered));
+            cx.push(Output::ClientSend { conn, msg: ControlMsg::Rekey });
+        }
     }
 
     /// A client has made another key. Its old GUID's end goes to the ledger, and the answer back once it is there.
+    ///
+    /// One key a session, and not one an order: an order may have come over a session before this one, or from a CN
+    /// that has died since; and whoever forks its own log is ordered again and again.
     pub(super) fn rekeyed(&mut self, cx: &mut Context<'_>, conn: ConnId, signed: SignedRekey) {
-        let own = self.clients.get(&conn).and_then(Client::session).map(|s| s.guid);
-        let guid = Guid::of(&signed.rekey.old);
-        if own != Some(guid) || !rekeys::check(cx.cfg.verify, &signed) {
-            return self.violation(cx, conn);
+        let Some(session) = self.clients.get(&conn).and_then(Client::session) else { return };
+        let (guid, id) = (Guid::of(&signed.rekey.old), rekeys::record_id(&signed));
+        match session.taken {
+            Some(taken) if taken.record != id => return self.violation(cx, conn),
+            Some(Taken { durable: true, new, .. }) => return Self::tell_retired(cx, conn, new),
+            Some(_) => return,
+            None if session.guid != guid || !rekeys::check(cx.cfg.verify, &signed) => return self.violation(cx, conn),
+            None if !cx.cfg.ledger => return,
+            None => {}
         }
-        let id = rekeys::record_id(&signed);
-        self.rekeys.insert(id, (conn, Guid::of(&signed.rekey.new)));
+        if !self.ledger.holds(id) && self.ledger.waiting() >= cx.cfg.usage_max as usize {
+            // it tells the next CN, or this one later: each session begins with that
+            cx.push(Output::Count(Metric::LogDropped));
+            return self.turn_away(cx, conn);
+        }
+        let new = Guid::of(&signed.rekey.new);
+        if let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) {
+            session.taken = Some(Taken { record: id, new, durable: false });
+        }
+        self.rekeys.insert(id, conn);
         let record = LogRecord { id, at_ms: self.now_ms(cx.now), guid, event: LogEvent::Rekeyed(signed) };
         self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
     }
 
     /// A record is durable: if it is a GUID's end, its client may go on under the new one.
     pub(super) fn retired(&mut self, cx: &mut Context<'_>, id: RecordId) {
-        let Some((conn, new)) = self.rekeys.remove(&id) else { return };
-        if self.clients.contains_key(&conn) {
-            cx.push(Output::Count(Metric::Rekeyed));
-            cx.push(Output::ClientSend { conn, msg: ControlMsg::Retired(Retired { new }) });
+        let Some(conn) = self.rekeys.remove(&id) else { return };
+        cx.push(Output::Count(Metric::Rekeyed));
+        let session = self.clients.get_mut(&conn).and_then(Client::session_mut);
+        if let Some(taken) = session.and_then(|s| s.taken.as_mut()) {
+            taken.durable = true;
+            let new = taken.new;
+            Self::tell_retired(cx, conn, new);
         }
+    }
+
+    fn tell_retired(cx: &mut Context<'_>, conn: ConnId, new: Guid) {
+        cx.push(Output::ClientSend { conn, msg: ControlMsg::Retired(Retired { new }) });
     }
 }

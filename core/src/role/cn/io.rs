@@ -216,7 +216,7 @@ pub enum Metric {
     UsageReceived,
     /// A usage record is durable in the ledger.
     UsageStored,
-    /// A usage record was set aside because too many wait; its client will send it again.
+    /// A usage record was set aside because too many wait, or came; its client will send it again.
     UsageDeferred,
     /// Something was not logged: too much waits for the ledger.
     LogDropped,
@@ -309,8 +309,12 @@ pub struct Config {
     pub logs: bool,
     /// It is asked where clients' addresses are.
     pub geolocation: bool,
-    /// Usage records that wait for the ledger, over all sessions.
+    /// Records that wait for the ledger, over all sessions.
     pub usage_max: u32,
+    /// Of one session, a usage record is taken this often in the long run; zero: there is no limit.
+    pub usage_every: Duration,
+    /// And so many at once.
+    pub usage_burst: u32,
     /// The wait before a lost server is dialled again: first and longest.
     pub backoff: (Duration, Duration),
     /// Told to those turned away: come back after this.
@@ -345,6 +349,8 @@ impl Config {
             logs: true,
             geolocation: false,
             usage_max: 65_536,
+            usage_every: Duration::from_millis(500),
+            usage_burst: 64,
             backoff: (Duration::from_millis(200), Duration::from_secs(10)),
             busy_retry: Duration::from_secs(5),
             drain: Duration::from_secs(3),
@@ -360,6 +366,7 @@ impl Config {
             peers_max: 2,
             logs: false,
             usage_max: 4,
+            usage_every: Duration::ZERO,
             readd_spread: Duration::ZERO,
             backoff: (Duration::from_secs(1), Duration::from_secs(1)),
             ..Self::new(root, verify, cert)

@@ -62,8 +62,8 @@ pub struct Cn {
     usage: BTreeMap<RecordId, Reported>,
     /// Places in clients' logs that the ledger does not have yet, and the records that stand there, which it has.
     places: BTreeMap<RecordId, RecordId>,
-    /// Retired GUIDs on their way to the ledger: whose, and the new one.
-    rekeys: BTreeMap<RecordId, (ConnId, Guid)>,
+    /// Retired GUIDs on their way to the ledger, and over which connection they last came.
+    rekeys: BTreeMap<RecordId, ConnId>,
     /// Acknowledgements whose checkpoints are being signed.
     acks: BTreeMap<ReqId, Ack>,
     /// Queries whose answers wait until the ledger has recorded who is introduced.

@@ -1,7 +1,7 @@
 //! What clients say of bytes. That an uploader was left without receipts goes to the DNs, which choose peers. Usage
 //! records and their places in the client's log go to the ledger, and the acknowledgement back once both are durable
-//! there, with a signed checkpoint of the newest place. A record that does not fit is set aside unacknowledged, so its
-//! client keeps it and sends it again.
+//! there, with a signed checkpoint of the newest place. A record that does not fit, or comes too soon, is set aside
+//! unacknowledged, so its client keeps it and sends it again.
 
 use super::clients::Client;
 use super::{Cn, Context, Metric, Output};
@@ -41,11 +41,11 @@ pub(super) fn place_id(head: &SignedHead) -> RecordId {
 }
 
 impl Cn {
-    /// An uploader was left without receipts. Only the one that the introduction names may say so.
+    /// An uploader was left without receipts. Only the one that the introduction names may say so, and not long after it.
     pub(super) fn unreceipted(&self, cx: &mut Context<'_>, conn: ConnId, told: &Unreceipted) {
         let i = &told.intro.intro;
         let named = self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.upload_key == i.uploader_key);
-        if named && introductions::check_signed(&Self::trust(cx), &told.intro, self.now_ms(cx.now)).is_ok() {
+        if named && introductions::check_ended(&Self::trust(cx), &told.intro, self.now_ms(cx.now)).is_ok() {
             let (owed, receipted) = (told.owed, told.receipted);
             let told = directory::Unreceipted { download: i.download, intro: i.id, owed, receipted };
             self.tell_dns(cx, &DirectoryMsg::Unreceipted(told));
@@ -57,7 +57,9 @@ impl Cn {
         cx.push(Output::Count(Metric::UsageReceived));
         let id = record.id;
         let on_its_way = self.ledger.holds(id);
-        if !on_its_way && self.ledger.waiting() >= cx.cfg.usage_max as usize {
+        let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return };
+        let full = self.ledger.waiting() >= cx.cfg.usage_max as usize;
+        if !on_its_way && (full || !session.takes_usage(cx.cfg, cx.now)) {
             return cx.push(Output::Count(Metric::UsageDeferred));
         }
         self.known_place(cx, conn, &head);
@@ -82,7 +84,7 @@ impl Cn {
             cx.push(Output::Count(Metric::LogForked));
             self.log_head(cx, guid, known);
             self.log_head(cx, guid, head.clone());
-            Self::order_rekey(cx, conn);
+            self.order_rekey(cx, conn);
         }
     }
 

@@ -40,7 +40,11 @@ pub(super) fn run<R: Start>(command: &QuarantineCommand, json: bool) -> Result<(
                 done.already,
                 if done.already == 0 { "" } else { " and keep the reason that was given then" }
             )?;
-            done.heirs.iter().try_for_each(|heir| say!("  among them {heir}, which one of them has become"))
+            done.heirs.iter().try_for_each(|heir| say!("  among them {heir}, which one of them has become"))?;
+            if done.left_out > 0 {
+                say!("  {} more that they have become are not: there is no room left for such", done.left_out)?;
+            }
+            Ok(())
         }
         QuarantineCommand::Remove(args) => {
             let (guids, cfg) = (parse(&args.guids)?, ledger_of(&args.config.config)?);

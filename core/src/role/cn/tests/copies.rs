@@ -3,7 +3,7 @@
 use super::*;
 use crate::wire::control::Retired;
 use crate::wire::directory::OfSession;
-use crate::wire::records::{Rekey, SignedRekey};
+use crate::wire::records::{LogRecord, Rekey, SignedRekey};
 
 /// Start `start` of client 1 on this connection.
 fn begin(b: &mut Bench<Cn>, conn: u64, start: u32) -> Vec<Output> {
@@ -108,9 +108,26 @@ fn a_dn_that_comes_back_hears_of_every_session_again() {
 }
 
 fn rekey(old: u32, by: u32) -> SignedRekey {
-    let rekey = Rekey { old: key(old), new: key(50), start: SecondaryGuid::numbered(1) };
+    rekey_to(old, 50, by)
+}
+
+fn rekey_to(old: u32, new: u32, by: u32) -> SignedRekey {
+    let rekey = Rekey { old: key(old), new: key(new), start: SecondaryGuid::numbered(1) };
     let sign = |n| fake_sign(&key(n), SignContext::Rekey, &rekey.to_bytes());
-    SignedRekey { by_old: sign(by), by_new: sign(50), rekey }
+    SignedRekey { by_old: sign(by), by_new: sign(new), rekey }
+}
+
+/// The end of a GUID on its way to the ledger.
+fn evidence(out: &[Output]) -> Option<LogRecord> {
+    out.iter().find_map(|o| match o {
+        Output::LedgerSend { msg: LedgerMsg::Submit(LedgerRecord::Log(r)), .. } => Some(r.clone()),
+        _ => None,
+    })
+}
+
+fn durable(b: &mut Bench<Cn>, ledger: ConnId, id: RecordId) -> Vec<Output> {
+    let ack = LedgerMsg::Ack(LedgerAck { ids: List::truncated([id]) });
+    b.input(Input::Ledger { conn: ledger, msg: ack })
 }
 
 #[test]
@@ -118,16 +135,71 @@ fn a_guid_is_retired_when_the_ledger_has_its_end() {
     let (mut b, _, ledger) = whole();
     join(&mut b, 1);
     let out = say(&mut b, 1, ControlMsg::Rekeyed(rekey(1, 1)));
-    let record = out.iter().find_map(|o| match o {
-        Output::LedgerSend { msg: LedgerMsg::Submit(LedgerRecord::Log(r)), .. } => Some(r.clone()),
-        _ => None,
-    });
-    let record = record.expect("evidence");
+    let record = evidence(&out).expect("evidence");
     assert_eq!((record.guid, record.event), (Guid::of(&key(1)), LogEvent::Rekeyed(rekey(1, 1))));
     assert!(to_client(&out, 1).is_empty(), "not before");
-    let ack = LedgerMsg::Ack(LedgerAck { ids: List::truncated([record.id]) });
-    let out = b.input(Input::Ledger { conn: ledger, msg: ack });
-    assert_eq!(to_client(&out, 1), [&ControlMsg::Retired(Retired { new: Guid::of(&key(50)) })]);
+    let out = durable(&mut b, ledger, record.id);
+    let retired = ControlMsg::Retired(Retired { new: Guid::of(&key(50)) });
+    assert_eq!(to_client(&out, 1), [&retired]);
+    let out = say(&mut b, 1, ControlMsg::Rekeyed(rekey(1, 1)));
+    assert_eq!(out, [Output::ClientSend { conn: ConnId(1), msg: retired }], "told again what it says again");
+}
+
+#[test]
+fn a_session_has_one_key_to_take_whether_the_ledger_has_it_or_not() {
+    for acked in [false, true] {
+        let (mut b, _, ledger) = whole();
+        join(&mut b, 1);
+        let record = evidence(&say(&mut b, 1, ControlMsg::Rekeyed(rekey(1, 1)))).expect("evidence");
+        assert!(say(&mut b, 1, ControlMsg::Rekeyed(rekey(1, 1))).is_empty(), "it is on its way");
+        if acked {
+            durable(&mut b, ledger, record.id);
+        }
+        let out = say(&mut b, 1, ControlMsg::Rekeyed(rekey_to(1, 51, 1)));
+        assert_eq!((refusal(&out, 1), evidence(&out)), (Some(Refusal::Violation), None));
+    }
+}
+
+#[test]
+fn who_tells_its_key_to_another_session_is_answered_there() {
+    let (mut b, _, ledger) = whole();
+    join(&mut b, 1);
+    let record = evidence(&say(&mut b, 1, ControlMsg::Rekeyed(rekey(1, 1)))).expect("evidence");
+    accept(&mut b, 2, 1);
+    say(&mut b, 2, ControlMsg::Hello(Hello { incarnation: 2, ..hello(1) }));
+    assert_eq!(refusal(&say(&mut b, 2, ControlMsg::Rekeyed(rekey(1, 1))), 2), None);
+    assert_eq!(to_client(&durable(&mut b, ledger, record.id), 2).len(), 1);
+}
+
+#[test]
+fn while_too_much_waits_for_the_ledger_a_key_is_told_to_another_cn() {
+    let (mut b, ..) = whole();
+    b.cfg.usage_max = 1;
+    join(&mut b, 1);
+    join(&mut b, 2);
+    say(&mut b, 2, logged(1, 2));
+    let out = say(&mut b, 1, ControlMsg::Rekeyed(rekey(1, 1)));
+    assert!(matches!(to_client(&out, 1)[..], [ControlMsg::Busy(_)]) && evidence(&out).is_none());
+    assert_eq!(b.machine.sessions(), 1);
+}
+
+#[test]
+fn who_forks_its_log_after_it_has_taken_a_key_is_not_ordered_again() {
+    for takes in [false, true] {
+        let (mut b, ..) = whole();
+        join(&mut b, 1);
+        say(&mut b, 1, logged(1, 1));
+        if takes {
+            say(&mut b, 1, ControlMsg::Rekeyed(rekey(1, 1)));
+        }
+        let record = usage(2, 1);
+        let head = Log::default().append(SecondaryGuid::numbered(1), &record);
+        let signature = fake_sign(&key(1), SignContext::LogHead, &head.to_bytes());
+        let head = SignedHead { head, key: key(1), signature };
+        let out = say(&mut b, 1, ControlMsg::Usage(Logged { record, head }));
+        assert!(out.contains(&Output::Count(Metric::LogForked)));
+        assert_eq!(is_ordered(&out, 1), !takes);
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::accounting::grants::tests::each_binding_changed;
+use crate::wire::control::Unreceipted;
+use crate::wire::records::Introduction;
 
 #[test]
 fn a_query_with_any_binding_of_its_grant_changed_is_refused() {
@@ -66,4 +68,21 @@ fn a_log_that_forks_reaches_the_ledger_as_evidence_and_a_head_for_another_record
     lie.record.edge_bytes += 1;
     let out = say(&mut b, 1, ControlMsg::Usage(lie));
     assert!(out.contains(&Output::Count(Metric::Violation)) && submitted(&out).is_empty());
+}
+
+#[test]
+fn an_uploader_says_that_it_got_no_receipts_while_its_introduction_serves_or_soon_after() {
+    let intro = introductions::tests::intro(1);
+    let serve_until_ms = NOW_MS + 60_000;
+    let last_ms = serve_until_ms + introductions::TOLD_WITHIN_MS;
+    let intro = Introduction { uploader_key: hello(1).upload_key, serve_until_ms, ..intro };
+    let told = Unreceipted { intro: introductions::tests::answer(vec![intro]).remove(0), owed: 1, receipted: 0 };
+    for (at_ms, counts) in [(NOW_MS, true), (last_ms, true), (last_ms + 1, false)] {
+        let (mut b, ..) = whole();
+        b.input(Input::WallClock { unix_ms: at_ms });
+        (1..=2).for_each(|n| drop(join(&mut b, n)));
+        let reaches = |out: Vec<Output>| to_dn(&out).iter().any(|m| matches!(m, DirectoryMsg::Unreceipted(_)));
+        assert_eq!(reaches(say(&mut b, 1, ControlMsg::Unreceipted(told.clone()))), counts);
+        assert!(!reaches(say(&mut b, 2, ControlMsg::Unreceipted(told.clone()))), "another's");
+    }
 }

@@ -155,3 +155,20 @@ fn a_checkpoint_that_no_cn_has_signed_is_none() {
     let mut b = comes_with(forged);
     assert!(!say(&mut b, 1, ControlMsg::Usage(anew)).contains(&Output::Count(Metric::LogForked)));
 }
+
+#[test]
+fn a_session_that_sends_records_without_end_is_acknowledged_no_more_of_them_than_so_many_a_minute() {
+    let (mut b, ..) = whole();
+    join(&mut b, 1);
+    join(&mut b, 2);
+    // each twice: what is on its way counts once
+    let taken = |b: &mut Bench<Cn>, of: core::ops::Range<u32>| {
+        of.map(|n| submitted(&say(b, 1, logged(n, 1))).len() + submitted(&say(b, 1, logged(n, 1))).len()).sum::<usize>()
+    };
+    assert_eq!(taken(&mut b, 0..70), 64);
+    assert_eq!(submitted(&say(&mut b, 2, logged(500, 2))).len(), 1, "others are not held up");
+    b.now = b.now.after(secs(10));
+    assert_eq!(taken(&mut b, 64..100), 20, "those that were set aside come again");
+    b.now = b.now.after(secs(3600));
+    assert_eq!(taken(&mut b, 100..200), 64, "what was not used is not saved up");
+}

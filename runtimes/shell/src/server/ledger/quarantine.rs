@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use swarmedge_core::accounting::quarantine::Quarantines;
 use swarmedge_core::ids::{Guid, ProviderId};
-use swarmedge_core::limits::QUARANTINED_MAX;
+use swarmedge_core::limits::{FOLLOWED_MAX, QUARANTINED_MAX};
 use swarmedge_core::wire::records::LedgerRecord;
 
 /// How often a running ledger looks who is in quarantine. CNs are told at once.
@@ -50,6 +50,8 @@ pub struct Entered {
     pub already: usize,
     /// Of all these, the GUIDs that others of them have become: not named, and treated alike.
     pub heirs: Vec<String>,
+    /// Such GUIDs for which there was no room: those that are named come first.
+    pub left_out: usize,
 }
 
 /// What letting clients out has come to.
@@ -64,7 +66,8 @@ pub struct Released {
 }
 
 impl Store {
-    /// Puts clients into quarantine, and whom they have become; those that are in it stay as they are.
+    /// Puts clients into quarantine, and whom they have become as far as there is room; those that are in it stay as
+    /// they are.
     pub async fn quarantine(&mut self, guids: &BTreeSet<Guid>, reason: &str, now_ms: u64) -> Result<Entered, Error> {
         let database = self.database().clone();
         let done = add(self.connection()?, guids, reason, now_ms).await.map_err(|e| database.unusable(&e))?;
@@ -99,24 +102,23 @@ fn names<'a>(guids: impl IntoIterator<Item = &'a Guid>) -> Vec<String> {
     guids.into_iter().map(ToString::to_string).collect()
 }
 
-/// Puts those in who are not; how many that were. None: there would be too many.
+/// Puts those in who are not, and adds them to the `open` spans; how many that were.
 pub(super) async fn put_in(
     change: &mut AnyConnection,
-    guids: &BTreeSet<Guid>,
+    open: &mut BTreeMap<Guid, String>,
+    guids: impl IntoIterator<Item = Guid>,
     reason: &str,
     now_ms: u64,
-) -> Result<Option<usize>, sqlx::Error> {
-    let open = open_spans(change).await?;
-    let new: Vec<&Guid> = guids.iter().filter(|guid| !open.contains_key(*guid)).collect();
-    if open.len() + new.len() > QUARANTINED_MAX {
-        return Ok(None);
-    }
-    let row = |guid: &&Guid| vec![guid.0[..].into(), now_ms.into(), Value::Text(reason.to_owned())];
+) -> Result<usize, sqlx::Error> {
+    let new: BTreeSet<Guid> = guids.into_iter().filter(|guid| !open.contains_key(guid)).collect();
+    let row = |guid: &Guid| vec![guid.0[..].into(), now_ms.into(), Value::Text(reason.to_owned())];
     let again = "ON CONFLICT (guid, from_ms) DO UPDATE SET until_ms = NULL";
     insert(change, "INSERT INTO quarantine (guid, from_ms, reason)", new.iter().map(row).collect(), again).await?;
-    Ok(Some(new.len()))
+    open.extend(new.iter().map(|guid| (*guid, reason.to_owned())));
+    Ok(new.len())
 }
 
+/// None: there would be too many, even without those that they have become.
 async fn add(
     db: &mut Connection,
     guids: &BTreeSet<Guid>,
@@ -124,14 +126,30 @@ async fn add(
     now_ms: u64,
 ) -> Result<Option<Entered>, sqlx::Error> {
     let mut change = db.begin().await?;
-    let heirs = successors::heirs(&mut change, guids).await?;
-    let all: BTreeSet<Guid> = guids.union(&heirs).copied().collect();
-    let Some(added) = put_in(&mut change, &all, reason, now_ms).await? else {
+    let mut open = open_spans(&mut change).await?;
+    let mut all = guids.clone();
+    let mut heirs = Vec::new();
+    for guid in guids {
+        let of_it = successors::heirs(&mut change, &BTreeSet::from([*guid])).await?;
+        heirs.extend(of_it.into_iter().filter(|heir| all.insert(*heir)));
+    }
+    let already = all.iter().filter(|guid| open.contains_key(*guid)).count();
+    let mut added = put_in(&mut change, &mut open, guids.iter().copied(), reason, now_ms).await?;
+    if open.len() > QUARANTINED_MAX {
         change.rollback().await?;
         return Ok(None);
-    };
+    }
+    let mut room = FOLLOWED_MAX.saturating_sub(open.len());
+    let asked = heirs.len();
+    heirs.retain(|heir| {
+        let is_in = open.contains_key(heir);
+        let fits = is_in || room > 0;
+        room -= usize::from(fits && !is_in);
+        fits
+    });
+    added += put_in(&mut change, &mut open, heirs.iter().copied(), reason, now_ms).await?;
     change.commit().await?;
-    Ok(Some(Entered { added, already: all.len() - added, heirs: names(&heirs) }))
+    Ok(Some(Entered { added, already, heirs: names(&heirs), left_out: asked - heirs.len() }))
 }
 
 /// `Err`: who is not in quarantine, nor has become anybody who is.

@@ -8,6 +8,7 @@ use futures_lite::future::block_on;
 use std::collections::BTreeSet;
 use swarmedge_core::accounting::rekeys;
 use swarmedge_core::ids::{Guid, ProviderId, SecondaryGuid};
+use swarmedge_core::limits::HEIRS_MAX;
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::{
     Context, GrantRecord, LedgerRecord, LogEvent, LogRecord, Rekey, Side, SignedRekey, UsageRecord,
@@ -25,11 +26,29 @@ fn guid(n: u8) -> Guid {
 
 /// What a CN records when a client takes another key; `by` signs in place of the new one.
 fn rekeyed(old: u8, new: u8, by: u8) -> LedgerRecord {
-    let rekey = Rekey { old: key(old).public(), new: key(new).public(), start: SecondaryGuid::numbered(1) };
-    let [by_old, by_new] = [old, by].map(|n| key(n).sign(Context::Rekey, &rekey.to_bytes()));
+    rekeyed_by(&key(old), &key(new), &key(by))
+}
+
+fn rekeyed_by(old: &Key, new: &Key, by: &Key) -> LedgerRecord {
+    let rekey = Rekey { old: old.public(), new: new.public(), start: SecondaryGuid::numbered(1) };
+    let [by_old, by_new] = [old, by].map(|key| key.sign(Context::Rekey, &rekey.to_bytes()));
     let signed = SignedRekey { rekey, by_old, by_new };
     let id = rekeys::record_id(&signed);
-    LedgerRecord::Log(LogRecord { id, at_ms: 1, guid: guid(old), event: LogEvent::Rekeyed(signed) })
+    let guid = Guid::of(&old.public());
+    LedgerRecord::Log(LogRecord { id, at_ms: 1, guid, event: LogEvent::Rekeyed(signed) })
+}
+
+/// One of many keys that a client makes.
+fn made(n: u16) -> Key {
+    let mut seed = [0xaa; 32];
+    seed[..2].copy_from_slice(&n.to_be_bytes());
+    Key::from_seed(seed)
+}
+
+/// Client 1 becomes more others than it is followed to.
+fn many_heirs() -> Vec<LedgerRecord> {
+    let more = u16::try_from(HEIRS_MAX + 6).expect("small");
+    (0..more).map(|n| rekeyed_by(&key(1), &made(n), &made(n))).collect()
 }
 
 /// Both sides' word of a download, whose uploader is client `n`.
@@ -143,4 +162,28 @@ pub(super) fn silence_in_quarantine_is_not_held_to_receipts(fixture: &mut dyn Fn
     assert_eq!(books.peer_bytes(), 0, "until they expire");
     close_up_to(&books.ledger, Day(DAY.0 + 35));
     assert_eq!(books.peer_bytes(), 40);
+}
+
+/// The heirs that do not fit keep nobody out of quarantine.
+pub(super) fn who_makes_keys_without_end_is_put_into_quarantine_all_the_same(fixture: &mut dyn FnMut() -> Fixture) {
+    let mut books = Books::open(fixture());
+    books.store(&many_heirs());
+    let (added, already, heirs) = books.put_in(1);
+    assert_eq!((added, already, heirs.len()), (1 + HEIRS_MAX, 0, HEIRS_MAX));
+    assert!(books.is_in().contains(&guid(1)));
+    assert_eq!(books.put_in(2), (1, 0, vec![]), "nor does it keep others out");
+}
+
+/// Neither side by side nor one after the other.
+pub(super) fn who_is_in_quarantine_does_not_fill_it_with_new_keys(fixture: &mut dyn FnMut() -> Fixture) {
+    let mut books = Books::open(fixture());
+    books.put_in(1);
+    books.store(&many_heirs()[..HEIRS_MAX - 1]);
+    assert_eq!(books.is_in().len(), HEIRS_MAX, "it and all that it has become");
+    let [second, third] = [made(60_000), made(60_001)];
+    books.store(&[rekeyed_by(&made(0), &second, &second), rekeyed_by(&second, &third, &third)]);
+    let is_in = books.is_in();
+    assert_eq!(is_in.len(), HEIRS_MAX + 1, "the last that it is followed to");
+    assert!(is_in.contains(&Guid::of(&second.public())));
+    assert_eq!(books.put_in(2), (1, 0, vec![]));
 }

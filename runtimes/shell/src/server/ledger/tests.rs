@@ -357,6 +357,8 @@ const RULES: &[Rule] = &[
     super::quarantine_tests::quarantine_follows_who_takes_another_key,
     super::quarantine_tests::silence_in_quarantine_is_not_held_to_receipts,
     super::quarantine_tests::who_is_named_by_an_old_guid_is_found_under_the_new_one,
+    super::quarantine_tests::who_makes_keys_without_end_is_put_into_quarantine_all_the_same,
+    super::quarantine_tests::who_is_in_quarantine_does_not_fill_it_with_new_keys,
     super::close_tests::closed_days_are_provable_and_never_change,
     super::close_tests::trimmed_records_leave_what_was_settled,
     super::suspects_tests::a_clique_and_a_fork_are_found_with_their_evidence,
