@@ -94,6 +94,15 @@ fn text(s: &Suspects) -> String {
             p.guid, p.failed, p.unanswered, p.passed
         );
     }
+    for u in &s.understated {
+        text += &format!(
+            "\nunderstated: {} signed for {} more than it filed, in {} download{}; the smaller claim was billed\n",
+            u.guid,
+            bytes(u.bytes),
+            u.downloads,
+            if u.downloads == 1 { "" } else { "s" }
+        );
+    }
     for t in &s.travel {
         text += &format!(
             "\nimplausible travel: {} moved {} times faster than anybody travels: {} km in {} s, from {} to {}\n",
@@ -109,6 +118,7 @@ fn text(s: &Suspects) -> String {
         && s.repeated_by_client.is_empty()
         && s.repeated_by_network.is_empty()
         && s.failed_possession.is_empty()
+        && s.understated.is_empty()
         && s.travel.is_empty()
         && s.forked.is_empty()
     {

@@ -19,6 +19,7 @@ use swarmedge_core::accounting::detect::{
 use swarmedge_core::accounting::possession::Tally;
 use swarmedge_core::accounting::settlement::Book;
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, PublicKey, VersionId};
+use swarmedge_core::limits::CREDIT_MAX;
 use swarmedge_core::wire::records::{
     LedgerRecord, LogEvent, Login, PossessionOutcome, PossessionRecord, Side, UsageState,
 };
@@ -41,6 +42,9 @@ pub struct Suspects {
     /// Clients that could not, or would not, prove that they hold what they completed. Weak evidence where the content
     /// is public: it adds to other findings.
     pub failed_possession: Vec<PossessionFound>,
+    /// Clients that signed for more than they filed: of peers' bytes the smaller claim is billed, so these were for
+    /// nothing.
+    pub understated: Vec<Understated>,
     /// Clients that logged in from places too far apart for the time, again and again.
     pub travel: Vec<TravelFound>,
     /// Installations that were set back or cloned: to be given a new key, not guilty.
@@ -126,6 +130,17 @@ pub struct PossessionFound {
     pub unanswered: u64,
 }
 
+/// See [`Suspects::understated`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Understated {
+    /// GUID.
+    pub guid: String,
+    /// In how many downloads.
+    pub downloads: u64,
+    /// Bytes that it receipted beyond what it filed at the end.
+    pub bytes: u64,
+}
+
 /// An installation whose starts fork.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Forked {
@@ -158,6 +173,8 @@ pub struct TravelFound {
 
 /// Fewer introductions without an offer may be those of a CN that died before it told.
 const NOT_OFFERED_MIN: u64 = 4;
+/// What a crash loses was receipted and is not filed: up to the most that is open at a time.
+const UNDERSTATED_MIN: u64 = CREDIT_MAX;
 
 /// Clients, numbered as they come.
 #[derive(Default)]
@@ -236,6 +253,8 @@ struct Reading {
     /// Downloads whose challenges had an outcome.
     challenged: BTreeSet<DownloadId>,
     possession: BTreeMap<u32, Tally>,
+    /// Downloads and bytes.
+    understated: BTreeMap<u32, (u64, u64)>,
     looked_at: LookedAt,
 }
 
@@ -362,8 +381,15 @@ impl Reading {
         let silent = records.iter().any(|r| matches!(r, LedgerRecord::Granted(g) if g.challenged))
             && records.iter().any(|r| is_completion(r, guid))
             && records.iter().filter_map(LedgerRecord::download).all(|d| !self.challenged.contains(&d));
+        let ended = records.iter().any(|r| is_end(r, guid));
         let book: Book = records.into_iter().collect();
         let claims = book.claims(verify, 0);
+        let less: u64 = claims.values().map(|c| c.receipted.saturating_sub(c.received)).sum();
+        if ended && less > UNDERSTATED_MIN {
+            let (downloads, bytes) = self.understated.entry(downloader).or_default();
+            *downloads += 1;
+            *bytes = bytes.saturating_add(less);
+        }
         if silent && claims.values().any(|c| c.agreed > 0) {
             self.possession.entry(downloader).or_default().unanswered += 1;
         }
@@ -423,6 +449,7 @@ impl Reading {
             repeated_by_network,
             not_offered: self.not_offered(),
             failed_possession: self.failed_possession(),
+            understated: self.understated(),
             travel: self.travel(),
             forked: self.forked(),
             looked_at: self.looked_at,
@@ -507,6 +534,15 @@ impl Reading {
         self.possession.iter().filter(|(_, t)| t.is_conspicuous()).map(found).collect()
     }
 
+    fn understated(&self) -> Vec<Understated> {
+        let found = |(client, (downloads, bytes)): (&u32, &(u64, u64))| Understated {
+            guid: self.clients.name(*client),
+            downloads: *downloads,
+            bytes: *bytes,
+        };
+        self.understated.iter().map(found).collect()
+    }
+
     fn forked(&self) -> Vec<Forked> {
         let forked = |(number, (starts, logins)): (&u32, &(Starts, u64))| {
             let history = starts.history();
@@ -526,6 +562,12 @@ impl Reading {
 fn is_completion(record: &LedgerRecord, guid: Guid) -> bool {
     matches!(record, LedgerRecord::Usage(u)
         if u.side == Side::Downloader && u.state == UsageState::Completed && u.reporter == guid)
+}
+
+/// Whether a record is its downloader's last word.
+fn is_end(record: &LedgerRecord, guid: Guid) -> bool {
+    matches!(record, LedgerRecord::Usage(u)
+        if u.side == Side::Downloader && u.state != UsageState::Running && u.reporter == guid)
 }
 
 /// The keys of a map from things to their numbers, by these.

@@ -120,6 +120,26 @@ pub(super) fn introductions_that_nobody_made_are_found(fixture: &mut dyn FnMut()
     assert_eq!(not_offered.uploader, Guid::numbered(2).to_string());
 }
 
+/// Client 1 signs for 100 MB and files 10; client 2 files what it signs for; client 3 has lost a little in a crash.
+pub(super) fn who_signs_for_more_than_it_files_is_found(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let mut records = Vec::new();
+    for (who, filed) in [(1, 10_000_000), (2, 100_000_000), (3, 95_000_000)] {
+        let LedgerRecord::Granted(mut granted) = granted_on(DAY, who, 7) else { panic!("a grant") };
+        granted.guid = Guid::numbered(who);
+        records.push(LedgerRecord::Granted(granted));
+        records.push(usage(60 + who, who, 9, Side::Uploader, 1, &[(who, 100_000_000)]));
+        records.push(usage(50 + who, who, who, Side::Downloader, 2, &[(who, filed)]));
+    }
+    stored(&ledger, &records);
+    let found =
+        block_on(async { Reader::open(&ledger.path).await.expect("opens").suspects(DAY, DAY).await.expect("read") });
+    let [understated] = &found.understated[..] else { panic!("{found:?}") };
+    let expected = (Guid::numbered(1).to_string(), 1, 90_000_000);
+    assert_eq!((understated.guid.clone(), understated.downloads, understated.bytes), expected);
+    assert!(!found.guids().contains(&understated.guid), "evidence for people, no accusation");
+}
+
 /// Client 1 answers wrongly twice in ten downloads, client 2 tells no edge of its ten, client 3 passes, and client 4
 /// fails once.
 pub(super) fn who_cannot_prove_what_it_completed_is_shown_and_accused_of_nothing(fixture: &mut dyn FnMut() -> Fixture) {

@@ -364,6 +364,7 @@ const RULES: &[Rule] = &[
     super::suspects_tests::a_clique_and_a_fork_are_found_with_their_evidence,
     super::suspects_tests::introductions_that_nobody_made_are_found,
     super::suspects_tests::whom_no_record_names_is_told_from_all_others,
+    super::suspects_tests::who_signs_for_more_than_it_files_is_found,
     super::suspects_tests::who_cannot_prove_what_it_completed_is_shown_and_accused_of_nothing,
     super::report_tests::a_report_of_closed_days_is_that_of_open_ones_to_the_byte,
     super::report_tests::days_that_an_older_version_has_closed_are_added_up_later,
