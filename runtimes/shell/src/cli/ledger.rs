@@ -140,6 +140,13 @@ fn text(downloads: &[DownloadUsage], plain: &[PlainUsage], details: bool) -> Str
         let t = &mut totals.entry(p.provider).or_default().2;
         *t = t.saturating_add(p.bytes);
     }
+    let outstanding = downloads.iter().filter(|d| d.edge_claimed > d.edge_unique).count();
+    if outstanding > 0 {
+        text += &format!(
+            "of {outstanding} of these the client says that more came from edges than is on record: edges tell what they \
+             have sent some seconds later\n"
+        );
+    }
     for (provider, (edge, peers, plain)) in totals {
         text += &format!(
             "provider {provider}: {} from edges to clients, {} from peers, {} plain HTTPS\n",
@@ -172,4 +179,39 @@ fn of_one(d: &DownloadUsage) -> String {
         text += &format!("  uploader {}: sent {}, received {}, agreed {}\n", u.guid, u.sent, u.received, u.agreed);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completed(edge_claimed: u64, edge_unique: u64) -> DownloadUsage {
+        DownloadUsage {
+            download: DownloadId::numbered(1).to_string(),
+            provider: 7,
+            path: "a".into(),
+            version: String::new(),
+            guid: String::new(),
+            size: 100,
+            issued_ms: 0,
+            state: "completed",
+            elapsed_ms: 1,
+            edge_unique,
+            edge_total: edge_unique,
+            edge_claimed,
+            peers_received: 0,
+            peers_sent: 0,
+            peers_receipted: 0,
+            peers_billed: 0,
+            flagged: 0,
+            possession: None,
+            uploaders: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_download_that_edges_have_not_told_of_yet_is_not_shown_as_if_nothing_had_come() {
+        assert!(text(&[completed(100, 0), completed(100, 100)], &[], false).contains("of 1 of these the client says"));
+        assert!(!text(&[completed(100, 100)], &[], false).contains("the client says"));
+    }
 }

@@ -61,13 +61,18 @@ fn run<R: Start>(cli: Cli) -> Result<(), Error> {
 fn refuse(error: &clap::Error) -> ExitCode {
     let asked_for_json = std::env::args_os().any(|a| a == "--json");
     if error.use_stderr() && asked_for_json {
-        let text = error.to_string();
-        let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        report(&Error::usage(line).next("see --help"), true);
+        report(&Error::usage(in_one_line(&error.to_string())).next("see --help"), true);
     } else if error.print().is_err() {
         return ExitCode::from(Code::Failed as u8); // nowhere to say it
     }
     ExitCode::from(if error.use_stderr() { Code::Usage as u8 } else { 0 })
+}
+
+/// What a usage error says before it shows the usage: which arguments it means, which values are possible.
+fn in_one_line(text: &str) -> String {
+    let said = text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let said: Vec<&str> = said.map(str::trim).filter(|line| !line.is_empty()).collect();
+    said.join(" ").trim_start_matches("error: ").to_owned()
 }
 
 fn report(error: &Error, json: bool) {
@@ -167,4 +172,24 @@ fn default_log(command: &Command) -> Option<&'static str> {
         | Command::Quarantine(_) => false,
     };
     (!asked && !stays).then_some("warn")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_usage_error_in_one_line_names_what_is_missing_and_what_is_possible() {
+        let said = |args: &[&str]| {
+            let error = Cli::try_parse_from([&["swarmedge"], args].concat()).expect_err("a slip");
+            in_one_line(&error.to_string())
+        };
+        let missing = said(&["publish", "file"]);
+        assert!(missing.contains("--provider <N>") && missing.contains("--path <PATH>"), "{missing}");
+        let unknown = said(&["report", "--format", "cvs"]);
+        assert!(unknown.contains("'cvs'") && unknown.contains("html"), "{unknown}");
+        for line in [missing, unknown] {
+            assert!(!line.contains('\n') && !line.contains("Usage") && !line.starts_with("error"), "{line}");
+        }
+    }
 }

@@ -70,9 +70,7 @@ async fn of_deployment<R: Rt>(rt: &R, args: &NatArgs) -> Result<Vec<String>, Err
         Some(path) => Bundle::from_file(&File::read(path)?)?,
         None => {
             ClientConfig::load(&state_of(&args.client)?, None)
-                .map_err(|e| {
-                    Error::usage(e).next("name the operator's bundle with --bundle FILE, or a server with --stun")
-                })?
+                .map_err(|e| e.next("name the operator's bundle with --bundle FILE, or a server with --stun"))?
                 .bundle
         }
     };

@@ -1,5 +1,6 @@
 //! The commands that speak to the client of this machine. `get` starts one for itself where none runs.
 
+use super::config::has_another_bundle;
 use super::local::Call;
 use super::progress::{Progress, clock};
 use super::protocol::{
@@ -72,6 +73,7 @@ pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
         edge: edge_in_url(&options.url)?,
         token: options.token.clone().map(Token).or_else(|| token_in_url(&options.url)),
     };
+    options.bundle.as_deref().map_or(Ok(()), |bundle| refuse_another_bundle(&options.state, bundle))?;
     let interrupt = Interrupt::listen()?;
     let (mut call, own) = match Call::open(&options.state, &request)? {
         Some(call) => (call, None),
@@ -86,6 +88,15 @@ pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
         }
         None => result,
     }
+}
+
+/// A client that runs goes on with the bundle that it was given, whatever `get` names.
+pub(super) fn refuse_another_bundle(state: &Path, bundle: &Path) -> Result<(), Error> {
+    if !has_another_bundle(state, bundle)? || Call::ask(state, &Request::Status)?.is_none() {
+        return Ok(());
+    }
+    Err(Error::usage(format!("the client that runs in {} was given another bundle", state.display()))
+        .next("end it, or name another directory with --state"))
 }
 
 fn output_path(given: Option<&Path>, object_path: &str) -> Result<PathBuf, Error> {

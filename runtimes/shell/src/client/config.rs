@@ -93,6 +93,12 @@ impl ClientConfig {
     }
 }
 
+/// Whether the client in `state` was given another bundle than this one.
+pub(super) fn has_another_bundle(state: &Path, bundle: &Path) -> Result<bool, Error> {
+    let kept = state.join(BUNDLE);
+    Ok(kept.exists() && Bundle::from_file(&File::read(&kept)?)? != Bundle::load(bundle)?)
+}
+
 /// A directory that only its owner may look into: keys and the control socket lie there.
 fn make_private(dir: &Path) -> Result<(), Error> {
     let mut builder = fs::DirBuilder::new();
@@ -125,5 +131,9 @@ mod tests {
         fs::write(&file, bundle.to_toml()).expect("writes");
         assert_eq!(ClientConfig::load(&state, Some(&file)).expect("loads").bundle, bundle);
         assert_eq!(ClientConfig::load(&state, None).expect("kept").bundle, bundle);
+        assert_eq!(has_another_bundle(&state, &file), Ok(false));
+        fs::write(&file, Bundle { root: PublicKey::numbered(2), ..bundle }.to_toml()).expect("writes");
+        assert_eq!(has_another_bundle(&state, &file), Ok(true));
+        assert_eq!(has_another_bundle(dir.path(), &file), Ok(false), "none was given");
     }
 }

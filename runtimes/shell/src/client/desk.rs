@@ -105,6 +105,10 @@ impl Entry {
         let rate = if running { self.rate.bytes_per_s(now) } else { 0 };
         let mut line = DownloadLine::new(&self.status, &self.output, rate);
         if let (Some(failure), Some(why)) = (&mut line.failure, &self.why) {
+            if failure.code == Code::Failed && why.code == Code::Unreachable {
+                // an edge that nobody could speak with has sent no wrong bytes
+                *failure = Failure::new(Code::Unreachable, "no edge can be trusted", "check the install bundle");
+            }
             failure.reason = format!("{}: {}", failure.reason, why.reason);
             if !why.next_step.is_empty() {
                 failure.next_step.clone_from(&why.next_step);
@@ -223,7 +227,8 @@ impl Desk {
             News::Edges(edges) => state.edges = (true, edges.iter().map(Origin::authority).collect()),
             News::Well => state.trouble = None,
             News::Trouble(trouble) => {
-                let failure = Failure::new(Code::Unreachable, trouble.what, trouble.next);
+                let code = if trouble.wrong { Code::Failed } else { Code::Unreachable };
+                let failure = Failure::new(code, trouble.what, trouble.next);
                 let now = Instant::now();
                 // the same again is told now and then, that it still is so
                 let old = |t: &Told| t.failure == failure && now.duration_since(t.at) < TROUBLE_EVERY;
@@ -485,6 +490,7 @@ fn silent() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge_client::Trouble;
     use swarmedge_core::ids::ProviderId;
     use swarmedge_core::role::client::io::ObjectRef;
 
@@ -516,6 +522,26 @@ mod tests {
         assert!(desk.changes(changes.revision, None, Duration::ZERO).lines.is_empty());
         desk.saving(&Save::Forget { handle: Handle(1) });
         assert!(desk.changes(changes.revision, Some(Handle(1)), Duration::ZERO).forgotten);
+    }
+
+    #[test]
+    fn an_edge_that_is_not_trusted_has_not_sent_wrong_bytes() {
+        let ended_by = |trouble: Trouble| {
+            let desk = Desk::new(StatusLine::default(), |_| true);
+            desk.saving(&Save::Download(record(1)));
+            desk.edge_news(News::Trouble(trouble));
+            let state = DownloadState::Failed(FailReason::EdgeCorrupt);
+            desk.notice(Notice::Download(DownloadStatus { state, ..Entry::new(&record(1)).status }));
+            let lines = desk.changes(0, Some(Handle(1)), Duration::ZERO).lines;
+            let line = lines.into_iter().find_map(|l| if let Answer::Download(line) = l { Some(line) } else { None });
+            line.and_then(|line| line.failure).expect("it failed")
+        };
+        let foreign = Trouble { what: "it is not certified".into(), next: "get the present bundle", wrong: false };
+        let failure = ended_by(foreign);
+        assert_eq!((failure.code, &failure.next_step[..]), (Code::Unreachable, "get the present bundle"));
+        assert_eq!(failure.reason, "no edge can be trusted: it is not certified");
+        let failure = ended_by(Trouble { what: "for piece 3".into(), next: "", wrong: true });
+        assert_eq!((failure.code, &failure.reason[..]), (Code::Failed, "the edge sends wrong bytes: for piece 3"));
     }
 
     #[test]

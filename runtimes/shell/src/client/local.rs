@@ -4,8 +4,9 @@
 use super::desk::Desk;
 use super::protocol::{Answer, CachedLine, Failure, LINE_LEN_MAX, Request, parse_version};
 use crate::edge_client::tokens::Tokens;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, reason};
 use serde::Serialize;
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -212,10 +213,25 @@ fn may_write(desk: &Desk, object: &ObjectRef, output: &str, force: bool) -> Resu
     if let Some((_, elsewhere)) = known.iter().find(|(status, theirs)| running(status) && theirs != output) {
         return bad(format!("this object is on its way to {elsewhere}"), "wait for it, or cancel that download");
     }
-    if force || !path.exists() || known.iter().any(|(_, theirs)| theirs == output) {
-        return Ok(());
+    if !force && path.exists() && !known.iter().any(|(_, theirs)| theirs == output) {
+        return bad(format!("{output} is there already"), "use --force to replace it, or another name with -o");
     }
-    bad(format!("{output} is there already"), "use --force to replace it, or another name with -o")
+    path.parent().map_or(Ok(()), may_make_files)
+}
+
+/// Better said before anything is fetched than when all of it is to be put there.
+fn may_make_files(dir: &Path) -> Result<(), Failure> {
+    let probe = dir.join(format!(".swarmedge-{}", std::process::id()));
+    let made = match fs::File::create_new(&probe) {
+        Ok(_) => fs::remove_file(&probe),
+        // left behind when this could be done
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(e),
+    };
+    made.map_err(|e| {
+        let reason = format!("no file can be made in {}: {}", dir.display(), reason(&e));
+        Failure::new(Error::io("", &e).code(), reason, "name a file elsewhere with -o")
+    })
 }
 
 /// Sends lines until the download is at rest, the command goes away, or the client ends.

@@ -329,7 +329,8 @@ impl From<FailReason> for Failure {
                 Self::new(C::Disk, "the disk is full", next)
             }
             FailReason::Io => {
-                Self::new(C::Disk, "the disk reports errors", "check the state directory and the target's directory")
+                let next = "check that the state directory and the target's can be written to, and the disk's health";
+                Self::new(C::Disk, "a file cannot be written or read", next)
             }
             FailReason::EdgeCorrupt => {
                 Self::new(C::Failed, "the edge sends wrong bytes", "report it to the operator, or try again later")

@@ -298,16 +298,27 @@ pub fn why(state: &Path, download: Option<u32>, json: bool) -> Result<(), Error>
     })
 }
 
+/// What is known of why no peer was introduced, and no more: who has an object, and what its provider allows, the
+/// client is not told.
+const fn why_nobody(state: State, control_connected: bool) -> &'static str {
+    match state {
+        State::Starting => "no edge has granted the download yet",
+        State::Paused => "it is paused",
+        State::Completed => "it was here already, or ended before anybody was",
+        State::Failed => "it ended before anybody was; `swarmedge status` says why it failed",
+        State::Running if control_connected => {
+            "nobody else may have it at present or be reachable from here, or its provider allows no peers"
+        }
+        State::Running => "the connection node cannot be reached, so the edge alone delivers",
+    }
+}
+
 /// A download as the user reads it.
 fn shown(line: &WhyLine) -> String {
     let mut text = format!("{:>3}  {} ({})", line.download, line.url, line.state.name());
     if line.peers.is_empty() {
-        text.push_str(if line.control_connected {
-            "\n     no peer was introduced since the client's start: nobody who has it can reach this machine, or \
-             its provider allows no peers"
-        } else {
-            "\n     no peer was introduced: the connection node cannot be reached, so the edge alone delivers"
-        });
+        text.push_str("\n     no peer was introduced since the client's start: ");
+        text.push_str(why_nobody(line.state, line.control_connected));
     }
     for p in &line.peers {
         let name = p.peer.get(..12).unwrap_or(&p.peer);
@@ -373,6 +384,23 @@ mod tests {
         {
             assert!(text.contains(part), "{part}\n{text}");
         }
+    }
+
+    #[test]
+    fn where_nobody_was_introduced_no_cause_is_stated_that_is_not_known() {
+        let text = |state, control_connected| {
+            let url = "swarmedge://1/x".into();
+            shown(&WhyLine { download: 1, url, state, control_connected, peers: Vec::new() })
+        };
+        for connected in [true, false] {
+            for ended in [State::Completed, State::Failed, State::Paused, State::Starting] {
+                let text = text(ended, connected);
+                assert!(!text.contains("provider") && !text.contains("connection node"), "{text}");
+            }
+        }
+        assert!(text(State::Completed, true).contains("ended before"));
+        assert!(text(State::Running, true).contains("nobody else may have it"));
+        assert!(text(State::Running, false).contains("connection node cannot be reached"));
     }
 
     #[test]

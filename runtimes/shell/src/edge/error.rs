@@ -88,7 +88,11 @@ impl From<Error> for crate::error::Error {
     fn from(error: Error) -> Self {
         use Error as E;
         match &error {
-            E::File { path, error } => Self::io(format_args!("use {}", path.display()), error),
+            E::File { path, error } => {
+                let denied = error.kind() == io::ErrorKind::PermissionDenied;
+                let error = Self::io(format_args!("use {}", path.display()), error);
+                if denied { error.next("run this as the user whose file it is") } else { error }
+            }
             E::Listen(addr, error) => {
                 Self::new(Code::Failed, format_args!("cannot listen on {addr}: {}", reason(error)))
                     .next("end what uses the port, or configure another")

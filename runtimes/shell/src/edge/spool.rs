@@ -2,6 +2,7 @@
 
 use super::Error;
 use redb::{Database, ReadableDatabase as _, ReadableTable, TableDefinition};
+use std::io;
 use std::path::{Path, PathBuf};
 use swarmedge_core::ids::{DownloadId, Guid};
 use swarmedge_core::role::edge::io::{Batch, Count, ServedGrant};
@@ -34,13 +35,7 @@ impl Spool {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(Error::at(dir))?;
         }
-        let damaged = |e: redb::Error| {
-            if matches!(e, redb::Error::DatabaseAlreadyOpen) {
-                Error::InUse(path.to_owned())
-            } else {
-                Error::Damaged(path.to_owned(), e.to_string())
-            }
-        };
+        let damaged = |e: redb::Error| unopened(path, e);
         let db = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|e| damaged(e.into()))?;
         let spool = Self { db, path: path.to_owned() };
         let (records, counts) = spool.load().map_err(damaged)?;
@@ -149,6 +144,17 @@ fn decode_count(bytes: &[u8]) -> Result<Count, DecodeError> {
     Ok(Count { grant, version, provider, life, seq, total_bytes, reserved, unsure, sent })
 }
 
+/// Why a spool cannot be opened.
+fn unopened(path: &Path, e: redb::Error) -> Error {
+    let no_sense = |e: &io::Error| matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows")]
+    match e {
+        redb::Error::DatabaseAlreadyOpen => Error::InUse(path.to_owned()),
+        redb::Error::Io(e) if !no_sense(&e) => Error::at(path)(e),
+        e => Error::Damaged(path.to_owned(), e.to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +183,21 @@ mod tests {
         let sent = if grant.is_some() { vec![0..5, 7..9] } else { vec![] };
         let (version, provider) = (VersionId::numbered(1), ProviderId(7));
         Count { grant, version, provider, life: 3, seq, total_bytes: 7, reserved: 9, unsure: 2, sent }
+    }
+
+    #[test]
+    fn a_file_that_may_not_be_opened_is_not_called_damaged() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let error = Spool::open(dir.path()).expect_err("a directory is no file");
+        assert!(matches!(error, Error::File { .. }), "{error}");
+        let path = dir.path().join("spool");
+        std::fs::write(&path, "no database").expect("writes");
+        let error = Spool::open(&path).expect_err("no database");
+        assert!(matches!(error, Error::Damaged(..)), "{error}");
+        let denied = Error::at(&path)(io::ErrorKind::PermissionDenied.into());
+        let denied = crate::error::Error::from(denied);
+        assert_eq!(denied.code(), crate::error::Code::Forbidden);
+        assert!(denied.to_string().contains("user"), "{denied}");
     }
 
     #[test]

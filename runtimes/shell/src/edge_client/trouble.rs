@@ -23,6 +23,8 @@ pub struct Trouble {
     pub what: String,
     /// What the user can do; may be empty.
     pub next: &'static str,
+    /// It was spoken with, and what it sends is wrong; else nothing could be had of it.
+    pub wrong: bool,
 }
 
 impl Trouble {
@@ -36,18 +38,19 @@ impl Trouble {
             HttpError::Silent => (format!("the edge {edge} does not answer in time"), ""),
             HttpError::TooLong => (format!("the edge {edge} sends more than was asked for"), ""),
         };
-        Self { what, next }
+        Self { what, next, wrong: matches!(error, HttpError::TooLong) }
     }
 
     /// Of a status that says: not now.
     pub(super) fn status(origin: &Origin, status: hyper::StatusCode) -> Self {
-        Self { what: format!("the edge {} answers {status}", origin.authority()), next: "" }
+        Self { what: format!("the edge {} answers {status}", origin.authority()), next: "", wrong: false }
     }
 
     /// Of bytes that are not those of the version.
     pub(super) fn wrong_bytes(origin: &Origin, piece: impl std::fmt::Display) -> Self {
         let what = format!("the edge {} sends wrong bytes for piece {piece}", origin.authority());
-        Self { what, next: "report it to the operator: its copy is damaged (publishing the file again repairs it)" }
+        let next = "report it to the operator: its copy is damaged (publishing the file again repairs it)";
+        Self { what, next, wrong: true }
     }
 
     fn tls(edge: &str, error: &io::Error) -> Self {
@@ -69,9 +72,12 @@ impl Trouble {
             Some(Cert::NotValidForName | Cert::NotValidForNameContext { .. }) => {
                 (format!("the certificate of the edge {edge} is not for that name"), "tell the operator")
             }
-            Some(_) | None => (format!("no secure connection with the edge {edge}: {error}"), ""),
+            Some(_) | None => (
+                format!("no secure connection with the edge {edge}: {error}"),
+                "check the edge's address in the bundle, and what stands between: something else seems to answer there",
+            ),
         };
-        Self { what, next }
+        Self { what, next, wrong: false }
     }
 }
 

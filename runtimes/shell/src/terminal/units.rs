@@ -55,12 +55,14 @@ impl FromStr for Rate {
     }
 }
 
-/// Bytes with a decimal unit, as tables show them: `268.4 MB`.
+/// Bytes with a decimal unit, to the nearest tenth, as tables show them: `268.4 MB`.
 #[must_use]
 pub fn bytes(n: u64) -> String {
-    const STEPS: [(u64, &str); 3] = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
-    let Some((scale, unit)) = STEPS.iter().find(|(scale, _)| n >= *scale) else { return format!("{n} B") };
-    let tenths = n / (scale / 10);
+    // 999.95 kB is 1.0 MB
+    const STEPS: [(u64, u64, &str); 3] =
+        [(999_950_000, 1_000_000_000, "GB"), (999_950, 1_000_000, "MB"), (1_000, 1_000, "kB")];
+    let Some((_, scale, unit)) = STEPS.iter().find(|(from, ..)| n >= *from) else { return format!("{n} B") };
+    let tenths = n.saturating_add(scale / 20) / (scale / 10);
     format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
 
@@ -77,13 +79,15 @@ pub fn per_second(n: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(n) * 1000 / u128::from(ms)).unwrap_or(u64::MAX)
 }
 
-/// A share of a whole in per cent with one decimal, `71.4 %`; `-` of nothing.
+/// A share of a whole in per cent to the nearest tenth, `71.4 %`; `-` of nothing. What is not whole is not shown as such.
 #[must_use]
 pub fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
         return "-".into();
     }
-    let permille = u128::from(part) * 1000 / u128::from(whole);
+    let (part, whole) = (u128::from(part), u128::from(whole));
+    let permille = (part * 1000 + whole / 2) / whole;
+    let permille = if part < whole { permille.min(999) } else { permille };
     format!("{}.{} %", permille / 10, permille % 10)
 }
 
@@ -116,6 +120,14 @@ mod tests {
         assert_eq!(bytes(999), "999 B");
         assert_eq!(bytes(268_435_456), "268.4 MB");
         assert_eq!(percent(7, 10), "70.0 %");
+        assert_eq!(percent(2, 3), "66.7 %");
+        assert_eq!((percent(9_999, 10_000), percent(1, 1)), ("99.9 %".into(), "100.0 %".into()));
+        assert_eq!(bytes(26_250_000), "26.3 MB");
+        assert_eq!(bytes(3_749_999), "3.7 MB");
+        for (n, shown) in [(999_949, "999.9 kB"), (999_950, "1.0 MB"), (999_950_000, "1.0 GB"), (1_000, "1.0 kB")] {
+            assert_eq!(bytes(n), shown);
+        }
+        assert_eq!(bytes(u64::MAX), "18446744073.7 GB");
         assert_eq!(percent(0, 0), "-");
         assert_eq!(rate(10_000_000, Duration::from_millis(500)), "20.0 MB/s");
     }

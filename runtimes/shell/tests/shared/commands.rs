@@ -78,6 +78,14 @@ fn failures_have_their_exit_codes() {
     assert!(code == Some(2) && error.contains("HOST:PORT"), "{error}");
     let (error, code) = refusal(binary, at, &["nat", "--stun", "127.0.0.1:1"]);
     assert!(code == Some(4) && error.contains("no STUN server answers"), "{error}");
+    let (error, code) = refusal(binary, at, &["nat", "--state", "zz"]);
+    assert!(code == Some(2) && error.matches("--bundle").count() == 1, "the advice once: {error}");
+    let out = run(binary, at, &["publish", "file", "--json"]);
+    let json = text(&out.stdout);
+    assert!(out.status.code() == Some(2) && json.contains("--provider") && json.contains("--path"), "{json}");
+    let out = run(binary, at, &["report", "--provider", "1", "--format", "csv", "--json"]);
+    let json = text(&out.stdout);
+    assert!(out.status.code() == Some(2) && json.contains("--json and --format"), "{json}");
     let out = run(binary, at, &["status", "--state", "nobody", "--json"]);
     let json = text(&out.stdout);
     assert!(json.contains("\"exit_code\":4") && out.stderr.is_empty(), "{json}");

@@ -175,9 +175,9 @@ pub struct ReportArgs {
     /// The last day [default: the last with traffic]
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub to: Option<Day>,
-    /// As what
-    #[arg(long, value_enum, default_value = "text")]
-    pub format: ReportFormat,
+    /// As what [default: text]
+    #[arg(long, value_enum)]
+    pub format: Option<ReportFormat>,
     /// The file to write [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -195,7 +195,7 @@ pub struct ReportArgs {
     not offered  bytes over introductions that no CN logged\n\
     repeated     one version completed again and again on a day\n\
     failed possession   could not prove that it holds what it says it completed; weak where the content is public\n\
-    implausible travel: one client in places too far apart for the time, again and again (needs [cn] geolocation)\n\
+    implausible travel: one client in places too far apart for the time, again and again (needs geo_countries and geo_networks in [cn])\n\
     failed update, restored backup, re-imaged or cloned: secondary GUIDs that fork; the installation needs a new key\n\n\
     Example:\n  swarmedge detect --from 2026-11-01 --to 2026-11-30 --config my-cdn/server.toml"
 )]
@@ -288,7 +288,7 @@ pub enum ReportFormat {
     Text,
     /// One object.
     Json,
-    /// A line a day and object.
+    /// A line for the whole, and for each day, object, country and network.
     Csv,
     /// One file with plots, nothing loaded from elsewhere.
     Html,

@@ -29,12 +29,12 @@ fn text(b: &Balance) -> String {
         percent(b.inside_bytes, b.peer_bytes)
     );
     if b.networks.iter().all(|n| n.name == "unknown") {
-        return text + "no network is known: [cn] geolocation says where clients are\n";
+        return text + "no network is known: geo_networks in [cn] says where clients are\n";
     }
-    text += "\nnetwork     countries               sent   received  sent - received     inside      edges\n";
+    text += "\nnetwork       countries               sent   received  sent - received     inside      edges\n";
     for n in &b.networks {
         text += &format!(
-            "{:10}  {:16} {:>11} {:>10} {:>16} {:>10} {:>10}\n",
+            "{:12}  {:16} {:>11} {:>10} {:>16} {:>10} {:>10}\n",
             n.name,
             n.countries.join(" "),
             bytes(n.sent_bytes),
@@ -44,9 +44,9 @@ fn text(b: &Balance) -> String {
             bytes(n.edge_bytes)
         );
     }
-    text += "\nfrom        to               bytes\n";
+    text += "\nfrom          to                 bytes\n";
     for f in b.flows.iter().take(FLOWS_MAX) {
-        text += &format!("{:10}  {:10} {:>11}\n", f.from, f.to, bytes(f.bytes));
+        text += &format!("{:12}  {:12} {:>11}\n", f.from, f.to, bytes(f.bytes));
     }
     if b.flows.len() > FLOWS_MAX {
         text += &format!("{} more flows: --format csv shows all\n", b.flows.len() - FLOWS_MAX);
@@ -100,6 +100,40 @@ mod tests {
         let csv = csv(&balance);
         let values: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
         assert_eq!(values, [8, 8, 8]);
-        assert!(text(&balance).contains("AS1         AS2"));
+        assert!(text(&balance).contains("AS1           AS2"));
+    }
+
+    #[test]
+    fn the_longest_network_number_pushes_no_column() {
+        let longest = "AS4294967295";
+        let networks = ["AS1", longest].map(|name| Network { name: name.into(), ..Network::default() });
+        let flows = vec![Flow { from: longest.into(), to: longest.into(), bytes: 5 }];
+        let balance = Balance {
+            from: "2026-11-01".into(),
+            to: "2026-11-02".into(),
+            provider: None,
+            peer_bytes: 5,
+            inside_bytes: 5,
+            networks: networks.into(),
+            flows,
+        };
+        for table in text(&balance).split("\n\n").skip(1) {
+            let ends: Vec<usize> = table.lines().map(|line| line.trim_end().chars().count()).collect();
+            assert!(ends.iter().all(|end| *end == ends[0]), "{table}");
+        }
+    }
+
+    #[test]
+    fn where_no_network_is_known_the_configurations_key_is_named() {
+        let nobody = Balance {
+            from: "2026-11-01".into(),
+            to: "2026-11-02".into(),
+            provider: None,
+            peer_bytes: 0,
+            inside_bytes: 0,
+            networks: Vec::new(),
+            flows: Vec::new(),
+        };
+        assert!(text(&nobody).contains("geo_networks in [cn]"), "{}", text(&nobody));
     }
 }

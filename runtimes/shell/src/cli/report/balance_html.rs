@@ -24,7 +24,7 @@ pub(super) fn of(b: &Balance) -> String {
         whose(b),
         tiles.concat(),
         if known == 0 {
-            "<p>No network is known: <code>[cn] geolocation</code> says where clients are.</p>".into()
+            "<p>No network is known: <code>geo_networks</code> in <code>[cn]</code> says where clients are.</p>".into()
         } else {
             plots(b)
         }
@@ -40,7 +40,7 @@ fn plots(b: &Balance) -> String {
         "<h2>Bytes of peers by network<small>{}</small></h2>{}\n\
          <h2>From network (row) to network (column)</h2>{}<h2>By network</h2>{}<h2>Flows</h2>{}",
         keys(&["sent", "received", "inside"]),
-        bars(&most, bytes),
+        bars("Bytes of peers by network: sent, received, inside", &most, bytes),
         matrix(b),
         networks(&b.networks[..b.networks.len().min(ROWS_MAX)]),
         flows(&b.flows[..b.flows.len().min(ROWS_MAX)])

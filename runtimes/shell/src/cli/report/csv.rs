@@ -29,7 +29,7 @@ fn line(scope: &str, name: &str, f: &Figures) -> String {
         f.unreported,
         f.edge_bytes,
         f.peer_bytes,
-        f.plain_bytes,
+        or_empty(f.plain_bytes),
         f.flagged_bytes,
         or_empty(f.peer_efficiency_permille),
         or_empty(f.speed.p10),
@@ -48,6 +48,16 @@ pub(super) fn quoted(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_known_is_empty_and_not_nothing() {
+        let plain = |plain_bytes| {
+            let line = line("object", "a", &Figures { plain_bytes, ..Figures::default() });
+            let column = HEAD.split(',').position(|name| name == "plain_bytes").expect("there");
+            line.split(',').nth(column).expect("as many").to_owned()
+        };
+        assert_eq!([plain(None), plain(Some(0)), plain(Some(7))], ["", "0", "7"]);
+    }
 
     #[test]
     fn paths_are_quoted_and_never_formulas() {

@@ -1,6 +1,6 @@
 //! A report as one HTML file: no script, nothing loaded from anywhere, plots as inline SVG.
 
-use super::text::{efficiency, is_located, speed};
+use super::text::{efficiency, is_located, plain, speed};
 use crate::server::ledger::report::{Figures, Report, Row, Speeds};
 use crate::terminal::units::{bytes, percent};
 
@@ -81,10 +81,10 @@ pub(super) fn tile(figure: &str, what: &str, more: &str) -> String {
 fn tiles(r: &Report) -> String {
     let t = &r.totals;
     let speeds = |s: &Speeds| format!("{} of {} downloads", speed(s.p50), s.downloads);
-    let all = t.edge_bytes.saturating_add(t.peer_bytes).saturating_add(t.plain_bytes);
+    let all = t.edge_bytes.saturating_add(t.peer_bytes).saturating_add(t.plain());
     let tiles = [
         tile(&t.downloads.to_string(), "Downloads", &format!("{} completed", percent(t.completed, t.downloads))),
-        tile(&bytes(all), "Delivered", &format!("{} plain HTTPS", bytes(t.plain_bytes))),
+        tile(&bytes(all), "Delivered", &format!("{} plain HTTPS", bytes(t.plain()))),
         tile(&efficiency(t), "Peer efficiency", &format!("{} from peers", bytes(t.peer_bytes))),
         tile(&speed(t.speed.p50), "Median speed", &format!("with peers {}", speeds(&r.speed_with_peers))),
     ];
@@ -107,16 +107,16 @@ fn plots(r: &Report) -> String {
     let stack = |of: fn(&Figures) -> Vec<u64>| -> Vec<(&str, Vec<u64>)> {
         r.days.iter().map(|row| (&row.name[..], of(&row.figures))).collect()
     };
-    let delivered = stack(|f| vec![f.peer_bytes, f.edge_bytes, f.plain_bytes]);
+    let delivered = stack(|f| vec![f.peer_bytes, f.edge_bytes, f.plain()]);
     let ends = stack(|f| vec![f.completed, f.cancelled, f.failed, f.unfinished.saturating_add(f.unreported)]);
     format!(
         "<h2>Bytes delivered by day<small>{}</small></h2>{}\n\
          <h2>Downloads by day<small>{}</small></h2>{}\n\
          <h2>Speed of completed downloads by day<small>{}</small></h2>{}\n",
         keys(&["peers", "edges", "plain HTTPS"]),
-        bars(&delivered, bytes),
+        bars("Bytes delivered by day, from peers, from edges and by plain HTTPS", &delivered, bytes),
         keys(&["completed", "cancelled", "failed", "no end reported"]),
-        bars(&ends, |n| n.to_string()),
+        bars("Downloads by day and by how they ended", &ends, |n| n.to_string()),
         keys(&["median", "10 % to 90 %"]),
         speed_plot(&r.days)
     )
@@ -128,9 +128,11 @@ pub(super) fn keys(names: &[&str]) -> String {
     ["a", "b", "c", "d"].into_iter().zip(names).map(key).collect()
 }
 
-/// A number with one or two leading digits that is not less than `n`: the top of an axis.
+/// A round and even number that is not less than `n`: the top of an axis, whose middle is labelled too.
 fn round_up(n: u64) -> u64 {
-    let n = n.max(1);
+    if n < 10 {
+        return n.max(1).next_multiple_of(2);
+    }
     let scale = 10_u64.pow(n.ilog10());
     [1, 2, 3, 4, 5, 6, 8]
         .into_iter()
@@ -144,12 +146,12 @@ fn scaled(n: u64, top: u64) -> u64 {
     u64::try_from(u128::from(n) * u128::from(HEIGHT) / u128::from(top.max(1))).map_or(HEIGHT, |h| h.min(HEIGHT))
 }
 
-/// The grid, its labels, and some of the bars' names below, around what is drawn.
-fn frame(names: &[&str], top: u64, unit: impl Fn(u64) -> String, drawn: &str) -> String {
+/// The grid, its labels, and some of the bars' names below, around what is drawn. `what` is for who cannot see it.
+fn frame(what: &str, names: &[&str], top: u64, unit: impl Fn(u64) -> String, drawn: &str) -> String {
     let mut grid = String::new();
-    for quarter in 0..=2 {
-        let y = HEIGHT - HEIGHT * quarter / 2 + 6;
-        let label = unit(top / 2 * quarter);
+    for half in 0..=2 {
+        let y = HEIGHT - HEIGHT * half / 2 + 6;
+        let label = unit(top / 2 * half);
         grid += &format!(
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y}\" y2=\"{y}\"/>\
              <text x=\"{}\" y=\"{}\" text-anchor=\"end\">{label}</text>",
@@ -159,10 +161,18 @@ fn frame(names: &[&str], top: u64, unit: impl Fn(u64) -> String, drawn: &str) ->
         );
     }
     let every = names.len().div_ceil(BARS_NAMED).max(1);
+    let mut year_before = "";
     for (at, name) in names.iter().enumerate().step_by(every) {
         let (x, width) = slot(at, names.len());
-        // a day's year is in the heading
-        let name = name.split_once('-').map_or(*name, |(_, of_year)| of_year);
+        // a day's year is said once
+        let name = match name.split_once('-') {
+            Some((year, of_year)) if year == year_before => of_year,
+            Some((year, _)) => {
+                year_before = year;
+                name
+            }
+            None => name,
+        };
         grid += &format!(
             "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{name}</text>",
             x + width / 2,
@@ -170,7 +180,7 @@ fn frame(names: &[&str], top: u64, unit: impl Fn(u64) -> String, drawn: &str) ->
         );
     }
     let (w, h) = (LEFT + WIDTH + 4, HEIGHT + 6 + BELOW);
-    format!("<svg viewBox=\"0 0 {w} {h}\" role=\"img\">{grid}{drawn}</svg>")
+    format!("<svg viewBox=\"0 0 {w} {h}\" role=\"img\" aria-label=\"{what}\">{grid}{drawn}</svg>")
 }
 
 /// Where bar `at` of `n` is drawn: left edge and width.
@@ -181,7 +191,7 @@ fn slot(at: usize, n: usize) -> (u64, u64) {
 }
 
 /// A bar each, of parts from below to above.
-pub(super) fn bars(all: &[(&str, Vec<u64>)], unit: impl Fn(u64) -> String) -> String {
+pub(super) fn bars(what: &str, all: &[(&str, Vec<u64>)], unit: impl Fn(u64) -> String) -> String {
     let sum = |parts: &[u64]| parts.iter().fold(0_u64, |a, b| a.saturating_add(*b));
     let top = round_up(all.iter().map(|(_, parts)| sum(parts)).max().unwrap_or(0));
     let mut drawn = String::new();
@@ -206,7 +216,7 @@ pub(super) fn bars(all: &[(&str, Vec<u64>)], unit: impl Fn(u64) -> String) -> St
         }
     }
     let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
-    frame(&names, top, unit, &drawn)
+    frame(what, &names, top, unit, &drawn)
 }
 
 /// The middle 80 % as a bar, the median as a mark.
@@ -237,13 +247,13 @@ fn speed_plot(days: &[Row]) -> String {
         );
     }
     let names: Vec<&str> = days.iter().map(|d| &d.name[..]).collect();
-    frame(&names, top, |n| speed(Some(n)), &drawn)
+    frame("Speed of completed downloads by day", &names, top, |n| speed(Some(n)), &drawn)
 }
 
 fn table(what: &str, rows: &[Row]) -> String {
     let mut text = format!(
         "<div class=\"wide\"><table><tr><th>{what}</th><th>Started</th><th>Completed</th><th>Failed</th>\
-         <th>Cancelled</th><th>No end</th><th>Edges</th><th>Peers</th><th>Peer efficiency</th><th>Speed 10 %</th>\
+         <th>Cancelled</th><th>No end</th><th>Edges</th><th>Peers</th><th>Plain HTTPS</th><th>Peer efficiency</th><th>Speed 10 %</th>\
          <th>Median</th><th>90 %</th></tr>\n"
     );
     for Row { name, figures: f } in rows {
@@ -255,6 +265,7 @@ fn table(what: &str, rows: &[Row]) -> String {
             f.unfinished.saturating_add(f.unreported).to_string(),
             bytes(f.edge_bytes),
             bytes(f.peer_bytes),
+            plain(f),
             efficiency(f),
             speed(f.speed.p10),
             speed(f.speed.p50),
@@ -282,17 +293,34 @@ mod tests {
 
     #[test]
     fn the_top_of_an_axis_is_round_and_high_enough() {
-        for (n, top) in [(0, 1), (1, 1), (7, 8), (81, 100), (100, 100), (1_234, 2_000)] {
+        for (n, top) in [(0, 2), (1, 2), (3, 4), (7, 8), (9, 10), (11, 20), (81, 100), (100, 100), (1_234, 2_000)] {
             assert_eq!(round_up(n), top);
         }
         assert!(round_up(u64::MAX) >= 1 << 63);
     }
 
     #[test]
+    fn the_labels_of_an_axis_are_what_they_stand_at_and_days_have_their_year_once() {
+        let texts = |svg: &str| -> Vec<String> {
+            let text = |part: &str| part.split(['>', '<']).nth(1).expect("a label").to_owned();
+            svg.split("<text").skip(1).map(text).collect()
+        };
+        for (most, labels) in
+            [(1, ["0", "1", "2"]), (3, ["0", "2", "4"]), (5, ["0", "3", "6"]), (70, ["0", "40", "80"])]
+        {
+            let svg = bars("", &[("AS1", vec![most])], |n| n.to_string());
+            assert_eq!(texts(&svg)[..3], labels, "{most}");
+        }
+        let days = ["2026-12-30", "2026-12-31", "2027-01-01"].map(|day| (day, vec![1]));
+        assert_eq!(texts(&bars("", &days, |n| n.to_string()))[3..], ["2026-12-30", "12-31", "2027-01-01"]);
+    }
+
+    #[test]
     fn the_parts_of_a_bar_leave_no_gap_and_stay_inside() {
-        let svg = bars(&[("2026-11-22", vec![1, 1, 1]), ("2026-11-23", vec![0, 0, 0])], |n| n.to_string());
+        let svg = bars("Ends", &[("2026-11-22", vec![2, 2, 2]), ("2026-11-23", vec![0, 0, 0])], |n| n.to_string());
         assert_eq!(svg.matches("<rect").count(), 3);
         assert_eq!(svg.matches("height=\"60\"").count(), 3);
+        assert!(svg.contains("aria-label=\"Ends\""), "{svg}");
         assert_eq!(scaled(u64::MAX, 1), HEIGHT);
     }
 }

@@ -22,10 +22,16 @@ const DAYS_MAX: u32 = 3_660;
 
 /// `swarmedge report`.
 pub(super) fn run<R: Start>(args: &ReportArgs, json: bool) -> Result<(), Error> {
+    let format = match (args.format, json) {
+        (None | Some(ReportFormat::Json), true) => ReportFormat::Json,
+        (Some(_), true) => {
+            return Err(Error::usage("--json and --format ask for two things").next("leave one of them out"));
+        }
+        (format, false) => format.unwrap_or(ReportFormat::Text),
+    };
     let cfg = ledger_of(&args.config.config)?;
     let provider = args.provider.map(ProviderId);
     let (from, to, as_balance) = (args.from, args.to, args.as_balance);
-    let format = if json { ReportFormat::Json } else { args.format };
     let text = R::block_on(move |_| async move {
         let mut reader = Reader::open(&cfg.database).await?;
         let (first, last) = span(&mut reader, provider, from, to).await?;

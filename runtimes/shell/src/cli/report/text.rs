@@ -31,7 +31,7 @@ pub(super) fn of(report: &Report) -> String {
         "bytes      {} from edges, {} from peers, {} plain HTTPS; {} claimed and not billed\n",
         bytes(t.edge_bytes),
         bytes(t.peer_bytes),
-        bytes(t.plain_bytes),
+        bytes(t.plain()),
         bytes(t.flagged_bytes)
     );
     text += &format!("peers      delivered {} of the clients' bytes\n", efficiency(t));
@@ -66,6 +66,11 @@ pub(super) fn efficiency(f: &Figures) -> String {
     f.peer_efficiency_permille.map_or_else(|| "-".into(), |p| format!("{}.{} %", p / 10, p % 10))
 }
 
+/// Plain traffic, where it is known.
+pub(super) fn plain(f: &Figures) -> String {
+    f.plain_bytes.map_or_else(|| "-".into(), bytes)
+}
+
 /// A percentile, `12.3 MB/s`.
 pub(super) fn speed(per_second: Option<u64>) -> String {
     per_second.map_or_else(|| "-".into(), |s| format!("{}/s", bytes(s)))
@@ -85,11 +90,11 @@ fn table(what: &str, rows: &[Row]) -> String {
     }
     let width = rows.iter().map(|r| r.name.chars().count()).max().unwrap_or(0).clamp(10, 40);
     let mut text = format!(
-        "\n{what:width$}  started completed  failed cancelled  no end       edge      peers  peers %      median\n"
+        "\n{what:width$}  started completed  failed cancelled  no end       edge      peers      plain  peers %      median\n"
     );
     for Row { name, figures: f } in rows {
         text += &format!(
-            "{name:width$} {:>8} {:>9} {:>7} {:>9} {:>7} {:>10} {:>10} {:>8} {:>11}\n",
+            "{name:width$} {:>8} {:>9} {:>7} {:>9} {:>7} {:>10} {:>10} {:>10} {:>8} {:>11}\n",
             f.downloads,
             f.completed,
             f.failed,
@@ -97,9 +102,24 @@ fn table(what: &str, rows: &[Row]) -> String {
             f.unfinished.saturating_add(f.unreported),
             bytes(f.edge_bytes),
             bytes(f.peer_bytes),
+            plain(f),
             efficiency(f),
             speed(f.speed.p50)
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_of_a_table_has_what_is_billed_below_its_heading() {
+        let figures = Figures { plain_bytes: Some(7_000), edge_bytes: 5, ..Figures::default() };
+        let text = table("day", &[Row { name: "2026-11-22".into(), figures }, Row::default()]);
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        let end = lines[0].find("plain").expect("a column") + "plain".len();
+        assert_eq!((lines[1][..end].ends_with("7.0 kB"), lines[2][..end].ends_with(" -")), (true, true), "{text}");
+    }
 }

@@ -1,6 +1,9 @@
 use super::*;
+use crate::client::ClientConfig;
+use crate::client::commands::refuse_another_bundle;
 use crate::client::protocol::StatusLine;
-use swarmedge_core::ids::VersionId;
+use crate::config::Bundle;
+use swarmedge_core::ids::{PublicKey, VersionId};
 use swarmedge_core::role::client::io::{Command, DownloadRecord, DownloadState, DownloadStatus, Input, Notice, Save};
 
 /// A client whose machine is a closure.
@@ -101,6 +104,42 @@ fn an_existing_file_is_refused_unless_forced() {
     assert_eq!(refused.code(), Code::Usage);
     assert!(refused.to_string().contains("--force"), "{refused}");
     assert_eq!(Call::ask(dir.path(), &get(true)), Ok(Some(Answer::Accepted { download: Some(1) })));
+}
+
+#[test]
+fn where_no_file_can_be_made_nothing_is_fetched() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_desk, _server) = start(dir.path(), obliging);
+    let get = |output: &Path| {
+        let (provider, path, edge, token) = (1, "a".into(), None, None);
+        let output = output.display().to_string();
+        Call::ask(dir.path(), &Request::Get { provider, path, output, force: false, edge, token })
+    };
+    // nobody makes files there, root neither
+    let refused = get(Path::new("/proc/out")).expect_err("no place for a file").to_string();
+    assert!(refused.contains("no file can be made in /proc") && refused.contains("-o"), "{refused}");
+    assert_eq!(get(&dir.path().join("out")), Ok(Some(Answer::Accepted { download: Some(1) })));
+    assert!(!std::fs::read_dir(dir.path()).expect("there").flatten().any(|f| f.file_name() != SOCKET));
+}
+
+#[test]
+fn a_client_that_runs_is_asked_for_nothing_by_another_bundle() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let bundle = |root: u32| {
+        let file = dir.path().join("given.toml");
+        let (root, bootstrap) = (PublicKey::numbered(root), vec!["https://127.0.0.1:1".into()]);
+        let ca = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into();
+        let bundle = Bundle { root, bootstrap, provider: ProviderId(1), uploads: true, ca };
+        std::fs::write(&file, bundle.to_toml()).expect("writes");
+        file
+    };
+    ClientConfig::load(dir.path(), Some(&bundle(1))).expect("installed");
+    let (_desk, server) = start(dir.path(), obliging);
+    assert_eq!(refuse_another_bundle(dir.path(), &bundle(1)), Ok(()));
+    let refused = refuse_another_bundle(dir.path(), &bundle(2)).expect_err("another").to_string();
+    assert!(refused.contains("another bundle") && refused.contains("--state"), "{refused}");
+    drop(server);
+    assert_eq!(refuse_another_bundle(dir.path(), &bundle(2)), Ok(()), "the next client is given this one");
 }
 
 #[test]

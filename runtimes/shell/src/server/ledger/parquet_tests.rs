@@ -51,9 +51,9 @@ fn a_file_holds_every_statement_of_its_days_and_the_sums_are_those_of_the_report
     let all: Vec<_> = file.get_row_iter(None).expect("rows").map(|row| row.expect("a row")).collect();
     assert_eq!((all.len(), exported.rows), (8 + 3, 8 + 3), "downloads, and one version's plain traffic on three days");
     let sum = |column: usize| all.iter().map(|row| row.get_long(column).expect("a number")).sum::<i64>();
-    let of_report = [totals.edge_bytes, totals.peer_bytes, totals.flagged_bytes, totals.plain_bytes].map(number);
+    let of_report = [totals.edge_bytes, totals.peer_bytes, totals.flagged_bytes, totals.plain()].map(number);
     assert_eq!([9, 10, 11, 12].map(sum), of_report);
-    assert!(totals.plain_bytes > 0 && totals.peer_bytes > 0);
+    assert!(totals.plain() > 0 && totals.peer_bytes > 0);
     let located = all.iter().filter(|row| row.get_string(14).is_ok_and(|country| country == "DE"));
     assert_eq!(located.count(), 8);
     assert!(all.iter().all(|row| row.get_string(2).is_ok_and(|kind| kind == "download" || kind == "plain")));
@@ -83,7 +83,7 @@ const COLUMNS: &str = "columns day:DATE provider:BIGINT kind:VARCHAR download:VA
 
 /// What [`SCRIPT`] says of these figures.
 fn line(what: &str, name: &str, f: &Figures) -> String {
-    let bytes = format!("{}\t{}\t{}\t{}", f.edge_bytes, f.peer_bytes, f.flagged_bytes, f.plain_bytes);
+    let bytes = format!("{}\t{}\t{}\t{}", f.edge_bytes, f.peer_bytes, f.flagged_bytes, f.plain());
     format!("{what}\t{name}\t{}\t{}\t{bytes}", f.downloads, f.completed)
 }
 
@@ -109,11 +109,14 @@ fn another_program_reads_the_figures_of_the_report_in_it() {
     let r = &exported.report;
     let rows =
         |what: &str, rows: &[Row]| rows.iter().map(|row| line(what, &row.name, &row.figures)).collect::<Vec<_>>();
-    let days: Vec<Row> = r.days.iter().filter(|d| d.figures.downloads + d.figures.plain_bytes > 0).cloned().collect();
+    let days: Vec<Row> = r.days.iter().filter(|d| d.figures.downloads + d.figures.plain() > 0).cloned().collect();
     let mut expected = vec![COLUMNS.to_owned(), "broken 0".into(), format!("downloads {}", r.totals.downloads)];
     expected.push(line("total", "", &r.totals));
     expected.extend(rows("day", &days));
-    expected.extend(rows("object", &r.objects));
+    // a row of plain traffic has no path there: the report knows it by the version
+    let mut objects = r.objects.clone();
+    objects.iter_mut().for_each(|row| row.figures.plain_bytes = None);
+    expected.extend(rows("object", &objects));
     expected.extend(rows("country", &r.countries));
     expected.extend(rows("network", &r.networks));
     expected.sort_unstable();

@@ -41,7 +41,7 @@ pub struct Report {
     /// Downloads of clients in quarantine: edges alone have served them.
     pub quarantine: InQuarantine,
     /// What the records do not tell.
-    pub unknown: Vec<&'static str>,
+    pub unknown: Vec<String>,
 }
 
 /// Figures of a day, an object, a country or a network.
@@ -75,8 +75,9 @@ pub struct Figures {
     pub edge_bytes: u64,
     /// From peers: billed.
     pub peer_bytes: u64,
-    /// To browsers and curl: billed.
-    pub plain_bytes: u64,
+    /// To browsers and curl: billed. None where it is not known what part of the whole it is: by country and network, and
+    /// for an object of whose versions none is known, while there is traffic that is of no known object.
+    pub plain_bytes: Option<u64>,
     /// Claimed from or by peers, and not billed.
     pub flagged_bytes: u64,
     /// The part of the clients' bytes that peers delivered, in tenths of a per cent; none without bytes.
@@ -138,10 +139,21 @@ impl Figures {
         self.flagged_bytes = self.flagged_bytes.saturating_add(flagged);
     }
 
+    /// Plain HTTP traffic, as far as it is known.
+    #[must_use]
+    pub fn plain(&self) -> u64 {
+        self.plain_bytes.unwrap_or(0)
+    }
+
+    fn add_plain(&mut self, bytes: u64) {
+        self.plain_bytes = Some(self.plain().saturating_add(bytes));
+    }
+
     fn finish(&mut self, speeds: Option<&Histogram>) {
-        let all = self.edge_bytes.saturating_add(self.peer_bytes);
-        self.peer_efficiency_permille =
-            (u128::from(self.peer_bytes) * 1000).checked_div(all.into()).and_then(|p| u64::try_from(p).ok());
+        let all = u128::from(self.edge_bytes.saturating_add(self.peer_bytes));
+        // to the nearest
+        let permille = (u128::from(self.peer_bytes) * 1000 + all / 2).checked_div(all);
+        self.peer_efficiency_permille = permille.and_then(|p| u64::try_from(p).ok());
         self.speed = speeds.map(Speeds::of).unwrap_or_default();
     }
 }
@@ -154,6 +166,8 @@ struct Found {
     objects: BTreeMap<String, Figures>,
     countries: BTreeMap<String, Figures>,
     networks: BTreeMap<String, Figures>,
+    /// Plain traffic of versions that no client has downloaded: of which object is not on record.
+    plain_of_nothing: u64,
     speeds: Histogram,
     /// By whether peers had a part.
     speeds_by_kind: [Histogram; 2],
@@ -185,17 +199,41 @@ impl Reader {
         let mut found = Found::default();
         rollup::read(&mut self.db, Some(provider), (from, to), |day, path, rollup| found.add(day, path, &rollup))
             .await?;
-        let text = "SELECT day, CAST(SUM(bytes) AS BIGINT) FROM plain
-                    WHERE provider = $1 AND day BETWEEN $2 AND $3 GROUP BY day";
-        let query = sqlx::query(text).bind(i64::from(provider.0)).bind(from.to_sql()).bind(to.to_sql());
-        for row in query.fetch_all(&mut self.db.any).await? {
-            let bytes = bytes_at(&row, 1)?;
-            let day = found.days.entry(Day::from_sql(row.try_get(0)?)).or_default();
-            for figures in [day, &mut found.totals] {
-                figures.plain_bytes = figures.plain_bytes.saturating_add(bytes);
-            }
-        }
+        self.attribute_plain(&mut found, provider, from, to).await?;
         Ok((found, first_open(&mut self.db.any).await?))
+    }
+
+    /// Plain traffic is recorded by version: of which object that is, the downloads of it say.
+    async fn attribute_plain(
+        &mut self,
+        found: &mut Found,
+        provider: ProviderId,
+        from: Day,
+        to: Day,
+    ) -> Result<(), sqlx::Error> {
+        let text = "SELECT day, version, CAST(SUM(bytes) AS BIGINT) FROM plain
+                    WHERE provider = $1 AND day BETWEEN $2 AND $3 GROUP BY day, version";
+        let query = sqlx::query(text).bind(i64::from(provider.0)).bind(from.to_sql()).bind(to.to_sql());
+        let plain = query.fetch_all(&mut self.db.any).await?;
+        if plain.is_empty() {
+            return Ok(());
+        }
+        let text =
+            "SELECT version, MIN(path) FROM download WHERE provider = $1 AND day BETWEEN $2 AND $3 AND version IN
+                    (SELECT version FROM plain WHERE provider = $1 AND day BETWEEN $2 AND $3) GROUP BY version";
+        let query = sqlx::query_as(text).bind(i64::from(provider.0)).bind(from.to_sql()).bind(to.to_sql());
+        let paths: Vec<(Vec<u8>, String)> = query.fetch_all(&mut self.db.any).await?;
+        let paths: BTreeMap<Vec<u8>, String> = paths.into_iter().collect();
+        for row in plain {
+            let (day, version, bytes) = (row.try_get(0)?, row.try_get::<Vec<u8>, _>(1)?, bytes_at(&row, 2)?);
+            found.days.entry(Day::from_sql(day)).or_default().add_plain(bytes);
+            match paths.get(&version) {
+                Some(path) => found.objects.entry(path.clone()).or_default().add_plain(bytes),
+                None => found.plain_of_nothing = found.plain_of_nothing.saturating_add(bytes),
+            }
+            found.totals.add_plain(bytes);
+        }
+        Ok(())
     }
 }
 
@@ -223,19 +261,28 @@ impl Found {
 
     fn into_report(mut self, provider: ProviderId, from: Day, to: Day, open: Day) -> Report {
         self.totals.finish(Some(&self.speeds));
+        self.totals.add_plain(0);
+        if self.plain_of_nothing == 0 {
+            self.objects.values_mut().for_each(|figures| figures.add_plain(0));
+        }
         let day = |day: Day| {
             let mut figures = self.days.remove(&day).unwrap_or_default();
             figures.finish(self.speeds_by_day.get(&day));
+            figures.add_plain(0);
             Row { name: day.to_string(), figures }
         };
         let days = (from.0..=to.0).map(Day).map(day).collect();
         let located = |rows: &BTreeMap<String, Figures>| rows.keys().any(|name| name != "unknown");
-        let unknown = match (located(&self.countries), located(&self.networks)) {
+        let places = match (located(&self.countries), located(&self.networks)) {
             (true, true) => None,
             (false, true) => Some("countries: no database of them"),
             (true, false) => Some("networks: no database of them"),
-            (false, false) => Some("countries and networks: no geolocation"),
+            (false, false) => Some("countries and networks: no database of them"),
         };
+        let objects = (self.plain_of_nothing > 0).then(|| {
+            let bytes = self.plain_of_nothing;
+            format!("of which object {bytes} B of plain HTTPS are: no client has downloaded these versions meanwhile")
+        });
         let final_up_to = open.0.checked_sub(1).map(Day).filter(|last| *last >= from).map(|last| last.min(to));
         Report {
             provider: provider.0,
@@ -250,7 +297,7 @@ impl Found {
             speed_edge_only: Speeds::of(&self.speeds_by_kind[0]),
             speed_with_peers: Speeds::of(&self.speeds_by_kind[1]),
             quarantine: InQuarantine::default(),
-            unknown: unknown.into_iter().collect(),
+            unknown: places.map(str::to_owned).into_iter().chain(objects).collect(),
         }
     }
 }
@@ -262,6 +309,7 @@ fn rows(all: BTreeMap<String, Figures>, speeds: &BTreeMap<String, Histogram>) ->
         Row { name, figures }
     };
     let mut rows: Vec<Row> = all.into_iter().map(row).collect();
-    rows.sort_by_key(|row| std::cmp::Reverse(row.figures.edge_bytes.saturating_add(row.figures.peer_bytes)));
+    let all = |f: &Figures| f.edge_bytes.saturating_add(f.peer_bytes).saturating_add(f.plain());
+    rows.sort_by_key(|row| std::cmp::Reverse(all(&row.figures)));
     rows
 }

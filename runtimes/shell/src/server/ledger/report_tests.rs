@@ -4,12 +4,17 @@ use super::close_tests::{close_up_to, store_on};
 use super::tests::{Fixture, edge, granted_on, offered, usage};
 use super::*;
 use futures_lite::future::block_on;
-use swarmedge_core::ids::{Guid, ProviderId, RecordId};
+use swarmedge_core::ids::{Guid, ProviderId, RecordId, VersionId};
+use swarmedge_core::wire::Text;
 use swarmedge_core::wire::place::{Locality, Place};
 use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, Side};
 
 pub(super) const FIRST: Day = Day(20_100);
 pub(super) const PROVIDER: ProviderId = ProviderId(7);
+
+/// Lines that say nothing any more but which object a version is of.
+const EMPTIED: &str =
+    "UPDATE download SET state = 0, speed = -1, edge_unique = 0, peers_billed = 0, flagged = 0, spot = ''";
 
 /// Client `n` logged in at `at_ms`, in a country and a network.
 fn located(n: u32, guid: u32, at_ms: u64, country: &[u8; 2], asn: u32) -> LedgerRecord {
@@ -78,7 +83,7 @@ pub(super) fn a_report_of_closed_days_is_that_of_open_ones_to_the_byte(fixture: 
     assert_eq!(close_up_to(&ledger, Day(FIRST.0 + 4)), 3);
     assert_eq!(reported(&ledger), late, "all closed");
     // what was added up is what is read
-    execute(&ledger, "DELETE FROM download");
+    execute(&ledger, EMPTIED);
     assert_eq!(reported(&ledger), late);
 }
 
@@ -95,7 +100,7 @@ pub(super) fn days_that_an_older_version_has_closed_are_added_up_later(fixture: 
         store.roll_closed().await.expect("added up");
         store.close().await;
     });
-    execute(&ledger, "DELETE FROM download");
+    execute(&ledger, EMPTIED);
     assert_eq!(reported(&ledger), closed, "from what they came to");
 }
 
@@ -142,6 +147,26 @@ pub(super) fn countries_and_networks_add_up_to_the_whole(fixture: &mut dyn FnMut
     let sums: Vec<_> = balance.networks.iter().map(|n| (&n.name[..], n.sent_bytes, n.received_bytes)).collect();
     assert_eq!(sums, [("AS64500", 0, 320), ("AS64501", 200, 0), ("unknown", 120, 0)]);
     assert_eq!((balance.peer_bytes, balance.inside_bytes), (320, 0));
+}
+
+/// Two versions sent to browsers, of which clients have downloaded one.
+pub(super) fn plain_traffic_of_no_known_object_is_told_and_no_object_has_none(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let LedgerRecord::Edge(mut other) = edge(5, None, 1, 30) else { panic!("an edge's") };
+    other.version = VersionId::numbered(8);
+    let LedgerRecord::Granted(mut silent) = granted_on(FIRST, 3, 7) else { panic!("a grant") };
+    (silent.version, silent.path) = (VersionId::numbered(7), Text::new("games/b.iso").expect("short"));
+    let records =
+        [granted_on(FIRST, 2, 7), edge(4, None, 1, 10), LedgerRecord::Edge(other), LedgerRecord::Granted(silent)];
+    store_on(&ledger, FIRST, &records);
+    let report = block_on(async {
+        let mut reader = Reader::open(&ledger.path).await.expect("opens");
+        reader.report(PROVIDER, FIRST, FIRST).await.expect("read")
+    });
+    let plain: Vec<_> = report.objects.iter().map(|r| (&r.name[..], r.figures.plain_bytes)).collect();
+    assert_eq!(plain, [("games/a.iso", Some(11)), ("games/b.iso", None)]);
+    assert_eq!((report.totals.plain_bytes, report.days[0].figures.plain_bytes), (Some(42), Some(42)));
+    assert!(report.unknown.iter().any(|what| what.contains("31 B of plain HTTPS")), "{:?}", report.unknown);
 }
 
 /// A client that is in Paris and in New York every hour.

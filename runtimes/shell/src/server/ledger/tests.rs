@@ -278,12 +278,14 @@ fn a_report_adds_up_by_day_and_object(fixture: &mut dyn FnMut() -> Fixture) {
         let report = reader.report(ProviderId(7), day, day.next().next()).await.expect("read");
         let t = &report.totals;
         assert_eq!((t.downloads, t.completed, t.unreported), (2, 1, 1));
-        assert_eq!((t.edge_bytes, t.peer_bytes, t.plain_bytes), (60, 40, 11));
+        assert_eq!((t.edge_bytes, t.peer_bytes, t.plain_bytes), (60, 40, Some(11)));
         assert_eq!((t.peer_efficiency_permille, t.speed.downloads), (Some(400), 1));
         let days: Vec<_> = report.days.iter().map(|d| (d.figures.downloads, d.figures.peer_bytes)).collect();
         assert_eq!(days, [(1, 40), (1, 0), (0, 0)], "the last day had no traffic");
         let [object] = &report.objects[..] else { panic!("one object: {:?}", report.objects) };
         assert_eq!((&object.name[..], object.figures.downloads), ("games/a.iso", 2));
+        assert_eq!(object.figures.plain_bytes, Some(11), "its version says whose it is");
+        assert_eq!(report.countries[0].figures.plain_bytes, None, "nobody knows where browsers were");
         assert_eq!((report.speed_with_peers.downloads, report.speed_edge_only.downloads), (1, 0));
         assert_eq!(report.final_up_to, None);
     });
@@ -371,6 +373,7 @@ const RULES: &[Rule] = &[
     super::report_tests::lines_that_the_database_makes_are_reported,
     super::report_tests::countries_and_networks_add_up_to_the_whole,
     super::report_tests::a_client_in_two_places_at_once_is_found,
+    super::report_tests::plain_traffic_of_no_known_object_is_told_and_no_object_has_none,
 ];
 
 #[test]
