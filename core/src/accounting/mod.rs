@@ -8,6 +8,7 @@ pub mod conduct;
 pub mod detect;
 pub mod edge_auth;
 pub mod epochs;
+pub mod evidence;
 pub mod grants;
 pub mod introductions;
 pub mod logs;

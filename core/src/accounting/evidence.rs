@@ -1,0 +1,236 @@
+//! Which of a download's records count. What clients and edges say is cumulative: of one reporter's records the newest
+//! counts, and of the older ones only those that a bill depends on all the same: the first of all, which says when the
+//! download began; those that say when its downloader ended it; and the newest before each quarantine of the reporter.
+//! All others may go unread for good, so that a download costs what its reporters are, not what they send.
+
+use super::quarantine::Quarantines;
+use super::settlement::Book;
+use crate::ids::{Digest, Guid, PublicKey, RecordId};
+use crate::wire::Wire as _;
+use crate::wire::records::{LedgerRecord, Side, UsageState};
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use alloc::vec::Vec;
+use sha2::{Digest as _, Sha256};
+
+/// Begins what a usage record is kept by.
+const KEY_TEXT: &[u8] = b"swarmedge/1 usage record\0";
+
+/// What a record is kept by. Clients choose their records' ids: these count among one reporter's records only, so that
+/// nobody can take the id of another's, or of a server's, before it comes.
+#[must_use]
+pub fn key(record: &LedgerRecord) -> RecordId {
+    let LedgerRecord::Usage(r) = record else { return record.id() };
+    let side = match r.side {
+        Side::Downloader => [1],
+        Side::Uploader => [2],
+    };
+    let hash = Sha256::new_with_prefix(KEY_TEXT).chain_update(side).chain_update(r.reporter.0).chain_update(r.id.0);
+    let mut key = [0; RecordId::LEN];
+    key.copy_from_slice(&hash.finalize()[..RecordId::LEN]);
+    RecordId(key)
+}
+
+/// Whose newest record counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Source {
+    Downloader(Guid),
+    Uploader(Guid),
+    Edge(PublicKey),
+    /// An edge and its life.
+    Served(PublicKey, u64),
+}
+
+/// Whose record it is, and the how manieth; none of what does not replace another.
+fn source(record: &LedgerRecord) -> Option<(Source, u32)> {
+    match record {
+        LedgerRecord::Usage(r) => match r.side {
+            Side::Downloader => Some((Source::Downloader(r.reporter), r.seq)),
+            Side::Uploader => Some((Source::Uploader(r.reporter), r.seq)),
+        },
+        LedgerRecord::Edge(r) => Some((Source::Edge(r.edge), r.seq)),
+        LedgerRecord::Served(r) => Some((Source::Served(r.edge, r.life), r.seq)),
+        LedgerRecord::Granted(_) | LedgerRecord::Log(_) | LedgerRecord::Possession(_) => None,
+    }
+}
+
+/// A downloader's word that it has ended.
+const fn is_last_word(record: &LedgerRecord) -> bool {
+    match record {
+        LedgerRecord::Usage(r) => matches!(
+            (r.side, r.state),
+            (Side::Downloader, UsageState::Completed | UsageState::Cancelled | UsageState::Failed)
+        ),
+        LedgerRecord::Edge(_)
+        | LedgerRecord::Served(_)
+        | LedgerRecord::Granted(_)
+        | LedgerRecord::Log(_)
+        | LedgerRecord::Possession(_) => false,
+    }
+}
+
+/// A record that does not count, or does so no more, whatever comes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Dropped {
+    /// When it came, Unix milliseconds.
+    pub came_ms: u64,
+    /// The record.
+    pub record: LedgerRecord,
+    /// It came after the download was closed; otherwise another has replaced it.
+    pub late: bool,
+}
+
+/// The records of one download that count. They are added in the order in which they came, those of one millisecond by
+/// their [`key`]s.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Evidence {
+    /// It says which records are late.
+    book: Book,
+    quarantines: Quarantines,
+    /// In the order in which they were added.
+    held: BTreeMap<u64, (u64, LedgerRecord)>,
+    /// Of what is held, each source's: their last is the newest.
+    chains: BTreeMap<Source, Vec<u64>>,
+    /// The first grant by its issue, which alone counts.
+    granted: Option<u64>,
+    next: u64,
+}
+
+impl Evidence {
+    /// None yet. `quarantines` are those of the reporters, and of who was granted the download.
+    #[must_use]
+    pub fn new(quarantines: Quarantines) -> Self {
+        Self {
+            book: Book::strict().with_quarantines(quarantines.clone()),
+            quarantines,
+            held: BTreeMap::new(),
+            chains: BTreeMap::new(),
+            granted: None,
+            next: 0,
+        }
+    }
+
+    /// Takes in a record; those that do not count for it, or any more.
+    pub fn add(&mut self, came_ms: u64, record: LedgerRecord) -> Vec<Dropped> {
+        let late = self.book.late();
+        self.book.add(record.clone(), came_ms);
+        if self.book.late() != late {
+            return vec![Dropped { came_ms, record, late: true }];
+        }
+        let at = self.next;
+        let gone = match (source(&record), &record) {
+            (Some((source, seq)), _) => {
+                let chain = self.chains.get(&source).cloned().unwrap_or_default();
+                if chain.last().is_some_and(|last| self.seq(*last) >= seq) {
+                    return vec![Dropped { came_ms, record, late: false }];
+                }
+                self.hold(came_ms, record);
+                self.replace(source, chain, at)
+            }
+            (None, LedgerRecord::Granted(_)) => {
+                let old = self.granted;
+                if old.is_some_and(|old| self.issued(old) <= issued(&record)) {
+                    return vec![Dropped { came_ms, record, late: false }];
+                }
+                self.granted = Some(at);
+                self.hold(came_ms, record);
+                old.into_iter().filter(|old| *old > 0).collect()
+            }
+            (None, _) => {
+                self.hold(came_ms, record);
+                Vec::new()
+            }
+        };
+        let gone = gone.into_iter().filter_map(|at| self.held.remove(&at));
+        gone.map(|(came_ms, record)| Dropped { came_ms, record, late: false }).collect()
+    }
+
+    fn hold(&mut self, came_ms: u64, record: LedgerRecord) {
+        self.held.insert(self.next, (came_ms, record));
+        self.next += 1;
+    }
+
+    /// Adds the newest of a source to its chain; what of it counts no more.
+    fn replace(&mut self, source: Source, mut chain: Vec<u64>, at: u64) -> Vec<u64> {
+        chain.push(at);
+        let ended_ms = self.ended_ms(&chain);
+        let mut gone = Vec::new();
+        let mut place = 0;
+        while let [old, next, ..] = chain[place..] {
+            let mut without = chain.clone();
+            without.remove(place);
+            if old > 0 && !self.is_cut(source, old, next) && self.ended_ms(&without) == ended_ms {
+                gone.push(old);
+                chain = without;
+            } else {
+                place += 1;
+            }
+        }
+        self.chains.insert(source, chain);
+        gone
+    }
+
+    /// Whether a quarantine of the reporter has begun between two of its records.
+    fn is_cut(&self, source: Source, old: u64, next: u64) -> bool {
+        let (Source::Downloader(guid) | Source::Uploader(guid)) = source else { return false };
+        let came = |at: u64| self.held.get(&at).map_or(0, |(came_ms, _)| *came_ms);
+        self.quarantines.begins(guid).any(|begin| came(old) < begin && begin <= came(next))
+    }
+
+    /// When a chain's downloader said that it had ended, unless it has gone on since.
+    fn ended_ms(&self, chain: &[u64]) -> Option<u64> {
+        let said = chain.iter().filter_map(|at| self.held.get(at));
+        said.fold(None, |ended, (came_ms, record)| if is_last_word(record) { ended.or(Some(*came_ms)) } else { None })
+    }
+
+    fn seq(&self, at: u64) -> u32 {
+        self.held.get(&at).and_then(|(_, r)| source(r)).map_or(0, |(_, seq)| seq)
+    }
+
+    fn issued(&self, at: u64) -> Option<(u64, RecordId)> {
+        self.held.get(&at).and_then(|(_, r)| issued(r))
+    }
+
+    /// The records that count, and when they came.
+    pub fn records(&self) -> impl DoubleEndedIterator<Item = (u64, &LedgerRecord)> {
+        self.held.values().map(|(came_ms, record)| (*came_ms, record))
+    }
+
+    /// The book that they make.
+    #[must_use]
+    pub fn book(&self) -> Book {
+        book_of(&self.quarantines, self.records())
+    }
+
+    /// See [`digest_of`].
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        digest_of(self.records())
+    }
+}
+
+fn issued(record: &LedgerRecord) -> Option<(u64, RecordId)> {
+    if let LedgerRecord::Granted(g) = record { Some((g.issued_ms, g.id)) } else { None }
+}
+
+/// The book of a ledger that records make, with when they came, and nothing else.
+pub fn book_of<'a>(quarantines: &Quarantines, records: impl Iterator<Item = (u64, &'a LedgerRecord)>) -> Book {
+    let mut book = Book::strict().with_quarantines(quarantines.clone());
+    records.for_each(|(came_ms, record)| book.add(record.clone(), came_ms));
+    book
+}
+
+/// SHA-256 over records: of each when it came and its length, 8 bytes each, and its encoding.
+pub fn digest_of<'a>(records: impl Iterator<Item = (u64, &'a LedgerRecord)>) -> Digest {
+    let mut hash = Sha256::new();
+    for (came_ms, record) in records {
+        let bytes = record.to_bytes();
+        hash.update(came_ms.to_be_bytes());
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    }
+    Digest(hash.finalize().into())
+}
+
+#[cfg(test)]
+mod tests;
