@@ -6,7 +6,8 @@ use super::scenario::{Name, Role};
 use super::sim::keys;
 use crate::accounting::Trust;
 use crate::accounting::audit::{
-    self, CappedStatement, DayLeaf, DownloadStatement, Leaf, Outcome, ProviderDay, TotalStatement, Totals, tree,
+    self, CappedStatement, DayLeaf, DownloadStatement, Leaf, Outcome, ProviderDay, SumStatement, TotalStatement,
+    Totals, tree,
 };
 use crate::accounting::edge_auth::{self, Shown, TokenKey};
 use crate::accounting::epochs::Epochs;
@@ -271,7 +272,8 @@ fn days(u: &mut Unstructured<'_>) -> Result<Vec<ProviderDay>> {
         let mut leaves = (0..u.int_in_range(1..=5)?).map(|n| statement(u, day, n)).collect::<Result<Vec<_>>>()?;
         let (statements, mut totals) = (leaves.len() as u64, Totals::default());
         leaves.iter().for_each(|leaf| totals.add(leaf));
-        leaves.push(Leaf::Total(TotalStatement { provider: ProviderId(1), day, statements, totals }));
+        let of = TotalStatement { provider: ProviderId(1), day, statements, totals };
+        leaves.push(Leaf::Sum(SumStatement { of, since: 100 }));
         let first = u.int_in_range(0..=3_u8)?;
         let strangers = (0..first).map(|n| tree::leaf_hash(&[n]));
         let tree: Vec<Digest> = strangers.chain(leaves.iter().map(Leaf::hash)).collect();
@@ -312,7 +314,7 @@ fn play_audit(u: &mut Unstructured<'_>) -> Result<()> {
 /// Changes something of a day.
 fn bend(u: &mut Unstructured<'_>, day: &mut ProviderDay) -> Result<()> {
     let leaf = u.choose_index(day.leaves.len())?;
-    match u.int_in_range(0..=8_u8)? {
+    match u.int_in_range(0..=9_u8)? {
         0 => day.leaves[leaf] = tampered(u, &day.leaves[leaf])?.unwrap_or_else(|| day.leaves[leaf].clone()),
         1 => _ = day.leaves.remove(leaf),
         2 => day.leaves.insert(leaf, day.leaves[leaf].clone()),
@@ -325,6 +327,10 @@ fn bend(u: &mut Unstructured<'_>, day: &mut ProviderDay) -> Result<()> {
             }
         }
         7 => day.first = u.int_in_range(0..=9)?,
+        8 => {
+            day.leaves.clear();
+            day.range.clear();
+        }
         _ => {
             // the first day has no past to be consistent with
             let which = u.choose_index(if day.previous.is_some() { 3 } else { 2 })?;

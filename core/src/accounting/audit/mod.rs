@@ -6,6 +6,7 @@
 //! a day is closed. A provider's export shows all of its leaves of a day with one proof that these, and no others, are
 //! that range of the day; that the day is in the log; and that the log still begins with the one signed before.
 
+pub mod settled;
 pub mod tree;
 
 use super::{CertError, Trust};
@@ -109,6 +110,14 @@ crate::wire! {
         pub totals: Totals,
     }
 
+    /// The sum of a provider's statements of a day, zero where there are none, and since when there is one each day.
+    pub struct SumStatement {
+        /// The sum.
+        pub of: TotalStatement,
+        /// The provider's first day with a statement: from then on each has a sum, so that none can be emptied.
+        pub since: u32,
+    }
+
     /// A day, as a leaf of the log.
     pub struct DayLeaf {
         /// The day.
@@ -149,10 +158,12 @@ crate::wire! {
         Download(DownloadStatement) = 1,
         /// Of plain traffic.
         Plain(PlainStatement) = 2,
-        /// Of a provider.
+        /// Of a provider, on days that were closed before sums told since when there are any.
         Total(TotalStatement) = 3,
         /// Of a download.
         Capped(CappedStatement) = 4,
+        /// Of a provider.
+        Sum(SumStatement) = 5,
     }
 }
 
@@ -195,6 +206,17 @@ impl Leaf {
             Self::Plain(s) => (s.provider, s.day),
             Self::Total(s) => (s.provider, s.day),
             Self::Capped(s) => (s.of.provider, s.of.day),
+            Self::Sum(s) => (s.of.provider, s.of.day),
+        }
+    }
+
+    /// What a provider's statements of a day come to, if it is their sum.
+    #[must_use]
+    pub const fn sum(&self) -> Option<&TotalStatement> {
+        match self {
+            Self::Total(s) => Some(s),
+            Self::Sum(s) => Some(&s.of),
+            Self::Download(_) | Self::Plain(_) | Self::Capped(_) => None,
         }
     }
 
@@ -204,7 +226,7 @@ impl Leaf {
         match self {
             Self::Download(s) => Some((s, s.size)),
             Self::Capped(s) => Some((&s.of, s.max_peer_bytes.min(s.of.size))),
-            Self::Plain(_) | Self::Total(_) => None,
+            Self::Plain(_) | Self::Total(_) | Self::Sum(_) => None,
         }
     }
 }
@@ -226,7 +248,7 @@ pub struct ProviderDay {
     pub day: DayLeaf,
     /// Where in the day's tree the statements begin.
     pub first: u64,
-    /// The statements, their sum last; none where the provider had no traffic.
+    /// The statements, their sum last; none before the provider's first day.
     pub leaves: Vec<Leaf>,
     /// [`tree::range`] of them in the day's tree.
     pub range: Vec<Digest>,
@@ -270,6 +292,12 @@ pub enum Finding {
     Replaced,
     /// The day before is not there, so something may be hidden.
     Gap,
+    /// No statement, not even a sum of zero, though the provider had some before, or has some since before.
+    Emptied,
+    /// Statements of a day before that since which there are any.
+    TooEarly,
+    /// No day has a statement, so that nothing shows that there was no traffic.
+    Nothing,
 }
 
 impl ProviderDay {
@@ -317,7 +345,8 @@ impl ProviderDay {
             return Err(Finding::Foreign);
         }
         let found = self.leaves.len() as u64 - 1;
-        let Some((Leaf::Total(sum), statements)) = self.leaves.split_last() else {
+        let last = self.leaves.split_last().and_then(|(last, others)| Some((last.sum()?, others)));
+        let Some((sum, statements)) = last else {
             return Err(Finding::Count { expected: 0, found });
         };
         if sum.statements != found {
@@ -357,7 +386,28 @@ pub fn check_days(trust: &Trust, days: &[ProviderDay]) -> Result<Totals, (usize,
         }
         before = Some(day);
     }
+    check_begun(days)?;
     Ok(totals)
+}
+
+/// Every day has a sum from the provider's first on, and none before it has a statement.
+fn check_begun(days: &[ProviderDay]) -> Result<(), (usize, Finding)> {
+    let since = days.iter().filter_map(|day| match day.leaves.last()? {
+        Leaf::Sum(sum) => Some(sum.since),
+        Leaf::Total(_) | Leaf::Download(_) | Leaf::Plain(_) | Leaf::Capped(_) => Some(day.day.day),
+    });
+    let Some(first) = since.min() else { return if days.is_empty() { Ok(()) } else { Err((0, Finding::Nothing)) } };
+    for (at, day) in days.iter().enumerate() {
+        if let Some(Leaf::Sum(sum)) = day.leaves.last()
+            && (sum.since > day.day.day || sum.since != first)
+        {
+            return Err((at, Finding::TooEarly));
+        }
+        if day.leaves.is_empty() && day.day.day >= first {
+            return Err((at, Finding::Emptied));
+        }
+    }
+    Ok(())
 }
 
 fn follows(before: &ProviderDay, day: &ProviderDay) -> Result<(), Finding> {

@@ -43,7 +43,7 @@ fn close(provider: ProviderId, day: u32, mut leaves: Vec<Leaf>) -> Vec<Leaf> {
     let mut totals = Totals::default();
     leaves.iter().for_each(|leaf| totals.add(leaf));
     let statements = leaves.len() as u64;
-    leaves.push(Leaf::Total(TotalStatement { provider, day, statements, totals }));
+    leaves.push(Leaf::Sum(SumStatement { of: TotalStatement { provider, day, statements, totals }, since: 100 }));
     leaves
 }
 
@@ -81,7 +81,7 @@ fn ledger(first: u32, ours: &[Vec<Leaf>]) -> Vec<ProviderDay> {
 }
 
 fn honest() -> Vec<ProviderDay> {
-    ledger(100, &[leaves(US, 100, 5), leaves(US, 101, 1), Vec::new(), leaves(US, 103, 8)])
+    ledger(100, &[leaves(US, 100, 5), leaves(US, 101, 1), close(US, 102, Vec::new()), leaves(US, 103, 8)])
 }
 
 #[test]
@@ -122,14 +122,54 @@ fn dropped_and_added_statements_are_found() {
         days[3].leaves = close(US, 103, leaves);
         assert_eq!(check_days(&trust(), &days), Err((3, Finding::Changed)));
     }
+}
+
+#[test]
+fn an_emptied_day_is_found_wherever_it_stands() {
+    let empty = |day: &mut ProviderDay| {
+        day.leaves.clear();
+        day.range.clear();
+    };
+    for at in 0..4 {
+        let mut days = honest();
+        empty(&mut days[at]);
+        assert_eq!(check_days(&trust(), &days), Err((at, Finding::Emptied)));
+        assert!(check_days(&trust(), &days[at..]).is_err(), "as the first of its range");
+    }
     let mut days = honest();
-    days[3].leaves.clear();
-    assert_eq!(check_days(&trust(), &days).map(|t| t.downloads), Ok(6), "what is not claimed is not billed");
+    days.iter_mut().for_each(empty);
+    assert_eq!(check_days(&trust(), &days), Err((0, Finding::Nothing)));
+}
+
+#[test]
+fn days_before_a_providers_first_are_empty() {
+    let since = |leaves: Vec<Leaf>, since: u32| -> Vec<Leaf> {
+        let with = |leaf| if let Leaf::Sum(s) = leaf { Leaf::Sum(SumStatement { since, ..s }) } else { leaf };
+        leaves.into_iter().map(with).collect()
+    };
+    let days =
+        |of: u32| ledger(100, &[Vec::new(), since(leaves(US, 101, 1), of), Vec::new(), since(leaves(US, 103, 1), 101)]);
+    assert_eq!(check_days(&trust(), &days(101)[..2]).map(|t| t.downloads), Ok(1));
+    assert_eq!(check_days(&trust(), &days(101)), Err((2, Finding::Emptied)));
+    assert_eq!(check_days(&trust(), &days(100)[..2]), Err((0, Finding::Emptied)));
+    assert_eq!(check_days(&trust(), &days(102)[..2]), Err((1, Finding::TooEarly)));
+    assert_eq!(check_days(&trust(), &days(100)), Err((0, Finding::Emptied)));
+}
+
+/// They have no sum where there was no traffic, so that it cannot be told from what was emptied.
+#[test]
+fn of_days_that_were_closed_before_sums_told_since_when_there_are_any_those_without_a_gap_are_still_proven() {
+    let old = |leaf| if let Leaf::Sum(s) = leaf { Leaf::Total(s.of) } else { leaf };
+    let old = |leaves: Vec<Leaf>| leaves.into_iter().map(old).collect::<Vec<_>>();
+    let days = ledger(99, &[Vec::new(), old(leaves(US, 100, 1)), old(leaves(US, 101, 1)), leaves(US, 102, 1)]);
+    assert_eq!(check_days(&trust(), &days).map(|t| t.downloads), Ok(3));
+    let days = ledger(100, &[old(leaves(US, 100, 1)), Vec::new(), leaves(US, 102, 1)]);
+    assert_eq!(check_days(&trust(), &days), Err((1, Finding::Emptied)));
 }
 
 #[test]
 fn a_replaced_day_is_found_by_the_days_around_it() {
-    let other = ledger(100, &[leaves(US, 100, 5), leaves(US, 101, 2), Vec::new(), leaves(US, 103, 8)]);
+    let other = ledger(100, &[leaves(US, 100, 5), leaves(US, 101, 2), close(US, 102, Vec::new()), leaves(US, 103, 8)]);
     let mut days = honest();
     days[1] = other[1].clone();
     assert!(days[1].check(&trust()).is_ok(), "validly signed by itself");

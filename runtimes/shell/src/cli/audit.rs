@@ -1,5 +1,6 @@
 //! `ledger close-day`, `ledger export` and `audit`: an invoice that its payer can check.
 
+mod evidence;
 mod invoice;
 mod seen;
 
@@ -97,11 +98,12 @@ pub(super) fn export_days<R: Start>(args: &LedgerExportArgs, json: bool) -> Resu
     if to < from {
         return Err(Error::usage(format!("--to {to} is before --from {from}")));
     }
-    let (format, output) = (args.format, args.output.clone());
+    let (format, records, output) = (args.format, args.evidence, args.output.clone());
     files::refuse_present(&output, args.force)?;
     let statements = R::block_on(move |_| async move {
         let mut reader = Reader::open(&cfg.database).await?;
         match format {
+            ExportFormat::Jsonl if records => evidence::export(&mut reader, provider, (from, to), &output).await,
             ExportFormat::Jsonl => export_lines(&mut reader, provider, (from, to), &output).await,
             ExportFormat::Parquet => export_parquet(&mut reader, provider, (from, to), &output).await,
         }
@@ -158,6 +160,7 @@ pub(super) fn audit(args: &AuditArgs, json: bool) -> Result<(), Error> {
     let trust = Trust { root, verify };
     let totals = check_days(&trust, &days)
         .map_err(|(at, finding)| unproven(&days[at], files[at], &finding, is_foreign(&days[at], &trust)))?;
+    let proven = args.evidence.as_ref().map(|file| evidence::check(file, &days)).transpose()?;
     if let Some(seen) = &args.seen {
         seen::compare(seen, &days)?;
     }
@@ -168,6 +171,7 @@ pub(super) fn audit(args: &AuditArgs, json: bool) -> Result<(), Error> {
             "provider": first.provider.0, "from": span.1.to_string(), "to": span.2.to_string(),
             "days": days.len(), "totals": totals_json(&totals),
             "invoice_agrees": compared.as_ref().map(|_| true), "invoice_compared": compared,
+            "receipts": proven.map(|p| p.receipts), "worthless_receipts": proven.map(|p| p.worthless),
         }));
     }
     say!(
@@ -180,6 +184,16 @@ pub(super) fn audit(args: &AuditArgs, json: bool) -> Result<(), Error> {
     )?;
     say_totals(&totals)?;
     say!("every statement is in its signed day and nothing is missing; every day follows the one before")?;
+    if let Some(p) = proven {
+        say!(
+            "every download comes to its figures from its own records: {} receipts that its key has signed prove {}",
+            p.receipts,
+            bytes(p.peer_bytes)
+        )?;
+        if p.worthless > 0 {
+            say!("  {} receipts are not its key's, and count for nothing", p.worthless)?;
+        }
+    }
     if let Some(compared) = compared {
         say!("the invoice agrees, to the byte: {}", compared.join(", "))?;
     }
@@ -303,5 +317,10 @@ fn words(finding: &Finding) -> String {
         Finding::BilledTwice(id) => format!("download {id} is billed twice"),
         Finding::Replaced => "the day was replaced: two signed histories disagree about it".into(),
         Finding::Gap => "the day before it is missing".into(),
+        Finding::Emptied => "the day was emptied: each day has a sum, zero where there was no traffic, from the \
+            provider's first on (days without traffic that versions before 0.2 closed have none, and prove nothing)"
+            .into(),
+        Finding::TooEarly => "the provider's first day is said to be another".into(),
+        Finding::Nothing => "no day has a statement: nothing shows that there was no traffic".into(),
     }
 }

@@ -195,6 +195,18 @@ fn an_auditor_finds_what_was_bent_and_accepts_what_was_not() {
     let other = fs::read_to_string(auditor.path().join("other")).expect("exported");
     let second = |text: &str| text[1..].find("{\"format\"").map(|n| n + 1).expect("two days");
     let replaced = other[..second(&other)].to_owned() + &honest[second(&honest)..];
+    // a day of which nothing is left, wherever it stands
+    let emptied = |day: &str| {
+        let (begin, end) = day.split_once('\n').expect("a day's line");
+        let end = end.find("{\"format\"").map_or("", |n| &end[n..]);
+        let (before, after) = begin.split_once("\"range\":[").expect("its proof");
+        let (_, after) = after.split_once(']').expect("a list");
+        let (head, n) = before.split_once("\"statements\":").expect("announced");
+        let (_, n) = n.split_once(',').expect("a number");
+        format!("{head}\"statements\":0,{n}\"range\":[]{after}\n{end}")
+    };
+    let (empty_first, empty_last) =
+        (emptied(&honest), honest[..second(&honest)].to_owned() + &emptied(&honest[second(&honest)..]));
     let changed = honest.replacen(lines[at], &bend(lines[at], "\"peer_bytes\":"), 1);
     let bent = [
         ("changed", changed, "a record was changed"),
@@ -203,6 +215,8 @@ fn an_auditor_finds_what_was_bent_and_accepts_what_was_not() {
         ("added", with.join("\n"), "a record was added"),
         ("added-well", announced(&with.join("\n"), 1), "a record was added"),
         ("replaced", replaced, "the day was replaced"),
+        ("emptied-first", empty_first, "the day was emptied"),
+        ("emptied-last", empty_last, "the day was emptied"),
     ];
     let at = auditor.path();
     for (name, text, found) in bent {
@@ -261,6 +275,44 @@ fn an_auditor_is_told_slips_from_fraud_and_both_from_a_wrong_invoice() {
     fs::write(at.join("other.json"), invoice.replacen("\"provider\":1", "\"provider\":2", 1)).expect("writes");
     let (error, code) = audit(&["honest", "--invoice", "other.json"]);
     assert!(code == Some(8) && error.contains("provider is 2 in the invoice"), "{error}");
+}
+
+/// With the records of every download its figures are computed again, and what does not prove them is found.
+#[test]
+fn an_auditor_recomputes_what_is_billed_from_receipts() {
+    let binary = crate::BINARY;
+    let (operator, auditor) = (dir(), dir());
+    let at = auditor.path();
+    let root = closed_and_exported(binary, operator.path(), "400", &at.join("days"));
+    let out = at.join("records");
+    let range = ["--from", "2026-01-30", "--to", "2026-01-31", "--config", "cdn/server.toml"];
+    let export = ["ledger", "export", "--provider", "1", "--evidence", "-o", out.to_str().expect("UTF-8")];
+    let done = run(binary, operator.path(), &[&export[..], &range].concat());
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let audit = |records: &str| ["audit", "days", "--root", &root, "--evidence", records].map(str::to_owned);
+    let args = audit("records");
+    let said = run(binary, at, &args.each_ref().map(String::as_str));
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    assert!(text(&said.stdout).contains("receipts that its key has signed prove"), "{}", text(&said.stdout));
+
+    let honest = fs::read_to_string(&out).expect("exported");
+    let (first, others) = honest.split_once('\n').expect("more than one download");
+    let id = first.split_once("\"download\":\"").and_then(|(_, id)| id.split('"').next()).expect("it has an id");
+    let record = first.find("{\"came_ms\"").expect("it has records");
+    let next = first[record + 1..].find("{\"came_ms\"").expect("more than one") + record + 1;
+    let (without, later) =
+        (first[..record].to_owned() + &first[next..], first.replacen("{\"came_ms\":1", "{\"came_ms\":2", 1));
+    let bent = [
+        ("dropped", others.to_owned(), "is billed, and its records are not here"),
+        ("record-dropped", format!("{without}\n{others}"), "one was changed, dropped or added"),
+        ("record-changed", format!("{later}\n{others}"), "one was changed, dropped or added"),
+        ("twice", format!("{first}\n{honest}"), "its records came before in this file"),
+    ];
+    for (name, text, found) in bent {
+        fs::write(at.join(name), text).expect("writes");
+        let (error, code) = refusal(binary, at, &audit(name).each_ref().map(String::as_str));
+        assert!(code == Some(7) && error.contains(found) && error.contains(id), "{name}: {error}");
+    }
 }
 
 /// Fills a deployment's ledger (made here unless it is there), closes its days, exports two; the operator's root key.

@@ -92,9 +92,12 @@ pub struct LedgerCloseArgs {
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Nothing in the file is secret from the provider, and `audit` needs nothing else but the operator's \
-    root key. The format is described in EXPORT.md beside the ledger's source.\n\n\
+    root key. Records name clients by their GUIDs, never by addresses. The formats are described in EXPORT.md beside \
+    the ledger's source.\n\n\
     Example:\n  \
     swarmedge ledger export --provider 1 --from 2026-11-01 --to 2026-11-21 -o november.jsonl --config my-cdn/server.toml\n  \
+    swarmedge ledger export --provider 1 --from 2026-11-01 --to 2026-11-21 --evidence -o records.jsonl \
+    --config my-cdn/server.toml\n  \
     swarmedge ledger export --provider 1 --from 2026-11-01 --to 2026-11-21 --format parquet -o november.parquet \
     --config my-cdn/server.toml"
 )]
@@ -111,6 +114,9 @@ pub struct LedgerExportArgs {
     /// As what
     #[arg(long, value_enum, default_value = "jsonl")]
     pub format: ExportFormat,
+    /// Instead of statements, the records that each download was settled from, for `audit --evidence`
+    #[arg(long, conflicts_with = "format")]
+    pub evidence: bool,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -128,11 +134,12 @@ pub struct LedgerExportArgs {
     after_help = "Needs the files that `ledger export` wrote and the operator's root key, no server. Finds a changed, \
     dropped or added record, a replaced or missing day, a wrong signature, a download billed twice or above its size, \
     and an invoice that says something else: all three figures in bytes must be in it, and its downloads, completed, \
-    provider, from and to are compared if they are.\n\n\
+    provider, from and to are compared if they are; with the records, what receipts do not prove.\n\n\
     Exit codes: 0 proven, 7 the exports do not prove what they say (keep them, they are evidence), 8 they do and the \
     invoice says something else, 1 a file cannot be read, 2 these are not the exports of one provider, each once.\n\n\
-    Example:\n  \
-    swarmedge audit november.jsonl --bundle bundle.toml --invoice invoice.json --seen heads.txt"
+    Examples:\n  \
+    swarmedge audit november.jsonl --bundle bundle.toml --invoice invoice.json --seen heads.txt\n  \
+    swarmedge audit november.jsonl --bundle bundle.toml --evidence records.jsonl"
 )]
 pub struct AuditArgs {
     /// The exported days
@@ -144,6 +151,10 @@ pub struct AuditArgs {
     /// The install bundle, which names the root key
     #[arg(long, value_name = "FILE", conflicts_with = "root")]
     pub bundle: Option<PathBuf>,
+    /// The records that every download was settled from, as `ledger export --evidence` writes them: they must come to
+    /// the same figures
+    #[arg(long, value_name = "FILE")]
+    pub evidence: Option<PathBuf>,
     /// What was billed: JSON with edge_bytes, peer_bytes and plain_bytes, as in `report --format json`
     #[arg(long, value_name = "FILE")]
     pub invoice: Option<PathBuf>,

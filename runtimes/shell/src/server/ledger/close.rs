@@ -15,12 +15,14 @@ use sqlx::{AnyConnection, Row as _};
 use std::collections::BTreeMap;
 use swarmedge_core::accounting::audit::{
     CappedStatement, DayLeaf, DownloadStatement, Head, Leaf, Outcome, PlainStatement, ProviderDay, SignedHead,
-    TotalStatement, Totals, tree,
+    SumStatement, TotalStatement, Totals, tree,
 };
-use swarmedge_core::accounting::settlement::EXPIRES_MS;
 use swarmedge_core::ids::{Digest, ProviderId};
 use swarmedge_core::wire::records::{Context, ServerCert};
 use swarmedge_core::wire::{Text, Wire};
+
+/// Downloads whose records are held at a time.
+const AT_A_TIME: usize = 256;
 
 /// Who signs the heads.
 #[derive(Debug)]
@@ -148,27 +150,26 @@ async fn close_day(db: &mut Connection, day: Day, signer: &Signer, now_ms: u64) 
     Ok(Some(Closed { day, leaves: leaf.leaves, head }))
 }
 
-/// Downloads that have not ended are settled by what is known now if they have expired; the others are carried over to
-/// the next day.
+/// Downloads of which records still count are carried over to the next day; those that have expired without a last word
+/// are settled by what is known now.
 async fn settle_open(change: &mut AnyConnection, day: Day, now_ms: u64) -> Result<(), sqlx::Error> {
-    let open = sqlx::query("SELECT download FROM download WHERE day = $1 AND state < 2").bind(day.to_sql());
-    let open: Vec<Vec<u8>> =
-        open.fetch_all(&mut *change).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    if open.is_empty() {
-        return Ok(());
-    }
-    settle_again(change, &open, day, now_ms).await?;
-    let expired = i64::try_from(now_ms.saturating_sub(EXPIRES_MS)).unwrap_or(i64::MAX);
-    sqlx::query("UPDATE download SET day = $1 WHERE day = $2 AND state < 2 AND issued_ms > $3")
+    sqlx::query("UPDATE download SET day = $1 WHERE day = $2 AND closes_ms > $3")
         .bind(day.next().to_sql())
         .bind(day.to_sql())
-        .bind(expired)
-        .execute(change)
+        .bind(i64::try_from(now_ms).unwrap_or(i64::MAX))
+        .execute(&mut *change)
         .await?;
+    let silent = sqlx::query("SELECT download FROM download WHERE day = $1 AND state < 2").bind(day.to_sql());
+    let silent: Vec<Vec<u8>> =
+        silent.fetch_all(&mut *change).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    for some in silent.chunks(AT_A_TIME) {
+        settle_again(change, some, day, now_ms).await?;
+    }
     Ok(())
 }
 
-/// The leaves of a day: by provider, downloads before plain traffic before the sum.
+/// The leaves of a day: by provider, downloads before plain traffic before the sum, which each has from its first day
+/// on.
 async fn leaves_of(db: &mut AnyConnection, day: Day) -> Result<Vec<Leaf>, sqlx::Error> {
     let mut by_provider: BTreeMap<ProviderId, Vec<Leaf>> = BTreeMap::new();
     let downloads = sqlx::query(
@@ -187,14 +188,28 @@ async fn leaves_of(db: &mut AnyConnection, day: Day) -> Result<Vec<Leaf>, sqlx::
         let leaf = Leaf::Plain(PlainStatement { provider, day: day.0, version, edge, bytes });
         by_provider.entry(provider).or_default().push(leaf);
     }
-    let with_sum = |(provider, mut leaves): (ProviderId, Vec<Leaf>)| {
+    let providers = providers(db, by_provider.keys().copied(), day).await?;
+    let with_sum = |(provider, since): (ProviderId, u32)| {
+        let mut leaves = by_provider.remove(&provider).unwrap_or_default();
         let mut totals = Totals::default();
         leaves.iter().for_each(|leaf| totals.add(leaf));
-        let statements = leaves.len() as u64;
-        leaves.push(Leaf::Total(TotalStatement { provider, day: day.0, statements, totals }));
+        let of = TotalStatement { provider, day: day.0, statements: leaves.len() as u64, totals };
+        leaves.push(Leaf::Sum(SumStatement { of, since }));
         leaves
     };
-    Ok(by_provider.into_iter().flat_map(with_sum).collect())
+    Ok(providers.into_iter().flat_map(with_sum).collect())
+}
+
+/// All providers that ever had a statement, these of `day` with them, and since when.
+async fn providers(
+    db: &mut AnyConnection,
+    today: impl Iterator<Item = ProviderId>,
+    day: Day,
+) -> Result<BTreeMap<ProviderId, u32>, sqlx::Error> {
+    let rows = today.map(|provider| vec![i64::from(provider.0).into(), day.to_sql().into()]).collect();
+    insert(db, "INSERT INTO provider (provider, since)", rows, "ON CONFLICT DO NOTHING").await?;
+    let rows = sqlx::query("SELECT provider, since FROM provider").fetch_all(db).await?;
+    rows.iter().map(|row| Ok((provider_at(row, 0)?, Day::from_sql(row.try_get(1)?).0))).collect()
 }
 
 fn download_leaf(row: &AnyRow, day: Day) -> Result<Leaf, sqlx::Error> {

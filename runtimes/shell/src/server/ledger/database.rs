@@ -21,6 +21,7 @@ const SQLITE: &[&str] = &[
     include_str!("schema/sqlite_5.sql"),
     include_str!("schema/sqlite_6.sql"),
     include_str!("schema/sqlite_7.sql"),
+    include_str!("schema/sqlite_8.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("schema/postgres_1.sql"),
@@ -29,6 +30,7 @@ const POSTGRES: &[&str] = &[
     include_str!("schema/postgres_4.sql"),
     include_str!("schema/postgres_5.sql"),
     include_str!("schema/postgres_6.sql"),
+    include_str!("schema/postgres_7.sql"),
 ];
 
 /// PostgreSQL's writers take turns by this advisory lock ("swmledge").

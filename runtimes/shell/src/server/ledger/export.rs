@@ -7,7 +7,7 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use swarmedge_core::accounting::audit::{
     CappedStatement, DayLeaf, DownloadStatement, Head, Leaf, Outcome, PlainStatement, ProviderDay, SignedHead,
-    TotalStatement, Totals,
+    SumStatement, TotalStatement, Totals,
 };
 use swarmedge_core::ids::{Digest, ParseIdError, ProviderId};
 use swarmedge_core::wire::records::ServerCert;
@@ -72,6 +72,8 @@ enum LeafLine {
         edge_bytes: u64,
         peer_bytes: u64,
         plain_bytes: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<String>,
     },
 }
 
@@ -101,13 +103,17 @@ pub fn to_lines(day: &ProviderDay) -> Result<String, Error> {
         consistency: hex(&day.consistency),
         head: head_text(&day.head),
     };
-    let unwritable = |e: serde_json::Error| Error::failed(format!("cannot write this as JSON: {e}"));
     let mut text = serde_json::to_string(&line).map_err(unwritable)? + "\n";
     for leaf in &day.leaves {
         text += &serde_json::to_string(&leaf_line(leaf)).map_err(unwritable)?;
         text.push('\n');
     }
     Ok(text)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(super) fn unwritable(e: serde_json::Error) -> Error {
+    Error::failed(format!("cannot write this as JSON: {e}"))
 }
 
 fn hex(digests: &[Digest]) -> Vec<String> {
@@ -130,14 +136,20 @@ fn leaf_line(leaf: &Leaf) -> LeafLine {
         Leaf::Download(d) => download_line(d, None),
         Leaf::Capped(d) => download_line(&d.of, Some(d.max_peer_bytes)),
         Leaf::Plain(p) => LeafLine::Plain { version: p.version.to_string(), edge: p.edge.to_string(), bytes: p.bytes },
-        Leaf::Total(t) => LeafLine::Total {
-            statements: t.statements,
-            downloads: t.totals.downloads,
-            completed: t.totals.completed,
-            edge_bytes: t.totals.edge_bytes,
-            peer_bytes: t.totals.peer_bytes,
-            plain_bytes: t.totals.plain_bytes,
-        },
+        Leaf::Total(t) => total_line(t, None),
+        Leaf::Sum(s) => total_line(&s.of, Some(Day(s.since).to_string())),
+    }
+}
+
+const fn total_line(t: &TotalStatement, since: Option<String>) -> LeafLine {
+    LeafLine::Total {
+        statements: t.statements,
+        downloads: t.totals.downloads,
+        completed: t.totals.completed,
+        edge_bytes: t.totals.edge_bytes,
+        peer_bytes: t.totals.peer_bytes,
+        plain_bytes: t.totals.plain_bytes,
+        since,
     }
 }
 
@@ -277,14 +289,18 @@ fn leaf_of(line: LeafLine, provider: ProviderId, day: u32) -> Result<Leaf, Strin
         LeafLine::Plain { version, edge, bytes } => {
             Leaf::Plain(PlainStatement { provider, day, version: id(&version)?, edge: id(&edge)?, bytes })
         }
-        LeafLine::Total { statements, downloads, completed, edge_bytes, peer_bytes, plain_bytes } => {
+        LeafLine::Total { statements, downloads, completed, edge_bytes, peer_bytes, plain_bytes, since } => {
             let totals = Totals { downloads, completed, edge_bytes, peer_bytes, plain_bytes };
-            Leaf::Total(TotalStatement { provider, day, statements, totals })
+            let of = TotalStatement { provider, day, statements, totals };
+            match since {
+                Some(since) => Leaf::Sum(SumStatement { of, since: self::day(&since)? }),
+                None => Leaf::Total(of),
+            }
         }
     })
 }
 
-fn id<T: std::str::FromStr<Err = ParseIdError>>(text: &str) -> Result<T, String> {
+pub(super) fn id<T: std::str::FromStr<Err = ParseIdError>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|e: ParseIdError| format!("{text:?}: {e}"))
 }
 

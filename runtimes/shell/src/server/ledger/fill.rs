@@ -37,7 +37,7 @@ impl Store {
                     CASE WHEN n % 100 < 3 THEN 4 WHEN n % 100 < 10 THEN 3 ELSE 2 END, 2000 + n % 60000,
                     15000000 + n % 1000, 15000000 + n % 1000, 15000000, 35000000, 35000000, 34000000 - n % 1000, 0,
                     CASE WHEN n % 100 < 10 THEN -1 ELSE 320 + n / 200 * 31 % 80 END, {digest},
-                    CASE WHEN n % 100 < 3 THEN 1 + n % 7 ELSE 0 END, 50000000, {spot}, {sources}
+                    CASE WHEN n % 100 < 3 THEN 1 + n % 7 ELSE 0 END, 50000000, {spot}, {sources}, 0
              FROM ({numbers}) AS numbers"
         );
         let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(i64::from(provider.0)).bind(first.to_sql());

@@ -5,18 +5,16 @@ use super::places::{Places, Spot};
 use super::proven::verify_once;
 use super::rollup::to_json;
 use super::rows::Value;
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-use swarmedge_core::accounting::quarantine::Quarantines;
-use swarmedge_core::accounting::settlement::{Bill, Book};
-use swarmedge_core::ids::{Digest, Guid};
-use swarmedge_core::wire::Wire;
+use swarmedge_core::accounting::evidence::Evidence;
+use swarmedge_core::accounting::settlement::Bill;
+use swarmedge_core::ids::Guid;
 use swarmedge_core::wire::records::{GrantRecord, LedgerRecord, Side, UsageState};
 
 /// The columns that [`line_of`] fills, in its order.
 pub(super) const COLUMNS: &str = "download, provider, day, path, version, guid, size, issued_ms, state, elapsed_ms, \
      edge_unique, edge_total, edge_claimed, peers_received, peers_sent, peers_billed, flagged, speed, evidence, cause, \
-     max_peer_bytes, spot, sources";
+     max_peer_bytes, spot, sources, closes_ms";
 
 /// Classes of speed for each doubling.
 const CLASSES: u64 = 16;
@@ -50,34 +48,14 @@ pub(super) fn speed_of(class: i64) -> u64 {
 /// How long before it came a grant may have been issued: an edge's clock is not believed beyond that.
 const GRANT_DAYS: u32 = 7;
 
-/// What else a download's line depends on.
-#[derive(Clone, Copy)]
-pub(super) struct Known<'a> {
-    /// When its clients were in quarantine.
-    pub(super) quarantines: &'a Quarantines,
-    /// Where they were.
-    pub(super) places: &'a Places,
-}
-
-/// The line at `now_ms` of a download from all of its records and when they came; none without its first grant. A
-/// download belongs to the day of that grant, unless that was closed: then to `first_open`.
-pub(super) fn line_of(
-    mut records: Vec<(u64, LedgerRecord)>,
-    known: Known<'_>,
-    first_open: Day,
-    now_ms: u64,
-) -> Option<Vec<Value>> {
-    let Known { quarantines, places } = known;
-    records.sort_by_key(|(came, record)| (*came, record.id()));
+/// The line at `now_ms` of a download from its records; none without its first grant. A download belongs to the day of
+/// that grant, unless that was closed: then to `first_open`.
+pub(super) fn line_of(evidence: &Evidence, places: &Places, first_open: Day, now_ms: u64) -> Option<Vec<Value>> {
     let first = |r: &(Day, &GrantRecord)| (r.1.issued_ms, r.1.id);
-    let grants = records.iter().filter_map(|(came, r)| Some((Day::of_ms(*came), grant(r)?)));
+    let grants = evidence.records().filter_map(|(came, r)| Some((Day::of_ms(came), grant(r)?)));
     let (came, granted) = grants.min_by_key(first)?;
-    let granted = granted.clone();
     let day = Day::of_ms(granted.issued_ms).clamp(Day(came.0.saturating_sub(GRANT_DAYS)), came).max(first_open);
-    let evidence = evidence(&records);
-    let cause = cause(&records, &granted);
-    let mut book = Book::strict().with_quarantines(quarantines.clone());
-    records.into_iter().for_each(|(came, record)| book.add(record, came));
+    let book = evidence.book();
     let bill = book.bill(verify_once, now_ms);
     let done = bill.state == Some(UsageState::Completed);
     let spot = places.at(granted.guid, granted.issued_ms);
@@ -104,11 +82,12 @@ pub(super) fn line_of(
         bill.peers_billed.into(),
         bill.flagged.into(),
         speed.into(),
-        evidence.0[..].into(),
-        if bill.state == Some(UsageState::Failed) { cause } else { 0 }.into(),
+        evidence.digest().0[..].into(),
+        if bill.state == Some(UsageState::Failed) { cause(evidence, granted) } else { 0 }.into(),
         bill.max_peer_bytes.into(),
         Value::Text(spot.into()),
         Value::Text(sources),
+        book.closes_ms().unwrap_or_default().into(),
     ])
 }
 
@@ -127,8 +106,8 @@ fn sources(bill: &Bill, places: &Places, downloader: Spot, ms: u64) -> String {
 }
 
 /// Whose logins a line asks for: the downloader's and the uploaders'.
-pub(super) fn clients(records: &[(u64, LedgerRecord)]) -> impl Iterator<Item = Guid> {
-    records.iter().filter_map(|(_, record)| match record {
+pub(super) fn clients(evidence: &Evidence) -> impl Iterator<Item = Guid> {
+    evidence.records().filter_map(|(_, record)| match record {
         LedgerRecord::Granted(g) => Some(g.guid),
         LedgerRecord::Usage(r) if r.side == Side::Uploader => Some(r.reporter),
         LedgerRecord::Usage(_)
@@ -140,8 +119,8 @@ pub(super) fn clients(records: &[(u64, LedgerRecord)]) -> impl Iterator<Item = G
 }
 
 /// What a downloader says last of why it failed, by its number.
-fn cause(records: &[(u64, LedgerRecord)], granted: &GrantRecord) -> i64 {
-    let downloader = records.iter().filter_map(|(_, r)| match r {
+fn cause(evidence: &Evidence, granted: &GrantRecord) -> i64 {
+    let downloader = evidence.records().filter_map(|(_, r)| match r {
         LedgerRecord::Usage(r) if r.side == Side::Downloader && r.reporter == granted.guid => Some(r),
         LedgerRecord::Usage(_)
         | LedgerRecord::Edge(_)
@@ -177,17 +156,6 @@ const fn grant(record: &LedgerRecord) -> Option<&GrantRecord> {
         | LedgerRecord::Possession(_)
         | LedgerRecord::Log(_) => None,
     }
-}
-
-/// SHA-256 over the records, as they came and by id, each after its length.
-fn evidence(records: &[(u64, LedgerRecord)]) -> Digest {
-    let mut hash = Sha256::new();
-    for (_, record) in records {
-        let bytes = record.to_bytes();
-        hash.update((bytes.len() as u64).to_be_bytes());
-        hash.update(bytes);
-    }
-    Digest(hash.finalize().into())
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use serde::Serialize;
 use sqlx::{AnyConnection, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use swarmedge_core::accounting::quarantine::Quarantines;
 use swarmedge_core::ids::{Guid, ProviderId};
 use swarmedge_core::limits::{FOLLOWED_MAX, QUARANTINED_MAX};
 use swarmedge_core::wire::records::LedgerRecord;
@@ -185,34 +184,38 @@ async fn remove(
 }
 
 /// Whether nobody was ever in quarantine.
-async fn nobody_ever(db: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+pub(super) async fn nobody_ever(db: &mut AnyConnection) -> Result<bool, sqlx::Error> {
     let some: i64 =
         sqlx::query_scalar("SELECT COUNT(*) FROM (SELECT 1 FROM quarantine LIMIT 1) AS s").fetch_one(db).await?;
     Ok(some == 0)
 }
 
-/// When those who report in `records`, or were granted a download and may never report, were in quarantine.
-pub(super) async fn of_reporters<'a>(
-    db: &mut AnyConnection,
-    records: impl Iterator<Item = &'a LedgerRecord>,
-) -> Result<Quarantines, sqlx::Error> {
-    let mut all = Quarantines::default();
-    if nobody_ever(db).await? {
-        return Ok(all);
-    }
-    let speaker = |r: &LedgerRecord| match r {
+/// Whom a record lets speak: who reports, or was granted a download and may never report.
+pub(super) const fn speaker(record: &LedgerRecord) -> Option<Guid> {
+    match record {
         LedgerRecord::Usage(u) => Some(u.reporter),
         LedgerRecord::Granted(g) => Some(g.guid),
         LedgerRecord::Edge(_) | LedgerRecord::Served(_) | LedgerRecord::Possession(_) | LedgerRecord::Log(_) => None,
-    };
-    let who: BTreeSet<Guid> = records.filter_map(speaker).collect();
+    }
+}
+
+/// When these were in quarantine: spans that had begun by `known_ms`.
+pub(super) async fn of(
+    db: &mut AnyConnection,
+    who: BTreeSet<Guid>,
+    known_ms: u64,
+) -> Result<Vec<(Guid, u64, u64)>, sqlx::Error> {
+    let mut all = Vec::new();
     let who: Vec<Vec<u8>> = who.into_iter().map(|guid| guid.0.to_vec()).collect();
     // whatever its day
     let text = "SELECT guid, from_ms, until_ms FROM (SELECT guid, from_ms, until_ms, 0 AS day FROM quarantine) AS q
                 WHERE guid";
     for row in &among(db, text, &who, 0).await? {
         let until = row.try_get::<Option<i64>, _>(2)?.map_or(u64::MAX, |ms| u64::try_from(ms).unwrap_or(0));
-        all.add(guid_at(&row.try_get::<Vec<u8>, _>(0)?)?, bytes_at(row, 1)?, until);
+        let from = bytes_at(row, 1)?;
+        if from <= known_ms {
+            all.push((guid_at(&row.try_get::<Vec<u8>, _>(0)?)?, from, until));
+        }
     }
     Ok(all)
 }

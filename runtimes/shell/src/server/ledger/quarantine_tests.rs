@@ -1,6 +1,6 @@
 //! Quarantine follows a client to the keys that it takes.
 
-use super::close_tests::close_up_to;
+use super::close_tests::{close_up_to, proven};
 use super::tests::{Fixture, granted_on, offered, usage};
 use super::*;
 use crate::keys::Key;
@@ -146,8 +146,8 @@ pub(super) fn who_is_named_by_an_old_guid_is_found_under_the_new_one(fixture: &m
     assert_eq!(books.let_out(2), (2, name(1), vec![]), "a circle is walked once");
 }
 
-/// Two downloads whose downloaders never report expire: what 1, who is in quarantine, has signed for is not billed; what
-/// 3 has is.
+/// Two downloads whose downloaders never report expire: what 3 has signed for is billed, and not what 1 has, who is in
+/// quarantine.
 pub(super) fn silence_in_quarantine_is_not_held_to_receipts(fixture: &mut dyn FnMut() -> Fixture) {
     let mut books = Books::open(fixture());
     books.put_in(1);
@@ -162,6 +162,10 @@ pub(super) fn silence_in_quarantine_is_not_held_to_receipts(fixture: &mut dyn Fn
     assert_eq!(books.peer_bytes(), 0, "until they expire");
     close_up_to(&books.ledger, Day(DAY.0 + 35));
     assert_eq!(books.peer_bytes(), 40);
+    // who comes to be suspected later changes nothing of what is shown
+    books.at_ms = Day(DAY.0 + 40).end_ms();
+    books.put_in(3);
+    assert_eq!(proven(&books.ledger, DAY.0..=DAY.0).map(|p| (p.receipts, p.peer_bytes)), Ok((2, 40)));
 }
 
 /// The heirs that do not fit keep nobody out of quarantine.

@@ -3,6 +3,7 @@
 //! few are prepared.
 
 use data_encoding::HEXLOWER;
+use futures_lite::StreamExt as _;
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe};
@@ -222,27 +223,51 @@ pub(super) async fn among(
     ids: &[Vec<u8>],
     from_day: i64,
 ) -> Result<Vec<AnyRow>, sqlx::Error> {
+    let mut found = Vec::new();
+    let each = |row| {
+        found.push(row);
+        Ok(())
+    };
+    each_among(db, head, ids, from_day, "", each).await?;
+    Ok(found)
+}
+
+/// As [`among`], a row at a time and in the order of `tail`; in SQLite so among each 256 ids.
+pub(super) async fn each_among(
+    db: &mut AnyConnection,
+    head: &str,
+    ids: &[Vec<u8>],
+    from_day: i64,
+    tail: &str,
+    mut each: impl FnMut(AnyRow) -> Result<(), sqlx::Error>,
+) -> Result<(), sqlx::Error> {
     if ids.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     if db.backend_name() == "PostgreSQL" {
         let mut all = Array::default();
         ids.iter().for_each(|id| all.push(&id[..].into()));
-        let text = format!("{head} = ANY(CAST(CAST($1 AS TEXT) AS BYTEA[])) AND day >= $2");
-        return sqlx::query(AssertSqlSafe(text)).bind(all.finish()).bind(from_day).fetch_all(db).await;
+        let text = format!("{head} = ANY(CAST(CAST($1 AS TEXT) AS BYTEA[])) AND day >= $2 {tail}");
+        let mut rows = sqlx::query(AssertSqlSafe(text)).bind(all.finish()).bind(from_day).fetch(db);
+        while let Some(row) = rows.next().await {
+            each(row?)?;
+        }
+        return Ok(());
     }
-    let mut found = Vec::new();
     for some in ids.chunks(CHUNKS[0]) {
         // the last id repeated fills the statement up
         let size = CHUNKS.into_iter().rev().find(|size| *size >= some.len()).unwrap_or(CHUNKS[0]);
-        let text = format!("{head} IN ({}) AND day >= ?", holes(size));
+        let text = format!("{head} IN ({}) AND day >= ? {tail}", holes(size));
         let mut query = sqlx::query(AssertSqlSafe(text));
         for id in some.iter().chain(std::iter::repeat(&some[some.len() - 1])).take(size) {
             query = query.bind(id.clone());
         }
-        found.extend(query.bind(from_day).fetch_all(&mut *db).await?);
+        let mut rows = query.bind(from_day).fetch(&mut *db);
+        while let Some(row) = rows.next().await {
+            each(row?)?;
+        }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// `?,…,?`: parameters without a name, since SQLite looks for that of each among those of all before it.

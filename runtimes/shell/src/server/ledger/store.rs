@@ -3,9 +3,9 @@
 
 use super::database::{Connection, Database};
 use super::day::Day;
-use super::line::{COLUMNS, Known, clients, line_of};
+use super::gather::{Fresh, Which, gather};
+use super::line::{COLUMNS, clients, line_of};
 use super::places::{self, Places};
-use super::quarantine;
 use super::rows::{Value, among, insert};
 use super::successors;
 use super::usage::bytes_at;
@@ -13,6 +13,7 @@ use crate::error::Error;
 use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use swarmedge_core::accounting::evidence::{Evidence, key};
 use swarmedge_core::ids::Guid;
 use swarmedge_core::wire::Wire;
 use swarmedge_core::wire::records::{EdgeRecord, LedgerRecord, LogEvent, Side};
@@ -113,8 +114,8 @@ impl Store {
                 add_plain(&mut change, r, today.max(first_open)).await?;
             }
         }
-        let downloads = keep(&mut change, &new, first_open, now_ms, today).await?;
-        settle(&mut change, downloads, first_open, now_ms).await?;
+        let settled = keep(&mut change, &new, first_open, now_ms, today).await?;
+        settle(&mut change, settled, first_open, now_ms).await?;
         change.commit().await
     }
 
@@ -173,13 +174,13 @@ pub(super) async fn first_open(db: &mut AnyConnection) -> Result<Day, sqlx::Erro
     Ok(last.map_or_else(Day::default, |day| Day::from_sql(day).next()))
 }
 
-/// The records whose ids are new.
+/// The records whose keys are new.
 async fn new_ones<'a>(
     change: &mut AnyConnection,
     records: &'a [LedgerRecord],
     today: Day,
 ) -> Result<Vec<&'a LedgerRecord>, sqlx::Error> {
-    let mut by_id: BTreeMap<Vec<u8>, &LedgerRecord> = records.iter().map(|r| (r.id().0.to_vec(), r)).collect();
+    let mut by_id: BTreeMap<Vec<u8>, &LedgerRecord> = records.iter().map(|r| (key(r).0.to_vec(), r)).collect();
     let ids = by_id.keys().map(|id| vec![id[..].into(), today.to_sql().into()]).collect();
     let inserted =
         insert(change, "INSERT INTO record_id (id, day)", ids, "ON CONFLICT (id) DO NOTHING RETURNING id").await?;
@@ -190,12 +191,13 @@ async fn new_ones<'a>(
     Ok(new)
 }
 
-fn row_of(record: &LedgerRecord, now_ms: u64, today: Day) -> Vec<Value> {
+/// A record's row; of no download, where it is never to be read again.
+fn row_of(record: &LedgerRecord, is_read: bool, now_ms: u64, today: Day) -> Vec<Value> {
     vec![
-        record.id().0[..].into(),
+        key(record).0[..].into(),
         today.to_sql().into(),
         kind(record).into(),
-        record.download().map(|d| d.0.to_vec()).as_deref().into(),
+        record.download().filter(|_| is_read).map(|d| d.0.to_vec()).as_deref().into(),
         now_ms.into(),
         Value::Bytes(record.to_bytes()),
     ]
@@ -240,97 +242,131 @@ pub(super) const fn log_kind_of_rekeys() -> i64 {
     LOGS_FROM + 4
 }
 
-/// Downloads by id, with all of their records and when these came.
-type Downloads = BTreeMap<Vec<u8>, Vec<(u64, LedgerRecord)>>;
+/// How a download's line stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It was not granted yet, as far as is known: there is nothing to settle.
+    Ungranted,
+    Open,
+    /// Clients' records count no more, those of edges still may.
+    Ended,
+    /// Its day is closed.
+    Final,
+}
 
-/// Keeps `new` records; the downloads that they are about. Older records are looked for only of downloads that have
-/// any, and those of one batch never read back.
+/// How downloads stand; those that have no line do not.
+async fn standings(
+    change: &mut AnyConnection,
+    ids: &[Vec<u8>],
+    first_open: Day,
+    now_ms: u64,
+) -> Result<BTreeMap<Vec<u8>, Standing>, sqlx::Error> {
+    let mut all = BTreeMap::new();
+    for row in &among(change, "SELECT download, day, closes_ms FROM download WHERE download", ids, 0).await? {
+        let standing = if Day::from_sql(row.try_get(1)?) < first_open {
+            Standing::Final
+        } else if bytes_at(row, 2)? <= now_ms {
+            Standing::Ended
+        } else {
+            Standing::Open
+        };
+        all.insert(row.try_get::<Vec<u8>, _>(0)?, standing);
+    }
+    Ok(all)
+}
+
+/// Keeps `new` records; what the downloads that they change are settled from. Of these alone the older records are
+/// read: not of what is not granted yet, nor of what is closed. What comes too late is kept and counted as late.
 async fn keep(
     change: &mut AnyConnection,
     new: &[&LedgerRecord],
     first_open: Day,
     now_ms: u64,
     today: Day,
-) -> Result<Downloads, sqlx::Error> {
-    let mut downloads = Downloads::new();
+) -> Result<Vec<Evidence>, sqlx::Error> {
+    let mut fresh = Fresh::new();
     for record in new {
         if let Some(download) = record.download() {
-            downloads.entry(download.0.to_vec()).or_default().push((now_ms, (*record).clone()));
+            fresh.entry(download.0.to_vec()).or_default().insert(key(record), record);
         }
     }
-    let ids: Vec<_> = downloads.keys().cloned().collect();
+    let ids: Vec<_> = fresh.keys().cloned().collect();
     let mut known = BTreeMap::new();
     for row in &among(change, "SELECT download, day FROM evidence WHERE download", &ids, 0).await? {
         known.insert(row.try_get::<Vec<u8>, _>(0)?, row.try_get::<i64, _>(1)?);
     }
-    if let Some(since) = known.values().min() {
-        let ids: Vec<_> = known.keys().cloned().collect();
-        for (download, older) in records_of(change, &ids, *since.max(&evidence_since(first_open))).await? {
-            downloads.entry(download).or_default().extend(older);
+    let standings = standings(change, &ids, first_open, now_ms).await?;
+    let mut unread = BTreeSet::new();
+    fresh.retain(|id, records| match standings.get(id).copied().unwrap_or(Standing::Ungranted) {
+        Standing::Ungranted => records.values().any(|r| matches!(r, LedgerRecord::Granted(_))),
+        Standing::Open => true,
+        Standing::Ended if records.values().any(|r| is_of_edge(r)) => true,
+        Standing::Ended | Standing::Final => {
+            metrics::counter!("swarmedge_ledger_late_total").increment(records.len() as u64);
+            let said = records.iter().filter(|(_, r)| matches!(r, LedgerRecord::Usage(_)) || is_of_edge(r));
+            unread.extend(said.map(|(key, _)| *key));
+            false
         }
-    }
+    });
+    let read: Vec<_> = fresh.keys().filter(|id| known.contains_key(*id)).cloned().collect();
+    let oldest = read.iter().filter_map(|id| known.get(id)).min().copied().unwrap_or_default();
+    let which = Which { downloads: &read, since: oldest.max(evidence_since(first_open)), known_ms: u64::MAX };
+    let gathered = gather(change, which, &fresh, now_ms).await?;
+    gathered.release(change, &fresh).await?;
+    unread.extend(gathered.unread(&fresh));
     // a clock may have been set back
     let is_first = |id: &&Vec<u8>| known.get(*id).is_none_or(|since| today.to_sql() < *since);
     let row = |id: &Vec<u8>| vec![id[..].into(), today.to_sql().into()];
     let begun = ids.iter().filter(is_first).map(row).collect();
     let again = "ON CONFLICT (download) DO UPDATE SET day = excluded.day";
     insert(change, "INSERT INTO evidence (download, day)", begun, again).await?;
-    let rows = new.iter().map(|record| row_of(record, now_ms, today)).collect();
+    let is_read = |record: &LedgerRecord| !unread.contains(&key(record));
+    let rows = new.iter().map(|record| row_of(record, is_read(record), now_ms, today)).collect();
     insert(change, "INSERT INTO record (id, day, kind, download, received_ms, body)", rows, "").await?;
-    Ok(downloads)
+    Ok(gathered.evidence.into_values().collect())
+}
+
+const fn is_of_edge(record: &LedgerRecord) -> bool {
+    matches!(record, LedgerRecord::Edge(_) | LedgerRecord::Served(_))
 }
 
 /// See [`EVIDENCE_DAYS`].
-fn evidence_since(first_open: Day) -> i64 {
+pub(super) fn evidence_since(first_open: Day) -> i64 {
     first_open.to_sql().saturating_sub(EVIDENCE_DAYS)
 }
 
-async fn records_of(change: &mut AnyConnection, downloads: &[Vec<u8>], since: i64) -> Result<Downloads, sqlx::Error> {
-    let text = "SELECT download, body, received_ms FROM record WHERE download";
-    let mut all = Downloads::new();
-    for row in &among(change, text, downloads, since).await? {
-        all.entry(row.try_get(0)?).or_default().push((bytes_at(row, 2)?, decode(row, 1)?));
-    }
-    Ok(all)
-}
-
-/// Brings the lines of downloads in step with their records.
+/// Brings the lines of downloads in step with their records and the time.
 pub(super) async fn settle_again(
     change: &mut AnyConnection,
     downloads: &[Vec<u8>],
     first_open: Day,
     now_ms: u64,
 ) -> Result<(), sqlx::Error> {
-    let downloads = records_of(change, downloads, evidence_since(first_open)).await?;
-    settle(change, downloads, first_open, now_ms).await
+    let which = Which { downloads, since: evidence_since(first_open), known_ms: u64::MAX };
+    let gathered = gather(change, which, &Fresh::new(), now_ms).await?;
+    gathered.release(change, &Fresh::new()).await?;
+    settle(change, gathered.evidence.into_values().collect(), first_open, now_ms).await
 }
 
-/// Writes the lines of downloads from their records. Lines of closed days stay as they are.
+/// Writes the lines of downloads. Lines of closed days stay as they are.
 async fn settle(
     change: &mut AnyConnection,
-    downloads: Downloads,
+    downloads: Vec<Evidence>,
     first_open: Day,
     now_ms: u64,
 ) -> Result<(), sqlx::Error> {
-    let quarantines = quarantine::of_reporters(change, downloads.values().flatten().map(|(_, r)| r)).await?;
-    let clients: BTreeSet<Guid> = downloads.values().flat_map(|records| clients(records)).collect();
+    let clients: BTreeSet<Guid> = downloads.iter().flat_map(clients).collect();
     let clients: Vec<_> = clients.into_iter().map(|guid| guid.0.to_vec()).collect();
     let places = Places::of(change, &clients, evidence_since(first_open)).await?;
-    let known = Known { quarantines: &quarantines, places: &places };
-    let lines = lines_of(downloads.into_values().collect(), known, first_open, now_ms);
+    let lines = lines_of(downloads, &places, first_open, now_ms);
     insert(change, &format!("INSERT INTO download ({COLUMNS})"), lines, &replacing(first_open)).await?;
     Ok(())
 }
 
 /// Half of the lines on another thread: checking receipts takes longer than all else that is not the database's.
-fn lines_of(
-    mut downloads: Vec<Vec<(u64, LedgerRecord)>>,
-    known: Known<'_>,
-    first_open: Day,
-    now_ms: u64,
-) -> Vec<Vec<Value>> {
-    let of = |downloads: Vec<_>| {
-        downloads.into_iter().filter_map(|records| line_of(records, known, first_open, now_ms)).collect::<Vec<_>>()
+fn lines_of(mut downloads: Vec<Evidence>, places: &Places, first_open: Day, now_ms: u64) -> Vec<Vec<Value>> {
+    let of = |downloads: Vec<Evidence>| {
+        downloads.iter().filter_map(|evidence| line_of(evidence, places, first_open, now_ms)).collect::<Vec<_>>()
     };
     if downloads.len() < ALONE_MAX {
         return of(downloads);

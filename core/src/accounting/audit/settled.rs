@@ -1,0 +1,133 @@
+//! What a statement was settled from, shown to its provider: its records prove the figures, or they do not.
+
+use super::{DownloadStatement, Outcome};
+use crate::accounting::evidence::{book_of, digest_of};
+use crate::accounting::quarantine::Quarantines;
+use crate::accounting::receipts;
+use crate::ids::{DownloadId, IntroId};
+use crate::wire::records::{GrantRecord, LedgerRecord, PeerBytes, Receipt, Side, UsageRecord, UsageState, Verify};
+use alloc::vec::Vec;
+
+/// The records of a download that count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Which.
+    pub download: DownloadId,
+    /// In the order in which they came, and when, Unix milliseconds.
+    pub records: Vec<(u64, LedgerRecord)>,
+    /// When those who speak in them were in quarantine. Nothing is billed because of it.
+    pub quarantines: Quarantines,
+}
+
+/// What records prove.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Proven {
+    /// Receipts that the downloads' keys have signed.
+    pub receipts: u64,
+    /// Others, which liars have filed and which count for nothing.
+    pub worthless: u64,
+    /// From peers, billed.
+    pub peer_bytes: u64,
+}
+
+/// What records do not prove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Doubt {
+    /// They are not those that the statement commits to: one was changed, dropped or added.
+    Records,
+    /// Nor are they, and a receipt for this introduction is not signed with the download's key.
+    Receipt(IntroId),
+    /// They hold no grant of this provider, object and version.
+    Ungranted,
+    /// More bytes of peers are billed than they prove.
+    Beyond {
+        /// Billed.
+        billed: u64,
+        /// Proven.
+        proven: u64,
+    },
+    /// They come to other figures.
+    Figures,
+}
+
+impl Settled {
+    /// Holds a statement, of a day that was closed at `closed_ms` and with this ceiling, against its records.
+    pub fn check(
+        &self,
+        verify: Verify,
+        (of, ceiling): (&DownloadStatement, u64),
+        closed_ms: u64,
+    ) -> Result<Proven, Doubt> {
+        let records = || self.records.iter().map(|(came_ms, record)| (*came_ms, record));
+        let granted = self.granted();
+        let of_receipts = granted.map(|granted| self.receipts(verify, granted));
+        let (proven, bad) = of_receipts.unwrap_or_default();
+        if digest_of(records()) != of.evidence {
+            return Err(bad.map_or(Doubt::Records, Doubt::Receipt));
+        }
+        let is_of = |r: &LedgerRecord| r.download() == Some(self.download);
+        let granted = granted.filter(|g| (g.provider, &g.path, g.version) == (of.provider, &of.path, of.version));
+        if granted.is_none() || self.download != of.download || !records().all(|(_, r)| is_of(r)) {
+            return Err(Doubt::Ungranted);
+        }
+        let bill = book_of(&self.quarantines, records()).bill(verify, closed_ms);
+        if of.peer_bytes > bill.peers_billed {
+            return Err(Doubt::Beyond { billed: of.peer_bytes, proven: bill.peers_billed });
+        }
+        let said = (of.size, of.outcome, of.edge_bytes, of.peer_bytes, of.flagged_bytes, ceiling);
+        let found =
+            (bill.size, outcome(bill.state), bill.edge_unique, bill.peers_billed, bill.flagged, bill.max_peer_bytes);
+        if said == found { Ok(Proven { peer_bytes: bill.peers_billed, ..proven }) } else { Err(Doubt::Figures) }
+    }
+
+    /// The first by its issue.
+    fn granted(&self) -> Option<&GrantRecord> {
+        let grants =
+            self.records.iter().filter_map(|(_, r)| if let LedgerRecord::Granted(g) = r { Some(g) } else { None });
+        grants.min_by_key(|g| (g.issued_ms, g.id))
+    }
+
+    /// How many receipts are the downloader's, and the first introduction with one that is not.
+    fn receipts(&self, verify: Verify, granted: &GrantRecord) -> (Proven, Option<IntroId>) {
+        let (mut proven, mut bad) = (Proven::default(), None);
+        let usage =
+            self.records.iter().filter_map(|(_, r)| if let LedgerRecord::Usage(u) = r { Some(u) } else { None });
+        for (r, p) in usage.filter(|r| r.side == Side::Uploader).flat_map(|r| r.peers.iter().map(move |p| (r, p))) {
+            match is_signed(verify, granted, r, p) {
+                Some(true) => proven.receipts += 1,
+                Some(false) => {
+                    proven.worthless += 1;
+                    bad = bad.or(Some(p.intro));
+                }
+                None => {}
+            }
+        }
+        (proven, bad)
+    }
+}
+
+/// Whether a downloader has signed an uploader's receipt; none without one.
+fn is_signed(verify: Verify, granted: &GrantRecord, r: &UsageRecord, p: &PeerBytes) -> Option<bool> {
+    let proof = p.receipt.as_ref()?;
+    let receipt = Receipt {
+        intro: p.intro,
+        download: r.download,
+        version: r.version,
+        uploader_key: proof.uploader_key,
+        seq: proof.seq,
+        bytes: proof.bytes,
+    };
+    Some(receipts::is_signed(verify, &granted.download_key, &receipt, &proof.signature))
+}
+
+/// How a download stands whose downloader has said this last.
+#[must_use]
+pub const fn outcome(state: Option<UsageState>) -> Outcome {
+    match state {
+        None => Outcome::Unreported,
+        Some(UsageState::Running) => Outcome::Unfinished,
+        Some(UsageState::Completed) => Outcome::Completed,
+        Some(UsageState::Cancelled) => Outcome::Cancelled,
+        Some(UsageState::Failed) => Outcome::Failed,
+    }
+}
