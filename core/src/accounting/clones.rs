@@ -66,6 +66,10 @@ pub struct Graph {
     pub starts: usize,
     /// Starts that more than one other follows, in order: the evidence.
     pub forks: Vec<SecondaryGuid>,
+    /// Starts that none is known before, in order. Where there is another graph, these are what a gap lies before.
+    pub oldest: Vec<SecondaryGuid>,
+    /// Starts that none is known after, in order. Where there is another graph, these are what a gap lies behind.
+    pub newest: Vec<SecondaryGuid>,
 }
 
 /// What one GUID's logins come to.
@@ -150,18 +154,18 @@ impl Starts {
 
     fn graph(&self, members: &BTreeSet<SecondaryGuid>) -> Graph {
         let forks: Vec<_> = members.iter().filter(|s| self.after(s).count() > 1).copied().collect();
-        let roots = members.iter().filter(|s| self.before(s).next().is_none()).count();
-        let is_tree = roots == 1 && members.iter().all(|s| self.before(s).count() <= 1);
-        let leaves = members.iter().filter(|s| self.after(s).next().is_none());
-        let pattern = match (is_tree, leaves.clone().count()) {
+        let oldest: Vec<_> = members.iter().filter(|s| self.before(s).next().is_none()).copied().collect();
+        let is_tree = oldest.len() == 1 && members.iter().all(|s| self.before(s).count() <= 1);
+        let newest: Vec<_> = members.iter().filter(|s| self.after(s).next().is_none()).copied().collect();
+        let pattern = match (is_tree, newest.len()) {
             (false, _) => Pattern::Irregular,
             (true, _) if members.len() < STARTS_MIN => Pattern::Short,
             (true, 0 | 1) => Pattern::Linear,
-            (true, 2) if leaves.clone().any(|leaf| self.hangs_alone(leaf)) => Pattern::FailedUpdate,
+            (true, 2) if newest.iter().any(|leaf| self.hangs_alone(leaf)) => Pattern::FailedUpdate,
             (true, 2) => Pattern::RestoredBackup,
             (true, _) => Pattern::Reimaged,
         };
-        Graph { pattern, starts: members.len(), forks }
+        Graph { pattern, starts: members.len(), forks, oldest, newest }
     }
 
     /// Whether a leaf is a branch of its own.
@@ -230,6 +234,14 @@ mod tests {
         assert_eq!(found.graphs.len(), 1);
         assert_eq!(found.graphs[0].forks, [SecondaryGuid::numbered(3)]);
         assert_eq!(found.graphs[0].starts, 7);
+    }
+
+    #[test]
+    fn what_a_gap_lies_between_is_named() {
+        let found = history("5 4 3 2 1 / 14 13 12 11 10");
+        let ends: Vec<_> = found.graphs.iter().map(|g| (&g.oldest[..], &g.newest[..])).collect();
+        let of = |n| [SecondaryGuid::numbered(n)];
+        assert_eq!(ends, [(&of(1)[..], &of(5)[..]), (&of(10)[..], &of(14)[..])]);
     }
 
     proptest::proptest! {

@@ -49,6 +49,23 @@ fn quarantine(s: &Suspects, config: &Path) -> String {
     )
 }
 
+fn gaps(text: &mut String, s: &Suspects) {
+    for g in &s.gaps {
+        *text += &format!(
+            "\ngap: {} has starts that no login joins (no guilt: what happened in between is not known)\n  {} logins\n",
+            g.guid, g.logins
+        );
+        for p in &g.parts {
+            let (oldest, newest) = (p.oldest.join(", "), p.newest.join(", "));
+            *text += &format!("  {} starts, the oldest {oldest}, the newest {newest}\n", p.starts);
+        }
+    }
+    let graphs: Vec<_> = s.looked_at.graphs.iter().map(|(pattern, n)| format!("{n} {pattern}")).collect();
+    if !graphs.is_empty() {
+        *text += &format!("\ngraphs of secondary GUIDs: {}; with gaps {}\n", graphs.join(", "), s.gaps.len());
+    }
+}
+
 fn text(s: &Suspects) -> String {
     let l = &s.looked_at;
     let mut text = format!(
@@ -113,6 +130,7 @@ fn text(s: &Suspects) -> String {
         text += &format!("\n{}: {} (no guilt: it is to get a new key)\n", f.pattern, f.guid);
         text += &format!("  {} logins; lived through more than once: {}\n", f.logins, f.forks.join(", "));
     }
+    gaps(&mut text, s);
     if s.cliques.is_empty()
         && s.not_offered.is_empty()
         && s.repeated_by_client.is_empty()
@@ -121,6 +139,7 @@ fn text(s: &Suspects) -> String {
         && s.understated.is_empty()
         && s.travel.is_empty()
         && s.forked.is_empty()
+        && s.gaps.is_empty()
     {
         text += "nothing conspicuous\n";
     }

@@ -9,6 +9,7 @@ mod day;
 pub mod evidence;
 pub mod export;
 mod fill;
+pub mod gaps;
 mod gather;
 mod heads;
 mod line;

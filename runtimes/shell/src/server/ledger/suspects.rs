@@ -2,6 +2,7 @@
 //! (`accounting::detect`, `accounting::clones`).
 
 use super::day::Day;
+use super::gaps::{GapFound, Histories};
 use super::places::Spot;
 use super::store::{LOCATED, LOGS_FROM, POSSESSION, decode};
 use super::usage::Reader;
@@ -49,6 +50,9 @@ pub struct Suspects {
     pub travel: Vec<TravelFound>,
     /// Installations that were set back or cloned: to be given a new key, not guilty.
     pub forked: Vec<Forked>,
+    /// Installations of which too many starts in a row are missing to say how they hang together: what is not known,
+    /// no accusation.
+    pub gaps: Vec<GapFound>,
 }
 
 impl Suspects {
@@ -72,6 +76,8 @@ pub struct LookedAt {
     pub offers: usize,
     /// Downloads with any record.
     pub downloads: u64,
+    /// Graphs of secondary GUIDs of each pattern, as figure 12 of the paper counts them.
+    pub graphs: BTreeMap<&'static str, u64>,
 }
 
 /// See [`detect::Clique`].
@@ -442,6 +448,9 @@ impl Reading {
             bits: c.bits,
         });
         let (repeated_by_client, repeated_by_network) = self.repeated(&demands);
+        let histories =
+            Histories::of(self.clients.starts.iter().map(|(n, (s, logins))| (self.clients.name(*n), s, *logins)));
+        self.looked_at.graphs = histories.graphs;
         Suspects {
             days: (from.to_string(), to.to_string()),
             cliques: cliques.collect(),
@@ -452,6 +461,7 @@ impl Reading {
             understated: self.understated(),
             travel: self.travel(),
             forked: self.forked(),
+            gaps: histories.gaps,
             looked_at: self.looked_at,
         }
     }

@@ -80,6 +80,8 @@ pub(super) fn a_clique_and_a_fork_are_found_with_their_evidence(fixture: &mut dy
     let ledger = fixture();
     let mut records: Vec<_> = (1..=20).map(|n| login(n, &[n])).collect();
     records.extend([login(20, &[202, 20]), login(20, &[203, 204, 20])]);
+    // of client 19 nobody knows what came between
+    records.push(login(19, &[195, 194, 193]));
     for d in 1..=100 {
         let who = 1 + d % FRIENDS;
         let peers: Vec<u32> = (1..=15).filter(|p| *p != who).collect();
@@ -91,7 +93,7 @@ pub(super) fn a_clique_and_a_fork_are_found_with_their_evidence(fixture: &mut dy
         assert_eq!(reader.days_with_records().await, Ok(Some((DAY, DAY))));
         reader.suspects(DAY, DAY).await.expect("read")
     });
-    assert_eq!((found.looked_at.offers, found.looked_at.downloads, found.looked_at.logins), (1_400, 100, 22));
+    assert_eq!((found.looked_at.offers, found.looked_at.downloads, found.looked_at.logins), (1_400, 100, 23));
     let [clique] = &found.cliques[..] else { panic!("{found:?}") };
     let friends: Vec<String> = (1..=FRIENDS).map(|n| Guid::numbered(n).to_string()).collect();
     assert_eq!(clique.members, friends);
@@ -99,6 +101,14 @@ pub(super) fn a_clique_and_a_fork_are_found_with_their_evidence(fixture: &mut dy
     let [forked] = &found.forked[..] else { panic!("{found:?}") };
     assert_eq!((&forked.guid, forked.logins), (&Guid::numbered(20).to_string(), 3));
     assert_eq!(forked.forks, [SecondaryGuid::numbered(20).to_string()]);
+    let [gap] = &found.gaps[..] else { panic!("{found:?}") };
+    assert_eq!((&gap.guid, gap.logins), (&Guid::numbered(19).to_string(), 2));
+    let names = |starts: &[u32]| starts.iter().map(|n| SecondaryGuid::numbered(*n).to_string()).collect::<Vec<_>>();
+    let parts: Vec<_> = gap.parts.iter().map(|p| (p.starts, p.oldest.clone(), p.newest.clone())).collect();
+    assert_eq!(parts, [(1, names(&[19]), names(&[19])), (3, names(&[193]), names(&[195]))]);
+    assert!(!found.guids().contains(&gap.guid), "it accuses nobody");
+    let graphs = [("short", 19), ("linear", 1), ("failed update", 1)];
+    assert_eq!(found.looked_at.graphs, graphs.into_iter().collect());
     assert_eq!(found.not_offered, []);
     // one version, twenty times a day by each
     assert_eq!(found.repeated_by_client.len(), 5);
