@@ -154,6 +154,7 @@ impl Net {
                 | cn::Output::LedgerClose { .. }
                 | cn::Output::OpenGrant { .. }
                 | cn::Output::Locate { .. }
+                | cn::Output::Save { .. }
                 | cn::Output::Sign { .. }
                 | cn::Output::Count(_)
                 | cn::Output::Stopped => {}

@@ -195,6 +195,7 @@ fn campaigns_find_seeded_defects() {
         Mutant::UploadsOffIsOverlooked,
         Mutant::ReaddIsLost,
         Mutant::Misdelivers,
+        Mutant::SpoolLosesOffers,
     ];
     for defect in defects {
         let found = (0..400).find(|&seed| campaign::run(seed, Some(defect)).failure.is_some());

@@ -10,6 +10,7 @@ mod grants;
 mod logs;
 mod mapping;
 mod month;
+mod offers;
 mod print;
 mod punching;
 mod quarantine;
@@ -93,6 +94,7 @@ fn models() -> Vec<Box<dyn AnyModel>> {
         Box::new(download::spec()),
         Box::new(control::spec()),
         Box::new(usage::spec()),
+        Box::new(offers::spec()),
         Box::new(logs::crashes()),
         Box::new(logs::forks()),
         Box::new(spool::crashes()),

@@ -27,7 +27,7 @@ const DN: NodeIx = 2;
 const SEEDER: NodeIx = 3;
 const SEEKER: NodeIx = 4;
 
-fn version() -> VersionId {
+pub(super) fn version() -> VersionId {
     VersionId::numbered(1)
 }
 
@@ -118,17 +118,21 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
     let ready = w.settle(cfg, 500, &mut rng, |w| w.is_quiet() && is_true(w));
     assert!(ready, "an undisturbed control plane comes up");
     w.rebase();
-    let want = Want {
-        download: DownloadId::numbered(u32::from(SEEKER)),
+    tell(&mut w, SEEKER, Input::Want(want(SEEKER, cfg.names[usize::from(SEEKER)])));
+    w
+}
+
+/// A client looks for one peer that has [`version`].
+pub(super) fn want(node: NodeIx, name: Name) -> Want {
+    Want {
+        download: DownloadId::numbered(u32::from(node)),
         download_key: PublicKey::numbered(7),
         version: version(),
-        grant: grant(SEEKER, cfg.names[usize::from(SEEKER)]),
+        grant: grant(node, name),
         more: 1,
         exclude: Vec::new(),
         soon: false,
-    };
-    tell(&mut w, SEEKER, Input::Want(want));
-    w
+    }
 }
 
 fn dn(w: &World<Net>) -> Option<&dn::Dn> {

@@ -399,7 +399,7 @@ fn play_cn(u: &mut Unstructured<'_>) -> Result<()> {
         let conn = ConnId(u.int_in_range(0..=3)?);
         let server = *u.choose(&dialled)?;
         let client = Name(Role::Client, u.int_in_range(0..=2)?);
-        let input = match u.int_in_range(0..=12_u8)? {
+        let input = match u.int_in_range(0..=13_u8)? {
             0 | 1 => Some(cn::Input::ClientAccepted { conn, key: keys::key(client), from: keys::addr(client.1) }),
             2 | 3 => {
                 let mut msg: ControlMsg = u.arbitrary()?;
@@ -419,12 +419,15 @@ fn play_cn(u: &mut Unstructured<'_>) -> Result<()> {
             }
             10 => Some(cn::Input::Signed { req: *u.choose(&reqs)?, signature: u.arbitrary()? }),
             11 => Some(cn::Input::Located { conn, place: u.arbitrary()? }),
+            12 => Some(cn::Input::Saved { req: *u.choose(&reqs)?, ok: u.arbitrary()? }),
             _ => None,
         };
         for output in drive(&mut m, &cfg, now, &mut rng, input) {
             match output {
                 cn::Output::DirectoryDial { conn, .. } | cn::Output::LedgerDial { conn } => dialled.push(conn),
-                cn::Output::OpenGrant { req, .. } | cn::Output::Sign { req, .. } => reqs.push(req),
+                cn::Output::OpenGrant { req, .. } | cn::Output::Sign { req, .. } | cn::Output::Save { req, .. } => {
+                    reqs.push(req);
+                }
                 _ => {}
             }
         }

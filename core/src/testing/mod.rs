@@ -22,6 +22,7 @@ pub mod mapping_world;
 pub mod month;
 pub mod nat;
 pub mod nat_world;
+pub mod offers_world;
 pub mod punch_world;
 pub mod quarantine_world;
 pub mod receipts_world;

@@ -1,6 +1,6 @@
 //! What the CN machine is told and what it asks for.
 
-use crate::ids::{ConnId, PublicKey, ReqId, Signature, VersionId};
+use crate::ids::{ConnId, PublicKey, RecordId, ReqId, Signature, VersionId};
 use crate::limits;
 use crate::nat::broker;
 use crate::nat::cookie::CookieKeys;
@@ -8,7 +8,7 @@ use crate::wire::control::ControlMsg;
 use crate::wire::directory::DirectoryMsg;
 use crate::wire::ledger::LedgerMsg;
 use crate::wire::place::Place;
-use crate::wire::records::{Context, SealedGrant, ServerCert, SignedGrant, Verify};
+use crate::wire::records::{Context, LedgerRecord, SealedGrant, ServerCert, SignedGrant, Verify};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
@@ -85,6 +85,18 @@ pub enum Input {
         conn: ConnId,
         /// The message.
         msg: LedgerMsg,
+    },
+    /// What the spool held at the start.
+    Restored {
+        /// Records that the ledger may not have.
+        records: Vec<LedgerRecord>,
+    },
+    /// The answer to [`Output::Save`]: exactly one.
+    Saved {
+        /// Echoed.
+        req: ReqId,
+        /// Whether all of it is durable; otherwise none of it is.
+        ok: bool,
     },
     /// All that the edges have withdrawn of late; again every few seconds.
     Withdrawn {
@@ -167,6 +179,15 @@ pub enum Output {
         /// Which.
         conn: ConnId,
     },
+    /// Write to the spool, all or nothing, durably; answered by [`Input::Saved`].
+    Save {
+        /// Echoed.
+        req: ReqId,
+        /// What to put in.
+        records: Vec<LedgerRecord>,
+        /// What to take out.
+        acked: Vec<RecordId>,
+    },
     /// Open the seal of a grant; answered by [`Input::GrantOpened`], perhaps at once.
     OpenGrant {
         /// Echoed.
@@ -218,8 +239,10 @@ pub enum Metric {
     UsageStored,
     /// A usage record was set aside because too many wait, or came; its client will send it again.
     UsageDeferred,
-    /// Something was not logged: too much waits for the ledger.
+    /// Something was not logged, or nobody introduced: too much waits for the ledger.
     LogDropped,
+    /// The spool refused a write: if it was an offer, nobody was introduced.
+    SpoolFailed,
     /// A client's log contradicts what it has shown before.
     LogForked,
     /// A client was told to take another key: there are copies of it.
@@ -255,6 +278,7 @@ impl Metric {
             Self::UsageStored => "swarmedge_cn_usage_stored_total",
             Self::UsageDeferred => "swarmedge_cn_usage_deferred_total",
             Self::LogDropped => "swarmedge_cn_log_dropped_total",
+            Self::SpoolFailed => "swarmedge_cn_spool_failures_total",
             Self::LogForked => "swarmedge_cn_log_forked_total",
             Self::RekeyOrdered => "swarmedge_cn_rekeys_ordered_total",
             Self::Rekeyed => "swarmedge_cn_rekeys_total",
@@ -295,7 +319,9 @@ pub struct Config {
     pub peers_max: u8,
     /// A query that its DN has not answered by then fails as `Unavailable`.
     pub select_within: Duration,
-    /// An answer waits so long for the ledger to record who is introduced.
+    /// There is a spool: who is introduced is written down there.
+    pub spool: bool,
+    /// Without one, an answer waits so long for the ledger to record who is introduced.
     pub record_within: Duration,
     /// Introduced peers connect within this.
     pub connect_within: Duration,
@@ -341,6 +367,7 @@ impl Config {
             queries_per_minute: 10,
             peers_max: u8::try_from(limits::PEERS_PER_ANSWER_MAX).unwrap_or(u8::MAX),
             select_within: Duration::from_secs(3),
+            spool: true,
             record_within: Duration::from_millis(500),
             connect_within: Duration::from_secs(30),
             serve_for: Duration::from_secs(30 * 60),

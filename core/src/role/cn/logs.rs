@@ -1,6 +1,6 @@
-//! What the ledger is told of clients beside their usage (the paper's section 4.1): logins, registrations, offers. It
-//! waits in memory only, and a CN that dies takes a few of these with it; but a query is answered only when the ledger
-//! has the offer, since bytes of an introduction that was not recorded are not billed.
+//! What the ledger is told of clients beside their usage (the paper's section 4.1): logins, registrations, offers.
+//! Logins and registrations wait in memory only, and a CN that dies takes a few of these with it. Offers do not: see
+//! [`super::spool`]. A CN without a spool keeps them in memory too, and waits a little until the ledger has them.
 
 use super::usage::place_id;
 use super::{Cn, Context, Metric, Output};
@@ -14,21 +14,28 @@ use crate::wire::records::{
 };
 use core::net::SocketAddr;
 
+/// What has become of an offer.
+pub(super) enum Offering {
+    /// Nobody keeps such records.
+    Unkept,
+    /// It is being recorded, under this id.
+    Under(RecordId),
+    /// There is no room for it: nobody is to be introduced.
+    Refused,
+}
+
 impl Cn {
-    /// The record's id, if it is on its way.
-    fn log(&mut self, cx: &mut Context<'_>, guid: Guid, event: LogEvent) -> Option<RecordId> {
+    fn log(&mut self, cx: &mut Context<'_>, guid: Guid, event: LogEvent) {
         if !cx.cfg.ledger || !cx.cfg.logs {
-            return None;
+            return;
         }
-        // half of the room is the usage records' alone
+        // half of the room is left to offers and usage records
         if self.ledger.waiting() >= cx.cfg.usage_max as usize / 2 {
-            cx.push(Output::Count(Metric::LogDropped));
-            return None;
+            return cx.push(Output::Count(Metric::LogDropped));
         }
         let id = RecordId(cx.rng.nonce());
         let record = LogRecord { id, at_ms: self.now_ms(cx.now), guid, event };
         self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
-        Some(id)
     }
 
     /// Under one name however often it comes: the ledger keeps each head once. It is never dropped, since what forks
@@ -64,16 +71,25 @@ impl Cn {
         self.log(cx, guid, LogEvent::Registered(Registered { versions }));
     }
 
-    pub(super) fn log_offered(
-        &mut self,
-        cx: &mut Context<'_>,
-        guid: Guid,
-        intros: &[Introduction],
-    ) -> Option<RecordId> {
-        let first = intros.first()?;
+    pub(super) fn log_offered(&mut self, cx: &mut Context<'_>, guid: Guid, intros: &[Introduction]) -> Offering {
+        let Some(first) = intros.first().filter(|_| cx.cfg.ledger && cx.cfg.logs) else { return Offering::Unkept };
+        // a quarter is the usage records' alone
+        let most = cx.cfg.usage_max - cx.cfg.usage_max / 4;
+        if self.ledger.waiting() + self.spool.writing() >= most as usize {
+            cx.push(Output::Count(Metric::LogDropped));
+            return Offering::Refused;
+        }
         let peer = |i: &Introduction| OfferedPeer { intro: i.id, upload_key: i.uploader_key };
         let (download, version) = (first.download, first.version);
         let peers = List::truncated(intros.iter().map(peer));
-        self.log(cx, guid, LogEvent::Offered(Offered { download, version, peers }))
+        let id = RecordId(cx.rng.nonce());
+        let event = LogEvent::Offered(Offered { download, version, peers });
+        let record = LedgerRecord::Log(LogRecord { id, at_ms: self.now_ms(cx.now), guid, event });
+        if cx.cfg.spool {
+            self.spool(cx, record);
+        } else {
+            self.with_ledger(cx, ledger_link::Input::Submit(record));
+        }
+        Offering::Under(id)
     }
 }

@@ -9,6 +9,7 @@ mod logs;
 mod meetings;
 mod quarantine;
 mod queries;
+mod spool;
 mod usage;
 mod withdrawn;
 
@@ -30,6 +31,7 @@ use core::time::Duration;
 use directories::DnLink;
 use meetings::{Guest, Party};
 use queries::Pending;
+use spool::Spool;
 use usage::{Ack, Reported};
 
 /// The CN.
@@ -66,8 +68,9 @@ pub struct Cn {
     rekeys: BTreeMap<RecordId, ConnId>,
     /// Acknowledgements whose checkpoints are being signed.
     acks: BTreeMap<ReqId, Ack>,
-    /// Queries whose answers wait until the ledger has recorded who is introduced.
+    /// Queries whose answers wait until it is recorded who is introduced.
     recording: BTreeMap<RecordId, ReqId>,
+    spool: Spool,
     timers: Deadlines<Timer>,
 }
 
@@ -97,6 +100,8 @@ enum Timer {
     Register(u32),
     /// Nothing more is passed on of this introduction.
     Guest(IntroId),
+    /// Take out of the spool what the ledger has.
+    Spool,
     /// Whoever is still here must go.
     Stop,
 }
@@ -148,12 +153,17 @@ impl Cn {
         self.phase = Phase::Draining;
         self.timers.set(Timer::Stop, Some(cx.now.after(cx.cfg.drain)));
         self.drain_clients(cx);
+        self.clear_spool(cx);
         self.stop_if_empty(cx);
     }
 
-    /// A draining CN ends as soon as its clients have gone and their records are durable.
+    /// A draining CN ends as soon as its clients have gone, and their records are durable and out of the spool.
     fn stop_if_empty(&mut self, cx: &mut Context<'_>) {
-        if self.phase == Phase::Draining && self.clients.is_empty() && self.ledger.waiting() == 0 {
+        if self.phase == Phase::Draining
+            && self.clients.is_empty()
+            && self.ledger.waiting() == 0
+            && self.spool.is_idle()
+        {
             self.stop(cx);
         }
     }
@@ -186,6 +196,7 @@ impl Cn {
             Timer::Ping(dn) => self.ping(cx, dn),
             Timer::Register(dn) => self.register_more(cx, dn),
             Timer::Guest(intro) => self.guest_expired(intro),
+            Timer::Spool => self.clear_spool(cx),
             Timer::Stop => self.stop(cx),
         }
     }
@@ -213,6 +224,8 @@ impl Machine for Cn {
             Input::LedgerOpened { conn } => self.with_ledger(cx, ledger_link::Input::Opened(conn)),
             Input::LedgerClosed { conn } => self.with_ledger(cx, ledger_link::Input::Closed(conn)),
             Input::Ledger { conn, msg } => self.with_ledger(cx, ledger_link::Input::Message(conn, msg)),
+            Input::Restored { records } => self.restored(cx, records),
+            Input::Saved { req, ok } => self.saved(cx, req, ok),
             Input::Withdrawn { versions } => self.withdrawn(cx, versions),
             Input::GrantOpened { req, grant } => self.grant_opened(cx, req, grant),
             Input::Signed { req, signature } if self.acks.contains_key(&req) => self.checkpointed(cx, req, signature),

@@ -2,6 +2,7 @@
 //! of its clients' queries; introductions for its own clients come back to it through the DN like any other's.
 
 use super::clients::{Client, Session};
+use super::logs::Offering;
 use super::meetings::Party;
 use super::{Cn, Context, Metric, Output, Timer};
 use crate::accounting::grants::{self, ShownError};
@@ -12,7 +13,7 @@ use crate::nat::connectivity::Ticket;
 use crate::wire::List;
 use crate::wire::control::{ControlMsg, Introduce, IntroducedPeer, Introductions, Query, QueryError, QueryFailed};
 use crate::wire::directory::{Deliver, DirectoryMsg, Relay, Select, Selected, SelectedPeer};
-use crate::wire::records::{Context as SignContext, Introduction, SignedGrant};
+use crate::wire::records::{Context as SignContext, Introduction, SignedGrant, SignedIntroduction};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -39,8 +40,16 @@ enum Step {
     Selecting { dn: ConnId, grant: Box<SignedGrant> },
     /// The introductions are being signed.
     Signing { dn: ConnId, intros: Vec<Introduction>, peers: Vec<SelectedPeer> },
-    /// The ledger stores who is introduced.
-    Recording { record: RecordId, answer: Vec<IntroducedPeer> },
+    /// Who is introduced is written down.
+    Recording { record: RecordId, offer: Offer },
+}
+
+/// Signed introductions that nobody was told of yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Offer {
+    dn: ConnId,
+    intros: Vec<SignedIntroduction>,
+    peers: Vec<SelectedPeer>,
 }
 
 impl Cn {
@@ -163,13 +172,29 @@ impl Cn {
             return;
         };
         self.take(req);
+        let Some(guid) = self.clients.get(&client).and_then(Client::session).map(|s| s.guid) else { return };
+        let offering = self.log_offered(cx, guid, &intros);
+        let offer = Offer { dn, intros: introductions::sign(intros, signature, &cx.cfg.cert), peers };
+        match offering {
+            Offering::Unkept => self.hand_out(cx, client, query, offer),
+            Offering::Refused => fail(cx, client, query, QueryError::Unavailable, UNAVAILABLE_RETRY_MS),
+            Offering::Under(record) => {
+                self.recording.insert(record, req);
+                self.queries.insert(req, Pending { client, query, step: Step::Recording { record, offer } });
+                let within = if cx.cfg.spool { cx.cfg.select_within } else { cx.cfg.record_within };
+                self.timers.set(Timer::Query(req), Some(cx.now.after(within)));
+            }
+        }
+    }
+
+    /// Tells both sides of each pair.
+    fn hand_out(&mut self, cx: &mut Context<'_>, client: ConnId, query: u32, offer: Offer) {
+        let Offer { dn, intros, peers } = offer;
         let Some(asking) = self.clients.get(&client) else { return };
-        let Some((from, guid, nat)) = asking.session().map(|s| (s.id, s.guid, s.nat.clone())) else { return };
+        let Some((from, nat)) = asking.session().map(|s| (s.id, s.nat.clone())) else { return };
         let observed = asking.observed();
-        let record = self.log_offered(cx, guid, &intros);
-        let signed = introductions::sign(intros, signature, &cx.cfg.cert);
         let mut answer = Vec::new();
-        for (intro, peer) in signed.into_iter().zip(peers) {
+        for (intro, peer) in intros.into_iter().zip(peers) {
             cx.push(Output::Count(Metric::Introduced));
             let key = cx.rng.nonce();
             let parties = [Party::Own(client), Party::Far { dn, route: peer.route }];
@@ -181,16 +206,22 @@ impl Cn {
             let ticket = Some(Ticket { key, observed: peer.observed });
             answer.push(IntroducedPeer { intro, nat: peer.nat, ticket });
         }
-        let Some(record) = record else { return self.answer(cx, client, query, answer) };
-        self.recording.insert(record, req);
-        self.queries.insert(req, Pending { client, query, step: Step::Recording { record, answer } });
-        self.timers.set(Timer::Query(req), Some(cx.now.after(cx.cfg.record_within)));
+        self.answer(cx, client, query, answer);
     }
 
-    /// Records are durable: the answers that wait for them go out.
+    /// It is durable who is introduced: it may be told.
     pub(super) fn recorded(&mut self, cx: &mut Context<'_>, id: RecordId) {
         let Some(req) = self.recording.remove(&id) else { return };
-        self.query_expired(cx, req);
+        if let Some(Pending { client, query, step: Step::Recording { offer, .. } }) = self.take(req) {
+            self.hand_out(cx, client, query, offer);
+        }
+    }
+
+    /// It could not be written down: nobody is told.
+    pub(super) fn unrecorded(&mut self, cx: &mut Context<'_>, id: RecordId) {
+        if let Some(req) = self.recording.remove(&id) {
+            self.query_lost(cx, req);
+        }
     }
 
     fn answer(&self, cx: &mut Context<'_>, client: ConnId, query: u32, peers: Vec<IntroducedPeer>) {
@@ -204,13 +235,23 @@ impl Cn {
         }
     }
 
-    /// No DN has answered in time, or the one that was asked is lost; or nothing more is to be waited for.
+    /// A query has waited long enough.
     pub(super) fn query_expired(&mut self, cx: &mut Context<'_>, req: ReqId) {
+        match self.queries.get(&req).map(|pending| &pending.step) {
+            // without a spool: the ledger may be away, and gets the record when it is back
+            Some(Step::Recording { record, .. }) if !cx.cfg.spool => {
+                let record = *record;
+                self.recorded(cx, record);
+            }
+            _ => self.query_lost(cx, req),
+        }
+    }
+
+    /// A query comes to nothing for want of a DN, or of a place to record who would be introduced.
+    fn query_lost(&mut self, cx: &mut Context<'_>, req: ReqId) {
         let Some(pending) = self.take(req) else { return };
-        if let Step::Recording { record, answer } = pending.step {
-            // the ledger may be away: peers need not wait for it, the record does
+        if let Step::Recording { record, .. } = pending.step {
             self.recording.remove(&record);
-            return self.answer(cx, pending.client, pending.query, answer);
         }
         if self.clients.contains_key(&pending.client) {
             fail(cx, pending.client, pending.query, QueryError::Unavailable, UNAVAILABLE_RETRY_MS);
@@ -223,13 +264,14 @@ impl Cn {
             .queries
             .iter()
             .filter(|(_, p)| match &p.step {
-                Step::Opening { .. } | Step::Recording { .. } => false,
+                Step::Opening { .. } => false,
                 Step::Selecting { dn, .. } | Step::Signing { dn, .. } => *dn == conn,
+                Step::Recording { offer, .. } => offer.dn == conn,
             })
             .map(|(req, _)| *req)
             .collect();
         for req in lost {
-            self.query_expired(cx, req);
+            self.query_lost(cx, req);
         }
     }
 

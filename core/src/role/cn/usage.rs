@@ -41,7 +41,7 @@ pub(super) fn place_id(head: &SignedHead) -> RecordId {
 }
 
 impl Cn {
-    /// An uploader was left without receipts. Only the one that the introduction names may say so, and not long after it.
+    /// An uploader was left without receipts. Only the one that the introduction names may say so, and soon after it.
     pub(super) fn unreceipted(&self, cx: &mut Context<'_>, conn: ConnId, told: &Unreceipted) {
         let i = &told.intro.intro;
         let named = self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.upload_key == i.uploader_key);
@@ -122,6 +122,7 @@ impl Cn {
         let mut by_conn: BTreeMap<ConnId, Vec<(RecordId, SignedHead)>> = BTreeMap::new();
         for id in ids {
             cx.push(Output::Count(Metric::UsageStored));
+            self.unspool(cx, id);
             self.recorded(cx, id);
             self.retired(cx, id);
             // the record that stands at this place, if it was durable before

@@ -226,6 +226,9 @@ impl Campaign {
         if let Some((_, what)) = rules.iter().find(|(holds, _)| !holds) {
             return Err(String::from(*what));
         }
+        if let Some(intro) = env.unrecorded(true) {
+            return Err(format!("a client was told of {intro:?}, of which there is no durable record"));
+        }
         let sound = |s: &DownloadStatus| s.durable <= s.size && s.edge_bytes + s.peer_bytes <= s.size;
         match env.status.iter().find(|(_, s)| !sound(s)) {
             Some(((node, _), s)) => Err(format!("node {node} counts more than there is: {s:?}")),
@@ -280,6 +283,9 @@ impl Campaign {
         if let Some(((node, _), s)) = wrong {
             let record = s.download.and_then(|d| newest(env, d));
             return Some(format!("node {node} and the ledger differ: {s:?}; {record:?}"));
+        }
+        if let Some(intro) = self.rig.world.env.unrecorded(false) {
+            return Some(format!("a client was told of {intro:?}, and the ledger was not"));
         }
         self.untrue_directory()
     }

@@ -20,7 +20,7 @@ use super::world::{Budget, Lane, NodeIx, System, Way, World};
 use crate::accounting::epochs::Epochs;
 use crate::content::{Layout, Policy};
 use crate::ids::{
-    ConnId, Digest, DownloadId, Guid, Handle, LineId, PieceIndex, ProviderId, PublicKey, RecordId, ReqId,
+    ConnId, Digest, DownloadId, Guid, Handle, IntroId, LineId, PieceIndex, ProviderId, PublicKey, RecordId, ReqId,
     SecondaryGuid, SessionId, VersionId,
 };
 use crate::machine::{Rng, Time};
@@ -103,6 +103,10 @@ pub enum Mutant {
     RetirementsAreLost,
     /// CNs do not hear who is in quarantine.
     QuarantineIsLost,
+    /// A CN's spool says that it has taken an offer, and has not.
+    SpoolLosesOffers,
+    /// A CN that starts does not look into its spool.
+    OffersNotReplayed,
     /// An edge grants nothing to who is in quarantine.
     EdgesDenySuspects,
     /// An edge sends nothing to who is in quarantine.
@@ -124,7 +128,7 @@ pub enum Event {
     Blocks(u64),
     /// A client's write.
     Save(ReqId, Save),
-    /// An edge's write.
+    /// An edge's write, or a CN's.
     Spool(ReqId, edge::Batch),
     /// The ledger's write.
     Store(ReqId, Vec<LedgerRecord>),
@@ -187,6 +191,8 @@ pub struct Seen {
     pub suspects: BTreeSet<Guid>,
     /// Queries that came of suspects.
     pub suspects_asked: BTreeSet<(NodeIx, u32)>,
+    /// Introductions that clients were told of, where the ledger is to know of each.
+    pub introductions: BTreeSet<IntroId>,
     /// A suspect that asked was told of peers.
     pub suspect_introduced: bool,
     /// The registrations that a DN was last told of, by its name for the connection: key, uploads.
@@ -207,7 +213,7 @@ pub struct Net {
     pub links: BTreeMap<u64, Link>,
     /// Clients' disks.
     pub disks: BTreeMap<NodeIx, Disk>,
-    /// Edges' spools.
+    /// Edges' and CNs' spools.
     pub spools: BTreeMap<NodeIx, Spool>,
     /// The ledger's database.
     pub database: BTreeMap<RecordId, LedgerRecord>,
@@ -307,6 +313,16 @@ impl Net {
         self.download_keys.extend(keys.into_iter().map(|(d, k)| ((to, d), k)));
         let grants: Vec<_> = self.grants.iter().filter(|((n, _), _)| *n == from).map(|((_, v), g)| (*v, *g)).collect();
         self.grants.extend(grants.into_iter().map(|(v, g)| ((to, v), g)));
+    }
+
+    /// Introductions that clients were told of, where the ledger is to know of each, and that neither it nor a spool
+    /// (if these count) has on record.
+    #[must_use]
+    pub fn unrecorded(&self, spools: bool) -> Option<IntroId> {
+        let spooled = self.spools.values().filter(|_| spools).flat_map(|spool| spool.records.values());
+        let offered = |record: &LedgerRecord| store::offered(record);
+        let recorded: BTreeSet<IntroId> = self.database.values().chain(spooled).flat_map(offered).collect();
+        self.seen.introductions.iter().find(|intro| !recorded.contains(intro)).copied()
     }
 
     /// Whether there is an image to set a client back to.
@@ -448,11 +464,21 @@ impl System for Net {
         }
     }
 
-    fn faults(world: &World<Self>, _: &Cfg, _: Lane, event: &Event, ways: &mut Vec<Way>) {
+    fn faults(world: &World<Self>, cfg: &Cfg, lane: Lane, event: &Event, ways: &mut Vec<Way>) {
         if let Event::Blocks(id) = event {
             bulk::faults(world, *id, ways);
         }
-        if matches!(event, Event::Store(..)) && world.budget.drops > 0 {
+        let refused = match event {
+            Event::Spool(..) => cfg.role(lane.to) == Role::Cn,
+            Event::Store(..) => true,
+            Event::Input(_)
+            | Event::Dial(_)
+            | Event::AskGrant(_)
+            | Event::Progress(_)
+            | Event::Blocks(_)
+            | Event::Save(..) => false,
+        };
+        if refused && world.budget.drops > 0 {
             ways.push(Way::Fault("refuse"));
         }
     }
@@ -469,7 +495,7 @@ impl System for Net {
             Event::Progress(id) => bulk::progress(world, id),
             Event::Blocks(id) => bulk::arrive(world, cfg, id, way),
             Event::Save(req, what) => Some(store::saved(world, cfg, lane.to, req, what)),
-            Event::Spool(req, batch) => Some(store::spooled(world, lane.to, req, batch)),
+            Event::Spool(req, batch) => Some(store::spooled(world, cfg, lane.to, (req, batch), way)),
             Event::Store(req, records) => Some(store::stored(world, cfg, (req, records), way)),
         }
     }

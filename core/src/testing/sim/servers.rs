@@ -28,6 +28,10 @@ pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx
     if cfg.role(ix) == Role::Cn {
         let versions = w.env.withdrawn.iter().copied().collect();
         at_once(w, ix, In::Cn(cn::Input::Withdrawn { versions }));
+        let records = w.env.spools.entry(ix).or_default().records.values().cloned().collect();
+        if cfg.mutant != Some(Mutant::OffersNotReplayed) {
+            at_once(w, ix, In::Cn(cn::Input::Restored { records }));
+        }
     }
     if cfg.role(ix) == Role::Ledger {
         let guids = w.env.quarantined.iter().copied().collect();
@@ -60,6 +64,12 @@ pub(super) fn perform_cn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: cn
                 let suspect = w.env.seen.suspects_asked.contains(&(link.from.0, i.query));
                 w.env.seen.suspect_introduced |= suspect && !i.peers.is_empty();
             }
+            if let (ControlMsg::Introductions(i), RoleCfg::Cn(own)) = (&msg, &cfg.roles[usize::from(node)])
+                && own.logs
+                && own.ledger
+            {
+                w.env.seen.introductions.extend(i.peers.iter().map(|p| p.intro.intro.id));
+            }
             if let (ControlMsg::Welcome(_), Some((id, _))) = (&msg, w.env.link_of(node, conn))
                 && let Some(link) = w.env.links.get_mut(&id)
             {
@@ -78,6 +88,9 @@ pub(super) fn perform_cn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: cn
             links::dial(w, cfg, Kind::Directory, (node, conn), cfg.numbered(Role::Dn, dn), key);
         }
         cn::Output::LedgerDial { conn } => dial_ledger(w, cfg, node, conn),
+        cn::Output::Save { req, records, acked } => {
+            store::spool(w, cfg, node, req, edge::io::Batch { records, acked, ..edge::io::Batch::default() });
+        }
         cn::Output::Locate { conn, addr } => {
             at_once(w, node, In::Cn(cn::Input::Located { conn, place: keys::place(addr) }));
         }

@@ -1,14 +1,15 @@
-//! Disks: a client's store, an edge's spool, the ledger's database. A write is durable when its completion arrives; a
-//! crash before that loses it.
+//! Disks: a client's store, the spools of edges and CNs, the ledger's database. A write is durable when its completion
+//! arrives; a crash before that loses it.
 
 use super::machines::In;
 use super::{Cfg, Event, Mutant, Net};
 use crate::ids::{Guid, Handle, IntroId, PieceIndex, RecordId, ReqId, VersionId};
 use crate::role::client::io::{DownloadRecord, Input, KeptReceipt, Save, SourceName};
 use crate::role::edge::io as edge;
-use crate::role::ledger;
+use crate::role::{cn, ledger};
+use crate::testing::scenario::Role;
 use crate::testing::world::{Lane, NodeIx, Way, World};
-use crate::wire::records::{LedgerRecord, LogEvent, SignedCheckpoint, UsageRecord};
+use crate::wire::records::{LedgerRecord, LogEvent, LogRecord, SignedCheckpoint, UsageRecord};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -93,7 +94,7 @@ impl Disk {
     }
 }
 
-/// What an edge keeps.
+/// What an edge keeps, or a CN.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Spool {
     /// Records that the ledger has not acknowledged.
@@ -131,7 +132,7 @@ pub(super) fn save(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, what
     w.send(lane(node), cfg.disk, Event::Save(req, what));
 }
 
-/// An edge writes.
+/// An edge or a CN writes.
 pub(super) fn spool(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, batch: edge::Batch) {
     w.send(lane(node), cfg.disk, Event::Spool(req, batch));
 }
@@ -159,10 +160,37 @@ pub(super) fn saved(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, wha
     In::Client(Input::Saved { req, result: Ok(()) })
 }
 
-/// An edge's write is durable.
-pub(super) fn spooled(w: &mut World<Net>, node: NodeIx, req: ReqId, batch: edge::Batch) -> In {
-    w.env.spools.entry(node).or_default().apply(batch);
-    In::Edge(edge::Input::Saved { req, ok: true })
+/// A write of an edge or a CN is durable; a CN's may be refused.
+pub(super) fn spooled(
+    w: &mut World<Net>,
+    cfg: &Cfg,
+    node: NodeIx,
+    (req, mut batch): (ReqId, edge::Batch),
+    way: Way,
+) -> In {
+    let (ok, of_cn) = (way == Way::Whole, cfg.role(node) == Role::Cn);
+    if of_cn && cfg.mutant == Some(Mutant::SpoolLosesOffers) {
+        batch.records.clear();
+    }
+    if ok {
+        w.env.spools.entry(node).or_default().apply(batch);
+    } else {
+        w.budget.drops = w.budget.drops.saturating_sub(1);
+    }
+    if of_cn { In::Cn(cn::Input::Saved { req, ok }) } else { In::Edge(edge::Input::Saved { req, ok }) }
+}
+
+/// The introductions that a record is of.
+pub(super) fn offered(record: &LedgerRecord) -> Vec<IntroId> {
+    match record {
+        LedgerRecord::Log(LogRecord { event: LogEvent::Offered(o), .. }) => o.peers.iter().map(|p| p.intro).collect(),
+        LedgerRecord::Log(_)
+        | LedgerRecord::Usage(_)
+        | LedgerRecord::Edge(_)
+        | LedgerRecord::Granted(_)
+        | LedgerRecord::Served(_)
+        | LedgerRecord::Possession(_) => Vec::new(),
+    }
 }
 
 /// The ledger's write is durable: each id once, the first stands. Or it was refused.

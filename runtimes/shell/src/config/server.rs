@@ -93,7 +93,7 @@ impl ServerConfig {
         }
         if let Some(c) = &mut self.cn {
             paths.extend([&mut c.tls_cert, &mut c.tls_key, &mut c.signing_key, &mut c.certificate, &mut c.seal_key]);
-            paths.extend(c.geo_countries.iter_mut().chain(&mut c.geo_networks));
+            paths.extend(c.geo_countries.iter_mut().chain(&mut c.geo_networks).chain(&mut c.spool));
         }
         if let Some(c) = &mut self.dn {
             paths.extend([&mut c.tls_cert, &mut c.tls_key, &mut c.certificate]);

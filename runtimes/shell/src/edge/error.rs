@@ -57,7 +57,7 @@ impl fmt::Display for Error {
             Self::NotFound(provider, path) => write!(f, "provider {provider} has published no object {path:?}"),
             Self::Damaged(path, why) => write!(f, "{} is damaged: {why}", path.display()),
             Self::InUse(path) => {
-                write!(f, "{} is in use: another edge of this deployment runs; stop it first", path.display())
+                write!(f, "{} is in use: another server of this deployment runs on it; stop that first", path.display())
             }
             Self::ProviderKey(why) => f.write_str(why),
             Self::Policy(path, why) => write!(f, "policy {}: {why}", path.display()),

@@ -3,34 +3,20 @@
 use super::catalogue::Files;
 use super::door::Door;
 use super::possession;
-use super::spool::Spool;
+use super::spool::Saver;
 use crate::drive::Port;
 use crate::keys::Key;
 use crate::link::{Cap, Event, Inlet, dial};
-use crate::mailbox::{Permit, Receiver, Sender, TrySendError};
 use crate::rt::Rt;
 use crate::seals::Seals;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use swarmedge_core::accounting::possession::Challenge;
 use swarmedge_core::ids::{ConnId, ReqId, VersionId};
-use swarmedge_core::role::edge::io::Batch;
 use swarmedge_core::role::edge::{Edge, Input, Metric, Output};
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::ledger::LedgerMsg;
 use swarmedge_core::wire::records::{Context, Grant, SealedGrant, ServerCert, SignedGrant};
-
-/// Batches that wait for the spool.
-pub(super) const BATCHES_MAX: usize = 1024;
-/// Batches of one transaction.
-const BATCHES_AT_ONCE: usize = 128;
-
-/// A batch on its way to the spool, with the room for its answer.
-pub(super) struct Write {
-    req: ReqId,
-    batch: Batch,
-    done: Permit<Input>,
-}
 
 /// See the module.
 pub(super) struct EdgePort<R: Rt> {
@@ -40,7 +26,7 @@ pub(super) struct EdgePort<R: Rt> {
     pub(super) seals: Seals,
     pub(super) door: Door,
     pub(super) files: Files,
-    pub(super) spool: Sender<Write>,
+    pub(super) spool: Saver<Input>,
     pub(super) ledger: Option<String>,
     pub(super) ledger_tls: Arc<rustls::ClientConfig>,
     pub(super) ledgers: Inlet<LedgerMsg, Input>,
@@ -63,13 +49,6 @@ impl<R: Rt> EdgePort<R> {
             permit.send(Input::Proven { req, own });
         });
     }
-
-    fn save(&self, req: ReqId, batch: Batch) -> Result<(), TrySendError<()>> {
-        let done = self.door.inbox().reserve()?;
-        let place = self.spool.reserve()?;
-        place.send(Write { req, batch, done });
-        Ok(())
-    }
 }
 
 impl<R: Rt> Port<Edge> for EdgePort<R> {
@@ -86,8 +65,7 @@ impl<R: Rt> Port<Edge> for EdgePort<R> {
             Output::ProofTaken { req, asked } => self.door.taken(req, asked),
             Output::Prove { req, version, challenge } => self.prove(req, version, challenge, local),
             Output::Save { req, batch } => {
-                if self.save(req, batch).is_err() {
-                    tracing::warn!("too much waits for the spool");
+                if !self.spool.save(self.door.inbox(), req, batch) {
                     local.push_back(Input::Saved { req, ok: false });
                 }
             }
@@ -118,23 +96,4 @@ pub(super) fn from_ledger(conn: ConnId, event: Event<LedgerMsg>) -> Option<Input
         Event::Message(msg) => Input::Ledger { conn, msg },
         Event::Closed => Input::LedgerClosed { conn },
     })
-}
-
-/// Writes what comes to the spool, in order; what waits together becomes one transaction.
-pub(super) async fn write_spool<R: Rt>(rt: R, spool: Spool, mut writes: Receiver<Write>) {
-    let spool = Arc::new(spool);
-    while let Some(first) = writes.recv().await {
-        let mut waiting = vec![first];
-        while waiting.len() < BATCHES_AT_ONCE
-            && let Some(next) = writes.try_recv()
-        {
-            waiting.push(next);
-        }
-        let batches: Vec<Batch> = waiting.iter_mut().map(|w| std::mem::take(&mut w.batch)).collect();
-        let own = Arc::clone(&spool);
-        let ok = rt.blocking(move || own.write(&batches)).await;
-        for write in waiting {
-            write.done.send(Input::Saved { req: write.req, ok });
-        }
-    }
 }

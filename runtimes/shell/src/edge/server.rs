@@ -4,11 +4,11 @@ use super::catalogue::Files;
 use super::config::EdgeConfig;
 use super::door::Door;
 use super::pace::Pacer;
-use super::port::{BATCHES_MAX, EdgePort, from_ledger, write_spool};
+use super::port::{EdgePort, from_ledger};
 use super::replay::Replay;
 use super::routes::Routes;
 use super::shelf::Shelf;
-use super::spool::Spool;
+use super::spool::{self, Spool};
 use crate::drive::drive;
 use crate::error::Error;
 use crate::files::read;
@@ -52,7 +52,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal) -> Result<Server, Er
     let listener = rt.listen(socket).map_err(listening)?;
 
     let (inbox, inputs) = mailbox(INBOX_MAX);
-    let (spool_tx, writes) = mailbox(BATCHES_MAX);
+    let (spool, writing) = spool::write(rt.clone(), spool, |req, ok| Input::Saved { req, ok });
     let door = Door::new(inbox.clone());
     let port = EdgePort {
         rt: rt.clone(),
@@ -61,7 +61,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal) -> Result<Server, Er
         seals: seals.clone(),
         door: door.clone(),
         files: files.clone(),
-        spool: spool_tx,
+        spool,
         ledger: cfg.ledger.clone(),
         ledger_tls,
         ledgers: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_ledger },
@@ -93,7 +93,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal) -> Result<Server, Er
     let run = async move {
         tracing::info!(%addr, name, "edge is ready");
         rt.spawn(seals.follow(rt.clone()));
-        rt.spawn(write_spool(rt.clone(), spool, writes));
+        rt.spawn(writing);
         let over = Signal::default();
         let machine = {
             let (rt, over) = (rt.clone(), over.clone());

@@ -1,10 +1,14 @@
-//! The edge's durable memory: records that the ledger has not acknowledged, and what was counted for each download.
+//! The durable memory of edges and CNs: records that the ledger has not acknowledged, and what an edge has counted for
+//! each download.
 
 use super::Error;
+use crate::mailbox::{Permit, Sender, mailbox};
+use crate::rt::Rt;
 use redb::{Database, ReadableDatabase as _, ReadableTable, TableDefinition};
 use std::io;
 use std::path::{Path, PathBuf};
-use swarmedge_core::ids::{DownloadId, Guid};
+use std::sync::Arc;
+use swarmedge_core::ids::{DownloadId, Guid, ReqId};
 use swarmedge_core::role::edge::io::{Batch, Count, ServedGrant};
 use swarmedge_core::wire::records::LedgerRecord;
 use swarmedge_core::wire::{DecodeError, Reader, Wire};
@@ -16,6 +20,10 @@ const PLAIN: u8 = 2;
 const DOWNLOAD: u8 = 3;
 const OLD_PLAIN: u8 = 0;
 const OLD_DOWNLOAD: u8 = 1;
+/// Batches that wait to be written.
+const BATCHES_MAX: usize = 1024;
+/// Batches of one transaction.
+const BATCHES_AT_ONCE: usize = 128;
 /// Pages that redb keeps in memory.
 const CACHE_BYTES: usize = 8 << 20;
 
@@ -87,6 +95,58 @@ impl Spool {
         write.commit()?;
         Ok(())
     }
+}
+
+/// A batch on its way to the spool, with the room for its answer: an input `I` of the machine that writes.
+struct Write<I> {
+    req: ReqId,
+    batch: Batch,
+    done: Permit<I>,
+}
+
+/// A machine's way to its spool.
+pub struct Saver<I>(Sender<Write<I>>);
+
+impl<I: Send> Saver<I> {
+    /// Takes a batch, unless too many wait; its answer goes to `inbox`.
+    #[must_use]
+    pub fn save(&self, inbox: &Sender<I>, req: ReqId, batch: Batch) -> bool {
+        let room = || inbox.reserve().and_then(|done| Ok((done, self.0.reserve()?)));
+        let Ok((done, place)) = room() else {
+            tracing::warn!("too much waits for the spool");
+            return false;
+        };
+        place.send(Write { req, batch, done });
+        true
+    }
+}
+
+/// Writes, from now on, what the machine gives to the [`Saver`], in order; what waits together becomes one transaction.
+/// `saved` says how the machine is told. Ends, the file closed, when the saver is gone and all is written.
+pub fn write<R: Rt, I: Send + 'static>(
+    rt: R,
+    spool: Spool,
+    saved: fn(ReqId, bool) -> I,
+) -> (Saver<I>, impl Future<Output = ()>) {
+    let (saver, mut writes) = mailbox::<Write<I>>(BATCHES_MAX);
+    let spool = Arc::new(spool);
+    let writing = async move {
+        while let Some(first) = writes.recv().await {
+            let mut waiting = vec![first];
+            while waiting.len() < BATCHES_AT_ONCE
+                && let Some(next) = writes.try_recv()
+            {
+                waiting.push(next);
+            }
+            let batches: Vec<Batch> = waiting.iter_mut().map(|w| std::mem::take(&mut w.batch)).collect();
+            let own = Arc::clone(&spool);
+            let ok = rt.blocking(move || own.write(&batches)).await;
+            for write in waiting {
+                write.done.send(saved(write.req, ok));
+            }
+        }
+    };
+    (Saver(saver), writing)
 }
 
 /// Encoded values of a table, in the order of their keys.

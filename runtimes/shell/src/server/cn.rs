@@ -3,6 +3,7 @@
 use super::geo::Geo;
 use super::withdrawn;
 use crate::drive::{Port, drive};
+use crate::edge::spool::{self, Saver, Spool};
 use crate::error::Error;
 use crate::files::read;
 use crate::host::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
@@ -22,6 +23,7 @@ use std::time::Duration;
 use swarmedge_core::accounting::Trust;
 use swarmedge_core::ids::ConnId;
 use swarmedge_core::role::cn::{Cn, Config, Input, Metric, Output};
+use swarmedge_core::role::edge::io::Batch;
 use swarmedge_core::wire::control::ControlMsg;
 use swarmedge_core::wire::directory::DirectoryMsg;
 use swarmedge_core::wire::ledger::LedgerMsg;
@@ -48,6 +50,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
         geolocation: geo.is_any(),
         dns: u32::try_from(cfg.dns.len()).unwrap_or(u32::MAX),
         ledger: cfg.ledger.is_some(),
+        spool: cfg.spool.is_some(),
         sessions_max: cfg.sessions_max,
         drain: Duration::from_millis(cfg.drain_ms),
         ..Config::new(operator.root, verify, cert)
@@ -63,8 +66,16 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
         server: "cn",
     };
     let (inbox, inputs) = mailbox(INBOX_MAX);
+    let (records, (spool, writing)) = match cfg.spool.as_deref().map(Spool::open).transpose()? {
+        Some((spool, (records, _))) => {
+            let (saver, writing) = spool::write(rt.clone(), spool, |req, ok| Input::Saved { req, ok });
+            (records, (Some(saver), Some(writing)))
+        }
+        None => (Vec::new(), (None, None)),
+    };
     let port = CnPort {
         rt: rt.clone(),
+        spool,
         seals: Seals::open(&cfg.seal_key)?,
         server_tls: client_config(&read(&operator.ca)?, Some(&key))?,
         key,
@@ -87,6 +98,19 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
     let name = cfg.name.clone();
     let run = async move {
         tracing::info!(%addr, name, "CN is ready");
+        // what it knew comes first
+        let _ = inbox.send(Input::Restored { records }).await;
+        let closed = Signal::default();
+        match writing {
+            Some(writing) => {
+                let closed = closed.clone();
+                rt.spawn(async move {
+                    writing.await;
+                    closed.set();
+                });
+            }
+            None => closed.set(),
+        }
         rt.spawn(tell_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
         rt.spawn(seals.clone().tell_cookies(rt.clone(), inbox.clone(), Input::CookieKeys));
         rt.spawn(seals.follow(rt.clone()));
@@ -103,6 +127,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
         let accepting = accept(rt.clone(), acceptor, clients.clone());
         or(drive(rt.clone(), Cn::default(), config, inputs, port), or(accepting, stopping)).await;
         clients.links.close_all();
+        closed.wait().await;
         tracing::info!("CN has stopped");
         Ok(())
     };
@@ -111,6 +136,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
 
 struct CnPort<R: Rt> {
     rt: R,
+    spool: Option<Saver<Input>>,
     key: Key,
     seals: Seals,
     server_tls: Arc<rustls::ClientConfig>,
@@ -143,6 +169,12 @@ impl<R: Rt> Port<Cn> for CnPort<R> {
             },
             Output::LedgerSend { conn, msg } => self.ledgers.links.send(conn, &msg),
             Output::LedgerClose { conn } => self.ledgers.links.close(conn),
+            Output::Save { req, records, acked } => {
+                let batch = Batch { records, acked, ..Batch::default() };
+                if !self.spool.as_ref().is_some_and(|spool| spool.save(&self.clients.inbox, req, batch)) {
+                    local.push_back(Input::Saved { req, ok: false });
+                }
+            }
             Output::Locate { conn, addr } => local.push_back(Input::Located { conn, place: self.geo.place(addr) }),
             Output::OpenGrant { req, sealed } => {
                 let grant = self.seals.unseal(&sealed).map(Box::new);

@@ -40,6 +40,10 @@ pub struct CnConfig {
     /// The ledger, `host:port`. Without one clients keep their usage records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<String>,
+    /// A file: who is introduced is kept there until the ledger has it on record, so that a crash of this CN costs no
+    /// provider's bill anything. Without one this is kept in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spool: Option<PathBuf>,
     /// The edges, `https://host:port`: asked every few seconds what was withdrawn. Without any, what is unpublished is
     /// shared until its last grants have expired.
     #[serde(default)]

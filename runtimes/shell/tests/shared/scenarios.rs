@@ -316,7 +316,8 @@ fn another_cn(dir: &Path, like: &CnConfig, number: u8) -> CnConfig {
     let (signing_key, certificate) = another_identity(dir, ServerRole::Cn, &name);
     let ports = Ports::free().expect("free ports");
     let listen = (like.listen.ip(), ports.cn).into();
-    CnConfig { name, listen, signing_key, certificate, ops: None, ..like.clone() }
+    let spool = Some(dir.join(&name).with_extension("redb"));
+    CnConfig { name, listen, signing_key, certificate, spool, ops: None, ..like.clone() }
 }
 
 /// Bytes that follow from a path and a size, no two blocks alike.

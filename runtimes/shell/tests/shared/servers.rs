@@ -15,7 +15,7 @@ use swarmedge_core::accounting::logs::Log;
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{ConnId, DownloadId, Guid, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use swarmedge_core::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
-use swarmedge_core::wire::control::{ControlMsg, Hello, Inventory, Query, Shared};
+use swarmedge_core::wire::control::{ControlMsg, Hello, IntroducedPeer, Inventory, Query, Shared};
 use swarmedge_core::wire::ledger::LedgerMsg;
 use swarmedge_core::wire::records::{
     CertBody, Context, Grant, GrantRecord, LedgerRecord, Logged, ServerCert, ServerRole, Side, SignedGrant, SignedHead,
@@ -35,6 +35,8 @@ use swarmedge_shell::tls::{CertAuthority, client_config};
 
 #[path = "located.rs"]
 mod located;
+#[path = "offers.rs"]
+mod offers;
 #[path = "stun.rs"]
 mod stun_tests;
 
@@ -171,6 +173,7 @@ impl<R: Start> Net<R> {
             certificate: self.path("cn.cert"),
             seal_key: self.path("seal.key"),
             dns: vec![dn.to_string()],
+            spool: Some(self.path("cn-spool.redb")),
             edges: Vec::new(),
             geo_countries: None,
             geo_networks: None,
@@ -284,32 +287,47 @@ impl Client {
     }
 }
 
+impl<R: Start> Net<R> {
+    /// A client that shares, one that has asked for peers, and whom it was told of.
+    async fn introduced(&self, cn: SocketAddr) -> (Client, Client, Vec<IntroducedPeer>) {
+        let up = self.client(cn, 1).await;
+        let shared = Shared { version: VERSION, complete: true };
+        let inventory =
+            Inventory { seq: 1, reset: true, last: true, add: List::truncated([shared]), remove: List::default() };
+        up.send(&ControlMsg::Inventory(inventory));
+        let mut down = self.client(cn, 2).await;
+        let sealed = self.seal.seal(&self.grant(&down));
+        // the DN may not have been told yet: ask until it has, ever less often, as a client may ask ten times a minute
+        let mut wait = Duration::from_millis(50);
+        loop {
+            let query = Query { query: 1, grant: sealed.clone(), want: 5, exclude: List::default() };
+            down.send(&ControlMsg::Query(query));
+            match down.next().await {
+                Some(ControlMsg::Introductions(found)) if !found.peers.is_empty() => {
+                    return (up, down, found.peers.into_vec());
+                }
+                Some(ControlMsg::Introductions(_) | ControlMsg::QueryFailed(_)) => {}
+                other => panic!("unexpected: {other:?}"),
+            }
+            self.rt.sleep_until(self.rt.now() + wait).await;
+            wait *= 2;
+        }
+    }
+
+    /// So many servers have ended.
+    async fn ended(&self, servers: u32) {
+        while self.ended.get() < servers {
+            self.rt.sleep_until(self.rt.now() + Duration::from_millis(10)).await;
+        }
+    }
+}
+
 /// A downloader's query is answered with the other client's introduction, which that client receives too.
 #[test]
 fn two_clients_are_introduced_and_the_ledger_keeps_their_record() {
     run::<R, _>(|net| async move {
         let cn = net.control_plane().await;
-        let mut up = net.client(cn, 1).await;
-        let shared = Shared { version: VERSION, complete: true };
-        let inventory =
-            Inventory { seq: 1, reset: true, last: true, add: List::truncated([shared]), remove: List::default() };
-        up.send(&ControlMsg::Inventory(inventory));
-
-        let mut down = net.client(cn, 2).await;
-        let sealed = net.seal.seal(&net.grant(&down));
-        // the DN may not have been told yet: ask until it has, ever less often, as a client may ask ten times a minute
-        let mut wait = Duration::from_millis(50);
-        let introduced = loop {
-            let query = Query { query: 1, grant: sealed.clone(), want: 5, exclude: List::default() };
-            down.send(&ControlMsg::Query(query));
-            match down.next().await {
-                Some(ControlMsg::Introductions(found)) if !found.peers.is_empty() => break found.peers.into_vec(),
-                Some(ControlMsg::Introductions(_) | ControlMsg::QueryFailed(_)) => {}
-                other => panic!("unexpected: {other:?}"),
-            }
-            net.rt.sleep_until(net.rt.now() + wait).await;
-            wait *= 2;
-        };
+        let (mut up, mut down, introduced) = net.introduced(cn).await;
         assert_eq!(introduced.len(), 1);
         assert_eq!(introduced[0].intro.intro.uploader_key, up.upload_key);
         let Some(ControlMsg::Introduce(told)) = up.next().await else { panic!("the uploader is not told") };
@@ -460,9 +478,7 @@ fn a_stopping_cn_drains_its_clients() {
         net.stop.set();
         let Some(ControlMsg::Drain(_)) = client.next().await else { panic!("not told") };
         assert_eq!(client.next().await, None, "closed at the end");
-        while net.ended.get() < 3 {
-            net.rt.sleep_until(net.rt.now() + Duration::from_millis(10)).await;
-        }
+        net.ended(3).await;
         assert!(net.rt.connect(cn).await.is_err(), "nobody listens any more");
     });
 }

@@ -5,11 +5,11 @@ use crate::wire::ledger::LedgerAck;
 use crate::wire::place::{Locality, Place};
 use crate::wire::records::{LedgerRecord, LogEvent, Offered};
 
-/// A signed answer to the query of client 1, before it is told; and the ledger's connection.
-fn signed() -> (Bench<Cn>, ConnId, Vec<Output>) {
+/// A signed answer to the query of client 1, before it is told; and the DN's and the ledger's connections.
+fn signed_by(spool: bool, usage_max: u32) -> (Bench<Cn>, [ConnId; 2], Vec<Output>) {
     let (mut b, dn, ledger) = whole();
     join(&mut b, 1);
-    b.cfg.logs = true;
+    (b.cfg.logs, b.cfg.spool, b.cfg.usage_max) = (true, spool, usage_max);
     let req = select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));
     let peers = List::truncated([SelectedPeer {
         route: Route { link: 3, session: SessionId(1) },
@@ -22,7 +22,26 @@ fn signed() -> (Bench<Cn>, ConnId, Vec<Output>) {
     let [Output::Sign { req, context, message }] = &out[..] else { panic!("{out:?}") };
     let signature = fake_sign(&CN_KEY, *context, message);
     let out = b.input(Input::Signed { req: *req, signature });
+    (b, [dn, ledger], out)
+}
+
+/// The same without a spool.
+fn signed() -> (Bench<Cn>, ConnId, Vec<Output>) {
+    let (b, [_, ledger], out) = signed_by(false, 100);
     (b, ledger, out)
+}
+
+/// Nobody is told of anybody, neither here nor there.
+fn told_nobody(out: &[Output]) -> bool {
+    !answered(out) && !to_dn(out).iter().any(|m| matches!(m, DirectoryMsg::Relay(_)))
+}
+
+/// A write to the spool.
+fn save(out: &[Output]) -> Option<(ReqId, Vec<LedgerRecord>, Vec<RecordId>)> {
+    out.iter().find_map(|o| match o {
+        Output::Save { req, records, acked } => Some((*req, records.clone(), acked.clone())),
+        _ => None,
+    })
 }
 
 /// The record of the offer that goes to the ledger.
@@ -63,6 +82,88 @@ fn a_ledger_that_is_away_delays_peers_by_half_a_second_and_gets_the_record_later
     b.input(Input::LedgerClosed { conn: ledger });
     assert!(answered(&b.wait(Duration::from_millis(500))));
     assert!(b.machine.ledger.holds(id), "it is kept until the ledger has it");
+}
+
+#[test]
+fn nobody_is_introduced_for_whose_record_there_is_no_room() {
+    for spool in [false, true] {
+        let (_, _, out) = signed_by(spool, 0);
+        assert_eq!(failed(&out, 1), Some(QueryError::Unavailable));
+        assert!(told_nobody(&out) && save(&out).is_none());
+    }
+}
+
+#[test]
+fn with_a_spool_peers_are_named_when_they_are_written_down_wherever_the_ledger_is() {
+    let (mut b, [_, ledger], out) = signed_by(true, 100);
+    b.input(Input::LedgerClosed { conn: ledger });
+    assert!(told_nobody(&out));
+    let (req, records, _) = save(&out).expect("a write");
+    let out = b.input(Input::Saved { req, ok: true });
+    assert!(answered(&out) && to_dn(&out).iter().any(|m| matches!(m, DirectoryMsg::Relay(_))));
+    assert!(b.machine.ledger.holds(records[0].id()), "it goes on to the ledger");
+}
+
+#[test]
+fn with_a_spool_that_fails_or_dawdles_nobody_is_named_and_the_edge_goes_on() {
+    let (mut b, _, out) = signed_by(true, 100);
+    let (req, records, _) = save(&out).expect("a write");
+    let out = b.input(Input::Saved { req, ok: false });
+    assert!(out.contains(&Output::Count(Metric::SpoolFailed)));
+    assert_eq!((failed(&out, 1), told_nobody(&out)), (Some(QueryError::Unavailable), true));
+    assert!(!b.machine.ledger.holds(records[0].id()), "what nobody was told of is not recorded");
+
+    let (mut b, _, out) = signed_by(true, 100);
+    let (req, ..) = save(&out).expect("a write");
+    let out = b.wait(b.cfg.select_within);
+    assert_eq!((failed(&out, 1), told_nobody(&out)), (Some(QueryError::Unavailable), true));
+    assert!(told_nobody(&b.input(Input::Saved { req, ok: true })), "too late");
+}
+
+#[test]
+fn a_dn_that_is_lost_before_the_offer_is_written_down_introduces_nobody() {
+    for spool in [false, true] {
+        let (mut b, [dn, _], _) = signed_by(spool, 100);
+        let out = b.input(Input::DirectoryClosed { conn: dn });
+        assert_eq!((failed(&out, 1), told_nobody(&out)), (Some(QueryError::Unavailable), true));
+    }
+}
+
+#[test]
+fn what_the_ledger_has_leaves_the_spool_and_what_a_crash_leaves_there_is_sent_again() {
+    let (mut b, [_, ledger], out) = signed_by(true, 100);
+    let (req, records, _) = save(&out).expect("a write");
+    let id = records[0].id();
+    b.input(Input::Saved { req, ok: true });
+    let acked = |ids: RecordId| LedgerMsg::Ack(LedgerAck { ids: List::truncated([ids]) });
+    // another CN starts on the same spool
+    let (mut after, _, its_ledger) = whole();
+    let out = after.input(Input::Restored { records: records.clone() });
+    assert_eq!(recorded(&out).0, id);
+    for (b, conn) in [(&mut b, ledger), (&mut after, its_ledger)] {
+        assert!(save(&b.input(Input::Ledger { conn, msg: acked(id) })).is_none(), "in its own time");
+        let (req, records, out) = save(&b.wait(secs(1))).expect("a write");
+        assert_eq!((records, out), (vec![], vec![id]));
+        // a disk that refuses is asked again
+        b.input(Input::Saved { req, ok: false });
+        let (req, _, out) = save(&b.wait(secs(1))).expect("a write");
+        assert_eq!(out, [id]);
+        b.input(Input::Saved { req, ok: true });
+        assert!(save(&b.wait(secs(1))).is_none());
+    }
+}
+
+#[test]
+fn a_cn_that_stops_takes_out_of_its_spool_what_the_ledger_has() {
+    let (mut b, [_, ledger], out) = signed_by(true, 100);
+    let (req, records, _) = save(&out).expect("a write");
+    b.input(Input::Saved { req, ok: true });
+    b.input(Input::ClientClosed { conn: ConnId(1) });
+    b.input(Input::Shutdown);
+    let ack = LedgerMsg::Ack(LedgerAck { ids: List::truncated([records[0].id()]) });
+    assert!(!b.input(Input::Ledger { conn: ledger, msg: ack }).contains(&Output::Stopped));
+    let (req, ..) = save(&b.wait(Duration::ZERO)).expect("at once");
+    assert!(b.input(Input::Saved { req, ok: true }).contains(&Output::Stopped));
 }
 
 #[test]

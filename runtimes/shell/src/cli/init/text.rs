@@ -53,6 +53,7 @@ certificate = "cn/server.cert"
 seal_key = "seal.key"
 dns = ["{inner}:{dn}"]
 ledger = "{inner}:{ledger}"
+spool = "cn/spool.redb"
 # asked every few seconds what was unpublished, so that nobody goes on sharing it
 edges = ["{url}"]
 # where clients are, for choosing peers and for reports: databases in the MaxMind format (.mmdb)

@@ -1,0 +1,45 @@
+//! What a CN's spool is for, on loopback.
+
+use super::{PATIENCE, R, run};
+use swarmedge_core::ids::IntroId;
+use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord};
+use swarmedge_shell::edge::spool::Spool;
+use swarmedge_shell::http::Signal;
+use swarmedge_shell::server::cn;
+use swarmedge_shell::server::config::CnConfig;
+
+/// A CN introduces while the ledger is away, and ends; the next one on its spool tells the ledger.
+#[test]
+fn who_was_introduced_while_the_ledger_was_away_is_told_to_it_by_the_next_cn_on_the_same_spool() {
+    run::<R, _>(|net| async move {
+        let dn = net.dn();
+        let nobody = "127.0.0.1:1".parse().expect("an address");
+        let held = || Spool::open(&net.path("cn-spool.redb")).expect("the CN has closed it").1.0;
+        let run = |cfg: &CnConfig| {
+            let stop = Signal::default();
+            (net.start(cn::open(&net.rt, &net.operator(), cfg, &stop).expect("opens")), stop)
+        };
+        let cfg = net.cn_config(dn, nobody);
+        let (cn, stop) = run(&cfg);
+        let (up, down, introduced) = net.introduced(cn).await;
+        stop.set();
+        net.ended(1).await;
+        drop((up, down));
+        let offered = |record: &LedgerRecord| match record {
+            LedgerRecord::Log(LogRecord { event: LogEvent::Offered(o), .. }) => {
+                o.peers.iter().map(|p| p.intro).collect()
+            }
+            other => panic!("unexpected: {other:?}"),
+        };
+        let intros: Vec<IntroId> = held().iter().flat_map(|record| -> Vec<_> { offered(record) }).collect();
+        assert_eq!(intros, [introduced[0].intro.intro.id]);
+
+        // it ends as soon as the ledger has everything
+        let ledger = net.ledger().await;
+        let drain_ms = u64::try_from(2 * PATIENCE.as_millis()).expect("small");
+        let (_, stop) = run(&CnConfig { drain_ms, ledger: Some(ledger.to_string()), ..cfg });
+        stop.set();
+        net.ended(2).await;
+        assert_eq!(held(), []);
+    });
+}
