@@ -206,10 +206,10 @@ pub struct ReportArgs {
     not offered  bytes over introductions that no CN logged\n\
     repeated     one version completed again and again on a day\n\
     failed possession   could not prove that it holds what it says it completed; weak where the content is public\n\
-     understated  signed for more of peers' bytes than it filed: the smaller claim was billed; evidence, no accusation\n\
-     implausible travel: one client in places too far apart for the time, again and again (needs geo_countries and geo_networks in [cn])\n\
-     failed update, restored backup, re-imaged or cloned: secondary GUIDs that fork; the installation needs a new key\n\
-     gap          starts that no login joins, four or more in a row having been lost: information only\n\n\
+    understated  signed for more of peers' bytes than it filed: the smaller claim was billed; evidence, no accusation\n\
+    implausible travel: one client in places too far apart for the time, again and again (needs geo_countries and geo_networks in [cn])\n\
+    failed update, restored backup, re-imaged or cloned: secondary GUIDs that fork; the installation needs a new key\n\
+    gap          starts that no login joins, four or more in a row having been lost: information only\n\n\
     Example:\n  swarmedge detect --from 2026-11-01 --to 2026-11-30 --config my-cdn/server.toml"
 )]
 pub struct DetectArgs {
