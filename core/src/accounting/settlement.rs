@@ -238,9 +238,9 @@ impl Book {
         self.first_ms.map(|first| first.saturating_add(EXPIRES_MS))
     }
 
-    /// When the downloader's last word was received.
+    /// When the downloader's last word was received. Who that is only the grant says: until then anybody could end it.
     fn ended_ms(&self) -> Option<u64> {
-        self.ended_ms.get(&self.downloader()?.reporter).copied()
+        self.ended_ms.get(&self.granted.as_ref()?.guid).copied()
     }
 
     /// How far it is at `now_ms`.

@@ -79,7 +79,8 @@ pub fn per_second(n: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(n) * 1000 / u128::from(ms)).unwrap_or(u64::MAX)
 }
 
-/// A share of a whole in per cent to the nearest tenth, `71.4 %`; `-` of nothing. What is not whole is not shown as such.
+/// A share of a whole in per cent to the nearest tenth, `71.4 %`; `-` of nothing. What is not whole is not shown as
+/// such.
 #[must_use]
 pub fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {

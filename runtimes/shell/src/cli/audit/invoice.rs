@@ -9,7 +9,7 @@ use std::path::Path;
 use swarmedge_core::accounting::audit::Totals;
 use swarmedge_core::ids::ProviderId;
 
-/// Without any of these an invoice is not compared: a figure that is missing, or misspelt, may be the one that is wrong.
+/// Without any of these an invoice is not compared: a figure that is missing, or misspelt, may be the wrong one.
 const REQUIRED: [&str; 3] = ["edge_bytes", "peer_bytes", "plain_bytes"];
 
 /// Compares the invoice in a file with the days that were proven; the names of what was compared.

@@ -1,5 +1,5 @@
-//! What the secondary GUIDs of all installations look like, as figure 12 of the paper counts them, and of which too many
-//! starts in a row are missing.
+//! What the secondary GUIDs of all installations look like, as figure 12 of the paper counts them, and of which too
+//! many starts in a row are missing.
 
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -75,8 +75,8 @@ pub struct Figures {
     pub edge_bytes: u64,
     /// From peers: billed.
     pub peer_bytes: u64,
-    /// To browsers and curl: billed. None where it is not known what part of the whole it is: by country and network, and
-    /// for an object of whose versions none is known, while there is traffic that is of no known object.
+    /// To browsers and curl: billed. None where it is not known what part of the whole it is: by country and network,
+    /// and for an object of whose versions none is known, while there is traffic that is of no known object.
     pub plain_bytes: Option<u64>,
     /// Claimed from or by peers, and not billed.
     pub flagged_bytes: u64,
