@@ -63,9 +63,11 @@ fn play_book(u: &mut Unstructured<'_>) -> Result<()> {
         let of_edge = matches!(record, LedgerRecord::Edge(_) | LedgerRecord::Served(_));
         let stands = match settlement {
             Settlement::Open => true,
+            // what clients said stands; the room that edges leave for it goes with what they say
             Settlement::Closed if of_edge => {
-                let more = bill.edge_unique >= before.edge_unique && bill.peers_billed <= before.peers_billed;
-                more && bill.peers_agreed == before.peers_agreed
+                let more = bill.edge_unique.cmp(&before.edge_unique);
+                let less = before.peers_billed.cmp(&bill.peers_billed);
+                bill.peers_agreed == before.peers_agreed && (less.is_eq() || less == more)
             }
             Settlement::Closed | Settlement::Expired => before == bill,
         };
