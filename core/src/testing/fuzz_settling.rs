@@ -231,11 +231,12 @@ fn play_ledger(u: &mut Unstructured<'_>) -> Result<()> {
         let input = match u.int_in_range(0..=9_u8)? {
             0 | 1 => Some(ledger::Input::Accepted { conn, key: keys::key(name) }),
             2 | 3 => Some(ledger::Input::Server { conn, msg: LedgerMsg::Hello(keys::cert(name, role)) }),
-            4 => Some(ledger::Input::Server { conn, msg: u.arbitrary()? }),
-            5 | 6 => {
-                let record = anything(u, &mut Signed::new())?;
-                came.insert((conn, record.id()));
-                Some(ledger::Input::Server { conn, msg: LedgerMsg::Submit(record) })
+            n @ 4..=6 => {
+                let msg = if n == 4 { u.arbitrary()? } else { LedgerMsg::Submit(anything(u, &mut Signed::new())?) };
+                if let LedgerMsg::Submit(record) = &msg {
+                    came.insert((conn, record.id()));
+                }
+                Some(ledger::Input::Server { conn, msg })
             }
             7 => Some(ledger::Input::Closed { conn }),
             8 => stores.pop_first().map(|(req, ids)| {
