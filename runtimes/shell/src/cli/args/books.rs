@@ -136,7 +136,7 @@ pub struct LedgerExportArgs {
     and an invoice that says something else: all three figures in bytes must be in it, and its downloads, completed, \
     provider, from and to are compared if they are; with the records, what receipts do not prove.\n\n\
     Exit codes: 0 proven, 7 the exports do not prove what they say (keep them, they are evidence), 8 they do and the \
-    invoice says something else, 1 a file cannot be read, 2 these are not the exports of one provider, each once.\n\n\
+    invoice says something else, 3 a file is not there, 1 it cannot be read, 2 these are not the exports of one provider, each once.\n\n\
     Examples:\n  \
     swarmedge audit november.jsonl --bundle bundle.toml --invoice invoice.json --seen heads.txt\n  \
     swarmedge audit november.jsonl --bundle bundle.toml --evidence records.jsonl"
