@@ -312,7 +312,7 @@ impl Net {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(swarmedge_seeds::random(192))]
 
     #[test]
     fn when_the_faults_end_the_directory_says_what_clients_share(

@@ -198,7 +198,7 @@ impl Net {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(swarmedge_seeds::random(256))]
 
     #[test]
     fn acknowledged_is_stored_and_in_the_end_all_is_both(steps in prop::collection::vec((0..11_u8, any::<u16>()), 0..160)) {

@@ -48,7 +48,27 @@ fn lines_with(sources: &[Source], banned: &[&str]) -> Vec<String> {
     hits
 }
 
-const ALL: &[&str] = &["core/src", "core/tests", "core/no_std_guard", "runtimes", "models", "fuzz"];
+const ALL: &[&str] = &["core/src", "core/tests", "core/no_std_guard", "core/seeds", "runtimes", "models", "fuzz"];
+
+/// Random tests that are not configured by `swarmedge_seeds`, so that their seeds would be neither printed nor kept.
+fn unseeded(sources: &[Source]) -> Vec<String> {
+    // spelled so that this file does not find itself
+    let own = [concat!("Proptest", "Config"), concat!("failure_", "persistence"), concat!("Test", "Runner")];
+    let mut hits = lines_with(sources, &own);
+    for s in sources {
+        let blocks = s.text.split(concat!("proptest", "! {")).skip(1);
+        let bare = blocks.filter(|b| !b.trim_start().starts_with("#![proptest_config(swarmedge_seeds::random("));
+        hits.extend(bare.map(|_| s.path.clone()));
+    }
+    hits
+}
+
+#[test]
+fn the_seeds_of_random_tests_are_printed_and_kept() {
+    let others: Vec<_> = sources(ALL).into_iter().filter(|s| !s.path.starts_with("core/seeds/")).collect();
+    let hits = unseeded(&others);
+    assert!(hits.is_empty(), "random tests begin with `#![proptest_config(swarmedge_seeds::random(…))]`: {hits:#?}");
+}
 
 #[test]
 fn no_file_is_longer_than_a_reader_can_hold() {
@@ -170,4 +190,9 @@ fn the_rules_find_what_they_forbid() {
 
     let bad = [Source { path: "x.rs".into(), text: "let t = Instant::now();\n// Instant::now is banned\n".into() }];
     assert_eq!(lines_with(&bad, &["Instant::now"]), ["x.rs:1: let t = Instant::now();"]);
+
+    let random = |rest: &str| unseeded(&[room("x.rs", &format!("{}{rest}", concat!("proptest", "! {\n")))]).len();
+    assert_eq!(random("    #![proptest_config(swarmedge_seeds::random(9))]\n"), 0);
+    assert_eq!(random("    #[test]\n"), 1);
+    assert_eq!(random(concat!("#![proptest_config(swarmedge_seeds::random(9))] failure_", "persistence: None")), 1);
 }

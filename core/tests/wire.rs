@@ -50,7 +50,7 @@ fn survives<T: Wire + for<'a> Arbitrary<'a>>(seed: &[u8], (at, to): (usize, u8))
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(swarmedge_seeds::random(512))]
 
     #[test]
     fn every_message_survives_the_wire(seed in prop::collection::vec(any::<u8>(), 0..3_000), change in any::<(usize, u8)>()) {

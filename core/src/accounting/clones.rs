@@ -245,6 +245,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(swarmedge_seeds::random(256))]
+
         /// An installation of which any subset of logins arrives, in any order, is never taken for a fork; and one that
         /// was cloned is, as soon as both copies were heard with their fork in sight.
         #[test]

@@ -257,7 +257,8 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #![proptest_config(swarmedge_seeds::random(2_000))]
+
         #[test]
         fn grants_hold_over_clock_ticks_and_rotations(acts in acts()) {
             prop_assert_eq!(play(None, &acts), Ok(()));

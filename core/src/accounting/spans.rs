@@ -127,6 +127,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(swarmedge_seeds::random(256))]
+
         #[test]
         fn spans_hold_exactly_the_bytes_that_were_inserted(ranges in prop::collection::vec((0_u64..64, 0_u64..16), 0..24)) {
             let mut naive = [false; 80];
@@ -142,6 +144,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(swarmedge_seeds::random(256))]
+
         #[test]
         fn what_a_record_carries_is_what_was_sent(ranges in prop::collection::vec((0_u64..1 << 42, 1_u64..1 << 30), 0..40)) {
             let spans = Spans::of(ranges.into_iter().map(|(start, len)| start..start + len));

@@ -123,6 +123,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(swarmedge_seeds::random(256))]
+
         #[test]
         fn a_bitfield_behaves_like_a_set(
             len in 0_u32..100,

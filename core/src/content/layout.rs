@@ -96,6 +96,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(swarmedge_seeds::random(256))]
+
         #[test]
         fn blocks_cover_a_piece_and_pieces_a_version(size in 0_u64..40_000_000, log in 16_u32..25) {
             let Some(l) = Layout::new(size, 1 << log) else { return Ok(()) };

@@ -154,6 +154,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(swarmedge_seeds::random(256))]
+
         #[test]
         fn a_changed_byte_changes_the_root(size in 1_usize..200_000, at in 0_usize..200_000) {
             let mut data = bytes(size);

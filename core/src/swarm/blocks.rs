@@ -64,6 +64,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(swarmedge_seeds::random(256))]
+
         #[test]
         fn a_block_set_behaves_like_a_set(
             ranges in proptest::collection::vec((0_u32..200, 0_u32..80), 0..8),

@@ -170,6 +170,8 @@ impl Lab {
 }
 
 proptest! {
+    #![proptest_config(swarmedge_seeds::random(256))]
+
     #[test]
     fn whatever_happens_nothing_is_lost_doubled_or_stuck(
         size in 1_u64..3_000_000, large in any::<bool>(), seed in any::<u64>(), steps in steps(),

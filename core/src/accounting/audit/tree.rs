@@ -303,6 +303,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(swarmedge_seeds::random(256))]
+
         #[test]
         fn a_range_is_proven_whole_and_in_order(n in 1_u32..200, a in 0_usize..200, b in 0_usize..200, flip in 0_usize..200) {
             let leaves = numbered(n);

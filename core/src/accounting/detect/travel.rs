@@ -174,6 +174,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(swarmedge_seeds::random(256))]
+
         #[test]
         fn any_numbers_at_all_have_a_distance_within_the_earth(
             a in any::<(i16, i16)>(), b in any::<(i16, i16)>(), times in proptest::collection::vec(any::<u64>(), 0..6)

@@ -150,6 +150,8 @@ fn patterns_match_as_shells_do_but_across_slashes() {
 }
 
 proptest! {
+    #![proptest_config(swarmedge_seeds::random(256))]
+
     #[test]
     fn a_pattern_matches_what_the_textbook_says(pattern in "[ab*?]{0,6}", text in "[ab]{0,6}") {
         fn textbook(p: &[u8], t: &[u8]) -> bool {

@@ -107,6 +107,8 @@ fn evidence(quarantines: &Quarantines, records: impl IntoIterator<Item = (u64, L
 }
 
 proptest! {
+    #![proptest_config(swarmedge_seeds::random(256))]
+
     #[test]
     fn what_is_held_bills_what_all_records_do_and_is_the_same_however_often_it_is_sifted(
         records in records(),

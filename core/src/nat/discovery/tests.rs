@@ -297,7 +297,7 @@ fn the_keep_alive_follows_the_lifetime_that_was_measured() {
 }
 
 proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig { cases: 300, failure_persistence: None, ..<_>::default() })]
+    #![proptest_config(swarmedge_seeds::random(300))]
 
     /// Whatever the routers do and whatever is lost, doubled or late.
     #[test]

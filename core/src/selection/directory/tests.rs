@@ -210,6 +210,8 @@ fn check(d: &Directory) {
 }
 
 proptest! {
+    #![proptest_config(swarmedge_seeds::random(256))]
+
     #[test]
     fn lists_and_registrations_agree_after_any_history(ops in prop::collection::vec((0..7_u8, 0..3_u32, 0..3_u32), 0..60)) {
         let mut d = Directory::default();

@@ -169,6 +169,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(swarmedge_seeds::random(256))]
+
         #[test]
         fn parts_lie_within_and_never_overlap(field in "bytes=[0-9,-]{0,40}", size in 0u64..2000) {
             if let Parts(parts) = select(&field, size) {

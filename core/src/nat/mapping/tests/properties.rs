@@ -240,6 +240,8 @@ impl Run {
 }
 
 proptest! {
+    #![proptest_config(swarmedge_seeds::random(256))]
+
     #[test]
     fn whatever_comes_only_what_was_shown_is_claimed_and_nobody_but_the_gateway_is_asked(
         inputs in prop::collection::vec(any_input(), 1..60)

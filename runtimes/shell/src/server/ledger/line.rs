@@ -164,6 +164,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(swarmedge_seeds::random(256))]
+
         #[test]
         fn a_class_says_a_speed_to_six_per_cent(per_second in 16_u64..1 << 40) {
             let of = speed_of(speed_class(per_second, 1000));
