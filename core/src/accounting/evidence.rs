@@ -1,7 +1,15 @@
 //! Which of a download's records count. What clients and edges say is cumulative: of one reporter's records the newest
-//! counts, and of the older ones only those that a bill depends on all the same: the first of all, which says when the
-//! download began; those that say when its downloader ended it; and the newest before each quarantine of the reporter.
-//! All others may go unread for good, so that a download costs what its reporters are, not what they send.
+//! counts, and of the older ones those that a bill depends on all the same:
+//!
+//! - the first record of all: the download expires so long after it;
+//! - the newest before each quarantine of the reporter: it says what counts of what the reporter says later;
+//! - the first of the last words that stand: the download closes so long after it;
+//! - a word that takes back a last word, as long as that is held for one of the reasons above.
+//!
+//! All others may go unread for good, so that a download costs what its reporters are, not what they send. The rule
+//! behind the list: a [`Book`] that is fed what is held comes to the same bill, and closes at the same time, as one that
+//! was fed everything, and so do both after whatever comes next. For that, a book must never close earlier between two
+//! held records than it did with the dropped ones between them: else it would take the later of the two for late.
 
 use super::quarantine::Quarantines;
 use super::settlement::Book;
@@ -16,8 +24,8 @@ use sha2::{Digest as _, Sha256};
 /// Begins what a usage record is kept by.
 const KEY_TEXT: &[u8] = b"swarmedge/1 usage record\0";
 
-/// What a record is kept by. Clients choose their records' ids: these count among one reporter's records only, so that
-/// nobody can take the id of another's, or of a server's, before it comes.
+/// The key that a record is kept by. Clients choose the ids of their records: an id counts among its reporter's records
+/// only, so that nobody can take the id of another's record, or of a server's, before that comes.
 #[must_use]
 pub fn key(record: &LedgerRecord) -> RecordId {
     let LedgerRecord::Usage(r) = record else { return record.id() };
@@ -31,7 +39,7 @@ pub fn key(record: &LedgerRecord) -> RecordId {
     RecordId(key)
 }
 
-/// Whose newest record counts.
+/// A source of records: of its records the newest counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Source {
     Downloader(Guid),
@@ -41,7 +49,7 @@ enum Source {
     Served(PublicKey, u64),
 }
 
-/// Whose record it is, and the how manieth; none of what does not replace another.
+/// The source and number of a record; none of a record that replaces no other.
 fn source(record: &LedgerRecord) -> Option<(Source, u32)> {
     match record {
         LedgerRecord::Usage(r) => match r.side {
@@ -54,7 +62,7 @@ fn source(record: &LedgerRecord) -> Option<(Source, u32)> {
     }
 }
 
-/// A downloader's word that it has ended.
+/// Whether a record is a downloader's word that it has ended.
 const fn is_last_word(record: &LedgerRecord) -> bool {
     match record {
         LedgerRecord::Usage(r) => matches!(
@@ -69,14 +77,14 @@ const fn is_last_word(record: &LedgerRecord) -> bool {
     }
 }
 
-/// A record that does not count, or does so no more, whatever comes.
+/// A record that does not count, or no longer counts, whatever comes next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dropped {
-    /// When it came, Unix milliseconds.
+    /// When the record came, Unix milliseconds.
     pub came_ms: u64,
     /// The record.
     pub record: LedgerRecord,
-    /// It came after the download was closed; otherwise another has replaced it.
+    /// Whether the record came after the download was closed; otherwise another has replaced it.
     pub late: bool,
 }
 
@@ -84,20 +92,20 @@ pub struct Dropped {
 /// their [`key`]s.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Evidence {
-    /// It says which records are late.
+    /// The book of all records: which of them are late.
     book: Book,
     quarantines: Quarantines,
-    /// In the order in which they were added.
+    /// The records that count, by the order in which they were added, and when they came.
     held: BTreeMap<u64, (u64, LedgerRecord)>,
-    /// Of what is held, each source's: their last is the newest.
+    /// The held records of each source, the newest last.
     chains: BTreeMap<Source, Vec<u64>>,
-    /// The first grant by its issue, which alone counts.
+    /// The grant that was issued first: no other counts.
     granted: Option<u64>,
     next: u64,
 }
 
 impl Evidence {
-    /// None yet. `quarantines` are those of the reporters, and of who was granted the download.
+    /// Evidence of nothing yet. `quarantines` are those of the reporters, and of the client with the grant.
     #[must_use]
     pub fn new(quarantines: Quarantines) -> Self {
         Self {
@@ -110,7 +118,7 @@ impl Evidence {
         }
     }
 
-    /// Takes in a record; those that do not count for it, or any more.
+    /// Takes in a record, and gives back the records that do not count, or no longer count.
     pub fn add(&mut self, came_ms: u64, record: LedgerRecord) -> Vec<Dropped> {
         let late = self.book.late();
         self.book.add(record.clone(), came_ms);
@@ -150,24 +158,30 @@ impl Evidence {
         self.next += 1;
     }
 
-    /// Adds the newest of a source to its chain; what of it counts no more.
+    /// Adds the newest record of a source to its chain, and takes out of it the records that count no more.
     fn replace(&mut self, source: Source, mut chain: Vec<u64>, at: u64) -> Vec<u64> {
         chain.push(at);
-        let ended_ms = self.ended_ms(&chain);
         let mut gone = Vec::new();
         let mut place = 0;
         while let [old, next, ..] = chain[place..] {
-            let mut without = chain.clone();
-            without.remove(place);
-            if old > 0 && !self.is_cut(source, old, next) && self.ended_ms(&without) == ended_ms {
-                gone.push(old);
-                chain = without;
-            } else {
+            if old == 0 || self.is_cut(source, old, next) || self.dates_end(&chain, place) {
                 place += 1;
+            } else {
+                gone.push(chain.remove(place));
             }
         }
         self.chains.insert(source, chain);
         gone
+    }
+
+    /// Whether the time at which a chain's downloader has ended, or had when later records came, depends on this record
+    /// of it: on the first of the last words that stand, and on a word by which the downloader took back the last word
+    /// that is held before it.
+    fn dates_end(&self, chain: &[u64], place: usize) -> bool {
+        let ends = |at: &u64| self.held.get(at).is_some_and(|(_, record)| is_last_word(record));
+        let (before, since) = chain.split_at(place);
+        let had_ended = before.last().is_some_and(ends);
+        if since.first().is_some_and(ends) { !had_ended && since.iter().all(ends) } else { had_ended }
     }
 
     /// Whether a quarantine of the reporter has begun between two of its records.
@@ -175,12 +189,6 @@ impl Evidence {
         let (Source::Downloader(guid) | Source::Uploader(guid)) = source else { return false };
         let came = |at: u64| self.held.get(&at).map_or(0, |(came_ms, _)| *came_ms);
         self.quarantines.begins(guid).any(|begin| came(old) < begin && begin <= came(next))
-    }
-
-    /// When a chain's downloader said that it had ended, unless it has gone on since.
-    fn ended_ms(&self, chain: &[u64]) -> Option<u64> {
-        let said = chain.iter().filter_map(|at| self.held.get(at));
-        said.fold(None, |ended, (came_ms, record)| if is_last_word(record) { ended.or(Some(*came_ms)) } else { None })
     }
 
     fn seq(&self, at: u64) -> u32 {
@@ -191,12 +199,12 @@ impl Evidence {
         self.held.get(&at).and_then(|(_, r)| issued(r))
     }
 
-    /// The records that count, and when they came.
+    /// The records that count, and when each came.
     pub fn records(&self) -> impl DoubleEndedIterator<Item = (u64, &LedgerRecord)> {
         self.held.values().map(|(came_ms, record)| (*came_ms, record))
     }
 
-    /// The book that they make.
+    /// The book of the records that count.
     #[must_use]
     pub fn book(&self) -> Book {
         book_of(&self.quarantines, self.records())
@@ -213,7 +221,7 @@ fn issued(record: &LedgerRecord) -> Option<(u64, RecordId)> {
     if let LedgerRecord::Granted(g) = record { Some((g.issued_ms, g.id)) } else { None }
 }
 
-/// The book of a ledger that records make, with when they came, and nothing else.
+/// The book of a ledger that is fed these records, each with when it came, and nothing else.
 pub fn book_of<'a>(quarantines: &Quarantines, records: impl Iterator<Item = (u64, &'a LedgerRecord)>) -> Book {
     let mut book = Book::strict().with_quarantines(quarantines.clone());
     records.for_each(|(came_ms, record)| book.add(record.clone(), came_ms));

@@ -9,6 +9,7 @@ use crate::wire::records::{
     UsageRecord,
 };
 use crate::wire::{List, Text};
+use alloc::string::String;
 use proptest::prelude::*;
 
 const D: DownloadId = DownloadId([1; 16]);
@@ -17,16 +18,20 @@ const K_D: PublicKey = PublicKey([3; 32]);
 const INTRO: IntroId = IntroId([4; 16]);
 
 fn granted() -> LedgerRecord {
+    granted_to(1, 5)
+}
+
+fn granted_to(guid: u32, issued_ms: u64) -> LedgerRecord {
     LedgerRecord::Granted(GrantRecord {
         id: RecordId::numbered(1),
         download: D,
-        guid: Guid::numbered(1),
+        guid: Guid::numbered(guid),
         download_key: K_D,
         version: V,
         size: 1_000,
         provider: ProviderId(1),
         path: Text::default(),
-        issued_ms: 5,
+        issued_ms,
         max_peer_bytes: 1_000,
         challenged: false,
     })
@@ -98,12 +103,61 @@ fn records() -> impl Strategy<Value = Vec<(u64, LedgerRecord)>> {
     })
 }
 
+/// Quarantines of 20 hours each, by whose they are and their first hour.
+fn quarantined(begins: &[(u32, u64)]) -> Quarantines {
+    let mut quarantines = Quarantines::default();
+    for (who, hours) in begins {
+        quarantines.add(Guid::numbered(*who), hours * HOUR_MS, (hours + 20) * HOUR_MS);
+    }
+    quarantines
+}
+
 fn evidence(quarantines: &Quarantines, records: impl IntoIterator<Item = (u64, LedgerRecord)>) -> Evidence {
     let mut evidence = Evidence::new(quarantines.clone());
     for (came_ms, record) in records {
         evidence.add(came_ms, record);
     }
     evidence
+}
+
+/// Adds records one by one, and checks after each that what is held comes to what all come to, now and when it is
+/// closed, and that it is held again when it is read again. Before the records at `stops` it is read again, as a ledger
+/// does from batch to batch.
+fn is_enough(
+    quarantines: &Quarantines,
+    records: &[(u64, LedgerRecord)],
+    stops: &[usize],
+) -> Result<Evidence, TestCaseError> {
+    let mut all = Book::strict().with_quarantines(quarantines.clone());
+    let (mut at_once, mut bit_by_bit) = (Evidence::new(quarantines.clone()), Evidence::new(quarantines.clone()));
+    let again = |held: &Evidence| evidence(quarantines, held.records().map(|(at, r)| (at, r.clone())));
+    for (n, (at, r)) in records.iter().enumerate() {
+        if stops.contains(&n) {
+            bit_by_bit = again(&bit_by_bit);
+        }
+        all.add(r.clone(), *at);
+        at_once.add(*at, r.clone());
+        bit_by_bit.add(*at, r.clone());
+        let held = at_once.book();
+        prop_assert_eq!((all.closes_ms(), held.late()), (held.closes_ms(), 0), "after record {}", n);
+        for later in [0, 2 * LATE_MS, 40 * LATE_MS] {
+            prop_assert_eq!(
+                all.bill(fake_verify, at + later),
+                held.bill(fake_verify, at + later),
+                "after record {}",
+                n
+            );
+        }
+        prop_assert_eq!(bit_by_bit.digest(), at_once.digest(), "after record {}", n);
+    }
+    prop_assert_eq!(again(&at_once).digest(), at_once.digest());
+    Ok(at_once)
+}
+
+/// The most records that are held of these five sources: few each for how it began and ended, and for each quarantine
+/// the newest before it with the one that takes that back, as a downloader, and the newest before it, as an uploader.
+const fn most(quarantines: usize) -> usize {
+    2 + 5 * 4 + 3 * quarantines
 }
 
 proptest! {
@@ -115,32 +169,105 @@ proptest! {
         begins in proptest::collection::vec((1_u32..4, 0_u64..200), 0..4),
         stops in proptest::collection::vec(0_usize..40, 0..6),
     ) {
-        let mut quarantines = Quarantines::default();
-        for (who, hours) in &begins {
-            quarantines.add(Guid::numbered(*who), hours * HOUR_MS, (hours + 20) * HOUR_MS);
-        }
-        let all = book_of(&quarantines, records.iter().map(|(at, r)| (*at, r)));
-        let at_once = evidence(&quarantines, records.clone());
-        let now_ms = records.last().map_or(0, |(at, _)| *at);
-        for later in [0, 2 * LATE_MS, 40 * LATE_MS] {
-            let bill = |book: &Book| book.bill(fake_verify, now_ms + later);
-            prop_assert_eq!(bill(&all), bill(&at_once.book()));
-        }
-        prop_assert_eq!(all.closes_ms(), at_once.book().closes_ms());
-        // as a ledger does, from batch to batch
-        let mut bit_by_bit = Evidence::new(quarantines.clone());
-        for (n, (at, r)) in records.iter().enumerate() {
-            if stops.contains(&n) {
-                let held: Vec<_> = bit_by_bit.records().map(|(at, r)| (at, r.clone())).collect();
-                bit_by_bit = evidence(&quarantines, held);
-            }
-            bit_by_bit.add(*at, r.clone());
-        }
-        prop_assert_eq!(bit_by_bit.digest(), at_once.digest());
-        // five sources, at most four records each for how it began and ended, and one for each quarantine
-        let held = at_once.records().count();
-        prop_assert!(held <= 2 + 5 * 4 + 2 * begins.len(), "{} of {}", held, records.len());
+        let held = is_enough(&quarantined(&begins), &records, &stops)?.records().count();
+        prop_assert!(held <= most(begins.len()), "{} of {}", held, records.len());
     }
+
+    #[test]
+    fn what_is_held_is_enough_for_any_history(
+        records in any_history(),
+        begins in proptest::collection::vec((1_u32..4, 0_u64..60), 0..8),
+        stops in proptest::collection::vec(0_usize..60, 0..12),
+    ) {
+        is_enough(&quarantined(&begins), &records, &stops)?;
+    }
+}
+
+/// Records of few reporters with few numbers, in any order: several grants to either, several records in one
+/// millisecond, and gaps in which a download closes or that end with a quarantine's first millisecond.
+fn any_history() -> impl Strategy<Value = Vec<(u64, LedgerRecord)>> {
+    let state = prop_oneof![1 => Just(UsageState::Running), 1 => Just(UsageState::Completed)];
+    let hours = prop_oneof![4 => Just(0), 4 => 1_u64..12, 1 => Just(24), 1 => 25_u64..40];
+    let one = (0_u32..12, 1_u32..8, state, 0_u64..900, hours);
+    proptest::collection::vec(one, 0..60).prop_map(|all| {
+        let mut at_ms = 0;
+        let record = |(who, seq, state, bytes, hours): (u32, u32, UsageState, u64, u64)| {
+            at_ms += hours * HOUR_MS;
+            let record = match who {
+                0 => granted_to(1 + seq % 2, bytes),
+                1 => offered(),
+                2..=5 => usage(1, Side::Downloader, seq, state, bytes),
+                6 | 7 => usage(2, Side::Downloader, seq, state, bytes),
+                8 | 9 => usage(2, Side::Uploader, seq, state, bytes),
+                10 => usage(3, Side::Uploader, seq, state, bytes),
+                _ => edge(seq, bytes),
+            };
+            (at_ms, record)
+        };
+        all.into_iter().map(record).collect()
+    })
+}
+
+/// Says of client 1's download, an hour after another: `E` that it has ended, `r` that it goes on; a digit is a gap of
+/// so many hours more, and `u` an uploader's word.
+fn story(text: &str) -> Vec<(u64, LedgerRecord)> {
+    let (mut at_ms, mut records) = (2, vec![(1, granted()), (2, offered())]);
+    for (seq, letter) in (1..).zip(text.chars()) {
+        let of_downloader = |state| usage(1, Side::Downloader, seq, state, seq.into());
+        let record = match letter {
+            'E' => of_downloader(UsageState::Completed),
+            'r' => of_downloader(UsageState::Running),
+            'u' => usage(2, Side::Uploader, seq, UsageState::Running, seq.into()),
+            gap => {
+                at_ms += HOUR_MS * u64::from(gap.to_digit(10).expect("a digit"));
+                continue;
+            }
+        };
+        at_ms += HOUR_MS;
+        records.push((at_ms, record));
+    }
+    records
+}
+
+/// What is held of a story, as its letters.
+fn held_of(begins: &[(u32, u64)], records: &[(u64, LedgerRecord)]) -> String {
+    let held = is_enough(&quarantined(begins), records, &(0..records.len()).collect::<Vec<_>>()).expect("it is enough");
+    let letter = |(_, record): (u64, &LedgerRecord)| match record {
+        LedgerRecord::Usage(r) if r.side == Side::Uploader => Some('u'),
+        LedgerRecord::Usage(_) if is_last_word(record) => Some('E'),
+        LedgerRecord::Usage(_) => Some('r'),
+        _ => None,
+    };
+    held.records().filter_map(letter).collect()
+}
+
+#[test]
+fn a_word_that_takes_back_an_end_from_before_a_quarantine_is_held() {
+    // the end comes in hour 1, before the quarantine; without the `r` the download would be closed in hour 26
+    assert_eq!(held_of(&[(1, 2)], &story("Er999r")), "Err");
+    assert_eq!(held_of(&[(1, 2)], &story("Er999u9r")), "Erur", "for what others say of it too");
+    assert_eq!(held_of(&[], &story("Er999r")), "r", "where no end is held, nothing has to be taken back");
+    // as it was found: a first record behind the quarantine's begin, and numbers that come again
+    let (end, on) = (UsageState::Completed, UsageState::Running);
+    let said = |came_ms, seq, state| (came_ms, usage(1, Side::Downloader, seq, state, 0));
+    let found = [said(3, 1, end), said(15_300_004, 1, on), said(31_500_005, 2, on), said(42_300_006, 1, on)];
+    let last = [(54_000_008, usage(2, Side::Downloader, 1, on, 0)), said(86_400_011, 3, on)];
+    assert_eq!(held_of(&[(1, 1)], &[&[(1, granted()), (2, offered())], &found[..], &last].concat()), "Errr");
+}
+
+#[test]
+fn a_word_that_takes_back_the_first_record_of_all_is_held() {
+    let first = [(0, usage(1, Side::Downloader, 1, UsageState::Failed, 0))];
+    let rest = story("9rr999r").split_off(1);
+    assert_eq!(held_of(&[], &[&first[..], &[(1, granted())], &rest].concat()), "Err");
+}
+
+#[test]
+fn each_end_before_a_quarantine_is_held_with_the_word_that_takes_it_back() {
+    // three quarantines begin behind an end each, the fourth behind a word that the download goes on
+    assert_eq!(held_of(&[(1, 2), (1, 4), (1, 6), (1, 8)], &story("ErErErrErE")), "ErErErrE");
+    assert_eq!(held_of(&[(1, 3)], &story("EEErEE")), "ErEE", "of the ends that stand the first and the newest");
+    assert_eq!(held_of(&[(2, 3)], &story("EEErEEE")), "EE", "another's quarantine");
 }
 
 #[test]
