@@ -98,24 +98,25 @@ pub struct Bill {
     pub elapsed_ms: u64,
 }
 
-/// What is claimed of one introduction, in bytes.
+/// What is claimed of one introduction, in bytes. What counts is part of what is claimed: a client that says less after
+/// its quarantine than before it has still claimed what it said before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Claims {
-    /// By the downloader.
+    /// Claimed by the downloader.
     pub received: u64,
-    /// Of that, what counts.
+    /// The part of `received` that counts.
     said: u64,
-    /// The downloader's word for `uploader_key`, if it has one.
+    /// The uploader's key, as the downloader names it.
     uploader_key: Option<PublicKey>,
-    /// By uploaders, receipted or not.
+    /// Claimed by uploaders, receipted or not.
     pub sent: u64,
-    /// By the highest receipt that an uploader has filed.
+    /// The highest receipt that an uploader has filed.
     pub receipted: u64,
-    /// Of that, what counts.
+    /// The highest receipt that counts: at most `receipted`.
     proven: u64,
-    /// What counts: the smaller of receipt and downloader's claim.
+    /// The bytes that count: the smaller of receipt and downloader's claim.
     pub agreed: u64,
-    /// Who has filed that receipt, or else said to have sent.
+    /// The uploader with the highest receipt, or else the first to claim.
     pub uploader: Option<Guid>,
 }
 
@@ -293,7 +294,9 @@ impl Book {
         for (r, p) in self.downloader().into_iter().flat_map(|r| r.peers.iter().map(move |p| (r, p))) {
             let c = claims.entry(p.intro).or_default();
             c.received = c.received.saturating_add(p.bytes);
-            c.said = c.said.saturating_add(self.counted(r, p).map_or(0, |p| p.bytes));
+            // however often a newer record names it, what was said before a quarantine counts once
+            let others = if self.is_cut(p.intro) { 0 } else { c.said };
+            c.said = others.saturating_add(self.counted(r, p).map_or(0, |p| p.bytes));
             c.uploader_key = Some(p.key);
         }
         let silent = self.settlement(now_ms) == Settlement::Expired;
@@ -305,16 +308,18 @@ impl Book {
                 self.proven(verify, r, p).filter(of_it).map_or(0, |proof| proof.bytes)
             };
             // one receipt filed by many, or many receipts of one introduction: the highest counts, once
-            let bytes = proven(p);
+            let newest = proven(p);
             // where all of it counts no receipt is checked twice
-            let counted = self.counted(r, p).map_or(0, |counted| if counted == p { bytes } else { proven(counted) });
-            if bytes > c.receipted || c.uploader.is_none() {
+            let counted = self.counted(r, p).map_or(0, |counted| if counted == p { newest } else { proven(counted) });
+            let receipted = newest.max(counted);
+            if receipted > c.receipted || c.uploader.is_none() {
                 c.uploader = Some(r.reporter);
             }
-            c.receipted = c.receipted.max(bytes);
+            c.receipted = c.receipted.max(receipted);
             c.proven = c.proven.max(counted);
         }
         for (intro, c) in &mut claims {
+            c.received = c.received.max(c.said);
             // a downloader that fell silent is held to what it signed, unless its word does not count
             let held = silent && !self.is_cut(*intro);
             c.agreed = if held { c.proven } else { c.proven.min(c.said) };

@@ -7,6 +7,7 @@ use super::scenario::{Name, Role};
 use super::sim::keys;
 use super::sim::store::Spool;
 use crate::accounting::Spans;
+use crate::accounting::evidence::Evidence;
 use crate::accounting::quarantine::Quarantines;
 use crate::accounting::settlement::{Bill, Book, Settlement};
 use crate::content::{Access, Policy};
@@ -32,7 +33,8 @@ fn download() -> DownloadId {
     DownloadId::numbered(1)
 }
 
-/// Whatever is told of a download: neither bill nor claims exceed what they may, and what was closed stays so.
+/// Whatever is told of a download: neither bill nor claims exceed what they may, what was closed stays so, and the
+/// records that are held as evidence come to the same.
 pub(super) fn receipts(bytes: &[u8]) {
     value::<SignedReceipt>(bytes);
     let _ = play_book(&mut Unstructured::new(bytes));
@@ -47,6 +49,7 @@ fn play_book(u: &mut Unstructured<'_>) -> Result<()> {
         let until = if u.arbitrary()? { u64::MAX } else { 1 << 40 };
         quarantines.add(Guid::numbered(u.int_in_range(0..=3)?), u.int_in_range(0..=1 << 20)?, until);
     }
+    let mut evidence = Evidence::new(quarantines.clone());
     let mut book = Book::strict().with_quarantines(quarantines);
     let (mut now_ms, mut told, mut signed, mut offered) = (0_u64, Vec::new(), Signed::new(), BTreeSet::new());
     while !u.is_empty() && told.len() < 48 {
@@ -59,6 +62,7 @@ fn play_book(u: &mut Unstructured<'_>) -> Result<()> {
         }
         let before = book.bill(keys::verify, now_ms);
         book.add(record.clone(), now_ms);
+        evidence.add(now_ms, record.clone());
         let bill = book.bill(keys::verify, now_ms);
         let of_edge = matches!(record, LedgerRecord::Edge(_) | LedgerRecord::Served(_));
         let stands = match settlement {
@@ -72,6 +76,8 @@ fn play_book(u: &mut Unstructured<'_>) -> Result<()> {
             Settlement::Closed | Settlement::Expired => before == bill,
         };
         assert!(stands, "a closed download was billed anew");
+        let held = evidence.book();
+        assert_eq!((held.bill(keys::verify, now_ms), held.closes_ms()), (bill.clone(), book.closes_ms()));
         told.push(record);
         check_bill(&book, &bill, now_ms);
         check_claims(&book, now_ms, &signed, &offered);
@@ -85,6 +91,7 @@ fn play_book(u: &mut Unstructured<'_>) -> Result<()> {
 
 fn check_bill(book: &Book, b: &Bill, now_ms: u64) {
     assert!(b.peers_billed <= b.peers_agreed && b.peers_billed <= b.max_peer_bytes, "{b:?}");
+    assert!(b.peers_agreed <= b.peers_receipted, "more than was signed for: {b:?}");
     assert!(b.size == 0 || b.edge_unique + b.peers_billed <= b.size, "more than there is: {b:?}");
     assert!(b.size > 0 || b.peers_billed == 0, "billed without a grant: {b:?}");
     assert_eq!(b.shares.values().sum::<u64>(), b.peers_billed, "{b:?}");

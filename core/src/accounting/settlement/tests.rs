@@ -427,6 +427,29 @@ fn what_is_said_in_quarantine_is_not_billed_then_or_later_and_what_was_said_befo
 }
 
 #[test]
+fn who_says_less_after_a_quarantine_has_claimed_what_counts_of_it() {
+    let mut quarantines = Quarantines::default();
+    (1..=2).for_each(|who| quarantines.add(Guid::numbered(who), 10, 20));
+    let mut book = Book::strict().with_quarantines(quarantines);
+    let before = [granted(1_000), introduced(&[(1, 1)]), got(1, &[(1, 40)]), sent(2, 1, &[(1, 50)])];
+    let unreceipted = PeerBytes { intro: IntroId::numbered(1), key: K_D, bytes: 7, receipt: None };
+    let after = [got(2, &[(1, 10)]), LedgerRecord::Usage(record(2, Side::Uploader, 2, vec![unreceipted]))];
+    before.into_iter().zip(1..).chain(after.into_iter().zip(11..)).for_each(|(r, came)| book.add(r, came));
+    let claims = book.claims(fake_verify, 20);
+    let of = &claims[&IntroId::numbered(1)];
+    assert_eq!((of.received, of.receipted, of.agreed, of.uploader), (40, 50, 40, Some(Guid::numbered(2))));
+    let b = book.bill(fake_verify, 20);
+    assert_eq!((b.peers_billed, b.peers_received, b.peers_receipted, b.flagged), (40, 40, 50, 10));
+}
+
+#[test]
+fn what_was_said_before_a_quarantine_counts_once() {
+    let mut story = vec![(1, granted(1_000)), (2, introduced(&[(1, 1)])), (3, got(1, &[(1, 40)]))];
+    story.extend([(4, sent(2, 1, &[(1, 90)])), (11, got(2, &[(1, 40), (1, 40)]))]);
+    assert_eq!(billed_of(1, &story).0, 40, "however often it is named since");
+}
+
+#[test]
 fn who_was_quarantined_and_fell_silent_is_not_held_to_what_it_signed_meanwhile() {
     let records =
         [(1, granted(100)), (2, introduced(&[(1, 1)])), (3, got(1, &[(1, 10)])), (12, sent(2, 1, &[(1, 40)]))];
