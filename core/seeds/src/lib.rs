@@ -1,8 +1,8 @@
 //! The configuration of the random tests of all crates; a development dependency only.
 //!
-//! The random tests of a process share one seed: `PROPTEST_RNG_SEED`, or else a fresh one. It is printed even where all
-//! of them pass, so that every run can be played again. A case that fails is kept by its own seed in a file that belongs
-//! into the repository: from then on every run begins with it.
+//! The random tests of a process share one seed: `PROPTEST_RNG_SEED`, or else a fresh one. The seed is printed even
+//! where all of them pass, so that every run can be played again. A case that fails is kept by a seed of its own, in a
+//! file that belongs into the repository: from then on every run begins with that case.
 
 use proptest::prelude::{ProptestConfig, Rng as _};
 use proptest::test_runner::{FileFailurePersistence, RngSeed, TestRunner};
@@ -32,8 +32,9 @@ static SEED: LazyLock<u64> = LazyLock::new(|| {
         RngSeed::Fixed(seed) => seed,
         RngSeed::Random => TestRunner::default().rng().next_u64(),
     };
-    // not `eprintln!`: the harness would show that of tests that fail only
-    let _ = writeln!(std::io::stderr(), "random tests: PROPTEST_RNG_SEED={seed} plays them again");
+    // not `eprintln!`: the harness would show that of tests that fail only; and one write, as others write there too
+    let line = format!("random tests: PROPTEST_RNG_SEED={seed} plays them again\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
     seed
 });
 

@@ -6,10 +6,12 @@
 //! - the first of the last words that stand: the download closes so long after it;
 //! - a word that takes back a last word, as long as that is held for one of the reasons above.
 //!
+//! Of grants the one that was issued first counts, and one to another client that a held grant has given way to.
+//!
 //! All others may go unread for good, so that a download costs what its reporters are, not what they send. The rule
-//! behind the list: a [`Book`] that is fed what is held comes to the same bill, and closes at the same time, as one that
-//! was fed everything, and so do both after whatever comes next. For that, a book must never close earlier between two
-//! held records than it did with the dropped ones between them: else it would take the later of the two for late.
+//! behind the list: a [`Book`] that is fed what is held comes to the same bill, and closes at the same time, as one
+//! that was fed everything, and so do both after whatever comes next. For that, a book must never close earlier between
+//! two held records than with the dropped ones between them: else it would take the later of the two for late.
 
 use super::quarantine::Quarantines;
 use super::settlement::Book;
@@ -62,6 +64,26 @@ fn source(record: &LedgerRecord) -> Option<(Source, u32)> {
     }
 }
 
+/// Puts records that came in one millisecond, in the order of their [`key`]s, into the order in which they count: those
+/// of one source change places among themselves until their numbers ascend. Else a downloader's word that it goes on
+/// would be lost where its next end came with it, half of the time, and the end before would close the download.
+#[must_use]
+pub fn in_turn(records: Vec<LedgerRecord>) -> Vec<LedgerRecord> {
+    let mut places: BTreeMap<Source, Vec<(u32, usize)>> = BTreeMap::new();
+    for (place, (source, seq)) in records.iter().enumerate().filter_map(|(n, r)| Some((n, source(r)?))) {
+        places.entry(source).or_default().push((seq, place));
+    }
+    let mut turns: Vec<usize> = (0..records.len()).collect();
+    for of_one in places.values_mut() {
+        let free: Vec<usize> = of_one.iter().map(|(_, place)| *place).collect();
+        of_one.sort_unstable();
+        of_one.iter().zip(free).for_each(|((_, from), to)| turns[*from] = to);
+    }
+    let mut records: Vec<_> = turns.into_iter().zip(records).collect();
+    records.sort_unstable_by_key(|(turn, _)| *turn);
+    records.into_iter().map(|(_, record)| record).collect()
+}
+
 /// Whether a record is a downloader's word that it has ended.
 const fn is_last_word(record: &LedgerRecord) -> bool {
     match record {
@@ -88,8 +110,8 @@ pub struct Dropped {
     pub late: bool,
 }
 
-/// The records of one download that count. They are added in the order in which they came, those of one millisecond by
-/// their [`key`]s.
+/// The records of one download that count. They are added in the order in which they came, those of one millisecond
+/// [in turn](in_turn).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Evidence {
     /// The book of all records: which of them are late.
@@ -99,8 +121,8 @@ pub struct Evidence {
     held: BTreeMap<u64, (u64, LedgerRecord)>,
     /// The held records of each source, the newest last.
     chains: BTreeMap<Source, Vec<u64>>,
-    /// The grant that was issued first: no other counts.
-    granted: Option<u64>,
+    /// The held grants, the one that was issued first last: no other counts.
+    grants: Vec<u64>,
     next: u64,
 }
 
@@ -113,7 +135,7 @@ impl Evidence {
             quarantines,
             held: BTreeMap::new(),
             chains: BTreeMap::new(),
-            granted: None,
+            grants: Vec::new(),
             next: 0,
         }
     }
@@ -136,13 +158,11 @@ impl Evidence {
                 self.replace(source, chain, at)
             }
             (None, LedgerRecord::Granted(_)) => {
-                let old = self.granted;
-                if old.is_some_and(|old| self.issued(old) <= issued(&record)) {
+                if self.grants.last().is_some_and(|old| self.issued(*old) <= issued(&record)) {
                     return vec![Dropped { came_ms, record, late: false }];
                 }
-                self.granted = Some(at);
                 self.hold(came_ms, record);
-                old.into_iter().filter(|old| *old > 0).collect()
+                self.grant(at)
             }
             (None, _) => {
                 self.hold(came_ms, record);
@@ -174,6 +194,19 @@ impl Evidence {
         gone
     }
 
+    /// Adds the grant that was issued before all others, and gives back the one before it, unless a grant to another
+    /// client is held before that: that client's last words would end the download in the time between.
+    fn grant(&mut self, at: u64) -> Vec<u64> {
+        let gone = match self.grants[..] {
+            [] | [0] => None,
+            [.., before, old] if self.downloader(before) != self.downloader(old) => None,
+            [.., old] => Some(old),
+        };
+        self.grants.retain(|held| Some(*held) != gone);
+        self.grants.push(at);
+        gone.into_iter().collect()
+    }
+
     /// Whether the time at which a chain's downloader has ended, or had when later records came, depends on this record
     /// of it: on the first of the last words that stand, and on a word by which the downloader took back the last word
     /// that is held before it.
@@ -193,6 +226,11 @@ impl Evidence {
 
     fn seq(&self, at: u64) -> u32 {
         self.held.get(&at).and_then(|(_, r)| source(r)).map_or(0, |(_, seq)| seq)
+    }
+
+    /// The client with a held grant.
+    fn downloader(&self, at: u64) -> Option<Guid> {
+        self.held.get(&at).and_then(|(_, r)| if let LedgerRecord::Granted(g) = r { Some(g.guid) } else { None })
     }
 
     fn issued(&self, at: u64) -> Option<(u64, RecordId)> {

@@ -263,11 +263,31 @@ fn a_word_that_takes_back_the_first_record_of_all_is_held() {
 }
 
 #[test]
+fn a_grant_that_takes_a_download_from_another_client_is_held() {
+    let end = (2, usage(1, Side::Downloader, 1, UsageState::Completed, 0));
+    let grants = [(1, granted_to(1, 9)), (2, granted_to(2, 8)), (3, granted_to(2, 7)), (LATE_MS + 9, granted_to(2, 6))];
+    let held = is_enough(&Quarantines::default(), &[&grants[..2], &[end], &grants[2..]].concat(), &[3, 4, 5]);
+    let held = held.expect("it is enough");
+    let issued: Vec<_> = held.records().filter_map(|(_, r)| issued(r)).map(|(ms, _)| ms).collect();
+    assert_eq!(issued, [9, 8, 6], "else client 1's end closes a download of client 2's");
+}
+
+#[test]
 fn each_end_before_a_quarantine_is_held_with_the_word_that_takes_it_back() {
     // three quarantines begin behind an end each, the fourth behind a word that the download goes on
     assert_eq!(held_of(&[(1, 2), (1, 4), (1, 6), (1, 8)], &story("ErErErrErE")), "ErErErrE");
     assert_eq!(held_of(&[(1, 3)], &story("EEErEE")), "ErEE", "of the ends that stand the first and the newest");
     assert_eq!(held_of(&[(2, 3)], &story("EEErEEE")), "EE", "another's quarantine");
+}
+
+#[test]
+fn of_one_millisecond_each_sources_records_count_in_their_own_order() {
+    let said = |seq| usage(1, Side::Downloader, seq, UsageState::Running, 0);
+    let sent = |seq| usage(2, Side::Uploader, seq, UsageState::Running, 0);
+    let came = [said(3), offered(), sent(2), said(1), edge(1, 5), sent(1), said(2)];
+    let turned = [said(1), offered(), sent(1), said(2), edge(1, 5), sent(2), said(3)];
+    assert_eq!(in_turn(came.to_vec()), turned);
+    assert_eq!(in_turn(turned.to_vec()), turned, "what is in turn stays so");
 }
 
 #[test]
