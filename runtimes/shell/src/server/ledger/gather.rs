@@ -8,7 +8,7 @@ use super::store::decode;
 use super::usage::bytes_at;
 use sqlx::{AnyConnection, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
-use swarmedge_core::accounting::evidence::{Dropped, Evidence, key};
+use swarmedge_core::accounting::evidence::{Dropped, Evidence, in_turn, key};
 use swarmedge_core::accounting::quarantine::Quarantines;
 use swarmedge_core::ids::{Guid, RecordId};
 use swarmedge_core::wire::records::LedgerRecord;
@@ -84,29 +84,63 @@ pub(super) async fn gather(
     let mut quarantines = Quarantines::default();
     gathered.spans.iter().for_each(|(guid, from, until)| quarantines.add(*guid, *from, *until));
     let mut waiting = fresh.clone();
-    let Gathered { evidence, gone, legacy, .. } = &mut gathered;
-    let mut add = |download: &Vec<u8>, came_ms: u64, record: LedgerRecord| {
-        let of_it = evidence.entry(download.clone()).or_insert_with(|| Evidence::new(quarantines.clone()));
-        gone.extend(of_it.add(came_ms, record).iter().map(|dropped| Gone::of(download, dropped)));
-    };
+    let mut adding = Adding { quarantines, at_once: BTreeMap::new(), gathered: &mut gathered };
     read(db, which, |row| {
         let key = key(&row.record);
         // a clock may have been set back
         while let Some(first) = waiting.get_mut(&row.download).and_then(BTreeMap::first_entry)
             && (at_ms, &first.key().0[..]) < (row.came_ms, &row.id)
         {
-            add(&row.download, at_ms, first.remove().clone());
+            adding.add(&row.download, at_ms, first.remove().clone());
         }
         if key.0[..] != row.id {
-            legacy.insert(key, row.id);
+            adding.gathered.legacy.insert(key, row.id);
         }
-        add(&row.download, row.came_ms, row.record);
+        adding.add(&row.download, row.came_ms, row.record);
     })
     .await?;
     for (download, record) in waiting.iter().flat_map(|(d, all)| all.values().map(move |r| (d, *r))) {
-        add(download, at_ms, record.clone());
+        adding.add(download, at_ms, record.clone());
     }
+    adding.end();
     Ok(gathered)
+}
+
+/// Adds records to the evidence of their downloads; they come in the order of their times and keys.
+struct Adding<'a> {
+    quarantines: Quarantines,
+    /// The last records of each download, which came in one millisecond, and when: not added yet.
+    at_once: BTreeMap<Vec<u8>, (u64, Vec<LedgerRecord>)>,
+    gathered: &'a mut Gathered,
+}
+
+impl Adding<'_> {
+    fn add(&mut self, download: &[u8], came_ms: u64, record: LedgerRecord) {
+        match self.at_once.get_mut(download) {
+            Some((at_ms, records)) if *at_ms == came_ms => records.push(record),
+            Some((at_ms, records)) => {
+                let (before_ms, before) = (*at_ms, std::mem::replace(records, vec![record]));
+                *at_ms = came_ms;
+                self.add_all(download, before_ms, before);
+            }
+            None => {
+                self.at_once.insert(download.to_vec(), (came_ms, vec![record]));
+            }
+        }
+    }
+
+    fn add_all(&mut self, download: &[u8], came_ms: u64, records: Vec<LedgerRecord>) {
+        let Gathered { evidence, gone, .. } = &mut *self.gathered;
+        let of_it = evidence.entry(download.to_vec()).or_insert_with(|| Evidence::new(self.quarantines.clone()));
+        let dropped = in_turn(records).into_iter().flat_map(|record| of_it.add(came_ms, record));
+        gone.extend(dropped.map(|dropped| Gone::of(download, &dropped)));
+    }
+
+    fn end(mut self) {
+        for (download, (came_ms, records)) in std::mem::take(&mut self.at_once) {
+            self.add_all(&download, came_ms, records);
+        }
+    }
 }
 
 /// A record as it is stored.

@@ -180,6 +180,29 @@ fn a_clock_that_is_set_back_loses_no_record(fixture: &mut dyn FnMut() -> Fixture
     assert_eq!(ledger.show(&Filter::default())[0].peers_billed, 70);
 }
 
+/// A downloader goes on and ends again within one batch, a while after it had ended; whichever record's key is smaller.
+fn an_end_that_comes_with_the_word_before_it_dates_from_that_batch(fixture: &mut dyn FnMut() -> Fixture) {
+    let said = |id, seq, state| {
+        let LedgerRecord::Usage(r) = usage(id, 1, 1, Side::Downloader, seq, &[(1, 40)]) else { panic!("usage") };
+        LedgerRecord::Usage(UsageRecord { state, ..r })
+    };
+    let (day, hour_ms) = (Day(20_000), 3_600_000);
+    for ids in [[11, 12], [12, 11]] {
+        let ledger = fixture();
+        let end = [granted_on(day, 1, 7), offered(1, &[1]), said(10, 1, UsageState::Failed)];
+        let again = [said(ids[0], 2, UsageState::Running), said(ids[1], 3, UsageState::Completed)];
+        let late = [usage(20, 1, 2, Side::Uploader, 1, &[(1, 40)])];
+        block_on(async {
+            let mut store = Store::open(&ledger.path).await.expect("opens");
+            for (batch, hours) in [(&end[..], 0), (&again, 20), (&late, 30)] {
+                store.store(batch, day.end_ms() + hours * hour_ms).await.expect("stored");
+            }
+            store.close().await;
+        });
+        assert_eq!(ledger.show(&Filter::default())[0].peers_billed, 40, "{ids:?}");
+    }
+}
+
 fn reports_are_by_provider_object_and_download(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     ledger.store(&[&[granted(1, 7, "a"), granted(2, 7, "b"), granted(3, 8, "a")]]);
@@ -350,6 +373,7 @@ const RULES: &[Rule] = &[
     a_download_is_settled_from_the_newest_record_of_each_side,
     repetition_and_order_over_restarts_make_no_difference,
     a_clock_that_is_set_back_loses_no_record,
+    an_end_that_comes_with_the_word_before_it_dates_from_that_batch,
     reports_are_by_provider_object_and_download,
     plain_traffic_is_reported_beside_downloads,
     a_batch_is_stored_whole_or_not_at_all,
