@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -10,15 +11,20 @@ pub(crate) fn read(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|e| Error::io(format!("read {}", path.display()), &e))
 }
 
-/// Makes a text file whole: written beside it, then renamed, so that whoever reads sees the old one or the new one.
+/// Makes a text file whole: written beside it, then renamed, so that whoever reads sees the old one or the new one. Any
+/// number may do so at once: each writes a file of its own, whose name nobody can guess.
 pub(crate) fn replace(path: &Path, text: &str) -> Result<(), Error> {
+    let failed = |e: io::Error| Error::io(format!("write {}", path.display()), &e);
+    let random = getrandom::u64().map_err(|_| failed(io::ErrorKind::Other.into()))?;
     let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.new", std::process::id()));
-    let written = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));
+    beside.push(format!(".{random:016x}.new"));
+    // a link that stands there is not followed
+    let made = fs::OpenOptions::new().write(true).create_new(true).open(&beside);
+    let written = made.and_then(|mut file| file.write_all(text.as_bytes())).and_then(|()| fs::rename(&beside, path));
     written.map_err(|e| {
         // what was begun is worth nothing; the first error is the one to tell
         let _ = fs::remove_file(&beside);
-        Error::io(format!("write {}", path.display()), &e)
+        failed(e)
     })
 }
 
@@ -75,5 +81,23 @@ mod tests {
         assert_eq!(read(&file).expect("there"), "2");
         assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 1, "nothing is left beside it");
         assert!(replace(&dir.path().join("none/a"), "3").is_err());
+    }
+
+    #[test]
+    fn a_file_that_many_replace_at_once_is_always_there_and_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("a");
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let file = &file;
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        replace(file, &n.to_string().repeat(1000)).expect("nobody takes it away");
+                    }
+                });
+            }
+        });
+        assert_eq!(read(&file).expect("there").len(), 1000);
+        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 1, "nothing is left beside it");
     }
 }

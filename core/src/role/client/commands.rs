@@ -17,10 +17,7 @@ impl Client {
     pub(super) fn command(&mut self, cx: &mut Context<'_>, command: Command) {
         let Command { req, kind } = command;
         let refused = match kind {
-            CommandKind::Get { object, output } => {
-                self.get(cx, req, object, output);
-                Ok(())
-            }
+            CommandKind::Get { object, output } => self.get(cx, req, object, output),
             CommandKind::Pause(handle) => self.pause(cx, req, handle),
             CommandKind::Resume(handle) => self.resume(cx, req, handle),
             CommandKind::Cancel(handle) => self.cancel(cx, req, handle),
@@ -45,14 +42,15 @@ impl Client {
     }
 
     /// Downloads an object, or goes on with it: then only if it has not changed.
-    fn get(&mut self, cx: &mut Context<'_>, req: ReqId, object: ObjectRef, output: String) {
+    fn get(&mut self, cx: &mut Context<'_>, req: ReqId, object: ObjectRef, output: String) -> Result<()> {
         let known = self.jobs.iter().find(|(_, j)| j.record.object == object);
-        let known = known.map(|(handle, job)| (*handle, job.record.state));
+        let known = known.map(|(handle, job)| (*handle, job.record.state, job.record.output == output));
         match known {
-            Some((handle, DownloadState::Starting | DownloadState::Running)) => {
+            Some((_, DownloadState::Starting | DownloadState::Running, false)) => return Err(CommandError::OnItsWay),
+            Some((handle, DownloadState::Starting | DownloadState::Running, true)) => {
                 Self::answer(cx, req, Ok(Some(handle)));
             }
-            Some((handle, DownloadState::Paused | DownloadState::Failed(_))) => {
+            Some((handle, DownloadState::Paused | DownloadState::Failed(_), _)) => {
                 if let Some(job) = self.jobs.get_mut(&handle) {
                     job.record.output = output;
                     job.newest = true;
@@ -60,7 +58,7 @@ impl Client {
                 self.begin(cx, handle, req);
             }
             // done: what it left in the cache serves a new download of the same version
-            Some((handle, DownloadState::Completed)) => {
+            Some((handle, DownloadState::Completed, _)) => {
                 self.jobs.remove(&handle);
                 self.timers.clear(Timer::Download(handle));
                 self.save(cx, Save::Forget { handle }, Saving::Nothing);
@@ -68,6 +66,7 @@ impl Client {
             }
             None => self.get_anew(cx, req, object, output),
         }
+        Ok(())
     }
 
     fn get_anew(&mut self, cx: &mut Context<'_>, req: ReqId, object: ObjectRef, output: String) {

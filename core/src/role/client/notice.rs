@@ -42,6 +42,8 @@ pub enum CommandError {
     UnknownVersion,
     /// A running download uses it.
     InUse,
+    /// A running download takes the object to another output.
+    OnItsWay,
     /// The store refused.
     Store(StoreError),
 }

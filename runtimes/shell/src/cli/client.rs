@@ -3,7 +3,9 @@
 use super::Error;
 use super::args::{CacheCommand, ClientArgs, ClientRunArgs, GetArgs};
 use super::stop::stop_signal;
-use crate::client::commands::{self, Get, default_state_dir};
+use crate::client::commands::{self, default_state_dir};
+use crate::client::desk::Desk;
+use crate::client::get::{self, Get};
 use crate::client::{ClientConfig, process};
 use crate::ops;
 use crate::rt::Start;
@@ -19,7 +21,7 @@ pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Res
     }
     config.port_mapping = !args.no_port_mapping;
     ops::init_metrics();
-    let ready = || tracing::info!("client is ready");
+    let ready = |_: &Desk| tracing::info!("client is ready");
     process::run_on::<R, _>(&config, ready, move |rt| {
         let told = stop_signal(rt, exit_with_parent)?;
         Ok(async move { told.wait().await })
@@ -30,7 +32,7 @@ pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Res
 pub(super) fn get<R: Start>(args: GetArgs, json: bool) -> Result<(), Error> {
     let state = state_of(&args.client)?;
     let GetArgs { url, token, output, force, bundle, client: _ } = args;
-    commands::get::<R>(&Get { url, token, output, force, json, bundle, state })
+    get::get::<R>(&Get { url, token, output, force, json, bundle, state })
 }
 
 /// `swarmedge cache …`.

@@ -3,6 +3,7 @@
 use super::identity::machine_id;
 use crate::config::{Bundle, File};
 use crate::error::Error;
+use crate::files;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -56,6 +57,8 @@ pub struct ClientConfig {
     /// The router of this network is asked to forward a port (PCP, NAT-PMP, UPnP), so that every peer can reach this
     /// one.
     pub port_mapping: bool,
+    /// It runs for one `get`, and for those that join it meanwhile: whoever still waits at its end goes on with another.
+    pub one_shot: bool,
     /// The name of the machine, if it is known: an installation that finds itself on another was copied.
     pub machine: Option<String>,
 }
@@ -68,9 +71,7 @@ impl ClientConfig {
         let bundle = match bundle {
             Some(path) => {
                 let bundle = Bundle::load(path)?;
-                let failed = |e| Error::io(format!("write {}", kept.display()), &e);
-                let new = kept.with_extension("new");
-                fs::write(&new, bundle.to_toml()).and_then(|()| fs::rename(&new, &kept)).map_err(failed)?;
+                files::replace(&kept, &bundle.to_toml())?;
                 bundle
             }
             None if kept.exists() => Bundle::from_file(&File::read(&kept)?)?,
@@ -88,6 +89,7 @@ impl ClientConfig {
             tcp: vec![TcpPort::AsUdp],
             birthday: false,
             port_mapping: true,
+            one_shot: false,
             machine: machine_id(),
         })
     }

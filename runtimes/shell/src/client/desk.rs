@@ -4,25 +4,28 @@
 
 use super::protocol::{Answer, CheckpointLine, DownloadLine, Failure, StatusLine, source_name};
 use super::rate::RateMeter;
+use super::slots::{Slots, Waited};
+use super::turns::Turns;
 use super::why::{Meetings, WhyLine};
 use crate::edge_client::News;
 use crate::error::Code;
 use crate::http::Origin;
 use crate::nat::NatLine;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::Future;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use swarmedge_core::ids::{DownloadId, Handle, RecordId, ReqId};
 use swarmedge_core::role::client::io::{
-    Command, CommandError, CommandKind, DownloadRecord, DownloadState, DownloadStatus, FailReason, Input, Notice, Save,
+    Command, CommandKind, DownloadRecord, DownloadState, DownloadStatus, FailReason, Input, Notice, ObjectRef, Save,
     SourceName,
 };
 use swarmedge_core::wire::records::{Side, UsageRecord};
 
 /// How long a command may take: the machine answers after one durable write.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// The machine numbers its own requests from 0; commands are numbered from here, to keep logs readable.
-const DESK_REQS: u64 = 1 << 32;
+/// Objects that `get`s have on their way at once; other `get`s wait for their turn.
+const OBJECTS_MAX: usize = 32;
 /// Source drops remembered for slow readers.
 const DROPPED_MAX: usize = 64;
 /// The same trouble is told again after so long.
@@ -35,16 +38,14 @@ pub struct Desk(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// Commands under way, and the machine's end.
+    slots: Slots,
+    turns: Turns<ObjectRef, String>,
     /// Hands an input to the machine; `false` if it is gone or swamped.
     submit: Box<dyn Fn(Input) -> bool + Send + Sync>,
 }
 
 struct State {
-    next_req: ReqId,
-    /// Commands under way and answered.
-    answers: BTreeMap<ReqId, Option<Result<Option<Handle>, CommandError>>>,
-    shutdown: Option<ReqId>,
-    over: bool,
     /// The client goes on under another key.
     anew: bool,
     revision: u64,
@@ -122,10 +123,6 @@ impl Desk {
     /// A desk for a client that begins as `client` says.
     pub fn new(client: StatusLine, submit: impl Fn(Input) -> bool + Send + Sync + 'static) -> Self {
         let state = State {
-            next_req: ReqId(DESK_REQS),
-            answers: BTreeMap::new(),
-            shutdown: None,
-            over: false,
             anew: false,
             revision: 1,
             downloads: BTreeMap::new(),
@@ -139,7 +136,13 @@ impl Desk {
             network: None,
             started: Instant::now(),
         };
-        Self(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), submit: Box::new(submit) }))
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            slots: Slots::new(),
+            turns: Turns::new(OBJECTS_MAX),
+            submit: Box::new(submit),
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -190,12 +193,7 @@ impl Desk {
     pub fn notice(&self, notice: Notice) {
         let mut state = self.lock();
         match notice {
-            Notice::Done { req, result } => {
-                state.over |= state.shutdown == Some(req);
-                if let Some(answer) = state.answers.get_mut(&req) {
-                    *answer = Some(result);
-                }
-            }
+            Notice::Done { req, result } => self.0.slots.answer(req, result),
             Notice::Download(status) => state.put(status),
             Notice::SourceDropped { handle, source, why } => {
                 state.revision += 1;
@@ -213,6 +211,9 @@ impl Desk {
         }
         drop(state);
         self.0.changed.notify_all();
+        if self.is_over() {
+            self.0.turns.wake();
+        }
     }
 
     /// The edges that are known before any bootstrap.
@@ -254,7 +255,7 @@ impl Desk {
             if edges.iter().any(|known| known == edge) {
                 return Ok(());
             }
-            if *named || state.over || left.is_zero() {
+            if *named || self.is_over() || left.is_zero() {
                 let known = edges.join(", ");
                 let next = "use one of them, or PROVIDER/PATH alone; another operator's objects need its bundle and a \
                             --state of their own";
@@ -290,7 +291,7 @@ impl Desk {
     /// The machine has carried out the shutdown, or will never answer again.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.lock().over
+        self.0.slots.is_over()
     }
 
     /// The machine is gone and will be back under another key: whoever waits is to ask again.
@@ -299,66 +300,76 @@ impl Desk {
         self.close();
     }
 
-    /// See [`Desk::begin_anew`].
+    /// See [`Desk::begin_anew`]. Not if the client was told to end.
     #[must_use]
     pub fn begins_anew(&self) -> bool {
-        self.lock().anew
+        self.lock().anew && !self.0.slots.is_shutdown_asked()
     }
 
     /// Ends the waiting of everyone: the machine is gone.
     pub fn close(&self) {
-        self.lock().over = true;
-        self.0.changed.notify_all();
+        self.0.slots.close();
+        self.tell_all();
     }
 
-    /// Asks the machine to end; [`Desk::is_over`] becomes true when it has.
-    pub fn shut_down(&self) {
-        let mut state = self.lock();
-        let req = state.next_req.step();
-        state.shutdown = Some(req);
-        drop(state);
+    /// Wakes all who wait for something other than an answer.
+    fn tell_all(&self) {
+        // whoever has looked before the change sleeps by now, and is woken
+        drop(self.lock());
+        self.0.changed.notify_all();
+        self.0.turns.wake();
+    }
+
+    /// Asks the machine to end; [`Desk::is_over`] becomes true when it has. What to wait for, unless it has already.
+    pub fn shut_down(&self) -> Option<ReqId> {
+        let req = self.0.slots.open_shutdown()?;
         if !(self.0.submit)(Input::Command(Command { req, kind: CommandKind::Shutdown })) {
             self.close();
         }
+        Some(req)
+    }
+
+    /// Completes once somebody has asked the machine to end.
+    pub fn shutdown_asked(&self) -> impl Future<Output = ()> {
+        self.0.slots.shutdown_asked()
     }
 
     // --- the API's side -------------------------------------------------------------------------------------------
 
     /// Has the machine carry out a command, and waits for it.
     pub fn command(&self, kind: CommandKind) -> Result<Option<Handle>, Failure> {
-        let mut state = self.lock();
-        if state.over {
-            return Err(gone());
-        }
-        let req = state.next_req.step();
-        state.answers.insert(req, None);
-        if kind == CommandKind::Shutdown {
-            state.shutdown = Some(req);
-        }
-        drop(state);
-        if !(self.0.submit)(Input::Command(Command { req, kind })) {
-            self.lock().answers.remove(&req);
-            return Err(gone());
-        }
-        self.await_answer(req)
+        let req = if kind == CommandKind::Shutdown { self.shut_down() } else { self.begin(kind) };
+        self.end(req.ok_or_else(gone)?)
     }
 
-    fn await_answer(&self, req: ReqId) -> Result<Option<Handle>, Failure> {
-        let until = Instant::now() + ANSWER_WITHIN;
-        let mut state = self.lock();
-        loop {
-            if let Some(Some(_)) = state.answers.get(&req) {
-                let answer = state.answers.remove(&req).flatten();
-                return answer.map_or_else(|| Err(gone()), |result| result.map_err(Failure::from));
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if state.over || left.is_zero() {
-                state.answers.remove(&req);
-                return Err(if state.over { gone() } else { silent() });
-            }
-            let waited = self.0.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+    /// Tells the machine of a command; `None` if it cannot be told. [`Desk::end`] waits for the answer.
+    pub fn begin(&self, kind: CommandKind) -> Option<ReqId> {
+        let req = self.0.slots.open()?;
+        if !(self.0.submit)(Input::Command(Command { req, kind })) {
+            self.0.slots.forget(req);
+            return None;
         }
+        Some(req)
+    }
+
+    /// Waits for the answer to a command.
+    pub fn end(&self, req: ReqId) -> Result<Option<Handle>, Failure> {
+        match self.0.slots.wait(req, ANSWER_WITHIN) {
+            Waited::Answered(answered) => answered.map_err(Failure::from),
+            Waited::Over => Err(gone()),
+            Waited::Silent => Err(silent()),
+        }
+    }
+
+    /// Who follows which download, and whose turn it is.
+    pub(super) fn turns(&self) -> &Turns<ObjectRef, String> {
+        &self.0.turns
+    }
+
+    /// How many `get`s use this client.
+    #[must_use]
+    pub fn gets(&self) -> usize {
+        self.0.turns.count()
     }
 
     /// The way to the Internet, once a first round of observation has ended.
@@ -409,10 +420,11 @@ impl Desk {
         loop {
             let now = Instant::now();
             let left = until.saturating_duration_since(now);
-            if state.revision > seen || state.over || left.is_zero() {
+            let over = self.is_over();
+            if state.revision > seen || over || left.is_zero() {
                 return Changes {
                     revision: state.revision,
-                    over: state.over,
+                    over,
                     forgotten: only.is_some_and(|handle| !state.downloads.contains_key(&handle)),
                     lines: state.lines_after(seen, only, now),
                 };

@@ -1,33 +1,46 @@
-//! The local API over a Unix domain socket in the state directory: one request a connection, answered by a few threads
-//! that block. Only the directory's owner can connect.
+//! The local API over a Unix domain socket in the state directory: one request a connection, answered by threads that
+//! block. Only the directory's owner can connect. Connections beyond the limit wait in the kernel's queue.
+
+mod call;
+
+pub use call::Call;
 
 use super::desk::Desk;
-use super::protocol::{Answer, CachedLine, Failure, LINE_LEN_MAX, Request, parse_version};
+use super::protocol::{Answer, CachedLine, Failure, Request, parse_version, url};
+use super::turns::{Place, Turn};
 use crate::edge_client::tokens::Tokens;
 use crate::error::{Code, Error, reason};
+use call::Lines;
 use serde::Serialize;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use swarmedge_core::ids::{Handle, ProviderId};
 use swarmedge_core::role::client::io::{CommandKind, DownloadState, DownloadStatus, ObjectRef};
 
 /// Name of the socket in the state directory.
 pub const SOCKET: &str = "control.sock";
-/// Connections at once, each with a thread.
-const CONNECTIONS_MAX: usize = 32;
+/// Connections at once, each with a thread; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 256;
+/// Stack of such a thread. All of them together fit into a small machine's address space.
+const STACK_LEN: usize = 256 * 1024;
 /// How long a command may take to send its line or to read ours.
 const IO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a command that names an edge waits for a bootstrap to name them all.
 const EDGES_WITHIN: Duration = Duration::from_secs(3);
 /// How often a watching thread looks whether its command has gone away.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A `get` is told that it waits after so long.
+const SILENT_FOR: Duration = Duration::from_secs(1);
+/// How often it is looked whether the socket is still there: who cleans a directory may have taken it.
+const SOCKET_EVERY: Duration = Duration::from_secs(2);
+/// How long the end waits for threads that tell their commands of it.
+const TELLS_WITHIN: Duration = Duration::from_millis(300);
 
 /// What the API answers from.
 #[derive(Clone)]
@@ -38,12 +51,14 @@ pub struct Api {
     pub tokens: Tokens,
     /// Lists the cache.
     pub cache: Arc<dyn Fn() -> Result<Vec<CachedLine>, Failure> + Send + Sync>,
+    /// The client runs for one `get` and those that join it.
+    pub one_shot: bool,
 }
 
 /// The listening socket. Dropping it ends the API and removes the socket.
 pub struct Server {
     path: PathBuf,
-    stop: Arc<AtomicBool>,
+    seats: Arc<Seats>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -56,87 +71,141 @@ impl Server {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io(doing(), &error)),
             Ok(()) | Err(_) => {}
         }
-        let listener = UnixListener::bind(&path).map_err(|error| {
+        let listener = bind(&path).map_err(|error| {
             let shorter = "choose a shorter state directory: a socket's path has room for about 100 bytes";
             let failed = Error::io(doing(), &error);
             if error.kind() == io::ErrorKind::InvalidInput { failed.next(shorter) } else { failed }
         })?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
-            .map_err(|error| Error::io(doing(), &error))?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let seats = Arc::new(Seats::default());
+        let (theirs, at) = (Arc::clone(&seats), path.clone());
         let thread = std::thread::Builder::new()
             .name("local-api".into())
-            .spawn(move || accept(&listener, &api, &stopped))
+            .spawn(move || accept(listener, &at, &api, &theirs))
             .map_err(|error| Error::io("start a thread", &error))?;
-        Ok(Self { path, stop, thread: Some(thread) })
+        Ok(Self { path, seats, thread: Some(thread) })
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
+        self.seats.close();
         // wakes the thread out of accept
         let woken = UnixStream::connect(&self.path).is_ok();
         let _ = std::fs::remove_file(&self.path);
         if let (true, Some(thread)) = (woken, self.thread.take()) {
             let _ = thread.join();
         }
+        self.seats.wait_until_empty(TELLS_WITHIN);
     }
 }
 
-fn accept(listener: &UnixListener, api: &Api, stop: &AtomicBool) {
-    let open = Arc::new(AtomicUsize::new(0));
-    for stream in listener.incoming() {
-        if stop.load(Ordering::Acquire) {
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    socket2::SockRef::from(&listener).set_read_timeout(Some(SOCKET_EVERY))?;
+    Ok(listener)
+}
+
+fn accept(mut listener: UnixListener, path: &Path, api: &Api, seats: &Arc<Seats>) {
+    while let Some(seat) = Seat::take(seats) {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if !seats.are_closed()
+                    && path.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+                    && let Ok(another) = bind(path)
+                {
+                    tracing::warn!(path = %path.display(), "somebody has removed the client's socket: it is there again");
+                    listener = another;
+                }
+                continue;
+            }
+            Err(_) => {
+                // out of descriptors or memory: give others time to free some
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            }
+        };
+        if seats.are_closed() {
             return;
         }
-        let Ok(stream) = stream else {
-            // out of descriptors or memory: give others time to free some
-            std::thread::sleep(Duration::from_millis(50));
-            continue;
-        };
-        let place = Place::take(&open);
         let api = api.clone();
-        let work = move || match place {
-            Some(_place) => serve(stream, &api),
-            None => drop(say(&stream, &Answer::Error(busy()))),
+        let work = move || {
+            let _seat = seat;
+            serve(&stream, &api);
         };
-        if let Err(error) = std::thread::Builder::new().name("local-api-call".into()).spawn(work) {
+        let thread = std::thread::Builder::new().name("local-api-call".into()).stack_size(STACK_LEN);
+        if let Err(error) = thread.spawn(work) {
             tracing::warn!(%error, "no thread for a local API call");
         }
     }
 }
 
-/// One of the [`CONNECTIONS_MAX`] places.
-struct Place(Arc<AtomicUsize>);
+/// The [`CONNECTIONS_MAX`] seats for connections.
+#[derive(Default)]
+struct Seats {
+    state: Mutex<SeatsTaken>,
+    changed: Condvar,
+}
 
-impl Place {
-    fn take(open: &Arc<AtomicUsize>) -> Option<Self> {
-        let place = Self(Arc::clone(open));
-        (open.fetch_add(1, Ordering::AcqRel) < CONNECTIONS_MAX).then_some(place)
+#[derive(Default)]
+struct SeatsTaken {
+    taken: usize,
+    closed: bool,
+}
+
+impl Seats {
+    fn lock(&self) -> MutexGuard<'_, SeatsTaken> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    fn are_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    fn wait_until_empty(&self, patience: Duration) {
+        drop(self.changed.wait_timeout_while(self.lock(), patience, |state| state.taken > 0));
     }
 }
 
-impl Drop for Place {
+/// One of the seats; it is free again when dropped.
+struct Seat(Arc<Seats>);
+
+impl Seat {
+    /// Waits for a free one; `None` once they are closed.
+    fn take(seats: &Arc<Seats>) -> Option<Self> {
+        let full = |state: &mut SeatsTaken| state.taken >= CONNECTIONS_MAX && !state.closed;
+        let waited = seats.changed.wait_while(seats.lock(), full);
+        let mut state = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+        if state.closed {
+            return None;
+        }
+        state.taken += 1;
+        Some(Self(Arc::clone(seats)))
+    }
+}
+
+impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.lock().taken -= 1;
+        self.0.changed.notify_all();
     }
 }
 
-fn busy() -> Failure {
-    Failure::new(Code::Unreachable, "the client serves too many commands", "wait until some of them have ended")
-}
-
-fn serve(stream: UnixStream, api: &Api) {
+fn serve(stream: &UnixStream, api: &Api) {
     let ready = stream.set_read_timeout(Some(IO_TIMEOUT)).and_then(|()| stream.set_write_timeout(Some(IO_TIMEOUT)));
-    let mut lines = Lines::new(&stream);
+    let mut lines = Lines::new(stream);
     let answered = ready.and_then(|()| lines.next_line()).and_then(|line| match line {
         // connected and gone: somebody looked whether we are here
         None => Ok(()),
         Some(line) => match serde_json::from_str::<Request>(&line) {
-            Ok(request) => answer(&stream, api, request),
-            Err(error) => say(&stream, &Answer::Error(Failure::new(Code::Usage, format!("bad request: {error}"), ""))),
+            Ok(request) => answer(&mut lines, api, request),
+            Err(error) => say(stream, &Answer::Error(Failure::new(Code::Usage, format!("bad request: {error}"), ""))),
         },
     });
     if let Err(error) = answered {
@@ -144,7 +213,8 @@ fn serve(stream: UnixStream, api: &Api) {
     }
 }
 
-fn answer(stream: &UnixStream, api: &Api, request: Request) -> io::Result<()> {
+fn answer(lines: &mut Lines<&UnixStream>, api: &Api, request: Request) -> io::Result<()> {
+    let stream = lines.source();
     let accepted = |kind| match api.desk.command(kind) {
         Ok(handle) => Answer::Accepted { download: handle.map(|h| h.0) },
         Err(failure) => Answer::Error(failure),
@@ -160,7 +230,7 @@ fn answer(stream: &UnixStream, api: &Api, request: Request) -> io::Result<()> {
             {
                 return say(stream, &Answer::Error(Failure::new(Code::Disk, error.to_string(), "")));
             }
-            return get(stream, api, object, output, force);
+            return get(lines, api, object, output, force);
         }
         Request::Pause { download } => accepted(CommandKind::Pause(Handle(download))),
         Request::Resume { download } => accepted(CommandKind::Resume(Handle(download))),
@@ -173,26 +243,109 @@ fn answer(stream: &UnixStream, api: &Api, request: Request) -> io::Result<()> {
         Request::Status => Answer::Status(api.desk.status()),
         Request::Nat => Answer::Nat { nat: api.desk.observed() },
         Request::Why { download } => api.desk.why(download.map(Handle)),
-        Request::Watch { download } => return watch(stream, &api.desk, 0, download.map(Handle)),
+        Request::Watch { download } => return watch(lines, &api.desk, 0, download.map(Handle), None),
+        Request::Leave => Answer::Error(Failure::new(Code::Usage, "only a get can be left", "")),
         Request::Shutdown => accepted(CommandKind::Shutdown),
     };
     say(stream, &one)
 }
 
-fn get(stream: &UnixStream, api: &Api, object: ObjectRef, output: String, force: bool) -> io::Result<()> {
-    if let Err(failure) = may_write(&api.desk, &object, &output, force) {
+/// A `get` that follows a download, or waits for its turn.
+type Follower = Place<ObjectRef, String>;
+
+/// A `get` on its way through the API, and what it is told when the client ends.
+struct Following<'a> {
+    place: &'a mut Follower,
+    over: Answer,
+}
+
+fn get(lines: &mut Lines<&UnixStream>, api: &Api, object: ObjectRef, output: String, force: bool) -> io::Result<()> {
+    let (stream, desk) = (lines.source(), &api.desk);
+    if let Err(failure) = may_write(desk, &object, &output, force) {
         return say(stream, &Answer::Error(failure));
     }
+    let mut place = desk.turns().ask(object.clone(), output.clone());
+    let mut following = Following { place: &mut place, over: Answer::Over { one_shot: api.one_shot } };
+    match turn(lines, desk, &mut following, (&object, &output))? {
+        Came::Gone => return Ok(()),
+        // what was there before may have changed meanwhile
+        Came::Later => {
+            if let Err(failure) = may_write(desk, &object, &output, force) {
+                return say(stream, &Answer::Error(failure));
+            }
+        }
+        Came::AtOnce => {}
+    }
     // what is older than the command would show the end of an earlier try
-    let seen = api.desk.changes(0, None, Duration::ZERO).revision;
-    match api.desk.command(CommandKind::Get { object, output }) {
+    let seen = desk.changes(0, None, Duration::ZERO).revision;
+    match desk.command(CommandKind::Get { object, output }) {
+        Err(_) if desk.is_over() => say(stream, &following.end(desk)),
         Err(failure) => say(stream, &Answer::Error(failure)),
         Ok(None) => say(stream, &Answer::Accepted { download: None }),
         Ok(Some(handle)) => {
             say(stream, &Answer::Accepted { download: Some(handle.0) })?;
-            watch(stream, &api.desk, seen, Some(handle))
+            watch(lines, desk, seen, Some(handle), Some(following))
         }
     }
+}
+
+impl Following<'_> {
+    /// What the end of the client means for it.
+    fn end(&self, desk: &Desk) -> Answer {
+        if desk.begins_anew() { Answer::Again } else { self.over.clone() }
+    }
+}
+
+/// How a turn has come.
+enum Came {
+    AtOnce,
+    Later,
+    /// The command has left, or was told that the client ends.
+    Gone,
+}
+
+/// Waits for the turn of a `get`: until few enough objects are on their way, and this one nowhere else.
+fn turn(
+    lines: &mut Lines<&UnixStream>,
+    desk: &Desk,
+    following: &mut Following<'_>,
+    (object, output): (&ObjectRef, &str),
+) -> io::Result<Came> {
+    let stream = lines.source();
+    let (began, mut told, mut came) = (Instant::now(), None, Came::AtOnce);
+    loop {
+        let (stands, seen) = following.place.look();
+        let reason = match stands {
+            // a download that nobody follows may be under way too
+            Turn::Come => match on_its_way_elsewhere(desk, object, output) {
+                None => return Ok(came),
+                Some(place) => format!("{} is on its way to {place}, and then comes here", url(object)),
+            },
+            Turn::Elsewhere(place) => format!("{} is on its way to {place}, and then comes here", url(object)),
+            Turn::Behind => "other downloads go first: the client works on as many as it may".to_owned(),
+        };
+        came = Came::Later;
+        if desk.is_over() {
+            return say(stream, &following.end(desk)).map(|()| Came::Gone);
+        }
+        match hear(lines)? {
+            Heard::Nothing => {}
+            Heard::Gone => return Ok(Came::Gone),
+            Heard::Leave => return say(stream, &Answer::Left).map(|()| Came::Gone),
+        }
+        if began.elapsed() >= SILENT_FOR && told.as_ref() != Some(&reason) {
+            say(stream, &Answer::Waiting { reason: reason.clone() })?;
+            told = Some(reason);
+        }
+        following.place.wait(seen, LOOK_EVERY);
+    }
+}
+
+/// Where else an object is on its way to.
+fn on_its_way_elsewhere(desk: &Desk, object: &ObjectRef, output: &str) -> Option<String> {
+    let running = |status: &DownloadStatus| matches!(status.state, DownloadState::Starting | DownloadState::Running);
+    let mut others = desk.downloads().into_iter().filter(|(s, to)| s.object == *object && running(s) && to != output);
+    others.next().map(|(_, to)| to)
 }
 
 /// A file that stands where the download would go is only replaced on demand, or by the download that put it there.
@@ -209,10 +362,6 @@ fn may_write(desk: &Desk, object: &ObjectRef, output: &str, force: bool) -> Resu
         return bad(format!("there is no directory for {output}"), "make the directory first");
     }
     let known: Vec<_> = desk.downloads().into_iter().filter(|(status, _)| status.object == *object).collect();
-    let running = |status: &DownloadStatus| matches!(status.state, DownloadState::Starting | DownloadState::Running);
-    if let Some((_, elsewhere)) = known.iter().find(|(status, theirs)| running(status) && theirs != output) {
-        return bad(format!("this object is on its way to {elsewhere}"), "wait for it, or cancel that download");
-    }
     if !force && path.exists() && !known.iter().any(|(_, theirs)| theirs == output) {
         return bad(format!("{output} is there already"), "use --force to replace it, or another name with -o");
     }
@@ -234,9 +383,16 @@ fn may_make_files(dir: &Path) -> Result<(), Failure> {
     })
 }
 
-/// Sends lines until the download is at rest, the command goes away, or the client ends.
-fn watch(stream: &UnixStream, desk: &Desk, mut seen: u64, only: Option<Handle>) -> io::Result<()> {
-    stream.set_nonblocking(false)?;
+/// Sends lines until the download is at rest, the command goes away, or the client ends. A `get` that leaves pauses the
+/// download if nobody else follows it.
+fn watch(
+    lines: &mut Lines<&UnixStream>,
+    desk: &Desk,
+    mut seen: u64,
+    only: Option<Handle>,
+    mut following: Option<Following<'_>>,
+) -> io::Result<()> {
+    let stream = lines.source();
     loop {
         let changes = desk.changes(seen, only, LOOK_EVERY);
         seen = changes.revision;
@@ -252,27 +408,47 @@ fn watch(stream: &UnixStream, desk: &Desk, mut seen: u64, only: Option<Handle>) 
             let next = "run get again to begin anew";
             return say(stream, &Answer::Error(Failure::new(Code::NotFound, "no such download, or cancelled", next)));
         }
-        if changes.over && desk.begins_anew() {
-            return say(stream, &Answer::Again);
-        }
         if changes.over {
             let next = "run the same get again: it goes on where it was";
-            return say(stream, &Answer::Error(Failure::new(Code::Unreachable, "the client has stopped", next)));
+            let stopped = || Answer::Error(Failure::new(Code::Unreachable, "the client has stopped", next));
+            return say(stream, &following.map_or_else(stopped, |following| following.end(desk)));
         }
-        if changes.lines.is_empty() && has_gone(stream)? {
-            return Ok(());
+        match (hear(lines)?, only, &mut following) {
+            (Heard::Nothing, ..) => {}
+            (Heard::Leave, Some(handle), Some(following)) => {
+                let paused = following.place.leave(|| desk.begin(CommandKind::Pause(handle)));
+                let Some(req) = paused else { return say(stream, &Answer::Left) };
+                // its last line follows: paused, or completed just before
+                if let Some(Err(failure)) = req.map(|req| desk.end(req)) {
+                    return say(stream, &Answer::Error(failure));
+                }
+            }
+            (Heard::Gone | Heard::Leave, ..) => return Ok(()),
         }
     }
 }
 
-/// Whether the other side has closed: it sends nothing after its request.
-fn has_gone(mut stream: &UnixStream) -> io::Result<bool> {
+/// What a command says while it is answered.
+enum Heard {
+    Nothing,
+    /// It goes away: its `get` is to end.
+    Leave,
+    /// It has gone.
+    Gone,
+}
+
+fn hear(lines: &mut Lines<&UnixStream>) -> io::Result<Heard> {
+    let stream = lines.source();
     stream.set_nonblocking(true)?;
-    let read = stream.read(&mut [0]);
+    let line = lines.next_line();
     stream.set_nonblocking(false)?;
-    match read {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+    match line {
+        Ok(Some(line)) => {
+            let leaves = matches!(serde_json::from_str(&line), Ok(Request::Leave));
+            Ok(if leaves { Heard::Leave } else { Heard::Gone })
+        }
+        Ok(None) => Ok(Heard::Gone),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::Nothing),
         Err(error) => Err(error),
     }
 }
@@ -281,96 +457,6 @@ fn say(mut stream: &UnixStream, value: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
     stream.write_all(&line)
-}
-
-/// Lines of at most [`LINE_LEN_MAX`] bytes. A timeout loses nothing: the next call goes on.
-pub(super) struct Lines<R> {
-    from: R,
-    buffer: Vec<u8>,
-    limit: usize,
-}
-
-impl<R: Read> Lines<R> {
-    pub(super) const fn new(from: R) -> Self {
-        Self { from, buffer: Vec::new(), limit: LINE_LEN_MAX }
-    }
-
-    /// The next line without its end; `None` at the end of the stream.
-    pub(super) fn next_line(&mut self) -> io::Result<Option<String>> {
-        let mut searched = 0;
-        loop {
-            if let Some(end) = self.buffer[searched..].iter().position(|&b| b == b'\n') {
-                let rest = self.buffer.split_off(searched + end + 1);
-                let mut line = std::mem::replace(&mut self.buffer, rest);
-                line.pop();
-                return String::from_utf8(line).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
-            }
-            searched = self.buffer.len();
-            if searched >= self.limit {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"));
-            }
-            let mut chunk = [0; 4096];
-            let n = self.from.read(&mut chunk)?;
-            if n == 0 {
-                return Ok(None);
-            }
-            self.buffer.extend_from_slice(&chunk[..n]);
-        }
-    }
-}
-
-/// A command's connection to the running client.
-pub struct Call {
-    lines: Lines<UnixStream>,
-}
-
-impl Call {
-    /// Sends `request` to the client of `state`. `Ok(None)` if none runs there.
-    pub fn open(state: &Path, request: &Request) -> Result<Option<Self>, Error> {
-        let path = state.join(SOCKET);
-        let failed = |error: &io::Error| Error::io(format!("speak to the client at {}", path.display()), error);
-        let stream = match UnixStream::connect(&path) {
-            Ok(stream) => stream,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(failed(&error)),
-        };
-        stream.set_write_timeout(Some(IO_TIMEOUT)).map_err(|e| failed(&e))?;
-        say(&stream, request).map_err(|e| failed(&e))?;
-        // answers come from our own process and may be long: a full status
-        Ok(Some(Self { lines: Lines { limit: usize::MAX, ..Lines::new(stream) } }))
-    }
-
-    /// The next line of the answer within `patience`: `Ok(None)` at the end, `Err(None)` if none has come yet.
-    pub fn next(&mut self, patience: Duration) -> Result<Option<Answer>, Option<Error>> {
-        let failed = |error: &io::Error| Error::io("read the client's answer", error);
-        self.lines.from.set_read_timeout(Some(patience)).map_err(|e| Some(failed(&e)))?;
-        match self.lines.next_line() {
-            Ok(None) => Ok(None),
-            Ok(Some(line)) => serde_json::from_str(&line).map(Some).map_err(|error| {
-                let next = "the client may be of another version: restart it";
-                Some(Error::failed(format!("the client's answer makes no sense: {error}")).next(next))
-            }),
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Err(None),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(None),
-            Err(error) => Err(Some(failed(&error))),
-        }
-    }
-
-    /// Sends `request` and waits for its one answer. `Ok(None)` if no client runs.
-    pub fn ask(state: &Path, request: &Request) -> Result<Option<Answer>, Error> {
-        let Some(mut call) = Self::open(state, request)? else { return Ok(None) };
-        match call.next(Duration::from_secs(40)) {
-            Ok(Some(Answer::Error(failure))) => Err(failure.into()),
-            Ok(Some(answer)) => Ok(Some(answer)),
-            Ok(None) | Err(None) => {
-                let next = "look at its log, or start it again";
-                Err(Error::new(Code::Unreachable, "the client does not answer").next(next))
-            }
-            Err(Some(error)) => Err(error),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,13 +3,17 @@
 pub mod commands;
 mod config;
 pub mod desk;
+pub mod get;
 pub mod identity;
 pub mod local;
+mod own;
 mod port;
 pub mod process;
 mod progress;
 pub mod protocol;
 mod rate;
+mod slots;
+mod turns;
 pub mod why;
 
 pub use config::{ClientConfig, TcpPort};

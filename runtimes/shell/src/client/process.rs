@@ -41,9 +41,9 @@ use swarmedge_core::wire::Text;
 /// Inputs that wait for the machine, the reserved places of commands under way included.
 const INBOX: usize = 16 * 1024;
 /// How long the machine may take to say good-bye.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// How long peers may take to hear that the client stops.
-const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+pub(super) const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 /// The UDP port of this installation. It is random, since two clients of one home with the same port would look to STUN
 /// like one behind a symmetric NAT, and stays, since a changing one leaves dead mappings behind.
 const PORT: &str = "udp.port";
@@ -62,7 +62,7 @@ pub enum Ended {
 /// commands can be taken.
 pub fn run_on<R: Start, S: Future<Output = ()> + 'static>(
     config: &ClientConfig,
-    ready: impl Fn() + Clone + 'static,
+    ready: impl Fn(&Desk) + Clone + 'static,
     shutdown: impl Fn(&R) -> Result<S, Error> + Clone + 'static,
 ) -> Result<(), Error> {
     loop {
@@ -82,7 +82,7 @@ pub fn run_on<R: Start, S: Future<Output = ()> + 'static>(
 pub async fn run<R: Rt>(
     rt: R,
     config: ClientConfig,
-    ready: impl FnOnce(),
+    ready: impl FnOnce(&Desk),
     shutdown: impl Future<Output = ()>,
 ) -> Result<Ended, Error> {
     let (inbox, receiver) = mailbox(INBOX);
@@ -102,7 +102,12 @@ pub async fn run<R: Rt>(
     let desk = desk(&config, &identity, &restored, R::NAME, inbox.clone());
     let _closing = Closing(desk.clone());
     let cache = CacheView::new(store.clone());
-    let api = Api { desk: desk.clone(), tokens: parts.edges.tokens().clone(), cache: cache.lister() };
+    let api = Api {
+        desk: desk.clone(),
+        tokens: parts.edges.tokens().clone(),
+        cache: cache.lister(),
+        one_shot: config.one_shot,
+    };
     let _server = Server::start(&config.state, api)?;
     tracing::info!(guid = %identity.guid(), state = %config.state.display(), "client started");
     let Parts { edges, peers, tls, raw, datagrams, doors, called } = parts;
@@ -148,14 +153,16 @@ pub async fn run<R: Rt>(
     if let Some(addr) = config.ops {
         ops::serve(&rt, addr, "client ops", stopped.clone())?;
     }
-    ready();
+    ready(&desk);
     let stop = async {
-        shutdown.await;
+        // by whichever way it is told to
+        or(desk.shutdown_asked(), shutdown).await;
         desk.shut_down();
         rt.sleep_until(rt.now() + STOP_WITHIN).await;
         tracing::warn!("the client did not end in time; what is durable stays");
     };
     or(drive(rt.clone(), machine, core, receiver, port), stop).await;
+    desk.close();
     stopped.set();
     links.close_all();
     leaves.set();

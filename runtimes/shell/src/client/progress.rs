@@ -48,6 +48,7 @@ impl Progress {
                 let who = source.get(..12).unwrap_or(source);
                 self.remark(&format!("source {who} was dropped: {why}"));
             }
+            Answer::Waiting { reason } => self.remark(reason),
             Answer::Trouble(why) => {
                 let next = if why.next_step.is_empty() { "" } else { " (" };
                 let close = if next.is_empty() { "" } else { ")" };
@@ -56,6 +57,8 @@ impl Progress {
             Answer::Accepted { .. }
             | Answer::Status(_)
             | Answer::Again
+            | Answer::Over { .. }
+            | Answer::Left
             | Answer::Why { .. }
             | Answer::Nat { .. }
             | Answer::Cache { .. }

@@ -20,7 +20,8 @@ pub const LINE_LEN_MAX: usize = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Download an object, or resume it. Answered by [`Answer::Accepted`], then as [`Request::Watch`].
+    /// Download an object, or resume it. Answered by [`Answer::Waiting`] where its turn has not come, by
+    /// [`Answer::Accepted`], then as [`Request::Watch`]; by [`Answer::Over`] or [`Answer::Again`] at the client's end.
     Get {
         /// The provider (CP code).
         provider: u32,
@@ -38,6 +39,9 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<Token>,
     },
+    /// Said on the connection of a [`Request::Get`], after it: this `get` is to end. If no other follows the download it
+    /// is paused, which its last line tells; else, and where it had not begun, the answer ends with [`Answer::Left`].
+    Leave,
     /// Stop fetching, keep what is there. Answered by [`Answer::Accepted`].
     Pause {
         /// Which download.
@@ -111,6 +115,18 @@ pub enum Answer {
     Trouble(Failure),
     /// The client begins anew, under another key: ask again. Downloads go on.
     Again,
+    /// The client ends: ask another, or start one. Downloads go on there.
+    Over {
+        /// It ran for one `get`, which needs it no more; else somebody has stopped it.
+        one_shot: bool,
+    },
+    /// The turn of this `get` has not come.
+    Waiting {
+        /// What goes first.
+        reason: String,
+    },
+    /// This `get` has left; the download, if it had begun, goes on for others.
+    Left,
     /// The client and all its downloads.
     Status(StatusLine),
     /// The way to the Internet.
@@ -358,6 +374,10 @@ impl From<CommandError> for Failure {
             }
             CommandError::InUse => {
                 Self::new(C::Failed, "a download is using this version", "cancel the download first")
+            }
+            CommandError::OnItsWay => {
+                let next = "wait for it, or cancel that download";
+                Self::new(C::Usage, "this object is on its way to another file", next)
             }
             CommandError::Store(why) => why.into(),
         }

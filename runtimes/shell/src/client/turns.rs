@@ -1,0 +1,158 @@
+//! Who follows which download, and in which order `get`s get their turn: a bounded number of objects at once, each on
+//! its way to one place. Whoever wants the same object at the same place joins; others wait, oldest first.
+//!
+//! Loom explores its schedules, as those of the mailbox.
+
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// See the module. `K` names an object, `T` a place. Cheap to clone.
+pub(super) struct Turns<K, T>(Arc<Shared<K, T>>);
+
+struct Shared<K, T> {
+    limit: usize,
+    state: Mutex<State<K, T>>,
+    changed: Condvar,
+}
+
+struct State<K, T> {
+    next: u64,
+    /// Rises with every change that somebody may wait for.
+    revision: u64,
+    /// Those whose turn has not come, oldest first.
+    waiting: BTreeMap<u64, (K, T)>,
+    /// Objects on their way.
+    going: BTreeMap<K, Going<T>>,
+}
+
+struct Going<T> {
+    to: T,
+    followers: BTreeSet<u64>,
+}
+
+/// Where one stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Turn<T> {
+    /// It is one's turn.
+    Come,
+    /// As many objects as may be are on their way.
+    Behind,
+    /// The object is on its way to another place.
+    Elsewhere(T),
+}
+
+impl<K: Ord + Clone, T: Eq + Clone> State<K, T> {
+    /// Lets in whoever can go, oldest first.
+    fn admit(&mut self, limit: usize) {
+        self.revision += 1;
+        for (ticket, (what, to)) in std::mem::take(&mut self.waiting) {
+            let room = self.going.len() < limit;
+            match self.going.get_mut(&what) {
+                Some(going) if going.to == to => drop(going.followers.insert(ticket)),
+                None if room => drop(self.going.insert(what, Going { to, followers: [ticket].into() })),
+                Some(_) | None => drop(self.waiting.insert(ticket, (what, to))),
+            }
+        }
+    }
+
+    /// Takes one out; whether it was the last that followed an object on its way.
+    fn remove(&mut self, ticket: u64, what: &K) -> bool {
+        self.waiting.remove(&ticket);
+        let Some(going) = self.going.get_mut(what) else { return false };
+        let last = going.followers.remove(&ticket) && going.followers.is_empty();
+        if last {
+            self.going.remove(what);
+        }
+        last
+    }
+}
+
+impl<K: Ord + Clone, T: Eq + Clone> Shared<K, T> {
+    fn lock(&self) -> MutexGuard<'_, State<K, T>> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl<K: Ord + Clone, T: Eq + Clone> Turns<K, T> {
+    /// At most `limit` objects are on their way at once.
+    pub(super) fn new(limit: usize) -> Self {
+        let state = State { next: 0, revision: 0, waiting: BTreeMap::new(), going: BTreeMap::new() };
+        Self(Arc::new(Shared { limit, state: Mutex::new(state), changed: Condvar::new() }))
+    }
+
+    /// Gets in line for an object, or joins those that follow it.
+    pub(super) fn ask(&self, what: K, to: T) -> Place<K, T> {
+        let mut state = self.0.lock();
+        let ticket = state.next;
+        state.next += 1;
+        state.waiting.insert(ticket, (what.clone(), to));
+        state.admit(self.0.limit);
+        drop(state);
+        Place { shared: Arc::clone(&self.0), ticket, what, left: false }
+    }
+
+    /// How many follow an object or wait for their turn.
+    pub(super) fn count(&self) -> usize {
+        let state = self.0.lock();
+        state.waiting.len() + state.going.values().map(|going| going.followers.len()).sum::<usize>()
+    }
+
+    /// Wakes all who wait, that they look around.
+    pub(super) fn wake(&self) {
+        self.0.lock().revision += 1;
+        self.0.changed.notify_all();
+    }
+}
+
+/// A place in the line, then among those that follow an object. It is left when dropped.
+pub(super) struct Place<K: Ord + Clone, T: Eq + Clone> {
+    shared: Arc<Shared<K, T>>,
+    ticket: u64,
+    what: K,
+    left: bool,
+}
+
+impl<K: Ord + Clone, T: Eq + Clone> Place<K, T> {
+    /// Where one stands, and the revision to wait from.
+    pub(super) fn look(&self) -> (Turn<T>, u64) {
+        let state = self.shared.lock();
+        let turn = match state.going.get(&self.what) {
+            Some(going) if going.followers.contains(&self.ticket) => Turn::Come,
+            Some(going) => Turn::Elsewhere(going.to.clone()),
+            None => Turn::Behind,
+        };
+        (turn, state.revision)
+    }
+
+    /// Waits up to `patience` for a change after `seen`.
+    pub(super) fn wait(&self, seen: u64, patience: Duration) {
+        let state = self.shared.lock();
+        if state.revision == seen {
+            drop(self.shared.changed.wait_timeout(state, patience));
+        }
+    }
+
+    /// Leaves; `end` is called if nobody else follows the object, and before anybody else can: what it begins comes
+    /// before what they begin.
+    pub(super) fn leave<E>(&mut self, end: impl FnOnce() -> E) -> Option<E> {
+        if std::mem::replace(&mut self.left, true) {
+            return None;
+        }
+        let mut state = self.shared.lock();
+        let ended = state.remove(self.ticket, &self.what).then(end);
+        state.admit(self.shared.limit);
+        drop(state);
+        self.shared.changed.notify_all();
+        ended
+    }
+}
+
+impl<K: Ord + Clone, T: Eq + Clone> Drop for Place<K, T> {
+    fn drop(&mut self) {
+        self.leave(|| {});
+    }
+}
+
+#[cfg(test)]
+mod tests;
