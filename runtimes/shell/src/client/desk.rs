@@ -25,7 +25,7 @@ use swarmedge_core::wire::records::{Side, UsageRecord};
 /// How long a command may take: the machine answers after one durable write.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Objects that `get`s have on their way at once; other `get`s wait for their turn.
-const OBJECTS_MAX: usize = 32;
+pub(super) const OBJECTS_MAX: usize = 32;
 /// Source drops remembered for slow readers.
 const DROPPED_MAX: usize = 64;
 /// The same trouble is told again after so long.

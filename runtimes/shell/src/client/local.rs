@@ -115,7 +115,7 @@ fn accept(mut listener: UnixListener, path: &Path, api: &Api, seats: &Arc<Seats>
                     && path.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
                     && let Ok(another) = bind(path)
                 {
-                    tracing::warn!(path = %path.display(), "somebody has removed the client's socket: it is there again");
+                    tracing::warn!(path = %path.display(), "the client's socket was removed: it is there again");
                     listener = another;
                 }
                 continue;
@@ -315,14 +315,24 @@ fn turn(
     let (began, mut told, mut came) = (Instant::now(), None, Came::AtOnce);
     loop {
         let (stands, seen) = following.place.look();
-        let reason = match stands {
-            // a download that nobody follows may be under way too
-            Turn::Come => match on_its_way_elsewhere(desk, object, output) {
-                None => return Ok(came),
-                Some(place) => format!("{} is on its way to {place}, and then comes here", url(object)),
-            },
-            Turn::Elsewhere(place) => format!("{} is on its way to {place}, and then comes here", url(object)),
-            Turn::Behind => "other downloads go first: the client works on as many as it may".to_owned(),
+        // a download that nobody follows may be under way too
+        let elsewhere = on_its_way_elsewhere(desk, object, output);
+        let place = match (stands, elsewhere) {
+            (Turn::Come, None) => return Ok(came),
+            (Turn::Come, Some(place)) => {
+                following.place.let_pass(place.clone());
+                Some(place)
+            }
+            (Turn::Elsewhere(place), None) => {
+                following.place.come_back();
+                Some(place)
+            }
+            (Turn::Elsewhere(place), Some(_)) => Some(place),
+            (Turn::Behind, _) => None,
+        };
+        let reason = match place {
+            Some(place) => format!("{} is on its way to {place}, and then comes here", url(object)),
+            None => "other downloads go first: the client works on as many as it may".to_owned(),
         };
         came = Came::Later;
         if desk.is_over() {

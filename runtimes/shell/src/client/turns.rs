@@ -86,10 +86,10 @@ impl<K: Ord + Clone, T: Eq + Clone> Turns<K, T> {
         let mut state = self.0.lock();
         let ticket = state.next;
         state.next += 1;
-        state.waiting.insert(ticket, (what.clone(), to));
+        state.waiting.insert(ticket, (what.clone(), to.clone()));
         state.admit(self.0.limit);
         drop(state);
-        Place { shared: Arc::clone(&self.0), ticket, what, left: false }
+        Place { shared: Arc::clone(&self.0), ticket, what, to, left: false }
     }
 
     /// How many follow an object or wait for their turn.
@@ -110,6 +110,7 @@ pub(super) struct Place<K: Ord + Clone, T: Eq + Clone> {
     shared: Arc<Shared<K, T>>,
     ticket: u64,
     what: K,
+    to: T,
     left: bool,
 }
 
@@ -118,7 +119,7 @@ impl<K: Ord + Clone, T: Eq + Clone> Place<K, T> {
     pub(super) fn look(&self) -> (Turn<T>, u64) {
         let state = self.shared.lock();
         let turn = match state.going.get(&self.what) {
-            Some(going) if going.followers.contains(&self.ticket) => Turn::Come,
+            Some(going) if going.followers.contains(&self.ticket) && going.to == self.to => Turn::Come,
             Some(going) => Turn::Elsewhere(going.to.clone()),
             None => Turn::Behind,
         };
@@ -130,6 +131,35 @@ impl<K: Ord + Clone, T: Eq + Clone> Place<K, T> {
         let state = self.shared.lock();
         if state.revision == seen {
             drop(self.shared.changed.wait_timeout(state, patience));
+        }
+    }
+
+    /// Lets a download pass that nobody follows, and that takes the object elsewhere: whoever wants it there joins. See
+    /// [`Place::come_back`].
+    pub(super) fn let_pass(&self, elsewhere: T) {
+        self.change(|state, what| {
+            if let Some(going) = state.going.get_mut(what) {
+                going.to = elsewhere;
+            }
+        });
+    }
+
+    /// Gets in line again, where it stood, once what it has let pass is at rest.
+    pub(super) fn come_back(&self) {
+        self.change(|state, what| {
+            state.remove(self.ticket, what);
+            state.waiting.insert(self.ticket, (what.clone(), self.to.clone()));
+        });
+    }
+
+    /// Changes what is on its way, if this one follows it.
+    fn change(&self, how: impl FnOnce(&mut State<K, T>, &K)) {
+        let mut state = self.shared.lock();
+        if state.going.get(&self.what).is_some_and(|going| going.followers.contains(&self.ticket)) {
+            how(&mut state, &self.what);
+            state.admit(self.shared.limit);
+            drop(state);
+            self.shared.changed.notify_all();
         }
     }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::clone_on_copy, reason = "of one runtime, not of all")]
 
 mod commands;
+mod gets;
 mod mobility;
 mod peers;
 mod scenarios;

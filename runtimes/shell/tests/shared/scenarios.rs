@@ -204,7 +204,7 @@ impl<R: Start> RealRig<R> {
         let config = ClientConfig::load(&state, Some(&self.deployment.bundle)).expect("a client's configuration");
         // a second name would let an honest program notice the corruption
         let config = ClientConfig { links: !self.clients[&name.1].options.corrupts, ..config };
-        Node::start(name, move |rt: R, ready| process::run(rt, config.clone(), ready, std::future::pending()))
+        Node::start(name, move |rt: R, ready| process::run(rt, config.clone(), |_| ready(), std::future::pending()))
     }
 
     fn ask(&self, client: u8, request: &Request) -> Option<Answer> {

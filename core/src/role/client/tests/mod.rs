@@ -293,6 +293,22 @@ fn a_cancelled_download_leaves_nothing_behind_but_its_usage() {
 }
 
 #[test]
+fn an_object_on_its_way_is_not_taken_to_another_output() {
+    let mut world = World::new(20 * MIB);
+    let handle = world.get();
+    world.run_for(Duration::from_millis(100));
+    let get = |output: &str| CommandKind::Get { object: world::object(), output: output.into() };
+    let (elsewhere, there) = (world.command(get("elsewhere")), world.command(get("out")));
+    world.run_for(Duration::from_millis(100));
+    assert_eq!(world.answer_to(elsewhere), Some(Err(CommandError::OnItsWay)));
+    assert_eq!(world.answer_to(there), Some(Ok(Some(handle))));
+    world.run_until(handle, DownloadState::Completed);
+    let after = world.command(get("elsewhere"));
+    world.run_for(Duration::from_secs(1));
+    assert!(matches!(world.answer_to(after), Some(Ok(Some(another))) if another != handle));
+}
+
+#[test]
 fn the_same_object_again_comes_from_the_cache() {
     let mut world = World::new(20 * MIB);
     let first = world.get();

@@ -1,10 +1,16 @@
 use super::*;
 use crate::client::ClientConfig;
 use crate::client::commands::refuse_another_bundle;
-use crate::client::protocol::StatusLine;
+use crate::client::desk::OBJECTS_MAX;
+use crate::client::protocol::LINE_LEN_MAX;
+use crate::client::protocol::{State, StatusLine};
 use crate::config::Bundle;
+use std::io::Read as _;
 use swarmedge_core::ids::{PublicKey, VersionId};
 use swarmedge_core::role::client::io::{Command, DownloadRecord, DownloadState, DownloadStatus, Input, Notice, Save};
+
+/// What a test may take on a busy machine; nothing is measured by it.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A client whose machine is a closure.
 fn start(dir: &Path, machine: impl Fn(&Desk, Command) + Send + 'static) -> (Desk, Server) {
@@ -24,7 +30,7 @@ fn start(dir: &Path, machine: impl Fn(&Desk, Command) + Send + 'static) -> (Desk
         pieces_total: 1,
     };
     let tokens = Tokens::open(dir).expect("a directory");
-    let api = Api { desk: desk.clone(), tokens, cache: Arc::new(move || Ok(vec![cached.clone()])) };
+    let api = Api { desk: desk.clone(), tokens, cache: Arc::new(move || Ok(vec![cached.clone()])), one_shot: true };
     (desk, Server::start(dir, api).expect("binds"))
 }
 
@@ -75,10 +81,9 @@ fn a_get_is_accepted_watched_and_ends_with_its_state() {
     let request =
         Request::Get { provider: 1, path: "a".into(), output: output.clone(), force: false, edge: None, token: None };
     let mut call = Call::open(dir.path(), &request).expect("speaks").expect("a client runs");
-    let patience = Duration::from_secs(120);
-    assert_eq!(call.next(patience), Ok(Some(Answer::Accepted { download: Some(1) })));
+    assert_eq!(call.next(PATIENCE), Ok(Some(Answer::Accepted { download: Some(1) })));
     let mut last = None;
-    while let Some(answer) = call.next(patience).expect("an answer") {
+    while let Some(answer) = call.next(PATIENCE).expect("an answer") {
         let Answer::Download(line) = answer else { panic!("{answer:?}") };
         last = Some(line);
     }
@@ -176,15 +181,181 @@ fn garbage_and_endless_lines_get_an_error_and_others_go_on() {
 }
 
 #[test]
-fn the_thirty_third_connection_is_told_to_wait() {
+fn connections_beyond_the_limit_wait_and_are_served() {
     let dir = tempfile::tempdir().expect("a directory");
     let (_desk, _server) = start(dir.path(), obliging);
-    let held: Vec<_> = (0..CONNECTIONS_MAX)
-        .map(|_| Call::open(dir.path(), &Request::Watch { download: None }).expect("speaks").expect("runs"))
-        .collect();
-    let refused = Call::ask(dir.path(), &Request::Status).expect_err("too many");
-    assert!(refused.to_string().contains("too many commands"), "{refused}");
-    drop(held);
+    let watch = Request::Watch { download: None };
+    let mut held: Vec<_> = (0..CONNECTIONS_MAX).map(|_| call(dir.path(), &watch)).collect();
+    let mut one_more = call(dir.path(), &Request::Status);
+    assert_eq!(one_more.next(Duration::from_millis(50)), Err(None), "it waits");
+    held.pop();
+    assert!(matches!(one_more.next(PATIENCE), Ok(Some(Answer::Status(_)))));
+}
+
+#[test]
+fn a_server_with_a_full_queue_ends() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (desk, server) = start(dir.path(), obliging);
+    let watch = Request::Watch { download: None };
+    let _held: Vec<_> = (0..CONNECTIONS_MAX + 8).map(|_| call(dir.path(), &watch)).collect();
+    desk.close();
+    drop(server);
+    assert_eq!(Call::ask(dir.path(), &Request::Status), Ok(None));
+}
+
+#[test]
+fn a_socket_that_somebody_removes_comes_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_desk, _server) = start(dir.path(), obliging);
+    std::fs::remove_file(dir.path().join(SOCKET)).expect("it was there");
+    let until = Instant::now() + PATIENCE;
+    while Call::ask(dir.path(), &Request::Status) == Ok(None) {
+        assert!(Instant::now() < until, "it stays away");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A machine that gives each object a handle and completes nothing by itself; what it was told is in the list.
+fn patient(told: Arc<Mutex<Vec<CommandKind>>>) -> impl Fn(&Desk, Command) + Send + 'static {
+    move |desk, Command { req, kind }| {
+        let mut told = told.lock().expect("no panic");
+        let handle = match &kind {
+            CommandKind::Get { object, output } => {
+                let handle = Handle(object.path.parse().expect("a number"));
+                let object = object.clone();
+                desk.saving(&Save::Download(DownloadRecord { handle, object, ..record(output) }));
+                say_state(desk, handle.0, DownloadState::Running);
+                Some(handle)
+            }
+            CommandKind::Pause(handle) => {
+                say_state(desk, handle.0, DownloadState::Paused);
+                Some(*handle)
+            }
+            _ => None,
+        };
+        told.push(kind);
+        desk.notice(Notice::Done { req, result: Ok(handle) });
+    }
+}
+
+fn say_state(desk: &Desk, number: u32, state: DownloadState) {
+    let Notice::Download(status) = figures(state, 0) else { unreachable!("figures") };
+    let object = ObjectRef { path: number.to_string(), ..status.object };
+    desk.notice(Notice::Download(DownloadStatus { handle: Handle(number), object, ..status }));
+}
+
+fn call(dir: &Path, request: &Request) -> Call {
+    Call::open(dir, request).expect("speaks").expect("a client runs")
+}
+
+fn get_to(dir: &Path, path: impl ToString, output: &str) -> Call {
+    let output = dir.join(output).display().to_string();
+    let (provider, force, edge, token) = (1, false, None, None);
+    call(dir, &Request::Get { provider, path: path.to_string(), output, force, edge, token })
+}
+
+/// The next word that is not about figures.
+fn word(call: &mut Call) -> Option<Answer> {
+    loop {
+        match call.next(PATIENCE).expect("an answer") {
+            Some(Answer::Download(line)) if !line.state.is_at_rest() => {}
+            other => return other,
+        }
+    }
+}
+
+fn is_at_rest(call: &mut Call, state: State) -> bool {
+    matches!(word(call), Some(Answer::Download(line)) if line.state == state)
+}
+
+#[test]
+fn gets_beyond_the_limit_wait_for_their_turn() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (desk, _server) = start(dir.path(), patient(Arc::default()));
+    let mut going: Vec<_> = (0..OBJECTS_MAX).map(|n| get_to(dir.path(), n, &format!("{n}"))).collect();
+    for (n, call) in going.iter_mut().enumerate() {
+        assert_eq!(word(call), Some(Answer::Accepted { download: u32::try_from(n).ok() }));
+    }
+    let mut waits = get_to(dir.path(), 100, "100");
+    let mut joins = get_to(dir.path(), 7, "7");
+    assert_eq!(word(&mut joins), Some(Answer::Accepted { download: Some(7) }), "no turn is needed for the same");
+    assert!(matches!(word(&mut waits), Some(Answer::Waiting { .. })));
+    say_state(&desk, 3, DownloadState::Completed);
+    assert_eq!(word(&mut waits), Some(Answer::Accepted { download: Some(100) }));
+}
+
+#[test]
+fn an_object_goes_to_one_output_after_the_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (desk, _server) = start(dir.path(), patient(Arc::default()));
+    let mut first = get_to(dir.path(), 1, "first");
+    assert_eq!(word(&mut first), Some(Answer::Accepted { download: Some(1) }));
+    let mut second = get_to(dir.path(), 1, "second");
+    let Some(Answer::Waiting { reason }) = word(&mut second) else { panic!("it does not wait") };
+    assert!(reason.contains("first"), "{reason}");
+    say_state(&desk, 1, DownloadState::Completed);
+    assert!(is_at_rest(&mut first, State::Completed));
+    assert_eq!(word(&mut second), Some(Answer::Accepted { download: Some(1) }));
+}
+
+/// As after a crash: the client goes on by itself, and the `get`s come back in any order.
+#[test]
+fn who_follows_a_download_that_runs_goes_before_who_wants_it_elsewhere() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (desk, _server) = start(dir.path(), patient(Arc::default()));
+    let output = dir.path().join("first").display().to_string();
+    let object = ObjectRef { provider: ProviderId(1), path: "1".into() };
+    desk.saving(&Save::Download(DownloadRecord { object, ..record(&output) }));
+    let mut second = get_to(dir.path(), 1, "second");
+    assert!(matches!(word(&mut second), Some(Answer::Waiting { .. })));
+    let mut first = get_to(dir.path(), 1, "first");
+    assert_eq!(word(&mut first), Some(Answer::Accepted { download: Some(1) }));
+    say_state(&desk, 1, DownloadState::Completed);
+    assert!(is_at_rest(&mut first, State::Completed));
+    assert_eq!(word(&mut second), Some(Answer::Accepted { download: Some(1) }));
+}
+
+#[test]
+fn the_last_get_that_leaves_a_download_pauses_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let told = Arc::default();
+    let (_desk, _server) = start(dir.path(), patient(Arc::clone(&told)));
+    let [mut one, mut two] = [(); 2].map(|()| get_to(dir.path(), 1, "out"));
+    for call in [&mut one, &mut two] {
+        assert_eq!(word(call), Some(Answer::Accepted { download: Some(1) }));
+    }
+    one.leave();
+    assert_eq!(word(&mut one), Some(Answer::Left));
+    assert!(!told.lock().expect("no panic").contains(&CommandKind::Pause(Handle(1))), "the other goes on");
+    two.leave();
+    assert!(is_at_rest(&mut two, State::Paused));
+    assert!(told.lock().expect("no panic").contains(&CommandKind::Pause(Handle(1))));
+}
+
+#[test]
+fn a_get_is_told_that_its_client_ends_and_two_shutdowns_are_answered() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = Mutex::new(None);
+    // as the client's machine, which hears nothing after the first shutdown
+    let (desk, _server) = start(dir.path(), move |desk, command| {
+        let mut first = first.lock().expect("no panic");
+        match (&command.kind, *first) {
+            (CommandKind::Shutdown, None) => *first = Some(command.req),
+            (CommandKind::Shutdown, Some(req)) => desk.notice(Notice::Done { req, result: Ok(None) }),
+            _ => {
+                desk.saving(&Save::Download(record("/out")));
+                desk.notice(Notice::Done { req: command.req, result: Ok(Some(Handle(1))) });
+            }
+        }
+    });
+    let mut get = get_to(dir.path(), "a", "out");
+    assert_eq!(word(&mut get), Some(Answer::Accepted { download: Some(1) }));
+    let mut ends = [(); 2].map(|()| call(dir.path(), &Request::Shutdown));
+    for end in &mut ends {
+        assert_eq!(word(end), Some(Answer::Accepted { download: None }));
+    }
+    assert!(desk.is_over());
+    assert_eq!(word(&mut get), Some(Answer::Over { one_shot: true }));
 }
 
 #[test]
@@ -193,8 +364,8 @@ fn a_watcher_is_told_when_the_client_ends() {
     let (desk, _server) = start(dir.path(), obliging);
     desk.saving(&Save::Download(record("/out")));
     let mut call = Call::open(dir.path(), &Request::Watch { download: Some(1) }).expect("speaks").expect("runs");
-    assert!(matches!(call.next(Duration::from_secs(120)), Ok(Some(Answer::Download(_)))));
+    assert!(matches!(call.next(PATIENCE), Ok(Some(Answer::Download(_)))));
     desk.close();
-    let Ok(Some(Answer::Error(failure))) = call.next(Duration::from_secs(120)) else { panic!("no error") };
+    let Ok(Some(Answer::Error(failure))) = call.next(PATIENCE) else { panic!("no error") };
     assert_eq!(failure.code, Code::Unreachable);
 }

@@ -32,6 +32,21 @@ mod usual {
         drop(joined);
         assert_eq!(two.look().0, Turn::Come);
     }
+
+    #[test]
+    fn who_wants_the_object_where_it_goes_already_passes_who_wants_it_elsewhere() {
+        let turns = Turns::new(9);
+        let two = turns.ask('a', 2);
+        let one = turns.ask('a', 1);
+        assert_eq!([two.look().0, one.look().0], [Turn::Come, Turn::Elsewhere(2)]);
+        // a download that nobody follows goes there
+        two.let_pass(1);
+        assert_eq!([two.look().0, one.look().0], [Turn::Elsewhere(1), Turn::Come]);
+        two.come_back();
+        assert_eq!([two.look().0, one.look().0], [Turn::Elsewhere(1), Turn::Come]);
+        drop(one);
+        assert_eq!(two.look().0, Turn::Come);
+    }
 }
 
 #[cfg(swarmedge_loom)]

@@ -1,0 +1,231 @@
+//! Many `get`s of one user at once, as processes: none ends or hangs another.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use swarmedge_core::ids::ProviderId;
+use swarmedge_shell::cli::init::{self, Deployment, Ports};
+use swarmedge_shell::client::local::Call;
+use swarmedge_shell::client::protocol::{Answer, Request, State, StatusLine};
+use swarmedge_shell::config::ServerConfig;
+use swarmedge_shell::edge::{self, Publish};
+
+/// What a wait may take on a busy machine; nothing is measured by it.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// What the edge gives to all together, bytes a second.
+const EDGE_RATE: u64 = 2_000_000;
+/// An object that takes some seconds at that rate.
+const LARGE: usize = 6_000_000;
+const SMALL: usize = 30_000;
+
+/// A process that ends with the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // it may be stopped, or have ended
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    fn signal(&self, name: &str) {
+        let id = self.0.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().expect("it runs").success());
+    }
+
+    /// Its exit code, once it has ended.
+    fn code(&mut self) -> Option<i32> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.0.try_wait().expect("it was started") {
+                return status.code();
+            }
+            assert!(Instant::now() < until, "process {} hangs", self.0.id());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A deployment whose servers run in one process, and a user's directory.
+struct Cdn {
+    dir: tempfile::TempDir,
+    made: Deployment,
+    objects: PathBuf,
+    _servers: Process,
+}
+
+impl Cdn {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let made = init::make(&init::Plan {
+            dir: dir.path().join("cdn"),
+            host: "127.0.0.1".into(),
+            region: "local".into(),
+            ports: Ports::free().expect("free ports"),
+            provider: ProviderId(1),
+            uploads: true,
+        });
+        let made = made.expect("a deployment");
+        let text = fs::read_to_string(&made.config).expect("it was made");
+        let slow = text.replace("rate_limit = 0", &format!("rate_limit = {EDGE_RATE}"));
+        fs::write(&made.config, slow).expect("writes");
+        let objects = ServerConfig::load(&made.config).expect("reads back").edge.expect("an edge").objects;
+        let config = made.config.to_str().expect("UTF-8");
+        let servers = spawn(dir.path(), "servers", &["serve", "--config", config]);
+        Self { dir, made, objects, _servers: servers }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Publishes an object of its own content under this name.
+    fn publish(&self, name: &str, len: usize) -> Vec<u8> {
+        let mut x = name.bytes().fold(len as u64 | 1, |x, b| x.wrapping_mul(31).wrapping_add(b.into()));
+        let mut next = || {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            x.to_le_bytes()[0]
+        };
+        let bytes: Vec<u8> = (0..len).map(|_| next()).collect();
+        let file = self.at(&format!("{name}.source"));
+        fs::write(&file, &bytes).expect("writes");
+        let what = Publish { file, provider: ProviderId(1), path: name.into(), access: None, policy: None };
+        edge::publish(&self.objects, &what).expect("publishes");
+        bytes
+    }
+
+    /// Starts `get`, which puts the object under the name of the output.
+    fn get(&self, object: &str, output: &str) -> Process {
+        let (bundle, state) = (self.made.bundle.to_str().expect("UTF-8"), self.at("state"));
+        let url = format!("swarmedge://1/{object}");
+        let args = ["get", &url, "-o", output, "--bundle", bundle, "--state", state.to_str().expect("UTF-8")];
+        spawn(self.dir.path(), output, &args)
+    }
+
+    fn client(&self) -> Process {
+        let (bundle, state) = (self.made.bundle.to_str().expect("UTF-8"), self.at("state"));
+        let args = ["client", "run", "--no-port-mapping", "--bundle", bundle, "--state"];
+        let client = spawn(self.dir.path(), "client", &[&args[..], &[state.to_str().expect("UTF-8")]].concat());
+        self.until("the client answers", |_| true);
+        client
+    }
+
+    fn until(&self, what: &str, goal: impl Fn(&StatusLine) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Ok(Some(Answer::Status(line))) = Call::ask(&self.at("state"), &Request::Status)
+                && goal(&line)
+            {
+                return;
+            }
+            assert!(Instant::now() < until, "not seen: {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until something of this object is there.
+    fn until_under_way(&self, object: &str) {
+        let name = format!("/{object}");
+        self.until(object, |status| {
+            let mut lines = status.downloads.iter().filter(|d| d.url.ends_with(&name));
+            lines.any(|d| d.state == State::Running && d.durable_bytes > 0)
+        });
+    }
+
+    /// Whether a `get` ends well with these bytes.
+    fn ends_well(&self, get: &mut Process, output: &str, bytes: &[u8]) {
+        let code = get.code();
+        let said = fs::read_to_string(self.at(&format!("{output}.log"))).unwrap_or_default();
+        assert_eq!(code, Some(0), "{output}: {said}");
+        assert!(fs::read(self.at(output)).expect("it is there") == bytes, "{output} has other bytes");
+    }
+}
+
+/// Starts the binary; what it says goes to `NAME.log`.
+fn spawn(dir: &Path, name: &str, args: &[&str]) -> Process {
+    let log = fs::File::create(dir.join(format!("{name}.log"))).expect("made");
+    let mut command = Command::new(crate::BINARY);
+    command.args(args).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    for name in ["SWARMEDGE_CONFIG", "SWARMEDGE_STATE", "SWARMEDGE_BUNDLE", "SWARMEDGE_LOG", "RUST_LOG"] {
+        command.env_remove(name);
+    }
+    Process(command.spawn().expect("the binary starts"))
+}
+
+#[test]
+fn a_get_goes_on_when_the_one_that_started_its_client_completes() {
+    let cdn = Cdn::start();
+    let (first, second) = (cdn.publish("first", LARGE / 2), cdn.publish("second", LARGE));
+    let mut starter = cdn.get("first", "a");
+    cdn.until_under_way("first");
+    let mut joined = cdn.get("second", "b");
+    cdn.ends_well(&mut starter, "a", &first);
+    cdn.ends_well(&mut joined, "b", &second);
+}
+
+#[test]
+fn gets_go_on_when_the_one_that_started_their_client_is_interrupted() {
+    for (signal, code) in [("-TERM", Some(130)), ("-KILL", None)] {
+        let cdn = Cdn::start();
+        let (first, second) = (cdn.publish("first", LARGE), cdn.publish("second", LARGE));
+        let mut starter = cdn.get("first", "a");
+        cdn.until_under_way("first");
+        let (mut same, mut elsewhere) = (cdn.get("first", "a"), cdn.get("first", "b"));
+        let mut other = cdn.get("second", "c");
+        cdn.until_under_way("second");
+        starter.signal(signal);
+        assert_eq!(starter.code(), code);
+        cdn.ends_well(&mut same, "a", &first);
+        cdn.ends_well(&mut elsewhere, "b", &first);
+        cdn.ends_well(&mut other, "c", &second);
+    }
+}
+
+#[test]
+fn the_same_get_many_times_at_once_makes_one_file() {
+    let cdn = Cdn::start();
+    let bytes = cdn.publish("object", LARGE / 2);
+    let mut gets: Vec<_> = (0..12).map(|_| cdn.get("object", "out")).collect();
+    gets.iter_mut().for_each(|get| cdn.ends_well(get, "out", &bytes));
+}
+
+#[test]
+fn many_gets_at_once_all_end_well_with_and_without_a_background_client() {
+    let cdn = Cdn::start();
+    for in_background in [false, true] {
+        let _client = in_background.then(|| cdn.client());
+        let names: Vec<_> = (0..60).map(|n| format!("{in_background}-{n}")).collect();
+        let bytes: Vec<_> = names.iter().map(|name| cdn.publish(name, SMALL)).collect();
+        let mut gets: Vec<_> = names.iter().map(|name| cdn.get(name, name)).collect();
+        for ((get, name), bytes) in gets.iter_mut().zip(&names).zip(&bytes) {
+            cdn.ends_well(get, name, bytes);
+        }
+    }
+}
+
+#[test]
+fn one_sigterm_ends_a_get_whatever_its_client_does() {
+    let cdn = Cdn::start();
+    cdn.publish("object", LARGE);
+    let client = cdn.client();
+    let mut follows = cdn.get("object", "a");
+    cdn.until_under_way("object");
+    client.signal("-STOP");
+    follows.signal("-TERM");
+    assert_eq!(follows.code(), Some(130), "of a client that answers no more");
+    client.signal("-KILL");
+    drop(client);
+
+    let lock = fs::File::open(cdn.at("state/client.lock")).expect("it is there");
+    lock.lock().expect("nobody else has it");
+    let mut waits = cdn.get("object", "a");
+    // it listens to signals before it looks for a client
+    std::thread::sleep(Duration::from_secs(1));
+    waits.signal("-TERM");
+    assert_eq!(waits.code(), Some(130), "of a client that is still starting");
+}
