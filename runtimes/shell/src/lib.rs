@@ -13,6 +13,7 @@ pub mod edge;
 pub mod edge_client;
 pub mod error;
 pub mod files;
+pub mod health;
 pub mod host;
 pub mod http;
 pub mod keys;

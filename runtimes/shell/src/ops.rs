@@ -1,6 +1,7 @@
 //! Operations: logs, metrics in Prometheus' text format, and a small HTTP server for `/metrics` and `/healthz`.
 
 use crate::error::Error;
+use crate::health::Health;
 use crate::host::sockets::listen_tcp;
 use crate::http::io::Io;
 use crate::http::signal::Gauge;
@@ -64,20 +65,33 @@ pub fn metrics_text() -> String {
     metrics.render()
 }
 
-/// The answer to `GET` or `HEAD` of `/metrics` or `/healthz`; none for other paths.
+/// The answer to `GET` or `HEAD` of `/metrics` or `/healthz`; none for other paths. Who is not ready answers 503 and why,
+/// a reason a line.
 #[must_use]
-pub fn answer(method: &Method, path: &str) -> Option<Response<Body>> {
-    let (text, kind) = match path {
-        "/metrics" => (metrics_text(), "text/plain; version=0.0.4; charset=utf-8"),
-        "/healthz" => ("ok\n".to_owned(), "text/plain; charset=utf-8"),
+pub fn answer(method: &Method, path: &str, health: &Health) -> Option<Response<Body>> {
+    let (code, text, kind) = match path {
+        "/metrics" => (StatusCode::OK, metrics_text(), "text/plain; version=0.0.4; charset=utf-8"),
+        "/healthz" => {
+            let (code, text) = readiness(health);
+            (code, text, "text/plain; charset=utf-8")
+        }
         _ => return None,
     };
     if *method != Method::GET && *method != Method::HEAD {
         return Some(status(StatusCode::METHOD_NOT_ALLOWED));
     }
     let mut response = Response::new(Body::full(text));
+    *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     Some(response)
+}
+
+fn readiness(health: &Health) -> (StatusCode, String) {
+    let reasons = health.reasons();
+    if reasons.is_empty() {
+        return (StatusCode::OK, "ok\n".to_owned());
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, reasons.iter().map(|reason| format!("{reason}\n")).collect())
 }
 
 fn status(code: StatusCode) -> Response<Body> {
@@ -88,26 +102,27 @@ fn status(code: StatusCode) -> Response<Body> {
 
 /// Serves `/metrics` and `/healthz` over plain HTTP until `stop` is set. `key` names the configuration entry. Gives the
 /// address, which differs from `addr` if that asked for any port.
-pub fn serve<R: Rt>(rt: &R, addr: SocketAddr, key: &str, stop: Signal) -> Result<SocketAddr, Error> {
+pub fn serve<R: Rt>(rt: &R, addr: SocketAddr, key: &str, stop: Signal, health: Health) -> Result<SocketAddr, Error> {
     init_metrics();
     let socket = listen_tcp(addr, key)?;
     let doing = format!("listen on {addr}");
     let addr = socket.local_addr().map_err(|e| Error::io(&doing, &e))?;
     let listener = rt.listen(socket).map_err(|e| Error::io(&doing, &e))?;
     let own = rt.clone();
-    rt.spawn(async move { or(stop.wait(), accept_all(own, listener)).await });
+    rt.spawn(async move { or(stop.wait(), accept_all(own, listener, health)).await });
     Ok(addr)
 }
 
-async fn accept_all<R: Rt>(rt: R, listener: R::Listener) {
+async fn accept_all<R: Rt>(rt: R, listener: R::Listener, health: Health) {
     let open = Gauge::default();
     loop {
         match rt.accept(&listener).await {
             Ok((tcp, _)) if open.get() < CONNECTIONS_MAX => {
                 let counted = open.enter();
                 let deadline = rt.sleep_until(rt.now() + ANSWER_WITHIN);
+                let health = health.clone();
                 rt.spawn(async move {
-                    or(deadline, connection(tcp)).await;
+                    or(deadline, connection(tcp, &health)).await;
                     drop(counted);
                 });
             }
@@ -120,9 +135,9 @@ async fn accept_all<R: Rt>(rt: R, listener: R::Listener) {
     }
 }
 
-async fn connection(tcp: impl crate::rt::AsyncRead + crate::rt::AsyncWrite + Unpin + 'static) {
+async fn connection(tcp: impl crate::rt::AsyncRead + crate::rt::AsyncWrite + Unpin + 'static, health: &Health) {
     let service = service_fn(async |request: Request<Incoming>| {
-        let found = answer(request.method(), request.uri().path());
+        let found = answer(request.method(), request.uri().path(), health);
         Ok::<_, Infallible>(found.unwrap_or_else(|| status(StatusCode::NOT_FOUND)))
     });
     let served =
@@ -152,10 +167,21 @@ mod tests {
         TestRt::block_on(|rt| async move {
             let stop = Signal::default();
             let any = "127.0.0.1:0".parse().expect("an address");
-            let addr = serve(&rt, any, "[cn] ops", stop.clone()).expect("a port");
+            let parts = Health::default();
+            let addr = serve(&rt, any, "[cn] ops", stop.clone(), parts.clone()).expect("a port");
             metrics::counter!("swarmedge_test_total").increment(3);
             let health = ask(&rt, addr, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
             assert!(health.starts_with("HTTP/1.1 200") && health.ends_with("ok\n"), "{health}");
+            parts.set("spool", "the disk is full: free some space");
+            parts.set("ledger", "away: start it");
+            let unwell = ask(&rt, addr, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            assert!(unwell.starts_with("HTTP/1.1 503"), "{unwell}");
+            let reasons = "\r\n\r\nledger: away: start it\nspool: the disk is full: free some space\n";
+            assert!(unwell.ends_with(reasons), "{unwell}");
+            parts.clear("ledger");
+            parts.clear("spool");
+            let well = ask(&rt, addr, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            assert!(well.starts_with("HTTP/1.1 200"), "{well}");
             let metrics = ask(&rt, addr, "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await;
             assert!(metrics.contains("\nswarmedge_test_total 3\n"), "{metrics}");
             assert!(ask(&rt, addr, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.starts_with("HTTP/1.1 404"));

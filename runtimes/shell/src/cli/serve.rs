@@ -7,6 +7,7 @@ use super::stop::stop_signal;
 use super::{Code, Error};
 use crate::config::ServerConfig;
 use crate::edge;
+use crate::health::Health;
 use crate::host::Server;
 use crate::http::Signal;
 use crate::ops;
@@ -38,7 +39,7 @@ pub(super) fn run<R: Start>(roles: &[Role], path: &Path, exit_with_parent: bool)
 /// Opens every role, then runs them all. When `told` is set the ledger stops last, so that the others can hand over
 /// what they hold; when one fails, all stop.
 async fn serve<R: Rt>(rt: R, roles: Vec<Role>, config: ServerConfig, path: PathBuf, told: Signal) -> Result<(), Error> {
-    let (stop, stop_ledger) = (Signal::default(), Signal::default());
+    let (stop, stop_ledger, health) = (Signal::default(), Signal::default(), Health::default());
     let mut ledger = None;
     let mut others: Vec<Running> = Vec::new();
     for role in roles {
@@ -47,13 +48,13 @@ async fn serve<R: Rt>(rt: R, roles: Vec<Role>, config: ServerConfig, path: PathB
         let server: Server = match role {
             Role::Ledger => {
                 let c = config.ledger.as_ref().ok_or_else(missing)?;
-                ledger = Some(server::ledger::open(&rt, operator, c, &stop_ledger).await?);
+                ledger = Some(server::ledger::open(&rt, operator, c, &stop_ledger, &health).await?);
                 continue;
             }
-            Role::Edge => edge::open(&rt, config.edge.as_ref().ok_or_else(missing)?, &stop)?,
-            Role::Cn => cn::open(&rt, operator, config.cn.as_ref().ok_or_else(missing)?, &stop)?,
-            Role::Dn => dn::open(&rt, operator, config.dn.as_ref().ok_or_else(missing)?, &stop)?,
-            Role::Stun => server::stun::open(&rt, config.stun.as_ref().ok_or_else(missing)?, &stop)?,
+            Role::Edge => edge::open(&rt, config.edge.as_ref().ok_or_else(missing)?, &stop, &health)?,
+            Role::Cn => cn::open(&rt, operator, config.cn.as_ref().ok_or_else(missing)?, &stop, &health)?,
+            Role::Dn => dn::open(&rt, operator, config.dn.as_ref().ok_or_else(missing)?, &stop, &health)?,
+            Role::Stun => server::stun::open(&rt, config.stun.as_ref().ok_or_else(missing)?, &stop, &health)?,
         };
         others.push(run_role(server, name(role), stop.clone()));
     }

@@ -10,6 +10,7 @@ use crate::drive::drive;
 use crate::edge_client::EdgeClient;
 use crate::edge_client::tokens::Tokens;
 use crate::error::{Code, Error};
+use crate::health::Health;
 use crate::http::{Origin, Signal};
 use crate::keys;
 use crate::link::{Inlet, Links};
@@ -151,7 +152,7 @@ pub async fn run<R: Rt>(
         keys: Rc::default(),
     };
     if let Some(addr) = config.ops {
-        ops::serve(&rt, addr, "client ops", stopped.clone())?;
+        ops::serve(&rt, addr, "client ops", stopped.clone(), Health::default())?;
     }
     ready(&desk);
     let stop = async {

@@ -12,6 +12,7 @@ use super::pace::Pacer;
 use super::possession;
 use super::replay::Replay;
 use super::shelf::Shelf;
+use crate::health::Health;
 use crate::host::unix_ms;
 use crate::http::{Body, Problem, Service};
 use crate::ops;
@@ -77,6 +78,8 @@ pub struct Routes<R> {
     pub pacer: Rc<RefCell<Pacer>>,
     /// Limits of single downloads, by policy.
     pub pacers: RefCell<BTreeMap<DownloadId, Weak<RefCell<Pacer>>>>,
+    /// What `/healthz` says.
+    pub health: Health,
 }
 
 /// Errors are answers too.
@@ -148,7 +151,7 @@ impl<R: Rt> Routes<R> {
                 Ok(json(&Withdrawn { versions }))
             }
             _ => {
-                if let Some(answer) = ops::answer(request.method(), path) {
+                if let Some(answer) = ops::answer(request.method(), path, &self.health) {
                     return Ok(answer);
                 }
                 if let Some(version) = path.strip_prefix("/v1/manifests/") {

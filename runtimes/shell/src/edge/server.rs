@@ -12,6 +12,7 @@ use super::spool::{self, Spool};
 use crate::drive::drive;
 use crate::error::Error;
 use crate::files::read;
+use crate::health::Health;
 use crate::host::sockets::listen_tcp;
 use crate::host::{INBOX_MAX, Server, tell_clock, unix_ms};
 use crate::http::{self, Limits, Signal};
@@ -34,7 +35,7 @@ use swarmedge_core::wire::records::{ServerCert, ServerRole};
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Opens an edge. It runs until `stop` is set and running answers are done or have had their time.
-pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal) -> Result<Server, Error> {
+pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal, health: &Health) -> Result<Server, Error> {
     let trust = trust(cfg)?;
     let (key, cert) = identity(cfg, &trust)?;
     let files = Files::new(&cfg.objects);
@@ -83,6 +84,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal) -> Result<Server, Er
         replay: RefCell::new(Replay::default()),
         pacer: Rc::new(RefCell::new(Pacer::new(cfg.rate_limit))),
         pacers: RefCell::default(),
+        health: health.clone(),
     });
     let limits = Limits {
         connections_max: cfg.connections_max,

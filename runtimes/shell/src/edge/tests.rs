@@ -4,6 +4,7 @@ use super::api::{GRANT, GRANTS_PATH, GrantReply, GrantRequest, SIGNATURE, signat
 use super::config::tests::minimal;
 use super::spool::Spool;
 use super::{EdgeConfig, Publish, open, publish};
+use crate::health::Health;
 use crate::host::unix_ms;
 use crate::http::Signal;
 use crate::keys::{Key, SealKey, SealRing, certify, save_cert};
@@ -148,7 +149,7 @@ fn serve(cfg: EdgeConfig, stop: Arc<AtomicBool>, ready: &mpsc::Sender<SocketAddr
     let ready = ready.clone();
     TestRt::block_on(move |rt| async move {
         let signal = Signal::default();
-        let server = open(&rt, &cfg, &signal).expect("the edge opens");
+        let server = open(&rt, &cfg, &signal, &Health::default()).expect("the edge opens");
         ready.send(server.addr()).expect("somebody waits");
         let own = rt.clone();
         rt.spawn(async move {
@@ -398,7 +399,7 @@ fn what_an_edge_cannot_start_with_is_named() {
         cfg.listen.set_port(0);
         change(&mut cfg);
         TestRt::block_on(move |rt| async move {
-            open(&rt, &cfg, &Signal::default()).map(|_| ()).expect_err("refused").to_string()
+            open(&rt, &cfg, &Signal::default(), &Health::default()).map(|_| ()).expect_err("refused").to_string()
         })
     };
     assert!(fails(|c| c.signing_key = PathBuf::from("/nowhere/edge.key")).contains("/nowhere/edge.key"));

@@ -6,6 +6,7 @@ use crate::drive::{Port, drive};
 use crate::edge::spool::{self, Saver, Spool};
 use crate::error::Error;
 use crate::files::read;
+use crate::health::Health;
 use crate::host::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
 use crate::http::{Origin, Signal};
 use crate::keys::{Key, load_cert, verify};
@@ -33,7 +34,13 @@ use swarmedge_core::wire::records::ServerRole;
 const SPARE_CONNECTIONS: usize = 1024;
 
 /// Opens a CN. It runs until `stop` is set and its clients have been sent elsewhere.
-pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Signal) -> Result<Server, Error> {
+pub fn open<R: Rt>(
+    rt: &R,
+    operator: &OperatorConfig,
+    cfg: &CnConfig,
+    stop: &Signal,
+    health: &Health,
+) -> Result<Server, Error> {
     let key = Key::load(&cfg.signing_key)?;
     let cert = load_cert(&cfg.certificate)?;
     let trust = Trust { root: operator.root, verify };
@@ -87,7 +94,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &CnConfig, stop: &Sig
         geo: geo.clone(),
         stopped: false,
     };
-    let ops = cfg.ops.map(|at| ops::serve(rt, at, "[cn] ops", stop.clone())).transpose()?;
+    let ops = cfg.ops.map(|at| ops::serve(rt, at, "[cn] ops", stop.clone(), health.clone())).transpose()?;
     let origin = |url: &String| {
         Origin::parse(url).ok_or_else(|| Error::usage(format!("[cn] edges: {url:?} is not https://host:port")))
     };

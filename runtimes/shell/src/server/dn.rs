@@ -2,6 +2,7 @@
 
 use crate::drive::{Port, drive};
 use crate::error::Error;
+use crate::health::Health;
 use crate::host::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
 use crate::http::Signal;
 use crate::keys::{load_cert, verify};
@@ -22,7 +23,13 @@ use swarmedge_core::wire::records::ServerRole;
 const SPARE_CONNECTIONS: usize = 256;
 
 /// Opens a DN. It runs until `stop` is set; its CNs register with another, or with its next start.
-pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &DnConfig, stop: &Signal) -> Result<Server, Error> {
+pub fn open<R: Rt>(
+    rt: &R,
+    operator: &OperatorConfig,
+    cfg: &DnConfig,
+    stop: &Signal,
+    health: &Health,
+) -> Result<Server, Error> {
     let cert = load_cert(&cfg.certificate)?;
     let trust = Trust { root: operator.root, verify };
     if trust.check_cert(&cert, ServerRole::Dn, unix_ms()).is_err() {
@@ -44,7 +51,7 @@ pub fn open<R: Rt>(rt: &R, operator: &OperatorConfig, cfg: &DnConfig, stop: &Sig
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let cns = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_cn };
     let port = DnPort { links: cns.links.clone() };
-    let ops = cfg.ops.map(|at| ops::serve(rt, at, "[dn] ops", stop.clone())).transpose()?;
+    let ops = cfg.ops.map(|at| ops::serve(rt, at, "[dn] ops", stop.clone(), health.clone())).transpose()?;
     let (rt, stop) = (rt.clone(), stop.clone());
     let name = cfg.name.clone();
     let run = async move {

@@ -3,6 +3,7 @@
 
 use crate::drive::{Port, drive};
 use crate::error::Error;
+use crate::health::Health;
 use crate::host::{
     INBOX_MAX, Server,
     sockets::{bind_udp, listen_tcp},
@@ -42,7 +43,7 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens a STUN server. It runs until `stop` is set.
-pub fn open<R: Rt>(rt: &R, cfg: &StunConfig, stop: &Signal) -> Result<Server, Error> {
+pub fn open<R: Rt>(rt: &R, cfg: &StunConfig, stop: &Signal, health: &Health) -> Result<Server, Error> {
     let addresses = cfg.alternate.map(|alternate| Addresses { primary: cfg.listen, alternate });
     let mut wanted: Vec<(SocketAddr, &str)> = vec![(cfg.listen, "[stun] listen")];
     wanted.extend(addresses.iter().flat_map(|a| a.all().into_iter().skip(1)).map(|a| (a, "[stun] alternate")));
@@ -56,7 +57,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &StunConfig, stop: &Signal) -> Result<Server, Er
         udp.push((bound, Udp::wrap(rt, datagrams).map_err(listening)?));
     }
     let addr = udp.first().map_or(cfg.listen, |(bound, _)| *bound);
-    let ops = cfg.ops.map(|at| ops::serve(rt, at, "[stun] ops", stop.clone())).transpose()?;
+    let ops = cfg.ops.map(|at| ops::serve(rt, at, "[stun] ops", stop.clone(), health.clone())).transpose()?;
     let seals = cfg.seal_key.as_deref().map(Seals::open).transpose()?;
     let (rt, stop) = (rt.clone(), stop.clone());
     let run = async move {

@@ -30,7 +30,7 @@ fn clients_are_located_and_the_ledger_keeps_country_and_network_alone() {
             geo_networks: Some(networks),
             ..net.cn_config(dn, ledger)
         };
-        let cn = net.start(cn::open(&net.rt, &net.operator(), &cfg, &net.stop).expect("opens"));
+        let cn = net.start(cn::open(&net.rt, &net.operator(), &cfg, &net.stop, &net.health).expect("opens"));
         let far = from_address("127.0.7.1", cn);
         let mut ids = Vec::new();
         for (at, n) in [(cn, 1), (far, 2)] {
@@ -50,7 +50,7 @@ fn clients_are_located_and_the_ledger_keeps_country_and_network_alone() {
             net.rt.sleep_until(net.rt.now() + Duration::from_millis(20)).await;
         }
         std::fs::write(&countries, "no database").expect("written");
-        let error = cn::open(&net.rt, &net.operator(), &cfg, &net.stop).expect_err("broken").to_string();
+        let error = cn::open(&net.rt, &net.operator(), &cfg, &net.stop, &net.health).expect_err("broken").to_string();
         assert!(error.contains("countries.mmdb"), "{error}");
     });
 }

@@ -17,7 +17,7 @@ fn who_was_introduced_while_the_ledger_was_away_is_told_to_it_by_the_next_cn_on_
         let held = || Spool::open(&net.path("cn-spool.redb")).expect("the CN has closed it").1.0;
         let run = |cfg: &CnConfig| {
             let stop = Signal::default();
-            (net.start(cn::open(&net.rt, &net.operator(), cfg, &stop).expect("opens")), stop)
+            (net.start(cn::open(&net.rt, &net.operator(), cfg, &stop, &net.health).expect("opens")), stop)
         };
         let cfg = net.cn_config(dn, nobody);
         let (cn, stop) = run(&cfg);

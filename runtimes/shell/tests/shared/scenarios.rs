@@ -22,6 +22,7 @@ use swarmedge_shell::client::protocol::{Answer, DownloadLine, Request, State};
 use swarmedge_shell::config::ServerConfig;
 use swarmedge_shell::edge::{CnAddr, EdgeConfig, Publish};
 use swarmedge_shell::error::Error;
+use swarmedge_shell::health::Health;
 use swarmedge_shell::http::Signal;
 use swarmedge_shell::keys::{Key, certify, save_cert};
 use swarmedge_shell::mailbox::{Sender, mailbox};
@@ -168,7 +169,7 @@ impl<R: Start> RealRig<R> {
         let node = Node::start(Name(Role::Edge, u8::MAX), move |rt: R, ready| {
             let config = config.clone();
             async move {
-                let server = server::stun::open(&rt, &config, &Signal::default())?;
+                let server = server::stun::open(&rt, &config, &Signal::default(), &Health::default())?;
                 ready();
                 server.run().await.map(|()| Ended::Stopped)
             }
@@ -183,13 +184,14 @@ impl<R: Start> RealRig<R> {
         Node::start(name, move |rt: R, ready| {
             let (config, cn, one) = (config.clone(), cn.clone(), one.clone());
             async move {
-                let (operator, stop) = (&config.operator, Signal::default());
+                let (operator, stop, health) = (&config.operator, Signal::default(), Health::default());
                 let server = match name.0 {
-                    Role::Edge => edge::open(&rt, &one.expect("this many edges"), &stop)?,
-                    Role::Cn => server::cn::open(&rt, operator, &cn.expect("this many CNs"), &stop)?,
-                    Role::Dn => server::dn::open(&rt, operator, config.dn.as_ref().expect("a DN"), &stop)?,
+                    Role::Edge => edge::open(&rt, &one.expect("this many edges"), &stop, &health)?,
+                    Role::Cn => server::cn::open(&rt, operator, &cn.expect("this many CNs"), &stop, &health)?,
+                    Role::Dn => server::dn::open(&rt, operator, config.dn.as_ref().expect("a DN"), &stop, &health)?,
                     Role::Ledger => {
-                        server::ledger::open(&rt, operator, config.ledger.as_ref().expect("a ledger"), &stop).await?
+                        server::ledger::open(&rt, operator, config.ledger.as_ref().expect("a ledger"), &stop, &health)
+                            .await?
                     }
                     Role::Client => unreachable!("clients are started otherwise"),
                 };

@@ -22,6 +22,7 @@ use swarmedge_core::wire::records::{
     UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, PROTOCOL, Text, Wire};
+use swarmedge_shell::health::Health;
 use swarmedge_shell::host::Server;
 use swarmedge_shell::http::Signal;
 use swarmedge_shell::keys::{Key, SealKey, SealRing, certify, save_cert};
@@ -57,6 +58,7 @@ struct Net<R: Start> {
     edge: Key,
     seal: SealRing,
     stop: Signal,
+    health: Health,
     ended: Rc<Cell<u32>>,
 }
 
@@ -83,6 +85,7 @@ fn run<R: Start, F: Future<Output = ()> + 'static>(test: impl FnOnce(Net<R>) -> 
             edge: Key::generate(),
             seal,
             stop: Signal::default(),
+            health: Health::default(),
             ended: Rc::default(),
         };
         let late = async {
@@ -143,7 +146,7 @@ impl<R: Start> Net<R> {
             certificate: self.path("dn.cert"),
             ops: None,
         };
-        self.start(dn::open(&self.rt, &self.operator(), &cfg, &self.stop).expect("opens"))
+        self.start(dn::open(&self.rt, &self.operator(), &cfg, &self.stop, &self.health).expect("opens"))
     }
 
     async fn ledger(&self) -> SocketAddr {
@@ -159,7 +162,7 @@ impl<R: Start> Net<R> {
             keep_days: None,
             ops: None,
         };
-        self.start(ledger::open(&self.rt, &self.operator(), &cfg, &self.stop).await.expect("opens"))
+        self.start(ledger::open(&self.rt, &self.operator(), &cfg, &self.stop, &self.health).await.expect("opens"))
     }
 
     fn cn_config(&self, dn: SocketAddr, ledger: SocketAddr) -> CnConfig {
@@ -188,7 +191,7 @@ impl<R: Start> Net<R> {
     async fn control_plane(&self) -> SocketAddr {
         let (dn, ledger) = (self.dn(), self.ledger().await);
         let cfg = self.cn_config(dn, ledger);
-        self.start(cn::open(&self.rt, &self.operator(), &cfg, &self.stop).expect("opens"))
+        self.start(cn::open(&self.rt, &self.operator(), &cfg, &self.stop, &self.health).expect("opens"))
     }
 
     fn grant(&self, client: &Client) -> SignedGrant {
@@ -416,7 +419,7 @@ impl<R: Start> Net<R> {
             keep_days: None,
             ops: None,
         };
-        self.start(ledger::open(&self.rt, &self.operator(), &cfg, &self.stop).await.expect("opens"))
+        self.start(ledger::open(&self.rt, &self.operator(), &cfg, &self.stop, &self.health).await.expect("opens"))
     }
 }
 
@@ -443,10 +446,10 @@ fn garbage_on_every_port_disturbs_nobody() {
     run::<R, _>(|net| async move {
         let (dn, ledger) = (net.dn(), net.ledger().await);
         let cfg = net.cn_config(dn, ledger);
-        let server = cn::open(&net.rt, &net.operator(), &cfg, &net.stop).expect("opens");
+        let server = cn::open(&net.rt, &net.operator(), &cfg, &net.stop, &net.health).expect("opens");
         let ops = server.ops().expect("configured");
         let cn = net.start(server);
-        let stun = net.start(stun::open(&net.rt, &stun_config(), &net.stop).expect("opens"));
+        let stun = net.start(stun::open(&net.rt, &stun_config(), &net.stop, &net.health).expect("opens"));
         let udp = UdpSocket::bind(any()).expect("a port");
         let mut half_open = Vec::new();
         for addr in [dn, ledger, cn, stun, ops] {
@@ -489,7 +492,7 @@ fn a_port_in_use_is_one_clear_error() {
     run::<R, _>(|net| async move {
         let (dn, ledger) = (net.dn(), net.ledger().await);
         let cfg = CnConfig { listen: dn, ..net.cn_config(dn, ledger) };
-        let error = cn::open(&net.rt, &net.operator(), &cfg, &net.stop).expect_err("taken").to_string();
+        let error = cn::open(&net.rt, &net.operator(), &cfg, &net.stop, &net.health).expect_err("taken").to_string();
         assert!(error.contains(&dn.to_string()) && error.contains("[cn] listen"), "{error}");
         assert_eq!(error.lines().count(), 1);
     });

@@ -30,7 +30,7 @@ pub(super) async fn ask_over_tcp<R: Start>(tcp: &mut R::Tcp) -> SocketAddr {
 #[test]
 fn stun_answers_over_udp_and_tcp() {
     run::<R, _>(|net| async move {
-        let stun = net.start(stun::open(&net.rt, &stun_config(), &net.stop).expect("opens"));
+        let stun = net.start(stun::open(&net.rt, &stun_config(), &net.stop, &net.health).expect("opens"));
         let udp = UdpSocket::bind(any()).expect("a port");
         let own = udp.local_addr().expect("bound");
         udp.send_to(&Message::request(TransactionId([2; 12])).encode(), stun).expect("sent");
@@ -59,7 +59,7 @@ fn stun_answers_from_its_other_address() {
             };
             let cfg = StunConfig { listen: free("127.0.0.1"), alternate: Some(free("127.0.0.2")), ..stun_config() };
             // another process may have taken a port of the four in the meantime
-            stun::open(&net.rt, &cfg, &net.stop).ok().map(|server| (server, cfg))
+            stun::open(&net.rt, &cfg, &net.stop, &net.health).ok().map(|server| (server, cfg))
         };
         let (server, cfg) = (0..16).find_map(|_| open()).expect("four free ports");
         let stun = net.start(server);

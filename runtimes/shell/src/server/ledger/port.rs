@@ -8,6 +8,7 @@ use super::store::Store;
 use super::usage::Reader;
 use crate::drive::{Port, drive};
 use crate::error::Error;
+use crate::health::Health;
 use crate::host::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
 use crate::http::Signal;
 use crate::keys::verify;
@@ -39,6 +40,7 @@ pub async fn open<R: Rt>(
     operator: &OperatorConfig,
     cfg: &LedgerConfig,
     stop: &Signal,
+    health: &Health,
 ) -> Result<Server, Error> {
     let config = Config::new(operator.root, verify);
     let socket = listen_tcp(cfg.listen, "[ledger] listen")?;
@@ -57,7 +59,7 @@ pub async fn open<R: Rt>(
     let (batches, to_store) = mailbox(1);
     let servers = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_server };
     let port = LedgerPort { links: servers.links.clone(), batches, stopped: false };
-    let ops = cfg.ops.map(|at| ops::serve(rt, at, "[ledger] ops", stop.clone())).transpose()?;
+    let ops = cfg.ops.map(|at| ops::serve(rt, at, "[ledger] ops", stop.clone(), health.clone())).transpose()?;
     let (rt, stop, config_of_days) = (rt.clone(), stop.clone(), cfg.clone());
     let run = async move {
         tracing::info!(%addr, "ledger is ready");
