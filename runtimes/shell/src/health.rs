@@ -1,7 +1,11 @@
 //! Readiness: what keeps a process from doing all of its work, in plain sentences, as `/healthz` says it.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// Reasons why a process is not ready, by the part that has one. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -28,9 +32,99 @@ impl Health {
     }
 }
 
+/// What one part of a process has to say of its work: a reason while it fails, a line in the log when that begins and
+/// when it ends, however often it is tried between.
+#[derive(Debug)]
+pub struct Condition {
+    health: Health,
+    part: String,
+    /// Since when it fails, and how often it was tried in vain.
+    failing: Option<(Instant, u64)>,
+}
+
+impl Condition {
+    /// Of a part that works.
+    #[must_use]
+    pub fn new(health: &Health, part: impl Into<String>) -> Self {
+        Self { health: health.clone(), part: part.into(), failing: None }
+    }
+
+    /// It has been tried in vain, and why, with what to do.
+    pub fn failed(&mut self, why: impl fmt::Display) {
+        let why = why.to_string();
+        let (_, tried) = self.failing.get_or_insert_with(|| (Instant::now(), 0));
+        if *tried == 0 {
+            tracing::error!(part = self.part, "{why}; trying again");
+        }
+        *tried += 1;
+        self.health.set(&self.part, why);
+    }
+
+    /// It has been tried, and was done.
+    pub fn works(&mut self) {
+        if let Some((since, tried)) = self.failing.take() {
+            let after_s = since.elapsed().as_secs();
+            tracing::warn!(part = self.part, after_s, tried, "works again");
+            self.health.clear(&self.part);
+        }
+    }
+
+    /// Whether the last trial was in vain.
+    #[must_use]
+    pub const fn is_failing(&self) -> bool {
+        self.failing.is_some()
+    }
+}
+
+/// Why a file cannot be used, and what to do. `doing` is what was tried: "write", "read".
+#[must_use]
+pub fn file_trouble(doing: &str, path: &Path, error: &io::Error) -> String {
+    format!("cannot {doing} {}: {error} ({})", path.display(), mend(error))
+}
+
+/// What ends an I/O error.
+fn mend(error: &io::Error) -> &'static str {
+    /// Too many open files: of the system, of the process (errno(3), everywhere the same).
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) {
+        return "raise the limit of open files: LimitNOFILE= of the service, or `ulimit -n`";
+    }
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows")]
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space on that file system",
+        io::ErrorKind::NotFound => "put the file back where it was",
+        io::ErrorKind::PermissionDenied => "give the file to the user that the servers run as",
+        io::ErrorKind::ReadOnlyFilesystem => "mount that file system for writing",
+        io::ErrorKind::InvalidData | io::ErrorKind::Other | io::ErrorKind::UnexpectedEof => {
+            "the file is damaged: put back a good copy of it"
+        }
+        _ => "check the disk and the system's log",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_that_fails_says_why_until_it_works() {
+        let health = Health::default();
+        let mut part = Condition::new(&health, "spool");
+        part.works();
+        assert_eq!(health.reasons(), [""; 0]);
+        part.failed("full");
+        part.failed(file_trouble("write", Path::new("/x"), &io::Error::from_raw_os_error(28)));
+        assert!(part.is_failing());
+        let reasons = health.reasons();
+        assert!(
+            reasons[0].starts_with("spool: cannot write /x: ") && reasons[0].contains("os error 28"),
+            "{reasons:?}"
+        );
+        assert!(reasons[0].contains("free some space"), "{reasons:?}");
+        part.works();
+        assert!(!part.is_failing() && health.reasons().is_empty());
+    }
 
     #[test]
     fn a_process_is_ready_when_every_part_has_cleared_its_reason() {

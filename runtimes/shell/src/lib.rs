@@ -8,6 +8,7 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+mod database;
 pub mod drive;
 pub mod edge;
 pub mod edge_client;

@@ -53,7 +53,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal, health: &Health) -> 
     let listener = rt.listen(socket).map_err(listening)?;
 
     let (inbox, inputs) = mailbox(INBOX_MAX);
-    let (spool, writing) = spool::write(rt.clone(), spool, |req, ok| Input::Saved { req, ok });
+    let (spool, writing) = spool::write(rt.clone(), spool, health, "edge's spool", |req, ok| Input::Saved { req, ok });
     let door = Door::new(inbox.clone());
     let port = EdgePort {
         rt: rt.clone(),

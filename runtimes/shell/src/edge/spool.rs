@@ -1,14 +1,19 @@
 //! The durable memory of edges and CNs: records that the ledger has not acknowledged, and what an edge has counted for
 //! each download.
 
+mod writing;
+
+pub use writing::{Saver, write};
+
 use super::Error;
-use crate::mailbox::{Permit, Sender, mailbox};
-use crate::rt::Rt;
+use crate::database::{self, Reopening, io_error};
+use crate::store::disk::{Disk, OsDisk};
 use redb::{Database, ReadableDatabase as _, ReadableTable, TableDefinition};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use swarmedge_core::ids::{DownloadId, Guid, ReqId};
+use swarmedge_core::ids::{DownloadId, Guid};
 use swarmedge_core::role::edge::io::{Batch, Count, ServedGrant};
 use swarmedge_core::wire::records::LedgerRecord;
 use swarmedge_core::wire::{DecodeError, Reader, Wire};
@@ -20,12 +25,10 @@ const PLAIN: u8 = 2;
 const DOWNLOAD: u8 = 3;
 const OLD_PLAIN: u8 = 0;
 const OLD_DOWNLOAD: u8 = 1;
-/// Batches that wait to be written.
-const BATCHES_MAX: usize = 1024;
-/// Batches of one transaction.
-const BATCHES_AT_ONCE: usize = 128;
-/// Pages that redb keeps in memory.
-const CACHE_BYTES: usize = 8 << 20;
+/// Nothing is in it but while a trial is written: whether there is room for what may come.
+const TRIAL: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("trial");
+/// Bytes of a trial.
+const TRIAL_LEN: usize = 64 << 10;
 
 /// What a spool held when it was opened.
 pub type Held = (Vec<LedgerRecord>, Vec<Count>);
@@ -33,120 +36,102 @@ pub type Held = (Vec<LedgerRecord>, Vec<Count>);
 /// The spool's database. One batch is one transaction: all of it is durable, or none.
 #[derive(Debug)]
 pub struct Spool {
-    db: Database,
+    db: Reopening<Database>,
     path: PathBuf,
+    /// Held as long as the spool, also while its database is closed.
+    _lock: Option<File>,
 }
 
 impl Spool {
     /// Opens the file, made if it is not there, and gives what it holds.
     pub fn open(path: &Path) -> Result<(Self, Held), Error> {
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir).map_err(Error::at(dir))?;
+        database::make(&OsDisk, path, fill).map_err(|e| unopened(path, e))?;
+        let file = File::options().read(true).write(true).open(path).map_err(Error::at(path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::InUse(path.to_owned())),
+            Err(TryLockError::Error(e)) => return Err(Error::at(path)(e)),
         }
-        let damaged = |e: redb::Error| unopened(path, e);
-        let db = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|e| damaged(e.into()))?;
-        let spool = Self { db, path: path.to_owned() };
-        let (records, counts) = spool.load().map_err(damaged)?;
+        let (mut spool, held) = Self::open_on(Arc::new(OsDisk), path)?;
+        spool._lock = Some(file);
+        Ok((spool, held))
+    }
+
+    /// The same on any disk, without a lock.
+    fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<(Self, Held), Error> {
+        let opened = || {
+            database::make(&*disk, path, fill)?;
+            let db = Reopening::open(Arc::clone(&disk), path, |_| Ok(()))?;
+            let rows = db.with(rows)?;
+            Ok((db, rows))
+        };
+        let (db, (records, counts)) = opened().map_err(|e| unopened(path, e))?;
         let bad = |e: DecodeError| Error::Damaged(path.to_owned(), e.to_string());
         let records = records.iter().map(|b| LedgerRecord::from_stored(b)).collect::<Result<_, _>>().map_err(bad)?;
         let counts = counts.iter().map(|b| decode_count(b)).collect::<Result<_, _>>().map_err(bad)?;
-        Ok((spool, (records, counts)))
+        Ok((Self { db, path: path.to_owned(), _lock: None }, (records, counts)))
     }
 
-    fn load(&self) -> Result<(Rows, Rows), redb::Error> {
-        // the tables are made on the way, so that an empty file can be read
-        let write = self.db.begin_write()?;
-        write.open_table(RECORDS)?;
-        write.open_table(COUNTS)?;
-        write.commit()?;
-        let read = self.db.begin_read()?;
-        Ok((values(&read.open_table(RECORDS)?)?, values(&read.open_table(COUNTS)?)?))
+    /// Writes batches, in order, durably: all or, as far as anybody is told, none. Blocks the thread.
+    ///
+    /// After an error they may be there all the same: what cannot be synced may have been written.
+    fn write(&self, batches: &[Batch]) -> io::Result<()> {
+        self.db.with(|db| put(db, batches).map_err(io_error))
     }
 
-    /// Writes batches, in order, durably: all or none. Blocks the thread.
-    pub fn write(&self, batches: &[Batch]) -> bool {
-        let written = self.try_write(batches);
-        if let Err(error) = &written {
-            tracing::error!(file = %self.path.display(), %error, "the spool cannot be written");
-        }
-        written.is_ok()
-    }
-
-    fn try_write(&self, batches: &[Batch]) -> Result<(), redb::Error> {
-        let write = self.db.begin_write()?;
-        {
-            let mut records = write.open_table(RECORDS)?;
-            let mut counts = write.open_table(COUNTS)?;
-            for batch in batches {
-                for record in &batch.records {
-                    records.insert(record.id().0.as_slice(), record.to_bytes().as_slice())?;
-                }
-                for count in &batch.counts {
-                    counts.insert(count_key(count).as_slice(), encode_count(count).as_slice())?;
-                }
-                for id in &batch.acked {
-                    records.remove(id.0.as_slice())?;
-                }
-                for download in &batch.ended {
-                    counts.remove(download.0.as_slice())?;
-                }
-            }
-        }
-        write.commit()?;
-        Ok(())
-    }
-}
-
-/// A batch on its way to the spool, with the room for its answer: an input `I` of the machine that writes.
-struct Write<I> {
-    req: ReqId,
-    batch: Batch,
-    done: Permit<I>,
-}
-
-/// A machine's way to its spool.
-pub struct Saver<I>(Sender<Write<I>>);
-
-impl<I: Send> Saver<I> {
-    /// Takes a batch, unless too many wait; its answer goes to `inbox`.
-    #[must_use]
-    pub fn save(&self, inbox: &Sender<I>, req: ReqId, batch: Batch) -> bool {
-        let room = || inbox.reserve().and_then(|done| Ok((done, self.0.reserve()?)));
-        let Ok((done, place)) = room() else {
-            tracing::warn!("too much waits for the spool");
-            return false;
+    /// Writes more than a batch takes, and takes it out again: so it is known that batches will find room.
+    fn try_out(&self) -> io::Result<()> {
+        let run = |db: &Database, trial: Option<&[u8]>| {
+            let write = db.begin_write()?;
+            let mut table = write.open_table(TRIAL)?;
+            match trial {
+                Some(bytes) => table.insert(0, bytes).map(drop),
+                None => table.remove(0).map(drop),
+            }?;
+            drop(table);
+            Ok::<_, redb::Error>(write.commit()?)
         };
-        place.send(Write { req, batch, done });
-        true
+        self.db.with(|db| run(db, Some(&[0; TRIAL_LEN])).and_then(|()| run(db, None)).map_err(io_error))
     }
 }
 
-/// Writes, from now on, what the machine gives to the [`Saver`], in order; what waits together becomes one transaction.
-/// `saved` says how the machine is told. Ends, the file closed, when the saver is gone and all is written.
-pub fn write<R: Rt, I: Send + 'static>(
-    rt: R,
-    spool: Spool,
-    saved: fn(ReqId, bool) -> I,
-) -> (Saver<I>, impl Future<Output = ()>) {
-    let (saver, mut writes) = mailbox::<Write<I>>(BATCHES_MAX);
-    let spool = Arc::new(spool);
-    let writing = async move {
-        while let Some(first) = writes.recv().await {
-            let mut waiting = vec![first];
-            while waiting.len() < BATCHES_AT_ONCE
-                && let Some(next) = writes.try_recv()
-            {
-                waiting.push(next);
+fn put(db: &Database, batches: &[Batch]) -> Result<(), redb::Error> {
+    let write = db.begin_write()?;
+    {
+        let mut records = write.open_table(RECORDS)?;
+        let mut counts = write.open_table(COUNTS)?;
+        for batch in batches {
+            for record in &batch.records {
+                records.insert(record.id().0.as_slice(), record.to_bytes().as_slice())?;
             }
-            let batches: Vec<Batch> = waiting.iter_mut().map(|w| std::mem::take(&mut w.batch)).collect();
-            let own = Arc::clone(&spool);
-            let ok = rt.blocking(move || own.write(&batches)).await;
-            for write in waiting {
-                write.done.send(saved(write.req, ok));
+            for count in &batch.counts {
+                counts.insert(count_key(count).as_slice(), encode_count(count).as_slice())?;
+            }
+            for id in &batch.acked {
+                records.remove(id.0.as_slice())?;
+            }
+            for download in &batch.ended {
+                counts.remove(download.0.as_slice())?;
             }
         }
+    }
+    Ok(write.commit()?)
+}
+
+/// The tables of a new spool.
+fn fill(db: &Database) -> io::Result<()> {
+    put(db, &[]).map_err(io_error)
+}
+
+fn rows(db: &Database) -> io::Result<(Rows, Rows)> {
+    let read = db.begin_read().map_err(io_error)?;
+    let rows = |table| match read.open_table(table) {
+        Ok(table) => values(&table),
+        // an empty file has none
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(Rows::new()),
+        Err(e) => Err(e.into()),
     };
-    (Saver(saver), writing)
+    Ok((rows(RECORDS).map_err(io_error)?, rows(COUNTS).map_err(io_error)?))
 }
 
 /// Encoded values of a table, in the order of their keys.
@@ -205,14 +190,13 @@ fn decode_count(bytes: &[u8]) -> Result<Count, DecodeError> {
 }
 
 /// Why a spool cannot be opened.
-fn unopened(path: &Path, e: redb::Error) -> Error {
-    let no_sense = |e: &io::Error| matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows")]
-    match e {
-        redb::Error::DatabaseAlreadyOpen => Error::InUse(path.to_owned()),
-        redb::Error::Io(e) if !no_sense(&e) => Error::at(path)(e),
-        e => Error::Damaged(path.to_owned(), e.to_string()),
+fn unopened(path: &Path, e: io::Error) -> Error {
+    use io::ErrorKind::{InvalidData, Other, UnexpectedEof};
+    // what redb says itself is no error of the operating system
+    if matches!(e.kind(), InvalidData | Other | UnexpectedEof) {
+        return Error::Damaged(path.to_owned(), e.to_string());
     }
+    Error::at(path)(e)
 }
 
 #[cfg(test)]
@@ -277,7 +261,7 @@ mod tests {
             ended: vec![DownloadId::numbered(2)],
             ..Batch::default()
         };
-        assert!(spool.write(&[first, second]));
+        spool.write(&[first, second]).expect("written");
         drop(spool);
         let (_, (records, counts)) = Spool::open(&path).expect("opened");
         assert_eq!(records, [record(2)]);

@@ -75,7 +75,8 @@ pub fn open<R: Rt>(
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let (records, (spool, writing)) = match cfg.spool.as_deref().map(Spool::open).transpose()? {
         Some((spool, (records, _))) => {
-            let (saver, writing) = spool::write(rt.clone(), spool, |req, ok| Input::Saved { req, ok });
+            let (saver, writing) =
+                spool::write(rt.clone(), spool, health, "CN's spool", |req, ok| Input::Saved { req, ok });
             (records, (Some(saver), Some(writing)))
         }
         None => (Vec::new(), (None, None)),

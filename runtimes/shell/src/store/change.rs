@@ -2,11 +2,12 @@
 
 use super::disk::Stamp;
 use super::journal::{
-    CACHE, CHECKPOINT, DOWNLOADS, KEYS, LEAVES, LENT, MANIFESTS, META, OWNER, PIECES, RECEIPTS, STALE, USAGE, bad,
-    decoded, io_error, piece_key,
+    CACHE, CHECKPOINT, DOWNLOADS, KEYS, LEAVES, LENT, MANIFESTS, META, OWNER, PIECES, RECEIPTS, STALE, USAGE, decoded,
+    piece_key,
 };
 use super::records;
 use super::veil::Veil;
+use crate::database::{bad, io_error};
 use redb::{ReadableTable as _, TableDefinition, TableHandle as _, WriteTransaction};
 use std::io;
 use swarmedge_core::ids::{DownloadId, Guid, Handle, PieceIndex, RecordId, VersionId};

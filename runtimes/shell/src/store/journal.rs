@@ -2,16 +2,17 @@
 //! is sealed (see `veil.rs`), and sealed anew once something of it was deleted.
 
 use super::change::{Change, apply, put_meta, seal_anew, unseal_piece};
-use super::disk::{Disk, DiskFile, Stamp};
+use super::disk::{Disk, Stamp};
 use super::records;
 use super::veil::Veil;
 use super::version::lock;
-use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableHandle as _};
+use crate::database::{self, Opened, Reopening, bad, io_error};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle as _};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex};
 use swarmedge_core::content::Manifest;
 use swarmedge_core::ids::{Digest, DownloadId, Guid, Handle, PieceIndex, VersionId};
 use swarmedge_core::role::client::io::{DownloadRecord, KeptReceipt, SourceName};
@@ -39,8 +40,6 @@ const VEIL: &str = "veil";
 pub(super) const STALE: &str = "stale";
 /// Under `schema` in the table `meta`.
 const SCHEMA: u32 = 3;
-/// Pages that redb keeps in memory.
-const CACHE_BYTES: usize = 8 << 20;
 
 /// A journalled piece and who delivered it.
 pub(crate) type PieceRow = (PieceIndex, Handle, Vec<(SourceName, u32)>);
@@ -64,10 +63,9 @@ pub(crate) struct Loaded {
 #[derive(Debug)]
 pub(crate) struct Journal {
     disk: Arc<dyn Disk>,
-    path: std::path::PathBuf,
-    /// `None` after a failed operation, until it can be opened again. Whoever uses the database, to write too, has this
-    /// lock shared; redb lets one writer in at a time and readers beside it.
-    open: RwLock<Option<Open>>,
+    /// Where the file is, and the keys.
+    dir: PathBuf,
+    db: Reopening<Open>,
     /// Changes that the next commit takes along. Whoever writes has this lock.
     waiting: Mutex<Vec<Change>>,
     /// See [`Journal::is_stale`].
@@ -80,14 +78,10 @@ struct Open {
     veil: Veil,
 }
 
-pub(super) fn bad(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
-}
-
-/// redb's errors as I/O errors: all that matters further on is whether the disk is full.
-pub(super) fn io_error(e: impl Into<redb::Error>) -> io::Error {
-    let e = e.into();
-    if let redb::Error::Io(e) = e { e } else { io::Error::other(e.to_string()) }
+impl Opened for Open {
+    fn of(disk: &Arc<dyn Disk>, path: &Path, db: Database) -> io::Result<Self> {
+        Ok(Self { veil: veil_of(disk, path, &db)?, db })
+    }
 }
 
 pub(super) fn piece_key(version: VersionId, piece: PieceIndex) -> [u8; 36] {
@@ -110,49 +104,17 @@ pub(super) fn decoded<T>(r: Result<T, swarmedge_core::wire::DecodeError>) -> io:
 impl Journal {
     /// Opens the file, made if it is not there, and reads it.
     pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> io::Result<(Self, Loaded)> {
-        let dir = path.parent().unwrap_or(Path::new("."));
-        if !disk.list(dir)?.iter().any(|p| p == path) {
-            // under another name first, so that a crash leaves no half-made file under this one
-            let new = path.with_extension("new");
-            disk.remove(&new)?;
-            let db = open_database(&*disk, &new, false)?;
-            prepare(&db)?;
-            let veil = Veil::fresh(Arc::clone(&disk), dir, 1)?;
+        let dir = path.parent().unwrap_or(Path::new(".")).to_owned();
+        database::make(&*disk, path, |db| {
+            prepare(db)?;
+            let veil = Veil::fresh(Arc::clone(&disk), &dir, 1)?;
             let tx = db.begin_write().map_err(io_error)?;
             put_meta(&tx, VEIL, &veil.number().to_be_bytes())?;
-            tx.commit().map_err(io_error)?;
-            drop(db);
-            disk.rename(&new, path)?;
-            disk.sync_dir(dir)?;
-        }
-        let db = open_database(&*disk, path, true)?;
-        prepare(&db)?;
-        let open = Open { veil: veil_of(&disk, path, &db)?, db };
-        let loaded = load(&open)?;
-        let stale = AtomicBool::new(meta(&open.db, STALE)?.is_some());
-        let open = RwLock::new(Some(open));
-        Ok((Self { disk, path: path.to_owned(), open, waiting: Mutex::default(), stale }, loaded))
-    }
-
-    fn with<T>(&self, run: impl FnOnce(&Open) -> io::Result<T>) -> io::Result<T> {
-        loop {
-            let shared = self.open.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(open) = &*shared {
-                let result = run(open);
-                drop(shared);
-                if result.is_err() {
-                    *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
-                }
-                return result;
-            }
-            drop(shared);
-            // after a failed write redb refuses everything until the file is opened again, which rolls the write back
-            let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
-            if slot.is_none() {
-                let db = open_database(&*self.disk, &self.path, false)?;
-                *slot = Some(Open { veil: veil_of(&self.disk, &self.path, &db)?, db });
-            }
-        }
+            tx.commit().map_err(io_error)
+        })?;
+        let db = Reopening::open(Arc::clone(&disk), path, prepare)?;
+        let (loaded, stale) = db.with(|open| Ok((load(open)?, meta(&open.db, STALE)?.is_some())))?;
+        Ok((Self { disk, dir, db, waiting: Mutex::default(), stale: AtomicBool::new(stale) }, loaded))
     }
 
     /// Leaves a change for the next commit: what needs it is committed with it or later.
@@ -163,7 +125,7 @@ impl Journal {
     /// Makes the changes durable, all or none, after those that wait for a commit.
     pub(crate) fn commit(&self, changes: &[Change]) -> io::Result<()> {
         let mut waiting = lock(&self.waiting);
-        let stale = self.with(|Open { db, veil }| {
+        let stale = self.db.with(|Open { db, veil }| {
             let tx = db.begin_write().map_err(io_error)?;
             let stale = apply(&tx, veil, waiting.iter().chain(changes))?;
             tx.commit().map_err(io_error)?;
@@ -182,9 +144,8 @@ impl Journal {
     /// Makes unreadable what was deleted, wherever it still lies in the file.
     pub(crate) fn shred(&self) -> io::Result<()> {
         let waiting = lock(&self.waiting);
-        let dir = self.path.parent().unwrap_or(Path::new("."));
-        let new = self.with(|Open { db, veil }| {
-            let new = Veil::fresh(Arc::clone(&self.disk), dir, veil.number() + 1)?;
+        let new = self.db.with(|Open { db, veil }| {
+            let new = Veil::fresh(Arc::clone(&self.disk), &self.dir, veil.number() + 1)?;
             let tx = db.begin_write().map_err(io_error)?;
             seal_anew(&tx, veil, &new)?;
             put_meta(&tx, VEIL, &new.number().to_be_bytes())?;
@@ -192,18 +153,20 @@ impl Journal {
             tx.commit().map_err(io_error)?;
             Ok(new)
         })?;
-        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
         // nobody else writes; where a reader has failed meanwhile, opening the file again replaces the key
-        let before = slot.as_mut().filter(|open| open.veil.number() < new.number());
-        let old = before.map(|open| std::mem::replace(&mut open.veil, new));
-        self.stale.store(false, Ordering::Relaxed);
-        drop((slot, waiting));
+        let old = self.db.change(|slot| {
+            let before = slot.as_mut().filter(|open| open.veil.number() < new.number());
+            let old = before.map(|open| std::mem::replace(&mut open.veil, new));
+            self.stale.store(false, Ordering::Relaxed);
+            old
+        });
+        drop(waiting);
         old.map_or(Ok(()), Veil::destroy)
     }
 
     /// The leaf hashes of a journalled piece.
     pub(crate) fn leaves(&self, version: VersionId, piece: PieceIndex) -> io::Result<Option<Vec<Digest>>> {
-        self.with(|Open { db, .. }| {
+        self.db.with(|Open { db, .. }| {
             let table = db.begin_read().map_err(io_error)?.open_table(LEAVES).map_err(io_error)?;
             let Some(value) = table.get(piece_key(version, piece).as_slice()).map_err(io_error)? else {
                 return Ok(None);
@@ -223,21 +186,12 @@ impl Journal {
                 return Ok(Some(bytes.clone()));
             }
         }
-        self.with(|Open { db, .. }| {
+        self.db.with(|Open { db, .. }| {
             let table = db.begin_read().map_err(io_error)?.open_table(KEYS).map_err(io_error)?;
             let value = table.get(download.0.as_slice()).map_err(io_error)?;
             Ok(value.map(|v| v.value().to_vec()))
         })
     }
-}
-
-fn open_database(disk: &dyn Disk, path: &Path, check: bool) -> io::Result<Database> {
-    let file = disk.open(path)?;
-    redb::Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        .set_check_integrity_on_open(check && file.len()? > 0)
-        .create_with_backend(Backend(file))
-        .map_err(io_error)
 }
 
 fn prepare(db: &Database) -> io::Result<()> {
@@ -316,26 +270,4 @@ fn load(Open { db, veil }: &Open) -> io::Result<Loaded> {
     loaded.owner = owner.map(|v| decoded(Guid::from_bytes(v.value()))).transpose()?;
     loaded.uploads = meta.get("uploads").map_err(io_error)?.map(|v| v.value() == [1]);
     Ok(loaded)
-}
-
-/// redb's view of its file. The state directory has a lock of its own.
-#[derive(Debug)]
-struct Backend(Arc<dyn DiskFile>);
-
-impl StorageBackend for Backend {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(out, offset)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(data, offset)
-    }
 }

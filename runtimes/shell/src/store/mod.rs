@@ -11,7 +11,7 @@
 
 mod buffers;
 mod change;
-mod disk;
+pub(crate) mod disk;
 mod journal;
 mod lock;
 mod place;

@@ -6,7 +6,7 @@
 //! opens all rows, and nothing opens what a row held before.
 
 use super::disk::Disk;
-use super::journal::bad;
+use crate::database::bad;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use sha2::{Digest as _, Sha256};
