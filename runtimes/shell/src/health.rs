@@ -1,11 +1,12 @@
 //! Readiness: what keeps a process from doing all of its work, in plain sentences, as `/healthz` says it.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Reasons why a process is not ready, by the part that has one. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +77,24 @@ impl Condition {
     }
 }
 
+/// At most one line of a kind is logged in so long.
+const SELDOM: Duration = Duration::from_secs(10);
+
+/// Lines of one kind in the log: the first, and then no more than one in a while.
+#[derive(Debug, Default)]
+pub struct Seldom(Cell<Option<Instant>>, Cell<u64>);
+
+impl Seldom {
+    /// Has a line written, unless the last was a moment ago; it is told how many were left out since.
+    pub fn say(&self, line: impl FnOnce(u64)) {
+        if self.0.get().is_some_and(|last| last.elapsed() < SELDOM) {
+            return self.1.set(self.1.get() + 1);
+        }
+        self.0.set(Some(Instant::now()));
+        line(self.1.take());
+    }
+}
+
 /// Why a file cannot be used, and what to do. `doing` is what was tried: "write", "read".
 #[must_use]
 pub fn file_trouble(doing: &str, path: &Path, error: &io::Error) -> String {
@@ -139,5 +158,19 @@ mod tests {
         assert_eq!(health.reasons(), ["b: the disk is broken"]);
         part.clear("b");
         assert_eq!(health.reasons(), [""; 0]);
+    }
+
+    #[test]
+    fn lines_of_a_kind_are_counted_where_they_are_not_written() {
+        let (seldom, written) = (Seldom::default(), Cell::new(0));
+        for _ in 0..5 {
+            seldom.say(|left_out| {
+                assert_eq!(left_out, 0);
+                written.set(written.get() + 1);
+            });
+        }
+        assert_eq!(written.get(), 1);
+        seldom.0.set(None);
+        seldom.say(|left_out| assert_eq!(left_out, 4));
     }
 }

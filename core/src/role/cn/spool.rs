@@ -74,7 +74,8 @@ impl Cn {
         if !ok {
             cx.push(Output::Count(Metric::SpoolFailed));
             self.spool.acked.extend(acked);
-            self.clear_soon(cx);
+            // also at the end: a disk that refuses is not asked again at once
+            self.clear_after(cx, CLEAR_AFTER);
         }
         let Some(record) = record else { return };
         let id = record.id();
@@ -91,12 +92,12 @@ impl Cn {
     pub(super) fn unspool(&mut self, cx: &mut Context<'_>, id: RecordId) {
         if self.spool.held.remove(&id) {
             self.spool.acked.push(id);
-            self.clear_soon(cx);
+            let wait = if self.phase == Phase::Serving { CLEAR_AFTER } else { Duration::ZERO };
+            self.clear_after(cx, wait);
         }
     }
 
-    fn clear_soon(&mut self, cx: &Context<'_>) {
-        let wait = if self.phase == Phase::Serving { CLEAR_AFTER } else { Duration::ZERO };
+    fn clear_after(&mut self, cx: &Context<'_>, wait: Duration) {
         if !self.spool.acked.is_empty() && self.timers.get(Timer::Spool).is_none_or(|at| at > cx.now.after(wait)) {
             self.timers.set(Timer::Spool, Some(cx.now.after(wait)));
         }

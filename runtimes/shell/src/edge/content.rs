@@ -58,6 +58,8 @@ pub struct Sending<R> {
     pub pacers: Vec<Rc<RefCell<Pacer>>>,
     /// Where sent bytes are counted.
     pub meter: Box<dyn Meter>,
+    /// Told why the file cannot be read any further.
+    pub unread: Box<dyn Fn(&io::Error)>,
 }
 
 impl Representation {
@@ -229,7 +231,7 @@ impl<R: Rt> Reader<R> {
         let Some(job) = self.ahead.take() else { return Err(io::Error::other("a read failed before")) };
         let (file, bytes) = job.await;
         self.file = Some(file);
-        let bytes = bytes?;
+        let bytes = bytes.inspect_err(|e| (self.sending.unread)(e))?;
         if this.end < range.end {
             self.parts.push_front(Part::Content(this.end..range.end));
         }

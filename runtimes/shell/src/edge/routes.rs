@@ -12,7 +12,7 @@ use super::pace::Pacer;
 use super::possession;
 use super::replay::Replay;
 use super::shelf::Shelf;
-use crate::health::Health;
+use crate::health::{Health, Seldom, file_trouble};
 use crate::host::unix_ms;
 use crate::http::{Body, Problem, Service};
 use crate::ops;
@@ -28,6 +28,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use swarmedge_core::accounting::Trust;
@@ -80,6 +81,8 @@ pub struct Routes<R> {
     pub pacers: RefCell<BTreeMap<DownloadId, Weak<RefCell<Pacer>>>>,
     /// What `/healthz` says.
     pub health: Health,
+    /// Lines about published files that cannot be read.
+    pub unread: Rc<Seldom>,
 }
 
 /// Errors are answers too.
@@ -185,7 +188,7 @@ impl<R: Rt> Routes<R> {
         self.admit(asked, (&version.key, object, id)).await?;
         check_expiry(object)?;
         let file = self.shelf.files().manifest(id);
-        let bytes = self.rt.blocking(move || std::fs::read(file)).await.map_err(|_| unknown_version())?;
+        let bytes = self.published(id, file, |file| std::fs::read(file)).await?;
         let mut response = Response::new(Body::full(bytes));
         set(&mut response, CONTENT_TYPE, "application/vnd.swarmedge.manifest");
         set(&mut response, CACHE_CONTROL, immutable(object.access));
@@ -244,12 +247,28 @@ impl<R: Rt> Routes<R> {
             Plan::Done(response) => return Ok(response),
             Plan::Send(response, parts) => (response, parts),
         };
-        let path = self.shelf.files().content(id);
-        let file = self.rt.blocking(move || File::open(path)).await.map_err(|error| {
-            tracing::error!(version = %id, %error, "a published file cannot be read");
-            problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the content cannot be read now")
-        })?;
+        let file = self.published(id, self.shelf.files().content(id), |path| File::open(path)).await?;
         Ok(response.map(|_| self.sending(file, parts, grant, id, object, version)))
+    }
+
+    /// Reads or opens a version's file. One that has been taken off meanwhile is not there; whatever else fails is for
+    /// the operator to mend, and the client to try again.
+    async fn published<T: Send + 'static>(
+        &self,
+        id: VersionId,
+        path: PathBuf,
+        read: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Box<Problem>> {
+        let own = path.clone();
+        let error = match self.rt.blocking(move || read(&own)).await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        if error.kind() == io::ErrorKind::NotFound && self.shelf.catalogue().await.version(id).is_none() {
+            return Err(unknown_version());
+        }
+        unread(&self.unread, &path, &error);
+        Err(problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the content cannot be read now"))
     }
 
     fn sending(
@@ -272,7 +291,9 @@ impl<R: Rt> Routes<R> {
             sent: 0..0,
             reserved: 0,
         };
-        body(file, parts, Sending { rt: self.rt.clone(), pacers, meter: Box::new(meter) })
+        let (lines, path) = (Rc::clone(&self.unread), self.shelf.files().content(id));
+        let unread = Box::new(move |error: &io::Error| unread(&lines, &path, error));
+        body(file, parts, Sending { rt: self.rt.clone(), pacers, meter: Box::new(meter), unread })
     }
 
     /// The limit of one download, shared by its connections; of one answer where there is no download.
@@ -297,6 +318,10 @@ impl<R: Rt> Routes<R> {
 
 fn parse_version(text: &str) -> Result<VersionId, Box<Problem>> {
     text.parse().map_err(|_| problem(StatusCode::NOT_FOUND, "not-found", "not a version id"))
+}
+
+fn unread(lines: &Seldom, path: &Path, error: &io::Error) {
+    lines.say(|left_out| tracing::error!(left_out, "{}", file_trouble("read", path, error)));
 }
 
 fn unknown_version() -> Box<Problem> {

@@ -40,7 +40,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal, health: &Health) -> 
     let (key, cert) = identity(cfg, &trust)?;
     let files = Files::new(&cfg.objects);
     files.create()?;
-    let shelf = Shelf::open(rt.clone(), files.clone())?;
+    let shelf = Shelf::open(rt.clone(), files.clone(), health)?;
     let (spool, (records, counts)) = Spool::open(&cfg.spool)?;
     let tls = server_config(&read(&cfg.tls_cert)?, &read(&cfg.tls_key)?, false)
         .map_err(|e| Error::usage(format!("{} and {}: {e}", cfg.tls_cert.display(), cfg.tls_key.display())))?;
@@ -85,6 +85,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal, health: &Health) -> 
         pacer: Rc::new(RefCell::new(Pacer::new(cfg.rate_limit))),
         pacers: RefCell::default(),
         health: health.clone(),
+        unread: Rc::default(),
     });
     let limits = Limits {
         connections_max: cfg.connections_max,

@@ -4,6 +4,7 @@ use super::Error;
 use super::catalogue::{Catalogue, Files};
 use super::provider_keys::ProviderKeys;
 use crate::files::Stamp;
+use crate::health::{Condition, Health};
 use crate::rt::Rt;
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -20,9 +21,12 @@ pub struct Shelf<R> {
 
 impl<R: Rt> Shelf<R> {
     /// Reads everything for the first time.
-    pub fn open(rt: R, files: Files) -> Result<Self, Error> {
-        let catalogue = Watched::open(rt.clone(), files.clone(), Files::catalogue, Files::load)?;
-        let keys = Watched::open(rt, files.clone(), Files::provider_keys, ProviderKeys::load)?;
+    pub fn open(rt: R, files: Files, health: &Health) -> Result<Self, Error> {
+        let part = |name| Condition::new(health, name);
+        let catalogue =
+            Watched::open(rt.clone(), files.clone(), Files::catalogue, Files::load, part("edge's catalogue"))?;
+        let keys =
+            Watched::open(rt, files.clone(), Files::provider_keys, ProviderKeys::load, part("edge's provider keys"))?;
         Ok(Self { files, catalogue, keys })
     }
 
@@ -57,6 +61,7 @@ struct Watched<R, T> {
 struct View<T> {
     value: Arc<T>,
     stamp: Option<Stamp>,
+    condition: Condition,
 }
 
 impl<R: Clone, T> Clone for Watched<R, T> {
@@ -72,10 +77,11 @@ impl<R: Rt, T: Send + Sync + 'static> Watched<R, T> {
         files: Files,
         path: fn(&Files) -> PathBuf,
         load: fn(&Files) -> Result<T, Error>,
+        condition: Condition,
     ) -> Result<Self, Error> {
         let stamp = Stamp::of(&path(&files));
         let value = Arc::new(load(&files)?);
-        Ok(Self { rt, files, path, load, view: Rc::new(RefCell::new(View { value, stamp })) })
+        Ok(Self { rt, files, path, load, view: Rc::new(RefCell::new(View { value, stamp, condition })) })
     }
 
     async fn get(&self) -> Arc<T> {
@@ -87,13 +93,17 @@ impl<R: Rt, T: Send + Sync + 'static> Watched<R, T> {
             (stamp != known).then(|| (stamp, load(&files)))
         });
         match fresh.await {
-            None => {}
+            None => self.view.borrow_mut().condition.works(),
             Some((stamp, Ok(value))) => {
                 let mut view = self.view.borrow_mut();
                 view.value = Arc::new(value);
                 view.stamp = stamp;
+                view.condition.works();
             }
-            Some((_, Err(error))) => tracing::error!(%error, "a file cannot be read; its last state is kept"),
+            Some((_, Err(error))) => {
+                let why = format!("{error} (mend the file; until then its last state counts)");
+                self.view.borrow_mut().condition.failed(why);
+            }
         }
         self.view.borrow().value.clone()
     }

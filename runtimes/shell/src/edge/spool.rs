@@ -1,6 +1,8 @@
 //! The durable memory of edges and CNs: records that the ledger has not acknowledged, and what an edge has counted for
 //! each download.
 
+#[cfg(test)]
+mod fault_tests;
 mod writing;
 
 pub use writing::{Saver, write};
@@ -206,7 +208,7 @@ mod tests {
     use swarmedge_core::wire::Text;
     use swarmedge_core::wire::records::GrantRecord;
 
-    fn record(n: u32) -> LedgerRecord {
+    pub(super) fn record(n: u32) -> LedgerRecord {
         LedgerRecord::Granted(GrantRecord {
             id: RecordId::numbered(n),
             download: DownloadId::numbered(n),
@@ -222,7 +224,7 @@ mod tests {
         })
     }
 
-    fn count(download: Option<u32>, seq: u32) -> Count {
+    pub(super) fn count(download: Option<u32>, seq: u32) -> Count {
         let grant = download.map(|n| ServedGrant { download: DownloadId::numbered(n), guid: Guid::numbered(1) });
         let sent = if grant.is_some() { vec![0..5, 7..9] } else { vec![] };
         let (version, provider) = (VersionId::numbered(1), ProviderId(7));

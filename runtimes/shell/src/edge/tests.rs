@@ -280,6 +280,54 @@ fn errors_are_problem_documents_with_the_right_status() {
     }
 }
 
+/// A file that is there and cannot be read is no reason to give an object up.
+#[test]
+fn an_unreadable_published_file_is_503_and_a_withdrawn_one_404() {
+    let lab = Lab::start(|_| {});
+    let version = lab.publish("a", b"some text", Policy::default());
+    let paths = [format!("/v1/manifests/{version}"), format!("/v1/content/{version}"), "/7/a".to_owned()];
+    let status = |path: &String| lab.curl(path, &[]).map(|(status, ..)| status);
+    let Some(200) = status(&paths[0]) else { return };
+    let files = super::catalogue::Files::new(&lab.cfg.objects);
+    let published = [files.manifest(version), files.content(version)];
+    let is = |expected: u16| paths.iter().for_each(|path| assert_eq!(status(path), Some(expected), "{path}"));
+    for file in &published {
+        std::fs::rename(file, file.with_extension("away")).expect("moved");
+    }
+    is(503);
+    // what cannot be read as a file
+    for file in &published {
+        std::os::unix::fs::symlink(file, file).expect("a loop");
+    }
+    is(503);
+    for file in &published {
+        std::fs::rename(file.with_extension("away"), file).expect("moved back");
+    }
+    is(200);
+    super::unpublish(&lab.cfg.objects, ProviderId(7), "a").expect("unpublished");
+    is(404);
+}
+
+/// A catalogue that cannot be read leaves its last state in force, and /healthz says so until it can.
+#[test]
+fn health_names_a_catalogue_that_cannot_be_read() {
+    let lab = Lab::start(|_| {});
+    lab.publish("a", b"some text", Policy::default());
+    let health =
+        || lab.curl("/healthz", &[]).map(|(status, _, body)| (status, String::from_utf8_lossy(&body).into_owned()));
+    let object = || lab.curl("/7/a", &[]).map(|(status, ..)| status);
+    let Some(200) = object() else { return };
+    let path = super::catalogue::Files::new(&lab.cfg.objects).catalogue();
+    let good = std::fs::read(&path).expect("there");
+    std::fs::write(&path, "no catalogue").expect("written");
+    assert_eq!(object(), Some(200), "its last state counts");
+    let (status, why) = health().expect("curl is there");
+    assert!(status == 503 && why.starts_with("edge's catalogue: ") && why.contains("catalogue.json"), "{status} {why}");
+    std::fs::write(&path, good).expect("written");
+    assert_eq!(object(), Some(200));
+    assert_eq!(health(), Some((200, "ok\n".to_owned())));
+}
+
 /// Asks for a grant under the signature of `signer`.
 fn ask(lab: &Lab, signer: &Key, request: &GrantRequest, more: &[&str]) -> Option<(u16, Vec<u8>)> {
     let body = serde_json::to_string(request).expect("JSON");

@@ -43,7 +43,9 @@ impl Trouble {
 
     /// Of a status that says: not now.
     pub(super) fn status(origin: &Origin, status: hyper::StatusCode) -> Self {
-        Self { what: format!("the edge {} answers {status}", origin.authority()), next: "", wrong: false }
+        let next =
+            if status.is_server_error() { "if that goes on, tell the operator: its server needs care" } else { "" };
+        Self { what: format!("the edge {} answers {status}", origin.authority()), next, wrong: false }
     }
 
     /// Of bytes that are not those of the version.

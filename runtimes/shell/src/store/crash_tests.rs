@@ -12,11 +12,13 @@ use swarmedge_core::wire::records::SealedGrant;
 
 /// What happens at the chosen operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// It and everything after it fails: the machine stops here.
     Crash,
     /// It fails once.
     Error(io::ErrorKind),
+    /// It and everything after it fails, until the fault is taken away.
+    Lasting(io::ErrorKind),
 }
 
 /// A file, whatever its names are.
@@ -63,14 +65,14 @@ impl Pending {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Medium {
+pub(crate) struct Medium {
     names: BTreeMap<PathBuf, Name>,
     /// Never forgotten: a file without a name may be open.
     nodes: Vec<Node>,
     /// Rises with everything that is done to a file.
     clock: i64,
-    pub(super) operations: usize,
-    fault: Option<(usize, Fault)>,
+    pub(crate) operations: usize,
+    pub(crate) fault: Option<(usize, Fault)>,
     down: bool,
     /// Syncs of data files do nothing.
     lies: bool,
@@ -80,7 +82,7 @@ pub(super) struct Medium {
 
 impl Medium {
     /// An empty one on which this will happen.
-    pub(super) fn with(fault: Option<(usize, Fault)>) -> Self {
+    pub(crate) fn with(fault: Option<(usize, Fault)>) -> Self {
         Self { fault, ..Self::default() }
     }
 
@@ -90,12 +92,13 @@ impl Medium {
         }
         self.operations += 1;
         match self.fault {
+            Some((at, Fault::Lasting(kind))) if at <= self.operations => Err(kind.into()),
             Some((at, fault)) if at == self.operations => match fault {
                 Fault::Crash => {
                     self.down = true;
                     Err(io::Error::other("crashed"))
                 }
-                Fault::Error(kind) => Err(kind.into()),
+                Fault::Error(kind) | Fault::Lasting(kind) => Err(kind.into()),
             },
             _ => Ok(()),
         }
@@ -143,7 +146,7 @@ impl Medium {
     }
 
     /// The files after a power failure: of what was not synced, each change is there or not, as `coin` says.
-    pub(super) fn after_crash(&self, mut coin: impl FnMut() -> bool) -> Self {
+    pub(crate) fn after_crash(&self, mut coin: impl FnMut() -> bool) -> Self {
         let mut after = Self { clock: self.clock, ..Self::default() };
         for node in &self.nodes {
             let mut bytes = node.durable.clone();
@@ -158,10 +161,10 @@ impl Medium {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct MemDisk(pub(super) Arc<Mutex<Medium>>);
+pub(crate) struct MemDisk(pub(crate) Arc<Mutex<Medium>>);
 
 impl MemDisk {
-    fn new(medium: Medium) -> Self {
+    pub(crate) fn new(medium: Medium) -> Self {
         Self(Arc::new(Mutex::new(medium)))
     }
 }
@@ -291,7 +294,7 @@ impl MemFile {
 }
 
 /// A coin that falls the same way for the same seed (a linear congruential generator; Knuth's constants).
-pub(super) fn coin(mut seed: u64) -> impl FnMut() -> bool {
+pub(crate) fn coin(mut seed: u64) -> impl FnMut() -> bool {
     move || {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         seed >> 63 == 1

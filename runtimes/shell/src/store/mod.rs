@@ -26,7 +26,7 @@ pub use sink::{JOB_LEN, SINK_BYTES_MAX, Sink};
 #[cfg(test)]
 mod books_tests;
 #[cfg(test)]
-mod crash_tests;
+pub(crate) mod crash_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -167,6 +167,22 @@ fn a_cn_that_stops_takes_out_of_its_spool_what_the_ledger_has() {
 }
 
 #[test]
+fn a_stopping_cn_asks_a_disk_that_refuses_again_in_a_while() {
+    let (mut b, [_, ledger], out) = signed_by(true, 100);
+    let (req, records, _) = save(&out).expect("a write");
+    b.input(Input::Saved { req, ok: true });
+    b.input(Input::ClientClosed { conn: ConnId(1) });
+    b.input(Input::Shutdown);
+    let ack = LedgerMsg::Ack(LedgerAck { ids: List::truncated([records[0].id()]) });
+    b.input(Input::Ledger { conn: ledger, msg: ack });
+    let (req, ..) = save(&b.wait(Duration::ZERO)).expect("at once");
+    assert!(!b.input(Input::Saved { req, ok: false }).contains(&Output::Stopped));
+    assert!(save(&b.wait(Duration::ZERO)).is_none(), "not at once");
+    let (req, ..) = save(&b.wait(secs(1))).expect("again");
+    assert!(b.input(Input::Saved { req, ok: true }).contains(&Output::Stopped));
+}
+
+#[test]
 fn a_client_that_was_located_is_told_so_to_the_dns_and_to_the_ledger() {
     let (mut b, dn, ledger) = whole();
     (b.cfg.logs, b.cfg.geolocation) = (true, true);

@@ -111,7 +111,7 @@ pub fn write<R: Rt, I: Send + 'static>(
 }
 
 /// Writes batches: again if it fails for the first time; after a trial if it has failed before.
-fn attempt(spool: &Spool, batches: &[Batch], failing: bool) -> io::Result<()> {
+pub(super) fn attempt(spool: &Spool, batches: &[Batch], failing: bool) -> io::Result<()> {
     if failing {
         spool.try_out()?;
         return if batches.is_empty() { Ok(()) } else { spool.write(batches) };

@@ -8,7 +8,7 @@ use super::store::Store;
 use super::usage::Reader;
 use crate::drive::{Port, drive};
 use crate::error::Error;
-use crate::health::Health;
+use crate::health::{Condition, Health};
 use crate::host::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
 use crate::http::Signal;
 use crate::keys::verify;
@@ -28,8 +28,12 @@ use swarmedge_core::wire::records::LedgerRecord;
 /// Connections beside those of certified servers: handshakes.
 const SPARE_CONNECTIONS: usize = 256;
 
-/// How often it is looked whether a day is due to be closed.
+/// How often it is looked whether a day is due to be closed; and after that has failed.
 const CLOSE_EVERY: Duration = Duration::from_secs(3600);
+const CLOSE_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// What an operator can do about it.
+const MEND: &str = "see to the database and its disk: until then records wait with edges and CNs";
 
 /// Records to be stored together.
 type Batch = (ReqId, Vec<LedgerRecord>);
@@ -60,6 +64,8 @@ pub async fn open<R: Rt>(
     let servers = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_server };
     let port = LedgerPort { links: servers.links.clone(), batches, stopped: false };
     let ops = cfg.ops.map(|at| ops::serve(rt, at, "[ledger] ops", stop.clone(), health.clone())).transpose()?;
+    let [storing, reading, closing] =
+        ["ledger", "ledger's quarantine", "ledger's days"].map(|part| Condition::new(health, part));
     let (rt, stop, config_of_days) = (rt.clone(), stop.clone(), cfg.clone());
     let run = async move {
         tracing::info!(%addr, "ledger is ready");
@@ -69,15 +75,15 @@ pub async fn open<R: Rt>(
             let _ = inbox.send(Input::Shutdown).await;
             std::future::pending().await
         };
-        rt.spawn(tell_quarantine(rt.clone(), config_of_days.database.clone(), inbox.clone()));
+        rt.spawn(tell_quarantine(rt.clone(), config_of_days.database.clone(), inbox.clone(), reading));
         if let Some(signer) = signer {
-            rt.spawn(close_daily(rt.clone(), config_of_days, signer));
+            rt.spawn(close_daily(rt.clone(), config_of_days, signer, closing));
         }
         let accepting = accept(rt.clone(), acceptor, servers.clone());
         // the machine's end drops the port, which ends the storing
         let machine = drive(rt.clone(), Ledger::default(), config, inputs, port);
         let working = async {
-            zip(machine, store_all(store, to_store, inbox.clone())).await;
+            zip(machine, store_all(store, to_store, inbox.clone(), storing)).await;
         };
         or(working, or(accepting, stopping)).await;
         servers.links.close_all();
@@ -87,11 +93,12 @@ pub async fn open<R: Rt>(
     Ok(Server::new(addr, ops, run))
 }
 
-async fn store_all(mut store: Store, mut batches: Receiver<Batch>, inbox: Sender<Input>) {
+async fn store_all(mut store: Store, mut batches: Receiver<Batch>, inbox: Sender<Input>, mut condition: Condition) {
     while let Some((req, records)) = batches.recv().await {
         let stored = store.store(&records, unix_ms()).await;
-        if let Err(e) = &stored {
-            tracing::error!(records = records.len(), "cannot store records, trying again: {e}");
+        match &stored {
+            Ok(()) => condition.works(),
+            Err(e) => condition.failed(format_args!("cannot store records: {e} ({MEND})")),
         }
         // the machine may have ended without waiting
         let _ = inbox.send(Input::Stored { req, ok: stored.is_ok() }).await;
@@ -100,17 +107,18 @@ async fn store_all(mut store: Store, mut batches: Receiver<Batch>, inbox: Sender
 }
 
 /// Looks who is in quarantine, now and then, until the machine has gone.
-async fn tell_quarantine<R: Rt>(rt: R, database: Database, inbox: Sender<Input>) {
+async fn tell_quarantine<R: Rt>(rt: R, database: Database, inbox: Sender<Input>, mut condition: Condition) {
     let mut reader = None;
     loop {
         match in_quarantine(&mut reader, &database).await {
             Ok(guids) => {
+                condition.works();
                 if inbox.send(Input::Quarantined { guids }).await.is_err() {
                     return;
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "cannot read who is in quarantine, trying again");
+                condition.failed(format_args!("cannot read who is in quarantine: {error} ({MEND})"));
                 reader = None;
             }
         }
@@ -127,21 +135,29 @@ async fn in_quarantine(reader: &mut Option<Reader>, database: &Database) -> Resu
 }
 
 /// Closes the days that are due, now and then, and each day forgets what is old.
-async fn close_daily<R: Rt>(rt: R, cfg: LedgerConfig, signer: Signer) {
+async fn close_daily<R: Rt>(rt: R, cfg: LedgerConfig, signer: Signer, mut condition: Condition) {
     let mut forgot_on = None;
     loop {
-        match close_due(&cfg.database, &cfg, &signer, unix_ms()).await {
-            Ok(closed) => closed.iter().for_each(|c| tracing::info!(day = %c.day, leaves = c.leaves, "closed a day")),
-            Err(error) => tracing::error!(%error, "cannot close days, trying again"),
-        }
         let now_ms = unix_ms();
+        let mut done = match close_due(&cfg.database, &cfg, &signer, now_ms).await {
+            Ok(closed) => {
+                closed.iter().for_each(|c| tracing::info!(day = %c.day, leaves = c.leaves, "closed a day"));
+                Ok(())
+            }
+            Err(error) => Err(format!("cannot close days: {error} ({MEND})")),
+        };
         if let Some(keep) = cfg.keep_days.filter(|_| forgot_on != Some(Day::of_ms(now_ms))) {
             match forget_due(&cfg.database, keep, now_ms).await {
                 Ok(()) => forgot_on = Some(Day::of_ms(now_ms)),
-                Err(error) => tracing::error!(%error, "cannot forget old records, trying again"),
+                Err(error) => done = done.and(Err(format!("cannot forget old records: {error} ({MEND})"))),
             }
         }
-        rt.sleep_until(rt.now() + CLOSE_EVERY).await;
+        let wait = if done.is_ok() { CLOSE_EVERY } else { CLOSE_AGAIN_AFTER };
+        match done {
+            Ok(()) => condition.works(),
+            Err(why) => condition.failed(why),
+        }
+        rt.sleep_until(rt.now() + wait).await;
     }
 }
 
