@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// What a wait may take on a busy machine; nothing is measured by it.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 fn dir() -> TempDir {
     tempfile::tempdir().expect("a directory")
@@ -22,7 +22,7 @@ fn run(binary: &str, at: &Path, args: &[&str]) -> Output {
     command.output().expect("the binary starts")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -401,7 +401,7 @@ fn kill(child: &mut Child) {
     child.wait().expect("it was started");
 }
 
-fn wait_for(mut done: impl FnMut() -> bool) -> bool {
+pub(super) fn wait_for(mut done: impl FnMut() -> bool) -> bool {
     let until = Instant::now() + PATIENCE;
     while !done() {
         if Instant::now() > until {

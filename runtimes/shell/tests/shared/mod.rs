@@ -9,3 +9,4 @@ mod mobility;
 mod peers;
 mod scenarios;
 mod servers;
+mod spool_faults;

@@ -1,0 +1,299 @@
+//! A disk that fails under the spools and the ledger of a whole deployment: the built binary with real system calls that
+//! fail, at each write and sync of a download with peers, and a seeder. The servers are never restarted.
+//!
+//! `SWARMEDGE_SPOOL_SWEEP=1` takes every operation of the spools and both errors, and holds the figure of 10 s; without
+//! it some are taken, whatever the clock says. The figures are printed.
+
+use super::commands::{PATIENCE, text, wait_for};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use swarmedge_core::ids::ProviderId;
+use swarmedge_shell::cli::init::{self, Deployment, Ports};
+
+/// Bytes of the object, and the edge's limit a second: a download without peers takes longer.
+const SIZE: usize = 3_000_000;
+const EDGE_RATE: &str = "1000000";
+/// Downloads with peers go on within this after a fault.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(10);
+
+/// Which database fails: its number for `iofail.c`.
+#[derive(Clone, Copy, Debug)]
+enum Failing {
+    EdgeSpool = 1,
+    CnSpool = 2,
+    Ledger = 3,
+}
+
+impl Failing {
+    /// What health says of it.
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::EdgeSpool => "\nedge's spool: cannot write ",
+            Self::CnSpool => "\nCN's spool: cannot write ",
+            Self::Ledger => "\nledger: cannot store records: ",
+        }
+    }
+}
+
+/// A number for an operation that is never reached.
+const NEVER: u64 = u64::MAX;
+
+/// What `iofail.c` reads and counts.
+struct Control(File);
+
+impl Control {
+    fn get(&self, field: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.0.read_exact_at(&mut bytes, 8 * field).expect("reads");
+        u64::from_ne_bytes(bytes)
+    }
+
+    fn set(&self, field: u64, value: u64) {
+        self.0.write_all_at(&value.to_ne_bytes(), 8 * field).expect("writes");
+    }
+
+    /// Has the operations of a database fail, counted from now.
+    fn arm(&self, failing: Failing, after: u64, upto: u64, errno: u64) {
+        self.set(0, 0);
+        for (field, value) in [(1, after), (2, upto), (3, errno), (4, 0), (5, 0)] {
+            self.set(field, value);
+        }
+        self.set(0, failing as u64);
+    }
+
+    fn disarm(&self) {
+        self.set(0, 0);
+    }
+
+    fn seen(&self) -> u64 {
+        self.get(4)
+    }
+
+    fn failed(&self) -> u64 {
+        self.get(5)
+    }
+}
+
+/// A child process that ends with the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Net {
+    dir: tempfile::TempDir,
+    deployment: Deployment,
+    control: Control,
+    server: Process,
+    _seeder: Process,
+    clients: u32,
+    /// Downloads that came to their ends, of whoever.
+    delivered: usize,
+}
+
+fn quiet(args: &[&str]) -> Command {
+    let mut command = Command::new(crate::BINARY);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    for name in ["SWARMEDGE_CONFIG", "SWARMEDGE_STATE", "SWARMEDGE_BUNDLE", "SWARMEDGE_LOG", "RUST_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn str_of(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// Compiles `iofail.c`; none if there is no C compiler.
+fn compiled(dir: &Path) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shell/tests/shared/iofail.c");
+    let library = dir.join("iofail.so");
+    let made =
+        Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source]).arg("-ldl").status();
+    match made {
+        Ok(status) => assert!(status.success(), "iofail.c does not compile"),
+        Err(error) => {
+            assert!(std::env::var_os("SWARMEDGE_REQUIRE_ALL").is_none(), "cc: {error}");
+            eprintln!("SKIPPED: cc is not installed");
+            return None;
+        }
+    }
+    Some(library)
+}
+
+impl Net {
+    fn start() -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let library = compiled(dir.path())?;
+        let made = init::make(&init::Plan {
+            dir: dir.path().join("cdn"),
+            host: "127.0.0.1".into(),
+            region: "local".into(),
+            ports: Ports::free().expect("free ports"),
+            provider: ProviderId(1),
+            uploads: true,
+        });
+        let deployment = made.expect("a deployment");
+        let config = fs::read_to_string(&deployment.config).expect("made");
+        let limited = config.replace("rate_limit = 0", &format!("rate_limit = {EDGE_RATE}"));
+        assert_ne!(config, limited, "the edge's rate is limited");
+        fs::write(&deployment.config, limited).expect("writes");
+        let bytes: Vec<u8> = (0..SIZE).map(|i| (i * i / 255).to_le_bytes()[0]).collect();
+        fs::write(dir.path().join("object"), bytes).expect("writes");
+        let (object, config) = (dir.path().join("object"), deployment.config.clone());
+        let publish = ["publish", str_of(&object), "--provider", "1", "--path", "o", "--config", str_of(&config)];
+        assert!(quiet(&publish).status().expect("starts").success());
+
+        let (control, log) = (dir.path().join("control"), dir.path().join("serve.log"));
+        fs::write(&control, [0; 48]).expect("writes");
+        let server = quiet(&["serve", "--config", str_of(&config)])
+            .env("LD_PRELOAD", &library)
+            .env("SWARMEDGE_IOFAIL", &control)
+            .stderr(File::create(&log).expect("a log"))
+            .spawn();
+        let control = Control(OpenOptions::new().read(true).write(true).open(&control).expect("made"));
+        let server = Process(server.expect("starts"));
+        let state = dir.path().join("seeder");
+        let run = ["client", "run", "--no-port-mapping", "--bundle", str_of(&deployment.bundle), "--state"];
+        let seeder = Process(quiet(&[&run[..], &[str_of(&state)]].concat()).spawn().expect("starts"));
+        let mut net = Self { dir, deployment, control, server, _seeder: seeder, clients: 0, delivered: 1 };
+        assert!(wait_for(|| net.health().is_some_and(|h| h.starts_with("HTTP/1.1 200"))), "the servers start");
+        assert!(wait_for(|| quiet(&["status", "--state", str_of(&state)]).status().expect("starts").success()));
+        let got = net.get(&state);
+        assert!(got.is_some(), "the seeder has it: {}", net.log());
+        assert!(wait_for(|| net.fresh() > 0), "peers deliver: {}", net.log());
+        Some(net)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("serve.log")).unwrap_or_default()
+    }
+
+    /// What `/healthz` of the CN answers; none if nobody does.
+    fn health(&self) -> Option<String> {
+        let mut tcp = TcpStream::connect(("127.0.0.1", self.deployment.ports.ops[0])).ok()?;
+        tcp.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    /// Gets the object and checks it. Gives how many bytes came from peers; none if it does not come.
+    fn get(&self, state: &Path) -> Option<u64> {
+        let (url, out) = (format!("{}/1/o", self.deployment.edge_url), state.with_extension("out"));
+        let args = ["get", &url, "--json", "--bundle", str_of(&self.deployment.bundle), "--state", str_of(state)];
+        let mut command = quiet(&[&args[..], &["-o", str_of(&out)]].concat());
+        let got = command.stdout(Stdio::piped()).output().expect("starts");
+        if !got.status.success() {
+            return None;
+        }
+        assert!(fs::read(&out).expect("there") == fs::read(self.dir.path().join("object")).expect("there"));
+        let json = text(&got.stdout);
+        let peers = json.rsplit_once("\"peer_bytes\":").expect("it is said").1;
+        let digits = peers.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        Some(digits.parse().expect("a number"))
+    }
+
+    /// Another user gets the object. Gives how many bytes came from peers; 0 if it does not come.
+    fn fresh(&mut self) -> u64 {
+        self.clients += 1;
+        let state = self.dir.path().join(format!("client{}", self.clients));
+        let got = self.get(&state);
+        self.delivered += usize::from(got.is_some());
+        let _ = fs::remove_dir_all(&state);
+        let _ = fs::remove_file(state.with_extension("out"));
+        got.unwrap_or(0)
+    }
+
+    /// How many operations of a database a download makes.
+    fn operations(&mut self, failing: Failing) -> u64 {
+        self.control.arm(failing, NEVER, NEVER, 0);
+        assert!(self.fresh() > 0, "peers deliver");
+        // what is taken out of a spool is taken out a second later
+        std::thread::sleep(Duration::from_millis(1500));
+        self.control.seen()
+    }
+
+    /// Waits until somebody gets the object from peers, and gives how long that took.
+    fn goes_on(&mut self, what: &str) -> Duration {
+        let began = Instant::now();
+        while self.fresh() == 0 {
+            assert!(began.elapsed() < PATIENCE, "{what}: no download with peers: {:?}\n{}", self.health(), self.log());
+        }
+        assert!(self.server.0.try_wait().expect("it was started").is_none(), "{what}: the servers have ended");
+        began.elapsed()
+    }
+
+    /// One operation fails: whoever downloads meanwhile is served, by peers too or not.
+    fn once(&mut self, failing: Failing, at: u64, errno: u64) -> Duration {
+        let what = format!("{failing:?}'s operation {at} fails once with {errno}");
+        self.control.arm(failing, at, at + 1, errno);
+        let until = Instant::now() + PATIENCE;
+        while self.control.failed() == 0 {
+            assert!(Instant::now() < until, "{what}: it never happened");
+            self.fresh();
+        }
+        assert_eq!(self.control.failed(), 1, "{what}");
+        self.goes_on(&what)
+    }
+
+    /// Everything fails from one operation on, until health says so; then nothing does.
+    fn lasting(&mut self, failing: Failing, at: u64, errno: u64) -> Duration {
+        let what = format!("{failing:?}'s operations fail with {errno} from {at} on");
+        self.control.arm(failing, at, NEVER, errno);
+        let until = Instant::now() + PATIENCE;
+        while self.control.failed() < 2 {
+            assert!(Instant::now() < until, "{what}: it never happened");
+            self.fresh();
+        }
+        let says = |net: &Self| net.health().is_some_and(|h| h.contains("503") && h.contains(failing.reason()));
+        assert!(wait_for(|| says(self)), "{what}: {:?}", self.health());
+        self.control.disarm();
+        let took = self.goes_on(&what);
+        assert!(wait_for(|| self.health().is_some_and(|h| h.ends_with("\r\n\r\nok\n"))), "{what}: {:?}", self.health());
+        took
+    }
+}
+
+#[test]
+fn downloads_with_peers_go_on_after_faults_of_spools_and_ledger() {
+    const EIO: u64 = 5;
+    const ENOSPC: u64 = 28;
+    let Some(mut net) = Net::start() else { return };
+    let sweep = std::env::var_os("SWARMEDGE_SPOOL_SWEEP").is_some();
+    for failing in [Failing::EdgeSpool, Failing::CnSpool, Failing::Ledger] {
+        let count = net.operations(failing);
+        assert!(count >= 4, "{failing:?}: only {count} operations");
+        // a client waits a while for a ledger that does not answer: each of its faults takes long
+        let all = sweep && !matches!(failing, Failing::Ledger);
+        let errors: &[u64] = if all { &[EIO, ENOSPC] } else { &[ENOSPC] };
+        let step = if all { 1 } else { usize::try_from(count.div_ceil(2)).expect("few") };
+        let (mut faults, mut worst) = (0, Duration::ZERO);
+        for (at, errno) in (0..count).step_by(step).flat_map(|at| errors.iter().map(move |e| (at, *e))) {
+            for took in [net.once(failing, at, errno), net.lasting(failing, at, errno)] {
+                faults += 1;
+                worst = worst.max(took);
+            }
+        }
+        eprintln!("{}: {failing:?}: {count} operations, {faults} faults, worst {worst:.1?}", crate::BINARY);
+        assert!(!sweep || worst <= GOES_ON_WITHIN, "{failing:?}: {worst:?}");
+    }
+    let log = net.log();
+    assert!(!log.contains("Previous I/O error"), "{log}");
+    // what was delivered is in the books
+    let known = || {
+        let show = ["ledger", "show", "--json", "--config", str_of(&net.deployment.config)];
+        let out = quiet(&show).stdout(Stdio::piped()).output().expect("starts");
+        text(&out.stdout).matches("\"download\"").count()
+    };
+    assert!(wait_for(|| known() >= net.delivered), "{} of {} downloads are known", known(), net.delivered);
+}
