@@ -314,6 +314,12 @@ fn turn(
     let stream = lines.source();
     let (began, mut told, mut came) = (Instant::now(), None, Came::AtOnce);
     loop {
+        match (hear(lines)?, &came) {
+            (Heard::Leave, _) => return say(stream, &Answer::Left).map(|()| Came::Gone),
+            (Heard::Gone, Came::Later) => return Ok(Came::Gone),
+            // who has only asked and gone wants the download all the same
+            (Heard::Gone | Heard::Nothing, _) => {}
+        }
         let (stands, seen) = following.place.look();
         // a download that nobody follows may be under way too
         let elsewhere = on_its_way_elsewhere(desk, object, output);
@@ -337,11 +343,6 @@ fn turn(
         came = Came::Later;
         if desk.is_over() {
             return say(stream, &following.end(desk)).map(|()| Came::Gone);
-        }
-        match hear(lines)? {
-            Heard::Nothing => {}
-            Heard::Gone => return Ok(Came::Gone),
-            Heard::Leave => return say(stream, &Answer::Left).map(|()| Came::Gone),
         }
         if began.elapsed() >= SILENT_FOR && told.as_ref() != Some(&reason) {
             say(stream, &Answer::Waiting { reason: reason.clone() })?;

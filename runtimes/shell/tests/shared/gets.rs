@@ -36,6 +36,21 @@ impl Process {
         assert!(Command::new("kill").args([name, &id]).status().expect("it runs").success());
     }
 
+    /// Waits until it handles SIGTERM.
+    fn until_it_listens(&self) {
+        const SIGTERM: u64 = 1 << (15 - 1);
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("Linux");
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask").trim();
+            if u64::from_str_radix(caught, 16).expect("a mask") & SIGTERM != 0 {
+                return;
+            }
+            assert!(Instant::now() < until, "it does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Its exit code, once it has ended.
     fn code(&mut self) -> Option<i32> {
         let until = Instant::now() + PATIENCE;
@@ -170,18 +185,17 @@ fn a_get_goes_on_when_the_one_that_started_its_client_completes() {
 
 #[test]
 fn gets_go_on_when_the_one_that_started_their_client_is_interrupted() {
-    for (signal, code) in [("-TERM", Some(130)), ("-KILL", None)] {
+    for (signal, code, output) in [("-TERM", Some(130), "a"), ("-KILL", None, "b")] {
         let cdn = Cdn::start();
         let (first, second) = (cdn.publish("first", LARGE), cdn.publish("second", LARGE));
         let mut starter = cdn.get("first", "a");
         cdn.until_under_way("first");
-        let (mut same, mut elsewhere) = (cdn.get("first", "a"), cdn.get("first", "b"));
+        let mut same = cdn.get("first", output);
         let mut other = cdn.get("second", "c");
         cdn.until_under_way("second");
         starter.signal(signal);
         assert_eq!(starter.code(), code);
-        cdn.ends_well(&mut same, "a", &first);
-        cdn.ends_well(&mut elsewhere, "b", &first);
+        cdn.ends_well(&mut same, output, &first);
         cdn.ends_well(&mut other, "c", &second);
     }
 }
@@ -224,8 +238,7 @@ fn one_sigterm_ends_a_get_whatever_its_client_does() {
     let lock = fs::File::open(cdn.at("state/client.lock")).expect("it is there");
     lock.lock().expect("nobody else has it");
     let mut waits = cdn.get("object", "a");
-    // it listens to signals before it looks for a client
-    std::thread::sleep(Duration::from_secs(1));
+    waits.until_it_listens();
     waits.signal("-TERM");
     assert_eq!(waits.code(), Some(130), "of a client that is still starting");
 }
