@@ -40,17 +40,26 @@ mod explored {
     const PATIENCE: Duration = Duration::from_secs(3600);
 
     /// A machine that carries out its commands in their order and answers none after a shutdown, as the client's does.
-    fn machine(slots: Arc<Slots>, commands: mpsc::Receiver<(ReqId, bool)>) {
-        thread::spawn(move || {
-            while !slots.is_over()
-                && let Ok((req, shuts_down)) = commands.recv()
-            {
-                slots.answer(req, Ok(None));
-                if shuts_down {
-                    return;
+    struct Machine(thread::JoinHandle<mpsc::Receiver<(ReqId, bool)>>);
+
+    impl Machine {
+        fn start(slots: Arc<Slots>, commands: mpsc::Receiver<(ReqId, bool)>) -> Self {
+            Self(thread::spawn(move || {
+                while let Ok((req, shuts_down)) = commands.recv() {
+                    slots.answer(req, Ok(None));
+                    if shuts_down {
+                        break;
+                    }
                 }
-            }
-        });
+                commands
+            }))
+        }
+
+        /// Loom wants no message left over.
+        fn end(self) {
+            let commands = self.0.join().expect("no panic");
+            while commands.try_recv().is_ok() {}
+        }
     }
 
     fn bounded(model: impl Fn() + Sync + Send + 'static) {
@@ -73,8 +82,9 @@ mod explored {
                     assert_eq!(slots.wait(req, PATIENCE), Waited::Answered(Ok(None)));
                 })
             });
-            machine(slots, rx);
+            let machine = Machine::start(slots, rx);
             ends.into_iter().for_each(|end| end.join().expect("no panic"));
+            machine.end();
         });
     }
 
@@ -92,8 +102,10 @@ mod explored {
             if let Some(req) = slots.open_shutdown() {
                 let _ = tx.send((req, true));
             }
-            machine(Arc::clone(&slots), rx);
+            drop(tx);
+            let machine = Machine::start(slots, rx);
             command.join().expect("no panic");
+            machine.end();
         });
     }
 
