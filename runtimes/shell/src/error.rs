@@ -89,6 +89,13 @@ impl Error {
         self
     }
 
+    /// The same with another exit code.
+    #[must_use]
+    pub const fn of_code(mut self, code: Code) -> Self {
+        self.code = code;
+        self
+    }
+
     /// Its exit code.
     #[must_use]
     pub const fn code(&self) -> Code {

@@ -32,7 +32,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Sends logs to standard error, filtered by `spec` (`--log`), else by `RUST_LOG`, else from `info` up. The first
-/// call of the process counts.
+/// call of the process counts. A line that cannot be written is lost, and nothing else.
 pub fn init_logs(spec: Option<&str>) -> Result<(), Error> {
     let from_env = std::env::var("RUST_LOG").ok();
     let spec = spec.or(from_env.as_deref()).unwrap_or(LOG_DEFAULT);
@@ -40,7 +40,9 @@ pub fn init_logs(spec: Option<&str>) -> Result<(), Error> {
         .parse(spec)
         .map_err(|e| Error::usage(format!("{spec:?} is no log filter: {e}")).next("try --log info"))?;
     let colours = std::io::stderr().is_terminal();
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    // the subscriber would tell of its own errors by `eprintln!`, which panics where standard error is what fails
+    let logs = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter);
+    let logs = logs.with_writer(std::io::stderr).with_ansi(colours);
     // a second call leaves the first one's choice
     let _ = logs.try_init();
     Ok(())

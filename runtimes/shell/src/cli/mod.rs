@@ -21,7 +21,7 @@ use crate::client::{commands, why};
 use crate::error::{Code, Error};
 use crate::ops;
 use crate::rt::Start;
-use crate::terminal::out::{note, say};
+use crate::terminal::out::{judge, note, say};
 use args::{
     BenchCommand, Cli, ClientCommand, Command, Global, KeysCommand, LedgerArgs, LedgerCommand, Role, ServerArgs,
     Switch, TorrentCommand,
@@ -62,10 +62,20 @@ fn refuse(error: &clap::Error) -> ExitCode {
     let asked_for_json = std::env::args_os().any(|a| a == "--json");
     if error.use_stderr() && asked_for_json {
         report(&Error::usage(in_one_line(&error.to_string())).next("see --help"), true);
-    } else if error.print().is_err() {
-        return ExitCode::from(Code::Failed as u8); // nowhere to say it
+        return ExitCode::from(Code::Usage as u8);
     }
-    ExitCode::from(if error.use_stderr() { Code::Usage as u8 } else { 0 })
+    let printed = error.print();
+    if error.use_stderr() {
+        // where it cannot be said, its code says it
+        return ExitCode::from(Code::Usage as u8);
+    }
+    match judge(printed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error, false);
+            ExitCode::from(error.code() as u8)
+        }
+    }
 }
 
 /// What a usage error says before it shows the usage: which arguments it means, which values are possible.
