@@ -3,6 +3,7 @@
 //! Each server opens its sockets and files first, so that every error is known before the process says that it is
 //! ready; then it runs until it is told to stop.
 
+pub mod crew;
 pub mod sockets;
 
 use crate::error::Error;

@@ -4,9 +4,4 @@
 #![allow(clippy::clone_on_copy, reason = "of one runtime, not of all")]
 
 mod commands;
-mod gets;
-mod mobility;
-mod peers;
-mod scenarios;
-mod servers;
-mod spool_faults;
+mod crew;
