@@ -2,6 +2,7 @@
 //! (RFC 7250), whose handshake signature is verified and whose meaning the core decides.
 
 mod stream;
+pub mod x509;
 
 pub use stream::TlsStream;
 
@@ -296,10 +297,17 @@ impl CertAuthority {
         self.issuer.key().serialize_pem()
     }
 
+    /// Whether the first certificate of a chain (PEM) was signed by this authority's key.
+    pub fn has_issued(&self, cert_pem: &str) -> Result<bool, Error> {
+        // its file may hold the certificates of others beside its own
+        let own = Self::params()?.self_signed(self.issuer.key()).map_err(unissued)?;
+        Ok(x509::is_issued_by(cert_pem, &own.pem()))
+    }
+
     /// A certificate (PEM) with a new key (PEM) for a server of these DNS names and IP addresses, good for a year.
-    pub fn issue(&self, names: &[&str]) -> Result<(String, String), Error> {
+    pub fn issue(&self, names: &[impl AsRef<str>]) -> Result<(String, String), Error> {
         let key = KeyPair::generate().map_err(unissued)?;
-        let names: Vec<String> = names.iter().map(|&n| n.to_owned()).collect();
+        let names: Vec<String> = names.iter().map(|n| n.as_ref().to_owned()).collect();
         let mut params = CertificateParams::new(names.clone()).map_err(unissued)?;
         params.distinguished_name = named(names.first().map_or("server", String::as_str));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -309,58 +317,6 @@ impl CertAuthority {
         let cert = params.signed_by(&key, &self.issuer).map_err(unissued)?;
         Ok((cert.pem(), key.serialize_pem()))
     }
-}
-
-/// When the first certificate of a chain (PEM) expires, Unix seconds (RFC 5280 §4.1.2.5); none if it cannot be read.
-#[must_use]
-pub fn not_after_s(cert_pem: &str) -> Option<u64> {
-    let der = CertificateDer::from_pem_slice(cert_pem.as_bytes()).ok()?;
-    let (_, certificate, _) = tlv(&der)?;
-    let (_, mut rest, _) = tlv(certificate)?;
-    // version (explicit tag 0, where there is one), serial number, signature algorithm, issuer
-    let skipped = if rest.first() == Some(&0xa0) { 4 } else { 3 };
-    for _ in 0..skipped {
-        rest = tlv(rest)?.2;
-    }
-    let (_, validity, _) = tlv(rest)?;
-    let (tag, text, _) = tlv(tlv(validity)?.2)?;
-    let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
-    let (year, rest) = match tag {
-        // UTCTime: years 1950 to 2049
-        0x17 => {
-            let two: u64 = text.get(..2)?.parse().ok()?;
-            (if two < 50 { 2000 + two } else { 1900 + two }, text.get(2..)?)
-        }
-        0x18 => (text.get(..4)?.parse().ok()?, text.get(4..)?),
-        _ => return None,
-    };
-    let part = |i: usize| rest.get(i..i + 2)?.parse::<u64>().ok();
-    let (month, day, hour, minute, second) = (part(0)?, part(2)?, part(4)?, part(6)?, part(8)?);
-    Some(((days_since_1970(year, month, day)? * 24 + hour) * 60 + minute) * 60 + second)
-}
-
-/// The first element of DER: its tag, its content, what follows it.
-fn tlv(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (len, rest) = if first < 0x80 {
-        (usize::from(first), rest)
-    } else {
-        let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f)).filter(|(b, _)| b.len() <= 4)?;
-        (bytes.iter().fold(0, |n, b| n << 8 | usize::from(*b)), rest)
-    };
-    let (content, rest) = rest.split_at_checked(len)?;
-    Some((tag, content, rest))
-}
-
-/// Of the Gregorian calendar; none before 1970 or if there is no such month.
-fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
-    const BEFORE: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
-    let before_month = *BEFORE.get(usize::try_from(month.checked_sub(1)?).ok()?)?;
-    let leap_days = |y: u64| y / 4 - y / 100 + y / 400;
-    let is_leap = leap_days(year) != leap_days(year.checked_sub(1)?);
-    let years = year.checked_sub(1970)? * 365 + leap_days(year - 1) - leap_days(1969);
-    Some(years + before_month + u64::from(is_leap && month > 2) + day.checked_sub(1)?)
 }
 
 fn named(name: &str) -> DistinguishedName {

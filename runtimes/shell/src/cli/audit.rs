@@ -51,14 +51,14 @@ pub(super) fn close_day<R: Start>(args: &LedgerCloseArgs, json: bool) -> Result<
         None => cfg.last_due(today).unwrap_or_default(),
     };
     cfg.database.check_there()?;
-    let not_after_s = signer.not_after_ms() / 1000;
+    let (lifetime_s, not_after_s) = (certificates::lifetime_s(signer.word()), signer.word().not_after_ms / 1000);
     let closed = R::block_on(|_| async move {
         let mut store = Store::open(&cfg.database).await?;
         let closed = store.close_days(last, &signer, now_ms).await;
         store.close().await;
         closed
     })?;
-    if let Some(days) = certificates::days_left_if_few(not_after_s) {
+    if let Some(days) = certificates::days_left_if_few(lifetime_s, not_after_s) {
         note!(
             "the ledger's certificate expires in {days} days: run `swarmedge certificates renew`, then restart the ledger"
         );

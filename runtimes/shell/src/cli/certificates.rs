@@ -3,23 +3,28 @@
 use super::Error;
 use super::args::ConfigArgs;
 use crate::config::ServerConfig;
-use crate::http::Origin;
-use crate::keys::{Key, certify, load_cert, replace_secret, save_cert};
+use crate::files::read;
+use crate::keys::{Key, certify, load_cert, replace_secret, save_cert, verify};
 use crate::rt::Rt;
 use crate::terminal::out::{print_json, say};
-use crate::tls::{CertAuthority, not_after_s};
+use crate::tls::CertAuthority;
+use crate::tls::x509::{Facts, is_issued_by};
 use clap::{Args, Subcommand};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use swarmedge_core::wire::records::CertBody;
+use swarmedge_core::ids::PublicKey;
+use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::records::{CertBody, Context, ServerCert};
 
 /// How long the servers' certificates are good for.
 pub(super) const CERTIFIED_FOR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Clocks may differ by this when certificates are new.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
-/// Servers warn from this long before one expires.
+/// Servers warn from this long before one expires, or this part of its lifetime if that is less: who renews others'
+/// certificates by himself does so when a third is left.
 const WARN_BEFORE_S: u64 = 30 * DAY_S;
+const WARN_BEFORE_PART: u64 = 6;
 const DAY_S: u64 = 24 * 3600;
 /// How often a server looks how long its certificates are still good for.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
@@ -36,8 +41,9 @@ pub enum CertificatesCommand {
 /// See [`CertificatesCommand::Renew`].
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Clients need nothing new: the operator's root key and CA stay. Servers take the new certificates \
-    up at their next start.\n\n\
+    after_help = "Clients need nothing new: the operator's root key and CA stay. Names are taken from the certificates \
+    that are there.\nWhat this operator's CA did not issue, as of Let's Encrypt, is left alone with its key: renew it \
+    where it came from.\nServers take new certificates up at their next start.\n\n\
     Example:\n  swarmedge certificates renew --config my-cdn/server.toml --keys /media/safe"
 )]
 pub struct RenewArgs {
@@ -57,8 +63,28 @@ pub(super) struct Expiry {
     /// `tls`: X.509, for connections. `operator`: what the root key says.
     kind: &'static str,
     file: PathBuf,
+    /// Whether this operator issued it, so that `certificates renew` makes a new one.
+    own: bool,
     /// Unix seconds.
     not_after_s: u64,
+    /// How long it is good for in all.
+    #[serde(skip)]
+    lifetime_s: u64,
+}
+
+impl Expiry {
+    fn days_left_if_few(&self) -> Option<u64> {
+        days_left_if_few(self.lifetime_s, self.not_after_s)
+    }
+
+    /// What to do where it expires soon.
+    const fn next_step(&self) -> &'static str {
+        if self.own {
+            "run `swarmedge certificates renew`, then restart"
+        } else {
+            "this operator's CA did not issue it: renew it where it came from, then restart"
+        }
+    }
 }
 
 /// What a role shows: its X.509 files, and the operator's word where it has one.
@@ -103,29 +129,54 @@ pub(super) fn run(command: &CertificatesCommand, json: bool) -> Result<(), Error
             Some(left) => format!("{} days left", left / DAY_S),
             None => "EXPIRED".into(),
         };
-        say!("{:7} {:9} {left:>14}  {}", e.role, e.kind, e.file.display())?;
+        let whose = if e.own { "" } else { "  (not of this operator's CA)" };
+        say!("{:7} {:9} {left:>14}  {}{whose}", e.role, e.kind, e.file.display())?;
     }
     if matches!(command, CertificatesCommand::Renew(_)) {
-        say!("renewed; restart the servers, which have read the old ones")?;
+        for e in all.iter().filter(|e| !e.own) {
+            say!("left alone: {}: {}", e.file.display(), e.next_step())?;
+        }
+        if all.iter().any(|e| e.own) {
+            say!("renewed; restart the servers, which have read the old ones")?;
+        } else {
+            say!("nothing was renewed: this operator issued none of them")?;
+        }
     }
     Ok(())
 }
 
 /// When the certificates of these roles expire. One whose date cannot be read is left out.
 pub(super) fn expiries(config: &ServerConfig, of: impl Fn(&str) -> bool) -> Result<Vec<Expiry>, Error> {
+    let ca = read(&config.operator.ca)?;
     let mut all = Vec::new();
     for p in papers(config).into_iter().filter(|p| of(p.role)) {
-        if let Some(not_after_s) = not_after_s(&read(p.tls_cert)?) {
-            all.push(Expiry { role: p.role, kind: "tls", file: p.tls_cert.into(), not_after_s });
+        let text = read(p.tls_cert)?;
+        if let Some(Facts { not_before_s, not_after_s, .. }) = Facts::of(&text) {
+            let (own, file) = (is_issued_by(&text, &ca), p.tls_cert.into());
+            let lifetime_s = not_after_s.saturating_sub(not_before_s);
+            all.push(Expiry { role: p.role, kind: "tls", file, own, not_after_s, lifetime_s });
         }
         if let Some(file) = p.certificate {
-            let not_after_s = load_cert(file)?.body.not_after_ms / 1000;
-            all.push(Expiry { role: p.role, kind: "operator", file: file.into(), not_after_s });
+            let cert = load_cert(file)?;
+            let (own, not_after_s) = (is_said_by(&config.operator.root, &cert), cert.body.not_after_ms / 1000);
+            let lifetime_s = lifetime_s(&cert.body);
+            all.push(Expiry { role: p.role, kind: "operator", file: file.into(), own, not_after_s, lifetime_s });
         }
     }
     Ok(all)
 }
 
+/// Whether this root key signed the operator's word, be that expired or not.
+fn is_said_by(root: &PublicKey, cert: &ServerCert) -> bool {
+    verify(root, Context::Cert, &cert.body.to_bytes(), &cert.signature)
+}
+
+/// How long a word of the operator's is good for in all.
+pub(super) const fn lifetime_s(body: &CertBody) -> u64 {
+    body.not_after_ms.saturating_sub(body.not_before_ms) / 1000
+}
+
+/// Makes new certificates in place of those that this operator issued. All is read and made before any is written.
 fn renew(config_file: &Path, keys: Option<&Path>) -> Result<(), Error> {
     let config = ServerConfig::load(config_file)?;
     let beside = config_file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -136,22 +187,37 @@ fn renew(config_file: &Path, keys: Option<&Path>) -> Result<(), Error> {
         let file = keys.join("root.key");
         return Err(Error::usage(format!("{} is not the operator's root key of this deployment", file.display())));
     }
-    let ca_key = read(&keys.join("ca.key.pem")).map_err(away)?;
-    let ca = CertAuthority::load(&read(&config.operator.ca)?, &ca_key)?;
-    let host = config.edge.as_ref().and_then(|e| Origin::parse(&e.url)).map_or_else(|| "localhost".into(), |o| o.host);
-    let mut names = vec![host.as_str()];
-    names.extend(["localhost", "127.0.0.1"].iter().filter(|name| **name != host));
+    let ca_key = keys.join("ca.key.pem");
+    let ca_pem = read(&config.operator.ca)?;
+    let ca = CertAuthority::load(&ca_pem, &read(&ca_key).map_err(away)?)?;
+    let (mut tls, mut words) = (Vec::new(), Vec::new());
     for p in papers(&config) {
-        let (cert, key) = ca.issue(&names)?;
-        // a server that starts in between finds a pair that does not fit, says so, and starts well the next time
-        replace_secret(p.tls_key, key.as_bytes())
-            .map_err(|e| Error::io(format_args!("write {}", p.tls_key.display()), &e))?;
-        fs::write(p.tls_cert, cert).map_err(|e| Error::io(format_args!("write {}", p.tls_cert.display()), &e))?;
+        let old = read(p.tls_cert)?;
+        let names = Facts::of(&old).map(|facts| facts.names).unwrap_or_default();
+        if ca.has_issued(&old)? && !names.is_empty() {
+            let (cert, key) = ca.issue(&names)?;
+            if !is_issued_by(&cert, &ca_pem) {
+                let (key, ca) = (ca_key.display(), config.operator.ca.display());
+                return Err(Error::usage(format!(
+                    "{key} is not the key of a CA in {ca}, which servers and clients trust"
+                )));
+            }
+            tls.push((p.tls_cert, cert, p.tls_key, key));
+        }
         if let Some(file) = p.certificate {
-            save_cert(file, &certify(&root, dated(load_cert(file)?.body)))?;
+            let old = load_cert(file)?;
+            if is_said_by(&root.public(), &old) {
+                words.push((file, certify(&root, dated(old.body))));
+            }
         }
     }
-    Ok(())
+    for (cert_file, cert, key_file, key) in tls {
+        // a server that starts in between finds a pair that does not fit, says so, and starts well the next time
+        replace_secret(key_file, key.as_bytes())
+            .map_err(|e| Error::io(format_args!("write {}", key_file.display()), &e))?;
+        fs::write(cert_file, cert).map_err(|e| Error::io(format_args!("write {}", cert_file.display()), &e))?;
+    }
+    words.iter().try_for_each(|(file, cert)| save_cert(file, cert))
 }
 
 /// The same word, good from now for [`CERTIFIED_FOR`].
@@ -169,79 +235,25 @@ pub(super) async fn watch<R: Rt>(rt: R, all: Vec<Expiry>) {
             let left = e.not_after_s.saturating_sub(now);
             let gauge = metrics::gauge!("swarmedge_certificate_expires_seconds", "role" => e.role, "kind" => e.kind);
             gauge.set(f64::from(u32::try_from(left).unwrap_or(u32::MAX)));
-            if let Some(days) = days_left_if_few(e.not_after_s) {
-                let file = e.file.display();
-                tracing::warn!(%file, days, "a certificate expires soon: run `swarmedge certificates renew`, then restart");
+            if let Some(days) = e.days_left_if_few() {
+                let (file, next) = (e.file.display(), e.next_step());
+                let what = if left == 0 { "has expired" } else { "expires soon" };
+                tracing::warn!(%file, days, "a certificate {what}: {next}");
             }
         }
         rt.sleep_until(rt.now() + LOOK_EVERY).await;
     }
 }
 
-/// How many days a certificate is still good for, where it is time to renew it.
-pub(super) fn days_left_if_few(not_after_s: u64) -> Option<u64> {
+/// How many days a certificate is still good for, where that is little for one of its lifetime.
+pub(super) fn days_left_if_few(lifetime_s: u64, not_after_s: u64) -> Option<u64> {
     let left = not_after_s.saturating_sub(now().as_secs());
-    (left < WARN_BEFORE_S).then_some(left / DAY_S)
+    (left < WARN_BEFORE_S.min(lifetime_s / WARN_BEFORE_PART)).then_some(left / DAY_S)
 }
 
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-fn read(path: &Path) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(|e| Error::io(format_args!("read {}", path.display()), &e))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::init::{self, Plan, Ports};
-    use crate::keys::verify;
-    use swarmedge_core::accounting::Trust;
-    use swarmedge_core::ids::ProviderId;
-    use swarmedge_core::wire::records::ServerRole;
-
-    #[test]
-    fn renewed_certificates_are_for_the_same_servers_and_last_longer() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let made = init::make(&Plan {
-            dir: dir.path().to_path_buf(),
-            host: "127.0.0.1".into(),
-            region: "local".into(),
-            ports: Ports::free().expect("free ports"),
-            provider: ProviderId(1),
-            uploads: true,
-        });
-        let made = made.expect("makes");
-        let root = Key::load(&dir.path().join("root.key")).expect("made");
-        let expire = |(folder, role)| {
-            let file = dir.path().join(folder).join("server.cert");
-            let old = load_cert(&file).expect("made").body;
-            let expired = CertBody { not_after_ms: 5, ..old.clone() };
-            save_cert(&file, &certify(&root, expired)).expect("writes");
-            (role, file, old)
-        };
-        let expired = [("edge", ServerRole::Edge), ("ledger", ServerRole::Ledger)].map(expire);
-        let config = ServerConfig::load(&made.config).expect("reads");
-        let all = expiries(&config, |_| true).expect("reads");
-        assert_eq!(all.iter().filter(|e| days_left_if_few(e.not_after_s) == Some(0)).count(), 2, "{all:?}");
-        let tls = fs::read_to_string(dir.path().join("cn/tls.pem")).expect("made");
-
-        renew(&made.config, None).expect("renews");
-        let trust = Trust { root: root.public(), verify };
-        let now_ms = u64::try_from(now().as_millis()).expect("not so far");
-        for (role, file, old) in expired {
-            let new = load_cert(&file).expect("there");
-            assert_eq!((new.body.key, new.body.name.clone()), (old.key, old.name));
-            assert!(trust.check_cert(&new, role, now_ms).is_ok(), "{role:?}");
-        }
-        assert_ne!(fs::read_to_string(dir.path().join("cn/tls.pem")).expect("there"), tls);
-        let all = expiries(&config, |_| true).expect("reads");
-        assert_eq!(all.len(), 8, "four of TLS, four of the operator");
-        assert!(all.iter().all(|e| days_left_if_few(e.not_after_s).is_none()), "{all:?}");
-        let year = now().as_secs() + CERTIFIED_FOR.as_secs();
-        assert!(all.iter().all(|e| e.not_after_s.abs_diff(year) < DAY_S), "{all:?}");
-        let elsewhere = renew(&made.config, Some(Path::new("/nowhere"))).expect_err("no keys there");
-        assert!(elsewhere.to_string().contains("--keys"), "{elsewhere}");
-    }
-}
+mod tests;

@@ -18,7 +18,7 @@ use swarmedge_core::accounting::audit::{
     SumStatement, TotalStatement, Totals, tree,
 };
 use swarmedge_core::ids::{Digest, ProviderId};
-use swarmedge_core::wire::records::{Context, ServerCert};
+use swarmedge_core::wire::records::{CertBody, Context, ServerCert};
 use swarmedge_core::wire::{Text, Wire};
 
 /// Downloads whose records are held at a time.
@@ -48,10 +48,10 @@ impl Signer {
         Self { key, cert }
     }
 
-    /// Until when its certificate is good, Unix milliseconds.
+    /// What its certificate says.
     #[must_use]
-    pub const fn not_after_ms(&self) -> u64 {
-        self.cert.body.not_after_ms
+    pub const fn word(&self) -> &CertBody {
+        &self.cert.body
     }
 
     /// A day that is signed under a certificate that is not valid then fails every audit, for ever.
