@@ -1,5 +1,7 @@
 //! Files that people and other processes write: reading them with an error that names them, seeing that they changed.
 
+pub mod mark;
+
 use crate::error::Error;
 use std::fs;
 use std::io::{self, Write as _};

@@ -96,6 +96,8 @@ pub enum Command {
     Quarantine(QuarantineCommand),
     /// Check an invoice against exported days, with public keys alone
     Audit(AuditArgs),
+    /// Go on without a ledger or spool that is lost for good
+    AcceptLoss(AcceptLossArgs),
     /// Run several roles in one process
     Serve(ServeArgs),
     /// The background client of this machine
@@ -308,7 +310,10 @@ pub struct ServerArgs {
 
 /// See [`Command::Serve`].
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Example:\n  swarmedge serve --roles edge,ledger,cn,dn,stun --config my-cdn/server.toml")]
+#[command(
+    after_help = "Each role has a thread of its own. Who is told to end, or sees one of them fail, ends all, the ledger last.\n\n\
+    Example:\n  swarmedge serve --roles edge,ledger,cn,dn,stun --config my-cdn/server.toml"
+)]
 pub struct ServeArgs {
     /// Which roles, comma-separated
     #[arg(long, value_enum, value_delimiter = ',', default_value = "edge,ledger,cn,dn,stun")]

@@ -1,10 +1,12 @@
-//! `ledger show`: what was recorded, and what each provider will be billed.
+//! `ledger show`: what was recorded, and what each provider will be billed. `ledger backup`: all of it, copied.
 
-use super::args::{LedgerForksArgs, LedgerShowArgs};
+use super::args::{LedgerBackupArgs, LedgerForksArgs, LedgerShowArgs};
+use super::audit::ledger_of;
 use super::objects::{no_section, print_json};
 use super::{Code, Error};
 use crate::config::ServerConfig;
 use crate::rt::Start;
+use crate::server::ledger::backup::backup;
 use crate::server::ledger::{Database, DownloadUsage, Filter, PlainUsage, Reader};
 use crate::terminal::out::say;
 use crate::terminal::units::{bytes, percent};
@@ -96,6 +98,18 @@ pub(super) fn forks<R: Start>(args: &LedgerForksArgs, json: bool) -> Result<(), 
         }
     }
     say!("{} of a kind that restored or cloned machines leave behind; --json prints the signatures", forks.len())
+}
+
+/// `swarmedge ledger backup`.
+pub(super) fn back_up<R: Start>(args: &LedgerBackupArgs, json: bool) -> Result<(), Error> {
+    let database = ledger_of(&args.config.config)?.database;
+    let file = args.file.clone();
+    let copied = R::block_on(move |_| async move { backup(&database, &file).await })?;
+    if json {
+        return print_json(&copied);
+    }
+    let (file, size) = (args.file.display(), bytes(copied.bytes));
+    say!("{file}: {size}, {} records and {} closed days, read back", copied.records, copied.days)
 }
 
 type Books = (Vec<DownloadUsage>, Vec<PlainUsage>, Vec<(RecordId, String)>);

@@ -1,5 +1,6 @@
 //! The command line: parses, runs one command, turns its error into one clear line and an exit code.
 
+mod accept_loss;
 pub mod args;
 mod audit;
 pub mod bench;
@@ -129,7 +130,9 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
             LedgerCommand::Forks(args) => ledger::forks::<R>(&args, json),
             LedgerCommand::CloseDay(args) => audit::close_day::<R>(&args, json),
             LedgerCommand::Export(args) => audit::export_days::<R>(&args, json),
+            LedgerCommand::Backup(args) => ledger::back_up::<R>(&args, json),
         },
+        Command::AcceptLoss(args) => accept_loss::run::<R>(&args, json),
         Command::Report(args) => report::run::<R>(&args, json),
         Command::Detect(args) => detect::run::<R>(&args, json),
         Command::Quarantine(command) => quarantine::run::<R>(&command, json),
@@ -177,6 +180,7 @@ fn default_log(command: &Command) -> Option<&'static str> {
         | Command::Cache(_)
         | Command::Why(_)
         | Command::Audit(_)
+        | Command::AcceptLoss(_)
         | Command::Report(_)
         | Command::Detect(_)
         | Command::Quarantine(_) => false,

@@ -41,7 +41,7 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal, health: &Health) -> 
     let files = Files::new(&cfg.objects);
     files.create()?;
     let shelf = Shelf::open(rt.clone(), files.clone(), health)?;
-    let (spool, (records, counts)) = Spool::open(&cfg.spool)?;
+    let (spool, (records, counts)) = Spool::open_remembered(&cfg.spool, "edge")?;
     let tls = server_config(&read(&cfg.tls_cert)?, &read(&cfg.tls_key)?, false)
         .map_err(|e| Error::usage(format!("{} and {}: {e}", cfg.tls_cert.display(), cfg.tls_key.display())))?;
     let ledger_tls = client_config(&read(&cfg.ca)?, Some(&key))?;

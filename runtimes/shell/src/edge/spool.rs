@@ -9,6 +9,7 @@ pub use writing::{Saver, write};
 
 use super::Error;
 use crate::database::{self, Reopening, io_error};
+use crate::files::mark::Mark;
 use crate::store::disk::{Disk, OsDisk};
 use redb::{Database, ReadableDatabase as _, ReadableTable, TableDefinition};
 use std::fs::{File, TryLockError};
@@ -57,6 +58,16 @@ impl Spool {
         let (mut spool, held) = Self::open_on(Arc::new(OsDisk), path)?;
         spool._lock = Some(file);
         Ok((spool, held))
+    }
+
+    /// The same of a server that remembers its spool: one that was there and is lost is not made anew. `whose` is what
+    /// `accept-loss` calls it.
+    pub fn open_remembered(path: &Path, whose: &str) -> Result<(Self, Held), crate::error::Error> {
+        let mark = Mark::of(path);
+        mark.refuse_loss(whose)?;
+        let opened = Self::open(path)?;
+        mark.remember(0);
+        Ok(opened)
     }
 
     /// The same on any disk, without a lock.

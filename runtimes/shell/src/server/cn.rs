@@ -73,7 +73,8 @@ pub fn open<R: Rt>(
         server: "cn",
     };
     let (inbox, inputs) = mailbox(INBOX_MAX);
-    let (records, (spool, writing)) = match cfg.spool.as_deref().map(Spool::open).transpose()? {
+    let spool = cfg.spool.as_deref().map(|path| Spool::open_remembered(path, "cn")).transpose()?;
+    let (records, (spool, writing)) = match spool {
         Some((spool, (records, _))) => {
             let (saver, writing) =
                 spool::write(rt.clone(), spool, health, "CN's spool", |req, ok| Input::Saved { req, ok });

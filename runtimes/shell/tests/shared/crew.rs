@@ -103,17 +103,17 @@ fn a_stuck_role_holds_up_neither_health_nor_content_of_the_edge() {
 }
 
 /// A running `swarmedge`. It is told to end when its standard input closes, and killed where a test fails.
-struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Running {
-    fn start(args: &[&str], log: Stdio) -> Self {
+    pub(crate) fn start(args: &[&str], log: Stdio) -> Self {
         let mut command = Command::new(crate::BINARY);
         command.args(args).arg("--exit-with-parent").env_remove("SWARMEDGE_LOG").env_remove("RUST_LOG");
         let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).spawn();
         Self(child.expect("the binary starts"))
     }
 
-    fn wait_until(&mut self, mut ready: impl FnMut() -> bool) {
+    pub(crate) fn wait_until(&mut self, mut ready: impl FnMut() -> bool) {
         let until = Instant::now() + PATIENCE;
         while !ready() {
             assert_eq!(self.0.try_wait().expect("asked"), None, "it ended by itself");
@@ -122,7 +122,7 @@ impl Running {
         }
     }
 
-    fn stop(mut self) -> ExitStatus {
+    pub(crate) fn stop(mut self) -> ExitStatus {
         drop(self.0.stdin.take());
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
@@ -195,6 +195,6 @@ fn what_is_printed_to_a_full_disk_is_a_disk_error_of_every_command() {
     }
 }
 
-fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     PathBuf::from(path).into_os_string().into_string().expect("plain")
 }

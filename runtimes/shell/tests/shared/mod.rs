@@ -3,5 +3,12 @@
 
 #![allow(clippy::clone_on_copy, reason = "of one runtime, not of all")]
 
+mod books;
 mod commands;
 mod crew;
+mod gets;
+mod mobility;
+mod peers;
+mod scenarios;
+mod servers;
+mod spool_faults;

@@ -31,6 +31,58 @@ pub enum LedgerCommand {
     CloseDay(LedgerCloseArgs),
     /// Write a provider's closed days, with the proofs that `audit` checks
     Export(LedgerExportArgs),
+    /// Copy the whole ledger to a new file, while it is served
+    Backup(LedgerBackupArgs),
+}
+
+/// See [`LedgerCommand::Backup`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "The copy is complete as of one moment, and read back before it gets its name. A file that is there is \
+    never written over.\n\n\
+    To put one back: stop the ledger, move its database away together with the files of that name with -wal and -shm, \
+    copy the backup to its place, start. What came after the backup is not in it.\n\n\
+    A ledger in PostgreSQL is backed up with pg_dump.\n\n\
+    Example:\n  swarmedge ledger backup /media/safe/ledger-2026-11-30.sqlite --config my-cdn/server.toml"
+)]
+pub struct LedgerBackupArgs {
+    /// The file to make
+    pub file: PathBuf,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// See [`Command::AcceptLoss`].
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "A server does not begin a new ledger or spool in place of one that it remembers: FILE.mark lies beside \
+    each.\nPut back what is missing, if it is anywhere. Where it is lost for good, this forgets it, and the next start \
+    begins an\nempty one, or goes on with a file that lacks what came last. Where nothing is lost nothing is changed.\n\n\
+    What is lost with them: with the ledger, the books of open and closed days. With an edge's or CN's spool, records \
+    that the\nledger had not acknowledged, and how much the edge had sent of running downloads.\n\n\
+    Examples:\n  \
+    swarmedge accept-loss ledger --config my-cdn/server.toml\n  \
+    swarmedge accept-loss edge --config my-cdn/server.toml"
+)]
+pub struct AcceptLossArgs {
+    /// Whose file is lost
+    #[arg(value_enum, value_name = "ledger|edge|cn")]
+    pub keeper: Keeper,
+    /// Which deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// Who keeps books in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Keeper {
+    /// The ledger's database.
+    Ledger,
+    /// An edge's spool.
+    Edge,
+    /// A connection node's spool.
+    Cn,
 }
 
 /// See [`LedgerCommand::Show`].

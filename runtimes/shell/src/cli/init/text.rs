@@ -84,7 +84,7 @@ listen = "{inner}:{ledger}"
 tls_cert = "ledger/tls.pem"
 tls_key = "ledger/tls.key.pem"
 # a file for SQLite, or "postgres://user:password@host/name" for PostgreSQL; on another machine with
-# "?sslmode=verify-full&sslrootcert=/path/of/ca.pem"
+# "?sslmode=verify-full&sslrootcert=/path/of/ca.pem". `swarmedge ledger backup FILE` copies it while it is served
 database = "ledger/ledger.sqlite"
 # closes each day so long after its end, and signs what was settled: what comes later is not billed
 signing_key = "ledger/signing.key"

@@ -1,12 +1,16 @@
 //! The door to a ledger's database: SQLite in a file, or PostgreSQL (and what speaks its protocol). Queries are the
 //! same text for both; what differs is the schema, how a writer begins, and partitions.
 
+use super::backup;
 use super::store::brief;
 use crate::error::{Code, Error};
+use crate::files::mark::{self, Mark};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::{Any, AnyConnection, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Transaction};
+use sqlx::{
+    Any, AnyConnection, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Row as _, Transaction,
+};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -22,6 +26,7 @@ const SQLITE: &[&str] = &[
     include_str!("schema/sqlite_6.sql"),
     include_str!("schema/sqlite_7.sql"),
     include_str!("schema/sqlite_8.sql"),
+    include_str!("schema/sqlite_9.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("schema/postgres_1.sql"),
@@ -32,6 +37,9 @@ const POSTGRES: &[&str] = &[
     include_str!("schema/postgres_6.sql"),
     include_str!("schema/postgres_7.sql"),
 ];
+
+/// What `accept-loss` calls it.
+const WHOSE: &str = "ledger";
 
 /// PostgreSQL's writers take turns by this advisory lock ("swmledge").
 const WRITER_LOCK: i64 = 0x7377_6d6c_6564_6765;
@@ -65,7 +73,7 @@ impl Database {
         !near && !asks
     }
 
-    /// Opens it for writing; makes what is not there and brings the schema up to date.
+    /// Opens it for writing; makes what was never there and brings the schema up to date.
     pub(super) async fn open_writer(&self) -> Result<Connection, Error> {
         if self.is_in_the_clear() {
             tracing::warn!(
@@ -74,7 +82,15 @@ impl Database {
                  ?sslmode=verify-full&sslrootcert=/path/of/ca.pem to the URL"
             );
         }
-        let mut db = self.connect("rwc").await?;
+        let mut db = self.connect_whole("rwc").await?;
+        if let Self::Sqlite(path) = self
+            && backup::is_copy(path)
+        {
+            tracing::warn!(database = %self, "this is a backup that was put back: what came after it is not in it");
+            // its mark first: without its sign of a copy it is held against that
+            self.remember(&mut db).await.map_err(|e| self.unusable(&e))?;
+            backup::take_over(&mut db).await.map_err(|e| self.unusable(&e))?;
+        }
         let settings = match self {
             Self::Sqlite(_) => ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA cache_size = -65536"],
             // tables that grow all the time are always larger than their statistics say: the plan for many rows by
@@ -91,11 +107,59 @@ impl Database {
             db.migrate(steps, n).await.map_err(|e| self.unusable(&e))?;
         }
         self.check_version(&mut db, steps.len()).await?;
+        self.remember(&mut db).await.map_err(|e| self.unusable(&e))?;
         Ok(db)
+    }
+
+    /// Opens a connection to what is whole as far as its mark knows. Nothing is written before that is known: a log that
+    /// was left behind can still be put back.
+    async fn connect_whole(&self, mode: &str) -> Result<Connection, Error> {
+        let Self::Sqlite(path) = self else { return self.connect(mode).await };
+        Mark::of(path).refuse_loss(WHOSE)?;
+        backup::refuse_foreign_log(path)?;
+        let (db, lack) = self.connect_and_look(path, mode).await?;
+        lack.map_or(Ok(db), |what| Err(mark::lost(WHOSE, what)))
+    }
+
+    /// A connection, and in words what the file lacks.
+    async fn connect_and_look(&self, path: &Path, mode: &str) -> Result<(Connection, Option<String>), Error> {
+        // whoever writes meanwhile is ahead of its mark
+        let expected = Mark::of(path).written().unwrap_or(0);
+        let mut db = self.connect(mode).await?;
+        let written = db.written().await.map_err(|e| self.unusable(&e))?;
+        let lack = expected.checked_sub(written).filter(|n| *n > 0 && !backup::is_copy(path));
+        let lack = lack.map(|n| {
+            format!("{self} lacks {n} of the {expected} changes made to it, as where {self}-wal was left behind")
+        });
+        Ok((db, lack))
+    }
+
+    /// What of it is lost, in words: none if it is whole, or was never begun.
+    pub async fn loss(&self) -> Result<Option<String>, Error> {
+        let Self::Sqlite(path) = self else { return Ok(None) };
+        let mark = Mark::of(path);
+        match mark.loss() {
+            None if mark.written().is_some() => {
+                backup::refuse_foreign_log(path)?;
+                Ok(self.connect_and_look(path, "ro").await?.1)
+            }
+            loss => Ok(loss),
+        }
+    }
+
+    /// Has the mark know how much is written.
+    pub(super) async fn remember(&self, db: &mut Connection) -> Result<(), sqlx::Error> {
+        if let Self::Sqlite(path) = self {
+            Mark::of(path).remember(db.written().await?);
+        }
+        Ok(())
     }
 
     /// Refuses a file that is not there: only the ledger server makes it, and everything else has mistyped its path.
     pub fn check_there(&self) -> Result<(), Error> {
+        if let Self::Sqlite(path) = self {
+            Mark::of(path).refuse_loss(WHOSE)?;
+        }
         match self {
             Self::Sqlite(path) if !path.exists() => {
                 Err(Error::new(Code::NotFound, format!("there is no ledger at {}", path.display()))
@@ -108,12 +172,12 @@ impl Database {
     /// Opens it beside its writer.
     pub(super) async fn open_reader(&self) -> Result<Connection, Error> {
         self.check_there()?;
-        let mut db = self.connect("ro").await?;
+        let mut db = self.connect_whole("ro").await?;
         self.check_version(&mut db, self.steps().len()).await?;
         Ok(db)
     }
 
-    async fn connect(&self, mode: &str) -> Result<Connection, Error> {
+    pub(super) async fn connect(&self, mode: &str) -> Result<Connection, Error> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let url = match self {
@@ -200,8 +264,48 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// A transaction of the one writer: another process that writes waits until it ends.
+    /// A transaction of the one writer: another process that writes waits until it ends. It is counted as written.
     pub(super) async fn begin(&mut self) -> Result<Transaction<'_, Any>, sqlx::Error> {
+        let is_counted = !self.postgres;
+        let mut change = self.begin_uncounted().await?;
+        if is_counted {
+            change.execute(sqlx::raw_sql("UPDATE written SET n = n + 1")).await?;
+        }
+        Ok(change)
+    }
+
+    /// How many transactions there were; always 0 where nothing counts them.
+    async fn written(&mut self) -> Result<u64, sqlx::Error> {
+        if self.postgres {
+            return Ok(0);
+        }
+        let there: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE name = 'written'")
+            .fetch_one(&mut self.any)
+            .await?;
+        if there == 0 {
+            return Ok(0);
+        }
+        let n: i64 = sqlx::query_scalar("SELECT n FROM written").fetch_one(&mut self.any).await?;
+        Ok(u64::try_from(n).unwrap_or(0))
+    }
+
+    /// Moves what SQLite has in its log into the file. With `all`, waiting for those who read, so that the file is whole
+    /// by itself; gives whether it is.
+    pub(super) async fn fold(&mut self, all: bool) -> Result<bool, sqlx::Error> {
+        if self.postgres {
+            return Ok(true);
+        }
+        let how = if all { "PRAGMA wal_checkpoint(TRUNCATE)" } else { "PRAGMA wal_checkpoint(PASSIVE)" };
+        let row = sqlx::query(how).fetch_one(&mut self.any).await?;
+        Ok(row.try_get::<i64, _>(0)? == 0)
+    }
+
+    /// Ends the connection.
+    pub(super) async fn close(self) -> Result<(), sqlx::Error> {
+        self.any.close().await
+    }
+
+    async fn begin_uncounted(&mut self) -> Result<Transaction<'_, Any>, sqlx::Error> {
         if !self.postgres {
             return self.any.begin_with("BEGIN IMMEDIATE").await;
         }
@@ -267,7 +371,7 @@ impl Connection {
     /// Takes step `n` unless it, or a later one, was taken.
     async fn migrate(&mut self, steps: &'static [&'static str], n: usize) -> Result<(), sqlx::Error> {
         let postgres = self.postgres;
-        let mut change = self.begin().await?;
+        let mut change = self.begin_uncounted().await?;
         if version(&mut change).await? > n {
             return change.rollback().await;
         }

@@ -1,5 +1,8 @@
 //! The ledger: its database, its port, and what is read from it.
 
+pub mod backup;
+#[cfg(test)]
+mod backup_tests;
 pub mod balance;
 pub mod close;
 #[cfg(test)]

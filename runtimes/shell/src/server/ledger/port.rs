@@ -35,6 +35,9 @@ const CLOSE_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// What an operator can do about it.
 const MEND: &str = "see to the database and its disk: until then records wait with edges and CNs";
 
+/// How often the database's log is folded into its file.
+const FOLD_EVERY: Duration = Duration::from_secs(300);
+
 /// Records to be stored together.
 type Batch = (ReqId, Vec<LedgerRecord>);
 
@@ -75,15 +78,18 @@ pub async fn open<R: Rt>(
             let _ = inbox.send(Input::Shutdown).await;
             std::future::pending().await
         };
-        rt.spawn(tell_quarantine(rt.clone(), config_of_days.database.clone(), inbox.clone(), reading));
+        // these use the database too, and end before its writer
+        let over = Signal::default();
+        let telling = tell_quarantine(rt.clone(), config_of_days.database.clone(), inbox.clone(), reading);
+        rt.spawn(or(over.wait(), telling));
         if let Some(signer) = signer {
-            rt.spawn(close_daily(rt.clone(), config_of_days, signer, closing));
+            rt.spawn(or(over.wait(), close_daily(rt.clone(), config_of_days, signer, closing)));
         }
         let accepting = accept(rt.clone(), acceptor, servers.clone());
         // the machine's end drops the port, which ends the storing
         let machine = drive(rt.clone(), Ledger::default(), config, inputs, port);
         let working = async {
-            zip(machine, store_all(store, to_store, inbox.clone(), storing)).await;
+            zip(machine, store_all(rt.clone(), store, to_store, inbox.clone(), storing, over)).await;
         };
         or(working, or(accepting, stopping)).await;
         servers.links.close_all();
@@ -93,8 +99,27 @@ pub async fn open<R: Rt>(
     Ok(Server::new(addr, ops, run))
 }
 
-async fn store_all(mut store: Store, mut batches: Receiver<Batch>, inbox: Sender<Input>, mut condition: Condition) {
-    while let Some((req, records)) = batches.recv().await {
+/// Stores batches until no more can come, then sets `over` and leaves one whole file.
+async fn store_all<R: Rt>(
+    rt: R,
+    mut store: Store,
+    mut batches: Receiver<Batch>,
+    inbox: Sender<Input>,
+    mut condition: Condition,
+    over: Signal,
+) {
+    let mut fold_at = rt.now() + FOLD_EVERY;
+    loop {
+        if rt.now() >= fold_at {
+            fold_at = rt.now() + FOLD_EVERY;
+            store.fold().await;
+        }
+        let due = async {
+            rt.sleep_until(fold_at).await;
+            None
+        };
+        let Some(next) = or(async { Some(batches.recv().await) }, due).await else { continue };
+        let Some((req, records)) = next else { break };
         let stored = store.store(&records, unix_ms()).await;
         match &stored {
             Ok(()) => condition.works(),
@@ -103,7 +128,8 @@ async fn store_all(mut store: Store, mut batches: Receiver<Batch>, inbox: Sender
         // the machine may have ended without waiting
         let _ = inbox.send(Input::Stored { req, ok: stored.is_ok() }).await;
     }
-    store.close().await;
+    over.set();
+    store.close_whole().await;
 }
 
 /// Looks who is in quarantine, now and then, until the machine has gone.

@@ -10,7 +10,7 @@ use super::rows::{Value, among, insert};
 use super::successors;
 use super::usage::bytes_at;
 use crate::error::Error;
-use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
+use sqlx::{AnyConnection, Executor as _, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use swarmedge_core::accounting::evidence::{Evidence, key};
@@ -27,6 +27,8 @@ pub(super) const LOGS_FROM: i64 = 5;
 const ALONE_MAX: usize = 32;
 /// The kind of possession challenges; the kinds below are those of what CNs log.
 pub(super) const POSSESSION: i64 = 16;
+/// So often the log is tried to be folded in at the end; each try waits for readers, some seconds.
+const FOLDS_MAX: u32 = 3;
 /// Records of an old schema that are taken over at a time.
 const ADOPT_MAX: i64 = 512;
 
@@ -64,7 +66,11 @@ impl Store {
             Some(db) => db,
             None => self.database.open_writer().await?,
         };
-        match self.store_apart(&mut db, records, now_ms).await {
+        let mut stored = self.store_apart(&mut db, records, now_ms).await;
+        if stored.is_ok() {
+            stored = self.database.remember(&mut db).await;
+        }
+        match stored {
             Ok(()) => self.db = Some(db),
             Err(e) => {
                 self.partitions.clear();
@@ -129,10 +135,41 @@ impl Store {
         self.db.as_mut().ok_or_else(lost)
     }
 
-    /// Ends the writer, its log folded into the database.
-    pub async fn close(self) {
-        let Some(db) = self.db else { return };
-        if let Err(error) = db.any.close().await {
+    /// Moves what is in the database's log into its file, as far as nobody reads it.
+    pub(super) async fn fold(&mut self) {
+        if let Some(db) = &mut self.db
+            && let Err(error) = db.fold(false).await
+        {
+            tracing::warn!(database = %self.database, %error, "the ledger's log cannot be folded into its file");
+        }
+    }
+
+    /// Ends the last writer, its log folded into the file: a copy of that file alone is the whole ledger.
+    pub(super) async fn close_whole(mut self) {
+        if let Some(db) = &mut self.db {
+            let mut whole = Ok(false);
+            for _ in 0..FOLDS_MAX {
+                whole = db.fold(true).await;
+                if !matches!(whole, Ok(false)) {
+                    break;
+                }
+            }
+            let error = whole.as_ref().err().map(brief);
+            if !matches!(whole, Ok(true)) {
+                tracing::warn!(database = %self.database, error, "part of the ledger is still in its -wal file");
+            }
+        }
+        self.close().await;
+    }
+
+    /// Ends the writer.
+    pub async fn close(mut self) {
+        let Some(mut db) = self.db.take() else { return };
+        let closed = match self.database.remember(&mut db).await {
+            Ok(()) => db.close().await,
+            Err(e) => Err(e),
+        };
+        if let Err(error) = closed {
             tracing::warn!(database = %self.database, %error, "the ledger's database did not close cleanly");
         }
     }

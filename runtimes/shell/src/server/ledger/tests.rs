@@ -21,7 +21,7 @@ pub(super) fn granted_on(day: Day, download: u32, provider: u32) -> LedgerRecord
     grant(download, provider, "games/a.iso", day.end_ms() - 1_000)
 }
 
-fn granted(download: u32, provider: u32, path: &str) -> LedgerRecord {
+pub(super) fn granted(download: u32, provider: u32, path: &str) -> LedgerRecord {
     grant(download, provider, path, u64::from(download))
 }
 
@@ -545,7 +545,8 @@ fn records_of_before_the_last_version_count_with_those_of_after_it() {
     assert_eq!(ledger.show(&Filter::default())[0].peers_billed, 70);
 }
 
-const VERSION_5: &str = "DROP TABLE evidence; DROP TABLE successor; DROP TABLE provider; PRAGMA user_version = 5;
+const VERSION_5: &str = "DROP TABLE evidence; DROP TABLE successor; DROP TABLE provider; DROP TABLE written;
+    PRAGMA user_version = 5;
     ALTER TABLE download DROP COLUMN closes_ms;
     ALTER TABLE record ADD COLUMN reporter BLOB; ALTER TABLE record ADD COLUMN version BLOB;
     ALTER TABLE record ADD COLUMN seq INTEGER";

@@ -1,0 +1,141 @@
+//! What remembers, beside a database, that it was there: one that is lost must not be taken for one that was never made.
+
+use crate::error::{Code, Error};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// What a mark says to people. All marks have one length, so that one is overwritten in place.
+const WORDS: &str = "remembers that the file of this name without `.mark` was there. Servers do not begin a new one while\n\
+                     it is lost: see `swarmedge accept-loss --help`.\n";
+
+/// The mark of a database: a file beside it, which moves with it. It counts what was written, as far as it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    of: PathBuf,
+    file: PathBuf,
+}
+
+impl Mark {
+    /// Of this file.
+    #[must_use]
+    pub fn of(of: &Path) -> Self {
+        Self { of: of.to_owned(), file: beside(of, ".mark") }
+    }
+
+    /// How much had been written when it was last told; none if the file was never begun, as far as is known.
+    #[must_use]
+    pub fn written(&self) -> Option<u64> {
+        match fs::read_to_string(&self.file) {
+            Ok(text) => Some(text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            // it is there, whatever it says
+            Err(_) => Some(0),
+        }
+    }
+
+    /// In words, that the file was there and is gone; none if it is there, or never was.
+    #[must_use]
+    pub fn loss(&self) -> Option<String> {
+        let len = fs::metadata(&self.of).map(|meta| meta.len());
+        let how = match len {
+            Ok(0) => "is empty",
+            Err(e) if e.kind() == io::ErrorKind::NotFound => "is gone",
+            // whoever opens it tells what is wrong
+            Ok(_) | Err(_) => return None,
+        };
+        self.written().map(|_| format!("{} {how}, and was there before", self.of.display()))
+    }
+
+    /// Fails where the file is gone. `whose` is what [`lost`] says.
+    pub fn refuse_loss(&self, whose: &str) -> Result<(), Error> {
+        self.loss().map_or(Ok(()), |what| Err(lost(whose, what)))
+    }
+
+    /// Remembers, durably from the first time on, that the file is there and so much was written. A mark that cannot be
+    /// written is weaker, and nothing else: it is never ahead of its file.
+    pub fn remember(&self, written: u64) {
+        let write = || {
+            let is_new = self.written().is_none();
+            let mut file = File::options().write(true).create(true).truncate(false).open(&self.file)?;
+            file.write_all(format!("{written:020} {WORDS}").as_bytes())?;
+            if is_new {
+                file.sync_all()?;
+                if let Some(dir) = self.file.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+                    File::open(dir)?.sync_all()?;
+                }
+            }
+            Ok::<_, io::Error>(())
+        };
+        if let Err(error) = write() {
+            tracing::warn!(file = %self.file.display(), %error, "cannot remember that its database is there");
+        }
+    }
+
+    /// Forgets the file: the next start takes what is there, or begins a new one.
+    pub fn forget(&self) -> Result<(), Error> {
+        match fs::remove_file(&self.file) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io(format_args!("remove {}", self.file.display()), &e))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The error for what should be there and is not. `whose` is the argument of `accept-loss`.
+pub(crate) fn lost(whose: &str, what: String) -> Error {
+    Error::new(Code::NotFound, what).next(format_args!(
+        "put it back; where it is lost for good, `swarmedge accept-loss {whose}` lets the next start go on without it"
+    ))
+}
+
+/// The file whose name has this at its end.
+pub(crate) fn beside(file: &Path, end: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_there_is_missed_and_one_that_never_was_is_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("spool.redb");
+        let mark = Mark::of(&file);
+        assert_eq!((mark.written(), mark.loss()), (None, None));
+        fs::write(&file, "").expect("written");
+        assert_eq!(mark.loss(), None, "an empty file that was never more");
+        fs::write(&file, "records").expect("written");
+        mark.remember(7);
+        assert_eq!((mark.written(), mark.loss()), (Some(7), None));
+        fs::write(&file, "").expect("written");
+        assert!(mark.loss().is_some_and(|what| what.contains("spool.redb is empty")));
+        fs::remove_file(&file).expect("removed");
+        let error = mark.refuse_loss("edge").expect_err("gone").to_string();
+        assert!(error.contains("spool.redb is gone") && error.contains("`swarmedge accept-loss edge`"), "{error}");
+        // a mark that nobody can read remembers that much
+        fs::write(dir.path().join("spool.redb.mark"), "?").expect("written");
+        assert!(mark.refuse_loss("edge").is_err());
+        mark.forget().expect("removed");
+        mark.forget().expect("nothing to remove");
+        assert_eq!(mark.loss(), None);
+    }
+
+    #[test]
+    fn a_mark_moves_with_its_folder_and_is_overwritten_in_place() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+        fs::create_dir(&old).expect("made");
+        let mark = Mark::of(&old.join("a"));
+        mark.remember(u64::MAX);
+        mark.remember(12);
+        fs::rename(&old, &new).expect("moved");
+        let mark = Mark::of(&new.join("a"));
+        assert_eq!(mark.written(), Some(12));
+        assert!(mark.loss().is_some());
+    }
+}
