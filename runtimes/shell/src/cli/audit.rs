@@ -27,9 +27,11 @@ use swarmedge_core::wire::records::ServerRole;
 /// What Parquet files begin with.
 const PARQUET: &[u8] = b"PAR1";
 
-/// The `[ledger]` section of a configuration.
+/// The `[ledger]` section of a configuration, whose database this process has not opened.
 pub(super) fn ledger_of(config: &Path) -> Result<LedgerConfig, Error> {
-    ServerConfig::load(config)?.ledger.ok_or_else(|| no_section(config.to_path_buf(), "ledger"))
+    let cfg = ServerConfig::load(config)?.ledger.ok_or_else(|| no_section(config.to_path_buf(), "ledger"))?;
+    cfg.database.check_unopened()?;
+    Ok(cfg)
 }
 
 /// `swarmedge ledger close-day`.

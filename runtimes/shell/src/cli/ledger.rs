@@ -2,9 +2,8 @@
 
 use super::args::{LedgerBackupArgs, LedgerForksArgs, LedgerShowArgs};
 use super::audit::ledger_of;
-use super::objects::{no_section, print_json};
+use super::objects::print_json;
 use super::{Code, Error};
-use crate::config::ServerConfig;
 use crate::rt::Start;
 use crate::server::ledger::backup::backup;
 use crate::server::ledger::{Database, DownloadUsage, Filter, PlainUsage, Reader};
@@ -24,8 +23,7 @@ pub(super) fn ask<R: Start>(database: &Database, download: DownloadId) -> Result
 
 /// `swarmedge ledger show`.
 pub(super) fn show<R: Start>(args: &LedgerShowArgs, json: bool) -> Result<(), Error> {
-    let config = ServerConfig::load(&args.config.config)?;
-    let ledger = config.ledger.ok_or_else(|| no_section(args.config.config.clone(), "ledger"))?;
+    let ledger = ledger_of(&args.config.config)?;
     let parse = |id: &String| {
         id.parse::<DownloadId>()
             .map_err(|e| Error::usage(format!("{id:?}: {e}")).next("an id has 32 hexadecimal digits"))
@@ -56,8 +54,7 @@ pub(super) fn show<R: Start>(args: &LedgerShowArgs, json: bool) -> Result<(), Er
 
 /// `swarmedge ledger forks`.
 pub(super) fn forks<R: Start>(args: &LedgerForksArgs, json: bool) -> Result<(), Error> {
-    let config = ServerConfig::load(&args.config.config)?;
-    let ledger = config.ledger.ok_or_else(|| no_section(args.config.config.clone(), "ledger"))?;
+    let ledger = ledger_of(&args.config.config)?;
     let database = ledger.database;
     let (forks, retired) = R::block_on(|_| async move {
         let mut reader = Reader::open(&database).await?;

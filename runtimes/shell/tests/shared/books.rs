@@ -108,7 +108,7 @@ fn a_ledger_is_backed_up_while_it_is_served_and_whole_in_one_file_after_a_clean_
     let whole = fs::read(&database).expect("there");
     let log = fs::metadata(database.with_extension("sqlite-wal")).map_or(0, |meta| meta.len());
     assert_eq!(log, 0, "nothing is left beside the file");
-    for put_back in [fs::read(&copy).expect("there"), whole] {
+    for put_back in [whole, fs::read(&copy).expect("there")] {
         fs::write(&database, put_back).expect("put back");
         assert_eq!(downloads(&made), all);
         let servers = serve(&made);

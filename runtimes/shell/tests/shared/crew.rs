@@ -18,7 +18,7 @@ use swarmedge_shell::health::Health;
 use swarmedge_shell::host::crew::{self, Member};
 use swarmedge_shell::http::{Body, Client, Origin, Signal};
 use swarmedge_shell::mailbox::mailbox;
-use swarmedge_shell::rt::{Rt as _, Start};
+use swarmedge_shell::rt::Start;
 use swarmedge_shell::server::stun;
 use swarmedge_shell::tls::client_config;
 use tempfile::TempDir;

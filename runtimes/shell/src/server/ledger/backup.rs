@@ -1,7 +1,7 @@
 //! Copies of a ledger in a file, made while it is written, and how one that was put back is known.
 
 use super::database::{Connection, Database};
-use crate::error::{Error, reason};
+use crate::error::Error;
 use crate::files::mark::beside;
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Executor as _};
@@ -127,8 +127,15 @@ impl Drop for Claim {
     }
 }
 
-/// Whether a file is a copy that [`backup`] made and no ledger has run on yet.
-pub(super) fn is_copy(path: &Path) -> bool {
+/// Whether an open database is a copy that [`backup`] made and no ledger has run on yet.
+pub(super) async fn is_copy(db: &mut Connection) -> Result<bool, sqlx::Error> {
+    let id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut db.any).await?;
+    Ok(id == i64::from(COPY))
+}
+
+/// The same of a file that this process has not opened: POSIX takes all locks of a process on a file away as soon as it
+/// closes the file once, SQLite's with them.
+fn is_unopened_copy(path: &Path) -> bool {
     let mut head = [0; APPLICATION_ID.end];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
     read.is_ok() && head[APPLICATION_ID] == COPY.to_be_bytes()
@@ -140,29 +147,41 @@ pub(super) async fn take_over(db: &mut Connection) -> Result<(), sqlx::Error> {
     db.any.execute(sqlx::raw_sql("PRAGMA application_id = 0")).await.map(|_| ())
 }
 
-/// Refuses a log beside a database that it cannot belong to: SQLite would play it back.
-pub(super) fn refuse_foreign_log(path: &Path) -> Result<(), Error> {
-    let log = beside(path, "-wal");
-    let has_log = fs::metadata(&log).is_ok_and(|meta| meta.len() > 0);
-    if !has_log {
-        return Ok(());
-    }
+/// Refuses a log without its database: SQLite would begin both anew.
+pub(super) fn refuse_orphaned_log(path: &Path) -> Result<(), Error> {
     let len = match fs::metadata(path) {
         Ok(meta) => meta.len(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
-        Err(e) => return Err(Error::failed(format!("cannot look at {}: {}", path.display(), reason(&e)))),
+        // whoever opens it tells what is wrong
+        Err(_) => return Ok(()),
     };
-    if len == 0 {
-        let what = format!("{} is gone, and what was written to it last is in {}", path.display(), log.display());
-        return Err(Error::failed(what).next("put the file back beside its log; or move the log away if both are lost"));
+    match log_of(path) {
+        Some(log) if len == 0 => {
+            let what = format!("{} is gone, and what was written to it last is in {}", path.display(), log.display());
+            Err(Error::failed(what).next("put the file back beside its log; or move the log away if both are lost"))
+        }
+        Some(_) | None => Ok(()),
     }
-    if is_copy(path) {
-        let what = format!(
-            "{} is a backup that was put back, and {} is of the ledger before it",
-            path.display(),
-            log.display()
-        );
-        return Err(Error::failed(what).next("move the log away, and the file of that name with -shm"));
+}
+
+/// Refuses the log of another ledger beside a copy that was put back: SQLite would play it back. To be asked before this
+/// process has opened the file: see [`is_unopened_copy`].
+pub(super) fn refuse_foreign_log(path: &Path) -> Result<(), Error> {
+    match log_of(path) {
+        Some(log) if is_unopened_copy(path) => {
+            let what = format!(
+                "{} is a backup that was put back, and {} is of the ledger before it",
+                path.display(),
+                log.display()
+            );
+            Err(Error::failed(what).next("move the log away, and the file of that name with -shm"))
+        }
+        Some(_) | None => Ok(()),
     }
-    Ok(())
+}
+
+/// The log beside a database, if anything is in it.
+fn log_of(path: &Path) -> Option<PathBuf> {
+    let log = beside(path, "-wal");
+    fs::metadata(&log).is_ok_and(|meta| meta.len() > 0).then_some(log)
 }

@@ -177,9 +177,10 @@ fn a_log_that_cannot_belong_to_the_file_beside_it_is_not_played_back() {
         let killed = moved(&books, "a", &["", "-wal", ".mark"]);
         // the backup is put in place of the file alone
         fs::copy(&copy, &killed.file).expect("put back");
-        let error = Store::open(&killed.database).await.expect_err("another's log").to_string();
+        let error = killed.database.check_unopened().expect_err("another's log").to_string();
         assert!(error.contains("a-wal") && error.contains("move the log away"), "{error}");
         fs::remove_file(killed.dir.path().join("a-wal")).expect("moved away");
+        killed.database.check_unopened().expect("its own");
         Store::open(&killed.database).await.expect("opens").close().await;
         assert_eq!(shown(&killed.database).expect("reads").len(), 1);
         // a log without its file, of a ledger that has no mark yet

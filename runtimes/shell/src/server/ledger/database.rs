@@ -83,8 +83,8 @@ impl Database {
             );
         }
         let mut db = self.connect_whole("rwc").await?;
-        if let Self::Sqlite(path) = self
-            && backup::is_copy(path)
+        if let Self::Sqlite(_) = self
+            && backup::is_copy(&mut db).await.map_err(|e| self.unusable(&e))?
         {
             tracing::warn!(database = %self, "this is a backup that was put back: what came after it is not in it");
             // its mark first: without its sign of a copy it is held against that
@@ -116,7 +116,7 @@ impl Database {
     async fn connect_whole(&self, mode: &str) -> Result<Connection, Error> {
         let Self::Sqlite(path) = self else { return self.connect(mode).await };
         Mark::of(path).refuse_loss(WHOSE)?;
-        backup::refuse_foreign_log(path)?;
+        backup::refuse_orphaned_log(path)?;
         let (db, lack) = self.connect_and_look(path, mode).await?;
         lack.map_or(Ok(db), |what| Err(mark::lost(WHOSE, what)))
     }
@@ -127,7 +127,8 @@ impl Database {
         let expected = Mark::of(path).written().unwrap_or(0);
         let mut db = self.connect(mode).await?;
         let written = db.written().await.map_err(|e| self.unusable(&e))?;
-        let lack = expected.checked_sub(written).filter(|n| *n > 0 && !backup::is_copy(path));
+        let is_copy = backup::is_copy(&mut db).await.map_err(|e| self.unusable(&e))?;
+        let lack = expected.checked_sub(written).filter(|n| *n > 0 && !is_copy);
         let lack = lack.map(|n| {
             format!("{self} lacks {n} of the {expected} changes made to it, as where {self}-wal was left behind")
         });
@@ -140,7 +141,7 @@ impl Database {
         let mark = Mark::of(path);
         match mark.loss() {
             None if mark.written().is_some() => {
-                backup::refuse_foreign_log(path)?;
+                backup::refuse_orphaned_log(path)?;
                 Ok(self.connect_and_look(path, "ro").await?.1)
             }
             loss => Ok(loss),
@@ -153,6 +154,12 @@ impl Database {
             Mark::of(path).remember(db.written().await?);
         }
         Ok(())
+    }
+
+    /// Refuses what must not be opened at all. To be asked before this process has opened it.
+    pub fn check_unopened(&self) -> Result<(), Error> {
+        let Self::Sqlite(path) = self else { return Ok(()) };
+        backup::refuse_foreign_log(path)
     }
 
     /// Refuses a file that is not there: only the ledger server makes it, and everything else has mistyped its path.

@@ -60,6 +60,7 @@ pub async fn open<R: Rt>(
         cap: Cap::SERVER,
         server: "ledger",
     };
+    cfg.database.check_unopened()?;
     let store = Store::open(&cfg.database).await?;
     let signer = Signer::load(cfg)?;
     let (inbox, inputs) = mailbox(INBOX_MAX);
