@@ -7,6 +7,7 @@ use crate::http::io::Io;
 use crate::http::signal::Gauge;
 use crate::http::{Body, Signal};
 use crate::rt::Rt;
+use crate::terminal::log::Log;
 use futures_lite::future::or;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -42,7 +43,7 @@ pub fn init_logs(spec: Option<&str>) -> Result<(), Error> {
     let colours = std::io::stderr().is_terminal();
     // the subscriber would tell of its own errors by `eprintln!`, which panics where standard error is what fails
     let logs = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter);
-    let logs = logs.with_writer(std::io::stderr).with_ansi(colours);
+    let logs = logs.with_writer(|| Log).with_ansi(colours);
     // a second call leaves the first one's choice
     let _ = logs.try_init();
     Ok(())

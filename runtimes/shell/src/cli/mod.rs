@@ -22,6 +22,7 @@ use crate::client::{commands, why};
 use crate::error::{Code, Error};
 use crate::ops;
 use crate::rt::Start;
+use crate::terminal::log;
 use crate::terminal::out::{judge, note, say};
 use args::{
     BenchCommand, Cli, ClientCommand, Command, Global, KeysCommand, LedgerArgs, LedgerCommand, Role, ServerArgs,
@@ -39,7 +40,10 @@ pub fn main<R: Start>() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let json = cli.global.json;
-    match run::<R>(cli) {
+    // the log's last lines are written, as far as anybody reads them, before the error's and before the end
+    let ended = run::<R>(cli);
+    log::drain();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error, json);

@@ -49,7 +49,7 @@ impl Mark {
 
     /// Fails where the file is gone. `whose` is what [`lost`] says.
     pub fn refuse_loss(&self, whose: &str) -> Result<(), Error> {
-        self.loss().map_or(Ok(()), |what| Err(lost(whose, what)))
+        self.loss().map_or(Ok(()), |what| Err(lost(whose, what, "begin a new one")))
     }
 
     /// Remembers, durably from the first time on, that the file is there and so much was written. A mark that cannot be
@@ -83,10 +83,11 @@ impl Mark {
     }
 }
 
-/// The error for what should be there and is not. `whose` is the argument of `accept-loss`.
-pub(crate) fn lost(whose: &str, what: String) -> Error {
+/// The error for what should be there and is not. `whose` is the argument of `accept-loss`, after which the next start
+/// does what `then` says.
+pub(crate) fn lost(whose: &str, what: String, then: &str) -> Error {
     Error::new(Code::NotFound, what).next(format_args!(
-        "put it back; where it is lost for good, `swarmedge accept-loss {whose}` lets the next start go on without it"
+        "put it back; where it is lost for good, `swarmedge accept-loss {whose}` lets the next start {then}"
     ))
 }
 
@@ -116,7 +117,10 @@ mod tests {
         assert!(mark.loss().is_some_and(|what| what.contains("spool.redb is empty")));
         fs::remove_file(&file).expect("removed");
         let error = mark.refuse_loss("edge").expect_err("gone").to_string();
-        assert!(error.contains("spool.redb is gone") && error.contains("`swarmedge accept-loss edge`"), "{error}");
+        assert!(
+            error.contains("spool.redb is gone") && error.contains("accept-loss edge` lets the next start begin"),
+            "{error}"
+        );
         // a mark that nobody can read remembers that much
         fs::write(dir.path().join("spool.redb.mark"), "?").expect("written");
         assert!(mark.refuse_loss("edge").is_err());

@@ -53,7 +53,7 @@ pub fn judge(printed: io::Result<()>) -> Result<(), Error> {
 }
 
 /// Waits where its writer would rather be asked again.
-struct Patient<W>(W);
+pub(super) struct Patient<W>(pub(super) W);
 
 impl<W: io::Write> Patient<W> {
     fn until_done<T>(&mut self, mut attempt: impl FnMut(&mut W) -> io::Result<T>) -> io::Result<T> {

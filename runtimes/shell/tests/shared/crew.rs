@@ -150,12 +150,23 @@ fn deaf_logs() -> Vec<(&'static str, Stdio, Option<UnixStream>)> {
     drop(reader);
     let (busy, silent) = UnixStream::pair().expect("a pair");
     busy.set_nonblocking(true).expect("set");
-    while (&busy).write(&[b'x'; 4096]).is_ok() {}
+    fill(&busy);
+    let (asleep, sleeper) = UnixStream::pair().expect("a pair");
+    asleep.set_nonblocking(true).expect("set");
+    fill(&asleep);
+    asleep.set_nonblocking(false).expect("set");
     vec![
         ("a full disk", full.into(), None),
         ("a reader that has gone", OwnedFd::from(gone).into(), None),
         ("a full pipe that does not wait", OwnedFd::from(busy).into(), Some(silent)),
+        ("a reader that sleeps", OwnedFd::from(asleep).into(), Some(sleeper)),
     ]
+}
+
+fn fill(mut pipe: &UnixStream) {
+    for size in [4096, 1] {
+        while pipe.write(&vec![b'x'; size]).is_ok() {}
+    }
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Database {
         Mark::of(path).refuse_loss(WHOSE)?;
         backup::refuse_orphaned_log(path)?;
         let (db, lack) = self.connect_and_look(path, mode).await?;
-        lack.map_or(Ok(db), |what| Err(mark::lost(WHOSE, what)))
+        lack.map_or(Ok(db), |what| Err(mark::lost(WHOSE, what, "go on with what is there")))
     }
 
     /// A connection, and in words what the file lacks.
