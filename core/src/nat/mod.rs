@@ -1,6 +1,7 @@
 //! NAT traversal: STUN messages, what a client tells of its NAT, and which pairs can connect (DESIGN §9).
 
 pub mod broker;
+mod class;
 pub mod connectivity;
 pub mod cookie;
 pub mod discovery;
@@ -8,8 +9,11 @@ pub mod gatherer;
 pub mod mapping;
 pub mod stun;
 
+pub use class::Class;
+
 use crate::codec::List;
 use crate::limits;
+use class::Udp;
 use cookie::Proven;
 use core::net::{IpAddr, SocketAddr};
 
@@ -202,24 +206,10 @@ pub fn filters_by_port(nat: &NatDescriptor) -> bool {
     !matches!(nat.filters(), NatBehaviour::EndpointIndependent | NatBehaviour::AddressDependent)
 }
 
-/// Whether two clients behind different public addresses can be connected: the DN's first table. Both can use UDP, and
-/// either the ports of both are known (they map endpoint-independently, or count), or exactly one does not map so and
-/// the other does not filter by port, or both try many ports.
+/// Whether two clients behind different public addresses can be connected over UDP, as far as IPv4 goes and they say.
 #[must_use]
 pub fn can_connect(a: &NatDescriptor, b: &NatDescriptor) -> bool {
-    let independent = |d: &NatDescriptor| d.maps() == NatBehaviour::EndpointIndependent;
-    let known = |d: &NatDescriptor| independent(d) || d.steps() > 0;
-    let open = |d: &NatDescriptor| !filters_by_port(d);
-    let lucky = a.birthday && b.birthday;
-    a.udp
-        && b.udp
-        && match (independent(a), independent(b)) {
-            (true, true) => true,
-            (true, false) => open(a) || lucky && draws_ports(b),
-            (false, true) => open(b) || lucky && draws_ports(a),
-            (false, false) => false,
-        }
-        || a.udp && b.udp && known(a) && known(b)
+    Udp::of(a, a.maps()).meets(Udp::of(b, b.maps()))
 }
 
 /// The port of HTTPS: what every network lets out that lets anything out.
@@ -278,41 +268,25 @@ impl Endpoint<'_> {
     fn has_ipv6(&self) -> bool {
         self.hosts().any(|a| a.is_ipv6() && !is_private(a))
     }
-
-    /// What it says, and what the CN's own observation proves beyond it.
-    fn believed(&self) -> NatDescriptor {
-        let mut nat = self.nat.clone();
-        if self.is_public() {
-            nat.mapping = NatBehaviour::EndpointIndependent;
-        }
-        nat
-    }
 }
 
-/// Whether two clients can be connected, whoever of them is which: over UDP, by a TCP connection that one opens to a
-/// door of the other's, or by one that both open at once.
+/// Whether two clients can be connected, whoever of them is which. Behind different public addresses their classes
+/// decide.
 #[must_use]
 pub fn compatible(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
     let same = a.observed.to_canonical() == b.observed.to_canonical();
-    // behind one address a door may lead back to who dials it, unless it is the other's own
-    let reaches = |from: Endpoint<'_>, to: Endpoint<'_>| {
-        (!same || to.is_public()) && doors_for(from.nat, to.nat, to.observed).next().is_some()
-    };
-    let crosses = |from: Endpoint<'_>, to: Endpoint<'_>| crossing_for(from.nat, to.nat, to.observed).is_some();
-    meet_over_udp(a, b) || reaches(a, b) || reaches(b, a) || !same && crosses(a, b) && crosses(b, a)
+    if same { meet_at_home(a, b) } else { Class::of(a).meets(Class::of(b)) }
 }
 
-/// Whether two clients can be connected over UDP. Behind one public address they must share a network (loopback
-/// counts), or their NAT must hairpin. Otherwise IPv6 on both sides or [`can_connect`].
-fn meet_over_udp(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
-    if !(a.nat.udp && b.nat.udp) {
-        return false;
-    }
-    if a.observed.to_canonical() == b.observed.to_canonical() {
-        let hairpin = a.nat.hairpin && b.nat.hairpin && can_connect(a.nat, b.nat);
-        return hairpin || a.hosts().any(|x| b.hosts().any(|y| same_network(x, y)));
-    }
-    (a.has_ipv6() && b.has_ipv6()) || can_connect(&a.believed(), &b.believed())
+/// Whether two clients behind one public address can be connected: over UDP if they share a network (loopback counts)
+/// or their NAT hairpins; or by a door that is the other's own, since any other may lead back to who dials it.
+fn meet_at_home(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
+    let hairpin = || a.nat.hairpin && b.nat.hairpin && can_connect(a.nat, b.nat);
+    let near = || a.hosts().any(|x| b.hosts().any(|y| same_network(x, y)));
+    let reaches = |from: Endpoint<'_>, to: Endpoint<'_>| {
+        to.is_public() && doors_for(from.nat, to.nat, to.observed).next().is_some()
+    };
+    a.nat.udp && b.nat.udp && (hairpin() || near()) || reaches(a, b) || reaches(b, a)
 }
 
 /// Two local addresses that can probably reach each other: equal, both loopback, or in one /24 (IPv6: /64).

@@ -25,6 +25,8 @@ use core::time::Duration;
 const CONDUCT_MAX: usize = 65_536;
 /// Downloads whose offers are counted, at most: more than a DN serves in [`OFFERS_WITHIN`].
 const OFFERED_MAX: usize = 1 << 20;
+/// The pause between two lots of what the directory has to sweep.
+const SWEEP_PAUSE: Duration = Duration::from_millis(10);
 /// The time in which a download is offered no more than [`Config::offers_max`] peers.
 pub const OFFERS_WITHIN: Duration = FORGIVEN_AFTER;
 
@@ -199,6 +201,8 @@ enum Timer {
     Forgive(DownloadId),
     /// The download may be offered peers anew.
     Offer(DownloadId),
+    /// The next lot of what is left of ended connections, and of peers that share much, is swept.
+    Sweep,
 }
 
 impl Dn {
@@ -214,13 +218,26 @@ impl Dn {
         self.by_link.len()
     }
 
-    /// Forgets a connection and all its registrations.
+    /// Forgets a connection. Its registrations count no more from now on; they are swept lot by lot.
     fn forget(&mut self, conn: ConnId) {
         self.timers.clear(Timer::Silent(conn));
         if let Some(link) = self.conns.remove(&conn).and_then(|c| c.link) {
             self.by_link.remove(&link);
             self.directory.remove_link(link);
             self.copies.link_gone(link);
+            self.sweep();
+        }
+    }
+
+    fn sweep(&mut self) {
+        self.directory.sweep();
+        self.copies.sweep();
+    }
+
+    /// Has the next lot swept soon, if there is one.
+    fn sweep_on(&mut self, now: Time) {
+        if (self.directory.is_behind() || self.copies.is_behind()) && self.timers.get(Timer::Sweep).is_none() {
+            self.timers.set(Timer::Sweep, Some(now.after(SWEEP_PAUSE)));
         }
     }
 
@@ -404,6 +421,7 @@ impl Machine for Dn {
             Input::Cn { conn, msg } => self.message(cx, conn, msg),
             Input::CnClosed { conn } => self.forget(conn),
         }
+        self.sweep_on(cx.now);
     }
 
     fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>) {
@@ -416,8 +434,10 @@ impl Machine for Dn {
                 Timer::Offer(download) => {
                     self.offered.remove(&download);
                 }
+                Timer::Sweep => self.sweep(),
             }
         }
+        self.sweep_on(cx.now);
     }
 
     fn poll_timeout(&self) -> Option<Time> {

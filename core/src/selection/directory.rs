@@ -1,21 +1,28 @@
 //! The directory: which client holds which version, in lists by nested set, and the choice of peers from them.
 //!
-//! A peer is listed while its user allows uploads, it shares something, and it is its GUID's newest registration. A
-//! list is ordered by ticket; a chosen peer draws a new ticket and so goes to the end of all its lists of that
-//! version.
+//! A peer is listed while its user allows uploads, some class of NAT can be connected with its own, and it is its GUID's
+//! newest registration. A list is ordered by ticket; a chosen peer draws a new ticket and so goes to the end of all its
+//! lists of that version. What an event costs does not grow with what a peer shares: the lists of a peer with much are
+//! put right in lots (see [`sweep`]), and until then it is not offered.
 
-use super::learned::{Class, Learned, Side};
-use super::locality::{Set, prefix, sets};
+mod draw;
+mod lists;
+mod sweep;
+
+use super::learned::Learned;
 use crate::ids::{Guid, PublicKey, SessionId, VersionId};
 use crate::limits::SHARES_PER_PEER_MAX;
 use crate::machine::Rng;
+use crate::nat::Endpoint;
 use crate::nat::connectivity::Attempt;
-use crate::nat::{self, Endpoint, is_private};
 use crate::wire::control::Shared;
 use crate::wire::directory::PeerEntry;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use draw::Draw;
+use lists::{Listing, Lists};
+pub use sweep::COPIES_PER_LOT;
 
 /// A registration: the DN's number for the CN's connection, and the session on that CN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,13 +40,11 @@ pub struct Choice {
     pub diversity: u32,
     /// At most so many peers of one public /24 (IPv6: /48) other than the querier's own address.
     pub per_prefix: u32,
-    /// At most so many peers are looked at for each that is wanted.
-    pub looks_per_peer: u32,
 }
 
 impl Default for Choice {
     fn default() -> Self {
-        Self { diversity: 4, per_prefix: 10, looks_per_peer: 16 }
+        Self { diversity: 4, per_prefix: 10 }
     }
 }
 
@@ -47,18 +52,32 @@ impl Default for Choice {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Directory {
     peers: BTreeMap<PeerKey, Peer>,
-    /// The registrations of a GUID, oldest first: the last one counts.
+    /// The registrations of a GUID, oldest first: the last one of a living connection counts.
     by_guid: BTreeMap<Guid, Vec<PeerKey>>,
-    lists: BTreeMap<(VersionId, Set, u64), PeerKey>,
+    lists: Lists,
     tickets: u64,
     learned: Learned,
+    /// CNs' connections that have ended, and whose registrations are not all swept.
+    dead: BTreeSet<u64>,
+    /// Peers whose lists are not as they should be yet.
+    unsettled: BTreeSet<PeerKey>,
+    /// The last of them that a lot was spent on.
+    settling: Option<PeerKey>,
+    /// Where the next looks at copies behind an address begin, where there are more than one draw looks at.
+    home_from: BTreeMap<(VersionId, IpAddr), u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Peer {
     entry: PeerEntry,
-    sets: Vec<Set>,
+    /// Where it is to be listed.
+    place: Listing,
+    /// Whether it is.
     listed: bool,
+    /// Where its listed copies are listed still, if not there.
+    left: Option<Listing>,
+    /// Its session has ended.
+    gone: bool,
     shares: BTreeMap<VersionId, Share>,
 }
 
@@ -66,22 +85,30 @@ struct Peer {
 struct Share {
     complete: bool,
     ticket: u64,
+    /// It stands on the lists.
+    on: bool,
+    /// The peer has begun to tell anew what it shares, and not told this yet.
+    doubtful: bool,
 }
 
 impl Peer {
-    /// Its class of NAT and its network, of which is learned.
-    fn side(&self) -> Side {
-        let network = self.sets.iter().find_map(|s| if let Set::As(n) = s { Some(*n) } else { None });
-        (Class::from(&self.entry.nat), network)
-    }
-
     fn endpoint(&self) -> Endpoint<'_> {
         Endpoint { observed: self.entry.observed.ip(), nat: &self.entry.nat }
+    }
+
+    /// Where its listed copies are listed.
+    fn listing(&self) -> &Listing {
+        self.left.as_ref().unwrap_or(&self.place)
+    }
+
+    /// It may be offered, and is listed where it should be.
+    const fn is_offered(&self) -> bool {
+        self.listed && !self.gone && self.left.is_none()
     }
 }
 
 impl Directory {
-    /// How many registrations there are.
+    /// How many registrations there are, those not swept yet included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.peers.len()
@@ -93,40 +120,60 @@ impl Directory {
         self.peers.is_empty()
     }
 
+    fn peer(&self, key: PeerKey) -> Option<&Peer> {
+        self.peers.get(&key).filter(|p| !p.gone && !self.dead.contains(&key.link))
+    }
+
     /// A registration.
     #[must_use]
     pub fn get(&self, key: PeerKey) -> Option<&PeerEntry> {
-        self.peers.get(&key).map(|p| &p.entry)
+        self.peer(key).map(|p| &p.entry)
+    }
+
+    fn listing(&self, key: PeerKey) -> Option<&Listing> {
+        self.peers.get(&key).map(Peer::listing)
+    }
+
+    /// A registration that may be offered as a holder of `version`.
+    fn offered(&self, key: PeerKey, version: VersionId) -> Option<&Peer> {
+        let holds = |p: &&Peer| p.is_offered() && p.shares.get(&version).is_some_and(|s| s.on && !s.doubtful);
+        self.peer(key).filter(holds)
     }
 
     /// The registrations that may be offered as holders of `version`, in the order of their turns, for checks and
     /// reports.
     pub fn listed(&self, version: VersionId) -> impl Iterator<Item = PeerKey> + '_ {
-        self.lists.range((version, Set::World, 0)..=(version, Set::World, u64::MAX)).map(|(_, key)| *key)
+        self.lists.all(version).into_values().filter(move |key| self.offered(*key, version).is_some())
     }
 
     /// A client is there, or has changed. An older NAT descriptor never replaces a newer one.
     pub fn register(&mut self, link: u64, mut entry: PeerEntry) {
         let key = PeerKey { link, session: entry.session };
-        let sets = sets(entry.observed.ip(), &entry.locality);
+        if self.dead.contains(&link) {
+            return;
+        }
         if let Some(old) = self.peers.get(&key) {
             if old.entry.nat.epoch > entry.nat.epoch {
                 entry.nat = old.entry.nat.clone();
             }
-            if old.entry.guid != entry.guid {
-                self.remove(key);
+            if old.gone || old.entry.guid != entry.guid {
+                // no CN does that
+                let mut room = usize::MAX;
+                self.end(key, &mut room);
             }
         }
-        self.unlist(key);
-        let guid = entry.guid;
+        let (guid, place) = (entry.guid, Listing::of(&entry));
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.sets = sets;
             peer.entry = entry;
         } else {
             self.add_to_guid(key, &entry);
-            self.peers.insert(key, Peer { entry, sets, listed: false, shares: BTreeMap::new() });
+            let place = place.clone();
+            let peer = Peer { entry, place, listed: false, left: None, gone: false, shares: BTreeMap::new() };
+            self.peers.insert(key, peer);
         }
-        self.relist(guid);
+        let mut room = COPIES_PER_LOT;
+        self.aim(key, |peer| peer.place = place, &mut room);
+        self.relist(guid, &mut room);
     }
 
     /// Puts a new registration after those that it replaces: of one start of a client the highest incarnation is the
@@ -143,57 +190,55 @@ impl Directory {
         all.insert(at, key);
     }
 
-    /// What a client shares has changed. Past [`SHARES_PER_PEER_MAX`] versions the rest is not listed.
+    /// What a client shares has changed. Past [`SHARES_PER_PEER_MAX`] versions the rest is not listed. Who tells all
+    /// anew keeps its turns.
     pub fn share(&mut self, key: PeerKey, reset: bool, add: &[Shared], remove: &[VersionId]) {
-        let Some(peer) = self.peers.get(&key) else { return };
-        let gone: Vec<VersionId> = if reset { peer.shares.keys().copied().collect() } else { remove.to_vec() };
-        for version in gone {
-            if let Some(share) = self.peers.get_mut(&key).and_then(|p| p.shares.remove(&version)) {
-                self.take_off(key, version, share.ticket);
+        if self.peer(key).is_none() {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if reset {
+            peer.shares.values_mut().for_each(|s| s.doubtful = true);
+        }
+        for version in remove {
+            if let Some(share) = peer.shares.remove(version).filter(|s| s.on) {
+                self.lists.take(*version, peer.listing(), share.ticket, key);
             }
         }
+        let is_full = peer.shares.len() + add.len() > SHARES_PER_PEER_MAX;
+        let mut kept = if is_full { peer.shares.values().filter(|s| !s.doubtful).count() } else { 0 };
         for shared in add {
-            let ticket = self.tickets;
-            let Some(peer) = self.peers.get_mut(&key) else { return };
             if let Some(share) = peer.shares.get_mut(&shared.version) {
-                share.complete = shared.complete;
-            } else if peer.shares.len() < SHARES_PER_PEER_MAX {
+                kept += usize::from(share.doubtful);
+                (share.complete, share.doubtful) = (shared.complete, false);
+            } else if kept < SHARES_PER_PEER_MAX {
+                kept += 1;
+                let (ticket, on) = (self.tickets, peer.is_offered());
                 self.tickets += 1;
-                peer.shares.insert(shared.version, Share { complete: shared.complete, ticket });
-                if peer.listed {
-                    self.put_on(key, shared.version, ticket);
+                if on {
+                    self.lists.put(shared.version, &peer.place, ticket, key);
                 }
+                let share = Share { complete: shared.complete, ticket, on, doubtful: false };
+                peer.shares.insert(shared.version, share);
             }
+        }
+        if reset {
+            self.unsettled.insert(key);
+        }
+        if self.unsettled.contains(&key) {
+            // at least as much as has come, so that what waits stays bounded
+            self.settle(key, &mut (add.len() + remove.len()).max(COPIES_PER_LOT));
         }
     }
 
     /// An attempt to connect these two has ended. Behind one public address it says nothing of their NATs.
     pub fn learn(&mut self, a: PeerKey, b: PeerKey, attempt: &Attempt) {
-        let (Some(a), Some(b)) = (self.peers.get(&a), self.peers.get(&b)) else { return };
-        if a.entry.observed.ip().to_canonical() != b.entry.observed.ip().to_canonical() {
-            self.learned.learn(a.side(), b.side(), attempt);
+        let (Some(a), Some(b)) = (self.peer(a), self.peer(b)) else { return };
+        if a.place.address() != b.place.address() {
+            let side = |p: &Peer| (p.place.class, p.place.network());
+            let (a, b) = (side(a), side(b));
+            self.learned.learn(a, b, attempt);
         }
-    }
-
-    /// A client has gone.
-    pub fn remove(&mut self, key: PeerKey) {
-        self.unlist(key);
-        let Some(peer) = self.peers.remove(&key) else { return };
-        let guid = peer.entry.guid;
-        if let Some(all) = self.by_guid.get_mut(&guid) {
-            all.retain(|k| *k != key);
-            if all.is_empty() {
-                self.by_guid.remove(&guid);
-            }
-        }
-        self.relist(guid);
-    }
-
-    /// A CN's connection has ended: all its registrations go.
-    pub fn remove_link(&mut self, link: u64) {
-        let of_link = PeerKey { link, session: SessionId(0) }..=PeerKey { link, session: SessionId(u64::MAX) };
-        let keys: Vec<_> = self.peers.range(of_link).map(|(k, _)| *k).collect();
-        keys.into_iter().for_each(|k| self.remove(k));
     }
 
     /// Chooses up to `want` holders of `version` for the querier, nearest first: from its most specific set outwards,
@@ -206,168 +251,52 @@ impl Directory {
         choice: Choice,
         rng: &mut dyn Rng,
     ) -> Option<Vec<PeerKey>> {
-        // taken out for the draw: a refusal is counted there
+        let home = self.peer(querier)?.place.address().map(|a| (version, a));
+        let far = choice.diversity > 0 && want >= 8 && rng.below(choice.diversity) == 0;
+        let kept = if far { want / 8 } else { 0 };
+        // taken out for the draw: what is passed over is counted there
         let mut learned = core::mem::take(&mut self.learned);
-        let chosen = self.draw(querier, version, (want, exclude), choice, (&mut learned, rng));
+        let me = self.peers.get(&querier)?;
+        let mut draw = Draw::new((self, &mut learned), me, version, exclude, choice);
+        draw.home_from = home.and_then(|h| self.home_from.get(&h)).copied().unwrap_or(0);
+        draw.choose(want, kept);
+        let (chosen, home_from) = (draw.chosen, draw.home_from);
         self.learned = learned;
-        let chosen = chosen?;
+        if let Some(home) = home {
+            if home_from == 0 {
+                self.home_from.remove(&home);
+            } else {
+                self.home_from.insert(home, home_from);
+            }
+        }
         for key in &chosen {
             self.send_back(*key, version);
         }
         Some(chosen)
     }
 
-    fn draw(
-        &self,
-        querier: PeerKey,
-        version: VersionId,
-        (want, exclude): (usize, &BTreeSet<PublicKey>),
-        choice: Choice,
-        (learned, rng): (&mut Learned, &mut dyn Rng),
-    ) -> Option<Vec<PeerKey>> {
-        let me = self.peers.get(&querier)?;
-        let far = choice.diversity > 0 && want >= 8 && rng.below(choice.diversity) == 0;
-        let kept = if far { want / 8 } else { 0 };
-        let mut draw = Draw::new((self, learned), me, version, exclude, choice, want);
-        for set in &me.sets {
-            draw.from(*set, want - kept);
-        }
-        for set in me.sets.iter().rev() {
-            draw.from(*set, want);
-        }
-        Some(draw.chosen)
-    }
-
     fn send_back(&mut self, key: PeerKey, version: VersionId) {
         let ticket = self.tickets;
-        let Some(share) = self.peers.get_mut(&key).and_then(|p| p.shares.get_mut(&version)) else { return };
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Some(share) = peer.shares.get_mut(&version) else { return };
         let old = core::mem::replace(&mut share.ticket, ticket);
         self.tickets += 1;
-        self.take_off(key, version, old);
-        self.put_on(key, version, ticket);
-    }
-
-    fn put_on(&mut self, key: PeerKey, version: VersionId, ticket: u64) {
-        if let Some(peer) = self.peers.get(&key) {
-            for set in &peer.sets {
-                self.lists.insert((version, *set, ticket), key);
-            }
-        }
-    }
-
-    fn take_off(&mut self, key: PeerKey, version: VersionId, ticket: u64) {
-        if let Some(peer) = self.peers.get(&key) {
-            for set in &peer.sets {
-                self.lists.remove(&(version, *set, ticket));
-            }
-        }
-    }
-
-    fn unlist(&mut self, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        if core::mem::take(&mut peer.listed) {
-            let shares: Vec<_> = peer.shares.iter().map(|(v, s)| (*v, s.ticket)).collect();
-            shares.into_iter().for_each(|(v, t)| self.take_off(key, v, t));
-        }
-    }
-
-    /// Lists the newest registration of a GUID, if it allows uploads, and no other.
-    fn relist(&mut self, guid: Guid) {
-        let all = self.by_guid.get(&guid).cloned().unwrap_or_default();
-        for (i, key) in all.iter().enumerate() {
-            let newest = i + 1 == all.len();
-            let Some(peer) = self.peers.get_mut(key) else { continue };
-            if !(newest && peer.entry.uploads) {
-                self.unlist(*key);
-            } else if !core::mem::replace(&mut peer.listed, true) {
-                let shares: Vec<_> = peer.shares.iter().map(|(v, s)| (*v, s.ticket)).collect();
-                shares.into_iter().for_each(|(v, t)| self.put_on(*key, v, t));
-            }
-        }
+        let listing = peer.left.as_ref().unwrap_or(&peer.place);
+        self.lists.take(version, listing, old, key);
+        self.lists.put(version, listing, ticket, key);
     }
 
     /// Counts tickets anew from 0 in the same order, so that models see equal states as equal.
     pub fn renumber(&mut self) {
         let mut old: Vec<u64> = self.peers.values().flat_map(|p| p.shares.values().map(|s| s.ticket)).collect();
         old.sort_unstable();
-        let new_of: BTreeMap<u64, u64> = old.into_iter().zip(0..).collect();
+        let new = |ticket: u64| old.partition_point(|t| *t < ticket) as u64;
         for share in self.peers.values_mut().flat_map(|p| p.shares.values_mut()) {
-            share.ticket = new_of.get(&share.ticket).copied().unwrap_or(share.ticket);
+            share.ticket = new(share.ticket);
         }
-        let lists = core::mem::take(&mut self.lists);
-        self.lists =
-            lists.into_iter().map(|((v, s, t), key)| ((v, s, new_of.get(&t).copied().unwrap_or(t)), key)).collect();
-        self.tickets = new_of.len() as u64;
-    }
-}
-
-/// One selection under way.
-struct Draw<'a> {
-    directory: &'a Directory,
-    learned: &'a mut Learned,
-    me: &'a Peer,
-    version: VersionId,
-    exclude: &'a BTreeSet<PublicKey>,
-    choice: Choice,
-    looks: usize,
-    chosen: Vec<PeerKey>,
-    /// Upload keys and GUIDs that are chosen already.
-    keys: BTreeSet<PublicKey>,
-    prefixes: BTreeMap<IpAddr, u32>,
-}
-
-impl<'a> Draw<'a> {
-    fn new(
-        (directory, learned): (&'a Directory, &'a mut Learned),
-        me: &'a Peer,
-        version: VersionId,
-        exclude: &'a BTreeSet<PublicKey>,
-        choice: Choice,
-        want: usize,
-    ) -> Self {
-        let looks = want.saturating_mul(choice.looks_per_peer as usize);
-        let (keys, prefixes) = (BTreeSet::new(), BTreeMap::new());
-        Self { directory, learned, me, version, exclude, choice, looks, chosen: Vec::new(), keys, prefixes }
-    }
-
-    /// Takes suitable peers of a set, in turn order, until `want` are chosen in all. Each set has its own share of
-    /// looks, so that a crowd of unsuitable neighbours cannot hide the world.
-    fn from(&mut self, set: Set, want: usize) {
-        let directory = self.directory;
-        let list = directory.lists.range((self.version, set, 0)..=(self.version, set, u64::MAX));
-        for (_, key) in list.take(self.looks) {
-            if self.chosen.len() >= want {
-                return;
-            }
-            if let Some(peer) = directory.peers.get(key) {
-                self.consider(*key, peer);
-            }
-        }
-    }
-
-    fn consider(&mut self, key: PeerKey, peer: &Peer) {
-        let (mine, theirs) = (&self.me.entry, &peer.entry);
-        let itself = mine.guid == theirs.guid || mine.upload_key == theirs.upload_key;
-        if itself || self.exclude.contains(&theirs.upload_key) || self.keys.contains(&theirs.upload_key) {
-            return;
-        }
-        if !nat::compatible(self.me.endpoint(), peer.endpoint()) {
-            return;
-        }
-        let addr = theirs.observed.ip().to_canonical();
-        let apart = addr != mine.observed.ip().to_canonical();
-        if apart && !self.learned.offers(self.me.side(), peer.side()) {
-            return;
-        }
-        if apart && !is_private(addr) {
-            let count = self.prefixes.entry(prefix(addr)).or_default();
-            if *count >= self.choice.per_prefix {
-                return;
-            }
-            *count += 1;
-        }
-        self.keys.insert(theirs.upload_key);
-        self.chosen.push(key);
+        self.lists.renumber(new);
+        self.home_from.values_mut().for_each(|t| *t = new(*t));
+        self.tickets = old.len() as u64;
     }
 }
 

@@ -1,9 +1,10 @@
 //! What attempts have taught about pairs: how often two classes of NAT came together, over all networks and between two
-//! of them. It corrects the first table ([`crate::nat::can_connect`]) downwards: a kind of pair that never connects is
-//! no longer offered, but for a rare trial by which it can recover.
+//! of them. It corrects the first table ([`Class::meets`]) downwards: a kind of pair that never connects is no longer
+//! offered, but for a rare trial by which it can recover. Between two networks a pair may do worse than between all, not
+//! better: where two classes fail, no network of theirs need be looked at.
 
+use crate::nat::Class;
 use crate::nat::connectivity::{Attempt, Failure};
-use crate::nat::{NatBehaviour, NatDescriptor};
 use alloc::collections::BTreeMap;
 
 /// What the first table believes of a pair that it offers, in permille, and how many attempts that belief is worth.
@@ -12,52 +13,28 @@ const PRIOR: (u64, u64) = (900, 10);
 const OFFERED_PERMILLE: u64 = 200;
 /// Attempts that are remembered of a kind of pair: then all counts of it are halved, so that old ones fade.
 const MEMORY: u32 = 512;
-/// One of so many pairs that would not be offered is, to see whether it still fails.
+/// In one of so many choices that pass over a kind of pair one such pair is offered, to see whether it still fails.
 const TRIAL: u32 = 32;
-/// Kinds of pairs that are remembered.
-const KINDS_MAX: usize = 16_384;
-
-/// A class of NAT, as far as it decides who can connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Class {
-    mapping: u8,
-    filtering: u8,
-    foretold: bool,
-    birthday: bool,
-    udp: bool,
-    /// It listens on TCP and was reached there.
-    door: bool,
-    /// Servers see where it listens alike.
-    crosses: bool,
-}
-
-impl From<&NatDescriptor> for Class {
-    fn from(nat: &NatDescriptor) -> Self {
-        let number = |b: NatBehaviour| b.number();
-        Self {
-            mapping: number(nat.maps()),
-            filtering: number(nat.filters()),
-            foretold: nat.steps() > 0,
-            birthday: nat.birthday,
-            udp: nat.udp,
-            door: !nat.doors.is_empty(),
-            crosses: nat.crossing.is_some(),
-        }
-    }
-}
+/// Kinds of pairs that are remembered, each as either side sees it.
+const KINDS_MAX: usize = 32_768;
 
 /// One side of a pair: its class, and its network if that is known.
 pub type Side = (Class, Option<u32>);
 
-/// A kind of pair: downloader and uploader in no order. Networks are both there or both not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Pair([(Class, u32); 2]);
+/// A kind of pair as one side sees it: itself, then the other. Networks are both there or both 0: all of them.
+type Pair = ((Class, u32), (Class, u32));
+
+/// All networks together, and these two if both are known.
+fn kinds(a: Side, b: Side) -> (Pair, Option<Pair>) {
+    let networks = a.1.zip(b.1).map(|(x, y)| ((a.0, x), (b.0, y)));
+    (((a.0, 0), (b.0, 0)), networks)
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Counts {
     tried: u32,
     succeeded: u32,
-    /// Offers refused since the last trial.
+    /// Choices that passed over it since the last trial.
     refused: u32,
 }
 
@@ -74,18 +51,6 @@ pub struct Learned {
     counts: BTreeMap<Pair, Counts>,
 }
 
-impl Pair {
-    fn of(a: (Class, u32), b: (Class, u32)) -> Self {
-        Self(if a <= b { [a, b] } else { [b, a] })
-    }
-
-    /// All networks together, and these two if both are known.
-    fn kinds(a: Side, b: Side) -> (Self, Option<Self>) {
-        let networks = a.1.zip(b.1).map(|(x, y)| Self::of((a.0, x), (b.0, y)));
-        (Self::of((a.0, 0), (b.0, 0)), networks)
-    }
-}
-
 impl Learned {
     /// An attempt has ended. One that was given up for other reasons than the way to the peer teaches nothing.
     pub fn learn(&mut self, a: Side, b: Side, attempt: &Attempt) {
@@ -94,40 +59,50 @@ impl Learned {
             Some(Failure::Silence | Failure::OneWay | Failure::NoHandshake) => false,
             Some(Failure::NoCandidates | Failure::Busy | Failure::NoGo | Failure::Dropped) => return,
         };
-        let (all, networks) = Pair::kinds(a, b);
-        for pair in [Some(all), networks].into_iter().flatten() {
-            if self.counts.len() >= KINDS_MAX && !self.counts.contains_key(&pair) {
-                continue;
-            }
-            let counts = self.counts.entry(pair).or_default();
-            counts.tried += 1;
-            counts.succeeded += u32::from(succeeded);
-            if counts.tried >= MEMORY {
-                counts.tried /= 2;
-                counts.succeeded /= 2;
+        let ((all, networks), (back, networks_back)) = (kinds(a, b), kinds(b, a));
+        for (pair, back) in [Some((all, back)), networks.zip(networks_back)].into_iter().flatten() {
+            self.count(pair, succeeded);
+            if back != pair {
+                self.count(back, succeeded);
             }
         }
     }
 
-    /// Successes expected of 1,000 attempts of a pair that the first table offers.
+    fn count(&mut self, pair: Pair, succeeded: bool) {
+        if self.counts.len() >= KINDS_MAX && !self.counts.contains_key(&pair) {
+            return;
+        }
+        let counts = self.counts.entry(pair).or_default();
+        counts.tried += 1;
+        counts.succeeded += u32::from(succeeded);
+        if counts.tried >= MEMORY {
+            counts.tried /= 2;
+            counts.succeeded /= 2;
+        }
+    }
+
+    /// Successes expected of 1,000 attempts of a pair that the first table offers: of two networks if both are known,
+    /// else of all.
     #[must_use]
     pub fn expected_permille(&self, a: Side, b: Side) -> u64 {
-        let (all, networks) = Pair::kinds(a, b);
+        let (all, networks) = kinds(a, b);
         let of = |pair: &Pair| self.counts.get(pair).copied().unwrap_or_default();
         let class = of(&all).expected(PRIOR.0);
-        networks.map_or(class, |pair| of(&pair).expected(class))
+        networks.map_or(class, |pair| of(&pair).expected(class).min(class))
     }
 
     /// Whether a pair that the first table offers is offered.
-    pub fn offers(&mut self, a: Side, b: Side) -> bool {
-        if self.expected_permille(a, b) >= OFFERED_PERMILLE {
-            return true;
-        }
-        let (all, networks) = Pair::kinds(a, b);
-        let kind = networks.filter(|pair| self.counts.contains_key(pair)).unwrap_or(all);
-        let counts = self.counts.entry(kind).or_default();
-        counts.refused += 1;
-        let trial = counts.refused >= TRIAL;
+    #[must_use]
+    pub fn offers(&self, a: Side, b: Side) -> bool {
+        self.expected_permille(a, b) >= OFFERED_PERMILLE
+    }
+
+    /// A choice for `a` passes over all of this kind; whether it shall try one of them all the same, if it may.
+    pub fn passes_over(&mut self, a: Side, b: Side, may_try: bool) -> bool {
+        let (all, networks) = kinds(a, b);
+        let Some(counts) = self.counts.get_mut(&networks.unwrap_or(all)) else { return false };
+        counts.refused = counts.refused.saturating_add(1);
+        let trial = may_try && counts.refused >= TRIAL;
         if trial {
             counts.refused = 0;
         }
@@ -139,10 +114,17 @@ impl Learned {
 mod tests {
     use super::*;
     use crate::nat::connectivity::Rung;
+    use crate::nat::{Endpoint, NatBehaviour, NatDescriptor};
 
     fn side(mapping: NatBehaviour, network: Option<u32>) -> Side {
-        let nat = NatDescriptor { mapping, ..NatDescriptor::default() };
-        (Class::from(&nat), network)
+        let nat = NatDescriptor { udp: true, mapping, ..NatDescriptor::default() };
+        let observed = "192.0.2.1".parse().expect("an address");
+        (Class::of(Endpoint { observed, nat: &nat }), network)
+    }
+
+    /// How often one of this kind is offered in so many choices.
+    fn offered(learned: &mut Learned, (a, b): (Side, Side), choices: u32) -> usize {
+        (0..choices).filter(|_| learned.offers(a, b) || learned.passes_over(a, b, true)).count()
     }
 
     fn attempt(failure: Option<Failure>) -> Attempt {
@@ -162,8 +144,7 @@ mod tests {
     fn a_kind_of_pair_that_never_connects_is_no_longer_offered_but_for_a_rare_trial() {
         assert!(after(None, 35).offers(side(Ei, None), side(Apd, None)), "few failures prove little");
         let mut learned = after(None, 60);
-        let offers = (0..64).filter(|_| learned.offers(side(Apd, None), side(Ei, None))).count();
-        assert_eq!(offers, 2);
+        assert_eq!(offered(&mut learned, (side(Apd, None), side(Ei, None)), 64), 2);
         assert!(learned.offers(side(Ei, None), side(Ei, None)), "others are offered as before");
     }
 
@@ -182,7 +163,17 @@ mod tests {
         let (a, b) = (side(Ei, None), side(Apd, None));
         (0..400).for_each(|_| learned.learn(a, b, &attempt(None)));
         assert!(!learned.offers(far(7).0, far(7).1));
+        assert_eq!(offered(&mut learned, far(7), 64), 2, "but for a trial");
         assert!(learned.offers(far(8).0, far(8).1));
+    }
+
+    #[test]
+    fn where_two_classes_fail_no_two_networks_are_thought_better() {
+        let mut learned = after(None, 600);
+        let (a, b) = (side(Ei, Some(7)), side(Apd, Some(7)));
+        (0..60).for_each(|_| learned.learn(a, b, &attempt(None)));
+        (0..600).for_each(|_| learned.learn(side(Ei, None), side(Apd, None), &attempt(Some(Failure::Silence))));
+        assert!(!learned.offers(a, b));
     }
 
     #[test]

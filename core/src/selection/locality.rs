@@ -1,34 +1,74 @@
-//! The nested sets a peer belongs to, by its public address: address ⊂ AS ⊂ country ⊂ region ⊂ World.
+//! The nested sets a peer belongs to, by its public address: address ⊂ prefix ⊂ AS ⊂ country ⊂ region ⊂ World. A set
+//! lies within exactly one wider set, also where geolocation cuts an AS in two: what it says of a peer is taken as one.
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use crate::wire::place::Locality;
 
-/// A set of peers.
+/// A set of peers: those that agree in all of these. What is not known of a peer narrows no set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Set {
-    /// Behind the same public address.
-    Address(IpAddr),
-    /// In the same /24 (IPv6: /48): stands in for the AS where that is not known.
-    Prefix(IpAddr),
-    /// In the same autonomous system.
-    As(u32),
-    /// In the same country.
-    Country([u8; 2]),
-    /// In the same group of countries.
-    Region(u8),
-    /// Everywhere.
-    World,
+pub struct Set {
+    region: Option<u8>,
+    country: Option<[u8; 2]>,
+    asn: Option<u32>,
+    part: Part,
 }
 
-/// The sets of a peer at `addr`, most specific first.
+/// How much of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Part {
+    /// All of it.
+    Whole,
+    /// A /24 (IPv6: /48).
+    Prefix(IpAddr),
+    /// Those behind one public address.
+    Address(IpAddr),
+}
+
+impl Set {
+    /// Everywhere.
+    pub const WORLD: Self = Self { region: None, country: None, asn: None, part: Part::Whole };
+
+    /// The autonomous system, if this set is one.
+    #[must_use]
+    pub fn network(&self) -> Option<u32> {
+        self.asn.filter(|_| self.part == Part::Whole)
+    }
+
+    /// The prefix, if this set is one.
+    #[must_use]
+    pub const fn prefix(&self) -> Option<IpAddr> {
+        if let Part::Prefix(p) = self.part { Some(p) } else { None }
+    }
+
+    /// The public address, if this set is one.
+    #[must_use]
+    pub const fn address(&self) -> Option<IpAddr> {
+        if let Part::Address(a) = self.part { Some(a) } else { None }
+    }
+}
+
+/// The sets of a peer at `addr`, widest first; the last two are its prefix and its address.
 #[must_use]
 pub fn sets(addr: IpAddr, locality: &Locality) -> Vec<Set> {
     let addr = addr.to_canonical();
-    let network = locality.asn.map_or(Set::Prefix(prefix(addr)), Set::As);
-    let wider = [locality.country.map(Set::Country), locality.region.map(Set::Region)];
-    [Set::Address(addr), network].into_iter().chain(wider.into_iter().flatten()).chain([Set::World]).collect()
+    let mut set = Set::WORLD;
+    let mut sets = alloc::vec![set];
+    if locality.region.is_some() {
+        set.region = locality.region;
+        sets.push(set);
+    }
+    if locality.country.is_some() {
+        set.country = locality.country;
+        sets.push(set);
+    }
+    if locality.asn.is_some() {
+        set.asn = locality.asn;
+        sets.push(set);
+    }
+    sets.extend([Part::Prefix(prefix(addr)), Part::Address(addr)].map(|part| Set { part, ..set }));
+    sets
 }
 
 /// The /24 (IPv6: /48) of an address, as its first address.
@@ -45,15 +85,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sets_widen_from_the_address_to_the_world() {
+    fn sets_narrow_from_the_world_to_the_address() {
         let addr: IpAddr = "192.0.2.77".parse().expect("an address");
-        let net = Set::Prefix("192.0.2.0".parse().expect("an address"));
-        assert_eq!(sets(addr, &Locality::default()), [Set::Address(addr), net, Set::World]);
-        let known = Locality { asn: Some(64_500), country: Some(*b"DE"), region: Some(1) };
-        assert_eq!(
-            sets(addr, &known),
-            [Set::Address(addr), Set::As(64_500), Set::Country(*b"DE"), Set::Region(1), Set::World]
-        );
+        let net: IpAddr = "192.0.2.0".parse().expect("an address");
+        let unknown = sets(addr, &Locality::default());
+        let parts = [Part::Whole, Part::Prefix(net), Part::Address(addr)];
+        assert_eq!(unknown, parts.map(|part| Set { part, ..Set::WORLD }));
+        let known = sets(addr, &Locality { asn: Some(64_500), country: Some(*b"DE"), region: Some(1) });
+        let region = Set { region: Some(1), ..Set::WORLD };
+        let country = Set { country: Some(*b"DE"), ..region };
+        let network = Set { asn: Some(64_500), ..country };
+        assert_eq!(known[..4], [Set::WORLD, region, country, network]);
+        assert_eq!((known[3].network(), known[4].network()), (Some(64_500), None));
+        assert_eq!((known[4].prefix(), known[5].address()), (Some(net), Some(addr)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! installation. Soft state, which ends with sessions and connections.
 
 use super::{Dn, Metric, Output};
-use crate::ids::{Guid, SecondaryGuid};
+use crate::ids::{Guid, SecondaryGuid, SessionId};
 use crate::machine::Cx;
 use crate::selection::PeerKey;
 use crate::wire::directory::{DirectoryMsg, OfSession, Seen};
@@ -12,12 +12,16 @@ use alloc::vec::Vec;
 
 /// Sessions of one GUID that are remembered.
 const COPIES_MAX: usize = 16;
+/// Sessions of dead connections that are forgotten in one lot.
+const SESSIONS_PER_LOT: usize = 256;
 
 /// The sessions that this DN is the home of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Copies {
     by_guid: BTreeMap<Guid, BTreeMap<PeerKey, Copy>>,
     guids: BTreeMap<PeerKey, Guid>,
+    /// Connections that have ended, and whose sessions are not all forgotten.
+    dead: BTreeSet<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +36,8 @@ impl Copies {
     fn seen(&mut self, key: PeerKey, seen: &Seen) -> Vec<PeerKey> {
         self.gone(key);
         let sessions = self.by_guid.entry(seen.guid).or_default();
+        let (guids, dead) = (&mut self.guids, &self.dead);
+        sessions.retain(|k, _| !dead.contains(&k.link) || guids.remove(k).is_none());
         if sessions.len() >= COPIES_MAX {
             return Vec::new();
         }
@@ -54,7 +60,7 @@ impl Copies {
         if let Some(copy) = sessions.get_mut(&key) {
             copy.alive = true;
         }
-        let alive = || sessions.iter().filter(|(_, c)| c.alive);
+        let alive = || sessions.iter().filter(|(k, c)| c.alive && !self.dead.contains(&k.link));
         let starts: BTreeSet<_> = alive().map(|(_, c)| c.start).collect();
         if starts.len() > 1 { alive().map(|(k, _)| *k).collect() } else { Vec::new() }
     }
@@ -69,9 +75,25 @@ impl Copies {
         }
     }
 
+    /// A connection has ended: none of its sessions counts any more. They are forgotten lot by lot.
     pub(super) fn link_gone(&mut self, link: u64) {
-        let keys: Vec<_> = self.guids.keys().filter(|k| k.link == link).copied().collect();
-        keys.into_iter().for_each(|key| self.gone(key));
+        self.dead.insert(link);
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        !self.dead.is_empty()
+    }
+
+    /// Forgets a lot.
+    pub(super) fn sweep(&mut self) {
+        for _ in 0..SESSIONS_PER_LOT {
+            let Some(&link) = self.dead.first() else { return };
+            let of_link = PeerKey { link, session: SessionId(0) }..=PeerKey { link, session: SessionId(u64::MAX) };
+            match self.guids.range(of_link).next().map(|(key, _)| *key) {
+                Some(key) => self.gone(key),
+                None => drop(self.dead.remove(&link)),
+            }
+        }
     }
 }
 

@@ -1,0 +1,198 @@
+//! Lists of copies in the order of their turns, by version, set, and bucket. A set lists of each narrower set within it
+//! only the copy whose turn is first; so who must pass over a narrower set, however many are in it, passes over one.
+
+use super::PeerKey;
+use crate::ids::VersionId;
+use crate::nat::{Class, Endpoint};
+use crate::selection::locality::{Set, sets};
+use crate::wire::directory::PeerEntry;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::ops::Bound::{Excluded, Included, Unbounded};
+
+/// Copies that are passed over or taken together: those of one CN's connection and one class of NAT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Bucket {
+    pub(super) link: u64,
+    pub(super) class: Class,
+}
+
+/// Where a peer's copies are listed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Listing {
+    pub(super) class: Class,
+    /// Widest first: the last two are its prefix and its address.
+    pub(super) sets: Vec<Set>,
+}
+
+/// A place in a list.
+pub(super) type At = (VersionId, Set, Bucket, u64);
+
+/// The lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Lists {
+    turns: BTreeMap<At, PeerKey>,
+    /// All copies behind each public address, whatever their class: neighbours meet by other rules.
+    homes: BTreeMap<(VersionId, IpAddr, u64), PeerKey>,
+}
+
+impl Listing {
+    pub(super) fn of(entry: &PeerEntry) -> Self {
+        let class = Class::of(Endpoint { observed: entry.observed.ip(), nat: &entry.nat });
+        Self { class, sets: sets(entry.observed.ip(), &entry.locality) }
+    }
+
+    pub(super) fn network(&self) -> Option<u32> {
+        self.sets.iter().find_map(Set::network)
+    }
+
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.sets.last().and_then(Set::address)
+    }
+
+    /// The prefix, and how deep among the sets it stands.
+    pub(super) fn prefix(&self) -> Option<(IpAddr, usize)> {
+        let depth = self.sets.len().checked_sub(2)?;
+        Some((self.sets.get(depth)?.prefix()?, depth))
+    }
+}
+
+impl Lists {
+    /// The first copy of a bucket in a set.
+    pub(super) fn first(&self, version: VersionId, set: Set, bucket: Bucket) -> Option<(u64, PeerKey)> {
+        self.range_from(Included((version, set, bucket, 0)), (version, set, bucket))
+    }
+
+    /// The copy whose turn is next after `ticket`.
+    pub(super) fn after(&self, (version, set, bucket, ticket): At) -> Option<(u64, PeerKey)> {
+        self.range_from(Excluded((version, set, bucket, ticket)), (version, set, bucket))
+    }
+
+    fn range_from(
+        &self,
+        from: core::ops::Bound<At>,
+        (version, set, bucket): (VersionId, Set, Bucket),
+    ) -> Option<(u64, PeerKey)> {
+        steps::count();
+        let (at, key) = self.turns.range((from, Included((version, set, bucket, u64::MAX)))).next()?;
+        Some((at.3, *key))
+    }
+
+    /// The first bucket of a set that comes after `last`, with its first copy.
+    pub(super) fn bucket_after(
+        &self,
+        version: VersionId,
+        set: Set,
+        last: Option<Bucket>,
+    ) -> Option<(Bucket, u64, PeerKey)> {
+        steps::count();
+        let from =
+            last.map_or(Included((version, set, Bucket::default(), 0)), |b| Excluded((version, set, b, u64::MAX)));
+        let (at, key) = self.turns.range((from, Unbounded)).next().filter(|(at, _)| (at.0, at.1) == (version, set))?;
+        Some((at.2, at.3, *key))
+    }
+
+    /// The copies behind an address, from the turn `from` on, then those before it.
+    pub(super) fn at_home(
+        &self,
+        version: VersionId,
+        address: IpAddr,
+        from: u64,
+    ) -> impl Iterator<Item = (u64, PeerKey)> + '_ {
+        let rest = self.homes.range((version, address, from)..=(version, address, u64::MAX));
+        let begin = self.homes.range((version, address, 0)..(version, address, from));
+        rest.chain(begin).map(|(at, key)| (at.2, *key))
+    }
+
+    /// All copies of a version, in the order of their turns.
+    pub(super) fn all(&self, version: VersionId) -> BTreeMap<u64, PeerKey> {
+        let of_version = self.homes.range((version, IpAddr::from([0; 4]), 0)..);
+        of_version.take_while(|(at, _)| at.0 == version).map(|(at, key)| (at.2, *key)).collect()
+    }
+
+    /// Lists a copy.
+    pub(super) fn put(&mut self, version: VersionId, listing: &Listing, ticket: u64, key: PeerKey) {
+        let bucket = Bucket { link: key.link, class: listing.class };
+        self.homes.extend(listing.address().map(|address| ((version, address, ticket), key)));
+        // who stood for the narrower set before
+        let mut displaced = None;
+        for set in listing.sets.iter().rev() {
+            let first = self.first(version, *set, bucket).map(|(t, _)| t);
+            if let Some(old) = displaced {
+                self.turns.remove(&(version, *set, bucket, old));
+            }
+            steps::count();
+            self.turns.insert((version, *set, bucket, ticket), key);
+            if first.is_some_and(|f| f < ticket) {
+                return;
+            }
+            displaced = first;
+        }
+    }
+
+    /// Takes a copy off.
+    pub(super) fn take(&mut self, version: VersionId, listing: &Listing, ticket: u64, key: PeerKey) {
+        let bucket = Bucket { link: key.link, class: listing.class };
+        if let Some(address) = listing.address() {
+            self.homes.remove(&(version, address, ticket));
+        }
+        // who stands for the narrower set from now on
+        let mut heir: Option<(u64, PeerKey)> = None;
+        for set in listing.sets.iter().rev() {
+            let was_first = self.first(version, *set, bucket).is_some_and(|(t, _)| t == ticket);
+            steps::count();
+            self.turns.remove(&(version, *set, bucket, ticket));
+            if let Some((t, k)) = heir {
+                self.turns.insert((version, *set, bucket, t), k);
+            }
+            if !was_first {
+                return;
+            }
+            heir = self.first(version, *set, bucket);
+        }
+    }
+
+    /// How many copies are listed.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.homes.len()
+    }
+
+    /// All places that are taken.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> alloc::collections::BTreeSet<At> {
+        self.turns.keys().copied().collect()
+    }
+
+    /// Gives every ticket another number; their order stays.
+    pub(super) fn renumber(&mut self, new: impl Fn(u64) -> u64) {
+        let turns = core::mem::take(&mut self.turns);
+        self.turns = turns.into_iter().map(|((v, s, b, t), key)| ((v, s, b, new(t)), key)).collect();
+        let homes = core::mem::take(&mut self.homes);
+        self.homes = homes.into_iter().map(|((v, a, t), key)| ((v, a, new(t)), key)).collect();
+    }
+}
+
+/// How much was done, for tests: searches of lists and changes of them on this thread.
+#[cfg(test)]
+pub(crate) mod steps {
+    extern crate std;
+    use core::cell::Cell;
+
+    std::thread_local!(static STEPS: Cell<u64> = const { Cell::new(0) });
+
+    pub(crate) fn count() {
+        STEPS.set(STEPS.get() + 1);
+    }
+
+    /// Steps since the last call.
+    pub(crate) fn taken() -> u64 {
+        STEPS.take()
+    }
+}
+
+#[cfg(not(test))]
+mod steps {
+    pub(super) const fn count() {}
+}

@@ -1,0 +1,164 @@
+//! Work that is done in lots. A peer may share tens of thousands of versions, and a CN's connection may carry a hundred
+//! thousand peers: what changes for all of them at once is noted at once, and the lists follow a lot at a time. Nobody
+//! is offered from a list that does not follow yet.
+
+use super::{Directory, Listing, Peer, PeerKey};
+use crate::ids::{Guid, SessionId, VersionId};
+use alloc::vec::Vec;
+use core::ops::Bound::{Excluded, Unbounded};
+
+/// Copies that are put on lists or taken off in one lot: a few milliseconds' work.
+pub const COPIES_PER_LOT: usize = 1_024;
+/// Peers of a dead connection that are forgotten in one lot.
+const PEERS_PER_LOT: usize = 256;
+
+impl Directory {
+    /// A client has gone.
+    pub fn remove(&mut self, key: PeerKey) {
+        if self.peer(key).is_some() {
+            let mut room = COPIES_PER_LOT;
+            self.end(key, &mut room);
+        }
+    }
+
+    pub(super) fn end(&mut self, key: PeerKey, room: &mut usize) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let guid = peer.entry.guid;
+        peer.gone = true;
+        if let Some(all) = self.by_guid.get_mut(&guid) {
+            all.retain(|k| *k != key);
+            if all.is_empty() {
+                self.by_guid.remove(&guid);
+            }
+        }
+        self.settle(key, room);
+        self.relist(guid, room);
+    }
+
+    /// A CN's connection has ended: none of its registrations counts any more. They are forgotten lot by lot.
+    pub fn remove_link(&mut self, link: u64) {
+        self.dead.insert(link);
+    }
+
+    /// Whether there is something to be swept.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        !self.dead.is_empty() || !self.unsettled.is_empty()
+    }
+
+    /// Does a lot of what is left to do.
+    pub fn sweep(&mut self) {
+        let mut room = COPIES_PER_LOT;
+        let mut last = None;
+        while room > 0
+            && let Some(key) = self.next_unsettled().filter(|k| last != Some(*k))
+        {
+            last = Some(key);
+            self.settling = last;
+            self.settle(key, &mut room);
+        }
+        if self.unsettled.is_empty() {
+            self.settling = None;
+        }
+        for _ in 0..PEERS_PER_LOT {
+            let Some(&link) = self.dead.first().filter(|_| room > 0) else { return };
+            match self.next_of(link) {
+                Some(key) => self.end(key, &mut room),
+                None => drop(self.dead.remove(&link)),
+            }
+        }
+    }
+
+    /// Each in its turn, so that none waits for one that is never done.
+    fn next_unsettled(&self) -> Option<PeerKey> {
+        let after = self.settling.and_then(|k| self.unsettled.range((Excluded(k), Unbounded)).next());
+        after.or_else(|| self.unsettled.first()).copied()
+    }
+
+    fn next_of(&self, link: u64) -> Option<PeerKey> {
+        let of_link = PeerKey { link, session: SessionId(0) }..=PeerKey { link, session: SessionId(u64::MAX) };
+        self.peers.range(of_link).next().map(|(key, _)| *key)
+    }
+
+    /// Of the registrations of a GUID the newest over a living connection is to be listed, if it may be offered to
+    /// anybody, and no other.
+    pub(super) fn relist(&mut self, guid: Guid, room: &mut usize) {
+        let all = self.by_guid.get(&guid).cloned().unwrap_or_default();
+        let newest = all.iter().rev().find(|k| !self.dead.contains(&k.link)).copied();
+        for key in all {
+            self.aim(key, |peer| peer.listed = newest == Some(key) && peer.may_be_offered(), room);
+        }
+    }
+
+    /// Changes where a peer is to be listed, or whether it is. A change that is none costs nothing.
+    pub(super) fn aim(&mut self, key: PeerKey, change: impl FnOnce(&mut Peer), room: &mut usize) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let (was_listed, was_at) = (peer.listed, peer.place.clone());
+        change(peer);
+        if (peer.listed, &peer.place) == (was_listed, &was_at) {
+            return;
+        }
+        let left = peer.left.take().unwrap_or(was_at);
+        peer.left = Some(left).filter(|left| !peer.listed || *left != peer.place);
+        if self.unsettled.insert(key) {
+            self.settle(key, room);
+        }
+    }
+
+    /// Puts a peer's lists right, as far as there is room.
+    pub(super) fn settle(&mut self, key: PeerKey, room: &mut usize) {
+        self.take_off(key, room);
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        self.unsettled.insert(key);
+        if *room == 0 {
+            return;
+        }
+        peer.left = None;
+        if peer.gone {
+            self.peers.remove(&key);
+        } else if peer.listed {
+            let off: Vec<VersionId> = peer.shares.iter().filter(|(_, s)| !s.on).map(|(v, _)| *v).take(*room).collect();
+            *room -= off.len();
+            for version in off {
+                if let Some(share) = peer.shares.get_mut(&version) {
+                    share.on = true;
+                    self.lists.put(version, &peer.place, share.ticket, key);
+                }
+            }
+            if *room == 0 {
+                return;
+            }
+        }
+        self.unsettled.remove(&key);
+    }
+
+    /// Takes off the lists what should not be there, and forgets what is not shared any more. It is all done if there is
+    /// room left.
+    fn take_off(&mut self, key: PeerKey, room: &mut usize) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let all = peer.gone || !peer.listed || peer.left.is_some();
+        let goes = |s: &super::Share| s.doubtful || all && s.on;
+        // from the end: who tells all anew begins at the other
+        let off = peer.shares.iter().rev().filter(|(_, s)| goes(s)).map(|(v, _)| *v);
+        let off: Vec<VersionId> = off.take(*room).collect();
+        *room -= off.len();
+        for version in off {
+            let Some(share) = peer.shares.get_mut(&version) else { continue };
+            let (on, ticket) = (core::mem::take(&mut share.on), share.ticket);
+            if share.doubtful {
+                peer.shares.remove(&version);
+            }
+            if on {
+                let listing: &Listing = peer.left.as_ref().unwrap_or(&peer.place);
+                self.lists.take(version, listing, ticket, key);
+            }
+        }
+    }
+}
+
+impl Peer {
+    /// Its user allows it, and somebody can be connected with it.
+    fn may_be_offered(&self) -> bool {
+        self.entry.uploads && self.place.class.meets_anybody()
+    }
+}
