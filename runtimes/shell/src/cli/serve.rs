@@ -25,7 +25,8 @@ pub(super) fn run<R: Start>(roles: &[Role], path: &Path, exit_with_parent: bool)
     ops::init_metrics();
     // the process is ready when all of its roles are
     let health = Health::default();
-    let members = roles.iter().map(|role| member::<R>(*role, &config, path, health.clone())).collect::<Result<_, _>>()?;
+    let members =
+        roles.iter().map(|role| member::<R>(*role, &config, path, health.clone())).collect::<Result<_, _>>()?;
     R::block_on(move |rt| async move {
         let told = stop_signal(&rt, exit_with_parent)?;
         let own = certificates::expiries(&config, |role| roles.iter().any(|r| name(*r) == role))?;
