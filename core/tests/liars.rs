@@ -170,11 +170,13 @@ fn who_gives_no_receipts_gets_one_mib_an_introduction() {
     println!(
         "griefing without receipts, all at once: {all} bytes a download, beyond introductions that are still open"
     );
-    // its uploaders let it go after a quarter of a minute: until the DN hears of the first, a session has all that its
-    // queries of a minute can name
+    // its uploaders let it go after a quarter of a minute: until the DN hears of the first, a session has all that the
+    // queries that it can pay by then name
     let cn = cn::Config::new(keys::root(), keys::verify, keys::cert(Name(Role::Cn, 0), ServerRole::Cn));
-    let open = u64::from(cn.queries_per_minute) * u64::from(cn.peers_max) * rule.credit(0);
-    assert!(open <= 400 * MIB, "{open}");
+    let paid = cn::LEAD + Duration::from_secs(15);
+    let queries = u64::try_from(paid.as_millis() / cn.prices.query.as_millis()).expect("few");
+    let open = queries * u64::from(cn.peers_max) * rule.credit(0);
+    assert!(open <= 480 * MIB, "{open}");
     println!(
         "griefing without receipts, from everybody before anybody speaks: {open} bytes a session, then the edge alone"
     );

@@ -1,10 +1,10 @@
 //! Clients: connections, sessions, inventories.
 
 use super::copies::{Challenge, Taken};
-use super::{Cn, Config, Context, Metric, Output, Phase, Timer};
+use super::prices::{Purses, Told};
+use super::{Cn, Context, Metric, Output, Phase, Timer};
 use crate::accounting::logs;
 use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
-use crate::machine::Time;
 use crate::nat::cookie::{CookieKeys, Tag};
 use crate::nat::{NatDescriptor, vetted};
 use crate::session::backoff::jittered;
@@ -12,7 +12,6 @@ use crate::wire::control::{ControlMsg, Hello, Inventory, Refusal, Refused, Retry
 use crate::wire::directory::{DirectoryMsg, PeerEntry, PeerGone, PeerShares};
 use crate::wire::place::Place;
 use crate::wire::records::SignedHead;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -48,23 +47,11 @@ pub(super) struct Session {
     pub(super) log: Option<SignedHead>,
     pub(super) challenge: Challenge,
     pub(super) taken: Option<Taken>,
-    /// When the queries of the last minute came.
-    pub(super) queries: VecDeque<Time>,
-    /// When its usage records would be due if they came as often as they are taken in the long run.
-    usage_due: Time,
+    pub(super) purses: Purses,
+    pub(super) told: Told,
 }
 
 impl Session {
-    /// Whether one more of its usage records is taken now.
-    pub(super) fn takes_usage(&mut self, cfg: &Config, now: Time) -> bool {
-        let ahead = cfg.usage_every.saturating_mul(cfg.usage_burst.saturating_sub(1));
-        let takes = self.usage_due.since(now) <= ahead;
-        if takes && !cfg.usage_every.is_zero() {
-            self.usage_due = self.usage_due.max(now).after(cfg.usage_every);
-        }
-        takes
-    }
-
     /// Whether it may be offered to others.
     pub(super) const fn may_upload(&self) -> bool {
         self.uploads && !self.quarantined
@@ -104,8 +91,7 @@ impl Client {
 
     pub(super) fn rebase(&mut self, by: Duration) {
         if let Some(s) = &mut self.session {
-            s.queries.iter_mut().for_each(|at| *at = at.rebased(by));
-            s.usage_due = s.usage_due.rebased(by);
+            s.purses.rebase(by);
         }
     }
 }
@@ -161,6 +147,8 @@ impl Cn {
     pub(super) fn forget(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         self.timers.clear(Timer::Silent(conn));
         self.timers.clear(Timer::Challenge(conn));
+        self.timers.clear(Timer::Tell(conn));
+        self.timers.clear(Timer::Readd(conn));
         let Some(session) = self.clients.remove(&conn).and_then(|c| c.session) else { return };
         if let Some(sessions) = self.by_guid.get_mut(&session.guid) {
             sessions.remove(&conn);
@@ -199,11 +187,9 @@ impl Cn {
             return self.hello(cx, conn, &hello);
         }
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
+        let Some(msg) = self.charge(cx, conn, msg) else { return };
         match msg {
-            ControlMsg::Inventory(page) => {
-                let page = self.strip(cx, conn, page);
-                self.inventory(cx, conn, page);
-            }
+            ControlMsg::Inventory(page) => self.inventory(cx, conn, page),
             ControlMsg::Query(query) => self.query(cx, conn, query),
             ControlMsg::Opened(o) => self.opened(cx, conn, o.intro),
             ControlMsg::Outcome(o) => self.outcome(cx, conn, o),
@@ -276,8 +262,8 @@ impl Cn {
             log,
             challenge: Challenge::default(),
             taken: None,
-            queries: VecDeque::new(),
-            usage_due: Time::default(),
+            purses: Purses::default(),
+            told: Told::default(),
         });
         let (observed, place, entry) = (client.from, client.place, client.entry());
         self.by_guid.entry(hello.guid).or_default().insert(conn);
@@ -296,35 +282,49 @@ impl Cn {
         if let Some(entry) = entry {
             self.tell_dns(cx, &DirectoryMsg::Peer(entry));
         }
+        self.begins_told(conn);
         self.begun(cx, conn, hello.guid);
         self.log_login(cx, observed, place, hello);
     }
 
-    /// A page of changes goes on to the DNs. A gap in the numbers would leave a hole there for good.
-    fn inventory(&mut self, cx: &mut Context<'_>, conn: ConnId, page: Inventory) {
-        let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return };
-        if page.seq != session.seq.wrapping_add(1) {
-            return self.violation(cx, conn);
-        }
+    /// A gap in the numbers of pages would leave a hole at the DNs for good.
+    pub(super) fn is_next_page(&mut self, cx: &mut Context<'_>, conn: ConnId, page: &Inventory) -> bool {
+        let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return false };
+        let is_next = page.seq == session.seq.wrapping_add(1);
         session.seq = page.seq;
+        if !is_next {
+            self.violation(cx, conn);
+        }
+        is_next
+    }
+
+    /// A page of changes goes on to the DNs.
+    fn inventory(&mut self, cx: &mut Context<'_>, conn: ConnId, page: Inventory) {
+        if !self.is_next_page(cx, conn, &page) || !self.goes_on(conn, &page) {
+            return;
+        }
+        let page = self.strip(cx, conn, page);
+        let Some(session) = self.clients.get(&conn).and_then(Client::session) else { return };
         let (id, guid) = (session.id, session.guid);
         self.log_registered(cx, guid, &page);
         let shares = PeerShares { session: id, reset: page.reset, add: page.add, remove: page.remove };
         self.tell_dns(cx, &DirectoryMsg::Shares(shares));
     }
 
+    /// What a client says of itself holds here at once. DNs are told if it changes anything.
     fn update(&mut self, cx: &mut Context<'_>, conn: ConnId, update: &Update) {
         let now_ms = self.now_ms(cx.now);
         let Some(client) = self.clients.get_mut(&conn) else { return };
         let from = client.from;
         let Some(session) = client.session_mut() else { return };
-        session.uploads = update.uploads;
+        let mut changes = core::mem::replace(&mut session.uploads, update.uploads) != update.uploads;
         if update.nat.epoch >= session.nat.epoch {
             let known = (from, &session.upload_key);
-            session.nat = believed((&self.cookies, now_ms), &update.nat, known, &session.nat);
+            let nat = believed((&self.cookies, now_ms), &update.nat, known, &session.nat);
+            changes |= core::mem::replace(&mut session.nat, nat.clone()) != nat;
         }
-        if let Some(entry) = client.entry() {
-            self.tell_dns(cx, &DirectoryMsg::Peer(entry));
+        if changes {
+            self.tell_change(cx, conn);
         }
     }
 

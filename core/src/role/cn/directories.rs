@@ -162,6 +162,7 @@ impl Cn {
                 cx.push(Output::DirectorySend { conn, msg: DirectoryMsg::Peer(entry) });
                 let readd = ControlMsg::ReaddRequest(ReaddRequest { spread_ms });
                 cx.push(Output::ClientSend { conn: *client, msg: readd });
+                self.give_back(cx, *client);
                 self.tell_new_home(cx, dn, *client);
             }
         }

@@ -1,5 +1,6 @@
 //! What the CN machine is told and what it asks for.
 
+use super::prices::Prices;
 use crate::ids::{ConnId, PublicKey, RecordId, ReqId, Signature, VersionId};
 use crate::limits;
 use crate::nat::broker;
@@ -235,6 +236,8 @@ pub enum Metric {
     NotConnected,
     /// A usage record came from a client.
     UsageReceived,
+    /// A message was not paid for, and put off or dropped.
+    Limited,
     /// A usage record is durable in the ledger.
     UsageStored,
     /// A usage record was set aside because too many wait, or came; its client will send it again.
@@ -275,6 +278,7 @@ impl Metric {
             Self::Connected => "swarmedge_cn_introductions_connected_total",
             Self::NotConnected => "swarmedge_cn_introductions_failed_total",
             Self::UsageReceived => "swarmedge_cn_usage_received_total",
+            Self::Limited => "swarmedge_cn_limited_total",
             Self::UsageStored => "swarmedge_cn_usage_stored_total",
             Self::UsageDeferred => "swarmedge_cn_usage_deferred_total",
             Self::LogDropped => "swarmedge_cn_log_dropped_total",
@@ -313,8 +317,8 @@ pub struct Config {
     pub idle_after: Duration,
     /// A session that may have been left behind answers a ping within this.
     pub answer_within: Duration,
-    /// Queries a session may send a minute.
-    pub queries_per_minute: u32,
+    /// What a session's messages cost it.
+    pub prices: Prices,
     /// Peers an answer names at most.
     pub peers_max: u8,
     /// A query that its DN has not answered by then fails as `Unavailable`.
@@ -337,10 +341,6 @@ pub struct Config {
     pub geolocation: bool,
     /// Records that wait for the ledger, over all sessions.
     pub usage_max: u32,
-    /// Of one session, a usage record is taken this often in the long run; zero: there is no limit.
-    pub usage_every: Duration,
-    /// And so many at once.
-    pub usage_burst: u32,
     /// The wait before a lost server is dialled again: first and longest.
     pub backoff: (Duration, Duration),
     /// Told to those turned away: come back after this.
@@ -364,7 +364,7 @@ impl Config {
             ping_every: Duration::from_secs(20),
             idle_after: Duration::from_secs(65),
             answer_within: Duration::from_secs(5),
-            queries_per_minute: 10,
+            prices: Prices::USUAL,
             peers_max: u8::try_from(limits::PEERS_PER_ANSWER_MAX).unwrap_or(u8::MAX),
             select_within: Duration::from_secs(3),
             spool: true,
@@ -376,8 +376,6 @@ impl Config {
             logs: true,
             geolocation: false,
             usage_max: 65_536,
-            usage_every: Duration::from_millis(500),
-            usage_burst: 64,
             backoff: (Duration::from_millis(200), Duration::from_secs(10)),
             busy_retry: Duration::from_secs(5),
             drain: Duration::from_secs(3),
@@ -389,11 +387,10 @@ impl Config {
     pub fn tiny(root: PublicKey, verify: Verify, cert: ServerCert) -> Self {
         Self {
             sessions_max: 4,
-            queries_per_minute: 4,
+            prices: Prices { query: Duration::from_secs(15), ..Prices::NONE },
             peers_max: 2,
             logs: false,
             usage_max: 4,
-            usage_every: Duration::ZERO,
             readd_spread: Duration::ZERO,
             backoff: (Duration::from_secs(1), Duration::from_secs(1)),
             ..Self::new(root, verify, cert)

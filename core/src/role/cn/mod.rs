@@ -7,6 +7,7 @@ mod directories;
 pub mod io;
 mod logs;
 mod meetings;
+mod prices;
 mod quarantine;
 mod queries;
 mod spool;
@@ -17,6 +18,7 @@ mod withdrawn;
 mod tests;
 
 pub use io::{Config, Input, Metric, Output};
+pub use prices::{LEAD, Prices};
 
 use crate::accounting::Trust;
 use crate::ids::{ConnId, Guid, IntroId, RecordId, ReqId, SessionId, VersionId};
@@ -100,6 +102,10 @@ enum Timer {
     Register(u32),
     /// Nothing more is passed on of this introduction.
     Guest(IntroId),
+    /// Tell DNs how this client is now.
+    Tell(ConnId),
+    /// Ask this client for its whole inventory.
+    Readd(ConnId),
     /// Take out of the spool what the ledger has.
     Spool,
     /// Whoever is still here must go.
@@ -196,6 +202,8 @@ impl Cn {
             Timer::Ping(dn) => self.ping(cx, dn),
             Timer::Register(dn) => self.register_more(cx, dn),
             Timer::Guest(intro) => self.guest_expired(intro),
+            Timer::Tell(conn) => self.tell_change(cx, conn),
+            Timer::Readd(conn) => self.readd(cx, conn),
             Timer::Spool => self.clear_spool(cx),
             Timer::Stop => self.stop(cx),
         }

@@ -18,7 +18,6 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-const MINUTE: Duration = Duration::from_secs(60);
 /// Told to those whose query failed for want of a DN.
 const UNAVAILABLE_RETRY_MS: u32 = 2_000;
 
@@ -54,19 +53,7 @@ struct Offer {
 
 impl Cn {
     pub(super) fn query(&mut self, cx: &mut Context<'_>, conn: ConnId, query: Query) {
-        let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return };
         cx.push(Output::Count(Metric::Query));
-        while session.queries.front().is_some_and(|at| cx.now.since(*at) >= MINUTE) {
-            session.queries.pop_front();
-        }
-        if let Some(oldest) = session.queries.front()
-            && session.queries.len() >= cx.cfg.queries_per_minute as usize
-        {
-            let free = MINUTE.saturating_sub(cx.now.since(*oldest));
-            let retry = u32::try_from(free.as_millis()).unwrap_or(u32::MAX).saturating_add(1);
-            return fail(cx, conn, query.query, QueryError::TooMany, retry);
-        }
-        session.queries.push_back(cx.now);
         if self.is_edge_only(conn) {
             cx.push(Output::Count(Metric::EdgeOnly));
             return self.answer(cx, conn, query.query, Vec::new());
@@ -285,7 +272,7 @@ impl Cn {
     }
 }
 
-fn fail(cx: &mut Context<'_>, conn: ConnId, query: u32, why: QueryError, retry_after_ms: u32) {
+pub(super) fn fail(cx: &mut Context<'_>, conn: ConnId, query: u32, why: QueryError, retry_after_ms: u32) {
     cx.push(Output::Count(Metric::QueryRefused));
     let msg = ControlMsg::QueryFailed(QueryFailed { query, why, retry_after_ms });
     cx.push(Output::ClientSend { conn, msg });

@@ -57,9 +57,7 @@ impl Cn {
         cx.push(Output::Count(Metric::UsageReceived));
         let id = record.id;
         let on_its_way = self.ledger.holds(id);
-        let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return };
-        let full = self.ledger.waiting() >= cx.cfg.usage_max as usize;
-        if !on_its_way && (full || !session.takes_usage(cx.cfg, cx.now)) {
+        if !on_its_way && self.ledger.waiting() >= cx.cfg.usage_max as usize {
             return cx.push(Output::Count(Metric::UsageDeferred));
         }
         self.known_place(cx, conn, &head);

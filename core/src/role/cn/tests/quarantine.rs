@@ -37,7 +37,8 @@ fn who_is_quarantined_is_told_of_nobody_and_offered_to_nobody_until_let_out() {
     let out = say(&mut b, 1, query());
     assert!(nobody_is_told(&out) && to_dn(&out).is_empty(), "{out:?}");
     // its user's wishes change nothing, nor does its coming again
-    let update = ControlMsg::Update(Update { uploads: true, nat: NatDescriptor::default() });
+    let nat = NatDescriptor { hairpin: true, ..NatDescriptor::default() };
+    let update = ControlMsg::Update(Update { uploads: true, nat });
     assert_eq!(offerable(&say(&mut b, 1, update)), [(guid, false)]);
     b.input(Input::ClientClosed { conn: ConnId(1) });
     assert_eq!(offerable(&join(&mut b, 1)), [(guid, false)]);

@@ -1,0 +1,228 @@
+//! What sessions may ask for. Each kind of message is sent without end, at full tables; what is put out is counted.
+
+use super::*;
+use crate::limits::{INVENTORY_PAGE_MAX, SHARES_PER_PEER_MAX};
+use crate::role::cn::{LEAD, Prices};
+use crate::wire::control::{Introduce, ReaddRequest, Unreceipted};
+
+fn page(seq: u64, reset: bool, from: usize) -> ControlMsg {
+    let add = (from..from + INVENTORY_PAGE_MAX)
+        .map(|n| Shared { version: VersionId::numbered(u32::try_from(n).expect("small")), complete: true });
+    let (add, remove) = (List::truncated(add), List::default());
+    ControlMsg::Inventory(Inventory { seq, reset, last: false, add, remove })
+}
+
+fn update(uploads: bool, udp: bool, epoch: u32) -> ControlMsg {
+    ControlMsg::Update(Update { uploads, nat: NatDescriptor { epoch, udp, ..NatDescriptor::default() } })
+}
+
+/// A client with the whole of the largest inventory, told.
+fn full() -> (Bench<Cn>, ConnId) {
+    let (mut b, dn, _) = whole();
+    join(&mut b, 1);
+    for seq in 1..=44 {
+        let out = say(&mut b, 1, page(seq, seq == 1, usize::try_from(seq).expect("small") * INVENTORY_PAGE_MAX));
+        assert_eq!(to_dn(&out).len(), 1, "the largest inventory is paid for");
+    }
+    (b, dn)
+}
+
+fn peers_told(out: &[Output]) -> Vec<(bool, bool)> {
+    let peer = |m: &&DirectoryMsg| if let DirectoryMsg::Peer(e) = m { Some((e.uploads, e.nat.udp)) } else { None };
+    to_dn(out).iter().filter_map(peer).collect()
+}
+
+/// Lets time pass, with a DN and a client that are there.
+fn pass(b: &mut Bench<Cn>, dn: ConnId, by: Duration) -> Vec<Output> {
+    let mut out = Vec::new();
+    let end = b.now.after(by);
+    while b.now < end {
+        out.extend(b.wait(end.since(b.now).min(secs(5))));
+        b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Pong });
+        say(b, 1, ControlMsg::Ping);
+    }
+    out
+}
+
+/// What comes of a message sent `times` times at once.
+fn flood(b: &mut Bench<Cn>, msg: &ControlMsg, times: u32) -> Vec<Output> {
+    (0..times).flat_map(|_| say(b, 1, msg.clone())).collect()
+}
+
+/// What others have to do for that, and what the client is told but for refusals.
+fn work(out: &[Output]) -> usize {
+    let is_work = |o: &&Output| match o {
+        Output::ClientSend { msg, .. } => !matches!(msg, ControlMsg::QueryFailed(_)),
+        Output::DirectorySend { .. } | Output::LedgerSend { .. } | Output::OpenGrant { .. } | Output::Sign { .. } => {
+            true
+        }
+        _ => false,
+    };
+    out.iter().filter(is_work).count()
+}
+
+#[test]
+fn an_update_that_changes_nothing_ends_at_the_cn() {
+    let (mut b, _) = full();
+    let first = say(&mut b, 1, update(false, true, 1));
+    assert_eq!(peers_told(&first), [(false, true)]);
+    let out = flood(&mut b, &update(false, true, 1), 10_000);
+    assert!(out.is_empty(), "{:?}", out.first());
+    // an older one says nothing either
+    assert!(say(&mut b, 1, update(false, false, 0)).is_empty());
+}
+
+#[test]
+fn an_update_there_and_back_again_and_again_is_told_as_often_as_it_is_paid() {
+    let (mut b, dn) = full();
+    pass(&mut b, dn, secs(30));
+    let mut told = Vec::new();
+    for n in 0..1_200 {
+        // twenty a second for a minute
+        let out = say(&mut b, 1, update(n % 2 == 0, true, 1));
+        told.extend(peers_told(&out));
+        told.extend(peers_told(&pass(&mut b, dn, Duration::from_millis(50))));
+    }
+    assert!(told.len() <= 130, "{}", told.len());
+    told.dedup();
+    assert!((1..=5).contains(&told.len()), "{}: each moves all that it shares", told.len());
+}
+
+#[test]
+fn the_newest_state_is_told_in_the_end() {
+    let (mut b, dn) = full();
+    for n in 0..20 {
+        say(&mut b, 1, update(n % 2 == 0, true, 1));
+    }
+    let out = say(&mut b, 1, update(true, true, 2));
+    assert!(peers_told(&out).is_empty() && refusal(&out, 1).is_none());
+    let told = peers_told(&pass(&mut b, dn, secs(76)));
+    assert_eq!(told.last(), Some(&(true, true)));
+    assert_eq!(told.len(), 1, "once, whatever was between");
+}
+
+#[test]
+fn who_turns_uploads_off_is_introduced_to_nobody_even_before_it_can_pay_to_say_so() {
+    let (mut b, dn) = full();
+    for n in 0..20 {
+        say(&mut b, 1, update(n % 2 == 0, true, 1));
+    }
+    assert!(peers_told(&say(&mut b, 1, update(false, true, 1))).is_empty());
+    let introduce = Introduce {
+        intro: introductions::tests::answer(vec![introductions::tests::intro(1)]).remove(0),
+        nat: NatDescriptor::default(),
+        ticket: None,
+    };
+    let deliver = Deliver { session: SessionId(0), from: Route { link: 1, session: SessionId(7) }, introduce };
+    let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Deliver(deliver) });
+    assert!(to_client(&out, 1).is_empty(), "{out:?}");
+}
+
+#[test]
+fn renewals_of_a_nat_that_move_no_list_are_told_at_once() {
+    let (mut b, _) = full();
+    for n in 0..30 {
+        let nat = NatDescriptor { epoch: 1, hairpin: n % 2 == 0, ..NatDescriptor::default() };
+        let out = say(&mut b, 1, ControlMsg::Update(Update { uploads: true, nat }));
+        assert_eq!(peers_told(&out).len(), 1, "{n}");
+    }
+}
+
+#[test]
+fn a_flood_of_wishes_leaves_the_books_alone() {
+    let (mut b, ..) = whole();
+    join(&mut b, 1);
+    for n in 0..1_000 {
+        say(&mut b, 1, query());
+        say(&mut b, 1, update(n % 2 == 0, true, 1));
+        say(&mut b, 1, ControlMsg::Opened(Opened { intro: IntroId::numbered(n) }));
+    }
+    assert_eq!(submitted(&say(&mut b, 1, logged(1, 1))), [RecordId::numbered(1)]);
+    assert_eq!(to_client(&say(&mut b, 1, ControlMsg::Ping), 1), [&ControlMsg::Pong]);
+}
+
+#[test]
+fn each_kind_of_message_makes_no_more_work_than_it_pays_for() {
+    let intro = introductions::tests::answer(vec![introductions::tests::intro(1)]).remove(0);
+    let attempt = Attempt { failure: None, rung: Rung::Reflexive, probes: 1, took_ms: 1 };
+    let prices = Prices::USUAL;
+    let removal = |seq| Inventory {
+        seq,
+        reset: false,
+        last: true,
+        add: List::default(),
+        remove: List::truncated([VersionId::numbered(1)]),
+    };
+    let kinds: [(&dyn Fn(u32) -> ControlMsg, Duration); 9] = [
+        (&|_| query(), prices.query),
+        (&|n| ControlMsg::Inventory(removal(44 + u64::from(n) + 1)), prices.version),
+        (&|n| update(true, false, n + 2), prices.update),
+        (&|n| ControlMsg::Opened(Opened { intro: IntroId::numbered(n) }), prices.step),
+        (&|n| ControlMsg::Outcome(Outcome { intro: IntroId::numbered(n), attempt: attempt.clone() }), prices.step),
+        (&|n| logged(n, 1), prices.record),
+        (&|_| ControlMsg::Unreceipted(Unreceipted { intro: intro.clone(), owed: 1, receipted: 0 }), prices.record),
+        (&|_| ControlMsg::Ping, prices.ping),
+        (&|_| ControlMsg::Pong, prices.ping),
+    ];
+    for (msg, price) in kinds {
+        let (mut b, dn) = full();
+        pass(&mut b, dn, secs(30));
+        let most = usize::try_from(LEAD.as_micros() / price.as_micros()).expect("few");
+        let out: Vec<Output> = (0..5_000).flat_map(|n| say(&mut b, 1, msg(n))).collect();
+        assert_eq!(refusal(&out, 1), None, "{:?}: nobody's session ends for it", msg(0));
+        assert!(work(&out) <= most.min(5_000), "{:?}: {} of {most}", msg(0), work(&out));
+        assert!(b.machine.sessions() == 1 && b.machine.ledger.waiting() <= 240, "{:?}", msg(0));
+    }
+}
+
+#[test]
+fn a_log_that_is_forked_again_and_again_fills_no_queue() {
+    let (mut b, ..) = whole();
+    b.cfg.logs = true;
+    join(&mut b, 1);
+    for n in 0..5_000_u64 {
+        let record = UsageRecord { elapsed_ms: n, ..usage(1, 1) };
+        let head = Log::default().append(SecondaryGuid::numbered(1), &record);
+        let signature = fake_sign(&key(1), SignContext::LogHead, &head.to_bytes());
+        say(&mut b, 1, ControlMsg::Usage(Logged { record, head: SignedHead { head, key: key(1), signature } }));
+    }
+    assert!(b.machine.usage_waiting() <= 3 * 120, "{}", b.machine.usage_waiting());
+}
+
+#[test]
+fn an_inventory_that_cannot_be_paid_is_asked_for_anew_when_it_can() {
+    let (mut b, dn, _) = whole();
+    join(&mut b, 1);
+    let mut told = 0;
+    for seq in 1..=150 {
+        let out = say(&mut b, 1, page(seq, seq % 50 == 1, 0));
+        assert_eq!(refusal(&out, 1), None);
+        told += to_dn(&out).len();
+    }
+    assert_eq!(told, 100, "as many versions as are earned in a minute");
+    let out = pass(&mut b, dn, secs(60));
+    let readd = to_client(&out, 1).iter().filter(|m| matches!(m, ControlMsg::ReaddRequest(_))).count();
+    assert_eq!(readd, 1);
+    assert!(to_dn(&say(&mut b, 1, page(151, false, 0))).is_empty(), "there is a gap before it");
+    for seq in 152..=195 {
+        assert_eq!(to_dn(&say(&mut b, 1, page(seq, seq == 152, 0))).len(), 1, "{seq}");
+    }
+}
+
+#[test]
+fn what_is_told_again_because_dns_come_and_go_costs_nothing() {
+    let (mut b, dn) = full();
+    let (mut dn, mut seq) = (dn, 44);
+    for _ in 0..20 {
+        b.input(Input::DirectoryClosed { conn: dn });
+        dn = dn_conn(&b.wait(secs(1))).expect("a dial");
+        let out = dn_up(&mut b, dn);
+        assert!(to_client(&out, 1).iter().any(|m| matches!(m, ControlMsg::ReaddRequest(ReaddRequest { .. }))));
+        for n in 0..44 {
+            seq += 1;
+            let out = say(&mut b, 1, page(seq, n == 0, usize::try_from(n).expect("small") * INVENTORY_PAGE_MAX));
+            assert_eq!(to_dn(&out).len(), 1, "{seq}");
+        }
+    }
+    assert!(44 * INVENTORY_PAGE_MAX > SHARES_PER_PEER_MAX);
+}
