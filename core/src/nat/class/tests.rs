@@ -82,7 +82,7 @@ fn nat(observed: &'static str) -> impl Strategy<Value = NatDescriptor> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_096))]
+    #![proptest_config(swarmedge_seeds::random(4_096))]
 
     #[test]
     fn classes_decide_as_the_table_does_for_each_pair(a in nat("192.0.2.1"), b in nat("198.51.100.1")) {

@@ -170,7 +170,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(swarmedge_seeds::random(24))]
 
     #[test]
     fn each_is_offered_as_many_as_a_naive_scan_finds_for_it(kind in kinds(), seed in any::<u64>()) {
