@@ -1,7 +1,12 @@
 //! What the store keeps of the client's books: usage records until they are acknowledged, the newest checkpoint.
 
-use super::Store;
+use super::crash_tests::{Fault, Medium, MemDisk, coin};
+use super::{Store, Waits};
 use crate::keys::Key;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 use swarmedge_core::accounting::logs::Log;
 use swarmedge_core::ids::{DownloadId, Guid, RecordId, SecondaryGuid, Signature, VersionId};
 use swarmedge_core::role::client::io::{Save, StoreError};
@@ -61,4 +66,41 @@ fn records_are_kept_until_they_are_acknowledged_and_of_checkpoints_the_newest() 
     let (_, restored) = Store::open(dir.path()).expect("opens again");
     assert_eq!(restored.usage, [usage(2, &key)]);
     assert_eq!(restored.checkpoint, Some(checkpoint(3, &key)));
+}
+
+/// The disk fails from one operation of the journal on, and then works again: what was told durable stays, what was not
+/// can be written, without a restart of the client, and all of it survives a crash.
+#[test]
+fn a_journal_goes_on_after_a_fault_that_lasted_and_loses_no_record() {
+    let key = Key::generate();
+    let open = |disk: &MemDisk| {
+        let waits = Waits { gather: Duration::ZERO, shred: Duration::ZERO };
+        Store::open_on(Arc::new(disk.clone()), Path::new("/state"), waits, None).expect("opens")
+    };
+    let operations = |disk: &MemDisk| disk.0.lock().expect("whole").operations;
+    let save = |store: &Store, n: u32| saved(store, Save::Usage(usage(n, &key)));
+    let whole = MemDisk::new(Medium::default());
+    let (store, _) = open(&whole);
+    let opened = operations(&whole);
+    (1..=4).for_each(|n| save(&store, n).expect("no fault"));
+    let written = operations(&whole);
+    assert!(written >= opened + 4);
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
+        for at in opened + 1..=written {
+            let disk = MemDisk::new(Medium::with(Some((at, Fault::Lasting(kind)))));
+            let (store, _) = open(&disk);
+            let failed = (1..=4).filter(|n| save(&store, *n).is_err()).collect::<Vec<_>>();
+            assert!(!failed.is_empty(), "{kind} at {at}: it never happened");
+            disk.0.lock().expect("whole").fault = None;
+            // others first: what was refused is on pages that the disk may never have had
+            (5..=6).chain(failed).for_each(|n| save(&store, n).unwrap_or_else(|e| panic!("{kind} at {at}: {e:?}")));
+            for seed in 0..4 {
+                let image = disk.0.lock().expect("whole").after_crash(coin(seed));
+                let (_, restored) = open(&MemDisk::new(image));
+                let mut ids: Vec<_> = restored.usage.iter().map(|u| u.id).collect();
+                ids.sort_unstable();
+                assert_eq!(ids, (1..=6).map(RecordId::numbered).collect::<Vec<_>>(), "{kind} at {at}, seed {seed}");
+            }
+        }
+    }
 }
