@@ -196,6 +196,7 @@ fn campaigns_find_seeded_defects() {
         Mutant::ReaddIsLost,
         Mutant::Misdelivers,
         Mutant::SpoolLosesOffers,
+        Mutant::JournalIsBelieved,
     ];
     for defect in defects {
         let found = (0..400).find(|&seed| campaign::run(seed, Some(defect)).failure.is_some());

@@ -52,6 +52,8 @@ pub enum StoreError {
     NoSpace,
     /// Any other failure.
     Io,
+    /// Something that may not be replaced stands where a file is to go.
+    Taken,
 }
 
 /// Who delivered bytes, for the books.
@@ -80,6 +82,18 @@ pub enum FailReason {
     Io,
     /// The edge sends wrong bytes.
     EdgeCorrupt,
+    /// Something that may not be replaced stands where the file is to go.
+    OutputTaken,
+}
+
+impl From<StoreError> for FailReason {
+    fn from(why: StoreError) -> Self {
+        match why {
+            StoreError::NoSpace => Self::NoSpace,
+            StoreError::Io => Self::Io,
+            StoreError::Taken => Self::OutputTaken,
+        }
+    }
 }
 
 /// Why a peer connection is closed.

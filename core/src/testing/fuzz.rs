@@ -30,6 +30,7 @@ use crate::wire::records::{
 };
 use crate::wire::{Framed, Wire, frame_len};
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use arbitrary::{Result, Unstructured};
@@ -329,7 +330,16 @@ fn client_input(u: &mut Unstructured<'_>, open: &Open) -> Result<Input> {
         }
         16 => Input::Network(u.arbitrary()?),
         17 => Input::Line(LineEvent::Shown { line: LineId(1 << 63), from: keys::addr(2), bytes: u.arbitrary()? }),
-        _ => Input::VersionLost { version: VersionId::numbered(u.int_in_range(0..=3)?) },
+        _ => {
+            let version = VersionId::numbered(u.int_in_range(0..=3)?);
+            let pieces = u.int_in_range(0..=9)?;
+            let left = Bitfield::from_bytes(pieces, &[u.arbitrary()?, u.arbitrary()?]);
+            Input::VersionLost {
+                version,
+                left: left.unwrap_or_else(|| Bitfield::full(pieces)),
+                sources: BTreeMap::new(),
+            }
+        }
     })
 }
 
@@ -338,7 +348,7 @@ fn command(u: &mut Unstructured<'_>) -> Result<CommandKind> {
     Ok(match u.int_in_range(0..=6_u8)? {
         0 | 1 => {
             let object = ObjectRef { provider: ProviderId(1), path: u.int_in_range(0..=2_u8)?.to_string() };
-            CommandKind::Get { object, output: "out".to_string() }
+            CommandKind::Get { object, output: "out".to_string(), replace: false }
         }
         2 => CommandKind::Pause(handle),
         3 => CommandKind::Resume(handle),

@@ -81,7 +81,7 @@ fn moves(w: &World<Net>, _: &Cfg, moves: &mut Vec<Move>) {
 
 fn get(req: u64) -> In {
     let object = ObjectRef { provider: ProviderId(1), path: PATH.to_string() };
-    let kind = CommandKind::Get { object, output: String::new() };
+    let kind = CommandKind::Get { object, output: String::new(), replace: false };
     In::Client(client::Input::Command(Command { req: ReqId(1 << 40 | req), kind }))
 }
 

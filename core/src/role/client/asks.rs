@@ -181,7 +181,7 @@ impl Client {
     fn another_version(&mut self, cx: &mut Context<'_>, handle: Handle) {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         let old = job.granted().map(|g| g.version);
-        job.swarm = None;
+        job.drop_swarm();
         job.have = Bitfield::empty(0);
         self.timers.clear(Timer::Download(handle));
         if let Some(version) = old.filter(|v| !self.cached.contains_key(v)) {
@@ -205,7 +205,7 @@ impl Client {
             order_seed: granted.order_seed,
             rate_min: granted.policy.rate_min,
         };
-        job.swarm = Some(Download::new(spec, &cx.cfg.download));
+        job.swarm = Some(Download::new(spec, &cx.cfg.download).numbered_from(job.next_xfer));
         self.share_job(cx, handle);
         self.start_swarm(cx, handle);
         self.save_record(cx, handle, None);

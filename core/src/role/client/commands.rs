@@ -1,13 +1,16 @@
 //! The user's wishes.
 
-use super::io::{Command, CommandError, CommandKind, DownloadRecord, DownloadState, Notice, ObjectRef, Output, Save};
+use super::io::{
+    Command, CommandError, CommandKind, DownloadRecord, DownloadState, Notice, ObjectRef, Output, Save, SourceName,
+};
 use super::job::Job;
 use super::{Client, Context, Saving, Timer};
 use crate::content::Bitfield;
 use crate::ids::{Handle, ReqId, VersionId};
 use crate::session::client as session;
-use crate::swarm::upload;
+use crate::swarm::{download, upload};
 use crate::wire::records::UsageState;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -17,7 +20,7 @@ impl Client {
     pub(super) fn command(&mut self, cx: &mut Context<'_>, command: Command) {
         let Command { req, kind } = command;
         let refused = match kind {
-            CommandKind::Get { object, output } => self.get(cx, req, object, output),
+            CommandKind::Get { object, output, replace } => self.get(cx, req, object, (output, replace)),
             CommandKind::Pause(handle) => self.pause(cx, req, handle),
             CommandKind::Resume(handle) => self.resume(cx, req, handle),
             CommandKind::Cancel(handle) => self.cancel(cx, req, handle),
@@ -42,9 +45,9 @@ impl Client {
     }
 
     /// Downloads an object, or goes on with it: then only if it has not changed.
-    fn get(&mut self, cx: &mut Context<'_>, req: ReqId, object: ObjectRef, output: String) -> Result<()> {
+    fn get(&mut self, cx: &mut Context<'_>, req: ReqId, object: ObjectRef, output: (String, bool)) -> Result<()> {
         let known = self.jobs.iter().find(|(_, j)| j.record.object == object);
-        let known = known.map(|(handle, job)| (*handle, job.record.state, job.record.output == output));
+        let known = known.map(|(handle, job)| (*handle, job.record.state, job.record.output == output.0));
         match known {
             Some((_, DownloadState::Starting | DownloadState::Running, false)) => return Err(CommandError::OnItsWay),
             Some((handle, DownloadState::Starting | DownloadState::Running, true)) => {
@@ -52,7 +55,7 @@ impl Client {
             }
             Some((handle, DownloadState::Paused | DownloadState::Failed(_), _)) => {
                 if let Some(job) = self.jobs.get_mut(&handle) {
-                    job.record.output = output;
+                    (job.record.output, job.record.replace) = output;
                     job.newest = true;
                 }
                 self.begin(cx, handle, req);
@@ -69,10 +72,11 @@ impl Client {
         Ok(())
     }
 
-    fn get_anew(&mut self, cx: &mut Context<'_>, req: ReqId, object: ObjectRef, output: String) {
+    fn get_anew(&mut self, cx: &mut Context<'_>, req: ReqId, object: ObjectRef, (output, replace): (String, bool)) {
         let handle = self.next_handle.step();
         let state = DownloadState::Starting;
-        let record = DownloadRecord { handle, object, output, granted: None, state, usage_seq: 0, active_ms: 0 };
+        let record =
+            DownloadRecord { handle, object, output, replace, granted: None, state, usage_seq: 0, active_ms: 0 };
         self.jobs.insert(handle, Job::new(record, Bitfield::empty(0), Vec::new(), cx.now));
         self.begin(cx, handle, req);
     }
@@ -151,14 +155,22 @@ impl Client {
         self.save(cx, Save::Uncache { version }, saving);
     }
 
-    /// The store has nothing of a version any more. It is no longer offered; its finished downloads are the user's
-    /// alone and forgotten here; others of it begin anew.
-    pub(super) fn version_lost(&mut self, cx: &mut Context<'_>, version: VersionId) {
+    /// The store has only this left of a version. Its finished downloads are the user's alone and forgotten here;
+    /// others of it go on from what is left.
+    pub(super) fn version_lost(
+        &mut self,
+        cx: &mut Context<'_>,
+        version: VersionId,
+        left: &Bitfield,
+        mut sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
+    ) {
         self.cached.remove(&version);
         self.unshare(cx, version);
         let of_it = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
         let handles: Vec<_> = of_it.map(|(handle, _)| *handle).collect();
         for handle in handles {
+            // what is under way is not waited for
+            self.tell_swarm(cx, handle, download::Input::Stop);
             self.timers.clear(Timer::Download(handle));
             let Some(job) = self.jobs.get_mut(&handle) else { continue };
             if job.record.state == DownloadState::Completed {
@@ -166,12 +178,15 @@ impl Client {
                 self.save(cx, Save::Forget { handle }, Saving::Nothing);
                 continue;
             }
-            job.swarm = None;
-            job.have = Bitfield::empty(0);
-            job.counted.clear();
+            job.drop_swarm();
+            job.wanted = None;
+            job.have.clone_from(left);
+            job.counted = sources.remove(&handle).unwrap_or_default().into_iter().collect();
             // what is still to be said of the old pieces means nothing for the new ones
             self.saves.values_mut().filter(|s| s.is_of_pieces(handle)).for_each(|s| *s = Saving::Nothing);
-            if job.is_active() && job.asked.is_none() {
+            self.close_peers_of(cx, handle);
+            self.tell(cx, handle);
+            if self.jobs.get(&handle).is_some_and(|job| job.is_active() && job.asked.is_none()) {
                 self.go_on(cx, handle);
             }
         }

@@ -13,7 +13,7 @@ pub use status::DownloadStatus;
 pub use crate::swarm::outcome::{CloseReason, EdgeError, FailReason, FetchEnd, SourceName, StoreError};
 
 use crate::accounting::possession::Challenge;
-use crate::content::{Layout, Policy};
+use crate::content::{Bitfield, Layout, Policy};
 use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, ReqId, Signature, VersionId, XferId};
 use crate::nat::NatDescriptor;
 use crate::nat::connectivity::{Along, Line, LineEvent, Scatter, Scattered};
@@ -22,6 +22,7 @@ use crate::wire::control::ControlMsg;
 use crate::wire::peer::{PeerMsg, PieceRequest, RefuseCode};
 use crate::wire::records::{Head, Receipt, SealedGrant, SignedRekey};
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -151,10 +152,14 @@ pub enum Input {
         /// Whether it is durable.
         result: Result<(), StoreError>,
     },
-    /// The store no longer has a cached version: its user has changed the file that they share.
+    /// The store has less of a version than it has said: its file was damaged, or changed by somebody else.
     VersionLost {
         /// Which.
         version: VersionId,
+        /// The pieces that are still there (no piece of 0 if it is gone).
+        left: Bitfield,
+        /// Bytes of these by source, for each download that fetched them.
+        sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
     },
     /// What the network looks like has changed (STUN, interfaces).
     Network(NatDescriptor),
@@ -191,6 +196,8 @@ pub enum CommandKind {
         object: ObjectRef,
         /// The shell's token for where the file is to go.
         output: String,
+        /// What stands there may be replaced.
+        replace: bool,
     },
     /// Stop fetching, keep what is there.
     Pause(Handle),
@@ -486,6 +493,8 @@ pub struct DownloadRecord {
     pub object: ObjectRef,
     /// The shell's token for where the file is to go.
     pub output: String,
+    /// What stands there may be replaced.
+    pub replace: bool,
     /// Its grant; the version is fixed by it.
     pub granted: Option<Granted>,
     /// How far it is.

@@ -35,6 +35,8 @@ pub(super) struct Job {
     /// Who delivered it.
     pub(super) counted: Vec<(SourceName, u64)>,
     pub(super) swarm: Option<Download>,
+    /// The number of the next swarm's first transfer.
+    pub(super) next_xfer: u32,
     /// What an edge must still say, and the request under way for it.
     pub(super) need: Option<Need>,
     pub(super) asked: Option<ReqId>,
@@ -72,6 +74,7 @@ impl Job {
             have,
             counted,
             swarm: None,
+            next_xfer: 0,
             need: None,
             asked: None,
             ask_backoff: Backoff::default(),
@@ -93,6 +96,13 @@ impl Job {
     /// Its grant.
     pub(super) const fn granted(&self) -> Option<&Granted> {
         self.record.granted.as_ref()
+    }
+
+    /// It has no swarm any more, or another one soon.
+    pub(super) fn drop_swarm(&mut self) {
+        if let Some(swarm) = self.swarm.take() {
+            self.next_xfer = swarm.next_xfer();
+        }
     }
 
     /// Whether it is to go on by itself.

@@ -34,7 +34,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
-use io::{CommandError, DownloadState, FailReason, FetchEnd, FetchSource, Notice, Save, StoreError};
+use io::{CommandError, DownloadState, FetchEnd, FetchSource, Notice, Save, StoreError};
 use job::Job;
 use peers::PeerLink;
 use rekey::{Owner, Rekey};
@@ -218,11 +218,7 @@ impl Client {
     /// A download whose record cannot be kept would not survive a crash: it stops, and says why.
     fn record_not_saved(&mut self, cx: &mut Context<'_>, handle: Handle, why: StoreError) {
         if self.jobs.get(&handle).is_some_and(Job::is_active) {
-            let why = match why {
-                StoreError::NoSpace => FailReason::NoSpace,
-                StoreError::Io => FailReason::Io,
-            };
-            self.halt(cx, handle, DownloadState::Failed(why));
+            self.halt(cx, handle, DownloadState::Failed(why.into()));
         }
     }
 
@@ -467,7 +463,7 @@ impl Machine for Client {
             Input::HeadSigned { req, signature } => self.head_signed(cx, req, signature),
             Input::KeyMade { req, made } => self.key_made(cx, req, made),
             Input::Saved { req, result } => self.saved(cx, req, result),
-            Input::VersionLost { version } => self.version_lost(cx, version),
+            Input::VersionLost { version, left, sources } => self.version_lost(cx, version, &left, sources),
             Input::PeerQuiet { conn, quiet, round_trip } => self.peer_quiet(cx, conn, quiet, round_trip),
             Input::Network(nat) => self.network(cx, nat),
             Input::Proven(proven) => self.tell_session(cx, session::Input::Proven(proven)),

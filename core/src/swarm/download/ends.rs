@@ -3,7 +3,7 @@
 use super::assign::stall_after;
 use super::io::{Output, Source};
 use super::source::Xfer;
-use super::{Download, EdgeHold, Timer, fail_reason};
+use super::{Download, EdgeHold, Timer};
 use crate::Cx;
 use crate::ids::{ConnId, PieceIndex, XferId};
 use crate::limits::BLOCK_LEN;
@@ -144,7 +144,7 @@ impl Download {
             }
             (FetchEnd::Fetched | FetchEnd::Cancelled, _) => {}
             _ if !awaited => {}
-            (FetchEnd::Store(why), _) => self.fail(cx, fail_reason(why)),
+            (FetchEnd::Store(why), _) => self.fail(cx, why.into()),
             (FetchEnd::Refused(code), Source::Peer(conn)) => self.peer_refused(cx, conn, piece, code),
             (FetchEnd::EdgeRefused(why), Source::Edge(edge)) => self.edge_refused(cx, edge, why),
             (FetchEnd::Broken | FetchEnd::EdgeRefused(_), Source::Peer(conn)) => self.strike(cx, conn),

@@ -144,6 +144,19 @@ impl Download {
         }
     }
 
+    /// The same, with transfers numbered from there: those of an earlier download under the same handle may still end.
+    #[must_use]
+    pub const fn numbered_from(mut self, next_xfer: u32) -> Self {
+        self.next_xfer = next_xfer;
+        self
+    }
+
+    /// The number of its next transfer.
+    #[must_use]
+    pub const fn next_xfer(&self) -> u32 {
+        self.next_xfer
+    }
+
     /// How far it is.
     #[must_use]
     pub const fn phase(&self) -> Phase {
@@ -327,16 +340,9 @@ impl Download {
             }
             Err(why) => {
                 self.picker.not_saved(piece);
-                self.fail(cx, fail_reason(why));
+                self.fail(cx, why.into());
             }
         }
-    }
-}
-
-const fn fail_reason(why: StoreError) -> FailReason {
-    match why {
-        StoreError::NoSpace => FailReason::NoSpace,
-        StoreError::Io => FailReason::Io,
     }
 }
 
@@ -385,7 +391,7 @@ impl Machine for Download {
             Input::Finished(result) => match (self.phase, result) {
                 (Phase::Finishing, Ok(())) => self.phase = Phase::Done,
                 (_, Ok(())) => {}
-                (_, Err(why)) => self.fail(cx, fail_reason(why)),
+                (_, Err(why)) => self.fail(cx, why.into()),
             },
         }
         self.go_on(cx);

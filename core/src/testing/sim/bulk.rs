@@ -2,7 +2,7 @@
 
 use super::links::{Kind, Link};
 use super::machines::In;
-use super::{Cfg, Event, Mutant, Net, links};
+use super::{Cfg, Event, Mutant, Net, links, store};
 use crate::content::Layout;
 use crate::ids::{ConnId, PieceIndex, VersionId, XferId};
 use crate::role::client::io::{FetchEnd, FetchSource, Input};
@@ -145,7 +145,12 @@ pub(super) fn serve(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId, r
     if let Some(p) = w.env.pulls.get(&id).filter(|p| !p.serving).cloned() {
         let durable = w.env.disks.get(&node).is_some_and(|d| d.has(p.version, p.piece));
         w.env.seen.served_unverified |= !durable;
-        begin(w, cfg, id, rate_max);
+        if store::looks(w, cfg, node, p.version, Some(p.piece)) {
+            begin(w, cfg, id, rate_max);
+        } else {
+            refuse(w, cfg, node, xfer, RefuseCode::Failed);
+            served(w, node, id, 0, Duration::ZERO);
+        }
     } else {
         served(w, node, id, 0, Duration::ZERO);
     }

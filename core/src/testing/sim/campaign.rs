@@ -54,6 +54,8 @@ struct Campaign {
     chance: u32,
     down: Vec<(Time, Name)>,
     faults: u32,
+    /// Whether disks forget, and what.
+    forgets: Seeded,
 }
 
 /// Plays a seed, in a world with that defect if any.
@@ -85,7 +87,9 @@ impl Campaign {
         }
         let kinds = u32::try_from(dice.next() & 0xfff).unwrap_or(0);
         let chance = 20 + dice.below(300);
-        Self { rig, plan, dice, kinds, chance, down: Vec::new(), faults: 0 }
+        // dice of their own again
+        let forgets = Seeded::new(seed ^ 0x0066_6f72_6765_7473);
+        Self { rig, plan, dice, kinds, chance, down: Vec::new(), faults: 0, forgets }
     }
 
     fn play(&mut self) -> Result<(), String> {
@@ -121,13 +125,38 @@ impl Campaign {
         }
     }
 
+    /// What was complete is the user's alone once the store has lost it: they ask again.
+    fn want_again(&mut self) {
+        let forgotten = |c: &mut Self, n: u8| PATHS.iter().any(|path| c.rig.status(n, path).is_none());
+        let clients: Vec<u8> = (0..self.plan.clients).filter(|n| forgotten(self, *n)).collect();
+        clients.into_iter().for_each(|client| self.want(client));
+    }
+
     /// Those whose time has come start again.
     fn come_back(&mut self) {
         let now = self.rig.world.now;
         let (due, later) = core::mem::take(&mut self.down).into_iter().partition(|(at, _)| *at <= now);
         self.down = later;
         let due: Vec<(Time, Name)> = due;
-        due.into_iter().for_each(|(_, name)| self.rig.restart(name));
+        for (_, name) in due {
+            self.forget(name);
+            self.rig.restart(name);
+        }
+    }
+
+    /// The disk of a client that was down may have forgotten any of its pieces.
+    fn forget(&mut self, name: Name) {
+        let client = self.rig.cfg.find(name).filter(|_| name.0 == Role::Client);
+        let Some(ix) = client.filter(|_| self.forgets.chance(500)) else { return };
+        let pieces = self.rig.world.env.disks.get(&ix).into_iter().flat_map(|disk| &disk.pieces);
+        let pieces: Vec<_> = pieces.flat_map(|(version, of_it)| of_it.keys().map(|piece| (*version, *piece))).collect();
+        let share = self.forgets.below(1_000);
+        for (version, piece) in pieces {
+            if self.forgets.chance(share) {
+                self.faults += 1;
+                self.rig.happen(Move::Forget(ix, version, piece));
+            }
+        }
     }
 
     fn is_up(&self, name: Name) -> bool {
@@ -218,6 +247,7 @@ impl Campaign {
         let seen = &env.seen;
         let rules = [
             (!seen.served_unverified, "a client served what it had not made durable"),
+            (!seen.believed, "a client served or placed what its disk had forgotten"),
             (!seen.misdelivered, "an introduction came to a client that it does not name"),
             (!seen.chosen_though_off, "a client whose user forbids uploads was chosen"),
             (seen.tainted.iter().all(|p| !seen.commits.contains_key(p)), "a piece with a wrong block was committed"),
@@ -256,6 +286,7 @@ impl Campaign {
                 None => return Ok(()),
                 Some(what) if self.rig.world.now >= end => return Err(what),
                 Some(_) => {
+                    self.want_again();
                     self.rig.run_until(Duration::from_millis(500), &mut |_| false);
                 }
             }

@@ -8,8 +8,8 @@ use super::servers::at_once;
 use super::store::Disk;
 use super::{Ask, Cfg, Event, Mutant, Net, access, bulk, keys, moving, possession, store};
 use crate::content::{Access, Bitfield};
-use crate::ids::{ConnId, Guid, PublicKey, ReqId, VersionId};
-use crate::role::client::io::{EdgeAnswer, EdgeAsk, EdgeError, Granted, Input, Notice, Output};
+use crate::ids::{ConnId, Guid, Handle, PublicKey, ReqId, VersionId};
+use crate::role::client::io::{EdgeAnswer, EdgeAsk, EdgeError, Granted, Input, Notice, Output, SourceName};
 use crate::role::client::{self, Client, Restore};
 use crate::role::edge::io as edge;
 use crate::session::client as session;
@@ -83,32 +83,37 @@ fn adopt_key(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     }
 }
 
+type Sources = BTreeMap<Handle, BTreeMap<SourceName, u64>>;
+
+/// What a store has of a version, and for each download of it who delivered that.
+pub(super) fn left(w: &World<Net>, disk: &Disk, version: VersionId) -> (Bitfield, Sources) {
+    let layout = w.env.objects.values().find(|o| o.version == version).map(|o| o.layout);
+    let pieces = || disk.pieces.get(&version).into_iter().flatten();
+    let mut have = Bitfield::empty(layout.map_or(0, |l| l.pieces()));
+    let mut sums = BTreeMap::new();
+    for (piece, from) in pieces() {
+        have.insert(*piece);
+        from.iter().for_each(|(name, bytes)| *sums.entry(*name).or_default() += u64::from(*bytes));
+    }
+    let of_it = disk.downloads.values().filter(|d| d.granted.as_ref().is_some_and(|g| g.version == version));
+    (have, of_it.map(|d| (d.handle, sums.clone())).collect())
+}
+
 /// What the store hands to a starting client.
 fn restore(w: &World<Net>, disk: &Disk) -> Restore {
     let layout = |v: VersionId| w.env.objects.values().find(|o| o.version == v).map(|o| o.layout);
-    let have = |v: VersionId| {
-        let mut have = Bitfield::empty(layout(v).map_or(0, |l| l.pieces()));
-        disk.pieces.get(&v).into_iter().flatten().for_each(|(&p, _)| {
-            have.insert(p);
-        });
-        have
-    };
     let mut restore = Restore { uploads: disk.uploads, ..Restore::default() };
-    for (&handle, record) in &disk.downloads {
+    for record in disk.downloads.values() {
         let version = record.granted.as_ref().map(|g| g.version);
-        let mut sources = BTreeMap::new();
-        for (name, bytes) in version.and_then(|v| disk.pieces.get(&v)).into_iter().flat_map(BTreeMap::values).flatten()
-        {
-            *sources.entry(*name).or_default() += u64::from(*bytes);
-        }
-        restore.sources.insert(handle, sources);
-        restore.downloads.push((record.clone(), version.map_or_else(|| Bitfield::empty(0), have)));
+        let known = version.map_or_else(|| (Bitfield::empty(0), Sources::new()), |v| left(w, disk, v));
+        restore.downloads.push((record.clone(), known.0));
+        restore.sources.extend(known.1);
     }
     restore.usage = disk.usage.values().cloned().collect();
     restore.owner = disk.owner;
     restore.checkpoint.clone_from(&disk.checkpoint);
     restore.receipts = disk.receipts.values().cloned().collect();
-    restore.cached = disk.finished.iter().filter_map(|&v| Some((v, layout(v)?, have(v)))).collect();
+    restore.cached = disk.finished.iter().filter_map(|&v| Some((v, layout(v)?, left(w, disk, v).0))).collect();
     restore
 }
 

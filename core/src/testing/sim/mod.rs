@@ -107,6 +107,8 @@ pub enum Mutant {
     SpoolLosesOffers,
     /// A CN that starts does not look into its spool.
     OffersNotReplayed,
+    /// A client's store serves and places what it has journalled, whatever the disk has forgotten.
+    JournalIsBelieved,
     /// An edge grants nothing to who is in quarantine.
     EdgesDenySuspects,
     /// An edge sends nothing to who is in quarantine.
@@ -167,6 +169,8 @@ pub struct Published {
 pub struct Seen {
     /// A client served what it had not made durable.
     pub served_unverified: bool,
+    /// A client served or placed what its disk had forgotten.
+    pub believed: bool,
     /// Pieces with a wrong block that passed for right.
     pub tainted: BTreeSet<(NodeIx, VersionId, PieceIndex)>,
     /// How often each piece was committed in a client's life on its disk.
@@ -415,6 +419,8 @@ pub enum Move {
     Break(u64),
     /// A connection breaks, and only its dialler notices.
     BreakHalf(u64),
+    /// A client's disk forgets a piece.
+    Forget(NodeIx, VersionId, PieceIndex),
     /// A client joins another network.
     Rehome(NodeIx),
     /// A node is told something by its user.
@@ -494,7 +500,7 @@ impl System for Net {
             Event::AskGrant(ask) => clients::ask_arrives(world, cfg, lane.to, ask),
             Event::Progress(id) => bulk::progress(world, id),
             Event::Blocks(id) => bulk::arrive(world, cfg, id, way),
-            Event::Save(req, what) => Some(store::saved(world, cfg, lane.to, req, what)),
+            Event::Save(req, what) => store::saved(world, cfg, lane.to, req, what),
             Event::Spool(req, batch) => Some(store::spooled(world, cfg, lane.to, (req, batch), way)),
             Event::Store(req, records) => Some(store::stored(world, cfg, (req, records), way)),
         }
@@ -510,7 +516,7 @@ impl System for Net {
             Move::Crash(_) | Move::PowerLoss(_) => b.crashes = b.crashes.saturating_sub(1),
             Move::Break(_) | Move::BreakHalf(_) => b.drops = b.drops.saturating_sub(1),
             Move::Tell(..) | Move::Image(_) => b.changes = b.changes.saturating_sub(1),
-            Move::Start(_) | Move::Rehome(_) | Move::SetBack => {}
+            Move::Start(_) | Move::Rehome(_) | Move::SetBack | Move::Forget(..) => {}
         }
         match mv {
             Move::Start(ix) => start(world, cfg, *ix),
@@ -529,6 +535,13 @@ impl System for Net {
             }
             Move::BreakHalf(id) => {
                 links::break_half(world, cfg, *id);
+                None
+            }
+            Move::Forget(ix, version, piece) => {
+                let disk = world.env.disks.entry(*ix).or_default();
+                if disk.has(*version, *piece) {
+                    disk.forgotten.insert((*version, *piece));
+                }
                 None
             }
             Move::Rehome(ix) => {

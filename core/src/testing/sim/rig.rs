@@ -272,7 +272,7 @@ impl Rig for SimRig {
         let kind = match command {
             Command::Get(path) => {
                 let object = ObjectRef { provider: ProviderId(1), path: path.to_string() };
-                CommandKind::Get { object, output: String::new() }
+                CommandKind::Get { object, output: String::new(), replace: false }
             }
             Command::Pause(path) => CommandKind::Pause(handle(path)),
             Command::Resume(path) => CommandKind::Resume(handle(path)),

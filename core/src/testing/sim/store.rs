@@ -1,10 +1,11 @@
-//! Disks: a client's store, the spools of edges and CNs, the ledger's database. A write is durable when its completion
-//! arrives; a crash before that loses it.
+//! Disks: a client's store, the spools of edges and CNs, the ledger's database. A write is durable when its
+//! completion arrives; a crash before that loses it. A disk may forget a client's pieces while it is down: the store
+//! finds that out before it serves or places them.
 
 use super::machines::In;
-use super::{Cfg, Event, Mutant, Net};
+use super::{Cfg, Event, Mutant, Net, clients, servers};
 use crate::ids::{Guid, Handle, IntroId, PieceIndex, RecordId, ReqId, VersionId};
-use crate::role::client::io::{DownloadRecord, Input, KeptReceipt, Save, SourceName};
+use crate::role::client::io::{DownloadRecord, DownloadState, Input, KeptReceipt, Save, SourceName, StoreError};
 use crate::role::edge::io as edge;
 use crate::role::{cn, ledger};
 use crate::testing::scenario::Role;
@@ -21,6 +22,8 @@ pub struct Disk {
     pub downloads: BTreeMap<Handle, DownloadRecord>,
     /// Journalled pieces and who delivered them.
     pub pieces: BTreeMap<VersionId, BTreeMap<PieceIndex, Vec<(SourceName, u32)>>>,
+    /// Journalled pieces whose bytes the disk has forgotten.
+    pub forgotten: BTreeSet<(VersionId, PieceIndex)>,
     /// Usage records that nobody has acknowledged.
     pub usage: BTreeMap<RecordId, UsageRecord>,
     /// Receipts that no usage record holds.
@@ -46,7 +49,34 @@ impl Disk {
         self.pieces.get(&version).is_some_and(|p| p.contains_key(&piece))
     }
 
+    /// Whether a download that is not complete keeps a version.
+    fn wants(&self, version: VersionId) -> bool {
+        let unfinished = |d: &&DownloadRecord| d.state != DownloadState::Completed;
+        self.downloads.values().filter(unfinished).any(|d| d.granted.as_ref().is_some_and(|g| g.version == version))
+    }
+
+    /// Forgets what is damaged of a version, or all of it if that was kept for others only.
+    fn lose(&mut self, version: VersionId) {
+        self.finished.remove(&version);
+        let forgotten = core::mem::take(&mut self.forgotten);
+        let (of_it, others) = forgotten.into_iter().partition(|(v, _)| *v == version);
+        self.forgotten = others;
+        let of_it: BTreeSet<_> = of_it;
+        if let Some(pieces) = self.pieces.get_mut(&version) {
+            pieces.retain(|piece, _| !of_it.contains(&(version, *piece)));
+        }
+        if !self.wants(version) {
+            self.pieces.remove(&version);
+        }
+    }
+
     fn apply(&mut self, what: Save) {
+        self.change(what);
+        let pieces = &self.pieces;
+        self.forgotten.retain(|(version, piece)| pieces.get(version).is_some_and(|p| p.contains_key(piece)));
+    }
+
+    fn change(&mut self, what: Save) {
         match what {
             Save::Download(record) => {
                 self.downloads.insert(record.handle, record);
@@ -142,8 +172,39 @@ pub(super) fn store(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, rec
     w.send(lane(node), cfg.disk, Event::Store(req, records));
 }
 
+/// The store looks before it serves or places; what is damaged is forgotten and the client told. Whether all was there.
+pub(super) fn looks(
+    w: &mut World<Net>,
+    cfg: &Cfg,
+    node: NodeIx,
+    version: VersionId,
+    piece: Option<PieceIndex>,
+) -> bool {
+    let disk = w.env.disks.entry(node).or_default();
+    let asked = |f: &&(VersionId, PieceIndex)| f.0 == version && piece.is_none_or(|piece| piece == f.1);
+    if disk.forgotten.iter().find(asked).is_none() {
+        return true;
+    }
+    if cfg.mutant == Some(Mutant::JournalIsBelieved) {
+        w.env.seen.believed = true;
+        return true;
+    }
+    disk.lose(version);
+    let disk = disk.clone();
+    w.env.seen.commits.retain(|&(n, v, piece), _| n != node || disk.has(v, piece));
+    let (left, sources) = clients::left(w, &disk, version);
+    servers::at_once(w, node, In::Client(Input::VersionLost { version, left, sources }));
+    false
+}
+
 /// A client's write is durable.
-pub(super) fn saved(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, what: Save) -> In {
+pub(super) fn saved(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, what: Save) -> Option<In> {
+    if let Save::Finish { version, .. } = what
+        && !looks(w, cfg, node, version, None)
+    {
+        servers::at_once(w, node, In::Client(Input::Saved { req, result: Err(StoreError::Io) }));
+        return None;
+    }
     if let Save::Piece { version, piece, .. } = &what {
         w.env.seen.committed(node, *version, *piece);
     }
@@ -157,7 +218,7 @@ pub(super) fn saved(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, wha
         // what was deleted may be committed again
         w.env.seen.commits.retain(|&(n, version, piece), _| n != node || disk.has(version, piece));
     }
-    In::Client(Input::Saved { req, result: Ok(()) })
+    Some(In::Client(Input::Saved { req, result: Ok(()) }))
 }
 
 /// A write of an edge or a CN is durable; a CN's may be refused.

@@ -397,7 +397,7 @@ pub struct GetArgs {
     /// Where the file is to go [default: the last part of the path, here]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Replace a file that is there
+    /// Replace a file that is there, or what a symbolic link points to; never a device, FIFO or socket
     #[arg(long)]
     pub force: bool,
     /// The install bundle, where no client has run before

@@ -50,6 +50,8 @@ struct State {
     anew: bool,
     revision: u64,
     downloads: BTreeMap<Handle, Entry>,
+    /// Why finished files could not be put in their places.
+    not_placed: BTreeMap<Handle, String>,
     dropped: VecDeque<(u64, Answer)>,
     /// Whether a bootstrap has named the edges, and which are known, `host:port`.
     edges: (bool, Vec<String>),
@@ -126,6 +128,7 @@ impl Desk {
             anew: false,
             revision: 1,
             downloads: BTreeMap::new(),
+            not_placed: BTreeMap::new(),
             dropped: VecDeque::new(),
             edges: (false, Vec::new()),
             trouble: None,
@@ -214,6 +217,11 @@ impl Desk {
         if self.is_over() {
             self.0.turns.wake();
         }
+    }
+
+    /// A finished file cannot be put in its place; its download will be said to have failed.
+    pub fn not_placed(&self, handle: Handle, why: String) {
+        self.lock().not_placed.insert(handle, why);
     }
 
     /// The edges that are known before any bootstrap.
@@ -465,7 +473,10 @@ impl State {
         let revision = self.revision;
         let by_edges =
             matches!(status.state, DownloadState::Failed(FailReason::EdgeUnreachable | FailReason::EdgeCorrupt));
-        let why = self.trouble.as_ref().filter(|_| by_edges).map(|t| t.failure.clone());
+        let failed = matches!(status.state, DownloadState::Failed(_));
+        let not_placed = if failed { self.not_placed.remove(&status.handle) } else { None };
+        let not_placed = not_placed.map(|why| Failure::new(Code::Disk, why, ""));
+        let why = self.trouble.as_ref().filter(|_| by_edges).map(|t| t.failure.clone()).or(not_placed);
         let entry = self.downloads.entry(status.handle).or_insert_with(|| Entry {
             why: None,
             status: status.clone(),
@@ -511,6 +522,7 @@ mod tests {
             handle: Handle(handle),
             object: ObjectRef { provider: ProviderId(1), path: "a".into() },
             output: format!("/out/{handle}"),
+            replace: false,
             granted: None,
             state: DownloadState::Running,
             usage_seq: 0,

@@ -222,7 +222,9 @@ impl Shown {
     }
 
     fn take(&mut self, line: DownloadLine) -> Result<State, Error> {
-        self.before.get_or_insert(line.edge_bytes.saturating_add(line.peer_bytes));
+        // less, where what was there turned out to be damaged
+        let got = line.edge_bytes.saturating_add(line.peer_bytes);
+        self.before = Some(self.before.map_or(got, |before| before.min(got)));
         let line = self.last.insert(line);
         match line.state {
             State::Paused => Err(paused(Some(line))),

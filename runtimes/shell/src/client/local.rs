@@ -6,13 +6,14 @@ mod call;
 pub use call::Call;
 
 use super::desk::Desk;
+use super::output;
 use super::protocol::{Answer, CachedLine, Failure, Request, parse_version, url};
 use super::turns::{Place, Turn};
 use crate::edge_client::tokens::Tokens;
-use crate::error::{Code, Error, reason};
+use crate::error::{Code, Error};
+use crate::store::PutThere;
 use call::Lines;
 use serde::Serialize;
-use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -51,6 +52,8 @@ pub struct Api {
     pub tokens: Tokens,
     /// Lists the cache.
     pub cache: Arc<dyn Fn() -> Result<Vec<CachedLine>, Failure> + Send + Sync>,
+    /// Looks whether what stands at a place is what a download has put there.
+    pub put_there: PutThere,
     /// The client runs for one `get` and those that join it.
     pub one_shot: bool,
 }
@@ -261,7 +264,7 @@ struct Following<'a> {
 
 fn get(lines: &mut Lines<&UnixStream>, api: &Api, object: ObjectRef, output: String, force: bool) -> io::Result<()> {
     let (stream, desk) = (lines.source(), &api.desk);
-    if let Err(failure) = may_write(desk, &object, &output, force) {
+    if let Err(failure) = output::may_write(api, &object, &output, force) {
         return say(stream, &Answer::Error(failure));
     }
     let mut place = desk.turns().ask(object.clone(), output.clone());
@@ -270,7 +273,7 @@ fn get(lines: &mut Lines<&UnixStream>, api: &Api, object: ObjectRef, output: Str
         Came::Gone => return Ok(()),
         // what was there before may have changed meanwhile
         Came::Later => {
-            if let Err(failure) = may_write(desk, &object, &output, force) {
+            if let Err(failure) = output::may_write(api, &object, &output, force) {
                 return say(stream, &Answer::Error(failure));
             }
         }
@@ -278,7 +281,7 @@ fn get(lines: &mut Lines<&UnixStream>, api: &Api, object: ObjectRef, output: Str
     }
     // what is older than the command would show the end of an earlier try
     let seen = desk.changes(0, None, Duration::ZERO).revision;
-    match desk.command(CommandKind::Get { object, output }) {
+    match desk.command(CommandKind::Get { object, output, replace: force }) {
         Err(_) if desk.is_over() => say(stream, &following.end(desk)),
         Err(failure) => say(stream, &Answer::Error(failure)),
         Ok(None) => say(stream, &Answer::Accepted { download: None }),
@@ -357,41 +360,6 @@ fn on_its_way_elsewhere(desk: &Desk, object: &ObjectRef, output: &str) -> Option
     let running = |status: &DownloadStatus| matches!(status.state, DownloadState::Starting | DownloadState::Running);
     let mut others = desk.downloads().into_iter().filter(|(s, to)| s.object == *object && running(s) && to != output);
     others.next().map(|(_, to)| to)
-}
-
-/// A file that stands where the download would go is only replaced on demand, or by the download that put it there.
-fn may_write(desk: &Desk, object: &ObjectRef, output: &str, force: bool) -> Result<(), Failure> {
-    let bad = |reason: String, next: &str| Err(Failure::new(Code::Usage, reason, next));
-    let path = Path::new(output);
-    if !path.is_absolute() {
-        return bad(format!("{output:?} is not an absolute path"), "name the file by its full path");
-    }
-    if path.is_dir() {
-        return bad(format!("{output} is a directory"), "name the file with -o");
-    }
-    if !path.parent().is_some_and(Path::is_dir) {
-        return bad(format!("there is no directory for {output}"), "make the directory first");
-    }
-    let known: Vec<_> = desk.downloads().into_iter().filter(|(status, _)| status.object == *object).collect();
-    if !force && path.exists() && !known.iter().any(|(_, theirs)| theirs == output) {
-        return bad(format!("{output} is there already"), "use --force to replace it, or another name with -o");
-    }
-    path.parent().map_or(Ok(()), may_make_files)
-}
-
-/// Better said before anything is fetched than when all of it is to be put there.
-fn may_make_files(dir: &Path) -> Result<(), Failure> {
-    let probe = dir.join(format!(".swarmedge-{}", std::process::id()));
-    let made = match fs::File::create_new(&probe) {
-        Ok(_) => fs::remove_file(&probe),
-        // left behind when this could be done
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => Err(e),
-    };
-    made.map_err(|e| {
-        let reason = format!("no file can be made in {}: {}", dir.display(), reason(&e));
-        Failure::new(Error::io("", &e).code(), reason, "name a file elsewhere with -o")
-    })
 }
 
 /// Sends lines until the download is at rest, the command goes away, or the client ends. A `get` that leaves pauses the

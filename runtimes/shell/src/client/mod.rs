@@ -6,6 +6,7 @@ pub mod desk;
 pub mod get;
 pub mod identity;
 pub mod local;
+mod output;
 mod own;
 mod port;
 pub mod process;

@@ -20,7 +20,7 @@ use crate::ops;
 use crate::peers::{Door, Peers};
 use crate::quic::{Datagram, Endpoint, RawSender};
 use crate::rt::{Rt, Start, begin_listen};
-use crate::store::{self, Restored, Store};
+use crate::store::{self, Loss, Restored, Store};
 use crate::tls;
 use futures_lite::future::or;
 use std::collections::BTreeMap;
@@ -91,9 +91,9 @@ pub async fn run<R: Rt>(
     let (store, restored) = rt.blocking(move || Store::open(&state)).await.map_err(|e| open_failed(&e))?;
     store.set_links(config.links);
     let lost = inbox.clone();
-    store.on_lost(move |version| {
+    store.on_lost(move |Loss { version, left, sources }| {
         // without a machine there is nobody to tell
-        let _ = futures_lite::future::block_on(lost.send(Input::VersionLost { version }));
+        let _ = futures_lite::future::block_on(lost.send(Input::VersionLost { version, left, sources }));
     });
     let identity = Identity::begin(&config.state, today(), config.machine.as_deref())?;
     let new_key = identity.pending(&config.state)?.map(Box::new);
@@ -102,13 +102,11 @@ pub async fn run<R: Rt>(
     core.connectivity.crosses_from = parts.doors.first().copied();
     let desk = desk(&config, &identity, &restored, R::NAME, inbox.clone());
     let _closing = Closing(desk.clone());
+    let hears = desk.clone();
+    store.on_not_placed(move |(handle, why)| hears.not_placed(handle, why));
+    let (tokens, put_there) = (parts.edges.tokens().clone(), store.put_there());
     let cache = CacheView::new(store.clone());
-    let api = Api {
-        desk: desk.clone(),
-        tokens: parts.edges.tokens().clone(),
-        cache: cache.lister(),
-        one_shot: config.one_shot,
-    };
+    let api = Api { desk: desk.clone(), tokens, cache: cache.lister(), put_there, one_shot: config.one_shot };
     let _server = Server::start(&config.state, api)?;
     tracing::info!(guid = %identity.guid(), state = %config.state.display(), "client started");
     let Parts { edges, peers, tls, raw, datagrams, doors, called } = parts;

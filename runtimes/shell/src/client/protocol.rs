@@ -351,16 +351,17 @@ impl From<FailReason> for Failure {
             FailReason::EdgeCorrupt => {
                 Self::new(C::Failed, "the edge sends wrong bytes", "report it to the operator, or try again later")
             }
+            FailReason::OutputTaken => {
+                let next = "use --force to replace it, or another name with -o: nothing verified is fetched twice";
+                Self::new(C::Usage, "another file stands where this one goes", next)
+            }
         }
     }
 }
 
 impl From<StoreError> for Failure {
     fn from(why: StoreError) -> Self {
-        match why {
-            StoreError::NoSpace => FailReason::NoSpace.into(),
-            StoreError::Io => FailReason::Io.into(),
-        }
+        FailReason::from(why).into()
     }
 }
 

@@ -235,6 +235,7 @@ async fn manifest<R: Rt>(
     grant: &SealedGrant,
 ) -> Result<EdgeAnswer, EdgeError> {
     if let Some(known) = edges.0.store.manifest(version) {
+        edges.0.store.check_soon(version);
         return Ok(EdgeAnswer::Manifest { layout: known.layout() });
     }
     let path = format!("/v1/manifests/{version}");

@@ -140,6 +140,7 @@ impl<R: Rt> Node<R> {
             handle: HANDLE,
             object: ObjectRef { provider: ProviderId(1), path: "bench".into() },
             output: String::new(),
+            replace: false,
             granted: None,
             state: DownloadState::Running,
             usage_seq: 0,

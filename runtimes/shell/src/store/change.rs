@@ -1,9 +1,8 @@
 //! What a commit of the journal changes, row by row.
 
-use super::disk::Stamp;
 use super::journal::{
-    CACHE, CHECKPOINT, DOWNLOADS, KEYS, LEAVES, LENT, MANIFESTS, META, OWNER, PIECES, RECEIPTS, STALE, USAGE, decoded,
-    piece_key,
+    CACHE, CHECKPOINT, DOWNLOADS, KEYS, LEAVES, LENT, MANIFESTS, META, OWNER, PARTS, PIECES, RECEIPTS, STALE, USAGE,
+    decoded, piece_key,
 };
 use super::records;
 use super::veil::Veil;
@@ -26,14 +25,38 @@ const SEALED: u8 = 1;
 pub(super) enum Change {
     Download(DownloadRecord),
     DropDownload(Handle),
-    Piece { version: VersionId, piece: PieceIndex, handle: Handle, from: Vec<(SourceName, u32)>, leaves: Vec<u8> },
-    Cached { version: VersionId, at_ms: u64 },
+    Piece {
+        version: VersionId,
+        piece: PieceIndex,
+        handle: Handle,
+        from: Vec<(SourceName, u32)>,
+        leaves: Vec<u8>,
+    },
+    Cached {
+        version: VersionId,
+        at_ms: u64,
+    },
     Uncached(VersionId),
-    Lent { version: VersionId, stamp: Option<Stamp> },
+    Lent(VersionId),
     Unlent(VersionId),
+    /// A file that is being made in somebody's directory is there, or no more.
+    Part {
+        path: Vec<u8>,
+        there: bool,
+    },
     DropVersion(VersionId),
-    Manifest { version: VersionId, bytes: Vec<u8> },
-    Key { download: DownloadId, bytes: Vec<u8> },
+    DropPieces {
+        version: VersionId,
+        pieces: Vec<PieceIndex>,
+    },
+    Manifest {
+        version: VersionId,
+        bytes: Vec<u8>,
+    },
+    Key {
+        download: DownloadId,
+        bytes: Vec<u8>,
+    },
     DropKey(DownloadId),
     Receipt(KeptReceipt),
     Usage(UsageRecord),
@@ -93,11 +116,17 @@ fn apply_one(tx: &WriteTransaction, veil: &Veil, change: &Change) -> io::Result<
         Change::Uncached(version) => {
             tx.open_table(CACHE).map_err(io_error)?.remove(version.0.as_slice()).map_err(io_error)?;
         }
-        Change::Lent { version, stamp } => {
-            put(tx, LENT, &version.0, &stamp.as_ref().map(records::encode_stamp).unwrap_or_default())?;
-        }
+        Change::Lent(version) => put(tx, LENT, &version.0, &[])?,
         Change::Unlent(version) => delete(tx, LENT, &version.0)?,
+        Change::Part { path, there: true } => put(tx, PARTS, path, &[])?,
+        Change::Part { path, there: false } => delete(tx, PARTS, path)?,
         Change::DropVersion(version) => drop_version(tx, *version)?,
+        Change::DropPieces { version, pieces } => {
+            for key in pieces.iter().map(|piece| piece_key(*version, *piece)) {
+                delete(tx, PIECES, &key)?;
+                delete(tx, LEAVES, &key)?;
+            }
+        }
         Change::Manifest { version, bytes } => put(tx, MANIFESTS, &version.0, bytes)?,
         Change::Key { download, bytes } => put(tx, KEYS, &download.0, bytes)?,
         Change::DropKey(download) => delete(tx, KEYS, &download.0)?,
@@ -112,7 +141,7 @@ fn apply_one(tx: &WriteTransaction, veil: &Veil, change: &Change) -> io::Result<
         Change::Owner(guid) => return put_owner(tx, *guid),
         Change::Uploads(on) => put_meta(tx, "uploads", &[u8::from(*on)])?,
     }
-    Ok(matches!(change, Change::DropUsage(_) | Change::DropVersion(_)))
+    Ok(matches!(change, Change::DropUsage(_) | Change::DropVersion(_) | Change::DropPieces { .. }))
 }
 
 fn drop_version(tx: &WriteTransaction, version: VersionId) -> io::Result<()> {

@@ -1,12 +1,12 @@
 //! Crashes and failures at every single disk operation, on a disk in memory that forgets at a crash what was not
 //! synced.
 
-use super::disk::{Disk, DiskFile, Stamp};
+use super::disk::{Disk, DiskFile, Kind, Stamp};
 use super::tests::{Inline, content, manifest_of, run};
 use super::*;
 use bytes::Bytes;
 use swarmedge_core::ids::{ProviderId, PublicKey};
-use swarmedge_core::role::client::io::{FetchEnd, Granted, ObjectRef};
+use swarmedge_core::role::client::io::{FetchEnd, Granted, ObjectRef, SourceName};
 use swarmedge_core::wire::Blob;
 use swarmedge_core::wire::records::SealedGrant;
 
@@ -86,6 +86,11 @@ impl Medium {
         Self { fault, ..Self::default() }
     }
 
+    pub(super) const fn linking(mut self, cannot_link: bool) -> Self {
+        self.cannot_link = cannot_link;
+        self
+    }
+
     fn step(&mut self) -> io::Result<()> {
         if self.down {
             return Err(io::Error::other("crashed"));
@@ -120,7 +125,7 @@ impl Medium {
         self.nodes[node].touched = self.clock;
     }
 
-    fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
+    pub(super) fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
         self.at(path).ok().map(|node| self.nodes[node].now.clone())
     }
 
@@ -128,7 +133,18 @@ impl Medium {
         let Node { now, changed, touched, .. } = &self.nodes[node];
         let names = self.names.values().filter(|n| n.node == node).count();
         let (changed, touched) = ((*changed, 0), (*touched, 0));
-        Stamp { file: (1, node as u64), len: now.len() as u64, changed, touched, names: names as u64 }
+        Stamp { kind: Kind::File, file: (1, node as u64), len: now.len() as u64, changed, touched, names: names as u64 }
+    }
+
+    /// Changes what a file holds, and nobody is told. `false`: there is no such file.
+    pub(super) fn change(&mut self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let Ok(node) = self.at(path) else { return false };
+        self.touch(node);
+        let file = &mut self.nodes[node];
+        change(&mut file.now);
+        file.durable.clone_from(&file.now);
+        file.changed = file.touched;
+        true
     }
 
     /// Every byte that anybody could find on it.
@@ -195,9 +211,23 @@ impl Disk for MemDisk {
         m.names.insert(to.to_owned(), Name { durable: false, ..name });
         Ok(())
     }
+    fn read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let m = lock(&self.0);
+        Ok(Arc::new(MemFile(Arc::clone(&self.0), m.at(path)?, path.to_owned())))
+    }
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let there = lock(&self.0).names.contains_key(to);
+        if there { Err(io::ErrorKind::AlreadyExists.into()) } else { self.rename(from, to) }
+    }
+    fn follow(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_owned())
+    }
     fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut m = lock(&self.0);
         m.step()?;
+        if m.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         let bytes = m.bytes(from).ok_or(io::ErrorKind::NotFound)?;
         m.make(to, Node { now: bytes.clone(), durable: bytes, ..Node::default() });
         Ok(())
@@ -316,6 +346,7 @@ pub(super) fn record(handle: u32, version: VersionId, size: u64) -> DownloadReco
         handle: Handle(handle),
         object: ObjectRef { provider: ProviderId(1), path: "o".into() },
         output: "/out/file".into(),
+        replace: false,
         granted: Some(granted),
         state: DownloadState::Running,
         usage_seq: 0,
@@ -323,11 +354,11 @@ pub(super) fn record(handle: u32, version: VersionId, size: u64) -> DownloadReco
     }
 }
 
-const AT_ONCE: Waits = Waits { gather: Duration::ZERO, shred: Duration::ZERO };
+pub(super) const AT_ONCE: Waits = Waits { gather: Duration::ZERO, shred: Duration::ZERO };
 
 /// What a client has been told is durable.
 #[derive(Debug, Default)]
-struct Promised {
+pub(super) struct Promised {
     download: bool,
     pieces: Vec<PieceIndex>,
     placed: bool,
@@ -360,19 +391,24 @@ pub(super) fn fetch(store: &Store, manifest: &Manifest, bytes: &[u8], piece: Pie
     }
 }
 
-fn save_piece(store: &Store, manifest: &Manifest, piece: PieceIndex) -> Result<(), StoreError> {
+pub(super) fn save_piece(store: &Store, manifest: &Manifest, piece: PieceIndex) -> Result<(), StoreError> {
     let from = vec![(SourceName::Edge, manifest.layout().piece_size(piece))];
     saved(store, Save::Piece { handle: Handle(1), version: manifest.version(), piece, from })
 }
 
-fn fetch_and_save(store: &Store, manifest: &Manifest, bytes: &[u8], piece: PieceIndex) -> Result<(), StoreError> {
+pub(super) fn fetch_and_save(
+    store: &Store,
+    manifest: &Manifest,
+    bytes: &[u8],
+    piece: PieceIndex,
+) -> Result<(), StoreError> {
     fetch(store, manifest, bytes, piece)?;
     save_piece(store, manifest, piece)
 }
 
 /// A whole download; each failed step is tried `tries` times. Returns what was promised before the first lasting
 /// failure.
-fn download(store: &Store, manifest: &Manifest, bytes: &[u8], tries: u32) -> Promised {
+pub(super) fn download(store: &Store, manifest: &Manifest, bytes: &[u8], tries: u32) -> Promised {
     let mut promised = Promised::default();
     let version = manifest.version();
     let again = |step: &mut dyn FnMut() -> Result<(), StoreError>| (0..tries).any(|_| step().is_ok());
@@ -397,7 +433,7 @@ pub(super) fn open(medium: Medium) -> (MemDisk, Result<(Store, Restored), Error>
 fn check(disk: &MemDisk, seed: u64, manifest: &Manifest, bytes: &[u8], promised: &Promised, what: &str) {
     let image = lock(&disk.0).after_crash(coin(seed));
     let out = image.bytes(Path::new("/out/file"));
-    let (_, opened) = open(image);
+    let (disk, opened) = open(image);
     let (store, restored) = opened.unwrap_or_else(|e| panic!("{what}: {e}"));
     assert!(!promised.download || restored.downloads.len() == 1, "{what}: the download was promised");
     let have = store.have(manifest.version()).unwrap_or_else(|| Bitfield::empty(manifest.layout().pieces()));
@@ -417,15 +453,17 @@ fn check(disk: &MemDisk, seed: u64, manifest: &Manifest, bytes: &[u8], promised:
         assert_eq!(restored.cached.len(), 1, "{what}");
     }
     assert!(out.is_none_or(|o| o == bytes), "{what}: a half file under the user's name");
+    let left: Vec<_> = lock(&disk.0).names.keys().filter(|p| p.starts_with("/out")).cloned().collect();
+    assert!(left.iter().all(|p| p == Path::new("/out/file")), "{what}: {left:?} is left in the user's directory");
 }
 
-const SIZE: usize = 3 * 65_536 - 20_000;
+pub(super) const SIZE: usize = 3 * 65_536 - 20_000;
 
 /// Both ways to place a file.
-const CANNOT_LINK: [bool; 2] = [false, true];
+pub(super) const CANNOT_LINK: [bool; 2] = [false, true];
 
-fn operations_of_a_download(manifest: &Manifest, bytes: &[u8], cannot_link: bool) -> usize {
-    let (disk, opened) = open(Medium { cannot_link, ..Medium::default() });
+pub(super) fn operations_of_a_download(manifest: &Manifest, bytes: &[u8], cannot_link: bool) -> usize {
+    let (disk, opened) = open(Medium::default().linking(cannot_link));
     let (store, _) = opened.expect("an empty disk");
     let promised = download(&store, manifest, bytes, 1);
     assert!(promised.download && promised.placed && promised.pieces.len() == 3);
@@ -442,8 +480,7 @@ fn a_crash_at_any_disk_operation_leaves_only_true_journal_bits() {
     for cannot_link in CANNOT_LINK {
         for at in 1..=operations_of_a_download(&manifest, &bytes, cannot_link) {
             for seed in [1, 2, 3] {
-                let medium = Medium { fault: Some((at, Fault::Crash)), cannot_link, ..Medium::default() };
-                let (disk, opened) = open(medium);
+                let (disk, opened) = open(Medium::with(Some((at, Fault::Crash))).linking(cannot_link));
                 let promised = opened.map_or_else(|_| Promised::default(), |(s, _)| download(&s, &manifest, &bytes, 1));
                 check(&disk, seed, &manifest, &bytes, &promised, &format!("crash at {at}, seed {seed}"));
             }
@@ -487,9 +524,9 @@ fn a_file_that_is_changed_between_a_crash_and_the_restart_is_never_served() {
     assert!(seen > 2, "only {seen} crashes left a file");
 }
 
-/// The tooth of the test above.
+/// The tooth of the crash tests.
 #[test]
-#[should_panic(expected = "is journalled and wrong")]
+#[should_panic(expected = "was promised")]
 fn data_that_was_not_synced_is_found_out() {
     let bytes = content(SIZE);
     let manifest = manifest_of(&bytes, 65_536);
@@ -511,8 +548,7 @@ fn after_one_failed_disk_operation_the_download_ends_and_survives_a_crash() {
             .into_iter()
             .flat_map(|c| (1..=operations_of_a_download(&manifest, &bytes, c)).map(move |at| (c, at)))
         {
-            let medium = Medium { fault: Some((at, Fault::Error(kind))), cannot_link, ..Medium::default() };
-            let (disk, opened) = open(medium);
+            let (disk, opened) = open(Medium::with(Some((at, Fault::Error(kind)))).linking(cannot_link));
             // the first operations are those of opening: the user sees the error and starts again
             let Ok((store, _)) = opened else { continue };
             let promised = download(&store, &manifest, &bytes, 3);
@@ -555,8 +591,8 @@ fn a_full_disk_is_told_from_a_broken_one() {
         store.put_manifest(manifest.clone());
         saved(&store, Save::Download(record(1, manifest.version(), 65_536))).expect("room");
         let next = lock(&disk.0).operations + 1;
-        // opening the data file, its size, the write, its sync, the directory's: each of them in turn
-        for at in next..next + 5 {
+        // opening the data file, its size, its time, the write, the time again, the sync, the directory's: each in turn
+        for at in next..next + 7 {
             lock(&disk.0).fault = Some((at, Fault::Error(kind)));
             if let Err(e) = fetch_and_save(&store, &manifest, &bytes, PieceIndex(0)) {
                 assert_eq!(e, expected, "at {at}");

@@ -2,13 +2,13 @@
 //! is sealed (see `veil.rs`), and sealed anew once something of it was deleted.
 
 use super::change::{Change, apply, put_meta, seal_anew, unseal_piece};
-use super::disk::{Disk, Stamp};
+use super::disk::Disk;
 use super::records;
 use super::veil::Veil;
 use super::version::lock;
 use crate::database::{self, Opened, Reopening, bad, io_error};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle as _};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +29,10 @@ pub(super) const USAGE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new
 pub(super) const RECEIPTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("receipts");
 pub(super) const CACHE: TableDefinition<'_, &[u8], u64> = TableDefinition::new("cache");
 
-/// Versions whose data file is lent: the stamp, or nothing.
+/// Versions whose data file is lent.
 pub(super) const LENT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lent");
+/// Paths of files that are being made in somebody's directory.
+pub(super) const PARTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("parts");
 
 /// In the table `meta`: the newest checkpoint, and the GUID under which all is kept.
 pub(super) const CHECKPOINT: &str = "checkpoint";
@@ -40,6 +42,9 @@ const VEIL: &str = "veil";
 pub(super) const STALE: &str = "stale";
 /// Under `schema` in the table `meta`.
 const SCHEMA: u32 = 3;
+
+/// Bytes by who delivered them, for each download.
+pub(crate) type Sources = BTreeMap<Handle, BTreeMap<SourceName, u64>>;
 
 /// A journalled piece and who delivered it.
 pub(crate) type PieceRow = (PieceIndex, Handle, Vec<(SourceName, u32)>);
@@ -53,7 +58,8 @@ pub(crate) struct Loaded {
     pub(crate) usage: Vec<UsageRecord>,
     pub(crate) receipts: Vec<KeptReceipt>,
     pub(crate) cached: BTreeMap<VersionId, u64>,
-    pub(crate) lent: BTreeMap<VersionId, Option<Stamp>>,
+    pub(crate) lent: BTreeSet<VersionId>,
+    pub(crate) parts: Vec<Vec<u8>>,
     pub(crate) checkpoint: Option<Box<SignedCheckpoint>>,
     pub(crate) owner: Option<Guid>,
     pub(crate) uploads: Option<bool>,
@@ -177,6 +183,20 @@ impl Journal {
         })
     }
 
+    /// Who delivered the journalled pieces of a version.
+    pub(crate) fn sources(&self, version: VersionId) -> io::Result<Sources> {
+        let (first, last) = (piece_key(version, PieceIndex(0)), piece_key(version, PieceIndex(u32::MAX)));
+        self.db.with(|Open { db, veil }| {
+            let mut sources = Sources::new();
+            let table = db.begin_read().map_err(io_error)?.open_table(PIECES).map_err(io_error)?;
+            for row in table.range(first.as_slice()..=last.as_slice()).map_err(io_error)? {
+                let (key, value) = row.map_err(io_error)?;
+                add_sources(&mut sources, &piece_row(veil, key.value(), value.value())?.1);
+            }
+            Ok(sources)
+        })
+    }
+
     /// The stored key of a download.
     pub(crate) fn key(&self, download: DownloadId) -> io::Result<Option<Vec<u8>>> {
         for change in lock(&self.waiting).iter().rev() {
@@ -209,7 +229,7 @@ fn prepare(db: &Database) -> io::Result<()> {
         tx.open_table(DOWNLOADS).map_err(io_error)?;
         tx.open_table(MANIFESTS).map_err(io_error)?;
         tx.open_table(CACHE).map_err(io_error)?;
-        for table in [PIECES, LEAVES, KEYS, USAGE, RECEIPTS, LENT] {
+        for table in [PIECES, LEAVES, KEYS, USAGE, RECEIPTS, LENT, PARTS] {
             tx.open_table(table).map_err(io_error)?;
         }
     }
@@ -227,6 +247,20 @@ fn veil_of(disk: &Arc<dyn Disk>, path: &Path, db: &Database) -> io::Result<Veil>
     Veil::open(Arc::clone(disk), path.parent().unwrap_or(Path::new(".")), u64::from_be_bytes(number))
 }
 
+fn piece_row(veil: &Veil, key: &[u8], value: &[u8]) -> io::Result<(VersionId, PieceRow)> {
+    let (version, piece) = split_piece_key(key)?;
+    let (handle, from) = decoded(records::decode_piece(&unseal_piece(veil, key, value)?))?;
+    Ok((version, (piece, handle, from)))
+}
+
+/// Counts what was delivered of a piece.
+pub(crate) fn add_sources(sources: &mut Sources, (_, handle, from): &PieceRow) {
+    let sums = sources.entry(*handle).or_default();
+    for (source, bytes) in from {
+        *sums.entry(*source).or_default() += u64::from(*bytes);
+    }
+}
+
 fn load(Open { db, veil }: &Open) -> io::Result<Loaded> {
     let tx = db.begin_read().map_err(io_error)?;
     let mut loaded = Loaded::default();
@@ -235,10 +269,8 @@ fn load(Open { db, veil }: &Open) -> io::Result<Loaded> {
     }
     for row in tx.open_table(PIECES).map_err(io_error)?.iter().map_err(io_error)? {
         let (key, value) = row.map_err(io_error)?;
-        let (version, piece) = split_piece_key(key.value())?;
-        let value = unseal_piece(veil, key.value(), value.value())?;
-        let (handle, from) = decoded(records::decode_piece(&value))?;
-        loaded.pieces.entry(version).or_default().push((piece, handle, from));
+        let (version, row) = piece_row(veil, key.value(), value.value())?;
+        loaded.pieces.entry(version).or_default().push(row);
     }
     for row in tx.open_table(MANIFESTS).map_err(io_error)?.iter().map_err(io_error)? {
         let manifest = decoded(Manifest::from_bytes(row.map_err(io_error)?.1.value()))?;
@@ -259,9 +291,10 @@ fn load(Open { db, veil }: &Open) -> io::Result<Loaded> {
         loaded.cached.insert(decoded(VersionId::from_bytes(key.value()))?, at_ms.value());
     }
     for row in tx.open_table(LENT).map_err(io_error)?.iter().map_err(io_error)? {
-        let (key, value) = row.map_err(io_error)?;
-        // a stamp that cannot be read is none: then the bytes are hashed before they are served
-        loaded.lent.insert(decoded(VersionId::from_bytes(key.value()))?, records::decode_stamp(value.value()));
+        loaded.lent.insert(decoded(VersionId::from_bytes(row.map_err(io_error)?.0.value()))?);
+    }
+    for row in tx.open_table(PARTS).map_err(io_error)?.iter().map_err(io_error)? {
+        loaded.parts.push(row.map_err(io_error)?.0.value().to_vec());
     }
     let meta = tx.open_table(META).map_err(io_error)?;
     let checkpoint = meta.get(CHECKPOINT).map_err(io_error)?;

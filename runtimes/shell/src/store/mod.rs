@@ -8,25 +8,38 @@
 //!
 //! A directory holds `client.lock`, `state.redb` (the journal), `veil.<number>.key` (see `veil.rs`) and
 //! `pieces/<version>` (data files, sparse, full size).
+//!
+//! What is journalled was right once. It is hashed again before it is served or placed wherever somebody else could
+//! have written to its file since: see `trust.rs`.
 
 mod buffers;
 mod change;
+mod check;
 pub(crate) mod disk;
 mod journal;
 mod lock;
 mod place;
 mod records;
+mod restore;
 mod sink;
+mod trust;
 mod veil;
 mod version;
 mod writer;
 
+pub use disk::Kind;
+pub(crate) use disk::{follow, make_private};
+pub use place::beside;
 pub use sink::{JOB_LEN, SINK_BYTES_MAX, Sink};
 
 #[cfg(test)]
 mod books_tests;
 #[cfg(test)]
 pub(crate) mod crash_tests;
+#[cfg(test)]
+mod forget_tests;
+#[cfg(test)]
+mod output_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -36,8 +49,9 @@ use crate::keys::Key;
 use buffers::Buffers;
 use bytes::Bytes;
 use change::Change;
+use check::Failure;
 use disk::{Disk, OsDisk};
-use journal::{Journal, Loaded};
+use journal::{Journal, Sources};
 use lock::{DirLock, LockError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -49,10 +63,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use swarmedge_core::content::{Bitfield, Layout, Manifest};
 use swarmedge_core::ids::{Digest, DownloadId, Guid, Handle, PieceIndex, VersionId};
-use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, KeptReceipt, Save, SourceName, StoreError};
+use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, KeptReceipt, ObjectRef, Save, StoreError};
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::{SignedCheckpoint, UsageRecord};
-use version::{Lent, Version, lock};
+use version::{Version, lock};
 
 /// What the store's thread waits for.
 #[derive(Clone, Copy, Debug)]
@@ -117,7 +131,7 @@ pub struct Restored {
     /// Downloads and which of their pieces are journalled (no piece of 0 where the manifest is not known yet).
     pub downloads: Vec<(DownloadRecord, Bitfield)>,
     /// Bytes of journalled pieces by source, for each download that fetched them.
-    pub sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
+    pub sources: Sources,
     /// Usage records without acknowledgement.
     pub usage: Vec<UsageRecord>,
     /// Receipts that no usage record holds.
@@ -153,34 +167,59 @@ struct Shared {
     queue: Arc<writer::Queue>,
     /// A finished file may get a second name instead of a copy.
     links: AtomicBool,
-    lost: Lost,
+    lost: Hook<Loss>,
+    not_placed: Hook<(Handle, String)>,
     buffers: Buffers,
     waits: Waits,
     _lock: Option<DirLock>,
 }
 
 impl Shared {
-    fn new_version(&self, manifest: &Arc<Manifest>, have: Option<Bitfield>, lent: Lent) -> Version {
+    fn new_version(&self, manifest: &Arc<Manifest>, have: Option<Bitfield>, lent: bool) -> Version {
         let have = have.unwrap_or_else(|| Bitfield::empty(manifest.layout().pieces()));
         Version::new(Arc::clone(&self.disk), &self.pieces_dir, Arc::clone(manifest), have, lent)
     }
 }
 
-/// Who is told of versions that were lost.
-#[derive(Default)]
-struct Lost(OnceLock<Box<dyn Fn(VersionId) + Send + Sync>>);
+/// Whether the bytes that stand at a place, hashed now, are a version of an object that is known here. Blocks the
+/// thread.
+pub type PutThere = Arc<dyn Fn(&ObjectRef, &Path) -> io::Result<bool> + Send + Sync>;
 
-impl Lost {
-    fn tell(&self, version: VersionId) {
+/// What was found out to be damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// A version.
+    pub version: VersionId,
+    /// The pieces of it that are still there; no piece of 0 if it is gone.
+    pub left: Bitfield,
+    /// Bytes of these by source, for each download that fetched them.
+    pub sources: Sources,
+}
+
+/// Who is told of something.
+struct Hook<T>(OnceLock<Box<dyn Fn(T) + Send + Sync>>);
+
+impl<T> Hook<T> {
+    fn set(&self, tell: impl Fn(T) + Send + Sync + 'static) {
+        drop(self.0.set(Box::new(tell)));
+    }
+
+    fn tell(&self, what: T) {
         if let Some(tell) = self.0.get() {
-            tell(version);
+            tell(what);
         }
     }
 }
 
-impl fmt::Debug for Lost {
+impl<T> Default for Hook<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T> fmt::Debug for Hook<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lost")
+        f.write_str("Hook")
     }
 }
 
@@ -243,7 +282,7 @@ impl Store {
         let pieces_dir = dir.join("pieces");
         let names = disk.list(&pieces_dir).and_then(|names| disk.sync_dir(dir).map(|()| names));
         let names = names.map_err(|error| Error::Io { path: pieces_dir.clone(), error })?;
-        let (shared, restored) = restore(disk, pieces_dir, journal, loaded, &names, lock)?;
+        let (shared, restored) = restore::restore(disk, pieces_dir, journal, loaded, &names, lock)?;
         let shared = Arc::new(Shared { waits, ..shared });
         let thread = Arc::clone(&shared);
         let writer = std::thread::Builder::new()
@@ -268,7 +307,7 @@ impl Store {
         }
         shared.journal.later(Change::Manifest { version: id, bytes: manifest.to_bytes() });
         let manifest = Arc::new(manifest);
-        let new = || Arc::new(shared.new_version(&manifest, None, Lent::No));
+        let new = || Arc::new(shared.new_version(&manifest, None, false));
         let version = Arc::clone(lock(&shared.versions).entry(id).or_insert_with(new));
         Arc::clone(&version.manifest)
     }
@@ -304,32 +343,54 @@ impl Store {
         Ok(bytes.and_then(|b| b.try_into().ok()).map(Key::from_seed))
     }
 
-    /// Reads blocks of a journalled piece. Never wrong ones: a version whose file was changed by its user is lost (see
-    /// [`Store::on_lost`]). Blocks the thread: call it on the blocking pool.
+    /// Reads blocks of a journalled piece. Never wrong ones: what is damaged is lost (see [`Store::on_lost`]). Blocks
+    /// the thread: call it on the blocking pool.
     pub fn read_blocks(&self, id: VersionId, piece: PieceIndex, blocks: Range<u32>) -> Result<Bytes, StoreError> {
         let shared = &self.0.shared;
         let version = self.version(id).ok_or(StoreError::Io)?;
-        let first = blocks.start;
-        let (data, right) = match version.read(piece, blocks, shared.buffers.take()) {
-            Ok((data, true)) => return Ok(shared.buffers.lend(data)),
-            Ok((data, false)) => {
-                let right = place::is_right(shared, id, piece, first, &data).map_err(|e| store_error(&e))?;
-                (data, right)
-            }
-            Err(e) if version.lent() != Lent::No && place::is_changed(&e) => (Vec::new(), false),
-            Err(e) => return Err(store_error(&e)),
-        };
-        if right {
-            return Ok(shared.buffers.lend(data));
+        if swarmedge_core::TESTING
+            && let Some(data) = instead(&version, piece, blocks.clone())
+        {
+            return Ok(data);
         }
-        shared.queue.push(writer::Job { what: writer::What::Lost(id), done: Box::new(drop) });
-        Err(StoreError::Io)
+        match check::read(shared, &version, piece, blocks) {
+            Ok(data) => Ok(shared.buffers.lend(data)),
+            Err(Failure::Damaged(damage)) => {
+                shared.queue.lose(version, damage, || ());
+                Err(StoreError::Io)
+            }
+            Err(Failure::Io(e)) => Err(store_error(&e)),
+            Err(Failure::Taken) => Err(StoreError::Taken),
+        }
     }
 
-    /// `tell` is called, on the store's thread, for each version that is lost because its user has changed its file.
+    /// Makes sure of what an earlier start has journalled of a version, soon and beside everything else.
+    pub fn check_soon(&self, id: VersionId) {
+        if let Some(version) = self.version(id) {
+            check::check_soon(&self.0.shared, &version);
+        }
+    }
+
+    /// Looks at what stands at a place. It keeps no store open that is about to close.
+    #[must_use]
+    pub fn put_there(&self) -> PutThere {
+        let shared = Arc::downgrade(&self.0.shared);
+        Arc::new(move |object, place| {
+            let shared = shared.upgrade().ok_or(io::ErrorKind::Interrupted)?;
+            Ok(check::version_at(&shared, object, place)?.is_some())
+        })
+    }
+
+    /// `tell` is called, on the store's thread, when something of a version is lost because somebody else has changed
+    /// its file, before any save that fails of it is answered. Set once.
+    pub fn on_lost(&self, tell: impl Fn(Loss) + Send + Sync + 'static) {
+        self.0.shared.lost.set(tell);
+    }
+
+    /// `tell` is called with the reason when a download's file cannot be put in its place, before its save is answered.
     /// Set once.
-    pub fn on_lost(&self, tell: impl Fn(VersionId) + Send + Sync + 'static) {
-        drop(self.0.shared.lost.0.set(Box::new(tell)));
+    pub fn on_not_placed(&self, tell: impl Fn((Handle, String)) + Send + Sync + 'static) {
+        self.0.shared.not_placed.set(tell);
     }
 
     /// Whether finished files share their bytes with the store's where the file system can (the default), or are
@@ -367,80 +428,11 @@ impl Drop for Owner {
     }
 }
 
-/// Puts together what was loaded, and clears away what nothing keeps.
-fn restore(
-    disk: Arc<dyn Disk>,
-    pieces_dir: PathBuf,
-    journal: Journal,
-    loaded: Loaded,
-    names: &[PathBuf],
-    lock: Option<DirLock>,
-) -> Result<(Shared, Restored), Error> {
-    let Loaded { downloads, mut pieces, manifests, usage, receipts, cached, lent, checkpoint, owner, uploads } = loaded;
-    let books = Books {
-        downloads: downloads.into_iter().map(|d| (d.handle, d)).collect(),
-        cached: cached.into_keys().collect(),
-    };
-    let mut restored = Restored { usage, receipts, checkpoint, owner, uploads, ..Restored::default() };
-    let mut versions = BTreeMap::new();
-    let mut drops = Vec::new();
-    for (id, manifest) in manifests {
-        if !books.keeps(id) {
-            drops.push(Change::DropVersion(id));
-            continue;
-        }
-        let mut have = Bitfield::empty(manifest.layout().pieces());
-        let path = pieces_dir.join(id.to_string());
-        if names.contains(&path) {
-            for (piece, handle, from) in pieces.remove(&id).unwrap_or_default() {
-                have.insert(piece);
-                let sums = restored.sources.entry(handle).or_default();
-                for (source, bytes) in from {
-                    *sums.entry(source).or_default() += u64::from(bytes);
-                }
-            }
-        } else if pieces.remove(&id).is_some_and(|rows| !rows.is_empty()) {
-            tracing::warn!(file = %path.display(), "a data file is gone; its pieces are fetched again");
-            drops.push(Change::DropVersion(id));
-            drops.push(Change::Manifest { version: id, bytes: manifest.to_bytes() });
-        }
-        let lent = lent.get(&id).filter(|_| names.contains(&path)).map_or(Lent::No, |stamp| Lent::Yes(*stamp));
-        let version = Version::new(Arc::clone(&disk), &pieces_dir, manifest, have, lent);
-        versions.insert(id, Arc::new(version));
-    }
-    // rows whose manifest is gone can mean nothing
-    drops.extend(pieces.keys().map(|id| Change::DropVersion(*id)));
-    let failed = |path: &Path, error| Error::Io { path: path.to_owned(), error };
-    if !drops.is_empty() {
-        journal.commit(&drops).map_err(|e| failed(&pieces_dir, e))?;
-    }
-    for name in names {
-        if !versions.values().any(|v: &Arc<Version>| v.path() == name) {
-            disk.remove(name).map_err(|e| failed(name, e))?;
-        }
-    }
-    let have = |id| versions.get(&id).map(|v: &Arc<Version>| v.have().clone());
-    for d in books.downloads.values() {
-        let known = d.granted.as_ref().and_then(|g| have(g.version));
-        restored.downloads.push((d.clone(), known.unwrap_or_else(|| Bitfield::empty(0))));
-    }
-    for id in &books.cached {
-        if let Some(v) = versions.get(id) {
-            restored.cached.push((*id, v.manifest.layout(), v.have().clone()));
-        }
-    }
-    let shared = Shared {
-        disk,
-        pieces_dir,
-        journal,
-        versions: Mutex::new(versions),
-        books: Mutex::new(books),
-        queue: Arc::default(),
-        links: AtomicBool::new(true),
-        lost: Lost::default(),
-        buffers: Buffers::default(),
-        waits: WAITS,
-        _lock: lock,
-    };
-    Ok((shared, restored))
+/// What a dishonest client serves, where a test has put it: a store never reads a wrong byte by itself.
+fn instead(version: &Version, piece: PieceIndex, blocks: Range<u32>) -> Option<Bytes> {
+    let file = version.path().parent()?.with_file_name("instead").join(version.path().file_name()?);
+    let range = version.manifest.layout().block_range(piece, blocks);
+    let mut data = vec![0; usize::try_from(range.end - range.start).ok()?];
+    std::os::unix::fs::FileExt::read_exact_at(&std::fs::File::open(file).ok()?, &mut data, range.start).ok()?;
+    Some(data.into())
 }

@@ -1,185 +1,211 @@
 //! Puts a finished file where the user wants it: as a second name of the data file where the file system can, else as
-//! a copy. From then on the data file is *lent*: the user may change it, so its bytes are served only while its stamp
-//! shows that nobody has, or after they were hashed anew. The store never writes to a lent file.
+//! a copy. From then on the data file is *lent*: the user may change it, so its bytes are hashed anew before they are
+//! served, once while its stamp shows that nobody has changed it. The store never writes to a lent file.
+//!
+//! What stands at the user's place is only replaced on demand, or where it is what an earlier download of the object
+//! has put there. A device, a FIFO, a socket and a directory never are. On demand a symbolic link is written through:
+//! what it points to is replaced, as curl and wget do.
 
 use super::change::Change;
-use super::disk::Stamp;
-use super::version::{Lent, Version, lock};
+use super::check::{Failure, check, holds, version_at};
+use super::disk::Kind;
+use super::version::{Version, lock};
 use super::writer::{Done, Job, What};
 use super::{Shared, store_error};
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use swarmedge_core::content::merkle;
 use swarmedge_core::ids::{Handle, VersionId};
-use swarmedge_core::role::client::io::StoreError;
+use swarmedge_core::role::client::io::{DownloadRecord, StoreError};
 
-/// Why a file is not in its place.
-enum Failure {
-    Io(io::Error),
-    /// The data file is lent and not what it was.
-    Changed,
-}
-
-impl From<io::Error> for Failure {
-    fn from(e: io::Error) -> Self {
-        Self::Io(e)
-    }
-}
-
-/// Does it on a thread of its own, since it may take a while.
-pub(super) fn place(shared: &Arc<Shared>, handle: Handle, version: VersionId, done: Done) {
-    shared.queue.placing(true);
+/// Runs something that may take a while on a thread of its own. The store's thread outlives it.
+pub(super) fn beside_the_writer(
+    shared: &Arc<Shared>,
+    name: &str,
+    work: impl FnOnce(&Arc<Shared>) + Send + 'static,
+) -> io::Result<()> {
+    shared.queue.beside(true);
     let on = Arc::clone(shared);
-    let slot = Arc::new(Mutex::new(Some(done)));
-    let answer = Arc::clone(&slot);
-    let work = move || {
-        let placed = put(&on, handle, version);
-        if let Some(done) = lock(&answer).take() {
-            match placed {
-                Ok(()) => on.queue.push(Job { what: What::Placed(version), done }),
-                Err(Failure::Changed) => {
-                    let done = Box::new(|_| done(Err(StoreError::Io)));
-                    on.queue.push(Job { what: What::Lost(version), done });
-                }
-                Err(Failure::Io(e)) => {
-                    tracing::warn!(error = %e, "a finished file cannot be put in its place");
-                    done(Err(store_error(&e)));
-                }
-            }
-        }
-        // when the last placing has ended nothing but the store's owner may keep the directory locked
+    let run = move || {
+        work(&on);
+        // when the last of them has ended nothing but the store's owner may keep the directory locked
         let queue = Arc::clone(&on.queue);
         drop(on);
-        queue.placing(false);
+        queue.beside(false);
     };
-    if let Err(e) = std::thread::Builder::new().name("store-place".into()).spawn(work) {
-        shared.queue.placing(false);
-        if let Some(done) = lock(&slot).take() {
-            done(Err(store_error(&e)));
+    let started = std::thread::Builder::new().name(name.into()).spawn(run);
+    started.map(drop).inspect_err(|_| shared.queue.beside(false))
+}
+
+/// Places a finished file.
+pub(super) fn place(shared: &Arc<Shared>, handle: Handle, id: VersionId, done: Done) {
+    let slot = Arc::new(Mutex::new(Some(done)));
+    let answer = Arc::clone(&slot);
+    let work = move |on: &Arc<Shared>| {
+        let Some(done) = lock(&answer).take() else { return };
+        let known = lock(&on.books).downloads.get(&handle).cloned().zip(lock(&on.versions).get(&id).cloned());
+        let Some((download, version)) = known else { return done(Err(StoreError::Io)) };
+        match put(on, &download, &version) {
+            Ok(()) => on.queue.push(Job { what: What::Placed(id), done }),
+            Err(Failure::Damaged(damage)) => on.queue.lose(version, damage, || done(Err(StoreError::Io))),
+            Err(Failure::Taken) => {
+                on.not_placed.tell((handle, download.output));
+                done(Err(StoreError::Taken));
+            }
+            Err(Failure::Io(e)) => {
+                tracing::warn!(output = download.output, error = %e, "a finished file cannot be put in its place");
+                let why = format!("cannot put {} in place: {}", download.output, crate::error::reason(&e));
+                on.not_placed.tell((handle, why));
+                done(Err(store_error(&e)));
+            }
         }
+    };
+    if let Err(e) = beside_the_writer(shared, "store-place", work)
+        && let Some(done) = lock(&slot).take()
+    {
+        done(Err(store_error(&e)));
     }
 }
 
-/// Where a file goes.
-struct Target {
-    output: PathBuf,
-    dir: PathBuf,
-    /// In the same directory, so that the rename cannot cross file systems; with the handle, so that no two downloads
-    /// share it.
-    part: PathBuf,
-}
-
-impl Target {
-    fn new(output: &str, handle: Handle) -> io::Result<Self> {
-        let output = Path::new(output);
-        let name = output.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
-        let dir = match output.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => dir,
-            _ => Path::new("."),
-        };
-        let part = dir.join(format!(".{name}.{handle}.part"));
-        Ok(Self { output: output.to_owned(), dir: dir.to_owned(), part })
+/// A name beside a file that nobody can foresee, for what is to become that file. It is legal where the file's own name
+/// is: no longer than that, but for short ones, and of the same characters.
+pub fn beside(file: &Path) -> io::Result<PathBuf> {
+    /// Names up to so many bytes are given more.
+    const SHORT: usize = 32;
+    let name = file.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
+    let mut nonce = [0; 6];
+    getrandom::fill(&mut nonce)?;
+    let extra = format!(".{}", data_encoding::HEXLOWER.encode(&nonce));
+    let mut kept = if name.len() <= SHORT { name.len() } else { name.len() - extra.len() - 1 };
+    while !name.is_char_boundary(kept) {
+        kept -= 1;
     }
+    Ok(file.with_file_name(format!(".{}{extra}", &name[..kept])))
 }
 
-fn put(shared: &Shared, handle: Handle, id: VersionId) -> Result<(), Failure> {
-    let output = lock(&shared.books).downloads.get(&handle).map(|d| d.output.clone());
-    let output = output.ok_or(io::ErrorKind::NotFound).map_err(io::Error::from)?;
-    let version = lock(&shared.versions).get(&id).cloned().ok_or(io::ErrorKind::NotFound).map_err(io::Error::from)?;
+fn dir_of(file: &Path) -> &Path {
+    file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What stands where a file is to go.
+enum Standing {
+    Nothing,
+    /// The file itself, put there before.
+    Itself,
+    /// What may be replaced.
+    Older,
+}
+
+fn put(shared: &Shared, download: &DownloadRecord, version: &Version) -> Result<(), Failure> {
     if !version.have().is_full() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "not every piece is journalled").into());
+        return Err(Failure::Io(io::Error::other("not every piece is journalled")));
     }
-    if !version.is_pristine() {
-        check(shared, id, &version)?;
-    }
+    check(shared, version)?;
     // an empty version has had no piece that would have made its file
-    let stamp = version.file()?.stamp()?;
-    if output.is_empty() {
+    version.look()?;
+    if download.output.is_empty() {
         return Ok(());
     }
-    let target = Target::new(&output, handle)?;
-    if shared.disk.stamp(&target.output).is_ok_and(|there| there.file == stamp.file) {
-        // put there before, perhaps not durably
-        return Ok(shared.disk.sync_dir(&target.dir)?);
+    let output = Path::new(&download.output);
+    let output = if download.replace { shared.disk.follow(output).map_err(Failure::Io)? } else { output.to_owned() };
+    let replace = match standing(shared, download, version, &output)? {
+        // perhaps not durably
+        Standing::Itself => return shared.disk.sync_dir(dir_of(&output)).map_err(Failure::Io),
+        Standing::Nothing => false,
+        Standing::Older => true,
+    };
+    let part = beside(&output).map_err(Failure::Io)?;
+    let made = make(shared, version, &part).and_then(|()| {
+        let renamed = if replace { shared.disk.rename(&part, &output) } else { shared.disk.rename_new(&part, &output) };
+        renamed.and_then(|()| shared.disk.sync_dir(dir_of(&output))).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => Failure::Taken,
+            _ => Failure::Io(e),
+        })
+    });
+    if made.is_err() {
+        drop(shared.disk.remove(&part));
     }
+    shared.journal.later(Change::Part { path: bytes_of(&part), there: false });
+    made
+}
+
+fn standing(shared: &Shared, download: &DownloadRecord, version: &Version, output: &Path) -> Result<Standing, Failure> {
+    let there = match shared.disk.stamp(output) {
+        Ok(there) => there,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Standing::Nothing),
+        Err(e) => return Err(Failure::Io(e)),
+    };
+    if there.file == version.file()?.stamp()?.file {
+        return Ok(Standing::Itself);
+    }
+    match there.kind {
+        Kind::File if download.replace => Ok(Standing::Older),
+        Kind::File | Kind::Link => match version_at(shared, &download.object, output).map_err(Failure::Io)? {
+            Some(id) if id == version.manifest.version() => Ok(Standing::Itself),
+            Some(_) if there.kind == Kind::File && shared.disk.stamp(output).is_ok_and(|now| now == there) => {
+                Ok(Standing::Older)
+            }
+            _ => Err(Failure::Taken),
+        },
+        Kind::Directory | Kind::Special => Err(Failure::Taken),
+    }
+}
+
+/// Makes a file beside the user's place. The journal names it first: what a crash leaves of it goes at the next start.
+fn make(shared: &Shared, version: &Version, part: &Path) -> Result<(), Failure> {
     // a file with two names of the user's would let a change of one of them change the other
-    if shared.links.load(Ordering::Relaxed) && stamp.names == 1 && link(shared, id, &version, &target)? {
+    let links = shared.links.load(Ordering::Relaxed) && version.file()?.stamp()?.names == 1;
+    if links && link(shared, version, part)? {
         return Ok(());
     }
-    let copied = shared.disk.copy(version.path(), &target.part);
-    if let Err(e) = copied.and_then(|()| shared.disk.rename(&target.part, &target.output)) {
-        drop(shared.disk.remove(&target.part));
-        return Err(e.into());
-    }
-    Ok(shared.disk.sync_dir(&target.dir)?)
+    shared.journal.commit(&[announced(part)]).map_err(Failure::Io)?;
+    shared.disk.copy(version.path(), part).map_err(Failure::Io)?;
+    let is_right = version.is_sure()? || holds(shared, part, &version.manifest).map_err(Failure::Io)?;
+    if is_right { Ok(()) } else { Err(changed()) }
+}
+
+/// The next try finds out what has become of it.
+fn changed() -> Failure {
+    Failure::Io(io::Error::other("somebody else writes to the data file"))
 }
 
 /// `false`: the file system cannot, nothing has changed.
-fn link(shared: &Shared, id: VersionId, version: &Version, target: &Target) -> io::Result<bool> {
-    let file = version.file()?;
-    if let Err(error) = file.age() {
+fn link(shared: &Shared, version: &Version, part: &Path) -> Result<bool, Failure> {
+    let (id, file) = (version.manifest.version(), version.file()?);
+    if let Err(error) = version.age() {
         tracing::debug!(%error, "the time of a file cannot be set: it is copied");
         return Ok(false);
     }
-    // first the journal: after a crash the file counts as lent even if the user has it and nothing else was written
     let before = file.stamp()?;
-    shared.journal.commit(&[Change::Lent { version: id, stamp: None }])?;
-    version.set_lent(Lent::Yes(None));
-    drop(shared.disk.remove(&target.part));
-    if let Err(error) = shared.disk.link(version.path(), &target.part) {
+    if !version.is_sure()? {
+        return Err(changed());
+    }
+    // first the journal: after a crash the file counts as lent even if the user has it and nothing else was written
+    shared.journal.commit(&[announced(part), Change::Lent(id)]).map_err(Failure::Io)?;
+    version.set_lent(true);
+    if let Err(error) = shared.disk.link(version.path(), part) {
         tracing::debug!(%error, "no second name for a finished file: it is copied");
-        shared.journal.commit(&[Change::Unlent(id)])?;
-        version.set_lent(Lent::No);
+        shared.journal.commit(&[Change::Unlent(id)]).map_err(Failure::Io)?;
+        version.set_lent(false);
         return Ok(false);
     }
-    if let Err(e) = shared.disk.rename(&target.part, &target.output) {
-        drop(shared.disk.remove(&target.part));
-        return Err(e);
-    }
-    shared.disk.sync_dir(&target.dir)?;
-    trust(version, &before);
-    Ok(true)
+    let now = shared.disk.stamp(part).map_err(Failure::Io)?;
+    if now.is_same_content(&before) { Ok(true) } else { Err(changed()) }
 }
 
-/// The bytes are right if the file has not been changed since `before`.
-fn trust(version: &Version, before: &Stamp) {
-    let now = version.file().and_then(|f| f.stamp()).ok().filter(|now| now.is_same_content(before));
-    version.set_lent(Lent::Yes(now));
+/// What a name in somebody's directory is written to the journal for.
+fn announced(part: &Path) -> Change {
+    Change::Part { path: bytes_of(part), there: true }
 }
 
-/// Hashes a lent file anew.
-fn check(shared: &Shared, id: VersionId, version: &Version) -> Result<(), Failure> {
-    let failed = |e| if is_changed(&e) { Failure::Changed } else { Failure::Io(e) };
-    let before = version.file().map_err(failed)?.stamp()?;
-    let mut buffer = Vec::new();
-    for piece in version.manifest.layout().iter() {
-        let blocks = version.manifest.layout().blocks(piece);
-        let (data, _) = version.read(piece, 0..blocks, buffer).map_err(failed)?;
-        if !is_right(shared, id, piece, 0, &data)? {
-            return Err(Failure::Changed);
-        }
-        buffer = data;
-    }
-    trust(version, &before);
-    Ok(())
+fn bytes_of(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().to_vec()
 }
 
-/// Whether an error says that a lent file was cut short, lengthened, or is not to be opened any more.
-pub(super) fn is_changed(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidData, PermissionDenied, UnexpectedEof};
-    matches!(error.kind(), UnexpectedEof | InvalidData | PermissionDenied)
-}
-
-/// Whether blocks of a journalled piece are what they were when it was journalled.
-pub(super) fn is_right(
-    shared: &Shared,
-    version: VersionId,
-    piece: swarmedge_core::ids::PieceIndex,
-    first_block: u32,
-    data: &[u8],
-) -> io::Result<bool> {
-    let Some(leaves) = shared.journal.leaves(version, piece)? else { return Ok(false) };
-    Ok(leaves.get(first_block as usize..).is_some_and(|rest| rest.starts_with(&merkle::leaves(data))))
+/// A path as the journal has it.
+pub(super) fn path_of(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
 }

@@ -1,6 +1,5 @@
 //! How the journal's values are encoded: the wire's canonical codec, with a format number first where a value may grow.
 
-use super::disk::Stamp;
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{DownloadId, Handle, IntroId, PublicKey, VersionId};
 use swarmedge_core::role::client::io::{
@@ -12,9 +11,11 @@ use swarmedge_core::wire::{DecodeError, Reader, Wire};
 /// The longest path of an output file (PATH_MAX of Linux).
 const OUTPUT_LEN_MAX: usize = 4096;
 /// First byte of a download's value.
-const DOWNLOAD_FORMAT: u8 = 2;
-/// Without `active_ms`.
+const DOWNLOAD_FORMAT: u8 = 3;
+/// Without `active_ms` and `replace`.
 const DOWNLOAD_FORMAT_1: u8 = 1;
+/// Without `replace`.
+const DOWNLOAD_FORMAT_2: u8 = 2;
 
 fn put_text(text: &str, out: &mut Vec<u8>) {
     u32::try_from(text.len()).unwrap_or(u32::MAX).encode(out);
@@ -41,6 +42,7 @@ pub(crate) fn encode_download(d: &DownloadRecord) -> Option<Vec<u8>> {
     put_text(&d.output, &mut out);
     d.usage_seq.encode(&mut out);
     d.active_ms.encode(&mut out);
+    d.replace.encode(&mut out);
     out.push(state_number(d.state));
     d.granted.is_some().encode(&mut out);
     if let Some(g) = &d.granted {
@@ -60,7 +62,7 @@ pub(crate) fn encode_download(d: &DownloadRecord) -> Option<Vec<u8>> {
 pub(crate) fn decode_download(bytes: &[u8]) -> Result<DownloadRecord, DecodeError> {
     let mut r = Reader::new(bytes);
     let format = u8::decode(&mut r)?;
-    if ![DOWNLOAD_FORMAT, DOWNLOAD_FORMAT_1].contains(&format) {
+    if !(DOWNLOAD_FORMAT_1..=DOWNLOAD_FORMAT).contains(&format) {
         return Err(DecodeError::Invalid);
     }
     let r = &mut r;
@@ -68,7 +70,8 @@ pub(crate) fn decode_download(bytes: &[u8]) -> Result<DownloadRecord, DecodeErro
     let object = ObjectRef { provider: Wire::decode(r)?, path: take_text(r)? };
     let output = take_text(r)?;
     let usage_seq = Wire::decode(r)?;
-    let active_ms = if format == DOWNLOAD_FORMAT { Wire::decode(r)? } else { 0 };
+    let active_ms = if format >= DOWNLOAD_FORMAT_2 { Wire::decode(r)? } else { 0 };
+    let replace = if format == DOWNLOAD_FORMAT { Wire::decode(r)? } else { false };
     let state = state_of(u8::decode(r)?)?;
     let granted = if bool::decode(r)? {
         Some(Granted {
@@ -85,7 +88,7 @@ pub(crate) fn decode_download(bytes: &[u8]) -> Result<DownloadRecord, DecodeErro
         None
     };
     r.end()?;
-    Ok(DownloadRecord { handle, object, output, granted, state, usage_seq, active_ms })
+    Ok(DownloadRecord { handle, object, output, replace, granted, state, usage_seq, active_ms })
 }
 
 const fn state_number(state: DownloadState) -> u8 {
@@ -101,6 +104,7 @@ const fn state_number(state: DownloadState) -> u8 {
         DownloadState::Failed(FailReason::NoSpace) => 20,
         DownloadState::Failed(FailReason::Io) => 21,
         DownloadState::Failed(FailReason::EdgeCorrupt) => 22,
+        DownloadState::Failed(FailReason::OutputTaken) => 23,
     }
 }
 
@@ -117,6 +121,7 @@ const fn state_of(number: u8) -> Result<DownloadState, DecodeError> {
         20 => DownloadState::Failed(FailReason::NoSpace),
         21 => DownloadState::Failed(FailReason::Io),
         22 => DownloadState::Failed(FailReason::EdgeCorrupt),
+        23 => DownloadState::Failed(FailReason::OutputTaken),
         _ => return Err(DecodeError::Invalid),
     })
 }
@@ -187,33 +192,9 @@ pub(crate) fn decode_piece(bytes: &[u8]) -> Result<(Handle, Vec<(SourceName, u32
     Ok((handle, from))
 }
 
-/// The value of a lent version: eight numbers.
-pub(crate) fn encode_stamp(s: &Stamp) -> Vec<u8> {
-    let times = [s.changed.0, s.changed.1, s.touched.0, s.touched.1].map(i64::cast_unsigned);
-    let all = [s.file.0, s.file.1, s.len, s.names].into_iter().chain(times);
-    all.flat_map(u64::to_be_bytes).collect()
-}
-
-/// Reads what [`encode_stamp`] wrote; `None` if it is none.
-pub(crate) fn decode_stamp(bytes: &[u8]) -> Option<Stamp> {
-    let (numbers, rest) = bytes.as_chunks::<8>();
-    let numbers: Vec<u64> = numbers.iter().map(|n| u64::from_be_bytes(*n)).collect();
-    let [dev, ino, len, names, a, b, c, d] = <[u64; 8]>::try_from(numbers).ok().filter(|_| rest.is_empty())?;
-    let time = |s: u64, ns: u64| (s.cast_signed(), ns.cast_signed());
-    Some(Stamp { file: (dev, ino), len, names, changed: time(a, b), touched: time(c, d) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_stamp_reads_back() {
-        let stamp = Stamp { file: (1, 2), len: 3, changed: (-4, 5), touched: (6, 7), names: 8 };
-        assert_eq!(decode_stamp(&encode_stamp(&stamp)), Some(stamp));
-        assert_eq!(decode_stamp(&[]), None);
-        assert_eq!(decode_stamp(&[0; 65]), None);
-    }
     use swarmedge_core::ids::ProviderId;
     use swarmedge_core::wire::Blob;
 
@@ -237,6 +218,7 @@ mod tests {
                 handle: Handle(4),
                 object: ObjectRef { provider: ProviderId(1), path: "a/b".into() },
                 output: "/o".into(),
+                replace: number % 3 == 0,
                 granted: (number % 2 == 0).then_some(granted),
                 state,
                 usage_seq: 8,

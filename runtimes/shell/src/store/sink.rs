@@ -2,7 +2,9 @@
 
 use super::Store;
 use super::buffers::Buffers;
+use super::check::Damage;
 use super::version::{Piece, Version};
+use super::writer::Queue;
 use crate::rt::Rt;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -40,6 +42,7 @@ pub struct Sink<R: Rt> {
     left: u64,
     buffer: Vec<u8>,
     buffers: Buffers,
+    queue: Arc<Queue>,
     jobs: VecDeque<(Job, u64)>,
     verified: u64,
 }
@@ -75,6 +78,7 @@ impl<R: Rt> Sink<R> {
             left: range.end - range.start,
             buffer: Vec::new(),
             buffers: store.0.shared.buffers.clone(),
+            queue: Arc::clone(&store.0.shared.queue),
             jobs: VecDeque::new(),
             verified: 0,
         })
@@ -126,9 +130,14 @@ impl<R: Rt> Sink<R> {
         let first = self.next_block;
         self.next_block += u32::try_from(data.len().div_ceil(BLOCK_LEN as usize)).unwrap_or(u32::MAX);
         let (version, piece, buffers) = (Arc::clone(&self.version), self.piece.clone(), self.buffers.clone());
+        let queue = Arc::clone(&self.queue);
         let mut job: Job = Box::pin(self.rt.blocking(move || {
             let result = piece.map_or(Ok(()), |piece| version.write(&piece, first, &data));
             buffers.give(data);
+            if result == Err(FetchEnd::Broken) {
+                // the bytes have nowhere to go: the file is not the one that it was
+                queue.lose(version, Damage::Gone, || ());
+            }
             result
         }));
         // a pool may start its work at the first poll only

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 use swarmedge_core::content::merkle;
 use swarmedge_core::ids::ProviderId;
-use swarmedge_core::role::client::io::{FetchEnd, Granted, ObjectRef};
+use swarmedge_core::role::client::io::{FetchEnd, Granted, ObjectRef, SourceName};
 use swarmedge_core::wire::Text;
 
 /// A runtime for tests without a network: blocking work is done where it is asked for.
@@ -71,7 +71,7 @@ fn saved(store: &Store, save: Save) -> Result<(), StoreError> {
     rx.recv().expect("every save is answered")
 }
 
-fn download(handle: u32, output: &Path, version: VersionId) -> DownloadRecord {
+pub(super) fn download(handle: u32, output: &Path, version: VersionId) -> DownloadRecord {
     let granted = Granted {
         download: DownloadId::numbered(handle),
         download_key: swarmedge_core::ids::PublicKey::numbered(handle),
@@ -90,6 +90,7 @@ fn download(handle: u32, output: &Path, version: VersionId) -> DownloadRecord {
         handle: Handle(handle),
         object: ObjectRef { provider: ProviderId(1), path: "o".into() },
         output: output.to_str().expect("UTF-8").into(),
+        replace: false,
         granted: Some(granted),
         state: DownloadState::Running,
         usage_seq: 0,
@@ -97,17 +98,17 @@ fn download(handle: u32, output: &Path, version: VersionId) -> DownloadRecord {
     }
 }
 
-struct Rig {
-    dir: tempfile::TempDir,
-    store: Store,
-    bytes: Vec<u8>,
-    manifest: Arc<Manifest>,
-    version: VersionId,
+pub(super) struct Rig {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) store: Store,
+    pub(super) bytes: Vec<u8>,
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) version: VersionId,
 }
 
-const PIECE: u32 = 1 << 19;
+pub(super) const PIECE: u32 = 1 << 19;
 
-fn rig(len: usize) -> Rig {
+pub(super) fn rig(len: usize) -> Rig {
     let dir = tempfile::tempdir().expect("a directory");
     let (store, _) = Store::open(&dir.path().join("state")).expect("a fresh store");
     let bytes = content(len);
@@ -326,12 +327,17 @@ fn an_empty_version_is_placed() {
     assert_eq!(std::fs::read(r.dir.path().join("out")).expect("the file"), b"");
 }
 
-fn placed(len: usize) -> (Rig, PathBuf) {
-    let r = rig(len);
-    for piece in r.manifest.layout().iter() {
+/// Gets every piece that is missing.
+pub(super) fn fill(r: &Rig) {
+    for piece in r.store.have(r.version).expect("known").missing() {
         assert_eq!(r.fetch(piece.0, r.whole(piece.0), None, r.blocks(piece.0, r.whole(piece.0))), FetchEnd::Fetched);
         r.save(piece.0).expect("journalled");
     }
+}
+
+pub(super) fn placed(len: usize) -> (Rig, PathBuf) {
+    let r = rig(len);
+    fill(&r);
     saved(&r.store, Save::Finish { handle: Handle(1), version: r.version }).expect("placed");
     let out = r.dir.path().join("out");
     (r, out)
@@ -346,7 +352,7 @@ fn edit(path: &Path, at: u64) {
     file.write_all_at(&[!byte[0]], at).expect("written");
 }
 
-fn names_of(path: &Path) -> u64 {
+pub(super) fn names_of(path: &Path) -> u64 {
     std::os::unix::fs::MetadataExt::nlink(&std::fs::metadata(path).expect("is there"))
 }
 
@@ -362,9 +368,9 @@ fn serves_only_right_bytes(r: &Rig, store: &Store) -> bool {
     refused
 }
 
-fn told_lost(store: &Store) -> std::sync::mpsc::Receiver<VersionId> {
+pub(super) fn told_lost(store: &Store) -> std::sync::mpsc::Receiver<VersionId> {
     let (tx, rx) = std::sync::mpsc::channel();
-    store.on_lost(move |version| tx.send(version).expect("the test waits"));
+    store.on_lost(move |loss| tx.send(loss.version).expect("the test waits"));
     rx
 }
 
@@ -409,9 +415,8 @@ fn a_file_that_is_cut_or_lengthened_is_noticed_and_left_as_it_is() {
                 r.store = Store::open(&r.dir.path().join("state")).expect("opens again").0;
             }
             let lost = told_lost(&r.store);
-            let refused = serves_only_right_bytes(&r, &r.store);
-            if len < u64::from(PIECE) || restart {
-                assert!(refused);
+            assert!(serves_only_right_bytes(&r, &r.store));
+            if !restart {
                 assert_eq!(lost.recv_timeout(PATIENCE), Ok(r.version));
             }
             assert_eq!(std::fs::metadata(&out).expect("is there").len(), len, "nobody else changes it");
@@ -504,4 +509,85 @@ fn copies_are_made_where_they_are_wanted() {
     assert_eq!(names_of(&out), 1);
     edit(&out, 3);
     assert!(!serves_only_right_bytes(&r, &r.store));
+}
+
+/// What befalls a data file of three pieces.
+const DAMAGES: [(&str, fn(&Path)); 8] = [
+    ("emptied", |file| std::fs::File::options().write(true).open(file).and_then(|f| f.set_len(0)).expect("set")),
+    ("cut", |file| std::fs::File::options().write(true).open(file).and_then(|f| f.set_len(PIECE.into())).expect("set")),
+    ("lengthened", |file| {
+        std::fs::File::options().write(true).open(file).and_then(|f| f.set_len(4 * u64::from(PIECE))).expect("set");
+    }),
+    ("edited", |file| edit(file, 5)),
+    ("edited and set back", |file| {
+        let before = std::fs::metadata(file).expect("is there").modified().expect("a time");
+        edit(file, 5);
+        std::fs::File::options().write(true).open(file).and_then(|f| f.set_modified(before)).expect("set");
+    }),
+    ("punched", |file| {
+        let file = std::fs::File::options().write(true).open(file).expect("opens");
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0; 100_000], 10).expect("written");
+    }),
+    ("replaced", |file| {
+        let other = file.with_extension("other");
+        std::fs::write(&other, content(3 * PIECE as usize - 1)).expect("written");
+        std::fs::File::options().write(true).open(&other).and_then(|f| f.set_len(3 * u64::from(PIECE))).expect("set");
+        std::fs::rename(other, file).expect("renamed");
+    }),
+    ("deleted", |file| std::fs::remove_file(file).expect("deleted")),
+];
+
+/// A part of a download, and then all of it in the cache beside a copy: damaged while the client runs, and while not.
+#[test]
+fn a_damaged_data_file_is_found_before_it_is_served_or_placed() {
+    for (what, damage) in DAMAGES {
+        for (restart, part) in [(false, false), (false, true), (true, false), (true, true)] {
+            let what = format!("{what}, restart: {restart}, part: {part}");
+            let mut r = rig(3 * PIECE as usize);
+            r.store.set_links(false);
+            for piece in 0..if part { 2 } else { 3 } {
+                assert_eq!(r.fetch(piece, r.whole(piece), None, r.blocks(piece, r.whole(piece))), FetchEnd::Fetched);
+                r.save(piece).expect("journalled");
+            }
+            let file = r.dir.path().join("state/pieces").join(r.version.to_string());
+            if restart {
+                drop(std::mem::replace(&mut r.store, Store::open(&r.dir.path().join("other")).expect("opens").0));
+            }
+            damage(&file);
+            if restart {
+                r.store = Store::open(&r.dir.path().join("state")).expect("opens again").0;
+            }
+            serves_only_right_bytes(&r, &r.store);
+            let finish = || {
+                // whatever was found out is done with
+                saved(&r.store, Save::Uploads(true)).expect("saved");
+                let get =
+                    |piece: PieceIndex| r.fetch(piece.0, r.whole(piece.0), None, r.blocks(piece.0, r.whole(piece.0)));
+                let missing = r.store.have(r.version).expect("known").missing().collect::<Vec<_>>();
+                let all = missing.into_iter().all(|p| get(p) == FetchEnd::Fetched && r.save(p.0).is_ok());
+                all && saved(&r.store, Save::Finish { handle: Handle(1), version: r.version }).is_ok()
+            };
+            // what is found damaged when it is written to or placed is fetched again
+            assert!((0..4).any(|_| finish()), "{what}");
+            assert_eq!(std::fs::read(r.dir.path().join("out")).expect("the file"), r.bytes, "{what}");
+            assert!(!serves_only_right_bytes(&r, &r.store), "{what}");
+        }
+    }
+}
+
+#[test]
+fn only_the_damaged_pieces_are_lost() {
+    let mut r = rig(3 * PIECE as usize);
+    fill(&r);
+    drop(std::mem::replace(&mut r.store, Store::open(&r.dir.path().join("other")).expect("opens").0));
+    let file = r.dir.path().join("state/pieces").join(r.version.to_string());
+    edit(&file, u64::from(PIECE) + 5);
+    r.store = Store::open(&r.dir.path().join("state")).expect("opens again").0;
+    let (tx, lost) = std::sync::mpsc::channel();
+    r.store.on_lost(move |loss| tx.send(loss).expect("the test waits"));
+    r.store.check_soon(r.version);
+    let loss = lost.recv_timeout(PATIENCE).expect("it is found without being asked for");
+    assert_eq!(loss.left.iter().collect::<Vec<_>>(), [PieceIndex(0), PieceIndex(2)]);
+    assert_eq!(loss.sources[&Handle(1)][&SourceName::Edge], 2 * u64::from(PIECE));
+    assert_eq!(r.store.have(r.version), Some(loss.left));
 }

@@ -4,6 +4,7 @@ use super::crash_tests::{Fault, Medium, MemDisk, coin, fetch, open, record, save
 use super::tests::{content, manifest_of};
 use super::*;
 use swarmedge_core::ids::{IntroId, PublicKey, RecordId};
+use swarmedge_core::role::client::io::SourceName;
 use swarmedge_core::wire::List;
 use swarmedge_core::wire::records::{PeerBytes, Side, UsageState};
 

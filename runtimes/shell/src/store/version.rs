@@ -1,7 +1,8 @@
 //! One version's data file and what is known of its pieces while they come in.
 
-use super::disk::{Disk, DiskFile, Stamp};
+use super::disk::{Disk, DiskFile};
 use super::store_error;
+use super::trust::{Trust, gone, is_gone};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
@@ -30,23 +31,17 @@ pub(crate) struct Version {
     /// A sync has failed: what was written before it may be lost although later syncs succeed (the kernel marks such
     /// pages clean). From then on a piece is written once more before its sync.
     tainted: AtomicBool,
-    /// Whose turn it is to write: a file system takes one write at a time into a file, and those that wait for it there
-    /// spin.
-    turn: Mutex<()>,
+    /// What is known of the file's bytes. Held while they are written: a file system takes one write at a time into a
+    /// file, and those that wait for it there spin.
+    trust: Mutex<Trust>,
     /// Journalled pieces.
     have: Mutex<Bitfield>,
     /// Pieces of which something has come in and that are not journalled.
     open: Mutex<BTreeMap<PieceIndex, Arc<Piece>>>,
-    lent: Mutex<Lent>,
-}
-
-/// Whether the user has, or may have, a name for the data file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lent {
-    /// No: the bytes are what the store has written.
-    No,
-    /// Yes. The stamp of the file when its bytes were last known to be right; without, they may be wrong.
-    Yes(Option<Stamp>),
+    /// The user has, or may have, a name for the data file.
+    lent: AtomicBool,
+    /// Held while all of it is made sure of: once is enough.
+    pub(super) checking: Mutex<()>,
 }
 
 /// A piece that is coming in.
@@ -63,6 +58,8 @@ struct PieceState {
     expected: Option<Vec<Digest>>,
     /// The hash of each block that is in the file. With `expected` known, none that differs from it.
     got: Vec<Option<Digest>>,
+    /// When the first of these came (see [`Trust`]).
+    since: Option<u64>,
     /// Whole, and being journalled: nothing may be written to it any more. If the journal cannot be written it stays
     /// so, and may be saved again.
     sealed: bool,
@@ -73,12 +70,16 @@ struct PieceState {
 pub(crate) enum NotWhole {
     /// A block is missing or was never checked.
     Unverified,
+    /// What was checked is not in the file any more: somebody else has written to it.
+    Damaged,
+    /// The file is not the one that was written, or has another length.
+    Gone,
     /// The disk.
     Io(io::Error),
 }
 
 impl Version {
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, manifest: Arc<Manifest>, have: Bitfield, lent: Lent) -> Self {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, manifest: Arc<Manifest>, have: Bitfield, lent: bool) -> Self {
         Self {
             path: dir.join(manifest.version().to_string()),
             manifest,
@@ -87,28 +88,36 @@ impl Version {
             opening: Mutex::new(()),
             unnamed: AtomicBool::new(false),
             tainted: AtomicBool::new(false),
-            turn: Mutex::new(()),
+            trust: Mutex::new(Trust::new(have.len())),
             have: Mutex::new(have),
             open: Mutex::new(BTreeMap::new()),
-            lent: Mutex::new(lent),
+            lent: AtomicBool::new(lent),
+            checking: Mutex::new(()),
         }
     }
 
-    pub(crate) fn lent(&self) -> Lent {
-        *lock(&self.lent)
+    pub(crate) fn is_lent(&self) -> bool {
+        self.lent.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_lent(&self, lent: Lent) {
-        *lock(&self.lent) = lent;
+    pub(crate) fn set_lent(&self, lent: bool) {
+        self.lent.store(lent, Ordering::Relaxed);
     }
 
-    /// Whether the data file is certainly as the store left it.
-    pub(crate) fn is_pristine(&self) -> bool {
-        match self.lent() {
-            Lent::No => true,
-            Lent::Yes(None) => false,
-            Lent::Yes(Some(right)) => self.file().and_then(|f| f.stamp()).is_ok_and(|now| now == right),
-        }
+    pub(super) fn trust(&self) -> MutexGuard<'_, Trust> {
+        lock(&self.trust)
+    }
+
+    pub(super) fn is_tainted(&self) -> bool {
+        self.tainted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.manifest.layout().size()
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -119,20 +128,22 @@ impl Version {
         lock(&self.have)
     }
 
-    /// The data file, opened (and made, sparse, at full size) at first use.
+    /// The data file, opened (and made, sparse, at full size) at first use. One with journalled pieces is never
+    /// lengthened.
     pub(crate) fn file(&self) -> io::Result<&Arc<dyn DiskFile>> {
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
         let _one = lock(&self.opening);
         if self.file.get().is_none() {
-            let file = self.disk.open(&self.path)?;
-            let size = self.manifest.layout().size();
-            if file.len()? != size {
-                if self.lent() != Lent::No {
-                    return Err(io::ErrorKind::InvalidData.into());
+            // a user who may only read takes that away from us too
+            let is_theirs = |e: &io::Error| self.is_lent() && e.kind() == io::ErrorKind::PermissionDenied;
+            let file = self.disk.open(&self.path).map_err(|e| if is_theirs(&e) { gone() } else { e })?;
+            if file.len()? != self.size() {
+                if self.is_lent() || !self.have().is_empty() {
+                    return Err(gone());
                 }
-                file.set_len(size)?;
+                file.set_len(self.size())?;
                 self.unnamed.store(true, Ordering::Relaxed);
             }
             // nobody else sets it: `opening` is held
@@ -141,13 +152,8 @@ impl Version {
         self.file.get().ok_or_else(|| io::Error::other("the data file was not opened"))
     }
 
-    /// Reads journalled blocks; says whether they are certainly what was journalled.
-    pub(crate) fn read(
-        &self,
-        piece: PieceIndex,
-        blocks: Range<u32>,
-        mut buffer: Vec<u8>,
-    ) -> io::Result<(Vec<u8>, bool)> {
+    /// Reads journalled blocks, whatever they are now.
+    pub(crate) fn read(&self, piece: PieceIndex, blocks: Range<u32>, mut buffer: Vec<u8>) -> io::Result<Vec<u8>> {
         if !self.have().contains(piece) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -155,9 +161,7 @@ impl Version {
         let len = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
         buffer.resize(len, 0);
         self.file()?.read_at(&mut buffer, range.start)?;
-        // looked at afterwards: a change sets the stamp before it sets the bytes
-        let sure = self.is_pristine();
-        Ok((buffer, sure))
+        Ok(buffer)
     }
 
     /// The piece as it comes in; `None` if it is journalled.
@@ -168,7 +172,7 @@ impl Version {
         }
         let piece = open.entry(index).or_insert_with(|| {
             let blocks = self.manifest.layout().blocks(index);
-            let state = PieceState { expected: None, got: vec![None; blocks as usize], sealed: false };
+            let state = PieceState { expected: None, got: vec![None; blocks as usize], since: None, sealed: false };
             Arc::new(Piece { index, blocks, state: Mutex::new(state) })
         });
         Some(Arc::clone(piece))
@@ -187,11 +191,8 @@ impl Version {
         if !state.sealed && good > 0 {
             let bytes = data.len().min(good * BLOCK_LEN as usize);
             let range = self.manifest.layout().block_range(piece.index, first..piece.blocks);
-            let write = self.file().and_then(|f| {
-                let _turn = lock(&self.turn);
-                f.write_at(&data[..bytes], range.start)
-            });
-            write.map_err(|e| FetchEnd::Store(store_error(&e)))?;
+            let epoch = self.write_at(&data[..bytes], range.start);
+            state.since.get_or_insert(epoch.map_err(|e| write_failed(&e))?);
             let blocks = first..piece.blocks;
             for (slot, hash) in state.got[blocks.start as usize..].iter_mut().zip(&hashes[..good]) {
                 *slot = Some(*hash);
@@ -227,35 +228,56 @@ impl Version {
         if state.got.iter().zip(&expected).any(|(got, e)| got.as_ref() != Some(e)) {
             return Err(NotWhole::Unverified);
         }
-        if self.tainted.load(Ordering::Relaxed) {
-            self.rewrite(index, &expected)?;
+        let epoch = self.look()?;
+        if self.is_tainted() || state.since != Some(epoch) {
+            state.since = Some(self.read_again(index, &expected, epoch)?);
         }
         state.sealed = true;
         Ok(expected)
     }
 
-    /// See `tainted`.
-    fn rewrite(&self, index: PieceIndex, leaves: &[Digest]) -> Result<(), NotWhole> {
+    /// Hashes a piece as it is in the file; writes it once more where that is called for (see `tainted`).
+    fn read_again(&self, index: PieceIndex, leaves: &[Digest], epoch: u64) -> Result<u64, NotWhole> {
         let range = self.manifest.layout().piece_range(index);
         let mut buffer = vec![0; self.manifest.layout().piece_size(index) as usize];
-        let file = self.file().map_err(NotWhole::Io)?;
-        file.read_at(&mut buffer, range.start).map_err(NotWhole::Io)?;
+        self.file()?.read_at(&mut buffer, range.start)?;
         if merkle::leaves(&buffer) != leaves {
-            return Err(NotWhole::Unverified);
+            return Err(NotWhole::Damaged);
         }
-        file.write_at(&buffer, range.start).map_err(NotWhole::Io)
+        if self.is_tainted() { Ok(self.write_at(&buffer, range.start)?) } else { Ok(epoch) }
     }
 
     /// Journalled.
     pub(crate) fn done(&self, index: PieceIndex) {
         let mut open = lock(&self.open);
         self.have().insert(index);
-        open.remove(&index);
+        if let Some(since) = open.remove(&index).and_then(|piece| lock(&piece.state).since) {
+            self.trust().was_hashed(index, since);
+        }
+    }
+
+    /// No longer journalled.
+    pub(crate) fn forget(&self, pieces: &[PieceIndex]) {
+        for piece in pieces {
+            self.have().remove(*piece);
+            self.lost(*piece);
+        }
     }
 
     /// Not durable: it must come in again.
     pub(crate) fn lost(&self, index: PieceIndex) {
         lock(&self.open).remove(&index);
+    }
+}
+
+/// How a transfer ends whose bytes cannot be written. A file that is gone is replaced by another one.
+fn write_failed(e: &io::Error) -> FetchEnd {
+    if is_gone(e) { FetchEnd::Broken } else { FetchEnd::Store(store_error(e)) }
+}
+
+impl From<io::Error> for NotWhole {
+    fn from(e: io::Error) -> Self {
+        if is_gone(&e) { Self::Gone } else { Self::Io(e) }
     }
 }
 
@@ -289,6 +311,7 @@ impl Piece {
             return Ok(());
         }
         state.got.fill(None);
+        state.since = None;
         Err(FetchEnd::BadBlock { block: first })
     }
 }

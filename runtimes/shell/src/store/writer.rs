@@ -2,13 +2,16 @@
 //! and one commit, then answers all of it.
 
 use super::change::Change;
+use super::check::Damage;
+use super::journal::Sources;
 use super::place::place;
-use super::version::{Lent, NotWhole, Version, lock};
-use super::{Shared, records, store_error};
+use super::version::{NotWhole, Version, lock};
+use super::{Loss, Shared, records, store_error};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use swarmedge_core::content::Bitfield;
 use swarmedge_core::ids::{Digest, Handle, PieceIndex, VersionId};
 use swarmedge_core::role::client::io::{Save, SourceName, StoreError};
 use swarmedge_core::wire::Wire as _;
@@ -34,8 +37,8 @@ pub(super) enum What {
     Save(Box<Save>),
     /// A file is where the user wants it: keep the version for sharing.
     Placed(VersionId),
-    /// The user has changed the file of a version: it is theirs alone from now on.
-    Lost(VersionId),
+    /// A data file is damaged, or its user has changed it and it is theirs alone from now on.
+    Lost(Arc<Version>, Damage),
 }
 
 /// Jobs on their way to the store's thread.
@@ -49,8 +52,8 @@ pub(super) struct Queue {
 struct QueueState {
     jobs: VecDeque<Job>,
     closed: bool,
-    /// Files that are being placed; each will add one job.
-    placing: usize,
+    /// Threads beside the store's own that may add jobs.
+    beside: usize,
 }
 
 impl std::fmt::Debug for Queue {
@@ -62,7 +65,7 @@ impl std::fmt::Debug for Queue {
 impl Queue {
     pub(super) fn push(&self, job: Job) {
         let mut state = lock(&self.state);
-        if state.closed && state.placing == 0 || state.jobs.len() >= QUEUE_MAX {
+        if state.closed && state.beside == 0 || state.jobs.len() >= QUEUE_MAX {
             drop(state);
             (job.done)(Err(StoreError::Io));
             return;
@@ -71,14 +74,24 @@ impl Queue {
         self.more.notify_one();
     }
 
+    /// What is damaged is forgotten, by the store's thread.
+    pub(super) fn lose(&self, version: Arc<Version>, damage: Damage, done: impl FnOnce() + Send + 'static) {
+        self.push(Job { what: What::Lost(version, damage), done: Box::new(|_| done()) });
+    }
+
     pub(super) fn close(&self) {
         lock(&self.state).closed = true;
         self.more.notify_one();
     }
 
-    pub(super) fn placing(&self, more: bool) {
+    pub(super) fn is_closed(&self) -> bool {
+        lock(&self.state).closed
+    }
+
+    /// A thread begins, or ends, whose jobs are waited for.
+    pub(super) fn beside(&self, more: bool) {
         let mut state = lock(&self.state);
-        state.placing = if more { state.placing + 1 } else { state.placing - 1 };
+        state.beside = if more { state.beside + 1 } else { state.beside - 1 };
         self.more.notify_one();
     }
 
@@ -94,7 +107,7 @@ impl Queue {
             if !state.jobs.is_empty() {
                 return Some(state.jobs.drain(..).collect());
             }
-            if state.closed && state.placing == 0 {
+            if state.closed && state.beside == 0 {
                 return None;
             }
             state = match until.map(|at| at.saturating_duration_since(Instant::now())) {
@@ -145,7 +158,7 @@ fn write(shared: &Arc<Shared>, mut jobs: Vec<Job>, synced_at: &mut Option<Instan
     }
     let mut batch = Batch::default();
     let mut answers: Vec<(Done, Result<(), StoreError>)> = Vec::with_capacity(jobs.len());
-    let synced = sync_pieces(shared, &jobs);
+    let (synced, damaged) = sync_pieces(shared, &jobs);
     for job in jobs {
         if let What::Save(save) = &job.what
             && let Save::Finish { handle, version } = **save
@@ -159,9 +172,16 @@ fn write(shared: &Arc<Shared>, mut jobs: Vec<Job>, synced_at: &mut Option<Instan
                 batch.add_placed(shared, version);
                 Ok(())
             }
-            What::Lost(version) => batch.add_lost(shared, version),
+            What::Lost(version, damage) => {
+                damage.still(&version).map_or(Ok(()), |damage| batch.add_lost(shared, &version, damage))
+            }
         };
         answers.push((job.done, taken.map_err(|e| store_error(&e))));
+    }
+    for (version, damage) in damaged {
+        if let Err(e) = batch.add_lost(shared, &version, damage) {
+            tracing::warn!(file = %version.path().display(), error = %e, "a damaged data file cannot be deleted");
+        }
     }
     let committed = batch.commit(shared);
     if let Err(e) = &committed {
@@ -175,8 +195,9 @@ fn write(shared: &Arc<Shared>, mut jobs: Vec<Job>, synced_at: &mut Option<Instan
 type Sealed = BTreeMap<(VersionId, PieceIndex), Result<Vec<Digest>, io::ErrorKind>>;
 
 /// Seals every piece that is to be journalled and syncs their data files, each once. A piece whose sync fails is lost.
-fn sync_pieces(shared: &Shared, jobs: &[Job]) -> Sealed {
-    let mut sealed = Sealed::new();
+/// Says too which files turn out to be damaged.
+fn sync_pieces(shared: &Shared, jobs: &[Job]) -> (Sealed, Vec<(Arc<Version>, Damage)>) {
+    let (mut sealed, mut damaged) = (Sealed::new(), Vec::new());
     let mut files: BTreeMap<VersionId, (Arc<Version>, Vec<PieceIndex>)> = BTreeMap::new();
     for job in jobs {
         let What::Save(save) = &job.what else { continue };
@@ -188,6 +209,12 @@ fn sync_pieces(shared: &Shared, jobs: &[Job]) -> Sealed {
                 files.entry(*id).or_insert_with(|| (version, Vec::new())).1.push(*piece);
             }
             Err(NotWhole::Unverified) => {}
+            Err(why @ (NotWhole::Damaged | NotWhole::Gone)) => {
+                version.lost(*piece);
+                sealed.insert((*id, *piece), Err(io::ErrorKind::InvalidData));
+                let gone = matches!(why, NotWhole::Gone);
+                damaged.push((version, if gone { Damage::Gone } else { Damage::Pieces(vec![*piece]) }));
+            }
             Err(NotWhole::Io(e)) => {
                 version.lost(*piece);
                 sealed.insert((*id, *piece), Err(e.kind()));
@@ -202,7 +229,7 @@ fn sync_pieces(shared: &Shared, jobs: &[Job]) -> Sealed {
             sealed.insert((id, piece), Err(e.kind()));
         }
     }
-    sealed
+    (sealed, damaged)
 }
 
 /// What one commit changes, and what follows from it.
@@ -211,8 +238,8 @@ struct Batch {
     changes: Vec<Change>,
     journalled: Vec<(VersionId, PieceIndex)>,
     dropped: Vec<VersionId>,
-    /// See [`What::Lost`].
-    lost: Vec<Arc<Version>>,
+    /// What is lost of which versions; no pieces: all.
+    lost: Vec<(Arc<Version>, Vec<PieceIndex>)>,
     /// The books before this batch, if it has changed them.
     undo: Option<super::Books>,
 }
@@ -223,31 +250,36 @@ impl Batch {
         let at_ms = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_millis());
         let at_ms = u64::try_from(at_ms).unwrap_or(u64::MAX);
         self.changes.push(Change::Cached { version, at_ms });
-        let known = lock(&shared.versions).get(&version).cloned();
-        if let Some(Lent::Yes(stamp)) = known.map(|v| v.lent()) {
-            self.changes.push(Change::Lent { version, stamp });
-        }
     }
 
-    /// Forgets all of a version but its manifest, if a download still wants it.
-    fn add_lost(&mut self, shared: &Shared, id: VersionId) -> io::Result<()> {
-        let known = lock(&shared.versions).get(&id).cloned();
-        let Some(version) = known.filter(|v| v.lent() != Lent::No && !self.lost.iter().any(|l| Arc::ptr_eq(l, v)))
-        else {
+    /// Forgets what is damaged of a version, but not its manifest if a download still wants it. Nothing of a lent
+    /// file is kept, nor of a version that is only cached.
+    fn add_lost(&mut self, shared: &Shared, version: &Arc<Version>, damage: Damage) -> io::Result<()> {
+        let id = version.manifest.version();
+        let known = lock(&shared.versions).get(&id).is_some_and(|v| Arc::ptr_eq(v, version));
+        if !known || self.lost.iter().any(|(v, pieces)| Arc::ptr_eq(v, version) && pieces.is_empty()) {
             return Ok(());
-        };
-        // our name goes first: what comes in anew must never be written to the user's file
-        shared.disk.remove(version.path())?;
-        tracing::warn!(version = %id, "a downloaded file was changed in place: it is no longer shared");
+        }
         self.books(shared, |books| books.cached.remove(&id));
         self.changes.push(Change::Uncached(id));
+        let keeps = lock(&shared.books).keeps(id);
+        if let (Damage::Pieces(pieces), true, false) = (damage, keeps, version.is_lent()) {
+            tracing::warn!(version = %id, ?pieces, "a data file is damaged: these pieces are fetched again");
+            self.journalled.retain(|(v, piece)| *v != id || !pieces.contains(piece));
+            self.changes.push(Change::DropPieces { version: id, pieces: pieces.clone() });
+            self.lost.push((Arc::clone(version), pieces));
+            return Ok(());
+        }
+        // our name goes first: what comes in anew must never be written to the user's file
+        shared.disk.remove(version.path())?;
+        tracing::warn!(version = %id, "a data file was changed by somebody else: it is no longer shared");
         self.changes.push(Change::DropVersion(id));
         self.journalled.retain(|(v, _)| *v != id);
-        if lock(&shared.books).keeps(id) {
+        if keeps {
             let bytes = version.manifest.to_bytes();
             self.changes.push(Change::Manifest { version: id, bytes });
         }
-        self.lost.push(version);
+        self.lost.push((Arc::clone(version), Vec::new()));
         Ok(())
     }
 
@@ -355,15 +387,8 @@ impl Batch {
                 v.done(*piece);
             }
         }
-        for old in &self.lost {
-            let id = old.manifest.version();
-            let mut versions = lock(&shared.versions);
-            versions.remove(&id);
-            if lock(&shared.books).keeps(id) {
-                versions.insert(id, Arc::new(shared.new_version(&old.manifest, None, Lent::No)));
-            }
-            drop(versions);
-            shared.lost.tell(id);
+        for (old, pieces) in &self.lost {
+            shared.lost.tell(lose(shared, old, pieces));
         }
         for id in self.dropped.iter().collect::<BTreeSet<_>>() {
             let Some(v) = lock(&shared.versions).remove(id) else { continue };
@@ -374,4 +399,22 @@ impl Batch {
         }
         Ok(())
     }
+}
+
+/// What was committed to be lost; no pieces: all.
+fn lose(shared: &Shared, old: &Arc<Version>, pieces: &[PieceIndex]) -> Loss {
+    let version = old.manifest.version();
+    if !pieces.is_empty() {
+        old.forget(pieces);
+        let left = old.have().clone();
+        // without them the books of what is left begin anew
+        let sources = shared.journal.sources(version).unwrap_or_default();
+        return Loss { version, left, sources };
+    }
+    let mut versions = lock(&shared.versions);
+    versions.remove(&version);
+    if lock(&shared.books).keeps(version) {
+        versions.insert(version, Arc::new(shared.new_version(&old.manifest, None, false)));
+    }
+    Loss { version, left: Bitfield::empty(0), sources: Sources::new() }
 }

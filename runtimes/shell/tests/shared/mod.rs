@@ -8,6 +8,7 @@ mod commands;
 mod crew;
 mod gets;
 mod mobility;
+mod outputs;
 mod peers;
 mod scenarios;
 mod servers;

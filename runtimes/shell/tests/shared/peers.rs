@@ -140,7 +140,11 @@ fn control_messages_arrive_in_order_both_ways(over: Transport) {
 
 fn a_corrupting_peer_is_named_by_its_first_wrong_block(over: Transport) {
     rig::<R, _>(over, 2, |mut r| async move {
-        let file = r.dir.path().join("up/pieces").join(r.version().to_string());
+        // a store itself would notice: a dishonest client serves from a file of its own
+        let (dir, name) = (r.dir.path().join("up"), r.version().to_string());
+        let file = dir.join("instead").join(&name);
+        std::fs::create_dir(dir.join("instead")).expect("made");
+        std::fs::copy(dir.join("pieces").join(&name), &file).expect("copied");
         let mut file = std::fs::OpenOptions::new().read(true).write(true).open(file).expect("the data file");
         for block in [41_u64, 50] {
             let at = SeekFrom::Start(u64::from(PIECE) + block * 16_384 + 3);

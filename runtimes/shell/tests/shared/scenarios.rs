@@ -204,8 +204,6 @@ impl<R: Start> RealRig<R> {
     fn run_client(&self, name: Name) -> Node {
         let state = self.clients[&name.1].state.clone();
         let config = ClientConfig::load(&state, Some(&self.deployment.bundle)).expect("a client's configuration");
-        // a second name would let an honest program notice the corruption
-        let config = ClientConfig { links: !self.clients[&name.1].options.corrupts, ..config };
         Node::start(name, move |rt: R, ready| process::run(rt, config.clone(), |_| ready(), std::future::pending()))
     }
 
@@ -227,7 +225,7 @@ impl<R: Start> RealRig<R> {
         self.dir.path().join(format!("client{files}-{path}"))
     }
 
-    /// Looks at a completed file once, and then has a corrupting client's copy go bad.
+    /// Looks at a completed file once, and then has a corrupting client serve something else.
     fn is_right(&mut self, number: u8, path: &str) -> bool {
         let output = self.output(number, path);
         let expected = &self.objects[path];
@@ -238,7 +236,7 @@ impl<R: Start> RealRig<R> {
         let right = std::fs::read(output).is_ok_and(|bytes| bytes == *expected);
         client.right.insert(path.to_owned(), right);
         if client.options.corrupts {
-            corrupt(&client.state.join("pieces"));
+            corrupt(&client.state);
         }
         right
     }
@@ -258,15 +256,15 @@ fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-/// Changes a byte in every block of every data file.
-fn corrupt(pieces: &Path) {
-    for entry in std::fs::read_dir(pieces).expect("a store") {
-        let path = entry.expect("an entry").path();
-        let mut bytes = std::fs::read(&path).expect("reads");
+/// Has a client serve, and prove, files of its own: every data file with a byte in every block changed.
+fn corrupt(state: &Path) {
+    let instead = state.join("instead");
+    std::fs::create_dir_all(&instead).expect("a directory");
+    for entry in std::fs::read_dir(state.join("pieces")).expect("a store") {
+        let entry = entry.expect("an entry");
+        let mut bytes = std::fs::read(entry.path()).expect("reads");
         bytes.iter_mut().step_by(16 * 1024).for_each(|b| *b ^= 0xff);
-        // in place: the client has the file open
-        let mut file = std::fs::OpenOptions::new().write(true).open(&path).expect("opens");
-        std::io::Write::write_all(&mut file, &bytes).expect("writes");
+        std::fs::write(instead.join(entry.file_name()), &bytes).expect("writes");
     }
 }
 

@@ -42,7 +42,7 @@ impl DownloadState {
             FailReason::EdgeUnreachable => FailCause::EdgeUnreachable,
             FailReason::VersionGone => FailCause::VersionGone,
             FailReason::NoSpace => FailCause::NoSpace,
-            FailReason::Io => FailCause::Io,
+            FailReason::Io | FailReason::OutputTaken => FailCause::Io,
             FailReason::EdgeCorrupt => FailCause::EdgeCorrupt,
         })
     }

@@ -261,7 +261,7 @@ fn what_keeps_a_download_from_starting_is_said_clearly() {
 
     let mut world = World::new(MIB);
     let object = super::io::ObjectRef { path: "nothing".into(), ..world::object() };
-    world.command(CommandKind::Get { object, output: "out".into() });
+    world.command(CommandKind::Get { object, output: "out".into(), replace: false });
     world.run_until(Handle(0), DownloadState::Failed(FailReason::NotFound));
 }
 
@@ -360,6 +360,23 @@ fn a_download_from_the_cache_begins_anew_if_the_file_turns_out_to_be_changed() {
     world.run_until(second, DownloadState::Completed);
     assert_eq!(world.fetched.len(), 2 * asked);
     assert_eq!(world.status().edge_bytes, 20 * MIB);
+}
+
+#[test]
+fn damaged_pieces_of_a_download_that_runs_come_again_and_the_others_do_not() {
+    let mut world = World::with_peers(40 * MIB, &[]);
+    world.edge_rate = 10_000_000;
+    let handle = world.get();
+    world.run_for(Duration::from_secs(2));
+    let swarm = world.client.swarm(handle).expect("it runs");
+    let (before, damaged) = (swarm.durable_bytes(), swarm.have().iter().take(3).collect::<Vec<_>>());
+    assert!(before > 8 * MIB && before < 40 * MIB, "{before}");
+    let left = world.damage(handle, &damaged);
+    assert_eq!((world.status().durable, world.status().edge_bytes), (left, left));
+    world.run_until(handle, DownloadState::Completed);
+    assert_eq!((world.status().durable, world.status().edge_bytes), (40 * MIB, 40 * MIB));
+    let of_damaged = world.fetched.iter().filter(|(_, piece)| damaged.contains(piece)).count();
+    assert!(of_damaged >= 2 * damaged.len(), "{of_damaged}");
 }
 
 #[test]

@@ -229,7 +229,7 @@ impl World {
 
     /// Starts a download; it is the client's only one.
     pub(super) fn get(&mut self) -> Handle {
-        self.command(CommandKind::Get { object: object(), output: "out".to_string() });
+        self.command(CommandKind::Get { object: object(), output: "out".to_string(), replace: false });
         self.client.downloads().last().expect("a download").0
     }
 
@@ -504,7 +504,23 @@ impl World {
     pub(super) fn lose(&mut self) {
         self.disk.cached.remove(&self.version);
         self.disk.pieces.remove(&self.version);
-        self.input(Input::VersionLost { version: self.version });
+        self.input(Input::VersionLost { version: self.version, left: Bitfield::empty(0), sources: BTreeMap::new() });
+    }
+
+    /// These pieces of the current version turn out to be damaged; all that is there came from the edge. Bytes left.
+    pub(super) fn damage(&mut self, handle: Handle, damaged: &[PieceIndex]) -> u64 {
+        let layout = self.layouts[&self.version];
+        let kept = self.disk.pieces.get_mut(&self.version).expect("something is there");
+        kept.retain(|piece| !damaged.contains(piece));
+        let mut left = Bitfield::empty(layout.pieces());
+        let bytes = kept.iter().map(|piece| u64::from(layout.piece_size(*piece))).sum();
+        for piece in kept.iter() {
+            left.insert(*piece);
+        }
+        let sources = BTreeMap::from([(handle, BTreeMap::from([(SourceName::Edge, bytes)]))]);
+        self.disk.sources.clone_from(&sources);
+        self.input(Input::VersionLost { version: self.version, left, sources });
+        bytes
     }
 
     /// The connection to a peer breaks.

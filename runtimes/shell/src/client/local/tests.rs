@@ -6,8 +6,11 @@ use crate::client::protocol::LINE_LEN_MAX;
 use crate::client::protocol::{State, StatusLine};
 use crate::config::Bundle;
 use std::io::Read as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use swarmedge_core::ids::{PublicKey, VersionId};
-use swarmedge_core::role::client::io::{Command, DownloadRecord, DownloadState, DownloadStatus, Input, Notice, Save};
+use swarmedge_core::role::client::io::{
+    Command, DownloadRecord, DownloadState, DownloadStatus, FailReason, Input, Notice, Save,
+};
 
 /// What a test may take on a busy machine; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -30,7 +33,9 @@ fn start(dir: &Path, machine: impl Fn(&Desk, Command) + Send + 'static) -> (Desk
         pieces_total: 1,
     };
     let tokens = Tokens::open(dir).expect("a directory");
-    let api = Api { desk: desk.clone(), tokens, cache: Arc::new(move || Ok(vec![cached.clone()])), one_shot: true };
+    let put_there: crate::store::PutThere = Arc::new(|_, place| Ok(std::fs::read(place)? == b"put there"));
+    let cache = Arc::new(move || Ok(vec![cached.clone()]));
+    let api = Api { desk: desk.clone(), tokens, cache, put_there, one_shot: true };
     (desk, Server::start(dir, api).expect("binds"))
 }
 
@@ -39,6 +44,7 @@ fn record(output: &str) -> DownloadRecord {
         handle: Handle(1),
         object: ObjectRef { provider: ProviderId(1), path: "a".into() },
         output: output.into(),
+        replace: false,
         granted: None,
         state: DownloadState::Running,
         usage_seq: 0,
@@ -112,6 +118,28 @@ fn an_existing_file_is_refused_unless_forced() {
 }
 
 #[test]
+fn why_a_file_could_not_be_put_in_its_place_is_said() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (desk, _server) = start(dir.path(), |desk, command| {
+        let CommandKind::Get { output, .. } = command.kind else { return };
+        desk.saving(&Save::Download(record(&output)));
+        desk.notice(Notice::Done { req: command.req, result: Ok(Some(Handle(1))) });
+        desk.not_placed(Handle(1), output);
+        desk.notice(figures(DownloadState::Running, 100));
+        desk.notice(figures(DownloadState::Failed(FailReason::OutputTaken), 100));
+    });
+    let output = dir.path().join("out").display().to_string();
+    get_into(dir.path(), &output, false).expect("accepted");
+    let seen = || desk.status().downloads.into_iter().find_map(|line| line.failure);
+    let failure = std::iter::repeat_with(seen).find_map(|failure| failure).expect("it failed");
+    assert_eq!(
+        (failure.code, &failure.reason),
+        (Code::Usage, &format!("another file stands where this one goes: {output}"))
+    );
+    assert!(failure.next_step.contains("--force") && failure.next_step.contains("-o"), "{}", failure.next_step);
+}
+
+#[test]
 fn where_no_file_can_be_made_nothing_is_fetched() {
     let dir = tempfile::tempdir().expect("a directory");
     let (_desk, _server) = start(dir.path(), obliging);
@@ -125,6 +153,76 @@ fn where_no_file_can_be_made_nothing_is_fetched() {
     assert!(refused.contains("no file can be made in /proc") && refused.contains("-o"), "{refused}");
     assert_eq!(get(&dir.path().join("out")), Ok(Some(Answer::Accepted { download: Some(1) })));
     assert!(!std::fs::read_dir(dir.path()).expect("there").flatten().any(|f| f.file_name() != SOCKET));
+}
+
+/// What a get of provider 1's `a` into `output` is answered.
+fn get_into(dir: &Path, output: &str, force: bool) -> Result<Option<Answer>, Error> {
+    let (provider, path, edge, token) = (1, "a".into(), None, None);
+    Call::ask(dir, &Request::Get { provider, path, output: output.into(), force, edge, token })
+}
+
+#[test]
+fn what_can_be_no_file_is_refused_before_anything_is_fetched() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let (_desk, _server) = start(dir.path(), move |desk, command| {
+        count.fetch_add(1, Ordering::Relaxed);
+        obliging(desk, command);
+    });
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let (fifo, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+    rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), fifo, mode, 0).expect("a FIFO");
+    for (name, to) in [("null", "/dev/null"), ("ring", "ring")] {
+        std::os::unix::fs::symlink(to, at(name)).expect("made");
+    }
+    std::fs::write(at("file"), "of the user's").expect("writes");
+    let long = "n".repeat(256);
+    let refused = [
+        ("fifo", "a device, a FIFO or a socket"),
+        ("null", "a device, a FIFO or a socket"),
+        (SOCKET, "a device, a FIFO or a socket"),
+        ("ring", "cannot be used"),
+        ("new/", "names a directory that is not there"),
+        ("new/file", "there is no directory"),
+        ("file/file", "there is no directory"),
+        (&long, "name too long"),
+        (".", "is a directory"),
+    ];
+    for (name, why) in refused {
+        for force in [false, true] {
+            let error = get_into(dir.path(), &at(name), force).expect_err(name);
+            assert!(error.to_string().contains(why) && error.code() == Code::Usage, "{name}: {error}");
+        }
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    assert!(get_into(dir.path(), &at(&long[1..]), false).is_ok());
+    assert_eq!(std::fs::read(at("file")).expect("there"), b"of the user's");
+}
+
+#[test]
+fn what_stands_there_is_kept_unless_it_was_put_there_or_force_is_given() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (desk, _server) = start(dir.path(), obliging);
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::write(at("ours"), "put there").expect("writes");
+    std::fs::write(at("edited"), "put there and edited").expect("writes");
+    for (name, to) in [("to-ours", "ours"), ("to-edited", "edited"), ("to-nothing", "nothing")] {
+        std::os::unix::fs::symlink(to, at(name)).expect("made");
+    }
+    assert!(get_into(dir.path(), &at("ours"), false).is_ok());
+    assert!(get_into(dir.path(), &at("to-ours"), false).is_ok());
+    for (name, state) in [("edited", DownloadState::Completed), ("edited", DownloadState::Paused)] {
+        desk.saving(&Save::Download(DownloadRecord { state, ..record(&at(name)) }));
+        desk.notice(figures(state, 100));
+        let error = get_into(dir.path(), &at(name), false).expect_err("edited").to_string();
+        assert!(error.contains("is not what was downloaded any more") && error.contains("--force"), "{error}");
+    }
+    for name in ["to-edited", "to-nothing"] {
+        let error = get_into(dir.path(), &at(name), false).expect_err(name).to_string();
+        assert!(error.contains("is there already") && error.contains("--force"), "{error}");
+        assert!(get_into(dir.path(), &at(name), true).is_ok(), "{name}");
+    }
 }
 
 #[test]
@@ -220,7 +318,7 @@ fn patient(told: Arc<Mutex<Vec<CommandKind>>>) -> impl Fn(&Desk, Command) + Send
     move |desk, Command { req, kind }| {
         let mut told = told.lock().expect("no panic");
         let handle = match &kind {
-            CommandKind::Get { object, output } => {
+            CommandKind::Get { object, output, .. } => {
                 let handle = Handle(object.path.parse().expect("a number"));
                 let object = object.clone();
                 desk.saving(&Save::Download(DownloadRecord { handle, object, ..record(output) }));

@@ -1,0 +1,166 @@
+//! The user's own files, and what is told of them: the built binary against servers of its own, without a background
+//! client and with one.
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use swarmedge_shell::cli::init::{self, Ports};
+
+/// What a wait may take on a busy machine; nothing is measured by it.
+const PATIENCE: Duration = Duration::from_secs(120);
+const LEN: usize = 4 << 20;
+
+/// A deployment whose servers run, and one object.
+struct Cdn {
+    dir: tempfile::TempDir,
+    running: Vec<Child>,
+    bytes: Vec<u8>,
+}
+
+impl Drop for Cdn {
+    fn drop(&mut self) {
+        for child in &mut self.running {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn command(at: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(crate::BINARY);
+    command.args(args).current_dir(at).stdin(Stdio::null());
+    for name in ["SWARMEDGE_CONFIG", "SWARMEDGE_STATE", "SWARMEDGE_BUNDLE", "SWARMEDGE_LOG", "RUST_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+impl Cdn {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ports = Ports::free().expect("free ports");
+        init::make(&init::Plan {
+            dir: dir.path().join("cdn"),
+            host: "127.0.0.1".into(),
+            region: "local".into(),
+            ports,
+            provider: swarmedge_core::ids::ProviderId(1),
+            uploads: true,
+        })
+        .expect("a deployment");
+        let bytes: Vec<u8> = (0..LEN).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let mut cdn = Self { dir, running: Vec::new(), bytes };
+        fs::write(cdn.at("object"), &cdn.bytes).expect("writes");
+        let publish = ["publish", "object", "--provider", "1", "--path", "o", "--config", "cdn/server.toml"];
+        assert!(command(cdn.dir.path(), &publish).output().expect("starts").status.success());
+        cdn.start(&["serve", "--roles", "edge", "--config", "cdn/server.toml"]);
+        cdn
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn start(&mut self, args: &[&str]) {
+        let child = command(self.dir.path(), args).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        self.running.push(child.expect("starts"));
+    }
+
+    fn background_client(&mut self) {
+        self.start(&["client", "run", "--state", "state", "--bundle", "cdn/install/bundle.toml", "--no-port-mapping"]);
+        let until = Instant::now() + PATIENCE;
+        let status = ["status", "--state", "state"];
+        while !command(self.dir.path(), &status).output().expect("starts").status.success() {
+            assert!(Instant::now() < until, "the client does not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The exit code of a get and what it says.
+    fn get(&self, output: &str, more: &[&str]) -> (Option<i32>, String) {
+        let get = ["get", "1/o", "-o", output, "--state", "state", "--bundle", "cdn/install/bundle.toml"];
+        let out = command(self.dir.path(), &[&get, more].concat()).output().expect("starts");
+        let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+        (out.status.code(), said)
+    }
+
+    fn is_right(&self, output: &str) -> bool {
+        fs::read(self.at(output)).is_ok_and(|bytes| bytes == self.bytes)
+    }
+
+    /// Changes what is in the data files.
+    fn damage(&self, change: impl Fn(&fs::File)) {
+        for file in fs::read_dir(self.at("state/pieces")).expect("there").flatten() {
+            change(&fs::File::options().write(true).open(file.path()).expect("opens"));
+        }
+    }
+}
+
+fn users_files_are_kept(background: bool) {
+    let mut cdn = Cdn::new();
+    if background {
+        cdn.background_client();
+    }
+    let (code, said) = cdn.get("out", &[]);
+    assert!(code == Some(0) && cdn.is_right("out"), "{said}");
+    let (code, said) = cdn.get("out", &[]);
+    assert!(code == Some(0) && said.contains("was all here already, every piece verified"), "{said}");
+
+    let mut edited = cdn.bytes.clone();
+    edited.extend(b"my own line");
+    fs::File::options()
+        .append(true)
+        .open(cdn.at("out"))
+        .and_then(|f| f.write_all_at(b"my own line", LEN as u64))
+        .expect("edited");
+    let (code, said) = cdn.get("out", &[]);
+    assert!(code == Some(2) && said.contains("--force") && !said.contains("verified"), "{code:?}: {said}");
+    assert_eq!(fs::read(cdn.at("out")).expect("there"), edited);
+    let (code, said) = cdn.get("out", &["--force"]);
+    assert!(code == Some(0) && cdn.is_right("out"), "{said}");
+
+    fs::write(cdn.at("mine"), "mine").expect("writes");
+    std::os::unix::fs::symlink("/dev/null", cdn.at("null")).expect("made");
+    for (output, more) in
+        [("mine", &[][..]), ("null", &[]), ("null", &["--force"]), ("new/", &[]), ("new/", &["--force"])]
+    {
+        let (code, said) = cdn.get(output, more);
+        assert!(code == Some(2) && said.trim_end().lines().count() == 1, "{output}: {code:?} {said}");
+    }
+    assert_eq!(fs::read(cdn.at("mine")).expect("there"), b"mine");
+    let long = "n".repeat(255);
+    let (code, said) = cdn.get(&long, &[]);
+    assert!(code == Some(0) && cdn.is_right(&long), "{said}");
+}
+
+#[test]
+fn the_users_own_files_are_kept() {
+    users_files_are_kept(false);
+}
+
+#[test]
+fn the_users_own_files_are_kept_by_a_background_client() {
+    users_files_are_kept(true);
+}
+
+/// Whatever has become of a data file meanwhile, what is told to be verified is.
+#[test]
+fn what_was_damaged_between_two_gets_is_not_told_to_be_verified() {
+    let cdn = Cdn::new();
+    let damages: [&dyn Fn(&fs::File); 4] = [
+        &|file| file.set_len(0).expect("set"),
+        &|file| file.set_len(LEN as u64 / 2).expect("set"),
+        &|file| file.write_all_at(&[0; 100_000], 70_000).expect("written"),
+        &|file| file.set_len(LEN as u64 + 1).expect("set"),
+    ];
+    for (n, damage) in damages.into_iter().enumerate() {
+        let (first, second) = (format!("first-{n}"), format!("second-{n}"));
+        assert_eq!(cdn.get(&first, &[]).0, Some(0));
+        cdn.damage(damage);
+        let (code, said) = cdn.get(&second, &[]);
+        assert!(code == Some(0) && said.contains("every piece verified"), "{said}");
+        assert!(cdn.is_right(&second), "damage {n}: {said}");
+    }
+}
