@@ -48,6 +48,30 @@ fn a_file_that_was_made_meanwhile_is_only_replaced_on_demand() {
     }
 }
 
+/// Two copies of a client may put the same file there at the same time.
+#[test]
+fn the_same_file_made_meanwhile_is_the_file() {
+    for links in [false, true] {
+        let r = whole(links);
+        let out = r.dir.path().join("out");
+        fs::write(r.dir.path().join("theirs"), &r.bytes).expect("writes");
+        let record = download(1, &out, r.version);
+        saved(&r.store, Save::Download(record)).expect("saved");
+        let done: Vec<_> = std::iter::repeat_with(|| {
+            let (tx, rx) = std::sync::mpsc::channel();
+            let what = Save::Finish { handle: Handle(1), version: r.version };
+            r.store.save(what, move |result| tx.send(result).expect("the test waits"));
+            rx
+        })
+        .take(8)
+        .collect();
+        drop(fs::hard_link(r.dir.path().join("theirs"), &out));
+        assert!(done.into_iter().all(|rx| rx.recv().expect("answered") == Ok(())));
+        assert_eq!(fs::read(&out).expect("there"), r.bytes);
+        assert_eq!(names(r.dir.path()), ["out", "theirs"]);
+    }
+}
+
 #[test]
 fn what_its_user_has_edited_is_kept_and_what_nobody_has_is_the_file() {
     for links in [false, true] {

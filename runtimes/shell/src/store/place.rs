@@ -120,10 +120,17 @@ fn put(shared: &Shared, download: &DownloadRecord, version: &Version) -> Result<
     let part = beside(&output).map_err(Failure::Io)?;
     let made = make(shared, version, &part).and_then(|()| {
         let renamed = if replace { shared.disk.rename(&part, &output) } else { shared.disk.rename_new(&part, &output) };
-        renamed.and_then(|()| shared.disk.sync_dir(dir_of(&output))).map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => Failure::Taken,
-            _ => Failure::Io(e),
-        })
+        match renamed {
+            // made meanwhile; perhaps the same file, by a copy of this client
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                let itself = standing(shared, download, version, &output).map(|s| matches!(s, Standing::Itself))?;
+                drop(shared.disk.remove(&part));
+                if itself { Ok(()) } else { Err(Failure::Taken) }
+            }
+            Err(e) if e.kind() == io::ErrorKind::IsADirectory => Err(Failure::Taken),
+            Err(e) => Err(Failure::Io(e)),
+            Ok(()) => shared.disk.sync_dir(dir_of(&output)).map_err(Failure::Io),
+        }
     });
     if made.is_err() {
         drop(shared.disk.remove(&part));

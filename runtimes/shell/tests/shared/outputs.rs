@@ -55,7 +55,7 @@ impl Cdn {
         fs::write(cdn.at("object"), &cdn.bytes).expect("writes");
         let publish = ["publish", "object", "--provider", "1", "--path", "o", "--config", "cdn/server.toml"];
         assert!(command(cdn.dir.path(), &publish).output().expect("starts").status.success());
-        cdn.start(&["serve", "--roles", "edge", "--config", "cdn/server.toml"]);
+        cdn.start(&["serve", "--config", "cdn/server.toml"]);
         cdn
     }
 
@@ -127,7 +127,8 @@ fn users_files_are_kept(background: bool) {
         [("mine", &[][..]), ("null", &[]), ("null", &["--force"]), ("new/", &[]), ("new/", &["--force"])]
     {
         let (code, said) = cdn.get(output, more);
-        assert!(code == Some(2) && said.trim_end().lines().count() == 1, "{output}: {code:?} {said}");
+        let last = said.trim_end().lines().last();
+        assert!(code == Some(2) && last.is_some_and(|l| l.starts_with("swarmedge: ")), "{output}: {code:?} {said}");
     }
     assert_eq!(fs::read(cdn.at("mine")).expect("there"), b"mine");
     let long = "n".repeat(255);

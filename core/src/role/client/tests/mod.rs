@@ -297,7 +297,7 @@ fn an_object_on_its_way_is_not_taken_to_another_output() {
     let mut world = World::new(20 * MIB);
     let handle = world.get();
     world.run_for(Duration::from_millis(100));
-    let get = |output: &str| CommandKind::Get { object: world::object(), output: output.into() };
+    let get = |output: &str| CommandKind::Get { object: world::object(), output: output.into(), replace: false };
     let (elsewhere, there) = (world.command(get("elsewhere")), world.command(get("out")));
     world.run_for(Duration::from_millis(100));
     assert_eq!(world.answer_to(elsewhere), Some(Err(CommandError::OnItsWay)));
