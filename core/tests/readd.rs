@@ -4,7 +4,9 @@
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
+use swarmedge_core::codec::List;
 use swarmedge_core::ids::{ConnId, Guid, PublicKey, SecondaryGuid, Signature, VersionId};
+use swarmedge_core::nat::{Candidate, CandidateKind, NatDescriptor};
 use swarmedge_core::role::{cn, dn};
 use swarmedge_core::session::{ClientSession, client};
 use swarmedge_core::testing::bench::Bench;
@@ -33,6 +35,11 @@ fn cert(role: ServerRole, n: u32) -> ServerCert {
 fn client(n: u32) -> Bench<ClientSession> {
     let id = (Guid::of(&key(n)), vec![SecondaryGuid::numbered(n)], key(100 + n));
     let mut b = Bench::new(ClientSession::new(true), client::Config::new(key(0), believe, id.0, id.1, id.2));
+    // nobody is listed whom nobody can be connected with
+    let candidate =
+        Candidate { kind: CandidateKind::Host, addr: format!("10.0.0.{}:1", n - 9).parse().expect("an address") };
+    let candidates = List::truncated([candidate]);
+    b.input(client::Input::Network(NatDescriptor { udp: true, candidates, ..NatDescriptor::default() }));
     b.input(client::Input::Servers { cns: u32::try_from(CNS).expect("few"), now_ms: 1 });
     b
 }

@@ -106,7 +106,7 @@ fn the_core_has_no_ambient_clock_randomness_or_unordered_map() {
         "HashSet",
         "std::net::Tcp",
         "std::fs",
-        "std::thread",
+        "std::thread::",
         "tracing::",
         "println!",
     ];

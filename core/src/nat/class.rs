@@ -71,7 +71,9 @@ impl Udp {
             EndpointIndependent => Self::Independent { open: !filters_by_port(nat), tries: nat.birthday },
             _ if nat.steps() > 0 => Self::Foretold,
             _ if nat.birthday && draws_ports(nat) => Self::Drawn,
-            _ => Self::Hidden,
+            NatBehaviour::Unknown | NatBehaviour::AddressDependent | NatBehaviour::AddressAndPortDependent => {
+                Self::Hidden
+            }
         }
     }
 

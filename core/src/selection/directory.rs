@@ -1,9 +1,9 @@
 //! The directory: which client holds which version, in lists by nested set, and the choice of peers from them.
 //!
-//! A peer is listed while its user allows uploads, some class of NAT can be connected with its own, and it is its GUID's
-//! newest registration. A list is ordered by ticket; a chosen peer draws a new ticket and so goes to the end of all its
-//! lists of that version. What an event costs does not grow with what a peer shares: the lists of a peer with much are
-//! put right in lots (see [`sweep`]), and until then it is not offered.
+//! A peer is listed while its user allows uploads, some class of NAT can be connected with its own, and it is its
+//! GUID's newest registration. A list is ordered by ticket; a chosen peer draws a new ticket and so goes to the end of
+//! all its lists of that version. What an event costs does not grow with what a peer shares: the lists of a peer with
+//! much are put right in lots (see [`sweep`]), and until then it is not offered.
 
 mod draw;
 mod lists;

@@ -1,7 +1,7 @@
 //! What attempts have taught about pairs: how often two classes of NAT came together, over all networks and between two
 //! of them. It corrects the first table ([`Class::meets`]) downwards: a kind of pair that never connects is no longer
-//! offered, but for a rare trial by which it can recover. Between two networks a pair may do worse than between all, not
-//! better: where two classes fail, no network of theirs need be looked at.
+//! offered, but for a rare trial by which it can recover. Between two networks a pair may do worse than between all,
+//! not better: where two classes fail, no network of theirs need be looked at.
 
 use crate::nat::Class;
 use crate::nat::connectivity::{Attempt, Failure};

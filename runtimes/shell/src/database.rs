@@ -2,7 +2,7 @@
 //! what it holds in memory may differ from the file. So the file is closed then, and opened again for whoever needs it
 //! next, which rolls back what was not committed.
 
-use crate::store::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile};
 use redb::{Database, StorageBackend};
 use std::fmt;
 use std::io;

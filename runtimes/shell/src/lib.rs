@@ -9,6 +9,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 mod database;
+mod disk;
 pub mod drive;
 pub mod edge;
 pub mod edge_client;

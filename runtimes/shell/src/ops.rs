@@ -68,8 +68,8 @@ pub fn metrics_text() -> String {
     metrics.render()
 }
 
-/// The answer to `GET` or `HEAD` of `/metrics` or `/healthz`; none for other paths. Who is not ready answers 503 and why,
-/// a reason a line.
+/// The answer to `GET` or `HEAD` of `/metrics` or `/healthz`; none for other paths. Who is not ready answers 503 and
+/// why, a reason a line.
 #[must_use]
 pub fn answer(method: &Method, path: &str, health: &Health) -> Option<Response<Body>> {
     let (code, text, kind) = match path {

@@ -7,7 +7,8 @@
 //! | query | 6 s | 10 | DN, signer, spool and 40 other clients: a client of ours keeps to ten itself |
 //! | inventory | 0.4 ms a version | 150,000 versions | DN: two whole inventories of the largest client and more |
 //! | update that changes something | 1 s | 60 | DN: networks come and go, a NAT is looked at again |
-//! | … that moves a client to other lists | 0.4 ms a version besides | 2 of the largest client | DN: all that it shares |
+//! | … that moves a client to other lists | 0.4 ms a version besides | 2 of the largest client | DN: all that it
+//! shares |
 //! | update that changes nothing | none | | nobody: it ends here |
 //! | opened, outcome | 50 ms | 1,200 | the other peer's CN: as many as a popular seeder may get |
 //! | usage | 0.5 s | 120 | ledger, two records, and checks: one every few seconds for each download |
@@ -17,9 +18,9 @@
 //!
 //! The last four are the books, and have a purse of their own: who floods this CN with wishes loses neither its
 //! accounting nor its session. What cannot be paid is not done, and no session ends for it. A query is told when to ask
-//! again; a usage record is not acknowledged, so it comes again; the newest state of a client is told to DNs once it can
-//! be paid, whatever was between; an inventory with a gap is asked for anew once a whole one can be paid, and what a CN
-//! asks for anew itself, because a DN came up, is free. The others are dropped.
+//! again; a usage record is not acknowledged, so it comes again; the newest state of a client is told to DNs once it
+//! can be paid, whatever was between; an inventory with a gap is asked for anew once a whole one can be paid, and what
+//! a CN asks for anew itself, because a DN came up, is free. The others are dropped.
 
 use super::clients::{Client, Session};
 use super::{Cn, Context, Metric, Output, Timer};
@@ -169,14 +170,13 @@ impl Cn {
         let (purse, price) = cx.cfg.prices.of(&msg);
         let Err(wait) = session.purses.pay(cx.now, purse, price) else { return Some(msg) };
         cx.push(Output::Count(Metric::Limited));
-        match msg {
-            ControlMsg::Query(query) => {
-                cx.push(Output::Count(Metric::Query));
-                super::queries::fail(cx, conn, query.query, QueryError::TooMany, millis(wait));
-            }
-            ControlMsg::Usage(_) => cx.push(Output::Count(Metric::UsageDeferred)),
-            ControlMsg::Inventory(page) => self.leave_out(cx, conn, &page),
-            _ => {}
+        if let ControlMsg::Query(query) = msg {
+            cx.push(Output::Count(Metric::Query));
+            super::queries::fail(cx, conn, query.query, QueryError::TooMany, millis(wait));
+        } else if let ControlMsg::Usage(_) = msg {
+            cx.push(Output::Count(Metric::UsageDeferred));
+        } else if let ControlMsg::Inventory(page) = msg {
+            self.leave_out(cx, conn, &page);
         }
         None
     }

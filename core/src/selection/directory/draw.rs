@@ -1,10 +1,11 @@
 //! The choice of peers. A draw walks the querier's sets from its own outwards, each in the order of turns, over those
-//! copies only whose class of NAT can be connected with the querier's. A narrower set that cannot give anybody (a prefix
-//! at its cap, a network that was learned to fail, all that was walked before) is passed over in one step.
+//! copies only whose class of NAT can be connected with the querier's. A narrower set that cannot give anybody (a
+//! prefix at its cap, a network that was learned to fail, all that was walked before) is passed over in one step.
 //!
 //! So who asks is offered as many as suit, up to what it wants: those of other GUIDs and keys that are compatible, not
-//! excluded, not learned to fail, and within the cap of a prefix. There is no cap of an AS, since neighbours are wanted.
-//! What a draw costs depends on how many it wants, excludes and passes over at once, not on how many copies there are.
+//! excluded, not learned to fail, and within the cap of a prefix. There is no cap of an AS, since neighbours are
+//! wanted. What a draw costs depends on how many it wants, excludes and passes over at once, not on how many copies
+//! there are.
 
 use super::lists::{Bucket, Listing};
 use super::{Choice, Directory, Peer, PeerKey};

@@ -132,8 +132,8 @@ impl Directory {
         self.unsettled.remove(&key);
     }
 
-    /// Takes off the lists what should not be there, and forgets what is not shared any more. It is all done if there is
-    /// room left.
+    /// Takes off the lists what should not be there, and forgets what is not shared any more. It is all done if there
+    /// is room left.
     fn take_off(&mut self, key: PeerKey, room: &mut usize) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let all = peer.gone || !peer.listed || peer.left.is_some();

@@ -204,8 +204,8 @@ fn an_unknown_querier_gets_no_answer() {
     assert_eq!(d.select(key(99), V, (1, &BTreeSet::new()), PLAIN, &mut Seeded::new(1)), None);
 }
 
-/// The lists hold exactly the shares of the listed, each set of its narrower sets the first copies only; and each GUID's
-/// newest registration is listed if it uploads.
+/// The lists hold exactly the shares of the listed, each set of its narrower sets the first copies only; and each
+/// GUID's newest registration is listed if it uploads.
 pub(super) fn check(d: &Directory) {
     let mut copies = Vec::new();
     for (key, p) in &d.peers {

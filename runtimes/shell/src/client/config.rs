@@ -57,7 +57,8 @@ pub struct ClientConfig {
     /// The router of this network is asked to forward a port (PCP, NAT-PMP, UPnP), so that every peer can reach this
     /// one.
     pub port_mapping: bool,
-    /// It runs for one `get`, and for those that join it meanwhile: whoever still waits at its end goes on with another.
+    /// It runs for one `get`, and for those that join it meanwhile: whoever still waits at its end goes on with
+    /// another.
     pub one_shot: bool,
     /// The name of the machine, if it is known: an installation that finds itself on another was copied.
     pub machine: Option<String>,

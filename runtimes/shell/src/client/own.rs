@@ -1,5 +1,5 @@
-//! The client that a `get` starts for itself, on a thread of its own. Other `get`s join it; whoever has started it stops
-//! it, and nobody else.
+//! The client that a `get` starts for itself, on a thread of its own. Other `get`s join it; whoever has started it
+//! stops it, and nobody else.
 
 use super::desk::Desk;
 use super::get::Get;

@@ -39,8 +39,9 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<Token>,
     },
-    /// Said on the connection of a [`Request::Get`], after it: this `get` is to end. If no other follows the download it
-    /// is paused, which its last line tells; else, and where it had not begun, the answer ends with [`Answer::Left`].
+    /// Said on the connection of a [`Request::Get`], after it: this `get` is to end. If no other follows the download
+    /// it is paused, which its last line tells; else, and where it had not begun, the answer ends with
+    /// [`Answer::Left`].
     Leave,
     /// Stop fetching, keep what is there. Answered by [`Answer::Accepted`].
     Pause {

@@ -9,8 +9,8 @@ pub use writing::{Saver, write};
 
 use super::Error;
 use crate::database::{self, Reopening, io_error};
+use crate::disk::{Disk, OsDisk};
 use crate::files::mark::Mark;
-use crate::store::disk::{Disk, OsDisk};
 use redb::{Database, ReadableDatabase as _, ReadableTable, TableDefinition};
 use std::fs::{File, TryLockError};
 use std::io;

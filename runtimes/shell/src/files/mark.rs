@@ -1,4 +1,5 @@
-//! What remembers, beside a database, that it was there: one that is lost must not be taken for one that was never made.
+//! What remembers, beside a database, that it was there: one that is lost must not be taken for one that was never
+//! made.
 
 use crate::error::{Code, Error};
 use std::fs::{self, File};

@@ -1,10 +1,10 @@
 //! Hashes journalled pieces anew where somebody else may have written to them (see `trust.rs`), and other files, to see
 //! whether they are an object's. At most about a second a GB, once a start for what an earlier start has journalled.
 
-use super::disk::{DiskFile, Kind};
 use super::trust::is_gone;
 use super::version::{Version, lock};
 use super::{JOB_LEN, Shared, place};
+use crate::disk::{DiskFile, Kind};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -15,6 +15,7 @@ use swarmedge_core::limits::BLOCK_LEN;
 use swarmedge_core::role::client::io::ObjectRef;
 
 /// Blocks that are hashed at a time.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 const STEP: u32 = (JOB_LEN / BLOCK_LEN as usize) as u32;
 
 /// What is wrong with a data file.

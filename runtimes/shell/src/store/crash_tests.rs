@@ -1,9 +1,9 @@
 //! Crashes and failures at every single disk operation, on a disk in memory that forgets at a crash what was not
 //! synced.
 
-use super::disk::{Disk, DiskFile, Kind, Stamp};
 use super::tests::{Inline, content, manifest_of, run};
 use super::*;
+use crate::disk::{Disk, DiskFile, Kind, Stamp};
 use bytes::Bytes;
 use swarmedge_core::ids::{ProviderId, PublicKey};
 use swarmedge_core::role::client::io::{FetchEnd, Granted, ObjectRef, SourceName};
@@ -576,28 +576,5 @@ fn what_was_written_before_a_failed_sync_is_written_again_before_it_is_journalle
         save_piece(&store, &manifest, PieceIndex(1)).expect("the disk works again");
         let promised = Promised { download: true, pieces: vec![PieceIndex(1)], placed: false };
         check(&disk, seed, &manifest, &bytes, &promised, &format!("seed {seed}"));
-    }
-}
-
-#[test]
-fn a_full_disk_is_told_from_a_broken_one() {
-    let bytes = content(65_536);
-    let manifest = manifest_of(&bytes, 65_536);
-    for (kind, expected) in
-        [(io::ErrorKind::StorageFull, StoreError::NoSpace), (io::ErrorKind::PermissionDenied, StoreError::Io)]
-    {
-        let (disk, opened) = open(Medium::default());
-        let (store, _) = opened.expect("an empty disk");
-        store.put_manifest(manifest.clone());
-        saved(&store, Save::Download(record(1, manifest.version(), 65_536))).expect("room");
-        let next = lock(&disk.0).operations + 1;
-        // opening the data file, its size, its time, the write, the time again, the sync, the directory's: each in turn
-        for at in next..next + 7 {
-            lock(&disk.0).fault = Some((at, Fault::Error(kind)));
-            if let Err(e) = fetch_and_save(&store, &manifest, &bytes, PieceIndex(0)) {
-                assert_eq!(e, expected, "at {at}");
-                lock(&disk.0).operations = at;
-            }
-        }
     }
 }

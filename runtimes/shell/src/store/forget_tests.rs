@@ -114,3 +114,26 @@ fn what_the_disk_forgot_before_it_was_journalled_comes_in_again() {
         get_again(&disk, &store, &manifest, &bytes, &format!("{how:?}"));
     }
 }
+
+#[test]
+fn a_full_disk_is_told_from_a_broken_one() {
+    let bytes = content(65_536);
+    let manifest = manifest_of(&bytes, 65_536);
+    for (kind, expected) in
+        [(io::ErrorKind::StorageFull, StoreError::NoSpace), (io::ErrorKind::PermissionDenied, StoreError::Io)]
+    {
+        let (disk, opened) = open(Medium::default());
+        let (store, _) = opened.expect("an empty disk");
+        store.put_manifest(manifest.clone());
+        saved(&store, Save::Download(record(1, manifest.version(), 65_536))).expect("room");
+        let next = lock(&disk.0).operations + 1;
+        // opening the data file, its size, its time, the write, the time again, the sync, the directory's: each in turn
+        for at in next..next + 7 {
+            lock(&disk.0).fault = Some((at, Fault::Error(kind)));
+            if let Err(e) = fetch_and_save(&store, &manifest, &bytes, PieceIndex(0)) {
+                assert_eq!(e, expected, "at {at}");
+                lock(&disk.0).operations = at;
+            }
+        }
+    }
+}

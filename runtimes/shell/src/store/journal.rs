@@ -2,11 +2,11 @@
 //! is sealed (see `veil.rs`), and sealed anew once something of it was deleted.
 
 use super::change::{Change, apply, put_meta, seal_anew, unseal_piece};
-use super::disk::Disk;
 use super::records;
 use super::veil::Veil;
 use super::version::lock;
 use crate::database::{self, Opened, Reopening, bad, io_error};
+use crate::disk::Disk;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

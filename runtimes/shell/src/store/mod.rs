@@ -15,7 +15,6 @@
 mod buffers;
 mod change;
 mod check;
-pub(crate) mod disk;
 mod journal;
 mod lock;
 mod place;
@@ -27,8 +26,8 @@ mod veil;
 mod version;
 mod writer;
 
-pub use disk::Kind;
-pub(crate) use disk::{follow, make_private};
+pub use crate::disk::Kind;
+pub(crate) use crate::disk::{follow, make_private};
 pub use place::beside;
 pub use sink::{JOB_LEN, SINK_BYTES_MAX, Sink};
 
@@ -45,12 +44,12 @@ mod tests;
 #[cfg(test)]
 mod veil_tests;
 
+use crate::disk::{Disk, OsDisk};
 use crate::keys::Key;
 use buffers::Buffers;
 use bytes::Bytes;
 use change::Change;
 use check::Failure;
-use disk::{Disk, OsDisk};
 use journal::{Journal, Sources};
 use lock::{DirLock, LockError};
 use std::collections::{BTreeMap, BTreeSet};

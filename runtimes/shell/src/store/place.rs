@@ -8,10 +8,10 @@
 
 use super::change::Change;
 use super::check::{Failure, check, holds, version_at};
-use super::disk::Kind;
 use super::version::{Version, lock};
 use super::writer::{Done, Job, What};
 use super::{Shared, store_error};
+use crate::disk::Kind;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;

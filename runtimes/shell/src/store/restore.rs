@@ -2,12 +2,12 @@
 
 use super::buffers::Buffers;
 use super::change::Change;
-use super::disk::{Disk, Kind};
 use super::journal::{Journal, Loaded, PieceRow, add_sources};
 use super::lock::DirLock;
 use super::place::path_of;
 use super::version::Version;
 use super::{Books, Error, Hook, Restored, Shared, WAITS};
+use crate::disk::{Disk, Kind};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};

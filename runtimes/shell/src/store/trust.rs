@@ -2,8 +2,8 @@
 //! hashed after the last moment at which somebody else could write them. Such moments are the store's opening, a second
 //! name for the user, and whatever leaves another stamp than the store's own last write.
 
-use super::disk::Stamp;
 use super::version::Version;
+use crate::disk::Stamp;
 use std::io;
 use swarmedge_core::content::Bitfield;
 use swarmedge_core::ids::PieceIndex;

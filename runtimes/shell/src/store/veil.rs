@@ -5,8 +5,8 @@
 //! commit seals everything anew and names it; then the old file is overwritten and removed. So at every moment one key
 //! opens all rows, and nothing opens what a row held before.
 
-use super::disk::Disk;
 use crate::database::bad;
+use crate::disk::Disk;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use sha2::{Digest as _, Sha256};

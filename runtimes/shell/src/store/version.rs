@@ -1,8 +1,8 @@
 //! One version's data file and what is known of its pieces while they come in.
 
-use super::disk::{Disk, DiskFile};
 use super::store_error;
 use super::trust::{Trust, gone, is_gone};
+use crate::disk::{Disk, DiskFile};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;

@@ -6,7 +6,8 @@ use std::fmt::Arguments;
 use std::io;
 use std::time::Duration;
 
-/// How long it is waited before a pipe that is full, and whose other end made it one that does not wait, is tried again.
+/// How long it is waited before a pipe that is full, and whose other end made it one that does not wait, is tried
+/// again.
 const FULL_PIPE_PAUSE: Duration = Duration::from_millis(5);
 
 /// `say!("{x}")?` prints a line on standard output.

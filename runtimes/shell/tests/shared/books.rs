@@ -1,4 +1,5 @@
-//! Books that must not be lost unseen, as an operator meets it: the ledger's and the spools' files, backups, certificates.
+//! Books that must not be lost unseen, as an operator meets it: the ledger's and the spools' files, backups,
+//! certificates.
 
 use super::crew::{Running, deployment, text};
 use std::fs;

@@ -50,7 +50,7 @@ impl Cdn {
             uploads: true,
         })
         .expect("a deployment");
-        let bytes: Vec<u8> = (0..LEN).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let bytes: Vec<u8> = (0..LEN).map(|i| (i.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect();
         let mut cdn = Self { dir, running: Vec::new(), bytes };
         fs::write(cdn.at("object"), &cdn.bytes).expect("writes");
         let publish = ["publish", "object", "--provider", "1", "--path", "o", "--config", "cdn/server.toml"];

@@ -1,5 +1,5 @@
-//! A disk that fails under the spools and the ledger of a whole deployment: the built binary with real system calls that
-//! fail, at each write and sync of a download with peers, and a seeder. The servers are never restarted.
+//! A disk that fails under the spools and the ledger of a whole deployment: the built binary with real system calls
+//! that fail, at each write and sync of a download with peers, and a seeder. The servers are never restarted.
 //!
 //! `SWARMEDGE_SPOOL_SWEEP=1` takes every operation of the spools and both errors, and holds the figure of 10 s; without
 //! it some are taken, whatever the clock says. The figures are printed.

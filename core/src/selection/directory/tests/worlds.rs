@@ -51,12 +51,12 @@ fn peer(n: u32, kind: Kind, rng: &mut Seeded) -> PeerEntry {
         udp,
         mapping,
         filtering,
-        tcp443: of_100 % 3 == 0,
-        birthday: of_100 % 11 == 0,
+        tcp443: of_100.is_multiple_of(3),
+        birthday: of_100.is_multiple_of(11),
         candidates: List::truncated([candidate]),
         ..entry(n, "192.0.2.1").nat
     };
-    let country = if asn % 2 == 0 { *b"DE" } else { *b"FR" };
+    let country = if asn.is_multiple_of(2) { *b"DE" } else { *b"FR" };
     let known = Locality { asn: Some(64_000 + asn), country: Some(country), region: Some(1) };
     let locality = if kind.located { known } else { Locality::UNKNOWN };
     PeerEntry { observed: SocketAddr::new(ip.into(), 4000), nat, locality, ..entry(n, "192.0.2.1") }

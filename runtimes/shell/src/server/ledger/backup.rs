@@ -164,8 +164,8 @@ pub(super) fn refuse_orphaned_log(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Refuses the log of another ledger beside a copy that was put back: SQLite would play it back. To be asked before this
-/// process has opened the file: see [`is_unopened_copy`].
+/// Refuses the log of another ledger beside a copy that was put back: SQLite would play it back. To be asked before
+/// this process has opened the file: see [`is_unopened_copy`].
 pub(super) fn refuse_foreign_log(path: &Path) -> Result<(), Error> {
     match log_of(path) {
         Some(log) if is_unopened_copy(path) => {

@@ -111,8 +111,8 @@ impl Database {
         Ok(db)
     }
 
-    /// Opens a connection to what is whole as far as its mark knows. Nothing is written before that is known: a log that
-    /// was left behind can still be put back.
+    /// Opens a connection to what is whole as far as its mark knows. Nothing is written before that is known: a log
+    /// that was left behind can still be put back.
     async fn connect_whole(&self, mode: &str) -> Result<Connection, Error> {
         let Self::Sqlite(path) = self else { return self.connect(mode).await };
         Mark::of(path).refuse_loss(WHOSE)?;
@@ -296,8 +296,8 @@ impl Connection {
         Ok(u64::try_from(n).unwrap_or(0))
     }
 
-    /// Moves what SQLite has in its log into the file. With `all`, waiting for those who read, so that the file is whole
-    /// by itself; gives whether it is.
+    /// Moves what SQLite has in its log into the file. With `all`, waiting for those who read, so that the file is
+    /// whole by itself; gives whether it is.
     pub(super) async fn fold(&mut self, all: bool) -> Result<bool, sqlx::Error> {
         if self.postgres {
             return Ok(true);
