@@ -92,7 +92,6 @@ fn a_journal_goes_on_after_a_fault_that_lasted_and_loses_no_record() {
             let failed = (1..=4).filter(|n| save(&store, *n).is_err()).collect::<Vec<_>>();
             assert!(!failed.is_empty(), "{kind} at {at}: it never happened");
             disk.0.lock().expect("whole").fault = None;
-            // others first: what was refused is on pages that the disk may never have had
             (5..=6).chain(failed).for_each(|n| save(&store, n).unwrap_or_else(|e| panic!("{kind} at {at}: {e:?}")));
             for seed in 0..4 {
                 let image = disk.0.lock().expect("whole").after_crash(coin(seed));
