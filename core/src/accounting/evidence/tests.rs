@@ -273,7 +273,7 @@ fn a_grant_that_takes_a_download_from_another_client_is_held() {
 }
 
 #[test]
-fn each_end_before_a_quarantine_is_held_with_the_word_that_takes_it_back() {
+fn an_end_before_a_quarantine_is_held_with_what_takes_it_back() {
     // three quarantines begin behind an end each, the fourth behind a word that the download goes on
     assert_eq!(held_of(&[(1, 2), (1, 4), (1, 6), (1, 8)], &story("ErErErrErE")), "ErErErrE");
     assert_eq!(held_of(&[(1, 3)], &story("EEErEE")), "ErEE", "of the ends that stand the first and the newest");
