@@ -53,8 +53,8 @@ pub const MUX_UNSENT_MAX: usize = 256 * 1024;
 pub const MUX_NOTES_MAX: usize = 4 * MUX_STREAMS_MAX;
 /// Bytes that one peer may make a client hold.
 pub const PEER_BUFFERED_MAX: usize = 4 << 20;
-/// Bytes of a sealed grant.
-pub const GRANT_LEN_MAX: usize = 1024;
+/// Bytes of a sealed grant, with the object's path.
+pub const GRANT_LEN_MAX: usize = 1024 + PATH_LEN_MAX;
 /// Bytes of a provider's token.
 pub const TOKEN_LEN_MAX: usize = 4096;
 /// Keys of a provider that count at a time: the present one and the one before.

@@ -134,6 +134,11 @@ impl<K: Ord + Copy> Deadlines<K> {
         self.by_key.get(&key).copied()
     }
 
+    /// All keys, by their deadlines.
+    pub fn keys(&self) -> impl Iterator<Item = K> {
+        self.by_time.iter().map(|&(_, key)| key)
+    }
+
     /// The earliest deadline.
     #[must_use]
     pub fn next(&self) -> Option<Time> {

@@ -324,6 +324,7 @@ impl Case {
             issued_ms: 1,
             max_peer_bytes: self.ceiling,
             challenged: false,
+            proof: None,
         };
         book.add(LedgerRecord::Granted(granted), 1);
         let edge = EdgeRecord {

@@ -42,6 +42,7 @@ scenarios! {
     there_is_no_control_plane
     the_edge_is_away_for_a_while
     an_edge_dies_and_another_goes_on
+    an_edge_that_can_count_nothing_serves_on
     a_client_dies_and_resumes
     uploads_off_means_off
     a_withdrawn_object_is_shared_no_more
@@ -114,8 +115,9 @@ fn resumed_after(rest: Duration, seed: u64) -> (Totals, usize) {
     let agreed = |t: Totals| whole(t) && t.agreed_bytes == t.peer_bytes;
     assert!(
         rig.run_until(Duration::from_secs(600), &mut |rig| agreed(rig.totals(film.path))),
-        "{:?}",
-        rig.totals("film")
+        "{rest:?} {:?} {:#?}",
+        rig.totals("film"),
+        rig.world.env.database.values().collect::<Vec<_>>()
     );
     let version = rig.world.env.objects[film.path].version;
     let of_it = |r: &LedgerRecord| matches!(r, LedgerRecord::Usage(u) if u.side == Side::Downloader);

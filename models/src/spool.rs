@@ -23,7 +23,7 @@ pub(crate) fn crashes() -> Spec<Delivery> {
         start: world,
         rules: RULES,
         teeth: vec![
-            tooth("a grant is handed out without a durable record", 0, Mutant::SpoolLosesGrants),
+            tooth("bytes are counted under a grant without a durable record", 0, Mutant::SpoolLosesGrants),
             tooth("a batch is acknowledged and not kept", 1, Mutant::LedgerLosesBatches),
             tooth("a batch is acknowledged before it is durable", 1, Mutant::AcksAhead),
             tooth("a record gets another id each time it is sent", 2, Mutant::FreshIds),
@@ -41,13 +41,15 @@ pub(crate) fn breaks() -> Spec<Delivery> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: breaking(Some(mutant)) };
     Spec {
         name: "spool-broken",
-        about: "the same without a crash; 1 broken link or refused write, 1 acknowledgement that comes twice",
+        about: "the same without a crash, and a client that goes on without peers; 1 broken link or refused write, 1 acknowledgement that comes twice",
         cfg: breaking(None),
         start: world,
-        rules: &RULES[..6],
+        rules: &RULES[..10],
         teeth: vec![
             tooth("a batch is acknowledged and not kept", 1, Mutant::LedgerLosesBatches),
             tooth("a record gets another id each time it is sent", 2, Mutant::FreshIds),
+            tooth("what the edge withholds is sent all the same", 6, Mutant::SendsWithheld),
+            tooth("who goes on without peers keeps the download", 7, Mutant::KeepsDownload),
         ],
     }
 }

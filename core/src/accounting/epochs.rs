@@ -49,6 +49,7 @@ mod tests {
     use crate::wire::{Text, Wire as _};
     use alloc::string::String;
     use alloc::{format, vec, vec::Vec};
+    use core::net::{IpAddr, Ipv4Addr};
     use proptest::prelude::*;
 
     const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000, whole_ms: 3_000_000 };
@@ -153,6 +154,9 @@ mod tests {
                 token: None,
                 version: None,
                 renew,
+                from: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                time_ms: self.now_ms,
+                nonce: [0; 16],
             }
         }
 
@@ -160,9 +164,11 @@ mod tests {
             let epochs = self.servers[edge];
             let renew = match (&self.held, renews) {
                 (None, true) => return Ok(()),
-                (Some((epoch, signed)), true) => {
-                    Some(Renewal { grant: epochs.opens(*epoch).then(|| signed.clone()), proven: true })
-                }
+                (Some((epoch, signed)), true) => Some(Renewal {
+                    grant: epochs.opens(*epoch).then(|| signed.clone()),
+                    proven: true,
+                    edge_only: false,
+                }),
                 (_, false) => None,
             };
             let old = renew.as_ref().and_then(|r| r.grant.clone()).map(|s| s.grant);

@@ -8,6 +8,7 @@ use crate::ids::{DownloadId, Guid, ProviderId, PublicKey, ReqId, VersionId};
 use crate::limits;
 use crate::machine::Rng;
 use crate::wire::records::{Context, Grant, ServerRole, SignedGrant};
+use core::net::IpAddr;
 use core::time::Duration;
 
 /// A request for a grant, its object already looked up. The signature of the request by `key` was verified.
@@ -29,6 +30,12 @@ pub struct GrantAsked {
     pub version: Option<VersionId>,
     /// The grant to be renewed.
     pub renew: Option<Renewal>,
+    /// Where it comes from.
+    pub from: IpAddr,
+    /// When it was made, as its signature says, Unix milliseconds.
+    pub time_ms: u64,
+    /// Drawn for it alone, as its signature says.
+    pub nonce: Nonce,
 }
 
 /// An object as the catalogue has it.
@@ -55,7 +62,12 @@ pub struct Renewal {
     pub grant: Option<SignedGrant>,
     /// The request also bears a valid signature by that grant's `download_key`.
     pub proven: bool,
+    /// An edge that cannot count it refuses this download: one that edges alone deliver is to take its place.
+    pub edge_only: bool,
 }
+
+/// What makes a signed request different from all others.
+pub type Nonce = [u8; 16];
 
 /// Why a grant was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,7 +82,16 @@ pub enum Denial {
     Changed,
     /// The old grant cannot be renewed: forged, too old, or of another client (401: ask for a new one).
     GrantExpired,
-    /// The record could not be written (503).
+    /// The request's time is not this edge's (400).
+    Clock,
+    /// The request was seen before (400).
+    Replayed,
+    /// Too many were asked for: by this client, from its network or for this download (429).
+    TooMany {
+        /// Ask again after this.
+        retry_after_ms: u32,
+    },
+    /// The edge cannot decide now (503).
     Unavailable,
 }
 
@@ -159,7 +180,8 @@ pub struct Decision {
 
 /// Decides a request. A first grant fixes download, GUID, K_d, version and ceiling, and needs the provider's token
 /// where the object is not public; a renewal keeps them all, needs no token again, and takes only the policy as it is
-/// now, never a wider ceiling.
+/// now, never a wider ceiling. A renewal that takes the peers away, because that is asked for or the provider's policy,
+/// begins another download: so a download without peers never had any.
 pub fn decide(
     trust: &Trust,
     lifetimes: Lifetimes,
@@ -197,6 +219,13 @@ pub fn decide(
             let max_peer_bytes = old.max_peer_bytes.min(ceiling(object));
             let policy = object.policy.clone();
             let grant = Grant { policy, max_peer_bytes, issued_ms: now_ms, expires_ms, ..old.clone() };
+            let edge_only = grant.is_edge_only() || renewal.edge_only;
+            let grant = match edge_only {
+                // of the one that had peers bytes of theirs may be billed
+                true if !old.is_edge_only() => Grant { download: DownloadId(rng.nonce()), ..grant.edge_only() },
+                true => grant.edge_only(),
+                false => grant,
+            };
             Ok(Decision { grant, first: false })
         }
     }
@@ -212,6 +241,7 @@ fn first_grant(o: &ObjectFacts, asked: &GrantAsked, issued_ms: u64, expires_ms: 
         version: o.version,
         size: o.size,
         provider: o.provider,
+        path: o.path.clone(),
         policy: o.policy.clone(),
         max_peer_bytes: ceiling(o),
         order_seed: u64::from_be_bytes(seed),
@@ -238,6 +268,7 @@ pub(crate) mod tests {
     use crate::content::Access;
     use crate::ids::{ProviderId, PublicKey, ReqId, VersionId};
     use crate::wire::Text;
+    use core::net::Ipv4Addr;
 
     const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000, whole_ms: 3_000_000 };
     const NOW: u64 = 2_000_000;
@@ -271,6 +302,9 @@ pub(crate) mod tests {
             token: None,
             version: None,
             renew: None,
+            from: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            time_ms: NOW,
+            nonce: [0; 16],
         }
     }
 
@@ -285,7 +319,7 @@ pub(crate) mod tests {
     }
 
     fn renewal_of(grant: Grant) -> GrantAsked {
-        let renew = Some(Renewal { grant: Some(signed(grant)), proven: true });
+        let renew = Some(Renewal { grant: Some(signed(grant)), proven: true, edge_only: false });
         GrantAsked { download_key: PublicKey::numbered(99), renew, ..asked() }
     }
 
@@ -394,6 +428,7 @@ pub(crate) mod tests {
             ("version", Grant { version: VersionId::numbered(0x7777), ..g.clone() }),
             ("size", Grant { size: g.size + 1, ..g.clone() }),
             ("provider", Grant { provider: ProviderId(0x7777), ..g.clone() }),
+            ("path", Grant { path: Text::new("elsewhere").expect("short"), ..g.clone() }),
             ("policy", Grant { policy, ..g.clone() }),
             ("max_peer_bytes", Grant { max_peer_bytes: g.max_peer_bytes + 1, ..g.clone() }),
             ("order_seed", Grant { order_seed: g.order_seed ^ 1, ..g.clone() }),
@@ -412,7 +447,7 @@ pub(crate) mod tests {
             let forged = SignedGrant { grant, ..genuine.clone() };
             let chain = Err(GrantError::Chain(CertError::Signature));
             assert_eq!(check(&trust(), &forged, NOW), chain, "{binding}");
-            let renew = Some(Renewal { grant: Some(forged), proven: true });
+            let renew = Some(Renewal { grant: Some(forged), proven: true, edge_only: false });
             assert_eq!(run(&GrantAsked { renew, ..asked() }, NOW), Err(Denial::GrantExpired), "{binding}");
         }
         // who is certified for something else signs no grants

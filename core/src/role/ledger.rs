@@ -1,14 +1,14 @@
 //! The ledger: takes records from CNs and edges, has them stored, and acknowledges those that are durable. A record may
 //! come again until it is acknowledged; the store keeps each id once.
 
-use crate::accounting::Trust;
+use crate::accounting::{Trust, grants};
 use crate::ids::{ConnId, Guid, PublicKey, RecordId, ReqId};
 use crate::limits::{QUARANTINE_PAGE_MAX, QUARANTINED_MAX};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::session::Wall;
 use crate::wire::List;
 use crate::wire::ledger::{LedgerAck, LedgerMsg, QuarantinePage};
-use crate::wire::records::{LedgerRecord, ServerCert, ServerRole, Verify};
+use crate::wire::records::{GrantRecord, LedgerRecord, ServerCert, ServerRole, Verify};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -311,22 +311,26 @@ impl Ledger {
         }
     }
 
-    /// A CN passes on clients' records only, an edge its own only.
-    fn submit(&mut self, cx: &mut Cx<'_, Self>, submitted: Submitted, key: PublicKey, role: Speaker) {
-        let may = match (&submitted.record, role) {
-            (LedgerRecord::Usage(_) | LedgerRecord::Log(_), Speaker::Cn)
-            | (LedgerRecord::Granted(_), Speaker::Edge) => true,
+    /// A CN passes on clients' records only, and grants under an edge's signature; an edge its own records only.
+    fn submit(&mut self, cx: &mut Cx<'_, Self>, mut submitted: Submitted, key: PublicKey, role: Speaker) {
+        let may = match (&mut submitted.record, role) {
+            (LedgerRecord::Usage(_) | LedgerRecord::Log(_), Speaker::Cn) => true,
+            (LedgerRecord::Granted(r), Speaker::Edge) => r.proof.is_none(),
+            (LedgerRecord::Granted(r), Speaker::Cn) => {
+                let trust = Trust { root: cx.cfg.root, verify: cx.cfg.verify };
+                let now_ms = self.wall.at(cx.now);
+                r.proof.take().is_some_and(|signed| {
+                    // it may have waited until the edge's certificate was no longer good, and clocks differ
+                    let mut times = [signed.grant.issued_ms, now_ms].into_iter();
+                    GrantRecord::of(&signed.grant) == *r
+                        && times.any(|at_ms| grants::check_chain(&trust, &signed, at_ms).is_ok())
+                })
+            }
             (LedgerRecord::Edge(r), Speaker::Edge) => r.edge == key,
             (LedgerRecord::Served(r), Speaker::Edge) => r.edge == key,
             (LedgerRecord::Possession(r), Speaker::Edge) => r.edge == key,
             (LedgerRecord::Usage(_) | LedgerRecord::Log(_), Speaker::Edge)
-            | (
-                LedgerRecord::Granted(_)
-                | LedgerRecord::Edge(_)
-                | LedgerRecord::Served(_)
-                | LedgerRecord::Possession(_),
-                Speaker::Cn,
-            ) => false,
+            | (LedgerRecord::Edge(_) | LedgerRecord::Served(_) | LedgerRecord::Possession(_), Speaker::Cn) => false,
         };
         if !may {
             return self.violation(cx, submitted.conn);

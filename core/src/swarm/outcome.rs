@@ -11,6 +11,13 @@ pub enum EdgeError {
     Unreachable,
     /// It is overloaded or failed (5xx): try again, perhaps elsewhere.
     Unavailable,
+    /// Too many ask for grants (429): it answers again after a while.
+    Busy {
+        /// After this.
+        retry_after_ms: u32,
+    },
+    /// It cannot count the download, and sends none of its bytes: go on without peers (409).
+    Uncounted,
     /// It does not know the object or version (404, 410).
     NotFound,
     /// It refuses (401, 403).

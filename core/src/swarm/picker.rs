@@ -250,6 +250,23 @@ impl Picker {
         Some(Complete { from, needless: active.into_iter().map(|(x, _)| x).collect() })
     }
 
+    /// Makes the incomplete pieces that peers have delivered blocks of missing again. Returns the bytes thrown away.
+    pub fn forget_incomplete_of_peers(&mut self) -> u64 {
+        let mut lost = 0;
+        for partial in self.partial.values_mut().filter(|p| p.from.iter().any(|(by, _)| *by != SourceName::Edge)) {
+            lost += partial.from.iter().map(|(_, bytes)| u64::from(*bytes)).sum::<u64>();
+            (partial.verified, partial.from) = (Blocks::default(), Vec::new());
+        }
+        self.partial.retain(|piece, partial| {
+            let kept = !(partial.active.is_empty() && partial.verified.is_empty());
+            if !kept {
+                self.touched.remove(*piece);
+            }
+            kept
+        });
+        lost
+    }
+
     /// A complete piece is durable.
     pub fn saved(&mut self, piece: PieceIndex) {
         if self.touched.contains(piece) {

@@ -5,7 +5,7 @@ use crate::content::{Bitfield, Layout};
 use crate::ids::{IntroId, PieceIndex, PublicKey, XferId};
 use crate::swarm::outcome::SourceName;
 use crate::testing::rng::Seeded;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use proptest::prelude::*;
 
@@ -22,6 +22,8 @@ enum Step {
     Save { durable: bool },
     /// A peer comes to have every piece.
     Fill { peer: usize },
+    /// The download gets another id: incomplete pieces of peers are missing again.
+    NewBooks,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -31,6 +33,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0_usize..8).prop_map(|which| Step::End { which }),
         2 => any::<bool>().prop_map(|durable| Step::Save { durable }),
         1 => (0_usize..2).prop_map(|peer| Step::Fill { peer }),
+        1 => Just(Step::NewBooks),
     ];
     proptest::collection::vec(step, 0..120)
 }
@@ -52,6 +55,8 @@ struct Lab {
     next: u64,
     /// Bytes counted a piece since it was last missing.
     counted: BTreeMap<PieceIndex, u64>,
+    /// Incomplete pieces of which a peer has delivered blocks.
+    of_peers: BTreeSet<PieceIndex>,
     saving: Vec<PieceIndex>,
 }
 
@@ -72,6 +77,7 @@ impl Lab {
             under_way: BTreeMap::new(),
             next: 0,
             counted: BTreeMap::new(),
+            of_peers: BTreeSet::new(),
             saving: Vec::new(),
         }
     }
@@ -112,6 +118,9 @@ impl Lab {
         let len = if source == 0 { if part > 2 { len } else { 0 } } else { len * part / 4 };
         let bytes = self.picker.verified((piece, blocks.start..blocks.start + len), name(source));
         *self.counted.entry(piece).or_default() += bytes;
+        if source != 0 && bytes > 0 {
+            self.of_peers.insert(piece);
+        }
         assert!(self.counted[&piece] <= u64::from(self.layout.piece_size(piece)), "a byte is counted once");
         if ends {
             self.end(xfer);
@@ -120,6 +129,7 @@ impl Lab {
             let sum: u64 = complete.from.iter().map(|(_, b)| u64::from(*b)).sum();
             assert_eq!(sum, u64::from(self.layout.piece_size(piece)));
             complete.needless.into_iter().for_each(|x| self.end(x));
+            self.of_peers.remove(&piece);
             self.saving.push(piece);
         }
     }
@@ -142,6 +152,11 @@ impl Lab {
                     self.picker.not_saved(piece);
                     self.counted.remove(&piece);
                 }
+            }
+            Step::NewBooks => {
+                let gone = core::mem::take(&mut self.of_peers);
+                let bytes: u64 = gone.iter().filter_map(|piece| self.counted.remove(piece)).sum();
+                assert_eq!(self.picker.forget_incomplete_of_peers(), bytes, "all of them, and nothing else");
             }
             Step::Fill { peer } => {
                 let all = Bitfield::full(self.layout.pieces());

@@ -16,8 +16,8 @@ use crate::role::{client, cn, dn};
 use crate::selection::directory::PeerKey;
 use crate::session::ClientSession;
 use crate::session::client::{Input, Want};
-use crate::wire::Wire as _;
 use crate::wire::records::{Context, Grant, SealedGrant, ServerRole, SignedGrant};
+use crate::wire::{Text, Wire as _};
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -87,6 +87,7 @@ fn grant(node: NodeIx, name: Name) -> SealedGrant {
         version: version(),
         size: 1 << 20,
         provider: ProviderId(1),
+        path: Text::default(),
         policy: Policy::default(),
         max_peer_bytes: 1 << 20,
         order_seed: 0,

@@ -205,7 +205,7 @@ impl System for Swarm {
                 world.send(lane, Duration::ZERO, Event::Told(Input::Finished(Ok(()))));
             }
             Output::DropPeer { conn, .. } => cut(world, conn),
-            Output::RenewGrant => {
+            Output::RenewGrant | Output::LeavePeers => {
                 let lane = Lane { to: 0, what: "grant", id: 0 };
                 world.send(lane, Duration::ZERO, Event::Told(Input::Renewed));
             }

@@ -25,6 +25,7 @@ use crate::wire::{List, Reader, Text, Wire};
 use alloc::string::String;
 use alloc::vec::Vec;
 use arbitrary::{Result, Unstructured};
+use core::net::{IpAddr, Ipv4Addr};
 
 fn trust() -> Trust {
     Trust { root: keys::root(), verify: keys::verify }
@@ -90,16 +91,21 @@ fn play_grants(u: &mut Unstructured<'_>) -> Result<()> {
                 assert!(opened.is_none() || opened == Some(shown) && epochs.opens(sealed.epoch), "another grant");
             }
             (_, shown) => {
-                let renew =
-                    shown.map(|grant| Ok(Renewal { grant: Some(grant), proven: u.ratio(3, 4)? })).transpose()?;
+                let renew = shown
+                    .map(|grant| Ok(Renewal { grant: Some(grant), proven: u.ratio(3, 4)?, edge_only: u.ratio(1, 4)? }))
+                    .transpose()?;
                 let asked = asked(u, key, renew)?;
                 let Ok(Decision { grant, first }) = decide(&trust(), LIVES, now_ms, &mut rng, &asked) else { continue };
                 assert_eq!(first, asked.renew.is_none());
-                if let Some(Renewal { grant: Some(old), proven }) = &asked.renew {
+                if let Some(Renewal { grant: Some(old), proven, .. }) = &asked.renew {
                     let in_time = now_ms <= old.grant.expires_ms + LIVES.renew_ms;
                     assert!(genuine && *proven && in_time && old.grant.guid == guid, "renewed without right");
                     let Grant { policy, issued_ms, expires_ms, max_peer_bytes, .. } = grant.clone();
-                    let kept = Grant { policy, issued_ms, expires_ms, max_peer_bytes, ..old.grant.clone() };
+                    // without its peers it is another download
+                    let loses_peers = grant.is_edge_only() && !old.grant.is_edge_only();
+                    assert_eq!(grant.download != old.grant.download, loses_peers, "the wrong download goes on");
+                    let download = grant.download;
+                    let kept = Grant { download, policy, issued_ms, expires_ms, max_peer_bytes, ..old.grant.clone() };
                     assert_eq!(grant, kept, "a renewal that changes what it must keep");
                     assert!(max_peer_bytes <= old.grant.max_peer_bytes, "a wider ceiling");
                 }
@@ -122,7 +128,19 @@ fn asked(u: &mut Unstructured<'_>, key: PublicKey, renew: Option<Renewal>) -> Re
         policy: Policy { peer_download: u.ratio(3, 4)?, ..u.arbitrary()? },
     };
     let download_key = PublicKey::numbered(u.int_in_range(10..=12)?);
-    Ok(GrantAsked { req: ReqId(1), guid: Guid::of(&key), key, download_key, object, token: None, version: None, renew })
+    Ok(GrantAsked {
+        req: ReqId(1),
+        guid: Guid::of(&key),
+        key,
+        download_key,
+        object,
+        token: None,
+        version: None,
+        renew,
+        from: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        time_ms: 0,
+        nonce: Default::default(),
+    })
 }
 
 /// Heads of whatever bytes: what is found to fork was signed on both sides and does contradict itself. Then a log of

@@ -18,14 +18,15 @@ use crate::role::edge::{self, Edge};
 use crate::role::ledger::{self, Ledger};
 use crate::wire::ledger::{LedgerAck, LedgerMsg};
 use crate::wire::records::{
-    Context, EdgeRecord, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt,
-    ReceiptProof, ServedRecord, ServerRole, Side, SignedReceipt, UsageRecord, UsageState,
+    Context, EdgeRecord, Grant, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes,
+    Receipt, ReceiptProof, ServedRecord, ServerRole, Side, SignedReceipt, UsageRecord, UsageState,
 };
 use crate::wire::{Blob, List, Text, Wire as _};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use arbitrary::{Result, Unstructured};
+use core::net::{IpAddr, Ipv4Addr};
 
 const DOWNLOAD_KEY: PublicKey = PublicKey([0xd; 32]);
 
@@ -124,6 +125,7 @@ fn anything(u: &mut Unstructured<'_>, signed: &mut Signed) -> Result<LedgerRecor
             issued_ms: u.int_in_range(0..=3)?,
             max_peer_bytes: u.arbitrary::<u32>()?.into(),
             challenged: false,
+            proof: None,
         }),
         1 => LedgerRecord::Served(ServedRecord {
             id,
@@ -285,7 +287,12 @@ pub(super) fn edge_inputs(bytes: &[u8]) {
 struct Around {
     spool: Spool,
     saves: Vec<(ReqId, Batch)>,
-    granted: Vec<ServedGrant>,
+    granted: Vec<Grant>,
+    /// What bytes are asked for under, by the number of the asking.
+    serving: BTreeMap<ReqId, Grant>,
+    /// The downloads whose bytes were let go, counted: only of these is the edge told what has left.
+    counted: Vec<ServedGrant>,
+    asked: u64,
     acked: BTreeSet<RecordId>,
     dialled: Option<ConnId>,
 }
@@ -304,20 +311,32 @@ impl Around {
         match output {
             edge::Output::Save { req, batch } => self.saves.push((req, batch)),
             edge::Output::IssueGrant { grant, .. } => {
-                let of_it = |r: &LedgerRecord| matches!(r, LedgerRecord::Granted(g) if g.download == grant.download);
-                assert!(self.spool.records.values().any(of_it), "a grant without a durable record");
-                self.granted.push(ServedGrant { download: grant.download, guid: grant.guid });
+                self.granted.push(*grant);
+            }
+            edge::Output::Serve { req, counted } => {
+                let Some(grant) = self.serving.remove(&req) else { panic!("an answer to nothing") };
+                let id = GrantRecord::id_of(grant.download);
+                let recorded = self.spool.records.contains_key(&id) || self.acked.contains(&id);
+                assert!(
+                    if counted { recorded } else { grant.is_edge_only() },
+                    "bytes leave that peers may be paid for: counted {counted}, recorded {recorded}, {grant:?}"
+                );
+                self.counted.extend(counted.then(|| ServedGrant::of(&grant)));
+            }
+            edge::Output::Withhold { req } => {
+                let withheld = self.serving.remove(&req);
+                assert!(withheld.is_some_and(|grant| !grant.is_edge_only()), "withheld without need");
             }
             edge::Output::LedgerDial { conn } => self.dialled = Some(conn),
             edge::Output::LedgerSend { .. }
             | edge::Output::LedgerClose { .. }
             | edge::Output::DenyGrant { .. }
-            | edge::Output::Serve { .. }
-            | edge::Output::Withhold { .. }
             | edge::Output::Pose { .. }
             | edge::Output::ProofTaken { .. }
             | edge::Output::Prove { .. }
+            | edge::Output::Counting(_)
             | edge::Output::Count(_)
+            | edge::Output::GaveAway { .. }
             | edge::Output::Stopped => {}
         }
     }
@@ -337,11 +356,13 @@ fn play_edge(u: &mut Unstructured<'_>) -> Result<()> {
             let records = around.spool.records.values().cloned().collect();
             let counts = around.spool.counts.clone();
             (around.saves, around.dialled) = (Vec::new(), None);
+            around.serving.clear();
+            around.counted.clear();
             for input in [clock(now), edge::Input::Restored { records, counts }] {
                 let out = drive(&mut m, &cfg, now, &mut rng, Some(input));
                 out.into_iter().for_each(|o| around.did(o));
             }
-            // what was granted beyond the room for counts has left its reserve in the spool
+            // what the spool knows is counted, whatever room there is
             counts_most = m.counting().max(3);
             continue;
         }
@@ -357,8 +378,9 @@ fn play_edge(u: &mut Unstructured<'_>) -> Result<()> {
 fn edge_input(u: &mut Unstructured<'_>, around: &mut Around) -> Result<Option<edge::Input>> {
     let conn = around.dialled.unwrap_or(ConnId(0));
     let (version, provider) = (VersionId::numbered(u.int_in_range(0..=1)?), ProviderId(1));
-    let stranger = ServedGrant { download: DownloadId::numbered(u.int_in_range(0..=5)?), guid: Guid::numbered(1) };
-    let grant = if around.granted.is_empty() || u.ratio(1, 4)? { stranger } else { *u.choose(&around.granted)? };
+    let shown =
+        if around.granted.is_empty() || u.ratio(1, 4)? { stranger(u)? } else { u.choose(&around.granted)?.clone() };
+    let grant = ServedGrant::of(&shown);
     Ok(Some(match u.int_in_range(0..=11_u8)? {
         0 => edge::Input::GrantAsked(Box::new(asked(u, version)?)),
         1..=3 if !around.saves.is_empty() => {
@@ -381,17 +403,40 @@ fn edge_input(u: &mut Unstructured<'_>, around: &mut Around) -> Result<Option<ed
         }
         8 => {
             let bytes = u.arbitrary::<u32>()?.into();
-            edge::Input::Serving { req: ReqId(u.arbitrary()?), grant, version, provider, bytes }
+            around.asked += 1;
+            around.serving.insert(ReqId(around.asked), shown.clone());
+            edge::Input::Serving { req: ReqId(around.asked), grant: Box::new(shown), bytes }
         }
         9 => {
             let start = u64::from(u.arbitrary::<u32>()?);
             let range = start..start + u64::from(u.arbitrary::<u32>()?);
-            let grant = u.ratio(3, 4)?.then_some(grant);
+            let grant = Some(grant).filter(|grant| around.counted.contains(grant));
             edge::Input::Served { grant, version, provider, range }
         }
-        10 => edge::Input::Unsent { grant, bytes: u.arbitrary()? },
+        10 if around.counted.contains(&grant) => edge::Input::Unsent { grant, bytes: u.arbitrary()? },
         _ => return Ok(None),
     }))
+}
+
+/// A grant of another edge.
+fn stranger(u: &mut Unstructured<'_>) -> Result<Grant> {
+    let download = u.int_in_range(0..=5)?;
+    Ok(Grant {
+        download: DownloadId::numbered(download),
+        guid: Guid::numbered(1),
+        download_key: PublicKey::numbered(9),
+        version: VersionId::numbered(download % 2),
+        size: 1000,
+        provider: ProviderId(1),
+        path: Text::default(),
+        policy: Policy::default(),
+        max_peer_bytes: if download < 3 { 1000 } else { 0 },
+        order_seed: 0,
+        began_ms: 0,
+        issued_ms: 0,
+        expires_ms: 0,
+        challenged: false,
+    })
 }
 
 fn asked(u: &mut Unstructured<'_>, version: VersionId) -> Result<GrantAsked> {
@@ -414,5 +459,8 @@ fn asked(u: &mut Unstructured<'_>, version: VersionId) -> Result<GrantAsked> {
         token: None,
         version: None,
         renew: None,
+        from: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        time_ms: keys::WALL_MS,
+        nonce: u.arbitrary()?,
     })
 }

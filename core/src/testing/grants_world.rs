@@ -18,6 +18,7 @@ use crate::machine::{Rng, Time};
 use crate::wire::records::{Context, Grant, SealedGrant, ServerRole, SignedGrant};
 use crate::wire::{Text, Wire as _};
 use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
 
 const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000, whole_ms: 1_500_000 };
@@ -150,7 +151,19 @@ impl Grants {
             policy: Policy::default(),
         };
         let (guid, download_key) = (Guid::of(&key), PublicKey::numbered(0xd0 + u32::from(renew.is_some())));
-        GrantAsked { req: ReqId(1), guid, key, download_key, object, token: None, version: None, renew }
+        GrantAsked {
+            req: ReqId(1),
+            guid,
+            key,
+            download_key,
+            object,
+            token: None,
+            version: None,
+            renew,
+            from: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            time_ms: self.now_ms,
+            nonce: Default::default(),
+        }
     }
 
     /// An edge renews what is shown to it, for this client.
@@ -164,7 +177,8 @@ impl Grants {
         let sealed = self.held.as_ref()?;
         let grant = keys::open(sealed, self.servers[edge]);
         let old = grant.as_ref().map(|g| g.grant.clone());
-        let mut asked = self.asked(key, Some(Renewal { grant, proven: proven || m == Some(Mutant::NoProof) }));
+        let mut asked =
+            self.asked(key, Some(Renewal { grant, proven: proven || m == Some(Mutant::NoProof), edge_only: false }));
         let mut now_ms = self.clock(edge);
         if let Some(old) = &old {
             match m {

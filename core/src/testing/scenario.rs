@@ -1,6 +1,8 @@
 //! Scenarios, written once, run on every [`Rig`]: the simulator, and real processes or runtimes over loopback. They
 //! judge what each node ends up with; never the order of events on different nodes, never speed.
 
+mod edges;
+
 use alloc::format;
 use alloc::string::String;
 use core::fmt;
@@ -154,6 +156,8 @@ pub trait Rig {
     fn unpublish(&mut self, path: &'static str);
     /// Rotates the keys that seal grants; running servers take them up soon.
     fn rotate_keys(&mut self);
+    /// Has the spool of an edge refuse every write, as a full disk does, or write again.
+    fn spool_refuses(&mut self, edge: u8, on: bool);
     /// Puts a client that was started into quarantine, or lets it out; done when the CNs know.
     fn quarantine(&mut self, client: u8, on: bool);
     /// Starts a client with an empty disk.
@@ -205,14 +209,15 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "there_is_no_control_plane",
         plan: Plan { cns: 0, dns: 0, ledgers: 0, ..ONE_OF_EACH },
-        play: edge_alone,
+        play: edges::edge_alone,
     },
-    Scenario { name: "the_edge_is_away_for_a_while", plan: ONE_OF_EACH, play: edge_outage },
+    Scenario { name: "the_edge_is_away_for_a_while", plan: ONE_OF_EACH, play: edges::edge_outage },
     Scenario {
         name: "an_edge_dies_and_another_goes_on",
         plan: Plan { edges: 2, ..ONE_OF_EACH },
-        play: edge_fails_over,
+        play: edges::edge_fails_over,
     },
+    Scenario { name: "an_edge_that_can_count_nothing_serves_on", plan: ONE_OF_EACH, play: edges::uncounted },
     Scenario { name: "a_client_dies_and_resumes", plan: ONE_OF_EACH, play: client_resumes },
     Scenario { name: "uploads_off_means_off", plan: ONE_OF_EACH, play: uploads_off },
     Scenario { name: "a_withdrawn_object_is_shared_no_more", plan: ONE_OF_EACH, play: withdrawn },
@@ -375,56 +380,6 @@ fn corrupting_seeder(rig: &mut dyn Rig) -> Result<(), String> {
     let s = from_peers(rig, 2)?;
     need(s.wasted_bytes > 0, || format!("the corrupting seeder was never asked: {s:?}"))?;
     need(s.wasted_bytes <= 64 * 1024, || format!("more than one piece was wasted: {s:?}"))
-}
-
-fn edge_alone(rig: &mut dyn Rig) -> Result<(), String> {
-    begin(rig, &[(0, HONEST)])?;
-    wants(rig, 1);
-    let s = completes(rig, 1)?;
-    need(s.peer_bytes == 0, || format!("peers without a control plane: {s:?}"))
-}
-
-fn edge_outage(rig: &mut dyn Rig) -> Result<(), String> {
-    rig.publish(&FILM);
-    wants(rig, 0);
-    half_way(rig, 0)?;
-    rig.crash(Name(Role::Edge, 0));
-    rig.run_until(Duration::from_secs(5), &mut |_| false);
-    let s = rig.status(0, FILM.path);
-    need(s.is_some_and(|s| s.progress == Progress::Running), || format!("5 s without an edge ended it: {s:?}"))?;
-    rig.restart(Name(Role::Edge, 0));
-    completes(rig, 0).map(drop)
-}
-
-/// Two edges one after the other and a peer give a part each.
-fn edge_fails_over(rig: &mut dyn Rig) -> Result<(), String> {
-    begin(rig, &[(0, HONEST)])?;
-    // the peer is too slow to deliver what the first edge has left
-    rig.publish(&Object { upload_rate: MIB / 8, ..FILM });
-    wants(rig, 1);
-    let both = |s: Status| s.edge_bytes > 0 && s.peer_bytes > 0 || s.progress != Progress::Running;
-    rig.run_until(LIMIT, &mut |r| r.status(1, FILM.path).is_some_and(both));
-    half_way(rig, 1)?;
-    rig.crash(Name(Role::Edge, 0));
-    // what was on its way
-    rig.run_until(Duration::from_millis(200), &mut |_| false);
-    let before = rig.status(1, FILM.path);
-    let s = completes(rig, 1)?;
-    need(s.peer_bytes > 0 && before.is_some_and(|b| s.edge_bytes > b.edge_bytes), || {
-        format!("not from a peer and then the other edge: {before:?}, then {s:?}")
-    })?;
-    // what it has counted comes with it
-    rig.restart(Name(Role::Edge, 0));
-    let (edge, peer) = (FILM.size + s.edge_bytes, s.peer_bytes);
-    let told = |t: Totals| (t.completed, t.edge_bytes, t.peer_bytes, t.agreed_bytes) == (2, edge, peer, peer);
-    // the simulator's edges do not reserve what they send: a crash costs them the last seconds' count
-    let counted = |t: Totals| t.edge_unique_bytes + 3 * FILM.edge_rate >= edge;
-    let good = rig.run_until(LIMIT, &mut |r| told(r.totals(FILM.path)) && counted(r.totals(FILM.path)));
-    let t = rig.totals(FILM.path);
-    need(good, || format!("{edge} bytes from edges and {peer} from a peer, but the ledger has {t:?}"))?;
-    need(t.billed_bytes == peer && peer + t.edge_unique_bytes <= 2 * FILM.size, || {
-        format!("two downloads, billed otherwise: {t:?}")
-    })
 }
 
 fn client_resumes(rig: &mut dyn Rig) -> Result<(), String> {

@@ -6,12 +6,13 @@ mod possession;
 pub use log::{LogEvent, LogRecord, Login, Offered, OfferedPeer, Registered};
 pub use possession::{PossessionOutcome, PossessionRecord};
 
-use super::{Blob, DecodeError, List, Text, Wire as _};
+use super::{Blob, List, Text};
 use crate::content::Policy;
 use crate::ids::{
     Digest, DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, SecondaryGuid, Signature, VersionId,
 };
 use crate::limits;
+use sha2::{Digest as _, Sha256};
 
 crate::wire! {
     /// What a certified server may sign for.
@@ -65,9 +66,11 @@ crate::wire! {
         pub size: u64,
         /// Who pays.
         pub provider: ProviderId,
+        /// The object's path.
+        pub path: Text<{ limits::PATH_LEN_MAX }>,
         /// What the provider allows.
         pub policy: Policy,
-        /// The most bytes that peers may deliver and that may be billed.
+        /// The most bytes that peers may deliver and that may be billed; 0: edges alone deliver.
         pub max_peer_bytes: u64,
         /// Seeds the order in which pieces are asked for.
         pub order_seed: u64,
@@ -390,7 +393,8 @@ crate::wire! {
         Usage(UsageRecord) = 1,
         /// From an edge.
         Edge(EdgeRecord) = 2,
-        /// The bond between a download and who pays for it, from the edge that granted it.
+        /// The bond between a download and who pays for it, from whoever is the first to do something for its grant: an
+        /// edge that sends bytes, a CN that introduces peers.
         Granted(GrantRecord) = 3,
         /// What a CN saw.
         Log(LogRecord) = 4,
@@ -402,9 +406,10 @@ crate::wire! {
 }
 
 crate::wire! {
-    /// A first grant, as the edge tells it to the ledger.
+    /// A download's grant, as the ledger is told of it: by each edge with the first bytes, by a CN with the first
+    /// introduction. Its id follows from the download, so the ledger keeps one.
     pub struct GrantRecord {
-        /// Its name.
+        /// See [`GrantRecord::id_of`].
         pub id: RecordId,
         /// The download.
         pub download: DownloadId,
@@ -420,28 +425,73 @@ crate::wire! {
         pub provider: ProviderId,
         /// The object's path.
         pub path: Text<{ limits::PATH_LEN_MAX }>,
-        /// When, Unix milliseconds.
+        /// When the download's first grant was issued, Unix milliseconds.
         pub issued_ms: u64,
         /// The grant's ceiling: never more is billed from peers.
         pub max_peer_bytes: u64,
         /// See [`Grant::challenged`]: where no [`PossessionRecord`] follows a completion with peers, no edge was told.
         pub challenged: bool,
+        /// What a CN shows for its word: the grant under its edge's signature. A ledger checks it, and keeps the record
+        /// without.
+        pub proof: Option<SignedGrant>,
+    }
+}
+
+/// Begins what a grant's record is named by.
+const GRANT_RECORD_TEXT: &[u8] = b"swarmedge/1 grant record\0";
+
+impl GrantRecord {
+    /// The id of the record of a download's grant, whoever writes it.
+    #[must_use]
+    pub fn id_of(download: DownloadId) -> RecordId {
+        let hash = Sha256::new_with_prefix(GRANT_RECORD_TEXT).chain_update(download.0).finalize();
+        let mut id = [0; RecordId::LEN];
+        id.copy_from_slice(&hash[..RecordId::LEN]);
+        RecordId(id)
+    }
+
+    /// The record of a grant, first or renewed.
+    #[must_use]
+    pub fn of(grant: &Grant) -> Self {
+        Self {
+            id: Self::id_of(grant.download),
+            download: grant.download,
+            guid: grant.guid,
+            download_key: grant.download_key,
+            version: grant.version,
+            size: grant.size,
+            provider: grant.provider,
+            path: grant.path.clone(),
+            issued_ms: grant.began_ms,
+            max_peer_bytes: grant.max_peer_bytes,
+            challenged: grant.challenged,
+            proof: None,
+        }
+    }
+
+    /// The record of a grant that a CN was shown.
+    #[must_use]
+    pub fn shown(signed: &SignedGrant) -> Self {
+        Self { proof: Some(signed.clone()), ..Self::of(&signed.grant) }
+    }
+}
+
+impl Grant {
+    /// Whether edges alone deliver: no CN introduces anybody, no byte of a peer is billed.
+    #[must_use]
+    pub const fn is_edge_only(&self) -> bool {
+        self.max_peer_bytes == 0
+    }
+
+    /// The same without peers.
+    #[must_use]
+    pub fn edge_only(self) -> Self {
+        let policy = Policy { peer_download: false, ..self.policy };
+        Self { policy, max_peer_bytes: 0, challenged: false, ..self }
     }
 }
 
 impl LedgerRecord {
-    /// Reads a record that was stored. Before grants' records told of a ceiling and of challenges they ended earlier:
-    /// theirs had no other ceiling than the version's size.
-    pub fn from_stored(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let of_a_grant = |_| {
-            let mut grown = bytes.to_vec();
-            u64::MAX.encode(&mut grown);
-            false.encode(&mut grown);
-            Self::from_bytes(&grown).ok().filter(|r| matches!(r, Self::Granted(_)))
-        };
-        Self::from_bytes(bytes).or_else(|e| of_a_grant(e).ok_or(e))
-    }
-
     /// The record's id.
     #[must_use]
     pub const fn id(&self) -> RecordId {

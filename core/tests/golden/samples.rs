@@ -92,6 +92,7 @@ pub(crate) fn signed_grant() -> SignedGrant {
             version: VersionId::numbered(4),
             size: 5,
             provider: ProviderId(6),
+            path: Text::new("a/b").expect("short"),
             policy: policy(),
             max_peer_bytes: 7,
             order_seed: 8,
@@ -243,6 +244,7 @@ pub(crate) fn grant_record() -> GrantRecord {
         issued_ms: 7,
         max_peer_bytes: 8,
         challenged: true,
+        proof: None,
     }
 }
 

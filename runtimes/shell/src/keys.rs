@@ -354,6 +354,7 @@ mod tests {
             version: VersionId::numbered(4),
             size: 5,
             provider: ProviderId(6),
+            path: Text::new("a").expect("short"),
             policy: Policy::default(),
             max_peer_bytes: 7,
             order_seed: 8,

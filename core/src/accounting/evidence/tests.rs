@@ -34,6 +34,7 @@ fn granted_to(guid: u32, issued_ms: u64) -> LedgerRecord {
         issued_ms,
         max_peer_bytes: 1_000,
         challenged: false,
+        proof: None,
     })
 }
 

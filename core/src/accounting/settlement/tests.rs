@@ -27,6 +27,7 @@ fn granted(size: u64) -> LedgerRecord {
         issued_ms: 5,
         max_peer_bytes: size,
         challenged: false,
+        proof: None,
     })
 }
 

@@ -37,17 +37,18 @@ impl Client {
         let ask = match (need, granted) {
             (Need::Grant { keep }, granted) => {
                 let version = granted.filter(|_| keep).map(|g| g.version);
-                EdgeAsk::Grant { object, renew: None, download: None, version }
+                EdgeAsk::Grant { object, renew: None, download: None, edge_only: false, version }
             }
-            (Need::Renewal, Some(g)) => EdgeAsk::Grant {
+            (Need::Renewal | Need::EdgeOnly, Some(g)) => EdgeAsk::Grant {
                 object,
                 renew: Some(g.sealed.clone()),
                 download: Some(g.download),
+                edge_only: need == Need::EdgeOnly,
                 version: Some(g.version),
             },
             (Need::Manifest, Some(g)) => EdgeAsk::Manifest { version: g.version, grant: g.sealed.clone() },
-            (Need::Renewal | Need::Manifest, None) => {
-                EdgeAsk::Grant { object, renew: None, download: None, version: None }
+            (Need::Renewal | Need::EdgeOnly | Need::Manifest, None) => {
+                EdgeAsk::Grant { object, renew: None, download: None, edge_only: false, version: None }
             }
         };
         let req = self.next_req.step();
@@ -59,7 +60,7 @@ impl Client {
 
     pub(super) fn edge_answered(&mut self, cx: &mut Context<'_>, req: ReqId, answer: Result<EdgeAnswer, EdgeError>) {
         let Some(ask) = self.asks.remove(&req) else { return };
-        if matches!(answer, Err(EdgeError::Unreachable | EdgeError::Unavailable)) {
+        if matches!(answer, Err(EdgeError::Unreachable | EdgeError::Unavailable | EdgeError::Busy { .. })) {
             self.ask_edge = (self.ask_edge + 1) % self.edges.max(1);
         }
         let handle = match ask {
@@ -216,14 +217,22 @@ impl Client {
         let Some(need) = job.need else { return };
         let running = job.record.state == DownloadState::Running;
         match why {
-            EdgeError::Unreachable | EdgeError::Unavailable => self.ask_later(cx, handle),
+            EdgeError::Unreachable | EdgeError::Unavailable | EdgeError::Uncounted => {
+                self.ask_later(cx, handle, Duration::ZERO);
+            }
+            EdgeError::Busy { retry_after_ms } => {
+                // who answers is not out of reach; of several edges another may have room
+                job.asking_since = cx.now;
+                let told = if self.edges > 1 { 0 } else { retry_after_ms };
+                self.ask_later(cx, handle, Duration::from_millis(told.into()));
+            }
             EdgeError::Invalid => {
                 job.invalid += 1;
                 self.ask_edge = (self.ask_edge + 1) % self.edges.max(1);
                 if job.invalid >= self.edges {
                     self.fail(cx, handle, FailReason::EdgeCorrupt)
                 } else {
-                    self.ask_later(cx, handle)
+                    self.ask_later(cx, handle, Duration::ZERO)
                 }
             }
             EdgeError::NotFound if running || need == Need::Manifest => self.fail(cx, handle, FailReason::VersionGone),
@@ -241,13 +250,13 @@ impl Client {
     }
 
     /// Asks again after a wait. A download that has not begun is given up after a while; one that runs goes on without.
-    fn ask_later(&mut self, cx: &mut Context<'_>, handle: Handle) {
+    fn ask_later(&mut self, cx: &mut Context<'_>, handle: Handle, least: Duration) {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         let left = cx.cfg.start_within.saturating_sub(cx.now.since(job.asking_since));
         if job.swarm.is_none() && left.is_zero() {
             return self.fail(cx, handle, FailReason::EdgeUnreachable);
         }
-        let wait = job.ask_backoff.failed(cx.cfg.ask_backoff, cx.rng);
+        let wait = job.ask_backoff.failed(cx.cfg.ask_backoff, cx.rng).max(least);
         // the last try is at the end of the time
         let wait = if job.swarm.is_none() { wait.min(left) } else { wait }.max(Duration::from_millis(1));
         self.timers.set(Timer::Ask(handle), Some(cx.now.after(wait)));
@@ -261,10 +270,10 @@ impl Client {
     }
 
     /// The grant is about to expire, or the CN or an edge does not accept it.
-    pub(super) fn renew(&mut self, cx: &mut Context<'_>, handle: Handle) {
+    pub(super) fn renew(&mut self, cx: &mut Context<'_>, handle: Handle, need: Need) {
         let Some(job) = self.jobs.get(&handle) else { return };
         if job.is_active() && job.swarm.is_some() && job.need.is_none() {
-            self.ask_for(cx, handle, Need::Renewal);
+            self.ask_for(cx, handle, need);
         }
     }
 }

@@ -442,6 +442,8 @@ pub enum EdgeAsk {
         renew: Option<SealedGrant>,
         /// Whose key signs the renewal.
         download: Option<DownloadId>,
+        /// A download without peers takes the renewed one's place.
+        edge_only: bool,
         /// The version that must not change (resumption), if any.
         version: Option<VersionId>,
     },

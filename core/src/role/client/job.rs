@@ -22,6 +22,8 @@ pub(super) enum Need {
     Grant { keep: bool },
     /// A renewal of its grant.
     Renewal,
+    /// A grant without peers in the place of its own, whose bytes no edge can count.
+    EdgeOnly,
     /// The manifest of its version.
     Manifest,
 }

@@ -35,7 +35,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 use io::{CommandError, DownloadState, FetchEnd, FetchSource, Notice, Save, StoreError};
-use job::Job;
+use job::{Job, Need};
 use peers::PeerLink;
 use rekey::{Owner, Rekey};
 use sharing::Served;
@@ -284,7 +284,8 @@ impl Client {
                 let (source, why) = (io::SourceName::Edge, io::CloseReason::BadBlock);
                 cx.push(Output::Notice(Notice::SourceDropped { handle, source, why }));
             }
-            download::Output::RenewGrant => self.renew(cx, handle),
+            download::Output::RenewGrant => self.renew(cx, handle, Need::Renewal),
+            download::Output::LeavePeers => self.renew(cx, handle, Need::EdgeOnly),
             download::Output::Failed(why) => self.fail(cx, handle, why),
         }
     }
@@ -317,7 +318,7 @@ impl Client {
             session::Output::Introduced { download, peers } => self.introduced(cx, download, peers),
             session::Output::Regrant { download } => {
                 if let Some(handle) = self.handle_of(download) {
-                    self.renew(cx, handle);
+                    self.renew(cx, handle, Need::Renewal);
                 }
             }
             session::Output::PeersForbidden { download } => {
@@ -403,7 +404,7 @@ impl Client {
             Timer::Bootstrap => self.bootstrap(cx),
             Timer::Download(handle) => self.run(cx, handle, |swarm, cx| swarm.handle_timeout(cx)),
             Timer::Ask(handle) => self.ask_again(cx, handle),
-            Timer::Renew(handle) => self.renew(cx, handle),
+            Timer::Renew(handle) => self.renew(cx, handle, Need::Renewal),
             Timer::Peer(conn) => self.peer_late(cx, conn),
             Timer::Receipts => self.run_receipts(cx, |receipts, cx| receipts.handle_timeout(cx)),
             Timer::Session => self.run_session(cx, |session, cx| session.handle_timeout(cx)),

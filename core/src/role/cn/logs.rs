@@ -10,7 +10,8 @@ use crate::wire::List;
 use crate::wire::control::{Hello, Inventory};
 use crate::wire::place::Place;
 use crate::wire::records::{
-    Introduction, LedgerRecord, LogEvent, LogRecord, Login, Offered, OfferedPeer, Registered, SignedHead,
+    GrantRecord, Introduction, LedgerRecord, LogEvent, LogRecord, Login, Offered, OfferedPeer, Registered, SignedGrant,
+    SignedHead,
 };
 use core::net::SocketAddr;
 
@@ -71,7 +72,15 @@ impl Cn {
         self.log(cx, guid, LogEvent::Registered(Registered { versions }));
     }
 
-    pub(super) fn log_offered(&mut self, cx: &mut Context<'_>, guid: Guid, intros: &[Introduction]) -> Offering {
+    /// Has it recorded who is introduced and, with the first peers of a download, its grant: no edge may ever be asked
+    /// for a byte of it.
+    pub(super) fn log_offered(
+        &mut self,
+        cx: &mut Context<'_>,
+        guid: Guid,
+        signed: &SignedGrant,
+        intros: &[Introduction],
+    ) -> Offering {
         let Some(first) = intros.first().filter(|_| cx.cfg.ledger && cx.cfg.logs) else { return Offering::Unkept };
         // a quarter is the usage records' alone
         let most = cx.cfg.usage_max - cx.cfg.usage_max / 4;
@@ -85,10 +94,13 @@ impl Cn {
         let id = RecordId(cx.rng.nonce());
         let event = LogEvent::Offered(Offered { download, version, peers });
         let record = LedgerRecord::Log(LogRecord { id, at_ms: self.now_ms(cx.now), guid, event });
+        let granted = (!self.spool.has_granted(download)).then(|| LedgerRecord::Granted(GrantRecord::shown(signed)));
         if cx.cfg.spool {
-            self.spool(cx, record);
+            self.spool(cx, granted, record);
         } else {
-            self.with_ledger(cx, ledger_link::Input::Submit(record));
+            for record in granted.into_iter().chain([record]) {
+                self.with_ledger(cx, ledger_link::Input::Submit(record));
+            }
         }
         Offering::Under(id)
     }

@@ -38,7 +38,7 @@ enum Step {
     /// A DN chooses.
     Selecting { dn: ConnId, grant: Box<SignedGrant> },
     /// The introductions are being signed.
-    Signing { dn: ConnId, intros: Vec<Introduction>, peers: Vec<SelectedPeer> },
+    Signing { dn: ConnId, grant: Box<SignedGrant>, intros: Vec<Introduction>, peers: Vec<SelectedPeer> },
     /// Who is introduced is written down.
     Recording { record: RecordId, offer: Offer },
 }
@@ -148,19 +148,19 @@ impl Cn {
             })
             .collect();
         let message = introductions::root(&intros).0.to_vec();
-        self.queries.insert(req, Pending { client, query, step: Step::Signing { dn, intros, peers } });
+        self.queries.insert(req, Pending { client, query, step: Step::Signing { dn, grant, intros, peers } });
         cx.push(Output::Sign { req, context: SignContext::Introductions, message });
     }
 
     pub(super) fn signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
-        let Some(Pending { client, query, step: Step::Signing { dn, intros, peers } }) =
+        let Some(Pending { client, query, step: Step::Signing { dn, grant, intros, peers } }) =
             self.queries.get(&req).cloned()
         else {
             return;
         };
         self.take(req);
         let Some(guid) = self.clients.get(&client).and_then(Client::session).map(|s| s.guid) else { return };
-        let offering = self.log_offered(cx, guid, &intros);
+        let offering = self.log_offered(cx, guid, &grant, &intros);
         let offer = Offer { dn, intros: introductions::sign(intros, signature, &cx.cfg.cert), peers };
         match offering {
             Offering::Unkept => self.hand_out(cx, client, query, offer),

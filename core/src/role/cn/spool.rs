@@ -3,7 +3,7 @@
 //! the ledger has leaves the spool; what a crash leaves there is sent again, under the same ids.
 
 use super::{Cn, Context, Metric, Output, Phase, Timer};
-use crate::ids::{RecordId, ReqId};
+use crate::ids::{DownloadId, RecordId, ReqId};
 use crate::session::ledger_link;
 use crate::wire::records::LedgerRecord;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -22,19 +22,39 @@ pub(super) struct Spool {
     acked: Vec<RecordId>,
     /// Writes under way.
     saving: BTreeMap<ReqId, Saving>,
+    /// Downloads whose grants are recorded.
+    granted: BTreeSet<DownloadId>,
 }
 
 /// A write: what it puts in, and what it takes out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Saving {
+    /// A grant that somebody is introduced under.
+    granted: Option<LedgerRecord>,
     record: Option<LedgerRecord>,
     acked: Vec<RecordId>,
 }
+
+/// Downloads of which it is remembered that their grants are recorded. If there are more all are forgotten, and some
+/// are recorded once more, under the same ids.
+const GRANTED_MAX: usize = 65_536;
 
 impl Spool {
     /// Records that are not durable yet, and so not on their way to the ledger.
     pub(super) fn writing(&self) -> usize {
         self.saving.values().filter(|saving| saving.record.is_some()).count()
+    }
+
+    /// Whether a download's grant is known to be recorded.
+    pub(super) fn has_granted(&self, download: DownloadId) -> bool {
+        self.granted.contains(&download)
+    }
+
+    fn granted(&mut self, download: DownloadId) {
+        if self.granted.len() >= GRANTED_MAX {
+            self.granted.clear();
+        }
+        self.granted.insert(download);
     }
 
     /// Nothing is to be written.
@@ -55,22 +75,24 @@ impl Cn {
         }
     }
 
-    /// Writes a record down. It goes to the ledger, and those who wait for it go on, when it is durable.
-    pub(super) fn spool(&mut self, cx: &mut Context<'_>, record: LedgerRecord) {
-        self.save(cx, Some(record));
+    /// Writes a record down, and the grant that it is about. Once they are durable they go to the ledger, and those who
+    /// wait for the record go on.
+    pub(super) fn spool(&mut self, cx: &mut Context<'_>, granted: Option<LedgerRecord>, record: LedgerRecord) {
+        self.save(cx, granted, Some(record));
     }
 
-    fn save(&mut self, cx: &mut Context<'_>, record: Option<LedgerRecord>) {
+    fn save(&mut self, cx: &mut Context<'_>, granted: Option<LedgerRecord>, record: Option<LedgerRecord>) {
         self.timers.clear(Timer::Spool);
         let req = self.next_req.step();
         let acked = core::mem::take(&mut self.spool.acked);
-        cx.push(Output::Save { req, records: record.iter().cloned().collect(), acked: acked.clone() });
-        self.spool.saving.insert(req, Saving { record, acked });
+        let records = granted.iter().chain(&record).cloned().collect();
+        cx.push(Output::Save { req, records, acked: acked.clone() });
+        self.spool.saving.insert(req, Saving { granted, record, acked });
     }
 
     /// A write is durable, or nothing of it is.
     pub(super) fn saved(&mut self, cx: &mut Context<'_>, req: ReqId, ok: bool) {
-        let Some(Saving { record, acked }) = self.spool.saving.remove(&req) else { return };
+        let Some(Saving { granted, record, acked }) = self.spool.saving.remove(&req) else { return };
         if !ok {
             cx.push(Output::Count(Metric::SpoolFailed));
             self.spool.acked.extend(acked);
@@ -80,8 +102,13 @@ impl Cn {
         let Some(record) = record else { return };
         let id = record.id();
         if ok {
-            self.spool.held.insert(id);
-            self.with_ledger(cx, ledger_link::Input::Submit(record));
+            if let Some(download) = granted.as_ref().and_then(LedgerRecord::download) {
+                self.spool.granted(download);
+            }
+            for record in granted.into_iter().chain([record]) {
+                self.spool.held.insert(record.id());
+                self.with_ledger(cx, ledger_link::Input::Submit(record));
+            }
             self.recorded(cx, id);
         } else {
             self.unrecorded(cx, id);
@@ -106,7 +133,7 @@ impl Cn {
     /// It is time to take out what the ledger has; at the end at once.
     pub(super) fn clear_spool(&mut self, cx: &mut Context<'_>) {
         if !self.spool.acked.is_empty() {
-            self.save(cx, None);
+            self.save(cx, None, None);
         }
     }
 }

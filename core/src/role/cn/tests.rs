@@ -150,6 +150,7 @@ fn grant_of(n: u32) -> Grant {
         version: VersionId::numbered(6),
         size: 100,
         provider: ProviderId(1),
+        path: Text::default(),
         policy: Policy::default(),
         max_peer_bytes: 100,
         order_seed: 1,

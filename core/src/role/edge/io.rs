@@ -1,6 +1,7 @@
 //! What the edge machine is told and what it asks for.
 
-pub use crate::accounting::grants::{Denial, GrantAsked, ObjectFacts, Renewal};
+pub use super::admission::{Limits, Rate, TIME_WINDOW_MS};
+pub use crate::accounting::grants::{Denial, GrantAsked, Nonce, ObjectFacts, Renewal};
 
 use crate::accounting::possession::Challenge;
 use crate::ids::{ConnId, Digest, DownloadId, Guid, ProviderId, PublicKey, RecordId, ReqId, VersionId};
@@ -44,16 +45,17 @@ pub enum Input {
     Serving {
         /// Echoed.
         req: ReqId,
-        /// The download.
-        grant: ServedGrant,
-        /// Of this version.
-        version: VersionId,
-        /// Who pays.
-        provider: ProviderId,
+        /// The grant that was shown for them, opened and checked.
+        grant: Box<Grant>,
         /// How many.
         bytes: u64,
     },
-    /// Bytes that [`Output::Serve`] allowed and that will not be sent.
+    /// Bytes that [`Output::Serve`] let go uncounted have left.
+    GivenAway {
+        /// How many.
+        bytes: u64,
+    },
+    /// Bytes that [`Output::Serve`] allowed, counted, and that will not be sent.
     Unsent {
         /// The download.
         grant: ServedGrant,
@@ -115,6 +117,14 @@ pub struct ServedGrant {
     pub guid: Guid,
 }
 
+impl ServedGrant {
+    /// Of a grant.
+    #[must_use]
+    pub const fn of(grant: &Grant) -> Self {
+        Self { download: grant.download, guid: grant.guid }
+    }
+}
+
 /// A completed download, as its opened and checked grant has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Completed {
@@ -150,6 +160,8 @@ pub struct Count {
     pub reserved: u64,
     /// How many those were, over all crashes.
     pub unsure: u64,
+    /// When the download is over if nothing more is asked for, Unix milliseconds.
+    pub over_ms: u64,
     /// Which bytes were sent: ascending, apart from one another. Empty for plain traffic.
     pub sent: Vec<Range<u64>>,
 }
@@ -157,7 +169,7 @@ pub struct Count {
 /// Something to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Sign, seal and hand out a grant. Its record is durable.
+    /// Sign, seal and hand out a grant.
     IssueGrant {
         /// The request's number.
         req: ReqId,
@@ -171,17 +183,23 @@ pub enum Output {
         /// Why.
         why: Denial,
     },
-    /// The answer to [`Input::Serving`]: a crash will not lose sight of these bytes.
+    /// The answer to [`Input::Serving`]: the bytes may leave.
     Serve {
         /// Echoed.
         req: ReqId,
+        /// A crash will not lose sight of them. Otherwise they are given away: nobody is told of them as
+        /// [`Input::Served`], and no peer's byte of their download is ever billed.
+        counted: bool,
     },
-    /// The other answer to [`Input::Serving`]: there is no place to count them, and what is not counted as the
-    /// download's could be billed twice. They are not sent.
+    /// The other answer to [`Input::Serving`]: they cannot be counted, and peers could be paid for them. They are not
+    /// sent: their client is to go on with a download without peers ([`Renewal::edge_only`]).
     Withhold {
         /// Echoed.
         req: ReqId,
     },
+    /// Whether a new download's bytes can be counted, when that changes: while they cannot, edges alone deliver new
+    /// downloads, and their bytes are given away.
+    Counting(Result<(), Uncountable>),
     /// The answer to [`Input::Completed`].
     Pose {
         /// Echoed.
@@ -231,8 +249,22 @@ pub enum Output {
     },
     /// Add one to a counter.
     Count(Metric),
+    /// Add so many to [`Metric::GivenAway`].
+    GaveAway {
+        /// Bytes.
+        bytes: u64,
+    },
     /// The answer to [`Input::Shutdown`]: all that was counted is durable, the process may end.
     Stopped,
+}
+
+/// Why an edge cannot count the bytes of a new download.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Uncountable {
+    /// The spool has refused the last write.
+    Refused,
+    /// As many downloads as may be are under way, or have records that the ledger has not taken.
+    Full,
 }
 
 /// A change of the spool.
@@ -265,6 +297,12 @@ pub enum Metric {
     SpoolFailed,
     /// A served range was counted in the total only: too many downloads or gaps at a time.
     CountOverflow,
+    /// A download was granted without peers, since its bytes could not be counted.
+    GrantedEdgeOnly,
+    /// A request for a grant was refused because its key, its network or its download had asked too often.
+    Limited,
+    /// Bytes were sent that nobody is billed for, since they could not be counted.
+    GivenAway,
     /// A client was challenged to prove that it holds what it has completed.
     Challenged,
     /// It did.
@@ -289,6 +327,9 @@ impl Metric {
             Self::RecordStored => "swarmedge_edge_records_stored_total",
             Self::SpoolFailed => "swarmedge_edge_spool_failures_total",
             Self::CountOverflow => "swarmedge_edge_count_overflows_total",
+            Self::GrantedEdgeOnly => "swarmedge_edge_grants_edge_only_total",
+            Self::Limited => "swarmedge_edge_grants_limited_total",
+            Self::GivenAway => "swarmedge_edge_given_away_bytes_total",
             Self::Challenged => "swarmedge_edge_challenges_total",
             Self::ChallengePassed => "swarmedge_edge_challenges_passed_total",
             Self::ChallengeFailed => "swarmedge_edge_challenges_failed_total",
@@ -313,7 +354,9 @@ pub struct Config {
     pub grant_for: Duration,
     /// A grant can be renewed until so long after its end.
     pub renew_within: Duration,
-    /// Counts become records this often.
+    /// Who may ask for grants how often.
+    pub limits: Limits,
+    /// Counts become records this often; a spool that refuses is tried again as often.
     pub flush_every: Duration,
     /// A download that got nothing for so long is over.
     pub idle_after: Duration,
@@ -349,6 +392,7 @@ impl Config {
             ledger: true,
             grant_for: Duration::from_secs(15 * 60),
             renew_within: Duration::from_secs(10 * 60),
+            limits: Limits::PRODUCTION,
             flush_every: Duration::from_secs(2),
             idle_after: Duration::from_secs(60 * 60),
             counts_max: 100_000,

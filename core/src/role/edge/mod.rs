@@ -1,12 +1,19 @@
 //! The edge: decides who gets a grant and counts what it serves. Content itself never passes through here.
+//!
+//! A grant costs nothing but the work of signing it: its record and its count are made when its first byte is asked
+//! for. Where nothing can be counted the edge serves on: what it then grants is without peers, and what it sends under
+//! such grants and cannot count it gives away. Under a grant with peers it sends nothing uncounted, since peers could
+//! be paid for the same bytes.
 
+mod admission;
 mod counting;
 pub mod io;
+mod places;
 mod possession;
 mod reserving;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use io::{Config, Input, Metric, Output};
 
@@ -14,14 +21,14 @@ use crate::accounting::{Spans, Trust, grants};
 use crate::ids::{DownloadId, Guid, RecordId, ReqId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::session::{LedgerLink, Wall, ledger_link};
-use crate::wire::records::{Grant, GrantRecord, LedgerRecord};
+use crate::wire::records::{GrantRecord, LedgerRecord};
+use admission::Admission;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 use counting::{Counted, Key};
-use io::{Batch, Denial, GrantAsked, ServedGrant};
+use io::{Batch, Denial, GrantAsked, Uncountable};
 use possession::Posed;
 
 /// The edge. What it counts becomes records: written to the spool, then sent to the ledger until acknowledged, then
@@ -31,7 +38,16 @@ pub struct Edge {
     /// `None` until the shell has said what time it is: nothing is granted before.
     wall: Option<Wall>,
     phase: Phase,
+    admission: Admission,
     counts: BTreeMap<Key, Counted>,
+    /// The last download's life: no two have the same.
+    life: u64,
+    /// The spool has refused the last write.
+    refused: bool,
+    /// A download has found no place among the counts.
+    full: bool,
+    /// What the shell was told last of [`Output::Counting`].
+    told: Option<Uncountable>,
     /// Counts that the spool or the ledger has not heard of.
     dirty: BTreeSet<Key>,
     /// Downloads that are over: their counts leave the spool with the next batch.
@@ -59,12 +75,12 @@ enum Phase {
 /// What waits for the spool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Saving {
-    /// A first grant, with its record.
-    Grant { asked: ReqId, grant: Box<Grant>, record: LedgerRecord },
     /// Counts, and the records made of them.
     Counts { records: Vec<LedgerRecord>, batch: Batch },
-    /// Room for what will be sent.
-    Reserve(Key, u64),
+    /// Room for what will be sent, and at first the record of the download's grant.
+    Reserve { key: Key, upto: u64, granted: Option<Box<GrantRecord>> },
+    /// Nothing: whether the spool writes again.
+    Probe,
     /// What became of a possession challenge.
     Outcome(LedgerRecord),
 }
@@ -73,6 +89,8 @@ enum Saving {
 enum Timer {
     /// Make records of what was counted.
     Flush,
+    /// See whether the spool writes again.
+    Probe,
     /// This download is over.
     Idle(Key),
     /// This client has not answered, or may be challenged again.
@@ -105,64 +123,48 @@ impl Edge {
         let Some(wall) = self.wall.filter(|_| self.phase == Phase::Serving) else {
             return deny(cx, req, Denial::Unavailable);
         };
+        let now_ms = wall.at(cx.now);
+        if let Err(why) = self.admission.admit(&cx.cfg.limits, cx.now, now_ms, asked) {
+            if matches!(why, Denial::TooMany { .. }) {
+                cx.push(Output::Count(Metric::Limited));
+            }
+            return deny(cx, req, why);
+        }
         let trust = Trust { root: cx.cfg.root, verify: cx.cfg.verify };
         let lives = grants::Lifetimes {
             valid_ms: millis(cx.cfg.grant_for),
             renew_ms: millis(cx.cfg.renew_within),
             whole_ms: grants::RENEWED_FOR_MS,
         };
-        let now_ms = wall.at(cx.now);
         let decision = match grants::decide(&trust, lives, now_ms, cx.rng, asked) {
             Ok(decision) => decision,
             Err(why) => return deny(cx, req, why),
         };
-        let mut grant = Box::new(decision.grant);
+        let mut grant = decision.grant;
+        if decision.first && !grant.is_edge_only() && self.uncountable(cx).is_some() {
+            cx.push(Output::Count(Metric::GrantedEdgeOnly));
+            grant = grant.edge_only();
+        }
         if decision.first {
             grant.challenged = Self::draw_challenged(cx, grant.max_peer_bytes);
         }
-        if !decision.first || !cx.cfg.ledger {
-            cx.push(Output::Count(if decision.first { Metric::Granted } else { Metric::Renewed }));
-            return cx.push(Output::IssueGrant { req, grant });
-        }
-        if self.counts.len() >= cx.cfg.counts_max as usize {
-            cx.push(Output::Count(Metric::CountOverflow));
-            return deny(cx, req, Denial::Unavailable);
-        }
-        let record = LedgerRecord::Granted(GrantRecord {
-            id: RecordId(cx.rng.nonce()),
-            download: grant.download,
-            guid: grant.guid,
-            download_key: grant.download_key,
-            version: grant.version,
-            size: grant.size,
-            provider: grant.provider,
-            path: asked.object.path.clone(),
-            issued_ms: grant.issued_ms,
-            max_peer_bytes: grant.max_peer_bytes,
-            challenged: grant.challenged,
-        });
-        let served = ServedGrant { download: grant.download, guid: grant.guid };
-        let counts = vec![Self::first_count(served, (grant.version, grant.provider), now_ms)];
-        let batch = Batch { records: vec![record.clone()], counts, ..Batch::default() };
-        let save = self.next_req.step();
-        self.saving.insert(save, Saving::Grant { asked: req, grant, record });
-        cx.push(Output::Save { req: save, batch });
+        cx.push(Output::Count(if decision.first { Metric::Granted } else { Metric::Renewed }));
+        cx.push(Output::IssueGrant { req, grant: Box::new(grant) });
     }
 
     /// What was to be written is durable, or not: only now it is acted upon.
     fn saved(&mut self, cx: &mut Context<'_>, req: ReqId, ok: bool) {
         let Some(saving) = self.saving.remove(&req) else { return };
+        self.refused = !ok;
         if !ok {
             cx.push(Output::Count(Metric::SpoolFailed));
+            self.probe_soon(cx);
+        }
+        if let Saving::Counts { batch, .. } = &saving {
+            self.counts_saved(batch);
         }
         match saving {
-            Saving::Grant { asked, grant, record } if ok => {
-                cx.push(Output::Count(Metric::Granted));
-                self.reserved_first(cx, &grant);
-                cx.push(Output::IssueGrant { req: asked, grant });
-                self.submit(cx, record);
-            }
-            Saving::Grant { asked, .. } => deny(cx, asked, Denial::Unavailable),
+            Saving::Probe => {}
             Saving::Counts { records, .. } if ok => {
                 records.into_iter().for_each(|record| self.submit(cx, record));
                 if !self.dirty.is_empty() || !self.acked.is_empty() {
@@ -170,7 +172,12 @@ impl Edge {
                 }
             }
             Saving::Counts { records, batch } => self.unsaved(cx, &records, batch),
-            Saving::Reserve(key, reserved) => self.room_saved(cx, key, reserved, ok),
+            Saving::Reserve { key, upto, granted } => {
+                self.reserved(cx, key, upto, ok);
+                if let Some(record) = granted.filter(|_| ok) {
+                    self.submit(cx, LedgerRecord::Granted(*record));
+                }
+            }
             // one that a crash may lose is better than none
             Saving::Outcome(record) => self.submit(cx, record),
         }
@@ -262,9 +269,8 @@ impl Machine for Edge {
             Input::Restored { records, counts } => self.restored(cx, records, counts),
             Input::GrantAsked(asked) => self.asked(cx, &asked),
             Input::Served { grant, version, provider, range } => self.served(cx, grant, version, provider, range),
-            Input::Serving { req, grant, version, provider, bytes } => {
-                self.serving(cx, req, grant, (version, provider), bytes);
-            }
+            Input::Serving { req, grant, bytes } => self.serving(cx, req, &grant, bytes),
+            Input::GivenAway { bytes } => cx.push(Output::GaveAway { bytes }),
             Input::Unsent { grant, bytes } => self.unsent(grant, bytes),
             Input::Completed(done) => self.completed(cx, &done),
             Input::Proof { req, grant, proof } => self.proof(cx, req, grant, proof),
@@ -275,6 +281,7 @@ impl Machine for Edge {
             Input::Saved { req, ok } => self.saved(cx, req, ok),
             Input::Shutdown => self.shutdown(cx),
         }
+        self.tell_counting(cx);
         self.stop_if_done(cx);
     }
 
@@ -288,12 +295,14 @@ impl Machine for Edge {
                 Timer::Flush => self.flush(cx),
                 Timer::Idle(key) => self.idle(cx, key),
                 Timer::Posed(guid) => self.posed_due(cx, guid),
+                Timer::Probe => self.probe(cx),
                 Timer::Stop => {}
             }
         }
         if self.ledger.poll_timeout().is_some_and(|at| at <= cx.now) {
             self.ledger_due(cx);
         }
+        self.tell_counting(cx);
         self.stop_if_done(cx);
     }
 
@@ -303,6 +312,7 @@ impl Machine for Edge {
 
     fn rebase(&mut self, by: Duration) {
         self.timers.rebase(by);
+        self.admission.rebase(by);
         self.ledger.rebase(by);
     }
 }

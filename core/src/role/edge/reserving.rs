@@ -3,11 +3,11 @@
 //! downloader says; it is believed as far as the reserve went.
 
 use super::counting::Key;
-use super::io::{Count, ServedGrant};
-use super::{Context, Edge, Metric, Output, Saving, Timer};
-use crate::ids::{ProviderId, ReqId, VersionId};
+use super::io::{Batch, ServedGrant};
+use super::{Context, Edge, Metric, Output, Saving};
+use crate::ids::ReqId;
 use crate::limits::{RESERVE_FIRST, RESERVE_MAX};
-use crate::wire::records::Grant;
+use crate::wire::records::{Grant, LedgerRecord};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -24,7 +24,14 @@ pub(super) struct Room {
     /// See [`Count::unsure`].
     pub(super) unsure: u64,
     /// Who waits until so many are durable.
-    waiting: Vec<(ReqId, u64)>,
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Waiting {
+    req: ReqId,
+    upto: u64,
+    bytes: u64,
 }
 
 impl Room {
@@ -55,85 +62,94 @@ impl Room {
         (self.written < self.allowed.saturating_add(ahead / 2)).then(|| self.allowed.saturating_add(ahead))
     }
 
+    /// Nothing is being sent or written.
+    pub(super) const fn is_quiet(&self, total: u64) -> bool {
+        self.allowed <= total && self.waiting.is_empty() && self.written <= self.durable
+    }
+
     /// Who need not wait any more; with `all` nobody.
-    fn ready(&mut self, all: bool) -> Vec<ReqId> {
+    fn ready(&mut self, all: bool) -> Vec<Waiting> {
         let durable = self.durable;
-        let ready = |(_, upto): &(ReqId, u64)| all || *upto <= durable;
-        let go = self.waiting.iter().filter(|w| ready(w)).map(|(req, _)| *req).collect();
-        self.waiting.retain(|w| !ready(w));
-        go
+        let (ready, waiting) = core::mem::take(&mut self.waiting).into_iter().partition(|w| all || w.upto <= durable);
+        self.waiting = waiting;
+        ready
     }
 }
 
 impl Edge {
-    /// What is written together with a first grant, so that its first bytes need not wait.
-    pub(super) fn first_count(grant: ServedGrant, of: (VersionId, ProviderId), life: u64) -> Count {
-        let (grant, sent) = (Some(grant), Vec::new());
-        let (version, provider) = of;
-        Count { grant, version, provider, life, seq: 0, total_bytes: 0, reserved: RESERVE_FIRST, unsure: 0, sent }
-    }
-
-    /// That is durable. Where there is no room to count the download, the spool need not know of it either.
-    pub(super) fn reserved_first(&mut self, cx: &mut Context<'_>, grant: &Grant) {
-        let served = ServedGrant { download: grant.download, guid: grant.guid };
-        let key = Key::Download(grant.download);
-        let counted = self.counted(cx, Some(served), grant.version, grant.provider);
-        let Some((_, counted)) = counted.filter(|(found, _)| *found == key) else {
-            self.ended.push(grant.download);
-            return self.flush_soon(cx);
-        };
-        counted.room.written = counted.room.written.max(RESERVE_FIRST);
-        counted.room.durable = counted.room.durable.max(RESERVE_FIRST);
-        // who asks for nothing while the grant is good needs no place
-        let idle_after = cx.cfg.idle_after.min(cx.cfg.grant_for);
-        self.timers.set(Timer::Idle(key), Some(cx.now.after(idle_after)));
-    }
-
     /// Bytes of a download are about to be sent: at once if the reserve covers them.
-    pub(super) fn serving(
-        &mut self,
-        cx: &mut Context<'_>,
-        req: ReqId,
-        grant: ServedGrant,
-        (version, provider): (VersionId, ProviderId),
-        bytes: u64,
-    ) {
+    pub(super) fn serving(&mut self, cx: &mut Context<'_>, req: ReqId, grant: &Grant, bytes: u64) {
         if !cx.cfg.ledger {
-            return cx.push(Output::Serve { req });
+            return cx.push(Output::Serve { req, counted: true });
         }
-        let counted = self.counted(cx, Some(grant), version, provider);
-        let Some((key, counted)) = counted.filter(|(key, _)| matches!(key, Key::Download(_))) else {
-            cx.push(Output::Count(Metric::CountOverflow));
-            return cx.push(Output::Withhold { req });
+        let Some((key, counted)) = self.counted_under(cx, grant) else {
+            return uncounted(cx, req, grant.is_edge_only());
         };
         let room = &mut counted.room;
         room.allowed = room.allowed.max(counted.total_bytes).saturating_add(bytes);
-        if room.allowed <= room.durable {
-            cx.push(Output::Serve { req });
+        if room.allowed <= room.durable && counted.granted.is_none() {
+            cx.push(Output::Serve { req, counted: true });
         } else {
-            room.waiting.push((req, room.allowed));
+            room.waiting.push(Waiting { req, upto: room.allowed, bytes });
         }
         if let Some(upto) = room.due() {
-            room.written = upto;
-            let batch = super::Batch { counts: vec![counted.count()], ..super::Batch::default() };
-            let save = self.next_req.step();
-            self.saving.insert(save, Saving::Reserve(key, upto));
-            cx.push(Output::Save { req: save, batch });
+            self.reserve(cx, key, upto);
         }
-        self.timers.set(Timer::Idle(key), Some(cx.now.after(cx.cfg.idle_after)));
     }
 
-    /// The spool has, or has not, taken a reserve. Content is not withheld for want of it: then a crash may lose count.
-    pub(super) fn room_saved(&mut self, cx: &mut Context<'_>, key: Key, upto: u64, ok: bool) {
+    /// Writes a reserve, and the record of the grant until it is durable.
+    fn reserve(&mut self, cx: &mut Context<'_>, key: Key, upto: u64) {
+        let over_ms = self.over_ms(cx, key);
         let Some(counted) = self.counts.get_mut(&key) else { return };
-        let room = &mut counted.room;
-        if ok {
-            room.durable = room.durable.max(upto.min(room.written));
-        } else {
-            room.written = room.durable;
-            cx.push(Output::Count(Metric::CountOverflow));
+        counted.room.written = upto;
+        let granted = counted.granted.clone();
+        let records = granted.iter().map(|record| LedgerRecord::Granted((**record).clone())).collect();
+        let batch = Batch { records, counts: vec![counted.count(over_ms)], ..Batch::default() };
+        let req = self.next_req.step();
+        self.saving.insert(req, Saving::Reserve { key, upto, granted });
+        cx.push(Output::Save { req, batch });
+    }
+
+    /// The spool has, or has not, taken a reserve.
+    pub(super) fn reserved(&mut self, cx: &mut Context<'_>, key: Key, upto: u64, ok: bool) {
+        match (self.counts.get_mut(&key), key) {
+            (Some(_), _) if !ok => self.unreserved(cx, key),
+            (Some(counted), _) => {
+                counted.granted = None;
+                let room = &mut counted.room;
+                room.durable = room.durable.max(upto.min(room.written));
+                for waiting in room.ready(false) {
+                    cx.push(Output::Serve { req: waiting.req, counted: true });
+                }
+            }
+            // an earlier write was refused, and all that waited has gone without
+            (None, Key::Download(download)) if ok => {
+                self.ended.push(download);
+                self.flush_soon(cx);
+            }
+            (None, _) => {}
         }
-        room.ready(!ok).into_iter().for_each(|req| cx.push(Output::Serve { req }));
+    }
+
+    /// A reserve was refused. Who waits for it goes on without peers: those whose download has some are told, the
+    /// others' bytes leave; uncounted, if nothing of the download is durable.
+    fn unreserved(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(counted) = self.counts.get_mut(&key) else { return };
+        cx.push(Output::Count(Metric::CountOverflow));
+        let (edge_only, is_new) = (counted.edge_only, counted.granted.is_some());
+        let room = &mut counted.room;
+        room.written = room.durable;
+        for waiting in room.ready(true) {
+            if edge_only && !is_new {
+                cx.push(Output::Serve { req: waiting.req, counted: true });
+            } else {
+                room.allowed = room.allowed.saturating_sub(waiting.bytes).max(counted.total_bytes);
+                uncounted(cx, waiting.req, edge_only);
+            }
+        }
+        if is_new {
+            self.over(cx, key);
+        }
     }
 
     /// Allowed, and not sent after all.
@@ -142,4 +158,9 @@ impl Edge {
             counted.room.allowed = counted.room.allowed.saturating_sub(bytes).max(counted.total_bytes);
         }
     }
+}
+
+/// Bytes that cannot be counted leave only where no peer can ever be paid for them.
+fn uncounted(cx: &mut Context<'_>, req: ReqId, edge_only: bool) {
+    cx.push(if edge_only { Output::Serve { req, counted: false } } else { Output::Withhold { req } });
 }

@@ -1,14 +1,17 @@
 mod possession;
+mod uncounted;
 
-use super::io::{ObjectFacts, Renewal, ServedGrant};
+use super::io::{Nonce, ObjectFacts, Renewal, ServedGrant};
 use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
 use crate::content::{Access, Policy};
 use crate::ids::{ConnId, Guid, ProviderId, PublicKey, VersionId};
 use crate::testing::bench::Bench;
 use crate::wire::ledger::{LedgerAck, LedgerMsg};
-use crate::wire::records::{Context as SignContext, EdgeRecord, ServedRecord, ServerRole, SignedGrant};
+use crate::wire::records::{Context as SignContext, EdgeRecord, Grant, ServedRecord, ServerRole, SignedGrant};
 use crate::wire::{List, Text, Wire as _};
+use alloc::vec;
+use core::net::{IpAddr, Ipv4Addr};
 use core::ops::Range;
 
 const EDGE_KEY: PublicKey = PublicKey([3; 32]);
@@ -34,8 +37,19 @@ fn with_ledger() -> (Bench<Edge>, ConnId) {
     (b, conn)
 }
 
+/// Each request has a nonce of its own.
 fn asked() -> GrantAsked {
-    let key = PublicKey::numbered(1);
+    asked_by(1, next_nonce())
+}
+
+fn next_nonce() -> Nonce {
+    use core::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    u128::from(NEXT.fetch_add(1, Ordering::Relaxed)).to_be_bytes()
+}
+
+fn asked_by(n: u32, nonce: Nonce) -> GrantAsked {
+    let key = PublicKey::numbered(n);
     GrantAsked {
         req: ReqId(70),
         guid: Guid::of(&key),
@@ -52,6 +66,9 @@ fn asked() -> GrantAsked {
         token: None,
         version: None,
         renew: None,
+        from: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        time_ms: 1_000_000,
+        nonce,
     }
 }
 
@@ -98,7 +115,45 @@ fn as_counted(r: &ServedRecord) -> EdgeRecord {
 
 /// Asks to send so many bytes.
 fn serving(b: &mut Bench<Edge>, req: u64, n: u32, bytes: u64) -> Vec<Output> {
-    b.input(Input::Serving { req: ReqId(req), grant: served_grant(n), version: V, provider: P, bytes })
+    b.input(Input::Serving { req: ReqId(req), grant: Box::new(grant(n)), bytes })
+}
+
+/// The grant of a download with peers.
+pub(in crate::role) fn grant(n: u32) -> Grant {
+    let ServedGrant { download, guid } = served_grant(n);
+    Grant {
+        download,
+        guid,
+        download_key: PublicKey::numbered(2),
+        version: V,
+        size: 1 << 30,
+        provider: P,
+        path: Text::new("a/b").expect("short"),
+        policy: Policy::default(),
+        max_peer_bytes: 1 << 30,
+        order_seed: 0,
+        began_ms: 1_000_000,
+        issued_ms: 1_000_000,
+        expires_ms: 2_000_000,
+        challenged: false,
+    }
+}
+
+pub(super) fn signed(grant: Grant) -> SignedGrant {
+    let signature = fake_sign(&EDGE_KEY, SignContext::Grant, &grant.to_bytes());
+    SignedGrant { grant, signature, cert: cert(ServerRole::Edge, EDGE_KEY) }
+}
+
+const fn counted(req: u64) -> Output {
+    Output::Serve { req: ReqId(req), counted: true }
+}
+
+/// Shows a grant, a minute later, to have it renewed or to leave the peers.
+fn renewal(b: &mut Bench<Edge>, grant: &Grant, edge_only: bool) -> Vec<Output> {
+    let renew = Some(Renewal { grant: Some(signed(grant.clone())), proven: true, edge_only });
+    b.now = b.now.after(secs(60));
+    let time_ms = 1_000_000 + b.now.0 / 1000;
+    ask(b, GrantAsked { renew, time_ms, ..asked() })
 }
 
 /// Lets the next flush happen and its save succeed; the records made, and what followed.
@@ -120,43 +175,38 @@ fn ack(b: &mut Bench<Edge>, conn: ConnId, id: RecordId) {
 }
 
 #[test]
-fn a_first_grant_is_handed_out_only_when_its_record_is_durable() {
+fn a_grant_costs_nothing_until_its_first_byte_is_asked_for() {
     let (mut b, _) = with_ledger();
-    let out = ask(&mut b, asked());
-    assert_eq!(issued(&out), None);
+    let grants: Vec<_> = (0..500).map(|_| issued(&ask(&mut b, asked())).expect("a grant")).collect();
+    assert_eq!((b.machine.counting(), b.machine.records_waiting()), (0, 0));
+    assert!(saves(&b.wait(secs(10))).is_empty());
+    let grant = grants[7].clone();
+    let out = b.input(Input::Serving { req: ReqId(1), grant: Box::new(grant.clone()), bytes: 1_000 });
     let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
-    let [LedgerRecord::Granted(record)] = &batch.records[..] else { panic!("{batch:?}") };
-    let record = record.clone();
+    let record = LedgerRecord::Granted(GrantRecord::of(&grant));
+    assert_eq!((&batch.records[..], batch.counts.len()), (&[record.clone()][..], 1));
+    assert!(!out.contains(&counted(1)), "not durable yet");
     let out = b.input(Input::Saved { req, ok: true });
-    let grant = issued(&out).expect("a grant");
-    assert_eq!((grant.download, grant.size), (record.download, 1_000));
-    assert_eq!(submitted(&out), [LedgerRecord::Granted(record)]);
+    assert_eq!((submitted(&out), out.contains(&counted(1))), (vec![record], true));
 }
 
 #[test]
-fn a_spool_that_refuses_denies_the_grant() {
-    let mut b = bench();
-    let out = ask(&mut b, asked());
-    let req = saves(&out)[0].0;
-    let out = b.input(Input::Saved { req, ok: false });
-    assert_eq!((issued(&out), denied(&out)), (None, Some(Denial::Unavailable)));
-    assert_eq!(b.machine.records_waiting(), 0);
+fn a_grant_has_one_record_whoever_writes_it() {
+    let first = grant(1);
+    let renewed = Grant { issued_ms: 5_000_000, expires_ms: 6_000_000, ..first.clone() };
+    assert_eq!(GrantRecord::of(&first), GrantRecord::of(&renewed));
+    assert_eq!(GrantRecord::of(&first).issued_ms, first.began_ms);
+    assert_ne!(GrantRecord::of(&first).id, GrantRecord::of(&grant(2)).id);
 }
 
 #[test]
 fn a_renewal_needs_no_record() {
     let mut b = bench();
-    let out = ask(&mut b, asked());
-    let req = saves(&out)[0].0;
-    let grant = issued(&b.input(Input::Saved { req, ok: true })).expect("a grant");
-    let signature = fake_sign(&EDGE_KEY, SignContext::Grant, &grant.to_bytes());
-    let signed = SignedGrant { grant: grant.clone(), signature, cert: cert(ServerRole::Edge, EDGE_KEY) };
-    let renew = Some(Renewal { grant: Some(signed), proven: true });
-    b.now = b.now.after(secs(600));
-    let out = ask(&mut b, GrantAsked { renew, ..asked() });
+    let grant = issued(&ask(&mut b, asked())).expect("a grant");
+    let out = renewal(&mut b, &grant, false);
     let renewed = issued(&out).expect("a grant");
     assert_eq!(renewed.download, grant.download);
-    assert_eq!(renewed.expires_ms, grant.expires_ms + 600_000);
+    assert_eq!(renewed.expires_ms, grant.expires_ms + 60_000);
     assert!(saves(&out).is_empty());
 }
 
@@ -218,6 +268,7 @@ fn counts_go_on_after_a_restart_and_restored_records_are_sent() {
     let (_, batch) = saves(&out)[0];
     let (records, counts) = (batch.records.clone(), batch.counts.clone());
     assert_eq!((counts[0].reserved, counts[0].unsure), (100, 0), "nothing was under way");
+    assert_eq!(counts[0].over_ms, 1_000_000 + 3_600_000);
     assert_eq!(counts[0].sent.iter().map(|r| (r.start, r.end)).collect::<Vec<_>>(), [(0, 100)]);
     let (mut b, _) = with_ledger();
     let out = b.input(Input::Restored { records: records.clone(), counts });
@@ -254,50 +305,12 @@ fn past_the_limits_bytes_count_as_plain_traffic_or_in_the_total_only() {
     b.cfg.ranges_max = 1;
     serve(&mut b, None, 0..1);
     serve(&mut b, Some(served_grant(1)), 0..10);
-    serve(&mut b, Some(served_grant(2)), 0..10);
+    b.input(Input::Served { grant: Some(served_grant(2)), version: V, provider: P, range: 0..10 });
     let out = b.input(Input::Served { grant: Some(served_grant(1)), version: V, provider: P, range: 20..30 });
     assert_eq!(out, [Output::Count(Metric::CountOverflow)]);
     let (records, _) = flush(&mut b);
     let figures: Vec<_> = records.iter().map(|r| (r.download.is_some(), r.unique_bytes, r.total_bytes)).collect();
     assert_eq!(figures, [(true, 10, 20), (false, 0, 11)]);
-}
-
-#[test]
-fn what_finds_no_place_in_the_books_is_neither_granted_nor_sent_under_a_grant() {
-    let (mut b, _) = with_ledger();
-    b.cfg.counts_max = 2;
-    serve(&mut b, None, 0..10);
-    assert!(serving(&mut b, 1, 1, 10).iter().any(|o| matches!(o, Output::Save { .. })));
-    let full = Output::Count(Metric::CountOverflow);
-    assert_eq!(serving(&mut b, 2, 2, 10), [full.clone(), Output::Withhold { req: ReqId(2) }]);
-    let out = ask(&mut b, asked());
-    assert_eq!((denied(&out), out.contains(&full)), (Some(Denial::Unavailable), true));
-    serve(&mut b, None, 10..20);
-    // a grant with which nothing is asked for gives its place up when it has expired
-    b.cfg.counts_max = 3;
-    let out = ask(&mut b, asked());
-    let req = saves(&out)[0].0;
-    assert!(issued(&b.input(Input::Saved { req, ok: true })).is_some());
-    let grant_for = b.cfg.grant_for;
-    assert_eq!(b.machine.counting(), 3);
-    b.wait(grant_for);
-    assert_eq!(b.machine.counting(), 2);
-}
-
-#[test]
-fn the_reserve_of_a_download_that_finds_no_room_leaves_the_spool_and_burdens_nobody_else() {
-    let (mut b, _) = with_ledger();
-    serve(&mut b, None, 0..10);
-    let out = ask(&mut b, asked());
-    let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
-    assert!(batch.counts[0].reserved > 0);
-    // another took the last place meanwhile
-    b.cfg.counts_max = 1;
-    let grant = issued(&b.input(Input::Saved { req, ok: true })).expect("a grant all the same");
-    let out = b.wait(secs(2));
-    let [(_, batch)] = saves(&out)[..] else { panic!("{out:?}") };
-    assert_eq!(batch.ended, [grant.download]);
-    assert_eq!(batch.counts.iter().map(|c| (c.grant, c.reserved)).collect::<Vec<_>>(), [(None, 10)]);
 }
 
 #[test]
@@ -336,23 +349,15 @@ fn bytes_are_sent_only_when_a_crash_would_not_lose_sight_of_them() {
     let (mut b, _) = with_ledger();
     let out = serving(&mut b, 1, 1, 1 << 20);
     let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
-    assert!(!out.contains(&Output::Serve { req: ReqId(1) }), "not reserved yet");
+    assert!(!out.contains(&counted(1)), "not reserved yet");
     assert_eq!((batch.counts[0].total_bytes, batch.counts[0].reserved), (0, 2 << 20));
-    assert!(b.input(Input::Saved { req, ok: true }).contains(&Output::Serve { req: ReqId(1) }));
+    assert!(b.input(Input::Saved { req, ok: true }).contains(&counted(1)));
     let out = serving(&mut b, 2, 1, 1 << 20);
-    assert!(out.contains(&Output::Serve { req: ReqId(2) }), "what is reserved is sent at once, more is reserved ahead");
+    assert!(out.contains(&counted(2)), "what is reserved is sent at once, more is reserved ahead");
     let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
     assert_eq!(batch.counts[0].reserved, 4 << 20);
-    assert!(!serving(&mut b, 3, 1, 1 << 20).contains(&Output::Serve { req: ReqId(3) }), "that is not durable yet");
-    assert!(b.input(Input::Saved { req, ok: true }).contains(&Output::Serve { req: ReqId(3) }));
-}
-
-#[test]
-fn a_spool_that_refuses_delays_no_content() {
-    let (mut b, _) = with_ledger();
-    let out = serving(&mut b, 1, 1, 1 << 20);
-    let req = saves(&out)[0].0;
-    assert!(b.input(Input::Saved { req, ok: false }).contains(&Output::Serve { req: ReqId(1) }));
+    assert!(!serving(&mut b, 3, 1, 1 << 20).contains(&counted(3)), "that is not durable yet");
+    assert!(b.input(Input::Saved { req, ok: true }).contains(&counted(3)));
 }
 
 #[test]
@@ -374,17 +379,16 @@ fn after_a_crash_what_was_reserved_and_not_counted_is_unsure() {
 }
 
 #[test]
-fn a_first_grant_reserves_and_an_edge_that_stops_gives_all_back() {
+fn an_edge_that_stops_gives_back_what_it_has_reserved() {
     let (mut b, _) = with_ledger();
-    let out = ask(&mut b, asked());
+    let out = serving(&mut b, 1, 1, 1_000);
     let (req, batch) = saves(&out)[0];
-    assert_eq!(batch.counts[0].reserved, 1 << 20);
-    let grant = issued(&b.input(Input::Saved { req, ok: true })).expect("a grant");
-    let served = ServedGrant { download: grant.download, guid: grant.guid };
-    let asks = Input::Serving { req: ReqId(1), grant: served, version: V, provider: P, bytes: 1_000 };
-    assert!(b.input(asks).contains(&Output::Serve { req: ReqId(1) }), "no wait for the first bytes");
+    assert!(batch.counts[0].reserved >= 1 << 20);
+    assert!(b.input(Input::Saved { req, ok: true }).contains(&counted(1)));
+    assert!(serving(&mut b, 2, 1, 1_000).contains(&counted(2)), "no wait for what is reserved");
+    let served = served_grant(1);
     b.input(Input::Served { grant: Some(served), version: V, provider: P, range: 0..400 });
-    b.input(Input::Unsent { grant: served, bytes: 600 });
+    b.input(Input::Unsent { grant: served, bytes: 1_600 });
     let out = b.input(Input::Shutdown);
     let last = saves(&out).into_iter().flat_map(|(_, batch)| &batch.counts).next_back().expect("a count");
     assert_eq!((last.total_bytes, last.reserved, last.unsure), (400, 400, 0));

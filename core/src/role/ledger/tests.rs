@@ -1,8 +1,9 @@
 use super::*;
-use crate::accounting::certs::tests::{ROOT, cert, fake_verify};
+use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
 use crate::ids::{DownloadId, Guid, ProviderId, VersionId};
 use crate::testing::bench::Bench;
-use crate::wire::records::{EdgeRecord, Side, UsageRecord, UsageState};
+use crate::wire::Wire as _;
+use crate::wire::records::{Context, EdgeRecord, Grant, Side, SignedGrant, UsageRecord, UsageState};
 use alloc::vec;
 
 const CN: ConnId = ConnId(1);
@@ -114,6 +115,32 @@ fn each_server_speaks_for_what_it_may() {
     for (conn, record) in [(CN, served(CN_KEY)), (EDGE, usage(1)), (EDGE, served(CN_KEY))] {
         let out = submit(&mut bench(), conn, record);
         assert_eq!(out, [Output::Count(Metric::Violation), Output::Close { conn }]);
+    }
+}
+
+#[test]
+fn a_cn_shows_the_grants_that_it_tells_of_and_they_are_kept_without() {
+    let shown = |grant: Grant| {
+        let signature = fake_sign(&EDGE_KEY, Context::Grant, &grant.to_bytes());
+        GrantRecord::shown(&SignedGrant { grant, signature, cert: cert(ServerRole::Edge, EDGE_KEY) })
+    };
+    let grant = crate::role::edge::tests::grant(1);
+    let good = shown(grant.clone());
+    let mut b = bench();
+    submit(&mut b, CN, LedgerRecord::Granted(good.clone()));
+    submit(&mut b, EDGE, LedgerRecord::Granted(GrantRecord::of(&grant)));
+    let out = b.wait(Duration::from_secs(1));
+    let stored =
+        out.iter().find_map(|o| if let Output::Store { records, .. } = o { Some(records.clone()) } else { None });
+    let plain = LedgerRecord::Granted(GrantRecord::of(&grant));
+    assert_eq!(stored, Some(vec![plain.clone(), plain]), "the same, whoever tells of it");
+    let forged = Grant { max_peer_bytes: 1 << 40, ..grant.clone() };
+    let wider = GrantRecord { max_peer_bytes: 1 << 40, ..good.clone() };
+    let unsigned =
+        GrantRecord { proof: good.proof.clone().map(|p| SignedGrant { grant: forged, ..p }), ..wider.clone() };
+    for (who, bad) in [(CN, GrantRecord::of(&grant)), (CN, wider), (CN, unsigned), (EDGE, good)] {
+        let mut b = bench();
+        assert!(submit(&mut b, who, LedgerRecord::Granted(bad)).contains(&Output::Close { conn: who }));
     }
 }
 

@@ -200,7 +200,8 @@ impl Download {
 
     fn edge_refused(&mut self, cx: &mut Cx<'_, Self>, edge: u32, why: EdgeError) {
         match why {
-            EdgeError::Unreachable | EdgeError::Unavailable => self.edge_failed(cx, edge),
+            EdgeError::Unreachable | EdgeError::Unavailable | EdgeError::Busy { .. } => self.edge_failed(cx, edge),
+            EdgeError::Uncounted => self.edge_uncounted(cx, edge),
             EdgeError::NotFound | EdgeError::Changed => self.fail(cx, FailReason::VersionGone),
             EdgeError::Forbidden => self.fail(cx, FailReason::Forbidden),
             EdgeError::GrantExpired => {
@@ -214,6 +215,23 @@ impl Download {
         }
     }
 
+    /// The edge cannot count the download: another may, and if none can, edges alone deliver the rest.
+    fn edge_uncounted(&mut self, cx: &mut Cx<'_, Self>, edge: u32) {
+        if edge != self.edge_at || self.edge_hold != EdgeHold::Open {
+            return;
+        }
+        if self.edge_failures + 1 < self.usable_edges() {
+            return self.edge_failed(cx, edge);
+        }
+        self.edge_hold = EdgeHold::Grant;
+        self.cancel_all_of(cx, Source::Edge(edge));
+        cx.push(Output::LeavePeers);
+    }
+
+    fn usable_edges(&self) -> u32 {
+        self.edges - u32::try_from(self.bad_edges.len()).unwrap_or(0).min(self.edges)
+    }
+
     /// The edge's connection broke or stalled: the next one, at once while some edge has not failed yet, then with
     /// waits.
     fn edge_failed(&mut self, cx: &mut Cx<'_, Self>, edge: u32) {
@@ -222,8 +240,7 @@ impl Download {
         }
         self.leave_edge(cx, edge);
         self.edge_failures = self.edge_failures.saturating_add(1);
-        let usable = self.edges - u32::try_from(self.bad_edges.len()).unwrap_or(0).min(self.edges);
-        if self.edge_hold == EdgeHold::Open && self.edge_failures >= usable {
+        if self.edge_hold == EdgeHold::Open && self.edge_failures >= self.usable_edges() {
             let wait = self.edge_backoff.failed(cx.cfg.edge_backoff, cx.rng);
             self.edge_hold = EdgeHold::BackOff;
             // with no wait at all, a broken edge and a client would spin

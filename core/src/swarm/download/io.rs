@@ -15,7 +15,7 @@ pub enum Input {
     Stop,
     /// There are this many edges, 0, 1, …
     Edges(u32),
-    /// A new grant is at hand, after [`Output::RenewGrant`].
+    /// A new grant is at hand, after [`Output::RenewGrant`] or [`Output::LeavePeers`].
     Renewed,
     /// The network has changed: what edges are sending will not arrive.
     Moved,
@@ -136,6 +136,8 @@ pub enum Output {
     },
     /// An edge wants a newer grant.
     RenewGrant,
+    /// No edge can count this download: they want one without peers in its place.
+    LeavePeers,
     /// Given up; what is durable stays.
     Failed(FailReason),
 }

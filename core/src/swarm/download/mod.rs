@@ -198,9 +198,11 @@ impl Download {
         self.counted.iter().filter(|(name, _)| **name != SourceName::Edge).map(|(_, bytes)| bytes).sum()
     }
 
-    /// What has been counted belongs to an earlier download of the same version: counts from nothing.
+    /// What has been counted belongs to an earlier download of the same version: counts from nothing. Blocks that its
+    /// peers delivered of incomplete pieces are fetched again: in the new download nobody could be paid for them.
     pub fn begin_new_books(&mut self) {
         self.counted.clear();
+        self.wasted = self.wasted.saturating_add(self.picker.forget_incomplete_of_peers());
     }
 
     /// Bytes that were received and thrown away.

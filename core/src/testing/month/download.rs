@@ -306,6 +306,7 @@ impl Statement {
             issued_ms: 0,
             max_peer_bytes: self.size,
             challenged: false,
+            proof: None,
         }
     }
 

@@ -197,6 +197,7 @@ impl Filing {
             issued_ms: 0,
             max_peer_bytes: SIZE,
             challenged: false,
+            proof: None,
         });
         let sent = facts.edge.iter().map(|p| layout_range(p.0));
         let served = LedgerRecord::Served(ServedRecord {

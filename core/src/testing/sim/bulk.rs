@@ -2,13 +2,17 @@
 
 use super::links::{Kind, Link};
 use super::machines::In;
-use super::{Cfg, Event, Mutant, Net, links, store};
+use super::{Cfg, Event, Mutant, Net, links, servers, store};
 use crate::content::Layout;
-use crate::ids::{ConnId, PieceIndex, VersionId, XferId};
+use crate::ids::{ConnId, PieceIndex, ReqId, VersionId, XferId};
 use crate::role::client::io::{FetchEnd, FetchSource, Input};
 use crate::role::edge;
+use crate::swarm::outcome::EdgeError;
 use crate::testing::world::{Lane, NodeIx, Way, World};
+use crate::wire::Wire as _;
 use crate::wire::peer::{PieceRequest, RefuseCode};
+use crate::wire::records::{Grant, SignedGrant};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
@@ -32,6 +36,10 @@ pub struct Pull {
     pub serving: bool,
     /// Its first half has come.
     pub half: bool,
+    /// The grant that an edge was shown for it.
+    pub grant: Option<Box<Grant>>,
+    /// The edge counts it.
+    pub counted: bool,
 }
 
 fn sender_xfer(id: u64) -> XferId {
@@ -75,15 +83,26 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
         blocks: f.blocks.clone(),
         serving: false,
         half: false,
+        grant: None,
+        counted: true,
     };
     match &f.source {
-        FetchSource::Edge { edge, grant: _ } => {
+        FetchSource::Edge { edge, grant } => {
             let starves = cfg.mutant == Some(Mutant::EdgesStarveSuspects) && !w.env.seen.suspects.is_empty();
             let Some(edge) = cfg.edge(*edge).filter(|&e| w.node(e).is_some() && !starves) else {
                 return end(w, node, f.xfer, id, FetchEnd::Broken, cfg.latency * 4);
             };
-            w.env.pulls.insert(id, pull(edge, None));
-            begin(w, cfg, id, 0);
+            // content is served by any grant of this version: its time is not looked at
+            let grant = SignedGrant::from_bytes(&grant.sealed).ok().map(|signed| Box::new(signed.grant));
+            let pull = Pull { grant: grant.clone(), ..pull(edge, None) };
+            let bytes = bytes(w, &pull);
+            w.env.pulls.insert(id, pull);
+            match grant {
+                Some(grant) => {
+                    servers::at_once(w, edge, In::Edge(edge::Input::Serving { req: ReqId(id), grant, bytes }))
+                }
+                None => begin(w, cfg, id, 0),
+            }
         }
         FetchSource::Peer(conn) => {
             let Some((link, uploader)) = w.env.link_of(node, *conn).map(|(id, l)| (id, l.other(node))) else {
@@ -103,6 +122,19 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
             // its own stream: it may overtake other requests, but not the connection's opening
             w.send(done_lane(uploader.0, id), cfg.latency, Event::Input(In::Client(ask)));
         }
+    }
+}
+
+/// An edge lets bytes go, counted or given away, or withholds them.
+pub(super) fn edge_says(w: &mut World<Net>, cfg: &Cfg, req: ReqId, counted: Option<bool>) {
+    let id = req.0;
+    let Some(p) = w.env.pulls.get_mut(&id) else { return };
+    if let Some(counted) = counted {
+        p.counted = counted;
+        return begin(w, cfg, id, 0);
+    }
+    if let Some(p) = w.env.pulls.remove(&id) {
+        end(w, p.to.0, p.to.1, id, FetchEnd::EdgeRefused(EdgeError::Uncounted), cfg.latency);
     }
 }
 
@@ -276,13 +308,25 @@ pub(super) fn arrive(w: &mut World<Net>, cfg: &Cfg, id: u64, way: Way) -> Option
 
 /// The edge counts what it has sent.
 fn edge_served(w: &mut World<Net>, cfg: &Cfg, p: &Pull, bytes: u64) {
-    if bytes == 0 || w.node(p.from).is_none() {
+    if w.node(p.from).is_none() {
+        return;
+    }
+    let grant = p.grant.as_ref().map(|grant| edge::io::ServedGrant::of(grant));
+    let unsent = self::bytes(w, p).saturating_sub(bytes);
+    let mut tell =
+        |input| w.send(Lane { to: p.from, what: "served", id: 0 }, cfg.latency, Event::Input(In::Edge(input)));
+    if !p.counted {
+        return tell(edge::Input::GivenAway { bytes });
+    }
+    if let Some(grant) = grant.filter(|_| unsent > 0) {
+        tell(edge::Input::Unsent { grant, bytes: unsent });
+    }
+    if bytes == 0 {
         return;
     }
     let Some((l, o)) = layout(w, p.version).zip(w.env.objects.values().find(|o| o.version == p.version)) else {
         return;
     };
-    let grant = w.env.grants.get(&(p.to.0, p.version)).copied();
     let (version, provider) = (p.version, o.provider);
     let start = l.block_range(p.piece, p.blocks.clone()).start;
     let range = start..start + bytes;

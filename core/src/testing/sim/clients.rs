@@ -260,8 +260,8 @@ fn ask_edge(w: &mut World<Net>, cfg: &Cfg, client: NodeIx, (req, edge): (ReqId, 
         EdgeAsk::Prove { version, grant, challenge } => {
             possession::prove_to(w, cfg, Told { client, req, edge, version }, &grant, &challenge);
         }
-        EdgeAsk::Grant { object, renew, download: _, version } => {
-            let ask = Ask { client, req, object, renew, version };
+        EdgeAsk::Grant { object, renew, download: _, edge_only, version } => {
+            let ask = Ask { client, req, object, renew, edge_only, version };
             let id = w.env.number();
             w.send(Lane { to: edge, what: "https", id }, cfg.latency, Event::AskGrant(ask));
         }
@@ -290,8 +290,10 @@ pub(super) fn ask_arrives(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, ask: Ask)
         answer(w, cfg, ask.client, ask.req, Err(EdgeError::Forbidden));
         return None;
     }
-    let renew =
-        ask.renew.as_ref().map(|sealed| edge::Renewal { grant: keys::open(sealed, w.env.epochs), proven: true });
+    let renew = ask.renew.as_ref().map(|sealed| {
+        let grant = keys::open(sealed, w.env.epochs);
+        edge::Renewal { grant, proven: true, edge_only: ask.edge_only }
+    });
     let kept = renew.as_ref().and_then(|r| r.grant.as_ref()).map(|g| g.grant.download_key);
     let number = w.env.number();
     let fresh = PublicKey::numbered(7 << 24 | u32::try_from(number).unwrap_or(0));
@@ -311,6 +313,9 @@ pub(super) fn ask_arrives(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, ask: Ask)
         token: None,
         version: ask.version,
         renew,
+        from: keys::addr(ask.client).ip(),
+        time_ms: keys::WALL_MS + w.now.0 / 1000,
+        nonce: u128::from(number).to_be_bytes(),
     };
     w.env.asks.insert((edge, ReqId(number)), ask);
     Some(In::Edge(edge::Input::GrantAsked(Box::new(asked))))
@@ -322,7 +327,6 @@ pub(super) fn granted(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId, g
     let RoleCfg::Edge(edge_cfg) = &cfg.roles[usize::from(edge)] else { return };
     let (client, download) = (ask.client, grant.download);
     w.env.download_keys.insert((client, download), grant.download_key);
-    w.env.grants.insert((client, grant.version), edge::ServedGrant { download, guid: grant.guid });
     let signature = keys::sign(&edge_cfg.cert.body.key, Context::Grant, &grant.to_bytes());
     let signed = SignedGrant { grant: grant.clone(), signature, cert: edge_cfg.cert.clone() };
     let granted = Granted {
@@ -346,7 +350,9 @@ pub(super) fn denied(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId, wh
         edge::Denial::Gone => EdgeError::NotFound,
         edge::Denial::Changed => EdgeError::Changed,
         edge::Denial::GrantExpired => EdgeError::GrantExpired,
+        edge::Denial::TooMany { retry_after_ms } => EdgeError::Busy { retry_after_ms },
         edge::Denial::Unavailable => EdgeError::Unavailable,
+        edge::Denial::Clock | edge::Denial::Replayed => EdgeError::Invalid,
     };
     answer(w, cfg, ask.client, ask.req, Err(why));
 }

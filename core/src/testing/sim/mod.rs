@@ -147,6 +147,8 @@ pub struct Ask {
     pub object: ObjectRef,
     /// The grant to renew.
     pub renew: Option<crate::wire::records::SealedGrant>,
+    /// A download without peers takes the renewed one's place.
+    pub edge_only: bool,
     /// The version that must not have changed.
     pub version: Option<VersionId>,
 }
@@ -249,7 +251,8 @@ pub struct Net {
     told: BTreeMap<(NodeIx, ReqId), (NodeIx, ReqId)>,
     /// K_d of each download.
     download_keys: BTreeMap<(NodeIx, DownloadId), PublicKey>,
-    grants: BTreeMap<(NodeIx, VersionId), edge::ServedGrant>,
+    /// Edges whose spools refuse every write.
+    pub refusing: BTreeSet<NodeIx>,
     /// When each sender, receiver and limit has done what it was given.
     busy: BTreeMap<(NodeIx, u8), Time>,
     dice: Seeded,
@@ -290,7 +293,7 @@ impl Net {
             asks: BTreeMap::new(),
             told: BTreeMap::new(),
             download_keys: BTreeMap::new(),
-            grants: BTreeMap::new(),
+            refusing: BTreeSet::new(),
             busy: BTreeMap::new(),
             dice: Seeded::new(seed),
             image: None,
@@ -310,13 +313,11 @@ impl Net {
         self.links.iter().find(|(_, l)| is_it(l)).map(|(&id, l)| (id, l))
     }
 
-    /// A client's keys and grants are another's too.
+    /// A client's keys are another's too.
     fn copied(&mut self, from: NodeIx, to: NodeIx) {
         let keys: Vec<_> =
             self.download_keys.iter().filter(|((n, _), _)| *n == from).map(|((_, d), k)| (*d, *k)).collect();
         self.download_keys.extend(keys.into_iter().map(|(d, k)| ((to, d), k)));
-        let grants: Vec<_> = self.grants.iter().filter(|((n, _), _)| *n == from).map(|((_, v), g)| (*v, *g)).collect();
-        self.grants.extend(grants.into_iter().map(|(v, g)| ((to, v), g)));
     }
 
     /// Introductions that clients were told of, where the ledger is to know of each, and that neither it nor a spool

@@ -209,6 +209,16 @@ impl Rig for SimRig {
         self.world.env.epochs = self.world.env.epochs.rotated();
     }
 
+    fn spool_refuses(&mut self, edge: u8, on: bool) {
+        let ix = self.ix(Name(Role::Edge, edge));
+        let refusing = &mut self.world.env.refusing;
+        if on {
+            refusing.insert(ix)
+        } else {
+            refusing.remove(&ix)
+        };
+    }
+
     fn quarantine(&mut self, client: u8, on: bool) {
         let guid = Guid::of(&keys::key(Name(Role::Client, client)));
         let all = &mut self.world.env.quarantined;

@@ -2,7 +2,7 @@
 
 use super::links::{self, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
-use super::{Cfg, Event, Mutant, Net, clients, keys, possession, store};
+use super::{Cfg, Event, Mutant, Net, bulk, clients, keys, possession, store};
 use crate::ids::{ConnId, Guid, PublicKey, RecordId};
 use crate::role::{client, cn, dn, edge, ledger};
 use crate::testing::scenario::Role;
@@ -136,8 +136,9 @@ pub(super) fn perform_edge(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: 
         edge::Output::Pose { req, challenge } => possession::posed(w, cfg, node, req, challenge),
         edge::Output::ProofTaken { req, .. } => possession::taken(w, cfg, node, req),
         edge::Output::Prove { req, version, challenge } => possession::prove(w, node, req, version, &challenge),
-        edge::Output::Serve { .. } | edge::Output::Withhold { .. } | edge::Output::Count(_) | edge::Output::Stopped => {
-        }
+        edge::Output::Serve { req, counted } => bulk::edge_says(w, cfg, req, Some(counted)),
+        edge::Output::Withhold { req } => bulk::edge_says(w, cfg, req, None),
+        edge::Output::Counting(_) | edge::Output::Count(_) | edge::Output::GaveAway { .. } | edge::Output::Stopped => {}
     }
 }
 

@@ -229,11 +229,13 @@ pub(super) fn spooled(
     (req, mut batch): (ReqId, edge::Batch),
     way: Way,
 ) -> In {
-    let (ok, of_cn) = (way == Way::Whole, cfg.role(node) == Role::Cn);
+    let (ok, of_cn) = (way == Way::Whole && !w.env.refusing.contains(&node), cfg.role(node) == Role::Cn);
     if of_cn && cfg.mutant == Some(Mutant::SpoolLosesOffers) {
         batch.records.clear();
     }
-    if ok {
+    if w.env.refusing.contains(&node) {
+        // no fault of this write alone
+    } else if ok {
         w.env.spools.entry(node).or_default().apply(batch);
     } else {
         w.budget.drops = w.budget.drops.saturating_sub(1);

@@ -1,7 +1,7 @@
 //! The world of an edge's records: the production machines of an edge and of the ledger, the edge's spool, the ledger's
 //! database, and the link between them. One download is granted and served in two parts, the second of which needs
 //! room reserved. Either may die at any step, the link may break, either disk may refuse a write, an acknowledgement
-//! may come twice.
+//! may come twice. Whose bytes are withheld goes on with a download without peers.
 
 mod rules;
 
@@ -15,15 +15,16 @@ use super::world::{Budget, Lane, NodeIx, System, Way, World};
 use crate::content::{Access, Policy};
 use crate::ids::{ConnId, Guid, ProviderId, PublicKey, RecordId, ReqId, VersionId};
 use crate::machine::{Machine as _, Rng, Time};
-use crate::role::edge::io::{Batch, GrantAsked, ObjectFacts, ServedGrant};
+use crate::role::edge::io::{Batch, GrantAsked, ObjectFacts, Renewal, ServedGrant};
 use crate::role::edge::{self, Edge};
 use crate::role::ledger::{self, Ledger};
-use crate::wire::Text;
 use crate::wire::ledger::LedgerMsg;
-use crate::wire::records::{LedgerRecord, ServerRole};
+use crate::wire::records::{Context, Grant, GrantRecord, LedgerRecord, ServerRole, SignedGrant};
+use crate::wire::{Text, Wire as _};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr};
 use core::ops::Range;
 use core::time::Duration;
 
@@ -62,6 +63,10 @@ pub enum Mutant {
     CountsNotReplayed,
     /// The spool says that it has reserved room, and has not.
     NoReserve,
+    /// Bytes that the edge withholds leave all the same.
+    SendsWithheld,
+    /// Who goes on without peers goes on with the same download.
+    KeepsDownload,
     /// The edge is not told of what has left.
     CountsAreLost,
 }
@@ -106,8 +111,8 @@ pub enum Event {
     Store(ReqId, Vec<LedgerRecord>),
     /// The database's write, of which nobody waits to hear.
     StoreLate(Vec<LedgerRecord>),
-    /// A part leaves for the client.
-    Part(u8),
+    /// A part leaves for the client, counted or not.
+    Part(u8, bool),
 }
 
 /// What comes from outside.
@@ -117,6 +122,8 @@ pub enum Move {
     Ask,
     /// The client asks for a part.
     Fetch(u8),
+    /// Whose part was withheld asks for a download without peers.
+    LeavePeers,
     /// A node dies.
     Crash(NodeIx),
     /// A node starts, on its disk.
@@ -134,16 +141,20 @@ pub struct Delivery {
     database: BTreeMap<RecordId, LedgerRecord>,
     /// The edge is being asked for the grant.
     asking: bool,
-    /// The client's download, once it is granted.
-    granted: Option<ServedGrant>,
-    /// Parts that the client has asked for.
-    fetched: BTreeSet<u8>,
-    /// Parts that have left.
-    sent: BTreeSet<u8>,
+    /// The client's grants, the last of which it uses.
+    granted: Vec<Grant>,
+    /// Parts that the client has asked for, and with which of its grants.
+    fetched: BTreeMap<u8, usize>,
+    /// A part was withheld, and the client still has that grant.
+    withheld: bool,
+    /// Parts that have left, with which of its grants, and whether the edge counts them.
+    sent: BTreeMap<u8, (usize, bool)>,
     /// Records that were ever durable in the spool.
     spooled: BTreeSet<RecordId>,
-    /// A grant was handed out of which neither spool nor ledger has a record.
-    granted_unrecorded: bool,
+    /// Bytes were counted under a grant of which neither spool nor ledger has a record.
+    unrecorded: bool,
+    /// Bytes were given away under a grant with peers.
+    gave_beside_peers: bool,
     starts: u8,
     edge_crashed: bool,
     renamed: u32,
@@ -157,7 +168,8 @@ fn client() -> PublicKey {
     PublicKey::numbered(0x50)
 }
 
-fn asked() -> GrantAsked {
+/// A client asks for its first grant, or for one without peers in the place of what it has.
+fn asked(w: &World<Delivery>) -> GrantAsked {
     let object = ObjectFacts {
         provider: ProviderId(1),
         path: Text::default(),
@@ -175,7 +187,15 @@ fn asked() -> GrantAsked {
         object,
         token: None,
         version: None,
-        renew: None,
+        renew: w.env.granted.last().map(|grant| {
+            let cert = keys::cert(Name(Role::Edge, 0), ServerRole::Edge);
+            let signature = keys::sign(&cert.body.key, Context::Grant, &grant.to_bytes());
+            let grant = Some(SignedGrant { grant: grant.clone(), signature, cert });
+            Renewal { grant, proven: true, edge_only: true }
+        }),
+        from: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        time_ms: keys::WALL_MS,
+        nonce: u128::from(w.env.granted.len() as u64).to_be_bytes(),
     }
 }
 
@@ -238,16 +258,28 @@ fn start(w: &mut World<Delivery>, cfg: &Cfg, ix: NodeIx) {
 fn perform_edge(w: &mut World<Delivery>, cfg: &Cfg, output: edge::Output) {
     match output {
         edge::Output::IssueGrant { grant, .. } => {
-            let of_it = |r: &LedgerRecord| matches!(r, LedgerRecord::Granted(g) if g.download == grant.download);
             let env = &mut w.env;
-            env.granted_unrecorded |= !env.spool.records.values().chain(env.database.values()).any(of_it);
-            env.granted = Some(ServedGrant { download: grant.download, guid: grant.guid });
-            env.asking = false;
+            let kept = env.granted.last().filter(|_| cfg.mutant == Some(Mutant::KeepsDownload)).map(|g| g.download);
+            env.granted.push(Grant { download: kept.unwrap_or(grant.download), ..*grant });
+            (env.asking, env.withheld) = (false, false);
         }
         edge::Output::DenyGrant { .. } => w.env.asking = false,
-        edge::Output::Serve { req } => {
+        edge::Output::Serve { req, counted } => {
+            let (part, env) = (u8::try_from(req.0).unwrap_or(0), &mut w.env);
+            let grant = env.fetched.get(&part).and_then(|n| env.granted.get(*n));
+            let recorded = grant
+                .map(|grant| GrantRecord::id_of(grant.download))
+                .is_some_and(|id| env.spool.records.contains_key(&id) || env.database.contains_key(&id));
+            env.unrecorded |= counted && !recorded;
+            leave(w, part, counted);
+        }
+        edge::Output::Withhold { req } => {
             let part = u8::try_from(req.0).unwrap_or(0);
-            w.send(Lane { to: EDGE, what: "part", id: req.0 }, Duration::ZERO, Event::Part(part));
+            if cfg.mutant == Some(Mutant::SendsWithheld) {
+                return leave(w, part, false);
+            }
+            let with = w.env.fetched.remove(&part);
+            w.env.withheld |= with.is_some_and(|n| n + 1 == w.env.granted.len());
         }
         edge::Output::Save { req, batch } => {
             w.send(lane(EDGE, "disk"), Duration::ZERO, Event::Spool(req, batch));
@@ -267,10 +299,19 @@ fn perform_edge(w: &mut World<Delivery>, cfg: &Cfg, output: edge::Output) {
         edge::Output::Pose { .. }
         | edge::Output::ProofTaken { .. }
         | edge::Output::Prove { .. }
+        | edge::Output::Counting(_)
         | edge::Output::Count(_)
-        | edge::Output::Withhold { .. }
+        | edge::Output::GaveAway { .. }
         | edge::Output::Stopped => {}
     }
+}
+
+/// A part is on its way.
+fn leave(w: &mut World<Delivery>, part: u8, counted: bool) {
+    let (id, env) = (u64::from(part), &mut w.env);
+    let grant = env.fetched.get(&part).and_then(|n| env.granted.get(*n));
+    env.gave_beside_peers |= !counted && grant.is_some_and(|grant| !grant.is_edge_only());
+    w.send(Lane { to: EDGE, what: "part", id }, Duration::ZERO, Event::Part(part, counted));
 }
 
 fn send_ledger(w: &mut World<Delivery>, cfg: &Cfg, conn: ConnId, mut msg: LedgerMsg) {
@@ -420,13 +461,19 @@ impl System for Delivery {
                 store(&mut w.env, records);
                 None
             }
-            Event::Part(part) => {
-                w.env.sent.insert(part);
+            Event::Part(part, counted) => {
+                let with = w.env.fetched.get(&part).copied().unwrap_or(0);
+                w.env.sent.insert(part, (with, counted));
                 if cfg.mutant == Some(Mutant::CountsAreLost) {
                     return None;
                 }
-                let (version, provider, grant) = (version(), ProviderId(1), w.env.granted);
-                tell(w, "count", In::Edge(edge::Input::Served { grant, version, provider, range: range(part) }));
+                let (version, provider) = (version(), ProviderId(1));
+                let grant = w.env.granted.get(with).map(ServedGrant::of);
+                let input = match counted {
+                    true => edge::Input::Served { grant, version, provider, range: range(part) },
+                    false => edge::Input::GivenAway { bytes: PART },
+                };
+                tell(w, "count", In::Edge(input));
                 None
             }
         }
@@ -442,25 +489,27 @@ impl System for Delivery {
         }
         moves.extend((w.budget.drops > 0 && w.env.link.is_some_and(|l| l.1)).then_some(Move::Break));
         if w.node(EDGE).is_some() {
-            match w.env.granted {
-                None => moves.extend((!w.env.asking).then_some(Move::Ask)),
+            match w.env.granted.is_empty() {
+                _ if w.env.asking => {}
+                true => moves.push(Move::Ask),
+                false if w.env.withheld => moves.push(Move::LeavePeers),
                 // one after the other, as a client that reads does
-                Some(_) => moves.extend((0..PARTS).find(|p| !w.env.fetched.contains(p)).map(Move::Fetch)),
+                false => moves.extend((0..PARTS).find(|p| !w.env.fetched.contains_key(p)).map(Move::Fetch)),
             }
         }
     }
 
     fn act(w: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, In)> {
         match *mv {
-            Move::Ask => {
+            Move::Ask | Move::LeavePeers => {
                 w.env.asking = true;
-                return Some((EDGE, In::Edge(edge::Input::GrantAsked(Box::new(asked())))));
+                let asked = asked(w);
+                return Some((EDGE, In::Edge(edge::Input::GrantAsked(Box::new(asked)))));
             }
             Move::Fetch(part) => {
-                w.env.fetched.insert(part);
-                let (req, version, provider) = (ReqId(part.into()), version(), ProviderId(1));
-                let grant = w.env.granted?;
-                let serving = edge::Input::Serving { req, grant, version, provider, bytes: PART };
+                w.env.fetched.insert(part, w.env.granted.len() - 1);
+                let grant = Box::new(w.env.granted.last()?.clone());
+                let serving = edge::Input::Serving { req: ReqId(part.into()), grant, bytes: PART };
                 return Some((EDGE, In::Edge(serving)));
             }
             Move::Crash(ix) => {

@@ -2,12 +2,14 @@
 
 use super::{Cfg, Delivery, EDGE, LEDGER, PART, SIZE, client, version};
 use crate::accounting::settlement::{Bill, Book};
-use crate::ids::{DownloadId, Guid, RecordId};
+use crate::ids::{Guid, IntroId, PublicKey, RecordId};
 use crate::testing::rule::{Rule, settles};
 use crate::testing::sim::keys;
 use crate::testing::world::World;
-use crate::wire::List;
-use crate::wire::records::{LedgerRecord, Side, UsageRecord, UsageState};
+use crate::wire::records::{
+    Context, Grant, GrantRecord, LedgerRecord, PeerBytes, Receipt, ReceiptProof, Side, UsageRecord, UsageState,
+};
+use crate::wire::{List, Wire as _};
 use alloc::collections::BTreeSet;
 
 type W = World<Delivery>;
@@ -21,43 +23,82 @@ fn all_is_delivered(w: &W) -> bool {
     w.is_quiet() && w.env.spool.records.is_empty() && w.env.spooled.iter().all(|id| w.env.database.contains_key(id))
 }
 
-/// What the ledger bills, if the downloader says that it got so many bytes of edges.
-fn bill(w: &W, download: DownloadId, edge_bytes: u64) -> Bill {
-    let told = UsageRecord {
-        id: RecordId::numbered(1),
-        reporter: Guid::of(&client()),
-        side: Side::Downloader,
+/// Who claims to have sent the whole to the client, in league with it.
+const UPLOADER: PublicKey = PublicKey([0xee; 32]);
+
+/// A usage record of one side of a download.
+fn told(grant: &Grant, side: Side, edge_bytes: u64, peers: u64) -> LedgerRecord {
+    let intro = IntroId::numbered(1);
+    let (download, version) = (grant.download, version());
+    let receipt = Receipt { intro, download, version, uploader_key: UPLOADER, seq: 1, bytes: peers };
+    let signature = keys::sign(&grant.download_key, Context::Receipt, &receipt.to_bytes());
+    let proof = ReceiptProof { uploader_key: UPLOADER, seq: 1, bytes: peers, signature };
+    let (n, reporter, receipt) = match side {
+        Side::Downloader => (1, Guid::of(&client()), None),
+        Side::Uploader => (2, Guid::numbered(0xee), Some(proof)),
+    };
+    LedgerRecord::Usage(UsageRecord {
+        id: RecordId::numbered(n),
+        reporter,
+        side,
         download,
-        version: version(),
+        version,
         seq: 1,
         state: UsageState::Completed,
         edge_bytes,
-        peers: List::default(),
+        peers: List::truncated([PeerBytes { intro, key: UPLOADER, bytes: peers, receipt }]),
         elapsed_ms: 1,
         cause: None,
-    };
-    let book: Book = w.env.database.values().cloned().chain([LedgerRecord::Usage(told)]).collect();
+    })
+}
+
+/// What the ledger bills of a download, if the downloader says that it got so many bytes of edges and, in league with
+/// an uploader that a CN has introduced, so many of peers.
+fn bill(w: &W, grant: &Grant, edge_bytes: u64, peers: u64) -> Bill {
+    let of_it = w.env.database.values().filter(|r| r.download() == Some(grant.download)).cloned();
+    let mut book: Book = of_it.collect();
+    if !grant.is_edge_only() && peers > 0 {
+        book.add(LedgerRecord::Granted(GrantRecord::of(grant)), 0);
+    }
+    [Side::Downloader, Side::Uploader].into_iter().for_each(|side| book.add(told(grant, side, edge_bytes, peers), 0));
     book.bill(keys::verify, 0)
 }
 
-/// What the ledger bills of the edge is what it sent, by the downloader's word where a crash has lost count.
+/// The client's downloads: of several grants of one the first.
+fn downloads(w: &W) -> impl Iterator<Item = &Grant> {
+    let all = &w.env.granted;
+    let is_first = |(n, grant): &(usize, &Grant)| !all[..*n].iter().any(|g| g.download == grant.download);
+    all.iter().enumerate().filter(is_first).map(|(_, grant)| grant)
+}
+
+/// What was sent under a download; with `counted` what the edge counts.
+fn sent(w: &W, grant: &Grant, counted: bool) -> u64 {
+    let of_it = |n: usize| w.env.granted.get(n).is_some_and(|g| g.download == grant.download);
+    PART * w.env.sent.values().filter(|(n, c)| of_it(*n) && (*c || !counted)).count() as u64
+}
+
+/// The ledger bills of the edge what it sent and counted; where a crash has lost count, what the downloader says.
 fn bills_what_was_sent(w: &W) -> bool {
-    let Some(granted) = w.env.granted else { return true };
-    let sent = PART * w.env.sent.len() as u64;
-    bill(w, granted.download, sent).edge_unique == sent
+    downloads(w).all(|grant| bill(w, grant, sent(w, grant, true), 0).edge_unique == sent(w, grant, true))
 }
 
 /// Whether the bill is the same whether the downloader says that it got nothing or everything.
 fn nobody_asks_the_downloader(w: &W) -> bool {
-    let Some(granted) = w.env.granted else { return true };
-    [0, SIZE, u64::MAX]
-        .into_iter()
-        .all(|claim| bill(w, granted.download, claim).edge_unique == PART * w.env.sent.len() as u64)
+    let same = |grant: &Grant, claim| bill(w, grant, claim, 0).edge_unique == sent(w, grant, true);
+    downloads(w).all(|grant| [0, SIZE, u64::MAX].into_iter().all(|claim| same(grant, claim)))
+}
+
+/// Whether no peer is paid for what the edge has sent, counted or not, whatever client and peer say.
+fn nobody_is_paid_twice(w: &W) -> bool {
+    downloads(w).all(|grant| {
+        let peers = bill(w, grant, 0, SIZE).peers_billed;
+        peers + sent(w, grant, false) <= SIZE && (peers == 0 || !grant.is_edge_only())
+    })
 }
 
 /// What must hold of it.
 pub const RULES: &[Rule<Delivery>] = &[
-    Rule::always("a grant is handed out only if spool or ledger has its record", |_, w| !w.env.granted_unrecorded),
+    Rule::always("bytes are counted only under a grant that spool or ledger has a record of", |_, w| !w.env.unrecorded),
     Rule::always("what the spool has taken it keeps until the ledger has it", |_, w| {
         let env = &w.env;
         env.spooled.iter().all(|id| env.spool.records.contains_key(id) || env.database.contains_key(id))
@@ -78,6 +119,17 @@ pub const RULES: &[Rule<Delivery>] = &[
     Rule::always("left alone, no word of the downloader moves the bill of an edge that has not crashed", |cfg, w| {
         let asked = w.env.edge_crashed || !all_up(w);
         asked || settles(cfg, w, 300, |w| all_is_delivered(w) && nobody_asks_the_downloader(w))
+    }),
+    Rule::always("bytes are given away only under grants without peers", |_, w| !w.env.gave_beside_peers),
+    Rule::always("left alone, no peer is paid for what an edge that has not crashed sent", |cfg: &Cfg, w| {
+        let asked = w.env.edge_crashed || !all_up(w);
+        asked || settles(cfg, w, 300, |w| all_is_delivered(w) && nobody_is_paid_twice(w))
+    }),
+    Rule::sometimes("where the spool refuses, bytes are given away", |cfg: &Cfg, w| {
+        cfg.budget.drops == 0 || w.env.sent.values().any(|(_, counted)| !counted)
+    }),
+    Rule::sometimes("and counted again when it writes", |cfg: &Cfg, w| {
+        cfg.budget.drops == 0 || w.env.sent.get(&0).is_some_and(|p| !p.1) && w.env.sent.get(&1).is_some_and(|p| p.1)
     }),
     Rule::sometimes("all is delivered after crashes", |cfg: &Cfg, w| {
         cfg.budget.crashes > 0 && w.budget.crashes == 0 && w.env.sent.len() == 2 && all_is_delivered(w)

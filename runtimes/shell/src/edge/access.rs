@@ -14,7 +14,6 @@ use swarmedge_core::accounting::edge_auth::{self, Shown, TokenError, Withheld};
 use swarmedge_core::accounting::grants::check_chain;
 use swarmedge_core::content::Access;
 use swarmedge_core::ids::VersionId;
-use swarmedge_core::role::edge::io::ServedGrant;
 use swarmedge_core::wire::records::Grant;
 
 /// A download goes on by a grant that ended so long ago, milliseconds: as long as it can be renewed.
@@ -31,13 +30,13 @@ pub(super) struct Asked<'a> {
 }
 
 impl<R: Rt> Routes<R> {
-    /// Lets a request for a version of an object in, or not. Gives back the download that its grant is for.
+    /// Lets a request for a version of an object in, or not. Gives back the grant that it carries.
     pub(super) async fn admit(
         &self,
         asked: &Asked<'_>,
         (key, object, version): (&ObjectKey, &Object, VersionId),
-    ) -> Result<Option<ServedGrant>, Box<Problem>> {
-        let grant = self.opened(asked.fields, version)?.map(|g| ServedGrant { download: g.download, guid: g.guid });
+    ) -> Result<Option<Box<Grant>>, Box<Problem>> {
+        let grant = self.opened(asked.fields, version)?.map(Box::new);
         if grant.is_none() && object.access == Access::Token {
             let keys = self.shelf.provider_keys().await;
             let name = keys.of(key.0).map_or(TOKEN_NAME, |p| &p.token_name);

@@ -27,8 +27,6 @@ pub const PROOFS_PATH: &str = "/v1/proofs";
 pub const WITHDRAWN_PATH: &str = "/v1/withdrawn";
 /// Bytes of a grant request.
 pub const GRANT_REQUEST_MAX: usize = 16 * 1024;
-/// How far the time in a request may be from the edge's, milliseconds.
-pub const TIME_WINDOW_MS: u64 = 5 * 60 * 1000;
 
 /// Answer to `GET /v1/bootstrap`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +151,9 @@ pub struct GrantRequest {
     /// The sealed grant that is to be renewed, base64url.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew: Option<String>,
+    /// An edge answered 409: a download without peers is to take the renewed one's place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub edge_only: bool,
 }
 
 /// Answer to `POST /v1/grants`.

@@ -3,10 +3,9 @@
 use crate::mailbox::{Receiver, Sender, mailbox};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io;
 use std::rc::Rc;
 use swarmedge_core::accounting::possession::Challenge;
-use swarmedge_core::ids::{Digest, ProviderId, ReqId, VersionId};
+use swarmedge_core::ids::{Digest, ReqId};
 use swarmedge_core::role::edge::Input;
 use swarmedge_core::role::edge::io::{Completed, Denial, GrantAsked, ServedGrant};
 use swarmedge_core::wire::records::{Grant, SealedGrant};
@@ -17,6 +16,17 @@ const WAITING_MAX: usize = 4096;
 /// A grant as its asker gets it.
 pub type Issued = Result<(Grant, SealedGrant), Denial>;
 
+/// Whether bytes of a download may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// They may, and are counted.
+    Counted,
+    /// They may, and are given away.
+    Given,
+    /// They may not: peers could be paid for them.
+    Withheld,
+}
+
 /// Those who wait for the machine, by their number.
 type Waiting<T> = Rc<RefCell<BTreeMap<ReqId, Sender<T>>>>;
 
@@ -25,7 +35,7 @@ type Waiting<T> = Rc<RefCell<BTreeMap<ReqId, Sender<T>>>>;
 pub struct Door {
     inbox: Sender<Input>,
     waiting: Waiting<Issued>,
-    serving: Waiting<bool>,
+    serving: Waiting<Leave>,
     posing: Waiting<Option<Challenge>>,
     proving: Waiting<bool>,
     next: Rc<Cell<ReqId>>,
@@ -65,20 +75,16 @@ impl Door {
         req
     }
 
-    /// Waits until so many bytes of a download may be sent; fails if they may not.
-    pub async fn serve(
-        self,
-        grant: ServedGrant,
-        version: VersionId,
-        provider: ProviderId,
-        bytes: u64,
-    ) -> io::Result<()> {
+    /// Waits until it is known whether so many bytes of a download may be sent.
+    pub async fn serve(&self, grant: Box<Grant>, bytes: u64) -> Leave {
         let req = self.number();
         let (_place, mut answer) = Place::take(&self.serving, req);
-        let asked = self.inbox.send(Input::Serving { req, grant, version, provider, bytes }).await;
         // where the machine has gone nothing is counted any more
-        let may = asked.is_err() || answer.recv().await.unwrap_or(true);
-        if may { Ok(()) } else { Err(io::Error::other("no place to count another download")) }
+        let gone = if grant.is_edge_only() { Leave::Given } else { Leave::Withheld };
+        match self.inbox.send(Input::Serving { req, grant, bytes }).await {
+            Ok(()) => answer.recv().await.unwrap_or(gone),
+            Err(_) => gone,
+        }
     }
 
     /// Tells of a completed download: what its client is asked for. None if too many wait, or the machine has gone.
@@ -104,8 +110,8 @@ impl Door {
     }
 
     /// Whether they may.
-    pub fn may_serve(&self, req: ReqId, may: bool) {
-        give(&self.serving, req, may);
+    pub fn may_serve(&self, req: ReqId, leave: Leave) {
+        give(&self.serving, req, leave);
     }
 
     /// The machine's answer.

@@ -6,9 +6,7 @@ use super::api::{
     parse_grant, parse_signature, signed_message,
 };
 use super::door::Issued;
-use super::replay::Stale;
 use super::routes::{Answer, Routes, json, problem};
-use crate::host::unix_ms;
 use crate::http::{Body, Origin, Problem};
 use crate::rt::Rt;
 use bytes::{Bytes, BytesMut};
@@ -22,7 +20,7 @@ use hyper::{Request, Response, StatusCode};
 use std::net::IpAddr;
 use std::time::Duration;
 use swarmedge_core::ids::{ProviderId, PublicKey, ReqId, Signature};
-use swarmedge_core::role::edge::io::{Denial, GrantAsked, ObjectFacts, Renewal};
+use swarmedge_core::role::edge::io::{Denial, GrantAsked, Nonce, ObjectFacts, Renewal};
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::records::Context;
 
@@ -42,8 +40,12 @@ pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>
     let version = asked.version.as_deref().map(str::parse).transpose().map_err(|_| bad("version".into()))?;
     let guid = asked.guid.parse().map_err(|_| bad("guid".into()))?;
     let download_key = asked.download_key.parse().map_err(|_| bad("download_key".into()))?;
-    let renew = asked.renew.as_deref().map(|text| renewal(routes, &head, text, &signed.message)).transpose()?;
-    let ask = |req: ReqId| GrantAsked { req, guid, key: signed.key, download_key, object, token, version, renew };
+    let shown = |text: &str| renewal(routes, &head, text, asked.edge_only, &signed.message);
+    let renew = asked.renew.as_deref().map(shown).transpose()?;
+    let Signed { key, nonce, .. } = signed;
+    let time_ms = asked.time_ms;
+    let ask =
+        |req: ReqId| GrantAsked { req, guid, key, download_key, object, token, version, renew, from, time_ms, nonce };
     reply(routes.door.grant(ask).await)
 }
 
@@ -73,6 +75,7 @@ pub(super) async fn read_body<R: Rt>(rt: &R, mut body: Incoming) -> Result<Bytes
 /// A request whose signer is known.
 struct Signed {
     key: PublicKey,
+    nonce: Nonce,
     message: Vec<u8>,
 }
 
@@ -91,7 +94,7 @@ fn check_signature<R: Rt>(
         return Err(problem(StatusCode::MISDIRECTED_REQUEST, "wrong-edge", detail));
     }
     let key: PublicKey = asked.key.parse().map_err(|_| unsigned("key"))?;
-    let nonce: [u8; 16] = HEXLOWER
+    let nonce: Nonce = HEXLOWER
         .decode(asked.nonce.as_bytes())
         .ok()
         .and_then(|n| n.try_into().ok())
@@ -101,12 +104,7 @@ fn check_signature<R: Rt>(
     if !(routes.trust.verify)(&key, Context::EdgeRequest, &message, &signature) {
         return Err(unsigned("the signature is not that of the key"));
     }
-    match routes.replay.borrow_mut().admit(unix_ms(), asked.time_ms, nonce) {
-        Ok(()) => Ok(Signed { key, message }),
-        Err(Stale::Time) => Err(problem(StatusCode::BAD_REQUEST, "clock", "the request's time is not the edge's")),
-        Err(Stale::Seen) => Err(problem(StatusCode::BAD_REQUEST, "replayed", "the request was seen before")),
-        Err(Stale::Full) => Err(problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "too many requests")),
-    }
+    Ok(Signed { key, nonce, message })
 }
 
 fn field(head: &Parts, name: &str) -> Option<Signature> {
@@ -128,7 +126,13 @@ async fn object_facts<R: Rt>(routes: &Routes<R>, asked: &GrantRequest) -> Result
     })
 }
 
-fn renewal<R: Rt>(routes: &Routes<R>, head: &Parts, text: &str, message: &[u8]) -> Result<Renewal, Box<Problem>> {
+fn renewal<R: Rt>(
+    routes: &Routes<R>,
+    head: &Parts,
+    text: &str,
+    edge_only: bool,
+    message: &[u8],
+) -> Result<Renewal, Box<Problem>> {
     let sealed = parse_grant(text).ok_or_else(|| problem(StatusCode::BAD_REQUEST, "bad-request", "renew"))?;
     let grant = routes.seals.unseal(&sealed);
     let proven = grant.as_ref().is_some_and(|signed| {
@@ -136,7 +140,7 @@ fn renewal<R: Rt>(routes: &Routes<R>, head: &Parts, text: &str, message: &[u8]) 
             (routes.trust.verify)(&signed.grant.download_key, Context::EdgeRequest, message, &signature)
         })
     });
-    Ok(Renewal { grant, proven })
+    Ok(Renewal { grant, proven, edge_only })
 }
 
 fn reply(issued: Issued) -> Result<Response<Body>, Box<Problem>> {
@@ -161,6 +165,13 @@ fn denied(why: Denial) -> Box<Problem> {
         Denial::Gone => problem(StatusCode::GONE, "expired", "the object is no longer delivered"),
         Denial::Changed => problem(StatusCode::PRECONDITION_FAILED, "changed", "the object has another version now"),
         Denial::GrantExpired => problem(StatusCode::UNAUTHORIZED, "grant-expired", "ask for a new grant"),
+        Denial::Clock => problem(StatusCode::BAD_REQUEST, "clock", "the request's time is not the edge's"),
+        Denial::Replayed => problem(StatusCode::BAD_REQUEST, "replayed", "the request was seen before"),
+        Denial::TooMany { retry_after_ms } => {
+            let detail = "this client, its network or this download has asked for too many grants";
+            let told = problem(StatusCode::TOO_MANY_REQUESTS, "too-many-grants", detail);
+            Box::new(told.again_after(retry_after_ms))
+        }
         Denial::Unavailable => problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "try again"),
     }
 }

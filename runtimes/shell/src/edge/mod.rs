@@ -16,16 +16,16 @@ mod possession;
 pub mod provider_keys;
 pub mod publish;
 pub mod range;
-pub mod replay;
 pub mod routes;
 pub mod server;
 pub mod shelf;
 pub mod spool;
+mod tally;
 
 pub use config::{CnAddr, EdgeConfig};
 pub use error::Error;
 pub use publish::{Change, Publish, Published, Unpublished, objects, publish, unpublish};
-pub use server::open;
+pub use server::{open, open_on};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,18 +1,21 @@
 //! The edge machine's port: signs and seals grants, writes the spool, keeps the link to the ledger.
 
 use super::catalogue::Files;
-use super::door::Door;
+use super::door::{Door, Leave};
 use super::possession;
 use super::spool::Saver;
 use crate::drive::Port;
+use crate::health::Health;
 use crate::keys::Key;
 use crate::link::{Cap, Event, Inlet, dial};
 use crate::rt::Rt;
 use crate::seals::Seals;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use swarmedge_core::accounting::possession::Challenge;
 use swarmedge_core::ids::{ConnId, ReqId, VersionId};
+use swarmedge_core::role::edge::io::Uncountable;
 use swarmedge_core::role::edge::{Edge, Input, Metric, Output};
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::ledger::LedgerMsg;
@@ -30,13 +33,35 @@ pub(super) struct EdgePort<R: Rt> {
     pub(super) ledger: Option<String>,
     pub(super) ledger_tls: Arc<rustls::ClientConfig>,
     pub(super) ledgers: Inlet<LedgerMsg, Input>,
+    pub(super) health: Health,
+    /// The spool is to refuse whatever it is given: a fault that tests make.
+    pub(super) refuses: Arc<AtomicBool>,
     pub(super) stopped: bool,
 }
+
+/// Whose reason in `/healthz` it is that new downloads cannot be counted.
+const COUNTING: &str = "edge counts";
 
 impl<R: Rt> EdgePort<R> {
     fn issue(&self, grant: &Grant) -> SealedGrant {
         let signature = self.key.sign(Context::Grant, &grant.to_bytes());
         self.seals.seal(&SignedGrant { grant: grant.clone(), signature, cert: self.cert.clone() })
+    }
+
+    fn counting(&self, can: Result<(), Uncountable>) {
+        let why = match can {
+            Ok(()) => {
+                tracing::info!("new downloads are counted again, and may have peers");
+                return self.health.clear(COUNTING);
+            }
+            Err(Uncountable::Refused) => "the spool cannot be written: see to its disk",
+            Err(Uncountable::Full) => {
+                "as many downloads as fit are under way or not taken by the ledger: see to the ledger"
+            }
+        };
+        tracing::error!(why, "new downloads cannot be counted: they have no peers, and their bytes are given away");
+        let consequence = "new downloads have no peers, and their bytes are not billed";
+        self.health.set(COUNTING, format!("{why}; meanwhile {consequence}"));
     }
 
     fn prove(&self, req: ReqId, version: VersionId, challenge: Challenge, local: &mut VecDeque<Input>) {
@@ -59,13 +84,16 @@ impl<R: Rt> Port<Edge> for EdgePort<R> {
                 self.door.answer(req, Ok((*grant, sealed)));
             }
             Output::DenyGrant { req, why } => self.door.answer(req, Err(why)),
-            Output::Serve { req } => self.door.may_serve(req, true),
-            Output::Withhold { req } => self.door.may_serve(req, false),
+            Output::Serve { req, counted } => {
+                self.door.may_serve(req, if counted { Leave::Counted } else { Leave::Given });
+            }
+            Output::Withhold { req } => self.door.may_serve(req, Leave::Withheld),
+            Output::Counting(can) => self.counting(can),
             Output::Pose { req, challenge } => self.door.pose(req, challenge),
             Output::ProofTaken { req, asked } => self.door.taken(req, asked),
             Output::Prove { req, version, challenge } => self.prove(req, version, challenge, local),
             Output::Save { req, batch } => {
-                if !self.spool.save(self.door.inbox(), req, batch) {
+                if self.refuses.load(Ordering::Relaxed) || !self.spool.save(self.door.inbox(), req, batch) {
                     local.push_back(Input::Saved { req, ok: false });
                 }
             }
@@ -75,7 +103,8 @@ impl<R: Rt> Port<Edge> for EdgePort<R> {
             },
             Output::LedgerSend { conn, msg } => self.ledgers.links.send(conn, &msg),
             Output::LedgerClose { conn } => self.ledgers.links.close(conn),
-            Output::Count(metric) => count(metric),
+            Output::Count(metric) => count(metric, 1),
+            Output::GaveAway { bytes } => count(Metric::GivenAway, bytes),
             Output::Stopped => self.stopped = true,
         }
     }
@@ -85,8 +114,8 @@ impl<R: Rt> Port<Edge> for EdgePort<R> {
     }
 }
 
-fn count(metric: Metric) {
-    metrics::counter!(metric.name()).increment(1);
+fn count(metric: Metric, by: u64) {
+    metrics::counter!(metric.name()).increment(by);
 }
 
 /// An event of the ledger's link as an input.

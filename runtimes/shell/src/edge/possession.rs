@@ -27,19 +27,23 @@ pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>
         routes.opened(&head.headers, version)?.ok_or_else(missing)
     };
     let unavailable = || problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "too many requests");
-    let served = |g: &Grant| ServedGrant { download: g.download, guid: g.guid };
     if path == COMPLETED_PATH {
         let told: CompletedRequest = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
         let g = granted(&told.version)?;
-        let done =
-            |req| Completed { req, grant: served(&g), version: g.version, size: g.size, challenged: g.challenged };
+        let done = |req| Completed {
+            req,
+            grant: ServedGrant::of(&g),
+            version: g.version,
+            size: g.size,
+            challenged: g.challenged,
+        };
         let challenge = routes.door.completed(done).await.ok_or_else(unavailable)?;
         return Ok(json(&CompletedReply { challenge: challenge.as_ref().map(ChallengeText::from) }));
     }
     let shown: ProofRequest = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
     let g = granted(&shown.version)?;
     let proof = shown.proof.parse().map_err(|_| bad("proof".into()))?;
-    if !routes.door.proof(served(&g), proof).await.ok_or_else(unavailable)? {
+    if !routes.door.proof(ServedGrant::of(&g), proof).await.ok_or_else(unavailable)? {
         return Err(problem(StatusCode::CONFLICT, "not-asked", "no proof is asked for, or one was given already"));
     }
     let mut response = Response::new(Body::empty());

@@ -5,13 +5,13 @@ use super::api::{Bootstrap, COMPLETED_PATH, GRANTS_PATH, PROOFS_PATH, WITHDRAWN_
 use super::catalogue::{Object, Version};
 use super::conditional::http_date;
 use super::config::EdgeConfig;
-use super::content::{Meter, Part, Plan, Representation, Sending, attachment, body, media_type, plan, set};
+use super::content::{Plan, Representation, Sending, attachment, body, media_type, plan, set};
 use super::door::Door;
 use super::grants;
 use super::pace::Pacer;
 use super::possession;
-use super::replay::Replay;
 use super::shelf::Shelf;
+use super::tally::Tally;
 use crate::health::{Health, Seldom, file_trouble};
 use crate::host::unix_ms;
 use crate::http::{Body, Problem, Service};
@@ -22,26 +22,17 @@ use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, DATE, HeaderName, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use swarmedge_core::accounting::Trust;
 use swarmedge_core::content::Access;
 use swarmedge_core::ids::{DownloadId, ProviderId, VersionId};
-use swarmedge_core::limits::RESERVE_FIRST;
-use swarmedge_core::role::edge::Input;
-use swarmedge_core::role::edge::io::ServedGrant;
+use swarmedge_core::wire::records::Grant;
 
-/// Sent bytes are told to the machine in steps of at most this.
-const TELL_EVERY: u64 = 4 * 1024 * 1024;
-/// An answer reserves so many bytes at a time: what a first grant has reserved already.
-const RESERVE_AT_ONCE: u64 = RESERVE_FIRST;
 /// Downloads whose own rate limit is remembered before those that ended are forgotten.
 const PACERS_KEPT: usize = 1024;
 
@@ -73,8 +64,6 @@ pub struct Routes<R> {
     pub seals: Seals,
     /// Whose grants count.
     pub trust: Trust,
-    /// Signed requests seen.
-    pub replay: RefCell<Replay>,
     /// The limit for all clients together.
     pub pacer: Rc<RefCell<Pacer>>,
     /// Limits of single downloads, by policy.
@@ -229,7 +218,7 @@ impl<R: Rt> Routes<R> {
         object: &Object,
         version: &Version,
         mut extra: Vec<(HeaderName, String)>,
-        grant: Option<ServedGrant>,
+        grant: Option<Box<Grant>>,
         fields: &HeaderMap,
         head_only: bool,
     ) -> Answer {
@@ -248,7 +237,13 @@ impl<R: Rt> Routes<R> {
             Plan::Send(response, parts) => (response, parts),
         };
         let file = self.published(id, self.shelf.files().content(id), |path| File::open(path)).await?;
-        Ok(response.map(|_| self.sending(file, parts, grant, id, object, version)))
+        let mut pacers = vec![self.pacer.clone()];
+        pacers.extend(self.policy_pacer(grant.as_deref(), object.policy.edge_rate_max));
+        let meter = Box::new(Tally::new(self, grant, id, version.key.0).await?);
+        let (lines, path) = (Rc::clone(&self.unread), self.shelf.files().content(id));
+        let unread = Box::new(move |error: &io::Error| unread(&lines, &path, error));
+        let sending = Sending { rt: self.rt.clone(), pacers, meter, unread };
+        Ok(response.map(|_| body(file, parts, sending)))
     }
 
     /// Reads or opens a version's file. One that has been taken off meanwhile is not there; whatever else fails is for
@@ -271,33 +266,8 @@ impl<R: Rt> Routes<R> {
         Err(problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the content cannot be read now"))
     }
 
-    fn sending(
-        &self,
-        file: File,
-        parts: VecDeque<Part>,
-        grant: Option<ServedGrant>,
-        id: VersionId,
-        object: &Object,
-        version: &Version,
-    ) -> Body {
-        let mut pacers = vec![self.pacer.clone()];
-        pacers.extend(self.policy_pacer(grant, object.policy.edge_rate_max));
-        let meter = Tally {
-            rt: self.rt.clone(),
-            door: self.door.clone(),
-            grant,
-            version: id,
-            provider: version.key.0,
-            sent: 0..0,
-            reserved: 0,
-        };
-        let (lines, path) = (Rc::clone(&self.unread), self.shelf.files().content(id));
-        let unread = Box::new(move |error: &io::Error| unread(&lines, &path, error));
-        body(file, parts, Sending { rt: self.rt.clone(), pacers, meter: Box::new(meter), unread })
-    }
-
     /// The limit of one download, shared by its connections; of one answer where there is no download.
-    fn policy_pacer(&self, grant: Option<ServedGrant>, rate: u64) -> Option<Rc<RefCell<Pacer>>> {
+    fn policy_pacer(&self, grant: Option<&Grant>, rate: u64) -> Option<Rc<RefCell<Pacer>>> {
         if rate == 0 {
             return None;
         }
@@ -349,66 +319,4 @@ fn boundary() -> String {
     // without randomness two answers share a boundary, which is allowed
     let _ = getrandom::fill(&mut bytes);
     data_encoding::HEXLOWER.encode(&bytes)
-}
-
-/// Tells the machine what was sent.
-struct Tally<R: Rt> {
-    rt: R,
-    door: Door,
-    grant: Option<ServedGrant>,
-    version: VersionId,
-    provider: ProviderId,
-    /// Sent and not told yet.
-    sent: Range<u64>,
-    /// May be sent.
-    reserved: u64,
-}
-
-impl<R: Rt> Tally<R> {
-    fn tell(&mut self) {
-        if self.sent.is_empty() {
-            return;
-        }
-        let range = std::mem::replace(&mut self.sent, 0..0);
-        let served = Input::Served { grant: self.grant, version: self.version, provider: self.provider, range };
-        let inbox = self.door.inbox().clone();
-        // waits beside the answer, so that an overloaded machine loses no count
-        self.rt.spawn(async move {
-            let _ = inbox.send(served).await;
-        });
-    }
-}
-
-impl<R: Rt> Meter for Tally<R> {
-    fn next(&mut self, bytes: u64) -> Option<Pin<Box<dyn Future<Output = io::Result<()>>>>> {
-        let grant = self.grant.filter(|_| self.reserved < bytes)?;
-        let more = bytes.max(RESERVE_AT_ONCE);
-        self.reserved += more;
-        Some(Box::pin(self.door.clone().serve(grant, self.version, self.provider, more)))
-    }
-
-    fn sent(&mut self, range: Range<u64>) {
-        self.reserved = self.reserved.saturating_sub(range.end - range.start);
-        if range.start == self.sent.end && !self.sent.is_empty() {
-            self.sent.end = range.end;
-        } else {
-            self.tell();
-            self.sent = range;
-        }
-        if self.sent.end - self.sent.start >= TELL_EVERY {
-            self.tell();
-        }
-    }
-}
-
-impl<R: Rt> Drop for Tally<R> {
-    fn drop(&mut self) {
-        self.tell();
-        if let Some(grant) = self.grant.filter(|_| self.reserved > 0) {
-            let (inbox, bytes) = (self.door.inbox().clone(), self.reserved);
-            self.rt.spawn(async move {
-                let _ = inbox.send(Input::Unsent { grant, bytes }).await;
-            });
-        }
-    }
 }

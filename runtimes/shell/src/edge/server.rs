@@ -5,7 +5,6 @@ use super::config::EdgeConfig;
 use super::door::Door;
 use super::pace::Pacer;
 use super::port::{EdgePort, from_ledger};
-use super::replay::Replay;
 use super::routes::Routes;
 use super::shelf::Shelf;
 use super::spool::{self, Spool};
@@ -26,6 +25,8 @@ use crate::tls::{client_config, server_config};
 use futures_lite::future::or;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use swarmedge_core::accounting::Trust;
 use swarmedge_core::role::edge::{Config, Edge, Input};
@@ -36,6 +37,17 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Opens an edge. It runs until `stop` is set and running answers are done or have had their time.
 pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal, health: &Health) -> Result<Server, Error> {
+    open_on(rt, cfg, stop, health, Arc::default())
+}
+
+/// The same on a spool that refuses every write while `refuses` is set, as a full disk does.
+pub fn open_on<R: Rt>(
+    rt: &R,
+    cfg: &EdgeConfig,
+    stop: &Signal,
+    health: &Health,
+    refuses: Arc<AtomicBool>,
+) -> Result<Server, Error> {
     let trust = trust(cfg)?;
     let (key, cert) = identity(cfg, &trust)?;
     let files = Files::new(&cfg.objects);
@@ -66,6 +78,8 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal, health: &Health) -> 
         ledger: cfg.ledger.clone(),
         ledger_tls,
         ledgers: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_ledger },
+        health: health.clone(),
+        refuses,
         stopped: false,
     };
     let config = Config {
@@ -81,7 +95,6 @@ pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal, health: &Health) -> 
         door,
         seals: seals.clone(),
         trust,
-        replay: RefCell::new(Replay::default()),
         pacer: Rc::new(RefCell::new(Pacer::new(cfg.rate_limit))),
         pacers: RefCell::default(),
         health: health.clone(),

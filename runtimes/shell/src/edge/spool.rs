@@ -23,11 +23,10 @@ use swarmedge_core::wire::{DecodeError, Reader, Wire};
 
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 const COUNTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("counts");
-/// How a count begins: of plain traffic, of a download; and as it was before there were lives and reserves.
-const PLAIN: u8 = 2;
-const DOWNLOAD: u8 = 3;
-const OLD_PLAIN: u8 = 0;
-const OLD_DOWNLOAD: u8 = 1;
+/// How a count begins: of plain traffic, of a download.
+const PLAIN: u8 = 4;
+/// See [`PLAIN`].
+const DOWNLOAD: u8 = 5;
 /// Nothing is in it but while a trial is written: whether there is room for what may come.
 const TRIAL: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("trial");
 /// Bytes of a trial.
@@ -80,7 +79,7 @@ impl Spool {
         };
         let (db, (records, counts)) = opened().map_err(|e| unopened(path, e))?;
         let bad = |e: DecodeError| Error::Damaged(path.to_owned(), e.to_string());
-        let records = records.iter().map(|b| LedgerRecord::from_stored(b)).collect::<Result<_, _>>().map_err(bad)?;
+        let records = records.iter().map(|b| LedgerRecord::from_bytes(b)).collect::<Result<_, _>>().map_err(bad)?;
         let counts = counts.iter().map(|b| decode_count(b)).collect::<Result<_, _>>().map_err(bad)?;
         Ok((Self { db, path: path.to_owned(), _lock: None }, (records, counts)))
     }
@@ -168,7 +167,7 @@ fn encode_count(count: &Count) -> Vec<u8> {
     }
     count.version.encode(&mut out);
     count.provider.encode(&mut out);
-    for n in [count.life, count.seq.into(), count.total_bytes, count.reserved, count.unsure] {
+    for n in [count.life, count.seq.into(), count.total_bytes, count.reserved, count.unsure, count.over_ms] {
         n.encode(&mut out);
     }
     for range in &count.sent {
@@ -180,26 +179,20 @@ fn encode_count(count: &Count) -> Vec<u8> {
 
 fn decode_count(bytes: &[u8]) -> Result<Count, DecodeError> {
     let mut r = Reader::new(bytes);
-    let form = u8::decode(&mut r)?;
-    if ![PLAIN, DOWNLOAD, OLD_PLAIN, OLD_DOWNLOAD].contains(&form) {
-        return Err(DecodeError::UnknownType(form));
-    }
-    let grant = if matches!(form, DOWNLOAD | OLD_DOWNLOAD) {
-        Some(ServedGrant { download: DownloadId::decode(&mut r)?, guid: Guid::decode(&mut r)? })
-    } else {
-        None
+    let grant = match u8::decode(&mut r)? {
+        PLAIN => None,
+        DOWNLOAD => Some(ServedGrant { download: DownloadId::decode(&mut r)?, guid: Guid::decode(&mut r)? }),
+        other => return Err(DecodeError::UnknownType(other)),
     };
     let (version, provider) = (Wire::decode(&mut r)?, Wire::decode(&mut r)?);
-    let old = matches!(form, OLD_PLAIN | OLD_DOWNLOAD);
-    let life = if old { 0 } else { u64::decode(&mut r)? };
-    let seq = if old { u32::decode(&mut r)? } else { u32::try_from(u64::decode(&mut r)?).unwrap_or(u32::MAX) };
-    let total_bytes = u64::decode(&mut r)?;
-    let (reserved, unsure) = if old { (total_bytes, 0) } else { (u64::decode(&mut r)?, u64::decode(&mut r)?) };
+    let (life, seq) = (u64::decode(&mut r)?, u32::try_from(u64::decode(&mut r)?).unwrap_or(u32::MAX));
+    let (total_bytes, reserved) = (u64::decode(&mut r)?, u64::decode(&mut r)?);
+    let (unsure, over_ms) = (u64::decode(&mut r)?, u64::decode(&mut r)?);
     let mut sent = Vec::new();
     while !r.rest().is_empty() {
         sent.push(u64::decode(&mut r)?..u64::decode(&mut r)?);
     }
-    Ok(Count { grant, version, provider, life, seq, total_bytes, reserved, unsure, sent })
+    Ok(Count { grant, version, provider, life, seq, total_bytes, reserved, unsure, over_ms, sent })
 }
 
 /// Why a spool cannot be opened.
@@ -232,6 +225,7 @@ mod tests {
             issued_ms: 5,
             max_peer_bytes: 9,
             challenged: false,
+            proof: None,
         })
     }
 
@@ -239,7 +233,7 @@ mod tests {
         let grant = download.map(|n| ServedGrant { download: DownloadId::numbered(n), guid: Guid::numbered(1) });
         let sent = if grant.is_some() { vec![0..5, 7..9] } else { vec![] };
         let (version, provider) = (VersionId::numbered(1), ProviderId(7));
-        Count { grant, version, provider, life: 3, seq, total_bytes: 7, reserved: 9, unsure: 2, sent }
+        Count { grant, version, provider, life: 3, seq, total_bytes: 7, reserved: 9, unsure: 2, over_ms: 4, sent }
     }
 
     #[test]

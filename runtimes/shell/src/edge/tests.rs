@@ -359,6 +359,7 @@ fn grants_are_for_who_signs_and_what_they_cover_is_counted_durably() {
         nonce: data_encoding::HEXLOWER.encode(&[n; 16]),
         token: None,
         renew: None,
+        edge_only: false,
     };
     let first = request(0);
     let Some((status, answer)) = ask(&lab, &key, &first, &[]) else { return };

@@ -9,7 +9,7 @@ use crate::mailbox::Permit;
 use crate::rt::Rt;
 use bytes::Bytes;
 use futures_lite::future::or;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -32,8 +32,8 @@ pub(super) fn start<R: Rt>(edges: &EdgeClient<R>, origin: Origin, req: ReqId, as
     rt.spawn(async move {
         let answer = match ask {
             EdgeAsk::Bootstrap => bootstrap(&edges, &origin).await,
-            EdgeAsk::Grant { object, renew, download, version } => {
-                let what = Wanted { object, renew, download, version };
+            EdgeAsk::Grant { object, renew, download, edge_only, version } => {
+                let what = Wanted { object, renew, download, edge_only, version };
                 grant(&edges, &origin, what).await.map(EdgeAnswer::Granted)
             }
             EdgeAsk::Manifest { version, grant } => manifest(&edges, &origin, version, &grant).await,
@@ -56,6 +56,7 @@ pub(super) fn refusal(status: StatusCode) -> EdgeError {
         // RFC 9110 §15.5.2: the credentials that came with the request are not good (any more)
         401 => EdgeError::GrantExpired,
         403 => EdgeError::Forbidden,
+        409 => EdgeError::Uncounted,
         412 => EdgeError::Changed,
         408 | 429 | 500..=599 => EdgeError::Unavailable,
         _ => EdgeError::Invalid,
@@ -85,11 +86,17 @@ pub(super) async fn get<R: Rt>(
     let sent = edges.0.http.send(origin, || request().unwrap_or_default()).await;
     let answer = sent.map_err(|e| failure(edges, origin, &e))?;
     let status = answer.head.status;
+    let retry_after_s = answer.head.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
     let body = answer.collect(len_max).await.map_err(|e| failure(edges, origin, &e))?;
     if !status.is_success() {
         tracing::debug!(edge = %origin.authority(), %status, body = %String::from_utf8_lossy(&body), "refused");
-        let why = refusal(status);
-        if why == EdgeError::Unavailable {
+        let why = match (refusal(status), retry_after_s) {
+            (EdgeError::Unavailable, Some(seconds)) => {
+                EdgeError::Busy { retry_after_ms: u32::saturating_mul(seconds, 1000) }
+            }
+            (why, _) => why,
+        };
+        if matches!(why, EdgeError::Unavailable | EdgeError::Busy { .. }) {
             edges.tell(News::Trouble(Trouble::status(origin, status)));
         }
         return Err(why);
@@ -139,6 +146,7 @@ struct Wanted {
     object: ObjectRef,
     renew: Option<SealedGrant>,
     download: Option<DownloadId>,
+    edge_only: bool,
     version: Option<VersionId>,
 }
 
@@ -165,7 +173,8 @@ async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: Wanted) -> R
     let reply: GrantReply = serde_json::from_slice(&body).map_err(|_| EdgeError::Invalid)?;
     let granted = read_reply(reply).ok_or(EdgeError::Invalid)?;
     let same = |asked: Option<VersionId>| asked.is_none_or(|version| version == granted.version);
-    let kept = renewal.is_none() || what.download == Some(granted.download);
+    // another download takes its place only where no peers may deliver any more
+    let kept = renewal.is_none() || what.download == Some(granted.download) || !granted.policy.peer_download;
     if granted.download_key != own.public() || !same(what.version) || !kept {
         return Err(EdgeError::Invalid);
     }
@@ -197,6 +206,7 @@ fn grant_request<R: Rt>(
         // a renewal needs none, and so none is sent
         token: if renews { None } else { edges.0.tokens.get(&what.object) },
         renew: what.renew.as_ref().filter(|_| renews).map(api::grant_text),
+        edge_only: what.edge_only,
     };
     let body = serde_json::to_vec(&request).expect("strings and numbers");
     let message = api::signed_message(&origin.authority(), GRANTS_PATH, time_ms, &nonce, &body);

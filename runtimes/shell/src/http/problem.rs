@@ -1,7 +1,7 @@
 //! Errors as RFC 9457 problem documents.
 
 use super::Body;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,9 @@ pub struct Problem {
     /// This case in words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
+    /// Ask again after so many seconds.
+    #[serde(skip)]
+    pub retry_after_s: Option<u32>,
 }
 
 impl Problem {
@@ -29,7 +32,14 @@ impl Problem {
             title: name.replace('-', " "),
             status: status.as_u16(),
             detail: detail.into(),
+            retry_after_s: None,
         }
+    }
+
+    /// The same, with when to ask again.
+    #[must_use]
+    pub fn again_after(self, ms: u32) -> Self {
+        Self { retry_after_s: Some(ms.div_ceil(1000).max(1)), ..self }
     }
 
     /// The `<name>` of its kind.
@@ -45,6 +55,9 @@ impl Problem {
         let mut response = Response::new(Body::full(json));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
         response
     }
 }

@@ -6,6 +6,7 @@
 mod books;
 mod commands;
 mod crew;
+mod floods;
 mod gets;
 mod mobility;
 mod outputs;

@@ -29,6 +29,8 @@ fn who_was_introduced_while_the_ledger_was_away_is_told_to_it_by_the_next_cn_on_
             LedgerRecord::Log(LogRecord { event: LogEvent::Offered(o), .. }) => {
                 o.peers.iter().map(|p| p.intro).collect()
             }
+            // the grant that they were introduced under
+            LedgerRecord::Granted(_) => Vec::new(),
             other => panic!("unexpected: {other:?}"),
         };
         let intros: Vec<IntroId> = held().iter().flat_map(|record| -> Vec<_> { offered(record) }).collect();

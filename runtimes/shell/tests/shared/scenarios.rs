@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use swarmedge_core::content::Policy;
@@ -113,12 +115,14 @@ struct Client {
 }
 
 /// See the module.
-struct RealRig<R> {
+pub(super) struct RealRig<R> {
     dir: tempfile::TempDir,
     deployment: Deployment,
     config: ServerConfig,
     cns: Vec<CnConfig>,
     edges: Vec<EdgeConfig>,
+    /// Which edges' spools refuse every write.
+    refuse: Vec<Arc<AtomicBool>>,
     nodes: BTreeMap<Name, Node>,
     clients: BTreeMap<u8, Client>,
     objects: BTreeMap<&'static str, Vec<u8>>,
@@ -126,7 +130,7 @@ struct RealRig<R> {
 }
 
 impl<R: Start> RealRig<R> {
-    fn new(plan: &Plan) -> Self {
+    pub(super) fn new(plan: &Plan) -> Self {
         assert!(plan.edges >= 1 && plan.dns <= 1, "the deployment that init makes has one of them");
         let dir = tempfile::tempdir().expect("a directory");
         let made = init::make(&init::Plan {
@@ -153,7 +157,9 @@ impl<R: Start> RealRig<R> {
             edge.edges = urls.iter().filter(|url| **url != edge.url).cloned().collect();
         }
         let (nodes, clients, objects) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut rig = Self { dir, deployment, config, cns, edges, nodes, clients, objects, runtime: PhantomData };
+        let refuse = edges.iter().map(|_| Arc::default()).collect();
+        let runtime = PhantomData;
+        let mut rig = Self { dir, deployment, config, cns, edges, refuse, nodes, clients, objects, runtime };
         let roles =
             [(Role::Ledger, plan.ledgers), (Role::Dn, plan.dns), (Role::Cn, plan.cns), (Role::Edge, plan.edges)];
         for (role, count) in roles {
@@ -161,6 +167,11 @@ impl<R: Start> RealRig<R> {
         }
         rig.start_stun();
         rig
+    }
+
+    /// The configuration of an edge.
+    pub(super) fn edge(&self, number: usize) -> &EdgeConfig {
+        &self.edges[number]
     }
 
     fn start_stun(&mut self) {
@@ -180,13 +191,16 @@ impl<R: Start> RealRig<R> {
     fn start_server(&self, name: Name) -> Node {
         let number = usize::from(name.1);
         let (config, cn) = (self.config.clone(), self.cns.get(number).cloned());
-        let one = self.edges.get(number).cloned();
+        let one = self.edges.get(number).cloned().zip(self.refuse.get(number).cloned());
         Node::start(name, move |rt: R, ready| {
             let (config, cn, one) = (config.clone(), cn.clone(), one.clone());
             async move {
                 let (operator, stop, health) = (&config.operator, Signal::default(), Health::default());
                 let server = match name.0 {
-                    Role::Edge => edge::open(&rt, &one.expect("this many edges"), &stop, &health)?,
+                    Role::Edge => {
+                        let (one, refuses) = one.expect("this many edges");
+                        edge::open_on(&rt, &one, &stop, &health, refuses)?
+                    }
                     Role::Cn => server::cn::open(&rt, operator, &cn.expect("this many CNs"), &stop, &health)?,
                     Role::Dn => server::dn::open(&rt, operator, config.dn.as_ref().expect("a DN"), &stop, &health)?,
                     Role::Ledger => {
@@ -363,6 +377,10 @@ impl<R: Start> Rig for RealRig<R> {
         swarmedge_shell::seals::rotate(&[file]).expect("rotates");
     }
 
+    fn spool_refuses(&mut self, edge: u8, on: bool) {
+        self.refuse[usize::from(edge)].store(on, Ordering::Relaxed);
+    }
+
     fn quarantine(&mut self, client: u8, on: bool) {
         let key = Key::load(&self.clients[&client].state.join("client.key")).expect("the client's key");
         let guids = [Guid::of(&key.public())].into();
@@ -521,6 +539,7 @@ scenarios!(
     there_is_no_control_plane,
     the_edge_is_away_for_a_while,
     an_edge_dies_and_another_goes_on,
+    an_edge_that_can_count_nothing_serves_on,
     a_client_dies_and_resumes,
     uploads_off_means_off,
     a_withdrawn_object_is_shared_no_more,

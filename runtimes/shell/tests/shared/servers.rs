@@ -202,6 +202,7 @@ impl<R: Start> Net<R> {
             version: VERSION,
             size: 1_000_000,
             provider: ProviderId(7),
+            path: Text::default(),
             policy: Policy::default(),
             max_peer_bytes: 1_000_000,
             order_seed: 1,
@@ -400,6 +401,7 @@ impl<R: Start> Net<R> {
             issued_ms: 1,
             max_peer_bytes: 1_000_000,
             challenged: false,
+            proof: None,
         });
         inlet.links.send(CONN, &LedgerMsg::Submit(record));
         let Some(Event::Message(LedgerMsg::Ack(ack))) = inbox.recv().await else { panic!("not acknowledged") };

@@ -3,14 +3,20 @@
 use super::*;
 use crate::wire::ledger::LedgerAck;
 use crate::wire::place::{Locality, Place};
-use crate::wire::records::{LedgerRecord, LogEvent, Offered};
+use crate::wire::records::{GrantRecord, LedgerRecord, LogEvent, Offered};
 
 /// A signed answer to the query of client 1, before it is told; and the DN's and the ledger's connections.
 fn signed_by(spool: bool, usage_max: u32) -> (Bench<Cn>, [ConnId; 2], Vec<Output>) {
     let (mut b, dn, ledger) = whole();
     join(&mut b, 1);
     (b.cfg.logs, b.cfg.spool, b.cfg.usage_max) = (true, spool, usage_max);
-    let req = select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));
+    let out = offered_by(&mut b, dn);
+    (b, [dn, ledger], out)
+}
+
+/// Another query, up to its signed answer.
+fn offered_by(b: &mut Bench<Cn>, dn: ConnId) -> Vec<Output> {
+    let req = select_req(&ask(b, Some(signed_grant(grant_of(1)))));
     let peers = List::truncated([SelectedPeer {
         route: Route { link: 3, session: SessionId(1) },
         upload_key: PublicKey::numbered(200),
@@ -21,8 +27,7 @@ fn signed_by(spool: bool, usage_max: u32) -> (Bench<Cn>, [ConnId; 2], Vec<Output
     let out = b.input(Input::Directory { conn: dn, msg: selected });
     let [Output::Sign { req, context, message }] = &out[..] else { panic!("{out:?}") };
     let signature = fake_sign(&CN_KEY, *context, message);
-    let out = b.input(Input::Signed { req: *req, signature });
-    (b, [dn, ledger], out)
+    b.input(Input::Signed { req: *req, signature })
 }
 
 /// The same without a spool.
@@ -121,6 +126,25 @@ fn with_a_spool_that_fails_or_dawdles_nobody_is_named_and_the_edge_goes_on() {
 }
 
 #[test]
+fn the_first_peers_of_a_download_have_its_grant_recorded_and_shown_to_the_ledger() {
+    let signed = signed_grant(grant_of(1));
+    let (mut b, [dn, _], out) = signed_by(true, 100);
+    let (req, records, _) = save(&out).expect("a write");
+    let granted = LedgerRecord::Granted(GrantRecord::shown(&signed));
+    assert_eq!((&records[0], records.len()), (&granted, 2), "no edge may ever be asked for a byte of it");
+    let out = b.input(Input::Saved { req, ok: false });
+    assert!(!out.iter().any(|o| matches!(o, Output::LedgerSend { .. })));
+    // asked again: written again, and from then on never more
+    let mut again = |ok| {
+        let (req, records, _) = save(&offered_by(&mut b, dn)).expect("a write");
+        let out = b.input(Input::Saved { req, ok });
+        (records.contains(&granted), b.machine.ledger.holds(granted.id()), answered(&out))
+    };
+    assert_eq!(again(true), (true, true, true));
+    assert_eq!(again(true), (false, true, true));
+}
+
+#[test]
 fn a_dn_that_is_lost_before_the_offer_is_written_down_introduces_nobody() {
     for spool in [false, true] {
         let (mut b, [dn, _], _) = signed_by(spool, 100);
@@ -133,21 +157,21 @@ fn a_dn_that_is_lost_before_the_offer_is_written_down_introduces_nobody() {
 fn what_the_ledger_has_leaves_the_spool_and_what_a_crash_leaves_there_is_sent_again() {
     let (mut b, [_, ledger], out) = signed_by(true, 100);
     let (req, records, _) = save(&out).expect("a write");
-    let id = records[0].id();
+    let ids: Vec<_> = records.iter().map(LedgerRecord::id).collect();
     b.input(Input::Saved { req, ok: true });
-    let acked = |ids: RecordId| LedgerMsg::Ack(LedgerAck { ids: List::truncated([ids]) });
+    let acked = |ids: &[RecordId]| LedgerMsg::Ack(LedgerAck { ids: List::truncated(ids.iter().copied()) });
     // another CN starts on the same spool
     let (mut after, _, its_ledger) = whole();
     let out = after.input(Input::Restored { records: records.clone() });
-    assert_eq!(recorded(&out).0, id);
+    assert_eq!(recorded(&out).0, ids[1]);
     for (b, conn) in [(&mut b, ledger), (&mut after, its_ledger)] {
-        assert!(save(&b.input(Input::Ledger { conn, msg: acked(id) })).is_none(), "in its own time");
+        assert!(save(&b.input(Input::Ledger { conn, msg: acked(&ids) })).is_none(), "in its own time");
         let (req, records, out) = save(&b.wait(secs(1))).expect("a write");
-        assert_eq!((records, out), (vec![], vec![id]));
+        assert_eq!((records, &out), (vec![], &ids));
         // a disk that refuses is asked again
         b.input(Input::Saved { req, ok: false });
         let (req, _, out) = save(&b.wait(secs(1))).expect("a write");
-        assert_eq!(out, [id]);
+        assert_eq!(out, ids);
         b.input(Input::Saved { req, ok: true });
         assert!(save(&b.wait(secs(1))).is_none());
     }
@@ -160,7 +184,7 @@ fn a_cn_that_stops_takes_out_of_its_spool_what_the_ledger_has() {
     b.input(Input::Saved { req, ok: true });
     b.input(Input::ClientClosed { conn: ConnId(1) });
     b.input(Input::Shutdown);
-    let ack = LedgerMsg::Ack(LedgerAck { ids: List::truncated([records[0].id()]) });
+    let ack = LedgerMsg::Ack(LedgerAck { ids: List::truncated(records.iter().map(LedgerRecord::id)) });
     assert!(!b.input(Input::Ledger { conn: ledger, msg: ack }).contains(&Output::Stopped));
     let (req, ..) = save(&b.wait(Duration::ZERO)).expect("at once");
     assert!(b.input(Input::Saved { req, ok: true }).contains(&Output::Stopped));
@@ -173,7 +197,7 @@ fn a_stopping_cn_asks_a_disk_that_refuses_again_in_a_while() {
     b.input(Input::Saved { req, ok: true });
     b.input(Input::ClientClosed { conn: ConnId(1) });
     b.input(Input::Shutdown);
-    let ack = LedgerMsg::Ack(LedgerAck { ids: List::truncated([records[0].id()]) });
+    let ack = LedgerMsg::Ack(LedgerAck { ids: List::truncated(records.iter().map(LedgerRecord::id)) });
     b.input(Input::Ledger { conn: ledger, msg: ack });
     let (req, ..) = save(&b.wait(Duration::ZERO)).expect("at once");
     assert!(!b.input(Input::Saved { req, ok: false }).contains(&Output::Stopped));

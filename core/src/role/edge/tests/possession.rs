@@ -149,17 +149,14 @@ fn an_edge_that_cannot_read_its_content_accuses_nobody() {
 #[test]
 fn downloads_are_drawn_with_their_first_grant_and_never_where_no_peers_are_allowed() {
     let (mut b, _) = with_ledger();
+    b.cfg.limits.key.burst = 10_000;
     let mut granted = |permille, peers| {
         b.cfg.challenge_permille = permille;
         let mut asked = asked();
         asked.object.policy.peer_download = peers;
-        let out = ask(&mut b, asked);
-        let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
-        let [LedgerRecord::Granted(record)] = &batch.records[..] else { panic!("{batch:?}") };
-        let told = record.challenged;
-        let grant = issued(&b.input(Input::Saved { req, ok: true })).expect("granted");
-        assert_eq!(grant.challenged, told, "the ledger knows whom to expect");
-        told
+        let grant = issued(&ask(&mut b, asked)).expect("granted");
+        assert_eq!(GrantRecord::of(&grant).challenged, grant.challenged, "the ledger knows whom to expect");
+        grant.challenged
     };
     assert!(granted(1_000, true) && !granted(1_000, false) && !granted(0, true));
     let some = (0..2_000).filter(|_| granted(20, true)).count();

@@ -58,6 +58,7 @@ pub(super) struct Lab {
     pub(super) dropped_edges: Vec<u32>,
     pub(super) failed: Option<FailReason>,
     pub(super) renewals: u32,
+    pub(super) left_peers: u32,
     /// Every request ever made.
     pub(super) asked: Vec<(Source, PieceIndex, Range<u32>)>,
     pub(super) saved: BTreeSet<PieceIndex>,
@@ -93,6 +94,7 @@ impl Lab {
             dropped_edges: Vec::new(),
             failed: None,
             renewals: 0,
+            left_peers: 0,
             asked: Vec::new(),
             saved: BTreeSet::new(),
             finishing: false,
@@ -181,6 +183,7 @@ impl Lab {
                 Output::DropEdge { edge } => self.dropped_edges.push(edge),
                 Output::Verified { .. } => {}
                 Output::RenewGrant => self.renewals += 1,
+                Output::LeavePeers => self.left_peers += 1,
                 Output::Failed(why) => self.failed = Some(why),
             }
         }

@@ -219,6 +219,7 @@ fn download(day: Day, random: &mut Random) -> [LedgerRecord; PER_DOWNLOAD as usi
         issued_ms: day.end_ms() - 1 - random.next() % DAY_MS,
         max_peer_bytes: SIZE,
         challenged: false,
+        proof: None,
     };
     let served = EdgeRecord {
         id: RecordId(random.bytes()),

@@ -6,8 +6,8 @@ use super::*;
 use crate::http::Problem;
 use crate::keys::load_cert;
 use swarmedge_core::ids::{DownloadId, PublicKey};
-use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::{Grant, SignedGrant};
+use swarmedge_core::wire::{Text, Wire as _};
 
 const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 /// Signed by `KEY` with the salt `pepper`, by the public generator (akamai-edgeauth 0.3.2), good from 2001 to 2096.
@@ -127,6 +127,7 @@ fn request(key: &Key, n: u8) -> GrantRequest {
         nonce: data_encoding::HEXLOWER.encode(&[n; 16]),
         token: None,
         renew: None,
+        edge_only: false,
     }
 }
 
@@ -176,6 +177,7 @@ fn content_is_withheld_from_grants_that_are_forged_old_or_for_something_else() {
         version,
         size: 100_000,
         provider: ProviderId(7),
+        path: Text::new("a").expect("short"),
         policy: Policy::default(),
         max_peer_bytes: 100_000,
         order_seed: 0,

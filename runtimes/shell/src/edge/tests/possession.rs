@@ -7,8 +7,8 @@ use crate::http::Problem;
 use crate::keys::load_cert;
 use swarmedge_core::accounting::possession::{Prover, part_range};
 use swarmedge_core::ids::{DownloadId, PublicKey};
-use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::{Grant, SignedGrant};
+use swarmedge_core::wire::{Text, Wire as _};
 
 const SIZE: u32 = 1_000_000;
 
@@ -24,6 +24,7 @@ fn grant_field(lab: &Lab, version: VersionId) -> String {
         version,
         size: u64::from(SIZE),
         provider: ProviderId(7),
+        path: Text::new("a").expect("short"),
         policy: Policy::default(),
         max_peer_bytes: u64::from(SIZE),
         order_seed: 0,

@@ -454,7 +454,7 @@ async fn add_plain(change: &mut AnyConnection, r: &EdgeRecord, day: Day) -> Resu
 /// The record in a column.
 pub(super) fn decode(row: &sqlx::any::AnyRow, column: usize) -> Result<LedgerRecord, sqlx::Error> {
     let body: Vec<u8> = row.try_get(column)?;
-    LedgerRecord::from_stored(&body).map_err(|e| sqlx::Error::Decode(format!("a broken record: {e}").into()))
+    LedgerRecord::from_bytes(&body).map_err(|e| sqlx::Error::Decode(format!("a broken record: {e}").into()))
 }
 
 /// Whether the database has looked at the values and refuses them, rather than being unable to do anything.

@@ -38,6 +38,7 @@ fn grant(download: u32, provider: u32, path: &str, issued_ms: u64) -> LedgerReco
         issued_ms,
         max_peer_bytes: 100,
         challenged: false,
+        proof: None,
     })
 }
 

@@ -1,0 +1,165 @@
+//! Who may ask an edge for grants, and how often. A first grant is paid for by the key that signs for it and by the
+//! network that it comes from; a renewal by its download alone, so that a flood of first grants denies no renewal and
+//! no neighbour's download. Nonces are remembered of admitted requests only: so nobody has more of them remembered than
+//! its limits let it ask while they count.
+
+use crate::accounting::grants::{Denial, GrantAsked, Nonce};
+use crate::ids::{DownloadId, PublicKey};
+use crate::machine::Time;
+use crate::selection::locality::prefix;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::time::Duration;
+
+/// How far a request's time may be from the edge's, in milliseconds.
+pub const TIME_WINDOW_MS: u64 = 5 * 60 * 1000;
+const MINUTE_MS: u64 = 60_000;
+/// A full table is looked through for what it need not hold no more often than this.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// So many at once, and then one each `every`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// At once.
+    pub burst: u32,
+    /// Between any two in the long run.
+    pub every: Duration,
+}
+
+/// What clients may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// First grants of one key.
+    pub key: Rate,
+    /// First grants of one /24 (IPv6: /48), which may be thousands of clients behind one address.
+    pub prefix: Rate,
+    /// Renewals of one download.
+    pub download: Rate,
+    /// Keys, networks and downloads remembered at a time: about 100 bytes each.
+    pub payers_max: u32,
+    /// Requests remembered at a time: about 25 bytes each.
+    pub nonces_max: u32,
+}
+
+impl Limits {
+    /// Four thousand clients behind one address begin a download at once, and twice as many again in the next minute;
+    /// one of them 512, and eight a second from then on.
+    pub const PRODUCTION: Self = Self {
+        key: Rate { burst: 512, every: Duration::from_millis(125) },
+        prefix: Rate { burst: 8_192, every: Duration::from_millis(8) },
+        download: Rate { burst: 16, every: Duration::from_secs(10) },
+        payers_max: 131_072,
+        nonces_max: 1 << 20,
+    };
+}
+
+/// Whose allowance a request takes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Payer {
+    Key(PublicKey),
+    Prefix(IpAddr),
+    Download(DownloadId),
+    /// All for whom there is no place.
+    Rest,
+}
+
+/// What an edge remembers of who has asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Admission {
+    /// When each payer's allowance is whole again; who is not here has all of it.
+    whole_at: BTreeMap<Payer, Time>,
+    swept: Option<Time>,
+    /// The nonces of admitted requests, by the minute of the request's time.
+    seen: BTreeMap<u64, BTreeSet<Nonce>>,
+    nonces: usize,
+}
+
+impl Admission {
+    /// Admits a request, once, or says why not. Its signature and, of a renewal, that the old grant is genuine and its
+    /// key's were checked.
+    pub(super) fn admit(&mut self, limits: &Limits, now: Time, now_ms: u64, asked: &GrantAsked) -> Result<(), Denial> {
+        if now_ms.abs_diff(asked.time_ms) > TIME_WINDOW_MS {
+            return Err(Denial::Clock);
+        }
+        self.forget(now_ms);
+        let minute = asked.time_ms / MINUTE_MS;
+        if self.seen.get(&minute).is_some_and(|seen| seen.contains(&asked.nonce)) {
+            return Err(Denial::Replayed);
+        }
+        self.charge(limits, now, payers(limits, asked))?;
+        if self.nonces >= limits.nonces_max as usize {
+            // whoever repeats a request gets a grant for keys that it has not: no harm but the work
+            self.forget_oldest();
+        }
+        if limits.nonces_max > 0 && self.seen.entry(minute).or_default().insert(asked.nonce) {
+            self.nonces += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes one from each of these allowances, or from none.
+    fn charge(&mut self, limits: &Limits, now: Time, payers: Vec<(Payer, Rate)>) -> Result<(), Denial> {
+        let payers: Vec<_> = payers.into_iter().map(|(p, rate)| (self.place(limits, now, p), rate)).collect();
+        let mut after = Vec::new();
+        for (payer, rate) in payers {
+            let whole_at = self.whole_at.get(&payer).map_or(now, |at| (*at).max(now)).after(rate.every);
+            let over = whole_at.since(now).saturating_sub(rate.every * rate.burst);
+            if !over.is_zero() {
+                let retry_after_ms = u32::try_from(over.as_millis()).unwrap_or(u32::MAX).saturating_add(1);
+                return Err(Denial::TooMany { retry_after_ms });
+            }
+            after.push((payer, whole_at));
+        }
+        self.whole_at.extend(after);
+        Ok(())
+    }
+
+    /// The payer, or where it finds no place the one that stands for the rest.
+    fn place(&mut self, limits: &Limits, now: Time, payer: Payer) -> Payer {
+        let full = |all: &Self| all.whole_at.len() + 3 > limits.payers_max as usize;
+        if !self.whole_at.contains_key(&payer) && full(self) {
+            if self.swept.is_none_or(|at| now.since(at) >= SWEEP_EVERY) {
+                self.swept = Some(now);
+                self.whole_at.retain(|_, at| *at > now);
+            }
+            if full(self) {
+                return Payer::Rest;
+            }
+        }
+        payer
+    }
+
+    /// Forgets whose time would be refused anyway.
+    fn forget(&mut self, now_ms: u64) {
+        let oldest = now_ms.saturating_sub(TIME_WINDOW_MS) / MINUTE_MS;
+        while self.seen.first_key_value().is_some_and(|(minute, _)| *minute < oldest) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, seen)) = self.seen.pop_first() {
+            self.nonces -= seen.len();
+        }
+    }
+
+    /// See [`crate::machine::Machine::rebase`].
+    pub(super) fn rebase(&mut self, by: Duration) {
+        self.whole_at.values_mut().for_each(|at| *at = at.rebased(by));
+        self.whole_at.retain(|_, at| *at > Time::ZERO);
+        self.swept = self.swept.map(|at| at.rebased(by));
+    }
+}
+
+fn payers(limits: &Limits, asked: &GrantAsked) -> Vec<(Payer, Rate)> {
+    let renewed = asked.renew.as_ref().filter(|r| r.proven).and_then(|r| r.grant.as_ref());
+    match renewed.filter(|signed| signed.grant.guid == asked.guid) {
+        Some(signed) => vec![(Payer::Download(signed.grant.download), limits.download)],
+        None => vec![(Payer::Key(asked.key), limits.key), (Payer::Prefix(prefix(asked.from)), limits.prefix)],
+    }
+}
+
+#[cfg(test)]
+mod tests;
