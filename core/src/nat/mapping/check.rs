@@ -27,7 +27,8 @@ pub(super) struct Check {
 impl Mapping {
     /// Has the opened port looked at from outside.
     pub(super) fn begin_check(&mut self, cx: &mut Context<'_>) {
-        self.recheck = None;
+        // an answer to an earlier look shows nothing about the port that is open now
+        (self.check, self.recheck) = (None, None);
         let udp = self.lease.filter(|_| self.over() == Transport::Udp);
         let (Some(lease), Some(sight)) = (udp, &self.sight) else { return };
         let port = lease.external.port();

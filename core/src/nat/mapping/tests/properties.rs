@@ -255,3 +255,16 @@ proptest! {
         }
     }
 }
+
+/// The gateway opens another port while the witness is away: an answer to the look at the first says nothing of it.
+#[test]
+fn an_answer_to_a_look_at_another_port_shows_nothing() -> Result<(), TestCaseError> {
+    let seen = |port, witness| Any::Seen { ip: 2, port, translated: true, witness };
+    let opens = |port| Any::Pcp { ip: 2, port, lifetime_s: 60, epoch_s: 0 };
+    let answer = Any::Stun { forged: false, class: Class::Success };
+    let mut run = Run::new();
+    for input in [Any::Site(Some(1)), seen(40_000, true), opens(7), seen(40_001, false), opens(1), answer] {
+        run.come(input)?;
+    }
+    Ok(())
+}
