@@ -8,8 +8,8 @@
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::type_complexity))]
 
 extern crate alloc;
-// what derives `Arbitrary` counts recursion in a thread-local: for fuzzing and tests only
-#[cfg(feature = "arbitrary")]
+// what derives `Arbitrary` counts recursion in a thread-local: for fuzzing only
+#[cfg(all(feature = "arbitrary", not(test)))]
 extern crate std;
 
 pub mod accounting;
@@ -24,11 +24,21 @@ pub mod role;
 pub mod selection;
 pub mod session;
 pub mod swarm;
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
 pub mod wire;
 
 pub use machine::{Cx, Deadlines, Machine, Rng, Time};
 
-/// Whether this build carries what is for tests and models only; never so in a deployed binary.
-pub const TESTING: bool = cfg!(feature = "testing");
+// Unit tests drive a machine by hand as the models do: with the models' own bench and seeded generator, compiled
+// against this build of the crate.
+#[cfg(test)]
+#[path = "../../models/src/bench.rs"]
+#[expect(unreachable_pub, reason = "public in the models' crate")]
+mod bench;
+#[cfg(test)]
+#[path = "../../models/src/seeded.rs"]
+#[expect(unreachable_pub, dead_code, reason = "public in the models' crate, which uses all of it")]
+mod seeded;
+#[cfg(test)]
+extern crate self as swarmedge_core;
+#[cfg(test)]
+extern crate std;

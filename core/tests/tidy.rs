@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const FILE_LINES_MAX: usize = 600;
 const LINE_WIDTH_MAX: usize = 120;
@@ -110,9 +111,7 @@ fn the_core_has_no_ambient_clock_randomness_or_unordered_map() {
         "tracing::",
         "println!",
     ];
-    // the one permitted hash map has a room of its own
-    let core: Vec<_> = sources(&["core/src"]).into_iter().filter(|s| s.path != "core/src/table.rs").collect();
-    let hits = lines_with(&core, &banned);
+    let hits = lines_with(&sources(&["core/src"]), &banned);
     assert!(hits.is_empty(), "every input of the core is an argument:\n{}", hits.join("\n"));
 }
 
@@ -144,7 +143,7 @@ fn rooms(sources: &[Source], root: &str) -> BTreeMap<String, BTreeSet<String>> {
     for s in sources {
         let inside = s.path.strip_prefix(root).expect("below the root");
         let room = inside.split(['/', '.']).next().unwrap_or_default();
-        if inside.split(['/', '.']).any(|part| part.ends_with("tests")) || ["lib", "main"].contains(&room) {
+        if inside.split(['/', '.']).any(|part| part.ends_with("tests")) || ["lib", "main", "bin"].contains(&room) {
             continue;
         }
         let code = s.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
@@ -171,7 +170,7 @@ fn circles(rooms: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
 
 #[test]
 fn the_rooms_stand_on_floors() {
-    for root in ["core/src/", "runtimes/shell/src/"] {
+    for root in ["core/src/", "models/src/", "fuzz/src/", "runtimes/shell/src/"] {
         let house = sources(&[root]);
         let mut hits = lines_with(&house, &["crate::{"]);
         // what stands at the root itself may be grouped
@@ -195,4 +194,24 @@ fn the_rules_find_what_they_forbid() {
     assert_eq!(random("    #![proptest_config(swarmedge_seeds::random(9))]\n"), 0);
     assert_eq!(random("    #[test]\n"), 1);
     assert_eq!(random(concat!("#![proptest_config(swarmedge_seeds::random(9))] failure_", "persistence: None")), 1);
+}
+
+/// What is deployed depends, directly or not, on nothing that is for proofs only.
+#[test]
+fn no_deployed_binary_depends_on_what_is_for_proofs() {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--edges", "normal,build", "--prefix", "none", "--format", "{p} {f}", "--offline"])
+        .args(["-p", "swarmedge", "-p", "swarmedge-smol"])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .output()
+        .expect("cargo runs");
+    assert!(tree.status.success(), "cargo tree: {}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8_lossy(&tree.stdout);
+    assert!(tree.contains("swarmedge-core v"), "{tree}");
+    let banned_words =
+        ["arbitrary", "libfuzzer-sys", "lies", "loom", "proptest", "stateright", "swarmedge-fuzz", "swarmedge-models"];
+    for banned in banned_words {
+        let found = tree.lines().find(|line| line.split([' ', ',']).any(|word| word == banned));
+        assert_eq!(found, None, "{banned} is in the default build");
+    }
 }

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| swarmedge_core::testing::fuzz::run("decode_records", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| swarmedge_fuzz::run("decode_records", bytes));

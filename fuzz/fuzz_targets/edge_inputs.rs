@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| swarmedge_core::testing::fuzz::run("edge_inputs", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| swarmedge_fuzz::run("edge_inputs", bytes));

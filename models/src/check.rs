@@ -1,79 +1,92 @@
 //! Checks one model: every rule on every state, then every tooth.
 
+use crate::rule::{Demand, Rule};
 use crate::shim::Checked;
+use crate::trace;
+use crate::world::{System, World};
 use stateright::{Checker, HasDiscoveries, Model};
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
-use swarmedge_core::testing::rule::{Demand, Rule};
-use swarmedge_core::testing::trace;
-use swarmedge_core::testing::world::{System, World};
 
 /// A seeded defect and the rule that must find it.
-pub(crate) struct Tooth<S: System> {
+pub struct Tooth<S: System> {
     /// What is wrong.
-    pub(crate) defect: &'static str,
+    pub defect: &'static str,
     /// The rule that must break.
-    pub(crate) rule: &'static str,
+    pub rule: &'static str,
     /// The configuration that holds the defect.
-    pub(crate) cfg: S::Cfg,
+    pub cfg: S::Cfg,
 }
 
 /// A model: a world, its rules and its teeth.
-pub(crate) struct Spec<S: System> {
+pub struct Spec<S: System> {
     /// Its name on the command line.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// What is modelled, with its bounds.
-    pub(crate) about: &'static str,
+    pub about: &'static str,
     /// The sound configuration.
-    pub(crate) cfg: S::Cfg,
+    pub cfg: S::Cfg,
     /// The first state under a configuration.
-    pub(crate) start: fn(&S::Cfg) -> World<S>,
+    pub start: fn(&S::Cfg) -> World<S>,
     /// What must hold.
-    pub(crate) rules: &'static [Rule<S>],
+    pub rules: &'static [Rule<S>],
     /// Which defects must be found.
-    pub(crate) teeth: Vec<Tooth<S>>,
+    pub teeth: Vec<Tooth<S>>,
 }
 
 /// What a rule came to.
-pub(crate) struct RuleReport {
-    pub(crate) name: &'static str,
-    pub(crate) demand: Demand,
+pub struct RuleReport {
+    /// The rule's name.
+    pub name: &'static str,
+    /// What the rule asks for.
+    pub demand: Demand,
     /// How it was broken, or that a state to be reached was not.
-    pub(crate) failure: Option<String>,
+    pub failure: Option<String>,
 }
 
 /// What a tooth came to.
-pub(crate) struct ToothReport {
-    pub(crate) defect: &'static str,
-    pub(crate) rule: &'static str,
+pub struct ToothReport {
+    /// What is wrong.
+    pub defect: &'static str,
+    /// The rule that must break.
+    pub rule: &'static str,
     /// In how many steps the rule broke; `None`: the defect was not found.
-    pub(crate) steps: Option<usize>,
+    pub steps: Option<usize>,
     /// Distinct states until then.
-    pub(crate) states: usize,
-    pub(crate) time: Duration,
+    pub states: usize,
+    /// The time it took.
+    pub time: Duration,
 }
 
 /// What a model came to.
-pub(crate) struct Report {
-    pub(crate) name: &'static str,
-    pub(crate) about: &'static str,
-    pub(crate) states: usize,
-    pub(crate) transitions: usize,
-    pub(crate) depth: usize,
-    pub(crate) time: Duration,
-    pub(crate) rules: Vec<RuleReport>,
-    pub(crate) teeth: Vec<ToothReport>,
+pub struct Report {
+    /// The model's name on the command line.
+    pub name: &'static str,
+    /// What is modelled, with its bounds.
+    pub about: &'static str,
+    /// Distinct states.
+    pub states: usize,
+    /// Steps between them.
+    pub transitions: usize,
+    /// Steps to the state that is farthest from the first.
+    pub depth: usize,
+    /// The time it took.
+    pub time: Duration,
+    /// What each rule came to.
+    pub rules: Vec<RuleReport>,
+    /// What each tooth came to.
+    pub teeth: Vec<ToothReport>,
 }
 
 impl Report {
     /// Every rule holds and every tooth was found.
-    pub(crate) fn is_good(&self) -> bool {
+    pub fn is_good(&self) -> bool {
         self.rules.iter().all(|r| r.failure.is_none()) && self.teeth.iter().all(|t| t.steps.is_some())
     }
 }
 
 /// A model whatever its system.
-pub(crate) trait AnyModel {
+pub trait AnyModel {
     /// Its name on the command line.
     fn name(&self) -> &'static str;
     /// Checks everything.

@@ -1,8 +1,8 @@
 //! A world as stateright sees it: the whole bridge between the production machines and the checker.
 
+use crate::rule::{Demand, Rule};
+use crate::world::{Action, System, World};
 use stateright::{Expectation, Model, Property};
-use swarmedge_core::testing::rule::{Demand, Rule};
-use swarmedge_core::testing::world::{Action, System, World};
 
 /// One world under one configuration, with its rules.
 pub(crate) struct Checked<S: System> {

@@ -136,7 +136,7 @@ pub fn is_conspicuous(size: u64, edge_bytes: u64, elapsed_ms: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::rng::Seeded;
+    use crate::seeded::Seeded;
 
     #[test]
     fn a_challenge_asks_for_different_parts_that_were_not_sent() {

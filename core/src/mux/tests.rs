@@ -1,6 +1,6 @@
 use super::*;
 use crate::machine::Rng as _;
-use crate::testing::rng::Seeded;
+use crate::seeded::Seeded;
 use alloc::vec;
 
 fn pair() -> (Mux, Mux) {

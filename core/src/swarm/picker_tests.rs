@@ -3,8 +3,8 @@
 use super::picker::{Picker, Span};
 use crate::content::{Bitfield, Layout};
 use crate::ids::{IntroId, PieceIndex, PublicKey, XferId};
+use crate::seeded::Seeded;
 use crate::swarm::outcome::SourceName;
-use crate::testing::rng::Seeded;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use proptest::prelude::*;

@@ -29,4 +29,4 @@ pub use plan::Plan;
 pub use rules::rules;
 pub use run::Error;
 pub use swarmedge_core::nat::NatBehaviour as Behaviour;
-pub use swarmedge_core::testing::nat::{Expect, Kind, expected};
+pub use swarmedge_models::nat::{Expect, Kind, expected};

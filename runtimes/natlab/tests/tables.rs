@@ -3,9 +3,9 @@
 //! models' is what they demand of them, which is what the DN offers.
 
 use std::collections::BTreeMap;
-use swarmedge_core::testing::punch_world::{Cfg, world};
-use swarmedge_core::testing::rng::Seeded;
-use swarmedge_core::testing::world::Budget;
+use swarmedge_models::punching::{Cfg, world};
+use swarmedge_models::rng::Seeded;
+use swarmedge_models::world::Budget;
 use swarmedge_natlab::{Expect, Kind, expected};
 
 type Table = BTreeMap<(Kind, Kind), bool>;

@@ -12,9 +12,6 @@ pub mod io;
 mod pair;
 mod tcp;
 
-#[cfg(test)]
-mod tests;
-
 pub use check::is_check;
 pub use io::{Along, Attempt, Config, Failure, Input, Line, LineEvent, Offer, Output, Role, Rung};
 pub use io::{Scatter, Scattered, Ticket};

@@ -9,8 +9,6 @@
 mod doors;
 pub mod io;
 pub mod lifetime;
-#[cfg(test)]
-mod tests;
 mod upkeep;
 mod way;
 

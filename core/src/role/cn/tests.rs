@@ -11,11 +11,11 @@ use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify, trust}
 use crate::accounting::introductions;
 use crate::accounting::introductions::tests::CN_KEY;
 use crate::accounting::logs::{self, Log};
+use crate::bench::Bench;
 use crate::content::Policy;
 use crate::ids::{DownloadId, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use crate::nat::NatDescriptor;
 use crate::nat::connectivity::{Attempt, Rung};
-use crate::testing::bench::Bench;
 use crate::wire::control::{ControlMsg, Hello, Inventory, Opened, Outcome, Query, QueryError, Refusal, Shared, Update};
 use crate::wire::directory::{Deliver, DirectoryMsg, DirectoryWelcome, Route, Selected, SelectedPeer, Signalled, Step};
 use crate::wire::ledger::{LedgerAck, LedgerMsg};

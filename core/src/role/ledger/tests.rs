@@ -1,7 +1,7 @@
 use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
+use crate::bench::Bench;
 use crate::ids::{DownloadId, Guid, ProviderId, VersionId};
-use crate::testing::bench::Bench;
 use crate::wire::Wire as _;
 use crate::wire::records::{Context, EdgeRecord, Grant, Side, SignedGrant, UsageRecord, UsageState};
 use alloc::vec;

@@ -6,7 +6,7 @@ use super::lists::Bucket;
 use super::*;
 use crate::ids::SecondaryGuid;
 use crate::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
-use crate::testing::rng::Seeded;
+use crate::seeded::Seeded;
 use crate::wire::List;
 use alloc::format;
 use alloc::vec;

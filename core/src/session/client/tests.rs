@@ -5,8 +5,8 @@ use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_verify};
 use crate::accounting::introductions::tests::{CN_KEY, answer, intro};
 use crate::accounting::logs::Log;
+use crate::bench::Bench;
 use crate::ids::{Guid, IntroId, PublicKey, RecordId, SecondaryGuid, Signature, VersionId};
-use crate::testing::bench::Bench;
 use crate::wire::Blob;
 use crate::wire::control::{
     Introduce, IntroducedPeer, Introductions, QueryError, QueryFailed, ReaddRequest, RetryAfter, UsageAck,

@@ -100,10 +100,10 @@ fn report(error: &Error, json: bool) {
 }
 
 fn print_version<R: Start>(json: bool) -> Result<(), Error> {
-    let (version, testing) = (env!("CARGO_PKG_VERSION"), swarmedge_core::TESTING);
+    let version = env!("CARGO_PKG_VERSION");
     if json {
         let name = if R::NAME == "tokio" { "swarmedge".into() } else { format!("swarmedge-{}", R::NAME) };
-        say!("{}", serde_json::json!({"name": name, "version": version, "runtime": R::NAME, "testing": testing}))
+        say!("{}", serde_json::json!({"name": name, "version": version, "runtime": R::NAME}))
     } else {
         say!("swarmedge {version} ({})", R::NAME)
     }

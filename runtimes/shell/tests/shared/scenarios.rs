@@ -11,11 +11,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{Guid, ProviderId};
-use swarmedge_core::testing::scenario::{
-    ALL, ClientOptions, Command, Name, Object, Plan, Progress, Rig, Role, Status, Totals,
-};
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::records::{CertBody, ServerRole};
+use swarmedge_models::scenario::{
+    ALL, ClientOptions, Command, Name, Object, Plan, Progress, Rig, Role, Status, Totals,
+};
 use swarmedge_shell::cli::init::{self, Deployment, Ports};
 use swarmedge_shell::client::ClientConfig;
 use swarmedge_shell::client::local::Call;

@@ -14,7 +14,7 @@ use crate::ids::{
     ConnId, DownloadId, Guid, Handle, IntroId, PieceIndex, ProviderId, PublicKey, ReqId, SecondaryGuid, VersionId,
 };
 use crate::nat::{Candidate, CandidateKind, NatDescriptor};
-use crate::testing::rng::Seeded;
+use crate::seeded::Seeded;
 use crate::wire::control::{ControlMsg, IntroducedPeer, Introductions, Query, Retired, UsageAck, Welcome};
 use crate::wire::peer::{HaveMap, PeerMsg, PeerWelcome};
 use crate::wire::records::{

@@ -3,8 +3,8 @@
 use super::super::{Config, Download, Input, Output, Phase, Source, Spec};
 use crate::content::{Bitfield, Layout};
 use crate::ids::{ConnId, Handle, IntroId, PieceIndex, PublicKey, XferId};
+use crate::seeded::Seeded;
 use crate::swarm::outcome::{CloseReason, EdgeError, FailReason, FetchEnd, SourceName, StoreError};
-use crate::testing::rng::Seeded;
 use crate::wire::peer::RefuseCode;
 use crate::{Cx, Machine, Time};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};

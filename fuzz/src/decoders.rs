@@ -1,0 +1,87 @@
+//! Decoders: what decodes has that one encoding, and no bytes make one panic.
+
+use crate::play::value;
+use std::fmt::Debug;
+use swarmedge_core::content::{Bitfield, Manifest};
+use swarmedge_core::nat::NatDescriptor;
+use swarmedge_core::nat::stun;
+use swarmedge_core::wire::control::ControlMsg;
+use swarmedge_core::wire::peer::{PeerMsg, PieceAnswer, PieceRequest};
+use swarmedge_core::wire::records::{
+    EdgeRecord, LedgerRecord, SealedGrant, ServedRecord, SignedGrant, SignedIntroduction, SignedReceipt, SignedRekey,
+    UsageRecord,
+};
+use swarmedge_core::wire::{Framed, Wire, frame_len};
+
+/// A frame's content: what decodes has that one encoding.
+pub(crate) fn framed<M: Wire + Clone + PartialEq + Debug>(content: &[u8]) {
+    if let Ok(Some(frame)) = Framed::<M>::decode(content) {
+        let mut back = Vec::new();
+        frame.encode(&mut back);
+        assert_eq!(&back[4..], content, "another encoding of the same message");
+    }
+}
+
+pub(crate) fn decode_peer(bytes: &[u8]) {
+    framed::<PeerMsg>(bytes);
+    value::<PieceRequest>(bytes);
+    value::<PieceAnswer>(bytes);
+    if let (Ok(PeerMsg::HaveMap(map)), Some(&n)) = (PeerMsg::from_bytes(bytes), bytes.first()) {
+        let _ = Bitfield::from_bytes(u32::from(n), &map.bits);
+    }
+}
+
+pub(crate) fn decode_records(bytes: &[u8]) {
+    value::<LedgerRecord>(bytes);
+    value::<UsageRecord>(bytes);
+    value::<SignedReceipt>(bytes);
+    value::<EdgeRecord>(bytes);
+    value::<ServedRecord>(bytes);
+    value::<SignedGrant>(bytes);
+    value::<SealedGrant>(bytes);
+    value::<SignedIntroduction>(bytes);
+    value::<SignedRekey>(bytes);
+    value::<NatDescriptor>(bytes);
+}
+
+/// A stream of bytes, cut into frames as a reader does.
+pub(crate) fn decode_frame(mut stream: &[u8]) {
+    while let Ok(Some(n)) = frame_len(stream) {
+        assert!(n > 4 && n <= stream.len(), "a frame of {n} bytes in {}", stream.len());
+        framed::<ControlMsg>(&stream[4..n]);
+        stream = &stream[n..];
+    }
+}
+
+pub(crate) fn decode_manifest(bytes: &[u8]) {
+    if let Ok(m) = Manifest::from_bytes(bytes) {
+        assert_eq!(m.to_bytes(), bytes, "another encoding of the same manifest");
+        assert_eq!(m.roots().len(), m.layout().pieces() as usize);
+    }
+}
+
+pub(crate) fn decode_stun(bytes: &[u8]) {
+    let _ = stun::integrity::check(bytes, b"key");
+    if let Ok(mut m) = stun::Message::decode(bytes) {
+        m.unknown.clear();
+        let again = stun::Message::decode(&m.encode());
+        assert_eq!(again.as_ref(), Ok(&m), "a message changed on its way through the codec");
+    }
+}
+
+/// What gateways say and are asked.
+pub(crate) fn decode_mapping(bytes: &[u8]) {
+    use swarmedge_core::nat::mapping::{natpmp, pcp};
+    if let Ok(answer) = pcp::Answer::decode(bytes) {
+        assert_eq!(pcp::Answer::decode(&answer.encode()), Ok(answer), "an answer changed on its way");
+    }
+    if let Ok(request) = pcp::decode_request(bytes) {
+        assert_eq!(pcp::decode_request(&request.encode()), Ok(request), "a request changed on its way");
+    }
+    if let Ok(answer) = natpmp::Answer::decode(bytes) {
+        assert_eq!(natpmp::Answer::decode(&answer.encode()), Ok(answer), "an answer changed on its way");
+    }
+    if let Ok(request) = natpmp::Request::decode(bytes) {
+        assert_eq!(natpmp::Request::decode(&request.encode()), Ok(request), "a request changed on its way");
+    }
+}

@@ -1,0 +1,46 @@
+//! What the bodies share: time that passes, one input at a time, draws from bytes.
+
+use arbitrary::{Result, Unstructured};
+use std::fmt::Debug;
+use std::time::Duration;
+use swarmedge_core::machine::{Cx, Machine, Time};
+use swarmedge_core::wire::Wire;
+use swarmedge_models::rng::Seeded;
+
+pub(crate) fn value<T: Wire + PartialEq + Debug>(bytes: &[u8]) {
+    if let Ok(v) = T::from_bytes(bytes) {
+        assert_eq!(v.to_bytes(), bytes, "another encoding of the same value");
+    }
+}
+
+/// Time goes on by up to about a minute, in steps of all sizes.
+pub(crate) fn step(u: &mut Unstructured<'_>, now: &mut Time) -> Result<()> {
+    let by = 1_u64 << u.int_in_range(0..=26_u32)?;
+    *now = now.after(Duration::from_micros(by));
+    Ok(())
+}
+
+/// No input may have more effects than this: an answer is not an amplifier.
+const OUTPUTS_MAX: usize = 10_000;
+
+/// One input or timeout; what the machine puts out.
+pub(crate) fn drive<M: Machine>(
+    m: &mut M,
+    cfg: &M::Config,
+    now: Time,
+    rng: &mut Seeded,
+    input: Option<M::Input>,
+) -> Vec<M::Output> {
+    let mut out = Vec::new();
+    let mut cx = Cx { now, cfg, rng, out: &mut out };
+    match input {
+        Some(input) => m.handle_input(&mut cx, input),
+        None => m.handle_timeout(&mut cx),
+    }
+    assert!(out.len() <= OUTPUTS_MAX, "{} effects of one input", out.len());
+    out
+}
+
+pub(crate) fn one_of<T: Copy>(u: &mut Unstructured<'_>, all: &[T], other: T) -> Result<T> {
+    if all.is_empty() { Ok(other) } else { Ok(*u.choose(all)?) }
+}

@@ -1,0 +1,436 @@
+//! The world of grants: two edges and a CN whose clocks and sealing keys may differ, an operator that rotates the keys,
+//! a provider that publishes another version, a client that renews in time or was away. Every decision is production's
+//! ([`decide`], [`check_shown`], [`renew_after`], [`Epochs`]); in every state a thief tries what he can as well.
+
+pub mod model;
+
+use super::rng::Seeded;
+use super::rule::Rule;
+use super::scenario::{Name, Role};
+use super::sim::keys;
+use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+use swarmedge_core::accounting::Trust;
+use swarmedge_core::accounting::epochs::Epochs;
+use swarmedge_core::accounting::grants::{
+    Decision, Denial, GrantAsked, Lifetimes, ObjectFacts, Renewal, SKEW_MS, check_shown, decide, renew_after,
+};
+use swarmedge_core::content::{Access, Policy};
+use swarmedge_core::ids::{DownloadId, Guid, ProviderId, PublicKey, ReqId, VersionId};
+use swarmedge_core::machine::{Rng, Time};
+use swarmedge_core::wire::records::{Context, Grant, SealedGrant, ServerRole, SignedGrant};
+use swarmedge_core::wire::{Text, Wire as _};
+
+const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000, whole_ms: 1_500_000 };
+const RENEW_BEFORE: Duration = Duration::from_secs(180);
+const EDGES: [usize; 2] = [0, 1];
+const CN: usize = 2;
+/// What the clocks of the edges and the CN show beyond the time, in milliseconds: not apart, and as far as
+/// they may be.
+const CLOCKS: [[u64; 3]; 3] = [[0, 0, 0], [SKEW_MS, SKEW_MS / 2, 0], [0, 0, SKEW_MS]];
+/// How far time may go on at once, in milliseconds; sums of these fall on each end of a grant exactly.
+const TICKS: [u64; 3] = [SKEW_MS, LIVES.valid_ms - SKEW_MS, LIVES.renew_ms];
+/// Bytes of the version when it is first granted, and what an edge may come to think later.
+const SIZES: [u64; 2] = [100, 200];
+
+/// The seeded defect.
+#[derive(Clone, Debug, Default)]
+pub struct Cfg {
+    /// See [`Mutant`].
+    pub mutant: Option<Mutant>,
+}
+
+/// Defects; each must break a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// Rotation seals at once with a key that no server has heard of.
+    SwitchesAtOnce,
+    /// Servers forget the key of the epoch before.
+    ForgetsPrevious,
+    /// The CN does not look at the time.
+    CnHasNoClock,
+    /// The CN makes no allowance for skew.
+    NoAllowance,
+    /// The CN checks no signature.
+    CnTrusts,
+    /// The CN does not ask whose a grant is.
+    AnyClient,
+    /// An edge renews without proof of K_d.
+    NoProof,
+    /// An edge renews whatever the present version is.
+    AnyVersion,
+    /// An edge renews however late.
+    RenewsForever,
+    /// An edge renews however old the download is.
+    NeverEnds,
+    /// A renewal takes the ceiling of the object as it is now.
+    Widens,
+    /// A renewal begins another download.
+    NewDownload,
+    /// A renewal takes the key that it is asked with.
+    NewKey,
+    /// A client renews when its grant has expired.
+    RenewsLate,
+    /// A client gives up when its edge does not answer.
+    AsksOneEdge,
+}
+
+/// What comes from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Move {
+    /// The clocks show this.
+    Clocks(u8),
+    /// The client gets a first grant of an edge.
+    Ask(u8),
+    /// Time passes.
+    Tick(u64),
+    /// The client is switched off: it renews nothing until it comes back.
+    Sleep,
+    /// It comes back, and renews what it has at this edge.
+    Wake(u8),
+    /// An edge answers no more.
+    Fail(u8),
+    /// The operator rotates the keys, once every server has heard of the last time.
+    Rotate,
+    /// A server reads its keys again.
+    Load(u8),
+    /// The provider publishes another version.
+    Publish,
+}
+
+/// The environment: all there is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Grants {
+    clocks: Option<u8>,
+    now_ms: u64,
+    file: Epochs,
+    /// Edges 0 and 1, CN 2.
+    servers: [Epochs; 3],
+    failed: Option<u8>,
+    version: u32,
+    held: Option<SealedGrant>,
+    /// The first grant of the download that is held.
+    first: Option<Grant>,
+    /// The client is on.
+    awake: bool,
+    /// When it renews.
+    due_ms: Option<u64>,
+    /// A renewal was later than it may be, or of another version than there is.
+    wrongly_renewed: bool,
+    /// First grants so far.
+    asks: u64,
+    /// The epochs in which the download that is held was first granted, and last renewed.
+    epochs: [u32; 2],
+}
+
+fn trust(mutant: Option<Mutant>) -> Trust {
+    let verify = if mutant == Some(Mutant::CnTrusts) { |_: &_, _, _: &_, _: &_| true } else { keys::verify };
+    Trust { root: keys::root(), verify }
+}
+
+/// The client's key, and a thief's.
+fn client(n: u32) -> PublicKey {
+    PublicKey::numbered(0x50 + n)
+}
+
+impl Grants {
+    fn clock(&self, server: usize) -> u64 {
+        let ahead = self.clocks.map_or(0, |n| CLOCKS[usize::from(n)][server]);
+        self.now_ms + ahead
+    }
+
+    /// What is asked of an edge by a client, for a first grant or with one to be renewed.
+    fn asked(&self, key: PublicKey, renew: Option<Renewal>) -> GrantAsked {
+        let size = SIZES[usize::from(renew.is_some())];
+        let object = ObjectFacts {
+            provider: ProviderId(5),
+            path: Text::default(),
+            version: VersionId::numbered(self.version),
+            size,
+            access: Access::Public,
+            policy: Policy::default(),
+        };
+        let (guid, download_key) = (Guid::of(&key), PublicKey::numbered(0xd0 + u32::from(renew.is_some())));
+        GrantAsked {
+            req: ReqId(1),
+            guid,
+            key,
+            download_key,
+            object,
+            token: None,
+            version: None,
+            renew,
+            from: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            time_ms: self.now_ms,
+            nonce: Default::default(),
+        }
+    }
+
+    /// An edge renews what is shown to it, for this client.
+    fn renewal(
+        &self,
+        m: Option<Mutant>,
+        edge: usize,
+        key: PublicKey,
+        proven: bool,
+    ) -> Option<Result<Decision, Denial>> {
+        let sealed = self.held.as_ref()?;
+        let grant = keys::open(sealed, self.servers[edge]);
+        let old = grant.as_ref().map(|g| g.grant.clone());
+        let mut asked =
+            self.asked(key, Some(Renewal { grant, proven: proven || m == Some(Mutant::NoProof), edge_only: false }));
+        let mut now_ms = self.clock(edge);
+        if let Some(old) = &old {
+            match m {
+                Some(Mutant::AnyVersion) => asked.object.version = old.version,
+                Some(Mutant::RenewsForever) => now_ms = now_ms.min(old.expires_ms),
+                _ => {}
+            }
+        }
+        let whole_ms = if m == Some(Mutant::NeverEnds) { u64::MAX } else { LIVES.whole_ms };
+        let lives = Lifetimes { whole_ms, ..LIVES };
+        let mut decided = decide(&trust(None), lives, now_ms, &mut Seeded::new(2), &asked);
+        if let Ok(Decision { grant, .. }) = &mut decided {
+            match m {
+                Some(Mutant::Widens) => grant.max_peer_bytes = asked.object.size,
+                Some(Mutant::NewDownload) => grant.download = DownloadId::numbered(77),
+                Some(Mutant::NewKey) => grant.download_key = asked.download_key,
+                _ => {}
+            }
+        }
+        Some(decided)
+    }
+
+    /// An edge signs and seals, and the client keeps it.
+    fn keep(&mut self, m: Option<Mutant>, edge: usize, grant: Grant) {
+        let cert = keys::cert(Name(Role::Edge, u8::try_from(edge).unwrap_or(0)), ServerRole::Edge);
+        let signature = keys::sign(&cert.body.key, Context::Grant, &grant.to_bytes());
+        let left = Duration::from_millis(grant.expires_ms.saturating_sub(self.clock(CN)));
+        let wait = match m {
+            Some(Mutant::RenewsLate) => left + Duration::from_millis(SKEW_MS),
+            _ => renew_after(left, RENEW_BEFORE),
+        };
+        self.due_ms = Some(self.now_ms + u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        self.held = Some(keys::seal(&SignedGrant { grant, signature, cert }, self.servers[edge]));
+    }
+
+    fn renew(&mut self, m: Option<Mutant>, edge: usize) {
+        let old = self.opened();
+        match (self.renewal(m, edge, client(0), true), old) {
+            (Some(Ok(decision)), Some(old)) => {
+                let ends = (old.expires_ms + LIVES.renew_ms).min(old.began_ms + LIVES.whole_ms);
+                let late = self.clock(edge) > ends;
+                self.wrongly_renewed |= late || old.version != VersionId::numbered(self.version);
+                self.epochs[1] = self.servers[edge].current;
+                self.keep(m, edge, decision.grant);
+            }
+            // refused: the client begins anew
+            _ => self.ask(m, edge),
+        }
+    }
+
+    fn ask(&mut self, m: Option<Mutant>, edge: usize) {
+        let asked = self.asked(client(0), None);
+        self.asks += 1;
+        let mut rng = Seeded::new(self.asks);
+        let Ok(decision) = decide(&trust(None), LIVES, self.clock(edge), &mut rng, &asked) else { return };
+        self.epochs = [self.servers[edge].current; 2];
+        self.awake = true;
+        self.first = Some(decision.grant.clone());
+        self.keep(m, edge, decision.grant);
+    }
+
+    /// Time passes; a client that is on renews when it is due, at the edge that answers.
+    fn pass(&mut self, m: Option<Mutant>, until_ms: u64) {
+        while let Some(due) = self.due_ms.filter(|due| *due <= until_ms) {
+            self.now_ms = due;
+            let reachable = EDGES.into_iter().find(|e| self.failed.map(usize::from) != Some(*e));
+            match reachable.filter(|e| m != Some(Mutant::AsksOneEdge) || *e == 0) {
+                Some(edge) => self.renew(m, edge),
+                None => self.due_ms = None,
+            }
+        }
+        self.now_ms = until_ms;
+    }
+
+    /// What is held, whoever can open it.
+    fn opened(&self) -> Option<Grant> {
+        let signed = SignedGrant::from_bytes(&self.held.as_ref()?.sealed).ok()?;
+        Some(signed.grant)
+    }
+
+    /// Whether the CN lets a client ask for peers with what is held, `change`d.
+    fn is_taken(&self, m: Option<Mutant>, key: &PublicKey, change: fn(&mut Grant)) -> bool {
+        let opened = self.held.as_ref().and_then(|sealed| keys::open(sealed, self.servers[CN]));
+        let Some(mut signed) = opened else { return false };
+        change(&mut signed.grant);
+        let now_ms = match m {
+            Some(Mutant::CnHasNoClock) => signed.grant.issued_ms,
+            Some(Mutant::NoAllowance) => self.clock(CN).saturating_sub(SKEW_MS),
+            _ => self.clock(CN),
+        };
+        let guid = if m == Some(Mutant::AnyClient) { signed.grant.guid } else { Guid::of(key) };
+        check_shown(&trust(m), &signed, guid, now_ms).is_ok()
+    }
+
+    /// Whether the CN and the edge that has sealed what is held are at most one rotation apart.
+    fn is_near(&self, sealed: &SealedGrant) -> bool {
+        sealed.epoch.abs_diff(self.servers[CN].current) <= 1
+    }
+}
+
+impl System for Grants {
+    type Cfg = Cfg;
+    type Node = ();
+    type Event = ();
+    type Input = ();
+    type Output = ();
+    type Move = Move;
+
+    fn run(_: &Cfg, _: NodeIx, (): &mut (), _: Time, _: &mut dyn Rng, _: Option<()>) -> Vec<()> {
+        Vec::new()
+    }
+    fn deadline((): &()) -> Option<Time> {
+        None
+    }
+    fn rebase((): &mut (), _: Duration) {}
+    fn rebase_env(&mut self, _: Duration) {}
+    fn perform(_: &mut World<Self>, _: &Cfg, _: NodeIx, (): ()) {}
+    fn faults(_: &World<Self>, _: &Cfg, _: Lane, (): &(), _: &mut Vec<Way>) {}
+    fn arrive(_: &mut World<Self>, _: &Cfg, _: Lane, (): (), _: Way) -> Option<()> {
+        None
+    }
+
+    fn moves(w: &World<Self>, _: &Cfg, moves: &mut Vec<Move>) {
+        let env = &w.env;
+        if env.clocks.is_none() {
+            return moves.extend((0..).zip(CLOCKS).map(|(n, _)| Move::Clocks(n)));
+        }
+        let asleep = env.held.is_some() && !env.awake;
+        for edge in [0, 1] {
+            if env.failed != Some(edge) {
+                moves.extend(env.held.is_none().then_some(Move::Ask(edge)));
+                moves.extend(asleep.then_some(Move::Wake(edge)));
+            }
+        }
+        if w.budget.fires > 0 {
+            moves.extend(TICKS.map(Move::Tick));
+        }
+        if w.budget.drops > 0 && env.held.is_some() {
+            moves.extend((!asleep).then_some(Move::Sleep));
+            moves.extend([0, 1].map(Move::Fail));
+            moves.push(Move::Publish);
+        }
+        if w.budget.changes > 0 && env.servers.iter().all(|s| *s == env.file) {
+            moves.push(Move::Rotate);
+        }
+        let stale = (0..3).filter(|s| env.servers[usize::from(*s)] != env.file);
+        moves.extend(stale.map(Move::Load));
+    }
+
+    fn act(w: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, ())> {
+        let (env, m) = (&mut w.env, cfg.mutant);
+        match *mv {
+            Move::Clocks(n) => env.clocks = Some(n),
+            Move::Ask(edge) => env.ask(m, usize::from(edge)),
+            Move::Wake(edge) => {
+                env.awake = true;
+                env.renew(m, usize::from(edge));
+            }
+            Move::Tick(ms) => {
+                w.budget.fires -= 1;
+                env.pass(m, env.now_ms + ms);
+            }
+            Move::Sleep => {
+                w.budget.drops -= 1;
+                (env.awake, env.due_ms) = (false, None);
+            }
+            Move::Fail(edge) => {
+                w.budget.drops -= 1;
+                env.failed = Some(edge);
+            }
+            Move::Rotate => {
+                w.budget.changes -= 1;
+                let (old, rotated) = (env.file, env.file.rotated());
+                env.file = match m {
+                    Some(Mutant::SwitchesAtOnce) => {
+                        let fresh = rotated.current + 1;
+                        Epochs { previous: Some(old.current), current: fresh, next: Some(fresh + 1) }
+                    }
+                    Some(Mutant::ForgetsPrevious) => Epochs { previous: None, ..rotated },
+                    _ => rotated,
+                };
+            }
+            Move::Load(server) => env.servers[usize::from(server)] = env.file,
+            Move::Publish => {
+                w.budget.drops -= 1;
+                env.version = 2;
+            }
+        }
+        None
+    }
+}
+
+/// Nobody has asked yet.
+#[must_use]
+pub fn world(_: &Cfg, budget: Budget) -> World<Grants> {
+    let first = Epochs::FIRST;
+    let env = Grants {
+        clocks: None,
+        now_ms: 10_000_000,
+        file: first,
+        servers: [first; 3],
+        failed: None,
+        version: 1,
+        held: None,
+        first: None,
+        awake: false,
+        due_ms: None,
+        wrongly_renewed: false,
+        asks: 0,
+        epochs: [0; 2],
+    };
+    World::new(env, Vec::new(), budget)
+}
+
+/// What must hold of it.
+pub const RULES: &[Rule<Grants>] = &[
+    Rule::always(
+        "a grant is taken neither before its issue nor after its end, but for the clocks' skew",
+        |c: &Cfg, w| {
+            let (now_ms, Some(g)) = (w.env.clock(CN), w.env.opened()) else { return true };
+            let timely = now_ms + SKEW_MS >= g.issued_ms && now_ms < g.expires_ms;
+            timely || !w.env.is_taken(c.mutant, &client(0), |_| {})
+        },
+    ),
+    Rule::always("a good grant is taken, whatever clocks and keys differ within bounds", |c: &Cfg, w| {
+        let (Some(g), Some(sealed)) = (w.env.opened(), &w.env.held) else { return true };
+        let now_ms = w.env.clock(CN);
+        let good = now_ms + SKEW_MS >= g.issued_ms && now_ms < g.expires_ms && w.env.is_near(sealed);
+        !good || w.env.is_taken(c.mutant, &client(0), |_| {})
+    }),
+    Rule::always("another client, a changed grant, a request without K_d get nothing", |c: &Cfg, w| {
+        let stolen = w.env.is_taken(c.mutant, &client(1), |_| {});
+        let forged = w.env.is_taken(c.mutant, &client(0), |g| g.version = VersionId::numbered(9))
+            || w.env.is_taken(c.mutant, &client(0), |g| g.download_key = PublicKey::numbered(9))
+            || w.env.is_taken(c.mutant, &client(0), |g| g.expires_ms += 3_600_000);
+        let renewed =
+            |key, proven| EDGES.into_iter().any(|e| matches!(w.env.renewal(c.mutant, e, key, proven), Some(Ok(_))));
+        !stolen && !forged && !renewed(client(1), true) && !renewed(client(0), false)
+    }),
+    Rule::always("a renewal keeps download, client, key, version and ceiling", |_, w| {
+        let (Some(g), Some(first)) = (w.env.opened(), w.env.first.clone()) else { return true };
+        g == Grant { issued_ms: g.issued_ms, expires_ms: g.expires_ms, ..first }
+    }),
+    Rule::always("nothing is renewed too late, or into another version", |_, w| !w.env.wrongly_renewed),
+    Rule::always("a client that is on and reaches an edge always holds a grant that is taken", |_, w| {
+        let Some(sealed) = w.env.held.as_ref().filter(|_| w.env.awake) else { return true };
+        !w.env.is_near(sealed) || w.env.is_taken(None, &client(0), |_| {})
+    }),
+    Rule::always("between servers one rotation apart there is no gap", |_, w| {
+        let all = &w.env.servers;
+        all.iter().all(|a| all.iter().all(|b| b.opens(a.current)))
+    }),
+    Rule::sometimes("a grant of the first epoch is renewed in the third", |_, w| w.env.epochs == [1, 3]),
+];

@@ -1,0 +1,107 @@
+//! Installations over a month: starts, logins, and what sets an installation back (the paper's figure 12).
+
+use super::{Config, Defect};
+use crate::rng::Seeded;
+use swarmedge_core::Rng as _;
+use swarmedge_core::accounting::clones::{self, Pattern, Starts};
+use swarmedge_core::ids::SecondaryGuid;
+
+/// What their logins told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Installs {
+    /// Installations with three starts or more.
+    pub graphs: u64,
+    /// That were a chain.
+    pub linear: u64,
+    /// By the pattern that was found: failed update, restored backup, re-imaged or cloned, irregular.
+    pub forked: [u64; 4],
+    /// Taken for another pattern than what happened to them leaves.
+    pub wrong: u64,
+}
+
+/// An installation: its last starts, newest first.
+#[derive(Clone, Default)]
+struct Install(Vec<SecondaryGuid>);
+
+impl Install {
+    fn start(&mut self, starts: &mut Starts, rng: &mut Seeded) {
+        let mut id = [0; 20];
+        id[..16].copy_from_slice(&rng.nonce());
+        self.0 = clones::begun(SecondaryGuid(id), self.0.drain(..));
+        starts.login(&self.0);
+    }
+}
+
+/// Every client's month. Six in a thousand do not go straight, in the paper's proportions.
+pub(super) fn month(cfg: &Config, rng: &mut Seeded) -> Installs {
+    let mut told = Installs::default();
+    for _ in 0..cfg.clients {
+        let happened = match rng.below(1_000) {
+            0..=5 => match rng.below(1_000) {
+                0..=461 => Pattern::FailedUpdate,
+                462..=523 => Pattern::RestoredBackup,
+                524..=758 => Pattern::Reimaged,
+                _ => Pattern::Irregular,
+            },
+            _ => Pattern::Linear,
+        };
+        let starts = live(happened, rng);
+        let found = match cfg.defect {
+            Some(Defect::NoPatterns) => Pattern::Linear,
+            _ => starts.history().pattern(),
+        };
+        told.graphs += 1;
+        told.wrong += u64::from(found != happened);
+        match found {
+            Pattern::Short | Pattern::Linear => told.linear += 1,
+            Pattern::FailedUpdate => told.forked[0] += 1,
+            Pattern::RestoredBackup => told.forked[1] += 1,
+            Pattern::Reimaged => told.forked[2] += 1,
+            Pattern::Irregular => told.forked[3] += 1,
+        }
+    }
+    told
+}
+
+/// Starts of one installation to which this happens.
+fn live(happens: Pattern, rng: &mut Seeded) -> Starts {
+    let (mut starts, mut install) = (Starts::default(), Install::default());
+    let mut go = |install: &mut Install, n: u32, rng: &mut Seeded| {
+        for _ in 0..n {
+            install.start(&mut starts, rng);
+        }
+    };
+    let before = 3 + rng.below(6);
+    go(&mut install, before, rng);
+    let image = install.clone();
+    match happens {
+        Pattern::Short | Pattern::Linear => {}
+        Pattern::FailedUpdate => {
+            go(&mut install, 1, rng);
+            install = image;
+            let after = 2 + rng.below(4);
+            go(&mut install, after, rng);
+        }
+        Pattern::RestoredBackup => {
+            let lost = 2 + rng.below(3);
+            go(&mut install, lost, rng);
+            install = image;
+            let after = 2 + rng.below(4);
+            go(&mut install, after, rng);
+        }
+        Pattern::Reimaged => {
+            for _ in 0..3 + rng.below(6) {
+                install = image.clone();
+                let one = 1 + rng.below(3);
+                go(&mut install, one, rng);
+            }
+        }
+        Pattern::Irregular => {
+            // secondary GUIDs that somebody has shuffled
+            go(&mut install, 2, rng);
+            install.0.reverse();
+            go(&mut install, 2, rng);
+        }
+    }
+    starts
+}

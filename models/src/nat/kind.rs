@@ -1,0 +1,263 @@
+//! The kinds of access to the Internet that the simulator, the models and the lab of real NATs know, and which pairs of
+//! them can connect: the one list that all of them are held to.
+
+use super::{Ports, Rules};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+use swarmedge_core::nat::NatBehaviour::{
+    self, AddressAndPortDependent, AddressDependent, EndpointIndependent, Unknown,
+};
+
+/// A kind of access to the Internet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// No NAT.
+    Public,
+    /// Maps and filters by nothing.
+    FullCone,
+    /// Filters by address.
+    Restricted,
+    /// Filters by address and port: the usual home router.
+    PortRestricted,
+    /// The same, and never keeps the port.
+    PortRestrictedRandom,
+    /// A public address behind a stateful filter.
+    Firewall,
+    /// A home router behind a carrier's NAT that maps and filters by nothing.
+    Cgnat,
+    /// A masquerade without input filter, which a datagram that comes too early poisons.
+    MasqueradeOpen,
+    /// A new port for each flow, one after the other.
+    SymmetricSequential,
+    /// A random new port for each flow.
+    Symmetric,
+    /// A home router behind a carrier's symmetric NAT with a block of 1,024 ports.
+    CgnatSymmetric,
+    /// No UDP.
+    UdpBlocked,
+}
+
+impl Kind {
+    /// Every kind, the most open first.
+    pub const ALL: [Self; 12] = [
+        Self::Public,
+        Self::FullCone,
+        Self::Restricted,
+        Self::PortRestricted,
+        Self::PortRestrictedRandom,
+        Self::Firewall,
+        Self::Cgnat,
+        Self::MasqueradeOpen,
+        Self::SymmetricSequential,
+        Self::Symmetric,
+        Self::CgnatSymmetric,
+        Self::UdpBlocked,
+    ];
+
+    /// As command lines and tables call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::FullCone => "full-cone",
+            Self::Restricted => "restricted",
+            Self::PortRestricted => "port-restricted",
+            Self::PortRestrictedRandom => "port-restricted-random",
+            Self::Firewall => "firewall",
+            Self::Cgnat => "cgnat",
+            Self::MasqueradeOpen => "masquerade-open",
+            Self::SymmetricSequential => "symmetric-sequential",
+            Self::Symmetric => "symmetric",
+            Self::CgnatSymmetric => "cgnat-symmetric",
+            Self::UdpBlocked => "udp-blocked",
+        }
+    }
+
+    /// The head of its column.
+    #[must_use]
+    pub const fn short(self) -> &'static str {
+        match self {
+            Self::Public => "pub",
+            Self::FullCone => "fc",
+            Self::Restricted => "rc",
+            Self::PortRestricted => "prc",
+            Self::PortRestrictedRandom => "prc-r",
+            Self::Firewall => "fw",
+            Self::Cgnat => "cgn",
+            Self::MasqueradeOpen => "open",
+            Self::SymmetricSequential => "sym-s",
+            Self::Symmetric => "sym",
+            Self::CgnatSymmetric => "cgn-s",
+            Self::UdpBlocked => "blk",
+        }
+    }
+
+    /// One line for those who choose one.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Public => "a public address, no router and no filter",
+            Self::FullCone => "endpoint-independent mapping, endpoint-independent filtering",
+            Self::Restricted => "endpoint-independent mapping, address-dependent filtering",
+            Self::PortRestricted => "plain masquerading: endpoint-independent mapping, filters by address and port",
+            Self::PortRestrictedRandom => "the same, with a random outside port for each inside endpoint",
+            Self::Firewall => "a public address behind a stateful filter, no translation",
+            Self::Cgnat => "two layers: a home router behind a carrier's open NAT (RFC 6888)",
+            Self::MasqueradeOpen => "masquerading without an input filter: an early probe takes the port",
+            Self::SymmetricSequential => {
+                "the next port for each destination (predictable), filters by address and port"
+            }
+            Self::Symmetric => "a random port for each destination, filters by address and port",
+            Self::CgnatSymmetric => "two layers: a home router behind a carrier's symmetric NAT with 1,024 ports",
+            Self::UdpBlocked => "a NAT through which no UDP leaves",
+        }
+    }
+
+    /// How it maps and filters as a whole: what discovery should find, `Unknown` where nothing comes back.
+    #[must_use]
+    pub const fn behaviour(self) -> (NatBehaviour, NatBehaviour) {
+        match self {
+            Self::Public | Self::FullCone => (EndpointIndependent, EndpointIndependent),
+            Self::Restricted => (EndpointIndependent, AddressDependent),
+            Self::PortRestricted | Self::PortRestrictedRandom | Self::Firewall | Self::Cgnat | Self::MasqueradeOpen => {
+                (EndpointIndependent, AddressAndPortDependent)
+            }
+            Self::SymmetricSequential | Self::Symmetric | Self::CgnatSymmetric => {
+                (AddressAndPortDependent, AddressAndPortDependent)
+            }
+            Self::UdpBlocked => (Unknown, Unknown),
+        }
+    }
+
+    /// How it maps, seen from outside.
+    #[must_use]
+    pub const fn mapping(self) -> NatBehaviour {
+        self.behaviour().0
+    }
+
+    /// How it filters, seen from outside.
+    #[must_use]
+    pub const fn filtering(self) -> NatBehaviour {
+        self.behaviour().1
+    }
+
+    /// Its routers, the host's own first.
+    #[must_use]
+    pub fn routers(self) -> Vec<Rules> {
+        let home = Rules {
+            translates: true,
+            udp: true,
+            mapping: EndpointIndependent,
+            filtering: AddressAndPortDependent,
+            ports: Ports::Preserve,
+            keeps_uninvited: false,
+            hairpin: false,
+            lifetime: Duration::from_secs(120),
+        };
+        let symmetric = Rules { mapping: AddressAndPortDependent, ports: Ports::Random, ..home };
+        let carrier = Rules { filtering: EndpointIndependent, ports: Ports::Random, ..home };
+        match self {
+            Self::Public => Vec::new(),
+            Self::FullCone => std::vec![Rules { filtering: EndpointIndependent, ..home }],
+            Self::Restricted => std::vec![Rules { filtering: AddressDependent, ..home }],
+            Self::PortRestricted => std::vec![home],
+            Self::PortRestrictedRandom => std::vec![Rules { ports: Ports::Random, ..home }],
+            Self::Firewall => std::vec![Rules { translates: false, ..home }],
+            Self::Cgnat => std::vec![home, carrier],
+            Self::SymmetricSequential => std::vec![Rules { ports: Ports::Sequential, ..symmetric }],
+            Self::Symmetric => std::vec![symmetric],
+            Self::CgnatSymmetric => std::vec![home, Rules { ports: Ports::Block(1024), ..symmetric }],
+            Self::UdpBlocked => std::vec![Rules { udp: false, ..home }],
+            Self::MasqueradeOpen => std::vec![Rules { keeps_uninvited: true, ..home }],
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|k| k.name() == text || k.short() == text);
+        found.ok_or_else(|| {
+            let all: Vec<_> = Self::ALL.iter().map(|k| k.name()).collect();
+            format!("no kind is called {text:?}; there are {}", all.join(", "))
+        })
+    }
+}
+
+/// What is known of a pair of kinds over UDP, without relays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expect {
+    /// Connects.
+    Connects,
+    /// Connects where the other side's next port is predicted.
+    ByPrediction,
+    /// Connects by luck only: many sockets against random probes.
+    ByBirthday,
+    /// Does not.
+    Never,
+}
+
+/// Whether two peers behind different routers can connect: both use UDP, and either both map independently, or exactly
+/// one does not and the other does not filter by port. Beyond that a sequential NAT can be predicted.
+#[must_use]
+pub fn expected(a: Kind, b: Kind) -> Expect {
+    if [a, b].contains(&Kind::UdpBlocked) {
+        return Expect::Never;
+    }
+    let independent = |k: Kind| k.mapping() == EndpointIndependent;
+    let (hard, easy) = match (independent(a), independent(b)) {
+        (true, true) => return Expect::Connects,
+        (true, false) => (b, a),
+        (false, true) => (a, b),
+        (false, false) if a == Kind::SymmetricSequential && b == Kind::SymmetricSequential => {
+            return Expect::ByPrediction;
+        }
+        (false, false) => return Expect::Never,
+    };
+    if easy.filtering() != AddressAndPortDependent {
+        Expect::Connects
+    } else if hard == Kind::SymmetricSequential {
+        Expect::ByPrediction
+    } else {
+        Expect::ByBirthday
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back() {
+        for kind in Kind::ALL {
+            assert_eq!(kind.name().parse(), Ok(kind));
+            assert_eq!(kind.short().parse(), Ok(kind));
+        }
+        assert!("cone".parse::<Kind>().expect_err("no such kind").contains("full-cone"));
+    }
+
+    #[test]
+    fn who_can_connect_is_mutual_and_one_hard_side_needs_an_open_one() {
+        for a in Kind::ALL {
+            for b in Kind::ALL {
+                assert_eq!(expected(a, b), expected(b, a), "{a} {b}");
+            }
+        }
+        assert_eq!(expected(Kind::Symmetric, Kind::Restricted), Expect::Connects);
+        assert_eq!(expected(Kind::Symmetric, Kind::Firewall), Expect::ByBirthday);
+        assert_eq!(expected(Kind::SymmetricSequential, Kind::Cgnat), Expect::ByPrediction);
+        assert_eq!(expected(Kind::Symmetric, Kind::SymmetricSequential), Expect::Never);
+        assert_eq!(expected(Kind::Public, Kind::UdpBlocked), Expect::Never);
+    }
+}

@@ -1,0 +1,158 @@
+//! A small Internet of simulated NATs, of the same kinds as the NAT lab's real ones, as one value: hosts behind chains
+//! of routers, and what becomes of a datagram that one of them sends. No time of its own, no sockets.
+
+mod gateway;
+mod kind;
+mod router;
+
+#[cfg(test)]
+mod tests;
+
+pub use gateway::{Gateway, Offers, Truth};
+pub use kind::{Expect, Kind, expected};
+pub use router::{Ports, Router, Rules};
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use swarmedge_core::machine::Time;
+
+/// A host's number.
+pub type HostIx = usize;
+/// A router's number.
+pub type RouterIx = usize;
+
+/// Hosts and routers; between them a core that costs one hop.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Internet {
+    hosts: Vec<Host>,
+    routers: Vec<(Router, Option<RouterIx>)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Host {
+    addrs: Vec<IpAddr>,
+    behind: Option<RouterIx>,
+}
+
+/// A datagram that has come through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Arrival {
+    /// Who gets it.
+    pub host: HostIx,
+    /// From where, as that host sees it.
+    pub from: SocketAddr,
+    /// To which of its endpoints.
+    pub to: SocketAddr,
+}
+
+/// What a datagram meets on a segment.
+#[derive(Clone, Copy)]
+enum Owner {
+    Host(HostIx),
+    Router(RouterIx),
+}
+
+impl Internet {
+    /// Adds a router behind `parent`, or on the core.
+    pub fn add_router(&mut self, rules: Rules, outer: IpAddr, parent: Option<RouterIx>) -> RouterIx {
+        let seed = 0x5eed + self.routers.len() as u64;
+        self.routers.push((Router::new(rules, outer, seed), parent));
+        self.routers.len() - 1
+    }
+
+    /// Adds a host with these addresses behind a router, or on the core.
+    pub fn add_host(&mut self, addrs: Vec<IpAddr>, behind: Option<RouterIx>) -> HostIx {
+        self.hosts.push(Host { addrs, behind });
+        self.hosts.len() - 1
+    }
+
+    /// Adds a site of this kind with one host. Sites differ by `n`: the public address is 203.0.113.`n`, a private one
+    /// 192.168.`n`.2, a carrier's 100.64.`n`.2.
+    pub fn add_site(&mut self, kind: Kind, n: u8) -> HostIx {
+        let public = IpAddr::V4(Ipv4Addr::new(203, 0, 113, n));
+        let mut behind = None;
+        let rules = kind.routers();
+        let depth = rules.len();
+        for (i, rules) in rules.into_iter().enumerate().rev() {
+            let outer = if i + 1 == depth { public } else { Ipv4Addr::new(100, 64, n, 2).into() };
+            behind = Some(self.add_router(rules, outer, behind));
+        }
+        let own =
+            if matches!(kind, Kind::Public | Kind::Firewall) { public } else { Ipv4Addr::new(192, 168, n, 2).into() };
+        self.add_host(std::vec![own], behind)
+    }
+
+    /// A host's first address.
+    #[must_use]
+    pub fn addr(&self, host: HostIx) -> IpAddr {
+        self.hosts[host].addrs[0]
+    }
+
+    /// The router that a host is behind, innermost.
+    #[must_use]
+    pub fn router_of(&self, host: HostIx) -> Option<RouterIx> {
+        self.hosts[host].behind
+    }
+
+    /// A router.
+    #[must_use]
+    pub fn router(&self, ix: RouterIx) -> &Router {
+        &self.routers[ix].0
+    }
+
+    /// A router, to change it.
+    pub fn router_mut(&mut self, ix: RouterIx) -> &mut Router {
+        &mut self.routers[ix].0
+    }
+
+    /// A host sends a datagram from one of its endpoints; where it ends, if anywhere.
+    pub fn send(&mut self, now: Time, host: HostIx, from: SocketAddr, to: SocketAddr, ttl: u8) -> Option<Arrival> {
+        let (mut from, mut ttl, mut segment) = (from, ttl, self.hosts.get(host)?.behind);
+        loop {
+            if segment.is_none() {
+                ttl = ttl.checked_sub(1).filter(|t| *t > 0)?;
+            }
+            if let Some(owner) = self.owner(segment, to.ip()) {
+                return self.descend(now, owner, (from, to), ttl);
+            }
+            let ix = segment?;
+            ttl = ttl.checked_sub(1).filter(|t| *t > 0)?;
+            let (router, parent) = &mut self.routers[ix];
+            from = router.outbound(now, from, to)?;
+            if router.rules.translates && router.outer == to.ip() {
+                let hairpin = router.rules.hairpin;
+                return if hairpin { self.descend(now, Owner::Router(ix), (from, to), ttl) } else { None };
+            }
+            segment = *parent;
+        }
+    }
+
+    /// Who on a segment has an address.
+    fn owner(&self, segment: Option<RouterIx>, ip: IpAddr) -> Option<Owner> {
+        let host = self.hosts.iter().position(|h| h.behind == segment && h.addrs.contains(&ip));
+        let behind = |r: RouterIx| self.hosts.iter().any(|h| h.behind == Some(r) && h.addrs.contains(&ip));
+        let routes = |(ix, (router, parent)): (RouterIx, &(Router, Option<RouterIx>))| {
+            let its = if router.rules.translates { router.outer == ip } else { behind(ix) };
+            (*parent == segment && its).then_some(Owner::Router(ix))
+        };
+        host.map(Owner::Host).or_else(|| self.routers.iter().enumerate().find_map(routes))
+    }
+
+    fn descend(&mut self, now: Time, at: Owner, (from, to): (SocketAddr, SocketAddr), ttl: u8) -> Option<Arrival> {
+        match at {
+            Owner::Host(host) => Some(Arrival { host, from, to }),
+            Owner::Router(ix) => {
+                let inner = self.routers[ix].0.inbound(now, from, to)?;
+                // only what is forwarded costs a hop: what a router accepts itself it takes with any TTL
+                let ttl = ttl.checked_sub(1).filter(|t| *t > 0)?;
+                let owner = self.owner(Some(ix), inner.ip())?;
+                self.descend(now, owner, (from, inner), ttl)
+            }
+        }
+    }
+
+    /// Shifts all times.
+    pub fn rebase(&mut self, by: Duration) {
+        self.routers.iter_mut().for_each(|(r, _)| r.rebase(by));
+    }
+}

@@ -1,0 +1,217 @@
+//! One NAT, firewall or plain masquerade: which mapping a datagram gets on its way out, and which datagrams it lets in.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use swarmedge_core::machine::Time;
+use swarmedge_core::nat::NatBehaviour;
+
+/// How outer ports are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ports {
+    /// The inner one where it is free.
+    Preserve,
+    /// Any but the inner one.
+    Random,
+    /// One after the other.
+    Sequential,
+    /// Any of a block of this many.
+    Block(u16),
+}
+
+/// How a router treats UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rules {
+    /// Translates addresses; else it only filters.
+    pub translates: bool,
+    /// Forwards UDP at all.
+    pub udp: bool,
+    /// RFC 4787 §4.1.
+    pub mapping: NatBehaviour,
+    /// RFC 4787 §5.
+    pub filtering: NatBehaviour,
+    /// How outer ports are chosen.
+    pub ports: Ports,
+    /// Accepts what comes uninvited itself, and keeps the entry: its own clients' flows to that remote endpoint then
+    /// leave from another port (a Linux masquerade without input filter).
+    pub keeps_uninvited: bool,
+    /// Inner hosts reach each other by the outer address.
+    pub hairpin: bool,
+    /// An entry that is not used for so long is forgotten.
+    pub lifetime: Duration,
+}
+
+/// A router of the simulated Internet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Router {
+    /// What it does.
+    pub rules: Rules,
+    /// Its outer address.
+    pub outer: IpAddr,
+    flows: BTreeMap<(SocketAddr, SocketAddr), Flow>,
+    /// What came uninvited and was accepted: outer port and remote endpoint.
+    uninvited: BTreeMap<(u16, SocketAddr), Time>,
+    /// Ports that a gateway daemon forwards, and until when.
+    forwarded: BTreeMap<u16, (SocketAddr, Time)>,
+    drawn: u32,
+    seed: u64,
+}
+
+/// From one inner endpoint to one remote endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Flow {
+    outer: SocketAddr,
+    last: Time,
+}
+
+/// Linux keeps an unanswered entry this long.
+const UNINVITED_KEPT: Duration = Duration::from_secs(30);
+
+impl Router {
+    /// A router that has seen nothing yet; `seed` fixes its random ports.
+    #[must_use]
+    pub const fn new(rules: Rules, outer: IpAddr, seed: u64) -> Self {
+        Self {
+            rules,
+            outer,
+            flows: BTreeMap::new(),
+            uninvited: BTreeMap::new(),
+            forwarded: BTreeMap::new(),
+            drawn: 0,
+            seed,
+        }
+    }
+
+    /// Forgets every mapping, as a reboot does, and perhaps gets another address.
+    pub fn reset(&mut self, outer: Option<IpAddr>) {
+        self.flows.clear();
+        self.uninvited.clear();
+        self.forwarded.clear();
+        self.outer = outer.unwrap_or(self.outer);
+    }
+
+    /// From now on what comes to an outer port goes to an inner endpoint, whoever sends it; `None`: no more.
+    pub fn forward(&mut self, port: u16, inner: Option<(SocketAddr, Time)>) {
+        match inner {
+            Some(inner) => drop(self.forwarded.insert(port, inner)),
+            None => drop(self.forwarded.remove(&port)),
+        }
+    }
+
+    /// Nothing is forwarded to an inner endpoint any more.
+    pub fn forward_none(&mut self, inner: SocketAddr) {
+        self.forwarded.retain(|_, (to, _)| *to != inner);
+    }
+
+    /// Where an outer port is forwarded to at present.
+    #[must_use]
+    pub fn forwards(&self, now: Time, port: u16) -> Option<SocketAddr> {
+        self.forwarded.get(&port).filter(|(_, until)| now < *until).map(|(inner, _)| *inner)
+    }
+
+    /// Whether any outer port is forwarded to an inner endpoint at present.
+    #[must_use]
+    pub fn forwards_to(&self, now: Time, inner: SocketAddr) -> bool {
+        self.forwarded.values().any(|(to, until)| *to == inner && now < *until)
+    }
+
+    /// How many flows it remembers.
+    #[must_use]
+    pub fn flows(&self) -> usize {
+        self.flows.len()
+    }
+
+    fn forget_old(&mut self, now: Time) {
+        let lifetime = self.rules.lifetime;
+        self.flows.retain(|_, f| now.since(f.last) < lifetime);
+        self.uninvited.retain(|_, at| now.since(*at) < UNINVITED_KEPT);
+    }
+
+    /// A datagram leaves: from which endpoint the world sees it come.
+    pub fn outbound(&mut self, now: Time, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        self.forget_old(now);
+        if !self.rules.udp {
+            return None;
+        }
+        let outer = match self.flows.get(&(from, to)) {
+            Some(flow) => flow.outer,
+            None => self.map(from, to),
+        };
+        self.flows.insert((from, to), Flow { outer, last: now });
+        Some(outer)
+    }
+
+    /// The outer endpoint of a new flow.
+    fn map(&mut self, from: SocketAddr, to: SocketAddr) -> SocketAddr {
+        if !self.rules.translates {
+            return from;
+        }
+        let same = |remote: &SocketAddr| match self.rules.mapping {
+            NatBehaviour::EndpointIndependent => true,
+            NatBehaviour::AddressDependent => remote.ip() == to.ip(),
+            NatBehaviour::AddressAndPortDependent | NatBehaviour::Unknown => false,
+        };
+        let of_inner = self.flows.iter().filter(|((inner, _), _)| *inner == from);
+        let shared = of_inner.filter(|((_, remote), _)| same(remote)).map(|(_, f)| f.outer.port()).next();
+        let free = |port: u16| !self.uninvited.contains_key(&(port, to));
+        let port = shared.filter(|p| free(*p)).unwrap_or_else(|| self.new_port(from, to));
+        SocketAddr::new(self.outer, port)
+    }
+
+    fn new_port(&mut self, from: SocketAddr, to: SocketAddr) -> u16 {
+        let taken = |router: &Self, port: u16| {
+            router.uninvited.contains_key(&(port, to))
+                || router.forwarded.get(&port).is_some_and(|(inner, _)| *inner != from)
+                || router.flows.iter().any(|((inner, _), f)| *inner != from && f.outer.port() == port)
+        };
+        if self.rules.ports == Ports::Preserve && !taken(self, from.port()) {
+            return from.port();
+        }
+        loop {
+            self.drawn += 1;
+            let port = match self.rules.ports {
+                Ports::Sequential => 40_000 + u16::try_from(self.drawn % 20_000).unwrap_or(0),
+                Ports::Block(size) => 20_480 + self.draw(u64::from(size)),
+                Ports::Preserve | Ports::Random => 1024 + self.draw(64_511),
+            };
+            if port != from.port() && !taken(self, port) {
+                return port;
+            }
+        }
+    }
+
+    /// A number below `n` that depends on the seed and on how many were drawn before (SplitMix64's mixing).
+    fn draw(&self, n: u64) -> u16 {
+        let mut z = self.seed ^ u64::from(self.drawn).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        u16::try_from((z ^ (z >> 31)) % n).unwrap_or(u16::MAX)
+    }
+
+    /// A datagram arrives from outside: to which inner endpoint it goes on, if it is let in.
+    pub fn inbound(&mut self, now: Time, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        self.forget_old(now);
+        let known = |remote: &SocketAddr| match self.rules.filtering {
+            NatBehaviour::EndpointIndependent => true,
+            NatBehaviour::AddressDependent => remote.ip() == from.ip(),
+            NatBehaviour::AddressAndPortDependent | NatBehaviour::Unknown => *remote == from,
+        };
+        let found = self.flows.iter().find(|((_, remote), f)| f.outer == to && known(remote)).map(|((i, _), _)| *i);
+        let found = found.or_else(|| self.forwards(now, to.port()).filter(|_| to.ip() == self.outer));
+        let Some(inner) = found else {
+            if self.rules.keeps_uninvited {
+                self.uninvited.insert((to.port(), from), now);
+            }
+            return None;
+        };
+        self.flows.insert((inner, from), Flow { outer: to, last: now });
+        Some(inner)
+    }
+
+    /// Shifts all times.
+    pub fn rebase(&mut self, by: Duration) {
+        self.flows.values_mut().for_each(|f| f.last = f.last.rebased(by));
+        self.uninvited.values_mut().for_each(|at| *at = at.rebased(by));
+        self.forwarded.values_mut().for_each(|(_, until)| *until = until.rebased(by));
+    }
+}

@@ -1,0 +1,586 @@
+//! Two hosts behind NATs, the CN's broker between them, and the Internet: the production machines of connectivity in
+//! one world. Models explore it with losses and duplicates; timed, it gives the table of pairs that can connect.
+
+pub mod model;
+mod rules;
+mod tcp;
+
+pub use rules::RULES;
+
+use super::nat::{HostIx, Internet, Kind};
+use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use swarmedge_core::ids::{IntroId, LineId};
+use swarmedge_core::machine::{Cx, Machine, Rng, Time};
+use swarmedge_core::nat::broker::{self, Broker};
+use swarmedge_core::nat::connectivity::{self, Along, Attempt, Connectivity, Input, Offer, Output, Role, Ticket};
+use swarmedge_core::nat::connectivity::{Scatter, Scattered};
+use swarmedge_core::nat::cookie::{Cookie, Proven};
+use swarmedge_core::nat::{Candidate, CandidateKind, NatDescriptor};
+use swarmedge_core::wire::List;
+
+/// The broker's node; the hosts are 0 (downloader) and 1 (uploader).
+const CN: NodeIx = 2;
+/// A host that nobody was introduced to.
+const BYSTANDER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
+/// The first of many ports of a host.
+const MANY: u16 = 20_000;
+/// The usual TTL.
+const TTL: u8 = 64;
+
+/// Defects of the world; each must break a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// The CN says that it sees the uploader where a bystander is.
+    AimsAtBystander,
+    /// Somebody knows the key, and answers in the uploader's place.
+    KeyLeaks,
+    /// The CN takes one "opened" for two.
+    GoesTooSoon,
+    /// The CN introduces the same two twice.
+    IntroducesTwice,
+    /// Checks that come are not handed to the uploader.
+    ChecksAreLost,
+    /// The CN passes on addresses whose cookies are forged.
+    BelievesAnything,
+    /// Hosts know no end of checking.
+    NeverTires,
+    /// TCP connections to listening ports get nowhere.
+    DoorIsShut,
+}
+
+/// How the world is.
+#[derive(Clone, Debug)]
+pub struct Cfg {
+    /// The hosts' limits.
+    pub connectivity: connectivity::Config,
+    /// The broker's.
+    pub broker: broker::Config,
+    /// Behind what each host is.
+    pub kinds: [Kind; 2],
+    /// Behind one router, which hairpins or not, instead.
+    pub shared: Option<bool>,
+    /// Which of them listen on TCP, and were reached there.
+    pub doors: [bool; 2],
+    /// Both listen on TCP and are seen alike; a connection that both open comes to be, or their NATs refuse it.
+    pub crossing: Option<bool>,
+    /// One way, for everything.
+    pub latency: Duration,
+    /// The uploader hears of everything so much later.
+    pub skew: Duration,
+    /// Timers may fire while something is under way: then a pair may fail that could connect.
+    pub hurried: bool,
+    /// The seeded defect.
+    pub mutant: Option<Mutant>,
+}
+
+impl Cfg {
+    /// With production's limits.
+    #[must_use]
+    pub fn timed(kinds: [Kind; 2]) -> Self {
+        Self {
+            connectivity: connectivity::Config::default(),
+            broker: broker::Config::default(),
+            kinds,
+            shared: None,
+            doors: [false; 2],
+            crossing: None,
+            latency: Duration::from_millis(30),
+            skew: Duration::ZERO,
+            hurried: false,
+            mutant: None,
+        }
+    }
+
+    /// For models.
+    #[must_use]
+    pub fn tiny(kinds: [Kind; 2], mutant: Option<Mutant>) -> Self {
+        Self { connectivity: connectivity::Config::tiny(), latency: Duration::ZERO, mutant, ..Self::timed(kinds) }
+    }
+
+    /// Whether the two must connect: the rule of the pair matrix.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        let birthday = self.connectivity.birthday.is_some();
+        let [a, b] = self.kinds.map(|kind| NatDescriptor { birthday, ..descriptor(kind, Vec::new()) });
+        self.doors != [false; 2] || self.crossing == Some(true) || swarmedge_core::nat::can_connect(&a, &b)
+    }
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Node {
+    /// A peer.
+    Host(Connectivity),
+    /// The CN, which has "opened" of which host, and has sent it off.
+    Cn(Broker<NodeIx>),
+}
+
+/// Something under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// To a host.
+    Tell(Input),
+    /// A host has opened its NAT.
+    Opened(IntroId, NodeIx),
+    /// A datagram of the QUIC handshake: the first flight, or its answer.
+    Handshake {
+        /// From where, as its receiver sees it.
+        from: SocketAddr,
+        /// For this introduction.
+        intro: IntroId,
+        /// It is the answer.
+        answer: bool,
+    },
+}
+
+/// What the broker is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum In {
+    /// To a host.
+    Host(Input),
+    /// To the CN.
+    Opened(IntroId, NodeIx),
+}
+
+/// What comes out of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Out {
+    /// Of a host.
+    Host(Output),
+    /// Of the CN: both go.
+    Go(IntroId),
+}
+
+/// The environment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Punch {
+    net: Internet,
+    hosts: [HostIx; 2],
+    sockets: [SocketAddr; 2],
+    /// Where the CN sees each.
+    public: [IpAddr; 2],
+    /// Both are behind one router.
+    shared: bool,
+    /// How each host's attempt ended.
+    pub ended: [Option<Attempt>; 2],
+    /// Paths taken over UDP.
+    pub paths: [Vec<SocketAddr>; 2],
+    /// TCP connections begun.
+    pub dials: [Vec<SocketAddr>; 2],
+    /// Lines that the uploader has opened to the downloader, and those along which the downloader took a path.
+    pub lines: [Vec<LineId>; 2],
+    /// The lines that wait for the other side to open one too.
+    pub crossing: [Option<LineId>; 2],
+    /// A datagram of each host has come to the other.
+    delivered: [bool; 2],
+    opened: [bool; 2],
+    went: bool,
+    /// "Go" was said while one had not opened and its time was not over.
+    too_soon: bool,
+    /// A datagram went to an address that the introduced peer cannot have.
+    pub strayed: bool,
+    /// A host has said that its NAT has counted on.
+    pub moved: [bool; 2],
+    /// Datagrams sent by each host.
+    pub sent: [u16; 2],
+    /// When "go" was said.
+    pub went_at: Time,
+    /// When each connection came to be.
+    pub connected_at: [Option<Time>; 2],
+    /// The socket that each host uses towards an endpoint instead of its main one.
+    adopted: [Option<(SocketAddr, SocketAddr)>; 2],
+}
+
+fn intro(n: u32) -> IntroId {
+    IntroId::numbered(n)
+}
+
+/// Where the CN says that it sees a host.
+fn seen_at(cfg: &Cfg, host: usize, public: IpAddr) -> IpAddr {
+    let aims = cfg.mutant == Some(Mutant::AimsAtBystander) && host == 1;
+    if aims { BYSTANDER.into() } else { public }
+}
+
+/// A cookie for a bystander's address, which the CN must not believe.
+fn forged() -> List<Proven, { swarmedge_core::limits::PROVEN_MAX }> {
+    let cookie = Some(Cookie { epoch: 1, issued_s: 0, mac: [0; 16] });
+    List::truncated([Proven { addr: SocketAddr::new(BYSTANDER.into(), 4000), cookie }])
+}
+
+/// What a host behind this kind of NAT says of it.
+pub(super) fn descriptor(kind: Kind, candidates: Vec<Candidate>) -> NatDescriptor {
+    let (mapping, filtering) = kind.behaviour();
+    NatDescriptor {
+        epoch: 1,
+        udp: kind != Kind::UdpBlocked,
+        mapping,
+        filtering,
+        step: u16::from(kind == Kind::SymmetricSequential),
+        v4: true,
+        tcp443: true,
+        tcp_out: true,
+        candidates: List::truncated(candidates),
+        ..NatDescriptor::default()
+    }
+}
+
+impl System for Punch {
+    type Cfg = Cfg;
+    type Node = Node;
+    type Event = Event;
+    type Input = In;
+    type Output = Out;
+    type Move = ();
+
+    fn run(cfg: &Cfg, _: NodeIx, node: &mut Node, now: Time, rng: &mut dyn Rng, input: Option<In>) -> Vec<Out> {
+        match node {
+            Node::Host(host) => {
+                let mut out = Vec::new();
+                let untiring =
+                    connectivity::Config { per_address_max: 200, per_pair_max: 1_000, ..cfg.connectivity.clone() };
+                let untiring = connectivity::Config { crossings: (200, Duration::ZERO), ..untiring };
+                let tires = cfg.mutant != Some(Mutant::NeverTires);
+                let mut cx = Cx { now, cfg: if tires { &cfg.connectivity } else { &untiring }, rng, out: &mut out };
+                match input {
+                    Some(In::Host(input)) => host.handle_input(&mut cx, input),
+                    Some(In::Opened(..)) => {}
+                    None => host.handle_timeout(&mut cx),
+                }
+                out.into_iter().map(Out::Host).collect()
+            }
+            Node::Cn(broker) => broke(cfg, broker, now, input).into_iter().map(Out::Go).collect(),
+        }
+    }
+
+    fn deadline(node: &Node) -> Option<Time> {
+        match node {
+            Node::Host(host) => host.poll_timeout(),
+            Node::Cn(broker) => broker.poll_timeout(),
+        }
+    }
+
+    fn rebase(node: &mut Node, by: Duration) {
+        match node {
+            Node::Host(host) => host.rebase(by),
+            Node::Cn(broker) => broker.rebase(by),
+        }
+    }
+
+    fn rebase_env(&mut self, by: Duration) {
+        self.net.rebase(by);
+        self.went_at = self.went_at.rebased(by);
+        self.connected_at.iter_mut().flatten().for_each(|at| *at = at.rebased(by));
+    }
+
+    fn perform(world: &mut World<Self>, cfg: &Cfg, node: NodeIx, output: Out) {
+        match output {
+            Out::Go(intro) => go(world, cfg, intro),
+            Out::Host(output) => perform(world, cfg, node, output),
+        }
+    }
+
+    fn faults(world: &World<Self>, _: &Cfg, lane: Lane, _: &Event, ways: &mut Vec<Way>) {
+        if lane.what == "udp" {
+            ways.extend((world.budget.drops > 0).then_some(Way::Lost));
+            ways.extend((world.budget.duplicates > 0).then_some(Way::Twice));
+        }
+    }
+
+    fn arrive(world: &mut World<Self>, cfg: &Cfg, lane: Lane, event: Event, way: Way) -> Option<In> {
+        world.budget.drops -= u8::from(way == Way::Lost);
+        world.budget.duplicates -= u8::from(way == Way::Twice);
+        if way == Way::Lost {
+            return None;
+        }
+        match event {
+            Event::Tell(Input::Datagram { .. }) if lane.to == 1 && cfg.mutant == Some(Mutant::ChecksAreLost) => None,
+            Event::Tell(input) => {
+                if matches!(input, Input::Datagram { .. } | Input::Scattered(_)) {
+                    world.env.delivered[usize::from(1 - lane.to)] = true;
+                }
+                Some(In::Host(input))
+            }
+            Event::Opened(intro, host) => {
+                world.env.opened[usize::from(host)] = true;
+                Some(In::Opened(intro, host))
+            }
+            Event::Handshake { from, intro, answer } => {
+                if !answer {
+                    handshake(world, cfg, lane.to, from, (intro, true));
+                }
+                Some(In::Host(Input::Connected(intro)))
+            }
+        }
+    }
+
+    fn moves(_: &World<Self>, _: &Cfg, _: &mut Vec<()>) {}
+
+    fn act(_: &mut World<Self>, _: &Cfg, (): &(), _: &mut dyn Rng) -> Option<(NodeIx, In)> {
+        None
+    }
+}
+
+/// The CN's part: who goes now.
+fn broke(cfg: &Cfg, broker: &mut Broker<NodeIx>, now: Time, input: Option<In>) -> Vec<IntroId> {
+    let mut gone = Vec::new();
+    if let Some(In::Opened(intro, host)) = input {
+        let roles = [Role::Downloader, Role::Uploader];
+        let said = roles.into_iter().enumerate();
+        for (n, role) in said {
+            if n == usize::from(host) || cfg.mutant == Some(Mutant::GoesTooSoon) {
+                gone.extend(broker.opened(now, &cfg.broker, intro, role).map(|_| intro));
+            }
+        }
+    }
+    while let Some((intro, peers)) = broker.pop_due(now, &cfg.broker) {
+        gone.extend(peers.map(|_| intro));
+    }
+    gone
+}
+
+fn go(world: &mut World<Punch>, cfg: &Cfg, intro: IntroId) {
+    let now = world.now;
+    let env = &mut world.env;
+    let patient = now.since(env.went_at) >= cfg.broker.open_within;
+    env.too_soon |= !patient && env.opened != [true; 2];
+    env.went = true;
+    env.went_at = now;
+    for host in [0, 1] {
+        tell(world, cfg, host, Input::Go(intro));
+    }
+}
+
+/// The CN tells a host something.
+fn tell(world: &mut World<Punch>, cfg: &Cfg, host: NodeIx, input: Input) {
+    let late = if host == 1 { cfg.skew } else { Duration::ZERO };
+    world.send(Lane { to: host, what: "control", id: 0 }, cfg.latency + late, Event::Tell(input));
+}
+
+fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, output: Output) {
+    let me = usize::from(node);
+    match output {
+        Output::Send { to, bytes, ttl } => {
+            world.env.sent[me] += 1;
+            world.env.strayed |= world.env.strays(me, to);
+            if cfg.mutant == Some(Mutant::KeyLeaks) && node == 0 && ttl.is_none() {
+                answer_in_its_place(world, cfg, to, &bytes);
+            }
+            let socket = world.env.socket_to(me, to);
+            datagram(world, cfg, node, (socket, to), (bytes, ttl.unwrap_or(TTL)));
+        }
+        Output::Scatter(Scatter::Send { socket, to, bytes, .. }) => {
+            world.env.sent[me] += 1;
+            world.env.strayed |= world.env.strays(me, to);
+            let socket = SocketAddr::new(world.env.sockets[me].ip(), MANY + socket);
+            datagram(world, cfg, node, (socket, to), (bytes, TTL));
+        }
+        Output::Scatter(Scatter::Adopt { socket, to, .. }) => {
+            world.env.adopted[me] = Some((to, SocketAddr::new(world.env.sockets[me].ip(), MANY + socket)));
+        }
+        Output::Scatter(Scatter::Gather(_)) => {}
+        Output::Opened(intro) => {
+            let late = if node == 1 { cfg.skew } else { Duration::ZERO };
+            world.send(
+                Lane { to: CN, what: "control", id: u64::from(node) },
+                cfg.latency + late,
+                Event::Opened(intro, node),
+            );
+        }
+        Output::Moved(_) => world.env.moved[me] = true,
+        Output::Line(line) => tcp::perform(world, cfg, node, line),
+        Output::Path { intro, addr, along: Along::Tcp } => tcp::dial(world, cfg, node, (intro, addr)),
+        Output::Path { intro, along: Along::Line(line), .. } => tcp::take(world, cfg, node, (intro, line)),
+        Output::Path { intro, addr, along: Along::Udp } => {
+            world.env.paths[me].push(addr);
+            if node == 0 {
+                handshake(world, cfg, node, addr, (intro, false));
+            }
+        }
+        Output::Ended { attempt, .. } => {
+            if attempt.failure.is_none() {
+                world.env.connected_at[me] = Some(world.now);
+            }
+            world.env.ended[me] = Some(attempt);
+        }
+    }
+}
+
+/// A datagram leaves one of a host's sockets.
+fn datagram(
+    world: &mut World<Punch>,
+    cfg: &Cfg,
+    node: NodeIx,
+    (socket, to): (SocketAddr, SocketAddr),
+    (bytes, ttl): (Vec<u8>, u8),
+) {
+    let (host, now, other) = (world.env.hosts[usize::from(node)], world.now, 1 - node);
+    let Some(arrival) = world.env.net.send(now, host, socket, to, ttl) else { return };
+    let (there, from) = (usize::from(other), arrival.from);
+    if arrival.host != world.env.hosts[there] {
+        return;
+    }
+    let main = world.env.sockets[there];
+    let adopted = world.env.adopted[there].is_some_and(|(_, socket)| socket == arrival.to);
+    let input = if arrival.to == main || adopted {
+        Input::Datagram { from, bytes }
+    } else if let Some(socket) = arrival.to.port().checked_sub(MANY) {
+        Input::Scattered(Scattered { intro: intro(1), socket, from, bytes })
+    } else {
+        return;
+    };
+    world.send(Lane { to: other, what: "udp", id: 0 }, cfg.latency, Event::Tell(input));
+}
+
+/// A flight of the QUIC handshake goes along the path. QUIC repeats what is lost, so that losses only delay it.
+fn handshake(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, to: SocketAddr, (intro, answer): (IntroId, bool)) {
+    let me = usize::from(node);
+    let (host, socket, now) = (world.env.hosts[me], world.env.socket_to(me, to), world.now);
+    let Some(arrival) = world.env.net.send(now, host, socket, to, TTL) else { return };
+    let other = 1 - node;
+    if arrival.host == world.env.hosts[usize::from(other)] {
+        let event = Event::Handshake { from: arrival.from, intro, answer };
+        world.send(Lane { to: other, what: "quic", id: 0 }, cfg.latency, event);
+    }
+}
+
+/// Who knows the key answers a check before it comes to whom it was meant for.
+fn answer_in_its_place(world: &mut World<Punch>, cfg: &Cfg, to: SocketAddr, bytes: &[u8]) {
+    use swarmedge_core::nat::stun::integrity::Hash;
+    use swarmedge_core::nat::stun::{Attribute, Class, Message};
+    let Ok(request) = Message::decode(bytes) else { return };
+    let answer = Message::new(Class::Success, request.id, std::vec![Attribute::XorMapped(to)]);
+    let bytes = answer.encode_signed(&KEY, Hash::Sha256);
+    world.send(Lane { to: 0, what: "forged", id: 0 }, cfg.latency, Event::Tell(Input::Datagram { from: to, bytes }));
+    // it is nobody's datagram
+    world.env.delivered[1] = false;
+}
+
+const KEY: [u8; 16] = [7; 16];
+
+/// The hosts know their NATs, as discovery found them, and the CN is about to introduce them.
+#[must_use]
+pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
+    let mut net = Internet::default();
+    let stun = net.add_host(std::vec![Ipv4Addr::new(198, 51, 100, 1).into()], None);
+    net.add_host(std::vec![BYSTANDER.into()], None);
+    let hosts = match cfg.shared {
+        None => [net.add_site(cfg.kinds[0], 10), net.add_site(cfg.kinds[1], 20)],
+        Some(hairpin) => {
+            let rules = super::nat::Rules { hairpin, ..cfg.kinds[0].routers()[0] };
+            let router = net.add_router(rules, Ipv4Addr::new(203, 0, 113, 10).into(), None);
+            [2, 3].map(|n| net.add_host(std::vec![Ipv4Addr::new(192, 168, 0, n).into()], Some(router)))
+        }
+    };
+    let sockets = [0, 1].map(|i: u16| SocketAddr::new(net.addr(hosts[usize::from(i)]), 5000 + i));
+    let server = SocketAddr::new(net.addr(stun), 3478);
+    let told = [0, 1].map(|i| {
+        let seen = net.send(Time::ZERO, hosts[i], sockets[i], server, TTL).map(|a| a.from);
+        let host = Candidate { kind: CandidateKind::Host, addr: sockets[i] };
+        let mapped = seen.map(|addr| Candidate { kind: CandidateKind::ServerReflexive, addr });
+        // a peer may say anything: nobody must believe it
+        let lie = Candidate { kind: CandidateKind::Mapped, addr: SocketAddr::new(BYSTANDER.into(), 4000) };
+        let site = if cfg.shared.is_some() { 10 } else { [10, 20][i] };
+        let public = seen.map_or(IpAddr::V4(Ipv4Addr::new(203, 0, 113, site)), |a| a.ip());
+        let says = descriptor(cfg.kinds[i], [Some(host), mapped, Some(lie)].into_iter().flatten().collect());
+        let lie = SocketAddr::new(BYSTANDER.into(), swarmedge_core::nat::HTTPS);
+        let door = SocketAddr::new(public, swarmedge_core::nat::HTTPS);
+        let doors = List::truncated([lie, door].into_iter().filter(|_| cfg.doors[i]));
+        let birthday = cfg.connectivity.birthday.is_some();
+        let crossing = cfg.crossing.map(|_| SocketAddr::new(public, sockets[i].port()));
+        let says = NatDescriptor { birthday, proven: forged(), doors, crossing, ..says };
+        let believes = cfg.mutant == Some(Mutant::BelievesAnything);
+        let nat = swarmedge_core::nat::vetted(&says, seen_at(cfg, i, public), |_| believes);
+        ((says, nat), SocketAddr::new(public, 443))
+    });
+    let nobody = || [None, None];
+    let env = Punch {
+        net,
+        hosts,
+        sockets,
+        public: told.each_ref().map(|(_, observed)| observed.ip()),
+        shared: cfg.shared.is_some(),
+        ended: nobody(),
+        paths: [Vec::new(), Vec::new()],
+        dials: [Vec::new(), Vec::new()],
+        lines: [Vec::new(), Vec::new()],
+        crossing: [None; 2],
+        delivered: [false; 2],
+        opened: [false; 2],
+        went: false,
+        too_soon: false,
+        strayed: false,
+        moved: [false; 2],
+        sent: [0; 2],
+        went_at: Time::ZERO,
+        connected_at: [None; 2],
+        adopted: [None; 2],
+    };
+    let mut broker = Broker::default();
+    let intros = if cfg.mutant == Some(Mutant::IntroducesTwice) { 2 } else { 1 };
+    for n in 1..=intros {
+        broker.offered(Time::ZERO, &cfg.broker, intro(n), [0, 1]);
+    }
+    let hosts = std::vec![Connectivity::default(); 2].into_iter().map(Node::Host);
+    let mut world = World::new(env, hosts.chain([Node::Cn(broker)]).collect(), budget);
+    for host in [0_u8, 1] {
+        let me = usize::from(host);
+        let ((_, nat), mut observed) = told[1 - me].clone();
+        observed.set_ip(seen_at(cfg, 1 - me, observed.ip()));
+        tell(&mut world, cfg, host, Input::Network(told[me].0.0.clone()));
+        tell(&mut world, cfg, host, Input::Observed(told[me].1));
+        for n in 1..=intros {
+            let role = if host == 0 { Role::Downloader } else { Role::Uploader };
+            let ticket = Ticket { key: KEY, observed };
+            tell(&mut world, cfg, host, Input::Offer(Offer { intro: intro(n), role, ticket, nat: nat.clone() }));
+        }
+    }
+    if cfg.doors[0] {
+        tcp::pretend(&mut world, cfg);
+    }
+    world
+}
+
+impl Punch {
+    /// Both attempts are over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.ended.iter().all(Option::is_some)
+    }
+
+    /// Both have a connection.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.ended.iter().all(|e| e.as_ref().is_some_and(|a| a.failure.is_none()))
+    }
+
+    /// Neither has.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.ended.iter().all(|e| e.as_ref().is_some_and(|a| a.failure.is_some()))
+    }
+
+    /// Where a host listens on TCP.
+    fn door(&self, host: usize) -> SocketAddr {
+        SocketAddr::new(self.public[host], swarmedge_core::nat::HTTPS)
+    }
+
+    /// From which of its sockets a host sends to an endpoint.
+    fn socket_to(&self, host: usize, to: SocketAddr) -> SocketAddr {
+        self.adopted[host].filter(|(peer, _)| *peer == to).map_or(self.sockets[host], |(_, socket)| socket)
+    }
+
+    /// Whether an address is none that the other one can have: its own, on a LAN that both share, or its router's.
+    fn strays(&self, host: usize, to: SocketAddr) -> bool {
+        let other = 1 - host;
+        let own = self.shared && to == self.sockets[other];
+        !(own || to.ip() == self.public[other])
+    }
+
+    /// The host at the end of a path.
+    fn leads(&self, host: usize, path: SocketAddr, now: Time) -> bool {
+        let arrival = self.net.clone().send(now, self.hosts[host], self.socket_to(host, path), path, TTL);
+        arrival.is_some_and(|a| a.host == self.hosts[1 - host])
+    }
+}

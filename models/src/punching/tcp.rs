@@ -1,0 +1,96 @@
+//! TCP connections of the two hosts: nothing on them is lost, and they come to be or do not.
+
+use super::{BYSTANDER, Cfg, Event, KEY, Mutant, Punch, intro};
+use crate::world::{Lane, NodeIx, World};
+use std::net::SocketAddr;
+use swarmedge_core::ids::{IntroId, LineId};
+use swarmedge_core::nat::connectivity::{Input, Line, LineEvent};
+use swarmedge_core::nat::stun::integrity::Hash;
+use swarmedge_core::nat::stun::{Attribute, Class, Message, TransactionId};
+
+/// A line by its number where it was opened, and where it came.
+const fn there(line: LineId) -> LineId {
+    LineId(line.0 | 1 << 63)
+}
+
+fn tell(world: &mut World<Punch>, cfg: &Cfg, (host, trips): (NodeIx, u32), input: Input) {
+    world.send(Lane { to: host, what: "tcp", id: 0 }, cfg.latency * trips, Event::Tell(input));
+}
+
+/// Whether a host's connection to this address comes to be.
+fn reaches(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, to: SocketAddr) -> bool {
+    let (me, other) = (usize::from(node), usize::from(1 - node));
+    world.env.dials[me].push(to);
+    world.env.strayed |= world.env.strays(me, to);
+    to == world.env.door(other) && cfg.doors[other] && cfg.mutant != Some(Mutant::DoorIsShut)
+}
+
+/// The downloader shakes hands where the uploader listens.
+pub(super) fn dial(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (intro, to): (IntroId, SocketAddr)) {
+    if reaches(world, cfg, node, to) {
+        connected(world, cfg, node, intro);
+    }
+}
+
+/// The downloader shakes hands on a line.
+pub(super) fn take(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (intro, line): (IntroId, LineId)) {
+    world.env.lines[1].push(line);
+    if world.env.lines[0].contains(&line) {
+        connected(world, cfg, node, intro);
+    }
+}
+
+fn connected(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, intro: IntroId) {
+    tell(world, cfg, (1 - node, 1), Input::Connected(intro));
+    tell(world, cfg, (node, 2), Input::Connected(intro));
+}
+
+pub(super) fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, line: Line) {
+    match line {
+        Line::Call { line, to, from: Some(_) } => cross(world, cfg, node, (line, to)),
+        Line::Call { line, to, from: None } => {
+            let open = reaches(world, cfg, node, to);
+            let event = if open { LineEvent::Open(line) } else { LineEvent::Failed(line) };
+            tell(world, cfg, (node, 2), Input::Line(event));
+        }
+        // nobody has accepted it: it is the other side's own
+        Line::Serve { .. } if cfg.crossing.is_some() => {}
+        Line::Serve { line, shows } => {
+            world.env.lines[0].push(there(line));
+            let from = SocketAddr::new(world.env.public[usize::from(node)], 50_000);
+            let event = LineEvent::Shown { line: there(line), from, bytes: shows };
+            tell(world, cfg, (1 - node, 1), Input::Line(event));
+        }
+        Line::HangUp(line) => {
+            let waits = &mut world.env.crossing[usize::from(node)];
+            *waits = waits.filter(|l| *l != line);
+        }
+    }
+}
+
+/// A host opens its half of a connection.
+fn cross(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (line, to): (LineId, SocketAddr)) {
+    let (me, other) = (usize::from(node), usize::from(1 - node));
+    world.env.dials[me].push(to);
+    world.env.strayed |= world.env.strays(me, to);
+    if cfg.crossing != Some(true) || cfg.mutant == Some(Mutant::DoorIsShut) {
+        return tell(world, cfg, (node, 2), Input::Line(LineEvent::Failed(line)));
+    }
+    world.env.crossing[me] = Some(line);
+    let Some(theirs) = world.env.crossing[other] else { return };
+    world.env.lines[0].push(if node == 0 { line } else { theirs });
+    for (host, line) in [(node, line), (1 - node, theirs)] {
+        tell(world, cfg, (host, 1), Input::Line(LineEvent::Open(line)));
+    }
+    world.env.crossing = [None; 2];
+}
+
+/// A bystander comes to where the downloader listens, and says that it is the uploader.
+pub(super) fn pretend(world: &mut World<Punch>, cfg: &Cfg) {
+    let key = if cfg.mutant == Some(Mutant::KeyLeaks) { KEY } else { [8; 16] };
+    let name = Attribute::Username(format!("{}:u", intro(1)).into_bytes());
+    let check = Message::new(Class::Request, TransactionId([9; 12]), Vec::from([name]));
+    let (line, from) = (there(LineId(99)), SocketAddr::new(BYSTANDER.into(), 50_000));
+    let event = LineEvent::Shown { line, from, bytes: check.encode_signed(&key, Hash::Sha256) };
+    world.send(Lane { to: 0, what: "stranger", id: 0 }, cfg.latency * 3, Event::Tell(Input::Line(event)));
+}

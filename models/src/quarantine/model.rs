@@ -1,0 +1,31 @@
+//! Quarantine never blocks the edge's path.
+
+use crate::check::{Spec, Tooth};
+use crate::quarantine::{RULES, cfg, world};
+use crate::sim::{Cfg, Mutant, Net};
+use crate::world::{Budget, World};
+
+fn start(cfg: &Cfg) -> World<Net> {
+    world(cfg, Budget { changes: 2, fires: 2, ..Budget::default() })
+}
+
+fn tooth(defect: &'static str, rule: usize, mutant: Mutant) -> Tooth<Net> {
+    Tooth { defect, rule: RULES[rule].name, cfg: cfg(Some(mutant)) }
+}
+
+/// See the module.
+pub fn spec() -> Spec<Net> {
+    Spec {
+        name: "quarantine",
+        about: "2 clients, of which one downloads what the other has, 1 edge, CN, DN and ledger; it is put into \
+                quarantine and let out, 2 timers",
+        cfg: cfg(None),
+        start,
+        rules: RULES,
+        teeth: vec![
+            tooth("an edge grants nothing to who is in quarantine", 0, Mutant::EdgesDenySuspects),
+            tooth("an edge sends nothing to who is in quarantine", 0, Mutant::EdgesStarveSuspects),
+            tooth("CNs do not hear who is in quarantine", 1, Mutant::QuarantineIsLost),
+        ],
+    }
+}

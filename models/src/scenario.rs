@@ -1,0 +1,547 @@
+//! Scenarios, written once, run on every [`Rig`]: the simulator, and real processes or runtimes over loopback. They
+//! judge what each node ends up with; never the order of events on different nodes, never speed.
+
+mod edges;
+
+use std::fmt;
+use std::time::Duration;
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Serves content and grants.
+    Edge,
+    /// Ends the clients' control connections.
+    Cn,
+    /// Holds the directory.
+    Dn,
+    /// Keeps the records.
+    Ledger,
+    /// Downloads and uploads.
+    Client,
+}
+
+/// A node: its role and number, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(pub Role, pub u8);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let role = match self.0 {
+            Role::Edge => "edge",
+            Role::Cn => "cn",
+            Role::Dn => "dn",
+            Role::Ledger => "ledger",
+            Role::Client => "client",
+        };
+        write!(f, "{role}{}", self.1)
+    }
+}
+
+/// How many of each there are. All servers are started before the scenario begins, clients by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Edges; all have the same objects.
+    pub edges: u8,
+    /// CNs.
+    pub cns: u8,
+    /// DNs.
+    pub dns: u8,
+    /// Ledgers: 0 or 1.
+    pub ledgers: u8,
+    /// Clients at most.
+    pub clients: u8,
+}
+
+/// An object to be published. Its bytes follow from its path and size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its path.
+    pub path: &'static str,
+    /// Bytes.
+    pub size: u64,
+    /// The edge gives one download no more than this, bytes a second; 0: no limit.
+    pub edge_rate: u64,
+    /// A client uploads it no faster than this, bytes a second; 0: no limit.
+    pub upload_rate: u64,
+}
+
+/// How a client is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientOptions {
+    /// Its user allows uploads.
+    pub uploads: bool,
+    /// It sends wrong bytes to its peers.
+    pub corrupts: bool,
+}
+
+/// A good client.
+pub const HONEST: ClientOptions = ClientOptions { uploads: true, corrupts: false };
+
+/// What a user tells a client. Objects are named by path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Download; again: resume.
+    Get(&'static str),
+    /// Stop for now.
+    Pause(&'static str),
+    /// Go on.
+    Resume(&'static str),
+    /// Give up.
+    Cancel(&'static str),
+    /// Allow or forbid uploads.
+    Uploads(bool),
+}
+
+/// How far a download is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Not begun, or fetching.
+    Running,
+    /// Stopped by the user.
+    Paused,
+    /// The file is where the user wants it.
+    Completed,
+    /// Given up.
+    Failed,
+}
+
+/// A download as its client reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// How far.
+    pub progress: Progress,
+    /// Bytes that are safe on disk.
+    pub durable: u64,
+    /// Verified bytes from edges.
+    pub edge_bytes: u64,
+    /// Verified bytes from peers.
+    pub peer_bytes: u64,
+    /// Bytes thrown away.
+    pub wasted_bytes: u64,
+    /// The file is there and has the right bytes; looked at once it is `Completed`.
+    pub right: bool,
+}
+
+/// What the ledger has of an object, over all downloads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Downloads that were reported complete.
+    pub completed: u64,
+    /// Bytes from edges, as downloaders report.
+    pub edge_bytes: u64,
+    /// Bytes from peers, as downloaders report.
+    pub peer_bytes: u64,
+    /// Bytes to peers, as uploaders report.
+    pub uploaded_bytes: u64,
+    /// Bytes from peers that both sides agree on: what uploaders have receipts for.
+    pub agreed_bytes: u64,
+    /// Distinct bytes sent, as edges report, summed over downloads.
+    pub edge_unique_bytes: u64,
+    /// Bytes from peers that are billed.
+    pub billed_bytes: u64,
+    /// Possession challenges that were passed.
+    pub proven: u64,
+    /// Those that were failed, or not answered.
+    pub unproven: u64,
+}
+
+/// Something that scenarios can be run on.
+pub trait Rig {
+    /// Publishes an object on every edge.
+    fn publish(&mut self, object: &Object);
+    /// Takes an object off.
+    fn unpublish(&mut self, path: &'static str);
+    /// Rotates the keys that seal grants; running servers take them up soon.
+    fn rotate_keys(&mut self);
+    /// Has the spool of an edge refuse every write, as a full disk does, or write again.
+    fn spool_refuses(&mut self, edge: u8, on: bool);
+    /// Puts a client that was started into quarantine, or lets it out; done when the CNs know.
+    fn quarantine(&mut self, client: u8, on: bool);
+    /// Starts a client with an empty disk.
+    fn start_client(&mut self, number: u8, options: ClientOptions);
+    /// Copies the disk of a client that does not run: a clone of its installation, which does not run either.
+    fn copy_client(&mut self, from: u8, to: u8);
+    /// The GUIDs that the ledger has as retired: how often each, and how many new ones took their places.
+    fn retired(&mut self) -> (usize, usize);
+    /// Ends a node without warning (SIGKILL). It keeps its disk.
+    fn crash(&mut self, node: Name);
+    /// Starts a crashed node again, on its disk.
+    fn restart(&mut self, node: Name);
+    /// Tells a client something.
+    fn command(&mut self, client: u8, command: Command);
+    /// Asks a client about a download; `None` if it knows none of that object or does not run.
+    fn status(&mut self, client: u8, path: &str) -> Option<Status>;
+    /// Asks the ledger.
+    fn totals(&mut self, path: &str) -> Totals;
+    /// Lets things happen until `goal`, for at most `within`; whether it was reached.
+    fn run_until(&mut self, within: Duration, goal: &mut dyn FnMut(&mut dyn Rig) -> bool) -> bool;
+}
+
+/// A scenario.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// What happens, as a sentence.
+    pub name: &'static str,
+    /// What it needs.
+    pub plan: Plan,
+    /// Plays it; `Err` says what was not as it must be.
+    pub play: fn(&mut dyn Rig) -> Result<(), String>,
+}
+
+impl fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+const ONE_OF_EACH: Plan = Plan { edges: 1, cns: 1, dns: 1, ledgers: 1, clients: 4 };
+
+/// Every scenario.
+pub const ALL: &[Scenario] = &[
+    Scenario { name: "peers_deliver_and_the_ledger_agrees", plan: ONE_OF_EACH, play: happy },
+    Scenario { name: "the_cn_dies", plan: Plan { cns: 2, ..ONE_OF_EACH }, play: cn_dies },
+    Scenario { name: "the_dn_dies_and_comes_back", plan: ONE_OF_EACH, play: dn_dies },
+    Scenario { name: "a_seeder_dies", plan: ONE_OF_EACH, play: seeder_dies },
+    Scenario { name: "a_seeder_sends_wrong_bytes", plan: ONE_OF_EACH, play: corrupting_seeder },
+    Scenario {
+        name: "there_is_no_control_plane",
+        plan: Plan { cns: 0, dns: 0, ledgers: 0, ..ONE_OF_EACH },
+        play: edges::edge_alone,
+    },
+    Scenario { name: "the_edge_is_away_for_a_while", plan: ONE_OF_EACH, play: edges::edge_outage },
+    Scenario {
+        name: "an_edge_dies_and_another_goes_on",
+        plan: Plan { edges: 2, ..ONE_OF_EACH },
+        play: edges::edge_fails_over,
+    },
+    Scenario { name: "an_edge_that_can_count_nothing_serves_on", plan: ONE_OF_EACH, play: edges::uncounted },
+    Scenario { name: "a_client_dies_and_resumes", plan: ONE_OF_EACH, play: client_resumes },
+    Scenario { name: "uploads_off_means_off", plan: ONE_OF_EACH, play: uploads_off },
+    Scenario { name: "a_withdrawn_object_is_shared_no_more", plan: ONE_OF_EACH, play: withdrawn },
+    Scenario { name: "who_has_completed_proves_that_it_holds_what_peers_delivered", plan: ONE_OF_EACH, play: proven },
+    Scenario { name: "a_quarantined_client_is_served_by_the_edge_alone", plan: ONE_OF_EACH, play: quarantined },
+    Scenario { name: "the_sealing_keys_are_rotated_twice", plan: ONE_OF_EACH, play: keys_rotated },
+    Scenario { name: "pause_resume_cancel", plan: ONE_OF_EACH, play: pause_resume_cancel },
+    Scenario { name: "two_copies_of_a_client_run", plan: ONE_OF_EACH, play: copies },
+    Scenario { name: "two_copies_of_a_client_run_on_two_cns", plan: Plan { cns: 2, ..ONE_OF_EACH }, play: copies },
+    Scenario { name: "a_client_that_restarts_keeps_its_key", plan: ONE_OF_EACH, play: restarts },
+];
+
+const MIB: u64 = 1 << 20;
+/// Long enough for a good run on a slow machine; a run that needs it has failed.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Four MiB in 64 pieces; slow enough to be disturbed on its way.
+const FILM: Object = Object { path: "film", size: 4 * MIB, edge_rate: MIB / 2, upload_rate: MIB / 2 };
+/// The film as seeders get it, who are not to be disturbed.
+const AT_ONCE: Object = Object { edge_rate: 0, ..FILM };
+/// Another object, which the edge delivers in two seconds: time enough to find peers, if there are any.
+const TRAILER: Object = Object { path: "trailer", size: MIB, ..FILM };
+/// The film from an edge so slow that peers are found before it has delivered, however long it takes to find them.
+const CRAWLING: Object = Object { edge_rate: MIB / 32, ..FILM };
+
+/// Fails the scenario unless `holds`.
+fn need(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+fn begin(rig: &mut dyn Rig, seeders: &[(u8, ClientOptions)]) -> Result<(), String> {
+    rig.publish(&AT_ONCE);
+    for &(n, options) in seeders {
+        rig.start_client(n, options);
+        rig.command(n, Command::Get(FILM.path));
+    }
+    for &(n, _) in seeders {
+        completes(rig, n)?;
+    }
+    rig.publish(&FILM);
+    Ok(())
+}
+
+/// Starts an honest client that wants the film.
+fn wants(rig: &mut dyn Rig, client: u8) {
+    rig.start_client(client, HONEST);
+    rig.command(client, Command::Get(FILM.path));
+}
+
+/// Waits until `client` has at least an eighth but not all of the film.
+fn half_way(rig: &mut dyn Rig, client: u8) -> Result<(), String> {
+    let there = rig.run_until(LIMIT, &mut |r| {
+        r.status(client, FILM.path).is_some_and(|s| s.durable >= FILM.size / 8 || s.progress != Progress::Running)
+    });
+    let s = rig.status(client, FILM.path);
+    need(there && s.is_some_and(|s| s.progress == Progress::Running), || {
+        format!("client{client} was to be caught half way, but: {s:?}")
+    })
+}
+
+/// Waits until the film is complete and right; every byte of it counted once.
+fn completes(rig: &mut dyn Rig, client: u8) -> Result<Status, String> {
+    rig.run_until(LIMIT, &mut |r| {
+        r.status(client, FILM.path).is_some_and(|s| matches!(s.progress, Progress::Completed | Progress::Failed))
+    });
+    let Some(s) = rig.status(client, FILM.path) else { return Err(format!("client{client} knows no download")) };
+    need(s.progress == Progress::Completed, || format!("client{client} did not complete: {s:?}"))?;
+    need(s.right, || format!("client{client} has wrong bytes: {s:?}"))?;
+    need(s.edge_bytes + s.peer_bytes == FILM.size, || format!("client{client} counted wrongly: {s:?}"))?;
+    Ok(s)
+}
+
+fn from_peers(rig: &mut dyn Rig, client: u8) -> Result<Status, String> {
+    let s = completes(rig, client)?;
+    need(s.peer_bytes > 0, || format!("client{client} got nothing from peers: {s:?}"))?;
+    Ok(s)
+}
+
+/// Waits until the ledger has what `clients` have.
+fn accounted(rig: &mut dyn Rig, clients: &[u8]) -> Result<(), String> {
+    accounted_but(rig, clients, 0)
+}
+
+/// The same after a crash that cut introductions: their last `open` bytes may be without receipt, and unbilled.
+fn accounted_but(rig: &mut dyn Rig, clients: &[u8], open: u64) -> Result<(), String> {
+    let expected = |rig: &mut dyn Rig| {
+        let all = clients.iter().filter_map(|&c| rig.status(c, FILM.path));
+        all.fold(Totals::default(), |t, s| Totals {
+            completed: t.completed + 1,
+            edge_bytes: t.edge_bytes + s.edge_bytes,
+            peer_bytes: t.peer_bytes + s.peer_bytes,
+            ..t
+        })
+    };
+    let agrees = move |t: Totals, e: Totals| {
+        (t.completed, t.edge_bytes, t.peer_bytes) == (e.completed, e.edge_bytes, e.peer_bytes)
+            && t.uploaded_bytes >= e.peer_bytes
+            && (e.peer_bytes.saturating_sub(open)..=e.peer_bytes).contains(&t.agreed_bytes)
+            && t.edge_unique_bytes >= e.edge_bytes
+    };
+    let good = rig.run_until(LIMIT, &mut |r| {
+        let e = expected(r);
+        agrees(r.totals(FILM.path), e)
+    });
+    let (t, e) = (rig.totals(FILM.path), expected(rig));
+    need(good, || format!("the ledger has {t:?}, the clients have {e:?}"))
+}
+
+fn happy(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST), (1, HONEST)])?;
+    wants(rig, 2);
+    from_peers(rig, 2)?;
+    wants(rig, 3);
+    from_peers(rig, 3)?;
+    accounted(rig, &[0, 1, 2, 3])
+}
+
+fn cn_dies(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST), (1, HONEST)])?;
+    wants(rig, 2);
+    half_way(rig, 2)?;
+    rig.crash(Name(Role::Cn, 0));
+    completes(rig, 2)?;
+    // the seeders go to the other CN and tell it what they have
+    rig.publish(&CRAWLING);
+    wants(rig, 3);
+    from_peers(rig, 3)?;
+    accounted(rig, &[0, 1, 2, 3])
+}
+
+fn dn_dies(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST), (1, HONEST)])?;
+    wants(rig, 2);
+    half_way(rig, 2)?;
+    rig.crash(Name(Role::Dn, 0));
+    completes(rig, 2)?;
+    rig.restart(Name(Role::Dn, 0));
+    // CNs come back to it after a while, and ask their clients what they have
+    rig.publish(&CRAWLING);
+    wants(rig, 3);
+    from_peers(rig, 3)?;
+    accounted(rig, &[0, 1, 2, 3])
+}
+
+fn seeder_dies(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST), (1, HONEST)])?;
+    wants(rig, 2);
+    half_way(rig, 2)?;
+    rig.crash(Name(Role::Client, 0));
+    completes(rig, 2).map(drop)
+}
+
+fn corrupting_seeder(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, ClientOptions { corrupts: true, ..HONEST })])?;
+    rig.publish(&CRAWLING);
+    wants(rig, 2);
+    // until then nobody else is there who could deliver
+    rig.run_until(LIMIT, &mut |r| r.status(2, FILM.path).is_some_and(|s| s.wasted_bytes > 0));
+    begin(rig, &[(1, HONEST)])?;
+    let s = from_peers(rig, 2)?;
+    need(s.wasted_bytes > 0, || format!("the corrupting seeder was never asked: {s:?}"))?;
+    need(s.wasted_bytes <= 64 * 1024, || format!("more than one piece was wasted: {s:?}"))
+}
+
+fn client_resumes(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(1, HONEST)])?;
+    wants(rig, 0);
+    half_way(rig, 0)?;
+    rig.crash(Name(Role::Client, 0));
+    rig.restart(Name(Role::Client, 0));
+    rig.command(0, Command::Get(FILM.path));
+    completes(rig, 0)?;
+    // the second credit: less than two MiB came over the introduction that was cut
+    accounted_but(rig, &[0, 1], 2 * MIB)
+}
+
+fn keys_rotated(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST), (1, HONEST)])?;
+    wants(rig, 2);
+    half_way(rig, 2)?;
+    // what it began with can be opened by nobody afterwards
+    rig.rotate_keys();
+    rig.rotate_keys();
+    // a new grant is a new download: what was fetched before it is in the books of the old one
+    let done = |r: &mut dyn Rig| r.status(2, FILM.path).is_some_and(|s| s.progress == Progress::Completed && s.right);
+    let completed = rig.run_until(LIMIT, &mut |r| done(r));
+    need(completed, || format!("client2 did not complete: {:?}", rig.status(2, FILM.path)))?;
+    rig.publish(&CRAWLING);
+    wants(rig, 3);
+    from_peers(rig, 3).map(drop)
+}
+
+fn withdrawn(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST), (1, HONEST)])?;
+    rig.publish(&CRAWLING);
+    wants(rig, 2);
+    half_way(rig, 2)?;
+    rig.unpublish(FILM.path);
+    // the copies that were kept for others go, and with them the finished downloads
+    let gone = |r: &mut dyn Rig, c| r.status(c, FILM.path).is_none();
+    let within = Duration::from_secs(60);
+    need(rig.run_until(within, &mut |r| gone(r, 0) && gone(r, 1)), || "seeders go on sharing".into())?;
+    // whether it had finished by then or not: it has no part in what follows
+    rig.crash(Name(Role::Client, 2));
+    // published again, it is an object like any other: nobody has it yet, and then it is shared
+    rig.publish(&AT_ONCE);
+    wants(rig, 3);
+    let s = completes(rig, 3)?;
+    need(s.peer_bytes == 0, || format!("bytes from peers that should have none: {s:?}"))
+}
+
+/// The rigs' edges challenge every download with peers.
+fn proven(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST)])?;
+    rig.publish(&CRAWLING);
+    wants(rig, 2);
+    from_peers(rig, 2)?;
+    let told = |t: Totals| (t.proven, t.unproven);
+    let one = rig.run_until(LIMIT, &mut |r| told(r.totals(FILM.path)) == (1, 0));
+    need(one, || format!("{:?} after one download with peers", rig.totals(FILM.path)))?;
+    // and the books are as they are without
+    accounted(rig, &[0, 2])
+}
+
+fn quarantined(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST)])?;
+    rig.publish(&TRAILER);
+    let trailer = |rig: &mut dyn Rig, client: u8| {
+        rig.start_client(client, HONEST);
+        rig.command(client, Command::Get(TRAILER.path));
+    };
+    let done = |rig: &mut dyn Rig, client: u8| {
+        let complete = |s: &Status| s.progress == Progress::Completed;
+        rig.run_until(LIMIT, &mut |r| r.status(client, TRAILER.path).is_some_and(|s| complete(&s)));
+        rig.status(client, TRAILER.path)
+            .filter(|s| complete(s) && s.right)
+            .ok_or_else(|| format!("client{client} did not complete: {:?}", rig.status(client, TRAILER.path)))
+    };
+    trailer(rig, 0);
+    done(rig, 0)?;
+    rig.start_client(2, HONEST);
+    rig.quarantine(2, true);
+    trailer(rig, 2);
+    let s = done(rig, 2)?;
+    need(s.peer_bytes == 0, || format!("peers served a client in quarantine: {s:?}"))?;
+    // now it alone has the object, beside the edge
+    rig.crash(Name(Role::Client, 0));
+    trailer(rig, 3);
+    let s = done(rig, 3)?;
+    need(s.peer_bytes == 0, || format!("a client in quarantine was offered to others: {s:?}"))?;
+    rig.restart(Name(Role::Client, 0));
+    rig.quarantine(2, false);
+    rig.publish(&CRAWLING);
+    wants(rig, 2);
+    from_peers(rig, 2).map(drop)
+}
+
+fn uploads_off(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST), (1, ClientOptions { uploads: false, ..HONEST })])?;
+    rig.command(0, Command::Uploads(false));
+    rig.run_until(Duration::from_secs(1), &mut |_| false);
+    wants(rig, 2);
+    let s = completes(rig, 2)?;
+    need(s.peer_bytes == 0, || format!("bytes from peers whose users forbid uploads: {s:?}"))
+}
+
+fn pause_resume_cancel(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST)])?;
+    wants(rig, 1);
+    half_way(rig, 1)?;
+    rig.command(1, Command::Pause(FILM.path));
+    let paused = |r: &mut dyn Rig| r.status(1, FILM.path).filter(|s| s.progress == Progress::Paused);
+    rig.run_until(LIMIT, &mut |r| paused(r).is_some());
+    // what was under way may still become durable, and only that: a download that goes on has everything by then
+    let mut before = None;
+    let rests = (0..10).any(|_| {
+        rig.run_until(Duration::from_secs(2), &mut |_| false);
+        std::mem::replace(&mut before, paused(rig)) == before && before.is_some()
+    });
+    let stopped = rests && before.is_some_and(|s| s.durable < FILM.size);
+    need(stopped, || format!("a paused download went on: {before:?}"))?;
+    rig.command(1, Command::Resume(FILM.path));
+    completes(rig, 1)?;
+    wants(rig, 2);
+    half_way(rig, 2)?;
+    rig.command(2, Command::Cancel(FILM.path));
+    let gone = rig.run_until(LIMIT, &mut |r| {
+        r.status(2, FILM.path).is_none_or(|s| !matches!(s.progress, Progress::Running | Progress::Paused))
+    });
+    need(gone, || "a cancelled download is still there".into())
+}
+
+/// A client is copied in the middle of a download, and both copies go on.
+fn copies(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(3, HONEST)])?;
+    wants(rig, 0);
+    half_way(rig, 0)?;
+    rig.crash(Name(Role::Client, 0));
+    rig.copy_client(0, 1);
+    rig.restart(Name(Role::Client, 0));
+    rig.restart(Name(Role::Client, 1));
+    // each is told to take a key of its own; under it a download has books of its own
+    for client in [0, 1] {
+        let done =
+            |r: &mut dyn Rig| r.status(client, FILM.path).is_some_and(|s| s.progress == Progress::Completed && s.right);
+        let completed = rig.run_until(LIMIT, &mut |r| done(r));
+        need(completed, || format!("client{client} did not complete: {:?}", rig.status(client, FILM.path)))?;
+    }
+    let retired = rig.run_until(LIMIT, &mut |r| r.retired() == (1, 2));
+    need(retired, || format!("the ledger has {:?} GUIDs retired and taken, not (1, 2)", rig.retired()))?;
+    // two installations: each has got the film once at most, and nobody pays for more
+    let t = rig.totals(FILM.path);
+    need(t.agreed_bytes <= t.peer_bytes && t.agreed_bytes <= 2 * FILM.size, || format!("billed too much: {t:?}"))
+}
+
+fn restarts(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(1, HONEST)])?;
+    wants(rig, 0);
+    half_way(rig, 0)?;
+    for _ in 0..3 {
+        rig.crash(Name(Role::Client, 0));
+        rig.restart(Name(Role::Client, 0));
+        rig.run_until(Duration::from_secs(1), &mut |_| false);
+    }
+    let done = |r: &mut dyn Rig| r.status(0, FILM.path).is_some_and(|s| s.progress == Progress::Completed && s.right);
+    let completed = rig.run_until(LIMIT, &mut |r| done(r));
+    need(completed, || format!("client0 did not complete: {:?}", rig.status(0, FILM.path)))?;
+    need(rig.retired() == (0, 0), || "a restart was taken for a copy".into())
+}

@@ -1,0 +1,171 @@
+//! Clients behind simulated NATs. A client that is not named here has a public address of its own, and so it was before
+//! there were NATs.
+
+use super::machines::In;
+use super::{Cfg, Event, Net, keys};
+use crate::nat::{HostIx, Internet, Kind};
+use crate::punching::descriptor;
+use crate::world::{Lane, NodeIx, World};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use swarmedge_core::ids::LineId;
+use swarmedge_core::machine::Time;
+use swarmedge_core::nat::connectivity::{Along, Line, LineEvent};
+use swarmedge_core::nat::{Candidate, CandidateKind, NatDescriptor};
+use swarmedge_core::role::client::Input;
+use swarmedge_core::wire::List;
+
+/// The usual TTL.
+const TTL: u8 = 64;
+/// The port of every client's QUIC socket, and of its listening one.
+pub(super) const PORT: u16 = 7000;
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Access {
+    net: Internet,
+    stun: Option<HostIx>,
+    hosts: BTreeMap<NodeIx, (HostIx, Kind)>,
+    /// Clients listen on TCP: who has a public address is reached there; some others are seen alike by all.
+    pub listening: bool,
+    /// Halves of connections, by who opens one to where.
+    crossing: BTreeMap<(NodeIx, SocketAddr), LineId>,
+}
+
+impl Access {
+    /// Each of these clients is behind a NAT of that kind.
+    #[must_use]
+    pub fn of(clients: impl IntoIterator<Item = (NodeIx, Kind)>) -> Self {
+        let mut net = Internet::default();
+        let stun = Some(net.add_host(std::vec![Ipv4Addr::new(198, 51, 100, 1).into()], None));
+        let hosts = clients.into_iter().map(|(node, kind)| (node, (net.add_site(kind, node), kind))).collect();
+        Self { net, stun, hosts, listening: false, crossing: BTreeMap::new() }
+    }
+
+    /// What a client is behind.
+    #[must_use]
+    pub fn kind(&self, node: NodeIx) -> Kind {
+        self.hosts.get(&node).map_or(Kind::Public, |(_, kind)| *kind)
+    }
+
+    /// Where servers see a client that is named here.
+    pub(super) fn observed(&self, node: NodeIx) -> Option<SocketAddr> {
+        let at = || SocketAddr::new(Ipv4Addr::new(203, 0, 113, node).into(), PORT);
+        self.hosts.contains_key(&node).then(at)
+    }
+
+    fn socket(&self, host: HostIx) -> SocketAddr {
+        SocketAddr::new(self.net.addr(host), PORT)
+    }
+
+    /// What a client that is named here finds out about its NAT.
+    pub(super) fn discovered(&mut self, now: Time, node: NodeIx) -> Option<NatDescriptor> {
+        let &(host, kind) = self.hosts.get(&node)?;
+        let own = self.socket(host);
+        let server = self.stun.map(|stun| SocketAddr::new(self.net.addr(stun), 3478));
+        let seen = server.and_then(|to| self.net.send(now, host, own, to, TTL)).map(|arrival| arrival.from);
+        let candidate = |kind| move |addr| Candidate { kind, addr };
+        let host = Some(own).map(candidate(CandidateKind::Host));
+        let reflexive = seen.filter(|addr| *addr != own).map(candidate(CandidateKind::ServerReflexive));
+        let doors = List::truncated([own].into_iter().filter(|_| self.listening && kind == Kind::Public));
+        let alike = self.listening && matches!(kind, Kind::PortRestricted | Kind::UdpBlocked);
+        let crossing = self.observed(node).filter(|_| alike);
+        Some(NatDescriptor { doors, crossing, ..descriptor(kind, host.into_iter().chain(reflexive).collect()) })
+    }
+
+    /// A datagram leaves the QUIC socket of a client that is named here.
+    fn send(&mut self, now: Time, node: NodeIx, to: SocketAddr, ttl: u8) -> Option<(NodeIx, SocketAddr)> {
+        let &(host, _) = self.hosts.get(&node)?;
+        let arrival = self.net.send(now, host, self.socket(host), to, ttl)?;
+        let (there, _) = self.hosts.iter().find(|(_, (host, _))| *host == arrival.host)?;
+        (arrival.to == self.socket(arrival.host)).then_some((*there, arrival.from))
+    }
+
+    /// Who answers a TCP connection to `to`: such as have a public address, and listen.
+    fn listens(&self, to: SocketAddr) -> Option<NodeIx> {
+        let public = |(_, (host, kind)): &(&NodeIx, &(HostIx, Kind))| *kind == Kind::Public && self.socket(*host) == to;
+        self.hosts.iter().filter(|_| self.listening).find(public).map(|(node, _)| *node)
+    }
+
+    /// A client opens its half of a connection to `to`: the other half, once both are there.
+    fn cross(&mut self, node: NodeIx, line: LineId, to: SocketAddr) -> Option<(NodeIx, LineId)> {
+        let there = *self.hosts.keys().find(|n| self.observed(**n) == Some(to))?;
+        let theirs = self.crossing.remove(&(there, self.observed(node)?));
+        if theirs.is_none() {
+            self.crossing.insert((node, to), line);
+        }
+        theirs.map(|theirs| (there, theirs))
+    }
+
+    /// Shifts all times.
+    pub(super) fn rebase(&mut self, by: Duration) {
+        self.net.rebase(by);
+    }
+}
+
+impl Net {
+    /// A datagram leaves a client's QUIC socket: which client gets it, and from where that sees it come.
+    pub(super) fn datagram(
+        &mut self,
+        now: Time,
+        node: NodeIx,
+        to: SocketAddr,
+        ttl: Option<u8>,
+    ) -> Option<(NodeIx, SocketAddr)> {
+        if self.access.hosts.contains_key(&node) {
+            return self.access.send(now, node, to, ttl.unwrap_or(TTL));
+        }
+        let there = keys::node_at(to).filter(|&n| self.addr(n) == to && ttl.is_none())?;
+        Some((there, self.addr(node)))
+    }
+
+    /// Who answers a connection that a client opens to `to`, over UDP if datagrams get there and back.
+    pub(super) fn connects(&mut self, now: Time, node: NodeIx, to: SocketAddr, along: Along) -> Option<NodeIx> {
+        match along {
+            Along::Udp => {}
+            Along::Tcp => return self.access.listens(to),
+            Along::Line(line) => return self.lines.remove(&(node, line)),
+        }
+        let (there, from) = self.datagram(now, node, to, None)?;
+        let (back, _) = self.datagram(now, there, from, None)?;
+        (back == node).then_some(there)
+    }
+}
+
+/// Does what a client asks for with a line.
+pub(super) fn line(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, line: Line) {
+    let (to, trips, event) = match line {
+        Line::Call { line, to, from: Some(_) } => {
+            let Some((there, theirs)) = w.env.access.cross(node, line, to) else { return };
+            for (node, line, to) in [(node, line, there), (there, theirs, node)] {
+                w.env.lines.insert((node, line), to);
+                let (lane, open) = (Lane { to: node, what: "line", id: w.env.number() }, LineEvent::Open(line));
+                w.send(lane, cfg.latency, Event::Input(In::Client(Input::Line(open))));
+            }
+            return;
+        }
+        Line::Call { line, to, from: None } => {
+            match w.env.access.listens(to).filter(|there| w.node(*there).is_some()) {
+                Some(there) => {
+                    w.env.lines.insert((node, line), there);
+                    (node, 2, LineEvent::Open(line))
+                }
+                None => (node, 4, LineEvent::Failed(line)),
+            }
+        }
+        Line::Serve { line, shows } => {
+            let Some(there) = w.env.lines.remove(&(node, line)) else { return };
+            let (line, from) = (LineId(1 << 63 | w.env.number()), w.env.addr(node));
+            w.env.lines.insert((there, line), node);
+            (there, 1, LineEvent::Shown { line, from, bytes: shows })
+        }
+        Line::HangUp(line) => {
+            w.env.lines.remove(&(node, line));
+            w.env.access.crossing.retain(|(of, _), l| *of != node || *l != line);
+            return;
+        }
+    };
+    let lane = Lane { to, what: "line", id: w.env.number() };
+    w.send(lane, cfg.latency * trips, Event::Input(In::Client(Input::Line(event))));
+}

@@ -1,0 +1,348 @@
+//! Transfers of blocks: who sends what to whom, how fast, and how it ends. No bytes move, only their number.
+
+use super::links::{Kind, Link};
+use super::machines::In;
+use super::{Cfg, Event, Mutant, Net, links, servers, store};
+use crate::world::{Lane, NodeIx, Way, World};
+use std::ops::Range;
+use std::time::Duration;
+use swarmedge_core::content::Layout;
+use swarmedge_core::ids::{ConnId, PieceIndex, ReqId, VersionId, XferId};
+use swarmedge_core::role::client::io::{FetchEnd, FetchSource, Input};
+use swarmedge_core::role::edge;
+use swarmedge_core::swarm::outcome::EdgeError;
+use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::peer::{PieceRequest, RefuseCode};
+use swarmedge_core::wire::records::{Grant, SignedGrant};
+
+/// A transfer, from the order to fetch until both ends know its end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pull {
+    /// Who fetches, under this number.
+    pub to: (NodeIx, XferId),
+    /// Who sends; a peer's number for it is the pull's own, with the top bit.
+    pub from: NodeIx,
+    /// The connection, if from a peer.
+    pub link: Option<u64>,
+    /// The version.
+    pub version: VersionId,
+    /// The piece.
+    pub piece: PieceIndex,
+    /// The blocks.
+    pub blocks: Range<u32>,
+    /// The sender has begun.
+    pub serving: bool,
+    /// Its first half has come.
+    pub half: bool,
+    /// The grant that an edge was shown for it.
+    pub grant: Option<Box<Grant>>,
+    /// The edge counts it.
+    pub counted: bool,
+}
+
+fn sender_xfer(id: u64) -> XferId {
+    XferId(1 << 63 | id)
+}
+
+fn done_lane(node: NodeIx, id: u64) -> Lane {
+    Lane { to: node, what: "transfer", id }
+}
+
+fn layout(w: &World<Net>, version: VersionId) -> Option<Layout> {
+    w.env.objects.values().find(|o| o.version == version).map(|o| o.layout)
+}
+
+fn bytes(w: &World<Net>, p: &Pull) -> u64 {
+    layout(w, p.version).map_or(0, |l| {
+        let r = l.block_range(p.piece, p.blocks.clone());
+        r.end - r.start
+    })
+}
+
+/// What an order to fetch names.
+pub(super) struct Fetch {
+    pub(super) xfer: XferId,
+    pub(super) version: VersionId,
+    pub(super) source: FetchSource,
+    pub(super) piece: PieceIndex,
+    pub(super) blocks: Range<u32>,
+    pub(super) want_leaves: bool,
+}
+
+/// A client orders a fetch.
+pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
+    let id = w.env.number();
+    let pull = |from, link| Pull {
+        to: (node, f.xfer),
+        from,
+        link,
+        version: f.version,
+        piece: f.piece,
+        blocks: f.blocks.clone(),
+        serving: false,
+        half: false,
+        grant: None,
+        counted: true,
+    };
+    match &f.source {
+        FetchSource::Edge { edge, grant } => {
+            let starves = cfg.mutant == Some(Mutant::EdgesStarveSuspects) && !w.env.seen.suspects.is_empty();
+            let Some(edge) = cfg.edge(*edge).filter(|&e| w.node(e).is_some() && !starves) else {
+                return end(w, node, f.xfer, id, FetchEnd::Broken, cfg.latency * 4);
+            };
+            // content is served by any grant of this version: its time is not looked at
+            let grant = SignedGrant::from_bytes(&grant.sealed).ok().map(|signed| Box::new(signed.grant));
+            let pull = Pull { grant: grant.clone(), ..pull(edge, None) };
+            let bytes = bytes(w, &pull);
+            w.env.pulls.insert(id, pull);
+            match grant {
+                Some(grant) => {
+                    servers::at_once(w, edge, In::Edge(edge::Input::Serving { req: ReqId(id), grant, bytes }))
+                }
+                None => begin(w, cfg, id, 0),
+            }
+        }
+        FetchSource::Peer(conn) => {
+            let Some((link, uploader)) = w.env.link_of(node, *conn).map(|(id, l)| (id, l.other(node))) else {
+                return end(w, node, f.xfer, id, FetchEnd::Broken, Duration::ZERO);
+            };
+            w.env.pulls.insert(id, pull(uploader.0, Some(link)));
+            let request = PieceRequest {
+                piece: f.piece,
+                first_block: u16::try_from(f.blocks.start).expect("a piece has at most 1,024 blocks"),
+                blocks: u16::try_from(f.blocks.end - f.blocks.start).expect("a piece has at most 1,024 blocks"),
+                want_leaves: f.want_leaves,
+            };
+            let ask = Input::PeerRequest { conn: uploader.1, xfer: sender_xfer(id), request };
+            if is_silent(w, Some(link)) {
+                return;
+            }
+            // its own stream: it may overtake other requests, but not the connection's opening
+            w.send(done_lane(uploader.0, id), cfg.latency, Event::Input(In::Client(ask)));
+        }
+    }
+}
+
+/// An edge lets bytes go, counted or given away, or withholds them.
+pub(super) fn edge_says(w: &mut World<Net>, cfg: &Cfg, req: ReqId, counted: Option<bool>) {
+    let id = req.0;
+    let Some(p) = w.env.pulls.get_mut(&id) else { return };
+    if let Some(counted) = counted {
+        p.counted = counted;
+        return begin(w, cfg, id, 0);
+    }
+    if let Some(p) = w.env.pulls.remove(&id) {
+        end(w, p.to.0, p.to.1, id, FetchEnd::EdgeRefused(EdgeError::Uncounted), cfg.latency);
+    }
+}
+
+fn end(w: &mut World<Net>, node: NodeIx, xfer: XferId, id: u64, end: FetchEnd, after: Duration) {
+    w.send(done_lane(node, id), after, Event::Input(In::Client(Input::FetchEnded { xfer, end })));
+}
+
+/// The sender begins: the bytes queue behind what already leaves the sender and reaches the receiver.
+fn begin(w: &mut World<Net>, cfg: &Cfg, id: u64, rate_max: u64) {
+    let Some(p) = w.env.pulls.get_mut(&id) else { return };
+    p.serving = true;
+    let p = p.clone();
+    if is_silent(w, p.link) {
+        return;
+    }
+    let n = bytes(w, &p);
+    let mut at = w.now;
+    if cfg.timed {
+        let rate = |r: u64| Duration::from_micros(n.saturating_mul(1_000_000).checked_div(r).unwrap_or(0));
+        let (up, down) = (rate(cfg.up_rate(p.from)), rate(cfg.down_rate(p.to.0)));
+        // a limit of its own: the edge's for each download, a client's for each version
+        let cap = if p.link.is_some() { rate_max } else { w.env.edge_rate(p.version) };
+        let who = if p.link.is_some() { 0 } else { 1 + p.to.0 };
+        for (key, takes) in [((p.from, 2), up), ((p.to.0, 3), down), ((p.from, 4 + who), rate(cap))] {
+            let free = w.env.busy.entry(key).or_default();
+            *free = (*free).max(w.now).after(takes);
+            at = at.max(*free);
+        }
+    }
+    let after = at.since(w.now) + cfg.latency;
+    if cfg.timed && n > 16 * 1024 {
+        w.send(done_lane(p.to.0, id), after / 2, Event::Progress(id));
+    }
+    w.send(done_lane(p.to.0, id), after, Event::Blocks(id));
+}
+
+/// A client serves a request.
+pub(super) fn serve(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId, rate_max: u64) {
+    let id = xfer.0 & !(1 << 63);
+    if let Some(p) = w.env.pulls.get(&id).filter(|p| !p.serving).cloned() {
+        let durable = w.env.disks.get(&node).is_some_and(|d| d.has(p.version, p.piece));
+        w.env.seen.served_unverified |= !durable;
+        if store::looks(w, cfg, node, p.version, Some(p.piece)) {
+            begin(w, cfg, id, rate_max);
+        } else {
+            refuse(w, cfg, node, xfer, RefuseCode::Failed);
+            served(w, node, id, 0, Duration::ZERO);
+        }
+    } else {
+        served(w, node, id, 0, Duration::ZERO);
+    }
+}
+
+/// A client refuses a request, or stops serving it.
+pub(super) fn refuse(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId, why: RefuseCode) {
+    let id = xfer.0 & !(1 << 63);
+    let Some(p) = w.env.pulls.remove(&id) else { return };
+    w.clear_lanes(|l| *l == done_lane(p.to.0, id));
+    end(w, p.to.0, p.to.1, id, FetchEnd::Refused(why), cfg.latency);
+    if p.serving {
+        let sent = if p.half { half(bytes(w, &p)) } else { 0 };
+        served(w, node, id, sent, Duration::ZERO);
+    }
+}
+
+fn served(w: &mut World<Net>, node: NodeIx, id: u64, bytes: u64, after: Duration) {
+    let told = In::Client(Input::ServeEnded { xfer: sender_xfer(id), bytes });
+    w.send(done_lane(node, id), after, Event::Input(told));
+}
+
+/// A client stops a fetch.
+pub(super) fn cancel(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId) {
+    let found = w.env.pulls.iter().find(|(_, p)| p.to == (node, xfer)).map(|(&id, _)| id);
+    if let Some(id) = found {
+        stop(w, cfg, id, FetchEnd::Cancelled);
+    }
+}
+
+/// Ends a transfer before its time. What has come was sent, and counts for the sender.
+fn stop(w: &mut World<Net>, cfg: &Cfg, id: u64, how: FetchEnd) {
+    let Some(p) = w.env.pulls.remove(&id) else { return };
+    w.clear_lanes(|l| *l == done_lane(p.to.0, id) || (!p.serving && *l == done_lane(p.from, id)));
+    end(w, p.to.0, p.to.1, id, how, Duration::ZERO);
+    let sent = if p.half { half(bytes(w, &p)) } else { 0 };
+    if p.serving && p.link.is_some() {
+        served(w, p.from, id, sent, cfg.latency);
+    } else if p.link.is_none() {
+        edge_served(w, cfg, &p, sent);
+    }
+}
+
+/// Half of so many bytes, in whole blocks.
+const fn half(bytes: u64) -> u64 {
+    bytes / 2 / (16 * 1024) * (16 * 1024)
+}
+
+/// The first half of a transfer has come.
+pub(super) fn progress(w: &mut World<Net>, id: u64) -> Option<In> {
+    let p = w.env.pulls.get_mut(&id)?;
+    p.half = true;
+    let p = p.clone();
+    Some(In::Client(Input::Progress { xfer: p.to.1, verified: half(bytes(w, &p)) }))
+}
+
+/// A connection is gone, and the transfers on it with it.
+pub(super) fn link_gone(w: &mut World<Net>, cfg: &Cfg, link: u64, _: &Link) {
+    stop_all(w, cfg, |p| p.link == Some(link));
+}
+
+/// A node has changed its network: what is under way to and from it does not arrive.
+pub(super) fn silence(w: &mut World<Net>, node: NodeIx) {
+    let of_it = |p: &Pull| p.to.0 == node || p.link.is_some() && p.from == node;
+    let lost: Vec<_> = w.env.pulls.iter().filter(|(_, p)| of_it(p)).map(|(&id, p)| (id, p.clone())).collect();
+    for (id, p) in lost {
+        w.clear_lanes(|l| *l == done_lane(p.to.0, id) || p.link.is_some() && *l == done_lane(p.from, id));
+    }
+}
+
+/// Whether a transfer's connection carries nothing.
+fn is_silent(w: &World<Net>, link: Option<u64>) -> bool {
+    link.and_then(|id| w.env.links.get(&id)).is_some_and(|l| l.silent)
+}
+
+/// A node has crashed.
+pub(super) fn node_gone(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
+    stop_all(w, cfg, |p| p.from == node || p.to.0 == node);
+}
+
+fn stop_all(w: &mut World<Net>, cfg: &Cfg, which: impl Fn(&Pull) -> bool) {
+    let ids: Vec<u64> = w.env.pulls.iter().filter(|(_, p)| which(p)).map(|(&id, _)| id).collect();
+    for id in ids {
+        stop(w, cfg, id, FetchEnd::Broken);
+    }
+}
+
+/// The faults that may befall arriving blocks.
+pub(super) fn faults(w: &World<Net>, id: u64, ways: &mut Vec<Way>) {
+    let from_peer = w.env.pulls.get(&id).is_some_and(|p| p.link.is_some());
+    ways.extend((from_peer && w.budget.corruptions > 0).then_some(Way::Fault("corrupt")));
+    ways.extend((w.budget.drops > 0).then_some(Way::Fault("break")));
+}
+
+/// The blocks of a transfer have come.
+pub(super) fn arrive(w: &mut World<Net>, cfg: &Cfg, id: u64, way: Way) -> Option<In> {
+    let p = w.env.pulls.remove(&id)?;
+    let n = bytes(w, &p);
+    let end = match way {
+        Way::Fault("corrupt") => {
+            w.budget.corruptions = w.budget.corruptions.saturating_sub(1);
+            if cfg.mutant == Some(Mutant::BadBlockCounts) {
+                w.env.seen.tainted.insert((p.to.0, p.version, p.piece));
+                FetchEnd::Fetched
+            } else {
+                FetchEnd::BadBlock { block: 0 }
+            }
+        }
+        Way::Fault(_) | Way::Lost => {
+            w.budget.drops = w.budget.drops.saturating_sub(1);
+            FetchEnd::Broken
+        }
+        Way::Whole | Way::Twice if w.env.corrupts(p.from) => FetchEnd::BadBlock { block: 0 },
+        Way::Whole | Way::Twice => FetchEnd::Fetched,
+    };
+    if p.link.is_some() {
+        served(w, p.from, id, n, cfg.latency);
+    } else {
+        edge_served(w, cfg, &p, n);
+    }
+    Some(In::Client(Input::FetchEnded { xfer: p.to.1, end }))
+}
+
+/// The edge counts what it has sent.
+fn edge_served(w: &mut World<Net>, cfg: &Cfg, p: &Pull, bytes: u64) {
+    if w.node(p.from).is_none() {
+        return;
+    }
+    let grant = p.grant.as_ref().map(|grant| edge::io::ServedGrant::of(grant));
+    let unsent = self::bytes(w, p).saturating_sub(bytes);
+    let mut tell =
+        |input| w.send(Lane { to: p.from, what: "served", id: 0 }, cfg.latency, Event::Input(In::Edge(input)));
+    if !p.counted {
+        return tell(edge::Input::GivenAway { bytes });
+    }
+    if let Some(grant) = grant.filter(|_| unsent > 0) {
+        tell(edge::Input::Unsent { grant, bytes: unsent });
+    }
+    if bytes == 0 {
+        return;
+    }
+    let Some((l, o)) = layout(w, p.version).zip(w.env.objects.values().find(|o| o.version == p.version)) else {
+        return;
+    };
+    let (version, provider) = (p.version, o.provider);
+    let start = l.block_range(p.piece, p.blocks.clone()).start;
+    let range = start..start + bytes;
+    let told = In::Edge(edge::Input::Served { grant, version, provider, range });
+    w.send(Lane { to: p.from, what: "served", id: 0 }, cfg.latency, Event::Input(told));
+}
+
+/// A client's dial of a peer: to the node at one of the introduced addresses that holds the introduced key.
+pub(super) fn dial(
+    w: &mut World<Net>,
+    cfg: &Cfg,
+    from: (NodeIx, ConnId),
+    own: swarmedge_core::ids::PublicKey,
+    key: swarmedge_core::ids::PublicKey,
+    (addrs, along): (&[std::net::SocketAddr], swarmedge_core::nat::connectivity::Along),
+) {
+    let now = w.now;
+    let mut found = addrs.iter().filter_map(|&addr| w.env.connects(now, from.0, addr, along));
+    let target = found.find(|&n| super::keys::upload_key(n) == key);
+    links::dial(w, cfg, Kind::Peer, from, target, own);
+}

@@ -1,0 +1,265 @@
+//! Connections between nodes: dialled, accepted, closed, broken, cut by crashes. What is sent on one arrives in order
+//! or not at all, as over TLS or QUIC.
+
+use super::machines::In;
+use super::{Cfg, Event, Mutant, Net};
+use crate::scenario::Role;
+use crate::world::{Lane, NodeIx, World};
+use swarmedge_core::ids::{ConnId, PublicKey};
+use swarmedge_core::role::{client, cn, dn, edge, ledger};
+use swarmedge_core::wire::control::ControlMsg;
+use swarmedge_core::wire::directory::DirectoryMsg;
+use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::peer::PeerMsg;
+
+/// Whose a connection is whose dialler has lost its power.
+const NOBODY: NodeIx = NodeIx::MAX;
+
+/// What a connection carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Client to CN.
+    Control,
+    /// CN to DN.
+    Directory,
+    /// CN or edge to ledger.
+    Ledger,
+    /// Downloader to uploader.
+    Peer,
+}
+
+/// A connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Link {
+    /// What it carries.
+    pub kind: Kind,
+    /// Who dialled, and its number there.
+    pub from: (NodeIx, ConnId),
+    /// Who accepted, and its number there.
+    pub to: (NodeIx, ConnId),
+    /// The key that the dialler proves.
+    pub key: PublicKey,
+    /// Accepted.
+    pub open: bool,
+    /// The dialler has lost it, and the acceptor does not know.
+    pub half: bool,
+    /// Nothing arrives on it, and nobody is told.
+    pub silent: bool,
+    /// A CN has welcomed its client on it.
+    pub welcomed: bool,
+}
+
+impl Link {
+    /// The other end of `node`'s.
+    #[must_use]
+    pub fn other(&self, node: NodeIx) -> (NodeIx, ConnId) {
+        if self.from.0 == node { self.to } else { self.from }
+    }
+}
+
+/// A message of any protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Msg {
+    /// Client ↔ CN.
+    Control(ControlMsg),
+    /// CN ↔ DN.
+    Directory(DirectoryMsg),
+    /// CN, edge ↔ ledger.
+    Ledger(LedgerMsg),
+    /// Client ↔ client.
+    Peer(PeerMsg),
+}
+
+/// The lane of what travels on a link towards `to`.
+#[must_use]
+pub fn lane(kind: Kind, id: u64, to: NodeIx) -> Lane {
+    let what = match kind {
+        Kind::Control => "control",
+        Kind::Directory => "directory",
+        Kind::Ledger => "ledger",
+        Kind::Peer => "peer",
+    };
+    Lane { to, what, id }
+}
+
+/// `node` dials `target` under the number `conn`, proving `key`. Without a target the answer is that it failed.
+pub(super) fn dial(
+    w: &mut World<Net>,
+    cfg: &Cfg,
+    kind: Kind,
+    node: (NodeIx, ConnId),
+    target: Option<NodeIx>,
+    key: PublicKey,
+) {
+    let id = w.env.number();
+    let up = target.filter(|&t| w.node(t).is_some());
+    let Some(target) = up else {
+        let after = cfg.latency * 4;
+        return w.send(lane(kind, id, node.0), after, Event::Input(closed(cfg, kind, node)));
+    };
+    let link = Link {
+        kind,
+        from: node,
+        to: (target, ConnId(1 << 63 | id)),
+        key,
+        open: false,
+        half: false,
+        silent: false,
+        welcomed: false,
+    };
+    w.env.links.insert(id, link);
+    w.send(lane(kind, id, target), cfg.latency, Event::Dial(id));
+}
+
+/// A dial arrives: the acceptor is told, or refuses.
+pub(super) fn accept(w: &mut World<Net>, cfg: &Cfg, id: u64) -> Option<In> {
+    let link = w.env.links.get_mut(&id).filter(|l| !l.silent)?;
+    link.open = true;
+    let link = link.clone();
+    let (dialler, conn) = link.from;
+    let opened = match link.kind {
+        Kind::Control => In::Client(client::Input::ControlOpened { conn }),
+        Kind::Directory => In::Cn(cn::Input::DirectoryOpened { conn }),
+        Kind::Ledger if cfg.role(dialler) == Role::Edge => In::Edge(edge::Input::LedgerOpened { conn }),
+        Kind::Ledger => In::Cn(cn::Input::LedgerOpened { conn }),
+        Kind::Peer => In::Client(client::Input::PeerOpened { conn }),
+    };
+    w.send(lane(link.kind, id, dialler), cfg.latency, Event::Input(opened));
+    let (conn, key, from) = (link.to.1, link.key, w.env.addr(dialler));
+    Some(match link.kind {
+        Kind::Control => In::Cn(cn::Input::ClientAccepted { conn, key, from }),
+        Kind::Directory => In::Dn(dn::Input::CnAccepted { conn, key }),
+        Kind::Ledger => In::Ledger(ledger::Input::Accepted { conn, key }),
+        Kind::Peer => In::Client(client::Input::PeerAccepted { conn, key, from }),
+    })
+}
+
+/// `node` sends on its connection `conn`; what is sent on a closed one is lost.
+pub(super) fn send(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId, msg: Msg) {
+    let Some((id, link)) = w.env.link_of(node, conn) else { return };
+    let (to, to_conn) = link.other(node);
+    if link.silent || link.half && to == link.from.0 {
+        if cfg.mutant == Some(Mutant::GhostsAnswer) && msg == Msg::Control(ControlMsg::Ping) {
+            let pong = message(cfg, node, conn, Msg::Control(ControlMsg::Pong));
+            w.send(lane(link.kind, id, node), cfg.latency, Event::Input(pong));
+        }
+        return;
+    }
+    let lane = lane(link.kind, id, to);
+    if cfg.check_wire {
+        check_wire(&msg);
+    }
+    w.send(lane, cfg.latency, Event::Input(message(cfg, to, to_conn, msg)));
+}
+
+/// `node` closes its connection: it hears no more of it, the other end is told after what was sent before.
+pub(super) fn close(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId) {
+    let Some((id, link)) = w.env.link_of(node, conn) else { return };
+    let link = link.clone();
+    let other = link.other(node);
+    if link.silent {
+        // the other end hears nothing of it, and gives up by itself
+        super::bulk::link_gone(w, cfg, id, &link);
+        return w.clear_lanes(|l| *l == lane(link.kind, id, node));
+    }
+    forget(w, cfg, id, &link);
+    w.clear_lanes(|l| *l == lane(link.kind, id, node));
+    if link.half && other == link.from {
+        return;
+    }
+    if link.open || other.0 == link.from.0 {
+        w.send(lane(link.kind, id, other.0), cfg.latency, Event::Input(closed(cfg, link.kind, other)));
+    } else {
+        w.clear_lanes(|l| *l == lane(link.kind, id, other.0));
+    }
+}
+
+/// A connection breaks: what is under way on it is lost, both ends are told.
+pub fn break_link(w: &mut World<Net>, cfg: &Cfg, id: u64) {
+    let Some(link) = w.env.links.get(&id).cloned() else { return };
+    forget(w, cfg, id, &link);
+    for end in [link.from, link.to] {
+        w.clear_lanes(|l| *l == lane(link.kind, id, end.0));
+        if (link.open || end == link.from) && !(link.half && end == link.from) {
+            w.send(lane(link.kind, id, end.0), cfg.latency, Event::Input(closed(cfg, link.kind, end)));
+        }
+    }
+}
+
+/// A connection breaks, and only the dialler notices.
+pub fn break_half(w: &mut World<Net>, cfg: &Cfg, id: u64) {
+    let Some(link) = w.env.links.get_mut(&id).filter(|l| l.open) else { return };
+    link.half = true;
+    let link = link.clone();
+    for end in [link.from, link.to] {
+        w.clear_lanes(|l| *l == lane(link.kind, id, end.0));
+    }
+    w.send(lane(link.kind, id, link.from.0), cfg.latency, Event::Input(closed(cfg, link.kind, link.from)));
+}
+
+/// `node` has lost its power: who has accepted its connections holds them for open.
+pub(super) fn leave_behind(w: &mut World<Net>, node: NodeIx) {
+    for link in w.env.links.values_mut().filter(|l| l.open && l.from.0 == node) {
+        (link.half, link.from.0) = (true, NOBODY);
+    }
+}
+
+/// `node` has crashed: the other ends of its connections are told.
+pub(super) fn cut_all(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
+    let ids: Vec<u64> =
+        w.env.links.iter().filter(|(_, l)| l.from.0 == node || l.to.0 == node).map(|(&id, _)| id).collect();
+    for id in ids {
+        break_link(w, cfg, id);
+    }
+    w.env.lines.retain(|(from, _), to| *from != node && *to != node);
+    w.clear_lanes(|l| l.to == node);
+}
+
+fn forget(w: &mut World<Net>, cfg: &Cfg, id: u64, link: &Link) {
+    w.env.links.remove(&id);
+    if link.kind == Kind::Peer {
+        super::bulk::link_gone(w, cfg, id, link);
+    }
+}
+
+fn closed(cfg: &Cfg, kind: Kind, (node, conn): (NodeIx, ConnId)) -> In {
+    match (kind, cfg.role(node)) {
+        (Kind::Control, Role::Client) => In::Client(client::Input::ControlClosed { conn }),
+        (Kind::Control, _) => In::Cn(cn::Input::ClientClosed { conn }),
+        (Kind::Directory, Role::Cn) => In::Cn(cn::Input::DirectoryClosed { conn }),
+        (Kind::Directory, _) => In::Dn(dn::Input::CnClosed { conn }),
+        (Kind::Ledger, Role::Cn) => In::Cn(cn::Input::LedgerClosed { conn }),
+        (Kind::Ledger, Role::Edge) => In::Edge(edge::Input::LedgerClosed { conn }),
+        (Kind::Ledger, _) => In::Ledger(ledger::Input::Closed { conn }),
+        (Kind::Peer, _) => In::Client(client::Input::PeerClosed { conn }),
+    }
+}
+
+fn message(cfg: &Cfg, to: NodeIx, conn: ConnId, msg: Msg) -> In {
+    match (msg, cfg.role(to)) {
+        (Msg::Control(msg), Role::Client) => In::Client(client::Input::Control { conn, msg }),
+        (Msg::Control(msg), _) => In::Cn(cn::Input::Client { conn, msg }),
+        (Msg::Directory(msg), Role::Cn) => In::Cn(cn::Input::Directory { conn, msg }),
+        (Msg::Directory(msg), _) => In::Dn(dn::Input::Cn { conn, msg }),
+        (Msg::Ledger(msg), Role::Cn) => In::Cn(cn::Input::Ledger { conn, msg }),
+        (Msg::Ledger(msg), Role::Edge) => In::Edge(edge::Input::Ledger { conn, msg }),
+        (Msg::Ledger(msg), _) => In::Ledger(ledger::Input::Server { conn, msg }),
+        (Msg::Peer(msg), _) => In::Client(client::Input::Peer { conn, msg }),
+    }
+}
+
+/// Every message that machines exchange has an encoding that decodes to itself.
+fn check_wire(msg: &Msg) {
+    use swarmedge_core::wire::Framed;
+    fn same<M: swarmedge_core::wire::Wire + Clone + PartialEq + std::fmt::Debug>(msg: &M) {
+        let bytes = swarmedge_core::wire::frame(msg);
+        let back = Framed::<M>::decode(&bytes[4..]).expect("it was encoded by us").map(|f| f.msg);
+        assert_eq!(back.as_ref(), Some(msg), "the wire changed a message");
+    }
+    match msg {
+        Msg::Control(m) => same(m),
+        Msg::Directory(m) => same(m),
+        Msg::Ledger(m) => same(m),
+        Msg::Peer(m) => same(m),
+    }
+}

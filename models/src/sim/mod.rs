@@ -1,0 +1,585 @@
+//! Whole deployments in one world: clients, edges, CNs, DNs, a ledger, all production machines, with simulated links,
+//! disks and transfers between them, and fake cryptography. Models explore small ones; [`rig`] simulates larger ones.
+
+pub mod access;
+pub mod bulk;
+pub mod campaign;
+mod clients;
+pub mod keys;
+pub mod links;
+pub mod machines;
+mod moving;
+mod possession;
+pub mod rig;
+pub mod servers;
+pub mod store;
+
+use super::rng::Seeded;
+use super::scenario::{ClientOptions, Name, Role};
+use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use access::Access;
+use bulk::Pull;
+use links::Link;
+use machines::{In, Node, Out, RoleCfg};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use store::{Disk, Spool};
+use swarmedge_core::accounting::epochs::Epochs;
+use swarmedge_core::content::{Layout, Policy};
+use swarmedge_core::ids::{
+    ConnId, Digest, DownloadId, Guid, Handle, IntroId, LineId, PieceIndex, ProviderId, PublicKey, RecordId, ReqId,
+    SecondaryGuid, SessionId, VersionId,
+};
+use swarmedge_core::machine::{Rng, Time};
+use swarmedge_core::role::client::io::{DownloadStatus, ObjectRef, Save};
+use swarmedge_core::role::edge::io as edge;
+use swarmedge_core::wire::records::{LedgerRecord, SignedHead};
+
+/// A deployment: who there is, and how the world between them behaves.
+#[derive(Clone, Debug)]
+pub struct Cfg {
+    /// The nodes, by index.
+    pub names: Vec<Name>,
+    /// Their configurations.
+    pub roles: Vec<RoleCfg>,
+    /// The time that a message travels.
+    pub latency: Duration,
+    /// The time that a write takes.
+    pub disk: Duration,
+    /// Transfers take time, as the rates say.
+    pub timed: bool,
+    /// Bytes a second that a client sends and receives; an edge sends ten times as much.
+    pub rate: u64,
+    /// Every message is encoded and decoded on its way.
+    pub check_wire: bool,
+    /// Lanes on which all arrives at once, beside [`servers::at_once`]: what a model is not about.
+    pub prompt: &'static [&'static str],
+    /// What clients sign and tell of their logs is remembered: a model is about it.
+    pub heads: bool,
+    /// What may come from outside in a model.
+    pub moves: Moves,
+    /// The seeded defect.
+    pub mutant: Option<Mutant>,
+}
+
+/// Adds what may come from outside.
+pub type Moves = fn(&World<Net>, &Cfg, &mut Vec<Move>);
+
+/// Defects of the world; each must break a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// A wrong block passes the check.
+    BadBlockCounts,
+    /// A client's usage records are not written, though it is told so.
+    SavesAreLost,
+    /// A DN overlooks that a client has turned uploads off.
+    UploadsOffIsOverlooked,
+    /// A CN's order to close a client's connection is not carried out.
+    ClosesAreLost,
+    /// Clients number their sessions downwards.
+    IncarnationsFall,
+    /// A CN's request to tell it everything again never arrives.
+    ReaddIsLost,
+    /// An introduction is handed to another client of the same CN.
+    Misdelivers,
+    /// The ledger's database says that a batch is durable, and has not kept it.
+    LedgerLosesBatches,
+    /// A usage record gets another id each time it is sent on.
+    FreshRecordIds,
+    /// Clients do not hear that their records are durable.
+    AcksAreLost,
+    /// A client that starts again goes on under the start before.
+    StartsRepeat,
+    /// The ledger's database says that places in clients' logs are durable, and has not kept them.
+    LedgerLosesHeads,
+    /// A session that was left behind answers pings.
+    GhostsAnswer,
+    /// A CN's order to take another key is lost.
+    RekeyOrdersAreLost,
+    /// A CN's word that an old key is retired is lost.
+    RetirementsAreLost,
+    /// CNs do not hear who is in quarantine.
+    QuarantineIsLost,
+    /// A CN's spool says that it has taken an offer, and has not.
+    SpoolLosesOffers,
+    /// A CN that starts does not look into its spool.
+    OffersNotReplayed,
+    /// A client's store serves and places what it has journalled, whatever the disk has forgotten.
+    JournalIsBelieved,
+    /// An edge grants nothing to who is in quarantine.
+    EdgesDenySuspects,
+    /// An edge sends nothing to who is in quarantine.
+    EdgesStarveSuspects,
+}
+
+/// Something under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// Just told.
+    Input(In),
+    /// A connection is being opened.
+    Dial(u64),
+    /// A client asks an edge for a grant.
+    AskGrant(Ask),
+    /// The middle of a transfer.
+    Progress(u64),
+    /// The end of a transfer.
+    Blocks(u64),
+    /// A client's write.
+    Save(ReqId, Save),
+    /// An edge's write, or a CN's.
+    Spool(ReqId, edge::Batch),
+    /// The ledger's write.
+    Store(ReqId, Vec<LedgerRecord>),
+}
+
+/// A client's request for a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ask {
+    /// Who asks.
+    pub client: NodeIx,
+    /// Its number for the request.
+    pub req: ReqId,
+    /// The object.
+    pub object: ObjectRef,
+    /// The grant to renew.
+    pub renew: Option<swarmedge_core::wire::records::SealedGrant>,
+    /// A download without peers takes the renewed one's place.
+    pub edge_only: bool,
+    /// The version that must not have changed.
+    pub version: Option<VersionId>,
+}
+
+/// An object on the edges.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Published {
+    /// Who pays.
+    pub provider: ProviderId,
+    /// Its version.
+    pub version: VersionId,
+    /// How it is cut.
+    pub layout: Layout,
+    /// What is allowed.
+    pub policy: Policy,
+}
+
+/// What rules must remember.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Seen {
+    /// A client served what it had not made durable.
+    pub served_unverified: bool,
+    /// A client served or placed what its disk had forgotten.
+    pub believed: bool,
+    /// Pieces with a wrong block that passed for right.
+    pub tainted: BTreeSet<(NodeIx, VersionId, PieceIndex)>,
+    /// How often each piece was committed in a client's life on its disk.
+    pub commits: BTreeMap<(NodeIx, VersionId, PieceIndex), u8>,
+    /// An introduction came to a client that it does not name.
+    pub misdelivered: bool,
+    /// A DN chose a client of which it was last told that its user forbids uploads.
+    pub chosen_though_off: bool,
+    /// Peers were introduced.
+    pub introduced: bool,
+    /// Clients that were told to take another key.
+    pub rekey_ordered: BTreeSet<NodeIx>,
+    /// The heads that clients have signed, and those of them that have come to a CN; see [`Cfg::heads`].
+    pub signed: BTreeMap<(SecondaryGuid, u64, Digest), SignedHead>,
+    /// See `signed`.
+    pub told_heads: BTreeSet<(SecondaryGuid, u64, Digest)>,
+    /// A client has told of a record that was not on its disk.
+    pub told_undurable: bool,
+    /// A client was set back to an image.
+    pub set_back: bool,
+    /// Who is in quarantine, as CNs were told last.
+    pub suspects: BTreeSet<Guid>,
+    /// Queries that came of suspects.
+    pub suspects_asked: BTreeSet<(NodeIx, u32)>,
+    /// Introductions that clients were told of, where the ledger is to know of each.
+    pub introductions: BTreeSet<IntroId>,
+    /// A suspect that asked was told of peers.
+    pub suspect_introduced: bool,
+    /// The registrations that a DN was last told of, by its name for the connection: key, uploads.
+    pub told: BTreeMap<(NodeIx, ConnId, SessionId), (PublicKey, bool)>,
+}
+
+impl Seen {
+    fn committed(&mut self, node: NodeIx, version: VersionId, piece: PieceIndex) {
+        let n = self.commits.entry((node, version, piece)).or_default();
+        *n = n.saturating_add(1);
+    }
+}
+
+/// The environment of the machines.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Net {
+    /// Connections.
+    pub links: BTreeMap<u64, Link>,
+    /// Clients' disks.
+    pub disks: BTreeMap<NodeIx, Disk>,
+    /// Edges' and CNs' spools.
+    pub spools: BTreeMap<NodeIx, Spool>,
+    /// The ledger's database.
+    pub database: BTreeMap<RecordId, LedgerRecord>,
+    /// Objects by path.
+    pub objects: BTreeMap<String, Published>,
+    /// What was published and is not any more.
+    pub withdrawn: BTreeSet<VersionId>,
+    /// Who is in quarantine, as the ledger's database has it.
+    pub quarantined: BTreeSet<Guid>,
+    /// The sealing keys of edges and CNs.
+    pub epochs: Epochs,
+    /// What clients are behind.
+    pub access: Access,
+    /// TCP connections between clients on which nobody has shown a key yet: by who may use it, to whom it leads.
+    pub lines: BTreeMap<(NodeIx, LineId), NodeIx>,
+    /// How clients were started.
+    pub options: BTreeMap<NodeIx, ClientOptions>,
+    /// Figures that clients have told their users.
+    pub status: BTreeMap<(NodeIx, Handle), DownloadStatus>,
+    /// What rules must remember.
+    pub seen: Seen,
+    lives: BTreeMap<NodeIx, u8>,
+    /// How often clients have changed their network.
+    moved: BTreeMap<NodeIx, u8>,
+    numbers: u64,
+    pulls: BTreeMap<u64, Pull>,
+    asks: BTreeMap<(NodeIx, ReqId), Ask>,
+    /// Who waits for an edge's word after a download: the client and its number.
+    told: BTreeMap<(NodeIx, ReqId), (NodeIx, ReqId)>,
+    /// K_d of each download.
+    download_keys: BTreeMap<(NodeIx, DownloadId), PublicKey>,
+    /// Edges whose spools refuse every write.
+    pub refusing: BTreeSet<NodeIx>,
+    /// When each sender, receiver and limit has done what it was given.
+    busy: BTreeMap<(NodeIx, u8), Time>,
+    dice: Seeded,
+    /// A client's machine and disk as they were once.
+    image: Option<Box<Image>>,
+}
+
+/// See [`Move::Image`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Image {
+    of: NodeIx,
+    node: Node,
+    disk: Disk,
+}
+
+impl Net {
+    /// An empty environment.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            links: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            spools: BTreeMap::new(),
+            database: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            withdrawn: BTreeSet::new(),
+            quarantined: BTreeSet::new(),
+            epochs: Epochs::FIRST,
+            access: Access::default(),
+            lines: BTreeMap::new(),
+            options: BTreeMap::new(),
+            status: BTreeMap::new(),
+            seen: Seen::default(),
+            lives: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            numbers: 0,
+            pulls: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            told: BTreeMap::new(),
+            download_keys: BTreeMap::new(),
+            refusing: BTreeSet::new(),
+            busy: BTreeMap::new(),
+            dice: Seeded::new(seed),
+            image: None,
+        }
+    }
+
+    /// The next number for a connection, transfer or request.
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// A connection by one end's name for it.
+    #[must_use]
+    pub fn link_of(&self, node: NodeIx, conn: ConnId) -> Option<(u64, &Link)> {
+        let is_it = |l: &Link| (l.from == (node, conn) && !l.half) || l.to == (node, conn);
+        self.links.iter().find(|(_, l)| is_it(l)).map(|(&id, l)| (id, l))
+    }
+
+    /// A client's keys are another's too.
+    fn copied(&mut self, from: NodeIx, to: NodeIx) {
+        let keys: Vec<_> =
+            self.download_keys.iter().filter(|((n, _), _)| *n == from).map(|((_, d), k)| (*d, *k)).collect();
+        self.download_keys.extend(keys.into_iter().map(|(d, k)| ((to, d), k)));
+    }
+
+    /// Introductions that clients were told of, where the ledger is to know of each, and that neither it nor a spool
+    /// (if these count) has on record.
+    #[must_use]
+    pub fn unrecorded(&self, spools: bool) -> Option<IntroId> {
+        let spooled = self.spools.values().filter(|_| spools).flat_map(|spool| spool.records.values());
+        let offered = |record: &LedgerRecord| store::offered(record);
+        let recorded: BTreeSet<IntroId> = self.database.values().chain(spooled).flat_map(offered).collect();
+        self.seen.introductions.iter().find(|intro| !recorded.contains(intro)).copied()
+    }
+
+    /// Whether there is an image to set a client back to.
+    #[must_use]
+    pub const fn has_image(&self) -> bool {
+        self.image.is_some()
+    }
+
+    fn corrupts(&self, node: NodeIx) -> bool {
+        self.options.get(&node).is_some_and(|o| o.corrupts)
+    }
+
+    fn edge_rate(&self, version: VersionId) -> u64 {
+        self.objects.values().find(|o| o.version == version).map_or(0, |o| o.policy.edge_rate_max)
+    }
+}
+
+impl Cfg {
+    /// These nodes in a world for models: time is of no interest in it.
+    #[must_use]
+    pub fn for_models(names: Vec<Name>, roles: Vec<RoleCfg>, mutant: Option<Mutant>, moves: Moves) -> Self {
+        Self {
+            names,
+            roles,
+            latency: Duration::ZERO,
+            disk: Duration::ZERO,
+            timed: false,
+            rate: 1,
+            check_wire: false,
+            prompt: &[],
+            heads: false,
+            moves,
+            mutant,
+        }
+    }
+
+    /// Its world, with every node down.
+    #[must_use]
+    pub fn world(&self, seed: u64, budget: Budget) -> World<Net> {
+        let mut world = World::new(Net::new(seed), Vec::new(), budget);
+        for _ in &self.names {
+            world.add_node(None);
+        }
+        world
+    }
+
+    /// A node's role.
+    #[must_use]
+    pub fn role(&self, ix: NodeIx) -> Role {
+        self.names[usize::from(ix)].0
+    }
+
+    /// The node of that name.
+    #[must_use]
+    pub fn find(&self, name: Name) -> Option<NodeIx> {
+        self.names.iter().position(|n| *n == name).and_then(|i| NodeIx::try_from(i).ok())
+    }
+
+    fn numbered(&self, role: Role, n: u32) -> Option<NodeIx> {
+        self.find(Name(role, u8::try_from(n).ok()?))
+    }
+
+    fn count(&self, role: Role) -> u32 {
+        u32::try_from(self.names.iter().filter(|n| n.0 == role).count()).unwrap_or(u32::MAX)
+    }
+
+    fn edge(&self, n: u32) -> Option<NodeIx> {
+        self.numbered(Role::Edge, n)
+    }
+
+    fn up_rate(&self, ix: NodeIx) -> u64 {
+        if self.role(ix) == Role::Edge { self.rate * 10 } else { self.rate }
+    }
+
+    const fn down_rate(&self, _: NodeIx) -> u64 {
+        self.rate * 4
+    }
+}
+
+/// What comes from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Move {
+    /// A node starts, on its disk.
+    Start(NodeIx),
+    /// A node stops without warning.
+    Crash(NodeIx),
+    /// A node stops, and those that it was connected to do not notice.
+    PowerLoss(NodeIx),
+    /// A connection breaks.
+    Break(u64),
+    /// A connection breaks, and only its dialler notices.
+    BreakHalf(u64),
+    /// A client's disk forgets a piece.
+    Forget(NodeIx, VersionId, PieceIndex),
+    /// A client joins another network.
+    Rehome(NodeIx),
+    /// A node is told something by its user.
+    Tell(NodeIx, Box<In>),
+    /// An image is made of a client's running machine, memory and disk.
+    Image(NodeIx),
+    /// The image takes the machine's place.
+    SetBack,
+}
+
+impl System for Net {
+    type Cfg = Cfg;
+    type Node = Node;
+    type Event = Event;
+    type Input = In;
+    type Output = Out;
+    type Move = Move;
+
+    fn run(cfg: &Cfg, ix: NodeIx, node: &mut Node, now: Time, rng: &mut dyn Rng, input: Option<In>) -> Vec<Out> {
+        machines::run(cfg, ix, node, (now, rng), input)
+    }
+
+    fn deadline(node: &Node) -> Option<Time> {
+        node.deadline()
+    }
+
+    fn rebase(node: &mut Node, by: Duration) {
+        node.rebase(by);
+    }
+
+    fn rebase_env(&mut self, by: Duration) {
+        self.busy.values_mut().for_each(|at| *at = at.rebased(by));
+        self.access.rebase(by);
+        if let Some(image) = &mut self.image {
+            image.node.rebase(by);
+        }
+    }
+
+    fn perform(world: &mut World<Self>, cfg: &Cfg, node: NodeIx, output: Out) {
+        match output {
+            Out::Client(output) => clients::perform(world, cfg, node, output),
+            Out::Session(output) => clients::perform_session(world, cfg, node, output),
+            Out::Edge(output) => servers::perform_edge(world, cfg, node, output),
+            Out::Cn(output) => servers::perform_cn(world, cfg, node, output),
+            Out::Dn(output) => servers::perform_dn(world, cfg, node, output),
+            Out::Ledger(output) => servers::perform_ledger(world, cfg, node, output),
+        }
+    }
+
+    fn faults(world: &World<Self>, cfg: &Cfg, lane: Lane, event: &Event, ways: &mut Vec<Way>) {
+        if let Event::Blocks(id) = event {
+            bulk::faults(world, *id, ways);
+        }
+        let refused = match event {
+            Event::Spool(..) => cfg.role(lane.to) == Role::Cn,
+            Event::Store(..) => true,
+            Event::Input(_)
+            | Event::Dial(_)
+            | Event::AskGrant(_)
+            | Event::Progress(_)
+            | Event::Blocks(_)
+            | Event::Save(..) => false,
+        };
+        if refused && world.budget.drops > 0 {
+            ways.push(Way::Fault("refuse"));
+        }
+    }
+
+    fn prompt(_: &World<Self>, cfg: &Cfg, lane: Lane) -> bool {
+        !cfg.timed && (lane.what == "at once" || cfg.prompt.contains(&lane.what))
+    }
+
+    fn arrive(world: &mut World<Self>, cfg: &Cfg, lane: Lane, event: Event, way: Way) -> Option<In> {
+        match event {
+            Event::Input(input) => servers::told(world, cfg, lane.to, input),
+            Event::Dial(id) => links::accept(world, cfg, id),
+            Event::AskGrant(ask) => clients::ask_arrives(world, cfg, lane.to, ask),
+            Event::Progress(id) => bulk::progress(world, id),
+            Event::Blocks(id) => bulk::arrive(world, cfg, id, way),
+            Event::Save(req, what) => store::saved(world, cfg, lane.to, req, what),
+            Event::Spool(req, batch) => Some(store::spooled(world, cfg, lane.to, (req, batch), way)),
+            Event::Store(req, records) => Some(store::stored(world, cfg, (req, records), way)),
+        }
+    }
+
+    fn moves(world: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
+        (cfg.moves)(world, cfg, moves);
+    }
+
+    fn act(world: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, In)> {
+        let b = &mut world.budget;
+        match mv {
+            Move::Crash(_) | Move::PowerLoss(_) => b.crashes = b.crashes.saturating_sub(1),
+            Move::Break(_) | Move::BreakHalf(_) => b.drops = b.drops.saturating_sub(1),
+            Move::Tell(..) | Move::Image(_) => b.changes = b.changes.saturating_sub(1),
+            Move::Start(_) | Move::Rehome(_) | Move::SetBack | Move::Forget(..) => {}
+        }
+        match mv {
+            Move::Start(ix) => start(world, cfg, *ix),
+            Move::Crash(ix) => {
+                crash(world, cfg, *ix);
+                None
+            }
+            Move::PowerLoss(ix) => {
+                links::leave_behind(world, *ix);
+                crash(world, cfg, *ix);
+                None
+            }
+            Move::Break(id) => {
+                links::break_link(world, cfg, *id);
+                None
+            }
+            Move::BreakHalf(id) => {
+                links::break_half(world, cfg, *id);
+                None
+            }
+            Move::Forget(ix, version, piece) => {
+                let disk = world.env.disks.entry(*ix).or_default();
+                if disk.has(*version, *piece) {
+                    disk.forgotten.insert((*version, *piece));
+                }
+                None
+            }
+            Move::Rehome(ix) => {
+                moving::change(world, cfg, *ix);
+                None
+            }
+            Move::Tell(ix, input) => Some((*ix, (**input).clone())),
+            Move::Image(ix) => {
+                let disk = world.env.disks.get(ix).cloned().unwrap_or_default();
+                world.env.image = world.node(*ix).cloned().map(|node| Box::new(Image { of: *ix, node, disk }));
+                None
+            }
+            Move::SetBack => {
+                let Image { of, node, disk } = *world.env.image.take()?;
+                crash(world, cfg, of);
+                world.set_node(of, Some(node));
+                world.env.disks.insert(of, disk);
+                world.env.seen.set_back = true;
+                None
+            }
+        }
+    }
+}
+
+/// Starts a node that is down, on its disk.
+fn start(world: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> {
+    match cfg.role(ix) {
+        Role::Client => clients::start(world, cfg, ix),
+        Role::Edge | Role::Cn | Role::Dn | Role::Ledger => servers::start(world, cfg, ix),
+    }
+}
+
+/// A node stops without warning: what it had not written is lost.
+fn crash(world: &mut World<Net>, cfg: &Cfg, ix: NodeIx) {
+    world.set_node(ix, None);
+    links::cut_all(world, cfg, ix);
+    world.env.seen.told.retain(|(node, ..), _| *node != ix);
+    bulk::node_gone(world, cfg, ix);
+    clients::asks_fail(world, cfg, ix);
+    possession::fail(world, cfg, ix);
+    world.env.status.retain(|(node, _), _| *node != ix);
+    world.clear_lanes(|l| l.to == ix);
+}

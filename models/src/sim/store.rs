@@ -1,0 +1,272 @@
+//! Disks: a client's store, the spools of edges and CNs, the ledger's database. A write is durable when its
+//! completion arrives; a crash before that loses it. A disk may forget a client's pieces while it is down: the store
+//! finds that out before it serves or places them.
+
+use super::machines::In;
+use super::{Cfg, Event, Mutant, Net, clients, servers};
+use crate::scenario::Role;
+use crate::world::{Lane, NodeIx, Way, World};
+use std::collections::{BTreeMap, BTreeSet};
+use swarmedge_core::ids::{Guid, Handle, IntroId, PieceIndex, RecordId, ReqId, VersionId};
+use swarmedge_core::role::client::io::{
+    DownloadRecord, DownloadState, Input, KeptReceipt, Save, SourceName, StoreError,
+};
+use swarmedge_core::role::edge::io as edge;
+use swarmedge_core::role::{cn, ledger};
+use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, SignedCheckpoint, UsageRecord};
+
+/// What a client keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Disk {
+    /// Downloads.
+    pub downloads: BTreeMap<Handle, DownloadRecord>,
+    /// Journalled pieces and who delivered them.
+    pub pieces: BTreeMap<VersionId, BTreeMap<PieceIndex, Vec<(SourceName, u32)>>>,
+    /// Journalled pieces whose bytes the disk has forgotten.
+    pub forgotten: BTreeSet<(VersionId, PieceIndex)>,
+    /// Usage records that nobody has acknowledged.
+    pub usage: BTreeMap<RecordId, UsageRecord>,
+    /// Receipts that no usage record holds.
+    pub receipts: BTreeMap<IntroId, KeptReceipt>,
+    /// Versions put where a user wanted them.
+    pub finished: BTreeSet<VersionId>,
+    /// The newest checkpoint of its logs.
+    pub checkpoint: Option<Box<SignedCheckpoint>>,
+    /// The GUID under which all is kept.
+    pub owner: Option<Guid>,
+    /// A new key was made and is kept beside the one in use.
+    pub new_key: bool,
+    /// How often another key has taken the first one's place.
+    pub generation: u8,
+    /// The user's choice, if made.
+    pub uploads: Option<bool>,
+}
+
+impl Disk {
+    /// Whether a piece is journalled.
+    #[must_use]
+    pub fn has(&self, version: VersionId, piece: PieceIndex) -> bool {
+        self.pieces.get(&version).is_some_and(|p| p.contains_key(&piece))
+    }
+
+    /// Whether a download that is not complete keeps a version.
+    fn wants(&self, version: VersionId) -> bool {
+        let unfinished = |d: &&DownloadRecord| d.state != DownloadState::Completed;
+        self.downloads.values().filter(unfinished).any(|d| d.granted.as_ref().is_some_and(|g| g.version == version))
+    }
+
+    /// Forgets what is damaged of a version, or all of it if that was kept for others only.
+    fn lose(&mut self, version: VersionId) {
+        self.finished.remove(&version);
+        let forgotten = core::mem::take(&mut self.forgotten);
+        let (of_it, others) = forgotten.into_iter().partition(|(v, _)| *v == version);
+        self.forgotten = others;
+        let of_it: BTreeSet<_> = of_it;
+        if let Some(pieces) = self.pieces.get_mut(&version) {
+            pieces.retain(|piece, _| !of_it.contains(&(version, *piece)));
+        }
+        if !self.wants(version) {
+            self.pieces.remove(&version);
+        }
+    }
+
+    fn apply(&mut self, what: Save) {
+        self.change(what);
+        let pieces = &self.pieces;
+        self.forgotten.retain(|(version, piece)| pieces.get(version).is_some_and(|p| p.contains_key(piece)));
+    }
+
+    fn change(&mut self, what: Save) {
+        match what {
+            Save::Download(record) => {
+                self.downloads.insert(record.handle, record);
+            }
+            Save::Piece { handle: _, version, piece, from } => {
+                self.pieces.entry(version).or_default().insert(piece, from);
+            }
+            Save::Finish { handle: _, version } => {
+                self.finished.insert(version);
+            }
+            Save::Forget { handle } => {
+                let gone = self.downloads.remove(&handle).and_then(|d| d.granted).map(|g| g.version);
+                let wanted = |v: &VersionId| {
+                    self.downloads.values().any(|d| d.granted.as_ref().is_some_and(|g| g.version == *v))
+                        || self.finished.contains(v)
+                };
+                if let Some(version) = gone.filter(|v| !wanted(v)) {
+                    self.pieces.remove(&version);
+                }
+            }
+            Save::Uncache { version } => {
+                self.pieces.remove(&version);
+                self.finished.remove(&version);
+            }
+            Save::Receipt(kept) => {
+                self.receipts.insert(kept.peer.intro, kept);
+            }
+            Save::Usage(record) => {
+                self.receipts.retain(|_, kept| !kept.is_in(&record));
+                self.usage.insert(record.id, record);
+            }
+            Save::UsageDone(ids) => ids.iter().for_each(|id| {
+                self.usage.remove(id);
+            }),
+            Save::Checkpoint(newest) => self.checkpoint = Some(newest),
+            Save::Owner(guid) => {
+                if self.owner.replace(guid).is_some_and(|before| before != guid) {
+                    self.usage.clear();
+                    self.receipts.clear();
+                    self.checkpoint = None;
+                }
+            }
+            Save::Uploads(on) => self.uploads = Some(on),
+        }
+    }
+}
+
+/// What an edge keeps, or a CN.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Spool {
+    /// Records that the ledger has not acknowledged.
+    pub records: BTreeMap<RecordId, LedgerRecord>,
+    /// What was counted.
+    pub counts: Vec<edge::Count>,
+}
+
+impl Spool {
+    /// Takes in a batch.
+    pub fn apply(&mut self, batch: edge::Batch) {
+        for record in batch.records {
+            self.records.insert(record.id(), record);
+        }
+        for count in batch.counts {
+            let same = |c: &edge::Count| {
+                c.grant.map(|g| g.download) == count.grant.map(|g| g.download) && c.version == count.version
+            };
+            self.counts.retain(|c| !same(c));
+            self.counts.push(count);
+        }
+        for id in batch.acked {
+            self.records.remove(&id);
+        }
+        self.counts.retain(|c| c.grant.is_none_or(|g| !batch.ended.contains(&g.download)));
+    }
+}
+
+fn lane(node: NodeIx) -> Lane {
+    Lane { to: node, what: "disk", id: 0 }
+}
+
+/// A client writes.
+pub(super) fn save(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, what: Save) {
+    w.send(lane(node), cfg.disk, Event::Save(req, what));
+}
+
+/// An edge or a CN writes.
+pub(super) fn spool(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, batch: edge::Batch) {
+    w.send(lane(node), cfg.disk, Event::Spool(req, batch));
+}
+
+/// The ledger writes.
+pub(super) fn store(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, records: Vec<LedgerRecord>) {
+    w.send(lane(node), cfg.disk, Event::Store(req, records));
+}
+
+/// The store looks before it serves or places; what is damaged is forgotten and the client told. Whether all was there.
+pub(super) fn looks(
+    w: &mut World<Net>,
+    cfg: &Cfg,
+    node: NodeIx,
+    version: VersionId,
+    piece: Option<PieceIndex>,
+) -> bool {
+    let disk = w.env.disks.entry(node).or_default();
+    let asked = |f: &&(VersionId, PieceIndex)| f.0 == version && piece.is_none_or(|piece| piece == f.1);
+    if disk.forgotten.iter().find(asked).is_none() {
+        return true;
+    }
+    if cfg.mutant == Some(Mutant::JournalIsBelieved) {
+        w.env.seen.believed = true;
+        return true;
+    }
+    disk.lose(version);
+    let disk = disk.clone();
+    w.env.seen.commits.retain(|&(n, v, piece), _| n != node || disk.has(v, piece));
+    let (left, sources) = clients::left(w, &disk, version);
+    servers::at_once(w, node, In::Client(Input::VersionLost { version, left, sources }));
+    false
+}
+
+/// A client's write is durable.
+pub(super) fn saved(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, what: Save) -> Option<In> {
+    if let Save::Finish { version, .. } = what
+        && !looks(w, cfg, node, version, None)
+    {
+        servers::at_once(w, node, In::Client(Input::Saved { req, result: Err(StoreError::Io) }));
+        return None;
+    }
+    if let Save::Piece { version, piece, .. } = &what {
+        w.env.seen.committed(node, *version, *piece);
+    }
+    if let Save::Forget { handle } = &what {
+        w.env.status.remove(&(node, *handle));
+    }
+    let lost = cfg.mutant == Some(Mutant::SavesAreLost) && matches!(what, Save::Usage(_));
+    if !lost {
+        let disk = w.env.disks.entry(node).or_default();
+        disk.apply(what);
+        // what was deleted may be committed again
+        w.env.seen.commits.retain(|&(n, version, piece), _| n != node || disk.has(version, piece));
+    }
+    Some(In::Client(Input::Saved { req, result: Ok(()) }))
+}
+
+/// A write of an edge or a CN is durable; a CN's may be refused.
+pub(super) fn spooled(
+    w: &mut World<Net>,
+    cfg: &Cfg,
+    node: NodeIx,
+    (req, mut batch): (ReqId, edge::Batch),
+    way: Way,
+) -> In {
+    let (ok, of_cn) = (way == Way::Whole && !w.env.refusing.contains(&node), cfg.role(node) == Role::Cn);
+    if of_cn && cfg.mutant == Some(Mutant::SpoolLosesOffers) {
+        batch.records.clear();
+    }
+    if w.env.refusing.contains(&node) {
+        // no fault of this write alone
+    } else if ok {
+        w.env.spools.entry(node).or_default().apply(batch);
+    } else {
+        w.budget.drops = w.budget.drops.saturating_sub(1);
+    }
+    if of_cn { In::Cn(cn::Input::Saved { req, ok }) } else { In::Edge(edge::Input::Saved { req, ok }) }
+}
+
+/// The introductions that a record is of.
+pub(super) fn offered(record: &LedgerRecord) -> Vec<IntroId> {
+    match record {
+        LedgerRecord::Log(LogRecord { event: LogEvent::Offered(o), .. }) => o.peers.iter().map(|p| p.intro).collect(),
+        LedgerRecord::Log(_)
+        | LedgerRecord::Usage(_)
+        | LedgerRecord::Edge(_)
+        | LedgerRecord::Granted(_)
+        | LedgerRecord::Served(_)
+        | LedgerRecord::Possession(_) => Vec::new(),
+    }
+}
+
+/// The ledger's write is durable: each id once, the first stands. Or it was refused.
+pub(super) fn stored(w: &mut World<Net>, cfg: &Cfg, (req, records): (ReqId, Vec<LedgerRecord>), way: Way) -> In {
+    let ok = way == Way::Whole;
+    if !ok {
+        w.budget.drops = w.budget.drops.saturating_sub(1);
+    } else if cfg.mutant != Some(Mutant::LedgerLosesBatches) {
+        let is_head = |r: &LedgerRecord| matches!(r, LedgerRecord::Log(l) if matches!(l.event, LogEvent::Head(_)));
+        let lost = |r: &LedgerRecord| cfg.mutant == Some(Mutant::LedgerLosesHeads) && is_head(r);
+        for record in records.into_iter().filter(|r| !lost(r)) {
+            w.env.database.entry(record.id()).or_insert(record);
+        }
+    }
+    In::Ledger(ledger::Input::Stored { req, ok })
+}

@@ -1,0 +1,544 @@
+//! The world of an edge's records: the production machines of an edge and of the ledger, the edge's spool, the ledger's
+//! database, and the link between them. One download is granted and served in two parts, the second of which needs
+//! room reserved. Either may die at any step, the link may break, either disk may refuse a write, an acknowledgement
+//! may come twice. Whose bytes are withheld goes on with a download without peers.
+
+pub mod model;
+mod rules;
+
+pub use rules::RULES;
+
+use super::scenario::{Name, Role};
+use super::sim::keys;
+use super::sim::machines::drive;
+use super::sim::store::Spool;
+use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
+use std::time::Duration;
+use swarmedge_core::content::{Access, Policy};
+use swarmedge_core::ids::{ConnId, Guid, ProviderId, PublicKey, RecordId, ReqId, VersionId};
+use swarmedge_core::machine::{Machine as _, Rng, Time};
+use swarmedge_core::role::edge::io::{Batch, GrantAsked, ObjectFacts, Renewal, ServedGrant};
+use swarmedge_core::role::edge::{self, Edge};
+use swarmedge_core::role::ledger::{self, Ledger};
+use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::records::{Context, Grant, GrantRecord, LedgerRecord, ServerRole, SignedGrant};
+use swarmedge_core::wire::{Text, Wire as _};
+
+const EDGE: NodeIx = 0;
+const LEDGER: NodeIx = 1;
+/// A part; the first is as much as is reserved with the grant.
+const PART: u64 = swarmedge_core::limits::RESERVE_FIRST;
+const PARTS: u8 = 2;
+const SIZE: u64 = PART * PARTS as u64;
+
+/// The faults and the seeded defect.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cfg {
+    /// What is explored.
+    pub budget: Budget,
+    /// See [`Mutant`].
+    pub mutant: Option<Mutant>,
+}
+
+/// Defects; each must break a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// The spool says that it has taken a grant's record, and has not.
+    SpoolLosesGrants,
+    /// The ledger says that a batch is durable, and has not kept it.
+    LedgerLosesBatches,
+    /// The ledger says that a batch is durable before it is.
+    AcksAhead,
+    /// A record gets another id each time it is sent.
+    FreshIds,
+    /// The edge does not hear that its records are durable.
+    AcksAreLost,
+    /// An edge that starts does not look for records in its spool.
+    RecordsNotReplayed,
+    /// An edge that starts does not look for counts in its spool.
+    CountsNotReplayed,
+    /// The spool says that it has reserved room, and has not.
+    NoReserve,
+    /// Bytes that the edge withholds leave all the same.
+    SendsWithheld,
+    /// Who goes on without peers goes on with the same download.
+    KeepsDownload,
+    /// The edge is not told of what has left.
+    CountsAreLost,
+}
+
+/// A machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Node {
+    /// See [`Edge`].
+    Edge(Box<Edge>),
+    /// See [`Ledger`].
+    Ledger(Box<Ledger>),
+}
+
+/// What a machine is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum In {
+    /// The edge.
+    Edge(edge::Input),
+    /// The ledger.
+    Ledger(ledger::Input),
+}
+
+/// What a machine asks for.
+#[derive(Clone, Debug)]
+pub enum Out {
+    /// The edge.
+    Edge(edge::Output),
+    /// The ledger.
+    Ledger(ledger::Output),
+}
+
+/// Something under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// Just told.
+    Told(In),
+    /// The edge dials.
+    Dial(ConnId),
+    /// The spool's write.
+    Spool(ReqId, Batch),
+    /// The database's write.
+    Store(ReqId, Vec<LedgerRecord>),
+    /// The database's write, of which nobody waits to hear.
+    StoreLate(Vec<LedgerRecord>),
+    /// A part leaves for the client, counted or not.
+    Part(u8, bool),
+}
+
+/// What comes from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Move {
+    /// The client asks for a grant.
+    Ask,
+    /// The client asks for a part.
+    Fetch(u8),
+    /// Whose part was withheld asks for a download without peers.
+    LeavePeers,
+    /// A node dies.
+    Crash(NodeIx),
+    /// A node starts, on its disk.
+    Start(NodeIx),
+    /// The link breaks.
+    Break,
+}
+
+/// The environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Delivery {
+    /// The edge's connection, and whether the ledger has accepted it.
+    link: Option<(ConnId, bool)>,
+    spool: Spool,
+    database: BTreeMap<RecordId, LedgerRecord>,
+    /// The edge is being asked for the grant.
+    asking: bool,
+    /// The client's grants, the last of which it uses.
+    granted: Vec<Grant>,
+    /// Parts that the client has asked for, and with which of its grants.
+    fetched: BTreeMap<u8, usize>,
+    /// A part was withheld, and the client still has that grant.
+    withheld: bool,
+    /// Parts that have left, with which of its grants, and whether the edge counts them.
+    sent: BTreeMap<u8, (usize, bool)>,
+    /// Records that were ever durable in the spool.
+    spooled: BTreeSet<RecordId>,
+    /// Bytes were counted under a grant of which neither spool nor ledger has a record.
+    unrecorded: bool,
+    /// Bytes were given away under a grant with peers.
+    gave_beside_peers: bool,
+    starts: u8,
+    edge_crashed: bool,
+    renamed: u32,
+}
+
+fn version() -> VersionId {
+    VersionId::numbered(1)
+}
+
+fn client() -> PublicKey {
+    PublicKey::numbered(0x50)
+}
+
+/// A client asks for its first grant, or for one without peers in the place of what it has.
+fn asked(w: &World<Delivery>) -> GrantAsked {
+    let object = ObjectFacts {
+        provider: ProviderId(1),
+        path: Text::default(),
+        version: version(),
+        size: SIZE,
+        access: Access::Public,
+        policy: Policy::default(),
+    };
+    let (key, download_key) = (client(), PublicKey::numbered(0xd0));
+    GrantAsked {
+        req: ReqId(1),
+        guid: Guid::of(&key),
+        key,
+        download_key,
+        object,
+        token: None,
+        version: None,
+        renew: w.env.granted.last().map(|grant| {
+            let cert = keys::cert(Name(Role::Edge, 0), ServerRole::Edge);
+            let signature = keys::sign(&cert.body.key, Context::Grant, &grant.to_bytes());
+            let grant = Some(SignedGrant { grant: grant.clone(), signature, cert });
+            Renewal { grant, proven: true, edge_only: true }
+        }),
+        from: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        time_ms: keys::WALL_MS,
+        nonce: u128::from(w.env.granted.len() as u64).to_be_bytes(),
+    }
+}
+
+fn edge_config() -> edge::Config {
+    let cert = keys::cert(Name(Role::Edge, 0), ServerRole::Edge);
+    let zero = (Duration::ZERO, Duration::ZERO);
+    edge::Config { challenge_permille: 0, backoff: zero, ..edge::Config::new(keys::root(), keys::verify, cert) }
+}
+
+/// Of what comes at once it takes two records.
+fn ledger_config() -> ledger::Config {
+    ledger::Config { pending_max: 2, batch_max: 2, ..ledger::Config::new(keys::root(), keys::verify) }
+}
+
+const fn accepted(conn: ConnId) -> ConnId {
+    ConnId(1 << 63 | conn.0)
+}
+
+const fn lane(to: NodeIx, what: &'static str) -> Lane {
+    Lane { to, what, id: 0 }
+}
+
+fn tell(w: &mut World<Delivery>, what: &'static str, input: In) {
+    let to = if matches!(input, In::Edge(_)) { EDGE } else { LEDGER };
+    w.send(lane(to, what), Duration::ZERO, Event::Told(input));
+}
+
+/// The link is gone, and what is under way on it; both ends that are up are told.
+fn cut(w: &mut World<Delivery>) {
+    let Some((conn, open)) = w.env.link.take() else { return };
+    w.clear_lanes(|l| l.what == "link");
+    if w.node(EDGE).is_some() {
+        tell(w, "link", In::Edge(edge::Input::LedgerClosed { conn }));
+    }
+    if open && w.node(LEDGER).is_some() {
+        tell(w, "link", In::Ledger(ledger::Input::Closed { conn: accepted(conn) }));
+    }
+}
+
+/// A node starts on its disk.
+fn start(w: &mut World<Delivery>, cfg: &Cfg, ix: NodeIx) {
+    w.env.starts += 1;
+    let unix_ms = keys::WALL_MS + 1000 * u64::from(w.env.starts);
+    if ix == LEDGER {
+        w.set_node(ix, Some(Node::Ledger(Box::default())));
+        return tell(w, "at once", In::Ledger(ledger::Input::WallClock { unix_ms }));
+    }
+    w.set_node(ix, Some(Node::Edge(Box::default())));
+    let (mut records, mut counts): (Vec<_>, _) =
+        (w.env.spool.records.values().cloned().collect(), w.env.spool.counts.clone());
+    match cfg.mutant {
+        Some(Mutant::RecordsNotReplayed) => records.clear(),
+        Some(Mutant::CountsNotReplayed) => counts.clear(),
+        _ => {}
+    }
+    tell(w, "at once", In::Edge(edge::Input::WallClock { unix_ms }));
+    tell(w, "at once", In::Edge(edge::Input::Restored { records, counts }));
+}
+
+fn perform_edge(w: &mut World<Delivery>, cfg: &Cfg, output: edge::Output) {
+    match output {
+        edge::Output::IssueGrant { grant, .. } => {
+            let env = &mut w.env;
+            let kept = env.granted.last().filter(|_| cfg.mutant == Some(Mutant::KeepsDownload)).map(|g| g.download);
+            env.granted.push(Grant { download: kept.unwrap_or(grant.download), ..*grant });
+            (env.asking, env.withheld) = (false, false);
+        }
+        edge::Output::DenyGrant { .. } => w.env.asking = false,
+        edge::Output::Serve { req, counted } => {
+            let (part, env) = (u8::try_from(req.0).unwrap_or(0), &mut w.env);
+            let grant = env.fetched.get(&part).and_then(|n| env.granted.get(*n));
+            let recorded = grant
+                .map(|grant| GrantRecord::id_of(grant.download))
+                .is_some_and(|id| env.spool.records.contains_key(&id) || env.database.contains_key(&id));
+            env.unrecorded |= counted && !recorded;
+            leave(w, part, counted);
+        }
+        edge::Output::Withhold { req } => {
+            let part = u8::try_from(req.0).unwrap_or(0);
+            if cfg.mutant == Some(Mutant::SendsWithheld) {
+                return leave(w, part, false);
+            }
+            let with = w.env.fetched.remove(&part);
+            w.env.withheld |= with.is_some_and(|n| n + 1 == w.env.granted.len());
+        }
+        edge::Output::Save { req, batch } => {
+            w.send(lane(EDGE, "disk"), Duration::ZERO, Event::Spool(req, batch));
+        }
+        edge::Output::LedgerDial { conn } if w.node(LEDGER).is_some() => {
+            w.env.link = Some((conn, false));
+            w.send(lane(LEDGER, "link"), Duration::ZERO, Event::Dial(conn));
+        }
+        edge::Output::LedgerDial { conn } => tell(w, "link", In::Edge(edge::Input::LedgerClosed { conn })),
+        edge::Output::LedgerSend { conn, msg } => send_ledger(w, cfg, conn, msg),
+        edge::Output::LedgerClose { conn } => {
+            if w.env.link.is_some_and(|(c, _)| c == conn) {
+                cut(w);
+                w.clear_lanes(|l| *l == lane(EDGE, "link"));
+            }
+        }
+        edge::Output::Pose { .. }
+        | edge::Output::ProofTaken { .. }
+        | edge::Output::Prove { .. }
+        | edge::Output::Counting(_)
+        | edge::Output::Count(_)
+        | edge::Output::GaveAway { .. }
+        | edge::Output::Stopped => {}
+    }
+}
+
+/// A part is on its way.
+fn leave(w: &mut World<Delivery>, part: u8, counted: bool) {
+    let (id, env) = (u64::from(part), &mut w.env);
+    let grant = env.fetched.get(&part).and_then(|n| env.granted.get(*n));
+    env.gave_beside_peers |= !counted && grant.is_some_and(|grant| !grant.is_edge_only());
+    w.send(Lane { to: EDGE, what: "part", id }, Duration::ZERO, Event::Part(part, counted));
+}
+
+fn send_ledger(w: &mut World<Delivery>, cfg: &Cfg, conn: ConnId, mut msg: LedgerMsg) {
+    if w.env.link != Some((conn, true)) {
+        return;
+    }
+    if let (Some(Mutant::FreshIds), LedgerMsg::Submit(LedgerRecord::Served(r))) = (cfg.mutant, &mut msg) {
+        w.env.renamed += 1;
+        r.id = RecordId::numbered(w.env.renamed);
+    }
+    tell(w, "link", In::Ledger(ledger::Input::Server { conn: accepted(conn), msg }));
+}
+
+fn perform_ledger(w: &mut World<Delivery>, cfg: &Cfg, output: ledger::Output) {
+    match output {
+        ledger::Output::Send { conn, msg } => {
+            let lost = cfg.mutant == Some(Mutant::AcksAreLost) && matches!(msg, LedgerMsg::Ack(_));
+            let link = w.env.link.filter(|(c, open)| accepted(*c) == conn && *open && !lost);
+            if let Some((conn, _)) = link {
+                tell(w, "link", In::Edge(edge::Input::Ledger { conn, msg }));
+            }
+        }
+        ledger::Output::Close { conn } => {
+            if w.env.link.is_some_and(|(c, _)| accepted(c) == conn) {
+                cut(w);
+                w.clear_lanes(|l| *l == lane(LEDGER, "link"));
+            }
+        }
+        ledger::Output::Store { req, records } if cfg.mutant == Some(Mutant::AcksAhead) => {
+            w.send(lane(LEDGER, "slow disk"), Duration::ZERO, Event::StoreLate(records));
+            tell(w, "disk", In::Ledger(ledger::Input::Stored { req, ok: true }));
+        }
+        ledger::Output::Store { req, records } => {
+            w.send(lane(LEDGER, "disk"), Duration::ZERO, Event::Store(req, records));
+        }
+        ledger::Output::Count(_) | ledger::Output::Stopped => {}
+    }
+}
+
+fn store(env: &mut Delivery, records: Vec<LedgerRecord>) {
+    for record in records {
+        env.database.entry(record.id()).or_insert(record);
+    }
+}
+
+/// The spool has written a batch; the defects strike it.
+fn spooled(env: &mut Delivery, cfg: &Cfg, mut batch: Batch) {
+    let is_grant = |r: &LedgerRecord| matches!(r, LedgerRecord::Granted(_));
+    match cfg.mutant {
+        Some(Mutant::SpoolLosesGrants) => batch.records.retain(|r| !is_grant(r)),
+        Some(Mutant::NoReserve) => {
+            let total = |c: &edge::io::Count| c.total_bytes;
+            batch.counts.iter_mut().for_each(|c| c.reserved = total(c));
+        }
+        _ => {}
+    }
+    env.spooled.extend(batch.records.iter().map(LedgerRecord::id));
+    env.spool.apply(batch);
+}
+
+fn range(part: u8) -> Range<u64> {
+    let start = u64::from(part) * PART;
+    start..start + PART
+}
+
+impl System for Delivery {
+    type Cfg = Cfg;
+    type Node = Node;
+    type Event = Event;
+    type Input = In;
+    type Output = Out;
+    type Move = Move;
+
+    fn run(_: &Cfg, _: NodeIx, node: &mut Node, now: Time, rng: &mut dyn Rng, input: Option<In>) -> Vec<Out> {
+        match (node, input) {
+            (Node::Edge(m), Some(In::Edge(input))) => {
+                drive(&mut **m, &edge_config(), (now, rng), Some(input), Out::Edge)
+            }
+            (Node::Edge(m), None) => drive(&mut **m, &edge_config(), (now, rng), None, Out::Edge),
+            (Node::Ledger(m), Some(In::Ledger(input))) => {
+                drive(&mut **m, &ledger_config(), (now, rng), Some(input), Out::Ledger)
+            }
+            (Node::Ledger(m), None) => drive(&mut **m, &ledger_config(), (now, rng), None, Out::Ledger),
+            (node, input) => panic!("{node:?} was told {input:?}"),
+        }
+    }
+
+    fn deadline(node: &Node) -> Option<Time> {
+        match node {
+            Node::Edge(m) => m.poll_timeout(),
+            Node::Ledger(m) => m.poll_timeout(),
+        }
+    }
+
+    fn rebase(node: &mut Node, by: Duration) {
+        match node {
+            Node::Edge(m) => m.rebase(by),
+            Node::Ledger(m) => m.rebase(by),
+        }
+    }
+
+    fn rebase_env(&mut self, _: Duration) {}
+
+    fn perform(w: &mut World<Self>, cfg: &Cfg, _: NodeIx, output: Out) {
+        match output {
+            Out::Edge(output) => perform_edge(w, cfg, output),
+            Out::Ledger(output) => perform_ledger(w, cfg, output),
+        }
+    }
+
+    fn prompt(_: &World<Self>, _: &Cfg, lane: Lane) -> bool {
+        lane.what == "at once"
+    }
+
+    fn faults(w: &World<Self>, _: &Cfg, _: Lane, event: &Event, ways: &mut Vec<Way>) {
+        let refused = matches!(event, Event::Spool(..) | Event::Store(..));
+        ways.extend((refused && w.budget.drops > 0).then_some(Way::Fault("refuse")));
+        let ack = matches!(event, Event::Told(In::Edge(edge::Input::Ledger { msg: LedgerMsg::Ack(_), .. })));
+        ways.extend((ack && w.budget.duplicates > 0).then_some(Way::Twice));
+    }
+
+    fn arrive(w: &mut World<Self>, cfg: &Cfg, _: Lane, event: Event, way: Way) -> Option<In> {
+        let ok = way != Way::Fault("refuse");
+        w.budget.drops -= u8::from(!ok);
+        w.budget.duplicates -= u8::from(way == Way::Twice);
+        match event {
+            Event::Told(input) => Some(input),
+            Event::Dial(conn) => {
+                w.env.link = Some((conn, true));
+                tell(w, "link", In::Edge(edge::Input::LedgerOpened { conn }));
+                let key = keys::key(Name(Role::Edge, 0));
+                Some(In::Ledger(ledger::Input::Accepted { conn: accepted(conn), key }))
+            }
+            Event::Spool(req, batch) => {
+                if ok {
+                    spooled(&mut w.env, cfg, batch);
+                }
+                Some(In::Edge(edge::Input::Saved { req, ok }))
+            }
+            Event::Store(req, records) => {
+                if ok && cfg.mutant != Some(Mutant::LedgerLosesBatches) {
+                    store(&mut w.env, records);
+                }
+                Some(In::Ledger(ledger::Input::Stored { req, ok }))
+            }
+            Event::StoreLate(records) => {
+                store(&mut w.env, records);
+                None
+            }
+            Event::Part(part, counted) => {
+                let with = w.env.fetched.get(&part).copied().unwrap_or(0);
+                w.env.sent.insert(part, (with, counted));
+                if cfg.mutant == Some(Mutant::CountsAreLost) {
+                    return None;
+                }
+                let (version, provider) = (version(), ProviderId(1));
+                let grant = w.env.granted.get(with).map(ServedGrant::of);
+                let input = match counted {
+                    true => edge::Input::Served { grant, version, provider, range: range(part) },
+                    false => edge::Input::GivenAway { bytes: PART },
+                };
+                tell(w, "count", In::Edge(input));
+                None
+            }
+        }
+    }
+
+    fn moves(w: &World<Self>, _: &Cfg, moves: &mut Vec<Move>) {
+        for ix in [EDGE, LEDGER] {
+            match w.node(ix) {
+                Some(_) if w.budget.crashes > 0 => moves.push(Move::Crash(ix)),
+                Some(_) => {}
+                None => moves.push(Move::Start(ix)),
+            }
+        }
+        moves.extend((w.budget.drops > 0 && w.env.link.is_some_and(|l| l.1)).then_some(Move::Break));
+        if w.node(EDGE).is_some() {
+            match w.env.granted.is_empty() {
+                _ if w.env.asking => {}
+                true => moves.push(Move::Ask),
+                false if w.env.withheld => moves.push(Move::LeavePeers),
+                // one after the other, as a client that reads does
+                false => moves.extend((0..PARTS).find(|p| !w.env.fetched.contains_key(p)).map(Move::Fetch)),
+            }
+        }
+    }
+
+    fn act(w: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, In)> {
+        match *mv {
+            Move::Ask | Move::LeavePeers => {
+                w.env.asking = true;
+                let asked = asked(w);
+                return Some((EDGE, In::Edge(edge::Input::GrantAsked(Box::new(asked)))));
+            }
+            Move::Fetch(part) => {
+                w.env.fetched.insert(part, w.env.granted.len() - 1);
+                let grant = Box::new(w.env.granted.last()?.clone());
+                let serving = edge::Input::Serving { req: ReqId(part.into()), grant, bytes: PART };
+                return Some((EDGE, In::Edge(serving)));
+            }
+            Move::Crash(ix) => {
+                w.budget.crashes -= 1;
+                w.set_node(ix, None);
+                cut(w);
+                w.env.asking &= ix != EDGE;
+                w.env.edge_crashed |= ix == EDGE;
+            }
+            Move::Start(ix) => start(w, cfg, ix),
+            Move::Break => {
+                w.budget.drops -= 1;
+                cut(w);
+            }
+        }
+        None
+    }
+}
+
+/// Both are up and connected, and nobody has asked for anything.
+#[must_use]
+pub fn world(cfg: &Cfg) -> World<Delivery> {
+    let nodes = std::vec![Node::Edge(Box::default()), Node::Ledger(Box::default())];
+    let mut w = World::new(Delivery::default(), nodes, cfg.budget);
+    for ix in [LEDGER, EDGE] {
+        start(&mut w, cfg, ix);
+    }
+    let mut rng = super::rng::Seeded::new(1);
+    let ready = w.settle(cfg, 100, &mut rng, |w| w.is_quiet() && w.env.link.is_some_and(|l| l.1));
+    assert!(ready, "an undisturbed edge reaches the ledger");
+    w.rebase();
+    w
+}

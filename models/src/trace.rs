@@ -1,0 +1,57 @@
+//! Traces: actions as lines of text, for people to read and for regression tests to replay. A line is the action's
+//! text; what follows two spaces and `#` is a remark.
+
+use super::world::{Action, System, World};
+
+/// Prints `actions` from `start`, each with what it delivers. Steps that only ask for a draw are left out.
+pub fn print<S: System>(cfg: &S::Cfg, start: &World<S>, actions: &[Action<S::Move>]) -> String {
+    let mut world = start.clone();
+    let mut text = String::new();
+    for (i, action) in actions.iter().enumerate() {
+        let asks_more = actions.get(i + 1).is_some_and(|n| n.act == action.act && n.draws.len() > action.draws.len());
+        if !asks_more {
+            let carries = match &action.act {
+                super::world::Act::Deliver(lane, _) => world.under_way().find(|(l, _)| l == lane),
+                super::world::Act::Fire(_) | super::world::Act::Move(_) => None,
+            };
+            text += &match carries {
+                Some((_, event)) => format!("{action}  # {event:?}\n"),
+                None => format!("{action}\n"),
+            };
+        }
+        world = world.next(cfg, action);
+    }
+    text
+}
+
+/// Replays a printed trace; every world on the way, the start included. `Err` names the line that is not possible.
+pub fn replay<S: System>(cfg: &S::Cfg, start: World<S>, text: &str) -> Result<Vec<World<S>>, String> {
+    let mut worlds = std::vec![start];
+    for line in text.lines().map(|l| l.split("  #").next().unwrap_or(l).trim()).filter(|l| !l.is_empty()) {
+        let here = worlds.last().expect("the start is there");
+        let next = follow(cfg, here, line).ok_or_else(|| format!("not possible here: {line}"))?;
+        worlds.push(next);
+    }
+    Ok(worlds)
+}
+
+/// Takes the action named by `line`, through as many draws as it has.
+fn follow<S: System>(cfg: &S::Cfg, world: &World<S>, line: &str) -> Option<World<S>> {
+    let base = line.split(" drawing ").next().unwrap_or(line);
+    let mut here = world.clone();
+    let mut wanted = base;
+    loop {
+        let mut actions = Vec::new();
+        here.actions(cfg, &mut actions);
+        let leads_there = |text: &str| text == line || line.starts_with(&format!("{},", text.trim_end_matches(']')));
+        let action = actions.iter().find(|a| {
+            let text = a.to_string();
+            if wanted == base { text == base } else { leads_there(&text) }
+        })?;
+        here = here.next(cfg, action);
+        if action.to_string() == line {
+            return Some(here);
+        }
+        wanted = line;
+    }
+}

@@ -1,0 +1,114 @@
+//! Deployments whose clients are behind NATs of all kinds: those that can connect do, and everybody completes.
+
+use core::time::Duration;
+use swarmedge_models::nat::{Expect, Kind, expected};
+use swarmedge_models::scenario::{Command, HONEST, Name, Object, Plan, Progress, Rig, Role, Status};
+use swarmedge_models::sim::access::Access;
+use swarmedge_models::sim::campaign;
+use swarmedge_models::sim::rig::SimRig;
+
+const WITHIN: Duration = Duration::from_secs(300);
+const SIZE: u64 = 2 << 20;
+
+/// As the lab of real NATs has it.
+fn connects(a: Kind, b: Kind) -> bool {
+    matches!(expected(a, b), Expect::Connects | Expect::ByPrediction)
+}
+
+fn deployment(kinds: &[Kind], seed: u64) -> SimRig {
+    let clients = u8::try_from(kinds.len()).expect("few clients");
+    let mut rig = SimRig::new(&Plan { edges: 1, cns: 1, dns: 1, ledgers: 1, clients }, seed);
+    let ix = |n| rig.cfg.find(Name(Role::Client, n)).expect("the plan has it");
+    let access = Access::of((0..clients).map(ix).zip(kinds.iter().copied()));
+    rig.world.env.access = access;
+    rig.publish(&Object { path: "film", size: SIZE, edge_rate: 64 << 10, upload_rate: 0 });
+    rig
+}
+
+/// Gets the film and waits until it is there.
+fn get(rig: &mut SimRig, client: u8) -> Status {
+    rig.start_client(client, HONEST);
+    rig.run_until(Duration::from_secs(2), &mut |_| false);
+    rig.command(client, Command::Get("film"));
+    let done = rig.run_until(WITHIN, &mut |rig| {
+        rig.status(client, "film").is_some_and(|s| s.progress == Progress::Completed && s.right)
+    });
+    assert!(done, "client {client}: {:?}", rig.status(client, "film"));
+    rig.status(client, "film").expect("it is known")
+}
+
+#[test]
+fn the_pairs_that_meet_in_a_deployment_are_those_of_the_measured_matrix() {
+    for (i, a) in Kind::ALL.into_iter().enumerate() {
+        for b in &Kind::ALL[i..] {
+            let mut rig = deployment(&[a, *b], 1);
+            get(&mut rig, 0);
+            let met = get(&mut rig, 1).peer_bytes > 0;
+            assert_eq!(met, connects(a, *b), "{} and {}", a.name(), b.name());
+        }
+    }
+}
+
+#[test]
+fn in_a_mixed_population_everybody_completes_and_who_is_alone_takes_from_the_edge() {
+    use Kind::{Cgnat, FullCone, PortRestricted, Public, Symmetric, SymmetricSequential, UdpBlocked};
+    let kinds = [PortRestricted, UdpBlocked, Symmetric, SymmetricSequential, Cgnat, Public, FullCone, Symmetric];
+    for seed in 1..=3 {
+        let mut rig = deployment(&kinds, seed);
+        let ended: Vec<Status> = (0..8).map(|n| get(&mut rig, n)).collect();
+        for (n, status) in ended.iter().enumerate() {
+            let met = kinds[..n].iter().any(|k| connects(*k, kinds[n]));
+            assert_eq!(status.peer_bytes > 0, met, "seed {seed}: {n}, {}", kinds[n].name());
+            assert_eq!(status.edge_bytes + status.peer_bytes, SIZE);
+        }
+        assert!(ended[7].peer_bytes > ended[7].edge_bytes, "the last one finds those that do not filter by port");
+    }
+}
+
+#[test]
+fn without_udp_a_client_takes_from_those_that_listen_on_tcp_and_is_offered_to_nobody_else() {
+    use Kind::{FullCone, PortRestricted, Public, UdpBlocked};
+    let with = |first: Kind, listening| {
+        let mut rig = deployment(&[first, UdpBlocked], 1);
+        rig.world.env.access.listening = listening;
+        get(&mut rig, 0);
+        get(&mut rig, 1).peer_bytes
+    };
+    assert!(with(Public, true) > 0);
+    // both open a connection at once
+    assert!(with(PortRestricted, true) > 0 && with(UdpBlocked, true) > 0);
+    // nothing was opened behind these, and without a port there is nothing to dial
+    assert_eq!([with(PortRestricted, false), with(FullCone, true), with(Public, false)], [0; 3]);
+}
+
+#[test]
+fn without_udp_a_client_serves_those_that_listen_on_tcp_by_coming_to_them() {
+    use Kind::{FullCone, Public, UdpBlocked};
+    let serves = |second: Kind, listening| {
+        let mut rig = deployment(&[UdpBlocked, second], 1);
+        rig.world.env.access.listening = listening;
+        get(&mut rig, 0);
+        get(&mut rig, 1).peer_bytes
+    };
+    assert!(serves(Public, true) > 0);
+    assert_eq!([serves(FullCone, true), serves(Public, false)], [0; 2]);
+}
+
+#[test]
+fn a_seed_plays_the_same_again() {
+    let play = |seed| {
+        let mut rig = deployment(&[Kind::PortRestricted, Kind::SymmetricSequential, Kind::Symmetric], seed);
+        let ended: Vec<Status> = (0..3).map(|n| get(&mut rig, n)).collect();
+        (ended, rig.world.now, rig.world.env)
+    };
+    assert!(play(7) == play(7));
+}
+
+#[test]
+fn a_mixed_population_converges_when_faults_have_ended() {
+    // odd seeds draw what clients are behind
+    for seed in [1, 3, 5, 7] {
+        let outcome = campaign::run(seed, None);
+        assert_eq!(outcome.failure, None, "seed {seed}");
+    }
+}
