@@ -331,8 +331,8 @@ impl Around {
             edge::Output::LedgerSend { .. }
             | edge::Output::LedgerClose { .. }
             | edge::Output::DenyGrant { .. }
-            | edge::Output::Pose { .. }
-            | edge::Output::ProofTaken { .. }
+            | edge::Output::AnswerCompleted { .. }
+            | edge::Output::AnswerProof { .. }
             | edge::Output::Prove { .. }
             | edge::Output::Counting(_)
             | edge::Output::Count(_)
@@ -405,15 +405,15 @@ fn edge_input(u: &mut Unstructured<'_>, around: &mut Around) -> Result<Option<ed
             let bytes = u.arbitrary::<u32>()?.into();
             around.asked += 1;
             around.serving.insert(ReqId(around.asked), shown.clone());
-            edge::Input::Serving { req: ReqId(around.asked), grant: Box::new(shown), bytes }
+            edge::Input::SendRequested { req: ReqId(around.asked), grant: Box::new(shown), bytes }
         }
         9 => {
             let start = u64::from(u.arbitrary::<u32>()?);
             let range = start..start + u64::from(u.arbitrary::<u32>()?);
             let grant = Some(grant).filter(|grant| around.counted.contains(grant));
-            edge::Input::Served { grant, version, provider, range }
+            edge::Input::BytesSent { grant, version, provider, range }
         }
-        10 if around.counted.contains(&grant) => edge::Input::Unsent { grant, bytes: u.arbitrary()? },
+        10 if around.counted.contains(&grant) => edge::Input::BytesNotSent { grant, bytes: u.arbitrary()? },
         _ => return Ok(None),
     }))
 }

@@ -478,7 +478,7 @@ fn who_holds_passes(held: u64) -> u32 {
         let grant = ServedGrant { download: DownloadId::numbered(n), guid: Guid::numbered(n) };
         let done = Completed { req: ReqId(1), grant, version: VERSION, size, challenged: true };
         let out = edge.input(edge::Input::Completed(Box::new(done)));
-        let posed = |o| if let edge::Output::Pose { challenge, .. } = o { challenge } else { None };
+        let posed = |o| if let edge::Output::AnswerCompleted { challenge, .. } = o { challenge } else { None };
         let challenge = out.into_iter().find_map(posed).expect("it was drawn");
         // what it lacks it makes up
         let proof = |has: &mut dyn FnMut() -> bool| {

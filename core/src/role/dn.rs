@@ -1,5 +1,8 @@
-//! The database node: a soft-state directory of which client holds what and how it can be reached, and the choice of
-//! peers. Registrations belong to a CN's connection and end with it. It signs nothing.
+//! The database node (DN): a soft-state directory of which client holds which version and how it can be reached, and
+//! the selection of peers from it.
+//!
+//! Registrations belong to a CN's connection and end with it. A DN has no signing key. [`Dn`] is the machine,
+//! [`Directory`] the index of clients by version and class, and `copies` the detection of copied installations.
 
 mod copies;
 
@@ -21,90 +24,90 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use copies::Copies;
 use core::time::Duration;
 
-/// Downloads that are remembered as having left uploaders without receipts, at most.
+/// Largest number of downloads whose missing receipts are remembered.
 const CONDUCT_MAX: usize = 65_536;
-/// Downloads whose offers are counted, at most: more than a DN serves in [`OFFERS_WITHIN`].
+/// Largest number of downloads whose offered peers are counted: more than a DN serves in [`OFFERS_WITHIN`].
 const OFFERED_MAX: usize = 1 << 20;
-/// The pause between two lots of what the directory has to sweep.
+/// Pause between two steps of deleting stale registrations.
 const SWEEP_PAUSE: Duration = Duration::from_millis(10);
-/// The time in which a download is offered no more than [`Config::offers_max`] peers.
+/// Period in which a download is offered at most [`Config::offers_max`] peers.
 pub const OFFERS_WITHIN: Duration = FORGIVEN_AFTER;
 
-/// Something that happened.
+/// Event that the shell reports to the DN machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// What the wall clock shows now; first of all inputs, and again whenever it may have been set.
+    /// Current time of the wall clock; the first of all inputs, repeated whenever the clock may have been set.
     WallClock {
-        /// Unix milliseconds.
+        /// Time as Unix milliseconds.
         unix_ms: u64,
     },
-    /// Somebody has connected and proven a key in the TLS handshake; its first message shows the CN's certificate.
+    /// A server has connected and proven a key in the TLS handshake; its first message shows the CN's certificate.
     CnAccepted {
-        /// Which.
+        /// Number that the shell gave the connection.
         conn: ConnId,
-        /// The key it proved.
+        /// Public key that the server proved.
         key: PublicKey,
     },
-    /// A CN's message.
+    /// A CN's message has arrived.
     Cn {
-        /// On this connection.
+        /// Connection of the CN.
         conn: ConnId,
-        /// The message.
+        /// Message as decoded by the shell.
         msg: DirectoryMsg,
     },
-    /// A CN's connection has ended (or overflowed).
+    /// A CN's connection has ended (or its send queue overflowed).
     CnClosed {
-        /// Which.
+        /// Connection that is closed.
         conn: ConnId,
     },
 }
 
-/// Something to be done.
+/// Command of the machine to the shell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Send to a CN.
+    /// Send a message to a CN.
     CnSend {
-        /// On this connection.
+        /// Connection of the CN.
         conn: ConnId,
-        /// The message.
+        /// Message to be sent.
         msg: DirectoryMsg,
     },
     /// Close a CN's connection; no `CnClosed` follows.
     CnClose {
-        /// Which.
+        /// Connection to be closed.
         conn: ConnId,
     },
     /// Add one to a counter.
     Count(Metric),
 }
 
-/// What a DN counts.
+/// Counter of a DN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
-    /// Peers were chosen.
+    /// Selections that found peers.
     Selection,
-    /// A selection found nobody.
+    /// Selections that found no peer.
     NobodyFound,
-    /// An introduction was passed on.
+    /// Introductions forwarded to the uploader's CN.
     Relayed,
-    /// An introduction could not be passed on: its peer has gone.
+    /// Introductions not forwarded because the uploader has left.
     RelayLost,
-    /// An introduced pair has connected.
+    /// Introduced pairs that have connected.
     Connected,
-    /// An introduced pair could not connect.
+    /// Introduced pairs that could not connect.
     NotConnected,
-    /// An introduction ended with bytes that no receipt covers.
+    /// Reports of introductions that ended with bytes that no receipt covers.
     Unreceipted,
-    /// A selection was refused for such introductions.
+    /// Selections refused because of such reports about the download.
     EdgeOnly,
-    /// Two copies of one installation were found alive.
+    /// Installations found to have two copies alive.
     Cloned,
-    /// A connection was closed because its CN broke the protocol, or was none.
+    /// Connections closed because the server broke the protocol or is no CN.
     Violation,
 }
 
 impl Metric {
-    /// The counter's name, as Prometheus wants it.
+    /// Returns the counter's name for Prometheus.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -127,25 +130,25 @@ impl Metric {
 pub struct Config {
     /// The operator's root key.
     pub root: PublicKey,
-    /// Checks signatures.
+    /// Function that checks signatures; models use a fake.
     pub verify: Verify,
-    /// This DN's certificate; its name is the DN's.
+    /// Certificate of this DN, which carries its name.
     pub cert: ServerCert,
-    /// CN connections at a time.
+    /// Largest number of CN connections.
     pub cns_max: u32,
-    /// A connection's first message comes within this.
+    /// Time-out of a connection's first message, `Hello`.
     pub hello_within: Duration,
-    /// A CN this long silent is gone.
+    /// Silence after which a CN's connection is closed.
     pub idle_after: Duration,
-    /// How peers are chosen.
+    /// Parameters of peer selection.
     pub choice: Choice,
-    /// Peers that one download is offered within [`OFFERS_WITHIN`], whoever asks and however often: each may give the
-    /// first credit before anybody can tell that it gets no receipts. `None`: as many as it asks for.
+    /// Largest number of peers that one download is offered within [`OFFERS_WITHIN`], over all CNs and sessions, since
+    /// each may give the first credit before anybody can tell that it gets no receipts. `None` for no limit.
     pub offers_max: Option<u16>,
 }
 
 impl Config {
-    /// Production limits for a DN that has this identity.
+    /// Returns the limits for production, for this identity.
     #[must_use]
     pub fn new(root: PublicKey, verify: Verify, cert: ServerCert) -> Self {
         Self {
@@ -160,7 +163,7 @@ impl Config {
         }
     }
 
-    /// For models: no draws, and no offers counted.
+    /// Returns limits for models: no random draws, and no offers counted.
     #[must_use]
     pub fn tiny(root: PublicKey, verify: Verify, cert: ServerCert) -> Self {
         let choice = Choice { diversity: 0, ..Choice::default() };
@@ -168,7 +171,8 @@ impl Config {
     }
 }
 
-/// The DN. Each CN connection that has shown its certificate gets a link number, which its registrations carry.
+/// State machine of the DN role. Each CN connection that has shown its certificate gets a link number, which its
+/// registrations carry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Dn {
     wall: Wall,
@@ -176,55 +180,55 @@ pub struct Dn {
     by_link: BTreeMap<u64, ConnId>,
     links: u64,
     directory: Directory,
-    /// Downloads that have left uploaders without receipts, until they are forgiven.
+    /// Reports of missing receipts by download, until they are forgiven.
     conduct: BTreeMap<DownloadId, Conduct>,
-    /// How many peers downloads were offered lately.
+    /// Number of peers offered to each download in the current [`OFFERS_WITHIN`].
     offered: BTreeMap<DownloadId, u16>,
     copies: Copies,
     timers: Deadlines<Timer>,
 }
 
-/// A connection.
+/// Connection of a server that is, or claims to be, a CN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Cn {
-    /// The key it proved.
+    /// Public key that the server proved in the TLS handshake.
     key: PublicKey,
-    /// Its link number, once it has shown a CN's certificate for that key.
+    /// Link number, once it has shown a CN's certificate for that key.
     link: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    /// The connection must have said `Hello`, or something since then.
+    /// Close a connection without `Hello`, or one that has been silent too long.
     Silent(ConnId),
-    /// What is known of the download's conduct is forgotten.
+    /// Forget a download's reports of missing receipts.
     Forgive(DownloadId),
-    /// The download may be offered peers anew.
+    /// Begin a new count of the peers offered to a download.
     Offer(DownloadId),
-    /// The next lot of what is left of ended connections, and of peers that share much, is swept.
+    /// Delete the next stale registrations: of closed connections, and of clients that share many versions.
     Sweep,
 }
 
 impl Dn {
-    /// What is registered, for checks and reports.
+    /// Returns the directory, for checks and reports.
     #[must_use]
     pub const fn directory(&self) -> &Directory {
         &self.directory
     }
 
-    /// How many CNs are connected and certified.
+    /// Returns the number of connected CNs with a valid certificate.
     #[must_use]
     pub fn cns(&self) -> usize {
         self.by_link.len()
     }
 
-    /// Forgets a connection. Its registrations count no more from now on; they are swept lot by lot.
-    fn forget(&mut self, conn: ConnId) {
+    /// Removes a connection. Its registrations are void at once and are deleted step by step.
+    fn remove_conn(&mut self, conn: ConnId) {
         self.timers.clear(Timer::Silent(conn));
         if let Some(link) = self.conns.remove(&conn).and_then(|c| c.link) {
             self.by_link.remove(&link);
             self.directory.remove_link(link);
-            self.copies.link_gone(link);
+            self.copies.remove_link(link);
             self.sweep();
         }
     }
@@ -234,8 +238,8 @@ impl Dn {
         self.copies.sweep();
     }
 
-    /// Has the next lot swept soon, if there is one.
-    fn sweep_on(&mut self, now: Time) {
+    /// Schedules the next deletion of stale registrations, if any are left.
+    fn schedule_sweep(&mut self, now: Time) {
         if (self.directory.is_behind() || self.copies.is_behind()) && self.timers.get(Timer::Sweep).is_none() {
             self.timers.set(Timer::Sweep, Some(now.after(SWEEP_PAUSE)));
         }
@@ -243,15 +247,15 @@ impl Dn {
 
     fn close(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) {
         cx.push(Output::CnClose { conn });
-        self.forget(conn);
+        self.remove_conn(conn);
     }
 
-    fn violation(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) {
+    fn on_violation(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) {
         cx.push(Output::Count(Metric::Violation));
         self.close(cx, conn);
     }
 
-    fn accepted(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, key: PublicKey) {
+    fn on_cn_accepted(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, key: PublicKey) {
         if self.conns.len() >= cx.cfg.cns_max as usize {
             cx.push(Output::CnClose { conn });
             return;
@@ -260,13 +264,13 @@ impl Dn {
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.hello_within)));
     }
 
-    /// A CN shows its certificate. An older connection of the same CN is half open at best: it goes first.
-    fn hello(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, hello: &DirectoryHello) {
+    /// Checks a CN's certificate. An older connection of the same CN is closed: at best it is half open.
+    fn on_hello(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, hello: &DirectoryHello) {
         let trust = Trust { root: cx.cfg.root, verify: cx.cfg.verify };
-        let Some(&Cn { key, link: None }) = self.conns.get(&conn) else { return self.violation(cx, conn) };
+        let Some(&Cn { key, link: None }) = self.conns.get(&conn) else { return self.on_violation(cx, conn) };
         let certified = trust.check_cert(&hello.cert, ServerRole::Cn, self.wall.at(cx.now)).is_ok();
         if !certified || hello.cert.body.key != key || hello.protocol < crate::wire::PROTOCOL {
-            return self.violation(cx, conn);
+            return self.on_violation(cx, conn);
         }
         let older = self.conns.iter().find(|(_, c)| c.key == key && c.link.is_some()).map(|(c, _)| *c);
         if let Some(older) = older {
@@ -279,13 +283,13 @@ impl Dn {
         cx.push(Output::CnSend { conn, msg: DirectoryMsg::Welcome(welcome) });
     }
 
-    fn message(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, msg: DirectoryMsg) {
+    fn on_message(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, msg: DirectoryMsg) {
         let Some(cn) = self.conns.get(&conn) else { return };
         if let DirectoryMsg::Hello(hello) = &msg {
             self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
-            return self.hello(cx, conn, hello);
+            return self.on_hello(cx, conn, hello);
         }
-        let Some(link) = cn.link else { return self.violation(cx, conn) };
+        let Some(link) = cn.link else { return self.on_violation(cx, conn) };
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
         match msg {
             DirectoryMsg::Peer(entry) => self.directory.register(link, entry),
@@ -294,15 +298,15 @@ impl Dn {
             }
             DirectoryMsg::Gone(g) => {
                 self.directory.remove(PeerKey { link, session: g.session });
-                self.copies.gone(PeerKey { link, session: g.session });
+                self.copies.remove(PeerKey { link, session: g.session });
             }
-            DirectoryMsg::Seen(seen) => self.seen(cx, link, &seen),
-            DirectoryMsg::Alive(of) => self.alive(cx, PeerKey { link, session: of.session }),
-            DirectoryMsg::Select(select) => self.select(cx, conn, link, &select),
-            DirectoryMsg::Relay(relay) => self.relay(cx, link, relay),
-            DirectoryMsg::Signal(signal) => self.signal(cx, &signal),
-            DirectoryMsg::Outcome(o) => self.outcome(cx, link, &o),
-            DirectoryMsg::Unreceipted(u) => self.unreceipted(cx, &u),
+            DirectoryMsg::Seen(seen) => self.on_seen(cx, link, &seen),
+            DirectoryMsg::Alive(of) => self.on_alive(cx, PeerKey { link, session: of.session }),
+            DirectoryMsg::Select(select) => self.on_select(cx, conn, link, &select),
+            DirectoryMsg::Relay(relay) => self.on_relay(cx, link, relay),
+            DirectoryMsg::Signal(signal) => self.on_signal(cx, &signal),
+            DirectoryMsg::Outcome(o) => self.on_outcome(cx, link, &o),
+            DirectoryMsg::Unreceipted(u) => self.on_unreceipted(cx, &u),
             DirectoryMsg::Ping => cx.push(Output::CnSend { conn, msg: DirectoryMsg::Pong }),
             DirectoryMsg::Pong => {}
             DirectoryMsg::Hello(_)
@@ -311,11 +315,11 @@ impl Dn {
             | DirectoryMsg::Deliver(_)
             | DirectoryMsg::Challenge(_)
             | DirectoryMsg::Cloned(_)
-            | DirectoryMsg::Signalled(_) => self.violation(cx, conn),
+            | DirectoryMsg::Signalled(_) => self.on_violation(cx, conn),
         }
     }
 
-    fn select(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, link: u64, select: &Select) {
+    fn on_select(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, link: u64, select: &Select) {
         if self.conduct.get(&select.download).is_some_and(|c| c.is_edge_only(&CreditRule::PROTOCOL)) {
             cx.push(Output::Count(Metric::EdgeOnly));
             let forgiven = self.timers.get(Timer::Forgive(select.download)).map(|at| at.since(cx.now).as_millis());
@@ -361,9 +365,9 @@ impl Dn {
         }
     }
 
-    /// An uploader was left without receipts.
-    fn unreceipted(&mut self, cx: &mut Cx<'_, Self>, told: &Unreceipted) {
-        let Unreceipted { download, intro, owed, receipted } = *told;
+    /// Counts a report of missing receipts against the download.
+    fn on_unreceipted(&mut self, cx: &mut Cx<'_, Self>, report: &Unreceipted) {
+        let Unreceipted { download, intro, owed, receipted } = *report;
         if self.conduct.len() >= CONDUCT_MAX && !self.conduct.contains_key(&download) {
             return;
         }
@@ -375,13 +379,13 @@ impl Dn {
         }
     }
 
-    /// The connection of a registered client's CN.
+    /// Returns the connection of a registered client's CN.
     fn conn_of(&self, Route { link, session }: Route) -> Option<ConnId> {
         self.directory.get(PeerKey { link, session })?;
         self.by_link.get(&link).copied()
     }
 
-    fn relay(&self, cx: &mut Cx<'_, Self>, link: u64, relay: Relay) {
+    fn on_relay(&self, cx: &mut Cx<'_, Self>, link: u64, relay: Relay) {
         let Some(conn) = self.conn_of(relay.route) else {
             return cx.push(Output::Count(Metric::RelayLost));
         };
@@ -391,8 +395,8 @@ impl Dn {
         cx.push(Output::CnSend { conn, msg: DirectoryMsg::Deliver(deliver) });
     }
 
-    /// A step of two peers that meet goes on to the other's CN.
-    fn signal(&self, cx: &mut Cx<'_, Self>, signal: &Signal) {
+    /// Forwards a signal of a meeting to the other client's CN.
+    fn on_signal(&self, cx: &mut Cx<'_, Self>, signal: &Signal) {
         if let Some(conn) = self.conn_of(signal.route) {
             let Signal { route, intro, what } = *signal;
             let signalled = Signalled { session: route.session, intro, what };
@@ -400,8 +404,8 @@ impl Dn {
         }
     }
 
-    /// The directory learns from an attempt of two of its clients.
-    fn outcome(&mut self, cx: &mut Cx<'_, Self>, link: u64, outcome: &PairOutcome) {
+    /// Records in the directory how an attempt between two of its clients ended.
+    fn on_outcome(&mut self, cx: &mut Cx<'_, Self>, link: u64, outcome: &PairOutcome) {
         let uploader = PeerKey { link: outcome.route.link, session: outcome.route.session };
         self.directory.learn(PeerKey { link, session: outcome.session }, uploader, &outcome.attempt);
         let connected = outcome.attempt.failure.is_none();
@@ -417,11 +421,11 @@ impl Machine for Dn {
     fn handle_input(&mut self, cx: &mut Cx<'_, Self>, input: Input) {
         match input {
             Input::WallClock { unix_ms } => self.wall = Wall::showing(unix_ms, cx.now),
-            Input::CnAccepted { conn, key } => self.accepted(cx, conn, key),
-            Input::Cn { conn, msg } => self.message(cx, conn, msg),
-            Input::CnClosed { conn } => self.forget(conn),
+            Input::CnAccepted { conn, key } => self.on_cn_accepted(cx, conn, key),
+            Input::Cn { conn, msg } => self.on_message(cx, conn, msg),
+            Input::CnClosed { conn } => self.remove_conn(conn),
         }
-        self.sweep_on(cx.now);
+        self.schedule_sweep(cx.now);
     }
 
     fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>) {
@@ -437,7 +441,7 @@ impl Machine for Dn {
                 Timer::Sweep => self.sweep(),
             }
         }
-        self.sweep_on(cx.now);
+        self.schedule_sweep(cx.now);
     }
 
     fn poll_timeout(&self) -> Option<Time> {

@@ -1,5 +1,7 @@
-//! The ledger: takes records from CNs and edges, has them stored, and acknowledges those that are durable. A record may
-//! come again until it is acknowledged; the store keeps each id once.
+//! The ledger role: accepts records from CNs and edges, has them stored, and acknowledges those that are durable. A
+//! record may come again until it is acknowledged; the store keeps each id once.
+//!
+//! [`Ledger`] is the machine, which batches the records. The database and everything computed from it is the shell's.
 
 use crate::accounting::{Trust, grants};
 use crate::ids::{ConnId, Guid, PublicKey, RecordId, ReqId};
@@ -13,95 +15,95 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Something that happened.
+/// Event that the shell reports to the ledger machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// What the wall clock shows now; first of all inputs, and again whenever it may have been set.
+    /// Current time of the wall clock; the first of all inputs, repeated whenever the clock may have been set.
     WallClock {
-        /// Unix milliseconds.
+        /// Time as Unix milliseconds.
         unix_ms: u64,
     },
-    /// A server has connected and proven a key in the TLS handshake (or is this process itself); its first message
-    /// shows its certificate.
+    /// A server has connected and proven a key in the TLS handshake (or runs in this process); its first message shows
+    /// its certificate.
     Accepted {
-        /// Which.
+        /// Number that the shell gave the connection.
         conn: ConnId,
-        /// The key it proved.
+        /// Public key that the server proved.
         key: PublicKey,
     },
-    /// A server's message.
+    /// A server's message has arrived.
     Server {
-        /// On this connection.
+        /// Connection of the server.
         conn: ConnId,
-        /// The message.
+        /// Message as decoded by the shell.
         msg: LedgerMsg,
     },
-    /// A server's connection has ended (or overflowed).
+    /// A server's connection has ended (or its send queue overflowed).
     Closed {
-        /// Which.
+        /// Connection that is closed.
         conn: ConnId,
     },
-    /// The answer to [`Output::Store`]: exactly one.
+    /// Answer to [`Output::Store`]: exactly one.
     Stored {
-        /// Echoed.
+        /// Number of the request that is answered.
         req: ReqId,
         /// Whether all of the batch is durable; otherwise none of it is.
         ok: bool,
     },
-    /// Who is quarantined, all of them; again whenever it may have changed.
+    /// Complete list of GUIDs in quarantine; repeated whenever it may have changed.
     Quarantined {
-        /// Each once, ascending.
+        /// GUIDs in ascending order, each once.
         guids: Vec<Guid>,
     },
-    /// Stop: store what has come, then say [`Output::Stopped`].
+    /// Stop: store what has come, then report [`Output::Stopped`].
     Shutdown,
 }
 
-/// Something to be done.
+/// Command of the machine to the shell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Send to a server.
+    /// Send a message to a server.
     Send {
-        /// On this connection.
+        /// Connection of the server.
         conn: ConnId,
-        /// The message.
+        /// Message to be sent.
         msg: LedgerMsg,
     },
     /// Close a server's connection; no `Closed` follows.
     Close {
-        /// Which.
+        /// Connection to be closed.
         conn: ConnId,
     },
-    /// Store all of these or none, durably, each id once; answered by [`Input::Stored`]. One batch at a time.
+    /// Store all of these records durably or none, each id once; answered by [`Input::Stored`]. One batch at a time.
     Store {
-        /// Echoed.
+        /// Number of the request, repeated in the answer.
         req: ReqId,
-        /// The records, in the order they came.
+        /// Records in the order of their arrival.
         records: Vec<LedgerRecord>,
     },
     /// Add one to a counter.
     Count(Metric),
-    /// The answer to [`Input::Shutdown`]: nothing waits to be stored, the process may end.
+    /// Answer to [`Input::Shutdown`]: nothing waits to be stored, the process may end.
     Stopped,
 }
 
-/// What a ledger counts.
+/// Counter of a ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
-    /// A record came.
+    /// Records received from servers.
     Received,
-    /// A record was acknowledged.
+    /// Records acknowledged as durable.
     Acknowledged,
-    /// A batch could not be stored.
+    /// Batches that could not be stored.
     StoreFailed,
-    /// A record was set aside because too many wait; its sender will send it again.
+    /// Records dropped because too many wait; their senders send them again.
     Deferred,
-    /// A connection was closed because its server broke the protocol, or was none.
+    /// Connections closed because the server broke the protocol or is neither CN nor edge.
     Violation,
 }
 
 impl Metric {
-    /// The counter's name, as Prometheus wants it.
+    /// Returns the counter's name for Prometheus.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -119,26 +121,26 @@ impl Metric {
 pub struct Config {
     /// The operator's root key.
     pub root: PublicKey,
-    /// Checks signatures.
+    /// Function that checks signatures; models use a fake.
     pub verify: Verify,
-    /// Connections at a time.
+    /// Largest number of connections.
     pub servers_max: u32,
-    /// A connection's first message comes within this.
+    /// Time-out of a connection's first message, `Hello`.
     pub hello_within: Duration,
-    /// A server this long silent is gone.
+    /// Silence after which a server's connection is closed.
     pub idle_after: Duration,
-    /// Records that wait to be stored.
+    /// Largest number of records that wait to be stored.
     pub pending_max: u32,
-    /// Records of one batch; at most 1,024.
+    /// Largest number of records in a batch; at most 1,024.
     pub batch_max: u32,
-    /// A batch waits so long for more records.
+    /// Longest time that a batch waits for more records.
     pub batch_wait: Duration,
-    /// A failed batch is tried again after this.
+    /// Pause before a failed batch is stored again.
     pub retry_after: Duration,
 }
 
 impl Config {
-    /// Production limits.
+    /// Returns the limits for production.
     #[must_use]
     pub const fn new(root: PublicKey, verify: Verify) -> Self {
         Self {
@@ -155,7 +157,7 @@ impl Config {
     }
 }
 
-/// The ledger: records wait in `pending`, one batch is being stored.
+/// State machine of the ledger role: records wait in `pending` while one batch is being stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
     wall: Wall,
@@ -164,7 +166,7 @@ pub struct Ledger {
     pending: VecDeque<Submitted>,
     batch: Option<Batch>,
     next_req: ReqId,
-    /// Who is quarantined; `None` until it is known.
+    /// GUIDs in quarantine; `None` until the shell has reported them.
     quarantined: Option<Vec<Guid>>,
     timers: Deadlines<Timer>,
 }
@@ -173,36 +175,36 @@ pub struct Ledger {
 enum Phase {
     #[default]
     Serving,
-    /// What has come is stored, nothing more is taken.
+    /// Records that have come are stored, and further ones dropped.
     Stopping,
     Stopped,
 }
 
-/// A connection.
+/// Connection of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Server {
     key: PublicKey,
-    /// Once it has shown a certificate for that key.
-    role: Option<Speaker>,
+    /// Role of the server, once it has shown a certificate for `key`.
+    role: Option<ServerKind>,
 }
 
-/// Whose word is taken for what.
+/// Role of a server, which decides what records it may submit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Speaker {
-    /// Passes on what clients say.
+enum ServerKind {
+    /// CN, which forwards clients' records.
     Cn,
-    /// Says what it granted and served.
+    /// Edge, which reports what it has granted and served.
     Edge,
 }
 
-/// A record and who is to be told that it is durable.
+/// Record and the connection to acknowledge it on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Submitted {
     conn: ConnId,
     record: LedgerRecord,
 }
 
-/// The records that are being stored; after a failure, until they are tried again.
+/// Batch that is being stored, or after a failure waits to be stored again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Batch {
     req: ReqId,
@@ -211,22 +213,22 @@ struct Batch {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    /// The connection must have said `Hello`, or something since then.
+    /// Close a connection without `Hello`, or one that has been silent too long.
     Silent(ConnId),
-    /// The batch has waited long enough for more.
+    /// Store the pending records, though they fill no batch.
     Batch,
-    /// Try the failed batch again.
+    /// Store the failed batch again.
     Retry,
 }
 
 impl Ledger {
-    /// How many records wait to be durable.
+    /// Returns the number of records that are not durable yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.pending.len() + self.batch.as_ref().map_or(0, |b| b.records.len())
     }
 
-    fn accepted(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, key: PublicKey) {
+    fn on_accepted(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, key: PublicKey) {
         if self.phase != Phase::Serving || self.servers.len() >= cx.cfg.servers_max as usize {
             return cx.push(Output::Close { conn });
         }
@@ -234,27 +236,27 @@ impl Ledger {
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.hello_within)));
     }
 
-    fn forget(&mut self, conn: ConnId) {
+    fn remove_conn(&mut self, conn: ConnId) {
         self.servers.remove(&conn);
         self.timers.clear(Timer::Silent(conn));
     }
 
     fn close(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) {
         cx.push(Output::Close { conn });
-        self.forget(conn);
+        self.remove_conn(conn);
     }
 
-    fn violation(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) {
+    fn on_violation(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) {
         cx.push(Output::Count(Metric::Violation));
         self.close(cx, conn);
     }
 
-    fn message(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, msg: LedgerMsg) {
+    fn on_message(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, msg: LedgerMsg) {
         let Some(server) = self.servers.get(&conn).copied() else { return };
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
         match (msg, server.role) {
-            (LedgerMsg::Hello(cert), None) => self.hello(cx, conn, server.key, &cert),
-            (LedgerMsg::Submit(record), Some(role)) => self.submit(cx, Submitted { conn, record }, server.key, role),
+            (LedgerMsg::Hello(cert), None) => self.on_hello(cx, conn, server.key, &cert),
+            (LedgerMsg::Submit(record), Some(role)) => self.on_submit(cx, Submitted { conn, record }, server.key, role),
             (LedgerMsg::Ping, Some(_)) => cx.push(Output::Send { conn, msg: LedgerMsg::Pong }),
             (LedgerMsg::Pong, Some(_)) => {}
             (
@@ -265,40 +267,41 @@ impl Ledger {
                 | LedgerMsg::Pong
                 | LedgerMsg::Quarantine(_),
                 Some(_) | None,
-            ) => self.violation(cx, conn),
+            ) => self.on_violation(cx, conn),
         }
     }
 
-    fn hello(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, key: PublicKey, cert: &ServerCert) {
+    fn on_hello(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, key: PublicKey, cert: &ServerCert) {
         let trust = Trust { root: cx.cfg.root, verify: cx.cfg.verify };
         let role = match cert.body.role {
-            ServerRole::Cn => Some(Speaker::Cn),
-            ServerRole::Edge => Some(Speaker::Edge),
+            ServerRole::Cn => Some(ServerKind::Cn),
+            ServerRole::Edge => Some(ServerKind::Edge),
             ServerRole::Dn | ServerRole::Ledger => None,
         };
         let certified = trust.check_cert(cert, cert.body.role, self.wall.at(cx.now)).is_ok() && cert.body.key == key;
         if role.is_none() || !certified {
-            return self.violation(cx, conn);
+            return self.on_violation(cx, conn);
         }
         self.servers.insert(conn, Server { key, role });
-        if role == Some(Speaker::Cn) {
-            self.tell_quarantined(cx, conn);
+        if role == Some(ServerKind::Cn) {
+            self.send_quarantined(cx, conn);
         }
     }
 
-    /// CNs keep the last list that they were told whole, so only changes need to be told.
-    fn quarantined(&mut self, cx: &mut Cx<'_, Self>, mut guids: Vec<Guid>) {
+    /// Stores the list and sends it to the CNs if it has changed. CNs keep the last complete list while the ledger is
+    /// away.
+    fn on_quarantined(&mut self, cx: &mut Cx<'_, Self>, mut guids: Vec<Guid>) {
         guids.truncate(QUARANTINED_MAX);
         if self.quarantined.as_ref() == Some(&guids) {
             return;
         }
         self.quarantined = Some(guids);
-        let cns = self.servers.iter().filter(|(_, s)| s.role == Some(Speaker::Cn));
+        let cns = self.servers.iter().filter(|(_, s)| s.role == Some(ServerKind::Cn));
         let cns: Vec<ConnId> = cns.map(|(conn, _)| *conn).collect();
-        cns.into_iter().for_each(|conn| self.tell_quarantined(cx, conn));
+        cns.into_iter().for_each(|conn| self.send_quarantined(cx, conn));
     }
 
-    fn tell_quarantined(&self, cx: &mut Cx<'_, Self>, conn: ConnId) {
+    fn send_quarantined(&self, cx: &mut Cx<'_, Self>, conn: ConnId) {
         let Some(guids) = &self.quarantined else { return };
         let mut pages = guids.chunks(QUARANTINE_PAGE_MAX).peekable();
         loop {
@@ -311,44 +314,45 @@ impl Ledger {
         }
     }
 
-    /// A CN passes on clients' records only, and grants under an edge's signature; an edge its own records only.
-    fn submit(&mut self, cx: &mut Cx<'_, Self>, mut submitted: Submitted, key: PublicKey, role: Speaker) {
+    /// Queues a record if the server may submit it: a CN forwards clients' records, and grants under an edge's
+    /// signature; an edge submits its own records.
+    fn on_submit(&mut self, cx: &mut Cx<'_, Self>, mut submitted: Submitted, key: PublicKey, role: ServerKind) {
         let may = match (&mut submitted.record, role) {
-            (LedgerRecord::Usage(_) | LedgerRecord::Log(_), Speaker::Cn) => true,
-            (LedgerRecord::Granted(r), Speaker::Edge) => r.proof.is_none(),
-            (LedgerRecord::Granted(r), Speaker::Cn) => {
+            (LedgerRecord::Usage(_) | LedgerRecord::Log(_), ServerKind::Cn) => true,
+            (LedgerRecord::Granted(r), ServerKind::Edge) => r.proof.is_none(),
+            (LedgerRecord::Granted(r), ServerKind::Cn) => {
                 let trust = Trust { root: cx.cfg.root, verify: cx.cfg.verify };
                 let now_ms = self.wall.at(cx.now);
                 r.proof.take().is_some_and(|signed| {
-                    // it may have waited until the edge's certificate was no longer good, and clocks differ
+                    // the record may have waited until the edge's certificate expired, and clocks differ
                     let mut times = [signed.grant.issued_ms, now_ms].into_iter();
                     GrantRecord::of(&signed.grant) == *r
                         && times.any(|at_ms| grants::check_chain(&trust, &signed, at_ms).is_ok())
                 })
             }
-            (LedgerRecord::Edge(r), Speaker::Edge) => r.edge == key,
-            (LedgerRecord::Served(r), Speaker::Edge) => r.edge == key,
-            (LedgerRecord::Possession(r), Speaker::Edge) => r.edge == key,
-            (LedgerRecord::Usage(_) | LedgerRecord::Log(_), Speaker::Edge)
-            | (LedgerRecord::Edge(_) | LedgerRecord::Served(_) | LedgerRecord::Possession(_), Speaker::Cn) => false,
+            (LedgerRecord::Edge(r), ServerKind::Edge) => r.edge == key,
+            (LedgerRecord::Served(r), ServerKind::Edge) => r.edge == key,
+            (LedgerRecord::Possession(r), ServerKind::Edge) => r.edge == key,
+            (LedgerRecord::Usage(_) | LedgerRecord::Log(_), ServerKind::Edge)
+            | (LedgerRecord::Edge(_) | LedgerRecord::Served(_) | LedgerRecord::Possession(_), ServerKind::Cn) => false,
         };
         if !may {
-            return self.violation(cx, submitted.conn);
+            return self.on_violation(cx, submitted.conn);
         }
         cx.push(Output::Count(Metric::Received));
         if self.pending.len() >= cx.cfg.pending_max as usize || self.phase != Phase::Serving {
             return cx.push(Output::Count(Metric::Deferred));
         }
         self.pending.push_back(submitted);
-        self.store(cx, false);
+        self.store_batch(cx, false);
     }
 
     fn batch_max(cx: &Cx<'_, Self>) -> usize {
         (cx.cfg.batch_max as usize).clamp(1, List::<RecordId, 1024>::MAX)
     }
 
-    /// Stores a batch if none is being stored and there are enough records, or they have waited (`now`).
-    fn store(&mut self, cx: &mut Cx<'_, Self>, now: bool) {
+    /// Stores a batch if none is being stored and there are enough records, or their waiting time is over (`now`).
+    fn store_batch(&mut self, cx: &mut Cx<'_, Self>, now: bool) {
         if self.batch.is_some() || self.pending.is_empty() {
             return;
         }
@@ -370,12 +374,12 @@ impl Ledger {
         self.batch = Some(Batch { req, records });
     }
 
-    fn stored(&mut self, cx: &mut Cx<'_, Self>, req: ReqId, ok: bool) {
+    fn on_stored(&mut self, cx: &mut Cx<'_, Self>, req: ReqId, ok: bool) {
         let Some(batch) = self.batch.take_if(|b| b.req == req) else { return };
         if !ok {
             cx.push(Output::Count(Metric::StoreFailed));
             if self.phase == Phase::Stopping {
-                // unacknowledged: their senders will send them again
+                // not acknowledged, so their senders send them again
                 return self.stop(cx);
             }
             self.timers.set(Timer::Retry, Some(cx.now.after(cx.cfg.retry_after)));
@@ -393,7 +397,7 @@ impl Ledger {
                 cx.push(Output::Send { conn, msg: LedgerMsg::Ack(LedgerAck { ids }) });
             }
         }
-        self.store(cx, self.phase == Phase::Stopping);
+        self.store_batch(cx, self.phase == Phase::Stopping);
         self.stop_if_done(cx);
     }
 
@@ -424,15 +428,15 @@ impl Machine for Ledger {
         }
         match input {
             Input::WallClock { unix_ms } => self.wall = Wall::showing(unix_ms, cx.now),
-            Input::Accepted { conn, key } => self.accepted(cx, conn, key),
-            Input::Server { conn, msg } => self.message(cx, conn, msg),
-            Input::Closed { conn } => self.forget(conn),
-            Input::Stored { req, ok } => self.stored(cx, req, ok),
-            Input::Quarantined { guids } => self.quarantined(cx, guids),
+            Input::Accepted { conn, key } => self.on_accepted(cx, conn, key),
+            Input::Server { conn, msg } => self.on_message(cx, conn, msg),
+            Input::Closed { conn } => self.remove_conn(conn),
+            Input::Stored { req, ok } => self.on_stored(cx, req, ok),
+            Input::Quarantined { guids } => self.on_quarantined(cx, guids),
             Input::Shutdown => {
                 if self.phase == Phase::Serving {
                     self.phase = Phase::Stopping;
-                    self.store(cx, true);
+                    self.store_batch(cx, true);
                     self.stop_if_done(cx);
                 }
             }
@@ -443,7 +447,7 @@ impl Machine for Ledger {
         while let Some(timer) = self.timers.pop_due(cx.now) {
             match timer {
                 Timer::Silent(conn) => self.close(cx, conn),
-                Timer::Batch => self.store(cx, true),
+                Timer::Batch => self.store_batch(cx, true),
                 Timer::Retry => {
                     if let Some(batch) = self.batch.take() {
                         self.send_batch(cx, batch.records);

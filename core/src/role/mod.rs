@@ -1,4 +1,4 @@
-//! The roles: each composes the machines of the other rooms into one, and is what a process runs.
+//! Roles: client, edge, CN, DN, STUN and ledger. Each is one machine, composed of machines of the other modules.
 
 pub mod client;
 pub mod cn;

@@ -1,17 +1,17 @@
-//! The STUN server: tells a client which address its datagrams come from (RFC 8489 Binding) and, with two addresses,
-//! answers from another one when asked (RFC 5780).
+//! The STUN server: tells a client the address that its datagrams come from (RFC 8489 Binding) and, with two addresses,
+//! answers from another one on request (RFC 5780).
 //!
-//! It is no amplifier. Whoever forges a source address gets at most: the attributes that the RFCs demand, at most five
-//! times the shortest request; SOFTWARE and PADDING only as far as the answer stays no longer than its request; one
-//! answer a request, to the address that asks (RESPONSE-PORT changes the port alone); and a bounded rate for each
-//! network, whichever of its addresses is named. Behind a handshake (TCP) only the rate is bounded.
+//! It is no amplifier. A request with a forged source address gets at most: the attributes that the RFCs demand, at
+//! most five times the shortest request; SOFTWARE and PADDING only as far as the answer stays no longer than its
+//! request; one answer a request, to the source address (RESPONSE-PORT changes only the port); and a limited rate for
+//! each network, whichever of its addresses is used. Behind a handshake (TCP) only the rate is limited.
 //!
-//! Who asks over TCP may be dialled back, to see whether his listening port is reached: at his own address, which the
-//! handshake has proven, and no other; from an address that he has not written to; at a high port or that of HTTPS;
-//! once a request, at the price of many answers. He is told nothing by it but what reaches him.
+//! A client that asks over TCP may be dialled back, to learn whether its listening port can be reached: only at its own
+//! address, which the handshake has proven; from an address that the client has not sent to; at a high port or that of
+//! HTTPS; once a request, at the price of many answers. The client learns nothing but that the connection arrives.
 //!
-//! With the control plane's keys it gives cookies ([`crate::nat::cookie`]) to who asks for them with as many bytes,
-//! over UDP, and to the endpoint that asks, so that nobody gets one for where he is not.
+//! With the control plane's keys it gives cookies ([`crate::nat::cookie`]) to clients whose request has as many bytes.
+//! They are sent over UDP to the source address only, so that nobody gets one for another client's address.
 
 use crate::machine::{Cx, Machine, Time};
 use crate::nat::cookie::{CookieKeys, Tag};
@@ -24,69 +24,69 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 
-/// Something that happened.
+/// Event that the shell reports to the STUN machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// A datagram came, or a message on a stream.
+    /// A datagram, or a message on a stream, has arrived.
     Datagram {
-        /// From whom.
+        /// Source address of the request.
         from: SocketAddr,
-        /// To which of the server's sockets.
+        /// Server socket that it arrived on.
         local: SocketAddr,
-        /// What.
+        /// Payload, one STUN message.
         bytes: Vec<u8>,
     },
-    /// The time of day.
+    /// Current time of the wall clock.
     WallClock {
-        /// Unix milliseconds.
+        /// Time as Unix milliseconds.
         unix_ms: u64,
     },
-    /// The control plane's keys for cookies, at first and whenever they change.
+    /// The control plane's keys for cookies; at the start and whenever they change.
     CookieKeys(CookieKeys),
 }
 
-/// Something to be done.
+/// Command of the machine to the shell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Send a datagram.
+    /// Send a datagram, or a message on the stream.
     Datagram {
-        /// From this of the server's sockets.
+        /// Server socket to send from.
         local: SocketAddr,
-        /// To whom.
+        /// Destination of the answer.
         to: SocketAddr,
-        /// What.
+        /// Payload, one STUN message.
         bytes: Vec<u8>,
     },
-    /// Open a TCP connection, for so short a time that its first packet is not repeated; send this and close it.
+    /// Open a TCP connection, send this and close it. The time-out is so short that the first packet is not repeated.
     DialBack {
-        /// From this address of the server.
+        /// Server address to dial from.
         from: IpAddr,
-        /// To whom.
+        /// Client's address and port to dial.
         to: SocketAddr,
-        /// What.
+        /// Payload, one STUN indication.
         bytes: Vec<u8>,
     },
     /// Add one to a counter.
     Count(Metric),
 }
 
-/// What a STUN server counts.
+/// Counter of a STUN server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
-    /// A binding request was answered.
+    /// Binding requests answered with success.
     Answered,
-    /// A request was refused with an error answer.
+    /// Requests refused with an error answer.
     Refused,
-    /// A datagram was none of ours, or malformed.
+    /// Messages ignored: malformed, no request, or with too long an answer.
     Ignored,
-    /// A request was dropped: its network sends too many.
+    /// Requests dropped because their network sends too many.
     Limited,
-    /// A client was dialled back.
+    /// Clients dialled back over TCP.
     DialledBack,
 }
 
 impl Metric {
-    /// The counter's name, as Prometheus wants it.
+    /// Returns the counter's name for Prometheus.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -99,7 +99,7 @@ impl Metric {
     }
 }
 
-/// Two addresses, and two ports that are open on both.
+/// Two addresses of a server, and two ports that are open on both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Addresses {
     /// The primary address and port.
@@ -109,14 +109,14 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// All four, the primary first.
+    /// Returns all four sockets, the primary first.
     #[must_use]
     pub const fn all(&self) -> [SocketAddr; 4] {
         let (a, b) = (self.primary, self.alternate);
         [a, SocketAddr::new(a.ip(), b.port()), SocketAddr::new(b.ip(), a.port()), b]
     }
 
-    /// What `local` becomes with its address, its port, or both exchanged; `None` if it is none of the four.
+    /// Returns the socket that differs from `local` in address, port, or both; `None` if `local` is none of the four.
     fn exchanged(&self, local: SocketAddr, address: bool, port: bool) -> Option<SocketAddr> {
         let at = self.all().iter().position(|a| *a == local)?;
         Some(self.all()[at ^ (usize::from(address) << 1 | usize::from(port))])
@@ -126,15 +126,15 @@ impl Addresses {
 /// Limits of a STUN server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where it can answer from, if it has two addresses.
+    /// Sockets to answer from, if the server has two addresses.
     pub addresses: Option<Addresses>,
-    /// A handshake has shown that requests come from where they say (TCP); then nothing is answered from elsewhere.
+    /// Whether a handshake has proven the source address of requests (TCP); then all answers go back on the stream.
     pub verified: bool,
-    /// The server's addresses, if it has two: who asks one of them may be dialled back from the other.
+    /// The server's two addresses, if it has two: a client that asks one may be dialled back from the other.
     pub dials_from: Option<[IpAddr; 2]>,
     /// Answers a second for each /24 (IPv6: /56).
     pub answers_per_second: u32,
-    /// Networks remembered at a time.
+    /// Largest number of networks remembered.
     pub networks_max: u32,
 }
 
@@ -144,32 +144,32 @@ impl Default for Config {
     }
 }
 
-/// One answer, in the unit that buckets count in: a rate in answers a second fills by itself every microsecond.
+/// Tokens of one answer. With this unit a bucket gains `answers_per_second` tokens every microsecond.
 const ANSWER: u64 = 1_000_000;
-/// Dialling back costs as much as so many answers.
+/// Price of dialling back, in answers.
 const DIAL_COST: u64 = 100;
-/// Below it is no port of a client, but for one.
+/// Lowest port that may be dialled back, except HTTPS.
 const LOW_PORTS: u16 = 1024;
-/// That of HTTPS.
+/// Port of HTTPS, which may be dialled back too.
 const HTTPS: u16 = 443;
-/// No answer to an unverified source is longer than this many of the shortest request.
+/// Largest length of an answer to an unverified source, as a multiple of the shortest request.
 const AMPLIFICATION_MAX: usize = 5;
-/// What we are, in answers.
+/// Value of the SOFTWARE attribute in answers.
 const SOFTWARE: &[u8] = b"swarmedge";
-/// Bytes of an attribute's head.
+/// Bytes of an attribute's header.
 const ATTRIBUTE_HEAD: usize = 4;
 
-/// Refused: the error code, and what was not understood.
+/// Error code of a refused request, and the attribute types that were not understood.
 type Refusal = (u16, Vec<u16>);
 
-/// An answer with where it goes from and to.
+/// Answer with its source socket and destination.
 struct Answer {
     local: SocketAddr,
     to: SocketAddr,
     message: Message,
 }
 
-/// The STUN server: a token bucket for each network that asks, the longest silent forgotten first.
+/// State machine of the STUN role: a token bucket for each network, of which the longest silent is forgotten first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Stun {
     networks: BTreeMap<IpAddr, Bucket>,
@@ -184,7 +184,7 @@ struct Bucket {
     seen: Time,
 }
 
-/// The /24 (IPv6: /56) of an address.
+/// Returns the /24 (IPv6: /56) of an address.
 fn network(addr: IpAddr) -> IpAddr {
     match addr.to_canonical() {
         IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from_bits(a.to_bits() & (u32::MAX << 8))),
@@ -193,7 +193,7 @@ fn network(addr: IpAddr) -> IpAddr {
 }
 
 impl Stun {
-    /// The cookie that a request asks for, if it may have one.
+    /// Returns the cookie that a request asks for, if it may have one.
     fn cookie(&self, cx: &Cx<'_, Self>, request: &Message, from: SocketAddr) -> Option<Attribute> {
         let elsewhere = |a: &Attribute| matches!(a, Attribute::ResponsePort(_) | Attribute::ChangeRequest { .. });
         if cx.cfg.verified || request.attributes.iter().any(elsewhere) {
@@ -204,13 +204,13 @@ impl Stun {
         Some(Attribute::Cookie(cookie.to_bytes()))
     }
 
-    /// Dials back who asks for it, if that harms nobody.
+    /// Dials a client back at its request, if that cannot harm others.
     fn dial_back(&mut self, cx: &mut Cx<'_, Self>, request: &Message, (from, local): (SocketAddr, SocketAddr)) {
         let Some(port) = request.dial_back().filter(|_| cx.cfg.verified) else { return };
         let to = SocketAddr::new(from.ip().to_canonical(), if port == 0 { from.port() } else { port });
         let own = local.ip().to_canonical();
         let Some([a, b]) = cx.cfg.dials_from.filter(|both| both.contains(&own)) else { return };
-        // a private network's are dialled on that network only
+        // addresses of a private network are dialled from that network only
         let proper = is_private(own) || !is_private(to.ip());
         if !proper || to.port() < LOW_PORTS && to.port() != HTTPS || !self.allow(cx.cfg, cx.now, from.ip(), DIAL_COST) {
             return;
@@ -220,7 +220,7 @@ impl Stun {
         cx.push(Output::DialBack { from: if own == a { b } else { a }, to, bytes });
     }
 
-    /// Takes so many answers from the network's bucket, if they are there.
+    /// Takes the tokens of `answers` answers from the network's bucket; returns `false` if it has too few.
     fn allow(&mut self, cfg: &Config, now: Time, from: IpAddr, answers: u64) -> bool {
         let network = network(from);
         let full = u64::from(cfg.answers_per_second) * ANSWER;
@@ -245,7 +245,7 @@ impl Stun {
         allowed
     }
 
-    /// Forgets the network that has been silent longest, if its bucket has filled up since: then nothing is lost.
+    /// Forgets the network that has been silent longest, if its bucket is full again: then no information is lost.
     fn forget_a_full_one(&mut self, now: Time) -> bool {
         let Some(&(seen, network)) = self.by_age.first() else { return false };
         let full = now.since(seen) >= Duration::from_secs(1);
@@ -257,7 +257,7 @@ impl Stun {
     }
 }
 
-/// The answer to a request (RFC 5780 §6.1), or why there is none.
+/// Returns the answer to a request (RFC 5780 §6.1), or the error to refuse it with.
 fn answer(cfg: &Config, request: &Message, from: SocketAddr, local: SocketAddr) -> Result<Answer, Refusal> {
     if !request.unknown.is_empty() {
         return Err((420, request.unknown.clone()));
@@ -267,7 +267,7 @@ fn answer(cfg: &Config, request: &Message, from: SocketAddr, local: SocketAddr) 
     let port = request.find(|a| if let Attribute::ResponsePort(port) = a { Some(*port) } else { None });
     let padded = request.find(|a| if let Attribute::Padding(len) = a { Some(*len) } else { None }).is_some();
     let (address, other_port) = change.unwrap_or_default();
-    // on a stream there is no other way to answer, and both attributes together would aim long answers elsewhere
+    // a stream offers no other way to answer; both attributes together would aim long answers at another port
     let impossible = cfg.verified && (address || other_port || port.is_some());
     if impossible || padded && port.is_some() || port == Some(0) {
         return Err((400, Vec::new()));
@@ -296,14 +296,15 @@ fn refuse(request: &Message, (code, unknown): Refusal, from: SocketAddr, local: 
     Answer { local, to: from, message: Message::new(Class::Error, request.id, attributes) }
 }
 
-/// Adds what is welcome and not needed, as far as an answer to an unverified source stays no longer than its request.
+/// Adds the optional attributes SOFTWARE and PADDING, as long as an answer to an unverified source stays no longer than
+/// its request.
 fn fill(answer: &mut Message, request: &Message, verified: bool, request_len: usize) {
     let room = |answer: &Message| request_len.saturating_sub(answer.encode().len());
     if verified || room(answer) >= ATTRIBUTE_HEAD + SOFTWARE.len().next_multiple_of(4) {
         answer.attributes.push(Attribute::Software(SOFTWARE.to_vec()));
     }
     let asked = request.find(|a| if let Attribute::Padding(len) = a { Some(*len) } else { None });
-    // padding fills whole words
+    // padding fills whole words of four bytes
     let room = room(answer).saturating_sub(ATTRIBUTE_HEAD) & !3;
     if let Some(len) = asked.map(|len| len.min(u16::try_from(room).unwrap_or(u16::MAX))).filter(|len| *len > 0) {
         answer.attributes.push(Attribute::Padding(len));

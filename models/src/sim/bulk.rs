@@ -97,7 +97,7 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
             w.env.pulls.insert(id, pull);
             match grant {
                 Some(grant) => {
-                    servers::at_once(w, edge, In::Edge(edge::Input::Serving { req: ReqId(id), grant, bytes }))
+                    servers::at_once(w, edge, In::Edge(edge::Input::SendRequested { req: ReqId(id), grant, bytes }))
                 }
                 None => begin(w, cfg, id, 0),
             }
@@ -317,7 +317,7 @@ fn edge_served(w: &mut World<Net>, cfg: &Cfg, p: &Pull, bytes: u64) {
         return tell(edge::Input::GivenAway { bytes });
     }
     if let Some(grant) = grant.filter(|_| unsent > 0) {
-        tell(edge::Input::Unsent { grant, bytes: unsent });
+        tell(edge::Input::BytesNotSent { grant, bytes: unsent });
     }
     if bytes == 0 {
         return;
@@ -328,7 +328,7 @@ fn edge_served(w: &mut World<Net>, cfg: &Cfg, p: &Pull, bytes: u64) {
     let (version, provider) = (p.version, o.provider);
     let start = l.block_range(p.piece, p.blocks.clone()).start;
     let range = start..start + bytes;
-    let told = In::Edge(edge::Input::Served { grant, version, provider, range });
+    let told = In::Edge(edge::Input::BytesSent { grant, version, provider, range });
     w.send(Lane { to: p.from, what: "served", id: 0 }, cfg.latency, Event::Input(told));
 }
 

@@ -165,9 +165,9 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
             bulk::dial(w, cfg, (node, conn), own, key, (&addrs, along));
         }
         // nobody here tries many ports
-        Output::PeerExpect { .. } | Output::Moved | Output::Scatter(_) => {}
+        Output::PeerExpect { .. } | Output::NetworkChanged | Output::Scatter(_) => {}
         Output::Line(what) => access::line(w, cfg, node, what),
-        Output::Look => moving::look(w, cfg, node),
+        Output::ProbeNetwork => moving::look(w, cfg, node),
         Output::Probe { to, bytes, ttl } => probe(w, cfg, node, to, bytes, ttl),
         Output::PeerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Peer(msg)),
         Output::PeerClose { conn, .. } => links::close(w, cfg, node, conn),

@@ -295,8 +295,8 @@ fn perform_edge(w: &mut World<Delivery>, cfg: &Cfg, output: edge::Output) {
                 w.clear_lanes(|l| *l == lane(EDGE, "link"));
             }
         }
-        edge::Output::Pose { .. }
-        | edge::Output::ProofTaken { .. }
+        edge::Output::AnswerCompleted { .. }
+        | edge::Output::AnswerProof { .. }
         | edge::Output::Prove { .. }
         | edge::Output::Counting(_)
         | edge::Output::Count(_)
@@ -469,7 +469,7 @@ impl System for Delivery {
                 let (version, provider) = (version(), ProviderId(1));
                 let grant = w.env.granted.get(with).map(ServedGrant::of);
                 let input = match counted {
-                    true => edge::Input::Served { grant, version, provider, range: range(part) },
+                    true => edge::Input::BytesSent { grant, version, provider, range: range(part) },
                     false => edge::Input::GivenAway { bytes: PART },
                 };
                 tell(w, "count", In::Edge(input));
@@ -508,7 +508,7 @@ impl System for Delivery {
             Move::Fetch(part) => {
                 w.env.fetched.insert(part, w.env.granted.len() - 1);
                 let grant = Box::new(w.env.granted.last()?.clone());
-                let serving = edge::Input::Serving { req: ReqId(part.into()), grant, bytes: PART };
+                let serving = edge::Input::SendRequested { req: ReqId(part.into()), grant, bytes: PART };
                 return Some((EDGE, In::Edge(serving)));
             }
             Move::Crash(ix) => {

@@ -1,6 +1,6 @@
-//! A redb file that is opened again after a failure. redb refuses everything once an operation has failed, on purpose:
-//! what it holds in memory may differ from the file. So the file is closed then, and opened again for whoever needs it
-//! next, which rolls back what was not committed.
+//! A redb database that is reopened after a failure. redb refuses every operation once one has failed, because its
+//! memory may differ from the file. [`Reopening`] then closes the file; the next operation opens it again, which rolls
+//! back uncommitted changes.
 
 use crate::disk::{Disk, DiskFile};
 use redb::{Database, StorageBackend};
@@ -10,54 +10,54 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Pages that redb keeps in memory.
+/// Bytes of pages that redb keeps in memory.
 const CACHE_BYTES: usize = 8 << 20;
-/// A file is written again in pieces of this length.
+/// Bytes per read and write when the whole file is rewritten.
 const PIECE_LEN: u64 = 64 << 10;
 
-/// An open database, with whatever is needed beside it.
-pub(crate) trait Opened: fmt::Debug + Sized {
-    /// Completes a database that was opened, for the first time or again.
+/// An open database together with state derived from it.
+pub(crate) trait OpenDatabase: fmt::Debug + Sized {
+    /// Builds the state beside a database that was just opened or reopened.
     fn of(disk: &Arc<dyn Disk>, path: &Path, db: Database) -> io::Result<Self>;
 }
 
-impl Opened for Database {
+impl OpenDatabase for Database {
     fn of(_: &Arc<dyn Disk>, _: &Path, db: Database) -> io::Result<Self> {
         Ok(db)
     }
 }
 
-/// See the module.
+/// A database that is reopened after a failed operation.
 #[derive(Debug)]
 pub(crate) struct Reopening<T> {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    /// `None` after a failed operation, until it can be opened again. Whoever uses the database, to write too, has this
-    /// lock shared; redb lets one writer in at a time and readers beside it.
+    /// The open database; `None` after a failed operation, until it is reopened. Readers and writers hold this lock
+    /// shared: redb itself admits one writer at a time beside any readers.
     open: RwLock<Option<T>>,
-    unsure: Unsure,
+    sync_failed: SyncFailed,
 }
 
-/// Whether a sync has failed since all bytes of the file were last synced.
-type Unsure = Arc<AtomicBool>;
+/// Set when a sync has failed since all bytes of the file were last known to be synced.
+type SyncFailed = Arc<AtomicBool>;
 
-impl<T: Opened> Reopening<T> {
-    /// Opens a file that is there, whole, and has it prepared.
+impl<T: OpenDatabase> Reopening<T> {
+    /// Opens the file, checks its integrity unless it is empty, and calls `prepare` on the database.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         path: &Path,
         prepare: impl FnOnce(&Database) -> io::Result<()>,
     ) -> io::Result<Self> {
-        let unsure = Unsure::default();
+        let sync_failed = SyncFailed::default();
         let file = disk.open(path)?;
         let check = file.len()? > 0;
-        let db = database(file, &unsure, check)?;
+        let db = database(file, &sync_failed, check)?;
         prepare(&db)?;
         let open = RwLock::new(Some(T::of(&disk, path, db)?));
-        Ok(Self { disk, path: path.to_owned(), open, unsure })
+        Ok(Self { disk, path: path.to_owned(), open, sync_failed })
     }
 
-    /// Runs one operation. If it fails the database is closed, and the next operation opens it first.
+    /// Runs one operation. If it fails, the database is closed, and the next operation reopens it first.
     pub(crate) fn with<O>(&self, run: impl FnOnce(&T) -> io::Result<O>) -> io::Result<O> {
         loop {
             let shared = self.open.read().unwrap_or_else(PoisonError::into_inner);
@@ -77,27 +77,27 @@ impl<T: Opened> Reopening<T> {
         }
     }
 
-    /// Works on what is open while nobody else uses it.
+    /// Runs `run` on the slot of the open database with exclusive access.
     pub(crate) fn change<O>(&self, run: impl FnOnce(&mut Option<T>) -> O) -> O {
         run(&mut self.open.write().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn reopen(&self) -> io::Result<T> {
-        // a file that has gone, or was emptied, is not made anew: what it held would be missed by nobody
+        // a file that was deleted or emptied is not recreated: nobody would notice the loss of its records
         self.disk.stamp(&self.path)?;
         let file = self.disk.open(&self.path)?;
         if file.len()? == 0 {
             return Err(bad("it is empty"));
         }
-        if self.unsure.load(Ordering::Relaxed) {
-            write_again(&*file)?;
-            self.unsure.store(false, Ordering::Relaxed);
+        if self.sync_failed.load(Ordering::Relaxed) {
+            rewrite(&*file)?;
+            self.sync_failed.store(false, Ordering::Relaxed);
         }
-        T::of(&self.disk, &self.path, database(file, &self.unsure, false)?)
+        T::of(&self.disk, &self.path, database(file, &self.sync_failed, false)?)
     }
 }
 
-/// Makes a database, unless there is one of this name. A crash leaves no half-made file under it.
+/// Creates a database unless the file exists. The rename at the end means that a crash leaves no partial file.
 pub(crate) fn make(disk: &dyn Disk, path: &Path, fill: impl FnOnce(&Database) -> io::Result<()>) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     if disk.list(dir)?.iter().any(|p| p == path) {
@@ -105,16 +105,16 @@ pub(crate) fn make(disk: &dyn Disk, path: &Path, fill: impl FnOnce(&Database) ->
     }
     let new = path.with_extension("new");
     disk.remove(&new)?;
-    let db = database(disk.open(&new)?, &Unsure::default(), false)?;
+    let db = database(disk.open(&new)?, &SyncFailed::default(), false)?;
     fill(&db)?;
     drop(db);
     disk.rename(&new, path)?;
     disk.sync_dir(dir)
 }
 
-/// Writes all that reads find in a file once more. After a failed sync the operating system may hold pages for written
-/// that the disk has never had, and a later sync says nothing of them.
-fn write_again(file: &dyn DiskFile) -> io::Result<()> {
+/// Reads the whole file and writes it back, then syncs. After a failed sync the operating system may consider pages
+/// clean that never reached the disk, and a later sync does not report them.
+fn rewrite(file: &dyn DiskFile) -> io::Result<()> {
     let len = file.len()?;
     let mut piece = Vec::new();
     let mut at = 0;
@@ -127,11 +127,11 @@ fn write_again(file: &dyn DiskFile) -> io::Result<()> {
     file.sync()
 }
 
-fn database(file: Arc<dyn DiskFile>, unsure: &Unsure, check: bool) -> io::Result<Database> {
+fn database(file: Arc<dyn DiskFile>, sync_failed: &SyncFailed, check: bool) -> io::Result<Database> {
     redb::Builder::new()
         .set_cache_size(CACHE_BYTES)
         .set_check_integrity_on_open(check)
-        .create_with_backend(Backend { file, unsure: Arc::clone(unsure) })
+        .create_with_backend(Backend { file, sync_failed: Arc::clone(sync_failed) })
         .map_err(io_error)
 }
 
@@ -139,17 +139,17 @@ pub(crate) fn bad(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
-/// redb's errors as I/O errors: all that matters further on is what the operating system said.
+/// Converts a redb error to an I/O error; callers need only the operating system's part.
 pub(crate) fn io_error(e: impl Into<redb::Error>) -> io::Error {
     let e = e.into();
     if let redb::Error::Io(e) = e { e } else { io::Error::other(e.to_string()) }
 }
 
-/// redb's view of its file, which whoever opens it has locked.
+/// Adapter by which redb reads and writes its file. The caller has locked the file.
 #[derive(Debug)]
 struct Backend {
     file: Arc<dyn DiskFile>,
-    unsure: Unsure,
+    sync_failed: SyncFailed,
 }
 
 impl StorageBackend for Backend {
@@ -163,7 +163,7 @@ impl StorageBackend for Backend {
         self.file.set_len(len)
     }
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync().inspect_err(|_| self.unsure.store(true, Ordering::Relaxed))
+        self.file.sync().inspect_err(|_| self.sync_failed.store(true, Ordering::Relaxed))
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.file.write_at(data, offset)

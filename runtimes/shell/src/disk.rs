@@ -1,5 +1,5 @@
-//! The few file operations that the store makes, behind a trait: so that tests can fail any of them, and take away at a
-//! crash what was not synced.
+//! The file operations of the client's store and of the databases, behind the traits [`Disk`] and [`DiskFile`]: tests
+//! make any operation fail, and drop unsynced data in a simulated crash. [`OsDisk`] is the real file system.
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use std::fmt::Debug;
@@ -10,28 +10,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How far back [`DiskFile::age`] sets the time of the last change: file systems count time in steps of up to 2 s.
-const AGE: Duration = Duration::from_secs(4);
+/// Distance by which [`DiskFile::backdate`] sets a file's mtime back; file systems count time in steps of up to 2 s.
+const BACKDATE_BY: Duration = Duration::from_secs(4);
 
-/// Bytes of one write. The page cache allocates in units as large as what is written, and large ones may come from
-/// memory that has lain idle: in a virtual machine, writes of 256 KiB made a download take twice the processor time.
+/// Bytes per write call. The page cache allocates units as large as the write, and large ones may come from memory that
+/// was idle: in a virtual machine, writes of 256 KiB made a download take twice the processor time.
 const WRITE_LEN: usize = 64 << 10;
 
-/// What can stand under a name.
+/// Kind of file-system entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A file of bytes.
+    /// A regular file with bytes.
     File,
-    /// A directory.
+    /// A directory with any contents.
     Directory,
-    /// A symbolic link.
+    /// A symbolic link, wherever it leads.
     Link,
     /// A device, FIFO or socket.
     Special,
 }
 
 impl Kind {
-    /// What stands under a name; not what a symbolic link points to.
+    /// Reads the kind of the entry at `path`, without following a symbolic link.
     pub fn at(path: &Path) -> io::Result<Self> {
         fs::symlink_metadata(path).map(|m| Self::of(&m))
     }
@@ -46,32 +46,32 @@ impl Kind {
     }
 }
 
-/// What tells whether a file has been changed: no write leaves its stamp as it was.
+/// Metadata of a file by which a change is noticed: every write changes the stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) kind: Kind,
-    /// File system and inode: which file.
+    /// File system and inode, which identify the file.
     pub(crate) file: (u64, u64),
-    /// Bytes.
+    /// Length of the file in bytes.
     pub(crate) len: u64,
-    /// The last change of its bytes; seconds and nanoseconds.
+    /// Time of the last change of the bytes (mtime): Unix seconds and nanoseconds.
     pub(crate) changed: (i64, i64),
-    /// The last change of anything about it, its names too; it cannot be set back.
+    /// Time of the last change of bytes, names or metadata (ctime): cannot be set back by a program.
     pub(crate) touched: (i64, i64),
-    /// How many names it has.
+    /// Number of names (hard links) of the file.
     pub(crate) names: u64,
 }
 
 impl Stamp {
-    /// Whether the bytes are the same unless somebody has set the time back.
+    /// Whether both stamps describe the same bytes, provided that nobody has set the mtime back.
     pub(crate) fn is_same_content(&self, other: &Self) -> bool {
         (self.file, self.len, self.changed) == (other.file, other.len, other.changed)
     }
 
-    /// Whether a change from now on has another time, on file systems with large steps too.
+    /// Whether any later change gets another mtime, even on file systems that count time in steps of 2 s.
     pub(crate) fn is_settled(&self) -> bool {
         let now = UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs().cast_signed());
-        now.abs_diff(self.changed.0) >= AGE.as_secs()
+        now.abs_diff(self.changed.0) >= BACKDATE_BY.as_secs()
     }
 
     fn of(m: &fs::Metadata) -> Self {
@@ -86,60 +86,60 @@ impl Stamp {
     }
 }
 
-/// A file system.
+/// A file system: the real one, or one of the tests.
 pub(crate) trait Disk: Debug + Send + Sync + 'static {
-    /// Opens a file for reading and writing, made if it is not there.
+    /// Opens a file for reading and writing; creates it if it is absent.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
-    /// Deletes a file; it is no error if there is none.
+    /// Deletes a file; succeeds if there is none.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Opens a file for reading; no symbolic link, and without waiting for a FIFO's other end.
+    /// Opens a file for reading; fails on a symbolic link, and does not wait for the writer of a FIFO.
     fn read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
-    /// Gives a file another name, in place of what had it.
+    /// Renames a file; replaces a file that has the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Gives a file a name that nothing has.
+    /// Renames a file; fails if the new name is taken.
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Where a name leads at last, symbolic links followed; nothing need stand there.
+    /// Returns the path that a chain of symbolic links leads to; nothing needs to exist there.
     fn follow(&self, path: &Path) -> io::Result<PathBuf>;
-    /// Copies a file's bytes into a new file and syncs it. Nobody else can read it before.
+    /// Copies a file into a new one and syncs it. Only the owner can read the new file until the copy is complete.
     fn copy(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Gives a file a second name.
+    /// Gives a file a second name (a hard link).
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Of the file that has a name (not what a symbolic link points to).
+    /// Reads the stamp of the entry at `path`, without following a symbolic link.
     fn stamp(&self, path: &Path) -> io::Result<Stamp>;
     /// Makes creations, renames and deletions in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// The files of a directory, which is made if it is not there.
+    /// Lists the entries of a directory; creates the directory if it is absent.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
 }
 
-/// An open file. Positions are explicit, so it can be shared.
+/// An open file. Each operation names its offset, so that threads can share the file.
 pub(crate) trait DiskFile: Debug + Send + Sync + 'static {
-    /// Fills `buffer` from `offset`.
+    /// Fills `buffer` with the bytes from `offset`; fails at a shorter file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes all of `data` at `offset`.
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
-    /// Cuts the file or lengthens it by a hole.
+    /// Truncates the file, or lengthens it with a hole.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Bytes of the file.
+    /// Returns the length of the file in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// See [`Stamp`].
+    /// Reads the stamp of the open file.
     fn stamp(&self) -> io::Result<Stamp>;
-    /// Sets the time of the last change back, so that the next change gives another.
-    fn age(&self) -> io::Result<()>;
-    /// Makes what was written durable (fdatasync).
+    /// Sets the mtime back, so that the next change certainly gets another one.
+    fn backdate(&self) -> io::Result<()>;
+    /// Makes all bytes written so far durable (fdatasync).
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Symbolic links on the way to a file, at most.
+/// Most symbolic links followed on the way to a file.
 const LINKS_MAX: usize = 40;
 
-/// See [`Disk::follow`].
+/// Follows symbolic links as [`Disk::follow`] does on the real file system.
 pub(crate) fn follow(path: &Path) -> io::Result<PathBuf> {
     let mut at = path.to_owned();
     for _ in 0..LINKS_MAX {
         match fs::read_link(&at) {
             Ok(to) => at = at.parent().unwrap_or(Path::new("/")).join(to),
-            // no link, or nothing at all
+            // not a link, or nothing there
             Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => return Ok(at),
             Err(e) => return Err(e),
         }
@@ -147,12 +147,12 @@ pub(crate) fn follow(path: &Path) -> io::Result<PathBuf> {
     Err(rustix::io::Errno::LOOP.into())
 }
 
-/// A new file that only its owner may open.
+/// Creates a new file with mode 0600, for its owner only.
 pub(crate) fn make_private(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// The machine's file system.
+/// The file system of this computer.
 #[derive(Debug)]
 pub(crate) struct OsDisk;
 
@@ -180,7 +180,7 @@ impl Disk for OsDisk {
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-            // a file system that cannot: a second name is never given in place of another
+            // NOREPLACE is not supported here; a hard link never replaces an existing name either
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
                 fs::hard_link(from, to)?;
                 fs::remove_file(from)
@@ -195,7 +195,7 @@ impl Disk for OsDisk {
 
     fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (mut from, mut new) = (fs::File::open(from)?, make_private(to)?);
-        // copy_file_range where the kernel has it: shares extents on file systems that can, and never leaves the kernel
+        // uses copy_file_range where available: it stays in the kernel, and some file systems share the extents
         io::copy(&mut from, &mut new)?;
         new.set_permissions(from.metadata()?.permissions())?;
         new.sync_all()
@@ -240,8 +240,8 @@ impl DiskFile for fs::File {
         self.metadata().map(|m| Stamp::of(&m))
     }
 
-    fn age(&self) -> io::Result<()> {
-        self.set_modified(SystemTime::now() - AGE)
+    fn backdate(&self) -> io::Result<()> {
+        self.set_modified(SystemTime::now() - BACKDATE_BY)
     }
 
     fn sync(&self) -> io::Result<()> {

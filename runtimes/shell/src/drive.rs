@@ -1,4 +1,4 @@
-//! The drive loop: time, randomness and inputs into a machine; its outputs to a [`Port`].
+//! The drive loop of a role: it feeds time, randomness and inputs to the machine and hands the outputs to a [`Port`].
 
 use crate::mailbox::Receiver;
 use crate::rt::Rt;
@@ -7,31 +7,31 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use swarmedge_core::machine::{Cx, Machine, Rng, Time};
 
-/// Inputs handled in one go before others of the shard get their turn.
+/// Inputs handled in a row before the loop yields to the other tasks of its thread.
 const BATCH: usize = 64;
 
-/// Does what a machine's outputs say.
+/// The shell's part of a role: performs the machine's outputs and reports the results as inputs.
 pub trait Port<M: Machine> {
-    /// Begins one effect; never waits. What fails or completes at once goes to `local` and is handled next.
+    /// Starts one effect without waiting. The result of an effect that ends at once goes to `local`, handled next.
     fn perform(&mut self, output: M::Output, local: &mut VecDeque<M::Input>);
 
-    /// Looks at the machine after it has handled something, for gauges and status reports.
+    /// Reads the machine after each input or timer, for gauges and status reports.
     fn observe(&mut self, _machine: &M) {}
 
-    /// The machine has come to its end: [`drive`] returns.
+    /// Whether the machine has finished, so that [`drive`] returns.
     fn is_over(&self) -> bool {
         false
     }
 }
 
-/// Randomness of the operating system.
+/// Random numbers from the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsRng;
 
 impl Rng for OsRng {
     fn below(&mut self, n: u32) -> u32 {
         let n = n.max(1);
-        // the largest multiple of n that 32 bits hold: what lies above would favour small numbers
+        // the largest multiple of n in 32 bits; draws above it would make small numbers more likely
         let fair = u32::MAX - (u32::MAX % n + 1) % n;
         loop {
             let draw = getrandom::u32().expect("the system gives random bytes");
@@ -48,14 +48,14 @@ impl Rng for OsRng {
     }
 }
 
-/// What woke the loop.
+/// Event that woke the drive loop.
 enum Woke<I> {
     Input(I),
     Timer,
     Closed,
 }
 
-/// Runs `machine` until every sender of `inbox` has gone or `port` says that it is over. Its time starts now.
+/// Runs `machine` until every sender of `inbox` is dropped or `port` is over. The machine's time starts at zero now.
 pub async fn drive<M, R, P>(rt: R, mut machine: M, cfg: M::Config, mut inbox: Receiver<M::Input>, mut port: P)
 where
     M: Machine,
@@ -88,7 +88,7 @@ where
     }
 }
 
-/// What comes first: a deadline that has passed, an input, or the deadline `due`.
+/// Waits for the next event: a deadline that has passed, then inputs that are queued, then whichever comes first.
 async fn wait<R: Rt, I: Send>(rt: &R, start: Instant, due: Option<Time>, inbox: &mut Receiver<I>) -> Woke<I> {
     let input = async |inbox: &mut Receiver<I>| inbox.recv().await.map_or(Woke::Closed, Woke::Input);
     let Some(due) = due else { return input(inbox).await };
@@ -101,7 +101,7 @@ async fn wait<R: Rt, I: Send>(rt: &R, start: Instant, due: Option<Time>, inbox: 
     let timer = async {
         match start.checked_add(Duration::from_micros(due.0)) {
             Some(at) => rt.sleep_until(at).await,
-            // beyond what the system's clock can say
+            // a deadline beyond the range of the system's clock
             None => future::pending().await,
         }
         Woke::Timer
@@ -173,17 +173,17 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_at_once_is_handled_before_what_waits() {
+    fn results_of_instant_effects_are_handled_before_queued_inputs() {
         assert_eq!(run(None, &[2, 0], 4), [2, 1, 0, 0]);
     }
 
     #[test]
-    fn a_passed_deadline_goes_before_inputs_and_fires_once() {
+    fn a_passed_deadline_fires_once_and_before_queued_inputs() {
         assert_eq!(run(Some(Time::ZERO), &[0], 2), [100, 0]);
     }
 
     #[test]
-    fn a_deadline_ahead_fires_after_the_inputs_that_are_there() {
+    fn a_future_deadline_fires_after_the_queued_inputs() {
         assert_eq!(run(Some(Time(50_000)), &[1], 3), [1, 0, 100]);
     }
 

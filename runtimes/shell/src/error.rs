@@ -1,36 +1,36 @@
-//! What a command ends with when it cannot do what it was asked: one clear line, the next step, an exit code.
+//! Errors of commands: one clear line, the next step for the user, and an exit code.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
 
-/// The process's exit code. Scripts may rely on them.
+/// Exit code of a failed command; scripts may rely on the values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Code {
-    /// It was tried and failed.
+    /// The command was tried and failed.
     Failed = 1,
     /// The command line or a configuration file is wrong; nothing was tried.
     Usage = 2,
-    /// There is no such object, download or file.
+    /// The named object, download or file does not exist.
     NotFound = 3,
     /// A server or the background client does not answer.
     Unreachable = 4,
-    /// A server refuses.
+    /// A server refuses the request, or file permissions do.
     Forbidden = 5,
-    /// The disk is full or fails.
+    /// The disk is full, read-only or failing.
     Disk = 6,
-    /// Exported books do not prove what they say: bent, or not whole.
+    /// An exported ledger fails its own proofs: it was altered or is incomplete.
     Unproven = 7,
-    /// An invoice says something else than the books that it is for.
+    /// An invoice differs from the exported ledger that it is based on.
     Disagrees = 8,
-    /// Ctrl-C: paused, nothing lost.
+    /// The user pressed Ctrl-C: the work is paused and nothing is lost.
     Interrupted = 130,
 }
 
 impl Code {
-    /// A stable word for `--json`.
+    /// Returns the stable word for this code in `--json` output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl Code {
     }
 }
 
-/// Why a command failed, for a human first.
+/// The reason why a command failed, worded for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     message: String,
@@ -56,25 +56,25 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error with its exit code. `message` is a clause without a full stop that names the thing concerned.
+    /// Makes an error with its exit code. `message` is a clause without a full stop that names the thing concerned.
     #[must_use]
     pub fn new(code: Code, message: impl fmt::Display) -> Self {
         Self { message: message.to_string(), next: None, code }
     }
 
-    /// [`Code::Failed`].
+    /// Makes an error with [`Code::Failed`].
     #[must_use]
     pub fn failed(message: impl fmt::Display) -> Self {
         Self::new(Code::Failed, message)
     }
 
-    /// [`Code::Usage`].
+    /// Makes an error with [`Code::Usage`].
     #[must_use]
     pub fn usage(message: impl fmt::Display) -> Self {
         Self::new(Code::Usage, message)
     }
 
-    /// A failed file operation: `doing` says what was tried with which file, as in "read /etc/x".
+    /// Makes the error of a failed file operation; `doing` names operation and file, as in "read /etc/x".
     #[must_use]
     pub fn io(doing: impl fmt::Display, error: &io::Error) -> Self {
         let message = format!("cannot {doing}: {}", reason(error));
@@ -82,27 +82,27 @@ impl Error {
         if error.code == Code::Disk { error.next("free some space, then run the same command again") } else { error }
     }
 
-    /// Adds what the user can do about it: an imperative clause, best a command to copy.
+    /// Adds the next step for the user: an imperative clause, best a command to copy.
     #[must_use]
     pub fn next(mut self, step: impl fmt::Display) -> Self {
         self.next = Some(step.to_string());
         self
     }
 
-    /// The same with another exit code.
+    /// Replaces the exit code of this error.
     #[must_use]
-    pub const fn of_code(mut self, code: Code) -> Self {
+    pub const fn with_code(mut self, code: Code) -> Self {
         self.code = code;
         self
     }
 
-    /// Its exit code.
+    /// Returns the exit code of this error.
     #[must_use]
     pub const fn code(&self) -> Code {
         self.code
     }
 
-    /// The problem as a JSON object (RFC 9457 members `title` and `detail`, and the exit code).
+    /// Returns the error as JSON: RFC 9457 members `title` and `detail`, the code's name and the exit code.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
@@ -123,7 +123,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The operating system's words without its number.
+/// Returns the operating system's message without the error number, beginning in lower case.
 pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();

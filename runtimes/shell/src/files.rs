@@ -1,4 +1,5 @@
-//! Files that people and other processes write: reading them with an error that names them, seeing that they changed.
+//! Files shared with people and other processes: reads with errors that name the file, atomic replacement, and stamps
+//! by which a change is noticed.
 
 pub mod mark;
 
@@ -8,29 +9,29 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::SystemTime;
 
-/// A text file, whole.
+/// Reads a whole text file; an error names the file.
 pub(crate) fn read(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|e| Error::io(format!("read {}", path.display()), &e))
 }
 
-/// Makes a text file whole: written beside it, then renamed, so that whoever reads sees the old one or the new one. Any
-/// number may do so at once: each writes a file of its own, whose name nobody can guess.
+/// Replaces a text file atomically: writes a new file beside it and renames, so that readers see the old text or the
+/// new one. Concurrent calls do not disturb each other: each writes to a file with an unguessable name.
 pub(crate) fn replace(path: &Path, text: &str) -> Result<(), Error> {
     let failed = |e: io::Error| Error::io(format!("write {}", path.display()), &e);
     let random = getrandom::u64().map_err(|_| failed(io::ErrorKind::Other.into()))?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{random:016x}.new"));
-    // a link that stands there is not followed
+    // `create_new` follows no symbolic link of that name
     let made = fs::OpenOptions::new().write(true).create_new(true).open(&beside);
     let written = made.and_then(|mut file| file.write_all(text.as_bytes())).and_then(|()| fs::rename(&beside, path));
     written.map_err(|e| {
-        // what was begun is worth nothing; the first error is the one to tell
+        // the partial file is useless; the first error is the one to report
         let _ = fs::remove_file(&beside);
         failed(e)
     })
 }
 
-/// A file that a command makes: one that is there is somebody's.
+/// Fails if a file that a command is about to create exists already, unless `force` is set.
 pub(crate) fn refuse_present(path: &Path, force: bool) -> Result<(), Error> {
     if path.is_file() && !force {
         return Err(Error::usage(format!("{} is there already", path.display()))
@@ -39,7 +40,7 @@ pub(crate) fn refuse_present(path: &Path, force: bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// A file's identity: it is read again when this changes.
+/// State of a file by which a change is noticed: time of modification, length and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     modified: Option<SystemTime>,
@@ -48,7 +49,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Of a file as it is; `None` if there is none.
+    /// Reads the stamp of a file; `None` if the file cannot be found.
     #[must_use]
     pub fn of(path: &Path) -> Option<Self> {
         let meta = fs::metadata(path).ok()?;
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_there_is_not_written_over_unasked_and_is_replaced_whole() {
+    fn an_existing_file_is_overwritten_only_with_force_and_atomically() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("a");
         refuse_present(&file, false).expect("nothing is there");
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_many_replace_at_once_is_always_there_and_whole() {
+    fn a_file_replaced_by_many_threads_is_always_present_and_whole() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("a");
         std::thread::scope(|scope| {

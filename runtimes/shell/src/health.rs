@@ -1,4 +1,4 @@
-//! Readiness: what keeps a process from doing all of its work, in plain sentences, as `/healthz` says it.
+//! Readiness of a process: the reasons why a part of it cannot work, as plain sentences for `/healthz` and the log.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -8,24 +8,24 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Reasons why a process is not ready, by the part that has one. Clones share them.
+/// Reasons why a process is not ready, at most one per part. Clones share the same table.
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Health {
-    /// Says why `part` cannot work and what to do, in one plain sentence. The last reason of a part counts.
+    /// Sets the reason why `part` cannot work, one sentence that says what to do; replaces an earlier reason.
     pub fn set(&self, part: &str, why: impl Into<String>) {
-        // a reason takes one line, whatever an error's text contains
+        // a reason must be one line, even if an error's text has line breaks
         let why = why.into().replace(char::is_control, " ");
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part.to_owned(), why);
     }
 
-    /// Says that `part` works.
+    /// Removes the reason of `part`, which works again.
     pub fn clear(&self, part: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
     }
 
-    /// Every part that cannot work, and why: `part: why`, in the order of the parts.
+    /// Returns a line `part: why` for each part that cannot work, sorted by part.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
         let reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -33,24 +33,24 @@ impl Health {
     }
 }
 
-/// What one part of a process has to say of its work: a reason while it fails, a line in the log when that begins and
-/// when it ends, however often it is tried between.
+/// Health of one part of a process. While the part fails, its reason is in [`Health`]; the log gets one line when the
+/// failure begins and one when it ends, however many attempts lie between.
 #[derive(Debug)]
 pub struct Condition {
     health: Health,
     part: String,
-    /// Since when it fails, and how often it was tried in vain.
+    /// Start of the present failure and number of failed attempts; `None` while the part works.
     failing: Option<(Instant, u64)>,
 }
 
 impl Condition {
-    /// Of a part that works.
+    /// Makes the condition of a part that works.
     #[must_use]
     pub fn new(health: &Health, part: impl Into<String>) -> Self {
         Self { health: health.clone(), part: part.into(), failing: None }
     }
 
-    /// It has been tried in vain, and why, with what to do.
+    /// Records a failed attempt with its reason and what to do.
     pub fn failed(&mut self, why: impl fmt::Display) {
         let why = why.to_string();
         let (_, tried) = self.failing.get_or_insert_with(|| (Instant::now(), 0));
@@ -61,8 +61,8 @@ impl Condition {
         self.health.set(&self.part, why);
     }
 
-    /// It has been tried, and was done.
-    pub fn works(&mut self) {
+    /// Records a successful attempt.
+    pub fn succeeded(&mut self) {
         if let Some((since, tried)) = self.failing.take() {
             let after_s = since.elapsed().as_secs();
             tracing::warn!(part = self.part, after_s, tried, "works again");
@@ -70,24 +70,24 @@ impl Condition {
         }
     }
 
-    /// Whether the last trial was in vain.
+    /// Whether the last attempt failed.
     #[must_use]
     pub const fn is_failing(&self) -> bool {
         self.failing.is_some()
     }
 }
 
-/// At most one line of a kind is logged in so long.
-const SELDOM: Duration = Duration::from_secs(10);
+/// Minimum time between two log lines of one kind.
+const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Lines of one kind in the log: the first, and then no more than one in a while.
+/// Rate limiter for log lines of one kind: the first is written, then at most one every ten seconds.
 #[derive(Debug, Default)]
-pub struct Seldom(Cell<Option<Instant>>, Cell<u64>);
+pub struct LogLimiter(Cell<Option<Instant>>, Cell<u64>);
 
-impl Seldom {
-    /// Has a line written, unless the last was a moment ago; it is told how many were left out since.
+impl LogLimiter {
+    /// Calls `line` to write a log line unless the last was too recent; `line` gets the number of lines left out since.
     pub fn say(&self, line: impl FnOnce(u64)) {
-        if self.0.get().is_some_and(|last| last.elapsed() < SELDOM) {
+        if self.0.get().is_some_and(|last| last.elapsed() < LINE_EVERY) {
             return self.1.set(self.1.get() + 1);
         }
         self.0.set(Some(Instant::now()));
@@ -95,15 +95,15 @@ impl Seldom {
     }
 }
 
-/// Why a file cannot be used, and what to do. `doing` is what was tried: "write", "read".
+/// Returns a sentence that says why a file cannot be used and what to do. `doing` is a verb: "write", "read".
 #[must_use]
 pub fn file_trouble(doing: &str, path: &Path, error: &io::Error) -> String {
-    format!("cannot {doing} {}: {error} ({})", path.display(), mend(error))
+    format!("cannot {doing} {}: {error} ({})", path.display(), advice(error))
 }
 
-/// What ends an I/O error.
-fn mend(error: &io::Error) -> &'static str {
-    /// Too many open files: of the system, of the process (errno(3), everywhere the same).
+/// Returns the advice that ends an I/O error.
+fn advice(error: &io::Error) -> &'static str {
+    /// "Too many open files" of the system and of the process (errno(3), the same on all systems).
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
     if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) {
@@ -127,10 +127,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_that_fails_says_why_until_it_works() {
+    fn a_failing_part_has_a_reason_until_it_works_again() {
         let health = Health::default();
         let mut part = Condition::new(&health, "spool");
-        part.works();
+        part.succeeded();
         assert_eq!(health.reasons(), [""; 0]);
         part.failed("full");
         part.failed(file_trouble("write", Path::new("/x"), &io::Error::from_raw_os_error(28)));
@@ -141,12 +141,12 @@ mod tests {
             "{reasons:?}"
         );
         assert!(reasons[0].contains("free some space"), "{reasons:?}");
-        part.works();
+        part.succeeded();
         assert!(!part.is_failing() && health.reasons().is_empty());
     }
 
     #[test]
-    fn a_process_is_ready_when_every_part_has_cleared_its_reason() {
+    fn a_process_is_ready_once_every_part_has_cleared_its_reason() {
         let health = Health::default();
         let part = health.clone();
         part.set("b", "the disk is full");
@@ -161,16 +161,16 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_a_kind_are_counted_where_they_are_not_written() {
-        let (seldom, written) = (Seldom::default(), Cell::new(0));
+    fn log_lines_left_out_are_counted() {
+        let (limiter, written) = (LogLimiter::default(), Cell::new(0));
         for _ in 0..5 {
-            seldom.say(|left_out| {
+            limiter.say(|left_out| {
                 assert_eq!(left_out, 0);
                 written.set(written.get() + 1);
             });
         }
         assert_eq!(written.get(), 1);
-        seldom.0.set(None);
-        seldom.say(|left_out| assert_eq!(left_out, 4));
+        limiter.0.set(None);
+        limiter.say(|left_out| assert_eq!(left_out, 4));
     }
 }

@@ -1,7 +1,8 @@
 //! Ed25519 keys, the operator's certificates for servers, and the seal of grants.
 //!
-//! Keys lie on disk as PKCS#8 PEM (RFC 8410), as `openssl genpkey -algorithm ed25519` writes them; server
-//! certificates as base64; sealing keys as lines of `epoch hex`.
+//! Files hold private keys as PKCS#8 PEM (RFC 8410), as `openssl genpkey -algorithm ed25519` writes them; server
+//! certificates as one line of base64; sealing keys as lines of `epoch hex`. [`Key`] is a private key, [`SealKey`] the
+//! symmetric key of one epoch, [`SealRing`] the sealing keys that a server holds.
 
 use crate::error::Error;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
@@ -18,9 +19,9 @@ use swarmedge_core::nat::cookie::CookieKeys;
 use swarmedge_core::wire::records::{CertBody, Context, SealedGrant, ServerCert, SignedGrant};
 use swarmedge_core::wire::{Blob, Wire};
 
-/// What stands before the 32 bytes of a private key in PKCS#8 (RFC 8410 §7, version 1).
+/// DER bytes before the 32 bytes of a private key in PKCS#8 (RFC 8410 §7, version 1).
 const PKCS8_HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-/// What stands before the 32 bytes of a public key in a SubjectPublicKeyInfo (RFC 8410 §4).
+/// DER bytes before the 32 bytes of a public key in a SubjectPublicKeyInfo (RFC 8410 §4).
 const SPKI_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
 
 /// An Ed25519 private key. Its debug form shows the public key only.
@@ -28,19 +29,19 @@ const SPKI_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x2
 pub struct Key(SigningKey);
 
 impl Key {
-    /// A new key.
+    /// Generates a random key.
     #[must_use]
     pub fn generate() -> Self {
         Self::from_seed(random())
     }
 
-    /// The key of a seed, for tests and for keys derived from others.
+    /// Makes the key of a 32-byte seed, for tests and for keys derived from others.
     #[must_use]
     pub fn from_seed(seed: [u8; 32]) -> Self {
         Self(SigningKey::from_bytes(&seed))
     }
 
-    /// Its 32 secret bytes, for a store that keeps many keys in one file.
+    /// Returns the 32 secret bytes, for a store that keeps many keys in one file.
     #[must_use]
     pub fn to_seed(&self) -> [u8; 32] {
         self.0.to_bytes()
@@ -53,7 +54,7 @@ impl Key {
             .ok_or_else(|| Error::usage(format!("{} is not an Ed25519 private key in PKCS#8 PEM", path.display())))
     }
 
-    /// Reads PKCS#8 PEM.
+    /// Parses PKCS#8 PEM; `None` if it holds no Ed25519 key.
     #[must_use]
     pub fn from_pem(pem: &[u8]) -> Option<Self> {
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem).ok()?;
@@ -66,14 +67,14 @@ impl Key {
         save_secret(path, self.to_pem().as_bytes())
     }
 
-    /// PKCS#8 PEM.
+    /// Returns the key as PKCS#8 PEM.
     #[must_use]
     pub fn to_pem(&self) -> String {
         let der = self.to_pkcs8();
         format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", BASE64.encode(der.secret_pkcs8_der()))
     }
 
-    /// Its public half.
+    /// Returns the public key of this private key.
     #[must_use]
     pub fn public(&self) -> PublicKey {
         PublicKey(self.0.verifying_key().to_bytes())
@@ -85,13 +86,13 @@ impl Key {
         Signature(self.0.sign(&in_context(context, message)).to_bytes())
     }
 
-    /// For rustls, and anything else that takes PKCS#8.
+    /// Returns the key as PKCS#8 DER.
     #[must_use]
     pub fn to_pkcs8(&self) -> PrivatePkcs8KeyDer<'static> {
         PrivatePkcs8KeyDer::from([&PKCS8_HEAD[..], self.0.as_bytes()].concat())
     }
 
-    /// For rustls.
+    /// Returns the key in the type that rustls takes.
     #[must_use]
     pub fn to_private_der(&self) -> PrivateKeyDer<'static> {
         self.to_pkcs8().into()
@@ -116,7 +117,7 @@ pub fn verify(key: &PublicKey, context: Context, message: &[u8], signature: &Sig
         .is_ok_and(|key| key.verify_strict(&in_context(context, message), &signature).is_ok())
 }
 
-/// The root says `body` of a server.
+/// Signs a server certificate with the operator's root key.
 #[must_use]
 pub fn certify(root: &Key, body: CertBody) -> ServerCert {
     let signature = root.sign(Context::Cert, &body.to_bytes());
@@ -139,35 +140,36 @@ pub fn save_cert(path: &Path, cert: &ServerCert) -> Result<(), Error> {
     std::fs::write(path, line).map_err(|e| Error::io(format!("write certificate {}", path.display()), &e))
 }
 
-/// The SubjectPublicKeyInfo of a key: what RFC 7250 sends in place of a certificate.
+/// Returns the SubjectPublicKeyInfo of a key, sent in place of a certificate (RFC 7250).
 #[must_use]
 pub fn spki(key: &PublicKey) -> CertificateDer<'static> {
     CertificateDer::from([&SPKI_HEAD[..], &key.0].concat())
 }
 
-/// The key in an Ed25519 SubjectPublicKeyInfo; none if it is of another kind, or so weak that anybody can sign for it.
+/// Returns the key in an Ed25519 SubjectPublicKeyInfo; `None` for another kind, or a weak key for which anybody can
+/// sign.
 #[must_use]
 pub fn key_of_spki(spki: &[u8]) -> Option<PublicKey> {
     let key: [u8; 32] = spki.strip_prefix(&SPKI_HEAD)?.try_into().ok()?;
     VerifyingKey::from_bytes(&key).ok().filter(|k| !k.is_weak()).map(|_| PublicKey(key))
 }
 
-/// A key that the edges and CNs of one epoch share.
+/// Symmetric key with which edges seal grants and CNs open them, for one epoch.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealKey {
-    /// Which.
+    /// Number of the epoch, which rises by one at each rotation.
     pub epoch: u32,
     key: [u8; 32],
 }
 
 impl SealKey {
-    /// A new key.
+    /// Generates a random key for an epoch.
     #[must_use]
     pub fn generate(epoch: u32) -> Self {
         Self { epoch, key: random() }
     }
 
-    /// Seals a grant for the control plane.
+    /// Seals a grant so that only the control plane can read it (XChaCha20-Poly1305).
     #[must_use]
     pub fn seal(&self, grant: &SignedGrant) -> SealedGrant {
         let nonce: [u8; 24] = random();
@@ -179,8 +181,7 @@ impl SealKey {
         SealedGrant { epoch: self.epoch, nonce, sealed }
     }
 
-    /// Opens the seal; `None` if it is of another epoch or anything in it was changed. The signature inside is not
-    /// checked.
+    /// Opens a sealed grant; `None` if it is of another epoch or was altered. The signature inside is not checked.
     #[must_use]
     pub fn open(&self, grant: &SealedGrant) -> Option<SignedGrant> {
         if grant.epoch != self.epoch {
@@ -202,47 +203,47 @@ impl fmt::Debug for SealKey {
     }
 }
 
-/// The sealing keys that a server holds.
+/// The sealing keys that a server holds: of the current epoch and of those beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealRing {
     epochs: Epochs,
-    /// One for each of `epochs`, in the order of the file: the present one, the next, the one before.
+    /// One key per epoch, in the order of the file: current, next, previous.
     keys: Vec<SealKey>,
 }
 
 impl SealRing {
-    /// A ring of one key.
+    /// Makes a ring of one key only.
     #[must_use]
     pub fn of(key: SealKey) -> Self {
         Self { epochs: Epochs { previous: None, current: key.epoch, next: None }, keys: vec![key] }
     }
 
-    /// The keys of a new deployment.
+    /// Generates the keys of a new deployment.
     #[must_use]
     pub fn fresh() -> Self {
-        Self::holding(Epochs::FIRST, &[])
+        Self::for_epochs(Epochs::FIRST, &[])
     }
 
-    /// The keys after a rotation: see [`Epochs::rotated`].
+    /// Returns the keys after a rotation, with a new key for the next epoch; see [`Epochs::rotated`].
     #[must_use]
     pub fn rotated(&self) -> Self {
-        Self::holding(self.epochs.rotated(), &self.keys)
+        Self::for_epochs(self.epochs.rotated(), &self.keys)
     }
 
-    /// A key for each epoch, made where it is not known.
-    fn holding(epochs: Epochs, known: &[SealKey]) -> Self {
+    /// Makes the ring of `epochs`: takes keys from `known` and generates those that are missing.
+    fn for_epochs(epochs: Epochs, known: &[SealKey]) -> Self {
         let all = [Some(epochs.current), epochs.next, epochs.previous];
         let key = |epoch| known.iter().find(|k| k.epoch == epoch).cloned().unwrap_or_else(|| SealKey::generate(epoch));
         Self { epochs, keys: all.into_iter().flatten().map(key).collect() }
     }
 
-    /// Which epochs' keys these are.
+    /// Returns the epochs whose keys the ring holds.
     #[must_use]
     pub const fn epochs(&self) -> Epochs {
         self.epochs
     }
 
-    /// Reads a file of lines `epoch hex`, the present one first.
+    /// Reads a file of lines `epoch hex`, the current epoch first.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(format!("read seal {}", path.display()), &e))?;
         let wrong = || Error::usage(format!("{} is not a file of sealing keys", path.display()));
@@ -250,7 +251,7 @@ impl SealRing {
         let current = keys.first().map(|k| k.epoch).ok_or_else(wrong)?;
         let next = keys.iter().map(|k| k.epoch).find(|e| *e > current);
         let previous = keys.iter().map(|k| k.epoch).find(|e| *e < current);
-        Ok(Self::holding(Epochs { previous, current, next }, &keys))
+        Ok(Self::for_epochs(Epochs { previous, current, next }, &keys))
     }
 
     /// Writes a new file that only its owner may read.
@@ -258,13 +259,13 @@ impl SealRing {
         save_secret(path, self.lines().as_bytes())
     }
 
-    /// Writes the file anew, at once or not at all.
+    /// Replaces the file atomically and durably.
     pub fn replace(&self, path: &Path) -> Result<(), Error> {
         replace_secret(path, self.lines().as_bytes())
             .map_err(|e| Error::io(format!("write seal {}", path.display()), &e))
     }
 
-    /// What STUN servers and CNs make and check cookies with.
+    /// Derives the keys with which STUN servers and CNs make and check cookies.
     #[must_use]
     pub fn cookie_keys(&self) -> CookieKeys {
         CookieKeys::derived(self.keys.iter().map(|k| (k.epoch, &k.key)))
@@ -274,13 +275,13 @@ impl SealRing {
         self.keys.iter().map(|k| format!("{} {}\n", k.epoch, HEXLOWER.encode(&k.key))).collect()
     }
 
-    /// See [`SealKey::seal`].
+    /// Seals a grant with the key of the current epoch.
     #[must_use]
     pub fn seal(&self, grant: &SignedGrant) -> SealedGrant {
         self.keys[0].seal(grant)
     }
 
-    /// See [`SealKey::open`].
+    /// Opens a grant that was sealed with any key of the ring.
     #[must_use]
     pub fn open(&self, grant: &SealedGrant) -> Option<SignedGrant> {
         self.keys.iter().find_map(|key| key.open(grant))
@@ -293,7 +294,7 @@ fn parse_seal_key(line: &str) -> Option<SealKey> {
     Some(SealKey { epoch: epoch.parse().ok()?, key: key.try_into().ok()? })
 }
 
-/// Writes a new file with mode 0600.
+/// Writes a new file with mode 0600; fails if it exists.
 pub fn save_secret(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -305,7 +306,7 @@ pub fn save_secret(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         .map_err(|e| Error::io(format!("write secret {}", path.display()), &e))
 }
 
-/// Replaces a file by one with mode 0600, durably: written beside it, then renamed.
+/// Replaces a file by one with mode 0600, durably: writes a file beside it, syncs and renames.
 pub fn replace_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.new", std::process::id()));
@@ -380,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weak_key_verifies_nothing_and_is_nobodys() {
+    fn a_weak_key_verifies_nothing_and_is_refused() {
         // the neutral point: with lenient verification the zero signature fits every message
         let mut weak = PublicKey([0; 32]);
         weak.0[0] = 1;
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_reads_back_from_its_file_which_is_the_owners_alone() {
+    fn a_key_reads_back_from_a_file_that_only_its_owner_can_read() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("a.key");
         let key = Key::generate();
@@ -408,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seal_opens_with_its_own_key_and_nothing_changed() {
+    fn a_seal_opens_only_with_its_key_and_unaltered() {
         let ring = SealRing::of(SealKey::generate(3));
         let grant = signed_grant();
         let sealed = ring.seal(&grant);
@@ -425,8 +426,9 @@ mod tests {
         }
     }
 
+    /// A sealed grant opens until the second rotation after it; a server that has missed a rotation opens newer seals.
     #[test]
-    fn what_was_sealed_opens_until_the_second_rotation_after_it_and_before_the_first_is_heard_of() {
+    fn a_seal_opens_at_servers_one_rotation_behind_or_ahead() {
         let (before, grant) = (SealRing::fresh(), signed_grant());
         let after = before.rotated();
         let (old, new) = (before.seal(&grant), after.seal(&grant));

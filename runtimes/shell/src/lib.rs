@@ -1,7 +1,8 @@
-//! Everything runtime-neutral around the core: the drive loop, TLS, HTTP, QUIC, store, ledger, configuration and
-//! command line. It does what the machines' outputs say and reports back; it decides nothing about a protocol.
-// a test names the one variant that it expects
-// what prints goes through `terminal::out`, which a closed pipe does not upset
+//! The shell: everything around the core that is independent of the runtime: the drive loop, TLS, HTTP, QUIC, store,
+//! ledger, configuration and command line. The shell performs the outputs of the machines and reports the results as
+//! inputs; it decides nothing about a protocol.
+// tests may match one variant of an enum with a wildcard for the rest
+// printing goes through `terminal::out`, since `println!` panics on a closed pipe
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::type_complexity))]
 

@@ -1,8 +1,9 @@
-//! Framed connections over TLS on TCP: between clients and CNs, and among servers.
+//! Links: framed connections over TLS on TCP, between clients and CNs and among servers.
 //!
-//! A link's reader decodes frames and waits while its receiver is full; its writer sends from a queue with a cap on
-//! items and bytes, above which the link closes. Whatever comes from outside (no TLS, no key, garbage, silence, a
-//! reader that does not read) ends that one link with one line in the log.
+//! A link's reader decodes frames and waits while the role's mailbox is full; its writer sends from a queue with a cap
+//! on items and bytes, above which the link closes. Any misbehaviour of the other side (no TLS, no key, garbage,
+//! silence, not reading) ends that one link with one line in the log. [`dial()`] and [`accept()`] open links, [`Links`]
+//! is the table of open ones, and [`Inlet`] passes their events to a machine.
 
 mod accept;
 mod dial;
@@ -27,49 +28,49 @@ use std::time::{Duration, Instant};
 use swarmedge_core::ids::{ConnId, PublicKey};
 use swarmedge_core::wire::{DecodeError, Framed, Wire, frame, frame_len};
 
-/// For the rest of the queue when a link is closed.
+/// Time limit for sending the rest of the queue of a closed link.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
-/// Frames are gathered up to this many bytes for one write.
+/// Most bytes of frames that are gathered for one write.
 const WRITE_LEN: usize = 64 * 1024;
-/// Bytes read at a time, into a buffer that the links of a thread share: an idle link holds none.
+/// Bytes per read, into a buffer that all links of a thread share, so that an idle link holds none.
 const READ_LEN: usize = 16 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_LEN]);
 }
 
-/// What a link may keep for sending.
+/// Bound of a link's send queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Cap {
-    /// Frames.
+    /// Most frames in the queue.
     pub items: usize,
-    /// Bytes of frames.
+    /// Most bytes of queued frames.
     pub bytes: usize,
 }
 
 impl Cap {
-    /// Towards a client: its answers are few.
+    /// Bound of links to clients, which get few messages.
     pub const CLIENT: Self = Self { items: 1024, bytes: 1024 * 1024 };
-    /// Among servers: a RE-ADD of all clients must fit.
+    /// Bound of links among servers; a RE-ADD of all clients must fit.
     pub const SERVER: Self = Self { items: 128 * 1024, bytes: 64 * 1024 * 1024 };
 }
 
-/// Why a link has ended.
+/// Reason why a link has ended.
 #[derive(Debug)]
 pub enum End {
-    /// By this side, after its queue was sent.
+    /// Closed by this side, after its queue was sent or the time limit passed.
     Closed,
-    /// By the other side.
+    /// The other side closed the link.
     Gone,
-    /// The connection broke.
+    /// The connection failed with an I/O error.
     Broken(io::Error),
-    /// The other side sent something that is no message.
+    /// The other side sent bytes that are not a message.
     Garbage(DecodeError),
     /// The other side's first frame did not come in time.
     Silent,
     /// The other side does not read: the queue has reached its cap.
     Overflow,
-    /// Who receives its messages has gone.
+    /// The machine that receives the messages has ended.
     Unwanted,
 }
 
@@ -99,9 +100,9 @@ impl<M> Clone for Link<M> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// What is queued is sent, then the connection is closed.
+    /// The writer sends the rest of the queue, then closes the connection.
     Finishing,
-    /// Ends without sending any more.
+    /// The queue has exceeded its cap; the link ends without sending more.
     Overflown,
 }
 
@@ -120,7 +121,7 @@ impl Queue {
         }
     }
 
-    /// The next bytes to write; none at the end.
+    /// Waits for the next batch of frames to write; `None` when the writer must end.
     async fn next(&self) -> Option<Vec<u8>> {
         poll_fn(|cx| {
             if self.phase.get() == Phase::Overflown {
@@ -143,9 +144,9 @@ impl Queue {
         .await
     }
 
-    /// Completes once the link is to end although its writer is stuck.
+    /// Completes when the queue overflows, to end the link even if its writer is stuck in a write.
     async fn overflown(&self) -> End {
-        // the writer's waker is woken with the whole task, so a check at each poll is enough
+        // this future and the writer are parts of one task, which any wake polls as a whole
         poll_fn(|cx| {
             if self.phase.get() == Phase::Overflown {
                 return Poll::Ready(End::Overflow);
@@ -169,7 +170,7 @@ impl<M: Wire + Clone> Link<M> {
         Self(Rc::new(queue), PhantomData)
     }
 
-    /// Queues a message; above the cap the link ends with [`End::Overflow`].
+    /// Queues a message; if it exceeds the cap, the link ends with [`End::Overflow`].
     pub fn send(&self, msg: &M) {
         if self.0.phase.get() != Phase::Open {
             return;
@@ -187,7 +188,7 @@ impl<M: Wire + Clone> Link<M> {
         self.0.wake();
     }
 
-    /// Closes once what is queued is sent. Nothing is received any more.
+    /// Closes the link after the queue is sent. Later messages from the other side are not received.
     pub fn close(&self) {
         if self.0.phase.get() == Phase::Open {
             self.0.phase.set(Phase::Finishing);
@@ -200,7 +201,7 @@ impl<M: Wire + Clone> Link<M> {
     }
 }
 
-/// The open links of one kind by their connections. Clones are the same table.
+/// The open links of one kind by connection id. Clones share the same table.
 pub struct Links<M>(Rc<RefCell<BTreeMap<ConnId, Link<M>>>>);
 
 impl<M> Clone for Links<M> {
@@ -216,21 +217,21 @@ impl<M> Default for Links<M> {
 }
 
 impl<M: Wire + Clone + 'static> Links<M> {
-    /// Queues a message; one for a link that has ended is dropped, as its end is on its way.
+    /// Queues a message. If the link has ended the message is dropped; [`Event::Closed`] is on its way.
     pub fn send(&self, conn: ConnId, msg: &M) {
         if let Some(link) = self.0.borrow().get(&conn) {
             link.send(msg);
         }
     }
 
-    /// See [`Link::close`]; [`Event::Closed`] does not follow.
+    /// Closes a link after its queue is sent; no [`Event::Closed`] follows.
     pub fn close(&self, conn: ConnId) {
         if let Some(link) = self.0.borrow_mut().remove(&conn) {
             link.close();
         }
     }
 
-    /// Closes all.
+    /// Closes all links of the table.
     pub fn close_all(&self) {
         self.0.take().into_values().for_each(|link| link.close());
     }
@@ -244,33 +245,33 @@ impl<M: Wire + Clone + 'static> Links<M> {
     }
 }
 
-/// What happens on a link.
+/// Event on a link.
 #[derive(Debug)]
 pub enum Event<M> {
-    /// It is open. Accepted links tell who is there.
+    /// The link is open; accepted links name the peer, dialled links carry `None`.
     Opened(Option<Peer>),
-    /// A message came.
+    /// A message from the other side arrived.
     Message(M),
-    /// It could not be opened, or has ended other than by [`Links::close`].
+    /// The link could not be opened, or has ended other than by [`Links::close`].
     Closed,
 }
 
-/// Who is at the other end of an accepted link.
+/// The other side of an accepted link.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
-    /// The key it proved in the TLS handshake.
+    /// Ed25519 key that the other side proved in the TLS handshake.
     pub key: PublicKey,
-    /// From where.
+    /// Remote address of the connection.
     pub from: SocketAddr,
 }
 
-/// Where the events of links go: `wrap` makes them the machine's inputs.
+/// Destination of link events: turns them into a machine's inputs with `wrap` and puts these into its mailbox.
 pub struct Inlet<M, I> {
-    /// The machine's mailbox.
+    /// Mailbox of the machine.
     pub inbox: Sender<I>,
-    /// The links, for the machine's port.
+    /// Table of open links, shared with the machine's port.
     pub links: Links<M>,
-    /// An event of a link as the machine's input.
+    /// Converts an event into an input; `None` drops the event.
     pub wrap: fn(ConnId, Event<M>) -> Option<I>,
 }
 
@@ -288,7 +289,7 @@ impl<M: Wire + Clone + 'static, I: Send + 'static> Inlet<M, I> {
         }
     }
 
-    /// Runs an open connection to its end.
+    /// Runs an open connection to its end. A first message must come before `first`, if that is set.
     async fn run<R: Rt, S>(
         &self,
         rt: &R,
@@ -312,7 +313,7 @@ impl<M: Wire + Clone + 'static, I: Send + 'static> Inlet<M, I> {
         let end = or(or(write(rt, &link, writer), link.0.overflown()), async {
             let end = reading.await;
             if link.is_closing() {
-                // the writer ends the link
+                // closing: the writer ends the link once its queue is sent
                 std::future::pending::<()>().await;
             }
             end
@@ -320,7 +321,7 @@ impl<M: Wire + Clone + 'static, I: Send + 'static> Inlet<M, I> {
         .await;
         if !link.is_closing() {
             self.links.remove(conn);
-            // nobody listens any more: the end is known there
+            // a failed send means that the machine has ended, so nobody needs the event
             let _ = self.tell(conn, Event::Closed).await;
         }
         end
@@ -346,13 +347,13 @@ impl<M: Wire + Clone + 'static, I: Send + 'static> Inlet<M, I> {
         };
         let mut frame = first;
         loop {
-            let told = match frame {
+            let delivered = match frame {
                 Ok(Some(msg)) => self.tell(conn, Event::Message(msg)).await,
-                // a type of a later version
+                // a message type of a later version is skipped
                 Ok(None) => Ok(()),
                 Err(end) => return end,
             };
-            if let Err(end) = told {
+            if let Err(end) = delivered {
                 return end;
             }
             frame = next_frame(&mut stream, &mut buffer).await;
@@ -360,14 +361,14 @@ impl<M: Wire + Clone + 'static, I: Send + 'static> Inlet<M, I> {
     }
 }
 
-/// The next message; none if it is of an unknown type that may be skipped.
+/// Reads the next message; `None` if its type is unknown and may be skipped.
 async fn next_frame<M: Wire>(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Result<Option<M>, End> {
     loop {
         if let Some(len) = frame_len(buffer).map_err(End::Garbage)? {
             let msg = Framed::decode(&buffer[4..len]).map_err(End::Garbage)?;
             buffer.drain(..len);
             if buffer.is_empty() {
-                // an idle link holds no memory
+                // free the buffer: an idle link holds no memory
                 *buffer = Vec::new();
             }
             return Ok(msg.map(|framed: Framed<M>| framed.msg));
@@ -387,7 +388,7 @@ async fn next_frame<M: Wire>(stream: &mut (impl AsyncRead + Unpin), buffer: &mut
     }
 }
 
-/// Peers often leave without a TLS good-bye.
+/// Classifies a read or write error. Peers often leave without a TLS close alert, which counts as [`End::Gone`].
 fn broken(e: io::Error) -> End {
     #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows")]
     match e.kind() {
@@ -409,7 +410,7 @@ async fn write<M, R: Rt>(rt: &R, link: &Link<M>, mut stream: impl AsyncWrite + U
         if link.0.phase.get() == Phase::Overflown {
             return End::Overflow;
         }
-        // a good-bye that cannot be said is none of our trouble
+        // a failed TLS close alert does not matter: the link ends anyway
         let _ = stream.close().await;
         End::Closed
     };

@@ -1,8 +1,10 @@
-//! A bounded queue of many senders and one receiver, between tasks of one shard or threads. Room is taken in the
-//! order in which it was asked for; it can be reserved, so that the completion of a command always finds its place.
+//! The mailbox: a bounded queue with many senders and one receiver, between tasks of one thread or of several. Waiting
+//! senders get room in the order in which they asked. Room can be reserved with a [`Permit`], so that the completion of
+//! a command never finds the queue full.
 //!
-//! Loom explores its schedules. The cfg goes to this crate only: `cargo rustc -p swarmedge-shell --tests -- --cfg
-//! swarmedge_loom` builds the unit tests, of which only those named `loom_` run under it (`.ci/run loom`).
+//! Loom tests explore the thread schedules of this module. The cfg goes to this crate only: `cargo rustc -p
+//! swarmedge-shell --tests -- --cfg swarmedge_loom` builds the unit tests; only those named `loom_` run (`.ci/run
+//! loom`).
 
 use crate::sync::{Arc, Mutex, MutexGuard};
 use std::collections::{BTreeMap, VecDeque};
@@ -10,7 +12,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::task::{Context, Poll, Waker};
 
-/// Makes a mailbox for `capacity` items (at least 1), reserved places included.
+/// Makes a mailbox for `capacity` items (at least 1), reserved room included.
 #[must_use]
 pub fn mailbox<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let state = State {
@@ -27,16 +29,16 @@ pub fn mailbox<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     (Sender(Arc::clone(&shared)), Receiver(shared))
 }
 
-/// The receiver has gone.
+/// Error of a send: the receiver was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
-/// Why a value could not be taken at once; it is given back.
+/// Error of an immediate send; gives the value back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrySendError<T> {
-    /// There is no room.
+    /// The queue and the reserved room are full.
     Full(T),
-    /// The receiver has gone.
+    /// The receiver was dropped.
     Closed(T),
 }
 
@@ -45,15 +47,15 @@ struct Shared<T>(Mutex<State<T>>);
 struct State<T> {
     queue: VecDeque<T>,
     capacity: usize,
-    /// Places promised to permits; `queue.len() + reserved <= capacity`.
+    /// Items of room held by permits; `queue.len() + reserved <= capacity`.
     reserved: usize,
-    /// Senders, permits included.
+    /// Number of senders, permits included.
     senders: usize,
-    /// The receiver is there.
+    /// False once the receiver was dropped.
     open: bool,
     receiver: Option<Waker>,
-    /// Senders that wait for room, by ticket. The oldest is woken and stays in the line until it takes its room or
-    /// gives up, so that none passes it.
+    /// Senders that wait for room, by ticket. The oldest is woken but stays first until it takes its room or is
+    /// dropped, so that no other overtakes it.
     waiting: BTreeMap<u64, Waker>,
     next_ticket: u64,
 }
@@ -70,7 +72,7 @@ impl<T> State<T> {
         self.queue.len() + self.reserved < self.capacity
     }
 
-    /// The sender that has waited longest, to be woken after the lock is released.
+    /// Returns the waker of the longest waiting sender if there is room. Wake it after releasing the lock.
     fn next_waiting(&self) -> Option<Waker> {
         if self.has_room() { self.waiting.first_key_value().map(|(_, waker)| waker.clone()) } else { None }
     }
@@ -82,11 +84,11 @@ fn wake(waker: Option<Waker>) {
     }
 }
 
-/// Puts values into a mailbox.
+/// The sending end of a mailbox.
 pub struct Sender<T>(Arc<Shared<T>>);
 
 impl<T: Send> Sender<T> {
-    /// Puts `value`, after waiting for room. Dropping the future before it completes puts nothing.
+    /// Waits for room and queues `value`. If the future is dropped before it completes, nothing is queued.
     pub fn send(&self, value: T) -> impl Future<Output = Result<(), Closed>> {
         let room = self.room();
         async move {
@@ -95,13 +97,13 @@ impl<T: Send> Sender<T> {
         }
     }
 
-    /// Waits for room and takes it.
+    /// Waits for room for one value and reserves it.
     pub fn room(&self) -> impl Future<Output = Result<Permit<T>, Closed>> {
         let mut wait = Waiting { shared: Arc::clone(&self.0), ticket: None };
         poll_fn(move |cx| wait.poll(cx))
     }
 
-    /// Puts `value` if there is room at once.
+    /// Queues `value` if there is room, without waiting.
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         match self.reserve() {
             Ok(permit) => {
@@ -113,7 +115,7 @@ impl<T: Send> Sender<T> {
         }
     }
 
-    /// Takes room for one value that will be put later.
+    /// Reserves room for one value to be sent later, without waiting.
     pub fn reserve(&self) -> Result<Permit<T>, TrySendError<()>> {
         let mut state = self.0.lock();
         if !state.open {
@@ -128,7 +130,7 @@ impl<T: Send> Sender<T> {
         Ok(Permit { shared: Arc::clone(&self.0), used: false })
     }
 
-    /// Whether the receiver has gone.
+    /// Whether the receiver was dropped.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         !self.0.lock().open
@@ -148,7 +150,8 @@ impl<T> Drop for Sender<T> {
     }
 }
 
-/// Ends one sender after `change`: wakes the receiver if it was the last, and a waiting sender if there is room.
+/// Applies `change` and removes one sender. Wakes the receiver for a value or the last sender's end, and a waiting
+/// sender if there is room.
 fn release<T>(shared: &Shared<T>, change: impl FnOnce(&mut State<T>)) {
     let mut state = shared.lock();
     change(&mut state);
@@ -160,7 +163,7 @@ fn release<T>(shared: &Shared<T>, change: impl FnOnce(&mut State<T>)) {
     wake(sender);
 }
 
-/// A sender's place in the line.
+/// A sender that waits for room; `ticket` is set once it is in the line.
 struct Waiting<T> {
     shared: Arc<Shared<T>>,
     ticket: Option<u64>,
@@ -173,7 +176,7 @@ impl<T: Send> Waiting<T> {
             self.ticket = None;
             return Poll::Ready(Err(Closed));
         }
-        // whoever has waited longer goes first
+        // senders that have waited longer go first
         let first = match (self.ticket, state.waiting.keys().next()) {
             (Some(own), Some(&oldest)) => own <= oldest,
             (None, Some(_)) => false,
@@ -206,7 +209,7 @@ impl<T> Drop for Waiting<T> {
         let Some(own) = self.ticket else { return };
         let mut state = self.shared.lock();
         let gone = state.waiting.remove(&own);
-        // it may have been woken for room that another can use
+        // this sender may have been woken for room: pass the wake-up on
         let next = state.next_waiting();
         drop(state);
         drop(gone);
@@ -214,14 +217,14 @@ impl<T> Drop for Waiting<T> {
     }
 }
 
-/// Room for one value. Dropping it gives the room back.
+/// Reserved room for one value. Dropping the permit gives the room back.
 pub struct Permit<T> {
     shared: Arc<Shared<T>>,
     used: bool,
 }
 
 impl<T> Permit<T> {
-    /// Puts `value`. Never fails: if the receiver has gone, the value is dropped.
+    /// Queues `value`. Never fails: if the receiver was dropped, the value is dropped too.
     pub fn send(mut self, value: T) {
         self.used = true;
         let mut unwanted = None;
@@ -244,17 +247,17 @@ impl<T> Drop for Permit<T> {
     }
 }
 
-/// Takes values out of a mailbox.
+/// The receiving end of a mailbox.
 pub struct Receiver<T>(Arc<Shared<T>>);
 
 impl<T: Send> Receiver<T> {
-    /// The next value; `None` once every sender has gone and nothing is left. Cancel-safe: a value is taken only by the
-    /// poll that returns it.
+    /// Waits for the next value; `None` once every sender was dropped and the queue is empty. Cancel-safe: a value is
+    /// taken only by the poll that returns it.
     pub fn recv(&mut self) -> impl Future<Output = Option<T>> + use<'_, T> {
         poll_fn(|cx| self.poll_recv(cx))
     }
 
-    /// The next value if one is there.
+    /// Takes the next value if one is queued.
     pub fn try_recv(&mut self) -> Option<T> {
         let mut state = self.0.lock();
         let value = state.queue.pop_front();
@@ -264,7 +267,7 @@ impl<T: Send> Receiver<T> {
         value
     }
 
-    /// See [`Receiver::recv`].
+    /// Polls for the next value; `None` as in [`Receiver::recv`].
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         let mut state = self.0.lock();
         if let Some(value) = state.queue.pop_front() {

@@ -21,19 +21,19 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless `--log` or `RUST_LOG` says otherwise.
+/// Log filter unless `--log` or `RUST_LOG` is given.
 const LOG_DEFAULT: &str = "info,sqlx=warn,quinn=warn,quinn_proto=warn,rustls=warn";
-/// Connections to `/metrics` and `/healthz` at once.
+/// Most simultaneous connections to `/metrics` and `/healthz`.
 const CONNECTIONS_MAX: usize = 32;
-/// For one connection, from its first byte to its last.
+/// Time limit for one connection, from accept to its end.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// The wait after an accept that failed for want of a resource.
+/// Pause after a failed accept, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// Sends logs to standard error, filtered by `spec` (`--log`), else by `RUST_LOG`, else from `info` up. The first
-/// call of the process counts. A line that cannot be written is lost, and nothing else.
+/// Sends logs to standard error, filtered by `spec` (`--log`), else by `RUST_LOG`, else from `info` up. Later calls of
+/// a process change nothing. A line that cannot be written is lost without further effect.
 pub fn init_logs(spec: Option<&str>) -> Result<(), Error> {
     let from_env = std::env::var("RUST_LOG").ok();
     let spec = spec.or(from_env.as_deref()).unwrap_or(LOG_DEFAULT);
@@ -41,26 +41,26 @@ pub fn init_logs(spec: Option<&str>) -> Result<(), Error> {
         .parse(spec)
         .map_err(|e| Error::usage(format!("{spec:?} is no log filter: {e}")).next("try --log info"))?;
     let colours = std::io::stderr().is_terminal();
-    // the subscriber would tell of its own errors by `eprintln!`, which panics where standard error is what fails
+    // the subscriber would report its own errors by `eprintln!`, which panics if standard error has failed
     let logs = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter);
     let logs = logs.with_writer(|| Log).with_ansi(colours);
-    // a second call leaves the first one's choice
+    // a second call keeps the first one's filter
     let _ = logs.try_init();
     Ok(())
 }
 
-/// Has the process's metrics recorded from now on. Servers call it; without it metrics cost nothing.
+/// Starts recording the process's metrics. Servers call this; without it metrics cost nothing.
 pub fn init_metrics() {
     METRICS.get_or_init(|| {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
-        // another recorder is in place: ours stays empty
+        // if another recorder is installed, ours stays empty
         let _ = metrics::set_global_recorder(recorder);
         handle
     });
 }
 
-/// The process's metrics in Prometheus' text format.
+/// Returns the process's metrics in Prometheus' text format.
 #[must_use]
 pub fn metrics_text() -> String {
     let Some(metrics) = METRICS.get() else { return String::new() };
@@ -68,8 +68,8 @@ pub fn metrics_text() -> String {
     metrics.render()
 }
 
-/// The answer to `GET` or `HEAD` of `/metrics` or `/healthz`; none for other paths. Who is not ready answers 503 and
-/// why, a reason a line.
+/// Returns the response to a request of `/metrics` or `/healthz`; `None` for other paths. `/healthz` of a process that
+/// is not ready is 503 with one reason per line.
 #[must_use]
 pub fn answer(method: &Method, path: &str, health: &Health) -> Option<Response<Body>> {
     let (code, text, kind) = match path {
@@ -103,16 +103,16 @@ fn status(code: StatusCode) -> Response<Body> {
     response
 }
 
-/// Serves `/metrics` and `/healthz` over plain HTTP until `stop` is set. `key` names the configuration entry. Gives the
-/// address, which differs from `addr` if that asked for any port.
+/// Serves `/metrics` and `/healthz` over plain HTTP until `stop` is set. `key` names the configuration entry for
+/// errors. Returns the bound address, which differs from `addr` if its port was 0.
 pub fn serve<R: Rt>(rt: &R, addr: SocketAddr, key: &str, stop: Signal, health: Health) -> Result<SocketAddr, Error> {
     init_metrics();
     let socket = listen_tcp(addr, key)?;
     let doing = format!("listen on {addr}");
     let addr = socket.local_addr().map_err(|e| Error::io(&doing, &e))?;
     let listener = rt.listen(socket).map_err(|e| Error::io(&doing, &e))?;
-    let own = rt.clone();
-    rt.spawn(async move { or(stop.wait(), accept_all(own, listener, health)).await });
+    let spawned = rt.clone();
+    rt.spawn(async move { or(stop.wait(), accept_all(spawned, listener, health)).await });
     Ok(addr)
 }
 
@@ -146,7 +146,7 @@ async fn connection(tcp: impl crate::rt::AsyncRead + crate::rt::AsyncWrite + Unp
     let served =
         hyper::server::conn::http1::Builder::new().keep_alive(false).serve_connection(Io::new(tcp), service).await;
     if let Err(error) = served {
-        tracing::debug!(%error, "operations request failed");
+        tracing::debug!(%error, "a request for metrics or health failed");
     }
 }
 
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_filter_that_is_none_is_named() {
+    fn an_invalid_log_filter_is_named_in_the_error() {
         let error = init_logs(Some("info,=")).expect_err("no filter").to_string();
         assert!(error.contains("info,="), "{error}");
     }

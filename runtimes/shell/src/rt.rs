@@ -1,5 +1,5 @@
-//! The door to a runtime: clock, sleep, spawn, blocking pool, TCP, UDP. A runtime implements [`Rt`] and nothing else;
-//! everything that decides or does lives on this side.
+//! The interface to an async runtime: clock, sleep, spawn, blocking pool, TCP, UDP. The crates of tokio and smol
+//! implement [`Rt`] and [`Start`] and nothing else; the rest of the shell is generic over [`Rt`].
 
 pub use futures_lite::io::{AsyncRead, AsyncWrite};
 use std::future::Future;
@@ -8,46 +8,47 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A runtime. One shard is one thread: futures need not be `Send`, and a machine lives on the thread of its
-/// connections.
+/// An async runtime on one thread (a shard): futures need not be `Send`, and a machine runs on the thread of its
+/// connections. Clones are handles to the same shard.
 pub trait Rt: Clone + 'static {
-    /// A TCP stream.
+    /// TCP stream of this runtime.
     type Tcp: AsyncRead + AsyncWrite + Unpin + 'static;
-    /// A listening TCP socket.
+    /// Listening TCP socket of this runtime.
     type Listener: 'static;
 
-    /// `"tokio"` or `"smol"`.
+    /// Name of the runtime: `"tokio"` or `"smol"`.
     const NAME: &'static str;
 
-    /// The clock that [`Rt::sleep_until`] goes by.
+    /// Returns the time of the clock that [`Rt::sleep_until`] uses.
     fn now(&self) -> Instant;
-    /// Completes at `at`, or soon if that has passed.
+    /// Completes at `at`, or soon if `at` has passed.
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + 'static;
-    /// Runs a future on this shard's thread until it ends or the shard does.
+    /// Runs a future on this shard's thread until the future or the shard ends.
     fn spawn(&self, future: impl Future<Output = ()> + 'static);
-    /// Runs `work` on the blocking pool (threads = cores).
+    /// Runs `work` on the blocking pool, which has a thread per core.
     fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> impl Future<Output = T> + 'static;
-    /// Opens a TCP connection, without delay for small writes.
+    /// Opens a TCP connection with TCP_NODELAY.
     fn connect(&self, addr: SocketAddr) -> impl Future<Output = io::Result<Self::Tcp>> + 'static;
-    /// The same from a port that may listen too; the socket is one of [`begin_connect`].
+    /// Completes a connection that [`begin_connect`] has started, from a port that may listen too.
     fn connecting(&self, socket: std::net::TcpStream) -> impl Future<Output = io::Result<Self::Tcp>> + 'static;
     /// Takes over a bound, listening, non-blocking socket.
     fn listen(&self, socket: std::net::TcpListener) -> io::Result<Self::Listener>;
-    /// The next connection.
+    /// Accepts the next connection, with its remote address.
     fn accept(&self, listener: &Self::Listener) -> impl Future<Output = io::Result<(Self::Tcp, SocketAddr)>>;
-    /// Timers, tasks and UDP sockets for QUIC.
+    /// Returns quinn's view of the runtime: timers, tasks and UDP sockets.
     fn quic(&self) -> Arc<dyn quinn::Runtime>;
 }
 
-/// Begins a TCP connection from `from`, where other sockets may be bound too, if they allow it as this one does.
+/// Starts a TCP connection from the local address `from`; other sockets with SO_REUSEADDR and SO_REUSEPORT may share
+/// it.
 pub fn begin_connect(from: SocketAddr, to: SocketAddr) -> io::Result<std::net::TcpStream> {
     let socket = reusable(from)?;
     match socket.connect(&to.into()) {
         Ok(()) => Ok(socket.into()),
-        // it goes on by itself
+        // the kernel goes on connecting
         #[cfg(unix)]
         Err(e) if e.raw_os_error() == Some(EINPROGRESS) => Ok(socket.into()),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(socket.into()),
@@ -55,18 +56,18 @@ pub fn begin_connect(from: SocketAddr, to: SocketAddr) -> io::Result<std::net::T
     }
 }
 
-/// Listens on `addr`, from where connections may be opened too ([`begin_connect`]).
+/// Listens on `addr`; [`begin_connect`] can open connections from the same address.
 pub fn begin_listen(addr: SocketAddr, backlog: i32) -> io::Result<std::net::TcpListener> {
     let socket = reusable(addr)?;
     socket.listen(backlog)?;
     Ok(socket.into())
 }
 
-/// What `connect` says of a socket that does not wait (errno(3): Linux; BSD and macOS).
+/// Error of `connect` on a non-blocking socket while it connects (errno(3): Linux; BSD and macOS).
 #[cfg(unix)]
 const EINPROGRESS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 115 } else { 36 };
 
-/// A socket that does not wait, bound to an address that it shares with this user's others.
+/// Makes a non-blocking TCP socket on an address that other sockets of this user may share.
 fn reusable(addr: SocketAddr) -> io::Result<socket2::Socket> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
@@ -83,18 +84,18 @@ fn reusable(addr: SocketAddr) -> io::Result<socket2::Socket> {
 
 /// Starts a runtime on the calling thread and runs `main` to its end.
 pub trait Start: Rt {
-    /// See the trait.
+    /// Runs the future of `main` to its end and returns its output.
     fn block_on<F: Future + 'static>(main: impl FnOnce(Self) -> F) -> F::Output;
 }
 
-/// A runtime for unit tests of the shell: everything on the calling thread, blocking work at once.
+/// A runtime for unit tests of the shell: everything runs on the calling thread, blocking work at once.
 #[cfg(test)]
 pub(crate) mod testing {
     use super::{Arc, Future, Instant, Rt, SocketAddr, Start, io};
     use async_executor::LocalExecutor;
     use std::rc::{Rc, Weak};
 
-    /// See the module.
+    /// Handle to the test runtime's executor.
     #[derive(Clone, Debug)]
     pub(crate) struct TestRt(Weak<LocalExecutor<'static>>);
 

@@ -1,5 +1,5 @@
-//! The sealing keys of a running server: read again within a second of a change of their file, so that a rotation needs
-//! no restart.
+//! The sealing keys of a running server. [`Seals`] rereads them within about a second of a change of their file, so
+//! that a rotation needs no restart; [`rotate`] performs one.
 
 use crate::error::Error;
 use crate::files::Stamp;
@@ -14,10 +14,10 @@ use swarmedge_core::accounting::epochs::Epochs;
 use swarmedge_core::nat::cookie::CookieKeys;
 use swarmedge_core::wire::records::{SealedGrant, SignedGrant};
 
-/// How often a running server looks at the file.
-pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Interval at which a running server checks the file.
+pub const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// A server's keys; clones share them.
+/// The sealing keys of a server, following their file. Clones share the keys.
 #[derive(Clone, Debug)]
 pub struct Seals {
     path: PathBuf,
@@ -30,26 +30,26 @@ impl Seals {
         Ok(Self { path: path.to_owned(), ring: Rc::new(RefCell::new(SealRing::load(path)?)) })
     }
 
-    /// Seals a grant for the control plane.
+    /// Seals a grant so that only the control plane can read it.
     #[must_use]
     pub fn seal(&self, grant: &SignedGrant) -> SealedGrant {
         self.ring.borrow().seal(grant)
     }
 
-    /// Opens a seal of the present epoch or of one beside it.
+    /// Opens a grant sealed in the current, next or previous epoch.
     #[must_use]
     pub fn unseal(&self, grant: &SealedGrant) -> Option<SignedGrant> {
         self.ring.borrow().open(grant)
     }
 
-    /// Keeps them as the file has them, for as long as the runtime lives. A file that cannot be read changes nothing.
+    /// Rereads the file whenever it changes, until the runtime ends. An unreadable file leaves the keys as they were.
     pub async fn follow<R: Rt>(self, rt: R) {
         let stamp = |path: PathBuf| rt.blocking(move || Stamp::of(&path));
         let mut known = stamp(self.path.clone()).await;
-        // what changed between the first reading and this look
+        // the file may have changed between `open` and the first stamp
         self.reload(&rt).await;
         loop {
-            rt.sleep_until(rt.now() + LOOK_EVERY).await;
+            rt.sleep_until(rt.now() + CHECK_EVERY).await;
             let now = stamp(self.path.clone()).await;
             if now != known {
                 known = now;
@@ -58,18 +58,18 @@ impl Seals {
         }
     }
 
-    /// Tells a machine the keys of cookies, now and whenever they change, until it has gone.
-    pub(crate) async fn tell_cookies<R: Rt, I: Send>(self, rt: R, inbox: Sender<I>, wrap: fn(CookieKeys) -> I) {
-        let mut told = None;
+    /// Sends a machine the cookie keys, now and whenever they change, until its mailbox is closed.
+    pub(crate) async fn send_cookie_keys<R: Rt, I: Send>(self, rt: R, inbox: Sender<I>, wrap: fn(CookieKeys) -> I) {
+        let mut sent = None;
         loop {
             let keys = self.ring.borrow().cookie_keys();
-            if told.as_ref() != Some(&keys) {
-                told = Some(keys.clone());
+            if sent.as_ref() != Some(&keys) {
+                sent = Some(keys.clone());
                 if inbox.send(wrap(keys)).await.is_err() {
                     return;
                 }
             }
-            rt.sleep_until(rt.now() + LOOK_EVERY).await;
+            rt.sleep_until(rt.now() + CHECK_EVERY).await;
         }
     }
 
@@ -81,12 +81,12 @@ impl Seals {
                 tracing::info!(epochs = ?ring.epochs(), "sealing keys were rotated");
                 *self.ring.borrow_mut() = ring;
             }
-            Err(error) => tracing::error!(%error, "the sealing keys stay as they were"),
+            Err(error) => tracing::error!(%error, "cannot read the sealing keys; those in use stay"),
         }
     }
 }
 
-/// Rotates the keys in all of these files, which become equal. Gives back the epochs that they then hold.
+/// Rotates the keys in all of these files, which must be equal before. Returns the epochs that they hold afterwards.
 pub fn rotate(files: &[&Path]) -> Result<Epochs, Error> {
     let Some(first) = files.first() else {
         return Err(Error::usage("no [edge], [cn] or [stun] section names a seal_key"));
@@ -138,12 +138,12 @@ mod tests {
                 } else {
                     let whole = std::fs::read(&path).expect("reads");
                     std::fs::write(&path, "broken").expect("written");
-                    rt.sleep_until(rt.now() + 2 * LOOK_EVERY).await;
+                    rt.sleep_until(rt.now() + 2 * CHECK_EVERY).await;
                     std::fs::write(&path, whole).expect("written");
                 }
                 let until = Instant::now() + Duration::from_secs(60);
                 while epochs().current != current && Instant::now() < until {
-                    rt.sleep_until(rt.now() + LOOK_EVERY / 10).await;
+                    rt.sleep_until(rt.now() + CHECK_EVERY / 10).await;
                 }
                 assert_eq!(epochs().current, current);
             }

@@ -1,4 +1,4 @@
-//! The primitives of what loom explores: those of std, or under `swarmedge_loom` those whose schedules loom explores.
+//! Synchronisation primitives of code that loom tests: loom's under the cfg `swarmedge_loom`, otherwise those of std.
 
 #[cfg(swarmedge_loom)]
 pub(crate) use loom::sync::{Arc, Condvar, Mutex, MutexGuard};

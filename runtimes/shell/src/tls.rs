@@ -1,5 +1,6 @@
-//! TLS configurations. Servers show X.509 certificates of the operator's CA; clients and peers show bare Ed25519 keys
-//! (RFC 7250), whose handshake signature is verified and whose meaning the core decides.
+//! TLS configurations for rustls. Servers present X.509 certificates of the operator's CA ([`CertAuthority`]). Clients
+//! and peers present raw Ed25519 public keys (RFC 7250): this module verifies the handshake signature, and the core
+//! decides whether the key is the right one.
 
 mod stream;
 pub mod x509;
@@ -31,8 +32,8 @@ use swarmedge_core::ids::PublicKey;
 use swarmedge_core::nat::Transport;
 use swarmedge_core::wire::{mux, peer};
 
-/// Towards clients. With `ask_client_key` a client must prove an Ed25519 key in a TLS 1.3 handshake (CN, DN, ledger);
-/// without it the server speaks HTTP/1.1 to anybody, over TLS 1.2 too (edge).
+/// Makes a server's configuration. With `ask_client_key` a client must prove an Ed25519 key in a TLS 1.3 handshake (CN,
+/// DN, ledger); without it the server speaks HTTP/1.1 to any client, over TLS 1.2 too (edge).
 pub fn server_config(cert_pem: &str, key_pem: &str, ask_client_key: bool) -> Result<Arc<ServerConfig>, Error> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(cert_pem.as_bytes())
         .collect::<Result<_, _>>()
@@ -60,8 +61,8 @@ pub fn server_config(cert_pem: &str, key_pem: &str, ask_client_key: bool) -> Res
     Ok(Arc::new(config))
 }
 
-/// Towards servers whose certificates the CAs in `ca_pem` issued. `client_key` is for servers that ask for one, and
-/// must be none for those that do not: they would refuse the offer.
+/// Makes the configuration of a client of servers whose certificates the CAs in `ca_pem` issued. `client_key` must be
+/// given for servers that ask for one and `None` for the others, which would refuse the offer.
 pub fn client_config(ca_pem: &str, client_key: Option<&Key>) -> Result<Arc<ClientConfig>, Error> {
     let mut roots = RootCertStore::empty();
     for cert in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
@@ -84,7 +85,7 @@ pub fn client_config(ca_pem: &str, client_key: Option<&Key>) -> Result<Arc<Clien
     }))
 }
 
-/// Towards a peer: only `expect` may answer, and `own` is proven to it.
+/// Makes the configuration for dialling a peer: the peer must prove `expect`, and `own` is proven to it.
 pub fn peer_client_config(own: &Key, expect: PublicKey, over: Transport) -> Result<Arc<ClientConfig>, Error> {
     let resolver = AlwaysResolvesClientRawPublicKeys::new(certified(own)?);
     let mut config = ClientConfig::builder_with_provider(provider())
@@ -99,7 +100,8 @@ pub fn peer_client_config(own: &Key, expect: PublicKey, over: Transport) -> Resu
     Ok(Arc::new(config))
 }
 
-/// For peers that come: `own` is proven to them, and each must prove a key; the core checks which.
+/// Makes the configuration for accepting peers: `own` is proven to them, and each must prove a key, which the core
+/// checks.
 pub fn peer_server_config(own: &Key, over: Transport) -> Result<Arc<ServerConfig>, Error> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
@@ -111,7 +113,7 @@ pub fn peer_server_config(own: &Key, over: Transport) -> Result<Arc<ServerConfig
     Ok(Arc::new(config))
 }
 
-/// What is spoken above the handshake.
+/// Returns the ALPN id of the peer protocol over this transport.
 fn alpn(over: Transport) -> Vec<u8> {
     match over {
         Transport::Udp => peer::ALPN.to_vec(),
@@ -119,14 +121,14 @@ fn alpn(over: Transport) -> Vec<u8> {
     }
 }
 
-/// The key that the other side has proven; none if it showed a certificate or another kind of key.
+/// Returns the raw key that the other side has proven; `None` for a certificate or another kind of key.
 #[must_use]
 pub fn peer_key(certs: &[CertificateDer<'_>]) -> Option<PublicKey> {
     let [only] = certs else { return None };
     key_of_spki(only)
 }
 
-/// The only cryptography in use; always passed, never a process-wide default.
+/// Returns the rustls cryptography provider; always passed explicitly, never set as the process default.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
@@ -140,7 +142,7 @@ fn certified(key: &Key) -> Result<Arc<CertifiedKey>, Error> {
     Ok(Arc::new(CertifiedKey::new(vec![spki(&key.public())], signer)))
 }
 
-/// Verifies that the other side holds an Ed25519 key: any, or only the expected one.
+/// Certificate verifier: the other side must prove an Ed25519 key, either any or only the expected one.
 #[derive(Debug)]
 struct RawKey {
     expect: Option<PublicKey>,
@@ -177,7 +179,7 @@ impl RawKey {
     }
 }
 
-/// TLS 1.2 knows no raw keys here.
+/// Refuses TLS 1.2 signatures, since raw keys are used with TLS 1.3 only.
 fn not_in_tls12() -> Result<HandshakeSignatureValid, rustls::Error> {
     Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
 }
@@ -261,7 +263,7 @@ pub struct CertAuthority {
 }
 
 impl CertAuthority {
-    /// A new authority, good for ten years.
+    /// Makes a new authority, valid for ten years.
     pub fn new() -> Result<Self, Error> {
         let key = KeyPair::generate().map_err(unissued)?;
         let params = Self::params()?;
@@ -269,10 +271,10 @@ impl CertAuthority {
         Ok(Self { issuer: Issuer::new(params, key), cert_pem })
     }
 
-    /// The authority whose files these are.
+    /// Loads an authority from the text of its certificate and key files (PEM).
     pub fn load(cert_pem: &str, key_pem: &str) -> Result<Self, Error> {
         let key = KeyPair::from_pem(key_pem).map_err(|e| Error::usage(format!("the CA's key is not usable: {e}")))?;
-        // what it issues names it by its subject and key, which are the same as when it was made
+        // issued certificates name the CA by subject and key, which do not change
         Ok(Self { issuer: Issuer::new(Self::params()?, key), cert_pem: cert_pem.to_owned() })
     }
 
@@ -285,13 +287,13 @@ impl CertAuthority {
         Ok(params)
     }
 
-    /// Its certificate, PEM: what clients, curl and browsers are given.
+    /// Returns the CA certificate (PEM), for clients, curl and browsers.
     #[must_use]
     pub fn cert_pem(&self) -> &str {
         &self.cert_pem
     }
 
-    /// Its key, PEM.
+    /// Returns the CA's private key (PEM).
     #[must_use]
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
@@ -299,12 +301,12 @@ impl CertAuthority {
 
     /// Whether the first certificate of a chain (PEM) was signed by this authority's key.
     pub fn has_issued(&self, cert_pem: &str) -> Result<bool, Error> {
-        // its file may hold the certificates of others beside its own
+        // the CA file may hold other certificates too, so the own one is derived from the key
         let own = Self::params()?.self_signed(self.issuer.key()).map_err(unissued)?;
         Ok(x509::is_issued_by(cert_pem, &own.pem()))
     }
 
-    /// A certificate (PEM) with a new key (PEM) for a server of these DNS names and IP addresses, good for a year.
+    /// Issues a certificate with a new key (both PEM) for these DNS names and IP addresses, valid for a year.
     pub fn issue(&self, names: &[impl AsRef<str>]) -> Result<(String, String), Error> {
         let key = KeyPair::generate().map_err(unissued)?;
         let names: Vec<String> = names.iter().map(|n| n.as_ref().to_owned()).collect();
@@ -328,7 +330,7 @@ fn named(name: &str) -> DistinguishedName {
 fn valid_for(params: &mut CertificateParams, days: u64) {
     let day = Duration::from_secs(24 * 60 * 60);
     let now = SystemTime::now();
-    // clocks differ
+    // valid from yesterday, since clocks differ
     params.not_before = (now - day).into();
     params.not_after = (now + day * u32::try_from(days).unwrap_or(u32::MAX)).into();
 }

@@ -1,4 +1,4 @@
-//! A published version as a BitTorrent v2 file (BEP 52), with the edge as its web seed (BEP 19).
+//! Export of a published version as a BitTorrent v2 file (BEP 52) with the edge as its web seed (BEP 19).
 
 use crate::edge::catalogue::Files;
 use crate::edge::{EdgeConfig, Error};
@@ -10,30 +10,30 @@ use std::path::Path;
 use swarmedge_core::content::{Manifest, merkle};
 use swarmedge_core::ids::{Digest, ProviderId, VersionId};
 
-/// What stays as it is in a path segment of a URL (RFC 3986 §3.3, the unreserved characters).
+/// Characters to percent-encode in a URL's path segment: all but the unreserved ones (RFC 3986 §2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A `.torrent`.
+/// A `.torrent` file and its info-hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Torrent {
-    /// The file's bytes.
+    /// Bytes of the bencoded file.
     pub bytes: Vec<u8>,
-    /// SHA-256 of its `info`: the v2 info-hash.
+    /// SHA-256 of the bencoded `info` dictionary: the v2 info-hash.
     pub info_hash: Digest,
 }
 
-/// What `torrent export` did.
+/// Result of `torrent export`, also its `--json` output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Exported {
-    /// The version, hexadecimal.
+    /// Version id in hexadecimal.
     pub version: String,
-    /// The v2 info-hash, hexadecimal.
+    /// BitTorrent v2 info-hash in hexadecimal.
     pub info_hash: String,
-    /// A magnet link that names the same torrent.
+    /// Magnet link of the same torrent.
     pub magnet: String,
-    /// The web seed.
+    /// URL of the object at the edge.
     pub web_seed: String,
-    /// Bytes of the content.
+    /// Size of the content in bytes.
     pub size: u64,
 }
 
@@ -62,8 +62,8 @@ fn exported(torrent: &Torrent, version: VersionId, manifest: &Manifest, web_seed
     }
 }
 
-/// Where any HTTP client finds an object. It does not end in a slash: for a torrent of one file that makes it the
-/// file's own URL (BEP 19).
+/// Returns the URL of an object at an edge. It must not end in a slash: for a torrent of one file the web seed is then
+/// the file's own URL (BEP 19).
 #[must_use]
 pub fn object_url(edge: &str, provider: ProviderId, path: &str) -> String {
     let segments: Vec<_> = path.split('/').map(encoded).collect();
@@ -78,7 +78,7 @@ fn name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// The `.torrent` of a version.
+/// Makes the `.torrent` of a version. `created_s` is in Unix seconds.
 #[must_use]
 pub fn torrent(manifest: &Manifest, created_s: u64, web_seed: &str) -> Torrent {
     let layout = manifest.layout();
@@ -95,7 +95,7 @@ pub fn torrent(manifest: &Manifest, created_s: u64, web_seed: &str) -> Torrent {
         ("piece length", Value::Int(u64::from(layout.piece_len()))),
     ]);
     let mut layers = BTreeMap::new();
-    // a file of one piece has no layer: its root says all
+    // a file of one piece has no layer, since the piece's root is the file's root
     if let (Some(root), 2..) = (root, layout.pieces()) {
         let layer: Vec<u8> = manifest.roots().iter().flat_map(|root| root.0).collect();
         layers.insert(root.0.to_vec(), Value::bytes(layer));
@@ -111,7 +111,7 @@ pub fn torrent(manifest: &Manifest, created_s: u64, web_seed: &str) -> Torrent {
     Torrent { bytes: all.encoded(), info_hash }
 }
 
-/// A bencoded value (BEP 3), as far as torrents need it. Keys of a dictionary are sorted as raw bytes.
+/// A bencoded value (BEP 3), without negative integers. Keys of a dictionary are sorted as raw bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Value {
     Int(u64),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_two_pieces_has_a_layer_whose_last_piece_is_padded_with_zero_leaves() {
+    fn the_last_piece_of_a_layer_is_padded_with_zero_leaves() {
         let bytes = [vec![1; 65_536], vec![2; 100]].concat();
         let t = torrent(&manifest("b", &bytes), 0, "https://e:1/7/b");
         let leaf = sha256(&[&[1; 16_384]]);

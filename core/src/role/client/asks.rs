@@ -1,4 +1,4 @@
-//! What is asked of edges: bootstrap, grants, manifests.
+//! Requests to edges: bootstrap, grants, renewals and manifests; their retries and errors.
 
 use super::io::{DownloadState, EdgeAnswer, EdgeAsk, EdgeError, FailReason, Granted, Output};
 use super::job::Need;
@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 impl Client {
-    /// Asks for the CNs and edges.
+    /// Requests the lists of CNs and edges, unless such a request is pending.
     pub(super) fn bootstrap(&mut self, cx: &mut Context<'_>) {
         if self.asks.values().any(|a| *a == Ask::Bootstrap) {
             return;
@@ -25,7 +25,7 @@ impl Client {
         cx.push(Output::EdgeAsk { req, edge: self.ask_edge, ask: EdgeAsk::Bootstrap });
     }
 
-    /// Asks an edge for what a download needs.
+    /// Requests from an edge what a download needs, in place of any pending request for it.
     pub(super) fn ask_for(&mut self, cx: &mut Context<'_>, handle: Handle, need: Need) {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         self.timers.clear(Timer::Ask(handle));
@@ -58,15 +58,17 @@ impl Client {
         cx.push(Output::EdgeAsk { req, edge: self.ask_edge, ask });
     }
 
-    pub(super) fn edge_answered(&mut self, cx: &mut Context<'_>, req: ReqId, answer: Result<EdgeAnswer, EdgeError>) {
+    pub(super) fn on_edge_answer(&mut self, cx: &mut Context<'_>, req: ReqId, answer: Result<EdgeAnswer, EdgeError>) {
         let Some(ask) = self.asks.remove(&req) else { return };
         if matches!(answer, Err(EdgeError::Unreachable | EdgeError::Unavailable | EdgeError::Busy { .. })) {
             self.ask_edge = (self.ask_edge + 1) % self.edges.max(1);
         }
         let handle = match ask {
-            Ask::Bootstrap => return self.bootstrapped(cx, answer),
+            Ask::Bootstrap => return self.on_bootstrap_answer(cx, answer),
             Ask::Job(handle) => handle,
-            Ask::Completed { handle, edge, tries } => return self.completed_told(cx, (handle, edge, tries), answer),
+            Ask::Completed { handle, edge, tries } => {
+                return self.on_completed_answer(cx, (handle, edge, tries), answer);
+            }
             Ask::Proof => return,
         };
         let Some(job) = self.jobs.get_mut(&handle).filter(|j| j.asked == Some(req)) else { return };
@@ -74,20 +76,20 @@ impl Client {
         match answer {
             Ok(EdgeAnswer::Granted(granted)) => {
                 job.ask_backoff.succeeded();
-                self.granted(cx, handle, granted);
+                self.on_granted(cx, handle, granted);
             }
             Ok(EdgeAnswer::Manifest { layout }) => {
                 job.ask_backoff.succeeded();
-                self.manifest(cx, handle, layout);
+                self.on_manifest(cx, handle, layout);
             }
             Ok(EdgeAnswer::Bootstrap { .. } | EdgeAnswer::Challenged(_) | EdgeAnswer::ProofTaken) => {
-                self.ask_failed(cx, handle, EdgeError::Invalid);
+                self.on_ask_failed(cx, handle, EdgeError::Invalid);
             }
-            Err(why) => self.ask_failed(cx, handle, why),
+            Err(why) => self.on_ask_failed(cx, handle, why),
         }
     }
 
-    fn bootstrapped(&mut self, cx: &mut Context<'_>, answer: Result<EdgeAnswer, EdgeError>) {
+    fn on_bootstrap_answer(&mut self, cx: &mut Context<'_>, answer: Result<EdgeAnswer, EdgeError>) {
         let Ok(EdgeAnswer::Bootstrap { cns, edges, now_ms }) = answer else {
             let wait = self.bootstrap_backoff.failed(cx.cfg.ask_backoff, cx.rng).max(Duration::from_millis(1));
             self.timers.set(Timer::Bootstrap, Some(cx.now.after(wait)));
@@ -105,7 +107,7 @@ impl Client {
         self.tell_session(cx, session::Input::Servers { cns, now_ms });
     }
 
-    /// Keeps the time and sets what depends on it.
+    /// Stores the wall-clock time and updates the uploads and renewal timers that depend on it.
     pub(super) fn learn_wall(&mut self, cx: &mut Context<'_>, wall: Wall) {
         self.wall = Some(wall);
         self.tell_uploads(cx, crate::swarm::upload::Input::Wall(wall));
@@ -115,7 +117,7 @@ impl Client {
         }
     }
 
-    /// Renews a running download's grant in time.
+    /// Sets the timer that renews a running download's grant before it expires.
     fn set_renewal(&mut self, cx: &mut Context<'_>, handle: Handle) {
         let (Some(job), Some(wall)) = (self.jobs.get(&handle), self.wall) else { return };
         let Some(granted) = job.granted().filter(|_| job.is_active()) else { return };
@@ -124,19 +126,19 @@ impl Client {
         self.timers.set(Timer::Renew(handle), Some(cx.now.after(wait)));
     }
 
-    fn granted(&mut self, cx: &mut Context<'_>, handle: Handle, granted: Granted) {
+    fn on_granted(&mut self, cx: &mut Context<'_>, handle: Handle, granted: Granted) {
         let Some(job) = self.jobs.get(&handle) else { return };
         let old = job.granted().map(|g| (g.download, g.version));
-        // an edge grants only what is published
+        // an edge grants only what is published, so the version is no longer withdrawn
         self.withdrawn.remove(&granted.version);
         if old.is_some_and(|(download, _)| download != granted.download) {
-            // what was delivered under the old id is reported under it, once and for all
+            // bytes delivered under the old download id get their last usage record under it
             self.report(cx, handle, UsageState::Running);
-            self.another_download(cx, handle);
+            self.reset_download_id(cx, handle);
         }
         let same_version = old.is_some_and(|(_, version)| version == granted.version);
         if !same_version {
-            self.another_version(cx, handle);
+            self.drop_version(cx, handle);
         }
         let cached = self.cached.get(&granted.version).map(|(_, have)| have.clone());
         let Some(job) = self.jobs.get_mut(&handle) else { return };
@@ -158,8 +160,8 @@ impl Client {
         }
     }
 
-    /// The grant has a new download id: the books begin anew, and so do introductions.
-    fn another_download(&mut self, cx: &mut Context<'_>, handle: Handle) {
+    /// Resets the download's usage and introductions: the grant has a new download id.
+    fn reset_download_id(&mut self, cx: &mut Context<'_>, handle: Handle) {
         self.close_peers_of(cx, handle);
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         let old = job.granted().map(|g| g.download);
@@ -168,7 +170,7 @@ impl Client {
             swarm.begin_new_books();
         }
         job.tried.clear();
-        job.wanted = None;
+        job.last_want = None;
         job.reported = None;
         job.record.usage_seq = 0;
         job.count_time(cx.now);
@@ -178,8 +180,8 @@ impl Client {
         }
     }
 
-    /// The object has another version now: nothing of the old one is kept.
-    fn another_version(&mut self, cx: &mut Context<'_>, handle: Handle) {
+    /// Drops the swarm and pieces: the object has another version now.
+    fn drop_version(&mut self, cx: &mut Context<'_>, handle: Handle) {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         let old = job.granted().map(|g| g.version);
         job.drop_swarm();
@@ -190,11 +192,11 @@ impl Client {
         }
     }
 
-    fn manifest(&mut self, cx: &mut Context<'_>, handle: Handle, layout: Layout) {
+    fn on_manifest(&mut self, cx: &mut Context<'_>, handle: Handle, layout: Layout) {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         let Some(granted) = job.record.granted.as_ref() else { return };
         if layout.size() != granted.size {
-            return self.ask_failed(cx, handle, EdgeError::Invalid);
+            return self.on_ask_failed(cx, handle, EdgeError::Invalid);
         }
         job.need = None;
         let have = if job.have.len() == layout.pieces() { job.have.clone() } else { Bitfield::empty(layout.pieces()) };
@@ -212,7 +214,7 @@ impl Client {
         self.save_record(cx, handle, None);
     }
 
-    fn ask_failed(&mut self, cx: &mut Context<'_>, handle: Handle, why: EdgeError) {
+    fn on_ask_failed(&mut self, cx: &mut Context<'_>, handle: Handle, why: EdgeError) {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         let Some(need) = job.need else { return };
         let running = job.record.state == DownloadState::Running;
@@ -221,10 +223,10 @@ impl Client {
                 self.ask_later(cx, handle, Duration::ZERO);
             }
             EdgeError::Busy { retry_after_ms } => {
-                // who answers is not out of reach; of several edges another may have room
+                // a busy edge is reachable, so the start time-out begins anew; of several edges another may have room
                 job.asking_since = cx.now;
-                let told = if self.edges > 1 { 0 } else { retry_after_ms };
-                self.ask_later(cx, handle, Duration::from_millis(told.into()));
+                let wait_ms = if self.edges > 1 { 0 } else { retry_after_ms };
+                self.ask_later(cx, handle, Duration::from_millis(wait_ms.into()));
             }
             EdgeError::Invalid => {
                 job.invalid += 1;
@@ -240,7 +242,7 @@ impl Client {
             EdgeError::Forbidden => self.fail(cx, handle, FailReason::Forbidden),
             EdgeError::Changed if job.newest => self.ask_for(cx, handle, Need::Grant { keep: false }),
             EdgeError::Changed => self.fail(cx, handle, FailReason::VersionGone),
-            // too old even to be renewed
+            // a resumed version's grant is too old even to be replaced
             EdgeError::GrantExpired if need == (Need::Grant { keep: true }) => {
                 self.fail(cx, handle, FailReason::Forbidden);
             }
@@ -249,7 +251,7 @@ impl Client {
         }
     }
 
-    /// Asks again after a wait. A download that has not begun is given up after a while; one that runs goes on without.
+    /// Retries after a back-off. Fails a download that has no manifest after `start_within`; a running one continues.
     fn ask_later(&mut self, cx: &mut Context<'_>, handle: Handle, least: Duration) {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         let left = cx.cfg.start_within.saturating_sub(cx.now.since(job.asking_since));
@@ -257,19 +259,19 @@ impl Client {
             return self.fail(cx, handle, FailReason::EdgeUnreachable);
         }
         let wait = job.ask_backoff.failed(cx.cfg.ask_backoff, cx.rng).max(least);
-        // the last try is at the end of the time
+        // the last retry comes exactly when the start time-out ends
         let wait = if job.swarm.is_none() { wait.min(left) } else { wait }.max(Duration::from_millis(1));
         self.timers.set(Timer::Ask(handle), Some(cx.now.after(wait)));
     }
 
-    /// A wait is over.
+    /// Repeats a download's pending request after its back-off.
     pub(super) fn ask_again(&mut self, cx: &mut Context<'_>, handle: Handle) {
         if let Some(need) = self.jobs.get(&handle).and_then(|j| j.need) {
             self.ask_for(cx, handle, need);
         }
     }
 
-    /// The grant is about to expire, or the CN or an edge does not accept it.
+    /// Requests a new grant of a running download: the old one expires soon, or a CN or edge does not accept it.
     pub(super) fn renew(&mut self, cx: &mut Context<'_>, handle: Handle, need: Need) {
         let Some(job) = self.jobs.get(&handle) else { return };
         if job.is_active() && job.swarm.is_some() && job.need.is_none() {

@@ -1,4 +1,4 @@
-//! The user's wishes.
+//! Commands of the user: get, pause, resume, cancel, remove from the cache, shut down; and damage found by the store.
 
 use super::io::{
     Command, CommandError, CommandKind, DownloadRecord, DownloadState, Notice, ObjectRef, Output, Save, SourceName,
@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 type Result<T> = core::result::Result<T, CommandError>;
 
 impl Client {
-    pub(super) fn command(&mut self, cx: &mut Context<'_>, command: Command) {
+    pub(super) fn on_command(&mut self, cx: &mut Context<'_>, command: Command) {
         let Command { req, kind } = command;
         let refused = match kind {
             CommandKind::Get { object, output, replace } => self.get(cx, req, object, (output, replace)),
@@ -44,12 +44,14 @@ impl Client {
         cx.push(Output::Notice(Notice::Done { req, result }));
     }
 
-    /// Downloads an object, or goes on with it: then only if it has not changed.
+    /// Starts or resumes a download of an object. A resumed one accepts a newer version of the object.
     fn get(&mut self, cx: &mut Context<'_>, req: ReqId, object: ObjectRef, output: (String, bool)) -> Result<()> {
         let known = self.jobs.iter().find(|(_, j)| j.record.object == object);
         let known = known.map(|(handle, job)| (*handle, job.record.state, job.record.output == output.0));
         match known {
-            Some((_, DownloadState::Starting | DownloadState::Running, false)) => return Err(CommandError::OnItsWay),
+            Some((_, DownloadState::Starting | DownloadState::Running, false)) => {
+                return Err(CommandError::AlreadyRunning);
+            }
             Some((handle, DownloadState::Starting | DownloadState::Running, true)) => {
                 Self::answer(cx, req, Ok(Some(handle)));
             }
@@ -60,7 +62,7 @@ impl Client {
                 }
                 self.begin(cx, handle, req);
             }
-            // done: what it left in the cache serves a new download of the same version
+            // completed: its cached copy serves a new download of the same version
             Some((handle, DownloadState::Completed, _)) => {
                 self.jobs.remove(&handle);
                 self.timers.clear(Timer::Download(handle));
@@ -84,7 +86,7 @@ impl Client {
     fn begin(&mut self, cx: &mut Context<'_>, handle: Handle, req: ReqId) {
         self.set_state(cx, handle, DownloadState::Starting);
         self.save_record(cx, handle, Some(req));
-        self.go_on(cx, handle);
+        self.continue_download(cx, handle);
         self.report_soon(cx, cx.now);
         self.timers.set(Timer::Status, Some(cx.now.after(cx.cfg.status_every)));
     }
@@ -129,9 +131,9 @@ impl Client {
     }
 
     fn remove_cached(&mut self, cx: &mut Context<'_>, req: ReqId, version: VersionId) -> Result<()> {
-        let of_it: Vec<_> =
+        let of_version: Vec<_> =
             self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version)).collect();
-        if of_it.iter().any(|(_, j)| j.record.state != DownloadState::Completed) {
+        if of_version.iter().any(|(_, j)| j.record.state != DownloadState::Completed) {
             return Err(CommandError::InUse);
         }
         if !self.cached.contains_key(&version) {
@@ -141,10 +143,10 @@ impl Client {
         Ok(())
     }
 
-    /// Deletes a version that no unfinished download needs; its finished ones are the user's alone.
+    /// Deletes a cached version and forgets its completed downloads; their files belong to the user alone.
     pub(super) fn uncache(&mut self, cx: &mut Context<'_>, version: VersionId, saving: Saving) {
-        let of_it = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
-        let handles: Vec<_> = of_it.map(|(handle, _)| *handle).collect();
+        let of_version = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
+        let handles: Vec<_> = of_version.map(|(handle, _)| *handle).collect();
         self.cached.remove(&version);
         self.unshare(cx, version);
         for handle in handles {
@@ -155,9 +157,9 @@ impl Client {
         self.save(cx, Save::Uncache { version }, saving);
     }
 
-    /// The store has only this left of a version. Its finished downloads are the user's alone and forgotten here;
-    /// others of it go on from what is left.
-    pub(super) fn version_lost(
+    /// Keeps only the pieces `left` of a damaged version. Completed downloads of it are forgotten, and their files left
+    /// to the user; the others continue from `left`.
+    pub(super) fn on_version_lost(
         &mut self,
         cx: &mut Context<'_>,
         version: VersionId,
@@ -166,10 +168,10 @@ impl Client {
     ) {
         self.cached.remove(&version);
         self.unshare(cx, version);
-        let of_it = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
-        let handles: Vec<_> = of_it.map(|(handle, _)| *handle).collect();
+        let of_version = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
+        let handles: Vec<_> = of_version.map(|(handle, _)| *handle).collect();
         for handle in handles {
-            // what is under way is not waited for
+            // transfers under way are cancelled, and their ends not waited for
             self.tell_swarm(cx, handle, download::Input::Stop);
             self.timers.clear(Timer::Download(handle));
             let Some(job) = self.jobs.get_mut(&handle) else { continue };
@@ -179,20 +181,21 @@ impl Client {
                 continue;
             }
             job.drop_swarm();
-            job.wanted = None;
+            job.last_want = None;
             job.have.clone_from(left);
             job.counted = sources.remove(&handle).unwrap_or_default().into_iter().collect();
-            // what is still to be said of the old pieces means nothing for the new ones
+            // pending saves of pieces refer to the dropped swarm: the new one must not hear of them
             self.saves.values_mut().filter(|s| s.is_of_pieces(handle)).for_each(|s| *s = Saving::Nothing);
             self.close_peers_of(cx, handle);
-            self.tell(cx, handle);
+            self.notify_status(cx, handle);
             if self.jobs.get(&handle).is_some_and(|job| job.is_active() && job.asked.is_none()) {
-                self.go_on(cx, handle);
+                self.continue_download(cx, handle);
             }
         }
     }
 
-    /// Says good-bye. Downloads that run go on at the next start.
+    /// Stops every transfer, takes leave of the CN, and writes the last usage records. Active downloads resume at the
+    /// next start.
     fn shutdown(&mut self, cx: &mut Context<'_>, req: ReqId) {
         let handles: Vec<_> = self.jobs.iter().filter(|(_, j)| j.is_active()).map(|(h, _)| *h).collect();
         for handle in handles {
@@ -204,7 +207,7 @@ impl Client {
         self.tell_session(cx, session::Input::Shutdown);
         self.timers = crate::Deadlines::default();
         self.stopped = true;
-        // writes are done in order: when this one is, all are
+        // the store writes in order: when this last write is done, all are
         let last = Saving::Command { answer: Some(req), handle: None };
         self.save(cx, Save::UsageDone(Vec::new()), last);
     }

@@ -7,19 +7,19 @@ use crate::wire::records::Verify;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Without any edge's answer for so long a download that has not begun is given up.
+/// Time-out of a download that has not begun and gets no answer from any edge.
 pub const START_WITHIN: Duration = Duration::from_secs(20);
 
-/// Who this client is, as far as the core needs it.
+/// Identity of this client: its GUID and public keys, without any private key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
-    /// Its GUID.
+    /// GUID of the installation, derived from `key`.
     pub guid: Guid,
-    /// The key that the GUID follows from.
+    /// Public key that the GUID is derived from.
     pub key: PublicKey,
     /// The secondary GUIDs of the last starts, newest (this one) first.
     pub secondary: Vec<SecondaryGuid>,
-    /// K_u.
+    /// K_u: public key that peers know this client by when it uploads.
     pub upload_key: PublicKey,
     /// The operator's root key.
     pub root: PublicKey,
@@ -28,48 +28,47 @@ pub struct Identity {
 /// A client's configuration. Only [`Config::new`] and [`Config::tiny`] make one, since it carries an identity.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Who the client is.
+    /// Identity of this client.
     pub identity: Identity,
-    /// The control session's.
+    /// Configuration of the control session.
     pub session: crate::session::client::Config,
-    /// Each download's.
+    /// Configuration of each download's swarm.
     pub download: download::Config,
-    /// The uploading side's.
+    /// Configuration of the uploading side.
     pub upload: upload::Config,
-    /// How peers are met.
+    /// Configuration of connectivity attempts with peers.
     pub connectivity: crate::nat::connectivity::Config,
-    /// Peers that a download is content with.
+    /// Number of connected peers at which a download asks for no more.
     pub peers_wanted: u32,
-    /// A peer connection opens, and a `Hello` is answered, within this.
+    /// Time-out for opening a peer connection, and again for the answer to `Hello`.
     pub peer_within: Duration,
-    /// A connection on which nothing comes for so long, though something is due, is a reason to look at the network.
+    /// Silence on a peer connection, while something is due, after which the network is checked.
     pub quiet_after: Duration,
-    /// After so long, or four round trips if that is more, the way to its peer is lost.
+    /// Silence after which a peer's path counts as lost; four round trips if that is longer.
     pub lost_after: Duration,
-    /// An uploader closes within this after the last receipt.
+    /// Time within which an uploader closes the connection after the last receipt.
     pub part_within: Duration,
-    /// Bytes under way over all downloads.
+    /// Bytes that may be under way over all downloads together.
     pub budget: u64,
-    /// Without any edge's answer for so long a download that has not begun is given up.
+    /// Time-out of a download that has not begun and gets no answer from any edge.
     pub start_within: Duration,
-    /// The wait before an edge is asked again: first and longest.
+    /// Back-off between requests to edges: first and longest wait.
     pub ask_backoff: (Duration, Duration),
-    /// The bootstrap is asked for again so often.
+    /// Interval between two bootstrap requests.
     pub bootstrap_every: Duration,
-    /// A grant is renewed this long before it expires, or after half its time if that is later.
+    /// Time before its expiry at which a grant is renewed; half the remaining lifetime if that is later.
     pub renew_before: Duration,
-    /// Figures of a download are told at most so often.
+    /// Shortest interval between two reports of a download's figures to the user.
     pub status_every: Duration,
-    /// Usage records are written so often while something changes that is young, and at last: see
-    /// [`Config::usage_wait`].
+    /// Shortest and longest wait between two usage records of a download: see [`Config::usage_wait`].
     pub usage_every: (Duration, Duration),
-    /// What was served to a download is remembered for so long after its last byte, so that a peer which comes again is
-    /// counted on.
+    /// Time for which what was served to a download is kept after its last byte: a peer that reconnects continues the
+    /// same count.
     pub served_keep: Duration,
 }
 
 impl Config {
-    /// Production limits for this identity.
+    /// Returns the limits for production, for this identity.
     #[must_use]
     pub fn new(identity: Identity, verify: Verify) -> Self {
         let session = crate::session::client::Config::new(
@@ -102,13 +101,13 @@ impl Config {
         }
     }
 
-    /// The wait before the next usage record of what is so old: a quarter of its age, within bounds, so that a long
-    /// download makes few records, and a crash leaves little unreported.
+    /// Returns the wait before the next usage record of a download of this age: a quarter of the age, within bounds. So
+    /// a long download makes few records, and a crash leaves little unreported.
     pub(super) fn usage_wait(&self, age: Duration) -> Duration {
         (age / 4).clamp(self.usage_every.0, self.usage_every.1)
     }
 
-    /// For models: small windows, no measuring, no waits that branch.
+    /// Returns limits for models: small windows, no measuring, no waits that branch.
     #[must_use]
     pub fn tiny(identity: Identity, verify: Verify) -> Self {
         let usual = Self::new(identity, verify);

@@ -1,4 +1,4 @@
-//! What the client machine is told and what it asks for.
+//! Inputs and outputs of the client machine, and the types that they carry.
 
 mod meeting;
 mod save;
@@ -29,495 +29,499 @@ use core::net::SocketAddr;
 use core::ops::Range;
 use core::time::Duration;
 
-/// Something that happened.
+/// Event that the shell reports to the client machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// The user, through the command line or the local API.
+    /// Command of the user, from the command line or the local API.
     Command(Command),
-    /// An answer of an edge.
+    /// An edge has answered a request, or the request has failed.
     Edge {
-        /// Of this request.
+        /// Number of the [`Output::EdgeAsk`] that is answered.
         req: ReqId,
-        /// What it said.
+        /// Answer of the edge, or why there is none.
         answer: Result<EdgeAnswer, EdgeError>,
     },
     /// The control connection is open (TLS done, certificate checked against the operator's CA).
     ControlOpened {
-        /// Which.
+        /// Control connection that has opened.
         conn: ConnId,
     },
     /// The control connection could not be opened, or has ended.
     ControlClosed {
-        /// Which.
+        /// Control connection that is closed.
         conn: ConnId,
     },
-    /// A message of the CN.
+    /// A message of the CN has arrived.
     Control {
-        /// On this connection.
+        /// Control connection that it arrived on.
         conn: ConnId,
-        /// The message.
+        /// Message as decoded by the shell.
         msg: ControlMsg,
     },
-    /// A QUIC connection to an introduced peer is open and its key is the introduced one.
+    /// A connection to an introduced peer is open, and the peer has proven the introduced key.
     PeerOpened {
-        /// Which.
+        /// Peer connection that has opened.
         conn: ConnId,
     },
     /// A peer has connected and proven `key`; it must show its introduction next.
     PeerAccepted {
-        /// Which.
+        /// Number that the shell gave the connection.
         conn: ConnId,
-        /// The key it proved.
+        /// Key that the peer proved in the TLS handshake.
         key: PublicKey,
-        /// From where.
+        /// Remote address of the connection.
         from: SocketAddr,
     },
     /// A peer connection could not be opened, or has ended.
     PeerClosed {
-        /// Which.
+        /// Peer connection that is closed.
         conn: ConnId,
     },
-    /// Nothing has come on a peer's open connection though something was due: blocks, an acknowledgement, the answer to
-    /// the shell's knocking after [`Output::Look`]. Told again as the silence lasts, each time after twice as long.
+    /// Nothing has arrived on an open peer connection although something was due: blocks, an acknowledgement, or the
+    /// answer to the shell's probe after [`Output::ProbeNetwork`]. Reported again while the silence lasts, each time
+    /// after twice as long.
     PeerQuiet {
-        /// Which.
+        /// Peer connection that is silent.
         conn: ConnId,
-        /// For how long.
+        /// Time since anything last arrived.
         quiet: Duration,
-        /// The way there and back, as QUIC has measured it.
+        /// Round-trip time as QUIC has measured it.
         round_trip: Duration,
     },
-    /// A message on a peer's control stream.
+    /// A message on a peer's control stream has arrived.
     Peer {
-        /// On this connection.
+        /// Peer connection that it arrived on.
         conn: ConnId,
-        /// The message.
+        /// Message as decoded by the shell.
         msg: PeerMsg,
     },
-    /// A peer asks for blocks.
+    /// A peer requests blocks of a piece.
     PeerRequest {
-        /// On this connection.
+        /// Peer connection of the request.
         conn: ConnId,
         /// The shell's number for the stream; answered by [`Output::Serve`] or [`Output::Refuse`].
         xfer: XferId,
-        /// What it asks for.
+        /// Requested version, piece and blocks.
         request: PieceRequest,
     },
-    /// How far an incoming transfer is; at most one a MiB or 100 ms.
+    /// Progress of an incoming transfer; at most once a MiB or 100 ms.
     Progress {
-        /// Which.
+        /// Transfer that reports progress.
         xfer: XferId,
         /// Bytes verified and written so far.
         verified: u64,
     },
-    /// An incoming transfer is over: exactly one a [`Output::Fetch`].
+    /// An incoming transfer has ended: exactly one for each [`Output::Fetch`].
     FetchEnded {
-        /// Which.
+        /// Transfer that has ended.
         xfer: XferId,
-        /// How.
+        /// Result of the transfer.
         end: FetchEnd,
     },
-    /// An outgoing transfer is over: exactly one a [`Output::Serve`].
+    /// An outgoing transfer has ended: exactly one for each [`Output::Serve`].
     ServeEnded {
-        /// Which.
+        /// Transfer that has ended.
         xfer: XferId,
         /// Bytes of blocks sent.
         bytes: u64,
     },
-    /// The answer to [`Output::SignReceipt`].
+    /// The shell answers [`Output::SignReceipt`].
     Signed {
-        /// Of this request.
+        /// Number of the request that is answered.
         req: ReqId,
-        /// By the download's key; `None` if there is no such key.
+        /// Signature by the download's key; `None` if there is no such key.
         signature: Option<Signature>,
     },
-    /// A head of the log is signed.
+    /// Answer to [`Output::SignHead`]: the log head is signed.
     HeadSigned {
-        /// Of this request.
+        /// Number of the request that is answered.
         req: ReqId,
-        /// By the client's key.
+        /// Signature by the client's key.
         signature: Signature,
     },
-    /// The answer to [`Output::MakeKey`].
+    /// The shell answers [`Output::MakeKey`].
     KeyMade {
-        /// Of this request.
+        /// Number of the request that is answered.
         req: ReqId,
-        /// The new key, durable beside the old one, under both keys' signatures; `None` if it could not be kept.
+        /// The new key, durable beside the old one and signed by both keys; `None` if it could not be stored.
         made: Option<Box<SignedRekey>>,
     },
-    /// A durable write is done.
+    /// Answer to [`Output::Save`]: a write is durable or has failed.
     Saved {
-        /// Of this request.
+        /// Number of the request that is answered.
         req: ReqId,
-        /// Whether it is durable.
+        /// Success, or the store's error.
         result: Result<(), StoreError>,
     },
-    /// The store has less of a version than it has said: its file was damaged, or changed by somebody else.
+    /// The store holds less of a version than it had reported: its file was damaged, or changed by another program.
     VersionLost {
-        /// Which.
+        /// Version that has lost pieces.
         version: VersionId,
-        /// The pieces that are still there (no piece of 0 if it is gone).
+        /// Pieces that are still present (zero pieces long if the version is gone).
         left: Bitfield,
-        /// Bytes of these by source, for each download that fetched them.
+        /// Bytes of the remaining pieces by source, for each download that fetched them.
         sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
     },
-    /// What the network looks like has changed (STUN, interfaces).
+    /// The NAT type or the local addresses have changed, as STUN and the interfaces show.
     Network(NatDescriptor),
-    /// Newer cookies for addresses of it.
+    /// Newer STUN cookies that prove this client's reflexive addresses to the CN.
     Proven(Vec<Proven>),
-    /// A connectivity check came on the QUIC socket (see [`crate::nat::connectivity::is_check`]).
+    /// A connectivity check has arrived on the QUIC socket (see [`crate::nat::connectivity::is_check`]).
     Datagram {
-        /// From where.
+        /// Sender of the datagram.
         from: SocketAddr,
-        /// Its bytes.
+        /// Payload of the datagram.
         bytes: Vec<u8>,
     },
-    /// One came on a socket beside it.
+    /// An event of the extra sockets of birthday probing.
     Scattered(Scattered),
-    /// Something became of a line.
+    /// An event of a TCP connection with a peer that has not done its handshake.
     Line(LineEvent),
 }
 
-/// A user's wish. Each is answered by one [`Notice::Done`].
+/// Command of the user; each is answered by one [`Notice::Done`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Command {
-    /// Echoed.
+    /// Number of the command, repeated in its [`Notice::Done`].
     pub req: ReqId,
-    /// What.
+    /// Action that the user wants.
     pub kind: CommandKind,
 }
 
-/// See [`Command`].
+/// Action that a [`Command`] asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CommandKind {
-    /// Download an object; `Done` says under which handle. The same object again resumes it.
+    /// Download an object; `Done` carries its handle. Repeated for the same object it resumes the download.
     Get {
-        /// Which object.
+        /// Object to be downloaded.
         object: ObjectRef,
-        /// The shell's token for where the file is to go.
+        /// The shell's token for the place of the user's file.
         output: String,
-        /// What stands there may be replaced.
+        /// Whether an existing file at `output` may be replaced.
         replace: bool,
     },
-    /// Stop fetching, keep what is there.
+    /// Pause a download and keep its pieces.
     Pause(Handle),
-    /// Go on.
+    /// Resume a paused or failed download.
     Resume(Handle),
-    /// Give up and forget what is there.
+    /// Cancel a download and delete its pieces.
     Cancel(Handle),
-    /// Allow or forbid uploads, at once.
+    /// Allow or forbid uploads, with immediate effect.
     Uploads(bool),
     /// Stop sharing a version and delete the cached copy.
     RemoveCached(VersionId),
-    /// End: say good-bye to the CN and peers.
+    /// Stop the client: take leave of the CN and the peers.
     Shutdown,
 }
 
-/// An object as its URL names it.
+/// Object as its URL names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectRef {
-    /// The provider.
+    /// Provider that has published the object.
     pub provider: ProviderId,
-    /// The path, without a leading slash.
+    /// Path at the provider, without a leading slash.
     pub path: String,
 }
 
-/// What an edge answered.
+/// Successful answer of an edge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EdgeAnswer {
-    /// To [`EdgeAsk::Bootstrap`]: how many CNs there are (the shell keeps their addresses, nearest first).
+    /// Answer to [`EdgeAsk::Bootstrap`]: how many CNs there are (the shell keeps their addresses, nearest first).
     Bootstrap {
-        /// CNs that can be dialled as [`Output::ControlDial`] `cn` 0, 1, …
+        /// Number of CNs; [`Output::ControlDial`] dials them as `cn` 0, 1, …
         cns: u32,
-        /// Edges, the one that answered included, as `edge` 0, 1, …
+        /// Number of edges, the one that answered included; requests name them as `edge` 0, 1, …
         edges: u32,
         /// The edge's clock, Unix milliseconds.
         now_ms: u64,
     },
-    /// To [`EdgeAsk::Grant`].
+    /// Answer to [`EdgeAsk::Grant`]: the download is permitted.
     Granted(Granted),
-    /// To [`EdgeAsk::Manifest`]: fetched, checked against the version id, saved in the store.
+    /// Answer to [`EdgeAsk::Manifest`]: the manifest is fetched, checked against the version id, and stored.
     Manifest {
-        /// How the version is cut.
+        /// Piece and block boundaries of the version.
         layout: Layout,
     },
-    /// To [`EdgeAsk::Completed`]: what is to be proven, if anything.
+    /// Answer to [`EdgeAsk::Completed`]: the challenge to be answered; `None` if the edge needs no proof.
     Challenged(Option<Challenge>),
-    /// To [`EdgeAsk::Prove`].
+    /// Answer to [`EdgeAsk::Prove`]: the edge has received the proof.
     ProofTaken,
 }
 
-/// A grant, as far as its holder can see into it.
+/// Grant, with the fields that the client may read beside the sealed form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Granted {
-    /// The download; renewals keep it.
+    /// Id of the download; renewals keep it.
     pub download: DownloadId,
     /// K_d: the download's public key, as in the grant; the shell keeps its private half.
     pub download_key: PublicKey,
-    /// The version that the object has now.
+    /// Version that the object had when the grant was made.
     pub version: VersionId,
-    /// Bytes of the version.
+    /// Size of the version in bytes.
     pub size: u64,
-    /// What the provider allows.
+    /// The provider's rules for this object: peers, uploads, rates.
     pub policy: Policy,
-    /// Seeds the order of pieces.
+    /// Seed of the order in which pieces are fetched.
     pub order_seed: u64,
-    /// Renew before, Unix milliseconds.
+    /// Expiry time, Unix milliseconds; 0 marks a grant of this installation's former GUID, which is void.
     pub expires_ms: u64,
-    /// To be shown to CNs and edges.
+    /// Encrypted grant that CNs and edges are shown.
     pub sealed: SealedGrant,
 }
 
-/// Something to be done.
+/// Command of the machine to the shell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Ask an edge; answered by [`Input::Edge`]. The shell signs what must be signed with the client's key.
+    /// Send a request to an edge; answered by [`Input::Edge`]. The shell signs it with the client's key where it must
+    /// be.
     EdgeAsk {
-        /// Echoed.
+        /// Number of the request, repeated in the answer.
         req: ReqId,
-        /// Which edge, as the bootstrap numbers them (0 before any bootstrap: the bundle's).
+        /// Index of the edge in the bootstrap's list (0 before any bootstrap: the edge of the install bundle).
         edge: u32,
-        /// What.
+        /// Request to be sent.
         ask: EdgeAsk,
     },
     /// Open a control connection; answered by `ControlOpened` or `ControlClosed`.
     ControlDial {
-        /// Its number.
+        /// Number of the new connection.
         conn: ConnId,
-        /// Which CN, as the bootstrap numbers them.
+        /// Index of the CN in the bootstrap's list.
         cn: u32,
     },
-    /// Send to the CN.
+    /// Send a message to the CN.
     ControlSend {
-        /// On this connection.
+        /// Control connection to send on.
         conn: ConnId,
-        /// The message.
+        /// Message to be sent.
         msg: ControlMsg,
     },
     /// Close the control connection; no `ControlClosed` follows.
     ControlClose {
-        /// Which.
+        /// Control connection to be closed.
         conn: ConnId,
     },
-    /// Open a connection for an introduction: `key` pinned, own key that of the download. Answered by `PeerOpened` or
-    /// `PeerClosed`.
+    /// Open a connection for an introduction: the peer's `key` is pinned, and the client proves the download's key.
+    /// Answered by `PeerOpened` or `PeerClosed`.
     PeerDial {
-        /// Its number.
+        /// Number of the new connection.
         conn: ConnId,
-        /// The download whose key to use.
+        /// Download whose key K_d the client proves.
         download: DownloadId,
-        /// The only key that may answer.
+        /// K_u of the peer: the only key that is accepted in the handshake.
         key: PublicKey,
-        /// Where to try, best first.
+        /// Addresses to try, best first.
         addrs: Vec<SocketAddr>,
-        /// Along what; a line is used up by it.
+        /// Transport to dial over; a TCP connection named here is used up by it.
         along: Along,
     },
-    /// A peer will come from one of these addresses: open the way (one datagram to each).
+    /// Open the NAT for a peer that will connect: send one datagram to each of its addresses.
     PeerExpect {
-        /// Where it will come from.
+        /// Addresses that the peer may connect from.
         addrs: Vec<SocketAddr>,
     },
     /// Send a datagram from the QUIC socket.
     Probe {
-        /// To where.
+        /// Destination of the datagram.
         to: SocketAddr,
-        /// Its bytes.
+        /// Payload of the datagram.
         bytes: Vec<u8>,
-        /// With this TTL (IPv6: hop limit), or the usual one.
+        /// TTL (IPv6: hop limit) of this datagram; `None` for the system's default.
         ttl: Option<u8>,
     },
-    /// Sockets beside the QUIC socket.
+    /// Open, use or close extra UDP sockets for birthday probing.
     Scatter(Scatter),
-    /// TCP connections with peers on which nobody has shown a key yet.
+    /// Open, accept or close a TCP connection with a peer, before its handshake.
     Line(Line),
-    /// Send on a peer's control stream.
+    /// Send a message on a peer's control stream.
     PeerSend {
-        /// On this connection.
+        /// Peer connection to send on.
         conn: ConnId,
-        /// The message.
+        /// Message to be sent.
         msg: PeerMsg,
     },
-    /// Close a peer connection; no `PeerClosed` follows. Transfers on it end with `Broken`.
+    /// Close a peer connection; no `PeerClosed` follows. Its transfers end with `Broken`.
     PeerClose {
-        /// Which.
+        /// Peer connection to be closed.
         conn: ConnId,
-        /// Why, for the log and the peer.
+        /// Reason, for the log and the peer.
         why: CloseReason,
     },
-    /// Get blocks, verify them, write them. Progress by [`Input::Progress`], then one [`Input::FetchEnded`].
+    /// Fetch blocks, verify and write them. Answered by any number of [`Input::Progress`], then one
+    /// [`Input::FetchEnded`].
     Fetch {
-        /// Its number.
+        /// Number of the transfer.
         xfer: XferId,
-        /// For this download of this version.
+        /// Download that the blocks are for.
         handle: Handle,
-        /// See `handle`.
+        /// Version that the piece belongs to.
         version: VersionId,
-        /// From whom.
+        /// Edge or peer to fetch from.
         source: FetchSource,
-        /// Which piece.
+        /// Index of the piece.
         piece: PieceIndex,
-        /// Which of its blocks.
+        /// Range of block indices within the piece.
         blocks: Range<u32>,
-        /// Ask the peer for the piece's leaf hashes (never for the edge).
+        /// Whether to request the piece's leaf hashes too; only from peers, never from the edge.
         want_leaves: bool,
     },
-    /// Stop a transfer; its `FetchEnded` still comes.
+    /// Cancel a transfer; its `FetchEnded` still comes.
     CancelFetch {
-        /// Which.
+        /// Transfer to be cancelled.
         xfer: XferId,
     },
-    /// Send blocks to the peer that asked; then one [`Input::ServeEnded`].
+    /// Send the requested blocks to a peer; answered by one [`Input::ServeEnded`].
     Serve {
-        /// The request's number.
+        /// Number of the peer's request.
         xfer: XferId,
-        /// Of this version.
+        /// Version that the piece belongs to.
         version: VersionId,
-        /// Which piece.
+        /// Index of the piece.
         piece: PieceIndex,
-        /// Which of its blocks.
+        /// Range of block indices within the piece.
         blocks: Range<u32>,
-        /// Send the piece's leaf hashes first.
+        /// Whether to send the piece's leaf hashes first.
         leaves: bool,
-        /// No faster than this over all transfers of the version, bytes a second; 0: no limit.
+        /// Highest rate over all transfers of the version, bytes a second; 0 for no limit.
         rate_max: u64,
     },
     /// Refuse a request, or stop serving it (then `ServeEnded` still comes).
     Refuse {
-        /// The request's number.
+        /// Number of the peer's request.
         xfer: XferId,
-        /// Why.
+        /// Reason, sent to the peer.
         why: RefuseCode,
     },
-    /// Sign with the download's key K_d, under [`crate::wire::records::Context::Receipt`]; answered by
+    /// Sign a receipt with the download's key K_d, under [`crate::wire::records::Context::Receipt`]; answered by
     /// [`Input::Signed`].
     SignReceipt {
-        /// Echoed.
+        /// Number of the request, repeated in the answer.
         req: ReqId,
-        /// What; it names the download.
+        /// Receipt to be signed; it names the download.
         receipt: Receipt,
     },
-    /// Sign a head of the log with the client's key; answered by [`Input::HeadSigned`].
+    /// Sign a log head with the client's key; answered by [`Input::HeadSigned`].
     SignHead {
-        /// Echoed.
+        /// Number of the request, repeated in the answer.
         req: ReqId,
-        /// What.
+        /// Log head to be signed.
         head: Head,
     },
-    /// Make a new key for this installation and keep it beside the one it has, or take the one that is kept there;
-    /// answered by [`Input::KeyMade`].
+    /// Make a new key for this installation and store it beside the current one, or load the new key that is stored
+    /// there already; answered by [`Input::KeyMade`].
     MakeKey {
-        /// Echoed.
+        /// Number of the request, repeated in the answer.
         req: ReqId,
     },
-    /// Put the new key in the old one's place, forget the starts and the upload key that copies share, and start the
-    /// client anew from its store. Nothing follows.
+    /// Replace the current key by the new one, forget the secondary GUIDs and the upload key that copies share, and
+    /// restart the client from its store. Nothing answers it.
     AdoptKey,
-    /// Write durably; answered by [`Input::Saved`].
+    /// Write to the store durably; answered by [`Input::Saved`].
     Save {
-        /// Echoed.
+        /// Number of the request, repeated in the answer.
         req: ReqId,
-        /// What.
+        /// Change to be written.
         what: Save,
     },
-    /// The network may have changed: look at this host's addresses, ask a STUN server, let QUIC try every connection's
-    /// way (RFC 9000 §9). What has changed comes as [`Input::Network`].
-    Look,
-    /// The network has changed: no kept connection to an edge can be used any more, and QUIC tries every way anew.
-    Moved,
-    /// Tell the user.
+    /// The network may have changed: list this host's addresses, query a STUN server, and let QUIC probe every
+    /// connection's path (RFC 9000 §9). A change comes back as [`Input::Network`].
+    ProbeNetwork,
+    /// The network has changed: drop every kept connection to an edge, and let QUIC probe all paths again.
+    NetworkChanged,
+    /// Report something to the user.
     Notice(Notice),
 }
 
-/// What can be asked of an edge.
+/// Request to an edge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EdgeAsk {
-    /// Where are the CNs, the other edges, the STUN servers?
+    /// Request the addresses of the CNs, the other edges and the STUN servers.
     Bootstrap,
-    /// May I download this? The shell makes the download's key for a new one and keeps it under the download's id.
+    /// Request a grant. For a new download the shell makes the key K_d and keeps it under the download's id.
     Grant {
-        /// Which object.
+        /// Object to be downloaded.
         object: ObjectRef,
-        /// The grant to renew, if there is one.
+        /// Grant to be renewed, if there is one.
         renew: Option<SealedGrant>,
-        /// Whose key signs the renewal.
+        /// Download whose key signs the renewal.
         download: Option<DownloadId>,
-        /// A download without peers takes the renewed one's place.
+        /// Whether to replace the grant by one for a new download that may use no peers.
         edge_only: bool,
-        /// The version that must not change (resumption), if any.
+        /// Version that a resumed download must keep, if any.
         version: Option<VersionId>,
     },
-    /// Fetch the manifest of a version (or find it in the store).
+    /// Fetch the manifest of a version (or load it from the store).
     Manifest {
-        /// Which.
+        /// Version whose manifest is needed.
         version: VersionId,
-        /// The grant that allows it.
+        /// Grant that permits the download.
         grant: SealedGrant,
     },
-    /// This is complete.
+    /// Report to the edge that the download is complete.
     Completed {
-        /// Which version.
+        /// Version that was downloaded.
         version: VersionId,
-        /// The download's grant.
+        /// Grant of the download.
         grant: SealedGrant,
     },
-    /// Here is the proof that was asked for. The shell makes it from the store; what it cannot read it does not answer.
+    /// Answer a possession challenge. The shell computes the proof from the store, and sends nothing if it cannot read
+    /// the bytes.
     Prove {
-        /// Of which version.
+        /// Version that the challenge is about.
         version: VersionId,
-        /// The download's grant.
+        /// Grant of the download.
         grant: SealedGrant,
-        /// What the edge has asked for.
+        /// Challenge that the edge has sent.
         challenge: Challenge,
     },
 }
 
-/// Where blocks come from.
+/// Source of a transfer's blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FetchSource {
-    /// An edge, with the grant to show.
+    /// An edge, with the grant to show it.
     Edge {
-        /// Which, as the bootstrap numbers them.
+        /// Index of the edge in the bootstrap's list.
         edge: u32,
-        /// The grant.
+        /// Grant that permits the download.
         grant: SealedGrant,
     },
-    /// A connected peer.
+    /// A connected peer, by its connection.
     Peer(ConnId),
 }
 
 /// A download as the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DownloadRecord {
-    /// The user's handle.
+    /// Handle that the user's commands name it by.
     pub handle: Handle,
-    /// The object.
+    /// Object that is downloaded.
     pub object: ObjectRef,
-    /// The shell's token for where the file is to go.
+    /// The shell's token for the place of the user's file.
     pub output: String,
-    /// What stands there may be replaced.
+    /// Whether an existing file at `output` may be replaced.
     pub replace: bool,
-    /// Its grant; the version is fixed by it.
+    /// Current grant, which fixes the version; `None` until the edge has granted the download.
     pub granted: Option<Granted>,
-    /// How far it is.
+    /// Stage that the download has reached.
     pub state: DownloadState,
-    /// The last usage record's `seq`.
+    /// The `seq` of its last usage record.
     pub usage_seq: u32,
-    /// How long it was fetching under this grant's id, up to that record, in milliseconds.
+    /// Milliseconds it was fetching under this download id, up to its last usage record.
     pub active_ms: u64,
 }
 
-/// How far a download is.
+/// Stage of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DownloadState {
-    /// Asking the edge for a grant and manifest.
+    /// The edge is being asked for a grant and manifest.
     Starting,
-    /// Fetching.
+    /// Pieces are being fetched.
     Running,
-    /// Stopped by the user.
+    /// The user has paused it.
     Paused,
-    /// Every piece verified, durable, and the file where the user wants it.
+    /// Every piece is verified and durable, and the file is in the user's place.
     Completed,
-    /// Given up; the reason tells the user what to do.
+    /// The download was given up; the reason tells the user what to do.
     Failed(FailReason),
 }

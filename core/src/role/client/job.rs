@@ -1,4 +1,4 @@
-//! One download as the client sees it: its record, what is being asked of an edge for it, and its swarm.
+//! One download in the client: its record, its pending request to an edge, its peers and its swarm machine.
 
 use super::io::{DownloadRecord, DownloadState, DownloadStatus, Granted, Save};
 use super::sharing::millis_between;
@@ -15,58 +15,58 @@ use crate::swarm::download;
 use crate::wire::records::UsageState;
 use alloc::vec::Vec;
 
-/// What an edge is to be asked for a download.
+/// Answer that a download needs from an edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Need {
-    /// Its first grant, or one in place of a grant that is too old to be renewed. `keep`: of the version it has.
+    /// A first grant, or one that replaces a grant too old to be renewed. `keep`: only for the version it has.
     Grant { keep: bool },
     /// A renewal of its grant.
     Renewal,
-    /// A grant without peers in the place of its own, whose bytes no edge can count.
+    /// A new grant without peers, because no edge can count the bytes of the current one.
     EdgeOnly,
     /// The manifest of its version.
     Manifest,
 }
 
-/// A download. Its version never changes while it has a swarm.
+/// A download and its state in memory. Its version never changes while it has a swarm.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Job {
     pub(super) record: DownloadRecord,
-    /// What is durable of its version, until the swarm knows it better.
+    /// Durable pieces of its version; once there is a swarm, the swarm's own map is the newer one.
     pub(super) have: Bitfield,
-    /// Who delivered it.
+    /// Bytes of durable pieces by source, under this download id; the swarm's count replaces it.
     pub(super) counted: Vec<(SourceName, u64)>,
     pub(super) swarm: Option<Download>,
     /// The number of the next swarm's first transfer.
     pub(super) next_xfer: u32,
-    /// What an edge must still say, and the request under way for it.
+    /// Answer still needed from an edge, and the pending request for it.
     pub(super) need: Option<Need>,
     pub(super) asked: Option<ReqId>,
     pub(super) ask_backoff: Backoff,
-    /// Since when no edge has answered.
+    /// Start of the start time-out: when the download was last resumed, or an edge last answered that it is busy.
     pub(super) asking_since: Time,
-    /// Wrong answers.
+    /// Number of invalid answers since the download was last resumed.
     pub(super) invalid: u32,
-    /// The user has asked for the object as it is now: another version may take this one's place.
+    /// Whether the user has asked for the object as it is now, so that a newer version may replace this one.
     pub(super) newest: bool,
-    /// The provider and the CN let it have peers.
+    /// Whether the provider and the CN let it use peers.
     pub(super) peers_allowed: bool,
-    /// K_u of peers that it has, or has tried in vain.
+    /// K_u of connected peers and of peers that it has tried in vain; CNs are asked not to introduce these.
     pub(super) tried: Vec<PublicKey>,
-    /// K_u of peers that were tried in vain and may be, or have been, tried once more.
+    /// K_u of peers whose failed connection has been forgiven once; a second failure is final.
     pub(super) retried: Vec<PublicKey>,
-    /// The way to a peer was lost: the control session is to ask at once.
-    pub(super) soon: bool,
-    /// What the control session was last told to want: how many, and how long `tried` was.
-    pub(super) wanted: Option<(u8, usize)>,
-    /// When it began in this life of the client.
+    /// Whether the control session must ask for peers at once, because the path to one was lost.
+    pub(super) ask_at_once: bool,
+    /// Last request for peers to the control session: how many more, and the length of `tried`.
+    pub(super) last_want: Option<(u8, usize)>,
+    /// Time at which the download began in this run of the client.
     pub(super) began: Time,
-    /// Since when the time that it is fetching is not in its record yet; none while it is not.
+    /// Start of the fetching time that is not yet in `record.active_ms`; `None` while it does not fetch.
     pub(super) fetching_since: Option<Time>,
     /// Bytes in its last usage record.
     pub(super) reported: Option<u64>,
-    /// What the user was last told.
-    pub(super) told: Option<DownloadStatus>,
+    /// Status last reported to the user.
+    pub(super) last_status: Option<DownloadStatus>,
 }
 
 impl Job {
@@ -86,28 +86,28 @@ impl Job {
             peers_allowed: true,
             tried: Vec::new(),
             retried: Vec::new(),
-            soon: false,
-            wanted: None,
+            ask_at_once: false,
+            last_want: None,
             began: now,
             fetching_since: None,
             reported: None,
-            told: None,
+            last_status: None,
         }
     }
 
-    /// Its grant.
+    /// Returns its current grant, if any.
     pub(super) const fn granted(&self) -> Option<&Granted> {
         self.record.granted.as_ref()
     }
 
-    /// It has no swarm any more, or another one soon.
+    /// Drops the swarm and keeps the number of its next transfer for another swarm.
     pub(super) fn drop_swarm(&mut self) {
         if let Some(swarm) = self.swarm.take() {
             self.next_xfer = swarm.next_xfer();
         }
     }
 
-    /// Whether it is to go on by itself.
+    /// Returns whether it proceeds without a command of the user.
     pub(super) const fn is_active(&self) -> bool {
         matches!(self.record.state, DownloadState::Starting | DownloadState::Running)
     }
@@ -116,13 +116,13 @@ impl Job {
         self.counted_bytes().iter().filter(|(name, _)| of(*name)).map(|(_, bytes)| bytes).sum()
     }
 
-    /// Bytes of durable pieces by who delivered them, under this download's id.
+    /// Returns bytes of durable pieces by source, under this download's id.
     pub(super) fn counted_bytes(&self) -> Vec<(SourceName, u64)> {
         self.swarm.as_ref().map_or_else(|| self.counted.clone(), |s| s.counted().collect())
     }
 
-    /// How many more introductions its usage record can name beside those that count and these links: bytes of one
-    /// that finds no place in it would be nobody's.
+    /// Returns how many more introductions its usage record has room for, beside the counted ones and `links`. Bytes
+    /// under an introduction that is not in the record would be billed to nobody.
     pub(super) fn nameable(&self, links: usize) -> usize {
         let of_peer = |(name, _): &(SourceName, u64)| *name != SourceName::Edge;
         let all = self.swarm.as_ref().map(|s| s.counted().filter(of_peer).count());
@@ -130,7 +130,7 @@ impl Job {
         USAGE_SOURCES_MAX.saturating_sub(counted + links)
     }
 
-    /// Takes the time that it has been fetching into its record.
+    /// Adds the time since the last call, if spent fetching, to the record.
     pub(super) fn count_time(&mut self, now: Time) {
         if let Some(since) = &mut self.fetching_since {
             self.record.active_ms = self.record.active_ms.saturating_add(millis_between(*since, now));
@@ -138,13 +138,13 @@ impl Job {
         }
     }
 
-    /// Bytes of durable pieces.
+    /// Returns the bytes of durable pieces.
     fn durable(&self) -> u64 {
         let size = self.granted().map_or(0, |g| g.size);
         match &self.swarm {
             Some(swarm) => swarm.durable_bytes(),
             None if !self.have.is_empty() && self.have.is_full() => size,
-            // without the layout: close enough for a download that is not running
+            // the layout is not known: a close enough figure for a download that is not running
             None => size / u64::from(self.have.len().max(1)) * u64::from(self.have.count()),
         }
     }
@@ -167,7 +167,7 @@ impl Job {
 }
 
 impl Client {
-    /// Makes the job's record durable; `answer`: a command is done once it is.
+    /// Saves the job's record; `answer` is a command to be answered once it is durable.
     pub(super) fn save_record(&mut self, cx: &mut Context<'_>, handle: Handle, answer: Option<ReqId>) {
         let Some(job) = self.jobs.get(&handle) else { return };
         let record = job.record.clone();
@@ -179,22 +179,22 @@ impl Client {
             job.count_time(cx.now);
             job.record.state = state;
             job.fetching_since = (state == DownloadState::Running).then_some(cx.now);
-            self.tell(cx, handle);
+            self.notify_status(cx, handle);
         }
     }
 
-    /// Tells the user how a download is, if anything has changed.
-    pub(super) fn tell(&mut self, cx: &mut Context<'_>, handle: Handle) {
+    /// Reports a download's status to the user, if it has changed.
+    pub(super) fn notify_status(&mut self, cx: &mut Context<'_>, handle: Handle) {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         let status = job.status();
-        if job.told.as_ref() != Some(&status) {
-            job.told = Some(status.clone());
+        if job.last_status.as_ref() != Some(&status) {
+            job.last_status = Some(status.clone());
             cx.push(Output::Notice(Notice::Download(status)));
         }
     }
 
-    /// Lets a download go on: the edge is asked for what it lacks, or the swarm starts.
-    pub(super) fn go_on(&mut self, cx: &mut Context<'_>, handle: Handle) {
+    /// Continues a download: requests what it lacks from an edge, or starts its swarm.
+    pub(super) fn continue_download(&mut self, cx: &mut Context<'_>, handle: Handle) {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         job.asking_since = cx.now;
         job.invalid = 0;
@@ -224,7 +224,7 @@ impl Client {
         self.want_peers(cx, handle);
     }
 
-    /// Divides the budget among the downloads that run.
+    /// Divides the budget of bytes under way equally among the active downloads.
     pub(super) fn set_budgets(&mut self, cx: &mut Context<'_>) {
         let running: Vec<_> = self.jobs.iter().filter(|(_, j)| j.is_active()).map(|(h, _)| *h).collect();
         let each = cx.cfg.budget / (running.len() as u64).max(1);
@@ -233,13 +233,13 @@ impl Client {
         }
     }
 
-    /// Stops fetching and asking, for whatever reason; the record says which.
+    /// Stops fetching, edge requests and peer connections of a download, and sets its new state.
     pub(super) fn halt(&mut self, cx: &mut Context<'_>, handle: Handle, state: DownloadState) {
         self.tell_swarm(cx, handle, download::Input::Stop);
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         job.need = None;
         job.newest = false;
-        job.wanted = None;
+        job.last_want = None;
         let download = job.granted().map(|g| g.download);
         if let Some(req) = job.asked.take() {
             self.asks.remove(&req);
@@ -255,7 +255,7 @@ impl Client {
         self.set_budgets(cx);
     }
 
-    /// Gives up, with a reason that tells the user what to do. What is durable stays.
+    /// Fails a download with a reason for the user. Durable pieces are kept.
     pub(super) fn fail(&mut self, cx: &mut Context<'_>, handle: Handle, why: FailReason) {
         self.halt(cx, handle, DownloadState::Failed(why));
         self.report(cx, handle, UsageState::Failed);

@@ -1,4 +1,5 @@
-//! How introduced peers are met: the connectivity machine, between the control session, the QUIC socket and the links.
+//! Connecting introduced peers: feeds the connectivity machine with events of the session, the QUIC socket and the
+//! links, and performs its outputs.
 
 use super::io::{CloseReason, Meeting, Notice, Output};
 use super::{Client, Context, Timer};
@@ -10,14 +11,14 @@ use crate::session::client as session;
 use crate::wire::control::Introduce;
 use alloc::vec::Vec;
 
-/// The end of an attempt that was made without checks.
+/// Returns the outcome of an attempt that dialled directly, without connectivity checks.
 pub(super) const fn direct(connected: bool) -> Attempt {
     let failure = if connected { None } else { Some(Failure::NoHandshake) };
     Attempt { failure, rung: Rung::Direct, probes: 0, took_ms: 0 }
 }
 
 impl Client {
-    /// The attempts to meet peers.
+    /// Returns the connectivity machine.
     #[must_use]
     pub const fn connectivity(&self) -> &Connectivity {
         &self.connectivity
@@ -37,11 +38,11 @@ impl Client {
         let outputs = cx.child(&cfg.connectivity, |cx| f(connectivity, cx));
         self.timers.set(Timer::Connectivity, self.connectivity.poll_timeout());
         for output in outputs {
-            self.connectivity_says(cx, output);
+            self.on_connectivity_output(cx, output);
         }
     }
 
-    fn connectivity_says(&mut self, cx: &mut Context<'_>, output: connectivity::Output) {
+    fn on_connectivity_output(&mut self, cx: &mut Context<'_>, output: connectivity::Output) {
         match output {
             connectivity::Output::Send { to, bytes, ttl } => cx.push(Output::Probe { to, bytes, ttl }),
             connectivity::Output::Scatter(scatter) => cx.push(Output::Scatter(scatter)),
@@ -53,19 +54,19 @@ impl Client {
                 let failure = attempt.failure;
                 self.attempt_ended(cx, intro, attempt);
                 if failure.is_some() {
-                    self.not_met(cx, intro);
+                    self.on_no_path(cx, intro);
                 }
             }
         }
     }
 
-    /// Tells everyone how an attempt has ended.
+    /// Reports an attempt's outcome to the user and, through the session, to the CN.
     pub(super) fn attempt_ended(&mut self, cx: &mut Context<'_>, intro: IntroId, attempt: Attempt) {
         cx.push(Output::Notice(Notice::Meeting(intro, Meeting::Ended(attempt.clone()))));
         self.tell_session(cx, session::Input::Outcome { intro, attempt });
     }
 
-    /// A peer is to be met, on either side.
+    /// Offers an introduction to the connectivity machine, as downloader or uploader.
     pub(super) fn meet(
         &mut self,
         cx: &mut Context<'_>,
@@ -79,7 +80,8 @@ impl Client {
         self.tell_connectivity(cx, connectivity::Input::Offer(Offer { intro, role, ticket, nat }));
     }
 
-    /// A peer will come, to be served.
+    /// Prepares for a downloader that will connect: by connectivity checks if the CN gave a ticket, else by datagrams
+    /// that open the NAT.
     pub(super) fn expect_peer(&mut self, cx: &mut Context<'_>, introduce: Introduce) {
         let Introduce { intro, nat, ticket } = introduce;
         if let Some(ticket) = ticket {
@@ -91,10 +93,10 @@ impl Client {
         }
     }
 
-    /// There is no path to a peer: it is let go, and may be introduced once more.
-    fn not_met(&mut self, cx: &mut Context<'_>, intro: IntroId) {
+    /// Drops a peer to which no path was found; it may be introduced once more.
+    fn on_no_path(&mut self, cx: &mut Context<'_>, intro: IntroId) {
         let Some(conn) = self.link_of(intro) else { return };
         self.may_meet_again(conn);
-        self.let_go(cx, conn, CloseReason::Stalled);
+        self.drop_peer(cx, conn, CloseReason::Stalled);
     }
 }

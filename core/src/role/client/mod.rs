@@ -1,4 +1,7 @@
-//! The client role: its downloads, what it uploads, its control session, and the user's commands.
+//! The client role: one state machine for downloads, uploads, the control session and the user's commands.
+//!
+//! [`Client`] composes a [`Download`] machine for each download (wrapped in a `Job`), [`Uploads`], [`Receipts`],
+//! [`ClientSession`] and [`Connectivity`], and turns their outputs into its own [`Output`]s.
 
 mod asks;
 mod commands;
@@ -42,54 +45,54 @@ use sharing::Served;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    /// The first call.
+    /// First call of the machine, due at once.
     Start,
-    /// Ask for the bootstrap again.
+    /// Request the bootstrap from an edge again.
     Bootstrap,
-    /// A download's own.
+    /// Timer of a download's swarm machine.
     Download(Handle),
-    /// Ask an edge again for what a download needs.
+    /// Repeat the request that a download has open with an edge.
     Ask(Handle),
-    /// A download's grant is about to expire.
+    /// Renew a download's grant before it expires.
     Renew(Handle),
-    /// A peer has not opened or answered.
+    /// Time-out of a peer connection that has not opened or not answered `Hello`.
     Peer(ConnId),
-    /// The session's own.
+    /// Timer of the control session machine.
     Session,
-    /// The uploads' own.
+    /// Timer of the uploads machine.
     Uploads,
-    /// The attempts' to meet peers.
+    /// Timer of the connectivity machine.
     Connectivity,
-    /// The receipts' own.
+    /// Timer of the receipts machine.
     Receipts,
-    /// Tell the user's figures.
+    /// Report every download's status to the user.
     Status,
-    /// Write usage records.
+    /// Write the usage records that are due.
     Usage,
-    /// The change of keys goes on, or is put off.
+    /// Retry or abandon closing the usage records for a rekey.
     Rekey,
 }
 
-/// What a request to an edge was for.
+/// Purpose of a pending request to an edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Ask {
     Bootstrap,
     Job(Handle),
-    /// Tells an edge that a download is complete; so many others may be told instead.
+    /// Report to an edge that a download is complete; after a failure `tries` more edges are asked.
     Completed {
         handle: Handle,
         edge: u32,
         tries: u8,
     },
-    /// Answers a challenge.
+    /// Send the proof of possession that an edge has asked for.
     Proof,
 }
 
-/// What follows when a write is durable.
+/// Follow-up of a durable write, done while its [`Input::Saved`] is handled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Saving {
     Nothing,
-    /// A command is done.
+    /// Answer the user's command.
     Command {
         answer: Option<ReqId>,
         handle: Option<Handle>,
@@ -101,11 +104,11 @@ enum Saving {
     Finish {
         handle: Handle,
     },
-    /// It may be sent.
+    /// Append the durable record to the log; only then may it be sent.
     Usage(UsageRecord),
-    /// It may be shown.
+    /// Hand the durable checkpoint to the session, which may show it to CNs.
     Checkpoint(Box<SignedCheckpoint>),
-    /// Credit may grow.
+    /// Raise the downloader's credit: its receipt is durable.
     Receipt {
         intro: IntroId,
         bytes: u64,
@@ -118,7 +121,7 @@ impl Saving {
     }
 }
 
-/// The client machine.
+/// State machine of the client role.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Client {
     jobs: BTreeMap<Handle, Job>,
@@ -129,26 +132,26 @@ pub struct Client {
     links: BTreeMap<ConnId, PeerLink>,
     receipts: Receipts,
     cached: BTreeMap<VersionId, (Layout, Bitfield)>,
-    /// What its CN has said to be published no more.
+    /// Versions that CNs have reported as withdrawn by the provider; at most `WITHDRAWN_MAX`.
     withdrawn: BTreeSet<VersionId>,
     served: BTreeMap<DownloadId, Served>,
-    /// Usage records of an earlier life, until they are logged.
+    /// Unacknowledged usage records of an earlier start; the first timeout appends them to this start's log.
     unsent: Vec<UsageRecord>,
-    /// This start's log, and the records whose heads are being signed.
+    /// Log of usage records of this start.
     log: Log,
     logging: BTreeMap<ReqId, (UsageRecord, Head)>,
     owner: Owner,
     rekey: Rekey,
-    /// A new key of an earlier life that no CN has answered for.
+    /// Key made by an earlier start whose rekey no CN has confirmed yet.
     new_key: Option<Box<SignedRekey>>,
-    /// Transfers whose end has not come.
+    /// Transfers whose [`Input::FetchEnded`] has not come yet.
     fetches: BTreeSet<XferId>,
     asks: BTreeMap<ReqId, Ask>,
     saves: BTreeMap<ReqId, Saving>,
     next_req: ReqId,
     next_conn: ConnId,
     next_handle: Handle,
-    /// How many edges there are, and which is asked for grants and manifests.
+    /// Number of known edges, and the index of the one that is asked for grants and manifests.
     edges: u32,
     ask_edge: u32,
     bootstrap_backoff: Backoff,
@@ -160,24 +163,24 @@ pub struct Client {
 type Context<'a> = Cx<'a, Client>;
 
 impl Client {
-    /// The downloads, each with how far it is.
+    /// Returns every download's handle and state.
     pub fn downloads(&self) -> impl Iterator<Item = (Handle, DownloadState)> + '_ {
         self.jobs.iter().map(|(handle, job)| (*handle, job.record.state))
     }
 
-    /// A download's swarm, once its version and layout are known.
+    /// Returns a download's swarm machine, once its version and layout are known.
     #[must_use]
     pub fn swarm(&self, handle: Handle) -> Option<&Download> {
         self.jobs.get(&handle)?.swarm.as_ref()
     }
 
-    /// The control session.
+    /// Returns the control session machine.
     #[must_use]
     pub const fn session(&self) -> &ClientSession {
         &self.session
     }
 
-    /// The uploading side.
+    /// Returns the uploads machine.
     #[must_use]
     pub const fn uploads(&self) -> &Uploads {
         &self.uploads
@@ -189,7 +192,7 @@ impl Client {
         cx.push(Output::Save { req, what });
     }
 
-    fn saved(&mut self, cx: &mut Context<'_>, req: ReqId, result: Result<(), StoreError>) {
+    fn on_saved(&mut self, cx: &mut Context<'_>, req: ReqId, result: Result<(), StoreError>) {
         match self.saves.remove(&req) {
             None | Some(Saving::Nothing) => {}
             Some(Saving::Command { answer, handle }) => {
@@ -197,7 +200,7 @@ impl Client {
                     Self::answer(cx, req, result.map(|()| handle).map_err(CommandError::Store));
                 }
                 if let (Err(why), Some(handle)) = (result, handle) {
-                    self.record_not_saved(cx, handle, why);
+                    self.on_record_not_saved(cx, handle, why);
                 }
             }
             Some(Saving::Piece { handle, piece }) => {
@@ -206,30 +209,30 @@ impl Client {
             }
             Some(Saving::Finish { handle }) => {
                 self.tell_swarm(cx, handle, download::Input::Finished(result));
-                self.finished(cx, handle);
+                self.on_finish_saved(cx, handle);
             }
-            Some(Saving::Receipt { intro, bytes }) => self.receipt_saved(cx, (intro, bytes), result),
-            Some(Saving::Usage(record)) => self.usage_saved(cx, record, result.is_ok()),
+            Some(Saving::Receipt { intro, bytes }) => self.on_receipt_saved(cx, (intro, bytes), result),
+            Some(Saving::Usage(record)) => self.on_usage_saved(cx, record, result.is_ok()),
             Some(Saving::Checkpoint(_)) if result.is_err() => {}
             Some(Saving::Checkpoint(kept)) => self.tell_session(cx, session::Input::Checkpoint(kept)),
         }
     }
 
-    /// A download whose record cannot be kept would not survive a crash: it stops, and says why.
-    fn record_not_saved(&mut self, cx: &mut Context<'_>, handle: Handle, why: StoreError) {
+    /// Fails a download whose record cannot be saved, since it would not survive a crash.
+    fn on_record_not_saved(&mut self, cx: &mut Context<'_>, handle: Handle, why: StoreError) {
         if self.jobs.get(&handle).is_some_and(Job::is_active) {
             self.halt(cx, handle, DownloadState::Failed(why.into()));
         }
     }
 
-    fn finished(&mut self, cx: &mut Context<'_>, handle: Handle) {
+    fn on_finish_saved(&mut self, cx: &mut Context<'_>, handle: Handle) {
         let Some(job) = self.jobs.get(&handle) else { return };
         let (Some(swarm), Some(granted)) = (&job.swarm, job.granted()) else { return };
         if swarm.phase() != download::Phase::Done || job.record.state == DownloadState::Completed {
             return;
         }
         self.cached.insert(granted.version, (*swarm.layout(), swarm.have().clone()));
-        // the books first: who hears that it is complete can ask at once whether they are settled
+        // usage record first: a user who sees "completed" may ask at once whether everything was reported
         self.report(cx, handle, UsageState::Completed);
         self.halt(cx, handle, DownloadState::Completed);
         self.save_record(cx, handle, None);
@@ -242,18 +245,18 @@ impl Client {
         self.run(cx, handle, |swarm, cx| swarm.handle_input(cx, input));
     }
 
-    /// Runs a download's swarm and does what it says.
+    /// Runs a download's swarm machine and performs its outputs.
     fn run(&mut self, cx: &mut Context<'_>, handle: Handle, f: impl FnOnce(&mut Download, &mut Cx<'_, Download>)) {
         let Some(swarm) = self.jobs.get_mut(&handle).and_then(|j| j.swarm.as_mut()) else { return };
         let cfg = cx.cfg;
         let outputs = cx.child(&cfg.download, |cx| f(swarm, cx));
         self.timers.set(Timer::Download(handle), swarm.poll_timeout());
         for output in outputs {
-            self.swarm_says(cx, handle, output);
+            self.on_swarm_output(cx, handle, output);
         }
     }
 
-    fn swarm_says(&mut self, cx: &mut Context<'_>, handle: Handle, output: download::Output) {
+    fn on_swarm_output(&mut self, cx: &mut Context<'_>, handle: Handle, output: download::Output) {
         let Some(job) = self.jobs.get(&handle) else { return };
         let Some(granted) = job.granted() else { return };
         let version = granted.version;
@@ -279,7 +282,7 @@ impl Client {
             download::Output::Finish => {
                 self.save(cx, Save::Finish { handle, version }, Saving::Finish { handle });
             }
-            download::Output::DropPeer { conn, why, .. } => self.swarm_dropped(cx, handle, conn, why),
+            download::Output::DropPeer { conn, why, .. } => self.on_swarm_dropped(cx, handle, conn, why),
             download::Output::DropEdge { .. } => {
                 let (source, why) = (io::SourceName::Edge, io::CloseReason::BadBlock);
                 cx.push(Output::Notice(Notice::SourceDropped { handle, source, why }));
@@ -300,11 +303,11 @@ impl Client {
         let outputs = cx.child(&cfg.session, |cx| f(session, cx));
         self.timers.set(Timer::Session, self.session.poll_timeout());
         for output in outputs {
-            self.session_says(cx, output);
+            self.on_session_output(cx, output);
         }
     }
 
-    fn session_says(&mut self, cx: &mut Context<'_>, output: session::Output) {
+    fn on_session_output(&mut self, cx: &mut Context<'_>, output: session::Output) {
         match output {
             session::Output::Dial { conn, cn } => cx.push(Output::ControlDial { conn, cn }),
             session::Output::Send { conn, msg } => cx.push(Output::ControlSend { conn, msg }),
@@ -315,7 +318,7 @@ impl Client {
             }
             session::Output::Disconnected => cx.push(Output::Notice(Notice::Session { connected: false })),
             session::Output::NoServers => self.bootstrap(cx),
-            session::Output::Introduced { download, peers } => self.introduced(cx, download, peers),
+            session::Output::Introduced { download, peers } => self.on_introduced(cx, download, peers),
             session::Output::Regrant { download } => {
                 if let Some(handle) = self.handle_of(download) {
                     self.renew(cx, handle, Need::Renewal);
@@ -330,9 +333,9 @@ impl Client {
             session::Output::Go(intro) => self.tell_connectivity(cx, connectivity::Input::Go(intro)),
             session::Output::Withdrawn { versions } => self.withdraw(cx, versions),
             session::Output::Checkpoint(new) => self.save(cx, Save::Checkpoint(new.clone()), Saving::Checkpoint(new)),
-            session::Output::RekeyOrdered => self.rekey_ordered(cx),
-            session::Output::Retired => self.guid_retired(cx),
-            session::Output::UsageDone { ids } => self.usage_done(cx, ids),
+            session::Output::RekeyOrdered => self.on_rekey_ordered(cx),
+            session::Output::Retired => self.on_guid_retired(cx),
+            session::Output::UsageDone { ids } => self.on_usage_done(cx, ids),
         }
     }
 
@@ -359,13 +362,13 @@ impl Client {
                 }
                 upload::Output::Refuse { xfer, why } => cx.push(Output::Refuse { xfer, why }),
                 upload::Output::Receipted { download, version, intro, key, proof } => {
-                    self.receipted(cx, (download, version), (intro, key), proof);
+                    self.on_receipt(cx, (download, version), (intro, key), proof);
                 }
                 upload::Output::Ended { intro, end } => {
                     self.tell_session(cx, session::Input::Unreceipted { intro, end });
                 }
                 upload::Output::Sent { download, version, intro, key, bytes, last } => {
-                    self.sent(cx, (download, version), (intro, key), bytes, last);
+                    self.on_sent(cx, (download, version), (intro, key), bytes, last);
                 }
             }
         }
@@ -373,57 +376,57 @@ impl Client {
 
     // --- events ---------------------------------------------------------------------------------------------------
 
-    /// The first call: everything that was under way goes on.
-    fn start(&mut self, cx: &mut Context<'_>) {
+    /// Handles the first call: requests the bootstrap and resumes every active download.
+    fn on_start(&mut self, cx: &mut Context<'_>) {
         self.bootstrap(cx);
-        self.begin_as(cx);
+        self.claim_store(cx);
         for record in core::mem::take(&mut self.unsent) {
             self.log_usage(cx, record);
         }
         self.share_all(cx);
         let active: Vec<_> = self.jobs.iter().filter(|(_, j)| j.is_active()).map(|(h, _)| *h).collect();
         for handle in active {
-            self.go_on(cx, handle);
+            self.continue_download(cx, handle);
         }
         self.report_soon(cx, cx.now);
         self.timers.set(Timer::Status, Some(cx.now.after(cx.cfg.status_every)));
     }
 
-    fn tell_all(&mut self, cx: &mut Context<'_>) {
+    fn notify_all_statuses(&mut self, cx: &mut Context<'_>) {
         let handles: Vec<_> = self.jobs.keys().copied().collect();
         for handle in handles {
-            self.tell(cx, handle);
+            self.notify_status(cx, handle);
         }
         let busy = self.jobs.values().any(Job::is_active);
         self.timers.set(Timer::Status, busy.then(|| cx.now.after(cx.cfg.status_every)));
     }
 
-    fn due(&mut self, cx: &mut Context<'_>, timer: Timer) {
+    fn on_timer(&mut self, cx: &mut Context<'_>, timer: Timer) {
         match timer {
-            Timer::Start => self.start(cx),
+            Timer::Start => self.on_start(cx),
             Timer::Bootstrap => self.bootstrap(cx),
             Timer::Download(handle) => self.run(cx, handle, |swarm, cx| swarm.handle_timeout(cx)),
             Timer::Ask(handle) => self.ask_again(cx, handle),
             Timer::Renew(handle) => self.renew(cx, handle, Need::Renewal),
-            Timer::Peer(conn) => self.peer_late(cx, conn),
+            Timer::Peer(conn) => self.on_peer_timeout(cx, conn),
             Timer::Receipts => self.run_receipts(cx, |receipts, cx| receipts.handle_timeout(cx)),
             Timer::Session => self.run_session(cx, |session, cx| session.handle_timeout(cx)),
             Timer::Uploads => self.run_uploads(cx, |uploads, cx| uploads.handle_timeout(cx)),
             Timer::Connectivity => self.run_connectivity(cx, |c, cx| c.handle_timeout(cx)),
-            Timer::Status => self.tell_all(cx),
+            Timer::Status => self.notify_all_statuses(cx),
             Timer::Usage => self.report_all(cx),
-            Timer::Rekey => self.rekey_due(cx),
+            Timer::Rekey => self.on_rekey_timer(cx),
         }
     }
 
-    fn fetch_ended(&mut self, cx: &mut Context<'_>, xfer: XferId, end: FetchEnd) {
+    fn on_fetch_ended(&mut self, cx: &mut Context<'_>, xfer: XferId, end: FetchEnd) {
         self.fetches.remove(&xfer);
         self.tell_swarm(cx, owner(xfer), download::Input::Ended { xfer, end });
         self.tell_receipts(cx, receipting::Input::Over(xfer));
     }
 }
 
-/// Whose transfer it is: a download numbers its transfers below its handle.
+/// Returns the download of a transfer: the upper 32 bits of an [`XferId`] are the handle.
 fn owner(xfer: XferId) -> Handle {
     Handle(u32::try_from(xfer.0 >> 32).unwrap_or(u32::MAX))
 }
@@ -438,35 +441,35 @@ impl Machine for Client {
             return;
         }
         match input {
-            Input::Command(command) => self.command(cx, command),
-            Input::Edge { req, answer } => self.edge_answered(cx, req, answer),
+            Input::Command(command) => self.on_command(cx, command),
+            Input::Edge { req, answer } => self.on_edge_answer(cx, req, answer),
             Input::ControlOpened { conn } => self.tell_session(cx, session::Input::Opened { conn }),
             Input::ControlClosed { conn } => self.tell_session(cx, session::Input::Closed { conn }),
             Input::Control { conn, msg } => self.tell_session(cx, session::Input::Message { conn, msg }),
-            Input::PeerOpened { conn } => self.peer_opened(cx, conn),
+            Input::PeerOpened { conn } => self.on_peer_opened(cx, conn),
             Input::PeerAccepted { conn, key, .. } => self.tell_uploads(cx, upload::Input::Accepted { conn, key }),
             Input::PeerClosed { conn } => {
                 self.tell_receipts(cx, receipting::Input::Gone(conn));
                 self.tell_uploads(cx, upload::Input::Closed { conn });
-                self.peer_closed(cx, conn);
+                self.on_peer_closed(cx, conn);
             }
-            Input::Peer { conn, msg } if self.links.contains_key(&conn) => self.peer_message(cx, conn, msg),
-            Input::Peer { conn, msg } => self.served_message(cx, conn, msg),
+            Input::Peer { conn, msg } if self.links.contains_key(&conn) => self.on_peer_message(cx, conn, msg),
+            Input::Peer { conn, msg } => self.on_downloader_message(cx, conn, msg),
             Input::PeerRequest { conn, xfer, request } => {
                 self.tell_uploads(cx, upload::Input::Request { conn, xfer, request });
             }
             Input::Progress { xfer, verified } => {
                 self.tell_swarm(cx, owner(xfer), download::Input::Progress { xfer, verified });
             }
-            Input::FetchEnded { xfer, end } => self.fetch_ended(cx, xfer, end),
+            Input::FetchEnded { xfer, end } => self.on_fetch_ended(cx, xfer, end),
             Input::ServeEnded { xfer, bytes } => self.tell_uploads(cx, upload::Input::Served { xfer, bytes }),
             Input::Signed { req, signature } => self.tell_receipts(cx, receipting::Input::Signed(req, signature)),
-            Input::HeadSigned { req, signature } => self.head_signed(cx, req, signature),
-            Input::KeyMade { req, made } => self.key_made(cx, req, made),
-            Input::Saved { req, result } => self.saved(cx, req, result),
-            Input::VersionLost { version, left, sources } => self.version_lost(cx, version, &left, sources),
-            Input::PeerQuiet { conn, quiet, round_trip } => self.peer_quiet(cx, conn, quiet, round_trip),
-            Input::Network(nat) => self.network(cx, nat),
+            Input::HeadSigned { req, signature } => self.on_head_signed(cx, req, signature),
+            Input::KeyMade { req, made } => self.on_key_made(cx, req, made),
+            Input::Saved { req, result } => self.on_saved(cx, req, result),
+            Input::VersionLost { version, left, sources } => self.on_version_lost(cx, version, &left, sources),
+            Input::PeerQuiet { conn, quiet, round_trip } => self.on_peer_quiet(cx, conn, quiet, round_trip),
+            Input::Network(nat) => self.on_network(cx, nat),
             Input::Proven(proven) => self.tell_session(cx, session::Input::Proven(proven)),
             Input::Datagram { from, bytes } => {
                 self.tell_connectivity(cx, connectivity::Input::Datagram { from, bytes });
@@ -474,19 +477,19 @@ impl Machine for Client {
             Input::Scattered(scattered) => self.tell_connectivity(cx, connectivity::Input::Scattered(scattered)),
             Input::Line(event) => self.tell_connectivity(cx, connectivity::Input::Line(event)),
         }
-        self.rekey_goes_on(cx);
+        self.advance_rekey(cx);
     }
 
     fn handle_timeout(&mut self, cx: &mut Context<'_>) {
-        // a timer that is set again for this same moment waits for the next call
+        // a timer that is set again for this moment waits for the next call
         let mut due = Vec::new();
         while let Some(timer) = self.timers.pop_due(cx.now) {
             due.push(timer);
         }
         for timer in due {
-            self.due(cx, timer);
+            self.on_timer(cx, timer);
         }
-        self.rekey_goes_on(cx);
+        self.advance_rekey(cx);
     }
 
     fn poll_timeout(&self) -> Option<Time> {

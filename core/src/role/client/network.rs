@@ -1,5 +1,5 @@
-//! What follows when the ways to others change: a NAT that has forgotten its mappings or has another address, a host
-//! that has joined another network. First signs are connections on which nothing is heard; certainty comes from STUN.
+//! Reaction to changes of the network: a NAT that has lost its mappings or changed its address, a host that has joined
+//! another network. Silent connections are the first sign, and a STUN query confirms it.
 
 use super::io::{CloseReason, Notice, Output};
 use super::job::Job;
@@ -14,80 +14,81 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-/// What is remembered of the network.
+/// Last known addresses of this host, and the time of the last check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Network {
-    /// Where connections begin and come out; ports only of a NAT that keeps one for all.
-    ways: Vec<(CandidateKind, SocketAddr)>,
-    /// The last [`Output::Look`].
-    looked: Option<Time>,
+    /// Local and reflexive addresses of this host's connections; port 0 where the NAT uses a port for each destination.
+    addresses: Vec<(CandidateKind, SocketAddr)>,
+    /// Time of the last [`Output::ProbeNetwork`].
+    checked_at: Option<Time>,
 }
 
 impl Network {
     pub(super) fn rebase(&mut self, by: Duration) {
-        self.looked = self.looked.map(|at| at.rebased(by));
+        self.checked_at = self.checked_at.map(|at| at.rebased(by));
     }
 }
 
-/// The addresses on which connections of this host depend.
-fn ways(nat: &NatDescriptor) -> Vec<(CandidateKind, SocketAddr)> {
+/// Returns the addresses that this host's connections depend on.
+fn addresses(nat: &NatDescriptor) -> Vec<(CandidateKind, SocketAddr)> {
     let one_port = nat.mapping == NatBehaviour::EndpointIndependent;
     let outside = nat.candidates.iter().filter(|c| c.kind != CandidateKind::Mapped);
     let without_port = |a: SocketAddr| SocketAddr::new(a.ip(), if one_port { a.port() } else { 0 });
     outside.map(|c| (c.kind, without_port(c.addr))).collect()
 }
 
-/// A port that is not known may be any.
+/// Returns whether two addresses may be the same; port 0 matches any port.
 fn is_same(a: (CandidateKind, SocketAddr), b: (CandidateKind, SocketAddr)) -> bool {
     let ports = [a.1.port(), b.1.port()];
     a.0 == b.0 && a.1.ip() == b.1.ip() && (ports[0] == ports[1] || ports.contains(&0))
 }
 
 impl Client {
-    /// Nothing has come on a peer's connection for `quiet`, though something was due. First the network is looked at,
-    /// which makes QUIC try the way too; what stays silent then is lost: its pieces go to others at once, and the CN is
-    /// asked to introduce the peer anew. Who is served only may come back by itself.
-    pub(super) fn peer_quiet(&mut self, cx: &mut Context<'_>, conn: ConnId, quiet: Duration, round_trip: Duration) {
+    /// Handles a peer connection that has been silent for `quiet` though something was due. First the network is
+    /// checked, which makes QUIC probe the path too. If the silence lasts, the path is lost: other sources fetch its
+    /// pieces, and the CN is asked to introduce the peer anew. A downloader that this client serves must reconnect by
+    /// itself.
+    pub(super) fn on_peer_quiet(&mut self, cx: &mut Context<'_>, conn: ConnId, quiet: Duration, round_trip: Duration) {
         if quiet < cx.cfg.quiet_after {
             return;
         }
-        self.look(cx);
+        self.check_network(cx);
         if quiet >= cx.cfg.lost_after.max(round_trip * 4) {
-            self.peer_lost(cx, conn);
+            self.drop_lost_peer(cx, conn);
         }
     }
 
-    fn peer_lost(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+    fn drop_lost_peer(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let Some((handle, source)) = self.open_link(conn) else { return };
         cx.push(Output::Notice(Notice::SourceDropped { handle, source, why: CloseReason::Stalled }));
         self.meet_anew(conn);
-        self.let_go(cx, conn, CloseReason::Stalled);
+        self.drop_peer(cx, conn, CloseReason::Stalled);
     }
 
-    /// Asks what has become of the network, unless that was asked a moment ago.
-    fn look(&mut self, cx: &mut Context<'_>) {
-        if self.network.looked.is_some_and(|at| cx.now.since(at) < cx.cfg.quiet_after / 2) {
+    /// Checks the network, unless that was done a moment ago.
+    fn check_network(&mut self, cx: &mut Context<'_>) {
+        if self.network.checked_at.is_some_and(|at| cx.now.since(at) < cx.cfg.quiet_after / 2) {
             return;
         }
-        self.network.looked = Some(cx.now);
-        cx.push(Output::Look);
+        self.network.checked_at = Some(cx.now);
+        cx.push(Output::ProbeNetwork);
         self.tell_session(cx, session::Input::Look);
     }
 
-    /// The network as it is now. Connections that came by another way are dead, though they do not know: those to edges
-    /// are made anew, QUIC tries its own, the session judges for itself.
-    pub(super) fn network(&mut self, cx: &mut Context<'_>, mut nat: NatDescriptor) {
+    /// Stores the new network. If an address in use is gone, connections over it are dead without knowing: those to
+    /// edges are dropped, QUIC probes its paths, and the session probes its own.
+    pub(super) fn on_network(&mut self, cx: &mut Context<'_>, mut nat: NatDescriptor) {
         nat.birthday = cx.cfg.connectivity.birthday.is_some();
-        let now = ways(&nat);
+        let now = addresses(&nat);
         let stays = |old: &(CandidateKind, SocketAddr)| now.iter().any(|new| is_same(*old, *new));
-        let changed = nat.udp && !self.network.ways.iter().all(stays);
+        let changed = nat.udp && !self.network.addresses.iter().all(stays);
         if nat.udp {
-            self.network.ways = now;
+            self.network.addresses = now;
         }
         self.tell_connectivity(cx, connectivity::Input::Network(nat.clone()));
         self.tell_session(cx, session::Input::Network(nat));
         if changed {
-            cx.push(Output::Moved);
+            cx.push(Output::NetworkChanged);
             let running: Vec<_> = self.jobs.iter().filter(|(_, j)| Job::is_active(j)).map(|(h, _)| *h).collect();
             for handle in running {
                 self.tell_swarm(cx, handle, download::Input::Moved);

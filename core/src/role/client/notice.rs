@@ -1,49 +1,49 @@
-//! What the client machine tells its user.
+//! Notices of the client machine to the user.
 
 use super::io::{CloseReason, DownloadStatus, Meeting, SourceName, StoreError};
 use crate::ids::{Handle, IntroId, ReqId};
 
-/// Something the user may want to know.
+/// Report to the user.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
     /// A command was carried out or refused.
     Done {
-        /// Which.
+        /// Number of the command.
         req: ReqId,
-        /// The handle it speaks of, or why not.
+        /// Handle of the download that the command concerned, or why it was refused.
         result: Result<Option<Handle>, CommandError>,
     },
-    /// A download's state or figures have changed; at most a few a second.
+    /// A download's state or figures have changed; at most a few reports a second.
     Download(DownloadStatus),
-    /// A source was dropped.
+    /// A download has dropped a source.
     SourceDropped {
-        /// Of this download.
+        /// Download that used the source.
         handle: Handle,
-        /// Which.
+        /// Edge or peer that was dropped.
         source: SourceName,
-        /// Why.
+        /// Reason for dropping it.
         why: CloseReason,
     },
-    /// What became of an introduction.
+    /// An introduction has made progress or ended.
     Meeting(IntroId, Meeting),
-    /// The control session is open, or lost.
+    /// The control session has opened or closed.
     Session {
-        /// Open.
+        /// Whether the session is open now.
         connected: bool,
     },
 }
 
-/// Why a command was refused.
+/// Reason for refusing a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CommandError {
-    /// No such download.
+    /// There is no download with this handle.
     UnknownHandle,
-    /// No such cached version.
+    /// The cache does not hold this version.
     UnknownVersion,
-    /// A running download uses it.
+    /// A running download uses the version.
     InUse,
-    /// A running download takes the object to another output.
-    OnItsWay,
-    /// The store refused.
+    /// A running download already writes the object to another output.
+    AlreadyRunning,
+    /// The store could not write the change.
     Store(StoreError),
 }

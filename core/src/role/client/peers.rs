@@ -1,4 +1,6 @@
-//! Peers that a download is introduced to: dialling, greeting, have-maps, letting go.
+//! Peers that a download is introduced to: dialling, `Hello` and `Welcome`, have-maps, and dropping them.
+//!
+//! [`PeerLink`] is one such peer. The uploading side of peer connections belongs to [`upload`].
 
 use super::io::{CloseReason, Meeting, NotTried, Notice, Output, SourceName};
 use super::job::Job;
@@ -17,26 +19,26 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-/// A connection to a peer that this client dialled.
+/// Peer that a download of this client was introduced to, and the connection to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PeerLink {
     handle: Handle,
     intro: IntroId,
     key: PublicKey,
-    /// A path to it was, or is, sought by checks.
+    /// Whether the path is, or was, found by connectivity checks.
     met: bool,
     state: LinkState,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum LinkState {
-    /// No path yet; then it is dialled, and this is shown.
+    /// The connectivity machine seeks a path; the introduction will be shown once it is dialled.
     Meeting(Box<SignedIntroduction>, DownloadId),
-    /// Not open yet; then this is shown.
+    /// The connection is being opened; the introduction will be shown on it.
     Dialing(Box<SignedIntroduction>),
-    /// Shown.
+    /// `Hello` with the introduction is sent, and `Welcome` awaited.
     Greeting,
-    /// It serves.
+    /// The peer has answered `Welcome` and serves.
     Open,
 }
 
@@ -66,10 +68,10 @@ impl Client {
         };
         let more = u8::try_from(more).unwrap_or(u8::MAX);
         let wanted = Some((more, job.tried.len()));
-        if job.wanted == wanted && !job.soon {
+        if job.last_want == wanted && !job.ask_at_once {
             return;
         }
-        job.wanted = wanted;
+        job.last_want = wanted;
         let want = session::Want {
             download: granted.download,
             download_key: granted.download_key,
@@ -77,13 +79,13 @@ impl Client {
             grant: granted.sealed.clone(),
             more,
             exclude: job.tried.clone(),
-            soon: core::mem::take(&mut job.soon) && more > 0,
+            soon: core::mem::take(&mut job.ask_at_once) && more > 0,
         };
         self.tell_session(cx, session::Input::Want(want));
     }
 
-    /// Dials peers that the CN has introduced.
-    pub(super) fn introduced(&mut self, cx: &mut Context<'_>, download: DownloadId, peers: Vec<IntroducedPeer>) {
+    /// Dials the peers that the CN has introduced to a download.
+    pub(super) fn on_introduced(&mut self, cx: &mut Context<'_>, download: DownloadId, peers: Vec<IntroducedPeer>) {
         let job = self.jobs.iter().find(|(_, j)| j.granted().is_some_and(|g| g.download == download));
         let Some(handle) = job.map(|(handle, _)| *handle) else { return };
         for peer in peers {
@@ -102,18 +104,18 @@ impl Client {
             || links >= cx.cfg.peers_wanted as usize
             || job.nameable(links) == 0;
         let fetching = job.swarm.as_ref().is_some_and(|s| s.phase() == download::Phase::Running);
-        let own = intro.uploader_key == cx.cfg.identity.upload_key;
+        let is_self = intro.uploader_key == cx.cfg.identity.upload_key;
         let obstacles = [
             (!fetching, NotTried::NotFetching),
-            (own, NotTried::Own),
-            // with a ticket it may be this client to which the peer comes
+            (is_self, NotTried::SameClient),
+            // with a ticket the peer may be the one that dials, so its address is not needed
             (addrs.is_empty() && ticket.is_none(), NotTried::NoAddress),
-            (job.tried.contains(&intro.uploader_key), NotTried::Again),
-            (full, NotTried::Enough),
+            (job.tried.contains(&intro.uploader_key), NotTried::AlreadyTried),
+            (full, NotTried::EnoughPeers),
         ];
         let not_tried = obstacles.into_iter().find(|(is_there, _)| *is_there).map(|(_, why)| why);
-        let told = Meeting::Introduced { handle, peer: intro.uploader_key, nat: nat.clone(), not_tried };
-        cx.push(Output::Notice(Notice::Meeting(intro.id, told)));
+        let notice = Meeting::Introduced { handle, peer: intro.uploader_key, nat: nat.clone(), not_tried };
+        cx.push(Output::Notice(Notice::Meeting(intro.id, notice)));
         if not_tried.is_some() {
             return;
         }
@@ -131,12 +133,12 @@ impl Client {
         cx.push(Output::PeerDial { conn, download, key, addrs, along: Along::Udp });
     }
 
-    /// The link of an introduction.
+    /// Returns the link that an introduction has led to.
     pub(super) fn link_of(&self, intro: IntroId) -> Option<ConnId> {
         self.links.iter().find(|(_, l)| l.intro == intro).map(|(conn, _)| *conn)
     }
 
-    /// There is a path to a peer: dial along it.
+    /// Dials a peer along the path that connectivity checks have found.
     pub(super) fn dial_along(&mut self, cx: &mut Context<'_>, intro: IntroId, addr: SocketAddr, along: Along) {
         let link = self.links.iter_mut().find(|(_, l)| l.intro == intro);
         let meeting = link.and_then(|(conn, link)| match &link.state {
@@ -156,7 +158,7 @@ impl Client {
         cx.push(Output::PeerDial { conn, download, key, addrs: alloc::vec![addr], along });
     }
 
-    /// A peer that was tried in vain may be introduced once more.
+    /// Lets the CN introduce a peer once more after a failed attempt, at most once.
     pub(super) fn may_meet_again(&mut self, conn: ConnId) {
         let Some(link) = self.links.get(&conn) else { return };
         let key = link.key;
@@ -166,13 +168,13 @@ impl Client {
         }
     }
 
-    /// Whose an open link is.
+    /// Returns the download and source name of a link, if its connection is open.
     pub(super) fn open_link(&self, conn: ConnId) -> Option<(Handle, SourceName)> {
         let link = self.links.get(&conn).filter(|l| matches!(l.state, LinkState::Greeting | LinkState::Open))?;
         Some((link.handle, link.name()))
     }
 
-    /// The way to a peer is lost and nothing speaks against the peer: it is asked for again at once.
+    /// Requests a peer again at once: the path to it is lost, but the peer itself has done no wrong.
     pub(super) fn meet_anew(&mut self, conn: ConnId) {
         let Some(link) = self.links.get(&conn) else { return };
         if let Some(job) =
@@ -180,12 +182,13 @@ impl Client {
         {
             job.tried.retain(|k| *k != link.key);
             job.retried.retain(|k| *k != link.key);
-            job.soon = true;
+            job.ask_at_once = true;
         }
     }
 
-    /// A message of a peer that this client may serve. Once its introduction is found valid it has been met.
-    pub(super) fn served_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: PeerMsg) {
+    /// Handles a message of a downloader that this client may serve. A valid introduction in its `Hello` ends the
+    /// connectivity attempt with success.
+    pub(super) fn on_downloader_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: PeerMsg) {
         let greets = matches!(msg, PeerMsg::Hello(_));
         self.tell_uploads(cx, upload::Input::Message { conn, msg });
         if let Some(intro) = self.uploads.introduced(conn).filter(|_| greets) {
@@ -193,8 +196,8 @@ impl Client {
         }
     }
 
-    /// A dialled connection is open: show the introduction.
-    pub(super) fn peer_opened(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+    /// Shows the introduction on a dialled connection that has opened.
+    pub(super) fn on_peer_opened(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let Some(link) = self.links.get_mut(&conn) else { return };
         let greeted = core::mem::replace(&mut link.state, LinkState::Greeting);
         let LinkState::Dialing(signed) = greeted else {
@@ -211,7 +214,7 @@ impl Client {
         }
     }
 
-    pub(super) fn peer_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: PeerMsg) {
+    pub(super) fn on_peer_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: PeerMsg) {
         let Some(link) = self.links.get_mut(&conn) else { return };
         let (handle, name) = (link.handle, link.name());
         let open = link.state == LinkState::Open;
@@ -236,16 +239,16 @@ impl Client {
             PeerMsg::Have(h) if open => {
                 self.tell_swarm(cx, handle, download::Input::PeerHas { conn, pieces: h.pieces.into_vec() });
             }
-            PeerMsg::GoingAway => self.let_go(cx, conn, CloseReason::Done),
+            PeerMsg::GoingAway => self.drop_peer(cx, conn, CloseReason::Done),
             PeerMsg::Welcome(_) | PeerMsg::HaveMap(_) | PeerMsg::Have(_) | PeerMsg::Hello(_) | PeerMsg::Receipt(_) => {
                 cx.push(Output::Notice(Notice::SourceDropped { handle, source: name, why: CloseReason::Violation }));
-                self.let_go(cx, conn, CloseReason::Violation);
+                self.drop_peer(cx, conn, CloseReason::Violation);
             }
         }
     }
 
-    /// A dialled connection has failed or ended by itself.
-    pub(super) fn peer_closed(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+    /// Handles a dialled connection that has failed or that the peer has ended.
+    pub(super) fn on_peer_closed(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         if self.links.get(&conn).is_some_and(|l| l.met && matches!(l.state, LinkState::Dialing(_))) {
             self.may_meet_again(conn);
         }
@@ -257,18 +260,18 @@ impl Client {
         self.want_peers(cx, link.handle);
     }
 
-    /// It has not opened, or not answered, in time.
-    pub(super) fn peer_late(&mut self, cx: &mut Context<'_>, conn: ConnId) {
-        self.let_go(cx, conn, CloseReason::Stalled);
+    /// Drops a peer that has not opened or not answered in time.
+    pub(super) fn on_peer_timeout(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        self.drop_peer(cx, conn, CloseReason::Stalled);
     }
 
-    pub(super) fn let_go(&mut self, cx: &mut Context<'_>, conn: ConnId, why: CloseReason) {
+    pub(super) fn drop_peer(&mut self, cx: &mut Context<'_>, conn: ConnId, why: CloseReason) {
         let Some(link) = self.forget_link(cx, conn, why == CloseReason::Stalled) else { return };
         self.tell_receipts(cx, receipting::Input::Close(conn, why));
         self.want_peers(cx, link.handle);
     }
 
-    /// Takes a link out of the books, the swarm's too. `failed`: by the peer or the way to it, not by our wish.
+    /// Forgets a link, also in the swarm. `failed`: because of the peer or the path, not by this client's decision.
     fn forget_link(&mut self, cx: &mut Context<'_>, conn: ConnId, failed: bool) -> Option<PeerLink> {
         let link = self.links.remove(&conn)?;
         self.timers.clear(Timer::Peer(conn));
@@ -286,8 +289,8 @@ impl Client {
         Some(link)
     }
 
-    /// The swarm lets a peer go.
-    pub(super) fn swarm_dropped(&mut self, cx: &mut Context<'_>, handle: Handle, conn: ConnId, why: CloseReason) {
+    /// Closes the connection of a peer that the swarm has dropped.
+    pub(super) fn on_swarm_dropped(&mut self, cx: &mut Context<'_>, handle: Handle, conn: ConnId, why: CloseReason) {
         let link = self.links.remove(&conn);
         if why != CloseReason::Done
             && let Some(link) = &link
@@ -305,7 +308,7 @@ impl Client {
         self.want_peers(cx, handle);
     }
 
-    /// The download needs no peers any more.
+    /// Closes all peer connections of a download that needs them no more.
     pub(super) fn close_peers_of(&mut self, cx: &mut Context<'_>, handle: Handle) {
         for conn in self.links_of(handle) {
             if let Some(link) = self.forget_link(cx, conn, false) {
@@ -315,7 +318,7 @@ impl Client {
         }
     }
 
-    /// Nothing speaks against a peer: it may be introduced again.
+    /// Lets the CN introduce a peer again that has done no wrong.
     fn may_try_again(&mut self, handle: Handle, key: &PublicKey) {
         if let Some(job) = self.jobs.get_mut(&handle) {
             job.tried.retain(|k| k != key);

@@ -1,16 +1,17 @@
-//! After a download with peers is complete its edge is told, which may ask for a proof that the bytes are there. None
-//! of it touches the download: what fails is let be, and counts as unanswered.
+//! Proof of possession. When a download that used peers completes, the client reports it to an edge, which may
+//! challenge it to prove that the bytes are there. Nothing here affects the download: a failed report or proof is not
+//! repeated and counts as unanswered.
 
 use super::io::{EdgeAnswer, EdgeAsk, EdgeError, Output, SourceName};
 use super::{Ask, Client, Context};
 use crate::accounting::possession::Challenge;
 use crate::ids::Handle;
 
-/// How many edges are told, one after another, until one answers.
+/// Number of edges that the completion is reported to, one after another, until one answers.
 const TRIES: u8 = 3;
 
 impl Client {
-    /// A download is complete.
+    /// Reports a completed download to an edge, if peers have delivered some of it.
     pub(super) fn tell_completed(&mut self, cx: &mut Context<'_>, handle: Handle) {
         let from_peers = |(name, bytes): &(SourceName, u64)| *name != SourceName::Edge && *bytes > 0;
         if self.jobs.get(&handle).is_some_and(|job| job.counted_bytes().iter().any(from_peers)) {
@@ -30,8 +31,8 @@ impl Client {
         cx.push(Output::EdgeAsk { req, edge, ask });
     }
 
-    /// An edge has heard of it, or not.
-    pub(super) fn completed_told(
+    /// Handles an edge's answer to the report of a completed download, or its failure.
+    pub(super) fn on_completed_answer(
         &mut self,
         cx: &mut Context<'_>,
         (handle, edge, tries): (Handle, u32, u8),

@@ -1,5 +1,4 @@
-//! Receipts, both ways: what this client signs for what it got from others, and what others have signed for what they
-//! got from it.
+//! Receipts in both directions: those that this client signs as a downloader, and those that it gets as an uploader.
 
 use super::io::{KeptReceipt, Output, Save, StoreError};
 use super::{Client, Context, Saving, Timer};
@@ -35,8 +34,8 @@ impl Client {
 
     // --- as an uploader -------------------------------------------------------------------------------------------
 
-    /// A downloader has receipted: durable first, then it counts.
-    pub(super) fn receipted(
+    /// Saves a receipt that a downloader has given. Only a durable receipt raises the downloader's credit.
+    pub(super) fn on_receipt(
         &mut self,
         cx: &mut Context<'_>,
         (download, version): (DownloadId, VersionId),
@@ -55,13 +54,13 @@ impl Client {
         self.report_soon(cx, began);
     }
 
-    pub(super) fn receipt_saved(
+    pub(super) fn on_receipt_saved(
         &mut self,
         cx: &mut Context<'_>,
         (intro, bytes): (IntroId, u64),
         result: Result<(), StoreError>,
     ) {
-        // what cannot be kept would be lost in a crash: no credit is given on it
+        // a receipt that is not durable would be lost in a crash: it raises no credit
         if result.is_ok() {
             self.tell_uploads(cx, upload::Input::ReceiptKept { intro, bytes });
         }

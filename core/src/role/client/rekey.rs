@@ -1,8 +1,12 @@
-//! A new key for this installation, because copies of it run (DESIGN §5). The order: the shell makes the key and keeps
-//! it; the CN is told, under both keys' signatures; when the old GUID's end is in the ledger, what was done under the
-//! old key is brought to its books' end; then the shell puts the new key in the old one's place, and the client begins
-//! anew under it, as after a restart: downloads go on with what they have, under new grants. A crash anywhere between
-//! these begins again at the last thing that is durable: the new key beside the old one.
+//! Rekey: a new key for this installation, because copies of it run (DESIGN §5).
+//!
+//! 1. The shell makes the key and stores it beside the old one.
+//! 2. The CN gets the new key, signed by both keys.
+//! 3. When the ledger has retired the old GUID, transfers stop and the last usage records of the old key are sent.
+//! 4. The shell replaces the key and restarts the client from its store; downloads keep their pieces and ask for new
+//! grants.
+//!
+//! A crash in between begins again at step 2 if the new key is stored, else with the CN's next order.
 
 use super::io::{DownloadState, Output, Save};
 use super::{Client, Context, Job, Saving, Timer};
@@ -14,54 +18,54 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Downloads rest no longer than this for the books' sake: the ledger may be away.
+/// Longest time for which downloads stop until the last usage records are acknowledged: the ledger may be away.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
-/// Then they go on under the old key, and the next try is after this.
+/// Wait before the next attempt, while downloads continue under the old key.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
-/// How far the change of keys is.
+/// Stage of the rekey.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum Rekey {
-    /// There is none.
+    /// No rekey is under way.
     #[default]
     None,
-    /// The shell makes the key.
+    /// The shell is making the key.
     Making(ReqId),
-    /// It is kept; the CN is told.
-    Told,
-    /// The old GUID is retired; until [`Timer::Rekey`].
+    /// The key is stored, and the CN is being told.
+    Announced,
+    /// The old GUID is retired, but its records are not all sent; the next attempt is at [`Timer::Rekey`].
     Retired,
-    /// Transfers rest and the books are being closed; whether the last records are written.
+    /// Transfers are stopped. `reported`: the last usage records are written, and their acknowledgement awaited.
     Closing { reported: bool },
-    /// The shell has the last word.
+    /// Everything is acknowledged, and the shell is replacing the key.
     Done,
 }
 
-/// Whose the store is.
+/// Owner of the store, compared with this client's GUID.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum Owner {
-    /// This GUID's.
+    /// The store belongs to this GUID.
     #[default]
-    Us,
-    /// It does not say.
-    Nobody,
-    /// Another GUID's: this installation was copied, or has taken another key.
-    Another,
+    This,
+    /// The store names no owner.
+    Unset,
+    /// The store belongs to another GUID: this installation was copied, or has changed its key.
+    Other,
 }
 
 impl Owner {
     pub(super) fn of(kept: Option<Guid>, guid: Guid) -> Self {
         match kept {
-            None => Self::Nobody,
-            Some(owner) if owner == guid => Self::Us,
-            Some(_) => Self::Another,
+            None => Self::Unset,
+            Some(owner) if owner == guid => Self::This,
+            Some(_) => Self::Other,
         }
     }
 }
 
 impl Client {
-    /// A CN orders a new key. One order is enough.
-    pub(super) fn rekey_ordered(&mut self, cx: &mut Context<'_>) {
+    /// Starts a rekey that a CN has ordered, unless one is under way.
+    pub(super) fn on_rekey_ordered(&mut self, cx: &mut Context<'_>) {
         if self.rekey == Rekey::None {
             let req = self.next_req.step();
             self.rekey = Rekey::Making(req);
@@ -69,8 +73,8 @@ impl Client {
         }
     }
 
-    /// The key is made and durable, or could not be: then the next order tries again.
-    pub(super) fn key_made(&mut self, cx: &mut Context<'_>, req: ReqId, made: Option<Box<SignedRekey>>) {
+    /// Continues with the new key, or waits for the next order if the shell could not store it.
+    pub(super) fn on_key_made(&mut self, cx: &mut Context<'_>, req: ReqId, made: Option<Box<SignedRekey>>) {
         if self.rekey != Rekey::Making(req) {
             return;
         }
@@ -80,15 +84,15 @@ impl Client {
         }
     }
 
-    /// A new key is durable: the CNs are told of it.
+    /// Tells the CNs of a new key that is durable.
     pub(super) fn take_key(&mut self, cx: &mut Context<'_>, signed: Box<SignedRekey>) {
-        self.rekey = Rekey::Told;
+        self.rekey = Rekey::Announced;
         self.tell_session(cx, session::Input::Rekey(signed));
     }
 
-    /// The old GUID's end is in the ledger.
-    pub(super) fn guid_retired(&mut self, cx: &mut Context<'_>) {
-        if self.rekey == Rekey::Told {
+    /// Continues when the ledger has retired the old GUID.
+    pub(super) fn on_guid_retired(&mut self, cx: &mut Context<'_>) {
+        if self.rekey == Rekey::Announced {
             self.close_books(cx);
         }
     }
@@ -97,7 +101,7 @@ impl Client {
         self.jobs.iter().filter(|(_, j)| j.is_active()).map(|(h, _)| *h).collect()
     }
 
-    /// Lets transfers rest, so that the books can be brought to an end.
+    /// Stops all transfers, so that the last usage records can be written.
     fn close_books(&mut self, cx: &mut Context<'_>) {
         self.rekey = Rekey::Closing { reported: false };
         for handle in self.active() {
@@ -108,25 +112,25 @@ impl Client {
         self.timers.set(Timer::Rekey, Some(cx.now.after(CLOSE_WITHIN)));
     }
 
-    /// The books could not be closed in time, or are to be closed now.
-    pub(super) fn rekey_due(&mut self, cx: &mut Context<'_>) {
+    /// Resumes downloads when the last records were not acknowledged in time; or starts the next attempt.
+    pub(super) fn on_rekey_timer(&mut self, cx: &mut Context<'_>) {
         match self.rekey {
             Rekey::Closing { .. } => {
                 self.rekey = Rekey::Retired;
                 self.tell_uploads(cx, upload::Input::Allow(self.session.uploads()));
                 self.share_all(cx);
                 for handle in self.active() {
-                    self.go_on(cx, handle);
+                    self.continue_download(cx, handle);
                 }
                 self.timers.set(Timer::Rekey, Some(cx.now.after(TRY_AGAIN)));
             }
             Rekey::Retired => self.close_books(cx),
-            Rekey::None | Rekey::Making(_) | Rekey::Told | Rekey::Done => {}
+            Rekey::None | Rekey::Making(_) | Rekey::Announced | Rekey::Done => {}
         }
     }
 
-    /// Looks, after each event, whether the books are closed.
-    pub(super) fn rekey_goes_on(&mut self, cx: &mut Context<'_>) {
+    /// Checks, after each event, whether the rekey can take its next step.
+    pub(super) fn advance_rekey(&mut self, cx: &mut Context<'_>) {
         let Rekey::Closing { reported } = self.rekey else { return };
         if !self.fetches.is_empty() || !self.saves.is_empty() {
             return;
@@ -144,16 +148,16 @@ impl Client {
         }
     }
 
-    /// The first thing of a start: from here on all is kept under this GUID; and a change of keys goes on.
-    pub(super) fn begin_as(&mut self, cx: &mut Context<'_>) {
+    /// Claims the store for this GUID at the start, and continues an interrupted rekey.
+    pub(super) fn claim_store(&mut self, cx: &mut Context<'_>) {
         let owner = core::mem::take(&mut self.owner);
-        if owner == Owner::Another {
+        if owner == Owner::Other {
             let handles: Vec<_> = self.jobs.keys().copied().collect();
             for handle in handles {
                 self.save_record(cx, handle, None);
             }
         }
-        if owner != Owner::Us {
+        if owner != Owner::This {
             self.save(cx, Save::Owner(cx.cfg.identity.guid), Saving::Nothing);
         }
         if let Some(signed) = self.new_key.take() {
@@ -161,8 +165,7 @@ impl Client {
         }
     }
 
-    /// What was granted to another GUID serves this one no more: unfinished downloads ask anew, and keep what they
-    /// have.
+    /// Voids grants of another GUID: unfinished downloads ask for new ones and keep their pieces.
     pub(super) fn void_grants(&mut self) {
         for job in self.jobs.values_mut().filter(|j| j.record.state != DownloadState::Completed) {
             if let Some(granted) = &mut job.record.granted {
@@ -174,7 +177,7 @@ impl Client {
 }
 
 impl Job {
-    /// Its grant is another GUID's.
+    /// Returns whether its grant belongs to another GUID.
     pub(super) fn is_void(&self) -> bool {
         self.granted().is_some_and(|g| g.expires_ms == 0)
     }

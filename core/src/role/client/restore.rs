@@ -1,4 +1,4 @@
-//! A client from what its store has kept.
+//! Restoring a client from its store.
 
 use super::config::Config;
 use super::io::{DownloadRecord, DownloadState, KeptReceipt, SourceName};
@@ -15,37 +15,37 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-/// What a client's store has kept.
+/// Everything that a client's store has kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restore {
-    /// Downloads, each with its journalled pieces (no piece of 0 while the manifest is not known).
+    /// Downloads, each with its journalled pieces (zero pieces long while the manifest is not known).
     pub downloads: Vec<(DownloadRecord, Bitfield)>,
     /// Bytes of journalled pieces by source, for each download.
     pub sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
-    /// Usage records without acknowledgement.
+    /// Usage records that are not acknowledged.
     pub usage: Vec<UsageRecord>,
     /// Receipts that no usage record holds.
     pub receipts: Vec<KeptReceipt>,
-    /// Complete versions that are kept for sharing.
+    /// Complete versions in the cache.
     pub cached: Vec<(VersionId, Layout, Bitfield)>,
-    /// The newest checkpoint of its logs.
+    /// The newest checkpoint of this client's logs.
     pub checkpoint: Option<Box<SignedCheckpoint>>,
-    /// The GUID under which it was kept.
+    /// GUID that the store belongs to; `None` if never set.
     pub owner: Option<Guid>,
-    /// A new key that no CN has answered for.
+    /// A new key whose rekey no CN has confirmed.
     pub new_key: Option<Box<SignedRekey>>,
-    /// The user's choice, if ever made.
+    /// The user's choice whether to upload, if ever made.
     pub uploads: Option<bool>,
 }
 
 impl Client {
-    /// A client that goes on from what was kept. `uploads`: what the install bundle says where the user has not chosen.
-    /// It does nothing before its first timeout, which is due at once.
+    /// Returns a client with the stored state. `uploads` is the install bundle's default, used if the user has not
+    /// chosen. The client does nothing before its first timeout, which is due at once.
     #[must_use]
     pub fn restore(cfg: &Config, mut restore: Restore, uploads: bool) -> Self {
         let owner = Owner::of(restore.owner, cfg.identity.guid);
-        if owner == Owner::Another {
-            // whose they were may still run, and speaks for itself
+        if owner == Owner::Other {
+            // the other GUID may still run somewhere and reports these itself
             (restore.usage, restore.receipts, restore.checkpoint) = (Vec::new(), Vec::new(), None);
         }
         let allowed = restore.uploads.unwrap_or(uploads);
@@ -66,8 +66,8 @@ impl Client {
             let handle = record.handle;
             client.next_handle = Handle(client.next_handle.0.max(handle.0.saturating_add(1)));
             let download = record.granted.as_ref().map(|g| g.download);
-            let of_it = |r: &&UsageRecord| r.side == Side::Downloader && Some(r.download) == download;
-            let seq = restore.usage.iter().filter(of_it).map(|r| r.seq).max().unwrap_or(0);
+            let is_of_download = |r: &&UsageRecord| r.side == Side::Downloader && Some(r.download) == download;
+            let seq = restore.usage.iter().filter(is_of_download).map(|r| r.seq).max().unwrap_or(0);
             record.usage_seq = record.usage_seq.max(seq);
             if record.state == DownloadState::Running && record.granted.is_none() {
                 record.state = DownloadState::Starting;
@@ -85,7 +85,7 @@ impl Client {
             let served = client.served.entry(kept.download);
             served.or_insert_with(|| Served::new(kept.version, 0, Time::ZERO)).kept(&kept.peer);
         }
-        if owner == Owner::Another {
+        if owner == Owner::Other {
             client.void_grants();
         }
         client.timers.set(Timer::Start, Some(Time::ZERO));

@@ -1,4 +1,4 @@
-//! What this client shares: complete versions in its cache, and downloads as far as they are.
+//! What this client shares (cached versions and its downloads' pieces), and the usage records of both sides.
 
 use super::io::{DownloadState, Output, SourceName};
 use super::job::Job;
@@ -15,10 +15,10 @@ use crate::wire::records::{Logged, PeerBytes, ReceiptProof, Side, SignedHead, Us
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-/// Downloads that are remembered as served, at most.
+/// Largest number of other clients' downloads whose served bytes are counted at a time.
 const SERVED_MAX: usize = 1024;
 
-/// What was served to one download of another client: its usage record in the making.
+/// Bytes served to one download of another client, for its next usage record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Served {
     version: VersionId,
@@ -26,20 +26,21 @@ pub(super) struct Served {
     peers: BTreeMap<IntroId, ServedPeer>,
     began: Time,
     last: Time,
-    /// Something is not in any record yet.
+    /// Whether something has changed since the newest record.
     dirty: bool,
-    /// The newest record, and whether the ledger has it. It is kept as long as it may grow.
+    /// The newest usage record, and whether the ledger has acknowledged it. The store keeps it while the count may
+    /// grow.
     record: Option<(RecordId, bool)>,
 }
 
-/// What was served over one introduction.
+/// Bytes served under one introduction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct ServedPeer {
-    /// K_d.
+    /// K_d: key of the downloader.
     key: PublicKey,
-    /// Bytes sent.
+    /// Bytes sent under this introduction.
     bytes: u64,
-    /// The highest receipt.
+    /// The receipt with the most bytes.
     receipt: Option<ReceiptProof>,
 }
 
@@ -48,7 +49,7 @@ impl Served {
         Self { version, seq, peers: BTreeMap::new(), began: now, last: now, dirty: false, record: None }
     }
 
-    /// What a record that survived a restart says.
+    /// Restores the count from a stored usage record.
     pub(super) fn restored(record: &UsageRecord) -> Self {
         let mut served = Self::new(record.version, record.seq, Time::ZERO);
         served.peers = record
@@ -60,14 +61,14 @@ impl Served {
         served
     }
 
-    /// Takes in a receipt that survived a restart and is in no record.
+    /// Adds a stored receipt that no usage record holds.
     pub(super) fn kept(&mut self, peer: &PeerBytes) {
         if let Some(proof) = &peer.receipt {
             self.receipted((peer.intro, peer.key), proof.clone(), Time::ZERO);
         }
     }
 
-    /// Takes in a receipt. It proves at least so many bytes, whatever was counted as sent.
+    /// Adds a receipt. It proves at least its bytes, however many were counted as sent.
     pub(super) fn receipted(&mut self, (intro, key): (IntroId, PublicKey), proof: ReceiptProof, now: Time) {
         let peer = self.peers.entry(intro).or_insert(ServedPeer { key, bytes: 0, receipt: None });
         if peer.receipt.as_ref().is_none_or(|old| old.bytes < proof.bytes) {
@@ -92,7 +93,7 @@ impl Served {
 }
 
 impl Client {
-    /// The provider has taken these off: they are served to nobody any more, and what was only kept for others goes.
+    /// Stops serving versions that the provider has withdrawn, and deletes cached copies that no download needs.
     pub(super) fn withdraw(&mut self, cx: &mut Context<'_>, versions: Vec<VersionId>) {
         for version in versions {
             if self.withdrawn.len() < WITHDRAWN_MAX {
@@ -109,7 +110,7 @@ impl Client {
         }
     }
 
-    /// The policy under which a version may be shared; `None`: it may not.
+    /// Returns the policy under which a version may be shared; `None` if it may not.
     fn sharing_policy(&self, version: VersionId) -> Option<Policy> {
         if self.withdrawn.contains(&version) {
             return None;
@@ -118,7 +119,7 @@ impl Client {
         granted.policy.peer_upload.then(|| granted.policy.clone())
     }
 
-    /// Offers a version for upload, as far as it is there.
+    /// Offers the pieces of a version to peers, and registers the version at the CN.
     fn share(&mut self, cx: &mut Context<'_>, version: VersionId, layout: Layout, have: Bitfield) {
         let Some(policy) = self.sharing_policy(version) else { return };
         let (complete, something) = (have.is_full(), !have.is_empty());
@@ -128,7 +129,7 @@ impl Client {
         }
     }
 
-    /// Offers what a download has.
+    /// Offers the pieces of a download.
     pub(super) fn share_job(&mut self, cx: &mut Context<'_>, handle: Handle) {
         let Some(job) = self.jobs.get(&handle) else { return };
         let (Some(granted), Some(swarm)) = (job.granted(), &job.swarm) else { return };
@@ -136,7 +137,7 @@ impl Client {
         self.share(cx, version, layout, have);
     }
 
-    /// Offers all that is there: at the start, and when uploads are switched on.
+    /// Offers every cached version and download: at the start, and when uploads are switched on.
     pub(super) fn share_all(&mut self, cx: &mut Context<'_>) {
         let cached: Vec<_> = self.cached.iter().map(|(v, (layout, have))| (*v, *layout, have.clone())).collect();
         for (version, layout, have) in cached {
@@ -148,7 +149,7 @@ impl Client {
         }
     }
 
-    /// A piece of a download is durable: others may have it.
+    /// Offers a piece of a download that has become durable.
     pub(super) fn share_piece(&mut self, cx: &mut Context<'_>, handle: Handle, piece: PieceIndex) {
         let Some(job) = self.jobs.get(&handle) else { return };
         let (Some(granted), Some(swarm)) = (job.granted(), &job.swarm) else { return };
@@ -168,7 +169,7 @@ impl Client {
         self.tell_session(cx, session::Input::Unshare { version });
     }
 
-    /// Switches uploads on or off, at once.
+    /// Switches uploads on or off, with immediate effect.
     pub(super) fn allow_uploads(&mut self, cx: &mut Context<'_>, on: bool) {
         self.tell_uploads(cx, upload::Input::Allow(on));
         self.tell_session(cx, session::Input::Uploads(on));
@@ -182,8 +183,8 @@ impl Client {
         }
     }
 
-    /// Counts bytes that were sent to a peer.
-    pub(super) fn sent(
+    /// Counts bytes sent to a peer under an introduction; `last`: no more will be sent over its connection.
+    pub(super) fn on_sent(
         &mut self,
         cx: &mut Context<'_>,
         (download, version): (DownloadId, VersionId),
@@ -206,7 +207,7 @@ impl Client {
         self.report_soon(cx, began);
     }
 
-    /// Whether there is a place in the books for what a download is served.
+    /// Returns whether bytes served to a download can be counted, and makes room for the count.
     pub(super) fn serve_for(&mut self, cx: &Context<'_>, download: DownloadId, version: VersionId) -> bool {
         if self.served.len() >= SERVED_MAX && !self.served.contains_key(&download) {
             return false;
@@ -215,7 +216,7 @@ impl Client {
         true
     }
 
-    /// There will be news of what has begun then.
+    /// Schedules the next usage records no later than a count begun at `began` needs one.
     pub(super) fn report_soon(&mut self, cx: &Context<'_>, began: Time) {
         let at = cx.now.after(cx.cfg.usage_wait(cx.now.since(began)));
         if self.timers.get(Timer::Usage).is_none_or(|set| set > at) {
@@ -223,11 +224,11 @@ impl Client {
         }
     }
 
-    /// Writes a usage record of what was served to a download, if there is news.
+    /// Writes a usage record of the bytes served to a download, if they have changed.
     fn report_served(&mut self, cx: &mut Context<'_>, download: DownloadId) {
         let Some(served) = self.served.get_mut(&download).filter(|s| s.dirty) else { return };
         served.dirty = false;
-        // a sequence that goes on rising even if an earlier record of this download has been forgotten
+        // the sequence rises with the clock even if an earlier record of this download is forgotten
         let seconds = self.wall.map_or(0, |wall| wall.at(cx.now) / 1000);
         served.seq = served.seq.saturating_add(1).max(u32::try_from(seconds).unwrap_or(u32::MAX / 2));
         let id = RecordId(cx.rng.nonce());
@@ -252,11 +253,11 @@ impl Client {
             cause: None,
         };
         self.save(cx, Save::Usage(record.clone()), Saving::Usage(record));
-        // one that is acknowledged was kept for this one's sake only; the session speaks of those that are not
+        // an acknowledged record was stored only to be replaced by this one; the session handles the others
         self.drop_usage(cx, older.filter(|(_, acked)| *acked).map(|(id, _)| id).into_iter().collect());
     }
 
-    /// Writes a download's usage record, if there is news or its state has changed.
+    /// Writes a usage record of one of this client's downloads, if its bytes or state have changed.
     pub(super) fn report(&mut self, cx: &mut Context<'_>, handle: Handle, state: UsageState) {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         let Some((download, version)) = job.granted().map(|g| (g.download, g.version)) else { return };
@@ -288,12 +289,12 @@ impl Client {
             elapsed_ms: job.record.active_ms,
             cause: job.record.state.cause(),
         };
-        // the sequence number is durable before the record is: a restart never uses it again
+        // the sequence number becomes durable before the record: no restart uses it again
         self.save_record(cx, handle, None);
         self.save(cx, Save::Usage(record.clone()), Saving::Usage(record));
     }
 
-    /// Writes what is due.
+    /// Writes the usage records that are due.
     pub(super) fn report_all(&mut self, cx: &mut Context<'_>) {
         let running = self.jobs.iter().filter(|(_, j)| j.record.state == DownloadState::Running);
         let running: Vec<_> = running.map(|(handle, _)| *handle).collect();
@@ -313,7 +314,7 @@ impl Client {
         }
     }
 
-    /// Forgets what was served long ago and is in the ledger.
+    /// Forgets what was served long ago and is acknowledged.
     fn forget_served(&mut self, cx: &mut Context<'_>) {
         let old = |s: &Served| !s.dirty && cx.now.since(s.last) >= cx.cfg.served_keep;
         let settled = self.served.iter().filter(|(_, s)| old(s) && s.record.is_none_or(|(_, acked)| acked));
@@ -326,9 +327,9 @@ impl Client {
         self.drop_usage(cx, done);
     }
 
-    /// Records that need not be kept, by the session's word. Those of what may still grow are kept all the same:
-    /// after a restart they say where to go on.
-    pub(super) fn usage_done(&mut self, cx: &mut Context<'_>, ids: Vec<RecordId>) {
+    /// Deletes records that the session reports as settled. The newest record of a growing count stays stored: a
+    /// restart continues from it.
+    pub(super) fn on_usage_done(&mut self, cx: &mut Context<'_>, ids: Vec<RecordId>) {
         let mut done = Vec::new();
         for id in ids {
             let growing = self.served.values_mut().find_map(|s| s.record.as_mut().filter(|(newest, _)| *newest == id));
@@ -346,7 +347,7 @@ impl Client {
         }
     }
 
-    /// Gives a durable record its place in this start's log. It goes out once the head of that place is signed.
+    /// Appends a durable record to this start's log. It is sent once its log head is signed.
     pub(super) fn log_usage(&mut self, cx: &mut Context<'_>, record: UsageRecord) {
         let Some(&start) = cx.cfg.identity.secondary.first() else { return };
         let head = self.log.append(start, &record);
@@ -355,14 +356,14 @@ impl Client {
         self.logging.insert(req, (record, head));
     }
 
-    pub(super) fn head_signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
+    pub(super) fn on_head_signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
         let Some((record, head)) = self.logging.remove(&req) else { return };
         let head = SignedHead { head, key: cx.cfg.identity.key, signature };
         self.tell_session(cx, session::Input::Usage(Logged { record, head }));
     }
 
-    /// A usage record is durable, or not: then it is written again with the next.
-    pub(super) fn usage_saved(&mut self, cx: &mut Context<'_>, record: UsageRecord, durable: bool) {
+    /// Logs a usage record that is durable; if saving failed, marks its count for another record.
+    pub(super) fn on_usage_saved(&mut self, cx: &mut Context<'_>, record: UsageRecord, durable: bool) {
         if durable {
             return self.log_usage(cx, record);
         }

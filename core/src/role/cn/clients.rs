@@ -1,7 +1,7 @@
-//! Clients: connections, sessions, inventories.
+//! Client connections and their sessions: `Hello`, messages, inventories, updates and draining.
 
-use super::copies::{Challenge, Taken};
-use super::prices::{Purses, Told};
+use super::copies::{Challenge, PendingRekey};
+use super::prices::{Budgets, DnView};
 use super::{Cn, Context, Metric, Output, Phase, Timer};
 use crate::accounting::logs;
 use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
@@ -16,18 +16,18 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-/// A connection.
+/// A client's connection, with its session once `Hello` has come.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Client {
-    /// The key it proved in its TLS handshake.
+    /// Public key that the client proved in its TLS handshake.
     key: PublicKey,
     from: SocketAddr,
-    /// Unknown until geolocation has answered.
+    /// Country and network; unknown until geolocation has answered.
     place: Place,
     session: Option<Session>,
 }
 
-/// What follows a `Hello`.
+/// Session of a logged-in client: its `Hello`, and what came after.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Session {
     pub(super) id: SessionId,
@@ -35,31 +35,31 @@ pub(super) struct Session {
     pub(super) secondary: SecondaryGuid,
     pub(super) incarnation: u64,
     pub(super) upload_key: PublicKey,
-    /// Its user allows uploads.
+    /// Whether the user allows uploads.
     uploads: bool,
-    /// See [`super::quarantine`].
+    /// Whether the GUID is in quarantine: see [`super::quarantine`].
     pub(super) quarantined: bool,
-    /// As others may be told of it.
+    /// NAT type and addresses that other clients and DNs are told.
     pub(super) nat: NatDescriptor,
-    /// The last inventory page.
+    /// Sequence number of the last inventory page.
     seq: u64,
-    /// The newest place in its log that it has shown.
+    /// Newest head of its record log that the client has shown.
     pub(super) log: Option<SignedHead>,
     pub(super) challenge: Challenge,
-    pub(super) taken: Option<Taken>,
-    pub(super) purses: Purses,
-    pub(super) told: Told,
+    pub(super) rekey: Option<PendingRekey>,
+    pub(super) budgets: Budgets,
+    pub(super) dn_view: DnView,
 }
 
 impl Session {
-    /// Whether it may be offered to others.
+    /// Returns whether it may be offered to other clients as a peer.
     pub(super) const fn may_upload(&self) -> bool {
         self.uploads && !self.quarantined
     }
 }
 
 impl Client {
-    /// Its session, once `Hello` has come.
+    /// Returns the session, once `Hello` has come.
     pub(super) const fn session(&self) -> Option<&Session> {
         self.session.as_ref()
     }
@@ -68,12 +68,12 @@ impl Client {
         self.session.as_mut()
     }
 
-    /// Where this CN sees it.
+    /// Returns the client's address as this CN sees it.
     pub(super) const fn observed(&self) -> SocketAddr {
         self.from
     }
 
-    /// As a DN is told of it.
+    /// Returns the client's entry for the DNs.
     pub(super) fn entry(&self) -> Option<PeerEntry> {
         let s = self.session.as_ref()?;
         Some(PeerEntry {
@@ -91,12 +91,13 @@ impl Client {
 
     pub(super) fn rebase(&mut self, by: Duration) {
         if let Some(s) = &mut self.session {
-            s.purses.rebase(by);
+            s.budgets.rebase(by);
         }
     }
 }
 
-/// What a client may be said to be: addresses that the CN does not see need a STUN server's word, once a session.
+/// Returns the part of `nat` that may be told to others. An address other than the observed one needs a STUN server's
+/// cookie, once a session.
 fn believed(
     (keys, now_ms): (&CookieKeys, u64),
     nat: &NatDescriptor,
@@ -115,8 +116,8 @@ fn millis(d: Duration) -> u32 {
 }
 
 impl Cn {
-    /// Lets a connection in, or sends it away while there is no room, no clock, or no future.
-    pub(super) fn accepted(&mut self, cx: &mut Context<'_>, conn: ConnId, key: PublicKey, from: SocketAddr) {
+    /// Accepts a connection, or turns it away if the CN is full, draining, or does not know the time.
+    pub(super) fn on_client_accepted(&mut self, cx: &mut Context<'_>, conn: ConnId, key: PublicKey, from: SocketAddr) {
         let full = self.clients.len() >= cx.cfg.sessions_max as usize;
         if full || self.wall.is_none() || self.phase != Phase::Serving {
             return self.turn_away(cx, conn);
@@ -128,7 +129,7 @@ impl Cn {
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.hello_within)));
     }
 
-    /// There is no room: another CN, or this one later.
+    /// Turns a connection away with `Busy`: the client tries another CN, or this one later.
     pub(super) fn turn_away(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let retry_after_ms = millis(jittered(cx.cfg.busy_retry, cx.rng));
         cx.push(Output::Count(Metric::Busy));
@@ -136,15 +137,15 @@ impl Cn {
         self.close(cx, conn);
     }
 
-    /// Geolocation has answered.
-    pub(super) fn located(&mut self, conn: ConnId, place: Place) {
+    /// Stores the answer of geolocation.
+    pub(super) fn on_located(&mut self, conn: ConnId, place: Place) {
         if let Some(client) = self.clients.get_mut(&conn) {
             client.place = place;
         }
     }
 
-    /// Forgets a connection that is gone, and tells the DNs if it had a session.
-    pub(super) fn forget(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+    /// Removes a closed connection, and tells the DNs if it had a session.
+    pub(super) fn remove_client(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         self.timers.clear(Timer::Silent(conn));
         self.timers.clear(Timer::Challenge(conn));
         self.timers.clear(Timer::Tell(conn));
@@ -163,7 +164,7 @@ impl Cn {
 
     pub(super) fn close(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         cx.push(Output::ClientClose { conn });
-        self.forget(cx, conn);
+        self.remove_client(cx, conn);
     }
 
     pub(super) fn refuse(&mut self, cx: &mut Context<'_>, conn: ConnId, why: Refusal) {
@@ -171,42 +172,42 @@ impl Cn {
         self.close(cx, conn);
     }
 
-    pub(super) fn violation(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+    pub(super) fn refuse_violation(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         cx.push(Output::Count(Metric::Violation));
         self.refuse(cx, conn, Refusal::Violation);
     }
 
-    pub(super) fn silent(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+    pub(super) fn on_silent(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         self.refuse(cx, conn, Refusal::Idle);
     }
 
-    pub(super) fn client_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ControlMsg) {
+    pub(super) fn on_client_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ControlMsg) {
         let Some(client) = self.clients.get(&conn) else { return };
         if client.session.is_none() {
-            let ControlMsg::Hello(hello) = msg else { return self.violation(cx, conn) };
-            return self.hello(cx, conn, &hello);
+            let ControlMsg::Hello(hello) = msg else { return self.refuse_violation(cx, conn) };
+            return self.on_hello(cx, conn, &hello);
         }
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
         let Some(msg) = self.charge(cx, conn, msg) else { return };
         match msg {
-            ControlMsg::Inventory(page) => self.inventory(cx, conn, page),
-            ControlMsg::Query(query) => self.query(cx, conn, query),
-            ControlMsg::Opened(o) => self.opened(cx, conn, o.intro),
-            ControlMsg::Outcome(o) => self.outcome(cx, conn, o),
+            ControlMsg::Inventory(page) => self.on_inventory(cx, conn, page),
+            ControlMsg::Query(query) => self.on_query(cx, conn, query),
+            ControlMsg::Opened(o) => self.on_nat_opened(cx, conn, o.intro),
+            ControlMsg::Outcome(o) => self.on_outcome(cx, conn, o),
             ControlMsg::Usage(logged) => {
                 if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.guid == logged.record.reporter)
                     && logs::check(cx.cfg.verify, &logged).is_ok()
                 {
-                    self.usage_from(cx, conn, logged);
+                    self.on_usage(cx, conn, logged);
                 } else {
-                    self.violation(cx, conn);
+                    self.refuse_violation(cx, conn);
                 }
             }
-            ControlMsg::Unreceipted(told) => self.unreceipted(cx, conn, &told),
-            ControlMsg::Update(update) => self.update(cx, conn, &update),
+            ControlMsg::Unreceipted(report) => self.on_unreceipted(cx, conn, &report),
+            ControlMsg::Update(update) => self.on_update(cx, conn, &update),
             ControlMsg::Ping => cx.push(Output::ClientSend { conn, msg: ControlMsg::Pong }),
-            ControlMsg::Pong => self.answered(cx, conn),
-            ControlMsg::Rekeyed(signed) => self.rekeyed(cx, conn, signed),
+            ControlMsg::Pong => self.on_pong(cx, conn),
+            ControlMsg::Rekeyed(signed) => self.on_rekeyed(cx, conn, signed),
             ControlMsg::Hello(_)
             | ControlMsg::Welcome(_)
             | ControlMsg::ReaddRequest(_)
@@ -220,11 +221,11 @@ impl Cn {
             | ControlMsg::Retired(_)
             | ControlMsg::Drain(_)
             | ControlMsg::Busy(_)
-            | ControlMsg::Refused(_) => self.violation(cx, conn),
+            | ControlMsg::Refused(_) => self.refuse_violation(cx, conn),
         }
     }
 
-    fn hello(&mut self, cx: &mut Context<'_>, conn: ConnId, hello: &Hello) {
+    fn on_hello(&mut self, cx: &mut Context<'_>, conn: ConnId, hello: &Hello) {
         let Some(client) = self.clients.get(&conn) else { return };
         if hello.protocol < crate::wire::PROTOCOL {
             return self.refuse(cx, conn, Refusal::Protocol);
@@ -232,19 +233,19 @@ impl Cn {
         if Guid::of(&client.key) != hello.guid {
             return self.refuse(cx, conn, Refusal::WrongKey);
         }
-        let Some(&secondary) = hello.secondary.first() else { return self.violation(cx, conn) };
-        if !self.make_way(cx, hello.guid, (secondary, hello.incarnation)) {
+        let Some(&secondary) = hello.secondary.first() else { return self.refuse_violation(cx, conn) };
+        if !self.replace_older_sessions(cx, hello.guid, (secondary, hello.incarnation)) {
             return self.refuse(cx, conn, Refusal::Replaced);
         }
-        self.open(cx, conn, hello, secondary);
+        self.open_session(cx, conn, hello, secondary);
     }
 
-    fn open(&mut self, cx: &mut Context<'_>, conn: ConnId, hello: &Hello, secondary: SecondaryGuid) {
+    fn open_session(&mut self, cx: &mut Context<'_>, conn: ConnId, hello: &Hello, secondary: SecondaryGuid) {
         let now_ms = self.now_ms(cx.now);
         let Some(client) = self.clients.get_mut(&conn) else { return };
         let known = (client.from, &hello.upload_key);
         let nat = believed((&self.cookies, now_ms), &hello.nat, known, &NatDescriptor::default());
-        // what does not check is none: the ledger has the log
+        // a checkpoint that fails the check counts as none: the ledger has the log anyway
         let shown = hello.checkpoint.as_ref().filter(|c| logs::is_checkpoint_of(hello.guid, &Self::trust(cx), c));
         let log = shown.map(|c| c.checkpoint.head.clone());
         let id = self.next_session.step();
@@ -261,9 +262,9 @@ impl Cn {
             seq: 0,
             log,
             challenge: Challenge::default(),
-            taken: None,
-            purses: Purses::default(),
-            told: Told::default(),
+            rekey: None,
+            budgets: Budgets::default(),
+            dn_view: DnView::default(),
         });
         let (observed, place, entry) = (client.from, client.place, client.entry());
         self.by_guid.entry(hello.guid).or_default().insert(conn);
@@ -282,25 +283,26 @@ impl Cn {
         if let Some(entry) = entry {
             self.tell_dns(cx, &DirectoryMsg::Peer(entry));
         }
-        self.begins_told(conn);
-        self.begun(cx, conn, hello.guid);
+        self.note_registered(conn);
+        self.session_opened(cx, conn, hello.guid);
         self.log_login(cx, observed, place, hello);
     }
 
-    /// A gap in the numbers of pages would leave a hole at the DNs for good.
+    /// Counts an inventory page. A gap in the page numbers ends the session, since the DNs would miss those versions
+    /// for good.
     pub(super) fn is_next_page(&mut self, cx: &mut Context<'_>, conn: ConnId, page: &Inventory) -> bool {
         let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return false };
         let is_next = page.seq == session.seq.wrapping_add(1);
         session.seq = page.seq;
         if !is_next {
-            self.violation(cx, conn);
+            self.refuse_violation(cx, conn);
         }
         is_next
     }
 
-    /// A page of changes goes on to the DNs.
-    fn inventory(&mut self, cx: &mut Context<'_>, conn: ConnId, page: Inventory) {
-        if !self.is_next_page(cx, conn, &page) || !self.goes_on(conn, &page) {
+    /// Forwards a page of inventory changes to the DNs.
+    fn on_inventory(&mut self, cx: &mut Context<'_>, conn: ConnId, page: Inventory) {
+        if !self.is_next_page(cx, conn, &page) || !self.forwards_page(conn, &page) {
             return;
         }
         let page = self.strip(cx, conn, page);
@@ -311,8 +313,8 @@ impl Cn {
         self.tell_dns(cx, &DirectoryMsg::Shares(shares));
     }
 
-    /// What a client says of itself holds here at once. DNs are told if it changes anything.
-    fn update(&mut self, cx: &mut Context<'_>, conn: ConnId, update: &Update) {
+    /// Stores a client's new NAT descriptor and upload setting, and tells the DNs if something has changed.
+    fn on_update(&mut self, cx: &mut Context<'_>, conn: ConnId, update: &Update) {
         let now_ms = self.now_ms(cx.now);
         let Some(client) = self.clients.get_mut(&conn) else { return };
         let from = client.from;
@@ -324,11 +326,12 @@ impl Cn {
             changes |= core::mem::replace(&mut session.nat, nat.clone()) != nat;
         }
         if changes {
-            self.tell_change(cx, conn);
+            self.publish_change(cx, conn);
         }
     }
 
-    /// Tells every client when to leave, spread over the time there is.
+    /// Sends `Drain` to every session, with delays spread over half the draining time; closes connections without
+    /// session.
     pub(super) fn drain_clients(&mut self, cx: &mut Context<'_>) {
         let spread = millis(cx.cfg.drain / 2);
         let conns: Vec<(ConnId, bool)> =

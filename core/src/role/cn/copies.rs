@@ -1,8 +1,10 @@
-//! Copies of one installation: they have one key, so one GUID. A session that is left behind by a crash or a change of
-//! network looks the same, but nobody answers on it. So where sessions of two starts of one GUID meet, here or by the
-//! word of the GUID's home DN, each is pinged anew, and only those whose clients answer *after* both were there are two
-//! copies: an installation's lock lets no start begin before the one before it has ended. Who does not answer is gone.
-//! Copies are told to take keys of their own; what they do meanwhile counts as before.
+//! Copies of one installation: they have one key, so one GUID.
+//!
+//! A session whose client has crashed or changed its network looks like a copy too, but nobody answers on it. So when
+//! sessions of two starts of one GUID are found, on this CN or by the GUID's home DN, each is pinged again. Only if
+//! clients of both answer *after* that are they copies, since an installation's lock lets no start begin before the
+//! last one has ended. Sessions without answer are closed. Copies are ordered to rekey; what they do meanwhile counts
+//! as before.
 
 use super::clients::Client;
 use super::{Cn, Context, Metric, Output, Timer};
@@ -15,41 +17,42 @@ use crate::wire::records::{LedgerRecord, LogEvent, LogRecord, SignedRekey};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-/// Sessions of one GUID at a time. More are a flood, or many machines from one image: they come again, one by one.
+/// Largest number of sessions of one GUID. More are a flood, or many machines from one image, which then get their new
+/// keys a few at a time.
 pub(super) const COPIES_MAX: usize = 8;
 
-/// Whether a session's client still answers.
+/// Challenge of a session: does its client still answer a ping?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Challenge {
-    /// A ping is out.
+    /// Whether a ping is unanswered.
     pub(super) open: bool,
-    /// It was answered.
+    /// Whether the client has answered the last challenge.
     pub(super) answered: bool,
-    /// The DN that wants to know.
+    /// Connection of the DN that waits for the answer.
     pub(super) by: Option<ConnId>,
 }
 
-/// The key that a session's client has taken.
+/// The new key of a session's client, and whether the ledger has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Taken {
-    /// What the ledger is told.
+pub(super) struct PendingRekey {
+    /// Record that retires the old GUID.
     record: RecordId,
-    /// The GUID that follows.
+    /// GUID of the new key.
     new: Guid,
-    /// The ledger has it.
+    /// Whether the record is durable in the ledger.
     durable: bool,
 }
 
 impl Cn {
-    /// Sessions of a GUID, each with its start.
+    /// Returns the sessions of a GUID, each with the secondary GUID of its start.
     fn copies(&self, guid: Guid) -> impl Iterator<Item = (ConnId, SecondaryGuid)> + '_ {
         let conns = self.by_guid.get(&guid).into_iter().flatten();
         conns.filter_map(|c| Some((*c, self.clients.get(c)?.session()?.secondary)))
     }
 
-    /// A session of this start is about to begin: what of the same start is older goes, what is of another start must
-    /// show that it is alive. `false`: there is a newer session of the same start, or there are too many.
-    pub(super) fn make_way(
+    /// Closes older sessions of the same start, before its new session opens. Returns `false` if there is a newer
+    /// session of this start, or if the GUID has too many sessions.
+    pub(super) fn replace_older_sessions(
         &mut self,
         cx: &mut Context<'_>,
         guid: Guid,
@@ -57,10 +60,10 @@ impl Cn {
     ) -> bool {
         let others: Vec<_> = self.copies(guid).collect();
         for (conn, start) in &others {
-            let theirs = self.clients.get(conn).and_then(Client::session);
+            let session = self.clients.get(conn).and_then(Client::session);
             if *start == secondary {
                 // connections of one start may be accepted in another order than they were made
-                if theirs.is_some_and(|s| s.incarnation >= incarnation) {
+                if session.is_some_and(|s| s.incarnation >= incarnation) {
                     return false;
                 }
                 self.refuse(cx, *conn, Refusal::Replaced);
@@ -69,19 +72,19 @@ impl Cn {
         self.copies(guid).count() < COPIES_MAX
     }
 
-    /// A session has begun. Where others of its GUID are of other starts, all must show that they are alive.
-    pub(super) fn begun(&mut self, cx: &mut Context<'_>, conn: ConnId, guid: Guid) {
+    /// Handles a new session. If its GUID has sessions of other starts, all of them are challenged.
+    pub(super) fn session_opened(&mut self, cx: &mut Context<'_>, conn: ConnId, guid: Guid) {
         let copies: Vec<_> = self.copies(guid).collect();
         if copies.len() > 1 {
             for (copy, _) in copies {
                 self.challenge(cx, copy, None);
             }
         }
-        self.tell_home(cx, conn);
+        self.report_to_home(cx, conn);
     }
 
-    /// Tells the GUID's home DN of a session, if that DN is up.
-    fn tell_home(&self, cx: &mut Context<'_>, conn: ConnId) {
+    /// Reports a session to the GUID's home DN, if that DN is up.
+    fn report_to_home(&self, cx: &mut Context<'_>, conn: ConnId) {
         let Some(s) = self.clients.get(&conn).and_then(Client::session) else { return };
         let home = rekeys::home(&s.guid, cx.cfg.dns).and_then(|dn| self.dns.get(dn as usize));
         if let Some(dn) = home.filter(|dn| dn.is_up()).and_then(super::DnLink::conn) {
@@ -90,11 +93,11 @@ impl Cn {
         }
     }
 
-    /// The same for a DN that has come up: of the sessions whose home it is.
-    pub(super) fn tell_new_home(&self, cx: &mut Context<'_>, dn: u32, conn: ConnId) {
+    /// Reports a session to a DN that has just come up, if that is the home DN of its GUID.
+    pub(super) fn report_to_new_home(&self, cx: &mut Context<'_>, dn: u32, conn: ConnId) {
         let of = self.clients.get(&conn).and_then(Client::session).map(|s| s.guid);
         if of.and_then(|guid| rekeys::home(&guid, cx.cfg.dns)) == Some(dn) {
-            self.tell_home(cx, conn);
+            self.report_to_home(cx, conn);
         }
     }
 
@@ -108,15 +111,16 @@ impl Cn {
         }
     }
 
-    /// A DN doubts a session.
-    pub(super) fn challenged(&mut self, cx: &mut Context<'_>, dn: ConnId, session: SessionId) {
+    /// Challenges a session because a DN has found another one of the GUID.
+    pub(super) fn on_challenge(&mut self, cx: &mut Context<'_>, dn: ConnId, session: SessionId) {
         if let Some(&conn) = self.by_session.get(&session) {
             self.challenge(cx, conn, Some(dn));
         }
     }
 
-    /// A client has answered a ping.
-    pub(super) fn answered(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+    /// Handles a client's answer to a ping. Once clients of two starts have answered their challenges, those that have
+    /// are ordered to rekey.
+    pub(super) fn on_pong(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let Some(s) = self.clients.get_mut(&conn).and_then(Client::session_mut).filter(|s| s.challenge.open) else {
             return;
         };
@@ -137,63 +141,65 @@ impl Cn {
         }
     }
 
-    /// Nobody has answered: the session was left behind.
-    pub(super) fn unanswered(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+    /// Closes a session that has not answered its challenge in time.
+    pub(super) fn on_challenge_timeout(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         self.refuse(cx, conn, Refusal::Replaced);
     }
 
-    /// The home DN has heard that a copy on another CN is alive too.
-    pub(super) fn cloned(&self, cx: &mut Context<'_>, session: SessionId) {
+    /// Orders a rekey because the home DN has found a copy alive on another CN.
+    pub(super) fn on_cloned(&self, cx: &mut Context<'_>, session: SessionId) {
         if let Some(&conn) = self.by_session.get(&session) {
             self.order_rekey(cx, conn);
         }
     }
 
-    /// Who has taken another key already has no use for an order.
+    /// Orders a client to rekey, unless this session has sent a new key already.
     pub(super) fn order_rekey(&self, cx: &mut Context<'_>, conn: ConnId) {
-        if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.taken.is_none()) {
+        if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.rekey.is_none()) {
             cx.push(Output::Count(Metric::RekeyOrdered));
             cx.push(Output::ClientSend { conn, msg: ControlMsg::Rekey });
         }
     }
 
-    /// A client has made another key. Its old GUID's end goes to the ledger, and the answer back once it is there.
+    /// Checks a client's new key and sends its rekey record to the ledger; `Retired` answers once that is durable.
     ///
-    /// One key a session, and not one an order: an order may have come over a session before this one, or from a CN
-    /// that has died since; and whoever forks its own log is ordered again and again.
-    pub(super) fn rekeyed(&mut self, cx: &mut Context<'_>, conn: ConnId, signed: SignedRekey) {
+    /// A session may bring one key, ordered or not: the order may have come over an earlier session or from a CN that
+    /// has crashed. More are refused, since a client that forks its log gets orders again and again.
+    pub(super) fn on_rekeyed(&mut self, cx: &mut Context<'_>, conn: ConnId, signed: SignedRekey) {
         let Some(session) = self.clients.get(&conn).and_then(Client::session) else { return };
         let (guid, id) = (Guid::of(&signed.rekey.old), rekeys::record_id(&signed));
-        match session.taken {
-            Some(taken) if taken.record != id => return self.violation(cx, conn),
-            Some(Taken { durable: true, new, .. }) => return Self::tell_retired(cx, conn, new),
+        match session.rekey {
+            Some(rekey) if rekey.record != id => return self.refuse_violation(cx, conn),
+            Some(PendingRekey { durable: true, new, .. }) => return Self::tell_retired(cx, conn, new),
             Some(_) => return,
-            None if session.guid != guid || !rekeys::check(cx.cfg.verify, &signed) => return self.violation(cx, conn),
+            None if session.guid != guid || !rekeys::check(cx.cfg.verify, &signed) => {
+                return self.refuse_violation(cx, conn);
+            }
             None if !cx.cfg.ledger => return,
             None => {}
         }
         if !self.ledger.holds(id) && self.ledger.waiting() >= cx.cfg.usage_max as usize {
-            // it tells the next CN, or this one later: each session begins with that
+            // the client sends its rekey to the next CN, or to this one later: each session begins with it
             cx.push(Output::Count(Metric::LogDropped));
             return self.turn_away(cx, conn);
         }
         let new = Guid::of(&signed.rekey.new);
         if let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) {
-            session.taken = Some(Taken { record: id, new, durable: false });
+            session.rekey = Some(PendingRekey { record: id, new, durable: false });
         }
         self.rekeys.insert(id, conn);
         let record = LogRecord { id, at_ms: self.now_ms(cx.now), guid, event: LogEvent::Rekeyed(signed) };
         self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
     }
 
-    /// A record is durable: if it is a GUID's end, its client may go on under the new one.
-    pub(super) fn retired(&mut self, cx: &mut Context<'_>, id: RecordId) {
+    /// Handles a durable record. If it is a rekey, its client is told that the old GUID is retired.
+    pub(super) fn on_durable_rekey(&mut self, cx: &mut Context<'_>, id: RecordId) {
         let Some(conn) = self.rekeys.remove(&id) else { return };
         cx.push(Output::Count(Metric::Rekeyed));
         let session = self.clients.get_mut(&conn).and_then(Client::session_mut);
-        if let Some(taken) = session.and_then(|s| s.taken.as_mut()) {
-            taken.durable = true;
-            let new = taken.new;
+        if let Some(rekey) = session.and_then(|s| s.rekey.as_mut()) {
+            rekey.durable = true;
+            let new = rekey.new;
             Self::tell_retired(cx, conn, new);
         }
     }

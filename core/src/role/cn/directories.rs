@@ -1,6 +1,6 @@
-//! The links to the DNs. Each DN is told of every client; the first that is up is asked. What a DN has forgotten
-//! comes back from the clients: after each connect the CN registers its sessions again and asks their owners for
-//! their inventories.
+//! Connections to the DNs. Every DN is told of every client; the first one that is up answers the queries. A DN that
+//! has restarted learns everything anew: after each connect the CN registers its sessions again and requests the
+//! clients' whole inventories (RE-ADD).
 
 use super::clients::Client;
 use super::{Cn, Context, Metric, Output, Timer};
@@ -11,21 +11,21 @@ use crate::wire::directory::{DirectoryHello, DirectoryMsg};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Clients told to a new DN at a time, and the pause after each lot.
-const REGISTER_LOT: usize = 256;
+/// Number of sessions registered at a DN at a time, and the pause after each batch.
+const REGISTER_BATCH: usize = 256;
 const REGISTER_PAUSE: Duration = Duration::from_millis(20);
-/// A DN is pinged this often.
+/// Interval of pings to a DN.
 const PING_EVERY: Duration = Duration::from_secs(10);
 
-/// A DN's link.
+/// Connection to one DN.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct DnLink {
     dialer: Dialer,
-    /// It has said `Welcome`.
+    /// Whether the DN has sent `Welcome`.
     welcomed: bool,
-    /// A ping is not answered yet.
+    /// Whether the last ping is unanswered.
     pinged: bool,
-    /// Sessions from here on have yet to be registered, if any.
+    /// First session that is still to be registered; `None` if all are.
     register_from: Option<SessionId>,
 }
 
@@ -54,7 +54,7 @@ impl Cn {
         self.dns.get_mut(dn as usize)
     }
 
-    /// The connection of the first DN that is up.
+    /// Returns the connection of the first DN that is up.
     pub(super) fn first_dn(&self) -> Option<ConnId> {
         self.dns.iter().find(|d| d.welcomed).and_then(DnLink::conn)
     }
@@ -65,13 +65,13 @@ impl Cn {
         }
     }
 
-    pub(super) fn dial(&mut self, cx: &mut Context<'_>, dn: u32) {
+    pub(super) fn dial_dn(&mut self, cx: &mut Context<'_>, dn: u32) {
         if let Some(conn) = self.dn_mut(dn).and_then(|d| d.dialer.dial()) {
             cx.push(Output::DirectoryDial { conn, dn });
         }
     }
 
-    pub(super) fn directory_opened(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+    pub(super) fn on_directory_opened(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let Some(dn) = self.dn_of(conn) else { return };
         let cert = cx.cfg.cert.clone();
         if self.dn_mut(dn).is_some_and(|d| d.dialer.opened(conn)) {
@@ -81,7 +81,7 @@ impl Cn {
         }
     }
 
-    pub(super) fn directory_lost(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+    pub(super) fn on_directory_closed(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let Some(dn) = self.dn_of(conn) else { return };
         let Some(link) = self.dns.get_mut(dn as usize) else { return };
         if core::mem::take(&mut link.welcomed) {
@@ -94,15 +94,15 @@ impl Cn {
         }
         self.timers.clear(Timer::Ping(dn));
         self.timers.clear(Timer::Register(dn));
-        self.queries_lost_dn(cx, conn);
+        self.fail_queries_of_dn(cx, conn);
     }
 
     fn hang_up(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         cx.push(Output::DirectoryClose { conn });
-        self.directory_lost(cx, conn);
+        self.on_directory_closed(cx, conn);
     }
 
-    pub(super) fn ping(&mut self, cx: &mut Context<'_>, dn: u32) {
+    pub(super) fn ping_dn(&mut self, cx: &mut Context<'_>, dn: u32) {
         let Some(link) = self.dn_mut(dn) else { return };
         let Some(conn) = link.dialer.up() else { return };
         if core::mem::replace(&mut link.pinged, true) || !link.welcomed {
@@ -112,7 +112,7 @@ impl Cn {
         self.timers.set(Timer::Ping(dn), Some(cx.now.after(PING_EVERY)));
     }
 
-    pub(super) fn directory_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: DirectoryMsg) {
+    pub(super) fn on_directory_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: DirectoryMsg) {
         let Some(dn) = self.dn_of(conn) else { return };
         let Some(link) = self.dns.get_mut(dn as usize).filter(|d| d.dialer.up().is_some()) else { return };
         link.pinged = false;
@@ -123,11 +123,11 @@ impl Cn {
                 link.register_from = Some(SessionId(0));
                 self.register_more(cx, dn);
             }
-            DirectoryMsg::Selected(selected) if link.welcomed => self.selected(cx, conn, selected),
-            DirectoryMsg::Deliver(deliver) if link.welcomed => self.deliver(cx, conn, deliver),
-            DirectoryMsg::Signalled(signalled) if link.welcomed => self.signalled(cx, conn, signalled),
-            DirectoryMsg::Challenge(of) if link.welcomed => self.challenged(cx, conn, of.session),
-            DirectoryMsg::Cloned(of) if link.welcomed => self.cloned(cx, of.session),
+            DirectoryMsg::Selected(selected) if link.welcomed => self.on_selected(cx, conn, selected),
+            DirectoryMsg::Deliver(deliver) if link.welcomed => self.on_deliver(cx, conn, deliver),
+            DirectoryMsg::Signalled(signalled) if link.welcomed => self.on_signalled(cx, conn, signalled),
+            DirectoryMsg::Challenge(of) if link.welcomed => self.on_challenge(cx, conn, of.session),
+            DirectoryMsg::Cloned(of) if link.welcomed => self.on_cloned(cx, of.session),
             DirectoryMsg::Ping => cx.push(Output::DirectorySend { conn, msg: DirectoryMsg::Pong }),
             DirectoryMsg::Pong => {}
             DirectoryMsg::Welcome(_)
@@ -150,23 +150,24 @@ impl Cn {
         }
     }
 
-    /// Registers the next lot of sessions and asks their clients to RE-ADD: all at once would drown the DN.
+    /// Registers the next batch of sessions and asks their clients to RE-ADD. In batches, since all at once would
+    /// overload the DN.
     pub(super) fn register_more(&mut self, cx: &mut Context<'_>, dn: u32) {
         let Some(link) = self.dns.get(dn as usize).filter(|d| d.welcomed) else { return };
         let (Some(conn), Some(from)) = (link.conn(), link.register_from) else { return };
-        let lot: Vec<(SessionId, ConnId)> =
-            self.by_session.range(from..).take(REGISTER_LOT).map(|(s, c)| (*s, *c)).collect();
+        let batch: Vec<(SessionId, ConnId)> =
+            self.by_session.range(from..).take(REGISTER_BATCH).map(|(s, c)| (*s, *c)).collect();
         let spread_ms = u32::try_from(cx.cfg.readd_spread.as_millis()).unwrap_or(u32::MAX);
-        for (_, client) in &lot {
+        for (_, client) in &batch {
             if let Some(entry) = self.clients.get(client).and_then(Client::entry) {
                 cx.push(Output::DirectorySend { conn, msg: DirectoryMsg::Peer(entry) });
                 let readd = ControlMsg::ReaddRequest(ReaddRequest { spread_ms });
                 cx.push(Output::ClientSend { conn: *client, msg: readd });
-                self.give_back(cx, *client);
-                self.tell_new_home(cx, dn, *client);
+                self.refund_readd(cx, *client);
+                self.report_to_new_home(cx, dn, *client);
             }
         }
-        let last = lot.last().filter(|_| lot.len() == REGISTER_LOT).map(|(s, _)| SessionId(s.0 + 1));
+        let last = batch.last().filter(|_| batch.len() == REGISTER_BATCH).map(|(s, _)| SessionId(s.0 + 1));
         if let Some(link) = self.dn_mut(dn) {
             link.register_from = last;
         }

@@ -1,4 +1,4 @@
-//! What the CN machine is told and what it asks for.
+//! Inputs, outputs, counters and configuration of the CN machine.
 
 use super::prices::Prices;
 use crate::ids::{ConnId, PublicKey, RecordId, ReqId, Signature, VersionId};
@@ -15,255 +15,255 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-/// Something that happened.
+/// Event that the shell reports to the CN machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// What the wall clock shows now; first of all inputs, and again whenever it may have been set.
+    /// Current time of the wall clock; the first of all inputs, repeated whenever the clock may have been set.
     WallClock {
-        /// Unix milliseconds.
+        /// Time as Unix milliseconds.
         unix_ms: u64,
     },
-    /// The keys that STUN servers make cookies with, at first and whenever they change.
+    /// Keys with which STUN servers make cookies; at the start and whenever they change.
     CookieKeys(CookieKeys),
     /// A client has connected and proven its key in the TLS handshake.
     ClientAccepted {
-        /// Which.
+        /// Number that the shell gave the connection.
         conn: ConnId,
-        /// The key it proved.
+        /// Public key that the client proved.
         key: PublicKey,
-        /// From where.
+        /// Remote address of the connection.
         from: SocketAddr,
     },
-    /// The answer to [`Output::Locate`]: at once, before the client's first message.
+    /// Answer to [`Output::Locate`], which comes at once, before the client's first message.
     Located {
-        /// Which client's connection.
+        /// Connection of the client.
         conn: ConnId,
-        /// Where it is.
+        /// Country and network of its address.
         place: Place,
     },
-    /// A client's message.
+    /// A client's message has arrived.
     Client {
-        /// On this connection.
+        /// Connection of the client.
         conn: ConnId,
-        /// The message.
+        /// Message as decoded by the shell.
         msg: ControlMsg,
     },
-    /// A client's connection has ended (or overflowed).
+    /// A client's connection has ended (or its send queue overflowed).
     ClientClosed {
-        /// Which.
+        /// Connection that is closed.
         conn: ConnId,
     },
-    /// A DN's connection is open (TLS done, certificate checked).
+    /// A connection to a DN is open (TLS done, certificate checked).
     DirectoryOpened {
-        /// Which.
+        /// Connection that has opened.
         conn: ConnId,
     },
-    /// A DN's connection could not be opened, or has ended.
+    /// A connection to a DN could not be opened, or has ended.
     DirectoryClosed {
-        /// Which.
+        /// Connection that is closed.
         conn: ConnId,
     },
-    /// A DN's message.
+    /// A DN's message has arrived.
     Directory {
-        /// On this connection.
+        /// Connection to the DN.
         conn: ConnId,
-        /// The message.
+        /// Message as decoded by the shell.
         msg: DirectoryMsg,
     },
-    /// The ledger's connection is open (TLS done, certificate checked).
+    /// The connection to the ledger is open (TLS done, certificate checked).
     LedgerOpened {
-        /// Which.
+        /// Connection that has opened.
         conn: ConnId,
     },
-    /// The ledger's connection could not be opened, or has ended.
+    /// The connection to the ledger could not be opened, or has ended.
     LedgerClosed {
-        /// Which.
+        /// Connection that is closed.
         conn: ConnId,
     },
-    /// The ledger's message.
+    /// The ledger's message has arrived.
     Ledger {
-        /// On this connection.
+        /// Connection to the ledger.
         conn: ConnId,
-        /// The message.
+        /// Message as decoded by the shell.
         msg: LedgerMsg,
     },
-    /// What the spool held at the start.
+    /// Content of the spool at the start.
     Restored {
         /// Records that the ledger may not have.
         records: Vec<LedgerRecord>,
     },
-    /// The answer to [`Output::Save`]: exactly one.
+    /// Answer to [`Output::Save`]: exactly one.
     Saved {
-        /// Echoed.
+        /// Number of the request that is answered.
         req: ReqId,
-        /// Whether all of it is durable; otherwise none of it is.
+        /// Whether all of the write is durable; otherwise none of it is.
         ok: bool,
     },
-    /// All that the edges have withdrawn of late; again every few seconds.
+    /// Versions that providers have withdrawn in the last two hours; repeated every few seconds.
     Withdrawn {
-        /// The versions.
+        /// The complete list of withdrawn versions.
         versions: Vec<VersionId>,
     },
-    /// The answer to [`Output::OpenGrant`]: exactly one.
+    /// Answer to [`Output::OpenGrant`]: exactly one.
     GrantOpened {
-        /// Echoed.
+        /// Number of the request that is answered.
         req: ReqId,
-        /// What is in the seal; `None` if this CN lacks the epoch's key or the seal is broken.
+        /// The opened grant; `None` if this CN lacks the epoch's key or the seal is broken.
         grant: Option<Box<SignedGrant>>,
     },
-    /// The answer to [`Output::Sign`]: exactly one.
+    /// Answer to [`Output::Sign`]: exactly one.
     Signed {
-        /// Echoed.
+        /// Number of the request that is answered.
         req: ReqId,
-        /// By this CN's key.
+        /// Signature by this CN's key.
         signature: Signature,
     },
-    /// Stop: send the clients elsewhere, then say [`Output::Stopped`].
+    /// Stop: send the clients to other CNs, then report [`Output::Stopped`].
     Shutdown,
 }
 
-/// Something to be done.
+/// Command of the machine to the shell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Send to a client.
+    /// Send a message to a client.
     ClientSend {
-        /// On this connection.
+        /// Connection of the client.
         conn: ConnId,
-        /// The message.
+        /// Message to be sent.
         msg: ControlMsg,
     },
-    /// Say where an address is; answered by [`Input::Located`].
+    /// Look up an address in the geolocation files; answered by [`Input::Located`].
     Locate {
-        /// Which client's connection.
+        /// Connection of the client.
         conn: ConnId,
-        /// Where it comes from.
+        /// Remote address of the client.
         addr: IpAddr,
     },
-    /// Close a client's connection once what was sent before is out; no `ClientClosed` follows.
+    /// Close a client's connection after sending what is queued; no `ClientClosed` follows.
     ClientClose {
-        /// Which.
+        /// Connection to be closed.
         conn: ConnId,
     },
     /// Connect to a DN; answered by `DirectoryOpened` or `DirectoryClosed`.
     DirectoryDial {
-        /// Its number.
+        /// Number of the new connection.
         conn: ConnId,
-        /// Which of the configured DNs.
+        /// Index of the DN in the configuration.
         dn: u32,
     },
-    /// Send to a DN.
+    /// Send a message to a DN.
     DirectorySend {
-        /// On this connection.
+        /// Connection to the DN.
         conn: ConnId,
-        /// The message.
+        /// Message to be sent.
         msg: DirectoryMsg,
     },
-    /// Close a DN's connection; no `DirectoryClosed` follows.
+    /// Close a connection to a DN; no `DirectoryClosed` follows.
     DirectoryClose {
-        /// Which.
+        /// Connection to be closed.
         conn: ConnId,
     },
     /// Connect to the ledger; answered by `LedgerOpened` or `LedgerClosed`.
     LedgerDial {
-        /// Its number.
+        /// Number of the new connection.
         conn: ConnId,
     },
-    /// Send to the ledger.
+    /// Send a message to the ledger.
     LedgerSend {
-        /// On this connection.
+        /// Connection to the ledger.
         conn: ConnId,
-        /// The message.
+        /// Message to be sent.
         msg: LedgerMsg,
     },
-    /// Close the ledger's connection; no `LedgerClosed` follows.
+    /// Close the connection to the ledger; no `LedgerClosed` follows.
     LedgerClose {
-        /// Which.
+        /// Connection to be closed.
         conn: ConnId,
     },
-    /// Write to the spool, all or nothing, durably; answered by [`Input::Saved`].
+    /// Change the spool durably, all or nothing; answered by [`Input::Saved`].
     Save {
-        /// Echoed.
+        /// Number of the request, repeated in the answer.
         req: ReqId,
-        /// What to put in.
+        /// Records to be added.
         records: Vec<LedgerRecord>,
-        /// What to take out.
+        /// Records to be deleted, because the ledger has acknowledged them.
         acked: Vec<RecordId>,
     },
-    /// Open the seal of a grant; answered by [`Input::GrantOpened`], perhaps at once.
+    /// Open a sealed grant; answered by [`Input::GrantOpened`], perhaps at once.
     OpenGrant {
-        /// Echoed.
+        /// Number of the request, repeated in the answer.
         req: ReqId,
-        /// The sealed grant.
+        /// Grant as the client has sent it.
         sealed: SealedGrant,
     },
-    /// Sign with this CN's key, over `context.text() ‖ message`; answered by [`Input::Signed`], perhaps at once.
+    /// Sign `context.text() ‖ message` with this CN's key; answered by [`Input::Signed`], perhaps at once.
     Sign {
-        /// Echoed.
+        /// Number of the request, repeated in the answer.
         req: ReqId,
-        /// What for.
+        /// Purpose of the signature, which its text names.
         context: Context,
-        /// What.
+        /// Bytes to be signed, without the context text.
         message: Vec<u8>,
     },
     /// Add one to a counter.
     Count(Metric),
-    /// The answer to [`Input::Shutdown`]: every session is closed, the process may end.
+    /// Answer to [`Input::Shutdown`]: every session is closed, the process may end.
     Stopped,
 }
 
-/// What a CN counts.
+/// Counter of a CN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
-    /// A session has begun.
+    /// Sessions opened by a valid `Hello`.
     SessionOpened,
-    /// A session has ended, for whatever reason.
+    /// Sessions ended, for whatever reason.
     SessionClosed,
-    /// A connection was closed because its client broke the protocol.
+    /// Connections closed because the client broke the protocol.
     Violation,
-    /// A connection was turned away with `Busy`.
+    /// Connections turned away with `Busy`.
     Busy,
-    /// A query was asked.
+    /// Queries received from clients.
     Query,
-    /// A query was answered with peers, or with none.
+    /// Queries answered, with or without peers.
     QueryAnswered,
-    /// A query was refused.
+    /// Queries refused or failed.
     QueryRefused,
-    /// A peer was introduced to another.
+    /// Pairs of clients introduced.
     Introduced,
-    /// An introduced pair has connected.
+    /// Introduced pairs that have connected.
     Connected,
-    /// An introduced pair could not connect.
+    /// Introduced pairs that could not connect.
     NotConnected,
-    /// A usage record came from a client.
+    /// Usage records received from clients.
     UsageReceived,
-    /// A message was not paid for, and put off or dropped.
+    /// Messages delayed or dropped because the session's budget was spent.
     Limited,
-    /// A usage record is durable in the ledger.
+    /// Records durable in the ledger, usage records and others.
     UsageStored,
-    /// A usage record was set aside because too many wait, or came; its client will send it again.
+    /// Usage records dropped because too many wait or the session's budget was spent; their clients send them again.
     UsageDeferred,
-    /// Something was not logged, or nobody introduced: too much waits for the ledger.
+    /// Log records dropped, or queries failed, because too many records wait for the ledger.
     LogDropped,
-    /// The spool refused a write: if it was an offer, nobody was introduced.
+    /// Writes that the spool refused; if the record was an offer, nobody was introduced.
     SpoolFailed,
-    /// A client's log contradicts what it has shown before.
+    /// Log heads that contradict what their client has shown before.
     LogForked,
-    /// A client was told to take another key: there are copies of it.
+    /// Clients ordered to rekey, because there are copies of them or their log has forked.
     RekeyOrdered,
-    /// A GUID was retired, durably.
+    /// GUIDs durably retired by a rekey.
     Rekeyed,
-    /// A DN's connection was lost.
+    /// Connections to DNs lost.
     DirectoryLost,
-    /// A version was withdrawn.
+    /// Versions withdrawn by providers.
     Withdrawn,
-    /// A client was put into quarantine, or let out.
+    /// GUIDs put into quarantine or released.
     QuarantineChanged,
-    /// A client in quarantine asked for peers, and was told of none.
+    /// Queries of clients in quarantine, answered without peers.
     EdgeOnly,
 }
 
 impl Metric {
-    /// The counter's name, as Prometheus wants it.
+    /// Returns the counter's name for Prometheus.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -299,58 +299,58 @@ impl Metric {
 pub struct Config {
     /// The operator's root key.
     pub root: PublicKey,
-    /// Checks signatures.
+    /// Function that checks signatures; models use a fake.
     pub verify: Verify,
-    /// This CN's certificate; its name is the CN's.
+    /// Certificate of this CN, which carries its name.
     pub cert: ServerCert,
-    /// How many DNs are configured: `DirectoryDial` names them 0, 1, …
+    /// Number of configured DNs; `DirectoryDial` names them 0, 1, …
     pub dns: u32,
-    /// A ledger is configured. Without one usage records are never acknowledged, so clients keep them.
+    /// Whether a ledger is configured. Without one usage records are never acknowledged, so clients keep them.
     pub ledger: bool,
-    /// Sessions, and connections before their `Hello`, at a time.
+    /// Largest number of connections, with or without session.
     pub sessions_max: u32,
-    /// A connection's first message comes within this.
+    /// Time-out of a connection's first message, `Hello`.
     pub hello_within: Duration,
-    /// Clients ping after this much silence.
+    /// Silence after which clients send a ping.
     pub ping_every: Duration,
-    /// A session this long silent is over.
+    /// Silence after which a session is closed.
     pub idle_after: Duration,
-    /// A session that may have been left behind answers a ping within this.
+    /// Time-out of the answer to a challenge ping.
     pub answer_within: Duration,
-    /// What a session's messages cost it.
+    /// Prices of messages, charged to each session's budgets.
     pub prices: Prices,
-    /// Peers an answer names at most.
+    /// Largest number of peers in an answer.
     pub peers_max: u8,
-    /// A query that its DN has not answered by then fails as `Unavailable`.
+    /// Time-out of a query, which then fails as `Unavailable`.
     pub select_within: Duration,
-    /// There is a spool: who is introduced is written down there.
+    /// Whether there is a spool that records introductions before clients are told.
     pub spool: bool,
-    /// Without one, an answer waits so long for the ledger to record who is introduced.
+    /// Longest wait without a spool for the ledger to record introductions, before the client is answered.
     pub record_within: Duration,
-    /// Introduced peers connect within this.
+    /// Time in which introduced peers must connect.
     pub connect_within: Duration,
-    /// An uploader serves for so long.
+    /// Time for which an uploader serves under an introduction.
     pub serve_for: Duration,
-    /// How long peers that are to meet are waited for.
+    /// Waiting times of the broker of meetings.
     pub broker: broker::Config,
-    /// Clients that are asked to RE-ADD spread their answers over this.
+    /// Time over which clients spread their answers to RE-ADD.
     pub readd_spread: Duration,
-    /// Logins, registrations and offers are told to the ledger.
+    /// Whether logins, registrations and offers are recorded in the ledger.
     pub logs: bool,
-    /// It is asked where clients' addresses are.
+    /// Whether geolocation files are configured.
     pub geolocation: bool,
-    /// Records that wait for the ledger, over all sessions.
+    /// Largest number of records that wait for the ledger, over all sessions.
     pub usage_max: u32,
-    /// The wait before a lost server is dialled again: first and longest.
+    /// Back-off before a lost server is dialled again: first and longest wait.
     pub backoff: (Duration, Duration),
-    /// Told to those turned away: come back after this.
+    /// Delay before a client that was turned away tries again.
     pub busy_retry: Duration,
-    /// At shutdown, clients are spread over this before they go to another CN, and records in flight get this long.
+    /// Time of draining: clients leave within half of it, and records in flight get all of it.
     pub drain: Duration,
 }
 
 impl Config {
-    /// Production limits for a CN that has this identity.
+    /// Returns the limits for production, for this identity.
     #[must_use]
     pub fn new(root: PublicKey, verify: Verify, cert: ServerCert) -> Self {
         Self {
@@ -382,7 +382,7 @@ impl Config {
         }
     }
 
-    /// For models: nothing expires by itself, so that the only timers are those under test.
+    /// Returns limits for models: nothing expires by itself, so that the only timers are those under test.
     #[must_use]
     pub fn tiny(root: PublicKey, verify: Verify, cert: ServerCert) -> Self {
         Self {

@@ -1,8 +1,11 @@
-//! What the ledger is told of clients beside their usage (the paper's section 4.1): logins, registrations, offers.
-//! Logins and registrations wait in memory only, and a CN that dies takes a few of these with it. Offers do not: see
-//! [`super::spool`]. A CN without a spool keeps them in memory too, and waits a little until the ledger has them.
+//! Log records for the ledger beside usage records (section 4.1 of the paper): logins, registrations, offers, log
+//! heads.
+//!
+//! Logins and registrations wait in memory only, and a crash loses those that wait. Offers are durable before clients
+//! learn of them: see [`super::spool`]. A CN without spool keeps them in memory too, and delays the answer a little
+//! until the ledger has them.
 
-use super::usage::place_id;
+use super::usage::head_record_id;
 use super::{Cn, Context, Metric, Output};
 use crate::ids::{Guid, RecordId};
 use crate::session::ledger_link;
@@ -15,13 +18,13 @@ use crate::wire::records::{
 };
 use core::net::SocketAddr;
 
-/// What has become of an offer.
+/// Result of recording an offer, which is the introductions that answer one query.
 pub(super) enum Offering {
-    /// Nobody keeps such records.
-    Unkept,
-    /// It is being recorded, under this id.
-    Under(RecordId),
-    /// There is no room for it: nobody is to be introduced.
+    /// The CN keeps no such records.
+    NotKept,
+    /// The record with this id is being made durable.
+    Recording(RecordId),
+    /// There is no room for the record, so nobody may be introduced.
     Refused,
 }
 
@@ -30,7 +33,7 @@ impl Cn {
         if !cx.cfg.ledger || !cx.cfg.logs {
             return;
         }
-        // half of the room is left to offers and usage records
+        // half of the room is reserved for offers and usage records
         if self.ledger.waiting() >= cx.cfg.usage_max as usize / 2 {
             return cx.push(Output::Count(Metric::LogDropped));
         }
@@ -39,11 +42,11 @@ impl Cn {
         self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
     }
 
-    /// Under one name however often it comes: the ledger keeps each head once. It is never dropped, since what forks
-    /// is proven by it.
+    /// Sends a log head to the ledger. Its record id follows from the head, so the ledger stores each head once. Heads
+    /// are never dropped, since two contradictory ones prove a forked log.
     pub(super) fn log_head(&mut self, cx: &mut Context<'_>, guid: Guid, head: SignedHead) {
         if cx.cfg.ledger && cx.cfg.logs {
-            let id = place_id(&head);
+            let id = head_record_id(&head);
             let record = LogRecord { id, at_ms: self.now_ms(cx.now), guid, event: LogEvent::Head(head) };
             self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
         }
@@ -63,7 +66,8 @@ impl Cn {
         }
     }
 
-    /// What is told again to a new DN, or after a new login, is no registration.
+    /// Logs the versions that a client has newly registered. A page that begins a whole inventory again is not logged:
+    /// its versions were registered before.
     pub(super) fn log_registered(&mut self, cx: &mut Context<'_>, guid: Guid, page: &Inventory) {
         if page.add.is_empty() || page.reset {
             return;
@@ -72,8 +76,8 @@ impl Cn {
         self.log(cx, guid, LogEvent::Registered(Registered { versions }));
     }
 
-    /// Has it recorded who is introduced and, with the first peers of a download, its grant: no edge may ever be asked
-    /// for a byte of it.
+    /// Records the introductions that answer a query. With the first peers of a download its grant is recorded too,
+    /// since no edge may ever be asked for a byte of it.
     pub(super) fn log_offered(
         &mut self,
         cx: &mut Context<'_>,
@@ -81,8 +85,8 @@ impl Cn {
         signed: &SignedGrant,
         intros: &[Introduction],
     ) -> Offering {
-        let Some(first) = intros.first().filter(|_| cx.cfg.ledger && cx.cfg.logs) else { return Offering::Unkept };
-        // a quarter is the usage records' alone
+        let Some(first) = intros.first().filter(|_| cx.cfg.ledger && cx.cfg.logs) else { return Offering::NotKept };
+        // a quarter of the room is reserved for usage records
         let most = cx.cfg.usage_max - cx.cfg.usage_max / 4;
         if self.ledger.waiting() + self.spool.writing() >= most as usize {
             cx.push(Output::Count(Metric::LogDropped));
@@ -102,6 +106,6 @@ impl Cn {
                 self.with_ledger(cx, ledger_link::Input::Submit(record));
             }
         }
-        Offering::Under(id)
+        Offering::Recording(id)
     }
 }

@@ -1,5 +1,8 @@
-//! Meetings: both peers of an introduction open their NATs, then both are told to go. The querier's CN is the broker;
-//! the other one's passes "opened" and "go" on, through the DN that passed the introduction.
+//! Meetings: the coordinated hole punching of an introduced pair. Both clients open their NATs and report "opened";
+//! then both are told "go" at the same time.
+//!
+//! The downloader's CN is the broker of the meeting. The uploader's CN only forwards both signals, through the DN that
+//! forwarded the introduction.
 
 use super::clients::Client;
 use super::{Cn, Context, Metric, Output, Timer};
@@ -8,58 +11,58 @@ use crate::nat::connectivity::Role;
 use crate::wire::control::{ControlMsg, Go, Outcome};
 use crate::wire::directory::{DirectoryMsg, PairOutcome, Route, Signal, Signalled, Step};
 
-/// Guests at a time; of more no step is passed on, and their peers go without them.
-const GUESTS_MAX: usize = 65_536;
+/// Largest number of uploaders that signals are forwarded for; the others connect without waiting for the peer.
+const INTRODUCED_UPLOADERS_MAX: usize = 65_536;
 
-/// How to reach a peer of a meeting.
+/// Route to one client of a meeting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Party {
-    /// This CN's client, which asked.
-    Own(ConnId),
-    /// Any CN's client, by way of a DN.
-    Far { dn: ConnId, route: Route },
+    /// The downloader, a client of this CN.
+    Local(ConnId),
+    /// The uploader, a client of any CN, reached through a DN.
+    ViaDn { dn: ConnId, route: Route },
 }
 
-/// A client of this CN that another CN's client (or another of its own) was introduced to.
+/// Client of this CN that was introduced as uploader to a client of this or another CN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Guest {
+pub(super) struct IntroducedUploader {
     client: ConnId,
     dn: ConnId,
-    /// The querier.
+    /// Route back to the downloader's CN.
     back: Route,
 }
 
 impl Cn {
-    /// Hands an introduction's steps on for a while.
-    pub(super) fn add_guest(
+    /// Forwards the signals of a delivered introduction from now on, for a limited time.
+    pub(super) fn add_uploader(
         &mut self,
         cx: &mut Context<'_>,
         intro: IntroId,
         client: ConnId,
         (dn, back): (ConnId, Route),
     ) {
-        if self.guests.len() < GUESTS_MAX {
-            self.guests.insert(intro, Guest { client, dn, back });
-            self.timers.set(Timer::Guest(intro), Some(cx.now.after(cx.cfg.broker.keep)));
+        if self.introduced_uploaders.len() < INTRODUCED_UPLOADERS_MAX {
+            self.introduced_uploaders.insert(intro, IntroducedUploader { client, dn, back });
+            self.timers.set(Timer::IntroducedUploader(intro), Some(cx.now.after(cx.cfg.broker.keep)));
         }
     }
 
-    pub(super) fn guest_expired(&mut self, intro: IntroId) {
-        self.guests.remove(&intro);
+    pub(super) fn on_uploader_timeout(&mut self, intro: IntroId) {
+        self.introduced_uploaders.remove(&intro);
     }
 
-    fn asks_for(&self, intro: IntroId, conn: ConnId) -> bool {
-        self.broker.peer(intro, Role::Downloader) == Some(&Party::Own(conn))
+    fn is_downloader_of(&self, intro: IntroId, conn: ConnId) -> bool {
+        self.broker.peer(intro, Role::Downloader) == Some(&Party::Local(conn))
     }
 
-    /// One of this CN's clients has opened its NAT.
-    pub(super) fn opened(&mut self, cx: &mut Context<'_>, conn: ConnId, intro: IntroId) {
-        if self.asks_for(intro, conn) {
+    /// Handles a client's report that its NAT is open.
+    pub(super) fn on_nat_opened(&mut self, cx: &mut Context<'_>, conn: ConnId, intro: IntroId) {
+        if self.is_downloader_of(intro, conn) {
             let peers = self.broker.opened(cx.now, &cx.cfg.broker, intro, Role::Downloader);
-            return self.send_off(cx, intro, peers);
+            return self.send_go_to_both(cx, intro, peers);
         }
-        if let Some(guest) = self.guests.get(&intro).filter(|g| g.client == conn) {
-            self.signal(cx, guest.dn, Signal { route: guest.back, intro, what: Step::Opened });
+        if let Some(uploader) = self.introduced_uploaders.get(&intro).filter(|g| g.client == conn) {
+            self.signal(cx, uploader.dn, Signal { route: uploader.back, intro, what: Step::Opened });
         }
     }
 
@@ -69,20 +72,22 @@ impl Cn {
         }
     }
 
-    /// Another CN passes a step on.
-    pub(super) fn signalled(&mut self, cx: &mut Context<'_>, dn: ConnId, signalled: Signalled) {
+    /// Handles a signal that another CN has sent through a DN.
+    pub(super) fn on_signalled(&mut self, cx: &mut Context<'_>, dn: ConnId, signalled: Signalled) {
         let Signalled { session, intro, what } = signalled;
         let Some(&client) = self.by_session.get(&session) else { return };
         match what {
             Step::Opened => {
                 let other = self.broker.peer(intro, Role::Uploader);
-                let its = matches!(other, Some(Party::Far { dn: d, .. }) if *d == dn);
-                if its && self.asks_for(intro, client) {
+                let its = matches!(other, Some(Party::ViaDn { dn: d, .. }) if *d == dn);
+                if its && self.is_downloader_of(intro, client) {
                     let peers = self.broker.opened(cx.now, &cx.cfg.broker, intro, Role::Uploader);
-                    self.send_off(cx, intro, peers);
+                    self.send_go_to_both(cx, intro, peers);
                 }
             }
-            Step::Go if self.guests.get(&intro).is_some_and(|g| g.client == client) => self.send_go(cx, client, intro),
+            Step::Go if self.introduced_uploaders.get(&intro).is_some_and(|g| g.client == client) => {
+                self.send_go(cx, client, intro)
+            }
             Step::Go => {}
         }
     }
@@ -93,37 +98,40 @@ impl Cn {
         }
     }
 
-    fn send_off(&self, cx: &mut Context<'_>, intro: IntroId, peers: Option<[Party; 2]>) {
+    fn send_go_to_both(&self, cx: &mut Context<'_>, intro: IntroId, peers: Option<[Party; 2]>) {
         for party in peers.into_iter().flatten() {
             match party {
-                Party::Own(conn) => self.send_go(cx, conn, intro),
-                Party::Far { dn, route } => self.signal(cx, dn, Signal { route, intro, what: Step::Go }),
+                Party::Local(conn) => self.send_go(cx, conn, intro),
+                Party::ViaDn { dn, route } => self.signal(cx, dn, Signal { route, intro, what: Step::Go }),
             }
         }
     }
 
-    /// Meetings whose time has come.
-    pub(super) fn meetings_due(&mut self, cx: &mut Context<'_>) {
+    /// Sends "go" for meetings whose wait is over.
+    pub(super) fn on_meeting_timers(&mut self, cx: &mut Context<'_>) {
         while let Some((intro, peers)) = self.broker.pop_due(cx.now, &cx.cfg.broker) {
-            self.send_off(cx, intro, peers);
+            self.send_go_to_both(cx, intro, peers);
         }
     }
 
-    /// A peer says how its attempt ended. The downloader's word is counted, and told to the DN, which learns.
-    pub(super) fn outcome(&mut self, cx: &mut Context<'_>, conn: ConnId, outcome: Outcome) {
+    /// Handles the report of how a connection attempt ended. The downloader's report is counted and forwarded to the
+    /// DN, which learns which classes can connect.
+    pub(super) fn on_outcome(&mut self, cx: &mut Context<'_>, conn: ConnId, outcome: Outcome) {
         let Outcome { intro, attempt } = outcome;
-        if self.guests.get(&intro).is_some_and(|g| g.client == conn) && !self.asks_for(intro, conn) {
-            self.guests.remove(&intro);
-            return self.timers.clear(Timer::Guest(intro));
+        if self.introduced_uploaders.get(&intro).is_some_and(|g| g.client == conn)
+            && !self.is_downloader_of(intro, conn)
+        {
+            self.introduced_uploaders.remove(&intro);
+            return self.timers.clear(Timer::IntroducedUploader(intro));
         }
         let connected = attempt.failure.is_none();
         cx.push(Output::Count(if connected { Metric::Connected } else { Metric::NotConnected }));
-        if !self.asks_for(intro, conn) {
+        if !self.is_downloader_of(intro, conn) {
             return;
         }
         let session: Option<SessionId> = self.clients.get(&conn).and_then(Client::session).map(|s| s.id);
         let peers = self.broker.done(intro);
-        if let (Some([_, Party::Far { dn, route }]), Some(session)) = (peers, session)
+        if let (Some([_, Party::ViaDn { dn, route }]), Some(session)) = (peers, session)
             && self.dns.iter().any(|d| d.is_up() && d.conn() == Some(dn))
         {
             let msg = DirectoryMsg::Outcome(PairOutcome { session, route, attempt });

@@ -1,5 +1,10 @@
-//! The connection node: the end of the clients' persistent connections. It checks grants, has DNs choose peers, signs
-//! introductions, passes them on, and hands usage records to the ledger. All that it knows of clients is soft state.
+//! The connection node (CN): the server end of the clients' persistent connections. It checks grants, has DNs select
+//! peers, signs and delivers introductions, and forwards usage records to the ledger. Everything that it knows of
+//! clients is soft state.
+//!
+//! [`Cn`] is the machine; each module holds its handlers for one subject. `clients` has the sessions, `queries` the way
+//! from a query to introductions, `meetings` the coordination of hole punching, `copies` the detection of copied
+//! installations, `prices` the limits of each session, and `spool`, `logs` and `usage` the records for the ledger.
 
 mod clients;
 mod copies;
@@ -31,46 +36,46 @@ use alloc::vec::Vec;
 use clients::Client;
 use core::time::Duration;
 use directories::DnLink;
-use meetings::{Guest, Party};
+use meetings::{IntroducedUploader, Party};
 use queries::Pending;
 use spool::Spool;
 use usage::{Ack, Reported};
 
-/// The CN.
+/// State machine of the CN role.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Cn {
-    /// `None` until the shell has said what time it is: nobody is let in before.
+    /// Wall clock; `None` until the shell has reported the time, and no client is accepted before.
     wall: Option<Wall>,
     phase: Phase,
-    /// Connections, with their sessions once `Hello` has come.
+    /// Clients by connection; a client has a session once its `Hello` has come.
     clients: BTreeMap<ConnId, Client>,
-    /// The sessions of each GUID: one, unless there are copies of an installation, or one was left behind.
+    /// Sessions by GUID: more than one for copies of an installation, or while a broken connection is not yet noticed.
     by_guid: BTreeMap<Guid, BTreeSet<ConnId>>,
     by_session: BTreeMap<SessionId, ConnId>,
     next_session: SessionId,
     dns: Vec<DnLink>,
     queries: BTreeMap<ReqId, Pending>,
     next_req: ReqId,
-    /// Introductions that this CN has signed, until their peers have met.
+    /// Signed introductions of this CN's queries, until both peers have been told to connect.
     broker: Broker<Party>,
-    /// Introductions that were delivered to this CN's clients.
-    guests: BTreeMap<IntroId, Guest>,
-    /// Checks what STUN servers say of clients.
+    /// Uploaders among this CN's clients, by the introduction that was delivered to them.
+    introduced_uploaders: BTreeMap<IntroId, IntroducedUploader>,
+    /// Keys to check the STUN cookies that prove clients' reflexive addresses.
     cookies: CookieKeys,
-    /// What is published no more.
+    /// Versions that providers have withdrawn.
     withdrawn: BTreeSet<VersionId>,
-    /// Who gets no peers, and is offered to none.
+    /// GUIDs in quarantine: they get no peers and are offered as peers to nobody.
     quarantined: BTreeSet<Guid>,
     ledger: LedgerLink,
-    /// Who is to be told that a record is durable.
+    /// Usage records on their way to the ledger, and whom to acknowledge them to.
     usage: BTreeMap<RecordId, Reported>,
-    /// Places in clients' logs that the ledger does not have yet, and the records that stand there, which it has.
-    places: BTreeMap<RecordId, RecordId>,
-    /// Retired GUIDs on their way to the ledger, and over which connection they last came.
+    /// Log-head records not yet durable in the ledger, each with its usage record, which is.
+    pending_heads: BTreeMap<RecordId, RecordId>,
+    /// Rekey records on their way to the ledger, each with the connection that it last came over.
     rekeys: BTreeMap<RecordId, ConnId>,
     /// Acknowledgements whose checkpoints are being signed.
     acks: BTreeMap<ReqId, Ack>,
-    /// Queries whose answers wait until it is recorded who is introduced.
+    /// Queries whose answers wait until the record of their introductions is durable.
     recording: BTreeMap<RecordId, ReqId>,
     spool: Spool,
     timers: Deadlines<Timer>,
@@ -85,60 +90,60 @@ enum Phase {
     Stopped,
 }
 
-/// What a deadline is for.
+/// Purpose of a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    /// The client must have said `Hello`, or something since then.
+    /// Close a connection without `Hello`, or a session that has been silent too long.
     Silent(ConnId),
-    /// The client must have answered the challenge.
+    /// Close a session that has not answered a challenge.
     Challenge(ConnId),
-    /// The query must have been answered.
+    /// Fail a query that has taken too long.
     Query(ReqId),
-    /// Dial this DN.
+    /// Dial this DN, by its index in the configuration.
     Dial(u32),
-    /// Ping this DN; it must have answered the last one.
+    /// Ping this DN; close its connection if the last ping is unanswered.
     Ping(u32),
-    /// Tell this DN of more clients.
+    /// Register more sessions at this DN.
     Register(u32),
-    /// Nothing more is passed on of this introduction.
-    Guest(IntroId),
-    /// Tell DNs how this client is now.
+    /// Forget a delivered introduction: its signals are forwarded no longer.
+    IntroducedUploader(IntroId),
+    /// Send a client's newest state to the DNs, now that its budget allows it.
     Tell(ConnId),
-    /// Ask this client for its whole inventory.
+    /// Request a client's whole inventory.
     Readd(ConnId),
-    /// Take out of the spool what the ledger has.
+    /// Delete from the spool the records that the ledger has.
     Spool,
-    /// Whoever is still here must go.
+    /// Stop, and close the connections that are still open.
     Stop,
 }
 
 type Context<'a> = Cx<'a, Cn>;
 
 impl Cn {
-    /// How many sessions are open.
+    /// Returns the number of open sessions.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.by_session.len()
     }
 
-    /// How many DNs are connected.
+    /// Returns the number of connected DNs.
     #[must_use]
     pub fn dns_up(&self) -> usize {
         self.dns.iter().filter(|d| d.is_up()).count()
     }
 
-    /// How many usage records the ledger has not acknowledged.
+    /// Returns the number of records that the ledger has not acknowledged.
     #[must_use]
     pub fn usage_waiting(&self) -> usize {
         self.ledger.waiting()
     }
 
-    /// Unix milliseconds; 0 before the clock is known, so that nothing is valid.
+    /// Returns the Unix time in milliseconds; 0 before the clock is known, which makes every grant invalid.
     fn now_ms(&self, now: Time) -> u64 {
         self.wall.map_or(0, |w| w.at(now))
     }
 
-    fn wall_clock(&mut self, cx: &mut Context<'_>, unix_ms: u64) {
+    fn on_wall_clock(&mut self, cx: &mut Context<'_>, unix_ms: u64) {
         let first = self.wall.is_none();
         self.wall = Some(Wall::showing(unix_ms, cx.now));
         if first {
@@ -152,7 +157,7 @@ impl Cn {
         }
     }
 
-    fn shutdown(&mut self, cx: &mut Context<'_>) {
+    fn on_shutdown(&mut self, cx: &mut Context<'_>) {
         if self.phase != Phase::Serving {
             return;
         }
@@ -163,7 +168,7 @@ impl Cn {
         self.stop_if_empty(cx);
     }
 
-    /// A draining CN ends as soon as its clients have gone, and their records are durable and out of the spool.
+    /// Stops a draining CN as soon as its clients have left and their records are durable and out of the spool.
     fn stop_if_empty(&mut self, cx: &mut Context<'_>) {
         if self.phase == Phase::Draining
             && self.clients.is_empty()
@@ -193,17 +198,17 @@ impl Cn {
         Trust { root: cx.cfg.root, verify: cx.cfg.verify }
     }
 
-    fn due(&mut self, cx: &mut Context<'_>, timer: Timer) {
+    fn on_timer(&mut self, cx: &mut Context<'_>, timer: Timer) {
         match timer {
-            Timer::Silent(conn) => self.silent(cx, conn),
-            Timer::Challenge(conn) => self.unanswered(cx, conn),
-            Timer::Query(req) => self.query_expired(cx, req),
-            Timer::Dial(dn) => self.dial(cx, dn),
-            Timer::Ping(dn) => self.ping(cx, dn),
+            Timer::Silent(conn) => self.on_silent(cx, conn),
+            Timer::Challenge(conn) => self.on_challenge_timeout(cx, conn),
+            Timer::Query(req) => self.on_query_timeout(cx, req),
+            Timer::Dial(dn) => self.dial_dn(cx, dn),
+            Timer::Ping(dn) => self.ping_dn(cx, dn),
             Timer::Register(dn) => self.register_more(cx, dn),
-            Timer::Guest(intro) => self.guest_expired(intro),
-            Timer::Tell(conn) => self.tell_change(cx, conn),
-            Timer::Readd(conn) => self.readd(cx, conn),
+            Timer::IntroducedUploader(intro) => self.on_uploader_timeout(intro),
+            Timer::Tell(conn) => self.publish_change(cx, conn),
+            Timer::Readd(conn) => self.request_readd(cx, conn),
             Timer::Spool => self.clear_spool(cx),
             Timer::Stop => self.stop(cx),
         }
@@ -220,41 +225,43 @@ impl Machine for Cn {
             return;
         }
         match input {
-            Input::WallClock { unix_ms } => self.wall_clock(cx, unix_ms),
+            Input::WallClock { unix_ms } => self.on_wall_clock(cx, unix_ms),
             Input::CookieKeys(keys) => self.cookies = keys,
-            Input::ClientAccepted { conn, key, from } => self.accepted(cx, conn, key, from),
-            Input::Located { conn, place } => self.located(conn, place),
-            Input::Client { conn, msg } => self.client_message(cx, conn, msg),
-            Input::ClientClosed { conn } => self.forget(cx, conn),
-            Input::DirectoryOpened { conn } => self.directory_opened(cx, conn),
-            Input::DirectoryClosed { conn } => self.directory_lost(cx, conn),
-            Input::Directory { conn, msg } => self.directory_message(cx, conn, msg),
+            Input::ClientAccepted { conn, key, from } => self.on_client_accepted(cx, conn, key, from),
+            Input::Located { conn, place } => self.on_located(conn, place),
+            Input::Client { conn, msg } => self.on_client_message(cx, conn, msg),
+            Input::ClientClosed { conn } => self.remove_client(cx, conn),
+            Input::DirectoryOpened { conn } => self.on_directory_opened(cx, conn),
+            Input::DirectoryClosed { conn } => self.on_directory_closed(cx, conn),
+            Input::Directory { conn, msg } => self.on_directory_message(cx, conn, msg),
             Input::LedgerOpened { conn } => self.with_ledger(cx, ledger_link::Input::Opened(conn)),
             Input::LedgerClosed { conn } => self.with_ledger(cx, ledger_link::Input::Closed(conn)),
             Input::Ledger { conn, msg } => self.with_ledger(cx, ledger_link::Input::Message(conn, msg)),
-            Input::Restored { records } => self.restored(cx, records),
-            Input::Saved { req, ok } => self.saved(cx, req, ok),
-            Input::Withdrawn { versions } => self.withdrawn(cx, versions),
-            Input::GrantOpened { req, grant } => self.grant_opened(cx, req, grant),
-            Input::Signed { req, signature } if self.acks.contains_key(&req) => self.checkpointed(cx, req, signature),
-            Input::Signed { req, signature } => self.signed(cx, req, signature),
-            Input::Shutdown => self.shutdown(cx),
+            Input::Restored { records } => self.on_spool_restored(cx, records),
+            Input::Saved { req, ok } => self.on_spool_saved(cx, req, ok),
+            Input::Withdrawn { versions } => self.on_withdrawn(cx, versions),
+            Input::GrantOpened { req, grant } => self.on_grant_opened(cx, req, grant),
+            Input::Signed { req, signature } if self.acks.contains_key(&req) => {
+                self.on_checkpoint_signed(cx, req, signature)
+            }
+            Input::Signed { req, signature } => self.on_introductions_signed(cx, req, signature),
+            Input::Shutdown => self.on_shutdown(cx),
         }
         self.stop_if_empty(cx);
     }
 
     fn handle_timeout(&mut self, cx: &mut Context<'_>) {
-        // a timer that is set again for this same moment waits for the next call
+        // a timer that is set again for this moment waits for the next call
         let mut due = Vec::new();
         while let Some(timer) = self.timers.pop_due(cx.now) {
             due.push(timer);
         }
         for timer in due {
-            self.due(cx, timer);
+            self.on_timer(cx, timer);
         }
-        self.meetings_due(cx);
+        self.on_meeting_timers(cx);
         if self.ledger.poll_timeout().is_some_and(|at| at <= cx.now) {
-            self.ledger_due(cx);
+            self.on_ledger_timer(cx);
         }
         self.stop_if_empty(cx);
     }

@@ -1,26 +1,27 @@
-//! What a session's messages cost. A price is the time after which a session has earned it again, and a session may
-//! spend [`LEAD`] ahead. Prices are charged in one place, before anything is done for a message, and each leaves well
-//! above what an honest client needs:
+//! Prices of a session's messages, which limit what one client can make others do.
+//!
+//! A price is the time after which a session has earned it again, and a session may spend [`LEAD`] ahead. Prices are
+//! charged in one place, before a message has any effect, and each leaves well above what an honest client needs:
 //!
 //! | message | price | in a minute | because it makes work for |
 //! |---|---|---|---|
-//! | query | 6 s | 10 | DN, signer, spool and 40 other clients: a client of ours keeps to ten itself |
+//! | query | 6 s | 10 | DN, signer, spool and 40 other clients; our own client keeps to ten itself |
 //! | inventory | 0.4 ms a version | 150,000 versions | DN: two whole inventories of the largest client and more |
-//! | update that changes something | 1 s | 60 | DN: networks come and go, a NAT is looked at again |
-//! | … that moves a client to other lists | 0.4 ms a version besides | 2 of the largest client | DN: all that it
-//! shares |
-//! | update that changes nothing | none | | nobody: it ends here |
+//! | update with a change | 1 s | 60 | DN: networks come and go, a NAT is examined again |
+//! | … of the client's class | 0.4 ms a version more | 2 of the largest client | DN: all that the client shares |
+//! | update without a change | none | | nobody: it ends here |
 //! | opened, outcome | 50 ms | 1,200 | the other peer's CN: as many as a popular seeder may get |
 //! | usage | 0.5 s | 120 | ledger, two records, and checks: one every few seconds for each download |
 //! | unreceipted | 0.5 s | 120 | checks, DN |
-//! | rekeyed | 0.5 s | 120 | checks, ledger: one a session is heard |
+//! | rekeyed | 0.5 s | 120 | checks, ledger: a session is heard once |
 //! | ping, pong | 50 ms | 1,200 | one answer: one in 20 s |
 //!
-//! The last four are the books, and have a purse of their own: who floods this CN with wishes loses neither its
-//! accounting nor its session. What cannot be paid is not done, and no session ends for it. A query is told when to ask
-//! again; a usage record is not acknowledged, so it comes again; the newest state of a client is told to DNs once it
-//! can be paid, whatever was between; an inventory with a gap is asked for anew once a whole one can be paid, and what
-//! a CN asks for anew itself, because a DN came up, is free. The others are dropped.
+//! The last four belong to accounting and have a budget of their own: a client that floods this CN with requests loses
+//! neither its accounting nor its session. A message that the budget does not allow has no effect, and ends no session.
+//! A query's answer says when to repeat it. A usage record is not acknowledged, so the client sends it again. A
+//! client's newest state is sent to the DNs once the budget allows it, without those in between. After a gap in its
+//! pages the whole inventory is requested once the budget allows that; an inventory that the CN requests because a DN
+//! has come up is free. Other messages are dropped.
 
 use super::clients::{Client, Session};
 use super::{Cn, Context, Metric, Output, Timer};
@@ -32,28 +33,28 @@ use crate::wire::control::{ControlMsg, Inventory, QueryError, ReaddRequest};
 use crate::wire::directory::DirectoryMsg;
 use core::time::Duration;
 
-/// So much of what it will have earned a session may spend ahead.
+/// Time that a session may be ahead of its earnings.
 pub const LEAD: Duration = Duration::from_secs(60);
 
-/// What messages cost. What costs nothing is not limited.
+/// Price of each kind of message; zero means without limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prices {
-    /// A query.
+    /// Price of a query.
     pub query: Duration,
-    /// A version in an inventory, or on other lists by an update.
+    /// Price of each version in an inventory page, or in the directory of a client whose class changes.
     pub version: Duration,
-    /// An update that changes something.
+    /// Price of an update that changes something.
     pub update: Duration,
-    /// A step of a meeting.
+    /// Price of a signal or outcome of a meeting.
     pub step: Duration,
-    /// A usage record, the end of an introduction without receipts, a new key.
+    /// Price of a usage record, an unreceipted introduction or a rekey.
     pub record: Duration,
-    /// A ping.
+    /// Price of a ping or pong.
     pub ping: Duration,
 }
 
 impl Prices {
-    /// Of production.
+    /// Prices of messages in production.
     pub const USUAL: Self = Self {
         query: Duration::from_secs(6),
         version: Duration::from_micros(400),
@@ -63,7 +64,7 @@ impl Prices {
         ping: Duration::from_millis(50),
     };
 
-    /// Nothing is limited.
+    /// Prices that limit nothing.
     pub const NONE: Self = Self {
         query: Duration::ZERO,
         version: Duration::ZERO,
@@ -78,15 +79,18 @@ impl Prices {
         self.version.saturating_mul(n).min(LEAD)
     }
 
-    /// What a message costs when it comes. What an update costs shows only when it is clear what it changes.
-    fn of(&self, msg: &ControlMsg) -> (Purse, Duration) {
+    /// Returns a message's price and the budget that pays it. Updates are charged later, once it is clear what they
+    /// change.
+    fn of(&self, msg: &ControlMsg) -> (Budget, Duration) {
         match msg {
-            ControlMsg::Query(_) => (Purse::Wishes, self.query),
-            ControlMsg::Inventory(page) => (Purse::Wishes, self.versions(page.add.len() + page.remove.len())),
-            ControlMsg::Opened(_) | ControlMsg::Outcome(_) => (Purse::Wishes, self.step),
-            ControlMsg::Usage(_) | ControlMsg::Unreceipted(_) | ControlMsg::Rekeyed(_) => (Purse::Books, self.record),
-            ControlMsg::Ping | ControlMsg::Pong => (Purse::Books, self.ping),
-            // what only a CN says ends the session
+            ControlMsg::Query(_) => (Budget::Requests, self.query),
+            ControlMsg::Inventory(page) => (Budget::Requests, self.versions(page.add.len() + page.remove.len())),
+            ControlMsg::Opened(_) | ControlMsg::Outcome(_) => (Budget::Requests, self.step),
+            ControlMsg::Usage(_) | ControlMsg::Unreceipted(_) | ControlMsg::Rekeyed(_) => {
+                (Budget::Accounting, self.record)
+            }
+            ControlMsg::Ping | ControlMsg::Pong => (Budget::Accounting, self.ping),
+            // messages that only a CN may send end the session, so they need no price
             ControlMsg::Update(_)
             | ControlMsg::Hello(_)
             | ControlMsg::Welcome(_)
@@ -101,33 +105,33 @@ impl Prices {
             | ControlMsg::Go(_)
             | ControlMsg::Withdraw(_)
             | ControlMsg::Rekey
-            | ControlMsg::Retired(_) => (Purse::Wishes, Duration::ZERO),
+            | ControlMsg::Retired(_) => (Budget::Requests, Duration::ZERO),
         }
     }
 }
 
-/// What is paid from.
+/// One of a session's two budgets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purse {
-    /// All that a client wants.
-    Wishes,
-    /// Its accounting, and its life.
-    Books,
+enum Budget {
+    /// Budget for queries, inventories, updates and meetings.
+    Requests,
+    /// Budget for accounting and for keeping the session alive.
+    Accounting,
 }
 
-/// What a session has spent: until when it has paid.
+/// Budgets of a session: the time up to which each one is spent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Purses {
-    wishes: Time,
-    books: Time,
+pub(super) struct Budgets {
+    requests: Time,
+    accounting: Time,
 }
 
-impl Purses {
-    /// Pays, or says how long it takes until that can be paid.
-    fn pay(&mut self, now: Time, purse: Purse, price: Duration) -> Result<(), Duration> {
-        let paid = match purse {
-            Purse::Wishes => &mut self.wishes,
-            Purse::Books => &mut self.books,
+impl Budgets {
+    /// Pays a price, or returns the time after which it can be paid.
+    fn pay(&mut self, now: Time, budget: Budget, price: Duration) -> Result<(), Duration> {
+        let paid = match budget {
+            Budget::Requests => &mut self.requests,
+            Budget::Accounting => &mut self.accounting,
         };
         let lead = paid.since(now).saturating_add(price.min(LEAD));
         if price.is_zero() {
@@ -141,21 +145,21 @@ impl Purses {
     }
 
     pub(super) fn rebase(&mut self, by: Duration) {
-        self.wishes = self.wishes.rebased(by);
-        self.books = self.books.rebased(by);
+        self.requests = self.requests.rebased(by);
+        self.accounting = self.accounting.rebased(by);
     }
 }
 
-/// What the DNs know of a session.
+/// State of a session as the DNs know it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Told {
-    /// Where they list it: its class of NAT, if it is listed at all.
-    place: Option<Class>,
-    /// Versions that it has told since it began to tell all, at most: those that are listed.
+pub(super) struct DnView {
+    /// Class under which the DNs list the client; `None` if it is not listed.
+    class: Option<Class>,
+    /// Upper bound of the versions that the DNs list for the client: those added since the last whole inventory.
     versions: usize,
-    /// Its newest state waits until it can be paid.
-    is_old: bool,
-    /// Pages of its inventory were left out.
+    /// Whether the DNs have an old state, because the budget did not allow to send the new one.
+    is_stale: bool,
+    /// Whether inventory pages were skipped, so that a whole inventory is needed.
     has_gap: bool,
 }
 
@@ -164,11 +168,11 @@ fn millis(d: Duration) -> u32 {
 }
 
 impl Cn {
-    /// Charges a message. `None`: it could not be paid, and all is done that is done then.
+    /// Charges a message. If the budget does not allow it, answers the client or skips the message, and returns `None`.
     pub(super) fn charge(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ControlMsg) -> Option<ControlMsg> {
         let session = self.clients.get_mut(&conn).and_then(Client::session_mut)?;
-        let (purse, price) = cx.cfg.prices.of(&msg);
-        let Err(wait) = session.purses.pay(cx.now, purse, price) else { return Some(msg) };
+        let (budget, price) = cx.cfg.prices.of(&msg);
+        let Err(wait) = session.budgets.pay(cx.now, budget, price) else { return Some(msg) };
         cx.push(Output::Count(Metric::Limited));
         if let ControlMsg::Query(query) = msg {
             cx.push(Output::Count(Metric::Query));
@@ -176,76 +180,76 @@ impl Cn {
         } else if let ControlMsg::Usage(_) = msg {
             cx.push(Output::Count(Metric::UsageDeferred));
         } else if let ControlMsg::Inventory(page) = msg {
-            self.leave_out(cx, conn, &page);
+            self.skip_page(cx, conn, &page);
         }
         None
     }
 
-    /// A page of an inventory cannot be paid: all is asked for anew, once all can be.
-    fn leave_out(&mut self, cx: &mut Context<'_>, conn: ConnId, page: &Inventory) {
+    /// Skips an inventory page that the budget does not allow, and schedules a request for the whole inventory.
+    fn skip_page(&mut self, cx: &mut Context<'_>, conn: ConnId, page: &Inventory) {
         if !self.is_next_page(cx, conn, page) {
             return;
         }
         let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return };
-        session.told.has_gap = true;
+        session.dn_view.has_gap = true;
         let whole = cx.cfg.prices.versions(SHARES_PER_PEER_MAX);
-        let wait = session.purses.wishes.since(cx.now).saturating_add(whole).saturating_sub(LEAD);
+        let wait = session.budgets.requests.since(cx.now).saturating_add(whole).saturating_sub(LEAD);
         if self.timers.get(Timer::Readd(conn)).is_none() {
             self.timers.set(Timer::Readd(conn), Some(cx.now.after(wait)));
         }
     }
 
-    /// Whether a page goes on to the DNs: none does behind a gap, until all is told anew.
-    pub(super) fn goes_on(&mut self, conn: ConnId, page: &Inventory) -> bool {
+    /// Returns whether a page may be forwarded to the DNs: after a gap only once a whole inventory begins.
+    pub(super) fn forwards_page(&mut self, conn: ConnId, page: &Inventory) -> bool {
         let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return false };
         if page.reset {
-            (session.told.has_gap, session.told.versions) = (false, 0);
+            (session.dn_view.has_gap, session.dn_view.versions) = (false, 0);
             self.timers.clear(Timer::Readd(conn));
         }
-        let versions = &mut session.told.versions;
+        let versions = &mut session.dn_view.versions;
         *versions = versions.saturating_add(page.add.len()).min(SHARES_PER_PEER_MAX);
-        !session.told.has_gap
+        !session.dn_view.has_gap
     }
 
-    /// A client with a gap in its inventory can pay for all of it.
-    pub(super) fn readd(&self, cx: &mut Context<'_>, conn: ConnId) {
-        if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.told.has_gap) {
+    /// Requests the whole inventory of a client whose budget allows it now, after a gap.
+    pub(super) fn request_readd(&self, cx: &mut Context<'_>, conn: ConnId) {
+        if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.dn_view.has_gap) {
             cx.push(Output::ClientSend { conn, msg: ControlMsg::ReaddRequest(ReaddRequest { spread_ms: 0 }) });
         }
     }
 
-    /// What a client tells again because a DN came up costs it nothing.
-    pub(super) fn give_back(&mut self, cx: &Context<'_>, conn: ConnId) {
+    /// Refunds the price of a whole inventory that the CN requests because a DN has come up.
+    pub(super) fn refund_readd(&mut self, cx: &Context<'_>, conn: ConnId) {
         if let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) {
-            let wishes = &mut session.purses.wishes;
-            *wishes = wishes.rebased(cx.cfg.prices.versions(session.told.versions));
+            let requests = &mut session.budgets.requests;
+            *requests = requests.rebased(cx.cfg.prices.versions(session.dn_view.versions));
         }
     }
 
-    /// A client's session has begun, and the DNs have heard of it.
-    pub(super) fn begins_told(&mut self, conn: ConnId) {
+    /// Notes that the DNs have been told of a new session.
+    pub(super) fn note_registered(&mut self, conn: ConnId) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
-        let place = client.session().and_then(|s| place(s, client.observed().ip()));
+        let class = client.session().and_then(|s| class_of(s, client.observed().ip()));
         if let Some(session) = client.session_mut() {
-            session.told.place = place;
+            session.dn_view.class = class;
         }
     }
 
-    /// A client is not as DNs know it: tells them, or waits until that can be paid.
-    pub(super) fn tell_change(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+    /// Sends a client's changed state to the DNs, or delays that until the budget allows it.
+    pub(super) fn publish_change(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         let from = client.observed().ip();
         let Some(session) = client.session_mut() else { return };
-        let place = place(session, from);
-        let moved = if place == session.told.place { 0 } else { session.told.versions };
+        let class = class_of(session, from);
+        let moved = if class == session.dn_view.class { 0 } else { session.dn_view.versions };
         let price = cx.cfg.prices.update.saturating_add(cx.cfg.prices.versions(moved));
-        if let Err(wait) = session.purses.pay(cx.now, Purse::Wishes, price) {
-            if !core::mem::replace(&mut session.told.is_old, true) {
+        if let Err(wait) = session.budgets.pay(cx.now, Budget::Requests, price) {
+            if !core::mem::replace(&mut session.dn_view.is_stale, true) {
                 cx.push(Output::Count(Metric::Limited));
             }
             return self.timers.set(Timer::Tell(conn), Some(cx.now.after(wait)));
         }
-        (session.told.place, session.told.is_old) = (place, false);
+        (session.dn_view.class, session.dn_view.is_stale) = (class, false);
         self.timers.clear(Timer::Tell(conn));
         if let Some(entry) = self.clients.get(&conn).and_then(Client::entry) {
             self.tell_dns(cx, &DirectoryMsg::Peer(entry));
@@ -253,6 +257,6 @@ impl Cn {
     }
 }
 
-fn place(session: &Session, observed: core::net::IpAddr) -> Option<Class> {
+fn class_of(session: &Session, observed: core::net::IpAddr) -> Option<Class> {
     session.may_upload().then(|| Class::of(Endpoint { observed, nat: &session.nat }))
 }

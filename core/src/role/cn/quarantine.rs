@@ -1,5 +1,6 @@
-//! Suspects are served by edges alone: their queries are answered with nobody, and nobody is offered them. Who they are
-//! the ledger says; while it is away its last word counts. A download needs no CN, so none fails because of it.
+//! Quarantine: suspected clients get bytes from edges only. Their queries are answered without peers, and nobody is
+//! offered them. The ledger sends the list; while it is away, the last list counts. No download fails because of
+//! quarantine, since none needs a CN.
 
 use super::clients::Client;
 use super::{Cn, Context, Metric, Output};
@@ -9,8 +10,8 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 impl Cn {
-    /// Takes the whole list, and tells the DNs anew of those of its clients that it concerns.
-    pub(super) fn quarantine(&mut self, cx: &mut Context<'_>, guids: Vec<Guid>) {
+    /// Replaces the list of quarantined GUIDs, and sends the DNs a new entry for each connected client that it changes.
+    pub(super) fn on_quarantine(&mut self, cx: &mut Context<'_>, guids: Vec<Guid>) {
         let now: BTreeSet<Guid> = guids.into_iter().collect();
         let before = core::mem::replace(&mut self.quarantined, now);
         let changed: Vec<Guid> = self.quarantined.symmetric_difference(&before).copied().collect();
@@ -32,7 +33,7 @@ impl Cn {
         self.quarantined.contains(&guid)
     }
 
-    /// Whether this client's queries are answered with nobody.
+    /// Returns whether a client's queries are answered without peers.
     pub(super) fn is_edge_only(&self, conn: ConnId) -> bool {
         self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.quarantined)
     }

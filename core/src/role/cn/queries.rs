@@ -1,5 +1,8 @@
-//! Queries: open the grant, check it, have a DN choose, sign once, answer, and tell the chosen. This CN is the broker
-//! of its clients' queries; introductions for its own clients come back to it through the DN like any other's.
+//! Queries for peers: open and check the grant, have a DN select peers, sign and record the introductions, then answer
+//! the client and notify the selected peers.
+//!
+//! This CN is the broker of its clients' queries. An introduction for another of its own clients goes through the DN
+//! and comes back, like any other.
 
 use super::clients::{Client, Session};
 use super::logs::Offering;
@@ -18,32 +21,32 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Told to those whose query failed for want of a DN.
+/// Delay in milliseconds before a client repeats a query that failed for lack of a DN or of room for its record.
 const UNAVAILABLE_RETRY_MS: u32 = 2_000;
 
-/// A query under way.
+/// A query in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Pending {
-    /// Who asks.
+    /// Connection of the client.
     client: ConnId,
-    /// The client's number for it.
+    /// Number that the client gave the query.
     query: u32,
     step: Step,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Step {
-    /// The grant is being opened.
+    /// The shell is opening the sealed grant.
     Opening { want: u8, exclude: List<PublicKey, EXCLUDED_MAX> },
-    /// A DN chooses.
+    /// A DN is selecting peers.
     Selecting { dn: ConnId, grant: Box<SignedGrant> },
-    /// The introductions are being signed.
+    /// The shell is signing the introductions.
     Signing { dn: ConnId, grant: Box<SignedGrant>, intros: Vec<Introduction>, peers: Vec<SelectedPeer> },
-    /// Who is introduced is written down.
+    /// The record of the introductions is being made durable.
     Recording { record: RecordId, offer: Offer },
 }
 
-/// Signed introductions that nobody was told of yet.
+/// Signed introductions that nobody has been told of yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Offer {
     dn: ConnId,
@@ -52,7 +55,7 @@ struct Offer {
 }
 
 impl Cn {
-    pub(super) fn query(&mut self, cx: &mut Context<'_>, conn: ConnId, query: Query) {
+    pub(super) fn on_query(&mut self, cx: &mut Context<'_>, conn: ConnId, query: Query) {
         cx.push(Output::Count(Metric::Query));
         if self.is_edge_only(conn) {
             cx.push(Output::Count(Metric::EdgeOnly));
@@ -65,19 +68,19 @@ impl Cn {
         cx.push(Output::OpenGrant { req, sealed: query.grant });
     }
 
-    /// Takes a pending query out; its client may have gone meanwhile.
-    fn take(&mut self, req: ReqId) -> Option<Pending> {
+    /// Removes a query in progress; its client may be gone already.
+    fn take_query(&mut self, req: ReqId) -> Option<Pending> {
         self.timers.clear(Timer::Query(req));
         self.queries.remove(&req)
     }
 
-    pub(super) fn grant_opened(&mut self, cx: &mut Context<'_>, req: ReqId, grant: Option<Box<SignedGrant>>) {
+    pub(super) fn on_grant_opened(&mut self, cx: &mut Context<'_>, req: ReqId, grant: Option<Box<SignedGrant>>) {
         let Some(Pending { client, query, step: Step::Opening { want, exclude } }) = self.queries.get(&req).cloned()
         else {
             return;
         };
         let Some(session) = self.clients.get(&client).and_then(Client::session) else {
-            self.take(req);
+            self.take_query(req);
             return;
         };
         let checked = grant.ok_or(QueryError::Regrant).and_then(|g| {
@@ -104,14 +107,14 @@ impl Cn {
                 self.queries.insert(req, Pending { client, query, step });
             }
             (checked, _) => {
-                self.take(req);
+                self.take_query(req);
                 let why = checked.err().unwrap_or(QueryError::Unavailable);
                 fail(cx, client, query, why, UNAVAILABLE_RETRY_MS);
             }
         }
     }
 
-    pub(super) fn selected(&mut self, cx: &mut Context<'_>, conn: ConnId, selected: Selected) {
+    pub(super) fn on_selected(&mut self, cx: &mut Context<'_>, conn: ConnId, selected: Selected) {
         let req = ReqId(selected.req);
         let Some(Pending { client, query, step: Step::Selecting { dn, grant } }) = self.queries.get(&req).cloned()
         else {
@@ -121,14 +124,14 @@ impl Cn {
             return;
         }
         if let Some(retry_after_ms) = selected.edge_only_ms {
-            self.take(req);
+            self.take_query(req);
             if self.clients.contains_key(&client) {
                 fail(cx, client, query, QueryError::Unreceipted, retry_after_ms);
             }
             return;
         }
         if selected.peers.is_empty() || !self.clients.contains_key(&client) {
-            self.take(req);
+            self.take_query(req);
             return self.answer(cx, client, query, Vec::new());
         }
         let peers = selected.peers.into_vec();
@@ -152,20 +155,20 @@ impl Cn {
         cx.push(Output::Sign { req, context: SignContext::Introductions, message });
     }
 
-    pub(super) fn signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
+    pub(super) fn on_introductions_signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
         let Some(Pending { client, query, step: Step::Signing { dn, grant, intros, peers } }) =
             self.queries.get(&req).cloned()
         else {
             return;
         };
-        self.take(req);
+        self.take_query(req);
         let Some(guid) = self.clients.get(&client).and_then(Client::session).map(|s| s.guid) else { return };
         let offering = self.log_offered(cx, guid, &grant, &intros);
         let offer = Offer { dn, intros: introductions::sign(intros, signature, &cx.cfg.cert), peers };
         match offering {
-            Offering::Unkept => self.hand_out(cx, client, query, offer),
+            Offering::NotKept => self.send_introductions(cx, client, query, offer),
             Offering::Refused => fail(cx, client, query, QueryError::Unavailable, UNAVAILABLE_RETRY_MS),
-            Offering::Under(record) => {
+            Offering::Recording(record) => {
                 self.recording.insert(record, req);
                 self.queries.insert(req, Pending { client, query, step: Step::Recording { record, offer } });
                 let within = if cx.cfg.spool { cx.cfg.select_within } else { cx.cfg.record_within };
@@ -174,8 +177,8 @@ impl Cn {
         }
     }
 
-    /// Tells both sides of each pair.
-    fn hand_out(&mut self, cx: &mut Context<'_>, client: ConnId, query: u32, offer: Offer) {
+    /// Sends the introductions to both sides of each pair.
+    fn send_introductions(&mut self, cx: &mut Context<'_>, client: ConnId, query: u32, offer: Offer) {
         let Offer { dn, intros, peers } = offer;
         let Some(asking) = self.clients.get(&client) else { return };
         let Some((from, nat)) = asking.session().map(|s| (s.id, s.nat.clone())) else { return };
@@ -184,7 +187,7 @@ impl Cn {
         for (intro, peer) in intros.into_iter().zip(peers) {
             cx.push(Output::Count(Metric::Introduced));
             let key = cx.rng.nonce();
-            let parties = [Party::Own(client), Party::Far { dn, route: peer.route }];
+            let parties = [Party::Local(client), Party::ViaDn { dn, route: peer.route }];
             self.broker.offered(cx.now, &cx.cfg.broker, intro.intro.id, parties);
             let ticket = Some(Ticket { key, observed });
             let introduce = Introduce { intro: intro.clone(), nat: nat.clone(), ticket };
@@ -196,18 +199,18 @@ impl Cn {
         self.answer(cx, client, query, answer);
     }
 
-    /// It is durable who is introduced: it may be told.
-    pub(super) fn recorded(&mut self, cx: &mut Context<'_>, id: RecordId) {
+    /// Answers the query whose introductions are recorded durably.
+    pub(super) fn on_offer_recorded(&mut self, cx: &mut Context<'_>, id: RecordId) {
         let Some(req) = self.recording.remove(&id) else { return };
-        if let Some(Pending { client, query, step: Step::Recording { offer, .. } }) = self.take(req) {
-            self.hand_out(cx, client, query, offer);
+        if let Some(Pending { client, query, step: Step::Recording { offer, .. } }) = self.take_query(req) {
+            self.send_introductions(cx, client, query, offer);
         }
     }
 
-    /// It could not be written down: nobody is told.
-    pub(super) fn unrecorded(&mut self, cx: &mut Context<'_>, id: RecordId) {
+    /// Fails the query whose introductions could not be recorded; nobody is told of them.
+    pub(super) fn on_offer_not_recorded(&mut self, cx: &mut Context<'_>, id: RecordId) {
         if let Some(req) = self.recording.remove(&id) {
-            self.query_lost(cx, req);
+            self.fail_query(cx, req);
         }
     }
 
@@ -222,21 +225,21 @@ impl Cn {
         }
     }
 
-    /// A query has waited long enough.
-    pub(super) fn query_expired(&mut self, cx: &mut Context<'_>, req: ReqId) {
+    /// Handles a query that has waited long enough.
+    pub(super) fn on_query_timeout(&mut self, cx: &mut Context<'_>, req: ReqId) {
         match self.queries.get(&req).map(|pending| &pending.step) {
-            // without a spool: the ledger may be away, and gets the record when it is back
+            // no spool: the ledger may be away and will get the record when it is back, so the client is answered now
             Some(Step::Recording { record, .. }) if !cx.cfg.spool => {
                 let record = *record;
-                self.recorded(cx, record);
+                self.on_offer_recorded(cx, record);
             }
-            _ => self.query_lost(cx, req),
+            _ => self.fail_query(cx, req),
         }
     }
 
-    /// A query comes to nothing for want of a DN, or of a place to record who would be introduced.
-    fn query_lost(&mut self, cx: &mut Context<'_>, req: ReqId) {
-        let Some(pending) = self.take(req) else { return };
+    /// Fails a query as `Unavailable`, for lack of a DN or of a durable record.
+    fn fail_query(&mut self, cx: &mut Context<'_>, req: ReqId) {
+        let Some(pending) = self.take_query(req) else { return };
         if let Step::Recording { record, .. } = pending.step {
             self.recording.remove(&record);
         }
@@ -245,8 +248,8 @@ impl Cn {
         }
     }
 
-    /// A DN is lost: so are its answers, and its routes lead nowhere.
-    pub(super) fn queries_lost_dn(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+    /// Fails the queries of a lost DN: its answers will not come, and its routes are void.
+    pub(super) fn fail_queries_of_dn(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let lost: Vec<ReqId> = self
             .queries
             .iter()
@@ -258,15 +261,15 @@ impl Cn {
             .map(|(req, _)| *req)
             .collect();
         for req in lost {
-            self.query_lost(cx, req);
+            self.fail_query(cx, req);
         }
     }
 
-    /// A peer will come to one of this CN's clients.
-    pub(super) fn deliver(&mut self, cx: &mut Context<'_>, dn: ConnId, deliver: Deliver) {
+    /// Delivers an introduction to the uploader, a client of this CN.
+    pub(super) fn on_deliver(&mut self, cx: &mut Context<'_>, dn: ConnId, deliver: Deliver) {
         let Some(&conn) = self.by_session.get(&deliver.session) else { return };
         if self.clients.get(&conn).and_then(Client::session).is_some_and(Session::may_upload) {
-            self.add_guest(cx, deliver.introduce.intro.intro.id, conn, (dn, deliver.from));
+            self.add_uploader(cx, deliver.introduce.intro.intro.id, conn, (dn, deliver.from));
             cx.push(Output::ClientSend { conn, msg: ControlMsg::Introduce(deliver.introduce) });
         }
     }

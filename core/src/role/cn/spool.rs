@@ -1,6 +1,7 @@
-//! The CN's spool: who was introduced is durable in it before anybody is told, since bytes of an introduction that was
-//! not recorded are not billed. So neither a crash of this CN nor a ledger that is slow, or away, loses an offer. What
-//! the ledger has leaves the spool; what a crash leaves there is sent again, under the same ids.
+//! The CN's spool on disk. The record of who is introduced becomes durable in it before any client is told, because
+//! bytes of an unrecorded introduction are not billed. So neither a crash of this CN nor a slow or absent ledger loses
+//! an offer. Records that the ledger has are deleted from the spool; those left after a crash are sent again under the
+//! same ids.
 
 use super::{Cn, Context, Metric, Output, Phase, Timer};
 use crate::ids::{DownloadId, RecordId, ReqId};
@@ -10,62 +11,62 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Records that the ledger has are taken out together, this long after the first.
+/// Delay after the first acknowledgement, so that acknowledged records are deleted together.
 const CLEAR_AFTER: Duration = Duration::from_secs(1);
 
-/// What of it the machine knows.
+/// The machine's view of the spool on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Spool {
-    /// What is in it, and not being taken out.
+    /// Records on disk that the ledger has not acknowledged.
     held: BTreeSet<RecordId>,
-    /// What is to be taken out with the next write.
+    /// Records to be deleted with the next write.
     acked: Vec<RecordId>,
-    /// Writes under way.
+    /// Writes that are in progress.
     saving: BTreeMap<ReqId, Saving>,
-    /// Downloads whose grants are recorded.
+    /// Downloads whose grants are durably recorded.
     granted: BTreeSet<DownloadId>,
 }
 
-/// A write: what it puts in, and what it takes out.
+/// A write in progress: records added and deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Saving {
-    /// A grant that somebody is introduced under.
+    /// Grant record of the download that peers are introduced for, if it is not yet recorded.
     granted: Option<LedgerRecord>,
     record: Option<LedgerRecord>,
     acked: Vec<RecordId>,
 }
 
-/// Downloads of which it is remembered that their grants are recorded. If there are more all are forgotten, and some
-/// are recorded once more, under the same ids.
+/// Largest number of downloads in [`Spool::granted`]. Beyond that all are forgotten, and some grants are recorded once
+/// more under the same ids.
 const GRANTED_MAX: usize = 65_536;
 
 impl Spool {
-    /// Records that are not durable yet, and so not on their way to the ledger.
+    /// Returns the number of writes with a record that is not durable yet, and so not sent to the ledger.
     pub(super) fn writing(&self) -> usize {
         self.saving.values().filter(|saving| saving.record.is_some()).count()
     }
 
-    /// Whether a download's grant is known to be recorded.
+    /// Returns whether a download's grant is known to be recorded.
     pub(super) fn has_granted(&self, download: DownloadId) -> bool {
         self.granted.contains(&download)
     }
 
-    fn granted(&mut self, download: DownloadId) {
+    fn remember_granted(&mut self, download: DownloadId) {
         if self.granted.len() >= GRANTED_MAX {
             self.granted.clear();
         }
         self.granted.insert(download);
     }
 
-    /// Nothing is to be written.
+    /// Returns whether nothing is left to be written.
     pub(super) fn is_idle(&self) -> bool {
         self.acked.is_empty() && self.saving.is_empty()
     }
 }
 
 impl Cn {
-    /// What the spool held at the start. Without a ledger it stays there.
-    pub(super) fn restored(&mut self, cx: &mut Context<'_>, records: Vec<LedgerRecord>) {
+    /// Sends the ledger what the spool held at the start. Without a configured ledger it stays in the spool.
+    pub(super) fn on_spool_restored(&mut self, cx: &mut Context<'_>, records: Vec<LedgerRecord>) {
         if !cx.cfg.ledger {
             return;
         }
@@ -75,8 +76,8 @@ impl Cn {
         }
     }
 
-    /// Writes a record down, and the grant that it is about. Once they are durable they go to the ledger, and those who
-    /// wait for the record go on.
+    /// Writes a record, and the grant that it depends on if given. Once durable, both go to the ledger, and the query
+    /// that waits continues.
     pub(super) fn spool(&mut self, cx: &mut Context<'_>, granted: Option<LedgerRecord>, record: LedgerRecord) {
         self.save(cx, granted, Some(record));
     }
@@ -90,32 +91,32 @@ impl Cn {
         self.spool.saving.insert(req, Saving { granted, record, acked });
     }
 
-    /// A write is durable, or nothing of it is.
-    pub(super) fn saved(&mut self, cx: &mut Context<'_>, req: ReqId, ok: bool) {
+    /// Handles the end of a write, which is durable as a whole or not at all.
+    pub(super) fn on_spool_saved(&mut self, cx: &mut Context<'_>, req: ReqId, ok: bool) {
         let Some(Saving { granted, record, acked }) = self.spool.saving.remove(&req) else { return };
         if !ok {
             cx.push(Output::Count(Metric::SpoolFailed));
             self.spool.acked.extend(acked);
-            // also at the end: a disk that refuses is not asked again at once
+            // also while stopping: a failed write is not repeated at once
             self.clear_after(cx, CLEAR_AFTER);
         }
         let Some(record) = record else { return };
         let id = record.id();
         if ok {
             if let Some(download) = granted.as_ref().and_then(LedgerRecord::download) {
-                self.spool.granted(download);
+                self.spool.remember_granted(download);
             }
             for record in granted.into_iter().chain([record]) {
                 self.spool.held.insert(record.id());
                 self.with_ledger(cx, ledger_link::Input::Submit(record));
             }
-            self.recorded(cx, id);
+            self.on_offer_recorded(cx, id);
         } else {
-            self.unrecorded(cx, id);
+            self.on_offer_not_recorded(cx, id);
         }
     }
 
-    /// The ledger has a record: it leaves the spool.
+    /// Schedules the deletion of a record that the ledger has.
     pub(super) fn unspool(&mut self, cx: &mut Context<'_>, id: RecordId) {
         if self.spool.held.remove(&id) {
             self.spool.acked.push(id);
@@ -130,7 +131,7 @@ impl Cn {
         }
     }
 
-    /// It is time to take out what the ledger has; at the end at once.
+    /// Deletes acknowledged records; while stopping without delay.
     pub(super) fn clear_spool(&mut self, cx: &mut Context<'_>) {
         if !self.spool.acked.is_empty() {
             self.save(cx, None, None);

@@ -36,7 +36,7 @@ fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// A CN that knows the time; its DN and ledger are dialled, not up.
+/// Returns a CN that knows the time; it is dialling its DN and ledger, and neither is up.
 fn bench() -> Bench<Cn> {
     let cfg = Config { logs: false, ..Config::new(ROOT, fake_verify, cert(ServerRole::Cn, CN_KEY)) };
     let mut b = Bench::new(Cn::default(), cfg);
@@ -52,7 +52,7 @@ fn ledger_conn(out: &[Output]) -> Option<ConnId> {
     out.iter().find_map(|o| if let Output::LedgerDial { conn } = o { Some(*conn) } else { None })
 }
 
-/// With a DN and a ledger.
+/// Returns a CN with a connected DN and ledger, and their connections.
 fn whole() -> (Bench<Cn>, ConnId, ConnId) {
     let mut b = bench();
     let out = b.wait(Duration::ZERO);
@@ -95,13 +95,13 @@ fn say(b: &mut Bench<Cn>, conn: u64, msg: ControlMsg) -> Vec<Output> {
     b.input(Input::Client { conn: ConnId(conn), msg })
 }
 
-/// Client `n` on connection `n` with an open session.
+/// Opens a session for client `n` on connection `n`.
 fn join(b: &mut Bench<Cn>, n: u32) -> Vec<Output> {
     accept(b, u64::from(n), n);
     say(b, u64::from(n), ControlMsg::Hello(hello(n)))
 }
 
-/// Signs what the CN asks to have signed.
+/// Signs whatever the CN asks to have signed.
 fn sign(b: &mut Bench<Cn>, out: &[Output]) -> Vec<Output> {
     let [Output::Sign { req, context, message }] =
         &out.iter().filter(|o| matches!(o, Output::Sign { .. })).collect::<Vec<_>>()[..]
@@ -118,7 +118,7 @@ fn to_client(out: &[Output], conn: u64) -> Vec<&ControlMsg> {
         .collect()
 }
 
-/// But for whose home the DN is.
+/// Returns the messages to the DN, except those to it as a home DN.
 fn to_dn(out: &[Output]) -> Vec<&DirectoryMsg> {
     all_to_dn(out).filter(|m| !matches!(m, DirectoryMsg::Seen(_))).collect()
 }
@@ -177,7 +177,7 @@ fn select_req(out: &[Output]) -> u64 {
         .expect("a select")
 }
 
-/// Client 1 asks with this grant.
+/// Sends a query of client 1 and answers its request to open the grant with `grant`.
 fn ask(b: &mut Bench<Cn>, grant: Option<Box<SignedGrant>>) -> Vec<Output> {
     let req = open_req(&say(b, 1, query()));
     b.input(Input::GrantOpened { req, grant })
@@ -199,7 +199,7 @@ fn usage(n: u32, reporter: u32) -> UsageRecord {
     }
 }
 
-/// A usage record, the first of its log.
+/// Returns a usage record of a client, the first record of its log.
 fn logged(n: u32, reporter: u32) -> ControlMsg {
     let record = usage(n, reporter);
     let head = Log::default().append(SecondaryGuid::numbered(n), &record);
@@ -207,7 +207,7 @@ fn logged(n: u32, reporter: u32) -> ControlMsg {
     ControlMsg::Usage(Logged { record, head: SignedHead { head, key: key(reporter), signature } })
 }
 
-/// Usage records that go to the ledger.
+/// Returns the ids of the usage records sent to the ledger.
 fn submitted(out: &[Output]) -> Vec<RecordId> {
     out.iter()
         .filter_map(|o| match o {
@@ -223,7 +223,7 @@ fn ack(conn: ConnId, n: u32) -> Input {
 }
 
 #[test]
-fn nobody_is_let_in_before_the_clock_is_known() {
+fn no_client_is_accepted_before_the_clock_is_known() {
     let cfg = Config::new(ROOT, fake_verify, cert(ServerRole::Cn, CN_KEY));
     let mut b = Bench::new(Cn::default(), cfg);
     let out = accept(&mut b, 1, 1);
@@ -232,7 +232,7 @@ fn nobody_is_let_in_before_the_clock_is_known() {
 }
 
 #[test]
-fn a_session_begins_with_a_guid_that_is_the_proven_keys() {
+fn a_session_needs_the_guid_of_the_proven_key() {
     let mut b = bench();
     let out = join(&mut b, 1);
     assert!(matches!(to_client(&out, 1)[..], [ControlMsg::Welcome(w)] if w.now_ms == NOW_MS && w.want_inventory));
@@ -242,7 +242,7 @@ fn a_session_begins_with_a_guid_that_is_the_proven_keys() {
 }
 
 #[test]
-fn a_newer_session_replaces_the_older_and_an_older_one_never_replaces_a_newer() {
+fn only_a_newer_session_replaces_the_other_one() {
     let mut b = bench();
     join(&mut b, 1);
     accept(&mut b, 10, 1);
@@ -269,7 +269,7 @@ fn a_connection_without_hello_or_long_silent_is_closed() {
 }
 
 #[test]
-fn what_only_a_cn_says_a_gap_in_the_inventory_or_anothers_record_ends_the_session() {
+fn protocol_violations_end_the_session() {
     let page = |seq| Inventory { seq, reset: false, last: true, add: List::default(), remove: List::default() };
     let bad = [
         ControlMsg::Inventory(page(2)),
@@ -298,7 +298,7 @@ fn a_full_cn_sends_clients_away_and_keeps_those_it_has() {
 }
 
 #[test]
-fn a_query_is_answered_with_signed_introductions_and_the_chosen_are_told() {
+fn a_query_yields_signed_introductions_for_both_sides() {
     let (mut b, dn, _) = whole();
     join(&mut b, 1);
     let out = ask(&mut b, Some(signed_grant(grant_of(1))));
@@ -334,7 +334,7 @@ fn a_query_is_answered_with_signed_introductions_and_the_chosen_are_told() {
 }
 
 #[test]
-fn nobody_found_is_an_empty_answer() {
+fn a_query_without_matching_peers_gets_an_empty_answer() {
     let (mut b, dn, _) = whole();
     join(&mut b, 1);
     let req = select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));
@@ -344,7 +344,7 @@ fn nobody_found_is_an_empty_answer() {
 }
 
 #[test]
-fn a_query_needs_a_genuine_valid_grant_of_its_own_client_that_allows_peers() {
+fn a_query_needs_a_valid_grant_of_its_client_that_allows_peers() {
     let (mut b, ..) = whole();
     join(&mut b, 1);
     let mut forged = signed_grant(grant_of(1));
@@ -366,7 +366,7 @@ fn a_query_needs_a_genuine_valid_grant_of_its_own_client_that_allows_peers() {
 }
 
 #[test]
-fn queries_past_the_limit_are_told_when_to_come_back() {
+fn queries_beyond_the_limit_are_told_when_to_retry() {
     let (mut b, ..) = whole();
     join(&mut b, 1);
     for _ in 0..10 {
@@ -395,7 +395,7 @@ fn without_a_dn_or_its_answer_a_query_fails_as_unavailable() {
 }
 
 #[test]
-fn a_dn_that_comes_back_hears_of_every_client_and_clients_are_asked_to_readd() {
+fn a_reconnected_dn_gets_every_client_and_requests_readd() {
     let (mut b, dn, _) = whole();
     (1..=3).for_each(|n| drop(join(&mut b, n)));
     b.input(Input::DirectoryClosed { conn: dn });
@@ -409,17 +409,17 @@ fn a_dn_that_comes_back_hears_of_every_client_and_clients_are_asked_to_readd() {
 }
 
 #[test]
-fn many_clients_are_registered_in_lots() {
+fn many_clients_are_registered_in_batches() {
     let mut b = bench();
     (1..=600).for_each(|n| drop(join(&mut b, n)));
     let conn = dn_conn(&b.wait(Duration::ZERO)).expect("a dial");
-    let told = |out: &[Output]| to_dn(out).iter().filter(|m| matches!(m, DirectoryMsg::Peer(_))).count();
-    assert_eq!(told(&dn_up(&mut b, conn)), 256);
-    assert_eq!(told(&b.wait(secs(1))), 344);
+    let registered = |out: &[Output]| to_dn(out).iter().filter(|m| matches!(m, DirectoryMsg::Peer(_))).count();
+    assert_eq!(registered(&dn_up(&mut b, conn)), 256);
+    assert_eq!(registered(&b.wait(secs(1))), 344);
 }
 
 #[test]
-fn what_clients_share_and_their_end_reach_the_dn() {
+fn shared_versions_and_session_ends_reach_the_dn() {
     let (mut b, ..) = whole();
     assert!(matches!(to_dn(&join(&mut b, 1))[..], [DirectoryMsg::Peer(p)] if p.uploads));
     let add = List::truncated([Shared { version: VersionId::numbered(1), complete: true }]);
@@ -433,7 +433,7 @@ fn what_clients_share_and_their_end_reach_the_dn() {
 }
 
 #[test]
-fn an_introduction_is_handed_to_its_client_only_while_it_uploads() {
+fn an_introduction_is_delivered_only_while_its_client_uploads() {
     let (mut b, dn, _) = whole();
     let out = join(&mut b, 1);
     let [DirectoryMsg::Peer(entry)] = to_dn(&out)[..] else { panic!("{out:?}") };
@@ -451,7 +451,7 @@ fn an_introduction_is_handed_to_its_client_only_while_it_uploads() {
 }
 
 #[test]
-fn a_draining_cn_sends_its_clients_away_and_stops_when_all_is_done() {
+fn a_draining_cn_stops_when_its_clients_and_records_are_gone() {
     let (mut b, _, ledger) = whole();
     join(&mut b, 1);
     say(&mut b, 1, logged(1, 1));
@@ -463,7 +463,7 @@ fn a_draining_cn_sends_its_clients_away_and_stops_when_all_is_done() {
 }
 
 #[test]
-fn a_draining_cn_stops_in_any_case_when_its_time_is_up() {
+fn a_draining_cn_stops_at_its_deadline_in_any_case() {
     let (mut b, ..) = whole();
     join(&mut b, 1);
     b.input(Input::Shutdown);
@@ -472,7 +472,7 @@ fn a_draining_cn_stops_in_any_case_when_its_time_is_up() {
     assert!(accept(&mut b, 2, 2).is_empty());
 }
 
-/// Client 1 is introduced to three peers; the first introduction's id and ticket key, and the DN's connection.
+/// Introduces client 1 to a peer. Returns the introduction's id and the key of its tickets.
 fn introduced(b: &mut Bench<Cn>, dn: ConnId) -> (IntroId, [u8; 16]) {
     join(b, 1);
     let req = select_req(&ask(b, Some(signed_grant(grant_of(1)))));
@@ -489,14 +489,15 @@ fn introduced(b: &mut Bench<Cn>, dn: ConnId) -> (IntroId, [u8; 16]) {
     let out = b.input(Input::Signed { req: *req, signature });
     let [ControlMsg::Introductions(answer)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
     let [DirectoryMsg::Relay(relay)] = to_dn(&out)[..] else { panic!("{out:?}") };
-    let (mine, theirs) = (answer.peers[0].ticket.clone(), relay.introduce.ticket.clone());
-    let (mine, theirs) = (mine.expect("a ticket"), theirs.expect("a ticket"));
-    assert_eq!(mine.key, theirs.key, "both can check each other");
+    let (downloader_ticket, uploader_ticket) = (answer.peers[0].ticket.clone(), relay.introduce.ticket.clone());
+    let (downloader_ticket, uploader_ticket) =
+        (downloader_ticket.expect("a ticket"), uploader_ticket.expect("a ticket"));
+    assert_eq!(downloader_ticket.key, uploader_ticket.key, "both can check each other");
     assert_eq!(
-        (mine.observed.to_string(), theirs.observed.to_string()),
+        (downloader_ticket.observed.to_string(), uploader_ticket.observed.to_string()),
         ("192.0.2.9:4000".into(), "192.0.2.1:4000".into())
     );
-    (relay.intro(), mine.key)
+    (relay.intro(), downloader_ticket.key)
 }
 
 fn signalled(dn: ConnId, session: u64, intro: IntroId, what: Step) -> Input {
@@ -504,34 +505,34 @@ fn signalled(dn: ConnId, session: u64, intro: IntroId, what: Step) -> Input {
     Input::Directory { conn: dn, msg }
 }
 
-fn goes(out: &[Output]) -> (usize, usize) {
+fn go_counts(out: &[Output]) -> (usize, usize) {
     let here = to_client(out, 1).into_iter().filter(|m| matches!(m, ControlMsg::Go(_))).count();
     let there = to_dn(out).into_iter().filter(|m| matches!(m, DirectoryMsg::Signal(s) if s.what == Step::Go)).count();
     (here, there)
 }
 
 #[test]
-fn both_peers_are_told_to_go_once_both_have_opened_their_nats() {
+fn both_peers_get_go_once_both_have_opened_their_nats() {
     let (mut b, dn, _) = whole();
     let (intro, _) = introduced(&mut b, dn);
-    assert_eq!(goes(&say(&mut b, 1, ControlMsg::Opened(Opened { intro }))), (0, 0));
+    assert_eq!(go_counts(&say(&mut b, 1, ControlMsg::Opened(Opened { intro }))), (0, 0));
     join(&mut b, 2);
-    assert_eq!(goes(&say(&mut b, 2, ControlMsg::Opened(Opened { intro }))), (0, 0), "a stranger opens nothing");
-    assert_eq!(goes(&b.input(signalled(dn, 0, intro, Step::Opened))), (1, 1));
-    assert_eq!(goes(&b.input(signalled(dn, 0, intro, Step::Opened))), (0, 0));
+    assert_eq!(go_counts(&say(&mut b, 2, ControlMsg::Opened(Opened { intro }))), (0, 0), "a stranger opens nothing");
+    assert_eq!(go_counts(&b.input(signalled(dn, 0, intro, Step::Opened))), (1, 1));
+    assert_eq!(go_counts(&b.input(signalled(dn, 0, intro, Step::Opened))), (0, 0));
 }
 
 #[test]
 fn a_peer_that_does_not_open_is_not_waited_for_long() {
     let (mut b, dn, _) = whole();
     let (intro, _) = introduced(&mut b, dn);
-    assert_eq!(goes(&b.wait(Duration::from_millis(999))), (0, 0));
-    assert_eq!(goes(&b.wait(Duration::from_millis(1))), (1, 1));
-    assert_eq!(goes(&say(&mut b, 1, ControlMsg::Opened(Opened { intro }))), (0, 0));
+    assert_eq!(go_counts(&b.wait(Duration::from_millis(999))), (0, 0));
+    assert_eq!(go_counts(&b.wait(Duration::from_millis(1))), (1, 1));
+    assert_eq!(go_counts(&say(&mut b, 1, ControlMsg::Opened(Opened { intro }))), (0, 0));
 }
 
 #[test]
-fn a_guests_steps_are_passed_on_to_the_querier_and_the_cns_to_the_guest() {
+fn an_uploaders_signals_are_forwarded_in_both_directions() {
     let (mut b, dn, _) = whole();
     let out = join(&mut b, 1);
     let [DirectoryMsg::Peer(entry)] = to_dn(&out)[..] else { panic!("{out:?}") };
@@ -544,14 +545,17 @@ fn a_guests_steps_are_passed_on_to_the_querier_and_the_cns_to_the_guest() {
     let out = say(&mut b, 1, ControlMsg::Opened(Opened { intro: id }));
     let [DirectoryMsg::Signal(s)] = to_dn(&out)[..] else { panic!("{out:?}") };
     assert_eq!((s.route, s.intro, s.what), (from, id, Step::Opened));
-    assert_eq!(goes(&b.input(signalled(dn, session.0, id, Step::Go))), (1, 0));
+    assert_eq!(go_counts(&b.input(signalled(dn, session.0, id, Step::Go))), (1, 0));
     let attempt = Attempt { failure: None, rung: Rung::Reflexive, probes: 1, took_ms: 2 };
-    assert!(say(&mut b, 1, ControlMsg::Outcome(Outcome { intro: id, attempt })).is_empty(), "its querier reports");
+    assert!(
+        say(&mut b, 1, ControlMsg::Outcome(Outcome { intro: id, attempt })).is_empty(),
+        "the downloader's report counts"
+    );
     assert!(say(&mut b, 1, ControlMsg::Opened(Opened { intro: id })).is_empty(), "and it is over");
 }
 
 #[test]
-fn outcomes_are_counted_and_told_to_the_dn() {
+fn outcomes_are_counted_and_sent_to_the_dn() {
     let (mut b, dn, _) = whole();
     let (intro, _) = introduced(&mut b, dn);
     let attempt = Attempt { failure: None, rung: Rung::Reflexive, probes: 1, took_ms: 2 };

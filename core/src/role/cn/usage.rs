@@ -1,7 +1,8 @@
-//! What clients say of bytes. That an uploader was left without receipts goes to the DNs, which choose peers. Usage
-//! records and their places in the client's log go to the ledger, and the acknowledgement back once both are durable
-//! there, with a signed checkpoint of the newest place. A record that does not fit, or comes too soon, is set aside
-//! unacknowledged, so its client keeps it and sends it again.
+//! Clients' reports about bytes.
+//!
+//! Reports of missing receipts go to the DNs, which select peers. Usage records and their log heads go to the ledger;
+//! once both are durable there the client gets an acknowledgement, with a signed checkpoint of the newest head. A
+//! record beyond the limits is dropped without acknowledgement, so its client keeps it and sends it again.
 
 use super::clients::Client;
 use super::{Cn, Context, Metric, Output};
@@ -19,13 +20,13 @@ use alloc::vec::Vec;
 /// A usage record on its way to the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Reported {
-    /// The connection it last came over.
+    /// Connection that it last came over.
     conn: ConnId,
-    /// Its place in its reporter's log.
+    /// Head of the reporter's log right after this record.
     head: SignedHead,
 }
 
-/// An acknowledgement before it is told.
+/// Acknowledgement whose checkpoint is being signed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Ack {
     conn: ConnId,
@@ -33,44 +34,45 @@ pub(super) struct Ack {
     checkpoint: Checkpoint,
 }
 
-/// The name of a head's record: the same however often and through whichever CN it comes.
-pub(super) fn place_id(head: &SignedHead) -> RecordId {
+/// Returns the record id of a log head: the same however often and through whichever CN it comes.
+pub(super) fn head_record_id(head: &SignedHead) -> RecordId {
     let mut id = [0; RecordId::LEN];
     id.copy_from_slice(&head.head.digest.0[..RecordId::LEN]);
     RecordId(id)
 }
 
 impl Cn {
-    /// An uploader was left without receipts. Only the one that the introduction names may say so, and soon after it.
-    pub(super) fn unreceipted(&self, cx: &mut Context<'_>, conn: ConnId, told: &Unreceipted) {
-        let i = &told.intro.intro;
+    /// Forwards an uploader's report of missing receipts to the DNs. Only the uploader named in the introduction may
+    /// report it, and only soon after.
+    pub(super) fn on_unreceipted(&self, cx: &mut Context<'_>, conn: ConnId, report: &Unreceipted) {
+        let i = &report.intro.intro;
         let named = self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.upload_key == i.uploader_key);
-        if named && introductions::check_ended(&Self::trust(cx), &told.intro, self.now_ms(cx.now)).is_ok() {
-            let (owed, receipted) = (told.owed, told.receipted);
-            let told = directory::Unreceipted { download: i.download, intro: i.id, owed, receipted };
-            self.tell_dns(cx, &DirectoryMsg::Unreceipted(told));
+        if named && introductions::check_ended(&Self::trust(cx), &report.intro, self.now_ms(cx.now)).is_ok() {
+            let (owed, receipted) = (report.owed, report.receipted);
+            let report = directory::Unreceipted { download: i.download, intro: i.id, owed, receipted };
+            self.tell_dns(cx, &DirectoryMsg::Unreceipted(report));
         }
     }
 
-    pub(super) fn usage_from(&mut self, cx: &mut Context<'_>, conn: ConnId, logged: Logged) {
+    pub(super) fn on_usage(&mut self, cx: &mut Context<'_>, conn: ConnId, logged: Logged) {
         let Logged { record, head } = logged;
         cx.push(Output::Count(Metric::UsageReceived));
         let id = record.id;
-        let on_its_way = self.ledger.holds(id);
-        if !on_its_way && self.ledger.waiting() >= cx.cfg.usage_max as usize {
+        let is_pending = self.ledger.holds(id);
+        if !is_pending && self.ledger.waiting() >= cx.cfg.usage_max as usize {
             return cx.push(Output::Count(Metric::UsageDeferred));
         }
-        self.known_place(cx, conn, &head);
+        self.compare_log_head(cx, conn, &head);
         self.usage.insert(id, Reported { conn, head: head.clone() });
-        if !on_its_way {
+        if !is_pending {
             self.log_head(cx, record.reporter, head);
             self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Usage(record)));
         }
     }
 
-    /// Holds a head against the newest that this CN knows of the client's log, from the log itself or from the
-    /// checkpoint that the client has shown. Two that contradict each other both go to the ledger.
-    fn known_place(&mut self, cx: &mut Context<'_>, conn: ConnId, head: &SignedHead) {
+    /// Compares a log head with the newest one known of the client's log, from its records or from the checkpoint in
+    /// `Hello`. Two heads that contradict each other both go to the ledger, and the client is ordered to rekey.
+    fn compare_log_head(&mut self, cx: &mut Context<'_>, conn: ConnId, head: &SignedHead) {
         let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return };
         let guid = session.guid;
         let newer = |known: &SignedHead| known.head.start != head.head.start || known.head.place < head.head.place;
@@ -94,41 +96,41 @@ impl Cn {
         let cfg = Self::link_config(cx);
         let ledger = &mut self.ledger;
         let outputs = cx.child::<LedgerLink>(&cfg, |cx| ledger.handle_input(cx, input));
-        self.ledger_did(cx, outputs);
+        self.on_ledger_outputs(cx, outputs);
     }
 
-    pub(super) fn ledger_due(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn on_ledger_timer(&mut self, cx: &mut Context<'_>) {
         let cfg = Self::link_config(cx);
         let ledger = &mut self.ledger;
         let outputs = cx.child::<LedgerLink>(&cfg, |cx| ledger.handle_timeout(cx));
-        self.ledger_did(cx, outputs);
+        self.on_ledger_outputs(cx, outputs);
     }
 
-    fn ledger_did(&mut self, cx: &mut Context<'_>, outputs: Vec<ledger_link::Output>) {
+    fn on_ledger_outputs(&mut self, cx: &mut Context<'_>, outputs: Vec<ledger_link::Output>) {
         for output in outputs {
             match output {
                 ledger_link::Output::Dial(conn) => cx.push(Output::LedgerDial { conn }),
                 ledger_link::Output::Send(conn, msg) => cx.push(Output::LedgerSend { conn, msg }),
                 ledger_link::Output::Close(conn) => cx.push(Output::LedgerClose { conn }),
-                ledger_link::Output::Acked(ids) => self.durable(cx, ids),
-                ledger_link::Output::Quarantined(guids) => self.quarantine(cx, guids),
+                ledger_link::Output::Acked(ids) => self.on_durable(cx, ids),
+                ledger_link::Output::Quarantined(guids) => self.on_quarantine(cx, guids),
             }
         }
     }
 
-    fn durable(&mut self, cx: &mut Context<'_>, ids: Vec<RecordId>) {
+    fn on_durable(&mut self, cx: &mut Context<'_>, ids: Vec<RecordId>) {
         let mut by_conn: BTreeMap<ConnId, Vec<(RecordId, SignedHead)>> = BTreeMap::new();
         for id in ids {
             cx.push(Output::Count(Metric::UsageStored));
             self.unspool(cx, id);
-            self.recorded(cx, id);
-            self.retired(cx, id);
-            // the record that stands at this place, if it was durable before
-            let id = self.places.remove(&id).unwrap_or(id);
+            self.on_offer_recorded(cx, id);
+            self.on_durable_rekey(cx, id);
+            // a log head is durable: its usage record may be acknowledged if that was durable before
+            let id = self.pending_heads.remove(&id).unwrap_or(id);
             let Some(reported) = self.usage.get(&id).filter(|_| !self.ledger.holds(id)) else { continue };
-            let place = place_id(&reported.head);
+            let place = head_record_id(&reported.head);
             if self.ledger.holds(place) {
-                self.places.insert(place, id);
+                self.pending_heads.insert(place, id);
                 continue;
             }
             let reported = self.usage.remove(&id).filter(|r| self.clients.contains_key(&r.conn));
@@ -153,8 +155,8 @@ impl Cn {
         cx.push(Output::Sign { req, context: SignContext::Checkpoint, message });
     }
 
-    /// A checkpoint is signed: the acknowledgement goes out with it.
-    pub(super) fn checkpointed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
+    /// Sends an acknowledgement, whose checkpoint is now signed.
+    pub(super) fn on_checkpoint_signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
         let Some(Ack { conn, ids, checkpoint }) = self.acks.remove(&req) else { return };
         if self.clients.contains_key(&conn) {
             let checkpoint = Some(SignedCheckpoint { checkpoint, signature, cert: cx.cfg.cert.clone() });

@@ -29,7 +29,7 @@ fn hello(role: ServerRole, key: u32) -> DirectoryMsg {
     DirectoryMsg::Hello(DirectoryHello { protocol: crate::wire::PROTOCOL, cert })
 }
 
-/// The CN with this key on the connection of the same number.
+/// Connects the CN with key `n` on connection `n`.
 fn cn(b: &mut Bench<Dn>, n: u32) {
     cn_on(b, u64::from(n), n);
 }
@@ -49,7 +49,7 @@ fn sent(out: &[Output], conn: u64) -> Vec<&DirectoryMsg> {
         .collect()
 }
 
-/// Peer `n` of a CN shares `V`.
+/// Registers client `n` of a CN as a holder of version `V`.
 fn register(b: &mut Bench<Dn>, conn: u64, n: u32) {
     let session = SessionId(u64::from(n));
     let candidate = Candidate { kind: CandidateKind::Host, addr: "127.0.0.1:5000".parse().expect("an address") };
@@ -69,7 +69,7 @@ fn register(b: &mut Bench<Dn>, conn: u64, n: u32) {
     say(b, conn, DirectoryMsg::Shares(PeerShares { session, reset: true, add, remove: List::default() }));
 }
 
-/// Whom the DN chooses for peer `n`, by route and key.
+/// Selects peers for client `n` and returns them.
 fn select(b: &mut Bench<Dn>, conn: u64, n: u32) -> Vec<SelectedPeer> {
     let session = SessionId(u64::from(n));
     let select =
@@ -81,7 +81,7 @@ fn select(b: &mut Bench<Dn>, conn: u64, n: u32) -> Vec<SelectedPeer> {
     }
 }
 
-/// How long the DN refuses to choose peers for download 1.
+/// Returns the time for which the DN refuses to select peers for download 1.
 fn edge_only(b: &mut Bench<Dn>, conn: u64) -> Option<u32> {
     let (session, download) = (SessionId(1), DownloadId::numbered(1));
     let out = say(
@@ -96,18 +96,18 @@ fn edge_only(b: &mut Bench<Dn>, conn: u64) -> Option<u32> {
 }
 
 #[test]
-fn a_download_that_leaves_three_uploaders_without_receipts_is_the_edges_alone_for_a_quarter_of_an_hour() {
+fn three_unreceipted_uploaders_leave_a_download_to_the_edge() {
     let mut b = bench();
     cn(&mut b, 1);
     for n in 0..3 {
         assert_eq!(edge_only(&mut b, 1), None);
         b.now = b.now.after(Duration::from_secs(61));
         let intro = IntroId::numbered(n);
-        let told = Unreceipted { download: DownloadId::numbered(1), intro, owed: 1 << 20, receipted: 0 };
-        say(&mut b, 1, DirectoryMsg::Unreceipted(told));
+        let report = Unreceipted { download: DownloadId::numbered(1), intro, owed: 1 << 20, receipted: 0 };
+        say(&mut b, 1, DirectoryMsg::Unreceipted(report));
     }
     assert_eq!(edge_only(&mut b, 1), Some(15 * 60 * 1000));
-    // whichever CN asks, and while CNs ping
+    // over any CN, and while CNs only ping
     cn(&mut b, 2);
     assert_eq!(edge_only(&mut b, 2), Some(15 * 60 * 1000));
     b.wait(Duration::from_secs(15 * 60));
@@ -117,7 +117,7 @@ fn a_download_that_leaves_three_uploaders_without_receipts_is_the_edges_alone_fo
 }
 
 #[test]
-fn an_uploader_that_says_the_same_again_and_again_neither_adds_to_it_nor_puts_off_its_end() {
+fn a_repeated_report_neither_counts_again_nor_prolongs_the_refusal() {
     let mut b = bench();
     cn(&mut b, 1);
     let says = |b: &mut Bench<Dn>| {
@@ -135,11 +135,11 @@ fn an_uploader_that_says_the_same_again_and_again_neither_adds_to_it_nor_puts_of
 }
 
 #[test]
-fn a_download_that_asks_again_and_again_is_offered_256_peers_in_a_quarter_of_an_hour() {
+fn a_download_is_offered_at_most_256_peers_in_a_quarter_of_an_hour() {
     let mut b = bench();
     cn(&mut b, 1);
     (0..60).for_each(|n| register(&mut b, 1, n));
-    // a new session each time, as after a reconnect
+    // each query comes from a new session, as after a reconnect
     let offered: usize = (0..20).map(|n| select(&mut b, 1, n).len()).sum();
     assert_eq!(offered, 256);
     b.wait(OFFERS_WITHIN);
@@ -154,7 +154,7 @@ fn relay(route: Route) -> DirectoryMsg {
 }
 
 #[test]
-fn only_a_certified_cn_is_listened_to() {
+fn a_connection_without_a_cn_certificate_is_closed() {
     for (role, key) in [(ServerRole::Edge, 5), (ServerRole::Cn, 6)] {
         let mut b = bench();
         b.input(Input::CnAccepted { conn: ConnId(5), key: PublicKey::numbered(5) });
@@ -167,7 +167,7 @@ fn only_a_certified_cn_is_listened_to() {
 }
 
 #[test]
-fn peers_of_all_cns_are_chosen_for_any_of_them() {
+fn peers_are_selected_across_all_cns() {
     let mut b = bench();
     (1..=2).for_each(|n| cn(&mut b, n));
     register(&mut b, 1, 10);
@@ -175,11 +175,11 @@ fn peers_of_all_cns_are_chosen_for_any_of_them() {
     let chosen = select(&mut b, 1, 10);
     assert_eq!(chosen.iter().map(|p| p.upload_key).collect::<Vec<_>>(), [PublicKey::numbered(120)]);
     assert_eq!(select(&mut b, 2, 20)[0].upload_key, PublicKey::numbered(110));
-    assert!(select(&mut b, 1, 20).is_empty(), "a session is its own CN's only");
+    assert!(select(&mut b, 1, 20).is_empty(), "a session belongs to its CN");
 }
 
 #[test]
-fn an_introduction_reaches_the_cn_of_the_chosen_peer() {
+fn an_introduction_reaches_the_cn_of_the_selected_peer() {
     let mut b = bench();
     (1..=2).for_each(|n| cn(&mut b, n));
     register(&mut b, 1, 10);
@@ -207,7 +207,7 @@ fn registrations_end_with_their_connection() {
 }
 
 #[test]
-fn a_cn_that_connects_anew_takes_the_place_of_its_half_open_connection() {
+fn a_new_connection_of_a_cn_replaces_its_half_open_one() {
     let mut b = bench();
     cn(&mut b, 1);
     register(&mut b, 1, 10);
@@ -231,7 +231,7 @@ fn a_silent_connection_is_closed_and_a_pinging_one_is_not() {
 }
 
 #[test]
-fn what_only_a_dn_says_is_a_violation() {
+fn a_message_that_only_a_dn_may_send_is_a_violation() {
     let mut b = bench();
     cn(&mut b, 1);
     let out = say(&mut b, 1, DirectoryMsg::Selected(Selected { req: 1, peers: List::default(), edge_only_ms: None }));

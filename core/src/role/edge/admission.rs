@@ -1,7 +1,6 @@
-//! Who may ask an edge for grants, and how often. A first grant is paid for by the key that signs for it and by the
-//! network that it comes from; a renewal by its download alone, so that a flood of first grants denies no renewal and
-//! no neighbour's download. Nonces are remembered of admitted requests only: so nobody has more of them remembered than
-//! its limits let it ask while they count.
+//! Admission of requests for grants. A first grant is charged to the key that signs the request and to the network that
+//! it comes from; a renewal to its download alone. So a flood of first grants denies no renewal and no neighbour's
+//! download. Only nonces of admitted requests are remembered, so the limits bound them too.
 
 use crate::accounting::grants::{Denial, GrantAsked, Nonce};
 use crate::ids::{DownloadId, PublicKey};
@@ -13,39 +12,39 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
-/// How far a request's time may be from the edge's, in milliseconds.
+/// Largest difference between a request's time and the edge's, in milliseconds.
 pub const TIME_WINDOW_MS: u64 = 5 * 60 * 1000;
 const MINUTE_MS: u64 = 60_000;
-/// A full table is looked through for what it need not hold no more often than this.
+/// Shortest interval between two searches of a full table for allowances that are whole again.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// So many at once, and then one each `every`.
+/// Limit of a rate: `burst` requests at once, and then one each `every`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
-    /// At once.
+    /// Requests that are admitted at once.
     pub burst: u32,
-    /// Between any two in the long run.
+    /// Interval between two requests in the long run.
     pub every: Duration,
 }
 
-/// What clients may ask for.
+/// Limits of requests for grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
-    /// First grants of one key.
+    /// Rate of first grants of one key.
     pub key: Rate,
-    /// First grants of one /24 (IPv6: /48), which may be thousands of clients behind one address.
+    /// Rate of first grants of one /24 (IPv6: /48), which may be thousands of clients behind one address.
     pub prefix: Rate,
-    /// Renewals of one download.
+    /// Rate of renewals of one download.
     pub download: Rate,
-    /// Keys, networks and downloads remembered at a time: about 100 bytes each.
+    /// Largest number of keys, networks and downloads remembered; about 100 bytes each.
     pub payers_max: u32,
-    /// Requests remembered at a time: about 25 bytes each.
+    /// Largest number of requests remembered; about 25 bytes each.
     pub nonces_max: u32,
 }
 
 impl Limits {
-    /// Four thousand clients behind one address begin a download at once, and twice as many again in the next minute;
-    /// one of them 512, and eight a second from then on.
+    /// Limits in production. First grants of one network: 8,192 at once, then 125 a second; of one key: 512 at once,
+    /// then eight a second. Renewals of one download: 16 at once, then one in ten seconds.
     pub const PRODUCTION: Self = Self {
         key: Rate { burst: 512, every: Duration::from_millis(125) },
         prefix: Rate { burst: 8_192, every: Duration::from_millis(8) },
@@ -55,30 +54,30 @@ impl Limits {
     };
 }
 
-/// Whose allowance a request takes from.
+/// Holder of an allowance that a request is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Payer {
     Key(PublicKey),
     Prefix(IpAddr),
     Download(DownloadId),
-    /// All for whom there is no place.
+    /// Shared allowance of all holders for which the table has no place.
     Rest,
 }
 
-/// What an edge remembers of who has asked.
+/// Allowances in use, and nonces of admitted requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Admission {
-    /// When each payer's allowance is whole again; who is not here has all of it.
+    /// Time at which each allowance is whole again; one that is not listed is whole.
     whole_at: BTreeMap<Payer, Time>,
     swept: Option<Time>,
-    /// The nonces of admitted requests, by the minute of the request's time.
+    /// Nonces of admitted requests, by the minute of the request's time.
     seen: BTreeMap<u64, BTreeSet<Nonce>>,
     nonces: usize,
 }
 
 impl Admission {
-    /// Admits a request, once, or says why not. Its signature and, of a renewal, that the old grant is genuine and its
-    /// key's were checked.
+    /// Admits a request once, or returns why not. Its signature was checked before; of a renewal also that the old
+    /// grant is genuine and belongs to the key.
     pub(super) fn admit(&mut self, limits: &Limits, now: Time, now_ms: u64, asked: &GrantAsked) -> Result<(), Denial> {
         if now_ms.abs_diff(asked.time_ms) > TIME_WINDOW_MS {
             return Err(Denial::Clock);
@@ -90,7 +89,7 @@ impl Admission {
         }
         self.charge(limits, now, payers(limits, asked))?;
         if self.nonces >= limits.nonces_max as usize {
-            // whoever repeats a request gets a grant for keys that it has not: no harm but the work
+            // a repeated request gets a grant for keys that the repeater does not have: no harm but the work
             self.forget_oldest();
         }
         if limits.nonces_max > 0 && self.seen.entry(minute).or_default().insert(asked.nonce) {
@@ -99,9 +98,9 @@ impl Admission {
         Ok(())
     }
 
-    /// Takes one from each of these allowances, or from none.
+    /// Charges one request to each of these allowances, or to none if one is exhausted.
     fn charge(&mut self, limits: &Limits, now: Time, payers: Vec<(Payer, Rate)>) -> Result<(), Denial> {
-        let payers: Vec<_> = payers.into_iter().map(|(p, rate)| (self.place(limits, now, p), rate)).collect();
+        let payers: Vec<_> = payers.into_iter().map(|(p, rate)| (self.payer_or_rest(limits, now, p), rate)).collect();
         let mut after = Vec::new();
         for (payer, rate) in payers {
             let whole_at = self.whole_at.get(&payer).map_or(now, |at| (*at).max(now)).after(rate.every);
@@ -116,8 +115,8 @@ impl Admission {
         Ok(())
     }
 
-    /// The payer, or where it finds no place the one that stands for the rest.
-    fn place(&mut self, limits: &Limits, now: Time, payer: Payer) -> Payer {
+    /// Returns the payer, or the shared one if the table has no place for it.
+    fn payer_or_rest(&mut self, limits: &Limits, now: Time, payer: Payer) -> Payer {
         let full = |all: &Self| all.whole_at.len() + 3 > limits.payers_max as usize;
         if !self.whole_at.contains_key(&payer) && full(self) {
             if self.swept.is_none_or(|at| now.since(at) >= SWEEP_EVERY) {
@@ -131,7 +130,7 @@ impl Admission {
         payer
     }
 
-    /// Forgets whose time would be refused anyway.
+    /// Forgets nonces of requests so old that their time would be refused.
     fn forget(&mut self, now_ms: u64) {
         let oldest = now_ms.saturating_sub(TIME_WINDOW_MS) / MINUTE_MS;
         while self.seen.first_key_value().is_some_and(|(minute, _)| *minute < oldest) {
@@ -145,7 +144,7 @@ impl Admission {
         }
     }
 
-    /// See [`crate::machine::Machine::rebase`].
+    /// Shifts all times, see [`crate::machine::Machine::rebase`].
     pub(super) fn rebase(&mut self, by: Duration) {
         self.whole_at.values_mut().for_each(|at| *at = at.rebased(by));
         self.whole_at.retain(|_, at| *at > Time::ZERO);

@@ -1,4 +1,8 @@
-//! Counting what was served, and making records of it.
+//! Counts of sent bytes, and the records made of them.
+//!
+//! A [`Counted`] is kept for each download, and one for the plain traffic of each version. A flush writes the changed
+//! ones to the spool, and makes one record of each for the ledger. A count that has ended and begins again gets another
+//! life, and the ledger adds the lives up.
 
 use super::io::{Batch, Count, ServedGrant};
 use super::reserving::Room;
@@ -10,15 +14,15 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
 
-/// A download that is over but for what the ledger does not know yet is looked at again after this.
+/// Delay before a download that should end is examined again, if not all of it is in records yet.
 const RECHECK: Duration = Duration::from_secs(60);
 
-/// What bytes are counted for.
+/// Subject of a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Key {
-    /// A download: the requests carried its grant.
+    /// Download whose grant the requests carried.
     Download(DownloadId),
-    /// A version, by whoever needs no grant.
+    /// Version that was requested without a grant.
     Plain(VersionId),
 }
 
@@ -26,29 +30,29 @@ fn key_of(count: &Count) -> Key {
     count.grant.map_or(Key::Plain(count.version), |g| Key::Download(g.download))
 }
 
-/// What was counted.
+/// Count of one subject.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Counted {
     grant: Option<ServedGrant>,
     version: VersionId,
     provider: ProviderId,
     life: u64,
-    /// The last record's.
+    /// Sequence number of the last record.
     seq: u32,
     pub(super) total_bytes: u64,
     sent: Spans,
     pub(super) room: Room,
-    /// The record of its grant, until it is durable: before that nothing is sent.
+    /// Record of the grant, until it is durable; nothing is sent before.
     pub(super) granted: Option<Box<GrantRecord>>,
-    /// Edges alone deliver it.
+    /// Whether the grant allows no peers.
     pub(super) edge_only: bool,
-    /// The last record, until a newer one: no other is made before the ledger has it.
+    /// Newest record. Another one is made only after the ledger has acknowledged it.
     record: Option<RecordId>,
-    /// Bytes have been counted since the last record was made.
+    /// Whether bytes were counted since the last record.
     unreported: bool,
-    /// Something has changed since the spool was last written.
+    /// Whether something has changed since the last write to the spool.
     unsaved: bool,
-    /// What has changed is being written.
+    /// Whether a write of this count is in progress.
     saving: bool,
 }
 
@@ -76,12 +80,12 @@ impl Counted {
         self.version
     }
 
-    /// Nothing of it is being sent or written.
+    /// Returns whether nothing of it is being sent or written.
     pub(super) const fn is_quiet(&self) -> bool {
         !self.saving && self.room.is_quiet(self.total_bytes)
     }
 
-    /// See [`ServedRecord::life`].
+    /// Returns its life, see [`ServedRecord::life`].
     pub(super) const fn life(&self) -> u64 {
         self.life
     }
@@ -105,7 +109,7 @@ impl Counted {
         }
     }
 
-    /// What the ledger is told. A download's record says which bytes, plain traffic's how many.
+    /// Returns the record for the ledger: of a download the ranges sent, of plain traffic only their sum.
     fn record(&self, id: RecordId, edge: PublicKey) -> LedgerRecord {
         let Self { version, provider, seq, total_bytes, .. } = *self;
         let Some(ServedGrant { download, guid }) = self.grant else {
@@ -131,7 +135,7 @@ impl Counted {
 }
 
 impl Edge {
-    pub(super) fn restored(&mut self, cx: &mut Context<'_>, records: Vec<LedgerRecord>, counts: Vec<Count>) {
+    pub(super) fn on_restored(&mut self, cx: &mut Context<'_>, records: Vec<LedgerRecord>, counts: Vec<Count>) {
         let now_ms = self.wall.map_or(0, |wall| wall.at(cx.now));
         for c in counts {
             let key = key_of(&c);
@@ -140,7 +144,7 @@ impl Edge {
                 total_bytes: c.total_bytes,
                 room: Room::restored(c.total_bytes, c.reserved, c.unsure),
                 sent: Spans::of(c.sent),
-                // whether its last record was made is not known: one more does no harm
+                // the last record may or may not have been made: one more does no harm
                 unreported: true,
                 ..Counted::new(c.grant, c.version, c.provider, c.life)
             };
@@ -158,9 +162,9 @@ impl Edge {
         }
     }
 
-    /// Counts a range. What finds no room as a download's is counted as plain traffic; repeated bytes, and ranges
-    /// past the limit of separate ranges, count in the total only.
-    pub(super) fn served(
+    /// Counts a sent range. Without a place for its download it counts as plain traffic. Repeated bytes, and ranges
+    /// beyond the limit of separate ranges, count in the total only.
+    pub(super) fn on_served(
         &mut self,
         cx: &mut Context<'_>,
         grant: Option<ServedGrant>,
@@ -171,7 +175,7 @@ impl Edge {
         if range.is_empty() || !cx.cfg.ledger {
             return;
         }
-        let Some((key, counted)) = self.counted(cx, grant, version, provider) else {
+        let Some((key, counted)) = self.count_for(cx, grant, version, provider) else {
             cx.push(Output::Count(Metric::CountOverflow));
             return cx.push(Output::GaveAway { bytes: range.end - range.start });
         };
@@ -183,17 +187,17 @@ impl Edge {
         self.touch(cx, key);
     }
 
-    /// Where a download's bytes are counted; as plain traffic if there is no room for it.
-    fn counted(
+    /// Returns the count for a sent range: of its download, or of plain traffic if there is no place for that.
+    fn count_for(
         &mut self,
         cx: &mut Context<'_>,
         grant: Option<ServedGrant>,
         version: VersionId,
         provider: ProviderId,
     ) -> Option<(Key, &mut Counted)> {
-        let own = grant.map(|g| Key::Download(g.download)).filter(|key| self.fits(cx, key, version));
-        let grant = grant.filter(|_| own.is_some());
-        let key = own.or_else(|| Some(Key::Plain(version)).filter(|key| self.fits(cx, key, version)))?;
+        let download = grant.map(|g| Key::Download(g.download)).filter(|key| self.fits(cx, key, version));
+        let grant = grant.filter(|_| download.is_some());
+        let key = download.or_else(|| Some(Key::Plain(version)).filter(|key| self.fits(cx, key, version)))?;
         if !self.counts.contains_key(&key) {
             let life = self.next_life(cx);
             self.counts.insert(key, Counted::new(grant, version, provider, life));
@@ -201,11 +205,11 @@ impl Edge {
         Some((key, self.counts.get_mut(&key)?))
     }
 
-    /// Whether bytes of a version have a place under this key.
+    /// Returns whether bytes of a version can be counted under this key.
     fn fits(&mut self, cx: &mut Context<'_>, key: &Key, version: VersionId) -> bool {
         match self.counts.get(key) {
             Some(counted) => counted.version == version,
-            None => self.make_room(cx),
+            None => self.ensure_room(cx),
         }
     }
 
@@ -215,12 +219,11 @@ impl Edge {
         self.life
     }
 
-    /// Where the bytes that are asked for with a grant are counted: found, or made with the first of them, as long as
-    /// the spool can be written.
-    pub(super) fn counted_under(&mut self, cx: &mut Context<'_>, grant: &Grant) -> Option<(Key, &mut Counted)> {
+    /// Returns the count for bytes requested with a grant. It is created for the first of them, unless the spool fails.
+    pub(super) fn count_for_request(&mut self, cx: &mut Context<'_>, grant: &Grant) -> Option<(Key, &mut Counted)> {
         let key = Key::Download(grant.download);
         let is_new = !self.counts.contains_key(&key);
-        if is_new && self.refused || !self.fits(cx, &key, grant.version) {
+        if is_new && self.spool_failed || !self.fits(cx, &key, grant.version) {
             return None;
         }
         if is_new {
@@ -237,13 +240,13 @@ impl Edge {
         Some((key, counted))
     }
 
-    /// When a download is over if nothing more is asked for, Unix milliseconds.
+    /// Returns when the download ends if nothing more is requested, Unix milliseconds.
     pub(super) fn over_ms(&self, cx: &Context<'_>, key: Key) -> u64 {
         let left = self.timers.get(Timer::Idle(key)).map_or(Duration::ZERO, |at| at.since(cx.now));
         self.wall.map_or(0, |wall| wall.at(cx.now.after(left)))
     }
 
-    /// A count has changed.
+    /// Marks a count as changed, and restarts the idle time of its download.
     pub(super) fn touch(&mut self, cx: &mut Context<'_>, key: Key) {
         self.dirty.insert(key);
         self.flush_soon(cx);
@@ -260,16 +263,16 @@ impl Edge {
         }
     }
 
-    /// A download that got nothing for so long is over, once the ledger knows all of it.
-    pub(super) fn idle(&mut self, cx: &mut Context<'_>, key: Key) {
+    /// Ends a download for which nothing was requested lately, once all of it is in records.
+    pub(super) fn on_idle(&mut self, cx: &mut Context<'_>, key: Key) {
         if self.dirty.contains(&key) || self.counts.get(&key).is_some_and(|c| c.saving) {
             return self.timers.set(Timer::Idle(key), Some(cx.now.after(RECHECK)));
         }
-        self.over(cx, key);
+        self.end_download(cx, key);
     }
 
-    /// A download is over.
-    pub(super) fn over(&mut self, cx: &mut Context<'_>, key: Key) {
+    /// Ends a download: forgets its count, and deletes it from the spool with the next flush.
+    pub(super) fn end_download(&mut self, cx: &mut Context<'_>, key: Key) {
         let Key::Download(download) = key else { return };
         self.timers.clear(Timer::Idle(key));
         self.counts.remove(&key);
@@ -277,9 +280,9 @@ impl Edge {
         self.flush_soon(cx);
     }
 
-    /// Writes counts and new records to the spool. A count whose last record is still on its way is written, and
-    /// reported later: so there is one record a download under way, however long the ledger is gone. The last flush
-    /// makes them all.
+    /// Writes changed counts and new records to the spool. While a count's last record is not acknowledged, no other is
+    /// made of it: so a download has one record on its way, however long the ledger is away. While stopping, records of
+    /// all counts are made.
     pub(super) fn flush(&mut self, cx: &mut Context<'_>) {
         self.timers.clear(Timer::Flush);
         if self.saving.values().any(|s| matches!(s, Saving::Counts { .. })) {
@@ -318,8 +321,8 @@ impl Edge {
         cx.push(Output::Save { req, batch });
     }
 
-    /// The spool has answered a write of counts.
-    pub(super) fn counts_saved(&mut self, batch: &Batch) {
+    /// Notes that a write of counts has ended.
+    pub(super) fn on_counts_saved(&mut self, batch: &Batch) {
         for count in &batch.counts {
             if let Some(c) = self.counts.get_mut(&key_of(count)) {
                 c.saving = false;
@@ -327,8 +330,8 @@ impl Edge {
         }
     }
 
-    /// The spool refused: what was counted is counted still, and tried again.
-    pub(super) fn unsaved(&mut self, cx: &mut Context<'_>, records: &[LedgerRecord], batch: Batch) {
+    /// Restores the state before a failed write of counts, and schedules another one.
+    pub(super) fn on_counts_not_saved(&mut self, cx: &mut Context<'_>, records: &[LedgerRecord], batch: Batch) {
         self.acked.extend(batch.acked);
         self.ended.extend(batch.ended);
         for count in batch.counts {

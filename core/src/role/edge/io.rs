@@ -1,4 +1,4 @@
-//! What the edge machine is told and what it asks for.
+//! Inputs, outputs, counters and configuration of the edge machine.
 
 pub use super::admission::{Limits, Rate, TIME_WINDOW_MS};
 pub use crate::accounting::grants::{Denial, GrantAsked, Nonce, ObjectFacts, Renewal};
@@ -12,311 +12,311 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
 
-/// Something that happened.
+/// Event that the shell reports to the edge machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// What the wall clock shows now; first of all inputs, and again whenever it may have been set.
+    /// Current time of the wall clock; the first of all inputs, repeated whenever the clock may have been set.
     WallClock {
-        /// Unix milliseconds.
+        /// Time as Unix milliseconds.
         unix_ms: u64,
     },
-    /// What the spool holds; once, before anything is served.
+    /// Content of the spool; once, before anything is served.
     Restored {
         /// Records that the ledger has not acknowledged.
         records: Vec<LedgerRecord>,
-        /// What was counted for each download.
+        /// Count of each download, and of each version's plain traffic.
         counts: Vec<Count>,
     },
-    /// A client asks for a grant.
+    /// A client requests a grant; answered by [`Output::IssueGrant`] or [`Output::DenyGrant`].
     GrantAsked(Box<GrantAsked>),
-    /// Bytes of a version have left: at the end of each answer, or every few MiB of a long one.
-    Served {
-        /// The download, if the request carried its grant.
+    /// Bytes of a version were sent: reported at the end of each answer, and every few MiB of a long one.
+    BytesSent {
+        /// Download, if the request carried its grant.
         grant: Option<ServedGrant>,
-        /// Of this version.
+        /// Version that the bytes belong to.
         version: VersionId,
-        /// Who pays.
+        /// Provider that pays for the bytes.
         provider: ProviderId,
-        /// The bytes within the version.
+        /// Range of bytes within the version.
         range: Range<u64>,
     },
-    /// So many bytes of a download are about to be sent; answered by [`Output::Serve`], until which they are not, or
-    /// [`Output::Withhold`].
-    Serving {
-        /// Echoed.
+    /// Bytes of a download are to be sent; they wait for the answer, [`Output::Serve`] or [`Output::Withhold`].
+    SendRequested {
+        /// Number of the request, repeated in the answer.
         req: ReqId,
-        /// The grant that was shown for them, opened and checked.
+        /// Grant of the request, opened and checked.
         grant: Box<Grant>,
-        /// How many.
+        /// Number of these bytes.
         bytes: u64,
     },
-    /// Bytes that [`Output::Serve`] let go uncounted have left.
+    /// Bytes that [`Output::Serve`] allowed without counting were sent.
     GivenAway {
-        /// How many.
+        /// Number of these bytes.
         bytes: u64,
     },
-    /// Bytes that [`Output::Serve`] allowed, counted, and that will not be sent.
-    Unsent {
-        /// The download.
+    /// Bytes that [`Output::Serve`] allowed with counting will not be sent.
+    BytesNotSent {
+        /// Download that they belong to.
         grant: ServedGrant,
-        /// How many.
+        /// Number of these bytes.
         bytes: u64,
     },
-    /// A client has completed a download; answered by [`Output::Pose`].
+    /// A client has completed a download; answered by [`Output::AnswerCompleted`].
     Completed(Box<Completed>),
-    /// A client answers a challenge; answered by [`Output::ProofTaken`].
+    /// A client answers a challenge; answered by [`Output::AnswerProof`].
     Proof {
-        /// Echoed.
+        /// Number of the request, repeated in the answer.
         req: ReqId,
-        /// The download.
+        /// Download that the challenge was for.
         grant: ServedGrant,
-        /// The client's proof.
+        /// Proof that the client has sent.
         proof: Digest,
     },
-    /// The answer to [`Output::Prove`].
+    /// The shell answers [`Output::Prove`].
     Proven {
-        /// Echoed.
+        /// Number of the request that is answered.
         req: ReqId,
-        /// The proof; `None` if the content cannot be read.
+        /// The edge's own proof; `None` if the content cannot be read.
         own: Option<Digest>,
     },
-    /// The ledger's connection is open (TLS done, certificate checked).
+    /// The connection to the ledger is open (TLS done, certificate checked).
     LedgerOpened {
-        /// Which.
+        /// Connection that has opened.
         conn: ConnId,
     },
-    /// The ledger's connection could not be opened, or has ended.
+    /// The connection to the ledger could not be opened, or has ended.
     LedgerClosed {
-        /// Which.
+        /// Connection that is closed.
         conn: ConnId,
     },
-    /// The ledger's message.
+    /// The ledger's message has arrived.
     Ledger {
-        /// On this connection.
+        /// Connection to the ledger.
         conn: ConnId,
-        /// The message.
+        /// Message as decoded by the shell.
         msg: LedgerMsg,
     },
-    /// The answer to [`Output::Save`]: exactly one.
+    /// Answer to [`Output::Save`]: exactly one.
     Saved {
-        /// Echoed.
+        /// Number of the request that is answered.
         req: ReqId,
-        /// Whether all of it is durable; otherwise none of it is.
+        /// Whether all of the batch is durable; otherwise none of it is.
         ok: bool,
     },
-    /// Stop: write down what was counted, then say [`Output::Stopped`].
+    /// Stop: write down what was counted, then report [`Output::Stopped`].
     Shutdown,
 }
 
-/// Whose download a served range belongs to, as its opened grant says.
+/// Download and client of a sent range, from its opened grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServedGrant {
-    /// The download.
+    /// Id of the download.
     pub download: DownloadId,
-    /// Who downloads.
+    /// GUID of the downloading client.
     pub guid: Guid,
 }
 
 impl ServedGrant {
-    /// Of a grant.
+    /// Returns the download and client of a grant.
     #[must_use]
     pub const fn of(grant: &Grant) -> Self {
         Self { download: grant.download, guid: grant.guid }
     }
 }
 
-/// A completed download, as its opened and checked grant has it.
+/// A completed download, with fields of its opened and checked grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Completed {
-    /// Echoed.
+    /// Number of the request, repeated in the answer.
     pub req: ReqId,
-    /// The download.
+    /// Download and its client.
     pub grant: ServedGrant,
-    /// Of this version.
+    /// Version that was downloaded.
     pub version: VersionId,
-    /// Its bytes.
+    /// Size of the version in bytes.
     pub size: u64,
-    /// See [`Grant::challenged`].
+    /// Whether the download was drawn for a challenge, see [`Grant::challenged`].
     pub challenged: bool,
 }
 
-/// What an edge has counted for one download, or for the plain traffic of one version.
+/// Count of one download, or of the plain traffic of one version, as the spool keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Count {
-    /// The download; `None` for plain traffic.
+    /// Download and client; `None` for plain traffic.
     pub grant: Option<ServedGrant>,
-    /// The version.
+    /// Version that was sent.
     pub version: VersionId,
-    /// Who pays.
+    /// Provider that pays for it.
     pub provider: ProviderId,
-    /// See [`ServedRecord::life`](crate::wire::records::ServedRecord::life).
+    /// Life of the count, see [`ServedRecord::life`](crate::wire::records::ServedRecord::life).
     pub life: u64,
     /// The last record's `seq`.
     pub seq: u32,
     /// Bytes sent, repetitions included.
     pub total_bytes: u64,
-    /// No more than these are sent, repetitions included, before a greater number is durable. So after a crash it is
-    /// known how many may have been sent beside those that were counted.
+    /// Bytes reserved, repetitions included: no more are sent before a greater number is durable. So after a crash it
+    /// is known how many may have been sent beyond those counted.
     pub reserved: u64,
-    /// How many those were, over all crashes.
+    /// Bytes that may have been sent uncounted, summed over all crashes.
     pub unsure: u64,
-    /// When the download is over if nothing more is asked for, Unix milliseconds.
+    /// Time at which the download ends if nothing more is requested, Unix milliseconds.
     pub over_ms: u64,
-    /// Which bytes were sent: ascending, apart from one another. Empty for plain traffic.
+    /// Ranges of bytes sent, ascending and not adjacent. Empty for plain traffic.
     pub sent: Vec<Range<u64>>,
 }
 
-/// Something to be done.
+/// Command of the machine to the shell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Sign, seal and hand out a grant.
+    /// Sign and seal a grant, and send it to the client.
     IssueGrant {
-        /// The request's number.
+        /// Number of the client's request.
         req: ReqId,
-        /// The grant.
+        /// Grant to be signed.
         grant: Box<Grant>,
     },
-    /// Refuse a grant.
+    /// Refuse a client's request.
     DenyGrant {
-        /// The request's number.
+        /// Number of the client's request.
         req: ReqId,
-        /// Why.
+        /// Reason, sent to the client.
         why: Denial,
     },
-    /// The answer to [`Input::Serving`]: the bytes may leave.
+    /// Answer to [`Input::SendRequested`]: the bytes may be sent.
     Serve {
-        /// Echoed.
+        /// Number of the request that is answered.
         req: ReqId,
-        /// A crash will not lose sight of them. Otherwise they are given away: nobody is told of them as
-        /// [`Input::Served`], and no peer's byte of their download is ever billed.
+        /// Whether the bytes are reserved and must be reported as [`Input::BytesSent`]. Otherwise they are given away,
+        /// to be reported as [`Input::GivenAway`], and no peer's byte of their download is ever billed.
         counted: bool,
     },
-    /// The other answer to [`Input::Serving`]: they cannot be counted, and peers could be paid for them. They are not
-    /// sent: their client is to go on with a download without peers ([`Renewal::edge_only`]).
+    /// Other answer to [`Input::SendRequested`]: do not send the bytes, since they cannot be counted and peers could be
+    /// paid for them. The client must continue with a download without peers ([`Renewal::edge_only`]).
     Withhold {
-        /// Echoed.
+        /// Number of the request that is answered.
         req: ReqId,
     },
-    /// Whether a new download's bytes can be counted, when that changes: while they cannot, edges alone deliver new
-    /// downloads, and their bytes are given away.
+    /// Change of whether the bytes of new downloads can be counted. While they cannot, new downloads are granted
+    /// without peers, and their bytes given away.
     Counting(Result<(), Uncountable>),
-    /// The answer to [`Input::Completed`].
-    Pose {
-        /// Echoed.
+    /// Answer the client's [`Input::Completed`].
+    AnswerCompleted {
+        /// Number of the request that is answered.
         req: ReqId,
-        /// What the client is asked for, if anything.
+        /// Challenge to be sent to the client, if any.
         challenge: Option<Challenge>,
     },
-    /// The answer to [`Input::Proof`]. What it was worth the client is not told.
-    ProofTaken {
-        /// Echoed.
+    /// Answer to [`Input::Proof`]. The client does not learn whether the proof was right.
+    AnswerProof {
+        /// Number of the request that is answered.
         req: ReqId,
-        /// It was asked for, and for the first time.
+        /// Whether this proof was awaited, and is the first one.
         asked: bool,
     },
-    /// Make the proof from this edge's own content; answered by [`Input::Proven`].
+    /// Compute the proof from this edge's own content; answered by [`Input::Proven`].
     Prove {
-        /// Echoed.
+        /// Number of the request, repeated in the answer.
         req: ReqId,
-        /// Of this version.
+        /// Version that the challenge is about.
         version: VersionId,
-        /// What is to be proven.
+        /// Challenge that the client got.
         challenge: Challenge,
     },
-    /// Write to the spool, all or nothing, durably; answered by [`Input::Saved`].
+    /// Change the spool durably, all or nothing; answered by [`Input::Saved`].
     Save {
-        /// Echoed.
+        /// Number of the request, repeated in the answer.
         req: ReqId,
-        /// What.
+        /// Changes to be written.
         batch: Batch,
     },
     /// Connect to the ledger; answered by `LedgerOpened` or `LedgerClosed`.
     LedgerDial {
-        /// Its number.
+        /// Number of the new connection.
         conn: ConnId,
     },
-    /// Send to the ledger.
+    /// Send a message to the ledger.
     LedgerSend {
-        /// On this connection.
+        /// Connection to the ledger.
         conn: ConnId,
-        /// The message.
+        /// Message to be sent.
         msg: LedgerMsg,
     },
-    /// Close the ledger's connection; no `LedgerClosed` follows.
+    /// Close the connection to the ledger; no `LedgerClosed` follows.
     LedgerClose {
-        /// Which.
+        /// Connection to be closed.
         conn: ConnId,
     },
     /// Add one to a counter.
     Count(Metric),
-    /// Add so many to [`Metric::GivenAway`].
+    /// Add bytes to [`Metric::GivenAway`].
     GaveAway {
-        /// Bytes.
+        /// Number of these bytes.
         bytes: u64,
     },
-    /// The answer to [`Input::Shutdown`]: all that was counted is durable, the process may end.
+    /// Answer to [`Input::Shutdown`]: everything counted is durable, the process may end.
     Stopped,
 }
 
-/// Why an edge cannot count the bytes of a new download.
+/// Reason for which an edge cannot count the bytes of a new download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Uncountable {
-    /// The spool has refused the last write.
+    /// The last write to the spool has failed.
     Refused,
-    /// As many downloads as may be are under way, or have records that the ledger has not taken.
+    /// The table of counts is full: all its downloads are active, or have bytes in no durable record yet.
     Full,
 }
 
-/// A change of the spool.
+/// Change of the spool, applied as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Batch {
-    /// Keep these until they are named in `acked`.
+    /// Records to be added, and kept until they are named in `acked`.
     pub records: Vec<LedgerRecord>,
-    /// Keep these, each in place of the older one of the same download (or plain version).
+    /// Counts to be added, each in place of the older one of the same download (or plain version).
     pub counts: Vec<Count>,
-    /// Delete these records: the ledger has them.
+    /// Records to be deleted, because the ledger has acknowledged them.
     pub acked: Vec<RecordId>,
-    /// Delete the counts of these downloads: they are over.
+    /// Downloads that are over, whose counts are to be deleted.
     pub ended: Vec<DownloadId>,
 }
 
-/// What an edge counts.
+/// Counter of an edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
-    /// A download was granted.
+    /// First grants of downloads.
     Granted,
-    /// A grant was renewed.
+    /// Grants that were renewed.
     Renewed,
-    /// A grant was refused.
+    /// Requests for grants refused.
     Denied,
-    /// A record was made.
+    /// Records made for the ledger.
     RecordMade,
-    /// A record is durable in the ledger.
+    /// Records durable in the ledger.
     RecordStored,
-    /// The spool refused a write.
+    /// Writes that the spool refused.
     SpoolFailed,
-    /// A served range was counted in the total only: too many downloads or gaps at a time.
+    /// Times that bytes found no exact count: no place for them, a failed reservation, or too many separate
+    /// ranges.
     CountOverflow,
-    /// A download was granted without peers, since its bytes could not be counted.
+    /// Downloads granted without peers because their bytes could not be counted.
     GrantedEdgeOnly,
-    /// A request for a grant was refused because its key, its network or its download had asked too often.
+    /// Requests for grants refused because their key, network or download had asked too often.
     Limited,
-    /// Bytes were sent that nobody is billed for, since they could not be counted.
+    /// Bytes sent that nobody is billed for, because they could not be counted.
     GivenAway,
-    /// A client was challenged to prove that it holds what it has completed.
+    /// Clients challenged to prove that they hold what they have completed.
     Challenged,
-    /// It did.
+    /// Challenges answered with the right proof.
     ChallengePassed,
-    /// It answered wrongly.
+    /// Challenges answered with a wrong proof.
     ChallengeFailed,
-    /// It did not answer in time.
+    /// Challenges not answered in time.
     ChallengeUnanswered,
-    /// It was not asked, or its answer not checked: too much to do.
+    /// Challenges dropped because the edge was too busy to pose or check them, or could not read its content.
     ChallengeWaived,
 }
 
 impl Metric {
-    /// The counter's name, as Prometheus wants it.
+    /// Returns the counter's name for Prometheus.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -344,45 +344,45 @@ impl Metric {
 pub struct Config {
     /// The operator's root key.
     pub root: PublicKey,
-    /// Checks signatures.
+    /// Function that checks signatures; models use a fake.
     pub verify: Verify,
-    /// This edge's certificate.
+    /// Certificate of this edge, which carries its name.
     pub cert: ServerCert,
-    /// A ledger is configured. Without one nothing is recorded.
+    /// Whether a ledger is configured. Without one nothing is recorded.
     pub ledger: bool,
-    /// A grant is valid for so long.
+    /// Lifetime of a grant.
     pub grant_for: Duration,
-    /// A grant can be renewed until so long after its end.
+    /// Time after its expiry in which a grant can still be renewed.
     pub renew_within: Duration,
-    /// Who may ask for grants how often.
+    /// Limits of requests for grants.
     pub limits: Limits,
-    /// Counts become records this often; a spool that refuses is tried again as often.
+    /// Interval of writing counts and making records, and of probing a failed spool.
     pub flush_every: Duration,
-    /// A download that got nothing for so long is over.
+    /// Idle time after which a download is over.
     pub idle_after: Duration,
-    /// Downloads counted at a time.
+    /// Largest number of counts.
     pub counts_max: u32,
-    /// Separate ranges remembered a download.
+    /// Largest number of separate ranges remembered for a download.
     pub ranges_max: u32,
-    /// So many of a thousand downloads with peers are challenged at their end, drawn with the first grant; besides them
-    /// those that look as if they should be.
+    /// Downloads with peers that are challenged at their end, per thousand, drawn with the first grant. Conspicuous
+    /// ones are challenged besides.
     pub challenge_permille: u32,
-    /// A challenge is answered within this.
+    /// Time-out of a client's answer to a challenge.
     pub answer_within: Duration,
-    /// A client is challenged again no sooner than this after its last challenge has ended.
+    /// Pause between the end of a client's challenge and its next one.
     pub challenge_every: Duration,
-    /// Clients challenged at a time.
+    /// Largest number of remembered challenges.
     pub challenges_max: u32,
-    /// Answers checked at a time, each from half a MiB of content.
+    /// Largest number of proofs checked at a time, each from half a MiB of content.
     pub checks_max: u32,
-    /// The wait before a lost ledger is dialled again: first and longest.
+    /// Back-off before a lost ledger is dialled again: first and longest wait.
     pub backoff: (Duration, Duration),
-    /// At shutdown, records in flight to the ledger get this long; what is left stays in the spool.
+    /// Time at shutdown for records in flight to the ledger; the rest stays in the spool.
     pub drain: Duration,
 }
 
 impl Config {
-    /// Production limits for an edge that has this identity.
+    /// Returns the limits for production, for this identity.
     #[must_use]
     pub const fn new(root: PublicKey, verify: Verify, cert: ServerCert) -> Self {
         Self {

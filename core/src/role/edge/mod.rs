@@ -1,9 +1,14 @@
-//! The edge: decides who gets a grant and counts what it serves. Content itself never passes through here.
+//! The edge role: decides who gets a grant and counts the bytes that it sends. Content itself never passes through the
+//! machine.
 //!
-//! A grant costs nothing but the work of signing it: its record and its count are made when its first byte is asked
-//! for. Where nothing can be counted the edge serves on: what it then grants is without peers, and what it sends under
-//! such grants and cannot count it gives away. Under a grant with peers it sends nothing uncounted, since peers could
+//! A grant costs nothing but the work of signing it: its record and its count are made when its first byte is
+//! requested. While bytes cannot be counted the edge serves on. It then grants downloads without peers, and gives the
+//! bytes that it sends under such grants away. Under a grant with peers it sends nothing uncounted, since peers could
 //! be paid for the same bytes.
+//!
+//! [`Edge`] is the machine. `admission` limits requests for grants, `counting` counts sent bytes and makes records,
+//! `reserving` makes reservations durable before bytes are sent, `places` bounds the number of counts, and `possession`
+//! challenges clients that have completed a download.
 
 mod admission;
 mod counting;
@@ -29,35 +34,35 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use counting::{Counted, Key};
 use io::{Batch, Denial, GrantAsked, Uncountable};
-use possession::Posed;
+use possession::ChallengeState;
 
-/// The edge. What it counts becomes records: written to the spool, then sent to the ledger until acknowledged, then
-/// deleted.
+/// State machine of the edge role. Counts become records, which are written to the spool, sent to the ledger until
+/// acknowledged, and then deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Edge {
-    /// `None` until the shell has said what time it is: nothing is granted before.
+    /// Wall clock; `None` until the shell has reported the time, and nothing is granted before.
     wall: Option<Wall>,
     phase: Phase,
     admission: Admission,
     counts: BTreeMap<Key, Counted>,
-    /// The last download's life: no two have the same.
+    /// Life of the newest count. No two counts have the same, so a download that is counted anew can be told apart.
     life: u64,
-    /// The spool has refused the last write.
-    refused: bool,
-    /// A download has found no place among the counts.
+    /// Whether the last write to the spool has failed.
+    spool_failed: bool,
+    /// Whether a download has found no free place among the counts.
     full: bool,
-    /// What the shell was told last of [`Output::Counting`].
-    told: Option<Uncountable>,
-    /// Counts that the spool or the ledger has not heard of.
+    /// State last reported by [`Output::Counting`].
+    last_reported: Option<Uncountable>,
+    /// Counts with changes that are not yet in the spool or in a record for the ledger.
     dirty: BTreeSet<Key>,
-    /// Downloads that are over: their counts leave the spool with the next batch.
+    /// Downloads that are over; the next batch deletes their counts from the spool.
     ended: Vec<DownloadId>,
-    /// Records that the ledger has: they leave the spool with the next batch.
+    /// Records that the ledger has; the next batch deletes them from the spool.
     acked: Vec<RecordId>,
     saving: BTreeMap<ReqId, Saving>,
     next_req: ReqId,
-    /// Possession challenges by whom they ask, and those whose answers are being checked.
-    posed: BTreeMap<Guid, Posed>,
+    /// Possession challenges by client, and the clients whose proofs are being checked.
+    challenges: BTreeMap<Guid, ChallengeState>,
     checks: BTreeMap<ReqId, Guid>,
     ledger: LedgerLink,
     timers: Deadlines<Timer>,
@@ -72,30 +77,30 @@ enum Phase {
     Stopped,
 }
 
-/// What waits for the spool.
+/// Content of a write to the spool that is in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Saving {
-    /// Counts, and the records made of them.
+    /// Counts, and the new records made of them.
     Counts { records: Vec<LedgerRecord>, batch: Batch },
-    /// Room for what will be sent, and at first the record of the download's grant.
+    /// Reservation of a download up to `upto` bytes, with the record of its grant until that is durable.
     Reserve { key: Key, upto: u64, granted: Option<Box<GrantRecord>> },
-    /// Nothing: whether the spool writes again.
+    /// Nothing: an empty write that shows whether the spool works again.
     Probe,
-    /// What became of a possession challenge.
+    /// Record of a possession challenge's outcome.
     Outcome(LedgerRecord),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    /// Make records of what was counted.
+    /// Write the changed counts, and records made of them.
     Flush,
-    /// See whether the spool writes again.
+    /// Probe whether the spool works again.
     Probe,
-    /// This download is over.
+    /// End a download for which nothing was requested lately.
     Idle(Key),
-    /// This client has not answered, or may be challenged again.
-    Posed(Guid),
-    /// The ledger has had time enough: stop.
+    /// Time-out of a client's proof; later the end of the pause before its next challenge.
+    Challenge(Guid),
+    /// Stop without waiting longer for the ledger.
     Stop,
 }
 
@@ -106,19 +111,19 @@ fn millis(d: Duration) -> u64 {
 }
 
 impl Edge {
-    /// How many records the ledger has not acknowledged.
+    /// Returns the number of records that the ledger has not acknowledged.
     #[must_use]
     pub fn records_waiting(&self) -> usize {
         self.ledger.waiting()
     }
 
-    /// How many downloads (and versions with plain traffic) are counted.
+    /// Returns the number of counts: of downloads, and of versions with plain traffic.
     #[must_use]
     pub fn counting(&self) -> usize {
         self.counts.len()
     }
 
-    fn asked(&mut self, cx: &mut Context<'_>, asked: &GrantAsked) {
+    fn on_grant_asked(&mut self, cx: &mut Context<'_>, asked: &GrantAsked) {
         let req = asked.req;
         let Some(wall) = self.wall.filter(|_| self.phase == Phase::Serving) else {
             return deny(cx, req, Denial::Unavailable);
@@ -152,16 +157,16 @@ impl Edge {
         cx.push(Output::IssueGrant { req, grant: Box::new(grant) });
     }
 
-    /// What was to be written is durable, or not: only now it is acted upon.
-    fn saved(&mut self, cx: &mut Context<'_>, req: ReqId, ok: bool) {
+    /// Handles the end of a write to the spool, and only now acts on what it made durable.
+    fn on_saved(&mut self, cx: &mut Context<'_>, req: ReqId, ok: bool) {
         let Some(saving) = self.saving.remove(&req) else { return };
-        self.refused = !ok;
+        self.spool_failed = !ok;
         if !ok {
             cx.push(Output::Count(Metric::SpoolFailed));
             self.probe_soon(cx);
         }
         if let Saving::Counts { batch, .. } = &saving {
-            self.counts_saved(batch);
+            self.on_counts_saved(batch);
         }
         match saving {
             Saving::Probe => {}
@@ -171,14 +176,14 @@ impl Edge {
                     self.flush_soon(cx);
                 }
             }
-            Saving::Counts { records, batch } => self.unsaved(cx, &records, batch),
+            Saving::Counts { records, batch } => self.on_counts_not_saved(cx, &records, batch),
             Saving::Reserve { key, upto, granted } => {
-                self.reserved(cx, key, upto, ok);
+                self.on_reservation_saved(cx, key, upto, ok);
                 if let Some(record) = granted.filter(|_| ok) {
                     self.submit(cx, LedgerRecord::Granted(*record));
                 }
             }
-            // one that a crash may lose is better than none
+            // sent even if the spool could not keep it: a record that a crash may lose is better than none
             Saving::Outcome(record) => self.submit(cx, record),
         }
     }
@@ -188,7 +193,7 @@ impl Edge {
         self.with_ledger(cx, ledger_link::Input::Submit(record));
     }
 
-    fn wall_clock(&mut self, cx: &mut Context<'_>, unix_ms: u64) {
+    fn on_wall_clock(&mut self, cx: &mut Context<'_>, unix_ms: u64) {
         let first = self.wall.is_none();
         self.wall = Some(Wall::showing(unix_ms, cx.now));
         if first && cx.cfg.ledger {
@@ -196,7 +201,7 @@ impl Edge {
         }
     }
 
-    fn shutdown(&mut self, cx: &mut Context<'_>) {
+    fn on_shutdown(&mut self, cx: &mut Context<'_>) {
         if self.phase == Phase::Serving {
             self.phase = Phase::Stopping;
             self.timers.set(Timer::Stop, Some(cx.now.after(cx.cfg.drain)));
@@ -204,8 +209,8 @@ impl Edge {
         }
     }
 
-    /// A stopping edge ends as soon as all is written and, if there is a ledger, sent; or when its time is up and
-    /// nothing is being written.
+    /// Stops a stopping edge as soon as everything is written and, with a ledger, acknowledged; or when its time is up
+    /// and nothing is being written.
     fn stop_if_done(&mut self, cx: &mut Context<'_>) {
         let written = self.saving.is_empty() && self.dirty.is_empty();
         let sent = self.ledger.waiting() == 0 || !cx.cfg.ledger;
@@ -222,17 +227,17 @@ impl Edge {
         let cfg = ledger_link::Config::new(cx.cfg.cert.clone(), cx.cfg.backoff);
         let ledger = &mut self.ledger;
         let outputs = cx.child::<LedgerLink>(&cfg, |cx| ledger.handle_input(cx, input));
-        self.ledger_did(cx, outputs);
+        self.on_ledger_outputs(cx, outputs);
     }
 
-    fn ledger_due(&mut self, cx: &mut Context<'_>) {
+    fn on_ledger_timer(&mut self, cx: &mut Context<'_>) {
         let cfg = ledger_link::Config::new(cx.cfg.cert.clone(), cx.cfg.backoff);
         let ledger = &mut self.ledger;
         let outputs = cx.child::<LedgerLink>(&cfg, |cx| ledger.handle_timeout(cx));
-        self.ledger_did(cx, outputs);
+        self.on_ledger_outputs(cx, outputs);
     }
 
-    fn ledger_did(&mut self, cx: &mut Context<'_>, outputs: Vec<ledger_link::Output>) {
+    fn on_ledger_outputs(&mut self, cx: &mut Context<'_>, outputs: Vec<ledger_link::Output>) {
         for output in outputs {
             match output {
                 ledger_link::Output::Dial(conn) => cx.push(Output::LedgerDial { conn }),
@@ -243,7 +248,7 @@ impl Edge {
                     self.acked.extend(ids);
                     self.flush_soon(cx);
                 }
-                // edges serve everybody
+                // edges serve clients in quarantine too
                 ledger_link::Output::Quarantined(_) => {}
             }
         }
@@ -265,23 +270,23 @@ impl Machine for Edge {
             return;
         }
         match input {
-            Input::WallClock { unix_ms } => self.wall_clock(cx, unix_ms),
-            Input::Restored { records, counts } => self.restored(cx, records, counts),
-            Input::GrantAsked(asked) => self.asked(cx, &asked),
-            Input::Served { grant, version, provider, range } => self.served(cx, grant, version, provider, range),
-            Input::Serving { req, grant, bytes } => self.serving(cx, req, &grant, bytes),
+            Input::WallClock { unix_ms } => self.on_wall_clock(cx, unix_ms),
+            Input::Restored { records, counts } => self.on_restored(cx, records, counts),
+            Input::GrantAsked(asked) => self.on_grant_asked(cx, &asked),
+            Input::BytesSent { grant, version, provider, range } => self.on_served(cx, grant, version, provider, range),
+            Input::SendRequested { req, grant, bytes } => self.on_serving(cx, req, &grant, bytes),
             Input::GivenAway { bytes } => cx.push(Output::GaveAway { bytes }),
-            Input::Unsent { grant, bytes } => self.unsent(grant, bytes),
-            Input::Completed(done) => self.completed(cx, &done),
-            Input::Proof { req, grant, proof } => self.proof(cx, req, grant, proof),
-            Input::Proven { req, own } => self.proven(cx, req, own),
+            Input::BytesNotSent { grant, bytes } => self.on_unsent(grant, bytes),
+            Input::Completed(done) => self.on_completed(cx, &done),
+            Input::Proof { req, grant, proof } => self.on_proof(cx, req, grant, proof),
+            Input::Proven { req, own } => self.on_own_proof(cx, req, own),
             Input::LedgerOpened { conn } => self.with_ledger(cx, ledger_link::Input::Opened(conn)),
             Input::LedgerClosed { conn } => self.with_ledger(cx, ledger_link::Input::Closed(conn)),
             Input::Ledger { conn, msg } => self.with_ledger(cx, ledger_link::Input::Message(conn, msg)),
-            Input::Saved { req, ok } => self.saved(cx, req, ok),
-            Input::Shutdown => self.shutdown(cx),
+            Input::Saved { req, ok } => self.on_saved(cx, req, ok),
+            Input::Shutdown => self.on_shutdown(cx),
         }
-        self.tell_counting(cx);
+        self.report_counting(cx);
         self.stop_if_done(cx);
     }
 
@@ -293,16 +298,16 @@ impl Machine for Edge {
         for timer in due {
             match timer {
                 Timer::Flush => self.flush(cx),
-                Timer::Idle(key) => self.idle(cx, key),
-                Timer::Posed(guid) => self.posed_due(cx, guid),
+                Timer::Idle(key) => self.on_idle(cx, key),
+                Timer::Challenge(guid) => self.on_challenge_timer(cx, guid),
                 Timer::Probe => self.probe(cx),
                 Timer::Stop => {}
             }
         }
         if self.ledger.poll_timeout().is_some_and(|at| at <= cx.now) {
-            self.ledger_due(cx);
+            self.on_ledger_timer(cx);
         }
-        self.tell_counting(cx);
+        self.report_counting(cx);
         self.stop_if_done(cx);
     }
 

@@ -1,5 +1,5 @@
-//! Challenging who has completed a download; see [`crate::accounting::possession`]. One challenge a client at a time,
-//! its nonce good for one answer; a download goes on and ends as it does without.
+//! Possession challenges to clients that have completed a download; see [`crate::accounting::possession`]. A client has
+//! one challenge at a time, whose nonce is good for one answer. Nothing here affects the download itself.
 
 use super::counting::Key;
 use super::io::{Completed, ServedGrant};
@@ -9,51 +9,52 @@ use crate::accounting::possession::{self, Challenge};
 use crate::ids::{Digest, Guid, ReqId, VersionId};
 use crate::wire::records::{LedgerRecord, PossessionOutcome, PossessionRecord};
 
-/// A challenge, until the client may have another.
+/// Challenge of a client, kept until the client may get another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Posed {
+pub(super) struct ChallengeState {
     grant: ServedGrant,
     version: VersionId,
     challenge: Challenge,
-    standing: Standing,
+    stage: Stage,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Standing {
+enum Stage {
     /// The client may answer.
     Open,
-    /// It has; the edge makes the proof itself.
+    /// The client has answered with this proof, and the edge is computing its own.
     Answered(Digest, ReqId),
-    /// It was judged.
+    /// The outcome is decided; a new challenge must wait.
     Over,
 }
 
 impl Edge {
-    /// How many challenges are remembered.
+    /// Returns the number of remembered challenges.
     #[must_use]
     pub fn challenges(&self) -> usize {
-        self.posed.len()
+        self.challenges.len()
     }
 
-    /// Whether the new download is challenged at its end.
+    /// Draws whether a new download will be challenged at its end.
     pub(super) fn draw_challenged(cx: &mut Context<'_>, max_peer_bytes: u64) -> bool {
         let permille = cx.cfg.challenge_permille;
         max_peer_bytes > 0 && (permille >= 1000 || permille > 0 && cx.rng.below(1000) < permille)
     }
 
-    /// A client says that it has completed a download.
-    pub(super) fn completed(&mut self, cx: &mut Context<'_>, done: &Completed) {
-        let challenge = if self.phase == Phase::Serving && cx.cfg.ledger { self.pose(cx, done) } else { None };
-        cx.push(Output::Pose { req: done.req, challenge });
+    /// Handles a client's report of a completed download.
+    pub(super) fn on_completed(&mut self, cx: &mut Context<'_>, done: &Completed) {
+        let challenge =
+            if self.phase == Phase::Serving && cx.cfg.ledger { self.draw_challenge(cx, done) } else { None };
+        cx.push(Output::AnswerCompleted { req: done.req, challenge });
     }
 
-    fn pose(&mut self, cx: &mut Context<'_>, done: &Completed) -> Option<Challenge> {
+    fn draw_challenge(&mut self, cx: &mut Context<'_>, done: &Completed) -> Option<Challenge> {
         let Completed { grant, version, size, challenged, .. } = *done;
-        if let Some(posed) = self.posed.get(&grant.guid)
-            && posed.grant.download == grant.download
+        if let Some(state) = self.challenges.get(&grant.guid)
+            && state.grant.download == grant.download
         {
-            // its answer may have been lost
-            return Some(posed.challenge.clone()).filter(|_| posed.standing == Standing::Open);
+            // the challenge may have been lost on its way, so it is repeated
+            return Some(state.challenge.clone()).filter(|_| state.stage == Stage::Open);
         }
         let counted = self.counts.get(&Key::Download(grant.download)).filter(|c| c.version() == version);
         let nothing = Spans::default();
@@ -64,70 +65,70 @@ impl Edge {
             return None;
         }
         let challenge = Challenge::draw(cx.rng, size, sent)?;
-        let free = !self.posed.contains_key(&grant.guid) && self.posed.len() < cx.cfg.challenges_max as usize;
+        let free = !self.challenges.contains_key(&grant.guid) && self.challenges.len() < cx.cfg.challenges_max as usize;
         if !free {
-            // whoever was to be asked is not to be found silent
+            // a drawn client that is not asked must not look like one that does not answer
             if challenged {
-                self.judge(cx, (grant, version), PossessionOutcome::Waived);
+                self.record_outcome(cx, (grant, version), PossessionOutcome::Waived);
             }
             return None;
         }
         cx.push(Output::Count(Metric::Challenged));
-        let posed = Posed { grant, version, challenge: challenge.clone(), standing: Standing::Open };
-        self.posed.insert(grant.guid, posed);
-        self.timers.set(Timer::Posed(grant.guid), Some(cx.now.after(cx.cfg.answer_within)));
+        let state = ChallengeState { grant, version, challenge: challenge.clone(), stage: Stage::Open };
+        self.challenges.insert(grant.guid, state);
+        self.timers.set(Timer::Challenge(grant.guid), Some(cx.now.after(cx.cfg.answer_within)));
         Some(challenge)
     }
 
-    /// A client answers. The first answer counts, whatever becomes of it.
-    pub(super) fn proof(&mut self, cx: &mut Context<'_>, req: ReqId, grant: ServedGrant, proof: Digest) {
-        let open = |p: &&mut Posed| p.standing == Standing::Open && p.grant == grant;
-        let asked = self.posed.get_mut(&grant.guid).filter(open);
-        cx.push(Output::ProofTaken { req, asked: asked.is_some() });
-        let Some(posed) = asked else { return };
-        self.timers.clear(Timer::Posed(grant.guid));
+    /// Handles a client's proof. Only the first one counts.
+    pub(super) fn on_proof(&mut self, cx: &mut Context<'_>, req: ReqId, grant: ServedGrant, proof: Digest) {
+        let open = |p: &&mut ChallengeState| p.stage == Stage::Open && p.grant == grant;
+        let asked = self.challenges.get_mut(&grant.guid).filter(open);
+        cx.push(Output::AnswerProof { req, asked: asked.is_some() });
+        let Some(state) = asked else { return };
+        self.timers.clear(Timer::Challenge(grant.guid));
         if self.checks.len() >= cx.cfg.checks_max as usize {
-            return self.end(cx, grant.guid, PossessionOutcome::Waived);
+            return self.conclude(cx, grant.guid, PossessionOutcome::Waived);
         }
         let check = self.next_req.step();
-        posed.standing = Standing::Answered(proof, check);
-        let (version, challenge) = (posed.version, posed.challenge.clone());
+        state.stage = Stage::Answered(proof, check);
+        let (version, challenge) = (state.version, state.challenge.clone());
         self.checks.insert(check, grant.guid);
         cx.push(Output::Prove { req: check, version, challenge });
     }
 
-    /// This edge's own proof; none if it could not read the content.
-    pub(super) fn proven(&mut self, cx: &mut Context<'_>, req: ReqId, own: Option<Digest>) {
+    /// Compares the client's proof with the edge's own; `None` if the edge could not read the content.
+    pub(super) fn on_own_proof(&mut self, cx: &mut Context<'_>, req: ReqId, own: Option<Digest>) {
         let Some(guid) = self.checks.remove(&req) else { return };
-        let Some(Posed { standing: Standing::Answered(proof, _), .. }) = self.posed.get(&guid) else { return };
+        let Some(ChallengeState { stage: Stage::Answered(proof, _), .. }) = self.challenges.get(&guid) else { return };
         let outcome = match own {
             Some(own) if own == *proof => PossessionOutcome::Passed,
             Some(_) => PossessionOutcome::Failed,
             None => PossessionOutcome::Waived,
         };
-        self.end(cx, guid, outcome);
+        self.conclude(cx, guid, outcome);
     }
 
-    /// The time to answer is over, or that to rest.
-    pub(super) fn posed_due(&mut self, cx: &mut Context<'_>, guid: Guid) {
-        match self.posed.get(&guid).map(|p| p.standing) {
-            Some(Standing::Open) => self.end(cx, guid, PossessionOutcome::Unanswered),
-            Some(Standing::Over) => {
-                self.posed.remove(&guid);
+    /// Handles the end of the time to answer, or of the pause before the next challenge.
+    pub(super) fn on_challenge_timer(&mut self, cx: &mut Context<'_>, guid: Guid) {
+        match self.challenges.get(&guid).map(|p| p.stage) {
+            Some(Stage::Open) => self.conclude(cx, guid, PossessionOutcome::Unanswered),
+            Some(Stage::Over) => {
+                self.challenges.remove(&guid);
             }
-            Some(Standing::Answered(..)) | None => {}
+            Some(Stage::Answered(..)) | None => {}
         }
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, guid: Guid, outcome: PossessionOutcome) {
-        let Some(posed) = self.posed.get_mut(&guid) else { return };
-        posed.standing = Standing::Over;
-        let of = (posed.grant, posed.version);
-        self.timers.set(Timer::Posed(guid), Some(cx.now.after(cx.cfg.challenge_every)));
-        self.judge(cx, of, outcome);
+    fn conclude(&mut self, cx: &mut Context<'_>, guid: Guid, outcome: PossessionOutcome) {
+        let Some(state) = self.challenges.get_mut(&guid) else { return };
+        state.stage = Stage::Over;
+        let of = (state.grant, state.version);
+        self.timers.set(Timer::Challenge(guid), Some(cx.now.after(cx.cfg.challenge_every)));
+        self.record_outcome(cx, of, outcome);
     }
 
-    fn judge(&mut self, cx: &mut Context<'_>, of: (ServedGrant, VersionId), outcome: PossessionOutcome) {
+    fn record_outcome(&mut self, cx: &mut Context<'_>, of: (ServedGrant, VersionId), outcome: PossessionOutcome) {
         cx.push(Output::Count(match outcome {
             PossessionOutcome::Passed => Metric::ChallengePassed,
             PossessionOutcome::Failed => Metric::ChallengeFailed,

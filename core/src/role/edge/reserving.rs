@@ -1,6 +1,6 @@
-//! What an edge will send of a download is reserved in the spool before it is sent, and what it has sent is counted
-//! afterwards: so a crash neither invents bytes nor loses sight of them. How many may have been sent besides, the
-//! downloader says; it is believed as far as the reserve went.
+//! Reservations: the bytes that an edge will send of a download are reserved durably in the spool before they are sent,
+//! and counted afterwards. So a crash neither invents bytes nor loses them. How many reserved bytes were sent but not
+//! counted before a crash, the downloader says; it is believed up to the reservation.
 
 use super::counting::Key;
 use super::io::{Batch, ServedGrant};
@@ -11,19 +11,19 @@ use crate::wire::records::{Grant, LedgerRecord};
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// The reserve of one download, in bytes since it is counted. Invariant: `allowed <= durable` wherever sending is
-/// allowed, and what the spool holds is never less than `durable`.
+/// Reservation of one download, in bytes since its count began. Invariant: `allowed <= durable` whenever sending is
+/// allowed, and the spool never holds less than `durable`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Room {
-    /// May be sent, or was.
+    /// Bytes that may be sent or have been sent.
     allowed: u64,
-    /// The spool knows of so many.
+    /// Reservation that is durable in the spool.
     durable: u64,
-    /// A write of so many is under way, or was.
+    /// Reservation of the newest write, durable or not.
     written: u64,
-    /// See [`Count::unsure`].
+    /// Bytes that crashes may have hidden, see [`Count::unsure`].
     pub(super) unsure: u64,
-    /// Who waits until so many are durable.
+    /// Requests that wait until their reservation is durable.
     waiting: Vec<Waiting>,
 }
 
@@ -35,18 +35,20 @@ struct Waiting {
 }
 
 impl Room {
-    /// After a restart nothing is under way; what was reserved and not counted may have been sent.
+    /// Restores a reservation after a restart. Bytes reserved and not counted may have been sent, so they are added to
+    /// `unsure`.
     pub(super) const fn restored(total: u64, reserved: u64, unsure: u64) -> Self {
         let unsure = unsure.saturating_add(reserved.saturating_sub(total));
         Self { allowed: total, durable: total, written: total, unsure, waiting: Vec::new() }
     }
 
-    /// What a write of this count tells the spool.
+    /// Returns the reservation that the next write of this count contains.
     pub(super) fn written(&self, total: u64) -> u64 {
         self.written.max(total)
     }
 
-    /// Gives back what nobody needs: when nothing is under way but little, at the end everything.
+    /// Releases the part of the reservation that is not needed: all but a little when nothing is being sent, everything
+    /// at the end.
     pub(super) fn shrink(&mut self, total: u64, at_end: bool) {
         let quiet = self.allowed <= total && self.waiting.is_empty();
         if quiet || at_end {
@@ -56,18 +58,18 @@ impl Room {
         }
     }
 
-    /// How many to reserve now, if it is time.
+    /// Returns the next reservation, if it is time to make one.
     fn due(&self) -> Option<u64> {
         let ahead = self.allowed.clamp(RESERVE_FIRST, RESERVE_MAX);
         (self.written < self.allowed.saturating_add(ahead / 2)).then(|| self.allowed.saturating_add(ahead))
     }
 
-    /// Nothing is being sent or written.
+    /// Returns whether nothing is being sent or written.
     pub(super) const fn is_quiet(&self, total: u64) -> bool {
         self.allowed <= total && self.waiting.is_empty() && self.written <= self.durable
     }
 
-    /// Who need not wait any more; with `all` nobody.
+    /// Removes and returns the requests whose reservation is durable; with `all` every request.
     fn ready(&mut self, all: bool) -> Vec<Waiting> {
         let durable = self.durable;
         let (ready, waiting) = core::mem::take(&mut self.waiting).into_iter().partition(|w| all || w.upto <= durable);
@@ -77,13 +79,13 @@ impl Room {
 }
 
 impl Edge {
-    /// Bytes of a download are about to be sent: at once if the reserve covers them.
-    pub(super) fn serving(&mut self, cx: &mut Context<'_>, req: ReqId, grant: &Grant, bytes: u64) {
+    /// Handles a request for bytes of a download: allows it at once if the durable reservation covers it.
+    pub(super) fn on_serving(&mut self, cx: &mut Context<'_>, req: ReqId, grant: &Grant, bytes: u64) {
         if !cx.cfg.ledger {
             return cx.push(Output::Serve { req, counted: true });
         }
-        let Some((key, counted)) = self.counted_under(cx, grant) else {
-            return uncounted(cx, req, grant.is_edge_only());
+        let Some((key, counted)) = self.count_for_request(cx, grant) else {
+            return answer_uncounted(cx, req, grant.is_edge_only());
         };
         let room = &mut counted.room;
         room.allowed = room.allowed.max(counted.total_bytes).saturating_add(bytes);
@@ -97,7 +99,7 @@ impl Edge {
         }
     }
 
-    /// Writes a reserve, and the record of the grant until it is durable.
+    /// Writes a reservation, with the record of the grant until that is durable.
     fn reserve(&mut self, cx: &mut Context<'_>, key: Key, upto: u64) {
         let over_ms = self.over_ms(cx, key);
         let Some(counted) = self.counts.get_mut(&key) else { return };
@@ -110,10 +112,10 @@ impl Edge {
         cx.push(Output::Save { req, batch });
     }
 
-    /// The spool has, or has not, taken a reserve.
-    pub(super) fn reserved(&mut self, cx: &mut Context<'_>, key: Key, upto: u64, ok: bool) {
+    /// Handles the end of a reservation's write.
+    pub(super) fn on_reservation_saved(&mut self, cx: &mut Context<'_>, key: Key, upto: u64, ok: bool) {
         match (self.counts.get_mut(&key), key) {
-            (Some(_), _) if !ok => self.unreserved(cx, key),
+            (Some(_), _) if !ok => self.on_reservation_failed(cx, key),
             (Some(counted), _) => {
                 counted.granted = None;
                 let room = &mut counted.room;
@@ -122,7 +124,7 @@ impl Edge {
                     cx.push(Output::Serve { req: waiting.req, counted: true });
                 }
             }
-            // an earlier write was refused, and all that waited has gone without
+            // an earlier write has failed, and the requests that waited were answered without counting
             (None, Key::Download(download)) if ok => {
                 self.ended.push(download);
                 self.flush_soon(cx);
@@ -131,9 +133,9 @@ impl Edge {
         }
     }
 
-    /// A reserve was refused. Who waits for it goes on without peers: those whose download has some are told, the
-    /// others' bytes leave; uncounted, if nothing of the download is durable.
-    fn unreserved(&mut self, cx: &mut Context<'_>, key: Key) {
+    /// Handles a failed reservation. Waiting requests of a download with peers are withheld; others are allowed, and
+    /// not counted if nothing of the download is durable.
+    fn on_reservation_failed(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(counted) = self.counts.get_mut(&key) else { return };
         cx.push(Output::Count(Metric::CountOverflow));
         let (edge_only, is_new) = (counted.edge_only, counted.granted.is_some());
@@ -144,23 +146,23 @@ impl Edge {
                 cx.push(Output::Serve { req: waiting.req, counted: true });
             } else {
                 room.allowed = room.allowed.saturating_sub(waiting.bytes).max(counted.total_bytes);
-                uncounted(cx, waiting.req, edge_only);
+                answer_uncounted(cx, waiting.req, edge_only);
             }
         }
         if is_new {
-            self.over(cx, key);
+            self.end_download(cx, key);
         }
     }
 
-    /// Allowed, and not sent after all.
-    pub(super) fn unsent(&mut self, grant: ServedGrant, bytes: u64) {
+    /// Takes back allowed bytes that will not be sent.
+    pub(super) fn on_unsent(&mut self, grant: ServedGrant, bytes: u64) {
         if let Some(counted) = self.counts.get_mut(&Key::Download(grant.download)) {
             counted.room.allowed = counted.room.allowed.saturating_sub(bytes).max(counted.total_bytes);
         }
     }
 }
 
-/// Bytes that cannot be counted leave only where no peer can ever be paid for them.
-fn uncounted(cx: &mut Context<'_>, req: ReqId, edge_only: bool) {
+/// Answers a request whose bytes cannot be counted: they may be sent only if no peer can ever be paid for them.
+fn answer_uncounted(cx: &mut Context<'_>, req: ReqId, edge_only: bool) {
     cx.push(if edge_only { Output::Serve { req, counted: false } } else { Output::Withhold { req } });
 }

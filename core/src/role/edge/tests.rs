@@ -37,7 +37,7 @@ fn with_ledger() -> (Bench<Edge>, ConnId) {
     (b, conn)
 }
 
-/// Each request has a nonce of its own.
+/// Returns a request for a grant with a nonce of its own.
 fn asked() -> GrantAsked {
     asked_by(1, next_nonce())
 }
@@ -101,11 +101,11 @@ fn served_grant(n: u32) -> ServedGrant {
 }
 
 fn serve(b: &mut Bench<Edge>, grant: Option<ServedGrant>, range: Range<u64>) {
-    let out = b.input(Input::Served { grant, version: V, provider: P, range });
+    let out = b.input(Input::BytesSent { grant, version: V, provider: P, range });
     assert!(out.is_empty(), "{out:?}");
 }
 
-/// A download's record, its ranges summed up.
+/// Returns a download's record with its ranges summed up.
 fn as_counted(r: &ServedRecord) -> EdgeRecord {
     let ServedRecord { id, edge, version, provider, seq, total_bytes, .. } = *r;
     let (download, guid) = (Some(r.download), Some(r.guid));
@@ -113,12 +113,12 @@ fn as_counted(r: &ServedRecord) -> EdgeRecord {
     EdgeRecord { id, edge, download, guid, version, provider, seq, unique_bytes, total_bytes }
 }
 
-/// Asks to send so many bytes.
+/// Requests to send `bytes` bytes of download `n`.
 fn serving(b: &mut Bench<Edge>, req: u64, n: u32, bytes: u64) -> Vec<Output> {
-    b.input(Input::Serving { req: ReqId(req), grant: Box::new(grant(n)), bytes })
+    b.input(Input::SendRequested { req: ReqId(req), grant: Box::new(grant(n)), bytes })
 }
 
-/// The grant of a download with peers.
+/// Returns the grant of a download with peers.
 pub(in crate::role) fn grant(n: u32) -> Grant {
     let ServedGrant { download, guid } = served_grant(n);
     Grant {
@@ -148,7 +148,7 @@ const fn counted(req: u64) -> Output {
     Output::Serve { req: ReqId(req), counted: true }
 }
 
-/// Shows a grant, a minute later, to have it renewed or to leave the peers.
+/// Requests a renewal of a grant a minute later, or a download without peers in its place.
 fn renewal(b: &mut Bench<Edge>, grant: &Grant, edge_only: bool) -> Vec<Output> {
     let renew = Some(Renewal { grant: Some(signed(grant.clone())), proven: true, edge_only });
     b.now = b.now.after(secs(60));
@@ -156,7 +156,7 @@ fn renewal(b: &mut Bench<Edge>, grant: &Grant, edge_only: bool) -> Vec<Output> {
     ask(b, GrantAsked { renew, time_ms, ..asked() })
 }
 
-/// Lets the next flush happen and its save succeed; the records made, and what followed.
+/// Runs the next flush with a successful save. Returns the records made, and the outputs that followed.
 fn flush(b: &mut Bench<Edge>) -> (Vec<EdgeRecord>, Vec<Output>) {
     let out = b.wait(secs(2));
     let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
@@ -181,7 +181,7 @@ fn a_grant_costs_nothing_until_its_first_byte_is_asked_for() {
     assert_eq!((b.machine.counting(), b.machine.records_waiting()), (0, 0));
     assert!(saves(&b.wait(secs(10))).is_empty());
     let grant = grants[7].clone();
-    let out = b.input(Input::Serving { req: ReqId(1), grant: Box::new(grant.clone()), bytes: 1_000 });
+    let out = b.input(Input::SendRequested { req: ReqId(1), grant: Box::new(grant.clone()), bytes: 1_000 });
     let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
     let record = LedgerRecord::Granted(GrantRecord::of(&grant));
     assert_eq!((&batch.records[..], batch.counts.len()), (&[record.clone()][..], 1));
@@ -191,7 +191,7 @@ fn a_grant_costs_nothing_until_its_first_byte_is_asked_for() {
 }
 
 #[test]
-fn a_grant_has_one_record_whoever_writes_it() {
+fn an_edge_and_a_cn_write_the_same_grant_record() {
     let first = grant(1);
     let renewed = Grant { issued_ms: 5_000_000, expires_ms: 6_000_000, ..first.clone() };
     assert_eq!(GrantRecord::of(&first), GrantRecord::of(&renewed));
@@ -217,7 +217,7 @@ fn nothing_is_granted_before_the_clock_is_known() {
 }
 
 #[test]
-fn each_byte_of_a_download_counts_once_and_repetitions_count_in_the_total() {
+fn repeated_bytes_of_a_download_count_in_the_total_only() {
     let (mut b, _) = with_ledger();
     serve(&mut b, Some(served_grant(1)), 0..100);
     serve(&mut b, Some(served_grant(1)), 50..150);
@@ -233,7 +233,7 @@ fn each_byte_of_a_download_counts_once_and_repetitions_count_in_the_total() {
 }
 
 #[test]
-fn a_download_has_one_record_under_way_and_the_next_says_all() {
+fn a_download_has_one_record_on_its_way_at_a_time() {
     let (mut b, conn) = with_ledger();
     serve(&mut b, Some(served_grant(1)), 0..100);
     let (first, _) = flush(&mut b);
@@ -249,7 +249,7 @@ fn a_download_has_one_record_under_way_and_the_next_says_all() {
 }
 
 #[test]
-fn a_refused_write_loses_nothing() {
+fn a_failed_write_loses_nothing() {
     let (mut b, _) = with_ledger();
     serve(&mut b, Some(served_grant(1)), 0..100);
     let out = b.wait(secs(2));
@@ -261,7 +261,7 @@ fn a_refused_write_loses_nothing() {
 }
 
 #[test]
-fn counts_go_on_after_a_restart_and_restored_records_are_sent() {
+fn counts_continue_after_a_restart_and_restored_records_are_sent() {
     let (mut b, _) = with_ledger();
     serve(&mut b, Some(served_grant(1)), 0..100);
     let out = b.wait(secs(2));
@@ -299,14 +299,14 @@ fn a_download_that_is_over_leaves_the_spool() {
 }
 
 #[test]
-fn past_the_limits_bytes_count_as_plain_traffic_or_in_the_total_only() {
+fn beyond_the_limits_bytes_count_as_plain_or_in_the_total_only() {
     let (mut b, _) = with_ledger();
     b.cfg.counts_max = 2;
     b.cfg.ranges_max = 1;
     serve(&mut b, None, 0..1);
     serve(&mut b, Some(served_grant(1)), 0..10);
-    b.input(Input::Served { grant: Some(served_grant(2)), version: V, provider: P, range: 0..10 });
-    let out = b.input(Input::Served { grant: Some(served_grant(1)), version: V, provider: P, range: 20..30 });
+    b.input(Input::BytesSent { grant: Some(served_grant(2)), version: V, provider: P, range: 0..10 });
+    let out = b.input(Input::BytesSent { grant: Some(served_grant(1)), version: V, provider: P, range: 20..30 });
     assert_eq!(out, [Output::Count(Metric::CountOverflow)]);
     let (records, _) = flush(&mut b);
     let figures: Vec<_> = records.iter().map(|r| (r.download.is_some(), r.unique_bytes, r.total_bytes)).collect();
@@ -314,7 +314,7 @@ fn past_the_limits_bytes_count_as_plain_traffic_or_in_the_total_only() {
 }
 
 #[test]
-fn a_stopping_edge_writes_what_it_counted_and_gives_the_ledger_a_moment() {
+fn a_stopping_edge_writes_its_counts_and_waits_for_the_ledger() {
     let (mut b, conn) = with_ledger();
     serve(&mut b, Some(served_grant(1)), 0..100);
     let out = b.input(Input::Shutdown);
@@ -345,7 +345,7 @@ fn an_edge_without_a_ledger_records_nothing() {
 }
 
 #[test]
-fn bytes_are_sent_only_when_a_crash_would_not_lose_sight_of_them() {
+fn bytes_are_sent_only_after_their_reservation_is_durable() {
     let (mut b, _) = with_ledger();
     let out = serving(&mut b, 1, 1, 1 << 20);
     let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
@@ -361,14 +361,14 @@ fn bytes_are_sent_only_when_a_crash_would_not_lose_sight_of_them() {
 }
 
 #[test]
-fn after_a_crash_what_was_reserved_and_not_counted_is_unsure() {
+fn bytes_reserved_and_not_counted_before_a_crash_are_unsure() {
     let (mut b, _) = with_ledger();
     let out = serving(&mut b, 1, 1, 1 << 20);
     let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
     let counts = batch.counts.clone();
     b.input(Input::Saved { req, ok: true });
     serve(&mut b, Some(served_grant(1)), 0..100);
-    // it crashes before it writes that down
+    // the edge crashes before it writes the count
     let (mut b, _) = with_ledger();
     b.input(Input::Restored { records: Vec::new(), counts });
     let out = b.wait(secs(2));
@@ -379,7 +379,7 @@ fn after_a_crash_what_was_reserved_and_not_counted_is_unsure() {
 }
 
 #[test]
-fn an_edge_that_stops_gives_back_what_it_has_reserved() {
+fn a_stopping_edge_releases_its_reservations() {
     let (mut b, _) = with_ledger();
     let out = serving(&mut b, 1, 1, 1_000);
     let (req, batch) = saves(&out)[0];
@@ -387,8 +387,8 @@ fn an_edge_that_stops_gives_back_what_it_has_reserved() {
     assert!(b.input(Input::Saved { req, ok: true }).contains(&counted(1)));
     assert!(serving(&mut b, 2, 1, 1_000).contains(&counted(2)), "no wait for what is reserved");
     let served = served_grant(1);
-    b.input(Input::Served { grant: Some(served), version: V, provider: P, range: 0..400 });
-    b.input(Input::Unsent { grant: served, bytes: 1_600 });
+    b.input(Input::BytesSent { grant: Some(served), version: V, provider: P, range: 0..400 });
+    b.input(Input::BytesNotSent { grant: served, bytes: 1_600 });
     let out = b.input(Input::Shutdown);
     let last = saves(&out).into_iter().flat_map(|(_, batch)| &batch.counts).next_back().expect("a count");
     assert_eq!((last.total_bytes, last.reserved, last.unsure), (400, 400, 0));

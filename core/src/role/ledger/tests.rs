@@ -11,7 +11,7 @@ const EDGE: ConnId = ConnId(2);
 const CN_KEY: PublicKey = PublicKey([1; 32]);
 const EDGE_KEY: PublicKey = PublicKey([2; 32]);
 
-/// A ledger with a CN and an edge.
+/// Returns a ledger with a connected CN and edge.
 fn bench() -> Bench<Ledger> {
     let mut b = Bench::new(Ledger::default(), Config::new(ROOT, fake_verify));
     b.input(Input::WallClock { unix_ms: 1_000_000 });
@@ -56,7 +56,7 @@ fn submit(b: &mut Bench<Ledger>, conn: ConnId, record: LedgerRecord) -> Vec<Outp
     b.input(Input::Server { conn, msg: LedgerMsg::Submit(record) })
 }
 
-/// The batch that is to be stored: its request and how many records.
+/// Returns the batch to be stored: its request number and its number of records.
 fn batch(out: &[Output]) -> Option<(ReqId, usize)> {
     out.iter().find_map(|o| match o {
         Output::Store { req, records } => Some((*req, records.len())),
@@ -76,7 +76,7 @@ fn acked(out: &[Output]) -> Vec<(ConnId, Vec<RecordId>)> {
 }
 
 #[test]
-fn records_are_gathered_stored_and_then_acknowledged_to_whoever_sent_them() {
+fn records_are_batched_stored_and_acknowledged_to_their_senders() {
     let mut b = bench();
     assert_eq!(batch(&submit(&mut b, CN, usage(1))), None);
     submit(&mut b, EDGE, served(EDGE_KEY));
@@ -98,7 +98,7 @@ fn a_full_batch_does_not_wait() {
 }
 
 #[test]
-fn a_failed_store_withholds_the_acknowledgement_and_is_tried_again() {
+fn a_failed_batch_is_not_acknowledged_and_is_stored_again() {
     let mut b = bench();
     submit(&mut b, CN, usage(1));
     let (req, _) = batch(&b.wait(Duration::from_secs(1))).expect("a batch");
@@ -111,7 +111,7 @@ fn a_failed_store_withholds_the_acknowledgement_and_is_tried_again() {
 }
 
 #[test]
-fn each_server_speaks_for_what_it_may() {
+fn each_server_may_submit_only_its_kinds_of_records() {
     for (conn, record) in [(CN, served(CN_KEY)), (EDGE, usage(1)), (EDGE, served(CN_KEY))] {
         let out = submit(&mut bench(), conn, record);
         assert_eq!(out, [Output::Count(Metric::Violation), Output::Close { conn }]);
@@ -119,7 +119,7 @@ fn each_server_speaks_for_what_it_may() {
 }
 
 #[test]
-fn a_cn_shows_the_grants_that_it_tells_of_and_they_are_kept_without() {
+fn a_cns_grant_records_need_the_signed_grant() {
     let shown = |grant: Grant| {
         let signature = fake_sign(&EDGE_KEY, Context::Grant, &grant.to_bytes());
         GrantRecord::shown(&SignedGrant { grant, signature, cert: cert(ServerRole::Edge, EDGE_KEY) })
@@ -145,7 +145,7 @@ fn a_cn_shows_the_grants_that_it_tells_of_and_they_are_kept_without() {
 }
 
 #[test]
-fn a_stranger_is_not_listened_to() {
+fn a_connection_without_a_certificate_is_closed() {
     let conn = ConnId(9);
     let key = PublicKey::numbered(9);
     for msg in [
@@ -164,7 +164,7 @@ fn a_stranger_is_not_listened_to() {
 }
 
 #[test]
-fn what_does_not_fit_is_set_aside_without_acknowledgement() {
+fn records_beyond_the_limit_are_dropped_without_acknowledgement() {
     let mut b = bench();
     b.cfg.pending_max = 1;
     submit(&mut b, CN, usage(1));
@@ -173,7 +173,7 @@ fn what_does_not_fit_is_set_aside_without_acknowledgement() {
 }
 
 #[test]
-fn a_stopping_ledger_stores_what_has_come_and_takes_no_more() {
+fn a_stopping_ledger_stores_queued_records_and_accepts_no_more() {
     let mut b = bench();
     submit(&mut b, CN, usage(1));
     let (req, _) = batch(&b.input(Input::Shutdown)).expect("a batch");
@@ -185,7 +185,7 @@ fn a_stopping_ledger_stores_what_has_come_and_takes_no_more() {
 }
 
 #[test]
-fn a_ledger_whose_store_fails_stops_all_the_same() {
+fn a_stopping_ledger_stops_even_if_its_store_fails() {
     let mut b = bench();
     submit(&mut b, CN, usage(1));
     let (req, _) = batch(&b.input(Input::Shutdown)).expect("a batch");
@@ -193,8 +193,8 @@ fn a_ledger_whose_store_fails_stops_all_the_same() {
     assert!(acked(&out).is_empty() && out.contains(&Output::Stopped));
 }
 
-/// Who is in quarantine as a server is told, and in how many pages.
-fn told(out: &[Output], to: ConnId) -> Option<(usize, Vec<Guid>)> {
+/// Returns the quarantine list sent to a server, and its number of pages.
+fn quarantine_sent(out: &[Output], to: ConnId) -> Option<(usize, Vec<Guid>)> {
     let page = |o: &Output| match o {
         Output::Send { conn, msg: LedgerMsg::Quarantine(page) } if *conn == to => Some(page.clone()),
         _ => None,
@@ -206,27 +206,31 @@ fn told(out: &[Output], to: ConnId) -> Option<(usize, Vec<Guid>)> {
 }
 
 #[test]
-fn cns_are_told_who_is_quarantined_at_once_and_when_they_come() {
+fn cns_get_the_quarantine_list_on_change_and_on_connect() {
     let mut b = bench();
     let guids: Vec<Guid> = (0..1_500).map(Guid::numbered).collect();
     let out = b.input(Input::Quarantined { guids: guids.clone() });
-    assert_eq!(told(&out, CN), Some((2, guids.clone())));
-    assert_eq!(told(&out, EDGE), None, "edges serve everybody");
-    assert!(b.input(Input::Quarantined { guids: guids.clone() }).is_empty(), "only changes are told");
+    assert_eq!(quarantine_sent(&out, CN), Some((2, guids.clone())));
+    assert_eq!(quarantine_sent(&out, EDGE), None, "edges serve everybody");
+    assert!(b.input(Input::Quarantined { guids: guids.clone() }).is_empty(), "only changes are sent");
     let later = ConnId(3);
     b.input(Input::Accepted { conn: later, key: CN_KEY });
     let hello = LedgerMsg::Hello(cert(ServerRole::Cn, CN_KEY));
-    assert_eq!(told(&b.input(Input::Server { conn: later, msg: hello }), later), Some((2, guids)));
+    assert_eq!(quarantine_sent(&b.input(Input::Server { conn: later, msg: hello }), later), Some((2, guids)));
     let out = b.input(Input::Quarantined { guids: vec![] });
-    assert_eq!((told(&out, CN), told(&out, later)), (Some((1, vec![])), Some((1, vec![]))), "and that nobody is");
+    assert_eq!(
+        (quarantine_sent(&out, CN), quarantine_sent(&out, later)),
+        (Some((1, vec![])), Some((1, vec![]))),
+        "an empty list, too"
+    );
 }
 
 #[test]
-fn more_than_may_be_quarantined_are_cut_off_and_a_server_that_says_who_is_is_none() {
+fn the_quarantine_list_is_bounded_and_only_the_ledger_sends_it() {
     let mut b = bench();
     let most = u32::try_from(QUARANTINED_MAX).expect("small");
     let out = b.input(Input::Quarantined { guids: (0..=most).map(Guid::numbered).collect() });
-    assert_eq!(told(&out, CN).map(|(pages, all)| (pages, all.len())), Some((64, QUARANTINED_MAX)));
+    assert_eq!(quarantine_sent(&out, CN).map(|(pages, all)| (pages, all.len())), Some((64, QUARANTINED_MAX)));
     let msg = LedgerMsg::Quarantine(QuarantinePage { guids: List::default(), last: true });
     assert!(b.input(Input::Server { conn: CN, msg }).contains(&Output::Close { conn: CN }));
 }

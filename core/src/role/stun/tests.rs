@@ -43,7 +43,7 @@ fn request(attributes: Vec<Attribute>) -> Vec<u8> {
     Message::new(Class::Request, ID, attributes).encode()
 }
 
-/// A request as short as one can be, without a fingerprint.
+/// Returns the shortest possible request, without a fingerprint.
 fn shortest(unknown: &[u16]) -> Vec<u8> {
     let mut bytes = Message::request(ID).encode();
     bytes.truncate(HEADER_LEN);
@@ -56,7 +56,7 @@ fn shortest(unknown: &[u16]) -> Vec<u8> {
     bytes
 }
 
-/// From where, to where, what.
+/// Returns the answer with its source and destination.
 fn answered(out: &[Output]) -> Option<(SocketAddr, SocketAddr, Message)> {
     out.iter().find_map(|o| match o {
         Output::Datagram { local, to, bytes } => Some((*local, *to, Message::decode(bytes).ok()?)),
@@ -71,7 +71,7 @@ fn refused(out: &[Output]) -> Option<(u16, Vec<u16>)> {
 }
 
 #[test]
-fn a_client_learns_where_it_is_seen() {
+fn a_client_learns_its_reflexive_address() {
     for (from, mapped) in [(CLIENT, CLIENT), ("[::ffff:198.51.100.7]:1", "198.51.100.7:1")] {
         let (local, to, message) = answered(&ask(&Config::default(), from, shortest(&[]))).expect("answered");
         assert_eq!((local, to, message.class, message.id), (addr(LOCAL), addr(from), Class::Success, ID));
@@ -80,13 +80,13 @@ fn a_client_learns_where_it_is_seen() {
 }
 
 #[test]
-fn what_must_be_understood_and_is_not_is_named_in_error_420() {
+fn unknown_comprehension_required_attributes_give_error_420() {
     let out = ask(&two_addresses(), CLIENT, shortest(&[0x7f01, 0x7fff]));
     assert_eq!(refused(&out), Some((420, vec![0x7f01, 0x7fff])));
 }
 
 #[test]
-fn an_answer_comes_from_where_it_was_asked_to() {
+fn an_answer_comes_from_the_requested_address_and_port() {
     let cfg = two_addresses();
     let four = cfg.addresses.expect("two addresses").all();
     assert_eq!(four, ["192.0.2.1:3478", "192.0.2.1:3479", "192.0.2.2:3478", "192.0.2.2:3479"].map(addr));
@@ -105,7 +105,7 @@ fn an_answer_comes_from_where_it_was_asked_to() {
 }
 
 #[test]
-fn with_one_address_a_change_of_it_is_refused_and_none_other_is_named() {
+fn with_one_address_a_change_request_is_refused() {
     let one = Config::default();
     for (address, port) in [(true, false), (false, true), (true, true)] {
         let out = ask(&one, CLIENT, request(vec![Attribute::ChangeRequest { address, port }]));
@@ -114,13 +114,13 @@ fn with_one_address_a_change_of_it_is_refused_and_none_other_is_named() {
     let no_change = Attribute::ChangeRequest { address: false, port: false };
     let (.., message) = answered(&ask(&one, CLIENT, request(vec![no_change]))).expect("answered");
     assert_eq!(message.other_address(), None);
-    // a further address of a server that has two elsewhere
+    // a third address of a server whose two configured ones are others
     let out = ask_at(&mut Stun::default(), &two_addresses(), Time(0), CLIENT, "192.0.2.9:443", shortest(&[]));
     assert_eq!(answered(&out).expect("answered").2.other_address(), None);
 }
 
 #[test]
-fn an_answer_may_go_to_another_port_of_who_asks_but_not_with_padding_and_not_on_a_stream() {
+fn response_port_works_without_padding_and_not_on_a_stream() {
     let cfg = two_addresses();
     let (_, to, message) = answered(&ask(&cfg, CLIENT, request(vec![Attribute::ResponsePort(9)]))).expect("answered");
     assert_eq!((to, message.mapped()), (addr("198.51.100.7:9"), Some(addr(CLIENT))));
@@ -135,7 +135,7 @@ fn an_answer_may_go_to_another_port_of_who_asks_but_not_with_padding_and_not_on_
 }
 
 #[test]
-fn indications_garbage_and_answers_meet_silence() {
+fn indications_garbage_and_answers_are_ignored() {
     let success = Message::new(Class::Success, ID, vec![Attribute::XorMapped(addr("192.0.2.9:9"))]).encode();
     let indication = Message::new(Class::Indication, ID, vec![]).encode();
     for bytes in [vec![], vec![0; 20], success, indication] {
@@ -144,7 +144,7 @@ fn indications_garbage_and_answers_meet_silence() {
 }
 
 #[test]
-fn no_answer_is_longer_than_five_times_its_request_and_none_for_the_sake_of_its_extras() {
+fn no_answer_is_longer_than_five_times_its_request() {
     let most: Vec<u16> = (0x100..0x100 + 200).collect();
     let lens = [0, 1, 2, 3, 200].map(|n| shortest(&most[..n]));
     let padded = [0, 1, 4, 20, 21, 100, 1400].map(|n| request(vec![Attribute::Padding(n)]));
@@ -169,11 +169,11 @@ fn no_answer_is_longer_than_five_times_its_request_and_none_for_the_sake_of_its_
 }
 
 #[test]
-fn a_cookie_goes_to_who_asks_for_it_with_as_many_bytes_and_to_nobody_else() {
+fn a_cookie_goes_only_to_a_requester_that_sends_as_many_bytes() {
     use crate::nat::cookie::{Cookie, CookieKeys, Tag};
     let tag = Tag::of(&crate::ids::PublicKey::numbered(1));
     let keys = CookieKeys::derived([(1, &[7; 32])]);
-    let told = |cfg: &Config, keys: CookieKeys, attributes: Vec<Attribute>| {
+    let cookie_sent = |cfg: &Config, keys: CookieKeys, attributes: Vec<Attribute>| {
         let (mut stun, mut out) = (Stun::default(), Vec::new());
         let mut cx = Cx { now: Time(0), cfg, rng: &mut NoRng, out: &mut out };
         stun.handle_input(&mut cx, Input::WallClock { unix_ms: 5_000 });
@@ -184,20 +184,28 @@ fn a_cookie_goes_to_who_asks_for_it_with_as_many_bytes_and_to_nobody_else() {
     };
     let asks = Attribute::Cookie(tag.request());
     let cfg = two_addresses();
-    let cookie = told(&cfg, keys.clone(), vec![asks.clone()]).expect("given");
+    let cookie = cookie_sent(&cfg, keys.clone(), vec![asks.clone()]).expect("given");
     assert_eq!((cookie.issued_s, keys.check(7_000, tag, addr(CLIENT), &cookie)), (7, Ok(())));
-    assert_eq!(told(&cfg, keys.clone(), vec![]), None, "not asked for");
-    assert_eq!(told(&cfg, keys.clone(), vec![Attribute::Cookie(vec![1; 8])]), None, "too short a request");
-    assert_eq!(told(&cfg, CookieKeys::default(), vec![asks.clone()]), None, "without keys");
+    assert_eq!(cookie_sent(&cfg, keys.clone(), vec![]), None, "not asked for");
+    assert_eq!(cookie_sent(&cfg, keys.clone(), vec![Attribute::Cookie(vec![1; 8])]), None, "too short a request");
+    assert_eq!(cookie_sent(&cfg, CookieKeys::default(), vec![asks.clone()]), None, "without keys");
     let elsewhere = [Attribute::ResponsePort(9), Attribute::ChangeRequest { address: false, port: true }];
     for other in elsewhere {
-        assert_eq!(told(&cfg, keys.clone(), vec![asks.clone(), other]), None, "who asks must be who hears");
+        assert_eq!(
+            cookie_sent(&cfg, keys.clone(), vec![asks.clone(), other]),
+            None,
+            "the cookie goes to the requester only"
+        );
     }
-    assert_eq!(told(&Config { verified: true, ..cfg }, keys, vec![asks]), None, "a stream says nothing of UDP");
+    assert_eq!(
+        cookie_sent(&Config { verified: true, ..cfg }, keys, vec![asks]),
+        None,
+        "a stream proves no UDP address"
+    );
 }
 
 #[test]
-fn a_network_gets_its_rate_and_no_more() {
+fn a_networks_answers_are_limited_to_its_rate() {
     let cfg = Config { answers_per_second: 3, networks_max: 2, ..Config::default() };
     let mut stun = Stun::default();
     let mut count =
@@ -211,7 +219,7 @@ fn a_network_gets_its_rate_and_no_more() {
     assert!(count(1_100_000, "198.51.102.1:1"), "a network silent for a second makes room");
 }
 
-/// Who was dialled back, from where.
+/// Returns source and destination of a dial-back.
 fn dialled(out: &[Output]) -> Option<(IpAddr, SocketAddr)> {
     out.iter().find_map(|o| if let Output::DialBack { from, to, .. } = o { Some((*from, *to)) } else { None })
 }
@@ -222,7 +230,7 @@ fn dialling() -> Config {
 }
 
 #[test]
-fn who_asks_over_tcp_is_dialled_back_at_his_own_address_from_one_that_he_has_not_written_to() {
+fn a_tcp_client_is_dialled_back_at_its_address_from_the_other_one() {
     let asks = |port| request(vec![Attribute::DialBack(port)]);
     let out = ask(&dialling(), CLIENT, asks(0));
     assert_eq!(dialled(&out), Some((addr("192.0.2.2:1").ip(), addr(CLIENT))));
@@ -236,7 +244,7 @@ fn who_asks_over_tcp_is_dialled_back_at_his_own_address_from_one_that_he_has_not
 }
 
 #[test]
-fn nobody_is_dialled_without_a_handshake_at_a_low_port_on_a_private_network_or_from_the_same_address() {
+fn a_dial_back_that_could_harm_others_is_not_made() {
     let asks = |port| request(vec![Attribute::DialBack(port)]);
     let refused = |cfg: &Config, from: &str, port| {
         let out = ask(cfg, from, asks(port));

@@ -1,4 +1,4 @@
-//! `accept-loss`: a ledger or spool that is lost for good is not waited for any more.
+//! `accept-loss`: removes the mark of a ledger or spool that is lost for good, so that the server starts without it.
 
 use super::Error;
 use super::args::{AcceptLossArgs, Keeper};
@@ -11,7 +11,7 @@ use crate::server::ledger::Database;
 use crate::terminal::out::{print_json, say};
 use std::path::PathBuf;
 
-/// `swarmedge accept-loss`.
+/// Runs the command `swarmedge accept-loss`.
 pub(super) fn run<R: Start>(args: &AcceptLossArgs, json: bool) -> Result<(), Error> {
     let path = &args.config.config;
     let (file, loss) = match args.keeper {

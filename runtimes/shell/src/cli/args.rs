@@ -1,5 +1,5 @@
-//! The command line: every command, its arguments and its help. Each command's doing lives in the room it belongs to;
-//! the structs here are all that it is told.
+//! The command line for clap: every command with its arguments and help. The doc comments of arguments, commands and
+//! values are the text of `--help`. Other modules of `cli` run the commands.
 
 mod books;
 
@@ -30,15 +30,15 @@ use std::path::PathBuf;
         7 unproven and 8 disagreeing books (see `audit --help`), 130 interrupted (paused, nothing lost)."
 )]
 pub struct Cli {
-    /// Options of every command.
+    /// Options common to all commands.
     #[command(flatten)]
     pub global: Global,
-    /// What to do.
+    /// The command to run; `None` with `--version`.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// Options of every command.
+/// Options common to all commands.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
     /// Print name, version and runtime
@@ -55,7 +55,7 @@ pub struct Global {
     pub exit_with_parent: bool,
 }
 
-/// What to do.
+/// The commands of the program.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a whole network on this machine and watch it deliver a file
@@ -130,7 +130,7 @@ pub enum Command {
     Bench(BenchCommand),
 }
 
-/// See [`Command::Nat`].
+/// Arguments of `swarmedge nat`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Asks the running client what it has observed. Without one, or with --stun, it observes by itself for \
@@ -152,12 +152,12 @@ pub struct NatArgs {
     /// Do not ask the router to forward a port while it looks
     #[arg(long, env = "SWARMEDGE_NO_PORT_MAPPING")]
     pub no_port_mapping: bool,
-    /// The client's directory
+    /// State directory of the client.
     #[command(flatten)]
     pub client: ClientArgs,
 }
 
-/// See [`Command::Demo`].
+/// Arguments of `swarmedge demo`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Starts an edge with the ledger, a connection node, a database node, a STUN server and clients, each a \
@@ -202,7 +202,7 @@ pub struct DemoArgs {
     pub timeout: u64,
 }
 
-/// See [`Command::Init`].
+/// Arguments of `swarmedge init`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Example:\n  swarmedge init my-cdn --host cdn.example.com --base-port 8443\n\n\
     DIR/root.key signs for everything: keep it off line once the servers have their certificates.")]
@@ -226,7 +226,7 @@ pub struct InitArgs {
     pub force: bool,
 }
 
-/// On or off.
+/// Switch of an option: on or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Switch {
     /// On.
@@ -235,7 +235,7 @@ pub enum Switch {
     Off,
 }
 
-/// Which deployment.
+/// Configuration file of the deployment.
 #[derive(Clone, Debug, Args)]
 pub struct ConfigArgs {
     /// The servers' configuration, as made by `init`
@@ -243,7 +243,7 @@ pub struct ConfigArgs {
     pub config: PathBuf,
 }
 
-/// See [`Command::Publish`].
+/// Arguments of `swarmedge publish`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Publishing a changed file under the same path makes a new version; running downloads of the old one \
@@ -266,7 +266,7 @@ pub struct ConfigArgs {
 pub struct PublishArgs {
     /// The file
     pub file: PathBuf,
-    /// Who publishes and pays (CP code)
+    /// The provider that publishes it and pays (CP code)
     #[arg(long, value_name = "N")]
     pub provider: u32,
     /// The object's path in URLs, without a leading slash
@@ -278,52 +278,52 @@ pub struct PublishArgs {
     /// What clients may do with it: a TOML file, see below [default: as it is]
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// See [`Command::Unpublish`].
+/// Arguments of `swarmedge unpublish`.
 #[derive(Clone, Debug, Args)]
 pub struct UnpublishArgs {
-    /// Whose it is (CP code)
+    /// The provider that owns it (CP code)
     #[arg(long, value_name = "N")]
     pub provider: u32,
     /// The object's path
     #[arg(long)]
     pub path: String,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// A server of one role.
+/// Arguments of the commands that run one server: `edge`, `cn`, `dn`, `stun`, `ledger`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Ends cleanly on SIGTERM and Ctrl-C. /healthz and /metrics are served on the configured `ops` address."
 )]
 pub struct ServerArgs {
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// See [`Command::Serve`].
+/// Arguments of `swarmedge serve`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Each role has a thread of its own. Who is told to end, or sees one of them fail, ends all, the ledger last.\n\n\
     Example:\n  swarmedge serve --roles edge,ledger,cn,dn,stun --config my-cdn/server.toml"
 )]
 pub struct ServeArgs {
-    /// Which roles, comma-separated
+    /// The roles to run, comma-separated
     #[arg(long, value_enum, value_delimiter = ',', default_value = "edge,ledger,cn,dn,stun")]
     pub roles: Vec<Role>,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// A server role.
+/// Role of a server process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Role {
     /// HTTPS content, manifests, grants.
@@ -334,11 +334,11 @@ pub enum Role {
     Dn,
     /// STUN server.
     Stun,
-    /// The books.
+    /// The ledger of all records.
     Ledger,
 }
 
-/// Where the client of this machine lives.
+/// State directory of the client.
 #[derive(Clone, Debug, Args)]
 pub struct ClientArgs {
     /// The client's directory [default: ~/.local/state/swarmedge]
@@ -346,14 +346,14 @@ pub struct ClientArgs {
     pub state: Option<PathBuf>,
 }
 
-/// See [`Command::Client`].
+/// Subcommands of `swarmedge client`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ClientCommand {
     /// Run the background client in the foreground of this terminal
     Run(ClientRunArgs),
 }
 
-/// See [`ClientCommand::Run`].
+/// Arguments of `swarmedge client run`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Example:\n  swarmedge client run --bundle my-cdn/install/bundle.toml --state client-1")]
 pub struct ClientRunArgs {
@@ -375,12 +375,12 @@ pub struct ClientRunArgs {
     /// Do not ask this network's router to forward a port (by PCP, NAT-PMP or UPnP)
     #[arg(long, env = "SWARMEDGE_NO_PORT_MAPPING")]
     pub no_port_mapping: bool,
-    /// Where it lives.
+    /// State directory of the client.
     #[command(flatten)]
     pub client: ClientArgs,
 }
 
-/// See [`Command::Get`].
+/// Arguments of `swarmedge get`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Downloads through the background client of --state, or by itself where none runs. Ctrl-C pauses; the same\n\
@@ -403,12 +403,12 @@ pub struct GetArgs {
     /// The install bundle, where no client has run before
     #[arg(long, value_name = "FILE", env = "SWARMEDGE_BUNDLE")]
     pub bundle: Option<PathBuf>,
-    /// Where the client lives.
+    /// State directory of the client.
     #[command(flatten)]
     pub client: ClientArgs,
 }
 
-/// See [`Command::Why`].
+/// Arguments of `swarmedge why`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Each peer that the connection node has introduced since the client's start, with the address that \
@@ -422,32 +422,32 @@ pub struct GetArgs {
 pub struct WhyArgs {
     /// The download's number, as `status` shows it [default: all]
     pub handle: Option<u32>,
-    /// Where the client lives.
+    /// State directory of the client.
     #[command(flatten)]
     pub client: ClientArgs,
 }
 
-/// Which download.
+/// Arguments of the commands on one download: `pause`, `resume`, `cancel`.
 #[derive(Clone, Debug, Args)]
 pub struct HandleArgs {
     /// The download's number, as `status` shows it
     pub handle: u32,
-    /// Where the client lives.
+    /// State directory of the client.
     #[command(flatten)]
     pub client: ClientArgs,
 }
 
-/// See [`Command::Uploads`].
+/// Arguments of `swarmedge uploads`.
 #[derive(Clone, Debug, Args)]
 pub struct UploadsArgs {
     /// Whether others may download from this machine
     pub switch: Switch,
-    /// Where the client lives.
+    /// State directory of the client.
     #[command(flatten)]
     pub client: ClientArgs,
 }
 
-/// See [`Command::Cache`].
+/// Subcommands of `swarmedge cache`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum CacheCommand {
     /// List the versions that this machine holds
@@ -456,29 +456,29 @@ pub enum CacheCommand {
     Remove(CacheRemoveArgs),
 }
 
-/// See [`CacheCommand::Remove`].
+/// Arguments of `swarmedge cache remove`.
 #[derive(Clone, Debug, Args)]
 pub struct CacheRemoveArgs {
     /// The version, as `cache list` shows it
     pub version: String,
-    /// Where the client lives.
+    /// State directory of the client.
     #[command(flatten)]
     pub client: ClientArgs,
 }
 
-/// See [`Command::Torrent`].
+/// Subcommands of `swarmedge torrent`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum TorrentCommand {
     /// Write a BitTorrent v2 file for a published version, with the edge as its web seed
     Export(TorrentExportArgs),
 }
 
-/// See [`TorrentCommand::Export`].
+/// Arguments of `swarmedge torrent export`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Example:\n  \
     swarmedge torrent export --provider 1 --path games/game.iso -o game.torrent --config my-cdn/server.toml")]
 pub struct TorrentExportArgs {
-    /// Whose object (CP code)
+    /// The provider of the object (CP code)
     #[arg(long, value_name = "N")]
     pub provider: u32,
     /// The object's path
@@ -487,12 +487,12 @@ pub struct TorrentExportArgs {
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// See [`Command::Bench`].
+/// Subcommands of `swarmedge bench`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum BenchCommand {
     /// Edge to client and peer to client, side by side with curl, aria2c and nginx
@@ -505,7 +505,7 @@ pub enum BenchCommand {
     Receipts(BenchReceiptsArgs),
 }
 
-/// See [`BenchCommand::Transfer`].
+/// Arguments of `swarmedge bench transfer`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Rounds are interleaved and medians shown. Use a release build on a quiet machine.\n\n\
     Example:\n  cargo run --release --bin swarmedge -- bench transfer")]
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ledger_is_a_server_and_a_thing_to_ask() {
+    fn the_ledger_command_runs_a_server_or_answers_queries() {
         let server = Cli::try_parse_from(["swarmedge", "ledger", "--config", "x.toml"]).expect("parses");
         assert!(matches!(server.command, Some(Command::Ledger(LedgerArgs { command: None, .. }))));
         let show = Cli::try_parse_from(["swarmedge", "ledger", "show", "--provider", "7"]).expect("parses");
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_arguments_of_the_demo_are_refused_by_name() {
+    fn errors_name_the_bad_argument_of_the_demo() {
         for (args, named) in [
             (&["--size", "much"][..], "much"),
             (&["--downloads", "0"], "0"),

@@ -1,4 +1,4 @@
-//! `ledger close-day`, `ledger export` and `audit`: an invoice that its payer can check.
+//! `ledger close-day`, `ledger export` and `audit`: the commands by which a provider can check an invoice.
 
 mod evidence;
 mod invoice;
@@ -24,17 +24,18 @@ use swarmedge_core::accounting::{CertError, Trust};
 use swarmedge_core::ids::{ProviderId, PublicKey};
 use swarmedge_core::wire::records::ServerRole;
 
-/// What Parquet files begin with.
+/// First bytes of a Parquet file.
 const PARQUET: &[u8] = b"PAR1";
 
-/// The `[ledger]` section of a configuration, whose database this process has not opened.
+/// Loads the `[ledger]` section of a configuration and checks the SQLite file, before this process opens it, for the
+/// write-ahead log of another ledger.
 pub(super) fn ledger_of(config: &Path) -> Result<LedgerConfig, Error> {
     let cfg = ServerConfig::load(config)?.ledger.ok_or_else(|| no_section(config.to_path_buf(), "ledger"))?;
     cfg.database.check_unopened()?;
     Ok(cfg)
 }
 
-/// `swarmedge ledger close-day`.
+/// Runs the command `swarmedge ledger close-day`.
 pub(super) fn close_day<R: Start>(args: &LedgerCloseArgs, json: bool) -> Result<(), Error> {
     let cfg = ledger_of(&args.config.config)?;
     let no_key = || {
@@ -93,7 +94,7 @@ fn too_early(day: Day, cfg: &LedgerConfig) -> Error {
     .next("wait until then, or add --force to close it now, for good")
 }
 
-/// `swarmedge ledger export`.
+/// Runs the command `swarmedge ledger export`.
 pub(super) fn export_days<R: Start>(args: &LedgerExportArgs, json: bool) -> Result<(), Error> {
     let cfg = ledger_of(&args.config.config)?;
     let (provider, from, to) = (ProviderId(args.provider), args.from, args.to.unwrap_or(args.from));
@@ -146,7 +147,7 @@ async fn export_parquet(
     archive.finish()
 }
 
-/// `swarmedge audit`.
+/// Runs the command `swarmedge audit`.
 pub(super) fn audit(args: &AuditArgs, json: bool) -> Result<(), Error> {
     let root = root_of(args)?;
     let mut days: Vec<(ProviderDay, &Path)> = Vec::new();
@@ -155,7 +156,7 @@ pub(super) fn audit(args: &AuditArgs, json: bool) -> Result<(), Error> {
     }
     days.sort_by_key(|(day, _)| day.day.day);
     let (days, files): (Vec<ProviderDay>, Vec<&Path>) = days.into_iter().unzip();
-    of_one_provider_and_once(&days, &files)?;
+    check_one_provider_and_no_repeats(&days, &files)?;
     let (Some(first), Some(last)) = (days.first(), days.last()) else {
         return Err(Error::usage("the files hold no day").next("`ledger export` writes them"));
     };
@@ -216,7 +217,7 @@ fn say_totals(totals: &Totals) -> Result<(), Error> {
     )
 }
 
-/// The days of an exported file.
+/// Reads the days of an exported JSON-lines file.
 fn days_of(file: &Path) -> Result<Vec<ProviderDay>, Error> {
     let name = file.display();
     let bytes = std::fs::read(file).map_err(|e| Error::io(format!("read {name}"), &e))?;
@@ -238,8 +239,8 @@ fn days_of(file: &Path) -> Result<Vec<ProviderDay>, Error> {
     })
 }
 
-/// Slips of whoever audits, which say nothing about the books.
-fn of_one_provider_and_once(days: &[ProviderDay], files: &[&Path]) -> Result<(), Error> {
+/// Checks for mistakes of the user: days of several providers, or the same day given twice.
+fn check_one_provider_and_no_repeats(days: &[ProviderDay], files: &[&Path]) -> Result<(), Error> {
     for (pair, file) in days.windows(2).zip(files.windows(2)) {
         let ([before, day], [a, b]) = (pair, file) else { continue };
         let (a, b) = (a.display(), b.display());
@@ -255,7 +256,7 @@ fn of_one_provider_and_once(days: &[ProviderDay], files: &[&Path]) -> Result<(),
     Ok(())
 }
 
-/// Whether the ledger's certificate is not the trusted operator's.
+/// Whether a head of this day carries a certificate that the trusted root key did not sign.
 fn is_foreign(day: &ProviderDay, trust: &Trust) -> bool {
     let mut heads = day.previous.iter().chain([&day.head]);
     heads.any(|h| trust.check_cert(&h.cert, ServerRole::Ledger, h.head.closed_ms) == Err(CertError::Signature))

@@ -1,4 +1,5 @@
-//! `certificates`: how long the servers' certificates are good for, and new ones.
+//! `certificates`: lists when the servers' certificates expire, and renews them. Edge, CN, DN and ledger have a TLS
+//! certificate (X.509) and an operator's certificate: the server's public key, signed by the operator's root key.
 
 use super::Error;
 use super::args::ConfigArgs;
@@ -17,19 +18,19 @@ use swarmedge_core::ids::PublicKey;
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::{CertBody, Context, ServerCert};
 
-/// How long the servers' certificates are good for.
+/// Lifetime of new certificates.
 pub(super) const CERTIFIED_FOR: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Clocks may differ by this when certificates are new.
+/// Distance by which new certificates start in the past, since clocks differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
-/// Servers warn from this long before one expires, or this part of its lifetime if that is less: who renews others'
-/// certificates by himself does so when a third is left.
+/// Servers warn when a certificate expires in less than this time, or in less than this fraction of its lifetime if
+/// that is shorter. Automatic renewal of other CAs' certificates happens when a third is left.
 const WARN_BEFORE_S: u64 = 30 * DAY_S;
 const WARN_BEFORE_PART: u64 = 6;
 const DAY_S: u64 = 24 * 3600;
-/// How often a server looks how long its certificates are still good for.
-const LOOK_EVERY: Duration = Duration::from_secs(3600);
+/// Interval at which a server checks its certificates.
+const CHECK_EVERY: Duration = Duration::from_secs(3600);
 
-/// See [`super::args::Command::Certificates`].
+/// Subcommands of `swarmedge certificates`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum CertificatesCommand {
     /// List the servers' certificates and when they expire
@@ -38,7 +39,7 @@ pub enum CertificatesCommand {
     Renew(RenewArgs),
 }
 
-/// See [`CertificatesCommand::Renew`].
+/// Arguments of `swarmedge certificates renew`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Clients need nothing new: the operator's root key and CA stay. Names are taken from the certificates \
@@ -47,7 +48,7 @@ pub enum CertificatesCommand {
     Example:\n  swarmedge certificates renew --config my-cdn/server.toml --keys /media/safe"
 )]
 pub struct RenewArgs {
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Where root.key and ca.key.pem lie [default: beside the configuration]
@@ -55,19 +56,19 @@ pub struct RenewArgs {
     pub keys: Option<PathBuf>,
 }
 
-/// A certificate of a configuration.
+/// Expiry of one certificate of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(super) struct Expiry {
-    /// Whose.
+    /// Role of the server that uses the certificate.
     role: &'static str,
-    /// `tls`: X.509, for connections. `operator`: what the root key says.
+    /// `tls` for an X.509 certificate, `operator` for one signed by the root key.
     kind: &'static str,
     file: PathBuf,
-    /// Whether this operator issued it, so that `certificates renew` makes a new one.
+    /// Whether this operator issued the certificate, so that `certificates renew` can replace it.
     own: bool,
-    /// Unix seconds.
+    /// End of validity in Unix seconds.
     not_after_s: u64,
-    /// How long it is good for in all.
+    /// Length of the whole validity in seconds.
     #[serde(skip)]
     lifetime_s: u64,
 }
@@ -77,7 +78,7 @@ impl Expiry {
         days_left_if_few(self.lifetime_s, self.not_after_s)
     }
 
-    /// What to do where it expires soon.
+    /// Returns what the operator must do before the certificate expires.
     const fn next_step(&self) -> &'static str {
         if self.own {
             "run `swarmedge certificates renew`, then restart"
@@ -87,21 +88,21 @@ impl Expiry {
     }
 }
 
-/// What a role shows: its X.509 files, and the operator's word where it has one.
-struct Papers<'a> {
+/// Certificate files of one role: the X.509 pair, and the operator's certificate if the role has one.
+struct CertFiles<'a> {
     role: &'static str,
     tls_cert: &'a Path,
     tls_key: &'a Path,
     certificate: Option<&'a Path>,
 }
 
-fn papers(config: &ServerConfig) -> Vec<Papers<'_>> {
+fn cert_files(config: &ServerConfig) -> Vec<CertFiles<'_>> {
     let edge = config.edge.as_ref().map(|c| ("edge", &c.tls_cert, &c.tls_key, Some(&c.certificate)));
     let cn = config.cn.as_ref().map(|c| ("cn", &c.tls_cert, &c.tls_key, Some(&c.certificate)));
     let dn = config.dn.as_ref().map(|c| ("dn", &c.tls_cert, &c.tls_key, Some(&c.certificate)));
     let ledger = config.ledger.as_ref().map(|c| ("ledger", &c.tls_cert, &c.tls_key, c.certificate.as_ref()));
     let all = [edge, cn, dn, ledger].into_iter().flatten();
-    all.map(|(role, tls_cert, tls_key, certificate)| Papers {
+    all.map(|(role, tls_cert, tls_key, certificate)| CertFiles {
         role,
         tls_cert,
         tls_key,
@@ -110,7 +111,7 @@ fn papers(config: &ServerConfig) -> Vec<Papers<'_>> {
     .collect()
 }
 
-/// `swarmedge certificates ...`.
+/// Runs the command `swarmedge certificates ...`.
 pub(super) fn run(command: &CertificatesCommand, json: bool) -> Result<(), Error> {
     let args = match command {
         CertificatesCommand::List(args) => args,
@@ -145,11 +146,11 @@ pub(super) fn run(command: &CertificatesCommand, json: bool) -> Result<(), Error
     Ok(())
 }
 
-/// When the certificates of these roles expire. One whose date cannot be read is left out.
+/// Reads when the certificates of the chosen roles expire; leaves out X.509 certificates without a readable date.
 pub(super) fn expiries(config: &ServerConfig, of: impl Fn(&str) -> bool) -> Result<Vec<Expiry>, Error> {
     let ca = read(&config.operator.ca)?;
     let mut all = Vec::new();
-    for p in papers(config).into_iter().filter(|p| of(p.role)) {
+    for p in cert_files(config).into_iter().filter(|p| of(p.role)) {
         let text = read(p.tls_cert)?;
         if let Some(Facts { not_before_s, not_after_s, .. }) = Facts::of(&text) {
             let (own, file) = (is_issued_by(&text, &ca), p.tls_cert.into());
@@ -158,7 +159,7 @@ pub(super) fn expiries(config: &ServerConfig, of: impl Fn(&str) -> bool) -> Resu
         }
         if let Some(file) = p.certificate {
             let cert = load_cert(file)?;
-            let (own, not_after_s) = (is_said_by(&config.operator.root, &cert), cert.body.not_after_ms / 1000);
+            let (own, not_after_s) = (is_signed_by_root(&config.operator.root, &cert), cert.body.not_after_ms / 1000);
             let lifetime_s = lifetime_s(&cert.body);
             all.push(Expiry { role: p.role, kind: "operator", file: file.into(), own, not_after_s, lifetime_s });
         }
@@ -166,17 +167,18 @@ pub(super) fn expiries(config: &ServerConfig, of: impl Fn(&str) -> bool) -> Resu
     Ok(all)
 }
 
-/// Whether this root key signed the operator's word, be that expired or not.
-fn is_said_by(root: &PublicKey, cert: &ServerCert) -> bool {
+/// Whether this root key signed the server certificate, expired or not.
+fn is_signed_by_root(root: &PublicKey, cert: &ServerCert) -> bool {
     verify(root, Context::Cert, &cert.body.to_bytes(), &cert.signature)
 }
 
-/// How long a word of the operator's is good for in all.
+/// Returns the length of a server certificate's validity in seconds.
 pub(super) const fn lifetime_s(body: &CertBody) -> u64 {
     body.not_after_ms.saturating_sub(body.not_before_ms) / 1000
 }
 
-/// Makes new certificates in place of those that this operator issued. All is read and made before any is written.
+/// Replaces the certificates that this operator issued. All files are read and all certificates made before any is
+/// written.
 fn renew(config_file: &Path, keys: Option<&Path>) -> Result<(), Error> {
     let config = ServerConfig::load(config_file)?;
     let beside = config_file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -190,8 +192,8 @@ fn renew(config_file: &Path, keys: Option<&Path>) -> Result<(), Error> {
     let ca_key = keys.join("ca.key.pem");
     let ca_pem = read(&config.operator.ca)?;
     let ca = CertAuthority::load(&ca_pem, &read(&ca_key).map_err(away)?)?;
-    let (mut tls, mut words) = (Vec::new(), Vec::new());
-    for p in papers(&config) {
+    let (mut tls, mut operator_certs) = (Vec::new(), Vec::new());
+    for p in cert_files(&config) {
         let old = read(p.tls_cert)?;
         let names = Facts::of(&old).map(|facts| facts.names).unwrap_or_default();
         if ca.has_issued(&old)? && !names.is_empty() {
@@ -206,28 +208,29 @@ fn renew(config_file: &Path, keys: Option<&Path>) -> Result<(), Error> {
         }
         if let Some(file) = p.certificate {
             let old = load_cert(file)?;
-            if is_said_by(&root.public(), &old) {
-                words.push((file, certify(&root, dated(old.body))));
+            if is_signed_by_root(&root.public(), &old) {
+                operator_certs.push((file, certify(&root, with_new_validity(old.body))));
             }
         }
     }
     for (cert_file, cert, key_file, key) in tls {
-        // a server that starts in between finds a pair that does not fit, says so, and starts well the next time
+        // a server that starts between the two writes finds a mismatched pair, reports it, and succeeds at its next
+        // start
         replace_secret(key_file, key.as_bytes())
             .map_err(|e| Error::io(format_args!("write {}", key_file.display()), &e))?;
         fs::write(cert_file, cert).map_err(|e| Error::io(format_args!("write {}", cert_file.display()), &e))?;
     }
-    words.iter().try_for_each(|(file, cert)| save_cert(file, cert))
+    operator_certs.iter().try_for_each(|(file, cert)| save_cert(file, cert))
 }
 
-/// The same word, good from now for [`CERTIFIED_FOR`].
-pub(super) fn dated(body: CertBody) -> CertBody {
+/// Returns the certificate body with a new validity of [`CERTIFIED_FOR`] from now.
+pub(super) fn with_new_validity(body: CertBody) -> CertBody {
     let ms = |t: Duration| u64::try_from(t.as_millis()).unwrap_or(u64::MAX);
     let now = now();
     CertBody { not_before_ms: ms(now.saturating_sub(CLOCK_SKEW)), not_after_ms: ms(now + CERTIFIED_FOR), ..body }
 }
 
-/// Tells by metric and log how long certificates are still good for, as long as the process lives.
+/// Reports the remaining validity of certificates by metric, and warns in the log, until the process ends.
 pub(super) async fn watch<R: Rt>(rt: R, all: Vec<Expiry>) {
     loop {
         let now = now().as_secs();
@@ -241,11 +244,11 @@ pub(super) async fn watch<R: Rt>(rt: R, all: Vec<Expiry>) {
                 tracing::warn!(%file, days, "a certificate {what}: {next}");
             }
         }
-        rt.sleep_until(rt.now() + LOOK_EVERY).await;
+        rt.sleep_until(rt.now() + CHECK_EVERY).await;
     }
 }
 
-/// How many days a certificate is still good for, where that is little for one of its lifetime.
+/// Returns the days until a certificate expires if they are few for its lifetime, otherwise `None`.
 pub(super) fn days_left_if_few(lifetime_s: u64, not_after_s: u64) -> Option<u64> {
     let left = not_after_s.saturating_sub(now().as_secs());
     (left < WARN_BEFORE_S.min(lifetime_s / WARN_BEFORE_PART)).then_some(left / DAY_S)

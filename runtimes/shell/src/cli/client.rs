@@ -1,4 +1,4 @@
-//! The client's commands: from arguments to the client's room.
+//! The client's commands `client run`, `get` and `cache`: convert arguments and call the module [`crate::client`].
 
 use super::Error;
 use super::args::{CacheCommand, ClientArgs, ClientRunArgs, GetArgs};
@@ -11,7 +11,7 @@ use crate::ops;
 use crate::rt::Start;
 use std::path::PathBuf;
 
-/// `swarmedge client run`.
+/// Runs the command `swarmedge client run`.
 pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Result<(), Error> {
     let mut config = ClientConfig::load(&state_of(&args.client)?, args.bundle.as_deref())?;
     config.links = !args.copy;
@@ -23,19 +23,19 @@ pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Res
     ops::init_metrics();
     let ready = |_: &Desk| tracing::info!("client is ready");
     process::run_on::<R, _>(&config, ready, move |rt| {
-        let told = stop_signal(rt, exit_with_parent)?;
-        Ok(async move { told.wait().await })
+        let stop = stop_signal(rt, exit_with_parent)?;
+        Ok(async move { stop.wait().await })
     })
 }
 
-/// `swarmedge get`.
+/// Runs the command `swarmedge get`.
 pub(super) fn get<R: Start>(args: GetArgs, json: bool) -> Result<(), Error> {
     let state = state_of(&args.client)?;
     let GetArgs { url, token, output, force, bundle, client: _ } = args;
     get::get::<R>(&Get { url, token, output, force, json, bundle, state })
 }
 
-/// `swarmedge cache …`.
+/// Runs the command `swarmedge cache …`.
 pub(super) fn cache(command: &CacheCommand, json: bool) -> Result<(), Error> {
     match command {
         CacheCommand::List(client) => commands::cache_list(&state_of(client)?, json),
@@ -43,7 +43,7 @@ pub(super) fn cache(command: &CacheCommand, json: bool) -> Result<(), Error> {
     }
 }
 
-/// The client's directory.
+/// Returns the client's state directory: `--state`, or the default.
 pub(super) fn state_of(args: &ClientArgs) -> Result<PathBuf, Error> {
     args.state.clone().map_or_else(default_state_dir, Ok)
 }

@@ -1,4 +1,4 @@
-//! `detect`: who may cheat, with the evidence.
+//! `detect`: prints clients that may cheat, with the evidence from the ledger.
 
 use super::args::DetectArgs;
 use super::audit::ledger_of;
@@ -10,10 +10,10 @@ use crate::terminal::out::{print_json, say};
 use crate::terminal::units::bytes;
 use std::path::Path;
 
-/// How many days are looked at unless told otherwise.
+/// Days of the span if `--from` is not given.
 const DAYS: u32 = 30;
 
-/// `swarmedge detect`.
+/// Runs the command `swarmedge detect`.
 pub(super) fn run<R: Start>(args: &DetectArgs, json: bool) -> Result<(), Error> {
     let cfg = ledger_of(&args.config.config)?;
     let (from, to) = (args.from, args.to);
@@ -34,7 +34,7 @@ pub(super) fn run<R: Start>(args: &DetectArgs, json: bool) -> Result<(), Error> 
     say!("{}{}", text(&found).trim_end(), quarantine)
 }
 
-/// The command that quarantines the suspects, for whoever is convinced by the evidence.
+/// Returns the command that quarantines all suspects, for an operator who is convinced by the evidence.
 fn quarantine(s: &Suspects, config: &Path) -> String {
     let all = s.guids();
     if all.is_empty() {

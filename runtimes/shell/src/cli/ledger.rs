@@ -1,4 +1,4 @@
-//! `ledger show`: what was recorded, and what each provider will be billed. `ledger backup`: all of it, copied.
+//! `ledger show` (records and billed bytes), `ledger forks` (logs that contradict themselves) and `ledger backup`.
 
 use super::args::{LedgerBackupArgs, LedgerForksArgs, LedgerShowArgs};
 use super::audit::ledger_of;
@@ -14,14 +14,14 @@ use swarmedge_core::accounting::logs::Fork;
 use swarmedge_core::ids::{DownloadId, Guid, ProviderId, RecordId};
 use swarmedge_core::wire::records::{SignedHead, SignedRekey};
 
-/// What was recorded of one download; asked by the demo.
+/// Reads the usage of one download; `None` if the ledger has no record. The demo calls this.
 pub(super) fn ask<R: Start>(database: &Database, download: DownloadId) -> Result<Option<DownloadUsage>, Error> {
     let filter = Filter { download: Some(download), ..Filter::default() };
     let (downloads, _, _) = read::<R>(database.clone(), filter)?;
     Ok(downloads.into_iter().next())
 }
 
-/// `swarmedge ledger show`.
+/// Runs the command `swarmedge ledger show`.
 pub(super) fn show<R: Start>(args: &LedgerShowArgs, json: bool) -> Result<(), Error> {
     let ledger = ledger_of(&args.config.config)?;
     let parse = |id: &String| {
@@ -52,7 +52,7 @@ pub(super) fn show<R: Start>(args: &LedgerShowArgs, json: bool) -> Result<(), Er
     Ok(())
 }
 
-/// `swarmedge ledger forks`.
+/// Runs the command `swarmedge ledger forks`.
 pub(super) fn forks<R: Start>(args: &LedgerForksArgs, json: bool) -> Result<(), Error> {
     let ledger = ledger_of(&args.config.config)?;
     let database = ledger.database;
@@ -97,7 +97,7 @@ pub(super) fn forks<R: Start>(args: &LedgerForksArgs, json: bool) -> Result<(), 
     say!("{} of a kind that restored or cloned machines leave behind; --json prints the signatures", forks.len())
 }
 
-/// `swarmedge ledger backup`.
+/// Runs the command `swarmedge ledger backup`.
 pub(super) fn back_up<R: Start>(args: &LedgerBackupArgs, json: bool) -> Result<(), Error> {
     let database = ledger_of(&args.config.config)?.database;
     let file = args.file.clone();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_download_that_edges_have_not_told_of_yet_is_not_shown_as_if_nothing_had_come() {
+    fn edge_bytes_that_only_the_client_has_reported_are_noted() {
         assert!(text(&[completed(100, 0), completed(100, 100)], &[], false).contains("of 1 of these the client says"));
         assert!(!text(&[completed(100, 100)], &[], false).contains("the client says"));
     }

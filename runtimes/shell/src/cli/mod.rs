@@ -1,4 +1,4 @@
-//! The command line: parses, runs one command, turns its error into one clear line and an exit code.
+//! The command line: parses the arguments, runs one command, and turns its error into one clear line and an exit code.
 
 mod accept_loss;
 pub mod args;
@@ -23,7 +23,7 @@ use crate::error::{Code, Error};
 use crate::ops;
 use crate::rt::Start;
 use crate::terminal::log;
-use crate::terminal::out::{judge, note, say};
+use crate::terminal::out::{note, print_result, say};
 use args::{
     BenchCommand, Cli, ClientCommand, Command, Global, KeysCommand, LedgerArgs, LedgerCommand, Role, ServerArgs,
     Switch, TorrentCommand,
@@ -32,7 +32,7 @@ use clap::Parser;
 use client::state_of;
 use std::process::ExitCode;
 
-/// The whole program on runtime `R`.
+/// Runs the whole program on runtime `R` and returns its exit code.
 #[must_use]
 pub fn main<R: Start>() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -40,7 +40,7 @@ pub fn main<R: Start>() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let json = cli.global.json;
-    // the log's last lines are written, as far as anybody reads them, before the error's and before the end
+    // write the last lines of the log before the error's line and the end of the process
     let ended = run::<R>(cli);
     log::drain();
     match ended {
@@ -62,7 +62,7 @@ fn run<R: Start>(cli: Cli) -> Result<(), Error> {
     dispatch::<R>(&cli.global, command)
 }
 
-/// The program's own words for help and usage errors; in JSON where it was asked for.
+/// Prints help or a usage error of clap; a usage error as JSON if `--json` is given.
 fn refuse(error: &clap::Error) -> ExitCode {
     let asked_for_json = std::env::args_os().any(|a| a == "--json");
     if error.use_stderr() && asked_for_json {
@@ -71,10 +71,10 @@ fn refuse(error: &clap::Error) -> ExitCode {
     }
     let printed = error.print();
     if error.use_stderr() {
-        // where it cannot be said, its code says it
+        // if printing fails, the exit code still tells
         return ExitCode::from(Code::Usage as u8);
     }
-    match judge(printed) {
+    match print_result(printed) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error, false);
@@ -83,7 +83,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// What a usage error says before it shows the usage: which arguments it means, which values are possible.
+/// Returns the part of clap's error before the usage, in one line: the arguments concerned and the possible values.
 fn in_one_line(text: &str) -> String {
     let said = text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
     let said: Vec<&str> = said.map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -92,7 +92,7 @@ fn in_one_line(text: &str) -> String {
 
 fn report(error: &Error, json: bool) {
     if json {
-        // nobody is left to hear that this cannot be said
+        // a failed print cannot be reported anywhere
         let _ = say!("{}", error.to_json());
     } else {
         note!("swarmedge: {error}");
@@ -109,7 +109,7 @@ fn print_version<R: Start>(json: bool) -> Result<(), Error> {
     }
 }
 
-/// Runs one command. Each arm is a line: what a command does lives in the room it belongs to.
+/// Runs one command; each arm is one line that calls the module of the command.
 fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
     ops::init_logs(global.log.as_deref().or(default_log(&command)))?;
     let (json, parent) = (global.json, global.exit_with_parent);
@@ -159,9 +159,10 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
     }
 }
 
-/// Processes that stay tell what they do; commands that answer only warn.
+/// Returns the log filter if the user sets none: the default (`info`) for long-running processes, `warn` for other
+/// commands.
 fn default_log(command: &Command) -> Option<&'static str> {
-    let asked = std::env::var_os("RUST_LOG").is_some();
+    let log_is_set = std::env::var_os("RUST_LOG").is_some();
     let stays = match command {
         Command::Edge(_) | Command::Cn(_) | Command::Dn(_) | Command::Stun(_) | Command::Serve(_) => true,
         Command::Ledger(args) => args.command.is_none(),
@@ -189,7 +190,7 @@ fn default_log(command: &Command) -> Option<&'static str> {
         | Command::Detect(_)
         | Command::Quarantine(_) => false,
     };
-    (!asked && !stays).then_some("warn")
+    (!log_is_set && !stays).then_some("warn")
 }
 
 #[cfg(test)]
@@ -197,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_usage_error_in_one_line_names_what_is_missing_and_what_is_possible() {
+    fn a_usage_error_in_one_line_names_missing_arguments_and_values() {
         let said = |args: &[&str]| {
             let error = Cli::try_parse_from([&["swarmedge"], args].concat()).expect_err("a slip");
             in_one_line(&error.to_string())

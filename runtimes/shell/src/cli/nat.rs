@@ -1,4 +1,4 @@
-//! `swarmedge nat`: what NATs and firewalls are on the way, in words.
+//! `swarmedge nat`: describes in words the NATs and firewalls between this machine and the Internet.
 
 use super::args::NatArgs;
 use super::client::state_of;
@@ -15,12 +15,12 @@ use crate::tls;
 use hyper::Request;
 use std::net::SocketAddr;
 
-/// Bytes of a bootstrap.
+/// Most bytes of an edge's bootstrap response.
 const BOOTSTRAP_LEN_MAX: usize = 64 * 1024;
 
-/// See the module.
+/// Runs the command `swarmedge nat`.
 pub(super) fn run<R: Start>(args: NatArgs, json: bool) -> Result<(), Error> {
-    let line = match asked(&args)? {
+    let line = match ask_running_client(&args)? {
         Some(line) => line,
         None => R::block_on(move |rt| async move {
             let servers = servers(&rt, &args).await?;
@@ -36,8 +36,8 @@ pub(super) fn run<R: Start>(args: NatArgs, json: bool) -> Result<(), Error> {
     if json { print_json(&line) } else { line.words().iter().try_for_each(|line| say!("{line}")) }
 }
 
-/// What the running client says, unless servers are named.
-fn asked(args: &NatArgs) -> Result<Option<NatLine>, Error> {
+/// Asks the running client for its report; `None` if none runs, or if the arguments name servers.
+fn ask_running_client(args: &NatArgs) -> Result<Option<NatLine>, Error> {
     if !args.stun.is_empty() || args.bundle.is_some() {
         return Ok(None);
     }
@@ -45,7 +45,7 @@ fn asked(args: &NatArgs) -> Result<Option<NatLine>, Error> {
 }
 
 async fn servers<R: Rt>(rt: &R, args: &NatArgs) -> Result<Vec<SocketAddr>, Error> {
-    let names = if args.stun.is_empty() { of_deployment(rt, args).await? } else { args.stun.clone() };
+    let names = if args.stun.is_empty() { servers_of_deployment(rt, args).await? } else { args.stun.clone() };
     let mut servers = Vec::new();
     for name in &names {
         let parts = name.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
@@ -64,8 +64,8 @@ async fn servers<R: Rt>(rt: &R, args: &NatArgs) -> Result<Vec<SocketAddr>, Error
     Ok(servers)
 }
 
-/// The STUN servers of the deployment that the bundle names.
-async fn of_deployment<R: Rt>(rt: &R, args: &NatArgs) -> Result<Vec<String>, Error> {
+/// Asks the bundle's edges for the STUN servers of the deployment, as `host:port`.
+async fn servers_of_deployment<R: Rt>(rt: &R, args: &NatArgs) -> Result<Vec<String>, Error> {
     let bundle = match &args.bundle {
         Some(path) => Bundle::from_file(&File::read(path)?)?,
         None => {

@@ -1,4 +1,5 @@
-//! `publish`, `objects`, `unpublish`, `torrent export`: what the edge of a configuration delivers.
+//! Commands on an edge's objects and keys: `publish`, `objects`, `unpublish`, `torrent export`, `keys`,
+//! `provider-keys`.
 
 use super::args::{
     ConfigArgs, ProviderKeysCommand, ProviderKeysRotateArgs, PublishArgs, TorrentExportArgs, UnpublishArgs,
@@ -18,7 +19,7 @@ use std::path::PathBuf;
 use swarmedge_core::accounting::epochs::Epochs;
 use swarmedge_core::ids::ProviderId;
 
-/// `swarmedge publish`.
+/// Runs the command `swarmedge publish`.
 pub(super) fn publish(args: &PublishArgs, json: bool) -> Result<(), Error> {
     let edge = edge_of(&args.config)?;
     let policy = args.policy.as_deref().map(edge::policy::load).transpose()?;
@@ -54,7 +55,7 @@ pub(super) fn publish(args: &PublishArgs, json: bool) -> Result<(), Error> {
 
 const NO_KEY: &str = ", which has no key yet: see `provider-keys rotate --help`";
 
-/// `swarmedge keys rotate`.
+/// Runs the command `swarmedge keys rotate`.
 pub(super) fn rotate_keys(args: &ConfigArgs, json: bool) -> Result<(), Error> {
     let config = ServerConfig::load(&args.config)?;
     let edge = config.edge.as_ref().map(|e| e.seal_key.as_path());
@@ -72,7 +73,7 @@ pub(super) fn rotate_keys(args: &ConfigArgs, json: bool) -> Result<(), Error> {
     files.iter().try_for_each(|f| say!("servers on other machines need a copy of {}", f.display()))
 }
 
-/// `swarmedge provider-keys …`.
+/// Runs the command `swarmedge provider-keys …`.
 pub(super) fn provider_keys(command: &ProviderKeysCommand, json: bool) -> Result<(), Error> {
     match command {
         ProviderKeysCommand::Rotate(args) => rotate_provider_key(args, json),
@@ -117,7 +118,7 @@ fn count_of(keys: usize) -> String {
     if keys == 1 { "one key".into() } else { format!("{keys} keys") }
 }
 
-/// `swarmedge objects`.
+/// Runs the command `swarmedge objects`.
 pub(super) fn list(args: &ConfigArgs, json: bool) -> Result<(), Error> {
     let edge = edge_of(args)?;
     let objects = edge::objects(&edge.objects)?;
@@ -130,7 +131,7 @@ pub(super) fn list(args: &ConfigArgs, json: bool) -> Result<(), Error> {
     objects.iter().try_for_each(|o| say!("{}", line(&edge.url, o)))
 }
 
-/// `swarmedge unpublish`.
+/// Runs the command `swarmedge unpublish`.
 pub(super) fn unpublish(args: &UnpublishArgs, json: bool) -> Result<(), Error> {
     let edge = edge_of(&args.config)?;
     let gone = edge::unpublish(&edge.objects, ProviderId(args.provider), &args.path)?;
@@ -140,7 +141,7 @@ pub(super) fn unpublish(args: &UnpublishArgs, json: bool) -> Result<(), Error> {
     say!("withdrew {}/{} ({} versions)", gone.provider, gone.path, gone.versions)
 }
 
-/// `swarmedge torrent export`.
+/// Runs the command `swarmedge torrent export`.
 pub(super) fn export(args: &TorrentExportArgs, json: bool) -> Result<(), Error> {
     let edge = edge_of(&args.config)?;
     let exported = torrent::export(&edge, ProviderId(args.provider), &args.path, &args.output)?;
@@ -165,7 +166,7 @@ fn edge_of(args: &ConfigArgs) -> Result<edge::EdgeConfig, Error> {
     config.edge.ok_or_else(|| no_section(args.config.clone(), "edge"))
 }
 
-/// The error for a role that the configuration says nothing about.
+/// Makes the error for a role that has no section in the configuration.
 pub(super) fn no_section(config: PathBuf, role: &str) -> Error {
     Error::new(Code::Usage, format!("{} has no [{role}] section", config.display()))
         .next("`init` in an empty directory makes a complete configuration to copy from")

@@ -1,4 +1,4 @@
-//! Processes of our own that a command starts: each with its log file, none of which outlives the command.
+//! Child processes of a command (`demo`, `bench`), each with a log file; none outlives the command.
 
 use super::Error;
 use crate::terminal::Interrupt;
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// How much of a log an error shows.
+/// Last lines of a child's log that an error shows.
 const TAIL_LINES: usize = 12;
 
-/// A child process. It ends with its standard input, which closes at the latest when this process ends, however that
-/// happens; dropping it kills it.
+/// A child process. Our programs end when their standard input closes, so at the latest when this process ends in any
+/// way. Dropping the value kills the child.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -22,12 +22,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` with `--exit-with-parent`; what it prints goes to `logs/{name}.log`, after what is there.
+    /// Starts `program` with `--exit-with-parent`; appends its output to `logs/{name}.log`.
     pub fn start(name: &str, program: &Path, logs: &Path, args: &[&str]) -> Result<Self, Error> {
         Self::foreign(name, program, logs, &[args, &["--exit-with-parent"]].concat())
     }
 
-    /// Starts a program that is not ours: it may outlive this process if that is killed.
+    /// Starts a foreign program without `--exit-with-parent`: it may outlive this process if that is killed.
     pub fn foreign(name: &str, program: &Path, logs: &Path, args: &[&str]) -> Result<Self, Error> {
         let log = logs.join(format!("{name}.log"));
         let doing = || format!("start {name} ({})", program.display());
@@ -40,24 +40,24 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log })
     }
 
-    /// What it is called in messages.
+    /// Returns the name of the child in messages.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its process id.
+    /// Returns the process id of the child.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status if the child has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Fails if it has ended, with the tail of its log.
+    /// Fails with the tail of the log if the child has ended.
     pub fn expect_running(&mut self) -> Result<(), Error> {
         match self.ended() {
             None => Ok(()),
@@ -65,14 +65,14 @@ impl Process {
         }
     }
 
-    /// Ends it with SIGKILL: what a crash looks like.
+    /// Kills the child with SIGKILL, as a crash would.
     pub fn kill(&mut self) {
-        // it may have ended already, which is as good
+        // fails only if the child has ended already
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Asks it to end by closing its standard input, and kills it if that takes longer than `within`.
+    /// Closes the child's standard input, which asks it to end; kills it after `within` and returns `None`.
     pub fn stop(&mut self, within: Duration) -> Option<ExitStatus> {
         drop(self.child.stdin.take());
         let until = Instant::now() + within;
@@ -86,7 +86,7 @@ impl Process {
         None
     }
 
-    /// An error about it, with the tail of its log on the lines below.
+    /// Makes an error about the child, with the tail of its log on the lines below.
     #[must_use]
     pub fn error(&self, what: &str) -> Error {
         let tail = tail(&self.log);
@@ -94,7 +94,7 @@ impl Process {
         Error::failed(format!("{} {what}; {shown}", self.name))
     }
 
-    /// Asks `ready` every 20 ms. Fails when the process ends, after `within`, or when the user wants to stop.
+    /// Calls `ready` every 20 ms until it is true. Fails if the child ends, after `within`, or on an interrupt.
     pub fn wait_ready(
         &mut self,
         interrupt: &Interrupt,
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     fn shell(dir: &Path, script: &str) -> Process {
-        // the flag of the real binaries becomes $0's argument, which a script ignores
+        // `--exit-with-parent` becomes $0 of the script, which ignores it
         Process::start("child", Path::new("/bin/sh"), dir, &["-c", script]).expect("starts")
     }
 

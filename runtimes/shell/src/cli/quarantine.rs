@@ -1,4 +1,4 @@
-//! `quarantine`: suspects are served by edges alone and their peer bytes not billed, until they are let out.
+//! `quarantine`: adds, removes and lists clients that edges alone serve and whose peer bytes are not billed.
 
 use super::args::QuarantineCommand;
 use super::audit::ledger_of;
@@ -11,10 +11,10 @@ use crate::terminal::out::{note, print_json, say};
 use std::collections::BTreeSet;
 use swarmedge_core::ids::Guid;
 
-/// How soon running servers act on a change.
+/// Time within which running servers act on a change, for messages.
 const WITHIN: &str = "five seconds";
 
-/// `swarmedge quarantine`.
+/// Runs the command `swarmedge quarantine`.
 pub(super) fn run<R: Start>(command: &QuarantineCommand, json: bool) -> Result<(), Error> {
     match command {
         QuarantineCommand::Add(args) => {
@@ -92,7 +92,7 @@ fn text(all: &[Quarantined]) -> String {
     text
 }
 
-/// `2026-11-22 14:05` (UTC).
+/// Formats Unix milliseconds as `2026-11-22 14:05` (UTC).
 fn minute(ms: u64) -> String {
     let minutes = ms / 60_000;
     format!("{} {:02}:{:02}", Day::of_ms(ms), minutes / 60 % 24, minutes % 60)

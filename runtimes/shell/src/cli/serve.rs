@@ -1,4 +1,4 @@
-//! Servers: any subset of the roles in one process, each on a thread of its own.
+//! `serve` and the commands of single roles: any subset of the roles in one process, each on a thread of its own.
 
 use super::Error;
 use super::args::Role;
@@ -14,12 +14,12 @@ use crate::rt::{Rt, Start};
 use crate::server::{self, cn, dn};
 use std::path::Path;
 
-/// Runs roles until the process is told to end. When it is, the ledger stops last, so that the others can hand over
-/// what they hold; when one fails, all stop.
+/// Runs roles until the process gets a signal to end. The ledger then stops last, so that the others can hand over
+/// their records. When one role fails, all stop.
 pub(super) fn run<R: Start>(roles: &[Role], path: &Path, exit_with_parent: bool) -> Result<(), Error> {
     let config = ServerConfig::load(path)?;
     let mut roles = roles.to_vec();
-    // the ledger first: the others find it there
+    // the ledger starts first, since the others connect to it
     roles.sort_unstable_by_key(|r| (*r != Role::Ledger, *r));
     roles.dedup();
     ops::init_metrics();
@@ -28,14 +28,14 @@ pub(super) fn run<R: Start>(roles: &[Role], path: &Path, exit_with_parent: bool)
     let members =
         roles.iter().map(|role| member::<R>(*role, &config, path, health.clone())).collect::<Result<_, _>>()?;
     R::block_on(move |rt| async move {
-        let told = stop_signal(&rt, exit_with_parent)?;
-        let own = certificates::expiries(&config, |role| roles.iter().any(|r| name(*r) == role))?;
-        rt.spawn(certificates::watch(rt.clone(), own));
-        crew::run(members, told).await
+        let stop = stop_signal(&rt, exit_with_parent)?;
+        let expiries = certificates::expiries(&config, |role| roles.iter().any(|r| name(*r) == role))?;
+        rt.spawn(certificates::watch(rt.clone(), expiries));
+        crew::run(members, stop).await
     })
 }
 
-/// What runs a role, by its section of the configuration.
+/// Makes the member of the crew that runs a role, from its section of the configuration.
 fn member<R: Rt>(role: Role, config: &ServerConfig, path: &Path, health: Health) -> Result<Member<R>, Error> {
     let missing = || no_section(path.to_path_buf(), name(role));
     let operator = config.operator.clone();

@@ -90,7 +90,7 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
                 self.desk.begin_anew();
             }
             Output::Save { req, what } => self.save(req, what, local),
-            Output::Look => {
+            Output::ProbeNetwork => {
                 // one that waits already is as good
                 let _ = self.looks.try_send(());
             }
@@ -111,7 +111,7 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
             | Output::CancelFetch { .. }
             | Output::Serve { .. }
             | Output::Refuse { .. }
-            | Output::Moved) => unreachable!("performed by peers or edges: {other:?}"),
+            | Output::NetworkChanged) => unreachable!("performed by peers or edges: {other:?}"),
         }
     }
 

@@ -377,7 +377,7 @@ impl From<CommandError> for Failure {
             CommandError::InUse => {
                 Self::new(C::Failed, "a download is using this version", "cancel the download first")
             }
-            CommandError::OnItsWay => {
+            CommandError::AlreadyRunning => {
                 let next = "wait for it, or cancel that download";
                 Self::new(C::Usage, "this object is on its way to another file", next)
             }

@@ -75,10 +75,10 @@ impl AttemptLine {
     fn begun(not_tried: Option<NotTried>) -> Self {
         let reason = not_tried.map(|why| match why {
             NotTried::NotFetching => "the download had ended or paused meanwhile",
-            NotTried::Enough => "as many peers as wanted were connected or being tried",
-            NotTried::Own => "it is this client itself",
+            NotTried::EnoughPeers => "as many peers as wanted were connected or being tried",
+            NotTried::SameClient => "it is this client itself",
             NotTried::NoAddress => "it names no address that may be tried",
-            NotTried::Again => "it was tried for this download already",
+            NotTried::AlreadyTried => "it was tried for this download already",
         });
         let outcome = if not_tried.is_some() { "not_tried" } else { "trying" }.into();
         Self { outcome, reason: reason.map(str::to_owned), rung: None, probes: 0, took_ms: 0 }
@@ -360,7 +360,7 @@ mod tests {
         let log = log([
             named(1, None),
             named(2, None),
-            named(3, Some(NotTried::Enough)),
+            named(3, Some(NotTried::EnoughPeers)),
             named(4, None),
             (1, Meeting::Path("203.0.113.1:4000".parse().expect("an address"), Transport::Udp)),
             (1, ended(None)),

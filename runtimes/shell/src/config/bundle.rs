@@ -1,4 +1,4 @@
-//! The install bundle: all that a client needs to trust and find a deployment. It is one file, so that it can be
+//! The install bundle: everything that a client needs to find and trust a deployment. It is one file, so that it can be
 //! shipped inside an installer.
 
 use super::File;
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 use swarmedge_core::ids::{ProviderId, PublicKey};
 
-/// What `install/bundle.toml` says.
+/// Contents of the file `install/bundle.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bundle {
-    /// The operator's root key: what it certifies may grant and introduce.
+    /// The operator's root key, which certifies the servers that sign grants and introductions.
     pub root: PublicKey,
-    /// Where to ask first: `https://host:port` of one or more edges.
+    /// Edges that a new client asks first, as `https://host:port`; at least one.
     pub bootstrap: Vec<String>,
-    /// Who ships this client.
+    /// Provider that ships this client.
     pub provider: ProviderId,
     /// Whether a new installation uploads to others.
     pub uploads: bool,
@@ -38,7 +38,7 @@ impl Bundle {
         Self::from_file(&File::read(path)?)
     }
 
-    /// Checks a bundle.
+    /// Parses and checks the text of a bundle.
     pub fn from_file(file: &File) -> Result<Self, Error> {
         let text: Text = file.parse()?;
         let root = text.root.parse().map_err(|_| file.error_at(&["root"], "must be 64 hexadecimal digits"))?;
@@ -55,7 +55,7 @@ impl Bundle {
         Ok(Self { root, bootstrap: text.bootstrap, provider, uploads: text.uploads, ca: text.ca })
     }
 
-    /// The file's text.
+    /// Returns the text of the bundle file, with comments.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let list = self.bootstrap.iter().map(|u| format!("{u:?}")).collect::<Vec<_>>().join(", ");
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bundle_lacks_is_named_with_its_line() {
+    fn errors_in_a_bundle_are_named_with_their_line() {
         let text = bundle().to_toml();
         for (from, to, expected) in [
             (

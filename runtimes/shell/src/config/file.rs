@@ -1,4 +1,4 @@
-//! A TOML file whose errors say where they are: file, line, column, and what was probably meant.
+//! TOML files whose errors give file, line, column and the probable intention ("did you mean").
 
 use crate::error::Error;
 use serde::de::DeserializeOwned;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
-/// The text of a configuration file and where it came from.
+/// The text of a configuration file and its path.
 #[derive(Clone, Debug)]
 pub struct File {
     path: PathBuf,
@@ -14,7 +14,8 @@ pub struct File {
 }
 
 impl File {
-    /// Reads it. A missing or unreadable file is a configuration error, whatever the reason.
+    /// Reads a file. A missing or unreadable file is a configuration error
+    /// ([`Code::Usage`](crate::error::Code::Usage)).
     pub fn read(path: &Path) -> Result<Self, Error> {
         match std::fs::read_to_string(path) {
             Ok(text) => Ok(Self::from_text(path, text)),
@@ -22,24 +23,24 @@ impl File {
         }
     }
 
-    /// From text that is to be spoken of as `path`.
+    /// Makes a file of a text; errors name it as `path`.
     #[must_use]
     pub fn from_text(path: &Path, text: String) -> Self {
         Self { path: path.to_path_buf(), text }
     }
 
-    /// The directory that relative paths in it start from.
+    /// Returns the file's directory, from which relative paths in it start.
     #[must_use]
     pub fn base(&self) -> &Path {
         self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
-    /// What it says, or where and why it does not say it.
+    /// Parses the text; an error names file, line and column.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
         toml::from_str(&self.text).map_err(|e| self.explain(&e))
     }
 
-    /// An error about the value of a key, given as section and key.
+    /// Makes an error about the value at `keys` (section, key), with its line and column.
     #[must_use]
     pub fn error_at(&self, keys: &[&str], why: &str) -> Error {
         let name = keys.last().copied().unwrap_or_default();
@@ -48,7 +49,7 @@ impl File {
     }
 
     fn explain(&self, error: &toml::de::Error) -> Error {
-        // serde lists every known key; the nearest one is help, the rest is noise
+        // serde lists every known key; only the nearest one helps the user
         let message = error.message().lines().collect::<Vec<_>>().join(", ");
         let Some(rest) = message.strip_prefix("unknown field `") else {
             return self.error(error.span(), &message);
@@ -65,7 +66,7 @@ impl File {
         }
     }
 
-    /// A configuration error at a place of the text.
+    /// Makes a configuration error at a span of the text.
     fn error(&self, span: Option<Range<usize>>, message: &str) -> Error {
         let path = self.path.display();
         let Some(span) = span else { return Error::usage(format!("{path}: {message}")) };
@@ -79,13 +80,13 @@ impl File {
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }
 
-    /// The header of the table that a place of the text lies in.
+    /// Returns the name of the table in whose section the byte offset `at` lies.
     fn section_at(&self, at: usize) -> Option<&str> {
         let lines = self.text.get(..at)?.lines().rev();
         lines.map(str::trim).find_map(|l| l.strip_prefix('[')?.trim_start_matches('[').split(']').next())
     }
 
-    /// Where the value of a key stands; of the innermost table on the way if the key is not there.
+    /// Finds the span of the value at `keys`, or of the innermost table on the way if the key is absent.
     fn span_of(&self, keys: &[&str]) -> Option<Range<usize>> {
         let table = DeTable::parse(&self.text).ok()?;
         let mut span = None;
@@ -100,14 +101,14 @@ impl File {
     }
 }
 
-/// The known name that differs least from `unknown`, if the difference looks like a slip.
+/// Returns the known name nearest to `unknown`, if few enough letters differ for a typing mistake.
 #[must_use]
 pub fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     let slip = unknown.chars().count().div_ceil(3);
     known.iter().map(|k| (distance(unknown, k), *k)).filter(|(d, _)| *d <= slip).min().map(|(_, k)| k)
 }
 
-/// Levenshtein's distance.
+/// Computes the Levenshtein distance of two words.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,4 +1,5 @@
-//! Configuration files, checked when they are read: an unknown key or a bad value is named with its line.
+//! Configuration files, checked when read: errors name an unknown key or a bad value with its line. [`ServerConfig`] is
+//! `server.toml`, [`Bundle`] the install bundle of clients, [`File`] the common TOML reader.
 
 pub mod bundle;
 pub mod file;

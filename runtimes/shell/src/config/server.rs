@@ -1,5 +1,5 @@
-//! `server.toml`: one section a role, and the operator's key for all of them. A server reads only the sections of its
-//! own roles, so the file may be copied whole to every machine.
+//! `server.toml`: one section per role, and `[operator]` with what all of them trust. A server uses only the sections
+//! of its own roles, so the same file may be copied to every machine.
 
 use super::File;
 use crate::edge::EdgeConfig;
@@ -9,25 +9,25 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 use swarmedge_core::limits;
 
-/// The whole file. Paths are absolute or relative to the working directory: those in the file were relative to it.
+/// The whole file. Relative paths in the file start from its directory; here they are resolved already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerConfig {
-    /// Who is trusted.
+    /// The operator's root key and CA, which all roles trust.
     pub operator: OperatorConfig,
-    /// The edge.
+    /// Section of the edge; `None` if this file configures none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edge: Option<EdgeConfig>,
-    /// The connection node.
+    /// Section of the connection node (CN).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cn: Option<CnConfig>,
-    /// The database node.
+    /// Section of the database node (DN).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dn: Option<DnConfig>,
-    /// The STUN server.
+    /// Section of the STUN server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stun: Option<StunConfig>,
-    /// The ledger.
+    /// Section of the ledger server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<LedgerConfig>,
 }
@@ -38,7 +38,7 @@ impl ServerConfig {
         Self::from_file(&File::read(path)?)
     }
 
-    /// Checks every section, and makes relative paths start from the file's directory.
+    /// Parses and checks every section, and resolves relative paths against the file's directory.
     pub fn from_file(file: &File) -> Result<Self, Error> {
         let mut config: Self = file.parse()?;
         config.share_operator();
@@ -47,7 +47,7 @@ impl ServerConfig {
         Ok(config)
     }
 
-    /// What sections leave out because `[operator]` says it for all.
+    /// Fills in the edge's root key and CA from `[operator]` where its own section leaves them out.
     fn share_operator(&mut self) {
         if let Some(edge) = &mut self.edge {
             if edge.root.is_empty() {
@@ -59,7 +59,7 @@ impl ServerConfig {
         }
     }
 
-    /// What is wrong with the values: section, key, why.
+    /// Checks the values; an error holds section, key and reason.
     fn check(&self) -> Result<(), (&'static str, &'static str, String)> {
         if let Some(edge) = &self.edge {
             edge.check().map_err(|(key, why)| ("edge", key, why))?;
@@ -112,7 +112,8 @@ impl ServerConfig {
     }
 }
 
-/// RFC 5780 §6: two addresses, two ports, and all four are named, since the server tells clients of them.
+/// Checks the alternate STUN address (RFC 5780 §6): it differs in IP and port, and none is a wildcard, since the server
+/// announces them to clients.
 fn check_alternate(stun: &StunConfig) -> Result<(), String> {
     let Some(alternate) = stun.alternate else { return Ok(()) };
     let pair = [stun.listen, alternate];

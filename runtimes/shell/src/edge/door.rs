@@ -81,7 +81,7 @@ impl Door {
         let (_place, mut answer) = Place::take(&self.serving, req);
         // where the machine has gone nothing is counted any more
         let gone = if grant.is_edge_only() { Leave::Given } else { Leave::Withheld };
-        match self.inbox.send(Input::Serving { req, grant, bytes }).await {
+        match self.inbox.send(Input::SendRequested { req, grant, bytes }).await {
             Ok(()) => answer.recv().await.unwrap_or(gone),
             Err(_) => gone,
         }

@@ -89,8 +89,8 @@ impl<R: Rt> Port<Edge> for EdgePort<R> {
             }
             Output::Withhold { req } => self.door.may_serve(req, Leave::Withheld),
             Output::Counting(can) => self.counting(can),
-            Output::Pose { req, challenge } => self.door.pose(req, challenge),
-            Output::ProofTaken { req, asked } => self.door.taken(req, asked),
+            Output::AnswerCompleted { req, challenge } => self.door.pose(req, challenge),
+            Output::AnswerProof { req, asked } => self.door.taken(req, asked),
             Output::Prove { req, version, challenge } => self.prove(req, version, challenge, local),
             Output::Save { req, batch } => {
                 if self.refuses.load(Ordering::Relaxed) || !self.spool.save(self.door.inbox(), req, batch) {

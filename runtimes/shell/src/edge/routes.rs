@@ -12,7 +12,7 @@ use super::pace::Pacer;
 use super::possession;
 use super::shelf::Shelf;
 use super::tally::Tally;
-use crate::health::{Health, Seldom, file_trouble};
+use crate::health::{Health, LogLimiter, file_trouble};
 use crate::host::unix_ms;
 use crate::http::{Body, Problem, Service};
 use crate::ops;
@@ -71,7 +71,7 @@ pub struct Routes<R> {
     /// What `/healthz` says.
     pub health: Health,
     /// Lines about published files that cannot be read.
-    pub unread: Rc<Seldom>,
+    pub unread: Rc<LogLimiter>,
 }
 
 /// Errors are answers too.
@@ -290,7 +290,7 @@ fn parse_version(text: &str) -> Result<VersionId, Box<Problem>> {
     text.parse().map_err(|_| problem(StatusCode::NOT_FOUND, "not-found", "not a version id"))
 }
 
-fn unread(lines: &Seldom, path: &Path, error: &io::Error) {
+fn unread(lines: &LogLimiter, path: &Path, error: &io::Error) {
     lines.say(|left_out| tracing::error!(left_out, "{}", file_trouble("read", path, error)));
 }
 

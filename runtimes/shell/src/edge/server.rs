@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::files::read;
 use crate::health::Health;
 use crate::host::sockets::listen_tcp;
-use crate::host::{INBOX_MAX, Server, tell_clock, unix_ms};
+use crate::host::{INBOX_MAX, Server, send_clock, unix_ms};
 use crate::http::{self, Limits, Signal};
 use crate::keys::{Key, load_cert, verify};
 use crate::link::{Inlet, Links};
@@ -122,7 +122,7 @@ pub fn open_on<R: Rt>(
         // the machine's first inputs: what time it is, what it knew
         let _ = inbox.send(Input::WallClock { unix_ms: unix_ms() }).await;
         let _ = inbox.send(Input::Restored { records, counts }).await;
-        rt.spawn(tell_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
+        rt.spawn(send_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
         http::serve(rt.clone(), listener, tls, limits, routes, stop).await;
         tracing::info!("edge hands over its records");
         let _ = inbox.send(Input::Shutdown).await;

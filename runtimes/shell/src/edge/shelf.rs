@@ -93,12 +93,12 @@ impl<R: Rt, T: Send + Sync + 'static> Watched<R, T> {
             (stamp != known).then(|| (stamp, load(&files)))
         });
         match fresh.await {
-            None => self.view.borrow_mut().condition.works(),
+            None => self.view.borrow_mut().condition.succeeded(),
             Some((stamp, Ok(value))) => {
                 let mut view = self.view.borrow_mut();
                 view.value = Arc::new(value);
                 view.stamp = stamp;
-                view.condition.works();
+                view.condition.succeeded();
             }
             Some((_, Err(error))) => {
                 let why = format!("{error} (mend the file; until then its last state counts)");

@@ -78,7 +78,7 @@ impl<R: Rt> Tally<R> {
                 (Leave::Given, counted) => {
                     room.set(Room { bytes: more, counted: false });
                     if counted && left.bytes > 0 {
-                        let _ = door.inbox().send(Input::Unsent { grant: served, bytes: left.bytes }).await;
+                        let _ = door.inbox().send(Input::BytesNotSent { grant: served, bytes: left.bytes }).await;
                     }
                 }
             }
@@ -93,7 +93,7 @@ impl<R: Rt> Tally<R> {
         let range = std::mem::replace(&mut self.sent, 0..0);
         let grant = self.grant.as_deref().map(ServedGrant::of);
         self.send(match self.counted {
-            true => Input::Served { grant, version: self.version, provider: self.provider, range },
+            true => Input::BytesSent { grant, version: self.version, provider: self.provider, range },
             false => Input::GivenAway { bytes: range.end - range.start },
         });
     }
@@ -135,7 +135,7 @@ impl<R: Rt> Drop for Tally<R> {
         self.tell();
         let room = self.room.get();
         if let Some(grant) = self.grant.as_deref().filter(|_| room.counted && room.bytes > 0) {
-            self.send(Input::Unsent { grant: ServedGrant::of(grant), bytes: room.bytes });
+            self.send(Input::BytesNotSent { grant: ServedGrant::of(grant), bytes: room.bytes });
         }
     }
 }

@@ -105,7 +105,7 @@ impl<R: Rt> EdgeClient<R> {
             }
             // of one that is not known its end is on its way
             Output::CancelFetch { xfer } => content::cancel(self, xfer),
-            Output::Moved => self.0.http.forget(),
+            Output::NetworkChanged => self.0.http.forget(),
             other @ (Output::ControlDial { .. }
             | Output::ControlSend { .. }
             | Output::ControlClose { .. }
@@ -120,7 +120,7 @@ impl<R: Rt> EdgeClient<R> {
             | Output::Serve { .. }
             | Output::Refuse { .. }
             | Output::SignReceipt { .. }
-            | Output::Look
+            | Output::ProbeNetwork
             | Output::SignHead { .. }
             | Output::MakeKey { .. }
             | Output::AdoptKey

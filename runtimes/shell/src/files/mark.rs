@@ -1,16 +1,16 @@
-//! What remembers, beside a database, that it was there: one that is lost must not be taken for one that was never
-//! made.
+//! Marks: small files beside databases that record that the database existed, so that a lost one is not silently
+//! replaced by a new, empty one. `swarmedge accept-loss` removes a mark.
 
 use crate::error::{Code, Error};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// What a mark says to people. All marks have one length, so that one is overwritten in place.
+/// Text of a mark, for people. All marks have the same length, so that a mark is overwritten in place.
 const WORDS: &str = "remembers that the file of this name without `.mark` was there. Servers do not begin a new one while\n\
                      it is lost: see `swarmedge accept-loss --help`.\n";
 
-/// The mark of a database: a file beside it, which moves with it. It counts what was written, as far as it was told.
+/// The mark of a database: a file beside it that moves with it. It holds the last reported count of writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     of: PathBuf,
@@ -18,43 +18,43 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// Of this file.
+    /// Makes the mark of this file, without touching the disk.
     #[must_use]
     pub fn of(of: &Path) -> Self {
         Self { of: of.to_owned(), file: beside(of, ".mark") }
     }
 
-    /// How much had been written when it was last told; none if the file was never begun, as far as is known.
+    /// Returns the count of writes when the mark was last written, 0 if unreadable; `None` if there is no mark.
     #[must_use]
     pub fn written(&self) -> Option<u64> {
         match fs::read_to_string(&self.file) {
             Ok(text) => Some(text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            // it is there, whatever it says
+            // the mark exists, though it cannot be read
             Err(_) => Some(0),
         }
     }
 
-    /// In words, that the file was there and is gone; none if it is there, or never was.
+    /// Returns a sentence if the file existed before and is gone or empty now; `None` if it is there or never was.
     #[must_use]
     pub fn loss(&self) -> Option<String> {
         let len = fs::metadata(&self.of).map(|meta| meta.len());
         let how = match len {
             Ok(0) => "is empty",
             Err(e) if e.kind() == io::ErrorKind::NotFound => "is gone",
-            // whoever opens it tells what is wrong
+            // opening the file will report other errors
             Ok(_) | Err(_) => return None,
         };
         self.written().map(|_| format!("{} {how}, and was there before", self.of.display()))
     }
 
-    /// Fails where the file is gone. `whose` is what [`lost`] says.
+    /// Fails if the file was lost. `whose` is the argument of `accept-loss` that the error advises.
     pub fn refuse_loss(&self, whose: &str) -> Result<(), Error> {
         self.loss().map_or(Ok(()), |what| Err(lost(whose, what, "begin a new one")))
     }
 
-    /// Remembers, durably from the first time on, that the file is there and so much was written. A mark that cannot be
-    /// written is weaker, and nothing else: it is never ahead of its file.
+    /// Writes the mark: the file exists, and its count of writes is `written`. Only the first write of a mark is
+    /// synced. Failure is only logged: an older mark protects less, and a mark is never ahead of its file.
     pub fn remember(&self, written: u64) {
         let write = || {
             let is_new = self.written().is_none();
@@ -69,11 +69,11 @@ impl Mark {
             Ok::<_, io::Error>(())
         };
         if let Err(error) = write() {
-            tracing::warn!(file = %self.file.display(), %error, "cannot remember that its database is there");
+            tracing::warn!(file = %self.file.display(), %error, "cannot write the mark of a database");
         }
     }
 
-    /// Forgets the file: the next start takes what is there, or begins a new one.
+    /// Removes the mark: the next start uses the file if it is there, or begins a new one.
     pub fn forget(&self) -> Result<(), Error> {
         match fs::remove_file(&self.file) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -84,15 +84,15 @@ impl Mark {
     }
 }
 
-/// The error for what should be there and is not. `whose` is the argument of `accept-loss`, after which the next start
-/// does what `then` says.
+/// Makes the error for a missing file. `whose` is the argument of `accept-loss`; `then` says what the next start does
+/// after that command.
 pub(crate) fn lost(whose: &str, what: String, then: &str) -> Error {
     Error::new(Code::NotFound, what).next(format_args!(
         "put it back; where it is lost for good, `swarmedge accept-loss {whose}` lets the next start {then}"
     ))
 }
 
-/// The file whose name has this at its end.
+/// Returns the path with `end` appended to the file's name.
 pub(crate) fn beside(file: &Path, end: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(end);
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_was_there_is_missed_and_one_that_never_was_is_not() {
+    fn a_lost_file_is_reported_and_one_that_never_existed_is_not() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("spool.redb");
         let mark = Mark::of(&file);
@@ -122,7 +122,7 @@ mod tests {
             error.contains("spool.redb is gone") && error.contains("accept-loss edge` lets the next start begin"),
             "{error}"
         );
-        // a mark that nobody can read remembers that much
+        // an unreadable mark still says that the file existed
         fs::write(dir.path().join("spool.redb.mark"), "?").expect("written");
         assert!(mark.refuse_loss("edge").is_err());
         mark.forget().expect("removed");

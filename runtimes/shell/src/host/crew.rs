@@ -1,4 +1,4 @@
-//! Servers of one process, each on a thread with a runtime of its own: one that has much to do holds up no other.
+//! Runs the servers of one process, each on a thread with its own runtime, so that a busy one delays no other.
 
 use super::Server;
 use crate::error::Error;
@@ -12,13 +12,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::thread::{self, JoinHandle};
 
-/// What a thread tells of its server: that it is open, that it has ended.
-const NEWS: usize = 2;
+/// Capacity of the mailboxes between [`run`] and a thread: at most two orders one way and two news the other.
+const MESSAGES_MAX: usize = 2;
 
 type Opening = Pin<Box<dyn Future<Output = Result<Server, Error>>>>;
 type Open<R> = Box<dyn FnOnce(R, Signal) -> Opening + Send>;
 
-/// A server that is to run.
+/// A server that [`run`] is to open and run on its own thread.
 pub struct Member<R> {
     name: &'static str,
     open: Open<R>,
@@ -26,7 +26,8 @@ pub struct Member<R> {
 }
 
 impl<R: Rt> Member<R> {
-    /// The server that `open` gives, on a thread of this name. It stops when the signal is set.
+    /// Makes a member whose thread has this name and opens the server with `open`. The server stops when its signal is
+    /// set.
     pub fn new<F>(name: &'static str, open: impl FnOnce(R, Signal) -> F + Send + 'static) -> Self
     where
         F: Future<Output = Result<Server, Error>> + 'static,
@@ -34,7 +35,7 @@ impl<R: Rt> Member<R> {
         Self { name, open: Box::new(move |rt, stop| Box::pin(open(rt, stop))), stops_last: false }
     }
 
-    /// The same, told to stop only when all others have ended: they hand over to it.
+    /// Makes this member stop only after all others have ended, because they hand records over to it (the ledger).
     #[must_use]
     pub fn stopping_last(mut self) -> Self {
         self.stops_last = true;
@@ -48,10 +49,10 @@ impl<R> fmt::Debug for Member<R> {
     }
 }
 
-/// Opens all, one after another, then runs them until `told` is set. An error while one is opened ends all; the failure
-/// of one that runs stops the others. The first error counts, in the order of `members`, of those that stop last at the
-/// end.
-pub async fn run<R: Start>(members: Vec<Member<R>>, told: Signal) -> Result<(), Error> {
+/// Opens the members one after another, then runs them until `stop_requested` is set. An error while one opens ends
+/// all; the failure of a running one stops the others. Returns the first error in the order of `members`; those that
+/// stop last come after the others.
+pub async fn run<R: Start>(members: Vec<Member<R>>, stop_requested: Signal) -> Result<(), Error> {
     let mut threads = Vec::new();
     for member in members {
         let mut thread = Thread::start(member)?;
@@ -66,23 +67,23 @@ pub async fn run<R: Start>(members: Vec<Member<R>>, told: Signal) -> Result<(), 
     let stopping_last = Signal::default();
     let work = async {
         let ended = work_through(&mut others, &stop, &stop).await;
-        // those that stop last are not stopped by the others' absence, but by their end after all were told to
+        // if the others end early, or there are none, those that stop last run on until `stop` is set
         stop.wait().await;
         stopping_last.set();
         ended
     };
     let last_work = work_through(&mut last, &stopping_last, &stop);
-    let telling = async {
-        told.wait().await;
+    let forwarding_stop = async {
+        stop_requested.wait().await;
         stop.set();
         std::future::pending().await
     };
     let working = futures_lite::future::zip(work, last_work);
-    let (others, last) = or(working, telling).await;
+    let (others, last) = or(working, forwarding_stop).await;
     others.and(last)
 }
 
-/// Lets these servers run until `stop` is set; sets `failed` where one fails. Gives the first error of all.
+/// Runs these servers until `stop` is set; sets `failed` when one fails. Returns the first error in their order.
 async fn work_through(threads: &mut [Thread], stop: &Signal, failed: &Signal) -> Result<(), Error> {
     let mut all: Pin<Box<dyn Future<Output = Result<(), Error>> + '_>> = Box::pin(async { Ok(()) });
     for thread in threads {
@@ -95,7 +96,7 @@ async fn work_through(threads: &mut [Thread], stop: &Signal, failed: &Signal) ->
     all.await
 }
 
-/// A server's thread, as the others see it. Dropping it ends a server that does not run yet, and waits for the thread.
+/// Handle to a server's thread. Dropping it ends a server that is open but not running, and joins the thread.
 struct Thread {
     name: &'static str,
     stops_last: bool,
@@ -104,34 +105,38 @@ struct Thread {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Command to a server's thread.
 enum Order {
     Run,
     Stop,
 }
 
+/// Report of a server's thread.
 enum News {
+    /// The server is open and waits for [`Order::Run`].
     Opened,
+    /// The server has ended, or could not be opened.
     Ended(Result<(), Error>),
 }
 
 impl Thread {
     fn start<R: Start>(member: Member<R>) -> Result<Self, Error> {
         let Member { name, open, stops_last } = member;
-        let (orders, taken) = mailbox(NEWS);
-        let (tells, news) = mailbox(NEWS);
+        let (orders, orders_rx) = mailbox(MESSAGES_MAX);
+        let (news_tx, news) = mailbox(MESSAGES_MAX);
         let main = move || {
-            let opened = tells.clone();
-            let served = || R::block_on(move |rt| serve(rt, open, taken, opened));
+            let opened = news_tx.clone();
+            let served = || R::block_on(move |rt| serve(rt, open, orders_rx, opened));
             let ended = catch_unwind(AssertUnwindSafe(served)).unwrap_or_else(|_| Err(panicked(name)));
-            // there is room for both news; whoever started this may have given up
-            let _ = tells.try_send(News::Ended(ended));
+            // there is room for both messages; the send fails only if `run` has given up
+            let _ = news_tx.try_send(News::Ended(ended));
         };
         let thread = thread::Builder::new().name(name.into()).spawn(main);
         let thread = thread.map_err(|e| Error::io(format_args!("start a thread for {name}"), &e))?;
         Ok(Self { name, stops_last, orders: Some(orders), news, thread: Some(thread) })
     }
 
-    /// Lets the server run until `stop` is set, or by itself to its end.
+    /// Runs the server until it ends by itself or because `stop` was set.
     async fn work(&mut self, stop: &Signal, failed: &Signal) -> Result<(), Error> {
         if let Some(orders) = &self.orders {
             let _ = orders.try_send(Order::Run);
@@ -149,7 +154,7 @@ impl Thread {
             Some(News::Opened) | None => Err(self.lost()),
         };
         ended.map_err(|error| {
-            tracing::error!(role = self.name, %error, "failed");
+            tracing::error!(role = self.name, %error, "server failed");
             failed.set();
             Error::failed(format_args!("{}: {error}", self.name))
         })
@@ -164,7 +169,7 @@ impl Drop for Thread {
     fn drop(&mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {
-            // how it ended was told before
+            // the result was reported as `News::Ended` before
             let _ = thread.join();
         }
     }
@@ -174,7 +179,7 @@ fn panicked(name: &str) -> Error {
     Error::failed(format_args!("the thread of {name} has panicked"))
 }
 
-/// The whole life of one server, on its own thread.
+/// Opens and runs one server on its own thread, following orders.
 async fn serve<R: Rt>(rt: R, open: Open<R>, mut orders: Receiver<Order>, opened: Sender<News>) -> Result<(), Error> {
     let stop = Signal::default();
     let server = open(rt.clone(), stop.clone()).await?;
@@ -184,7 +189,7 @@ async fn serve<R: Rt>(rt: R, open: Open<R>, mut orders: Receiver<Order>, opened:
         return Ok(());
     }
     rt.spawn(async move {
-        // an end without a word is one too
+        // a closed mailbox means stop too
         let _ = orders.recv().await;
         stop.set();
     });
@@ -198,88 +203,88 @@ mod tests {
     use crate::rt::testing::TestRt;
     use std::sync::{Arc, Mutex};
 
-    type Said = Arc<Mutex<Vec<String>>>;
+    type Events = Arc<Mutex<Vec<String>>>;
 
-    fn say(said: &Said, what: &str) {
-        said.lock().expect("nobody has panicked").push(what.to_owned());
+    fn say(events: &Events, what: &str) {
+        events.lock().expect("nobody has panicked").push(what.to_owned());
     }
 
-    /// Tells on which thread it is open and when it has stopped; fails where it is told `fails`.
-    fn server(said: &Said, name: &'static str, fails: bool) -> Member<TestRt> {
-        let said = Arc::clone(said);
+    /// Makes a server that records its thread's name and its end in `events`; it fails at once if `fails`.
+    fn server(events: &Events, name: &'static str, fails: bool) -> Member<TestRt> {
+        let events = Arc::clone(events);
         Member::new(name, async move |_, stop: Signal| {
-            say(&said, &format!("{name} opens on {}", thread::current().name().unwrap_or_default()));
+            say(&events, &format!("{name} opens on {}", thread::current().name().unwrap_or_default()));
             let run = async move {
                 if !fails {
                     stop.wait().await;
                 }
-                say(&said, &format!("{name} ends"));
+                say(&events, &format!("{name} ends"));
                 if fails { Err(Error::new(Code::Disk, "no more")) } else { Ok(()) }
             };
             Ok(Server::new("127.0.0.1:1".parse().expect("an address"), None, run))
         })
     }
 
-    fn play(members: Vec<Member<TestRt>>, is_told: bool) -> Result<(), Error> {
+    fn play(members: Vec<Member<TestRt>>, stopped: bool) -> Result<(), Error> {
         TestRt::block_on(move |_| async move {
-            let told = Signal::default();
-            if is_told {
-                told.set();
+            let stop_requested = Signal::default();
+            if stopped {
+                stop_requested.set();
             }
-            run(members, told).await
+            run(members, stop_requested).await
         })
     }
 
-    fn ends(said: &Said) -> Vec<String> {
-        said.lock().expect("nobody has panicked").iter().filter(|s| s.ends_with("ends")).cloned().collect()
+    fn ends(events: &Events) -> Vec<String> {
+        events.lock().expect("nobody has panicked").iter().filter(|s| s.ends_with("ends")).cloned().collect()
     }
 
     #[test]
-    fn each_opens_in_order_on_its_own_thread_and_whom_others_need_stops_last() {
-        let said = Said::default();
-        let members = vec![server(&said, "books", false).stopping_last(), server(&said, "shop", false)];
+    fn members_open_in_order_on_own_threads_and_the_marked_one_stops_last() {
+        let events = Events::default();
+        let members = vec![server(&events, "books", false).stopping_last(), server(&events, "shop", false)];
         assert_eq!(play(members, true), Ok(()));
-        let heard = said.lock().expect("nobody has panicked").clone();
-        assert_eq!(heard, ["books opens on books", "shop opens on shop", "shop ends", "books ends"]);
+        let recorded = events.lock().expect("nobody has panicked").clone();
+        assert_eq!(recorded, ["books opens on books", "shop opens on shop", "shop ends", "books ends"]);
     }
 
     #[test]
-    fn one_alone_that_stops_last_runs_until_it_is_told() {
-        let said = Said::default();
-        assert_eq!(play(vec![server(&said, "books", false).stopping_last()], true), Ok(()));
-        assert_eq!(ends(&said), ["books ends"]);
+    fn a_single_member_that_stops_last_runs_until_the_signal() {
+        let events = Events::default();
+        assert_eq!(play(vec![server(&events, "books", false).stopping_last()], true), Ok(()));
+        assert_eq!(ends(&events), ["books ends"]);
     }
 
     #[test]
-    fn who_fails_stops_all_others_and_is_named() {
+    fn a_failing_server_stops_all_others_and_is_named() {
         for fails in ["books", "shop"] {
-            let said = Said::default();
-            let one = |name| server(&said, name, name == fails);
+            let events = Events::default();
+            let one = |name| server(&events, name, name == fails);
             let failed = play(vec![one("books").stopping_last(), one("shop"), one("door")], false);
             assert_eq!(failed, Err(Error::failed(format!("{fails}: no more"))));
-            assert_eq!(ends(&said).len(), 3, "{said:?}");
+            assert_eq!(ends(&events).len(), 3, "{events:?}");
         }
     }
 
     #[test]
-    fn an_error_while_one_opens_ends_all_before_any_runs_and_is_told_as_it_is() {
-        let said = Said::default();
+    fn an_error_while_one_opens_is_returned_before_any_runs() {
+        let events = Events::default();
         let refusal = || Error::new(Code::Usage, "no such key").next("make one");
         let bad = Member::new("bad", async move |_, _| Err(refusal()));
-        let failed = play(vec![server(&said, "books", false), bad, server(&said, "shop", false)], false);
+        let failed = play(vec![server(&events, "books", false), bad, server(&events, "shop", false)], false);
         assert_eq!(failed, Err(refusal()));
-        let heard = said.lock().expect("nobody has panicked").clone();
-        assert_eq!(heard, ["books opens on books"], "what was open is not run, what comes later not opened");
+        let recorded = events.lock().expect("nobody has panicked").clone();
+        assert_eq!(recorded, ["books opens on books"], "the open one does not run, the later one does not open");
     }
 
     #[test]
     fn a_panic_in_one_thread_stops_the_others_in_order() {
-        let said = Said::default();
+        let events = Events::default();
         let bad = Member::new("bad", async move |_, _| {
             Ok(Server::new("127.0.0.1:1".parse().expect("an address"), None, async { panic!("a bug") }))
         });
-        let failed = play(vec![server(&said, "books", false).stopping_last(), bad], false).expect_err("a bug");
+        let failed = play(vec![server(&events, "books", false).stopping_last(), bad], false).expect_err("a bug");
         assert!(failed.to_string().contains("bad"), "{failed}");
-        assert_eq!(ends(&said), ["books ends"]);
+        assert_eq!(ends(&events), ["books ends"]);
     }
 }

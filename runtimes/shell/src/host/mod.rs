@@ -1,7 +1,7 @@
-//! What every server is made of, whatever its role: its sockets, its TLS, its clock, and the future that serves.
+//! Parts common to the servers of all roles: sockets, TLS, clock, and the future that serves.
 //!
-//! Each server opens its sockets and files first, so that every error is known before the process says that it is
-//! ready; then it runs until it is told to stop.
+//! A server first opens its sockets and files, so that every error is known before the process reports itself ready;
+//! the resulting [`Server`] then runs until its stop signal. [`crew`] runs several servers in one process.
 
 pub mod crew;
 pub mod sockets;
@@ -18,9 +18,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Inputs that wait for a server's machine.
+/// Capacity of a server's mailbox, in inputs.
 pub(crate) const INBOX_MAX: usize = 1024;
-/// How often machines are told the time of day: clocks are set and drift.
+/// Interval at which machines are told the time of day, since clocks are set and drift.
 const CLOCK_EVERY: Duration = Duration::from_secs(30);
 
 /// A server whose sockets and files are open.
@@ -31,7 +31,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that listens on `addr` and runs as `run`.
+    /// Makes a server of the bound address, the bound address of `/healthz` and `/metrics`, and the future that serves.
     pub(crate) fn new(
         addr: SocketAddr,
         ops: Option<SocketAddr>,
@@ -40,19 +40,19 @@ impl Server {
         Self { addr, ops, run: Box::pin(run) }
     }
 
-    /// Where it listens; differs from the configuration if that asked for any port.
+    /// Returns the bound address, which differs from the configured one if its port is 0.
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Where `/healthz` and `/metrics` are.
+    /// Returns the bound address of `/healthz` and `/metrics`, if configured.
     #[must_use]
     pub const fn ops(&self) -> Option<SocketAddr> {
         self.ops
     }
 
-    /// Serves until its stop signal has been set and everything is handed over.
+    /// Serves until the stop signal is set and pending records are handed over.
     pub async fn run(self) -> Result<(), Error> {
         self.run.await
     }
@@ -64,21 +64,21 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Unix milliseconds.
+/// Returns the current Unix time in milliseconds.
 pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Tells a machine the time of day, now and then, until it has gone.
-pub(crate) async fn tell_clock<R: Rt, I: Send>(rt: R, inbox: Sender<I>, wrap: fn(u64) -> I) {
+/// Sends a machine the Unix time in milliseconds now and every 30 s, until its mailbox is closed.
+pub(crate) async fn send_clock<R: Rt, I: Send>(rt: R, inbox: Sender<I>, wrap: fn(u64) -> I) {
     while inbox.send(wrap(unix_ms())).await.is_ok() {
         rt.sleep_until(rt.now() + CLOCK_EVERY).await;
     }
 }
 
-/// The TLS side of a server that asks for client keys. Errors name the files.
-pub(crate) fn tls_of(cert: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, Error> {
+/// Loads the TLS configuration of a server that asks clients for keys. Errors name the files.
+pub(crate) fn load_tls(cert: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, Error> {
     crate::tls::server_config(&read(cert)?, &read(key)?, true)
         .map_err(|e| Error::usage(format!("{} and {}: {e}", cert.display(), key.display())))
 }

@@ -1,18 +1,18 @@
-//! Listening sockets, and errors that say which one could not be had and what to change.
+//! Listening sockets; errors name the address and the configuration entry to change.
 
 use crate::error::{Code, Error};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
-/// Connections that the kernel keeps until they are accepted.
+/// Most connections that the kernel queues before they are accepted.
 const BACKLOG: i32 = 1024;
 
-/// A listening, non-blocking TCP socket. `key` names the configuration entry in errors, as in `[cn] listen`.
+/// Opens a listening, non-blocking TCP socket. `key` names the configuration entry in errors, as in `[cn] listen`.
 pub fn listen_tcp(addr: SocketAddr, key: &str) -> Result<TcpListener, Error> {
     let bind = || {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        // a restarted server must not wait for the connections of its past life
+        // a restarted server must not wait for old connections in TIME_WAIT
         socket.set_reuse_address(true)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
@@ -22,7 +22,7 @@ pub fn listen_tcp(addr: SocketAddr, key: &str) -> Result<TcpListener, Error> {
     bind().map_err(|e| refused(addr, "TCP", key, &e))
 }
 
-/// A bound, non-blocking UDP socket. See [`listen_tcp`].
+/// Opens a bound, non-blocking UDP socket; `key` as in [`listen_tcp`].
 pub fn bind_udp(addr: SocketAddr, key: &str) -> Result<UdpSocket, Error> {
     let bind = || {
         let socket = UdpSocket::bind(addr)?;

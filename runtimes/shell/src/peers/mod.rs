@@ -197,7 +197,7 @@ impl<R: Rt> Peers<R> {
                     cancel.cancel();
                 }
             }
-            Output::Look | Output::Moved => {
+            Output::ProbeNetwork | Output::NetworkChanged => {
                 self.knock();
                 return Some(output);
             }

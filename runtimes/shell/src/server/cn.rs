@@ -7,7 +7,7 @@ use crate::edge::spool::{self, Saver, Spool};
 use crate::error::Error;
 use crate::files::read;
 use crate::health::Health;
-use crate::host::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
+use crate::host::{INBOX_MAX, Server, load_tls, send_clock, sockets::listen_tcp, unix_ms};
 use crate::http::{Origin, Signal};
 use crate::keys::{Key, load_cert, verify};
 use crate::link::{Accept, Cap, Event, Inlet, Links, accept, dial};
@@ -67,7 +67,7 @@ pub fn open<R: Rt>(
     let addr = socket.local_addr().map_err(listening)?;
     let acceptor = Accept::<R> {
         listener: rt.listen(socket).map_err(listening)?,
-        tls: tls_of(&cfg.tls_cert, &cfg.tls_key)?,
+        tls: load_tls(&cfg.tls_cert, &cfg.tls_key)?,
         connections_max: usize::try_from(cfg.sessions_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
         cap: Cap::CLIENT,
         server: "cn",
@@ -120,8 +120,8 @@ pub fn open<R: Rt>(
             }
             None => closed.set(),
         }
-        rt.spawn(tell_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
-        rt.spawn(seals.clone().tell_cookies(rt.clone(), inbox.clone(), Input::CookieKeys));
+        rt.spawn(send_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
+        rt.spawn(seals.clone().send_cookie_keys(rt.clone(), inbox.clone(), Input::CookieKeys));
         rt.spawn(seals.follow(rt.clone()));
         rt.spawn(geo.follow(rt.clone()));
         if !edges.is_empty() {

@@ -3,7 +3,7 @@
 use crate::drive::{Port, drive};
 use crate::error::Error;
 use crate::health::Health;
-use crate::host::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
+use crate::host::{INBOX_MAX, Server, load_tls, send_clock, sockets::listen_tcp, unix_ms};
 use crate::http::Signal;
 use crate::keys::{load_cert, verify};
 use crate::link::{Accept, Cap, Event, Inlet, Links, accept};
@@ -43,7 +43,7 @@ pub fn open<R: Rt>(
     let addr = socket.local_addr().map_err(listening)?;
     let acceptor = Accept::<R> {
         listener: rt.listen(socket).map_err(listening)?,
-        tls: tls_of(&cfg.tls_cert, &cfg.tls_key)?,
+        tls: load_tls(&cfg.tls_cert, &cfg.tls_key)?,
         connections_max: usize::try_from(config.cns_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
         cap: Cap::SERVER,
         server: "dn",
@@ -56,7 +56,7 @@ pub fn open<R: Rt>(
     let name = cfg.name.clone();
     let run = async move {
         tracing::info!(%addr, name, "DN is ready");
-        rt.spawn(tell_clock(rt.clone(), inbox, |unix_ms| Input::WallClock { unix_ms }));
+        rt.spawn(send_clock(rt.clone(), inbox, |unix_ms| Input::WallClock { unix_ms }));
         let accepting = accept(rt.clone(), acceptor, cns.clone());
         or(stop.wait(), or(drive(rt.clone(), Dn::default(), config, inputs, port), accepting)).await;
         cns.links.close_all();

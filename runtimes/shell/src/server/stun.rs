@@ -5,9 +5,8 @@ use crate::drive::{Port, drive};
 use crate::error::Error;
 use crate::health::Health;
 use crate::host::{
-    INBOX_MAX, Server,
+    INBOX_MAX, Server, send_clock,
     sockets::{bind_udp, listen_tcp},
-    tell_clock,
 };
 use crate::http::Signal;
 use crate::http::signal::Gauge;
@@ -94,9 +93,9 @@ fn bind_both(listen: SocketAddr, key: &str) -> Result<(UdpSocket, TcpListener), 
 /// One machine for all sockets: a network's rate is one.
 async fn over_udp<R: Rt>(rt: R, sockets: Vec<(SocketAddr, Udp)>, addresses: Option<Addresses>, seals: Option<Seals>) {
     let (inbox, inputs) = mailbox(INBOX_MAX);
-    rt.spawn(tell_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
+    rt.spawn(send_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
     if let Some(seals) = seals {
-        rt.spawn(seals.clone().tell_cookies(rt.clone(), inbox.clone(), Input::CookieKeys));
+        rt.spawn(seals.clone().send_cookie_keys(rt.clone(), inbox.clone(), Input::CookieKeys));
         rt.spawn(seals.follow(rt.clone()));
     }
     let cfg = Config { addresses, ..Config::default() };

@@ -282,7 +282,7 @@ impl DiskFile for MemFile {
     fn stamp(&self) -> io::Result<Stamp> {
         Ok(lock(&self.0).stamp(self.1))
     }
-    fn age(&self) -> io::Result<()> {
+    fn backdate(&self) -> io::Result<()> {
         let mut m = lock(&self.0);
         m.step()?;
         m.touch(self.1);

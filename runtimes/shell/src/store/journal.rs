@@ -5,7 +5,7 @@ use super::change::{Change, apply, put_meta, seal_anew, unseal_piece};
 use super::records;
 use super::veil::Veil;
 use super::version::lock;
-use crate::database::{self, Opened, Reopening, bad, io_error};
+use crate::database::{self, OpenDatabase, Reopening, bad, io_error};
 use crate::disk::Disk;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle as _};
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,7 +84,7 @@ struct Open {
     veil: Veil,
 }
 
-impl Opened for Open {
+impl OpenDatabase for Open {
     fn of(disk: &Arc<dyn Disk>, path: &Path, db: Database) -> io::Result<Self> {
         Ok(Self { veil: veil_of(disk, path, &db)?, db })
     }

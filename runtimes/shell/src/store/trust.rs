@@ -59,7 +59,7 @@ impl Version {
         trust.hashed = Bitfield::empty(trust.hashed.len());
         if !self.is_lent() {
             // where times cannot be set, the next change is told by the file system's clock
-            drop(self.file()?.age());
+            drop(self.file()?.backdate());
             now = self.stamp_now()?;
         }
         trust.seen = Some(now);
@@ -85,7 +85,7 @@ impl Version {
         }
         let written = file.write_at(data, offset);
         // so that no later change can have the same time
-        drop(file.age());
+        drop(file.backdate());
         trust.seen = Some(self.stamp_now()?);
         written.map(|()| trust.epoch)
     }
@@ -119,7 +119,7 @@ impl Version {
     pub(super) fn age(&self) -> io::Result<()> {
         let mut trust = self.trust();
         self.look_at(&mut trust)?;
-        self.file()?.age()?;
+        self.file()?.backdate()?;
         trust.seen = Some(self.stamp_now()?);
         Ok(())
     }

@@ -1,6 +1,6 @@
-//! The log goes to standard error from a thread of its own: nobody who logs waits for whoever reads, or does not.
+//! The log, written to standard error by a thread of its own, so that logging never waits for a slow or stuck reader.
 
-use super::out::Patient;
+use super::out::RetryingWriter;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -8,16 +8,16 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Lines that wait to be written; what comes while there is no room is lost, and counted.
+/// Most lines in the queue; further lines are dropped and counted.
 const LINES_MAX: usize = 4096;
-/// At the end of the process so long is waited for the last lines.
+/// Longest wait for the last lines at the end of the process.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
-const DRAIN_LOOK: Duration = Duration::from_millis(2);
+const DRAIN_CHECK_EVERY: Duration = Duration::from_millis(2);
 
-/// None where the system gives no thread.
+/// Queue of the process's log; `None` if its thread could not be started.
 static QUEUE: LazyLock<Option<Queue>> = LazyLock::new(|| Queue::start(standard_error()?));
 
-/// The log as a writer: takes a line at a time, and never fails.
+/// Writer that queues each write as one line of the log; never fails.
 #[derive(Clone, Copy, Debug)]
 pub struct Log;
 
@@ -25,7 +25,7 @@ impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match &*QUEUE {
             Some(queue) => queue.push(line),
-            // there is no other place to complain
+            // without a thread: write directly, and ignore failures
             None => drop(io::stderr().write_all(line)),
         }
         Ok(line.len())
@@ -36,14 +36,14 @@ impl Write for Log {
     }
 }
 
-/// Waits until what was logged is written, or for a second.
+/// Waits until all logged lines are written, for at most a second.
 pub fn drain() {
     if let Some(queue) = LazyLock::get(&QUEUE).and_then(Option::as_ref) {
         queue.drain(DRAIN_WITHIN);
     }
 }
 
-/// Standard error without its lock, which would be held as long as a write takes.
+/// Returns standard error without Rust's lock, which would be held for as long as a write blocks.
 fn standard_error() -> Option<impl Write + Send + 'static> {
     #[cfg(unix)]
     {
@@ -56,22 +56,22 @@ fn standard_error() -> Option<impl Write + Send + 'static> {
 
 struct Queue {
     lines: SyncSender<Vec<u8>>,
-    /// Lines that were taken and are not written yet.
+    /// Lines that are queued or being written.
     waiting: Arc<AtomicUsize>,
     lost: Arc<AtomicUsize>,
 }
 
 impl Queue {
     fn start(to: impl Write + Send + 'static) -> Option<Self> {
-        let (lines, taken) = sync_channel::<Vec<u8>>(LINES_MAX);
+        let (lines, queued) = sync_channel::<Vec<u8>>(LINES_MAX);
         let (waiting, lost) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let (written, missed) = (Arc::clone(&waiting), Arc::clone(&lost));
+        let (written, lost_lines) = (Arc::clone(&waiting), Arc::clone(&lost));
         let write = move || {
-            let mut to = Patient(to);
-            for line in taken {
-                // a line that cannot be written is lost, and nothing else
+            let mut to = RetryingWriter(to);
+            for line in queued {
+                // a line that cannot be written is lost without further effect
                 let _ = to.write_all(&line);
-                let n = missed.swap(0, Ordering::Relaxed);
+                let n = lost_lines.swap(0, Ordering::Relaxed);
                 if n > 0 {
                     let _ = writeln!(to, "{n} lines of log were lost here: nobody read them");
                 }
@@ -90,14 +90,14 @@ impl Queue {
         }
     }
 
-    /// Whether all is written.
+    /// Waits for the queue to be written; false if `within` passed before.
     fn drain(&self, within: Duration) -> bool {
         let until = Instant::now() + within;
         while self.waiting.load(Ordering::Acquire) > 0 {
             if Instant::now() >= until {
                 return false;
             }
-            thread::sleep(DRAIN_LOOK);
+            thread::sleep(DRAIN_CHECK_EVERY);
         }
         true
     }
@@ -109,7 +109,7 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, channel};
 
-    /// Takes nothing until it is let go.
+    /// Writer that blocks until the other end of its channel is dropped.
     struct Stalled(Receiver<()>, Arc<Mutex<Vec<u8>>>);
 
     impl Write for Stalled {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn who_logs_does_not_wait_for_who_reads_and_what_was_lost_is_told() {
+    fn logging_never_waits_for_a_reader_and_lost_lines_are_counted() {
         let (free, freed) = channel();
         let written = Arc::<Mutex<Vec<u8>>>::default();
         let queue = Queue::start(Stalled(freed, Arc::clone(&written))).expect("a thread");
@@ -138,7 +138,7 @@ mod tests {
         assert!(queue.drain(Duration::from_secs(120)));
         let text = String::from_utf8(written.lock().expect("nobody has panicked").clone()).expect("text");
         let lines: Vec<&str> = text.lines().collect();
-        // one of them may be on its way out of the queue when it is full
+        // the writer may have taken one line out of the queue before it filled up
         let lost: usize = lines[1].split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
         assert!(lines[0] == "0" && lines[1].ends_with("nobody read them"), "{lines:?}");
         assert!(lost == more || lost + 1 == more, "{lost}");

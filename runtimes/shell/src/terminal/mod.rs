@@ -1,4 +1,4 @@
-//! What stands between a command and the person who runs it: lines, figures with their units, Ctrl-C.
+//! Terminal input and output of commands: printed lines, the log, figures with units, and Ctrl-C.
 
 mod interrupt;
 pub mod log;

@@ -1,13 +1,11 @@
-//! What commands print. Whoever closes the other end (`… | head -1`) has seen enough: that is no error, and nothing
-//! panics on it, as `println!` would.
+//! Output of commands. A closed pipe (`… | head -1`) is not an error and causes no panic, unlike with `println!`.
 
 use crate::error::{Code, Error};
 use std::fmt::Arguments;
 use std::io;
 use std::time::Duration;
 
-/// How long it is waited before a pipe that is full, and whose other end made it one that does not wait, is tried
-/// again.
+/// Pause before another write to a full pipe that its other end made non-blocking.
 const FULL_PIPE_PAUSE: Duration = Duration::from_millis(5);
 
 /// `say!("{x}")?` prints a line on standard output.
@@ -22,14 +20,14 @@ macro_rules! note {
 
 pub(crate) use {note, say};
 
-/// Prints a line on standard output, at once. Only a failure that loses what somebody wants to read is an error.
+/// Prints a line on standard output and flushes it. A closed pipe is not an error.
 pub fn print_line(line: Arguments<'_>) -> Result<(), Error> {
-    judge(print(&mut Patient(io::stdout().lock()), line))
+    print_result(print(&mut RetryingWriter(io::stdout().lock()), line))
 }
 
-/// Prints a line on standard error: narration, which nothing depends on.
+/// Prints a line on standard error, for progress and remarks. Failures are ignored.
 pub fn note_line(line: Arguments<'_>) {
-    // there is no other place to complain
+    // there is no other place to report a failure
     let _ = print(&mut io::stderr().lock(), line);
 }
 
@@ -43,20 +41,20 @@ fn print(to: &mut impl io::Write, line: Arguments<'_>) -> io::Result<()> {
     writeln!(to, "{line}").and_then(|()| to.flush())
 }
 
-/// What printing on standard output comes to: words that somebody wants to read and that are lost are [`Code::Disk`].
-pub fn judge(printed: io::Result<()>) -> Result<(), Error> {
+/// Converts the result of a print on standard output: a closed pipe is success, other failures are [`Code::Disk`].
+pub fn print_result(printed: io::Result<()>) -> Result<(), Error> {
     match printed {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::io("write to standard output", &e).of_code(Code::Disk))
+            Err(Error::io("write to standard output", &e).with_code(Code::Disk))
         }
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
-/// Waits where its writer would rather be asked again.
-pub(super) struct Patient<W>(pub(super) W);
+/// Writer that retries while the inner writer returns `WouldBlock`, with pauses.
+pub(super) struct RetryingWriter<W>(pub(super) W);
 
-impl<W: io::Write> Patient<W> {
+impl<W: io::Write> RetryingWriter<W> {
     fn until_done<T>(&mut self, mut attempt: impl FnMut(&mut W) -> io::Result<T>) -> io::Result<T> {
         loop {
             match attempt(&mut self.0) {
@@ -67,7 +65,7 @@ impl<W: io::Write> Patient<W> {
     }
 }
 
-impl<W: io::Write> io::Write for Patient<W> {
+impl<W: io::Write> io::Write for RetryingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.until_done(|to| to.write(bytes))
     }
@@ -82,7 +80,7 @@ mod tests {
     use super::*;
     use std::io::Write as _;
 
-    /// Takes a byte at every second try.
+    /// Writer that takes one byte at every second attempt and returns `WouldBlock` at the others.
     struct Reluctant(Vec<u8>, bool);
 
     impl io::Write for Reluctant {
@@ -101,8 +99,8 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_does_not_wait_is_waited_for_and_loses_nothing() {
-        let mut to = Patient(Reluctant(Vec::new(), false));
+    fn a_full_non_blocking_pipe_is_retried_and_loses_nothing() {
+        let mut to = RetryingWriter(Reluctant(Vec::new(), false));
         print(&mut to, format_args!("every byte")).expect("written");
         assert_eq!(to.0.0, b"every byte\n");
         to.flush().expect("flushed");
@@ -110,10 +108,10 @@ mod tests {
 
     #[test]
     fn a_closed_pipe_is_no_error_and_a_full_disk_is_one() {
-        assert_eq!(judge(Err(io::ErrorKind::BrokenPipe.into())), Ok(()));
-        assert_eq!(judge(Ok(())), Ok(()));
-        let full = judge(Err(io::Error::from_raw_os_error(28))).expect_err("lost");
+        assert_eq!(print_result(Err(io::ErrorKind::BrokenPipe.into())), Ok(()));
+        assert_eq!(print_result(Ok(())), Ok(()));
+        let full = print_result(Err(io::Error::from_raw_os_error(28))).expect_err("lost");
         assert_eq!(full.code(), Code::Disk);
-        assert_eq!(judge(Err(io::Error::from_raw_os_error(5))).expect_err("lost").code(), Code::Disk);
+        assert_eq!(print_result(Err(io::Error::from_raw_os_error(5))).expect_err("lost").code(), Code::Disk);
     }
 }

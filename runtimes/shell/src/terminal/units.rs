@@ -33,7 +33,7 @@ impl FromStr for Size {
         let (number, unit) = text.split_at(digits);
         let unit = unit.trim().to_ascii_lowercase();
         let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
-        // parts in integers: a size is a promise to the byte
+        // integer arithmetic, since a size must be exact to the byte
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         let whole = whole.parse::<u64>().map_err(|_| wrong())?.checked_mul(*scale).ok_or_else(wrong)?;
         if fraction.len() > 6 || number.ends_with('.') {
@@ -55,10 +55,10 @@ impl FromStr for Rate {
     }
 }
 
-/// Bytes with a decimal unit, to the nearest tenth, as tables show them: `268.4 MB`.
+/// Formats bytes for tables with a decimal unit, to the nearest tenth: `268.4 MB`.
 #[must_use]
 pub fn bytes(n: u64) -> String {
-    // 999.95 kB is 1.0 MB
+    // thresholds after rounding: 999.95 kB is shown as 1.0 MB
     const STEPS: [(u64, u64, &str); 3] =
         [(999_950_000, 1_000_000_000, "GB"), (999_950, 1_000_000, "MB"), (1_000, 1_000, "kB")];
     let Some((_, scale, unit)) = STEPS.iter().find(|(from, ..)| n >= *from) else { return format!("{n} B") };
@@ -66,21 +66,22 @@ pub fn bytes(n: u64) -> String {
     format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
 
-/// A rate over a time, `84.1 MB/s`.
+/// Formats `n` bytes in `time` as a rate: `84.1 MB/s`.
 #[must_use]
 pub fn rate(n: u64, time: Duration) -> String {
     format!("{}/s", bytes(per_second(n, time)))
 }
 
-/// Bytes a second over a time.
+/// Returns the bytes per second of `n` bytes in `time`; `time` counts as 1 ms at least.
 #[must_use]
 pub fn per_second(n: u64, time: Duration) -> u64 {
     let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     u64::try_from(u128::from(n) * 1000 / u128::from(ms)).unwrap_or(u64::MAX)
 }
 
-/// A share of a whole in per cent to the nearest tenth, `71.4 %`; `-` of nothing. What is not whole is not shown as
-/// such.
+/// Formats a share in per cent to the nearest tenth, `71.4 %`; `-` if `whole` is 0. Less than the whole is never shown
+/// as
+/// 100.0 %.
 #[must_use]
 pub fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn shown_figures_are_short() {
+    fn formatted_figures_are_short_and_rounded() {
         assert_eq!(bytes(999), "999 B");
         assert_eq!(bytes(268_435_456), "268.4 MB");
         assert_eq!(percent(7, 10), "70.0 %");

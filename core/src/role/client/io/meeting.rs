@@ -1,42 +1,42 @@
-//! What a user is told of introduced peers.
+//! Reports to the user about introduced peers.
 
 use crate::ids::{Handle, PublicKey};
 use crate::nat::connectivity::Attempt;
 use crate::nat::{NatDescriptor, Transport};
 use core::net::SocketAddr;
 
-/// What became of an introduction: [`Meeting::Introduced`] first, then at most one [`Meeting::Ended`]. As uploader a
-/// client tells of ends only.
+/// Fate of an introduction: for a downloader [`Meeting::Introduced`] first, then at most one [`Meeting::Ended`]. An
+/// uploader reports `Ended` only.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Meeting {
-    /// The CN has named a peer.
+    /// The CN has introduced a peer.
     Introduced {
-        /// For this download.
+        /// Download that the peer is for.
         handle: Handle,
-        /// Who.
+        /// K_u, the upload key of the peer.
         peer: PublicKey,
-        /// What it says of its way to the Internet.
+        /// NAT type and addresses that the peer has reported to the CN.
         nat: NatDescriptor,
-        /// Why no attempt is made, if none is.
+        /// Reason for making no attempt; `None` if one is made.
         not_tried: Option<NotTried>,
     },
-    /// Checks have found a path to it, or it listens there on TCP.
+    /// A path to the peer is found by connectivity checks, or is its TCP listener.
     Path(SocketAddr, Transport),
     /// The attempt to connect has ended.
     Ended(Attempt),
 }
 
-/// Why an introduced peer was not tried.
+/// Reason for not trying an introduced peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NotTried {
-    /// The download had ended or paused meanwhile.
+    /// The download had ended or was paused meanwhile.
     NotFetching,
-    /// As many peers as wanted were connected or being tried.
-    Enough,
-    /// It is this client.
-    Own,
-    /// It names no address.
+    /// Enough peers were connected or being tried.
+    EnoughPeers,
+    /// The introduced peer is this client itself.
+    SameClient,
+    /// The introduction carries no address of the peer.
     NoAddress,
-    /// It was tried for this download already.
-    Again,
+    /// The download has tried this peer before.
+    AlreadyTried,
 }

@@ -1,4 +1,4 @@
-//! What a client keeps.
+//! Durable writes of the client machine.
 
 use super::{DownloadRecord, SourceName};
 use crate::ids::{DownloadId, Guid, Handle, PieceIndex, RecordId, VersionId};
@@ -6,67 +6,67 @@ use crate::wire::records::{PeerBytes, SignedCheckpoint, UsageRecord};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// A durable write. What depends on it happens while its `Saved` is handled.
+/// Change to the store. Whatever depends on it happens while its [`super::Input::Saved`] is handled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Save {
-    /// A download begins or changes: kept until `Forget`, given back by [`crate::role::client::Restore`].
+    /// Store a new or changed download: kept until `Forget`, returned by [`crate::role::client::Restore`].
     Download(DownloadRecord),
-    /// A piece is complete and verified: sync its bytes, then journal it with its sources. The shell may gather several
-    /// into one sync.
+    /// Sync the bytes of a complete, verified piece, then journal the piece with its sources. The shell may gather
+    /// several into one sync.
     Piece {
-        /// Of this download.
+        /// Download that fetched the piece.
         handle: Handle,
-        /// Of this version.
+        /// Version that the piece belongs to.
         version: VersionId,
-        /// Which.
+        /// Index of the piece.
         piece: PieceIndex,
-        /// Who delivered how many of its bytes.
+        /// Bytes of the piece that each source delivered.
         from: Vec<(SourceName, u32)>,
     },
-    /// Every piece is journalled: put the file where the user wants it.
+    /// Put the file in the user's place: every piece is journalled.
     Finish {
-        /// Which download.
+        /// Download that is finished.
         handle: Handle,
-        /// Of this version.
+        /// Version of the file.
         version: VersionId,
     },
-    /// Forget a download; its pieces too, unless another download or the cache holds them.
+    /// Delete a download, and its pieces too unless another download or the cache uses them.
     Forget {
-        /// Which.
+        /// Download to be deleted.
         handle: Handle,
     },
     /// Delete a cached version.
     Uncache {
-        /// Which.
+        /// Version to be deleted.
         version: VersionId,
     },
-    /// Keep an uploader's newest receipt of an introduction, until a kept usage record holds it.
+    /// Keep the newest receipt that a downloader gave under an introduction, until a stored usage record holds it.
     Receipt(KeptReceipt),
-    /// Keep a usage record until it is acknowledged. The receipts that it holds need no place of their own any more.
+    /// Keep a usage record until it is acknowledged, and delete the separate copies of the receipts that it holds.
     Usage(UsageRecord),
-    /// These usage records are in the ledger: delete them.
+    /// Delete usage records that the ledger has acknowledged.
     UsageDone(Vec<RecordId>),
-    /// Keep the newest checkpoint of this client's logs in place of the one before.
+    /// Replace the stored checkpoint of this client's logs by a newer one.
     Checkpoint(Box<SignedCheckpoint>),
-    /// From here on all is kept under this GUID. Usage records and receipts of another are forgotten.
+    /// Store everything from now on under this GUID; delete usage records and receipts of any other GUID.
     Owner(Guid),
-    /// The user's choice.
+    /// Store the user's choice whether to upload.
     Uploads(bool),
 }
 
 /// A receipt that no usage record holds yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeptReceipt {
-    /// Of this download.
+    /// Download that the receipt is for.
     pub download: DownloadId,
-    /// Of this version.
+    /// Version that was served.
     pub version: VersionId,
-    /// The introduction, K_d, and the receipt.
+    /// Introduction, key K_d and receipt.
     pub peer: PeerBytes,
 }
 
 impl KeptReceipt {
-    /// Whether a usage record holds this receipt or a newer one.
+    /// Returns whether a usage record holds this receipt or a newer one of the introduction.
     #[must_use]
     pub fn is_in(&self, record: &UsageRecord) -> bool {
         let seq = |p: &PeerBytes| p.receipt.as_ref().map_or(0, |r| r.seq);

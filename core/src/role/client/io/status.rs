@@ -1,23 +1,23 @@
-//! What a user is told of a download.
+//! Status of a download as reported to the user.
 
 use super::{DownloadState, FailReason, ObjectRef};
 use crate::ids::{DownloadId, Handle, VersionId};
 use crate::wire::records::FailCause;
 
-/// A download's figures.
+/// Figures of one download.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DownloadStatus {
-    /// Which.
+    /// Handle of the download.
     pub handle: Handle,
-    /// The object.
+    /// Object that is downloaded.
     pub object: ObjectRef,
-    /// The download's id, once granted.
+    /// Id of the download, once granted.
     pub download: Option<DownloadId>,
-    /// The version, once known.
+    /// Version that is downloaded, once known.
     pub version: Option<VersionId>,
-    /// How far.
+    /// Stage that the download has reached.
     pub state: DownloadState,
-    /// Bytes of the version, once known.
+    /// Size of the version in bytes; 0 until known.
     pub size: u64,
     /// Bytes of journalled pieces.
     pub durable: u64,
@@ -27,12 +27,12 @@ pub struct DownloadStatus {
     pub peer_bytes: u64,
     /// Bytes that were received and thrown away.
     pub wasted_bytes: u64,
-    /// Peers connected for it.
+    /// Number of peers connected for this download.
     pub peers: u32,
 }
 
 impl DownloadState {
-    /// Why it failed, as its usage record says it.
+    /// Returns the failure's cause as the usage record names it; `None` unless failed.
     #[must_use]
     pub const fn cause(self) -> Option<FailCause> {
         let Self::Failed(why) = self else { return None };

@@ -1,4 +1,4 @@
-//! Rules of the client, each as a sentence, on a fake shell.
+//! Tests of the client machine on a fake shell: each test's name is the rule that it checks.
 
 mod network;
 mod possession;
@@ -46,7 +46,7 @@ fn with_every_cn_dead_the_edge_alone_completes_a_download() {
 }
 
 #[test]
-fn introduced_peers_deliver_most_of_it_and_the_ledger_hears_who() {
+fn introduced_peers_deliver_most_bytes_and_usage_names_them() {
     let mut world = World::with_peers(100 * MIB, &[FAST, FAST, FAST, FAST]);
     let handle = world.get();
     world.run_until(handle, DownloadState::Completed);
@@ -100,7 +100,7 @@ fn a_peer_that_dies_costs_nothing_but_its_share() {
 }
 
 #[test]
-fn a_paused_download_goes_on_where_it_was() {
+fn a_resumed_download_refetches_nothing() {
     let mut world = World::with_peers(100 * MIB, &[FAST]);
     let handle = world.get();
     world.run_for(Duration::from_secs(1));
@@ -121,7 +121,7 @@ fn a_paused_download_goes_on_where_it_was() {
 }
 
 #[test]
-fn after_a_crash_no_journalled_piece_is_fetched_again_and_every_byte_is_reported_once() {
+fn a_crash_refetches_no_journalled_piece_and_reports_each_byte_once() {
     let mut world = World::with_peers(100 * MIB, &[FAST]);
     let handle = world.get();
     world.run_for(Duration::from_secs(1));
@@ -151,7 +151,7 @@ fn the_longer_a_download_takes_the_less_often_it_reports() {
 }
 
 #[test]
-fn the_time_that_is_reported_is_that_of_fetching_over_pauses_and_restarts() {
+fn reported_time_is_fetching_time_without_pauses() {
     let mut world = World::new(100 * MIB);
     world.cns = 1;
     world.edge_rate = 10 * MIB;
@@ -164,12 +164,12 @@ fn the_time_that_is_reported_is_that_of_fetching_over_pauses_and_restarts() {
     world.crash();
     world.run_until(handle, DownloadState::Completed);
     let elapsed_ms = usage_sent(&world).last().expect("a usage record").elapsed_ms;
-    // a crash forgets what has passed since the last record
+    // a crash loses the fetching time since the last usage record
     assert!((8_000..=11_000).contains(&elapsed_ms), "{elapsed_ms} ms");
 }
 
 #[test]
-fn no_more_peers_are_met_than_a_usage_record_can_name() {
+fn no_more_peers_are_used_than_a_usage_record_can_name() {
     let mut world = World::with_peers(100 * MIB, &[FAST, FAST, FAST]);
     let handle = world.get();
     world.run_for(Duration::from_secs(1));
@@ -187,7 +187,7 @@ fn no_more_peers_are_met_than_a_usage_record_can_name() {
 }
 
 #[test]
-fn usage_is_reported_while_it_grows_and_every_sequence_number_is_used_once() {
+fn usage_records_grow_and_never_reuse_a_sequence_number() {
     let mut world = World::with_peers(100 * MIB, &[]);
     world.edge_rate = 1_000_000;
     let handle = world.get();
@@ -200,7 +200,7 @@ fn usage_is_reported_while_it_grows_and_every_sequence_number_is_used_once() {
 }
 
 #[test]
-fn a_changed_object_begins_anew_and_versions_are_never_mixed() {
+fn a_changed_object_starts_over_and_versions_never_mix() {
     let mut world = World::new(50 * MIB);
     let handle = world.get();
     world.run_for(Duration::from_secs(1));
@@ -209,7 +209,7 @@ fn a_changed_object_begins_anew_and_versions_are_never_mixed() {
     let old = world.version;
     world.version = VersionId::numbered(2);
     world.layouts.insert(world.version, Layout::for_size(30 * MIB).expect("a layout"));
-    // the user wants that very version: it is gone, and nothing else is put in its place
+    // `Resume` wants the same version, which is gone: the download fails rather than fetch another
     world.edge_says = Some(EdgeError::Changed);
     world.command(CommandKind::Resume(handle));
     world.run_until(handle, DownloadState::Failed(FailReason::VersionGone));
@@ -233,7 +233,7 @@ fn a_grant_is_renewed_before_it_expires() {
 }
 
 #[test]
-fn a_grant_too_old_to_renew_is_replaced_and_the_books_begin_anew() {
+fn a_grant_too_old_to_renew_is_replaced_under_a_new_download_id() {
     let mut world = World::with_peers(50 * MIB, &[]);
     let handle = world.get();
     world.run_for(Duration::from_secs(1));
@@ -249,7 +249,7 @@ fn a_grant_too_old_to_renew_is_replaced_and_the_books_begin_anew() {
 }
 
 #[test]
-fn what_keeps_a_download_from_starting_is_said_clearly() {
+fn a_download_that_cannot_start_fails_with_the_right_reason() {
     let mut world = World::new(MIB);
     world.edge_up = false;
     let handle = world.get();
@@ -266,7 +266,7 @@ fn what_keeps_a_download_from_starting_is_said_clearly() {
 }
 
 #[test]
-fn a_full_disk_is_said_clearly_and_the_download_goes_on_when_there_is_room() {
+fn a_full_disk_fails_the_download_until_there_is_room() {
     let mut world = World::new(50 * MIB);
     let handle = world.get();
     world.run_for(Duration::from_secs(1));
@@ -293,14 +293,14 @@ fn a_cancelled_download_leaves_nothing_behind_but_its_usage() {
 }
 
 #[test]
-fn an_object_on_its_way_is_not_taken_to_another_output() {
+fn an_object_being_downloaded_is_refused_for_another_output() {
     let mut world = World::new(20 * MIB);
     let handle = world.get();
     world.run_for(Duration::from_millis(100));
     let get = |output: &str| CommandKind::Get { object: world::object(), output: output.into(), replace: false };
     let (elsewhere, there) = (world.command(get("elsewhere")), world.command(get("out")));
     world.run_for(Duration::from_millis(100));
-    assert_eq!(world.answer_to(elsewhere), Some(Err(CommandError::OnItsWay)));
+    assert_eq!(world.answer_to(elsewhere), Some(Err(CommandError::AlreadyRunning)));
     assert_eq!(world.answer_to(there), Some(Ok(Some(handle))));
     world.run_until(handle, DownloadState::Completed);
     let after = world.command(get("elsewhere"));
@@ -327,7 +327,7 @@ fn the_same_object_again_comes_from_the_cache() {
 }
 
 #[test]
-fn a_version_whose_file_was_changed_is_not_offered_and_comes_anew_when_it_is_asked_for() {
+fn a_version_with_a_changed_file_is_not_shared_and_is_fetched_again() {
     let mut world = World::with_peers(20 * MIB, &[]);
     let first = world.get();
     world.run_until(first, DownloadState::Completed);
@@ -345,7 +345,7 @@ fn a_version_whose_file_was_changed_is_not_offered_and_comes_anew_when_it_is_ask
 }
 
 #[test]
-fn a_download_from_the_cache_begins_anew_if_the_file_turns_out_to_be_changed() {
+fn a_download_from_the_cache_starts_over_if_the_file_has_changed() {
     let mut world = World::with_peers(20 * MIB, &[]);
     let first = world.get();
     world.run_until(first, DownloadState::Completed);
@@ -363,7 +363,7 @@ fn a_download_from_the_cache_begins_anew_if_the_file_turns_out_to_be_changed() {
 }
 
 #[test]
-fn damaged_pieces_of_a_download_that_runs_come_again_and_the_others_do_not() {
+fn only_damaged_pieces_of_a_running_download_are_fetched_again() {
     let mut world = World::with_peers(40 * MIB, &[]);
     world.edge_rate = 10_000_000;
     let handle = world.get();
@@ -380,20 +380,20 @@ fn damaged_pieces_of_a_download_that_runs_come_again_and_the_others_do_not() {
 }
 
 #[test]
-fn figures_are_told_at_most_four_times_a_second() {
+fn status_is_reported_at_most_four_times_a_second() {
     let mut world = World::new(100 * MIB);
     world.edge_rate = 5_000_000;
     world.get();
     world.run_for(Duration::from_secs(1));
-    let told = |w: &World| w.notices.iter().filter(|n| matches!(n, Notice::Download(_))).count();
-    let before = told(&world);
+    let statuses = |w: &World| w.notices.iter().filter(|n| matches!(n, Notice::Download(_))).count();
+    let before = statuses(&world);
     world.run_for(Duration::from_secs(5));
-    let more = told(&world) - before;
+    let more = statuses(&world) - before;
     assert!((10..=20).contains(&more), "{more}");
 }
 
 #[test]
-fn after_shutdown_nothing_is_asked_and_a_restart_goes_on() {
+fn shutdown_ends_all_requests_and_a_restart_resumes() {
     let mut world = World::with_peers(50 * MIB, &[FAST]);
     let handle = world.get();
     world.run_for(Duration::from_millis(600));
@@ -408,7 +408,7 @@ fn after_shutdown_nothing_is_asked_and_a_restart_goes_on() {
 }
 
 #[test]
-fn peers_are_left_alone_where_the_policy_forbids_them() {
+fn no_peers_are_requested_where_the_policy_forbids_them() {
     let mut world = World::with_peers(20 * MIB, &[FAST]);
     world.policy.peer_download = false;
     let handle = world.get();

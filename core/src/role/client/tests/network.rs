@@ -1,4 +1,4 @@
-//! What a client does when its network changes, or seems to.
+//! Reaction of the client to a changed network, or to signs of one.
 
 use super::world::{MIB, World};
 use super::{FAST, FakePeer};
@@ -16,17 +16,17 @@ fn quiet(conn: ConnId, ms: u64) -> Input {
     Input::PeerQuiet { conn, quiet: MS(ms), round_trip: MS(100) }
 }
 
-/// The connections that blocks are asked of.
+/// Returns the peer connections that blocks were requested from.
 fn asked(world: &World) -> Vec<ConnId> {
     let mut all: Vec<_> = world.fetched.iter().filter_map(|(s, _)| s.peer()).collect();
     all.dedup();
     all
 }
 
-/// Peers that were let go.
+/// Returns how many peers were dropped because of silence.
 fn lost(world: &World) -> usize {
-    let of_it = |n: &&Notice| matches!(n, Notice::SourceDropped { why: CloseReason::Stalled, .. });
-    world.notices.iter().filter(of_it).count()
+    let is_stalled = |n: &&Notice| matches!(n, Notice::SourceDropped { why: CloseReason::Stalled, .. });
+    world.notices.iter().filter(is_stalled).count()
 }
 
 impl FetchSource {
@@ -36,7 +36,7 @@ impl FetchSource {
 }
 
 #[test]
-fn a_peer_of_whom_nothing_is_heard_is_let_go_and_introduced_anew_and_no_piece_is_lost() {
+fn a_silent_peer_is_dropped_and_introduced_anew_without_losing_pieces() {
     let slow = FakePeer { rate: 4_000_000, ..FAST };
     let mut world = World::with_peers(60 * MIB, &[slow]);
     let handle = world.get();
@@ -46,7 +46,7 @@ fn a_peer_of_whom_nothing_is_heard_is_let_go_and_introduced_anew_and_no_piece_is
     world.input(quiet(first, 999));
     assert_eq!(world.outputs.len(), before, "a hiccup");
     world.input(quiet(first, 1_000));
-    assert_eq!(world.outputs.iter().filter(|o| **o == Output::Look).count(), 1);
+    assert_eq!(world.outputs.iter().filter(|o| **o == Output::ProbeNetwork).count(), 1);
     assert_eq!(lost(&world), 0, "it may still come back");
     let queries = |w: &World| w.sent.iter().filter(|m| matches!(m, ControlMsg::Query(_))).count();
     let asked_before = queries(&world);
@@ -60,7 +60,7 @@ fn a_peer_of_whom_nothing_is_heard_is_let_go_and_introduced_anew_and_no_piece_is
 }
 
 #[test]
-fn a_far_peer_may_be_silent_for_longer() {
+fn a_peer_with_a_long_round_trip_may_be_silent_for_longer() {
     let mut world = World::with_peers(60 * MIB, &[FAST]);
     world.get();
     world.run_for(Duration::from_secs(1));
@@ -78,12 +78,12 @@ fn seen_at(epoch: u32, mapping: NatBehaviour, addr: &str) -> Input {
 }
 
 #[test]
-fn edges_are_asked_anew_when_the_way_has_changed_and_only_then() {
+fn edge_connections_are_dropped_only_when_an_address_has_changed() {
     use NatBehaviour::{EndpointIndependent as Ei, Unknown};
     let mut world = World::new(60 * MIB);
     let handle = world.get();
     world.run_for(MS(500));
-    let moves = |w: &World| w.outputs.iter().filter(|o| **o == Output::Moved).count();
+    let moves = |w: &World| w.outputs.iter().filter(|o| **o == Output::NetworkChanged).count();
     let cancels = |w: &World| w.outputs.iter().filter(|o| matches!(o, Output::CancelFetch { .. })).count();
     world.input(seen_at(1, Unknown, "192.0.2.1:4000"));
     world.input(seen_at(2, Ei, "192.0.2.1:4000"));

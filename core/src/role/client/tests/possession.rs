@@ -1,11 +1,11 @@
-//! What follows a completed download: nothing that its user could notice.
+//! The report of a completed download to an edge, and proofs of possession; the user notices none of it.
 
 use super::*;
 use crate::accounting::possession::Challenge;
 use crate::role::client::io::EdgeAsk;
 use alloc::vec;
 
-fn told(world: &World) -> (usize, Vec<Challenge>) {
+fn sent(world: &World) -> (usize, Vec<Challenge>) {
     let mut completed = 0;
     let mut proven = Vec::new();
     for output in &world.outputs {
@@ -22,7 +22,8 @@ fn challenge(parts: &[u64]) -> Challenge {
     Challenge { nonce: [7; 16], parts: parts.to_vec() }
 }
 
-/// A download with a peer, after which the edge asks for this; what is told.
+/// Completes a download with a peer, after which the edge sends the challenge `ask`. Returns how many reports and which
+/// proofs the client has sent.
 fn after(ask: Option<Challenge>) -> (usize, Vec<Challenge>) {
     let mut world = World::with_peers(20 * MIB, &[FAST]);
     world.challenge = ask;
@@ -31,11 +32,11 @@ fn after(ask: Option<Challenge>) -> (usize, Vec<Challenge>) {
     assert!(world.status().peer_bytes > 0);
     world.run_for(Duration::from_secs(100));
     assert_eq!(world.client.downloads().next(), Some((handle, DownloadState::Completed)));
-    told(&world)
+    sent(&world)
 }
 
 #[test]
-fn an_edge_is_told_once_and_proven_what_it_asks_for_within_bounds() {
+fn a_completion_is_reported_once_and_only_valid_challenges_are_answered() {
     assert_eq!(after(None), (1, vec![]));
     let good = challenge(&[0, 3, 319]);
     assert_eq!(after(Some(good.clone())), (1, vec![good]));
@@ -45,16 +46,16 @@ fn an_edge_is_told_once_and_proven_what_it_asks_for_within_bounds() {
 }
 
 #[test]
-fn a_download_from_the_edge_alone_tells_nobody() {
+fn a_download_from_the_edge_alone_is_not_reported() {
     let mut world = World::with_peers(20 * MIB, &[]);
     let handle = world.get();
     world.run_until(handle, DownloadState::Completed);
     world.run_for(Duration::from_secs(10));
-    assert_eq!(told(&world), (0, vec![]));
+    assert_eq!(sent(&world), (0, vec![]));
 }
 
 #[test]
-fn an_edge_that_is_away_is_tried_a_few_times_and_let_be() {
+fn an_unreachable_edge_is_tried_a_few_times_only() {
     let mut world = World::with_peers(20 * MIB, &[FAST]);
     let handle = world.get();
     let finishing = |w: &World| w.client.swarm(handle).is_some_and(|s| s.phase() == download::Phase::Finishing);
@@ -64,5 +65,5 @@ fn an_edge_that_is_away_is_tried_a_few_times_and_let_be() {
     world.edge_up = false;
     world.run_until(handle, DownloadState::Completed);
     world.run_for(Duration::from_secs(100));
-    assert_eq!(told(&world), (3, vec![]));
+    assert_eq!(sent(&world), (3, vec![]));
 }

@@ -15,7 +15,7 @@ use core::time::Duration;
 
 const BYTES: u64 = 65_536;
 
-/// A receipt by the peer that introduction 1 names.
+/// Returns a receipt from the peer that introduction 1 names.
 fn receipt(world: &World, bytes: u64) -> PeerMsg {
     let key = PublicKey::numbered(60);
     let i = world.intro_for(1, key, OWN_KEY);
@@ -25,27 +25,27 @@ fn receipt(world: &World, bytes: u64) -> PeerMsg {
     PeerMsg::Receipt(SignedReceipt { receipt, signature })
 }
 
-/// A seeder that has served one piece and got a receipt for it, which is durable; no usage record is written yet.
-fn receipted() -> World {
+/// Returns a seeder that has served one piece and stored a receipt for it, before any usage record is written.
+fn receipted_seeder() -> World {
     let mut world = seeder(1);
     ask(&mut world, CONN, 0);
     world.run_for(Duration::from_secs(1));
     let msg = receipt(&world, BYTES);
     world.input(Input::Peer { conn: CONN, msg });
     world.run_for(Duration::from_millis(500));
-    assert_eq!(world.disk.receipts.len(), 1, "it has a place of its own until a record holds it");
+    assert_eq!(world.disk.receipts.len(), 1, "it is stored separately until a record holds it");
     world
 }
 
-/// What the client's newest record of what it uploaded proves.
+/// Returns the bytes that receipts prove in the client's newest usage record as an uploader.
 fn proven(world: &World) -> u64 {
     let newest = usage_sent(world).into_iter().rfind(|r| r.side == Side::Uploader);
     newest.into_iter().flat_map(|r| &r.peers).filter_map(|p| p.receipt.as_ref()).map(|r| r.bytes).sum()
 }
 
 #[test]
-fn a_receipt_survives_a_crash_that_comes_before_any_usage_record() {
-    let mut world = receipted();
+fn a_receipt_survives_a_crash_before_any_usage_record() {
+    let mut world = receipted_seeder();
     world.crash();
     world.run_for(Duration::from_secs(20));
     assert_eq!(proven(&world), BYTES);
@@ -53,8 +53,8 @@ fn a_receipt_survives_a_crash_that_comes_before_any_usage_record() {
 }
 
 #[test]
-fn teeth_a_receipt_that_is_not_kept_is_missed_after_a_crash() {
-    let mut world = receipted();
+fn teeth_a_receipt_that_is_not_stored_is_missing_after_a_crash() {
+    let mut world = receipted_seeder();
     world.disk.receipts.clear();
     world.crash();
     world.run_for(Duration::from_secs(20));
@@ -77,7 +77,7 @@ fn a_receipt_by_another_key_ends_the_connection_and_proves_nothing() {
 }
 
 #[test]
-fn every_byte_of_every_peer_is_receipted_once_before_it_is_let_go() {
+fn every_byte_of_a_peer_is_receipted_once_before_it_is_dropped() {
     let mut world = World::with_peers(100 * MIB, &[FAST, FAST, FAST]);
     let handle = world.get();
     world.run_until(handle, DownloadState::Completed);
@@ -93,7 +93,7 @@ fn every_byte_of_every_peer_is_receipted_once_before_it_is_let_go() {
     let claimed: BTreeMap<IntroId, u64> = record.peers.iter().map(|p| (p.intro, p.bytes)).collect();
     let signed: BTreeMap<IntroId, u64> = highest.into_iter().map(|(intro, (_, bytes))| (intro, bytes)).collect();
     assert!(!claimed.is_empty());
-    assert_eq!(claimed, signed, "what it says of its peers is what it has signed");
+    assert_eq!(claimed, signed, "usage records and receipts agree");
     let parted = world.outputs.iter().filter(|o| matches!(o, Output::PeerSend { msg: PeerMsg::GoingAway, .. })).count();
     assert_eq!((parted, world.closed_with(CloseReason::Done)), (3, 3), "a peer that does not close is closed");
 }

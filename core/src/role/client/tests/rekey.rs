@@ -1,4 +1,4 @@
-//! A client that takes another key: in the middle of a download, across crashes, with the ledger away.
+//! Rekey of a client: in the middle of a download, across crashes, and with the ledger away.
 
 use super::usage_sent;
 use super::world::{MIB, NEW_KEY, World};
@@ -8,7 +8,7 @@ use crate::wire::control::ControlMsg;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// A client in the middle of a download.
+/// Returns a client in the middle of a download.
 fn downloading() -> (World, Handle) {
     let mut world = World::with_peers(4 * MIB, &[]);
     world.edge_rate = MIB / 4;
@@ -29,11 +29,11 @@ fn order(world: &mut World) {
     world.input(Input::Control { conn, msg: ControlMsg::Rekey });
 }
 
-fn told(world: &World) -> usize {
+fn rekeys_sent(world: &World) -> usize {
     world.sent.iter().filter(|m| matches!(m, ControlMsg::Rekeyed(_))).count()
 }
 
-/// Lets time pass until the new key is to take the old one's place.
+/// Runs until the client asks the shell to adopt the new key.
 fn until_adopted(world: &mut World) {
     for _ in 0..4_000 {
         if world.adopted > 0 {
@@ -41,17 +41,17 @@ fn until_adopted(world: &mut World) {
         }
         world.run_for(Duration::from_millis(50));
     }
-    panic!("it never comes to that");
+    panic!("the client never adopts the new key");
 }
 
 #[test]
-fn a_download_goes_on_under_the_new_key_with_what_it_has_and_the_books_of_the_old_one_are_closed() {
+fn a_rekeyed_download_keeps_its_pieces_and_bills_each_byte_once() {
     let (mut world, handle) = downloading();
     let old = world.cfg.identity.guid;
     order(&mut world);
     order(&mut world);
     until_adopted(&mut world);
-    assert_eq!(told(&world), 1, "one order is enough");
+    assert_eq!(rekeys_sent(&world), 1, "one order is enough");
     let durable: u64 = world.disk.pieces[&world.version].len() as u64 * 65_536;
     let last = usage_sent(&world).pop().expect("a record");
     assert_eq!((last.reporter, last.edge_bytes), (old, durable), "all that was fetched is in the old one's books");
@@ -67,7 +67,7 @@ fn a_download_goes_on_under_the_new_key_with_what_it_has_and_the_books_of_the_ol
 }
 
 #[test]
-fn the_new_key_asks_for_a_grant_of_the_same_version_and_shows_nobody_the_old_one() {
+fn a_new_key_requests_a_new_grant_and_never_shows_the_old_one() {
     let (mut world, _) = downloading();
     order(&mut world);
     until_adopted(&mut world);
@@ -87,7 +87,7 @@ fn the_new_key_asks_for_a_grant_of_the_same_version_and_shows_nobody_the_old_one
 }
 
 #[test]
-fn a_crash_before_the_old_guid_is_retired_tells_the_cn_again_with_the_same_key() {
+fn a_crash_before_retirement_repeats_the_rekey_with_the_same_key() {
     let (mut world, _) = downloading();
     world.cn_up = false;
     order(&mut world);
@@ -101,7 +101,7 @@ fn a_crash_before_the_old_guid_is_retired_tells_the_cn_again_with_the_same_key()
 }
 
 #[test]
-fn a_ledger_that_is_away_puts_the_change_off_and_the_download_goes_on() {
+fn a_rekey_waits_for_the_ledger_while_the_download_continues() {
     let (mut world, handle) = downloading();
     world.acks = false;
     order(&mut world);
@@ -112,14 +112,14 @@ fn a_ledger_that_is_away_puts_the_change_off_and_the_download_goes_on() {
 }
 
 #[test]
-fn a_copy_on_another_machine_leaves_the_originals_records_to_the_original() {
+fn a_copied_installation_does_not_report_the_originals_records() {
     let (mut world, handle) = downloading();
     world.acks = false;
     world.run_for(Duration::from_secs(10));
     assert!(!world.disk.usage.is_empty());
     world.sent.clear();
     world.acks = true;
-    // the shell has made another key at its start
+    // the shell made another key when it started
     world.adopt();
     world.run_until(handle, DownloadState::Completed);
     assert!(usage_sent(&world).iter().all(|r| r.reporter == Guid::of(&NEW_KEY)));

@@ -13,7 +13,7 @@ use core::time::Duration;
 
 pub(super) const CONN: ConnId = ConnId(1 << 63);
 
-/// A client that has a version of 20 MiB, and a connected peer that was introduced to it as `intro`.
+/// Returns a client that has a version of 20 MiB, and a connected peer that was introduced to it as `intro`.
 pub(super) fn seeder(intro: u32) -> World {
     let mut world = World::with_peers(20 * MIB, &[]);
     let handle = world.get();
@@ -40,7 +40,7 @@ fn uploader_records(records: &[UsageRecord]) -> Vec<&UsageRecord> {
 }
 
 #[test]
-fn an_introduced_peer_is_served_and_what_it_got_is_reported_when_it_leaves() {
+fn an_introduced_peer_is_served_and_reported_when_it_leaves() {
     let mut world = seeder(1);
     assert!(
         world.outputs.iter().any(|o| matches!(o, Output::PeerSend { conn: CONN, msg: PeerMsg::HaveMap(m) } if m.last))
@@ -57,7 +57,7 @@ fn an_introduced_peer_is_served_and_what_it_got_is_reported_when_it_leaves() {
 }
 
 #[test]
-fn what_was_served_to_one_download_is_one_growing_record_even_after_a_restart() {
+fn bytes_served_to_a_download_are_one_growing_record_across_restarts() {
     let mut world = seeder(1);
     ask(&mut world, CONN, 0);
     world.run_for(Duration::from_secs(1));
@@ -97,7 +97,7 @@ fn uploads_off_takes_effect_at_once_and_survives_a_restart() {
     let before = world.outputs.len();
     connect(&mut world, ConnId(CONN.0 | 2), 3);
     assert!(world.outputs[before..].iter().all(|o| matches!(o, Output::PeerClose { .. })));
-    // switched on again, what is cached is offered again
+    // uploads are switched on again, so the cached version is offered again
     world.command(CommandKind::Uploads(true));
     connect(&mut world, ConnId(CONN.0 | 4), 4);
     assert_eq!(world.client.uploads().connections(), 1);
@@ -122,7 +122,7 @@ fn a_partial_download_is_shared_while_it_grows() {
 }
 
 #[test]
-fn what_its_provider_does_not_let_clients_upload_is_not_shared() {
+fn a_version_whose_policy_forbids_uploads_is_not_shared() {
     let mut world = World::with_peers(20 * MIB, &[]);
     world.policy.peer_upload = false;
     let handle = world.get();

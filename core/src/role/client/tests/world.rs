@@ -1,5 +1,5 @@
-//! One client and a fake shell that answers its outputs on virtual time: edges, a CN, peers, a store that a crash
-//! spares.
+//! One client and a fake shell that answers its outputs on virtual time: edges, a CN, peers, and a store that survives
+//! crashes.
 
 use super::super::io::{
     CloseReason, Command, CommandKind, DownloadRecord, DownloadState, DownloadStatus, EdgeAnswer, EdgeAsk, EdgeError,
@@ -31,16 +31,16 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 pub(super) const MIB: u64 = 1 << 20;
-/// Unix time when the client starts.
+/// Unix time in milliseconds at which the client starts.
 pub(super) const START_MS: u64 = 5_000_000;
 const CN_KEY: PublicKey = PublicKey([0xc; 32]);
 pub(super) const OWN_KEY: PublicKey = PublicKey([0xa; 32]);
-/// The key that the client takes when it is to take another.
+/// Key that the client takes when it is ordered to rekey.
 pub(super) const NEW_KEY: PublicKey = PublicKey([0xb; 32]);
-/// A message's way and back.
+/// Time between an output and the shell's answer.
 const LATENCY: Duration = Duration::from_millis(10);
 
-/// What the store keeps over a crash.
+/// State of the store, which survives a crash.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
     pub(super) downloads: BTreeMap<Handle, DownloadRecord>,
@@ -55,13 +55,13 @@ pub(super) struct Disk {
     pub(super) uploads: Option<bool>,
 }
 
-/// A fake peer.
+/// A fake peer and its behaviour.
 #[derive(Clone, Debug)]
 pub(super) struct FakePeer {
     pub(super) rate: u64,
-    /// Sends wrong blocks.
+    /// Whether it sends wrong blocks.
     pub(super) corrupt: bool,
-    /// Can be connected to.
+    /// Whether connections to it succeed.
     pub(super) up: bool,
 }
 
@@ -74,12 +74,12 @@ pub(super) struct World {
     event_seq: u64,
     pub(super) disk: Disk,
     pub(super) disk_says: Result<(), StoreError>,
-    /// The version that an object has now.
+    /// The version that the object has now.
     pub(super) version: VersionId,
     pub(super) layouts: BTreeMap<VersionId, Layout>,
     pub(super) policy: Policy,
     pub(super) edge_up: bool,
-    /// What the edge asks for at the end.
+    /// Challenge with which the edge answers the report of a completed download.
     pub(super) challenge: Option<Challenge>,
     pub(super) edge_rate: u64,
     pub(super) edge_says: Option<EdgeError>,
@@ -98,9 +98,9 @@ pub(super) struct World {
     pub(super) notices: Vec<Notice>,
     pub(super) outputs: Vec<Output>,
     commands: u64,
-    /// The CN acknowledges usage records.
+    /// Whether the CN acknowledges usage records.
     pub(super) acks: bool,
-    /// How often the new key was to take the old one's place.
+    /// How often the client has asked the shell to adopt the new key.
     pub(super) adopted: u32,
 }
 
@@ -120,7 +120,7 @@ pub(super) fn object() -> ObjectRef {
 }
 
 impl World {
-    /// A client, an edge of 20 MB/s and an object of `size` bytes.
+    /// Returns a client, an edge of 20 MB/s and an object of `size` bytes.
     pub(super) fn new(size: u64) -> Self {
         let cfg = Config::new(identity(), fake_verify);
         let version = VersionId::numbered(1);
@@ -168,7 +168,7 @@ impl World {
         world
     }
 
-    /// Loses everything but the disk, and starts again.
+    /// Crashes the client and restarts it from its store.
     pub(super) fn crash(&mut self) {
         let have = |disk: &Disk, v: VersionId, layout: &Layout| {
             let mut b = Bitfield::empty(layout.pieces());
@@ -201,7 +201,7 @@ impl World {
         self.now = Time::ZERO;
     }
 
-    /// Starts again with the key that was made.
+    /// Restarts the client with the new key that was made.
     pub(super) fn adopt(&mut self) {
         let old = &self.cfg.identity;
         let guid = Guid::of(&NEW_KEY);
@@ -227,7 +227,7 @@ impl World {
         req
     }
 
-    /// Starts a download; it is the client's only one.
+    /// Starts a download, the client's only one.
     pub(super) fn get(&mut self) -> Handle {
         self.command(CommandKind::Get { object: object(), output: "out".to_string(), replace: false });
         self.client.downloads().last().expect("a download").0
@@ -240,7 +240,7 @@ impl World {
         out.into_iter().for_each(|o| self.perform(o));
     }
 
-    /// Lets the next thing happen; `false` if there is nothing before `until`.
+    /// Delivers the next event; returns `false` if there is none before `until`.
     fn step(&mut self, until: Time) -> bool {
         let event = self.events.keys().next().copied();
         let timer = self.client.poll_timeout();
@@ -282,8 +282,8 @@ impl World {
 
     pub(super) fn status(&self) -> DownloadStatus {
         let status = |n: &Notice| if let Notice::Download(status) = n { Some(status.clone()) } else { None };
-        let told = self.notices.iter().rev().find_map(status);
-        told.expect("a status was told")
+        let newest = self.notices.iter().rev().find_map(status);
+        newest.expect("a status was reported")
     }
 
     pub(super) fn answer_to(&self, req: ReqId) -> Option<Result<Option<Handle>, super::super::io::CommandError>> {
@@ -350,8 +350,8 @@ impl World {
             | Output::PeerSend { .. }
             | Output::Scatter(_)
             | Output::Refuse { .. }
-            | Output::Look
-            | Output::Moved => {}
+            | Output::ProbeNetwork
+            | Output::NetworkChanged => {}
         }
     }
 
@@ -377,10 +377,10 @@ impl World {
         self.later(at, Input::FetchEnded { xfer, end });
     }
 
-    /// What is under way with a source ends `Broken`.
+    /// Ends all transfers under way with a source as `Broken`.
     pub(super) fn break_fetches(&mut self, source: &FetchSource) {
-        let of_it: Vec<_> = self.fetching.iter().filter(|(_, s)| same(s, source)).map(|(x, _)| *x).collect();
-        for xfer in of_it {
+        let from_source: Vec<_> = self.fetching.iter().filter(|(_, s)| same(s, source)).map(|(x, _)| *x).collect();
+        for xfer in from_source {
             self.fetching.remove(&xfer);
             self.events.retain(|_, e| !matches!(e, Input::FetchEnded { xfer: of, .. } if *of == xfer));
             self.soon(Input::FetchEnded { xfer, end: FetchEnd::Broken });
@@ -456,7 +456,7 @@ impl World {
         self.soon(Input::Control { conn, msg: answer });
     }
 
-    /// The CN's word for a place in the client's log.
+    /// Returns the CN's checkpoint of a log head.
     fn sign(&self, head: SignedHead) -> SignedCheckpoint {
         let checkpoint = Checkpoint { head, at_ms: START_MS + self.now.0 / 1000 };
         let signature = fake_sign(&CN_KEY, Context::Checkpoint, &checkpoint.to_bytes());
@@ -477,7 +477,7 @@ impl World {
         Introductions { query: query.query, peers: List::truncated(peers) }
     }
 
-    /// An introduction for the newest download of the newest version.
+    /// Returns an introduction for the newest download of the newest version.
     pub(super) fn intro_for(&self, n: u32, downloader: PublicKey, uploader: PublicKey) -> Introduction {
         let now_ms = START_MS + self.now.0 / 1000;
         Introduction {
@@ -500,14 +500,14 @@ impl World {
         self.soon(Input::Peer { conn, msg: PeerMsg::HaveMap(map) });
     }
 
-    /// The user changes the file of the current version: the store has nothing of it any more.
+    /// Reports the file of the current version as changed by the user: the store has lost all of it.
     pub(super) fn lose(&mut self) {
         self.disk.cached.remove(&self.version);
         self.disk.pieces.remove(&self.version);
         self.input(Input::VersionLost { version: self.version, left: Bitfield::empty(0), sources: BTreeMap::new() });
     }
 
-    /// These pieces of the current version turn out to be damaged; all that is there came from the edge. Bytes left.
+    /// Reports pieces of the current version as damaged, where everything came from the edge. Returns the bytes left.
     pub(super) fn damage(&mut self, handle: Handle, damaged: &[PieceIndex]) -> u64 {
         let layout = self.layouts[&self.version];
         let kept = self.disk.pieces.get_mut(&self.version).expect("something is there");
@@ -523,7 +523,7 @@ impl World {
         bytes
     }
 
-    /// The connection to a peer breaks.
+    /// Breaks the connections to a peer.
     pub(super) fn kill_peer(&mut self, n: u32) {
         self.peers.get_mut(&n).expect("a peer").up = false;
         let conns: Vec<_> = self.conns.iter().filter(|(_, p)| **p == n).map(|(conn, _)| *conn).collect();
@@ -593,7 +593,7 @@ fn sealed(n: u32) -> SealedGrant {
     SealedGrant { epoch: n, nonce: [0; 24], sealed: Blob::default() }
 }
 
-/// Under the CN's signature.
+/// Signs introductions with the CN's key.
 pub(super) fn sign(intros: Vec<Introduction>) -> Vec<SignedIntroduction> {
     let signature = fake_sign(&CN_KEY, Context::Introductions, &introductions::root(&intros).0);
     introductions::sign(intros, signature, &cert(ServerRole::Cn, CN_KEY))

@@ -1,4 +1,4 @@
-//! Addresses that the CN does not see are told to others only with a STUN server's word.
+//! Addresses that the CN does not see itself are told to others only if a STUN server's cookie proves them.
 
 use super::*;
 use crate::nat::cookie::{Cookie, CookieKeys, Proven, Tag};
@@ -20,7 +20,7 @@ fn cookie(client: u32, at: &str) -> Cookie {
     keys(1).issue(NOW_MS, tag, addr(at)).expect("there is a key")
 }
 
-/// A client that says it is at [`V6`], with this word for it.
+/// Returns the NAT descriptor of a client at [`V6`] that shows `cookie` as proof of the address `proven`.
 fn says(epoch: u32, proven: &str, cookie: Option<Cookie>) -> NatDescriptor {
     NatDescriptor {
         epoch,
@@ -30,13 +30,13 @@ fn says(epoch: u32, proven: &str, cookie: Option<Cookie>) -> NatDescriptor {
     }
 }
 
-/// What the DN is told of client 1, which says `nat` in its `Hello`.
-fn told(b: &mut Bench<Cn>, nat: NatDescriptor) -> NatDescriptor {
+/// Opens a session for client 1 with `nat`, and returns the descriptor that the DN gets.
+fn hello_descriptor(b: &mut Bench<Cn>, nat: NatDescriptor) -> NatDescriptor {
     accept(b, 1, 1);
-    told_by(&say(b, 1, ControlMsg::Hello(Hello { nat, ..hello(1) })))
+    sent_descriptor(&say(b, 1, ControlMsg::Hello(Hello { nat, ..hello(1) })))
 }
 
-fn told_by(out: &[Output]) -> NatDescriptor {
+fn sent_descriptor(out: &[Output]) -> NatDescriptor {
     let [DirectoryMsg::Peer(entry)] = to_dn(out)[..] else { panic!("{out:?}") };
     entry.nat.clone()
 }
@@ -48,14 +48,14 @@ fn with_keys() -> Bench<Cn> {
 }
 
 #[test]
-fn an_address_with_a_cookie_is_told_and_its_cookie_is_not() {
-    let nat = told(&mut with_keys(), says(1, V6, Some(cookie(1, V6))));
+fn an_address_with_a_cookie_is_passed_on_without_the_cookie() {
+    let nat = hello_descriptor(&mut with_keys(), says(1, V6, Some(cookie(1, V6))));
     assert_eq!(nat.candidates.len(), 1);
     assert_eq!(nat.proven[..], [Proven { addr: addr(V6), cookie: None }]);
 }
 
 #[test]
-fn a_cookie_that_is_forged_old_missing_anothers_or_of_another_address_is_worth_nothing() {
+fn an_address_without_a_valid_cookie_of_its_own_is_dropped() {
     let good = cookie(1, V6);
     let forged = Cookie { mac: [0; 16], ..good.clone() };
     let later = |b: &mut Bench<Cn>| b.now = b.now.after(secs(302));
@@ -70,7 +70,7 @@ fn a_cookie_that_is_forged_old_missing_anothers_or_of_another_address_is_worth_n
     for (why, nat, before) in cases {
         let mut b = with_keys();
         before(&mut b);
-        // the silent DN link may have gone meanwhile: what the session holds is what counts
+        // the DN connection may have timed out meanwhile, so the session's own descriptor is checked
         accept(&mut b, 1, 1);
         say(&mut b, 1, ControlMsg::Hello(Hello { nat, ..hello(1) }));
         let session = b.machine.clients[&ConnId(1)].session().expect("open");
@@ -79,12 +79,12 @@ fn a_cookie_that_is_forged_old_missing_anothers_or_of_another_address_is_worth_n
 }
 
 #[test]
-fn a_checked_address_stays_so_for_its_session_and_for_no_other() {
+fn a_checked_address_stays_valid_for_its_session_only() {
     let mut b = with_keys();
-    told(&mut b, says(1, V6, Some(cookie(1, V6))));
+    hello_descriptor(&mut b, says(1, V6, Some(cookie(1, V6))));
     b.now = b.now.after(secs(20));
     let update = |epoch, cookie| ControlMsg::Update(Update { uploads: true, nat: says(epoch, V6, cookie) });
-    assert_eq!(told_by(&say(&mut b, 1, update(2, None))).candidates.len(), 1);
+    assert_eq!(sent_descriptor(&say(&mut b, 1, update(2, None))).candidates.len(), 1);
     b.input(Input::ClientClosed { conn: ConnId(1) });
-    assert!(told(&mut b, says(3, V6, None)).candidates.is_empty());
+    assert!(hello_descriptor(&mut b, says(3, V6, None)).candidates.is_empty());
 }

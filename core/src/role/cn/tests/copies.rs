@@ -1,11 +1,11 @@
-//! Copies of an installation are told from sessions that were left behind, and get keys of their own.
+//! Copies of an installation are told apart from broken sessions, and are ordered to rekey.
 
 use super::*;
 use crate::wire::control::Retired;
 use crate::wire::directory::OfSession;
 use crate::wire::records::{LogRecord, Rekey, SignedRekey};
 
-/// Start `start` of client 1 on this connection.
+/// Opens a session for start `start` of client 1 on connection `conn`.
 fn begin(b: &mut Bench<Cn>, conn: u64, start: u32) -> Vec<Output> {
     accept(b, conn, 1);
     let secondary = List::truncated([SecondaryGuid::numbered(start)]);
@@ -21,7 +21,7 @@ fn is_ordered(out: &[Output], conn: u64) -> bool {
 }
 
 #[test]
-fn a_session_that_a_restart_left_behind_goes_and_the_new_one_keeps_its_key() {
+fn a_session_left_by_a_restart_is_closed_without_a_rekey() {
     let (mut b, ..) = whole();
     begin(&mut b, 1, 1);
     let out = begin(&mut b, 2, 2);
@@ -35,11 +35,11 @@ fn a_session_that_a_restart_left_behind_goes_and_the_new_one_keeps_its_key() {
 }
 
 #[test]
-fn what_an_ended_client_had_said_before_its_restart_does_not_make_it_a_copy() {
+fn late_messages_of_a_crashed_client_do_not_make_it_a_copy() {
     let (mut b, ..) = whole();
     begin(&mut b, 1, 1);
     begin(&mut b, 2, 2);
-    // it was under way, or is the answer to nothing
+    // messages on their way, which do not answer the challenge
     for msg in [ControlMsg::Ping, logged(1, 1)] {
         say(&mut b, 1, msg);
     }
@@ -48,7 +48,7 @@ fn what_an_ended_client_had_said_before_its_restart_does_not_make_it_a_copy() {
 }
 
 #[test]
-fn copies_that_both_answer_are_told_to_take_keys_of_their_own_and_both_go_on() {
+fn copies_that_both_answer_are_ordered_to_rekey_and_both_continue() {
     let (mut b, ..) = whole();
     begin(&mut b, 1, 1);
     begin(&mut b, 2, 2);
@@ -61,7 +61,7 @@ fn copies_that_both_answer_are_told_to_take_keys_of_their_own_and_both_go_on() {
 }
 
 #[test]
-fn another_session_of_the_same_start_takes_the_place_of_the_first_as_ever() {
+fn another_session_of_the_same_start_replaces_the_first() {
     let (mut b, ..) = whole();
     begin(&mut b, 1, 1);
     accept(&mut b, 2, 1);
@@ -71,7 +71,7 @@ fn another_session_of_the_same_start_takes_the_place_of_the_first_as_ever() {
 }
 
 #[test]
-fn no_more_copies_than_a_few_are_let_in() {
+fn the_number_of_sessions_of_a_guid_is_limited() {
     let (mut b, ..) = whole();
     for n in 1..=8 {
         assert_eq!(refusal(&begin(&mut b, u64::from(n), n), u64::from(n)), None);
@@ -80,7 +80,7 @@ fn no_more_copies_than_a_few_are_let_in() {
 }
 
 #[test]
-fn a_session_is_shown_to_its_guids_home_dn_and_answers_for_itself_when_that_doubts_it() {
+fn a_home_dn_learns_of_each_session_and_can_challenge_it() {
     let (mut b, dn, _) = whole();
     let out = begin(&mut b, 1, 1);
     let seen = all_to_dn(&out).find_map(|m| if let DirectoryMsg::Seen(s) = m { Some(s.clone()) } else { None });
@@ -98,7 +98,7 @@ fn a_session_is_shown_to_its_guids_home_dn_and_answers_for_itself_when_that_doub
 }
 
 #[test]
-fn a_dn_that_comes_back_hears_of_every_session_again() {
+fn a_reconnected_home_dn_learns_of_every_session_again() {
     let (mut b, dn, _) = whole();
     begin(&mut b, 1, 1);
     b.input(Input::DirectoryClosed { conn: dn });
@@ -117,7 +117,7 @@ fn rekey_to(old: u32, new: u32, by: u32) -> SignedRekey {
     SignedRekey { by_old: sign(by), by_new: sign(new), rekey }
 }
 
-/// The end of a GUID on its way to the ledger.
+/// Returns the record that retires a GUID, if it is sent to the ledger.
 fn evidence(out: &[Output]) -> Option<LogRecord> {
     out.iter().find_map(|o| match o {
         Output::LedgerSend { msg: LedgerMsg::Submit(LedgerRecord::Log(r)), .. } => Some(r.clone()),
@@ -131,7 +131,7 @@ fn durable(b: &mut Bench<Cn>, ledger: ConnId, id: RecordId) -> Vec<Output> {
 }
 
 #[test]
-fn a_guid_is_retired_when_the_ledger_has_its_end() {
+fn a_guid_is_retired_once_its_record_is_durable() {
     let (mut b, _, ledger) = whole();
     join(&mut b, 1);
     let out = say(&mut b, 1, ControlMsg::Rekeyed(rekey(1, 1)));
@@ -142,11 +142,11 @@ fn a_guid_is_retired_when_the_ledger_has_its_end() {
     let retired = ControlMsg::Retired(Retired { new: Guid::of(&key(50)) });
     assert_eq!(to_client(&out, 1), [&retired]);
     let out = say(&mut b, 1, ControlMsg::Rekeyed(rekey(1, 1)));
-    assert_eq!(out, [Output::ClientSend { conn: ConnId(1), msg: retired }], "told again what it says again");
+    assert_eq!(out, [Output::ClientSend { conn: ConnId(1), msg: retired }], "a repeated rekey is answered again");
 }
 
 #[test]
-fn a_session_has_one_key_to_take_whether_the_ledger_has_it_or_not() {
+fn a_session_may_send_only_one_new_key() {
     for acked in [false, true] {
         let (mut b, _, ledger) = whole();
         join(&mut b, 1);
@@ -161,7 +161,7 @@ fn a_session_has_one_key_to_take_whether_the_ledger_has_it_or_not() {
 }
 
 #[test]
-fn who_tells_its_key_to_another_session_is_answered_there() {
+fn a_rekey_is_answered_on_the_session_it_last_came_over() {
     let (mut b, _, ledger) = whole();
     join(&mut b, 1);
     let record = evidence(&say(&mut b, 1, ControlMsg::Rekeyed(rekey(1, 1)))).expect("evidence");
@@ -172,7 +172,7 @@ fn who_tells_its_key_to_another_session_is_answered_there() {
 }
 
 #[test]
-fn while_too_much_waits_for_the_ledger_a_key_is_told_to_another_cn() {
+fn a_rekey_is_turned_away_while_too_many_records_wait() {
     let (mut b, ..) = whole();
     b.cfg.usage_max = 1;
     join(&mut b, 1);
@@ -184,7 +184,7 @@ fn while_too_much_waits_for_the_ledger_a_key_is_told_to_another_cn() {
 }
 
 #[test]
-fn who_forks_its_log_after_it_has_taken_a_key_is_not_ordered_again() {
+fn a_forked_log_after_a_rekey_orders_no_other() {
     for takes in [false, true] {
         let (mut b, ..) = whole();
         join(&mut b, 1);
@@ -203,7 +203,7 @@ fn who_forks_its_log_after_it_has_taken_a_key_is_not_ordered_again() {
 }
 
 #[test]
-fn nobody_retires_anothers_guid_or_without_its_key() {
+fn only_the_holder_of_a_guids_key_can_retire_it() {
     for forged in [rekey(2, 2), rekey(1, 2)] {
         let (mut b, ..) = whole();
         join(&mut b, 1);

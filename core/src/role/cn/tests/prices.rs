@@ -1,4 +1,4 @@
-//! What sessions may ask for. Each kind of message is sent without end, at full tables; what is put out is counted.
+//! Prices: each kind of message is sent in masses, with full directories, and the resulting outputs are counted.
 
 use super::*;
 use crate::limits::{INVENTORY_PAGE_MAX, SHARES_PER_PEER_MAX};
@@ -16,7 +16,7 @@ fn update(uploads: bool, udp: bool, epoch: u32) -> ControlMsg {
     ControlMsg::Update(Update { uploads, nat: NatDescriptor { epoch, udp, ..NatDescriptor::default() } })
 }
 
-/// A client with the whole of the largest inventory, told.
+/// Returns a CN whose client 1 has registered the largest possible inventory.
 fn full() -> (Bench<Cn>, ConnId) {
     let (mut b, dn, _) = whole();
     join(&mut b, 1);
@@ -27,12 +27,12 @@ fn full() -> (Bench<Cn>, ConnId) {
     (b, dn)
 }
 
-fn peers_told(out: &[Output]) -> Vec<(bool, bool)> {
+fn peers_sent(out: &[Output]) -> Vec<(bool, bool)> {
     let peer = |m: &&DirectoryMsg| if let DirectoryMsg::Peer(e) = m { Some((e.uploads, e.nat.udp)) } else { None };
     to_dn(out).iter().filter_map(peer).collect()
 }
 
-/// Lets time pass, with a DN and a client that are there.
+/// Advances the time, with a DN and a client that keep their connections alive.
 fn pass(b: &mut Bench<Cn>, dn: ConnId, by: Duration) -> Vec<Output> {
     let mut out = Vec::new();
     let end = b.now.after(by);
@@ -44,12 +44,12 @@ fn pass(b: &mut Bench<Cn>, dn: ConnId, by: Duration) -> Vec<Output> {
     out
 }
 
-/// What comes of a message sent `times` times at once.
+/// Sends a message `times` times at once and returns the outputs.
 fn flood(b: &mut Bench<Cn>, msg: &ControlMsg, times: u32) -> Vec<Output> {
     (0..times).flat_map(|_| say(b, 1, msg.clone())).collect()
 }
 
-/// What others have to do for that, and what the client is told but for refusals.
+/// Counts the outputs that make work for other servers, and the messages to clients other than refusals.
 fn work(out: &[Output]) -> usize {
     let is_work = |o: &&Output| match o {
         Output::ClientSend { msg, .. } => !matches!(msg, ControlMsg::QueryFailed(_)),
@@ -65,49 +65,49 @@ fn work(out: &[Output]) -> usize {
 fn an_update_that_changes_nothing_ends_at_the_cn() {
     let (mut b, _) = full();
     let first = say(&mut b, 1, update(false, true, 1));
-    assert_eq!(peers_told(&first), [(false, true)]);
+    assert_eq!(peers_sent(&first), [(false, true)]);
     let out = flood(&mut b, &update(false, true, 1), 10_000);
     assert!(out.is_empty(), "{:?}", out.first());
-    // an older one says nothing either
+    // an update with an older epoch changes nothing either
     assert!(say(&mut b, 1, update(false, false, 0)).is_empty());
 }
 
 #[test]
-fn an_update_there_and_back_again_and_again_is_told_as_often_as_it_is_paid() {
+fn alternating_updates_reach_dns_only_as_often_as_they_are_paid() {
     let (mut b, dn) = full();
     pass(&mut b, dn, secs(30));
-    let mut told = Vec::new();
+    let mut sent = Vec::new();
     for n in 0..1_200 {
-        // twenty a second for a minute
+        // twenty updates a second for a minute
         let out = say(&mut b, 1, update(n % 2 == 0, true, 1));
-        told.extend(peers_told(&out));
-        told.extend(peers_told(&pass(&mut b, dn, Duration::from_millis(50))));
+        sent.extend(peers_sent(&out));
+        sent.extend(peers_sent(&pass(&mut b, dn, Duration::from_millis(50))));
     }
-    assert!(told.len() <= 130, "{}", told.len());
-    told.dedup();
-    assert!((1..=5).contains(&told.len()), "{}: each moves all that it shares", told.len());
+    assert!(sent.len() <= 130, "{}", sent.len());
+    sent.dedup();
+    assert!((1..=5).contains(&sent.len()), "{}: each moves all that it shares", sent.len());
 }
 
 #[test]
-fn the_newest_state_is_told_in_the_end() {
+fn the_newest_state_reaches_the_dns_in_the_end() {
     let (mut b, dn) = full();
     for n in 0..20 {
         say(&mut b, 1, update(n % 2 == 0, true, 1));
     }
     let out = say(&mut b, 1, update(true, true, 2));
-    assert!(peers_told(&out).is_empty() && refusal(&out, 1).is_none());
-    let told = peers_told(&pass(&mut b, dn, secs(76)));
-    assert_eq!(told.last(), Some(&(true, true)));
-    assert_eq!(told.len(), 1, "once, whatever was between");
+    assert!(peers_sent(&out).is_empty() && refusal(&out, 1).is_none());
+    let sent = peers_sent(&pass(&mut b, dn, secs(76)));
+    assert_eq!(sent.last(), Some(&(true, true)));
+    assert_eq!(sent.len(), 1, "once, whatever was between");
 }
 
 #[test]
-fn who_turns_uploads_off_is_introduced_to_nobody_even_before_it_can_pay_to_say_so() {
+fn a_client_without_uploads_is_not_introduced_even_if_its_update_waits() {
     let (mut b, dn) = full();
     for n in 0..20 {
         say(&mut b, 1, update(n % 2 == 0, true, 1));
     }
-    assert!(peers_told(&say(&mut b, 1, update(false, true, 1))).is_empty());
+    assert!(peers_sent(&say(&mut b, 1, update(false, true, 1))).is_empty());
     let introduce = Introduce {
         intro: introductions::tests::answer(vec![introductions::tests::intro(1)]).remove(0),
         nat: NatDescriptor::default(),
@@ -119,17 +119,17 @@ fn who_turns_uploads_off_is_introduced_to_nobody_even_before_it_can_pay_to_say_s
 }
 
 #[test]
-fn renewals_of_a_nat_that_move_no_list_are_told_at_once() {
+fn updates_within_a_class_reach_the_dns_at_once() {
     let (mut b, _) = full();
     for n in 0..30 {
         let nat = NatDescriptor { epoch: 1, hairpin: n % 2 == 0, ..NatDescriptor::default() };
         let out = say(&mut b, 1, ControlMsg::Update(Update { uploads: true, nat }));
-        assert_eq!(peers_told(&out).len(), 1, "{n}");
+        assert_eq!(peers_sent(&out).len(), 1, "{n}");
     }
 }
 
 #[test]
-fn a_flood_of_wishes_leaves_the_books_alone() {
+fn a_flood_of_requests_does_not_hold_up_accounting() {
     let (mut b, ..) = whole();
     join(&mut b, 1);
     for n in 0..1_000 {
@@ -176,7 +176,7 @@ fn each_kind_of_message_makes_no_more_work_than_it_pays_for() {
 }
 
 #[test]
-fn a_log_that_is_forked_again_and_again_fills_no_queue() {
+fn a_log_forked_again_and_again_fills_no_queue() {
     let (mut b, ..) = whole();
     b.cfg.logs = true;
     join(&mut b, 1);
@@ -190,16 +190,16 @@ fn a_log_that_is_forked_again_and_again_fills_no_queue() {
 }
 
 #[test]
-fn an_inventory_that_cannot_be_paid_is_asked_for_anew_when_it_can() {
+fn an_unpaid_inventory_is_requested_again_once_it_can_be_paid() {
     let (mut b, dn, _) = whole();
     join(&mut b, 1);
-    let mut told = 0;
+    let mut sent = 0;
     for seq in 1..=150 {
         let out = say(&mut b, 1, page(seq, seq % 50 == 1, 0));
         assert_eq!(refusal(&out, 1), None);
-        told += to_dn(&out).len();
+        sent += to_dn(&out).len();
     }
-    assert_eq!(told, 100, "as many versions as are earned in a minute");
+    assert_eq!(sent, 100, "as many versions as are earned in a minute");
     let out = pass(&mut b, dn, secs(60));
     let readd = to_client(&out, 1).iter().filter(|m| matches!(m, ControlMsg::ReaddRequest(_))).count();
     assert_eq!(readd, 1);
@@ -210,7 +210,7 @@ fn an_inventory_that_cannot_be_paid_is_asked_for_anew_when_it_can() {
 }
 
 #[test]
-fn what_is_told_again_because_dns_come_and_go_costs_nothing() {
+fn inventories_repeated_for_a_reconnected_dn_are_free() {
     let (mut b, dn) = full();
     let (mut dn, mut seq) = (dn, 44);
     for _ in 0..20 {

@@ -1,10 +1,10 @@
-//! Who is left to the edge: suspects, who are told of nobody and offered to nobody, and downloads without receipts.
+//! Clients and downloads that get no peers: suspects in quarantine, and downloads without receipts.
 
 use super::*;
 use crate::wire::ledger::QuarantinePage;
 
-/// The ledger says who is in quarantine, in pages of one.
-fn told(b: &mut Bench<Cn>, ledger: ConnId, clients: &[u32]) -> Vec<Output> {
+/// Sends the list of quarantined clients, in pages of one.
+fn send_list(b: &mut Bench<Cn>, ledger: ConnId, clients: &[u32]) -> Vec<Output> {
     let page = |guids: Vec<Guid>, last| {
         let msg = LedgerMsg::Quarantine(QuarantinePage { guids: List::truncated(guids), last });
         Input::Ledger { conn: ledger, msg }
@@ -17,42 +17,42 @@ fn told(b: &mut Bench<Cn>, ledger: ConnId, clients: &[u32]) -> Vec<Output> {
     b.input(page(vec![], true))
 }
 
-/// What the DN is told of whether a client may be offered.
+/// Returns, for each entry sent to the DN, whether the client may be offered.
 fn offerable(out: &[Output]) -> Vec<(Guid, bool)> {
     let peer = |m: &DirectoryMsg| if let DirectoryMsg::Peer(e) = m { Some((e.guid, e.uploads)) } else { None };
     to_dn(out).into_iter().filter_map(peer).collect()
 }
 
-fn nobody_is_told(out: &[Output]) -> bool {
+fn gets_no_peers(out: &[Output]) -> bool {
     matches!(to_client(out, 1)[..], [ControlMsg::Introductions(a)] if a.peers.is_empty())
 }
 
 #[test]
-fn who_is_quarantined_is_told_of_nobody_and_offered_to_nobody_until_let_out() {
+fn a_quarantined_client_gets_no_peers_and_is_offered_to_nobody() {
     let (mut b, dn, ledger) = whole();
     join(&mut b, 1);
     join(&mut b, 2);
     let guid = Guid::of(&key(1));
-    assert_eq!(offerable(&told(&mut b, ledger, &[1, 9])), [(guid, false)], "and of others nothing is said");
+    assert_eq!(offerable(&send_list(&mut b, ledger, &[1, 9])), [(guid, false)], "no entry for other clients");
     let out = say(&mut b, 1, query());
-    assert!(nobody_is_told(&out) && to_dn(&out).is_empty(), "{out:?}");
-    // its user's wishes change nothing, nor does its coming again
+    assert!(gets_no_peers(&out) && to_dn(&out).is_empty(), "{out:?}");
+    // neither the user's settings nor a new session ends the quarantine
     let nat = NatDescriptor { hairpin: true, ..NatDescriptor::default() };
     let update = ControlMsg::Update(Update { uploads: true, nat });
     assert_eq!(offerable(&say(&mut b, 1, update)), [(guid, false)]);
     b.input(Input::ClientClosed { conn: ConnId(1) });
     assert_eq!(offerable(&join(&mut b, 1)), [(guid, false)]);
-    assert!(nobody_is_told(&say(&mut b, 1, query())));
-    // an introduction that was on its way to it ends here
+    assert!(gets_no_peers(&say(&mut b, 1, query())));
+    // an introduction that is on its way to the client ends here
     let intro = introductions::tests::answer(vec![introductions::tests::intro(1)]).remove(0);
     let introduce = crate::wire::control::Introduce { intro, nat: NatDescriptor::default(), ticket: None };
     let session = b.machine.clients[&ConnId(1)].session().expect("open").id;
     let from = Route { link: 9, session: SessionId(7) };
     let deliver = DirectoryMsg::Deliver(Deliver { session, from, introduce });
     assert!(to_client(&b.input(Input::Directory { conn: dn, msg: deliver }), 1).is_empty());
-    // others are not concerned
+    // other clients are not affected
     select_req(&ask_as(&mut b, 2));
-    assert_eq!(offerable(&told(&mut b, ledger, &[])), [(guid, true)]);
+    assert_eq!(offerable(&send_list(&mut b, ledger, &[])), [(guid, true)]);
     select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));
 }
 
@@ -62,22 +62,22 @@ fn ask_as(b: &mut Bench<Cn>, n: u32) -> Vec<Output> {
 }
 
 #[test]
-fn without_the_ledger_its_last_word_counts_and_half_a_list_is_none() {
+fn without_the_ledger_the_last_complete_list_counts() {
     let (mut b, _, ledger) = whole();
     join(&mut b, 1);
-    told(&mut b, ledger, &[1]);
+    send_list(&mut b, ledger, &[1]);
     let half = LedgerMsg::Quarantine(QuarantinePage { guids: List::default(), last: false });
     b.input(Input::Ledger { conn: ledger, msg: half });
     b.input(Input::LedgerClosed { conn: ledger });
-    assert!(nobody_is_told(&say(&mut b, 1, query())));
+    assert!(gets_no_peers(&say(&mut b, 1, query())));
     let again = ledger_conn(&b.wait(secs(10))).expect("dialled again");
     b.input(Input::LedgerOpened { conn: again });
-    told(&mut b, again, &[2]);
+    send_list(&mut b, again, &[2]);
     select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));
 }
 
 #[test]
-fn a_download_that_gives_no_receipts_is_told_so_and_when_to_ask_again() {
+fn a_download_without_receipts_is_refused_with_a_retry_time() {
     let (mut b, dn, _) = whole();
     join(&mut b, 1);
     let req = select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));

@@ -1,11 +1,12 @@
-//! Who is introduced is recorded before it is told: bytes of an introduction that was not are not billed.
+//! Introductions are recorded before clients learn of them: bytes of an unrecorded introduction are not billed.
 
 use super::*;
 use crate::wire::ledger::LedgerAck;
 use crate::wire::place::{Locality, Place};
 use crate::wire::records::{GrantRecord, LedgerRecord, LogEvent, Offered};
 
-/// A signed answer to the query of client 1, before it is told; and the DN's and the ledger's connections.
+/// Returns a CN just after it got the signature for the query of client 1, with the connections of its DN and ledger
+/// and the outputs so far.
 fn signed_by(spool: bool, usage_max: u32) -> (Bench<Cn>, [ConnId; 2], Vec<Output>) {
     let (mut b, dn, ledger) = whole();
     join(&mut b, 1);
@@ -14,7 +15,7 @@ fn signed_by(spool: bool, usage_max: u32) -> (Bench<Cn>, [ConnId; 2], Vec<Output
     (b, [dn, ledger], out)
 }
 
-/// Another query, up to its signed answer.
+/// Runs another query of client 1, up to the signature of its introductions.
 fn offered_by(b: &mut Bench<Cn>, dn: ConnId) -> Vec<Output> {
     let req = select_req(&ask(b, Some(signed_grant(grant_of(1)))));
     let peers = List::truncated([SelectedPeer {
@@ -30,18 +31,18 @@ fn offered_by(b: &mut Bench<Cn>, dn: ConnId) -> Vec<Output> {
     b.input(Input::Signed { req: *req, signature })
 }
 
-/// The same without a spool.
+/// Returns the same without a spool, with the ledger's connection only.
 fn signed() -> (Bench<Cn>, ConnId, Vec<Output>) {
     let (b, [_, ledger], out) = signed_by(false, 100);
     (b, ledger, out)
 }
 
-/// Nobody is told of anybody, neither here nor there.
-fn told_nobody(out: &[Output]) -> bool {
+/// Returns whether neither client 1 nor the other side has been told of an introduction.
+fn no_peers_sent(out: &[Output]) -> bool {
     !answered(out) && !to_dn(out).iter().any(|m| matches!(m, DirectoryMsg::Relay(_)))
 }
 
-/// A write to the spool.
+/// Returns the write to the spool, if there is one.
 fn save(out: &[Output]) -> Option<(ReqId, Vec<LedgerRecord>, Vec<RecordId>)> {
     out.iter().find_map(|o| match o {
         Output::Save { req, records, acked } => Some((*req, records.clone(), acked.clone())),
@@ -49,7 +50,7 @@ fn save(out: &[Output]) -> Option<(ReqId, Vec<LedgerRecord>, Vec<RecordId>)> {
     })
 }
 
-/// The record of the offer that goes to the ledger.
+/// Returns the record of the offer that is sent to the ledger.
 fn recorded(out: &[Output]) -> (RecordId, &Offered) {
     let found = out.iter().find_map(|o| match o {
         Output::LedgerSend { msg: LedgerMsg::Submit(LedgerRecord::Log(r)), .. } => match &r.event {
@@ -70,7 +71,7 @@ fn answered(out: &[Output]) -> bool {
 }
 
 #[test]
-fn peers_are_named_when_the_ledger_has_recorded_them() {
+fn peers_are_named_once_the_ledger_has_recorded_the_offer() {
     let (mut b, ledger, out) = signed();
     let (id, offered) = recorded(&out);
     assert_eq!((offered.download, offered.peers[0].upload_key), (DownloadId::numbered(5), PublicKey::numbered(200)));
@@ -81,7 +82,7 @@ fn peers_are_named_when_the_ledger_has_recorded_them() {
 }
 
 #[test]
-fn a_ledger_that_is_away_delays_peers_by_half_a_second_and_gets_the_record_later() {
+fn an_absent_ledger_delays_peers_by_half_a_second() {
     let (mut b, ledger, out) = signed();
     let (id, _) = recorded(&out);
     b.input(Input::LedgerClosed { conn: ledger });
@@ -90,19 +91,19 @@ fn a_ledger_that_is_away_delays_peers_by_half_a_second_and_gets_the_record_later
 }
 
 #[test]
-fn nobody_is_introduced_for_whose_record_there_is_no_room() {
+fn without_room_for_the_record_nobody_is_introduced() {
     for spool in [false, true] {
         let (_, _, out) = signed_by(spool, 0);
         assert_eq!(failed(&out, 1), Some(QueryError::Unavailable));
-        assert!(told_nobody(&out) && save(&out).is_none());
+        assert!(no_peers_sent(&out) && save(&out).is_none());
     }
 }
 
 #[test]
-fn with_a_spool_peers_are_named_when_they_are_written_down_wherever_the_ledger_is() {
+fn with_a_spool_peers_are_named_once_the_write_is_durable() {
     let (mut b, [_, ledger], out) = signed_by(true, 100);
     b.input(Input::LedgerClosed { conn: ledger });
-    assert!(told_nobody(&out));
+    assert!(no_peers_sent(&out));
     let (req, records, _) = save(&out).expect("a write");
     let out = b.input(Input::Saved { req, ok: true });
     assert!(answered(&out) && to_dn(&out).iter().any(|m| matches!(m, DirectoryMsg::Relay(_))));
@@ -110,23 +111,23 @@ fn with_a_spool_peers_are_named_when_they_are_written_down_wherever_the_ledger_i
 }
 
 #[test]
-fn with_a_spool_that_fails_or_dawdles_nobody_is_named_and_the_edge_goes_on() {
+fn with_a_failed_or_slow_spool_the_query_fails() {
     let (mut b, _, out) = signed_by(true, 100);
     let (req, records, _) = save(&out).expect("a write");
     let out = b.input(Input::Saved { req, ok: false });
     assert!(out.contains(&Output::Count(Metric::SpoolFailed)));
-    assert_eq!((failed(&out, 1), told_nobody(&out)), (Some(QueryError::Unavailable), true));
-    assert!(!b.machine.ledger.holds(records[0].id()), "what nobody was told of is not recorded");
+    assert_eq!((failed(&out, 1), no_peers_sent(&out)), (Some(QueryError::Unavailable), true));
+    assert!(!b.machine.ledger.holds(records[0].id()), "an offer that nobody learned of is not recorded");
 
     let (mut b, _, out) = signed_by(true, 100);
     let (req, ..) = save(&out).expect("a write");
     let out = b.wait(b.cfg.select_within);
-    assert_eq!((failed(&out, 1), told_nobody(&out)), (Some(QueryError::Unavailable), true));
-    assert!(told_nobody(&b.input(Input::Saved { req, ok: true })), "too late");
+    assert_eq!((failed(&out, 1), no_peers_sent(&out)), (Some(QueryError::Unavailable), true));
+    assert!(no_peers_sent(&b.input(Input::Saved { req, ok: true })), "too late");
 }
 
 #[test]
-fn the_first_peers_of_a_download_have_its_grant_recorded_and_shown_to_the_ledger() {
+fn the_first_peers_of_a_download_have_its_grant_recorded() {
     let signed = signed_grant(grant_of(1));
     let (mut b, [dn, _], out) = signed_by(true, 100);
     let (req, records, _) = save(&out).expect("a write");
@@ -134,7 +135,7 @@ fn the_first_peers_of_a_download_have_its_grant_recorded_and_shown_to_the_ledger
     assert_eq!((&records[0], records.len()), (&granted, 2), "no edge may ever be asked for a byte of it");
     let out = b.input(Input::Saved { req, ok: false });
     assert!(!out.iter().any(|o| matches!(o, Output::LedgerSend { .. })));
-    // asked again: written again, and from then on never more
+    // the next query writes the grant again; once it is durable no query does
     let mut again = |ok| {
         let (req, records, _) = save(&offered_by(&mut b, dn)).expect("a write");
         let out = b.input(Input::Saved { req, ok });
@@ -145,30 +146,30 @@ fn the_first_peers_of_a_download_have_its_grant_recorded_and_shown_to_the_ledger
 }
 
 #[test]
-fn a_dn_that_is_lost_before_the_offer_is_written_down_introduces_nobody() {
+fn a_dn_lost_before_the_write_introduces_nobody() {
     for spool in [false, true] {
         let (mut b, [dn, _], _) = signed_by(spool, 100);
         let out = b.input(Input::DirectoryClosed { conn: dn });
-        assert_eq!((failed(&out, 1), told_nobody(&out)), (Some(QueryError::Unavailable), true));
+        assert_eq!((failed(&out, 1), no_peers_sent(&out)), (Some(QueryError::Unavailable), true));
     }
 }
 
 #[test]
-fn what_the_ledger_has_leaves_the_spool_and_what_a_crash_leaves_there_is_sent_again() {
+fn acknowledged_records_leave_the_spool_and_others_are_sent_again() {
     let (mut b, [_, ledger], out) = signed_by(true, 100);
     let (req, records, _) = save(&out).expect("a write");
     let ids: Vec<_> = records.iter().map(LedgerRecord::id).collect();
     b.input(Input::Saved { req, ok: true });
     let acked = |ids: &[RecordId]| LedgerMsg::Ack(LedgerAck { ids: List::truncated(ids.iter().copied()) });
-    // another CN starts on the same spool
-    let (mut after, _, its_ledger) = whole();
+    // another CN starts with the same spool
+    let (mut after, _, ledger_after) = whole();
     let out = after.input(Input::Restored { records: records.clone() });
     assert_eq!(recorded(&out).0, ids[1]);
-    for (b, conn) in [(&mut b, ledger), (&mut after, its_ledger)] {
+    for (b, conn) in [(&mut b, ledger), (&mut after, ledger_after)] {
         assert!(save(&b.input(Input::Ledger { conn, msg: acked(&ids) })).is_none(), "in its own time");
         let (req, records, out) = save(&b.wait(secs(1))).expect("a write");
         assert_eq!((records, &out), (vec![], &ids));
-        // a disk that refuses is asked again
+        // a failed write is repeated
         b.input(Input::Saved { req, ok: false });
         let (req, _, out) = save(&b.wait(secs(1))).expect("a write");
         assert_eq!(out, ids);
@@ -178,7 +179,7 @@ fn what_the_ledger_has_leaves_the_spool_and_what_a_crash_leaves_there_is_sent_ag
 }
 
 #[test]
-fn a_cn_that_stops_takes_out_of_its_spool_what_the_ledger_has() {
+fn a_stopping_cn_deletes_acknowledged_records_from_its_spool() {
     let (mut b, [_, ledger], out) = signed_by(true, 100);
     let (req, records, _) = save(&out).expect("a write");
     b.input(Input::Saved { req, ok: true });
@@ -191,7 +192,7 @@ fn a_cn_that_stops_takes_out_of_its_spool_what_the_ledger_has() {
 }
 
 #[test]
-fn a_stopping_cn_asks_a_disk_that_refuses_again_in_a_while() {
+fn a_stopping_cn_repeats_a_failed_write_after_a_pause() {
     let (mut b, [_, ledger], out) = signed_by(true, 100);
     let (req, records, _) = save(&out).expect("a write");
     b.input(Input::Saved { req, ok: true });
@@ -207,7 +208,7 @@ fn a_stopping_cn_asks_a_disk_that_refuses_again_in_a_while() {
 }
 
 #[test]
-fn a_client_that_was_located_is_told_so_to_the_dns_and_to_the_ledger() {
+fn a_clients_location_goes_to_the_dns_and_to_the_ledger() {
     let (mut b, dn, ledger) = whole();
     (b.cfg.logs, b.cfg.geolocation) = (true, true);
     let out = accept(&mut b, 1, 1);
@@ -217,18 +218,18 @@ fn a_client_that_was_located_is_told_so_to_the_dns_and_to_the_ledger() {
     let place = Place { locality, at: None };
     b.input(Input::Located { conn: ConnId(1), place });
     let out = say(&mut b, 1, ControlMsg::Hello(hello(1)));
-    let told = out.iter().find_map(|o| match o {
+    let sent = out.iter().find_map(|o| match o {
         Output::DirectorySend { conn, msg: DirectoryMsg::Peer(entry) } if *conn == dn => Some(entry.locality),
         _ => None,
     });
-    assert_eq!(told, Some(locality));
+    assert_eq!(sent, Some(locality));
     let logged = out.iter().any(|o| {
         matches!(o, Output::LedgerSend { conn, msg: LedgerMsg::Submit(LedgerRecord::Log(r)) }
             if *conn == ledger && r.event == LogEvent::Located(place))
     });
     assert!(logged, "{out:?}");
 
-    // of one that nobody could locate nothing is said
+    // a client that geolocation cannot place gets no such record
     accept(&mut b, 2, 2);
     let out = say(&mut b, 2, ControlMsg::Hello(hello(2)));
     let located = |o: &Output| {

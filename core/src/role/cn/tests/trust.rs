@@ -1,4 +1,4 @@
-//! What a grant is bound to, and what providers have withdrawn.
+//! Bindings of a grant, withdrawn versions, and forked logs.
 
 use super::*;
 use crate::accounting::grants::tests::each_binding_changed;
@@ -20,22 +20,22 @@ fn a_query_with_any_binding_of_its_grant_changed_is_refused() {
 }
 
 #[test]
-fn what_is_withdrawn_is_told_to_all_asked_for_by_nobody_and_listed_nowhere() {
+fn a_withdrawn_version_is_announced_and_no_longer_shared() {
     let (mut b, ..) = whole();
     join(&mut b, 1);
     let (gone, other) = (grant_of(1).version, VersionId::numbered(9));
-    let told = |out: &[Output]| -> Vec<VersionId> {
+    let announced = |out: &[Output]| -> Vec<VersionId> {
         let of = |m: &ControlMsg| if let ControlMsg::Withdraw(w) = m { w.versions.to_vec() } else { Vec::new() };
         to_client(out, 1).into_iter().flat_map(of).collect()
     };
-    assert_eq!(told(&b.input(Input::Withdrawn { versions: vec![gone] })), [gone]);
-    assert!(b.input(Input::Withdrawn { versions: vec![gone] }).is_empty(), "told once");
+    assert_eq!(announced(&b.input(Input::Withdrawn { versions: vec![gone] })), [gone]);
+    assert!(b.input(Input::Withdrawn { versions: vec![gone] }).is_empty(), "announced once");
     assert_eq!(failed(&ask(&mut b, Some(signed_grant(grant_of(1)))), 1), Some(QueryError::PeersForbidden));
     let shared = |version| Shared { version, complete: true };
     let add = List::truncated([shared(gone), shared(other)]);
     let page = Inventory { seq: 1, reset: true, last: true, add, remove: List::default() };
     let out = say(&mut b, 1, ControlMsg::Inventory(page));
-    assert_eq!(told(&out), [gone], "who comes with it later is told, too");
+    assert_eq!(announced(&out), [gone], "a client that registers it later learns of it, too");
     let [DirectoryMsg::Shares(shares)] = to_dn(&out)[..] else { panic!("{out:?}") };
     assert_eq!(shares.add.iter().map(|s| s.version).collect::<Vec<_>>(), [other]);
     b.input(Input::Withdrawn { versions: vec![] });
@@ -43,13 +43,13 @@ fn what_is_withdrawn_is_told_to_all_asked_for_by_nobody_and_listed_nowhere() {
 }
 
 #[test]
-fn a_log_that_forks_reaches_the_ledger_as_evidence_and_a_head_for_another_record_is_a_violation() {
+fn a_forked_log_reaches_the_ledger_and_a_false_head_is_refused() {
     let (mut b, _, _) = whole();
     b.cfg.logs = true;
     join(&mut b, 1);
     let mut heads = Vec::new();
     for n in [1, 2] {
-        // both at the first place of one log, as two copies of a machine that ran would write them
+        // both records have the first place of one log, as two running copies of a machine would write them
         let record = usage(n, 1);
         let head = Log::default().append(SecondaryGuid::numbered(1), &record);
         let signature = fake_sign(&key(1), SignContext::LogHead, &head.to_bytes());
@@ -71,18 +71,18 @@ fn a_log_that_forks_reaches_the_ledger_as_evidence_and_a_head_for_another_record
 }
 
 #[test]
-fn an_uploader_says_that_it_got_no_receipts_while_its_introduction_serves_or_soon_after() {
+fn missing_receipts_can_be_reported_only_until_soon_after_the_end() {
     let intro = introductions::tests::intro(1);
     let serve_until_ms = NOW_MS + 60_000;
     let last_ms = serve_until_ms + introductions::TOLD_WITHIN_MS;
     let intro = Introduction { uploader_key: hello(1).upload_key, serve_until_ms, ..intro };
-    let told = Unreceipted { intro: introductions::tests::answer(vec![intro]).remove(0), owed: 1, receipted: 0 };
+    let report = Unreceipted { intro: introductions::tests::answer(vec![intro]).remove(0), owed: 1, receipted: 0 };
     for (at_ms, counts) in [(NOW_MS, true), (last_ms, true), (last_ms + 1, false)] {
         let (mut b, ..) = whole();
         b.input(Input::WallClock { unix_ms: at_ms });
         (1..=2).for_each(|n| drop(join(&mut b, n)));
         let reaches = |out: Vec<Output>| to_dn(&out).iter().any(|m| matches!(m, DirectoryMsg::Unreceipted(_)));
-        assert_eq!(reaches(say(&mut b, 1, ControlMsg::Unreceipted(told.clone()))), counts);
-        assert!(!reaches(say(&mut b, 2, ControlMsg::Unreceipted(told.clone()))), "another's");
+        assert_eq!(reaches(say(&mut b, 1, ControlMsg::Unreceipted(report.clone()))), counts);
+        assert!(!reaches(say(&mut b, 2, ControlMsg::Unreceipted(report.clone()))), "another's");
     }
 }

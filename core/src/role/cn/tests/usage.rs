@@ -1,5 +1,5 @@
-//! Usage records on their way to the ledger, and checkpoints: a record is acknowledged when it and its place are
-//! durable, and what contradicts a checkpoint is evidence.
+//! Usage records on their way to the ledger, and checkpoints: a record is acknowledged once it and its log head are
+//! durable, and a head that contradicts a checkpoint is evidence.
 
 use super::*;
 use crate::wire::records::{Checkpoint, SignedCheckpoint};
@@ -20,7 +20,7 @@ fn a_usage_record_is_acknowledged_only_when_the_ledger_has_it() {
 }
 
 #[test]
-fn a_ledger_that_comes_back_gets_every_record_again() {
+fn a_reconnected_ledger_gets_every_unacknowledged_record_again() {
     let (mut b, _, ledger) = whole();
     join(&mut b, 1);
     say(&mut b, 1, logged(1, 1));
@@ -33,7 +33,7 @@ fn a_ledger_that_comes_back_gets_every_record_again() {
 }
 
 #[test]
-fn records_that_do_not_fit_are_set_aside_without_acknowledgement() {
+fn records_beyond_the_limit_are_dropped_without_acknowledgement() {
     let mut b = bench();
     b.cfg.usage_max = 1;
     join(&mut b, 1);
@@ -43,7 +43,7 @@ fn records_that_do_not_fit_are_set_aside_without_acknowledgement() {
     assert_eq!(b.machine.usage_waiting(), 1);
 }
 
-/// With a ledger that is told of heads, and client 1.
+/// Returns a CN that sends log heads to the ledger, with client 1 joined.
 fn logging() -> (Bench<Cn>, ConnId) {
     let (mut b, _, ledger) = whole();
     b.cfg.logs = true;
@@ -51,8 +51,8 @@ fn logging() -> (Bench<Cn>, ConnId) {
     (b, ledger)
 }
 
-/// What the ledger was given, by id: heads, then records.
-fn told(out: &[Output]) -> (Vec<RecordId>, Vec<RecordId>) {
+/// Returns the ids of records sent to the ledger: log heads, then usage records.
+fn ledger_ids(out: &[Output]) -> (Vec<RecordId>, Vec<RecordId>) {
     let records = out.iter().filter_map(|o| match o {
         Output::LedgerSend { msg: LedgerMsg::Submit(record), .. } => Some(record),
         _ => None,
@@ -73,7 +73,7 @@ fn checkpoint(out: &[Output]) -> Option<SignedCheckpoint> {
         .find_map(|m| if let ControlMsg::UsageAck(a) = m { a.checkpoint.clone() } else { None })
 }
 
-/// A record of client 1 that stands at the next place of `log`.
+/// Returns a record of client 1 with the next head of `log`.
 fn next(log: &mut Log, id: u32) -> Logged {
     let ControlMsg::Usage(Logged { record, .. }) = logged(id, 1) else { panic!("a record") };
     let head = log.append(SecondaryGuid::numbered(1), &record);
@@ -82,11 +82,11 @@ fn next(log: &mut Log, id: u32) -> Logged {
 }
 
 #[test]
-fn a_record_is_acknowledged_once_it_and_its_place_are_durable_with_the_cns_word_for_the_place() {
+fn a_record_is_acknowledged_with_a_checkpoint_once_it_is_durable() {
     for record_first in [true, false] {
         let (mut b, ledger) = logging();
         let logged = next(&mut Log::default(), 1);
-        let (heads, records) = told(&say(&mut b, 1, ControlMsg::Usage(logged.clone())));
+        let (heads, records) = ledger_ids(&say(&mut b, 1, ControlMsg::Usage(logged.clone())));
         let (first, then) = if record_first { (records[0], heads[0]) } else { (heads[0], records[0]) };
         assert!(acked(&mut b, ledger, first).iter().all(|o| matches!(o, Output::Count(_))), "the other is not yet");
         let out = acked(&mut b, ledger, then);
@@ -98,20 +98,20 @@ fn a_record_is_acknowledged_once_it_and_its_place_are_durable_with_the_cns_word_
 }
 
 #[test]
-fn a_record_that_is_sent_again_while_its_place_is_not_durable_is_acknowledged_once() {
+fn a_repeated_record_with_a_head_not_yet_durable_is_acknowledged_once() {
     let (mut b, ledger) = logging();
     let logged = next(&mut Log::default(), 1);
-    let (heads, records) = told(&say(&mut b, 1, ControlMsg::Usage(logged.clone())));
+    let (heads, records) = ledger_ids(&say(&mut b, 1, ControlMsg::Usage(logged.clone())));
     acked(&mut b, ledger, records[0]);
     say(&mut b, 1, ControlMsg::Usage(logged));
     assert!(checkpoint(&acked(&mut b, ledger, heads[0])).is_none());
     let out = acked(&mut b, ledger, records[0]);
     assert!(checkpoint(&sign(&mut b, &out)).is_some());
-    assert!(b.machine.usage.is_empty() && b.machine.places.is_empty());
+    assert!(b.machine.usage.is_empty() && b.machine.pending_heads.is_empty());
 }
 
-/// A client that comes to a CN which never saw its log, with a checkpoint of it.
-fn comes_with(checkpoint: SignedCheckpoint) -> Bench<Cn> {
+/// Returns a CN that client 1 has joined with a checkpoint; it has never seen the client's log.
+fn joined_with(checkpoint: SignedCheckpoint) -> Bench<Cn> {
     let (mut b, ..) = whole();
     b.cfg.logs = true;
     accept(&mut b, 1, 1);
@@ -126,38 +126,38 @@ fn signed(head: &SignedHead) -> SignedCheckpoint {
 }
 
 #[test]
-fn a_cn_that_never_saw_a_log_tells_what_goes_on_from_its_checkpoint_from_what_was_written_anew() {
+fn a_checkpoint_tells_a_continued_log_from_a_forked_one() {
     let mut log = Log::default();
     let before = log;
     let first = next(&mut log, 1);
-    let goes_on = next(&mut log, 2);
+    let continued = next(&mut log, 2);
     let anew = next(&mut before.clone(), 3);
     let mut other = before;
     next(&mut other, 4);
     let after_another = next(&mut other, 5);
-    for (logged, forked) in [(first.clone(), false), (goes_on, false), (anew, true), (after_another, true)] {
-        let mut b = comes_with(signed(&first.head));
+    for (logged, forked) in [(first.clone(), false), (continued, false), (anew, true), (after_another, true)] {
+        let mut b = joined_with(signed(&first.head));
         let out = say(&mut b, 1, ControlMsg::Usage(logged.clone()));
         assert_eq!(out.contains(&Output::Count(Metric::LogForked)), forked, "{logged:?}");
-        // both sides of a contradiction are in the ledger's hands
-        assert_eq!(told(&out).0.len(), 1 + usize::from(forked));
-        assert_eq!(told(&out).1, [logged.record.id], "and nothing is lost by it");
+        // both of the contradicting heads are sent to the ledger
+        assert_eq!(ledger_ids(&out).0.len(), 1 + usize::from(forked));
+        assert_eq!(ledger_ids(&out).1, [logged.record.id], "and nothing is lost by it");
     }
 }
 
 #[test]
-fn a_checkpoint_that_no_cn_has_signed_is_none() {
+fn a_checkpoint_without_a_cns_signature_is_ignored() {
     let mut log = Log::default();
     let first = next(&mut log, 1);
     let anew = next(&mut Log::default(), 3);
     let mut forged = signed(&first.head);
     forged.signature.0[0] ^= 1;
-    let mut b = comes_with(forged);
+    let mut b = joined_with(forged);
     assert!(!say(&mut b, 1, ControlMsg::Usage(anew)).contains(&Output::Count(Metric::LogForked)));
 }
 
 #[test]
-fn a_session_that_sends_records_without_end_is_acknowledged_no_more_of_them_than_so_many_a_minute() {
+fn the_number_of_records_per_session_and_minute_is_limited() {
     let (mut b, ..) = whole();
     join(&mut b, 1);
     join(&mut b, 2);
@@ -168,8 +168,8 @@ fn a_session_that_sends_records_without_end_is_acknowledged_no_more_of_them_than
     assert_eq!(taken(&mut b, 0..130), 120);
     assert_eq!(submitted(&say(&mut b, 2, logged(500, 2))).len(), 1, "others are not held up");
     b.now = b.now.after(secs(10));
-    assert_eq!(taken(&mut b, 120..200), 20, "those that were set aside come again");
+    assert_eq!(taken(&mut b, 120..200), 20, "dropped records come again");
     b.now = b.now.after(secs(3600));
-    assert_eq!(taken(&mut b, 200..400), 120, "what was not used is not saved up");
+    assert_eq!(taken(&mut b, 200..400), 120, "an unused allowance does not add up");
     assert!(say(&mut b, 1, logged(0, 1)).contains(&Output::Count(Metric::UsageDeferred)), "nor is a repetition free");
 }

@@ -1,4 +1,4 @@
-//! The home DN of a GUID tells copies from sessions that were left behind.
+//! The home DN of a GUID tells copies apart from broken sessions.
 
 use super::*;
 use crate::wire::directory::{OfSession, Seen};
@@ -27,7 +27,7 @@ fn with_cns() -> Bench<Dn> {
 }
 
 #[test]
-fn sessions_of_two_starts_on_two_cns_are_challenged_and_are_copies_only_if_both_answer() {
+fn two_starts_on_two_cns_are_copies_only_if_both_answer() {
     let mut b = with_cns();
     assert!(seen(&mut b, 1, 10, 1).is_empty());
     let out = seen(&mut b, 2, 20, 2);
@@ -38,12 +38,12 @@ fn sessions_of_two_starts_on_two_cns_are_challenged_and_are_copies_only_if_both_
 }
 
 #[test]
-fn an_answer_from_before_the_newest_start_was_there_proves_nothing() {
+fn an_answer_before_the_newest_session_proves_nothing() {
     let mut b = with_cns();
     seen(&mut b, 1, 10, 1);
     seen(&mut b, 2, 20, 2);
     alive(&mut b, 1, 10);
-    // the second has gone without an answer, a third begins
+    // the second session ends without an answer, and a third begins
     say(&mut b, 2, DirectoryMsg::Gone(PeerGone { session: SessionId(20) }));
     seen(&mut b, 3, 30, 3);
     assert!(alive(&mut b, 3, 30).is_empty());
@@ -51,26 +51,26 @@ fn an_answer_from_before_the_newest_start_was_there_proves_nothing() {
 }
 
 #[test]
-fn one_start_on_two_cns_has_changed_its_network() {
+fn one_start_on_two_cns_is_no_copy() {
     let mut b = with_cns();
     seen(&mut b, 1, 10, 1);
     assert!(seen(&mut b, 2, 20, 1).is_empty());
 }
 
 #[test]
-fn two_starts_on_one_cn_are_that_cns_affair() {
+fn two_starts_on_one_cn_are_left_to_that_cn() {
     let mut b = with_cns();
     seen(&mut b, 1, 10, 1);
     assert!(seen(&mut b, 1, 11, 2).is_empty());
 }
 
 #[test]
-fn what_has_gone_is_forgotten_with_its_session_or_its_cns_connection() {
+fn sessions_end_with_their_cns_message_or_connection() {
     let mut b = with_cns();
     seen(&mut b, 1, 10, 1);
     say(&mut b, 1, DirectoryMsg::Gone(PeerGone { session: SessionId(10) }));
     assert!(seen(&mut b, 2, 20, 2).is_empty());
     b.input(Input::CnClosed { conn: ConnId(2) });
     assert!(seen(&mut b, 3, 30, 3).is_empty());
-    assert!(alive(&mut b, 3, 99).is_empty(), "a session that nobody has told of");
+    assert!(alive(&mut b, 3, 99).is_empty(), "a session that no CN has reported");
 }

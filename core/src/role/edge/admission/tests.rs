@@ -9,7 +9,7 @@ use core::net::Ipv4Addr;
 const NOW_MS: u64 = 10 * TIME_WINDOW_MS;
 const LIMITS: Limits = Limits::PRODUCTION;
 
-/// A request by a key from an address, under a nonce of its own.
+/// Returns a request by a key from an address, with the given nonce.
 fn asked(key: u32, from: [u8; 4], nonce: u64) -> GrantAsked {
     let key = PublicKey::numbered(key);
     GrantAsked {
@@ -38,7 +38,7 @@ fn at(seconds: u64) -> Time {
     Time(seconds * 1_000_000)
 }
 
-/// How many of so many requests, sent at one moment, are admitted.
+/// Returns how many of the requests, sent at one moment, are admitted.
 fn admitted(all: &mut Admission, now: Time, requests: impl Iterator<Item = GrantAsked>) -> usize {
     let now_ms = NOW_MS + now.0 / 1000;
     let mut ok = |r: &GrantAsked| all.admit(&LIMITS, now, now_ms, &GrantAsked { time_ms: now_ms, ..r.clone() }).is_ok();
@@ -46,23 +46,23 @@ fn admitted(all: &mut Admission, now: Time, requests: impl Iterator<Item = Grant
 }
 
 #[test]
-fn one_key_that_asks_a_hundred_thousand_times_disturbs_nobody() {
+fn one_key_with_a_hundred_thousand_requests_disturbs_nobody() {
     let mut all = Admission::default();
     let flood = (0..100_000).map(|n| asked(1, [10, 0, 0, 1], n));
     assert_eq!(admitted(&mut all, at(0), flood), 512);
     assert_eq!(all.nonces, 512, "what is refused leaves nothing");
-    // four thousand behind the same address, and others elsewhere
+    // four thousand clients behind the same address, and others elsewhere
     let beside = (0..4_000).map(|n| asked(100 + n, [10, 0, 0, 1], 1 << 20 | u64::from(n)));
     assert_eq!(admitted(&mut all, at(0), beside), 4_000);
     let elsewhere = (0..4_000).map(|n| asked(9_000 + n, [10, 0, 1, 1], 2 << 20 | u64::from(n)));
     assert_eq!(admitted(&mut all, at(0), elsewhere), 4_000);
-    // in the long run it gets what one key is meant to get
+    // in the long run the key gets its rate
     let minute = (1..=60).map(|s| admitted(&mut all, at(s), (0..100).map(|n| asked(1, [10, 0, 0, 1], s << 32 | n))));
     assert_eq!(minute.sum::<usize>(), 60 * 8);
 }
 
 #[test]
-fn a_network_of_many_keys_is_limited_and_its_neighbours_are_not() {
+fn a_network_of_many_keys_is_limited_without_its_neighbours() {
     let mut all = Admission::default();
     let flood = (0..100_000).map(|n| asked(n, [10, 0, 0, (n % 250) as u8], n.into()));
     assert_eq!(admitted(&mut all, at(0), flood), 8_192);
@@ -70,7 +70,7 @@ fn a_network_of_many_keys_is_limited_and_its_neighbours_are_not() {
 }
 
 #[test]
-fn who_is_refused_is_told_when_it_is_admitted() {
+fn a_refusal_says_when_the_next_request_is_admitted() {
     let mut all = Admission::default();
     admitted(&mut all, at(0), (0..512).map(|n| asked(1, [10, 0, 0, 1], n)));
     let again = |n| asked(1, [10, 0, 0, 1], n);
@@ -82,7 +82,7 @@ fn who_is_refused_is_told_when_it_is_admitted() {
 }
 
 #[test]
-fn renewals_pay_by_their_download_whatever_else_their_network_asks() {
+fn renewals_are_charged_to_their_download_alone() {
     let mut all = Admission::default();
     admitted(&mut all, at(0), (0..100_000).map(|n| asked(n, [10, 0, 0, 1], n.into())));
     let key = PublicKey::numbered(1);
@@ -115,7 +115,7 @@ fn a_request_is_admitted_once_and_only_near_its_time() {
 }
 
 #[test]
-fn what_is_remembered_is_bounded_and_nobody_is_denied_for_it() {
+fn the_tables_are_bounded_and_deny_nobody_when_full() {
     let limits = Limits { payers_max: 20, nonces_max: 30, ..LIMITS };
     let mut all = Admission::default();
     for n in 0..1_000_u32 {

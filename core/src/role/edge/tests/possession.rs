@@ -1,4 +1,4 @@
-//! Possession challenges: who is asked, what counts as an answer, and that nothing grows without bound.
+//! Possession challenges: which clients are asked, what counts as an answer, and that nothing grows without bound.
 
 use super::*;
 use crate::accounting::possession::{Challenge, Prover, record_id};
@@ -9,13 +9,13 @@ use crate::wire::records::{PossessionOutcome, PossessionRecord};
 
 const SIZE: u64 = 64 * PART_LEN;
 
-/// Client `n` has completed its download of 64 parts; the challenge, if there is one.
+/// Reports that client `n` has completed its download of 64 parts. Returns the challenge, if there is one.
 fn complete(b: &mut Bench<Edge>, n: u32, challenged: bool) -> Option<Challenge> {
     let grant = served_grant(n);
     let done = Completed { req: ReqId(80), grant, version: V, size: SIZE, challenged };
     let out = b.input(Input::Completed(Box::new(done)));
     let posed = |o: &Output| match o {
-        Output::Pose { req: ReqId(80), challenge } => Some(challenge.clone()),
+        Output::AnswerCompleted { req: ReqId(80), challenge } => Some(challenge.clone()),
         _ => None,
     };
     let mut all = out.iter().filter_map(posed);
@@ -30,29 +30,29 @@ fn proof_of(challenge: &Challenge) -> Digest {
     prover.finish()
 }
 
-/// Client `n` answers; whether it was asked, and the edge's own work, if any.
+/// Sends the proof of client `n`. Returns whether it was awaited, and the request for the edge's own proof, if any.
 fn answer(b: &mut Bench<Edge>, n: u32, proof: Digest) -> (bool, Option<ReqId>) {
     let out = b.input(Input::Proof { req: ReqId(81), grant: served_grant(n), proof });
-    let taken = |o: &Output| if let Output::ProofTaken { asked, .. } = o { Some(*asked) } else { None };
+    let taken = |o: &Output| if let Output::AnswerProof { asked, .. } = o { Some(*asked) } else { None };
     let work = |o: &Output| if let Output::Prove { req, .. } = o { Some(*req) } else { None };
     (out.iter().find_map(taken).expect("an answer"), out.iter().find_map(work))
 }
 
-/// What is told to the ledger once it is in the spool.
+/// Saves the outcomes and returns those that are then sent to the ledger.
 fn outcome(b: &mut Bench<Edge>, out: &[Output]) -> Vec<PossessionRecord> {
-    let mut told = Vec::new();
+    let mut recorded = Vec::new();
     for (req, batch) in saves(out) {
         let [LedgerRecord::Possession(record)] = &batch.records[..] else { continue };
         let waiting = b.machine.records_waiting();
         b.input(Input::Saved { req, ok: true });
         assert_eq!(b.machine.records_waiting(), waiting + 1, "durable first, then sent");
-        told.push(record.clone());
+        recorded.push(record.clone());
     }
-    told
+    recorded
 }
 
 #[test]
-fn who_holds_the_parts_passes_who_does_not_fails_and_each_is_told_once() {
+fn only_a_client_that_holds_the_parts_passes() {
     let (mut b, _) = with_ledger();
     for (n, lies, expected) in [(1, false, PossessionOutcome::Passed), (2, true, PossessionOutcome::Failed)] {
         let challenge = complete(&mut b, n, true).expect("it was drawn");
@@ -60,7 +60,7 @@ fn who_holds_the_parts_passes_who_does_not_fails_and_each_is_told_once() {
         let proof = proof_of(&challenge);
         let (asked, work) = answer(&mut b, n, if lies { Digest::numbered(9) } else { proof });
         assert!(asked);
-        // neither a second answer nor a late better one counts
+        // neither a second nor a late better answer counts
         assert_eq!(answer(&mut b, n, proof), (false, None));
         let out = b.input(Input::Proven { req: work.expect("it is checked"), own: Some(proof) });
         let [r] = &outcome(&mut b, &out)[..] else { panic!("{out:?}") };
@@ -72,12 +72,12 @@ fn who_holds_the_parts_passes_who_does_not_fails_and_each_is_told_once() {
 }
 
 #[test]
-fn an_answer_for_another_download_or_under_another_nonce_is_none() {
+fn a_proof_for_another_download_or_nonce_does_not_count() {
     let (mut b, _) = with_ledger();
     let challenge = complete(&mut b, 1, true).expect("drawn");
     let stranger = ServedGrant { download: DownloadId::numbered(9), guid: served_grant(1).guid };
     let out = b.input(Input::Proof { req: ReqId(81), grant: stranger, proof: proof_of(&challenge) });
-    assert_eq!(out, [Output::ProofTaken { req: ReqId(81), asked: false }]);
+    assert_eq!(out, [Output::AnswerProof { req: ReqId(81), asked: false }]);
     assert_eq!(answer(&mut b, 2, proof_of(&challenge)), (false, None));
     // a proof that is replayed from another challenge differs by its nonce
     let other = complete(&mut b, 2, true).expect("drawn");
@@ -88,7 +88,7 @@ fn an_answer_for_another_download_or_under_another_nonce_is_none() {
 }
 
 #[test]
-fn silence_is_told_as_such_and_a_lost_challenge_is_given_again() {
+fn silence_is_recorded_and_a_lost_challenge_is_repeated() {
     let (mut b, _) = with_ledger();
     let challenge = complete(&mut b, 1, true);
     assert_eq!(complete(&mut b, 1, true), challenge, "the same");
@@ -100,14 +100,14 @@ fn silence_is_told_as_such_and_a_lost_challenge_is_given_again() {
 }
 
 #[test]
-fn only_the_drawn_and_the_conspicuous_are_asked_for_what_this_edge_has_not_sent() {
+fn only_drawn_and_conspicuous_downloads_are_challenged() {
     let (mut b, _) = with_ledger();
     assert_eq!(complete(&mut b, 1, false), None);
-    assert!(b.wait(secs(100)).iter().all(|o| !matches!(o, Output::Save { .. })), "and nothing is told of it");
+    assert!(b.wait(secs(100)).iter().all(|o| !matches!(o, Output::Save { .. })), "and nothing is recorded");
     // far too fast, with a byte from the edge
     serve(&mut b, Some(served_grant(2)), 0..1);
     assert!(complete(&mut b, 2, false).is_some());
-    // all but two parts came from here
+    // all but two parts came from this edge
     serve(&mut b, Some(served_grant(3)), 0..62 * PART_LEN);
     let challenge = complete(&mut b, 3, true).expect("something is left");
     assert_eq!(challenge.parts, [62, 63]);
@@ -116,7 +116,7 @@ fn only_the_drawn_and_the_conspicuous_are_asked_for_what_this_edge_has_not_sent(
 }
 
 #[test]
-fn too_much_to_do_is_no_ones_fault_and_state_is_bounded() {
+fn overload_waives_challenges_and_state_is_bounded() {
     let (mut b, _) = with_ledger();
     (b.cfg.challenges_max, b.cfg.checks_max) = (2, 1);
     let proofs: Vec<Digest> = (1..=2).map(|n| proof_of(&complete(&mut b, n, true).expect("drawn"))).collect();
@@ -127,7 +127,7 @@ fn too_much_to_do_is_no_ones_fault_and_state_is_bounded() {
     let done = Completed { req: ReqId(80), grant: served_grant(3), version: V, size: SIZE, challenged: true };
     let out = b.input(Input::Completed(Box::new(done)));
     assert!(waived(&mut b, &out), "a third client finds no room");
-    // another download of a client that is being asked
+    // another download of a client that has an open challenge
     let grant = ServedGrant { download: DownloadId::numbered(77), ..served_grant(1) };
     let out = b.input(Input::Completed(Box::new(Completed { grant, ..done })));
     assert!(waived(&mut b, &out));
@@ -138,7 +138,7 @@ fn too_much_to_do_is_no_ones_fault_and_state_is_bounded() {
 }
 
 #[test]
-fn an_edge_that_cannot_read_its_content_accuses_nobody() {
+fn an_edge_that_cannot_read_its_content_waives_the_challenge() {
     let (mut b, _) = with_ledger();
     let challenge = complete(&mut b, 1, true).expect("drawn");
     let (_, work) = answer(&mut b, 1, proof_of(&challenge));
@@ -147,7 +147,7 @@ fn an_edge_that_cannot_read_its_content_accuses_nobody() {
 }
 
 #[test]
-fn downloads_are_drawn_with_their_first_grant_and_never_where_no_peers_are_allowed() {
+fn downloads_are_drawn_with_their_first_grant_if_peers_are_allowed() {
     let (mut b, _) = with_ledger();
     b.cfg.limits.key.burst = 10_000;
     let mut granted = |permille, peers| {
@@ -155,7 +155,7 @@ fn downloads_are_drawn_with_their_first_grant_and_never_where_no_peers_are_allow
         let mut asked = asked();
         asked.object.policy.peer_download = peers;
         let grant = issued(&ask(&mut b, asked)).expect("granted");
-        assert_eq!(GrantRecord::of(&grant).challenged, grant.challenged, "the ledger knows whom to expect");
+        assert_eq!(GrantRecord::of(&grant).challenged, grant.challenged, "the record names drawn downloads");
         grant.challenged
     };
     assert!(granted(1_000, true) && !granted(1_000, false) && !granted(0, true));

@@ -1,4 +1,4 @@
-//! What an edge does whose spool refuses, or whose table is full.
+//! Behaviour of an edge whose spool fails or whose table of counts is full.
 
 use super::*;
 use crate::role::edge::io::Uncountable;
@@ -7,13 +7,13 @@ fn given(req: u64) -> Output {
     Output::Serve { req: ReqId(req), counted: false }
 }
 
-/// Asks for bytes with a grant.
+/// Requests to send bytes with a grant.
 fn serve_under(b: &mut Bench<Edge>, req: u64, grant: &Grant, bytes: u64) -> Vec<Output> {
-    b.input(Input::Serving { req: ReqId(req), grant: Box::new(grant.clone()), bytes })
+    b.input(Input::SendRequested { req: ReqId(req), grant: Box::new(grant.clone()), bytes })
 }
 
-/// An edge whose spool has just refused the first bytes of download 1.
-fn refused() -> Bench<Edge> {
+/// Returns an edge whose spool has just refused the first reservation of download 1.
+fn with_failed_spool() -> Bench<Edge> {
     let (mut b, _) = with_ledger();
     let out = serving(&mut b, 1, 1, 1_000);
     let req = saves(&out)[0].0;
@@ -25,8 +25,8 @@ fn refused() -> Bench<Edge> {
 }
 
 #[test]
-fn where_the_spool_refuses_downloads_are_granted_without_peers_and_their_bytes_given_away() {
-    let mut b = refused();
+fn a_failed_spool_makes_grants_without_peers_and_gives_bytes_away() {
+    let mut b = with_failed_spool();
     let grant = issued(&ask(&mut b, asked())).expect("a grant");
     assert!(grant.is_edge_only() && !grant.policy.peer_download && !grant.challenged);
     assert_eq!(serve_under(&mut b, 2, &grant, 1_000), [given(2)]);
@@ -35,10 +35,10 @@ fn where_the_spool_refuses_downloads_are_granted_without_peers_and_their_bytes_g
 }
 
 #[test]
-fn bytes_that_cannot_be_counted_are_withheld_from_downloads_with_peers() {
-    let mut b = refused();
+fn uncountable_bytes_are_withheld_from_downloads_with_peers() {
+    let mut b = with_failed_spool();
     assert_eq!(serving(&mut b, 2, 2, 1_000), [Output::Withhold { req: ReqId(2) }]);
-    // its client goes on with another download, which cannot have peers
+    // the client continues with another download, which cannot have peers
     let out = renewal(&mut b, &Grant { guid: Guid::of(&PublicKey::numbered(1)), ..grant(2) }, true);
     let other = issued(&out).expect("a grant");
     assert!(other.is_edge_only() && other.download != grant(2).download);
@@ -47,8 +47,8 @@ fn bytes_that_cannot_be_counted_are_withheld_from_downloads_with_peers() {
 }
 
 #[test]
-fn a_spool_that_writes_again_is_found_though_nobody_asks_for_anything() {
-    let mut b = refused();
+fn a_working_spool_is_noticed_without_any_request() {
+    let mut b = with_failed_spool();
     let out = b.wait(secs(2));
     let [(req, _)] = saves(&out)[..] else { panic!("{out:?}") };
     assert!(!b.input(Input::Saved { req, ok: false }).iter().any(|o| matches!(o, Output::Counting(_))), "no news");
@@ -63,7 +63,7 @@ fn a_spool_that_writes_again_is_found_though_nobody_asks_for_anything() {
 }
 
 #[test]
-fn a_running_download_with_peers_is_withheld_what_its_reserve_does_not_cover() {
+fn unreserved_bytes_are_withheld_from_a_download_with_peers() {
     let (mut b, _) = with_ledger();
     let out = serving(&mut b, 1, 1, 1 << 20);
     let req = saves(&out)[0].0;
@@ -80,7 +80,7 @@ fn a_running_download_with_peers_is_withheld_what_its_reserve_does_not_cover() {
 }
 
 #[test]
-fn a_running_download_without_peers_is_withheld_nothing() {
+fn nothing_is_withheld_from_a_running_download_without_peers() {
     let (mut b, _) = with_ledger();
     let alone = grant(1).edge_only();
     let out = serve_under(&mut b, 1, &alone, 1 << 20);
@@ -92,7 +92,7 @@ fn a_running_download_without_peers_is_withheld_nothing() {
 }
 
 #[test]
-fn what_one_write_has_left_behind_after_another_was_refused_harms_nobody() {
+fn a_write_that_succeeds_after_a_failed_one_is_cleaned_up() {
     let (mut b, _) = with_ledger();
     let (first, second) = (serving(&mut b, 1, 1, 1 << 20), serving(&mut b, 2, 1, 1 << 20));
     let (first, second) = (saves(&first)[0].0, saves(&second)[0].0);
@@ -108,7 +108,7 @@ fn what_one_write_has_left_behind_after_another_was_refused_harms_nobody() {
 }
 
 #[test]
-fn where_the_table_is_full_whom_nobody_misses_makes_room() {
+fn a_full_table_ends_the_oldest_download_whose_bytes_are_in_records() {
     let (mut b, conn) = with_ledger();
     b.cfg.counts_max = 2;
     for n in [1, 2] {
@@ -117,7 +117,7 @@ fn where_the_table_is_full_whom_nobody_misses_makes_room() {
         b.input(Input::Saved { req, ok: true });
         serve(&mut b, Some(served_grant(n)), 0..1_000);
     }
-    // both are being reported: a third is given away, if it has no peers
+    // both downloads have bytes in no record yet: a third one's bytes are given away, if it has no peers
     let out = serving(&mut b, 3, 3, 1_000);
     assert!(
         out.contains(&Output::Withhold { req: ReqId(3) }) && out.contains(&Output::Counting(Err(Uncountable::Full)))
@@ -125,7 +125,7 @@ fn where_the_table_is_full_whom_nobody_misses_makes_room() {
     let grant = issued(&ask(&mut b, asked())).expect("a grant");
     assert!(grant.is_edge_only());
     assert!(serve_under(&mut b, 4, &grant, 1_000).contains(&given(4)));
-    // once the ledger is told of all their bytes the oldest gives its place up
+    // once all their bytes are in records, the oldest download makes room
     let (records, out) = flush(&mut b);
     assert!(out.contains(&Output::Counting(Ok(()))), "{out:?}");
     records.iter().for_each(|r| ack(&mut b, conn, r.id));
@@ -138,7 +138,7 @@ fn where_the_table_is_full_whom_nobody_misses_makes_room() {
 }
 
 #[test]
-fn a_download_that_made_room_goes_on_in_another_life() {
+fn a_download_that_made_room_continues_in_another_life() {
     let (mut b, _) = with_ledger();
     b.cfg.counts_max = 1;
     let mut lives = Vec::new();
@@ -156,24 +156,24 @@ fn a_download_that_made_room_goes_on_in_another_life() {
         b.input(Input::Saved { req, ok: true });
         assert!(b.machine.records_waiting() > before);
     }
-    assert!(lives.len() == 3 && lives[0] != lives[2], "the ledger adds up what it is told of each: {lives:?}");
+    assert!(lives.len() == 3 && lives[0] != lives[2], "the ledger adds up the lives of a count: {lives:?}");
 }
 
 #[test]
 fn plain_bytes_without_a_place_are_given_away() {
     let (mut b, _) = with_ledger();
     b.cfg.counts_max = 0;
-    let out = b.input(Input::Served { grant: None, version: V, provider: P, range: 0..10 });
+    let out = b.input(Input::BytesSent { grant: None, version: V, provider: P, range: 0..10 });
     assert!(out.contains(&Output::GaveAway { bytes: 10 }));
 }
 
 #[test]
-fn restored_counts_keep_their_remaining_life() {
+fn restored_counts_keep_their_remaining_idle_time() {
     let (mut b, _) = with_ledger();
     serve(&mut b, Some(served_grant(1)), 0..100);
     let out = b.wait(secs(2));
     let counts = saves(&out)[0].1.counts.clone();
-    // 50 minutes later
+    // a restart 50 minutes later
     let mut b = Bench::new(Edge::default(), b.cfg);
     b.input(Input::WallClock { unix_ms: 1_000_000 + 50 * 60_000 });
     b.input(Input::Restored { records: Vec::new(), counts: counts.clone() });

@@ -1,26 +1,25 @@
-//! Arguments of the commands about the books: ledger, report, audit.
+//! Arguments of the commands on the ledger: `ledger`, `accept-loss`, `report`, `audit`, `detect`, `quarantine`, and
+//! of `bench ledger`, `bench crash` and `bench receipts`.
 
-#[cfg(doc)]
-use super::Command;
 use super::{ConfigArgs, ServerArgs};
 use crate::server::ledger::Day;
 use crate::terminal::units::Size;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-/// See [`Command::Ledger`].
+/// Arguments of `swarmedge ledger`.
 #[derive(Clone, Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct LedgerArgs {
-    /// What to show; without it the ledger server runs.
+    /// Query or maintenance command; `None` runs the ledger server.
     #[command(subcommand)]
     pub command: Option<LedgerCommand>,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub server: ServerArgs,
 }
 
-/// See [`LedgerArgs`].
+/// Subcommands of `swarmedge ledger`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum LedgerCommand {
     /// Show what was recorded: by provider, of one object, of one download
@@ -35,7 +34,7 @@ pub enum LedgerCommand {
     Backup(LedgerBackupArgs),
 }
 
-/// See [`LedgerCommand::Backup`].
+/// Arguments of `swarmedge ledger backup`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "The copy is complete as of one moment, and read back before it gets its name. A file that is there is \
@@ -48,12 +47,12 @@ pub enum LedgerCommand {
 pub struct LedgerBackupArgs {
     /// The file to make
     pub file: PathBuf,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// See [`Command::AcceptLoss`].
+/// Arguments of `swarmedge accept-loss`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "A server does not begin a new ledger or spool in place of one that it remembers: FILE.mark lies beside \
@@ -66,15 +65,15 @@ pub struct LedgerBackupArgs {
     swarmedge accept-loss edge --config my-cdn/server.toml"
 )]
 pub struct AcceptLossArgs {
-    /// Whose file is lost
+    /// The server whose file is lost
     #[arg(value_enum, value_name = "ledger|edge|cn")]
     pub keeper: Keeper,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// Who keeps books in a file.
+/// A server that keeps records in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Keeper {
     /// The ledger's database.
@@ -85,7 +84,7 @@ pub enum Keeper {
     Cn,
 }
 
-/// See [`LedgerCommand::Show`].
+/// Arguments of `swarmedge ledger show`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Peer bytes are billed as the smaller of the two sides' claims, per uploader.\n\n\
     Examples:\n  \
@@ -101,12 +100,12 @@ pub struct LedgerShowArgs {
     /// Only this download, with its records
     #[arg(long, value_name = "ID")]
     pub download: Option<String>,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// See [`LedgerCommand::Forks`].
+/// Arguments of `swarmedge ledger forks`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Each usage record comes with the signed head of its client's log: a hash chain, one a start. Two \
@@ -116,12 +115,12 @@ pub struct LedgerShowArgs {
     Example:\n  swarmedge ledger forks --config my-cdn/server.toml"
 )]
 pub struct LedgerForksArgs {
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// See [`LedgerCommand::CloseDay`].
+/// Arguments of `swarmedge ledger close-day`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "The ledger server does this by itself, `settle_days` after a day's end. Records that come later \
@@ -135,12 +134,12 @@ pub struct LedgerCloseArgs {
     /// Close days that are over, and not due yet
     #[arg(long, requires = "day")]
     pub force: bool,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// See [`LedgerCommand::Export`].
+/// Arguments of `swarmedge ledger export`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Nothing in the file is secret from the provider, and `audit` needs nothing else but the operator's \
@@ -154,7 +153,7 @@ pub struct LedgerCloseArgs {
     --config my-cdn/server.toml"
 )]
 pub struct LedgerExportArgs {
-    /// Whose statements
+    /// The provider whose statements to write
     #[arg(long, value_name = "N")]
     pub provider: u32,
     /// The first day
@@ -163,7 +162,7 @@ pub struct LedgerExportArgs {
     /// The last day [default: the first]
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub to: Option<Day>,
-    /// As what
+    /// The format of the file
     #[arg(long, value_enum, default_value = "jsonl")]
     pub format: ExportFormat,
     /// Instead of statements, the records that each download was settled from, for `audit --evidence`
@@ -175,12 +174,12 @@ pub struct LedgerExportArgs {
     /// Write over the file that is there
     #[arg(long)]
     pub force: bool,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// See [`Command::Audit`].
+/// Arguments of `swarmedge audit`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Needs the files that `ledger export` wrote and the operator's root key, no server. Finds a changed, \
@@ -215,7 +214,7 @@ pub struct AuditArgs {
     pub seen: Option<PathBuf>,
 }
 
-/// See [`Command::Report`].
+/// Arguments of `swarmedge report`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Days are UTC; a download counts on the day of its first grant. Figures of closed days are final, and \
@@ -226,7 +225,7 @@ pub struct AuditArgs {
     swarmedge report --as-balance --from 2026-11-01 --to 2026-11-30 --config my-cdn/server.toml"
 )]
 pub struct ReportArgs {
-    /// Whose (CP code)
+    /// The provider (CP code)
     #[arg(long, value_name = "N", required_unless_present = "as_balance")]
     pub provider: Option<u32>,
     /// What networks (ASes) give to one another instead, of all providers unless one is named
@@ -238,18 +237,18 @@ pub struct ReportArgs {
     /// The last day [default: the last with traffic]
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub to: Option<Day>,
-    /// As what [default: text]
+    /// The format [default: text]
     #[arg(long, value_enum)]
     pub format: Option<ReportFormat>,
     /// The file to write [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// See [`Command::Detect`].
+/// Arguments of `swarmedge detect`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Findings are statistical, with their evidence; none makes a download fail, and none is billed \
@@ -271,12 +270,12 @@ pub struct DetectArgs {
     /// The last day [default: the last with records]
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub to: Option<Day>,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// See [`Command::Quarantine`].
+/// Subcommands of `swarmedge quarantine`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum QuarantineCommand {
     /// Give clients no peers, and bill nothing that peers give them or get from them
@@ -287,7 +286,7 @@ pub enum QuarantineCommand {
     List(QuarantineListArgs),
 }
 
-/// See [`QuarantineCommand::Add`].
+/// Arguments of `swarmedge quarantine add`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "No download fails because of it: edges serve as before. The CNs know within five seconds; \
     connections that peers have made by then end with their introductions, half an hour later at most. Nothing is \
@@ -295,24 +294,24 @@ pub enum QuarantineCommand {
     quarantine under its new GUID too. `detect` prints this command for its suspects.\n\n\
     Example:\n  swarmedge quarantine add 7d3f… 91ac… --reason \"clique in November\" --config my-cdn/server.toml")]
 pub struct QuarantineAddArgs {
-    /// Their GUIDs
+    /// The clients' GUIDs
     #[arg(required = true, value_name = "GUID")]
     pub guids: Vec<String>,
     /// Why; shown by `list`
     #[arg(long, value_name = "TEXT", value_parser = why)]
     pub reason: String,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// A reason with something in it.
+/// Parses a reason; refuses an empty one.
 fn why(text: &str) -> Result<String, &'static str> {
     let text = text.trim();
     if text.is_empty() { Err("it is empty: say why, for whoever lets them out") } else { Ok(text.to_owned()) }
 }
 
-/// See [`QuarantineCommand::Remove`].
+/// Arguments of `swarmedge quarantine remove`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "They have peers again within five seconds. What was not billed meanwhile is never billed. With \
@@ -320,24 +319,24 @@ fn why(text: &str) -> Result<String, &'static str> {
     Example:\n  swarmedge quarantine remove 7d3f… --config my-cdn/server.toml"
 )]
 pub struct QuarantineRemoveArgs {
-    /// Their GUIDs
+    /// The clients' GUIDs
     #[arg(required = true, value_name = "GUID")]
     pub guids: Vec<String>,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// See [`QuarantineCommand::List`].
+/// Arguments of `swarmedge quarantine list`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Example:\n  swarmedge quarantine list --config my-cdn/server.toml")]
 pub struct QuarantineListArgs {
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// How closed days are written.
+/// File format of exported days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
     /// With the proofs that `audit` checks, a line a statement.
@@ -346,12 +345,12 @@ pub enum ExportFormat {
     Parquet,
 }
 
-/// How a report is written.
+/// Output format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ReportFormat {
     /// For a terminal.
     Text,
-    /// One object.
+    /// One JSON object.
     Json,
     /// A line for the whole, and for each day, object, country and network.
     Csv,
@@ -359,7 +358,7 @@ pub enum ReportFormat {
     Html,
 }
 
-/// See [`BenchCommand::Ledger`](super::BenchCommand::Ledger).
+/// Arguments of `swarmedge bench ledger`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Downloads of 30 days, five records each: grant, introduction, downloader, uploader, edge. The database is made and \
@@ -386,7 +385,7 @@ pub struct BenchLedgerArgs {
     pub fill: Option<u32>,
 }
 
-/// See [`BenchCommand::Crash`](super::BenchCommand::Crash).
+/// Arguments of `swarmedge bench crash`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Edge, ledger, CN, DN, STUN, uploaders and downloader are a process each; kill -9 strikes any of them, \
@@ -416,7 +415,7 @@ pub struct BenchCrashArgs {
     pub keep: bool,
 }
 
-/// See [`BenchCommand::Receipts`](super::BenchCommand::Receipts).
+/// Arguments of `swarmedge bench receipts`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Use a release build.\n\nExample:\n  cargo run --release --bin swarmedge -- bench receipts")]
 pub struct BenchReceiptsArgs {

@@ -1,9 +1,9 @@
-//! Arguments of the commands on keys: those that seal grants, and those that providers sign tokens with.
+//! Arguments of the commands on sealing keys (`keys`) and on providers' token keys (`provider-keys`).
 
 use super::ConfigArgs;
 use clap::{Args, Subcommand};
 
-/// See [`super::Command::ProviderKeys`].
+/// Subcommands of `swarmedge provider-keys`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ProviderKeysCommand {
     /// Give a provider a new key; the one before counts until the next rotation
@@ -14,14 +14,14 @@ pub enum ProviderKeysCommand {
     Remove(ProviderKeysRemoveArgs),
 }
 
-/// See [`super::Command::Keys`].
+/// Subcommands of `swarmedge keys`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum KeysCommand {
     /// Begin the next epoch: its key seals from now on, and the one after it is made known
     Rotate(KeysRotateArgs),
 }
 
-/// See [`KeysCommand::Rotate`].
+/// Arguments of `swarmedge keys rotate`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Running edges and CNs take the keys up within a second, without a restart and without a gap: each opens \
@@ -30,12 +30,12 @@ pub enum KeysCommand {
     Example:\n  swarmedge keys rotate --config my-cdn/server.toml"
 )]
 pub struct KeysRotateArgs {
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// See [`ProviderKeysCommand::Rotate`].
+/// Arguments of `swarmedge provider-keys rotate`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Prints the key for the provider's signer (EdgeAuth 2.0, HMAC-SHA256). Running edges take it up at once.\n\
@@ -45,7 +45,7 @@ pub struct KeysRotateArgs {
     curl 'https://127.0.0.1:8443/1/games/beta.iso?__token__=exp=1800000000~acl=/1/games/*~hmac=...'"
 )]
 pub struct ProviderKeysRotateArgs {
-    /// Whose (CP code)
+    /// The provider (CP code)
     #[arg(long, value_name = "N")]
     pub provider: u32,
     /// The key, hexadecimal [default: a new one]
@@ -57,18 +57,18 @@ pub struct ProviderKeysRotateArgs {
     /// The name of parameter, field or cookie [default: __token__, or as before]
     #[arg(long, value_name = "NAME")]
     pub token_name: Option<String>,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// See [`ProviderKeysCommand::Remove`].
+/// Arguments of `swarmedge provider-keys remove`.
 #[derive(Clone, Debug, Args)]
 pub struct ProviderKeysRemoveArgs {
-    /// Whose (CP code)
+    /// The provider (CP code)
     #[arg(long, value_name = "N")]
     pub provider: u32,
-    /// Which deployment.
+    /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }

@@ -1,4 +1,4 @@
-//! `ledger export --evidence` and `audit --evidence`: what was billed, proven from receipts.
+//! `ledger export --evidence` and `audit --evidence`: the records behind bills, and their check by receipts.
 
 use crate::error::{Code, Error};
 use crate::keys::verify;
@@ -11,7 +11,7 @@ use swarmedge_core::accounting::audit::settled::{Doubt, Proven};
 use swarmedge_core::accounting::audit::{DownloadStatement, ProviderDay};
 use swarmedge_core::ids::{DownloadId, ProviderId};
 
-/// Writes what the downloads of a provider's closed days were settled from; how many these are.
+/// Writes the records from which the downloads of a provider's closed days were settled; returns their number.
 pub(super) async fn export(
     reader: &mut Reader,
     provider: ProviderId,
@@ -29,7 +29,7 @@ pub(super) async fn export(
     Ok(downloads)
 }
 
-/// Holds every download that days bill against what it was settled from.
+/// Recomputes every billed download of these days from its records in `file`, and compares the figures.
 pub(super) fn check(file: &Path, days: &[ProviderDay]) -> Result<Proven, Error> {
     let of = |day: &ProviderDay| {
         let closed_ms = day.head.head.closed_ms;

@@ -1,4 +1,4 @@
-//! `audit --invoice`: what was billed against what is proven.
+//! `audit --invoice`: compares an invoice with the proven days.
 
 use super::super::{Code, Error};
 use super::totals_json;
@@ -9,10 +9,10 @@ use std::path::Path;
 use swarmedge_core::accounting::audit::Totals;
 use swarmedge_core::ids::ProviderId;
 
-/// Without any of these an invoice is not compared: a figure that is missing, or misspelt, may be the wrong one.
+/// Figures that an invoice must have; a missing or misspelt one could hide a wrong figure.
 const REQUIRED: [&str; 3] = ["edge_bytes", "peer_bytes", "plain_bytes"];
 
-/// Compares the invoice in a file with the days that were proven; the names of what was compared.
+/// Compares the invoice in a file with the proven days; returns the names of the compared entries.
 pub(super) fn compare(invoice: &Path, span: (ProviderId, Day, Day), totals: &Totals) -> Result<Vec<String>, Error> {
     compared(&files::read(invoice)?, span, totals)
         .map_err(|(code, why, next)| Error::new(code, format!("{}: {why}", invoice.display())).next(next))
@@ -20,7 +20,8 @@ pub(super) fn compare(invoice: &Path, span: (ProviderId, Day, Day), totals: &Tot
 
 type Wrong = (Code, String, &'static str);
 
-/// The invoice is a JSON object with the figures at its top or under `totals`, as `report --format json` writes them.
+/// Compares an invoice: a JSON object with the figures at top level or under `totals`, as `report --format json`
+/// writes.
 fn compared(text: &str, (provider, from, to): (ProviderId, Day, Day), totals: &Totals) -> Result<Vec<String>, Wrong> {
     let unusable = |why: String| (Code::Usage, why, "`report --format json` writes an invoice that can be compared");
     let json: Value = serde_json::from_str(text).map_err(|e| unusable(e.to_string()))?;
@@ -29,7 +30,7 @@ fn compared(text: &str, (provider, from, to): (ProviderId, Day, Day), totals: &T
         return Err(unusable(format!("it has no {missing}")));
     }
     let mut names = Vec::new();
-    let mut hold = |name: &str, billed: Option<&Value>, proven: &Value| {
+    let mut compare_entry = |name: &str, billed: Option<&Value>, proven: &Value| {
         let Some(billed) = billed else { return Ok(()) };
         if billed != proven {
             let why = format!("{name} is {billed} in the invoice, {proven} in the proven days");
@@ -38,11 +39,11 @@ fn compared(text: &str, (provider, from, to): (ProviderId, Day, Day), totals: &T
         names.push(name.to_owned());
         Ok(())
     };
-    hold("provider", json.get("provider"), &provider.0.into())?;
-    hold("from", json.get("from"), &from.to_string().into())?;
-    hold("to", json.get("to"), &to.to_string().into())?;
+    compare_entry("provider", json.get("provider"), &provider.0.into())?;
+    compare_entry("from", json.get("from"), &from.to_string().into())?;
+    compare_entry("to", json.get("to"), &to.to_string().into())?;
     for (name, proven) in totals_json(totals).as_object().into_iter().flatten() {
-        hold(name, figures.get(name), proven)?;
+        compare_entry(name, figures.get(name), proven)?;
     }
     Ok(names)
 }

@@ -1,4 +1,4 @@
-//! `audit --seen`: the signed heads of earlier audits, so that a day once seen never comes signed otherwise.
+//! `audit --seen`: a file of the signed heads of earlier audits, by which a day that was signed again is noticed.
 
 use super::super::{Code, Error};
 use crate::files;
@@ -8,10 +8,10 @@ use std::path::Path;
 use swarmedge_core::accounting::audit::ProviderDay;
 use swarmedge_core::ids::Digest;
 
-/// Days in the log, and its root.
+/// Per day: number of days in the signed log up to it, and the log's Merkle root.
 type Seen = BTreeMap<Day, (u64, Digest)>;
 
-/// Compares the heads of these days with those in the file, and adds them to it.
+/// Compares the heads of these days with those in the file, then adds new ones to the file.
 pub(super) fn compare(path: &Path, days: &[ProviderDay]) -> Result<(), Error> {
     let mut seen = if path.exists() { parsed(path, &files::read(path)?)? } else { Seen::new() };
     for head in days.iter().flat_map(|d| d.previous.iter().chain([&d.head])) {
@@ -26,7 +26,7 @@ pub(super) fn compare(path: &Path, days: &[ProviderDay]) -> Result<(), Error> {
     files::replace(path, &text)
 }
 
-/// Lines of `day days root`. A file with any other line is somebody else's, and is left as it is.
+/// Parses lines of `day days root`. Refuses a file with any other line, which must not be overwritten.
 fn parsed(path: &Path, text: &str) -> Result<Seen, Error> {
     let line = |line: &str| {
         let mut parts = line.split(' ');

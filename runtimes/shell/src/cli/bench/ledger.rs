@@ -1,4 +1,4 @@
-//! `bench ledger`: how many records a second are made durable, and how long a report over them takes.
+//! `bench ledger`: measures the records per second that become durable, and the time of a report over them.
 
 use crate::cli::args::BenchLedgerArgs;
 use crate::cli::demo::WorkDir;
@@ -17,20 +17,20 @@ use swarmedge_core::wire::records::{
 };
 use swarmedge_core::wire::{List, Text, Wire as _};
 
-/// The provider of the bench's downloads.
+/// Provider of the generated downloads.
 const PROVIDER: ProviderId = ProviderId(1);
-/// The days that they are spread over.
+/// Number of days over which the downloads are spread.
 const DAYS: u32 = 30;
-/// The day that goes on, and those that wait to be settled (`settle_days`).
+/// Days that a running ledger has open: the current one and `settle_days` before it.
 const OPEN_DAYS: u32 = 3;
 const DAY_MS: u64 = 24 * 3600 * 1000;
-/// Objects, and the bytes of each.
+/// Number of objects and their size in bytes.
 const OBJECTS: u64 = 200;
 const SIZE: u64 = 50_000_000;
-/// Records of a download.
+/// Number of records per download.
 const PER_DOWNLOAD: u32 = 5;
 
-/// `swarmedge bench ledger`.
+/// Runs the command `swarmedge bench ledger`.
 pub(in crate::cli) fn run<R: Start>(args: &BenchLedgerArgs, json: bool) -> Result<(), Error> {
     let dir = WorkDir::make(None, "swarmedge-bench-ledger", false)?;
     let database = match &args.database {
@@ -95,20 +95,20 @@ pub(in crate::cli) fn run<R: Start>(args: &BenchLedgerArgs, json: bool) -> Resul
     Ok(())
 }
 
-/// What a report over filled days took, in milliseconds.
+/// Duration of reports over the filled days, in milliseconds.
 #[derive(Clone, Copy, Default)]
 struct Filled {
-    /// All days open.
+    /// Report with all days open.
     open: u128,
-    /// Closed but for the last three, which are those that a ledger has open.
+    /// Report with all days closed but the last [`OPEN_DAYS`], as in a running ledger.
     usual: u128,
-    /// All closed.
+    /// Report with all days closed.
     closed: u128,
-    /// Closing them.
+    /// Time to close all days.
     closing: u128,
 }
 
-/// How long a report over so many more downloads takes, of another provider.
+/// Fills the ledger with `downloads` of another provider and measures reports over them.
 async fn report_over(store: &mut Store, reader: &mut Reader, downloads: u32, until: Day) -> Result<Filled, Error> {
     let (provider, first) = (ProviderId(PROVIDER.0 + 1), Day(until.0.saturating_sub(DAYS - 1)));
     store.fill(provider, first, downloads).await?;
@@ -135,7 +135,7 @@ async fn report_over(store: &mut Store, reader: &mut Reader, downloads: u32, unt
     Ok(filled)
 }
 
-/// Of a deployment that ends with the measurement.
+/// Makes the signing key of a ledger that exists for this measurement only.
 fn signer() -> Signer {
     let (root, key) = (Key::generate(), Key::generate());
     let body = CertBody {
@@ -148,13 +148,13 @@ fn signer() -> Signer {
     Signer::new(key, certify(&root, body))
 }
 
-/// The downloads are spread evenly over the days.
+/// Returns the day of download `n`, so that the downloads are spread evenly over the days.
 fn day_of(n: u32, downloads: u32, until: Day) -> Day {
     let back = u64::from(downloads - 1 - n.min(downloads - 1)) * u64::from(DAYS) / u64::from(downloads);
     Day(until.0.saturating_sub(u32::try_from(back).unwrap_or(DAYS)))
 }
 
-/// Repeatable ids, spread as random ones are (SplitMix64).
+/// Repeatable pseudo-random numbers and ids (SplitMix64).
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
@@ -172,7 +172,7 @@ impl Random {
     }
 }
 
-/// The records of a download of a day.
+/// Makes the records of a random download on this day.
 fn download(day: Day, random: &mut Random) -> [LedgerRecord; PER_DOWNLOAD as usize] {
     let object = random.next() % OBJECTS;
     let (download, version) = (DownloadId(random.bytes()), VersionId::numbered(u32::try_from(object).unwrap_or(0)));

@@ -1,4 +1,4 @@
-//! What a process has used, as `/proc` tells it.
+//! Measurement of processes: wall time, and processor time and memory from `/proc`.
 
 use crate::error::{Code, Error};
 use crate::terminal::Interrupt;
@@ -7,41 +7,42 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Linux counts processor time in hundredths of a second.
+/// Unit of processor time in `/proc` on Linux.
 const TICK: Duration = Duration::from_millis(10);
-/// How often a running program's memory is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Interval at which a running program's memory is read.
+const MEMORY_EVERY: Duration = Duration::from_millis(5);
 
-/// One transfer.
+/// Measurements of one transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
-    /// From the command to the finished file.
+    /// Time from the start of the command to the finished file.
     pub wall: Duration,
     /// Processor time of the receiving side.
     pub client_cpu: Duration,
     /// Processor time of the sending side.
     pub server_cpu: Duration,
-    /// The most memory that the receiving side held, bytes.
+    /// Peak resident memory of the receiving side, in bytes.
     pub client_rss: u64,
-    /// Bytes from peers, of the whole.
+    /// Bytes that came from peers.
     pub peer_bytes: u64,
 }
 
-/// Processor time that a process has used, its threads included.
+/// Returns the processor time used by a process with all its threads.
 #[must_use]
 pub fn cpu_of(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     fields(&stat, 11, 12)
 }
 
-/// Processor time of this process's children that have ended and been waited for.
+/// Returns the processor time of this process's children that have ended and been waited for.
 #[must_use]
 pub fn cpu_of_ended_children() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     fields(&stat, 13, 14)
 }
 
-/// The sum of two tick counts; fields are numbered from the one after the program's name (which may hold spaces).
+/// Adds two tick counts of a `stat` line. Fields are numbered from the one after the program's name, which may hold
+/// spaces.
 fn fields(stat: &str, a: usize, b: usize) -> Duration {
     let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let all: Vec<&str> = rest.split_ascii_whitespace().collect();
@@ -49,7 +50,7 @@ fn fields(stat: &str, a: usize, b: usize) -> Duration {
     TICK.saturating_mul(ticks(a).saturating_add(ticks(b)))
 }
 
-/// The most memory that a process has held, bytes.
+/// Returns the peak resident memory of a process, in bytes.
 #[must_use]
 pub fn rss_peak_of(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -58,7 +59,7 @@ pub fn rss_peak_of(pid: u32) -> u64 {
     kib.unwrap_or(0).saturating_mul(1024)
 }
 
-/// Runs a program to its end.
+/// Runs a program to its end and measures it; `server` lists processes whose processor time counts as sending side.
 pub fn program(name: &str, args: &[&str], server: &[u32], interrupt: &Interrupt) -> Result<Sample, Error> {
     let servers = || server.iter().map(|pid| cpu_of(*pid)).sum::<Duration>();
     let (server_before, ended_before) = (servers(), cpu_of_ended_children());
@@ -75,7 +76,7 @@ pub fn program(name: &str, args: &[&str], server: &[u32], interrupt: &Interrupt)
         client_rss = client_rss.max(rss_peak_of(child.id()));
         match child.try_wait().map_err(|e| Error::io(format_args!("wait for {name}"), &e))? {
             Some(status) => break status,
-            None => std::thread::sleep(LOOK_EVERY),
+            None => std::thread::sleep(MEMORY_EVERY),
         }
         if let Err(stop) = interrupt.check() {
             let _ = child.kill().and_then(|()| child.wait());
@@ -91,14 +92,14 @@ pub fn program(name: &str, args: &[&str], server: &[u32], interrupt: &Interrupt)
     Ok(Sample { wall, client_cpu, server_cpu, client_rss, peer_bytes: 0 })
 }
 
-/// Whether a program can be started.
+/// Whether a program of this name is on the PATH.
 #[must_use]
 pub fn is_installed(name: &str) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&paths).any(|dir| dir.join(name).is_file())
 }
 
-/// Brings a file into the page cache: files that lie idle are read slowly the first time.
+/// Reads a file once to bring it into the page cache, so that disk reads do not distort the measurement.
 pub fn warm(path: &Path) -> Result<(), Error> {
     let mut file = std::fs::File::open(path).map_err(|e| Error::io(format_args!("read {}", path.display()), &e))?;
     std::io::copy(&mut file, &mut std::io::sink())
@@ -106,17 +107,17 @@ pub fn warm(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// One way to transfer, over all its rounds.
+/// One kind of transfer, with its samples of all rounds.
 #[derive(Clone, Debug, Default)]
-pub struct Way {
-    /// What it is.
+pub struct TransferKind {
+    /// Name of the kind of transfer in the table.
     pub name: String,
-    /// One a round.
+    /// One sample per round.
     pub samples: Vec<Sample>,
 }
 
-impl Way {
-    /// The median of a figure.
+impl TransferKind {
+    /// Returns the median of a figure over the rounds.
     #[must_use]
     pub fn median<T: Ord + Copy + Default>(&self, of: impl Fn(&Sample) -> T) -> T {
         let mut all: Vec<T> = self.samples.iter().map(of).collect();
@@ -124,13 +125,13 @@ impl Way {
         all.get(all.len() / 2).copied().unwrap_or_default()
     }
 
-    /// Bytes a second, median.
+    /// Returns the rate in bytes per second, from the median time.
     #[must_use]
     pub fn rate(&self, size: u64) -> u64 {
         per_second(size, self.median(|s| s.wall))
     }
 
-    /// Milliseconds of processor time for 10^9 bytes, median: receiving side, sending side.
+    /// Returns the median processor time in ms per 10^9 bytes, of the receiving and of the sending side.
     #[must_use]
     pub fn cpu_ms_per_gb(&self, size: u64) -> (u64, u64) {
         let per_gb = |cpu: Duration| {
@@ -161,10 +162,11 @@ mod tests {
             client_cpu: Duration::from_millis(cpu_ms),
             ..Sample::default()
         };
-        let way = Way { name: "x".into(), samples: vec![sample(900, 10), sample(1000, 30), sample(5000, 20)] };
-        assert_eq!(way.rate(1_000_000), 1_000_000);
-        assert_eq!(way.cpu_ms_per_gb(1_000_000_000).0, 20);
-        assert_eq!(Way::default().rate(1), 1000);
+        let kind =
+            TransferKind { name: "x".into(), samples: vec![sample(900, 10), sample(1000, 30), sample(5000, 20)] };
+        assert_eq!(kind.rate(1_000_000), 1_000_000);
+        assert_eq!(kind.cpu_ms_per_gb(1_000_000_000).0, 20);
+        assert_eq!(TransferKind::default().rate(1), 1000);
     }
 
     #[test]

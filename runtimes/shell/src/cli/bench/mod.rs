@@ -1,4 +1,4 @@
-//! `bench transfer`: edge to client and peer to client, side by side with curl, aria2c and nginx in the same run.
+//! `bench transfer`: compares edge-to-client and peer-to-client transfers with curl, aria2c and nginx in the same run.
 
 pub mod crash;
 pub mod ledger;
@@ -15,7 +15,7 @@ use crate::edge::{Publish, publish};
 use crate::terminal::Interrupt;
 use crate::terminal::out::{note, say};
 use crate::terminal::units::{bytes, percent};
-use measure::{Sample, Way, cpu_of, is_installed, rss_peak_of, warm};
+use measure::{Sample, TransferKind, cpu_of, is_installed, rss_peak_of, warm};
 use nginx::Nginx;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,22 +23,22 @@ use std::time::{Duration, Instant};
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{Digest, ProviderId};
 
-/// The provider of the bench's objects.
+/// Provider of the published objects.
 const PROVIDER: u32 = 1;
 /// The object that only the edge delivers.
 const FROM_EDGE: &str = "bench/edge.bin";
 /// The object that the peer delivers.
 const FROM_PEER: &str = "bench/peer.bin";
-/// What the edge is held down to while the peer is measured, bytes a second.
-const EDGE_WHISPER: u64 = 1;
-/// How often a client is asked whether it is done.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// A transfer that takes longer than this fails the bench.
+/// Rate limit of the edge in bytes per second while the peer is measured.
+const SLOW_EDGE_RATE: u64 = 1;
+/// Interval at which a client is asked whether the download is complete.
+const POLL_EVERY: Duration = Duration::from_millis(5);
+/// Time limit for one transfer, after which the bench fails.
 const TRANSFER_WITHIN: Duration = Duration::from_secs(600);
-/// The names of the two ways that are ours.
-const OURS: [&str; 2] = ["edge to client (HTTPS)", "peer to client (QUIC)"];
+/// Names of the two kinds of transfer with our client.
+const OUR_KINDS: [&str; 2] = ["edge to client (HTTPS)", "peer to client (QUIC)"];
 
-/// `swarmedge bench transfer`.
+/// Runs the command `swarmedge bench transfer`.
 pub fn transfer(args: &BenchTransferArgs, json: bool) -> Result<(), Error> {
     if !is_installed("curl") {
         return Err(Error::new(Code::NotFound, "curl is not installed").next("install curl: it is the yardstick"));
@@ -47,9 +47,9 @@ pub fn transfer(args: &BenchTransferArgs, json: bool) -> Result<(), Error> {
     let interrupt = Interrupt::listen()?;
     let dir = WorkDir::make(args.dir.as_deref(), "swarmedge-bench", false)?;
     let mut bench = Bench::prepare(args.size.0, &dir.path, program, interrupt)?;
-    let ways = bench.rounds(args.rounds, json)?;
+    let kinds = bench.rounds(args.rounds, json)?;
     let size = args.size.0;
-    if json { say!("{}", to_json(&ways, size)) } else { say!("{}", table(&ways, size)) }
+    if json { say!("{}", to_json(&kinds, size)) } else { say!("{}", table(&kinds, size)) }
 }
 
 struct Bench {
@@ -63,7 +63,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// A network, the two objects, a seeder that holds one of them, everything warm.
+    /// Starts a network with nginx if installed, publishes the two objects, and lets a seeder download one of them.
     fn prepare(size: u64, dir: &Path, program: PathBuf, interrupt: Interrupt) -> Result<Self, Error> {
         let mut network = Network::make(dir, &program)?;
         let file = dir.join("file.bin");
@@ -86,7 +86,7 @@ impl Bench {
         let kept = network.dir.join("out/seed.bin");
         seeder.get(PROVIDER, FROM_PEER, &kept)?;
         wait_done(&mut seeder, &interrupt)?;
-        put(FROM_PEER, Policy { edge_rate_max: EDGE_WHISPER, ..Policy::default() })?;
+        put(FROM_PEER, Policy { edge_rate_max: SLOW_EDGE_RATE, ..Policy::default() })?;
         let www = dir.join("www");
         let nginx = if is_installed("nginx") {
             Some(Nginx::start(&network.made, &dir.join("nginx"), &www, &interrupt)?)
@@ -100,9 +100,9 @@ impl Bench {
         Ok(Self { network, program, interrupt, seeder, nginx, sha256, clients: 0 })
     }
 
-    /// Measures every way once a round, the ways interleaved.
-    fn rounds(&mut self, rounds: u32, quiet: bool) -> Result<Vec<Way>, Error> {
-        let mut ways: Vec<Way> = Vec::new();
+    /// Measures each kind of transfer once per round, so that the kinds are interleaved.
+    fn rounds(&mut self, rounds: u32, quiet: bool) -> Result<Vec<TransferKind>, Error> {
+        let mut kinds: Vec<TransferKind> = Vec::new();
         for round in 1..=rounds {
             warm(&self.network.dir.join("file.bin"))?;
             warm(&self.network.dir.join("out/seed.bin"))?;
@@ -110,21 +110,21 @@ impl Bench {
                 if !quiet {
                     note!("round {round}: {name}: {} ms", sample.wall.as_millis());
                 }
-                match ways.iter_mut().find(|w| w.name == name) {
-                    Some(way) => way.samples.push(sample),
-                    None => ways.push(Way { name, samples: vec![sample] }),
+                match kinds.iter_mut().find(|w| w.name == name) {
+                    Some(kind) => kind.samples.push(sample),
+                    None => kinds.push(TransferKind { name, samples: vec![sample] }),
                 }
             }
         }
-        Ok(ways)
+        Ok(kinds)
     }
 
     fn round(&mut self) -> Result<Vec<(String, Sample)>, Error> {
         let edge = self.network.id_of(Server::Edge).unwrap_or_default();
         let url = format!("{}/{PROVIDER}/{FROM_EDGE}", self.network.made.edge_url);
         let mut all = vec![("curl from our edge (HTTPS)".to_owned(), self.curl(&url, edge)?)];
-        all.push((OURS[0].into(), self.client(FROM_EDGE, edge)?));
-        all.push((OURS[1].into(), self.peer_transfer()?));
+        all.push((OUR_KINDS[0].into(), self.client(FROM_EDGE, edge)?));
+        all.push((OUR_KINDS[1].into(), self.peer_transfer()?));
         if is_installed("aria2c") {
             all.push(("aria2c -x8 from our edge".into(), self.aria2(&url, edge)?));
         }
@@ -156,7 +156,7 @@ impl Bench {
         self.client(FROM_PEER, self.seeder.id())
     }
 
-    /// A fresh client downloads an object.
+    /// Measures a download by a new client; `server` is the process id of the sending side.
     fn client(&mut self, path: &str, server: u32) -> Result<Sample, Error> {
         self.clients += 1;
         let name = format!("client-{}", self.clients);
@@ -166,7 +166,7 @@ impl Bench {
             if Instant::now() > connected {
                 return Err(client.error("has not reached the control plane"));
             }
-            self.interrupt.sleep(LOOK_EVERY)?;
+            self.interrupt.sleep(POLL_EVERY)?;
         }
         let out = self.network.dir.join("out").join(&name);
         let (client_before, server_before) = (cpu_of(client.id()), cpu_of(server));
@@ -187,7 +187,7 @@ impl Bench {
         Ok(sample)
     }
 
-    /// The file is what was published; it makes room for the next.
+    /// Checks that the file equals the published one, then deletes it.
     fn check(&self, out: &Path) -> Result<(), Error> {
         if file::sha256(out)?.1 != self.sha256 {
             return Err(Error::failed(format!("{} is not what was published", out.display())));
@@ -196,7 +196,7 @@ impl Bench {
     }
 }
 
-/// Waits for a client's download; says how many bytes came from peers.
+/// Waits until a client's download is complete; returns the bytes that came from peers.
 fn wait_done(client: &mut Client, interrupt: &Interrupt) -> Result<u64, Error> {
     let until = Instant::now() + TRANSFER_WITHIN;
     loop {
@@ -207,56 +207,57 @@ fn wait_done(client: &mut Client, interrupt: &Interrupt) -> Result<u64, Error> {
         if Instant::now() > until {
             return Err(client.error("is too slow"));
         }
-        interrupt.sleep(LOOK_EVERY)?;
+        interrupt.sleep(POLL_EVERY)?;
     }
 }
 
-/// The yardstick of all ratios.
-fn curl_rate(ways: &[Way], size: u64) -> u64 {
-    ways.first().map_or(1, |w| w.rate(size)).max(1)
+/// Returns curl's rate from our edge, by which all ratios are computed.
+fn curl_rate(kinds: &[TransferKind], size: u64) -> u64 {
+    kinds.first().map_or(1, |w| w.rate(size)).max(1)
 }
 
-fn table(ways: &[Way], size: u64) -> String {
+fn table(kinds: &[TransferKind], size: u64) -> String {
     let head = "way                          MB/s   x curl   CPU s/GB: client + server = sum   client RSS   from peers";
-    let mut text = format!("{} per transfer, medians of {} rounds\n\n{head}\n", bytes(size), rounds_of(ways));
-    for way in ways {
-        let (rate, (client, server)) = (way.rate(size), way.cpu_ms_per_gb(size));
-        let peers = way.median(|s| s.peer_bytes);
+    let mut text = format!("{} per transfer, medians of {} rounds\n\n{head}\n", bytes(size), rounds_of(kinds));
+    for kind in kinds {
+        let (rate, (client, server)) = (kind.rate(size), kind.cpu_ms_per_gb(size));
+        let peers = kind.median(|s| s.peer_bytes);
         let seconds = |ms: u64| format!("{}.{:02}", ms / 1000, ms % 1000 / 10);
-        let ratio = rate.saturating_mul(100) / curl_rate(ways, size);
+        let ratio = rate.saturating_mul(100) / curl_rate(kinds, size);
         text += &format!(
             "{:27} {:>5} {:>5}.{:02} {:>19} + {:>6} = {:>5} {:>9} {:>12}\n",
-            way.name,
+            kind.name,
             rate / 1_000_000,
             ratio / 100,
             ratio % 100,
             seconds(client),
             seconds(server),
             seconds(client.saturating_add(server)),
-            bytes(way.median(|s| s.client_rss)),
+            bytes(kind.median(|s| s.client_rss)),
             if peers == 0 { "-".to_owned() } else { percent(peers, size) },
         );
     }
     text
 }
 
-fn rounds_of(ways: &[Way]) -> usize {
-    ways.first().map_or(0, |w| w.samples.len())
+fn rounds_of(kinds: &[TransferKind]) -> usize {
+    kinds.first().map_or(0, |w| w.samples.len())
 }
 
-fn to_json(ways: &[Way], size: u64) -> serde_json::Value {
-    let one = |way: &Way| {
-        let (client, server) = way.cpu_ms_per_gb(size);
+fn to_json(kinds: &[TransferKind], size: u64) -> serde_json::Value {
+    let one = |kind: &TransferKind| {
+        let (client, server) = kind.cpu_ms_per_gb(size);
         let wall = |w: Duration| u64::try_from(w.as_millis()).unwrap_or(u64::MAX);
         serde_json::json!({
-            "way": way.name, "bytes_per_s": way.rate(size),
-            "times_curl_permille": way.rate(size).saturating_mul(1000) / curl_rate(ways, size),
+            "way": kind.name, "bytes_per_s": kind.rate(size),
+            "times_curl_permille": kind.rate(size).saturating_mul(1000) / curl_rate(kinds, size),
             "client_cpu_ms_per_gb": client, "server_cpu_ms_per_gb": server,
-            "client_rss_bytes": way.median(|s| s.client_rss), "peer_bytes": way.median(|s| s.peer_bytes),
-            "wall_ms": way.samples.iter().map(|s| wall(s.wall)).collect::<Vec<_>>(),
+            "client_rss_bytes": kind.median(|s| s.client_rss), "peer_bytes": kind.median(|s| s.peer_bytes),
+            "wall_ms": kind.samples.iter().map(|s| wall(s.wall)).collect::<Vec<_>>(),
         })
     };
-    serde_json::json!({"size_bytes": size, "rounds": rounds_of(ways), "ways": ways.iter().map(one).collect::<Vec<_>>()})
+    let all: Vec<_> = kinds.iter().map(one).collect();
+    serde_json::json!({"size_bytes": size, "rounds": rounds_of(kinds), "ways": all})
 }
 
 #[cfg(test)]
@@ -264,14 +265,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ratios_are_held_against_curl_from_the_same_edge() {
-        let way = |name: &str, ms: u64| Way {
+    fn ratios_are_relative_to_curl_from_the_same_edge() {
+        let kind = |name: &str, ms: u64| TransferKind {
             name: name.into(),
             samples: vec![Sample { wall: Duration::from_millis(ms), ..Sample::default() }],
         };
-        let ways = [way("curl from our edge (HTTPS)", 1000), way(OURS[0], 1250)];
-        let text = table(&ways, 1_000_000_000);
+        let kinds = [kind("curl from our edge (HTTPS)", 1000), kind(OUR_KINDS[0], 1250)];
+        let text = table(&kinds, 1_000_000_000);
         assert!(text.contains("800     0.80"), "{text}");
-        assert_eq!(to_json(&ways, 1_000_000_000)["ways"][1]["times_curl_permille"], 800);
+        assert_eq!(to_json(&kinds, 1_000_000_000)["ways"][1]["times_curl_permille"], 800);
     }
 }

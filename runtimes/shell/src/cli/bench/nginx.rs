@@ -1,4 +1,4 @@
-//! nginx as the yardstick for serving a file over HTTPS, where it is installed.
+//! nginx, if installed, as the reference for serving a file over HTTPS.
 
 use crate::cli::demo::network::{make_dir, text};
 use crate::cli::init::Deployment;
@@ -9,15 +9,15 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// A running nginx; killed when dropped.
+/// A running nginx, killed when the value is dropped.
 pub(super) struct Nginx {
     process: Process,
-    /// `https://127.0.0.1:port`.
+    /// Base URL of the server: `https://127.0.0.1:port`.
     pub(super) url: String,
 }
 
 impl Nginx {
-    /// Serves the folder `root` with the edge's certificate, in one process.
+    /// Starts nginx in one process to serve the folder `root` with the edge's certificate.
     pub(super) fn start(made: &Deployment, dir: &Path, root: &Path, interrupt: &Interrupt) -> Result<Self, Error> {
         make_dir(dir)?;
         let port = Ports::free()?.edge;
@@ -44,7 +44,7 @@ impl Nginx {
         Ok(Self { process, url: format!("https://127.0.0.1:{port}") })
     }
 
-    /// Its process id.
+    /// Returns the process id of nginx.
     #[must_use]
     pub(super) fn id(&self) -> u32 {
         self.process.id()

@@ -1,4 +1,4 @@
-//! `bench receipts`: what receipts cost over a transfer between peers, in bytes on the wire and in CPU.
+//! `bench receipts`: measures the cost of receipts for a transfer between peers, in bytes on the wire and in CPU.
 
 use super::Bench;
 use super::measure::Sample;
@@ -16,26 +16,26 @@ use swarmedge_core::wire::peer::PeerMsg;
 use swarmedge_core::wire::records::{Context, Receipt, SignedReceipt};
 use swarmedge_core::wire::{Wire as _, frame};
 
-/// Headers of a datagram that carries a receipt alone: IPv6, UDP, QUIC with its AEAD tag. Most receipts share one.
+/// Header bytes of a datagram with only a receipt: IPv6, UDP, QUIC with AEAD tag. In practice most receipts share one.
 const DATAGRAM: u64 = 40 + 8 + 20 + 16;
-/// Signatures measured.
+/// Number of signatures that are timed.
 const ROUNDS: u32 = 500;
-/// Most of the bytes, in parts a million.
+/// Largest permitted share of receipts in the bytes, in parts per million.
 const WIRE_PPM_MAX: u64 = 200;
-/// Most of the CPU that a transfer takes, likewise.
+/// Largest permitted share of receipts in the transfer's CPU time, in parts per million.
 const CPU_PPM_MAX: u64 = 20_000;
 
-/// What receipts for so many bytes come to.
+/// Cost of all receipts for a transfer.
 #[derive(Clone, Copy, Debug)]
 struct Cost {
     count: u32,
-    /// With a datagram each.
+    /// Bytes on the wire, if each receipt has its own datagram.
     wire_bytes: u64,
-    /// Of making and checking one.
+    /// Time to sign and verify one receipt.
     each: Duration,
 }
 
-/// `swarmedge bench receipts`.
+/// Runs the command `swarmedge bench receipts`.
 pub(in crate::cli) fn run(args: &BenchReceiptsArgs, json: bool) -> Result<(), Error> {
     let size = args.size.0;
     let cost = cost(size)?;
@@ -72,7 +72,8 @@ pub(in crate::cli) fn run(args: &BenchReceiptsArgs, json: bool) -> Result<(), Er
     if cpu_ppm > CPU_PPM_MAX { Err(Error::failed("receipts cost more than 2 % of the CPU")) } else { Ok(()) }
 }
 
-/// Both sides make the receipts that the credit rule wants; the ledger's check of the last is not in it.
+/// Computes the cost of the receipts that the credit rule demands, on both sides; without the ledger's check of the
+/// last.
 fn cost(size: u64) -> Result<Cost, Error> {
     let (key, uploader) = (Key::from_seed([1; 32]), Key::from_seed([2; 32]));
     let receipt = |seq, bytes| Receipt {
@@ -101,7 +102,7 @@ fn cost(size: u64) -> Result<Cost, Error> {
     Ok(Cost { count, wire_bytes, each: began.elapsed() / ROUNDS })
 }
 
-/// A transfer between two clients, by the real binary.
+/// Measures a transfer between two clients that run this binary.
 fn transfer(args: &BenchReceiptsArgs) -> Result<Sample, Error> {
     let program = std::env::current_exe().map_err(|e| Error::io("find this program's file", &e))?;
     let interrupt = Interrupt::listen()?;

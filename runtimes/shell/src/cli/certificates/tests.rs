@@ -1,4 +1,4 @@
-//! What is renewed, for whom, and what is left alone.
+//! Tests of `certificates renew`: which certificates it replaces and which it leaves alone.
 
 use super::*;
 use crate::cli::init::{self, Deployment, Plan, Ports};
@@ -60,13 +60,13 @@ fn renewed_certificates_are_for_the_same_servers_and_last_longer() {
 }
 
 #[test]
-fn a_machine_without_an_edge_keeps_the_names_that_its_servers_are_reached_by() {
+fn renewal_keeps_the_host_names_of_servers_without_an_edge() {
     let (dir, made) = deployment("cn-7.example.com");
     let whole = text(&made.config);
     let (from, to) = (whole.find("\n[edge]").expect("there"), whole.find("\n[cn]").expect("there"));
     fs::write(&made.config, whole[..from].to_owned() + &whole[to..]).expect("writes");
     let names = |role| Facts::of(&text(&dir.path().join(role).join("tls.pem"))).expect("reads").names;
-    // one was issued by hand, for names of its own
+    // the ledger's certificate was issued by hand, for other names
     let ca = CertAuthority::load(&text(&made.ca), &text(&dir.path().join("ca.key.pem"))).expect("loads");
     let by_hand = ["books.example.com", "10.1.2.3", "fd00::1"];
     let (cert, _) = ca.issue(&by_hand).expect("issued");
@@ -79,28 +79,28 @@ fn a_machine_without_an_edge_keeps_the_names_that_its_servers_are_reached_by() {
 }
 
 #[test]
-fn what_another_authority_issued_is_left_alone_with_its_key() {
+fn certificates_of_another_authority_are_left_alone_with_their_keys() {
     let (dir, made) = deployment("127.0.0.1");
-    // it has the operator's name, not its key
-    let theirs = CertAuthority::new().expect("made");
-    let (cert, key) = theirs.issue(&["127.0.0.1"]).expect("issued");
+    // this CA has the same name as the operator's, but another key
+    let other = CertAuthority::new().expect("made");
+    let (cert, key) = other.issue(&["127.0.0.1"]).expect("issued");
     let (cert_file, key_file) = (dir.path().join("edge/tls.pem"), dir.path().join("edge/tls.key.pem"));
     fs::write(&cert_file, &cert).expect("writes");
     fs::write(&key_file, &key).expect("writes");
-    // clients that trust both
-    fs::write(&made.ca, text(&made.ca) + theirs.cert_pem()).expect("writes");
-    let word_file = dir.path().join("dn/server.cert");
-    let word = certify(&Key::generate(), load_cert(&word_file).expect("made").body);
-    save_cert(&word_file, &word).expect("writes");
+    // the CA file names both, for clients that trust both
+    fs::write(&made.ca, text(&made.ca) + other.cert_pem()).expect("writes");
+    let operator_cert_file = dir.path().join("dn/server.cert");
+    let operator_cert = certify(&Key::generate(), load_cert(&operator_cert_file).expect("made").body);
+    save_cert(&operator_cert_file, &operator_cert).expect("writes");
     let cn = text(&dir.path().join("cn/tls.pem"));
 
     renew(&made.config, None).expect("renews");
     assert_eq!((text(&cert_file), text(&key_file)), (cert, key));
-    assert_eq!(load_cert(&word_file).expect("there"), word);
+    assert_eq!(load_cert(&operator_cert_file).expect("there"), operator_cert);
     assert_ne!(text(&dir.path().join("cn/tls.pem")), cn, "its own are renewed beside them");
     let all = expiries(&ServerConfig::load(&made.config).expect("reads"), |_| true).expect("reads");
-    let word = all.iter().find(|e| e.file == word_file).expect("listed");
-    assert!(!word.own && word.next_step().contains("where it came from"), "{word:?}");
+    let operator_cert = all.iter().find(|e| e.file == operator_cert_file).expect("listed");
+    assert!(!operator_cert.own && operator_cert.next_step().contains("where it came from"), "{operator_cert:?}");
 }
 
 #[test]
@@ -118,11 +118,11 @@ fn a_key_of_no_trusted_authority_renews_nothing() {
 }
 
 #[test]
-fn a_warning_comes_by_lifetime_and_names_who_can_renew() {
+fn a_warning_depends_on_the_lifetime_and_says_how_to_renew() {
     let left =
         |lifetime_days: u64, days: u64| days_left_if_few(lifetime_days * DAY_S, now().as_secs() + days * DAY_S + 60);
     assert_eq!((left(365, 31), left(365, 29)), (None, Some(29)));
-    // who renews others' certificates by himself does so when 30 of 90 days are left, 2 of 6
+    // automatic renewal of other CAs happens when 30 of 90 days are left, or 2 of 6
     assert_eq!((left(90, 29), left(90, 14)), (None, Some(14)));
     assert_eq!((left(6, 2), left(6, 0)), (None, Some(0)));
     assert_eq!(days_left_if_few(DAY_S, 5), Some(0), "expired long ago");

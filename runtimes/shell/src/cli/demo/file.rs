@@ -1,4 +1,4 @@
-//! The file that is delivered, and whether what arrived is the same.
+//! The file that the demo delivers: generation of test data, and SHA-256 of files.
 
 use crate::error::Error;
 use sha2::{Digest as _, Sha256};
@@ -7,7 +7,7 @@ use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 use swarmedge_core::ids::Digest;
 
-/// Writes `size` bytes that no compression or zero-page trick can shorten: splitmix64 in counter mode.
+/// Writes a file of `size` incompressible bytes: SplitMix64 in counter mode from `seed`.
 pub fn generate(path: &Path, size: u64, seed: u64) -> Result<(), Error> {
     let write = || -> std::io::Result<()> {
         let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
@@ -33,7 +33,7 @@ const fn splitmix(n: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Length and SHA-256 of a file.
+/// Reads a file and returns its length and SHA-256.
 pub fn sha256(path: &Path) -> Result<(u64, Digest), Error> {
     let read = || -> std::io::Result<(u64, Digest)> {
         let mut file = File::open(path)?;

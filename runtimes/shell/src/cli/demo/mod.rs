@@ -1,4 +1,4 @@
-//! `demo`: a whole network on this machine delivers a file while you watch.
+//! `demo`: runs a whole network on this machine, delivers a file to clients, and compares the ledger with the result.
 
 pub mod file;
 pub mod network;
@@ -22,21 +22,21 @@ use std::time::{Duration, Instant};
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{Digest, DownloadId, ProviderId};
 
-/// The provider of the demo's object.
+/// Provider of the published object.
 const PROVIDER: u32 = 1;
-/// About how long downloads last with `--chaos`, seconds.
+/// Rough duration in seconds of downloads with `--chaos`, set by rate limits.
 const CHAOS_LASTS_S: u64 = 5;
-/// How often clients are asked how far they are.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long clients may take to reach the control plane.
+/// Interval at which clients are asked for their progress.
+const POLL_EVERY: Duration = Duration::from_millis(100);
+/// Time limit for clients to open their control connections.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(120);
-/// How long the last records may take to reach the ledger.
+/// Time limit for the last records to reach the ledger.
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 
-/// Reads the ledger's database for one download.
+/// Function that reads the usage of one download from the ledger's database.
 pub type AskLedger<'a> = &'a dyn Fn(&Database, DownloadId) -> Result<Option<DownloadUsage>, Error>;
 
-/// What is delivered.
+/// The published file that is delivered.
 struct Object {
     file: PathBuf,
     path: String,
@@ -44,7 +44,7 @@ struct Object {
     sha256: Digest,
 }
 
-/// `swarmedge demo`.
+/// Runs the command `swarmedge demo`.
 pub fn run(args: &DemoArgs, json: bool, ledger: AskLedger<'_>) -> Result<(), Error> {
     let this = std::env::current_exe().map_err(|e| Error::io("find this program's file", &e))?;
     let other = if args.mixed { sibling(&this)? } else { this.clone() };
@@ -72,10 +72,10 @@ struct Demo<'a> {
     args: &'a DemoArgs,
     show: Show,
     interrupt: Interrupt,
-    /// This binary, and the one that every second client runs.
+    /// Programs of the clients, used in turn: this binary, and with `--mixed` the other runtime's.
     programs: [PathBuf; 2],
     network: Network,
-    /// Seeders first.
+    /// Running clients: the seeders, then the downloaders.
     clients: Vec<Client>,
     ledger: AskLedger<'a>,
 }
@@ -84,7 +84,7 @@ impl Demo<'_> {
     fn run(&mut self) -> Result<Vec<Row>, Error> {
         let object = self.object()?;
         let (edge_limit, upload_limit) = self.limits(object.size);
-        // seeders get it as fast as the edge can
+        // no edge limit while the seeders download
         self.publish(&object, 0, upload_limit)?;
         for server in Server::ALL {
             self.network.start(server, &self.interrupt)?;
@@ -115,7 +115,7 @@ impl Demo<'_> {
         self.settle(rows)
     }
 
-    /// The file to deliver, and its hash.
+    /// Chooses or generates the file to deliver, and hashes it.
     fn object(&self) -> Result<Object, Error> {
         let file = match &self.args.file {
             Some(file) => file.clone(),
@@ -132,8 +132,8 @@ impl Demo<'_> {
         Ok(Object { file, path: format!("demo/{name}"), size, sha256 })
     }
 
-    /// What the edge sends to one download and what one client uploads, bytes a second at most; 0: no limit. Chaos
-    /// needs downloads that last, on however fast a machine.
+    /// Returns the limits of the edge for one download and of one client's uploads, in bytes per second; 0 is no limit.
+    /// With `--chaos` the limits make downloads last long enough for the kills, on any machine.
     fn limits(&self, size: u64) -> (u64, u64) {
         let asked = self.args.edge_limit.map(|rate| rate.0);
         if !self.args.chaos {
@@ -144,7 +144,7 @@ impl Demo<'_> {
         (asked.unwrap_or(per_download / 2), all / u64::from(self.args.peers.max(1)))
     }
 
-    /// Publishes the object, or changes its policy.
+    /// Publishes the object with these rate limits, or changes the limits of the published one.
     fn publish(&self, object: &Object, edge_rate_max: u64, upload_rate_max: u64) -> Result<(), Error> {
         let policy = Policy { edge_rate_max, upload_rate_max, ..Policy::default() };
         let (file, path) = (object.file.clone(), object.path.clone());
@@ -168,19 +168,19 @@ impl Demo<'_> {
                 if Instant::now() > until {
                     return Err(client.error("has not reached the control plane"));
                 }
-                self.interrupt.sleep(LOOK_EVERY)?;
+                self.interrupt.sleep(POLL_EVERY)?;
             }
         }
         Ok(())
     }
 
-    /// Downloads the object on some clients at once. With `chaos`, half way things are killed.
-    fn deliver(&mut self, object: &Object, who: std::ops::Range<usize>, chaos: bool) -> Result<Vec<Row>, Error> {
+    /// Downloads the object on the clients of a range at once. With `chaos`, kills servers and a seeder half way.
+    fn deliver(&mut self, object: &Object, range: std::ops::Range<usize>, chaos: bool) -> Result<Vec<Row>, Error> {
         let out = |name: &str| self.network.dir.join("out").join(name);
-        let names: Vec<String> = self.clients[who.clone()].iter().map(|c| c.name.clone()).collect();
+        let names: Vec<String> = self.clients[range.clone()].iter().map(|c| c.name.clone()).collect();
         let outputs: Vec<PathBuf> = names.iter().map(|n| out(n)).collect();
         let began = Instant::now();
-        for (client, output) in self.clients[who.clone()].iter_mut().zip(&outputs) {
+        for (client, output) in self.clients[range.clone()].iter_mut().zip(&outputs) {
             client.get(PROVIDER, &object.path, output)?;
         }
         let mut progress = Progress::new(self.show, &names, object.size);
@@ -188,7 +188,7 @@ impl Demo<'_> {
         let mut killed = !chaos;
         let lines = loop {
             let lines: Vec<DownloadLine> =
-                self.clients[who.clone()].iter_mut().map(Client::download).collect::<Result<_, _>>()?;
+                self.clients[range.clone()].iter_mut().map(Client::download).collect::<Result<_, _>>()?;
             progress.update(&lines);
             for (time, line) in times.iter_mut().zip(&lines) {
                 if time.is_none() && line.state == State::Completed {
@@ -205,17 +205,17 @@ impl Demo<'_> {
             self.network.expect_running()?;
             if began.elapsed() > Duration::from_secs(self.args.timeout) {
                 let slow = times.iter().position(Option::is_none).unwrap_or(0);
-                return Err(self.clients[who.start + slow].error("is too slow: --timeout has passed"));
+                return Err(self.clients[range.start + slow].error("is too slow: --timeout has passed"));
             }
-            self.interrupt.sleep(LOOK_EVERY)?;
+            self.interrupt.sleep(POLL_EVERY)?;
         };
         drop(progress);
         let mut rows = Vec::new();
         for (i, line) in lines.iter().enumerate() {
-            let runtime = self.clients[who.start + i].status()?.runtime;
-            // a complete download whose file is not there: its client's log says what became of it
+            let runtime = self.clients[range.start + i].status()?.runtime;
+            // if the file of a complete download is missing, the error shows the client's log
             let (len, sha256) =
-                file::sha256(&outputs[i]).map_err(|e| self.clients[who.start + i].error(&e.to_string()))?;
+                file::sha256(&outputs[i]).map_err(|e| self.clients[range.start + i].error(&e.to_string()))?;
             rows.push((
                 Outcome {
                     name: names[i].clone(),
@@ -235,7 +235,7 @@ impl Demo<'_> {
         Ok(rows)
     }
 
-    /// CN, DN and the first seeder die without a warning.
+    /// Kills the CN, the DN and the first seeder with SIGKILL.
     fn kill_half(&mut self, progress: &Progress) {
         progress.say("  half way: killing cn, dn and seeder-1");
         self.network.kill(Server::Cn);
@@ -245,7 +245,7 @@ impl Demo<'_> {
         }
     }
 
-    /// What was killed starts again, so that clients can hand in their records.
+    /// Restarts the killed processes, so that clients can send their usage records.
     fn restart(&mut self) -> Result<(), Error> {
         self.show.say("  starting cn, dn and seeder-1 again, so that usage records reach the ledger");
         self.network.start(Server::Dn, &self.interrupt)?;
@@ -256,8 +256,8 @@ impl Demo<'_> {
         Ok(())
     }
 
-    /// Every client has handed in all that it has written down.
-    fn drained(&mut self, rows: &[Row]) -> Result<bool, Error> {
+    /// Whether every client has reported all its usage and the ledger has recorded it.
+    fn all_reported(&mut self, rows: &[Row]) -> Result<bool, Error> {
         for client in &mut self.clients {
             let status = client.status()?;
             let uploaders = rows.iter().filter_map(|(_, bill, _)| bill.as_ref()).flat_map(|bill| &bill.uploaders);
@@ -269,7 +269,7 @@ impl Demo<'_> {
         Ok(true)
     }
 
-    /// Waits until the ledger agrees, or long enough.
+    /// Waits until the ledger agrees with the clients, or [`SETTLED_WITHIN`] has passed.
     fn settle(&mut self, mut rows: Vec<Row>) -> Result<Vec<Row>, Error> {
         let database = self.network.dir.join("ledger/ledger.sqlite").into();
         let silenced = (self.args.chaos && self.args.peers > 0).then_some("seeder-1");
@@ -280,8 +280,9 @@ impl Demo<'_> {
                 *bill = (self.ledger)(&database, id)?;
                 *verdict = Verdict::of(outcome, bill.as_ref(), silenced);
             }
-            // the loss of a killed seeder is what is missing once everybody has reported
-            let settled = rows.iter().all(|(_, _, v)| v.agrees()) && (silenced.is_none() || self.drained(&rows)?);
+            // bytes that a killed seeder did not report are known as lost only when all others have reported
+            let settled =
+                rows.iter().all(|(_, _, v)| v.agrees()) && (silenced.is_none() || self.all_reported(&rows)?);
             if settled || Instant::now() > until {
                 return Ok(rows);
             }
@@ -290,7 +291,7 @@ impl Demo<'_> {
         }
     }
 
-    /// Ends every process cleanly; says which did not.
+    /// Ends every process cleanly; returns a sentence for each server that failed to end so.
     fn end(&mut self) -> Vec<String> {
         self.clients.iter_mut().for_each(Client::stop);
         self.network.stop()
@@ -314,14 +315,14 @@ fn half_way(lines: &[DownloadLine], size: u64) -> bool {
     done >= size.saturating_mul(lines.len() as u64) / 2
 }
 
-/// A directory that goes when this value goes, unless it is to be kept.
+/// Working directory that is deleted when the value is dropped, unless `keep` is set.
 pub(crate) struct WorkDir {
     pub(crate) path: PathBuf,
     keep: bool,
 }
 
 impl WorkDir {
-    /// Makes a new directory in `parent` or in the system's place for temporary files.
+    /// Makes a new directory in `parent`, or in the system's directory for temporary files.
     pub(crate) fn make(parent: Option<&Path>, name: &str, keep: bool) -> Result<Self, Error> {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
         let path = parent.join(format!("{name}-{}", std::process::id()));
@@ -337,7 +338,7 @@ impl WorkDir {
 impl Drop for WorkDir {
     fn drop(&mut self) {
         if !self.keep {
-            // what cannot be removed is in the place for temporary files anyway
+            // a directory that cannot be deleted stays among the temporary files
             let _ = fs::remove_dir_all(&self.path);
         }
     }

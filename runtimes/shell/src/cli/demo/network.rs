@@ -1,4 +1,5 @@
-//! The processes of a network on this machine: servers and clients, each of them this binary or its sibling.
+//! A deployment on this machine with its processes: servers and clients, each running this binary or its sibling of the
+//! other runtime. The demo and the bench commands use it.
 
 use crate::cli::init::{self, Deployment, Plan, Ports};
 use crate::cli::process::{Process, is_healthy};
@@ -12,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use swarmedge_core::ids::ProviderId;
 
-/// How long a process may take to be ready, on a machine however busy.
+/// Time limit for a process to get ready, generous for a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(120);
-/// How long a process may take to end cleanly.
+/// Time limit for a process to end cleanly.
 const END_WITHIN: Duration = Duration::from_secs(60);
 
 /// A server process of the network.
@@ -26,21 +27,21 @@ pub enum Server {
     EdgeAlone,
     /// The ledger in a process of its own.
     Ledger,
-    /// Connection node.
+    /// The connection node (CN).
     Cn,
-    /// Database node.
+    /// The database node (DN).
     Dn,
-    /// STUN.
+    /// The STUN server's process.
     Stun,
 }
 
 impl Server {
-    /// All of them, in the order in which they are started.
+    /// Server processes of a network in their starting order, edge and ledger in one.
     pub const ALL: [Self; 4] = [Self::Edge, Self::Dn, Self::Cn, Self::Stun];
-    /// The same with a process for each role.
+    /// Server processes with one process per role, in their starting order.
     pub const SPLIT: [Self; 5] = [Self::Ledger, Self::EdgeAlone, Self::Dn, Self::Cn, Self::Stun];
 
-    /// What it is called in messages and logs.
+    /// Returns the server's name in messages and log files.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -79,9 +80,9 @@ const fn local(port: u16) -> SocketAddr {
 /// The network's directory, deployment and server processes.
 #[derive(Debug)]
 pub struct Network {
-    /// Everything lies in here.
+    /// Directory with all files of the network.
     pub dir: PathBuf,
-    /// Keys, configuration, addresses.
+    /// Deployment: paths of keys and configuration, addresses, ports.
     pub made: Deployment,
     /// The program that runs the servers.
     program: PathBuf,
@@ -89,7 +90,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Makes a deployment in `dir`; nothing runs yet.
+    /// Makes a deployment in `dir` without starting anything.
     pub fn make(dir: &Path, program: &Path) -> Result<Self, Error> {
         let plan = Plan {
             dir: dir.to_path_buf(),
@@ -106,7 +107,7 @@ impl Network {
         Ok(Self { dir: dir.to_path_buf(), made, program: program.to_path_buf(), servers: Vec::new() })
     }
 
-    /// Where processes log.
+    /// Returns the directory of the processes' log files.
     #[must_use]
     pub fn logs(&self) -> PathBuf {
         self.dir.join("logs")
@@ -123,7 +124,7 @@ impl Network {
         Ok(())
     }
 
-    /// Kills a server without a warning.
+    /// Kills a server with SIGKILL.
     pub fn kill(&mut self, server: Server) {
         self.servers.retain_mut(|(s, process)| {
             let hit = *s == server;
@@ -134,7 +135,7 @@ impl Network {
         });
     }
 
-    /// The process id of a server that runs.
+    /// Returns the process id of a running server.
     #[must_use]
     pub fn id_of(&self, server: Server) -> Option<u32> {
         self.servers.iter().find(|(s, _)| *s == server).map(|(_, p)| p.id())
@@ -145,7 +146,7 @@ impl Network {
         self.servers.iter_mut().try_for_each(|(_, p)| p.expect_running())
     }
 
-    /// Ends every server cleanly; those that take too long are named.
+    /// Ends every server cleanly; returns a sentence for each that failed or took too long.
     pub fn stop(&mut self) -> Vec<String> {
         let ends = self.servers.drain(..).rev().filter_map(|(server, mut p)| match p.stop(END_WITHIN) {
             Some(status) if status.success() => None,
@@ -155,7 +156,7 @@ impl Network {
         ends.collect()
     }
 
-    /// Starts a client with a directory of its own and waits until it answers.
+    /// Starts a background client with its own state directory and waits until it answers.
     pub fn client(&self, name: &str, program: &Path, interrupt: &Interrupt) -> Result<Client, Error> {
         let state = self.dir.join("clients").join(name);
         make_dir(&state)?;
@@ -170,7 +171,7 @@ impl Network {
 /// A background client that this process has started.
 #[derive(Debug)]
 pub struct Client {
-    /// What it is called.
+    /// Name of the client in messages and paths.
     pub name: String,
     state: PathBuf,
     process: Process,
@@ -178,7 +179,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Begins to download an object to `output`.
+    /// Starts the download of an object to `output`.
     pub fn get(&mut self, provider: u32, path: &str, output: &Path) -> Result<(), Error> {
         let request =
             Request::Get { provider, path: path.into(), output: text(output)?, force: false, edge: None, token: None };
@@ -191,7 +192,7 @@ impl Client {
         Ok(())
     }
 
-    /// How the client is.
+    /// Asks the client for its status.
     pub fn status(&mut self) -> Result<StatusLine, Error> {
         match status(&self.state) {
             Ok(Some(status)) => Ok(status),
@@ -200,7 +201,7 @@ impl Client {
         }
     }
 
-    /// How its download is; a failed one is an error.
+    /// Asks for the state of the client's download; a failed download is an error.
     pub fn download(&mut self) -> Result<DownloadLine, Error> {
         let status = self.status()?;
         let line = status.downloads.into_iter().find(|d| Some(d.download) == self.download);
@@ -213,24 +214,24 @@ impl Client {
         }
     }
 
-    /// An error about it, with the tail of its log.
+    /// Makes an error about the client, with the tail of its log.
     #[must_use]
     pub fn error(&self, what: &str) -> Error {
         self.process.error(what)
     }
 
-    /// Its process id.
+    /// Returns the process id of the client.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Kills it without a warning.
+    /// Kills the client with SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again, killed or not; its download is still its own.
+    /// Kills the client if it runs and starts it again; the download goes on from its state directory.
     pub fn restart(&mut self, network: &Network, program: &Path, interrupt: &Interrupt) -> Result<(), Error> {
         self.kill();
         let again = network.client(&self.name, program, interrupt)?;
@@ -238,7 +239,7 @@ impl Client {
         Ok(())
     }
 
-    /// Ends it cleanly.
+    /// Ends the client cleanly, or kills it after a minute.
     pub fn stop(&mut self) {
         self.process.stop(END_WITHIN);
     }
@@ -252,7 +253,7 @@ fn status(state: &Path) -> Result<Option<StatusLine>, Error> {
     }
 }
 
-/// The binary of the other runtime beside `this`, or how to build it.
+/// Returns the path of the other runtime's binary beside `this`; the error says how to build it.
 pub fn sibling(this: &Path) -> Result<PathBuf, Error> {
     let stem = this.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
     let other = if stem.ends_with("-smol") { "swarmedge" } else { "swarmedge-smol" };
@@ -273,7 +274,7 @@ pub(crate) fn make_dir(dir: &Path) -> Result<(), Error> {
     fs::create_dir_all(dir).map_err(|e| Error::io(format_args!("make the directory {}", dir.display()), &e))
 }
 
-/// A path for a command line or a JSON text.
+/// Converts a path to text for a command line or JSON; fails if it is not UTF-8.
 pub(crate) fn text(path: &Path) -> Result<String, Error> {
     path.to_str().map(str::to_owned).ok_or_else(|| Error::usage(format!("{} is not UTF-8", path.display())))
 }

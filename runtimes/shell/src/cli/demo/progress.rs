@@ -1,4 +1,4 @@
-//! Live progress of several downloads: bars on a terminal, now and then a line elsewhere.
+//! Live progress of several downloads: bars on a terminal, a line every two seconds elsewhere.
 
 use crate::client::protocol::DownloadLine;
 use crate::terminal::out::note;
@@ -7,22 +7,22 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-/// How often a plain line is printed.
+/// Interval between plain progress lines.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
-/// Where progress is shown.
+/// Form in which progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Show {
-    /// Bars.
+    /// Progress bars, on a terminal.
     Bars,
-    /// Lines.
+    /// Plain lines on standard error.
     Lines,
-    /// Nowhere: `--json`.
+    /// No output, with `--json`.
     Nothing,
 }
 
 impl Show {
-    /// What suits standard error.
+    /// Chooses the form that suits standard error; nothing with `json`.
     #[must_use]
     pub fn for_terminal(json: bool) -> Self {
         match (json, std::io::stderr().is_terminal()) {
@@ -32,7 +32,7 @@ impl Show {
         }
     }
 
-    /// One line of narration.
+    /// Prints a remark as a line on standard error.
     pub fn say(self, text: &str) {
         if self != Self::Nothing {
             note!("{text}");
@@ -40,7 +40,7 @@ impl Show {
     }
 }
 
-/// Progress of downloads that run side by side.
+/// Progress display of simultaneous downloads.
 pub struct Progress {
     show: Show,
     multi: MultiProgress,
@@ -50,7 +50,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// One bar a name, each of `size` bytes.
+    /// Makes a display with a bar per name, each for `size` bytes.
     #[must_use]
     pub fn new(show: Show, names: &[String], size: u64) -> Self {
         let multi = MultiProgress::new();
@@ -66,7 +66,7 @@ impl Progress {
         Self { show, multi, bars, began: now, printed: now }
     }
 
-    /// Shows how far they are.
+    /// Shows the present state of the downloads, given in the order of the bars.
     pub fn update(&mut self, lines: &[DownloadLine]) {
         for (bar, line) in self.bars.iter().zip(lines) {
             bar.set_position(line.edge_bytes.saturating_add(line.peer_bytes));
@@ -78,10 +78,10 @@ impl Progress {
         }
     }
 
-    /// Says something above the bars.
+    /// Prints a remark, above the bars if there are any.
     pub fn say(&self, text: &str) {
         if self.show == Show::Bars {
-            // only a terminal that has gone away refuses this
+            // this fails only if the terminal has gone
             let _ = self.multi.println(text);
         } else {
             self.show.say(text);

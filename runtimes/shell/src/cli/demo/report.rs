@@ -1,44 +1,44 @@
-//! What a demo has shown: each download's figures beside what the ledger recorded, and whether the two agree.
+//! The demo's report: each download's figures beside those of the ledger, and whether they agree.
 
 use crate::server::ledger::DownloadUsage;
 use crate::terminal::units::{bytes, percent, rate};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// One download, as its client and its file tell it.
+/// Result of one download, from its client and the downloaded file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The client.
+    /// Name of the client.
     pub name: String,
-    /// `tokio` or `smol`.
+    /// Runtime of the client: `tokio` or `smol`.
     pub runtime: String,
-    /// The download's id.
+    /// Download id in hexadecimal.
     pub id: String,
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub size: u64,
     /// Verified bytes from edges, each counted once.
     pub edge_bytes: u64,
     /// Verified bytes from peers, each counted once.
     pub peer_bytes: u64,
-    /// Received and thrown away.
+    /// Bytes received and discarded, as duplicate or wrong.
     pub wasted_bytes: u64,
-    /// From the command to the finished file.
+    /// Time from the start of the download to the finished file.
     pub time: Duration,
-    /// The file has the SHA-256 of what was published.
+    /// Whether the file has the SHA-256 of the published one.
     pub matches: bool,
 }
 
-/// What the ledger says of it, and what that means.
+/// Comparison of a download with the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Why the books do not (yet) agree with what was delivered.
+    /// Sentences about contradictions between client and ledger; may vanish when late records arrive.
     pub wrong: Vec<String>,
-    /// Differences that are as they should be, in words.
+    /// Sentences that explain legitimate differences.
     pub notes: Vec<String>,
 }
 
 impl Verdict {
-    /// Holds a download against the ledger. `silenced` names a peer that was killed and could not report any more.
+    /// Compares a download with the ledger. `silenced` names a peer that was killed before it could report.
     #[must_use]
     pub fn of(outcome: &Outcome, bill: Option<&DownloadUsage>, silenced: Option<&str>) -> Self {
         let mut v = Self::default();
@@ -68,12 +68,12 @@ impl Verdict {
                 bill.edge_unique, bill.edge_claimed
             )),
         }
-        v.hold_peers(bill, silenced);
+        v.compare_peers(bill, silenced);
         v
     }
 
-    fn hold_peers(&mut self, bill: &DownloadUsage, silenced: Option<&str>) {
-        // by introduction: what one uploader claims too much cannot make up for what another has not told
+    fn compare_peers(&mut self, bill: &DownloadUsage, silenced: Option<&str>) {
+        // `agreed` is per introduction: an uploader's excess cannot compensate another's missing report
         let agreed = bill.uploaders.iter().map(|u| u.agreed).sum::<u64>();
         let more = bill.peers_sent.saturating_sub(agreed);
         if more > 0 {
@@ -102,17 +102,17 @@ impl Verdict {
         }
     }
 
-    /// The books agree with what was delivered.
+    /// Whether the ledger agrees with the delivery.
     #[must_use]
     pub fn agrees(&self) -> bool {
         self.wrong.is_empty()
     }
 }
 
-/// One row of the report.
+/// One row of the report: result, ledger entry if there is one, comparison.
 pub type Row = (Outcome, Option<DownloadUsage>, Verdict);
 
-/// The table.
+/// Formats the report as a text table, with remarks below.
 #[must_use]
 pub fn table(rows: &[Row]) -> String {
     let head = [
@@ -136,7 +136,7 @@ pub fn table(rows: &[Row]) -> String {
     for line in &cells {
         for (i, cell) in line.iter().enumerate() {
             let pad = " ".repeat(widths[i] - cell.chars().count());
-            // names to the left, figures to the right
+            // names are aligned left, figures right
             let _ = if i == 0 { write!(text, "{cell}{pad}") } else { write!(text, "  {pad}{cell}") };
         }
         text.truncate(text.trim_end().len());
@@ -168,7 +168,7 @@ fn row((o, bill, verdict): &Row) -> Vec<String> {
     ]
 }
 
-/// The same for `--json`.
+/// Returns a row as JSON for `--json`.
 #[must_use]
 pub fn json((o, bill, verdict): &Row) -> serde_json::Value {
     serde_json::json!({
@@ -218,11 +218,11 @@ mod tests {
             peers_billed: 70,
             flagged: 0,
             possession: None,
-            uploaders: told(70),
+            uploaders: uploaders(70),
         }
     }
 
-    fn told(agreed: u64) -> Vec<UploaderUsage> {
+    fn uploaders(agreed: u64) -> Vec<UploaderUsage> {
         vec![UploaderUsage { guid: "33".into(), sent: agreed, received: 70, receipted: agreed, agreed }]
     }
 
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_books_agree_without_a_word() {
+    fn equal_figures_agree_without_remarks() {
         assert_eq!(verdict(&bill()), Verdict::default());
     }
 
@@ -242,9 +242,9 @@ mod tests {
             DownloadUsage { edge_claimed: 29, edge_unique: 29, ..bill() },
             DownloadUsage { edge_unique: 29, ..bill() },
             DownloadUsage { peers_received: 69, ..bill() },
-            DownloadUsage { peers_sent: 69, peers_billed: 69, uploaders: told(69), ..bill() },
-            // one uploader claims too much, another too little: the sums are equal
-            DownloadUsage { peers_billed: 60, uploaders: told(60), ..bill() },
+            DownloadUsage { peers_sent: 69, peers_billed: 69, uploaders: uploaders(69), ..bill() },
+            // one uploader claims too much, another too little, with equal sums
+            DownloadUsage { peers_billed: 60, uploaders: uploaders(60), ..bill() },
             DownloadUsage { peers_billed: 71, ..bill() },
             DownloadUsage { state: "running", ..bill() },
         ] {
@@ -260,14 +260,14 @@ mod tests {
     fn bytes_sent_twice_and_a_killed_seeder_are_explained() {
         let v = verdict(&DownloadUsage { edge_unique: 35, peers_billed: 65, ..bill() });
         assert!(v.agrees() && v.notes.len() == 2, "{v:?}");
-        let killed = DownloadUsage { peers_sent: 60, peers_billed: 60, uploaders: told(60), ..bill() };
+        let killed = DownloadUsage { peers_sent: 60, peers_billed: 60, uploaders: uploaders(60), ..bill() };
         assert!(!verdict(&killed).agrees());
         let v = Verdict::of(&outcome(), Some(&killed), Some("seeder-1"));
         assert!(v.agrees() && v.notes[0].contains("seeder-1 was killed before it could report 10 bytes"), "{v:?}");
     }
 
     #[test]
-    fn the_table_is_aligned_and_names_what_is_wrong() {
+    fn the_table_is_aligned_and_names_contradictions() {
         let good = (outcome(), Some(bill()), Verdict::default());
         let bad_bill = DownloadUsage { peers_received: 1, ..bill() };
         let seen = verdict(&bad_bill);

@@ -1,4 +1,4 @@
-//! `init`: a ready-to-run deployment on one machine. The demo and the bench make theirs with it too.
+//! `init`: makes a ready-to-run deployment on one machine. The demo and the bench commands use it too.
 
 pub mod ports;
 mod text;
@@ -6,7 +6,7 @@ mod text;
 pub use ports::Ports;
 
 use super::args::{InitArgs, Switch};
-use super::certificates::dated;
+use super::certificates::with_new_validity;
 use super::{Code, Error};
 use crate::config::{Bundle, ServerConfig};
 use crate::keys::{Key, SealRing, certify, save_cert, save_secret};
@@ -19,25 +19,25 @@ use swarmedge_core::ids::{ProviderId, PublicKey};
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::records::{CertBody, ServerRole};
 
-/// What to make.
+/// Parameters of a new deployment.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where.
+    /// Directory of the deployment.
     pub dir: PathBuf,
-    /// How clients reach the servers.
+    /// Host name or IPv4 address by which clients reach the servers.
     pub host: String,
-    /// Told by the bootstrap.
+    /// Region of the edge, sent to clients in the bootstrap response.
     pub region: String,
-    /// Where they listen.
+    /// Ports of the servers.
     pub ports: Ports,
-    /// Who ships the install bundle.
+    /// Provider that ships the install bundle.
     pub provider: ProviderId,
-    /// Whether new clients upload.
+    /// Whether newly installed clients upload to others.
     pub uploads: bool,
 }
 
 impl Plan {
-    /// The address that public servers bind.
+    /// Returns the IP address that public servers bind.
     fn listen(&self) -> &str {
         match self.host.parse::<IpAddr>() {
             Ok(ip) if ip.is_loopback() => &self.host,
@@ -47,24 +47,24 @@ impl Plan {
     }
 }
 
-/// What was made.
+/// Paths and addresses of a deployment.
 #[derive(Clone, Debug)]
 pub struct Deployment {
-    /// `server.toml`.
+    /// Path of the file `server.toml`.
     pub config: PathBuf,
-    /// `install/bundle.toml`.
+    /// Path of the file `install/bundle.toml`.
     pub bundle: PathBuf,
-    /// `ca.pem`.
+    /// Path of the CA certificate, `ca.pem`.
     pub ca: PathBuf,
-    /// `https://host:port`.
+    /// Base URL of the edge: `https://host:port`.
     pub edge_url: String,
-    /// Where everything listens.
+    /// Ports of all servers.
     pub ports: Ports,
     /// The operator's root key.
     pub root: PublicKey,
 }
 
-/// `swarmedge init`.
+/// Runs the command `swarmedge init`.
 pub fn run(args: &InitArgs, json: bool) -> Result<(), Error> {
     let ports = args.base_port.map_or_else(Ports::usual_or_free, Ports::at)?;
     check_host(&args.host)?;
@@ -126,7 +126,7 @@ pub fn make(plan: &Plan) -> Result<Deployment, Error> {
     Ok(made)
 }
 
-/// A signing key and the operator's word for it.
+/// Makes a server's signing key and the certificate for it, signed by the root key.
 fn certify_server(root: &Key, dir: &Path, role: ServerRole, name: &str) -> Result<(), Error> {
     let key = Key::generate();
     save_new(&dir.join("signing.key"), |path| key.save(path))?;
@@ -137,10 +137,10 @@ fn certify_server(root: &Key, dir: &Path, role: ServerRole, name: &str) -> Resul
         not_before_ms: 0,
         not_after_ms: 0,
     };
-    save_cert(&dir.join("server.cert"), &certify(root, dated(body)))
+    save_cert(&dir.join("server.cert"), &certify(root, with_new_validity(body)))
 }
 
-/// Everything that was written can be read back and means the same.
+/// Reads the written configuration and bundle back and compares them with the intended ones.
 fn check(made: &Deployment, bundle: &Bundle) -> Result<(), Error> {
     let wrong = |what: &str| Error::failed(format!("what init has written does not read back: {what}"));
     let config = ServerConfig::load(&made.config)?;
@@ -167,7 +167,7 @@ impl Deployment {
         })
     }
 
-    /// What to do next, to be copied.
+    /// Returns the next commands for the user to copy.
     fn next_commands(&self, program: &str, plan: &Plan) -> String {
         let (dir, provider, url) = (plan.dir.display(), plan.provider, &self.edge_url);
         let (config, bundle, ca) = (self.config.display(), self.bundle.display(), self.ca.display());
@@ -188,7 +188,7 @@ impl Deployment {
     }
 }
 
-/// How the user would call this program again.
+/// Returns the command by which the user called this program.
 fn program() -> String {
     std::env::args().next().unwrap_or_else(|| "swarmedge".into())
 }
@@ -212,12 +212,12 @@ fn make_dir(dir: &Path) -> Result<(), Error> {
     fs::create_dir_all(dir).map_err(|e| Error::io(format_args!("make the directory {}", dir.display()), &e))
 }
 
-/// Writes a file that anybody may read.
+/// Writes a file with default permissions, without secrets.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     fs::write(path, bytes).map_err(|e| Error::io(format_args!("write {}", path.display()), &e))
 }
 
-/// Saves a secret; one that is there goes first, since `--force` was given.
+/// Saves a secret with `save` after deleting an existing file, which exists only with `--force`.
 fn save_new(path: &Path, save: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_init_makes_reads_back_and_its_secrets_are_private() {
+    fn files_of_init_read_back_and_secrets_are_private() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("a directory");
         let made = make(&plan(dir.path())).expect("makes");
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_with_something_in_it_is_refused_unless_forced() {
+    fn a_directory_that_is_not_empty_is_refused_without_force() {
         let dir = tempfile::tempdir().expect("a directory");
         assert!(refuse_full(dir.path(), false).is_ok());
         fs::write(dir.path().join("x"), "").expect("writes");
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_commands_name_what_was_made() {
+    fn the_next_commands_name_the_made_files() {
         let dir = tempfile::tempdir().expect("a directory");
         let plan = plan(dir.path());
         let text = make(&plan).expect("makes").next_commands("swarmedge", &plan);

@@ -1,43 +1,43 @@
-//! Which ports a new deployment listens on.
+//! Choice of the ports on which a new deployment listens.
 
 use crate::error::Error;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 
-/// The first port that `init` tries by itself.
+/// First port of a deployment unless `--base-port` is given.
 const USUAL_BASE: u16 = 8443;
-/// Where free ports are looked for: below the range that systems take for outgoing connections, so that a port stays
-/// free while its server is down.
+/// Range in which free ports are searched: below the ephemeral range of the system, so that no outgoing connection
+/// takes a port while its server is down.
 const SEARCH: std::ops::Range<u16> = 20_000..32_000;
 
-/// One port a listening socket.
+/// Ports of a deployment, one per listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
-    /// The edge's HTTPS.
+    /// HTTPS of the edge.
     pub edge: u16,
-    /// Clients' control connections.
+    /// Control connections of clients, at the CN.
     pub cn: u16,
-    /// CNs' directory connections.
+    /// Directory connections of CNs, at the DN.
     pub dn: u16,
-    /// Records.
+    /// Record connections of edges and CNs, at the ledger.
     pub ledger: u16,
-    /// STUN over UDP.
+    /// STUN over UDP and TCP.
     pub stun: u16,
     /// `/healthz` and `/metrics` of cn, dn, stun and ledger.
     pub ops: [u16; 4],
 }
 
-/// How many ports [`Ports`] has.
+/// Number of ports in [`Ports`].
 const COUNT: u16 = 9;
-/// A block of [`SEARCH`]: first its guard, a UDP port that stays bound as long as the process lives which took the
-/// block, then the ports. Of processes that look for ports at the same time each gets a block of its own, and none
-/// tries the ports of another's, not even for a moment.
+/// Ports of one block of [`SEARCH`]: a guard, then the ports of a deployment. The process that takes a block keeps the
+/// guard's UDP port bound until its end. Processes that search at the same time so get different blocks, and never bind
+/// a port of another's block, not even for a moment.
 const BLOCK: u16 = COUNT + 1;
-/// The guards of this process's blocks.
+/// Bound guard sockets of this process's blocks.
 static GUARDS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
 
 impl Ports {
-    /// From `base` upwards; refused if one of them is in use.
+    /// Takes the ports from `base` upwards; fails if one of them is in use.
     pub fn at(base: u16) -> Result<Self, Error> {
         let last =
             base.checked_add(COUNT - 1).ok_or_else(|| Error::usage(format!("--base-port {base} is too high")))?;
@@ -48,13 +48,13 @@ impl Ports {
         }
     }
 
-    /// The usual ones, or free ones where those are in use.
+    /// Takes the ports from 8443 upwards, or any free ones if one of those is in use.
     pub fn usual_or_free() -> Result<Self, Error> {
         Self::at(USUAL_BASE).or_else(|_| Self::free())
     }
 
-    /// Free ones, in no particular place, which no other process is given while this one lives: several deployments
-    /// can be made at once.
+    /// Takes nine free ports between 20000 and 32000. No other process gets them while this one lives, so that several
+    /// deployments can be made at once.
     pub fn free() -> Result<Self, Error> {
         let mut random = [0; 2];
         getrandom::fill(&mut random).map_err(|e| Error::failed(format!("the system gives no random bytes: {e}")))?;
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_given_once() {
+    fn a_block_is_taken_only_once() {
         let ports = Ports::free().expect("free ports");
         assert_eq!(Ports::take_block(ports.edge - 1), None, "nothing listens there yet, but it is taken");
         assert_ne!(Ports::free().expect("more"), ports);

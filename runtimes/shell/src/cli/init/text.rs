@@ -2,7 +2,7 @@
 
 use super::{Deployment, Plan};
 
-/// The whole file.
+/// Returns the whole text of `server.toml`.
 pub(super) fn server_toml(plan: &Plan, made: &Deployment) -> String {
     let Plan { host, region, .. } = plan;
     let p = made.ports;

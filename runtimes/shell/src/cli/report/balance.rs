@@ -1,4 +1,4 @@
-//! `report --as-balance`: what networks give to one another.
+//! `report --as-balance`: bytes that clients of different networks (ASes) sent to one another.
 
 use super::balance_html;
 use super::csv::quoted;
@@ -7,10 +7,10 @@ use crate::error::Error;
 use crate::server::ledger::balance::{Balance, Network};
 use crate::terminal::units::{bytes, percent};
 
-/// Flows shown; CSV and JSON have all.
+/// Most flows shown; CSV and JSON have all.
 const FLOWS_MAX: usize = 20;
 
-pub(super) fn written(balance: &Balance, format: ReportFormat) -> Result<String, Error> {
+pub(super) fn formatted(balance: &Balance, format: ReportFormat) -> Result<String, Error> {
     Ok(match format {
         ReportFormat::Text => text(balance),
         ReportFormat::Csv => csv(balance),
@@ -22,7 +22,7 @@ pub(super) fn written(balance: &Balance, format: ReportFormat) -> Result<String,
 fn text(b: &Balance) -> String {
     let mut text = format!(
         "{}, {} to {} (UTC): {} from peers, {} of it within one network\n",
-        whose(b),
+        scope(b),
         b.from,
         b.to,
         bytes(b.peer_bytes),
@@ -54,12 +54,12 @@ fn text(b: &Balance) -> String {
     text
 }
 
-/// Whose downloads.
-pub(super) fn whose(b: &Balance) -> String {
+/// Names the provider whose downloads the balance covers, or "all providers".
+pub(super) fn scope(b: &Balance) -> String {
     b.provider.map_or_else(|| "all providers".into(), |p| format!("provider {p}"))
 }
 
-/// What a network has given more than it got.
+/// Formats the bytes that a network sent minus those it received.
 pub(super) fn difference(n: &Network) -> String {
     let sign = if n.sent_bytes < n.received_bytes { "-" } else { "" };
     format!("{sign}{}", bytes(n.sent_bytes.abs_diff(n.received_bytes)))
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_network_is_known_the_configurations_key_is_named() {
+    fn without_known_networks_the_configuration_key_is_named() {
         let nobody = Balance {
             from: "2026-11-01".into(),
             to: "2026-11-02".into(),

@@ -1,12 +1,12 @@
-//! What networks give to one another, as one HTML file like a report's: bars by network, and who gives whom.
+//! The balance among networks as one HTML file: bars per network, a matrix from network to network, and tables.
 
-use super::balance::{difference, whose};
+use super::balance::{difference, scope};
 use super::html::{BARS_NAMED, ROWS_MAX, bars, escaped, keys, page, tile};
 use crate::server::ledger::balance::{Balance, Flow, Network};
 use crate::terminal::units::{bytes, percent};
 use std::collections::BTreeMap;
 
-/// Networks of the matrix; the table and the other formats have all.
+/// Most networks in the matrix; the other formats have all.
 const MATRIX_MAX: usize = 12;
 
 pub(super) fn of(b: &Balance) -> String {
@@ -21,7 +21,7 @@ pub(super) fn of(b: &Balance) -> String {
         "<p>{} to {} (UTC), billed downloads of {}.</p>\n<div class=\"tiles\">{}</div>\n{}",
         b.from,
         b.to,
-        whose(b),
+        scope(b),
         tiles.concat(),
         if known == 0 {
             "<p>No network is known: <code>geo_networks</code> in <code>[cn]</code> says where clients are.</p>".into()
@@ -47,7 +47,7 @@ fn plots(b: &Balance) -> String {
     )
 }
 
-/// The networks with most bytes, each to each, the more the darker.
+/// Returns the matrix of bytes from network to network, for the largest networks; more bytes make a darker cell.
 fn matrix(b: &Balance) -> String {
     let names: Vec<&str> = b.networks.iter().take(MATRIX_MAX).map(|n| &n.name[..]).collect();
     let flows: BTreeMap<(&str, &str), u64> = b.flows.iter().map(|f| ((&f.from[..], &f.to[..]), f.bytes)).collect();
@@ -94,7 +94,7 @@ fn flows(all: &[Flow]) -> String {
 mod tests {
     use super::*;
 
-    /// Two networks, of which the first gives the other three times what stays inside.
+    /// Two networks: the first sends the second three times the bytes that stay inside it.
     fn balance() -> Balance {
         let network = |name: &str, sent_bytes, received_bytes, inside_bytes| Network {
             name: name.into(),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_matrix_says_who_gives_whom() {
+    fn the_matrix_shows_bytes_from_row_to_column() {
         let page = of(&balance());
         let matrix = page.split("(column)").nth(1).expect("a matrix").split("</table>").next().expect("a table");
         let cells: Vec<&str> =
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_network_is_known_nothing_is_drawn() {
+    fn without_known_networks_nothing_is_drawn() {
         let mut balance = balance();
         balance.networks.iter_mut().for_each(|n| n.name = "unknown".into());
         let page = of(&balance);

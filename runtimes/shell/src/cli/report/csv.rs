@@ -1,5 +1,4 @@
-//! A report as comma-separated values (RFC 4180), one line a day, an object, a country, a network, and the
-//! whole.
+//! A report as comma-separated values (RFC 4180): a line for the total, and one per day, object, country and network.
 
 use crate::server::ledger::report::{Figures, Report};
 

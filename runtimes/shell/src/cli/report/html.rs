@@ -4,15 +4,15 @@ use super::text::{efficiency, is_located, plain, speed};
 use crate::server::ledger::report::{Figures, Report, Row, Speeds};
 use crate::terminal::units::{bytes, percent};
 
-/// A plot's inner size.
+/// Inner width and height of a plot, in SVG units.
 const WIDTH: u64 = 720;
 const HEIGHT: u64 = 180;
-/// Room for the axis.
+/// Room for the labels left of and below a plot, in SVG units.
 const LEFT: u64 = 76;
 const BELOW: u64 = 22;
-/// Bars that have room for their names.
+/// Most bars of a plot that have room for a name.
 pub(super) const BARS_NAMED: usize = 8;
-/// Rows of a table; CSV and JSON have all.
+/// Most rows of a table; CSV and JSON have all.
 pub(super) const ROWS_MAX: usize = 100;
 
 const STYLE: &str = "
@@ -64,7 +64,7 @@ pub(super) fn of(report: &Report) -> String {
     page(&format!("Provider {}", r.provider), &format!("{} to {}", r.from, r.to), &body)
 }
 
-/// The file: a heading, what of, and what is below.
+/// Returns the whole HTML file. `what` completes the title, `body` follows the heading.
 pub(super) fn page(heading: &str, what: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -73,7 +73,7 @@ pub(super) fn page(heading: &str, what: &str, body: &str) -> String {
     )
 }
 
-/// A figure, what it is, and more of it.
+/// Returns a tile: a large figure with a label above and a detail below.
 pub(super) fn tile(figure: &str, what: &str, more: &str) -> String {
     format!("<div class=\"tile\"><span>{what}</span><b>{figure}</b><span>{more}</span></div>")
 }
@@ -91,7 +91,7 @@ fn tiles(r: &Report) -> String {
     format!("<div class=\"tiles\">{}</div>\n", tiles.concat())
 }
 
-/// Why downloads failed, most often first.
+/// Returns the table of failure causes, most frequent first.
 fn causes(totals: &Figures) -> String {
     let mut causes: Vec<(&&str, &u64)> = totals.causes.iter().collect();
     causes.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
@@ -122,13 +122,13 @@ fn plots(r: &Report) -> String {
     )
 }
 
-/// What a bar's parts are.
+/// Returns the legend for the parts of a bar, in the order of the colours.
 pub(super) fn keys(names: &[&str]) -> String {
     let key = |(class, name): (&str, &&str)| format!("<i class=\"key {class}\"></i>{name}");
     ["a", "b", "c", "d"].into_iter().zip(names).map(key).collect()
 }
 
-/// A round and even number that is not less than `n`: the top of an axis, whose middle is labelled too.
+/// Rounds `n` up to a round and even number, for the top of an axis whose middle is labelled too.
 fn round_up(n: u64) -> u64 {
     if n < 10 {
         return n.max(1).next_multiple_of(2);
@@ -141,12 +141,12 @@ fn round_up(n: u64) -> u64 {
         .unwrap_or(scale.saturating_mul(10))
 }
 
-/// `n` of `top` as a height.
+/// Scales `n` of `top` to a height in the plot.
 fn scaled(n: u64, top: u64) -> u64 {
     u64::try_from(u128::from(n) * u128::from(HEIGHT) / u128::from(top.max(1))).map_or(HEIGHT, |h| h.min(HEIGHT))
 }
 
-/// The grid, its labels, and some of the bars' names below, around what is drawn. `what` is for who cannot see it.
+/// Returns the SVG with grid, axis labels and some bars' names around `drawn`. `what` is the label for screen readers.
 fn frame(what: &str, names: &[&str], top: u64, unit: impl Fn(u64) -> String, drawn: &str) -> String {
     let mut grid = String::new();
     for half in 0..=2 {
@@ -164,7 +164,7 @@ fn frame(what: &str, names: &[&str], top: u64, unit: impl Fn(u64) -> String, dra
     let mut year_before = "";
     for (at, name) in names.iter().enumerate().step_by(every) {
         let (x, width) = slot(at, names.len());
-        // a day's year is said once
+        // only the first day of a year shows the year
         let name = match name.split_once('-') {
             Some((year, of_year)) if year == year_before => of_year,
             Some((year, _)) => {
@@ -183,14 +183,14 @@ fn frame(what: &str, names: &[&str], top: u64, unit: impl Fn(u64) -> String, dra
     format!("<svg viewBox=\"0 0 {w} {h}\" role=\"img\" aria-label=\"{what}\">{grid}{drawn}</svg>")
 }
 
-/// Where bar `at` of `n` is drawn: left edge and width.
+/// Returns the left edge and width of bar `at` of `n`.
 fn slot(at: usize, n: usize) -> (u64, u64) {
     let (at, n) = (at as u64, n.max(1) as u64);
     let left = LEFT + WIDTH * at / n;
     (left, (LEFT + WIDTH * (at + 1) / n - left).max(1))
 }
 
-/// A bar each, of parts from below to above.
+/// Draws a stacked bar per entry, its parts from bottom to top.
 pub(super) fn bars(what: &str, all: &[(&str, Vec<u64>)], unit: impl Fn(u64) -> String) -> String {
     let sum = |parts: &[u64]| parts.iter().fold(0_u64, |a, b| a.saturating_add(*b));
     let top = round_up(all.iter().map(|(_, parts)| sum(parts)).max().unwrap_or(0));
@@ -277,7 +277,7 @@ fn table(what: &str, rows: &[Row]) -> String {
     text + "</table></div>\n"
 }
 
-/// Text of a stranger (paths are chosen by whoever publishes) as HTML.
+/// Escapes untrusted text (publishers choose paths) for HTML.
 pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_labels_of_an_axis_are_what_they_stand_at_and_days_have_their_year_once() {
+    fn axis_labels_have_exact_values_and_days_show_the_year_once() {
         let texts = |svg: &str| -> Vec<String> {
             let text = |part: &str| part.split(['>', '<']).nth(1).expect("a label").to_owned();
             svg.split("<text").skip(1).map(text).collect()

@@ -1,4 +1,4 @@
-//! `report`: what a provider got and pays for, and what networks give to one another.
+//! `report`: a provider's traffic and bill by day, object and place, and the traffic balance among networks.
 
 mod balance;
 mod balance_html;
@@ -17,10 +17,10 @@ use crate::terminal::out::{note, say};
 use serde::Serialize;
 use swarmedge_core::ids::ProviderId;
 
-/// The longest span, so that a slip of the year is not a table of centuries.
+/// Longest span of a report in days, so that a mistyped year makes no huge table.
 const DAYS_MAX: u32 = 3_660;
 
-/// `swarmedge report`.
+/// Runs the command `swarmedge report`.
 pub(super) fn run<R: Start>(args: &ReportArgs, json: bool) -> Result<(), Error> {
     let format = match (args.format, json) {
         (None | Some(ReportFormat::Json), true) => ReportFormat::Json,
@@ -36,8 +36,8 @@ pub(super) fn run<R: Start>(args: &ReportArgs, json: bool) -> Result<(), Error> 
         let mut reader = Reader::open(&cfg.database).await?;
         let (first, last) = span(&mut reader, provider, from, to).await?;
         match provider {
-            Some(provider) if !as_balance => written(&reader.report(provider, first, last).await?, format),
-            provider => balance::written(&reader.balance(provider, first, last).await?, format),
+            Some(provider) if !as_balance => formatted(&reader.report(provider, first, last).await?, format),
+            provider => balance::formatted(&reader.balance(provider, first, last).await?, format),
         }
     })?;
     match &args.output {
@@ -50,7 +50,7 @@ pub(super) fn run<R: Start>(args: &ReportArgs, json: bool) -> Result<(), Error> 
     Ok(())
 }
 
-/// The days asked for; where one is not said, those with traffic.
+/// Returns the first and last day of the report; by default those with traffic.
 async fn span(
     reader: &mut Reader,
     provider: Option<ProviderId>,
@@ -76,7 +76,7 @@ async fn span(
     Ok((first, last))
 }
 
-fn written(report: &Report, format: ReportFormat) -> Result<String, Error> {
+fn formatted(report: &Report, format: ReportFormat) -> Result<String, Error> {
     Ok(match format {
         ReportFormat::Text => text::of(report),
         ReportFormat::Csv => csv::of(report),

@@ -1,9 +1,9 @@
-//! A report for a terminal.
+//! A report as text for a terminal.
 
 use crate::server::ledger::report::{Figures, Report, Row, Speeds};
 use crate::terminal::units::{bytes, percent};
 
-/// Objects shown; CSV and JSON have all.
+/// Most objects, countries and networks in a table; CSV and JSON have all.
 const OBJECTS_MAX: usize = 20;
 
 pub(super) fn of(report: &Report) -> String {
@@ -56,22 +56,22 @@ pub(super) fn of(report: &Report) -> String {
     text
 }
 
-/// Whether anything is known of places.
+/// Whether any country or network in these rows is known.
 pub(super) fn is_located(rows: &[Row]) -> bool {
     rows.iter().any(|row| row.name != "unknown")
 }
 
-/// `71.4 %`.
+/// Formats the peer efficiency as `71.4 %`, or `-`.
 pub(super) fn efficiency(f: &Figures) -> String {
     f.peer_efficiency_permille.map_or_else(|| "-".into(), |p| format!("{}.{} %", p / 10, p % 10))
 }
 
-/// Plain traffic, where it is known.
+/// Formats the bytes of plain HTTPS, or `-` if unknown.
 pub(super) fn plain(f: &Figures) -> String {
     f.plain_bytes.map_or_else(|| "-".into(), bytes)
 }
 
-/// A percentile, `12.3 MB/s`.
+/// Formats a percentile of speed as `12.3 MB/s`, or `-`.
 pub(super) fn speed(per_second: Option<u64>) -> String {
     per_second.map_or_else(|| "-".into(), |s| format!("{}/s", bytes(s)))
 }
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_of_a_table_has_what_is_billed_below_its_heading() {
+    fn columns_of_billed_bytes_stand_below_their_headings() {
         let figures = Figures { plain_bytes: Some(7_000), edge_bytes: 5, ..Figures::default() };
         let text = table("day", &[Row { name: "2026-11-22".into(), figures }, Row::default()]);
         let lines: Vec<&str> = text.lines().skip(1).collect();

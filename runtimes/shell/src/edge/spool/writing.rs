@@ -97,7 +97,7 @@ pub fn write<R: Rt, I: Send + 'static>(
                 let written = rt.blocking(move || attempt(&own, &batches, failing)).await;
                 try_at = rt.now() + TRY_EVERY;
                 match &written {
-                    Ok(()) => condition.works(),
+                    Ok(()) => condition.succeeded(),
                     Err(error) => condition.failed(file_trouble("write", &spool.path, error)),
                 }
                 written.is_ok()

@@ -9,7 +9,7 @@ use super::usage::Reader;
 use crate::drive::{Port, drive};
 use crate::error::Error;
 use crate::health::{Condition, Health};
-use crate::host::{INBOX_MAX, Server, sockets::listen_tcp, tell_clock, tls_of, unix_ms};
+use crate::host::{INBOX_MAX, Server, load_tls, send_clock, sockets::listen_tcp, unix_ms};
 use crate::http::Signal;
 use crate::keys::verify;
 use crate::link::{Accept, Cap, Event, Inlet, Links, accept};
@@ -55,7 +55,7 @@ pub async fn open<R: Rt>(
     let addr = socket.local_addr().map_err(listening)?;
     let acceptor = Accept::<R> {
         listener: rt.listen(socket).map_err(listening)?,
-        tls: tls_of(&cfg.tls_cert, &cfg.tls_key)?,
+        tls: load_tls(&cfg.tls_cert, &cfg.tls_key)?,
         connections_max: usize::try_from(config.servers_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
         cap: Cap::SERVER,
         server: "ledger",
@@ -73,7 +73,7 @@ pub async fn open<R: Rt>(
     let (rt, stop, config_of_days) = (rt.clone(), stop.clone(), cfg.clone());
     let run = async move {
         tracing::info!(%addr, "ledger is ready");
-        rt.spawn(tell_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
+        rt.spawn(send_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
         let stopping = async {
             stop.wait().await;
             let _ = inbox.send(Input::Shutdown).await;
@@ -123,7 +123,7 @@ async fn store_all<R: Rt>(
         let Some((req, records)) = next else { break };
         let stored = store.store(&records, unix_ms()).await;
         match &stored {
-            Ok(()) => condition.works(),
+            Ok(()) => condition.succeeded(),
             Err(e) => condition.failed(format_args!("cannot store records: {e} ({MEND})")),
         }
         // the machine may have ended without waiting
@@ -139,7 +139,7 @@ async fn tell_quarantine<R: Rt>(rt: R, database: Database, inbox: Sender<Input>,
     loop {
         match in_quarantine(&mut reader, &database).await {
             Ok(guids) => {
-                condition.works();
+                condition.succeeded();
                 if inbox.send(Input::Quarantined { guids }).await.is_err() {
                     return;
                 }
@@ -181,7 +181,7 @@ async fn close_daily<R: Rt>(rt: R, cfg: LedgerConfig, signer: Signer, mut condit
         }
         let wait = if done.is_ok() { CLOSE_EVERY } else { CLOSE_AGAIN_AFTER };
         match done {
-            Ok(()) => condition.works(),
+            Ok(()) => condition.succeeded(),
             Err(why) => condition.failed(why),
         }
         rt.sleep_until(rt.now() + wait).await;

@@ -552,22 +552,6 @@ const VERSION_5: &str = "DROP TABLE evidence; DROP TABLE successor; DROP TABLE p
     ALTER TABLE record ADD COLUMN reporter BLOB; ALTER TABLE record ADD COLUMN version BLOB;
     ALTER TABLE record ADD COLUMN seq INTEGER";
 
-#[test]
-fn a_grant_that_was_stored_before_grants_told_their_ceiling_is_still_settled() {
-    let ledger = fixture();
-    block_on(async {
-        let mut store = Store::open(&ledger.path).await.expect("opens");
-        store.store(&[granted(1, 7, "games/a.iso"), offered(1, &[1])], 5).await.expect("stored");
-        // a ceiling of eight bytes and a flag
-        store.execute_for_test("UPDATE record SET body = substr(body, 1, length(body) - 9) WHERE kind = 4").await;
-        let said = [usage(2, 1, 1, Side::Downloader, 2, &[(1, 40)]), usage(3, 1, 2, Side::Uploader, 1, &[(1, 40)])];
-        store.store(&said, 6).await.expect("settled");
-        store.close().await;
-    });
-    let lines = ledger.show(&Filter::default());
-    assert_eq!((lines.len(), lines[0].peers_billed), (1, 40));
-}
-
 /// What the step from schema 1 to 2 leaves to be taken over.
 const OLD: &str = "CREATE TABLE record_1 (id BLOB PRIMARY KEY, received_ms INTEGER NOT NULL, body BLOB NOT NULL);
     CREATE TABLE download_1 (download BLOB)";

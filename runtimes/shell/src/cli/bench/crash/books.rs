@@ -1,4 +1,4 @@
-//! What was delivered against what is billed, and the table of a whole run.
+//! Comparison of delivered and billed bytes for each download, and the result table of a whole run.
 
 use super::Victim;
 use crate::cli::Error;
@@ -12,44 +12,44 @@ use swarmedge_core::accounting::settlement::Claims;
 use swarmedge_core::ids::{DownloadId, IntroId};
 use swarmedge_core::limits::CREDIT_FIRST;
 
-/// Reads the ledger's database.
+/// Reader of the ledger's database.
 pub(super) struct Books<R> {
     pub(super) database: Database,
     pub(super) runtime: PhantomData<R>,
 }
 
-/// A download of the run.
+/// Result of one round: what the client counted, and what the ledger holds.
 pub(super) struct Outcome {
     pub(super) number: u32,
     pub(super) killed: Vec<Victim>,
     pub(super) download: String,
-    /// Uploaders whose introductions a kill has cut, by GUID.
-    pub(super) cut: Vec<String>,
+    /// GUIDs of uploaders that were killed during the download, which cut off their introductions.
+    pub(super) killed_uploaders: Vec<String>,
     pub(super) size: u64,
-    /// As its client counts: verified, each byte once.
+    /// Verified bytes from edges as the client counts, each byte once; `peer_bytes` likewise from peers.
     pub(super) edge_bytes: u64,
     pub(super) peer_bytes: u64,
-    /// The file is what was published.
+    /// Whether the downloaded file equals the published one.
     pub(super) matches: bool,
-    pub(super) held: Held,
-    /// Why the books are wrong.
+    pub(super) in_ledger: LedgerFigures,
+    /// Sentences about contradictions in the ledger; empty if it is right.
     pub(super) wrong: Vec<String>,
 }
 
-/// What the ledger says of it, bytes.
+/// Figures of the ledger for one download, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Held {
+pub(super) struct LedgerFigures {
     pub(super) edge: u64,
     pub(super) peers: u64,
-    /// Delivered by peers, and not agreed on.
+    /// Bytes that the downloader got from peers but that the two sides' records do not agree on.
     pub(super) gap: u64,
-    /// Open credit of the introductions that were cut.
+    /// Largest permitted gap: the open credit of introductions that a kill ended.
     pub(super) bound: u64,
 }
 
 impl<R: Start> Books<R> {
-    /// Holds a download against the ledger as it is now.
-    pub(super) fn hold(&self, outcome: &mut Outcome) -> Result<(), Error> {
+    /// Compares a download with the present state of the ledger, and fills in `in_ledger` and `wrong`.
+    pub(super) fn compare(&self, outcome: &mut Outcome) -> Result<(), Error> {
         outcome.wrong.clear();
         let Ok(id) = outcome.download.parse::<DownloadId>() else {
             outcome.wrong.push("it has no download id".into());
@@ -63,54 +63,62 @@ impl<R: Start> Books<R> {
             Ok::<_, Error>((usage, reader.claims(id).await?))
         })?;
         match usage {
-            Some(usage) => outcome.judge(&usage, &claims),
+            Some(usage) => outcome.compare_with(&usage, &claims),
             None => outcome.wrong.push("the ledger does not know it".into()),
         }
         Ok(())
     }
 }
 
-/// What an uploader may have sent over an introduction without a receipt: its credit, and one request beyond.
+/// Returns the most bytes that an uploader may send over an introduction without a receipt: the credit and one request.
 fn open_credit(claims: &Claims) -> u64 {
     CreditRule::PROTOCOL.credit(claims.receipted).saturating_add(CREDIT_FIRST)
 }
 
 impl Outcome {
-    fn judge(&mut self, usage: &DownloadUsage, claims: &BTreeMap<IntroId, Claims>) {
+    fn compare_with(&mut self, usage: &DownloadUsage, claims: &BTreeMap<IntroId, Claims>) {
         let downloader_cut = self.killed.contains(&Victim::Downloader);
-        let mut held = Held { edge: usage.edge_unique, peers: usage.peers_billed, gap: 0, bound: 0 };
+        let mut in_ledger = LedgerFigures { edge: usage.edge_unique, peers: usage.peers_billed, gap: 0, bound: 0 };
         let mut wrong = Vec::new();
         for (intro, c) in claims {
             let gap = c.received.saturating_sub(c.agreed);
-            // an uploader that was killed before its first receipt is not even named
-            let by_uploader = c.uploader.map_or(!self.cut.is_empty(), |guid| self.cut.contains(&guid.to_string()));
+            // the ledger does not know an uploader that was killed before its first receipt
+            let by_uploader = c
+                .uploader
+                .map_or(!self.killed_uploaders.is_empty(), |guid| self.killed_uploaders.contains(&guid.to_string()));
             let bound = if downloader_cut || by_uploader { open_credit(c) } else { 0 };
             if gap > bound {
                 wrong.push(format!("{gap} bytes of introduction {intro} are not billed, {bound} may be"));
             }
-            held.gap = held.gap.saturating_add(gap);
-            held.bound = held.bound.saturating_add(bound.min(c.received));
+            in_ledger.gap = in_ledger.gap.saturating_add(gap);
+            in_ledger.bound = in_ledger.bound.saturating_add(bound.min(c.received));
         }
-        let total = held.edge.saturating_add(held.peers);
-        let mut must = |holds: bool, what: String| {
+        let total = in_ledger.edge.saturating_add(in_ledger.peers);
+        let mut expect = |holds: bool, what: String| {
             if !holds {
                 wrong.push(what);
             }
         };
-        must(self.matches, "the file is not what was published".into());
-        must(usage.state == "completed", format!("it is complete, in the ledger {}", usage.state));
+        expect(self.matches, "the file is not what was published".into());
+        expect(usage.state == "completed", format!("it is complete, in the ledger {}", usage.state));
         let counted = self.edge_bytes.saturating_add(self.peer_bytes);
-        must(counted == self.size, format!("its client counts {counted} of {} bytes", self.size));
-        must(total <= self.size, format!("{total} bytes are billed where {} were delivered", self.size));
-        must(held.peers <= self.peer_bytes, format!("{} peer bytes are billed, {} came", held.peers, self.peer_bytes));
-        let least = self.size.saturating_sub(held.bound);
-        must(total >= least, format!("{total} bytes are billed where {least} must be"));
-        must(held.edge >= self.edge_bytes, format!("the edge has recorded {} of {} bytes", held.edge, self.edge_bytes));
-        (self.held, self.wrong) = (held, wrong);
+        expect(counted == self.size, format!("its client counts {counted} of {} bytes", self.size));
+        expect(total <= self.size, format!("{total} bytes are billed where {} were delivered", self.size));
+        expect(
+            in_ledger.peers <= self.peer_bytes,
+            format!("{} peer bytes are billed, {} came", in_ledger.peers, self.peer_bytes),
+        );
+        let least = self.size.saturating_sub(in_ledger.bound);
+        expect(total >= least, format!("{total} bytes are billed where {least} must be"));
+        expect(
+            in_ledger.edge >= self.edge_bytes,
+            format!("the edge has recorded {} of {} bytes", in_ledger.edge, self.edge_bytes),
+        );
+        (self.in_ledger, self.wrong) = (in_ledger, wrong);
     }
 
     fn billed(&self) -> u64 {
-        self.held.edge.saturating_add(self.held.peers)
+        self.in_ledger.edge.saturating_add(self.in_ledger.peers)
     }
 
     fn row(&self) -> String {
@@ -128,18 +136,18 @@ impl fmt::Display for Outcome {
             "round {}: killed {}; edge {}/{}, peers {}/{}, gap {} of {}",
             self.number,
             killed.join(", "),
-            self.held.edge,
+            self.in_ledger.edge,
             self.edge_bytes,
-            self.held.peers,
+            self.in_ledger.peers,
             self.peer_bytes,
-            self.held.gap,
-            self.held.bound,
+            self.in_ledger.gap,
+            self.in_ledger.bound,
         )?;
         self.wrong.iter().try_for_each(|w| write!(f, "; WRONG: {w}"))
     }
 }
 
-/// All rounds of a run.
+/// Results of all rounds of a run.
 #[derive(Default)]
 pub(super) struct Tally {
     kills: BTreeMap<String, u64>,
@@ -159,22 +167,29 @@ impl Tally {
         self.outcomes.push(outcome);
     }
 
-    /// Late records count too.
+    /// Compares all downloads with the ledger again, to include late records.
     pub(super) fn read_again<R: Start>(&mut self, books: &Books<R>) -> Result<(), Error> {
-        self.outcomes.iter_mut().try_for_each(|outcome| books.hold(outcome))
+        self.outcomes.iter_mut().try_for_each(|outcome| books.compare(outcome))
     }
 
     pub(super) fn wrong(&self) -> impl Iterator<Item = String> + '_ {
         self.outcomes.iter().flat_map(|o| o.wrong.iter().map(move |w| format!("round {}: {w}", o.number)))
     }
 
-    /// Delivered, billed, gap, bound, by what was killed; the sum last.
+    /// Returns the rows of the result table by kind of victim, with the sum last.
     fn rows(&self) -> Vec<(String, [u64; 7])> {
         let mut rows: BTreeMap<String, [u64; 7]> = BTreeMap::new();
         let mut all = [0; 7];
         for o in &self.outcomes {
-            let figures =
-                [o.killed.len() as u64, 1, o.size, o.billed(), o.held.gap, o.held.bound, o.wrong.len() as u64];
+            let figures = [
+                o.killed.len() as u64,
+                1,
+                o.size,
+                o.billed(),
+                o.in_ledger.gap,
+                o.in_ledger.bound,
+                o.wrong.len() as u64,
+            ];
             let row = rows.entry(o.row()).or_default();
             for (i, n) in figures.into_iter().enumerate() {
                 row[i] += n;

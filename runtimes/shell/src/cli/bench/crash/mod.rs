@@ -1,5 +1,5 @@
-//! `bench crash`: kill -9 strikes any process of a small deployment at random times; after each the ledger is held
-//! against what was delivered.
+//! `bench crash`: kills processes of a small deployment with SIGKILL at random times, and compares the ledger with the
+//! delivered bytes after each download.
 
 mod books;
 mod round;
@@ -25,20 +25,21 @@ use std::time::{Duration, Instant};
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{Digest, ProviderId};
 
-/// The provider of the object, and its path.
+/// Provider and path of the published object.
 const PROVIDER: u32 = 1;
 const OBJECT: &str = "crash/object.bin";
-/// What the edge sends to a download, and one uploader in all, bytes a second: a download lasts long enough to be hit.
+/// Rates in bytes per second of the edge for one download, and of one uploader in all: low, so that kills hit
+/// downloads.
 const EDGE_RATE: u64 = 1_500_000;
 const UPLOAD_RATE: u64 = 3_000_000;
-/// How often a client is asked how far it is.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long anything may take on a machine however busy.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// So long after the last round nobody has anything more to report.
+/// Interval at which clients are asked for their progress.
+const POLL_EVERY: Duration = Duration::from_millis(20);
+/// Time limit for any step, generous for a busy machine.
+const STEP_WITHIN: Duration = Duration::from_secs(120);
+/// Wait after the last round until all records have reached the ledger.
 const LAST_REPORTS: Duration = Duration::from_secs(8);
 
-/// Whose process is killed.
+/// Process that is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Victim {
     Server(Role),
@@ -46,7 +47,7 @@ enum Victim {
     Downloader,
 }
 
-/// A server, in the order of the table.
+/// Role of a server, in the order of the result table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Role {
     Edge,
@@ -80,7 +81,7 @@ impl fmt::Display for Victim {
     }
 }
 
-/// `swarmedge bench crash`.
+/// Runs the command `swarmedge bench crash`.
 pub(in crate::cli) fn run<R: Start>(args: &BenchCrashArgs, json: bool) -> Result<(), Error> {
     let program = std::env::current_exe().map_err(|e| Error::io("find this program's file", &e))?;
     let interrupt = Interrupt::listen()?;
@@ -113,7 +114,7 @@ pub(in crate::cli) fn run<R: Start>(args: &BenchCrashArgs, json: bool) -> Result
     if wrong.is_empty() { Ok(()) } else { Err(Error::new(Code::Failed, wrong.join("; "))) }
 }
 
-/// The deployment and what is known of it.
+/// The running deployment with its clients and published file.
 struct Crash<R> {
     network: Network,
     program: PathBuf,
@@ -156,12 +157,12 @@ impl<R: Start> Crash<R> {
         for n in 1..=args.uploaders {
             let mut client = network.client(&format!("uploader-{n}"), &program, &interrupt)?;
             client.get(PROVIDER, OBJECT, &dir.join("out").join(&client.name))?;
-            let until = Instant::now() + PATIENCE;
+            let until = Instant::now() + STEP_WITHIN;
             while client.download()?.state != State::Completed {
                 if Instant::now() > until {
                     return Err(client.error("is too slow"));
                 }
-                interrupt.sleep(LOOK_EVERY)?;
+                interrupt.sleep(POLL_EVERY)?;
             }
             uploaders.push(client);
         }
@@ -172,12 +173,12 @@ impl<R: Start> Crash<R> {
         Ok(Self { network, program, interrupt, uploaders, random, books, size, sha256, rounds: 0 })
     }
 
-    /// A number below `n`.
+    /// Draws a random number below `n`; 0 if `n` is 0.
     fn below(&mut self, n: u64) -> u64 {
         self.random.next() % n.max(1)
     }
 
-    /// Anybody, each kind of process as likely as another.
+    /// Draws a victim; each kind of process is equally likely.
     fn victim(&mut self) -> Victim {
         match usize::try_from(self.below(7)).unwrap_or(0) {
             0 => Victim::Downloader,
@@ -191,10 +192,10 @@ impl<R: Start> Crash<R> {
 
     fn round(&mut self, tally: &mut Tally) -> Result<books::Outcome, Error> {
         self.rounds += 1;
-        Round::begin(self)?.play(self, tally)
+        Round::begin(self)?.run(self, tally)
     }
 
-    /// Ends every process cleanly; says which did not.
+    /// Ends every process cleanly; returns a sentence for each server that failed to end so.
     fn end(&mut self) -> Vec<String> {
         self.uploaders.iter_mut().for_each(Client::stop);
         self.network.stop()

@@ -1,7 +1,7 @@
-//! A round: one download, kills at random times, the end of the download, and the books.
+//! One round of `bench crash`: a download, kills at random times, the download's end, and the check of the ledger.
 
 use super::books::{Outcome, Tally};
-use super::{Crash, LOOK_EVERY, OBJECT, PATIENCE, PROVIDER, Victim};
+use super::{Crash, OBJECT, POLL_EVERY, PROVIDER, STEP_WITHIN, Victim};
 use crate::cli::Error;
 use crate::cli::demo::file;
 use crate::cli::demo::network::Client;
@@ -10,37 +10,38 @@ use crate::rt::Start;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Kills come within this after the download's start: before, in the middle, and when records are under way.
+/// Time in ms after the download's start within which kills happen: in the transfer, or while records are reported.
 const WITHIN_MS: u64 = 3_000;
-/// Who was killed stays away this long at most.
+/// Longest time in ms before a killed process is restarted.
 const AWAY_MS: u64 = 400;
 
-/// A download and what is planned against it.
+/// A running download and the kills that are planned for it.
 pub(super) struct Round {
     downloader: Client,
     output: PathBuf,
     began: Instant,
-    /// When who is killed, soonest last.
+    /// Planned kills as time after `began` and victim; the next one is last.
     plan: Vec<(Duration, Victim)>,
     killed: Vec<Victim>,
 }
 
 impl Round {
-    /// A new client begins to download; everybody is connected.
+    /// Starts a new client, waits until all clients have a control connection, plans the kills, and starts the
+    /// download.
     pub(super) fn begin<R: Start>(crash: &mut Crash<R>) -> Result<Self, Error> {
         let name = format!("downloader-{}", crash.rounds);
         let output = crash.network.dir.join("out").join(&name);
         let mut downloader = crash.network.client(&name, &crash.program, &crash.interrupt)?;
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + STEP_WITHIN;
         for client in crash.uploaders.iter_mut().chain([&mut downloader]) {
             while !client.status()?.control_connected {
                 if Instant::now() > until {
                     return Err(client.error("has not reached the control plane"));
                 }
-                crash.interrupt.sleep(LOOK_EVERY)?;
+                crash.interrupt.sleep(POLL_EVERY)?;
             }
         }
-        // two at once, or the same again when it has only just come back
+        // sometimes a second kill: another victim, or the same one about when it was restarted
         let mut plan = Vec::new();
         let first = (Duration::from_millis(crash.below(WITHIN_MS)), crash.victim());
         match crash.below(8) {
@@ -54,9 +55,9 @@ impl Round {
         Ok(Self { downloader, output, began: Instant::now(), plan, killed: Vec::new() })
     }
 
-    /// Kills as planned, lets the download end, and waits until the books are right.
-    pub(super) fn play<R: Start>(mut self, crash: &mut Crash<R>, tally: &mut Tally) -> Result<Outcome, Error> {
-        let until = Instant::now() + PATIENCE;
+    /// Kills as planned, waits for the end of the download, then checks the ledger.
+    pub(super) fn run<R: Start>(mut self, crash: &mut Crash<R>, tally: &mut Tally) -> Result<Outcome, Error> {
+        let until = Instant::now() + STEP_WITHIN;
         let line = loop {
             if let Some((at, victim)) = self.plan.last().copied()
                 && self.began.elapsed() >= at
@@ -74,12 +75,12 @@ impl Round {
                 return Err(self.downloader.error(&format!("is too slow, after the kill of {:?}", self.killed)));
             }
             crash.network.expect_running()?;
-            crash.interrupt.sleep(LOOK_EVERY)?;
+            crash.interrupt.sleep(POLL_EVERY)?;
         };
         self.settle(crash, &line)
     }
 
-    /// Kills one and starts it again a little later.
+    /// Kills one process and restarts it after a short random time.
     fn kill<R: Start>(&mut self, crash: &mut Crash<R>, victim: Victim) -> Result<(), Error> {
         let away = Duration::from_millis(crash.below(AWAY_MS));
         let (network, program, interrupt) = (&mut crash.network, &crash.program, &crash.interrupt);
@@ -102,43 +103,44 @@ impl Round {
         }
     }
 
-    /// Waits until everybody has reported and the ledger is within its bounds, or long enough.
+    /// Waits until all clients have reported their usage and the ledger is within its bounds, or [`STEP_WITHIN`] has
+    /// passed.
     fn settle<R: Start>(mut self, crash: &mut Crash<R>, line: &DownloadLine) -> Result<Outcome, Error> {
         let (len, sha256) = file::sha256(&self.output).map_err(|e| self.downloader.error(&e.to_string()))?;
         let mut outcome = Outcome {
             number: crash.rounds,
             killed: std::mem::take(&mut self.killed),
             download: line.download_id.clone().unwrap_or_default(),
-            // whose introductions a kill has cut
-            cut: Vec::new(),
+            // filled in below
+            killed_uploaders: Vec::new(),
             size: crash.size,
             edge_bytes: line.edge_bytes,
             peer_bytes: line.peer_bytes,
             matches: len == crash.size && sha256 == crash.sha256,
-            held: super::books::Held::default(),
+            in_ledger: super::books::LedgerFigures::default(),
             wrong: Vec::new(),
         };
         for victim in &outcome.killed {
             if let Victim::Uploader(n) = victim {
-                outcome.cut.push(crash.uploaders[*n].status()?.guid);
+                outcome.killed_uploaders.push(crash.uploaders[*n].status()?.guid);
             }
         }
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + STEP_WITHIN;
         loop {
             let mut drained = true;
             for client in crash.uploaders.iter_mut().chain([&mut self.downloader]) {
                 let status = client.status()?;
                 drained &= status.control_connected && status.usage_unreported == 0;
             }
-            crash.books.hold(&mut outcome)?;
+            crash.books.compare(&mut outcome)?;
             if drained && outcome.wrong.is_empty() || Instant::now() > until {
                 break;
             }
             crash.network.expect_running()?;
-            crash.interrupt.sleep(LOOK_EVERY * 5)?;
+            crash.interrupt.sleep(POLL_EVERY * 5)?;
         }
         self.downloader.stop();
-        // neither is needed any more
+        // free the disk space of this round
         let _ = std::fs::remove_file(&self.output);
         let _ = std::fs::remove_dir_all(crash.network.dir.join("clients").join(&self.downloader.name));
         Ok(outcome)
