@@ -8,15 +8,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use swarmedge_cli::config::Bundle;
+use swarmedge_cli::init::{self, Deployment, Ports};
+use swarmedge_cli::process::Process;
+use swarmedge_client::client::local::Call;
+use swarmedge_client::client::protocol::{Answer, DownloadLine, Request, State, StatusLine};
+use swarmedge_client::client::why::{AttemptLine, MeetingLine, UploaderLine};
 use swarmedge_core::ids::ProviderId;
-use swarmedge_shell::cli::init::{self, Deployment, Ports};
-use swarmedge_shell::cli::process::Process;
-use swarmedge_shell::client::local::Call;
-use swarmedge_shell::client::protocol::{Answer, DownloadLine, Request, State, StatusLine};
-use swarmedge_shell::client::why::{AttemptLine, MeetingLine, UploaderLine};
-use swarmedge_shell::config::Bundle;
-use swarmedge_shell::nat::NatLine;
-use swarmedge_shell::terminal::Interrupt;
+use swarmedge_ground::nat::NatLine;
+use swarmedge_ground::terminal::Interrupt;
 
 /// Who publishes.
 const PROVIDER: &str = "1";
@@ -25,7 +25,7 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Where the STUN server listens.
 const STUN_PORT: u16 = 3478;
 /// What clients log: what becomes of each introduction.
-const LOG: &str = "info,swarmedge_shell::client=debug";
+const LOG: &str = "info,swarmedge_client::client=debug";
 
 /// Servers in a lab. They end with it.
 #[derive(Debug)]
@@ -256,7 +256,7 @@ impl Client {
                         return Ok(last);
                     }
                 }
-                Ok(Some(Answer::Error(failure))) => return Err(swarmedge_shell::error::Error::from(failure).into()),
+                Ok(Some(Answer::Error(failure))) => return Err(swarmedge_ground::error::Error::from(failure).into()),
                 Ok(Some(_)) | Err(None) => {}
                 Ok(None) => return Ok(last),
                 Err(Some(error)) => return Err(error.into()),

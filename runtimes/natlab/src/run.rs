@@ -22,8 +22,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-impl From<swarmedge_shell::error::Error> for Error {
-    fn from(error: swarmedge_shell::error::Error) -> Self {
+impl From<swarmedge_ground::error::Error> for Error {
+    fn from(error: swarmedge_ground::error::Error) -> Self {
         Self(error.to_string())
     }
 }

@@ -9,11 +9,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
+use swarmedge_ground::nat::NatLine;
 use swarmedge_natlab::cdn::{Cdn, Client};
 use swarmedge_natlab::lab::Transport;
 use swarmedge_natlab::plan::Site;
 use swarmedge_natlab::{Kind, Lab, Plan, require};
-use swarmedge_shell::nat::NatLine;
 
 const OBJECT_LEN: usize = 8 << 20;
 /// Of the edge, to one download, where peers do better, and where there is none.
@@ -138,7 +138,7 @@ fn without_udp_a_client_takes_bytes_of_peers_that_it_reaches_or_meets_over_tcp_a
             let line = blocked.get(name, WITHIN, |_| {}).expect("asked").expect("an answer");
             assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{name}: {line:?}");
             let met: Vec<_> = blocked.meetings().expect("asked");
-            let its = |m: &&swarmedge_shell::client::why::MeetingLine| {
+            let its = |m: &&swarmedge_client::client::why::MeetingLine| {
                 m.addresses.iter().any(|a| a.contains(&lab.outside(name).expect("a site").to_string()))
             };
             let its: Vec<_> = met.iter().filter(its).collect();
@@ -174,7 +174,7 @@ fn without_udp_a_client_serves_those_whose_tcp_port_is_reached_by_coming_to_them
         let mut blocked = holder(lab, cdn, program, "blocked", EDGE_RATE[0]);
         found(&mut blocked, "blocked", |nat| !nat.udp && nat.tcp && nat.tcp443);
         let outside = |site| lab.outside(site).expect("a site").to_string();
-        let comes_from = |m: &swarmedge_shell::client::why::MeetingLine| {
+        let comes_from = |m: &swarmedge_client::client::why::MeetingLine| {
             m.addresses.iter().any(|a| a.contains(&outside("blocked")))
                 || m.path.iter().any(|p| p.contains(&outside("blocked")))
         };

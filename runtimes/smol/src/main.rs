@@ -1,7 +1,5 @@
 //! `swarmedge-smol`: every role of Swarmedge, on smol.
 
-mod rt;
-
 fn main() -> std::process::ExitCode {
-    swarmedge_shell::main::<rt::Smol>()
+    swarmedge_cli::main::<swarmedge_smol::Smol>()
 }

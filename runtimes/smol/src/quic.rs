@@ -18,7 +18,7 @@ use std::time::Instant;
 
 /// Runs quinn's tasks on the shard that has the executor.
 #[derive(Debug)]
-pub(super) struct Quic(pub(super) Weak<Executor<'static>>);
+pub(crate) struct Quic(pub(crate) Weak<Executor<'static>>);
 
 impl Runtime for Quic {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {

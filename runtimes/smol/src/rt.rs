@@ -10,16 +10,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::{self, Arc};
 use std::time::Instant;
-use swarmedge_shell::rt::{Rt, Start};
+use swarmedge_ground::rt::{Rt, Start};
 
-// by its path, since the tests take this file by its path too
-#[path = "quic.rs"]
-mod quic;
-use quic::Quic;
+use crate::quic::Quic;
 
 /// A shard. Tasks hold only a weak reference to their executor, so that they end with [`Start::block_on`].
 #[derive(Clone, Debug)]
-pub(crate) struct Smol {
+pub struct Smol {
     executor: Weak<LocalExecutor<'static>>,
     /// For quinn's tasks, which must be `Send`; on the same thread.
     drivers: sync::Weak<Executor<'static>>,

@@ -1,9 +1,7 @@
 //! The whole system on smol.
 
-#[path = "../src/rt.rs"]
-mod rt;
 #[path = "../../shell/tests/shared/mod.rs"]
 mod shared;
 
-type Rt = rt::Smol;
+type Rt = swarmedge_smol::Smol;
 const BINARY: &str = env!("CARGO_BIN_EXE_swarmedge-smol");

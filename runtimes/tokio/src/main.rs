@@ -1,7 +1,5 @@
 //! `swarmedge`: every role of Swarmedge, on tokio.
 
-mod rt;
-
 fn main() -> std::process::ExitCode {
-    swarmedge_shell::main::<rt::Tokio>()
+    swarmedge_cli::main::<swarmedge_tokio::Tokio>()
 }

@@ -7,12 +7,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
-use swarmedge_shell::rt::{AsyncRead, AsyncWrite, Rt, Start};
+use swarmedge_ground::rt::{AsyncRead, AsyncWrite, Rt, Start};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 /// The shard of the calling thread; usable only inside [`Start::block_on`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Tokio(());
+pub struct Tokio(());
 
 impl Rt for Tokio {
     type Tcp = Tcp;
@@ -100,7 +100,7 @@ impl Start for Tokio {
 
 /// A TCP stream with the I/O traits of `futures-io`.
 #[derive(Debug)]
-pub(crate) struct Tcp(tokio::net::TcpStream);
+pub struct Tcp(tokio::net::TcpStream);
 
 impl AsyncRead for Tcp {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {

@@ -4,7 +4,7 @@
 //! 2. The CN gets the new key, signed by both keys.
 //! 3. When the ledger has retired the old GUID, transfers stop and the last usage records of the old key are sent.
 //! 4. The shell replaces the key and restarts the client from its store; downloads keep their pieces and ask for new
-//! grants.
+//!    grants.
 //!
 //! A crash in between begins again at step 2 if the new key is stored, else with the CN's next order.
 

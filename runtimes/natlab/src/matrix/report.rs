@@ -5,7 +5,7 @@ use super::{Cell, Part, Try, lower_bound_95, percentile};
 use crate::{Expect, Kind};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
-use swarmedge_shell::client::why::AttemptLine;
+use swarmedge_client::client::why::AttemptLine;
 
 /// An attempt may last so long, on either side.
 const ATTEMPT_MS: u32 = 6_000;

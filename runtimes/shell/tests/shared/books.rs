@@ -6,9 +6,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use swarmedge_shell::cli::init::Deployment;
-use swarmedge_shell::cli::process::is_healthy;
-use swarmedge_shell::tls::CertAuthority;
+use swarmedge_cli::init::Deployment;
+use swarmedge_cli::process::is_healthy;
+use swarmedge_ground::tls::CertAuthority;
 
 fn said(out: &Output) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)

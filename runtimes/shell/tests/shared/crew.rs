@@ -9,18 +9,18 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
+use swarmedge_cli::config::ServerConfig;
+use swarmedge_cli::init::{self, Deployment, Ports};
+use swarmedge_cli::process::is_healthy;
+use swarmedge_control::stun;
 use swarmedge_core::ids::ProviderId;
-use swarmedge_shell::cli::init::{self, Deployment, Ports};
-use swarmedge_shell::cli::process::is_healthy;
-use swarmedge_shell::config::ServerConfig;
-use swarmedge_shell::edge::{self, Publish};
-use swarmedge_shell::health::Health;
-use swarmedge_shell::host::crew::{self, Member};
-use swarmedge_shell::http::{Body, Client, Origin, Signal};
-use swarmedge_shell::mailbox::mailbox;
-use swarmedge_shell::rt::Start;
-use swarmedge_shell::server::stun;
-use swarmedge_shell::tls::client_config;
+use swarmedge_edge::{self, Publish};
+use swarmedge_ground::health::Health;
+use swarmedge_ground::host::crew::{self, Member};
+use swarmedge_ground::http::{Body, Client, Origin, Signal};
+use swarmedge_ground::mailbox::mailbox;
+use swarmedge_ground::rt::Start;
+use swarmedge_ground::tls::client_config;
 use tempfile::TempDir;
 
 /// What a wait may take on a busy machine; nothing is measured by it.
@@ -58,7 +58,7 @@ fn a_stuck_role_holds_up_no_other<R: Start>() {
     let file = dir.path().join("file");
     fs::write(&file, "content").expect("written");
     let what = Publish { file, provider: ProviderId(1), path: "a".into(), access: None, policy: None };
-    edge::publish(&edge_config.objects, &what).expect("published");
+    swarmedge_edge::publish(&edge_config.objects, &what).expect("published");
 
     let (stuck, is_stuck) = mpsc::channel();
     let (free, freed) = mpsc::channel::<()>();
@@ -76,7 +76,7 @@ fn a_stuck_role_holds_up_no_other<R: Start>() {
             Ok(server)
         });
         let edge = Member::new("edge", async move |rt: R, stop: Signal| {
-            edge::open(&rt, &edge_config, &stop, &Health::default())
+            swarmedge_edge::open(&rt, &edge_config, &stop, &Health::default())
         });
         R::block_on(move |rt: R| async move {
             let told = Signal::default();

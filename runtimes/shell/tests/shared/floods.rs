@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use swarmedge_core::ids::Guid;
 use swarmedge_core::wire::records::Context;
+use swarmedge_edge::EdgeConfig;
+use swarmedge_ground::edge_api::{GRANTS_PATH, SIGNATURE, signature_text, signed_message};
+use swarmedge_ground::keys::Key;
+use swarmedge_ground::spool::Spool;
+use swarmedge_ground::tls::client_config;
 use swarmedge_models::scenario::{Command, HONEST, Name, Object, Plan, Progress, Rig, Role};
-use swarmedge_shell::edge::EdgeConfig;
-use swarmedge_shell::edge::api::{GRANTS_PATH, SIGNATURE, signature_text, signed_message};
-use swarmedge_shell::edge::spool::Spool;
-use swarmedge_shell::keys::Key;
-use swarmedge_shell::tls::client_config;
 
 const FILM: Object = Object { path: "film", size: 1 << 20, edge_rate: 0, upload_rate: 0 };
 /// Asked for by one key: far more than it gets at once.

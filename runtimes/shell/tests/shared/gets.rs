@@ -4,12 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use swarmedge_cli::config::ServerConfig;
+use swarmedge_cli::init::{self, Deployment, Ports};
+use swarmedge_client::client::local::Call;
+use swarmedge_client::client::protocol::{Answer, Request, State, StatusLine};
 use swarmedge_core::ids::ProviderId;
-use swarmedge_shell::cli::init::{self, Deployment, Ports};
-use swarmedge_shell::client::local::Call;
-use swarmedge_shell::client::protocol::{Answer, Request, State, StatusLine};
-use swarmedge_shell::config::ServerConfig;
-use swarmedge_shell::edge::{self, Publish};
+use swarmedge_edge::{self, Publish};
 
 /// What a wait may take on a busy machine; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -110,7 +110,7 @@ impl Cdn {
         let file = self.at(&format!("{name}.source"));
         fs::write(&file, &bytes).expect("writes");
         let what = Publish { file, provider: ProviderId(1), path: name.into(), access: None, policy: None };
-        edge::publish(&self.objects, &what).expect("publishes");
+        swarmedge_edge::publish(&self.objects, &what).expect("publishes");
         bytes
     }
 

@@ -4,11 +4,11 @@ use super::{R, any, run};
 use socket2::{Domain, Socket, Type};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
+use swarmedge_control::cn;
+use swarmedge_control::config::CnConfig;
 use swarmedge_core::ids::Guid;
-use swarmedge_shell::rt::Rt as _;
-use swarmedge_shell::server::cn;
-use swarmedge_shell::server::config::CnConfig;
-use swarmedge_shell::server::ledger::{Reader, Spot};
+use swarmedge_ground::rt::Rt as _;
+use swarmedge_ledger::{Reader, Spot};
 
 #[path = "mmdb.rs"]
 mod mmdb;

@@ -1,12 +1,12 @@
 //! What a CN's spool is for, on loopback.
 
 use super::{PATIENCE, R, run};
+use swarmedge_control::cn;
+use swarmedge_control::config::CnConfig;
 use swarmedge_core::ids::IntroId;
 use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord};
-use swarmedge_shell::edge::spool::Spool;
-use swarmedge_shell::http::Signal;
-use swarmedge_shell::server::cn;
-use swarmedge_shell::server::config::CnConfig;
+use swarmedge_ground::http::Signal;
+use swarmedge_ground::spool::Spool;
 
 /// A CN introduces while the ledger is away, and ends; the next one on its spool tells the ledger.
 #[test]

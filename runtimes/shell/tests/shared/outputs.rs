@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use swarmedge_shell::cli::init::{self, Ports};
+use swarmedge_cli::init::{self, Ports};
 
 /// What a wait may take on a busy machine; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(120);

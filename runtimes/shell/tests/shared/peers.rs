@@ -8,14 +8,14 @@ use std::future::Future;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::UdpSocket;
 use std::time::Duration;
+use swarmedge_client::peers::bench::{Node, bench_peer_leg};
 use swarmedge_core::content::{Layout, Manifest, merkle};
 use swarmedge_core::ids::{ConnId, IntroId, PieceIndex, ProviderId, PublicKey, VersionId, XferId};
 use swarmedge_core::nat::Transport;
 use swarmedge_core::role::client::io::{CloseReason, FetchEnd, Input, Output, Save, SourceName};
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::peer::{PeerMsg, PeerWelcome, RefuseCode};
-use swarmedge_shell::peers::bench::{Node, bench_peer_leg};
-use swarmedge_shell::rt::{Rt as _, Start};
+use swarmedge_ground::rt::{Rt as _, Start};
 
 const PIECE: u32 = 1 << 20;
 

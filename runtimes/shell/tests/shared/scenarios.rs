@@ -9,29 +9,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use swarmedge_cli::config::ServerConfig;
+use swarmedge_cli::init::{self, Deployment, Ports};
+use swarmedge_client::client::ClientConfig;
+use swarmedge_client::client::local::Call;
+use swarmedge_client::client::process::{self, Ended};
+use swarmedge_client::client::protocol::{Answer, DownloadLine, Request, State};
+use swarmedge_control::config::CnConfig;
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{Guid, ProviderId};
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::records::{CertBody, ServerRole};
+use swarmedge_edge::{CnAddr, EdgeConfig, Publish};
+use swarmedge_ground::error::Error;
+use swarmedge_ground::health::Health;
+use swarmedge_ground::http::Signal;
+use swarmedge_ground::keys::{Key, certify, save_cert};
+use swarmedge_ground::mailbox::{Sender, mailbox};
+use swarmedge_ground::rt::Start;
+use swarmedge_ledger::{Filter, Reader, Store};
 use swarmedge_models::scenario::{
     ALL, ClientOptions, Command, Name, Object, Plan, Progress, Rig, Role, Status, Totals,
 };
-use swarmedge_shell::cli::init::{self, Deployment, Ports};
-use swarmedge_shell::client::ClientConfig;
-use swarmedge_shell::client::local::Call;
-use swarmedge_shell::client::process::{self, Ended};
-use swarmedge_shell::client::protocol::{Answer, DownloadLine, Request, State};
-use swarmedge_shell::config::ServerConfig;
-use swarmedge_shell::edge::{CnAddr, EdgeConfig, Publish};
-use swarmedge_shell::error::Error;
-use swarmedge_shell::health::Health;
-use swarmedge_shell::http::Signal;
-use swarmedge_shell::keys::{Key, certify, save_cert};
-use swarmedge_shell::mailbox::{Sender, mailbox};
-use swarmedge_shell::rt::Start;
-use swarmedge_shell::server::config::CnConfig;
-use swarmedge_shell::server::ledger::{Filter, Reader, Store};
-use swarmedge_shell::{edge, server};
 
 const PROVIDER: u32 = 7;
 /// How often a goal is looked at.
@@ -43,8 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn play<R: Start>(name: &str) {
     // nothing but errors, unless RUST_LOG asks for more
     let asked = std::env::var("RUST_LOG").is_err().then_some("error");
-    swarmedge_shell::ops::init_logs(asked).expect("a log filter");
-    swarmedge_shell::ops::init_metrics();
+    swarmedge_ground::ops::init_logs(asked).expect("a log filter");
+    swarmedge_ground::ops::init_metrics();
     let scenario = ALL.iter().find(|s| s.name == name).expect("a scenario of this name");
     let mut rig = RealRig::<R>::new(&scenario.plan);
     let result = (scenario.play)(&mut rig);
@@ -180,7 +179,7 @@ impl<R: Start> RealRig<R> {
         let node = Node::start(Name(Role::Edge, u8::MAX), move |rt: R, ready| {
             let config = config.clone();
             async move {
-                let server = server::stun::open(&rt, &config, &Signal::default(), &Health::default())?;
+                let server = swarmedge_control::stun::open(&rt, &config, &Signal::default(), &Health::default())?;
                 ready();
                 server.run().await.map(|()| Ended::Stopped)
             }
@@ -199,12 +198,16 @@ impl<R: Start> RealRig<R> {
                 let server = match name.0 {
                     Role::Edge => {
                         let (one, refuses) = one.expect("this many edges");
-                        edge::open_on(&rt, &one, &stop, &health, refuses)?
+                        swarmedge_edge::open_on(&rt, &one, &stop, &health, refuses)?
                     }
-                    Role::Cn => server::cn::open(&rt, operator, &cn.expect("this many CNs"), &stop, &health)?,
-                    Role::Dn => server::dn::open(&rt, operator, config.dn.as_ref().expect("a DN"), &stop, &health)?,
+                    Role::Cn => {
+                        swarmedge_control::cn::open(&rt, operator, &cn.expect("this many CNs"), &stop, &health)?
+                    }
+                    Role::Dn => {
+                        swarmedge_control::dn::open(&rt, operator, config.dn.as_ref().expect("a DN"), &stop, &health)?
+                    }
                     Role::Ledger => {
-                        server::ledger::open(&rt, operator, config.ledger.as_ref().expect("a ledger"), &stop, &health)
+                        swarmedge_ledger::open(&rt, operator, config.ledger.as_ref().expect("a ledger"), &stop, &health)
                             .await?
                     }
                     Role::Client => unreachable!("clients are started otherwise"),
@@ -289,7 +292,7 @@ fn unix_ms() -> u64 {
 
 /// How often CNs of this process have heard that somebody is quarantined, or is not any more.
 fn changes_known() -> u64 {
-    let text = swarmedge_shell::ops::metrics_text();
+    let text = swarmedge_ground::ops::metrics_text();
     let line = text.lines().find_map(|line| line.strip_prefix("swarmedge_cn_quarantine_changes_total "));
     line.map_or(0, |n| n.parse().expect("a number"))
 }
@@ -361,20 +364,20 @@ impl<R: Start> Rig for RealRig<R> {
             policy: Some(policy),
         };
         for edge in &self.edges {
-            edge::publish(&edge.objects, &what).expect("publishes");
+            swarmedge_edge::publish(&edge.objects, &what).expect("publishes");
         }
         self.objects.insert(object.path, bytes);
     }
 
     fn unpublish(&mut self, path: &'static str) {
         for edge in &self.edges {
-            edge::unpublish(&edge.objects, ProviderId(PROVIDER), path).expect("withdrawn");
+            swarmedge_edge::unpublish(&edge.objects, ProviderId(PROVIDER), path).expect("withdrawn");
         }
     }
 
     fn rotate_keys(&mut self) {
         let file = &self.edges[0].seal_key;
-        swarmedge_shell::seals::rotate(&[file]).expect("rotates");
+        swarmedge_ground::seals::rotate(&[file]).expect("rotates");
     }
 
     fn spool_refuses(&mut self, edge: u8, on: bool) {

@@ -11,6 +11,8 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use swarmedge_control::config::{CnConfig, DnConfig};
+use swarmedge_control::{cn, dn, stun};
 use swarmedge_core::accounting::logs::Log;
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{ConnId, DownloadId, Guid, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
@@ -22,17 +24,17 @@ use swarmedge_core::wire::records::{
     UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, PROTOCOL, Text, Wire};
-use swarmedge_shell::health::Health;
-use swarmedge_shell::host::Server;
-use swarmedge_shell::http::Signal;
-use swarmedge_shell::keys::{Key, SealKey, SealRing, certify, save_cert};
-use swarmedge_shell::link::{Cap, Event, Inlet, Links, dial};
-use swarmedge_shell::mailbox::{Receiver, mailbox};
-use swarmedge_shell::rt::{Rt as _, Start};
-use swarmedge_shell::server::config::{CnConfig, DnConfig, LedgerConfig, OperatorConfig};
-use swarmedge_shell::server::ledger::{Filter, Reader};
-use swarmedge_shell::server::{cn, dn, ledger, stun};
-use swarmedge_shell::tls::{CertAuthority, client_config};
+use swarmedge_ground::config::OperatorConfig;
+use swarmedge_ground::health::Health;
+use swarmedge_ground::host::Server;
+use swarmedge_ground::http::Signal;
+use swarmedge_ground::keys::{Key, SealKey, SealRing, certify, save_cert};
+use swarmedge_ground::link::{Cap, Event, Inlet, Links, dial};
+use swarmedge_ground::mailbox::{Receiver, mailbox};
+use swarmedge_ground::rt::{Rt as _, Start};
+use swarmedge_ground::tls::{CertAuthority, client_config};
+use swarmedge_ledger::config::LedgerConfig;
+use swarmedge_ledger::{Filter, Reader};
 
 #[path = "located.rs"]
 mod located;
@@ -162,7 +164,9 @@ impl<R: Start> Net<R> {
             keep_days: None,
             ops: None,
         };
-        self.start(ledger::open(&self.rt, &self.operator(), &cfg, &self.stop, &self.health).await.expect("opens"))
+        self.start(
+            swarmedge_ledger::open(&self.rt, &self.operator(), &cfg, &self.stop, &self.health).await.expect("opens"),
+        )
     }
 
     fn cn_config(&self, dn: SocketAddr, ledger: SocketAddr) -> CnConfig {
@@ -421,7 +425,9 @@ impl<R: Start> Net<R> {
             keep_days: None,
             ops: None,
         };
-        self.start(ledger::open(&self.rt, &self.operator(), &cfg, &self.stop, &self.health).await.expect("opens"))
+        self.start(
+            swarmedge_ledger::open(&self.rt, &self.operator(), &cfg, &self.stop, &self.health).await.expect("opens"),
+        )
     }
 }
 

@@ -12,8 +12,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use swarmedge_cli::init::{self, Deployment, Ports};
 use swarmedge_core::ids::ProviderId;
-use swarmedge_shell::cli::init::{self, Deployment, Ports};
 
 /// Bytes of the object, and the edge's limit a second: a download without peers takes longer.
 const SIZE: usize = 3_000_000;

@@ -3,10 +3,10 @@
 use super::{R, any, run};
 use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use std::net::{SocketAddr, UdpSocket};
+use swarmedge_control::config::StunConfig;
+use swarmedge_control::stun;
 use swarmedge_core::nat::stun::{Attribute, Class, Message, TransactionId};
-use swarmedge_shell::rt::{Rt as _, Start};
-use swarmedge_shell::server::config::StunConfig;
-use swarmedge_shell::server::stun;
+use swarmedge_ground::rt::{Rt as _, Start};
 
 pub(super) fn stun_config() -> StunConfig {
     StunConfig { listen: any(), alternate: None, seal_key: None, also: Vec::new(), ops: None }

@@ -119,7 +119,8 @@ fn the_tables_are_bounded_and_deny_nobody_when_full() {
     let limits = Limits { payers_max: 20, nonces_max: 30, ..LIMITS };
     let mut all = Admission::default();
     for n in 0..1_000_u32 {
-        let from = [10, (n / 250) as u8, (n % 250) as u8, 1];
+        let [_, _, high, low] = n.to_be_bytes();
+        let from = [10, high, low, 1];
         let ask = GrantAsked { time_ms: NOW_MS + u64::from(n) * 100, ..asked(n, from, n.into()) };
         assert_eq!(all.admit(&limits, at(0), NOW_MS, &ask), Ok(()), "{n}");
         assert!(all.whole_at.len() <= 20 && all.nonces <= 30, "{n}");

@@ -1,0 +1,49 @@
+//! The client's commands `client run`, `get` and `cache`: convert arguments and call the module [`crate::client`].
+
+use super::Error;
+use super::args::{CacheCommand, ClientArgs, ClientRunArgs, GetArgs};
+use super::stop::stop_signal;
+use std::path::PathBuf;
+use swarmedge_client::client::commands::{self, default_state_dir};
+use swarmedge_client::client::desk::Desk;
+use swarmedge_client::client::get::{self, Get};
+use swarmedge_client::client::{ClientConfig, process};
+use swarmedge_ground::ops;
+use swarmedge_ground::rt::Start;
+
+/// Runs the command `swarmedge client run`.
+pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Result<(), Error> {
+    let mut config = ClientConfig::load(&state_of(&args.client)?, args.bundle.as_deref())?;
+    config.links = !args.copy;
+    config.birthday = args.birthday;
+    if !args.tcp_port.is_empty() {
+        config.tcp.clone_from(&args.tcp_port);
+    }
+    config.port_mapping = !args.no_port_mapping;
+    ops::init_metrics();
+    let ready = |_: &Desk| tracing::info!("client is ready");
+    process::run_on::<R, _>(&config, ready, move |rt| {
+        let stop = stop_signal(rt, exit_with_parent)?;
+        Ok(async move { stop.wait().await })
+    })
+}
+
+/// Runs the command `swarmedge get`.
+pub(super) fn get<R: Start>(args: GetArgs, json: bool) -> Result<(), Error> {
+    let state = state_of(&args.client)?;
+    let GetArgs { url, token, output, force, bundle, client: _ } = args;
+    get::get::<R>(&Get { url, token, output, force, json, bundle, state })
+}
+
+/// Runs the command `swarmedge cache …`.
+pub(super) fn cache(command: &CacheCommand, json: bool) -> Result<(), Error> {
+    match command {
+        CacheCommand::List(client) => commands::cache_list(&state_of(client)?, json),
+        CacheCommand::Remove(args) => commands::cache_remove(&state_of(&args.client)?, json, &args.version),
+    }
+}
+
+/// Returns the client's state directory: `--state`, or the default.
+pub(super) fn state_of(args: &ClientArgs) -> Result<PathBuf, Error> {
+    args.state.clone().map_or_else(default_state_dir, Ok)
+}

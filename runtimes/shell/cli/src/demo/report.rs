@@ -1,0 +1,282 @@
+//! The demo's report: each download's figures beside those of the ledger, and whether they agree.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+use swarmedge_ground::terminal::units::{bytes, percent, rate};
+use swarmedge_ledger::DownloadUsage;
+
+/// Result of one download, from its client and the downloaded file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Name of the client.
+    pub name: String,
+    /// Runtime of the client: `tokio` or `smol`.
+    pub runtime: String,
+    /// Download id in hexadecimal.
+    pub id: String,
+    /// Size of the file in bytes.
+    pub size: u64,
+    /// Verified bytes from edges, each counted once.
+    pub edge_bytes: u64,
+    /// Verified bytes from peers, each counted once.
+    pub peer_bytes: u64,
+    /// Bytes received and discarded, as duplicate or wrong.
+    pub wasted_bytes: u64,
+    /// Time from the start of the download to the finished file.
+    pub time: Duration,
+    /// Whether the file has the SHA-256 of the published one.
+    pub matches: bool,
+}
+
+/// Comparison of a download with the ledger.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Sentences about contradictions between client and ledger; may vanish when late records arrive.
+    pub wrong: Vec<String>,
+    /// Sentences that explain legitimate differences.
+    pub notes: Vec<String>,
+}
+
+impl Verdict {
+    /// Compares a download with the ledger. `silenced` names a peer that was killed before it could report.
+    #[must_use]
+    pub fn of(outcome: &Outcome, bill: Option<&DownloadUsage>, silenced: Option<&str>) -> Self {
+        let mut v = Self::default();
+        let Some(bill) = bill else {
+            v.wrong.push("the ledger does not know it".into());
+            return v;
+        };
+        if bill.state != "completed" {
+            v.wrong.push(format!("it is complete, in the ledger {}", bill.state));
+        }
+        if outcome.edge_bytes.saturating_add(outcome.peer_bytes) != outcome.size {
+            v.wrong.push(format!(
+                "its client counts {} bytes from the edge and {} from peers, which is not the size of {}",
+                outcome.edge_bytes, outcome.peer_bytes, outcome.size
+            ));
+        }
+        v.same("bytes of the object", outcome.size, bill.size);
+        v.same("bytes from the edge by its client", outcome.edge_bytes, bill.edge_claimed);
+        v.same("bytes from peers by its client", outcome.peer_bytes, bill.peers_received);
+        match bill.edge_unique.checked_sub(bill.edge_claimed) {
+            Some(0) => {}
+            Some(more) => v.notes.push(format!(
+                "the edge sent {more} bytes that a peer had delivered first or that were under way when they were cancelled"
+            )),
+            None => v.wrong.push(format!(
+                "the edge has recorded {} bytes where its client got {} from it",
+                bill.edge_unique, bill.edge_claimed
+            )),
+        }
+        v.compare_peers(bill, silenced);
+        v
+    }
+
+    fn compare_peers(&mut self, bill: &DownloadUsage, silenced: Option<&str>) {
+        // `agreed` is per introduction: an uploader's excess cannot compensate another's missing report
+        let agreed = bill.uploaders.iter().map(|u| u.agreed).sum::<u64>();
+        let more = bill.peers_sent.saturating_sub(agreed);
+        if more > 0 {
+            self.notes
+                .push(format!("peers sent {more} bytes that another source had delivered first; nobody pays for them"));
+        }
+        match (bill.peers_received.saturating_sub(agreed), silenced) {
+            (0, _) => {}
+            (less, Some(name)) => self.notes.push(format!(
+                "{name} was killed before it could report {less} bytes that it had sent; without its word they are not billed"
+            )),
+            (less, None) => self.wrong.push(format!("uploaders have not recorded {less} bytes that peers delivered")),
+        }
+        let room = bill.size.saturating_sub(bill.edge_unique);
+        let billed = bill.peers_billed;
+        if billed > agreed.min(room) {
+            self.wrong.push(format!("{billed} peer bytes are billed where both sides agree on {}", agreed.min(room)));
+        } else if billed < agreed {
+            self.notes.push(format!("{} peer bytes are not billed: the edge had sent them too", agreed - billed));
+        }
+    }
+
+    fn same(&mut self, what: &str, seen: u64, recorded: u64) {
+        if seen != recorded {
+            self.wrong.push(format!("{what}: {seen}, in the ledger {recorded}"));
+        }
+    }
+
+    /// Whether the ledger agrees with the delivery.
+    #[must_use]
+    pub fn agrees(&self) -> bool {
+        self.wrong.is_empty()
+    }
+}
+
+/// One row of the report: result, ledger entry if there is one, comparison.
+pub type Row = (Outcome, Option<DownloadUsage>, Verdict);
+
+/// Formats the report as a text table, with remarks below.
+#[must_use]
+pub fn table(rows: &[Row]) -> String {
+    let head = [
+        "client",
+        "from edge",
+        "from peers",
+        "efficiency",
+        "time",
+        "rate",
+        "SHA-256",
+        "ledger: edge",
+        "peers",
+        "billed",
+        "books",
+    ];
+    let mut cells: Vec<Vec<String>> = vec![head.map(String::from).to_vec()];
+    cells.extend(rows.iter().map(row));
+    let widths: Vec<usize> =
+        (0..head.len()).map(|i| cells.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for line in &cells {
+        for (i, cell) in line.iter().enumerate() {
+            let pad = " ".repeat(widths[i] - cell.chars().count());
+            // names are aligned left, figures right
+            let _ = if i == 0 { write!(text, "{cell}{pad}") } else { write!(text, "  {pad}{cell}") };
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    for (outcome, _, verdict) in rows {
+        for note in verdict.wrong.iter().chain(&verdict.notes) {
+            let _ = writeln!(text, "{}: {note}", outcome.name);
+        }
+    }
+    text
+}
+
+fn row((o, bill, verdict): &Row) -> Vec<String> {
+    let total = o.edge_bytes.saturating_add(o.peer_bytes);
+    let booked = |of: fn(&DownloadUsage) -> u64| bill.as_ref().map_or_else(|| "-".into(), |b| bytes(of(b)));
+    vec![
+        format!("{} ({})", o.name, o.runtime),
+        bytes(o.edge_bytes),
+        bytes(o.peer_bytes),
+        percent(o.peer_bytes, total),
+        format!("{}.{:02} s", o.time.as_secs(), o.time.subsec_millis() / 10),
+        rate(o.size, o.time),
+        if o.matches { "match".into() } else { "DIFFERS".into() },
+        booked(|b| b.edge_unique),
+        booked(|b| b.peers_received),
+        booked(|b| b.peers_billed),
+        if verdict.agrees() { "agree".into() } else { "DISAGREE".into() },
+    ]
+}
+
+/// Returns a row as JSON for `--json`.
+#[must_use]
+pub fn json((o, bill, verdict): &Row) -> serde_json::Value {
+    serde_json::json!({
+        "client": o.name, "runtime": o.runtime, "download": o.id, "size_bytes": o.size,
+        "edge_bytes": o.edge_bytes, "peer_bytes": o.peer_bytes, "wasted_bytes": o.wasted_bytes,
+        "time_ms": u64::try_from(o.time.as_millis()).unwrap_or(u64::MAX), "sha256_match": o.matches,
+        "ledger": bill, "agrees": verdict.agrees(), "wrong": verdict.wrong, "notes": verdict.notes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarmedge_ledger::UploaderUsage;
+
+    fn outcome() -> Outcome {
+        Outcome {
+            name: "download-1".into(),
+            runtime: "smol".into(),
+            id: "00".into(),
+            size: 100,
+            edge_bytes: 30,
+            peer_bytes: 70,
+            wasted_bytes: 0,
+            time: Duration::from_millis(1230),
+            matches: true,
+        }
+    }
+
+    fn bill() -> DownloadUsage {
+        DownloadUsage {
+            download: "00".into(),
+            provider: 1,
+            path: "demo/file".into(),
+            version: "11".into(),
+            guid: "22".into(),
+            size: 100,
+            issued_ms: 5,
+            state: "completed",
+            elapsed_ms: 1000,
+            edge_unique: 30,
+            edge_total: 30,
+            edge_claimed: 30,
+            peers_received: 70,
+            peers_sent: 70,
+            peers_receipted: 70,
+            peers_billed: 70,
+            flagged: 0,
+            possession: None,
+            uploaders: uploaders(70),
+        }
+    }
+
+    fn uploaders(agreed: u64) -> Vec<UploaderUsage> {
+        vec![UploaderUsage { guid: "33".into(), sent: agreed, received: 70, receipted: agreed, agreed }]
+    }
+
+    fn verdict(bill: &DownloadUsage) -> Verdict {
+        Verdict::of(&outcome(), Some(bill), None)
+    }
+
+    #[test]
+    fn equal_figures_agree_without_remarks() {
+        assert_eq!(verdict(&bill()), Verdict::default());
+    }
+
+    #[test]
+    fn every_byte_that_is_not_recorded_is_a_disagreement() {
+        for wrong in [
+            DownloadUsage { size: 99, ..bill() },
+            DownloadUsage { edge_claimed: 29, edge_unique: 29, ..bill() },
+            DownloadUsage { edge_unique: 29, ..bill() },
+            DownloadUsage { peers_received: 69, ..bill() },
+            DownloadUsage { peers_sent: 69, peers_billed: 69, uploaders: uploaders(69), ..bill() },
+            // one uploader claims too much, another too little, with equal sums
+            DownloadUsage { peers_billed: 60, uploaders: uploaders(60), ..bill() },
+            DownloadUsage { peers_billed: 71, ..bill() },
+            DownloadUsage { state: "running", ..bill() },
+        ] {
+            assert!(!verdict(&wrong).agrees(), "{wrong:?}");
+        }
+        assert!(!Verdict::of(&outcome(), None, None).agrees());
+        let short = Outcome { peer_bytes: 69, ..outcome() };
+        let bill = DownloadUsage { peers_received: 69, peers_sent: 69, peers_billed: 69, ..bill() };
+        assert!(!Verdict::of(&short, Some(&bill), None).agrees());
+    }
+
+    #[test]
+    fn bytes_sent_twice_and_a_killed_seeder_are_explained() {
+        let v = verdict(&DownloadUsage { edge_unique: 35, peers_billed: 65, ..bill() });
+        assert!(v.agrees() && v.notes.len() == 2, "{v:?}");
+        let killed = DownloadUsage { peers_sent: 60, peers_billed: 60, uploaders: uploaders(60), ..bill() };
+        assert!(!verdict(&killed).agrees());
+        let v = Verdict::of(&outcome(), Some(&killed), Some("seeder-1"));
+        assert!(v.agrees() && v.notes[0].contains("seeder-1 was killed before it could report 10 bytes"), "{v:?}");
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_names_contradictions() {
+        let good = (outcome(), Some(bill()), Verdict::default());
+        let bad_bill = DownloadUsage { peers_received: 1, ..bill() };
+        let seen = verdict(&bad_bill);
+        let bad = (Outcome { name: "x".into(), matches: false, ..outcome() }, Some(bad_bill), seen);
+        let text = table(&[good, bad]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].starts_with("download-1 (smol)") && lines[1].ends_with("agree"), "{text}");
+        assert!(lines[2].contains("DIFFERS") && lines[2].ends_with("DISAGREE"), "{text}");
+        assert!(lines[3].starts_with("x: bytes from peers by its client: 70, in the ledger 1"), "{text}");
+        assert_eq!(lines[1].find("match").map(|i| i + 5), lines[0].find("SHA-256").map(|i| i + 7));
+    }
+}

@@ -1,0 +1,284 @@
+//! `init`: makes a ready-to-run deployment on one machine. The demo and the bench commands use it too.
+
+pub mod ports;
+mod text;
+
+pub use ports::Ports;
+
+use super::args::{InitArgs, Switch};
+use super::certificates::with_new_validity;
+use super::{Code, Error};
+use crate::config::{Bundle, ServerConfig};
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use swarmedge_core::ids::{ProviderId, PublicKey};
+use swarmedge_core::wire::Text;
+use swarmedge_core::wire::records::{CertBody, ServerRole};
+use swarmedge_ground::keys::{Key, SealRing, certify, save_cert, save_secret};
+use swarmedge_ground::terminal::out::say;
+use swarmedge_ground::tls::CertAuthority;
+
+/// Parameters of a new deployment.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Directory of the deployment.
+    pub dir: PathBuf,
+    /// Host name or IPv4 address by which clients reach the servers.
+    pub host: String,
+    /// Region of the edge, sent to clients in the bootstrap response.
+    pub region: String,
+    /// Ports of the servers.
+    pub ports: Ports,
+    /// Provider that ships the install bundle.
+    pub provider: ProviderId,
+    /// Whether newly installed clients upload to others.
+    pub uploads: bool,
+}
+
+impl Plan {
+    /// Returns the IP address that public servers bind.
+    fn listen(&self) -> &str {
+        match self.host.parse::<IpAddr>() {
+            Ok(ip) if ip.is_loopback() => &self.host,
+            Ok(_) | Err(_) if self.host == "localhost" => "127.0.0.1",
+            Ok(_) | Err(_) => "0.0.0.0",
+        }
+    }
+}
+
+/// Paths and addresses of a deployment.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// Path of the file `server.toml`.
+    pub config: PathBuf,
+    /// Path of the file `install/bundle.toml`.
+    pub bundle: PathBuf,
+    /// Path of the CA certificate, `ca.pem`.
+    pub ca: PathBuf,
+    /// Base URL of the edge: `https://host:port`.
+    pub edge_url: String,
+    /// Ports of all servers.
+    pub ports: Ports,
+    /// The operator's root key.
+    pub root: PublicKey,
+}
+
+/// Runs the command `swarmedge init`.
+pub fn run(args: &InitArgs, json: bool) -> Result<(), Error> {
+    let ports = args.base_port.map_or_else(Ports::usual_or_free, Ports::at)?;
+    check_host(&args.host)?;
+    let plan = Plan {
+        dir: args.dir.clone(),
+        host: args.host.clone(),
+        region: "local".into(),
+        ports,
+        provider: ProviderId(args.provider),
+        uploads: args.uploads == Switch::On,
+    };
+    refuse_full(&plan.dir, args.force)?;
+    let made = make(&plan)?;
+    if json { say!("{}", made.to_json()) } else { say!("{}", made.next_commands(&program(), &plan)) }
+}
+
+/// Makes a deployment in `plan.dir` and reads its configuration back.
+pub fn make(plan: &Plan) -> Result<Deployment, Error> {
+    let dir = &plan.dir;
+    for sub in ["edge/objects", "cn", "dn", "ledger", "install"] {
+        make_dir(&dir.join(sub))?;
+    }
+    let root = Key::generate();
+    save_new(&dir.join("root.key"), |path| root.save(path))?;
+    save_new(&dir.join("seal.key"), |path| SealRing::fresh().save(path))?;
+    let ca = CertAuthority::new()?;
+    write(&dir.join("ca.pem"), ca.cert_pem().as_bytes())?;
+    save_new(&dir.join("ca.key.pem"), |path| save_secret(path, ca.key_pem().as_bytes()))?;
+    let mut names = vec![plan.host.as_str()];
+    names.extend(["localhost", "127.0.0.1"].iter().filter(|name| **name != plan.host));
+    for role in ["edge", "cn", "dn", "ledger"] {
+        let (cert, key) = ca.issue(&names)?;
+        write(&dir.join(role).join("tls.pem"), cert.as_bytes())?;
+        save_new(&dir.join(role).join("tls.key.pem"), |path| save_secret(path, key.as_bytes()))?;
+    }
+    for (folder, role) in
+        [("edge", ServerRole::Edge), ("cn", ServerRole::Cn), ("dn", ServerRole::Dn), ("ledger", ServerRole::Ledger)]
+    {
+        certify_server(&root, &dir.join(folder), role, &format!("{folder}-1"))?;
+    }
+    let made = Deployment {
+        config: dir.join("server.toml"),
+        bundle: dir.join("install/bundle.toml"),
+        ca: dir.join("ca.pem"),
+        edge_url: format!("https://{}:{}", plan.host, plan.ports.edge),
+        ports: plan.ports,
+        root: root.public(),
+    };
+    let bundle = Bundle {
+        root: root.public(),
+        bootstrap: vec![made.edge_url.clone()],
+        provider: plan.provider,
+        uploads: plan.uploads,
+        ca: ca.cert_pem().to_owned(),
+    };
+    write(&made.config, text::server_toml(plan, &made).as_bytes())?;
+    write(&made.bundle, bundle.to_toml().as_bytes())?;
+    check(&made, &bundle)?;
+    Ok(made)
+}
+
+/// Makes a server's signing key and the certificate for it, signed by the root key.
+fn certify_server(root: &Key, dir: &Path, role: ServerRole, name: &str) -> Result<(), Error> {
+    let key = Key::generate();
+    save_new(&dir.join("signing.key"), |path| key.save(path))?;
+    let body = CertBody {
+        role,
+        name: Text::new(name).map_err(|e| Error::failed(format!("a server cannot be called {name:?}: {e:?}")))?,
+        key: key.public(),
+        not_before_ms: 0,
+        not_after_ms: 0,
+    };
+    save_cert(&dir.join("server.cert"), &certify(root, with_new_validity(body)))
+}
+
+/// Reads the written configuration and bundle back and compares them with the intended ones.
+fn check(made: &Deployment, bundle: &Bundle) -> Result<(), Error> {
+    let wrong = |what: &str| Error::failed(format!("what init has written does not read back: {what}"));
+    let config = ServerConfig::load(&made.config)?;
+    if config.operator.root != made.root {
+        return Err(wrong("the root key"));
+    }
+    if config.edge.as_ref().is_none_or(|e| e.url != made.edge_url) {
+        return Err(wrong("[edge]"));
+    }
+    if config.cn.is_none() || config.dn.is_none() || config.stun.is_none() || config.ledger.is_none() {
+        return Err(wrong("a section is missing"));
+    }
+    if Bundle::load(&made.bundle)? != *bundle {
+        return Err(wrong("the bundle"));
+    }
+    Ok(())
+}
+
+impl Deployment {
+    fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "config": self.config, "bundle": self.bundle, "ca": self.ca, "edge_url": self.edge_url,
+            "root": self.root.to_string(),
+        })
+    }
+
+    /// Returns the next commands for the user to copy.
+    fn next_commands(&self, program: &str, plan: &Plan) -> String {
+        let (dir, provider, url) = (plan.dir.display(), plan.provider, &self.edge_url);
+        let (config, bundle, ca) = (self.config.display(), self.bundle.display(), self.ca.display());
+        format!(
+            "Made a deployment in {dir}. Next:\n\n  \
+             # publish a file\n  \
+             {program} publish FILE --provider {provider} --path files/FILE --config {config}\n\n  \
+             # run all servers in one process (or each role by itself, see --help)\n  \
+             {program} serve --roles edge,ledger,cn,dn,stun --config {config}\n\n  \
+             # download it, in another terminal: by our client, or by any other\n  \
+             {program} get {url}/{provider}/files/FILE --bundle {bundle}\n  \
+             curl --cacert {ca} -O {url}/{provider}/files/FILE\n\n  \
+             # share what was downloaded, and look at the books\n  \
+             {program} client run --bundle {bundle}\n  \
+             {program} ledger show --config {config}\n\n\
+             {dir}/root.key signs for everything: move it off line before this serves anybody else."
+        )
+    }
+}
+
+/// Returns the command by which the user called this program.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "swarmedge".into())
+}
+
+fn check_host(host: &str) -> Result<(), Error> {
+    let ok = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-".contains(c));
+    let wrong = || Error::usage(format!("--host {host:?} is neither a name nor an IPv4 address"));
+    if ok { Ok(()) } else { Err(wrong().next("write it without scheme, port or path")) }
+}
+
+fn refuse_full(dir: &Path, force: bool) -> Result<(), Error> {
+    let Ok(mut entries) = fs::read_dir(dir) else { return Ok(()) };
+    if !force && entries.next().is_some() {
+        return Err(Error::new(Code::Usage, format!("{} is not empty", dir.display()))
+            .next("choose another directory, or add --force to write new keys over what is there"));
+    }
+    Ok(())
+}
+
+fn make_dir(dir: &Path) -> Result<(), Error> {
+    fs::create_dir_all(dir).map_err(|e| Error::io(format_args!("make the directory {}", dir.display()), &e))
+}
+
+/// Writes a file with default permissions, without secrets.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    fs::write(path, bytes).map_err(|e| Error::io(format_args!("write {}", path.display()), &e))
+}
+
+/// Saves a secret with `save` after deleting an existing file, which exists only with `--force`.
+fn save_new(path: &Path, save: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format_args!("replace {}", path.display()), &e))
+        }
+        Ok(()) | Err(_) => save(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(dir: &Path) -> Plan {
+        Plan {
+            dir: dir.to_path_buf(),
+            host: "127.0.0.1".into(),
+            region: "local".into(),
+            ports: Ports::free().expect("free ports"),
+            provider: ProviderId(7),
+            uploads: false,
+        }
+    }
+
+    #[test]
+    fn files_of_init_read_back_and_secrets_are_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let made = make(&plan(dir.path())).expect("makes");
+        let config = ServerConfig::load(&made.config).expect("reads");
+        assert_eq!(config.edge.expect("there").cns[0].addr, format!("127.0.0.1:{}", made.ports.cn));
+        let bundle = Bundle::load(&made.bundle).expect("reads");
+        assert_eq!((bundle.provider, bundle.uploads), (ProviderId(7), false));
+        for secret in ["root.key", "seal.key", "ca.key.pem", "edge/tls.key.pem", "cn/signing.key"] {
+            let mode = fs::metadata(dir.path().join(secret)).expect(secret).permissions().mode();
+            assert_eq!(mode & 0o77, 0, "{secret}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_not_empty_is_refused_without_force() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert!(refuse_full(dir.path(), false).is_ok());
+        fs::write(dir.path().join("x"), "").expect("writes");
+        assert_eq!(refuse_full(dir.path(), false).expect_err("refused").code(), Code::Usage);
+        assert!(refuse_full(dir.path(), true).is_ok());
+    }
+
+    #[test]
+    fn the_next_commands_name_the_made_files() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let plan = plan(dir.path());
+        let text = make(&plan).expect("makes").next_commands("swarmedge", &plan);
+        for part in ["publish FILE --provider 7", "serve --roles edge,ledger,cn,dn,stun", "install/bundle.toml"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_with_a_scheme_is_refused() {
+        assert!(check_host("cdn.example.com").is_ok() && check_host("10.0.0.1").is_ok());
+        assert!(check_host("https://cdn.example.com").is_err() && check_host("").is_err());
+    }
+}

@@ -1,0 +1,147 @@
+//! The commands that speak to the client of this machine.
+
+use super::config::has_another_bundle;
+use super::local::Call;
+use super::progress::clock;
+use super::protocol::{Answer, CachedLine, Request, State, StatusLine};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use swarmedge_ground::error::{Code, Error};
+use swarmedge_ground::nat::NatLine;
+use swarmedge_ground::terminal::out::{print_json, say};
+use swarmedge_ground::terminal::units::{bytes, percent};
+
+/// How often a client that has just started is asked again what it has observed.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// And how many times.
+const OBSERVED_TRIES: u32 = 20;
+/// The client's directory unless told otherwise: `swarmedge` in the user's directory for state (XDG).
+pub fn default_state_dir() -> Result<PathBuf, Error> {
+    let dir = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    dir("XDG_STATE_HOME")
+        .or_else(|| dir("HOME").map(|home| home.join(".local/state")))
+        .map(|base| base.join("swarmedge"))
+        .ok_or_else(|| Error::usage("no home directory is known").next("name the client's directory with --state"))
+}
+
+/// A client that runs goes on with the bundle that it was given, whatever `get` names.
+pub(super) fn refuse_another_bundle(state: &Path, bundle: &Path) -> Result<(), Error> {
+    if !has_another_bundle(state, bundle)? || Call::ask(state, &Request::Status)?.is_none() {
+        return Ok(());
+    }
+    Err(Error::usage(format!("the client that runs in {} was given another bundle", state.display()))
+        .next("end it, or name another directory with --state"))
+}
+
+fn no_client() -> Error {
+    Error::new(Code::Unreachable, "no client runs here").next("start one with `client run`, or name its --state")
+}
+
+/// Asks the running client for one answer.
+pub(super) fn ask(state: &Path, request: &Request) -> Result<Answer, Error> {
+    Call::ask(state, request)?.ok_or_else(no_client)
+}
+
+/// Carries out one request and prints its answer.
+fn tell(state: &Path, json: bool, request: &Request, done: &str) -> Result<(), Error> {
+    let answer = ask(state, request)?;
+    if json { print_json(&answer) } else { say!("{done}") }
+}
+
+/// `pause`: stops a download and keeps what is there.
+pub fn pause(state: &Path, json: bool, download: u32) -> Result<(), Error> {
+    let done = format!("download {download} is paused; `resume {download}` lets it go on");
+    tell(state, json, &Request::Pause { download }, &done)
+}
+
+/// `resume`: lets it go on.
+pub fn resume(state: &Path, json: bool, download: u32) -> Result<(), Error> {
+    tell(state, json, &Request::Resume { download }, &format!("download {download} goes on"))
+}
+
+/// `cancel`: gives it up and forgets what is there.
+pub fn cancel(state: &Path, json: bool, download: u32) -> Result<(), Error> {
+    tell(state, json, &Request::Cancel { download }, &format!("download {download} is cancelled and forgotten"))
+}
+
+/// `uploads on|off`.
+pub fn uploads(state: &Path, json: bool, on: bool) -> Result<(), Error> {
+    let done = if on { "uploads are on" } else { "uploads are off; downloads are as fast as before" };
+    tell(state, json, &Request::Uploads { on }, done)
+}
+
+/// `cache remove`: stops sharing a version and deletes it.
+pub fn cache_remove(state: &Path, json: bool, version: &str) -> Result<(), Error> {
+    tell(state, json, &Request::CacheRemove { version: version.to_owned() }, "removed")
+}
+
+/// `cache list`.
+pub fn cache_list(state: &Path, json: bool) -> Result<(), Error> {
+    let answer = ask(state, &Request::CacheList)?;
+    let Answer::Cache { versions } = &answer else { return print_json(&answer) };
+    match versions.as_slice() {
+        _ if json => print_json(&answer),
+        [] => say!("nothing is cached"),
+        all => all.iter().try_for_each(print_cached),
+    }
+}
+
+fn print_cached(line: &CachedLine) -> Result<(), Error> {
+    let have = percent(line.pieces.into(), line.pieces_total.into());
+    let url = line.url.as_deref().unwrap_or("-");
+    say!("{}  {:>10}  {have:>7}  {url}", line.version, bytes(line.size_bytes))
+}
+
+/// What the running client says of its way to the Internet; `None` if none runs, or it has not found out in time.
+pub fn nat(state: &Path) -> Result<Option<NatLine>, Error> {
+    for _ in 0..OBSERVED_TRIES {
+        match ask(state, &Request::Nat) {
+            Ok(Answer::Nat { nat: Some(line) }) => return Ok(Some(line)),
+            // it has just started
+            Ok(_) => std::thread::sleep(LOOK_EVERY),
+            Err(e) if e.code() == Code::Unreachable => return Ok(None),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(None)
+}
+
+/// `status`.
+pub fn status(state: &Path, json: bool) -> Result<(), Error> {
+    let answer = ask(state, &Request::Status)?;
+    if let (Answer::Status(line), false) = (&answer, json) { print_status(line) } else { print_json(&answer) }
+}
+
+fn print_status(line: &StatusLine) -> Result<(), Error> {
+    let control = if line.control_connected { "connected" } else { "not connected (the edge alone delivers)" };
+    let uploads = if line.uploads { "on" } else { "off" };
+    say!("client {} ({}, {}), up {}", line.guid, line.client_version, line.runtime, clock(line.uptime_s))?;
+    say!("control plane {control}; uploads {uploads}, {} sent", bytes(line.uploaded_bytes))?;
+    for d in &line.downloads {
+        let got = percent(d.durable_bytes, d.size_bytes);
+        let peers = percent(d.peer_bytes, d.peer_bytes.saturating_add(d.edge_bytes));
+        let (state, size) = (d.state.name(), bytes(d.size_bytes));
+        say!("{:>4}  {state:<9}  {got:>7} of {size:<9}  {peers:>7} from peers  {}", d.download, d.url)?;
+        if d.state == State::Running {
+            let eta = d.eta_s.map_or_else(String::new, |s| format!(", {} left", clock(s)));
+            say!("      {}/s from {} peers and the edge{eta}", bytes(d.rate_bytes_per_s), d.peers)?;
+        }
+        if let Some(failure) = &d.failure {
+            say!("      {}", Error::from(failure.clone()))?;
+        }
+    }
+    if line.downloads.is_empty() { say!("no downloads") } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_say_how_to_start_a_client_where_none_runs() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let error = status(dir.path(), true).expect_err("none runs");
+        assert_eq!(error.code(), Code::Unreachable);
+        assert!(error.to_string().contains("client run"), "{error}");
+    }
+}

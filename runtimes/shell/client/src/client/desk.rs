@@ -1,0 +1,591 @@
+//! What the local API knows of the machine: the newest figures of each download and the answers to commands. The
+//! client's shard writes, the API's threads wait and read. There is no queue to overflow: a slow reader sees the
+//! newest figures.
+
+use super::protocol::{Answer, CheckpointLine, DownloadLine, Failure, StatusLine, source_name};
+use super::rate::RateMeter;
+use super::slots::{Slots, Waited};
+use super::turns::Turns;
+use super::why::{Meetings, WhyLine};
+use crate::edge_client::News;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::Future;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use swarmedge_core::ids::{DownloadId, Handle, RecordId, ReqId};
+use swarmedge_core::role::client::io::{
+    Command, CommandKind, DownloadRecord, DownloadState, DownloadStatus, FailReason, Input, Notice, ObjectRef, Save,
+    SourceName,
+};
+use swarmedge_core::wire::records::{Side, UsageRecord};
+use swarmedge_ground::error::Code;
+use swarmedge_ground::http::Origin;
+use swarmedge_ground::nat::NatLine;
+
+/// How long a command may take: the machine answers after one durable write.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Objects that `get`s have on their way at once; other `get`s wait for their turn.
+pub(super) const OBJECTS_MAX: usize = 32;
+/// Source drops remembered for slow readers.
+const DROPPED_MAX: usize = 64;
+/// The same trouble is told again after so long.
+const TROUBLE_EVERY: Duration = Duration::from_secs(5);
+
+/// The desk between the shard and the API. Cheap to clone.
+#[derive(Clone)]
+pub struct Desk(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Commands under way, and the machine's end.
+    slots: Slots,
+    turns: Turns<ObjectRef, String>,
+    /// Hands an input to the machine; `false` if it is gone or swamped.
+    submit: Box<dyn Fn(Input) -> bool + Send + Sync>,
+}
+
+struct State {
+    /// The client goes on under another key.
+    anew: bool,
+    revision: u64,
+    downloads: BTreeMap<Handle, Entry>,
+    /// Why finished files could not be put in their places.
+    not_placed: BTreeMap<Handle, String>,
+    dropped: VecDeque<(u64, Answer)>,
+    /// Whether a bootstrap has named the edges, and which are known, `host:port`.
+    edges: (bool, Vec<String>),
+    /// Why no edge has helped since one did.
+    trouble: Option<Told>,
+    meetings: Meetings,
+    /// Records of this client's downloads that the ledger does not have yet.
+    unreported: BTreeSet<RecordId>,
+    /// Bytes sent, by the download that received them, as far as they were recorded.
+    uploaded: BTreeMap<DownloadId, u64>,
+    client: StatusLine,
+    /// The way to the Internet, once observed.
+    network: Option<NatLine>,
+    started: Instant,
+}
+
+/// A trouble, and when it was told.
+struct Told {
+    failure: Failure,
+    at: Instant,
+    revision: u64,
+}
+
+struct Entry {
+    /// The trouble that ended it.
+    why: Option<Failure>,
+    status: DownloadStatus,
+    output: String,
+    rate: RateMeter,
+    revision: u64,
+}
+
+impl Entry {
+    fn new(record: &DownloadRecord) -> Self {
+        let granted = record.granted.as_ref();
+        let status = DownloadStatus {
+            handle: record.handle,
+            object: record.object.clone(),
+            download: granted.map(|g| g.download),
+            version: granted.map(|g| g.version),
+            state: record.state,
+            size: granted.map_or(0, |g| g.size),
+            durable: 0,
+            edge_bytes: 0,
+            peer_bytes: 0,
+            wasted_bytes: 0,
+            peers: 0,
+        };
+        Self { why: None, status, output: record.output.clone(), rate: RateMeter::default(), revision: 1 }
+    }
+
+    fn line(&self, now: Instant) -> DownloadLine {
+        let running = self.status.state == DownloadState::Running;
+        let rate = if running { self.rate.bytes_per_s(now) } else { 0 };
+        let mut line = DownloadLine::new(&self.status, &self.output, rate);
+        if let (Some(failure), Some(why)) = (&mut line.failure, &self.why) {
+            if failure.code == Code::Failed && why.code == Code::Unreachable {
+                // an edge that nobody could speak with has sent no wrong bytes
+                *failure = Failure::new(Code::Unreachable, "no edge can be trusted", "check the install bundle");
+            }
+            failure.reason = format!("{}: {}", failure.reason, why.reason);
+            if !why.next_step.is_empty() {
+                failure.next_step.clone_from(&why.next_step);
+            }
+        }
+        line
+    }
+}
+
+impl Desk {
+    /// A desk for a client that begins as `client` says.
+    pub fn new(client: StatusLine, submit: impl Fn(Input) -> bool + Send + Sync + 'static) -> Self {
+        let state = State {
+            anew: false,
+            revision: 1,
+            downloads: BTreeMap::new(),
+            not_placed: BTreeMap::new(),
+            dropped: VecDeque::new(),
+            edges: (false, Vec::new()),
+            trouble: None,
+            meetings: Meetings::default(),
+            unreported: BTreeSet::new(),
+            uploaded: BTreeMap::new(),
+            client,
+            network: None,
+            started: Instant::now(),
+        };
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            slots: Slots::new(),
+            turns: Turns::new(OBJECTS_MAX),
+            submit: Box::new(submit),
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // the state is whole between any two statements
+        self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    // --- the shard's side -----------------------------------------------------------------------------------------
+
+    /// Learns from what is being saved: where a download goes, that it is forgotten, the user's choice, the books.
+    pub fn saving(&self, save: &Save) {
+        let mut state = self.lock();
+        match save {
+            Save::Download(record) => {
+                state.revision += 1;
+                let revision = state.revision;
+                let entry = state.downloads.entry(record.handle).or_insert_with(|| Entry::new(record));
+                entry.output.clone_from(&record.output);
+                entry.revision = revision;
+            }
+            Save::Forget { handle } => {
+                state.revision += 1;
+                state.meetings.forget(*handle);
+                state.downloads.remove(handle);
+            }
+            Save::Checkpoint(newest) => state.client.checkpoint = Some(CheckpointLine::from(&**newest)),
+            Save::Uploads(on) => state.client.uploads = *on,
+            Save::Usage(record) => state.usage(record),
+            Save::UsageDone(ids) => state.unreported.retain(|id| !ids.contains(id)),
+            Save::Piece { .. } | Save::Finish { .. } | Save::Uncache { .. } | Save::Receipt(_) | Save::Owner(_) => {
+                return;
+            }
+        }
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// A download that was there before this start.
+    pub fn restored(&self, record: &DownloadRecord, durable: u64, sources: &BTreeMap<SourceName, u64>) {
+        let mut entry = Entry::new(record);
+        entry.status.durable = durable;
+        entry.status.edge_bytes = sources.get(&SourceName::Edge).copied().unwrap_or(0);
+        entry.status.peer_bytes = sources.values().sum::<u64>() - entry.status.edge_bytes;
+        self.lock().downloads.insert(record.handle, entry);
+    }
+
+    /// Takes what the machine says.
+    pub fn notice(&self, notice: Notice) {
+        let mut state = self.lock();
+        match notice {
+            Notice::Done { req, result } => self.0.slots.answer(req, result),
+            Notice::Download(status) => state.put(status),
+            Notice::SourceDropped { handle, source, why } => {
+                state.revision += 1;
+                state.meetings.dropped(source, why);
+                let line =
+                    Answer::SourceDropped { download: handle.0, source: source_name(source), why: format!("{why:?}") };
+                let at = state.revision;
+                state.dropped.push_back((at, line));
+                if state.dropped.len() > DROPPED_MAX {
+                    state.dropped.pop_front();
+                }
+            }
+            Notice::Meeting(intro, meeting) => state.meetings.take(intro, meeting),
+            Notice::Session { connected } => state.client.control_connected = connected,
+        }
+        drop(state);
+        self.0.changed.notify_all();
+        if self.is_over() {
+            self.0.turns.wake();
+        }
+    }
+
+    /// A finished file cannot be put in its place; its download will be said to have failed.
+    pub fn not_placed(&self, handle: Handle, why: String) {
+        self.lock().not_placed.insert(handle, why);
+    }
+
+    /// The edges that are known before any bootstrap.
+    pub fn bundle_edges(&self, edges: impl Iterator<Item = Origin>) {
+        self.lock().edges = (false, edges.map(|edge| edge.authority()).collect());
+    }
+
+    /// Takes what the edges' room says.
+    pub fn edge_news(&self, news: News) {
+        let mut state = self.lock();
+        match news {
+            News::Edges(edges) => state.edges = (true, edges.iter().map(Origin::authority).collect()),
+            News::Well => state.trouble = None,
+            News::Trouble(trouble) => {
+                let code = if trouble.wrong { Code::Failed } else { Code::Unreachable };
+                let failure = Failure::new(code, trouble.what, trouble.next);
+                let now = Instant::now();
+                // the same again is told now and then, that it still is so
+                let old = |t: &Told| t.failure == failure && now.duration_since(t.at) < TROUBLE_EVERY;
+                if state.trouble.as_ref().is_some_and(old) {
+                    return;
+                }
+                state.revision += 1;
+                state.trouble = Some(Told { failure, at: now, revision: state.revision });
+            }
+        }
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// Refuses an edge (`host:port`) that the deployment has not, once a bootstrap has named them all or `patience` is
+    /// over: then the install bundle's count.
+    pub fn expect_edge(&self, edge: &str, patience: Duration) -> Result<(), Failure> {
+        let until = Instant::now() + patience;
+        let mut state = self.lock();
+        loop {
+            let (named, edges) = &state.edges;
+            let left = until.saturating_duration_since(Instant::now());
+            if edges.iter().any(|known| known == edge) {
+                return Ok(());
+            }
+            if *named || self.is_over() || left.is_zero() {
+                let known = edges.join(", ");
+                let next = "use one of them, or PROVIDER/PATH alone; another operator's objects need its bundle and a \
+                            --state of their own";
+                return Err(Failure::new(
+                    Code::Usage,
+                    format!(
+                        "{edge} is no edge of this client's operator, whose \
+                     edges are {known}"
+                    ),
+                    next,
+                ));
+            }
+            let waited = self.0.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+    }
+
+    /// STUN's view of the QUIC socket has changed.
+    pub fn public_address(&self, addr: Option<String>) {
+        self.lock().client.public_address = addr;
+    }
+
+    /// The way to the Internet was observed.
+    pub fn network(&self, line: NatLine) {
+        self.lock().network = Some(line);
+    }
+
+    /// A usage record that was there before this start.
+    pub fn restored_usage(&self, record: &UsageRecord) {
+        self.lock().usage(record);
+    }
+
+    /// The machine has carried out the shutdown, or will never answer again.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.0.slots.is_over()
+    }
+
+    /// The machine is gone and will be back under another key: whoever waits is to ask again.
+    pub fn begin_anew(&self) {
+        self.lock().anew = true;
+        self.close();
+    }
+
+    /// See [`Desk::begin_anew`]. Not if the client was told to end.
+    #[must_use]
+    pub fn begins_anew(&self) -> bool {
+        self.lock().anew && !self.0.slots.is_shutdown_asked()
+    }
+
+    /// Ends the waiting of everyone: the machine is gone.
+    pub fn close(&self) {
+        self.0.slots.close();
+        self.tell_all();
+    }
+
+    /// Wakes all who wait for something other than an answer.
+    fn tell_all(&self) {
+        // whoever has looked before the change sleeps by now, and is woken
+        drop(self.lock());
+        self.0.changed.notify_all();
+        self.0.turns.wake();
+    }
+
+    /// Asks the machine to end; [`Desk::is_over`] becomes true when it has. What to wait for, unless it has already.
+    pub fn shut_down(&self) -> Option<ReqId> {
+        let req = self.0.slots.open_shutdown()?;
+        if !(self.0.submit)(Input::Command(Command { req, kind: CommandKind::Shutdown })) {
+            self.close();
+        }
+        Some(req)
+    }
+
+    /// Completes once somebody has asked the machine to end.
+    pub fn shutdown_asked(&self) -> impl Future<Output = ()> {
+        self.0.slots.shutdown_asked()
+    }
+
+    // --- the API's side -------------------------------------------------------------------------------------------
+
+    /// Has the machine carry out a command, and waits for it.
+    pub fn command(&self, kind: CommandKind) -> Result<Option<Handle>, Failure> {
+        let req = if kind == CommandKind::Shutdown { self.shut_down() } else { self.begin(kind) };
+        self.end(req.ok_or_else(gone)?)
+    }
+
+    /// Tells the machine of a command; `None` if it cannot be told. [`Desk::end`] waits for the answer.
+    pub fn begin(&self, kind: CommandKind) -> Option<ReqId> {
+        let req = self.0.slots.open()?;
+        if !(self.0.submit)(Input::Command(Command { req, kind })) {
+            self.0.slots.forget(req);
+            return None;
+        }
+        Some(req)
+    }
+
+    /// Waits for the answer to a command.
+    pub fn end(&self, req: ReqId) -> Result<Option<Handle>, Failure> {
+        match self.0.slots.wait(req, ANSWER_WITHIN) {
+            Waited::Answered(answered) => answered.map_err(Failure::from),
+            Waited::Over => Err(gone()),
+            Waited::Silent => Err(silent()),
+        }
+    }
+
+    /// Who follows which download, and whose turn it is.
+    pub(super) fn turns(&self) -> &Turns<ObjectRef, String> {
+        &self.0.turns
+    }
+
+    /// How many `get`s use this client.
+    #[must_use]
+    pub fn gets(&self) -> usize {
+        self.0.turns.count()
+    }
+
+    /// The way to the Internet, once a first round of observation has ended.
+    #[must_use]
+    pub fn observed(&self) -> Option<NatLine> {
+        self.lock().network.clone()
+    }
+
+    /// The client and all its downloads.
+    #[must_use]
+    pub fn status(&self) -> StatusLine {
+        let state = self.lock();
+        let now = Instant::now();
+        let mut line = state.client.clone();
+        line.uptime_s = state.started.elapsed().as_secs();
+        line.uploaded_bytes = state.uploaded.values().sum();
+        line.usage_unreported = state.unreported.len();
+        line.downloads = state.downloads.values().map(|entry| entry.line(now)).collect();
+        line
+    }
+
+    /// What became of the introductions of one download, or of all.
+    #[must_use]
+    pub fn why(&self, download: Option<Handle>) -> Answer {
+        let state = self.lock();
+        let asked = state.downloads.iter().filter(|(handle, _)| download.is_none_or(|d| d == **handle));
+        let now = Instant::now();
+        let line = |(handle, entry): (&Handle, &Entry)| {
+            let DownloadLine { download, url, state: how_far, .. } = entry.line(now);
+            let control_connected = state.client.control_connected;
+            WhyLine { download, url, state: how_far, control_connected, peers: state.meetings.of(*handle) }
+        };
+        let as_uploader = if download.is_none() { state.meetings.as_uploader() } else { Vec::new() };
+        Answer::Why { downloads: asked.map(line).collect(), as_uploader }
+    }
+
+    /// The downloads' figures without formatting, for what decides whether a file may be written.
+    #[must_use]
+    pub fn downloads(&self) -> Vec<(DownloadStatus, String)> {
+        self.lock().downloads.values().map(|entry| (entry.status.clone(), entry.output.clone())).collect()
+    }
+
+    /// Waits up to `patience` for something after `seen` and returns it with the revision to ask from next: the newest
+    /// figures of each changed download, and sources dropped since. `only` restricts it to one download.
+    pub fn changes(&self, seen: u64, only: Option<Handle>, patience: Duration) -> Changes {
+        let until = Instant::now() + patience;
+        let mut state = self.lock();
+        loop {
+            let now = Instant::now();
+            let left = until.saturating_duration_since(now);
+            let over = self.is_over();
+            if state.revision > seen || over || left.is_zero() {
+                return Changes {
+                    revision: state.revision,
+                    over,
+                    forgotten: only.is_some_and(|handle| !state.downloads.contains_key(&handle)),
+                    lines: state.lines_after(seen, only, now),
+                };
+            }
+            let waited = self.0.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// See [`Desk::changes`].
+#[derive(Debug)]
+pub struct Changes {
+    /// To be passed as `seen` next.
+    pub revision: u64,
+    /// The machine is gone.
+    pub over: bool,
+    /// The one download asked for is not there (any more).
+    pub forgotten: bool,
+    /// What has changed.
+    pub lines: Vec<Answer>,
+}
+
+impl State {
+    fn usage(&mut self, record: &UsageRecord) {
+        match record.side {
+            Side::Downloader => drop(self.unreported.insert(record.id)),
+            Side::Uploader => {
+                let bytes: u64 = record.peers.iter().map(|p| p.bytes).sum();
+                let known = self.uploaded.entry(record.download).or_default();
+                *known = bytes.max(*known);
+            }
+        }
+    }
+
+    fn put(&mut self, status: DownloadStatus) {
+        self.revision += 1;
+        let revision = self.revision;
+        let by_edges =
+            matches!(status.state, DownloadState::Failed(FailReason::EdgeUnreachable | FailReason::EdgeCorrupt));
+        let failed = matches!(status.state, DownloadState::Failed(_));
+        let not_placed = if failed { self.not_placed.remove(&status.handle) } else { None };
+        let not_placed = not_placed.map(|why| Failure::new(Code::Disk, why, ""));
+        let why = self.trouble.as_ref().filter(|_| by_edges).map(|t| t.failure.clone()).or(not_placed);
+        let entry = self.downloads.entry(status.handle).or_insert_with(|| Entry {
+            why: None,
+            status: status.clone(),
+            output: String::new(),
+            rate: RateMeter::default(),
+            revision,
+        });
+        entry.rate.add(Instant::now(), status.edge_bytes.saturating_add(status.peer_bytes));
+        entry.status = status;
+        entry.why = why;
+        entry.revision = revision;
+    }
+
+    fn lines_after(&self, seen: u64, only: Option<Handle>, now: Instant) -> Vec<Answer> {
+        let wanted = |handle: u32| only.is_none_or(|only| only.0 == handle);
+        let dropped = self.dropped.iter().filter(|(at, line)| {
+            *at > seen && matches!(line, Answer::SourceDropped { download, .. } if wanted(*download))
+        });
+        let changed = self.downloads.values().filter(|e| e.revision > seen && wanted(e.status.handle.0));
+        let figures = changed.map(|entry| Answer::Download(entry.line(now)));
+        let trouble = self.trouble.iter().filter(|t| t.revision > seen).map(|t| Answer::Trouble(t.failure.clone()));
+        dropped.map(|(_, line)| line.clone()).chain(trouble).chain(figures).collect()
+    }
+}
+
+fn gone() -> Failure {
+    Failure::new(Code::Unreachable, "the client is stopping", "start it again with `client run`")
+}
+
+fn silent() -> Failure {
+    Failure::new(Code::Unreachable, "the client does not answer", "look at its log, or start it again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge_client::Trouble;
+    use swarmedge_core::ids::ProviderId;
+    use swarmedge_core::role::client::io::ObjectRef;
+
+    fn record(handle: u32) -> DownloadRecord {
+        DownloadRecord {
+            handle: Handle(handle),
+            object: ObjectRef { provider: ProviderId(1), path: "a".into() },
+            output: format!("/out/{handle}"),
+            replace: false,
+            granted: None,
+            state: DownloadState::Running,
+            usage_seq: 0,
+            active_ms: 0,
+        }
+    }
+
+    #[test]
+    fn a_slow_watcher_sees_the_newest_figures_once() {
+        let desk = Desk::new(StatusLine::default(), |_| true);
+        let seen = desk.changes(0, None, Duration::ZERO).revision;
+        desk.saving(&Save::Download(record(1)));
+        desk.saving(&Save::Download(record(2)));
+        for bytes in [10, 20, 30] {
+            let status = DownloadStatus { edge_bytes: bytes, ..Entry::new(&record(1)).status };
+            desk.notice(Notice::Download(status));
+        }
+        let changes = desk.changes(seen, Some(Handle(1)), Duration::ZERO);
+        let [Answer::Download(line)] = changes.lines.as_slice() else { panic!("{changes:?}") };
+        assert_eq!((line.edge_bytes, line.output.as_str()), (30, "/out/1"));
+        assert!(desk.changes(changes.revision, None, Duration::ZERO).lines.is_empty());
+        desk.saving(&Save::Forget { handle: Handle(1) });
+        assert!(desk.changes(changes.revision, Some(Handle(1)), Duration::ZERO).forgotten);
+    }
+
+    #[test]
+    fn an_edge_that_is_not_trusted_has_not_sent_wrong_bytes() {
+        let ended_by = |trouble: Trouble| {
+            let desk = Desk::new(StatusLine::default(), |_| true);
+            desk.saving(&Save::Download(record(1)));
+            desk.edge_news(News::Trouble(trouble));
+            let state = DownloadState::Failed(FailReason::EdgeCorrupt);
+            desk.notice(Notice::Download(DownloadStatus { state, ..Entry::new(&record(1)).status }));
+            let lines = desk.changes(0, Some(Handle(1)), Duration::ZERO).lines;
+            let line = lines.into_iter().find_map(|l| if let Answer::Download(line) = l { Some(line) } else { None });
+            line.and_then(|line| line.failure).expect("it failed")
+        };
+        let foreign = Trouble { what: "it is not certified".into(), next: "get the present bundle", wrong: false };
+        let failure = ended_by(foreign);
+        assert_eq!((failure.code, &failure.next_step[..]), (Code::Unreachable, "get the present bundle"));
+        assert_eq!(failure.reason, "no edge can be trusted: it is not certified");
+        let failure = ended_by(Trouble { what: "for piece 3".into(), next: "", wrong: true });
+        assert_eq!((failure.code, &failure.reason[..]), (Code::Failed, "the edge sends wrong bytes: for piece 3"));
+    }
+
+    #[test]
+    fn a_command_waits_for_its_own_answer_and_a_dead_machine_ends_the_wait() {
+        let (tx, rx) = std::sync::mpsc::channel();
+        let desk = Desk::new(StatusLine::default(), move |input| tx.send(input).is_ok());
+        let shard = desk.clone();
+        let machine = std::thread::spawn(move || {
+            while let Ok(Input::Command(Command { req, kind })) = rx.recv() {
+                if kind == CommandKind::Uploads(false) {
+                    shard.close();
+                    return;
+                }
+                shard.notice(Notice::Done { req: ReqId(req.0 + 1), result: Ok(None) });
+                shard.notice(Notice::Done { req, result: Ok(Some(Handle(7))) });
+            }
+        });
+        assert_eq!(desk.command(CommandKind::Pause(Handle(7))), Ok(Some(Handle(7))));
+        assert_eq!(desk.command(CommandKind::Uploads(false)).expect_err("gone").code, Code::Unreachable);
+        machine.join().expect("no panic");
+        assert!(desk.command(CommandKind::Pause(Handle(7))).is_err());
+    }
+}

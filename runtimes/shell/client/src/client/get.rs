@@ -1,0 +1,286 @@
+//! `get`: downloads through the client that runs, or through one of its own where none does. A client that ends under
+//! it is replaced by another, whoever starts it.
+
+use super::commands::refuse_another_bundle;
+use super::local::Call;
+use super::own::{OwnClient, Started};
+use super::progress::Progress;
+use super::protocol::{Answer, DownloadLine, Request, State, edge_in_url, parse_url, token_in_url};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use swarmedge_core::role::client::START_WITHIN;
+use swarmedge_ground::edge_api::Token;
+use swarmedge_ground::error::{Code, Error};
+use swarmedge_ground::rt::Start;
+use swarmedge_ground::terminal::Interrupt;
+use swarmedge_ground::terminal::units::percent;
+
+/// How often a waiting `get` looks for Ctrl-C.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often it looks for a client that is to come.
+const CALL_EVERY: Duration = Duration::from_millis(50);
+/// How often it tries to be the client itself while another process has the directory.
+const TRY_EVERY: Duration = Duration::from_millis(500);
+/// How long one process may have the directory without answering.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+/// How long a client that begins anew is waited for.
+const AGAIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long somebody may take to start the background client again, before `get` starts one.
+const BACK_WITHIN: Duration = Duration::from_secs(3);
+/// How long the client may take to pause a download that Ctrl-C ends.
+const LEAVES_WITHIN: Duration = Duration::from_secs(5);
+
+/// What `get` is told.
+#[derive(Clone, Debug)]
+pub struct Get {
+    /// The object: `https://edge/PROVIDER/PATH`, `swarmedge://PROVIDER/PATH` or `PROVIDER/PATH`.
+    pub url: String,
+    /// The provider's token; by default the one in the URL.
+    pub token: Option<String>,
+    /// Where the file goes; by default the last part of the path, in the current directory.
+    pub output: Option<PathBuf>,
+    /// Replace a file that is there.
+    pub force: bool,
+    /// JSON lines on standard output instead of progress.
+    pub json: bool,
+    /// The install bundle, where no client has run before.
+    pub bundle: Option<PathBuf>,
+    /// The client's directory.
+    pub state: PathBuf,
+}
+
+/// Downloads an object and waits for its end. Ctrl-C pauses it, unless others wait for it too.
+pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
+    let object = parse_url(&options.url)?;
+    let output = output_path(options.output.as_deref(), &object.path)?;
+    let request = Request::Get {
+        provider: object.provider.0,
+        path: object.path,
+        output: output.display().to_string(),
+        force: options.force,
+        edge: edge_in_url(&options.url)?,
+        token: options.token.clone().map(Token).or_else(|| token_in_url(&options.url)),
+    };
+    options.bundle.as_deref().map_or(Ok(()), |bundle| refuse_another_bundle(&options.state, bundle))?;
+    let interrupt = Interrupt::listen()?;
+    let mut way = Way { options, request, interrupt, own: None };
+    let result = way.go::<R>();
+    match way.own {
+        Some(own) => {
+            own.settle(options.json, &way.interrupt);
+            own.stop().and(result)
+        }
+        None => result,
+    }
+}
+
+fn output_path(given: Option<&Path>, object_path: &str) -> Result<PathBuf, Error> {
+    let name = match given {
+        Some(path) => path.to_owned(),
+        None => match object_path.rsplit('/').next() {
+            Some(name) if !["", ".", ".."].contains(&name) => PathBuf::from(name),
+            Some(_) | None => return Err(Error::usage("the URL names no file").next("name one with -o")),
+        },
+    };
+    let path = std::path::absolute(&name).map_err(|e| Error::io(format!("find {}", name.display()), &e))?;
+    if path.to_str().is_none() {
+        return Err(Error::usage(format!("{} is not UTF-8", path.display())).next("name another file with -o"));
+    }
+    Ok(path)
+}
+
+/// A `get` under way, whichever client carries it out.
+struct Way<'a> {
+    options: &'a Get,
+    request: Request,
+    interrupt: Interrupt,
+    /// The client that it has started.
+    own: Option<OwnClient>,
+}
+
+impl Way<'_> {
+    /// Goes on with one client after the other until the download is at rest.
+    fn go<R: Start>(&mut self) -> Result<(), Error> {
+        let mut shown = Shown::new(self.options.json);
+        let mut patience = Duration::ZERO;
+        loop {
+            let mut call = self.reach::<R>(patience)?;
+            let Some(lost) = shown.follow(&mut call, &self.interrupt)? else {
+                shown.finish();
+                return Ok(());
+            };
+            patience = lost;
+            if self.own.is_none() {
+                shown.progress.remark("the client that was downloading has ended: another goes on");
+            }
+            self.interrupt.sleep(CALL_EVERY).map_err(|_| paused(None))?;
+        }
+    }
+
+    /// Hands the request to the client that runs. After `patience` without one it starts its own; the directory is one
+    /// client's at a time, so whoever comes too late joins the other.
+    fn reach<R: Start>(&mut self, patience: Duration) -> Result<Call, Error> {
+        let mut next_try = Instant::now() + patience;
+        let mut taken: Option<(Error, Instant)> = None;
+        loop {
+            self.interrupt.check().map_err(|_| paused(None))?;
+            // a full queue is one to wait in
+            let until = Instant::now() + ANSWERS_WITHIN;
+            match Call::reach(&self.options.state, &self.request, &self.interrupt, until) {
+                Ok(None) => {}
+                Ok(Some(call)) => return Ok(call),
+                Err(error) if error.code() == Code::Interrupted => return Err(paused(None)),
+                Err(error) => return Err(error),
+            }
+            if let Some(own) = self.own.take_if(|own| own.has_ended()) {
+                own.stop()?;
+            }
+            if self.own.is_none() && Instant::now() >= next_try {
+                match OwnClient::start::<R>(self.options, &self.interrupt)? {
+                    Started::Ready(own) => {
+                        self.own = Some(own);
+                        continue;
+                    }
+                    Started::Stopped => return Err(paused(None)),
+                    Started::Taken(by) => {
+                        let until = taken.take_if(|(before, _)| *before == by).map(|(_, until)| until);
+                        let until = until.unwrap_or_else(|| Instant::now() + ANSWERS_WITHIN);
+                        if Instant::now() >= until {
+                            return Err(by);
+                        }
+                        taken = Some((by, until));
+                        next_try = Instant::now() + TRY_EVERY;
+                    }
+                }
+            }
+            self.interrupt.sleep(CALL_EVERY).map_err(|_| paused(None))?;
+        }
+    }
+}
+
+/// What a `get` has seen and shown of its download.
+struct Shown {
+    progress: Progress,
+    started: Instant,
+    /// Bytes that an earlier try had fetched.
+    before: Option<u64>,
+    last: Option<DownloadLine>,
+    patience_told: bool,
+    /// Ctrl-C has come; until when the client may take to pause the download.
+    leaving: Option<Instant>,
+}
+
+impl Shown {
+    fn new(json: bool) -> Self {
+        let (progress, started) = (Progress::new(json), Instant::now());
+        Self { progress, started, before: None, last: None, patience_told: false, leaving: None }
+    }
+
+    /// Shows a download until it is complete: `None`. If the client ends before, how long to wait for another.
+    fn follow(&mut self, call: &mut Call, interrupt: &Interrupt) -> Result<Option<Duration>, Error> {
+        loop {
+            if self.leaving.is_none() && interrupt.check().is_err() {
+                call.leave();
+                self.leaving = Some(Instant::now() + LEAVES_WITHIN);
+            }
+            if self.leaving.is_some_and(|until| Instant::now() >= until) {
+                return Err(paused(self.last.as_ref()));
+            }
+            let answer = match call.next(LOOK_EVERY) {
+                Ok(Some(answer)) => answer,
+                Err(None) => continue,
+                Err(Some(error)) => return Err(error),
+                Ok(None) => return self.lost(BACK_WITHIN),
+            };
+            self.progress.show(&answer);
+            match answer {
+                Answer::Download(line) => match self.take(line)? {
+                    State::Completed => return Ok(None),
+                    State::Starting | State::Running | State::Paused | State::Failed => {}
+                },
+                Answer::Error(failure) => return Err(failure.into()),
+                Answer::Again => return self.lost(AGAIN_WITHIN),
+                Answer::Over { one_shot } => {
+                    return self.lost(if one_shot { Duration::ZERO } else { BACK_WITHIN });
+                }
+                Answer::Left => return Err(left(self.last.as_ref())),
+                Answer::Trouble(_) => self.tell_patience(),
+                Answer::Accepted { .. }
+                | Answer::SourceDropped { .. }
+                | Answer::Waiting { .. }
+                | Answer::Status(_)
+                | Answer::Why { .. }
+                | Answer::Nat { .. }
+                | Answer::Cache { .. } => {}
+            }
+        }
+    }
+
+    /// The client has ended.
+    fn lost(&self, patience: Duration) -> Result<Option<Duration>, Error> {
+        if self.leaving.is_some() { Err(paused(self.last.as_ref())) } else { Ok(Some(patience)) }
+    }
+
+    fn take(&mut self, line: DownloadLine) -> Result<State, Error> {
+        // less, where what was there turned out to be damaged
+        let got = line.edge_bytes.saturating_add(line.peer_bytes);
+        self.before = Some(self.before.map_or(got, |before| before.min(got)));
+        let line = self.last.insert(line);
+        match line.state {
+            State::Paused => Err(paused(Some(line))),
+            State::Failed => {
+                let failure = line.failure.clone().map(Error::from);
+                Err(failure.unwrap_or_else(|| Error::failed("the download failed")))
+            }
+            state @ (State::Starting | State::Running | State::Completed) => Ok(state),
+        }
+    }
+
+    fn tell_patience(&mut self) {
+        if self.before.is_none_or(|got| got == 0) && !self.patience_told {
+            self.patience_told = true;
+            let within = START_WITHIN.as_secs();
+            self.progress.remark(&format!("a download that has not begun is given up after {within} s"));
+        }
+    }
+
+    /// Says how it ended.
+    fn finish(self) {
+        if let Some(line) = &self.last {
+            self.progress.finish(line, self.before.unwrap_or(0), self.started.elapsed());
+        }
+    }
+}
+
+/// What Ctrl-C ends with.
+pub(super) fn paused(line: Option<&DownloadLine>) -> Error {
+    let at = line.map_or_else(String::new, |l| format!(" at {}", percent(l.durable_bytes, l.size_bytes)));
+    Error::new(Code::Interrupted, format!("paused{at}; nothing verified is lost")).next("the same get resumes")
+}
+
+/// The same where others go on.
+fn left(line: Option<&DownloadLine>) -> Error {
+    match line {
+        None => paused(None),
+        Some(line) => {
+            let at = percent(line.durable_bytes, line.size_bytes);
+            let what = format!("interrupted at {at}; another get goes on with this download");
+            Error::new(Code::Interrupted, what).next("the same get joins it")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_named_after_the_last_part_of_the_path() {
+        let here = std::env::current_dir().expect("a directory");
+        assert_eq!(output_path(None, "a/b.iso"), Ok(here.join("b.iso")));
+        assert_eq!(output_path(Some(Path::new("/x/y")), "a/b.iso"), Ok(PathBuf::from("/x/y")));
+        for bad in ["a/", "a/..", ""] {
+            assert_eq!(output_path(None, bad).expect_err(bad).code(), Code::Usage);
+        }
+    }
+}

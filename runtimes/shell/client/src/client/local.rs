@@ -1,0 +1,442 @@
+//! The local API over a Unix domain socket in the state directory: one request a connection, answered by threads that
+//! block. Only the directory's owner can connect. Connections beyond the limit wait in the kernel's queue.
+
+mod call;
+
+pub use call::Call;
+
+use super::desk::Desk;
+use super::output;
+use super::protocol::{Answer, CachedLine, Failure, Request, parse_version, url};
+use super::turns::{Place, Turn};
+use crate::edge_client::tokens::Tokens;
+use crate::store::PutThere;
+use call::Lines;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use swarmedge_core::ids::{Handle, ProviderId};
+use swarmedge_core::role::client::io::{CommandKind, DownloadState, DownloadStatus, ObjectRef};
+use swarmedge_ground::error::{Code, Error};
+
+/// Name of the socket in the state directory.
+pub const SOCKET: &str = "control.sock";
+/// Connections at once, each with a thread; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 256;
+/// Stack of such a thread. All of them together fit into a small machine's address space.
+const STACK_LEN: usize = 256 * 1024;
+/// How long a command may take to send its line or to read ours.
+const IO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a command that names an edge waits for a bootstrap to name them all.
+const EDGES_WITHIN: Duration = Duration::from_secs(3);
+/// How often a watching thread looks whether its command has gone away.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A `get` is told that it waits after so long.
+const SILENT_FOR: Duration = Duration::from_secs(1);
+/// How often it is looked whether the socket is still there: who cleans a directory may have taken it.
+const SOCKET_EVERY: Duration = Duration::from_secs(2);
+/// How long the end waits for threads that tell their commands of it.
+const TELLS_WITHIN: Duration = Duration::from_millis(300);
+
+/// What the API answers from.
+#[derive(Clone)]
+pub struct Api {
+    /// Figures and commands.
+    pub desk: Desk,
+    /// Keeps the providers' tokens.
+    pub tokens: Tokens,
+    /// Lists the cache.
+    pub cache: Arc<dyn Fn() -> Result<Vec<CachedLine>, Failure> + Send + Sync>,
+    /// Looks whether what stands at a place is what a download has put there.
+    pub put_there: PutThere,
+    /// The client runs for one `get` and those that join it.
+    pub one_shot: bool,
+}
+
+/// The listening socket. Dropping it ends the API and removes the socket.
+pub struct Server {
+    path: PathBuf,
+    seats: Arc<Seats>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Binds the socket in `state`. The caller holds the directory's lock, so a socket that is there is stale.
+    pub fn start(state: &Path, api: Api) -> Result<Self, Error> {
+        let path = state.join(SOCKET);
+        let doing = || format!("listen on {}", path.display());
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io(doing(), &error)),
+            Ok(()) | Err(_) => {}
+        }
+        let listener = bind(&path).map_err(|error| {
+            let shorter = "choose a shorter state directory: a socket's path has room for about 100 bytes";
+            let failed = Error::io(doing(), &error);
+            if error.kind() == io::ErrorKind::InvalidInput { failed.next(shorter) } else { failed }
+        })?;
+        let seats = Arc::new(Seats::default());
+        let (theirs, at) = (Arc::clone(&seats), path.clone());
+        let thread = std::thread::Builder::new()
+            .name("local-api".into())
+            .spawn(move || accept(listener, &at, &api, &theirs))
+            .map_err(|error| Error::io("start a thread", &error))?;
+        Ok(Self { path, seats, thread: Some(thread) })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.seats.close();
+        // wakes the thread out of accept
+        let woken = UnixStream::connect(&self.path).is_ok();
+        let _ = std::fs::remove_file(&self.path);
+        if let (true, Some(thread)) = (woken, self.thread.take()) {
+            let _ = thread.join();
+        }
+        self.seats.wait_until_empty(TELLS_WITHIN);
+    }
+}
+
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    socket2::SockRef::from(&listener).set_read_timeout(Some(SOCKET_EVERY))?;
+    Ok(listener)
+}
+
+fn accept(mut listener: UnixListener, path: &Path, api: &Api, seats: &Arc<Seats>) {
+    while let Some(seat) = Seat::take(seats) {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if !seats.are_closed()
+                    && path.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+                    && let Ok(another) = bind(path)
+                {
+                    tracing::warn!(path = %path.display(), "the client's socket was removed: it is there again");
+                    listener = another;
+                }
+                continue;
+            }
+            Err(_) => {
+                // out of descriptors or memory: give others time to free some
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            }
+        };
+        if seats.are_closed() {
+            return;
+        }
+        let api = api.clone();
+        let work = move || {
+            let _seat = seat;
+            serve(&stream, &api);
+        };
+        let thread = std::thread::Builder::new().name("local-api-call".into()).stack_size(STACK_LEN);
+        if let Err(error) = thread.spawn(work) {
+            tracing::warn!(%error, "no thread for a local API call");
+        }
+    }
+}
+
+/// The [`CONNECTIONS_MAX`] seats for connections.
+#[derive(Default)]
+struct Seats {
+    state: Mutex<SeatsTaken>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct SeatsTaken {
+    taken: usize,
+    closed: bool,
+}
+
+impl Seats {
+    fn lock(&self) -> MutexGuard<'_, SeatsTaken> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    fn are_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    fn wait_until_empty(&self, patience: Duration) {
+        drop(self.changed.wait_timeout_while(self.lock(), patience, |state| state.taken > 0));
+    }
+}
+
+/// One of the seats; it is free again when dropped.
+struct Seat(Arc<Seats>);
+
+impl Seat {
+    /// Waits for a free one; `None` once they are closed.
+    fn take(seats: &Arc<Seats>) -> Option<Self> {
+        let full = |state: &mut SeatsTaken| state.taken >= CONNECTIONS_MAX && !state.closed;
+        let waited = seats.changed.wait_while(seats.lock(), full);
+        let mut state = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+        if state.closed {
+            return None;
+        }
+        state.taken += 1;
+        Some(Self(Arc::clone(seats)))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.lock().taken -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+fn serve(stream: &UnixStream, api: &Api) {
+    let ready = stream.set_read_timeout(Some(IO_TIMEOUT)).and_then(|()| stream.set_write_timeout(Some(IO_TIMEOUT)));
+    let mut lines = Lines::new(stream);
+    let answered = ready.and_then(|()| lines.next_line()).and_then(|line| match line {
+        // connected and gone: somebody looked whether we are here
+        None => Ok(()),
+        Some(line) => match serde_json::from_str::<Request>(&line) {
+            Ok(request) => answer(&mut lines, api, request),
+            Err(error) => say(stream, &Answer::Error(Failure::new(Code::Usage, format!("bad request: {error}"), ""))),
+        },
+    });
+    if let Err(error) = answered {
+        tracing::debug!(%error, "a local API call broke off");
+    }
+}
+
+fn answer(lines: &mut Lines<&UnixStream>, api: &Api, request: Request) -> io::Result<()> {
+    let stream = lines.source();
+    let accepted = |kind| match api.desk.command(kind) {
+        Ok(handle) => Answer::Accepted { download: handle.map(|h| h.0) },
+        Err(failure) => Answer::Error(failure),
+    };
+    let one = match request {
+        Request::Get { provider, path, output, force, edge, token } => {
+            if let Some(Err(failure)) = edge.map(|edge| api.desk.expect_edge(&edge, EDGES_WITHIN)) {
+                return say(stream, &Answer::Error(failure));
+            }
+            let object = ObjectRef { provider: ProviderId(provider), path };
+            if let Some(token) = token
+                && let Err(error) = api.tokens.put(&object, token)
+            {
+                return say(stream, &Answer::Error(Failure::new(Code::Disk, error.to_string(), "")));
+            }
+            return get(lines, api, object, output, force);
+        }
+        Request::Pause { download } => accepted(CommandKind::Pause(Handle(download))),
+        Request::Resume { download } => accepted(CommandKind::Resume(Handle(download))),
+        Request::Cancel { download } => accepted(CommandKind::Cancel(Handle(download))),
+        Request::Uploads { on } => accepted(CommandKind::Uploads(on)),
+        Request::CacheList => (api.cache)().map_or_else(Answer::Error, |versions| Answer::Cache { versions }),
+        Request::CacheRemove { version } => {
+            parse_version(&version).map_or_else(Answer::Error, |version| accepted(CommandKind::RemoveCached(version)))
+        }
+        Request::Status => Answer::Status(api.desk.status()),
+        Request::Nat => Answer::Nat { nat: api.desk.observed() },
+        Request::Why { download } => api.desk.why(download.map(Handle)),
+        Request::Watch { download } => return watch(lines, &api.desk, 0, download.map(Handle), None),
+        Request::Leave => Answer::Error(Failure::new(Code::Usage, "only a get can be left", "")),
+        Request::Shutdown => accepted(CommandKind::Shutdown),
+    };
+    say(stream, &one)
+}
+
+/// A `get` that follows a download, or waits for its turn.
+type Follower = Place<ObjectRef, String>;
+
+/// A `get` on its way through the API, and what it is told when the client ends.
+struct Following<'a> {
+    place: &'a mut Follower,
+    over: Answer,
+}
+
+fn get(lines: &mut Lines<&UnixStream>, api: &Api, object: ObjectRef, output: String, force: bool) -> io::Result<()> {
+    let (stream, desk) = (lines.source(), &api.desk);
+    if let Err(failure) = output::may_write(api, &object, &output, force) {
+        return say(stream, &Answer::Error(failure));
+    }
+    let mut place = desk.turns().ask(object.clone(), output.clone());
+    let mut following = Following { place: &mut place, over: Answer::Over { one_shot: api.one_shot } };
+    match turn(lines, desk, &mut following, (&object, &output))? {
+        Came::Gone => return Ok(()),
+        // what was there before may have changed meanwhile
+        Came::Later => {
+            if let Err(failure) = output::may_write(api, &object, &output, force) {
+                return say(stream, &Answer::Error(failure));
+            }
+        }
+        Came::AtOnce => {}
+    }
+    // what is older than the command would show the end of an earlier try
+    let seen = desk.changes(0, None, Duration::ZERO).revision;
+    match desk.command(CommandKind::Get { object, output, replace: force }) {
+        Err(_) if desk.is_over() => say(stream, &following.end(desk)),
+        Err(failure) => say(stream, &Answer::Error(failure)),
+        Ok(None) => say(stream, &Answer::Accepted { download: None }),
+        Ok(Some(handle)) => {
+            say(stream, &Answer::Accepted { download: Some(handle.0) })?;
+            watch(lines, desk, seen, Some(handle), Some(following))
+        }
+    }
+}
+
+impl Following<'_> {
+    /// What the end of the client means for it.
+    fn end(&self, desk: &Desk) -> Answer {
+        if desk.begins_anew() { Answer::Again } else { self.over.clone() }
+    }
+}
+
+/// How a turn has come.
+enum Came {
+    AtOnce,
+    Later,
+    /// The command has left, or was told that the client ends.
+    Gone,
+}
+
+/// Waits for the turn of a `get`: until few enough objects are on their way, and this one nowhere else.
+fn turn(
+    lines: &mut Lines<&UnixStream>,
+    desk: &Desk,
+    following: &mut Following<'_>,
+    (object, output): (&ObjectRef, &str),
+) -> io::Result<Came> {
+    let stream = lines.source();
+    let (began, mut told, mut came) = (Instant::now(), None, Came::AtOnce);
+    loop {
+        match (hear(lines)?, &came) {
+            (Heard::Leave, _) => return say(stream, &Answer::Left).map(|()| Came::Gone),
+            (Heard::Gone, Came::Later) => return Ok(Came::Gone),
+            // who has only asked and gone wants the download all the same
+            (Heard::Gone | Heard::Nothing, _) => {}
+        }
+        let (stands, seen) = following.place.look();
+        // a download that nobody follows may be under way too
+        let elsewhere = on_its_way_elsewhere(desk, object, output);
+        let place = match (stands, elsewhere) {
+            (Turn::Come, None) => return Ok(came),
+            (Turn::Come, Some(place)) => {
+                following.place.let_pass(place.clone());
+                Some(place)
+            }
+            (Turn::Elsewhere(place), None) => {
+                following.place.come_back();
+                Some(place)
+            }
+            (Turn::Elsewhere(place), Some(_)) => Some(place),
+            (Turn::Behind, _) => None,
+        };
+        let reason = match place {
+            Some(place) => format!("{} is on its way to {place}, and then comes here", url(object)),
+            None => "other downloads go first: the client works on as many as it may".to_owned(),
+        };
+        came = Came::Later;
+        if desk.is_over() {
+            return say(stream, &following.end(desk)).map(|()| Came::Gone);
+        }
+        if began.elapsed() >= SILENT_FOR && told.as_ref() != Some(&reason) {
+            say(stream, &Answer::Waiting { reason: reason.clone() })?;
+            told = Some(reason);
+        }
+        following.place.wait(seen, LOOK_EVERY);
+    }
+}
+
+/// Where else an object is on its way to.
+fn on_its_way_elsewhere(desk: &Desk, object: &ObjectRef, output: &str) -> Option<String> {
+    let running = |status: &DownloadStatus| matches!(status.state, DownloadState::Starting | DownloadState::Running);
+    let mut others = desk.downloads().into_iter().filter(|(s, to)| s.object == *object && running(s) && to != output);
+    others.next().map(|(_, to)| to)
+}
+
+/// Sends lines until the download is at rest, the command goes away, or the client ends. A `get` that leaves pauses the
+/// download if nobody else follows it.
+fn watch(
+    lines: &mut Lines<&UnixStream>,
+    desk: &Desk,
+    mut seen: u64,
+    only: Option<Handle>,
+    mut following: Option<Following<'_>>,
+) -> io::Result<()> {
+    let stream = lines.source();
+    loop {
+        let changes = desk.changes(seen, only, LOOK_EVERY);
+        seen = changes.revision;
+        for line in &changes.lines {
+            say(stream, line)?;
+            if let (Some(_), Answer::Download(figures)) = (only, line)
+                && figures.state.is_at_rest()
+            {
+                return Ok(());
+            }
+        }
+        if changes.forgotten {
+            let next = "run get again to begin anew";
+            return say(stream, &Answer::Error(Failure::new(Code::NotFound, "no such download, or cancelled", next)));
+        }
+        if changes.over {
+            let next = "run the same get again: it goes on where it was";
+            let stopped = || Answer::Error(Failure::new(Code::Unreachable, "the client has stopped", next));
+            return say(stream, &following.map_or_else(stopped, |following| following.end(desk)));
+        }
+        match (hear(lines)?, only, &mut following) {
+            (Heard::Nothing, ..) => {}
+            (Heard::Leave, Some(handle), Some(following)) => {
+                let paused = following.place.leave(|| desk.begin(CommandKind::Pause(handle)));
+                let Some(req) = paused else { return say(stream, &Answer::Left) };
+                // its last line follows: paused, or completed just before
+                if let Some(Err(failure)) = req.map(|req| desk.end(req)) {
+                    return say(stream, &Answer::Error(failure));
+                }
+            }
+            (Heard::Gone | Heard::Leave, ..) => return Ok(()),
+        }
+    }
+}
+
+/// What a command says while it is answered.
+enum Heard {
+    Nothing,
+    /// It goes away: its `get` is to end.
+    Leave,
+    /// It has gone.
+    Gone,
+}
+
+fn hear(lines: &mut Lines<&UnixStream>) -> io::Result<Heard> {
+    let stream = lines.source();
+    stream.set_nonblocking(true)?;
+    let line = lines.next_line();
+    stream.set_nonblocking(false)?;
+    match line {
+        Ok(Some(line)) => {
+            let leaves = matches!(serde_json::from_str(&line), Ok(Request::Leave));
+            Ok(if leaves { Heard::Leave } else { Heard::Gone })
+        }
+        Ok(None) => Ok(Heard::Gone),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::Nothing),
+        Err(error) => Err(error),
+    }
+}
+
+fn say(mut stream: &UnixStream, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+#[cfg(test)]
+mod tests;

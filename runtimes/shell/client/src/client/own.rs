@@ -1,0 +1,172 @@
+//! The client that a `get` starts for itself, on a thread of its own. Other `get`s join it; whoever has started it
+//! stops it, and nobody else.
+
+use super::desk::Desk;
+use super::get::Get;
+use super::process::{CLOSE_WITHIN, STOP_WITHIN};
+use super::{ClientConfig, process};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use swarmedge_ground::error::{Code, Error};
+use swarmedge_ground::rt::Start;
+use swarmedge_ground::terminal::Interrupt;
+use swarmedge_ground::terminal::out::note;
+
+/// How often a wait looks around.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long it goes on for other `get`s after its own; then they go on with a client of theirs.
+const OTHERS_WITHIN: Duration = Duration::from_secs(10);
+/// How long it waits for the ledger.
+const REPORT_WITHIN: Duration = Duration::from_secs(15);
+/// How long it waits for a control plane, which not every deployment has.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(3);
+/// It says that it waits after so long.
+const SILENT_FOR: Duration = Duration::from_secs(1);
+/// What its runtime may take to end, beside the client.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct OwnClient {
+    thread: JoinHandle<Result<(), Error>>,
+    hold: Hold,
+}
+
+/// How a start ended.
+pub(super) enum Started {
+    /// Commands can be taken.
+    Ready(OwnClient),
+    /// Another client has the directory.
+    Taken(Error),
+    /// Ctrl-C came before it was ready.
+    Stopped,
+}
+
+/// What the thread that waits has of the client: its desk, a new one with every key that it takes.
+#[derive(Clone, Default)]
+struct Hold(Arc<Mutex<(Option<Desk>, bool)>>);
+
+impl Hold {
+    fn began(&self, desk: &Desk) {
+        let mut hold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        hold.0 = Some(desk.clone());
+        if hold.1 {
+            desk.shut_down();
+        }
+    }
+
+    fn desk(&self) -> Option<Desk> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// Ends the client, also one that is still to begin.
+    fn stop(&self) {
+        let mut hold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        hold.1 = true;
+        if let Some(desk) = &hold.0 {
+            desk.shut_down();
+        }
+    }
+}
+
+impl OwnClient {
+    /// Starts it, and waits until commands can be taken.
+    pub(super) fn start<R: Start>(options: &Get, interrupt: &Interrupt) -> Result<Started, Error> {
+        let config = ClientConfig::load(&options.state, options.bundle.as_deref())?;
+        let config = ClientConfig { one_shot: true, ..config };
+        let (ready, is_ready) = mpsc::channel();
+        let hold = Hold::default();
+        let theirs = hold.clone();
+        let run = move || {
+            let began = move |desk: &Desk| {
+                theirs.began(desk);
+                // whoever waited has given up, or knows already
+                let _ = ready.send(());
+            };
+            process::run_on::<R, _>(&config, began, |_| Ok(std::future::pending()))
+        };
+        let thread = std::thread::Builder::new().name("client".into()).spawn(run);
+        let own = Self { thread: thread.map_err(|e| Error::io("start a thread", &e))?, hold };
+        loop {
+            match is_ready.recv_timeout(LOOK_EVERY) {
+                Ok(()) => return Ok(Started::Ready(own)),
+                // it could not start: the sender is gone
+                Err(RecvTimeoutError::Disconnected) => {
+                    return match own.stop() {
+                        Err(error) if error.code() == Code::Unreachable => Ok(Started::Taken(error)),
+                        other => other.map(|()| Started::Stopped),
+                    };
+                }
+                Err(RecvTimeoutError::Timeout) if interrupt.check().is_err() => {
+                    return own.stop().map(|()| Started::Stopped);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Whether it has ended, for whatever reason.
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Gives the `get`s that have joined it, and the ledger, time to finish; says so if that takes long.
+    pub(super) fn settle(&self, json: bool, interrupt: &Interrupt) {
+        let Some(desk) = self.hold.desk() else { return };
+        let told = wait(json, interrupt, || {
+            let gets = desk.gets();
+            let (s, are) =
+                (OTHERS_WITHIN.as_secs(), if gets == 1 { "1 other get that uses" } else { "other gets that use" });
+            (gets > 0)
+                .then(|| (OTHERS_WITHIN, format!("waiting up to {s} s for {are} this client: then they go on alone")))
+        });
+        if !told || interrupt.check().is_err() {
+            // the next client reports what this one has not
+            return;
+        }
+        let told = wait(json, interrupt, || {
+            let status = desk.status();
+            let within = if status.control_connected { REPORT_WITHIN } else { CONNECTED_WITHIN };
+            let s = within.as_secs();
+            (status.usage_unreported > 0)
+                .then(|| (within, format!("waiting up to {s} s for the ledger to acknowledge what was downloaded")))
+        });
+        if !told && !json {
+            note!("the ledger has not acknowledged what was downloaded: the next start of the client sends it");
+        }
+    }
+
+    /// Ends it, in bounded time.
+    pub(super) fn stop(self) -> Result<(), Error> {
+        self.hold.stop();
+        let until = Instant::now() + STOP_WITHIN + CLOSE_WITHIN + SLACK;
+        while !self.thread.is_finished() {
+            if Instant::now() >= until {
+                // it ends with the process
+                tracing::warn!("the client does not end; what is durable stays");
+                return Ok(());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        let ended = self.thread.join();
+        ended.unwrap_or_else(|_| Err(Error::failed("the client broke down").next("run the same get again")))
+    }
+}
+
+/// Waits for as long as `busy` names a limit that is not over, and says what it names once that is worth saying. False
+/// if it gave up.
+fn wait(json: bool, interrupt: &Interrupt, busy: impl Fn() -> Option<(Duration, String)>) -> bool {
+    let (began, mut said) = (Instant::now(), json);
+    while let Some((within, what)) = busy() {
+        if began.elapsed() >= within || interrupt.check().is_err() {
+            return false;
+        }
+        if began.elapsed() >= SILENT_FOR && !said {
+            said = true;
+            note!("{what}");
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    true
+}

@@ -1,0 +1,199 @@
+//! Does what the client machine's outputs say: each goes to the room that performs it.
+
+use super::desk::Desk;
+use super::identity::{Identity, adopt_key};
+use crate::edge_client::EdgeClient;
+use crate::peers::Peers;
+use crate::store::Store;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use swarmedge_core::ids::{ConnId, DownloadId, Handle, ReqId};
+use swarmedge_core::role::client::Client;
+use swarmedge_core::role::client::io::{DownloadState, Input, Notice, Output, Save, StoreError};
+use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::control::ControlMsg;
+use swarmedge_core::wire::records::{Context, Receipt};
+use swarmedge_ground::drive::Port;
+use swarmedge_ground::keys::Key;
+use swarmedge_ground::link::{self, Cap, Event, Inlet};
+use swarmedge_ground::mailbox::Sender;
+use swarmedge_ground::rt::Rt;
+
+/// Verified bytes from edges and peers, and bytes thrown away.
+const METRICS: [&str; 3] =
+    ["swarmedge_client_edge_bytes_total", "swarmedge_client_peer_bytes_total", "swarmedge_client_wasted_bytes_total"];
+
+/// Keys that are kept at hand.
+const KEYS_MAX: usize = 256;
+
+/// See the module.
+pub(super) struct ClientPort<R: Rt> {
+    pub(super) rt: R,
+    pub(super) desk: Desk,
+    pub(super) store: Store,
+    pub(super) edges: EdgeClient<R>,
+    pub(super) peers: Peers<R>,
+    pub(super) control: Inlet<ControlMsg, Input>,
+    /// The client's key signs the heads of its log, and the change to another.
+    pub(super) identity: Identity,
+    /// Where its keys are kept.
+    pub(super) state: PathBuf,
+    /// Proves the GUID to a CN.
+    pub(super) tls: Arc<rustls::ClientConfig>,
+    pub(super) inbox: Sender<Input>,
+    /// Wakes who observes the network.
+    pub(super) looks: Sender<()>,
+    /// What was counted of each download.
+    pub(super) counted: BTreeMap<Handle, [u64; 3]>,
+    /// Keys of downloads that sign receipts; never more than [`KEYS_MAX`].
+    pub(super) keys: Rc<RefCell<BTreeMap<DownloadId, Key>>>,
+}
+
+/// An event of a control connection as the machine's input.
+pub(super) fn control_input(conn: ConnId, event: Event<ControlMsg>) -> Option<Input> {
+    Some(match event {
+        Event::Opened(_) => Input::ControlOpened { conn },
+        Event::Message(msg) => Input::Control { conn, msg },
+        Event::Closed => Input::ControlClosed { conn },
+    })
+}
+
+impl<R: Rt> Port<Client> for ClientPort<R> {
+    fn perform(&mut self, output: Output, local: &mut VecDeque<Input>) {
+        let Some(output) = self.peers.perform(output, local) else { return };
+        let Some(output) = self.edges.perform(output, local) else { return };
+        match output {
+            Output::ControlDial { conn, cn } => self.dial(conn, cn, local),
+            Output::ControlSend { conn, msg } => self.control.links.send(conn, &msg),
+            Output::ControlClose { conn } => self.control.links.close(conn),
+            Output::SignReceipt { req, receipt } => self.sign(req, &receipt, local),
+            Output::SignHead { req, head } => {
+                let signature = self.identity.key.sign(Context::LogHead, &head.to_bytes());
+                local.push_back(Input::HeadSigned { req, signature });
+            }
+            Output::MakeKey { req } => {
+                let made = self.identity.make_key(&self.state);
+                if let Err(error) = &made {
+                    tracing::warn!(%error, "no new key can be made");
+                }
+                local.push_back(Input::KeyMade { req, made: made.ok().map(Box::new) });
+            }
+            Output::AdoptKey => {
+                tracing::info!("another copy of this client runs: this one goes on under a key of its own");
+                // if it fails, the next start tries again with the old key
+                if let Err(error) = adopt_key(&self.state) {
+                    tracing::warn!(%error, "the new key cannot take the old one's place");
+                }
+                self.desk.begin_anew();
+            }
+            Output::Save { req, what } => self.save(req, what, local),
+            Output::ProbeNetwork => {
+                // one that waits already is as good
+                let _ = self.looks.try_send(());
+            }
+            Output::Notice(notice) => {
+                log(&notice);
+                self.count(&notice);
+                self.desk.notice(notice);
+            }
+            other @ (Output::EdgeAsk { .. }
+            | Output::PeerDial { .. }
+            | Output::PeerExpect { .. }
+            | Output::Probe { .. }
+            | Output::Scatter(_)
+            | Output::Line(_)
+            | Output::PeerSend { .. }
+            | Output::PeerClose { .. }
+            | Output::Fetch { .. }
+            | Output::CancelFetch { .. }
+            | Output::Serve { .. }
+            | Output::Refuse { .. }
+            | Output::NetworkChanged) => unreachable!("performed by peers or edges: {other:?}"),
+        }
+    }
+
+    fn observe(&mut self, client: &Client) {
+        let gauge =
+            |name: &'static str, n: usize| metrics::gauge!(name).set(f64::from(u32::try_from(n).unwrap_or(u32::MAX)));
+        gauge("swarmedge_client_peers", self.peers.connected());
+        let running = client.downloads().filter(|(_, state)| *state == DownloadState::Running).count();
+        gauge("swarmedge_client_downloads_running", running);
+    }
+
+    fn is_over(&self) -> bool {
+        self.desk.is_over()
+    }
+}
+
+impl<R: Rt> ClientPort<R> {
+    fn dial(&self, conn: ConnId, cn: u32, local: &mut VecDeque<Input>) {
+        let server = self.edges.directory().cns.get(cn as usize).cloned();
+        match server {
+            Some(server) => {
+                link::dial(&self.rt, Arc::clone(&self.tls), &server, conn, &self.control, Cap::CLIENT);
+            }
+            None => local.push_back(Input::ControlClosed { conn }),
+        }
+    }
+
+    /// Bytes by where they came from, over all downloads of this start.
+    fn count(&mut self, notice: &Notice) {
+        let Notice::Download(status) = notice else { return };
+        let now = [status.edge_bytes, status.peer_bytes, status.wasted_bytes];
+        // what an earlier start has fetched comes with the first figures
+        let Some(before) = self.counted.insert(status.handle, now) else { return };
+        for ((name, now), before) in METRICS.into_iter().zip(now).zip(before) {
+            metrics::counter!(name).increment(now.saturating_sub(before));
+        }
+    }
+
+    /// Signs with the download's key. The first time the key is read from the store, later it is at hand.
+    fn sign(&mut self, req: ReqId, receipt: &Receipt, local: &mut VecDeque<Input>) {
+        let message = receipt.to_bytes();
+        if let Some(key) = self.keys.borrow().get(&receipt.download) {
+            let signature = Some(key.sign(Context::Receipt, &message));
+            return local.push_back(Input::Signed { req, signature });
+        }
+        let Ok(permit) = self.inbox.reserve() else {
+            return local.push_back(Input::Signed { req, signature: None });
+        };
+        let (rt, store, keys) = (self.rt.clone(), self.store.clone(), Rc::clone(&self.keys));
+        let download = receipt.download;
+        self.rt.spawn(async move {
+            let key = rt.blocking(move || store.key(download)).await.ok().flatten();
+            let signature = key.as_ref().map(|key| key.sign(Context::Receipt, &message));
+            if let Some(key) = key {
+                let mut keys = keys.borrow_mut();
+                if keys.len() >= KEYS_MAX {
+                    keys.clear();
+                }
+                keys.insert(download, key);
+            }
+            permit.send(Input::Signed { req, signature });
+        });
+    }
+
+    fn save(&self, req: ReqId, what: Save, local: &mut VecDeque<Input>) {
+        self.desk.saving(&what);
+        match self.inbox.reserve() {
+            Ok(permit) => self.store.save(what, move |result| permit.send(Input::Saved { req, result })),
+            Err(_) => local.push_back(Input::Saved { req, result: Err(StoreError::Io) }),
+        }
+    }
+}
+
+fn log(notice: &Notice) {
+    match notice {
+        Notice::Done { req, result } => tracing::debug!(%req, ?result, "command done"),
+        Notice::Download(status) => {
+            let handle = status.handle;
+            tracing::debug!(%handle, state = ?status.state, status.edge_bytes, status.peer_bytes, status.peers, "download");
+        }
+        Notice::SourceDropped { handle, source, why } => tracing::info!(%handle, ?source, ?why, "source dropped"),
+        Notice::Meeting(intro, meeting) => tracing::debug!(%intro, ?meeting, "introduction"),
+        Notice::Session { connected } => tracing::info!(connected, "control session"),
+    }
+}

@@ -1,0 +1,438 @@
+//! The client as a process: opens its directory, makes all that the machine's outputs need, and runs it to its end.
+
+use super::config::{ClientConfig, TcpPort};
+use super::desk::Desk;
+use super::identity::Identity;
+use super::local::{Api, Server};
+use super::port::{ClientPort, control_input};
+use super::protocol::{CachedLine, CheckpointLine, Failure, StatusLine, url};
+use crate::edge_client::EdgeClient;
+use crate::edge_client::tokens::Tokens;
+use crate::peers::{Door, Peers};
+use crate::store::{self, Loss, Restored, Store};
+use futures_lite::future::or;
+use std::collections::BTreeMap;
+use std::fs;
+use std::future::Future;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use swarmedge_core::limits::DOORS_MAX;
+use swarmedge_core::nat::Transport;
+use swarmedge_core::nat::connectivity;
+use swarmedge_core::nat::connectivity::birthday::Birthday;
+use swarmedge_core::nat::cookie::Tag;
+use swarmedge_core::role::client::io::{Input, ObjectRef};
+use swarmedge_core::role::client::{Client, Config, Restore, io};
+use swarmedge_core::wire::Text;
+use swarmedge_ground::drive::drive;
+use swarmedge_ground::error::{Code, Error};
+use swarmedge_ground::health::Health;
+use swarmedge_ground::http::{Origin, Signal};
+use swarmedge_ground::keys;
+use swarmedge_ground::link::{Inlet, Links};
+use swarmedge_ground::mailbox::{Receiver, Sender, mailbox};
+use swarmedge_ground::nat::{self, Called, NatLine, Sight, Told};
+use swarmedge_ground::ops;
+use swarmedge_ground::quic::{Datagram, Endpoint, RawSender};
+use swarmedge_ground::rt::{Rt, Start, begin_listen};
+use swarmedge_ground::tls;
+
+/// Inputs that wait for the machine, the reserved places of commands under way included.
+const INBOX: usize = 16 * 1024;
+/// How long the machine may take to say good-bye.
+pub(super) const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How long peers may take to hear that the client stops.
+pub(super) const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+/// The UDP port of this installation. It is random, since two clients of one home with the same port would look to STUN
+/// like one behind a symmetric NAT, and stays, since a changing one leaves dead mappings behind.
+const PORT: &str = "udp.port";
+
+/// How a run of the client has come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// It has taken another key, and is to begin anew under it. Its downloads go on then.
+    Rekeyed,
+}
+
+/// Runs the client of `config.state` until it is stopped. Where it has taken another key it begins anew, on a runtime
+/// of its own, so that nothing of the old key is left. `shutdown` is asked for once a run; `ready` is called once
+/// commands can be taken.
+pub fn run_on<R: Start, S: Future<Output = ()> + 'static>(
+    config: &ClientConfig,
+    ready: impl Fn(&Desk) + Clone + 'static,
+    shutdown: impl Fn(&R) -> Result<S, Error> + Clone + 'static,
+) -> Result<(), Error> {
+    loop {
+        let (config, ready, shutdown) = (config.clone(), ready.clone(), shutdown.clone());
+        let run = R::block_on(move |rt: R| async move {
+            let shutdown = shutdown(&rt)?;
+            run(rt, config, ready, shutdown).await
+        });
+        if run? == Ended::Stopped {
+            return Ok(());
+        }
+    }
+}
+
+/// One run of the client of `config.state`, until `shutdown` completes, the local API asks it to end, or it has taken
+/// another key.
+pub async fn run<R: Rt>(
+    rt: R,
+    config: ClientConfig,
+    ready: impl FnOnce(&Desk),
+    shutdown: impl Future<Output = ()>,
+) -> Result<Ended, Error> {
+    let (inbox, receiver) = mailbox(INBOX);
+    let state = config.state.clone();
+    let (store, restored) = rt.blocking(move || Store::open(&state)).await.map_err(|e| open_failed(&e))?;
+    store.set_links(config.links);
+    let lost = inbox.clone();
+    store.on_lost(move |Loss { version, left, sources }| {
+        // without a machine there is nobody to tell
+        let _ = futures_lite::future::block_on(lost.send(Input::VersionLost { version, left, sources }));
+    });
+    let identity = Identity::begin(&config.state, today(), config.machine.as_deref())?;
+    let new_key = identity.pending(&config.state)?.map(Box::new);
+    let mut core = core_config(&config, &identity);
+    let parts = Parts::make(&rt, &config, &identity, &store, &inbox)?;
+    core.connectivity.crosses_from = parts.doors.first().copied();
+    let desk = desk(&config, &identity, &restored, R::NAME, inbox.clone());
+    let _closing = Closing(desk.clone());
+    let hears = desk.clone();
+    store.on_not_placed(move |(handle, why)| hears.not_placed(handle, why));
+    let (tokens, put_there) = (parts.edges.tokens().clone(), store.put_there());
+    let cache = CacheView::new(store.clone());
+    let api = Api { desk: desk.clone(), tokens, cache: cache.lister(), put_there, one_shot: config.one_shot };
+    let _server = Server::start(&config.state, api)?;
+    tracing::info!(guid = %identity.guid(), state = %config.state.display(), "client started");
+    let Parts { edges, peers, tls, raw, datagrams, doors, called } = parts;
+    let hears = desk.clone();
+    edges.on_news(move |news| hears.edge_news(news));
+    let (looks, looked_for) = mailbox(1);
+    let (leaves, left) = (Signal::default(), Signal::default());
+    let sight = Sight {
+        raw,
+        datagrams,
+        looks: looked_for,
+        doors,
+        called,
+        tag: Tag::of(&identity.upload_key.public()),
+        maps_ports: config.port_mapping,
+        leaves: leaves.clone(),
+    };
+    let (observing, over) = (observe(rt.clone(), sight, edges.clone(), desk.clone(), inbox.clone()), left.clone());
+    rt.spawn(async move {
+        observing.await;
+        over.set();
+    });
+    let machine = Client::restore(&core, Restore { new_key, ..restore(restored) }, config.bundle.uploads);
+    let closing_peers = peers.clone();
+    let control = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: control_input };
+    let links = control.links.clone();
+    let stopped = Signal::default();
+    let port = ClientPort {
+        rt: rt.clone(),
+        desk: desk.clone(),
+        store,
+        edges,
+        peers,
+        control,
+        identity,
+        state: config.state.clone(),
+        tls,
+        inbox,
+        looks,
+        counted: BTreeMap::new(),
+        keys: Rc::default(),
+    };
+    if let Some(addr) = config.ops {
+        ops::serve(&rt, addr, "client ops", stopped.clone(), Health::default())?;
+    }
+    ready(&desk);
+    let stop = async {
+        // by whichever way it is told to
+        or(desk.shutdown_asked(), shutdown).await;
+        desk.shut_down();
+        rt.sleep_until(rt.now() + STOP_WITHIN).await;
+        tracing::warn!("the client did not end in time; what is durable stays");
+    };
+    or(drive(rt.clone(), machine, core, receiver, port), stop).await;
+    desk.close();
+    stopped.set();
+    links.close_all();
+    leaves.set();
+    let closing = async {
+        closing_peers.shutdown().await;
+        left.wait().await;
+    };
+    or(closing, rt.sleep_until(rt.now() + CLOSE_WITHIN)).await;
+    tracing::info!("client stopped");
+    Ok(if desk.begins_anew() { Ended::Rekeyed } else { Ended::Stopped })
+}
+
+/// What is made once a start.
+struct Parts<R: Rt> {
+    edges: EdgeClient<R>,
+    peers: Peers<R>,
+    tls: Arc<rustls::ClientConfig>,
+    raw: RawSender,
+    datagrams: Receiver<Datagram>,
+    /// Listening TCP ports, and what STUN servers show there.
+    doors: Vec<u16>,
+    called: Receiver<Called>,
+}
+
+impl<R: Rt> Parts<R> {
+    fn make(
+        rt: &R,
+        config: &ClientConfig,
+        identity: &Identity,
+        store: &Store,
+        inbox: &Sender<Input>,
+    ) -> Result<Self, Error> {
+        let origin = |url: &String| {
+            Origin::parse(url).ok_or_else(|| Error::usage(format!("the bundle's bootstrap {url:?} is no https URL")))
+        };
+        let bundle = config.bundle.bootstrap.iter().map(origin).collect::<Result<Vec<_>, _>>()?;
+        let plain = tls::client_config(&config.bundle.ca, None)?;
+        let tls = tls::client_config(&config.bundle.ca, Some(&identity.key))?;
+        let peer_tls = |over| tls::peer_server_config(&identity.upload_key, over);
+        let (endpoint, datagrams) = bind(rt, config, &peer_tls(Transport::Udp)?)?;
+        let (raw, datagrams) = (endpoint.raw(), sort(rt, datagrams, inbox.clone()));
+        let tokens = Tokens::open(&config.state).map_err(|e| Error::io("read the providers' tokens", &e))?;
+        let key = identity.key.clone();
+        let edges = EdgeClient::new(rt.clone(), plain, bundle, key, tokens, store.clone(), inbox.clone());
+        let peers = Peers::new(rt.clone(), store.clone(), endpoint, peer_tls(Transport::Tcp)?, inbox.clone());
+        let (calls, called) = mailbox(CALLS_MAX);
+        let doors = if let Ok(addr) = raw.local_addr() { listen(rt, config, addr) } else { Vec::new() };
+        let ports = doors.iter().map(|(port, _)| *port).collect();
+        for (port, listener) in doors {
+            peers.listen(listener, Door { port, calls: calls.clone() });
+        }
+        Ok(Self { edges, peers, tls, raw, datagrams, doors: ports, called })
+    }
+}
+
+/// Peers over TCP that the kernel keeps until they are accepted.
+const TCP_BACKLOG: i32 = 64;
+/// Messages of STUN servers on listening ports that wait for the prober; more are lost.
+const CALLS_MAX: usize = 16;
+/// Datagrams of STUN servers that wait for the prober; more are lost, as UDP does.
+const ANSWERS_MAX: usize = 64;
+
+/// Hands connectivity checks to the machine; what is left is of STUN servers.
+fn sort<R: Rt>(rt: &R, mut datagrams: Receiver<Datagram>, inbox: Sender<Input>) -> Receiver<Datagram> {
+    let (rest, receiver) = mailbox(ANSWERS_MAX);
+    rt.spawn(async move {
+        while let Some(datagram) = datagrams.recv().await {
+            // with a full mailbox it is lost, as UDP does
+            if connectivity::is_check(&datagram.bytes) {
+                let _ = inbox.try_send(Input::Datagram { from: datagram.from, bytes: datagram.bytes.to_vec() });
+            } else {
+                let _ = rest.try_send(datagram);
+            }
+        }
+    });
+    receiver
+}
+
+/// Observes the way to the Internet as soon as STUN servers are known.
+async fn observe<R: Rt>(rt: R, sight: Sight, edges: EdgeClient<R>, desk: Desk, inbox: Sender<Input>) {
+    let leaves = sight.leaves.wait();
+    let known = async {
+        edges.known().await;
+        true
+    };
+    let left = async {
+        leaves.await;
+        false
+    };
+    if !or(known, left).await {
+        return;
+    }
+    let servers = edges.directory().stun.clone();
+    let told = move |told| match told {
+        Told::Changed(nat) => {
+            tracing::info!(?nat, "the network as observed");
+            let seen = nat.mapped().or(nat.candidates.first().filter(|_| nat.udp).map(|c| c.addr));
+            desk.public_address(seen.map(|addr| addr.to_string()));
+            // a full inbox has other troubles
+            let _ = inbox.try_send(Input::Network(nat));
+        }
+        Told::Proven(proven) => {
+            let _ = inbox.try_send(Input::Proven(proven));
+        }
+        Told::Report(report) => desk.network(NatLine::from(&report)),
+    };
+    nat::run(rt, sight, servers, told).await;
+}
+
+/// Binds the UDP socket: where the configuration says, else on this installation's port, IPv6 and IPv4 or IPv4 alone.
+fn bind<R: Rt>(
+    rt: &R,
+    config: &ClientConfig,
+    server: &Arc<rustls::ServerConfig>,
+) -> Result<(Endpoint, Receiver<Datagram>), Error> {
+    let bind = |addr| Endpoint::bind(rt, addr, Arc::clone(server));
+    if let Some(addr) = config.listen {
+        return bind(addr).map_err(|e| Error::io(format!("bind UDP {addr}"), &e));
+    }
+    let file = config.state.join(PORT);
+    let kept: Option<u16> = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
+    let any = |port| [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), (Ipv4Addr::UNSPECIFIED, port).into()];
+    let mut tries = kept.into_iter().chain([0]).flat_map(any);
+    let bound = loop {
+        let Some(addr) = tries.next() else { return Err(Error::failed("no UDP port can be bound")) };
+        match bind(addr) {
+            Ok(bound) => break bound,
+            Err(error) => tracing::debug!(%addr, %error, "UDP port not taken"),
+        }
+    };
+    if let Ok(addr) = bound.0.local_addr()
+        && kept != Some(addr.port())
+    {
+        fs::write(&file, format!("{}\n", addr.port()))
+            .map_err(|e| Error::io(format!("write {}", file.display()), &e))?;
+    }
+    Ok(bound)
+}
+
+/// Listens for peers over TCP, at the address of the UDP socket. A port that cannot be had is done without: UDP is what
+/// most peers come by.
+fn listen<R: Rt>(rt: &R, config: &ClientConfig, udp: SocketAddr) -> Vec<(u16, R::Listener)> {
+    let mut all: Vec<(u16, R::Listener)> = Vec::new();
+    if config.tcp.contains(&TcpPort::Off) {
+        return all;
+    }
+    for wanted in config.tcp.iter().take(DOORS_MAX) {
+        let port = if let TcpPort::Port(port) = wanted { *port } else { udp.port() };
+        let addr = SocketAddr::new(udp.ip(), port);
+        let listening = begin_listen(addr, TCP_BACKLOG).and_then(|socket| rt.listen(socket));
+        match listening {
+            Ok(_) if all.iter().any(|(p, _)| *p == port) => {}
+            Ok(listener) => all.push((port, listener)),
+            Err(error) => {
+                tracing::warn!(%addr, %error, "TCP port not taken: peers without UDP cannot come there; see --tcp-port");
+            }
+        }
+    }
+    all
+}
+
+fn open_failed(error: &store::Error) -> Error {
+    match error {
+        store::Error::InUse { .. } => Error::new(Code::Unreachable, error)
+            .next("end that client, or wait for it: its commands work through the same directory"),
+        store::Error::Unreadable { .. } => Error::new(Code::Disk, error),
+        store::Error::Io { path, error } => Error::io(format!("use {}", path.display()), error),
+    }
+}
+
+/// Days since 1970.
+fn today() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / (24 * 3600)
+}
+
+fn core_config(config: &ClientConfig, identity: &Identity) -> Config {
+    let who = io::Identity {
+        guid: identity.guid(),
+        key: identity.key.public(),
+        secondary: identity.secondary.clone(),
+        upload_key: identity.upload_key.public(),
+        root: config.bundle.root,
+    };
+    let mut core = Config::new(who, keys::verify);
+    core.connectivity.birthday = config.birthday.then(Birthday::default);
+    core.session.client_version = version_number(env!("CARGO_PKG_VERSION"));
+    let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
+    core.session.platform = Text::new(platform).unwrap_or_default();
+    core
+}
+
+/// `major << 16 | minor << 8 | patch`.
+fn version_number(version: &str) -> u32 {
+    version.split('.').take(3).fold(0, |n, part| n << 8 | part.parse::<u8>().map_or(0, u32::from))
+}
+
+fn restore(restored: Restored) -> Restore {
+    let Restored { downloads, sources, usage, receipts, cached, checkpoint, owner, uploads } = restored;
+    Restore { downloads, sources, usage, receipts, cached, checkpoint, owner, uploads, ..Restore::default() }
+}
+
+/// What the local API shows before the machine has said anything.
+fn desk(config: &ClientConfig, identity: &Identity, restored: &Restored, runtime: &str, inbox: Sender<Input>) -> Desk {
+    let client = StatusLine {
+        guid: identity.guid().to_string(),
+        client_version: env!("CARGO_PKG_VERSION").into(),
+        runtime: runtime.into(),
+        uploads: restored.uploads.unwrap_or(config.bundle.uploads),
+        checkpoint: restored.checkpoint.as_deref().map(CheckpointLine::from),
+        ..StatusLine::default()
+    };
+    let desk = Desk::new(client, move |input| inbox.try_send(input).is_ok());
+    desk.bundle_edges(config.bundle.bootstrap.iter().filter_map(|url| Origin::parse(url)));
+    for (record, have) in &restored.downloads {
+        let of_size = |size: u64| u128::from(size) * u128::from(have.count()) / u128::from(have.len().max(1));
+        let durable = of_size(record.granted.as_ref().map_or(0, |g| g.size));
+        let sources = restored.sources.get(&record.handle).cloned().unwrap_or_default();
+        desk.restored(record, u64::try_from(durable).unwrap_or(u64::MAX), &sources);
+    }
+    restored.usage.iter().for_each(|record| desk.restored_usage(record));
+    desk
+}
+
+/// Ends the waiting of the API's threads however the client ends.
+struct Closing(Desk);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// The store as the API's threads see it: gone when the client ends, whatever they are still doing, so that its
+/// directory is free for the next one.
+struct CacheView(Arc<Mutex<Option<Store>>>);
+
+impl CacheView {
+    fn new(store: Store) -> Self {
+        Self(Arc::new(Mutex::new(Some(store))))
+    }
+
+    fn lister(&self) -> Arc<dyn Fn() -> Result<Vec<CachedLine>, Failure> + Send + Sync> {
+        let shared = Arc::clone(&self.0);
+        Arc::new(move || {
+            let store = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            let store = store.ok_or_else(|| Failure::new(Code::Unreachable, "the client is stopping", ""))?;
+            let lines = store.cached().into_iter().map(|(manifest, have)| CachedLine {
+                version: manifest.version().to_string(),
+                url: Some(url(&ObjectRef { provider: manifest.provider, path: manifest.path.to_string() })),
+                size_bytes: manifest.layout().size(),
+                pieces: have.count(),
+                pieces_total: have.len(),
+            });
+            Ok(lines.collect())
+        })
+    }
+}
+
+impl Drop for CacheView {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_one_byte_a_part() {
+        assert_eq!(version_number("1.2.3"), 0x0001_0203);
+        assert_eq!(version_number(env!("CARGO_PKG_VERSION")) >> 24, 0);
+    }
+}

@@ -1,0 +1,142 @@
+//! How a download's progress looks: a bar on a terminal, lines elsewhere, JSON lines for programs.
+
+use super::protocol::{Answer, DownloadLine, State};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+use swarmedge_ground::terminal::out::{note, print_json, say};
+use swarmedge_ground::terminal::units::{bytes, percent, rate};
+
+/// Without a terminal, at most one line in this time.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Shows one download.
+pub(super) enum Progress {
+    /// On a terminal.
+    Bar(ProgressBar),
+    /// In a log; when the last line was written.
+    Lines(Option<Instant>),
+    /// For a program.
+    Json,
+}
+
+impl Progress {
+    pub(super) fn new(json: bool) -> Self {
+        if json {
+            return Self::Json;
+        }
+        if !std::io::stderr().is_terminal() {
+            return Self::Lines(None);
+        }
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(8));
+        let style = ProgressStyle::with_template("{bar:32.cyan/dim} {percent:>3} %  {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message("asking the edge");
+        Self::Bar(bar)
+    }
+
+    /// One line of the client's answer.
+    pub(super) fn show(&mut self, answer: &Answer) {
+        if let Self::Json = self {
+            // the download matters more than the words about it
+            let _ = print_json(answer);
+            return;
+        }
+        match answer {
+            Answer::Download(line) => self.figures(line),
+            Answer::SourceDropped { source, why, .. } => {
+                let who = source.get(..12).unwrap_or(source);
+                self.remark(&format!("source {who} was dropped: {why}"));
+            }
+            Answer::Waiting { reason } => self.remark(reason),
+            Answer::Trouble(why) => {
+                let next = if why.next_step.is_empty() { "" } else { " (" };
+                let close = if next.is_empty() { "" } else { ")" };
+                self.remark(&format!("{}; trying again{next}{}{close}", why.reason, why.next_step));
+            }
+            Answer::Accepted { .. }
+            | Answer::Status(_)
+            | Answer::Again
+            | Answer::Over { .. }
+            | Answer::Left
+            | Answer::Why { .. }
+            | Answer::Nat { .. }
+            | Answer::Cache { .. }
+            | Answer::Error(_) => {}
+        }
+    }
+
+    fn figures(&mut self, line: &DownloadLine) {
+        match self {
+            Self::Bar(bar) => {
+                bar.set_length(line.size_bytes.max(1));
+                bar.set_position(line.edge_bytes.saturating_add(line.peer_bytes).min(line.size_bytes));
+                bar.set_message(summary(line));
+            }
+            Self::Lines(last) => {
+                if line.state == State::Running && last.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
+                    *last = Some(Instant::now());
+                    let got = line.edge_bytes.saturating_add(line.peer_bytes);
+                    note!("{} of {}: {}", percent(got, line.size_bytes), bytes(line.size_bytes), summary(line));
+                }
+            }
+            Self::Json => {}
+        }
+    }
+
+    /// Something to know, beside the figures.
+    pub(super) fn remark(&self, text: &str) {
+        match self {
+            Self::Bar(bar) => bar.println(text),
+            Self::Lines(_) => note!("{text}"),
+            Self::Json => {}
+        }
+    }
+
+    /// Takes the bar away and says how it ended. `before`: bytes that an earlier try had fetched.
+    pub(super) fn finish(self, line: &DownloadLine, before: u64, took: Duration) {
+        if let Self::Bar(bar) = &self {
+            bar.finish_and_clear();
+        }
+        if let Self::Json = self {
+            return;
+        }
+        let all = line.peer_bytes.saturating_add(line.edge_bytes);
+        let fetched = all.saturating_sub(before);
+        let (size, seconds) = (bytes(line.size_bytes), took.as_secs_f64());
+        let how = if fetched == 0 {
+            "was all here already".to_owned()
+        } else {
+            let resumed = if before > 0 { format!("the last {} ", bytes(fetched)) } else { String::new() };
+            let peers = percent(line.peer_bytes, all);
+            format!("{resumed}in {seconds:.1} s, {}, {peers} from peers", rate(fetched, took))
+        };
+        let _ = say!("{}: {size}, {how}, every piece verified", line.output);
+    }
+}
+
+fn summary(line: &DownloadLine) -> String {
+    let got = line.peer_bytes.saturating_add(line.edge_bytes);
+    let eta = line.eta_s.map_or_else(String::new, |s| format!(", {} left", clock(s)));
+    let peers = if line.peers == 1 { "1 peer".into() } else { format!("{} peers", line.peers) };
+    let rate = format!("{}/s", bytes(line.rate_bytes_per_s));
+    format!("{rate}, {} from peers ({peers}){eta}", percent(line.peer_bytes, got))
+}
+
+/// `m:ss`, with hours where there are any.
+pub(super) fn clock(s: u64) -> String {
+    match s / 3600 {
+        0 => format!("{}:{:02}", s / 60, s % 60),
+        h => format!("{h}:{:02}:{:02}", s / 60 % 60, s % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clock;
+
+    #[test]
+    fn a_clock_shows_hours_only_where_there_are_any() {
+        assert_eq!([clock(7), clock(75), clock(3_675)], ["0:07", "1:15", "1:01:15"]);
+    }
+}

@@ -1,0 +1,578 @@
+//! The local API between the commands and the running client: one JSON request a line, answered by one or more JSON
+//! lines, over a Unix domain socket in the state directory. Field names are stable; units stand last.
+
+use super::why::{UploaderLine, WhyLine};
+use serde::{Deserialize, Serialize};
+use swarmedge_core::ids::{Handle, ParseIdError, ProviderId, VersionId};
+use swarmedge_core::role::client::io::{
+    CommandError, DownloadState, DownloadStatus, FailReason, ObjectRef, SourceName, StoreError,
+};
+use swarmedge_core::wire::records::SignedCheckpoint;
+use swarmedge_ground::edge_api::Token;
+use swarmedge_ground::error::{Code, Error};
+use swarmedge_ground::http::Origin;
+use swarmedge_ground::nat::NatLine;
+
+/// Bytes of a request line, its end included. Answers are not bounded: they come from our own process.
+pub const LINE_LEN_MAX: usize = 64 * 1024;
+
+/// What a command asks of the running client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Download an object, or resume it. Answered by [`Answer::Waiting`] where its turn has not come, by
+    /// [`Answer::Accepted`], then as [`Request::Watch`]; by [`Answer::Over`] or [`Answer::Again`] at the client's end.
+    Get {
+        /// The provider (CP code).
+        provider: u32,
+        /// The path within the provider, without a leading slash.
+        path: String,
+        /// An absolute path: where the finished file goes.
+        output: String,
+        /// Replace a file that is there already.
+        #[serde(default)]
+        force: bool,
+        /// The edge that the user has named, `host:port`: refused if the deployment has no such edge.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        edge: Option<String>,
+        /// The provider's token, where the object is not public. It is kept for when the download goes on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<Token>,
+    },
+    /// Said on the connection of a [`Request::Get`], after it: this `get` is to end. If no other follows the download
+    /// it is paused, which its last line tells; else, and where it had not begun, the answer ends with
+    /// [`Answer::Left`].
+    Leave,
+    /// Stop fetching, keep what is there. Answered by [`Answer::Accepted`].
+    Pause {
+        /// Which download.
+        download: u32,
+    },
+    /// Go on. Answered by [`Answer::Accepted`].
+    Resume {
+        /// Which download.
+        download: u32,
+    },
+    /// Give up and forget what is there. Answered by [`Answer::Accepted`].
+    Cancel {
+        /// Which download.
+        download: u32,
+    },
+    /// Allow or forbid uploads, at once. Answered by [`Answer::Accepted`].
+    Uploads {
+        /// Allow.
+        on: bool,
+    },
+    /// What is cached? Answered by [`Answer::Cache`].
+    CacheList,
+    /// Stop sharing a version and delete the cached copy. Answered by [`Answer::Accepted`].
+    CacheRemove {
+        /// The version id, in hexadecimal.
+        version: String,
+    },
+    /// How is it going? Answered by [`Answer::Status`].
+    Status,
+    /// What is the way to the Internet like? Answered by [`Answer::Nat`].
+    Nat,
+    /// Why was each introduced peer connected, or not? Answered by [`Answer::Why`].
+    Why {
+        /// Which download; all without it.
+        #[serde(default)]
+        download: Option<u32>,
+    },
+    /// Tell of each change: [`Answer::Download`] and [`Answer::SourceDropped`] lines, until the download has ended or
+    /// is paused (with `download`), or until the command goes away (without).
+    Watch {
+        /// Which download; all without it.
+        #[serde(default)]
+        download: Option<u32>,
+    },
+    /// End the client; downloads go on at its next start. Answered by [`Answer::Accepted`].
+    Shutdown,
+}
+
+/// One line of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// The request was carried out.
+    Accepted {
+        /// The download it speaks of.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        download: Option<u32>,
+    },
+    /// A download's figures.
+    Download(DownloadLine),
+    /// A source was dropped.
+    SourceDropped {
+        /// By this download.
+        download: u32,
+        /// `edge`, or the peer's key.
+        source: String,
+        /// Why.
+        why: String,
+    },
+    /// An edge does not help; it or another is asked again.
+    Trouble(Failure),
+    /// The client begins anew, under another key: ask again. Downloads go on.
+    Again,
+    /// The client ends: ask another, or start one. Downloads go on there.
+    Over {
+        /// It ran for one `get`, which needs it no more; else somebody has stopped it.
+        one_shot: bool,
+    },
+    /// The turn of this `get` has not come.
+    Waiting {
+        /// What goes first.
+        reason: String,
+    },
+    /// This `get` has left; the download, if it had begun, goes on for others.
+    Left,
+    /// The client and all its downloads.
+    Status(StatusLine),
+    /// The way to the Internet.
+    Nat {
+        /// What was found, once a first round of observation has ended.
+        nat: Option<NatLine>,
+    },
+    /// Which peers each download was introduced to, and what became of it.
+    Why {
+        /// Oldest first.
+        downloads: Vec<WhyLine>,
+        /// Attempts to meet downloaders; only where no download was named.
+        #[serde(default)]
+        as_uploader: Vec<UploaderLine>,
+    },
+    /// What is cached.
+    Cache {
+        /// By version.
+        versions: Vec<CachedLine>,
+    },
+    /// The request failed; last line of the answer.
+    Error(Failure),
+}
+
+/// A download as the user sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DownloadLine {
+    /// Names it in `pause`, `resume`, `cancel`.
+    pub download: u32,
+    /// Where it comes from: `swarmedge://provider/path`.
+    pub url: String,
+    /// The version, once known, in hexadecimal.
+    pub version: Option<String>,
+    /// The download's id at edges and in the ledger, once granted, in hexadecimal.
+    pub download_id: Option<String>,
+    /// How far it is.
+    pub state: State,
+    /// What happened and what to do next, if it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// Where the finished file goes.
+    pub output: String,
+    /// Bytes of the version, once known.
+    pub size_bytes: u64,
+    /// Bytes of verified and durable pieces.
+    pub durable_bytes: u64,
+    /// Verified bytes from edges, each counted once.
+    pub edge_bytes: u64,
+    /// Verified bytes from peers, each counted once.
+    pub peer_bytes: u64,
+    /// Received and thrown away.
+    pub wasted_bytes: u64,
+    /// Peers connected for it.
+    pub peers: u32,
+    /// Verified bytes a second, smoothed over some seconds.
+    pub rate_bytes_per_s: u64,
+    /// Share of the verified bytes that came from peers, 0 to 1.
+    pub peer_share: f64,
+    /// Until the end at the present rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_s: Option<u64>,
+}
+
+/// How far a download is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Asking the edge for the right to download.
+    Starting,
+    /// Fetching.
+    Running,
+    /// Stopped by the user.
+    Paused,
+    /// Complete, verified, and where the user wants it.
+    Completed,
+    /// Given up.
+    Failed,
+}
+
+impl State {
+    /// Nothing more happens by itself.
+    #[must_use]
+    pub const fn is_at_rest(self) -> bool {
+        matches!(self, Self::Paused | Self::Completed | Self::Failed)
+    }
+
+    /// As the user reads it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The client as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatusLine {
+    /// The installation, in hexadecimal.
+    pub guid: String,
+    /// The client's version.
+    pub client_version: String,
+    /// `tokio` or `smol`.
+    pub runtime: String,
+    /// Seconds since its start.
+    pub uptime_s: u64,
+    /// The user allows uploads.
+    pub uploads: bool,
+    /// The control plane is connected; without it the edge alone delivers.
+    pub control_connected: bool,
+    /// The UDP address of the QUIC socket as STUN servers see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_address: Option<String>,
+    /// Bytes sent to peers, as far as they are in usage records that are still kept.
+    pub uploaded_bytes: u64,
+    /// Records of downloads that the ledger has not acknowledged yet.
+    pub usage_unreported: usize,
+    /// The control plane's signed word for how far the log of such records is in the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointLine>,
+    /// Every download that is not forgotten, oldest first.
+    pub downloads: Vec<DownloadLine>,
+}
+
+/// The newest checkpoint of the client's logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointLine {
+    /// The log: the secondary GUID of a start, in hexadecimal.
+    pub start: String,
+    /// The place of its newest record that is in the ledger.
+    pub place: u64,
+    /// The hash of all records up to there, in hexadecimal.
+    pub digest: String,
+    /// When, Unix milliseconds.
+    pub at_ms: u64,
+    /// The connection node that has signed.
+    pub cn: String,
+}
+
+impl From<&SignedCheckpoint> for CheckpointLine {
+    fn from(signed: &SignedCheckpoint) -> Self {
+        let head = &signed.checkpoint.head.head;
+        Self {
+            start: head.start.to_string(),
+            place: head.place,
+            digest: head.digest.to_string(),
+            at_ms: signed.checkpoint.at_ms,
+            cn: signed.cert.body.name.to_string(),
+        }
+    }
+}
+
+/// A cached version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedLine {
+    /// In hexadecimal.
+    pub version: String,
+    /// `swarmedge://provider/path`, if the manifest is there.
+    pub url: Option<String>,
+    /// Bytes of the version.
+    pub size_bytes: u64,
+    /// Pieces that are there.
+    pub pieces: u32,
+    /// Pieces that the version has.
+    pub pieces_total: u32,
+}
+
+/// Why a request or download failed, and what the user can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The kind, which decides the exit code.
+    pub code: Code,
+    /// What happened.
+    pub reason: String,
+    /// What to do next; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub next_step: String,
+}
+
+impl Failure {
+    /// From its parts.
+    pub fn new(code: Code, reason: impl Into<String>, next_step: impl Into<String>) -> Self {
+        Self { code, reason: reason.into(), next_step: next_step.into() }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let error = Self::new(failure.code, failure.reason);
+        if failure.next_step.is_empty() { error } else { error.next(failure.next_step) }
+    }
+}
+
+impl From<FailReason> for Failure {
+    fn from(why: FailReason) -> Self {
+        use Code as C;
+        match why {
+            FailReason::NotFound => Self::new(C::NotFound, "the edge does not know this object", "check the URL"),
+            FailReason::Forbidden => {
+                let next = "get a new token from its provider, and give it with --token or in the URL";
+                Self::new(C::Forbidden, "the edge refuses this object: it is not public", next)
+            }
+            FailReason::EdgeUnreachable => {
+                Self::new(C::Unreachable, "no edge server answers", "check the network, then run the same get again")
+            }
+            FailReason::VersionGone => {
+                let next = "run the same get again for the present version";
+                Self::new(C::Failed, "the object was replaced or withdrawn during the download", next)
+            }
+            FailReason::NoSpace => {
+                let next = "free some space, then run the same get again: nothing verified is fetched twice";
+                Self::new(C::Disk, "the disk is full", next)
+            }
+            FailReason::Io => {
+                let next = "check that the state directory and the target's can be written to, and the disk's health";
+                Self::new(C::Disk, "a file cannot be written or read", next)
+            }
+            FailReason::EdgeCorrupt => {
+                Self::new(C::Failed, "the edge sends wrong bytes", "report it to the operator, or try again later")
+            }
+            FailReason::OutputTaken => {
+                let next = "use --force to replace it, or another name with -o: nothing verified is fetched twice";
+                Self::new(C::Usage, "another file stands where this one goes", next)
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(why: StoreError) -> Self {
+        FailReason::from(why).into()
+    }
+}
+
+impl From<CommandError> for Failure {
+    fn from(why: CommandError) -> Self {
+        use Code as C;
+        match why {
+            CommandError::UnknownHandle => Self::new(C::NotFound, "no such download", "`status` lists the downloads"),
+            CommandError::UnknownVersion => {
+                Self::new(C::NotFound, "no such version in the cache", "`cache list` lists the versions")
+            }
+            CommandError::InUse => {
+                Self::new(C::Failed, "a download is using this version", "cancel the download first")
+            }
+            CommandError::AlreadyRunning => {
+                let next = "wait for it, or cancel that download";
+                Self::new(C::Usage, "this object is on its way to another file", next)
+            }
+            CommandError::Store(why) => why.into(),
+        }
+    }
+}
+
+/// The URL of an object as `get` takes it.
+#[must_use]
+pub fn url(object: &ObjectRef) -> String {
+    use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+    const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'?').add(b'#').add(b'"').add(b'<').add(b'>');
+    format!("swarmedge://{}/{}", object.provider, utf8_percent_encode(&object.path, ESCAPED))
+}
+
+/// The object that `https://edge[:port]/{provider}/{path}`, `swarmedge://{provider}/{path}` or `{provider}/{path}`
+/// names. Which edge is asked is the bundle's and the bootstrap's matter.
+pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
+    // what comes after the path may be a token, which no message repeats
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let bad = |why: &str| {
+        let next = "use https://EDGE/PROVIDER/PATH, swarmedge://PROVIDER/PATH or PROVIDER/PATH";
+        Failure::new(Code::Usage, format!("{why} in the URL {url:?}"), next)
+    };
+    let rest = if let Some(rest) = url.strip_prefix("swarmedge://") {
+        rest
+    } else if let Some(rest) = url.strip_prefix("https://") {
+        rest.split_once('/').ok_or_else(|| bad("no provider"))?.1
+    } else if url.contains("://") {
+        return Err(bad("unknown scheme"));
+    } else {
+        url
+    };
+    let (provider, path) = rest.split_once('/').ok_or_else(|| bad("no path"))?;
+    let provider = provider.parse().map_err(|_| bad("the provider is not a number"))?;
+    let path = percent_encoding::percent_decode_str(path).decode_utf8().map_err(|_| bad("not UTF-8"))?;
+    if path.is_empty() || path.len() > swarmedge_core::limits::PATH_LEN_MAX {
+        return Err(bad("empty or overlong path"));
+    }
+    Ok(ObjectRef { provider: ProviderId(provider), path: path.into_owned() })
+}
+
+/// The edge that an `https` URL names, `host:port`. Only its form is looked at.
+pub fn edge_in_url(url: &str) -> Result<Option<String>, Failure> {
+    let Some(rest) = url.strip_prefix("https://") else { return Ok(None) };
+    // the path need not be escaped here
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let bad = || {
+        let next = "use https://EDGE/PROVIDER/PATH";
+        Failure::new(Code::Usage, format!("{host:?} in the URL is neither a host nor host:port"), next)
+    };
+    let port = host.rsplit_once(':').map(|(_, port)| port).filter(|_| !host.ends_with(']'));
+    let origin = Origin::parse(&format!("https://{host}/")).filter(|_| port.is_none_or(|p| p.parse::<u16>().is_ok()));
+    let origin = origin.ok_or_else(bad)?;
+    Ok(Some(origin.authority()))
+}
+
+/// The token in a URL: the parameter, whatever its name, that ends in an HMAC.
+#[must_use]
+pub fn token_in_url(url: &str) -> Option<Token> {
+    let query = url.split('#').next()?.split_once('?')?.1;
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().ok().map(|t| t.into_owned());
+    let values = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value);
+    // as it stands if it can be one, since what it escapes was signed so
+    values
+        .filter_map(|v| if v.contains("~hmac=") { Some(v.to_owned()) } else { decoded(v) })
+        .find_map(|v| if v.contains("~hmac=") { Some(Token(v)) } else { None })
+}
+
+/// The version that a request names.
+pub fn parse_version(text: &str) -> Result<VersionId, Failure> {
+    text.parse().map_err(|e: ParseIdError| {
+        let next = "a version has 64 hexadecimal digits; `cache list` shows them";
+        Failure::new(Code::Usage, format!("{text:?}: {e}"), next)
+    })
+}
+
+impl DownloadLine {
+    /// From the machine's figures. Rate and ETA are the shell's (it has the clock).
+    #[must_use]
+    pub fn new(status: &DownloadStatus, output: &str, rate_bytes_per_s: u64) -> Self {
+        let (state, failure) = match status.state {
+            DownloadState::Starting => (State::Starting, None),
+            DownloadState::Running => (State::Running, None),
+            DownloadState::Paused => (State::Paused, None),
+            DownloadState::Completed => (State::Completed, None),
+            DownloadState::Failed(why) => (State::Failed, Some(why.into())),
+        };
+        let left = status.size.saturating_sub(status.edge_bytes.saturating_add(status.peer_bytes));
+        Self {
+            download: status.handle.0,
+            url: url(&status.object),
+            version: status.version.map(|v| v.to_string()),
+            download_id: status.download.map(|d| d.to_string()),
+            state,
+            failure,
+            output: output.to_owned(),
+            size_bytes: status.size,
+            durable_bytes: status.durable,
+            edge_bytes: status.edge_bytes,
+            peer_bytes: status.peer_bytes,
+            wasted_bytes: status.wasted_bytes,
+            peers: status.peers,
+            rate_bytes_per_s,
+            peer_share: share(status.peer_bytes, status.edge_bytes),
+            eta_s: (state == State::Running).then(|| left.checked_div(rate_bytes_per_s)).flatten(),
+        }
+    }
+
+    /// The machine's name for it.
+    #[must_use]
+    pub const fn handle(&self) -> Handle {
+        Handle(self.download)
+    }
+}
+
+/// `peer / (peer + edge)`, 0 of nothing.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "a share for display")]
+pub fn share(peer: u64, edge: u64) -> f64 {
+    match peer.saturating_add(edge) {
+        0 => 0.0,
+        all => peer as f64 / all as f64,
+    }
+}
+
+/// A source as the user reads it.
+#[must_use]
+pub fn source_name(source: SourceName) -> String {
+    match source {
+        SourceName::Edge => "edge".to_owned(),
+        SourceName::Peer(_, key) => key.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_url_name_the_same_object() {
+        let object = ObjectRef { provider: ProviderId(7), path: "a b/c.iso".into() };
+        assert_eq!(parse_url("https://edge.example:8443/7/a%20b/c.iso?x=1"), Ok(object.clone()));
+        assert_eq!(parse_url("swarmedge://7/a b/c.iso"), Ok(object.clone()));
+        assert_eq!(parse_url("7/a b/c.iso"), Ok(object));
+        let odd = ObjectRef { provider: ProviderId(7), path: "50%?/ü#1".into() };
+        assert_eq!(parse_url(&url(&odd)), Ok(odd));
+    }
+
+    #[test]
+    fn the_edge_of_a_url_has_its_port() {
+        let edge = |url| edge_in_url(url).expect("well formed");
+        assert_eq!(edge("https://edge.example/7/a").as_deref(), Some("edge.example:443"));
+        assert_eq!(edge("https://127.0.0.1:8443/7/a b?x").as_deref(), Some("127.0.0.1:8443"));
+        assert_eq!((edge("7/a"), edge("swarmedge://7/a")), (None, None));
+        assert_eq!(edge_in_url("https://e:port/7/a").expect_err("no number").code, Code::Usage);
+    }
+
+    #[test]
+    fn a_token_in_a_url_is_found_by_its_form_and_never_repeated() {
+        let token = |url: &str| token_in_url(url).map(|t| t.0);
+        let text = "exp=1~acl=/7/*~data=a%2fb~hmac=00ff";
+        assert_eq!(token(&format!("https://e/7/a?x=1&hdnts={text}&y=2#z")).as_deref(), Some(text));
+        assert_eq!(token("7/a?__token__=exp%3D1~acl%3D%2F7%2F*~hmac%3D00").as_deref(), Some("exp=1~acl=/7/*~hmac=00"));
+        assert_eq!(token("https://e/7/a?x=1"), None);
+        assert_eq!(token("https://e/7/a"), None);
+        let failure = parse_url(&format!("https://e/x/y?t={text}")).expect_err("no provider");
+        assert!(!format!("{failure:?}").contains("hmac"));
+    }
+
+    #[test]
+    fn a_senseless_url_is_a_usage_error_that_shows_the_right_form() {
+        for bad in
+            ["", "7", "x/7", "ftp://e/7/x", "https://edge", "https://edge/x/y", "swarmedge://7/", "swarmedge://7"]
+        {
+            let failure = parse_url(bad).expect_err(bad);
+            assert_eq!(failure.code, Code::Usage);
+            assert!(failure.next_step.contains("swarmedge://PROVIDER/PATH"));
+        }
+    }
+
+    #[test]
+    fn requests_are_tagged_lines_and_unknown_fields_are_refused() {
+        let line = r#"{"request":"pause","download":3}"#;
+        assert_eq!(serde_json::from_str::<Request>(line).expect("valid"), Request::Pause { download: 3 });
+        assert_eq!(serde_json::to_string(&Request::Pause { download: 3 }).expect("serialises"), line);
+        assert!(serde_json::from_str::<Request>(r#"{"request":"pause","download":3,"x":1}"#).is_err());
+    }
+
+    #[test]
+    fn an_answer_reads_back() {
+        let answer = Answer::Error(FailReason::NoSpace.into());
+        let line = serde_json::to_string(&answer).expect("serialises");
+        assert!(line.contains(r#""code":"disk""#), "{line}");
+        assert_eq!(serde_json::from_str::<Answer>(&line).expect("reads"), answer);
+    }
+}

@@ -1,0 +1,266 @@
+//! Bootstrap, grants and manifests.
+
+use super::{EdgeClient, News, Trouble, possession};
+use bytes::Bytes;
+use futures_lite::future::or;
+use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
+use hyper::{Method, Request, StatusCode};
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use swarmedge_core::content::Manifest;
+use swarmedge_core::ids::{DownloadId, Guid, ReqId, VersionId};
+use swarmedge_core::limits::{PATH_LEN_MAX, PIECES_MAX, SERVERS_MAX};
+use swarmedge_core::role::client::io::{EdgeAnswer, EdgeAsk, EdgeError, Granted, Input, ObjectRef};
+use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::records::{Context, SealedGrant};
+use swarmedge_ground::edge_api::{
+    self, Bootstrap, GRANT, GRANTS_PATH, GrantReply, GrantRequest, RENEWAL_SIGNATURE, SIGNATURE,
+};
+use swarmedge_ground::http::client::{Error as HttpError, resolve};
+use swarmedge_ground::http::{Body, Origin};
+use swarmedge_ground::keys::Key;
+use swarmedge_ground::mailbox::Permit;
+use swarmedge_ground::rt::Rt;
+
+/// Bytes of a JSON answer.
+pub(super) const JSON_LEN_MAX: usize = 64 * 1024;
+/// How long a grant waits for a bootstrap, which tells the edges' time.
+const CLOCK_WITHIN: Duration = Duration::from_secs(2);
+/// Bytes of a manifest.
+const MANIFEST_LEN_MAX: usize = PIECES_MAX as usize * 32 + PATH_LEN_MAX + 64;
+
+pub(super) fn start<R: Rt>(edges: &EdgeClient<R>, origin: Origin, req: ReqId, ask: EdgeAsk, permit: Permit<Input>) {
+    let (edges, rt) = (edges.clone(), edges.0.rt.clone());
+    rt.spawn(async move {
+        let answer = match ask {
+            EdgeAsk::Bootstrap => bootstrap(&edges, &origin).await,
+            EdgeAsk::Grant { object, renew, download, edge_only, version } => {
+                let what = Wanted { object, renew, download, edge_only, version };
+                grant(&edges, &origin, what).await.map(EdgeAnswer::Granted)
+            }
+            EdgeAsk::Manifest { version, grant } => manifest(&edges, &origin, version, &grant).await,
+            EdgeAsk::Completed { version, grant } => possession::completed(&edges, &origin, version, &grant).await,
+            EdgeAsk::Prove { version, grant, challenge } => {
+                possession::prove(&edges, &origin, (version, &grant), challenge).await
+            }
+        };
+        if let Err(why) = &answer {
+            tracing::info!(edge = %origin.authority(), ?why, "an edge did not answer as asked");
+        }
+        permit.send(Input::Edge { req, answer });
+    });
+}
+
+/// What a status other than success says.
+pub(super) fn refusal(status: StatusCode) -> EdgeError {
+    match status.as_u16() {
+        404 | 410 => EdgeError::NotFound,
+        // RFC 9110 §15.5.2: the credentials that came with the request are not good (any more)
+        401 => EdgeError::GrantExpired,
+        403 => EdgeError::Forbidden,
+        409 => EdgeError::Uncounted,
+        412 => EdgeError::Changed,
+        408 | 429 | 500..=599 => EdgeError::Unavailable,
+        _ => EdgeError::Invalid,
+    }
+}
+
+/// What a failure below HTTP says.
+pub(super) fn failure<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, error: &HttpError) -> EdgeError {
+    edges.tell(News::Trouble(Trouble::of(origin, error)));
+    tracing::info!(edge = %origin.authority(), %error, "an edge failed");
+    match error {
+        HttpError::Connect(_) | HttpError::Http(_) | HttpError::Silent => EdgeError::Unreachable,
+        HttpError::Tls(_) | HttpError::TooLong => EdgeError::Invalid,
+    }
+}
+
+pub(super) async fn get<R: Rt>(
+    edges: &EdgeClient<R>,
+    origin: &Origin,
+    request: impl Fn() -> Option<Request<Body>>,
+    len_max: usize,
+) -> Result<Bytes, EdgeError> {
+    // a request that cannot be built has a value that no edge could have given
+    if request().is_none() {
+        return Err(EdgeError::Invalid);
+    }
+    let sent = edges.0.http.send(origin, || request().unwrap_or_default()).await;
+    let answer = sent.map_err(|e| failure(edges, origin, &e))?;
+    let status = answer.head.status;
+    let retry_after_s = answer.head.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
+    let body = answer.collect(len_max).await.map_err(|e| failure(edges, origin, &e))?;
+    if !status.is_success() {
+        tracing::debug!(edge = %origin.authority(), %status, body = %String::from_utf8_lossy(&body), "refused");
+        let why = match (refusal(status), retry_after_s) {
+            (EdgeError::Unavailable, Some(seconds)) => {
+                EdgeError::Busy { retry_after_ms: u32::saturating_mul(seconds, 1000) }
+            }
+            (why, _) => why,
+        };
+        if matches!(why, EdgeError::Unavailable | EdgeError::Busy { .. }) {
+            edges.tell(News::Trouble(Trouble::status(origin, status)));
+        }
+        return Err(why);
+    }
+    edges.tell(News::Well);
+    Ok(body)
+}
+
+async fn bootstrap<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Result<EdgeAnswer, EdgeError> {
+    let request = || Request::get("/v1/bootstrap").body(Body::empty()).ok();
+    let body = get(edges, origin, request, JSON_LEN_MAX).await;
+    if body.is_err() {
+        edges.0.directory.borrow_mut().rotate();
+    }
+    let reply: Bootstrap = serde_json::from_slice(&body?).map_err(|error| {
+        tracing::warn!(edge = %origin.authority(), %error, "the bootstrap makes no sense");
+        EdgeError::Invalid
+    })?;
+    let mut stun = Vec::new();
+    for server in reply.stun.iter().take(SERVERS_MAX) {
+        stun.extend(addresses(edges, server).await);
+    }
+    let named = reply.edges.iter().filter_map(|url| Origin::parse(url)).collect();
+    let cns = reply.cns.into_iter().map(|cn| cn.addr).collect();
+    let now = edges.0.rt.now();
+    let mut directory = edges.0.directory.borrow_mut();
+    directory.learn(now, reply.now_ms, named, cns, stun);
+    edges.tell(News::Edges(directory.edges.clone()));
+    edges.0.known.set();
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Ok(EdgeAnswer::Bootstrap {
+        cns: count(directory.cns.len()),
+        edges: count(directory.edges.len()),
+        now_ms: reply.now_ms,
+    })
+}
+
+/// The addresses of `host:port`; none if the name is not known.
+async fn addresses<R: Rt>(edges: &EdgeClient<R>, server: &str) -> Vec<SocketAddr> {
+    let Some((host, port)) = server.rsplit_once(':').and_then(|(h, p)| Some((h, p.parse().ok()?))) else {
+        return Vec::new();
+    };
+    resolve(&edges.0.rt, host.trim_matches(['[', ']']), port).await.unwrap_or_default()
+}
+
+struct Wanted {
+    object: ObjectRef,
+    renew: Option<SealedGrant>,
+    download: Option<DownloadId>,
+    edge_only: bool,
+    version: Option<VersionId>,
+}
+
+async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: Wanted) -> Result<Granted, EdgeError> {
+    let known = match what.download {
+        Some(download) => {
+            let store = edges.0.store.clone();
+            let key = edges.0.rt.blocking(move || store.key(download)).await;
+            // without its key a download cannot be renewed, only begun anew
+            Some(key.ok().flatten().ok_or(EdgeError::GrantExpired)?)
+        }
+        None => None,
+    };
+    let renewal = what.renew.as_ref().and(known.as_ref());
+    let own = known.clone().unwrap_or_else(Key::generate);
+    // a request bears the edge's time; who has been told none uses its own
+    let rt = &edges.0.rt;
+    or(edges.known(), rt.sleep_until(rt.now() + CLOCK_WITHIN)).await;
+    // with a nonce of its own whenever it is sent
+    let request = || grant_request(edges, origin, &what, &own, renewal.is_some());
+    // where no grant was shown, what is missing is the provider's word
+    let missing = |why| if why == EdgeError::GrantExpired && renewal.is_none() { EdgeError::Forbidden } else { why };
+    let body = get(edges, origin, request, JSON_LEN_MAX).await.map_err(missing)?;
+    let reply: GrantReply = serde_json::from_slice(&body).map_err(|_| EdgeError::Invalid)?;
+    let granted = read_reply(reply).ok_or(EdgeError::Invalid)?;
+    let same = |asked: Option<VersionId>| asked.is_none_or(|version| version == granted.version);
+    // another download takes its place only where no peers may deliver any more
+    let kept = renewal.is_none() || what.download == Some(granted.download) || !granted.policy.peer_download;
+    if granted.download_key != own.public() || !same(what.version) || !kept {
+        return Err(EdgeError::Invalid);
+    }
+    // durable together with the download's record
+    edges.0.store.put_key(granted.download, &own);
+    Ok(granted)
+}
+
+fn grant_request<R: Rt>(
+    edges: &EdgeClient<R>,
+    origin: &Origin,
+    what: &Wanted,
+    own: &Key,
+    renews: bool,
+) -> Option<Request<Body>> {
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).expect("the system gives random bytes");
+    let time_ms = edges.directory().now_ms(edges.0.rt.now()).unwrap_or_else(system_ms);
+    let key = edges.0.key.public();
+    let request = GrantRequest {
+        provider: what.object.provider.0,
+        path: what.object.path.clone(),
+        version: what.version.map(|v| v.to_string()),
+        guid: Guid::of(&key).to_string(),
+        key: key.to_string(),
+        download_key: own.public().to_string(),
+        time_ms,
+        nonce: data_encoding::HEXLOWER.encode(&nonce),
+        // a renewal needs none, and so none is sent
+        token: if renews { None } else { edges.0.tokens.get(&what.object) },
+        renew: what.renew.as_ref().filter(|_| renews).map(edge_api::grant_text),
+        edge_only: what.edge_only,
+    };
+    let body = serde_json::to_vec(&request).expect("strings and numbers");
+    let message = edge_api::signed_message(&origin.authority(), GRANTS_PATH, time_ms, &nonce, &body);
+    let sign = |key: &Key| edge_api::signature_text(&key.sign(Context::EdgeRequest, &message));
+    let mut post = Request::builder().method(Method::POST).uri(GRANTS_PATH);
+    post = post.header(CONTENT_TYPE, "application/json").header(SIGNATURE, sign(&edges.0.key));
+    if renews {
+        post = post.header(RENEWAL_SIGNATURE, sign(own));
+    }
+    post.body(Body::full(body)).ok()
+}
+
+/// Before any bootstrap the system's clock is the best guess at the edge's.
+fn system_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn read_reply(reply: GrantReply) -> Option<Granted> {
+    Some(Granted {
+        download: reply.download.parse().ok()?,
+        download_key: reply.download_key.parse().ok()?,
+        version: reply.version.parse().ok()?,
+        size: reply.size,
+        policy: reply.policy.into(),
+        order_seed: reply.order_seed,
+        expires_ms: reply.expires_ms,
+        sealed: edge_api::parse_grant(&reply.grant)?,
+    })
+}
+
+async fn manifest<R: Rt>(
+    edges: &EdgeClient<R>,
+    origin: &Origin,
+    version: VersionId,
+    grant: &SealedGrant,
+) -> Result<EdgeAnswer, EdgeError> {
+    if let Some(known) = edges.0.store.manifest(version) {
+        edges.0.store.check_soon(version);
+        return Ok(EdgeAnswer::Manifest { layout: known.layout() });
+    }
+    let path = format!("/v1/manifests/{version}");
+    let grant = edge_api::grant_text(grant);
+    let request = || Request::get(&path).header(GRANT, &grant).body(Body::empty()).ok();
+    let body = get(edges, origin, request, MANIFEST_LEN_MAX).await?;
+    let store = edges.0.store.clone();
+    let read = edges.0.rt.blocking(move || {
+        let manifest = Manifest::from_bytes(&body).map_err(|_| EdgeError::Invalid)?;
+        if manifest.version() != version {
+            return Err(EdgeError::Invalid);
+        }
+        Ok(store.put_manifest(manifest))
+    });
+    read.await.map(|manifest| EdgeAnswer::Manifest { layout: manifest.layout() })
+}

@@ -1,0 +1,92 @@
+//! Where edges, CNs and STUN servers are, as the last bootstrap says. The client machine names them by their number.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use swarmedge_core::limits::SERVERS_MAX;
+use swarmedge_ground::http::Origin;
+
+/// The servers of a deployment.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    /// Edges. Before any bootstrap those of the install bundle; later those that the bootstrap names, then those of the
+    /// bundle that it does not.
+    pub edges: Vec<Origin>,
+    /// CNs, `host:port`, nearest first.
+    pub cns: Vec<String>,
+    /// STUN servers.
+    pub stun: Vec<SocketAddr>,
+    bundle: Vec<Origin>,
+    clock: Option<(u64, Instant)>,
+}
+
+impl Directory {
+    /// What an install bundle knows: edges only.
+    #[must_use]
+    pub fn new(bundle: Vec<Origin>) -> Self {
+        Self { edges: bundle.clone(), bundle, ..Self::default() }
+    }
+
+    /// Whether any bootstrap has been answered.
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        self.clock.is_some()
+    }
+
+    /// Takes what an edge says at `now`; its clock shows `now_ms`.
+    pub fn learn(
+        &mut self,
+        now: Instant,
+        now_ms: u64,
+        edges: Vec<Origin>,
+        mut cns: Vec<String>,
+        mut stun: Vec<SocketAddr>,
+    ) {
+        self.edges = edges;
+        for edge in &self.bundle {
+            if !self.edges.contains(edge) {
+                self.edges.push(edge.clone());
+            }
+        }
+        self.edges.truncate(SERVERS_MAX);
+        cns.truncate(SERVERS_MAX);
+        stun.truncate(SERVERS_MAX);
+        (self.cns, self.stun) = (cns, stun);
+        self.clock = Some((now_ms, now));
+    }
+
+    /// Before any bootstrap only edge 0 is asked: the next of the bundle becomes it.
+    pub fn rotate(&mut self) {
+        if !self.is_known() && !self.edges.is_empty() {
+            self.edges.rotate_left(1);
+        }
+    }
+
+    /// The edges' clock at `now`, Unix milliseconds, if it is known.
+    #[must_use]
+    pub fn now_ms(&self, now: Instant) -> Option<u64> {
+        let since = |at| u64::try_from(now.saturating_duration_since(at).min(Duration::MAX).as_millis());
+        self.clock.map(|(ms, at)| ms.saturating_add(since(at).unwrap_or(u64::MAX)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(port: u16) -> Origin {
+        Origin { host: "edge".into(), port }
+    }
+
+    #[test]
+    fn the_bundle_is_asked_in_turn_until_a_bootstrap_is_known_and_kept_behind_it() {
+        let mut d = Directory::new(vec![origin(1), origin(2)]);
+        d.rotate();
+        assert_eq!(d.edges, [origin(2), origin(1)]);
+        let start = Instant::now();
+        d.learn(start, 1_000, vec![origin(3), origin(1)], vec![], vec![]);
+        assert_eq!(d.edges, [origin(3), origin(1), origin(2)]);
+        d.rotate();
+        assert_eq!(d.edges[0], origin(3));
+        assert_eq!(d.now_ms(start + Duration::from_secs(2)), Some(3_000));
+    }
+}

@@ -1,0 +1,106 @@
+//! What the user should know of the edges: which there are, and why one does not help.
+
+use rustls::CertificateError as Cert;
+use std::io;
+use swarmedge_ground::http::Origin;
+use swarmedge_ground::http::client::Error as HttpError;
+
+/// Something about the edges that a waiting user wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The edges of the deployment, as a bootstrap names them.
+    Edges(Vec<Origin>),
+    /// An edge has done what it was asked.
+    Well,
+    /// An edge does not help; others may, or it later.
+    Trouble(Trouble),
+}
+
+/// Why an edge does not help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// A clause that names the edge.
+    pub what: String,
+    /// What the user can do; may be empty.
+    pub next: &'static str,
+    /// It was spoken with, and what it sends is wrong; else nothing could be had of it.
+    pub wrong: bool,
+}
+
+impl Trouble {
+    /// Of a failure below HTTP.
+    pub(super) fn of(origin: &Origin, error: &HttpError) -> Self {
+        let edge = origin.authority();
+        let (what, next) = match error {
+            HttpError::Connect(e) => (format!("cannot reach the edge {edge}: {}", plain(e)), ""),
+            HttpError::Tls(e) => return Self::tls(&edge, e),
+            HttpError::Http(e) => (format!("the edge {edge} has broken off: {e}"), ""),
+            HttpError::Silent => (format!("the edge {edge} does not answer in time"), ""),
+            HttpError::TooLong => (format!("the edge {edge} sends more than was asked for"), ""),
+        };
+        Self { what, next, wrong: matches!(error, HttpError::TooLong) }
+    }
+
+    /// Of a status that says: not now.
+    pub(super) fn status(origin: &Origin, status: hyper::StatusCode) -> Self {
+        let next =
+            if status.is_server_error() { "if that goes on, tell the operator: its server needs care" } else { "" };
+        Self { what: format!("the edge {} answers {status}", origin.authority()), next, wrong: false }
+    }
+
+    /// Of bytes that are not those of the version.
+    pub(super) fn wrong_bytes(origin: &Origin, piece: impl std::fmt::Display) -> Self {
+        let what = format!("the edge {} sends wrong bytes for piece {piece}", origin.authority());
+        let next = "report it to the operator: its copy is damaged (publishing the file again repairs it)";
+        Self { what, next, wrong: true }
+    }
+
+    fn tls(edge: &str, error: &io::Error) -> Self {
+        let cause = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+        let certificate =
+            cause.and_then(|e| if let rustls::Error::InvalidCertificate(why) = e { Some(why) } else { None });
+        let (what, next) = match certificate {
+            Some(Cert::Expired | Cert::ExpiredContext { .. }) => (
+                format!("the certificate of the edge {edge} has expired"),
+                "check this machine's clock; if it is right, the operator must run `swarmedge certificates renew`",
+            ),
+            Some(Cert::NotValidYet | Cert::NotValidYetContext { .. }) => {
+                (format!("the certificate of the edge {edge} is not valid yet"), "check this machine's clock")
+            }
+            Some(Cert::UnknownIssuer) => (
+                format!("the edge {edge} is not certified by this bundle's operator"),
+                "get the operator's present bundle and give it with --bundle",
+            ),
+            Some(Cert::NotValidForName | Cert::NotValidForNameContext { .. }) => {
+                (format!("the certificate of the edge {edge} is not for that name"), "tell the operator")
+            }
+            Some(_) | None => (
+                format!("no secure connection with the edge {edge}: {error}"),
+                "check the edge's address in the bundle, and what stands between: something else seems to answer there",
+            ),
+        };
+        Self { what, next, wrong: false }
+    }
+}
+
+/// The system's words without its number.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expired_certificate_says_who_must_do_what() {
+        let origin = Origin { host: "edge.example".into(), port: 443 };
+        let rustls = rustls::Error::InvalidCertificate(Cert::Expired);
+        let trouble = Trouble::of(&origin, &HttpError::Tls(io::Error::new(io::ErrorKind::InvalidData, rustls)));
+        assert_eq!(trouble.what, "the certificate of the edge edge.example:443 has expired");
+        assert!(trouble.next.contains("certificates renew"), "{trouble:?}");
+        let refused = Trouble::of(&origin, &HttpError::Connect(io::Error::from_raw_os_error(111)));
+        assert_eq!(refused.what, "cannot reach the edge edge.example:443: connection refused");
+    }
+}

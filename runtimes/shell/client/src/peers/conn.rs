@@ -1,0 +1,162 @@
+//! One connection: its control stream, and its end.
+
+use super::link::{Link, NotRead, RecvStream, SendStream};
+use super::util::{Slots, Stall};
+use super::watch::Watch;
+use super::{Peers, SINKS_PER_PEER};
+use futures_lite::future;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+use swarmedge_core::ids::ConnId;
+use swarmedge_core::role::client::io::{CloseReason, Input};
+use swarmedge_core::wire::peer::PeerMsg;
+use swarmedge_core::wire::{Framed, frame, frame_len};
+use swarmedge_ground::mailbox::{Receiver, Sender, mailbox};
+use swarmedge_ground::rt::Rt;
+
+/// Control messages that may wait to be sent.
+const CONTROL_QUEUE: usize = 1024;
+/// Their bytes.
+const CONTROL_BYTES_MAX: usize = 1 << 20;
+/// Requests of one peer that are answered at a time; the others wait their turn, so that each is done soon.
+const SERVED_AT_A_TIME: usize = 2;
+
+/// An open connection.
+pub(super) struct Conn {
+    pub(super) id: ConnId,
+    pub(super) link: Link,
+    /// Places for transfers that hold incoming bytes.
+    pub(super) sinks: Slots,
+    /// Places for transfers that are being answered.
+    pub(super) serves: Slots,
+    pub(super) watch: Watch,
+    control: Sender<Vec<u8>>,
+    /// Until the control stream is there.
+    unsent: RefCell<Option<Receiver<Vec<u8>>>>,
+    queued: Cell<usize>,
+}
+
+impl Conn {
+    pub(super) fn new(id: ConnId, link: Link) -> Self {
+        let (control, unsent) = mailbox(CONTROL_QUEUE);
+        Self {
+            id,
+            link,
+            sinks: Slots::new(SINKS_PER_PEER),
+            serves: Slots::new(SERVED_AT_A_TIME),
+            watch: Watch::default(),
+            control,
+            unsent: RefCell::new(Some(unsent)),
+            queued: Cell::new(0),
+        }
+    }
+
+    /// Queues a control message. With too much waiting already the connection ends.
+    pub(super) fn send(&self, msg: &PeerMsg) {
+        let bytes = frame(msg);
+        let queued = self.queued.get() + bytes.len();
+        if queued > CONTROL_BYTES_MAX || self.control.try_send(bytes).is_err() {
+            self.fail(CloseReason::Stalled);
+            return;
+        }
+        self.queued.set(queued);
+    }
+
+    /// Ends the connection; its task reports it.
+    pub(super) fn fail(&self, why: CloseReason) {
+        self.link.close(why as u8);
+    }
+
+    /// Whether the control stream is there.
+    pub(super) fn has_control(&self) -> bool {
+        self.unsent.borrow().is_none()
+    }
+
+    /// The control stream is there: sends what is queued on it. `false` if there was one already.
+    pub(super) fn start_control<R: Rt>(self: &Rc<Self>, rt: &R, mut stream: SendStream) -> bool {
+        let Some(mut queue) = self.unsent.borrow_mut().take() else { return false };
+        let conn = Rc::clone(self);
+        rt.spawn(async move {
+            let closed = conn.link.closed();
+            let write = async {
+                while let Some(bytes) = queue.recv().await {
+                    if stream.write_all(&bytes).await.is_err() {
+                        return;
+                    }
+                    conn.queued.set(conn.queued.get().saturating_sub(bytes.len()));
+                }
+            };
+            future::or(write, async {
+                closed.await;
+            })
+            .await;
+        });
+        true
+    }
+}
+
+/// Why a frame could not be read.
+pub(super) enum NoFrame {
+    /// What came is no frame of an allowed length, or the stream has ended.
+    Invalid,
+    /// The stream broke.
+    Read(NotRead),
+}
+
+impl From<NotRead> for NoFrame {
+    fn from(e: NotRead) -> Self {
+        Self::Read(e)
+    }
+}
+
+/// Reads the content of one frame of at most `max` bytes.
+pub(super) async fn read_frame(stream: &mut RecvStream, max: usize) -> Result<Vec<u8>, NoFrame> {
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).await?.ok_or(NoFrame::Invalid)?;
+    // judged by the codec, which knows the bounds
+    frame_len(&head).map_err(|_| NoFrame::Invalid)?;
+    let len = usize::try_from(u32::from_be_bytes(head)).ok().filter(|n| *n <= max).ok_or(NoFrame::Invalid)?;
+    let mut content = vec![0; len];
+    stream.read_exact(&mut content).await?.ok_or(NoFrame::Invalid)?;
+    Ok(content)
+}
+
+/// Reads control messages until the stream or the connection ends. The first must come within `first`.
+pub(super) async fn read_control<R: Rt>(
+    peers: &Peers<R>,
+    conn: &Rc<Conn>,
+    mut stream: RecvStream,
+    first: Option<Duration>,
+) {
+    let rt = &peers.0.rt;
+    let mut limit = first;
+    loop {
+        let read = async { read_frame(&mut stream, swarmedge_core::limits::FRAME_LEN_MAX).await.ok() };
+        let content = match limit.take() {
+            Some(limit) => {
+                let stall = Stall::new(rt.now(), limit);
+                future::or(read, async {
+                    stall.stalled(rt).await;
+                    None
+                })
+                .await
+            }
+            None => read.await,
+        };
+        let Some(content) = content else { break };
+        let msg = match Framed::<PeerMsg>::decode(&content) {
+            Ok(Some(framed)) => framed.msg,
+            Ok(None) => continue,
+            Err(error) => {
+                tracing::debug!(conn = %conn.id, %error, "a peer's message is not valid");
+                break;
+            }
+        };
+        if peers.0.inbox.send(Input::Peer { conn: conn.id, msg }).await.is_err() {
+            break;
+        }
+    }
+    // without control stream a connection has no further use
+    conn.fail(CloseReason::Violation);
+}

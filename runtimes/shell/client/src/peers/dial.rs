@@ -1,0 +1,124 @@
+//! Opening a connection to an introduced peer.
+
+use super::conn::{self, Conn};
+use super::lines::PastCheck;
+use super::link::{Link, RecvStream, SendStream};
+use super::util::{Cancel, first_of, within};
+use super::{Entry, Peers};
+use futures_lite::future;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use swarmedge_core::ids::{ConnId, DownloadId, PublicKey};
+use swarmedge_core::limits::CANDIDATES_MAX;
+use swarmedge_core::nat::connectivity::Along;
+use swarmedge_core::role::client::io::{CloseReason, Input};
+use swarmedge_core::wire::peer::CONTROL_STREAM;
+use swarmedge_ground::mailbox::Permit;
+use swarmedge_ground::rt::Rt;
+use swarmedge_ground::tcp;
+use swarmedge_ground::tls;
+
+/// After this long a dial has failed.
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
+/// The next address is tried after this long, beside the earlier ones (RFC 8305 §5).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// Who is dialled, and how.
+pub(super) struct Whom {
+    /// The download whose key to show.
+    pub(super) download: DownloadId,
+    /// The only key that may answer.
+    pub(super) key: PublicKey,
+    pub(super) addrs: Vec<SocketAddr>,
+    pub(super) along: Along,
+}
+
+pub(super) fn start<R: Rt>(peers: &Peers<R>, id: ConnId, whom: Whom, permit: Permit<Input>) {
+    let cancel = Cancel::default();
+    peers.0.state.borrow_mut().conns.insert(id, Entry::Dialling(cancel.clone()));
+    let peers = peers.clone();
+    let rt = peers.0.rt.clone();
+    rt.spawn(async move {
+        let open = async { within(&peers.0.rt, DIAL_TIMEOUT, open(&peers, whom)).await.flatten() };
+        let opened = future::or(open, async {
+            cancel.cancelled().await;
+            None
+        })
+        .await;
+        match opened {
+            Some((link, send, recv)) => run(peers, id, link, send, recv, permit).await,
+            None => peers.dial_failed(id, permit),
+        }
+    });
+}
+
+/// A connection to the first address that answers with the right key, and its control stream.
+async fn open<R: Rt>(peers: &Peers<R>, whom: Whom) -> Option<(Link, SendStream, RecvStream)> {
+    let Whom { download, key, addrs, along } = whom;
+    let store = peers.0.store.clone();
+    let own = peers.0.rt.blocking(move || store.key(download)).await.ok().flatten();
+    let Some(own) = own else {
+        tracing::warn!(%download, "the download's key is not in the store");
+        return None;
+    };
+    let config = tls::peer_client_config(&own, key, along.over())
+        .map_err(|error| tracing::warn!(%error, "no connection to peers is possible"))
+        .ok()?;
+    let attempts = addrs.into_iter().take(CANDIDATES_MAX).map(|addr| {
+        let link = connect(peers, addr, Arc::clone(&config), along);
+        async move { link.await.map_err(|error| tracing::debug!(%addr, %error, "no connection to a peer")).ok() }
+    });
+    let link = first_of(&peers.0.rt, STAGGER, attempts).await?;
+    let (mut send, recv) = link.open_bi().await?;
+    send.write_all(&[CONTROL_STREAM]).await.ok()?;
+    Some((link, send, recv))
+}
+
+async fn connect<R: Rt>(
+    peers: &Peers<R>,
+    addr: SocketAddr,
+    config: Arc<rustls::ClientConfig>,
+    along: Along,
+) -> io::Result<Link> {
+    let rt = &peers.0.rt;
+    match along {
+        Along::Udp => peers.0.endpoint.connect(addr, config)?.await.map(Link::Quic).map_err(io::Error::other),
+        Along::Tcp => {
+            let tcp = rt.connect(addr).await?;
+            tcp::connect(rt, config, tcp, addr).await.map(Link::Tcp)
+        }
+        Along::Line(line) => {
+            let (tcp, from) = peers.take_line(line).ok_or(io::ErrorKind::NotConnected)?;
+            tcp::connect(rt, config, PastCheck::new(tcp), from).await.map(Link::Tcp)
+        }
+    }
+}
+
+async fn run<R: Rt>(
+    peers: Peers<R>,
+    id: ConnId,
+    link: Link,
+    send: SendStream,
+    recv: RecvStream,
+    permit: Permit<Input>,
+) {
+    let Some(conn) = peers.opened(id, link.clone(), true) else {
+        link.close(CloseReason::Done as u8);
+        return;
+    };
+    permit.send(Input::PeerOpened { conn: id });
+    conn.start_control(&peers.0.rt, send);
+    read(&peers, &conn, recv).await;
+    peers.ended(&conn).await;
+}
+
+async fn read<R: Rt>(peers: &Peers<R>, conn: &Rc<Conn>, recv: RecvStream) {
+    let closed = conn.link.closed();
+    future::or(conn::read_control(peers, conn, recv, None), async {
+        closed.await;
+    })
+    .await;
+}

@@ -1,0 +1,337 @@
+//! Connections to other clients: does what the client machine's outputs about peers say and reports what becomes of it.
+//!
+//! Every report goes through the machine's mailbox. Readers wait while it is full; a command's last report has its
+//! place reserved when the command is taken, and where there is none the command fails at once.
+
+mod accept;
+pub mod bench;
+mod conn;
+mod dial;
+mod fetch;
+mod lines;
+mod link;
+mod scatter;
+mod serve;
+mod util;
+mod watch;
+
+pub use accept::Door;
+
+use crate::store::{SINK_BYTES_MAX, Store};
+use conn::Conn;
+use futures_lite::future;
+use link::Link;
+use serve::{Rate, Request};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use swarmedge_core::ids::{ConnId, IntroId, LineId, VersionId, XferId};
+use swarmedge_core::limits::PEER_CONNECTIONS_MAX;
+use swarmedge_core::role::client::io::{CloseReason, FetchEnd, FetchSource, Input, Output};
+use swarmedge_core::wire::peer::RefuseCode;
+use swarmedge_ground::http::Signal;
+use swarmedge_ground::mailbox::{Permit, Sender};
+use swarmedge_ground::nat::udp::Udp;
+use swarmedge_ground::quic::{Endpoint, WINDOW_MAX, WINDOW_MIN};
+use swarmedge_ground::rt::Rt;
+use util::Cancel;
+
+/// Bytes that the peers of a client may make it hold.
+const BUFFERED_MAX: usize = 256 << 20;
+/// Transfers of one peer that may hold bytes; those of others wait unread within the connection's window.
+const SINKS_PER_PEER: usize = 4;
+/// Top bit: numbers that the shell gives never meet those that the machine gives.
+const SHELL: u64 = 1 << 63;
+
+const _: () = assert!(PEER_CONNECTIONS_MAX * (SINKS_PER_PEER * SINK_BYTES_MAX + WINDOW_MIN as usize) <= BUFFERED_MAX);
+
+/// All of a client's peers. Clones share them.
+pub struct Peers<R: Rt>(Rc<Inner<R>>);
+
+impl<R: Rt> Clone for Peers<R> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+struct Inner<R: Rt> {
+    rt: R,
+    store: Store,
+    endpoint: Endpoint,
+    inbox: Sender<Input>,
+    /// Shows this client's upload key to who comes over TCP.
+    tls: Arc<rustls::ServerConfig>,
+    /// TCP connections on which nobody has shown a key yet, and with whom.
+    lines: RefCell<BTreeMap<LineId, (R::Tcp, SocketAddr)>>,
+    /// Set when no more connections are accepted over TCP.
+    closing: Signal,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    conns: BTreeMap<ConnId, Entry>,
+    fetches: BTreeMap<XferId, Cancel>,
+    requests: BTreeMap<XferId, Request>,
+    serves: BTreeMap<XferId, (Cancel, RefuseSlot)>,
+    /// Lines that are being opened.
+    calls: BTreeMap<LineId, Cancel>,
+    rates: BTreeMap<VersionId, Rate>,
+    /// The many sockets of introductions that are met by chance.
+    scattered: BTreeMap<IntroId, BTreeMap<u16, Udp>>,
+    last: u64,
+    /// Handshakes of incoming connections.
+    greeting: usize,
+    /// Somebody watches the connections.
+    watched: bool,
+}
+
+/// Why a running transfer was stopped.
+type RefuseSlot = Rc<RefCell<RefuseCode>>;
+
+enum Entry {
+    /// Being dialled; dropping the connection's entry makes the dial end.
+    Dialling(Cancel),
+    Open(Rc<Conn>),
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        SHELL | self.last
+    }
+
+    fn open(&self) -> impl Iterator<Item = &Rc<Conn>> {
+        self.conns.values().filter_map(|e| match e {
+            Entry::Open(conn) => Some(conn),
+            Entry::Dialling(_) => None,
+        })
+    }
+
+    /// Shares the bytes that peers may make us hold among those that are connected.
+    fn share_windows(&self) {
+        let n = self.open().count().max(1);
+        let each = (BUFFERED_MAX / n).saturating_sub(SINKS_PER_PEER * SINK_BYTES_MAX);
+        let window = u32::try_from(each).unwrap_or(WINDOW_MAX).clamp(WINDOW_MIN, WINDOW_MAX);
+        self.open().for_each(|conn| {
+            conn.link.set_windows(window);
+        });
+    }
+}
+
+impl<R: Rt> Peers<R> {
+    /// Begins to accept connections on `endpoint` and to report to `inbox`. By `tls` peers are served over TCP.
+    #[must_use]
+    pub fn new(rt: R, store: Store, endpoint: Endpoint, tls: Arc<rustls::ServerConfig>, inbox: Sender<Input>) -> Self {
+        let peers = Self(Rc::new(Inner {
+            rt: rt.clone(),
+            store,
+            endpoint,
+            inbox,
+            tls,
+            lines: RefCell::default(),
+            closing: Signal::default(),
+            state: RefCell::default(),
+        }));
+        rt.spawn(accept::run(peers.clone()));
+        peers
+    }
+
+    /// Performs an output if it is about peers, else gives it back. What ends at once goes to `local`.
+    pub fn perform(&self, output: Output, local: &mut VecDeque<Input>) -> Option<Output> {
+        match output {
+            Output::PeerDial { conn, download, key, addrs, along } => match self.0.inbox.reserve() {
+                Ok(permit) => dial::start(self, conn, dial::Whom { download, key, addrs, along }, permit),
+                Err(_) => local.push_back(Input::PeerClosed { conn }),
+            },
+            Output::PeerExpect { addrs } => self.expect(&addrs),
+            Output::Probe { to, bytes, ttl } => self.probe(to, &bytes, ttl),
+            Output::Scatter(what) => self.scatter(what),
+            Output::Line(what) => self.line(what, local),
+            Output::PeerSend { conn, msg } => {
+                let open = self.conn(conn);
+                if let Some(open) = open {
+                    open.send(&msg);
+                }
+            }
+            Output::PeerClose { conn, why } => self.close(conn, why),
+            Output::Fetch { xfer, version, source: FetchSource::Peer(conn), piece, blocks, want_leaves, .. } => {
+                let permit = self.0.inbox.reserve().ok();
+                match (permit, self.conn(conn)) {
+                    (Some(permit), Some(conn)) => {
+                        let want = fetch::Want { xfer, version, piece, blocks, leaves: want_leaves };
+                        fetch::start(self, &conn, want, permit);
+                    }
+                    _ => local.push_back(Input::FetchEnded { xfer, end: FetchEnd::Broken }),
+                }
+            }
+            Output::CancelFetch { xfer } => {
+                let Some(cancel) = self.0.state.borrow().fetches.get(&xfer).cloned() else {
+                    return Some(Output::CancelFetch { xfer });
+                };
+                cancel.cancel();
+            }
+            Output::Serve { xfer, version, piece, blocks, leaves, rate_max } => {
+                let request = self.0.state.borrow_mut().requests.remove(&xfer);
+                match (request, self.0.inbox.reserve()) {
+                    (Some(request), Ok(permit)) => {
+                        let what = serve::What { version, piece, blocks, leaves, rate_max };
+                        serve::start(self, xfer, request, what, permit);
+                    }
+                    (request, _) => {
+                        if let Some(request) = request {
+                            request.refuse(RefuseCode::Failed);
+                        }
+                        local.push_back(Input::ServeEnded { xfer, bytes: 0 });
+                    }
+                }
+            }
+            Output::Refuse { xfer, why } => {
+                let request = self.0.state.borrow_mut().requests.remove(&xfer);
+                if let Some(request) = request {
+                    request.refuse(why);
+                } else if let Some((cancel, slot)) = self.0.state.borrow().serves.get(&xfer) {
+                    *slot.borrow_mut() = why;
+                    cancel.cancel();
+                }
+            }
+            Output::ProbeNetwork | Output::NetworkChanged => {
+                self.knock();
+                return Some(output);
+            }
+            other @ (Output::EdgeAsk { .. }
+            | Output::ControlDial { .. }
+            | Output::ControlSend { .. }
+            | Output::ControlClose { .. }
+            | Output::Fetch { source: FetchSource::Edge { .. }, .. }
+            | Output::SignReceipt { .. }
+            | Output::SignHead { .. }
+            | Output::MakeKey { .. }
+            | Output::AdoptKey
+            | Output::Save { .. }
+            | Output::Notice(_)) => return Some(other),
+        }
+        None
+    }
+
+    /// Has every connection show whether there is still a way.
+    fn knock(&self) {
+        self.0.endpoint.knock();
+        self.0.state.borrow().open().for_each(|conn| {
+            conn.link.knock();
+            conn.watch.knocked();
+        });
+    }
+
+    /// Accepts connections over TCP too, until this client ends.
+    pub fn listen(&self, listener: R::Listener, door: Door) {
+        let (closing, accepting) = (self.0.closing.clone(), accept::run_tcp(self.clone(), listener, door));
+        self.0.rt.spawn(async move { future::or(closing.wait(), accepting).await });
+    }
+
+    /// How many peers are connected.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.0.state.borrow().open().count()
+    }
+
+    /// Closes every connection and stops accepting.
+    pub async fn shutdown(&self) {
+        self.0.closing.set();
+        let links: Vec<_> = self.0.state.borrow().open().map(|conn| conn.link.clone()).collect();
+        for link in &links {
+            link.close(CloseReason::Shutdown as u8);
+        }
+        for link in links {
+            link.over().await;
+        }
+        self.0.lines.borrow_mut().clear();
+        self.0.state.borrow().calls.values().for_each(Cancel::cancel);
+        let endpoint = self.0.endpoint.clone();
+        endpoint.close(CloseReason::Shutdown as u8, "shutdown").await;
+    }
+
+    fn conn(&self, conn: ConnId) -> Option<Rc<Conn>> {
+        match self.0.state.borrow().conns.get(&conn) {
+            Some(Entry::Open(open)) => Some(Rc::clone(open)),
+            Some(Entry::Dialling(_)) | None => None,
+        }
+    }
+
+    /// One datagram to each address opens the way through our NAT. It is neither QUIC nor STUN, so it is ignored there.
+    fn expect(&self, addrs: &[SocketAddr]) {
+        let raw = self.0.endpoint.raw();
+        for addr in addrs {
+            if let Err(error) = raw.send(&[0], *addr) {
+                tracing::debug!(%addr, %error, "no datagram could be sent");
+            }
+        }
+    }
+
+    /// A datagram that does not leave is as good as lost on its way.
+    fn probe(&self, to: SocketAddr, bytes: &[u8], ttl: Option<u8>) {
+        let raw = self.0.endpoint.raw();
+        let sent = match ttl {
+            Some(ttl) => raw.send_with_ttl(bytes, to, ttl),
+            None => raw.send(bytes, to),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%to, %error, "no datagram could be sent");
+        }
+    }
+
+    fn close(&self, conn: ConnId, why: CloseReason) {
+        let entry = self.0.state.borrow_mut().conns.remove(&conn);
+        match entry {
+            Some(Entry::Dialling(cancel)) => cancel.cancel(),
+            Some(Entry::Open(open)) => {
+                tracing::debug!(%conn, ?why, "peer connection closed");
+                open.link.close(why as u8);
+                self.0.state.borrow().share_windows();
+            }
+            None => {}
+        }
+    }
+
+    /// An open connection takes its number; `None` if it was closed by order while it was opened.
+    fn opened(&self, id: ConnId, link: Link, dialled: bool) -> Option<Rc<Conn>> {
+        let mut state = self.0.state.borrow_mut();
+        if dialled && !matches!(state.conns.get(&id), Some(Entry::Dialling(_))) {
+            return None;
+        }
+        let conn = Rc::new(Conn::new(id, link));
+        state.conns.insert(id, Entry::Open(Rc::clone(&conn)));
+        state.share_windows();
+        if !std::mem::replace(&mut state.watched, true) {
+            self.0.rt.spawn(watch::run(self.clone()));
+        }
+        Some(conn)
+    }
+
+    /// A connection has ended by itself: reported, unless the machine has closed it.
+    async fn ended(&self, conn: &Rc<Conn>) {
+        tracing::debug!(conn = %conn.id, why = conn.link.close_reason(), "a peer connection has ended");
+        let known = {
+            let mut state = self.0.state.borrow_mut();
+            state.requests.retain(|_, r| r.conn != conn.id);
+            let known = state.conns.remove(&conn.id).is_some();
+            state.share_windows();
+            known
+        };
+        if known {
+            // without a machine there is nobody to tell
+            let _ = self.0.inbox.send(Input::PeerClosed { conn: conn.id }).await;
+        }
+    }
+}
+
+impl<R: Rt> Peers<R> {
+    /// Ends a dial that has led nowhere.
+    fn dial_failed(&self, conn: ConnId, permit: Permit<Input>) {
+        if self.0.state.borrow_mut().conns.remove(&conn).is_some() {
+            permit.send(Input::PeerClosed { conn });
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Hashes journalled pieces anew where somebody else may have written to them (see `trust.rs`), and other files, to see
+//! whether they are an object's. At most about a second a GB, once a start for what an earlier start has journalled.
+
+use super::trust::is_gone;
+use super::version::{Version, lock};
+use super::{JOB_LEN, Shared, place};
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use swarmedge_core::content::{Manifest, merkle};
+use swarmedge_core::ids::{Digest, PieceIndex, VersionId};
+use swarmedge_core::limits::BLOCK_LEN;
+use swarmedge_core::role::client::io::ObjectRef;
+use swarmedge_ground::disk::{DiskFile, Kind};
+
+/// Blocks that are hashed at a time.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+const STEP: u32 = (JOB_LEN / BLOCK_LEN as usize) as u32;
+
+/// What is wrong with a data file.
+#[derive(Debug)]
+pub(super) enum Damage {
+    /// It is another file, or of another length.
+    Gone,
+    /// These pieces are not what was journalled.
+    Pieces(Vec<PieceIndex>),
+}
+
+impl Damage {
+    /// What of it is so still: more than one may have seen it, and what was damaged may have come in anew.
+    pub(super) fn still(self, version: &Version) -> Option<Self> {
+        let Self::Pieces(mut pieces) = self else { return Some(self) };
+        let doubted = |piece| version.doubts(piece).map_or(true, |epoch| epoch.is_some());
+        pieces.retain(|piece| version.have().contains(*piece) && doubted(*piece));
+        Some(Self::Pieces(pieces)).filter(|damage| !matches!(damage, Self::Pieces(none) if none.is_empty()))
+    }
+}
+
+/// Why something cannot be done with a version.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Io(io::Error),
+    Damaged(Damage),
+    /// A file that is not ours has the output's name.
+    Taken,
+}
+
+impl From<io::Error> for Failure {
+    fn from(e: io::Error) -> Self {
+        if is_gone(&e) { Self::Damaged(Damage::Gone) } else { Self::Io(e) }
+    }
+}
+
+/// Reads blocks of a journalled piece. They are right whatever becomes of the file meanwhile.
+pub(super) fn read(
+    shared: &Shared,
+    version: &Version,
+    piece: PieceIndex,
+    blocks: Range<u32>,
+) -> Result<Vec<u8>, Failure> {
+    verify(shared, version, piece)?;
+    let first = blocks.start;
+    let data = version.read(piece, blocks, shared.buffers.take())?;
+    // looked at afterwards: a change sets the stamp before it sets the bytes
+    if version.doubts(piece)?.is_some() {
+        let leaves = leaves(shared, version, piece)?;
+        if !leaves.get(first as usize..).is_some_and(|rest| rest.starts_with(&merkle::leaves(&data))) {
+            return Err(Failure::Damaged(Damage::Pieces(vec![piece])));
+        }
+    }
+    Ok(data)
+}
+
+fn leaves(shared: &Shared, version: &Version, piece: PieceIndex) -> Result<Vec<Digest>, Failure> {
+    let leaves = shared.journal.leaves(version.manifest.version(), piece).map_err(Failure::Io)?;
+    leaves.ok_or_else(|| Failure::Io(io::ErrorKind::NotFound.into()))
+}
+
+/// Hashes a journalled piece unless that was done since somebody else could write to it.
+fn verify(shared: &Shared, version: &Version, piece: PieceIndex) -> Result<(), Failure> {
+    let Some(epoch) = version.doubts(piece)? else { return Ok(()) };
+    let leaves = leaves(shared, version, piece)?;
+    let mut buffer = shared.buffers.take();
+    for (first, expected) in (0_u32..).step_by(STEP as usize).zip(leaves.chunks(STEP as usize)) {
+        let blocks = first..version.manifest.layout().blocks(piece).min(first.saturating_add(STEP));
+        buffer = version.read(piece, blocks, buffer)?;
+        if merkle::leaves(&buffer) != expected {
+            return Err(Failure::Damaged(Damage::Pieces(vec![piece])));
+        }
+    }
+    shared.buffers.give(buffer);
+    Ok(version.is_right(piece, epoch)?)
+}
+
+/// Nobody waits for a store that is closed.
+fn going_on(shared: &Shared) -> io::Result<()> {
+    if shared.queue.is_closed() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+}
+
+/// Makes sure of every journalled piece; names all that are damaged.
+pub(super) fn check(shared: &Shared, version: &Version) -> Result<(), Failure> {
+    let _one = lock(&version.checking);
+    let mut damaged = Vec::new();
+    let have = version.have().clone();
+    for piece in have.iter() {
+        going_on(shared).map_err(Failure::Io)?;
+        match verify(shared, version, piece) {
+            Err(Failure::Damaged(Damage::Pieces(pieces))) => damaged.extend(pieces),
+            other => other?,
+        }
+    }
+    if damaged.is_empty() { Ok(()) } else { Err(Failure::Damaged(Damage::Pieces(damaged))) }
+}
+
+/// Makes sure of what an earlier start has journalled, on a thread of its own, so that what is damaged is fetched again
+/// while the rest comes in.
+pub(super) fn check_soon(shared: &Arc<Shared>, version: &Arc<Version>) {
+    if version.have().is_empty() {
+        return;
+    }
+    let of = Arc::clone(version);
+    let work = move |shared: &Arc<Shared>| match check(shared, &of) {
+        Err(Failure::Damaged(damage)) => shared.queue.lose(of, damage, || ()),
+        Err(Failure::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+        Err(Failure::Io(error)) => tracing::warn!(%error, "what is journalled cannot be read"),
+        Ok(()) | Err(Failure::Taken) => {}
+    };
+    if let Err(error) = place::beside_the_writer(shared, "store-check", work) {
+        tracing::debug!(%error, "no thread to look at a data file: it is looked at when it is needed");
+    }
+}
+
+/// The version of an object whose bytes, hashed now, stand at a place.
+pub(super) fn version_at(shared: &Shared, object: &ObjectRef, path: &Path) -> io::Result<Option<VersionId>> {
+    let path = shared.disk.follow(path)?;
+    let there = match shared.disk.stamp(&path) {
+        Ok(there) if there.kind == Kind::File => there,
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        // a symbolic link to nothing, or to no file
+        Ok(_) | Err(_) => return Ok(None),
+    };
+    let is_of_it = |v: &Version| {
+        let m = &v.manifest;
+        m.provider == object.provider && *m.path == *object.path && m.layout().size() == there.len
+    };
+    let versions: Vec<_> = lock(&shared.versions).values().filter(|v| is_of_it(v)).cloned().collect();
+    for version in versions {
+        let own = shared.disk.stamp(version.path()).is_ok_and(|own| own.file == there.file);
+        let is_right = if own { is_whole(shared, &version)? } else { holds(shared, &path, &version.manifest)? };
+        if is_right {
+            return Ok(Some(version.manifest.version()));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a data file has all bytes of its version.
+fn is_whole(shared: &Shared, version: &Arc<Version>) -> io::Result<bool> {
+    match check(shared, version) {
+        Ok(()) => Ok(version.have().is_full()),
+        Err(Failure::Damaged(damage)) => {
+            shared.queue.lose(Arc::clone(version), damage, || ());
+            Ok(false)
+        }
+        Err(Failure::Io(e)) => Err(e),
+        Err(Failure::Taken) => Ok(false),
+    }
+}
+
+/// Whether a file has the bytes that a manifest names, and no others.
+pub(super) fn holds(shared: &Shared, path: &Path, manifest: &Manifest) -> io::Result<bool> {
+    let file = shared.disk.read(path)?;
+    let (before, layout) = (file.stamp()?, manifest.layout());
+    if before.len != layout.size() {
+        return Ok(false);
+    }
+    for piece in layout.iter() {
+        going_on(shared)?;
+        let leaves = leaves_of(&*file, layout.piece_range(piece))?;
+        if Some(merkle::piece_root(&layout, piece, &leaves)) != manifest.root(piece) {
+            return Ok(false);
+        }
+    }
+    Ok(file.stamp()? == before)
+}
+
+fn leaves_of(file: &dyn DiskFile, range: Range<u64>) -> io::Result<Vec<Digest>> {
+    let mut leaves = Vec::new();
+    let mut buffer = vec![0; JOB_LEN];
+    for at in range.clone().step_by(JOB_LEN) {
+        let len = usize::try_from(range.end - at).map_or(JOB_LEN, |left| left.min(JOB_LEN));
+        file.read_at(&mut buffer[..len], at)?;
+        leaves.extend(merkle::leaves(&buffer[..len]));
+    }
+    Ok(leaves)
+}

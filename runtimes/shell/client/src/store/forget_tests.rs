@@ -1,0 +1,140 @@
+//! Disks that forget, or are written to by somebody else: at every moment of a download, on the disk of the crash
+//! tests.
+
+use super::crash_tests::{
+    AT_ONCE, CANNOT_LINK, SIZE, download, fetch, fetch_and_save, open, operations_of_a_download, record, save_piece,
+    saved,
+};
+use super::tests::{content, manifest_of, told_lost};
+use super::*;
+use crate::mem_disk::{Fault, Medium, MemDisk};
+use swarmedge_core::role::client::io::DownloadRecord;
+
+/// How a disk forgets what is in a file.
+#[derive(Clone, Copy, Debug)]
+enum Forgets {
+    Zeroes,
+    All,
+    Bit,
+    Length,
+    End,
+    Growth,
+}
+
+const FORGETS: [Forgets; 6] =
+    [Forgets::Zeroes, Forgets::All, Forgets::Bit, Forgets::Length, Forgets::End, Forgets::Growth];
+
+/// `false`: there is no such file.
+fn forget(disk: &MemDisk, path: &Path, how: Forgets) -> bool {
+    lock(&disk.0).change(path, |bytes| match how {
+        Forgets::Zeroes => bytes.iter_mut().skip(65_536).take(65_536).for_each(|b| *b = 0),
+        Forgets::All => bytes.fill(0),
+        Forgets::Bit => bytes.iter_mut().take(1).for_each(|b| *b ^= 1),
+        Forgets::Length => bytes.clear(),
+        Forgets::End => bytes.truncate(bytes.len() / 2),
+        Forgets::Growth => bytes.push(7),
+    })
+}
+
+/// The client of a machine whose disk has forgotten something: it gets what is missing, as often as it must. Nothing
+/// wrong is served or placed meanwhile.
+fn get_again(disk: &MemDisk, store: &Store, manifest: &Manifest, bytes: &[u8], what: &str) {
+    let version = manifest.version();
+    // a version that its user has damaged cannot take the place of the user's file unasked
+    let record = DownloadRecord { replace: true, ..record(1, version, bytes.len() as u64) };
+    for _ in 0..4 {
+        serves_nothing_wrong(store, manifest, bytes, what);
+        store.put_manifest(manifest.clone());
+        saved(store, Save::Download(record.clone())).expect("saved");
+        let missing: Vec<_> = store.have(version).expect("known").missing().collect();
+        missing.into_iter().for_each(|piece| fetch_and_save(store, manifest, bytes, piece).expect("fetched anew"));
+        if saved(store, Save::Finish { handle: Handle(1), version }).is_ok() {
+            assert_eq!(lock(&disk.0).bytes(Path::new("/out/file")).as_deref(), Some(bytes), "{what}");
+            return serves_nothing_wrong(store, manifest, bytes, what);
+        }
+    }
+    panic!("{what}: it does not come to an end");
+}
+
+fn serves_nothing_wrong(store: &Store, manifest: &Manifest, bytes: &[u8], what: &str) {
+    for piece in manifest.layout().iter() {
+        let served = store.read_blocks(manifest.version(), piece, 0..manifest.layout().blocks(piece));
+        let start = usize::try_from(manifest.layout().piece_range(piece).start).expect("small");
+        assert!(served.is_err() || served.is_ok_and(|d| d == bytes[start..start + d.len()]), "{what}: {piece}");
+    }
+}
+
+#[test]
+fn what_the_disk_forgot_is_neither_served_nor_placed_but_fetched_again() {
+    let bytes = content(SIZE);
+    let manifest = manifest_of(&bytes, 65_536);
+    let data = Path::new("/state/pieces").join(manifest.version().to_string());
+    let mut seen = 0;
+    for (cannot_link, how) in CANNOT_LINK.into_iter().flat_map(|c| FORGETS.map(|how| (c, how))) {
+        for at in 1..=operations_of_a_download(&manifest, &bytes, cannot_link) + 1 {
+            let (disk, opened) = open(Medium::with(Some((at, Fault::Crash))).linking(cannot_link));
+            drop(opened.map(|(store, _)| download(&store, &manifest, &bytes, 1)));
+            let image = lock(&disk.0).after_crash(|| true).linking(cannot_link);
+            let (disk, opened) = open(image);
+            // before and after the store is opened
+            let (store, _) = opened.expect("opens again");
+            drop(store);
+            seen += usize::from(forget(&disk, &data, how));
+            let (store, _) = reopen(&disk);
+            let what = format!("{how:?}, cannot link: {cannot_link}, crash at {at}");
+            get_again(&disk, &store, &manifest, &bytes, &what);
+            forget(&disk, &data, how);
+            get_again(&disk, &store, &manifest, &bytes, &format!("{what}, while it runs"));
+        }
+    }
+    assert!(seen > 100, "only {seen} data files were there");
+}
+
+fn reopen(disk: &MemDisk) -> (Store, Restored) {
+    Store::open_on(Arc::new(disk.clone()), Path::new("/state"), AT_ONCE, None).expect("opens again")
+}
+
+/// Bytes that came in and are not journalled yet are no better than those that are.
+#[test]
+fn what_the_disk_forgot_before_it_was_journalled_comes_in_again() {
+    let bytes = content(SIZE);
+    let manifest = manifest_of(&bytes, 65_536);
+    let data = Path::new("/state/pieces").join(manifest.version().to_string());
+    for how in FORGETS {
+        let (disk, opened) = open(Medium::with(None));
+        let (store, _) = opened.expect("an empty disk");
+        let lost = told_lost(&store);
+        store.put_manifest(manifest.clone());
+        saved(&store, Save::Download(record(1, manifest.version(), bytes.len() as u64))).expect("room");
+        let pieces = [0, 1, 2].map(PieceIndex);
+        pieces.iter().for_each(|piece| fetch(&store, &manifest, &bytes, *piece).expect("written"));
+        assert!(forget(&disk, &data, how));
+        let failed = pieces.iter().filter(|piece| save_piece(&store, &manifest, **piece).is_err()).count();
+        assert!(failed > 0, "{how:?}");
+        assert_eq!(lost.try_recv(), Ok(manifest.version()), "{how:?}: told before the save is answered");
+        get_again(&disk, &store, &manifest, &bytes, &format!("{how:?}"));
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_from_a_broken_one() {
+    let bytes = content(65_536);
+    let manifest = manifest_of(&bytes, 65_536);
+    for (kind, expected) in
+        [(io::ErrorKind::StorageFull, StoreError::NoSpace), (io::ErrorKind::PermissionDenied, StoreError::Io)]
+    {
+        let (disk, opened) = open(Medium::default());
+        let (store, _) = opened.expect("an empty disk");
+        store.put_manifest(manifest.clone());
+        saved(&store, Save::Download(record(1, manifest.version(), 65_536))).expect("room");
+        let next = lock(&disk.0).operations + 1;
+        // opening the data file, its size, its time, the write, the time again, the sync, the directory's: each in turn
+        for at in next..next + 7 {
+            lock(&disk.0).fault = Some((at, Fault::Error(kind)));
+            if let Err(e) = fetch_and_save(&store, &manifest, &bytes, PieceIndex(0)) {
+                assert_eq!(e, expected, "at {at}");
+                lock(&disk.0).operations = at;
+            }
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! The client's store: piece data, and a journal of what of it is verified and durable.
+//!
+//! The rule: **a journal bit implies durable, verified data**. A piece is journalled only after every block of it
+//! matched the leaf hashes, these made the manifest's root, and the data file was synced; whatever fails on the way
+//! leaves the piece out. So a crash at any write loses at most what was not journalled.
+//!
+//! A finished file is *lent* to the user: it gets a second name, at its place. See [`place`].
+//!
+//! A directory holds `client.lock`, `state.redb` (the journal), `veil.<number>.key` (see `veil.rs`) and
+//! `pieces/<version>` (data files, sparse, full size).
+//!
+//! What is journalled was right once. It is hashed again before it is served or placed wherever somebody else could
+//! have written to its file since: see `trust.rs`.
+
+mod buffers;
+mod change;
+mod check;
+mod journal;
+mod lock;
+mod place;
+mod records;
+mod restore;
+mod sink;
+mod trust;
+mod veil;
+mod version;
+mod writer;
+
+pub use place::beside;
+pub use sink::{JOB_LEN, SINK_BYTES_MAX, Sink};
+pub use swarmedge_ground::disk::Kind;
+pub use swarmedge_ground::disk::{follow, make_private};
+
+#[cfg(test)]
+mod books_tests;
+#[cfg(test)]
+pub(crate) mod crash_tests;
+#[cfg(test)]
+mod forget_tests;
+#[cfg(test)]
+mod output_tests;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod veil_tests;
+
+use buffers::Buffers;
+use bytes::Bytes;
+use change::Change;
+use check::Failure;
+use journal::{Journal, Sources};
+use lock::{DirLock, LockError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+use swarmedge_core::content::{Bitfield, Layout, Manifest};
+use swarmedge_core::ids::{Digest, DownloadId, Guid, Handle, PieceIndex, VersionId};
+use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, KeptReceipt, ObjectRef, Save, StoreError};
+use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::records::{SignedCheckpoint, UsageRecord};
+use swarmedge_ground::disk::{Disk, OsDisk};
+use swarmedge_ground::keys::Key;
+use version::{Version, lock};
+
+/// What the store's thread waits for.
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    /// Pieces that are saved sooner than this after the last sync wait for each other: a sync costs the same for many.
+    gather: Duration,
+    /// What named peers and was deleted is unreadable so much later (see `veil.rs`), and when the store is closed.
+    shred: Duration,
+}
+
+const WAITS: Waits = Waits { gather: Duration::from_millis(20), shred: Duration::from_mins(1) };
+
+/// Why a state directory could not be opened. Its text says what to do.
+#[derive(Debug)]
+pub enum Error {
+    /// Another client uses it.
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// Its process, if it has said so.
+        pid: Option<u32>,
+    },
+    /// The journal is damaged, or no journal of this program.
+    Unreadable {
+        /// The journal's file.
+        file: PathBuf,
+        /// What was found.
+        why: String,
+    },
+    /// The file system refuses.
+    Io {
+        /// What could not be used.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse { dir, pid: Some(pid) } => {
+                write!(f, "state directory {} is in use by the client with process id {pid}", dir.display())
+            }
+            Self::InUse { dir, pid: None } => write!(f, "state directory {} is in use", dir.display()),
+            Self::Unreadable { file, why } => write!(
+                f,
+                "{} is not a readable client state ({why}): move it away to start afresh; finished files stay, what \
+                 unfinished downloads have is fetched again",
+                file.display()
+            ),
+            Self::Io { path, error } => write!(f, "cannot use {}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What an opened store knows from earlier runs.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Downloads and which of their pieces are journalled (no piece of 0 where the manifest is not known yet).
+    pub downloads: Vec<(DownloadRecord, Bitfield)>,
+    /// Bytes of journalled pieces by source, for each download that fetched them.
+    pub sources: Sources,
+    /// Usage records without acknowledgement.
+    pub usage: Vec<UsageRecord>,
+    /// Receipts that no usage record holds.
+    pub receipts: Vec<KeptReceipt>,
+    /// Versions that are kept for sharing.
+    pub cached: Vec<(VersionId, Layout, Bitfield)>,
+    /// The newest checkpoint of its logs.
+    pub checkpoint: Option<Box<SignedCheckpoint>>,
+    /// The GUID under which all is kept.
+    pub owner: Option<Guid>,
+    /// The user's choice, if ever made.
+    pub uploads: Option<bool>,
+}
+
+/// The store. Clones share it; when the last is dropped, what was saved is finished and the directory unlocked.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Owner>);
+
+#[derive(Debug)]
+struct Owner {
+    shared: Arc<Shared>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What the store's threads share.
+#[derive(Debug)]
+struct Shared {
+    disk: Arc<dyn Disk>,
+    pieces_dir: PathBuf,
+    journal: Journal,
+    versions: Mutex<BTreeMap<VersionId, Arc<Version>>>,
+    books: Mutex<Books>,
+    queue: Arc<writer::Queue>,
+    /// A finished file may get a second name instead of a copy.
+    links: AtomicBool,
+    lost: Hook<Loss>,
+    not_placed: Hook<(Handle, String)>,
+    buffers: Buffers,
+    waits: Waits,
+    _lock: Option<DirLock>,
+}
+
+impl Shared {
+    fn new_version(&self, manifest: &Arc<Manifest>, have: Option<Bitfield>, lent: bool) -> Version {
+        let have = have.unwrap_or_else(|| Bitfield::empty(manifest.layout().pieces()));
+        Version::new(Arc::clone(&self.disk), &self.pieces_dir, Arc::clone(manifest), have, lent)
+    }
+}
+
+/// Whether the bytes that stand at a place, hashed now, are a version of an object that is known here. Blocks the
+/// thread.
+pub type PutThere = Arc<dyn Fn(&ObjectRef, &Path) -> io::Result<bool> + Send + Sync>;
+
+/// What was found out to be damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// A version.
+    pub version: VersionId,
+    /// The pieces of it that are still there; no piece of 0 if it is gone.
+    pub left: Bitfield,
+    /// Bytes of these by source, for each download that fetched them.
+    pub sources: Sources,
+}
+
+/// Who is told of something.
+struct Hook<T>(OnceLock<Box<dyn Fn(T) + Send + Sync>>);
+
+impl<T> Hook<T> {
+    fn set(&self, tell: impl Fn(T) + Send + Sync + 'static) {
+        drop(self.0.set(Box::new(tell)));
+    }
+
+    fn tell(&self, what: T) {
+        if let Some(tell) = self.0.get() {
+            tell(what);
+        }
+    }
+}
+
+impl<T> Default for Hook<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T> fmt::Debug for Hook<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+/// What decides which versions are kept. Follows the journal.
+#[derive(Debug, Default)]
+struct Books {
+    downloads: BTreeMap<Handle, DownloadRecord>,
+    cached: BTreeSet<VersionId>,
+}
+
+impl Books {
+    /// Whether anything keeps a version.
+    fn keeps(&self, version: VersionId) -> bool {
+        self.cached.contains(&version)
+            || self.downloads.values().any(|d| {
+                d.state != DownloadState::Completed && d.granted.as_ref().is_some_and(|g| g.version == version)
+            })
+    }
+}
+
+/// The store's class of an I/O error.
+fn store_error(e: &io::Error) -> StoreError {
+    if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        StoreError::NoSpace
+    } else {
+        StoreError::Io
+    }
+}
+
+impl Store {
+    /// Opens a state directory, made if it is not there, and locks it.
+    pub fn open(dir: &Path) -> Result<(Self, Restored), Error> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |error| Error::Io { path, error }
+        };
+        std::fs::create_dir_all(dir).map_err(io(dir))?;
+        let lock_path = dir.join("client.lock");
+        let lock = DirLock::take(&lock_path).map_err(|e| match e {
+            LockError::Held(pid) => Error::InUse { dir: dir.to_owned(), pid },
+            LockError::Io(error) => Error::Io { path: lock_path, error },
+        })?;
+        Self::open_on(Arc::new(OsDisk), dir, WAITS, Some(lock))
+    }
+
+    fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        waits: Waits,
+        lock: Option<DirLock>,
+    ) -> Result<(Self, Restored), Error> {
+        let file = dir.join("state.redb");
+        let (journal, loaded) = Journal::open(Arc::clone(&disk), &file).map_err(|e| {
+            // the file system's own refusals have a number; what redb and we say of the file's content has none
+            match e.raw_os_error() {
+                Some(_) => Error::Io { path: file, error: e },
+                None => Error::Unreadable { file, why: e.to_string() },
+            }
+        })?;
+        let pieces_dir = dir.join("pieces");
+        let names = disk.list(&pieces_dir).and_then(|names| disk.sync_dir(dir).map(|()| names));
+        let names = names.map_err(|error| Error::Io { path: pieces_dir.clone(), error })?;
+        let (shared, restored) = restore::restore(disk, pieces_dir, journal, loaded, &names, lock)?;
+        let shared = Arc::new(Shared { waits, ..shared });
+        let thread = Arc::clone(&shared);
+        let writer = std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || writer::run(&thread))
+            .map_err(|error| Error::Io { path: dir.to_owned(), error })?;
+        Ok((Self(Arc::new(Owner { shared, writer: Some(writer) })), restored))
+    }
+
+    /// Writes durably on the store's own thread; `done` is called there, once, in the order of the calls. With too much
+    /// waiting already it is called at once with [`StoreError::Io`].
+    pub fn save(&self, save: Save, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
+        self.0.shared.queue.push(writer::Job { what: writer::What::Save(Box::new(save)), done: Box::new(done) });
+    }
+
+    /// Keeps a manifest. It becomes durable with the next `save`, so never after something that needs it.
+    pub fn put_manifest(&self, manifest: Manifest) -> Arc<Manifest> {
+        let shared = &self.0.shared;
+        let id = manifest.version();
+        if let Some(known) = self.manifest(id) {
+            return known;
+        }
+        shared.journal.later(Change::Manifest { version: id, bytes: manifest.to_bytes() });
+        let manifest = Arc::new(manifest);
+        let new = || Arc::new(shared.new_version(&manifest, None, false));
+        let version = Arc::clone(lock(&shared.versions).entry(id).or_insert_with(new));
+        Arc::clone(&version.manifest)
+    }
+
+    /// The manifest of a version that is known here.
+    #[must_use]
+    pub fn manifest(&self, version: VersionId) -> Option<Arc<Manifest>> {
+        self.version(version).map(|v| Arc::clone(&v.manifest))
+    }
+
+    /// The journalled pieces of a version that is known here.
+    #[must_use]
+    pub fn have(&self, version: VersionId) -> Option<Bitfield> {
+        self.version(version).map(|v| v.have().clone())
+    }
+
+    /// The versions that are kept for sharing, each with its journalled pieces.
+    #[must_use]
+    pub fn cached(&self) -> Vec<(Arc<Manifest>, Bitfield)> {
+        let cached = lock(&self.0.shared.books).cached.clone();
+        let versions = cached.into_iter().filter_map(|id| self.version(id));
+        versions.map(|v| (Arc::clone(&v.manifest), v.have().clone())).collect()
+    }
+
+    /// Keeps the private key K_d of a download; becomes durable with the next `save`.
+    pub fn put_key(&self, download: DownloadId, key: &Key) {
+        self.0.shared.journal.later(Change::Key { download, bytes: key.to_seed().to_vec() });
+    }
+
+    /// The private key of a download.
+    pub fn key(&self, download: DownloadId) -> Result<Option<Key>, StoreError> {
+        let bytes = self.0.shared.journal.key(download).map_err(|e| store_error(&e))?;
+        Ok(bytes.and_then(|b| b.try_into().ok()).map(Key::from_seed))
+    }
+
+    /// Reads blocks of a journalled piece. Never wrong ones: what is damaged is lost (see [`Store::on_lost`]). Blocks
+    /// the thread: call it on the blocking pool.
+    pub fn read_blocks(&self, id: VersionId, piece: PieceIndex, blocks: Range<u32>) -> Result<Bytes, StoreError> {
+        let shared = &self.0.shared;
+        let version = self.version(id).ok_or(StoreError::Io)?;
+        #[cfg(feature = "lies")]
+        if let Some(data) = instead(&version, piece, blocks.clone()) {
+            return Ok(data);
+        }
+        match check::read(shared, &version, piece, blocks) {
+            Ok(data) => Ok(shared.buffers.lend(data)),
+            Err(Failure::Damaged(damage)) => {
+                shared.queue.lose(version, damage, || ());
+                Err(StoreError::Io)
+            }
+            Err(Failure::Io(e)) => Err(store_error(&e)),
+            Err(Failure::Taken) => Err(StoreError::Taken),
+        }
+    }
+
+    /// Makes sure of what an earlier start has journalled of a version, soon and beside everything else.
+    pub fn check_soon(&self, id: VersionId) {
+        if let Some(version) = self.version(id) {
+            check::check_soon(&self.0.shared, &version);
+        }
+    }
+
+    /// Looks at what stands at a place. It keeps no store open that is about to close.
+    #[must_use]
+    pub fn put_there(&self) -> PutThere {
+        let shared = Arc::downgrade(&self.0.shared);
+        Arc::new(move |object, place| {
+            let shared = shared.upgrade().ok_or(io::ErrorKind::Interrupted)?;
+            Ok(check::version_at(&shared, object, place)?.is_some())
+        })
+    }
+
+    /// `tell` is called, on the store's thread, when something of a version is lost because somebody else has changed
+    /// its file, before any save that fails of it is answered. Set once.
+    pub fn on_lost(&self, tell: impl Fn(Loss) + Send + Sync + 'static) {
+        self.0.shared.lost.set(tell);
+    }
+
+    /// `tell` is called with the reason when a download's file cannot be put in its place, before its save is answered.
+    /// Set once.
+    pub fn on_not_placed(&self, tell: impl Fn((Handle, String)) + Send + Sync + 'static) {
+        self.0.shared.not_placed.set(tell);
+    }
+
+    /// Whether finished files share their bytes with the store's where the file system can (the default), or are
+    /// copies.
+    pub fn set_links(&self, on: bool) {
+        self.0.shared.links.store(on, Ordering::Relaxed);
+    }
+
+    /// The leaf hashes of a journalled piece. Blocks the thread: call it on the blocking pool.
+    pub fn leaves(&self, version: VersionId, piece: PieceIndex) -> Result<Vec<Digest>, StoreError> {
+        let leaves = self.0.shared.journal.leaves(version, piece).map_err(|e| store_error(&e))?;
+        leaves.ok_or(StoreError::Io)
+    }
+
+    /// Whether the leaf hashes of a piece are at hand, so that a peer need not send them.
+    #[must_use]
+    pub fn has_leaves(&self, version: VersionId, piece: PieceIndex) -> bool {
+        self.version(version).is_some_and(|v| v.piece(piece).is_none_or(|p| p.has_leaves()))
+    }
+
+    fn version(&self, id: VersionId) -> Option<Arc<Version>> {
+        lock(&self.0.shared.versions).get(&id).cloned()
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        if let Some(writer) = self.writer.take()
+            && writer.thread().id() != std::thread::current().id()
+        {
+            // a panic of the writer has been reported by its thread
+            drop(writer.join());
+        }
+    }
+}
+
+/// Reads the bytes that a test has put in the place of a version's own: a store never reads a wrong byte by itself.
+#[cfg(feature = "lies")]
+fn instead(version: &Version, piece: PieceIndex, blocks: Range<u32>) -> Option<Bytes> {
+    let file = version.path().parent()?.with_file_name("instead").join(version.path().file_name()?);
+    let range = version.manifest.layout().block_range(piece, blocks);
+    let mut data = vec![0; usize::try_from(range.end - range.start).ok()?];
+    std::os::unix::fs::FileExt::read_exact_at(&std::fs::File::open(file).ok()?, &mut data, range.start).ok()?;
+    Some(data.into())
+}

@@ -1,0 +1,218 @@
+//! Puts a finished file where the user wants it: as a second name of the data file where the file system can, else as
+//! a copy. From then on the data file is *lent*: the user may change it, so its bytes are hashed anew before they are
+//! served, once while its stamp shows that nobody has changed it. The store never writes to a lent file.
+//!
+//! What stands at the user's place is only replaced on demand, or where it is what an earlier download of the object
+//! has put there. A device, a FIFO, a socket and a directory never are. On demand a symbolic link is written through:
+//! what it points to is replaced, as curl and wget do.
+
+use super::change::Change;
+use super::check::{Failure, check, holds, version_at};
+use super::version::{Version, lock};
+use super::writer::{Done, Job, What};
+use super::{Shared, store_error};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use swarmedge_core::ids::{Handle, VersionId};
+use swarmedge_core::role::client::io::{DownloadRecord, StoreError};
+use swarmedge_ground::disk::Kind;
+
+/// Runs something that may take a while on a thread of its own. The store's thread outlives it.
+pub(super) fn beside_the_writer(
+    shared: &Arc<Shared>,
+    name: &str,
+    work: impl FnOnce(&Arc<Shared>) + Send + 'static,
+) -> io::Result<()> {
+    shared.queue.beside(true);
+    let on = Arc::clone(shared);
+    let run = move || {
+        work(&on);
+        // when the last of them has ended nothing but the store's owner may keep the directory locked
+        let queue = Arc::clone(&on.queue);
+        drop(on);
+        queue.beside(false);
+    };
+    let started = std::thread::Builder::new().name(name.into()).spawn(run);
+    started.map(drop).inspect_err(|_| shared.queue.beside(false))
+}
+
+/// Places a finished file.
+pub(super) fn place(shared: &Arc<Shared>, handle: Handle, id: VersionId, done: Done) {
+    let slot = Arc::new(Mutex::new(Some(done)));
+    let answer = Arc::clone(&slot);
+    let work = move |on: &Arc<Shared>| {
+        let Some(done) = lock(&answer).take() else { return };
+        let known = lock(&on.books).downloads.get(&handle).cloned().zip(lock(&on.versions).get(&id).cloned());
+        let Some((download, version)) = known else { return done(Err(StoreError::Io)) };
+        match put(on, &download, &version) {
+            Ok(()) => on.queue.push(Job { what: What::Placed(id), done }),
+            Err(Failure::Damaged(damage)) => on.queue.lose(version, damage, || done(Err(StoreError::Io))),
+            Err(Failure::Taken) => {
+                on.not_placed.tell((handle, download.output));
+                done(Err(StoreError::Taken));
+            }
+            Err(Failure::Io(e)) => {
+                tracing::warn!(output = download.output, error = %e, "a finished file cannot be put in its place");
+                let why = format!("cannot put {} in place: {}", download.output, swarmedge_ground::error::reason(&e));
+                on.not_placed.tell((handle, why));
+                done(Err(store_error(&e)));
+            }
+        }
+    };
+    if let Err(e) = beside_the_writer(shared, "store-place", work)
+        && let Some(done) = lock(&slot).take()
+    {
+        done(Err(store_error(&e)));
+    }
+}
+
+/// A name beside a file that nobody can foresee, for what is to become that file. It is legal where the file's own name
+/// is: no longer than that, but for short ones, and of the same characters.
+pub fn beside(file: &Path) -> io::Result<PathBuf> {
+    /// Names up to so many bytes are given more.
+    const SHORT: usize = 32;
+    let name = file.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
+    let mut nonce = [0; 6];
+    getrandom::fill(&mut nonce)?;
+    let extra = format!(".{}", data_encoding::HEXLOWER.encode(&nonce));
+    let mut kept = if name.len() <= SHORT { name.len() } else { name.len() - extra.len() - 1 };
+    while !name.is_char_boundary(kept) {
+        kept -= 1;
+    }
+    Ok(file.with_file_name(format!(".{}{extra}", &name[..kept])))
+}
+
+fn dir_of(file: &Path) -> &Path {
+    file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What stands where a file is to go.
+enum Standing {
+    Nothing,
+    /// The file itself, put there before.
+    Itself,
+    /// What may be replaced.
+    Older,
+}
+
+fn put(shared: &Shared, download: &DownloadRecord, version: &Version) -> Result<(), Failure> {
+    if !version.have().is_full() {
+        return Err(Failure::Io(io::Error::other("not every piece is journalled")));
+    }
+    check(shared, version)?;
+    // an empty version has had no piece that would have made its file
+    version.look()?;
+    if download.output.is_empty() {
+        return Ok(());
+    }
+    let output = Path::new(&download.output);
+    let output = if download.replace { shared.disk.follow(output).map_err(Failure::Io)? } else { output.to_owned() };
+    let replace = match standing(shared, download, version, &output)? {
+        // perhaps not durably
+        Standing::Itself => return shared.disk.sync_dir(dir_of(&output)).map_err(Failure::Io),
+        Standing::Nothing => false,
+        Standing::Older => true,
+    };
+    let part = beside(&output).map_err(Failure::Io)?;
+    let made = make(shared, version, &part).and_then(|()| {
+        let renamed = if replace { shared.disk.rename(&part, &output) } else { shared.disk.rename_new(&part, &output) };
+        match renamed {
+            // made meanwhile; perhaps the same file, by a copy of this client
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                let itself = standing(shared, download, version, &output).map(|s| matches!(s, Standing::Itself))?;
+                drop(shared.disk.remove(&part));
+                if itself { Ok(()) } else { Err(Failure::Taken) }
+            }
+            Err(e) if e.kind() == io::ErrorKind::IsADirectory => Err(Failure::Taken),
+            Err(e) => Err(Failure::Io(e)),
+            Ok(()) => shared.disk.sync_dir(dir_of(&output)).map_err(Failure::Io),
+        }
+    });
+    if made.is_err() {
+        drop(shared.disk.remove(&part));
+    }
+    shared.journal.later(Change::Part { path: bytes_of(&part), there: false });
+    made
+}
+
+fn standing(shared: &Shared, download: &DownloadRecord, version: &Version, output: &Path) -> Result<Standing, Failure> {
+    let there = match shared.disk.stamp(output) {
+        Ok(there) => there,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Standing::Nothing),
+        Err(e) => return Err(Failure::Io(e)),
+    };
+    if there.file == version.file()?.stamp()?.file {
+        return Ok(Standing::Itself);
+    }
+    match there.kind {
+        Kind::File if download.replace => Ok(Standing::Older),
+        Kind::File | Kind::Link => match version_at(shared, &download.object, output).map_err(Failure::Io)? {
+            Some(id) if id == version.manifest.version() => Ok(Standing::Itself),
+            Some(_) if there.kind == Kind::File && shared.disk.stamp(output).is_ok_and(|now| now == there) => {
+                Ok(Standing::Older)
+            }
+            _ => Err(Failure::Taken),
+        },
+        Kind::Directory | Kind::Special => Err(Failure::Taken),
+    }
+}
+
+/// Makes a file beside the user's place. The journal names it first: what a crash leaves of it goes at the next start.
+fn make(shared: &Shared, version: &Version, part: &Path) -> Result<(), Failure> {
+    // a file with two names of the user's would let a change of one of them change the other
+    let links = shared.links.load(Ordering::Relaxed) && version.file()?.stamp()?.names == 1;
+    if links && link(shared, version, part)? {
+        return Ok(());
+    }
+    shared.journal.commit(&[announced(part)]).map_err(Failure::Io)?;
+    shared.disk.copy(version.path(), part).map_err(Failure::Io)?;
+    let is_right = version.is_sure()? || holds(shared, part, &version.manifest).map_err(Failure::Io)?;
+    if is_right { Ok(()) } else { Err(changed()) }
+}
+
+/// The next try finds out what has become of it.
+fn changed() -> Failure {
+    Failure::Io(io::Error::other("somebody else writes to the data file"))
+}
+
+/// `false`: the file system cannot, nothing has changed.
+fn link(shared: &Shared, version: &Version, part: &Path) -> Result<bool, Failure> {
+    let (id, file) = (version.manifest.version(), version.file()?);
+    if let Err(error) = version.age() {
+        tracing::debug!(%error, "the time of a file cannot be set: it is copied");
+        return Ok(false);
+    }
+    let before = file.stamp()?;
+    if !version.is_sure()? {
+        return Err(changed());
+    }
+    // first the journal: after a crash the file counts as lent even if the user has it and nothing else was written
+    shared.journal.commit(&[announced(part), Change::Lent(id)]).map_err(Failure::Io)?;
+    version.set_lent(true);
+    if let Err(error) = shared.disk.link(version.path(), part) {
+        tracing::debug!(%error, "no second name for a finished file: it is copied");
+        shared.journal.commit(&[Change::Unlent(id)]).map_err(Failure::Io)?;
+        version.set_lent(false);
+        return Ok(false);
+    }
+    let now = shared.disk.stamp(part).map_err(Failure::Io)?;
+    if now.is_same_content(&before) { Ok(true) } else { Err(changed()) }
+}
+
+/// What a name in somebody's directory is written to the journal for.
+fn announced(part: &Path) -> Change {
+    Change::Part { path: bytes_of(part), there: true }
+}
+
+fn bytes_of(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().to_vec()
+}
+
+/// A path as the journal has it.
+pub(super) fn path_of(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}

@@ -1,0 +1,154 @@
+//! A store as an earlier start has left it.
+
+use super::buffers::Buffers;
+use super::change::Change;
+use super::journal::{Journal, Loaded, PieceRow, add_sources};
+use super::lock::DirLock;
+use super::place::path_of;
+use super::version::Version;
+use super::{Books, Error, Hook, Restored, Shared, WAITS};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use swarmedge_core::content::{Bitfield, Manifest};
+use swarmedge_core::ids::VersionId;
+use swarmedge_core::role::client::io::DownloadState;
+use swarmedge_core::wire::Wire as _;
+use swarmedge_ground::disk::{Disk, Kind};
+
+/// What is put together.
+struct Restoring {
+    disk: Arc<dyn Disk>,
+    pieces_dir: PathBuf,
+    books: Books,
+    versions: BTreeMap<VersionId, Arc<Version>>,
+    restored: Restored,
+    /// What the journal is to forget.
+    drops: Vec<Change>,
+}
+
+fn failed(path: &Path, error: io::Error) -> Error {
+    Error::Io { path: path.to_owned(), error }
+}
+
+/// Puts together what was loaded, and clears away what nothing keeps.
+pub(super) fn restore(
+    disk: Arc<dyn Disk>,
+    pieces_dir: PathBuf,
+    journal: Journal,
+    loaded: Loaded,
+    names: &[PathBuf],
+    lock: Option<DirLock>,
+) -> Result<(Shared, Restored), Error> {
+    let Loaded { downloads, mut pieces, manifests, usage, receipts, cached, lent, parts, checkpoint, owner, uploads } =
+        loaded;
+    let books = Books {
+        downloads: downloads.into_iter().map(|d| (d.handle, d)).collect(),
+        cached: cached.into_keys().collect(),
+    };
+    let restored = Restored { usage, receipts, checkpoint, owner, uploads, ..Restored::default() };
+    let mut r = Restoring { disk, pieces_dir, books, versions: BTreeMap::new(), restored, drops: Vec::new() };
+    for (id, manifest) in manifests {
+        r.version(manifest, &pieces.remove(&id).unwrap_or_default(), lent.contains(&id))?;
+    }
+    // rows whose manifest is gone can mean nothing
+    r.drops.extend(pieces.keys().map(|id| Change::DropVersion(*id)));
+    parts.into_iter().for_each(|part| r.part(part));
+    if !r.drops.is_empty() {
+        journal.commit(&r.drops).map_err(|e| failed(&r.pieces_dir, e))?;
+    }
+    for name in names {
+        if !r.versions.values().any(|v| v.path() == name) {
+            r.disk.remove(name).map_err(|e| failed(name, e))?;
+        }
+    }
+    r.tell();
+    let Restoring { disk, pieces_dir, books, versions, restored, drops: _ } = r;
+    let shared = Shared {
+        disk,
+        pieces_dir,
+        journal,
+        versions: Mutex::new(versions),
+        books: Mutex::new(books),
+        queue: Arc::default(),
+        links: AtomicBool::new(true),
+        lost: Hook::default(),
+        not_placed: Hook::default(),
+        buffers: Buffers::default(),
+        waits: WAITS,
+        _lock: lock,
+    };
+    Ok((shared, restored))
+}
+
+impl Restoring {
+    /// A version with its journalled pieces. If its file is not there, or not whole, they mean nothing.
+    fn version(&mut self, manifest: Arc<Manifest>, rows: &[PieceRow], lent: bool) -> Result<(), Error> {
+        let id = manifest.version();
+        let path = self.pieces_dir.join(id.to_string());
+        let is_whole = self.disk.stamp(&path).is_ok_and(|s| s.kind == Kind::File && s.len == manifest.layout().size());
+        let gone = !is_whole && !rows.is_empty();
+        if gone {
+            tracing::warn!(file = %path.display(), "a data file is gone or not whole; its pieces are fetched again");
+            // first: what comes in anew must never be written to what somebody else may have
+            self.disk.remove(&path).map_err(|e| failed(&path, e))?;
+            self.forget_finished(id);
+        }
+        let keeps = self.books.keeps(id);
+        if gone || !keeps {
+            self.drops.push(Change::DropVersion(id));
+        }
+        if !keeps {
+            return Ok(());
+        }
+        let mut have = Bitfield::empty(manifest.layout().pieces());
+        if gone {
+            self.drops.push(Change::Manifest { version: id, bytes: manifest.to_bytes() });
+        } else {
+            for row in rows {
+                have.insert(row.0);
+                add_sources(&mut self.restored.sources, row);
+            }
+        }
+        let version = Version::new(Arc::clone(&self.disk), &self.pieces_dir, manifest, have, lent && !gone);
+        self.versions.insert(id, Arc::new(version));
+        Ok(())
+    }
+
+    /// What a version was finished for is the user's alone.
+    fn forget_finished(&mut self, version: VersionId) {
+        if self.books.cached.remove(&version) {
+            self.drops.push(Change::Uncached(version));
+        }
+        let drops = &mut self.drops;
+        self.books.downloads.retain(|handle, d| {
+            let granted = d.granted.as_ref().filter(|g| g.version == version && d.state == DownloadState::Completed);
+            let Some(granted) = granted else { return true };
+            drops.extend([Change::DropDownload(*handle), Change::DropKey(granted.download)]);
+            false
+        });
+    }
+
+    /// What a crash has left in somebody's directory goes.
+    fn part(&mut self, path: Vec<u8>) {
+        if let Err(error) = self.disk.remove(path_of(&path)) {
+            tracing::warn!(file = %path_of(&path).display(), %error, "what a crash has left cannot be deleted");
+        }
+        self.drops.push(Change::Part { path, there: false });
+    }
+
+    fn tell(&mut self) {
+        let have = |id| self.versions.get(&id).map(|v| v.have().clone());
+        for d in self.books.downloads.values() {
+            let known = d.granted.as_ref().and_then(|g| have(g.version));
+            self.restored.downloads.push((d.clone(), known.unwrap_or_else(|| Bitfield::empty(0))));
+        }
+        for id in &self.books.cached {
+            if let Some(v) = self.versions.get(id) {
+                self.restored.cached.push((*id, v.manifest.layout(), v.have().clone()));
+            }
+        }
+    }
+}

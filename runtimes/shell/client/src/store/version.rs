@@ -1,0 +1,328 @@
+//! One version's data file and what is known of its pieces while they come in.
+
+use super::store_error;
+use super::trust::{Trust, gone, is_gone};
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use swarmedge_core::content::{Bitfield, Manifest, merkle};
+use swarmedge_core::ids::{Digest, PieceIndex};
+use swarmedge_core::limits::BLOCK_LEN;
+use swarmedge_core::role::client::io::FetchEnd;
+use swarmedge_ground::disk::{Disk, DiskFile};
+
+pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A version as the store has it.
+#[derive(Debug)]
+pub(crate) struct Version {
+    pub(crate) manifest: Arc<Manifest>,
+    path: PathBuf,
+    disk: Arc<dyn Disk>,
+    file: OnceLock<Arc<dyn DiskFile>>,
+    opening: Mutex<()>,
+    /// The file's name may not be durable yet.
+    unnamed: AtomicBool,
+    /// A sync has failed: what was written before it may be lost although later syncs succeed (the kernel marks such
+    /// pages clean). From then on a piece is written once more before its sync.
+    tainted: AtomicBool,
+    /// What is known of the file's bytes. Held while they are written: a file system takes one write at a time into a
+    /// file, and those that wait for it there spin.
+    trust: Mutex<Trust>,
+    /// Journalled pieces.
+    have: Mutex<Bitfield>,
+    /// Pieces of which something has come in and that are not journalled.
+    open: Mutex<BTreeMap<PieceIndex, Arc<Piece>>>,
+    /// The user has, or may have, a name for the data file.
+    lent: AtomicBool,
+    /// Held while all of it is made sure of: once is enough.
+    pub(super) checking: Mutex<()>,
+}
+
+/// A piece that is coming in.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) index: PieceIndex,
+    blocks: u32,
+    state: Mutex<PieceState>,
+}
+
+#[derive(Debug)]
+struct PieceState {
+    /// The leaf hashes, checked against the root, once known.
+    expected: Option<Vec<Digest>>,
+    /// The hash of each block that is in the file. With `expected` known, none that differs from it.
+    got: Vec<Option<Digest>>,
+    /// When the first of these came (see [`Trust`]).
+    since: Option<u64>,
+    /// Whole, and being journalled: nothing may be written to it any more. If the journal cannot be written it stays
+    /// so, and may be saved again.
+    sealed: bool,
+}
+
+/// What stands in the way of journalling a piece.
+#[derive(Debug)]
+pub(crate) enum NotWhole {
+    /// A block is missing or was never checked.
+    Unverified,
+    /// What was checked is not in the file any more: somebody else has written to it.
+    Damaged,
+    /// The file is not the one that was written, or has another length.
+    Gone,
+    /// The disk.
+    Io(io::Error),
+}
+
+impl Version {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, manifest: Arc<Manifest>, have: Bitfield, lent: bool) -> Self {
+        Self {
+            path: dir.join(manifest.version().to_string()),
+            manifest,
+            disk,
+            file: OnceLock::new(),
+            opening: Mutex::new(()),
+            unnamed: AtomicBool::new(false),
+            tainted: AtomicBool::new(false),
+            trust: Mutex::new(Trust::new(have.len())),
+            have: Mutex::new(have),
+            open: Mutex::new(BTreeMap::new()),
+            lent: AtomicBool::new(lent),
+            checking: Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn is_lent(&self) -> bool {
+        self.lent.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_lent(&self, lent: bool) {
+        self.lent.store(lent, Ordering::Relaxed);
+    }
+
+    pub(super) fn trust(&self) -> MutexGuard<'_, Trust> {
+        lock(&self.trust)
+    }
+
+    pub(super) fn is_tainted(&self) -> bool {
+        self.tainted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.manifest.layout().size()
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn have(&self) -> MutexGuard<'_, Bitfield> {
+        lock(&self.have)
+    }
+
+    /// The data file, opened (and made, sparse, at full size) at first use. One with journalled pieces is never
+    /// lengthened.
+    pub(crate) fn file(&self) -> io::Result<&Arc<dyn DiskFile>> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let _one = lock(&self.opening);
+        if self.file.get().is_none() {
+            // a user who may only read takes that away from us too
+            let is_theirs = |e: &io::Error| self.is_lent() && e.kind() == io::ErrorKind::PermissionDenied;
+            let file = self.disk.open(&self.path).map_err(|e| if is_theirs(&e) { gone() } else { e })?;
+            if file.len()? != self.size() {
+                if self.is_lent() || !self.have().is_empty() {
+                    return Err(gone());
+                }
+                file.set_len(self.size())?;
+                self.unnamed.store(true, Ordering::Relaxed);
+            }
+            // nobody else sets it: `opening` is held
+            drop(self.file.set(file));
+        }
+        self.file.get().ok_or_else(|| io::Error::other("the data file was not opened"))
+    }
+
+    /// Reads journalled blocks, whatever they are now.
+    pub(crate) fn read(&self, piece: PieceIndex, blocks: Range<u32>, mut buffer: Vec<u8>) -> io::Result<Vec<u8>> {
+        if !self.have().contains(piece) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let range = self.manifest.layout().block_range(piece, blocks);
+        let len = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
+        buffer.resize(len, 0);
+        self.file()?.read_at(&mut buffer, range.start)?;
+        Ok(buffer)
+    }
+
+    /// The piece as it comes in; `None` if it is journalled.
+    pub(crate) fn piece(&self, index: PieceIndex) -> Option<Arc<Piece>> {
+        let mut open = lock(&self.open);
+        if self.have().contains(index) {
+            return None;
+        }
+        let piece = open.entry(index).or_insert_with(|| {
+            let blocks = self.manifest.layout().blocks(index);
+            let state = PieceState { expected: None, got: vec![None; blocks as usize], since: None, sealed: false };
+            Arc::new(Piece { index, blocks, state: Mutex::new(state) })
+        });
+        Some(Arc::clone(piece))
+    }
+
+    /// The hashes of what a job carries, checked as far as leaf hashes are known, and its bytes written. Blocks
+    /// before a bad one are kept.
+    pub(crate) fn write(&self, piece: &Piece, first: u32, data: &[u8]) -> Result<(), FetchEnd> {
+        let hashes = merkle::leaves(data);
+        let mut state = lock(&piece.state);
+        let at = first as usize;
+        let good = match state.expected.as_deref().and_then(|e| e.get(at..at + hashes.len())) {
+            Some(expected) => hashes.iter().zip(expected).take_while(|(h, e)| h == e).count(),
+            None => hashes.len(),
+        };
+        if !state.sealed && good > 0 {
+            let bytes = data.len().min(good * BLOCK_LEN as usize);
+            let range = self.manifest.layout().block_range(piece.index, first..piece.blocks);
+            let epoch = self.write_at(&data[..bytes], range.start);
+            state.since.get_or_insert(epoch.map_err(|e| write_failed(&e))?);
+            let blocks = first..piece.blocks;
+            for (slot, hash) in state.got[blocks.start as usize..].iter_mut().zip(&hashes[..good]) {
+                *slot = Some(*hash);
+            }
+        }
+        match u32::try_from(good) {
+            Ok(n) if good < hashes.len() => Err(FetchEnd::BadBlock { block: first + n }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Syncs the data file, its name too if it is new.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let result = self.file().and_then(|f| f.sync()).and_then(|()| {
+            if self.unnamed.load(Ordering::Relaxed) {
+                self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
+                self.unnamed.store(false, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        if result.is_err() {
+            self.tainted.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Ends writing to a piece that is to be journalled, and returns its leaf hashes. Refused unless every block of
+    /// it was verified.
+    pub(crate) fn seal(&self, index: PieceIndex) -> Result<Vec<Digest>, NotWhole> {
+        let piece = lock(&self.open).get(&index).cloned().ok_or(NotWhole::Unverified)?;
+        let mut state = lock(&piece.state);
+        let expected = state.expected.clone().ok_or(NotWhole::Unverified)?;
+        if state.got.iter().zip(&expected).any(|(got, e)| got.as_ref() != Some(e)) {
+            return Err(NotWhole::Unverified);
+        }
+        let epoch = self.look()?;
+        if self.is_tainted() || state.since != Some(epoch) {
+            state.since = Some(self.read_again(index, &expected, epoch)?);
+        }
+        state.sealed = true;
+        Ok(expected)
+    }
+
+    /// Hashes a piece as it is in the file; writes it once more where that is called for (see `tainted`).
+    fn read_again(&self, index: PieceIndex, leaves: &[Digest], epoch: u64) -> Result<u64, NotWhole> {
+        let range = self.manifest.layout().piece_range(index);
+        let mut buffer = vec![0; self.manifest.layout().piece_size(index) as usize];
+        self.file()?.read_at(&mut buffer, range.start)?;
+        if merkle::leaves(&buffer) != leaves {
+            return Err(NotWhole::Damaged);
+        }
+        if self.is_tainted() { Ok(self.write_at(&buffer, range.start)?) } else { Ok(epoch) }
+    }
+
+    /// Journalled.
+    pub(crate) fn done(&self, index: PieceIndex) {
+        let mut open = lock(&self.open);
+        self.have().insert(index);
+        if let Some(since) = open.remove(&index).and_then(|piece| lock(&piece.state).since) {
+            self.trust().was_hashed(index, since);
+        }
+    }
+
+    /// No longer journalled.
+    pub(crate) fn forget(&self, pieces: &[PieceIndex]) {
+        for piece in pieces {
+            self.have().remove(*piece);
+            self.lost(*piece);
+        }
+    }
+
+    /// Not durable: it must come in again.
+    pub(crate) fn lost(&self, index: PieceIndex) {
+        lock(&self.open).remove(&index);
+    }
+}
+
+/// How a transfer ends whose bytes cannot be written. A file that is gone is replaced by another one.
+fn write_failed(e: &io::Error) -> FetchEnd {
+    if is_gone(e) { FetchEnd::Broken } else { FetchEnd::Store(store_error(e)) }
+}
+
+impl From<io::Error> for NotWhole {
+    fn from(e: io::Error) -> Self {
+        if is_gone(&e) { Self::Gone } else { Self::Io(e) }
+    }
+}
+
+impl Piece {
+    /// Whether the leaf hashes are known.
+    pub(crate) fn has_leaves(&self) -> bool {
+        lock(&self.state).expected.is_some()
+    }
+
+    /// Takes over leaf hashes that make the piece's root. What came unchecked and differs from them is forgotten.
+    pub(crate) fn expect(&self, manifest: &Manifest, leaves: Vec<Digest>) -> Result<(), FetchEnd> {
+        let whole = leaves.len() == self.blocks as usize;
+        let made = whole.then(|| merkle::piece_root(&manifest.layout(), self.index, &leaves));
+        if made.is_none() || made != manifest.root(self.index) {
+            return Err(FetchEnd::BadBlock { block: 0 });
+        }
+        lock(&self.state).expect(leaves);
+        Ok(())
+    }
+
+    /// At the end of an unchecked transfer of blocks from `first`: if the whole piece is there, checks it against the
+    /// piece's root.
+    pub(crate) fn settle(&self, manifest: &Manifest, first: u32) -> Result<(), FetchEnd> {
+        let mut state = lock(&self.state);
+        if state.expected.is_some() {
+            return Ok(());
+        }
+        let Some(leaves) = state.got.iter().copied().collect::<Option<Vec<_>>>() else { return Ok(()) };
+        if Some(merkle::piece_root(&manifest.layout(), self.index, &leaves)) == manifest.root(self.index) {
+            state.expect(leaves);
+            return Ok(());
+        }
+        state.got.fill(None);
+        state.since = None;
+        Err(FetchEnd::BadBlock { block: first })
+    }
+}
+
+impl PieceState {
+    fn expect(&mut self, leaves: Vec<Digest>) {
+        for (got, leaf) in self.got.iter_mut().zip(&leaves) {
+            if got.is_some_and(|g| g != *leaf) {
+                *got = None;
+            }
+        }
+        self.expected = Some(leaves);
+    }
+}

@@ -1,0 +1,243 @@
+//! The CN's port: accepts clients, keeps links to DNs and the ledger, opens seals and signs.
+
+use super::geo::Geo;
+use super::withdrawn;
+use crate::config::CnConfig;
+use futures_lite::future::or;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use swarmedge_core::accounting::Trust;
+use swarmedge_core::ids::ConnId;
+use swarmedge_core::role::cn::{Cn, Config, Input, Metric, Output};
+use swarmedge_core::role::edge::io::Batch;
+use swarmedge_core::wire::control::ControlMsg;
+use swarmedge_core::wire::directory::DirectoryMsg;
+use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::records::ServerRole;
+use swarmedge_ground::config::OperatorConfig;
+use swarmedge_ground::drive::{Port, drive};
+use swarmedge_ground::error::Error;
+use swarmedge_ground::files::read;
+use swarmedge_ground::health::Health;
+use swarmedge_ground::host::{INBOX_MAX, Server, load_tls, send_clock, sockets::listen_tcp, unix_ms};
+use swarmedge_ground::http::{Origin, Signal};
+use swarmedge_ground::keys::{Key, load_cert, verify};
+use swarmedge_ground::link::{Accept, Cap, Event, Inlet, Links, accept, dial};
+use swarmedge_ground::mailbox::mailbox;
+use swarmedge_ground::ops;
+use swarmedge_ground::rt::Rt;
+use swarmedge_ground::seals::Seals;
+use swarmedge_ground::spool::{self, Saver, Spool};
+use swarmedge_ground::tls::client_config;
+
+/// Connections beside the sessions: handshakes, and those that are told to come back later.
+const SPARE_CONNECTIONS: usize = 1024;
+
+/// Opens a CN. It runs until `stop` is set and its clients have been sent elsewhere.
+pub fn open<R: Rt>(
+    rt: &R,
+    operator: &OperatorConfig,
+    cfg: &CnConfig,
+    stop: &Signal,
+    health: &Health,
+) -> Result<Server, Error> {
+    let key = Key::load(&cfg.signing_key)?;
+    let cert = load_cert(&cfg.certificate)?;
+    let trust = Trust { root: operator.root, verify };
+    if trust.check_cert(&cert, ServerRole::Cn, unix_ms()).is_err() || cert.body.key != key.public() {
+        return Err(Error::usage(format!(
+            "{} is no valid certificate of the operator for a CN with {}",
+            cfg.certificate.display(),
+            cfg.signing_key.display()
+        ))
+        .next("certificates expire: `swarmedge certificates renew` makes new ones"));
+    }
+    let geo = Geo::open(cfg.geo_countries.as_deref(), cfg.geo_networks.as_deref())?;
+    let config = Config {
+        geolocation: geo.is_any(),
+        dns: u32::try_from(cfg.dns.len()).unwrap_or(u32::MAX),
+        ledger: cfg.ledger.is_some(),
+        spool: cfg.spool.is_some(),
+        sessions_max: cfg.sessions_max,
+        drain: Duration::from_millis(cfg.drain_ms),
+        ..Config::new(operator.root, verify, cert)
+    };
+    let socket = listen_tcp(cfg.listen, "[cn] listen")?;
+    let listening = |e: std::io::Error| Error::io(format!("listen on {}", cfg.listen), &e);
+    let addr = socket.local_addr().map_err(listening)?;
+    let acceptor = Accept::<R> {
+        listener: rt.listen(socket).map_err(listening)?,
+        tls: load_tls(&cfg.tls_cert, &cfg.tls_key)?,
+        connections_max: usize::try_from(cfg.sessions_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
+        cap: Cap::CLIENT,
+        server: "cn",
+    };
+    let (inbox, inputs) = mailbox(INBOX_MAX);
+    let spool = cfg.spool.as_deref().map(|path| Spool::open_remembered(path, "cn")).transpose()?;
+    let (records, (spool, writing)) = match spool {
+        Some((spool, (records, _))) => {
+            let (saver, writing) =
+                spool::write(rt.clone(), spool, health, "CN's spool", |req, ok| Input::Saved { req, ok });
+            (records, (Some(saver), Some(writing)))
+        }
+        None => (Vec::new(), (None, None)),
+    };
+    let port = CnPort {
+        rt: rt.clone(),
+        spool,
+        seals: Seals::open(&cfg.seal_key)?,
+        server_tls: client_config(&read(&operator.ca)?, Some(&key))?,
+        key,
+        dns: cfg.dns.clone(),
+        ledger: cfg.ledger.clone(),
+        clients: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_client },
+        directories: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_directory },
+        ledgers: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_ledger },
+        geo: geo.clone(),
+        stopped: false,
+    };
+    let ops = cfg.ops.map(|at| ops::serve(rt, at, "[cn] ops", stop.clone(), health.clone())).transpose()?;
+    let origin = |url: &String| {
+        Origin::parse(url).ok_or_else(|| Error::usage(format!("[cn] edges: {url:?} is not https://host:port")))
+    };
+    let edges = cfg.edges.iter().map(origin).collect::<Result<Vec<_>, _>>()?;
+    let edge_tls = client_config(&read(&operator.ca)?, None)?;
+    let (clients, seals) = (port.clients.clone(), port.seals.clone());
+    let (rt, stop) = (rt.clone(), stop.clone());
+    let name = cfg.name.clone();
+    let run = async move {
+        tracing::info!(%addr, name, "CN is ready");
+        // what it knew comes first
+        let _ = inbox.send(Input::Restored { records }).await;
+        let closed = Signal::default();
+        match writing {
+            Some(writing) => {
+                let closed = closed.clone();
+                rt.spawn(async move {
+                    writing.await;
+                    closed.set();
+                });
+            }
+            None => closed.set(),
+        }
+        rt.spawn(send_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
+        rt.spawn(seals.clone().send_cookie_keys(rt.clone(), inbox.clone(), Input::CookieKeys));
+        rt.spawn(seals.follow(rt.clone()));
+        rt.spawn(geo.follow(rt.clone()));
+        if !edges.is_empty() {
+            rt.spawn(withdrawn::follow(rt.clone(), edge_tls, edges, inbox.clone()));
+        }
+        let stopping = async {
+            stop.wait().await;
+            tracing::info!("CN sends its clients elsewhere");
+            let _ = inbox.send(Input::Shutdown).await;
+            std::future::pending().await
+        };
+        let accepting = accept(rt.clone(), acceptor, clients.clone());
+        or(drive(rt.clone(), Cn::default(), config, inputs, port), or(accepting, stopping)).await;
+        clients.links.close_all();
+        closed.wait().await;
+        tracing::info!("CN has stopped");
+        Ok(())
+    };
+    Ok(Server::new(addr, ops, run))
+}
+
+struct CnPort<R: Rt> {
+    rt: R,
+    spool: Option<Saver<Input>>,
+    key: Key,
+    seals: Seals,
+    server_tls: Arc<rustls::ClientConfig>,
+    dns: Vec<String>,
+    ledger: Option<String>,
+    clients: Inlet<ControlMsg, Input>,
+    directories: Inlet<DirectoryMsg, Input>,
+    ledgers: Inlet<LedgerMsg, Input>,
+    geo: Geo,
+    stopped: bool,
+}
+
+impl<R: Rt> Port<Cn> for CnPort<R> {
+    fn perform(&mut self, output: Output, local: &mut VecDeque<Input>) {
+        match output {
+            Output::ClientSend { conn, msg } => self.clients.links.send(conn, &msg),
+            Output::ClientClose { conn } => self.clients.links.close(conn),
+            Output::DirectoryDial { conn, dn } => match self.dns.get(dn as usize) {
+                Some(addr) => {
+                    let tls = Arc::clone(&self.server_tls);
+                    dial(&self.rt, tls, addr, conn, &self.directories, Cap::SERVER);
+                }
+                None => local.push_back(Input::DirectoryClosed { conn }),
+            },
+            Output::DirectorySend { conn, msg } => self.directories.links.send(conn, &msg),
+            Output::DirectoryClose { conn } => self.directories.links.close(conn),
+            Output::LedgerDial { conn } => match &self.ledger {
+                Some(addr) => dial(&self.rt, Arc::clone(&self.server_tls), addr, conn, &self.ledgers, Cap::SERVER),
+                None => local.push_back(Input::LedgerClosed { conn }),
+            },
+            Output::LedgerSend { conn, msg } => self.ledgers.links.send(conn, &msg),
+            Output::LedgerClose { conn } => self.ledgers.links.close(conn),
+            Output::Save { req, records, acked } => {
+                let batch = Batch { records, acked, ..Batch::default() };
+                if !self.spool.as_ref().is_some_and(|spool| spool.save(&self.clients.inbox, req, batch)) {
+                    local.push_back(Input::Saved { req, ok: false });
+                }
+            }
+            Output::Locate { conn, addr } => local.push_back(Input::Located { conn, place: self.geo.place(addr) }),
+            Output::OpenGrant { req, sealed } => {
+                let grant = self.seals.unseal(&sealed).map(Box::new);
+                local.push_back(Input::GrantOpened { req, grant });
+            }
+            Output::Sign { req, context, message } => {
+                let signature = self.key.sign(context, &message);
+                local.push_back(Input::Signed { req, signature });
+            }
+            Output::Count(metric) => count(metric),
+            Output::Stopped => self.stopped = true,
+        }
+    }
+
+    fn observe(&mut self, cn: &Cn) {
+        gauge("swarmedge_cn_sessions", cn.sessions());
+        gauge("swarmedge_cn_dns_up", cn.dns_up());
+        gauge("swarmedge_cn_usage_waiting", cn.usage_waiting());
+    }
+
+    fn is_over(&self) -> bool {
+        self.stopped
+    }
+}
+
+fn count(metric: Metric) {
+    metrics::counter!(metric.name()).increment(1);
+}
+
+fn gauge(name: &'static str, value: usize) {
+    metrics::gauge!(name).set(f64::from(u32::try_from(value).unwrap_or(u32::MAX)));
+}
+
+fn from_client(conn: ConnId, event: Event<ControlMsg>) -> Option<Input> {
+    Some(match event {
+        Event::Opened(peer) => peer.map(|p| Input::ClientAccepted { conn, key: p.key, from: p.from })?,
+        Event::Message(msg) => Input::Client { conn, msg },
+        Event::Closed => Input::ClientClosed { conn },
+    })
+}
+
+fn from_directory(conn: ConnId, event: Event<DirectoryMsg>) -> Option<Input> {
+    Some(match event {
+        Event::Opened(_) => Input::DirectoryOpened { conn },
+        Event::Message(msg) => Input::Directory { conn, msg },
+        Event::Closed => Input::DirectoryClosed { conn },
+    })
+}
+
+fn from_ledger(conn: ConnId, event: Event<LedgerMsg>) -> Option<Input> {
+    Some(match event {
+        Event::Opened(_) => Input::LedgerOpened { conn },
+        Event::Message(msg) => Input::Ledger { conn, msg },
+        Event::Closed => Input::LedgerClosed { conn },
+    })
+}

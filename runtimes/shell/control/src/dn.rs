@@ -1,0 +1,94 @@
+//! The DN's port: accepts CNs. All that it holds is soft state, so it stops at once.
+
+use crate::config::DnConfig;
+use futures_lite::future::or;
+use std::collections::VecDeque;
+use swarmedge_core::accounting::Trust;
+use swarmedge_core::ids::ConnId;
+use swarmedge_core::role::dn::{Config, Dn, Input, Output};
+use swarmedge_core::wire::directory::DirectoryMsg;
+use swarmedge_core::wire::records::ServerRole;
+use swarmedge_ground::config::OperatorConfig;
+use swarmedge_ground::drive::{Port, drive};
+use swarmedge_ground::error::Error;
+use swarmedge_ground::health::Health;
+use swarmedge_ground::host::{INBOX_MAX, Server, load_tls, send_clock, sockets::listen_tcp, unix_ms};
+use swarmedge_ground::http::Signal;
+use swarmedge_ground::keys::{load_cert, verify};
+use swarmedge_ground::link::{Accept, Cap, Event, Inlet, Links, accept};
+use swarmedge_ground::mailbox::mailbox;
+use swarmedge_ground::ops;
+use swarmedge_ground::rt::Rt;
+
+/// Connections beside those of CNs: handshakes.
+const SPARE_CONNECTIONS: usize = 256;
+
+/// Opens a DN. It runs until `stop` is set; its CNs register with another, or with its next start.
+pub fn open<R: Rt>(
+    rt: &R,
+    operator: &OperatorConfig,
+    cfg: &DnConfig,
+    stop: &Signal,
+    health: &Health,
+) -> Result<Server, Error> {
+    let cert = load_cert(&cfg.certificate)?;
+    let trust = Trust { root: operator.root, verify };
+    if trust.check_cert(&cert, ServerRole::Dn, unix_ms()).is_err() {
+        let path = cfg.certificate.display();
+        return Err(Error::usage(format!("{path} is no valid certificate of the operator for a DN"))
+            .next("certificates expire: `swarmedge certificates renew` makes new ones"));
+    }
+    let config = Config::new(operator.root, verify, cert);
+    let socket = listen_tcp(cfg.listen, "[dn] listen")?;
+    let listening = |e: std::io::Error| Error::io(format!("listen on {}", cfg.listen), &e);
+    let addr = socket.local_addr().map_err(listening)?;
+    let acceptor = Accept::<R> {
+        listener: rt.listen(socket).map_err(listening)?,
+        tls: load_tls(&cfg.tls_cert, &cfg.tls_key)?,
+        connections_max: usize::try_from(config.cns_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
+        cap: Cap::SERVER,
+        server: "dn",
+    };
+    let (inbox, inputs) = mailbox(INBOX_MAX);
+    let cns = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_cn };
+    let port = DnPort { links: cns.links.clone() };
+    let ops = cfg.ops.map(|at| ops::serve(rt, at, "[dn] ops", stop.clone(), health.clone())).transpose()?;
+    let (rt, stop) = (rt.clone(), stop.clone());
+    let name = cfg.name.clone();
+    let run = async move {
+        tracing::info!(%addr, name, "DN is ready");
+        rt.spawn(send_clock(rt.clone(), inbox, |unix_ms| Input::WallClock { unix_ms }));
+        let accepting = accept(rt.clone(), acceptor, cns.clone());
+        or(stop.wait(), or(drive(rt.clone(), Dn::default(), config, inputs, port), accepting)).await;
+        cns.links.close_all();
+        tracing::info!("DN has stopped");
+        Ok(())
+    };
+    Ok(Server::new(addr, ops, run))
+}
+
+struct DnPort {
+    links: Links<DirectoryMsg>,
+}
+
+impl Port<Dn> for DnPort {
+    fn perform(&mut self, output: Output, _local: &mut VecDeque<Input>) {
+        match output {
+            Output::CnSend { conn, msg } => self.links.send(conn, &msg),
+            Output::CnClose { conn } => self.links.close(conn),
+            Output::Count(metric) => metrics::counter!(metric.name()).increment(1),
+        }
+    }
+
+    fn observe(&mut self, dn: &Dn) {
+        metrics::gauge!("swarmedge_dn_cns").set(f64::from(u32::try_from(dn.cns()).unwrap_or(u32::MAX)));
+    }
+}
+
+fn from_cn(conn: ConnId, event: Event<DirectoryMsg>) -> Option<Input> {
+    Some(match event {
+        Event::Opened(peer) => peer.map(|p| Input::CnAccepted { conn, key: p.key })?,
+        Event::Message(msg) => Input::Cn { conn, msg },
+        Event::Closed => Input::CnClosed { conn },
+    })
+}

@@ -1,0 +1,275 @@
+//! The STUN server's port: datagrams on UDP, framed by their own length on TCP (RFC 8489 §6.2.2). With two addresses
+//! it has four sockets of each (RFC 5780).
+
+use crate::config::StunConfig;
+use futures_lite::future::or;
+use futures_lite::io::AsyncWriteExt as _;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::rc::Rc;
+use std::time::Duration;
+use swarmedge_core::nat::stun::DATAGRAM_LEN_MAX;
+use swarmedge_core::role::stun::{Addresses, Config, Input, Output, Stun};
+use swarmedge_ground::drive::{Port, drive};
+use swarmedge_ground::error::Error;
+use swarmedge_ground::health::Health;
+use swarmedge_ground::host::{
+    INBOX_MAX, Server, send_clock,
+    sockets::{bind_udp, listen_tcp},
+};
+use swarmedge_ground::http::Signal;
+use swarmedge_ground::http::signal::Gauge;
+use swarmedge_ground::mailbox::{Sender, mailbox};
+use swarmedge_ground::nat::read_message;
+use swarmedge_ground::nat::udp::Udp;
+use swarmedge_ground::ops;
+use swarmedge_ground::rt::{Rt, begin_connect};
+use swarmedge_ground::seals::Seals;
+
+/// Ports that are tried where any will do.
+const PORT_TRIES: u32 = 16;
+/// TCP connections at once.
+const CONNECTIONS_MAX: usize = 1024;
+/// Clients that are dialled back at a time.
+const DIALLING_MAX: usize = 256;
+/// For one: less than the time after which the first packet would be sent again (RFC 6298 §2: a second).
+const DIAL_WITHIN: Duration = Duration::from_millis(900);
+/// For a request on TCP, and for its answer.
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// The wait after a socket call that failed for want of a resource.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Opens a STUN server. It runs until `stop` is set.
+pub fn open<R: Rt>(rt: &R, cfg: &StunConfig, stop: &Signal, health: &Health) -> Result<Server, Error> {
+    let addresses = cfg.alternate.map(|alternate| Addresses { primary: cfg.listen, alternate });
+    let mut wanted: Vec<(SocketAddr, &str)> = vec![(cfg.listen, "[stun] listen")];
+    wanted.extend(addresses.iter().flat_map(|a| a.all().into_iter().skip(1)).map(|a| (a, "[stun] alternate")));
+    wanted.extend(cfg.also.iter().map(|a| (*a, "[stun] also")));
+    let (mut udp, mut tcp) = (Vec::new(), Vec::new());
+    for (at, key) in wanted {
+        let listening = |e: io::Error| Error::io(format!("listen on {at}"), &e);
+        let (datagrams, streams) = bind_both(at, key)?;
+        let bound = datagrams.local_addr().map_err(listening)?;
+        tcp.push((bound, rt.listen(streams).map_err(listening)?));
+        udp.push((bound, Udp::wrap(rt, datagrams).map_err(listening)?));
+    }
+    let addr = udp.first().map_or(cfg.listen, |(bound, _)| *bound);
+    let ops = cfg.ops.map(|at| ops::serve(rt, at, "[stun] ops", stop.clone(), health.clone())).transpose()?;
+    let seals = cfg.seal_key.as_deref().map(Seals::open).transpose()?;
+    let (rt, stop) = (rt.clone(), stop.clone());
+    let run = async move {
+        match addresses {
+            Some(a) => tracing::info!(%addr, alternate = %a.alternate, "STUN server is ready"),
+            None => tracing::warn!(
+                %addr,
+                "STUN server is ready, with one address: it cannot answer from another one (CHANGE-REQUEST gets error \
+                 420), so clients see how NATs filter only with `alternate` in [stun]"
+            ),
+        }
+        or(stop.wait(), or(over_udp(rt.clone(), udp, addresses, seals), over_tcp(rt, tcp, addresses))).await;
+        tracing::info!("STUN server has stopped");
+        Ok(())
+    };
+    Ok(Server::new(addr, ops, run))
+}
+
+/// UDP and TCP sockets of one port. Where any port will do, one that is free on both is looked for.
+fn bind_both(listen: SocketAddr, key: &str) -> Result<(UdpSocket, TcpListener), Error> {
+    let mut tries = if listen.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        let udp = bind_udp(listen, key)?;
+        let addr = udp.local_addr().map_err(|e| Error::io(format!("listen on {listen}"), &e))?;
+        tries -= 1;
+        match listen_tcp(addr, key) {
+            Ok(tcp) => return Ok((udp, tcp)),
+            Err(e) if tries == 0 => return Err(e),
+            Err(_) => {}
+        }
+    }
+}
+
+/// One machine for all sockets: a network's rate is one.
+async fn over_udp<R: Rt>(rt: R, sockets: Vec<(SocketAddr, Udp)>, addresses: Option<Addresses>, seals: Option<Seals>) {
+    let (inbox, inputs) = mailbox(INBOX_MAX);
+    rt.spawn(send_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
+    if let Some(seals) = seals {
+        rt.spawn(seals.clone().send_cookie_keys(rt.clone(), inbox.clone(), Input::CookieKeys));
+        rt.spawn(seals.follow(rt.clone()));
+    }
+    let cfg = Config { addresses, ..Config::default() };
+    for (bound, udp) in sockets.iter().cloned() {
+        let inbox = inbox.clone();
+        rt.spawn(udp.receive(rt.clone(), move |from, dst_ip, datagram| {
+            let local = SocketAddr::new(dst_ip.unwrap_or_else(|| bound.ip()), bound.port());
+            if datagram.len() <= DATAGRAM_LEN_MAX {
+                // what finds no room is lost, as UDP does
+                let _ = inbox.try_send(Input::Datagram { from, local, bytes: datagram.to_vec() });
+            }
+        }));
+    }
+    drive(rt, Stun::default(), cfg, inputs, UdpPort(sockets)).await;
+}
+
+struct UdpPort(Vec<(SocketAddr, Udp)>);
+
+impl Drop for UdpPort {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|(_, udp)| udp.close());
+    }
+}
+
+impl Port<Stun> for UdpPort {
+    fn perform(&mut self, output: Output, _local: &mut VecDeque<Input>) {
+        match output {
+            Output::Datagram { local, to, bytes } => {
+                let any = |bound: &SocketAddr| bound.ip().is_unspecified() && bound.port() == local.port();
+                let exactly = self.0.iter().find(|(bound, _)| *bound == local);
+                let Some((_, udp)) = exactly.or_else(|| self.0.iter().find(|(bound, _)| any(bound))) else { return };
+                let src_ip = Some(local.ip()).filter(|ip| !ip.is_unspecified());
+                if let Err(error) = udp.send_from(src_ip, &bytes, to) {
+                    // the client asks again
+                    tracing::debug!(%to, %error, "answer not sent");
+                }
+            }
+            // only who has asked over TCP is dialled
+            Output::DialBack { .. } => {}
+            Output::Count(metric) => metrics::counter!(metric.name()).increment(1),
+        }
+    }
+}
+
+/// Where answers go, by who asked whom over TCP.
+type Answers = Rc<RefCell<BTreeMap<(SocketAddr, SocketAddr), Sender<Vec<u8>>>>>;
+
+/// A machine of its own: an answer must not take the other transport.
+async fn over_tcp<R: Rt>(rt: R, listeners: Vec<(SocketAddr, R::Listener)>, addresses: Option<Addresses>) {
+    let (inbox, inputs) = mailbox(INBOX_MAX);
+    let answers = Answers::default();
+    let dials_from = addresses.map(|a| [a.primary.ip(), a.alternate.ip()]);
+    let cfg = Config { addresses, verified: true, dials_from, ..Config::default() };
+    let open = Gauge::default();
+    let stopped = Stopped(Signal::default());
+    for (local, listener) in listeners {
+        let accepting = accept(rt.clone(), listener, local, open.clone(), inbox.clone(), Rc::clone(&answers));
+        let stop = stopped.0.clone();
+        rt.spawn(async move { or(stop.wait(), accepting).await });
+    }
+    let port = TcpPort { rt: rt.clone(), answers, dialling: Gauge::default() };
+    drive(rt, Stun::default(), cfg, inputs, port).await;
+}
+
+/// Ends what was spawned when the server ends.
+struct Stopped(Signal);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+async fn accept<R: Rt>(
+    rt: R,
+    listener: R::Listener,
+    local: SocketAddr,
+    open: Gauge,
+    inbox: Sender<Input>,
+    answers: Answers,
+) {
+    loop {
+        match rt.accept(&listener).await {
+            Ok((tcp, from)) if open.get() < CONNECTIONS_MAX => {
+                let counted = open.enter();
+                let (rt2, inbox, answers) = (rt.clone(), inbox.clone(), Rc::clone(&answers));
+                rt.spawn(async move {
+                    if let Err(error) = connection(&rt2, tcp, from, local, &inbox, &answers).await {
+                        tracing::debug!(%from, %error, "STUN connection ended");
+                    }
+                    answers.borrow_mut().remove(&(from, local));
+                    drop(counted);
+                });
+            }
+            Ok((_, from)) => tracing::warn!(%from, "connection refused: too many are open"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                rt.sleep_until(rt.now() + PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Answers one request after another.
+async fn connection<R: Rt>(
+    rt: &R,
+    mut tcp: R::Tcp,
+    from: SocketAddr,
+    local: SocketAddr,
+    inbox: &Sender<Input>,
+    answers: &Answers,
+) -> io::Result<()> {
+    let (to_write, mut answer) = mailbox(1);
+    answers.borrow_mut().insert((from, local), to_write);
+    loop {
+        let exchange = async {
+            let bytes = read_message(&mut tcp).await?;
+            let ended = || io::Error::other("the server is ending");
+            inbox.send(Input::Datagram { from, local, bytes }).await.map_err(|_| ended())?;
+            let answer = answer.recv().await.ok_or_else(ended)?;
+            tcp.write_all(&answer).await?;
+            tcp.flush().await
+        };
+        let late = async {
+            rt.sleep_until(rt.now() + REQUEST_WITHIN).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        or(exchange, late).await?;
+    }
+}
+
+struct TcpPort<R: Rt> {
+    rt: R,
+    answers: Answers,
+    dialling: Gauge,
+}
+
+impl<R: Rt> TcpPort<R> {
+    /// Shows a client that its port is reached, if it is.
+    fn dial_back(&self, from: IpAddr, to: SocketAddr, bytes: Vec<u8>) {
+        if self.dialling.get() >= DIALLING_MAX {
+            return;
+        }
+        let (rt, counted) = (self.rt.clone(), self.dialling.enter());
+        self.rt.spawn(async move {
+            let late = rt.sleep_until(rt.now() + DIAL_WITHIN);
+            let dial = async {
+                let mut tcp = rt.connecting(begin_connect(SocketAddr::new(from, 0), to)?).await?;
+                tcp.write_all(&bytes).await?;
+                tcp.close().await
+            };
+            let dialled = or(dial, async {
+                late.await;
+                Err(io::ErrorKind::TimedOut.into())
+            });
+            if let Err(error) = dialled.await {
+                tracing::debug!(%to, %error, "not reached");
+            }
+            drop(counted);
+        });
+    }
+}
+
+impl<R: Rt> Port<Stun> for TcpPort<R> {
+    fn perform(&mut self, output: Output, _local: &mut VecDeque<Input>) {
+        match output {
+            Output::Datagram { to, local, bytes } => {
+                if let Some(connection) = self.answers.borrow().get(&(to, local)) {
+                    // it has asked once and waits
+                    let _ = connection.try_send(bytes);
+                }
+            }
+            Output::DialBack { from, to, bytes } => self.dial_back(from, to, bytes),
+            Output::Count(metric) => metrics::counter!(metric.name()).increment(1),
+        }
+    }
+}

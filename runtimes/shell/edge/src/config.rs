@@ -1,0 +1,185 @@
+//! Configuration of an edge: the `[edge]` section.
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use swarmedge_ground::edge_api::CnAddr;
+
+/// The `[edge]` section. Relative paths are relative to the configuration file ([`EdgeConfig::resolve`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EdgeConfig {
+    /// The name that clients sign in their requests and that logs show.
+    pub name: String,
+    /// Where HTTPS is served.
+    pub listen: SocketAddr,
+    /// How clients reach it: `https://host:port`, without a path.
+    pub url: String,
+    /// Told by the bootstrap.
+    #[serde(default = "default_region")]
+    pub region: String,
+    /// Published objects and their catalogue.
+    pub objects: PathBuf,
+    /// X.509 chain for HTTPS, PEM.
+    pub tls_cert: PathBuf,
+    /// Its key, PEM.
+    pub tls_key: PathBuf,
+    /// The operator's root public key, hexadecimal; that of `[operator]` if left out.
+    #[serde(default)]
+    pub root: String,
+    /// Ed25519 key that signs grants.
+    pub signing_key: PathBuf,
+    /// The operator's certificate for `signing_key`: the base64 encoding of a `ServerCert`.
+    pub certificate: PathBuf,
+    /// The key that grants are sealed with, shared with the CNs.
+    pub seal_key: PathBuf,
+    /// Records that the ledger has not acknowledged.
+    pub spool: PathBuf,
+    /// The operator's CA, PEM: who may be the ledger; that of `[operator]` if left out.
+    #[serde(default)]
+    pub ca: PathBuf,
+    /// The ledger, `host:port`; none where this process embeds it.
+    #[serde(default)]
+    pub ledger: Option<String>,
+    /// The CNs that the bootstrap names, nearest first.
+    #[serde(default)]
+    pub cns: Vec<CnAddr>,
+    /// Other edges, as URLs like `url`.
+    #[serde(default)]
+    pub edges: Vec<String>,
+    /// STUN servers, `host:port`.
+    #[serde(default)]
+    pub stun: Vec<String>,
+    /// The lowest client version that may work with this deployment.
+    #[serde(default = "default_client_version_min")]
+    pub client_version_min: String,
+    /// Content sent to all clients together, bytes a second; 0: no limit.
+    #[serde(default)]
+    pub rate_limit: u64,
+    /// Connections at once; more are refused until some end.
+    #[serde(default = "default_connections_max")]
+    pub connections_max: usize,
+    /// How long a grant is good for, milliseconds; at most 15 minutes.
+    #[serde(default = "default_grant_lifetime_ms")]
+    pub grant_lifetime_ms: u64,
+    /// So many of a thousand downloads with peers are asked at their end to prove that they hold what peers delivered.
+    #[serde(default = "default_challenge_permille")]
+    pub challenge_permille: u32,
+    /// Running transfers are given this long when the edge is told to stop, milliseconds.
+    #[serde(default = "default_drain_ms")]
+    pub drain_ms: u64,
+}
+
+impl EdgeConfig {
+    /// Makes every relative path one below `base`, the directory of the configuration file.
+    pub fn resolve(&mut self, base: &Path) {
+        for path in [
+            &mut self.objects,
+            &mut self.tls_cert,
+            &mut self.tls_key,
+            &mut self.signing_key,
+            &mut self.certificate,
+            &mut self.seal_key,
+            &mut self.spool,
+            &mut self.ca,
+        ] {
+            *path = base.join(&*path);
+        }
+    }
+
+    /// What is wrong with the values, if anything: the key and why.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let url = |key, url: &str| {
+            let host = url.strip_prefix("https://").ok_or((key, format!("{url:?} does not begin with https://")))?;
+            let bad = host.is_empty() || host.contains(['/', '?', '#', '@']) || host.contains(char::is_whitespace);
+            if bad { Err((key, format!("{url:?} is not https://host:port without a path"))) } else { Ok(()) }
+        };
+        url("url", &self.url)?;
+        self.edges.iter().try_for_each(|e| url("edges", e))?;
+        if self.name.is_empty() || self.name.len() > swarmedge_core::limits::NAME_LEN_MAX {
+            return Err(("name", "must have 1 to 64 bytes".into()));
+        }
+        if self.root.parse::<swarmedge_core::ids::PublicKey>().is_err() {
+            return Err(("root", "is not a public key of 64 hexadecimal digits".into()));
+        }
+        if self.connections_max == 0 {
+            return Err(("connections_max", "must be at least 1".into()));
+        }
+        if !(1..=15 * 60 * 1000).contains(&self.grant_lifetime_ms) {
+            return Err(("grant_lifetime_ms", "must be 1 to 900000".into()));
+        }
+        if self.challenge_permille > 1000 {
+            return Err(("challenge_permille", "must be 0 to 1000".into()));
+        }
+        Ok(())
+    }
+}
+
+fn default_region() -> String {
+    "local".into()
+}
+
+fn default_client_version_min() -> String {
+    "0.1.0".into()
+}
+
+const fn default_connections_max() -> usize {
+    8192
+}
+
+const fn default_grant_lifetime_ms() -> u64 {
+    15 * 60 * 1000
+}
+
+const fn default_challenge_permille() -> u32 {
+    20
+}
+
+const fn default_drain_ms() -> u64 {
+    10_000
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn minimal() -> EdgeConfig {
+        toml::from_str(
+            r#"name = "edge-1"
+            listen = "127.0.0.1:0"
+            url = "https://localhost:8443"
+            objects = "edge/objects"
+            tls_cert = "edge/cert.pem"
+            tls_key = "edge/key.pem"
+            root = "00000000000000000000000000000000000000000000000000000000000000ff"
+            signing_key = "edge/edge.key"
+            certificate = "edge/edge.cert"
+            seal_key = "seal.key"
+            spool = "edge/spool"
+            ca = "ca.pem""#,
+        )
+        .expect("a minimal section")
+    }
+
+    #[test]
+    fn a_minimal_section_is_valid_and_paths_are_relative_to_the_file() {
+        let mut cfg = minimal();
+        assert_eq!(cfg.check(), Ok(()));
+        cfg.seal_key = "/abs/seal.key".into();
+        cfg.resolve(Path::new("/srv"));
+        assert_eq!(cfg.objects, Path::new("/srv/edge/objects"));
+        assert_eq!(cfg.seal_key, Path::new("/abs/seal.key"));
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        for (url, ok) in [("https://a:1", true), ("http://a:1", false), ("https://a/b", false), ("https://", false)] {
+            let cfg = EdgeConfig { url: url.into(), ..minimal() };
+            assert_eq!(cfg.check().is_ok(), ok, "{url}");
+        }
+        assert_eq!(EdgeConfig { name: String::new(), ..minimal() }.check().map_err(|e| e.0), Err("name"));
+        assert_eq!(EdgeConfig { connections_max: 0, ..minimal() }.check().map_err(|e| e.0), Err("connections_max"));
+        let cfg = EdgeConfig { challenge_permille: 1_001, ..minimal() };
+        assert_eq!(cfg.check().map_err(|e| e.0), Err("challenge_permille"));
+    }
+}

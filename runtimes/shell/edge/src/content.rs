@@ -1,0 +1,327 @@
+//! Answers that carry content: status and fields of RFC 9110, and bodies that stream from the disk in bounded memory.
+
+use super::conditional::{Validators, Verdict, evaluate, http_date};
+use super::pace::Pacer;
+use super::range::{Selection, content_range, select};
+use bytes::Bytes;
+use data_encoding::BASE64;
+use futures_lite::future::poll_once;
+use hyper::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LAST_MODIFIED, RANGE,
+};
+use hyper::{HeaderMap, Response, StatusCode};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
+use std::pin::Pin;
+use std::rc::Rc;
+use swarmedge_core::ids::{Digest, VersionId};
+use swarmedge_ground::http::{Body, Problem};
+use swarmedge_ground::rt::Rt;
+
+/// Bytes read from the disk at a time; one such read is under way while the last one is sent.
+const READ_LEN: usize = 256 * 1024;
+
+/// What is to be sent.
+#[derive(Clone, Debug)]
+pub struct Representation {
+    /// The version, which is the strong entity tag.
+    pub version: VersionId,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256 of all of them.
+    pub sha256: Digest,
+    /// Unix milliseconds.
+    pub published_ms: u64,
+    /// The media type.
+    pub media_type: &'static str,
+    /// Further fields of every 200, 206 and 304.
+    pub fields: Vec<(HeaderName, String)>,
+}
+
+/// Told about bytes as they leave.
+pub trait Meter: 'static {
+    /// So many bytes come next; they wait for what is returned, if anything.
+    fn next(&mut self, bytes: u64) -> Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>;
+    /// These bytes of the representation were handed to the connection.
+    fn sent(&mut self, range: Range<u64>);
+}
+
+/// What a body needs besides the file.
+pub struct Sending<R> {
+    /// For reading and waiting.
+    pub rt: R,
+    /// Rates that hold for it, all of them.
+    pub pacers: Vec<Rc<RefCell<Pacer>>>,
+    /// Where sent bytes are counted.
+    pub meter: Box<dyn Meter>,
+    /// Told why the file cannot be read any further.
+    pub unread: Box<dyn Fn(&io::Error)>,
+}
+
+impl Representation {
+    fn validators(&self) -> Validators {
+        Validators { etag: format!("\"{}\"", self.version), modified_s: self.published_ms / 1000 }
+    }
+
+    fn head(&self, status: StatusCode, len: u64) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = status;
+        let v = self.validators();
+        set(&mut response, ETAG, &v.etag);
+        set(&mut response, LAST_MODIFIED, &http_date(v.modified_s));
+        set(&mut response, ACCEPT_RANGES, "bytes");
+        for (name, value) in &self.fields {
+            set(&mut response, name.clone(), value);
+        }
+        if status != StatusCode::NOT_MODIFIED {
+            set(&mut response, CONTENT_LENGTH, &len.to_string());
+            set(&mut response, CONTENT_TYPE, self.media_type);
+            let digest = format!("sha-256=:{}:", BASE64.encode(&self.sha256.0));
+            set(&mut response, HeaderName::from_static("repr-digest"), &digest);
+        }
+        response
+    }
+}
+
+/// Sets a field; a value that no field can have is left out.
+pub(crate) fn set(response: &mut Response<Body>, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+/// What an answer to a GET or HEAD will be.
+#[derive(Debug)]
+pub enum Plan {
+    /// Complete as it is: 304, 412, 416, or a HEAD.
+    Done(Response<Body>),
+    /// To be filled with these parts of the file and texts.
+    Send(Response<Body>, VecDeque<Part>),
+}
+
+/// A part of a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// These bytes: the head of a part of `multipart/byteranges`, or its end.
+    Text(Bytes),
+    /// These bytes of the file.
+    Content(Range<u64>),
+}
+
+/// Decides how a GET or HEAD is answered. `boundary` is for several ranges, and must not be predictable from the
+/// content.
+#[must_use]
+pub fn plan(repr: &Representation, head_only: bool, fields: &HeaderMap, now_s: u64, boundary: &str) -> Plan {
+    let selection = match evaluate(fields, &repr.validators(), now_s) {
+        Verdict::NotModified => return Plan::Done(repr.head(StatusCode::NOT_MODIFIED, 0)),
+        Verdict::Failed => {
+            let problem = Problem::new(StatusCode::PRECONDITION_FAILED, "changed", "another version is current");
+            let mut response = problem.response();
+            set(&mut response, ETAG, &repr.validators().etag);
+            return Plan::Done(response);
+        }
+        // RFC 9110 §14.2: a range counts for GET only
+        Verdict::Answer { range } if range && !head_only => asked(fields, repr.size),
+        Verdict::Answer { .. } => Selection::Whole,
+    };
+    let (response, parts) = match selection {
+        Selection::Whole => (repr.head(StatusCode::OK, repr.size), VecDeque::from([Part::Content(0..repr.size)])),
+        Selection::Unsatisfiable => return Plan::Done(unsatisfiable(repr)),
+        Selection::Parts(parts) => match parts.as_slice() {
+            [only] => {
+                let mut response = repr.head(StatusCode::PARTIAL_CONTENT, only.end - only.start);
+                set(&mut response, CONTENT_RANGE, &content_range(only, repr.size));
+                (response, VecDeque::from([Part::Content(only.clone())]))
+            }
+            many => multipart(repr, many, boundary),
+        },
+    };
+    if head_only { Plan::Done(response) } else { Plan::Send(response, parts) }
+}
+
+fn asked(fields: &HeaderMap, size: u64) -> Selection {
+    let mut all = fields.get_all(RANGE).iter();
+    match (all.next().map(HeaderValue::to_str), all.next()) {
+        (Some(Ok(value)), None) => select(value, size),
+        _ => Selection::Whole,
+    }
+}
+
+fn unsatisfiable(repr: &Representation) -> Response<Body> {
+    let detail = format!("the representation has {} bytes", repr.size);
+    let mut response = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "range-not-satisfiable", detail).response();
+    set(&mut response, CONTENT_RANGE, &format!("bytes */{}", repr.size));
+    set(&mut response, ETAG, &repr.validators().etag);
+    response
+}
+
+fn multipart(repr: &Representation, ranges: &[Range<u64>], boundary: &str) -> (Response<Body>, VecDeque<Part>) {
+    let mut parts = VecDeque::new();
+    let mut len = 0;
+    for range in ranges {
+        let head = format!(
+            "\r\n--{boundary}\r\nContent-Type: {}\r\nContent-Range: {}\r\n\r\n",
+            repr.media_type,
+            content_range(range, repr.size)
+        );
+        len += head.len() as u64 + (range.end - range.start);
+        parts.push_back(Part::Text(head.into()));
+        parts.push_back(Part::Content(range.clone()));
+    }
+    let end = format!("\r\n--{boundary}--\r\n");
+    len += end.len() as u64;
+    parts.push_back(Part::Text(end.into()));
+    let mut response = repr.head(StatusCode::PARTIAL_CONTENT, len);
+    set(&mut response, CONTENT_TYPE, &format!("multipart/byteranges; boundary={boundary}"));
+    (response, parts)
+}
+
+/// A body of `parts`, streamed from `file`.
+#[must_use]
+pub fn body<R: Rt>(file: File, parts: VecDeque<Part>, sending: Sending<R>) -> Body {
+    let len = parts.iter().map(|p| match p {
+        Part::Text(text) => text.len() as u64,
+        Part::Content(range) => range.end - range.start,
+    });
+    let step = sending.pacers.iter().map(|p| p.borrow().step(READ_LEN)).min().unwrap_or(READ_LEN);
+    let len = len.sum();
+    let reader = Reader { sending, parts, file: Some(file), ahead: None, step };
+    Body::stream(
+        len,
+        futures_lite::stream::unfold(reader, |mut reader| async move {
+            let item = reader.next().await?;
+            Some((item, reader))
+        }),
+    )
+}
+
+type Job = Pin<Box<dyn Future<Output = (File, io::Result<Vec<u8>>)>>>;
+
+/// Reads the parts in order, one step ahead of what is sent.
+struct Reader<R> {
+    sending: Sending<R>,
+    parts: VecDeque<Part>,
+    /// At hand unless a read is under way.
+    file: Option<File>,
+    /// The read of the next step of the first content part.
+    ahead: Option<Job>,
+    step: usize,
+}
+
+impl<R: Rt> Reader<R> {
+    async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        loop {
+            match self.parts.pop_front()? {
+                Part::Text(text) => return Some(Ok(text)),
+                Part::Content(range) if range.is_empty() => {}
+                Part::Content(range) => return Some(self.content(range).await),
+            }
+        }
+    }
+
+    async fn content(&mut self, range: Range<u64>) -> io::Result<Bytes> {
+        let this = range.start..range.end.min(range.start + self.step as u64);
+        if self.ahead.is_none() {
+            self.start(&this);
+        }
+        let Some(job) = self.ahead.take() else { return Err(io::Error::other("a read failed before")) };
+        let (file, bytes) = job.await;
+        self.file = Some(file);
+        let bytes = bytes.inspect_err(|e| (self.sending.unread)(e))?;
+        if this.end < range.end {
+            self.parts.push_front(Part::Content(this.end..range.end));
+        }
+        let next = self.parts.iter().find_map(|p| match p {
+            Part::Content(r) if !r.is_empty() => Some(r.start..r.end.min(r.start + self.step as u64)),
+            Part::Content(_) | Part::Text(_) => None,
+        });
+        if let Some(next) = next {
+            self.start(&next);
+            // a pool may begin with a job at its first poll only
+            if let Some(job) = &mut self.ahead
+                && let Some(done) = poll_once(job).await
+            {
+                self.ahead = Some(Box::pin(std::future::ready(done)));
+            }
+        }
+        if let Some(reserved) = self.sending.meter.next(this.end - this.start) {
+            reserved.await?;
+        }
+        self.wait_for_turn(this.end - this.start).await;
+        self.sending.meter.sent(this);
+        Ok(bytes.into())
+    }
+
+    fn start(&mut self, range: &Range<u64>) {
+        let Some(file) = self.file.take() else { return };
+        let range = range.clone();
+        self.ahead = Some(Box::pin(self.sending.rt.blocking(move || read(file, &range))));
+    }
+
+    async fn wait_for_turn(&self, bytes: u64) {
+        let rt = &self.sending.rt;
+        for pacer in &self.sending.pacers {
+            if pacer.borrow().is_limited() {
+                let now = rt.now();
+                let at = pacer.borrow_mut().reserve(now, bytes);
+                if at > now {
+                    rt.sleep_until(at).await;
+                }
+            }
+        }
+    }
+}
+
+fn read(mut file: File, range: &Range<u64>) -> (File, io::Result<Vec<u8>>) {
+    let len = range.end - range.start;
+    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(READ_LEN));
+    let result = file.seek(SeekFrom::Start(range.start)).and_then(|_| (&file).take(len).read_to_end(&mut bytes));
+    let result = match result {
+        Ok(n) if n as u64 == len => Ok(bytes),
+        Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Err(e) => Err(e),
+    };
+    (file, result)
+}
+
+/// The media type that a file name suggests.
+#[must_use]
+pub fn media_type(path: &str) -> &'static str {
+    let extension = path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map_or("", |(_, e)| e);
+    match extension.to_ascii_lowercase().as_str() {
+        "txt" | "md" | "log" => "text/plain; charset=utf-8",
+        "html" | "htm" => "text/html; charset=utf-8",
+        "json" => "application/json",
+        "pdf" => "application/pdf",
+        "zip" => "application/zip",
+        "gz" | "tgz" => "application/gzip",
+        "xz" => "application/x-xz",
+        "zst" => "application/zstd",
+        "tar" => "application/x-tar",
+        "iso" => "application/x-iso9660-image",
+        "png" => "image/png",
+        "jpg" | "jpeg" => "image/jpeg",
+        "mp4" => "video/mp4",
+        "mkv" => "video/x-matroska",
+        "webm" => "video/webm",
+        "mp3" => "audio/mpeg",
+        _ => "application/octet-stream",
+    }
+}
+
+/// `Content-Disposition` that saves under the path's last segment (RFC 6266, RFC 8187).
+#[must_use]
+pub fn attachment(path: &str) -> String {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ' | '+');
+    if name.chars().all(plain) {
+        return format!("attachment; filename=\"{name}\"");
+    }
+    let ascii: String = name.chars().map(|c| if plain(c) { c } else { '_' }).collect();
+    let encoded = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
+    format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{encoded}")
+}

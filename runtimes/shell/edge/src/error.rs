@@ -1,0 +1,99 @@
+//! Why an edge, or a command on its objects, failed.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use swarmedge_core::ids::ProviderId;
+use swarmedge_ground::error::{Code, reason};
+
+/// See the module. Its text names the thing and the cause, in one line.
+#[derive(Debug)]
+pub enum Error {
+    /// A file could not be read or written.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The file to be published changed while it was copied.
+    Unstable(PathBuf),
+    /// The file to be published is too large, or no regular file.
+    Unfit(PathBuf, &'static str),
+    /// Not a path that an object can have.
+    BadPath(String, &'static str),
+    /// No such object.
+    NotFound(ProviderId, String),
+    /// The catalogue, a manifest, a certificate or a key does not read as one.
+    Damaged(PathBuf, String),
+    /// The policy file is wrong.
+    Policy(PathBuf, String),
+    /// A provider's key, its salt or its tokens' name cannot be taken.
+    ProviderKey(String),
+    /// A value of the configuration is wrong.
+    Config(&'static str, String),
+    /// The address cannot be listened on.
+    Listen(SocketAddr, io::Error),
+}
+
+impl Error {
+    /// Makes an I/O error that names `path`.
+    pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |error| Self::File { path, error }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::Unstable(path) => write!(f, "{} changed while it was read: publish it again", path.display()),
+            Self::Unfit(path, why) => write!(f, "{}: {why}", path.display()),
+            Self::BadPath(path, why) => write!(f, "object path {path:?}: {why}"),
+            Self::NotFound(provider, path) => write!(f, "provider {provider} has published no object {path:?}"),
+            Self::Damaged(path, why) => write!(f, "{} is damaged: {why}", path.display()),
+            Self::ProviderKey(why) => f.write_str(why),
+            Self::Policy(path, why) => write!(f, "policy {}: {why}", path.display()),
+            Self::Config(key, why) => write!(f, "[edge] {key} {why}"),
+            Self::Listen(addr, error) => write!(f, "cannot listen on {addr}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::File { error, .. } | Self::Listen(_, error) => Some(error),
+            Self::Unstable(_)
+            | Self::Unfit(..)
+            | Self::BadPath(..)
+            | Self::NotFound(..)
+            | Self::Damaged(..)
+            | Self::Policy(..)
+            | Self::ProviderKey(..)
+            | Self::Config(..) => None,
+        }
+    }
+}
+
+impl From<Error> for swarmedge_ground::error::Error {
+    fn from(error: Error) -> Self {
+        use Error as E;
+        match &error {
+            E::File { path, error } => {
+                let denied = error.kind() == io::ErrorKind::PermissionDenied;
+                let error = Self::io(format_args!("use {}", path.display()), error);
+                if denied { error.next("run this as the user whose file it is") } else { error }
+            }
+            E::Listen(addr, error) => {
+                Self::new(Code::Failed, format_args!("cannot listen on {addr}: {}", reason(error)))
+                    .next("end what uses the port, or configure another")
+            }
+            E::NotFound(..) => Self::new(Code::NotFound, error).next("`objects` lists what is published"),
+            E::Unstable(_) | E::Damaged(..) => Self::failed(error),
+            E::Unfit(..) | E::BadPath(..) | E::Policy(..) | E::ProviderKey(..) | E::Config(..) => Self::usage(error),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! A provider's policy as text: the file given to `publish`, the catalogue, and the answer to a grant request.
+
+use super::Error;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use swarmedge_core::content::{Access, Policy};
+pub use swarmedge_ground::policy::PolicyText;
+
+/// [`Access`] as text: in the catalogue, in answers, on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessText {
+    /// Whoever knows the URL.
+    #[default]
+    Public,
+    /// Whoever has a token that the provider signed.
+    Token,
+}
+
+impl From<Access> for AccessText {
+    fn from(access: Access) -> Self {
+        match access {
+            Access::Public => Self::Public,
+            Access::Token => Self::Token,
+        }
+    }
+}
+
+impl From<AccessText> for Access {
+    fn from(access: AccessText) -> Self {
+        match access {
+            AccessText::Public => Self::Public,
+            AccessText::Token => Self::Token,
+        }
+    }
+}
+
+/// Reads a policy file (TOML).
+pub fn load(path: &Path) -> Result<Policy, Error> {
+    let text = std::fs::read_to_string(path).map_err(Error::at(path))?;
+    let policy: PolicyText =
+        toml::from_str(&text).map_err(|e| Error::Policy(path.to_owned(), e.message().to_owned()))?;
+    Ok(policy.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_file_changes_what_it_names_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("policy.toml");
+        std::fs::write(&file, "peer_upload = false\nrate_min = 1000000\n").expect("written");
+        let expected = Policy { peer_upload: false, rate_min: 1_000_000, ..Policy::default() };
+        assert_eq!(load(&file).expect("valid"), expected);
+        assert_eq!(PolicyText::from(expected).changed(), "peer_upload = false, rate_min = 1000000");
+        assert_eq!(PolicyText::default().changed(), "");
+        std::fs::write(&file, "peer_uploads = false\n").expect("written");
+        assert!(load(&file).expect_err("a wrong key").to_string().contains("peer_uploads"));
+    }
+}

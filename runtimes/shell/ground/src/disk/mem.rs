@@ -1,0 +1,333 @@
+//! A disk in memory for tests: fails at a chosen operation, and forgets at a crash what was not synced.
+
+use crate::disk::{Disk, DiskFile, Kind, Stamp};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What happens at the chosen operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It and everything after it fails: the machine stops here.
+    Crash,
+    /// It fails once.
+    Error(io::ErrorKind),
+    /// It and everything after it fails, until the fault is taken away.
+    Lasting(io::ErrorKind),
+}
+
+/// A file, whatever its names are.
+#[derive(Debug, Default)]
+pub(crate) struct Node {
+    /// What reads see.
+    now: Vec<u8>,
+    /// What is on the medium for certain.
+    durable: Vec<u8>,
+    /// What has been done since the last sync, in order: a write, or a new length.
+    pending: Vec<Pending>,
+    /// The times of a stamp.
+    changed: i64,
+    touched: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Name {
+    node: usize,
+    /// Whether the name is on the medium for certain.
+    durable: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Pending {
+    Write(u64, Vec<u8>),
+    Len(u64),
+}
+
+impl Pending {
+    fn apply(&self, to: &mut Vec<u8>) {
+        match self {
+            Self::Write(at, data) => {
+                let at = usize::try_from(*at).expect("small");
+                let end = at + data.len();
+                if to.len() < end {
+                    to.resize(end, 0);
+                }
+                to[at..end].copy_from_slice(data);
+            }
+            Self::Len(len) => to.resize(usize::try_from(*len).expect("small"), 0),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Medium {
+    pub(crate) names: BTreeMap<PathBuf, Name>,
+    /// Never forgotten: a file without a name may be open.
+    pub(crate) nodes: Vec<Node>,
+    /// Rises with everything that is done to a file.
+    pub(crate) clock: i64,
+    pub(crate) operations: usize,
+    pub(crate) fault: Option<(usize, Fault)>,
+    pub(crate) down: bool,
+    /// Syncs of data files do nothing.
+    pub(crate) lies: bool,
+    /// Every name is on a file system of its own.
+    pub(crate) cannot_link: bool,
+}
+
+#[allow(dead_code, reason = "each crate uses a part")]
+impl Medium {
+    /// An empty one on which this will happen.
+    pub(crate) fn with(fault: Option<(usize, Fault)>) -> Self {
+        Self { fault, ..Self::default() }
+    }
+
+    pub(crate) const fn linking(mut self, cannot_link: bool) -> Self {
+        self.cannot_link = cannot_link;
+        self
+    }
+
+    fn step(&mut self) -> io::Result<()> {
+        if self.down {
+            return Err(io::Error::other("crashed"));
+        }
+        self.operations += 1;
+        match self.fault {
+            Some((at, Fault::Lasting(kind))) if at <= self.operations => Err(kind.into()),
+            Some((at, fault)) if at == self.operations => match fault {
+                Fault::Crash => {
+                    self.down = true;
+                    Err(io::Error::other("crashed"))
+                }
+                Fault::Error(kind) | Fault::Lasting(kind) => Err(kind.into()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn at(&self, path: &Path) -> io::Result<usize> {
+        self.names.get(path).map(|n| n.node).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn make(&mut self, path: &Path, node: Node) -> usize {
+        self.nodes.push(node);
+        let node = self.nodes.len() - 1;
+        self.names.insert(path.to_owned(), Name { node, durable: false });
+        node
+    }
+
+    fn touch(&mut self, node: usize) {
+        self.clock += 1;
+        self.nodes[node].touched = self.clock;
+    }
+
+    pub(crate) fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
+        self.at(path).ok().map(|node| self.nodes[node].now.clone())
+    }
+
+    fn stamp(&self, node: usize) -> Stamp {
+        let Node { now, changed, touched, .. } = &self.nodes[node];
+        let names = self.names.values().filter(|n| n.node == node).count();
+        let (changed, touched) = ((*changed, 0), (*touched, 0));
+        Stamp { kind: Kind::File, file: (1, node as u64), len: now.len() as u64, changed, touched, names: names as u64 }
+    }
+
+    /// Changes what a file holds, and nobody is told. `false`: there is no such file.
+    pub(crate) fn change(&mut self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let Ok(node) = self.at(path) else { return false };
+        self.touch(node);
+        let file = &mut self.nodes[node];
+        change(&mut file.now);
+        file.durable.clone_from(&file.now);
+        file.changed = file.touched;
+        true
+    }
+
+    /// Every byte that anybody could find on it.
+    pub(crate) fn holds(&self, what: &[u8]) -> bool {
+        self.nodes.iter().any(|node| node.now.windows(what.len()).any(|part| part == what))
+    }
+
+    /// The file of the one name that fits.
+    pub(crate) fn only(&self, fits: impl Fn(&str) -> bool) -> Vec<u8> {
+        let fits = |path: &Path| path.file_name().and_then(|n| n.to_str()).is_some_and(&fits);
+        let mut found = self.names.iter().filter(|(path, _)| fits(path));
+        let (_, name) = found.next().expect("one");
+        assert!(found.next().is_none(), "more than one");
+        self.nodes[name.node].now.clone()
+    }
+
+    /// The files after a power failure: of what was not synced, each change is there or not, as `coin` says.
+    pub(crate) fn after_crash(&self, mut coin: impl FnMut() -> bool) -> Self {
+        let mut after = Self { clock: self.clock, ..Self::default() };
+        for node in &self.nodes {
+            let mut bytes = node.durable.clone();
+            node.pending.iter().filter(|_| coin()).for_each(|p| p.apply(&mut bytes));
+            let (changed, touched) = (node.changed, node.touched);
+            after.nodes.push(Node { now: bytes.clone(), durable: bytes, pending: Vec::new(), changed, touched });
+        }
+        let names = self.names.iter().filter(|(_, name)| name.durable || coin());
+        after.names = names.map(|(path, name)| (path.clone(), Name { durable: true, ..*name })).collect();
+        after
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct MemDisk(pub(crate) Arc<Mutex<Medium>>);
+
+impl MemDisk {
+    pub(crate) fn new(medium: Medium) -> Self {
+        Self(Arc::new(Mutex::new(medium)))
+    }
+}
+
+#[derive(Debug)]
+struct MemFile(Arc<Mutex<Medium>>, usize, PathBuf);
+
+impl Disk for MemDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        let node = m.at(path).unwrap_or_else(|_| m.make(path, Node::default()));
+        Ok(Arc::new(MemFile(Arc::clone(&self.0), node, path.to_owned())))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        if let Some(name) = m.names.remove(path) {
+            m.touch(name.node);
+        }
+        Ok(())
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        let name = m.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        m.touch(name.node);
+        m.names.insert(to.to_owned(), Name { durable: false, ..name });
+        Ok(())
+    }
+    fn read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let m = lock(&self.0);
+        Ok(Arc::new(MemFile(Arc::clone(&self.0), m.at(path)?, path.to_owned())))
+    }
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let there = lock(&self.0).names.contains_key(to);
+        if there { Err(io::ErrorKind::AlreadyExists.into()) } else { self.rename(from, to) }
+    }
+    fn follow(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_owned())
+    }
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        if m.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let bytes = m.bytes(from).ok_or(io::ErrorKind::NotFound)?;
+        m.make(to, Node { now: bytes.clone(), durable: bytes, ..Node::default() });
+        Ok(())
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        if m.cannot_link {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
+        let node = m.at(from)?;
+        if m.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        m.touch(node);
+        m.names.insert(to.to_owned(), Name { node, durable: false });
+        Ok(())
+    }
+    fn stamp(&self, path: &Path) -> io::Result<Stamp> {
+        let m = lock(&self.0);
+        m.at(path).map(|node| m.stamp(node))
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        m.names.iter_mut().filter(|(p, _)| p.parent() == Some(dir)).for_each(|(_, n)| n.durable = true);
+        Ok(())
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        let m = lock(&self.0);
+        Ok(m.names.keys().filter(|p| p.parent() == Some(dir)).cloned().collect())
+    }
+}
+
+impl DiskFile for MemFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let m = lock(&self.0);
+        let at = usize::try_from(offset).expect("small");
+        let from = m.nodes[self.1].now.get(at..at + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(from);
+        Ok(())
+    }
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.change(Pending::Write(offset, data.to_vec()))
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(Pending::Len(len))
+    }
+    fn len(&self) -> io::Result<u64> {
+        Ok(lock(&self.0).nodes[self.1].now.len() as u64)
+    }
+    fn stamp(&self) -> io::Result<Stamp> {
+        Ok(lock(&self.0).stamp(self.1))
+    }
+    fn backdate(&self) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        m.touch(self.1);
+        let clock = m.clock;
+        m.nodes[self.1].changed = -clock;
+        Ok(())
+    }
+    fn sync(&self) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        let synced = m.step();
+        let down = m.down;
+        if m.lies && self.2.starts_with("/state/pieces") {
+            return synced;
+        }
+        let node = &mut m.nodes[self.1];
+        if synced.is_ok() {
+            node.pending.iter().for_each(|p| p.apply(&mut node.durable));
+        }
+        // a failed sync marks pages clean: a later one succeeds without having written them
+        if !down {
+            node.pending.clear();
+        }
+        synced
+    }
+}
+
+impl MemFile {
+    fn change(&self, change: Pending) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        m.touch(self.1);
+        let clock = m.clock;
+        let node = &mut m.nodes[self.1];
+        node.changed = clock;
+        change.apply(&mut node.now);
+        node.pending.push(change);
+        Ok(())
+    }
+}
+
+/// A coin that falls the same way for the same seed (a linear congruential generator; Knuth's constants).
+pub(crate) fn coin(mut seed: u64) -> impl FnMut() -> bool {
+    move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed >> 63 == 1
+    }
+}

@@ -1,0 +1,106 @@
+//! Files shared with people and other processes: reads with errors that name the file, atomic replacement, and stamps
+//! by which a change is noticed.
+
+pub mod mark;
+
+use crate::error::Error;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::SystemTime;
+
+/// Reads a whole text file; an error names the file.
+pub fn read(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|e| Error::io(format!("read {}", path.display()), &e))
+}
+
+/// Replaces a text file atomically: writes a new file beside it and renames, so that readers see the old text or the
+/// new one. Concurrent calls do not disturb each other: each writes to a file with an unguessable name.
+pub fn replace(path: &Path, text: &str) -> Result<(), Error> {
+    let failed = |e: io::Error| Error::io(format!("write {}", path.display()), &e);
+    let random = getrandom::u64().map_err(|_| failed(io::ErrorKind::Other.into()))?;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{random:016x}.new"));
+    // `create_new` follows no symbolic link of that name
+    let made = fs::OpenOptions::new().write(true).create_new(true).open(&beside);
+    let written = made.and_then(|mut file| file.write_all(text.as_bytes())).and_then(|()| fs::rename(&beside, path));
+    written.map_err(|e| {
+        // the partial file is useless; the first error is the one to report
+        let _ = fs::remove_file(&beside);
+        failed(e)
+    })
+}
+
+/// Fails if a file that a command is about to create exists already, unless `force` is set.
+pub fn refuse_present(path: &Path, force: bool) -> Result<(), Error> {
+    if path.is_file() && !force {
+        return Err(Error::usage(format!("{} is there already", path.display()))
+            .next("choose another name, or add --force to write over it"));
+    }
+    Ok(())
+}
+
+/// State of a file by which a change is noticed: time of modification, length and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    modified: Option<SystemTime>,
+    len: u64,
+    inode: u64,
+}
+
+impl Stamp {
+    /// Reads the stamp of a file; `None` if the file cannot be found.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        let meta = fs::metadata(path).ok()?;
+        Some(Self { modified: meta.modified().ok(), len: meta.len(), inode: inode(&meta) })
+    }
+}
+
+#[cfg(unix)]
+fn inode(meta: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(meta)
+}
+
+#[cfg(not(unix))]
+fn inode(_: &fs::Metadata) -> u64 {
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_existing_file_is_overwritten_only_with_force_and_atomically() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("a");
+        refuse_present(&file, false).expect("nothing is there");
+        replace(&file, "1").expect("written");
+        let error = refuse_present(&file, false).expect_err("somebody's").to_string();
+        assert!(error.contains("--force"), "{error}");
+        refuse_present(&file, true).expect("asked for");
+        replace(&file, "2").expect("written");
+        assert_eq!(read(&file).expect("there"), "2");
+        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 1, "nothing is left beside it");
+        assert!(replace(&dir.path().join("none/a"), "3").is_err());
+    }
+
+    #[test]
+    fn a_file_replaced_by_many_threads_is_always_present_and_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("a");
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let file = &file;
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        replace(file, &n.to_string().repeat(1000)).expect("nobody takes it away");
+                    }
+                });
+            }
+        });
+        assert_eq!(read(&file).expect("there").len(), 1000);
+        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 1, "nothing is left beside it");
+    }
+}

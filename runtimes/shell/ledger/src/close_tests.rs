@@ -1,0 +1,469 @@
+//! Closed days: immutable, provable from the exported file alone, on either engine.
+
+use super::close::Signer;
+use super::tests::{Fixture, edge, granted_on, offered, usage};
+use super::*;
+use futures_lite::future::block_on;
+use swarmedge_core::accounting::Trust;
+use swarmedge_core::accounting::audit::settled::{Doubt, Proven, Settled};
+use swarmedge_core::accounting::audit::{DownloadStatement, Leaf, ProviderDay, Totals, check_days};
+use swarmedge_core::accounting::evidence::{digest_of, key};
+use swarmedge_core::ids::{Guid, IntroId, ProviderId, RecordId};
+use swarmedge_core::wire::records::{CertBody, LedgerRecord, ServerRole, Side, UsageRecord};
+use swarmedge_core::wire::{List, Text};
+use swarmedge_ground::keys::{Key, certify, verify};
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+const FIRST: Day = Day(20_000);
+
+fn root() -> Key {
+    Key::from_seed([1; 32])
+}
+
+fn trust() -> Trust {
+    Trust { root: root().public(), verify }
+}
+
+fn signer() -> Signer {
+    signer_until(u64::MAX)
+}
+
+fn signer_until(not_after_ms: u64) -> Signer {
+    let key = Key::from_seed([2; 32]);
+    let body = CertBody {
+        role: ServerRole::Ledger,
+        name: Text::new("ledger-1").expect("short"),
+        key: key.public(),
+        not_before_ms: 0,
+        not_after_ms,
+    };
+    Signer::new(key, certify(&root(), body))
+}
+
+/// What the records of provider 7's closed days prove, as they are read back from the file.
+pub(super) fn proven(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> Result<Proven, String> {
+    let mut all = Proven::default();
+    for (settled, statement, ceiling, closed_ms) in evidence(ledger, days)? {
+        let proven = settled.check(verify, (&statement, ceiling), closed_ms);
+        let proven = proven.map_err(|doubt| format!("{}: {doubt:?}", statement.download))?;
+        all.receipts += proven.receipts;
+        all.peer_bytes += proven.peer_bytes;
+    }
+    Ok(all)
+}
+
+type Shown = (Settled, DownloadStatement, u64, u64);
+
+fn evidence(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> Result<Vec<Shown>, String> {
+    block_on(async {
+        let mut reader = Reader::open(&ledger.path).await.expect("opens");
+        let mut all = Vec::new();
+        for day in days.map(Day) {
+            let closed = reader.provider_day(ProviderId(7), day).await.expect("closed");
+            let mut lines = Vec::new();
+            let write = |line: &str| {
+                lines.push(line.to_owned());
+                Ok(())
+            };
+            reader.evidence(&closed, write).await.map_err(|e| e.to_string())?;
+            let downloads: Vec<_> = closed.leaves.iter().filter_map(|leaf| leaf.download()).collect();
+            assert_eq!(lines.len(), downloads.len());
+            for (line, (statement, ceiling)) in lines.iter().zip(downloads) {
+                let settled = super::evidence::from_line(line).expect("a line");
+                all.push((settled, statement.clone(), ceiling, closed.head.head.closed_ms));
+            }
+        }
+        Ok(all)
+    })
+}
+
+/// `n` completed downloads of provider 7 on a day, one of provider 8, and plain traffic.
+fn traffic(day: Day, n: u32) -> Vec<LedgerRecord> {
+    let mut records =
+        vec![granted_on(day, day.0 * 100 + 99, 8), edge(day.0 * 1_000 + 999, None, day.0, u64::from(day.0))];
+    for d in (0..n).map(|i| day.0 * 100 + i) {
+        let peers = [(d, 40)];
+        records.extend([
+            granted_on(day, d, 7),
+            offered(d, &[d]),
+            usage(d * 8, d, 1, Side::Downloader, 2, &peers),
+            usage(d * 8 + 1, d, 2, Side::Uploader, 1, &peers),
+            edge(d * 8 + 2, Some(d), 1, 60),
+        ]);
+    }
+    records
+}
+
+pub(super) fn store_on(ledger: &Fixture, day: Day, records: &[LedgerRecord]) {
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        store.store(records, day.end_ms() - 5).await.expect("stored");
+        store.close().await;
+    });
+}
+
+pub(super) fn close_up_to(ledger: &Fixture, last: Day) -> usize {
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        let closed = store.close_days(last, &signer(), last.end_ms() + 2 * DAY_MS).await.expect("closed");
+        store.close().await;
+        closed.len()
+    })
+}
+
+/// Provider 7's days as they are read back from the file.
+fn exported(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> String {
+    block_on(async {
+        let mut reader = Reader::open(&ledger.path).await.expect("opens");
+        let mut text = String::new();
+        for day in days.map(Day) {
+            text += &export::to_lines(&reader.provider_day(ProviderId(7), day).await.expect("closed")).expect("text");
+        }
+        text
+    })
+}
+
+fn audit(text: &str) -> Result<Totals, String> {
+    let days: Vec<ProviderDay> = export::from_lines(text).map_err(|e| format!("{}: {}", e.line, e.why))?;
+    check_days(&trust(), &days).map_err(|(at, finding)| format!("day {at}: {finding:?}"))
+}
+
+/// Three days, the second without traffic.
+pub(super) fn closed_days_are_provable_and_never_change(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    store_on(&ledger, FIRST, &traffic(FIRST, 3));
+    let third = FIRST.next().next();
+    store_on(&ledger, third, &traffic(third, 2));
+    assert_eq!(close_up_to(&ledger, third), 3);
+    assert_eq!(close_up_to(&ledger, third), 0, "once");
+    let text = exported(&ledger, FIRST.0..=third.0);
+    let expected = Totals { downloads: 5, completed: 5, edge_bytes: 300, peer_bytes: 200, plain_bytes: 20_003 };
+    assert_eq!(audit(&text), Ok(expected));
+    let receipts = || proven(&ledger, FIRST.0..=third.0).map(|p| (p.receipts, p.peer_bytes));
+    assert_eq!(receipts(), Ok((5, 200)));
+
+    // late evidence for a closed day changes nothing there, and a late download counts when it has ended or expired
+    let late = [
+        usage(1, FIRST.0 * 100, 1, Side::Downloader, 9, &[(FIRST.0 * 100, 1)]),
+        edge(2, Some(FIRST.0 * 100), 7, 99),
+        granted_on(FIRST, FIRST.0 * 100 + 50, 7),
+    ];
+    store_on(&ledger, third.next(), &late);
+    assert_eq!(exported(&ledger, FIRST.0..=third.0), text);
+    assert_eq!(receipts(), Ok((5, 200)));
+    let show = ledger.show(&Filter {
+        download: Some(swarmedge_core::ids::DownloadId::numbered(FIRST.0 * 100)),
+        ..Filter::default()
+    });
+    assert_eq!((show[0].edge_unique, show[0].peers_billed), (60, 40));
+    assert_eq!(close_up_to(&ledger, third.next()), 1);
+    let all = audit(&exported(&ledger, FIRST.0..=third.next().0)).expect("honest");
+    assert_eq!((all.downloads, all.peer_bytes), (5, 200), "one that may still end is carried over");
+    assert_eq!(close_up_to(&ledger, Day(FIRST.0 + 35)), 32);
+    let all = audit(&exported(&ledger, FIRST.0..=FIRST.0 + 35)).expect("honest");
+    assert_eq!((all.downloads, all.peer_bytes), (6, 200), "until it expires");
+}
+
+/// A ledger with what `write` writes, whose days are closed.
+pub(super) fn honest_with(write: impl FnOnce(&Fixture), last: Day) -> Fixture {
+    let ledger = super::tests::fixture();
+    write(&ledger);
+    close_up_to(&ledger, last);
+    ledger
+}
+
+fn honest() -> (Fixture, String) {
+    let ledger = super::tests::fixture();
+    for day in [FIRST, FIRST.next()] {
+        store_on(&ledger, day, &traffic(day, 2));
+    }
+    close_up_to(&ledger, FIRST.next());
+    let text = exported(&ledger, FIRST.0..=FIRST.0 + 1);
+    assert!(audit(&text).is_ok());
+    (ledger, text)
+}
+
+#[test]
+fn a_day_is_not_closed_under_a_certificate_that_has_expired() {
+    let ledger = super::tests::fixture();
+    store_on(&ledger, FIRST, &traffic(FIRST, 1));
+    let now_ms = FIRST.end_ms() + 2 * DAY_MS;
+    let close = |last: Day, signer: &Signer| {
+        block_on(async {
+            let mut store = Store::open(&ledger.path).await.expect("opens");
+            let closed = store.close_days(last, signer, now_ms).await;
+            store.close().await;
+            closed
+        })
+    };
+    let error = close(FIRST, &signer_until(now_ms)).expect_err("no audit would believe it").to_string();
+    assert!(error.contains("expired") && error.contains("certificates renew"), "{error}");
+    assert_eq!(close(FIRST, &signer_until(now_ms + 1)).expect("still valid").len(), 1, "nothing was closed before");
+    assert!(audit(&exported(&ledger, FIRST.0..=FIRST.0)).is_ok());
+    assert_eq!(close(FIRST, &signer_until(now_ms)), Ok(Vec::new()), "there is nothing to sign");
+}
+
+#[test]
+fn every_changed_byte_of_an_exported_file_is_found() {
+    let (_ledger, text) = honest();
+    for at in 0..text.len() {
+        let mut bytes = text.clone().into_bytes();
+        bytes[at] ^= 1;
+        let changed = String::from_utf8(bytes).expect("still ASCII");
+        let line = text[..at].lines().count();
+        assert!(audit(&changed).is_err(), "byte {at}, about line {line}: {:?}", &text[at.saturating_sub(20)..=at]);
+    }
+}
+
+#[test]
+fn a_dropped_an_added_and_a_moved_line_and_a_replaced_day_are_found() {
+    let (_ledger, text) = honest();
+    let lines: Vec<&str> = text.lines().collect();
+    let joined = |lines: &[&str]| lines.join("\n");
+    for at in 0..lines.len() - 1 {
+        let mut dropped = lines.clone();
+        dropped.remove(at);
+        // what is left without its first day is whole by itself
+        assert!(audit(&joined(&dropped)).is_err(), "line {at} dropped");
+        let mut doubled = lines.clone();
+        doubled.insert(at, lines[at]);
+        assert!(audit(&joined(&doubled)).is_err(), "line {at} twice");
+        let mut swapped = lines.clone();
+        swapped.swap(at, at + 1);
+        assert!(audit(&joined(&swapped)).is_err(), "line {at} moved");
+    }
+    let other = super::tests::fixture();
+    store_on(&other, FIRST, &traffic(FIRST, 3));
+    store_on(&other, FIRST.next(), &traffic(FIRST.next(), 2));
+    close_up_to(&other, FIRST.next());
+    let days =
+        [exported(&other, FIRST.0..=FIRST.0), text[text.find("\n{\"format\"").expect("two days") + 1..].to_owned()];
+    assert!(audit(&days[0]).is_ok() && audit(&days[1]).is_ok(), "each is signed");
+    assert_eq!(audit(&days.concat()), Err("day 1: Replaced".into()));
+}
+
+#[test]
+fn an_object_may_be_called_like_a_member_of_a_days_line() {
+    let (_ledger, text) = honest();
+    let days = export::from_lines(&text).expect("honest");
+    for name in ["format", "\"format\"", "{\"format\":\"swarmedge-day/1\"}"] {
+        let mut day = days[0].clone();
+        let Some(Leaf::Capped(first)) = day.leaves.first_mut() else { panic!("a download") };
+        first.of.path = Text::new(name).expect("short");
+        let text = export::to_lines(&day).expect("text");
+        assert_eq!(export::from_lines(&text), Ok(vec![day]), "{name}");
+    }
+}
+
+#[test]
+fn a_dropped_record_is_looked_for_at_its_days_line() {
+    let (_ledger, text) = honest();
+    let mut lines: Vec<&str> = text.lines().collect();
+    let second = lines.iter().rposition(|line| line.contains("\"format\"")).expect("two days");
+    lines.remove(second + 1);
+    let wrong = export::from_lines(&lines.join("\n")).expect_err("one is missing");
+    assert!(wrong.bent && wrong.why.contains("a record was dropped"), "{wrong:?}");
+    assert_eq!(wrong.line, second + 1, "counted from 1");
+}
+
+pub(super) fn trimmed_records_leave_what_was_settled(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let (last, recent) = (Day(FIRST.0 + 40), Day(FIRST.0 + 60));
+    for day in [FIRST, FIRST.next(), recent] {
+        store_on(&ledger, day, &traffic(day, 2));
+    }
+    close_up_to(&ledger, last);
+    let said = || {
+        let report = block_on(async {
+            let mut reader = Reader::open(&ledger.path).await.expect("opens");
+            reader.report(ProviderId(7), FIRST, recent).await.expect("read")
+        });
+        (exported(&ledger, FIRST.0..=last.0), serde_json::to_string(&report).expect("text"))
+    };
+    let before = said();
+    let counts = |keep: u32| {
+        block_on(async {
+            let mut store = Store::open(&ledger.path).await.expect("opens");
+            store.trim(Day(FIRST.0 + 100), keep).await.expect("trimmed");
+            let mut counts = Vec::new();
+            for table in ["record", "record_id", "evidence", "download"] {
+                counts.push(store.count_for_test(table).await);
+            }
+            store.close().await;
+            counts
+        })
+    };
+    let of_a_day = i64::try_from(traffic(FIRST, 2).len()).expect("few");
+    assert_eq!(counts(u32::MAX), [3 * of_a_day, 3 * of_a_day, 9, 9]);
+    assert_eq!(counts(99), [2 * of_a_day, 2 * of_a_day, 6, 9], "of the first day nothing but what was settled");
+    assert_eq!(counts(0), [of_a_day, of_a_day, 3, 9], "what an open day may need stays");
+    assert_eq!(said(), before);
+}
+
+/// Of a download that was settled, what is bent and what is found.
+#[test]
+fn whatever_is_bent_in_what_a_download_was_settled_from_is_found() {
+    let (ledger, _) = honest();
+    let (honest, statement, ceiling, closed_ms) = evidence(&ledger, FIRST.0..=FIRST.0).expect("there").remove(0);
+    let check = |settled: &Settled, of: &DownloadStatement| settled.check(verify, (of, ceiling), closed_ms);
+    assert_eq!(check(&honest, &statement).map(|p| (p.receipts, p.worthless, p.peer_bytes)), Ok((1, 0, 40)));
+    for at in 0..honest.records.len() {
+        let mut dropped = honest.clone();
+        let (came_ms, record) = dropped.records.remove(at);
+        assert_eq!(check(&dropped, &statement), Err(Doubt::Records));
+        dropped.records.extend([(came_ms, record.clone()), (came_ms, record)]);
+        assert_eq!(check(&dropped, &statement), Err(Doubt::Records), "one is added");
+        let mut later = honest.clone();
+        later.records[at].0 += 1;
+        assert_eq!(check(&later, &statement), Err(Doubt::Records));
+    }
+    let uploader = |r: &&mut (u64, LedgerRecord)| matches!(&r.1, LedgerRecord::Usage(u) if u.side == Side::Uploader);
+    let mut bent = honest.clone();
+    let Some((_, LedgerRecord::Usage(sent))) = bent.records.iter_mut().find(uploader) else { panic!("it has one") };
+    let mut peers = sent.peers.iter().cloned().collect::<Vec<_>>();
+    if let Some(receipt) = &mut peers[0].receipt {
+        receipt.bytes -= 1;
+    }
+    *sent = UsageRecord { peers: List::truncated(peers), ..sent.clone() };
+    assert_eq!(check(&bent, &statement), Err(Doubt::Receipt(IntroId::numbered(FIRST.0 * 100))));
+    // a ledger that lies signs what it likes, and receipts it cannot make
+    let evidence = digest_of(bent.records.iter().map(|(came, r)| (*came, r)));
+    let lie = DownloadStatement { evidence, ..statement.clone() };
+    assert_eq!(check(&bent, &lie), Err(Doubt::Beyond { billed: 40, proven: 0 }));
+    let beyond = DownloadStatement { peer_bytes: 41, ..statement.clone() };
+    assert_eq!(check(&honest, &beyond), Err(Doubt::Beyond { billed: 41, proven: 40 }));
+    for other in [
+        DownloadStatement { edge_bytes: 61, ..statement.clone() },
+        DownloadStatement { peer_bytes: 39, ..statement.clone() },
+        DownloadStatement { flagged_bytes: 1, ..statement.clone() },
+    ] {
+        assert_eq!(check(&honest, &other), Err(Doubt::Figures));
+    }
+    let foreign = DownloadStatement { provider: ProviderId(8), ..statement };
+    assert_eq!(check(&honest, &foreign), Err(Doubt::Ungranted));
+}
+
+/// It was granted on the first day and ends an hour before that may be closed; its uploader reports ten hours later.
+pub(super) fn a_download_that_ends_just_before_its_day_is_closed_has_its_time_for_late_records(
+    fixture: &mut dyn FnMut() -> Fixture,
+) {
+    let ledger = fixture();
+    let (download, hour) = (FIRST.0 * 100, DAY_MS / 24);
+    let closing = Day(FIRST.0 + 2).end_ms();
+    let peers = [(download, 40)];
+    let [received, sent, late] = [
+        usage(1, download, 1, Side::Downloader, 2, &peers),
+        usage(2, download, 2, Side::Uploader, 1, &peers),
+        usage(3, download, 2, Side::Uploader, 2, &[(download, 41)]),
+    ];
+    store_on(&ledger, FIRST, &[granted_on(FIRST, download, 7), offered(download, &[download])]);
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        store.store(&[received], closing - hour).await.expect("stored");
+        store.close_days(FIRST, &signer(), closing).await.expect("closed");
+        store.store(&[sent], closing + 10 * hour).await.expect("stored");
+        store.store(&[late], closing + 23 * hour).await.expect("stored");
+        store.close_days(FIRST.next(), &signer(), closing + DAY_MS).await.expect("closed");
+        store.close().await;
+    });
+    let total = |day: u32| audit(&exported(&ledger, day..=day)).map(|t| (t.downloads, t.peer_bytes));
+    assert!(total(FIRST.0).is_err(), "the provider has nothing to be billed yet");
+    assert_eq!(total(FIRST.0 + 1), Ok((1, 40)));
+    assert_eq!(proven(&ledger, FIRST.0 + 1..=FIRST.0 + 1).map(|p| p.receipts), Ok(1));
+}
+
+/// Nobody reads again what another record has replaced, nor anything of a download that is closed.
+pub(super) fn what_does_not_count_any_more_is_kept_and_not_read(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let download = FIRST.0 * 100;
+    let counts = || {
+        block_on(async {
+            let mut store = Store::open(&ledger.path).await.expect("opens");
+            let read = store.count_for_test("record WHERE download IS NOT NULL").await;
+            (store.count_for_test("record").await, read)
+        })
+    };
+    let mut at_ms = FIRST.end_ms() - 100_000;
+    let mut writer = block_on(Store::open(&ledger.path)).expect("opens");
+    let mut store = |records: &[LedgerRecord], after_ms: u64| {
+        at_ms += after_ms;
+        block_on(writer.store(records, at_ms)).expect("stored");
+    };
+    let running = |seq: u32| usage(seq, download, 2, Side::Uploader, seq, &[(download, 1 + u64::from(seq))]);
+    // what comes before the grant is not settled, nor read; then it is once
+    for seq in 1..=20 {
+        store(&[running(seq)], 1);
+    }
+    assert_eq!(counts(), (20, 20));
+    store(&[granted_on(FIRST, download, 7), offered(download, &[download])], 1);
+    assert_eq!(counts(), (22, 4), "the first, the newest, grant and offer");
+    for seq in 21..=39 {
+        store(&[running(seq), running(60 - seq)], 1);
+    }
+    store(&[usage(99, download, 1, Side::Downloader, 2, &[(download, 40)])], 1);
+    assert_eq!(counts().1, 5);
+    assert_eq!(ledger.show(&Filter::default())[0].peers_billed, 40);
+
+    // broken records are not missed
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        store.execute_for_test("UPDATE record SET body = substr(body, 1, 1)").await;
+        store.close().await;
+    });
+    let before = counts().0;
+    store(&[running(90), running(91)], 2 * DAY_MS);
+    close_up_to(&ledger, FIRST);
+    store(&[running(92), edge(93, Some(download), 1, 9)], 1);
+    assert_eq!(counts(), (before + 4, 5));
+    assert_eq!(audit(&exported(&ledger, FIRST.0..=FIRST.0)).map(|t| t.peer_bytes), Ok(40));
+}
+
+/// A client takes the id of a grant's record before that comes; and a record that was stored before clients' ids were
+/// their own comes again.
+pub(super) fn no_client_takes_the_id_of_anothers_record_and_none_is_billed_twice(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let day = traffic(FIRST, 1);
+    let grant = day.iter().find(|r| matches!(r, LedgerRecord::Granted(g) if g.provider == ProviderId(7)));
+    let id = grant.expect("there is one").id();
+    let LedgerRecord::Usage(r) = usage(1, FIRST.0 * 100, 3, Side::Uploader, 1, &[]) else { panic!("usage") };
+    store_on(&ledger, FIRST, &[LedgerRecord::Usage(UsageRecord { id, ..r.clone() })]);
+    store_on(&ledger, FIRST, &[LedgerRecord::Usage(UsageRecord { id, reporter: Guid::numbered(4), ..r })]);
+    store_on(&ledger, FIRST, &day);
+    let filter = Filter { provider: Some(ProviderId(7)), ..Filter::default() };
+    assert_eq!(ledger.show(&filter)[0].peers_billed, 40);
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        for record in day.iter().filter(|r| matches!(r, LedgerRecord::Usage(_))) {
+            let [key, id] = [key(record), record.id()].map(|id: RecordId| match &ledger.path {
+                Database::Sqlite(_) => format!("x'{id}'"),
+                Database::Postgres(_) => format!("decode('{id}', 'hex')"),
+            });
+            for table in ["record_id", "record"] {
+                store.execute_for_test(&format!("UPDATE {table} SET id = {id} WHERE id = {key}")).await;
+            }
+        }
+        store.close().await;
+    });
+    let store_late = |records: &[LedgerRecord]| {
+        block_on(async {
+            let mut store = Store::open(&ledger.path).await.expect("opens");
+            store.store(records, FIRST.end_ms() - 4).await.expect("stored");
+            store.close().await;
+        });
+    };
+    for _ in 0..2 {
+        store_late(&day);
+        assert_eq!((ledger.show(&filter)[0].peers_billed, ledger.show(&filter)[0].flagged), (40, 0));
+    }
+    // what replaces the old ones finds them
+    let peers = [(FIRST.0 * 100, 40)];
+    let more = [(1, Side::Downloader), (2, Side::Uploader)]
+        .map(|(who, side)| usage(7_000 + who, FIRST.0 * 100, who, side, 5, &peers));
+    store_late(&more);
+    assert_eq!(ledger.show(&filter)[0].peers_billed, 40);
+    let read = block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        store.count_for_test("record WHERE download IS NOT NULL AND kind IN (1, 2)").await
+    });
+    assert_eq!(read, 5, "of each reporter the newest, and the downloader's first last word");
+}

@@ -1,0 +1,126 @@
+//! The records that a provider's closed downloads were settled from, as JSON lines (EXPORT.md, beside this file): one
+//! line a download.
+
+use super::day::Day;
+use super::export::{id, unwritable};
+use super::gather::{Fresh, Spans, Which, gather};
+use super::quarantine::speaker;
+use super::store::evidence_since;
+use super::usage::Reader;
+use data_encoding::BASE64;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use swarmedge_core::accounting::audit::settled::Settled;
+use swarmedge_core::accounting::audit::{DownloadStatement, ProviderDay};
+use swarmedge_core::accounting::evidence::Evidence;
+use swarmedge_core::accounting::quarantine::Quarantines;
+use swarmedge_core::ids::Guid;
+use swarmedge_core::wire::Wire;
+use swarmedge_core::wire::records::LedgerRecord;
+use swarmedge_ground::error::Error;
+
+/// What each line begins with.
+const FORMAT: &str = "swarmedge-evidence/1";
+/// Downloads whose records are held at a time.
+const AT_A_TIME: usize = 256;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    format: String,
+    provider: u32,
+    day: String,
+    download: String,
+    records: Vec<RecordText>,
+    quarantines: Vec<SpanText>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecordText {
+    came_ms: u64,
+    record: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SpanText {
+    guid: String,
+    from_ms: u64,
+    until_ms: Option<u64>,
+}
+
+impl Reader {
+    /// Gives `write` a line of each download that a closed day bills. An error if what it was settled from is not there
+    /// any more.
+    pub async fn evidence(
+        &mut self,
+        of: &ProviderDay,
+        mut write: impl FnMut(&str) -> Result<(), Error>,
+    ) -> Result<usize, Error> {
+        let downloads: Vec<&DownloadStatement> =
+            of.leaves.iter().filter_map(|leaf| leaf.download()).map(|(statement, _)| statement).collect();
+        let day = Day(of.day.day);
+        for some in downloads.chunks(AT_A_TIME) {
+            let ids: Vec<Vec<u8>> = some.iter().map(|s| s.download.0.to_vec()).collect();
+            let which = Which { downloads: &ids, since: evidence_since(day), known_ms: of.head.head.closed_ms };
+            let gathered = gather(&mut self.db.any, which, &Fresh::new(), 0).await;
+            let gathered = gathered.map_err(|e| self.failed(&e))?;
+            for statement in some {
+                let evidence = gathered.evidence.get(&statement.download.0[..]);
+                let evidence = evidence.filter(|evidence| evidence.digest() == statement.evidence);
+                let evidence = evidence.ok_or_else(|| forgotten(statement, day))?;
+                write(&line(of, statement, evidence, &gathered.spans)?)?;
+            }
+        }
+        Ok(downloads.len())
+    }
+}
+
+fn forgotten(of: &DownloadStatement, day: Day) -> Error {
+    let download = of.download;
+    Error::failed(format!("{day}: download {download} was settled from other records than those that are there")).next(
+        "records that [ledger] keep_days has forgotten cannot be shown, nor can those of days that an older version has \
+         closed: export later days, or without --evidence",
+    )
+}
+
+fn line(of: &ProviderDay, statement: &DownloadStatement, evidence: &Evidence, spans: &Spans) -> Result<String, Error> {
+    let speakers: BTreeSet<Guid> = evidence.records().filter_map(|(_, r)| speaker(r)).collect();
+    let record = |(came_ms, r): (u64, &LedgerRecord)| RecordText { came_ms, record: BASE64.encode(&r.to_bytes()) };
+    let span = |(guid, from_ms, until_ms): &(Guid, u64, u64)| SpanText {
+        guid: guid.to_string(),
+        from_ms: *from_ms,
+        until_ms: Some(*until_ms).filter(|until| *until < u64::MAX),
+    };
+    let line = Line {
+        format: FORMAT.into(),
+        provider: of.provider.0,
+        day: Day(of.day.day).to_string(),
+        download: statement.download.to_string(),
+        records: evidence.records().map(record).collect(),
+        quarantines: spans.iter().filter(|(guid, ..)| speakers.contains(guid)).map(span).collect(),
+    };
+    Ok(serde_json::to_string(&line).map_err(unwritable)? + "\n")
+}
+
+/// What a line shows.
+pub fn from_line(text: &str) -> Result<Settled, String> {
+    let line: Line = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    if line.format != FORMAT {
+        return Err(format!("format {:?} is not {FORMAT}", line.format));
+    }
+    let record = |r: &RecordText| {
+        let bytes = BASE64.decode(r.record.as_bytes()).map_err(|e| e.to_string())?;
+        Ok((r.came_ms, LedgerRecord::from_bytes(&bytes).map_err(|e| e.to_string())?))
+    };
+    let mut quarantines = Quarantines::default();
+    for span in &line.quarantines {
+        quarantines.add(id(&span.guid)?, span.from_ms, span.until_ms.unwrap_or(u64::MAX));
+    }
+    Ok(Settled {
+        download: id(&line.download)?,
+        records: line.records.iter().map(record).collect::<Result<_, String>>()?,
+        quarantines,
+    })
+}

@@ -1,0 +1,313 @@
+//! A provider's closed days as JSON lines (EXPORT.md, beside this file): a day's first line holds the proofs, each
+//! further line one statement. Reading is strict: what is hashed is the canonical encoding of what the lines say.
+
+use super::day::Day;
+use data_encoding::BASE64;
+use serde::{Deserialize, Serialize};
+use swarmedge_core::accounting::audit::{
+    CappedStatement, DayLeaf, DownloadStatement, Head, Leaf, Outcome, PlainStatement, ProviderDay, SignedHead,
+    SumStatement, TotalStatement, Totals,
+};
+use swarmedge_core::ids::{Digest, ParseIdError, ProviderId};
+use swarmedge_core::wire::records::ServerCert;
+use swarmedge_core::wire::{Text, Wire};
+use swarmedge_ground::error::Error;
+
+/// What the first line of each day begins with.
+const FORMAT: &str = "swarmedge-day/1";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DayLine {
+    format: String,
+    provider: u32,
+    day: String,
+    day_leaves: u64,
+    day_root: String,
+    first: u64,
+    statements: usize,
+    range: Vec<String>,
+    inclusion: Vec<String>,
+    previous: Option<HeadText>,
+    consistency: Vec<String>,
+    head: HeadText,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeadText {
+    days: u64,
+    root: String,
+    day: String,
+    closed_ms: u64,
+    signature: String,
+    certificate: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum LeafLine {
+    Download {
+        download: String,
+        path: String,
+        version: String,
+        size: u64,
+        outcome: OutcomeText,
+        edge_bytes: u64,
+        peer_bytes: u64,
+        flagged_bytes: u64,
+        evidence: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_peer_bytes: Option<u64>,
+    },
+    Plain {
+        version: String,
+        edge: String,
+        bytes: u64,
+    },
+    Total {
+        statements: u64,
+        downloads: u64,
+        completed: u64,
+        edge_bytes: u64,
+        peer_bytes: u64,
+        plain_bytes: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OutcomeText {
+    Unreported,
+    Unfinished,
+    Completed,
+    Cancelled,
+    Failed,
+}
+
+/// The lines of a day.
+pub fn to_lines(day: &ProviderDay) -> Result<String, Error> {
+    let line = DayLine {
+        format: FORMAT.into(),
+        provider: day.provider.0,
+        day: Day(day.day.day).to_string(),
+        day_leaves: day.day.leaves,
+        day_root: day.day.root.to_string(),
+        first: day.first,
+        statements: day.leaves.len(),
+        range: hex(&day.range),
+        inclusion: hex(&day.inclusion),
+        previous: day.previous.as_ref().map(head_text),
+        consistency: hex(&day.consistency),
+        head: head_text(&day.head),
+    };
+    let mut text = serde_json::to_string(&line).map_err(unwritable)? + "\n";
+    for leaf in &day.leaves {
+        text += &serde_json::to_string(&leaf_line(leaf)).map_err(unwritable)?;
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(super) fn unwritable(e: serde_json::Error) -> Error {
+    Error::failed(format!("cannot write this as JSON: {e}"))
+}
+
+fn hex(digests: &[Digest]) -> Vec<String> {
+    digests.iter().map(ToString::to_string).collect()
+}
+
+fn head_text(h: &SignedHead) -> HeadText {
+    HeadText {
+        days: h.head.days,
+        root: h.head.root.to_string(),
+        day: Day(h.head.day).to_string(),
+        closed_ms: h.head.closed_ms,
+        signature: h.signature.to_string(),
+        certificate: BASE64.encode(&h.cert.to_bytes()),
+    }
+}
+
+fn leaf_line(leaf: &Leaf) -> LeafLine {
+    match leaf {
+        Leaf::Download(d) => download_line(d, None),
+        Leaf::Capped(d) => download_line(&d.of, Some(d.max_peer_bytes)),
+        Leaf::Plain(p) => LeafLine::Plain { version: p.version.to_string(), edge: p.edge.to_string(), bytes: p.bytes },
+        Leaf::Total(t) => total_line(t, None),
+        Leaf::Sum(s) => total_line(&s.of, Some(Day(s.since).to_string())),
+    }
+}
+
+const fn total_line(t: &TotalStatement, since: Option<String>) -> LeafLine {
+    LeafLine::Total {
+        statements: t.statements,
+        downloads: t.totals.downloads,
+        completed: t.totals.completed,
+        edge_bytes: t.totals.edge_bytes,
+        peer_bytes: t.totals.peer_bytes,
+        plain_bytes: t.totals.plain_bytes,
+        since,
+    }
+}
+
+fn download_line(d: &DownloadStatement, max_peer_bytes: Option<u64>) -> LeafLine {
+    LeafLine::Download {
+        download: d.download.to_string(),
+        path: d.path.to_string(),
+        version: d.version.to_string(),
+        size: d.size,
+        outcome: match d.outcome {
+            Outcome::Unreported => OutcomeText::Unreported,
+            Outcome::Unfinished => OutcomeText::Unfinished,
+            Outcome::Completed => OutcomeText::Completed,
+            Outcome::Cancelled => OutcomeText::Cancelled,
+            Outcome::Failed => OutcomeText::Failed,
+        },
+        edge_bytes: d.edge_bytes,
+        peer_bytes: d.peer_bytes,
+        flagged_bytes: d.flagged_bytes,
+        evidence: d.evidence.to_string(),
+        max_peer_bytes,
+    }
+}
+
+/// What begins a day has a format; what a path holds does not matter.
+#[derive(Deserialize)]
+struct Kind {
+    format: Option<serde::de::IgnoredAny>,
+}
+
+/// Why a file is not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub why: String,
+    /// The lines are all such as an export has, but not as many as it announces.
+    pub bent: bool,
+}
+
+/// The days of a file, or the first line that says nothing. A file may hold several days, one after another.
+pub fn from_lines(text: &str) -> Result<Vec<ProviderDay>, Unread> {
+    let mut days: Vec<ProviderDay> = Vec::new();
+    // where each day begins, and how many statements it announces
+    let mut announced: Vec<(usize, usize)> = Vec::new();
+    for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let wrong = |why: &dyn std::fmt::Display| Unread { line: n + 1, why: why.to_string(), bent: false };
+        let kind: Kind = serde_json::from_str(line).map_err(|e| wrong(&e))?;
+        if kind.format.is_some() {
+            let line: DayLine = serde_json::from_str(line).map_err(|e| wrong(&e))?;
+            announced.push((n + 1, line.statements));
+            days.push(day_of(&line).map_err(|e| wrong(&e))?);
+        } else {
+            let day = days.last_mut().ok_or_else(|| wrong(&"a statement before its day's line"))?;
+            let line: LeafLine = serde_json::from_str(line).map_err(|e| wrong(&e))?;
+            let leaf = leaf_of(line, day.provider, day.day.day).map_err(|e| wrong(&e))?;
+            day.leaves.push(leaf);
+        }
+    }
+    for (day, (line, announced)) in days.iter().zip(announced) {
+        let (found, day) = (day.leaves.len(), Day(day.day.day));
+        if found != announced {
+            let what = if found < announced { "dropped" } else { "added" };
+            let why = format!("{day}: a record was {what}: this line announces {announced}, {found} follow");
+            return Err(Unread { line, why, bent: true });
+        }
+    }
+    Ok(days)
+}
+
+/// A day without its statements.
+fn day_of(line: &DayLine) -> Result<ProviderDay, String> {
+    if line.format != FORMAT {
+        return Err(format!("format {:?} is not {FORMAT}", line.format));
+    }
+    Ok(ProviderDay {
+        provider: ProviderId(line.provider),
+        day: DayLeaf { day: day(&line.day)?, leaves: line.day_leaves, root: id(&line.day_root)? },
+        first: line.first,
+        leaves: Vec::new(),
+        range: ids(&line.range)?,
+        inclusion: ids(&line.inclusion)?,
+        previous: line.previous.as_ref().map(head_of).transpose()?,
+        consistency: ids(&line.consistency)?,
+        head: head_of(&line.head)?,
+    })
+}
+
+fn head_of(h: &HeadText) -> Result<SignedHead, String> {
+    let cert = BASE64.decode(h.certificate.as_bytes()).ok().and_then(|bytes| ServerCert::from_bytes(&bytes).ok());
+    Ok(SignedHead {
+        head: Head { days: h.days, root: id(&h.root)?, day: day(&h.day)?, closed_ms: h.closed_ms },
+        signature: id(&h.signature)?,
+        cert: cert.ok_or("the certificate is none")?,
+    })
+}
+
+fn leaf_of(line: LeafLine, provider: ProviderId, day: u32) -> Result<Leaf, String> {
+    Ok(match line {
+        LeafLine::Download {
+            download,
+            path,
+            version,
+            size,
+            outcome,
+            edge_bytes,
+            peer_bytes,
+            flagged_bytes,
+            evidence,
+            max_peer_bytes,
+        } => {
+            let of = DownloadStatement {
+                provider,
+                day,
+                download: id(&download)?,
+                path: Text::new(&path).map_err(|e| e.to_string())?,
+                version: id(&version)?,
+                size,
+                outcome: match outcome {
+                    OutcomeText::Unreported => Outcome::Unreported,
+                    OutcomeText::Unfinished => Outcome::Unfinished,
+                    OutcomeText::Completed => Outcome::Completed,
+                    OutcomeText::Cancelled => Outcome::Cancelled,
+                    OutcomeText::Failed => Outcome::Failed,
+                },
+                edge_bytes,
+                peer_bytes,
+                flagged_bytes,
+                evidence: id(&evidence)?,
+            };
+            match max_peer_bytes {
+                Some(max_peer_bytes) => Leaf::Capped(CappedStatement { of, max_peer_bytes }),
+                None => Leaf::Download(of),
+            }
+        }
+        LeafLine::Plain { version, edge, bytes } => {
+            Leaf::Plain(PlainStatement { provider, day, version: id(&version)?, edge: id(&edge)?, bytes })
+        }
+        LeafLine::Total { statements, downloads, completed, edge_bytes, peer_bytes, plain_bytes, since } => {
+            let totals = Totals { downloads, completed, edge_bytes, peer_bytes, plain_bytes };
+            let of = TotalStatement { provider, day, statements, totals };
+            match since {
+                Some(since) => Leaf::Sum(SumStatement { of, since: self::day(&since)? }),
+                None => Leaf::Total(of),
+            }
+        }
+    })
+}
+
+pub(super) fn id<T: std::str::FromStr<Err = ParseIdError>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|e: ParseIdError| format!("{text:?}: {e}"))
+}
+
+fn ids(texts: &[String]) -> Result<Vec<Digest>, String> {
+    texts.iter().map(|text| id(text)).collect()
+}
+
+fn day(text: &str) -> Result<u32, String> {
+    text.parse::<Day>().map(|day| day.0).map_err(|e| e.to_string())
+}

@@ -1,0 +1,59 @@
+//! The signed heads of clients' logs, as CNs have passed them on: where they contradict each other is evidence. And the
+//! GUIDs that were retired, because two copies of an installation ran.
+
+use super::store::{decode, log_kind_of_heads, log_kind_of_rekeys};
+use super::usage::Reader;
+use swarmedge_core::accounting::logs::{self, Fork};
+use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, SignedHead, SignedRekey};
+use swarmedge_ground::error::Error;
+use swarmedge_ground::keys::verify;
+
+impl Reader {
+    /// The logs that fork.
+    pub async fn forks(&mut self) -> Result<Vec<Fork>, Error> {
+        let heads = self.heads().await.map_err(|e| self.failed(&e))?;
+        Ok(logs::forks(verify, heads))
+    }
+
+    /// The GUIDs that were retired, in the order of their ends: when, and how.
+    pub async fn retired(&mut self) -> Result<Vec<(u64, SignedRekey)>, Error> {
+        let logs = self.logs_of(log_kind_of_rekeys()).await.map_err(|e| self.failed(&e))?;
+        let rekey = |record: LogRecord| match record.event {
+            LogEvent::Rekeyed(signed) => Some((record.at_ms, signed)),
+            LogEvent::Login(_)
+            | LogEvent::Registered(_)
+            | LogEvent::Offered(_)
+            | LogEvent::Head(_)
+            | LogEvent::Located(_) => None,
+        };
+        Ok(logs.into_iter().filter_map(rekey).collect())
+    }
+
+    async fn heads(&mut self) -> Result<Vec<SignedHead>, sqlx::Error> {
+        let logs = self.logs_of(log_kind_of_heads()).await?;
+        let head = |record: LogRecord| match record.event {
+            LogEvent::Head(head) => Some(head),
+            LogEvent::Login(_)
+            | LogEvent::Registered(_)
+            | LogEvent::Offered(_)
+            | LogEvent::Rekeyed(_)
+            | LogEvent::Located(_) => None,
+        };
+        Ok(logs.into_iter().filter_map(head).collect())
+    }
+
+    /// What CNs have logged of one kind.
+    async fn logs_of(&mut self, kind: i64) -> Result<Vec<LogRecord>, sqlx::Error> {
+        let rows = sqlx::query("SELECT body FROM record WHERE kind = $1 ORDER BY received_ms")
+            .bind(kind)
+            .fetch_all(&mut self.db.any)
+            .await?;
+        let mut logs = Vec::with_capacity(rows.len());
+        for row in &rows {
+            if let LedgerRecord::Log(record) = decode(row, 0)? {
+                logs.push(record);
+            }
+        }
+        Ok(logs)
+    }
+}

@@ -1,0 +1,230 @@
+//! The ledger's port: accepts CNs and edges, and has batches stored one after another.
+
+use super::close::{Signer, close_due, forget_due};
+use super::database::Database;
+use super::day::Day;
+use super::quarantine;
+use super::store::Store;
+use super::usage::Reader;
+use crate::config::LedgerConfig;
+use futures_lite::future::{or, zip};
+use std::collections::VecDeque;
+use std::time::Duration;
+use swarmedge_core::ids::{ConnId, Guid, ReqId};
+use swarmedge_core::role::ledger::{Config, Input, Ledger, Output};
+use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::records::LedgerRecord;
+use swarmedge_ground::config::OperatorConfig;
+use swarmedge_ground::drive::{Port, drive};
+use swarmedge_ground::error::Error;
+use swarmedge_ground::health::{Condition, Health};
+use swarmedge_ground::host::{INBOX_MAX, Server, load_tls, send_clock, sockets::listen_tcp, unix_ms};
+use swarmedge_ground::http::Signal;
+use swarmedge_ground::keys::verify;
+use swarmedge_ground::link::{Accept, Cap, Event, Inlet, Links, accept};
+use swarmedge_ground::mailbox::{Receiver, Sender, mailbox};
+use swarmedge_ground::ops;
+use swarmedge_ground::rt::Rt;
+
+/// Connections beside those of certified servers: handshakes.
+const SPARE_CONNECTIONS: usize = 256;
+
+/// How often it is looked whether a day is due to be closed; and after that has failed.
+const CLOSE_EVERY: Duration = Duration::from_secs(3600);
+const CLOSE_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// What an operator can do about it.
+const MEND: &str = "see to the database and its disk: until then records wait with edges and CNs";
+
+/// How often the database's log is folded into its file.
+const FOLD_EVERY: Duration = Duration::from_secs(300);
+
+/// Records to be stored together.
+type Batch = (ReqId, Vec<LedgerRecord>);
+
+/// Opens a ledger. It runs until `stop` is set and what it has taken is stored.
+pub async fn open<R: Rt>(
+    rt: &R,
+    operator: &OperatorConfig,
+    cfg: &LedgerConfig,
+    stop: &Signal,
+    health: &Health,
+) -> Result<Server, Error> {
+    let config = Config::new(operator.root, verify);
+    let socket = listen_tcp(cfg.listen, "[ledger] listen")?;
+    let listening = |e: std::io::Error| Error::io(format!("listen on {}", cfg.listen), &e);
+    let addr = socket.local_addr().map_err(listening)?;
+    let acceptor = Accept::<R> {
+        listener: rt.listen(socket).map_err(listening)?,
+        tls: load_tls(&cfg.tls_cert, &cfg.tls_key)?,
+        connections_max: usize::try_from(config.servers_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
+        cap: Cap::SERVER,
+        server: "ledger",
+    };
+    cfg.database.check_unopened()?;
+    let store = Store::open(&cfg.database).await?;
+    let signer = Signer::load(cfg)?;
+    let (inbox, inputs) = mailbox(INBOX_MAX);
+    let (batches, to_store) = mailbox(1);
+    let servers = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_server };
+    let port = LedgerPort { links: servers.links.clone(), batches, stopped: false };
+    let ops = cfg.ops.map(|at| ops::serve(rt, at, "[ledger] ops", stop.clone(), health.clone())).transpose()?;
+    let [storing, reading, closing] =
+        ["ledger", "ledger's quarantine", "ledger's days"].map(|part| Condition::new(health, part));
+    let (rt, stop, config_of_days) = (rt.clone(), stop.clone(), cfg.clone());
+    let run = async move {
+        tracing::info!(%addr, "ledger is ready");
+        rt.spawn(send_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
+        let stopping = async {
+            stop.wait().await;
+            let _ = inbox.send(Input::Shutdown).await;
+            std::future::pending().await
+        };
+        // these use the database too, and end before its writer
+        let over = Signal::default();
+        let telling = tell_quarantine(rt.clone(), config_of_days.database.clone(), inbox.clone(), reading);
+        rt.spawn(or(over.wait(), telling));
+        if let Some(signer) = signer {
+            rt.spawn(or(over.wait(), close_daily(rt.clone(), config_of_days, signer, closing)));
+        }
+        let accepting = accept(rt.clone(), acceptor, servers.clone());
+        // the machine's end drops the port, which ends the storing
+        let machine = drive(rt.clone(), Ledger::default(), config, inputs, port);
+        let working = async {
+            zip(machine, store_all(rt.clone(), store, to_store, inbox.clone(), storing, over)).await;
+        };
+        or(working, or(accepting, stopping)).await;
+        servers.links.close_all();
+        tracing::info!("ledger has stopped");
+        Ok(())
+    };
+    Ok(Server::new(addr, ops, run))
+}
+
+/// Stores batches until no more can come, then sets `over` and leaves one whole file.
+async fn store_all<R: Rt>(
+    rt: R,
+    mut store: Store,
+    mut batches: Receiver<Batch>,
+    inbox: Sender<Input>,
+    mut condition: Condition,
+    over: Signal,
+) {
+    let mut fold_at = rt.now() + FOLD_EVERY;
+    loop {
+        if rt.now() >= fold_at {
+            fold_at = rt.now() + FOLD_EVERY;
+            store.fold().await;
+        }
+        let due = async {
+            rt.sleep_until(fold_at).await;
+            None
+        };
+        let Some(next) = or(async { Some(batches.recv().await) }, due).await else { continue };
+        let Some((req, records)) = next else { break };
+        let stored = store.store(&records, unix_ms()).await;
+        match &stored {
+            Ok(()) => condition.succeeded(),
+            Err(e) => condition.failed(format_args!("cannot store records: {e} ({MEND})")),
+        }
+        // the machine may have ended without waiting
+        let _ = inbox.send(Input::Stored { req, ok: stored.is_ok() }).await;
+    }
+    over.set();
+    store.close_whole().await;
+}
+
+/// Looks who is in quarantine, now and then, until the machine has gone.
+async fn tell_quarantine<R: Rt>(rt: R, database: Database, inbox: Sender<Input>, mut condition: Condition) {
+    let mut reader = None;
+    loop {
+        match in_quarantine(&mut reader, &database).await {
+            Ok(guids) => {
+                condition.succeeded();
+                if inbox.send(Input::Quarantined { guids }).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                condition.failed(format_args!("cannot read who is in quarantine: {error} ({MEND})"));
+                reader = None;
+            }
+        }
+        rt.sleep_until(rt.now() + quarantine::LOOK_EVERY).await;
+    }
+}
+
+async fn in_quarantine(reader: &mut Option<Reader>, database: &Database) -> Result<Vec<Guid>, Error> {
+    let reader = match reader {
+        Some(reader) => reader,
+        None => reader.insert(Reader::open(database).await?),
+    };
+    reader.in_quarantine().await
+}
+
+/// Closes the days that are due, now and then, and each day forgets what is old.
+async fn close_daily<R: Rt>(rt: R, cfg: LedgerConfig, signer: Signer, mut condition: Condition) {
+    let mut forgot_on = None;
+    loop {
+        let now_ms = unix_ms();
+        let mut done = match close_due(&cfg.database, &cfg, &signer, now_ms).await {
+            Ok(closed) => {
+                closed.iter().for_each(|c| tracing::info!(day = %c.day, leaves = c.leaves, "closed a day"));
+                Ok(())
+            }
+            Err(error) => Err(format!("cannot close days: {error} ({MEND})")),
+        };
+        if let Some(keep) = cfg.keep_days.filter(|_| forgot_on != Some(Day::of_ms(now_ms))) {
+            match forget_due(&cfg.database, keep, now_ms).await {
+                Ok(()) => forgot_on = Some(Day::of_ms(now_ms)),
+                Err(error) => done = done.and(Err(format!("cannot forget old records: {error} ({MEND})"))),
+            }
+        }
+        let wait = if done.is_ok() { CLOSE_EVERY } else { CLOSE_AGAIN_AFTER };
+        match done {
+            Ok(()) => condition.succeeded(),
+            Err(why) => condition.failed(why),
+        }
+        rt.sleep_until(rt.now() + wait).await;
+    }
+}
+
+struct LedgerPort {
+    links: Links<LedgerMsg>,
+    batches: Sender<Batch>,
+    stopped: bool,
+}
+
+impl Port<Ledger> for LedgerPort {
+    fn perform(&mut self, output: Output, local: &mut VecDeque<Input>) {
+        match output {
+            Output::Send { conn, msg } => self.links.send(conn, &msg),
+            Output::Close { conn } => self.links.close(conn),
+            Output::Store { req, records } => {
+                // one batch at a time: there is room unless the storing has ended
+                if self.batches.try_send((req, records)).is_err() {
+                    local.push_back(Input::Stored { req, ok: false });
+                }
+            }
+            Output::Count(metric) => metrics::counter!(metric.name()).increment(1),
+            Output::Stopped => self.stopped = true,
+        }
+    }
+
+    fn observe(&mut self, ledger: &Ledger) {
+        let waiting = u32::try_from(ledger.waiting()).unwrap_or(u32::MAX);
+        metrics::gauge!("swarmedge_ledger_waiting").set(f64::from(waiting));
+    }
+
+    fn is_over(&self) -> bool {
+        self.stopped
+    }
+}
+
+fn from_server(conn: ConnId, event: Event<LedgerMsg>) -> Option<Input> {
+    Some(match event {
+        Event::Opened(peer) => peer.map(|p| Input::Accepted { conn, key: p.key })?,
+        Event::Message(msg) => Input::Server { conn, msg },
+        Event::Closed => Input::Closed { conn },
+    })
+}

@@ -1,0 +1,267 @@
+//! Who is in quarantine: kept in the ledger's database, so that settlement knows it and CNs are told of it.
+
+use super::database::Connection;
+use super::day::Day;
+use super::rows::{Value, among, insert};
+use super::store::Store;
+use super::successors;
+use super::usage::{Reader, bytes_at};
+use serde::Serialize;
+use sqlx::{AnyConnection, Row as _};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use swarmedge_core::ids::{Guid, ProviderId};
+use swarmedge_core::limits::{FOLLOWED_MAX, QUARANTINED_MAX};
+use swarmedge_core::wire::records::LedgerRecord;
+use swarmedge_ground::error::{Code, Error};
+
+/// How often a running ledger looks who is in quarantine. CNs are told at once.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A client that is, or was, in quarantine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Quarantined {
+    /// GUID, hexadecimal.
+    pub guid: String,
+    /// Since when, Unix milliseconds.
+    pub from_ms: u64,
+    /// Until when, Unix milliseconds; none while it lasts.
+    pub until_ms: Option<u64>,
+    /// Why, as whoever decided it wrote.
+    pub reason: String,
+}
+
+/// What a report says of quarantine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct InQuarantine {
+    /// Clients that began downloads while they were in quarantine.
+    pub clients: u64,
+    /// Those downloads. They came from edges.
+    pub downloads: u64,
+}
+
+/// What putting clients into quarantine has come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Entered {
+    /// Clients that were not in it.
+    pub added: usize,
+    /// Clients that were.
+    pub already: usize,
+    /// Of all these, the GUIDs that others of them have become: not named, and treated alike.
+    pub heirs: Vec<String>,
+    /// Such GUIDs for which there was no room: those that are named come first.
+    pub left_out: usize,
+}
+
+/// What letting clients out has come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Released {
+    /// Clients that are out.
+    pub removed: usize,
+    /// Of them, the GUIDs that others of them have become.
+    pub heirs: Vec<String>,
+    /// GUIDs that became some of them, and are in quarantine still.
+    pub left: Vec<String>,
+}
+
+impl Store {
+    /// Puts clients into quarantine, and whom they have become as far as there is room; those that are in it stay as
+    /// they are.
+    pub async fn quarantine(&mut self, guids: &BTreeSet<Guid>, reason: &str, now_ms: u64) -> Result<Entered, Error> {
+        let database = self.database().clone();
+        let done = add(self.connection()?, guids, reason, now_ms).await.map_err(|e| database.unusable(&e))?;
+        done.ok_or_else(|| {
+            Error::usage(format!("more than {QUARANTINED_MAX} clients would be in quarantine"))
+                .next("let some out first: `quarantine list` says who is in it")
+        })
+    }
+
+    /// Lets clients out, and whom they have become; nobody where one is not in quarantine.
+    pub async fn release(&mut self, guids: &BTreeSet<Guid>, now_ms: u64) -> Result<Released, Error> {
+        let database = self.database().clone();
+        let done = remove(self.connection()?, guids, now_ms).await.map_err(|e| database.unusable(&e))?;
+        done.map_err(|guid| {
+            Error::new(Code::NotFound, format!("{guid} is not in quarantine; nothing was changed"))
+                .next("`quarantine list` says who is in it")
+        })
+    }
+}
+
+/// Who is in quarantine, and why.
+pub(super) async fn open_spans(db: &mut AnyConnection) -> Result<BTreeMap<Guid, String>, sqlx::Error> {
+    let rows = sqlx::query("SELECT guid, reason FROM quarantine WHERE until_ms IS NULL").fetch_all(db).await?;
+    rows.iter().map(|row| Ok((guid_at(&row.try_get::<Vec<u8>, _>(0)?)?, row.try_get(1)?))).collect()
+}
+
+pub(super) fn guid_at(bytes: &[u8]) -> Result<Guid, sqlx::Error> {
+    bytes.try_into().map(Guid).map_err(|_| sqlx::Error::Decode("a broken GUID".into()))
+}
+
+fn names<'a>(guids: impl IntoIterator<Item = &'a Guid>) -> Vec<String> {
+    guids.into_iter().map(ToString::to_string).collect()
+}
+
+/// Puts those in who are not, and adds them to the `open` spans; how many that were.
+pub(super) async fn put_in(
+    change: &mut AnyConnection,
+    open: &mut BTreeMap<Guid, String>,
+    guids: impl IntoIterator<Item = Guid>,
+    reason: &str,
+    now_ms: u64,
+) -> Result<usize, sqlx::Error> {
+    let new: BTreeSet<Guid> = guids.into_iter().filter(|guid| !open.contains_key(guid)).collect();
+    let row = |guid: &Guid| vec![guid.0[..].into(), now_ms.into(), Value::Text(reason.to_owned())];
+    let again = "ON CONFLICT (guid, from_ms) DO UPDATE SET until_ms = NULL";
+    insert(change, "INSERT INTO quarantine (guid, from_ms, reason)", new.iter().map(row).collect(), again).await?;
+    open.extend(new.iter().map(|guid| (*guid, reason.to_owned())));
+    Ok(new.len())
+}
+
+/// None: there would be too many, even without those that they have become.
+async fn add(
+    db: &mut Connection,
+    guids: &BTreeSet<Guid>,
+    reason: &str,
+    now_ms: u64,
+) -> Result<Option<Entered>, sqlx::Error> {
+    let mut change = db.begin().await?;
+    let mut open = open_spans(&mut change).await?;
+    let mut all = guids.clone();
+    let mut heirs = Vec::new();
+    for guid in guids {
+        let of_it = successors::heirs(&mut change, &BTreeSet::from([*guid])).await?;
+        heirs.extend(of_it.into_iter().filter(|heir| all.insert(*heir)));
+    }
+    let already = all.iter().filter(|guid| open.contains_key(*guid)).count();
+    let mut added = put_in(&mut change, &mut open, guids.iter().copied(), reason, now_ms).await?;
+    if open.len() > QUARANTINED_MAX {
+        change.rollback().await?;
+        return Ok(None);
+    }
+    let mut room = FOLLOWED_MAX.saturating_sub(open.len());
+    let asked = heirs.len();
+    heirs.retain(|heir| {
+        let is_in = open.contains_key(heir);
+        let fits = is_in || room > 0;
+        room -= usize::from(fits && !is_in);
+        fits
+    });
+    added += put_in(&mut change, &mut open, heirs.iter().copied(), reason, now_ms).await?;
+    change.commit().await?;
+    Ok(Some(Entered { added, already, heirs: names(&heirs), left_out: asked - heirs.len() }))
+}
+
+/// `Err`: who is not in quarantine, nor has become anybody who is.
+async fn remove(
+    db: &mut Connection,
+    guids: &BTreeSet<Guid>,
+    now_ms: u64,
+) -> Result<Result<Released, Guid>, sqlx::Error> {
+    let mut change = db.begin().await?;
+    let open = open_spans(&mut change).await?;
+    let mut heirs = BTreeSet::new();
+    for guid in guids {
+        let of_it = successors::heirs(&mut change, &BTreeSet::from([*guid])).await?;
+        if ![*guid].iter().chain(&of_it).any(|guid| open.contains_key(guid)) {
+            change.rollback().await?;
+            return Ok(Err(*guid));
+        }
+        heirs.extend(of_it.into_iter().filter(|heir| !guids.contains(heir) && open.contains_key(heir)));
+    }
+    let out: BTreeSet<Guid> = guids.union(&heirs).filter(|guid| open.contains_key(*guid)).copied().collect();
+    let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    for guid in &out {
+        sqlx::query("UPDATE quarantine SET until_ms = $1 WHERE guid = $2 AND until_ms IS NULL")
+            .bind(now)
+            .bind(guid.0.to_vec())
+            .execute(&mut *change)
+            .await?;
+    }
+    let before = successors::before(&mut change, &out).await?;
+    change.commit().await?;
+    let left = names(before.iter().filter(|guid| open.contains_key(*guid) && !out.contains(*guid)));
+    Ok(Ok(Released { removed: out.len(), heirs: names(&heirs), left }))
+}
+
+/// Whether nobody was ever in quarantine.
+pub(super) async fn nobody_ever(db: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    let some: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM (SELECT 1 FROM quarantine LIMIT 1) AS s").fetch_one(db).await?;
+    Ok(some == 0)
+}
+
+/// Whom a record lets speak: who reports, or was granted a download and may never report.
+pub(super) const fn speaker(record: &LedgerRecord) -> Option<Guid> {
+    match record {
+        LedgerRecord::Usage(u) => Some(u.reporter),
+        LedgerRecord::Granted(g) => Some(g.guid),
+        LedgerRecord::Edge(_) | LedgerRecord::Served(_) | LedgerRecord::Possession(_) | LedgerRecord::Log(_) => None,
+    }
+}
+
+/// When these were in quarantine: spans that had begun by `known_ms`.
+pub(super) async fn of(
+    db: &mut AnyConnection,
+    who: BTreeSet<Guid>,
+    known_ms: u64,
+) -> Result<Vec<(Guid, u64, u64)>, sqlx::Error> {
+    let mut all = Vec::new();
+    let who: Vec<Vec<u8>> = who.into_iter().map(|guid| guid.0.to_vec()).collect();
+    // whatever its day
+    let text = "SELECT guid, from_ms, until_ms FROM (SELECT guid, from_ms, until_ms, 0 AS day FROM quarantine) AS q
+                WHERE guid";
+    for row in &among(db, text, &who, 0).await? {
+        let until = row.try_get::<Option<i64>, _>(2)?.map_or(u64::MAX, |ms| u64::try_from(ms).unwrap_or(0));
+        let from = bytes_at(row, 1)?;
+        if from <= known_ms {
+            all.push((guid_at(&row.try_get::<Vec<u8>, _>(0)?)?, from, until));
+        }
+    }
+    Ok(all)
+}
+
+impl Reader {
+    /// Who is in quarantine, and who was, oldest first.
+    pub async fn quarantined(&mut self) -> Result<Vec<Quarantined>, Error> {
+        self.read_quarantined().await.map_err(|e| self.failed(&e))
+    }
+
+    async fn read_quarantined(&mut self) -> Result<Vec<Quarantined>, sqlx::Error> {
+        let text = "SELECT guid, from_ms, until_ms, reason FROM quarantine ORDER BY from_ms, guid";
+        let rows = sqlx::query(text).fetch_all(&mut self.db.any).await?;
+        let read = |row: &sqlx::any::AnyRow| {
+            Ok(Quarantined {
+                guid: guid_at(&row.try_get::<Vec<u8>, _>(0)?)?.to_string(),
+                from_ms: bytes_at(row, 1)?,
+                until_ms: row.try_get::<Option<i64>, _>(2)?.and_then(|ms| u64::try_from(ms).ok()),
+                reason: row.try_get(3)?,
+            })
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// Who is in quarantine, ascending.
+    pub(super) async fn in_quarantine(&mut self) -> Result<Vec<Guid>, Error> {
+        let open = open_spans(&mut self.db.any).await.map_err(|e| self.failed(&e))?;
+        Ok(open.into_keys().collect())
+    }
+
+    /// Who has begun downloads of a provider's on a span of days while in quarantine.
+    pub(super) async fn report_quarantine(
+        &mut self,
+        provider: ProviderId,
+        from: Day,
+        to: Day,
+    ) -> Result<InQuarantine, sqlx::Error> {
+        if nobody_ever(&mut self.db.any).await? {
+            return Ok(InQuarantine::default());
+        }
+        let text = "SELECT COUNT(DISTINCT d.guid), COUNT(DISTINCT d.download) FROM quarantine AS q
+                    JOIN download AS d ON d.guid = q.guid AND d.issued_ms >= q.from_ms
+                         AND (q.until_ms IS NULL OR d.issued_ms < q.until_ms)
+                    WHERE d.provider = $1 AND d.day BETWEEN $2 AND $3";
+        let query = sqlx::query(text).bind(i64::from(provider.0)).bind(from.to_sql()).bind(to.to_sql());
+        let row = query.fetch_one(&mut self.db.any).await?;
+        Ok(InQuarantine { clients: bytes_at(&row, 0)?, downloads: bytes_at(&row, 1)? })
+    }
+}

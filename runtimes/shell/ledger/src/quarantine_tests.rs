@@ -1,0 +1,193 @@
+//! Quarantine follows a client to the keys that it takes.
+
+use super::close_tests::{close_up_to, proven};
+use super::tests::{Fixture, granted_on, offered, usage};
+use super::*;
+use futures_lite::future::block_on;
+use std::collections::BTreeSet;
+use swarmedge_core::accounting::rekeys;
+use swarmedge_core::ids::{Guid, ProviderId, SecondaryGuid};
+use swarmedge_core::limits::HEIRS_MAX;
+use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::records::{
+    Context, GrantRecord, LedgerRecord, LogEvent, LogRecord, Rekey, Side, SignedRekey, UsageRecord,
+};
+use swarmedge_ground::keys::Key;
+
+const DAY: Day = Day(20_000);
+
+fn key(n: u8) -> Key {
+    Key::from_seed([n; 32])
+}
+
+fn guid(n: u8) -> Guid {
+    Guid::of(&key(n).public())
+}
+
+/// What a CN records when a client takes another key; `by` signs in place of the new one.
+fn rekeyed(old: u8, new: u8, by: u8) -> LedgerRecord {
+    rekeyed_by(&key(old), &key(new), &key(by))
+}
+
+fn rekeyed_by(old: &Key, new: &Key, by: &Key) -> LedgerRecord {
+    let rekey = Rekey { old: old.public(), new: new.public(), start: SecondaryGuid::numbered(1) };
+    let [by_old, by_new] = [old, by].map(|key| key.sign(Context::Rekey, &rekey.to_bytes()));
+    let signed = SignedRekey { rekey, by_old, by_new };
+    let id = rekeys::record_id(&signed);
+    let guid = Guid::of(&old.public());
+    LedgerRecord::Log(LogRecord { id, at_ms: 1, guid, event: LogEvent::Rekeyed(signed) })
+}
+
+/// One of many keys that a client makes.
+fn made(n: u16) -> Key {
+    let mut seed = [0xaa; 32];
+    seed[..2].copy_from_slice(&n.to_be_bytes());
+    Key::from_seed(seed)
+}
+
+/// Client 1 becomes more others than it is followed to.
+fn many_heirs() -> Vec<LedgerRecord> {
+    let more = u16::try_from(HEIRS_MAX + 6).expect("small");
+    (0..more).map(|n| rekeyed_by(&key(1), &made(n), &made(n))).collect()
+}
+
+/// Both sides' word of a download, whose uploader is client `n`.
+fn uploaded(download: u32, n: u8) -> Vec<LedgerRecord> {
+    let peers = [(download, 40)];
+    let sent = match usage(download * 10 + 1, download, 2, Side::Uploader, 1, &peers) {
+        LedgerRecord::Usage(r) => LedgerRecord::Usage(UsageRecord { reporter: guid(n), ..r }),
+        other => other,
+    };
+    let received = usage(download * 10, download, 1, Side::Downloader, 2, &peers);
+    vec![granted_on(DAY, download, 7), offered(download, &[download]), received, sent]
+}
+
+struct Books {
+    ledger: Fixture,
+    store: Store,
+    at_ms: u64,
+}
+
+impl Books {
+    fn open(ledger: Fixture) -> Self {
+        let store = block_on(Store::open(&ledger.path)).expect("opens");
+        Self { ledger, store, at_ms: DAY.end_ms() - 100_000 }
+    }
+
+    fn store(&mut self, records: &[LedgerRecord]) {
+        self.at_ms += 1_000;
+        block_on(self.store.store(records, self.at_ms)).expect("stored");
+    }
+
+    fn put_in(&mut self, n: u8) -> (usize, usize, Vec<String>) {
+        self.at_ms += 1_000;
+        let done = block_on(self.store.quarantine(&BTreeSet::from([guid(n)]), "a clique", self.at_ms));
+        done.map(|done| (done.added, done.already, done.heirs)).expect("put in")
+    }
+
+    fn let_out(&mut self, n: u8) -> (usize, Vec<String>, Vec<String>) {
+        self.at_ms += 1_000;
+        let done = block_on(self.store.release(&BTreeSet::from([guid(n)]), self.at_ms));
+        done.map(|done| (done.removed, done.heirs, done.left)).expect("let out")
+    }
+
+    fn is_in(&self) -> BTreeSet<Guid> {
+        let read = async { Reader::open(&self.ledger.path).await?.in_quarantine().await };
+        block_on(read).expect("read").into_iter().collect()
+    }
+
+    fn peer_bytes(&self) -> u64 {
+        let read = async { Reader::open(&self.ledger.path).await?.report(ProviderId(7), DAY, DAY).await };
+        block_on(read).expect("read").totals.peer_bytes
+    }
+}
+
+fn all(clients: &[u8]) -> BTreeSet<Guid> {
+    clients.iter().map(|n| guid(*n)).collect()
+}
+
+fn name(n: u8) -> Vec<String> {
+    vec![guid(n).to_string()]
+}
+
+/// A suspect, 1, is copied: its copies become 2 and 3, and 3 becomes 4.
+pub(super) fn quarantine_follows_who_takes_another_key(fixture: &mut dyn FnMut() -> Fixture) {
+    let mut books = Books::open(fixture());
+    assert_eq!(books.put_in(1), (1, 0, vec![]));
+    books.store(&[rekeyed(1, 2, 2), rekeyed(1, 9, 8)]);
+    assert_eq!(books.is_in(), all(&[1, 2]), "and nobody whose key has not signed");
+    books.store(&uploaded(1, 2));
+    assert_eq!(books.peer_bytes(), 0);
+
+    // who is let out by name stays out, whatever the others become
+    assert_eq!(books.let_out(2), (1, vec![], name(1)));
+    books.store(&[rekeyed(3, 4, 4), rekeyed(1, 3, 3), rekeyed(1, 2, 2)]);
+    assert_eq!(books.is_in(), all(&[1, 3, 4]));
+    books.store(&uploaded(2, 2));
+    assert_eq!(books.peer_bytes(), 40, "of what it does now");
+
+    let (removed, heirs, left) = books.let_out(1);
+    assert_eq!(
+        (removed, heirs.into_iter().collect::<BTreeSet<_>>(), left),
+        (3, [name(3), name(4)].concat().into_iter().collect::<BTreeSet<_>>(), vec![])
+    );
+    assert_eq!(books.is_in(), all(&[]));
+}
+
+/// 1 has become 2 before anybody suspects it.
+pub(super) fn who_is_named_by_an_old_guid_is_found_under_the_new_one(fixture: &mut dyn FnMut() -> Fixture) {
+    let mut books = Books::open(fixture());
+    books.store(&[rekeyed(1, 2, 2), rekeyed(2, 1, 1)]);
+    assert_eq!(books.is_in(), all(&[]));
+    assert_eq!(books.put_in(1), (2, 0, name(2)));
+    assert_eq!(books.is_in(), all(&[1, 2]));
+    books.store(&uploaded(1, 2));
+    assert_eq!(books.peer_bytes(), 0);
+    assert_eq!(books.let_out(2), (2, name(1), vec![]), "a circle is walked once");
+}
+
+/// Two downloads whose downloaders never report expire: what 3 has signed for is billed, and not what 1 has, who is in
+/// quarantine.
+pub(super) fn silence_in_quarantine_is_not_held_to_receipts(fixture: &mut dyn FnMut() -> Fixture) {
+    let mut books = Books::open(fixture());
+    books.put_in(1);
+    for (download, who) in [(1, 1), (2, 3)] {
+        let said = uploaded(download, 2).into_iter().filter_map(|record| match record {
+            LedgerRecord::Granted(g) => Some(LedgerRecord::Granted(GrantRecord { guid: guid(who), ..g })),
+            LedgerRecord::Usage(r) if r.side == Side::Downloader => None,
+            other => Some(other),
+        });
+        books.store(&said.collect::<Vec<_>>());
+    }
+    assert_eq!(books.peer_bytes(), 0, "until they expire");
+    close_up_to(&books.ledger, Day(DAY.0 + 35));
+    assert_eq!(books.peer_bytes(), 40);
+    // who comes to be suspected later changes nothing of what is shown
+    books.at_ms = Day(DAY.0 + 40).end_ms();
+    books.put_in(3);
+    assert_eq!(proven(&books.ledger, DAY.0..=DAY.0).map(|p| (p.receipts, p.peer_bytes)), Ok((2, 40)));
+}
+
+/// The heirs that do not fit keep nobody out of quarantine.
+pub(super) fn who_makes_keys_without_end_is_put_into_quarantine_all_the_same(fixture: &mut dyn FnMut() -> Fixture) {
+    let mut books = Books::open(fixture());
+    books.store(&many_heirs());
+    let (added, already, heirs) = books.put_in(1);
+    assert_eq!((added, already, heirs.len()), (1 + HEIRS_MAX, 0, HEIRS_MAX));
+    assert!(books.is_in().contains(&guid(1)));
+    assert_eq!(books.put_in(2), (1, 0, vec![]), "nor does it keep others out");
+}
+
+/// Neither side by side nor one after the other.
+pub(super) fn who_is_in_quarantine_does_not_fill_it_with_new_keys(fixture: &mut dyn FnMut() -> Fixture) {
+    let mut books = Books::open(fixture());
+    books.put_in(1);
+    books.store(&many_heirs()[..HEIRS_MAX - 1]);
+    assert_eq!(books.is_in().len(), HEIRS_MAX, "it and all that it has become");
+    let [second, third] = [made(60_000), made(60_001)];
+    books.store(&[rekeyed_by(&made(0), &second, &second), rekeyed_by(&second, &third, &third)]);
+    let is_in = books.is_in();
+    assert_eq!(is_in.len(), HEIRS_MAX + 1, "the last that it is followed to");
+    assert!(is_in.contains(&Guid::of(&second.public())));
+    assert_eq!(books.put_in(2), (1, 0, vec![]));
+}

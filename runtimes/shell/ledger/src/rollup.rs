@@ -1,0 +1,271 @@
+//! What the lines of an object's day come to. The lines of open days are added up whenever they are asked for; those of
+//! a closed day, which never change, once. Both ways it is the same addition.
+
+use super::database::Connection;
+use super::day::Day;
+use super::places::Spot;
+use super::rows::{Value, insert};
+use super::store::Store;
+use futures_lite::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use sqlx::{AnyConnection, Row as _};
+use std::collections::{BTreeMap, BTreeSet};
+use swarmedge_core::ids::ProviderId;
+use swarmedge_ground::error::Error;
+
+/// An object's day.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Rollup {
+    /// By where the downloaders were.
+    #[serde(with = "pairs")]
+    pub(super) spots: BTreeMap<Spot, Sums>,
+    /// How many completed downloads had which class of speed, by whether peers had a part.
+    #[serde(with = "pairs")]
+    pub(super) speeds: BTreeMap<(bool, i64), u64>,
+    /// Bytes of peers that were billed, from where to where.
+    #[serde(with = "pairs")]
+    pub(super) flows: BTreeMap<(Spot, Spot), u64>,
+}
+
+/// Downloads, and bytes that were billed or flagged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sums {
+    /// How many ended in which state, of which cause.
+    #[serde(with = "pairs")]
+    pub(super) ends: BTreeMap<(i64, i64), u64>,
+    pub(super) edge_bytes: u64,
+    pub(super) peer_bytes: u64,
+    pub(super) flagged_bytes: u64,
+}
+
+/// JSON's keys are texts: such maps are written as lists of pairs.
+mod pairs {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::collections::BTreeMap;
+
+    pub(super) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        s.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<BTreeMap<K, V>, D::Error> {
+        Ok(Vec::<(K, V)>::deserialize(d)?.into_iter().collect())
+    }
+}
+
+/// Of a download's line what is added up, as one text: a column costs more than its few digits, and there are millions
+/// of lines. None but the path, which is last, can hold a space.
+const LINE: &str =
+    "concat_ws(' ', provider, day, state, cause, speed, edge_unique, peers_billed, flagged, spot, sources, path)";
+
+/// See [`LINE`].
+struct Line<'a> {
+    provider: ProviderId,
+    day: Day,
+    state: i64,
+    cause: i64,
+    speed: i64,
+    edge: u64,
+    peers: u64,
+    flagged: u64,
+    spot: Spot,
+    sources: &'a str,
+    path: &'a str,
+}
+
+impl<'a> Line<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        let mut parts = text.splitn(11, ' ');
+        let mut number = || parts.next()?.parse::<i64>().ok();
+        let (provider, day, state, cause, speed) = (number()?, number()?, number()?, number()?, number()?);
+        let mut bytes = || Some(u64::try_from(number()?).unwrap_or(0));
+        let (edge, peers, flagged) = (bytes()?, bytes()?, bytes()?);
+        let (provider, day) = (ProviderId(u32::try_from(provider).unwrap_or(u32::MAX)), Day::from_sql(day));
+        let (spot, sources, path) = (parts.next()?.into(), parts.next()?, parts.next()?);
+        Some(Line { provider, day, state, cause, speed, edge, peers, flagged, spot, sources, path })
+    }
+}
+
+/// Objects' days: whose, when, of what.
+type Rollups = BTreeMap<(ProviderId, Day), BTreeMap<String, Rollup>>;
+
+impl Rollup {
+    fn add(&mut self, line: &Line<'_>) -> Result<(), sqlx::Error> {
+        let sums = self.spots.entry(line.spot).or_default();
+        *sums.ends.entry((line.state, line.cause)).or_default() += 1;
+        sums.edge_bytes = sums.edge_bytes.saturating_add(line.edge);
+        sums.peer_bytes = sums.peer_bytes.saturating_add(line.peers);
+        sums.flagged_bytes = sums.flagged_bytes.saturating_add(line.flagged);
+        if line.speed >= 0 {
+            *self.speeds.entry((line.peers > 0, line.speed)).or_default() += 1;
+        }
+        let sources = if line.sources.is_empty() {
+            BTreeMap::from([(Spot::default(), line.peers)])
+        } else {
+            from_json(line.sources)?
+        };
+        for (from, bytes) in sources.into_iter().filter(|(_, bytes)| *bytes > 0) {
+            let flow = self.flows.entry((from, line.spot)).or_default();
+            *flow = flow.saturating_add(bytes);
+        }
+        Ok(())
+    }
+}
+
+/// What was written as JSON.
+fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, sqlx::Error> {
+    serde_json::from_str(text).map_err(|e| sqlx::Error::Decode(e.into()))
+}
+
+/// As JSON.
+pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String, sqlx::Error> {
+    serde_json::to_string(value).map_err(|e| sqlx::Error::Encode(e.into()))
+}
+
+/// Hands each object's day of a span to `take`: what was added up when days were closed, and what the lines of the
+/// others come to. `provider`: only whose.
+pub(super) async fn read(
+    db: &mut Connection,
+    provider: Option<ProviderId>,
+    (from, to): (Day, Day),
+    mut take: impl FnMut(Day, String, Rollup),
+) -> Result<(), sqlx::Error> {
+    // a day that is closed meanwhile is read one way or the other
+    let mut then = db.snapshot().await?;
+    let whose = provider.map(|p| i64::from(p.0));
+    let rolled = "SELECT day FROM day WHERE rolled = 1 AND day BETWEEN $1 AND $2";
+    let rolled = sqlx::query_scalar(rolled).bind(from.to_sql()).bind(to.to_sql());
+    let rolled: BTreeSet<i64> = rolled.fetch_all(&mut *then).await?.into_iter().collect();
+    if let (Some(first), Some(last)) = (rolled.first(), rolled.last()) {
+        let text = match whose {
+            Some(_) => "SELECT day, path, body FROM rollup WHERE provider = $1 AND day BETWEEN $2 AND $3",
+            None => "SELECT day, path, body FROM rollup WHERE $1 < 0 AND day BETWEEN $2 AND $3",
+        };
+        let mut rows = sqlx::query(text).bind(whose.unwrap_or(-1)).bind(*first).bind(*last).fetch(&mut *then);
+        while let Some(row) = rows.next().await {
+            let row = row?;
+            let rollup = from_json(&row.try_get::<String, _>(2)?)?;
+            take(Day::from_sql(row.try_get(0)?), row.try_get(1)?, rollup);
+        }
+    }
+    for (first, last) in gaps(&rolled, from.to_sql(), to.to_sql()) {
+        for ((_, day), objects) in of_lines(&mut then, provider, first, last).await? {
+            objects.into_iter().for_each(|(path, rollup)| take(day, path, rollup));
+        }
+    }
+    then.rollback().await
+}
+
+/// The spans of days from `from` to `to` that lie between `taken`.
+fn gaps(taken: &BTreeSet<i64>, from: i64, to: i64) -> Vec<(i64, i64)> {
+    let mut gaps = Vec::new();
+    let mut first = from;
+    for day in taken.iter().copied().chain([to.saturating_add(1)]) {
+        if first < day {
+            gaps.push((first, day - 1));
+        }
+        first = day.saturating_add(1);
+    }
+    gaps
+}
+
+/// What the lines of these days come to.
+async fn of_lines(
+    db: &mut AnyConnection,
+    provider: Option<ProviderId>,
+    first: i64,
+    last: i64,
+) -> Result<Rollups, sqlx::Error> {
+    let whose = if provider.is_some() { "provider = $1" } else { "$1 < 0" };
+    let text = format!("SELECT {LINE} FROM download WHERE {whose} AND day BETWEEN $2 AND $3");
+    let query = sqlx::query_scalar(sqlx::AssertSqlSafe(text)).bind(provider.map_or(-1, |p| i64::from(p.0)));
+    let mut lines = query.bind(first).bind(last).fetch(db);
+    let mut all = Rollups::new();
+    while let Some(text) = lines.next().await {
+        let text: String = text?;
+        let line = Line::read(&text).ok_or_else(|| sqlx::Error::Decode(format!("a broken line: {text}").into()))?;
+        let objects = all.entry((line.provider, line.day)).or_default();
+        let rollup = match objects.get_mut(line.path) {
+            Some(rollup) => rollup,
+            None => objects.entry(line.path.to_owned()).or_default(),
+        };
+        rollup.add(&line)?;
+    }
+    Ok(all)
+}
+
+/// Adds up a day that is being closed, or was.
+pub(super) async fn roll(change: &mut AnyConnection, day: Day) -> Result<(), sqlx::Error> {
+    let of_day = of_lines(change, None, day.to_sql(), day.to_sql()).await?;
+    let mut rows = Vec::new();
+    for ((provider, day), objects) in of_day {
+        for (path, rollup) in objects {
+            let body = Value::Text(to_json(&rollup)?);
+            rows.push(vec![i64::from(provider.0).into(), day.to_sql().into(), Value::Text(path), body]);
+        }
+    }
+    insert(change, "INSERT INTO rollup (provider, day, path, body)", rows, "").await?;
+    sqlx::query("UPDATE day SET rolled = 1 WHERE day = $1").bind(day.to_sql()).execute(change).await?;
+    Ok(())
+}
+
+impl Store {
+    /// Adds up the days that an older version has closed.
+    pub async fn roll_closed(&mut self) -> Result<(), Error> {
+        let database = self.database().clone();
+        let failed = |e: sqlx::Error| database.unusable(&e);
+        let db = self.connection()?;
+        loop {
+            let mut change = db.begin().await.map_err(failed)?;
+            let next: Option<i64> = sqlx::query_scalar("SELECT MIN(day) FROM day WHERE rolled = 0")
+                .fetch_one(&mut *change)
+                .await
+                .map_err(failed)?;
+            let Some(day) = next.map(Day::from_sql) else { return change.rollback().await.map_err(failed) };
+            roll(&mut change, day).await.map_err(failed)?;
+            change.commit().await.map_err(failed)?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_what_was_not_taken() {
+        let of = |taken: &[i64]| gaps(&taken.iter().copied().collect(), 1, 9);
+        assert_eq!(of(&[]), [(1, 9)]);
+        assert_eq!(of(&[1, 2, 3]), [(4, 9)]);
+        assert_eq!(of(&[3, 4, 7]), [(1, 2), (5, 6), (8, 9)]);
+        assert_eq!(of(&[1, 9]), [(2, 8)]);
+        assert_eq!(of(&(1..=9).collect::<Vec<_>>()), []);
+    }
+
+    #[test]
+    fn a_line_is_read_whatever_its_path_says() {
+        let line = Line::read("7 20100 2 0 320 60 40 -1 DE/64500 {\"/\":40} a path/of words").expect("a line");
+        assert_eq!((line.provider, line.day, line.state, line.speed), (ProviderId(7), Day(20_100), 2, 320));
+        assert_eq!((line.edge, line.peers, line.flagged), (60, 40, 0));
+        assert_eq!((line.spot.network(), line.sources, line.path), ("AS64500".into(), "{\"/\":40}", "a path/of words"));
+        let bare = Line::read("7 20100 0 0 -1 0 0 0   a").expect("a line");
+        assert_eq!((bare.spot, bare.sources, bare.path), (Spot::default(), "", "a"));
+        assert!(Line::read("7 20100 2 0 320 60").is_none());
+    }
+
+    #[test]
+    fn a_rollup_is_read_as_it_was_written() {
+        let spot = Spot::from("DE/64500".to_owned());
+        let sums = Sums { ends: BTreeMap::from([((2, 0), 5)]), edge_bytes: u64::MAX, peer_bytes: 1, flagged_bytes: 2 };
+        let rollup = Rollup {
+            spots: BTreeMap::from([(spot, sums.clone()), (Spot::default(), sums)]),
+            speeds: BTreeMap::from([((true, 320), 4), ((false, 9), 1)]),
+            flows: BTreeMap::from([((Spot::default(), spot), 7)]),
+        };
+        assert_eq!(from_json::<Rollup>(&to_json(&rollup).expect("text")).expect("reads"), rollup);
+    }
+}

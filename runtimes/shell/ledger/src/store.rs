@@ -1,0 +1,505 @@
+//! The ledger's one writer: each record once, every acknowledged record durable, and every download's line in step
+//! with its records, all in one transaction a batch.
+
+use super::database::{Connection, Database};
+use super::day::Day;
+use super::gather::{Fresh, Which, gather};
+use super::line::{COLUMNS, clients, line_of};
+use super::places::{self, Places};
+use super::rows::{Value, among, insert};
+use super::successors;
+use super::usage::bytes_at;
+use sqlx::{AnyConnection, Executor as _, Row as _};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use swarmedge_core::accounting::evidence::{Evidence, key};
+use swarmedge_core::ids::Guid;
+use swarmedge_core::wire::Wire;
+use swarmedge_core::wire::records::{EdgeRecord, LedgerRecord, LogEvent, Side};
+use swarmedge_ground::error::Error;
+
+/// A download's records are looked for among those that came this many days before the first open day, or later: one
+/// that does not end is open for 30.
+pub(super) const EVIDENCE_DAYS: i64 = 33;
+/// See [`log_kind`].
+pub(super) const LOGS_FROM: i64 = 5;
+/// Fewer downloads are settled on one thread.
+const ALONE_MAX: usize = 32;
+/// The kind of possession challenges; the kinds below are those of what CNs log.
+pub(super) const POSSESSION: i64 = 16;
+/// So often the log is tried to be folded in at the end; each try waits for readers, some seconds.
+const FOLDS_MAX: u32 = 3;
+/// Records of an old schema that are taken over at a time.
+const ADOPT_MAX: i64 = 512;
+
+/// The one writer of a ledger's database.
+pub struct Store {
+    /// None after a failure, until it can be opened again.
+    db: Option<Connection>,
+    database: Database,
+    /// The newest days whose partitions are known to be there.
+    partitions: BTreeSet<i64>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.database)
+    }
+}
+
+impl Store {
+    /// Opens the database, makes it if there is none, and brings its schema up to date.
+    pub async fn open(database: &Database) -> Result<Self, Error> {
+        let db = database.open_writer().await?;
+        let mut store = Self { db: Some(db), database: database.clone(), partitions: BTreeSet::new() };
+        if matches!(database, Database::Sqlite(_)) {
+            store.adopt().await.map_err(|e| database.unusable(&e))?;
+        }
+        Ok(store)
+    }
+
+    /// Stores all of `records` durably; after an error perhaps some. A record whose id is there already is left as it
+    /// is, so all may come again. One that the database refuses whatever is tried is set aside, and holds up no other.
+    /// After an error the database is opened anew, so that one that was restarted is found again.
+    pub async fn store(&mut self, records: &[LedgerRecord], now_ms: u64) -> Result<(), Error> {
+        let mut db = match self.db.take() {
+            Some(db) => db,
+            None => self.database.open_writer().await?,
+        };
+        let mut stored = self.store_apart(&mut db, records, now_ms).await;
+        if stored.is_ok() {
+            stored = self.database.remember(&mut db).await;
+        }
+        match stored {
+            Ok(()) => self.db = Some(db),
+            Err(e) => {
+                self.partitions.clear();
+                return Err(self.database.unusable(&e));
+            }
+        }
+        self.partitions.insert(Day::of_ms(now_ms).to_sql());
+        Ok(())
+    }
+
+    /// All in one transaction; where that is refused, in halves, down to the records that are to blame.
+    async fn store_apart(&self, db: &mut Connection, records: &[LedgerRecord], now_ms: u64) -> Result<(), sqlx::Error> {
+        let today = Day::of_ms(now_ms);
+        let mut parts = vec![records];
+        while let Some(part) = parts.pop() {
+            match (self.store_in(db, part, now_ms, today).await, part) {
+                (Err(e), [record]) if is_refusal(&e) => set_aside(db, record, &brief(&e), now_ms).await?,
+                (Err(e), [_, _, ..]) if is_refusal(&e) => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                (done, _) => done?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn store_in(
+        &self,
+        db: &mut Connection,
+        records: &[LedgerRecord],
+        now_ms: u64,
+        today: Day,
+    ) -> Result<(), sqlx::Error> {
+        let mut change = db.begin().await?;
+        if !self.partitions.contains(&today.to_sql()) {
+            Connection::partition(&mut change, today.to_sql()).await?;
+        }
+        let new = new_ones(&mut change, records, today).await?;
+        places::add(&mut change, &new, today).await?;
+        successors::add(&mut change, &new, now_ms).await?;
+        let first_open = first_open(&mut change).await?;
+        for record in &new {
+            if let LedgerRecord::Edge(r) = record
+                && r.download.is_none()
+            {
+                add_plain(&mut change, r, today.max(first_open)).await?;
+            }
+        }
+        let settled = keep(&mut change, &new, first_open, now_ms, today).await?;
+        settle(&mut change, settled, first_open, now_ms).await?;
+        change.commit().await
+    }
+
+    pub(super) const fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// The open database.
+    pub(super) fn connection(&mut self) -> Result<&mut Connection, Error> {
+        let lost = || Error::failed(format!("ledger {} is not open", self.database));
+        self.db.as_mut().ok_or_else(lost)
+    }
+
+    /// Moves what is in the database's log into its file, as far as nobody reads it.
+    pub(super) async fn fold(&mut self) {
+        if let Some(db) = &mut self.db
+            && let Err(error) = db.fold(false).await
+        {
+            tracing::warn!(database = %self.database, %error, "the ledger's log cannot be folded into its file");
+        }
+    }
+
+    /// Ends the last writer, its log folded into the file: a copy of that file alone is the whole ledger.
+    pub(super) async fn close_whole(mut self) {
+        if let Some(db) = &mut self.db {
+            let mut whole = Ok(false);
+            for _ in 0..FOLDS_MAX {
+                whole = db.fold(true).await;
+                if !matches!(whole, Ok(false)) {
+                    break;
+                }
+            }
+            let error = whole.as_ref().err().map(brief);
+            if !matches!(whole, Ok(true)) {
+                tracing::warn!(database = %self.database, error, "part of the ledger is still in its -wal file");
+            }
+        }
+        self.close().await;
+    }
+
+    /// Ends the writer.
+    pub async fn close(mut self) {
+        let Some(mut db) = self.db.take() else { return };
+        let closed = match self.database.remember(&mut db).await {
+            Ok(()) => db.close().await,
+            Err(e) => Err(e),
+        };
+        if let Err(error) = closed {
+            tracing::warn!(database = %self.database, %error, "the ledger's database did not close cleanly");
+        }
+    }
+
+    /// Takes over the records of schema 1; what was taken over before a crash is not taken twice.
+    async fn adopt(&mut self) -> Result<(), sqlx::Error> {
+        let Some(mut db) = self.db.take() else { return Ok(()) };
+        let old = "SELECT count(*) FROM sqlite_master WHERE name = 'record_1'";
+        let there: i64 = sqlx::query_scalar(old).fetch_one(&mut db.any).await?;
+        if there == 0 {
+            self.db = Some(db);
+            return Ok(());
+        }
+        loop {
+            let rows = sqlx::query("SELECT id, received_ms, body FROM record_1 ORDER BY received_ms LIMIT $1")
+                .bind(ADOPT_MAX)
+                .fetch_all(&mut db.any)
+                .await?;
+            let Some(first) = rows.first() else {
+                db.any.execute(sqlx::raw_sql("DROP TABLE record_1; DROP TABLE download_1")).await?;
+                break;
+            };
+            let received_ms = u64::try_from(first.try_get::<i64, _>(1)?).unwrap_or(0);
+            let records: Vec<LedgerRecord> = rows.iter().map(|row| decode(row, 2)).collect::<Result<_, _>>()?;
+            self.store_in(&mut db, &records, received_ms, Day::of_ms(received_ms)).await?;
+            for row in &rows {
+                let id: Vec<u8> = row.try_get(0)?;
+                sqlx::query("DELETE FROM record_1 WHERE id = $1").bind(id).execute(&mut db.any).await?;
+            }
+        }
+        self.db = Some(db);
+        Ok(())
+    }
+}
+
+/// The first day that is not closed.
+pub(super) async fn first_open(db: &mut AnyConnection) -> Result<Day, sqlx::Error> {
+    let last: Option<i64> = sqlx::query_scalar("SELECT MAX(day) FROM day").fetch_one(db).await?;
+    Ok(last.map_or_else(Day::default, |day| Day::from_sql(day).next()))
+}
+
+/// The records whose keys are new.
+async fn new_ones<'a>(
+    change: &mut AnyConnection,
+    records: &'a [LedgerRecord],
+    today: Day,
+) -> Result<Vec<&'a LedgerRecord>, sqlx::Error> {
+    let mut by_id: BTreeMap<Vec<u8>, &LedgerRecord> = records.iter().map(|r| (key(r).0.to_vec(), r)).collect();
+    let ids = by_id.keys().map(|id| vec![id[..].into(), today.to_sql().into()]).collect();
+    let inserted =
+        insert(change, "INSERT INTO record_id (id, day)", ids, "ON CONFLICT (id) DO NOTHING RETURNING id").await?;
+    let mut new = Vec::with_capacity(inserted.len());
+    for row in &inserted {
+        new.extend(by_id.remove(&row.try_get::<Vec<u8>, _>(0)?));
+    }
+    Ok(new)
+}
+
+/// A record's row; of no download, where it is never to be read again.
+fn row_of(record: &LedgerRecord, is_read: bool, now_ms: u64, today: Day) -> Vec<Value> {
+    vec![
+        key(record).0[..].into(),
+        today.to_sql().into(),
+        kind(record).into(),
+        record.download().filter(|_| is_read).map(|d| d.0.to_vec()).as_deref().into(),
+        now_ms.into(),
+        Value::Bytes(record.to_bytes()),
+    ]
+}
+
+/// The kind of a record, as the database numbers it.
+const fn kind(record: &LedgerRecord) -> i64 {
+    match record {
+        LedgerRecord::Usage(r) => match r.side {
+            Side::Downloader => 1,
+            Side::Uploader => 2,
+        },
+        LedgerRecord::Edge(_) | LedgerRecord::Served(_) => 3,
+        LedgerRecord::Granted(_) => 4,
+        LedgerRecord::Log(r) => log_kind(&r.event),
+        LedgerRecord::Possession(_) => POSSESSION,
+    }
+}
+
+/// The kinds of what CNs log, as the database numbers them: all from [`LOGS_FROM`] on.
+pub(super) const fn log_kind(event: &LogEvent) -> i64 {
+    match event {
+        LogEvent::Login(_) => LOGS_FROM,
+        LogEvent::Registered(_) => LOGS_FROM + 1,
+        LogEvent::Offered(_) => LOGS_FROM + 2,
+        LogEvent::Head(_) => log_kind_of_heads(),
+        LogEvent::Located(_) => LOCATED,
+        LogEvent::Rekeyed(_) => log_kind_of_rekeys(),
+    }
+}
+
+/// The kind of [`LogEvent::Located`].
+pub(super) const LOCATED: i64 = LOGS_FROM + 8;
+
+/// The kind of [`LogEvent::Head`].
+pub(super) const fn log_kind_of_heads() -> i64 {
+    LOGS_FROM + 3
+}
+
+/// The kind of [`LogEvent::Rekeyed`].
+pub(super) const fn log_kind_of_rekeys() -> i64 {
+    LOGS_FROM + 4
+}
+
+/// How a download's line stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It was not granted yet, as far as is known: there is nothing to settle.
+    Ungranted,
+    Open,
+    /// Clients' records count no more, those of edges still may.
+    Ended,
+    /// Its day is closed.
+    Final,
+}
+
+/// How downloads stand; those that have no line do not.
+async fn standings(
+    change: &mut AnyConnection,
+    ids: &[Vec<u8>],
+    first_open: Day,
+    now_ms: u64,
+) -> Result<BTreeMap<Vec<u8>, Standing>, sqlx::Error> {
+    let mut all = BTreeMap::new();
+    for row in &among(change, "SELECT download, day, closes_ms FROM download WHERE download", ids, 0).await? {
+        let standing = if Day::from_sql(row.try_get(1)?) < first_open {
+            Standing::Final
+        } else if bytes_at(row, 2)? <= now_ms {
+            Standing::Ended
+        } else {
+            Standing::Open
+        };
+        all.insert(row.try_get::<Vec<u8>, _>(0)?, standing);
+    }
+    Ok(all)
+}
+
+/// Keeps `new` records; what the downloads that they change are settled from. Of these alone the older records are
+/// read: not of what is not granted yet, nor of what is closed. What comes too late is kept and counted as late.
+async fn keep(
+    change: &mut AnyConnection,
+    new: &[&LedgerRecord],
+    first_open: Day,
+    now_ms: u64,
+    today: Day,
+) -> Result<Vec<Evidence>, sqlx::Error> {
+    let mut fresh = Fresh::new();
+    for record in new {
+        if let Some(download) = record.download() {
+            fresh.entry(download.0.to_vec()).or_default().insert(key(record), record);
+        }
+    }
+    let ids: Vec<_> = fresh.keys().cloned().collect();
+    let mut known = BTreeMap::new();
+    for row in &among(change, "SELECT download, day FROM evidence WHERE download", &ids, 0).await? {
+        known.insert(row.try_get::<Vec<u8>, _>(0)?, row.try_get::<i64, _>(1)?);
+    }
+    let standings = standings(change, &ids, first_open, now_ms).await?;
+    let mut unread = BTreeSet::new();
+    fresh.retain(|id, records| match standings.get(id).copied().unwrap_or(Standing::Ungranted) {
+        Standing::Ungranted => records.values().any(|r| matches!(r, LedgerRecord::Granted(_))),
+        Standing::Open => true,
+        Standing::Ended if records.values().any(|r| is_of_edge(r)) => true,
+        Standing::Ended | Standing::Final => {
+            metrics::counter!("swarmedge_ledger_late_total").increment(records.len() as u64);
+            let said = records.iter().filter(|(_, r)| matches!(r, LedgerRecord::Usage(_)) || is_of_edge(r));
+            unread.extend(said.map(|(key, _)| *key));
+            false
+        }
+    });
+    let read: Vec<_> = fresh.keys().filter(|id| known.contains_key(*id)).cloned().collect();
+    let oldest = read.iter().filter_map(|id| known.get(id)).min().copied().unwrap_or_default();
+    let which = Which { downloads: &read, since: oldest.max(evidence_since(first_open)), known_ms: u64::MAX };
+    let gathered = gather(change, which, &fresh, now_ms).await?;
+    gathered.release(change, &fresh).await?;
+    unread.extend(gathered.unread(&fresh));
+    // a clock may have been set back
+    let is_first = |id: &&Vec<u8>| known.get(*id).is_none_or(|since| today.to_sql() < *since);
+    let row = |id: &Vec<u8>| vec![id[..].into(), today.to_sql().into()];
+    let begun = ids.iter().filter(is_first).map(row).collect();
+    let again = "ON CONFLICT (download) DO UPDATE SET day = excluded.day";
+    insert(change, "INSERT INTO evidence (download, day)", begun, again).await?;
+    let is_read = |record: &LedgerRecord| !unread.contains(&key(record));
+    let rows = new.iter().map(|record| row_of(record, is_read(record), now_ms, today)).collect();
+    insert(change, "INSERT INTO record (id, day, kind, download, received_ms, body)", rows, "").await?;
+    Ok(gathered.evidence.into_values().collect())
+}
+
+const fn is_of_edge(record: &LedgerRecord) -> bool {
+    matches!(record, LedgerRecord::Edge(_) | LedgerRecord::Served(_))
+}
+
+/// See [`EVIDENCE_DAYS`].
+pub(super) fn evidence_since(first_open: Day) -> i64 {
+    first_open.to_sql().saturating_sub(EVIDENCE_DAYS)
+}
+
+/// Brings the lines of downloads in step with their records and the time.
+pub(super) async fn settle_again(
+    change: &mut AnyConnection,
+    downloads: &[Vec<u8>],
+    first_open: Day,
+    now_ms: u64,
+) -> Result<(), sqlx::Error> {
+    let which = Which { downloads, since: evidence_since(first_open), known_ms: u64::MAX };
+    let gathered = gather(change, which, &Fresh::new(), now_ms).await?;
+    gathered.release(change, &Fresh::new()).await?;
+    settle(change, gathered.evidence.into_values().collect(), first_open, now_ms).await
+}
+
+/// Writes the lines of downloads. Lines of closed days stay as they are.
+async fn settle(
+    change: &mut AnyConnection,
+    downloads: Vec<Evidence>,
+    first_open: Day,
+    now_ms: u64,
+) -> Result<(), sqlx::Error> {
+    let clients: BTreeSet<Guid> = downloads.iter().flat_map(clients).collect();
+    let clients: Vec<_> = clients.into_iter().map(|guid| guid.0.to_vec()).collect();
+    let places = Places::of(change, &clients, evidence_since(first_open)).await?;
+    let lines = lines_of(downloads, &places, first_open, now_ms);
+    insert(change, &format!("INSERT INTO download ({COLUMNS})"), lines, &replacing(first_open)).await?;
+    Ok(())
+}
+
+/// Half of the lines on another thread: checking receipts takes longer than all else that is not the database's.
+fn lines_of(mut downloads: Vec<Evidence>, places: &Places, first_open: Day, now_ms: u64) -> Vec<Vec<Value>> {
+    let of = |downloads: Vec<Evidence>| {
+        downloads.iter().filter_map(|evidence| line_of(evidence, places, first_open, now_ms)).collect::<Vec<_>>()
+    };
+    if downloads.len() < ALONE_MAX {
+        return of(downloads);
+    }
+    let half = downloads.split_off(downloads.len() / 2);
+    std::thread::scope(|scope| {
+        let half = scope.spawn(|| of(half));
+        let mut lines = of(downloads);
+        // a panic of that thread is one of this
+        lines.extend(half.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        lines
+    })
+}
+
+/// A line takes the place of the same download's before, unless that belongs to a closed day.
+fn replacing(first_open: Day) -> String {
+    let set = |column: &str| format!("{column} = excluded.{column}");
+    let set = COLUMNS.split(", ").filter(|column| *column != "download").map(set).collect::<Vec<_>>().join(", ");
+    format!("ON CONFLICT (download) DO UPDATE SET {set} WHERE download.day >= {}", first_open.to_sql())
+}
+
+/// Adds what an edge's counter of plain traffic has grown by to a day.
+async fn add_plain(change: &mut AnyConnection, r: &EdgeRecord, day: Day) -> Result<(), sqlx::Error> {
+    let known: Option<i64> = sqlx::query_scalar("SELECT MAX(total) FROM plain WHERE edge = $1 AND version = $2")
+        .bind(r.edge.0.to_vec())
+        .bind(r.version.0.to_vec())
+        .fetch_one(&mut *change)
+        .await?;
+    let total = i64::try_from(r.total_bytes).unwrap_or(i64::MAX);
+    let grown = total.saturating_sub(known.unwrap_or(0));
+    if grown <= 0 {
+        return Ok(()); // an older record that was overtaken
+    }
+    let row = vec![
+        i64::from(r.provider.0).into(),
+        day.to_sql().into(),
+        r.version.0[..].into(),
+        r.edge.0[..].into(),
+        grown.into(),
+        total.into(),
+    ];
+    let into = "INSERT INTO plain (provider, day, version, edge, bytes, total)";
+    let again = "ON CONFLICT (edge, version, day) DO UPDATE
+                 SET bytes = plain.bytes + excluded.bytes, total = excluded.total";
+    insert(change, into, vec![row], again).await.map(|_| ())
+}
+
+/// The record in a column.
+pub(super) fn decode(row: &sqlx::any::AnyRow, column: usize) -> Result<LedgerRecord, sqlx::Error> {
+    let body: Vec<u8> = row.try_get(column)?;
+    LedgerRecord::from_bytes(&body).map_err(|e| sqlx::Error::Decode(format!("a broken record: {e}").into()))
+}
+
+/// Whether the database has looked at the values and refuses them, rather than being unable to do anything.
+fn is_refusal(e: &sqlx::Error) -> bool {
+    let code = e.as_database_error().and_then(|e| e.code());
+    code.is_some_and(|code| match code.parse::<u32>() {
+        // SQLite: too big, constraint, mismatch; what is above the first byte says more
+        Ok(code) if code < 10_000 => matches!(code & 0xff, 18..=20),
+        // PostgreSQL: data exception, integrity constraint
+        Ok(_) | Err(_) => code.starts_with("22") || code.starts_with("23"),
+    })
+}
+
+/// Keeps a record where it counts for nothing, as evidence.
+async fn set_aside(db: &mut Connection, record: &LedgerRecord, why: &str, now_ms: u64) -> Result<(), sqlx::Error> {
+    tracing::error!(id = %record.id(), why, "the database refuses a record: it is set aside and counts for nothing");
+    metrics::counter!("swarmedge_ledger_set_aside_total").increment(1);
+    let row = vec![
+        record.id().0[..].into(),
+        Day::of_ms(now_ms).to_sql().into(),
+        now_ms.into(),
+        Value::Text(why.to_owned()),
+        Value::Bytes(record.to_bytes()),
+    ];
+    let mut change = db.begin().await?;
+    insert(&mut change, "INSERT INTO set_aside (id, day, received_ms, why, body)", vec![row], "ON CONFLICT DO NOTHING")
+        .await?;
+    change.commit().await
+}
+
+/// A database error without its layers.
+pub(super) fn brief(e: &sqlx::Error) -> String {
+    e.as_database_error().map_or_else(|| e.to_string(), |db| db.message().to_owned())
+}
+
+#[cfg(test)]
+impl Store {
+    pub(super) async fn execute_for_test(&mut self, sql: &str) {
+        let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
+        self.db.as_mut().expect("open").any.execute(sql).await.expect("valid");
+    }
+
+    pub(super) async fn count_for_test(&mut self, table: &str) -> i64 {
+        let db = &mut self.db.as_mut().expect("open").any;
+        let count = format!("SELECT count(*) FROM {table}");
+        sqlx::query_scalar(sqlx::AssertSqlSafe(count)).fetch_one(db).await.expect("there")
+    }
+}

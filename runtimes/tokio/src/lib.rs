@@ -1,0 +1,5 @@
+//! Swarmedge on tokio: the runtime that every role runs on.
+
+mod rt;
+
+pub use rt::Tokio;
