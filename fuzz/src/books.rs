@@ -240,7 +240,7 @@ pub(crate) fn audit_proofs(bytes: &[u8]) {
     consistency(&leaves, old, &proof);
 }
 
-/// What the proof of a log's growth proves, and what other proofs do not.
+/// Checks that only the true consistency proof of a log's growth is accepted.
 fn consistency(leaves: &[Digest], old: usize, other: &[Digest]) {
     let (old_root, root) = (tree::root(&leaves[..old]), tree::root(leaves));
     let (older, newer) = ((old as u64, &old_root), (leaves.len() as u64, &root));

@@ -13,7 +13,7 @@ use swarmedge_core::nat::{NatDescriptor, stun};
 use swarmedge_models::rng::Seeded;
 use swarmedge_models::sim::keys;
 
-/// What is waited for.
+/// Checks sent and connections dialled that input may still answer.
 #[derive(Default)]
 struct Asked {
     checks: Vec<(SocketAddr, stun::TransactionId)>,

@@ -69,7 +69,7 @@ pub(crate) fn decode_stun(bytes: &[u8]) {
     }
 }
 
-/// What gateways say and are asked.
+/// Decodes answers of, and requests to, port mapping gateways (PCP, NAT-PMP).
 pub(crate) fn decode_mapping(bytes: &[u8]) {
     use swarmedge_core::nat::mapping::{natpmp, pcp};
     if let Ok(answer) = pcp::Answer::decode(bytes) {

@@ -8,11 +8,11 @@ use swarmedge_core::machine::{Cx, Machine, Time};
 /// A machine, its configuration and its clock.
 #[derive(Debug)]
 pub struct Bench<M: Machine> {
-    /// The machine.
+    /// State machine under test.
     pub machine: M,
-    /// Its configuration.
+    /// Configuration passed to the machine.
     pub cfg: M::Config,
-    /// Its time.
+    /// Current time of the bench.
     pub now: Time,
     rng: Seeded,
 }

@@ -3,23 +3,23 @@
 use super::rng::Seeded;
 use super::world::{System, World};
 
-/// What a rule demands.
+/// Scope in which a rule's predicate must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
-    /// Of every state.
+    /// Every reachable state satisfies the predicate.
     Always,
-    /// Of at least one state: shows that the others are not true of nothing.
+    /// At least one reachable state satisfies the predicate, so that the other rules are not vacuously true.
     Sometimes,
 }
 
-/// A named predicate.
+/// A named predicate on the states of a world.
 #[derive(Debug)]
 pub struct Rule<S: System> {
-    /// A sentence.
+    /// Name of the rule, a plain sentence.
     pub name: &'static str,
-    /// What is demanded.
+    /// Scope in which the predicate must hold.
     pub demand: Demand,
-    /// Whether it holds.
+    /// Predicate: returns whether a state satisfies it.
     pub holds: fn(&S::Cfg, &World<S>) -> bool,
 }
 

@@ -6,18 +6,18 @@ mod edges;
 use std::fmt;
 use std::time::Duration;
 
-/// What a node does.
+/// Role of a node in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// Serves content and grants.
     Edge,
     /// Ends the clients' control connections.
     Cn,
-    /// Holds the directory.
+    /// DN: holds the directory of copies.
     Dn,
-    /// Keeps the records.
+    /// Ledger: stores the usage records.
     Ledger,
-    /// Downloads and uploads.
+    /// Client: downloads and uploads objects.
     Client,
 }
 
@@ -43,22 +43,22 @@ impl fmt::Display for Name {
 pub struct Plan {
     /// Edges; all have the same objects.
     pub edges: u8,
-    /// CNs.
+    /// Number of CNs in the deployment.
     pub cns: u8,
-    /// DNs.
+    /// Number of DNs in the deployment.
     pub dns: u8,
     /// Ledgers: 0 or 1.
     pub ledgers: u8,
-    /// Clients at most.
+    /// Maximum number of clients in the deployment.
     pub clients: u8,
 }
 
 /// An object to be published. Its bytes follow from its path and size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// Its path.
+    /// Path of the object at the edges.
     pub path: &'static str,
-    /// Bytes.
+    /// Size of the object in bytes.
     pub size: u64,
     /// The edge gives one download no more than this, bytes a second; 0: no limit.
     pub edge_rate: u64,
@@ -69,25 +69,25 @@ pub struct Object {
 /// How a client is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientOptions {
-    /// Its user allows uploads.
+    /// Whether the user allows uploads.
     pub uploads: bool,
-    /// It sends wrong bytes to its peers.
+    /// Whether the client sends wrong bytes to its peers.
     pub corrupts: bool,
 }
 
 /// A good client.
 pub const HONEST: ClientOptions = ClientOptions { uploads: true, corrupts: false };
 
-/// What a user tells a client. Objects are named by path.
+/// A user's command to a client, with the object's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Download; again: resume.
+    /// Start the download, or resume an existing one.
     Get(&'static str),
-    /// Stop for now.
+    /// Pause the object's download.
     Pause(&'static str),
-    /// Go on.
+    /// Resume the paused download.
     Resume(&'static str),
-    /// Give up.
+    /// Cancel the object's download.
     Cancel(&'static str),
     /// Allow or forbid uploads.
     Uploads(bool),
@@ -109,7 +109,7 @@ pub enum Progress {
 /// A download as its client reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// How far.
+    /// State of the download.
     pub progress: Progress,
     /// Bytes that are safe on disk.
     pub durable: u64,
@@ -117,7 +117,7 @@ pub struct Status {
     pub edge_bytes: u64,
     /// Verified bytes from peers.
     pub peer_bytes: u64,
-    /// Bytes thrown away.
+    /// Bytes received and thrown away.
     pub wasted_bytes: u64,
     /// The file is there and has the right bytes; looked at once it is `Completed`.
     pub right: bool,
@@ -172,7 +172,7 @@ pub trait Rig {
     fn command(&mut self, client: u8, command: Command);
     /// Asks a client about a download; `None` if it knows none of that object or does not run.
     fn status(&mut self, client: u8, path: &str) -> Option<Status>;
-    /// Asks the ledger.
+    /// Queries the ledger's totals for an object.
     fn totals(&mut self, path: &str) -> Totals;
     /// Lets things happen until `goal`, for at most `within`; whether it was reached.
     fn run_until(&mut self, within: Duration, goal: &mut dyn FnMut(&mut dyn Rig) -> bool) -> bool;
@@ -181,9 +181,9 @@ pub trait Rig {
 /// A scenario.
 #[derive(Clone, Copy)]
 pub struct Scenario {
-    /// What happens, as a sentence.
+    /// Name of the scenario, a plain sentence.
     pub name: &'static str,
-    /// What it needs.
+    /// Deployment that the scenario needs.
     pub plan: Plan,
     /// Plays it; `Err` says what was not as it must be.
     pub play: fn(&mut dyn Rig) -> Result<(), String>,
@@ -197,7 +197,7 @@ impl fmt::Debug for Scenario {
 
 const ONE_OF_EACH: Plan = Plan { edges: 1, cns: 1, dns: 1, ledgers: 1, clients: 4 };
 
-/// Every scenario.
+/// All scenarios, in the order they run.
 pub const ALL: &[Scenario] = &[
     Scenario { name: "peers_deliver_and_the_ledger_agrees", plan: ONE_OF_EACH, play: happy },
     Scenario { name: "the_cn_dies", plan: Plan { cns: 2, ..ONE_OF_EACH }, play: cn_dies },

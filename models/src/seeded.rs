@@ -7,7 +7,7 @@ use swarmedge_core::machine::Rng;
 pub struct Seeded(u64);
 
 impl Seeded {
-    /// From a seed.
+    /// Creates a generator from a seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)

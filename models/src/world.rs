@@ -1,4 +1,4 @@
-//! The world: production machines, what is under way between them, time and fault budgets, as one value. An explorer
+//! The world: production machines, the events pending between them, time and fault budgets, as one value. An explorer
 //! needs three calls only: [`World::actions`], [`World::next`] (exhaustive: draws are part of the action) and
 //! [`World::step`] (with a generator of the explorer's own).
 
@@ -10,23 +10,23 @@ use std::sync::Arc;
 use std::time::Duration;
 use swarmedge_core::machine::{Rng, Time};
 
-/// A node, counted from 0.
+/// Index of a node, counted from 0.
 pub type NodeIx = u8;
 
-/// What surrounds the machines and turns their outputs into events: links, disks, users, and what the rules must
-/// remember. The value itself is the environment's state, a part of the world's.
+/// The environment of the machines, which turns their outputs into events: links, disks, users, and the history that
+/// rules need. A value of this type is the environment's state, a part of the world's.
 pub trait System: Clone + Debug + Eq + Hash + 'static {
     /// All roles' configurations and the seeded defect, if any: passed, never part of the state.
     type Cfg;
-    /// A production machine.
+    /// A production state machine, run as one node.
     type Node: Clone + Debug + Eq + Hash;
-    /// Something under way: a message, or an effect not yet done.
+    /// A pending event: a message in flight, or an effect not yet performed.
     type Event: Clone + Debug + Eq + Hash;
-    /// What a machine is told.
+    /// An input of a node's machine.
     type Input;
-    /// What a machine asks for.
+    /// An output of a node's machine.
     type Output;
-    /// What comes from outside: a user's command, a crash, a restart, a broken link.
+    /// An external event: a user's command, a crash, a restart, a broken link.
     type Move: Clone + Debug + Eq + Hash;
 
     /// Runs a node's machine on an input, or on its timer.
@@ -38,17 +38,17 @@ pub trait System: Clone + Debug + Eq + Hash + 'static {
         rng: &mut dyn Rng,
         input: Option<Self::Input>,
     ) -> Vec<Self::Output>;
-    /// The node's next deadline.
+    /// Returns the node's next deadline, if any.
     fn deadline(node: &Self::Node) -> Option<Time>;
-    /// Shifts all times of the node.
+    /// Moves all times in the node back by `by`.
     fn rebase(node: &mut Self::Node, by: Duration);
-    /// Shifts all times of the environment.
+    /// Moves all times in the environment back by `by`.
     fn rebase_env(&mut self, by: Duration);
-    /// Does what a machine asks for; most often puts something under way by [`World::send`].
+    /// Performs an output of a machine, most often by queueing an event with [`World::send`].
     fn perform(world: &mut World<Self>, cfg: &Self::Cfg, node: NodeIx, output: Self::Output);
-    /// The faults that may befall an event, as far as the budget goes.
+    /// Appends to `ways` the faults that the remaining budget allows for this event.
     fn faults(world: &World<Self>, cfg: &Self::Cfg, lane: Lane, event: &Self::Event, ways: &mut Vec<Way>);
-    /// An event ends its way: what the receiver is told, if anything. Pays for faults.
+    /// Delivers an event and returns the receiver's input, if any. Deducts a fault from the budget.
     fn arrive(
         world: &mut World<Self>,
         cfg: &Self::Cfg,
@@ -56,15 +56,15 @@ pub trait System: Clone + Debug + Eq + Hash + 'static {
         event: Self::Event,
         way: Way,
     ) -> Option<Self::Input>;
-    /// What arrives at once, within the step that sends it: local effects whose delay is of no interest to a model, or
-    /// of none any more, since the budget allows nothing that could come in between.
-    fn prompt(_: &World<Self>, _: &Self::Cfg, _: Lane) -> bool {
+    /// Returns whether events on a lane are delivered within the step that sends them. True for local effects whose
+    /// delay does not matter, or no longer matters because the budget allows nothing to happen in between.
+    fn delivers_immediately(_: &World<Self>, _: &Self::Cfg, _: Lane) -> bool {
         false
     }
-    /// What may come from outside.
-    fn moves(world: &World<Self>, cfg: &Self::Cfg, moves: &mut Vec<Self::Move>);
-    /// It comes: who is told what, if anybody.
-    fn act(
+    /// Appends the external events that can happen next.
+    fn external_events(world: &World<Self>, cfg: &Self::Cfg, moves: &mut Vec<Self::Move>);
+    /// Performs an external event; returns the node to notify and its input, if any.
+    fn apply_external(
         world: &mut World<Self>,
         cfg: &Self::Cfg,
         mv: &Self::Move,
@@ -72,17 +72,17 @@ pub trait System: Clone + Debug + Eq + Hash + 'static {
     ) -> Option<(NodeIx, Self::Input)>;
 }
 
-/// Events that arrive at once within one step; what is left then takes a step each.
-const PROMPT_MAX: u32 = 1_000;
+/// Maximum number of immediate deliveries within one step; any further ones take a step each.
+const IMMEDIATE_MAX: u32 = 1_000;
 
-/// Events on one lane keep their order; those on different lanes do not.
+/// A queue of pending events: order is kept within a lane, but not between lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane {
-    /// The receiver.
+    /// Node that receives the lane's events.
     pub to: NodeIx,
-    /// What sort of thing travels.
+    /// Kind of event on this lane, for example a protocol's name.
     pub what: &'static str,
-    /// Tells lanes of one sort apart.
+    /// Number that distinguishes lanes of the same kind.
     pub id: u64,
 }
 
@@ -92,37 +92,37 @@ impl fmt::Display for Lane {
     }
 }
 
-/// How an event ends its way.
+/// How a pending event is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Way {
-    /// As it should.
+    /// Delivered once, without a fault.
     Whole,
-    /// Never.
+    /// Lost: the event is never delivered.
     Lost,
-    /// It arrives, and once more later.
+    /// Delivered now, and once more later.
     Twice,
-    /// With this fault.
+    /// Delivered with this fault, named by the system.
     Fault(&'static str),
 }
 
-/// One thing that happens.
+/// One step of a world, without its random draws.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Act<M> {
-    /// The head of a lane arrives.
+    /// The first event of a lane is delivered.
     Deliver(Lane, Way),
     /// A node's timer fires.
     Fire(NodeIx),
-    /// Something comes from outside.
+    /// An external event happens.
     Move(M),
 }
 
-/// An act with the answers to the random draws made while it is handled. Too few answers lead to a state that only
-/// asks for the next one.
+/// An act together with the results of the random draws made while it is handled. If there are too few draws, the
+/// next state is an intermediate one whose only actions supply the next draw.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Action<M> {
-    /// What happens.
+    /// The step to take.
     pub act: Act<M>,
-    /// The draws.
+    /// Results of random draws, in order.
     pub draws: Vec<u32>,
 }
 
@@ -140,95 +140,95 @@ impl<M: Debug> fmt::Display for Action<M> {
     }
 }
 
-/// What the adversary may still spend. In the state, so that exploration is finite.
+/// Faults that may still happen. Part of the state, so that exploration is finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Budget {
-    /// Events lost, links broken.
+    /// Number of events lost and links broken.
     pub drops: u8,
-    /// Events that arrive twice.
+    /// Number of events delivered twice.
     pub duplicates: u8,
-    /// Nodes that crash.
+    /// Number of crashes of nodes.
     pub crashes: u8,
-    /// Blocks that are wrong.
+    /// Number of blocks with wrong content.
     pub corruptions: u8,
-    /// Changes of mind of users.
+    /// Number of changes of a user's commands or settings.
     pub changes: u8,
-    /// Timers that fire while something is still under way.
+    /// Number of timers that fire while events are pending.
     pub early: u8,
-    /// Timers that fire at all.
+    /// Number of timers that fire in all.
     pub fires: u8,
 }
 
-/// See the module.
+/// Nodes, environment, pending events and clock of one simulated deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World<S: System> {
     nodes: Vec<Option<Arc<S::Node>>>,
     /// The environment's state.
     pub env: S,
     lanes: BTreeMap<Lane, VecDeque<(Time, S::Event)>>,
-    /// The present.
+    /// Current time of the world.
     pub now: Time,
-    /// What the adversary may still spend.
+    /// Faults that may still happen.
     pub budget: Budget,
     nonces: u64,
     choosing: Option<(Action<S::Move>, u32)>,
 }
 
 impl<S: System> World<S> {
-    /// These machines in this environment, nothing under way.
+    /// Creates a world of these machines and this environment, without pending events.
     #[must_use]
     pub fn new(env: S, nodes: Vec<S::Node>, budget: Budget) -> Self {
         let nodes = nodes.into_iter().map(|n| Some(Arc::new(n))).collect();
         Self { nodes, env, lanes: BTreeMap::new(), now: Time::ZERO, budget, nonces: 0, choosing: None }
     }
 
-    /// A node, unless it is down.
+    /// Returns a node's machine, or `None` while the node is down.
     #[must_use]
     pub fn node(&self, ix: NodeIx) -> Option<&S::Node> {
         self.nodes.get(usize::from(ix))?.as_deref()
     }
 
-    /// Every node that is up.
+    /// Iterates over all nodes that are up.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeIx, &S::Node)> {
         (0..).zip(&self.nodes).filter_map(|(ix, n)| Some((ix, n.as_deref()?)))
     }
 
-    /// Replaces a node (a restart), or takes it down: what is under way to it is lost.
+    /// Replaces a node (a restart) or takes it down; events pending for it are lost.
     pub fn set_node(&mut self, ix: NodeIx, node: Option<S::Node>) {
         self.lanes.retain(|lane, _| lane.to != ix);
         self.nodes[usize::from(ix)] = node.map(Arc::new);
     }
 
-    /// Adds a node.
+    /// Adds a node, down if `None`, and returns its index.
     pub fn add_node(&mut self, node: Option<S::Node>) -> NodeIx {
         self.nodes.push(node.map(Arc::new));
         NodeIx::try_from(self.nodes.len() - 1).expect("a world has at most 256 nodes")
     }
 
-    /// Puts an event under way; it arrives `after` from now at the earliest, behind what is on its lane.
+    /// Queues an event for delivery, at the earliest `after` from now and behind the events already on its lane.
     pub fn send(&mut self, lane: Lane, after: Duration, event: S::Event) {
         let queue = self.lanes.entry(lane).or_default();
         let at = queue.back().map_or(Time::ZERO, |&(at, _)| at).max(self.now.after(after));
         queue.push_back((at, event));
     }
 
-    /// What is under way, by lane.
+    /// Iterates over all pending events, by lane.
     pub fn under_way(&self) -> impl Iterator<Item = (Lane, &S::Event)> {
         self.lanes.iter().flat_map(|(&lane, q)| q.iter().map(move |(_, e)| (lane, e)))
     }
 
-    /// Whether nothing is under way.
+    /// Returns whether no event and no draw is pending.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.lanes.is_empty() && self.choosing.is_none()
     }
 
-    /// Forgets what is under way on the lanes that `gone` names.
+    /// Drops the pending events of all lanes for which `gone` returns true.
     pub fn clear_lanes(&mut self, gone: impl Fn(&Lane) -> bool) {
         self.lanes.retain(|lane, _| !gone(lane));
     }
 
-    /// Everything that can happen next.
+    /// Appends all actions that can happen next to `out`.
     pub fn actions(&self, cfg: &S::Cfg, out: &mut Vec<Action<S::Move>>) {
         if let Some((action, n)) = &self.choosing {
             out.extend(Draws::answers(*n).into_iter().map(|d| {
@@ -237,7 +237,7 @@ impl<S: System> World<S> {
             }));
             return;
         }
-        if let Some(act) = self.prompt(cfg) {
+        if let Some(act) = self.immediate_delivery(cfg) {
             out.push(Action { act, draws: Vec::new() });
             return;
         }
@@ -253,11 +253,11 @@ impl<S: System> World<S> {
             out.extend(due.min().map(|(_, ix)| Action { act: Act::Fire(ix), draws: Vec::new() }));
         }
         let mut moves = Vec::new();
-        S::moves(self, cfg, &mut moves);
+        S::external_events(self, cfg, &mut moves);
         out.extend(moves.into_iter().map(|m| Action { act: Act::Move(m), draws: Vec::new() }));
     }
 
-    /// The world after an action, with now = 0: equal situations are equal states whenever they occur.
+    /// Returns the world after an action, with now = 0, so that equal situations are equal states at whatever time.
     #[must_use]
     pub fn next(&self, cfg: &S::Cfg, action: &Action<S::Move>) -> Self {
         let mut world = self.clone();
@@ -268,8 +268,8 @@ impl<S: System> World<S> {
         }
         let mut rng = Draws::new(&action.draws, self.nonces);
         world.step(cfg, &action.act, &mut rng);
-        for _ in 0..PROMPT_MAX {
-            let Some(act) = world.prompt(cfg).filter(|_| rng.missing.is_none()) else { break };
+        for _ in 0..IMMEDIATE_MAX {
+            let Some(act) = world.immediate_delivery(cfg).filter(|_| rng.missing.is_none()) else { break };
             world.step(cfg, &act, &mut rng);
         }
         if let Some(n) = rng.missing {
@@ -280,7 +280,7 @@ impl<S: System> World<S> {
         world
     }
 
-    /// Makes `act` happen, drawing from `rng`. Time goes on to the event's or the deadline's.
+    /// Performs `act` with draws from `rng`, and advances the clock to the time of the event or deadline.
     pub fn step(&mut self, cfg: &S::Cfg, act: &Act<S::Move>, rng: &mut dyn Rng) {
         match act {
             &Act::Deliver(lane, way) => {
@@ -296,20 +296,20 @@ impl<S: System> World<S> {
                 self.run(cfg, ix, rng, None);
             }
             Act::Move(m) => {
-                if let Some((ix, input)) = S::act(self, cfg, m, rng) {
+                if let Some((ix, input)) = S::apply_external(self, cfg, m, rng) {
                     self.run(cfg, ix, rng, Some(input));
                 }
             }
         }
     }
 
-    /// The next of what arrives at once.
-    fn prompt(&self, cfg: &S::Cfg) -> Option<Act<S::Move>> {
-        let lane = self.lanes.keys().find(|&&lane| S::prompt(self, cfg, lane))?;
+    /// Returns the next immediate delivery, if there is one.
+    fn immediate_delivery(&self, cfg: &S::Cfg) -> Option<Act<S::Move>> {
+        let lane = self.lanes.keys().find(|&&lane| S::delivers_immediately(self, cfg, lane))?;
         Some(Act::Deliver(*lane, Way::Whole))
     }
 
-    /// What happens next where nothing interferes, and when: the earliest arrival, else the earliest deadline.
+    /// Returns the next act without faults, and its time: the earliest delivery, or a timer that is due before it.
     #[must_use]
     pub fn earliest(&self) -> Option<(Time, Act<S::Move>)> {
         let arrivals = self.lanes.iter().filter_map(|(lane, q)| Some((q.front()?.0.max(self.now), lane)));
@@ -322,7 +322,7 @@ impl<S: System> World<S> {
         }
     }
 
-    /// Lets the world go on undisturbed for at most `steps` steps, until `goal`; whether it was reached.
+    /// Runs the world without faults until `goal` holds, for at most `steps` steps; returns whether it holds.
     pub fn settle(&mut self, cfg: &S::Cfg, steps: u32, rng: &mut dyn Rng, goal: impl Fn(&Self) -> bool) -> bool {
         for _ in 0..steps {
             if goal(self) {
@@ -350,7 +350,7 @@ impl<S: System> World<S> {
         }
     }
 
-    /// Makes the present the beginning of time.
+    /// Moves all times back so that the current time is 0.
     pub fn rebase(&mut self) {
         let by = self.now.since(Time::ZERO);
         if by.is_zero() {

@@ -137,7 +137,7 @@ fn lucky(kinds: [Kind; 2]) -> Cfg {
 }
 
 #[test]
-fn with_many_ports_a_nat_that_draws_them_and_one_that_filters_by_port_come_together() {
+fn birthday_probing_connects_random_port_nat_to_port_filtering_nat() {
     let hard = [Kind::Symmetric, Kind::CgnatSymmetric];
     let easy = [Kind::PortRestricted, Kind::PortRestrictedRandom, Kind::Firewall, Kind::Cgnat];
     let (mut connected, mut tried) = (0, 0);
@@ -222,7 +222,7 @@ fn a_line_that_shows_nothing_of_an_introduced_uploader_is_hung_up() {
 }
 
 #[test]
-fn where_neither_can_come_both_open_a_connection_at_once_and_give_up_within_their_bound_where_it_is_refused() {
+fn simultaneous_open_gives_up_within_its_bound_if_refused() {
     let kinds = [Kind::UdpBlocked, Kind::PortRestricted];
     let config = Config { crosses_from: Some(5000), ..Config::default() };
     let cross = |kinds, works| Cfg { crossing: Some(works), connectivity: config.clone(), ..Cfg::timed(kinds) };

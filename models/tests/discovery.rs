@@ -206,7 +206,7 @@ fn a_server_that_was_written_to_shows_nothing_by_answering() {
 }
 
 #[test]
-fn who_hears_nothing_tries_again_and_a_mapping_that_moves_begins_a_new_round() {
+fn silence_is_retried_and_a_moved_mapping_starts_a_new_round() {
     let mut b = Bench::new(Config { silences: Vec::new(), ..Config::default() });
     b.network(&["198.51.100.1:3478"]);
     while b.m.is_busy() {

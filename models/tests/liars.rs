@@ -209,7 +209,7 @@ fn who_gives_receipts_to_raise_the_credit_gets_at_most_that_for_nothing() {
 }
 
 #[test]
-fn an_honest_downloader_is_never_made_to_wait_and_receipts_cost_next_to_nothing() {
+fn an_honest_downloader_never_waits_and_receipts_cost_little() {
     let mut victim = Victim::new(1);
     let rule = CreditRule::PROTOCOL;
     let (mut seq, mut receipted, mut cost) = (0, 0, 0);
@@ -230,7 +230,7 @@ fn an_honest_downloader_is_never_made_to_wait_and_receipts_cost_next_to_nothing(
 }
 
 #[test]
-fn receipts_that_are_replayed_forged_swapped_or_too_large_end_the_connection() {
+fn replayed_forged_swapped_or_oversized_receipts_end_the_connection() {
     let good = receipt(&intro(1), 2, 32_768);
     let lies = [
         ("of another introduction", signed(Receipt { intro: IntroId::numbered(2), ..good.clone() })),

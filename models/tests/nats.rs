@@ -50,7 +50,7 @@ fn the_pairs_that_meet_in_a_deployment_are_those_of_the_measured_matrix() {
 }
 
 #[test]
-fn in_a_mixed_population_everybody_completes_and_who_is_alone_takes_from_the_edge() {
+fn in_a_mixed_population_all_complete_and_loners_use_the_edge() {
     use Kind::{Cgnat, FullCone, PortRestricted, Public, Symmetric, SymmetricSequential, UdpBlocked};
     let kinds = [PortRestricted, UdpBlocked, Symmetric, SymmetricSequential, Cgnat, Public, FullCone, Symmetric];
     for seed in 1..=3 {

@@ -128,7 +128,7 @@ fn resumed_after(rest: Duration, seed: u64) -> (Totals, usize) {
 }
 
 #[test]
-fn a_download_that_rests_is_billed_once_whether_its_grant_is_renewed_or_made_anew() {
+fn a_paused_download_is_billed_once_with_a_renewed_or_new_grant() {
     const SIZE: u64 = 4 << 20;
     for seed in 1..=3 {
         // the grant has ended and is renewed: the download is the same
@@ -177,7 +177,7 @@ fn a_peer_moves(seed: u64, who: u8) {
 }
 
 #[test]
-fn a_transfer_goes_on_within_seconds_when_either_peer_joins_another_network() {
+fn a_transfer_survives_a_network_change_of_either_peer() {
     (1..=5).for_each(|seed| [0, 1].into_iter().for_each(|who| a_peer_moves(seed, who)));
 }
 

@@ -25,7 +25,7 @@ pub struct Cfg {
     pub late: usize,
     /// The copying is a change, setting back a crash.
     pub budget: Budget,
-    /// The seeded defect.
+    /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
 }
 
@@ -50,7 +50,7 @@ pub enum Mutant {
     GapsAreForks,
 }
 
-/// What comes from outside.
+/// An external event in the clones world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
     /// A copy starts, and logs in.
@@ -200,11 +200,11 @@ impl System for Installs {
         Some(login)
     }
 
-    fn prompt(_: &World<Self>, cfg: &Cfg, _: Lane) -> bool {
+    fn delivers_immediately(_: &World<Self>, cfg: &Cfg, _: Lane) -> bool {
         cfg.late == 0
     }
 
-    fn moves(w: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
+    fn external_events(w: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
         let under_way = w.under_way().count();
         for copy in [0, 1] {
             let there = copy == 0 || w.env.copied.is_some();
@@ -221,7 +221,7 @@ impl System for Installs {
         }
     }
 
-    fn act(w: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, Self::Input)> {
+    fn apply_external(w: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, Self::Input)> {
         match *mv {
             Move::Start(copy) => {
                 let named = w.env.start(cfg.mutant, usize::from(copy));
@@ -269,7 +269,7 @@ fn is_flagged(cfg: &Cfg, history: &History) -> bool {
     }
 }
 
-/// What must hold of it.
+/// Rules that every run of the model must satisfy.
 pub const RULES: &[Rule<Installs>] = &[
     Rule::always("an installation that was never copied is never taken for forked", |cfg, w| {
         w.env.copied.is_some() || !is_flagged(cfg, &history(w))

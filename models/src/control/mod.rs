@@ -186,7 +186,7 @@ fn one_session_a_guid(w: &World<Net>) -> bool {
     live.map(|l| (l.to.0, l.key)).all(|s| seen.insert(s))
 }
 
-/// What must hold of it.
+/// Rules that every run of the model must satisfy.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always("a client whose user forbids uploads is never chosen", |_, w| !w.env.seen.chosen_though_off),
     Rule::always("a client has at most one session on a CN", |_, w| one_session_a_guid(w)),

@@ -32,7 +32,7 @@ const PORT: u16 = 5000;
 /// The listening TCP port: another number, since routers here know no protocols.
 const DOOR: u16 = 6000;
 
-/// A seeded defect.
+/// A defect seeded into a model, which must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
     /// Every transaction has the same id, so a forged answer passes.
@@ -54,11 +54,11 @@ pub enum Mutant {
 /// How a world is configured.
 #[derive(Clone, Debug)]
 pub struct Cfg {
-    /// The machine's.
+    /// Configuration of the discovery machine.
     pub discovery: Config,
     /// Likewise; without a gateway there is nothing to be mapped.
     pub mapping: mapping::io::Config,
-    /// What the innermost router offers, if anything.
+    /// Protocols the innermost router offers for port mapping, if any.
     pub gateway: Option<Offers>,
     /// The routers, the host's own first.
     pub rules: Vec<Rules>,
@@ -66,7 +66,7 @@ pub struct Cfg {
     pub truth: (NatBehaviour, NatBehaviour),
     /// The server has two addresses.
     pub two_addresses: bool,
-    /// It listens on TCP.
+    /// Whether the client listens on TCP.
     pub listens: bool,
     /// The defect, if any.
     pub mutant: Option<Mutant>,
@@ -114,14 +114,14 @@ fn servers() -> [SocketAddr; 4] {
     Addresses { primary: at(1, 3478), alternate: at(2, 3479) }.all()
 }
 
-/// What is under way.
+/// A pending event of the discovery world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// To the server's endpoint, from where it sees it come.
     Request(SocketAddr, SocketAddr, Vec<u8>),
     /// To the host's socket.
     Answer(Socket, SocketAddr, Vec<u8>),
-    /// Over TCP.
+    /// A message on a TCP connection.
     Tcp(SocketAddr, Vec<u8>),
     /// Over TCP, from the listening port.
     Knocked(SocketAddr, Vec<u8>),
@@ -129,26 +129,26 @@ pub enum Event {
     DialledBack(SocketAddr, Vec<u8>),
     /// To the gateway, from the host.
     Ask(Socket, Vec<u8>),
-    /// By UPnP.
+    /// A UPnP request to the gateway.
     Igd(u32, IgdAsk),
 }
 
-/// What comes from outside.
+/// An external event in the discovery world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
-    /// The client starts.
+    /// The client starts for the first time.
     Start,
-    /// It listens on TCP.
+    /// The client begins to listen on TCP.
     Listen,
     /// Somebody who sees nothing answers as the server's other address would.
     Forge,
     /// The gateway forgets all that it has forwarded, and says so.
     Reboot,
-    /// The client ends.
+    /// The client leaves and shuts down.
     Leave,
 }
 
-/// The environment.
+/// Environment of the discovery machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NatWorld {
     net: Internet,
@@ -371,11 +371,11 @@ impl System for NatWorld {
         }
     }
 
-    fn prompt(_: &World<Self>, _: &Cfg, lane: Lane) -> bool {
+    fn delivers_immediately(_: &World<Self>, _: &Cfg, lane: Lane) -> bool {
         lane.what == "tcp" || lane.what == "igd"
     }
 
-    fn moves(world: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
+    fn external_events(world: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
         moves.extend((!world.env.started).then_some(Move::Start));
         moves.extend((world.env.started && cfg.listens && !world.env.listens).then_some(Move::Listen));
         moves.extend((world.env.started && world.budget.changes > 0).then_some(Move::Forge));
@@ -383,7 +383,7 @@ impl System for NatWorld {
         moves.extend((claims && world.budget.corruptions > 0).then_some(Move::Reboot));
     }
 
-    fn act(world: &mut World<Self>, _: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, Input)> {
+    fn apply_external(world: &mut World<Self>, _: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, Input)> {
         match mv {
             Move::Start => {
                 world.env.started = true;
@@ -529,7 +529,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<NatWorld> {
 /// A round costs at most this many datagrams.
 pub const ROUND_MAX: u32 = 24;
 
-/// What must hold of it.
+/// Rules that every run of the model must satisfy.
 pub const RULES: &[Rule<NatWorld>] = &[
     Rule::always("what is told is never more open than what is", |cfg: &Cfg, w| {
         let told = &w.env.told;

@@ -18,22 +18,22 @@ use swarmedge_core::swarm::download::{self, Download, Input, Output, Phase, Sour
 /// The download and who takes part.
 #[derive(Clone, Debug)]
 pub struct Cfg {
-    /// The machine's limits.
+    /// Configuration of the download machine.
     pub download: download::Config,
     /// How the version is cut.
     pub layout: Layout,
     /// The peers that may come.
     pub peers: Vec<Peer>,
-    /// The seeded defect.
+    /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
 }
 
-/// A peer.
+/// A peer that uploads to the client.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// What it has.
+    /// Pieces that the peer has.
     pub has: Bitfield,
-    /// It may send wrong blocks, as far as the budget goes.
+    /// Whether the peer may send wrong blocks, within the budget.
     pub corrupts: bool,
     /// How often it may come.
     pub visits: u8,
@@ -56,23 +56,23 @@ pub enum Mutant {
     SavedIsLost,
 }
 
-/// Something under way.
+/// A pending event of the download world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A transfer: source, piece, blocks.
     Transfer(Source, PieceIndex, Range<u32>),
     /// A transfer that was cancelled on its way.
     Cancelled(Source, PieceIndex, Range<u32>),
-    /// Just told.
+    /// Input for the download machine.
     Told(Input),
     /// A commit.
     Save(PieceIndex, Vec<(SourceName, u32)>),
 }
 
-/// What comes from outside.
+/// An external event in the download world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
-    /// A peer joins.
+    /// A peer joins the download.
     Join(u8),
     /// A peer's connection ends.
     Leave(u8),
@@ -80,7 +80,7 @@ pub enum Move {
     Crash,
 }
 
-/// The environment.
+/// Environment of the download machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Swarm {
     connected: BTreeMap<ConnId, u8>,
@@ -214,7 +214,7 @@ impl System for Swarm {
         }
     }
 
-    fn prompt(_: &World<Self>, _: &Cfg, lane: Lane) -> bool {
+    fn delivers_immediately(_: &World<Self>, _: &Cfg, lane: Lane) -> bool {
         matches!(lane.what, "finish" | "grant")
     }
 
@@ -279,7 +279,7 @@ impl System for Swarm {
         }
     }
 
-    fn moves(world: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
+    fn external_events(world: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
         if world.node(0).is_none_or(|d| matches!(d.phase(), Phase::Finishing | Phase::Done)) {
             return;
         }
@@ -294,7 +294,7 @@ impl System for Swarm {
         moves.extend((world.budget.crashes > 0).then_some(Move::Crash));
     }
 
-    fn act(world: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, Input)> {
+    fn apply_external(world: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, Input)> {
         match *mv {
             Move::Join(p) => {
                 let visits = &mut world.env.visits[usize::from(p)];
@@ -348,7 +348,7 @@ fn done(w: &World<Swarm>) -> bool {
     w.node(0).is_some_and(|d| d.phase() == Phase::Done)
 }
 
-/// What must hold of it.
+/// Rules that every run of the model must satisfy.
 pub const RULES: &[Rule<Swarm>] = &[
     Rule::always("a piece is committed only if each of its blocks was verified", |_, w| !w.env.committed_wrong),
     Rule::always("a piece is committed at most once", |_, w| w.env.commits.values().all(|&n| n <= 1)),

@@ -76,7 +76,7 @@ pub enum Mutant {
     AsksOneEdge,
 }
 
-/// What comes from outside.
+/// An external event in the grants world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
     /// The clocks show this.
@@ -302,7 +302,7 @@ impl System for Grants {
         None
     }
 
-    fn moves(w: &World<Self>, _: &Cfg, moves: &mut Vec<Move>) {
+    fn external_events(w: &World<Self>, _: &Cfg, moves: &mut Vec<Move>) {
         let env = &w.env;
         if env.clocks.is_none() {
             return moves.extend((0..).zip(CLOCKS).map(|(n, _)| Move::Clocks(n)));
@@ -329,7 +329,7 @@ impl System for Grants {
         moves.extend(stale.map(Move::Load));
     }
 
-    fn act(w: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, ())> {
+    fn apply_external(w: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, ())> {
         let (env, m) = (&mut w.env, cfg.mutant);
         match *mv {
             Move::Clocks(n) => env.clocks = Some(n),
@@ -394,7 +394,7 @@ pub fn world(_: &Cfg, budget: Budget) -> World<Grants> {
     World::new(env, Vec::new(), budget)
 }
 
-/// What must hold of it.
+/// Rules that every run of the model must satisfy.
 pub const RULES: &[Rule<Grants>] = &[
     Rule::always(
         "a grant is taken neither before its issue nor after its end, but for the clocks' skew",

@@ -36,7 +36,7 @@ const UP: Duration = Duration::from_secs(5_000);
 /// Requests are counted over this time.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// A seeded defect.
+/// A defect seeded into a model, which must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
     /// Every request has the same id, so a forged answer passes.
@@ -64,7 +64,7 @@ pub enum Mutant {
 /// How a world is configured.
 #[derive(Clone, Debug)]
 pub struct Cfg {
-    /// The machine's.
+    /// Configuration of the mapping machine.
     pub mapping: Config,
     /// What the first network's gateway may turn out to be; the second's is like the first of these.
     pub offers: Vec<Offers>,
@@ -103,33 +103,33 @@ impl Cfg {
     }
 }
 
-/// What is under way.
+/// A pending event of the mapping world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// Discovery has looked.
+    /// Discovery reports the network's state.
     Seen(Sight),
-    /// To the gateway.
+    /// A datagram travels to the gateway.
     Ask(Vec<u8>),
     /// To the STUN server.
     Look(Vec<u8>),
-    /// To the host.
+    /// A datagram travels to the host.
     Datagram {
-        /// To which socket.
+        /// Socket that receives the datagram.
         socket: Socket,
-        /// From whom.
+        /// Source address of the datagram.
         from: SocketAddr,
-        /// What.
+        /// Payload of the datagram.
         bytes: Vec<u8>,
         /// Since when.
         sent: Duration,
     },
-    /// By UPnP.
+    /// A UPnP request travels to the gateway.
     Igd(u32, IgdAsk),
-    /// It has ended.
+    /// A UPnP request has ended.
     IgdEnd(IgdEnd),
 }
 
-/// What comes from outside.
+/// An external event in the mapping world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
     /// The client starts behind a gateway of this sort.
@@ -138,15 +138,15 @@ pub enum Move {
     Reboot,
     /// The host joins the other network.
     Wander,
-    /// The client ends.
+    /// The client shuts down.
     Stop,
-    /// It starts again.
+    /// The client starts again after a shutdown.
     Restart,
     /// Somebody who sees nothing answers in the STUN server's name.
     Forge,
 }
 
-/// The environment.
+/// Environment of the mapping machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MappingWorld {
     networks: [(Gateway, Router); 2],
@@ -386,11 +386,11 @@ impl System for MappingWorld {
         }
     }
 
-    fn prompt(_: &World<Self>, _: &Cfg, lane: Lane) -> bool {
+    fn delivers_immediately(_: &World<Self>, _: &Cfg, lane: Lane) -> bool {
         lane.what == "seen"
     }
 
-    fn moves(world: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
+    fn external_events(world: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
         if !world.env.started {
             return moves.extend((0..cfg.offers.len()).map(Move::Start));
         }
@@ -402,7 +402,7 @@ impl System for MappingWorld {
         moves.extend(up.then_some(Move::Forge));
     }
 
-    fn act(world: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, Input)> {
+    fn apply_external(world: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, Input)> {
         match *mv {
             Move::Start(n) => {
                 world.env.started = true;

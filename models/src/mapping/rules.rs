@@ -26,7 +26,7 @@ fn has_come_to_an_end(w: &World<MappingWorld>, cfg: &Config) -> bool {
     if opens { is_right(w) } else { w.node(0).is_some_and(|n| matches!(n.status(cfg), Status::Failed(_))) }
 }
 
-/// What must hold of it.
+/// Rules that every run of the model must satisfy.
 pub const RULES: &[Rule<MappingWorld>] = &[
     Rule::always("nothing is claimed but where a STUN server has got through", |_, w| {
         claimed(w).is_none_or(|c| w.env.shown == Some(c))

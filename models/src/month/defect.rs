@@ -1,11 +1,11 @@
 //! What can be broken on purpose in a [month](super), to see that its promises can be broken.
 
-/// A seeded defect.
+/// A defect seeded into the month, which must break a promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Defect {
-    /// Of both sides' claims the larger is billed.
+    /// The larger of both sides' claims is billed.
     LargerClaim,
-    /// What edges have sent is billed to peers too.
+    /// Bytes sent by edges are billed to peers too.
     NoClamp,
     /// Introductions are billed that no CN has recorded.
     Lenient,
@@ -20,7 +20,7 @@ pub enum Defect {
 }
 
 impl Defect {
-    /// All of them.
+    /// All defects that can be seeded.
     pub const ALL: [Self; 7] = [
         Self::LargerClaim,
         Self::NoClamp,

@@ -27,15 +27,15 @@ pub struct Config {
     pub clients: u32,
     /// Downloads of honest clients and liars.
     pub downloads: u32,
-    /// Cliques of five.
+    /// Number of cliques, each of five clients.
     pub cliques: u32,
     /// How many downloads each member of a clique fakes.
     pub fakes: u32,
-    /// Objects.
+    /// Number of objects that are downloaded.
     pub objects: u32,
-    /// Fixes everything.
+    /// Seed that determines the whole run.
     pub seed: u64,
-    /// What is broken on purpose.
+    /// Seeded defect, or `None` for the correct ledger.
     pub defect: Option<Defect>,
 }
 
@@ -43,7 +43,7 @@ impl Config {
     /// The month of which the figures are told.
     pub const MONTH: Self =
         Self { clients: 400_000, downloads: 1_000_000, cliques: 200, fakes: 20, objects: 4_000, seed: 1, defect: None };
-    /// A test's.
+    /// Small month for use in tests.
     pub const SMALL: Self = Self { clients: 8_000, downloads: 20_000, cliques: 6, objects: 150, ..Self::MONTH };
 }
 
@@ -54,7 +54,7 @@ pub struct Outcome {
     pub downloads: u64,
     /// Of them, with a liar on either side.
     pub lied: u64,
-    /// Offers logged.
+    /// Number of introductions recorded by the CN.
     pub offers: u64,
     /// Bytes that edges sent.
     pub edge_bytes: u64,

@@ -10,13 +10,13 @@ use swarmedge_core::nat::mapping::{natpmp, pcp};
 /// Whether what it says is true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Truth {
-    /// It forwards what it says to forward.
+    /// Forwards each port that it grants.
     Honest,
     /// So it does, but never the port that was wished for.
     GivesAnother,
-    /// It says so, and does not.
+    /// Grants a port, but does not forward it.
     Lies,
-    /// It refuses, with this code.
+    /// Refuses every request with this result code.
     Refuses(u8),
 }
 
@@ -31,10 +31,10 @@ pub struct Offers {
     pub lifetime_s: u32,
 }
 
-/// The daemon.
+/// A router's port mapping daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Gateway {
-    /// What it does.
+    /// Protocols and behaviour of the daemon.
     pub offers: Offers,
     /// Since when it remembers, and how long before the start of time.
     since: Time,
@@ -150,7 +150,7 @@ impl Gateway {
         port
     }
 
-    /// Shifts all times.
+    /// Moves all times back by `by`.
     pub fn rebase(&mut self, by: Duration) {
         self.before += by.saturating_sub(self.since.since(Time::ZERO));
         self.since = self.since.rebased(by);

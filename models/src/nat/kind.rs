@@ -14,11 +14,11 @@ use swarmedge_core::nat::NatBehaviour::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// No NAT.
+    /// Public address without a NAT.
     Public,
     /// Maps and filters by nothing.
     FullCone,
-    /// Filters by address.
+    /// NAT that filters by remote address.
     Restricted,
     /// Filters by address and port: the usual home router.
     PortRestricted,
@@ -36,7 +36,7 @@ pub enum Kind {
     Symmetric,
     /// A home router behind a carrier's symmetric NAT with a block of 1,024 ports.
     CgnatSymmetric,
-    /// No UDP.
+    /// Network that blocks all UDP.
     UdpBlocked,
 }
 
@@ -198,13 +198,13 @@ impl FromStr for Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expect {
-    /// Connects.
+    /// The pair connects over UDP.
     Connects,
     /// Connects where the other side's next port is predicted.
     ByPrediction,
     /// Connects by luck only: many sockets against random probes.
     ByBirthday,
-    /// Does not.
+    /// The pair never connects over UDP.
     Never,
 }
 

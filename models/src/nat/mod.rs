@@ -16,9 +16,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use swarmedge_core::machine::Time;
 
-/// A host's number.
+/// Index of a host in the network.
 pub type HostIx = usize;
-/// A router's number.
+/// Index of a router in the network.
 pub type RouterIx = usize;
 
 /// Hosts and routers; between them a core that costs one hop.
@@ -94,7 +94,7 @@ impl Internet {
         self.hosts[host].behind
     }
 
-    /// A router.
+    /// Returns the router with this index.
     #[must_use]
     pub fn router(&self, ix: RouterIx) -> &Router {
         &self.routers[ix].0
@@ -151,7 +151,7 @@ impl Internet {
         }
     }
 
-    /// Shifts all times.
+    /// Moves all times back by `by`.
     pub fn rebase(&mut self, by: Duration) {
         self.routers.iter_mut().for_each(|(r, _)| r.rebase(by));
     }

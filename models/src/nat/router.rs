@@ -26,9 +26,9 @@ pub struct Rules {
     pub translates: bool,
     /// Forwards UDP at all.
     pub udp: bool,
-    /// RFC 4787 §4.1.
+    /// Mapping behaviour, RFC 4787 §4.1.
     pub mapping: NatBehaviour,
-    /// RFC 4787 §5.
+    /// Filtering behaviour, RFC 4787 §5.
     pub filtering: NatBehaviour,
     /// How outer ports are chosen.
     pub ports: Ports,
@@ -44,9 +44,9 @@ pub struct Rules {
 /// A router of the simulated Internet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Router {
-    /// What it does.
+    /// Behaviour of the router.
     pub rules: Rules,
-    /// Its outer address.
+    /// Address on the router's outer side.
     pub outer: IpAddr,
     flows: BTreeMap<(SocketAddr, SocketAddr), Flow>,
     /// What came uninvited and was accepted: outer port and remote endpoint.
@@ -208,7 +208,7 @@ impl Router {
         Some(inner)
     }
 
-    /// Shifts all times.
+    /// Moves all times back by `by`.
     pub fn rebase(&mut self, by: Duration) {
         self.flows.values_mut().for_each(|f| f.last = f.last.rebased(by));
         self.uninvited.values_mut().for_each(|at| *at = at.rebased(by));

@@ -26,7 +26,7 @@ const CN: NodeIx = 2;
 const BYSTANDER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
 /// The first of many ports of a host.
 const MANY: u16 = 20_000;
-/// The usual TTL.
+/// Default IP time-to-live of datagrams.
 const TTL: u8 = 64;
 
 /// Defects of the world; each must break a rule.
@@ -53,9 +53,9 @@ pub enum Mutant {
 /// How the world is.
 #[derive(Clone, Debug)]
 pub struct Cfg {
-    /// The hosts' limits.
+    /// Configuration of both hosts' connectivity machines.
     pub connectivity: connectivity::Config,
-    /// The broker's.
+    /// Configuration of the CN's broker.
     pub broker: broker::Config,
     /// Behind what each host is.
     pub kinds: [Kind; 2],
@@ -71,7 +71,7 @@ pub struct Cfg {
     pub skew: Duration,
     /// Timers may fire while something is under way: then a pair may fail that could connect.
     pub hurried: bool,
-    /// The seeded defect.
+    /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
 }
 
@@ -108,19 +108,19 @@ impl Cfg {
     }
 }
 
-/// A node.
+/// A node: one of two hosts, or the CN.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
-    /// A peer.
+    /// Connectivity machine of a peer.
     Host(Connectivity),
     /// The CN, which has "opened" of which host, and has sent it off.
     Cn(Broker<NodeIx>),
 }
 
-/// Something under way.
+/// A pending event of the punching world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// To a host.
+    /// Input for a host's machine.
     Tell(Input),
     /// A host has opened its NAT.
     Opened(IntroId, NodeIx),
@@ -135,25 +135,25 @@ pub enum Event {
     },
 }
 
-/// What the broker is told.
+/// An input of a node's machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum In {
-    /// To a host.
+    /// Input of a host's machine.
     Host(Input),
     /// To the CN.
     Opened(IntroId, NodeIx),
 }
 
-/// What comes out of a node.
+/// An output of a node's machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Out {
-    /// Of a host.
+    /// Output of a host's machine.
     Host(Output),
-    /// Of the CN: both go.
+    /// The CN tells both peers to start connecting.
     Go(IntroId),
 }
 
-/// The environment.
+/// Environment of the two hosts and the CN.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Punch {
     net: Internet,
@@ -315,9 +315,9 @@ impl System for Punch {
         }
     }
 
-    fn moves(_: &World<Self>, _: &Cfg, _: &mut Vec<()>) {}
+    fn external_events(_: &World<Self>, _: &Cfg, _: &mut Vec<()>) {}
 
-    fn act(_: &mut World<Self>, _: &Cfg, (): &(), _: &mut dyn Rng) -> Option<(NodeIx, In)> {
+    fn apply_external(_: &mut World<Self>, _: &Cfg, (): &(), _: &mut dyn Rng) -> Option<(NodeIx, In)> {
         None
     }
 }

@@ -10,7 +10,7 @@ fn hosts(w: &World<Punch>) -> impl Iterator<Item = &Connectivity> {
     w.nodes().filter_map(|(_, n)| if let Node::Host(host) = n { Some(host) } else { None })
 }
 
-/// What must hold of it.
+/// Rules that every run of the model must satisfy.
 pub const RULES: &[Rule<Punch>] = &[
     Rule::always("nothing goes to an address that is neither the introduced peer's nor configured", |_, w| {
         !w.env.strayed

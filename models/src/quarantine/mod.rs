@@ -119,7 +119,7 @@ fn is_done(w: &World<Net>, ix: NodeIx) -> bool {
     status(w, ix).is_some_and(|s| s.state == DownloadState::Completed)
 }
 
-/// What must hold of it.
+/// Rules that every run of the model must satisfy.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always("a download completes, whoever is put into quarantine or let out, and when", |cfg, w| {
         settles(cfg, w, 400, |w| is_done(w, LEECHER))

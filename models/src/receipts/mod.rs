@@ -40,13 +40,13 @@ const PIECE: u64 = 64 * 1024;
 /// The limits and the seeded defect.
 #[derive(Clone, Debug)]
 pub struct Cfg {
-    /// What is given on credit.
+    /// Rule that bounds the bytes sent on credit.
     pub credit: CreditRule,
-    /// Uploaders.
+    /// Number of uploaders in the model.
     pub uploaders: NodeIx,
     /// The faults that are explored. A duplicate is a piece that an edge sends, a change a new introduction.
     pub budget: Budget,
-    /// The seeded defect.
+    /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
     /// Answers a question about bills: asks, or remembers what the same question came to.
     pub answer: Answer,
@@ -89,7 +89,7 @@ pub enum Mutant {
     UnverifiedCounts,
     /// Connections end without the last receipt.
     PartsAtOnce,
-    /// What comes over one connection is receipted over the other.
+    /// Bytes received over one connection are receipted over the other.
     WrongUploader,
     /// After a crash a downloader connects by its old introduction again.
     OldIntroduction,
@@ -99,63 +99,63 @@ pub enum Mutant {
     LedgerTrusts,
     /// A receipt's signature does not cover its introduction and uploader.
     CoversNoUploader,
-    /// Nor its version.
+    /// Receipts' signatures do not cover the version.
     CoversNoVersion,
-    /// Nor its download.
+    /// Receipts' signatures do not cover the download.
     CoversNoDownload,
     /// The ledger bills introductions that no CN has recorded.
     LedgerIsLenient,
     /// Each receipt of an introduction is billed, not the highest.
     SumsReceipts,
-    /// Of both claims the larger is billed.
+    /// The larger of both sides' claims is billed.
     LargerClaim,
-    /// What edges have sent is billed to peers too.
+    /// Bytes sent by edges are billed to peers too.
     NoClamp,
-    /// What comes after the close still counts.
+    /// Records that arrive after the close still count.
     NeverCloses,
-    /// Of an uploader's records the last to come counts, not the newest.
+    /// The uploader's last record to arrive counts, not its newest.
     LastCounts,
     /// A downloader that falls silent has said that nothing came.
     SilenceDenies,
     /// The ledger does not ask who is in quarantine.
     QuarantineIsIgnored,
-    /// What somebody had said before its quarantine counts no more either.
+    /// Quarantine also discards what a client reported before it.
     QuarantineTakesBack,
-    /// What edges send to a client in quarantine is not counted.
+    /// Edge bytes sent to a client in quarantine are not counted.
     QuarantineHidesEdges,
 }
 
-/// A machine.
+/// A node: one production state machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
-    /// The downloader's.
+    /// Receipt machine of the downloader.
     Down(Box<Receipts>),
-    /// An uploader's.
+    /// Upload machine of an uploader.
     Up(Box<Uploads>),
 }
 
-/// What a machine is told.
+/// An input of a node's machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum In {
-    /// See [`Node`].
+    /// Input of the downloader.
     Down(receipting::Input),
-    /// See [`Node`].
+    /// Input of an uploader.
     Up(upload::Input),
 }
 
-/// What a machine asks for.
+/// An output of a node's machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Out {
-    /// See [`Node`].
+    /// Output of the downloader.
     Down(receipting::Output),
-    /// See [`Node`].
+    /// Output of an uploader.
     Up(upload::Output),
 }
 
-/// Something under way.
+/// A pending event of the receipts world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// Just told.
+    /// Input for the node on the lane.
     Told(In),
     /// Blocks of a piece.
     Blocks(XferId, PieceIndex),
@@ -165,24 +165,24 @@ pub enum Event {
     Keep(IntroId, ReceiptProof),
 }
 
-/// What comes from outside.
+/// An external event in the receipts world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
     /// The downloader connects to an uploader anew, by another introduction.
     Connect(NodeIx),
-    /// It asks an uploader for a piece.
+    /// The downloader requests a piece from an uploader.
     Ask(NodeIx, PieceIndex),
     /// An edge sends a piece.
     Edge(PieceIndex),
-    /// It has all it wants of an uploader.
+    /// The downloader needs nothing more from an uploader.
     Leave(NodeIx),
-    /// A connection breaks.
+    /// A connection to an uploader breaks.
     Break(NodeIx),
     /// A node crashes and starts again.
     Crash(NodeIx),
 }
 
-/// What happened, so far as bills depend on it.
+/// History of the run on which bills depend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Facts {
     /// Introductions that the CN has made for each uploader.
@@ -199,10 +199,10 @@ pub struct Facts {
     signed: BTreeSet<(IntroId, u32, u64)>,
 }
 
-/// The environment.
+/// Environment of the downloader and uploaders.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Swarm {
-    /// What bills depend on.
+    /// History on which bills depend.
     facts: Facts,
     /// The introduction over which each uploader is connected.
     connected: BTreeMap<NodeIx, IntroId>,
@@ -462,7 +462,7 @@ impl System for Swarm {
         }
     }
 
-    fn prompt(w: &World<Self>, _: &Cfg, lane: Lane) -> bool {
+    fn delivers_immediately(w: &World<Self>, _: &Cfg, lane: Lane) -> bool {
         match lane.what {
             "told" => true,
             "disk" => w.budget.crashes == 0,
@@ -494,7 +494,7 @@ impl System for Swarm {
         }
     }
 
-    fn moves(w: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
+    fn external_events(w: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
         for up in 1..=cfg.uploaders {
             if !w.env.connected.contains_key(&up) {
                 moves.extend((w.budget.changes > 0).then_some(Move::Connect(up)));
@@ -518,7 +518,7 @@ impl System for Swarm {
         }
     }
 
-    fn act(w: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, In)> {
+    fn apply_external(w: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, In)> {
         match *mv {
             Move::Connect(up) => {
                 w.budget.changes -= 1;

@@ -160,7 +160,7 @@ fn ask(cfg: &Cfg, w: &W, rule: &'static str, check: impl Fn(&Facts) -> bool) -> 
     (facts.got.is_empty() && facts.journal.is_empty()) || (cfg.answer)(rule, cfg.mutant, facts, &|| check(facts))
 }
 
-/// What must hold of it.
+/// Rules that every run of the model must satisfy.
 pub const RULES: &[Rule<Swarm>] = &[
     Rule::always("whatever one side files, no introduction counts for more than came first over it", |c, w| {
         ask(c, w, "delivered", |f| never_more_than_delivered(c.mutant, f))

@@ -133,7 +133,7 @@ fn are_apart(w: &W) -> bool {
     is_settled(FIRST) && is_settled(COPY) && key(w, FIRST) != key(w, COPY)
 }
 
-/// What must hold of it.
+/// Rules that every run of the model must satisfy.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always("an installation that is alone is not told to take another key", |_, w| {
         w.node(COPY).is_some() || w.env.seen.rekey_ordered.is_empty()

@@ -15,31 +15,31 @@ use swarmedge_core::wire::peer::PeerMsg;
 /// Whose a connection is whose dialler has lost its power.
 const NOBODY: NodeIx = NodeIx::MAX;
 
-/// What a connection carries.
+/// Kind of a connection, by its two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Client to CN.
+    /// Control connection from a client to a CN.
     Control,
-    /// CN to DN.
+    /// Connection from a CN to a DN.
     Directory,
     /// CN or edge to ledger.
     Ledger,
-    /// Downloader to uploader.
+    /// Connection from a downloader to an uploader.
     Peer,
 }
 
-/// A connection.
+/// A connection between two nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Link {
-    /// What it carries.
+    /// Kind of the connection.
     pub kind: Kind,
-    /// Who dialled, and its number there.
+    /// Dialling node, and its number for the connection.
     pub from: (NodeIx, ConnId),
-    /// Who accepted, and its number there.
+    /// Accepting node, and its number for the connection.
     pub to: (NodeIx, ConnId),
     /// The key that the dialler proves.
     pub key: PublicKey,
-    /// Accepted.
+    /// Whether the connection was accepted.
     pub open: bool,
     /// The dialler has lost it, and the acceptor does not know.
     pub half: bool,
@@ -60,13 +60,13 @@ impl Link {
 /// A message of any protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Msg {
-    /// Client ↔ CN.
+    /// Message between a client and a CN.
     Control(ControlMsg),
-    /// CN ↔ DN.
+    /// Message between a CN and a DN.
     Directory(DirectoryMsg),
     /// CN, edge ↔ ledger.
     Ledger(LedgerMsg),
-    /// Client ↔ client.
+    /// Message between two clients.
     Peer(PeerMsg),
 }
 

@@ -7,69 +7,69 @@ use swarmedge_core::machine::{Cx, Machine, Rng, Time};
 use swarmedge_core::role::{client, cn, dn, edge, ledger};
 use swarmedge_core::session::client as session;
 
-/// A node.
+/// A node: one production state machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
     /// A client, and which of its lives this is.
     Client(Box<client::Client>, u8),
     /// A client's session alone, for models, and which life this is.
     Session(Box<session::ClientSession>, u8),
-    /// An edge.
+    /// Machine of an edge.
     Edge(Box<edge::Edge>),
-    /// A CN.
+    /// Machine of a CN.
     Cn(Box<cn::Cn>),
-    /// A DN.
+    /// Machine of a DN.
     Dn(Box<dn::Dn>),
-    /// A ledger.
+    /// Machine of a ledger.
     Ledger(Box<ledger::Ledger>),
 }
 
-/// What a node is told.
+/// An input of a node's machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum In {
-    /// See [`Node`].
+    /// Input of a client.
     Client(client::Input),
-    /// See [`Node`].
+    /// Input of a client's session machine, run alone.
     Session(session::Input),
-    /// See [`Node`].
+    /// Input of an edge.
     Edge(edge::Input),
-    /// See [`Node`].
+    /// Input of a CN.
     Cn(cn::Input),
-    /// See [`Node`].
+    /// Input of a DN.
     Dn(dn::Input),
-    /// See [`Node`].
+    /// Input of a ledger.
     Ledger(ledger::Input),
 }
 
-/// What a node asks for.
+/// An output of a node's machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Out {
-    /// See [`Node`].
+    /// Output of a client.
     Client(client::Output),
-    /// See [`Node`].
+    /// Output of a client's session machine, run alone.
     Session(session::Output),
-    /// See [`Node`].
+    /// Output of an edge.
     Edge(edge::Output),
-    /// See [`Node`].
+    /// Output of a CN.
     Cn(cn::Output),
-    /// See [`Node`].
+    /// Output of a DN.
     Dn(dn::Output),
-    /// See [`Node`].
+    /// Output of a ledger.
     Ledger(ledger::Output),
 }
 
 /// A node's configuration. A client has one for each of its lives: each has another secondary GUID.
 #[derive(Clone, Debug)]
 pub enum RoleCfg {
-    /// See [`Node`].
+    /// Configurations of a client's machine.
     Client(Vec<client::Config>),
-    /// See [`Node`].
+    /// Configuration of an edge.
     Edge(edge::Config),
-    /// See [`Node`].
+    /// Configuration of a CN.
     Cn(cn::Config),
-    /// See [`Node`].
+    /// Configuration of a DN.
     Dn(dn::Config),
-    /// See [`Node`].
+    /// Configuration of a ledger.
     Ledger(ledger::Config),
 }
 
@@ -103,7 +103,7 @@ fn session_input(input: In) -> session::Input {
     }
 }
 
-/// Runs a node.
+/// Runs a node's machine on an input, or on its timer.
 pub(super) fn run(cfg: &Cfg, ix: NodeIx, node: &mut Node, at: (Time, &mut dyn Rng), input: Option<In>) -> Vec<Out> {
     macro_rules! own {
         ($kind:ident) => {

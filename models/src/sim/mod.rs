@@ -40,7 +40,7 @@ use swarmedge_core::wire::records::{LedgerRecord, SignedHead};
 pub struct Cfg {
     /// The nodes, by index.
     pub names: Vec<Name>,
-    /// Their configurations.
+    /// Configurations of the nodes, by index.
     pub roles: Vec<RoleCfg>,
     /// The time that a message travels.
     pub latency: Duration,
@@ -54,11 +54,11 @@ pub struct Cfg {
     pub check_wire: bool,
     /// Lanes on which all arrives at once, beside [`servers::at_once`]: what a model is not about.
     pub prompt: &'static [&'static str],
-    /// What clients sign and tell of their logs is remembered: a model is about it.
+    /// Whether the heads of clients' logs are remembered, for models with rules about them.
     pub heads: bool,
-    /// What may come from outside in a model.
+    /// Function that lists a model's external events.
     pub moves: Moves,
-    /// The seeded defect.
+    /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
 }
 
@@ -112,10 +112,10 @@ pub enum Mutant {
     EdgesStarveSuspects,
 }
 
-/// Something under way.
+/// A pending event: a message in flight, or an effect not yet performed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// Just told.
+    /// Input for the node on the lane.
     Input(In),
     /// A connection is being opened.
     Dial(u64),
@@ -125,22 +125,22 @@ pub enum Event {
     Progress(u64),
     /// The end of a transfer.
     Blocks(u64),
-    /// A client's write.
+    /// A client's disk write completes.
     Save(ReqId, Save),
     /// An edge's write, or a CN's.
     Spool(ReqId, edge::Batch),
-    /// The ledger's write.
+    /// The ledger's database write completes.
     Store(ReqId, Vec<LedgerRecord>),
 }
 
 /// A client's request for a grant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ask {
-    /// Who asks.
+    /// Client that requests the grant.
     pub client: NodeIx,
-    /// Its number for the request.
+    /// The client's number for the request.
     pub req: ReqId,
-    /// The object.
+    /// Object that the client wants.
     pub object: ObjectRef,
     /// The grant to renew.
     pub renew: Option<swarmedge_core::wire::records::SealedGrant>,
@@ -153,17 +153,17 @@ pub struct Ask {
 /// An object on the edges.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Published {
-    /// Who pays.
+    /// Provider that pays for the object's traffic.
     pub provider: ProviderId,
-    /// Its version.
+    /// Current version of the object.
     pub version: VersionId,
     /// How it is cut.
     pub layout: Layout,
-    /// What is allowed.
+    /// The provider's policy for the object.
     pub policy: Policy,
 }
 
-/// What rules must remember.
+/// History of a run that rules need.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Seen {
     /// A client served what it had not made durable.
@@ -178,19 +178,19 @@ pub struct Seen {
     pub misdelivered: bool,
     /// A DN chose a client of which it was last told that its user forbids uploads.
     pub chosen_though_off: bool,
-    /// Peers were introduced.
+    /// Whether any two peers were introduced.
     pub introduced: bool,
     /// Clients that were told to take another key.
     pub rekey_ordered: BTreeSet<NodeIx>,
     /// The heads that clients have signed, and those of them that have come to a CN; see [`Cfg::heads`].
     pub signed: BTreeMap<(SecondaryGuid, u64, Digest), SignedHead>,
-    /// See `signed`.
+    /// Those heads in `signed` that have reached a CN.
     pub told_heads: BTreeSet<(SecondaryGuid, u64, Digest)>,
     /// A client has told of a record that was not on its disk.
     pub told_undurable: bool,
     /// A client was set back to an image.
     pub set_back: bool,
-    /// Who is in quarantine, as CNs were told last.
+    /// Clients in quarantine, as last sent to CNs.
     pub suspects: BTreeSet<Guid>,
     /// Queries that came of suspects.
     pub suspects_asked: BTreeSet<(NodeIx, u32)>,
@@ -212,23 +212,23 @@ impl Seen {
 /// The environment of the machines.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Net {
-    /// Connections.
+    /// All connections, by number.
     pub links: BTreeMap<u64, Link>,
-    /// Clients' disks.
+    /// Disks of the clients, by node.
     pub disks: BTreeMap<NodeIx, Disk>,
     /// Edges' and CNs' spools.
     pub spools: BTreeMap<NodeIx, Spool>,
-    /// The ledger's database.
+    /// The ledger's database, by record ID.
     pub database: BTreeMap<RecordId, LedgerRecord>,
-    /// Objects by path.
+    /// Published objects, by path.
     pub objects: BTreeMap<String, Published>,
-    /// What was published and is not any more.
+    /// Versions that were published and later withdrawn.
     pub withdrawn: BTreeSet<VersionId>,
-    /// Who is in quarantine, as the ledger's database has it.
+    /// Clients in quarantine according to the ledger's database.
     pub quarantined: BTreeSet<Guid>,
     /// The sealing keys of edges and CNs.
     pub epochs: Epochs,
-    /// What clients are behind.
+    /// NATs and networks that clients are behind.
     pub access: Access,
     /// TCP connections between clients on which nobody has shown a key yet: by who may use it, to whom it leads.
     pub lines: BTreeMap<(NodeIx, LineId), NodeIx>,
@@ -236,7 +236,7 @@ pub struct Net {
     pub options: BTreeMap<NodeIx, ClientOptions>,
     /// Figures that clients have told their users.
     pub status: BTreeMap<(NodeIx, Handle), DownloadStatus>,
-    /// What rules must remember.
+    /// History of the run that rules need.
     pub seen: Seen,
     lives: BTreeMap<NodeIx, u8>,
     /// How often clients have changed their network.
@@ -266,7 +266,7 @@ struct Image {
 }
 
 impl Net {
-    /// An empty environment.
+    /// Creates an empty environment.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
@@ -371,7 +371,7 @@ impl Cfg {
         world
     }
 
-    /// A node's role.
+    /// Returns the role of a node.
     #[must_use]
     pub fn role(&self, ix: NodeIx) -> Role {
         self.names[usize::from(ix)].0
@@ -404,7 +404,7 @@ impl Cfg {
     }
 }
 
-/// What comes from outside.
+/// An external event in a deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
     /// A node starts, on its disk.
@@ -413,7 +413,7 @@ pub enum Move {
     Crash(NodeIx),
     /// A node stops, and those that it was connected to do not notice.
     PowerLoss(NodeIx),
-    /// A connection breaks.
+    /// A connection breaks, and both ends notice.
     Break(u64),
     /// A connection breaks, and only its dialler notices.
     BreakHalf(u64),
@@ -487,7 +487,7 @@ impl System for Net {
         }
     }
 
-    fn prompt(_: &World<Self>, cfg: &Cfg, lane: Lane) -> bool {
+    fn delivers_immediately(_: &World<Self>, cfg: &Cfg, lane: Lane) -> bool {
         !cfg.timed && (lane.what == "at once" || cfg.prompt.contains(&lane.what))
     }
 
@@ -504,11 +504,11 @@ impl System for Net {
         }
     }
 
-    fn moves(world: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
+    fn external_events(world: &World<Self>, cfg: &Cfg, moves: &mut Vec<Move>) {
         (cfg.moves)(world, cfg, moves);
     }
 
-    fn act(world: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, In)> {
+    fn apply_external(world: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, In)> {
         let b = &mut world.budget;
         match mv {
             Move::Crash(_) | Move::PowerLoss(_) => b.crashes = b.crashes.saturating_sub(1),

@@ -37,9 +37,9 @@ const SIZE: u64 = PART * PARTS as u64;
 /// The faults and the seeded defect.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cfg {
-    /// What is explored.
+    /// Budget of faults that the model explores.
     pub budget: Budget,
-    /// See [`Mutant`].
+    /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
 }
 
@@ -70,43 +70,43 @@ pub enum Mutant {
     CountsAreLost,
 }
 
-/// A machine.
+/// A node: one production state machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
-    /// See [`Edge`].
+    /// Machine of the edge.
     Edge(Box<Edge>),
-    /// See [`Ledger`].
+    /// Machine of the ledger.
     Ledger(Box<Ledger>),
 }
 
-/// What a machine is told.
+/// An input of a node's machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum In {
-    /// The edge.
+    /// Input of the edge.
     Edge(edge::Input),
-    /// The ledger.
+    /// Input of the ledger.
     Ledger(ledger::Input),
 }
 
-/// What a machine asks for.
+/// An output of a node's machine.
 #[derive(Clone, Debug)]
 pub enum Out {
-    /// The edge.
+    /// Output of the edge.
     Edge(edge::Output),
-    /// The ledger.
+    /// Output of the ledger.
     Ledger(ledger::Output),
 }
 
-/// Something under way.
+/// A pending event of the spool world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// Just told.
+    /// Input for the node on the lane.
     Told(In),
-    /// The edge dials.
+    /// The edge's connection attempt completes.
     Dial(ConnId),
-    /// The spool's write.
+    /// A write to the edge's spool completes.
     Spool(ReqId, Batch),
-    /// The database's write.
+    /// A write to the ledger's database completes.
     Store(ReqId, Vec<LedgerRecord>),
     /// The database's write, of which nobody waits to hear.
     StoreLate(Vec<LedgerRecord>),
@@ -114,7 +114,7 @@ pub enum Event {
     Part(u8, bool),
 }
 
-/// What comes from outside.
+/// An external event in the spool world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
     /// The client asks for a grant.
@@ -123,15 +123,15 @@ pub enum Move {
     Fetch(u8),
     /// Whose part was withheld asks for a download without peers.
     LeavePeers,
-    /// A node dies.
+    /// A node crashes without warning.
     Crash(NodeIx),
     /// A node starts, on its disk.
     Start(NodeIx),
-    /// The link breaks.
+    /// The connection between edge and ledger breaks.
     Break,
 }
 
-/// The environment.
+/// Environment of the edge and the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Delivery {
     /// The edge's connection, and whether the ledger has accepted it.
@@ -421,7 +421,7 @@ impl System for Delivery {
         }
     }
 
-    fn prompt(_: &World<Self>, _: &Cfg, lane: Lane) -> bool {
+    fn delivers_immediately(_: &World<Self>, _: &Cfg, lane: Lane) -> bool {
         lane.what == "at once"
     }
 
@@ -478,7 +478,7 @@ impl System for Delivery {
         }
     }
 
-    fn moves(w: &World<Self>, _: &Cfg, moves: &mut Vec<Move>) {
+    fn external_events(w: &World<Self>, _: &Cfg, moves: &mut Vec<Move>) {
         for ix in [EDGE, LEDGER] {
             match w.node(ix) {
                 Some(_) if w.budget.crashes > 0 => moves.push(Move::Crash(ix)),
@@ -498,7 +498,7 @@ impl System for Delivery {
         }
     }
 
-    fn act(w: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, In)> {
+    fn apply_external(w: &mut World<Self>, cfg: &Cfg, mv: &Move, _: &mut dyn Rng) -> Option<(NodeIx, In)> {
         match *mv {
             Move::Ask | Move::LeavePeers => {
                 w.env.asking = true;

@@ -96,7 +96,7 @@ fn nobody_is_paid_twice(w: &W) -> bool {
     })
 }
 
-/// What must hold of it.
+/// Rules that every run of the model must satisfy.
 pub const RULES: &[Rule<Delivery>] = &[
     Rule::always("bytes are counted only under a grant that spool or ledger has a record of", |_, w| !w.env.unrecorded),
     Rule::always("what the spool has taken it keeps until the ledger has it", |_, w| {

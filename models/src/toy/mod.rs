@@ -119,10 +119,10 @@ impl System for Toy {
         world.budget.duplicates -= u8::from(way == Way::Twice);
         (way != Way::Lost).then_some(item)
     }
-    fn moves(world: &World<Self>, _: &Cfg, moves: &mut Vec<&'static str>) {
+    fn external_events(world: &World<Self>, _: &Cfg, moves: &mut Vec<&'static str>) {
         moves.extend((!world.env.started).then_some("start"));
     }
-    fn act(world: &mut World<Self>, cfg: &Cfg, _: &&'static str, _: &mut dyn Rng) -> Option<(NodeIx, u32)> {
+    fn apply_external(world: &mut World<Self>, cfg: &Cfg, _: &&'static str, _: &mut dyn Rng) -> Option<(NodeIx, u32)> {
         world.env.started = true;
         Some((0, cfg.items))
     }
@@ -136,7 +136,7 @@ pub fn world(cfg: &Cfg) -> World<Toy> {
     World::new(Toy::default(), std::vec![asker], budget)
 }
 
-/// What must hold of it.
+/// Rules that every run of the model must satisfy.
 pub const RULES: &[Rule<Toy>] = &[
     Rule::always("every item is counted at most once", |_, w| {
         w.env.counted.iter().collect::<BTreeSet<_>>().len() == w.env.counted.len()

@@ -122,7 +122,7 @@ fn all_stored(w: &World<Net>) -> bool {
     })
 }
 
-/// What must hold of it.
+/// Rules that every run of the model must satisfy.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always(
         "a client forgets a record only for one as new that the ledger has, or a newer one that it keeps",

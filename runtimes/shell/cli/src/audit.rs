@@ -54,7 +54,8 @@ pub(super) fn close_day<R: Start>(args: &LedgerCloseArgs, json: bool) -> Result<
         None => cfg.last_due(today).unwrap_or_default(),
     };
     cfg.database.check_there()?;
-    let (lifetime_s, not_after_s) = (certificates::lifetime_s(signer.word()), signer.word().not_after_ms / 1000);
+    let (lifetime_s, not_after_s) =
+        (certificates::lifetime_s(signer.cert_body()), signer.cert_body().not_after_ms / 1000);
     let closed = R::block_on(|_| async move {
         let mut store = Store::open(&cfg.database).await?;
         let closed = store.close_days(last, &signer, now_ms).await;
@@ -229,7 +230,7 @@ fn days_of(file: &Path) -> Result<Vec<ProviderDay>, Error> {
         .map_err(|_| Error::usage(format!("{name} is not text")).next("`ledger export` writes what can be audited"))?;
     export::from_lines(&text).map_err(|e| {
         let message = format!("{name}:{}: {}", e.line, e.why);
-        if e.bent {
+        if e.count_differs {
             Error::new(Code::Unproven, message).next(
                 "was it copied whole? if so ask the operator for the day's records, and keep this file: it is evidence",
             )

@@ -1,4 +1,4 @@
-//! The CN's port: accepts clients, keeps links to DNs and the ledger, opens seals and signs.
+//! The port of the CN machine: accepts clients, keeps links to DNs and the ledger, unseals grants and signs.
 
 use super::geo::Geo;
 use super::withdrawn;
@@ -31,10 +31,10 @@ use swarmedge_ground::seals::Seals;
 use swarmedge_ground::spool::{self, Saver, Spool};
 use swarmedge_ground::tls::client_config;
 
-/// Connections beside the sessions: handshakes, and those that are told to come back later.
+/// Connections allowed beyond the sessions, for handshakes and clients that are told to come back later.
 const SPARE_CONNECTIONS: usize = 1024;
 
-/// Opens a CN. It runs until `stop` is set and its clients have been sent elsewhere.
+/// Opens a CN. The server runs until `stop` is set and its clients have been sent to other CNs.
 pub fn open<R: Rt>(
     rt: &R,
     operator: &OperatorConfig,
@@ -55,7 +55,7 @@ pub fn open<R: Rt>(
     }
     let geo = Geo::open(cfg.geo_countries.as_deref(), cfg.geo_networks.as_deref())?;
     let config = Config {
-        geolocation: geo.is_any(),
+        geolocation: geo.has_database(),
         dns: u32::try_from(cfg.dns.len()).unwrap_or(u32::MAX),
         ledger: cfg.ledger.is_some(),
         spool: cfg.spool.is_some(),
@@ -108,7 +108,7 @@ pub fn open<R: Rt>(
     let name = cfg.name.clone();
     let run = async move {
         tracing::info!(%addr, name, "CN is ready");
-        // what it knew comes first
+        // the spool's records must be the machine's first input
         let _ = inbox.send(Input::Restored { records }).await;
         let closed = Signal::default();
         match writing {
@@ -130,7 +130,7 @@ pub fn open<R: Rt>(
         }
         let stopping = async {
             stop.wait().await;
-            tracing::info!("CN sends its clients elsewhere");
+            tracing::info!("CN sends its clients to other CNs");
             let _ = inbox.send(Input::Shutdown).await;
             std::future::pending().await
         };

@@ -1,97 +1,95 @@
-//! The sections of `server.toml` of the control plane: one a role.
+//! The sections of `server.toml`: one for each role of the control plane.
 
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-
-/// The `[cn]` section.
+/// The `[cn]` section of `server.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CnConfig {
-    /// Its name, as in its certificate.
+    /// The server's name, as in its certificate.
     pub name: String,
-    /// Where clients connect (TLS on TCP).
+    /// Socket address for clients (TLS over TCP).
     pub listen: SocketAddr,
-    /// X.509 chain, PEM.
+    /// PEM file with the X.509 chain for TLS.
     pub tls_cert: PathBuf,
-    /// Its key, PEM.
+    /// PEM file with the private key of `tls_cert`.
     pub tls_key: PathBuf,
-    /// Ed25519 key that signs introductions and that DNs and the ledger know it by.
+    /// File with the Ed25519 key that signs introductions and identifies the CN to DNs and the ledger.
     pub signing_key: PathBuf,
-    /// The operator's certificate for `signing_key`: the base64 encoding of a `ServerCert`.
+    /// File with the operator's certificate for `signing_key`: a `ServerCert` in base64.
     pub certificate: PathBuf,
-    /// The key that grants are sealed with, shared with the edges.
+    /// File with the key that seals grants, shared with the edges.
     pub seal_key: PathBuf,
-    /// The DNs, `host:port`.
+    /// Addresses of the DNs, `host:port`.
     pub dns: Vec<String>,
-    /// The ledger, `host:port`. Without one clients keep their usage records.
+    /// Address of the ledger, `host:port`; without one, clients keep their usage records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<String>,
-    /// A file: who is introduced is kept there until the ledger has it on record, so that a crash of this CN costs no
-    /// provider's bill anything. Without one this is kept in memory.
+    /// Spool file for the records of introductions until the ledger has acknowledged them, so that a crash of this CN
+    /// loses no billed bytes. Without a file they are kept in memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spool: Option<PathBuf>,
-    /// The edges, `https://host:port`: asked every few seconds what was withdrawn. Without any, what is unpublished is
-    /// shared until its last grants have expired.
+    /// Edges, `https://host:port`, that are asked every few seconds for withdrawn versions. Without edges, unpublished
+    /// versions are shared until their last grants expire.
     #[serde(default)]
     pub edges: Vec<String>,
-    /// Geolocation: a database of countries (or cities) and one of networks, in the MaxMind format. Peers are then
-    /// chosen by network and country, reports say them, and `detect` sees implausible travel. Without them nothing is
-    /// known.
+    /// Geolocation database of countries or cities, in the MaxMind format. With it and `geo_networks`, peers are chosen
+    /// by country and network, reports show both, and `detect` finds implausible travel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub geo_countries: Option<PathBuf>,
-    /// See `geo_countries`.
+    /// Geolocation database of networks (ASes), in the MaxMind format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub geo_networks: Option<PathBuf>,
-    /// Where `/healthz` and `/metrics` are served (plain HTTP: keep it private).
+    /// Socket address of `/healthz` and `/metrics` (plain HTTP: keep it private).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ops: Option<SocketAddr>,
-    /// Sessions at once; more are told to come back later.
+    /// Most sessions at a time; further clients are told to come back later.
     #[serde(default = "default_sessions_max")]
     pub sessions_max: u32,
-    /// At shutdown clients are sent elsewhere, spread over this, milliseconds.
+    /// Time over which a stopping CN sends its clients to other CNs, milliseconds.
     #[serde(default = "default_drain_ms")]
     pub drain_ms: u64,
 }
 
-/// The `[dn]` section.
+/// The `[dn]` section of `server.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DnConfig {
-    /// Its name, as in its certificate.
+    /// The server's name, as in its certificate.
     pub name: String,
-    /// Where CNs connect (TLS on TCP).
+    /// Socket address for CNs (TLS over TCP).
     pub listen: SocketAddr,
-    /// X.509 chain, PEM.
+    /// PEM file with the X.509 chain for TLS.
     pub tls_cert: PathBuf,
-    /// Its key, PEM.
+    /// PEM file with the private key of `tls_cert`.
     pub tls_key: PathBuf,
-    /// The operator's certificate for it: the base64 encoding of a `ServerCert`.
+    /// File with the operator's certificate for this DN: a `ServerCert` in base64.
     pub certificate: PathBuf,
-    /// Where `/healthz` and `/metrics` are served (plain HTTP: keep it private).
+    /// Socket address of `/healthz` and `/metrics` (plain HTTP: keep it private).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ops: Option<SocketAddr>,
 }
 
-/// The `[stun]` section.
+/// The `[stun]` section of `server.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StunConfig {
-    /// Where binding requests come in, over UDP and TCP.
+    /// Socket address for binding requests, over UDP and TCP.
     pub listen: SocketAddr,
-    /// Another address of this machine and another port: the server then listens on both ports of both addresses, and
-    /// clients can see how NATs filter (RFC 5780), and whether their TCP ports are reached, since they are dialled back
-    /// from the address that they have not written to. `listen` must name its address then.
+    /// Second IP address and port of this machine: the server then listens on both ports of both addresses, so that
+    /// clients can detect how NATs filter (RFC 5780) and whether their TCP ports are reachable from an address they
+    /// never wrote to. Needs a `listen` with a specified IP address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alternate: Option<SocketAddr>,
-    /// The key that grants are sealed with, shared with the edges and CNs: vouches to CNs for clients' addresses that
-    /// they do not see, as IPv6 beside IPv4. Without it such addresses are told to nobody.
+    /// File with the key that seals grants, shared with edges and CNs: its cookies prove to CNs the reflexive addresses
+    /// that they cannot see, such as IPv6 beside IPv4. Without it, such addresses are not passed to peers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seal_key: Option<PathBuf>,
-    /// Where else it answers, over UDP and TCP: port 443, which clients whose UDP is blocked can reach, or IPv6.
+    /// Further socket addresses, over UDP and TCP: port 443 for clients whose UDP is blocked, or IPv6.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<SocketAddr>,
-    /// Where `/healthz` and `/metrics` are served (plain HTTP: keep it private).
+    /// Socket address of `/healthz` and `/metrics` (plain HTTP: keep it private).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ops: Option<SocketAddr>,
 }

@@ -1,4 +1,4 @@
-//! The DN's port: accepts CNs. All that it holds is soft state, so it stops at once.
+//! The port of the DN machine: accepts CNs. The directory is soft state, so a DN stops without saving anything.
 
 use crate::config::DnConfig;
 use futures_lite::future::or;
@@ -20,10 +20,10 @@ use swarmedge_ground::mailbox::mailbox;
 use swarmedge_ground::ops;
 use swarmedge_ground::rt::Rt;
 
-/// Connections beside those of CNs: handshakes.
+/// Connections allowed beyond those of CNs, for handshakes.
 const SPARE_CONNECTIONS: usize = 256;
 
-/// Opens a DN. It runs until `stop` is set; its CNs register with another, or with its next start.
+/// Opens a DN. The server runs until `stop` is set; its CNs then register with another DN, or with its next start.
 pub fn open<R: Rt>(
     rt: &R,
     operator: &OperatorConfig,

@@ -1,5 +1,5 @@
-//! Geolocation: which country and network an address is in, from databases in the MaxMind format. A running server
-//! reads them again when their files are replaced.
+//! Geolocation: country and network of an IP address, from databases in the MaxMind format. A running server reads them
+//! again when their files are replaced.
 
 use maxminddb::{MaxMindDbError, Reader};
 use serde::Deserialize;
@@ -14,10 +14,10 @@ use swarmedge_ground::error::Error;
 use swarmedge_ground::files::Stamp;
 use swarmedge_ground::rt::Rt;
 
-/// How often a running server looks at the files.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Interval at which a running server checks the files.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
 
-/// The databases; clones share them. Without any, nothing is known.
+/// The opened databases; clones share them. Without any, every place is unknown.
 #[derive(Clone, Debug, Default)]
 pub struct Geo {
     countries: Option<Rc<Database>>,
@@ -26,7 +26,7 @@ pub struct Geo {
 
 struct Database {
     path: PathBuf,
-    /// Of the file that was read last.
+    /// Stamp of the file when it was last read.
     stamp: Cell<Option<Stamp>>,
     reader: RefCell<Reader<Vec<u8>>>,
 }
@@ -37,7 +37,7 @@ impl fmt::Debug for Database {
     }
 }
 
-/// What is asked of a database of countries, or of cities.
+/// Fields read from a database of countries or cities.
 #[derive(Deserialize)]
 struct CountryEntry<'a> {
     #[serde(borrow)]
@@ -63,17 +63,17 @@ struct Location {
     longitude: Option<f64>,
 }
 
-/// What is asked of a database of networks.
+/// Fields read from a database of networks.
 #[derive(Deserialize)]
 struct NetworkEntry {
     autonomous_system_number: Option<u32>,
 }
 
 impl Geo {
-    /// Reads the databases that are named.
+    /// Reads the given databases; an unreadable one is an error.
     pub fn open(countries: Option<&Path>, networks: Option<&Path>) -> Result<Self, Error> {
         let open = |path: &Path| {
-            // before it is read: a change in between is seen at the next look
+            // take the stamp before reading: a change in between is found at the next check
             let stamp = Cell::new(Stamp::of(path));
             let reader = RefCell::new(load(path)?);
             Ok::<_, Error>(Rc::new(Database { path: path.to_owned(), stamp, reader }))
@@ -81,13 +81,13 @@ impl Geo {
         Ok(Self { countries: countries.map(open).transpose()?, networks: networks.map(open).transpose()? })
     }
 
-    /// Whether anything can be known.
+    /// Returns whether there is any database.
     #[must_use]
-    pub const fn is_any(&self) -> bool {
+    pub const fn has_database(&self) -> bool {
         self.countries.is_some() || self.networks.is_some()
     }
 
-    /// Where an address is, as far as it is known. An entry that is broken says nothing.
+    /// Returns the place of an address, as far as known; a broken entry counts as unknown.
     #[must_use]
     pub fn place(&self, addr: IpAddr) -> Place {
         let addr = addr.to_canonical();
@@ -107,16 +107,15 @@ impl Geo {
         place
     }
 
-    /// Keeps the databases as their files are, for as long as the runtime lives. A file that cannot be read changes
-    /// nothing.
+    /// Reloads replaced files, for as long as the runtime lives. An unreadable file leaves the old database in use.
     pub async fn follow<R: Rt>(self, rt: R) {
-        while self.is_any() {
-            rt.sleep_until(rt.now() + LOOK_EVERY).await;
-            self.look(&rt).await;
+        while self.has_database() {
+            rt.sleep_until(rt.now() + CHECK_EVERY).await;
+            self.reload_changed(&rt).await;
         }
     }
 
-    async fn look<R: Rt>(&self, rt: &R) {
+    async fn reload_changed<R: Rt>(&self, rt: &R) {
         for database in self.countries.iter().chain(&self.networks) {
             let (path, known) = (database.path.clone(), database.stamp.get());
             let found = rt.blocking(move || {
@@ -127,10 +126,10 @@ impl Geo {
             database.stamp.set(stamp);
             match loaded {
                 Ok(reader) => {
-                    tracing::info!(path = %database.path.display(), "geolocation was replaced");
+                    tracing::info!(path = %database.path.display(), "a geolocation database was reloaded");
                     *database.reader.borrow_mut() = reader;
                 }
-                Err(error) => tracing::error!(%error, "geolocation stays as it was"),
+                Err(error) => tracing::error!(%error, "cannot reload a geolocation database: the old one stays in use"),
             }
         }
     }
@@ -158,13 +157,13 @@ fn place_of(entry: &CountryEntry<'_>) -> Place {
     Place { locality: Locality { asn: None, country, region }, at }
 }
 
-/// A continent's number.
+/// Returns the number of a continent code, from 1.
 fn region(code: &str) -> Option<u8> {
     let at = ["AF", "AN", "AS", "EU", "NA", "OC", "SA"].iter().position(|known| *known == code)?;
     u8::try_from(at + 1).ok()
 }
 
-/// Degrees as tenths, if they are any.
+/// Converts degrees to tenths; `None` if out of range.
 fn tenths(degrees: f64, most: i16) -> Option<i16> {
     let within = degrees.abs() <= f64::from(most);
     #[expect(clippy::cast_possible_truncation, reason = "at most 1,800")]
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_where_the_longest_prefix_says_and_elsewhere_nothing_is_known() {
+    fn the_longest_prefix_locates_an_address_and_others_are_unknown() {
         let dir = tempfile::tempdir().expect("a directory");
         let (countries, networks) = (dir.path().join("countries.mmdb"), dir.path().join("networks.mmdb"));
         let berlin = mmdb::Entry { at: Some((52.52, 13.4)), ..mmdb::country("DE", "EU") };
@@ -226,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn any_changed_byte_of_a_database_is_an_error_or_says_something() {
+    fn corrupt_databases_never_panic() {
         let entries = [("192.0.2.0/24", mmdb::country("DE", "EU")), ("0.0.0.0/1", mmdb::network(64_500))];
         let whole = mmdb::of(&entries);
         for at in 0..whole.len() {
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_database_is_taken_up_and_a_broken_one_is_not() {
+    fn a_replaced_database_is_reloaded_and_a_broken_one_ignored() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("countries.mmdb");
         write(&path, &mmdb::of(&[("192.0.2.0/24", mmdb::country("DE", "EU"))]));
@@ -252,10 +251,10 @@ mod tests {
             let geo = Geo::open(Some(&path), None).expect("opens");
             let country = |geo: &Geo| geo.place(addr("192.0.2.7")).locality.country;
             write(&path, b"broken");
-            geo.look(&rt).await;
+            geo.reload_changed(&rt).await;
             assert_eq!(country(&geo), Some(*b"DE"));
             write(&path, &mmdb::of(&[("192.0.2.0/24", mmdb::country("FR", "EU"))]));
-            geo.look(&rt).await;
+            geo.reload_changed(&rt).await;
             assert_eq!(country(&geo), Some(*b"FR"));
         });
     }

@@ -1,5 +1,5 @@
-//! The STUN server's port: datagrams on UDP, framed by their own length on TCP (RFC 8489 §6.2.2). With two addresses
-//! it has four sockets of each (RFC 5780).
+//! The port of the STUN machine: messages over UDP, and over TCP framed by their own length (RFC 8489 §6.2.2). With an
+//! alternate address there are four sockets for each transport (RFC 5780).
 
 use crate::config::StunConfig;
 use futures_lite::future::or;
@@ -28,20 +28,20 @@ use swarmedge_ground::ops;
 use swarmedge_ground::rt::{Rt, begin_connect};
 use swarmedge_ground::seals::Seals;
 
-/// Ports that are tried where any will do.
+/// Attempts to find a port that is free for UDP and TCP.
 const PORT_TRIES: u32 = 16;
-/// TCP connections at once.
+/// Most TCP connections at a time.
 const CONNECTIONS_MAX: usize = 1024;
-/// Clients that are dialled back at a time.
+/// Most clients dialled back at a time.
 const DIALLING_MAX: usize = 256;
-/// For one: less than the time after which the first packet would be sent again (RFC 6298 §2: a second).
+/// Time-out of a dial-back: shorter than TCP's first retransmission (RFC 6298 §2: a second).
 const DIAL_WITHIN: Duration = Duration::from_millis(900);
-/// For a request on TCP, and for its answer.
+/// Time-out of a request over TCP with its answer.
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
-/// The wait after a socket call that failed for want of a resource.
+/// Wait after `accept` failed for lack of a resource.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Opens a STUN server. It runs until `stop` is set.
+/// Opens a STUN server, which runs until `stop` is set.
 pub fn open<R: Rt>(rt: &R, cfg: &StunConfig, stop: &Signal, health: &Health) -> Result<Server, Error> {
     let addresses = cfg.alternate.map(|alternate| Addresses { primary: cfg.listen, alternate });
     let mut wanted: Vec<(SocketAddr, &str)> = vec![(cfg.listen, "[stun] listen")];
@@ -68,14 +68,14 @@ pub fn open<R: Rt>(rt: &R, cfg: &StunConfig, stop: &Signal, health: &Health) -> 
                  420), so clients see how NATs filter only with `alternate` in [stun]"
             ),
         }
-        or(stop.wait(), or(over_udp(rt.clone(), udp, addresses, seals), over_tcp(rt, tcp, addresses))).await;
+        or(stop.wait(), or(serve_udp(rt.clone(), udp, addresses, seals), serve_tcp(rt, tcp, addresses))).await;
         tracing::info!("STUN server has stopped");
         Ok(())
     };
     Ok(Server::new(addr, ops, run))
 }
 
-/// UDP and TCP sockets of one port. Where any port will do, one that is free on both is looked for.
+/// Binds UDP and TCP sockets to the same port; for port 0 it searches for one that is free on both.
 fn bind_both(listen: SocketAddr, key: &str) -> Result<(UdpSocket, TcpListener), Error> {
     let mut tries = if listen.port() == 0 { PORT_TRIES } else { 1 };
     loop {
@@ -90,8 +90,8 @@ fn bind_both(listen: SocketAddr, key: &str) -> Result<(UdpSocket, TcpListener), 
     }
 }
 
-/// One machine for all sockets: a network's rate is one.
-async fn over_udp<R: Rt>(rt: R, sockets: Vec<(SocketAddr, Udp)>, addresses: Option<Addresses>, seals: Option<Seals>) {
+/// Runs one machine for all UDP sockets, so that the rate limit of a network holds over all of them.
+async fn serve_udp<R: Rt>(rt: R, sockets: Vec<(SocketAddr, Udp)>, addresses: Option<Addresses>, seals: Option<Seals>) {
     let (inbox, inputs) = mailbox(INBOX_MAX);
     rt.spawn(send_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
     if let Some(seals) = seals {
@@ -104,7 +104,7 @@ async fn over_udp<R: Rt>(rt: R, sockets: Vec<(SocketAddr, Udp)>, addresses: Opti
         rt.spawn(udp.receive(rt.clone(), move |from, dst_ip, datagram| {
             let local = SocketAddr::new(dst_ip.unwrap_or_else(|| bound.ip()), bound.port());
             if datagram.len() <= DATAGRAM_LEN_MAX {
-                // what finds no room is lost, as UDP does
+                // a full mailbox drops the datagram, as UDP may
                 let _ = inbox.try_send(Input::Datagram { from, local, bytes: datagram.to_vec() });
             }
         }));
@@ -129,28 +129,28 @@ impl Port<Stun> for UdpPort {
                 let Some((_, udp)) = exactly.or_else(|| self.0.iter().find(|(bound, _)| any(bound))) else { return };
                 let src_ip = Some(local.ip()).filter(|ip| !ip.is_unspecified());
                 if let Err(error) = udp.send_from(src_ip, &bytes, to) {
-                    // the client asks again
-                    tracing::debug!(%to, %error, "answer not sent");
+                    // the client will retry
+                    tracing::debug!(%to, %error, "cannot send an answer");
                 }
             }
-            // only who has asked over TCP is dialled
+            // only requests over TCP are answered by a dial-back
             Output::DialBack { .. } => {}
             Output::Count(metric) => metrics::counter!(metric.name()).increment(1),
         }
     }
 }
 
-/// Where answers go, by who asked whom over TCP.
+/// Senders of answers to TCP connections, by remote and local address.
 type Answers = Rc<RefCell<BTreeMap<(SocketAddr, SocketAddr), Sender<Vec<u8>>>>>;
 
-/// A machine of its own: an answer must not take the other transport.
-async fn over_tcp<R: Rt>(rt: R, listeners: Vec<(SocketAddr, R::Listener)>, addresses: Option<Addresses>) {
+/// Runs a second machine for TCP, so that no answer leaves over the other transport.
+async fn serve_tcp<R: Rt>(rt: R, listeners: Vec<(SocketAddr, R::Listener)>, addresses: Option<Addresses>) {
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let answers = Answers::default();
     let dials_from = addresses.map(|a| [a.primary.ip(), a.alternate.ip()]);
     let cfg = Config { addresses, verified: true, dials_from, ..Config::default() };
     let open = Gauge::default();
-    let stopped = Stopped(Signal::default());
+    let stopped = StopOnDrop(Signal::default());
     for (local, listener) in listeners {
         let accepting = accept(rt.clone(), listener, local, open.clone(), inbox.clone(), Rc::clone(&answers));
         let stop = stopped.0.clone();
@@ -160,10 +160,10 @@ async fn over_tcp<R: Rt>(rt: R, listeners: Vec<(SocketAddr, R::Listener)>, addre
     drive(rt, Stun::default(), cfg, inputs, port).await;
 }
 
-/// Ends what was spawned when the server ends.
-struct Stopped(Signal);
+/// Sets its signal on drop, which ends the accepting tasks.
+struct StopOnDrop(Signal);
 
-impl Drop for Stopped {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.set();
     }
@@ -199,7 +199,7 @@ async fn accept<R: Rt>(
     }
 }
 
-/// Answers one request after another.
+/// Answers the requests of a TCP connection one after another.
 async fn connection<R: Rt>(
     rt: &R,
     mut tcp: R::Tcp,
@@ -234,7 +234,7 @@ struct TcpPort<R: Rt> {
 }
 
 impl<R: Rt> TcpPort<R> {
-    /// Shows a client that its port is reached, if it is.
+    /// Dials a client's TCP port and sends the message, which proves to the client that the port is reachable.
     fn dial_back(&self, from: IpAddr, to: SocketAddr, bytes: Vec<u8>) {
         if self.dialling.get() >= DIALLING_MAX {
             return;
@@ -252,7 +252,7 @@ impl<R: Rt> TcpPort<R> {
                 Err(io::ErrorKind::TimedOut.into())
             });
             if let Err(error) = dialled.await {
-                tracing::debug!(%to, %error, "not reached");
+                tracing::debug!(%to, %error, "the client's TCP port was not reached");
             }
             drop(counted);
         });
@@ -264,7 +264,7 @@ impl<R: Rt> Port<Stun> for TcpPort<R> {
         match output {
             Output::Datagram { to, local, bytes } => {
                 if let Some(connection) = self.answers.borrow().get(&(to, local)) {
-                    // it has asked once and waits
+                    // there is room: the connection waits for the answer to its only request
                     let _ = connection.try_send(bytes);
                 }
             }

@@ -1,5 +1,4 @@
-//! What the edges have withdrawn, as a CN learns it: it asks each of its edges every few seconds. An edge that does not
-//! answer is taken at its last word.
+//! Polls a CN's edges for withdrawn versions, every few seconds. An edge that does not answer keeps its last list.
 
 use hyper::Request;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,31 +12,31 @@ use swarmedge_ground::http::{Body, Client, Origin};
 use swarmedge_ground::mailbox::Sender;
 use swarmedge_ground::rt::Rt;
 
-/// How often each edge is asked: sharing ends within a minute of an `unpublish`, whatever gets lost.
-const ASK_EVERY: Duration = Duration::from_secs(5);
-/// Bytes of an answer: each version takes 67.
+/// Polling interval; with it, sharing ends within a minute of an `unpublish` even if some polls fail.
+const POLL_EVERY: Duration = Duration::from_secs(5);
+/// Most bytes of an answer; each version takes 67.
 const ANSWER_LEN_MAX: usize = 80 * WITHDRAWN_MAX;
 
-/// Tells the machine, until it has gone.
+/// Sends the machine the union of the edges' lists after each round, until the machine has ended.
 pub(super) async fn follow<R: Rt>(rt: R, tls: Arc<rustls::ClientConfig>, edges: Vec<Origin>, inbox: Sender<Input>) {
     let http = Client::new(rt.clone(), tls);
     let mut lists: BTreeMap<&Origin, BTreeSet<VersionId>> = BTreeMap::new();
     loop {
         for edge in &edges {
-            match ask(&http, edge).await {
+            match poll(&http, edge).await {
                 Ok(list) => drop(lists.insert(edge, list)),
-                Err(error) => tracing::info!(edge = %edge.authority(), %error, "the withdrawn versions are not known"),
+                Err(error) => tracing::info!(edge = %edge.authority(), %error, "cannot read the withdrawn versions"),
             }
         }
         let versions: BTreeSet<_> = lists.values().flatten().copied().collect();
         if inbox.send(Input::Withdrawn { versions: versions.into_iter().collect() }).await.is_err() {
             return;
         }
-        rt.sleep_until(rt.now() + ASK_EVERY).await;
+        rt.sleep_until(rt.now() + POLL_EVERY).await;
     }
 }
 
-async fn ask<R: Rt>(http: &Client<R>, edge: &Origin) -> Result<BTreeSet<VersionId>, String> {
+async fn poll<R: Rt>(http: &Client<R>, edge: &Origin) -> Result<BTreeSet<VersionId>, String> {
     let request = || Request::get(WITHDRAWN_PATH).body(Body::empty()).unwrap_or_default();
     let answer = http.send(edge, request).await.map_err(|e| e.to_string())?;
     let status = answer.head.status;

@@ -1,4 +1,4 @@
-//! Who may have what is not public: whoever carries a grant for it, or its provider's token.
+//! Access to objects that are not public: a request needs a grant for the version, or the provider's token.
 
 use super::catalogue::{Object, ObjectKey};
 use super::provider_keys::TOKEN_NAME;
@@ -16,32 +16,32 @@ use swarmedge_ground::host::unix_ms;
 use swarmedge_ground::http::Problem;
 use swarmedge_ground::rt::Rt;
 
-/// A download goes on by a grant that ended so long ago, milliseconds: as long as it can be renewed.
+/// Time after its end in which a grant still opens content, milliseconds: as long as it can be renewed.
 const GRANT_GRACE_MS: u64 = 10 * 60 * 1000;
 
-/// What a request shows for itself.
-pub(super) struct Asked<'a> {
-    /// Its fields.
+/// The parts of a request that may carry a grant or a token.
+pub(super) struct RequestParts<'a> {
+    /// Header fields of the request.
     pub(super) fields: &'a HeaderMap,
-    /// The query of its URL.
+    /// Query of the request's URL.
     pub(super) query: Option<&'a str>,
-    /// Where it comes from.
+    /// IP address of the client.
     pub(super) from: IpAddr,
 }
 
 impl<R: Rt> Routes<R> {
-    /// Lets a request for a version of an object in, or not. Gives back the grant that it carries.
+    /// Decides whether a request may have a version of an object; returns the grant that the request carries.
     pub(super) async fn admit(
         &self,
-        asked: &Asked<'_>,
+        asked: &RequestParts<'_>,
         (key, object, version): (&ObjectKey, &Object, VersionId),
     ) -> Result<Option<Box<Grant>>, Box<Problem>> {
-        let grant = self.opened(asked.fields, version)?.map(Box::new);
+        let grant = self.open_grant(asked.fields, version)?.map(Box::new);
         if grant.is_none() && object.access == Access::Token {
-            let keys = self.shelf.provider_keys().await;
+            let keys = self.published.provider_keys().await;
             let name = keys.of(key.0).map_or(TOKEN_NAME, |p| &p.token_name);
             let mut checked = None;
-            for text in shown(asked, name) {
+            for text in token_candidates(asked, name) {
                 checked = self.token(key, Some(&text), asked.from).await;
                 if checked == Some(Ok(())) {
                     break;
@@ -52,7 +52,7 @@ impl<R: Rt> Routes<R> {
         Ok(grant)
     }
 
-    /// What the check of a token comes to.
+    /// Checks a token of the object's provider; `None` if the request has none.
     pub(super) async fn token(
         &self,
         key: &ObjectKey,
@@ -60,19 +60,19 @@ impl<R: Rt> Routes<R> {
         from: IpAddr,
     ) -> Option<Result<(), TokenError>> {
         let text = text?;
-        let keys = self.shelf.provider_keys().await;
+        let keys = self.published.provider_keys().await;
         let of_provider = keys.of(key.0).map_or(&[][..], |p| &p.keys);
         let shown = Shown { provider: key.0, path: &key.1, from: from.to_canonical(), now_s: unix_ms() / 1000 };
         Some(edge_auth::check(of_provider, text, &shown))
     }
 
-    /// The grant that a request carries, opened and checked; one that is wrong is refused, not ignored.
-    pub(super) fn opened(&self, fields: &HeaderMap, version: VersionId) -> Result<Option<Grant>, Box<Problem>> {
+    /// Unseals and checks the grant that a request carries; a wrong grant is an error, not ignored.
+    pub(super) fn open_grant(&self, fields: &HeaderMap, version: VersionId) -> Result<Option<Grant>, Box<Problem>> {
         let Some(field) = fields.get(GRANT) else { return Ok(None) };
         let bad = || problem(StatusCode::FORBIDDEN, "grant-invalid", "the grant is not one for this content");
         let expired = || problem(StatusCode::UNAUTHORIZED, "grant-expired", "ask for a new grant");
         let sealed = field.to_str().ok().and_then(parse_grant).ok_or_else(bad)?;
-        // a seal of another epoch is what an old grant looks like
+        // an unknown seal epoch means that the grant is old
         let signed = self.seals.unseal(&sealed).ok_or_else(expired)?;
         let now_ms = unix_ms();
         if signed.grant.version != version || check_chain(&self.trust, &signed, now_ms).is_err() {
@@ -85,9 +85,9 @@ impl<R: Rt> Routes<R> {
     }
 }
 
-/// The texts that may be a request's token: a parameter of its URL, else a field, else a cookie of that name. A URL's
-/// may have been percent-encoded on its way.
-fn shown(asked: &Asked<'_>, name: &str) -> Vec<String> {
+/// Returns the texts that may be the request's token: the URL parameter `name`, else the field, else the cookie of that
+/// name. A URL parameter is returned as it is and percent-decoded.
+fn token_candidates(asked: &RequestParts<'_>, name: &str) -> Vec<String> {
     let value = |pair: &str| pair.trim().split_once('=').filter(|(n, _)| *n == name).map(|(_, v)| v.to_owned());
     let parameter = asked.query.into_iter().flat_map(|q| q.split('&')).find_map(value);
     if let Some(text) = parameter {
@@ -101,7 +101,7 @@ fn shown(asked: &Asked<'_>, name: &str) -> Vec<String> {
     field.or_else(cookie).into_iter().collect()
 }
 
-/// Says no more than a stranger may know.
+/// Converts a refusal to a problem that tells a stranger nothing about the object.
 pub(super) fn withheld(why: Withheld) -> Box<Problem> {
     match why {
         Withheld::Missing => {
@@ -123,7 +123,7 @@ mod tests {
             for (name, value) in fields {
                 map.append(*name, value.parse().expect("a value"));
             }
-            shown(&Asked { fields: &map, query, from: [127, 0, 0, 1].into() }, "tok")
+            token_candidates(&RequestParts { fields: &map, query, from: [127, 0, 0, 1].into() }, "tok")
         };
         assert_eq!(found(Some("a=1&tok=exp=1~hmac=2&b"), &[("tok", "x")]), ["exp=1~hmac=2"]);
         assert_eq!(found(Some("tok=exp%3D1"), &[]), ["exp%3D1", "exp=1"]);

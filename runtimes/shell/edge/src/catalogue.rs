@@ -1,7 +1,7 @@
-//! What is published: a catalogue file, content files and manifests named by version.
+//! The published objects on disk: a catalogue file, and content files and manifests named by version.
 //!
-//! The catalogue is replaced as a whole (written beside, synced, renamed) after everything that it names is durable,
-//! so a reader sees the state before or after a change and never a missing file. Writers take turns by a lock file.
+//! A change replaces the whole catalogue file (written beside, synced, renamed) after all files named in it are
+//! durable, so readers see the state before or after a change and never a missing file. A lock file serialises writers.
 
 use super::Error;
 use super::policy::{AccessText, PolicyText};
@@ -15,50 +15,50 @@ use swarmedge_core::ids::{Digest, ProviderId, VersionId};
 use swarmedge_core::limits::WITHDRAWN_MAX;
 use swarmedge_core::wire::Wire as _;
 
-/// Old versions of an object that are still served, besides the current one.
+/// Old versions of an object that are served besides the current one.
 pub const OLD_VERSIONS_KEPT: usize = 3;
-/// What was unpublished is named for so long, milliseconds: far longer than the last grant for it lives.
+/// Time for which an unpublished version is listed as withdrawn, milliseconds; far longer than any grant lives.
 const WITHDRAWN_FOR_MS: u64 = 2 * 60 * 60 * 1000;
-/// Format of the catalogue file.
+/// Format number of the catalogue file.
 const FORMAT: u32 = 1;
 
-/// An object's name.
+/// Name of an object: its provider and path.
 pub type ObjectKey = (ProviderId, String);
 
-/// All that is published.
+/// All published objects and versions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalogue {
-    /// By provider and path.
+    /// Objects by provider and path.
     pub objects: BTreeMap<ObjectKey, Object>,
-    /// Every version that is served.
+    /// Versions that are served, current and old.
     pub versions: BTreeMap<VersionId, Version>,
-    /// Versions that were taken off of late, and when, Unix milliseconds.
+    /// Recently unpublished versions, with the time, Unix milliseconds.
     pub withdrawn: BTreeMap<VersionId, u64>,
 }
 
-/// A published object.
+/// A published object and its versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// Its version now.
+    /// Id of the current version.
     pub current: VersionId,
-    /// Its versions before, newest first.
+    /// Older versions that are still served, newest first.
     pub older: Vec<VersionId>,
-    /// Who may have it.
+    /// Whether downloading the object needs a token.
     pub access: Access,
-    /// What the provider allows.
+    /// The provider's policy for the object.
     pub policy: Policy,
 }
 
 /// A version of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// Whose.
+    /// The object of this version.
     pub key: ObjectKey,
-    /// Bytes.
+    /// Size of the content, bytes.
     pub size: u64,
-    /// SHA-256 of all its bytes.
+    /// SHA-256 of the whole content.
     pub sha256: Digest,
-    /// When it became the current one, Unix milliseconds.
+    /// When the version became the current one, Unix milliseconds.
     pub published_ms: u64,
 }
 
@@ -79,7 +79,7 @@ struct ObjectText {
     #[serde(default)]
     access: AccessText,
     policy: PolicyText,
-    /// The current one first.
+    /// The current version first, then older ones.
     versions: Vec<VersionText>,
 }
 
@@ -92,31 +92,31 @@ struct VersionText {
     published_ms: u64,
 }
 
-/// Where things are below the objects' directory.
+/// Paths below the objects directory.
 #[derive(Clone, Debug)]
 pub struct Files {
     dir: PathBuf,
 }
 
 impl Files {
-    /// Below `dir`.
+    /// Makes the paths below the objects directory `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into() }
     }
 
-    /// The bytes of a version.
+    /// Returns the path of a version's content.
     #[must_use]
     pub fn content(&self, version: VersionId) -> PathBuf {
         self.dir.join("content").join(version.to_string())
     }
 
-    /// The manifest of a version.
+    /// Returns the path of a version's manifest.
     #[must_use]
     pub fn manifest(&self, version: VersionId) -> PathBuf {
         self.dir.join("manifests").join(version.to_string())
     }
 
-    /// Copies that are not published yet.
+    /// Returns the directory of copies that are not published yet.
     pub(crate) fn staging(&self) -> PathBuf {
         self.dir.join("staging")
     }
@@ -125,12 +125,12 @@ impl Files {
         self.dir.join("catalogue.json")
     }
 
-    /// The keys that providers sign tokens with.
+    /// Returns the path of the providers' token keys.
     pub(crate) fn provider_keys(&self) -> PathBuf {
         self.dir.join("provider-keys.json")
     }
 
-    /// Makes the directories.
+    /// Creates the directories if they are missing.
     pub fn create(&self) -> Result<(), Error> {
         for dir in ["content", "manifests", "staging"] {
             let dir = self.dir.join(dir);
@@ -139,7 +139,7 @@ impl Files {
         Ok(())
     }
 
-    /// Waits until no other process changes the catalogue, and keeps others waiting until the result is dropped.
+    /// Locks the catalogue against other writers until the result is dropped; waits for the lock.
     pub(crate) fn lock(&self) -> Result<File, Error> {
         let path = self.dir.join("lock");
         let file = File::options().create(true).append(true).open(&path).map_err(Error::at(&path))?;
@@ -147,7 +147,7 @@ impl Files {
         Ok(file)
     }
 
-    /// Reads the catalogue; empty if nothing was ever published.
+    /// Reads the catalogue; a missing file is an empty catalogue.
     pub fn load(&self) -> Result<Catalogue, Error> {
         let path = self.catalogue();
         match fs::read(&path) {
@@ -157,7 +157,7 @@ impl Files {
         }
     }
 
-    /// Replaces the catalogue, durably.
+    /// Replaces the catalogue file durably.
     pub(crate) fn save(&self, catalogue: &Catalogue) -> Result<(), Error> {
         write_durably(&self.catalogue(), &catalogue.to_json())
     }
@@ -170,7 +170,7 @@ impl Files {
         if manifest.version() == version { Ok(manifest) } else { Err(Error::Damaged(path, "not its name's".into())) }
     }
 
-    /// Deletes what belongs to versions that the catalogue no longer names. A transfer that has the file open goes on.
+    /// Deletes the files of versions that left the catalogue. Running transfers keep the open file.
     pub(crate) fn delete(&self, versions: &[VersionId]) {
         for version in versions {
             for path in [self.content(*version), self.manifest(*version)] {
@@ -184,7 +184,7 @@ impl Files {
     }
 }
 
-/// Writes a whole file beside, syncs it, and renames it into place.
+/// Writes a file durably: writes it beside, syncs it, and renames it into place.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.new", std::process::id()));
@@ -197,7 +197,7 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     rename_durably(&beside, path)
 }
 
-/// Renames, and syncs the directory so that the name survives a crash.
+/// Renames a file and syncs its directory, so that the name survives a crash.
 pub(crate) fn rename_durably(from: &Path, to: &Path) -> Result<(), Error> {
     fs::rename(from, to).map_err(Error::at(to))?;
     let dir = to.parent().unwrap_or(to);
@@ -205,8 +205,8 @@ pub(crate) fn rename_durably(from: &Path, to: &Path) -> Result<(), Error> {
 }
 
 impl Catalogue {
-    /// Makes `version` the current one of `key`. Gives back versions that are no longer served. Who may have the object
-    /// and its policy stay as they were unless they are said: what was withheld becomes public on purpose only.
+    /// Makes `version` the current one of its object; returns the versions that are no longer served. `None` keeps the
+    /// object's access and policy, so that an object becomes public only on purpose.
     pub(crate) fn publish(
         &mut self,
         id: VersionId,
@@ -241,7 +241,7 @@ impl Catalogue {
         gone
     }
 
-    /// Takes an object off. Gives back its versions, which are named as withdrawn from now on.
+    /// Unpublishes an object; returns its versions, which are listed as withdrawn from now on.
     pub(crate) fn unpublish(&mut self, key: &ObjectKey, now_ms: u64) -> Option<Vec<VersionId>> {
         let object = self.objects.remove(key)?;
         let mut gone = object.older;
@@ -258,19 +258,19 @@ impl Catalogue {
         Some(gone)
     }
 
-    /// The versions that were withdrawn and may still be shared by somebody.
+    /// Returns the withdrawn versions that clients may still be sharing at `now_ms`.
     pub fn withdrawn_since(&self, now_ms: u64) -> impl Iterator<Item = VersionId> {
         self.withdrawn.iter().filter(move |(_, at)| now_ms < at.saturating_add(WITHDRAWN_FOR_MS)).map(|(v, _)| *v)
     }
 
-    /// An object's current version.
+    /// Returns an object and its current version.
     #[must_use]
     pub fn current(&self, key: &ObjectKey) -> Option<(&Object, VersionId, &Version)> {
         let object = self.objects.get(key)?;
         Some((object, object.current, self.versions.get(&object.current)?))
     }
 
-    /// A version and the object that it is of.
+    /// Returns a served version and its object.
     #[must_use]
     pub fn version(&self, id: VersionId) -> Option<(&Object, &Version)> {
         let version = self.versions.get(&id)?;
@@ -365,7 +365,7 @@ mod tests {
         }
         assert_eq!(publish(&mut c, 4), [VersionId::numbered(0)]);
         assert_eq!(c.versions.len(), 1 + OLD_VERSIONS_KEPT);
-        // an old version that comes back is the current one and not an older one too
+        // republishing an old version makes it current and removes it from the older ones
         assert_eq!(publish(&mut c, 2), []);
         let object = &c.objects[&(ProviderId(1), "a".into())];
         assert_eq!(object.current, VersionId::numbered(2));
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_version_again_only_changes_the_policy() {
+    fn republishing_the_same_version_only_changes_the_policy() {
         let mut c = Catalogue::default();
         c.publish(VersionId::numbered(1), version("a"), Some(Access::Token), None);
         let again = Version { published_ms: 99, ..version("a") };

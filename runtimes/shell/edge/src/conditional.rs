@@ -4,26 +4,26 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What identifies the selected representation.
+/// Validators of the selected representation (RFC 9110 §8.8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Validators {
-    /// Strong, with its quotes.
+    /// Strong entity tag, with its quotes.
     pub etag: String,
-    /// Seconds since 1970.
+    /// `Last-Modified` time, seconds since 1970.
     pub modified_s: u64,
 }
 
-/// What the conditions of a GET or HEAD come to.
+/// Result of evaluating the conditions of a GET or HEAD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Answer it; `range`: a `Range` field counts.
+    /// The request is answered normally.
     Answer {
-        /// Whether a range is to be sent rather than the whole.
+        /// Whether the `Range` field is honoured, if there is one.
         range: bool,
     },
-    /// 304.
+    /// Answer 304, not modified.
     NotModified,
-    /// 412.
+    /// Answer 412, precondition failed.
     Failed,
 }
 
@@ -57,7 +57,7 @@ fn unchanged(value: &str, have: &Validators, now_s: u64) -> bool {
     parse_date(value) == Some(have.modified_s) && have.modified_s < now_s
 }
 
-/// All fields of one name as a list value (§5.3); `None` if there is none. What is no text matches nothing.
+/// Joins all fields of one name to a list value (§5.3); `None` if there is none. Values that are no text are left out.
 fn list(fields: &HeaderMap, name: &HeaderName) -> Option<String> {
     fields.contains_key(name).then(|| {
         let values: Vec<_> = fields.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
@@ -71,7 +71,7 @@ fn text<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     all.next().is_none().then_some(only)
 }
 
-/// A date that cannot be read does not count (§13.1.3, §13.1.4).
+/// Parses a field's date; an invalid date counts as absent (§13.1.3, §13.1.4).
 fn date(fields: &HeaderMap, name: &HeaderName) -> Option<u64> {
     parse_date(text(fields, name)?)
 }
@@ -81,10 +81,10 @@ fn parse_date(value: &str) -> Option<u64> {
     date.duration_since(UNIX_EPOCH).ok().map(|d| d.as_secs())
 }
 
-/// A moment as an HTTP date.
+/// Formats a Unix time in seconds as an HTTP date.
 #[must_use]
 pub fn http_date(unix_s: u64) -> String {
-    // httpdate knows the years up to 9999
+    // httpdate supports years up to 9999
     httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(unix_s.min(253_402_300_799)))
 }
 

@@ -9,69 +9,69 @@ use swarmedge_ground::edge_api::CnAddr;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EdgeConfig {
-    /// The name that clients sign in their requests and that logs show.
+    /// The edge's name in logs, the bootstrap answer and `Cache-Status`; 1 to 64 bytes.
     pub name: String,
-    /// Where HTTPS is served.
+    /// Socket address on which HTTPS is served.
     pub listen: SocketAddr,
-    /// How clients reach it: `https://host:port`, without a path.
+    /// URL by which clients reach this edge: `https://host:port`, without a path.
     pub url: String,
-    /// Told by the bootstrap.
+    /// The edge's region, as the bootstrap answer names it.
     #[serde(default = "default_region")]
     pub region: String,
-    /// Published objects and their catalogue.
+    /// Directory of the published objects and their catalogue.
     pub objects: PathBuf,
-    /// X.509 chain for HTTPS, PEM.
+    /// PEM file with the X.509 chain for HTTPS.
     pub tls_cert: PathBuf,
-    /// Its key, PEM.
+    /// PEM file with the private key of `tls_cert`.
     pub tls_key: PathBuf,
-    /// The operator's root public key, hexadecimal; that of `[operator]` if left out.
+    /// The operator's root public key, hexadecimal; the one of `[operator]` if absent.
     #[serde(default)]
     pub root: String,
-    /// Ed25519 key that signs grants.
+    /// File with the Ed25519 key that signs grants.
     pub signing_key: PathBuf,
-    /// The operator's certificate for `signing_key`: the base64 encoding of a `ServerCert`.
+    /// File with the operator's certificate for `signing_key`: a `ServerCert` in base64.
     pub certificate: PathBuf,
-    /// The key that grants are sealed with, shared with the CNs.
+    /// File with the key that seals grants, shared with the CNs.
     pub seal_key: PathBuf,
-    /// Records that the ledger has not acknowledged.
+    /// Spool file: records that the ledger has not acknowledged, and byte counts.
     pub spool: PathBuf,
-    /// The operator's CA, PEM: who may be the ledger; that of `[operator]` if left out.
+    /// PEM file with the operator's CA, which must have issued the ledger's certificate; `[operator]`'s if absent.
     #[serde(default)]
     pub ca: PathBuf,
-    /// The ledger, `host:port`; none where this process embeds it.
+    /// Address of the ledger, `host:port`; absent where this process embeds the ledger.
     #[serde(default)]
     pub ledger: Option<String>,
-    /// The CNs that the bootstrap names, nearest first.
+    /// CNs that the bootstrap answer lists, nearest first.
     #[serde(default)]
     pub cns: Vec<CnAddr>,
-    /// Other edges, as URLs like `url`.
+    /// URLs of other edges, in the form of `url`.
     #[serde(default)]
     pub edges: Vec<String>,
-    /// STUN servers, `host:port`.
+    /// Addresses of STUN servers, `host:port`.
     #[serde(default)]
     pub stun: Vec<String>,
-    /// The lowest client version that may work with this deployment.
+    /// Lowest client version that may use this deployment.
     #[serde(default = "default_client_version_min")]
     pub client_version_min: String,
-    /// Content sent to all clients together, bytes a second; 0: no limit.
+    /// Limit for content sent to all clients together, bytes a second; 0: no limit.
     #[serde(default)]
     pub rate_limit: u64,
-    /// Connections at once; more are refused until some end.
+    /// Most HTTPS connections at a time; more are refused until some end.
     #[serde(default = "default_connections_max")]
     pub connections_max: usize,
-    /// How long a grant is good for, milliseconds; at most 15 minutes.
+    /// Lifetime of a grant, milliseconds; at most 15 minutes.
     #[serde(default = "default_grant_lifetime_ms")]
     pub grant_lifetime_ms: u64,
-    /// So many of a thousand downloads with peers are asked at their end to prove that they hold what peers delivered.
+    /// How many of 1000 downloads with peers get a possession challenge at their end.
     #[serde(default = "default_challenge_permille")]
     pub challenge_permille: u32,
-    /// Running transfers are given this long when the edge is told to stop, milliseconds.
+    /// Time that running transfers get to end after a stop request, milliseconds.
     #[serde(default = "default_drain_ms")]
     pub drain_ms: u64,
 }
 
 impl EdgeConfig {
-    /// Makes every relative path one below `base`, the directory of the configuration file.
+    /// Resolves every relative path against `base`, the directory of the configuration file.
     pub fn resolve(&mut self, base: &Path) {
         for path in [
             &mut self.objects,
@@ -87,7 +87,7 @@ impl EdgeConfig {
         }
     }
 
-    /// What is wrong with the values, if anything: the key and why.
+    /// Checks the values; returns the first wrong key and the reason.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         let url = |key, url: &str| {
             let host = url.strip_prefix("https://").ok_or((key, format!("{url:?} does not begin with https://")))?;

@@ -1,4 +1,6 @@
-//! Answers that carry content: status and fields of RFC 9110, and bodies that stream from the disk in bounded memory.
+//! Answers with content: status and header fields of RFC 9110, and bodies streamed from disk in bounded memory.
+//!
+//! [`plan`] decides the answer from the request alone; [`body`] streams it.
 
 use super::conditional::{Validators, Verdict, evaluate, http_date};
 use super::pace::Pacer;
@@ -22,44 +24,44 @@ use swarmedge_core::ids::{Digest, VersionId};
 use swarmedge_ground::http::{Body, Problem};
 use swarmedge_ground::rt::Rt;
 
-/// Bytes read from the disk at a time; one such read is under way while the last one is sent.
+/// Bytes of one disk read; the next read runs while the last one is sent.
 const READ_LEN: usize = 256 * 1024;
 
-/// What is to be sent.
+/// The version to send, with its HTTP metadata.
 #[derive(Clone, Debug)]
 pub struct Representation {
-    /// The version, which is the strong entity tag.
+    /// The version, also the strong entity tag.
     pub version: VersionId,
-    /// Bytes.
+    /// Size of the version, bytes.
     pub size: u64,
-    /// SHA-256 of all of them.
+    /// SHA-256 of the whole content.
     pub sha256: Digest,
-    /// Unix milliseconds.
+    /// Publication time, Unix milliseconds.
     pub published_ms: u64,
-    /// The media type.
+    /// Media type for `Content-Type`.
     pub media_type: &'static str,
-    /// Further fields of every 200, 206 and 304.
+    /// Further header fields of every 200, 206 and 304.
     pub fields: Vec<(HeaderName, String)>,
 }
 
-/// Told about bytes as they leave.
+/// Observer of the bytes of an answer, before and after they are sent.
 pub trait Meter: 'static {
-    /// So many bytes come next; they wait for what is returned, if anything.
+    /// Announces the next `bytes`; they wait until the returned future ends, and its error ends the answer.
     fn next(&mut self, bytes: u64) -> Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>;
-    /// These bytes of the representation were handed to the connection.
+    /// Reports bytes of the representation that were handed to the connection.
     fn sent(&mut self, range: Range<u64>);
 }
 
-/// What a body needs besides the file.
+/// Everything a body needs besides the file.
 pub struct Sending<R> {
-    /// For reading and waiting.
+    /// Runtime for disk reads and timers.
     pub rt: R,
-    /// Rates that hold for it, all of them.
+    /// Rate limiters, all of which hold for the answer.
     pub pacers: Vec<Rc<RefCell<Pacer>>>,
-    /// Where sent bytes are counted.
+    /// Counter of the sent bytes.
     pub meter: Box<dyn Meter>,
-    /// Told why the file cannot be read any further.
-    pub unread: Box<dyn Fn(&io::Error)>,
+    /// Called with the error if the file cannot be read.
+    pub on_read_error: Box<dyn Fn(&io::Error)>,
 }
 
 impl Representation {
@@ -87,33 +89,32 @@ impl Representation {
     }
 }
 
-/// Sets a field; a value that no field can have is left out.
+/// Sets a header field; does nothing if the value is not a valid field value.
 pub(crate) fn set(response: &mut Response<Body>, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
     }
 }
 
-/// What an answer to a GET or HEAD will be.
+/// The planned answer to a GET or HEAD.
 #[derive(Debug)]
 pub enum Plan {
-    /// Complete as it is: 304, 412, 416, or a HEAD.
+    /// Answer without content: 304, 412, 416, or any HEAD.
     Done(Response<Body>),
-    /// To be filled with these parts of the file and texts.
+    /// Answer whose body is made of these parts.
     Send(Response<Body>, VecDeque<Part>),
 }
 
 /// A part of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// These bytes: the head of a part of `multipart/byteranges`, or its end.
+    /// Text of `multipart/byteranges`: the head of a part, or the end.
     Text(Bytes),
-    /// These bytes of the file.
+    /// A byte range of the file.
     Content(Range<u64>),
 }
 
-/// Decides how a GET or HEAD is answered. `boundary` is for several ranges, and must not be predictable from the
-/// content.
+/// Decides how a GET or HEAD is answered. `boundary` separates several ranges and must be unpredictable.
 #[must_use]
 pub fn plan(repr: &Representation, head_only: bool, fields: &HeaderMap, now_s: u64, boundary: &str) -> Plan {
     let selection = match evaluate(fields, &repr.validators(), now_s) {
@@ -124,8 +125,8 @@ pub fn plan(repr: &Representation, head_only: bool, fields: &HeaderMap, now_s: u
             set(&mut response, ETAG, &repr.validators().etag);
             return Plan::Done(response);
         }
-        // RFC 9110 §14.2: a range counts for GET only
-        Verdict::Answer { range } if range && !head_only => asked(fields, repr.size),
+        // RFC 9110 §14.2: `Range` is defined for GET only
+        Verdict::Answer { range } if range && !head_only => selected_ranges(fields, repr.size),
         Verdict::Answer { .. } => Selection::Whole,
     };
     let (response, parts) = match selection {
@@ -143,7 +144,7 @@ pub fn plan(repr: &Representation, head_only: bool, fields: &HeaderMap, now_s: u
     if head_only { Plan::Done(response) } else { Plan::Send(response, parts) }
 }
 
-fn asked(fields: &HeaderMap, size: u64) -> Selection {
+fn selected_ranges(fields: &HeaderMap, size: u64) -> Selection {
     let mut all = fields.get_all(RANGE).iter();
     match (all.next().map(HeaderValue::to_str), all.next()) {
         (Some(Ok(value)), None) => select(value, size),
@@ -180,7 +181,7 @@ fn multipart(repr: &Representation, ranges: &[Range<u64>], boundary: &str) -> (R
     (response, parts)
 }
 
-/// A body of `parts`, streamed from `file`.
+/// Makes a body of `parts`, streamed from `file`.
 #[must_use]
 pub fn body<R: Rt>(file: File, parts: VecDeque<Part>, sending: Sending<R>) -> Body {
     let len = parts.iter().map(|p| match p {
@@ -201,13 +202,13 @@ pub fn body<R: Rt>(file: File, parts: VecDeque<Part>, sending: Sending<R>) -> Bo
 
 type Job = Pin<Box<dyn Future<Output = (File, io::Result<Vec<u8>>)>>>;
 
-/// Reads the parts in order, one step ahead of what is sent.
+/// Reads the parts in order, one read ahead of the sending.
 struct Reader<R> {
     sending: Sending<R>,
     parts: VecDeque<Part>,
-    /// At hand unless a read is under way.
+    /// The file; `None` while a read has it.
     file: Option<File>,
-    /// The read of the next step of the first content part.
+    /// The running read of the next bytes.
     ahead: Option<Job>,
     step: usize,
 }
@@ -231,7 +232,7 @@ impl<R: Rt> Reader<R> {
         let Some(job) = self.ahead.take() else { return Err(io::Error::other("a read failed before")) };
         let (file, bytes) = job.await;
         self.file = Some(file);
-        let bytes = bytes.inspect_err(|e| (self.sending.unread)(e))?;
+        let bytes = bytes.inspect_err(|e| (self.sending.on_read_error)(e))?;
         if this.end < range.end {
             self.parts.push_front(Part::Content(this.end..range.end));
         }
@@ -241,7 +242,7 @@ impl<R: Rt> Reader<R> {
         });
         if let Some(next) = next {
             self.start(&next);
-            // a pool may begin with a job at its first poll only
+            // some thread pools start a job at its first poll
             if let Some(job) = &mut self.ahead
                 && let Some(done) = poll_once(job).await
             {
@@ -288,7 +289,7 @@ fn read(mut file: File, range: &Range<u64>) -> (File, io::Result<Vec<u8>>) {
     (file, result)
 }
 
-/// The media type that a file name suggests.
+/// Returns the media type for a path's extension.
 #[must_use]
 pub fn media_type(path: &str) -> &'static str {
     let extension = path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map_or("", |(_, e)| e);
@@ -313,7 +314,7 @@ pub fn media_type(path: &str) -> &'static str {
     }
 }
 
-/// `Content-Disposition` that saves under the path's last segment (RFC 6266, RFC 8187).
+/// Returns a `Content-Disposition` that saves under the path's last segment (RFC 6266, RFC 8187).
 #[must_use]
 pub fn attachment(path: &str) -> String {
     let name = path.rsplit('/').next().unwrap_or(path);

@@ -1,4 +1,5 @@
-//! Where HTTP requests meet the edge machine: questions go to its mailbox, its answers come back by request number.
+//! [`EdgeHandle`] connects HTTP requests with the edge machine: questions go to the machine's mailbox, and each answer
+//! comes back to the waiting request by its [`ReqId`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -10,146 +11,148 @@ use swarmedge_core::role::edge::io::{Completed, Denial, GrantAsked, ServedGrant}
 use swarmedge_core::wire::records::{Grant, SealedGrant};
 use swarmedge_ground::mailbox::{Receiver, Sender, mailbox};
 
-/// Grant requests that wait for the machine at a time.
+/// Most requests of one kind that may wait for the machine at a time; more are refused.
 const WAITING_MAX: usize = 4096;
 
-/// A grant as its asker gets it.
-pub type Issued = Result<(Grant, SealedGrant), Denial>;
+/// The answer to a grant request: the grant and its sealed form, or why it was denied.
+pub type GrantAnswer = Result<(Grant, SealedGrant), Denial>;
 
-/// Whether bytes of a download may leave.
+/// The machine's decision about bytes that an answer wants to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leave {
-    /// They may, and are counted.
+pub enum ServeDecision {
+    /// Send the bytes; they are counted and billed.
     Counted,
-    /// They may, and are given away.
-    Given,
-    /// They may not: peers could be paid for them.
+    /// Send the bytes; they are given away unbilled.
+    GivenAway,
+    /// Do not send: uncounted bytes of this download could be billed again as peers' bytes.
     Withheld,
 }
 
-/// Those who wait for the machine, by their number.
+/// Senders to the requests that wait for the machine's answer, by request number.
 type Waiting<T> = Rc<RefCell<BTreeMap<ReqId, Sender<T>>>>;
 
-/// The way to the machine; clones are the same way.
+/// A handle to the edge machine; clones share its mailbox and its waiting requests.
 #[derive(Clone)]
-pub struct Door {
+pub struct EdgeHandle {
     inbox: Sender<Input>,
-    waiting: Waiting<Issued>,
-    serving: Waiting<Leave>,
-    posing: Waiting<Option<Challenge>>,
-    proving: Waiting<bool>,
+    waiting_grant: Waiting<GrantAnswer>,
+    waiting_serve: Waiting<ServeDecision>,
+    waiting_completed: Waiting<Option<Challenge>>,
+    waiting_proof: Waiting<bool>,
     next: Rc<Cell<ReqId>>,
 }
 
-impl Door {
-    /// To the machine that reads the other end of `inbox`.
+impl EdgeHandle {
+    /// Makes a handle to the machine that reads the other end of `inbox`.
     #[must_use]
     pub fn new(inbox: Sender<Input>) -> Self {
         Self {
             inbox,
-            waiting: Rc::default(),
-            serving: Rc::default(),
-            posing: Rc::default(),
-            proving: Rc::default(),
+            waiting_grant: Rc::default(),
+            waiting_serve: Rc::default(),
+            waiting_completed: Rc::default(),
+            waiting_proof: Rc::default(),
             next: Rc::default(),
         }
     }
 
-    /// Asks for a grant; `ask` is given the request's number.
-    pub async fn grant(&self, ask: impl FnOnce(ReqId) -> GrantAsked) -> Issued {
-        if self.waiting.borrow().len() >= WAITING_MAX {
+    /// Asks the machine for a grant; `ask` builds the request from its number.
+    pub async fn grant(&self, ask: impl FnOnce(ReqId) -> GrantAsked) -> GrantAnswer {
+        if self.waiting_grant.borrow().len() >= WAITING_MAX {
             return Err(Denial::Unavailable);
         }
-        let req = self.number();
-        let (_place, mut answer) = Place::take(&self.waiting, req);
+        let req = self.next_req();
+        let (_entry, mut answer) = WaitingEntry::take(&self.waiting_grant, req);
         if self.inbox.send(Input::GrantAsked(Box::new(ask(req)))).await.is_err() {
             return Err(Denial::Unavailable);
         }
         answer.recv().await.unwrap_or(Err(Denial::Unavailable))
     }
 
-    fn number(&self) -> ReqId {
+    fn next_req(&self) -> ReqId {
         let mut next = self.next.get();
         let req = next.step();
         self.next.set(next);
         req
     }
 
-    /// Waits until it is known whether so many bytes of a download may be sent.
-    pub async fn serve(&self, grant: Box<Grant>, bytes: u64) -> Leave {
-        let req = self.number();
-        let (_place, mut answer) = Place::take(&self.serving, req);
-        // where the machine has gone nothing is counted any more
-        let gone = if grant.is_edge_only() { Leave::Given } else { Leave::Withheld };
+    /// Waits for the machine's decision whether `bytes` more bytes of a download may be sent.
+    pub async fn serve(&self, grant: Box<Grant>, bytes: u64) -> ServeDecision {
+        let req = self.next_req();
+        let (_entry, mut answer) = WaitingEntry::take(&self.waiting_serve, req);
+        // if the machine has ended, nothing can be counted any more
+        let if_ended = if grant.is_edge_only() { ServeDecision::GivenAway } else { ServeDecision::Withheld };
         match self.inbox.send(Input::SendRequested { req, grant, bytes }).await {
-            Ok(()) => answer.recv().await.unwrap_or(gone),
-            Err(_) => gone,
+            Ok(()) => answer.recv().await.unwrap_or(if_ended),
+            Err(_) => if_ended,
         }
     }
 
-    /// Tells of a completed download: what its client is asked for. None if too many wait, or the machine has gone.
-    pub async fn completed(&self, done: impl FnOnce(ReqId) -> Completed) -> Option<Option<Challenge>> {
-        let req = self.number();
+    /// Reports a completed download; returns the possession challenge for its client, if it gets one. The outer `None`
+    /// means that too many requests wait or the machine has ended.
+    pub async fn report_completed(&self, done: impl FnOnce(ReqId) -> Completed) -> Option<Option<Challenge>> {
+        let req = self.next_req();
         let input = Input::Completed(Box::new(done(req)));
-        self.ask(&self.posing, req, input).await
+        self.ask(&self.waiting_completed, req, input).await
     }
 
-    /// Tells of a client's proof: whether it was asked for.
-    pub async fn proof(&self, grant: ServedGrant, proof: Digest) -> Option<bool> {
-        let req = self.number();
-        self.ask(&self.proving, req, Input::Proof { req, grant, proof }).await
+    /// Hands a client's proof to the machine; returns whether a proof was due. `None` as for
+    /// [`Self::report_completed`].
+    pub async fn check_proof(&self, grant: ServedGrant, proof: Digest) -> Option<bool> {
+        let req = self.next_req();
+        self.ask(&self.waiting_proof, req, Input::Proof { req, grant, proof }).await
     }
 
     async fn ask<T: Send>(&self, waiting: &Waiting<T>, req: ReqId, input: Input) -> Option<T> {
         if waiting.borrow().len() >= WAITING_MAX {
             return None;
         }
-        let (_place, mut answer) = Place::take(waiting, req);
+        let (_entry, mut answer) = WaitingEntry::take(waiting, req);
         self.inbox.send(input).await.ok()?;
         answer.recv().await
     }
 
-    /// Whether they may.
-    pub fn may_serve(&self, req: ReqId, leave: Leave) {
-        give(&self.serving, req, leave);
+    /// Answers the waiting [`Self::serve`] with the machine's decision.
+    pub fn answer_serve(&self, req: ReqId, decision: ServeDecision) {
+        send_answer(&self.waiting_serve, req, decision);
     }
 
-    /// The machine's answer.
-    pub fn answer(&self, req: ReqId, issued: Issued) {
-        give(&self.waiting, req, issued);
+    /// Answers the waiting [`Self::grant`].
+    pub fn answer_grant(&self, req: ReqId, answer: GrantAnswer) {
+        send_answer(&self.waiting_grant, req, answer);
     }
 
-    /// The machine's answer to [`Self::completed`].
-    pub fn pose(&self, req: ReqId, challenge: Option<Challenge>) {
-        give(&self.posing, req, challenge);
+    /// Answers the waiting [`Self::report_completed`].
+    pub fn answer_completed(&self, req: ReqId, challenge: Option<Challenge>) {
+        send_answer(&self.waiting_completed, req, challenge);
     }
 
-    /// The machine's answer to [`Self::proof`].
-    pub fn taken(&self, req: ReqId, asked: bool) {
-        give(&self.proving, req, asked);
+    /// Answers the waiting [`Self::check_proof`].
+    pub fn answer_proof(&self, req: ReqId, was_due: bool) {
+        send_answer(&self.waiting_proof, req, was_due);
     }
 
-    /// The machine's mailbox.
+    /// Returns the machine's mailbox.
     #[must_use]
     pub const fn inbox(&self) -> &Sender<Input> {
         &self.inbox
     }
 }
 
-/// Answers whoever waits, who may have gone.
-fn give<T: Send>(waiting: &Waiting<T>, req: ReqId, answer: T) {
+/// Sends an answer to the waiting request; does nothing if the request was dropped.
+fn send_answer<T: Send>(waiting: &Waiting<T>, req: ReqId, answer: T) {
     if let Some(tx) = waiting.borrow_mut().remove(&req) {
         let _ = tx.try_send(answer);
     }
 }
 
-/// Whoever stops waiting takes the place away.
-struct Place<'a, T> {
+/// A request's entry in [`Waiting`], removed on drop, also when the request is cancelled.
+struct WaitingEntry<'a, T> {
     req: ReqId,
     waiting: &'a Waiting<T>,
 }
 
-impl<'a, T: Send> Place<'a, T> {
+impl<'a, T: Send> WaitingEntry<'a, T> {
     fn take(waiting: &'a Waiting<T>, req: ReqId) -> (Self, Receiver<T>) {
         let (tx, answer) = mailbox(1);
         waiting.borrow_mut().insert(req, tx);
@@ -157,7 +160,7 @@ impl<'a, T: Send> Place<'a, T> {
     }
 }
 
-impl<T> Drop for Place<'_, T> {
+impl<T> Drop for WaitingEntry<'_, T> {
     fn drop(&mut self) {
         self.waiting.borrow_mut().remove(&self.req);
     }

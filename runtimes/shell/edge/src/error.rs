@@ -1,4 +1,4 @@
-//! Why an edge, or a command on its objects, failed.
+//! Errors of an edge and of the commands on its published objects.
 
 use std::fmt;
 use std::io;
@@ -7,33 +7,33 @@ use std::path::{Path, PathBuf};
 use swarmedge_core::ids::ProviderId;
 use swarmedge_ground::error::{Code, reason};
 
-/// See the module. Its text names the thing and the cause, in one line.
+/// An error of an edge or of a command on its objects; the text names object and cause in one line.
 #[derive(Debug)]
 pub enum Error {
     /// A file could not be read or written.
     File {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The operating system's error.
         error: io::Error,
     },
-    /// The file to be published changed while it was copied.
+    /// The file to publish changed while it was copied.
     Unstable(PathBuf),
-    /// The file to be published is too large, or no regular file.
+    /// The file to publish is too large, or not a regular file.
     Unfit(PathBuf, &'static str),
-    /// Not a path that an object can have.
+    /// An object cannot have this path.
     BadPath(String, &'static str),
-    /// No such object.
+    /// The provider has published no object at this path.
     NotFound(ProviderId, String),
-    /// The catalogue, a manifest, a certificate or a key does not read as one.
+    /// A catalogue, manifest, spool, certificate or key file does not parse.
     Damaged(PathBuf, String),
-    /// The policy file is wrong.
+    /// The policy file does not parse.
     Policy(PathBuf, String),
-    /// A provider's key, its salt or its tokens' name cannot be taken.
+    /// A provider's key, salt or token name is not acceptable.
     ProviderKey(String),
     /// A value of the configuration is wrong.
     Config(&'static str, String),
-    /// The address cannot be listened on.
+    /// Listening on the address failed.
     Listen(SocketAddr, io::Error),
 }
 

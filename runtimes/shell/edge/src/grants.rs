@@ -1,7 +1,7 @@
-//! `POST /v1/grants`: who signed, for which object; the machine decides.
+//! `POST /v1/grants`: checks signatures and finds the object; the edge machine decides about the grant.
 
 use super::access::withheld;
-use super::door::Issued;
+use super::door::GrantAnswer;
 use super::routes::{Answer, Routes, json, problem};
 use bytes::{Bytes, BytesMut};
 use data_encoding::HEXLOWER;
@@ -24,10 +24,10 @@ use swarmedge_ground::edge_api::{
 use swarmedge_ground::http::{Body, Origin, Problem};
 use swarmedge_ground::rt::Rt;
 
-/// For the body of a request.
+/// Time-out for receiving a request's body.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 
-/// Answers a request for a grant.
+/// Answers a request for a grant (`POST /v1/grants`).
 pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>, from: IpAddr) -> Answer {
     let (head, body) = request.into_parts();
     let bytes = read_body(&routes.rt, body).await?;
@@ -46,10 +46,10 @@ pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>
     let time_ms = asked.time_ms;
     let ask =
         |req: ReqId| GrantAsked { req, guid, key, download_key, object, token, version, renew, from, time_ms, nonce };
-    reply(routes.door.grant(ask).await)
+    reply(routes.machine.grant(ask).await)
 }
 
-/// The body of a small request.
+/// Reads the body of a request, at most [`GRANT_REQUEST_MAX`] bytes, within [`BODY_WITHIN`].
 pub(super) async fn read_body<R: Rt>(rt: &R, mut body: Incoming) -> Result<Bytes, Box<Problem>> {
     let too_long = || problem(StatusCode::PAYLOAD_TOO_LARGE, "too-long", "such a request has at most 16 KiB");
     let all = async {
@@ -72,7 +72,7 @@ pub(super) async fn read_body<R: Rt>(rt: &R, mut body: Incoming) -> Result<Bytes
     .await
 }
 
-/// A request whose signer is known.
+/// The verified key, nonce and signed message of a request.
 struct Signed {
     key: PublicKey,
     nonce: Nonce,
@@ -86,7 +86,7 @@ fn check_signature<R: Rt>(
     body: &[u8],
 ) -> Result<Signed, Box<Problem>> {
     let unsigned = |detail: &str| problem(StatusCode::FORBIDDEN, "signature-invalid", detail);
-    // signed for this edge: a request that somebody passes on to another one is void there
+    // the signature covers this edge's authority, so that a request forwarded to another edge is invalid there
     let host = head.headers.get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
     let own = Origin::parse(&routes.cfg.url).map(|o| o.authority());
     if own.as_deref() != Some(host) {
@@ -113,7 +113,7 @@ fn field(head: &Parts, name: &str) -> Option<Signature> {
 
 async fn object_facts<R: Rt>(routes: &Routes<R>, asked: &GrantRequest) -> Result<ObjectFacts, Box<Problem>> {
     let not_found = || problem(StatusCode::NOT_FOUND, "not-found", "no such object");
-    let catalogue = routes.shelf.catalogue().await;
+    let catalogue = routes.published.catalogue().await;
     let key = (ProviderId(asked.provider), asked.path.clone());
     let (object, version, facts) = catalogue.current(&key).ok_or_else(not_found)?;
     Ok(ObjectFacts {
@@ -143,7 +143,7 @@ fn renewal<R: Rt>(
     Ok(Renewal { grant, proven, edge_only })
 }
 
-fn reply(issued: Issued) -> Result<Response<Body>, Box<Problem>> {
+fn reply(issued: GrantAnswer) -> Result<Response<Body>, Box<Problem>> {
     let (grant, sealed) = issued.map_err(denied)?;
     Ok(json(&GrantReply {
         download: grant.download.to_string(),
@@ -169,8 +169,8 @@ fn denied(why: Denial) -> Box<Problem> {
         Denial::Replayed => problem(StatusCode::BAD_REQUEST, "replayed", "the request was seen before"),
         Denial::TooMany { retry_after_ms } => {
             let detail = "this client, its network or this download has asked for too many grants";
-            let told = problem(StatusCode::TOO_MANY_REQUESTS, "too-many-grants", detail);
-            Box::new(told.again_after(retry_after_ms))
+            let too_many = problem(StatusCode::TOO_MANY_REQUESTS, "too-many-grants", detail);
+            Box::new(too_many.again_after(retry_after_ms))
         }
         Denial::Unavailable => problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "try again"),
     }

@@ -1,6 +1,6 @@
-//! The edge: published objects, HTTPS content and grants, and the port of the edge role machine.
-// a test names the one variant that it expects
-// what prints goes through `terminal::out`, which a closed pipe does not upset
+//! The edge server: published objects, HTTPS content, grants, and the port that performs the edge machine's outputs.
+// tests may match one variant of an enum with a wildcard for the rest
+// printing goes through `terminal::out`, since `println!` panics on a closed pipe
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::type_complexity))]
 

@@ -1,32 +1,32 @@
-//! Rates: how long bytes must wait.
+//! Rate limits: [`Pacer`] computes how long bytes must wait.
 
 use std::time::{Duration, Instant};
 
-/// Unused time that may be made up for. Short, so that a limit holds over short spans too.
+/// Unused time that may be made up for; short, so that a limit also holds over short spans.
 const BURST: Duration = Duration::from_millis(50);
 
-/// Lets bytes go at a steady rate. Reservations are served in the order they are made.
+/// A rate limiter. Bytes leave in the order in which they were reserved.
 #[derive(Clone, Debug)]
 pub struct Pacer {
-    /// Bytes a second; 0: no limit.
+    /// Limit in bytes a second; 0: no limit.
     rate: u64,
     free_at: Option<Instant>,
 }
 
 impl Pacer {
-    /// At `rate` bytes a second; 0: no limit.
+    /// Makes a limiter of `rate` bytes a second; 0: no limit.
     #[must_use]
     pub const fn new(rate: u64) -> Self {
         Self { rate, free_at: None }
     }
 
-    /// Whether it ever makes anyone wait.
+    /// Returns whether there is a limit at all.
     #[must_use]
     pub const fn is_limited(&self) -> bool {
         self.rate > 0
     }
 
-    /// Reserves `bytes`; they may go at the returned moment.
+    /// Reserves `bytes`; returns when they may be sent.
     pub fn reserve(&mut self, now: Instant, bytes: u64) -> Instant {
         if self.rate == 0 {
             return now;
@@ -39,7 +39,7 @@ impl Pacer {
         at.max(now)
     }
 
-    /// A good size of step: about 20 a second, of 16 KiB to `max` bytes.
+    /// Returns the bytes to send per step: about 20 steps a second, of 16 KiB to `max` bytes each.
     #[must_use]
     pub fn step(&self, max: usize) -> usize {
         match self.rate {

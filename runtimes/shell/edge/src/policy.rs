@@ -6,7 +6,7 @@ use std::path::Path;
 use swarmedge_core::content::{Access, Policy};
 pub use swarmedge_ground::policy::PolicyText;
 
-/// [`Access`] as text: in the catalogue, in answers, on the command line.
+/// Text form of [`Access`] in the catalogue, in answers and on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessText {

@@ -1,7 +1,7 @@
-//! The edge machine's port: signs and seals grants, writes the spool, keeps the link to the ledger.
+//! The port of the edge machine: signs and seals grants, writes the spool, and keeps the link to the ledger.
 
 use super::catalogue::Files;
-use super::door::{Door, Leave};
+use super::door::{EdgeHandle, ServeDecision};
 use super::possession;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,25 +21,25 @@ use swarmedge_ground::rt::Rt;
 use swarmedge_ground::seals::Seals;
 use swarmedge_ground::spool::Saver;
 
-/// See the module.
+/// Performs the outputs of the edge machine.
 pub(super) struct EdgePort<R: Rt> {
     pub(super) rt: R,
     pub(super) key: Key,
     pub(super) cert: ServerCert,
     pub(super) seals: Seals,
-    pub(super) door: Door,
+    pub(super) machine: EdgeHandle,
     pub(super) files: Files,
     pub(super) spool: Saver<Input>,
     pub(super) ledger: Option<String>,
     pub(super) ledger_tls: Arc<rustls::ClientConfig>,
     pub(super) ledgers: Inlet<LedgerMsg, Input>,
     pub(super) health: Health,
-    /// The spool is to refuse whatever it is given: a fault that tests make.
+    /// Makes the spool refuse every batch while set: a fault injected by tests.
     pub(super) refuses: Arc<AtomicBool>,
     pub(super) stopped: bool,
 }
 
-/// Whose reason in `/healthz` it is that new downloads cannot be counted.
+/// Name of the `/healthz` entry that says that new downloads cannot be counted.
 const COUNTING: &str = "edge counts";
 
 impl<R: Rt> EdgePort<R> {
@@ -64,13 +64,13 @@ impl<R: Rt> EdgePort<R> {
         self.health.set(COUNTING, format!("{why}; meanwhile {consequence}"));
     }
 
-    fn prove(&self, req: ReqId, version: VersionId, challenge: Challenge, local: &mut VecDeque<Input>) {
-        let Ok(permit) = self.door.inbox().reserve() else {
+    fn compute_proof(&self, req: ReqId, version: VersionId, challenge: Challenge, local: &mut VecDeque<Input>) {
+        let Ok(permit) = self.machine.inbox().reserve() else {
             return local.push_back(Input::Proven { req, own: None });
         };
         let (rt, files) = (self.rt.clone(), self.files.clone());
         self.rt.spawn(async move {
-            let own = rt.blocking(move || possession::prove(&files, version, &challenge)).await;
+            let own = rt.blocking(move || possession::compute_proof(&files, version, &challenge)).await;
             permit.send(Input::Proven { req, own });
         });
     }
@@ -81,19 +81,19 @@ impl<R: Rt> Port<Edge> for EdgePort<R> {
         match output {
             Output::IssueGrant { req, grant } => {
                 let sealed = self.issue(&grant);
-                self.door.answer(req, Ok((*grant, sealed)));
+                self.machine.answer_grant(req, Ok((*grant, sealed)));
             }
-            Output::DenyGrant { req, why } => self.door.answer(req, Err(why)),
+            Output::DenyGrant { req, why } => self.machine.answer_grant(req, Err(why)),
             Output::Serve { req, counted } => {
-                self.door.may_serve(req, if counted { Leave::Counted } else { Leave::Given });
+                self.machine.answer_serve(req, if counted { ServeDecision::Counted } else { ServeDecision::GivenAway });
             }
-            Output::Withhold { req } => self.door.may_serve(req, Leave::Withheld),
+            Output::Withhold { req } => self.machine.answer_serve(req, ServeDecision::Withheld),
             Output::Counting(can) => self.counting(can),
-            Output::AnswerCompleted { req, challenge } => self.door.pose(req, challenge),
-            Output::AnswerProof { req, asked } => self.door.taken(req, asked),
-            Output::Prove { req, version, challenge } => self.prove(req, version, challenge, local),
+            Output::AnswerCompleted { req, challenge } => self.machine.answer_completed(req, challenge),
+            Output::AnswerProof { req, asked } => self.machine.answer_proof(req, asked),
+            Output::Prove { req, version, challenge } => self.compute_proof(req, version, challenge, local),
             Output::Save { req, batch } => {
-                if self.refuses.load(Ordering::Relaxed) || !self.spool.save(self.door.inbox(), req, batch) {
+                if self.refuses.load(Ordering::Relaxed) || !self.spool.save(self.machine.inbox(), req, batch) {
                     local.push_back(Input::Saved { req, ok: false });
                 }
             }
@@ -118,7 +118,7 @@ fn count(metric: Metric, by: u64) {
     metrics::counter!(metric.name()).increment(by);
 }
 
-/// An event of the ledger's link as an input.
+/// Converts an event of the ledger link to a machine input.
 pub(super) fn from_ledger(conn: ConnId, event: Event<LedgerMsg>) -> Option<Input> {
     Some(match event {
         Event::Opened(_) => Input::LedgerOpened { conn },

@@ -1,5 +1,5 @@
-//! `POST /v1/completed` and `/v1/proofs`: a client tells that it has completed a download, and proves what it is asked
-//! for. The machine decides; what an answer is worth is told to the ledger alone.
+//! `POST /v1/completed` and `POST /v1/proofs`: a client reports a completed download and answers the possession
+//! challenge. The machine decides; whether a proof was right is told to the ledger, never to the client.
 
 use super::catalogue::Files;
 use super::grants::read_body;
@@ -16,7 +16,7 @@ use swarmedge_ground::edge_api::{COMPLETED_PATH, ChallengeText, CompletedReply, 
 use swarmedge_ground::http::Body;
 use swarmedge_ground::rt::Rt;
 
-/// Answers either request.
+/// Answers `POST` to [`COMPLETED_PATH`] and [`PROOFS_PATH`](super::api::PROOFS_PATH).
 pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>, path: &str) -> Answer {
     let (head, body) = request.into_parts();
     let bytes = read_body(&routes.rt, body).await?;
@@ -24,7 +24,7 @@ pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>
     let granted = |version: &str| -> Result<Grant, _> {
         let version = version.parse().map_err(|_| bad("version".into()))?;
         let missing = || problem(StatusCode::UNAUTHORIZED, "grant-missing", "the download's grant comes with it");
-        routes.opened(&head.headers, version)?.ok_or_else(missing)
+        routes.open_grant(&head.headers, version)?.ok_or_else(missing)
     };
     let unavailable = || problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "too many requests");
     if path == COMPLETED_PATH {
@@ -37,13 +37,13 @@ pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>
             size: g.size,
             challenged: g.challenged,
         };
-        let challenge = routes.door.completed(done).await.ok_or_else(unavailable)?;
+        let challenge = routes.machine.report_completed(done).await.ok_or_else(unavailable)?;
         return Ok(json(&CompletedReply { challenge: challenge.as_ref().map(ChallengeText::from) }));
     }
     let shown: ProofRequest = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
     let g = granted(&shown.version)?;
     let proof = shown.proof.parse().map_err(|_| bad("proof".into()))?;
-    if !routes.door.proof(ServedGrant::of(&g), proof).await.ok_or_else(unavailable)? {
+    if !routes.machine.check_proof(ServedGrant::of(&g), proof).await.ok_or_else(unavailable)? {
         return Err(problem(StatusCode::CONFLICT, "not-asked", "no proof is asked for, or one was given already"));
     }
     let mut response = Response::new(Body::empty());
@@ -51,8 +51,8 @@ pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>
     Ok(response)
 }
 
-/// The proof from this edge's own content; none if that cannot be read. Blocks the thread.
-pub(super) fn prove(files: &Files, version: VersionId, challenge: &Challenge) -> Option<Digest> {
+/// Computes the expected proof from the edge's own content; `None` if it cannot be read. Blocks the thread.
+pub(super) fn compute_proof(files: &Files, version: VersionId, challenge: &Challenge) -> Option<Digest> {
     let read = || -> std::io::Result<Digest> {
         let mut file = File::open(files.content(version))?;
         let size = file.metadata()?.len();

@@ -1,7 +1,6 @@
-//! The keys that providers sign their tokens with: a file beside the catalogue, which every edge of these objects
-//! reads.
+//! The keys that providers sign their tokens with, in a file beside the catalogue.
 //!
-//! A provider has at most two keys: the present one and the one before, so that tokens made before a rotation count
+//! A provider has at most two keys, the current and the previous one, so that tokens made before a rotation stay valid
 //! until they expire or the next rotation comes.
 
 use super::Error;
@@ -15,23 +14,23 @@ use swarmedge_core::ids::ProviderId;
 use swarmedge_core::limits::PROVIDER_KEYS_MAX;
 use swarmedge_ground::keys::replace_secret;
 
-/// The name of the query parameter, header field or cookie, unless a provider has chosen another.
+/// Default name of the query parameter, header field or cookie with the token.
 pub const TOKEN_NAME: &str = "__token__";
-/// Format of the file.
+/// Format number of the file.
 const FORMAT: u32 = 1;
-/// Bytes of a key.
+/// Permitted lengths of a key, bytes.
 const KEY_LEN: std::ops::RangeInclusive<usize> = 8..=64;
 
-/// All providers' keys.
+/// Token keys of all providers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProviderKeys(BTreeMap<ProviderId, Provider>);
 
-/// One provider's.
+/// One provider's token name and keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
     /// The name of the query parameter, header field or cookie that carries a token.
     pub token_name: String,
-    /// The present one first.
+    /// The current key, then the previous one.
     pub keys: Vec<TokenKey>,
 }
 
@@ -58,25 +57,25 @@ struct ProviderText {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyText {
-    /// Hexadecimal.
+    /// Bytes of the key, hexadecimal.
     key: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     salt: String,
 }
 
-/// A new key for a provider.
+/// Arguments of a key rotation.
 #[derive(Clone, Debug, Default)]
 pub struct NewKey {
-    /// Hexadecimal; made where none is given.
+    /// The new key, hexadecimal; `None` draws a random one.
     pub key: Option<String>,
-    /// Signed with each token and never sent; empty: none.
+    /// Salt that is signed with each token and never sent; empty: none.
     pub salt: String,
-    /// Changes the token's name.
+    /// New name of the token's parameter; `None` keeps the name.
     pub token_name: Option<String>,
 }
 
 impl ProviderKeys {
-    /// Reads the file; empty if there is none.
+    /// Reads the file; a missing file means no keys.
     pub fn load(files: &Files) -> Result<Self, Error> {
         let path = files.provider_keys();
         match std::fs::read(&path) {
@@ -86,13 +85,13 @@ impl ProviderKeys {
         }
     }
 
-    /// One provider's; none if it has no key.
+    /// Returns a provider's keys; `None` if it has none.
     #[must_use]
     pub fn of(&self, provider: ProviderId) -> Option<&Provider> {
         self.0.get(&provider)
     }
 
-    /// Every provider that has a key.
+    /// Iterates over the providers that have a key.
     pub fn iter(&self) -> impl Iterator<Item = (ProviderId, &Provider)> {
         self.0.iter().map(|(id, provider)| (*id, provider))
     }
@@ -118,7 +117,7 @@ impl ProviderKeys {
     }
 
     fn from_json(json: &[u8]) -> Result<Self, String> {
-        // serde's own words could quote a key
+        // the text of a serde error could quote a key
         let text: Text = serde_json::from_slice(json).map_err(|e| format!("line {} is wrong", e.line()))?;
         if text.format != FORMAT {
             return Err(format!("format {} is not known to this version", text.format));
@@ -132,7 +131,7 @@ impl ProviderKeys {
     }
 }
 
-/// Makes a new key the provider's present one; the one before counts on. Gives back the key, hexadecimal.
+/// Makes `new` the provider's current key and keeps the previous one valid. Returns the new key, hexadecimal.
 pub fn rotate(objects: &Path, provider: ProviderId, new: &NewKey) -> Result<String, Error> {
     let wrong = |why: String| Error::ProviderKey(why);
     let key = match &new.key {
@@ -156,7 +155,7 @@ pub fn rotate(objects: &Path, provider: ProviderId, new: &NewKey) -> Result<Stri
     })
 }
 
-/// Takes all keys of a provider away: what it has that is not public can then be had by nobody new.
+/// Removes all keys of a provider, so that no new download of its non-public objects can begin.
 pub fn remove(objects: &Path, provider: ProviderId) -> Result<(), Error> {
     let missing = || Error::ProviderKey(format!("provider {provider} has no key"));
     change(objects, |keys| keys.0.remove(&provider).map(drop).ok_or_else(missing))
@@ -177,7 +176,7 @@ fn parse_key(text: &str) -> Result<Vec<u8>, String> {
     if KEY_LEN.contains(&key.len()) { Ok(key) } else { Err("a key has 8 to 64 bytes (16 to 128 digits)".into()) }
 }
 
-/// What can be a query parameter, a cookie (RFC 6265 §4.1.1) and a field (RFC 9110 §5.1) without being rewritten.
+/// Checks that a name fits a query parameter, a cookie (RFC 6265 §4.1.1) and a header field (RFC 9110 §5.1) unescaped.
 fn check_name(name: &str) -> Result<(), String> {
     let ok = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     if ok {
@@ -231,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_key_a_salt_or_a_name_is_refused() {
+    fn invalid_keys_salts_and_names_are_refused() {
         let dir = tempfile::tempdir().expect("a directory");
         let refused = |new: NewKey| rotate(dir.path(), ProviderId(7), &new).is_err();
         assert!(refused(NewKey { key: Some("aa".into()), ..NewKey::default() }));

@@ -1,4 +1,4 @@
-//! The commands on published objects: publish, list, unpublish.
+//! The commands on published objects: [`publish`], [`objects`] (list) and [`unpublish`].
 
 use super::Error;
 use super::catalogue::{Files, Object, ObjectKey, Version, rename_durably, write_durably};
@@ -16,77 +16,77 @@ use swarmedge_core::limits;
 use swarmedge_core::wire::{Text, Wire as _};
 use swarmedge_ground::host::unix_ms;
 
-/// Bytes that are read and hashed at a time.
+/// Bytes read and hashed at a time.
 const READ_LEN: usize = 256 * 1024;
-/// A copy that was left behind by a crash is deleted once it is so old.
+/// Age at which a staged copy, left by a crash, is deleted.
 const STALE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What to publish.
+/// Arguments of the [`publish`] command.
 #[derive(Clone, Debug)]
 pub struct Publish {
-    /// The file.
+    /// The file to publish.
     pub file: PathBuf,
-    /// Who publishes.
+    /// The provider that publishes.
     pub provider: ProviderId,
-    /// Under which path, without a leading slash.
+    /// Path of the object, without a leading slash.
     pub path: String,
-    /// Who may have it; where it is not said, as before, and at first everybody.
+    /// Access to the object; `None` keeps it, and is public for a new object.
     pub access: Option<Access>,
-    /// What clients may do with it; where it is not said, as before, and at first the default.
+    /// Policy of the object; `None` keeps it, and is the default for a new object.
     pub policy: Option<Policy>,
 }
 
-/// A published object, as `publish` and `objects` tell it.
+/// A published object, as `publish` and `objects` print it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Published {
-    /// The provider.
+    /// Number of the provider.
     pub provider: u32,
-    /// The path.
+    /// Path of the object.
     pub path: String,
-    /// The current version.
+    /// Id of the current version.
     #[serde(serialize_with = "as_text")]
     pub version: VersionId,
-    /// Bytes.
+    /// Size of the version, bytes.
     pub size: u64,
-    /// Bytes of a piece.
+    /// Length of a piece, bytes.
     pub piece_len: u32,
-    /// Pieces.
+    /// Number of pieces of the version.
     pub pieces: u32,
-    /// SHA-256 of all its bytes.
+    /// SHA-256 of the whole content.
     #[serde(serialize_with = "as_text")]
     pub sha256: Digest,
     /// When this version became the current one, Unix milliseconds.
     pub published_ms: u64,
-    /// Older versions that are still served.
+    /// Number of older versions that are still served.
     pub older: usize,
-    /// Who may have it.
+    /// Whether downloading the object needs a token.
     pub access: super::policy::AccessText,
-    /// The policy.
+    /// The policy in force.
     pub policy: super::policy::PolicyText,
-    /// What `publish` did; for a listed object always [`Change::None`].
+    /// The change that `publish` made; [`Change::None`] for a listed object.
     pub change: Change,
 }
 
-/// What a publication changed.
+/// The change that a publication made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
-    /// A new object.
+    /// The object is new.
     New,
-    /// A new version of an object that was there.
+    /// An existing object got a new version.
     Version,
-    /// The same bytes as before (the policy may have changed).
+    /// The content is the same as before; the policy may have changed.
     None,
 }
 
-/// What `unpublish` took off.
+/// Result of the [`unpublish`] command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unpublished {
-    /// The provider.
+    /// Number of the provider.
     pub provider: u32,
-    /// The path.
+    /// Path of the object.
     pub path: String,
-    /// How many versions are no longer served.
+    /// Number of versions that are no longer served.
     pub versions: usize,
 }
 
@@ -94,7 +94,7 @@ fn as_text<T: ToString, S: serde::Serializer>(value: &T, s: S) -> Result<S::Ok, 
     s.serialize_str(&value.to_string())
 }
 
-/// Checks an object's path: what URLs can carry without being rewritten on the way.
+/// Checks an object's path: URLs must carry it without being rewritten.
 pub fn check_path(path: &str) -> Result<Text<{ limits::PATH_LEN_MAX }>, Error> {
     let bad = |why| Error::BadPath(path.to_owned(), why);
     if path.split('/').any(|s| matches!(s, "" | "." | "..")) {
@@ -103,7 +103,7 @@ pub fn check_path(path: &str) -> Result<Text<{ limits::PATH_LEN_MAX }>, Error> {
     Text::new(path).map_err(|_| bad("must have at most 1024 bytes and no control characters"))
 }
 
-/// Publishes a file: copies it, computes its piece roots, and makes it the object's current version, durably.
+/// Publishes a file: copies it, computes its piece roots, and makes it the object's current version durably.
 pub fn publish(objects: &Path, what: &Publish) -> Result<Published, Error> {
     let path = check_path(&what.path)?;
     let files = Files::new(objects);
@@ -136,7 +136,7 @@ pub fn publish(objects: &Path, what: &Publish) -> Result<Published, Error> {
     Ok(Published { change, ..describe(&key, object, id, version) })
 }
 
-/// Every published object.
+/// Lists every published object.
 pub fn objects(objects: &Path) -> Result<Vec<Published>, Error> {
     let catalogue = Files::new(objects).load()?;
     let all = catalogue.objects.iter().filter_map(|(key, object)| {
@@ -146,7 +146,7 @@ pub fn objects(objects: &Path) -> Result<Vec<Published>, Error> {
     Ok(all.collect())
 }
 
-/// Takes an object and all its versions off.
+/// Unpublishes an object with all its versions.
 pub fn unpublish(objects: &Path, provider: ProviderId, path: &str) -> Result<Unpublished, Error> {
     let files = Files::new(objects);
     files.create()?;
@@ -177,7 +177,7 @@ fn describe(key: &ObjectKey, object: &Object, id: VersionId, version: &Version) 
     }
 }
 
-/// A private, durable copy; deleted with this value unless it was renamed away.
+/// A durable copy in the staging directory, deleted on drop unless it was renamed away.
 struct Staged {
     path: PathBuf,
     len: u64,
@@ -206,7 +206,7 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // gone already where it was published
+        // a published copy was renamed away already
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -221,7 +221,7 @@ fn remove_stale(staging: &Path) {
     }
 }
 
-/// The piece roots and the SHA-256 of a file, on all processors.
+/// Computes the piece roots and the SHA-256 of a file, on all processors.
 fn hash(path: &Path, layout: Layout) -> std::io::Result<(Vec<Digest>, Digest)> {
     let roots = Mutex::new(vec![Digest([0; 32]); layout.pieces() as usize]);
     let next = AtomicU32::new(0);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_published_is_durable_listed_and_named_by_its_manifest() {
+    fn a_published_object_is_durable_listed_and_named_by_its_manifest() {
         let dir = tempfile::tempdir().expect("a directory");
         let at = dir.path().join("objects");
         let bytes: Vec<u8> = (0..200_000u32).map(|i| u8::try_from(i % 251).expect("below")).collect();
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_published_is_named() {
+    fn the_error_names_what_cannot_be_published() {
         let dir = tempfile::tempdir().expect("a directory");
         let what = put(dir.path(), b"x");
         for path in ["", "/a", "a/", "a//b", "../a", "a/./b", "a\nb"] {

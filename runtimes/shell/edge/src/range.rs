@@ -1,30 +1,30 @@
-//! Byte ranges of RFC 9110 §14, as arithmetic.
+//! Byte ranges of RFC 9110 §14: parsing and arithmetic.
 
 use std::ops::Range;
 
-/// Ranges that one request may ask for; a request for more is answered with the whole.
+/// Most ranges in one request; a request for more is answered with the whole representation.
 pub const RANGES_MAX: usize = 64;
 
-/// What a `Range` field selects of a representation.
+/// The bytes of a representation that a `Range` field selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// The field does not count: another unit, not well-formed, or abusive.
+    /// The field is ignored: another unit, malformed, or too many ranges.
     Whole,
-    /// These bytes, each range within the representation and not empty.
+    /// Non-empty ranges within the representation.
     Parts(Vec<Range<u64>>),
-    /// Well-formed, but nothing of it lies within the representation (416).
+    /// Well-formed, but no range overlaps the representation (416).
     Unsatisfiable,
 }
 
-/// One member of the field's list.
+/// One range of the field's list.
 enum Spec {
     FromTo(u64, u64),
     From(u64),
     Last(u64),
 }
 
-/// What the field's value selects of `size` bytes. Ranges that overlap or touch are answered as one; then they come in
-/// ascending order (§14.2 leaves both to the server).
+/// Returns the bytes that a field value selects of `size` bytes. If ranges overlap or touch, they are merged and sorted
+/// (§14.2 allows both).
 #[must_use]
 pub fn select(field: &str, size: u64) -> Selection {
     let Some(specs) = parse(field) else { return Selection::Whole };
@@ -60,7 +60,7 @@ fn spec(member: &str) -> Option<Spec> {
     }
 }
 
-/// Digits only; what is too large for 64 bits lies past the end of anything.
+/// Parses digits; a number too large for 64 bits becomes `u64::MAX`, past the end of any representation.
 fn number(digits: &str) -> Option<u64> {
     let ok = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     ok.then(|| digits.parse().unwrap_or(u64::MAX))
@@ -89,7 +89,7 @@ fn coalesce(parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
     if merged.len() == parts.len() { parts } else { merged }
 }
 
-/// The value of `Content-Range` for a part.
+/// Returns the `Content-Range` value of a part.
 #[must_use]
 pub fn content_range(part: &Range<u64>, size: u64) -> String {
     format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1))
@@ -117,16 +117,16 @@ mod tests {
             ("bytes=-99999", 100, one(0..100)),
             ("bytes=0-99999999999999999999999", 100, one(0..100)),
             ("bytes=-99999999999999999999999", 100, one(0..100)),
-            // nothing of it is there
+            // no byte within the representation
             ("bytes=100-", 100, Unsatisfiable),
             ("bytes=100-200", 100, Unsatisfiable),
             ("bytes=-0", 100, Unsatisfiable),
             ("bytes=0-", 0, Unsatisfiable),
             ("bytes=-1", 0, Unsatisfiable),
             ("bytes=99999999999999999999999-", 100, Unsatisfiable),
-            // some of it is
+            // one of two ranges within the representation
             ("bytes=100-200,3-4", 100, one(3..5)),
-            // not well-formed, so as if it were not there
+            // malformed: the field is ignored
             ("bytes=5-4", 100, Whole),
             ("bytes=", 100, Whole),
             ("bytes=,", 100, Whole),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_ranges_do_not_count() {
+    fn too_many_ranges_are_ignored() {
         let field = |n: usize| {
             format!("bytes={}", (0..n).map(|i| format!("{}-{}", i * 2, i * 2)).collect::<Vec<_>>().join(","))
         };

@@ -1,15 +1,15 @@
-//! The edge's HTTP interface: which request is answered how.
+//! The edge's HTTP interface: [`Routes`] matches each request's method and path and makes the answer.
 
-use super::access::Asked;
+use super::access::RequestParts;
 use super::catalogue::{Object, Version};
 use super::conditional::http_date;
 use super::config::EdgeConfig;
 use super::content::{Plan, Representation, Sending, attachment, body, media_type, plan, set};
-use super::door::Door;
+use super::door::EdgeHandle;
 use super::grants;
 use super::pace::Pacer;
 use super::possession;
-use super::shelf::Shelf;
+use super::shelf::PublishedFiles;
 use super::tally::Tally;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, DATE, HeaderName, WWW_AUTHENTICATE};
@@ -33,16 +33,16 @@ use swarmedge_ground::ops;
 use swarmedge_ground::rt::Rt;
 use swarmedge_ground::seals::Seals;
 
-/// Downloads whose own rate limit is remembered before those that ended are forgotten.
+/// Rate limiters of single downloads kept before those of ended downloads are dropped.
 const PACERS_KEPT: usize = 1024;
 
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Paths that are posted to.
+/// Paths that take POST requests only.
 const POSTED: [&str; 3] = [GRANTS_PATH, COMPLETED_PATH, PROOFS_PATH];
 
-/// A version never changes; what is not public stays with who was let in.
+/// Returns the `Cache-Control` of a version, which never changes; shared caches may not keep what is not public.
 const fn immutable(access: Access) -> &'static str {
     match access {
         Access::Public => "public, max-age=31536000, immutable",
@@ -50,31 +50,31 @@ const fn immutable(access: Access) -> &'static str {
     }
 }
 
-/// All that answering takes.
+/// State shared by all HTTP requests of an edge.
 pub struct Routes<R> {
-    /// The runtime.
+    /// Runtime for timers, tasks and blocking reads.
     pub rt: R,
-    /// The `[edge]` section.
+    /// The `[edge]` section of the configuration.
     pub cfg: Rc<EdgeConfig>,
-    /// What is published.
-    pub shelf: Shelf<R>,
-    /// The way to the machine.
-    pub door: Door,
-    /// Opens grants.
+    /// The published objects and the providers' keys.
+    pub published: PublishedFiles<R>,
+    /// Handle to the edge machine.
+    pub machine: EdgeHandle,
+    /// Keys that unseal grants.
     pub seals: Seals,
-    /// Whose grants count.
+    /// The operator's root key, which grants are checked against.
     pub trust: Trust,
-    /// The limit for all clients together.
+    /// Rate limiter of all clients together.
     pub pacer: Rc<RefCell<Pacer>>,
-    /// Limits of single downloads, by policy.
+    /// Rate limiters of single downloads, as their policies demand.
     pub pacers: RefCell<BTreeMap<DownloadId, Weak<RefCell<Pacer>>>>,
-    /// What `/healthz` says.
+    /// Conditions that `/healthz` reports.
     pub health: Health,
-    /// Lines about published files that cannot be read.
-    pub unread: Rc<LogLimiter>,
+    /// Limits the log lines about unreadable published files.
+    pub read_errors: Rc<LogLimiter>,
 }
 
-/// Errors are answers too.
+/// An HTTP answer, or the problem document to send in its place.
 pub(super) type Answer = Result<Response<Body>, Box<Problem>>;
 
 pub(super) fn problem(status: StatusCode, name: &str, detail: impl Into<String>) -> Box<Problem> {
@@ -122,7 +122,7 @@ impl<R: Rt> Routes<R> {
         let mut response = self.get(&request, path, from).await?;
         if head_only {
             let (head, body) = response.into_parts();
-            // the length that GET would have
+            // a HEAD answer has the length that GET would have
             let len = body.len();
             response = Response::from_parts(head, Body::empty());
             if len > 0 {
@@ -134,11 +134,11 @@ impl<R: Rt> Routes<R> {
 
     async fn get(&self, request: &Request<Incoming>, path: &str, from: IpAddr) -> Answer {
         let head_only = request.method() == Method::HEAD;
-        let asked = Asked { fields: request.headers(), query: request.uri().query(), from };
+        let asked = RequestParts { fields: request.headers(), query: request.uri().query(), from };
         match path {
             "/v1/bootstrap" => Ok(json(&self.bootstrap())),
             WITHDRAWN_PATH => {
-                let catalogue = self.shelf.catalogue().await;
+                let catalogue = self.published.catalogue().await;
                 let versions = catalogue.withdrawn_since(unix_ms()).map(|v| v.to_string()).collect();
                 Ok(json(&Withdrawn { versions }))
             }
@@ -170,23 +170,23 @@ impl<R: Rt> Routes<R> {
         }
     }
 
-    async fn manifest(&self, version: &str, asked: &Asked<'_>) -> Answer {
+    async fn manifest(&self, version: &str, asked: &RequestParts<'_>) -> Answer {
         let id = parse_version(version)?;
-        let catalogue = self.shelf.catalogue().await;
+        let catalogue = self.published.catalogue().await;
         let (object, version) = catalogue.version(id).ok_or_else(unknown_version)?;
         self.admit(asked, (&version.key, object, id)).await?;
         check_expiry(object)?;
-        let file = self.shelf.files().manifest(id);
-        let bytes = self.published(id, file, |file| std::fs::read(file)).await?;
+        let file = self.published.files().manifest(id);
+        let bytes = self.read_published(id, file, |file| std::fs::read(file)).await?;
         let mut response = Response::new(Body::full(bytes));
         set(&mut response, CONTENT_TYPE, "application/vnd.swarmedge.manifest");
         set(&mut response, CACHE_CONTROL, immutable(object.access));
         Ok(response)
     }
 
-    async fn version(&self, version: &str, asked: &Asked<'_>, head_only: bool) -> Answer {
+    async fn version(&self, version: &str, asked: &RequestParts<'_>, head_only: bool) -> Answer {
         let id = parse_version(version)?;
-        let catalogue = self.shelf.catalogue().await;
+        let catalogue = self.published.catalogue().await;
         let (object, version) = catalogue.version(id).ok_or_else(unknown_version)?;
         let grant = self.admit(asked, (&version.key, object, id)).await?;
         let caching = immutable(object.access).to_owned();
@@ -194,12 +194,12 @@ impl<R: Rt> Routes<R> {
         self.content(id, object, version, extra, grant, asked.fields, head_only).await
     }
 
-    async fn object(&self, path: &str, asked: &Asked<'_>, head_only: bool) -> Answer {
+    async fn object(&self, path: &str, asked: &RequestParts<'_>, head_only: bool) -> Answer {
         let not_found = || problem(StatusCode::NOT_FOUND, "not-found", "no such object");
         let (provider, path) = path.trim_start_matches('/').split_once('/').ok_or_else(not_found)?;
         let provider = provider.parse().map(ProviderId).map_err(|_| not_found())?;
         let path = percent_encoding::percent_decode_str(path).decode_utf8().map_err(|_| not_found())?;
-        let catalogue = self.shelf.catalogue().await;
+        let catalogue = self.published.catalogue().await;
         let key = (provider, path.into_owned());
         let (object, id, version) = catalogue.current(&key).ok_or_else(not_found)?;
         let grant = self.admit(asked, (&key, object, id)).await?;
@@ -236,19 +236,19 @@ impl<R: Rt> Routes<R> {
             Plan::Done(response) => return Ok(response),
             Plan::Send(response, parts) => (response, parts),
         };
-        let file = self.published(id, self.shelf.files().content(id), |path| File::open(path)).await?;
+        let file = self.read_published(id, self.published.files().content(id), |path| File::open(path)).await?;
         let mut pacers = vec![self.pacer.clone()];
         pacers.extend(self.policy_pacer(grant.as_deref(), object.policy.edge_rate_max));
         let meter = Box::new(Tally::new(self, grant, id, version.key.0).await?);
-        let (lines, path) = (Rc::clone(&self.unread), self.shelf.files().content(id));
-        let unread = Box::new(move |error: &io::Error| unread(&lines, &path, error));
-        let sending = Sending { rt: self.rt.clone(), pacers, meter, unread };
+        let (lines, path) = (Rc::clone(&self.read_errors), self.published.files().content(id));
+        let on_read_error = Box::new(move |error: &io::Error| log_read_error(&lines, &path, error));
+        let sending = Sending { rt: self.rt.clone(), pacers, meter, on_read_error };
         Ok(response.map(|_| body(file, parts, sending)))
     }
 
-    /// Reads or opens a version's file. One that has been taken off meanwhile is not there; whatever else fails is for
-    /// the operator to mend, and the client to try again.
-    async fn published<T: Send + 'static>(
+    /// Reads or opens a version's file. The answer is 404 if the version was unpublished meanwhile, and 503 after any
+    /// other failure, which the operator must repair.
+    async fn read_published<T: Send + 'static>(
         &self,
         id: VersionId,
         path: PathBuf,
@@ -259,14 +259,14 @@ impl<R: Rt> Routes<R> {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        if error.kind() == io::ErrorKind::NotFound && self.shelf.catalogue().await.version(id).is_none() {
+        if error.kind() == io::ErrorKind::NotFound && self.published.catalogue().await.version(id).is_none() {
             return Err(unknown_version());
         }
-        unread(&self.unread, &path, &error);
+        log_read_error(&self.read_errors, &path, &error);
         Err(problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the content cannot be read now"))
     }
 
-    /// The limit of one download, shared by its connections; of one answer where there is no download.
+    /// Returns the rate limiter of the grant's download, shared by its requests; without a grant, a new one.
     fn policy_pacer(&self, grant: Option<&Grant>, rate: u64) -> Option<Rc<RefCell<Pacer>>> {
         if rate == 0 {
             return None;
@@ -290,7 +290,7 @@ fn parse_version(text: &str) -> Result<VersionId, Box<Problem>> {
     text.parse().map_err(|_| problem(StatusCode::NOT_FOUND, "not-found", "not a version id"))
 }
 
-fn unread(lines: &LogLimiter, path: &Path, error: &io::Error) {
+fn log_read_error(lines: &LogLimiter, path: &Path, error: &io::Error) {
     lines.say(|left_out| tracing::error!(left_out, "{}", file_trouble("read", path, error)));
 }
 
@@ -313,7 +313,7 @@ pub(super) fn json<T: serde::Serialize>(value: &T) -> Response<Body> {
     response
 }
 
-/// Drawn anew for each answer, so that no content can contain it on purpose.
+/// Draws a random boundary for each answer, so that content cannot contain it on purpose.
 fn boundary() -> String {
     let mut bytes = [0; 16];
     // without randomness two answers share a boundary, which is allowed

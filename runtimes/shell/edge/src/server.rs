@@ -1,12 +1,12 @@
-//! An edge as a server: opens files, keys and sockets, serves, and stops without losing a count.
+//! Starts and stops an edge server: opens files, keys and sockets, serves, and hands over its byte counts at the end.
 
 use super::catalogue::Files;
 use super::config::EdgeConfig;
-use super::door::Door;
+use super::door::EdgeHandle;
 use super::pace::Pacer;
 use super::port::{EdgePort, from_ledger};
 use super::routes::Routes;
-use super::shelf::Shelf;
+use super::shelf::PublishedFiles;
 use futures_lite::future::or;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -32,15 +32,15 @@ use swarmedge_ground::seals::Seals;
 use swarmedge_ground::spool::{self, Spool};
 use swarmedge_ground::tls::{client_config, server_config};
 
-/// The machine has this long to hand over after the last answer; what is left stays in the spool.
+/// Time for the machine to send its records to the ledger after the last answer; the rest stays in the spool.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Opens an edge. It runs until `stop` is set and running answers are done or have had their time.
+/// Opens an edge. The server runs until `stop` is set and running answers have ended or `drain_ms` is over.
 pub fn open<R: Rt>(rt: &R, cfg: &EdgeConfig, stop: &Signal, health: &Health) -> Result<Server, Error> {
     open_on(rt, cfg, stop, health, Arc::default())
 }
 
-/// The same on a spool that refuses every write while `refuses` is set, as a full disk does.
+/// Opens an edge whose spool refuses every write while `refuses` is set, as a full disk would.
 pub fn open_on<R: Rt>(
     rt: &R,
     cfg: &EdgeConfig,
@@ -52,7 +52,7 @@ pub fn open_on<R: Rt>(
     let (key, cert) = identity(cfg, &trust)?;
     let files = Files::new(&cfg.objects);
     files.create()?;
-    let shelf = Shelf::open(rt.clone(), files.clone(), health)?;
+    let published = PublishedFiles::open(rt.clone(), files.clone(), health)?;
     let (spool, (records, counts)) = Spool::open_remembered(&cfg.spool, "edge")?;
     let tls = server_config(&read(&cfg.tls_cert)?, &read(&cfg.tls_key)?, false)
         .map_err(|e| Error::usage(format!("{} and {}: {e}", cfg.tls_cert.display(), cfg.tls_key.display())))?;
@@ -66,13 +66,13 @@ pub fn open_on<R: Rt>(
 
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let (spool, writing) = spool::write(rt.clone(), spool, health, "edge's spool", |req, ok| Input::Saved { req, ok });
-    let door = Door::new(inbox.clone());
+    let machine = EdgeHandle::new(inbox.clone());
     let port = EdgePort {
         rt: rt.clone(),
         key,
         cert: cert.clone(),
         seals: seals.clone(),
-        door: door.clone(),
+        machine: machine.clone(),
         files: files.clone(),
         spool,
         ledger: cfg.ledger.clone(),
@@ -91,14 +91,14 @@ pub fn open_on<R: Rt>(
     let routes = Rc::new(Routes {
         rt: rt.clone(),
         cfg: Rc::new(cfg.clone()),
-        shelf,
-        door,
+        published,
+        machine,
         seals: seals.clone(),
         trust,
         pacer: Rc::new(RefCell::new(Pacer::new(cfg.rate_limit))),
         pacers: RefCell::default(),
         health: health.clone(),
-        unread: Rc::default(),
+        read_errors: Rc::default(),
     });
     let limits = Limits {
         connections_max: cfg.connections_max,
@@ -119,12 +119,12 @@ pub fn open_on<R: Rt>(
             }
         };
         rt.spawn(machine);
-        // the machine's first inputs: what time it is, what it knew
+        // the machine's first inputs: the time, and what the spool held
         let _ = inbox.send(Input::WallClock { unix_ms: unix_ms() }).await;
         let _ = inbox.send(Input::Restored { records, counts }).await;
         rt.spawn(send_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
         http::serve(rt.clone(), listener, tls, limits, routes, stop).await;
-        tracing::info!("edge hands over its records");
+        tracing::info!("edge sends its last records to the ledger");
         let _ = inbox.send(Input::Shutdown).await;
         or(over.wait(), rt.sleep_until(rt.now() + HAND_OVER_WITHIN)).await;
         tracing::info!("edge has stopped");
@@ -138,7 +138,7 @@ fn trust(cfg: &EdgeConfig) -> Result<Trust, Error> {
     Ok(Trust { root, verify })
 }
 
-/// The signing key and its certificate, which must fit and be valid now.
+/// Loads the signing key and its certificate; fails unless they match and the certificate is valid now.
 fn identity(cfg: &EdgeConfig, trust: &Trust) -> Result<(Key, ServerCert), Error> {
     let key = Key::load(&cfg.signing_key)?;
     let cert = load_cert(&cfg.certificate)?;

@@ -1,4 +1,6 @@
-//! Files that a running edge reads again when they have changed: the catalogue, and the providers' keys.
+//! The files that a running edge reads again after they change: the catalogue and the providers' keys.
+//!
+//! `PublishedFiles` gives both; `Watched` keeps one file's last valid value.
 
 use super::Error;
 use super::catalogue::{Catalogue, Files};
@@ -11,16 +13,16 @@ use swarmedge_ground::files::Stamp;
 use swarmedge_ground::health::{Condition, Health};
 use swarmedge_ground::rt::Rt;
 
-/// The published objects and who may sign for them; clones share one view.
+/// The published objects and the providers' token keys; clones share one state.
 #[derive(Clone, Debug)]
-pub struct Shelf<R> {
+pub struct PublishedFiles<R> {
     files: Files,
     catalogue: Watched<R, Catalogue>,
     keys: Watched<R, ProviderKeys>,
 }
 
-impl<R: Rt> Shelf<R> {
-    /// Reads everything for the first time.
+impl<R: Rt> PublishedFiles<R> {
+    /// Reads both files for the first time; an unreadable file is an error.
     pub fn open(rt: R, files: Files, health: &Health) -> Result<Self, Error> {
         let part = |name| Condition::new(health, name);
         let catalogue =
@@ -30,24 +32,24 @@ impl<R: Rt> Shelf<R> {
         Ok(Self { files, catalogue, keys })
     }
 
-    /// Where things are.
+    /// Returns the paths below the objects directory.
     #[must_use]
     pub const fn files(&self) -> &Files {
         &self.files
     }
 
-    /// The catalogue, no older than this call: whoever publishes and then asks gets what was published.
+    /// Returns the catalogue, no older than this call, so that a request after a `publish` sees the new version.
     pub async fn catalogue(&self) -> Arc<Catalogue> {
         self.catalogue.get().await
     }
 
-    /// The providers' keys, no older than this call.
+    /// Returns the providers' keys, no older than this call.
     pub async fn provider_keys(&self) -> Arc<ProviderKeys> {
         self.keys.get().await
     }
 }
 
-/// One file's value. A file that cannot be read leaves the last value in force.
+/// The value of one file. While the file cannot be read, the last value stays in force and `/healthz` names the error.
 #[derive(Debug)]
 struct Watched<R, T> {
     rt: R,
@@ -87,7 +89,7 @@ impl<R: Rt, T: Send + Sync + 'static> Watched<R, T> {
     async fn get(&self) -> Arc<T> {
         let known = self.view.borrow().stamp;
         let (files, path, load) = (self.files.clone(), self.path, self.load);
-        // every caller looks for itself: another's look may have been before this call
+        // each call checks the file itself: a check that another call began may be older than this call
         let fresh = self.rt.blocking(move || {
             let stamp = Stamp::of(&path(&files));
             (stamp != known).then(|| (stamp, load(&files)))

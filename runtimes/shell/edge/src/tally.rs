@@ -1,7 +1,8 @@
-//! What an answer tells the machine of the bytes that leave: that they are about to, and that they have.
+//! Reports the bytes of one HTTP answer to the edge machine: asks for a reservation before bytes leave, and reports
+//! sent bytes after.
 
 use super::content::Meter;
-use super::door::{Door, Leave};
+use super::door::{EdgeHandle, ServeDecision};
 use super::routes::{Routes, problem};
 use hyper::StatusCode;
 use std::cell::Cell;
@@ -18,67 +19,68 @@ use swarmedge_core::wire::records::Grant;
 use swarmedge_ground::http::Problem;
 use swarmedge_ground::rt::Rt;
 
-/// Sent bytes are told to the machine in steps of at most this.
-const TELL_EVERY: u64 = 4 * 1024 * 1024;
-/// An answer asks for so many bytes at a time.
-const ASK_FOR: u64 = RESERVE_FIRST;
+/// Sent bytes are reported to the machine after at most this many.
+const REPORT_EVERY: u64 = 4 * 1024 * 1024;
+/// Bytes of one reservation, unless more are needed at once.
+const RESERVE_BYTES: u64 = RESERVE_FIRST;
 
-/// See the module.
+/// Counts the bytes of one HTTP answer; on drop it reports the rest and returns the unused reservation.
 pub(super) struct Tally<R: Rt> {
     rt: R,
-    door: Door,
+    machine: EdgeHandle,
     grant: Option<Box<Grant>>,
     version: VersionId,
     provider: ProviderId,
-    /// Sent and not told yet.
+    /// Bytes sent and not reported yet.
     sent: Range<u64>,
-    /// How those are told.
+    /// Whether the bytes in `sent` are counted; otherwise they are given away.
     counted: bool,
-    room: Rc<Cell<Room>>,
+    reserved: Rc<Cell<Reserved>>,
 }
 
-/// What may be sent.
+/// The part of the reservation that is not used yet.
 #[derive(Clone, Copy, Debug)]
-struct Room {
+struct Reserved {
     bytes: u64,
-    /// Otherwise they are given away.
+    /// Whether these bytes are counted; otherwise they are given away.
     counted: bool,
 }
 
 impl<R: Rt> Tally<R> {
-    /// Of an answer, which waits here until its first bytes may be sent. Those that may not are refused.
+    /// Makes the tally of an answer and waits for its first reservation; a withheld one is the problem `uncounted`
+    /// (409).
     pub(super) async fn new(
         routes: &Routes<R>,
         grant: Option<Box<Grant>>,
         version: VersionId,
         provider: ProviderId,
     ) -> Result<Self, Box<Problem>> {
-        let room = Rc::new(Cell::new(Room { bytes: 0, counted: true }));
-        let (rt, door) = (routes.rt.clone(), routes.door.clone());
-        let tally = Self { rt, door, grant, version, provider, sent: 0..0, counted: true, room };
-        if let Some(more) = tally.more(0) {
+        let reserved = Rc::new(Cell::new(Reserved { bytes: 0, counted: true }));
+        let (rt, machine) = (routes.rt.clone(), routes.machine.clone());
+        let tally = Self { rt, machine, grant, version, provider, sent: 0..0, counted: true, reserved };
+        if let Some(reserve) = tally.reserve(0) {
             let detail = "this edge cannot count the download now: ask for one without peers in its place";
-            more.await.map_err(|_| problem(StatusCode::CONFLICT, "uncounted", detail))?;
+            reserve.await.map_err(|_| problem(StatusCode::CONFLICT, "uncounted", detail))?;
         }
         Ok(tally)
     }
 
-    /// Asks for room, if this takes a grant.
-    fn more(&self, bytes: u64) -> Option<impl Future<Output = io::Result<()>> + 'static> {
+    /// Asks for a reservation; `None` for an answer without a grant, which needs none.
+    fn reserve(&self, bytes: u64) -> Option<impl Future<Output = io::Result<()>> + 'static> {
         let grant = self.grant.clone()?;
-        let (door, room, more) = (self.door.clone(), self.room.clone(), bytes.max(ASK_FOR));
+        let (machine, reserved, reserve) = (self.machine.clone(), self.reserved.clone(), bytes.max(RESERVE_BYTES));
         let served = ServedGrant::of(&grant);
         Some(async move {
-            let leave = door.serve(grant, more).await;
-            let left = room.get();
-            match (leave, left.counted) {
-                (Leave::Withheld, _) => return Err(io::Error::other("the download cannot be counted")),
-                (Leave::Counted, true) => room.set(Room { bytes: left.bytes + more, counted: true }),
-                (Leave::Counted, false) => room.set(Room { bytes: more, counted: true }),
-                (Leave::Given, counted) => {
-                    room.set(Room { bytes: more, counted: false });
+            let decision = machine.serve(grant, reserve).await;
+            let left = reserved.get();
+            match (decision, left.counted) {
+                (ServeDecision::Withheld, _) => return Err(io::Error::other("the download cannot be counted")),
+                (ServeDecision::Counted, true) => reserved.set(Reserved { bytes: left.bytes + reserve, counted: true }),
+                (ServeDecision::Counted, false) => reserved.set(Reserved { bytes: reserve, counted: true }),
+                (ServeDecision::GivenAway, counted) => {
+                    reserved.set(Reserved { bytes: reserve, counted: false });
                     if counted && left.bytes > 0 {
-                        let _ = door.inbox().send(Input::BytesNotSent { grant: served, bytes: left.bytes }).await;
+                        let _ = machine.inbox().send(Input::BytesNotSent { grant: served, bytes: left.bytes }).await;
                     }
                 }
             }
@@ -86,7 +88,7 @@ impl<R: Rt> Tally<R> {
         })
     }
 
-    fn tell(&mut self) {
+    fn report(&mut self) {
         if self.sent.is_empty() {
             return;
         }
@@ -98,9 +100,10 @@ impl<R: Rt> Tally<R> {
         });
     }
 
-    /// Waits beside the answer, so that an overloaded machine loses no count.
+    /// Sends an input from a task of its own, so that an overloaded machine neither delays the answer nor loses a
+    /// count.
     fn send(&self, input: Input) {
-        let inbox = self.door.inbox().clone();
+        let inbox = self.machine.inbox().clone();
         self.rt.spawn(async move {
             let _ = inbox.send(input).await;
         });
@@ -109,33 +112,33 @@ impl<R: Rt> Tally<R> {
 
 impl<R: Rt> Meter for Tally<R> {
     fn next(&mut self, bytes: u64) -> Option<Pin<Box<dyn Future<Output = io::Result<()>>>>> {
-        if self.room.get().bytes >= bytes {
+        if self.reserved.get().bytes >= bytes {
             return None;
         }
-        Some(Box::pin(self.more(bytes)?))
+        Some(Box::pin(self.reserve(bytes)?))
     }
 
     fn sent(&mut self, range: Range<u64>) {
-        let room = self.room.get();
-        self.room.set(Room { bytes: room.bytes.saturating_sub(range.end - range.start), ..room });
-        if range.start == self.sent.end && !self.sent.is_empty() && self.counted == room.counted {
+        let reserved = self.reserved.get();
+        self.reserved.set(Reserved { bytes: reserved.bytes.saturating_sub(range.end - range.start), ..reserved });
+        if range.start == self.sent.end && !self.sent.is_empty() && self.counted == reserved.counted {
             self.sent.end = range.end;
         } else {
-            self.tell();
-            (self.sent, self.counted) = (range, room.counted);
+            self.report();
+            (self.sent, self.counted) = (range, reserved.counted);
         }
-        if self.sent.end - self.sent.start >= TELL_EVERY {
-            self.tell();
+        if self.sent.end - self.sent.start >= REPORT_EVERY {
+            self.report();
         }
     }
 }
 
 impl<R: Rt> Drop for Tally<R> {
     fn drop(&mut self) {
-        self.tell();
-        let room = self.room.get();
-        if let Some(grant) = self.grant.as_deref().filter(|_| room.counted && room.bytes > 0) {
-            self.send(Input::BytesNotSent { grant: ServedGrant::of(grant), bytes: room.bytes });
+        self.report();
+        let reserved = self.reserved.get();
+        if let Some(grant) = self.grant.as_deref().filter(|_| reserved.counted && reserved.bytes > 0) {
+            self.send(Input::BytesNotSent { grant: ServedGrant::of(grant), bytes: reserved.bytes });
         }
     }
 }

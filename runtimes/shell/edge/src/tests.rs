@@ -30,7 +30,7 @@ use swarmedge_smol::Smol as TestRt;
 mod access;
 mod possession;
 
-/// A running edge and what it published.
+/// A running edge and its published objects.
 pub(crate) struct Lab {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) addr: SocketAddr,
@@ -40,7 +40,7 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// An edge with every key it needs, none of which anybody else knows.
+    /// Starts an edge with fresh keys; `change` edits its configuration first.
     pub(crate) fn start(change: impl FnOnce(&mut EdgeConfig)) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let at = |name: &str| dir.path().join(name);
@@ -103,7 +103,7 @@ impl Lab {
         format!("{}{path}", self.cfg.url)
     }
 
-    /// Runs curl; none if there is none here. What it got: status, head, body.
+    /// Runs curl; returns status, head and body, or `None` where curl is not installed.
     fn curl(&self, path: &str, args: &[&str]) -> Option<(u16, String, Vec<u8>)> {
         let (head, body) = (self.dir.path().join("head"), self.dir.path().join("body"));
         let _ = std::fs::remove_file(&body);
@@ -118,14 +118,14 @@ impl Lab {
         Some((status, head, std::fs::read(body).unwrap_or_default()))
     }
 
-    /// A raw TCP connection to the edge.
+    /// Opens a raw TCP connection to the edge.
     fn tcp(&self) -> TcpStream {
         TcpStream::connect(self.addr).expect("connected")
     }
 }
 
 impl Lab {
-    /// Stops the edge and waits for its end.
+    /// Stops the edge and waits until it has ended.
     fn stop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -141,7 +141,7 @@ impl Drop for Lab {
     }
 }
 
-/// Loud, and a failure where everything must run.
+/// Prints that a test is skipped; fails where every test must run.
 fn skip<T>(what: &str) -> Option<T> {
     assert!(std::env::var_os("SWARMEDGE_REQUIRE_ALL").is_none(), "{what} is not installed");
     eprintln!("SKIPPED: {what} is not installed");
@@ -222,7 +222,7 @@ fn curl_gets_the_whole_a_range_and_several_ranges() {
 }
 
 #[test]
-fn conditions_are_heeded_and_head_is_get_without_a_body() {
+fn conditional_requests_work_and_head_is_get_without_a_body() {
     let lab = Lab::start(|_| {});
     let old = lab.publish("a.txt", b"the old text", Policy::default());
     let new = lab.publish("a.txt", b"the new, longer text", Policy::default());
@@ -283,7 +283,7 @@ fn errors_are_problem_documents_with_the_right_status() {
     }
 }
 
-/// A file that is there and cannot be read is no reason to give an object up.
+/// An unreadable content file must not make clients give the object up: 503, not 404.
 #[test]
 fn an_unreadable_published_file_is_503_and_a_withdrawn_one_404() {
     let lab = Lab::start(|_| {});
@@ -298,7 +298,7 @@ fn an_unreadable_published_file_is_503_and_a_withdrawn_one_404() {
         std::fs::rename(file, file.with_extension("away")).expect("moved");
     }
     is(503);
-    // what cannot be read as a file
+    // a directory in place of the file cannot be read
     for file in &published {
         std::os::unix::fs::symlink(file, file).expect("a loop");
     }
@@ -311,7 +311,7 @@ fn an_unreadable_published_file_is_503_and_a_withdrawn_one_404() {
     is(404);
 }
 
-/// A catalogue that cannot be read leaves its last state in force, and /healthz says so until it can.
+/// While the catalogue cannot be read, its last state stays in force and /healthz names it.
 #[test]
 fn health_names_a_catalogue_that_cannot_be_read() {
     let lab = Lab::start(|_| {});
@@ -345,8 +345,8 @@ fn ask(lab: &Lab, signer: &Key, request: &GrantRequest, more: &[&str]) -> Option
 }
 
 #[test]
-fn grants_are_for_who_signs_and_what_they_cover_is_counted_durably() {
-    // nobody listens there: records stay in the spool
+fn a_grant_belongs_to_its_signer_and_its_bytes_are_counted_durably() {
+    // nothing listens at the ledger's address: records stay in the spool
     let mut lab = Lab::start(|cfg| cfg.ledger = Some("127.0.0.1:1".into()));
     let version = lab.publish("a", &bytes(100_000), Policy::default());
     let other = lab.publish("b", b"other", Policy::default());
@@ -397,7 +397,7 @@ fn grants_are_for_who_signs_and_what_they_cover_is_counted_durably() {
 }
 
 #[test]
-fn garbage_and_half_open_connections_disturb_nobody() {
+fn garbage_and_half_open_connections_do_not_disturb_other_clients() {
     let lab = Lab::start(|_| {});
     let all = bytes(500_000);
     lab.publish("a", &all, Policy::default());
@@ -406,7 +406,7 @@ fn garbage_and_half_open_connections_disturb_nobody() {
         let mut tcp = lab.tcp();
         tcp.set_read_timeout(Some(Duration::from_secs(1120))).expect("set");
         let _ = tcp.write_all(&bytes(1000 + n * 100)[..]);
-        // the edge hangs up, perhaps after an alert
+        // the edge closes the connection, perhaps after a TLS alert
         let _ = tcp.read_to_end(&mut Vec::new());
     }
     let mut plain = lab.tcp();
@@ -444,7 +444,7 @@ fn the_edges_rate_limit_holds_for_all_clients_together() {
 }
 
 #[test]
-fn what_an_edge_cannot_start_with_is_named() {
+fn the_error_names_the_file_an_edge_cannot_start_with() {
     let fails = |change: fn(&mut EdgeConfig)| {
         let lab = Lab::start(|_| {});
         let mut cfg = EdgeConfig { spool: lab.dir.path().join("other.redb"), ..lab.cfg.clone() };

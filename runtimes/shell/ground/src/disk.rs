@@ -117,6 +117,7 @@ pub trait Disk: Debug + Send + Sync + 'static {
 }
 
 /// An open file. Each operation names its offset, so that threads can share the file.
+#[allow(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
 pub trait DiskFile: Debug + Send + Sync + 'static {
     /// Fills `buffer` with the bytes from `offset`; fails at a shorter file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;

@@ -1,4 +1,4 @@
-//! The edge's HTTP interface as its clients and its server share it: field names, JSON bodies, what is signed.
+//! The edge's HTTP interface, shared by server and clients: header fields, JSON bodies, and the message that is signed.
 
 use crate::policy::PolicyText;
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
@@ -10,46 +10,46 @@ use swarmedge_core::ids::Signature;
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::SealedGrant;
 
-/// Field of a content or manifest request: the sealed grant, base64url.
+/// Header field of a content or manifest request with the sealed grant, base64url.
 pub const GRANT: &str = "swarmedge-grant";
-/// Field of a grant request: the client key's signature over [`signed_message`], base64url.
+/// Header field of a grant request: the client key's signature over [`signed_message`], base64url.
 pub const SIGNATURE: &str = "swarmedge-signature";
-/// Field of a renewal: K_d's signature over the same message, base64url.
+/// Header field of a renewal: the signature of K_d (the download's key) over [`signed_message`], base64url.
 pub const RENEWAL_SIGNATURE: &str = "swarmedge-renewal-signature";
 /// Path of grant requests.
 pub const GRANTS_PATH: &str = "/v1/grants";
-/// Path on which a client tells that a download is complete.
+/// Path on which a client reports a completed download.
 pub const COMPLETED_PATH: &str = "/v1/completed";
-/// Path on which it proves that it holds what it was asked for.
+/// Path on which a client answers a possession challenge.
 pub const PROOFS_PATH: &str = "/v1/proofs";
-/// Path of the list of what was withdrawn.
+/// Path of the list of withdrawn versions.
 pub const WITHDRAWN_PATH: &str = "/v1/withdrawn";
-/// Bytes of a grant request.
+/// Most bytes of a grant request's body.
 pub const GRANT_REQUEST_MAX: usize = 16 * 1024;
 
-/// Answer to `GET /v1/bootstrap`.
+/// Answer to `GET /v1/bootstrap`: the servers of this deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bootstrap {
-    /// The edge's name.
+    /// Name of the edge, as configured.
     pub name: String,
-    /// Its clock, Unix milliseconds.
+    /// The edge's clock, Unix milliseconds.
     pub now_ms: u64,
-    /// Its region.
+    /// The edge's region, as configured.
     pub region: String,
-    /// The lowest client version that may work with this deployment.
+    /// Lowest client version that may use this deployment.
     pub client_version_min: String,
-    /// CNs, nearest first.
+    /// CNs of the deployment, nearest first.
     pub cns: Vec<CnAddr>,
-    /// Edges as `https://host:port`, the one that answers first.
+    /// Edges as `https://host:port`; the answering edge comes first.
     pub edges: Vec<String>,
-    /// STUN servers, `host:port`.
+    /// STUN servers of the deployment, `host:port`.
     pub stun: Vec<String>,
 }
 
-/// Answer to `GET /v1/withdrawn`: what was unpublished of late, and may be shared no more.
+/// Answer to `GET /v1/withdrawn`: recently unpublished versions, which must not be shared any more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Withdrawn {
-    /// Version ids, hexadecimal.
+    /// Ids of the withdrawn versions, hexadecimal.
     pub versions: Vec<String>,
 }
 
@@ -57,14 +57,14 @@ pub struct Withdrawn {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CompletedRequest {
-    /// The version, hexadecimal.
+    /// Id of the version, hexadecimal.
     pub version: String,
 }
 
-/// Answer to `POST /v1/completed`.
+/// Answer to `POST /v1/completed`, perhaps with a challenge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompletedReply {
-    /// What is to be proven, if anything.
+    /// The possession challenge to answer; `None` if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<ChallengeText>,
 }
@@ -73,9 +73,9 @@ pub struct CompletedReply {
 /// of the parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChallengeText {
-    /// 16 bytes, hexadecimal.
+    /// Nonce of the challenge: 16 bytes, hexadecimal.
     pub nonce: String,
-    /// Parts of the version, of 64 KiB each but the last, by number from 0.
+    /// Numbers of the 64 KiB parts of the version to hash, from 0; the last part may be shorter.
     pub parts: Vec<u64>,
 }
 
@@ -86,7 +86,7 @@ impl From<&Challenge> for ChallengeText {
 }
 
 impl ChallengeText {
-    /// The challenge, if it is one.
+    /// Parses the challenge; `None` if the nonce is malformed.
     #[must_use]
     pub fn read(self) -> Option<Challenge> {
         let nonce = HEXLOWER.decode(self.nonce.as_bytes()).ok()?.try_into().ok()?;
@@ -98,19 +98,19 @@ impl ChallengeText {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProofRequest {
-    /// The version, hexadecimal.
+    /// Id of the version, hexadecimal.
     pub version: String,
-    /// The proof, hexadecimal.
+    /// The SHA-256 proof, hexadecimal.
     pub proof: String,
 }
 
-/// A provider's token on its way. Its debug form is empty, so that it gets into no log.
+/// A provider's token in a request. The debug form hides the text, so that no log shows a token.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Token(pub String);
 
 impl Token {
-    /// Its text.
+    /// Returns the token's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -127,30 +127,30 @@ impl fmt::Debug for Token {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GrantRequest {
-    /// The object's provider.
+    /// Provider of the object.
     pub provider: u32,
-    /// The object's path.
+    /// Path of the object.
     pub path: String,
-    /// The version that must not have changed.
+    /// The version wanted; the request fails if the object has another one now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Who asks.
+    /// GUID of the client that asks.
     pub guid: String,
-    /// The client's public key, whose signature the request bears.
+    /// The client's public key, which signed the request.
     pub key: String,
-    /// K_d, the public key of the new download.
+    /// K_d: public key of the new download.
     pub download_key: String,
-    /// The client's idea of the edge's clock, Unix milliseconds.
+    /// The edge's time as the client estimates it, Unix milliseconds.
     pub time_ms: u64,
-    /// 16 bytes that are never used again.
+    /// Random nonce of 16 bytes, used once.
     pub nonce: String,
-    /// The provider's token; a renewal needs none.
+    /// The provider's token, where the object needs one; a renewal needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
-    /// The sealed grant that is to be renewed, base64url.
+    /// The sealed grant to renew, base64url; absent in a first request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew: Option<String>,
-    /// An edge answered 409: a download without peers is to take the renewed one's place.
+    /// Asks to exchange the renewed grant for a download without peers, after an edge answered 409.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub edge_only: bool,
 }
@@ -158,27 +158,28 @@ pub struct GrantRequest {
 /// Answer to `POST /v1/grants`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantReply {
-    /// The download's id.
+    /// Id of the download.
     pub download: String,
-    /// K_d.
+    /// K_d: public key of the download.
     pub download_key: String,
-    /// The version.
+    /// The granted version, hexadecimal.
     pub version: String,
-    /// Its bytes.
+    /// Size of the version, bytes.
     pub size: u64,
-    /// What the provider allows.
+    /// The provider's policy for the object.
     pub policy: PolicyText,
-    /// Seeds the order of pieces.
+    /// Seed of the order in which the client fetches pieces.
     pub order_seed: u64,
-    /// Renew before, Unix milliseconds.
+    /// End of the grant, Unix milliseconds; renew before.
     pub expires_ms: u64,
     /// The sealed grant, base64url.
     pub grant: String,
-    /// Where the manifest is.
+    /// Path of the version's manifest on this edge.
     pub manifest: String,
 }
 
-/// What a client signs: which edge (the request's `Host`), which path, when, a nonce, and the body.
+/// Returns the bytes a client signs: the edge's authority (the `Host` field), the path, the time, the nonce, and the
+/// body's SHA-256.
 #[must_use]
 pub fn signed_message(authority: &str, path: &str, time_ms: u64, nonce: &[u8; 16], body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -192,28 +193,38 @@ pub fn signed_message(authority: &str, path: &str, time_ms: u64, nonce: &[u8; 16
     out
 }
 
-/// A sealed grant as a field's value.
+/// Encodes a sealed grant as a header field value, base64url.
 #[must_use]
 pub fn grant_text(grant: &SealedGrant) -> String {
     BASE64URL_NOPAD.encode(&grant.to_bytes())
 }
 
-/// Reads [`grant_text`].
+/// Parses the value that [`grant_text`] makes.
 #[must_use]
 pub fn parse_grant(text: &str) -> Option<SealedGrant> {
     SealedGrant::from_bytes(&BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok()
 }
 
-/// A signature as a field's value.
+/// Encodes a signature as a header field value, base64url.
 #[must_use]
 pub fn signature_text(signature: &Signature) -> String {
     BASE64URL_NOPAD.encode(&signature.0)
 }
 
-/// Reads [`signature_text`].
+/// Parses the value that [`signature_text`] makes.
 #[must_use]
 pub fn parse_signature(text: &str) -> Option<Signature> {
     BASE64URL_NOPAD.decode(text.as_bytes()).ok()?.try_into().ok().map(Signature)
+}
+
+/// A CN in the bootstrap answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CnAddr {
+    /// The name in the CN's certificate.
+    pub name: String,
+    /// The CN's address, `host:port`.
+    pub addr: String,
 }
 
 #[cfg(test)]
@@ -222,7 +233,7 @@ mod tests {
     use swarmedge_core::wire::Blob;
 
     #[test]
-    fn grants_and_signatures_read_back_and_nothing_else_does() {
+    fn grants_and_signatures_round_trip_and_garbage_is_refused() {
         let grant = SealedGrant { epoch: 3, nonce: [7; 24], sealed: Blob::new(vec![1, 2, 3]).expect("short") };
         assert_eq!(parse_grant(&grant_text(&grant)), Some(grant.clone()));
         assert_eq!(parse_grant(&format!("{}AAAA", grant_text(&grant))), None);
@@ -233,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_signed_message_tells_every_part_apart() {
+    fn every_part_changes_the_signed_message() {
         let base = signed_message("a:1", "/p", 5, &[0; 16], b"x");
         for other in [
             signed_message("a:2", "/p", 5, &[0; 16], b"x"),
@@ -245,14 +256,4 @@ mod tests {
             assert_ne!(base, other);
         }
     }
-}
-
-/// A CN as the bootstrap names it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CnAddr {
-    /// The name in its certificate.
-    pub name: String,
-    /// `host:port`.
-    pub addr: String,
 }

@@ -1,25 +1,25 @@
-//! A provider's policy as text: in policy files, in the catalogue, and in the answer to a grant request.
+//! Text form of a provider's policy: in the file given to `publish`, the catalogue, and answers to grant requests.
 
 use serde::{Deserialize, Serialize};
 use swarmedge_core::content::Policy;
 
-/// [`Policy`] with its default for every key that is not given.
+/// Text form of [`Policy`]; absent keys have the policy's default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyText {
-    /// Clients may download from peers.
+    /// Clients may download the object from peers.
     pub peer_download: bool,
-    /// Clients that hold it may upload it.
+    /// Clients that hold the object may upload it.
     pub peer_upload: bool,
-    /// How often one client may upload the whole object; 0: no cap.
+    /// Most times one client may upload the whole object; 0: no cap.
     pub uploads_max: u32,
-    /// The most bytes a second one client may upload of it; 0: no cap.
+    /// Most bytes a second one client may upload of the object; 0: no cap.
     pub upload_rate_max: u64,
-    /// The least rate the provider wants, bytes a second; 0: as fast as the edge alone.
+    /// Download rate that the provider wants at least, bytes a second; 0: as fast as the edge alone.
     pub rate_min: u64,
-    /// The edge sends no faster than this to one download, bytes a second; 0: no cap.
+    /// Most bytes a second the edge sends to one download; 0: no cap.
     pub edge_rate_max: u64,
-    /// Not delivered after, Unix milliseconds; 0: never expires.
+    /// End of delivery, Unix milliseconds; 0: never expires.
     pub expires_ms: u64,
 }
 
@@ -53,7 +53,7 @@ impl From<PolicyText> for Policy {
 }
 
 impl PolicyText {
-    /// The keys that are not as by default, as a policy file has them: `peer_upload = false, rate_min = 1000000`.
+    /// Returns the keys that differ from the default, as in a policy file: `peer_upload = false, rate_min = 1000000`.
     #[must_use]
     pub fn changed(&self) -> String {
         let (own, default) = (serde_json::json!(self), serde_json::json!(Self::default()));

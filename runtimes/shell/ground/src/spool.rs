@@ -1,5 +1,7 @@
-//! The durable memory of edges and CNs: records that the ledger has not acknowledged, and what an edge has counted for
-//! each download.
+//! The spool of an edge or CN: a durable queue of the records that the ledger has not acknowledged, and an edge's byte
+//! count of each download.
+//!
+//! [`Spool`] is the database; [`write`](fn@write) runs its writing task, which a machine reaches through [`Saver`].
 
 #[cfg(test)]
 mod fault_tests;
@@ -24,30 +26,30 @@ use swarmedge_core::wire::{DecodeError, Reader, Wire};
 
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 const COUNTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("counts");
-/// How a count begins: of plain traffic, of a download.
+/// First byte of an encoded count of plain traffic (requests without a grant).
 const PLAIN: u8 = 4;
-/// See [`PLAIN`].
+/// First byte of an encoded count of a download.
 const DOWNLOAD: u8 = 5;
-/// Nothing is in it but while a trial is written: whether there is room for what may come.
+/// Table that is empty except during a trial write, which shows that the disk has room for a batch.
 const TRIAL: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("trial");
-/// Bytes of a trial.
+/// Bytes of a trial write; more than a batch takes.
 const TRIAL_LEN: usize = 64 << 10;
 
-/// What a spool held when it was opened.
-pub type Held = (Vec<LedgerRecord>, Vec<Count>);
+/// The records and counts that a spool held when it was opened.
+pub type SpoolContents = (Vec<LedgerRecord>, Vec<Count>);
 
-/// The spool's database. One batch is one transaction: all of it is durable, or none.
+/// The spool's database. A batch is written in one transaction: all of it becomes durable, or nothing.
 #[derive(Debug)]
 pub struct Spool {
     db: Reopening<Database>,
     path: PathBuf,
-    /// Held as long as the spool, also while its database is closed.
+    /// File lock that keeps other processes out, also while the database is reopened.
     _lock: Option<File>,
 }
 
 impl Spool {
-    /// Opens the file, made if it is not there, and gives what it holds.
-    pub fn open(path: &Path) -> Result<(Self, Held), Error> {
+    /// Opens or creates the file and locks it; returns its contents too.
+    pub fn open(path: &Path) -> Result<(Self, SpoolContents), Error> {
         database::make(&OsDisk, path, fill).map_err(|e| unopened(path, e))?;
         let file = File::options().read(true).write(true).open(path).map_err(|e| used(path, &e))?;
         match file.try_lock() {
@@ -60,9 +62,9 @@ impl Spool {
         Ok((spool, held))
     }
 
-    /// The same of a server that remembers its spool: one that was there and is lost is not made anew. `whose` is what
-    /// `accept-loss` calls it.
-    pub fn open_remembered(path: &Path, whose: &str) -> Result<(Self, Held), Error> {
+    /// Opens a server's spool, and refuses to create it anew if it existed before and is lost. `whose` is its name in
+    /// the `accept-loss` command.
+    pub fn open_remembered(path: &Path, whose: &str) -> Result<(Self, SpoolContents), Error> {
         let mark = Mark::of(path);
         mark.refuse_loss(whose)?;
         let opened = Self::open(path)?;
@@ -70,8 +72,8 @@ impl Spool {
         Ok(opened)
     }
 
-    /// The same on any disk, without a lock.
-    fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<(Self, Held), Error> {
+    /// Opens a spool on any disk, without the file lock.
+    fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<(Self, SpoolContents), Error> {
         let opened = || {
             database::make(&*disk, path, fill)?;
             let db = Reopening::open(Arc::clone(&disk), path, |_| Ok(()))?;
@@ -85,14 +87,14 @@ impl Spool {
         Ok((Self { db, path: path.to_owned(), _lock: None }, (records, counts)))
     }
 
-    /// Writes batches, in order, durably: all or, as far as anybody is told, none. Blocks the thread.
+    /// Writes batches durably and in order, all in one transaction. Blocks the thread.
     ///
-    /// After an error they may be there all the same: what cannot be synced may have been written.
+    /// After an error they may be on disk all the same: data whose sync failed may have been written.
     fn write(&self, batches: &[Batch]) -> io::Result<()> {
         self.db.with(|db| put(db, batches).map_err(io_error))
     }
 
-    /// Writes more than a batch takes, and takes it out again: so it is known that batches will find room.
+    /// Writes more bytes than a batch takes and removes them again, to know that batches will find room.
     fn try_out(&self) -> io::Result<()> {
         let run = |db: &Database, trial: Option<&[u8]>| {
             let write = db.begin_write()?;
@@ -131,7 +133,7 @@ fn put(db: &Database, batches: &[Batch]) -> Result<(), redb::Error> {
     Ok(write.commit()?)
 }
 
-/// The tables of a new spool.
+/// Makes the tables of a new spool.
 fn fill(db: &Database) -> io::Result<()> {
     put(db, &[]).map_err(io_error)
 }
@@ -140,21 +142,21 @@ fn rows(db: &Database) -> io::Result<(Rows, Rows)> {
     let read = db.begin_read().map_err(io_error)?;
     let rows = |table| match read.open_table(table) {
         Ok(table) => values(&table),
-        // an empty file has none
+        // a spool without a first batch has no tables
         Err(redb::TableError::TableDoesNotExist(_)) => Ok(Rows::new()),
         Err(e) => Err(e.into()),
     };
     Ok((rows(RECORDS).map_err(io_error)?, rows(COUNTS).map_err(io_error)?))
 }
 
-/// Encoded values of a table, in the order of their keys.
+/// Encoded values of a table, ordered by key.
 type Rows = Vec<Vec<u8>>;
 
 fn values(table: &impl ReadableTable<&'static [u8], &'static [u8]>) -> Result<Rows, redb::Error> {
     Ok(table.iter()?.map(|row| row.map(|(_, value)| value.value().to_vec())).collect::<Result<_, _>>()?)
 }
 
-/// A download's id, or a plain version's: they differ in length.
+/// Key of a count: the download's id, or the version's for plain traffic; they differ in length.
 fn count_key(count: &Count) -> Vec<u8> {
     count.grant.map_or_else(|| count.version.0.to_vec(), |grant| grant.download.0.to_vec())
 }
@@ -196,10 +198,10 @@ fn decode_count(bytes: &[u8]) -> Result<Count, DecodeError> {
     Ok(Count { grant, version, provider, life, seq, total_bytes, reserved, unsure, over_ms, sent })
 }
 
-/// Why a spool cannot be opened.
+/// Converts a failure to open a spool to an error: damaged contents, or an I/O error.
 fn unopened(path: &Path, e: io::Error) -> Error {
     use io::ErrorKind::{InvalidData, Other, UnexpectedEof};
-    // what redb says itself is no error of the operating system
+    // errors of redb itself have these kinds; others come from the operating system
     if matches!(e.kind(), InvalidData | Other | UnexpectedEof) {
         return damaged(path, &e);
     }
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_may_not_be_opened_is_not_called_damaged() {
+    fn a_permission_error_is_not_reported_as_damage() {
         let dir = tempfile::tempdir().expect("a directory");
         let error = Spool::open(dir.path()).expect_err("a directory is no file");
         assert!(error.to_string().contains("cannot use"), "{error}");
@@ -268,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_and_not_taken_off_is_there_again() {
+    fn unacknowledged_records_and_open_counts_survive_a_reopen() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("spool/edge.redb");
         let (spool, (records, counts)) = Spool::open(&path).expect("opened");
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_spool_is_named() {
+    fn the_error_names_a_file_that_is_no_spool() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("edge.redb");
         std::fs::write(&path, vec![7; 8192]).expect("written");

@@ -1,4 +1,4 @@
-//! Copies of a ledger in a file, made while it is written, and how one that was put back is known.
+//! Backups of a SQLite ledger, made while it is written; a restored backup is recognised by its application id.
 
 use super::database::{Connection, Database};
 use serde::Serialize;
@@ -9,37 +9,37 @@ use std::path::{Path, PathBuf};
 use swarmedge_ground::error::Error;
 use swarmedge_ground::files::mark::beside;
 
-/// The application id of a copy ("swmb"): a ledger that bears it was put back.
+/// SQLite application id of a backup ("swmb"); a ledger with this id was restored from one.
 const COPY: u32 = 0x7377_6d62;
-/// Where SQLite keeps it in the first bytes of a file.
+/// Position of the application id in a SQLite file.
 const APPLICATION_ID: std::ops::Range<usize> = 68..72;
 
-/// What a copy holds.
+/// Contents of a finished backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Copied {
-    /// Records.
+pub struct BackupSummary {
+    /// Number of records copied.
     pub records: i64,
-    /// Closed days.
+    /// Number of closed days.
     pub days: i64,
-    /// Bytes of the file.
+    /// Size of the file, bytes.
     pub bytes: u64,
 }
 
-/// Copies the ledger to a new file, complete as of one moment, and reads the copy back. Its writer goes on meanwhile. A
-/// file that is there is never written over; what a failure leaves under the name is empty.
-pub async fn backup(database: &Database, to: &Path) -> Result<Copied, Error> {
+/// Copies one state of the ledger to a new file and checks the copy; the writer goes on meanwhile. An existing file is
+/// never overwritten; after a crash the file at `to` is empty.
+pub async fn backup(database: &Database, to: &Path) -> Result<BackupSummary, Error> {
     let Database::Sqlite(_) = database else {
         return Err(Error::usage(format!("the ledger is in PostgreSQL ({database}), which makes its own backups"))
             .next("use pg_dump, as in `pg_dump --format=custom --file=FILE` with the URL of [ledger] database"));
     };
     let mut reader = database.open_reader().await?;
-    let claim = Claim::new(to)?;
+    let reserved = ReservedName::new(to)?;
     let before = size_of(&mut reader).await.map_err(|e| database.unusable(&e))?;
-    let part = claim.part.to_str().ok_or_else(|| Error::usage(format!("{} is no plain name", to.display())))?;
-    // SQLite takes an empty file for none
+    let part = reserved.part.to_str().ok_or_else(|| Error::usage(format!("{} is no plain name", to.display())))?;
+    // VACUUM INTO accepts an empty file as a new one
     sqlx::query("VACUUM INTO $1").bind(part).execute(&mut reader.any).await.map_err(|e| unmade(to, &e))?;
     let after = size_of(&mut reader).await.map_err(|e| database.unusable(&e))?;
-    let copy = Database::Sqlite(claim.part.clone());
+    let copy = Database::Sqlite(reserved.part.clone());
     let mut opened = copy.connect("rw").await?;
     let called = format!("PRAGMA application_id = {COPY}");
     opened.any.execute(sqlx::raw_sql(AssertSqlSafe(called))).await.map_err(|e| unmade(to, &e))?;
@@ -47,35 +47,35 @@ pub async fn backup(database: &Database, to: &Path) -> Result<Copied, Error> {
         sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut opened.any).await.map_err(|e| unmade(to, &e))?;
     let (records, days) = size_of(&mut opened).await.map_err(|e| unmade(to, &e))?;
     opened.close().await.map_err(|e| unmade(to, &e))?;
-    // records may be forgotten meanwhile
+    // old records may be deleted meanwhile
     let range = |n: i64, a: i64, b: i64| (a.min(b)..=a.max(b)).contains(&n);
     if found != "ok" || !range(records, before.0, after.0) || !range(days, before.1, after.1) {
         let what = format!("{} was not copied right: {found}, {records} records", to.display());
         return Err(Error::failed(what).next("look at the disk's health, then try again"));
     }
-    let bytes = claim.keep()?;
-    Ok(Copied { records, days, bytes })
+    let bytes = reserved.keep()?;
+    Ok(BackupSummary { records, days, bytes })
 }
 
 fn unmade(to: &Path, e: &sqlx::Error) -> Error {
     Error::failed(format!("cannot make {}: {}", to.display(), super::store::brief(e)))
 }
 
-/// Records and closed days.
+/// Counts records and closed days.
 async fn size_of(db: &mut Connection) -> Result<(i64, i64), sqlx::Error> {
     let records = sqlx::query_scalar("SELECT count(*) FROM record").fetch_one(&mut db.any).await?;
     let days = sqlx::query_scalar("SELECT count(*) FROM day").fetch_one(&mut db.any).await?;
     Ok((records, days))
 }
 
-/// A new file's name, taken; and a file beside it that gets the name when it is whole.
-struct Claim {
+/// A reserved file name, and the part file beside it that is renamed to it when complete.
+struct ReservedName {
     to: PathBuf,
     part: PathBuf,
     is_kept: bool,
 }
 
-impl Claim {
+impl ReservedName {
     fn new(to: &Path) -> Result<Self, Error> {
         let writing = |e: &io::Error| Error::io(format_args!("write {}", to.display()), e);
         let new = |path: &Path| {
@@ -95,12 +95,12 @@ impl Claim {
             }
             Err(e) => return Err(writing(&e)),
         }
-        let claim = Self { part: beside(&to, &format!(".{}.part", std::process::id())), to, is_kept: false };
-        new(&claim.part).map_err(|e| writing(&e))?;
-        Ok(claim)
+        let reserved = Self { part: beside(&to, &format!(".{}.part", std::process::id())), to, is_kept: false };
+        new(&reserved.part).map_err(|e| writing(&e))?;
+        Ok(reserved)
     }
 
-    /// Gives the file its name, durably. Its bytes.
+    /// Renames the part file durably to its final name; returns its bytes.
     fn keep(mut self) -> Result<u64, Error> {
         let keep = || {
             let file = File::open(&self.part)?;
@@ -117,42 +117,42 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for ReservedName {
     fn drop(&mut self) {
         if !self.is_kept {
-            // what was begun is worth nothing; the error that led here is the one to tell
+            // ignore errors of the clean-up: the error that led here is reported
             let _ = fs::remove_file(&self.part);
             let _ = fs::remove_file(&self.to);
         }
     }
 }
 
-/// Whether an open database is a copy that [`backup`] made and no ledger has run on yet.
+/// Returns whether an open database is a backup on which no ledger has run yet.
 pub(super) async fn is_copy(db: &mut Connection) -> Result<bool, sqlx::Error> {
     let id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut db.any).await?;
     Ok(id == i64::from(COPY))
 }
 
-/// The same of a file that this process has not opened: POSIX takes all locks of a process on a file away as soon as it
-/// closes the file once, SQLite's with them.
+/// Returns whether a file that this process has not opened is a backup. An open one must not be read this way: closing
+/// any descriptor of a file drops all POSIX locks of the process on it, SQLite's too.
 fn is_unopened_copy(path: &Path) -> bool {
     let mut head = [0; APPLICATION_ID.end];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
     read.is_ok() && head[APPLICATION_ID] == COPY.to_be_bytes()
 }
 
-/// Takes a copy that was put back for the ledger itself.
+/// Turns a restored backup into the ledger by clearing its application id.
 pub(super) async fn take_over(db: &mut Connection) -> Result<(), sqlx::Error> {
-    // before the log is begun: the file's first bytes are right at once
+    // before the log is begun, so that the file itself changes at once
     db.any.execute(sqlx::raw_sql("PRAGMA application_id = 0")).await.map(|_| ())
 }
 
-/// Refuses a log without its database: SQLite would begin both anew.
+/// Refuses a `-wal` log without its database: SQLite would create both anew.
 pub(super) fn refuse_orphaned_log(path: &Path) -> Result<(), Error> {
     let len = match fs::metadata(path) {
         Ok(meta) => meta.len(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
-        // whoever opens it tells what is wrong
+        // opening the file will report this error
         Err(_) => return Ok(()),
     };
     match log_of(path) {
@@ -164,8 +164,8 @@ pub(super) fn refuse_orphaned_log(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Refuses the log of another ledger beside a copy that was put back: SQLite would play it back. To be asked before
-/// this process has opened the file: see [`is_unopened_copy`].
+/// Refuses a restored backup beside the log of the ledger before it: SQLite would replay the log. Call before this
+/// process has opened the file, see [`is_unopened_copy`].
 pub(super) fn refuse_foreign_log(path: &Path) -> Result<(), Error> {
     match log_of(path) {
         Some(log) if is_unopened_copy(path) => {
@@ -180,7 +180,7 @@ pub(super) fn refuse_foreign_log(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// The log beside a database, if anything is in it.
+/// Returns the `-wal` log beside a database, if it is not empty.
 fn log_of(path: &Path) -> Option<PathBuf> {
     let log = beside(path, "-wal");
     fs::metadata(&log).is_ok_and(|meta| meta.len() > 0).then_some(log)

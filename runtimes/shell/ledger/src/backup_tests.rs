@@ -1,4 +1,4 @@
-//! Copies of a ledger, what is noticed of one that is lost, and the file that a clean end leaves.
+//! Backups, detection of a lost ledger or log, and the single file that a clean shutdown leaves.
 
 use super::backup::backup;
 use super::tests::{edge, granted, usage};
@@ -29,7 +29,7 @@ fn shown(database: &Database) -> Result<Vec<DownloadUsage>, Error> {
     block_on(async { Reader::open(database).await?.downloads(&Filter::default()).await })
 }
 
-/// The ledger's file at another place, with or without its log, as a machine that was killed leaves them.
+/// Copies the ledger's file elsewhere, with or without its log, as a killed machine would leave them.
 fn moved(books: &Books, to: &str, with: &[&str]) -> Books {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join(to);
@@ -45,7 +45,7 @@ fn log_len(books: &Books) -> u64 {
 }
 
 #[test]
-fn a_clean_end_leaves_one_whole_file_even_where_others_read_it() {
+fn a_clean_shutdown_leaves_one_whole_file_despite_readers() {
     let books = books();
     block_on(async {
         let mut store = Store::open(&books.database).await.expect("opens");
@@ -53,7 +53,7 @@ fn a_clean_end_leaves_one_whole_file_even_where_others_read_it() {
         store.store(&batch(1), 5).await.expect("stored");
         reader.downloads(&Filter::default()).await.expect("reads");
         assert!(log_len(&books) > 0);
-        store.close_whole().await;
+        store.close_with_empty_log().await;
         assert_eq!(log_len(&books), 0, "the reader is still there");
     });
     let copy = moved(&books, "ledger.sqlite", &[""]);
@@ -61,7 +61,7 @@ fn a_clean_end_leaves_one_whole_file_even_where_others_read_it() {
 }
 
 #[test]
-fn a_backup_made_beside_the_writer_holds_the_same_books_and_runs_in_their_place() {
+fn a_backup_made_beside_the_writer_can_replace_the_ledger() {
     let books = books();
     let copy = books.dir.path().join("copy.sqlite");
     block_on(async {
@@ -72,11 +72,11 @@ fn a_backup_made_beside_the_writer_holds_the_same_books_and_runs_in_their_place(
         let copied = backup(&books.database, &copy).await.expect("copied");
         assert_eq!((copied.records, copied.days, copied.bytes), (60, 0, fs::metadata(&copy).expect("there").len()));
         store.store(&batch(21), 5).await.expect("goes on");
-        store.close_whole().await;
+        store.close_with_empty_log().await;
     });
     let all = shown(&books.database).expect("reads");
     assert_eq!(shown(&Database::from(copy.clone())).expect("reads"), all[..20], "the books of that moment");
-    // put back in place of a ledger that knew more
+    // the backup is restored in place of a newer ledger
     fs::copy(&copy, &books.file).expect("put back");
     assert_eq!(shown(&books.database).expect("reads"), all[..20]);
     for _ in 0..2 {
@@ -90,7 +90,7 @@ fn a_backup_made_beside_the_writer_holds_the_same_books_and_runs_in_their_place(
 }
 
 #[test]
-fn a_backup_writes_over_nothing_and_leaves_nothing_half_done() {
+fn a_backup_overwrites_no_file_and_leaves_no_partial_one() {
     let books = books();
     let copy = books.dir.path().join("copy.sqlite");
     fs::write(&copy, "").expect("written");
@@ -105,7 +105,7 @@ fn a_backup_writes_over_nothing_and_leaves_nothing_half_done() {
     }
     let nowhere = books.dir.path().join("none/copy.sqlite");
     assert_eq!(block_on(backup(&books.database, &nowhere)).expect_err("no such folder").code(), Code::NotFound);
-    // what fails half way takes its name back
+    // a failed backup removes its file
     fs::remove_file(&copy).expect("removed");
     fs::write(&books.file, vec![7; 8192]).expect("written");
     block_on(backup(&books.database, &copy)).expect_err("no database");
@@ -118,7 +118,7 @@ fn a_backup_writes_over_nothing_and_leaves_nothing_half_done() {
 }
 
 #[test]
-fn a_ledger_that_is_gone_or_empty_is_not_begun_anew_until_that_is_accepted() {
+fn a_lost_ledger_is_not_recreated_until_its_loss_is_accepted() {
     for is_emptied in [false, true] {
         let books = books();
         assert_eq!(block_on(books.database.loss()), Ok(None), "never begun");
@@ -137,13 +137,13 @@ fn a_ledger_that_is_gone_or_empty_is_not_begun_anew_until_that_is_accepted() {
 }
 
 #[test]
-fn a_ledger_whose_log_was_left_behind_is_refused_untouched_and_taken_with_it() {
+fn a_ledger_without_its_log_is_refused_until_the_log_is_back() {
     let books = books();
     block_on(async {
         let mut store = Store::open(&books.database).await.expect("opens");
         store.store(&batch(1), 5).await.expect("stored");
         let (all, without) = (&["", "-wal", ".mark"][..], &["", ".mark"][..]);
-        // as of a process that is killed here
+        // the state that a killed process would leave
         let whole = moved(&books, "a", all);
         let lacking = moved(&books, "b", without);
         let before = fs::read(&lacking.file).expect("there");
@@ -152,12 +152,12 @@ fn a_ledger_whose_log_was_left_behind_is_refused_untouched_and_taken_with_it() {
         assert!(shown(&lacking.database).is_err());
         assert_eq!(fs::read(&lacking.file).expect("there"), before);
         assert_eq!(shown(&whole.database).expect("reads").len(), 1);
-        // the log comes back
+        // the log is put back
         fs::copy(books.dir.path().join("ledger.sqlite-wal"), lacking.dir.path().join("b-wal")).expect("copied");
         Store::open(&lacking.database).await.expect("opens").close().await;
         assert_eq!(shown(&lacking.database).expect("reads").len(), 1);
-        // later changes in a log are missed too, where earlier ones are in the file
-        store.fold().await;
+        // lost changes are noticed too when earlier ones are already in the file
+        store.checkpoint().await;
         store.store(&batch(2), 5).await.expect("stored");
         let lacking = moved(&books, "c", without);
         let loss = lacking.database.loss().await.expect("looked").expect("the second batch");
@@ -166,7 +166,7 @@ fn a_ledger_whose_log_was_left_behind_is_refused_untouched_and_taken_with_it() {
 }
 
 #[test]
-fn a_log_that_cannot_belong_to_the_file_beside_it_is_not_played_back() {
+fn a_foreign_log_beside_the_file_is_not_replayed() {
     let books = books();
     let copy = books.dir.path().join("copy.sqlite");
     block_on(async {
@@ -175,7 +175,7 @@ fn a_log_that_cannot_belong_to_the_file_beside_it_is_not_played_back() {
         backup(&books.database, &copy).await.expect("copied");
         store.store(&batch(2), 5).await.expect("stored");
         let killed = moved(&books, "a", &["", "-wal", ".mark"]);
-        // the backup is put in place of the file alone
+        // the backup replaces the file but not its log
         fs::copy(&copy, &killed.file).expect("put back");
         let error = killed.database.check_unopened().expect_err("another's log").to_string();
         assert!(error.contains("a-wal") && error.contains("move the log away"), "{error}");
@@ -183,7 +183,7 @@ fn a_log_that_cannot_belong_to_the_file_beside_it_is_not_played_back() {
         killed.database.check_unopened().expect("its own");
         Store::open(&killed.database).await.expect("opens").close().await;
         assert_eq!(shown(&killed.database).expect("reads").len(), 1);
-        // a log without its file, of a ledger that has no mark yet
+        // a log without its file, and no mark yet
         let orphan = moved(&books, "b", &["-wal"]);
         let error = Store::open(&orphan.database).await.expect_err("its file is gone").to_string();
         assert!(error.contains("b-wal"), "{error}");

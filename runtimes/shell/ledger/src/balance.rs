@@ -1,4 +1,4 @@
-//! What networks give to one another: for ISPs, whose peerings carry it.
+//! Peer traffic between networks (ASes), for ISPs whose peerings carry it.
 
 use super::day::Day;
 use super::places::Spot;
@@ -9,50 +9,50 @@ use std::collections::BTreeMap;
 use swarmedge_core::ids::ProviderId;
 use swarmedge_ground::error::Error;
 
-/// The traffic of peers among networks, over a span of days; what was billed, to the byte.
+/// Billed peer traffic between networks over a span of days.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Balance {
-    /// The first day.
+    /// First day of the span.
     pub from: String,
-    /// The last day.
+    /// Last day of the span, included.
     pub to: String,
-    /// Of one provider's downloads only.
+    /// The provider whose downloads are counted; `None` for all.
     pub provider: Option<u32>,
-    /// All bytes that peers delivered.
+    /// Bytes that peers delivered.
     pub peer_bytes: u64,
-    /// Of these, within one network.
+    /// Bytes that peers delivered within one network.
     pub inside_bytes: u64,
-    /// Each network, most bytes first.
+    /// Networks, most bytes first.
     pub networks: Vec<Network>,
-    /// From which network to which other, or within one; most bytes first.
+    /// Traffic between two networks or within one, most bytes first.
     pub flows: Vec<Flow>,
 }
 
-/// A network's part.
+/// Traffic of one network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Network {
-    /// `AS64500`, or `unknown`.
+    /// Name of the network: `AS64500`, or `unknown`.
     pub name: String,
-    /// Countries that its clients are in.
+    /// Countries of the network's clients.
     pub countries: Vec<String>,
-    /// From its clients to those of others.
+    /// Bytes from its clients to clients of other networks.
     pub sent_bytes: u64,
-    /// To its clients from those of others.
+    /// Bytes to its clients from clients of other networks.
     pub received_bytes: u64,
-    /// Among its own.
+    /// Bytes between its own clients.
     pub inside_bytes: u64,
-    /// From edges to its clients.
+    /// Bytes from edges to its clients.
     pub edge_bytes: u64,
 }
 
 /// Bytes from peers of one network to those of another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Flow {
-    /// The uploaders' network.
+    /// Network of the uploaders.
     pub from: String,
-    /// The downloaders'.
+    /// Network of the downloaders.
     pub to: String,
-    /// How many.
+    /// Bytes sent from `from` to `to`.
     pub bytes: u64,
 }
 
@@ -63,7 +63,7 @@ struct Sums {
 }
 
 impl Reader {
-    /// What networks have given to one another from one day to another, both included.
+    /// Computes the balance of networks from one day to another, both included.
     pub async fn balance(&mut self, provider: Option<ProviderId>, from: Day, to: Day) -> Result<Balance, Error> {
         let mut sums = Sums::default();
         let read = rollup::read(&mut self.db, provider, (from, to), |_, _, rollup| {
@@ -80,7 +80,7 @@ impl Reader {
         Ok(sums.balance(provider, from, to))
     }
 
-    /// The first and the last day with any download.
+    /// Returns the first and the last day with any download.
     pub async fn days_of_all(&mut self) -> Result<Option<(Day, Day)>, Error> {
         let row: Result<(Option<i64>, Option<i64>), _> =
             sqlx::query_as("SELECT MIN(day), MAX(day) FROM download").fetch_one(&mut self.db.any).await;
@@ -106,7 +106,7 @@ impl Sums {
             peer_bytes = peer_bytes.saturating_add(bytes);
             let sum = flows.entry((uploaders.asn(), downloaders.asn())).or_default();
             *sum = sum.saturating_add(bytes);
-            // two networks that are not known are not known to be one
+            // two unknown networks need not be the same one
             if uploaders.asn().is_some() && uploaders.asn() == downloaders.asn() {
                 inside_bytes = inside_bytes.saturating_add(bytes);
                 for spot in [uploaders, downloaders] {

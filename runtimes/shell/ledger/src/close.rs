@@ -1,5 +1,5 @@
-//! Closing days: what was settled is committed to a Merkle tree, the tree to the log of days, the log's head signed.
-//! What a closed day says is never changed.
+//! Closing of days: a day's statements become the leaves of a Merkle tree, its root a leaf of the log of days, and the
+//! log's head is signed. A closed day never changes.
 
 use super::database::{Connection, Database};
 use super::day::Day;
@@ -21,10 +21,10 @@ use swarmedge_core::wire::{Text, Wire};
 use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::keys::{Key, load_cert};
 
-/// Downloads whose records are held at a time.
+/// Downloads whose records are held in memory at a time.
 const AT_A_TIME: usize = 256;
 
-/// Who signs the heads.
+/// The ledger's signing key and its certificate.
 #[derive(Debug)]
 pub struct Signer {
     key: Key,
@@ -32,7 +32,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// The ledger's own key, if it has been given one.
+    /// Loads the configured key and certificate; `None` if the ledger has none.
     pub fn load(cfg: &LedgerConfig) -> Result<Option<Self>, Error> {
         let (Some(key), Some(cert)) = (&cfg.signing_key, &cfg.certificate) else { return Ok(None) };
         let (key, cert) = (Key::load(key)?, load_cert(cert)?);
@@ -42,19 +42,19 @@ impl Signer {
         Ok(Some(Self { key, cert }))
     }
 
-    /// See [`Self::load`].
+    /// Makes a signer of a key and its certificate.
     #[must_use]
     pub const fn new(key: Key, cert: ServerCert) -> Self {
         Self { key, cert }
     }
 
-    /// What its certificate says.
+    /// Returns the body of the certificate.
     #[must_use]
-    pub const fn word(&self) -> &CertBody {
+    pub const fn cert_body(&self) -> &CertBody {
         &self.cert.body
     }
 
-    /// A day that is signed under a certificate that is not valid then fails every audit, for ever.
+    /// Refuses to sign outside the certificate's validity: a day signed so would fail every audit.
     fn check(&self, now_ms: u64) -> Result<(), Error> {
         let body = &self.cert.body;
         if (body.not_before_ms..body.not_after_ms).contains(&now_ms) {
@@ -71,19 +71,19 @@ impl Signer {
     }
 }
 
-/// A day that was closed.
+/// A newly closed day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closed {
-    /// Which.
+    /// The day that was closed.
     pub day: Day,
-    /// Its statements, sums included.
+    /// Number of statements, sums included.
     pub leaves: u64,
-    /// What was signed.
+    /// The signed head of the log of days.
     pub head: SignedHead,
 }
 
 impl Store {
-    /// Closes every day up to `last` that is not closed, from the first that has any record.
+    /// Closes every open day up to `last`, beginning with the first day that has records.
     pub async fn close_days(&mut self, last: Day, signer: &Signer, now_ms: u64) -> Result<Vec<Closed>, Error> {
         let database = self.database().clone();
         let failed = |e: sqlx::Error| database.unusable(&e);
@@ -100,19 +100,19 @@ impl Store {
         Ok(closed)
     }
 
-    /// Forgets the records of closed days that came more than `keep` days ago. Their statements stay.
+    /// Deletes records of closed days that arrived more than `keep` days ago. The statements stay.
     pub async fn trim(&mut self, today: Day, keep: u32) -> Result<(), Error> {
         let database = self.database().clone();
         let failed = |e: sqlx::Error| database.unusable(&e);
         let db = self.connection()?;
         let closed = first_open(&mut db.any).await.map_err(failed)?;
-        // a download that is still open may have records of this age
+        // downloads that are still open may have records of this age
         let before = (today.to_sql() - i64::from(keep)).min(closed.to_sql() - EVIDENCE_DAYS);
         db.trim(before).await.map_err(failed)
     }
 }
 
-/// The first day to be closed: after the last closed one, or the first with anything on it.
+/// Returns the next day to close: the one after the last closed day, or the first with traffic.
 async fn first_day(db: &mut AnyConnection) -> Result<Option<Day>, sqlx::Error> {
     let open = first_open(db).await?;
     if open > Day::default() {
@@ -123,7 +123,7 @@ async fn first_day(db: &mut AnyConnection) -> Result<Option<Day>, sqlx::Error> {
     Ok(first.map(Day::from_sql))
 }
 
-/// None if another process has closed it meanwhile.
+/// Closes a day; `None` if another process has closed it meanwhile.
 async fn close_day(db: &mut Connection, day: Day, signer: &Signer, now_ms: u64) -> Result<Option<Closed>, sqlx::Error> {
     let mut change = db.begin().await?;
     if first_open(&mut change).await? > day {
@@ -150,8 +150,8 @@ async fn close_day(db: &mut Connection, day: Day, signer: &Signer, now_ms: u64) 
     Ok(Some(Closed { day, leaves: leaf.leaves, head }))
 }
 
-/// Downloads of which records still count are carried over to the next day; those that have expired without a last word
-/// are settled by what is known now.
+/// Moves downloads whose records still count to the next day, and settles downloads that expired without a final
+/// report.
 async fn settle_open(change: &mut AnyConnection, day: Day, now_ms: u64) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE download SET day = $1 WHERE day = $2 AND closes_ms > $3")
         .bind(day.next().to_sql())
@@ -168,8 +168,8 @@ async fn settle_open(change: &mut AnyConnection, day: Day, now_ms: u64) -> Resul
     Ok(())
 }
 
-/// The leaves of a day: by provider, downloads before plain traffic before the sum, which each has from its first day
-/// on.
+/// Returns the statements of a day: per provider its downloads, its plain traffic, then the sum. From its first day on
+/// a provider has a sum every day.
 async fn leaves_of(db: &mut AnyConnection, day: Day) -> Result<Vec<Leaf>, sqlx::Error> {
     let mut by_provider: BTreeMap<ProviderId, Vec<Leaf>> = BTreeMap::new();
     let downloads = sqlx::query(
@@ -200,7 +200,7 @@ async fn leaves_of(db: &mut AnyConnection, day: Day) -> Result<Vec<Leaf>, sqlx::
     Ok(providers.into_iter().flat_map(with_sum).collect())
 }
 
-/// All providers that ever had a statement, these of `day` with them, and since when.
+/// Registers the providers of `day`; returns all providers that ever had a statement, with their first days.
 async fn providers(
     db: &mut AnyConnection,
     today: impl Iterator<Item = ProviderId>,
@@ -233,7 +233,7 @@ fn download_leaf(row: &AnyRow, day: Day) -> Result<Leaf, sqlx::Error> {
         flagged_bytes: bytes_at(row, 8)?,
         evidence: id_at(row, 9)?,
     };
-    // what was settled before ceilings were told had none below the size
+    // rows settled before grants had a ceiling: the ceiling is the size
     let max_peer_bytes = bytes_at(row, 10)?.min(of.size);
     Ok(Leaf::Capped(CappedStatement { of, max_peer_bytes }))
 }
@@ -242,13 +242,13 @@ fn provider_at(row: &AnyRow, column: usize) -> Result<ProviderId, sqlx::Error> {
     Ok(ProviderId(u32::try_from(row.try_get::<i64, _>(column)?).unwrap_or(u32::MAX)))
 }
 
-/// A value that was written with its canonical encoding, as ids are.
+/// Decodes a column written in the canonical encoding, as ids are.
 fn id_at<T: Wire>(row: &AnyRow, column: usize) -> Result<T, sqlx::Error> {
     let bytes: Vec<u8> = row.try_get(column)?;
     T::from_bytes(&bytes).map_err(|e| sqlx::Error::Decode(e.into()))
 }
 
-/// The log of the days before `day`.
+/// Returns the leaf hashes of the log of days before `day`.
 async fn log_of(db: &mut AnyConnection, day: Day) -> Result<Vec<Digest>, sqlx::Error> {
     let rows = sqlx::query("SELECT leaf FROM day WHERE day < $1 ORDER BY day");
     let rows = rows.bind(day.to_sql()).fetch_all(db).await?;
@@ -256,7 +256,7 @@ async fn log_of(db: &mut AnyConnection, day: Day) -> Result<Vec<Digest>, sqlx::E
 }
 
 impl Reader {
-    /// What a closed day says of a provider, with its proofs.
+    /// Returns a provider's statements of a closed day, with their proofs.
     pub async fn provider_day(&mut self, provider: ProviderId, day: Day) -> Result<ProviderDay, Error> {
         let found = self.read_provider_day(provider, day).await.map_err(|e| self.failed(&e))?;
         found.ok_or_else(|| {
@@ -301,14 +301,14 @@ impl Reader {
         }))
     }
 
-    /// The last closed day.
+    /// Returns the last closed day.
     pub async fn last_closed(&mut self) -> Result<Option<Day>, Error> {
         let open = first_open(&mut self.db.any).await.map_err(|e| self.failed(&e))?;
         Ok(open.0.checked_sub(1).map(Day))
     }
 }
 
-/// Opens the ledger and closes what is due.
+/// Opens the ledger and closes the days that are due.
 pub async fn close_due(
     database: &Database,
     cfg: &LedgerConfig,
@@ -326,7 +326,7 @@ pub async fn close_due(
     Ok(closed)
 }
 
-/// Opens the ledger and forgets what need not be kept: once a day, as it looks at much.
+/// Opens the ledger and deletes records older than `keep_days`. Call once a day: it scans much.
 pub async fn forget_due(database: &Database, keep_days: u32, now_ms: u64) -> Result<(), Error> {
     let mut store = Store::open(database).await?;
     store.trim(Day::of_ms(now_ms), keep_days).await?;

@@ -1,4 +1,4 @@
-//! Closed days: immutable, provable from the exported file alone, on either engine.
+//! Closed days are immutable and provable from the exported file alone, on both engines.
 
 use super::close::Signer;
 use super::tests::{Fixture, edge, granted_on, offered, usage};
@@ -40,7 +40,7 @@ fn signer_until(not_after_ms: u64) -> Signer {
     Signer::new(key, certify(&root(), body))
 }
 
-/// What the records of provider 7's closed days prove, as they are read back from the file.
+/// Audits the exported evidence of provider 7's closed days.
 pub(super) fn proven(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> Result<Proven, String> {
     let mut all = Proven::default();
     for (settled, statement, ceiling, closed_ms) in evidence(ledger, days)? {
@@ -77,7 +77,7 @@ fn evidence(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> Result<Vec
     })
 }
 
-/// `n` completed downloads of provider 7 on a day, one of provider 8, and plain traffic.
+/// Makes `n` completed downloads of provider 7 on a day, one of provider 8, and plain traffic.
 fn traffic(day: Day, n: u32) -> Vec<LedgerRecord> {
     let mut records =
         vec![granted_on(day, day.0 * 100 + 99, 8), edge(day.0 * 1_000 + 999, None, day.0, u64::from(day.0))];
@@ -111,7 +111,7 @@ pub(super) fn close_up_to(ledger: &Fixture, last: Day) -> usize {
     })
 }
 
-/// Provider 7's days as they are read back from the file.
+/// Exports provider 7's days as JSON lines.
 fn exported(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> String {
     block_on(async {
         let mut reader = Reader::open(&ledger.path).await.expect("opens");
@@ -128,7 +128,7 @@ fn audit(text: &str) -> Result<Totals, String> {
     check_days(&trust(), &days).map_err(|(at, finding)| format!("day {at}: {finding:?}"))
 }
 
-/// Three days, the second without traffic.
+/// Closes three days, the second without traffic.
 pub(super) fn closed_days_are_provable_and_never_change(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     store_on(&ledger, FIRST, &traffic(FIRST, 3));
@@ -142,7 +142,7 @@ pub(super) fn closed_days_are_provable_and_never_change(fixture: &mut dyn FnMut(
     let receipts = || proven(&ledger, FIRST.0..=third.0).map(|p| (p.receipts, p.peer_bytes));
     assert_eq!(receipts(), Ok((5, 200)));
 
-    // late evidence for a closed day changes nothing there, and a late download counts when it has ended or expired
+    // late records change nothing on a closed day; a late download counts on the day it ends or expires
     let late = [
         usage(1, FIRST.0 * 100, 1, Side::Downloader, 9, &[(FIRST.0 * 100, 1)]),
         edge(2, Some(FIRST.0 * 100), 7, 99),
@@ -164,7 +164,7 @@ pub(super) fn closed_days_are_provable_and_never_change(fixture: &mut dyn FnMut(
     assert_eq!((all.downloads, all.peer_bytes), (6, 200), "until it expires");
 }
 
-/// A ledger with what `write` writes, whose days are closed.
+/// Makes a ledger with the records that `write` stores, closed up to `last`.
 pub(super) fn honest_with(write: impl FnOnce(&Fixture), last: Day) -> Fixture {
     let ledger = super::tests::fixture();
     write(&ledger);
@@ -223,7 +223,7 @@ fn a_dropped_an_added_and_a_moved_line_and_a_replaced_day_are_found() {
     for at in 0..lines.len() - 1 {
         let mut dropped = lines.clone();
         dropped.remove(at);
-        // what is left without its first day is whole by itself
+        // dropping all lines of the first day is not tried: the remaining days are valid by themselves
         assert!(audit(&joined(&dropped)).is_err(), "line {at} dropped");
         let mut doubled = lines.clone();
         doubled.insert(at, lines[at]);
@@ -243,7 +243,7 @@ fn a_dropped_an_added_and_a_moved_line_and_a_replaced_day_are_found() {
 }
 
 #[test]
-fn an_object_may_be_called_like_a_member_of_a_days_line() {
+fn an_object_path_may_equal_a_json_member_name() {
     let (_ledger, text) = honest();
     let days = export::from_lines(&text).expect("honest");
     for name in ["format", "\"format\"", "{\"format\":\"swarmedge-day/1\"}"] {
@@ -256,17 +256,17 @@ fn an_object_may_be_called_like_a_member_of_a_days_line() {
 }
 
 #[test]
-fn a_dropped_record_is_looked_for_at_its_days_line() {
+fn a_dropped_statement_is_reported_at_its_days_line() {
     let (_ledger, text) = honest();
     let mut lines: Vec<&str> = text.lines().collect();
     let second = lines.iter().rposition(|line| line.contains("\"format\"")).expect("two days");
     lines.remove(second + 1);
     let wrong = export::from_lines(&lines.join("\n")).expect_err("one is missing");
-    assert!(wrong.bent && wrong.why.contains("a record was dropped"), "{wrong:?}");
+    assert!(wrong.count_differs && wrong.why.contains("a record was dropped"), "{wrong:?}");
     assert_eq!(wrong.line, second + 1, "counted from 1");
 }
 
-pub(super) fn trimmed_records_leave_what_was_settled(fixture: &mut dyn FnMut() -> Fixture) {
+pub(super) fn trimming_records_keeps_settled_figures(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let (last, recent) = (Day(FIRST.0 + 40), Day(FIRST.0 + 60));
     for day in [FIRST, FIRST.next(), recent] {
@@ -300,9 +300,9 @@ pub(super) fn trimmed_records_leave_what_was_settled(fixture: &mut dyn FnMut() -
     assert_eq!(said(), before);
 }
 
-/// Of a download that was settled, what is bent and what is found.
+/// Tampers with each part of a download's evidence and expects the audit to find it.
 #[test]
-fn whatever_is_bent_in_what_a_download_was_settled_from_is_found() {
+fn any_tampering_with_evidence_is_found() {
     let (ledger, _) = honest();
     let (honest, statement, ceiling, closed_ms) = evidence(&ledger, FIRST.0..=FIRST.0).expect("there").remove(0);
     let check = |settled: &Settled, of: &DownloadStatement| settled.check(verify, (of, ceiling), closed_ms);
@@ -326,7 +326,7 @@ fn whatever_is_bent_in_what_a_download_was_settled_from_is_found() {
     }
     *sent = UsageRecord { peers: List::truncated(peers), ..sent.clone() };
     assert_eq!(check(&bent, &statement), Err(Doubt::Receipt(IntroId::numbered(FIRST.0 * 100))));
-    // a ledger that lies signs what it likes, and receipts it cannot make
+    // a lying ledger can sign any statement, but cannot forge receipts
     let evidence = digest_of(bent.records.iter().map(|(came, r)| (*came, r)));
     let lie = DownloadStatement { evidence, ..statement.clone() };
     assert_eq!(check(&bent, &lie), Err(Doubt::Beyond { billed: 40, proven: 0 }));
@@ -343,10 +343,9 @@ fn whatever_is_bent_in_what_a_download_was_settled_from_is_found() {
     assert_eq!(check(&honest, &foreign), Err(Doubt::Ungranted));
 }
 
-/// It was granted on the first day and ends an hour before that may be closed; its uploader reports ten hours later.
-pub(super) fn a_download_that_ends_just_before_its_day_is_closed_has_its_time_for_late_records(
-    fixture: &mut dyn FnMut() -> Fixture,
-) {
+/// A download granted on the first day ends an hour before that day may be closed; its uploader reports ten hours
+/// later.
+pub(super) fn a_download_ending_before_its_day_closes_still_gets_late_records(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let (download, hour) = (FIRST.0 * 100, DAY_MS / 24);
     let closing = Day(FIRST.0 + 2).end_ms();
@@ -372,8 +371,8 @@ pub(super) fn a_download_that_ends_just_before_its_day_is_closed_has_its_time_fo
     assert_eq!(proven(&ledger, FIRST.0 + 1..=FIRST.0 + 1).map(|p| p.receipts), Ok(1));
 }
 
-/// Nobody reads again what another record has replaced, nor anything of a download that is closed.
-pub(super) fn what_does_not_count_any_more_is_kept_and_not_read(fixture: &mut dyn FnMut() -> Fixture) {
+/// Replaced records, and records of closed downloads, are never read again.
+pub(super) fn replaced_records_are_stored_and_not_read_again(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let download = FIRST.0 * 100;
     let counts = || {
@@ -390,7 +389,7 @@ pub(super) fn what_does_not_count_any_more_is_kept_and_not_read(fixture: &mut dy
         block_on(writer.store(records, at_ms)).expect("stored");
     };
     let running = |seq: u32| usage(seq, download, 2, Side::Uploader, seq, &[(download, 1 + u64::from(seq))]);
-    // what comes before the grant is not settled, nor read; then it is once
+    // records before the grant are not settled nor read; the grant's arrival reads them once
     for seq in 1..=20 {
         store(&[running(seq)], 1);
     }
@@ -404,7 +403,7 @@ pub(super) fn what_does_not_count_any_more_is_kept_and_not_read(fixture: &mut dy
     assert_eq!(counts().1, 5);
     assert_eq!(ledger.show(&Filter::default())[0].peers_billed, 40);
 
-    // broken records are not missed
+    // broken bodies of such records go unnoticed, so they were not read
     block_on(async {
         let mut store = Store::open(&ledger.path).await.expect("opens");
         store.execute_for_test("UPDATE record SET body = substr(body, 1, 1)").await;
@@ -418,9 +417,9 @@ pub(super) fn what_does_not_count_any_more_is_kept_and_not_read(fixture: &mut dy
     assert_eq!(audit(&exported(&ledger, FIRST.0..=FIRST.0)).map(|t| t.peer_bytes), Ok(40));
 }
 
-/// A client takes the id of a grant's record before that comes; and a record that was stored before clients' ids were
-/// their own comes again.
-pub(super) fn no_client_takes_the_id_of_anothers_record_and_none_is_billed_twice(fixture: &mut dyn FnMut() -> Fixture) {
+/// A client uses the id of a grant's record before that arrives; and a record stored before clients' ids had a key of
+/// their own arrives again.
+pub(super) fn record_ids_cannot_be_stolen_and_nothing_is_billed_twice(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let day = traffic(FIRST, 1);
     let grant = day.iter().find(|r| matches!(r, LedgerRecord::Granted(g) if g.provider == ProviderId(7)));
@@ -455,7 +454,7 @@ pub(super) fn no_client_takes_the_id_of_anothers_record_and_none_is_billed_twice
         store_late(&day);
         assert_eq!((ledger.show(&filter)[0].peers_billed, ledger.show(&filter)[0].flagged), (40, 0));
     }
-    // what replaces the old ones finds them
+    // newer records replace the old ones
     let peers = [(FIRST.0 * 100, 40)];
     let more = [(1, Side::Downloader), (2, Side::Uploader)]
         .map(|(who, side)| usage(7_000 + who, FIRST.0 * 100, who, side, 5, &peers));

@@ -1,5 +1,5 @@
-//! The door to a ledger's database: SQLite in a file, or PostgreSQL (and what speaks its protocol). Queries are the
-//! same text for both; what differs is the schema, how a writer begins, and partitions.
+//! Connections to a ledger's database: a SQLite file, or a server that speaks PostgreSQL's protocol. Both run the same
+//! queries; schema, the writer's lock and partitions differ.
 
 use super::backup;
 use super::store::brief;
@@ -16,7 +16,7 @@ use std::sync::Once;
 use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::files::mark::{self, Mark};
 
-/// The steps of each engine's schema: each makes the next version of it.
+/// Migrations of the SQLite schema; the n-th makes version n.
 const SQLITE: &[&str] = &[
     include_str!("schema/sqlite_1.sql"),
     include_str!("schema/sqlite_2.sql"),
@@ -38,31 +38,31 @@ const POSTGRES: &[&str] = &[
     include_str!("schema/postgres_7.sql"),
 ];
 
-/// What `accept-loss` calls it.
+/// The ledger's name in the `accept-loss` command.
 const WHOSE: &str = "ledger";
 
-/// PostgreSQL's writers take turns by this advisory lock ("swmledge").
+/// Key of the advisory lock that serialises PostgreSQL writers ("swmledge").
 const WRITER_LOCK: i64 = 0x7377_6d6c_6564_6765;
 
-/// Which database, as `[ledger] database` says it: a file's path or `postgres://…`.
+/// The value of `[ledger] database`: a file's path or `postgres://…`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum Database {
-    /// A file.
+    /// Path of a SQLite file.
     Sqlite(PathBuf),
-    /// A server's URL; may hold a password.
+    /// URL of a PostgreSQL server; may contain a password.
     Postgres(String),
 }
 
 impl Database {
-    /// A relative path starts from `base`.
+    /// Resolves a relative path against `base`.
     pub fn resolve(&mut self, base: &Path) {
         if let Self::Sqlite(path) = self {
             *path = base.join(&*path);
         }
     }
 
-    /// Whether its password and records may travel in the clear to another machine.
+    /// Returns whether password and records may cross the network unencrypted.
     fn is_in_the_clear(&self) -> bool {
         let Self::Postgres(url) = self else { return false };
         let Ok(options) = url.parse::<PgConnectOptions>() else { return false };
@@ -73,7 +73,7 @@ impl Database {
         !near && !asks
     }
 
-    /// Opens it for writing; makes what was never there and brings the schema up to date.
+    /// Opens the database for writing; creates it if it never existed, and migrates the schema.
     pub(super) async fn open_writer(&self) -> Result<Connection, Error> {
         if self.is_in_the_clear() {
             tracing::warn!(
@@ -86,15 +86,14 @@ impl Database {
         if let Self::Sqlite(_) = self
             && backup::is_copy(&mut db).await.map_err(|e| self.unusable(&e))?
         {
-            tracing::warn!(database = %self, "this is a backup that was put back: what came after it is not in it");
-            // its mark first: without its sign of a copy it is held against that
+            tracing::warn!(database = %self, "this is a restored backup: later records are not in it");
+            // update the mark first: once the backup's id is gone, a mark ahead of it would count as loss
             self.remember(&mut db).await.map_err(|e| self.unusable(&e))?;
             backup::take_over(&mut db).await.map_err(|e| self.unusable(&e))?;
         }
         let settings = match self {
             Self::Sqlite(_) => ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA cache_size = -65536"],
-            // tables that grow all the time are always larger than their statistics say: the plan for many rows by
-            // their ids is made once, for the index
+            // statistics of ever-growing tables lag behind: make the planner use the index for lookups of many ids
             Self::Postgres(_) => {
                 ["SET enable_seqscan = off", "SET plan_cache_mode = force_generic_plan", "SET jit = off"]
             }
@@ -111,8 +110,8 @@ impl Database {
         Ok(db)
     }
 
-    /// Opens a connection to what is whole as far as its mark knows. Nothing is written before that is known: a log
-    /// that was left behind can still be put back.
+    /// Opens a connection after checking the file against its mark. Nothing is written before the check, so that a
+    /// `-wal` file that was left behind can still be put back.
     async fn connect_whole(&self, mode: &str) -> Result<Connection, Error> {
         let Self::Sqlite(path) = self else { return self.connect(mode).await };
         Mark::of(path).refuse_loss(WHOSE)?;
@@ -121,9 +120,9 @@ impl Database {
         lack.map_or(Ok(db), |what| Err(mark::lost(WHOSE, what, "go on with what is there")))
     }
 
-    /// A connection, and in words what the file lacks.
+    /// Opens a connection; also returns a text about changes that the file lacks, if any.
     async fn connect_and_look(&self, path: &Path, mode: &str) -> Result<(Connection, Option<String>), Error> {
-        // whoever writes meanwhile is ahead of its mark
+        // read the mark first: a concurrent writer raises the file's counter before its mark
         let expected = Mark::of(path).written().unwrap_or(0);
         let mut db = self.connect(mode).await?;
         let written = db.written().await.map_err(|e| self.unusable(&e))?;
@@ -135,7 +134,7 @@ impl Database {
         Ok((db, lack))
     }
 
-    /// What of it is lost, in words: none if it is whole, or was never begun.
+    /// Describes what is lost of the database; `None` if it is whole or was never created.
     pub async fn loss(&self) -> Result<Option<String>, Error> {
         let Self::Sqlite(path) = self else { return Ok(None) };
         let mark = Mark::of(path);
@@ -148,7 +147,7 @@ impl Database {
         }
     }
 
-    /// Has the mark know how much is written.
+    /// Stores the number of changes in the mark beside the file.
     pub(super) async fn remember(&self, db: &mut Connection) -> Result<(), sqlx::Error> {
         if let Self::Sqlite(path) = self {
             Mark::of(path).remember(db.written().await?);
@@ -156,13 +155,13 @@ impl Database {
         Ok(())
     }
 
-    /// Refuses what must not be opened at all. To be asked before this process has opened it.
+    /// Refuses a backup with a foreign log beside it. Call before this process has opened the file.
     pub fn check_unopened(&self) -> Result<(), Error> {
         let Self::Sqlite(path) = self else { return Ok(()) };
         backup::refuse_foreign_log(path)
     }
 
-    /// Refuses a file that is not there: only the ledger server makes it, and everything else has mistyped its path.
+    /// Refuses a missing file: only the ledger server creates it, so for other commands the path is wrong.
     pub fn check_there(&self) -> Result<(), Error> {
         if let Self::Sqlite(path) = self {
             Mark::of(path).refuse_loss(WHOSE)?;
@@ -176,7 +175,7 @@ impl Database {
         }
     }
 
-    /// Opens it beside its writer.
+    /// Opens the database for reading beside its writer.
     pub(super) async fn open_reader(&self) -> Result<Connection, Error> {
         self.check_there()?;
         let mut db = self.connect_whole("ro").await?;
@@ -244,7 +243,7 @@ impl From<Database> for String {
     }
 }
 
-/// Without a password.
+/// Formats the database for messages, without a password.
 impl fmt::Display for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -264,14 +263,14 @@ impl fmt::Debug for Database {
     }
 }
 
-/// An open database.
+/// An open connection to the database.
 pub(super) struct Connection {
     pub(super) any: AnyConnection,
     postgres: bool,
 }
 
 impl Connection {
-    /// A transaction of the one writer: another process that writes waits until it ends. It is counted as written.
+    /// Begins a write transaction, which other writing processes wait for; counts it as a change.
     pub(super) async fn begin(&mut self) -> Result<Transaction<'_, Any>, sqlx::Error> {
         let is_counted = !self.postgres;
         let mut change = self.begin_uncounted().await?;
@@ -281,7 +280,7 @@ impl Connection {
         Ok(change)
     }
 
-    /// How many transactions there were; always 0 where nothing counts them.
+    /// Returns the number of write transactions so far; 0 in PostgreSQL, which does not count them.
     async fn written(&mut self) -> Result<u64, sqlx::Error> {
         if self.postgres {
             return Ok(0);
@@ -296,9 +295,9 @@ impl Connection {
         Ok(u64::try_from(n).unwrap_or(0))
     }
 
-    /// Moves what SQLite has in its log into the file. With `all`, waiting for those who read, so that the file is
-    /// whole by itself; gives whether it is.
-    pub(super) async fn fold(&mut self, all: bool) -> Result<bool, sqlx::Error> {
+    /// Checkpoints SQLite's write-ahead log into the file. With `all` it waits for readers and empties the log; returns
+    /// whether everything was moved.
+    pub(super) async fn checkpoint(&mut self, all: bool) -> Result<bool, sqlx::Error> {
         if self.postgres {
             return Ok(true);
         }
@@ -307,7 +306,7 @@ impl Connection {
         Ok(row.try_get::<i64, _>(0)? == 0)
     }
 
-    /// Ends the connection.
+    /// Closes the connection to the database.
     pub(super) async fn close(self) -> Result<(), sqlx::Error> {
         self.any.close().await
     }
@@ -324,13 +323,13 @@ impl Connection {
         Ok(change)
     }
 
-    /// A transaction that sees the database as it is now, whatever is written meanwhile.
+    /// Begins a read transaction that sees one state of the database, whatever is written meanwhile.
     pub(super) async fn snapshot(&mut self) -> Result<Transaction<'_, Any>, sqlx::Error> {
         let begin = if self.postgres { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { "BEGIN" };
         self.any.begin_with(begin).await
     }
 
-    /// Makes room for the records of a day. Repeats do no harm.
+    /// Creates PostgreSQL's partition for a day's records unless it exists.
     pub(super) async fn partition(change: &mut AnyConnection, day: i64) -> Result<(), sqlx::Error> {
         if change.backend_name() == "PostgreSQL" {
             let sql = format!(
@@ -342,7 +341,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Forgets the records that came before a day, and their ids.
+    /// Deletes the records that arrived before a day, with their ids.
     pub(super) async fn trim(&mut self, before: i64) -> Result<(), sqlx::Error> {
         if self.postgres {
             let text = "SELECT CAST(c.relname AS TEXT) FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
@@ -370,12 +369,12 @@ impl Connection {
         Ok(())
     }
 
-    /// How many steps were taken.
+    /// Returns the schema version, the number of migrations done.
     async fn version(&mut self) -> Result<usize, sqlx::Error> {
         version(&mut self.any).await
     }
 
-    /// Takes step `n` unless it, or a later one, was taken.
+    /// Runs migration `n` unless the schema has it already.
     async fn migrate(&mut self, steps: &'static [&'static str], n: usize) -> Result<(), sqlx::Error> {
         let postgres = self.postgres;
         let mut change = self.begin_uncounted().await?;
@@ -398,7 +397,7 @@ impl Connection {
 
 #[cfg(test)]
 impl Connection {
-    /// Whether the server says that this connection is.
+    /// Returns whether the server reports this connection as encrypted.
     pub(super) async fn is_encrypted_for_test(&mut self) -> bool {
         let text = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
         sqlx::query_scalar(text).fetch_one(&mut self.any).await.expect("there")
@@ -424,7 +423,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_postgres_and_anything_else_a_file_and_passwords_are_not_shown() {
+    fn urls_are_postgres_other_texts_files_and_passwords_are_hidden() {
         let url = Database::from("postgres://me:secret@db.example:5432/books?sslmode=disable".to_owned());
         assert_eq!(url.to_string(), "postgres://db.example:5432/books");
         assert_eq!(format!("{url:?}"), "postgres://db.example:5432/books");
@@ -434,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_far_database_that_is_not_asked_for_tls_is_in_the_clear() {
+    fn only_a_remote_database_without_required_tls_is_in_the_clear() {
         let clear = |url: &str| Database::from(url.to_owned()).is_in_the_clear();
         for near in ["localhost", "127.0.0.1", "[::1]"] {
             assert!(!clear(&format!("postgres://me@{near}/books")), "{near}");

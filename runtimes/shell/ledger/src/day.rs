@@ -1,4 +1,4 @@
-//! Days as the ledger counts them: UTC, from 1970-01-01, and as people write them.
+//! Days of the ledger: UTC, counted from 1970-01-01, written as `2026-11-22`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,41 +11,41 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 pub struct Day(pub u32);
 
 impl Day {
-    /// The last day that can be written.
+    /// The last representable day, 9999-12-31.
     pub const MAX: Self = Self(2_932_896);
 
-    /// The day of a Unix time in milliseconds.
+    /// Returns the day of a Unix time in milliseconds.
     #[must_use]
     pub fn of_ms(ms: u64) -> Self {
         u32::try_from(ms / DAY_MS).map_or(Self::MAX, |day| Self(day).min(Self::MAX))
     }
 
-    /// The day after.
+    /// Returns the day after this one.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// When it ends, Unix milliseconds.
+    /// Returns the end of the day, Unix milliseconds.
     #[must_use]
     pub fn end_ms(self) -> u64 {
         u64::from(self.next().0) * DAY_MS
     }
 
-    /// From a database.
+    /// Converts a day column of the database.
     pub(super) fn from_sql(day: i64) -> Self {
         Self(u32::try_from(day.max(0)).unwrap_or(u32::MAX))
     }
 
-    /// For a database.
+    /// Converts to a day column of the database.
     pub(super) fn to_sql(self) -> i64 {
         i64::from(self.0)
     }
 
-    /// Year, month, day of the month, by the Gregorian calendar.
+    /// Returns year, month and day of the month in the Gregorian calendar.
     const fn civil(self) -> (u32, u32, u32) {
-        // eras of 400 years that begin on 1 March: leap days come last (H. Hinnant, "chrono-compatible low-level
-        // date algorithms")
+        // eras of 400 years that begin on 1 March: leap days come last (H. Hinnant, "chrono-compatible low-level date
+        // algorithms")
         let z = self.0 + 719_468;
         let of_era = z % 146_097;
         let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -76,7 +76,7 @@ impl FromStr for Day {
         if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) {
             return Err(wrong());
         }
-        // the inverse by its own forward function: at most a month to walk
+        // inverts `civil` by a search of at most 42 days
         let first = (year - 1970) * 365 + (year - 1969) / 4 - (year - 1901) / 100 + (year - 1601) / 400;
         let near = first + (month - 1) * 30;
         let found = (near.saturating_sub(2)..near + 40).map(Self).find(|d| d.civil() == (year, month, day));
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_days_are_written_and_read() {
+    fn known_days_format_and_parse() {
         for (day, text) in
             [(0, "1970-01-01"), (11_016, "2000-02-29"), (20_779, "2026-11-22"), (2_932_896, "9999-12-31")]
         {
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_day_of_a_century_reads_back() {
+    fn every_day_of_a_century_round_trips() {
         for day in (0..36_525).map(Day) {
             assert_eq!(day.to_string().parse(), Ok(day));
         }

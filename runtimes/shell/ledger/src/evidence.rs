@@ -1,10 +1,10 @@
-//! The records that a provider's closed downloads were settled from, as JSON lines (EXPORT.md, beside this file): one
-//! line a download.
+//! Export of the records that a provider's closed downloads were settled from: JSON lines, one a download (EXPORT.md,
+//! beside this file).
 
 use super::day::Day;
 use super::export::{id, unwritable};
-use super::gather::{Fresh, Spans, Which, gather};
-use super::quarantine::speaker;
+use super::gather::{FreshRecords, Selection, Spans, gather};
+use super::quarantine::quarantine_subject;
 use super::store::evidence_since;
 use super::usage::Reader;
 use data_encoding::BASE64;
@@ -19,14 +19,14 @@ use swarmedge_core::wire::Wire;
 use swarmedge_core::wire::records::LedgerRecord;
 use swarmedge_ground::error::Error;
 
-/// What each line begins with.
+/// Value of `format` in each line.
 const FORMAT: &str = "swarmedge-evidence/1";
-/// Downloads whose records are held at a time.
+/// Downloads whose records are held in memory at a time.
 const AT_A_TIME: usize = 256;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct EvidenceLine {
     format: String,
     provider: u32,
     day: String,
@@ -51,8 +51,8 @@ struct SpanText {
 }
 
 impl Reader {
-    /// Gives `write` a line of each download that a closed day bills. An error if what it was settled from is not there
-    /// any more.
+    /// Passes `write` one line for each download of a closed day. Fails if the records that a download was settled from
+    /// are no longer stored.
     pub async fn evidence(
         &mut self,
         of: &ProviderDay,
@@ -63,8 +63,8 @@ impl Reader {
         let day = Day(of.day.day);
         for some in downloads.chunks(AT_A_TIME) {
             let ids: Vec<Vec<u8>> = some.iter().map(|s| s.download.0.to_vec()).collect();
-            let which = Which { downloads: &ids, since: evidence_since(day), known_ms: of.head.head.closed_ms };
-            let gathered = gather(&mut self.db.any, which, &Fresh::new(), 0).await;
+            let selection = Selection { downloads: &ids, since: evidence_since(day), known_ms: of.head.head.closed_ms };
+            let gathered = gather(&mut self.db.any, selection, &FreshRecords::new(), 0).await;
             let gathered = gathered.map_err(|e| self.failed(&e))?;
             for statement in some {
                 let evidence = gathered.evidence.get(&statement.download.0[..]);
@@ -86,14 +86,14 @@ fn forgotten(of: &DownloadStatement, day: Day) -> Error {
 }
 
 fn line(of: &ProviderDay, statement: &DownloadStatement, evidence: &Evidence, spans: &Spans) -> Result<String, Error> {
-    let speakers: BTreeSet<Guid> = evidence.records().filter_map(|(_, r)| speaker(r)).collect();
+    let speakers: BTreeSet<Guid> = evidence.records().filter_map(|(_, r)| quarantine_subject(r)).collect();
     let record = |(came_ms, r): (u64, &LedgerRecord)| RecordText { came_ms, record: BASE64.encode(&r.to_bytes()) };
     let span = |(guid, from_ms, until_ms): &(Guid, u64, u64)| SpanText {
         guid: guid.to_string(),
         from_ms: *from_ms,
         until_ms: Some(*until_ms).filter(|until| *until < u64::MAX),
     };
-    let line = Line {
+    let line = EvidenceLine {
         format: FORMAT.into(),
         provider: of.provider.0,
         day: Day(of.day.day).to_string(),
@@ -104,9 +104,9 @@ fn line(of: &ProviderDay, statement: &DownloadStatement, evidence: &Evidence, sp
     Ok(serde_json::to_string(&line).map_err(unwritable)? + "\n")
 }
 
-/// What a line shows.
+/// Parses a line that [`Reader::evidence`] wrote.
 pub fn from_line(text: &str) -> Result<Settled, String> {
-    let line: Line = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let line: EvidenceLine = serde_json::from_str(text).map_err(|e| e.to_string())?;
     if line.format != FORMAT {
         return Err(format!("format {:?} is not {FORMAT}", line.format));
     }

@@ -1,5 +1,6 @@
-//! A provider's closed days as JSON lines (EXPORT.md, beside this file): a day's first line holds the proofs, each
-//! further line one statement. Reading is strict: what is hashed is the canonical encoding of what the lines say.
+//! Export of a provider's closed days as JSON lines (EXPORT.md, beside this file): a day's first line holds the proofs,
+//! each further line one statement. Parsing is strict, since hashes are computed over the canonical encoding of the
+//! parsed values.
 
 use super::day::Day;
 use data_encoding::BASE64;
@@ -13,7 +14,7 @@ use swarmedge_core::wire::records::ServerCert;
 use swarmedge_core::wire::{Text, Wire};
 use swarmedge_ground::error::Error;
 
-/// What the first line of each day begins with.
+/// Value of `format` in the first line of each day.
 const FORMAT: &str = "swarmedge-day/1";
 
 #[derive(Serialize, Deserialize)]
@@ -87,7 +88,7 @@ enum OutcomeText {
     Failed,
 }
 
-/// The lines of a day.
+/// Formats a day as JSON lines.
 pub fn to_lines(day: &ProviderDay) -> Result<String, Error> {
     let line = DayLine {
         format: FORMAT.into(),
@@ -174,30 +175,31 @@ fn download_line(d: &DownloadStatement, max_peer_bytes: Option<u64>) -> LeafLine
     }
 }
 
-/// What begins a day has a format; what a path holds does not matter.
+/// Tells a day's first line, which has a `format` member, from statements.
 #[derive(Deserialize)]
 struct Kind {
     format: Option<serde::de::IgnoredAny>,
 }
 
-/// Why a file is not read.
+/// Why an exported file does not parse.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unread {
-    /// The line, counted from 1.
+pub struct InvalidExport {
+    /// Number of the line, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// Description of the error.
     pub why: String,
-    /// The lines are all such as an export has, but not as many as it announces.
-    pub bent: bool,
+    /// Whether every line is valid, but a day has another number of statements than announced.
+    pub count_differs: bool,
 }
 
-/// The days of a file, or the first line that says nothing. A file may hold several days, one after another.
-pub fn from_lines(text: &str) -> Result<Vec<ProviderDay>, Unread> {
+/// Parses a file of one or more days, or returns the first invalid line.
+pub fn from_lines(text: &str) -> Result<Vec<ProviderDay>, InvalidExport> {
     let mut days: Vec<ProviderDay> = Vec::new();
-    // where each day begins, and how many statements it announces
+    // line number of each day, and the number of statements it announces
     let mut announced: Vec<(usize, usize)> = Vec::new();
     for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let wrong = |why: &dyn std::fmt::Display| Unread { line: n + 1, why: why.to_string(), bent: false };
+        let wrong =
+            |why: &dyn std::fmt::Display| InvalidExport { line: n + 1, why: why.to_string(), count_differs: false };
         let kind: Kind = serde_json::from_str(line).map_err(|e| wrong(&e))?;
         if kind.format.is_some() {
             let line: DayLine = serde_json::from_str(line).map_err(|e| wrong(&e))?;
@@ -215,13 +217,13 @@ pub fn from_lines(text: &str) -> Result<Vec<ProviderDay>, Unread> {
         if found != announced {
             let what = if found < announced { "dropped" } else { "added" };
             let why = format!("{day}: a record was {what}: this line announces {announced}, {found} follow");
-            return Err(Unread { line, why, bent: true });
+            return Err(InvalidExport { line, why, count_differs: true });
         }
     }
     Ok(days)
 }
 
-/// A day without its statements.
+/// Parses a day's first line, without statements.
 fn day_of(line: &DayLine) -> Result<ProviderDay, String> {
     if line.format != FORMAT {
         return Err(format!("format {:?} is not {FORMAT}", line.format));

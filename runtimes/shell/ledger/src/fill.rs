@@ -1,4 +1,4 @@
-//! Lines without records, made by the database itself: for measuring reports over more than can be written in a minute.
+//! Synthetic download rows without records, made inside the database, to benchmark reports over millions of downloads.
 
 use super::day::Day;
 use super::line::COLUMNS;
@@ -7,11 +7,11 @@ use swarmedge_core::ids::ProviderId;
 use swarmedge_ground::error::Error;
 
 impl Store {
-    /// Adds the lines of `downloads` downloads of a provider on 30 days, as downloads of 200 objects leave them.
+    /// Inserts rows of `downloads` synthetic downloads of a provider: 30 days from `first`, 200 objects.
     pub async fn fill(&mut self, provider: ProviderId, first: Day, downloads: u32) -> Result<(), Error> {
         let database = self.database().clone();
         let db = self.connection()?;
-        // ids of their own, in order, which every engine inserts fast
+        // ascending ids with a prefix of their own: fast to insert in both engines
         let (id, digest, guid, numbers) = if db.any.backend_name() == "PostgreSQL" {
             (
                 "decode('fe' || lpad(to_hex(n), 30, '0'), 'hex')",
@@ -27,7 +27,7 @@ impl Store {
                 "WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n < $3 - 1) SELECT n FROM s",
             )
         };
-        // of each object downloads from all of forty networks, at eighty speeds; peers are in the next network
+        // each object is downloaded from 40 networks at 80 speeds; the uploaders are in the next network
         let spot = "'DE/' || (64500 + n / 200 * 31 % 40)";
         let sources = "'{\"DE/' || (64500 + (n / 200 * 31 + 1) % 40) || '\":' || (34000000 - n % 1000) || '}'";
         let text = format!(

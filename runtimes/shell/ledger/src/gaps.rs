@@ -1,43 +1,43 @@
-//! What the secondary GUIDs of all installations look like, as figure 12 of the paper counts them, and of which too
-//! many starts in a row are missing.
+//! Graphs of secondary GUIDs (one per client start) counted by pattern, as in figure 12 of the paper, and installations
+//! whose history has gaps because too many starts in a row are missing.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
 use swarmedge_core::accounting::clones::{Graph, Starts};
 use swarmedge_core::ids::SecondaryGuid;
 
-/// See [`Suspects::gaps`](super::suspects::Suspects::gaps).
+/// An installation with gaps in its history of starts; listed in [`Suspects::gaps`](super::suspects::Suspects::gaps).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GapFound {
-    /// GUID.
+    /// GUID of the installation.
     pub guid: String,
-    /// How often it logged in.
+    /// Number of its logins.
     pub logins: u64,
-    /// The parts of its history, which no login joins.
+    /// Parts of the history that no login connects.
     pub parts: Vec<PartFound>,
 }
 
-/// See [`GapFound::parts`].
+/// A connected part of an installation's history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PartFound {
-    /// How many starts it has.
+    /// Number of starts in this part.
     pub starts: usize,
-    /// Those that none is known before: secondary GUIDs.
+    /// Secondary GUIDs of the starts without a known predecessor.
     pub oldest: Vec<String>,
-    /// Those that none is known after.
+    /// Secondary GUIDs of the starts without a known successor.
     pub newest: Vec<String>,
 }
 
-/// What the starts of all installations come to.
+/// Summary of the starts of all installations.
 #[derive(Default)]
 pub(super) struct Histories {
-    /// How many graphs there are of each pattern.
+    /// Number of graphs of each pattern.
     pub(super) graphs: BTreeMap<&'static str, u64>,
     pub(super) gaps: Vec<GapFound>,
 }
 
 impl Histories {
-    /// Of installations: GUID, starts, and how often it logged in.
+    /// Summarises installations, each given by GUID, starts and number of logins.
     pub(super) fn of<'a>(all: impl Iterator<Item = (String, &'a Starts, u64)>) -> Self {
         let mut histories = Self::default();
         for (guid, starts, logins) in all {

@@ -1,5 +1,5 @@
-//! The signed heads of clients' logs, as CNs have passed them on: where they contradict each other is evidence. And the
-//! GUIDs that were retired, because two copies of an installation ran.
+//! Queries of the log heads that clients signed and CNs passed on: contradicting heads prove a forked log. And of the
+//! GUIDs that were retired because two copies of an installation ran.
 
 use super::store::{decode, log_kind_of_heads, log_kind_of_rekeys};
 use super::usage::Reader;
@@ -9,13 +9,13 @@ use swarmedge_ground::error::Error;
 use swarmedge_ground::keys::verify;
 
 impl Reader {
-    /// The logs that fork.
+    /// Returns the clients' logs that fork.
     pub async fn forks(&mut self) -> Result<Vec<Fork>, Error> {
         let heads = self.heads().await.map_err(|e| self.failed(&e))?;
         Ok(logs::forks(verify, heads))
     }
 
-    /// The GUIDs that were retired, in the order of their ends: when, and how.
+    /// Returns the rekey records that retired GUIDs, each with its Unix time in ms, oldest first.
     pub async fn retired(&mut self) -> Result<Vec<(u64, SignedRekey)>, Error> {
         let logs = self.logs_of(log_kind_of_rekeys()).await.map_err(|e| self.failed(&e))?;
         let rekey = |record: LogRecord| match record.event {
@@ -42,7 +42,7 @@ impl Reader {
         Ok(logs.into_iter().filter_map(head).collect())
     }
 
-    /// What CNs have logged of one kind.
+    /// Reads the CNs' log records of one kind, oldest first.
     async fn logs_of(&mut self, kind: i64) -> Result<Vec<LogRecord>, sqlx::Error> {
         let rows = sqlx::query("SELECT body FROM record WHERE kind = $1 ORDER BY received_ms")
             .bind(kind)

@@ -1,6 +1,7 @@
-//! The ledger: its database, its port, and what is read from it.
-// a test names the one variant that it expects
-// what prints goes through `terminal::out`, which a closed pipe does not upset
+//! The ledger: its database with one writer ([`Store`]), its port, and the queries of reports, audits and exports
+//! ([`Reader`]).
+// tests may match one variant of an enum with a wildcard for the rest
+// printing goes through `terminal::out`, since `println!` panics on a closed pipe
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::type_complexity))]
 

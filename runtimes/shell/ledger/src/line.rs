@@ -1,8 +1,8 @@
-//! A download's line: what its records come to, as the database keeps it beside them.
+//! Rows of the `download` table: one row a download, computed from its records by settlement.
 
 use super::day::Day;
 use super::places::{Places, Spot};
-use super::proven::verify_once;
+use super::proven::verify_cached;
 use super::rollup::to_json;
 use super::rows::Value;
 use std::collections::BTreeMap;
@@ -11,15 +11,15 @@ use swarmedge_core::accounting::settlement::Bill;
 use swarmedge_core::ids::Guid;
 use swarmedge_core::wire::records::{GrantRecord, LedgerRecord, Side, UsageState};
 
-/// The columns that [`line_of`] fills, in its order.
+/// Columns of the `download` table that [`download_row`] fills, in its order.
 pub(super) const COLUMNS: &str = "download, provider, day, path, version, guid, size, issued_ms, state, elapsed_ms, \
      edge_unique, edge_total, edge_claimed, peers_received, peers_sent, peers_billed, flagged, speed, evidence, cause, \
      max_peer_bytes, spot, sources, closes_ms";
 
-/// Classes of speed for each doubling.
+/// Speed classes per doubling of the speed.
 const CLASSES: u64 = 16;
 
-/// A state as the database writes it.
+/// Returns the number of a state in the `state` column.
 pub(super) const fn state_number(state: Option<UsageState>) -> i64 {
     match state {
         None => 0,
@@ -30,7 +30,7 @@ pub(super) const fn state_number(state: Option<UsageState>) -> i64 {
     }
 }
 
-/// The class of a speed: 16 a doubling, each 1/16 of its doubling wide, so that a class says the speed to 6 %.
+/// Returns the class of a speed: 16 classes per doubling, so that a class is exact to 6 %.
 pub(super) fn speed_class(bytes: u64, ms: u64) -> i64 {
     let per_second = u64::try_from(u128::from(bytes) * 1000 / u128::from(ms.max(1))).unwrap_or(u64::MAX).max(CLASSES);
     let doubling = per_second.ilog2();
@@ -38,29 +38,29 @@ pub(super) fn speed_class(bytes: u64, ms: u64) -> i64 {
     i64::from(doubling) * 16 + i64::try_from(within).unwrap_or(0)
 }
 
-/// The middle of a class, bytes a second.
+/// Returns the middle of a speed class, bytes a second.
 pub(super) fn speed_of(class: i64) -> u64 {
     let class = u64::try_from(class).unwrap_or(0).clamp(CLASSES * 4, CLASSES * 63);
     let width = 1_u64 << (class / CLASSES - 4);
     (CLASSES + class % CLASSES) * width + width / 2
 }
 
-/// How long before it came a grant may have been issued: an edge's clock is not believed beyond that.
+/// Most days between a grant's issue time, by the edge's clock, and its arrival at the ledger; older times are clamped.
 const GRANT_DAYS: u32 = 7;
 
-/// The line at `now_ms` of a download from its records; none without its first grant. A download belongs to the day of
-/// that grant, unless that was closed: then to `first_open`.
-pub(super) fn line_of(evidence: &Evidence, places: &Places, first_open: Day, now_ms: u64) -> Option<Vec<Value>> {
+/// Computes a download's row as of `now_ms` from its records; `None` without a grant record. The download belongs to
+/// the day of its first grant, or to `first_open` if that day is closed.
+pub(super) fn download_row(evidence: &Evidence, places: &Places, first_open: Day, now_ms: u64) -> Option<Vec<Value>> {
     let first = |r: &(Day, &GrantRecord)| (r.1.issued_ms, r.1.id);
     let grants = evidence.records().filter_map(|(came, r)| Some((Day::of_ms(came), grant(r)?)));
     let (came, granted) = grants.min_by_key(first)?;
     let day = Day::of_ms(granted.issued_ms).clamp(Day(came.0.saturating_sub(GRANT_DAYS)), came).max(first_open);
     let book = evidence.book();
-    let bill = book.bill(verify_once, now_ms);
+    let bill = book.bill(verify_cached, now_ms);
     let done = bill.state == Some(UsageState::Completed);
     let spot = places.at(granted.guid, granted.issued_ms);
     let sources = sources(&bill, places, spot, granted.issued_ms);
-    // a download that found all or some of it here moved less than the size; one that moved nothing has no speed
+    // a download that found pieces on disk moved fewer bytes than the size; one that moved nothing has no speed
     let moved = bill.edge_claimed.max(bill.edge_unique).saturating_add(bill.peers_received).min(bill.size);
     let speed = if done && moved > 0 { speed_class(moved, bill.elapsed_ms) } else { -1 };
     Some(vec![
@@ -91,7 +91,7 @@ pub(super) fn line_of(evidence: &Evidence, places: &Places, first_open: Day, now
     ])
 }
 
-/// The bytes of peers by where these were, as JSON; nothing where that is not known of anybody.
+/// Returns the uploaders' bytes by their country and network, as JSON; empty if no client's location is known.
 fn sources(bill: &Bill, places: &Places, downloader: Spot, ms: u64) -> String {
     let mut by_spot: BTreeMap<Spot, u64> = BTreeMap::new();
     for (uploader, bytes) in &bill.shares {
@@ -101,11 +101,11 @@ fn sources(bill: &Bill, places: &Places, downloader: Spot, ms: u64) -> String {
     if !downloader.is_known() && !by_spot.keys().any(Spot::is_known) {
         return String::new();
     }
-    // a map of texts and numbers can always be written
+    // a map of texts and numbers always serialises
     to_json(&by_spot).unwrap_or_default()
 }
 
-/// Whose logins a line asks for: the downloader's and the uploaders'.
+/// Returns the downloader and the uploaders, whose login locations a row needs.
 pub(super) fn clients(evidence: &Evidence) -> impl Iterator<Item = Guid> {
     evidence.records().filter_map(|(_, record)| match record {
         LedgerRecord::Granted(g) => Some(g.guid),
@@ -118,7 +118,7 @@ pub(super) fn clients(evidence: &Evidence) -> impl Iterator<Item = Guid> {
     })
 }
 
-/// What a downloader says last of why it failed, by its number.
+/// Returns the failure cause in the downloader's last usage record, by its number on the wire; 0 if not stated.
 fn cause(evidence: &Evidence, granted: &GrantRecord) -> i64 {
     let downloader = evidence.records().filter_map(|(_, r)| match r {
         LedgerRecord::Usage(r) if r.side == Side::Downloader && r.reporter == granted.guid => Some(r),
@@ -133,7 +133,7 @@ fn cause(evidence: &Evidence, granted: &GrantRecord) -> i64 {
     last.and_then(|r| r.cause).map_or(0, |cause| i64::from(cause.number()))
 }
 
-/// A cause as people read it, by its number.
+/// Returns the name of a failure cause in reports.
 pub(super) const fn cause_name(number: i64) -> &'static str {
     match number {
         1 => "not found",

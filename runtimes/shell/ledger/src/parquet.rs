@@ -1,5 +1,5 @@
-//! A provider's closed days as Apache Parquet (EXPORT.md, beside this file), for whoever counts with other tools: a row
-//! a statement, without the proofs, which only the JSON lines have.
+//! Export of a provider's closed days as Apache Parquet (EXPORT.md, beside this file) for other tools: one row a
+//! statement. The proofs are in the JSON lines only.
 
 use super::day::Day;
 use super::places::Spot;
@@ -20,7 +20,7 @@ use swarmedge_core::accounting::audit::{Leaf, Outcome, ProviderDay};
 use swarmedge_core::ids::{DownloadId, ProviderId};
 use swarmedge_ground::error::Error;
 
-/// The rows' columns; what a statement does not have is null.
+/// Columns of the table; values that a statement lacks are null.
 const SCHEMA: &str = "message statement {
     REQUIRED INT32 day (DATE);
     REQUIRED INT64 provider;
@@ -41,7 +41,7 @@ const SCHEMA: &str = "message statement {
     OPTIONAL BYTE_ARRAY evidence (UTF8);
 }";
 
-/// A file that is being written.
+/// A Parquet file being written.
 pub struct Archive {
     path: PathBuf,
     writer: SerializedFileWriter<File>,
@@ -54,7 +54,7 @@ impl fmt::Debug for Archive {
     }
 }
 
-/// A row, in the order of the columns.
+/// A row of the table, in the order of the columns.
 #[derive(Default)]
 struct Row {
     day: i32,
@@ -73,7 +73,7 @@ struct Row {
 }
 
 impl Row {
-    /// None for a sum.
+    /// Converts a statement; `None` for a sum.
     fn of(leaf: &Leaf, spots: &BTreeMap<DownloadId, Spot>) -> Option<Self> {
         let day = i32::try_from(leaf.of().1).unwrap_or(i32::MAX);
         if let Leaf::Plain(p) = leaf {
@@ -107,7 +107,7 @@ impl Row {
 }
 
 impl Archive {
-    /// Makes the file, or empties it.
+    /// Creates the file, or truncates it.
     pub fn create(path: &Path) -> Result<Self, Error> {
         let file = File::create(path).map_err(|e| Error::io(format!("write {}", path.display()), &e))?;
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
@@ -117,7 +117,7 @@ impl Archive {
         Ok(Self { path: path.to_owned(), writer, rows: 0 })
     }
 
-    /// Adds a day's statements, and where its downloaders were.
+    /// Adds a day's statements, with the downloaders' locations.
     pub fn add(&mut self, day: &ProviderDay, spots: &BTreeMap<DownloadId, Spot>) -> Result<(), Error> {
         let rows: Vec<Row> = day.leaves.iter().filter_map(|leaf| Row::of(leaf, spots)).collect();
         self.rows += rows.len();
@@ -127,7 +127,7 @@ impl Archive {
         self.write(day.provider, &rows).map_err(|e| failed(&self.path, &e))
     }
 
-    /// The last bytes; how many rows there are.
+    /// Writes the footer; returns the number of rows.
     pub fn finish(self) -> Result<usize, Error> {
         self.writer.close().map_err(|e| failed(&self.path, &e))?;
         Ok(self.rows)
@@ -166,13 +166,13 @@ fn number(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// A column in which every row has a value.
+/// Writes a column in which every row has a value.
 fn all<T: DataType>(column: &mut SerializedColumnWriter<'_>, values: impl Iterator<Item = T::T>) -> Written<()> {
     let values: Vec<T::T> = values.collect();
     column.typed::<T>().write_batch(&values, None, None).map(|_| ())
 }
 
-/// A column with nulls.
+/// Writes a column with nulls.
 fn some<T: DataType>(
     column: &mut SerializedColumnWriter<'_>,
     values: impl Iterator<Item = Option<T::T>>,
@@ -197,7 +197,7 @@ fn failed(path: &Path, e: &ParquetError) -> Error {
 }
 
 impl Reader {
-    /// Where the downloaders of a provider's day were.
+    /// Returns the locations of the downloaders of a provider's day, where known.
     pub async fn spots(&mut self, provider: ProviderId, day: Day) -> Result<BTreeMap<DownloadId, Spot>, Error> {
         self.read_spots(provider, day).await.map_err(|e| self.failed(&e))
     }

@@ -1,4 +1,4 @@
-//! Exported days as Parquet: what our own library reads of them, and what another program does.
+//! Exported Parquet files, read back by our library and by another program.
 
 use super::close_tests::honest_with;
 use super::report::{Figures, Report, Row};
@@ -10,7 +10,7 @@ use futures_lite::future::block_on;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Five days, closed and written to a file, with the report of the same days.
+/// Five closed days in a Parquet file, and the report of the same days.
 struct Exported {
     dir: tempfile::TempDir,
     rows: usize,
@@ -44,7 +44,7 @@ fn number(n: u64) -> i64 {
 }
 
 #[test]
-fn a_file_holds_every_statement_of_its_days_and_the_sums_are_those_of_the_report() {
+fn a_parquet_file_has_every_statement_and_the_sums_of_the_report() {
     let exported = Exported::new();
     let (totals, file) = (&exported.report.totals, std::fs::File::open(exported.path()).expect("opens"));
     let file = SerializedFileReader::new(file).expect("Parquet");
@@ -59,7 +59,8 @@ fn a_file_holds_every_statement_of_its_days_and_the_sums_are_those_of_the_report
     assert!(all.iter().all(|row| row.get_string(2).is_ok_and(|kind| kind == "download" || kind == "plain")));
 }
 
-/// A line a group of rows: what it is, its name, downloads, completed, and bytes of edges and peers, flagged, plain.
+/// Script that prints a line per group of rows: kind, name, downloads, completed, and bytes of edges, peers, flagged,
+/// plain.
 const SCRIPT: &str = r#"
 import duckdb, sys
 file = duckdb.read_parquet(sys.argv[1])
@@ -81,14 +82,14 @@ const COLUMNS: &str = "columns day:DATE provider:BIGINT kind:VARCHAR download:VA
     edge:VARCHAR size:BIGINT outcome:VARCHAR edge_bytes:BIGINT peer_bytes:BIGINT flagged_bytes:BIGINT \
     plain_bytes:BIGINT max_peer_bytes:BIGINT country:VARCHAR asn:BIGINT evidence:VARCHAR";
 
-/// What [`SCRIPT`] says of these figures.
+/// Formats figures like a line of [`SCRIPT`].
 fn line(what: &str, name: &str, f: &Figures) -> String {
     let bytes = format!("{}\t{}\t{}\t{}", f.edge_bytes, f.peer_bytes, f.flagged_bytes, f.plain());
     format!("{what}\t{name}\t{}\t{}\t{bytes}", f.downloads, f.completed)
 }
 
 #[test]
-fn another_program_reads_the_figures_of_the_report_in_it() {
+fn another_program_reads_the_same_figures() {
     let exported = Exported::new();
     let package = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools/duckdb");
     let read = Command::new("python3").env("PYTHONPATH", package).args(["-c", SCRIPT]).arg(exported.path()).output();
@@ -113,7 +114,7 @@ fn another_program_reads_the_figures_of_the_report_in_it() {
     let mut expected = vec![COLUMNS.to_owned(), "broken 0".into(), format!("downloads {}", r.totals.downloads)];
     expected.push(line("total", "", &r.totals));
     expected.extend(rows("day", &days));
-    // a row of plain traffic has no path there: the report knows it by the version
+    // rows of plain traffic have no path in the file: the report finds the object by the version
     let mut objects = r.objects.clone();
     objects.iter_mut().for_each(|row| row.figures.plain_bytes = None);
     expected.extend(rows("object", &objects));

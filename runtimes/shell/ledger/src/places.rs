@@ -1,4 +1,4 @@
-//! Where clients were, as far as the books keep it: country and network, by login.
+//! Locations of clients, recorded at each login: country and network (AS).
 
 use super::day::Day;
 use super::rows::{Value, among, insert};
@@ -13,7 +13,7 @@ use swarmedge_core::wire::place::Locality;
 use swarmedge_core::wire::records::{LedgerRecord, LogEvent};
 use swarmedge_ground::error::Error;
 
-/// A country and a network, as far as they are known: written `DE/64500`, and as nothing where neither is.
+/// A country and a network, each if known; written `DE/64500`, or empty if both are unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", from = "String")]
 pub struct Spot {
@@ -22,7 +22,7 @@ pub struct Spot {
 }
 
 impl Spot {
-    /// The country's code; `unknown` where it is not known.
+    /// Returns the country's code, or `unknown`.
     #[must_use]
     pub fn country(&self) -> String {
         let code =
@@ -30,25 +30,25 @@ impl Spot {
         code.map_or_else(|| "unknown".into(), |code| code.iter().collect())
     }
 
-    /// The network's name; `unknown` where it is not known.
+    /// Returns the network's name, such as `AS64500`, or `unknown`.
     #[must_use]
     pub fn network(&self) -> String {
         self.asn.map_or_else(|| "unknown".into(), |asn| format!("AS{asn}"))
     }
 
-    /// Whether the country is known.
+    /// Returns whether the country is known.
     #[must_use]
     pub const fn has_country(&self) -> bool {
         self.country.is_some()
     }
 
-    /// Its number, if it is known.
+    /// Returns the AS number, if known.
     #[must_use]
     pub const fn asn(&self) -> Option<u32> {
         self.asn
     }
 
-    /// Whether anything is known.
+    /// Returns whether country or network is known.
     #[must_use]
     pub const fn is_known(&self) -> bool {
         self.country.is_some() || self.asn.is_some()
@@ -84,19 +84,19 @@ impl From<String> for Spot {
 }
 
 impl From<&str> for Spot {
-    /// What is not written as a spot is an unknown one.
+    /// Parses a spot; invalid text is an unknown spot.
     fn from(text: &str) -> Self {
         let (country, asn) = text.split_once('/').unwrap_or_default();
         Self { country: country.as_bytes().try_into().ok(), asn: asn.parse().ok() }
     }
 }
 
-/// The spots of some clients, by when they logged in there.
+/// Spots of some clients, by login time (Unix ms).
 #[derive(Debug, Default)]
 pub(super) struct Places(BTreeMap<Guid, BTreeMap<i64, Spot>>);
 
 impl Places {
-    /// Of these clients, from logins that came on `since` or later.
+    /// Reads the spots of clients from logins recorded on day `since` or later.
     pub(super) async fn of(db: &mut AnyConnection, guids: &[Vec<u8>], since: i64) -> Result<Self, sqlx::Error> {
         let mut places = Self::default();
         for row in &among(db, "SELECT guid, since_ms, spot FROM place WHERE guid", guids, since).await? {
@@ -107,7 +107,7 @@ impl Places {
         Ok(places)
     }
 
-    /// Where a client was at a time: at its last login before, or else its first after.
+    /// Returns a client's spot at a time: that of its last login before, else of its first login after.
     pub(super) fn at(&self, guid: Guid, ms: u64) -> Spot {
         let Some(all) = self.0.get(&guid) else { return Spot::default() };
         let ms = i64::try_from(ms).unwrap_or(i64::MAX);
@@ -117,7 +117,7 @@ impl Places {
 }
 
 impl Reader {
-    /// Where clients have logged in, oldest first.
+    /// Returns the spots of all logins, oldest first.
     pub async fn places(&mut self) -> Result<Vec<(Guid, Spot)>, Error> {
         self.read_places().await.map_err(|e| self.failed(&e))
     }
@@ -134,7 +134,7 @@ impl Reader {
     }
 }
 
-/// Keeps where clients have logged in.
+/// Stores the spots of logins from the CNs' location records.
 pub(super) async fn add(change: &mut AnyConnection, records: &[&LedgerRecord], today: Day) -> Result<(), sqlx::Error> {
     let row = |record: &&LedgerRecord| {
         let LedgerRecord::Log(log) = record else { return None };
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spot_is_read_as_it_was_written() {
+    fn a_spot_round_trips_through_text() {
         for (text, country, network) in [
             ("DE/64500", "DE", "AS64500"),
             ("DE/", "DE", "unknown"),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_was_where_it_had_last_logged_in() {
+    fn a_client_is_located_at_its_last_login() {
         let spot = |text: &str| Spot::from(text.to_owned());
         let logins = BTreeMap::from([(10, spot("DE/1")), (20, spot("FR/2"))]);
         let places = Places(BTreeMap::from([(Guid::numbered(1), logins)]));

@@ -1,4 +1,5 @@
-//! The ledger's port: accepts CNs and edges, and has batches stored one after another.
+//! The port of the ledger machine: accepts CNs and edges, stores batches one after another, closes days, and reads the
+//! quarantine list.
 
 use super::close::{Signer, close_due, forget_due};
 use super::database::Database;
@@ -26,23 +27,24 @@ use swarmedge_ground::mailbox::{Receiver, Sender, mailbox};
 use swarmedge_ground::ops;
 use swarmedge_ground::rt::Rt;
 
-/// Connections beside those of certified servers: handshakes.
+/// Connections allowed beyond those of certified servers, for handshakes.
 const SPARE_CONNECTIONS: usize = 256;
 
-/// How often it is looked whether a day is due to be closed; and after that has failed.
+/// Interval of the checks whether a day is due to be closed.
 const CLOSE_EVERY: Duration = Duration::from_secs(3600);
+/// Wait after closing days has failed.
 const CLOSE_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// What an operator can do about it.
+/// Advice to the operator after a database error.
 const MEND: &str = "see to the database and its disk: until then records wait with edges and CNs";
 
-/// How often the database's log is folded into its file.
-const FOLD_EVERY: Duration = Duration::from_secs(300);
+/// Interval of checkpoints of SQLite's log.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
 
-/// Records to be stored together.
+/// Records to store together, with the request's number.
 type Batch = (ReqId, Vec<LedgerRecord>);
 
-/// Opens a ledger. It runs until `stop` is set and what it has taken is stored.
+/// Opens a ledger. The server runs until `stop` is set and all accepted records are stored.
 pub async fn open<R: Rt>(
     rt: &R,
     operator: &OperatorConfig,
@@ -80,18 +82,18 @@ pub async fn open<R: Rt>(
             let _ = inbox.send(Input::Shutdown).await;
             std::future::pending().await
         };
-        // these use the database too, and end before its writer
-        let over = Signal::default();
+        // these tasks use the database too and must end before its writer
+        let stored_all = Signal::default();
         let telling = tell_quarantine(rt.clone(), config_of_days.database.clone(), inbox.clone(), reading);
-        rt.spawn(or(over.wait(), telling));
+        rt.spawn(or(stored_all.wait(), telling));
         if let Some(signer) = signer {
-            rt.spawn(or(over.wait(), close_daily(rt.clone(), config_of_days, signer, closing)));
+            rt.spawn(or(stored_all.wait(), close_daily(rt.clone(), config_of_days, signer, closing)));
         }
         let accepting = accept(rt.clone(), acceptor, servers.clone());
-        // the machine's end drops the port, which ends the storing
+        // when the machine ends it drops the port, whose end of the mailbox ends `store_all`
         let machine = drive(rt.clone(), Ledger::default(), config, inputs, port);
         let working = async {
-            zip(machine, store_all(rt.clone(), store, to_store, inbox.clone(), storing, over)).await;
+            zip(machine, store_all(rt.clone(), store, to_store, inbox.clone(), storing, stored_all)).await;
         };
         or(working, or(accepting, stopping)).await;
         servers.links.close_all();
@@ -101,23 +103,23 @@ pub async fn open<R: Rt>(
     Ok(Server::new(addr, ops, run))
 }
 
-/// Stores batches until no more can come, then sets `over` and leaves one whole file.
+/// Stores batches until the machine has ended, then sets `stored_all` and closes the database with an empty log.
 async fn store_all<R: Rt>(
     rt: R,
     mut store: Store,
     mut batches: Receiver<Batch>,
     inbox: Sender<Input>,
     mut condition: Condition,
-    over: Signal,
+    stored_all: Signal,
 ) {
-    let mut fold_at = rt.now() + FOLD_EVERY;
+    let mut checkpoint_at = rt.now() + CHECKPOINT_EVERY;
     loop {
-        if rt.now() >= fold_at {
-            fold_at = rt.now() + FOLD_EVERY;
-            store.fold().await;
+        if rt.now() >= checkpoint_at {
+            checkpoint_at = rt.now() + CHECKPOINT_EVERY;
+            store.checkpoint().await;
         }
         let due = async {
-            rt.sleep_until(fold_at).await;
+            rt.sleep_until(checkpoint_at).await;
             None
         };
         let Some(next) = or(async { Some(batches.recv().await) }, due).await else { continue };
@@ -127,14 +129,14 @@ async fn store_all<R: Rt>(
             Ok(()) => condition.succeeded(),
             Err(e) => condition.failed(format_args!("cannot store records: {e} ({MEND})")),
         }
-        // the machine may have ended without waiting
+        // the machine may have ended without waiting for this
         let _ = inbox.send(Input::Stored { req, ok: stored.is_ok() }).await;
     }
-    over.set();
-    store.close_whole().await;
+    stored_all.set();
+    store.close_with_empty_log().await;
 }
 
-/// Looks who is in quarantine, now and then, until the machine has gone.
+/// Sends the quarantine list to the machine at intervals, until the machine has ended.
 async fn tell_quarantine<R: Rt>(rt: R, database: Database, inbox: Sender<Input>, mut condition: Condition) {
     let mut reader = None;
     loop {
@@ -162,14 +164,14 @@ async fn in_quarantine(reader: &mut Option<Reader>, database: &Database) -> Resu
     reader.in_quarantine().await
 }
 
-/// Closes the days that are due, now and then, and each day forgets what is old.
+/// Closes due days at intervals, and deletes old records once a day.
 async fn close_daily<R: Rt>(rt: R, cfg: LedgerConfig, signer: Signer, mut condition: Condition) {
     let mut forgot_on = None;
     loop {
         let now_ms = unix_ms();
         let mut done = match close_due(&cfg.database, &cfg, &signer, now_ms).await {
             Ok(closed) => {
-                closed.iter().for_each(|c| tracing::info!(day = %c.day, leaves = c.leaves, "closed a day"));
+                closed.iter().for_each(|c| tracing::info!(day = %c.day, leaves = c.leaves, "a day was closed"));
                 Ok(())
             }
             Err(error) => Err(format!("cannot close days: {error} ({MEND})")),
@@ -201,7 +203,7 @@ impl Port<Ledger> for LedgerPort {
             Output::Send { conn, msg } => self.links.send(conn, &msg),
             Output::Close { conn } => self.links.close(conn),
             Output::Store { req, records } => {
-                // one batch at a time: there is room unless the storing has ended
+                // the machine sends one batch at a time: there is room unless `store_all` has ended
                 if self.batches.try_send((req, records)).is_err() {
                     local.push_back(Input::Stored { req, ok: false });
                 }

@@ -1,4 +1,4 @@
-//! Who is in quarantine: kept in the ledger's database, so that settlement knows it and CNs are told of it.
+//! The quarantine list, stored in the ledger's database: settlement reads it, and CNs are told of it.
 
 use super::database::Connection;
 use super::day::Day;
@@ -15,71 +15,73 @@ use swarmedge_core::limits::{FOLLOWED_MAX, QUARANTINED_MAX};
 use swarmedge_core::wire::records::LedgerRecord;
 use swarmedge_ground::error::{Code, Error};
 
-/// How often a running ledger looks who is in quarantine. CNs are told at once.
+/// Interval at which a running ledger reads the quarantine list; CNs are told of changes at once.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A client that is, or was, in quarantine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Quarantined {
-    /// GUID, hexadecimal.
+    /// GUID of the client, hexadecimal.
     pub guid: String,
-    /// Since when, Unix milliseconds.
+    /// Start of the quarantine, Unix milliseconds.
     pub from_ms: u64,
-    /// Until when, Unix milliseconds; none while it lasts.
+    /// End of the quarantine, Unix milliseconds; `None` while it lasts.
     pub until_ms: Option<u64>,
-    /// Why, as whoever decided it wrote.
+    /// Reason that the operator gave.
     pub reason: String,
 }
 
-/// What a report says of quarantine.
+/// Quarantine figures of a provider's report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct InQuarantine {
     /// Clients that began downloads while they were in quarantine.
     pub clients: u64,
-    /// Those downloads. They came from edges.
+    /// Downloads begun in quarantine, served by edges alone.
     pub downloads: u64,
 }
 
-/// What putting clients into quarantine has come to.
+/// Result of putting clients into quarantine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Entered {
-    /// Clients that were not in it.
+    /// Number of clients newly in quarantine.
     pub added: usize,
-    /// Clients that were.
+    /// Number of clients that were in quarantine before.
     pub already: usize,
-    /// Of all these, the GUIDs that others of them have become: not named, and treated alike.
+    /// GUIDs among them that were not named, but are successors of named ones.
     pub heirs: Vec<String>,
-    /// Such GUIDs for which there was no room: those that are named come first.
+    /// Number of successors left out because the list is full; named GUIDs come first.
     pub left_out: usize,
 }
 
-/// What letting clients out has come to.
+/// Result of releasing clients from quarantine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Released {
-    /// Clients that are out.
+    /// Number of released clients.
     pub removed: usize,
-    /// Of them, the GUIDs that others of them have become.
+    /// GUIDs among them that were not named, but are successors of named ones.
     pub heirs: Vec<String>,
-    /// GUIDs that became some of them, and are in quarantine still.
+    /// Predecessors of released GUIDs that are still in quarantine.
     pub left: Vec<String>,
 }
 
 impl Store {
-    /// Puts clients into quarantine, and whom they have become as far as there is room; those that are in it stay as
-    /// they are.
+    /// Puts clients and, as far as there is room, their successors into quarantine. Clients already in it are
+    /// unchanged.
     pub async fn quarantine(&mut self, guids: &BTreeSet<Guid>, reason: &str, now_ms: u64) -> Result<Entered, Error> {
         let database = self.database().clone();
-        let done = add(self.connection()?, guids, reason, now_ms).await.map_err(|e| database.unusable(&e))?;
+        let done =
+            add_to_quarantine(self.connection()?, guids, reason, now_ms).await.map_err(|e| database.unusable(&e))?;
         done.ok_or_else(|| {
             Error::usage(format!("more than {QUARANTINED_MAX} clients would be in quarantine"))
                 .next("let some out first: `quarantine list` says who is in it")
         })
     }
 
-    /// Lets clients out, and whom they have become; nobody where one is not in quarantine.
+    /// Releases clients and their successors; releases none if one of the clients is not in quarantine.
     pub async fn release(&mut self, guids: &BTreeSet<Guid>, now_ms: u64) -> Result<Released, Error> {
         let database = self.database().clone();
-        let done = remove(self.connection()?, guids, now_ms).await.map_err(|e| database.unusable(&e))?;
+        let done =
+            remove_from_quarantine(self.connection()?, guids, now_ms).await.map_err(|e| database.unusable(&e))?;
         done.map_err(|guid| {
             Error::new(Code::NotFound, format!("{guid} is not in quarantine; nothing was changed"))
                 .next("`quarantine list` says who is in it")
@@ -87,7 +89,7 @@ impl Store {
     }
 }
 
-/// Who is in quarantine, and why.
+/// Returns the clients in quarantine, with the reasons.
 pub(super) async fn open_spans(db: &mut AnyConnection) -> Result<BTreeMap<Guid, String>, sqlx::Error> {
     let rows = sqlx::query("SELECT guid, reason FROM quarantine WHERE until_ms IS NULL").fetch_all(db).await?;
     rows.iter().map(|row| Ok((guid_at(&row.try_get::<Vec<u8>, _>(0)?)?, row.try_get(1)?))).collect()
@@ -101,7 +103,7 @@ fn names<'a>(guids: impl IntoIterator<Item = &'a Guid>) -> Vec<String> {
     guids.into_iter().map(ToString::to_string).collect()
 }
 
-/// Puts those in who are not, and adds them to the `open` spans; how many that were.
+/// Puts clients into quarantine that are not in `open`, and adds them to it; returns their number.
 pub(super) async fn put_in(
     change: &mut AnyConnection,
     open: &mut BTreeMap<Guid, String>,
@@ -117,8 +119,8 @@ pub(super) async fn put_in(
     Ok(new.len())
 }
 
-/// None: there would be too many, even without those that they have become.
-async fn add(
+/// Adds clients and their successors; `None` if the named clients alone are too many.
+async fn add_to_quarantine(
     db: &mut Connection,
     guids: &BTreeSet<Guid>,
     reason: &str,
@@ -129,8 +131,8 @@ async fn add(
     let mut all = guids.clone();
     let mut heirs = Vec::new();
     for guid in guids {
-        let of_it = successors::heirs(&mut change, &BTreeSet::from([*guid])).await?;
-        heirs.extend(of_it.into_iter().filter(|heir| all.insert(*heir)));
+        let successors_of = successors::heirs(&mut change, &BTreeSet::from([*guid])).await?;
+        heirs.extend(successors_of.into_iter().filter(|heir| all.insert(*heir)));
     }
     let already = all.iter().filter(|guid| open.contains_key(*guid)).count();
     let mut added = put_in(&mut change, &mut open, guids.iter().copied(), reason, now_ms).await?;
@@ -151,8 +153,8 @@ async fn add(
     Ok(Some(Entered { added, already, heirs: names(&heirs), left_out: asked - heirs.len() }))
 }
 
-/// `Err`: who is not in quarantine, nor has become anybody who is.
-async fn remove(
+/// Releases clients and their successors; `Err` with the first GUID that has no one in quarantine, itself included.
+async fn remove_from_quarantine(
     db: &mut Connection,
     guids: &BTreeSet<Guid>,
     now_ms: u64,
@@ -161,12 +163,12 @@ async fn remove(
     let open = open_spans(&mut change).await?;
     let mut heirs = BTreeSet::new();
     for guid in guids {
-        let of_it = successors::heirs(&mut change, &BTreeSet::from([*guid])).await?;
-        if ![*guid].iter().chain(&of_it).any(|guid| open.contains_key(guid)) {
+        let successors_of = successors::heirs(&mut change, &BTreeSet::from([*guid])).await?;
+        if ![*guid].iter().chain(&successors_of).any(|guid| open.contains_key(guid)) {
             change.rollback().await?;
             return Ok(Err(*guid));
         }
-        heirs.extend(of_it.into_iter().filter(|heir| !guids.contains(heir) && open.contains_key(heir)));
+        heirs.extend(successors_of.into_iter().filter(|heir| !guids.contains(heir) && open.contains_key(heir)));
     }
     let out: BTreeSet<Guid> = guids.union(&heirs).filter(|guid| open.contains_key(*guid)).copied().collect();
     let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
@@ -177,21 +179,22 @@ async fn remove(
             .execute(&mut *change)
             .await?;
     }
-    let before = successors::before(&mut change, &out).await?;
+    let before = successors::predecessors(&mut change, &out).await?;
     change.commit().await?;
     let left = names(before.iter().filter(|guid| open.contains_key(*guid) && !out.contains(*guid)));
     Ok(Ok(Released { removed: out.len(), heirs: names(&heirs), left }))
 }
 
-/// Whether nobody was ever in quarantine.
+/// Returns whether no client was ever in quarantine.
 pub(super) async fn nobody_ever(db: &mut AnyConnection) -> Result<bool, sqlx::Error> {
     let some: i64 =
         sqlx::query_scalar("SELECT COUNT(*) FROM (SELECT 1 FROM quarantine LIMIT 1) AS s").fetch_one(db).await?;
     Ok(some == 0)
 }
 
-/// Whom a record lets speak: who reports, or was granted a download and may never report.
-pub(super) const fn speaker(record: &LedgerRecord) -> Option<Guid> {
+/// Returns the client whose quarantine matters for a record: the reporter of a usage record, or the downloader of a
+/// grant, who may never report.
+pub(super) const fn quarantine_subject(record: &LedgerRecord) -> Option<Guid> {
     match record {
         LedgerRecord::Usage(u) => Some(u.reporter),
         LedgerRecord::Granted(g) => Some(g.guid),
@@ -199,7 +202,7 @@ pub(super) const fn speaker(record: &LedgerRecord) -> Option<Guid> {
     }
 }
 
-/// When these were in quarantine: spans that had begun by `known_ms`.
+/// Returns the quarantine spans of clients that had begun by `known_ms`.
 pub(super) async fn of(
     db: &mut AnyConnection,
     who: BTreeSet<Guid>,
@@ -207,7 +210,7 @@ pub(super) async fn of(
 ) -> Result<Vec<(Guid, u64, u64)>, sqlx::Error> {
     let mut all = Vec::new();
     let who: Vec<Vec<u8>> = who.into_iter().map(|guid| guid.0.to_vec()).collect();
-    // whatever its day
+    // `among` filters by a day column, which this table lacks
     let text = "SELECT guid, from_ms, until_ms FROM (SELECT guid, from_ms, until_ms, 0 AS day FROM quarantine) AS q
                 WHERE guid";
     for row in &among(db, text, &who, 0).await? {
@@ -221,7 +224,7 @@ pub(super) async fn of(
 }
 
 impl Reader {
-    /// Who is in quarantine, and who was, oldest first.
+    /// Returns present and past quarantines, oldest first.
     pub async fn quarantined(&mut self) -> Result<Vec<Quarantined>, Error> {
         self.read_quarantined().await.map_err(|e| self.failed(&e))
     }
@@ -240,13 +243,13 @@ impl Reader {
         rows.iter().map(read).collect()
     }
 
-    /// Who is in quarantine, ascending.
+    /// Returns the GUIDs in quarantine, ascending.
     pub(super) async fn in_quarantine(&mut self) -> Result<Vec<Guid>, Error> {
         let open = open_spans(&mut self.db.any).await.map_err(|e| self.failed(&e))?;
         Ok(open.into_keys().collect())
     }
 
-    /// Who has begun downloads of a provider's on a span of days while in quarantine.
+    /// Counts a provider's downloads over a span of days that began in quarantine, and their clients.
     pub(super) async fn report_quarantine(
         &mut self,
         provider: ProviderId,

@@ -1,4 +1,4 @@
-//! Quarantine follows a client to the keys that it takes.
+//! Quarantine follows a client to its new keys.
 
 use super::close_tests::{close_up_to, proven};
 use super::tests::{Fixture, granted_on, offered, usage};
@@ -24,7 +24,7 @@ fn guid(n: u8) -> Guid {
     Guid::of(&key(n).public())
 }
 
-/// What a CN records when a client takes another key; `by` signs in place of the new one.
+/// Makes a CN's rekey record; key `by` signs in place of the new one.
 fn rekeyed(old: u8, new: u8, by: u8) -> LedgerRecord {
     rekeyed_by(&key(old), &key(new), &key(by))
 }
@@ -38,20 +38,20 @@ fn rekeyed_by(old: &Key, new: &Key, by: &Key) -> LedgerRecord {
     LedgerRecord::Log(LogRecord { id, at_ms: 1, guid, event: LogEvent::Rekeyed(signed) })
 }
 
-/// One of many keys that a client makes.
+/// Makes the n-th of many keys.
 fn made(n: u16) -> Key {
     let mut seed = [0xaa; 32];
     seed[..2].copy_from_slice(&n.to_be_bytes());
     Key::from_seed(seed)
 }
 
-/// Client 1 becomes more others than it is followed to.
+/// Makes rekey records of client 1 to more successors than quarantine follows.
 fn many_heirs() -> Vec<LedgerRecord> {
     let more = u16::try_from(HEIRS_MAX + 6).expect("small");
     (0..more).map(|n| rekeyed_by(&key(1), &made(n), &made(n))).collect()
 }
 
-/// Both sides' word of a download, whose uploader is client `n`.
+/// Makes both sides' usage records of a download whose uploader is client `n`.
 fn uploaded(download: u32, n: u8) -> Vec<LedgerRecord> {
     let peers = [(download, 40)];
     let sent = match usage(download * 10 + 1, download, 2, Side::Uploader, 1, &peers) {
@@ -110,8 +110,8 @@ fn name(n: u8) -> Vec<String> {
     vec![guid(n).to_string()]
 }
 
-/// A suspect, 1, is copied: its copies become 2 and 3, and 3 becomes 4.
-pub(super) fn quarantine_follows_who_takes_another_key(fixture: &mut dyn FnMut() -> Fixture) {
+/// Suspect 1 is copied: its copies become 2 and 3, and 3 becomes 4.
+pub(super) fn quarantine_follows_a_client_to_its_new_key(fixture: &mut dyn FnMut() -> Fixture) {
     let mut books = Books::open(fixture());
     assert_eq!(books.put_in(1), (1, 0, vec![]));
     books.store(&[rekeyed(1, 2, 2), rekeyed(1, 9, 8)]);
@@ -119,7 +119,7 @@ pub(super) fn quarantine_follows_who_takes_another_key(fixture: &mut dyn FnMut()
     books.store(&uploaded(1, 2));
     assert_eq!(books.peer_bytes(), 0);
 
-    // who is let out by name stays out, whatever the others become
+    // a GUID released by name stays released, whatever keys the others take
     assert_eq!(books.let_out(2), (1, vec![], name(1)));
     books.store(&[rekeyed(3, 4, 4), rekeyed(1, 3, 3), rekeyed(1, 2, 2)]);
     assert_eq!(books.is_in(), all(&[1, 3, 4]));
@@ -134,8 +134,8 @@ pub(super) fn quarantine_follows_who_takes_another_key(fixture: &mut dyn FnMut()
     assert_eq!(books.is_in(), all(&[]));
 }
 
-/// 1 has become 2 before anybody suspects it.
-pub(super) fn who_is_named_by_an_old_guid_is_found_under_the_new_one(fixture: &mut dyn FnMut() -> Fixture) {
+/// Client 1 becomes 2 before 1 is put into quarantine.
+pub(super) fn quarantining_an_old_guid_includes_its_successor(fixture: &mut dyn FnMut() -> Fixture) {
     let mut books = Books::open(fixture());
     books.store(&[rekeyed(1, 2, 2), rekeyed(2, 1, 1)]);
     assert_eq!(books.is_in(), all(&[]));
@@ -146,9 +146,9 @@ pub(super) fn who_is_named_by_an_old_guid_is_found_under_the_new_one(fixture: &m
     assert_eq!(books.let_out(2), (2, name(1), vec![]), "a circle is walked once");
 }
 
-/// Two downloads whose downloaders never report expire: what 3 has signed for is billed, and not what 1 has, who is in
-/// quarantine.
-pub(super) fn silence_in_quarantine_is_not_held_to_receipts(fixture: &mut dyn FnMut() -> Fixture) {
+/// Two downloads expire without a report of their downloaders: receipts of 3 are billed, those of 1, in quarantine, are
+/// not.
+pub(super) fn receipts_of_a_silent_downloader_in_quarantine_are_not_billed(fixture: &mut dyn FnMut() -> Fixture) {
     let mut books = Books::open(fixture());
     books.put_in(1);
     for (download, who) in [(1, 1), (2, 3)] {
@@ -162,14 +162,14 @@ pub(super) fn silence_in_quarantine_is_not_held_to_receipts(fixture: &mut dyn Fn
     assert_eq!(books.peer_bytes(), 0, "until they expire");
     close_up_to(&books.ledger, Day(DAY.0 + 35));
     assert_eq!(books.peer_bytes(), 40);
-    // who comes to be suspected later changes nothing of what is shown
+    // a later quarantine changes nothing in the exported evidence
     books.at_ms = Day(DAY.0 + 40).end_ms();
     books.put_in(3);
     assert_eq!(proven(&books.ledger, DAY.0..=DAY.0).map(|p| (p.receipts, p.peer_bytes)), Ok((2, 40)));
 }
 
-/// The heirs that do not fit keep nobody out of quarantine.
-pub(super) fn who_makes_keys_without_end_is_put_into_quarantine_all_the_same(fixture: &mut dyn FnMut() -> Fixture) {
+/// A client with too many successors is put into quarantine all the same.
+pub(super) fn a_client_with_too_many_keys_is_quarantined_all_the_same(fixture: &mut dyn FnMut() -> Fixture) {
     let mut books = Books::open(fixture());
     books.store(&many_heirs());
     let (added, already, heirs) = books.put_in(1);
@@ -178,8 +178,8 @@ pub(super) fn who_makes_keys_without_end_is_put_into_quarantine_all_the_same(fix
     assert_eq!(books.put_in(2), (1, 0, vec![]), "nor does it keep others out");
 }
 
-/// Neither side by side nor one after the other.
-pub(super) fn who_is_in_quarantine_does_not_fill_it_with_new_keys(fixture: &mut dyn FnMut() -> Fixture) {
+/// New keys taken in parallel or one after another do not fill the list.
+pub(super) fn new_keys_of_one_client_do_not_fill_the_quarantine(fixture: &mut dyn FnMut() -> Fixture) {
     let mut books = Books::open(fixture());
     books.put_in(1);
     books.store(&many_heirs()[..HEIRS_MAX - 1]);

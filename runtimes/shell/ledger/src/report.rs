@@ -1,5 +1,5 @@
-//! What a provider is told of a span of days: computed from the downloads' lines, or from what those of closed days
-//! have come to, so that it needs no record.
+//! A provider's report over a span of days, computed from download rows and the rollups of closed days, never from
+//! records.
 
 use super::day::Day;
 use super::line::{cause_name, speed_of};
@@ -13,74 +13,74 @@ use std::collections::BTreeMap;
 use swarmedge_core::ids::ProviderId;
 use swarmedge_ground::error::Error;
 
-/// The whole report.
+/// A provider's report over a span of days.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Whose.
+    /// The provider of the report.
     pub provider: u32,
-    /// The first day.
+    /// First day of the span.
     pub from: String,
-    /// The last day.
+    /// Last day of the span, included.
     pub to: String,
-    /// Days up to this one are closed: their figures are final, and `audit` can prove them.
+    /// Last closed day of the span: figures up to it are final and `audit` can prove them.
     pub final_up_to: Option<String>,
-    /// Everything together.
+    /// Figures of the whole span.
     pub totals: Figures,
-    /// By day, every day of the span.
+    /// Figures of every day of the span.
     pub days: Vec<Row>,
-    /// By object, most bytes first.
+    /// Figures by object, most bytes first.
     pub objects: Vec<Row>,
-    /// By the downloaders' country, most bytes first; without plain traffic, and without speeds.
+    /// Figures by the downloaders' country, most bytes first; without plain traffic and speeds.
     pub countries: Vec<Row>,
-    /// By the downloaders' network (AS), likewise.
+    /// Figures by the downloaders' network (AS), like `countries`.
     pub networks: Vec<Row>,
-    /// Speeds of completed downloads that peers had no part in.
+    /// Speeds of completed downloads without bytes from peers.
     pub speed_edge_only: Speeds,
-    /// Speeds of completed downloads that peers had a part in.
+    /// Speeds of completed downloads with bytes from peers.
     pub speed_with_peers: Speeds,
-    /// Downloads of clients in quarantine: edges alone have served them.
+    /// Downloads of clients in quarantine, served by edges alone.
     pub quarantine: InQuarantine,
-    /// What the records do not tell.
+    /// Questions that the records cannot answer, as texts.
     pub unknown: Vec<String>,
 }
 
 /// Figures of a day, an object, a country or a network.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Row {
-    /// The day, the object's path, the country's code, `AS64500`; `unknown`.
+    /// Name of the row: day, object path, country code, or `AS64500`; `unknown`.
     pub name: String,
-    /// Its figures.
+    /// Figures of the row.
     #[serde(flatten)]
     pub figures: Figures,
 }
 
-/// Downloads by how they went, and bytes.
+/// Numbers of downloads by outcome, and bytes.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Figures {
-    /// Downloads granted, whatever became of them.
+    /// Granted downloads, whatever their outcome.
     pub downloads: u64,
-    /// All bytes verified and durable.
+    /// Downloads with all bytes verified and durable.
     pub completed: u64,
-    /// Given up because of an error.
+    /// Downloads given up because of an error.
     pub failed: u64,
-    /// Of them, by cause.
+    /// Failed downloads by cause.
     pub causes: BTreeMap<&'static str, u64>,
-    /// Given up by the user.
+    /// Downloads cancelled by the user.
     pub cancelled: u64,
-    /// Begun, without a report of an end: still running, or abandoned.
+    /// Downloads without a final report: still running, or abandoned.
     pub unfinished: u64,
-    /// Granted, without any report of the client.
+    /// Downloads without any report of the client.
     pub unreported: u64,
-    /// From edges to clients, each byte counted once an edge: billed.
+    /// Billed bytes from edges to clients, each byte counted once an edge.
     pub edge_bytes: u64,
-    /// From peers: billed.
+    /// Billed bytes from peers.
     pub peer_bytes: u64,
-    /// To browsers and curl: billed. None where it is not known what part of the whole it is: by country and network,
-    /// and for an object of whose versions none is known, while there is traffic that is of no known object.
+    /// Billed bytes to browsers and curl. `None` where the share is unknown: by country and network, and by object
+    /// while some plain traffic belongs to no known object and none is known for this one.
     pub plain_bytes: Option<u64>,
-    /// Claimed from or by peers, and not billed.
+    /// Bytes claimed by downloaders or uploaders and not billed.
     pub flagged_bytes: u64,
-    /// The part of the clients' bytes that peers delivered, in tenths of a per cent; none without bytes.
+    /// Share of clients' bytes that peers delivered, in thousandths; `None` without bytes.
     pub peer_efficiency_permille: Option<u64>,
     /// Speeds of completed downloads.
     pub speed: Speeds,
@@ -89,17 +89,17 @@ pub struct Figures {
 /// Percentiles of speed, bytes a second, to 6 %.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Speeds {
-    /// How many downloads.
+    /// Number of downloads measured.
     pub downloads: u64,
-    /// A tenth was slower.
+    /// 10th percentile of speed.
     pub p10: Option<u64>,
-    /// Half was slower.
+    /// Median speed, the 50th percentile.
     pub p50: Option<u64>,
-    /// Nine tenths were slower.
+    /// 90th percentile of speed.
     pub p90: Option<u64>,
 }
 
-/// How many downloads had which class of speed.
+/// Number of downloads by speed class.
 type Histogram = BTreeMap<i64, u64>;
 
 impl Speeds {
@@ -139,7 +139,7 @@ impl Figures {
         self.flagged_bytes = self.flagged_bytes.saturating_add(flagged);
     }
 
-    /// Plain HTTP traffic, as far as it is known.
+    /// Returns the known bytes of plain HTTP traffic.
     #[must_use]
     pub fn plain(&self) -> u64 {
         self.plain_bytes.unwrap_or(0)
@@ -151,14 +151,14 @@ impl Figures {
 
     fn finish(&mut self, speeds: Option<&Histogram>) {
         let all = u128::from(self.edge_bytes.saturating_add(self.peer_bytes));
-        // to the nearest
+        // round to the nearest
         let permille = (u128::from(self.peer_bytes) * 1000 + all / 2).checked_div(all);
         self.peer_efficiency_permille = permille.and_then(|p| u64::try_from(p).ok());
         self.speed = speeds.map(Speeds::of).unwrap_or_default();
     }
 }
 
-/// What was found, before it is put in order.
+/// Figures while the report is collected, unsorted.
 #[derive(Default)]
 struct Found {
     totals: Figures,
@@ -166,24 +166,24 @@ struct Found {
     objects: BTreeMap<String, Figures>,
     countries: BTreeMap<String, Figures>,
     networks: BTreeMap<String, Figures>,
-    /// Plain traffic of versions that no client has downloaded: of which object is not on record.
+    /// Bytes of plain traffic of versions that no client has downloaded, whose object is not on record.
     plain_of_nothing: u64,
     speeds: Histogram,
-    /// By whether peers had a part.
+    /// Speeds without and with bytes from peers.
     speeds_by_kind: [Histogram; 2],
     speeds_by_day: BTreeMap<Day, Histogram>,
     speeds_by_object: BTreeMap<String, Histogram>,
 }
 
 impl Reader {
-    /// The report of a provider from one day to another, both included.
+    /// Makes the report of a provider from one day to another, both included.
     pub async fn report(&mut self, provider: ProviderId, from: Day, to: Day) -> Result<Report, Error> {
         let (found, open) = self.read_report(provider, from, to).await.map_err(|e| self.failed(&e))?;
         let quarantine = self.report_quarantine(provider, from, to).await.map_err(|e| self.failed(&e))?;
         Ok(Report { quarantine, ..found.into_report(provider, from, to, open) })
     }
 
-    /// The days on which a provider had traffic, first and last.
+    /// Returns the first and last day with traffic of a provider.
     pub async fn days_of(&mut self, provider: ProviderId) -> Result<Option<(Day, Day)>, Error> {
         let text = "SELECT MIN(day), MAX(day) FROM (SELECT day FROM download WHERE provider = $1
                     UNION ALL SELECT day FROM plain WHERE provider = $1) AS d";
@@ -302,7 +302,7 @@ impl Found {
     }
 }
 
-/// Most bytes first.
+/// Finishes the rows and sorts them, most bytes first.
 fn rows(all: BTreeMap<String, Figures>, speeds: &BTreeMap<String, Histogram>) -> Vec<Row> {
     let row = |(name, mut figures): (String, Figures)| {
         figures.finish(speeds.get(&name));

@@ -1,4 +1,4 @@
-//! Reports: the same whether days are open or closed, by country and network too; and what networks give one another.
+//! Reports are equal for open and closed days, also by country and network; and the balance of networks.
 
 use super::close_tests::{close_up_to, store_on};
 use super::tests::{Fixture, edge, granted_on, offered, usage};
@@ -12,18 +12,19 @@ use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, Side};
 pub(super) const FIRST: Day = Day(20_100);
 pub(super) const PROVIDER: ProviderId = ProviderId(7);
 
-/// Lines that say nothing any more but which object a version is of.
+/// SQL that clears the figures of download rows, so that only the object of each version remains known.
 const EMPTIED: &str =
     "UPDATE download SET state = 0, speed = -1, edge_unique = 0, peers_billed = 0, flagged = 0, spot = ''";
 
-/// Client `n` logged in at `at_ms`, in a country and a network.
+/// Makes the record of a login at `at_ms` from a country and a network.
 fn located(n: u32, guid: u32, at_ms: u64, country: &[u8; 2], asn: u32) -> LedgerRecord {
     let locality = Locality { asn: Some(asn), country: Some(*country), region: Some(4) };
     let event = LogEvent::Located(Place { locality, at: None });
     LedgerRecord::Log(LogRecord { id: RecordId::numbered(3_000_000_000 + n), at_ms, guid: Guid::numbered(guid), event })
 }
 
-/// A download of client 1 that ended: 60 bytes from the edge, 25 and 15 from clients 2 and 3; and plain traffic.
+/// Makes the records of client 1's ended download, 60 bytes from the edge, 25 and 15 from clients 2 and 3; and plain
+/// traffic.
 fn ended(day: Day, d: u32) -> Vec<LedgerRecord> {
     let peers = [(d * 2, 25), (d * 2 + 1, 15)];
     vec![
@@ -37,7 +38,7 @@ fn ended(day: Day, d: u32) -> Vec<LedgerRecord> {
     ]
 }
 
-/// The report as JSON but for the day up to which it is final, and the balance of networks.
+/// Returns the report as JSON, without `final_up_to`, and the balance of networks.
 fn reported(ledger: &Fixture) -> (String, balance::Balance) {
     block_on(async {
         let mut reader = Reader::open(&ledger.path).await.expect("opens");
@@ -57,7 +58,7 @@ fn execute(ledger: &Fixture, sql: &'static str) {
     });
 }
 
-/// Four days, the third without traffic; clients in two networks, one of which nobody knows of.
+/// Writes four days of traffic, the third empty; clients in two networks, of which one is unknown.
 pub(super) fn written(ledger: &Fixture) {
     let logins = [located(1, 1, 0, b"DE", 64_500), located(2, 2, 0, b"FR", 64_501)];
     store_on(ledger, FIRST, &logins);
@@ -68,13 +69,13 @@ pub(super) fn written(ledger: &Fixture) {
     }
 }
 
-pub(super) fn a_report_of_closed_days_is_that_of_open_ones_to_the_byte(fixture: &mut dyn FnMut() -> Fixture) {
+pub(super) fn reports_of_closed_and_open_days_are_equal_to_the_byte(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     written(&ledger);
     let open = reported(&ledger);
     assert_eq!(close_up_to(&ledger, Day(FIRST.0 + 1)), 2);
     assert_eq!(reported(&ledger), open, "half closed");
-    // within the window a day that is still open takes in what is late, and a closed one does not
+    // a late record counts while its day is open, and not once the day is closed
     let late = [usage(1, 1, 1, Side::Downloader, 9, &[(2, 1)]), usage(901, 6, 1, Side::Downloader, 9, &[(12, 5)])];
     store_on(&ledger, Day(FIRST.0 + 3), &late);
     let late = reported(&ledger);
@@ -82,12 +83,12 @@ pub(super) fn a_report_of_closed_days_is_that_of_open_ones_to_the_byte(fixture: 
     assert_eq!((bytes(&open.1), bytes(&late.1)), (8 * 40, 8 * 40 - 35));
     assert_eq!(close_up_to(&ledger, Day(FIRST.0 + 4)), 3);
     assert_eq!(reported(&ledger), late, "all closed");
-    // what was added up is what is read
+    // the report reads the stored rollups
     execute(&ledger, EMPTIED);
     assert_eq!(reported(&ledger), late);
 }
 
-pub(super) fn days_that_an_older_version_has_closed_are_added_up_later(fixture: &mut dyn FnMut() -> Fixture) {
+pub(super) fn days_closed_by_an_older_version_get_rollups_later(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     written(&ledger);
     close_up_to(&ledger, Day(FIRST.0 + 4));
@@ -104,8 +105,8 @@ pub(super) fn days_that_an_older_version_has_closed_are_added_up_later(fixture: 
     assert_eq!(reported(&ledger), closed, "from what they came to");
 }
 
-/// As `bench ledger --fill` measures it: 30 days, 200 objects.
-pub(super) fn lines_that_the_database_makes_are_reported(fixture: &mut dyn FnMut() -> Fixture) {
+/// Synthetic rows as in `bench ledger --fill`: 30 days, 200 objects.
+pub(super) fn synthetic_download_rows_are_reported(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let last = Day(FIRST.0 + 29);
     let report = || {
@@ -149,8 +150,8 @@ pub(super) fn countries_and_networks_add_up_to_the_whole(fixture: &mut dyn FnMut
     assert_eq!((balance.peer_bytes, balance.inside_bytes), (320, 0));
 }
 
-/// Two versions sent to browsers, of which clients have downloaded one.
-pub(super) fn plain_traffic_of_no_known_object_is_told_and_no_object_has_none(fixture: &mut dyn FnMut() -> Fixture) {
+/// Browsers fetch two versions, of which clients have downloaded one.
+pub(super) fn plain_traffic_of_unknown_objects_is_reported(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let LedgerRecord::Edge(mut other) = edge(5, None, 1, 30) else { panic!("an edge's") };
     other.version = VersionId::numbered(8);
@@ -169,7 +170,7 @@ pub(super) fn plain_traffic_of_no_known_object_is_told_and_no_object_has_none(fi
     assert!(report.unknown.iter().any(|what| what.contains("31 B of plain HTTPS")), "{:?}", report.unknown);
 }
 
-/// A client that is in Paris and in New York every hour.
+/// One client logs in from Paris and New York every hour.
 pub(super) fn a_client_in_two_places_at_once_is_found(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let hour = |n: u32| u64::from(n) * 3_600_000;

@@ -1,5 +1,5 @@
-//! What the lines of an object's day come to. The lines of open days are added up whenever they are asked for; those of
-//! a closed day, which never change, once. Both ways it is the same addition.
+//! Sums of the download rows of an object's day. Rows of open days are added up at each query, those of a closed day
+//! once when it is closed; the same code does both.
 
 use super::database::Connection;
 use super::day::Day;
@@ -13,24 +13,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use swarmedge_core::ids::ProviderId;
 use swarmedge_ground::error::Error;
 
-/// An object's day.
+/// Sums over the downloads of one object on one day.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Rollup {
-    /// By where the downloaders were.
+    /// Sums by location of the downloader.
     #[serde(with = "pairs")]
     pub(super) spots: BTreeMap<Spot, Sums>,
-    /// How many completed downloads had which class of speed, by whether peers had a part.
+    /// Number of completed downloads by (whether peers delivered bytes, speed class).
     #[serde(with = "pairs")]
     pub(super) speeds: BTreeMap<(bool, i64), u64>,
-    /// Bytes of peers that were billed, from where to where.
+    /// Billed bytes of peers by location of uploader and downloader.
     #[serde(with = "pairs")]
     pub(super) flows: BTreeMap<(Spot, Spot), u64>,
 }
 
-/// Downloads, and bytes that were billed or flagged.
+/// Downloads and their billed and flagged bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sums {
-    /// How many ended in which state, of which cause.
+    /// Number of downloads by state and failure cause.
     #[serde(with = "pairs")]
     pub(super) ends: BTreeMap<(i64, i64), u64>,
     pub(super) edge_bytes: u64,
@@ -38,7 +38,7 @@ pub(super) struct Sums {
     pub(super) flagged_bytes: u64,
 }
 
-/// JSON's keys are texts: such maps are written as lists of pairs.
+/// Serialises maps as lists of pairs, since JSON keys are texts.
 mod pairs {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use std::collections::BTreeMap;
@@ -57,13 +57,13 @@ mod pairs {
     }
 }
 
-/// Of a download's line what is added up, as one text: a column costs more than its few digits, and there are millions
-/// of lines. None but the path, which is last, can hold a space.
-const LINE: &str =
+/// SQL expression that joins the summed columns of a download row to one text: with millions of rows, reading one
+/// column is faster than eleven. Only the path, which is last, can contain a space.
+const ROW_AS_TEXT: &str =
     "concat_ws(' ', provider, day, state, cause, speed, edge_unique, peers_billed, flagged, spot, sources, path)";
 
-/// See [`LINE`].
-struct Line<'a> {
+/// A parsed row of [`ROW_AS_TEXT`].
+struct DownloadRow<'a> {
     provider: ProviderId,
     day: Day,
     state: i64,
@@ -77,7 +77,7 @@ struct Line<'a> {
     path: &'a str,
 }
 
-impl<'a> Line<'a> {
+impl<'a> DownloadRow<'a> {
     fn read(text: &'a str) -> Option<Self> {
         let mut parts = text.splitn(11, ' ');
         let mut number = || parts.next()?.parse::<i64>().ok();
@@ -86,15 +86,15 @@ impl<'a> Line<'a> {
         let (edge, peers, flagged) = (bytes()?, bytes()?, bytes()?);
         let (provider, day) = (ProviderId(u32::try_from(provider).unwrap_or(u32::MAX)), Day::from_sql(day));
         let (spot, sources, path) = (parts.next()?.into(), parts.next()?, parts.next()?);
-        Some(Line { provider, day, state, cause, speed, edge, peers, flagged, spot, sources, path })
+        Some(DownloadRow { provider, day, state, cause, speed, edge, peers, flagged, spot, sources, path })
     }
 }
 
-/// Objects' days: whose, when, of what.
+/// Rollups by provider and day, then by object path.
 type Rollups = BTreeMap<(ProviderId, Day), BTreeMap<String, Rollup>>;
 
 impl Rollup {
-    fn add(&mut self, line: &Line<'_>) -> Result<(), sqlx::Error> {
+    fn add(&mut self, line: &DownloadRow<'_>) -> Result<(), sqlx::Error> {
         let sums = self.spots.entry(line.spot).or_default();
         *sums.ends.entry((line.state, line.cause)).or_default() += 1;
         sums.edge_bytes = sums.edge_bytes.saturating_add(line.edge);
@@ -116,25 +116,25 @@ impl Rollup {
     }
 }
 
-/// What was written as JSON.
+/// Parses a JSON column.
 fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, sqlx::Error> {
     serde_json::from_str(text).map_err(|e| sqlx::Error::Decode(e.into()))
 }
 
-/// As JSON.
+/// Formats a value for a JSON column.
 pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String, sqlx::Error> {
     serde_json::to_string(value).map_err(|e| sqlx::Error::Encode(e.into()))
 }
 
-/// Hands each object's day of a span to `take`: what was added up when days were closed, and what the lines of the
-/// others come to. `provider`: only whose.
+/// Passes each rollup of a span of days to `take`, with day and object path: stored ones of closed days, and sums of
+/// the rows of other days. `provider` selects one provider.
 pub(super) async fn read(
     db: &mut Connection,
     provider: Option<ProviderId>,
     (from, to): (Day, Day),
     mut take: impl FnMut(Day, String, Rollup),
 ) -> Result<(), sqlx::Error> {
-    // a day that is closed meanwhile is read one way or the other
+    // one snapshot, so that a day closed meanwhile is not read twice or missed
     let mut then = db.snapshot().await?;
     let whose = provider.map(|p| i64::from(p.0));
     let rolled = "SELECT day FROM day WHERE rolled = 1 AND day BETWEEN $1 AND $2";
@@ -160,7 +160,7 @@ pub(super) async fn read(
     then.rollback().await
 }
 
-/// The spans of days from `from` to `to` that lie between `taken`.
+/// Returns the spans of days from `from` to `to` that are not in `taken`.
 fn gaps(taken: &BTreeSet<i64>, from: i64, to: i64) -> Vec<(i64, i64)> {
     let mut gaps = Vec::new();
     let mut first = from;
@@ -173,7 +173,7 @@ fn gaps(taken: &BTreeSet<i64>, from: i64, to: i64) -> Vec<(i64, i64)> {
     gaps
 }
 
-/// What the lines of these days come to.
+/// Adds up the download rows of a span of days.
 async fn of_lines(
     db: &mut AnyConnection,
     provider: Option<ProviderId>,
@@ -181,13 +181,14 @@ async fn of_lines(
     last: i64,
 ) -> Result<Rollups, sqlx::Error> {
     let whose = if provider.is_some() { "provider = $1" } else { "$1 < 0" };
-    let text = format!("SELECT {LINE} FROM download WHERE {whose} AND day BETWEEN $2 AND $3");
+    let text = format!("SELECT {ROW_AS_TEXT} FROM download WHERE {whose} AND day BETWEEN $2 AND $3");
     let query = sqlx::query_scalar(sqlx::AssertSqlSafe(text)).bind(provider.map_or(-1, |p| i64::from(p.0)));
     let mut lines = query.bind(first).bind(last).fetch(db);
     let mut all = Rollups::new();
     while let Some(text) = lines.next().await {
         let text: String = text?;
-        let line = Line::read(&text).ok_or_else(|| sqlx::Error::Decode(format!("a broken line: {text}").into()))?;
+        let line =
+            DownloadRow::read(&text).ok_or_else(|| sqlx::Error::Decode(format!("a broken line: {text}").into()))?;
         let objects = all.entry((line.provider, line.day)).or_default();
         let rollup = match objects.get_mut(line.path) {
             Some(rollup) => rollup,
@@ -198,7 +199,7 @@ async fn of_lines(
     Ok(all)
 }
 
-/// Adds up a day that is being closed, or was.
+/// Adds up a closed day and stores its rollups.
 pub(super) async fn roll(change: &mut AnyConnection, day: Day) -> Result<(), sqlx::Error> {
     let of_day = of_lines(change, None, day.to_sql(), day.to_sql()).await?;
     let mut rows = Vec::new();
@@ -214,7 +215,7 @@ pub(super) async fn roll(change: &mut AnyConnection, day: Day) -> Result<(), sql
 }
 
 impl Store {
-    /// Adds up the days that an older version has closed.
+    /// Stores the rollups of days that an older version closed without them.
     pub async fn roll_closed(&mut self) -> Result<(), Error> {
         let database = self.database().clone();
         let failed = |e: sqlx::Error| database.unusable(&e);
@@ -237,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gaps_are_what_was_not_taken() {
+    fn gaps_are_the_days_not_taken() {
         let of = |taken: &[i64]| gaps(&taken.iter().copied().collect(), 1, 9);
         assert_eq!(of(&[]), [(1, 9)]);
         assert_eq!(of(&[1, 2, 3]), [(4, 9)]);
@@ -247,18 +248,18 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_read_whatever_its_path_says() {
-        let line = Line::read("7 20100 2 0 320 60 40 -1 DE/64500 {\"/\":40} a path/of words").expect("a line");
+    fn a_row_parses_with_spaces_in_its_path() {
+        let line = DownloadRow::read("7 20100 2 0 320 60 40 -1 DE/64500 {\"/\":40} a path/of words").expect("a line");
         assert_eq!((line.provider, line.day, line.state, line.speed), (ProviderId(7), Day(20_100), 2, 320));
         assert_eq!((line.edge, line.peers, line.flagged), (60, 40, 0));
         assert_eq!((line.spot.network(), line.sources, line.path), ("AS64500".into(), "{\"/\":40}", "a path/of words"));
-        let bare = Line::read("7 20100 0 0 -1 0 0 0   a").expect("a line");
+        let bare = DownloadRow::read("7 20100 0 0 -1 0 0 0   a").expect("a line");
         assert_eq!((bare.spot, bare.sources, bare.path), (Spot::default(), "", "a"));
-        assert!(Line::read("7 20100 2 0 320 60").is_none());
+        assert!(DownloadRow::read("7 20100 2 0 320 60").is_none());
     }
 
     #[test]
-    fn a_rollup_is_read_as_it_was_written() {
+    fn a_rollup_round_trips_through_json() {
         let spot = Spot::from("DE/64500".to_owned());
         let sums = Sums { ends: BTreeMap::from([((2, 0), 5)]), edge_bytes: u64::MAX, peer_bytes: 1, flagged_bytes: 2 };
         let rollup = Rollup {

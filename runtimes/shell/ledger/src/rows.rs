@@ -1,6 +1,6 @@
-//! Statements over many rows at once: tuples of parameters in SQLite, one array a column in PostgreSQL, which plans and
-//! binds a thousand rows of nine parameters far more slowly than nine arrays. Few different statements occur, so that
-//! few are prepared.
+//! SQL statements over many rows at once: tuples of parameters in SQLite, one array a column in PostgreSQL, which plans
+//! and binds nine arrays far faster than a thousand rows of nine parameters. Row numbers are rounded to a few sizes, so
+//! that few different statements are prepared.
 
 use data_encoding::HEXLOWER;
 use futures_lite::StreamExt as _;
@@ -8,21 +8,21 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe};
 
-/// Rows of one statement, the largest first. 256 rows of 20 columns stay below either engine's parameters.
+/// Numbers of rows per statement, largest first. 256 rows of 20 columns stay below both engines' parameter limits.
 const CHUNKS: [usize; 5] = [256, 64, 16, 4, 1];
 
-/// A column's value.
+/// A value of a column.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Int(i64),
     Bytes(Vec<u8>),
-    /// No bytes.
+    /// NULL in a bytes column.
     Nothing,
     Text(String),
 }
 
 impl From<u64> for Value {
-    /// Both engines' integers are signed.
+    /// Converts a number; both engines' integers are signed, so that it is capped.
     fn from(n: u64) -> Self {
         Self::Int(i64::try_from(n).unwrap_or(i64::MAX))
     }
@@ -57,7 +57,7 @@ fn bind(query: AnyQuery<'_>, value: Value) -> AnyQuery<'_> {
     }
 }
 
-/// The text of an array of PostgreSQL, since `Any` binds no arrays.
+/// Text form of a PostgreSQL array, since sqlx's `Any` driver cannot bind arrays.
 #[derive(Default)]
 struct Array(String);
 
@@ -90,8 +90,8 @@ impl Array {
     }
 }
 
-/// A column of PostgreSQL. Bytes go as they are, all rows' in one piece beside where each begins and how long it is: an
-/// array's text would double them, and be read character by character.
+/// A column of values for PostgreSQL. Bytes of all rows are bound as one value, with arrays of starts and lengths: an
+/// array's text form would double their size and be parsed character by character.
 enum Column {
     Ints(Array),
     Texts(Array),
@@ -99,7 +99,7 @@ enum Column {
 }
 
 impl Column {
-    /// No engine has a column of more than one type.
+    /// Collects a column of `rows`, typed by its first value that is not NULL.
     fn of(rows: &[Vec<Value>], column: usize) -> Self {
         let values = || rows.iter().filter_map(|row| row.get(column));
         let array = || {
@@ -130,7 +130,7 @@ impl Column {
     }
 }
 
-/// A statement over columns: what is selected, from which arrays, under which names.
+/// Parts of a statement over columns: selected expressions, arrays, array names, and parameters.
 #[derive(Default)]
 struct Arrays {
     values: Vec<String>,
@@ -171,7 +171,7 @@ impl Arrays {
     }
 }
 
-/// `head SELECT … FROM UNNEST(…) tail`.
+/// Runs `head SELECT … FROM UNNEST(…) tail` and returns its rows.
 async fn insert_arrays(
     db: &mut AnyConnection,
     head: &str,
@@ -188,7 +188,7 @@ async fn insert_arrays(
     query.fetch_all(db).await
 }
 
-/// Inserts all `rows` by `head` and `tail`; the rows that `tail` returns.
+/// Inserts `rows` with the statement `head … tail`; returns the rows of `tail`'s RETURNING clause.
 pub(super) async fn insert(
     db: &mut AnyConnection,
     head: &str,
@@ -216,7 +216,7 @@ pub(super) async fn insert(
     Ok(returned)
 }
 
-/// The rows that `head` (which ends with an id's column) finds for any of `ids`, of `from_day` and later.
+/// Returns the rows of the query `head`, which ends with an id column, for any of `ids` with `day >= from_day`.
 pub(super) async fn among(
     db: &mut AnyConnection,
     head: &str,
@@ -232,7 +232,7 @@ pub(super) async fn among(
     Ok(found)
 }
 
-/// As [`among`], a row at a time and in the order of `tail`; in SQLite so among each 256 ids.
+/// Passes the rows of [`among`] to `each`, ordered by `tail`; SQLite keeps the order within each 256 ids only.
 pub(super) async fn each_among(
     db: &mut AnyConnection,
     head: &str,
@@ -255,7 +255,7 @@ pub(super) async fn each_among(
         return Ok(());
     }
     for some in ids.chunks(CHUNKS[0]) {
-        // the last id repeated fills the statement up
+        // repeat the last id to fill the statement
         let size = CHUNKS.into_iter().rev().find(|size| *size >= some.len()).unwrap_or(CHUNKS[0]);
         let text = format!("{head} IN ({}) AND day >= ? {tail}", holes(size));
         let mut query = sqlx::query(AssertSqlSafe(text));
@@ -270,7 +270,7 @@ pub(super) async fn each_among(
     Ok(())
 }
 
-/// `?,…,?`: parameters without a name, since SQLite looks for that of each among those of all before it.
+/// Returns `?,…,?`. Unnamed parameters are used because SQLite compares each name with all names before it.
 fn holes(n: usize) -> String {
     vec!["?"; n].join(",")
 }
@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_array_says_bytes_numbers_nothing_and_any_text() {
+    fn an_array_holds_bytes_numbers_nulls_and_any_text() {
         let of = |values: &[Value]| {
             let mut array = Array::default();
             values.iter().for_each(|v| array.push(v));
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_of_bytes_says_where_each_begins() {
+    fn a_bytes_column_has_the_start_of_each_value() {
         let rows = [b"ab" as &[u8], b"", b"cde"].map(|bytes| vec![bytes.into()]);
         let rows = [rows[0].clone(), vec![Value::Nothing], rows[1].clone(), rows[2].clone()];
         let Column::Bytes { all, begins, lengths } = Column::of(&rows, 0) else { panic!("bytes") };

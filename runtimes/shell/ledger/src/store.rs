@@ -1,10 +1,10 @@
-//! The ledger's one writer: each record once, every acknowledged record durable, and every download's line in step
-//! with its records, all in one transaction a batch.
+//! The ledger's writer. Each batch of records is one transaction, which stores every record once and recomputes the row
+//! of each download whose records changed, before the records are acknowledged.
 
 use super::database::{Connection, Database};
 use super::day::Day;
-use super::gather::{Fresh, Which, gather};
-use super::line::{COLUMNS, clients, line_of};
+use super::gather::{FreshRecords, Selection, gather};
+use super::line::{COLUMNS, clients, download_row};
 use super::places::{self, Places};
 use super::rows::{Value, among, insert};
 use super::successors;
@@ -18,26 +18,26 @@ use swarmedge_core::wire::Wire;
 use swarmedge_core::wire::records::{EdgeRecord, LedgerRecord, LogEvent, Side};
 use swarmedge_ground::error::Error;
 
-/// A download's records are looked for among those that came this many days before the first open day, or later: one
-/// that does not end is open for 30.
+/// Days before the first open day from which a download's records are read: a download without an end stays open for 30
+/// days.
 pub(super) const EVIDENCE_DAYS: i64 = 33;
-/// See [`log_kind`].
+/// First kind number of the CNs' log records, see [`log_kind`].
 pub(super) const LOGS_FROM: i64 = 5;
-/// Fewer downloads are settled on one thread.
-const ALONE_MAX: usize = 32;
-/// The kind of possession challenges; the kinds below are those of what CNs log.
+/// Below this number, downloads are settled on one thread.
+const ONE_THREAD_MAX: usize = 32;
+/// Kind number of possession outcomes; numbers from [`LOGS_FROM`] up to it are the CNs' log records.
 pub(super) const POSSESSION: i64 = 16;
-/// So often the log is tried to be folded in at the end; each try waits for readers, some seconds.
-const FOLDS_MAX: u32 = 3;
-/// Records of an old schema that are taken over at a time.
-const ADOPT_MAX: i64 = 512;
+/// Attempts to empty SQLite's log at shutdown; each one waits some seconds for readers.
+const CHECKPOINTS_MAX: u32 = 3;
+/// Records of schema 1 that are imported at a time.
+const IMPORT_MAX: i64 = 512;
 
-/// The one writer of a ledger's database.
+/// The only writer of a ledger's database.
 pub struct Store {
-    /// None after a failure, until it can be opened again.
+    /// The connection; `None` after a failure until it is reopened.
     db: Option<Connection>,
     database: Database,
-    /// The newest days whose partitions are known to be there.
+    /// Days whose partitions this process knows to exist.
     partitions: BTreeSet<i64>,
 }
 
@@ -48,19 +48,19 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the database, makes it if there is none, and brings its schema up to date.
+    /// Opens the database; creates it if it is missing, and migrates the schema.
     pub async fn open(database: &Database) -> Result<Self, Error> {
         let db = database.open_writer().await?;
         let mut store = Self { db: Some(db), database: database.clone(), partitions: BTreeSet::new() };
         if matches!(database, Database::Sqlite(_)) {
-            store.adopt().await.map_err(|e| database.unusable(&e))?;
+            store.import_schema_1().await.map_err(|e| database.unusable(&e))?;
         }
         Ok(store)
     }
 
-    /// Stores all of `records` durably; after an error perhaps some. A record whose id is there already is left as it
-    /// is, so all may come again. One that the database refuses whatever is tried is set aside, and holds up no other.
-    /// After an error the database is opened anew, so that one that was restarted is found again.
+    /// Stores `records` durably; after an error some of them may be stored. A record with a known id is skipped, so a
+    /// batch may be repeated. A record that the database refuses is set aside and does not hold up the others. After an
+    /// error the next call reopens the database.
     pub async fn store(&mut self, records: &[LedgerRecord], now_ms: u64) -> Result<(), Error> {
         let mut db = match self.db.take() {
             Some(db) => db,
@@ -81,7 +81,7 @@ impl Store {
         Ok(())
     }
 
-    /// All in one transaction; where that is refused, in halves, down to the records that are to blame.
+    /// Stores all records in one transaction; if the database refuses it, halves the batch down to the refused records.
     async fn store_apart(&self, db: &mut Connection, records: &[LedgerRecord], now_ms: u64) -> Result<(), sqlx::Error> {
         let today = Day::of_ms(now_ms);
         let mut parts = vec![records];
@@ -109,7 +109,7 @@ impl Store {
         if !self.partitions.contains(&today.to_sql()) {
             Connection::partition(&mut change, today.to_sql()).await?;
         }
-        let new = new_ones(&mut change, records, today).await?;
+        let new = insert_new_keys(&mut change, records, today).await?;
         places::add(&mut change, &new, today).await?;
         successors::add(&mut change, &new, now_ms).await?;
         let first_open = first_open(&mut change).await?;
@@ -120,7 +120,7 @@ impl Store {
                 add_plain(&mut change, r, today.max(first_open)).await?;
             }
         }
-        let settled = keep(&mut change, &new, first_open, now_ms, today).await?;
+        let settled = store_records(&mut change, &new, first_open, now_ms, today).await?;
         settle(&mut change, settled, first_open, now_ms).await?;
         change.commit().await
     }
@@ -129,27 +129,27 @@ impl Store {
         &self.database
     }
 
-    /// The open database.
+    /// Returns the open connection; fails if the last write failed.
     pub(super) fn connection(&mut self) -> Result<&mut Connection, Error> {
         let lost = || Error::failed(format!("ledger {} is not open", self.database));
         self.db.as_mut().ok_or_else(lost)
     }
 
-    /// Moves what is in the database's log into its file, as far as nobody reads it.
-    pub(super) async fn fold(&mut self) {
+    /// Checkpoints SQLite's log into the file, as far as readers permit.
+    pub(super) async fn checkpoint(&mut self) {
         if let Some(db) = &mut self.db
-            && let Err(error) = db.fold(false).await
+            && let Err(error) = db.checkpoint(false).await
         {
-            tracing::warn!(database = %self.database, %error, "the ledger's log cannot be folded into its file");
+            tracing::warn!(database = %self.database, %error, "the ledger's log cannot be checkpointed");
         }
     }
 
-    /// Ends the last writer, its log folded into the file: a copy of that file alone is the whole ledger.
-    pub(super) async fn close_whole(mut self) {
+    /// Closes the database with an empty log, so that a copy of the file alone is the whole ledger.
+    pub(super) async fn close_with_empty_log(mut self) {
         if let Some(db) = &mut self.db {
             let mut whole = Ok(false);
-            for _ in 0..FOLDS_MAX {
-                whole = db.fold(true).await;
+            for _ in 0..CHECKPOINTS_MAX {
+                whole = db.checkpoint(true).await;
                 if !matches!(whole, Ok(false)) {
                     break;
                 }
@@ -162,7 +162,7 @@ impl Store {
         self.close().await;
     }
 
-    /// Ends the writer.
+    /// Updates the mark and closes the database.
     pub async fn close(mut self) {
         let Some(mut db) = self.db.take() else { return };
         let closed = match self.database.remember(&mut db).await {
@@ -174,8 +174,8 @@ impl Store {
         }
     }
 
-    /// Takes over the records of schema 1; what was taken over before a crash is not taken twice.
-    async fn adopt(&mut self) -> Result<(), sqlx::Error> {
+    /// Imports the records of schema 1; after a crash it continues where it stopped.
+    async fn import_schema_1(&mut self) -> Result<(), sqlx::Error> {
         let Some(mut db) = self.db.take() else { return Ok(()) };
         let old = "SELECT count(*) FROM sqlite_master WHERE name = 'record_1'";
         let there: i64 = sqlx::query_scalar(old).fetch_one(&mut db.any).await?;
@@ -185,7 +185,7 @@ impl Store {
         }
         loop {
             let rows = sqlx::query("SELECT id, received_ms, body FROM record_1 ORDER BY received_ms LIMIT $1")
-                .bind(ADOPT_MAX)
+                .bind(IMPORT_MAX)
                 .fetch_all(&mut db.any)
                 .await?;
             let Some(first) = rows.first() else {
@@ -205,14 +205,14 @@ impl Store {
     }
 }
 
-/// The first day that is not closed.
+/// Returns the first day that is not closed.
 pub(super) async fn first_open(db: &mut AnyConnection) -> Result<Day, sqlx::Error> {
     let last: Option<i64> = sqlx::query_scalar("SELECT MAX(day) FROM day").fetch_one(db).await?;
     Ok(last.map_or_else(Day::default, |day| Day::from_sql(day).next()))
 }
 
-/// The records whose keys are new.
-async fn new_ones<'a>(
+/// Inserts the records' keys; returns the records whose keys were new.
+async fn insert_new_keys<'a>(
     change: &mut AnyConnection,
     records: &'a [LedgerRecord],
     today: Day,
@@ -228,7 +228,7 @@ async fn new_ones<'a>(
     Ok(new)
 }
 
-/// A record's row; of no download, where it is never to be read again.
+/// Makes a record's row. With `is_read` false the row names no download, so that settlement does not read it again.
 fn row_of(record: &LedgerRecord, is_read: bool, now_ms: u64, today: Day) -> Vec<Value> {
     vec![
         key(record).0[..].into(),
@@ -240,7 +240,7 @@ fn row_of(record: &LedgerRecord, is_read: bool, now_ms: u64, today: Day) -> Vec<
     ]
 }
 
-/// The kind of a record, as the database numbers it.
+/// Returns the kind number of a record in the database.
 const fn kind(record: &LedgerRecord) -> i64 {
     match record {
         LedgerRecord::Usage(r) => match r.side {
@@ -254,7 +254,7 @@ const fn kind(record: &LedgerRecord) -> i64 {
     }
 }
 
-/// The kinds of what CNs log, as the database numbers them: all from [`LOGS_FROM`] on.
+/// Returns the kind number of a CN's log record, [`LOGS_FROM`] or above.
 pub(super) const fn log_kind(event: &LogEvent) -> i64 {
     match event {
         LogEvent::Login(_) => LOGS_FROM,
@@ -266,32 +266,33 @@ pub(super) const fn log_kind(event: &LogEvent) -> i64 {
     }
 }
 
-/// The kind of [`LogEvent::Located`].
+/// Kind number of [`LogEvent::Located`].
 pub(super) const LOCATED: i64 = LOGS_FROM + 8;
 
-/// The kind of [`LogEvent::Head`].
+/// Kind number of [`LogEvent::Head`].
 pub(super) const fn log_kind_of_heads() -> i64 {
     LOGS_FROM + 3
 }
 
-/// The kind of [`LogEvent::Rekeyed`].
+/// Kind number of [`LogEvent::Rekeyed`].
 pub(super) const fn log_kind_of_rekeys() -> i64 {
     LOGS_FROM + 4
 }
 
-/// How a download's line stands.
+/// Whether records of a download still count.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// It was not granted yet, as far as is known: there is nothing to settle.
+    /// No grant record is known yet: nothing can be settled.
     Ungranted,
+    /// Records of clients and edges count.
     Open,
-    /// Clients' records count no more, those of edges still may.
+    /// Clients' records no longer count; edges' records may.
     Ended,
-    /// Its day is closed.
+    /// The download's day is closed: no record counts.
     Final,
 }
 
-/// How downloads stand; those that have no line do not.
+/// Reads the standings of downloads; those without a row are missing in the result.
 async fn standings(
     change: &mut AnyConnection,
     ids: &[Vec<u8>],
@@ -312,16 +313,16 @@ async fn standings(
     Ok(all)
 }
 
-/// Keeps `new` records; what the downloads that they change are settled from. Of these alone the older records are
-/// read: not of what is not granted yet, nor of what is closed. What comes too late is kept and counted as late.
-async fn keep(
+/// Stores `new` records and returns the evidence of the downloads to settle again. Older records are read of these
+/// downloads only, not of ungranted or closed ones. Late records are stored and counted in a metric.
+async fn store_records(
     change: &mut AnyConnection,
     new: &[&LedgerRecord],
     first_open: Day,
     now_ms: u64,
     today: Day,
 ) -> Result<Vec<Evidence>, sqlx::Error> {
-    let mut fresh = Fresh::new();
+    let mut fresh = FreshRecords::new();
     for record in new {
         if let Some(download) = record.download() {
             fresh.entry(download.0.to_vec()).or_default().insert(key(record), record);
@@ -347,11 +348,11 @@ async fn keep(
     });
     let read: Vec<_> = fresh.keys().filter(|id| known.contains_key(*id)).cloned().collect();
     let oldest = read.iter().filter_map(|id| known.get(id)).min().copied().unwrap_or_default();
-    let which = Which { downloads: &read, since: oldest.max(evidence_since(first_open)), known_ms: u64::MAX };
-    let gathered = gather(change, which, &fresh, now_ms).await?;
-    gathered.release(change, &fresh).await?;
+    let selection = Selection { downloads: &read, since: oldest.max(evidence_since(first_open)), known_ms: u64::MAX };
+    let gathered = gather(change, selection, &fresh, now_ms).await?;
+    gathered.detach_replaced(change, &fresh).await?;
     unread.extend(gathered.unread(&fresh));
-    // a clock may have been set back
+    // the clock may have been set back
     let is_first = |id: &&Vec<u8>| known.get(*id).is_none_or(|since| today.to_sql() < *since);
     let row = |id: &Vec<u8>| vec![id[..].into(), today.to_sql().into()];
     let begun = ids.iter().filter(is_first).map(row).collect();
@@ -367,25 +368,25 @@ const fn is_of_edge(record: &LedgerRecord) -> bool {
     matches!(record, LedgerRecord::Edge(_) | LedgerRecord::Served(_))
 }
 
-/// See [`EVIDENCE_DAYS`].
+/// Returns the first day from which records are read, see [`EVIDENCE_DAYS`].
 pub(super) fn evidence_since(first_open: Day) -> i64 {
     first_open.to_sql().saturating_sub(EVIDENCE_DAYS)
 }
 
-/// Brings the lines of downloads in step with their records and the time.
+/// Settles downloads again from their stored records, as of `now_ms`.
 pub(super) async fn settle_again(
     change: &mut AnyConnection,
     downloads: &[Vec<u8>],
     first_open: Day,
     now_ms: u64,
 ) -> Result<(), sqlx::Error> {
-    let which = Which { downloads, since: evidence_since(first_open), known_ms: u64::MAX };
-    let gathered = gather(change, which, &Fresh::new(), now_ms).await?;
-    gathered.release(change, &Fresh::new()).await?;
+    let selection = Selection { downloads, since: evidence_since(first_open), known_ms: u64::MAX };
+    let gathered = gather(change, selection, &FreshRecords::new(), now_ms).await?;
+    gathered.detach_replaced(change, &FreshRecords::new()).await?;
     settle(change, gathered.evidence.into_values().collect(), first_open, now_ms).await
 }
 
-/// Writes the lines of downloads. Lines of closed days stay as they are.
+/// Settles downloads and writes their rows. Rows of closed days are not changed.
 async fn settle(
     change: &mut AnyConnection,
     downloads: Vec<Evidence>,
@@ -395,37 +396,38 @@ async fn settle(
     let clients: BTreeSet<Guid> = downloads.iter().flat_map(clients).collect();
     let clients: Vec<_> = clients.into_iter().map(|guid| guid.0.to_vec()).collect();
     let places = Places::of(change, &clients, evidence_since(first_open)).await?;
-    let lines = lines_of(downloads, &places, first_open, now_ms);
+    let lines = download_rows(downloads, &places, first_open, now_ms);
     insert(change, &format!("INSERT INTO download ({COLUMNS})"), lines, &replacing(first_open)).await?;
     Ok(())
 }
 
-/// Half of the lines on another thread: checking receipts takes longer than all else that is not the database's.
-fn lines_of(mut downloads: Vec<Evidence>, places: &Places, first_open: Day, now_ms: u64) -> Vec<Vec<Value>> {
+/// Computes the rows of downloads, half of them on a second thread: checking receipts is the slowest step outside the
+/// database.
+fn download_rows(mut downloads: Vec<Evidence>, places: &Places, first_open: Day, now_ms: u64) -> Vec<Vec<Value>> {
     let of = |downloads: Vec<Evidence>| {
-        downloads.iter().filter_map(|evidence| line_of(evidence, places, first_open, now_ms)).collect::<Vec<_>>()
+        downloads.iter().filter_map(|evidence| download_row(evidence, places, first_open, now_ms)).collect::<Vec<_>>()
     };
-    if downloads.len() < ALONE_MAX {
+    if downloads.len() < ONE_THREAD_MAX {
         return of(downloads);
     }
     let half = downloads.split_off(downloads.len() / 2);
     std::thread::scope(|scope| {
         let half = scope.spawn(|| of(half));
         let mut lines = of(downloads);
-        // a panic of that thread is one of this
+        // pass a panic of that thread on
         lines.extend(half.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         lines
     })
 }
 
-/// A line takes the place of the same download's before, unless that belongs to a closed day.
+/// Returns the conflict clause that replaces a download's row, unless the row belongs to a closed day.
 fn replacing(first_open: Day) -> String {
     let set = |column: &str| format!("{column} = excluded.{column}");
     let set = COLUMNS.split(", ").filter(|column| *column != "download").map(set).collect::<Vec<_>>().join(", ");
     format!("ON CONFLICT (download) DO UPDATE SET {set} WHERE download.day >= {}", first_open.to_sql())
 }
 
-/// Adds what an edge's counter of plain traffic has grown by to a day.
+/// Adds the growth of an edge's plain traffic counter to a day.
 async fn add_plain(change: &mut AnyConnection, r: &EdgeRecord, day: Day) -> Result<(), sqlx::Error> {
     let known: Option<i64> = sqlx::query_scalar("SELECT MAX(total) FROM plain WHERE edge = $1 AND version = $2")
         .bind(r.edge.0.to_vec())
@@ -435,7 +437,7 @@ async fn add_plain(change: &mut AnyConnection, r: &EdgeRecord, day: Day) -> Resu
     let total = i64::try_from(r.total_bytes).unwrap_or(i64::MAX);
     let grown = total.saturating_sub(known.unwrap_or(0));
     if grown <= 0 {
-        return Ok(()); // an older record that was overtaken
+        return Ok(()); // a newer record of the counter came first
     }
     let row = vec![
         i64::from(r.provider.0).into(),
@@ -451,26 +453,26 @@ async fn add_plain(change: &mut AnyConnection, r: &EdgeRecord, day: Day) -> Resu
     insert(change, into, vec![row], again).await.map(|_| ())
 }
 
-/// The record in a column.
+/// Decodes the record in a column.
 pub(super) fn decode(row: &sqlx::any::AnyRow, column: usize) -> Result<LedgerRecord, sqlx::Error> {
     let body: Vec<u8> = row.try_get(column)?;
     LedgerRecord::from_bytes(&body).map_err(|e| sqlx::Error::Decode(format!("a broken record: {e}").into()))
 }
 
-/// Whether the database has looked at the values and refuses them, rather than being unable to do anything.
+/// Returns whether the database rejects the values themselves, rather than being unavailable.
 fn is_refusal(e: &sqlx::Error) -> bool {
     let code = e.as_database_error().and_then(|e| e.code());
     code.is_some_and(|code| match code.parse::<u32>() {
-        // SQLite: too big, constraint, mismatch; what is above the first byte says more
+        // SQLite: too big, constraint, mismatch; higher bytes hold the extended code
         Ok(code) if code < 10_000 => matches!(code & 0xff, 18..=20),
         // PostgreSQL: data exception, integrity constraint
         Ok(_) | Err(_) => code.starts_with("22") || code.starts_with("23"),
     })
 }
 
-/// Keeps a record where it counts for nothing, as evidence.
+/// Stores a refused record in the `set_aside` table, where it is evidence and is not billed.
 async fn set_aside(db: &mut Connection, record: &LedgerRecord, why: &str, now_ms: u64) -> Result<(), sqlx::Error> {
-    tracing::error!(id = %record.id(), why, "the database refuses a record: it is set aside and counts for nothing");
+    tracing::error!(id = %record.id(), why, "the database refuses a record: it is set aside and not billed");
     metrics::counter!("swarmedge_ledger_set_aside_total").increment(1);
     let row = vec![
         record.id().0[..].into(),
@@ -485,7 +487,7 @@ async fn set_aside(db: &mut Connection, record: &LedgerRecord, why: &str, now_ms
     change.commit().await
 }
 
-/// A database error without its layers.
+/// Returns the database's own error message, without sqlx's layers.
 pub(super) fn brief(e: &sqlx::Error) -> String {
     e.as_database_error().map_or_else(|| e.to_string(), |db| db.message().to_owned())
 }

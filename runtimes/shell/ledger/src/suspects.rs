@@ -1,5 +1,5 @@
-//! What the ledger's records and logs say of who may cheat: reads them, numbers the clients, and asks the core's rules
-//! (`accounting::detect`, `accounting::clones`).
+//! Detection of clients that may cheat: reads the ledger's records and logs, numbers the clients, and applies the
+//! core's rules (`accounting::detect`, `accounting::clones`).
 
 use super::day::Day;
 use super::gaps::{GapFound, Histories};
@@ -25,38 +25,37 @@ use swarmedge_core::wire::records::{
 use swarmedge_ground::error::Error;
 use swarmedge_ground::keys::verify;
 
-/// What was found of a span of days.
+/// Findings over a span of days.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Suspects {
-    /// The first day, and the last.
+    /// First and last day of the span.
     pub days: (String, String),
-    /// What was looked at: clients, logins, offers, downloads.
+    /// Numbers of examined clients, logins, offers and downloads.
     pub looked_at: LookedAt,
-    /// Groups that take from one another what the offers do not explain.
+    /// Groups whose members use one another more than the offers explain.
     pub cliques: Vec<CliqueFound>,
-    /// Versions that a client demanded again and again.
+    /// Versions that a client downloaded again and again.
     pub repeated_by_client: Vec<RepeatedFound>,
-    /// Versions that a network demanded again and again.
+    /// Versions that a network's clients downloaded again and again.
     pub repeated_by_network: Vec<RepeatedFound>,
-    /// Bytes agreed over introductions that no CN logged.
+    /// Agreed bytes over introductions that no CN logged.
     pub not_offered: Vec<NotOffered>,
-    /// Clients that could not, or would not, prove that they hold what they completed. Weak evidence where the content
-    /// is public: it adds to other findings.
+    /// Clients that failed to prove possession of completed downloads. Weak evidence where the content is public; it
+    /// supports other findings.
     pub failed_possession: Vec<PossessionFound>,
-    /// Clients that signed for more than they filed: of peers' bytes the smaller claim is billed, so these were for
-    /// nothing.
+    /// Clients that signed receipts for more bytes than they reported: the smaller number is billed, so the difference
+    /// was free.
     pub understated: Vec<Understated>,
-    /// Clients that logged in from places too far apart for the time, again and again.
+    /// Clients that repeatedly logged in from places too far apart for the time between.
     pub travel: Vec<TravelFound>,
-    /// Installations that were set back or cloned: to be given a new key, not guilty.
+    /// Installations restored from a backup or cloned: they need a new key and are not accused.
     pub forked: Vec<Forked>,
-    /// Installations of which too many starts in a row are missing to say how they hang together: what is not known,
-    /// no accusation.
+    /// Installations with so many missing starts in a row that their history is incomplete; no accusation.
     pub gaps: Vec<GapFound>,
 }
 
 impl Suspects {
-    /// GUIDs of those whom the findings accuse; a fork is no accusation, nor is what a network does.
+    /// Returns the GUIDs that the findings accuse; forks and network findings accuse no client.
     #[must_use]
     pub fn guids(&self) -> BTreeSet<String> {
         let members = self.cliques.iter().flat_map(|c| &c.members);
@@ -65,133 +64,133 @@ impl Suspects {
     }
 }
 
-/// See [`Suspects::looked_at`].
+/// Numbers of examined objects, for [`Suspects::looked_at`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LookedAt {
-    /// Clients.
+    /// Number of clients with any record.
     pub clients: usize,
-    /// Logins.
+    /// Number of recorded logins.
     pub logins: u64,
-    /// Offers of one peer for one download.
+    /// Number of offers, each of one peer for one download.
     pub offers: usize,
-    /// Downloads with any record.
+    /// Number of downloads with any record.
     pub downloads: u64,
-    /// Graphs of secondary GUIDs of each pattern, as figure 12 of the paper counts them.
+    /// Graphs of secondary GUIDs by pattern, as in figure 12 of the paper.
     pub graphs: BTreeMap<&'static str, u64>,
 }
 
-/// See [`detect::Clique`].
+/// A group found by [`detect::cliques`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CliqueFound {
-    /// GUIDs.
+    /// GUIDs of the members.
     pub members: Vec<String>,
-    /// How often members were offered to members.
+    /// Number of offers between members.
     pub offered: u64,
-    /// How often they were used.
+    /// Number of these offers that were used.
     pub used: u64,
-    /// Bytes among members.
+    /// Bytes transferred between members.
     pub bytes: u64,
-    /// The part of their peers' bytes that members had from members, in thousandths.
+    /// Share of the members' peer bytes that came from members, in thousandths.
     pub inside_permille: u64,
-    /// How unlikely it is, in bits.
+    /// Improbability of the group by chance, in bits.
     pub bits: u64,
 }
 
-/// One version, demanded more often than anybody needs it.
+/// A version that was downloaded unusually often on one day.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RepeatedFound {
-    /// GUID, or network.
+    /// GUID of the client, or the network.
     pub who: String,
-    /// The version, hexadecimal.
+    /// Id of the version, hexadecimal.
     pub version: String,
-    /// The day.
+    /// Day of the downloads.
     pub day: String,
-    /// How often it was completed.
+    /// Number of completed downloads.
     pub times: u64,
 }
 
-/// See [`Suspects::not_offered`].
+/// A pair of clients in [`Suspects::not_offered`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NotOffered {
     /// GUID of the downloader.
     pub downloader: String,
     /// GUID of the uploader.
     pub uploader: String,
-    /// Introductions.
+    /// Number of introductions without a logged offer.
     pub introductions: u64,
-    /// Bytes.
+    /// Agreed bytes over these introductions.
     pub bytes: u64,
 }
 
-/// See [`Suspects::failed_possession`].
+/// A client in [`Suspects::failed_possession`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PossessionFound {
-    /// GUID.
+    /// GUID of the client.
     pub guid: String,
-    /// Challenges passed.
+    /// Number of challenges passed.
     pub passed: u64,
-    /// Answered wrongly.
+    /// Number of challenges answered wrongly.
     pub failed: u64,
-    /// Not answered, or no edge was told that the download was complete.
+    /// Number of challenges not answered, or avoided by not reporting the completion to an edge.
     pub unanswered: u64,
 }
 
-/// See [`Suspects::understated`].
+/// A client in [`Suspects::understated`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Understated {
-    /// GUID.
+    /// GUID of the client.
     pub guid: String,
-    /// In how many downloads.
+    /// Number of downloads concerned.
     pub downloads: u64,
-    /// Bytes that it receipted beyond what it filed at the end.
+    /// Bytes receipted beyond those in its final reports.
     pub bytes: u64,
 }
 
-/// An installation whose starts fork.
+/// An installation whose history of starts forks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Forked {
-    /// GUID.
+    /// GUID of the client.
     pub guid: String,
-    /// As figure 12 of the paper has it.
+    /// Name of the pattern in figure 12 of the paper.
     pub pattern: &'static str,
-    /// Starts that were lived through more than once: secondary GUIDs.
+    /// Secondary GUIDs of the starts that have more than one successor.
     pub forks: Vec<String>,
-    /// How often it logged in.
+    /// Number of its logins.
     pub logins: u64,
 }
 
-/// See [`Suspects::travel`].
+/// A client in [`Suspects::travel`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TravelFound {
-    /// GUID.
+    /// GUID of the client.
     pub guid: String,
-    /// How often it moved faster than anybody travels.
+    /// Number of moves faster than possible travel.
     pub moves: u64,
-    /// The fastest of these moves: from where, to where (country and network),
+    /// Country and network at the start of the fastest move.
     pub from: String,
-    /// See `from`.
+    /// Country and network at the end of the fastest move.
     pub to: String,
-    /// how far, at least,
+    /// Least distance of that move, km.
     pub distance_km: u64,
-    /// and in how many seconds.
+    /// Duration of that move, seconds.
     pub seconds: u64,
 }
 
-/// Fewer introductions without an offer may be those of a CN that died before it told.
+/// Least number of unlogged introductions that is reported: fewer may be those of a CN that crashed before logging.
 const NOT_OFFERED_MIN: u64 = 4;
-/// What a crash loses was receipted and is not filed: up to the most that is open at a time.
+/// Understated bytes of one download that are tolerated: a crash can lose as many unreported receipts.
 const UNDERSTATED_MIN: u64 = CREDIT_MAX;
 
-/// Clients, numbered as they come.
+/// Clients, numbered in order of appearance.
 #[derive(Default)]
 struct Clients {
     numbers: BTreeMap<Guid, u32>,
     guids: Vec<Guid>,
     addresses: Vec<Option<IpAddr>>,
-    /// Whose upload keys are whose.
+    /// Client number by upload key.
     keys: BTreeMap<PublicKey, u32>,
     starts: BTreeMap<u32, (Starts, u64)>,
-    /// Where geolocation saw them.
+    /// Locations at logins, by client number.
     sightings: BTreeMap<u32, Vec<Sighting>>,
 }
 
@@ -229,7 +228,7 @@ impl Clients {
     }
 }
 
-/// A home's or an office's part of the address space, as text.
+/// Returns the /24 (IPv4) or /48 (IPv6) of an address, about one home or office.
 fn network(ip: IpAddr) -> String {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
@@ -243,7 +242,7 @@ fn network(ip: IpAddr) -> String {
     }
 }
 
-/// What both sides of an introduction agree on.
+/// An introduction with bytes that both sides agree on.
 struct Agreed {
     downloader: u32,
     uploader: u32,
@@ -256,16 +255,16 @@ struct Reading {
     clients: Clients,
     agreed: BTreeMap<IntroId, Agreed>,
     offers: Vec<Offer>,
-    /// Downloads whose challenges had an outcome.
+    /// Downloads with a recorded challenge outcome.
     challenged: BTreeSet<DownloadId>,
     possession: BTreeMap<u32, Tally>,
-    /// Downloads and bytes.
+    /// Number of downloads and bytes, by client number.
     understated: BTreeMap<u32, (u64, u64)>,
     looked_at: LookedAt,
 }
 
 impl Reader {
-    /// Looks at all that came on a span of days.
+    /// Examines the records that arrived over a span of days.
     pub async fn suspects(&mut self, from: Day, to: Day) -> Result<Suspects, Error> {
         let mut reading = Reading::default();
         self.read_logins(&mut reading, from, to).await.map_err(|e| self.failed(&e))?;
@@ -276,7 +275,7 @@ impl Reader {
         Ok(reading.judge(from, to, demands))
     }
 
-    /// The days on which anything came, first and last.
+    /// Returns the first and last day with any record.
     pub async fn days_with_records(&mut self) -> Result<Option<(Day, Day)>, Error> {
         let row = sqlx::query("SELECT MIN(day), MAX(day) FROM record").fetch_one(&mut self.db.any).await;
         let days = row.and_then(|row| Ok((row.try_get::<Option<i64>, _>(0)?, row.try_get::<Option<i64>, _>(1)?)));
@@ -318,7 +317,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The introductions that bytes came over, download after download.
+    /// Reads the usage records download by download and notes the introductions with agreed bytes.
     async fn read_usage(&mut self, reading: &mut Reading, from: Day, to: Day) -> Result<(), sqlx::Error> {
         let text = "SELECT download, body FROM record WHERE kind < $1 AND download IS NOT NULL
                     AND day BETWEEN $2 AND $3 ORDER BY download";
@@ -428,7 +427,7 @@ impl Reading {
             }
             None => (self.clients.keys.get(key).copied(), 0),
         };
-        // a key whose login is not in this span belongs to nobody that is known
+        // an upload key whose login is outside this span belongs to no known client
         let Some(uploader) = known else { return };
         let near = self.clients.near(downloader, uploader);
         self.offers.push(Offer { downloader, uploader, near, bytes });
@@ -514,7 +513,7 @@ impl Reading {
     }
 
     fn not_offered(&self) -> Vec<NotOffered> {
-        // a deployment whose CNs do not log says nothing by its silence
+        // without any logged offer the CNs do not log at all, and missing offers mean nothing
         if self.offers.is_empty() {
             return Vec::new();
         }
@@ -568,19 +567,19 @@ impl Reading {
     }
 }
 
-/// Whether a record is its downloader's word that a download is complete.
+/// Returns whether a record is the downloader's report of completion.
 fn is_completion(record: &LedgerRecord, guid: Guid) -> bool {
     matches!(record, LedgerRecord::Usage(u)
         if u.side == Side::Downloader && u.state == UsageState::Completed && u.reporter == guid)
 }
 
-/// Whether a record is its downloader's last word.
+/// Returns whether a record is the downloader's final report (completed, cancelled, failed).
 fn is_end(record: &LedgerRecord, guid: Guid) -> bool {
     matches!(record, LedgerRecord::Usage(u)
         if u.side == Side::Downloader && u.state != UsageState::Running && u.reporter == guid)
 }
 
-/// The keys of a map from things to their numbers, by these.
+/// Returns the keys of a map, ordered by their numbers.
 fn by_number<T>(numbers: &BTreeMap<T, u32>) -> Vec<&T> {
     let mut all: Vec<(&T, &u32)> = numbers.iter().collect();
     all.sort_by_key(|(_, number)| **number);

@@ -1,4 +1,4 @@
-//! Logs and what is found in them, on either engine.
+//! Detection in the CNs' logs, on both engines.
 
 use super::tests::{Fixture, granted_on, usage};
 use super::*;
@@ -18,7 +18,7 @@ fn log(n: u32, guid: u32, event: LogEvent) -> LedgerRecord {
     LedgerRecord::Log(LogRecord { id: RecordId::numbered(n), at_ms: 1, guid: Guid::numbered(guid), event })
 }
 
-/// Client `n` logs in from an address of its own; starts as given, newest first.
+/// Makes a login of client `n` from its own address, with its last starts, newest first.
 fn login(n: u32, starts: &[u32]) -> LedgerRecord {
     let login = Login {
         observed: format!("10.{}.{}.1:9", n / 250, n % 250).parse().expect("an address"),
@@ -31,7 +31,7 @@ fn login(n: u32, starts: &[u32]) -> LedgerRecord {
     log(900_000 + n * 10 + newest, n, LogEvent::Login(login))
 }
 
-pub(super) fn whom_no_record_names_is_told_from_all_others(fixture: &mut dyn FnMut() -> Fixture) {
+pub(super) fn guids_without_any_record_are_found(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     stored(&ledger, &[granted_on(DAY, 5, 7), login(2, &[1])]);
     let guids = [1, 2, 3].map(Guid::numbered).into();
@@ -39,7 +39,7 @@ pub(super) fn whom_no_record_names_is_told_from_all_others(fixture: &mut dyn FnM
     assert_eq!(unnamed, Ok([Guid::numbered(3)].into()));
 }
 
-/// Download `d` of client `who`: offered all of `peers`, and used those of them that are friends.
+/// Makes the records of download `d`: client `who` is offered `peers` and uses its friends among them.
 fn download(d: u32, who: u32, peers: &[u32]) -> Vec<LedgerRecord> {
     let intro = |peer: u32| d * 100 + peer;
     let offered = Offered {
@@ -74,13 +74,13 @@ fn stored(ledger: &Fixture, records: &[LedgerRecord]) {
     });
 }
 
-/// Five friends download twenty times each, use one another and none of ten others that they are offered as often; one
-/// client was set back.
+/// Five friends download twenty times each and use only one another, not ten others offered as often; one other client
+/// was restored from a backup.
 pub(super) fn a_clique_and_a_fork_are_found_with_their_evidence(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let mut records: Vec<_> = (1..=20).map(|n| login(n, &[n])).collect();
     records.extend([login(20, &[202, 20]), login(20, &[203, 204, 20])]);
-    // of client 19 nobody knows what came between
+    // the history of client 19 has a gap
     records.push(login(19, &[195, 194, 193]));
     for d in 1..=100 {
         let who = 1 + d % FRIENDS;
@@ -110,12 +110,12 @@ pub(super) fn a_clique_and_a_fork_are_found_with_their_evidence(fixture: &mut dy
     let graphs = [("short", 19), ("linear", 1), ("failed update", 1)];
     assert_eq!(found.looked_at.graphs, graphs.into_iter().collect());
     assert_eq!(found.not_offered, []);
-    // one version, twenty times a day by each
+    // each friend downloads one version twenty times a day
     assert_eq!(found.repeated_by_client.len(), 5);
 }
 
-/// Bytes over introductions that no CN has logged, while it logged others.
-pub(super) fn introductions_that_nobody_made_are_found(fixture: &mut dyn FnMut() -> Fixture) {
+/// Bytes were transferred over introductions that the CN, which logs others, never logged.
+pub(super) fn introductions_without_an_offer_are_found(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let mut records = download(1, 1, &[2, 9]);
     for d in 2..=6 {
@@ -130,8 +130,8 @@ pub(super) fn introductions_that_nobody_made_are_found(fixture: &mut dyn FnMut()
     assert_eq!(not_offered.uploader, Guid::numbered(2).to_string());
 }
 
-/// Client 1 signs for 100 MB and files 10; client 2 files what it signs for; client 3 has lost a little in a crash.
-pub(super) fn who_signs_for_more_than_it_files_is_found(fixture: &mut dyn FnMut() -> Fixture) {
+/// Client 1 signs receipts for 100 MB and reports 10; client 2 reports all; client 3 lost a little in a crash.
+pub(super) fn clients_that_report_less_than_they_receipted_are_found(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let mut records = Vec::new();
     for (who, filed) in [(1, 10_000_000), (2, 100_000_000), (3, 95_000_000)] {
@@ -150,9 +150,9 @@ pub(super) fn who_signs_for_more_than_it_files_is_found(fixture: &mut dyn FnMut(
     assert!(!found.guids().contains(&understated.guid), "evidence for people, no accusation");
 }
 
-/// Client 1 answers wrongly twice in ten downloads, client 2 tells no edge of its ten, client 3 passes, and client 4
-/// fails once.
-pub(super) fn who_cannot_prove_what_it_completed_is_shown_and_accused_of_nothing(fixture: &mut dyn FnMut() -> Fixture) {
+/// Of ten downloads each, client 1 answers wrongly twice, client 2 reports none to an edge, client 3 passes, and client
+/// 4 fails once.
+pub(super) fn failed_possession_is_shown_without_accusation(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let mut records = Vec::new();
     for (who, d) in (1..=4).flat_map(|who| (1..=10).map(move |n| (who, who * 1_000 + n))) {
@@ -174,7 +174,7 @@ pub(super) fn who_cannot_prove_what_it_completed_is_shown_and_accused_of_nothing
             at_ms: 1,
         };
         if who != 2 {
-            // a second word on it changes nothing
+            // a second outcome of the same challenge changes nothing
             let again = PossessionRecord { outcome: PossessionOutcome::Unanswered, ..outcome.clone() };
             records.push(LedgerRecord::Possession(outcome));
             stored(&ledger, &std::mem::take(&mut records));

@@ -1,4 +1,4 @@
-//! The database: exactly once, durable, and reports that follow the core's settlement.
+//! The database: records are stored exactly once and durably, and reports follow the core's settlement.
 
 use super::postgres::Postgres;
 use super::*;
@@ -42,7 +42,7 @@ fn grant(download: u32, provider: u32, path: &str, issued_ms: u64) -> LedgerReco
     })
 }
 
-/// What a CN has recorded of a download: who was introduced.
+/// Makes a CN's log record of the introductions of a download.
 pub(super) fn offered(download: u32, intros: &[u32]) -> LedgerRecord {
     let peer = |&n: &u32| OfferedPeer { intro: IntroId::numbered(n), upload_key: PublicKey::numbered(n) };
     let peers = List::truncated(intros.iter().map(peer));
@@ -52,12 +52,12 @@ pub(super) fn offered(download: u32, intros: &[u32]) -> LedgerRecord {
     LedgerRecord::Log(LogRecord { id, at_ms: 1, guid: Guid::numbered(1), event })
 }
 
-/// K_d of every download.
+/// K_d: the key of every download in these tests.
 fn download_key() -> Key {
     Key::from_seed([7; 32])
 }
 
-/// A receipt for `bytes`, as the downloader signs it.
+/// Makes a receipt for `bytes`, signed by the downloader.
 fn proof(download: u32, intro: u32, bytes: u64) -> ReceiptProof {
     let uploader_key = PublicKey::numbered(intro);
     let receipt = Receipt {
@@ -167,7 +167,7 @@ fn repetition_and_order_over_restarts_make_no_difference(fixture: &mut dyn FnMut
     assert_eq!(once.show(&Filter::default()), again.show(&Filter::default()));
 }
 
-/// The second of three batches comes a day before the first.
+/// The second of three batches arrives a day before the first.
 fn a_clock_that_is_set_back_loses_no_record(fixture: &mut dyn FnMut() -> Fixture) {
     let (ledger, story, day) = (fixture(), story(), Day(20_000));
     block_on(async {
@@ -181,8 +181,8 @@ fn a_clock_that_is_set_back_loses_no_record(fixture: &mut dyn FnMut() -> Fixture
     assert_eq!(ledger.show(&Filter::default())[0].peers_billed, 70);
 }
 
-/// A downloader goes on and ends again within one batch, a while after it had ended; whichever record's key is smaller.
-fn an_end_that_comes_with_the_word_before_it_dates_from_that_batch(fixture: &mut dyn FnMut() -> Fixture) {
+/// A downloader reports its end, and later, in one batch, that it runs again and a second end; in either order of keys.
+fn a_final_report_dates_from_its_own_batch(fixture: &mut dyn FnMut() -> Fixture) {
     let said = |id, seq, state| {
         let LedgerRecord::Usage(r) = usage(id, 1, 1, Side::Downloader, seq, &[(1, 40)]) else { panic!("usage") };
         LedgerRecord::Usage(UsageRecord { state, ..r })
@@ -229,14 +229,14 @@ fn a_batch_is_stored_whole_or_not_at_all(fixture: &mut dyn FnMut() -> Fixture) {
     block_on(async {
         let mut store = Store::open(&ledger.path).await.expect("opens");
         let mut other = Store::open(&ledger.path).await.expect("opens");
-        // a table of the same name in the way makes the second statement fail
+        // a table of the same name makes the second statement fail
         other.execute_for_test("DROP TABLE download").await;
         assert!(store.store(&[edge(9, Some(1), 1, 5), granted(2, 7, "b")], 0).await.is_err());
         assert_eq!(other.count_for_test("record").await, 1, "the first statement was undone");
     });
 }
 
-/// One record that the database refuses costs nothing but itself.
+/// A record that the database refuses is the only one lost.
 fn a_refused_record_is_set_aside_and_holds_up_no_other(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     ledger.store(&[&[]]);
@@ -280,7 +280,7 @@ fn an_absent_or_foreign_database_is_one_clear_error() {
     assert!(block_on(Store::open(&ledger.path)).is_err());
 }
 
-/// Two days, two objects; one download with peers, one failed, one of another provider, plain traffic.
+/// Two days and two objects: one download with peers, one failed, one of another provider, and plain traffic.
 fn a_report_adds_up_by_day_and_object(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let day = Day(20_000);
@@ -316,8 +316,8 @@ fn a_report_adds_up_by_day_and_object(fixture: &mut dyn FnMut() -> Fixture) {
     });
 }
 
-/// Half of it is reported before a client is put into quarantine, the rest meanwhile, and afterwards once more.
-fn what_is_reported_in_quarantine_is_not_billed(fixture: &mut dyn FnMut() -> Fixture) {
+/// Half of the bytes are reported before the quarantine, the rest during it, and again after it.
+fn usage_reported_in_quarantine_is_not_billed(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let day = Day(20_000);
     let at = |s: u64| day.end_ms() - 100_000 + s * 1_000;
@@ -341,7 +341,7 @@ fn what_is_reported_in_quarantine_is_not_billed(fixture: &mut dyn FnMut() -> Fix
         let [was] = &reader.quarantined().await.expect("read")[..] else { panic!("one") };
         assert_eq!((was.from_ms, was.until_ms, &was.reason[..]), (at(2), Some(at(5)), "why not"));
         assert_eq!(reader.in_quarantine().await, Ok(vec![]));
-        // the client that downloads was granted before
+        // the downloader's grant is older than the quarantine
         let report = reader.report(ProviderId(7), day, day).await.expect("read");
         let t = &report.totals;
         assert_eq!((report.quarantine.downloads, t.peer_bytes, t.flagged_bytes), (0, 20, 30));
@@ -350,8 +350,8 @@ fn what_is_reported_in_quarantine_is_not_billed(fixture: &mut dyn FnMut() -> Fix
     assert_eq!((lines[0].peers_billed, lines[0].flagged), (20, 30));
 }
 
-/// Clients are in quarantine since a second before their downloads were granted, or not.
-fn a_report_says_who_was_in_quarantine(fixture: &mut dyn FnMut() -> Fixture) {
+/// Some clients entered quarantine a second before their downloads were granted, others never.
+fn a_report_counts_clients_in_quarantine(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let day = Day(20_000);
     block_on(async {
@@ -369,40 +369,40 @@ fn a_report_says_who_was_in_quarantine(fixture: &mut dyn FnMut() -> Fixture) {
 
 type Rule = fn(&mut dyn FnMut() -> Fixture);
 
-/// What holds of either engine.
+/// Tests that are run on both engines.
 const RULES: &[Rule] = &[
     a_download_is_settled_from_the_newest_record_of_each_side,
     repetition_and_order_over_restarts_make_no_difference,
     a_clock_that_is_set_back_loses_no_record,
-    an_end_that_comes_with_the_word_before_it_dates_from_that_batch,
+    a_final_report_dates_from_its_own_batch,
     reports_are_by_provider_object_and_download,
     plain_traffic_is_reported_beside_downloads,
     a_batch_is_stored_whole_or_not_at_all,
     a_refused_record_is_set_aside_and_holds_up_no_other,
     a_report_adds_up_by_day_and_object,
-    what_is_reported_in_quarantine_is_not_billed,
-    a_report_says_who_was_in_quarantine,
-    super::quarantine_tests::quarantine_follows_who_takes_another_key,
-    super::quarantine_tests::silence_in_quarantine_is_not_held_to_receipts,
-    super::quarantine_tests::who_is_named_by_an_old_guid_is_found_under_the_new_one,
-    super::quarantine_tests::who_makes_keys_without_end_is_put_into_quarantine_all_the_same,
-    super::quarantine_tests::who_is_in_quarantine_does_not_fill_it_with_new_keys,
+    usage_reported_in_quarantine_is_not_billed,
+    a_report_counts_clients_in_quarantine,
+    super::quarantine_tests::quarantine_follows_a_client_to_its_new_key,
+    super::quarantine_tests::receipts_of_a_silent_downloader_in_quarantine_are_not_billed,
+    super::quarantine_tests::quarantining_an_old_guid_includes_its_successor,
+    super::quarantine_tests::a_client_with_too_many_keys_is_quarantined_all_the_same,
+    super::quarantine_tests::new_keys_of_one_client_do_not_fill_the_quarantine,
     super::close_tests::closed_days_are_provable_and_never_change,
-    super::close_tests::trimmed_records_leave_what_was_settled,
-    super::close_tests::a_download_that_ends_just_before_its_day_is_closed_has_its_time_for_late_records,
-    super::close_tests::what_does_not_count_any_more_is_kept_and_not_read,
-    super::close_tests::no_client_takes_the_id_of_anothers_record_and_none_is_billed_twice,
+    super::close_tests::trimming_records_keeps_settled_figures,
+    super::close_tests::a_download_ending_before_its_day_closes_still_gets_late_records,
+    super::close_tests::replaced_records_are_stored_and_not_read_again,
+    super::close_tests::record_ids_cannot_be_stolen_and_nothing_is_billed_twice,
     super::suspects_tests::a_clique_and_a_fork_are_found_with_their_evidence,
-    super::suspects_tests::introductions_that_nobody_made_are_found,
-    super::suspects_tests::whom_no_record_names_is_told_from_all_others,
-    super::suspects_tests::who_signs_for_more_than_it_files_is_found,
-    super::suspects_tests::who_cannot_prove_what_it_completed_is_shown_and_accused_of_nothing,
-    super::report_tests::a_report_of_closed_days_is_that_of_open_ones_to_the_byte,
-    super::report_tests::days_that_an_older_version_has_closed_are_added_up_later,
-    super::report_tests::lines_that_the_database_makes_are_reported,
+    super::suspects_tests::introductions_without_an_offer_are_found,
+    super::suspects_tests::guids_without_any_record_are_found,
+    super::suspects_tests::clients_that_report_less_than_they_receipted_are_found,
+    super::suspects_tests::failed_possession_is_shown_without_accusation,
+    super::report_tests::reports_of_closed_and_open_days_are_equal_to_the_byte,
+    super::report_tests::days_closed_by_an_older_version_get_rollups_later,
+    super::report_tests::synthetic_download_rows_are_reported,
     super::report_tests::countries_and_networks_add_up_to_the_whole,
     super::report_tests::a_client_in_two_places_at_once_is_found,
-    super::report_tests::plain_traffic_of_no_known_object_is_told_and_no_object_has_none,
+    super::report_tests::plain_traffic_of_unknown_objects_is_reported,
 ];
 
 #[test]
@@ -413,7 +413,7 @@ fn every_rule_holds_on_sqlite() {
 }
 
 #[test]
-fn every_rule_holds_on_postgres_and_a_killed_server_loses_and_repeats_nothing() {
+fn every_rule_holds_on_postgres_even_with_a_killed_server() {
     let Some(mut postgres) = Postgres::start() else { return };
     let mut made = 0;
     for rule in RULES {
@@ -426,7 +426,7 @@ fn every_rule_holds_on_postgres_and_a_killed_server_loses_and_repeats_nothing() 
     tls_is_asked_for_and_checked(&mut postgres);
 }
 
-/// `sslmode` and `sslrootcert` of the URL count: a server without TLS, or with a stranger's certificate, is refused.
+/// The URL's `sslmode` and `sslrootcert` are honoured: a server without TLS or with a foreign certificate is refused.
 fn tls_is_asked_for_and_checked(postgres: &mut Postgres) {
     let plain = postgres.create("encrypted");
     let open = |options: &str| {
@@ -458,7 +458,7 @@ fn tls_is_asked_for_and_checked(postgres: &mut Postgres) {
     assert_eq!(open(&format!("sslmode=verify-ca&{ours}")), Ok(true), "but of the same authority");
 }
 
-/// Batches go on, each again until it is stored, while the server is killed and started again.
+/// Batches are sent, each until it is stored, while the server is killed and restarted.
 fn killed_in_mid_batch(postgres: &mut Postgres) {
     const DOWNLOADS: u32 = 2_000;
     let ledger = Fixture { path: postgres.create("killed").into(), _dir: None };
@@ -508,7 +508,7 @@ fn short_story(n: u32) -> [LedgerRecord; 4] {
 }
 
 #[test]
-fn the_records_of_an_older_schema_are_taken_over_once() {
+fn records_of_an_older_schema_are_imported_once() {
     let ledger = fixture();
     ledger.store(&[&[]]);
     block_on(async {
@@ -532,9 +532,9 @@ fn the_records_of_an_older_schema_are_taken_over_once() {
     }
 }
 
-/// Of a download some records came under version 5 and some later.
+/// Some records of a download were stored under schema version 5, some later.
 #[test]
-fn records_of_before_the_last_version_count_with_those_of_after_it() {
+fn records_stored_by_older_and_newer_schemas_count_together() {
     let ledger = fixture();
     ledger.store(&[&story()[..4]]);
     block_on(async {
@@ -552,6 +552,6 @@ const VERSION_5: &str = "DROP TABLE evidence; DROP TABLE successor; DROP TABLE p
     ALTER TABLE record ADD COLUMN reporter BLOB; ALTER TABLE record ADD COLUMN version BLOB;
     ALTER TABLE record ADD COLUMN seq INTEGER";
 
-/// What the step from schema 1 to 2 leaves to be taken over.
+/// SQL of a database in schema version 1, renamed as the migration to version 2 leaves it for import.
 const OLD: &str = "CREATE TABLE record_1 (id BLOB PRIMARY KEY, received_ms INTEGER NOT NULL, body BLOB NOT NULL);
     CREATE TABLE download_1 (download BLOB)";

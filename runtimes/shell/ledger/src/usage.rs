@@ -1,4 +1,4 @@
-//! What the ledger recorded of each download. Reads the database beside its writer, from any process.
+//! Queries of the recorded usage of downloads. A [`Reader`] works beside the writer, from any process.
 
 use super::database::{Connection, Database};
 use super::store::{LOGS_FROM, decode};
@@ -14,85 +14,85 @@ use swarmedge_core::wire::records::{LedgerRecord, PossessionOutcome, UsageState}
 use swarmedge_ground::error::Error;
 use swarmedge_ground::keys::verify;
 
-/// Which downloads.
+/// Selects downloads; `None` matches all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Only this provider's.
+    /// Only downloads of this provider.
     pub provider: Option<ProviderId>,
-    /// Only of this object's path.
+    /// Only downloads of the object at this path.
     pub path: Option<String>,
-    /// Only this one.
+    /// Only the download with this id.
     pub download: Option<DownloadId>,
 }
 
-/// What the records of one download come to. Bytes as in [`swarmedge_core::accounting::settlement::Bill`].
+/// Settled usage of one download. Byte counts are those of [`swarmedge_core::accounting::settlement::Bill`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DownloadUsage {
-    /// Its id, hexadecimal.
+    /// Id of the download, hexadecimal.
     pub download: String,
-    /// Who pays.
+    /// The provider that pays.
     pub provider: u32,
-    /// The object's path.
+    /// Path of the object.
     pub path: String,
-    /// The version, hexadecimal.
+    /// Id of the version, hexadecimal.
     pub version: String,
-    /// Who downloads, hexadecimal.
+    /// GUID of the downloader, hexadecimal.
     pub guid: String,
-    /// Bytes of the version.
+    /// Size of the version, bytes.
     pub size: u64,
-    /// When it was granted, Unix milliseconds.
+    /// Time of the first grant, Unix milliseconds.
     pub issued_ms: u64,
     /// `running`, `completed`, `cancelled`, `failed`, or `granted` before the client's first report.
     pub state: &'static str,
-    /// How long it took, as the client says, milliseconds.
+    /// Duration reported by the client, milliseconds.
     pub elapsed_ms: u64,
-    /// Sent by edges, each byte counted once.
+    /// Bytes sent by edges, each byte counted once.
     pub edge_unique: u64,
-    /// Sent by edges, repetitions included.
+    /// Bytes sent by edges, repetitions included.
     pub edge_total: u64,
-    /// From edges, as the client says.
+    /// Bytes from edges, reported by the client.
     pub edge_claimed: u64,
-    /// From peers, as the client says.
+    /// Bytes from peers, reported by the client.
     pub peers_received: u64,
-    /// From peers, as the uploaders say.
+    /// Bytes from peers, reported by the uploaders.
     pub peers_sent: u64,
-    /// From peers, as the downloader has signed for.
+    /// Bytes from peers for which the downloader signed receipts.
     pub peers_receipted: u64,
-    /// From peers, billed.
+    /// Bytes from peers that are billed.
     pub peers_billed: u64,
-    /// Claimed and not billed.
+    /// Bytes that are claimed and not billed.
     pub flagged: u64,
-    /// What became of its possession challenge: `passed`, `failed`, `unanswered`, `waived`; none without.
+    /// Outcome of the possession challenge: `passed`, `failed`, `unanswered`, `waived`; `None` without one.
     pub possession: Option<&'static str>,
-    /// The newest reports of its uploaders.
+    /// Newest reports of the uploaders.
     pub uploaders: Vec<UploaderUsage>,
 }
 
 /// One uploader's part in a download.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UploaderUsage {
-    /// Who, hexadecimal.
+    /// GUID of the uploader, hexadecimal.
     pub guid: String,
-    /// As the uploader says.
+    /// Bytes sent, reported by the uploader.
     pub sent: u64,
-    /// As the downloader says of the same introductions.
+    /// Bytes received over the same introductions, reported by the downloader.
     pub received: u64,
-    /// As the downloader has signed for: the highest receipts that the uploader has filed.
+    /// Bytes of the highest receipts, signed by the downloader and filed by the uploader.
     pub receipted: u64,
-    /// What counts: the smaller of receipt and downloader's claim of each introduction.
+    /// Bytes that count: per introduction the smaller of receipt and downloader's report.
     pub agreed: u64,
 }
 
 /// Plain HTTP traffic (curl, browsers) of one version from one edge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PlainUsage {
-    /// Who pays.
+    /// The provider that pays.
     pub provider: u32,
-    /// The version, hexadecimal.
+    /// Id of the version, hexadecimal.
     pub version: String,
-    /// The edge's key, hexadecimal.
+    /// Public key of the edge, hexadecimal.
     pub edge: String,
-    /// Bytes sent.
+    /// Bytes sent by the edge.
     pub bytes: u64,
 }
 
@@ -114,7 +114,7 @@ impl Reader {
         Ok(Self { db: database.open_reader().await?, database: database.clone() })
     }
 
-    /// What was recorded of each granted download, oldest first.
+    /// Returns the usage of each granted download, oldest first.
     pub async fn downloads(&mut self, filter: &Filter) -> Result<Vec<DownloadUsage>, Error> {
         self.read_downloads(filter).await.map_err(|e| self.failed(&e))
     }
@@ -134,7 +134,7 @@ impl Reader {
         for line in lines {
             let records = self.records_of(&line.try_get::<Vec<u8>, _>(0)?).await?;
             if let Some(mut usage) = usage_of(records) {
-                // what was settled counts, whatever has come since
+                // the settled figures count, whatever records came since
                 usage.edge_unique = bytes_at(&line, 1)?;
                 usage.edge_total = bytes_at(&line, 2)?;
                 usage.peers_billed = bytes_at(&line, 3)?;
@@ -145,7 +145,7 @@ impl Reader {
         Ok(all)
     }
 
-    /// What is claimed of each introduction of a download.
+    /// Returns the claims on each introduction of a download.
     pub async fn claims(&mut self, download: DownloadId) -> Result<BTreeMap<IntroId, Claims>, Error> {
         let records = self.records_of(&download.0).await.map_err(|e| self.failed(&e))?;
         Ok(book_of(records).claims(verify, 0))
@@ -159,7 +159,7 @@ impl Reader {
         rows.iter().map(|row| decode(row, 0)).collect()
     }
 
-    /// Plain HTTP traffic.
+    /// Returns plain HTTP traffic, by version and edge.
     pub async fn plain(&mut self, provider: Option<ProviderId>) -> Result<Vec<PlainUsage>, Error> {
         self.read_plain(provider).await.map_err(|e| self.failed(&e))
     }
@@ -183,7 +183,7 @@ impl Reader {
         rows.iter().map(plain).collect()
     }
 
-    /// The ids of records that were set aside, and why.
+    /// Returns the records that were set aside, with the database's reasons.
     pub async fn set_aside(&mut self) -> Result<Vec<(RecordId, String)>, Error> {
         let rows: Result<Vec<(Vec<u8>, String)>, _> =
             sqlx::query_as("SELECT id, why FROM set_aside ORDER BY received_ms, id").fetch_all(&mut self.db.any).await;
@@ -191,8 +191,8 @@ impl Reader {
         Ok(rows.map_err(|e| self.failed(&e))?.into_iter().filter_map(record).collect())
     }
 
-    /// Those whom no record names: never granted a download, never logged in, never become another. Reads all logins
-    /// unless a quicker look has found everybody.
+    /// Returns the GUIDs that no record names: no download, no login, no rekey. Scans all logins if cheaper lookups
+    /// leave some GUIDs unfound.
     pub async fn unnamed(&mut self, guids: &BTreeSet<Guid>) -> Result<BTreeSet<Guid>, Error> {
         self.read_unnamed(guids).await.map_err(|e| self.failed(&e))
     }
@@ -223,7 +223,7 @@ impl Reader {
     }
 }
 
-/// A number of bytes: never negative, at most what the engines can hold.
+/// Reads a non-negative integer column; negative values become 0.
 pub(super) fn bytes_at(row: &sqlx::any::AnyRow, column: usize) -> Result<u64, sqlx::Error> {
     Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0))
 }
@@ -234,9 +234,9 @@ fn book_of(records: Vec<LedgerRecord>) -> Book {
     book
 }
 
-/// None without the first grant's record.
+/// Settles a download's records; `None` without a grant record.
 fn usage_of(mut records: Vec<LedgerRecord>) -> Option<DownloadUsage> {
-    // of one reporter's records the last counts
+    // of one reporter's records the one with the highest sequence number counts
     records.sort_by_key(|r| if let LedgerRecord::Usage(u) = r { u.seq } else { 0 });
     let granted = records.iter().find_map(|r| match r {
         LedgerRecord::Granted(g) => Some(g.clone()),

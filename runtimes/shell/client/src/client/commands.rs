@@ -1,4 +1,4 @@
-//! The commands that speak to the client of this machine.
+//! The CLI commands that talk to the client running on this machine, over its local API.
 
 use super::config::has_another_bundle;
 use super::local::Call;
@@ -11,9 +11,9 @@ use swarmedge_ground::nat::NatLine;
 use swarmedge_ground::terminal::out::{print_json, say};
 use swarmedge_ground::terminal::units::{bytes, percent};
 
-/// How often a client that has just started is asked again what it has observed.
+/// Pause between two requests for the NAT findings of a client that has just started.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// And how many times.
+/// Number of requests for the NAT findings before `nat` gives up.
 const OBSERVED_TRIES: u32 = 20;
 /// The client's directory unless told otherwise: `swarmedge` in the user's directory for state (XDG).
 pub fn default_state_dir() -> Result<PathBuf, Error> {
@@ -24,7 +24,7 @@ pub fn default_state_dir() -> Result<PathBuf, Error> {
         .ok_or_else(|| Error::usage("no home directory is known").next("name the client's directory with --state"))
 }
 
-/// A client that runs goes on with the bundle that it was given, whatever `get` names.
+/// Refuses a bundle that differs from the one a running client was started with: it would not take effect.
 pub(super) fn refuse_another_bundle(state: &Path, bundle: &Path) -> Result<(), Error> {
     if !has_another_bundle(state, bundle)? || Call::ask(state, &Request::Status)?.is_none() {
         return Ok(());
@@ -48,18 +48,18 @@ fn tell(state: &Path, json: bool, request: &Request, done: &str) -> Result<(), E
     if json { print_json(&answer) } else { say!("{done}") }
 }
 
-/// `pause`: stops a download and keeps what is there.
+/// `pause`: stops a download and keeps its pieces.
 pub fn pause(state: &Path, json: bool, download: u32) -> Result<(), Error> {
     let done = format!("download {download} is paused; `resume {download}` lets it go on");
     tell(state, json, &Request::Pause { download }, &done)
 }
 
-/// `resume`: lets it go on.
+/// `resume`: continues a paused download.
 pub fn resume(state: &Path, json: bool, download: u32) -> Result<(), Error> {
     tell(state, json, &Request::Resume { download }, &format!("download {download} goes on"))
 }
 
-/// `cancel`: gives it up and forgets what is there.
+/// `cancel`: ends a download and deletes its pieces.
 pub fn cancel(state: &Path, json: bool, download: u32) -> Result<(), Error> {
     tell(state, json, &Request::Cancel { download }, &format!("download {download} is cancelled and forgotten"))
 }
@@ -92,12 +92,12 @@ fn print_cached(line: &CachedLine) -> Result<(), Error> {
     say!("{}  {:>10}  {have:>7}  {url}", line.version, bytes(line.size_bytes))
 }
 
-/// What the running client says of its way to the Internet; `None` if none runs, or it has not found out in time.
+/// Returns the running client's NAT findings; `None` if no client runs or its first observation takes too long.
 pub fn nat(state: &Path) -> Result<Option<NatLine>, Error> {
     for _ in 0..OBSERVED_TRIES {
         match ask(state, &Request::Nat) {
             Ok(Answer::Nat { nat: Some(line) }) => return Ok(Some(line)),
-            // it has just started
+            // the client has just started and has observed nothing yet
             Ok(_) => std::thread::sleep(LOOK_EVERY),
             Err(e) if e.code() == Code::Unreachable => return Ok(None),
             Err(e) => return Err(e),

@@ -1,4 +1,4 @@
-//! What a client is started with.
+//! A client's start-up configuration, and the copy of the install bundle in its directory.
 
 use super::identity::machine_id;
 use std::fs;
@@ -16,11 +16,11 @@ const BUNDLE: &str = "bundle.toml";
 /// A TCP port on which a client listens for peers that cannot use UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcpPort {
-    /// The number of the UDP port.
+    /// The same number as the UDP port.
     AsUdp,
-    /// This one.
+    /// A fixed port number.
     Port(u16),
-    /// None.
+    /// No listening port.
     Off,
 }
 
@@ -36,36 +36,35 @@ impl std::str::FromStr for TcpPort {
     }
 }
 
-/// What a client is started with.
+/// A client's start-up configuration.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// Its directory.
+    /// The client's directory: keys, store and control socket.
     pub state: PathBuf,
-    /// Whom it trusts and asks first.
+    /// The operator's install bundle: trust anchors and bootstrap URLs.
     pub bundle: Bundle,
-    /// Where its UDP socket is bound; by default a port of its own on every address.
+    /// Bind address of the UDP socket; by default any free port on every address.
     pub listen: Option<SocketAddr>,
-    /// Where `/healthz` and `/metrics` are served, if at all.
+    /// Listening address for `/healthz` and `/metrics`; `None` serves neither.
     pub ops: Option<SocketAddr>,
-    /// A finished file is the cached one under a second name, where the file system can; else it is a copy.
+    /// Whether a finished file is a hard link to the cached one where the file system can; otherwise it is a copy.
     pub links: bool,
-    /// Where it listens for peers over TCP; the first two count.
+    /// TCP listening ports for peers; only the first two are used.
     pub tcp: Vec<TcpPort>,
-    /// Where nothing else connects two peers, many ports are tried, if both clients do so: up to 256 sockets and 1,024
+    /// Whether birthday probing is tried as the last resort, if both clients allow it: up to 256 sockets and 1,024
     /// probes an attempt, which can fill the session table of a small router.
     pub birthday: bool,
-    /// The router of this network is asked to forward a port (PCP, NAT-PMP, UPnP), so that every peer can reach this
-    /// one.
+    /// Whether the router is asked for a port mapping (PCP, NAT-PMP, UPnP), so that every peer can reach this client.
     pub port_mapping: bool,
-    /// It runs for one `get`, and for those that join it meanwhile: whoever still waits at its end goes on with
-    /// another.
+    /// Whether the client runs for one `get` and those that join meanwhile; a `get` still waiting when the client ends
+    /// continues with another client.
     pub one_shot: bool,
-    /// The name of the machine, if it is known: an installation that finds itself on another was copied.
+    /// The machine's name, if known: an installation that starts on another machine was copied.
     pub machine: Option<String>,
 }
 
 impl ClientConfig {
-    /// For the client in `state`, made if it is not there. A `bundle` that is given is kept there for later starts.
+    /// Loads the configuration of the client in `state`, a directory created if absent; keeps a given `bundle` there.
     pub fn load(state: &Path, bundle: Option<&Path>) -> Result<Self, Error> {
         make_private(state)?;
         let kept = state.join(BUNDLE);
@@ -96,13 +95,13 @@ impl ClientConfig {
     }
 }
 
-/// Whether the client in `state` was given another bundle than this one.
+/// Returns whether the client in `state` was started with a bundle other than `bundle`.
 pub(super) fn has_another_bundle(state: &Path, bundle: &Path) -> Result<bool, Error> {
     let kept = state.join(BUNDLE);
     Ok(kept.exists() && Bundle::from_file(&File::read(&kept)?)? != Bundle::load(bundle)?)
 }
 
-/// A directory that only its owner may look into: keys and the control socket lie there.
+/// Creates a directory that only its owner can read: it holds keys and the control socket.
 fn make_private(dir: &Path) -> Result<(), Error> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);

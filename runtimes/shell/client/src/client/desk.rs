@@ -22,53 +22,53 @@ use swarmedge_ground::error::Code;
 use swarmedge_ground::http::Origin;
 use swarmedge_ground::nat::NatLine;
 
-/// How long a command may take: the machine answers after one durable write.
+/// Time-out of a command: the machine answers after one durable write.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// Objects that `get`s have on their way at once; other `get`s wait for their turn.
+/// Most objects that `get`s download at once; further `get`s wait in a queue.
 pub(super) const OBJECTS_MAX: usize = 32;
-/// Source drops remembered for slow readers.
+/// Most source drops kept for slow API readers.
 const DROPPED_MAX: usize = 64;
-/// The same trouble is told again after so long.
+/// Shortest interval between two reports of the same edge failure.
 const TROUBLE_EVERY: Duration = Duration::from_secs(5);
 
-/// The desk between the shard and the API. Cheap to clone.
+/// State shared by the client's shard (writer) and the API threads (readers). Cheap to clone.
 #[derive(Clone)]
 pub struct Desk(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    /// Commands under way, and the machine's end.
+    /// Unanswered commands, and whether the machine has ended.
     slots: Slots,
     turns: Turns<ObjectRef, String>,
-    /// Hands an input to the machine; `false` if it is gone or swamped.
+    /// Queues an input for the machine; `false` if it has ended or its queue is full.
     submit: Box<dyn Fn(Input) -> bool + Send + Sync>,
 }
 
 struct State {
-    /// The client goes on under another key.
+    /// Whether the client restarts under a new key.
     anew: bool,
     revision: u64,
     downloads: BTreeMap<Handle, Entry>,
-    /// Why finished files could not be put in their places.
+    /// Reasons why finished files could not be written to the user's path, by download.
     not_placed: BTreeMap<Handle, String>,
     dropped: VecDeque<(u64, Answer)>,
-    /// Whether a bootstrap has named the edges, and which are known, `host:port`.
+    /// Whether a bootstrap response has named the edges, and the known edges as `host:port`.
     edges: (bool, Vec<String>),
-    /// Why no edge has helped since one did.
+    /// The newest failure of the edges; `None` while an edge works.
     trouble: Option<Told>,
     meetings: Meetings,
-    /// Records of this client's downloads that the ledger does not have yet.
+    /// Usage records of this client's downloads that the ledger has not acknowledged.
     unreported: BTreeSet<RecordId>,
-    /// Bytes sent, by the download that received them, as far as they were recorded.
+    /// Bytes uploaded according to usage records, by the receiving download.
     uploaded: BTreeMap<DownloadId, u64>,
     client: StatusLine,
-    /// The way to the Internet, once observed.
+    /// NAT findings of the newest observation; `None` before the first.
     network: Option<NatLine>,
     started: Instant,
 }
 
-/// A trouble, and when it was told.
+/// A failure of the edges, and when it was reported.
 struct Told {
     failure: Failure,
     at: Instant,
@@ -76,7 +76,7 @@ struct Told {
 }
 
 struct Entry {
-    /// The trouble that ended it.
+    /// The edge failure that ended the download.
     why: Option<Failure>,
     status: DownloadStatus,
     output: String,
@@ -109,7 +109,7 @@ impl Entry {
         let mut line = DownloadLine::new(&self.status, &self.output, rate);
         if let (Some(failure), Some(why)) = (&mut line.failure, &self.why) {
             if failure.code == Code::Failed && why.code == Code::Unreachable {
-                // an edge that nobody could speak with has sent no wrong bytes
+                // an unreachable edge cannot have sent wrong bytes
                 *failure = Failure::new(Code::Unreachable, "no edge can be trusted", "check the install bundle");
             }
             failure.reason = format!("{}: {}", failure.reason, why.reason);
@@ -122,7 +122,7 @@ impl Entry {
 }
 
 impl Desk {
-    /// A desk for a client that begins as `client` says.
+    /// Creates the state of a client that starts with the status `client`.
     pub fn new(client: StatusLine, submit: impl Fn(Input) -> bool + Send + Sync + 'static) -> Self {
         let state = State {
             anew: false,
@@ -149,13 +149,13 @@ impl Desk {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // the state is whole between any two statements
+        // every statement leaves the state consistent, so a poisoned lock is harmless
         self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     // --- the shard's side -----------------------------------------------------------------------------------------
 
-    /// Learns from what is being saved: where a download goes, that it is forgotten, the user's choice, the books.
+    /// Updates the state from a save: a download's output path or removal, the uploads setting, usage records.
     pub fn saving(&self, save: &Save) {
         let mut state = self.lock();
         match save {
@@ -183,7 +183,7 @@ impl Desk {
         self.0.changed.notify_all();
     }
 
-    /// A download that was there before this start.
+    /// Adds a download that the store kept from an earlier start.
     pub fn restored(&self, record: &DownloadRecord, durable: u64, sources: &BTreeMap<SourceName, u64>) {
         let mut entry = Entry::new(record);
         entry.status.durable = durable;
@@ -192,7 +192,7 @@ impl Desk {
         self.lock().downloads.insert(record.handle, entry);
     }
 
-    /// Takes what the machine says.
+    /// Updates the state from a notice of the machine.
     pub fn notice(&self, notice: Notice) {
         let mut state = self.lock();
         match notice {
@@ -219,27 +219,27 @@ impl Desk {
         }
     }
 
-    /// A finished file cannot be put in its place; its download will be said to have failed.
+    /// Records why a finished file could not be written to the user's path; its download is then shown as failed.
     pub fn not_placed(&self, handle: Handle, why: String) {
         self.lock().not_placed.insert(handle, why);
     }
 
-    /// The edges that are known before any bootstrap.
+    /// Sets the edges named by the install bundle, known before any bootstrap.
     pub fn bundle_edges(&self, edges: impl Iterator<Item = Origin>) {
         self.lock().edges = (false, edges.map(|edge| edge.authority()).collect());
     }
 
-    /// Takes what the edges' room says.
+    /// Updates the state from a report of the edge connections.
     pub fn edge_news(&self, news: News) {
         let mut state = self.lock();
         match news {
             News::Edges(edges) => state.edges = (true, edges.iter().map(Origin::authority).collect()),
-            News::Well => state.trouble = None,
+            News::Answered => state.trouble = None,
             News::Trouble(trouble) => {
                 let code = if trouble.wrong { Code::Failed } else { Code::Unreachable };
                 let failure = Failure::new(code, trouble.what, trouble.next);
                 let now = Instant::now();
-                // the same again is told now and then, that it still is so
+                // an unchanged failure is repeated only every TROUBLE_EVERY
                 let old = |t: &Told| t.failure == failure && now.duration_since(t.at) < TROUBLE_EVERY;
                 if state.trouble.as_ref().is_some_and(old) {
                     return;
@@ -281,54 +281,54 @@ impl Desk {
         }
     }
 
-    /// STUN's view of the QUIC socket has changed.
+    /// Sets the reflexive address of the QUIC socket.
     pub fn public_address(&self, addr: Option<String>) {
         self.lock().client.public_address = addr;
     }
 
-    /// The way to the Internet was observed.
+    /// Sets the NAT findings of the newest observation.
     pub fn network(&self, line: NatLine) {
         self.lock().network = Some(line);
     }
 
-    /// A usage record that was there before this start.
+    /// Adds a usage record that the store kept from an earlier start.
     pub fn restored_usage(&self, record: &UsageRecord) {
         self.lock().usage(record);
     }
 
-    /// The machine has carried out the shutdown, or will never answer again.
+    /// Returns whether the machine has shut down or will never answer again.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.0.slots.is_over()
     }
 
-    /// The machine is gone and will be back under another key: whoever waits is to ask again.
+    /// Closes the API state because the machine restarts under a new key; waiting callers must ask again.
     pub fn begin_anew(&self) {
         self.lock().anew = true;
         self.close();
     }
 
-    /// See [`Desk::begin_anew`]. Not if the client was told to end.
+    /// Returns whether [`Desk::begin_anew`] was called and no shutdown was requested.
     #[must_use]
     pub fn begins_anew(&self) -> bool {
         self.lock().anew && !self.0.slots.is_shutdown_asked()
     }
 
-    /// Ends the waiting of everyone: the machine is gone.
+    /// Wakes every waiting caller because the machine has ended.
     pub fn close(&self) {
         self.0.slots.close();
         self.tell_all();
     }
 
-    /// Wakes all who wait for something other than an answer.
+    /// Wakes every caller that waits for something other than an answer.
     fn tell_all(&self) {
-        // whoever has looked before the change sleeps by now, and is woken
+        // taking the lock once ensures that a caller which read the old state is already asleep, and so is woken
         drop(self.lock());
         self.0.changed.notify_all();
         self.0.turns.wake();
     }
 
-    /// Asks the machine to end; [`Desk::is_over`] becomes true when it has. What to wait for, unless it has already.
+    /// Requests the machine's shutdown and returns the request to wait for; `None` if it has already ended.
     pub fn shut_down(&self) -> Option<ReqId> {
         let req = self.0.slots.open_shutdown()?;
         if !(self.0.submit)(Input::Command(Command { req, kind: CommandKind::Shutdown })) {
@@ -337,20 +337,20 @@ impl Desk {
         Some(req)
     }
 
-    /// Completes once somebody has asked the machine to end.
+    /// Completes once a shutdown was requested.
     pub fn shutdown_asked(&self) -> impl Future<Output = ()> {
         self.0.slots.shutdown_asked()
     }
 
     // --- the API's side -------------------------------------------------------------------------------------------
 
-    /// Has the machine carry out a command, and waits for it.
+    /// Sends a command to the machine and waits for its answer.
     pub fn command(&self, kind: CommandKind) -> Result<Option<Handle>, Failure> {
         let req = if kind == CommandKind::Shutdown { self.shut_down() } else { self.begin(kind) };
         self.end(req.ok_or_else(gone)?)
     }
 
-    /// Tells the machine of a command; `None` if it cannot be told. [`Desk::end`] waits for the answer.
+    /// Sends a command to the machine; `None` if it takes no more. [`Desk::end`] waits for the answer.
     pub fn begin(&self, kind: CommandKind) -> Option<ReqId> {
         let req = self.0.slots.open()?;
         if !(self.0.submit)(Input::Command(Command { req, kind })) {
@@ -369,24 +369,24 @@ impl Desk {
         }
     }
 
-    /// Who follows which download, and whose turn it is.
+    /// Returns the queue of `get`s: the download each one follows, and which may start next.
     pub(super) fn turns(&self) -> &Turns<ObjectRef, String> {
         &self.0.turns
     }
 
-    /// How many `get`s use this client.
+    /// Returns how many `get`s use this client.
     #[must_use]
     pub fn gets(&self) -> usize {
         self.0.turns.count()
     }
 
-    /// The way to the Internet, once a first round of observation has ended.
+    /// Returns the NAT findings; `None` until the first round of observation has ended.
     #[must_use]
     pub fn observed(&self) -> Option<NatLine> {
         self.lock().network.clone()
     }
 
-    /// The client and all its downloads.
+    /// Returns the status of the client and of all its downloads.
     #[must_use]
     pub fn status(&self) -> StatusLine {
         let state = self.lock();
@@ -443,16 +443,16 @@ impl Desk {
     }
 }
 
-/// See [`Desk::changes`].
+/// The result of [`Desk::changes`].
 #[derive(Debug)]
 pub struct Changes {
-    /// To be passed as `seen` next.
+    /// Revision to pass as `seen` in the next call.
     pub revision: u64,
-    /// The machine is gone.
+    /// Whether the machine has ended.
     pub over: bool,
-    /// The one download asked for is not there (any more).
+    /// Whether the requested download does not exist (any more).
     pub forgotten: bool,
-    /// What has changed.
+    /// Answers to send: changed downloads and source drops.
     pub lines: Vec<Answer>,
 }
 

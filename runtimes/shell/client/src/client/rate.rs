@@ -1,19 +1,19 @@
-//! How fast a download goes.
+//! A download's rate, averaged over the last seconds.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Rates are measured over this long.
+/// Span of time over which a rate is averaged.
 const WINDOW: Duration = Duration::from_secs(5);
-/// Samples kept: notices come a few times a second.
+/// Most samples kept; the machine sends a few notices a second.
 const SAMPLES_MAX: usize = 64;
 
-/// Bytes a second over the last seconds.
+/// Samples (time, total bytes) from which bytes per second are computed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RateMeter(VecDeque<(Instant, u64)>);
 
 impl RateMeter {
-    /// `total` bytes have come by now.
+    /// Adds a sample: `total` bytes were received by `now`.
     pub(super) fn add(&mut self, now: Instant, total: u64) {
         // a total that falls begins a new transfer
         if self.0.back().is_some_and(|&(_, last)| last > total) {

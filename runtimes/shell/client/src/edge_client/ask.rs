@@ -1,4 +1,4 @@
-//! Bootstrap, grants and manifests.
+//! Requests for bootstrap, grants and manifests.
 
 use super::{EdgeClient, News, Trouble, possession};
 use bytes::Bytes;
@@ -22,11 +22,11 @@ use swarmedge_ground::keys::Key;
 use swarmedge_ground::mailbox::Permit;
 use swarmedge_ground::rt::Rt;
 
-/// Bytes of a JSON answer.
+/// Most bytes of a JSON answer.
 pub(super) const JSON_LEN_MAX: usize = 64 * 1024;
-/// How long a grant waits for a bootstrap, which tells the edges' time.
-const CLOCK_WITHIN: Duration = Duration::from_secs(2);
-/// Bytes of a manifest.
+/// Time for which a grant request waits for a bootstrap answer, which has the edges' time.
+const BOOTSTRAP_WITHIN: Duration = Duration::from_secs(2);
+/// Most bytes of a manifest.
 const MANIFEST_LEN_MAX: usize = PIECES_MAX as usize * 32 + PATH_LEN_MAX + 64;
 
 pub(super) fn start<R: Rt>(edges: &EdgeClient<R>, origin: Origin, req: ReqId, ask: EdgeAsk, permit: Permit<Input>) {
@@ -35,7 +35,7 @@ pub(super) fn start<R: Rt>(edges: &EdgeClient<R>, origin: Origin, req: ReqId, as
         let answer = match ask {
             EdgeAsk::Bootstrap => bootstrap(&edges, &origin).await,
             EdgeAsk::Grant { object, renew, download, edge_only, version } => {
-                let what = Wanted { object, renew, download, edge_only, version };
+                let what = GrantParams { object, renew, download, edge_only, version };
                 grant(&edges, &origin, what).await.map(EdgeAnswer::Granted)
             }
             EdgeAsk::Manifest { version, grant } => manifest(&edges, &origin, version, &grant).await,
@@ -45,17 +45,17 @@ pub(super) fn start<R: Rt>(edges: &EdgeClient<R>, origin: Origin, req: ReqId, as
             }
         };
         if let Err(why) = &answer {
-            tracing::info!(edge = %origin.authority(), ?why, "an edge did not answer as asked");
+            tracing::info!(edge = %origin.authority(), ?why, "a request to an edge failed");
         }
         permit.send(Input::Edge { req, answer });
     });
 }
 
-/// What a status other than success says.
+/// Converts an HTTP error status to the machine's error.
 pub(super) fn refusal(status: StatusCode) -> EdgeError {
     match status.as_u16() {
         404 | 410 => EdgeError::NotFound,
-        // RFC 9110 §15.5.2: the credentials that came with the request are not good (any more)
+        // RFC 9110 §15.5.2: the request's credentials are missing or no longer valid
         401 => EdgeError::GrantExpired,
         403 => EdgeError::Forbidden,
         409 => EdgeError::Uncounted,
@@ -65,10 +65,10 @@ pub(super) fn refusal(status: StatusCode) -> EdgeError {
     }
 }
 
-/// What a failure below HTTP says.
+/// Converts a failure of connection, TLS or HTTP framing to the machine's error, and reports it to the user.
 pub(super) fn failure<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, error: &HttpError) -> EdgeError {
     edges.tell(News::Trouble(Trouble::of(origin, error)));
-    tracing::info!(edge = %origin.authority(), %error, "an edge failed");
+    tracing::info!(edge = %origin.authority(), %error, "a connection to an edge failed");
     match error {
         HttpError::Connect(_) | HttpError::Http(_) | HttpError::Silent => EdgeError::Unreachable,
         HttpError::Tls(_) | HttpError::TooLong => EdgeError::Invalid,
@@ -81,7 +81,7 @@ pub(super) async fn get<R: Rt>(
     request: impl Fn() -> Option<Request<Body>>,
     len_max: usize,
 ) -> Result<Bytes, EdgeError> {
-    // a request that cannot be built has a value that no edge could have given
+    // if the request cannot be built, an edge gave an invalid value
     if request().is_none() {
         return Err(EdgeError::Invalid);
     }
@@ -103,7 +103,7 @@ pub(super) async fn get<R: Rt>(
         }
         return Err(why);
     }
-    edges.tell(News::Well);
+    edges.tell(News::Answered);
     Ok(body)
 }
 
@@ -114,7 +114,7 @@ async fn bootstrap<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Result<Edge
         edges.0.directory.borrow_mut().rotate();
     }
     let reply: Bootstrap = serde_json::from_slice(&body?).map_err(|error| {
-        tracing::warn!(edge = %origin.authority(), %error, "the bootstrap makes no sense");
+        tracing::warn!(edge = %origin.authority(), %error, "the bootstrap answer does not parse");
         EdgeError::Invalid
     })?;
     let mut stun = Vec::new();
@@ -136,7 +136,7 @@ async fn bootstrap<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Result<Edge
     })
 }
 
-/// The addresses of `host:port`; none if the name is not known.
+/// Resolves `host:port`; empty if the name is unknown.
 async fn addresses<R: Rt>(edges: &EdgeClient<R>, server: &str) -> Vec<SocketAddr> {
     let Some((host, port)) = server.rsplit_once(':').and_then(|(h, p)| Some((h, p.parse().ok()?))) else {
         return Vec::new();
@@ -144,7 +144,7 @@ async fn addresses<R: Rt>(edges: &EdgeClient<R>, server: &str) -> Vec<SocketAddr
     resolve(&edges.0.rt, host.trim_matches(['[', ']']), port).await.unwrap_or_default()
 }
 
-struct Wanted {
+struct GrantParams {
     object: ObjectRef,
     renew: Option<SealedGrant>,
     download: Option<DownloadId>,
@@ -152,35 +152,35 @@ struct Wanted {
     version: Option<VersionId>,
 }
 
-async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: Wanted) -> Result<Granted, EdgeError> {
+async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: GrantParams) -> Result<Granted, EdgeError> {
     let known = match what.download {
         Some(download) => {
             let store = edges.0.store.clone();
             let key = edges.0.rt.blocking(move || store.key(download)).await;
-            // without its key a download cannot be renewed, only begun anew
+            // without its key a download cannot be renewed, only started anew
             Some(key.ok().flatten().ok_or(EdgeError::GrantExpired)?)
         }
         None => None,
     };
     let renewal = what.renew.as_ref().and(known.as_ref());
     let own = known.clone().unwrap_or_else(Key::generate);
-    // a request bears the edge's time; who has been told none uses its own
+    // requests carry the edge's time as known from a bootstrap; without one, the system's time
     let rt = &edges.0.rt;
-    or(edges.known(), rt.sleep_until(rt.now() + CLOCK_WITHIN)).await;
-    // with a nonce of its own whenever it is sent
+    or(edges.known(), rt.sleep_until(rt.now() + BOOTSTRAP_WITHIN)).await;
+    // a fresh nonce for each attempt
     let request = || grant_request(edges, origin, &what, &own, renewal.is_some());
-    // where no grant was shown, what is missing is the provider's word
+    // without a grant in the request, a 401 means that the provider's token is missing
     let missing = |why| if why == EdgeError::GrantExpired && renewal.is_none() { EdgeError::Forbidden } else { why };
     let body = get(edges, origin, request, JSON_LEN_MAX).await.map_err(missing)?;
     let reply: GrantReply = serde_json::from_slice(&body).map_err(|_| EdgeError::Invalid)?;
     let granted = read_reply(reply).ok_or(EdgeError::Invalid)?;
     let same = |asked: Option<VersionId>| asked.is_none_or(|version| version == granted.version);
-    // another download takes its place only where no peers may deliver any more
+    // the edge may replace the download by another one only if that one has no peers
     let kept = renewal.is_none() || what.download == Some(granted.download) || !granted.policy.peer_download;
     if granted.download_key != own.public() || !same(what.version) || !kept {
         return Err(EdgeError::Invalid);
     }
-    // durable together with the download's record
+    // becomes durable together with the download's record
     edges.0.store.put_key(granted.download, &own);
     Ok(granted)
 }
@@ -188,7 +188,7 @@ async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: Wanted) -> R
 fn grant_request<R: Rt>(
     edges: &EdgeClient<R>,
     origin: &Origin,
-    what: &Wanted,
+    what: &GrantParams,
     own: &Key,
     renews: bool,
 ) -> Option<Request<Body>> {
@@ -205,7 +205,7 @@ fn grant_request<R: Rt>(
         download_key: own.public().to_string(),
         time_ms,
         nonce: data_encoding::HEXLOWER.encode(&nonce),
-        // a renewal needs none, and so none is sent
+        // a renewal needs no token
         token: if renews { None } else { edges.0.tokens.get(&what.object) },
         renew: what.renew.as_ref().filter(|_| renews).map(edge_api::grant_text),
         edge_only: what.edge_only,
@@ -221,7 +221,7 @@ fn grant_request<R: Rt>(
     post.body(Body::full(body)).ok()
 }
 
-/// Before any bootstrap the system's clock is the best guess at the edge's.
+/// Returns the system's Unix time in ms, used before any bootstrap.
 fn system_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -1,4 +1,5 @@
-//! Content by ranges: fetches of adjacent blocks become one request, a few requests an edge run at a time.
+//! Content requests: transfers of adjacent blocks share one HTTP range request, and a few requests run at a time on
+//! each edge.
 
 use super::ask::{failure, refusal};
 use super::{EdgeClient, News, Trouble};
@@ -22,23 +23,23 @@ use swarmedge_ground::http::{Body, Origin};
 use swarmedge_ground::mailbox::{Permit, Sender};
 use swarmedge_ground::rt::Rt;
 
-/// Requests to one edge at a time.
-const LANES_MAX: usize = 3;
-/// Bytes of one request, unless a single fetch is longer.
+/// Most requests to one edge at a time.
+const REQUESTS_MAX: usize = 3;
+/// Most bytes of one request, unless a single transfer is longer.
 const REQUEST_LEN_MAX: u64 = 16 << 20;
-/// Progress is reported once in so many bytes, or once in so much time.
+/// Bytes after which progress is reported, if [`PROGRESS_TIME`] is not over before.
 const PROGRESS_BYTES: u64 = 1 << 20;
-/// See [`PROGRESS_BYTES`].
+/// Time after which progress is reported.
 const PROGRESS_TIME: Duration = Duration::from_millis(100);
 
-/// One fetch.
+/// A transfer from an edge, waiting or running.
 pub(super) struct Job {
     pub(super) xfer: XferId,
     pub(super) version: VersionId,
     pub(super) grant: SealedGrant,
     pub(super) piece: PieceIndex,
     pub(super) blocks: Range<u32>,
-    /// Of the version.
+    /// Byte range of the version.
     pub(super) bytes: Range<u64>,
     pub(super) permit: Permit<Input>,
 }
@@ -49,14 +50,14 @@ impl Job {
     }
 }
 
-/// What waits for one edge, and how many requests to it run.
+/// Waiting transfers of one edge, and the number of its running requests.
 #[derive(Default)]
-pub(super) struct Lane {
+pub(super) struct EdgeQueue {
     queue: VecDeque<Job>,
     running: usize,
 }
 
-/// Says once and for all that a fetch is to stop.
+/// A cancellation flag of a transfer that wakes its task.
 #[derive(Clone, Default)]
 pub(super) struct Cancel(Rc<(Cell<bool>, RefCell<Option<Waker>>)>);
 
@@ -86,18 +87,18 @@ impl Cancel {
 
 pub(super) fn fetch<R: Rt>(edges: &EdgeClient<R>, origin: Origin, job: Job) {
     edges.0.fetches.borrow_mut().insert(job.xfer, Cancel::default());
-    let mut lanes = edges.0.lanes.borrow_mut();
-    let lane = lanes.entry(origin.clone()).or_default();
-    lane.queue.push_back(job);
-    if lane.running == LANES_MAX {
+    let mut queues = edges.0.queues.borrow_mut();
+    let edge_queue = queues.entry(origin.clone()).or_default();
+    edge_queue.queue.push_back(job);
+    if edge_queue.running == REQUESTS_MAX {
         return;
     }
-    lane.running += 1;
+    edge_queue.running += 1;
     let (edges, rt) = (edges.clone(), edges.0.rt.clone());
-    // begins after the machine has said all that it wants now, so that neighbours meet
+    // the task starts after the machine has pushed all its outputs, so that adjacent transfers can be merged
     rt.spawn(async move {
-        while let Some(jobs) = next_run(&edges, &origin) {
-            run(&edges, &origin, jobs).await;
+        while let Some(jobs) = next_jobs(&edges, &origin) {
+            run_request(&edges, &origin, jobs).await;
         }
     });
 }
@@ -108,13 +109,13 @@ pub(super) fn cancel<R: Rt>(edges: &EdgeClient<R>, xfer: XferId) {
     }
 }
 
-/// The oldest job and those behind it that begin where it ends; `None` when nothing waits: then the lane is left.
-fn next_run<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Option<VecDeque<Job>> {
-    let mut lanes = edges.0.lanes.borrow_mut();
-    let lane = lanes.get_mut(origin)?;
+/// Takes the oldest job and the adjacent ones queued behind it. `None` if nothing waits: the caller's task must end.
+fn next_jobs<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Option<VecDeque<Job>> {
+    let mut queues = edges.0.queues.borrow_mut();
+    let edge_queue = queues.get_mut(origin)?;
     loop {
-        let Some(first) = lane.queue.pop_front() else {
-            lane.running -= 1;
+        let Some(first) = edge_queue.queue.pop_front() else {
+            edge_queue.running -= 1;
             return None;
         };
         if forget_if_cancelled(edges, first.xfer) {
@@ -123,13 +124,13 @@ fn next_run<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Option<VecDeque<Jo
         }
         let (version, start, mut end) = (first.version, first.bytes.start, first.bytes.end);
         let mut jobs = VecDeque::from([first]);
-        while let Some(next) = lane.queue.front() {
+        while let Some(next) = edge_queue.queue.front() {
             let fits = next.version == version && next.bytes.start == end && next.bytes.end - start <= REQUEST_LEN_MAX;
             if !fits || is_cancelled(edges, next.xfer) {
                 break;
             }
             end = next.bytes.end;
-            jobs.extend(lane.queue.pop_front());
+            jobs.extend(edge_queue.queue.pop_front());
         }
         return Some(jobs);
     }
@@ -147,8 +148,8 @@ fn forget_if_cancelled<R: Rt>(edges: &EdgeClient<R>, xfer: XferId) -> bool {
     cancelled
 }
 
-/// One request for all jobs. Each ends once; those that could not be served end as the request did.
-async fn run<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, mut jobs: VecDeque<Job>) {
+/// Runs one request for all jobs. Each job ends exactly once, or is queued again.
+async fn run_request<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, mut jobs: VecDeque<Job>) {
     let opened = {
         let all = jobs.iter().map(|job| cancel_of(edges, job.xfer)).collect::<Vec<_>>();
         or(open(edges, origin, &jobs), async {
@@ -169,29 +170,29 @@ async fn run<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, mut jobs: VecDeque<J
             return;
         }
     };
-    // a job's last bytes are hashed and written while the next one's come in
-    let mut settling: Option<(Job, Sink<R>)> = None;
+    // a job's last bytes are hashed and written while the next job's bytes arrive
+    let mut finishing: Option<(Job, Sink<R>)> = None;
     while let Some(job) = jobs.pop_front() {
         let cancel = cancel_of(edges, job.xfer);
         let received = or(receive(edges, origin, &job, &mut body), async {
             cancel.cancelled().await;
             Err(FetchEnd::Cancelled)
         });
-        match zip(settle(edges, origin, settling.take()), received).await.1 {
-            Ok(sink) => settling = Some((job, sink)),
+        match zip(finish_sink(edges, origin, finishing.take()), received).await.1 {
+            Ok(sink) => finishing = Some((job, sink)),
             Err(end) => {
                 finish(edges, origin, job, end);
-                // the stream stands somewhere within this job: what follows is asked for anew
+                // the stream stopped within this job: request the following jobs anew
                 requeue(edges, origin, jobs);
                 return;
             }
         }
     }
-    zip(settle(edges, origin, settling), body.drain()).await;
+    zip(finish_sink(edges, origin, finishing), body.drain()).await;
 }
 
-/// Waits until all of a job's bytes are written, and ends it.
-async fn settle<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, received: Option<(Job, Sink<R>)>) {
+/// Waits until all bytes of a job are written, then ends the job.
+async fn finish_sink<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, received: Option<(Job, Sink<R>)>) {
     if let Some((job, sink)) = received {
         let end = sink.finish().await;
         finish(edges, origin, job, end);
@@ -211,12 +212,12 @@ fn cancel_of<R: Rt>(edges: &EdgeClient<R>, xfer: XferId) -> Cancel {
     edges.0.fetches.borrow().get(&xfer).cloned().unwrap_or_default()
 }
 
-/// Jobs that were not reached go back to the head of the queue.
+/// Puts jobs that were not reached back to the head of the queue.
 fn requeue<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, jobs: VecDeque<Job>) {
-    let mut lanes = edges.0.lanes.borrow_mut();
-    let lane = lanes.entry(origin.clone()).or_default();
+    let mut queues = edges.0.queues.borrow_mut();
+    let edge_queue = queues.entry(origin.clone()).or_default();
     for job in jobs.into_iter().rev() {
-        lane.queue.push_front(job);
+        edge_queue.queue.push_front(job);
     }
 }
 
@@ -224,7 +225,7 @@ async fn open<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, jobs: &VecDeque<Job
     let (Some(first), Some(last)) = (jobs.front(), jobs.back()) else { return Err(FetchEnd::Broken) };
     let (start, end) = (first.bytes.start, last.bytes.end);
     let path = format!("/v1/content/{}", first.version);
-    // the newest grant lasts longest
+    // the last job has the newest grant, which expires last
     let grant = grant_text(&last.grant);
     let range = format!("bytes={start}-{}", end.saturating_sub(1));
     let request = || {
@@ -247,14 +248,14 @@ async fn open<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, jobs: &VecDeque<Job
     }
 }
 
-/// The body of an answer, cut where jobs end.
+/// The body of an answer, split at the ends of jobs.
 struct Content<R> {
     answer: Answer<R>,
     rest: Bytes,
 }
 
 impl<R: Rt> Content<R> {
-    /// The next bytes, at most `max`.
+    /// Reads the next bytes, at most `max`.
     async fn next(&mut self, max: u64) -> Option<Result<Bytes, swarmedge_ground::http::client::Error>> {
         if self.rest.is_empty() {
             match self.answer.chunk().await? {
@@ -266,7 +267,7 @@ impl<R: Rt> Content<R> {
         Some(Ok(self.rest.split_to(n)))
     }
 
-    /// Reads the end of the body, so that the connection is kept.
+    /// Reads the end of the body, so that the connection can be reused.
     async fn drain(mut self) {
         if self.rest.is_empty() {
             drop(self.answer.chunk().await);
@@ -274,7 +275,7 @@ impl<R: Rt> Content<R> {
     }
 }
 
-/// All of a job's bytes, of which the last may not be written yet.
+/// Receives all bytes of a job; the last ones may still be being written.
 async fn receive<R: Rt>(
     edges: &EdgeClient<R>,
     origin: &Origin,
@@ -283,12 +284,12 @@ async fn receive<R: Rt>(
 ) -> Result<Sink<R>, FetchEnd> {
     let rt = &edges.0.rt;
     let mut sink = Sink::new(rt.clone(), &edges.0.store, job.version, job.piece, job.blocks.clone(), None)?;
-    let mut progress = Progress { xfer: job.xfer, told: 0, at: rt.now() };
+    let mut progress = Progress { xfer: job.xfer, reported: 0, at: rt.now() };
     while sink.remaining() > 0 {
         match body.next(sink.remaining()).await {
             Some(Ok(bytes)) => sink.push(bytes).await?,
             Some(Err(error)) => {
-                tracing::info!(edge = %origin.authority(), %error, "content broke off");
+                tracing::info!(edge = %origin.authority(), %error, "the content ended early");
                 return Err(FetchEnd::Broken);
             }
             None => return Err(FetchEnd::Broken),
@@ -298,19 +299,19 @@ async fn receive<R: Rt>(
     Ok(sink)
 }
 
-/// See [`PROGRESS_BYTES`].
+/// Reports a transfer's progress to the machine at intervals.
 struct Progress {
     xfer: XferId,
-    told: u64,
+    reported: u64,
     at: Instant,
 }
 
 impl Progress {
     async fn report(&mut self, inbox: &Sender<Input>, verified: u64, now: Instant) {
-        let due = verified >= self.told + PROGRESS_BYTES || now >= self.at + PROGRESS_TIME;
-        if verified > self.told && due {
-            (self.told, self.at) = (verified, now);
-            // without a machine there is nobody to tell
+        let due = verified >= self.reported + PROGRESS_BYTES || now >= self.at + PROGRESS_TIME;
+        if verified > self.reported && due {
+            (self.reported, self.at) = (verified, now);
+            // the machine may have ended
             let _ = inbox.send(Input::Progress { xfer: self.xfer, verified }).await;
         }
     }

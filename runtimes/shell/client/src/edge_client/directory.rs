@@ -1,38 +1,38 @@
-//! Where edges, CNs and STUN servers are, as the last bootstrap says. The client machine names them by their number.
+//! Addresses of edges, CNs and STUN servers from the last bootstrap. The client machine names a server by its index.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use swarmedge_core::limits::SERVERS_MAX;
 use swarmedge_ground::http::Origin;
 
-/// The servers of a deployment.
+/// The known servers of a deployment.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    /// Edges. Before any bootstrap those of the install bundle; later those that the bootstrap names, then those of the
-    /// bundle that it does not.
+    /// Edges: before any bootstrap those of the install bundle, afterwards those of the bootstrap followed by the
+    /// bundle's others.
     pub edges: Vec<Origin>,
-    /// CNs, `host:port`, nearest first.
+    /// Addresses of CNs, `host:port`, nearest first.
     pub cns: Vec<String>,
-    /// STUN servers.
+    /// Resolved addresses of STUN servers.
     pub stun: Vec<SocketAddr>,
     bundle: Vec<Origin>,
     clock: Option<(u64, Instant)>,
 }
 
 impl Directory {
-    /// What an install bundle knows: edges only.
+    /// Makes a directory of an install bundle's edges.
     #[must_use]
     pub fn new(bundle: Vec<Origin>) -> Self {
         Self { edges: bundle.clone(), bundle, ..Self::default() }
     }
 
-    /// Whether any bootstrap has been answered.
+    /// Returns whether a bootstrap has been answered.
     #[must_use]
     pub const fn is_known(&self) -> bool {
         self.clock.is_some()
     }
 
-    /// Takes what an edge says at `now`; its clock shows `now_ms`.
+    /// Stores an edge's bootstrap answer, received at `now`, when the edge's clock showed `now_ms`.
     pub fn learn(
         &mut self,
         now: Instant,
@@ -54,14 +54,14 @@ impl Directory {
         self.clock = Some((now_ms, now));
     }
 
-    /// Before any bootstrap only edge 0 is asked: the next of the bundle becomes it.
+    /// Moves the bundle's next edge to index 0, the only one that is asked before any bootstrap.
     pub fn rotate(&mut self) {
         if !self.is_known() && !self.edges.is_empty() {
             self.edges.rotate_left(1);
         }
     }
 
-    /// The edges' clock at `now`, Unix milliseconds, if it is known.
+    /// Returns the edges' time at `now`, Unix milliseconds, if known.
     #[must_use]
     pub fn now_ms(&self, now: Instant) -> Option<u64> {
         let since = |at| u64::try_from(now.saturating_duration_since(at).min(Duration::MAX).as_millis());
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bundle_is_asked_in_turn_until_a_bootstrap_is_known_and_kept_behind_it() {
+    fn the_bundles_edges_rotate_until_a_bootstrap_and_stay_behind_it() {
         let mut d = Directory::new(vec![origin(1), origin(2)]);
         d.rotate();
         assert_eq!(d.edges, [origin(2), origin(1)]);

@@ -1,5 +1,6 @@
-//! The client's side of the edge: bootstrap, grants, manifests, content. Does what the client machine's outputs about
-//! edges say and reports what becomes of it; each command's last report has its place in the mailbox reserved.
+//! The client's side of the edge's HTTP interface: bootstrap, grants, manifests, content and possession proofs.
+//! [`EdgeClient`] performs the client machine's outputs about edges. It reserves mailbox room for each completion
+//! before it starts, so that every command is answered exactly once.
 
 mod ask;
 mod content;
@@ -24,7 +25,7 @@ use swarmedge_ground::keys::Key;
 use swarmedge_ground::mailbox::Sender;
 use swarmedge_ground::rt::Rt;
 
-/// All of a client's edges. Clones share them.
+/// HTTP client of all edges; clones share its state.
 pub struct EdgeClient<R: Rt>(Rc<Inner<R>>);
 
 impl<R: Rt> Clone for EdgeClient<R> {
@@ -39,20 +40,20 @@ struct Inner<R: Rt> {
     rt: R,
     http: Client<R>,
     store: Store,
-    /// Proves the GUID.
+    /// The client's key, which proves its GUID.
     key: Key,
-    /// What providers have given this client, for what is not public.
+    /// Providers' tokens for objects that are not public.
     tokens: Tokens,
     inbox: Sender<Input>,
     directory: RefCell<Directory>,
     known: Signal,
-    lanes: RefCell<BTreeMap<Origin, content::Lane>>,
+    queues: RefCell<BTreeMap<Origin, content::EdgeQueue>>,
     fetches: RefCell<BTreeMap<XferId, content::Cancel>>,
     listener: RefCell<Option<Listener>>,
 }
 
 impl<R: Rt> EdgeClient<R> {
-    /// A client that knows the edges of its install bundle, and trusts whom `tls` trusts.
+    /// Makes a client that knows the edges of its install bundle and trusts the CAs of `tls`.
     #[must_use]
     pub fn new(
         rt: R,
@@ -72,13 +73,13 @@ impl<R: Rt> EdgeClient<R> {
             inbox,
             directory: RefCell::new(Directory::new(bundle)),
             known: Signal::default(),
-            lanes: RefCell::default(),
+            queues: RefCell::default(),
             fetches: RefCell::default(),
             listener: RefCell::default(),
         }))
     }
 
-    /// Performs an output if it is about edges, else gives it back. What ends at once goes to `local`.
+    /// Performs an output about edges, or returns it if it is none. Immediate failures are pushed to `local`.
     pub fn perform(&self, output: Output, local: &mut VecDeque<Input>) -> Option<Output> {
         match output {
             Output::EdgeAsk { req, edge, ask } => match (self.0.inbox.reserve(), self.edge(edge)) {
@@ -103,7 +104,7 @@ impl<R: Rt> EdgeClient<R> {
                     }
                 }
             }
-            // of one that is not known its end is on its way
+            // an unknown transfer has ended already, and its completion is in the mailbox
             Output::CancelFetch { xfer } => content::cancel(self, xfer),
             Output::NetworkChanged => self.0.http.forget(),
             other @ (Output::ControlDial { .. }
@@ -130,7 +131,7 @@ impl<R: Rt> EdgeClient<R> {
         None
     }
 
-    /// Has `listener` told what the user should know of the edges.
+    /// Sets the listener for news about edges that a waiting user should see.
     pub fn on_news(&self, listener: impl Fn(News) + 'static) {
         self.0.listener.replace(Some(Box::new(listener)));
     }
@@ -141,19 +142,19 @@ impl<R: Rt> EdgeClient<R> {
         }
     }
 
-    /// What is known of the deployment.
+    /// Returns the known servers of the deployment.
     #[must_use]
     pub fn directory(&self) -> Ref<'_, Directory> {
         self.0.directory.borrow()
     }
 
-    /// The providers' tokens.
+    /// Returns the stored tokens of providers.
     #[must_use]
     pub fn tokens(&self) -> &Tokens {
         &self.0.tokens
     }
 
-    /// Completes once a bootstrap has been answered.
+    /// Waits until an edge has answered a bootstrap request.
     pub async fn known(&self) {
         self.0.known.wait().await;
     }

@@ -1,4 +1,4 @@
-//! Telling an edge that a download is complete, and proving what it asks for.
+//! Reports a completed download to an edge and answers its possession challenge.
 
 use super::EdgeClient;
 use super::ask::{JSON_LEN_MAX, get};
@@ -43,7 +43,7 @@ pub(super) async fn prove<R: Rt>(
     challenge: Challenge,
 ) -> Result<EdgeAnswer, EdgeError> {
     let store = edges.0.store.clone();
-    // what its user has changed or deleted meanwhile is no longer there to be proven
+    // if the user changed or deleted the file meanwhile, possession cannot be proven
     let proof =
         edges.0.rt.blocking(move || proof(&store, version, &challenge)).await.map_err(|_| EdgeError::Invalid)?;
     let (grant, shown) = (grant_text(grant), ProofRequest { version: version.to_string(), proof: proof.to_string() });
@@ -51,13 +51,13 @@ pub(super) async fn prove<R: Rt>(
     Ok(EdgeAnswer::ProofTaken)
 }
 
-/// Blocks the thread.
+/// Computes the proof from the store. Blocks the thread.
 fn proof(store: &Store, version: VersionId, challenge: &Challenge) -> Result<Digest, StoreError> {
     let layout = store.manifest(version).ok_or(StoreError::Io)?.layout();
     let mut prover = Prover::new(challenge);
     for part in &challenge.parts {
         let range = part_range(layout.size(), *part);
-        // a part never crosses a piece's end
+        // parts never cross a piece boundary
         let (piece, within) =
             (range.start / u64::from(layout.piece_len()), range.start % u64::from(layout.piece_len()));
         let first = within / u64::from(BLOCK_LEN);

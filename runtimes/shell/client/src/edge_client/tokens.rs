@@ -1,5 +1,5 @@
-//! The tokens that providers gave this installation's user for what is not public. They lie in the client's directory,
-//! so that a download that goes on another day can ask for a grant again.
+//! Providers' tokens for objects that are not public, stored in the client's directory, so that a download that is
+//! resumed on another day can get a new grant.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,17 +11,17 @@ use swarmedge_ground::keys::replace_secret;
 
 /// Name of the file in the client's directory.
 const FILE: &str = "tokens.json";
-/// Tokens kept; the oldest go first.
+/// Most tokens kept; the oldest are dropped first.
 const TOKENS_MAX: usize = 256;
 
-/// The newest token of each object. Clones share them.
+/// The newest token of each object; clones share the store.
 #[derive(Clone, Debug)]
 pub struct Tokens(Arc<Mutex<Kept>>);
 
 #[derive(Debug)]
 struct Kept {
     path: PathBuf,
-    /// Number of the newest, and of each.
+    /// Number of the newest token; each token in `tokens` has its number.
     last: u64,
     tokens: BTreeMap<String, (u64, Token)>,
 }
@@ -31,7 +31,8 @@ fn name(object: &ObjectRef) -> String {
 }
 
 impl Tokens {
-    /// Those in the client's directory. A file that makes no sense is as good as none: tokens can be had again.
+    /// Reads the tokens of the client's directory. A file that does not parse counts as empty: the user can get new
+    /// tokens.
     pub fn open(state: &Path) -> io::Result<Self> {
         let path = state.join(FILE);
         let tokens: BTreeMap<String, (u64, Token)> = match std::fs::read(&path) {
@@ -47,7 +48,7 @@ impl Tokens {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the token of an object, durably, in place of an older one.
+    /// Stores an object's token durably, in place of an older one.
     pub fn put(&self, object: &ObjectRef, token: Token) -> io::Result<()> {
         let mut kept = self.lock();
         kept.last += 1;
@@ -60,7 +61,7 @@ impl Tokens {
         replace_secret(&kept.path, &serde_json::to_vec(&kept.tokens)?)
     }
 
-    /// The token of an object, if there is one.
+    /// Returns the token of an object, if any.
     #[must_use]
     pub fn get(&self, object: &ObjectRef) -> Option<Token> {
         self.lock().tokens.get(&name(object)).map(|(_, token)| token.clone())
@@ -73,7 +74,7 @@ mod tests {
     use swarmedge_core::ids::ProviderId;
 
     #[test]
-    fn the_newest_token_of_each_object_is_kept_over_restarts_and_the_oldest_go() {
+    fn the_newest_tokens_survive_restarts_and_the_oldest_are_dropped() {
         let dir = tempfile::tempdir().expect("a directory");
         let object = |n: usize| ObjectRef { provider: ProviderId(1), path: n.to_string() };
         let tokens = Tokens::open(dir.path()).expect("opens");

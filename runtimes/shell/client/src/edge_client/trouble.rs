@@ -1,34 +1,34 @@
-//! What the user should know of the edges: which there are, and why one does not help.
+//! News about edges for a waiting user: the edges of the deployment, and the reasons why one fails.
 
 use rustls::CertificateError as Cert;
 use std::io;
 use swarmedge_ground::http::Origin;
 use swarmedge_ground::http::client::Error as HttpError;
 
-/// Something about the edges that a waiting user wants to know.
+/// News about the edges for a waiting user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// The edges of the deployment, as a bootstrap names them.
     Edges(Vec<Origin>),
-    /// An edge has done what it was asked.
-    Well,
-    /// An edge does not help; others may, or it later.
+    /// An edge answered a request successfully.
+    Answered,
+    /// An edge failed; another edge or a retry may succeed.
     Trouble(Trouble),
 }
 
-/// Why an edge does not help.
+/// Why a request to an edge failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// A clause that names the edge.
+    /// Description of the failure, naming the edge.
     pub what: String,
-    /// What the user can do; may be empty.
+    /// Advice to the user; may be empty.
     pub next: &'static str,
-    /// It was spoken with, and what it sends is wrong; else nothing could be had of it.
+    /// Whether the edge answered with wrong data; otherwise it did not answer usefully at all.
     pub wrong: bool,
 }
 
 impl Trouble {
-    /// Of a failure below HTTP.
+    /// Describes a failure of connection, TLS or HTTP framing.
     pub(super) fn of(origin: &Origin, error: &HttpError) -> Self {
         let edge = origin.authority();
         let (what, next) = match error {
@@ -41,14 +41,14 @@ impl Trouble {
         Self { what, next, wrong: matches!(error, HttpError::TooLong) }
     }
 
-    /// Of a status that says: not now.
+    /// Describes a status that means "try again later".
     pub(super) fn status(origin: &Origin, status: hyper::StatusCode) -> Self {
         let next =
             if status.is_server_error() { "if that goes on, tell the operator: its server needs care" } else { "" };
         Self { what: format!("the edge {} answers {status}", origin.authority()), next, wrong: false }
     }
 
-    /// Of bytes that are not those of the version.
+    /// Describes content that does not match the version's hashes.
     pub(super) fn wrong_bytes(origin: &Origin, piece: impl std::fmt::Display) -> Self {
         let what = format!("the edge {} sends wrong bytes for piece {piece}", origin.authority());
         let next = "report it to the operator: its copy is damaged (publishing the file again repairs it)";
@@ -83,7 +83,7 @@ impl Trouble {
     }
 }
 
-/// The system's words without its number.
+/// Returns the operating system's error text without the error number.
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_expired_certificate_says_who_must_do_what() {
+    fn certificate_errors_advise_the_user() {
         let origin = Origin { host: "edge.example".into(), port: 443 };
         let rustls = rustls::Error::InvalidCertificate(Cert::Expired);
         let trouble = Trouble::of(&origin, &HttpError::Tls(io::Error::new(io::ErrorKind::InvalidData, rustls)));

@@ -1,17 +1,17 @@
-//! One client a state directory.
+//! A lock file that lets only one client process use a state directory.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
-/// Held while the store is open; the operating system lets go of it when the process ends, however it ends.
+/// A file lock held while the store is open; the operating system releases it when the process ends or dies.
 #[derive(Debug)]
 pub(crate) struct DirLock(#[expect(dead_code, reason = "held for its lock, which ends with it")] File);
 
 /// Why a directory could not be locked.
 #[derive(Debug)]
 pub(crate) enum LockError {
-    /// Another process has it; its id, if it could be read.
+    /// Another process holds the lock; carries the process id if it could be read.
     Held(Option<u32>),
     /// The lock file could not be used.
     Io(io::Error),

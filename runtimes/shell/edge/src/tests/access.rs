@@ -1,4 +1,4 @@
-//! What is not public: tokens of the public generator against a running edge, by curl.
+//! Objects that need a token: curl with tokens of the public generator against a running edge.
 
 use super::super::provider_keys::{self, NewKey};
 use super::*;
@@ -10,21 +10,21 @@ use swarmedge_ground::http::Problem;
 use swarmedge_ground::keys::load_cert;
 
 const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
-/// Signed by `KEY` with the salt `pepper`, by the public generator (akamai-edgeauth 0.3.2), good from 2001 to 2096.
+/// Token signed with `KEY` and the salt `pepper` by the public generator (akamai-edgeauth 0.3.2), valid 2001 to 2096.
 const GOOD: &str = "st=1000000000~exp=4000000000~acl=/7/secret/*~data=user%3d1\
                     ~hmac=f4a3f45797433bf13e64953d493f25431dcdab94850c1f4b8259720f74f5e481";
-/// The same for one URL.
+/// Token as above, for one URL only.
 const GOOD_URL: &str = "exp=4000000000~hmac=cd476c69d7b57c406b75a08f64c80e49c3b143bc2a02692739e8ae57ec0c59fb";
-/// For the time before 2001.
+/// Token that expired in 2001.
 const EXPIRED: &str = "exp=1000000000~acl=/7/*~hmac=a5f75f26d67a3b2a424dd53a0b8da741a9c97848bb15965b8cb76eaab5b2a4d3";
-/// For the time after 2096.
+/// Token that becomes valid in 2096.
 const EARLY: &str =
     "st=4000000000~exp=4100000000~acl=/7/*~hmac=b696da9903da324a696ea7743037e1d752f454489d9d31fcac028a860690dc13";
-/// For another path.
+/// Token for another path.
 const OTHER: &str =
     "exp=4000000000~acl=/7/other/*~hmac=39134bc5c661cd3359c2665ef526a8f8003ce0a72ae36a6af0e6e416e5aae82b";
 
-/// An edge with one object that is not public.
+/// Starts an edge with one object that needs a token.
 fn lab() -> (Lab, Vec<u8>, VersionId) {
     let lab = Lab::start(|_| {});
     let new = NewKey { key: Some(KEY.into()), salt: "pepper".into(), token_name: None };
@@ -39,7 +39,7 @@ fn kind(body: &[u8]) -> String {
 }
 
 #[test]
-fn who_knows_only_a_name_gets_neither_content_nor_manifest_nor_grant_nor_learns_anything() {
+fn without_a_token_a_request_learns_nothing_about_the_object() {
     let (lab, all, version) = lab();
     for path in ["/7/secret/a%20b.bin".into(), format!("/v1/content/{version}"), format!("/v1/manifests/{version}")] {
         for args in [&[][..], &["-r", "0-9"], &["-H", "If-None-Match: *"]] {
@@ -59,7 +59,7 @@ fn who_knows_only_a_name_gets_neither_content_nor_manifest_nor_grant_nor_learns_
 }
 
 #[test]
-fn a_token_opens_by_url_field_or_cookie_as_often_as_it_is_shown() {
+fn a_token_works_repeatedly_in_url_field_and_cookie() {
     let (lab, all, version) = lab();
     let (field, cookie) = (format!("__token__: {GOOD}"), format!("Cookie: a=b; __token__={GOOD}"));
     let query = format!("?x=1&__token__={GOOD}");
@@ -86,7 +86,7 @@ fn a_token_opens_by_url_field_or_cookie_as_often_as_it_is_shown() {
 }
 
 #[test]
-fn wrong_expired_early_and_widened_tokens_are_refused_without_a_reason_that_helps() {
+fn bad_tokens_are_refused_without_a_helpful_reason() {
     let (lab, _, version) = lab();
     let changed = |from: &str, to: &str| GOOD.replace(from, to);
     let invalid = [
@@ -132,7 +132,7 @@ fn request(key: &Key, n: u8) -> GrantRequest {
 }
 
 #[test]
-fn a_grant_needs_the_token_once_and_then_stands_for_it() {
+fn after_the_first_grant_no_token_is_needed() {
     let (lab, all, version) = lab();
     let key = Key::generate();
     for (n, token, expected) in [(1, OTHER, 403), (2, EXPIRED, 401), (3, EARLY, 403), (4, "x", 403)] {
@@ -151,7 +151,7 @@ fn a_grant_needs_the_token_once_and_then_stands_for_it() {
     let other = lab.publish_to("secret/other", b"other", Some(Access::Token), Policy::default());
     assert_eq!(lab.curl(&format!("/v1/content/{other}"), &["-H", &field]).expect("curl is there").0, 403);
 
-    // the provider's keys go: nothing begins any more, and what began goes on
+    // the provider's keys are removed: no download can begin, running downloads go on
     provider_keys::remove(&lab.cfg.objects, ProviderId(7)).expect("removed");
     let again = GrantRequest { nonce: data_encoding::HEXLOWER.encode(&[6; 16]), ..first };
     assert_eq!(ask(&lab, &key, &again, &[]).expect("curl is there").0, 403);
@@ -165,7 +165,7 @@ fn a_grant_needs_the_token_once_and_then_stands_for_it() {
 }
 
 #[test]
-fn content_is_withheld_from_grants_that_are_forged_old_or_for_something_else() {
+fn forged_expired_and_foreign_grants_get_no_content() {
     let (lab, all, version) = lab();
     let key = Key::load(&lab.cfg.signing_key).expect("the edge's key");
     let cert = load_cert(&lab.cfg.certificate).expect("its certificate");
@@ -210,7 +210,7 @@ fn content_is_withheld_from_grants_that_are_forged_old_or_for_something_else() {
     assert_eq!(get(&stranger, &genuine).expect("curl is there").0, 401, "sealed by nobody");
 }
 
-/// Asks under the signatures of a client's key and of K_d.
+/// Asks for a renewal, signed by the client's key and by K_d.
 fn renew(lab: &Lab, key: &Key, request: &GrantRequest, download_key: &Key) -> (u16, Vec<u8>) {
     let body = serde_json::to_string(request).expect("JSON");
     let nonce = data_encoding::HEXLOWER.decode(request.nonce.as_bytes()).expect("hexadecimal");
@@ -222,7 +222,7 @@ fn renew(lab: &Lab, key: &Key, request: &GrantRequest, download_key: &Key) -> (u
 }
 
 #[test]
-fn a_running_edge_takes_up_rotated_keys_and_another_name() {
+fn a_running_edge_notices_rotated_keys_and_a_new_token_name() {
     let (lab, all, _) = lab();
     let get = |name: &str| lab.curl(&format!("/7/secret/a%20b.bin?{name}={GOOD}"), &[]);
     let rotate = |new: NewKey| provider_keys::rotate(&lab.cfg.objects, ProviderId(7), &new).expect("rotated");
@@ -236,7 +236,7 @@ fn a_running_edge_takes_up_rotated_keys_and_another_name() {
 }
 
 #[test]
-fn tokens_that_the_public_generator_makes_now_are_accepted_now() {
+fn fresh_tokens_of_the_public_generator_are_accepted() {
     let (lab, all, _) = lab();
     let script = r#"
 import sys, time

@@ -1,4 +1,4 @@
-//! Possession challenges over HTTP: what an edge asks for, and which answers it takes.
+//! Possession challenges over HTTP: an edge's challenge, and the answers that it accepts.
 
 use super::super::catalogue::Files;
 use super::*;
@@ -12,7 +12,7 @@ use swarmedge_ground::keys::load_cert;
 
 const SIZE: u32 = 1_000_000;
 
-/// The field with a grant of this edge's for the version, of a download that is to be challenged.
+/// Returns the header field with this edge's grant for a version; the download is one to be challenged.
 fn grant_field(lab: &Lab, version: VersionId) -> String {
     let key = Key::load(&lab.cfg.signing_key).expect("the edge's key");
     let cert = load_cert(&lab.cfg.certificate).expect("its certificate");
@@ -38,8 +38,8 @@ fn grant_field(lab: &Lab, version: VersionId) -> String {
 }
 
 #[test]
-fn who_has_completed_is_asked_and_its_first_answer_is_taken_whatever_it_is_worth() {
-    // a ledger that cannot be reached: what it is told waits in the spool
+fn a_completed_download_is_challenged_and_the_first_answer_accepted() {
+    // the ledger is unreachable: its records wait in the spool
     let lab = Lab::start(|cfg| cfg.ledger = Some("127.0.0.1:9".into()));
     let all = bytes(SIZE);
     let version = lab.publish("a", &all, Policy::default());
@@ -64,7 +64,10 @@ fn who_has_completed_is_asked_and_its_first_answer_is_taken_whatever_it_is_worth
         prover.add(&all[usize::try_from(range.start).expect("small")..usize::try_from(range.end).expect("small")]);
     }
     let proof = prover.finish();
-    assert_eq!(super::super::possession::prove(&Files::new(&lab.cfg.objects), version, &challenge), Some(proof));
+    assert_eq!(
+        super::super::possession::compute_proof(&Files::new(&lab.cfg.objects), version, &challenge),
+        Some(proof)
+    );
     let shown = ProofRequest { version: version.to_string(), proof: proof.to_string() };
     let shown = serde_json::to_string(&shown).expect("JSON");
     let answer = |path: &str, fields: &[&str], body: &str| {

@@ -1,17 +1,17 @@
-//! The operator's section of `server.toml`.
+//! The `[operator]` section of `server.toml`.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::PathBuf;
 use swarmedge_core::ids::PublicKey;
 
-/// The `[operator]` section.
+/// The `[operator]` section, shared by all roles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperatorConfig {
-    /// The root key, 64 hexadecimal digits: what it certifies is a server of this deployment.
+    /// The root public key, 64 hexadecimal digits; it certifies the servers of this deployment.
     #[serde(serialize_with = "write_key", deserialize_with = "read_key")]
     pub root: PublicKey,
-    /// The operator's CA, PEM: whose TLS certificates servers accept from one another.
+    /// PEM file with the operator's CA, which issued the TLS certificates that servers accept from one another.
     pub ca: PathBuf,
 }
 

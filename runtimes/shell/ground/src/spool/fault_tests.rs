@@ -1,5 +1,5 @@
-//! Failures and crashes at every disk operation of a spool, on a disk in memory that forgets at a crash what was not
-//! synced, and calls pages clean after a sync that failed.
+//! Failures and crashes at every disk operation of a spool, on a disk in memory that loses unsynced data at a crash and
+//! marks pages clean after a failed sync.
 
 use super::tests::{count, record};
 use super::writing::attempt;
@@ -14,10 +14,10 @@ use swarmedge_core::ids::{RecordId, ReqId};
 use swarmedge_core::wire::records::GrantRecord;
 
 const PATH: &str = "/spool/edge.redb";
-/// How long anything may take, on a machine however busy.
+/// Time-out of a test step, generous for busy machines.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn open(disk: &MemDisk) -> Result<(Spool, Held), Error> {
+fn open(disk: &MemDisk) -> Result<(Spool, SpoolContents), Error> {
     Spool::open_on(Arc::new(disk.clone()), Path::new(PATH))
 }
 
@@ -34,8 +34,8 @@ fn step(n: u32) -> Batch {
     }
 }
 
-/// What a spool holds after some steps.
-fn expected(steps: impl IntoIterator<Item = u32>) -> Held {
+/// Returns the expected contents of a spool after some steps.
+fn expected(steps: impl IntoIterator<Item = u32>) -> SpoolContents {
     let (mut records, mut counts) = (BTreeMap::new(), BTreeMap::new());
     for batch in steps.into_iter().map(step) {
         records.extend(batch.records.into_iter().map(|r| (r.id(), r)));
@@ -46,13 +46,14 @@ fn expected(steps: impl IntoIterator<Item = u32>) -> Held {
     (records.into_values().collect(), counts.into_values().collect())
 }
 
-/// Opens a spool, if that succeeds, and takes the steps in order. Gives how many were durable before one was not.
+/// Opens a spool and writes the steps in order; returns how many became durable before the first failure, or `None` if
+/// opening failed.
 fn run(disk: &MemDisk) -> Option<usize> {
     let (spool, _) = open(disk).ok()?;
     Some((1..=6).take_while(|n| attempt(&spool, &[step(*n)], false).is_ok()).count())
 }
 
-/// How many disk operations there are until a spool is open, until the last step is durable, and in all.
+/// Counts the disk operations until the spool is open, until the last step is durable, and in all.
 fn operations() -> [usize; 3] {
     let disk = disk(None);
     let done = || disk.0.lock().expect("whole").operations;
@@ -65,7 +66,7 @@ fn operations() -> [usize; 3] {
     [opened, written, done()]
 }
 
-fn after_crash(disk: &MemDisk, seed: u64) -> Held {
+fn after_crash(disk: &MemDisk, seed: u64) -> SpoolContents {
     let image = disk.0.lock().expect("whole").after_crash(coin(seed));
     open(&MemDisk::new(image)).unwrap_or_else(|e| panic!("seed {seed}: {e}")).1
 }
@@ -98,7 +99,7 @@ fn a_crash_at_any_disk_operation_loses_nothing_that_was_durable() {
             let done = run(&disk).unwrap_or_default();
             let held = after_crash(&disk, seed);
             let done = u32::try_from(done).expect("few");
-            // what was not told durable may be there
+            // a step that was reported failed may be on disk all the same
             let may_be = [expected(1..=done), expected(1..=done + 1)];
             assert!(may_be.contains(&held), "crash at {at}, seed {seed}: {done} steps were durable");
         }
@@ -127,7 +128,7 @@ fn a_fault_that_lasts_ends_without_a_restart_and_loses_nothing() {
     }
 }
 
-/// Records with ids far apart, so that they lie on different pages.
+/// Makes records with ids far apart, so that they lie on different pages.
 fn far_apart(ids: std::ops::RangeInclusive<u8>) -> Vec<LedgerRecord> {
     let far = |id: u8| match record(1) {
         LedgerRecord::Granted(granted) => LedgerRecord::Granted(GrantRecord { id: RecordId([id; 16]), ..granted }),
@@ -136,10 +137,10 @@ fn far_apart(ids: std::ops::RangeInclusive<u8>) -> Vec<LedgerRecord> {
     ids.map(far).collect()
 }
 
-/// After a failed sync the pages of a refused batch are called clean. A later batch that builds on them is durable only
-/// if they are written again.
+/// After a failed sync the kernel marks the refused batch's pages clean. A later batch that builds on them is durable
+/// only if they are written again.
 #[test]
-fn what_was_durable_survives_a_crash_after_a_refused_batch_of_other_pages() {
+fn durable_data_survives_a_crash_after_a_refused_batch() {
     let batch = |ids| Batch { records: far_apart(ids), ..Batch::default() };
     let prepared = || {
         let disk = disk(None);
@@ -164,7 +165,7 @@ fn what_was_durable_survives_a_crash_after_a_refused_batch_of_other_pages() {
     }
 }
 
-/// Waits until `/healthz` says what it should.
+/// Waits until the health conditions satisfy `fits`.
 async fn until(rt: &TestRt, health: &Health, fits: impl Fn(&[String]) -> bool) {
     let late = rt.now() + PATIENCE;
     while !fits(&health.reasons()) {
@@ -174,7 +175,7 @@ async fn until(rt: &TestRt, health: &Health, fits: impl Fn(&[String]) -> bool) {
 }
 
 #[test]
-fn health_says_that_a_spool_fails_and_clears_without_traffic() {
+fn health_names_a_failing_spool_and_clears_without_traffic() {
     TestRt::block_on(|rt| async move {
         let disk = disk(None);
         let health = Health::default();
@@ -187,7 +188,7 @@ fn health_says_that_a_spool_fails_and_clears_without_traffic() {
         for (n, kind) in (0..).zip([io::ErrorKind::StorageFull, io::ErrorKind::Other, io::ErrorKind::NotFound]) {
             let (first, second, third) = (3 * n, 3 * n + 1, 3 * n + 2);
             fault(say(kind));
-            // the second is refused without a try
+            // the second batch is refused without a write
             for req in [first, second] {
                 assert!(saver.save(&inbox, ReqId(req), step(1)));
                 assert_eq!(saved.recv().await, Some((ReqId(req), false)), "{kind}");
@@ -203,7 +204,7 @@ fn health_says_that_a_spool_fails_and_clears_without_traffic() {
 }
 
 #[test]
-fn a_spool_that_has_gone_is_missed_until_it_is_back() {
+fn health_names_a_missing_spool_until_it_is_back() {
     let dir = tempfile::tempdir().expect("a directory");
     let (path, away) = (dir.path().join("spool.redb"), dir.path().join("away"));
     let (spool, _) = Spool::open(&path).expect("opened");

@@ -1,6 +1,6 @@
-//! The way from a machine to its spool. A write that fails is tried again at once, on the file opened anew: so one
-//! failure passes, and nobody hears of it. While writes fail, the machine is told so without delay, and a trial is
-//! written now and then, whether or not there is something to write.
+//! The writing task of a spool. A failed write is tried once more on the reopened file, so that a single failure goes
+//! unnoticed. While writes keep failing, batches are refused at once, and a trial write once a second finds out when
+//! the disk works again.
 
 use super::Spool;
 use crate::health::{Condition, Health, file_trouble};
@@ -14,30 +14,30 @@ use std::time::Duration;
 use swarmedge_core::ids::ReqId;
 use swarmedge_core::role::edge::io::Batch;
 
-/// Batches that wait to be written.
+/// Most batches that wait to be written.
 const BATCHES_MAX: usize = 1024;
-/// Batches of one transaction.
+/// Most batches in one transaction.
 const BATCHES_AT_ONCE: usize = 128;
-/// While writes fail, one is tried so often.
+/// Interval of trial writes while writes fail.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 
-/// A batch on its way to the spool, with the room for its answer: an input `I` of the machine that writes.
+/// A batch to write, with reserved mailbox room for its completion: an input `I` of the machine that saves it.
 struct Write<I> {
     req: ReqId,
     batch: Batch,
     done: Permit<I>,
 }
 
-/// A machine's way to its spool.
+/// A machine's handle to its spool's writing task.
 pub struct Saver<I>(Sender<Write<I>>);
 
 impl<I: Send> Saver<I> {
-    /// Takes a batch, unless too many wait; its answer goes to `inbox`.
+    /// Queues a batch; its completion goes to `inbox`. Returns false if too many batches wait.
     #[must_use]
     pub fn save(&self, inbox: &Sender<I>, req: ReqId, batch: Batch) -> bool {
         let room = || inbox.reserve().and_then(|done| Ok((done, self.0.reserve()?)));
         let Ok((done, place)) = room() else {
-            tracing::warn!("too much waits for the spool");
+            tracing::warn!("too many batches wait for the spool");
             return false;
         };
         place.send(Write { req, batch, done });
@@ -45,22 +45,22 @@ impl<I: Send> Saver<I> {
     }
 }
 
-/// What comes next for a spool.
+/// The next event of the writing task.
 enum Next<I> {
     Write(Write<I>),
     Trial,
     End,
 }
 
-/// Writes, from now on, what the machine gives to the [`Saver`], in order; what waits together becomes one transaction.
-/// `saved` says how the machine is told; `part` is the spool's name in `health`. Ends, the file closed, when the saver
-/// is gone and all is written.
+/// Makes a [`Saver`] and the task that writes its batches in order, waiting ones together in one transaction.
+/// `to_input` makes the completion input from request number and success; `part` is the spool's name in `health`. The
+/// task ends and closes the file when the saver is dropped and everything is written.
 pub fn write<R: Rt, I: Send + 'static>(
     rt: R,
     spool: Spool,
     health: &Health,
     part: &str,
-    saved: fn(ReqId, bool) -> I,
+    to_input: fn(ReqId, bool) -> I,
 ) -> (Saver<I>, impl Future<Output = ()> + use<R, I>) {
     let (saver, mut writes) = mailbox::<Write<I>>(BATCHES_MAX);
     let spool = Arc::new(spool);
@@ -103,14 +103,14 @@ pub fn write<R: Rt, I: Send + 'static>(
                 written.is_ok()
             };
             for write in waiting {
-                write.done.send(saved(write.req, ok));
+                write.done.send(to_input(write.req, ok));
             }
         }
     };
     (Saver(saver), writing)
 }
 
-/// Writes batches: again if it fails for the first time; after a trial if it has failed before.
+/// Writes batches; a first failure is tried once more. If earlier writes failed, a trial write must succeed first.
 pub(super) fn attempt(spool: &Spool, batches: &[Batch], failing: bool) -> io::Result<()> {
     if failing {
         spool.try_out()?;

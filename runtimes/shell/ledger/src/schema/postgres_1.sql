@@ -1,5 +1,5 @@
--- As SQLite's version 2; records are partitioned by the day on which they came, and ids kept apart from them, since a
--- unique key of a partitioned table would have to name the day.
+-- SQLite's version 2. Records are partitioned by day of arrival; ids have a table of their own, since a unique key of a
+-- partitioned table would have to contain the day.
 CREATE TABLE record_id (
     id  BYTEA PRIMARY KEY,
     day BIGINT NOT NULL

@@ -1,11 +1,11 @@
--- Version 1. Records are kept as they came, each id once; what is asked for is computed from them.
+-- Version 1. Records are stored unchanged, each id once; queries compute everything from them.
 CREATE TABLE record (
     id          BLOB PRIMARY KEY,
     -- 1 usage of a downloader, 2 usage of an uploader, 3 edge, 4 first grant
     kind        INTEGER NOT NULL,
-    -- none for an edge's plain HTTP traffic
+    -- NULL for an edge's plain HTTP traffic
     download    BLOB,
-    -- GUID or edge key
+    -- GUID of the client, or key of the edge
     reporter    BLOB NOT NULL,
     version     BLOB NOT NULL,
     seq         INTEGER NOT NULL,
@@ -14,7 +14,7 @@ CREATE TABLE record (
 ) WITHOUT ROWID, STRICT;
 CREATE INDEX record_by_download ON record (download, kind, reporter, seq);
 
--- Downloads by who pays: the first grant of each.
+-- The first grant of each download, by the provider that pays.
 CREATE TABLE download (
     download  BLOB PRIMARY KEY,
     provider  INTEGER NOT NULL,

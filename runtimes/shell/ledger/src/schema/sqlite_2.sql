@@ -1,25 +1,25 @@
--- Version 2. Ids apart from records; a download's line holds what its records come to; closed days.
+-- Version 2. Ids apart from records; a row of settled figures for each download; closed days.
 ALTER TABLE record RENAME TO record_1;
 ALTER TABLE download RENAME TO download_1;
 DROP INDEX record_by_download;
 DROP INDEX download_by_object;
 
--- Each record's id once.
+-- Ids of all records, each once.
 CREATE TABLE record_id (
     id  BLOB PRIMARY KEY,
     day INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
 
--- Records as they came.
+-- Records as they arrived.
 CREATE TABLE record (
     id          BLOB NOT NULL,
-    -- when it came; days are counted from 1970-01-01, UTC
+    -- day of arrival, counted from 1970-01-01, UTC
     day         INTEGER NOT NULL,
     -- 1 usage of a downloader, 2 usage of an uploader, 3 edge, 4 first grant
     kind        INTEGER NOT NULL,
-    -- none for an edge's plain HTTP traffic
+    -- NULL for an edge's plain HTTP traffic
     download    BLOB,
-    -- GUID or edge key
+    -- GUID of the client, or key of the edge
     reporter    BLOB NOT NULL,
     version     BLOB NOT NULL,
     seq         INTEGER NOT NULL,
@@ -28,11 +28,11 @@ CREATE TABLE record (
 ) STRICT;
 CREATE INDEX record_by_download ON record (download);
 
--- What the records of each granted download come to; never changed once its day is closed.
+-- Settled figures of each granted download; never changed once its day is closed.
 CREATE TABLE download (
     download       BLOB NOT NULL,
     provider       INTEGER NOT NULL,
-    -- of its first grant, or the first open day if that was closed already
+    -- day of its first grant, or the first open day if that one was closed already
     day            INTEGER NOT NULL,
     path           TEXT NOT NULL,
     version        BLOB NOT NULL,
@@ -49,7 +49,7 @@ CREATE TABLE download (
     peers_sent     INTEGER NOT NULL,
     peers_billed   INTEGER NOT NULL,
     flagged        INTEGER NOT NULL,
-    -- class of the download's speed, -1 unless completed
+    -- speed class of a completed download, else -1
     speed          INTEGER NOT NULL,
     -- SHA-256 over the records that it was settled from
     evidence       BLOB NOT NULL,
@@ -64,15 +64,15 @@ CREATE TABLE plain (
     day      INTEGER NOT NULL,
     version  BLOB NOT NULL,
     edge     BLOB NOT NULL,
-    -- of this day
+    -- bytes sent on this day
     bytes    INTEGER NOT NULL,
-    -- the edge's counter at the end of it
+    -- the edge's counter at the end of this day
     total    INTEGER NOT NULL,
     PRIMARY KEY (edge, version, day)
 ) WITHOUT ROWID, STRICT;
 CREATE INDEX plain_by_day ON plain (day, provider);
 
--- Closed days, without a gap: what was committed and signed.
+-- Closed days, without gaps: the leaf in the log of days and the signed head.
 CREATE TABLE day (
     day       INTEGER PRIMARY KEY,
     leaf      BLOB NOT NULL,
@@ -80,7 +80,7 @@ CREATE TABLE day (
     closed_ms INTEGER NOT NULL
 ) STRICT;
 
--- The leaves of closed days.
+-- Statements of closed days, the leaves of their Merkle trees.
 CREATE TABLE statement (
     day      INTEGER NOT NULL,
     position INTEGER NOT NULL,

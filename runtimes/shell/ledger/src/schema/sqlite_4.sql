@@ -1,11 +1,12 @@
--- Version 4. The most that peers may be billed for, as the first grant says: the size at most, so that lines from before
--- need no other. Who is quarantined, since when, and until when, once that is over.
+-- Version 4. Ceiling of billed peer bytes from the first grant, at most the size, so that older rows need no other
+-- value.
+-- Quarantines of clients, with start and end.
 ALTER TABLE download ADD COLUMN max_peer_bytes INTEGER NOT NULL DEFAULT 9223372036854775807;
 
 CREATE TABLE quarantine (
     guid     BLOB NOT NULL,
     from_ms  INTEGER NOT NULL,
-    -- none while it lasts
+    -- NULL while the quarantine lasts
     until_ms INTEGER,
     reason   TEXT NOT NULL,
     PRIMARY KEY (guid, from_ms)

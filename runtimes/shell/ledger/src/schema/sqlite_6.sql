@@ -1,5 +1,6 @@
--- Version 6. Since which day there are records of a download, so that those of one that is new are not looked for; what
--- nothing asks for is in the records themselves.
+-- Version 6. Day of a download's first record, so that no older records are searched for a new download. Columns that
+-- no
+-- query uses are dropped; the records contain them.
 CREATE TABLE evidence (
     download BLOB PRIMARY KEY,
     day      INTEGER NOT NULL

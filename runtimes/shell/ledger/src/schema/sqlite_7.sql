@@ -1,4 +1,4 @@
--- Version 7. Which GUID took which other's place, as clients sign it when they take another key: quarantine follows.
+-- Version 7. Links from old to new GUID, as clients sign them when they take a new key; quarantine follows them.
 CREATE TABLE successor (
     guid  BLOB NOT NULL,
     next  BLOB NOT NULL,

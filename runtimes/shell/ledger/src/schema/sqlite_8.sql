@@ -1,5 +1,5 @@
--- Version 8. Until when records of clients count, Unix milliseconds; of lines that are open now the latest that it may be.
--- Records that others have replaced are of no download any more, so that they are not read again. Who pays, since when.
+-- Version 8. Time until which clients' records of a download count, Unix ms; for open rows the latest possible time.
+-- Replaced records name no download any more, so that they are not read again. Providers with their first days.
 ALTER TABLE download ADD COLUMN closes_ms INTEGER NOT NULL DEFAULT 0;
 UPDATE download SET closes_ms =
     CASE WHEN state < 2
@@ -10,7 +10,7 @@ UPDATE download SET closes_ms =
 
 CREATE TABLE provider (
     provider INTEGER PRIMARY KEY,
-    -- its first day with a statement
+    -- the provider's first day with a statement
     since    INTEGER NOT NULL
 ) STRICT;
 INSERT INTO provider SELECT provider, MIN(day) FROM statement GROUP BY provider;
