@@ -194,6 +194,30 @@ fn the_rooms_stand_on_floors() {
     }
 }
 
+/// What stands in backquotes in a text, one line at a time.
+fn quoted(text: &str) -> Vec<&str> {
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
+}
+
+#[test]
+fn the_map_names_files_and_functions_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let map = fs::read_to_string(root.join("ARCHITECTURE.md")).expect("the map is there");
+    assert!(map.lines().count() < 150, "the map has {} lines", map.lines().count());
+    let (mut steps, mut wrong) = (0, Vec::new());
+    for quoted in quoted(&map).into_iter().filter(|q| q.contains('/') && !q.starts_with('/')) {
+        let (path, function) = quoted.split_once(": ").unwrap_or((quoted, ""));
+        let text = fs::read_to_string(root.join(path)).unwrap_or_default();
+        let is_there = text.contains(&format!("fn {function}(")) || text.contains(&format!("fn {function}<"));
+        if !root.join(path).exists() || !function.is_empty() && !is_there {
+            wrong.push(quoted);
+        }
+        steps += usize::from(!function.is_empty());
+    }
+    assert!(wrong.is_empty(), "ARCHITECTURE.md names what does not exist: {wrong:?}");
+    assert!(steps >= 40, "the four walks have {steps} steps");
+}
+
 #[test]
 fn the_rules_find_what_they_forbid() {
     let room = |path: &str, text: &str| Source { path: path.into(), text: text.into() };

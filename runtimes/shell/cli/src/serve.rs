@@ -8,7 +8,6 @@ use super::stop::stop_signal;
 use crate::config::ServerConfig;
 use std::path::Path;
 use swarmedge_control::{self, cn, dn};
-use swarmedge_edge;
 use swarmedge_ground::health::Health;
 use swarmedge_ground::host::crew::{self, Member};
 use swarmedge_ground::ops;

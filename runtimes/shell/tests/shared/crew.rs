@@ -14,7 +14,7 @@ use swarmedge_cli::init::{self, Deployment, Ports};
 use swarmedge_cli::process::is_healthy;
 use swarmedge_control::stun;
 use swarmedge_core::ids::ProviderId;
-use swarmedge_edge::{self, Publish};
+use swarmedge_edge::Publish;
 use swarmedge_ground::health::Health;
 use swarmedge_ground::host::crew::{self, Member};
 use swarmedge_ground::http::{Body, Client, Origin, Signal};

@@ -9,7 +9,7 @@ use swarmedge_cli::init::{self, Deployment, Ports};
 use swarmedge_client::client::local::Call;
 use swarmedge_client::client::protocol::{Answer, Request, State, StatusLine};
 use swarmedge_core::ids::ProviderId;
-use swarmedge_edge::{self, Publish};
+use swarmedge_edge::Publish;
 
 /// What a wait may take on a busy machine; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(180);
