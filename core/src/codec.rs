@@ -1,5 +1,7 @@
-//! The canonical encoding: fixed-width big-endian numbers, counted lists, no optional representations, so
-//! `encode(decode(b)) == b` for every `b` that decodes. Every length is checked before anything is allocated.
+//! The canonical encoding: fixed-width big-endian numbers and counted lists, and only one encoding for each value, so
+//! `encode(decode(b)) == b` for every `b` that decodes. Every length is checked before memory is allocated. The
+//! [`Wire`] trait is implemented by the `wire!` macro for messages; [`List`], [`Blob`] and [`Text`] have a maximal
+//! length in their type.
 
 use crate::ids;
 use alloc::string::String;
@@ -7,7 +9,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Why bytes were refused. `Copy`, so a machine can hold it.
+/// Reasons to refuse bytes. `Copy`, so that a machine can hold one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DecodeError {
     /// The bytes end inside a value.
@@ -36,12 +38,12 @@ impl fmt::Display for DecodeError {
 
 impl core::error::Error for DecodeError {}
 
-/// Bytes being decoded.
+/// A cursor over bytes that are being decoded.
 #[derive(Clone, Debug)]
 pub struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// Reads from `bytes`.
+    /// Starts reading at the first of `bytes`.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
@@ -54,7 +56,7 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    /// What is left.
+    /// Returns the bytes that are left to read.
     #[must_use]
     pub const fn rest(&self) -> &'a [u8] {
         self.0
@@ -68,14 +70,14 @@ impl<'a> Reader<'a> {
 
 /// A value with a canonical encoding.
 pub trait Wire: Sized {
-    /// The fewest bytes a value can take: bounds what a count may claim before anything is allocated. At least 1.
+    /// Least length of a value's encoding, at least 1: a list's count is checked against it before memory is allocated.
     const MIN_LEN: usize;
-    /// Appends the encoding.
+    /// Appends the encoding to `out`.
     fn encode(&self, out: &mut Vec<u8>);
-    /// Reads one value.
+    /// Reads one value from `r`.
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError>;
 
-    /// The encoding as bytes of its own.
+    /// Returns the encoding as a new vector.
     fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         self.encode(&mut out);
@@ -202,21 +204,21 @@ impl<T, const MAX: usize> Default for List<T, MAX> {
 }
 
 impl<T, const MAX: usize> List<T, MAX> {
-    /// The most items it can hold.
+    /// Most items the list can hold.
     pub const MAX: usize = MAX;
 
-    /// Keeps the first `MAX` items.
+    /// Makes a list of the first `MAX` items.
     #[must_use]
     pub fn truncated(items: impl IntoIterator<Item = T>) -> Self {
         Self(items.into_iter().take(MAX).collect())
     }
 
-    /// Wraps `items`, refused if there are more than `MAX`.
+    /// Makes a list of `items`; an error if there are more than `MAX`.
     pub fn new(items: Vec<T>) -> Result<Self, DecodeError> {
         if items.len() > MAX { Err(DecodeError::TooLong) } else { Ok(Self(items)) }
     }
 
-    /// The items.
+    /// Returns the items as a vector.
     #[must_use]
     pub fn into_vec(self) -> Vec<T> {
         self.0
@@ -266,16 +268,16 @@ impl<T: Wire, const MAX: usize> Wire for List<T, MAX> {
     }
 }
 
-/// Opaque bytes, at most `MAX`.
+/// At most `MAX` opaque bytes.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Blob<const MAX: usize>(Vec<u8>);
 
 impl<const MAX: usize> Blob<MAX> {
-    /// Wraps `bytes`, refused if there are more than `MAX`.
+    /// Makes a blob of `bytes`; an error if there are more than `MAX`.
     pub fn new(bytes: Vec<u8>) -> Result<Self, DecodeError> {
         if bytes.len() > MAX { Err(DecodeError::TooLong) } else { Ok(Self(bytes)) }
     }
-    /// The bytes.
+    /// Returns the bytes as a vector.
     #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
         self.0
@@ -312,7 +314,7 @@ impl<const MAX: usize> Wire for Blob<MAX> {
 pub struct Text<const MAX: usize>(String);
 
 impl<const MAX: usize> Text<MAX> {
-    /// Wraps `text`; refused if it is too long or holds a control character.
+    /// Makes a text; an error if it is too long or contains a control character.
     pub fn new(text: impl Into<String>) -> Result<Self, DecodeError> {
         let text = text.into();
         if text.len() > MAX {
@@ -371,8 +373,8 @@ mod arbitrary_impls {
     }
 }
 
-/// Declares messages: plain structs and enums whose encoding is their fields in order. An enum's number is its first
-/// byte.
+/// Declares messages: plain structs, encoded as their fields in order, and enums, encoded as the variant's number in
+/// one byte and its content.
 #[macro_export]
 macro_rules! wire {
     ($($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* pub $field:ident: $ty:ty,)* })+) => {$(
@@ -396,12 +398,12 @@ macro_rules! wire {
         #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
         pub enum $name { $($(#[$vmeta])* $var $(($ty))?,)+ }
         impl $name {
-            /// The number that stands first in the encoding.
+            /// Returns the variant's number, the first byte of the encoding.
             #[must_use]
             pub const fn number(&self) -> u8 {
                 match self { $($crate::wire!(@pat $var $($ty)?) => $num,)+ }
             }
-            /// The name of the variant, for logs and metrics.
+            /// Returns the variant's name, for logs and metrics.
             #[must_use]
             pub const fn name(&self) -> &'static str {
                 match self { $($crate::wire!(@pat $var $($ty)?) => stringify!($var),)+ }

@@ -1,4 +1,5 @@
-//! Identifiers: newtypes that are `Copy`, ordered and hashable, printed as short hex.
+//! Identifiers: newtypes that are `Copy`, ordered and hashable. Those of fixed-size bytes are printed in hexadecimal,
+//! the numeric ones in decimal.
 
 use core::fmt;
 
@@ -11,14 +12,14 @@ macro_rules! byte_ids {
         pub struct $name(pub [u8; $len]);
 
         impl $name {
-            /// How many bytes it has.
+            /// Length of the identifier in bytes.
             pub const LEN: usize = $len;
-            /// The bytes.
+            /// Returns the identifier's bytes.
             #[must_use]
             pub const fn as_bytes(&self) -> &[u8; $len] {
                 &self.0
             }
-            /// An identifier for tests and models: all zero but for its last bytes.
+            /// Makes an identifier for tests and models: zeros, ending in `n`.
             #[must_use]
             pub fn numbered(n: u32) -> Self {
                 let mut b = [0; $len];
@@ -34,7 +35,7 @@ macro_rules! byte_ids {
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{}:", stringify!($name))?;
-                // both ends: the head tells real identifiers apart, the tail the numbered ones
+                // both ends are shown: real identifiers differ in their head, numbered ones in their tail
                 self.0[..2].iter().chain(&self.0[$len - 2..]).try_for_each(|b| write!(f, "{b:02x}"))
             }
         }
@@ -50,19 +51,19 @@ macro_rules! byte_ids {
 }
 
 byte_ids! {
-    /// Who a client is: the first 16 bytes of SHA-256 of its Ed25519 public key.
+    /// A client's identity: the first 16 bytes of SHA-256 of its Ed25519 public key.
     Guid[16];
-    /// One start of a client: random, the last five are told at login.
+    /// One start of a client: random, drawn at each start. A login names the last five.
     SecondaryGuid[20];
-    /// An Ed25519 public key.
+    /// An Ed25519 public key of 32 bytes.
     PublicKey[32];
-    /// An Ed25519 signature.
+    /// An Ed25519 signature of 64 bytes.
     Signature[64];
-    /// A SHA-256 digest.
+    /// A SHA-256 digest of 32 bytes.
     Digest[32];
-    /// Names exactly one sequence of bytes: SHA-256 of a manifest's canonical encoding. A name, not a password.
+    /// Name of one version of an object: SHA-256 of its manifest's canonical encoding. A name, not a password.
     VersionId[32];
-    /// One download of one version by one client, fixed by its first grant.
+    /// One download of one version by one client; its first grant draws the id.
     DownloadId[16];
     /// One introduction of a downloader to an uploader.
     IntroId[16];
@@ -70,7 +71,7 @@ byte_ids! {
     RecordId[16];
 }
 
-/// Why a hexadecimal identifier was refused.
+/// Error for text that is not a hexadecimal identifier of the right length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseIdError;
 
@@ -94,7 +95,7 @@ fn parse_hex(s: &str, out: &mut [u8]) -> Result<(), ParseIdError> {
     Ok(())
 }
 
-/// Declares numeric identifiers.
+/// Declares newtypes of integers as identifiers.
 macro_rules! number_ids {
     ($($(#[$doc:meta])* $name:ident($int:ty);)*) => {$(
         $(#[$doc])*
@@ -118,28 +119,28 @@ macro_rules! number_ids {
 }
 
 number_ids! {
-    /// A content provider (CP code).
+    /// A content provider's number (CP code).
     ProviderId(u32);
-    /// A piece of a version, counted from 0.
+    /// Index of a piece within a version, from 0.
     PieceIndex(u32);
-    /// A connection of this process, of any kind. The machine that dials chooses it; the shell chooses for accepted
-    /// ones, with the top bit set.
+    /// A connection of this process, of any kind. The machine that dials chooses the number; the shell chooses for
+    /// accepted connections, with the top bit set.
     ConnId(u64);
-    /// One command to the shell and its answer.
+    /// One command to the shell and the answer to it.
     ReqId(u64);
-    /// One transfer of blocks, in or out.
+    /// One transfer of blocks, received or sent.
     XferId(u64);
-    /// A bare TCP connection with a peer. The machine that asks for one chooses it; the shell chooses for those that
-    /// come, with the top bit set.
+    /// A TCP connection with a peer before its handshake. The machine that asks for one chooses the number; the shell
+    /// chooses for accepted ones, with the top bit set.
     LineId(u64);
-    /// A download of this client, as its user sees it.
+    /// A download of this client, as its user refers to it.
     Handle(u32);
-    /// A client's session on a CN, unique in that CN's life.
+    /// A client's session at a CN, unique while that CN runs.
     SessionId(u64);
 }
 
 impl Guid {
-    /// The GUID of a key.
+    /// Computes the GUID of a public key.
     #[must_use]
     pub fn of(key: &PublicKey) -> Self {
         use sha2::Digest as _;
@@ -156,7 +157,7 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn hexadecimal_reads_back_and_refuses_what_it_did_not_write() {
+    fn hexadecimal_identifiers_parse_back_and_others_are_refused() {
         let id = Digest::numbered(0xdead_beef);
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!("00".parse::<Digest>(), Err(ParseIdError));

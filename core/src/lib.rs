@@ -1,14 +1,15 @@
 //! The protocol core of Swarmedge: sans-IO state machines for swarming, selection, NAT traversal, sessions and
 //! accounting.
 //!
-//! Nothing here opens a socket or file, reads a clock, draws randomness or logs. Every decision of the system is made
-//! here and nowhere else; the shell does what the machines' outputs say.
+//! Nothing here opens a socket or file, reads a clock, draws randomness or logs. Each role of the system (client, edge,
+//! CN, DN, STUN, ledger) is a [`Machine`] in [`role`], built of the modules beside it. All protocol decisions are made
+//! here; the shell performs the machines' outputs.
 #![no_std]
-// a test names the one variant that it expects
+// tests match the one variant that they expect
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::type_complexity))]
 
 extern crate alloc;
-// what derives `Arbitrary` counts recursion in a thread-local: for fuzzing only
+// what derives `Arbitrary` counts recursion in a thread-local: for fuzzing and tests only
 #[cfg(all(feature = "arbitrary", not(test)))]
 extern crate std;
 
@@ -28,8 +29,7 @@ pub mod wire;
 
 pub use machine::{Cx, Deadlines, Machine, Rng, Time};
 
-// Unit tests drive a machine by hand as the models do: with the models' own bench and seeded generator, compiled
-// against this build of the crate.
+/// Whether this build carries what is for tests and models only; never so in a deployed binary.
 #[cfg(test)]
 #[path = "../../models/src/bench.rs"]
 #[expect(unreachable_pub, reason = "public in the models' crate")]

@@ -1,9 +1,8 @@
-//! The whole shared vocabulary of the state machines: [`Machine`], its context [`Cx`], [`Time`], [`Rng`] and
-//! [`Deadlines`].
+//! The vocabulary shared by all state machines: [`Machine`], its context [`Cx`], [`Time`], [`Rng`] and [`Deadlines`].
 //!
-//! A machine is a value. Everything it learns (messages, time, randomness, configuration, the failure of an effect) is
-//! an argument; everything it does is an output pushed to [`Cx::out`]. It never blocks and never acts, so the same
-//! value runs under a model checker, a fuzzer, a simulator and a real runtime.
+//! A machine is a value. All input (messages, time, randomness, configuration, the failure of an effect) is passed as
+//! an argument; every effect is an output pushed to [`Cx::out`]. A machine never blocks and never performs effects
+//! itself, so the same value runs under a model checker, a fuzzer, a simulator and a real runtime.
 
 use alloc::collections::BTreeMap;
 use alloc::collections::BTreeSet;
@@ -17,22 +16,22 @@ use core::time::Duration;
 pub struct Time(pub u64);
 
 impl Time {
-    /// The start of the node.
+    /// The moment at which the node started.
     pub const ZERO: Self = Self(0);
 
-    /// This moment plus `by`, at most the end of time.
+    /// Returns this moment plus `by`, at most the end of time.
     #[must_use]
     pub fn after(self, by: Duration) -> Self {
         Self(self.0.saturating_add(micros(by)))
     }
 
-    /// How long ago `earlier` was; zero if it lies ahead.
+    /// Returns the time since `earlier`; zero if `earlier` is later than this moment.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 
-    /// This moment seen from an origin that lies `by` later; what has passed stays at zero.
+    /// Returns this moment relative to an origin that is `by` later; earlier moments become zero.
     #[must_use]
     pub fn rebased(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(micros(by)))
@@ -43,34 +42,33 @@ fn micros(d: Duration) -> u64 {
     u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Randomness as an argument. In models each [`Rng::below`] is a branch and [`Rng::nonce`] a counter.
+/// Source of randomness, passed as an argument. In models each [`Rng::below`] is a branch and [`Rng::nonce`] a counter.
 pub trait Rng {
-    /// A uniform number below `n`; `n` is at least 1.
+    /// Draws a uniform number below `n`, which is at least 1.
     fn below(&mut self, n: u32) -> u32;
-    /// Fresh bytes for an identifier. Unpredictable in production, distinct in models.
+    /// Draws bytes for an identifier: unpredictable in production, distinct in models.
     fn nonce(&mut self) -> [u8; 16];
 }
 
-/// What a machine sees of the world while it handles one input.
+/// The context in which a machine handles one input.
 pub struct Cx<'a, M: Machine> {
     /// The time of this input.
     pub now: Time,
-    /// The role's configuration; passed, never stored.
+    /// The role's configuration: passed each time, never stored.
     pub cfg: &'a M::Config,
     /// The only source of randomness.
     pub rng: &'a mut dyn Rng,
-    /// Effects, in order. Pushed, so none can be left undrained.
+    /// Effects in order. They are pushed by the machine, so the caller cannot miss one.
     pub out: &'a mut Vec<M::Output>,
 }
 
 impl<M: Machine> Cx<'_, M> {
-    /// Emits one effect.
+    /// Emits one effect: appends it to the outputs.
     pub fn push(&mut self, output: M::Output) {
         self.out.push(output);
     }
 
-    /// Runs a child machine with its own configuration and returns what it emitted, for the parent to map in one
-    /// `match`.
+    /// Runs a child machine with its own configuration and returns its outputs, for the parent to map in one `match`.
     pub fn child<C: Machine>(&mut self, cfg: &C::Config, run: impl FnOnce(&mut Cx<'_, C>)) -> Vec<C::Output> {
         let mut out = Vec::new();
         run(&mut Cx { now: self.now, cfg, rng: &mut *self.rng, out: &mut out });
@@ -78,27 +76,27 @@ impl<M: Machine> Cx<'_, M> {
     }
 }
 
-/// A protocol state machine. `handle_*` is total: bad bytes were refused by the codec before, a peer's misbehaviour
-/// becomes a `Close` output, a failed effect an input; only a bug panics.
+/// A protocol state machine. `handle_*` is total: the codec has refused bad bytes before, a peer's misbehaviour becomes
+/// a `Close` output, a failed effect is an input; only a bug panics.
 pub trait Machine: Clone + Debug + Eq + Hash {
-    /// Limits and intervals; `Default` is production, `tiny()` is for models.
+    /// Limits and intervals: `Default` is for production, `tiny()` for models.
     type Config;
-    /// All that can happen to the machine.
+    /// The events that can happen to the machine.
     type Input;
-    /// All that it can ask for.
+    /// The effects that the machine can command.
     type Output;
 
-    /// Handles one event.
+    /// Handles one event at `cx.now`.
     fn handle_input(&mut self, cx: &mut Cx<'_, Self>, input: Self::Input);
-    /// Does what is due at `cx.now`. A spurious call is harmless.
+    /// Handles the deadlines that are due at `cx.now`. A spurious call is harmless.
     fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>);
-    /// When [`Machine::handle_timeout`] wants to be called next. Never a scan over children.
+    /// Returns when [`Machine::handle_timeout`] must be called next. Implementations never scan their children.
     fn poll_timeout(&self) -> Option<Time>;
     /// Shifts every stored [`Time`] back by `by`, in children too, so that models can hash states relative to now.
     fn rebase(&mut self, by: Duration);
 }
 
-/// Deadlines by key: at most one a key, the earliest at hand.
+/// A set of deadlines, at most one for each key, with the earliest at hand.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Deadlines<K: Ord + Copy> {
     by_key: BTreeMap<K, Time>,
@@ -128,18 +126,18 @@ impl<K: Ord + Copy> Deadlines<K> {
         self.set(key, None);
     }
 
-    /// The deadline of `key`.
+    /// Returns the deadline of `key`, if one is set.
     #[must_use]
     pub fn get(&self, key: K) -> Option<Time> {
         self.by_key.get(&key).copied()
     }
 
-    /// All keys, by their deadlines.
+    /// Iterates over all keys, earliest deadline first.
     pub fn keys(&self) -> impl Iterator<Item = K> {
         self.by_time.iter().map(|&(_, key)| key)
     }
 
-    /// The earliest deadline.
+    /// Returns the earliest deadline of all keys.
     #[must_use]
     pub fn next(&self) -> Option<Time> {
         self.by_time.first().map(|&(at, _)| at)
@@ -155,7 +153,7 @@ impl<K: Ord + Copy> Deadlines<K> {
         Some(key)
     }
 
-    /// See [`Machine::rebase`].
+    /// Shifts all deadlines back by `by`, as [`Machine::rebase`] does.
     pub fn rebase(&mut self, by: Duration) {
         let old = core::mem::take(self);
         for (key, at) in old.by_key {

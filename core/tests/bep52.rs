@@ -1,12 +1,12 @@
-//! Our piece roots are those of an independent BitTorrent v2 implementation, libtorrent, for the same bytes.
+//! Compares our piece roots with those of libtorrent, an independent implementation of BitTorrent v2 (BEP 52).
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use swarmedge_core::content::{Layout, merkle};
 use swarmedge_core::ids::Digest;
 
-/// Reads `size piece_len` lines; for each makes the file, lets libtorrent hash it, prints `file root|piece layer` in
-/// hex.
+/// Python program that reads `size piece_len` lines. For each it creates the file, lets libtorrent hash it, and prints
+/// `file root|piece layer` in hex.
 const PEER: &str = r#"
 import os, sys, tempfile, libtorrent as lt
 def content(n):
@@ -30,7 +30,7 @@ for line in sys.stdin:
         print(root.hex() + "|" + layer.hex(), flush=True)
 "#;
 
-/// The same bytes as `content` above.
+/// Returns the same bytes as `content` in the Python program.
 fn content(len: usize) -> Vec<u8> {
     let mut x: u64 = 1;
     (0..len)
@@ -99,6 +99,6 @@ fn piece_roots_equal_those_of_libtorrent() {
     for ((size, piece_len), theirs) in cases.into_iter().zip(theirs) {
         assert_eq!(ours(size, piece_len), theirs, "{size} bytes in pieces of {piece_len}");
     }
-    // libtorrent makes no torrent of nothing; BEP 52: an empty file has no pieces root
+    // libtorrent makes no torrent of an empty file; by BEP 52 an empty file has no pieces root
     assert_eq!(ours(0, 64 * 1024), "|");
 }

@@ -1,5 +1,6 @@
-//! The wire changes only on purpose: every message of every protocol, and every signed or sealed value, has its bytes
-//! checked in. After an intended change: `SWARMEDGE_BLESS=1 cargo test -p swarmedge-core --test golden`.
+//! Checks that the wire format changes only on purpose: the bytes of every message of every protocol, and of every
+//! signed or sealed value, are checked in. After an intended change run `SWARMEDGE_BLESS=1 cargo test -p
+//! swarmedge-core --test golden`.
 
 #[path = "golden/samples.rs"]
 mod samples;
@@ -22,7 +23,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A line for each message, as a frame, with the check that it reads back.
+/// Returns a line for each message, encoded as a frame; checks that it decodes to the same message.
 fn frames<M: Wire + Clone + PartialEq + std::fmt::Debug>(
     protocol: &str,
     name: fn(&M) -> &'static str,
@@ -84,7 +85,7 @@ fn every_message_has_the_bytes_that_are_checked_in() {
     );
 }
 
-/// The types that a protocol knows, by asking its decoder.
+/// Returns the message types that a protocol's decoder knows.
 fn known<M: Wire>() -> BTreeSet<u8> {
     (0..=u8::MAX).filter(|t| !matches!(M::from_bytes(&[*t]), Err(DecodeError::UnknownType(_)))).collect()
 }

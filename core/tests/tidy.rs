@@ -1,4 +1,4 @@
-//! The house rules that a compiler does not check, checked on the source itself.
+//! House rules that a compiler does not check, tested on the source text.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +13,7 @@ struct Source {
     text: String,
 }
 
-/// Every Rust file below the given folders of the workspace.
+/// Returns every Rust file below the given folders of the workspace.
 fn sources(folders: &[&str]) -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found = Vec::new();
@@ -35,7 +35,7 @@ fn sources(folders: &[&str]) -> Vec<Source> {
     found
 }
 
-/// Lines in which one of `banned` stands outside a comment, as `path:line: text`.
+/// Returns the lines that contain one of `banned` outside comments, as `path:line: text`.
 fn lines_with(sources: &[Source], banned: &[&str]) -> Vec<String> {
     let mut hits = Vec::new();
     for s in sources {
@@ -66,7 +66,7 @@ const ROOTS: [&str; 9] = [
 
 /// Random tests that are not configured by `swarmedge_seeds`, so that their seeds would be neither printed nor kept.
 fn unseeded(sources: &[Source]) -> Vec<String> {
-    // spelled so that this file does not find itself
+    // split with `concat!`, so that this file does not match
     let own = [concat!("Proptest", "Config"), concat!("failure_", "persistence"), concat!("Test", "Runner")];
     let mut hits = lines_with(sources, &own);
     for s in sources {
@@ -85,7 +85,7 @@ fn the_seeds_of_random_tests_are_printed_and_kept() {
 }
 
 #[test]
-fn no_file_is_longer_than_a_reader_can_hold() {
+fn no_file_is_too_long() {
     let long: Vec<_> = sources(ALL)
         .iter()
         .map(|s| (s.text.lines().count(), s.path.clone()))
@@ -95,8 +95,8 @@ fn no_file_is_longer_than_a_reader_can_hold() {
 }
 
 #[test]
-fn no_comment_is_wider_than_the_page() {
-    // code is rustfmt's affair; it leaves comments alone
+fn no_comment_is_too_wide() {
+    // rustfmt formats code, but leaves comments alone
     let comment = |l: &str| l.trim_start().starts_with("//");
     let wide: Vec<_> = sources(ALL)
         .iter()
@@ -135,8 +135,8 @@ fn the_core_keeps_no_floats() {
 }
 
 #[test]
-fn nothing_unfinished_is_left_behind() {
-    // spelled so that this file does not find itself
+fn no_unfinished_or_ignored_code_is_left() {
+    // split with `concat!`, so that this file does not match
     let banned = [concat!("to", "do!("), concat!("unimple", "mented!("), concat!("#[ig", "nore"), concat!("dbg", "!(")];
     let hits = lines_with(&sources(ALL), &banned);
     assert!(hits.is_empty(), "unfinished or switched off:\n{}", hits.join("\n"));
@@ -150,7 +150,8 @@ fn the_runtimes_hold_only_their_runtime() {
     }
 }
 
-/// Which rooms (top-level modules below `root`) each room names by `crate::…`; its unit tests may look anywhere.
+/// Returns the rooms (top-level modules below `root`) that each room imports by `crate::…`. A room's unit tests may
+/// import any.
 fn rooms(sources: &[Source], root: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut rooms = BTreeMap::<String, BTreeSet<String>>::new();
     for s in sources {
@@ -161,7 +162,7 @@ fn rooms(sources: &[Source], root: &str) -> BTreeMap<String, BTreeSet<String>> {
         }
         let code = s.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         let code: Vec<_> = code.lines().filter_map(|l| l.split("//").next()).collect();
-        // a macro stands at the root, wherever it is written
+        // a macro is exported at the crate's root, wherever it is written
         let used = code.iter().flat_map(|l| l.split("crate::").skip(1)).filter(|rest| !rest.starts_with("wire!"));
         let used = used.map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default());
         rooms.entry(room.into()).or_default().extend(used.filter(|u| *u != room).map(String::from));
@@ -169,7 +170,7 @@ fn rooms(sources: &[Source], root: &str) -> BTreeMap<String, BTreeSet<String>> {
     rooms
 }
 
-/// Rooms that import themselves by way of others.
+/// Returns the rooms that import themselves through other rooms.
 fn circles(rooms: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
     let below = |room: &String| {
         let (mut seen, mut todo) = (BTreeSet::new(), vec![room]);
@@ -186,7 +187,7 @@ fn the_rooms_stand_on_floors() {
     for root in ROOTS {
         let house = sources(&[root]);
         let mut hits = lines_with(&house, &["crate::{"]);
-        // what stands at the root itself may be grouped
+        // names in lower case are rooms; other names at the root may be grouped
         hits.retain(|hit| hit.split("crate::{").last().is_some_and(|group| group.starts_with(char::is_lowercase)));
         assert!(hits.is_empty(), "this rule cannot read grouped rooms:\n{}", hits.join("\n"));
         let circles = circles(&rooms(&house, root));
@@ -219,7 +220,7 @@ fn the_map_names_files_and_functions_that_exist() {
 }
 
 #[test]
-fn the_rules_find_what_they_forbid() {
+fn the_rules_detect_violations() {
     let room = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
     let house = [room("s/a.rs", "use crate::b::X;"), room("s/b/c.rs", "fn f() { crate::a::g() }"), room("s/d.rs", "")];
     assert_eq!(circles(&rooms(&house, "s/")), ["a", "b"]);

@@ -1,4 +1,4 @@
-//! What the fuzz targets do with what is signed: grants, clients' logs, the ledger's audit.
+//! Fuzz bodies for signed data: grants, clients' logs, the ledger's audit.
 
 use crate::play::value;
 use arbitrary::{Result, Unstructured};
@@ -17,8 +17,8 @@ use swarmedge_core::accounting::logs::{self, Log};
 use swarmedge_core::content::{Access, Policy};
 use swarmedge_core::ids::{Digest, DownloadId, Guid, ProviderId, PublicKey, RecordId, ReqId, SecondaryGuid, VersionId};
 use swarmedge_core::wire::records::{
-    Checkpoint, Context, Grant, Head, Logged, SealedGrant, ServerRole, Side, SignedCheckpoint, SignedGrant, SignedHead,
-    UsageRecord, UsageState,
+    Checkpoint, Grant, Head, Logged, SealedGrant, ServerRole, Side, SignedCheckpoint, SignedGrant, SignedHead,
+    SigningContext, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, Reader, Text, Wire};
 use swarmedge_models::rng::Seeded;
@@ -29,7 +29,7 @@ fn trust() -> Trust {
     Trust { root: keys::root(), verify: keys::verify }
 }
 
-/// The value with one byte of its encoding changed, if that is a value too.
+/// Returns the value with one byte of its encoding changed; `None` if that does not decode.
 fn tampered<T: Wire>(u: &mut Unstructured<'_>, of: &T) -> Result<Option<T>> {
     let mut bytes = of.to_bytes();
     let at = u.choose_index(bytes.len().max(1))?;
@@ -42,7 +42,7 @@ fn tampered<T: Wire>(u: &mut Unstructured<'_>, of: &T) -> Result<Option<T>> {
 
 const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000, whole_ms: 3_000_000 };
 
-/// Grants that were issued, and others; tokens that nobody has made.
+/// Checks that forged tokens are rejected, and plays issued and foreign grants.
 pub(crate) fn grants(bytes: &[u8]) {
     let key = TokenKey { key: b"a key that the fuzzer does not guess".to_vec(), salt: String::new() };
     let from = std::net::IpAddr::from([192, 0, 2, 1]);
@@ -53,12 +53,12 @@ pub(crate) fn grants(bytes: &[u8]) {
 
 fn signed(grant: Grant) -> SignedGrant {
     let cert = keys::cert(Name(Role::Edge, 0), ServerRole::Edge);
-    let signature = keys::sign(&cert.body.key, Context::Grant, &grant.to_bytes());
+    let signature = keys::sign(&cert.body.key, SigningContext::Grant, &grant.to_bytes());
     SignedGrant { grant, signature, cert }
 }
 
-/// An edge and a CN that are shown whatever grants: only those that an edge has issued are taken, by whom and for as
-/// long as they were issued, and a renewal changes nothing but times and policy.
+/// Plays an edge and a CN with arbitrary grants: they accept only issued ones, from their clients and in their time,
+/// and a renewal changes only times and policy.
 fn play_grants(u: &mut Unstructured<'_>) -> Result<()> {
     let (mut now_ms, mut rng, mut issued) = (10_000_000_u64, Seeded::new(1), Vec::<SignedGrant>::new());
     while !u.is_empty() {
@@ -99,7 +99,7 @@ fn play_grants(u: &mut Unstructured<'_>) -> Result<()> {
                     let in_time = now_ms <= old.grant.expires_ms + LIVES.renew_ms;
                     assert!(genuine && *proven && in_time && old.grant.guid == guid, "renewed without right");
                     let Grant { policy, issued_ms, expires_ms, max_peer_bytes, .. } = grant.clone();
-                    // without its peers it is another download
+                    // a renewal that loses its peers is another download
                     let loses_peers = grant.is_edge_only() && !old.grant.is_edge_only();
                     assert_eq!(grant.download != old.grant.download, loses_peers, "the wrong download goes on");
                     let download = grant.download;
@@ -141,8 +141,8 @@ fn asked(u: &mut Unstructured<'_>, key: PublicKey, renew: Option<Renewal>) -> Re
     })
 }
 
-/// Heads of whatever bytes: what is found to fork was signed on both sides and does contradict itself. Then a log of
-/// which any records arrive, in any order: no fork; and records, heads and checkpoints that are not what was signed.
+/// Checks clients' logs. Of arbitrary heads, a reported fork is signed on both sides and contradicts itself. Records of
+/// one log in any order show no fork; changed records, heads and checkpoints are rejected.
 pub(crate) fn client_logs(bytes: &[u8]) {
     value::<Logged>(bytes);
     value::<SignedCheckpoint>(bytes);
@@ -153,9 +153,9 @@ pub(crate) fn client_logs(bytes: &[u8]) {
         let start = SecondaryGuid::numbered(u32::from(start % 2));
         let head = Head { start, place: u64::from(place % 4), before: of(before), digest: of(digest) };
         let key = PublicKey::numbered(u32::from(place >> 7));
-        // now and then a signature is another's
+        // some signatures are by another key
         let by = if digest > 250 { PublicKey::numbered(9) } else { key };
-        let signature = keys::sign(&by, Context::LogHead, &head.to_bytes());
+        let signature = keys::sign(&by, SigningContext::LogHead, &head.to_bytes());
         heads.push(SignedHead { head, key, signature });
     }
     for fork in logs::forks(keys::verify, heads) {
@@ -193,7 +193,7 @@ fn play_log(u: &mut Unstructured<'_>) -> Result<()> {
     for seq in 1..=u.int_in_range(1..=12)? {
         let record = record(u, seq)?;
         let head = log.append(start, &record);
-        let signature = keys::sign(&LOGGER, Context::LogHead, &head.to_bytes());
+        let signature = keys::sign(&LOGGER, SigningContext::LogHead, &head.to_bytes());
         all.push(Logged { record, head: SignedHead { head, key: LOGGER, signature } });
     }
     let mut heard = Vec::new();
@@ -206,7 +206,7 @@ fn play_log(u: &mut Unstructured<'_>) -> Result<()> {
         }
         let checkpoint = Checkpoint { head: logged.head.clone(), at_ms: 5 };
         let cert = keys::cert(Name(Role::Cn, 0), ServerRole::Cn);
-        let signature = keys::sign(&cert.body.key, Context::Checkpoint, &checkpoint.to_bytes());
+        let signature = keys::sign(&cert.body.key, SigningContext::Checkpoint, &checkpoint.to_bytes());
         let signed = SignedCheckpoint { checkpoint, signature, cert };
         assert!(logs::is_checkpoint_of(Guid::of(&LOGGER), &trust(), &signed));
         if let Some(other) = tampered(u, &signed)? {
@@ -217,7 +217,7 @@ fn play_log(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Proofs from anywhere are refused without harm, and of a real tree only the one true proof is accepted.
+/// Checks that arbitrary proofs are refused without harm, and that only the true proof of a real tree is accepted.
 pub(crate) fn audit_proofs(bytes: &[u8]) {
     value::<Leaf>(bytes);
     value::<audit::SignedHead>(bytes);
@@ -255,7 +255,7 @@ fn consistency(leaves: &[Digest], old: usize, other: &[Digest]) {
     assert!(same || !tree::is_consistent(older, (newer.0, &rewritten), &proof), "history was changed unnoticed");
 }
 
-/// An honest export of some days passes, and one in which anything was changed does not.
+/// Checks that an honest export of some days passes the audit, and a changed one fails.
 pub(crate) fn audit_days(bytes: &[u8]) {
     let _ = play_audit(&mut Unstructured::new(bytes));
 }
@@ -280,7 +280,7 @@ fn statement(u: &mut Unstructured<'_>, day: u32, n: u32) -> Result<Leaf> {
     Ok(Leaf::Capped(CappedStatement { of, max_peer_bytes }))
 }
 
-/// A ledger's days, each with a provider's statements, and a stranger's before them.
+/// Returns a ledger's days, each with a provider's statements after those of another provider.
 fn days(u: &mut Unstructured<'_>) -> Result<Vec<ProviderDay>> {
     let (mut log, mut previous, mut all) = (Vec::new(), None, Vec::new());
     let cert = keys::cert(Name(Role::Ledger, 0), ServerRole::Ledger);
@@ -296,7 +296,7 @@ fn days(u: &mut Unstructured<'_>) -> Result<Vec<ProviderDay>> {
         let leaf = DayLeaf { day, leaves: tree.len() as u64, root: tree::root(&tree) };
         log.push(leaf.hash());
         let head = audit::Head { days: log.len() as u64, root: tree::root(&log), day, closed_ms: 5 };
-        let signature = keys::sign(&cert.body.key, Context::LedgerHead, &head.to_bytes());
+        let signature = keys::sign(&cert.body.key, SigningContext::LedgerHead, &head.to_bytes());
         let head = audit::SignedHead { head, signature, cert: cert.clone() };
         all.push(ProviderDay {
             provider: ProviderId(1),
@@ -327,7 +327,7 @@ fn play_audit(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Changes something of a day.
+/// Changes one part of a day at random.
 fn bend(u: &mut Unstructured<'_>, day: &mut ProviderDay) -> Result<()> {
     let leaf = u.choose_index(day.leaves.len())?;
     match u.int_in_range(0..=9_u8)? {

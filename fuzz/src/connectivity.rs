@@ -1,4 +1,4 @@
-//! Introduced peers and strangers that say whatever they like to the connectivity machine.
+//! Fuzz body for the connectivity machine, with arbitrary messages of introduced peers and strangers.
 
 use crate::play::{drive, step};
 use arbitrary::{Result, Unstructured};
@@ -24,9 +24,9 @@ fn key(n: u8) -> [u8; 16] {
     [n & 1; 16]
 }
 
-/// Offers, goes, checks under right and wrong keys from all sorts of places, answers to what was asked, and noise, by
-/// UDP and on lines. Whatever comes: what is sent goes to who was introduced or proved to know the key, lines are
-/// opened to where who was introduced listens, each line is answered for once, and all stays within its bounds.
+/// Plays offers, goes, checks under right and wrong keys from several addresses, answers to requests, and noise, over
+/// UDP and on lines. Datagrams go only to introduced peers or to addresses that proved to know the key, lines are
+/// opened only to introduced peers' listening addresses, each line is answered once, and all limits hold.
 pub(crate) fn play(u: &mut Unstructured<'_>) -> Result<()> {
     let (mut m, cfg) =
         (Connectivity::default(), Config { sessions_max: 3, crosses_from: Some(5000), ..Config::default() });
@@ -54,7 +54,7 @@ pub(crate) fn play(u: &mut Unstructured<'_>) -> Result<()> {
                 Output::Path { addr, along: Along::Tcp, .. } => {
                     assert!(m.is_door(addr) || before.is_door(addr), "a connection to a stranger");
                 }
-                // before it is there
+                // a line may be closed before it is open
                 Output::Line(Line::HangUp(of)) if line != Some(of) && asked.lines.contains(&of) => {}
                 Output::Line(Line::Serve { line: of, .. } | Line::HangUp(of))
                 | Output::Path { along: Along::Line(of), .. } => {
@@ -109,7 +109,7 @@ fn input(u: &mut Unstructured<'_>, asked: &Asked) -> Result<Option<Input>> {
     })
 }
 
-/// Anything, or one that listens where it can be.
+/// Returns an arbitrary descriptor, or one that listens at or crosses from a known address.
 fn nat(u: &mut Unstructured<'_>, places: &[SocketAddr]) -> Result<NatDescriptor> {
     let nat: NatDescriptor = u.arbitrary()?;
     if u.arbitrary()? {
@@ -123,7 +123,7 @@ fn nat(u: &mut Unstructured<'_>, places: &[SocketAddr]) -> Result<NatDescriptor>
     Ok(NatDescriptor { udp: u.arbitrary()?, tcp_out: true, doors: List::default(), crossing, ..nat })
 }
 
-/// A request of anybody's, under a key that may be the right one.
+/// Returns a check under a key that may be wrong.
 fn check(u: &mut Unstructured<'_>, intro: IntroId) -> Result<Vec<u8>> {
     let name = std::format!("{intro}:{}", *u.choose(&["d", "u", "x"])?).into_bytes();
     let mut attributes = std::vec![stun::Attribute::Username(name)];

@@ -1,4 +1,4 @@
-//! Decoders: what decodes has that one encoding, and no bytes make one panic.
+//! Fuzz bodies for decoders: each decoded value has a single encoding, and no bytes cause a panic.
 
 use crate::play::value;
 use std::fmt::Debug;
@@ -13,7 +13,7 @@ use swarmedge_core::wire::records::{
 };
 use swarmedge_core::wire::{Framed, Wire, frame_len};
 
-/// A frame's content: what decodes has that one encoding.
+/// Checks that a frame's content is the only encoding of its message.
 pub(crate) fn framed<M: Wire + Clone + PartialEq + Debug>(content: &[u8]) {
     if let Ok(Some(frame)) = Framed::<M>::decode(content) {
         let mut back = Vec::new();
@@ -44,7 +44,7 @@ pub(crate) fn decode_records(bytes: &[u8]) {
     value::<NatDescriptor>(bytes);
 }
 
-/// A stream of bytes, cut into frames as a reader does.
+/// Cuts a stream of bytes into frames, as a reader does, and decodes each.
 pub(crate) fn decode_frame(mut stream: &[u8]) {
     while let Ok(Some(n)) = frame_len(stream) {
         assert!(n > 4 && n <= stream.len(), "a frame of {n} bytes in {}", stream.len());
@@ -69,7 +69,7 @@ pub(crate) fn decode_stun(bytes: &[u8]) {
     }
 }
 
-/// Decodes answers of, and requests to, port mapping gateways (PCP, NAT-PMP).
+/// Checks decoders of answers and requests of port-mapping gateways (PCP, NAT-PMP).
 pub(crate) fn decode_mapping(bytes: &[u8]) {
     use swarmedge_core::nat::mapping::{natpmp, pcp};
     if let Ok(answer) = pcp::Answer::decode(bytes) {

@@ -1,5 +1,5 @@
-//! What the fuzz targets do with bytes. A body fails by panicking; the stable tests replay every corpus through it, and
-//! the targets proper, in `fuzz_targets/`, hand it what libFuzzer makes up.
+//! Bodies of the fuzz targets. A body fails by panicking; the stable tests replay every corpus through it, and the
+//! targets in `fuzz_targets/` pass it libFuzzer's inputs.
 #![expect(clippy::wildcard_enum_match_arm, reason = "of the many effects only those that can be answered are kept")]
 
 mod books;
@@ -14,10 +14,10 @@ use swarmedge_core::wire::control::ControlMsg;
 use swarmedge_core::wire::directory::DirectoryMsg;
 use swarmedge_core::wire::ledger::LedgerMsg;
 
-/// What a target does with bytes.
+/// Body of a fuzz target: a function of the input bytes.
 pub type Body = fn(&[u8]);
 
-/// Every target: its name, and what it does.
+/// All targets, each with its name and body.
 pub const TARGETS: &[(&str, Body)] = &[
     ("decode_control", decoders::framed::<ControlMsg>),
     ("decode_directory", decoders::framed::<DirectoryMsg>),
@@ -46,7 +46,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("edge_inputs", settling::edge_inputs),
 ];
 
-/// Runs the target of that name.
+/// Runs the target of this name on the bytes.
 pub fn run(name: &str, bytes: &[u8]) {
     let target = TARGETS.iter().find(|(n, _)| *n == name).expect("the target is in the list");
     (target.1)(bytes);

@@ -1,4 +1,4 @@
-//! Machines that get inputs of all kinds: none may panic, hang or answer without bound.
+//! Fuzz bodies for machines on arbitrary inputs: none may panic, hang or answer without bound.
 
 use crate::play::{drive, one_of, step};
 use arbitrary::{Result, Unstructured};
@@ -35,7 +35,7 @@ pub(crate) fn connectivity_inputs(bytes: &[u8]) {
     let _ = crate::connectivity::play(&mut Unstructured::new(bytes));
 }
 
-/// A peer that sends whatever it likes to either side, which reads or not: what is held stays bounded.
+/// Checks a multiplexer whose peer sends arbitrary bytes and may not read: memory use stays bounded.
 pub(crate) fn mux_inputs(bytes: &[u8]) {
     for side in [mux::Side::Dials, mux::Side::Accepts] {
         let (mut m, mut bytes) = (mux::Mux::new(side), bytes);
@@ -70,7 +70,8 @@ pub(crate) fn discovery_inputs(bytes: &[u8]) {
     let _ = play_discovery(&mut Unstructured::new(bytes));
 }
 
-/// Answers to what was asked, from right and wrong places, with all sorts of attributes; and noise.
+/// Plays discovery with answers to its requests, from right and wrong addresses and with arbitrary attributes, and
+/// noise.
 fn play_discovery(u: &mut Unstructured<'_>) -> Result<()> {
     use swarmedge_core::nat::discovery::io::{Config, Effect, Input, Network, Output, Socket};
     let addrs = [1, 2, 3, 4].map(|n| std::net::SocketAddr::new([198, 51, 100, n & 1].into(), 3478 + u16::from(n & 2)));
@@ -110,7 +111,7 @@ fn play_discovery(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What a client has asked for and not been answered.
+/// Requests of a client that are not answered yet.
 #[derive(Default)]
 struct Open {
     reqs: Vec<ReqId>,
@@ -314,7 +315,7 @@ fn play_dn(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Walks through a world, an action a byte, and holds every state against the rules.
+/// Walks through a world, one action per byte, and checks the rules in every state.
 fn walk<S: System>(bytes: &[u8], cfg: &S::Cfg, mut world: World<S>, rules: &[rule::Rule<S>]) {
     for &byte in bytes.iter().take(400) {
         let mut actions: Vec<Action<S::Move>> = Vec::new();

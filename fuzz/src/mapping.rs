@@ -1,4 +1,4 @@
-//! A gateway and a STUN server that say whatever they like to the port mapping machine.
+//! Fuzz body for the port-mapping machine, with an arbitrary gateway and STUN server.
 
 use crate::play::{drive, step};
 use arbitrary::{Result, Unstructured};
@@ -14,7 +14,7 @@ use swarmedge_models::rng::Seeded;
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 
-/// What was asked, to be answered rightly now and then.
+/// Latest requests of the machine, for answers that are sometimes right.
 #[derive(Default)]
 struct Asked {
     pcp: Option<pcp::MapRequest>,
@@ -22,8 +22,7 @@ struct Asked {
     stun: Option<TransactionId>,
 }
 
-/// Nothing is claimed that a witness has not answered for, and there is always a next step while there is one to wait
-/// for.
+/// Checks that the machine claims nothing before the witness answered its request.
 pub(crate) fn play(u: &mut Unstructured<'_>) -> Result<()> {
     let (mut m, cfg, mut rng) = (Mapping::default(), Config::default(), Seeded::new(1));
     let (mut now, mut asked, mut shown) = (Time::ZERO, Asked::default(), false);
@@ -50,7 +49,7 @@ pub(crate) fn play(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// An answer of the witness's to the question that was asked last.
+/// Returns whether an input is the witness's answer to the latest STUN request.
 fn is_shown(input: Option<&Input>, asked: Option<TransactionId>) -> bool {
     let Some(Input::Datagram { socket: Socket::Main, from, bytes }) = input else { return false };
     let right = |m: Message| m.class == Class::Success && Some(m.id) == asked;

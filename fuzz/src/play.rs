@@ -1,4 +1,4 @@
-//! What the bodies share: time that passes, one input at a time, draws from bytes.
+//! Helpers of the fuzz bodies: passing time, inputs to a machine, random values from bytes.
 
 use arbitrary::{Result, Unstructured};
 use std::fmt::Debug;
@@ -13,17 +13,17 @@ pub(crate) fn value<T: Wire + PartialEq + Debug>(bytes: &[u8]) {
     }
 }
 
-/// Time goes on by up to about a minute, in steps of all sizes.
+/// Advances the time by up to about a minute, in steps of all sizes.
 pub(crate) fn step(u: &mut Unstructured<'_>, now: &mut Time) -> Result<()> {
     let by = 1_u64 << u.int_in_range(0..=26_u32)?;
     *now = now.after(Duration::from_micros(by));
     Ok(())
 }
 
-/// No input may have more effects than this: an answer is not an amplifier.
+/// Maximum number of outputs of one input: an answer must not amplify.
 const OUTPUTS_MAX: usize = 10_000;
 
-/// One input or timeout; what the machine puts out.
+/// Passes one input or time-out to the machine; returns its outputs.
 pub(crate) fn drive<M: Machine>(
     m: &mut M,
     cfg: &M::Config,

@@ -1,5 +1,5 @@
-//! What the fuzz targets do with records: a download's book is told anything, and the machines that bring records to
-//! the ledger.
+//! Fuzz bodies for accounting: a download's book that receives arbitrary records, and the machines that bring records
+//! to the ledger.
 
 use crate::play::{drive, step, value};
 use arbitrary::{Result, Unstructured};
@@ -19,8 +19,8 @@ use swarmedge_core::role::edge::{self, Edge};
 use swarmedge_core::role::ledger::{self, Ledger};
 use swarmedge_core::wire::ledger::{LedgerAck, LedgerMsg};
 use swarmedge_core::wire::records::{
-    Context, EdgeRecord, Grant, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes,
-    Receipt, ReceiptProof, ServedRecord, ServerRole, Side, SignedReceipt, UsageRecord, UsageState,
+    EdgeRecord, Grant, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt,
+    ReceiptProof, ServedRecord, ServerRole, Side, SignedReceipt, SigningContext, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{Blob, List, Text, Wire as _};
 use swarmedge_models::rng::Seeded;
@@ -34,14 +34,14 @@ fn download() -> DownloadId {
     DownloadId::numbered(1)
 }
 
-/// Whatever is told of a download: neither bill nor claims exceed what they may, what was closed stays so, and the
-/// records that are held as evidence come to the same.
+/// Checks a download's book on arbitrary records: bill and claims stay within their bounds, a closed download stays
+/// closed, and the records kept as evidence give the same bill.
 pub(crate) fn receipts(bytes: &[u8]) {
     value::<SignedReceipt>(bytes);
     let _ = play_book(&mut Unstructured::new(bytes));
 }
 
-/// The most that the downloader has signed for, of each introduction.
+/// Most bytes that the downloader has signed for, per introduction.
 type Signed = BTreeMap<IntroId, u64>;
 
 fn play_book(u: &mut Unstructured<'_>) -> Result<()> {
@@ -68,7 +68,7 @@ fn play_book(u: &mut Unstructured<'_>) -> Result<()> {
         let of_edge = matches!(record, LedgerRecord::Edge(_) | LedgerRecord::Served(_));
         let stands = match settlement {
             Settlement::Open => true,
-            // what clients said stands; the room that edges leave for it goes with what they say
+            // clients' claims are final; the bill changes only as edges' bytes leave more or less room
             Settlement::Closed if of_edge => {
                 let more = bill.edge_unique.cmp(&before.edge_unique);
                 let less = before.peers_billed.cmp(&bill.peers_billed);
@@ -83,7 +83,7 @@ fn play_book(u: &mut Unstructured<'_>) -> Result<()> {
         check_bill(&book, &bill, now_ms);
         check_claims(&book, now_ms, &signed, &offered);
     }
-    // what comes twice changes nothing
+    // duplicate records change nothing
     let once: Book = told.iter().cloned().collect();
     let twice: Book = told.iter().chain(&told).cloned().collect();
     assert_eq!(once.bill(keys::verify, 0), twice.bill(keys::verify, 0));
@@ -108,7 +108,7 @@ fn check_claims(book: &Book, now_ms: u64, signed: &Signed, offered: &BTreeSet<In
     }
 }
 
-/// A record of few reporters, introductions and keys, so that they meet.
+/// Returns a random record; ids, introductions and keys come from small ranges, so that records interact.
 fn anything(u: &mut Unstructured<'_>, signed: &mut Signed) -> Result<LedgerRecord> {
     let (id, version) = (RecordId::numbered(u.arbitrary()?), VersionId::numbered(u.int_in_range(0..=1)?));
     let guid = Guid::numbered(u.int_in_range(0..=3)?);
@@ -161,7 +161,7 @@ fn anything(u: &mut Unstructured<'_>, signed: &mut Signed) -> Result<LedgerRecor
     })
 }
 
-/// What an edge says that it has sent, or something that no edge says.
+/// Returns encoded spans of sent bytes, or random bytes.
 fn spans<const MAX: usize>(u: &mut Unstructured<'_>) -> Result<Blob<MAX>> {
     let bytes = if u.arbitrary()? {
         let start = u64::from(u.arbitrary::<u32>()?);
@@ -198,26 +198,26 @@ fn usage(
     })
 }
 
-/// What is said of a peer, with a receipt that the downloader has signed, or one that it has not.
+/// Returns a claim about a peer, with a valid receipt, an invalid one, or none.
 fn peer(u: &mut Unstructured<'_>, version: VersionId, signed: &mut Signed) -> Result<PeerBytes> {
     let (intro, uploader_key) = (intro(u)?, PublicKey::numbered(u.int_in_range(0..=2)?));
     let (seq, bytes) = (u.int_in_range(0..=7)?, u.arbitrary::<u32>()?.into());
     let receipt = Receipt { intro, download: download(), version, uploader_key, seq, bytes };
     let signature = match u.int_in_range(0..=3_u8)? {
         0 => Signature([0; 64]),
-        1 => keys::sign(&uploader_key, Context::Receipt, &receipt.to_bytes()),
+        1 => keys::sign(&uploader_key, SigningContext::Receipt, &receipt.to_bytes()),
         _ => {
             let most = signed.entry(intro).or_default();
             *most = (*most).max(bytes);
-            keys::sign(&DOWNLOAD_KEY, Context::Receipt, &receipt.to_bytes())
+            keys::sign(&DOWNLOAD_KEY, SigningContext::Receipt, &receipt.to_bytes())
         }
     };
     let receipt = u.ratio(3, 4)?.then_some(ReceiptProof { uploader_key, seq, bytes, signature });
     Ok(PeerBytes { intro, key: uploader_key, bytes: u.arbitrary::<u32>()?.into(), receipt })
 }
 
-/// Servers that send the ledger whatever they like, and a database that refuses: what is acknowledged is stored, on the
-/// connection that it came over.
+/// Checks the ledger with servers that send arbitrary messages and a database that refuses: it acknowledges only stored
+/// records, each on the connection that it arrived on.
 pub(crate) fn ledger_inputs(bytes: &[u8]) {
     let _ = play_ledger(&mut Unstructured::new(bytes));
 }
@@ -276,21 +276,21 @@ fn play_ledger(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Clients that ask an edge for anything, a spool that refuses, a ledger that says what it likes, and crashes: a grant
-/// is handed out when its record is durable, and no record leaves the spool unacknowledged.
+/// Checks an edge with arbitrary requests, a refusing spool, an arbitrary ledger, and crashes: counted bytes leave only
+/// under a durable grant record, and no record leaves the spool unacknowledged.
 pub(crate) fn edge_inputs(bytes: &[u8]) {
     let _ = play_edge(&mut Unstructured::new(bytes));
 }
 
-/// What surrounds the edge.
+/// Simulated environment of the edge.
 #[derive(Default)]
 struct Around {
     spool: Spool,
     saves: Vec<(ReqId, Batch)>,
     granted: Vec<Grant>,
-    /// What bytes are asked for under, by the number of the asking.
+    /// Grants under which bytes were requested, by request number.
     serving: BTreeMap<ReqId, Grant>,
-    /// The downloads whose bytes were let go, counted: only of these is the edge told what has left.
+    /// Downloads whose bytes were sent and counted: reports of sent bytes name only these.
     counted: Vec<ServedGrant>,
     asked: u64,
     acked: BTreeSet<RecordId>,
@@ -298,7 +298,7 @@ struct Around {
 }
 
 impl Around {
-    /// The spool has written, or not.
+    /// Completes a write of the spool, or fails it; returns the edge's input.
     fn saved(&mut self, req: ReqId, batch: Batch, ok: bool) -> edge::Input {
         if ok {
             assert!(batch.acked.iter().all(|id| self.acked.contains(id)), "a record is given up unacknowledged");
@@ -362,7 +362,7 @@ fn play_edge(u: &mut Unstructured<'_>) -> Result<()> {
                 let out = drive(&mut m, &cfg, now, &mut rng, Some(input));
                 out.into_iter().for_each(|o| around.did(o));
             }
-            // what the spool knows is counted, whatever room there is
+            // restored counts are kept even beyond the limit
             counts_most = m.counting().max(3);
             continue;
         }
@@ -418,7 +418,7 @@ fn edge_input(u: &mut Unstructured<'_>, around: &mut Around) -> Result<Option<ed
     }))
 }
 
-/// A grant of another edge.
+/// Returns a grant that another edge issued.
 fn stranger(u: &mut Unstructured<'_>) -> Result<Grant> {
     let download = u.int_in_range(0..=5)?;
     Ok(Grant {

@@ -1,6 +1,6 @@
-//! Replays every file of the fuzz corpora through its target, on stable. A crash that the fuzzer finds is checked in
-//! here as one more file. To make the first files anew from the golden messages:
-//! `SWARMEDGE_BLESS=1 cargo test -p swarmedge-fuzz --test corpus every_corpus_file`.
+//! Replays every file of the fuzz corpora through its target, on stable Rust. A crash that the fuzzer finds is added
+//! as one more file. To recreate the first files from the golden messages: `SWARMEDGE_BLESS=1 cargo test -p
+//! swarmedge-core --test fuzz_corpus every_corpus_file`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).expect("hexadecimal")).collect()
 }
 
-/// The first inputs of each target: golden messages for decoders, noise of several lengths for machines.
+/// Returns the first inputs of each target: golden messages for decoders, noise of several lengths for machines.
 fn first_inputs() -> BTreeMap<(&'static str, String), Vec<u8>> {
     let golden = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/tests/golden.txt"))
         .expect("it is there");
@@ -37,7 +37,7 @@ fn first_inputs() -> BTreeMap<(&'static str, String), Vec<u8>> {
         };
         let mut body = bytes(hex)[skip..].to_vec();
         if protocol == "mux" {
-            // how many bytes come at a time
+            // the first byte sets how many bytes arrive at a time
             body.insert(0, u8::try_from(body.len()).expect("a short message"));
         }
         files.insert((target, format!("{protocol}-{name}")), body);
@@ -52,7 +52,7 @@ fn first_inputs() -> BTreeMap<(&'static str, String), Vec<u8>> {
             files.insert((target, format!("noise-{i:02}")), body.collect());
         }
     }
-    // RFC 6887 §11.1, RFC 6886 §3.3
+    // examples after RFC 6887 §11.1 and RFC 6886 §3.3
     let mapped = "028100000000".to_owned()
         + "0e1000010000"
         + &"00".repeat(12)
@@ -92,7 +92,7 @@ fn every_corpus_file_passes_its_target() {
     }
 }
 
-/// Mutations of the corpora, the same in every run: a small fuzzer for every build.
+/// Runs mutations of the corpora, the same ones each time: a small fuzzer for every build.
 #[test]
 fn mutations_of_the_corpora_pass_too() {
     let mut rng = Seeded::new(2);

@@ -1,4 +1,5 @@
-//! The codec's two promises, for every message: what decodes encodes to the same bytes, and no bytes make it panic.
+//! Tests the codec's two promises for every message: decoding and encoding again gives the same bytes, and no bytes
+//! make the decoder panic.
 
 use arbitrary::{Arbitrary, Unstructured};
 use proptest::prelude::*;
@@ -11,7 +12,7 @@ use swarmedge_core::wire::peer::{PeerMsg, PieceAnswer, PieceRequest};
 use swarmedge_core::wire::records::{LedgerRecord, SealedGrant, ServerCert, SignedGrant, SignedIntroduction};
 use swarmedge_core::wire::{DecodeError, Framed, Wire, frame, frame_len};
 
-/// What decodes encodes to the same bytes.
+/// Checks that bytes which decode are encoded to the same bytes again.
 fn canonical<T: Wire>(bytes: &[u8]) -> Result<(), TestCaseError> {
     if let Ok(v) = T::from_bytes(bytes) {
         prop_assert_eq!(v.to_bytes(), bytes);
@@ -19,7 +20,7 @@ fn canonical<T: Wire>(bytes: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// The same for a frame with its extension tail.
+/// Checks the same for a frame with its extension tail.
 fn canonical_frame<M: Wire + Clone>(content: &[u8]) -> Result<(), TestCaseError> {
     if let Ok(Some(framed)) = Framed::<M>::decode(content) {
         let mut again = Vec::new();
@@ -29,8 +30,8 @@ fn canonical_frame<M: Wire + Clone>(content: &[u8]) -> Result<(), TestCaseError>
     Ok(())
 }
 
-/// An arbitrary value drawn from `seed` survives the wire, and so does its encoding with one byte changed, if that
-/// still means something.
+/// Checks that an arbitrary value drawn from `seed` survives encoding and decoding; truncated or changed bytes must be
+/// refused or be canonical.
 fn survives<T: Wire + for<'a> Arbitrary<'a>>(seed: &[u8], (at, to): (usize, u8)) -> Result<(), TestCaseError> {
     let Ok(v) = T::arbitrary(&mut Unstructured::new(seed)) else { return Ok(()) };
     let bytes = v.to_bytes();
@@ -69,7 +70,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_mean_one_thing_or_nothing(bytes in prop::collection::vec(any::<u8>(), 0..400), kind in 0..20_u8) {
+    fn random_bytes_are_canonical_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..400), kind in 0..20_u8) {
         let typed = [&[kind], &bytes[..]].concat();
         for bytes in [&bytes, &typed] {
             canonical::<ControlMsg>(bytes)?;
@@ -121,7 +122,7 @@ fn extensions_out_of_order_or_twice_are_refused() {
 
 #[test]
 fn a_count_is_checked_before_anything_is_allocated() {
-    // an inventory that claims 1,500 versions and has none; one that claims four billion
+    // an inventory that claims 1,500 versions but has none; another that claims four billion
     let inventory = |count: u32| {
         let mut bytes = vec![3];
         1_u64.encode(&mut bytes);
@@ -134,7 +135,7 @@ fn a_count_is_checked_before_anything_is_allocated() {
 }
 
 #[test]
-fn a_frame_announces_its_length_and_no_absurd_one() {
+fn a_frame_with_an_absurd_length_is_refused() {
     let bytes = frame(&ControlMsg::Ping);
     assert_eq!(frame_len(&bytes), Ok(Some(5)));
     assert_eq!(frame_len(&bytes[..4]), Ok(None));

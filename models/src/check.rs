@@ -1,4 +1,4 @@
-//! Checks one model: every rule on every state, then every tooth.
+//! Checks one model: every rule on every state, then that every tooth (seeded defect) is found.
 
 use crate::rule::{Demand, Rule};
 use crate::shim::Checked;
@@ -10,47 +10,47 @@ use std::time::{Duration, Instant};
 
 /// A seeded defect and the rule that must find it.
 pub struct Tooth<S: System> {
-    /// What is wrong.
+    /// Description of the defect.
     pub defect: &'static str,
-    /// The rule that must break.
+    /// Name of the rule that must fail.
     pub rule: &'static str,
-    /// The configuration that holds the defect.
+    /// Configuration with the defect switched on.
     pub cfg: S::Cfg,
 }
 
 /// A model: a world, its rules and its teeth.
 pub struct Spec<S: System> {
-    /// Its name on the command line.
+    /// Name on the command line.
     pub name: &'static str,
-    /// What is modelled, with its bounds.
+    /// Description of the model and its bounds.
     pub about: &'static str,
-    /// The sound configuration.
+    /// Configuration without a defect.
     pub cfg: S::Cfg,
-    /// The first state under a configuration.
+    /// Builds the first state for a configuration.
     pub start: fn(&S::Cfg) -> World<S>,
-    /// What must hold.
+    /// Rules that must hold in every state or be reached.
     pub rules: &'static [Rule<S>],
-    /// Which defects must be found.
+    /// Seeded defects that the rules must find.
     pub teeth: Vec<Tooth<S>>,
 }
 
-/// What a rule came to.
+/// Result of checking a rule.
 pub struct RuleReport {
     /// The rule's name.
     pub name: &'static str,
     /// What the rule asks for.
     pub demand: Demand,
-    /// How it was broken, or that a state to be reached was not.
+    /// Steps to a state that breaks the rule, or a note that a required state was not reached.
     pub failure: Option<String>,
 }
 
-/// What a tooth came to.
+/// Result of checking with one seeded defect.
 pub struct ToothReport {
     /// What is wrong.
     pub defect: &'static str,
     /// The rule that must break.
     pub rule: &'static str,
-    /// In how many steps the rule broke; `None`: the defect was not found.
+    /// Number of steps until the rule failed; `None`: the defect was not found.
     pub steps: Option<usize>,
     /// Distinct states until then.
     pub states: usize,
@@ -58,7 +58,7 @@ pub struct ToothReport {
     pub time: Duration,
 }
 
-/// What a model came to.
+/// Result of checking a model.
 pub struct Report {
     /// The model's name on the command line.
     pub name: &'static str,
@@ -72,26 +72,26 @@ pub struct Report {
     pub depth: usize,
     /// The time it took.
     pub time: Duration,
-    /// What each rule came to.
+    /// Result of each rule.
     pub rules: Vec<RuleReport>,
-    /// What each tooth came to.
+    /// Result of each seeded defect.
     pub teeth: Vec<ToothReport>,
 }
 
 impl Report {
-    /// Every rule holds and every tooth was found.
+    /// Returns whether every rule holds and every seeded defect was found.
     pub fn is_good(&self) -> bool {
         self.rules.iter().all(|r| r.failure.is_none()) && self.teeth.iter().all(|t| t.steps.is_some())
     }
 }
 
-/// A model whatever its system.
+/// A [`Spec`] of any system, so that all models fit into one list.
 pub trait AnyModel {
-    /// Its name on the command line.
+    /// Name on the command line.
     fn name(&self) -> &'static str;
-    /// Checks everything.
+    /// Checks every rule and every seeded defect.
     fn check(&self, threads: usize) -> Report;
-    /// Serves stateright's explorer; with `tooth`, of the model with that defect.
+    /// Serves stateright's explorer in a browser; with `tooth`, for the model with that defect.
     fn explore(&self, address: &str, tooth: Option<usize>) -> Result<(), String>;
 }
 

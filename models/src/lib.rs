@@ -2,7 +2,8 @@
 //! explored exhaustively by the models, randomly by the simulator and the fuzzer, and step by step by a recorded
 //! [`trace`], always against the same named rules.
 //!
-//! Each model is a folder: its world, its rules, its seeded defects, and in `model.rs` what stateright explores of it.
+//! Each model is a folder: its world, its rules, its seeded defects, and in `model.rs` its bounds for stateright.
+#![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::type_complexity))]
 
 pub mod bench;
 pub mod check;

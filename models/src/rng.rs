@@ -4,25 +4,25 @@ pub use crate::seeded::Seeded;
 
 use swarmedge_core::machine::Rng;
 
-/// Replays a prefix of draws; the first draw beyond it is answered with 0 and noted, so that an explorer can branch on
-/// it. Nonces count up: distinct, and equal in equal states.
+/// Random source that replays a prefix of draws; the first draw beyond it returns 0 and is noted, so that an explorer
+/// can branch on it. Nonces count up: distinct, and equal in equal states.
 #[derive(Debug)]
 pub struct Draws<'a> {
     given: std::slice::Iter<'a, u32>,
-    /// The range of the first draw that had no answer.
+    /// Range of the first draw beyond the prefix; `None` if there was none.
     pub missing: Option<u32>,
-    /// How many nonces were drawn.
+    /// Number of nonces drawn.
     pub nonces: u64,
 }
 
 impl<'a> Draws<'a> {
-    /// Answers with `given` in order; nonces go on from `nonces`.
+    /// Returns a source that replays `given` in order and counts nonces on from `nonces`.
     #[must_use]
     pub fn new(given: &'a [u32], nonces: u64) -> Self {
         Self { given: given.iter(), missing: None, nonces }
     }
 
-    /// The answers worth exploring for a draw below `n`: all of a few, the ends of many.
+    /// Returns the results worth exploring for a draw below `n`: all if `n` ≤ 4, else the smallest and largest.
     #[must_use]
     pub fn answers(n: u32) -> Vec<u32> {
         if n <= 4 { (0..n).collect() } else { std::vec![0, n - 1] }
@@ -48,7 +48,7 @@ impl Rng for Draws<'_> {
     }
 }
 
-/// A seeded defect: a constant where identifiers should be.
+/// Seeded defect: random source that repeats a constant identifier.
 pub struct Repeating<'a>(pub &'a mut dyn Rng);
 
 impl Rng for Repeating<'_> {

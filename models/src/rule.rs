@@ -1,4 +1,4 @@
-//! Rules: named predicates on a world. The same ones are checked by every explorer.
+//! Rules: named predicates on a world, which every explorer checks.
 
 use super::rng::Seeded;
 use super::world::{System, World};
@@ -31,25 +31,26 @@ impl<S: System> Clone for Rule<S> {
 impl<S: System> Copy for Rule<S> {}
 
 impl<S: System> Rule<S> {
-    /// `holds` in every state.
+    /// Returns a rule whose predicate must hold in every reachable state.
     #[must_use]
     pub const fn always(name: &'static str, holds: fn(&S::Cfg, &World<S>) -> bool) -> Self {
         Self { name, demand: Demand::Always, holds }
     }
 
-    /// `holds` in at least one state.
+    /// Returns a rule whose predicate must hold in at least one reachable state.
     #[must_use]
     pub const fn sometimes(name: &'static str, holds: fn(&S::Cfg, &World<S>) -> bool) -> Self {
         Self { name, demand: Demand::Sometimes, holds }
     }
 }
 
-/// The first rule of `rules` that the world breaks.
+/// Returns the name of the first rule that the world breaks; [`Demand::Sometimes`] rules are ignored.
 pub fn broken<S: System>(rules: &[Rule<S>], cfg: &S::Cfg, world: &World<S>) -> Option<&'static str> {
     rules.iter().find(|r| r.demand == Demand::Always && !(r.holds)(cfg, world)).map(|r| r.name)
 }
 
-/// Progress as a safety rule: whenever nothing is under way, the world reaches `goal` within `steps` undisturbed steps.
+/// Returns whether a world without pending events reaches `goal` within `steps` steps without faults; true while events
+/// are pending. Expresses progress as a safety rule.
 pub fn settles<S: System>(cfg: &S::Cfg, world: &World<S>, steps: u32, goal: impl Fn(&World<S>) -> bool) -> bool {
     !world.is_quiet() || world.clone().settle(cfg, steps, &mut Seeded::new(1), goal)
 }

@@ -1,5 +1,5 @@
-//! Scenarios, written once, run on every [`Rig`]: the simulator, and real processes or runtimes over loopback. They
-//! judge what each node ends up with; never the order of events on different nodes, never speed.
+//! Scenarios, written once and run on every [`Rig`]: the simulator, and real processes or runtimes over loopback. They
+//! check the final state of each node, never the order of events on different nodes, never speed.
 
 mod edges;
 
@@ -9,9 +9,9 @@ use std::time::Duration;
 /// Role of a node in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Serves content and grants.
+    /// Edge: serves content and grants.
     Edge,
-    /// Ends the clients' control connections.
+    /// CN: terminates the clients' control connections.
     Cn,
     /// DN: holds the directory of copies.
     Dn,
@@ -38,16 +38,16 @@ impl fmt::Display for Name {
     }
 }
 
-/// How many of each there are. All servers are started before the scenario begins, clients by it.
+/// Number of nodes of each role. All servers are started before the scenario begins, clients by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Edges; all have the same objects.
+    /// Number of edges; all have the same objects.
     pub edges: u8,
     /// Number of CNs in the deployment.
     pub cns: u8,
     /// Number of DNs in the deployment.
     pub dns: u8,
-    /// Ledgers: 0 or 1.
+    /// Number of ledgers: 0 or 1.
     pub ledgers: u8,
     /// Maximum number of clients in the deployment.
     pub clients: u8,
@@ -60,13 +60,13 @@ pub struct Object {
     pub path: &'static str,
     /// Size of the object in bytes.
     pub size: u64,
-    /// The edge gives one download no more than this, bytes a second; 0: no limit.
+    /// Maximum rate of an edge for one download, in bytes per second; 0: no limit.
     pub edge_rate: u64,
-    /// A client uploads it no faster than this, bytes a second; 0: no limit.
+    /// Maximum upload rate of a client, in bytes per second; 0: no limit.
     pub upload_rate: u64,
 }
 
-/// How a client is started.
+/// Options of a client's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientOptions {
     /// Whether the user allows uploads.
@@ -75,7 +75,7 @@ pub struct ClientOptions {
     pub corrupts: bool,
 }
 
-/// A good client.
+/// Options of an honest client.
 pub const HONEST: ClientOptions = ClientOptions { uploads: true, corrupts: false };
 
 /// A user's command to a client, with the object's path.
@@ -93,16 +93,16 @@ pub enum Command {
     Uploads(bool),
 }
 
-/// How far a download is.
+/// State of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Not begun, or fetching.
+    /// The download has not begun or is running.
     Running,
-    /// Stopped by the user.
+    /// The user paused the download.
     Paused,
-    /// The file is where the user wants it.
+    /// The file is complete, at the user's destination.
     Completed,
-    /// Given up.
+    /// The download has failed.
     Failed,
 }
 
@@ -111,7 +111,7 @@ pub enum Progress {
 pub struct Status {
     /// State of the download.
     pub progress: Progress,
-    /// Bytes that are safe on disk.
+    /// Bytes that are durable on disk.
     pub durable: u64,
     /// Verified bytes from edges.
     pub edge_bytes: u64,
@@ -119,14 +119,14 @@ pub struct Status {
     pub peer_bytes: u64,
     /// Bytes received and thrown away.
     pub wasted_bytes: u64,
-    /// The file is there and has the right bytes; looked at once it is `Completed`.
+    /// Whether the file exists with the right bytes; checked once it is `Completed`.
     pub right: bool,
 }
 
-/// What the ledger has of an object, over all downloads.
+/// Totals of the ledger for an object, over all downloads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Downloads that were reported complete.
+    /// Number of downloads reported complete.
     pub completed: u64,
     /// Bytes from edges, as downloaders report.
     pub edge_bytes: u64,
@@ -134,58 +134,58 @@ pub struct Totals {
     pub peer_bytes: u64,
     /// Bytes to peers, as uploaders report.
     pub uploaded_bytes: u64,
-    /// Bytes from peers that both sides agree on: what uploaders have receipts for.
+    /// Bytes from peers on which both sides agree: those with receipts.
     pub agreed_bytes: u64,
     /// Distinct bytes sent, as edges report, summed over downloads.
     pub edge_unique_bytes: u64,
     /// Bytes from peers that are billed.
     pub billed_bytes: u64,
-    /// Possession challenges that were passed.
+    /// Number of possession challenges passed.
     pub proven: u64,
-    /// Those that were failed, or not answered.
+    /// Number of possession challenges failed or not answered.
     pub unproven: u64,
 }
 
-/// Something that scenarios can be run on.
+/// Deployment on which scenarios can be run.
 pub trait Rig {
     /// Publishes an object on every edge.
     fn publish(&mut self, object: &Object);
-    /// Takes an object off.
+    /// Withdraws an object from the edges.
     fn unpublish(&mut self, path: &'static str);
-    /// Rotates the keys that seal grants; running servers take them up soon.
+    /// Rotates the keys that seal grants; running servers load them soon.
     fn rotate_keys(&mut self);
-    /// Has the spool of an edge refuse every write, as a full disk does, or write again.
+    /// Makes the spool of an edge refuse every write, as a full disk does, or accept writes again.
     fn spool_refuses(&mut self, edge: u8, on: bool);
-    /// Puts a client that was started into quarantine, or lets it out; done when the CNs know.
+    /// Puts a started client into quarantine or releases it, and waits until the CNs know.
     fn quarantine(&mut self, client: u8, on: bool);
     /// Starts a client with an empty disk.
     fn start_client(&mut self, number: u8, options: ClientOptions);
-    /// Copies the disk of a client that does not run: a clone of its installation, which does not run either.
+    /// Copies the disk of a stopped client to another stopped client: a clone of its installation.
     fn copy_client(&mut self, from: u8, to: u8);
-    /// The GUIDs that the ledger has as retired: how often each, and how many new ones took their places.
+    /// Returns the number of GUIDs that the ledger has as retired, and of their replacements.
     fn retired(&mut self) -> (usize, usize);
-    /// Ends a node without warning (SIGKILL). It keeps its disk.
+    /// Kills a node without warning (SIGKILL). Its disk is kept.
     fn crash(&mut self, node: Name);
     /// Starts a crashed node again, on its disk.
     fn restart(&mut self, node: Name);
-    /// Tells a client something.
+    /// Sends a user's command to a client.
     fn command(&mut self, client: u8, command: Command);
-    /// Asks a client about a download; `None` if it knows none of that object or does not run.
+    /// Returns a client's status of a download; `None` if it has no download of that object or does not run.
     fn status(&mut self, client: u8, path: &str) -> Option<Status>;
     /// Queries the ledger's totals for an object.
     fn totals(&mut self, path: &str) -> Totals;
-    /// Lets things happen until `goal`, for at most `within`; whether it was reached.
+    /// Runs until `goal` holds, for at most `within`; returns whether it was reached.
     fn run_until(&mut self, within: Duration, goal: &mut dyn FnMut(&mut dyn Rig) -> bool) -> bool;
 }
 
-/// A scenario.
+/// Named scenario with its deployment.
 #[derive(Clone, Copy)]
 pub struct Scenario {
     /// Name of the scenario, a plain sentence.
     pub name: &'static str,
     /// Deployment that the scenario needs.
     pub plan: Plan,
-    /// Plays it; `Err` says what was not as it must be.
+    /// Function that plays the scenario; `Err` describes what was wrong.
     pub play: fn(&mut dyn Rig) -> Result<(), String>,
 }
 
@@ -229,16 +229,16 @@ pub const ALL: &[Scenario] = &[
 ];
 
 const MIB: u64 = 1 << 20;
-/// Long enough for a good run on a slow machine; a run that needs it has failed.
+/// Time limit of each wait, long enough for a good run on a slow machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Four MiB in 64 pieces; slow enough to be disturbed on its way.
+/// Object of four MiB in 64 pieces, slow enough for faults in mid-download.
 const FILM: Object = Object { path: "film", size: 4 * MIB, edge_rate: MIB / 2, upload_rate: MIB / 2 };
-/// The film as seeders get it, who are not to be disturbed.
+/// The film at full speed, for seeders.
 const AT_ONCE: Object = Object { edge_rate: 0, ..FILM };
-/// Another object, which the edge delivers in two seconds: time enough to find peers, if there are any.
+/// Second object, which the edge delivers in two seconds: time enough to find any peers.
 const TRAILER: Object = Object { path: "trailer", size: MIB, ..FILM };
-/// The film from an edge so slow that peers are found before it has delivered, however long it takes to find them.
+/// The film from an edge so slow that peers are always found before it has delivered.
 const CRAWLING: Object = Object { edge_rate: MIB / 32, ..FILM };
 
 /// Fails the scenario unless `holds`.
@@ -276,7 +276,7 @@ fn half_way(rig: &mut dyn Rig, client: u8) -> Result<(), String> {
     })
 }
 
-/// Waits until the film is complete and right; every byte of it counted once.
+/// Waits until the film is complete and right, with every byte counted once.
 fn completes(rig: &mut dyn Rig, client: u8) -> Result<Status, String> {
     rig.run_until(LIMIT, &mut |r| {
         r.status(client, FILM.path).is_some_and(|s| matches!(s.progress, Progress::Completed | Progress::Failed))
@@ -294,12 +294,12 @@ fn from_peers(rig: &mut dyn Rig, client: u8) -> Result<Status, String> {
     Ok(s)
 }
 
-/// Waits until the ledger has what `clients` have.
+/// Waits until the ledger agrees with `clients`.
 fn accounted(rig: &mut dyn Rig, clients: &[u8]) -> Result<(), String> {
     accounted_but(rig, clients, 0)
 }
 
-/// The same after a crash that cut introductions: their last `open` bytes may be without receipt, and unbilled.
+/// Waits until the ledger agrees with `clients`, but for at most `open` bytes without receipt after a crash.
 fn accounted_but(rig: &mut dyn Rig, clients: &[u8], open: u64) -> Result<(), String> {
     let expected = |rig: &mut dyn Rig| {
         let all = clients.iter().filter_map(|&c| rig.status(c, FILM.path));
@@ -339,7 +339,7 @@ fn cn_dies(rig: &mut dyn Rig) -> Result<(), String> {
     half_way(rig, 2)?;
     rig.crash(Name(Role::Cn, 0));
     completes(rig, 2)?;
-    // the seeders go to the other CN and tell it what they have
+    // the seeders connect to the other CN and register their copies
     rig.publish(&CRAWLING);
     wants(rig, 3);
     from_peers(rig, 3)?;
@@ -353,7 +353,7 @@ fn dn_dies(rig: &mut dyn Rig) -> Result<(), String> {
     rig.crash(Name(Role::Dn, 0));
     completes(rig, 2)?;
     rig.restart(Name(Role::Dn, 0));
-    // CNs come back to it after a while, and ask their clients what they have
+    // CNs reconnect to the DN after a while, and ask their clients to register again
     rig.publish(&CRAWLING);
     wants(rig, 3);
     from_peers(rig, 3)?;
@@ -372,7 +372,7 @@ fn corrupting_seeder(rig: &mut dyn Rig) -> Result<(), String> {
     begin(rig, &[(0, ClientOptions { corrupts: true, ..HONEST })])?;
     rig.publish(&CRAWLING);
     wants(rig, 2);
-    // until then nobody else is there who could deliver
+    // no other peer can deliver until the wrong bytes were found
     rig.run_until(LIMIT, &mut |r| r.status(2, FILM.path).is_some_and(|s| s.wasted_bytes > 0));
     begin(rig, &[(1, HONEST)])?;
     let s = from_peers(rig, 2)?;
@@ -388,7 +388,7 @@ fn client_resumes(rig: &mut dyn Rig) -> Result<(), String> {
     rig.restart(Name(Role::Client, 0));
     rig.command(0, Command::Get(FILM.path));
     completes(rig, 0)?;
-    // the second credit: less than two MiB came over the introduction that was cut
+    // less than two MiB, the second credit, came over the introduction that was cut
     accounted_but(rig, &[0, 1], 2 * MIB)
 }
 
@@ -396,10 +396,10 @@ fn keys_rotated(rig: &mut dyn Rig) -> Result<(), String> {
     begin(rig, &[(0, HONEST), (1, HONEST)])?;
     wants(rig, 2);
     half_way(rig, 2)?;
-    // what it began with can be opened by nobody afterwards
+    // after two rotations no server can open the first grant
     rig.rotate_keys();
     rig.rotate_keys();
-    // a new grant is a new download: what was fetched before it is in the books of the old one
+    // a new grant is a new download: earlier bytes are counted for the old one
     let done = |r: &mut dyn Rig| r.status(2, FILM.path).is_some_and(|s| s.progress == Progress::Completed && s.right);
     let completed = rig.run_until(LIMIT, &mut |r| done(r));
     need(completed, || format!("client2 did not complete: {:?}", rig.status(2, FILM.path)))?;
@@ -414,20 +414,20 @@ fn withdrawn(rig: &mut dyn Rig) -> Result<(), String> {
     wants(rig, 2);
     half_way(rig, 2)?;
     rig.unpublish(FILM.path);
-    // the copies that were kept for others go, and with them the finished downloads
+    // copies kept for peers are deleted, and with them the finished downloads
     let gone = |r: &mut dyn Rig, c| r.status(c, FILM.path).is_none();
     let within = Duration::from_secs(60);
     need(rig.run_until(within, &mut |r| gone(r, 0) && gone(r, 1)), || "seeders go on sharing".into())?;
-    // whether it had finished by then or not: it has no part in what follows
+    // this client takes no further part, finished or not
     rig.crash(Name(Role::Client, 2));
-    // published again, it is an object like any other: nobody has it yet, and then it is shared
+    // published again, the object is new: no peer has it yet, and then it is shared
     rig.publish(&AT_ONCE);
     wants(rig, 3);
     let s = completes(rig, 3)?;
     need(s.peer_bytes == 0, || format!("bytes from peers that should have none: {s:?}"))
 }
 
-/// The rigs' edges challenge every download with peers.
+/// Checks that a download with peers passes its possession challenge; the rigs' edges challenge each one.
 fn proven(rig: &mut dyn Rig) -> Result<(), String> {
     begin(rig, &[(0, HONEST)])?;
     rig.publish(&CRAWLING);
@@ -436,7 +436,7 @@ fn proven(rig: &mut dyn Rig) -> Result<(), String> {
     let told = |t: Totals| (t.proven, t.unproven);
     let one = rig.run_until(LIMIT, &mut |r| told(r.totals(FILM.path)) == (1, 0));
     need(one, || format!("{:?} after one download with peers", rig.totals(FILM.path)))?;
-    // and the books are as they are without
+    // the ledger's totals are the same as without challenges
     accounted(rig, &[0, 2])
 }
 
@@ -461,7 +461,7 @@ fn quarantined(rig: &mut dyn Rig) -> Result<(), String> {
     trailer(rig, 2);
     let s = done(rig, 2)?;
     need(s.peer_bytes == 0, || format!("peers served a client in quarantine: {s:?}"))?;
-    // now it alone has the object, beside the edge
+    // now the quarantined client alone has the object, beside the edge
     rig.crash(Name(Role::Client, 0));
     trailer(rig, 3);
     let s = done(rig, 3)?;
@@ -489,7 +489,7 @@ fn pause_resume_cancel(rig: &mut dyn Rig) -> Result<(), String> {
     rig.command(1, Command::Pause(FILM.path));
     let paused = |r: &mut dyn Rig| r.status(1, FILM.path).filter(|s| s.progress == Progress::Paused);
     rig.run_until(LIMIT, &mut |r| paused(r).is_some());
-    // what was under way may still become durable, and only that: a download that goes on has everything by then
+    // blocks under way may still become durable, but a download that continues would have everything by then
     let mut before = None;
     let rests = (0..10).any(|_| {
         rig.run_until(Duration::from_secs(2), &mut |_| false);
@@ -508,7 +508,7 @@ fn pause_resume_cancel(rig: &mut dyn Rig) -> Result<(), String> {
     need(gone, || "a cancelled download is still there".into())
 }
 
-/// A client is copied in the middle of a download, and both copies go on.
+/// Checks that both copies complete when a client is copied in mid-download.
 fn copies(rig: &mut dyn Rig) -> Result<(), String> {
     begin(rig, &[(3, HONEST)])?;
     wants(rig, 0);
@@ -517,7 +517,7 @@ fn copies(rig: &mut dyn Rig) -> Result<(), String> {
     rig.copy_client(0, 1);
     rig.restart(Name(Role::Client, 0));
     rig.restart(Name(Role::Client, 1));
-    // each is told to take a key of its own; under it a download has books of its own
+    // each copy is told to take a key of its own, under which its download is counted anew
     for client in [0, 1] {
         let done =
             |r: &mut dyn Rig| r.status(client, FILM.path).is_some_and(|s| s.progress == Progress::Completed && s.right);
@@ -526,7 +526,7 @@ fn copies(rig: &mut dyn Rig) -> Result<(), String> {
     }
     let retired = rig.run_until(LIMIT, &mut |r| r.retired() == (1, 2));
     need(retired, || format!("the ledger has {:?} GUIDs retired and taken, not (1, 2)", rig.retired()))?;
-    // two installations: each has got the film once at most, and nobody pays for more
+    // each of the two installations gets the film at most once, and nobody pays for more
     let t = rig.totals(FILM.path);
     need(t.agreed_bytes <= t.peer_bytes && t.agreed_bytes <= 2 * FILM.size, || format!("billed too much: {t:?}"))
 }

@@ -1,8 +1,8 @@
-//! Randomness from a seed: the same draws in every run.
+//! Random numbers from a seed: the same draws in every run.
 
 use swarmedge_core::machine::Rng;
 
-/// A seeded generator (SplitMix64): small, fast, the same everywhere. Not for secrets.
+/// Seeded random generator (SplitMix64): small, fast, the same on every platform. Not for secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Seeded(u64);
 
@@ -13,7 +13,7 @@ impl Seeded {
         Self(seed)
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 random bits.
     pub const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -22,7 +22,7 @@ impl Seeded {
         z ^ (z >> 31)
     }
 
-    /// Whether something happens that has a chance of `permille` in 1,000.
+    /// Returns true with a chance of `permille` in 1,000.
     pub fn chance(&mut self, permille: u32) -> bool {
         self.below(1000) < permille
     }

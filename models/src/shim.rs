@@ -1,16 +1,16 @@
-//! A world as stateright sees it: the whole bridge between the production machines and the checker.
+//! Adapter of a world to stateright: the whole bridge between the production machines and the checker.
 
 use crate::rule::{Demand, Rule};
 use crate::world::{Action, System, World};
 use stateright::{Expectation, Model, Property};
 
-/// One world under one configuration, with its rules.
+/// A world under one configuration, with its rules, as stateright's model.
 pub(crate) struct Checked<S: System> {
-    /// Configuration; holds the seeded defect, if any.
+    /// Configuration with the seeded defect, if any.
     pub(crate) cfg: S::Cfg,
-    /// The first state.
+    /// State in which exploration begins.
     pub(crate) start: World<S>,
-    /// At most [`RULES_MAX`] rules.
+    /// Rules to check, at most [`RULES_MAX`].
     pub(crate) rules: &'static [Rule<S>],
 }
 
@@ -32,7 +32,7 @@ impl<S: System> Model for Checked<S> {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        // stateright takes plain function pointers: the rule's place in the table is a constant of the function
+        // stateright takes plain function pointers, so the rule's index is a constant of the function
         let conditions: [fn(&Self, &World<S>) -> bool; RULES_MAX] = [
             holds::<S, 0>,
             holds::<S, 1>,
@@ -60,7 +60,7 @@ impl<S: System> Model for Checked<S> {
     }
 }
 
-/// The most rules a model has.
+/// Maximum number of rules of a model.
 const RULES_MAX: usize = 13;
 
 fn holds<S: System, const I: usize>(model: &Checked<S>, world: &World<S>) -> bool {

@@ -1,9 +1,9 @@
 //! Traces: actions as lines of text, for people to read and for regression tests to replay. A line is the action's
-//! text; what follows two spaces and `#` is a remark.
+//! text; a remark may follow after two spaces and `#`.
 
 use super::world::{Action, System, World};
 
-/// Prints `actions` from `start`, each with what it delivers. Steps that only ask for a draw are left out.
+/// Returns `actions` from `start` as text, each with the event it delivers. Steps that only supply a draw are left out.
 pub fn print<S: System>(cfg: &S::Cfg, start: &World<S>, actions: &[Action<S::Move>]) -> String {
     let mut world = start.clone();
     let mut text = String::new();
@@ -24,7 +24,7 @@ pub fn print<S: System>(cfg: &S::Cfg, start: &World<S>, actions: &[Action<S::Mov
     text
 }
 
-/// Replays a printed trace; every world on the way, the start included. `Err` names the line that is not possible.
+/// Replays a printed trace; returns every world on the way, including the start. `Err` names an impossible line.
 pub fn replay<S: System>(cfg: &S::Cfg, start: World<S>, text: &str) -> Result<Vec<World<S>>, String> {
     let mut worlds = std::vec![start];
     for line in text.lines().map(|l| l.split("  #").next().unwrap_or(l).trim()).filter(|l| !l.is_empty()) {
@@ -35,7 +35,7 @@ pub fn replay<S: System>(cfg: &S::Cfg, start: World<S>, text: &str) -> Result<Ve
     Ok(worlds)
 }
 
-/// Takes the action named by `line`, through as many draws as it has.
+/// Takes the action of a line, with all of its draws.
 fn follow<S: System>(cfg: &S::Cfg, world: &World<S>, line: &str) -> Option<World<S>> {
     let base = line.split(" drawing ").next().unwrap_or(line);
     let mut here = world.clone();

@@ -163,7 +163,7 @@ pub struct Budget {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World<S: System> {
     nodes: Vec<Option<Arc<S::Node>>>,
-    /// The environment's state.
+    /// State of the environment.
     pub env: S,
     lanes: BTreeMap<Lane, VecDeque<(Time, S::Event)>>,
     /// Current time of the world.

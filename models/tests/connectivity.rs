@@ -1,4 +1,6 @@
 //! Connectivity checks between hosts behind NATs of every kind.
+// a test names the one variant that it expects
+#![allow(clippy::wildcard_enum_match_arm)]
 
 use std::time::Duration;
 use swarmedge_core::ids::LineId;
@@ -11,7 +13,7 @@ use swarmedge_models::rng::Seeded;
 use swarmedge_models::rule;
 use swarmedge_models::world::{Budget, World};
 
-/// Runs to the end of both attempts; every rule is held on the way.
+/// Runs to the end of both attempts, and checks every rule on the way.
 fn run(cfg: &Cfg, seed: u64) -> World<Punch> {
     let mut w = world(cfg, Budget::default());
     let mut rng = Seeded::new(seed);
@@ -24,7 +26,7 @@ fn run(cfg: &Cfg, seed: u64) -> World<Punch> {
     w
 }
 
-/// The 78 cells of the pair matrix as the lab of real NATs measured it (✔), a row a kind; p: with prediction.
+/// Pair matrix measured by the lab of real NATs, one row per kind; `+`: connects, `p`: with prediction.
 const MATRIX: [&str; Kind::ALL.len()] = [
     "+++++++++++-",
     "+++++++++++-",
@@ -129,7 +131,7 @@ fn a_nat_that_counts_says_so_after_each_attempt_and_no_other_does() {
     }
 }
 
-/// With many ports tried on both sides.
+/// Returns a configuration in which both sides try many ports.
 fn lucky(kinds: [Kind; 2]) -> Cfg {
     let mut cfg = Cfg::timed(kinds);
     cfg.connectivity.birthday = Some(Birthday::default());

@@ -1,4 +1,6 @@
 //! Behaviour discovery (RFC 5780) against NATs of every kind.
+// a test names the one variant that it expects
+#![allow(clippy::wildcard_enum_match_arm)]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -30,7 +32,7 @@ const ALL: [Kind; 12] = [
     Kind::MasqueradeOpen,
 ];
 
-/// One round without faults.
+/// Runs one round without faults.
 fn round(cfg: &Cfg) -> World<NatWorld> {
     let mut w = world(cfg, Budget::default());
     let mut rng = Seeded::new(1);
@@ -142,7 +144,7 @@ impl Bench {
         out
     }
 
-    /// Goes on to the next deadline.
+    /// Advances the time to the next deadline and fires it.
     fn fire(&mut self) -> Vec<Output> {
         self.now = self.m.poll_timeout().expect("something is due");
         self.run(None)
@@ -153,7 +155,7 @@ impl Bench {
         self.run(Some(Input::Network(Network { hosts: std::vec![addr("192.168.0.2:5000")], servers, gateway: None })))
     }
 
-    /// The answer to what was sent to `to`: seen as `mapped`, from `from`.
+    /// Answers the request sent to `to`, with these attributes, from `from`.
     fn answer(&mut self, sent: &[Output], to: &str, from: &str, attributes: Vec<Attribute>) -> Vec<Output> {
         let id = sent.iter().find_map(|o| match o {
             Output::Effect(Effect::Send { to: at, bytes, .. }) if *at == addr(to) => {
@@ -173,7 +175,7 @@ fn an_answer_from_the_address_that_was_asked_does_not_count_as_one_from_another(
     let mapped = || Attribute::XorMapped(addr("203.0.113.9:7000"));
     let other = Attribute::OtherAddress(addr("198.51.100.2:3479"));
     let sent = b.answer(&sent, "198.51.100.1:3478", "198.51.100.1:3478", std::vec![mapped(), other]);
-    // both requests for an answer from elsewhere go to the server itself, which lies
+    // both requests for an answer from elsewhere are answered by the server itself, which lies
     b.answer(&sent, "198.51.100.1:3478", "198.51.100.1:3478", std::vec![mapped()]);
     while b.m.is_busy() {
         b.fire();
@@ -185,7 +187,7 @@ fn an_answer_from_the_address_that_was_asked_does_not_count_as_one_from_another(
 fn a_server_that_was_written_to_shows_nothing_by_answering() {
     let mut b = Bench::new(Config::once());
     b.network(&["198.51.100.2:3478", "198.51.100.1:3478"]);
-    // the first does not answer, so the second is asked; its other address is the first's
+    // the first server does not answer, so the second is asked; its other address is the first's
     let mut sent = b.fire();
     while !sent.iter().any(|o| matches!(o, Output::Effect(Effect::Send { to, .. }) if *to == addr("198.51.100.1:3478")))
     {
@@ -307,7 +309,7 @@ fn the_keep_alive_follows_the_lifetime_that_was_measured() {
 proptest::proptest! {
     #![proptest_config(swarmedge_seeds::random(300))]
 
-    /// Whatever the routers do and whatever is lost, doubled or late.
+    /// Checks all routers' behaviours under arbitrary loss, duplication and delay.
     #[test]
     fn no_loss_makes_a_nat_look_more_open(
         layers in proptest::collection::vec((0_u8..2, 1_u8..4, 1_u8..4, 0_u8..3, proptest::bool::ANY), 0..3),
@@ -323,7 +325,7 @@ proptest::proptest! {
             udp: true,
             mapping: behaviour(mapping),
             filtering: behaviour(filtering),
-            // a port that is kept towards everybody is one mapping, whatever the router calls it
+            // a port that is kept towards all endpoints is one mapping, whatever the router calls it
             ports: if ports == 0 && mapping == 1 { Ports::Preserve } else { [Ports::Random, Ports::Sequential][usize::from(ports % 2)] },
             keeps_uninvited,
             hairpin: false,
@@ -385,7 +387,7 @@ fn a_listening_port_that_is_no_door_is_told_as_a_crossing_only_where_two_address
         w.env.told.crossing
     };
     for kind in ALL {
-        // what lets in nothing of ours lets in no TCP here either
+        // a router that lets in no UDP lets in no TCP here either
         let closed = !matches!(kind, Kind::Public | Kind::FullCone | Kind::UdpBlocked);
         let alike = closed && kind.behaviour().0 == NatBehaviour::EndpointIndependent;
         let crossing = told(Cfg { listens: true, ..Cfg::of(kind, None) });
@@ -396,7 +398,7 @@ fn a_listening_port_that_is_no_door_is_told_as_a_crossing_only_where_two_address
     assert_eq!(told(one_address), None, "what one address sees shows nothing");
 }
 
-/// A client that listens on port 5000 and has knocked at a server: the machine, and the id of its knock.
+/// Returns the machine of a client that listens on port 5000 and has knocked at a server, and the knock's id.
 fn knocked(rng: &mut Seeded, server: SocketAddr) -> (Discovery, TransactionId) {
     let (mut m, cfg, mut out) = (Discovery::default(), Config::once(), Vec::new());
     let mut give = |input| {

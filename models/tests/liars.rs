@@ -1,6 +1,6 @@
-//! Clients that lie. Each lie is told to the machines and rules that are deployed: an uploader's [`Uploads`], and
-//! settlement. What is billed never exceeds the smaller claim nor the ceiling, and what a liar gets for nothing stays
-//! within the credit rule (run with `--nocapture` for the figures).
+//! Clients that lie. Each lie is told to the production machines and rules: an uploader's [`Uploads`], and settlement.
+//! The bill never exceeds the smaller claim or the ceiling, and a liar's unpaid bytes stay within the credit rule (run
+//! with `--nocapture` for the figures).
 
 use std::time::Duration;
 use swarmedge_core::accounting::conduct::{APART, Conduct, End};
@@ -23,8 +23,8 @@ use swarmedge_core::swarm::Uploads;
 use swarmedge_core::swarm::upload::{Config, Input, Output};
 use swarmedge_core::wire::peer::{PeerHello, PeerMsg, PieceRequest};
 use swarmedge_core::wire::records::{
-    Context, EdgeRecord, GrantRecord, Introduction, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes,
-    Receipt, ReceiptProof, ServedRecord, ServerRole, Side, SignedReceipt, UsageRecord, UsageState,
+    EdgeRecord, GrantRecord, Introduction, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt,
+    ReceiptProof, ServedRecord, ServerRole, Side, SignedReceipt, SigningContext, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, PROTOCOL, Text, Wire as _, frame};
 use swarmedge_core::{Rng as _, Time};
@@ -34,7 +34,7 @@ use swarmedge_models::scenario::{Name, Role};
 use swarmedge_models::sim::keys;
 
 const MIB: u64 = 1 << 20;
-/// 256 MiB, the least over which the cost of receipts is judged.
+/// Size of the object, 256 MiB: the least over which the cost of receipts is judged.
 const SIZE: u64 = 256 * MIB;
 const CONN: ConnId = ConnId(1);
 const KEY_D: PublicKey = PublicKey([0xd; 32]);
@@ -62,11 +62,11 @@ fn receipt(intro: &Introduction, seq: u32, bytes: u64) -> Receipt {
 }
 
 fn signed(receipt: Receipt) -> SignedReceipt {
-    let signature = keys::sign(&KEY_D, Context::Receipt, &receipt.to_bytes());
+    let signature = keys::sign(&KEY_D, SigningContext::Receipt, &receipt.to_bytes());
     SignedReceipt { receipt, signature }
 }
 
-/// An honest uploader, and what a liar has got of it.
+/// Honest uploader, and the bytes that a liar got from it.
 struct Victim {
     up: Bench<Uploads>,
     got: u64,
@@ -84,7 +84,7 @@ impl Victim {
         up.input(Input::Share { version: VERSION, layout, have, policy: Policy::default() });
         let intros = vec![intro(n)];
         let cn = keys::cert(Name(Role::Cn, 0), ServerRole::Cn);
-        let signature = keys::sign(&cn.body.key, Context::Introductions, &introductions::root(&intros).0);
+        let signature = keys::sign(&cn.body.key, SigningContext::Introductions, &introductions::root(&intros).0);
         let shown = introductions::sign(intros, signature, &cn).remove(0);
         up.input(Input::Accepted { conn: CONN, key: KEY_D });
         let hello = PeerMsg::Hello(PeerHello { protocol: PROTOCOL, intro: shown });
@@ -92,7 +92,7 @@ impl Victim {
         Self { up, got: 0, requests: 0, closed: None }
     }
 
-    /// Gives an input. What is to be sent is sent, what is receipted is durable at once.
+    /// Passes an input to the uploader. Outgoing bytes are sent and receipts are durable at once.
     fn tell(&mut self, input: Input) {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
@@ -113,7 +113,7 @@ impl Victim {
         }
     }
 
-    /// Asks for the next MiB.
+    /// Requests the next MiB from the uploader.
     fn ask(&mut self) {
         let piece = PieceIndex(u32::try_from(self.requests).expect("few"));
         let request = PieceRequest { piece, first_block: 0, blocks: 64, want_leaves: false };
@@ -121,15 +121,15 @@ impl Victim {
         self.tell(Input::Request { conn: CONN, xfer: XferId(self.requests), request });
     }
 
-    /// Asks for all that is to be had.
+    /// Requests as much as the uploader serves.
     fn take_all(&mut self) {
         for _ in 0..64 {
             self.ask();
         }
     }
 
-    /// Time passes until its uploader lets it go; how the introduction ended.
-    fn let_go(&mut self) -> Option<End> {
+    /// Waits until the uploader closes the introduction; returns how it ended.
+    fn wait_for_disconnect(&mut self) -> Option<End> {
         let out = self.up.wait(Duration::from_secs(15));
         let ended = |o| if let Output::Ended { end, .. } = o { Some(end) } else { None };
         out.into_iter().find_map(ended)
@@ -141,7 +141,7 @@ impl Victim {
 }
 
 #[test]
-fn who_gives_no_receipts_gets_one_mib_an_introduction() {
+fn without_receipts_an_introduction_gives_one_mib() {
     let rule = CreditRule::PROTOCOL;
     let (mut conduct, mut now, mut all, mut victims) = (Conduct::default(), Time::ZERO, 0, 0);
     while !conduct.is_edge_only(&rule) {
@@ -149,8 +149,8 @@ fn who_gives_no_receipts_gets_one_mib_an_introduction() {
         let mut victim = Victim::new(victims);
         victim.take_all();
         assert_eq!(victim.got, MIB);
-        // it waits for what it may not have; its uploader lets it go, and says so
-        let end = victim.let_go().expect("its uploader speaks of it");
+        // the liar waits for bytes beyond its credit; the uploader closes and reports it
+        let end = victim.wait_for_disconnect().expect("the uploader reports it");
         assert_eq!(end, End { owed: MIB, receipted: 0 });
         now = now.after(APART);
         conduct.ended(&rule, now, IntroId::numbered(victims), end);
@@ -170,8 +170,8 @@ fn who_gives_no_receipts_gets_one_mib_an_introduction() {
     println!(
         "griefing without receipts, all at once: {all} bytes a download, beyond introductions that are still open"
     );
-    // its uploaders let it go after a quarter of a minute: until the DN hears of the first, a session has all that the
-    // queries that it can pay by then name
+    // uploaders close after 15 seconds: until the DN hears of the first, a session gets the credit of all peers that
+    // its affordable queries name
     let cn = cn::Config::new(keys::root(), keys::verify, keys::cert(Name(Role::Cn, 0), ServerRole::Cn));
     let paid = cn::LEAD + Duration::from_secs(15);
     let queries = u64::try_from(paid.as_millis() / cn.prices.query.as_millis()).expect("few");
@@ -183,7 +183,7 @@ fn who_gives_no_receipts_gets_one_mib_an_introduction() {
 }
 
 #[test]
-fn who_gives_receipts_to_raise_the_credit_gets_at_most_that_for_nothing() {
+fn bytes_without_receipt_stay_within_the_earned_credit() {
     let mut victim = Victim::new(1);
     for seq in 1..=6 {
         victim.ask();
@@ -194,7 +194,7 @@ fn who_gives_receipts_to_raise_the_credit_gets_at_most_that_for_nothing() {
     let free = victim.got - receipted;
     assert!(free <= CreditRule::PROTOCOL.credit(receipted) + receipted / 8 + MIB, "{free}");
     println!("griefing with receipts that are too small: {free} bytes an introduction");
-    // the most: receipts in full until the credit is at its height, then none
+    // worst case: receipts in full until the credit is at its maximum, then none
     let mut victim = Victim::new(1);
     let (mut seq, mut receipted) = (0, 0);
     while CreditRule::PROTOCOL.credit(receipted) < CreditRule::PROTOCOL.most {
@@ -241,7 +241,7 @@ fn replayed_forged_swapped_or_oversized_receipts_end_the_connection() {
         ("fewer bytes than before", signed(Receipt { bytes: 1, ..good.clone() })),
         ("more than was sent", signed(Receipt { bytes: 2 * MIB, ..good.clone() })),
         ("signed by another key", {
-            let signature = keys::sign(&KEY_U, Context::Receipt, &good.to_bytes());
+            let signature = keys::sign(&KEY_U, SigningContext::Receipt, &good.to_bytes());
             SignedReceipt { receipt: good.clone(), signature }
         }),
     ];
@@ -255,18 +255,18 @@ fn replayed_forged_swapped_or_oversized_receipts_end_the_connection() {
     }
 }
 
-/// The records of one download, as the ledger gets them.
+/// Records of one download, as the ledger gets them.
 struct Case {
     edge: u64,
-    /// What the downloader says that it got, by introduction.
+    /// Bytes that the downloader claims, per introduction.
     got: Vec<u64>,
-    /// What it has signed for.
+    /// Bytes that the downloader has signed for, per introduction.
     signed: Vec<u64>,
-    /// What uploaders file, by introduction: who, claimed bytes, proof.
+    /// Claims of uploaders: reporter, introduction, bytes, receipt.
     filed: Vec<(u32, u32, u64, Option<ReceiptProof>)>,
-    /// How many introductions CNs have made: the first so many are true.
+    /// Number of introductions that CNs have made, numbered from 0.
     introduced: u32,
-    /// The most that the download's first grant lets peers be billed for.
+    /// Most peer bytes that may be billed by the download's first grant.
     ceiling: u64,
 }
 
@@ -292,7 +292,7 @@ fn usage(id: u32, reporter: u32, side: Side, peers: Vec<PeerBytes>) -> LedgerRec
 }
 
 impl Case {
-    /// Each of `introductions` has delivered so much, and everybody says so.
+    /// Returns a case in which the introductions delivered these bytes and both sides say so.
     fn honest(edge: u64, delivered: &[u64]) -> Self {
         let filed = (0..).zip(delivered).map(|(n, &bytes)| (100 + n, n, bytes, Some(proof(n, bytes)))).collect();
         let introduced = u32::try_from(delivered.len()).expect("few");
@@ -350,8 +350,8 @@ impl Case {
         book
     }
 
-    /// The most that may be billed: of each introduction the smaller of what was signed and what is said, and never
-    /// more than edges left to deliver, nor than was granted.
+    /// Returns the most that may be billed: per introduction the smaller of signed and claimed bytes, in all at most
+    /// the bytes that edges did not send, and the granted ceiling.
     fn bound(&self) -> u64 {
         let introduced = usize::try_from(self.introduced).expect("few");
         let smaller: u64 = self.signed.iter().zip(&self.got).take(introduced).map(|(s, g)| s.min(g)).sum();
@@ -378,24 +378,24 @@ fn no_lie_raises_a_bill_beyond_the_smaller_claim_or_the_ceiling() {
         let lie = usize::try_from(below(8)).expect("small");
         lies[lie] += 1;
         match lie {
-            // an uploader claims more, with the receipt that it has
+            // an uploader claims more, with its true receipt
             0 => case.filed[at].2 += more,
-            // and changes that receipt
+            // an uploader changes its receipt
             1 => case.filed[at].3.as_mut().expect("a proof").bytes += more,
-            // others file it too, or for another introduction
+            // others file the receipt too, or for another introduction
             2 => case.filed.extend((0..9).map(|who| (200 + who, n, more, honest.filed[at].3.clone()))),
             3 => case.filed.push((300, n + 1, more, honest.filed[at].3.clone())),
-            // the downloader claims more, or less, than it has signed
+            // the downloader claims more, or less, than its receipts say
             4 => case.got[at] += more,
             5 => case.got[at] /= 2,
-            // both agree on bytes of an introduction that no CN has made
+            // both agree on bytes of an introduction that no CN made
             6 => {
                 let made_up = u32::try_from(delivered.len()).expect("few");
                 case.got.push(more);
                 case.signed.push(more);
                 case.filed.push((400, made_up, more, Some(proof(made_up, more))));
             }
-            // both of them agree on more, of one that was made
+            // both agree on more bytes of a true introduction
             _ => {
                 (case.got[at], case.signed[at]) = (delivered[at] + more, delivered[at] + more);
                 case.filed[at].2 += more;
@@ -408,18 +408,18 @@ fn no_lie_raises_a_bill_beyond_the_smaller_claim_or_the_ceiling() {
         single += u32::from(lie < 7 && is.peers_billed > was);
         assert!(is.peers_billed >= was || lie == 5 || lie == 1, "lie {lie} took from others: {is:?}");
     }
-    assert!(lies.iter().all(|&n| n > 100), "every lie was told");
+    assert!(lies.iter().all(|&n| n > 100), "every lie was tried");
     assert!(capped > 100, "also where more is delivered than was granted");
     assert_eq!(single, 0, "one side alone has raised a bill");
     println!("2,000 books with a lie each; raised by one side alone: {single}");
 }
 
 #[test]
-fn what_is_anything_new_is_receipted_within_five_seconds() {
+fn new_bytes_are_receipted_within_five_seconds() {
     assert_eq!(CreditRule::PROTOCOL.every, Duration::from_secs(5));
 }
 
-/// What an edge has sent of the download in one life of its count.
+/// Returns an edge's record of the ranges it sent, in one life of its count.
 fn sent_by(edge: u32, life: u64, ranges: &[std::ops::Range<u64>]) -> LedgerRecord {
     let spans = Spans::of(ranges.iter().cloned());
     LedgerRecord::Served(ServedRecord {
@@ -444,7 +444,7 @@ fn failover_and_resumption_never_raise_a_bill_above_one_size() {
         let mut below = |n: u64| u64::from(dice.below(u32::try_from(n).expect("small")));
         let delivered = below(200) * MIB;
         let mut book = Case::honest(0, &[delivered]).book();
-        // edges that send what others have sent, on days of their own, and what peers have delivered
+        // edges send bytes that other edges or peers have delivered, in separate lives
         for n in 0..1 + below(4) {
             let start = below(256) * MIB;
             let range = start..(start + (1 + below(256)) * MIB).min(SIZE);
@@ -457,10 +457,10 @@ fn failover_and_resumption_never_raise_a_bill_above_one_size() {
 }
 
 #[test]
-fn who_speaks_for_anothers_download_is_not_heard() {
+fn records_of_a_stranger_do_not_change_a_bill() {
     let honest = Case::honest(0, &[40 * MIB]);
     let mut book = honest.book();
-    // a clone, or anybody, says that it has got less, and more, with the highest number
+    // another reporter claims fewer and more bytes, with the highest number
     for (id, bytes) in [(70, 0), (71, 250 * MIB)] {
         let peer = PeerBytes { intro: IntroId::numbered(0), key: KEY_U, bytes, receipt: None };
         book.add(usage(id, 666, Side::Downloader, vec![peer]), 1);
@@ -468,8 +468,8 @@ fn who_speaks_for_anothers_download_is_not_heard() {
     assert_eq!(book.bill(keys::verify, 1).peers_billed, 40 * MIB);
 }
 
-/// Of 400 clients that hold `held` of a hundred parts each, how many pass an edge's challenge.
-fn who_holds_passes(held: u64) -> u32 {
+/// Returns how many of 400 clients that hold `held` of a hundred parts pass an edge's challenge.
+fn passed_with_parts(held: u64) -> u32 {
     let cert = keys::cert(Name(Role::Edge, 0), ServerRole::Edge);
     let mut edge = Bench::new(Edge::default(), edge::Config::new(keys::root(), keys::verify, cert));
     edge.input(edge::Input::WallClock { unix_ms: NOW_MS });
@@ -480,7 +480,7 @@ fn who_holds_passes(held: u64) -> u32 {
         let out = edge.input(edge::Input::Completed(Box::new(done)));
         let posed = |o| if let edge::Output::AnswerCompleted { challenge, .. } = o { challenge } else { None };
         let challenge = out.into_iter().find_map(posed).expect("it was drawn");
-        // what it lacks it makes up
+        // missing parts are made up
         let proof = |has: &mut dyn FnMut() -> bool| {
             let mut prover = Prover::new(&challenge);
             challenge.parts.iter().for_each(|part| prover.add(&[if has() { 1 } else { 0 }, part.to_be_bytes()[7]]));
@@ -497,10 +497,10 @@ fn who_holds_passes(held: u64) -> u32 {
 }
 
 #[test]
-fn who_lacks_what_it_says_it_completed_is_found_out() {
-    assert_eq!((who_holds_passes(100), who_holds_passes(0)), (400, 0));
-    // half of it: 0.4 % are expected
-    let (half, most) = (who_holds_passes(50), who_holds_passes(90));
+fn a_client_without_the_bytes_fails_the_challenge() {
+    assert_eq!((passed_with_parts(100), passed_with_parts(0)), (400, 0));
+    // with half of the parts, 0.4 % are expected to pass
+    let (half, most) = (passed_with_parts(50), passed_with_parts(90));
     assert!(half <= 10, "{half}");
     assert!((120..230).contains(&most), "{most}, where 43 % are expected");
     println!("possession: of 400 that lack half {half} pass, of those that lack a tenth {most}");

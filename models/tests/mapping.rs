@@ -1,4 +1,6 @@
 //! Port mapping against gateways that tell the truth, lie, forget and break.
+// a test names the one variant that it expects
+#![allow(clippy::wildcard_enum_match_arm)]
 
 #[path = "mapping/properties.rs"]
 mod properties;
@@ -13,7 +15,7 @@ use swarmedge_models::rng::Seeded;
 use swarmedge_models::world::{Act, Budget, Way, World};
 
 const ALL: [Protocol; 3] = [Protocol::Pcp, Protocol::NatPmp, Protocol::Upnp];
-/// Of mappings in these tests: a world's time ends after an hour.
+/// Lifetime of mappings in seconds: short, since a world's time ends after an hour.
 const LIFETIME_S: u32 = 600;
 
 fn offers(protocol: Protocol, truth: Truth) -> Offers {
@@ -27,7 +29,7 @@ struct Lab {
 }
 
 impl Lab {
-    /// Until port mapping has come to an end.
+    /// Runs until port mapping has finished.
     fn of(cfg: Cfg) -> Self {
         let mut lab = Self { w: world(&cfg, Budget { corruptions: 1, ..Budget::default() }), cfg, rng: Seeded::new(1) };
         lab.act(Move::Start);
@@ -52,7 +54,7 @@ impl Lab {
         self.w.env.mapping
     }
 
-    /// What others are told, and whether the router forwards it to the main socket.
+    /// Returns the forwarded address that peers are told, and whether the router forwards it to the main socket.
     fn told(&self) -> Option<(SocketAddr, bool)> {
         let told = self.w.env.told.forwarded()?;
         let forwards = self.w.env.router().and_then(|r| r.forwards(self.w.now, told.port()));
@@ -165,7 +167,7 @@ fn an_open_port_is_renewed_before_it_runs_out() {
     for protocol in ALL {
         let mut lab = Lab::offering(Kind::Symmetric, protocol, Truth::Honest);
         let first = lab.told();
-        // three lifetimes
+        // wait for three lifetimes
         while lab.w.now < Time::ZERO.after(Duration::from_secs(u64::from(3 * LIFETIME_S))) {
             let now = lab.w.now;
             assert!(lab.until(|w| w.now > now), "time goes on");
@@ -180,7 +182,7 @@ fn a_gateway_that_restarts_is_asked_again_at_once() {
         let mut lab = Lab::offering(Kind::Symmetric, protocol, Truth::Honest);
         let open = lab.told();
         assert!(matches!(open, Some((_, true))));
-        // long enough for its count to show that it has begun anew
+        // long enough for the gateway's epoch to show the restart
         assert!(lab.until(|w| w.now > Time::ZERO.after(Duration::from_secs(30))));
         let before = lab.w.now;
         lab.act(Move::Reboot);
@@ -191,7 +193,7 @@ fn a_gateway_that_restarts_is_asked_again_at_once() {
         })));
         assert_eq!(lab.told(), open, "the same port");
         let took = lab.w.now.since(before);
-        // UPnP has no announcement of ours: there a look from outside tells
+        // UPnP has no announcement: there the check from outside finds out
         let bound = if protocol == Protocol::Upnp { Config::default().recheck * 2 } else { Duration::from_secs(1) };
         assert!(took <= bound, "{protocol:?}: {took:?}");
     }
@@ -232,7 +234,7 @@ fn losses_delay_and_do_not_prevent() {
             let mut lab = Lab { w: world(&cfg, Budget { drops: 1, ..Budget::default() }), cfg, rng: Seeded::new(1) };
             lab.act(Move::Start);
             let mut sent = 0;
-            // the n-th thing under way is lost
+            // the n-th message under way is lost
             for _ in 0..3_000 {
                 if matches!(lab.status(), Status::Open { .. }) {
                     break;

@@ -1,4 +1,4 @@
-//! Deployments whose clients are behind NATs of all kinds: those that can connect do, and everybody completes.
+//! Deployments whose clients are behind NATs of all kinds: pairs that can connect do, and every client completes.
 
 use core::time::Duration;
 use swarmedge_models::nat::{Expect, Kind, expected};
@@ -10,7 +10,7 @@ use swarmedge_models::sim::rig::SimRig;
 const WITHIN: Duration = Duration::from_secs(300);
 const SIZE: u64 = 2 << 20;
 
-/// As the lab of real NATs has it.
+/// Returns whether a pair connects according to the lab of real NATs.
 fn connects(a: Kind, b: Kind) -> bool {
     matches!(expected(a, b), Expect::Connects | Expect::ByPrediction)
 }
@@ -25,7 +25,7 @@ fn deployment(kinds: &[Kind], seed: u64) -> SimRig {
     rig
 }
 
-/// Gets the film and waits until it is there.
+/// Starts a client, gets the film and waits until it is complete.
 fn get(rig: &mut SimRig, client: u8) -> Status {
     rig.start_client(client, HONEST);
     rig.run_until(Duration::from_secs(2), &mut |_| false);
@@ -38,7 +38,7 @@ fn get(rig: &mut SimRig, client: u8) -> Status {
 }
 
 #[test]
-fn the_pairs_that_meet_in_a_deployment_are_those_of_the_measured_matrix() {
+fn exactly_the_pairs_of_the_compatibility_table_connect() {
     for (i, a) in Kind::ALL.into_iter().enumerate() {
         for b in &Kind::ALL[i..] {
             let mut rig = deployment(&[a, *b], 1);
@@ -66,7 +66,7 @@ fn in_a_mixed_population_all_complete_and_loners_use_the_edge() {
 }
 
 #[test]
-fn without_udp_a_client_takes_from_those_that_listen_on_tcp_and_is_offered_to_nobody_else() {
+fn without_udp_a_client_downloads_over_tcp_from_listening_peers() {
     use Kind::{FullCone, PortRestricted, Public, UdpBlocked};
     let with = |first: Kind, listening| {
         let mut rig = deployment(&[first, UdpBlocked], 1);
@@ -75,14 +75,14 @@ fn without_udp_a_client_takes_from_those_that_listen_on_tcp_and_is_offered_to_no
         get(&mut rig, 1).peer_bytes
     };
     assert!(with(Public, true) > 0);
-    // both open a connection at once
+    // both clients open a connection at once
     assert!(with(PortRestricted, true) > 0 && with(UdpBlocked, true) > 0);
-    // nothing was opened behind these, and without a port there is nothing to dial
+    // no TCP port can be reached in these cases, so there is nothing to dial
     assert_eq!([with(PortRestricted, false), with(FullCone, true), with(Public, false)], [0; 3]);
 }
 
 #[test]
-fn without_udp_a_client_serves_those_that_listen_on_tcp_by_coming_to_them() {
+fn without_udp_a_client_dials_listening_downloaders_to_serve_them() {
     use Kind::{FullCone, Public, UdpBlocked};
     let serves = |second: Kind, listening| {
         let mut rig = deployment(&[UdpBlocked, second], 1);
@@ -95,7 +95,7 @@ fn without_udp_a_client_serves_those_that_listen_on_tcp_by_coming_to_them() {
 }
 
 #[test]
-fn a_seed_plays_the_same_again() {
+fn the_same_seed_gives_the_same_run() {
     let play = |seed| {
         let mut rig = deployment(&[Kind::PortRestricted, Kind::SymmetricSequential, Kind::Symmetric], seed);
         let ended: Vec<Status> = (0..3).map(|n| get(&mut rig, n)).collect();
@@ -105,8 +105,8 @@ fn a_seed_plays_the_same_again() {
 }
 
 #[test]
-fn a_mixed_population_converges_when_faults_have_ended() {
-    // odd seeds draw what clients are behind
+fn behind_mixed_nats_downloads_complete_after_random_faults() {
+    // odd seeds draw the clients' kinds of NAT
     for seed in [1, 3, 5, 7] {
         let outcome = campaign::run(seed, None);
         assert_eq!(outcome.failure, None, "seed {seed}");

@@ -1,5 +1,5 @@
-//! Soft state comes back: clients, two CNs and a DN on ordered links that break, with CNs and the DN that crash. Once
-//! the faults end, the directory says exactly what clients share.
+//! Recovery of soft state: clients, two CNs and a DN on ordered links that break, with CNs and the DN that crash. Once
+//! the faults end, the directory lists exactly what clients share.
 
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,13 +12,13 @@ use swarmedge_core::session::{ClientSession, client};
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::control::ControlMsg;
 use swarmedge_core::wire::directory::DirectoryMsg;
-use swarmedge_core::wire::records::{CertBody, Context, ServerCert, ServerRole};
+use swarmedge_core::wire::records::{CertBody, ServerCert, ServerRole, SigningContext};
 use swarmedge_models::bench::Bench;
 
 const CLIENTS: usize = 3;
 const CNS: usize = 2;
 
-fn believe(_: &PublicKey, _: Context, _: &[u8], _: &Signature) -> bool {
+fn believe(_: &PublicKey, _: SigningContext, _: &[u8], _: &Signature) -> bool {
     true
 }
 
@@ -35,7 +35,7 @@ fn cert(role: ServerRole, n: u32) -> ServerCert {
 fn client(n: u32) -> Bench<ClientSession> {
     let id = (Guid::of(&key(n)), vec![SecondaryGuid::numbered(n)], key(100 + n));
     let mut b = Bench::new(ClientSession::new(true), client::Config::new(key(0), believe, id.0, id.1, id.2));
-    // nobody is listed whom nobody can be connected with
+    // a DN lists only clients that can be connected to
     let candidate =
         Candidate { kind: CandidateKind::Host, addr: format!("10.0.0.{}:1", n - 9).parse().expect("an address") };
     let candidates = List::truncated([candidate]);
@@ -58,7 +58,7 @@ fn dn() -> Bench<dn::Dn> {
     b
 }
 
-/// One connection: the number each side has for it, and what is on its way.
+/// Connection with the number that each side has for it, and its messages under way.
 struct Link<M> {
     from: (usize, ConnId),
     to: (usize, ConnId),
@@ -191,7 +191,7 @@ impl Net {
         ConnId(self.conns)
     }
 
-    /// A control connection ends; what was on its way is lost.
+    /// Ends a control connection; messages under way are lost.
     fn end_control(&mut self, at: Option<usize>, tell_client: bool, tell_cn: bool) {
         let Some(l) = at.map(|i| self.control.remove(i)) else { return };
         if tell_client {
@@ -216,7 +216,7 @@ impl Net {
         }
     }
 
-    /// Delivers the next message of one of the queues that have any; false if none has.
+    /// Delivers the next message of a non-empty queue; returns false if all are empty.
     fn deliver(&mut self, pick: usize) -> bool {
         let queues = 2 * (self.control.len() + self.directory.len());
         for i in (0..queues).map(|i| (pick + i) % queues.max(1)) {
@@ -307,7 +307,7 @@ impl Net {
         }
     }
 
-    /// Whom the directory lists for a version, by upload key.
+    /// Returns the listed clients of a version, by upload key, and how often each is listed.
     fn listed(&self, version: VersionId) -> BTreeMap<PublicKey, usize> {
         let directory = self.dn.machine.directory();
         let mut all = BTreeMap::new();
@@ -322,7 +322,7 @@ proptest! {
     #![proptest_config(swarmedge_seeds::random(192))]
 
     #[test]
-    fn when_the_faults_end_the_directory_says_what_clients_share(
+    fn after_faults_the_directory_lists_what_clients_share(
         steps in prop::collection::vec((0..11_u8, 0..64_usize, 0..4_096_u32), 0..160)
     ) {
         let mut net = Net::new();

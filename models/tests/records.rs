@@ -1,5 +1,5 @@
-//! A record counts exactly once: a server's link and the ledger over a connection that breaks, a ledger that crashes, a
-//! store that refuses. Acknowledged means stored; once the faults end, all is stored and acknowledged.
+//! Records that count exactly once: a server's link and the ledger over a connection that breaks, a ledger that
+//! crashes, a store that refuses. Acknowledged means stored; once the faults end, all is stored and acknowledged.
 
 use proptest::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
@@ -9,12 +9,12 @@ use swarmedge_core::role::ledger::{self, Ledger};
 use swarmedge_core::session::{LedgerLink, ledger_link};
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::ledger::LedgerMsg;
-use swarmedge_core::wire::records::{CertBody, Context, EdgeRecord, LedgerRecord, ServerCert, ServerRole};
+use swarmedge_core::wire::records::{CertBody, EdgeRecord, LedgerRecord, ServerCert, ServerRole, SigningContext};
 use swarmedge_models::bench::Bench;
 
 const KEY: PublicKey = PublicKey([1; 32]);
 
-fn believe(_: &PublicKey, _: Context, _: &[u8], _: &Signature) -> bool {
+fn believe(_: &PublicKey, _: SigningContext, _: &[u8], _: &Signature) -> bool {
     true
 }
 
@@ -41,7 +41,7 @@ fn new_ledger() -> Bench<Ledger> {
 struct Net {
     link: Bench<LedgerLink>,
     ledger: Bench<Ledger>,
-    /// The connection, as the link and as the ledger number it.
+    /// Connection with the numbers of the link and of the ledger; `None` if there is none.
     conn: Option<(ConnId, ConnId)>,
     conns: u64,
     up: VecDeque<LedgerMsg>,
@@ -98,7 +98,7 @@ impl Net {
                     }
                 }
                 ledger_link::Output::Close(_) => self.end(false, true),
-                ledger_link::Output::Quarantined(_) => panic!("told to an edge"),
+                ledger_link::Output::Quarantined(_) => panic!("an edge got a quarantine list"),
                 ledger_link::Output::Acked(ids) => {
                     for id in ids {
                         assert!(self.stored.contains(&id), "acknowledged and not stored");
@@ -125,7 +125,7 @@ impl Net {
         }
     }
 
-    /// The connection ends; what was on its way is lost.
+    /// Ends the connection; messages under way are lost.
     fn end(&mut self, tell_link: bool, tell_ledger: bool) {
         let Some((ours, theirs)) = self.conn.take() else { return };
         self.up.clear();
@@ -153,7 +153,7 @@ impl Net {
         true
     }
 
-    /// The store answers; each id is kept once however often it comes.
+    /// Completes or refuses a write of the store, which keeps each id once.
     fn store(&mut self, ok: bool) {
         let Some((req, records)) = self.storing.pop_front() else { return };
         if ok {
@@ -163,7 +163,7 @@ impl Net {
         self.ledger_did(out);
     }
 
-    /// The ledger crashes; the store may have carried out what it was asked last, or not.
+    /// Crashes the ledger; the store has carried out its pending writes or not.
     fn crash(&mut self, carried_out: bool) {
         for (_, records) in self.storing.drain(..).filter(|_| carried_out) {
             self.stored.extend(records.iter().map(LedgerRecord::id));
@@ -201,7 +201,7 @@ proptest! {
     #![proptest_config(swarmedge_seeds::random(256))]
 
     #[test]
-    fn acknowledged_is_stored_and_in_the_end_all_is_both(steps in prop::collection::vec((0..11_u8, any::<u16>()), 0..160)) {
+    fn every_record_is_stored_before_it_is_acknowledged(steps in prop::collection::vec((0..11_u8, any::<u16>()), 0..160)) {
         let mut net = Net::new();
         steps.into_iter().for_each(|s| net.step(s));
         for _ in 0..200 {

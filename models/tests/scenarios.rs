@@ -1,4 +1,4 @@
-//! Every scenario on the simulator.
+//! Runs every scenario on the simulator.
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use swarmedge_models::sim::machines::RoleCfg;
 use swarmedge_models::sim::rig::SimRig;
 use swarmedge_models::sim::{Move, Mutant};
 
-fn play(name: &str) {
+fn run_scenario(name: &str) {
     let scenario = scenario::ALL.iter().find(|s| s.name == name).expect("it is in the list");
     for seed in 1..=3 {
         let mut rig = SimRig::new(&scenario.plan, seed);
@@ -21,7 +21,7 @@ macro_rules! scenarios {
     ($($name:ident)*) => {
         $(#[test]
         fn $name() {
-            play(stringify!($name));
+            run_scenario(stringify!($name));
         })*
 
         #[test]
@@ -55,8 +55,8 @@ scenarios! {
     a_client_that_restarts_keeps_its_key
 }
 
-/// Four clients begin at once, and nobody has anything but a slow edge: what they take from each other when a download
-/// asks again after `requery`, or after what is usual.
+/// Starts four clients at once with only a slow edge; returns the bytes they take from each other when downloads query
+/// again after `requery`, or after the default if `None`.
 fn a_crowd_takes_from_each_other(requery: Option<Duration>) -> u64 {
     let plan = Plan { edges: 1, cns: 1, dns: 1, ledgers: 1, clients: 4 };
     let mut rig = SimRig::new(&plan, 1);
@@ -77,14 +77,14 @@ fn a_crowd_takes_from_each_other(requery: Option<Duration>) -> u64 {
 }
 
 #[test]
-fn who_asks_again_soon_finds_who_has_begun_at_the_same_time() {
+fn an_early_second_query_finds_peers_that_started_together() {
     let soon = a_crowd_takes_from_each_other(None);
     let late = a_crowd_takes_from_each_other(Some(Duration::from_secs(5)));
     assert!(soon * 2 > late * 3, "{soon} bytes from peers, {late} if each asks again after 5 s");
 }
 
-/// A download of four MiB with a peer rests half way for so long; what the books come to at its end, over all of the
-/// client's downloads, and how many of these there are.
+/// Pauses a download of four MiB with a peer half way for `rest`; returns the ledger's totals at its end and the number
+/// of downloads reported.
 fn resumed_after(rest: Duration, seed: u64) -> (Totals, usize) {
     let plan = Plan { edges: 1, cns: 1, dns: 1, ledgers: 1, clients: 2 };
     let mut rig = SimRig::new(&plan, seed);
@@ -110,7 +110,7 @@ fn resumed_after(rest: Duration, seed: u64) -> (Totals, usize) {
         rig.status(1, "film")
     );
     assert!(rig.status(1, film.path).is_some_and(|s| s.right));
-    // every claim comes to the ledger within its time
+    // every claim reaches the ledger within its time
     let whole = |t: Totals| t.completed == 2 && t.edge_bytes + t.peer_bytes == 2 * film.size;
     let agreed = |t: Totals| whole(t) && t.agreed_bytes == t.peer_bytes;
     assert!(
@@ -131,12 +131,12 @@ fn resumed_after(rest: Duration, seed: u64) -> (Totals, usize) {
 fn a_paused_download_is_billed_once_with_a_renewed_or_new_grant() {
     const SIZE: u64 = 4 << 20;
     for seed in 1..=3 {
-        // the grant has ended and is renewed: the download is the same
+        // the grant has expired and is renewed: the download is the same
         let (t, downloads) = resumed_after(Duration::from_secs(20 * 60), seed);
         assert_eq!(downloads, 2, "seed {seed}");
         assert!(t.billed_bytes + t.edge_unique_bytes <= 2 * SIZE, "seed {seed}: {t:?}");
-        // on another day it is granted anew: the books of both come to one size, but for what the edge had on its way
-        // when the download was paused
+        // on another day the download is granted anew: both together are billed one size, but for bytes that the edge
+        // had under way at the pause
         let (t, downloads) = resumed_after(Duration::from_secs(20 * 3600), seed);
         assert_eq!(downloads, 3, "seed {seed}");
         let more = (t.billed_bytes + t.edge_unique_bytes).saturating_sub(2 * SIZE);
@@ -145,8 +145,8 @@ fn a_paused_download_is_billed_once_with_a_renewed_or_new_grant() {
     }
 }
 
-/// In mid transfer one of two peers joins another network, of which nobody is told.
-fn a_peer_moves(seed: u64, who: u8) {
+/// Moves one of two peers to another network in mid transfer, without any notice.
+fn a_peer_moves(seed: u64, moving: u8) {
     let plan = Plan { edges: 1, cns: 1, dns: 1, ledgers: 1, clients: 2 };
     let mut rig = SimRig::new(&plan, seed);
     let film = Object { path: "film", size: 8 << 20, edge_rate: 1 << 16, upload_rate: 1 << 20 };
@@ -162,27 +162,27 @@ fn a_peer_moves(seed: u64, who: u8) {
     rig.publish(&film);
     begin(&mut rig, 1);
     assert!(rig.run_until(Duration::from_secs(60), &mut |rig| peer_bytes(rig) >= 2 << 20));
-    let node = rig.cfg.find(Name(Role::Client, who)).expect("it is there");
+    let node = rig.cfg.find(Name(Role::Client, moving)).expect("it is there");
     rig.happen(Move::Rehome(node));
-    // what is on its way to the disk
+    // let bytes under way to the disk arrive
     rig.run_until(Duration::from_millis(100), &mut |_| false);
     let before = peer_bytes(&mut rig);
     let flows = rig.run_until(Duration::from_secs(5), &mut |rig| peer_bytes(rig) > before);
-    assert!(flows, "seed {seed}, client{who}: bytes of the peer do not flow again within 5 s");
-    assert!(rig.run_until(Duration::from_secs(60), &mut |rig| done(rig, 1)), "seed {seed}, client{who}");
+    assert!(flows, "seed {seed}, client{moving}: bytes of the peer do not flow again within 5 s");
+    assert!(rig.run_until(Duration::from_secs(60), &mut |rig| done(rig, 1)), "seed {seed}, client{moving}");
     let s = rig.status(1, film.path).expect("it is known");
     assert_eq!((s.edge_bytes + s.peer_bytes, s.right), (film.size, true));
-    assert!(s.wasted_bytes <= 128 << 10, "more than was on its way: {s:?}");
+    assert!(s.wasted_bytes <= 128 << 10, "more than was in flight: {s:?}");
     assert!(s.peer_bytes > s.edge_bytes * 4, "{s:?}");
 }
 
 #[test]
 fn a_transfer_survives_a_network_change_of_either_peer() {
-    (1..=5).for_each(|seed| [0, 1].into_iter().for_each(|who| a_peer_moves(seed, who)));
+    (1..=5).for_each(|seed| [0, 1].into_iter().for_each(|moving| a_peer_moves(seed, moving)));
 }
 
 #[test]
-fn random_faults_break_no_promise() {
+fn random_faults_violate_no_invariant() {
     for seed in 0..25 {
         let outcome = campaign::run(seed, None);
         assert_eq!(outcome.failure, None, "replay: swarmedge-models simulate --seed {seed}");

@@ -1,4 +1,4 @@
-//! Proof that `swarmedge-core` and all that it depends on do without std: see the `guard` feature.
+//! Checks that `swarmedge-core` and all its dependencies compile without std: see the `guard` feature.
 #![no_std]
 
 use swarmedge_core as _;

@@ -1,4 +1,4 @@
-//! Seeds of random tests in `tests/` are kept and played again.
+//! Tests that failed seeds of tests in `tests/` are kept and replayed.
 
 mod common;
 

@@ -1,19 +1,20 @@
-//! The chain of trust: the operator's root key → a server's certificate → what that server signs.
+//! The chain of trust: the operator's root key signs a server's certificate, and the certified key signs grants,
+//! introductions, checkpoints and log heads.
 
 use crate::ids::{PublicKey, Signature};
 use crate::wire::Wire;
-use crate::wire::records::{Context, ServerCert, ServerRole, Verify};
+use crate::wire::records::{ServerCert, ServerRole, SigningContext, Verify};
 
-/// The root of all trust, and how signatures are checked.
+/// The operator's root key and the function that verifies signatures.
 #[derive(Clone, Copy, Debug)]
 pub struct Trust {
     /// The operator's root key.
     pub root: PublicKey,
-    /// Checks signatures.
+    /// Verifies an Ed25519 signature; models pass a fake.
     pub verify: Verify,
 }
 
-/// Why a certificate, or what it signed, is not believed.
+/// Reasons to refuse a certificate or a message signed with its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CertError {
     /// The certificate is for another role.
@@ -25,7 +26,7 @@ pub enum CertError {
 }
 
 impl Trust {
-    /// Whether the root says that the certified key may act as `role` at `now_ms`.
+    /// Checks that the root certifies the key for `role` at `now_ms`, Unix milliseconds.
     pub fn check_cert(&self, cert: &ServerCert, role: ServerRole, now_ms: u64) -> Result<(), CertError> {
         let body = &cert.body;
         if body.role != role {
@@ -34,16 +35,16 @@ impl Trust {
         if !(body.not_before_ms..body.not_after_ms).contains(&now_ms) {
             return Err(CertError::Time);
         }
-        self.check_signature(&self.root, Context::Cert, &body.to_bytes(), &cert.signature)
+        self.check_signature(&self.root, SigningContext::Cert, &body.to_bytes(), &cert.signature)
     }
 
-    /// Whether the holder of a certificate for `role` has signed `message`.
+    /// Checks that the holder of a valid certificate for `role` has signed `message`.
     pub fn check_signed(
         &self,
         cert: &ServerCert,
         role: ServerRole,
         now_ms: u64,
-        (context, message, signature): (Context, &[u8], &Signature),
+        (context, message, signature): (SigningContext, &[u8], &Signature),
     ) -> Result<(), CertError> {
         self.check_cert(cert, role, now_ms)?;
         self.check_signature(&cert.body.key, context, message, signature)
@@ -52,7 +53,7 @@ impl Trust {
     fn check_signature(
         &self,
         key: &PublicKey,
-        context: Context,
+        context: SigningContext,
         message: &[u8],
         signature: &Signature,
     ) -> Result<(), CertError> {
@@ -67,7 +68,7 @@ pub(crate) mod tests {
     use sha2::Digest as _;
 
     /// A signature that only tests believe: a hash of key, context and message.
-    pub(crate) fn fake_sign(key: &PublicKey, context: Context, message: &[u8]) -> Signature {
+    pub(crate) fn fake_sign(key: &PublicKey, context: SigningContext, message: &[u8]) -> Signature {
         let mut h = sha2::Sha256::new();
         h.update(key.0);
         h.update(context.text());
@@ -78,7 +79,7 @@ pub(crate) mod tests {
         Signature(s)
     }
 
-    pub(crate) fn fake_verify(key: &PublicKey, context: Context, message: &[u8], signature: &Signature) -> bool {
+    pub(crate) fn fake_verify(key: &PublicKey, context: SigningContext, message: &[u8], signature: &Signature) -> bool {
         fake_sign(key, context, message) == *signature
     }
 
@@ -97,12 +98,12 @@ pub(crate) mod tests {
             not_before_ms: 1_000,
             not_after_ms: 1_000_000_000,
         };
-        let signature = fake_sign(&ROOT, Context::Cert, &body.to_bytes());
+        let signature = fake_sign(&ROOT, SigningContext::Cert, &body.to_bytes());
         ServerCert { body, signature }
     }
 
     #[test]
-    fn a_certificate_holds_for_its_role_and_time_only() {
+    fn a_certificate_is_valid_for_its_role_and_time_only() {
         let c = cert(ServerRole::Cn, PublicKey::numbered(1));
         assert_eq!(trust().check_cert(&c, ServerRole::Cn, 1_000), Ok(()));
         assert_eq!(trust().check_cert(&c, ServerRole::Edge, 1_000), Err(CertError::Role));
@@ -123,9 +124,9 @@ pub(crate) mod tests {
     fn a_signature_for_one_purpose_serves_no_other() {
         let key = PublicKey::numbered(1);
         let c = cert(ServerRole::Edge, key);
-        let s = fake_sign(&key, Context::Grant, b"m");
+        let s = fake_sign(&key, SigningContext::Grant, b"m");
         let check = |context| trust().check_signed(&c, ServerRole::Edge, 5_000, (context, b"m", &s));
-        assert_eq!(check(Context::Grant), Ok(()));
-        assert_eq!(check(Context::Introductions), Err(CertError::Signature));
+        assert_eq!(check(SigningContext::Grant), Ok(()));
+        assert_eq!(check(SigningContext::Introductions), Err(CertError::Signature));
     }
 }

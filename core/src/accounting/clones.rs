@@ -1,28 +1,29 @@
-//! Rolled back and cloned installations (DESIGN §10.4, §10.6): what the secondary GUIDs of one GUID's logins say.
+//! Detection of rolled-back and cloned installations (DESIGN §10.4, §10.6) from the secondary GUIDs in one GUID's
+//! logins.
 //!
-//! Each login names the last five starts, newest first. Starts that follow one another in a login are joined; a healthy
-//! installation makes a chain. A start that two others follow has been lived through twice: an installation was set
-//! back, or there are two of them. The patterns and their causes are those of the paper's figure 12. Such a graph is a
-//! reason to give the installation a new key, not a proof of guilt.
+//! Each login names the client's last five starts, newest first. Two starts that stand side by side in a login are
+//! joined; a healthy installation makes a chain. A start with two successors has been lived through twice: the
+//! installation was rolled back, or two copies of it exist. The patterns and their causes are those of the paper's
+//! figure 12. A fork is a reason to give the installation a new key, not a proof of guilt.
 
 use crate::ids::SecondaryGuid;
 use crate::limits::SECONDARY_GUIDS_MAX;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-/// Starts of fewer than so many say nothing (the paper's rule).
+/// Number of starts below which a graph has no pattern (the paper's rule).
 pub const STARTS_MIN: usize = 3;
 
-/// What an installation remembers once a start has begun, newest first: it and those before, as many as a login names.
+/// Returns the starts that an installation remembers after starting as `start`, newest first, as many as a login names.
 #[must_use]
 pub fn begun(start: SecondaryGuid, before: impl IntoIterator<Item = SecondaryGuid>) -> Vec<SecondaryGuid> {
     core::iter::once(start).chain(before).take(SECONDARY_GUIDS_MAX).collect()
 }
 
-/// What a connected graph of starts looks like.
+/// The shape of a connected graph of starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pattern {
-    /// Fewer than [`STARTS_MIN`] starts.
+    /// Fewer starts than [`STARTS_MIN`]: no pattern.
     Short,
     /// A chain: a healthy installation.
     Linear,
@@ -32,12 +33,12 @@ pub enum Pattern {
     RestoredBackup,
     /// Three branches or more: a machine that is set back again and again, or many from one image.
     Reimaged,
-    /// No tree: what no sequence of rollbacks can leave behind. Somebody makes secondary GUIDs up.
+    /// A graph that is not a tree. No sequence of rollbacks leaves that: somebody invents secondary GUIDs.
     Irregular,
 }
 
 impl Pattern {
-    /// Its name in reports.
+    /// Returns the pattern's name in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -50,7 +51,7 @@ impl Pattern {
         }
     }
 
-    /// Whether a start was lived through twice: the installation is to get a new key.
+    /// Whether a start has two successors: the installation must get a new key.
     #[must_use]
     pub const fn is_forked(self) -> bool {
         !matches!(self, Self::Short | Self::Linear)
@@ -60,50 +61,50 @@ impl Pattern {
 /// A connected graph of starts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Graph {
-    /// Its form.
+    /// The shape of this graph.
     pub pattern: Pattern,
-    /// How many starts.
+    /// Number of starts in the graph.
     pub starts: usize,
-    /// Starts that more than one other follows, in order: the evidence.
+    /// Starts with more than one successor, in ascending order: the evidence of a fork.
     pub forks: Vec<SecondaryGuid>,
-    /// Starts that none is known before, in order. Where there is another graph, these are what a gap lies before.
+    /// Starts without a known predecessor, in ascending order. If there are several graphs, a gap lies before these.
     pub oldest: Vec<SecondaryGuid>,
-    /// Starts that none is known after, in order. Where there is another graph, these are what a gap lies behind.
+    /// Starts without a known successor, in ascending order. If there are several graphs, a gap lies after these.
     pub newest: Vec<SecondaryGuid>,
 }
 
-/// What one GUID's logins come to.
+/// The start history of one GUID, derived from its logins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct History {
-    /// The connected graphs, each by its smallest start's place.
+    /// The connected graphs, ordered by the smallest start in each.
     pub graphs: Vec<Graph>,
 }
 
 impl History {
-    /// The worst of its graphs' patterns.
+    /// Returns the worst pattern among the graphs.
     #[must_use]
     pub fn pattern(&self) -> Pattern {
         self.graphs.iter().map(|g| g.pattern).max().unwrap_or(Pattern::Short)
     }
 
-    /// Whether starts are missing in between: four in a row, or more, never logged in, so that no login names both a
-    /// start before and one after. It is no fork: what happened meanwhile is not known.
+    /// Whether starts are missing between the graphs: at least four starts in a row never logged in, so that no login
+    /// names starts on both sides. A gap is no fork: what happened meanwhile is unknown.
     #[must_use]
     pub fn has_gap(&self) -> bool {
         self.graphs.len() > 1
     }
 }
 
-/// The starts that logins of one GUID have named. The order of logins, their repetition, and lost ones (up to three in
-/// a row) make no difference.
+/// The starts named by the logins of one GUID. The order of logins, their repetition, and the loss of up to three in a
+/// row make no difference.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Starts {
-    /// Each start, with those before it and those after it.
+    /// Each start's predecessors and successors.
     joined: BTreeMap<SecondaryGuid, (BTreeSet<SecondaryGuid>, BTreeSet<SecondaryGuid>)>,
 }
 
 impl Starts {
-    /// Takes in a login's secondary GUIDs, newest first.
+    /// Adds a login's secondary GUIDs, newest first.
     pub fn login(&mut self, newest_first: &[SecondaryGuid]) {
         for start in newest_first {
             self.joined.entry(*start).or_default();
@@ -115,7 +116,7 @@ impl Starts {
         }
     }
 
-    /// What they come to.
+    /// Computes the graphs and their patterns.
     #[must_use]
     pub fn history(&self) -> History {
         let mut seen = BTreeSet::new();
@@ -138,7 +139,7 @@ impl Starts {
         self.joined.get(start).into_iter().flat_map(|(_, after)| after)
     }
 
-    /// All that is connected with a start.
+    /// Returns all starts connected with `from`.
     fn reach(&self, from: SecondaryGuid) -> BTreeSet<SecondaryGuid> {
         let mut members = BTreeSet::from([from]);
         let mut todo = alloc::vec![from];
@@ -168,13 +169,13 @@ impl Starts {
         Graph { pattern, starts: members.len(), forks, oldest, newest }
     }
 
-    /// Whether a leaf is a branch of its own.
+    /// Whether a leaf hangs directly on a fork, as a branch of one start.
     fn hangs_alone(&self, leaf: &SecondaryGuid) -> bool {
         self.before(leaf).any(|parent| self.after(parent).count() > 1)
     }
 }
 
-/// What the logins of one GUID come to, in any order.
+/// Returns the history of one GUID from its logins, in any order.
 pub fn classify<'a>(logins: impl IntoIterator<Item = &'a [SecondaryGuid]>) -> History {
     let mut starts = Starts::default();
     logins.into_iter().for_each(|login| starts.login(login));
@@ -185,7 +186,7 @@ pub fn classify<'a>(logins: impl IntoIterator<Item = &'a [SecondaryGuid]>) -> Hi
 mod tests {
     use super::*;
 
-    /// Logins written as the paper writes them: numbers newest first, logins apart by `/`.
+    /// Parses logins in the paper's notation: numbers newest first, logins separated by `/`.
     fn logins(text: &str) -> Vec<Vec<SecondaryGuid>> {
         let start = |n: &str| SecondaryGuid::numbered(n.parse().expect("a number"));
         text.split('/').map(|login| login.split_whitespace().map(start).collect()).collect()
@@ -196,28 +197,28 @@ mod tests {
     }
 
     #[test]
-    fn the_patterns_of_figure_12_are_told_apart() {
+    fn the_patterns_of_figure_12_are_distinguished() {
         use Pattern::{FailedUpdate, Irregular, Linear, Reimaged, RestoredBackup, Short};
         let table = [
             ("1", Short, false),
             ("2 1", Short, false),
             ("1 / 2 1 / 3 2 1", Linear, false),
             ("5 4 3 2 1 / 6 5 4 3 2 / 7 6 5 4 3", Linear, false),
-            // a login that is lost, repeated or late changes nothing
+            // a lost, repeated or late login changes nothing
             ("5 4 3 2 1 / 9 8 7 6 5", Linear, false),
             ("7 6 5 4 3 / 5 4 3 2 1 / 5 4 3 2 1 / 6 5 4 3 2", Linear, false),
-            // four or more lost in a row: nobody knows, and nobody is blamed
+            // four or more lost in a row: unknown, and no fork
             ("5 4 3 2 1 / 10 9 8 7 6", Linear, true),
             ("5 4 3 2 1 / 14 13 12 11 10", Linear, true),
-            // an update is tried as start 4, fails, and everything goes on from 3
+            // an update is tried as start 4 and fails; the next start follows 3
             ("3 2 1 / 4 3 2 1 / 5 3 2 1 / 6 5 3 2 1", FailedUpdate, false),
             // a backup taken at 3 is restored after 5
             ("5 4 3 2 1 / 6 3 2 1 / 7 6 3 2 1", RestoredBackup, false),
-            // the café: set back to 2 every night
+            // an internet café: rolled back to 2 every night
             ("2 1 / 3 2 1 / 4 2 1 / 5 2 1", Reimaged, false),
-            // the master image: many from 2, each going on
+            // a master image: several copies of 2, each with starts of its own
             ("3 2 1 / 4 3 2 1 / 5 2 1 / 6 5 2 1 / 7 2 1", Reimaged, false),
-            // two pasts of one start, and a start before itself
+            // two predecessors of one start, and a start before itself
             ("3 1 / 3 2", Irregular, false),
             ("1 2 3 1", Irregular, false),
             ("1 1", Irregular, false),
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_start_that_was_lived_through_twice_is_the_evidence() {
+    fn the_start_with_two_successors_is_the_evidence() {
         let found = history("5 4 3 2 1 / 6 3 2 1 / 7 6 3 2 1");
         assert_eq!(found.graphs.len(), 1);
         assert_eq!(found.graphs[0].forks, [SecondaryGuid::numbered(3)]);
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_gap_lies_between_is_named() {
+    fn the_starts_around_a_gap_are_named() {
         let found = history("5 4 3 2 1 / 14 13 12 11 10");
         let ends: Vec<_> = found.graphs.iter().map(|g| (&g.oldest[..], &g.newest[..])).collect();
         let of = |n| [SecondaryGuid::numbered(n)];
@@ -247,8 +248,8 @@ mod tests {
     proptest::proptest! {
         #![proptest_config(swarmedge_seeds::random(256))]
 
-        /// An installation of which any subset of logins arrives, in any order, is never taken for a fork; and one that
-        /// was cloned is, as soon as both copies were heard with their fork in sight.
+        /// An installation is never taken for a fork, whichever of its logins arrive in whichever order. A clone is
+        /// always found once logins of both copies name the forked start.
         #[test]
         fn an_unbroken_history_is_never_a_fork_and_a_branch_always_is(
             lost in proptest::collection::vec(proptest::bool::ANY, 20),

@@ -1,8 +1,9 @@
-//! What uploaders say of downloads whose introductions ended without receipts (DESIGN §10.3). A download that leaves
-//! its uploaders unreceipted again and again goes on from the edge alone for a while; it never fails.
+//! Conduct of downloaders (DESIGN §10.3): introductions that ended without receipts, as uploaders report them. A
+//! download that repeatedly leaves its uploaders unreceipted continues from the edge alone for a while; it never fails.
 //!
-//! A network that breaks ends many introductions at once, and an honest download cannot receipt what was under way:
-//! ends within [`APART`] count once. So that nobody takes from many uploaders at once instead, bytes are summed too.
+//! A broken network ends many introductions at once, and an honest download cannot receipt bytes that were under way:
+//! ends within [`APART`] count once. Bytes are summed too, so that nobody can exploit this by taking from many
+//! uploaders at once.
 
 use super::receipts::CreditRule;
 use crate::Time;
@@ -10,55 +11,55 @@ use crate::ids::IntroId;
 use alloc::collections::BTreeMap;
 use core::time::Duration;
 
-/// Times after which a download gets no more peers.
+/// Number of unreceipted ends after which a download gets no more peers.
 const TIMES_MAX: u8 = 3;
-/// Ends closer together count as one.
+/// Least time between two ends that count separately.
 pub const APART: Duration = Duration::from_secs(60);
-/// Without another such end for so long, all is forgotten.
+/// Time after the last unreceipted end after which all of them are forgotten.
 pub const FORGIVEN_AFTER: Duration = Duration::from_secs(15 * 60);
-/// Introductions that are kept apart; a download with more has too many in any case.
+/// Introductions of one download that are remembered; a download with more counts as an offender in any case.
 const INTRODUCTIONS_MAX: usize = 256;
 
-/// How an introduction ended, as its uploader says.
+/// The end of an introduction, as its uploader reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct End {
-    /// Bytes sent that no receipt covers, waste allowed for.
+    /// Bytes sent that no receipt covers, less the allowance for waste.
     pub owed: u64,
-    /// Bytes receipted.
+    /// Bytes that receipts cover.
     pub receipted: u64,
 }
 
-/// What is known of one introduction.
+/// The uploader's reports about one introduction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Told {
-    /// Without receipts, by its uploader's newest word.
+struct Reported {
+    /// Unreceipted bytes by the uploader's newest report.
     owed: u64,
-    /// It has ended with so much that a receipt was due: it counts once, however often that is said.
+    /// Whether it ended with so many bytes that a receipt was due: counted once, however often that is reported.
     counted: bool,
 }
 
-/// What is known of one download.
+/// The ends of all introductions of one download.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Conduct {
-    told: BTreeMap<IntroId, Told>,
+    reported: BTreeMap<IntroId, Reported>,
     times: u8,
-    /// When the last one counted.
+    /// Time of the last end that was counted.
     last: Option<Time>,
 }
 
 impl Conduct {
-    /// An introduction has ended, or ended again after its peers had met once more. Whether that is news, which puts
-    /// off the time when all is forgotten: no uploader does so twice by one introduction.
+    /// Records that an introduction has ended, or has ended again after its peers connected once more. Returns whether
+    /// the end counts anew, which postpones the time when all ends are forgotten: an introduction counts once only.
     pub fn ended(&mut self, rule: &CreditRule, now: Time, intro: IntroId, end: End) -> bool {
-        // what an uploader gives beyond the credit is its own affair
+        // bytes that an uploader sends beyond the credit are its own risk
         let owed = end.owed.min(rule.credit(end.receipted).saturating_add(rule.first));
-        if self.told.len() >= INTRODUCTIONS_MAX && !self.told.contains_key(&intro) {
+        if self.reported.len() >= INTRODUCTIONS_MAX && !self.reported.contains_key(&intro) {
             return false;
         }
-        let told = self.told.entry(intro).or_default();
-        told.owed = owed;
-        let counts = owed >= rule.due(end.receipted) && !told.counted;
-        told.counted |= counts;
+        let reported = self.reported.entry(intro).or_default();
+        reported.owed = owed;
+        let counts = owed >= rule.due(end.receipted) && !reported.counted;
+        reported.counted |= counts;
         if counts && self.last.is_none_or(|last| now.since(last) >= APART) {
             self.times = self.times.saturating_add(1);
             self.last = Some(now);
@@ -66,20 +67,20 @@ impl Conduct {
         counts
     }
 
-    /// Bytes without receipts, over all introductions.
+    /// Returns the unreceipted bytes of all introductions.
     #[must_use]
     pub fn owed(&self) -> u64 {
-        self.told.values().fold(0, |sum, told| sum.saturating_add(told.owed))
+        self.reported.values().fold(0, |sum, reported| sum.saturating_add(reported.owed))
     }
 
-    /// Whether it gets no peers for now.
+    /// Whether the download gets no peers for now.
     #[must_use]
     pub fn is_edge_only(&self, rule: &CreditRule) -> bool {
-        let full = self.told.len() >= INTRODUCTIONS_MAX;
+        let full = self.reported.len() >= INTRODUCTIONS_MAX;
         full || self.times >= TIMES_MAX || self.owed() >= rule.most.saturating_mul(u64::from(TIMES_MAX))
     }
 
-    /// See [`crate::Machine::rebase`].
+    /// Shifts the stored time back, as [`crate::Machine::rebase`] does.
     pub fn rebase(&mut self, by: Duration) {
         self.last = self.last.map(|last| last.rebased(by));
     }
@@ -92,7 +93,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const RULE: CreditRule = CreditRule::PROTOCOL;
 
-    /// Ends of introductions, each with its second.
+    /// Returns the conduct after these ends of introductions, each with its time in seconds.
     fn after(ends: impl IntoIterator<Item = (u64, End)>) -> Conduct {
         let mut conduct = Conduct::default();
         for (n, (second, end)) in (0..).zip(ends) {
@@ -123,12 +124,12 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_breaks_counts_once() {
+    fn a_broken_network_counts_once() {
         assert!(!after((0..24).map(|n| (n, NOTHING))).is_edge_only(&RULE));
     }
 
     #[test]
-    fn who_takes_from_many_at_once_is_known_by_the_bytes() {
+    fn taking_from_many_uploaders_at_once_is_found_by_the_bytes() {
         let all = after((0..96).map(|_| (0, NOTHING)));
         assert!(all.is_edge_only(&RULE) && all.owed() == 96 * MIB);
         assert!(!after((0..95).map(|_| (0, NOTHING))).is_edge_only(&RULE));
@@ -136,13 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn less_than_what_makes_a_receipt_due_is_no_offence() {
+    fn owing_less_than_a_due_receipt_is_no_offence() {
         let little = End { owed: 4 * MIB, receipted: 80 * MIB };
         assert!(!after((0..9).map(|n| (n * 60, little))).is_edge_only(&RULE));
     }
 
     #[test]
-    fn an_uploader_cannot_claim_more_than_the_credit_and_its_word_replaces_its_word() {
+    fn a_claim_is_capped_by_the_credit_and_replaces_the_last_one() {
         let lie = End { owed: u64::MAX, receipted: 0 };
         let mut conduct = after([(0, lie)]);
         assert_eq!(conduct.owed(), 2 * MIB);

@@ -1,14 +1,14 @@
-//! Providers' tokens in the EdgeAuth 2.0 format: a provider signs with a key that it shares with the edges, and whoever
-//! shows the token may have what it names until it expires. Tokens are not used up, so ranges and resumption work.
+//! Providers' tokens in the EdgeAuth 2.0 format. A provider signs a token with a key that it shares with the edges;
+//! whoever shows the token may have the objects it names until it expires. A token may be used repeatedly, so ranges
+//! and resumption work.
 //!
 //! ```text
 //! [ip=A~][st=S~]exp=S[~acl=PATTERN[!PATTERN…]][~id=…][~data=…]~hmac=HEX
 //! ```
 //!
-//! The HMAC-SHA256 (RFC 2104) is over all before `~hmac=`, then `~url=PATH` where there is no `acl`, then `~salt=…`
-//! where the provider has one. A field that is not known could be a restriction, so it is refused and not ignored; so
-//! is a field that comes twice. The path is always the object's own, never the request's: a request can be spelled in
-//! many ways.
+//! The HMAC-SHA256 (RFC 2104) covers everything before `~hmac=`, then `~url=PATH` if there is no `acl`, then `~salt=…`
+//! if the provider has a salt. An unknown field could be a restriction, so it is refused rather than ignored; so is a
+//! repeated field. PATH is always the object's own, never the request's: a request can be spelled in many ways.
 
 use crate::content::Access;
 use crate::ids::ProviderId;
@@ -20,12 +20,12 @@ use core::net::IpAddr;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-/// What a provider signs its tokens with.
+/// A provider's secret for signing tokens.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenKey {
-    /// The HMAC's key.
+    /// The key of the HMAC.
     pub key: Vec<u8>,
-    /// Signed with each token and never sent; empty: none.
+    /// Secret suffix, signed with each token and never sent; empty: none.
     pub salt: String,
 }
 
@@ -35,46 +35,48 @@ impl fmt::Debug for TokenKey {
     }
 }
 
-/// What a token is shown for.
+/// The object and the circumstances for which a token is shown.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {
-    /// The object's provider.
+    /// Provider of the object.
     pub provider: ProviderId,
     /// The object's path, without a leading slash.
     pub path: &'a str,
-    /// Who shows it.
+    /// Address of the client that shows the token.
     pub from: IpAddr,
-    /// Unix seconds.
+    /// Present time, Unix seconds.
     pub now_s: u64,
 }
 
-/// Why a token is not accepted. All but `Malformed` and `Forged` are told of genuine tokens only.
+/// Reasons to refuse a token. All but `Malformed` and `Forged` are reported for genuine tokens only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TokenError {
-    /// It is not of the format.
+    /// The text does not have the token format.
     Malformed,
-    /// No key of the provider made it (for this path, if it is a `url` token).
+    /// No key of the provider signed the token (for this path, if it has no `acl`).
     Forged,
-    /// It counts from a later time.
+    /// The token is not valid yet.
     Early,
-    /// Its time is over.
+    /// The token has expired.
     Expired,
-    /// It is for another object, or for another address.
+    /// The token is for another object, or for another client address.
     Elsewhere,
 }
 
-/// Why an object is withheld. A stranger learns no more: what is wrong with a token is between provider and client.
+/// Reasons to withhold an object. Strangers learn no details: what is wrong with a token is between provider and
+/// client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Withheld {
     /// No token was shown.
     Missing,
-    /// The token was right until it expired.
+    /// The token was valid until it expired.
     Expired,
-    /// The token is not one for this object, or not yet.
+    /// The token is not valid for this object, or not yet.
     Invalid,
 }
 
-/// Decides who may have an object without a grant. `token` is what [`check`] said of the one that was shown, if any.
+/// Decides whether a client may have an object without a grant. `token` is the result of [`check`] for the token shown,
+/// if any.
 pub const fn admit(access: Access, token: Option<Result<(), TokenError>>) -> Result<(), Withheld> {
     match (access, token) {
         (Access::Public, _) | (Access::Token, Some(Ok(()))) => Ok(()),
@@ -105,9 +107,9 @@ pub fn check(keys: &[TokenKey], token: &str, shown: &Shown<'_>) -> Result<(), To
     if here && names { Ok(()) } else { Err(TokenError::Elsewhere) }
 }
 
-/// A token taken apart.
+/// The fields of a token.
 struct Token<'a> {
-    /// All before `~hmac=`.
+    /// The signed text: everything before `~hmac=`.
     signed: &'a str,
     hmac: [u8; 32],
     ip: Option<&'a str>,
@@ -146,7 +148,7 @@ impl<'a> Token<'a> {
         Some(Self { signed, hmac, ip, starts_s, expires_s: seconds(exp?)?, acl })
     }
 
-    /// Compares in constant time.
+    /// Whether a key signed the token; the comparison takes constant time.
     fn is_signed_by(&self, key: &TokenKey, paths: &[String]) -> bool {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&key.key) else { return false };
         mac.update(self.signed.as_bytes());
@@ -170,13 +172,13 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Digits only: `+5` and the like are nobody's.
+/// Parses a time in seconds, digits only: no generator writes `+5`.
 fn seconds(text: &str) -> Option<u64> {
     if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-/// The path of an object's URL as signers may write it: as it is, and percent-encoded (RFC 3986) with as many and with
-/// as few characters as there are ways to.
+/// Returns the spellings of an object's URL path that signers may use: unescaped, and percent-encoded (RFC 3986) with
+/// as many and with as few escapes as possible.
 fn spellings(provider: ProviderId, path: &str) -> [String; 3] {
     let spell = |kept: &[u8]| {
         let mut out = String::new();
@@ -200,7 +202,7 @@ fn encode(text: &str, kept: &[u8], out: &mut String) {
     }
 }
 
-/// As generators write values when they are told to escape early: form encoding with hexadecimal digits in lower case.
+/// Escapes a value as generators do with their "escape early" option: form encoding with lower-case hexadecimal digits.
 fn escaped_early(text: &str) -> String {
     let mut out = String::new();
     for b in text.bytes() {
@@ -215,7 +217,7 @@ fn escaped_early(text: &str) -> String {
     out
 }
 
-/// The reverse of [`escaped_early`]; what is not so escaped stays as it is.
+/// Reverses [`escaped_early`]; anything not so escaped is kept.
 fn unescaped(text: &str) -> String {
     let mut out = Vec::new();
     let mut rest = text.as_bytes();
@@ -234,17 +236,17 @@ fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Whether one of the patterns names one of the paths.
+/// Whether one of the patterns of an `acl` matches one of the paths.
 fn covers(acl: &str, paths: &[String]) -> bool {
-    // some generators escape the whole of it
+    // some generators escape the whole pattern list
     let acl = if acl.contains('/') { String::from(acl) } else { unescaped(acl) };
     acl.split('!').any(|pattern| paths.iter().any(|path| matches(pattern.as_bytes(), path.as_bytes())))
 }
 
-/// `*` stands for any characters, slashes too; `?` for one.
+/// Matches `text` against a pattern: `*` stands for any characters, slashes too; `?` for one.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    // after the last `*`, and what it stands for so far
+    // position after the last `*`, and the end of the text that it stands for so far
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         match pattern.get(p) {

@@ -1,25 +1,25 @@
-//! Sealing keys by epoch. A server seals grants with the present epoch's key and opens those of the epochs before and
-//! after too, so servers may learn of a rotation at different times.
+//! Epochs of the keys that seal grants. A server seals grants with the present epoch's key and can open those of the
+//! previous and the next epoch too, so servers may learn of a rotation at different times.
 //!
-//! Invariant: a key is sealed with only after it has been the next one for a whole epoch. So between servers that are
-//! at most one rotation apart there is no grant that one makes and the other cannot open.
+//! Invariant: a key is used for sealing only after it has been the next one for a whole epoch. So of two servers at
+//! most one rotation apart, either can open every grant that the other seals.
 
-/// The epochs whose keys a server holds.
+/// The epochs whose sealing keys a server holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epochs {
-    /// Opened still: what was sealed just before the last rotation.
+    /// Epoch before the last rotation: its grants can still be opened.
     pub previous: Option<u32>,
-    /// Sealed with.
+    /// Epoch whose key seals new grants.
     pub current: u32,
-    /// Opened already: what servers that know of the next rotation seal.
+    /// Epoch after the next rotation: opened already, since other servers may have rotated before.
     pub next: Option<u32>,
 }
 
 impl Epochs {
-    /// Those of a new deployment.
+    /// The epochs of a new deployment.
     pub const FIRST: Self = Self { previous: None, current: 1, next: Some(2) };
 
-    /// After a rotation. Where no next key was known to the servers, this one only makes it known.
+    /// Returns the epochs after a rotation. If the servers hold no next key yet, this rotation only makes one known.
     #[must_use]
     pub const fn rotated(self) -> Self {
         match self.next {
@@ -28,7 +28,7 @@ impl Epochs {
         }
     }
 
-    /// Whether what was sealed in this epoch can be opened.
+    /// Whether grants sealed in this epoch can be opened.
     #[must_use]
     pub fn opens(self, epoch: u32) -> bool {
         self.current == epoch || self.previous == Some(epoch) || self.next == Some(epoch)
@@ -45,7 +45,7 @@ mod tests {
     use crate::ids::{Guid, ProviderId, PublicKey, ReqId, VersionId};
     use crate::machine::Rng;
     use crate::role::edge::io::{Denial, GrantAsked, ObjectFacts, Renewal};
-    use crate::wire::records::{Context, Grant, ServerRole, SignedGrant};
+    use crate::wire::records::{Grant, ServerRole, SignedGrant, SigningContext};
     use crate::wire::{Text, Wire as _};
     use alloc::string::String;
     use alloc::{format, vec, vec::Vec};
@@ -63,18 +63,18 @@ mod tests {
         assert!(!lone.rotated().rotated().rotated().opens(5), "two switches later it is gone");
     }
 
-    /// What can go on around a download: two edges and a CN that learn of rotations late, and a clock.
+    /// Events around a download: two edges and a CN that learn of rotations late, and a clock.
     #[derive(Clone, Copy, Debug)]
     enum Act {
-        /// Time passes, milliseconds.
+        /// Time passes by this many milliseconds.
         Tick(u64),
-        /// The operator rotates, if every server has heard of the last time.
+        /// The operator rotates the keys, if every server knows the last rotation.
         Rotate,
-        /// A server reads its keys again.
+        /// A server reads its keys again and learns of a rotation.
         Load(usize),
-        /// The client gets its first grant of an edge.
+        /// The client asks an edge for a first grant.
         Ask(usize),
-        /// The client renews at an edge.
+        /// The client renews its grant at an edge.
         Renew(usize),
         /// The client shows its grant to the CN.
         Query,
@@ -95,13 +95,13 @@ mod tests {
     /// A seeded defect; `None` in production.
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum Tooth {
-        /// Rotation seals with a key that no server has heard of.
+        /// A rotation seals with a key that no server knows yet.
         SwitchesAtOnce,
-        /// The CN does not look at the time.
+        /// The CN ignores the time.
         NoClock,
         /// The CN does not check the edge's signature.
         NoSignature,
-        /// A renewal takes the ceiling of the object as it is now.
+        /// A renewal takes the object's present ceiling.
         Widens,
     }
 
@@ -119,7 +119,7 @@ mod tests {
     struct World {
         now_ms: u64,
         file: Epochs,
-        /// Edges 0 and 1, CN 2.
+        /// Epochs known to edges 0 and 1 and to CN 2.
         servers: [Epochs; 3],
         held: Option<(u32, SignedGrant)>,
         first: Option<Grant>,
@@ -136,7 +136,7 @@ mod tests {
 
         fn asked(&self, renew: Option<Renewal>) -> GrantAsked {
             let key = PublicKey::numbered(1);
-            // the object's size stands for whatever an edge may come to think later
+            // a changed size stands for anything that an edge may know differently later
             let size = if renew.is_some() { 200 } else { 100 };
             GrantAsked {
                 req: ReqId(1),
@@ -195,7 +195,7 @@ mod tests {
                 }
                 _ => self.first = Some(grant.clone()),
             }
-            let signature = fake_sign(&EDGE_KEY, Context::Grant, &grant.to_bytes());
+            let signature = fake_sign(&EDGE_KEY, SigningContext::Grant, &grant.to_bytes());
             let signed = SignedGrant { grant, signature, cert: cert(ServerRole::Edge, EDGE_KEY) };
             self.held = Some((epochs.current, signed));
             Ok(())
@@ -218,7 +218,7 @@ mod tests {
             if accepted && !timely {
                 return Err(format!("a grant until {} was accepted at {}", g.expires_ms, self.now_ms));
             }
-            // sealed by a server that is at most one rotation away, and not from two rotations ago
+            // sealed by a server at most one rotation away from the CN
             let near = epoch.abs_diff(cn.current) <= 1;
             if timely && near && !(accepted && cn.opens(*epoch)) {
                 return Err(format!("a CN with {cn:?} refused a good grant of epoch {epoch}"));

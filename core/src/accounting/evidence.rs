@@ -1,17 +1,20 @@
-//! Which of a download's records count. What clients and edges say is cumulative: of one reporter's records the newest
-//! counts, and of the older ones those that a bill depends on all the same:
+//! Evidence: the records of one download that its bill depends on. Clients and edges report cumulative figures, so of
+//! one source's records the newest counts. Of the older ones these are held too:
 //!
-//! - the first record of all: the download expires so long after it;
-//! - the newest before each quarantine of the reporter: it says what counts of what the reporter says later;
-//! - the first of the last words that stand: the download closes so long after it;
-//! - a word that takes back a last word, as long as that is held for one of the reasons above.
+//! - the first record of all: the download expires a fixed time after it;
+//! - the newest record before each quarantine of the reporter: it limits how much of later reports is billed;
+//! - the first of the final reports (completed, cancelled, failed) that still stand: the download closes a fixed time
+//!   after it;
+//! - a report that the download is running again, as long as the final report it revokes is held for one of the reasons
+//!   above.
 //!
-//! Of grants the one that was issued first counts, and one to another client that a held grant has given way to.
+//! Of several grants the one issued first counts; also held is a grant to another client that it has replaced.
 //!
-//! All others may go unread for good, so that a download costs what its reporters are, not what they send. The rule
-//! behind the list: a [`Book`] that is fed what is held comes to the same bill, and closes at the same time, as one
-//! that was fed everything, and so do both after whatever comes next. For that, a book must never close earlier between
-//! two held records than with the dropped ones between them: else it would take the later of the two for late.
+//! All other records may be dropped for good, so that the cost of a download depends on the number of its reporters,
+//! not of their reports. The rule behind the list: a [`Book`] that is fed only the held records makes the same bill,
+//! and closes at the same time, as one that was fed all records, and still does so after any further record. For that,
+//! a book must never close earlier between two held records than it did with the dropped ones between them: else it
+//! would treat the later of the two as late.
 
 use super::quarantine::Quarantines;
 use super::settlement::Book;
@@ -23,11 +26,12 @@ use alloc::vec;
 use alloc::vec::Vec;
 use sha2::{Digest as _, Sha256};
 
-/// Begins what a usage record is kept by.
+/// Prefix of the hash that makes a usage record's storage key.
 const KEY_TEXT: &[u8] = b"swarmedge/1 usage record\0";
 
-/// The key that a record is kept by. Clients choose the ids of their records: an id counts among its reporter's records
-/// only, so that nobody can take the id of another's record, or of a server's, before that comes.
+/// Returns the key under which a record is stored. Clients choose the ids of their records, so the key of a usage
+/// record also hashes its reporter and side: nobody can occupy the id of another client's or a server's record before
+/// that arrives.
 #[must_use]
 pub fn key(record: &LedgerRecord) -> RecordId {
     let LedgerRecord::Usage(r) = record else { return record.id() };
@@ -41,17 +45,17 @@ pub fn key(record: &LedgerRecord) -> RecordId {
     RecordId(key)
 }
 
-/// A source of records: of its records the newest counts.
+/// A source of cumulative records: only its newest record counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Source {
     Downloader(Guid),
     Uploader(Guid),
     Edge(PublicKey),
-    /// An edge and its life.
+    /// An edge's key and the life of its counts.
     Served(PublicKey, u64),
 }
 
-/// The source and number of a record; none of a record that replaces no other.
+/// Returns a record's source and number; `None` for a record that replaces no other.
 fn source(record: &LedgerRecord) -> Option<(Source, u32)> {
     match record {
         LedgerRecord::Usage(r) => match r.side {
@@ -64,18 +68,19 @@ fn source(record: &LedgerRecord) -> Option<(Source, u32)> {
     }
 }
 
-/// Puts records that came in one millisecond, in the order of their [`key`]s, into the order in which they count: those
-/// of one source change places among themselves until their numbers ascend. Else a downloader's word that it goes on
-/// would be lost where its next end came with it, half of the time, and the end before would close the download.
+/// Sorts records that came in one millisecond, given in the order of their [`key`]s: the records of each source swap
+/// places among themselves until their numbers ascend. Without this, if a downloader's report of running and its next
+/// final report came together, the first would be lost half of the time, and an earlier final report would close the
+/// download.
 #[must_use]
 pub fn in_turn(records: Vec<LedgerRecord>) -> Vec<LedgerRecord> {
     let mut places: BTreeMap<Source, Vec<(u32, usize)>> = BTreeMap::new();
-    for (place, (source, seq)) in records.iter().enumerate().filter_map(|(n, r)| Some((n, source(r)?))) {
-        places.entry(source).or_default().push((seq, place));
+    for (index, (source, seq)) in records.iter().enumerate().filter_map(|(n, r)| Some((n, source(r)?))) {
+        places.entry(source).or_default().push((seq, index));
     }
     let mut turns: Vec<usize> = (0..records.len()).collect();
     for of_one in places.values_mut() {
-        let free: Vec<usize> = of_one.iter().map(|(_, place)| *place).collect();
+        let free: Vec<usize> = of_one.iter().map(|(_, index)| *index).collect();
         of_one.sort_unstable();
         of_one.iter().zip(free).for_each(|((_, from), to)| turns[*from] = to);
     }
@@ -84,8 +89,8 @@ pub fn in_turn(records: Vec<LedgerRecord>) -> Vec<LedgerRecord> {
     records.into_iter().map(|(_, record)| record).collect()
 }
 
-/// Whether a record is a downloader's word that it has ended.
-const fn is_last_word(record: &LedgerRecord) -> bool {
+/// Whether a record is a downloader's final report: completed, cancelled or failed.
+const fn is_final_report(record: &LedgerRecord) -> bool {
     match record {
         LedgerRecord::Usage(r) => matches!(
             (r.side, r.state),
@@ -99,35 +104,35 @@ const fn is_last_word(record: &LedgerRecord) -> bool {
     }
 }
 
-/// A record that does not count, or no longer counts, whatever comes next.
+/// A record that does not count, whatever comes later.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dropped {
-    /// When the record came, Unix milliseconds.
+    /// Time at which the record was received, Unix milliseconds.
     pub came_ms: u64,
-    /// The record.
+    /// The record that was dropped.
     pub record: LedgerRecord,
-    /// Whether the record came after the download was closed; otherwise another has replaced it.
+    /// Whether the record came after the download had closed; otherwise a newer record has replaced it.
     pub late: bool,
 }
 
-/// The records of one download that count. They are added in the order in which they came, those of one millisecond
-/// [in turn](in_turn).
+/// The records of one download that count. Records are added in the order in which they were received; those of one
+/// millisecond are sorted [first](in_turn).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Evidence {
-    /// The book of all records: which of them are late.
+    /// A book of all records, dropped ones included: it decides which records are late.
     book: Book,
     quarantines: Quarantines,
-    /// The records that count, by the order in which they were added, and when they came.
+    /// The records that count and the times they came, by the order in which they were added.
     held: BTreeMap<u64, (u64, LedgerRecord)>,
-    /// The held records of each source, the newest last.
+    /// The held records of each source, oldest first, as keys of `held`.
     chains: BTreeMap<Source, Vec<u64>>,
-    /// The held grants, the one that was issued first last: no other counts.
+    /// The held grants, as keys of `held`. The last one was issued first and is the one that counts.
     grants: Vec<u64>,
     next: u64,
 }
 
 impl Evidence {
-    /// Evidence of nothing yet. `quarantines` are those of the reporters, and of the client with the grant.
+    /// Creates evidence without records. `quarantines` are those of all reporters and of the client with the grant.
     #[must_use]
     pub fn new(quarantines: Quarantines) -> Self {
         Self {
@@ -140,7 +145,7 @@ impl Evidence {
         }
     }
 
-    /// Takes in a record, and gives back the records that do not count, or no longer count.
+    /// Adds a record and returns the records that do not count, or no longer count.
     pub fn add(&mut self, came_ms: u64, record: LedgerRecord) -> Vec<Dropped> {
         let late = self.book.late();
         self.book.add(record.clone(), came_ms);
@@ -178,24 +183,24 @@ impl Evidence {
         self.next += 1;
     }
 
-    /// Adds the newest record of a source to its chain, and takes out of it the records that count no more.
+    /// Appends a source's newest record to its chain; removes and returns the records that no longer count.
     fn replace(&mut self, source: Source, mut chain: Vec<u64>, at: u64) -> Vec<u64> {
         chain.push(at);
         let mut gone = Vec::new();
-        let mut place = 0;
-        while let [old, next, ..] = chain[place..] {
-            if old == 0 || self.is_cut(source, old, next) || self.dates_end(&chain, place) {
-                place += 1;
+        let mut index = 0;
+        while let [old, next, ..] = chain[index..] {
+            if old == 0 || self.is_cut(source, old, next) || self.dates_end(&chain, index) {
+                index += 1;
             } else {
-                gone.push(chain.remove(place));
+                gone.push(chain.remove(index));
             }
         }
         self.chains.insert(source, chain);
         gone
     }
 
-    /// Adds the grant that was issued before all others, and gives back the one before it, unless a grant to another
-    /// client is held before that: that client's last words would end the download in the time between.
+    /// Adds a grant that was issued before all held ones. Returns the grant it replaces, unless the one before that is
+    /// to another client: that client's final reports would end the download in the time between.
     fn grant(&mut self, at: u64) -> Vec<u64> {
         let gone = match self.grants[..] {
             [] | [0] => None,
@@ -207,17 +212,16 @@ impl Evidence {
         gone.into_iter().collect()
     }
 
-    /// Whether the time at which a chain's downloader has ended, or had when later records came, depends on this record
-    /// of it: on the first of the last words that stand, and on a word by which the downloader took back the last word
-    /// that is held before it.
-    fn dates_end(&self, chain: &[u64], place: usize) -> bool {
-        let ends = |at: &u64| self.held.get(at).is_some_and(|(_, record)| is_last_word(record));
-        let (before, since) = chain.split_at(place);
+    /// Whether this record of a chain decides when the downloader ended, now or when later records came. That is the
+    /// first of the final reports that stand, and a report of running that revokes the final report held before it.
+    fn dates_end(&self, chain: &[u64], index: usize) -> bool {
+        let ends = |at: &u64| self.held.get(at).is_some_and(|(_, record)| is_final_report(record));
+        let (before, since) = chain.split_at(index);
         let had_ended = before.last().is_some_and(ends);
         if since.first().is_some_and(ends) { !had_ended && since.iter().all(ends) } else { had_ended }
     }
 
-    /// Whether a quarantine of the reporter has begun between two of its records.
+    /// Whether a quarantine of the reporter began between two of its records.
     fn is_cut(&self, source: Source, old: u64, next: u64) -> bool {
         let (Source::Downloader(guid) | Source::Uploader(guid)) = source else { return false };
         let came = |at: u64| self.held.get(&at).map_or(0, |(came_ms, _)| *came_ms);
@@ -228,7 +232,7 @@ impl Evidence {
         self.held.get(&at).and_then(|(_, r)| source(r)).map_or(0, |(_, seq)| seq)
     }
 
-    /// The client with a held grant.
+    /// Returns the client that a held grant names.
     fn downloader(&self, at: u64) -> Option<Guid> {
         self.held.get(&at).and_then(|(_, r)| if let LedgerRecord::Granted(g) = r { Some(g.guid) } else { None })
     }
@@ -237,18 +241,18 @@ impl Evidence {
         self.held.get(&at).and_then(|(_, r)| issued(r))
     }
 
-    /// The records that count, and when each came.
+    /// Returns the records that count and the times they came, in the order in which they were added.
     pub fn records(&self) -> impl DoubleEndedIterator<Item = (u64, &LedgerRecord)> {
         self.held.values().map(|(came_ms, record)| (*came_ms, record))
     }
 
-    /// The book of the records that count.
+    /// Returns a book of the records that count.
     #[must_use]
     pub fn book(&self) -> Book {
         book_of(&self.quarantines, self.records())
     }
 
-    /// See [`digest_of`].
+    /// Returns the [`digest_of`] the records that count.
     #[must_use]
     pub fn digest(&self) -> Digest {
         digest_of(self.records())
@@ -259,14 +263,14 @@ fn issued(record: &LedgerRecord) -> Option<(u64, RecordId)> {
     if let LedgerRecord::Granted(g) = record { Some((g.issued_ms, g.id)) } else { None }
 }
 
-/// The book of a ledger that is fed these records, each with when it came, and nothing else.
+/// Returns a ledger's book of exactly these records, each with the time it came.
 pub fn book_of<'a>(quarantines: &Quarantines, records: impl Iterator<Item = (u64, &'a LedgerRecord)>) -> Book {
     let mut book = Book::strict().with_quarantines(quarantines.clone());
     records.for_each(|(came_ms, record)| book.add(record.clone(), came_ms));
     book
 }
 
-/// SHA-256 over records: of each when it came and its length, 8 bytes each, and its encoding.
+/// Returns SHA-256 over records: for each its time, its length (8 bytes each) and its encoding.
 pub fn digest_of<'a>(records: impl Iterator<Item = (u64, &'a LedgerRecord)>) -> Digest {
     let mut hash = Sha256::new();
     for (came_ms, record) in records {

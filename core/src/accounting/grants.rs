@@ -1,4 +1,5 @@
-//! Grants: who gets one, how it is renewed, when a query may show it.
+//! Grants: how an edge decides a request for a grant ([`decide`]), how grants are renewed, and how a CN checks a grant
+//! that a query shows ([`check_shown`]).
 
 use super::edge_auth::{self, TokenError, Withheld};
 use super::{CertError, Trust};
@@ -7,74 +8,75 @@ use crate::content::{Access, Policy};
 use crate::ids::{DownloadId, Guid, ProviderId, PublicKey, ReqId, VersionId};
 use crate::limits;
 use crate::machine::Rng;
-use crate::wire::records::{Context, Grant, ServerRole, SignedGrant};
+use crate::wire::records::{Grant, ServerRole, SignedGrant, SigningContext};
 use core::net::IpAddr;
 use core::time::Duration;
 
-/// A request for a grant, its object already looked up. The signature of the request by `key` was verified.
+/// A request for a grant, its object already looked up and its signature by `key` already verified.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GrantAsked {
-    /// Echoed.
+    /// Request number, echoed in the answer.
     pub req: ReqId,
-    /// Who asks.
+    /// GUID of the client that asks.
     pub guid: Guid,
-    /// The client's key that signed the request.
+    /// The client's public key, which signed the request.
     pub key: PublicKey,
-    /// K_d: the new download's key (for a renewal the old grant's counts).
+    /// K_d, the key of the new download; ignored in a renewal, where the old grant's counts.
     pub download_key: PublicKey,
     /// The object as it is now.
     pub object: ObjectFacts,
-    /// What the check of the provider's token came to, if one was shown.
+    /// Result of checking the provider's token; `None` if none was shown.
     pub token: Option<Result<(), TokenError>>,
-    /// The version that must not have changed (resumption).
+    /// Version that a resumed download needs; the request fails if the object has another now.
     pub version: Option<VersionId>,
-    /// The grant to be renewed.
+    /// The grant to renew; `None` asks for a first grant.
     pub renew: Option<Renewal>,
-    /// Where it comes from.
+    /// Address of the client.
     pub from: IpAddr,
-    /// When it was made, as its signature says, Unix milliseconds.
+    /// Time at which the client made the request, from its signed text, Unix milliseconds.
     pub time_ms: u64,
-    /// Drawn for it alone, as its signature says.
+    /// Random number of this request alone, from its signed text.
     pub nonce: Nonce,
 }
 
-/// An object as the catalogue has it.
+/// An object's entry in the edge's catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectFacts {
-    /// Who pays.
+    /// The provider that pays for the delivery.
     pub provider: ProviderId,
-    /// Its path.
+    /// The object's path within the provider.
     pub path: Text<{ limits::PATH_LEN_MAX }>,
-    /// Its version.
+    /// The object's present version.
     pub version: VersionId,
     /// Bytes of the version.
     pub size: u64,
-    /// Who may have it.
+    /// Whether a provider's token is needed.
     pub access: Access,
-    /// What the provider allows.
+    /// The provider's policy for the object.
     pub policy: Policy,
 }
 
-/// A grant that is to be renewed.
+/// The old grant in a request for renewal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Renewal {
-    /// What is in its seal; `None` if it could not be opened.
+    /// The unsealed grant; `None` if the seal could not be opened.
     pub grant: Option<SignedGrant>,
-    /// The request also bears a valid signature by that grant's `download_key`.
+    /// Whether the request also bears a valid signature by that grant's `download_key`.
     pub proven: bool,
-    /// An edge that cannot count it refuses this download: one that edges alone deliver is to take its place.
+    /// Whether an edge that cannot count this download has refused it, and the client asks for another download without
+    /// peers.
     pub edge_only: bool,
 }
 
-/// What makes a signed request different from all others.
+/// A random number that makes a signed request unique.
 pub type Nonce = [u8; 16];
 
-/// Why a grant was refused.
+/// Reasons to refuse a grant, with their HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Denial {
-    /// `guid` is not that of the key that signed (403).
+    /// The GUID is not that of the key that signed (403).
     WrongKey,
-    /// The object's provider must have allowed it (401, 403).
+    /// The client lacks the provider's permission (401, 403).
     Withheld(Withheld),
     /// The object is expired (410).
     Gone,
@@ -82,51 +84,52 @@ pub enum Denial {
     Changed,
     /// The old grant cannot be renewed: forged, too old, or of another client (401: ask for a new one).
     GrantExpired,
-    /// The request's time is not this edge's (400).
+    /// The request's time is too far from this edge's clock (400).
     Clock,
     /// The request was seen before (400).
     Replayed,
-    /// Too many were asked for: by this client, from its network or for this download (429).
+    /// Too many requests by this client, from its network or for this download (429).
     TooMany {
-        /// Ask again after this.
+        /// Time after which to ask again, in milliseconds.
         retry_after_ms: u32,
     },
     /// The edge cannot decide now (503).
     Unavailable,
 }
 
-/// How far the clocks of two servers may be apart, in milliseconds.
+/// Largest accepted difference between the clocks of two servers, in milliseconds.
 pub const SKEW_MS: u64 = 30_000;
 
-/// A download is renewed for so long after its first grant, in milliseconds: with its last grant less than two days, so
-/// that edges send nothing under its id once the day of its first grant may be closed. Who goes on then begins another.
+/// Time after a download's first grant in which it may be renewed, in milliseconds. Its last grant then ends within two
+/// days, so that edges send nothing under its id once the day of its first grant may be closed. A client that needs
+/// longer begins another download.
 pub const RENEWED_FOR_MS: u64 = 47 * 3600 * 1000;
 
-/// How long grants live, in milliseconds.
+/// Lifetimes of grants, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Lifetimes {
-    /// From issue to expiry.
+    /// Time from a grant's issue to its expiry.
     pub valid_ms: u64,
-    /// From expiry to the last moment of renewal.
+    /// Time after expiry in which a grant may still be renewed.
     pub renew_ms: u64,
-    /// From a download's first grant to its last renewal.
+    /// Time from a download's first grant to its last renewal.
     pub whole_ms: u64,
 }
 
-/// Why a grant is not accepted.
+/// Reasons to refuse a grant that is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GrantError {
-    /// Its edge's certificate, or its signature.
+    /// The edge's certificate or its signature is invalid.
     Chain(CertError),
-    /// It is not valid yet, or not any more.
+    /// The grant is not valid yet, or has expired.
     Time,
 }
 
-/// Checks the chain of a grant, not its time.
+/// Checks a grant's signature and its edge's certificate, but not its time.
 pub fn check_chain(trust: &Trust, signed: &SignedGrant, now_ms: u64) -> Result<(), GrantError> {
     let message = signed.grant.to_bytes();
     trust
-        .check_signed(&signed.cert, ServerRole::Edge, now_ms, (Context::Grant, &message, &signed.signature))
+        .check_signed(&signed.cert, ServerRole::Edge, now_ms, (SigningContext::Grant, &message, &signed.signature))
         .map_err(GrantError::Chain)
 }
 
@@ -139,14 +142,14 @@ pub fn check(trust: &Trust, signed: &SignedGrant, now_ms: u64) -> Result<(), Gra
     check_chain(trust, signed, now_ms)
 }
 
-/// Why a query that shows a grant is refused.
+/// Reasons why a CN refuses a query with a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ShownError {
     /// The grant is not genuine, or not valid now.
     Invalid(GrantError),
-    /// It is another client's.
+    /// The grant names another client.
     NotYours,
-    /// It gives no right to peers.
+    /// The grant gives no right to peers.
     NoPeers,
 }
 
@@ -156,31 +159,31 @@ pub fn check_shown(trust: &Trust, signed: &SignedGrant, guid: Guid, now_ms: u64)
     if signed.grant.guid != guid {
         return Err(ShownError::NotYours);
     }
-    // uploaders know the policy of their own time: where nobody may upload any more, nobody is introduced to them
+    // uploaders follow the policy of their own grants: if uploads are forbidden now, nobody is introduced to them
     let policy = &signed.grant.policy;
     let allowed = policy.peer_download && policy.peer_upload && signed.grant.max_peer_bytes > 0;
     if allowed { Ok(()) } else { Err(ShownError::NoPeers) }
 }
 
-/// How long a client waits before it renews a grant that is good for `left` more: until `before` its end, at least half
-/// of what is left, and never so short that it asks again and again.
+/// Returns the time to wait before renewing a grant that is valid for `left` more: until `before` its end, but at least
+/// half of `left`, and at least a second, so that requests never follow one another closely.
 #[must_use]
 pub fn renew_after(left: Duration, before: Duration) -> Duration {
     left.saturating_sub(before).max(left / 2).max(Duration::from_secs(1))
 }
 
-/// A decided request for a grant.
+/// The decision on a request: the grant to sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The grant.
+    /// The grant to sign and seal.
     pub grant: Grant,
-    /// It begins a download (and its record goes to the ledger).
+    /// Whether the grant begins a download, so that its record goes to the ledger.
     pub first: bool,
 }
 
-/// Decides a request. A first grant fixes download, GUID, K_d, version and ceiling, and needs the provider's token
-/// where the object is not public; a renewal keeps them all, needs no token again, and takes only the policy as it is
-/// now, never a wider ceiling. A renewal that takes the peers away, because that is asked for or the provider's policy,
+/// Decides a request. A first grant fixes download, GUID, K_d, version and ceiling, and needs the provider's token if
+/// the object is not public. A renewal keeps them all and needs no token; it takes the object's present policy, but
+/// never a higher ceiling. A renewal that removes the peers, because the request or the provider's policy says so,
 /// begins another download: so a download without peers never had any.
 pub fn decide(
     trust: &Trust,
@@ -221,7 +224,7 @@ pub fn decide(
             let grant = Grant { policy, max_peer_bytes, issued_ms: now_ms, expires_ms, ..old.clone() };
             let edge_only = grant.is_edge_only() || renewal.edge_only;
             let grant = match edge_only {
-                // of the one that had peers bytes of theirs may be billed
+                // peers' bytes may still be billed for the download that had peers
                 true if !old.is_edge_only() => Grant { download: DownloadId(rng.nonce()), ..grant.edge_only() },
                 true => grant.edge_only(),
                 false => grant,
@@ -314,7 +317,7 @@ pub(crate) mod tests {
 
     fn signed(grant: Grant) -> SignedGrant {
         let key = PublicKey::numbered(77);
-        let signature = fake_sign(&key, Context::Grant, &grant.to_bytes());
+        let signature = fake_sign(&key, SigningContext::Grant, &grant.to_bytes());
         SignedGrant { grant, signature, cert: cert(ServerRole::Edge, key) }
     }
 
@@ -340,7 +343,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_not_public_needs_its_providers_token_to_begin_and_none_to_go_on() {
+    fn a_private_object_needs_a_token_for_the_first_grant_only() {
         let with =
             |token| GrantAsked { token, object: ObjectFacts { access: Access::Token, ..asked().object }, ..asked() };
         let denied = |token| run(&with(token), NOW).expect_err("withheld");
@@ -352,7 +355,7 @@ pub(crate) mod tests {
         let old = run(&with(Some(Ok(()))), NOW).expect("granted").grant;
         let renewal = GrantAsked { object: with(None).object, ..renewal_of(old.clone()) };
         assert_eq!(run(&renewal, NOW + 1).expect("renewed").grant.download, old.download);
-        // and a public object asks for none, whatever was shown
+        // a public object needs no token, whatever was shown
         assert!(run(&GrantAsked { token: Some(Err(TokenError::Forged)), ..asked() }, NOW).is_ok());
     }
 
@@ -402,7 +405,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_renewal_needs_a_genuine_recent_grant_of_the_same_client_and_its_key() {
+    fn a_renewal_needs_a_recent_grant_of_the_same_client_and_key() {
         let old = run(&asked(), NOW).expect("granted").grant;
         let mut unproven = renewal_of(old.clone());
         unproven.renew.as_mut().expect("a renewal").proven = false;
@@ -417,7 +420,7 @@ pub(crate) mod tests {
         assert_eq!(run(&renewal_of(Grant { version: VersionId::numbered(8), ..old }), NOW), Err(Denial::Changed));
     }
 
-    /// A grant with each of its bindings changed in turn.
+    /// Returns copies of a grant, each with one field changed, and that field's name.
     pub(crate) fn each_binding_changed(g: &Grant) -> alloc::vec::Vec<(&'static str, Grant)> {
         let mut policy = g.policy.clone();
         policy.uploads_max += 1;
@@ -440,7 +443,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn no_binding_of_a_grant_can_be_changed_neither_in_a_query_nor_in_a_renewal() {
+    fn no_field_of_a_grant_can_be_changed() {
         let old = run(&asked(), NOW).expect("granted").grant;
         let genuine = signed(old.clone());
         for (binding, grant) in each_binding_changed(&old) {
@@ -450,9 +453,9 @@ pub(crate) mod tests {
             let renew = Some(Renewal { grant: Some(forged), proven: true, edge_only: false });
             assert_eq!(run(&GrantAsked { renew, ..asked() }, NOW), Err(Denial::GrantExpired), "{binding}");
         }
-        // who is certified for something else signs no grants
+        // a server certified for another role signs no grants
         let key = PublicKey::numbered(78);
-        let signature = fake_sign(&key, Context::Grant, &old.to_bytes());
+        let signature = fake_sign(&key, SigningContext::Grant, &old.to_bytes());
         let of_a_cn = SignedGrant { grant: old, signature, cert: cert(ServerRole::Cn, key) };
         assert!(matches!(check(&trust(), &of_a_cn, NOW), Err(GrantError::Chain(_))));
     }

@@ -1,23 +1,23 @@
-//! Introductions: built and signed once an answer by the CN, checked by both peers. The answer's introductions are the
-//! leaves of a Merkle tree (leaf and node hashes prefixed as in RFC 9162 §2.1, padded with zero digests to a power of
-//! two), whose root is signed; each introduction carries its path.
+//! Introductions: signed by the CN, one signature an answer, and checked by both peers. The introductions of an answer
+//! are the leaves of a Merkle tree (leaf and node hashes prefixed as in RFC 9162 §2.1, padded with zero digests to a
+//! power of two). The CN signs the root; each introduction carries its Merkle path.
 
 use super::{CertError, Trust};
 use crate::ids::{Digest, Signature};
 use crate::limits;
-use crate::wire::records::{Context, Introduction, ServerCert, ServerRole, SignedIntroduction};
+use crate::wire::records::{Introduction, ServerCert, ServerRole, SignedIntroduction, SigningContext};
 use crate::wire::{List, Wire};
 use alloc::vec::Vec;
 use sha2::Digest as _;
 
-/// Why an introduction is not believed.
+/// Reasons to refuse an introduction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IntroError {
-    /// Its CN's certificate, or the signature over the root.
+    /// The CN's certificate or its signature over the root is invalid.
     Chain(CertError),
-    /// Its index does not fit its path.
+    /// The introduction's index does not fit its path.
     Path,
-    /// Its time to connect is over, or it would not be served any more.
+    /// The time to connect, or to be served, is over.
     Time,
 }
 
@@ -29,13 +29,13 @@ fn node(left: &Digest, right: &Digest) -> Digest {
     Digest(sha2::Sha256::new_with_prefix([1]).chain_update(left.0).chain_update(right.0).finalize().into())
 }
 
-/// The root that a CN signs for these introductions, at most [`limits::PEERS_PER_ANSWER_MAX`].
+/// Returns the Merkle root that a CN signs for these introductions, at most [`limits::PEERS_PER_ANSWER_MAX`].
 #[must_use]
 pub fn root(intros: &[Introduction]) -> Digest {
     levels(intros).last().and_then(|top| top.first().copied()).unwrap_or(Digest([0; 32]))
 }
 
-/// The introductions with their paths, under the CN's `signature` over [`root`].
+/// Adds to each introduction its path and the CN's `signature` over [`root`].
 #[must_use]
 pub fn sign(intros: Vec<Introduction>, signature: Signature, cert: &ServerCert) -> Vec<SignedIntroduction> {
     let levels = levels(&intros);
@@ -52,7 +52,7 @@ pub fn sign(intros: Vec<Introduction>, signature: Signature, cert: &ServerCert) 
         .collect()
 }
 
-/// All levels, leaves first.
+/// Returns all levels of the Merkle tree, leaves first.
 fn levels(intros: &[Introduction]) -> Vec<Vec<Digest>> {
     let mut level: Vec<Digest> = intros.iter().map(leaf).collect();
     level.resize(intros.len().next_power_of_two(), Digest([0; 32]));
@@ -65,7 +65,7 @@ fn levels(intros: &[Introduction]) -> Vec<Vec<Digest>> {
     all
 }
 
-/// The root that an introduction's path leads to.
+/// Returns the root to which an introduction's path leads.
 fn root_of(signed: &SignedIntroduction) -> Result<Digest, IntroError> {
     if usize::from(signed.index) >> signed.path.len() != 0 {
         return Err(IntroError::Path);
@@ -77,7 +77,7 @@ fn root_of(signed: &SignedIntroduction) -> Result<Digest, IntroError> {
     Ok(signed.path.iter().fold((leaf(&signed.intro), signed.index), climb).0)
 }
 
-/// Checks that a certified CN has signed this introduction and that peers may still connect by it.
+/// Checks that a certified CN has signed this introduction and that its peers may still connect.
 pub fn check(trust: &Trust, signed: &SignedIntroduction, now_ms: u64) -> Result<(), IntroError> {
     if now_ms >= signed.intro.connect_before_ms || now_ms >= signed.intro.serve_until_ms {
         return Err(IntroError::Time);
@@ -85,11 +85,11 @@ pub fn check(trust: &Trust, signed: &SignedIntroduction, now_ms: u64) -> Result<
     check_signed(trust, signed, now_ms)
 }
 
-/// Uploaders say how an introduction has ended within this after it is served no more: connections end then at the
-/// latest, and the uploader's CN may be another by then.
+/// Time after an introduction's end of service in which its uploader may report how it ended, in milliseconds.
+/// Connections end then at the latest, and the uploader may have another CN by then.
 pub const TOLD_WITHIN_MS: u64 = 5 * 60_000;
 
-/// Checks that a certified CN has signed this introduction and that how it has ended may still be told.
+/// Checks that a certified CN has signed this introduction and that its end may still be reported.
 pub fn check_ended(trust: &Trust, signed: &SignedIntroduction, now_ms: u64) -> Result<(), IntroError> {
     if now_ms > signed.intro.serve_until_ms.saturating_add(TOLD_WITHIN_MS) {
         return Err(IntroError::Time);
@@ -100,7 +100,7 @@ pub fn check_ended(trust: &Trust, signed: &SignedIntroduction, now_ms: u64) -> R
 fn check_signed(trust: &Trust, signed: &SignedIntroduction, now_ms: u64) -> Result<(), IntroError> {
     let root = root_of(signed)?;
     trust
-        .check_signed(&signed.cert, ServerRole::Cn, now_ms, (Context::Introductions, &root.0, &signed.signature))
+        .check_signed(&signed.cert, ServerRole::Cn, now_ms, (SigningContext::Introductions, &root.0, &signed.signature))
         .map_err(IntroError::Chain)
 }
 
@@ -128,7 +128,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn answer(intros: Vec<Introduction>) -> Vec<SignedIntroduction> {
-        let signature = fake_sign(&CN_KEY, Context::Introductions, &root(&intros).0);
+        let signature = fake_sign(&CN_KEY, SigningContext::Introductions, &root(&intros).0);
         sign(intros, signature, &cert(ServerRole::Cn, CN_KEY))
     }
 

@@ -1,21 +1,23 @@
 //! A client's log (DESIGN §10.4): its usage records as a hash chain under signed heads. Each start of a client opens a
-//! log of its own, named by the start's secondary GUID. A record is durable before it has a place in the log, and goes
-//! out only with the signed head of that place; a restart opens another log. So an honest client never signs two heads
-//! at one place, whenever it crashes: two such heads are evidence, of a restored or cloned machine first, of fraud only
-//! with more.
+//! log, named by the start's secondary GUID. A record is put on disk before it gets a place in the log, and is sent
+//! only with the signed head of that place; a restart opens another log. So an honest client never signs two heads at
+//! one place, whenever it crashes. Two such heads are evidence: first of a restored or cloned machine, of fraud only
+//! together with more.
 //!
-//! What is durable in the ledger comes back as a checkpoint under the CN's signature. The client keeps the newest one
-//! and shows it at login, so that a CN which never saw the log knows how it must go on.
+//! A CN confirms by a signed checkpoint what is durable in the ledger. The client keeps the newest checkpoint and shows
+//! it at login, so that a CN which never saw the log knows how it must continue.
 
 use super::Trust;
 use crate::ids::{Digest, Guid, SecondaryGuid};
 use crate::wire::Wire as _;
-use crate::wire::records::{Context, Head, Logged, ServerRole, SignedCheckpoint, SignedHead, UsageRecord, Verify};
+use crate::wire::records::{
+    Head, Logged, ServerRole, SignedCheckpoint, SignedHead, SigningContext, UsageRecord, Verify,
+};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use sha2::Digest as _;
 
-/// A log as its client holds it: its last place and what stands there.
+/// The end of a log as its client keeps it: the last place and the digest there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Log {
     place: u64,
@@ -29,7 +31,7 @@ impl Default for Log {
 }
 
 impl Log {
-    /// Gives a durable record the next place; the head to be signed.
+    /// Gives a record that is on disk the next place, and returns the head to sign.
     pub fn append(&mut self, start: SecondaryGuid, record: &UsageRecord) -> Head {
         self.place = self.place.saturating_add(1);
         let before = self.digest;
@@ -38,25 +40,25 @@ impl Log {
     }
 }
 
-/// What a head's digest must be: SHA-256 over the log's name, the place, the digest before and the record.
+/// Computes a head's digest: SHA-256 over the log's name, the place, the digest before and the record.
 #[must_use]
 pub fn digest(start: SecondaryGuid, place: u64, before: &Digest, record: &UsageRecord) -> Digest {
     let hash = sha2::Sha256::new_with_prefix(start.0).chain_update(place.to_be_bytes()).chain_update(before.0);
     Digest(hash.chain_update(record.to_bytes()).finalize().into())
 }
 
-/// Why a record is not taken for its reporter's.
+/// Reasons to refuse a record and its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LogError {
     /// The head is for another record.
     Digest,
-    /// The key is not its reporter's.
+    /// The key is not the reporter's.
     Foreign,
     /// The signature is not the key's.
     Signature,
 }
 
-/// Checks that a record stands where its head says, under its reporter's signature.
+/// Checks that a head belongs to its record and is signed by the record's reporter.
 pub fn check(verify: Verify, logged: &Logged) -> Result<(), LogError> {
     let Logged { record, head: SignedHead { head, key, .. } } = logged;
     if digest(head.start, head.place, &head.before, record) != head.digest {
@@ -68,25 +70,25 @@ pub fn check(verify: Verify, logged: &Logged) -> Result<(), LogError> {
     if is_signed(verify, &logged.head) { Ok(()) } else { Err(LogError::Signature) }
 }
 
-/// Whether the client that a head names has signed it.
+/// Whether the key that a head names has signed it.
 #[must_use]
 pub fn is_signed(verify: Verify, signed: &SignedHead) -> bool {
-    verify(&signed.key, Context::LogHead, &signed.head.to_bytes(), &signed.signature)
+    verify(&signed.key, SigningContext::LogHead, &signed.head.to_bytes(), &signed.signature)
 }
 
-/// Whether a certified CN has signed this checkpoint, of a head that this client has signed. The certificate is held
-/// against the time of the checkpoint, since a CN's lives no longer than a day.
+/// Whether a certified CN has signed this checkpoint, of a head that client `guid` has signed. The certificate must
+/// have been valid at the time of the checkpoint, since a CN's lives no longer than a day.
 #[must_use]
 pub fn is_checkpoint_of(guid: Guid, trust: &Trust, signed: &SignedCheckpoint) -> bool {
     let SignedCheckpoint { checkpoint, signature, cert } = signed;
-    let said = (Context::Checkpoint, &checkpoint.to_bytes()[..], signature);
+    let said = (SigningContext::Checkpoint, &checkpoint.to_bytes()[..], signature);
     Guid::of(&checkpoint.head.key) == guid
         && is_signed(trust.verify, &checkpoint.head)
         && trust.check_signed(cert, ServerRole::Cn, checkpoint.at_ms, said).is_ok()
 }
 
-/// Whether two heads of one client cannot both be of one log: they are at one place, or the one does not go on from the
-/// other.
+/// Whether two heads of one client contradict each other: both name the same place of one log, or one does not continue
+/// from the other.
 #[must_use]
 pub fn contradict(a: &Head, b: &Head) -> bool {
     let breaks =
@@ -94,17 +96,17 @@ pub fn contradict(a: &Head, b: &Head) -> bool {
     a.start == b.start && (a.place == b.place && a != b || breaks(a, b) || breaks(b, a))
 }
 
-/// What contradicts itself in one client's heads.
+/// A contradiction within one client's log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fork {
-    /// Whose log.
+    /// The client that signed both heads.
     pub guid: Guid,
-    /// Two signed heads that cannot both be of one log. Whoever has the client's key can check them.
+    /// Two signed heads that cannot both be of one log. Anyone with the client's public key can check them.
     pub heads: [SignedHead; 2],
 }
 
-/// Finds logs that fork: two heads at one place, or a head that does not go on from the one before it. Of each log the
-/// first contradiction is named. Heads that no key has signed are no evidence; lost, repeated and late ones make none.
+/// Finds forked logs: two heads at one place, or a head that does not continue from the one before. Returns the first
+/// contradiction of each log. Heads without a valid signature are ignored; lost, repeated and late heads make no fork.
 #[must_use]
 pub fn forks(verify: Verify, heads: impl IntoIterator<Item = SignedHead>) -> Vec<Fork> {
     let mut logs: BTreeMap<(Guid, SecondaryGuid), BTreeMap<u64, SignedHead>> = BTreeMap::new();
@@ -157,12 +159,12 @@ mod tests {
     fn logged(log: &mut Log, n: u32) -> Logged {
         let record = record(n);
         let head = log.append(START, &record);
-        let signature = fake_sign(&KEY, Context::LogHead, &head.to_bytes());
+        let signature = fake_sign(&KEY, SigningContext::LogHead, &head.to_bytes());
         Logged { record, head: SignedHead { head, key: KEY, signature } }
     }
 
     #[test]
-    fn an_honest_log_checks_and_does_not_fork_in_whatever_order_it_comes() {
+    fn an_honest_log_does_not_fork_in_whatever_order_it_comes() {
         let mut log = Log::default();
         let all: Vec<_> = (1..9).map(|n| logged(&mut log, n)).collect();
         assert!(all.iter().all(|l| check(fake_verify, l).is_ok()));
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_changed_moved_or_anothers_does_not_check() {
+    fn a_changed_moved_or_foreign_record_is_refused() {
         let good = logged(&mut Log::default(), 1);
         let with = |change: fn(&mut Logged)| {
             let mut logged = good.clone();
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn two_records_at_one_place_are_evidence_that_anybody_can_check() {
+    fn two_records_at_one_place_are_evidence() {
         let mut log = Log::default();
         let first = logged(&mut log, 1);
         let mut copy = log;
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_past_that_is_written_anew_is_found_by_what_follows() {
+    fn a_rewritten_past_is_found_by_the_next_head() {
         let mut log = Log::default();
         let first = logged(&mut log, 1);
         let mut other = Log::default();
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_has_signed_proves_nothing() {
+    fn unsigned_heads_prove_nothing() {
         let mut log = Log::default();
         let mut copy = log;
         let (one, mut other) = (logged(&mut log, 1), logged(&mut copy, 2));

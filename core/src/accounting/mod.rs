@@ -1,5 +1,6 @@
-//! Accounting (DESIGN §10): certificates, providers' tokens, grants and introductions as values with pure rules, and
-//! what a download's records come to.
+//! Accounting (DESIGN §10) as pure functions over values: certificates, providers' tokens, grants, introductions,
+//! receipts, clients' logs, the settlement of a download's records into a bill, the audit of closed days, and the
+//! detection of clients that cheat.
 
 pub mod audit;
 pub mod certs;

@@ -1,8 +1,8 @@
-//! Possession challenges: an edge asks a client that has completed a download for a hash over parts that it has not
-//! sent itself. Who made its bytes up together with others, and never had them, cannot answer. Weak evidence where the
-//! content is public, since whoever wants to can fetch the parts; so it changes no bill, and only adds to others.
+//! Possession challenges: an edge asks a client that has completed a download for a hash over parts that the edge has
+//! not sent itself. Colluding clients that only claim to have exchanged the bytes cannot answer. The evidence is weak
+//! if the content is public, since anybody can fetch the parts; so it changes no bill and only adds to other evidence.
 //!
-//! A client that lacks a fraction f of the parts passes with (1 − f)⁸.
+//! A client that lacks a fraction f of the parts passes with probability (1 − f)⁸.
 
 use super::Spans;
 use crate::ids::{Digest, DownloadId, RecordId};
@@ -12,32 +12,33 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use sha2::{Digest as _, Sha256};
 
-/// Begins what is hashed.
+/// Prefix of the hash that is the proof.
 const PROOF_TEXT: &[u8] = b"swarmedge/1 possession\0";
-/// Begins what a record is named by.
+/// Prefix of the hash that makes a record's id.
 const RECORD_TEXT: &[u8] = b"swarmedge/1 possession record\0";
-/// Draws for each part that is looked for.
+/// Random draws allowed for each part wanted.
 const DRAWS: usize = 8;
-/// A download is conspicuous if edges gave less than one byte in so many …
+/// Divisor: a download is conspicuous if edges sent less than this fraction of its size …
 const LOW_EDGE: u64 = 16;
-/// … and it was faster than so many bytes a second. Both are also what the best honest clients look like.
+/// … and peers sent more than this many bytes a second. The best honest clients look the same.
 const HIGH_RATE: u64 = 32 << 20;
 
-/// Wrong answers that are no accident.
+/// Number of wrong answers that is no accident.
 const FAILED_MIN: u64 = 2;
-/// Silences that are none, where they are more than half of all.
+/// Number of unanswered challenges that is no accident, if they are more than half of all.
 const UNANSWERED_MIN: u64 = 8;
 
-/// What a client is asked for.
+/// The parts that a client must prove to have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Challenge {
-    /// Never used before, nor again.
+    /// Random number, used for this challenge only.
     pub nonce: [u8; 16],
-    /// Parts of the version, of [`PART_LEN`] bytes each but the last: ascending, [`PARTS_MAX`] at most.
+    /// Numbers of the parts asked for: ascending, at most [`PARTS_MAX`]. A part has [`PART_LEN`] bytes, the last one
+    /// fewer.
     pub parts: Vec<u64>,
 }
 
-/// The bytes of a part of a version of `size` bytes; empty past its end.
+/// Returns the byte range of a part of a version of `size` bytes; empty past its end.
 #[must_use]
 pub fn part_range(size: u64, part: u64) -> Range<u64> {
     let start = part.saturating_mul(PART_LEN).min(size);
@@ -45,8 +46,8 @@ pub fn part_range(size: u64, part: u64) -> Range<u64> {
 }
 
 impl Challenge {
-    /// Draws parts of a version of `size` bytes that are not among those `sent`; none if there are none, or too few to
-    /// be found.
+    /// Draws parts of a version of `size` bytes that are not within `sent`; `None` if there are none, or too few to be
+    /// found by chance.
     pub fn draw(rng: &mut dyn Rng, size: u64, sent: &Spans) -> Option<Self> {
         let all = u32::try_from(size.div_ceil(PART_LEN)).unwrap_or(u32::MAX);
         let mut parts: Vec<u64> = Vec::new();
@@ -63,7 +64,7 @@ impl Challenge {
         (!parts.is_empty()).then(|| Self { nonce: rng.nonce(), parts })
     }
 
-    /// Whether it asks for no more than it may of a version of `size` bytes.
+    /// Whether the challenge is well-formed for a version of `size` bytes: parts ascending, existing, and not too many.
     #[must_use]
     pub fn fits(&self, size: u64) -> bool {
         let rising = self.parts.is_sorted_by(|a, b| a < b);
@@ -72,30 +73,31 @@ impl Challenge {
     }
 }
 
-/// Makes the proof: hashes the nonce and the bytes of the parts, in order.
+/// Computes the proof: a hash over the nonce and the bytes of the parts, in order.
 #[derive(Clone, Debug)]
 pub struct Prover(Sha256);
 
 impl Prover {
-    /// For this challenge.
+    /// Starts the proof for this challenge.
     #[must_use]
     pub fn new(challenge: &Challenge) -> Self {
         Self(Sha256::new_with_prefix(PROOF_TEXT).chain_update(challenge.nonce))
     }
 
-    /// The next part's bytes, or some of them.
+    /// Adds the next bytes of the parts.
     pub fn add(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The proof.
+    /// Returns the finished proof.
     #[must_use]
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
 }
 
-/// The name of a download's one outcome: whichever edge tells it, and however often, the ledger keeps one.
+/// Returns the id of the record of a download's challenge: the ledger keeps one outcome, whichever edge reports it and
+/// however often.
 #[must_use]
 pub fn record_id(download: DownloadId) -> RecordId {
     let hash = Sha256::new_with_prefix(RECORD_TEXT).chain_update(download.0).finalize();
@@ -104,19 +106,19 @@ pub fn record_id(download: DownloadId) -> RecordId {
     RecordId(id)
 }
 
-/// What became of a client's challenges.
+/// Outcomes of one client's challenges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Passed.
+    /// Number of challenges answered correctly.
     pub passed: u64,
-    /// Answered wrongly.
+    /// Number of challenges answered wrongly.
     pub failed: u64,
-    /// Not answered, or no edge was told that the download was complete.
+    /// Number of challenges without answer, and of completed downloads to be challenged of which no edge was told.
     pub unanswered: u64,
 }
 
 impl Tally {
-    /// Whether people should look at it: a disk goes bad once, and a laptop is closed now and then.
+    /// Whether people should look at the client: a disk goes bad once, and a laptop is closed now and then.
     #[must_use]
     pub const fn is_conspicuous(&self) -> bool {
         let all = self.passed.saturating_add(self.failed).saturating_add(self.unanswered);
@@ -124,8 +126,8 @@ impl Tally {
     }
 }
 
-/// Whether a download is to be looked at more closely: next to nothing from edges, and fast. No guilt: it chooses whom
-/// to challenge.
+/// Whether a download should be looked at more closely: nearly nothing from edges, and fast. No proof of guilt: it only
+/// chooses whom to challenge.
 #[must_use]
 pub fn is_conspicuous(size: u64, edge_bytes: u64, elapsed_ms: u64) -> bool {
     let from_peers = size.saturating_sub(edge_bytes);
@@ -139,7 +141,7 @@ mod tests {
     use crate::seeded::Seeded;
 
     #[test]
-    fn a_challenge_asks_for_different_parts_that_were_not_sent() {
+    fn a_challenge_asks_for_distinct_parts_that_were_not_sent() {
         let (size, mut rng) = (100 * PART_LEN + 7, Seeded::new(3));
         let sent = Spans::of(core::iter::once(0..50 * PART_LEN + 1));
         for _ in 0..200 {
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_may_be_asked_does_not_fit() {
+    fn an_excessive_challenge_does_not_fit() {
         let of = |parts: &[u64]| Challenge { nonce: [0; 16], parts: parts.to_vec() };
         let size = 20 * PART_LEN;
         assert!(of(&[0, 19]).fits(size));
@@ -178,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn two_wrong_answers_or_silence_as_a_habit_are_conspicuous() {
+    fn two_wrong_answers_or_habitual_silence_are_conspicuous() {
         let of = |passed, failed, unanswered| Tally { passed, failed, unanswered }.is_conspicuous();
         assert!(of(100, 2, 0) && of(0, 0, 8) && of(7, 0, 8));
         assert!(!of(100, 1, 0) && !of(0, 0, 7) && !of(8, 0, 8));
     }
 
     #[test]
-    fn conspicuous_is_who_is_fast_with_next_to_nothing_from_edges() {
+    fn a_fast_download_with_little_from_edges_is_conspicuous() {
         let size = 320 << 20;
         assert!(is_conspicuous(size, 0, 9_000));
         assert!(!is_conspicuous(size, 0, 11_000), "slower");

@@ -1,25 +1,25 @@
-//! When clients were in quarantine, and from when on their word therefore counts no more.
+//! Quarantines of clients: from when on the reports of a client count no more.
 
 use crate::ids::Guid;
 use alloc::collections::BTreeMap;
 
-/// Since when, and until when, who was in quarantine: Unix milliseconds; what lasts ends at `u64::MAX`.
+/// Per GUID: quarantine start → end in Unix ms; `u64::MAX` while it lasts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Quarantines(BTreeMap<Guid, BTreeMap<u64, u64>>);
 
 impl Quarantines {
-    /// Notes a span.
+    /// Adds a quarantine of this client.
     pub fn add(&mut self, guid: Guid, from_ms: u64, until_ms: u64) {
         self.0.entry(guid).or_default().insert(from_ms, until_ms);
     }
 
-    /// Spans of this client, by their begin.
+    /// Returns the starts of this client's quarantines, Unix milliseconds, ascending.
     pub fn begins(&self, guid: Guid) -> impl Iterator<Item = u64> + '_ {
         self.0.get(&guid).into_iter().flat_map(|spans| spans.keys().copied())
     }
 
-    /// From when on nothing counts that the client says of an introduction made at `made_ms`: the begin of its first
-    /// quarantine that was not over by then.
+    /// Returns the time from which the client's reports of an introduction made at `made_ms` no longer count: the start
+    /// of its first quarantine that was not over by then.
     #[must_use]
     pub fn cut(&self, guid: Guid, made_ms: u64) -> Option<u64> {
         self.0.get(&guid)?.iter().find(|(_, until)| **until > made_ms).map(|(from, _)| *from)
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_made_after_a_quarantine_counts_and_what_was_made_before_or_in_it_is_cut() {
+    fn a_quarantine_cuts_only_introductions_made_before_its_end() {
         let (who, mut all) = (Guid::numbered(1), Quarantines::default());
         assert_eq!(all.cut(who, 0), None);
         all.add(who, 10, 20);

@@ -1,41 +1,42 @@
-//! Receipts (DESIGN §10.3): what a downloader signs for, what an uploader believes, and how much an uploader gives on
-//! credit. Both sides of an introduction follow the same rule, so neither waits for the other.
+//! Receipts (DESIGN §10.3): which bytes a downloader signs for, which receipts an uploader accepts, and how many bytes
+//! an uploader sends on credit ([`CreditRule`], [`Account`]). Both sides of an introduction follow the same rule, so
+//! neither waits for the other.
 
 use crate::ids::{PublicKey, Signature};
 use crate::limits;
 use crate::wire::Wire as _;
-use crate::wire::records::{Context, Introduction, Receipt, ReceiptProof, SignedReceipt, Verify};
+use crate::wire::records::{Introduction, Receipt, ReceiptProof, SignedReceipt, SigningContext, Verify};
 use core::time::Duration;
 
-/// How much is sent on credit. Invariant: what a downloader can get without a receipt is at most `credit` of the
-/// bytes it has receipted, plus one request. It grows with what is receipted, not with how often: small receipts buy
-/// small credit.
+/// The rule by which an uploader gives credit. Invariant: the bytes that a downloader can get without a receipt are at
+/// most `credit` of the bytes it has receipted, plus one request. Credit grows with the bytes receipted, not with the
+/// number of receipts: small receipts buy small credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CreditRule {
-    /// Bytes before the first receipt.
+    /// Credit before the first receipt, in bytes.
     pub first: u64,
-    /// Bytes at most; each receipt that is given when due doubles the credit up to this.
+    /// Largest credit, in bytes; each receipt that is given when due doubles the credit up to this.
     pub most: u64,
-    /// Anything new is receipted this long after the receipt before.
+    /// Time after a receipt at which new bytes are receipted, however few.
     pub every: Duration,
 }
 
 impl CreditRule {
-    /// The rule of the protocol. Clients that follow another still account rightly, but may wait for each other.
+    /// The protocol's rule. Clients with another rule still account correctly, but may wait for each other.
     pub const PROTOCOL: Self = Self {
         first: limits::CREDIT_FIRST,
         most: limits::CREDIT_MAX,
         every: Duration::from_secs(limits::RECEIPT_EVERY_S),
     };
 
-    /// Bytes on credit after so many receipted ones.
+    /// Returns the credit in bytes after `receipted` bytes.
     #[must_use]
     pub const fn credit(&self, receipted: u64) -> u64 {
         let grown = self.first.saturating_add(receipted.saturating_mul(2));
         if grown < self.most { grown } else { self.most }
     }
 
-    /// Verified bytes without receipt at which the next one is due, after so many receipted ones.
+    /// Returns the number of verified, unreceipted bytes at which the next receipt is due, after `receipted` bytes.
     #[must_use]
     pub const fn due(&self, receipted: u64) -> u64 {
         let half = self.credit(receipted) / 2;
@@ -43,14 +44,14 @@ impl CreditRule {
     }
 }
 
-/// Why a receipt is not taken.
+/// Reasons to refuse a receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReceiptError {
-    /// It is for another introduction, download, version or uploader.
+    /// The receipt is for another introduction, download, version or uploader.
     Foreign,
-    /// It does not go on from the receipt before.
+    /// The receipt's number or bytes are not above those of the receipt before.
     Stale,
-    /// It is for more than was ever promised.
+    /// The receipt is for more bytes than were ever promised.
     TooMuch,
     /// The signature is not K_d's.
     Signature,
@@ -59,11 +60,11 @@ pub enum ReceiptError {
 /// Whether K_d has signed a receipt.
 #[must_use]
 pub fn is_signed(verify: Verify, download_key: &PublicKey, receipt: &Receipt, signature: &Signature) -> bool {
-    verify(download_key, Context::Receipt, &receipt.to_bytes(), signature)
+    verify(download_key, SigningContext::Receipt, &receipt.to_bytes(), signature)
 }
 
-/// Checks a receipt as its uploader does: against the introduction, the receipt before it (`seq` and bytes; zeros
-/// before the first) and the bytes that were ever promised over the introduction.
+/// Checks a receipt on behalf of its uploader: against the introduction, the receipt before it (`seq` and bytes; zeros
+/// before the first) and the bytes ever promised over the introduction.
 pub fn check(
     verify: Verify,
     intro: &Introduction,
@@ -89,29 +90,29 @@ pub fn check(
     Ok(ReceiptProof { uploader_key, seq, bytes, signature: signed.signature })
 }
 
-/// What was sent over an introduction, and what of it is receipted.
+/// An uploader's account of one introduction: bytes sent, promised and receipted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Account {
     /// Bytes sent or promised.
     pub spent: u64,
-    /// Bytes ever promised, what was then not sent included: no receipt can be for more.
+    /// Bytes ever promised, including those that were then not sent: no receipt can be for more.
     pub promised: u64,
-    /// The newest receipt: its `seq` and bytes.
+    /// Number (`seq`) and bytes of the newest receipt.
     pub taken: (u32, u64),
-    /// The bytes of the newest durable receipt. Credit grows by these only, so that a crash loses no more than the
+    /// Bytes of the newest receipt that is on disk. Credit grows by these only, so that a crash loses no more than the
     /// credit.
     pub kept: u64,
 }
 
 impl Account {
-    /// Bytes sent or promised that no durable receipt covers. An eighth of what is receipted may have gone to waste
-    /// (sent twice near the end, or under way when cancelled) without being held against the downloader.
+    /// Returns the bytes sent or promised that no durable receipt covers. An eighth of the receipted bytes may have
+    /// gone to waste (sent twice near the end, or under way when cancelled) without being held against the downloader.
     #[must_use]
     pub const fn owed(&self) -> u64 {
         self.without(self.kept)
     }
 
-    /// Bytes that would stay without receipt if the introduction ended now.
+    /// Returns the bytes that would stay unreceipted if the introduction ended now.
     #[must_use]
     pub const fn unreceipted(&self) -> u64 {
         self.without(self.taken.1)
@@ -126,7 +127,7 @@ impl Account {
     pub const fn covers(&self, rule: &CreditRule, bytes: u64) -> bool {
         let credit = rule.credit(self.kept);
         let owed = self.owed();
-        // one request may go a little beyond, else a large piece could never begin
+        // one request may exceed the credit a little, else a transfer of a large piece could never begin
         owed.saturating_add(bytes) <= credit || (owed < credit && bytes <= limits::CREDIT_FIRST)
     }
 }
@@ -147,7 +148,7 @@ mod tests {
     }
 
     fn signed(receipt: Receipt) -> SignedReceipt {
-        let signature = fake_sign(&intro(1).downloader_key, Context::Receipt, &receipt.to_bytes());
+        let signature = fake_sign(&intro(1).downloader_key, SigningContext::Receipt, &receipt.to_bytes());
         SignedReceipt { receipt, signature }
     }
 
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn credit_doubles_from_one_to_thirty_two_mib_with_each_receipt_that_is_given_when_due() {
+    fn credit_doubles_from_1_to_32_mib_with_receipts_given_when_due() {
         let mut receipted = 0;
         let credits: [u64; 7] = core::array::from_fn(|_| {
             let credit = RULE.credit(receipted);
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_that_goes_on_from_the_last_is_taken() {
+    fn a_receipt_above_the_last_one_is_accepted() {
         assert_eq!(checked((0, 0), 9, &signed(receipt(1, 9))), Ok(9));
         assert_eq!(checked((1, 5), 9, &signed(receipt(7, 6))), Ok(6), "those between may have been lost");
     }
@@ -197,7 +198,7 @@ mod tests {
         let mut forged = signed(good.clone());
         forged.receipt.bytes = 10;
         assert_eq!(checked((1, 5), 10, &forged), Err(Signature));
-        let other = fake_sign(&intro(1).downloader_key, Context::EdgeRequest, &good.to_bytes());
+        let other = fake_sign(&intro(1).downloader_key, SigningContext::EdgeRequest, &good.to_bytes());
         assert_eq!(checked((1, 5), 10, &SignedReceipt { receipt: good, signature: other }), Err(Signature));
     }
 
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn waste_within_an_eighth_of_what_is_receipted_stops_nobody() {
+    fn waste_up_to_an_eighth_of_receipted_bytes_is_allowed() {
         let account = Account { spent: 90 * MIB, promised: 99 * MIB, taken: (9, 80 * MIB), kept: 80 * MIB };
         assert_eq!(account.owed(), 0);
         let account = Account { spent: 122 * MIB, ..account };

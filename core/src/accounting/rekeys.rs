@@ -1,23 +1,23 @@
-//! A new key for an installation (DESIGN §5). Two copies of one installation have one key, and speak for one GUID until
-//! they take keys of their own. The change is signed by the old key, whose GUID is retired, and by the new one, so that
-//! nobody can retire another's GUID nor take over another's key.
+//! Rekeying (DESIGN §5): an installation replaces its key. Two copies of one installation share a key and a GUID until
+//! each takes a key of its own. The change is signed by the old key, whose GUID is retired, and by the new key, so that
+//! nobody can retire another client's GUID or take over another client's key.
 
 use crate::ids::{Guid, RecordId};
 use crate::wire::Wire as _;
-use crate::wire::records::{Context, SignedRekey, Verify};
+use crate::wire::records::{SignedRekey, SigningContext, Verify};
 use sha2::Digest as _;
 
-/// Whether both keys have signed, and are two.
+/// Whether the two keys differ and both have signed the change.
 #[must_use]
 pub fn check(verify: Verify, signed: &SignedRekey) -> bool {
     let SignedRekey { rekey, by_old, by_new } = signed;
     let message = rekey.to_bytes();
     rekey.old != rekey.new
-        && verify(&rekey.old, Context::Rekey, &message, by_old)
-        && verify(&rekey.new, Context::Rekey, &message, by_new)
+        && verify(&rekey.old, SigningContext::Rekey, &message, by_old)
+        && verify(&rekey.new, SigningContext::Rekey, &message, by_new)
 }
 
-/// The name of its record: the same however often and through whichever CN it comes.
+/// Returns the id of the record of a rekey: the same however often, and through whichever CN, it comes.
 #[must_use]
 pub fn record_id(signed: &SignedRekey) -> RecordId {
     let hash = sha2::Sha256::digest(signed.rekey.to_bytes());
@@ -26,7 +26,8 @@ pub fn record_id(signed: &SignedRekey) -> RecordId {
     RecordId(id)
 }
 
-/// Which of `homes` DNs sees all sessions of a GUID, wherever they are: every CN names the DNs in the same order.
+/// Returns the index of the home DN, of `homes`, that sees all sessions of a GUID; `None` without DNs. Every CN names
+/// the DNs in the same order, so all agree.
 #[must_use]
 pub fn home(guid: &Guid, homes: u32) -> Option<u32> {
     let [a, b, c, d, ..] = guid.0;
@@ -43,7 +44,7 @@ mod tests {
     fn signed(old: u32, new: u32) -> SignedRekey {
         let (old, new) = (PublicKey::numbered(old), PublicKey::numbered(new));
         let rekey = Rekey { old, new, start: SecondaryGuid::numbered(1) };
-        let by = |key| fake_sign(key, Context::Rekey, &rekey.to_bytes());
+        let by = |key| fake_sign(key, SigningContext::Rekey, &rekey.to_bytes());
         SignedRekey { by_old: by(&old), by_new: by(&new), rekey }
     }
 

@@ -1,16 +1,17 @@
-//! Which bytes of a version were sent: how an edge counts each byte once, and the ledger those of several edges.
+//! Sets of byte ranges: an edge counts each sent byte of a version once, and the ledger unites the ranges of several
+//! edges.
 
 use crate::limits;
 use crate::wire::Blob;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Byte ranges, ascending, apart from one another, none empty.
+/// Byte ranges in ascending order; none is empty, no two touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Spans(Vec<Range<u64>>);
 
 impl Spans {
-    /// Makes the union of any ranges.
+    /// Returns the union of any ranges.
     #[must_use]
     pub fn of(ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
         let mut spans = Self::default();
@@ -25,7 +26,7 @@ impl Spans {
         if range.is_empty() {
             return true;
         }
-        // those that overlap or touch it melt into one
+        // ranges that overlap or touch the new one are merged with it
         let from = self.0.partition_point(|r| r.end < range.start);
         let to = self.0.partition_point(|r| r.start <= range.end);
         if from == to && self.0.len() >= most {
@@ -37,28 +38,29 @@ impl Spans {
         true
     }
 
-    /// How many bytes there are.
+    /// Total number of bytes in all ranges.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.0.iter().map(|r| r.end - r.start).sum()
     }
 
-    /// Whether every byte of a range is among them.
+    /// Whether the set contains every byte of a range.
     #[must_use]
     pub fn covers(&self, range: &Range<u64>) -> bool {
         let at = self.0.partition_point(|r| r.end < range.end);
         range.is_empty() || self.0.get(at).is_some_and(|r| r.start <= range.start)
     }
 
-    /// Adds all of another's.
+    /// Adds all ranges of another set.
     pub fn unite(&mut self, other: &Self) {
         for range in &other.0 {
             self.insert(range.clone(), usize::MAX);
         }
     }
 
-    /// As a record carries them: of each range the distance from the end of the one before and its length, seven bits a
-    /// byte, lowest first, the last byte of a number below 128. Ranges that find no room are left out.
+    /// Encodes the ranges as a record carries them: for each range its distance from the end of the one before and its
+    /// length, as variable-length numbers (seven bits a byte, lowest first, high bit set on all but the last byte).
+    /// Ranges beyond the size limit are left out.
     #[must_use]
     pub fn to_blob(&self) -> Blob<{ limits::SPANS_LEN_MAX }> {
         let (mut out, mut end) = (Vec::new(), 0);
@@ -75,7 +77,7 @@ impl Spans {
         Blob::new(out).unwrap_or_default()
     }
 
-    /// What a record carries, as far as it makes sense and lies below `size`.
+    /// Decodes a record's ranges, up to the first malformed one and cut off at `size`.
     #[must_use]
     pub fn from_blob(blob: &Blob<{ limits::SPANS_LEN_MAX }>, size: u64) -> Self {
         let (mut spans, mut rest, mut end) = (Self::default(), &blob[..], 0_u64);
@@ -88,7 +90,7 @@ impl Spans {
         spans
     }
 
-    /// The ranges.
+    /// The ranges in ascending order.
     #[must_use]
     pub fn ranges(&self) -> &[Range<u64>] {
         &self.0
@@ -103,7 +105,7 @@ fn put(out: &mut Vec<u8>, mut n: u64) {
     out.push(u8::try_from(n).unwrap_or(0));
 }
 
-/// The next number; `None` at the end, or where none can be.
+/// Reads the next number; `None` at the end or if it does not fit 64 bits.
 fn take(rest: &mut &[u8]) -> Option<u64> {
     let mut n = 0;
     for shift in (0..70).step_by(7) {
@@ -147,20 +149,20 @@ mod tests {
         #![proptest_config(swarmedge_seeds::random(256))]
 
         #[test]
-        fn what_a_record_carries_is_what_was_sent(ranges in prop::collection::vec((0_u64..1 << 42, 1_u64..1 << 30), 0..40)) {
+        fn ranges_survive_encoding_in_a_record(ranges in prop::collection::vec((0_u64..1 << 42, 1_u64..1 << 30), 0..40)) {
             let spans = Spans::of(ranges.into_iter().map(|(start, len)| start..start + len));
             prop_assert_eq!(Spans::from_blob(&spans.to_blob(), u64::MAX), spans);
         }
 
         #[test]
-        fn no_bytes_of_a_record_reach_beyond_the_size(bytes in prop::collection::vec(any::<u8>(), 0..60), size in 0_u64..1 << 40) {
+        fn decoded_ranges_never_reach_beyond_the_size(bytes in prop::collection::vec(any::<u8>(), 0..60), size in 0_u64..1 << 40) {
             let blob = Blob::new(bytes).expect("short");
             prop_assert!(Spans::from_blob(&blob, size).bytes() <= size);
         }
     }
 
     #[test]
-    fn one_range_too_many_is_refused_but_growth_of_an_old_one_is_not() {
+    fn one_range_too_many_is_refused_unless_it_merges() {
         let mut s = Spans::of([0..1, 5..6]);
         assert!(!s.insert(9..10, 2));
         assert!(s.insert(1..5, 2));

@@ -1,9 +1,10 @@
-//! Which pieces are there.
+//! Bitfield: the set of pieces of a version that a client has.
 
 use crate::ids::PieceIndex;
 use alloc::vec::Vec;
 
-/// A set of pieces of a version with a known number of pieces. Bit `i` is the most significant first, as on the wire.
+/// A set of pieces of a version with a fixed number of pieces. Piece 0 is the most significant bit of the first byte,
+/// as on the wire.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bitfield {
     len: u32,
@@ -12,13 +13,13 @@ pub struct Bitfield {
 }
 
 impl Bitfield {
-    /// No piece of `len`.
+    /// Creates a set without pieces, for a version of `len` pieces.
     #[must_use]
     pub fn empty(len: u32) -> Self {
         Self { len, ones: 0, bits: alloc::vec![0; len.div_ceil(8) as usize] }
     }
 
-    /// Every piece of `len`.
+    /// Creates the set of all `len` pieces.
     #[must_use]
     pub fn full(len: u32) -> Self {
         let mut b = Self::empty(len);
@@ -28,7 +29,7 @@ impl Bitfield {
         b
     }
 
-    /// From bytes as on the wire; `None` if their number is not that of `len` bits or a spare bit is set.
+    /// Decodes a set of `len` bits from wire bytes; `None` if the number of bytes is wrong or a spare bit is set.
     #[must_use]
     pub fn from_bytes(len: u32, bytes: &[u8]) -> Option<Self> {
         if bytes.len() != len.div_ceil(8) as usize {
@@ -39,43 +40,43 @@ impl Bitfield {
         spare_is_zero.then(|| Self { len, ones, bits: bytes.to_vec() })
     }
 
-    /// The bytes as on the wire.
+    /// Returns the encoding on the wire.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bits
     }
 
-    /// How many pieces the version has.
+    /// Number of pieces of the version.
     #[must_use]
     pub const fn len(&self) -> u32 {
         self.len
     }
 
-    /// Whether no piece is there.
+    /// Whether the set contains no piece.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.ones == 0
     }
 
-    /// Whether every piece is there.
+    /// Whether the set contains every piece.
     #[must_use]
     pub const fn is_full(&self) -> bool {
         self.ones == self.len
     }
 
-    /// How many pieces are there.
+    /// Number of pieces in the set.
     #[must_use]
     pub const fn count(&self) -> u32 {
         self.ones
     }
 
-    /// Whether a piece is there; never, past the end.
+    /// Whether the set contains a piece; false past the end.
     #[must_use]
     pub fn contains(&self, piece: PieceIndex) -> bool {
         piece.0 < self.len && self.bits[(piece.0 / 8) as usize] & mask(piece) != 0
     }
 
-    /// Adds a piece; `false` if it was there or is past the end.
+    /// Adds a piece; `false` if the set contains it already or it is past the end.
     pub fn insert(&mut self, piece: PieceIndex) -> bool {
         if piece.0 >= self.len || self.contains(piece) {
             return false;
@@ -85,7 +86,7 @@ impl Bitfield {
         true
     }
 
-    /// Takes a piece away; `false` if it was not there.
+    /// Removes a piece; `false` if the set does not contain it.
     pub fn remove(&mut self, piece: PieceIndex) -> bool {
         if !self.contains(piece) {
             return false;
@@ -95,12 +96,12 @@ impl Bitfield {
         true
     }
 
-    /// The pieces that are there, in order.
+    /// Iterates over the pieces in the set, ascending.
     pub fn iter(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         (0..self.len).map(PieceIndex).filter(|&p| self.contains(p))
     }
 
-    /// The pieces that are not there, in order.
+    /// Iterates over the pieces not in the set, ascending.
     pub fn missing(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         (0..self.len).map(PieceIndex).filter(|&p| !self.contains(p))
     }

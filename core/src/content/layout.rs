@@ -1,10 +1,10 @@
-//! How a version is cut into pieces and blocks.
+//! Layout: how a version is cut into pieces and blocks.
 
 use crate::ids::PieceIndex;
 use crate::limits;
 use core::ops::Range;
 
-/// Size and piece length: all that swarming needs to know of a version.
+/// Size and piece length of a version: all that swarming needs to know of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
     size: u64,
@@ -12,7 +12,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// `None` if the piece length is not a power of two within the limits, or there would be too many pieces.
+    /// Creates a layout; `None` if the piece length is not a power of two within the limits, or there would be too many
+    /// pieces.
     #[must_use]
     pub fn new(size: u64, piece_len: u32) -> Option<Self> {
         let ok = piece_len.is_power_of_two()
@@ -21,57 +22,57 @@ impl Layout {
         ok.then_some(Self { size, piece_len })
     }
 
-    /// The usual layout for `size` bytes: about 1,024 pieces, of 64 KiB to 16 MiB. `None` past 32 TiB.
+    /// Returns the usual layout for `size` bytes: about 1,024 pieces, of 64 KiB to 16 MiB. `None` above 32 TiB.
     #[must_use]
     pub fn for_size(size: u64) -> Option<Self> {
         let wanted = (size / 1024).clamp(u64::from(limits::PIECE_LEN_MIN), u64::from(limits::PIECE_LEN_MAX));
         Self::new(size, u32::try_from(wanted.next_power_of_two()).ok()?)
     }
 
-    /// Bytes of the version.
+    /// Size of the version in bytes.
     #[must_use]
     pub const fn size(&self) -> u64 {
         self.size
     }
 
-    /// Bytes of each piece but the last.
+    /// Length of each piece but the last, in bytes.
     #[must_use]
     pub const fn piece_len(&self) -> u32 {
         self.piece_len
     }
 
-    /// How many pieces; 0 for an empty version.
+    /// Number of pieces; 0 for an empty version.
     #[must_use]
     pub fn pieces(&self) -> u32 {
         u32::try_from(self.size.div_ceil(u64::from(self.piece_len))).unwrap_or(u32::MAX)
     }
 
-    /// Every piece in order.
+    /// Iterates over all pieces, ascending.
     pub fn iter(&self) -> impl Iterator<Item = PieceIndex> + use<> {
         (0..self.pieces()).map(PieceIndex)
     }
 
-    /// The bytes of a piece within the version; empty past the end.
+    /// Returns the byte range of a piece within the version; empty past the end.
     #[must_use]
     pub fn piece_range(&self, piece: PieceIndex) -> Range<u64> {
         let start = u64::from(piece.0).saturating_mul(u64::from(self.piece_len)).min(self.size);
         start..start.saturating_add(u64::from(self.piece_len)).min(self.size)
     }
 
-    /// How many bytes a piece has.
+    /// Returns the number of bytes of a piece.
     #[must_use]
     pub fn piece_size(&self, piece: PieceIndex) -> u32 {
         let r = self.piece_range(piece);
         u32::try_from(r.end - r.start).unwrap_or(u32::MAX)
     }
 
-    /// How many blocks a piece has.
+    /// Returns the number of blocks of a piece.
     #[must_use]
     pub fn blocks(&self, piece: PieceIndex) -> u32 {
         self.piece_size(piece).div_ceil(limits::BLOCK_LEN)
     }
 
-    /// The bytes of a range of blocks of a piece, within the version.
+    /// Returns the byte range, within the version, of a range of blocks of a piece.
     #[must_use]
     pub fn block_range(&self, piece: PieceIndex, blocks: Range<u32>) -> Range<u64> {
         let p = self.piece_range(piece);

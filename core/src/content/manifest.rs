@@ -1,4 +1,4 @@
-//! The manifest of a version: what it is called, how it is cut, and the Merkle root of each piece.
+//! Manifest of a version: provider, path, layout, and the Merkle root of each piece.
 
 use super::Layout;
 use crate::codec::{DecodeError, Reader, Text, Wire};
@@ -7,11 +7,11 @@ use crate::limits;
 use alloc::vec::Vec;
 use sha2::Digest as _;
 
-/// A version's manifest. Its canonical encoding's SHA-256 is the [`VersionId`]. It may be larger than a frame: it
-/// travels over HTTPS.
+/// A version's manifest. The SHA-256 of its canonical encoding is the [`VersionId`]. A manifest may be larger than a
+/// frame, since it travels over HTTPS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Manifest {
-    /// Who publishes.
+    /// The provider that publishes the object.
     pub provider: ProviderId,
     /// The object's path within the provider, without a leading slash.
     pub path: Text<{ limits::PATH_LEN_MAX }>,
@@ -19,11 +19,11 @@ pub struct Manifest {
     roots: Vec<Digest>,
 }
 
-/// First bytes of a manifest.
+/// The first bytes of an encoded manifest.
 const MAGIC: [u8; 4] = *b"SEM1";
 
 impl Manifest {
-    /// `None` if there is not one root a piece.
+    /// Creates a manifest; `None` unless there is exactly one root for each piece.
     #[must_use]
     pub fn new(
         provider: ProviderId,
@@ -34,25 +34,25 @@ impl Manifest {
         (roots.len() == layout.pieces() as usize).then_some(Self { provider, path, layout, roots })
     }
 
-    /// How it is cut.
+    /// Size and piece length of the version.
     #[must_use]
     pub const fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// The Merkle root of a piece (BEP 52: 16 KiB leaves; see [`super::merkle`]).
+    /// Returns the Merkle root of a piece (BEP 52: 16 KiB leaves; see [`super::merkle`]); `None` past the end.
     #[must_use]
     pub fn root(&self, piece: PieceIndex) -> Option<Digest> {
         self.roots.get(piece.0 as usize).copied()
     }
 
-    /// All roots in order.
+    /// Merkle roots of all pieces, in order.
     #[must_use]
     pub fn roots(&self) -> &[Digest] {
         &self.roots
     }
 
-    /// The name of exactly these bytes.
+    /// Computes the version id: SHA-256 of the manifest's encoding.
     #[must_use]
     pub fn version(&self) -> VersionId {
         VersionId(sha2::Sha256::digest(self.to_bytes()).into())

@@ -1,4 +1,4 @@
-//! The SHA-256 Merkle trees of pieces, as in BEP 52: leaves are hashes of 16 KiB blocks, missing leaves are zero.
+//! SHA-256 Merkle trees of pieces, as in BEP 52: leaves are the hashes of 16 KiB blocks, missing leaves are zero.
 
 use super::Layout;
 use crate::ids::{Digest, PieceIndex};
@@ -6,25 +6,25 @@ use crate::limits::BLOCK_LEN;
 use alloc::vec::Vec;
 use sha2::Digest as _;
 
-/// What stands where a tree has no leaf.
+/// The digest in place of a missing leaf.
 const ZERO: Digest = Digest([0; 32]);
 
-/// The hash of a block of at most 16 KiB.
+/// Returns the hash of a block of at most 16 KiB.
 #[must_use]
 pub fn block_hash(block: &[u8]) -> Digest {
     debug_assert!(block.len() <= BLOCK_LEN as usize, "a block is at most 16 KiB");
     Digest(sha2::Sha256::digest(block).into())
 }
 
-/// The leaf hashes of a piece's bytes.
+/// Returns the leaf hashes of a piece's bytes.
 #[must_use]
 pub fn leaves(piece: &[u8]) -> Vec<Digest> {
     piece.chunks(BLOCK_LEN as usize).map(block_hash).collect()
 }
 
-/// The root of a piece, from the hashes of its blocks. The tree of a version's only piece is as wide as its blocks
-/// need; every other piece's, the last one's too, as wide as a whole piece. Leaves past the piece's blocks do not
-/// count, and those that are not given are zero, so a wrong number of leaves makes a wrong root.
+/// Returns the root of a piece from the hashes of its blocks. The tree of a version's only piece is as wide as its
+/// blocks need; the tree of any other piece, also of the last, is as wide as a whole piece. Leaves that are not given
+/// are zero, and too many leaves give the zero root, so a wrong number of leaves makes a wrong root.
 #[must_use]
 pub fn piece_root(layout: &Layout, piece: PieceIndex, leaves: &[Digest]) -> Digest {
     let blocks = layout.blocks(piece);
@@ -36,8 +36,8 @@ pub fn piece_root(layout: &Layout, piece: PieceIndex, leaves: &[Digest]) -> Dige
     root(given, ZERO, width.trailing_zeros())
 }
 
-/// BEP 52's `pieces root` of a version, from the roots of its pieces: the tree over the piece layer, filled up with the
-/// root of a piece without leaves. An empty version has none.
+/// Returns BEP 52's `pieces root` of a version from the roots of its pieces: the root of the tree over the piece layer,
+/// padded with the root of a piece without leaves. `None` for an empty version.
 #[must_use]
 pub fn file_root(layout: &Layout, roots: &[Digest]) -> Option<Digest> {
     if roots.is_empty() || roots.len() != layout.pieces() as usize {
@@ -50,13 +50,13 @@ pub fn file_root(layout: &Layout, roots: &[Digest]) -> Option<Digest> {
     Some(root(roots, pad, levels(roots.len())))
 }
 
-/// The levels between `n` leaves and their root.
+/// Returns the number of levels between `n` leaves and their root.
 fn levels(n: usize) -> u32 {
     n.max(1).next_power_of_two().trailing_zeros()
 }
 
-/// The root of a tree of `levels` levels whose missing leaves are `pad`. Costs as many hashes as there are leaves, plus
-/// one a level for the padding.
+/// Returns the root of a tree of `levels` levels whose missing leaves are `pad`. Costs about one hash a leaf, plus one
+/// a level for the padding.
 fn root(leaves: &[Digest], mut pad: Digest, levels: u32) -> Digest {
     let mut row = leaves.to_vec();
     for _ in 0..levels {

@@ -1,4 +1,6 @@
-//! Content: manifests, piece layout, Merkle trees, bitfields, the provider's policy.
+//! Content: how an object's version is named, cut and verified. A [`Manifest`] names a version and holds the Merkle
+//! root of each piece ([`merkle`], BEP 52); a [`Layout`] cuts it into pieces and blocks; a [`Bitfield`] says which
+//! pieces a client has; a [`Policy`] is what the provider allows.
 
 pub mod bitfield;
 pub mod layout;

@@ -1,32 +1,34 @@
-//! What a content provider allows for an object; set at publishing, carried by each grant.
+//! A provider's policy for an object: set at publishing and carried by each grant.
 
 crate::wire! {
-    /// The provider's policy for one object.
+    /// A provider's policy for one object.
     pub struct Policy {
-        /// Clients may download from peers.
+        /// Whether clients may download the object from peers.
         pub peer_download: bool,
-        /// Clients that hold it may upload it.
+        /// Whether clients that have the object may upload it.
         pub peer_upload: bool,
-        /// How often one client may upload the whole object; 0: no cap.
+        /// Number of times one client may upload the whole object; 0: no cap.
         pub uploads_max: u32,
-        /// The most bytes a second one client may upload of it; 0: no cap.
+        /// Most bytes a second that one client may upload of the object; 0: no cap.
         pub upload_rate_max: u64,
-        /// The least rate the provider wants, bytes a second: the edge fills up to it. 0: as fast as the edge alone.
+        /// Download rate that the provider wants at least, bytes a second: the edge sends what peers lack of it. 0: as
+        /// fast as the edge alone.
         pub rate_min: u64,
-        /// The edge sends no faster than this to one download, bytes a second; 0: no cap.
+        /// Most bytes a second that the edge sends to one download; 0: no cap.
         pub edge_rate_max: u64,
-        /// Not delivered after, Unix milliseconds; 0: never expires.
+        /// Time after which the object is not delivered, Unix milliseconds; 0: never expires.
         pub expires_ms: u64,
     }
 }
 
-/// Who may have an object. Known to edges alone: everything else asks for a grant, which an edge gave.
+/// The condition for getting an object. Only edges know it: all other servers ask for a grant, which an edge gives on
+/// this condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// Whoever knows its name.
+    /// Anybody who knows the object's name may have it.
     #[default]
     Public,
-    /// Whoever shows its provider's token ([`crate::accounting::edge_auth`]), or a grant that was got by one.
+    /// Only clients that show the provider's token ([`crate::accounting::edge_auth`]), or a grant obtained with one.
     Token,
 }
 

@@ -1,11 +1,11 @@
-//! Streams over one TCP connection, for peers that UDP does not reach: the rules of [`crate::wire::mux`], without a
-//! socket. Bytes go in by [`Mux::received`] and come out of [`Mux::next_frame`]; in between are streams that are read
-//! and written like QUIC's, so that what is said on them is the same.
+//! The multiplexer: streams over one TCP connection, for peers that UDP does not reach, by the messages of
+//! [`crate::wire::mux`] and without a socket. Bytes from the connection go into [`Mux::received`], bytes to send come
+//! out of [`Mux::next_frame`]. The streams between are read and written like QUIC's, so the layers above use either.
 //!
-//! Invariants. Bounded: what came and was not read stays within the window, which grows only as it is read; what waits
-//! to be sent is refused beyond a bound of each stream. Fair: frames without data go first, then control, then the
-//! oldest request that has something to send, so requests are answered in order, one that waits for its disk holds up
-//! nobody, and a stream that is stopped sends nothing after the next frame. Total: whatever comes is a frame of an
+//! Invariants. Bounded: received bytes that were not read stay within the window, which is extended only as they are
+//! read; a stream takes no more bytes to send than its bound. Fair: frames without data are sent first, then control,
+//! then the oldest request with something to send. So requests are answered in order, a request that waits for its disk
+//! delays no other, and a stopped stream sends nothing after the next frame. Total: any input is either a frame of an
 //! honest peer or a [`Violation`].
 
 #[cfg(test)]
@@ -20,75 +20,75 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::mem::take;
 
-/// A stream of a connection.
+/// Number of a stream within its connection.
 pub type StreamId = u32;
 
-/// So many bytes are read before the other side is told that more may come.
+/// Bytes that must be read before the window is extended by a `Taken` frame.
 const TAKEN_AT: usize = MUX_UNREAD_MAX / 8;
 
-/// Which end of the connection this is.
+/// The two ends of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
-    /// It has dialled: it opens streams.
+    /// The end that dialled: only it opens streams.
     Dials,
-    /// It was dialled.
+    /// The end that was dialled.
     Accepts,
 }
 
-/// Why a connection is closed: no honest peer sends that.
+/// Reasons to close a connection: no honest peer sends that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
-    /// What came is no frame.
+    /// The bytes received are no frame.
     Frame(DecodeError),
     /// A stream was opened by the side that was dialled, or out of turn.
     OutOfTurn,
     /// More streams than allowed.
     TooMany,
-    /// Something came of a stream that was never opened, or behind its end.
+    /// A frame for a stream that was never opened, or data after a stream's end.
     NoStream,
-    /// More bytes than the window, or none in a frame of data.
+    /// More data than the window allows, or a data frame without data.
     Window,
-    /// More was taken than was sent.
+    /// A `Taken` frame for more bytes than were sent.
     Taken,
-    /// Much is asked that must be answered, and the answers are not read.
+    /// Too many frames that need an answer, while the answers are not read.
     Flood,
 }
 
-/// What a stream gives its reader.
+/// The result of reading a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Read {
-    /// The next bytes.
+    /// The next bytes of the stream.
     Bytes(Bytes),
-    /// Nothing yet.
+    /// No bytes are available yet.
     Nothing,
-    /// Nothing any more: it was sent to its end.
+    /// The stream's end: all of it was read.
     End,
-    /// The other side has given it up.
+    /// The other side has reset the stream, with this code.
     Reset(u8),
-    /// It is over, or never was.
+    /// The stream is over, or was never opened.
     Gone,
 }
 
-/// The other side wants no more of a stream, or this side has ended it.
+/// Error of writing to a stream that the other side has stopped or this side has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stopped;
 
-/// How far what comes on a stream is.
+/// State of a stream's receiving half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Incoming {
     Open,
-    /// All of it has come.
+    /// The other side has finished, and all bytes have come.
     Finished,
     Reset(u8),
-    /// Nobody wants it here: what still comes is thrown away.
+    /// Stopped by this side: further bytes are discarded.
     Unwanted,
 }
 
-/// How far what leaves on a stream is.
+/// State of a stream's sending half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Outgoing {
     Open,
-    /// What waits is all that comes.
+    /// The bytes that wait to be sent are the last ones.
     Finishing,
     Done,
 }
@@ -113,8 +113,8 @@ impl Stream {
         }
     }
 
-    /// Neither side says anything on it any more. The side that has opened it keeps it until its end was read: by then
-    /// the other side has forgotten it, so what one side may open the other has room for.
+    /// Whether the stream is over for both sides. The side that opened it keeps it until its end was read: by then the
+    /// other side has forgotten it, and so has room for every stream that this side may open.
     fn is_over(&self, side: Side) -> bool {
         let read = match side {
             Side::Dials => self.incoming == Incoming::Unwanted,
@@ -123,13 +123,13 @@ impl Stream {
         self.outgoing == Outgoing::Done && read
     }
 
-    /// Throws away what waits to be read: so many bytes.
+    /// Discards the bytes that wait to be read, and returns their number.
     fn discard(&mut self) -> usize {
         take(&mut self.unread).iter().map(Bytes::len).sum()
     }
 }
 
-/// One end of a connection.
+/// One end of a multiplexed connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Mux {
     side: Side,
@@ -138,24 +138,24 @@ pub struct Mux {
     next: StreamId,
     /// Streams that were opened by the other side and not accepted yet.
     opened: VecDeque<StreamId>,
-    /// A frame of which more must come.
+    /// The beginning of a frame that has not come whole.
     partial: Vec<u8>,
-    /// Frames without data.
+    /// Frames without data that wait to be sent.
     notes: VecDeque<MuxMsg>,
-    /// Bytes that have come and that the other side was not told to be taken.
+    /// Bytes received for which no `Taken` frame was sent: they use up the window.
     untaken: usize,
-    /// Those of them that were read or thrown away.
+    /// The part of `untaken` that was read or discarded.
     taken: usize,
-    /// Bytes that may be sent.
+    /// Bytes of data that the other side's window still allows to send.
     credit: usize,
-    /// Streams on which something has happened.
+    /// Streams that became readable or writable since the last call of [`Mux::touched`].
     touched: BTreeSet<StreamId>,
     asked: bool,
     closed: Option<u8>,
 }
 
 impl Mux {
-    /// A connection on which nothing was said yet.
+    /// Creates one end of a new connection.
     #[must_use]
     pub const fn new(side: Side) -> Self {
         Self {
@@ -174,7 +174,8 @@ impl Mux {
         }
     }
 
-    /// Opens a stream; none while as many as allowed are open, or if this side may not.
+    /// Opens a stream; `None` while as many as allowed are open, after the connection was closed, or on the accepting
+    /// side.
     pub fn open(&mut self) -> Option<StreamId> {
         if self.side != Side::Dials || self.streams.len() >= MUX_STREAMS_MAX || self.closed.is_some() {
             return None;
@@ -186,17 +187,17 @@ impl Mux {
         Some(id)
     }
 
-    /// The next stream that the other side has opened.
+    /// Returns the next stream that the other side has opened.
     pub fn accept(&mut self) -> Option<StreamId> {
         self.opened.pop_front()
     }
 
-    /// Streams on which something has happened since this was last asked: they can be read or written again.
+    /// Returns the streams that became readable or writable since the last call.
     pub fn touched(&mut self) -> BTreeSet<StreamId> {
         take(&mut self.touched)
     }
 
-    /// The next bytes of a stream.
+    /// Reads the next bytes of a stream.
     pub fn read(&mut self, id: StreamId) -> Read {
         let Some(stream) = self.streams.get_mut(&id) else { return Read::Gone };
         if let Some(bytes) = stream.unread.pop_front() {
@@ -211,12 +212,12 @@ impl Mux {
         };
         if read != Read::Nothing {
             stream.incoming = Incoming::Unwanted;
-            self.bury(id);
+            self.remove_if_over(id);
         }
         read
     }
 
-    /// Takes as much of `bytes` as may wait to be sent now.
+    /// Queues as much of `bytes` as the stream's bound allows, and leaves the rest.
     pub fn write(&mut self, id: StreamId, bytes: &mut Bytes) -> Result<(), Stopped> {
         let stream = self.streams.get_mut(&id).filter(|s| s.outgoing == Outgoing::Open).ok_or(Stopped)?;
         let part = bytes.split_to(bytes.len().min(MUX_UNSENT_MAX - stream.unsent_len));
@@ -227,23 +228,23 @@ impl Mux {
         Ok(())
     }
 
-    /// Nothing more is written to a stream.
+    /// Ends a stream's sending half after the bytes that wait.
     pub fn finish(&mut self, id: StreamId) -> Result<(), Stopped> {
         let stream = self.streams.get_mut(&id).filter(|s| s.outgoing == Outgoing::Open).ok_or(Stopped)?;
         stream.outgoing = Outgoing::Finishing;
         Ok(())
     }
 
-    /// Gives up what is written to a stream.
+    /// Resets a stream's sending half: bytes that wait are not sent any more.
     pub fn reset(&mut self, id: StreamId, code: u8) {
         let Some(stream) = self.streams.get_mut(&id).filter(|s| s.outgoing != Outgoing::Done) else { return };
         stream.outgoing = Outgoing::Done;
         (stream.unsent, stream.unsent_len) = (VecDeque::new(), 0);
         self.notes.push_back(MuxMsg::Reset(StreamEnd { stream: id, code }));
-        self.bury(id);
+        self.remove_if_over(id);
     }
 
-    /// Wants no more of a stream.
+    /// Stops a stream's receiving half: unread and further bytes are discarded.
     pub fn stop(&mut self, id: StreamId, code: u8) {
         let Some(stream) = self.streams.get_mut(&id).filter(|s| s.incoming != Incoming::Unwanted) else { return };
         let was_open = stream.incoming == Incoming::Open;
@@ -253,17 +254,17 @@ impl Mux {
             self.notes.push_back(MuxMsg::Stop(StreamEnd { stream: id, code }));
         }
         self.taken += unread;
-        self.bury(id);
+        self.remove_if_over(id);
     }
 
-    /// Asks whether somebody is there.
+    /// Asks the other side for a sign of life, unless an answer is still due.
     pub fn ping(&mut self) {
         if self.closed.is_none() && !core::mem::replace(&mut self.asked, true) {
             self.notes.push_back(MuxMsg::Ping);
         }
     }
 
-    /// Ends the connection: what waits is not sent any more, but that it ends, and why.
+    /// Closes the connection with a code; nothing else that waits is sent.
     pub fn close(&mut self, code: u8) {
         if self.closed.is_none() {
             self.notes = VecDeque::from([MuxMsg::Close(code)]);
@@ -271,33 +272,33 @@ impl Mux {
         }
     }
 
-    /// The code with which either side has closed the connection.
+    /// Returns the code with which either side has closed the connection.
     #[must_use]
     pub const fn closed(&self) -> Option<u8> {
         self.closed
     }
 
-    /// Bytes that have come on streams and wait to be read.
+    /// Number of bytes that have come on streams and wait to be read.
     #[must_use]
     pub fn unread(&self) -> usize {
         self.streams.values().flat_map(|s| &s.unread).map(Bytes::len).sum()
     }
 
-    /// Streams that are not over.
+    /// Number of streams that are not over.
     #[must_use]
     pub fn open_streams(&self) -> usize {
         self.streams.len()
     }
 
-    /// Reads bytes of the connection. After a violation it is to be closed.
+    /// Processes bytes from the connection. After a violation the caller must close it.
     pub fn received(&mut self, mut bytes: &[u8]) -> Result<(), Violation> {
         while self.closed.is_none() && !bytes.is_empty() {
             if self.partial.is_empty() {
-                // whole frames are read where they lie
+                // whole frames are decoded in place, without a copy
                 if let Some(len) = frame_len(bytes).map_err(Violation::Frame)? {
                     let (whole, rest) = bytes.split_at(len);
                     bytes = rest;
-                    self.frame(&whole[4..])?;
+                    self.on_frame(&whole[4..])?;
                     continue;
                 }
             }
@@ -313,21 +314,21 @@ impl Mux {
             bytes = rest;
             if frame_len(&self.partial).map_err(Violation::Frame)?.is_some() {
                 let whole = take(&mut self.partial);
-                self.frame(&whole[4..])?;
+                self.on_frame(&whole[4..])?;
             }
         }
         Ok(())
     }
 
-    fn frame(&mut self, content: &[u8]) -> Result<(), Violation> {
-        // a frame that a later version may send and that says of itself that it can be skipped
+    fn on_frame(&mut self, content: &[u8]) -> Result<(), Violation> {
+        // `None` is a frame of a later version that is marked as skippable
         let Some(framed) = Framed::<MuxMsg>::decode(content).map_err(Violation::Frame)? else { return Ok(()) };
         match framed.msg {
-            MuxMsg::Open(id) => self.peer_opens(id),
-            MuxMsg::Data(data) => self.data(data),
-            MuxMsg::Finish(id) => self.peer_ends(id, Incoming::Finished),
-            MuxMsg::Reset(end) => self.peer_ends(end.stream, Incoming::Reset(end.code)),
-            MuxMsg::Stop(end) => self.peer_stops(end),
+            MuxMsg::Open(id) => self.on_open(id),
+            MuxMsg::Data(data) => self.on_data(data),
+            MuxMsg::Finish(id) => self.on_end(id, Incoming::Finished),
+            MuxMsg::Reset(end) => self.on_end(end.stream, Incoming::Reset(end.code)),
+            MuxMsg::Stop(end) => self.on_stop(end),
             MuxMsg::Taken(n) => {
                 let n = usize::try_from(n).unwrap_or(usize::MAX);
                 let credit = self.credit.checked_add(n).filter(|c| *c <= MUX_UNREAD_MAX);
@@ -351,7 +352,7 @@ impl Mux {
         }
     }
 
-    fn peer_opens(&mut self, id: StreamId) -> Result<(), Violation> {
+    fn on_open(&mut self, id: StreamId) -> Result<(), Violation> {
         if self.side != Side::Accepts || id != self.next {
             return Err(Violation::OutOfTurn);
         }
@@ -365,7 +366,7 @@ impl Mux {
         Ok(())
     }
 
-    fn data(&mut self, data: StreamData) -> Result<(), Violation> {
+    fn on_data(&mut self, data: StreamData) -> Result<(), Violation> {
         let StreamData { stream: id, bytes } = data;
         let bytes = Bytes::from(bytes.into_vec());
         if bytes.is_empty() || self.untaken + bytes.len() > MUX_UNREAD_MAX {
@@ -378,7 +379,7 @@ impl Mux {
                 self.touched.insert(id);
             }
             Some(stream) if stream.incoming != Incoming::Unwanted => return Err(Violation::NoStream),
-            // it was on its way when the stream ended here
+            // these bytes were under way when the stream ended on this side
             Some(_) => self.taken += bytes.len(),
             None if id < self.next => self.taken += bytes.len(),
             None => return Err(Violation::NoStream),
@@ -386,7 +387,7 @@ impl Mux {
         Ok(())
     }
 
-    fn peer_ends(&mut self, id: StreamId, how: Incoming) -> Result<(), Violation> {
+    fn on_end(&mut self, id: StreamId, how: Incoming) -> Result<(), Violation> {
         let Some(stream) = self.streams.get_mut(&id) else {
             return if id < self.next { Ok(()) } else { Err(Violation::NoStream) };
         };
@@ -399,11 +400,11 @@ impl Mux {
         stream.incoming = how;
         self.touched.insert(id);
         self.taken += unread;
-        self.bury(id);
+        self.remove_if_over(id);
         Ok(())
     }
 
-    fn peer_stops(&mut self, end: StreamEnd) -> Result<(), Violation> {
+    fn on_stop(&mut self, end: StreamEnd) -> Result<(), Violation> {
         let StreamEnd { stream: id, code } = end;
         let Some(stream) = self.streams.get(&id) else {
             return if id < self.next { Ok(()) } else { Err(Violation::NoStream) };
@@ -417,12 +418,12 @@ impl Mux {
         Ok(())
     }
 
-    /// Whether what the other side asks can be answered: it must read the answers.
+    /// Checks that an answer can be queued: a peer that does not read its answers is a violation.
     fn has_room(&self) -> Result<(), Violation> {
         if self.notes.len() < MUX_NOTES_MAX { Ok(()) } else { Err(Violation::Flood) }
     }
 
-    fn bury(&mut self, id: StreamId) {
+    fn remove_if_over(&mut self, id: StreamId) {
         if let Some(mut stream) = self.streams.remove(&id) {
             if stream.is_over(self.side) {
                 self.opened.retain(|o| *o != id);
@@ -440,7 +441,7 @@ impl Mux {
         self.opened.clear();
     }
 
-    /// The next frame to send, if there is one that may be sent.
+    /// Returns the next frame to send, if one may be sent now.
     pub fn next_frame(&mut self) -> Option<Vec<u8>> {
         if let Some(note) = self.notes.pop_front() {
             return Some(frame(&note));
@@ -474,7 +475,7 @@ impl Mux {
             MuxMsg::Data(StreamData { stream: id, bytes: Blob::new(bytes).unwrap_or_default() })
         };
         self.touched.insert(id);
-        self.bury(id);
+        self.remove_if_over(id);
         Some(frame(&msg))
     }
 }

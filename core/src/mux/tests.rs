@@ -7,7 +7,7 @@ fn pair() -> (Mux, Mux) {
     (Mux::new(Side::Dials), Mux::new(Side::Accepts))
 }
 
-/// Everything that waits goes over, in pieces of `cut` bytes.
+/// Passes all waiting frames to the other end, in chunks of `cut` bytes.
 fn pass(from: &mut Mux, to: &mut Mux, cut: usize) {
     while let Some(frame) = from.next_frame() {
         frame.chunks(cut).for_each(|part| to.received(part).expect("an honest peer"));
@@ -30,7 +30,7 @@ fn all(mux: &mut Mux, id: StreamId) -> (Vec<u8>, Read) {
     }
 }
 
-/// The message in a frame.
+/// Returns the message in a frame.
 fn message(frame: &[u8]) -> MuxMsg {
     Framed::decode(&frame[4..]).expect("own").expect("known").msg
 }
@@ -44,7 +44,7 @@ fn data(stream: StreamId, len: usize) -> MuxMsg {
 }
 
 #[test]
-fn a_stream_goes_both_ways_to_its_end_however_its_bytes_are_cut() {
+fn a_stream_works_both_ways_however_its_bytes_are_cut() {
     for cut in [1, 3, 100_000] {
         let (mut a, mut b) = pair();
         let id = a.open().expect("a stream");
@@ -63,7 +63,7 @@ fn a_stream_goes_both_ways_to_its_end_however_its_bytes_are_cut() {
 }
 
 #[test]
-fn the_oldest_request_is_answered_first_and_one_that_waits_holds_up_nobody() {
+fn the_oldest_ready_request_is_answered_first() {
     let (mut a, mut b) = pair();
     let ids = [a.open(), a.open(), a.open()].map(|id| id.expect("a stream"));
     pass(&mut a, &mut b, 1000);
@@ -93,7 +93,7 @@ fn a_cancelled_request_sends_nothing_after_the_next_frame() {
     a.stop(id, 3);
     a.finish(id).expect("open");
     assert_eq!(a.read(id), Read::Gone);
-    // what is on its way when it is cancelled is thrown away
+    // bytes under way at the moment of cancelling are discarded
     a.received(&b.next_frame().expect("data")).expect("fits");
     pass(&mut a, &mut b, 1000);
     assert_eq!(b.write(id, &mut Bytes::from_static(b"x")), Err(Stopped));
@@ -103,7 +103,7 @@ fn a_cancelled_request_sends_nothing_after_the_next_frame() {
 }
 
 #[test]
-fn a_refusal_says_why_even_to_who_looks_late() {
+fn a_reset_code_reaches_a_late_reader() {
     let (mut a, mut b) = pair();
     let id = a.open().expect("a stream");
     put(&mut a, id, b"question");
@@ -119,7 +119,7 @@ fn a_refusal_says_why_even_to_who_looks_late() {
 }
 
 #[test]
-fn what_is_not_read_stops_the_sender_and_what_is_read_lets_it_go_on() {
+fn unread_bytes_stop_the_sender_until_they_are_read() {
     let (mut a, mut b) = pair();
     let id = a.open().expect("a stream");
     pass(&mut a, &mut b, 1000);
@@ -144,7 +144,7 @@ fn what_is_not_read_stops_the_sender_and_what_is_read_lets_it_go_on() {
 }
 
 #[test]
-fn whatever_an_honest_peer_cannot_send_is_a_violation() {
+fn frames_that_no_honest_peer_sends_are_violations() {
     let fresh = || {
         let mut mux = Mux::new(Side::Accepts);
         send(&mut mux, &MuxMsg::Open(0)).expect("the first");
@@ -179,7 +179,7 @@ fn whatever_an_honest_peer_cannot_send_is_a_violation() {
 }
 
 #[test]
-fn who_opens_and_gives_up_streams_without_reading_is_stopped() {
+fn opening_and_ending_streams_without_reading_is_a_flood() {
     let mut mux = Mux::new(Side::Accepts);
     let flood = (0..).find_map(|id| {
         let opened = send(&mut mux, &MuxMsg::Open(id)).and_then(|()| send(&mut mux, &MuxMsg::Finish(id)));
@@ -192,7 +192,7 @@ fn who_opens_and_gives_up_streams_without_reading_is_stopped() {
 }
 
 #[test]
-fn a_close_says_why_and_ends_every_stream() {
+fn a_close_carries_a_code_and_ends_every_stream() {
     let (mut a, mut b) = pair();
     let id = a.open().expect("a stream");
     pass(&mut a, &mut b, 1000);
@@ -205,7 +205,7 @@ fn a_close_says_why_and_ends_every_stream() {
 }
 
 #[test]
-fn a_ping_is_answered_and_none_is_sent_before_the_answer() {
+fn no_second_ping_is_sent_before_the_answer() {
     let (mut a, mut b) = pair();
     a.ping();
     a.ping();
@@ -217,10 +217,10 @@ fn a_ping_is_answered_and_none_is_sent_before_the_answer() {
     assert_eq!(a.next_frame().as_deref().map(message), Some(MuxMsg::Ping));
 }
 
-/// Two honest ends that open, write, read, stop and reset at random, over a slow line: no violation on either side,
-/// every bound holds, and whatever was read is a prefix of what was written.
+/// Two honest ends open, write, read, stop and reset streams at random over a slow line. Neither side sees a violation,
+/// every bound holds, and the bytes read are a prefix of those written.
 #[test]
-fn honest_ends_never_violate_whatever_they_do_and_when() {
+fn honest_ends_never_violate_the_protocol() {
     for seed in 0..10 {
         let mut rng = Seeded::new(seed);
         let (mut a, mut b) = pair();

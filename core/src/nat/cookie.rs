@@ -1,11 +1,11 @@
-//! Cookies: a STUN server's word for the address that it has seen a client's datagrams come from. With one, an address
-//! that the CN itself has not seen (IPv6 beside IPv4, another way out) may be told to other clients, and still nobody
-//! can aim them at a third party: an address's cookie goes to that address only.
+//! Cookies: a STUN server's signed statement of the address that a client's datagrams came from. With one, an address
+//! that the CN itself has not seen (IPv6 beside IPv4, another network path) may be told to other clients, and still
+//! nobody can aim them at a third party: an address's cookie goes to that address only.
 //!
-//! STUN attribute [`ATTRIBUTE`], in the range that need not be understood. In a request: the client's [`Tag`], then
-//! zeros up to the length of a cookie, so that no answer grows by more than its request. In the answer: the
-//! [`Cookie`]. It is HMAC-SHA256, cut to 16 bytes, under a key that STUN servers and CNs derive from the sealing key of
-//! its epoch, over the tag, the address and when it was made. It lives [`LIFE_S`] seconds.
+//! STUN attribute [`ATTRIBUTE`], in the range that receivers may ignore. In a request: the client's [`Tag`], then zeros
+//! up to the length of a cookie, so that no answer is longer than its request. In the answer: the [`Cookie`]. It is
+//! HMAC-SHA256, cut to 16 bytes, under a key that STUN servers and CNs derive from the sealing key of its epoch, over
+//! the tag, the address and the time of issue. It lives [`LIFE_S`] seconds.
 
 use crate::ids::PublicKey;
 use alloc::vec::Vec;
@@ -14,22 +14,22 @@ use core::net::{IpAddr, SocketAddr};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
 
-/// REFLEXIVE-COOKIE: unassigned at IANA, among the attributes that need not be understood (RFC 8489 §18.3).
+/// Number of REFLEXIVE-COOKIE, unassigned at IANA, among the attributes that receivers may ignore (RFC 8489 §18.3).
 pub const ATTRIBUTE: u16 = 0xC5E0;
-/// Bytes of a cookie, and of a request for one.
+/// Length of a cookie, and of a request for one, in bytes.
 pub const COOKIE_LEN: usize = 24;
-/// A cookie counts for so long.
+/// Lifetime of a cookie in seconds.
 pub const LIFE_S: u32 = 300;
-/// How far the clocks of STUN servers and CNs may be apart.
+/// Maximum clock difference between STUN servers and CNs, in seconds.
 const SKEW_S: u32 = 60;
 
-/// Who asks for a cookie, as a hash of its key of the day: another's cookie is of no use, and the tag tells an
-/// onlooker nothing that outlives the day.
+/// Tag of the requesting client: a hash of its daily upload key. Another client's cookie is useless, and an onlooker
+/// cannot link tags across days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tag([u8; 8]);
 
 impl Tag {
-    /// That of the client that shows this key to other clients.
+    /// Returns the tag of the client with this upload key.
     #[must_use]
     pub fn of(upload_key: &PublicKey) -> Self {
         let hash = Sha256::new().chain_update(b"swarmedge/stun-cookie-tag/1").chain_update(upload_key.0).finalize();
@@ -38,7 +38,7 @@ impl Tag {
         Self(tag)
     }
 
-    /// The attribute's value in a request.
+    /// Returns the attribute's value in a request.
     #[must_use]
     pub fn request(self) -> Vec<u8> {
         let mut value = self.0.to_vec();
@@ -46,7 +46,7 @@ impl Tag {
         value
     }
 
-    /// Reads a request's attribute.
+    /// Reads the tag from a request's attribute.
     #[must_use]
     pub fn read(value: &[u8]) -> Option<Self> {
         let (tag, rest) = value.split_first_chunk::<8>().filter(|_| value.len() == COOKIE_LEN)?;
@@ -55,49 +55,49 @@ impl Tag {
 }
 
 crate::wire! {
-    /// See the module.
+    /// Signed statement of a client's address, as sent by a STUN server.
     pub struct Cookie {
-        /// Of which sealing key.
+        /// Epoch of the sealing key.
         pub epoch: u32,
-        /// When, in Unix seconds.
+        /// Time of issue in Unix seconds.
         pub issued_s: u32,
-        /// Over all that it vouches for.
+        /// HMAC over the epoch, the time of issue, the tag and the address.
         pub mac: [u8; 16],
     }
 
-    /// An address that others may be told of though their CN does not see it.
+    /// Address confirmed by a STUN server, which others may be told though the CN does not see it.
     pub struct Proven {
-        /// Where a STUN server has seen the client, in canonical form.
+        /// Address and port at which a STUN server saw the client, in canonical form.
         pub addr: SocketAddr,
-        /// Its word; none any more behind the CN, which has checked it.
+        /// Cookie of the STUN server; `None` once the CN has checked and removed it.
         pub cookie: Option<Cookie>,
     }
 }
 
-/// Why a cookie does not count.
+/// Reason why a cookie is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Invalid {
-    /// Its epoch's key is not known here.
+    /// The key of the cookie's epoch is unknown.
     Epoch,
-    /// It is older than it may be, or of the future.
+    /// The cookie is too old, or from the future.
     Expired,
-    /// It was not made for this client and address by who knows the key.
+    /// The MAC does not match this client, address and key.
     Forged,
 }
 
-/// The keys of cookies, the one that new ones are made with first. Its debug form shows their epochs only.
+/// Keys of cookies; new cookies use the first one. The debug form shows only their epochs.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct CookieKeys(Vec<(u32, [u8; 32])>);
 
 impl CookieKeys {
-    /// Derived from the sealing keys of these epochs, the present one first.
+    /// Derives the cookie keys from the sealing keys of these epochs, the present one first.
     #[must_use]
     pub fn derived<'a>(seals: impl IntoIterator<Item = (u32, &'a [u8; 32])>) -> Self {
         let derive = |key: &[u8; 32]| mac(key, &[b"swarmedge/stun-cookie-key/1"]).finalize().into_bytes().into();
         Self(seals.into_iter().map(|(epoch, key)| (epoch, derive(key))).collect())
     }
 
-    /// A cookie for the client that `tag` stands for, seen at `addr`; none without keys.
+    /// Issues a cookie for the client with this `tag`, seen at `addr`. Returns `None` without keys.
     #[must_use]
     pub fn issue(&self, now_ms: u64, tag: Tag, addr: SocketAddr) -> Option<Cookie> {
         let (epoch, key) = self.0.first()?;
@@ -108,7 +108,7 @@ impl CookieKeys {
         Some(Cookie { epoch: *epoch, issued_s, mac })
     }
 
-    /// Whether a cookie vouches for this client at this address, now.
+    /// Checks whether a cookie is valid now for this client and address.
     pub fn check(&self, now_ms: u64, tag: Tag, addr: SocketAddr, cookie: &Cookie) -> Result<(), Invalid> {
         let Cookie { epoch, issued_s, mac } = cookie;
         let (_, key) = self.0.iter().find(|(e, _)| e == epoch).ok_or(Invalid::Epoch)?;

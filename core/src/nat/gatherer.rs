@@ -1,4 +1,4 @@
-//! What a client gathers of its way to the Internet: behaviour discovery and port mapping, and one descriptor of both.
+//! Gatherer: combines NAT discovery and port mapping into one descriptor of the client's network path.
 
 use super::cookie::Proven;
 use super::discovery::io::{Network, Sight, Socket};
@@ -12,14 +12,14 @@ use core::net::{SocketAddr, SocketAddrV4};
 use core::time::Duration;
 use mapping::io::{IgdEnd, Site, Status};
 
-/// Something that happened.
+/// Event reported to the gatherer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// To discovery; networks and datagrams are of interest to port mapping too.
+    /// An event for discovery came; networks and datagrams are passed to port mapping too.
     Discovery(discovery::io::Input),
-    /// To port mapping.
+    /// A UPnP request of port mapping ended.
     Igd(IgdEnd),
-    /// This host leaves: what its gateway has opened is closed.
+    /// The client stops: the gateway's open ports are closed.
     Shutdown,
 }
 
@@ -29,93 +29,93 @@ impl From<discovery::io::Input> for Input {
     }
 }
 
-/// Something to be done or told.
+/// Command or notification of the gatherer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// What discovery asks for.
+    /// Perform this network operation for discovery.
     Discovery(discovery::io::Effect),
-    /// What port mapping asks for.
+    /// Perform this network operation for port mapping.
     Mapping(mapping::io::Effect),
-    /// The descriptor that others may be told has changed.
+    /// Publish this descriptor: it differs from the last one.
     Changed(NatDescriptor),
-    /// Newer cookies for the addresses of the descriptor, which stays as it is.
+    /// Publish newer cookies for the descriptor's addresses, which have not changed.
     Proven(Vec<Proven>),
-    /// All that is known, told at the end of each round of discovery and as port mapping goes on.
+    /// Report all findings, after each round of discovery and at each change of port mapping.
     Report(Report),
-    /// After [`Input::Shutdown`]: what was open is closed, as far as can be told. Said once or more.
+    /// Finish the shutdown: after [`Input::Shutdown`] all open ports are closed, as far as known. Sent once or more.
     Over,
 }
 
-/// All that is known of the way to the Internet.
+/// Findings of discovery and port mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Report {
-    /// What discovery has found; its descriptor is the one that others are told.
+    /// Findings of discovery, with the descriptor that peers are told.
     pub way: discovery::io::Report,
-    /// How port mapping stands.
+    /// Status of port mapping for the main socket.
     pub mapping: Status,
 }
 
 impl Report {
-    /// Whether nothing is being looked into any more.
+    /// Returns whether port mapping is idle, so that this report is final for now.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.mapping != Status::Busy
     }
 }
 
-/// Times and bounds of both.
+/// Configuration of discovery and port mapping.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// Discovery's.
+    /// Time-outs and limits of discovery.
     pub discovery: discovery::io::Config,
-    /// Port mapping's.
+    /// Time-outs and limits of port mapping.
     pub mapping: mapping::io::Config,
 }
 
 impl Config {
-    /// A look, and no more.
+    /// Returns a configuration for one diagnosis, without upkeep.
     #[must_use]
     pub fn once() -> Self {
         Self { discovery: discovery::io::Config::once(), mapping: mapping::io::Config::once() }
     }
 }
 
-/// See the module.
+/// State machine that runs discovery and port mapping.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Gatherer {
     discovery: Discovery,
     mapping: Mapping,
-    /// Port mapping of the first listening TCP port.
+    /// Port mapping for the first listening TCP port.
     doorman: Mapping,
-    /// What port mapping knows of the socket, and of that port.
+    /// Last sights passed to port mapping, of the main socket and of that port.
     sight: Option<Sight>,
     door_sight: Option<Sight>,
-    /// Where port mapping is to be had, and that port.
+    /// Location for port mapping, and that port.
     site: Option<Site>,
     door: Option<u16>,
     report: Option<discovery::io::Report>,
     status: Status,
     leaving: bool,
-    /// What others are told.
+    /// Descriptor that peers are told.
     nat: NatDescriptor,
 }
 
 type Context<'a> = Cx<'a, Gatherer>;
 
 impl Gatherer {
-    /// What others may be told.
+    /// Returns the descriptor that peers may be told.
     #[must_use]
     pub const fn descriptor(&self) -> &NatDescriptor {
         &self.nat
     }
 
-    /// Behaviour discovery.
+    /// Returns the discovery machine, for inspection.
     #[must_use]
     pub const fn discovery(&self) -> &Discovery {
         &self.discovery
     }
 
-    /// Port mapping.
+    /// Returns the main socket's port mapping machine.
     #[must_use]
     pub const fn mapping(&self) -> &Mapping {
         &self.mapping
@@ -172,7 +172,7 @@ impl Gatherer {
         }
     }
 
-    /// Port mapping of a listening port: whether anybody gets through is for discovery to see, and to tell.
+    /// Runs the listening port's mapping machine; discovery tests whether the port is reachable.
     fn map_door(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut Mapping, &mut Cx<'_, Mapping>)) {
         let cfg = cx.cfg;
         let doorman = &mut self.doorman;
@@ -197,7 +197,7 @@ impl Gatherer {
         self.discover(cx, |d, cx| d.handle_input(cx, told));
     }
 
-    /// The port that is to be reached over TCP, or where, has changed.
+    /// Tells port mapping that the listening TCP port or the location has changed.
     fn place_door(&mut self, cx: &mut Context<'_>) {
         self.door_sight = None;
         let site = self.site.zip(self.door).map(|(site, port)| Site {
@@ -208,7 +208,7 @@ impl Gatherer {
         self.map_door(cx, |m, cx| m.handle_input(cx, mapping::io::Input::Site(site)));
     }
 
-    /// Tells others what is known by now, if it is news. Its epoch is this machine's own: both parts have news.
+    /// Publishes the descriptor if it has changed. Its epoch is the gatherer's own, since both parts cause changes.
     fn announce(&mut self, cx: &mut Context<'_>) {
         let mut now = self.discovery.descriptor().clone();
         let forwarded = self.mapping.claimed().filter(|_| now.udp).map(SocketAddr::V4);
@@ -230,7 +230,7 @@ impl Gatherer {
         }
     }
 
-    /// Has port mapping know of what discovery is about to be told.
+    /// Passes discovery's input on to port mapping, where it matters there.
     fn share(&mut self, cx: &mut Context<'_>, input: &discovery::io::Input) {
         use discovery::io::Input as Told;
         let shared = match input {
@@ -259,7 +259,7 @@ impl Gatherer {
     }
 }
 
-/// Where port mapping is to be had on a network.
+/// Returns the location for port mapping on a network, if it has IPv4 and a gateway.
 fn site(network: &Network) -> Option<Site> {
     let local = network.hosts.iter().find_map(|h| if let SocketAddr::V4(v4) = h { Some(*v4) } else { None })?;
     Some(Site { gateway: network.gateway?, local, over: Transport::Udp })

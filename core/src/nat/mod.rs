@@ -1,4 +1,4 @@
-//! NAT traversal: STUN messages, what a client tells of its NAT, and which pairs can connect (DESIGN §9).
+//! NAT traversal: STUN messages, the NAT descriptor of a client, and the pairs that can connect (DESIGN §9).
 
 pub mod broker;
 mod class;
@@ -20,69 +20,69 @@ use core::net::{IpAddr, SocketAddr};
 crate::wire! {
     /// How a NAT maps or filters (RFC 4787 §4.1, §5).
     pub enum NatBehaviour {
-        /// Not known; treated as the strictest.
+        /// Unknown behaviour; treated as the strictest.
         Unknown = 0,
-        /// The same for every remote endpoint.
+        /// Same mapping or filter for every remote endpoint.
         EndpointIndependent = 1,
-        /// One for each remote address.
+        /// Separate mapping or filter for each remote address.
         AddressDependent = 2,
-        /// One for each remote address and port.
+        /// Separate mapping or filter for each remote address and port.
         AddressAndPortDependent = 3,
     }
 }
 impl Copy for NatBehaviour {}
 
-/// What carries a connection to a peer.
+/// Transport protocol of a connection to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
-    /// QUIC.
+    /// UDP, which carries QUIC connections.
     Udp,
-    /// TLS, with streams of our own ([`crate::mux`]).
+    /// TCP, which carries TLS with this project's streams ([`crate::mux`]).
     Tcp,
 }
 
 crate::wire! {
-    /// What a client has observed of its way to the Internet; never more open than observed.
+    /// Client's observations of its NAT and network path; never more open than observed.
     pub struct NatDescriptor {
-        /// Rises with each change of network; an older descriptor never replaces a newer one.
+        /// Number that rises with each change; an older descriptor never replaces a newer one.
         pub epoch: u32,
-        /// UDP datagrams come back.
+        /// Whether UDP works: datagrams come back.
         pub udp: bool,
         /// Mapping behaviour (IPv4); without a NAT it is endpoint-independent.
         pub mapping: NatBehaviour,
         /// Filtering behaviour (IPv4), of NATs and firewalls alike.
         pub filtering: NatBehaviour,
-        /// Where the mapping is not endpoint-independent: how far apart the ports of successive mappings are, 1 to 16;
-        /// 0 if they cannot be foretold.
+        /// Distance between the ports of successive mappings, 1 to 16, if the mapping is not endpoint-independent; 0 if
+        /// unpredictable.
         pub step: u16,
-        /// IPv4 works.
+        /// Whether IPv4 works at all.
         pub v4: bool,
-        /// How IPv6 works.
+        /// Reachability of the client over IPv6.
         pub v6: Ipv6Reach,
-        /// Two hosts behind the same NAT reach each other by their mapped addresses.
+        /// Whether two hosts behind the same NAT reach each other by their mapped addresses.
         pub hairpin: bool,
-        /// TCP connections to port 443 get out.
+        /// Whether outgoing TCP connections to port 443 succeed.
         pub tcp443: bool,
-        /// So do those to another port, as far as that was tried.
+        /// Whether outgoing TCP connections to another port succeed, as far as tried.
         pub tcp_out: bool,
-        /// Its user lets it try many ports of a peer, or open many of its own.
+        /// Whether the user permits birthday probing: many ports of a peer, or many own sockets.
         pub birthday: bool,
-        /// Where the QUIC socket can be tried, best first.
+        /// Addresses at which peers can try the QUIC socket, best first.
         pub candidates: List<Candidate, { limits::CANDIDATES_MAX }>,
-        /// Where STUN servers have seen the QUIC socket, with their word for it.
+        /// Addresses at which STUN servers saw the QUIC socket, with their cookies.
         pub proven: List<Proven, { limits::PROVEN_MAX }>,
-        /// Where its listening TCP ports were reached, by who had not been written to.
+        /// Endpoints at which a host not written to before reached a listening TCP port.
         pub doors: List<SocketAddr, { limits::DOORS_MAX }>,
-        /// Where servers of two addresses see its first listening TCP port alike: who opens a connection to there while
-        /// one is opened from there meets it.
+        /// Endpoint at which servers of two addresses both see the first listening TCP port; a simultaneous open with
+        /// it succeeds.
         pub crossing: Option<SocketAddr>,
     }
 
     /// One address of a peer's QUIC socket.
     pub struct Candidate {
-        /// Where it was learned.
+        /// Source from which the address was learned.
         pub kind: CandidateKind,
-        /// The address.
+        /// Address and port of the socket.
         pub addr: SocketAddr,
     }
 }
@@ -90,24 +90,24 @@ crate::wire! {
 crate::wire! {
     /// How a host can be reached over IPv6.
     pub enum Ipv6Reach {
-        /// Not at all, or nothing was observed.
+        /// Unreachable over IPv6, or nothing was observed.
         None = 0,
-        /// By those whom it has written to.
+        /// Reachable only by endpoints that it has written to.
         Firewalled = 1,
-        /// By anyone.
+        /// Reachable over IPv6 by anyone.
         Open = 2,
     }
 }
 impl Copy for Ipv6Reach {}
 
 crate::wire! {
-    /// Where a candidate was learned (RFC 8445 §5.1.1).
+    /// Source from which a candidate was learned (RFC 8445 §5.1.1).
     pub enum CandidateKind {
         /// An address of the host itself.
         Host = 1,
-        /// Seen by a STUN server.
+        /// Address seen by a STUN server.
         ServerReflexive = 2,
-        /// Opened by PCP, NAT-PMP or UPnP.
+        /// External port opened by PCP, NAT-PMP or UPnP.
         Mapped = 3,
     }
 }
@@ -136,51 +136,52 @@ impl Default for NatDescriptor {
 }
 
 impl NatDescriptor {
-    /// Where STUN servers see the socket (IPv4); of a NAT whose mapping depends on the destination, its newest mapping.
+    /// Returns the IPv4 address at which STUN servers see the socket; the newest mapping, if it depends on the
+    /// destination.
     #[must_use]
     pub fn mapped(&self) -> Option<SocketAddr> {
         let reflexive = |c: &&Candidate| c.kind == CandidateKind::ServerReflexive && c.addr.is_ipv4();
         self.candidates.iter().find(reflexive).map(|c| c.addr)
     }
 
-    /// The port that its router forwards to the socket, as the world has shown: of the address that STUN servers see.
+    /// Returns the endpoint that the router forwards to the socket, verified, and at the address that STUN servers see.
     #[must_use]
     pub fn forwarded(&self) -> Option<SocketAddr> {
         let seen = self.mapped()?.ip();
         self.candidates.iter().find(|c| c.kind == CandidateKind::Mapped && c.addr.ip() == seen).map(|c| c.addr)
     }
 
-    /// How it maps, or is seen where its router forwards a port: there by everybody at the same address.
+    /// Returns the effective mapping behaviour; a forwarded port counts as endpoint-independent.
     #[must_use]
     pub fn maps(&self) -> NatBehaviour {
         if self.forwarded().is_some() { NatBehaviour::EndpointIndependent } else { self.mapping }
     }
 
-    /// How it filters: what comes to a forwarded port is let in, whoever has sent it.
+    /// Returns the effective filtering behaviour: a forwarded port lets in packets of every sender.
     #[must_use]
     pub fn filters(&self) -> NatBehaviour {
         if self.forwarded().is_some() { NatBehaviour::EndpointIndependent } else { self.filtering }
     }
 
-    /// How far apart its ports are, where that is of use.
+    /// Returns the distance between successive ports; 0 if unpredictable, or if a port is forwarded.
     #[must_use]
     pub fn steps(&self) -> u16 {
         if self.forwarded().is_some() { 0 } else { self.step }
     }
 
-    /// Whether a client that its CN sees at `observed` is at this address too.
+    /// Returns whether a client that its CN sees at `observed` is at `ip` too.
     #[must_use]
     pub fn is_at(&self, ip: IpAddr, observed: IpAddr) -> bool {
         let ip = ip.to_canonical();
         ip == observed.to_canonical() || self.proven.iter().any(|p| p.addr.ip().to_canonical() == ip)
     }
 
-    /// Whether a TCP connection to this port gets out, as far as that is known.
+    /// Returns whether an outgoing TCP connection to this port succeeds, as far as known.
     fn gets_out(&self, port: u16) -> bool {
         self.tcp_out || port == HTTPS && self.tcp443
     }
 
-    /// Takes the newer cookies of addresses that it has as well.
+    /// Replaces cookies by newer ones for the same addresses.
     pub fn renew(&mut self, proven: &[Proven]) {
         let issued = |p: &Proven| p.cookie.as_ref().map(|c| c.issued_s);
         let mut own = core::mem::take(&mut self.proven).into_vec();
@@ -193,30 +194,30 @@ impl NatDescriptor {
     }
 }
 
-/// Whether its NAT is known to draw a port for each flow, so that none can be foretold.
+/// Returns whether the NAT is known to assign each flow an unpredictable port.
 #[must_use]
 pub fn draws_ports(nat: &NatDescriptor) -> bool {
     let depends = matches!(nat.maps(), NatBehaviour::AddressDependent | NatBehaviour::AddressAndPortDependent);
     depends && nat.steps() == 0
 }
 
-/// Whether it must be taken to let in only endpoints that were written to.
+/// Returns whether the NAT must be assumed to let in only endpoints that were written to.
 #[must_use]
 pub fn filters_by_port(nat: &NatDescriptor) -> bool {
     !matches!(nat.filters(), NatBehaviour::EndpointIndependent | NatBehaviour::AddressDependent)
 }
 
-/// Whether two clients behind different public addresses can be connected over UDP, as far as IPv4 goes and they say.
+/// Returns whether two clients behind different public addresses can connect over UDP and IPv4, by their descriptors.
 #[must_use]
 pub fn can_connect(a: &NatDescriptor, b: &NatDescriptor) -> bool {
     Udp::of(a, a.maps()).meets(Udp::of(b, b.maps()))
 }
 
-/// The port of HTTPS: what every network lets out that lets anything out.
+/// Port of HTTPS, which every network with any way out lets out.
 pub const HTTPS: u16 = 443;
 
-/// Whether a client may be looked for at a TCP endpoint that it names: an address of its own, and a port that only such
-/// a client listens on.
+/// Returns whether `addr` may be dialled for this client: an address of its own, and a port that only such a client
+/// listens on.
 fn is_door(addr: SocketAddr, nat: &NatDescriptor, observed: IpAddr) -> bool {
     let ip = addr.ip().to_canonical();
     (addr.port() >= 1024 || addr.port() == HTTPS)
@@ -225,8 +226,8 @@ fn is_door(addr: SocketAddr, nat: &NatDescriptor, observed: IpAddr) -> bool {
         && nat.is_at(ip, observed)
 }
 
-/// Where `from` can open a TCP connection to a client that the CN sees at `observed`: its doors that are at an address
-/// of its own and behind a port that `from` gets out to.
+/// Returns the endpoints at which `from` can open a TCP connection to a client that the CN sees at `observed`: the
+/// client's reachable ports at its own addresses, to which `from` gets out.
 pub fn doors_for<'a>(
     from: &'a NatDescriptor,
     to: &'a NatDescriptor,
@@ -235,31 +236,31 @@ pub fn doors_for<'a>(
     to.doors.iter().copied().filter(move |d| from.gets_out(d.port()) && is_door(*d, to, observed))
 }
 
-/// Where `from` opens a connection to a client that the CN sees at `observed`, while that opens one too: where neither
-/// listens so that the other can come, and one has no UDP.
+/// Returns the endpoint at which `from` meets `to` by a simultaneous TCP open, if one of the two has no UDP. `observed`
+/// is the address at which the CN sees `to`.
 #[must_use]
 pub fn crossing_for(from: &NatDescriptor, to: &NatDescriptor, observed: IpAddr) -> Option<SocketAddr> {
     let of_use = !(from.udp && to.udp) && from.crossing.is_some();
     to.crossing.filter(|d| of_use && from.gets_out(d.port()) && is_door(*d, to, observed))
 }
 
-/// A client as another server or client must see it: where its control connection comes from, and what it says itself.
+/// Client as others see it: the source of its control connection, and its own descriptor.
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoint<'a> {
-    /// The address that the CN sees.
+    /// Address of the client, as the CN sees it.
     pub observed: IpAddr,
-    /// What it says.
+    /// Descriptor that the client announces.
     pub nat: &'a NatDescriptor,
 }
 
 impl Endpoint<'_> {
-    /// Its own address is the one that the CN sees: no NAT on the way.
+    /// Returns whether the client's own address is the one that the CN sees: no NAT between.
     fn is_public(&self) -> bool {
         let observed = self.observed.to_canonical();
         self.hosts().any(|a| a == observed)
     }
 
-    /// Its own addresses, and private ones seen from outside: without a NAT between, they are its own too.
+    /// Returns the client's own addresses, and private ones seen from outside, which without a NAT are its own too.
     fn hosts(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let own = |c: &&Candidate| c.kind == CandidateKind::Host || is_private(c.addr.ip());
         self.nat.candidates.iter().filter(own).map(|c| c.addr.ip().to_canonical())
@@ -270,16 +271,16 @@ impl Endpoint<'_> {
     }
 }
 
-/// Whether two clients can be connected, whoever of them is which. Behind different public addresses their classes
-/// decide.
+/// Returns whether two clients can connect, in either role. Behind different public addresses their classes decide.
 #[must_use]
 pub fn compatible(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
     let same = a.observed.to_canonical() == b.observed.to_canonical();
     if same { meet_at_home(a, b) } else { Class::of(a).meets(Class::of(b)) }
 }
 
-/// Whether two clients behind one public address can be connected: over UDP if they share a network (loopback counts)
-/// or their NAT hairpins; or by a door that is the other's own, since any other may lead back to who dials it.
+/// Returns whether two clients behind one public address can connect: over UDP if they share a network (loopback
+/// counts) or their NAT hairpins; or by a TCP port at the other's own address, since any other may lead back to the
+/// dialler.
 fn meet_at_home(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
     let hairpin = || a.nat.hairpin && b.nat.hairpin && can_connect(a.nat, b.nat);
     let near = || a.hosts().any(|x| b.hosts().any(|y| same_network(x, y)));
@@ -289,7 +290,7 @@ fn meet_at_home(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
     a.nat.udp && b.nat.udp && (hairpin() || near()) || reaches(a, b) || reaches(b, a)
 }
 
-/// Two local addresses that can probably reach each other: equal, both loopback, or in one /24 (IPv6: /64).
+/// Returns whether two local addresses can probably reach each other: equal, both loopback, or in one /24 (IPv6: /64).
 fn same_network(a: IpAddr, b: IpAddr) -> bool {
     match (a, b) {
         (IpAddr::V4(x), IpAddr::V4(y)) => x.is_loopback() && y.is_loopback() || x.to_bits() >> 8 == y.to_bits() >> 8,
@@ -298,7 +299,7 @@ fn same_network(a: IpAddr, b: IpAddr) -> bool {
     }
 }
 
-/// An address that means something on its own network only: loopback, private (RFC 1918), shared (RFC 6598),
+/// Returns whether an address is valid on its own network only: loopback, private (RFC 1918), shared (RFC 6598),
 /// link-local, unique local (RFC 4193).
 #[must_use]
 pub fn is_private(addr: IpAddr) -> bool {
@@ -311,10 +312,10 @@ pub fn is_private(addr: IpAddr) -> bool {
     }
 }
 
-/// What others may be told of a client at `observed`: its candidates without those that could aim somebody's packets
-/// at a third party or at the receiver itself. An address must be the observed one, one that `proves` says a STUN
-/// server vouches for, or a private one, loopback only where the client itself came over loopback. Ports below 1024 and
-/// 0 are dropped: no client of ours listens there.
+/// Returns the part of a descriptor that others may be told: without candidates that could aim packets at a third party
+/// or at the receiver itself. An address must be the client's `observed` one, one that `proves` accepts, or a private
+/// one (loopback only where the client itself came over loopback). Ports below 1024 are dropped, since no client
+/// listens there.
 #[must_use]
 pub fn vetted(nat: &NatDescriptor, observed: IpAddr, proves: impl Fn(&Proven) -> bool) -> NatDescriptor {
     let observed = observed.to_canonical();

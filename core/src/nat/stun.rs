@@ -11,18 +11,18 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use integrity::Hash;
 
-/// RFC 8489 §5.
+/// Magic cookie of the STUN header (RFC 8489 §5).
 pub const MAGIC_COOKIE: u32 = 0x2112_A442;
-/// Bytes of the header.
+/// Length of the STUN header in bytes.
 pub const HEADER_LEN: usize = 20;
-/// The longest message there can be: the header's length field counts in words of four bytes up to 65,532.
+/// Maximum message length in bytes: the header's length field counts in words of four bytes up to 65,532.
 pub const MESSAGE_LEN_MAX: usize = HEADER_LEN + 65_532;
-/// The longest datagram that is looked at: two Ethernet frames of padding and all that belongs to it.
+/// Maximum length of an accepted datagram in bytes: two Ethernet frames of padding, and its headers.
 pub const DATAGRAM_LEN_MAX: usize = 4_096;
-/// Attributes of a message that is looked at.
+/// Maximum number of attributes in an accepted message.
 pub const ATTRIBUTES_MAX: usize = 256;
 
-/// Attributes (RFC 8489 §18.3, RFC 8445 §16.1, RFC 5780 §9.1).
+/// Numbers of the attributes (RFC 8489 §18.3, RFC 8445 §16.1, RFC 5780 §9.1).
 mod number {
     pub(super) const MAPPED_ADDRESS: u16 = 0x0001;
     pub(super) const CHANGE_REQUEST: u16 = 0x0003;
@@ -42,32 +42,32 @@ mod number {
     pub(super) const ICE_CONTROLLING: u16 = 0x802A;
     pub(super) const RESPONSE_ORIGIN: u16 = 0x802B;
     pub(super) const OTHER_ADDRESS: u16 = 0x802C;
-    /// Attributes below this number must be understood.
+    /// First number of the attributes that a receiver may ignore.
     pub(super) const OPTIONAL: u16 = 0x8000;
-    /// Unassigned at IANA, among those that need not be understood.
+    /// DIAL-BACK, a number unassigned at IANA, among the attributes that a receiver may ignore.
     pub(super) const DIAL_BACK: u16 = 0xC5E1;
 }
 
 /// CHANGE-REQUEST (RFC 5780 §7.2) with both flags.
 pub const CHANGE_REQUEST: u16 = number::CHANGE_REQUEST;
-/// RFC 8489 §14.7.
+/// Value that FINGERPRINT is XORed with (RFC 8489 §14.7).
 const FINGERPRINT_XOR: u32 = 0x5354_554e;
 const FINGERPRINT_LEN: usize = 8;
 
-/// Which request an answer answers; unpredictable.
+/// Transaction identifier that matches an answer to its request; unpredictable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransactionId(pub [u8; 12]);
 
 /// The class of a message (RFC 8489 §5); its method is always Binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Wants an answer.
+    /// Request, to which an answer is expected.
     Request,
-    /// Wants none.
+    /// Indication, to which no answer is sent.
     Indication,
-    /// The answer asked for.
+    /// Success response to a request.
     Success,
-    /// Says why there is none.
+    /// Error response to a request.
     Error,
 }
 
@@ -77,129 +77,129 @@ impl Class {
         [(0x0001, Self::Request), (0x0011, Self::Indication), (0x0101, Self::Success), (0x0111, Self::Error)];
 }
 
-/// One attribute.
+/// One attribute of a STUN message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Attribute {
-    /// The sender of a request as the server sees it, in the clear: only RFC 3489 servers answer so.
+    /// MAPPED-ADDRESS: source address of the request, unmasked; sent only by RFC 3489 servers.
     Mapped(SocketAddr),
-    /// The sender of a request as the server sees it.
+    /// XOR-MAPPED-ADDRESS: source address of the request, as the server saw it.
     XorMapped(SocketAddr),
-    /// Where the answer comes from.
+    /// RESPONSE-ORIGIN: source address of the answer.
     ResponseOrigin(SocketAddr),
-    /// The server's other address and other port: where an answer with both changed comes from.
+    /// OTHER-ADDRESS: the server's other address and port, used when a request asks to change both.
     OtherAddress(SocketAddr),
-    /// Answer from your other address, your other port, or both.
+    /// CHANGE-REQUEST: asks the server to answer from its other address, other port, or both.
     ChangeRequest {
-        /// The other address.
+        /// Whether to answer from the other address.
         address: bool,
-        /// The other port.
+        /// Whether to answer from the other port.
         port: bool,
     },
-    /// Answer to this port of mine instead of the one that asks.
+    /// RESPONSE-PORT: asks the server to answer to this port of the client.
     ResponsePort(u16),
-    /// That many bytes of no meaning.
+    /// PADDING: number of meaningless bytes.
     Padding(u16),
-    /// Who is asked by whom.
+    /// USERNAME: name of the key that protects a connectivity check.
     Username(Vec<u8>),
-    /// 300 to 699. The reason phrase is for humans and not kept.
+    /// ERROR-CODE: 300 to 699. The reason phrase, for humans, is dropped.
     ErrorCode(u16),
-    /// With error 420: what was not understood.
+    /// UNKNOWN-ATTRIBUTES: numbers not understood, with error 420.
     UnknownAttributes(Vec<u16>),
-    /// What the sender runs, for humans.
+    /// SOFTWARE: name of the sender's program, for humans.
     Software(Vec<u8>),
-    /// RFC 8445 §7.1.1.
+    /// PRIORITY of a candidate (RFC 8445 §7.1.1).
     Priority(u32),
-    /// RFC 8445 §7.1.2: the nomination.
+    /// USE-CANDIDATE: nominates the path (RFC 8445 §7.1.2).
     UseCandidate,
-    /// RFC 8445 §7.1.3.
+    /// ICE-CONTROLLED, with its tie-breaker (RFC 8445 §7.1.3).
     IceControlled(u64),
-    /// RFC 8445 §7.1.3.
+    /// ICE-CONTROLLING, with its tie-breaker (RFC 8445 §7.1.3).
     IceControlling(u64),
-    /// Over TCP: connect to this port of the address that asks, or to the very port that asks if it is 0, from another
-    /// address, and show an indication with this request's id there.
+    /// DIAL-BACK, over TCP: asks the server to connect from another address to this port of the client (0: the
+    /// request's source port), and to send an indication with this request's identifier there.
     DialBack(u16),
-    /// REFLEXIVE-COOKIE: see [`super::cookie`].
+    /// REFLEXIVE-COOKIE: a cookie or a request for one ([`super::cookie`]).
     Cookie(Vec<u8>),
-    /// One that need not be understood: its number from 0x8000 up, its value.
+    /// Unknown attribute that may be ignored: its number (0x8000 up) and value.
     Other(u16, Vec<u8>),
 }
 
-/// A Binding message. Its message integrity is not a part of it: see [`integrity::check`] and
+/// Binding message without its message integrity, for which there are [`integrity::check`] and
 /// [`Message::encode_signed`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Message {
-    /// Request, indication or answer.
+    /// Class: request, indication, success or error.
     pub class: Class,
-    /// Its id; an answer repeats its request's.
+    /// Transaction identifier; an answer repeats its request's.
     pub id: TransactionId,
-    /// In order. Of those that stand twice the first counts (RFC 8489 §14).
+    /// Attributes in order; of duplicates the first counts (RFC 8489 §14).
     pub attributes: Vec<Attribute>,
-    /// Numbers of attributes that must be understood and are not, as read; never encoded.
+    /// Numbers of received attributes that must be understood but are not; never encoded.
     pub unknown: Vec<u16>,
 }
 
 impl Message {
-    /// A message with these attributes.
+    /// Creates a message with these attributes.
     #[must_use]
     pub const fn new(class: Class, id: TransactionId, attributes: Vec<Attribute>) -> Self {
         Self { class, id, attributes, unknown: Vec::new() }
     }
 
-    /// A plain Binding request.
+    /// Creates a Binding request without attributes.
     #[must_use]
     pub const fn request(id: TransactionId) -> Self {
         Self::new(Class::Request, id, Vec::new())
     }
 
-    /// The first attribute of which `pick` makes something.
+    /// Returns the first attribute value that `pick` accepts.
     pub fn find<'a, T>(&'a self, pick: impl Fn(&'a Attribute) -> Option<T>) -> Option<T> {
         self.attributes.iter().find_map(pick)
     }
 
-    /// The address that an answer says its request came from.
+    /// Returns the source address of the request, as the answer reports it.
     #[must_use]
     pub fn mapped(&self) -> Option<SocketAddr> {
         let xored = self.find(|a| if let Attribute::XorMapped(addr) = a { Some(*addr) } else { None });
         xored.or_else(|| self.find(|a| if let Attribute::Mapped(addr) = a { Some(*addr) } else { None }))
     }
 
-    /// OTHER-ADDRESS.
+    /// Returns the OTHER-ADDRESS, if there is one.
     #[must_use]
     pub fn other_address(&self) -> Option<SocketAddr> {
         self.find(|a| if let Attribute::OtherAddress(addr) = a { Some(*addr) } else { None })
     }
 
-    /// ERROR-CODE.
+    /// Returns the ERROR-CODE, if there is one.
     #[must_use]
     pub fn error_code(&self) -> Option<u16> {
         self.find(|a| if let Attribute::ErrorCode(code) = a { Some(*code) } else { None })
     }
 
-    /// REFLEXIVE-COOKIE.
+    /// Returns the REFLEXIVE-COOKIE, if there is one.
     #[must_use]
     pub fn cookie(&self) -> Option<&[u8]> {
         self.find(|a| if let Attribute::Cookie(value) = a { Some(&value[..]) } else { None })
     }
 
-    /// DIAL-BACK.
+    /// Returns the port of DIAL-BACK, if present.
     #[must_use]
     pub fn dial_back(&self) -> Option<u16> {
         self.find(|a| if let Attribute::DialBack(port) = a { Some(*port) } else { None })
     }
 
-    /// USERNAME.
+    /// Returns the USERNAME, if there is one.
     #[must_use]
     pub fn username(&self) -> Option<&[u8]> {
         self.find(|a| if let Attribute::Username(name) = a { Some(&name[..]) } else { None })
     }
 
-    /// The bytes, with FINGERPRINT.
+    /// Encodes the message, with FINGERPRINT.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         finish(self.body())
     }
 
-    /// The bytes, with a message integrity under `key`, and FINGERPRINT.
+    /// Encodes the message, with a message integrity under `key`, and FINGERPRINT.
     #[must_use]
     pub fn encode_signed(&self, key: &[u8], hash: Hash) -> Vec<u8> {
         let mut out = self.body();
@@ -221,9 +221,8 @@ impl Message {
         out
     }
 
-    /// Reads a message. Attributes that need not be understood and are not are kept as they are; what stands behind a
-    /// message integrity is not protected by it and ignored (RFC 8489 §14.5). A fingerprint, if there is one, must be
-    /// right and last.
+    /// Decodes a message. Unknown attributes from 0x8000 up are kept; attributes after a message integrity, which does
+    /// not protect them, are ignored (RFC 8489 §14.5). A fingerprint, if present, must be right and last.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (header, mut rest) = header(bytes)?;
         let class = Class::TYPES.iter().find(|(kind, _)| *kind == be16(header, 0)).ok_or(DecodeError::Invalid)?.1;
@@ -294,7 +293,7 @@ impl Attribute {
         }
     }
 
-    /// `None`: it must be understood and is not.
+    /// Decodes an attribute. Returns `None` for an unknown one that must be understood.
     fn decode(name: u16, value: &[u8], id: TransactionId) -> Result<Option<Self>, DecodeError> {
         use number as n;
         Ok(Some(match name {
@@ -326,7 +325,7 @@ impl Attribute {
     }
 }
 
-/// The header and what follows it, as long as it says.
+/// Splits a message into header and attributes; fails if the header's length is wrong.
 fn header(bytes: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
     if bytes.len() > MESSAGE_LEN_MAX {
         return Err(DecodeError::TooLong);
@@ -336,7 +335,7 @@ fn header(bytes: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
     if right { Ok((header, rest)) } else { Err(DecodeError::Invalid) }
 }
 
-/// Appends the fingerprint.
+/// Appends the FINGERPRINT attribute.
 fn finish(mut out: Vec<u8>) -> Vec<u8> {
     // the fingerprint covers a length that counts it
     set_len(&mut out, FINGERPRINT_LEN);
@@ -366,7 +365,7 @@ fn attribute(out: &mut Vec<u8>, name: u16, value: &[u8]) {
     out.resize(out.len().next_multiple_of(4), 0);
 }
 
-/// Name, value, and what follows the padding.
+/// Splits off the first attribute: returns its number, its value, and the bytes after its padding.
 fn take_attribute(bytes: &[u8]) -> Result<(u16, &[u8], &[u8]), DecodeError> {
     let (head, rest) = bytes.split_at_checked(4).ok_or(DecodeError::Truncated)?;
     let len = usize::from(be16(head, 2));
@@ -374,7 +373,8 @@ fn take_attribute(bytes: &[u8]) -> Result<(u16, &[u8], &[u8]), DecodeError> {
     Ok((be16(head, 0), &padded[..len], rest))
 }
 
-/// The cookie and the id: what addresses are hidden with, so that no NAT on the way rewrites them (RFC 8489 §14.2).
+/// Returns the magic cookie and the identifier, with which addresses are XORed, so that no NAT on the way rewrites them
+/// (RFC 8489 §14.2).
 fn mask(id: TransactionId) -> [u8; 16] {
     let mut mask = [0; 16];
     mask[..4].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
@@ -414,7 +414,7 @@ fn read_error(value: &[u8]) -> Result<u16, DecodeError> {
     }
 }
 
-/// CRC-32 of ISO 3309, as RFC 8489 §14.7 wants it. Messages are short: no table.
+/// Computes the CRC-32 of ISO 3309 (RFC 8489 §14.7). No table is used, since messages are short.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))

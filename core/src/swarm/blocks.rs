@@ -9,7 +9,7 @@ use core::ops::Range;
 pub struct Blocks(Vec<u64>);
 
 impl Blocks {
-    /// Adds `range` and returns the blocks that were not there before, in order. Blocks that no piece has are ignored.
+    /// Adds `range` and returns the number of blocks that were new. Blocks beyond a piece's maximum are ignored.
     pub fn insert(&mut self, range: Range<u32>) -> u32 {
         let range = range.start..range.end.min(limits::BLOCKS_PER_PIECE_MAX);
         let words = range.end.div_ceil(64) as usize;
@@ -25,25 +25,25 @@ impl Blocks {
         added
     }
 
-    /// Whether a block is there.
+    /// Returns whether the set has a block.
     #[must_use]
     pub fn contains(&self, block: u32) -> bool {
         self.0.get((block / 64) as usize).is_some_and(|word| word & bit(block) != 0)
     }
 
-    /// How many blocks are there.
+    /// Returns the number of blocks in the set.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
 
-    /// Whether none is there.
+    /// Returns whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count() == 0
     }
 
-    /// The first run of at most `longest` blocks below `end` that are not there.
+    /// Returns the first run of at most `longest` missing blocks below `end`.
     #[must_use]
     pub fn gap(&self, end: u32, longest: u32) -> Option<Range<u32>> {
         let first = (0..end).find(|&b| !self.contains(b))?;
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_no_piece_has_take_no_memory() {
+    fn blocks_beyond_a_pieces_maximum_take_no_memory() {
         let mut blocks = Blocks::default();
         assert_eq!(blocks.insert(u32::MAX - 1..u32::MAX), 0);
         assert!(blocks.is_empty());

@@ -1,6 +1,7 @@
-//! Swarming: which piece comes from whom ([`picker`]), one download's transfers and sources ([`download`]), how fast a
-//! source is ([`rate`]), receipts for what came ([`receipting`]), and serving other clients ([`upload`]). The words
-//! they share with what is around them are in [`outcome`].
+//! Swarming, the client's exchange of pieces. [`picker`] chooses the next piece, [`download`] runs one download's
+//! transfers and sources, [`rate`] measures a source's speed, [`receipting`] signs receipts for received bytes, and
+//! [`upload`] serves other clients. [`outcome`] has the error and reason types that all of these and their callers
+//! share.
 
 pub mod blocks;
 pub mod download;

@@ -1,83 +1,83 @@
-//! How transfers, writes, downloads and connections end, and who sent the bytes: the words that a download and those
-//! around it share.
+//! Shared result types: how transfers, disk writes, downloads and connections end, and the name of a source of bytes.
 
 use crate::ids::{IntroId, PublicKey};
 use crate::wire::peer::RefuseCode;
 
-/// Why an edge did not answer as asked.
+/// Why an edge did not answer a request as asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EdgeError {
-    /// Could not be reached, or the connection broke.
+    /// No connection could be made, or it broke.
     Unreachable,
-    /// It is overloaded or failed (5xx): try again, perhaps elsewhere.
+    /// The edge is overloaded or failed (HTTP 5xx): try again, perhaps at another edge.
     Unavailable,
-    /// Too many ask for grants (429): it answers again after a while.
+    /// The edge limits grants at present (HTTP 429): ask again later.
     Busy {
-        /// After this.
+        /// Wait before the next request, in milliseconds.
         retry_after_ms: u32,
     },
-    /// It cannot count the download, and sends none of its bytes: go on without peers (409).
+    /// The edge cannot count this download and sends none of its bytes (HTTP 409): exchange the grant for one without
+    /// peers.
     Uncounted,
-    /// It does not know the object or version (404, 410).
+    /// The edge does not know the object or version (HTTP 404, 410).
     NotFound,
-    /// It refuses (401, 403).
+    /// The edge refuses access (HTTP 401, 403).
     Forbidden,
-    /// The object has another version now (412).
+    /// The object has another version now (HTTP 412).
     Changed,
-    /// It refuses the download's old grant: ask for a new one (the download id changes).
+    /// The edge refuses the download's old grant: ask for a new one (the download id changes).
     GrantExpired,
-    /// What it sent is wrong: not the manifest of that version, not the asked range, a broken signature.
+    /// The edge's answer is wrong: another manifest, another range, or a broken signature.
     Invalid,
 }
 
 /// How an incoming transfer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FetchEnd {
-    /// All its blocks are verified and written (not yet durable).
+    /// All blocks of the transfer are verified and written (not yet durable).
     Fetched,
     /// The source sent a block whose hash is wrong, or leaf hashes that do not make the piece's root.
     BadBlock {
         /// The block within the piece (0 if the leaf hashes were wrong).
         block: u32,
     },
-    /// The source refused.
+    /// The peer refused the request.
     Refused(RefuseCode),
-    /// The edge answered that the version is gone or refuses the grant.
+    /// The edge answered with an error: the version is gone, the grant is refused, or similar.
     EdgeRefused(EdgeError),
     /// The connection broke or stalled.
     Broken,
-    /// The disk refused.
+    /// The local store could not write the blocks.
     Store(StoreError),
-    /// As ordered.
+    /// The transfer was cancelled with `CancelFetch`.
     Cancelled,
 }
 
-/// Why the store refused. Nothing that was verified and durable is lost.
+/// Why the store failed. Pieces that were verified and durable are not lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StoreError {
     /// The disk is full: the download pauses with a clear error.
     NoSpace,
-    /// Any other failure.
+    /// Any other I/O failure.
     Io,
-    /// Something that may not be replaced stands where a file is to go.
+    /// A file that may not be replaced exists at the output path.
     Taken,
 }
 
-/// Who delivered bytes, for the books.
+/// The source of delivered bytes, as usage records name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SourceName {
-    /// Any edge.
+    /// Any edge: usage records do not tell edges apart.
     Edge,
-    /// A peer, by its introduction and key.
+    /// A peer, named by its introduction and public key.
     Peer(IntroId, PublicKey),
 }
 
-/// Why a download failed. Verified pieces are kept: `resume` or the same `get` goes on from there.
+/// Why a download failed. Verified pieces are kept: `resume` or the same `get` continues with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailReason {
     /// The edge does not know the object.
     NotFound,
-    /// The edge refuses.
+    /// The edge refuses access to the object.
     Forbidden,
     /// No edge has answered within the configured time.
     EdgeUnreachable,
@@ -85,11 +85,11 @@ pub enum FailReason {
     VersionGone,
     /// The disk is full.
     NoSpace,
-    /// The disk fails.
+    /// The disk reports I/O errors.
     Io,
-    /// The edge sends wrong bytes.
+    /// Every edge has sent wrong bytes.
     EdgeCorrupt,
-    /// Something that may not be replaced stands where the file is to go.
+    /// A file that may not be replaced exists at the output path.
     OutputTaken,
 }
 
@@ -109,18 +109,18 @@ impl From<StoreError> for FailReason {
 pub enum CloseReason {
     /// The download is complete or stopped.
     Done = 0,
-    /// It sent a wrong block.
+    /// The peer sent a block with a wrong hash.
     BadBlock = 1,
-    /// It broke the protocol.
+    /// The peer broke the protocol.
     Violation = 2,
-    /// Its introduction is not valid.
+    /// The peer's introduction is not valid.
     NotIntroduced = 3,
-    /// No room for more peers.
+    /// The limit of peer connections is reached.
     Full = 4,
-    /// Uploads are off.
+    /// The user has turned uploads off.
     UploadsOff = 5,
-    /// Silent or too slow for too long.
+    /// The peer was silent or too slow for too long.
     Stalled = 6,
-    /// The client stops.
+    /// The client process is shutting down.
     Shutdown = 7,
 }

@@ -1,5 +1,5 @@
-//! Which piece next: a pure value. It knows what is there, what is under way and how rare each piece is among the
-//! connected peers; it does not know time, rates or connections.
+//! Chooses the next piece. The picker is a pure value: it knows which pieces are durable, which are being fetched, and
+//! how rare each is among the connected peers. It does not know time, rates or connections.
 
 use super::Blocks;
 use crate::Rng;
@@ -11,7 +11,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Blocks of one piece.
+/// A piece and a range of its blocks.
 pub type Span = (PieceIndex, Range<u32>);
 
 /// A piece that is being fetched.
@@ -19,41 +19,42 @@ pub type Span = (PieceIndex, Range<u32>);
 struct Partial {
     /// Blocks that are verified and written.
     verified: Blocks,
-    /// Transfers under way, with their blocks. Two overlap only in the endgame.
+    /// Running transfers with their blocks. Two overlap only in the endgame.
     active: Vec<(XferId, Range<u32>)>,
-    /// Who delivered how many bytes of `verified`.
+    /// Bytes of `verified` by the source that delivered them.
     from: Vec<(SourceName, u32)>,
-    /// The store has the leaf hashes, so that any range of blocks can be checked.
+    /// Whether the store has the piece's leaf hashes, so that any range of blocks can be checked.
     leaves: bool,
 }
 
-/// A piece whose blocks are all verified.
+/// A piece whose blocks are all verified, to be made durable.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Complete {
-    /// Who delivered how many of its bytes.
+    /// Bytes of the piece by source.
     pub from: Vec<(SourceName, u32)>,
-    /// Transfers that have become needless.
+    /// Running transfers of the piece that can be cancelled.
     pub needless: Vec<XferId>,
 }
 
-/// The picker of one download. Each piece is missing, partial, complete (not yet durable) or durable; a block is
-/// verified at most once, whoever delivers it again.
+/// The picker of one download. Each piece is missing, partial, complete (not yet durable) or durable; a block counts
+/// as verified once, even if several sources deliver it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Picker {
     layout: Layout,
-    /// Durable pieces.
+    /// Pieces that are durable.
     have: Bitfield,
-    /// Durable, complete and partial pieces: what is not here is untouched.
+    /// Durable, complete and partial pieces; all others are untouched.
     touched: Bitfield,
     partial: BTreeMap<PieceIndex, Partial>,
-    /// How many connected peers have each piece.
+    /// Number of connected peers that have each piece, by piece index.
     holders: Vec<u16>,
-    /// Where the edge reads on: it gets contiguous pieces, so that the shell can ask for them in one range.
+    /// Next piece for the edge, which gets contiguous pieces so that the shell can request them in one range.
     edge_next: PieceIndex,
 }
 
 impl Picker {
-    /// The picker of a version of which `have` is durable. `order_seed` places the start of the edge's run.
+    /// Creates the picker of a version of which `have` is durable. `order_seed` sets the piece at which the edge
+    /// begins.
     #[must_use]
     pub fn new(layout: Layout, have: Bitfield, order_seed: u64) -> Self {
         let pieces = layout.pieces();
@@ -69,19 +70,19 @@ impl Picker {
         }
     }
 
-    /// How the version is cut.
+    /// Returns the piece and block layout of the version.
     #[must_use]
     pub const fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// What is durable.
+    /// Returns the durable pieces.
     #[must_use]
     pub const fn have(&self) -> &Bitfield {
         &self.have
     }
 
-    /// Bytes of durable pieces.
+    /// Returns the bytes of all durable pieces.
     #[must_use]
     pub fn durable_bytes(&self) -> u64 {
         let last = PieceIndex(self.layout.pieces().saturating_sub(1));
@@ -90,19 +91,19 @@ impl Picker {
         if self.have.contains(last) { whole - short } else { whole }
     }
 
-    /// Bytes of a range of blocks.
+    /// Returns the number of bytes in a range of blocks.
     #[must_use]
     pub fn bytes(&self, (piece, blocks): &Span) -> u64 {
         let r = self.layout.block_range(*piece, blocks.clone());
         r.end - r.start
     }
 
-    /// A connected peer has these pieces too.
+    /// Counts one more connected peer for each of these pieces.
     pub fn add_holder(&mut self, pieces: impl Iterator<Item = PieceIndex>) {
         self.count_holders(pieces, |n| n.saturating_add(1));
     }
 
-    /// A peer that had these pieces has gone.
+    /// Counts one connected peer less for each of these pieces.
     pub fn remove_holder(&mut self, pieces: impl Iterator<Item = PieceIndex>) {
         self.count_holders(pieces, |n| n.saturating_sub(1));
     }
@@ -115,8 +116,8 @@ impl Picker {
         }
     }
 
-    /// What a peer that has `theirs` is to be asked for: the rest of a piece that is under way, else the rarest
-    /// untouched piece, ties at random. At most `longest` blocks. One draw at most.
+    /// Picks the next blocks to request from a peer that has `theirs`: the rest of a partial piece, else the rarest
+    /// untouched piece, ties at random. Picks at most `longest` blocks and draws at most one random number.
     pub fn pick_for_peer(&self, theirs: &Bitfield, longest: u32, rng: &mut dyn Rng) -> Option<Span> {
         let under_way = self.partial.keys().filter(|&&p| theirs.contains(p)).find_map(|&p| self.gap(p, longest));
         under_way.or_else(|| {
@@ -131,9 +132,9 @@ impl Picker {
         })
     }
 
-    /// What an edge is to be asked for: pieces that no peer has first; unless `only_those`, then the rest of pieces
-    /// under way, then untouched ones in order from where its last run ended. Blocks of a piece whose leaf hashes are
-    /// not known come all or none, since only the whole piece can be checked.
+    /// Picks the next blocks to request from an edge: first pieces that no peer has, then (unless `only_those`) the
+    /// rest of partial pieces, then untouched pieces in order after the edge's last one. A piece without known leaf
+    /// hashes is picked whole, since only a whole piece can be checked.
     #[must_use]
     pub fn pick_for_edge(&self, longest: u32, only_those: bool) -> Option<Span> {
         let no_peer_has = |p: &PieceIndex| self.holders.get(p.0 as usize).is_none_or(|&n| n == 0);
@@ -147,13 +148,13 @@ impl Picker {
         self.partial.keys().find_map(of_partial).or_else(|| self.in_order().next().map(whole))
     }
 
-    /// Untouched pieces from where the edge's last run ended, once around.
+    /// Returns the untouched pieces in order, beginning at `edge_next` and wrapping around.
     fn in_order(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         let (n, from) = (self.layout.pieces(), self.edge_next.0);
         (from..n).chain(0..from.min(n)).map(PieceIndex).filter(|&p| !self.touched.contains(p))
     }
 
-    /// Whether every block is verified or under way: the endgame.
+    /// Returns whether every block is verified or being fetched: the endgame begins.
     #[must_use]
     pub fn all_under_way(&self) -> bool {
         self.touched.is_full() && self.partial.keys().all(|&p| self.gap(p, 1).is_none())
@@ -176,9 +177,8 @@ impl Picker {
         partial.active.is_empty().then(|| (piece, 0..self.layout.blocks(piece)))
     }
 
-    /// Which blocks of `span`, a transfer under way, an endgame duplicate is to fetch: the last run, of at most
-    /// `longest`, that is neither verified nor doubled, since a source delivers its blocks in order. `None` if there
-    /// is none.
+    /// Picks the blocks of `span`, a running transfer, that an endgame duplicate fetches: the last run, of at most
+    /// `longest`, that is neither verified nor fetched twice, since a source delivers its blocks in order.
     #[must_use]
     pub fn duplicate_of(&self, (piece, blocks): &Span, for_edge: bool, longest: u32) -> Option<Span> {
         let partial = self.partial.get(piece)?;
@@ -193,7 +193,7 @@ impl Picker {
         Some((*piece, first..last + 1))
     }
 
-    /// A transfer of these blocks begins.
+    /// Registers the start of a transfer of these blocks.
     pub fn begin(&mut self, xfer: XferId, (piece, blocks): Span, for_edge: bool) {
         if for_edge && !self.touched.contains(piece) {
             self.edge_next = PieceIndex(piece.0.saturating_add(1) % self.layout.pieces().max(1));
@@ -202,7 +202,7 @@ impl Picker {
         self.partial.entry(piece).or_default().active.push((xfer, blocks));
     }
 
-    /// Blocks of a transfer, begun before, are verified. Returns the bytes that were not verified before.
+    /// Marks blocks of a running transfer as verified. Returns the bytes that were not verified before.
     pub fn verified(&mut self, (piece, blocks): Span, by: SourceName) -> u64 {
         let Some(partial) = self.partial.get_mut(&piece) else { return 0 };
         let mut bytes = 0;
@@ -222,7 +222,7 @@ impl Picker {
         bytes
     }
 
-    /// A transfer is over, or is not waited for any more: what it did not deliver is free again.
+    /// Removes a transfer that ended or was cancelled; its undelivered blocks can be picked again.
     pub fn end(&mut self, xfer: XferId, piece: PieceIndex) {
         let Some(partial) = self.partial.get_mut(&piece) else { return };
         partial.active.retain(|(x, _)| *x != xfer);
@@ -232,7 +232,7 @@ impl Picker {
         }
     }
 
-    /// Transfers of a piece whose blocks are all verified, by others.
+    /// Returns transfers of a piece whose blocks were all verified from other sources.
     #[must_use]
     pub fn needless(&self, piece: PieceIndex) -> Vec<XferId> {
         let Some(partial) = self.partial.get(&piece).filter(|p| p.active.len() > 1) else { return Vec::new() };
@@ -240,7 +240,7 @@ impl Picker {
         partial.active.iter().filter(|(_, blocks)| done(blocks)).map(|(x, _)| *x).collect()
     }
 
-    /// If every block of the piece is verified, it is no longer partial: it is to be made durable.
+    /// Removes and returns the piece from the partial ones if every block is verified, so that it can be made durable.
     pub fn take_complete(&mut self, piece: PieceIndex) -> Option<Complete> {
         let partial = self.partial.get(&piece)?;
         if partial.verified.count() < self.layout.blocks(piece) {
@@ -267,14 +267,14 @@ impl Picker {
         lost
     }
 
-    /// A complete piece is durable.
+    /// Marks a complete piece as durable.
     pub fn saved(&mut self, piece: PieceIndex) {
         if self.touched.contains(piece) {
             self.have.insert(piece);
         }
     }
 
-    /// A complete piece could not be made durable: it is missing again.
+    /// Marks a complete piece as missing again, because the store could not save it.
     pub fn not_saved(&mut self, piece: PieceIndex) {
         if !self.have.contains(piece) && !self.partial.contains_key(&piece) {
             self.touched.remove(piece);
@@ -282,7 +282,7 @@ impl Picker {
     }
 }
 
-/// Pieces of `theirs` that are not in `touched`, in order.
+/// Returns the pieces of `theirs` that are not in `touched`, in order.
 fn untouched<'a>(theirs: &'a Bitfield, touched: &'a Bitfield) -> impl Iterator<Item = PieceIndex> + 'a {
     let bytes = theirs.as_bytes().iter().zip(touched.as_bytes()).map(|(t, o)| t & !o);
     (0_u32..)
@@ -291,7 +291,7 @@ fn untouched<'a>(theirs: &'a Bitfield, touched: &'a Bitfield) -> impl Iterator<I
         .flat_map(|(i, b)| (0..8_u32).filter(move |bit| b & (0x80 >> bit) != 0).map(move |bit| PieceIndex(i * 8 + bit)))
 }
 
-/// How many blocks a fetch of at most `bytes` has.
+/// Returns the number of blocks in a transfer of at most `bytes`, at least one.
 #[must_use]
 pub const fn blocks_in(bytes: u32) -> u32 {
     if bytes < BLOCK_LEN { 1 } else { bytes / BLOCK_LEN }

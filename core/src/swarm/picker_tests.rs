@@ -1,4 +1,4 @@
-//! The picker against its rules, over arbitrary sequences of events.
+//! Property tests of the picker, over arbitrary sequences of events.
 
 use super::picker::{Picker, Span};
 use crate::content::{Bitfield, Layout};
@@ -9,18 +9,18 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use proptest::prelude::*;
 
-/// Something that happens to a picker.
+/// An event for the picker.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A source (0: the edge) asks for something.
+    /// A source (0: the edge) gets a transfer.
     Pick { source: usize, longest: u32 },
-    /// A transfer verifies part of its blocks, and perhaps ends.
+    /// A transfer verifies `part` quarters of its blocks, and perhaps ends.
     Deliver { which: usize, part: u32, ends: bool },
-    /// A transfer ends.
+    /// A transfer ends without further blocks.
     End { which: usize },
-    /// A complete piece becomes durable, or is lost.
+    /// A complete piece becomes durable, or fails to be saved.
     Save { durable: bool },
-    /// A peer comes to have every piece.
+    /// A peer now has every piece.
     Fill { peer: usize },
     /// The download gets another id: incomplete pieces of peers are missing again.
     NewBooks,
@@ -45,7 +45,7 @@ fn name(source: usize) -> SourceName {
     }
 }
 
-/// A picker and what must be true of it.
+/// A picker and a simple model of its expected state.
 struct Lab {
     picker: Picker,
     layout: Layout,
@@ -53,7 +53,7 @@ struct Lab {
     peers: [Bitfield; 2],
     under_way: BTreeMap<XferId, (usize, Span)>,
     next: u64,
-    /// Bytes counted a piece since it was last missing.
+    /// Bytes counted of each piece since it was last missing.
     counted: BTreeMap<PieceIndex, u64>,
     /// Incomplete pieces of which a peer has delivered blocks.
     of_peers: BTreeSet<PieceIndex>,
@@ -114,7 +114,7 @@ impl Lab {
         let Some(xfer) = self.nth(which) else { return };
         let (source, (piece, blocks)) = self.under_way[&xfer].clone();
         let len = blocks.end - blocks.start;
-        // an edge's piece without leaf hashes is verified all or not at all
+        // an edge's piece without leaf hashes is verified whole or not at all
         let len = if source == 0 { if part > 2 { len } else { 0 } } else { len * part / 4 };
         let bytes = self.picker.verified((piece, blocks.start..blocks.start + len), name(source));
         *self.counted.entry(piece).or_default() += bytes;
@@ -168,7 +168,7 @@ impl Lab {
         assert_eq!(self.picker.durable_bytes(), durable);
     }
 
-    /// Whatever has happened, the edge alone can complete it.
+    /// Checks that the edge alone can complete the version from any state.
     fn complete(&mut self) {
         let all: Vec<_> = self.under_way.keys().copied().collect();
         all.into_iter().for_each(|x| self.end(x));
@@ -188,7 +188,7 @@ proptest! {
     #![proptest_config(swarmedge_seeds::random(256))]
 
     #[test]
-    fn whatever_happens_nothing_is_lost_doubled_or_stuck(
+    fn no_sequence_of_events_loses_doubles_or_blocks_a_piece(
         size in 1_u64..3_000_000, large in any::<bool>(), seed in any::<u64>(), steps in steps(),
     ) {
         let layout = Layout::new(size, if large { 2 << 20 } else { 65_536 }).expect("a layout");
@@ -228,7 +228,7 @@ fn ties_are_broken_at_random() {
 }
 
 #[test]
-fn the_edge_gets_what_no_peer_has_before_the_rest() {
+fn the_edge_gets_pieces_that_no_peer_has_first() {
     let layout = Layout::new(16 * 65_536, 65_536).expect("a layout");
     let mut picker = Picker::new(layout, Bitfield::empty(16), 5);
     picker.add_holder((0..16).filter(|p| *p != 3 && *p != 9).map(PieceIndex));

@@ -1,35 +1,35 @@
-//! How fast a source delivers: bytes a second, measured in integers.
+//! Measures the speed of a source: bytes a second, in integers.
 
 use core::time::Duration;
 
-/// A smoothed rate of verified bytes. It is fed with bytes as they come and sampled at ticks; a source with nothing
-/// to do keeps its last rate, since idleness says nothing about speed.
+/// A smoothed rate of verified bytes. Bytes are added as they arrive, and a sample is taken at each tick. An idle
+/// source keeps its last rate, since idleness says nothing about speed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rate {
-    /// Smoothed, bytes a second; 0: not known.
+    /// Smoothed rate in bytes a second; 0: not known.
     smoothed: u64,
-    /// The last sample, bytes a second.
+    /// Last sample in bytes a second.
     last: u64,
-    /// Bytes since the last sample.
+    /// Bytes received since the last sample.
     pending: u64,
 }
 
-/// The weight of a new sample is 1 in so many.
+/// A new sample has the weight 1 / `SMOOTHING`.
 const SMOOTHING: u64 = 4;
 
 impl Rate {
-    /// Not known.
+    /// Creates a rate that is not known yet.
     #[must_use]
     pub const fn new() -> Self {
         Self { smoothed: 0, last: 0, pending: 0 }
     }
 
-    /// Bytes have come.
+    /// Adds received bytes to the next sample.
     pub const fn add(&mut self, bytes: u64) {
         self.pending = self.pending.saturating_add(bytes);
     }
 
-    /// Takes a sample over the last `over`. `busy`: the source had work all that time.
+    /// Takes a sample of the last `over`. `busy`: the source had work all that time.
     pub fn sample(&mut self, over: Duration, busy: bool) {
         let micros = u64::try_from(over.as_micros()).unwrap_or(u64::MAX).max(1);
         let sample = self.pending.saturating_mul(1_000_000) / micros;
@@ -44,25 +44,26 @@ impl Rate {
         };
     }
 
-    /// Bytes a second, smoothed over some ticks; 0: not known.
+    /// Returns the smoothed rate in bytes a second; 0: not known.
     #[must_use]
     pub const fn per_second(&self) -> u64 {
         self.smoothed
     }
 
-    /// Bytes a second over the last ticks, quicker to change than [`Rate::per_second`].
+    /// Returns the mean of the last sample and the smoothed rate, in bytes a second; it follows changes faster than
+    /// [`Rate::per_second`].
     #[must_use]
     pub const fn recent(&self) -> u64 {
         self.last / 2 + self.smoothed / 2
     }
 
-    /// How long `bytes` would take; `None` while the rate is not known.
+    /// Returns the time that `bytes` take at this rate; `None` while the rate is not known.
     #[must_use]
     pub fn time_for(&self, bytes: u64) -> Option<Duration> {
         (self.smoothed > 0).then(|| Duration::from_micros(bytes.saturating_mul(1_000_000) / self.smoothed))
     }
 
-    /// The bytes that come in `time` at this rate.
+    /// Returns the bytes that arrive in `time` at this rate.
     #[must_use]
     pub fn bytes_in(&self, time: Duration) -> u64 {
         self.smoothed.saturating_mul(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)) / 1000

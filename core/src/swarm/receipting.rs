@@ -1,5 +1,5 @@
-//! Receipts as a downloader gives them (DESIGN §10.3): what it owes to each of its uploaders, when the next receipt is
-//! due, and the last one before a connection ends. Signing is an effect.
+//! Receipts on the downloader's side (DESIGN §10.3): what it owes to each uploader, when the next receipt is due, and
+//! the last receipt before a connection ends. Signing is an effect.
 
 use crate::accounting::receipts::CreditRule;
 use crate::ids::{ConnId, ReqId, Signature, XferId};
@@ -10,80 +10,80 @@ use crate::{Cx, Deadlines, Machine, Time};
 use alloc::collections::BTreeMap;
 use core::time::Duration;
 
-/// Something that happened.
+/// An event for the receipts of a download.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// A peer serves: what it delivers from here on is receipted, going on from this (`seq` and bytes 0).
+    /// An uploader serves from now on: its bytes are receipted, beginning with this empty receipt (`seq` and bytes 0).
     Owe(ConnId, Receipt),
     /// A transfer from a peer begins.
     Fetching(XferId, ConnId),
-    /// Blocks of a peer are verified, and it was the first to deliver them.
+    /// A peer's blocks of this many bytes are verified, and it was the first to deliver them.
     Verified(ConnId, u64),
-    /// A transfer has ended.
+    /// A transfer has ended, successfully or not.
     Over(XferId),
-    /// A receipt is signed; `None`: the download's key is gone, and with it the right to be served.
+    /// The receipt is signed. `None`: the download's key was deleted, so no more receipts can be given.
     Signed(ReqId, Option<Signature>),
-    /// End the connection: at once if nothing came over it, else with a last receipt.
+    /// Close the connection: at once if nothing was received over it, else after a last receipt.
     Close(ConnId, CloseReason),
-    /// The connection is no more: nothing can be receipted over it.
+    /// The connection has ended: no receipt can be sent over it.
     Gone(ConnId),
 }
 
-/// Something to be done.
+/// A command of the receipts to the client's machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Sign with K_d; answered by [`Input::Signed`].
+    /// Sign a receipt with K_d; answered by [`Input::Signed`].
     Sign(ReqId, Receipt),
-    /// Send to an uploader.
+    /// Send a message to an uploader.
     Send(ConnId, PeerMsg),
-    /// Close a connection.
+    /// Close the connection for this reason.
     Close(ConnId, CloseReason),
 }
 
-/// When receipts are due.
+/// Rule and time-out for receipts.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// What uploaders give on credit.
+    /// How many bytes uploaders send without receipt.
     pub credit: CreditRule,
-    /// An uploader closes within this after the last receipt.
+    /// Time-out for the uploader to close after the last receipt.
     pub part_within: Duration,
 }
 
-/// What is owed to uploaders, by connection. Invariant: what is signed for has been verified by this client, block by
-/// block, each block once and for who delivered it first.
+/// Receipts owed to uploaders, by connection. Invariant: each receipt covers only bytes that this client has verified,
+/// block by block, each block once and for the uploader that delivered it first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Receipts {
     owed: BTreeMap<ConnId, Owed>,
-    /// Transfers from peers, until they end.
+    /// Transfers from peers that have not ended.
     fetching: BTreeMap<XferId, ConnId>,
     signing: BTreeMap<ReqId, ConnId>,
     next_req: ReqId,
-    /// A receipt is due, or an uploader has not closed.
+    /// Deadline of the next receipt, or of the uploader's closing after the last one.
     due: Deadlines<ConnId>,
 }
 
-/// What is owed to one uploader.
+/// Receipt state of one uploader.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Owed {
-    /// The last receipt, or the one that is being signed.
+    /// The last receipt, or the one being signed.
     receipt: Receipt,
-    /// What was verified of it.
+    /// Bytes verified from this uploader, receipted or not.
     verified: u64,
-    /// Transfers that have not ended.
+    /// Number of transfers that have not ended.
     fetches: u32,
     signing: bool,
     /// When the last receipt was given.
     last: Time,
-    /// The connection ends as soon as everything is receipted.
+    /// Set while the connection is being closed.
     closing: Option<Closing>,
 }
 
-/// How far the end of a connection is.
+/// Progress of closing a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Closing {
-    /// Waits for transfers to end and for the last receipt.
+    /// Waiting for transfers to end and for the last receipt to be signed.
     Receipting(CloseReason),
-    /// The last receipt is given: the uploader closes, so that no receipt is lost on its way.
+    /// The last receipt was sent. The uploader closes the connection, so that the receipt is not lost on its way.
     Parting(CloseReason),
 }
 
@@ -98,13 +98,13 @@ impl Closing {
 type Context<'a> = Cx<'a, Receipts>;
 
 impl Receipts {
-    /// What was verified of an uploader's blocks, and what of it is receipted.
+    /// Returns the verified and the receipted bytes of an uploader.
     #[must_use]
     pub fn of(&self, conn: ConnId) -> Option<(u64, u64)> {
         self.owed.get(&conn).map(|o| (o.verified, o.receipt.bytes))
     }
 
-    /// Has the next receipt signed if it is due, or sets the time at which it will be.
+    /// Requests a signature for the next receipt if it is due, or else sets its deadline.
     fn receipt_if_due(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let rule = cx.cfg.credit;
         let Some(owed) = self.owed.get_mut(&conn) else { return };
@@ -116,7 +116,7 @@ impl Receipts {
         let due = match owed.closing {
             Some(Closing::Parting(_)) => return,
             Some(Closing::Receipting(_)) if owed.fetches > 0 => return,
-            Some(Closing::Receipting(_)) if owed.verified == 0 => return self.part(cx, conn),
+            Some(Closing::Receipting(_)) if owed.verified == 0 => return self.close_now(cx, conn),
             Some(Closing::Receipting(why)) if new == 0 => {
                 owed.closing = Some(Closing::Parting(why));
                 return cx.push(Output::Send(conn, PeerMsg::GoingAway));
@@ -136,10 +136,10 @@ impl Receipts {
         }
     }
 
-    fn signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Option<Signature>) {
+    fn on_signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Option<Signature>) {
         let Some(conn) = self.signing.remove(&req) else { return };
         let Some(owed) = self.owed.get_mut(&conn) else { return };
-        let Some(signature) = signature else { return self.part(cx, conn) };
+        let Some(signature) = signature else { return self.close_now(cx, conn) };
         owed.signing = false;
         owed.last = cx.now;
         let signed = SignedReceipt { receipt: owed.receipt.clone(), signature };
@@ -158,19 +158,19 @@ impl Receipts {
                 self.receipt_if_due(cx, conn);
             }
             Some(_) | None => {
-                self.gone(conn);
+                self.forget(conn);
                 cx.push(Output::Close(conn, why));
             }
         }
     }
 
-    fn part(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+    fn close_now(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let why = self.owed.get(&conn).and_then(|o| o.closing).map_or(CloseReason::Stalled, Closing::why);
-        self.gone(conn);
+        self.forget(conn);
         cx.push(Output::Close(conn, why));
     }
 
-    fn gone(&mut self, conn: ConnId) {
+    fn forget(&mut self, conn: ConnId) {
         self.owed.remove(&conn);
         self.signing.retain(|_, of| *of != conn);
         self.fetching.retain(|_, of| *of != conn);
@@ -208,16 +208,16 @@ impl Machine for Receipts {
                     self.receipt_if_due(cx, conn);
                 }
             }
-            Input::Signed(req, signature) => self.signed(cx, req, signature),
+            Input::Signed(req, signature) => self.on_signed(cx, req, signature),
             Input::Close(conn, why) => self.close(cx, conn, why),
-            Input::Gone(conn) => self.gone(conn),
+            Input::Gone(conn) => self.forget(conn),
         }
     }
 
     fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         while let Some(conn) = self.due.pop_due(cx.now) {
             match self.owed.get(&conn).map(|o| o.closing) {
-                Some(Some(_)) => self.part(cx, conn),
+                Some(Some(_)) => self.close_now(cx, conn),
                 Some(None) => self.receipt_if_due(cx, conn),
                 None => {}
             }

@@ -1,5 +1,5 @@
-//! Client ↔ CN, over TLS on TCP, persistent. One enum for both directions; a side that receives a message which only it
-//! may send closes the connection.
+//! Messages of the control connection between client and CN: frames over TLS on TCP, persistent. One enum serves both
+//! directions; a side that receives a message which only it may send closes the connection.
 
 use super::records::{Logged, SealedGrant, ServerCert, SignedCheckpoint, SignedIntroduction, SignedRekey};
 use super::{List, Text};
@@ -10,281 +10,281 @@ use crate::nat::connectivity::{Attempt, Ticket};
 use core::net::SocketAddr;
 
 crate::wire! {
-    /// A control message.
+    /// Any message between a client and its CN.
     pub enum ControlMsg {
-        /// Client: the first message.
+        /// First message of the client: opens a session.
         Hello(Hello) = 1,
-        /// CN: the answer to `Hello`.
+        /// CN's answer to `Hello`: the session is open.
         Welcome(Welcome) = 2,
-        /// Client: what it shares has changed.
+        /// Client's page of changes to the versions it shares.
         Inventory(Inventory) = 3,
-        /// CN: tell me all you share, from the first page.
+        /// CN's request for the client's whole inventory, from the first page.
         ReaddRequest(ReaddRequest) = 4,
-        /// Client: who has this version?
+        /// Client's question for peers that hold a version.
         Query(Query) = 5,
-        /// CN: these.
+        /// CN's answer to a query: peers with permission to connect.
         Introductions(Introductions) = 6,
-        /// CN: why there are none.
+        /// CN's answer to a query that yields no peers, with the reason.
         QueryFailed(QueryFailed) = 7,
-        /// CN to the chosen uploader: a peer will come.
+        /// CN's notice to the chosen uploader that a downloader will connect.
         Introduce(Introduce) = 8,
-        /// Client: what became of an introduction.
+        /// Client's report of how an attempt to connect to an introduced peer ended.
         Outcome(Outcome) = 9,
-        /// Client: a usage record, in its place in the client's log.
+        /// Client's usage record, with its position in the client's log.
         Usage(Logged) = 10,
-        /// CN: these records are durable in the ledger.
+        /// CN's acknowledgement of usage records that the ledger has stored durably.
         UsageAck(UsageAck) = 11,
-        /// Client: uploads or reachability have changed.
+        /// Client's notice that its upload setting or its reachability has changed.
         Update(Update) = 12,
-        /// CN: it is about to stop; go to another, not before the given time.
+        /// CN's notice that it will stop: reconnect to another CN, not before the given time.
         Drain(RetryAfter) = 13,
-        /// CN: not now.
+        /// CN's refusal of a new session while overloaded: retry after the given time.
         Busy(RetryAfter) = 14,
-        /// Either: still there?
+        /// Keep-alive request of either side, answered by `Pong`.
         Ping = 15,
-        /// Either: still here.
+        /// Answer of either side to `Ping`.
         Pong = 16,
-        /// CN: why it closes the connection.
+        /// CN's last message before it closes the connection, with the reason.
         Refused(Refused) = 17,
-        /// Client: my NAT is open for this introduction.
+        /// Uploader's notice that its NAT is open for this introduction.
         Opened(Opened) = 18,
-        /// CN: both have opened, or had time to: check now.
+        /// CN's signal to both peers to start connectivity checks now: both have opened their NATs, or had time to.
         Go(Go) = 19,
-        /// CN: these are no longer published: stop sharing them.
+        /// CN's notice that versions are no longer published: stop sharing them.
         Withdraw(Withdraw) = 20,
-        /// Client: an introduction ended with bytes that no receipt covers.
+        /// Uploader's report that an introduction ended with bytes sent that no receipt covers.
         Unreceipted(Unreceipted) = 21,
-        /// CN: two copies of this installation run. Take another key; both do, and both go on.
+        /// CN's notice that two copies of this installation run: both must create a new key, and both continue.
         Rekey = 22,
-        /// Client: it has made one, and keeps it.
+        /// Client's new key, created after `Rekey` and already stored on disk.
         Rekeyed(SignedRekey) = 23,
-        /// CN: the old GUID's end is durable in the ledger: the new key may be used, and the old one forgotten.
+        /// CN's notice that the ledger has stored the end of the old GUID: use the new key, delete the old one.
         Retired(Retired) = 24,
     }
 }
 
 crate::wire! {
-    /// Who the client is. Its key was proven in the TLS handshake; `guid` must be that key's.
+    /// Identity and state of the client. The TLS handshake has proven its key; `guid` must be derived from that key.
     pub struct Hello {
-        /// [`super::PROTOCOL`].
+        /// Highest protocol version the client speaks: [`super::PROTOCOL`].
         pub protocol: u16,
-        /// Who.
+        /// Client's GUID, derived from its TLS key.
         pub guid: Guid,
-        /// The secondary GUIDs of the last starts, newest first.
+        /// Secondary GUIDs of the client's last starts, newest first.
         pub secondary: List<SecondaryGuid, { limits::SECONDARY_GUIDS_MAX }>,
-        /// Which start's session this is: rises within one secondary GUID, so that an older session never overwrites
-        /// a newer.
+        /// Session number, rising within one secondary GUID, so that an older session never overwrites a newer one.
         pub incarnation: u64,
-        /// K_u: the key of the day, shown to other clients.
+        /// K_u: the client's upload key of the day, shown to other clients.
         pub upload_key: PublicKey,
-        /// The user allows uploads.
+        /// Whether the user allows uploads.
         pub uploads: bool,
-        /// How it can be reached.
+        /// Client's candidate addresses and NAT behaviour, for peers.
         pub nat: NatDescriptor,
         /// Client version, `major << 16 | minor << 8 | patch`.
         pub client_version: u32,
         /// Operating system and architecture.
         pub platform: Text<32>,
-        /// The newest checkpoint of its logs, of whatever CN: a CN that never saw them knows by it how they go on.
+        /// Newest checkpoint of the client's logs, from any CN: a CN that never saw these logs learns from it where
+        /// they continue.
         pub checkpoint: Option<SignedCheckpoint>,
     }
 
-    /// The session is open.
+    /// CN's acceptance of the session.
     pub struct Welcome {
         /// The highest protocol both speak.
         pub protocol: u16,
         /// The CN's clock, Unix milliseconds: the client measures its offset.
         pub now_ms: u64,
-        /// The address the CN sees.
+        /// Client's address as the CN sees it.
         pub observed: SocketAddr,
-        /// Who the CN is.
+        /// CN's certificate, signed by the operator's root.
         pub cert: ServerCert,
         /// The client sends `Ping` after this much silence, in milliseconds.
         pub ping_ms: u32,
-        /// The CN knows nothing of this client: it must send its inventory from the first page.
+        /// Whether the client must send its inventory from the first page, because the CN knows nothing of it.
         pub want_inventory: bool,
     }
 
     /// A page of changes. The pages of a whole inventory carry `reset` on the first and `last` on the last.
     pub struct Inventory {
-        /// Rises with each page of a session, from 1; a gap is a protocol error.
+        /// Page number within the session, from 1; a gap is a protocol error.
         pub seq: u64,
-        /// Forget all that came before.
+        /// Whether the receiver discards everything from earlier pages.
         pub reset: bool,
-        /// No more pages for now.
+        /// Whether no more pages follow for now.
         pub last: bool,
-        /// Versions now shared.
+        /// Versions the client shares from now on.
         pub add: List<Shared, { limits::INVENTORY_PAGE_MAX }>,
-        /// Versions no longer shared.
+        /// Versions the client no longer shares.
         pub remove: List<VersionId, { limits::INVENTORY_REMOVED_MAX }>,
     }
 
     /// A version that a client shares.
     pub struct Shared {
-        /// Which.
+        /// Version of which the client holds pieces.
         pub version: VersionId,
-        /// It has every piece.
+        /// Whether the client holds every piece.
         pub complete: bool,
     }
 
-    /// See [`ControlMsg::ReaddRequest`].
+    /// Request for the whole inventory, spread over time so that many clients do not answer at once.
     pub struct ReaddRequest {
-        /// Wait up to this long, drawn at random, in milliseconds.
+        /// Upper bound of the random delay before the answer, in milliseconds.
         pub spread_ms: u32,
     }
 
-    /// See [`ControlMsg::Query`].
+    /// Request for peers that hold the granted version.
     pub struct Query {
-        /// Echoed in the answer.
+        /// Query number chosen by the client, echoed in the answer.
         pub query: u32,
-        /// The right to ask.
+        /// Sealed grant that permits the download, and so the query.
         pub grant: SealedGrant,
-        /// How many peers, at most.
+        /// Most peers the client wants in the answer.
         pub want: u8,
         /// K_u of peers not to be offered: connected or tried already.
         pub exclude: List<PublicKey, { limits::EXCLUDED_MAX }>,
     }
 
-    /// See [`ControlMsg::Introductions`].
+    /// Answer to a query: the peers that the client may connect to.
     pub struct Introductions {
-        /// The query's number.
+        /// Query number, copied from the query.
         pub query: u32,
-        /// The peers, best first.
+        /// Introduced peers, best first.
         pub peers: List<IntroducedPeer, { limits::PEERS_PER_ANSWER_MAX }>,
     }
 
-    /// A peer and the right to connect to it.
+    /// Introduced peer: permission to connect, and where to reach it.
     pub struct IntroducedPeer {
-        /// The right.
+        /// CN-signed permission to connect to the peer.
         pub intro: SignedIntroduction,
-        /// Where to try.
+        /// Peer's candidate addresses and NAT behaviour.
         pub nat: NatDescriptor,
-        /// How to meet. Without one the peer is dialled at once.
+        /// Plan for hole punching; if absent, the peer is dialled at once.
         pub ticket: Option<Ticket>,
     }
 
-    /// See [`ControlMsg::QueryFailed`].
+    /// Answer to a query that yields no peers.
     pub struct QueryFailed {
-        /// The query's number.
+        /// Query number, copied from the query.
         pub query: u32,
-        /// Why.
+        /// Reason that no peers are returned.
         pub why: QueryError,
-        /// Ask again after, in milliseconds.
+        /// Delay before the client may query again, in milliseconds.
         pub retry_after_ms: u32,
     }
 
-    /// See [`ControlMsg::Introduce`].
+    /// Notice to an uploader that a downloader will connect to it.
     pub struct Introduce {
-        /// The right that the downloader will show.
+        /// Introduction that the downloader will present when it connects.
         pub intro: SignedIntroduction,
-        /// Where it will come from.
+        /// Downloader's candidate addresses and NAT behaviour.
         pub nat: NatDescriptor,
-        /// How to meet.
+        /// Plan for hole punching, if the peers need one.
         pub ticket: Option<Ticket>,
     }
 
-    /// See [`ControlMsg::Outcome`].
+    /// Result of one attempt to connect to an introduced peer.
     pub struct Outcome {
-        /// Which introduction.
+        /// Introduction that the message is about.
         pub intro: IntroId,
         /// How the attempt to connect ended.
         pub attempt: Attempt,
     }
 
-    /// See [`ControlMsg::Opened`].
+    /// Uploader's notice that its NAT is open for a peer.
     pub struct Opened {
-        /// Which introduction.
+        /// Introduction that the message is about.
         pub intro: IntroId,
     }
 
-    /// See [`ControlMsg::Go`].
+    /// CN's signal to start connectivity checks with a peer.
     pub struct Go {
-        /// Which introduction.
+        /// Introduction that the message is about.
         pub intro: IntroId,
     }
 
-    /// See [`ControlMsg::UsageAck`].
+    /// Acknowledgement of durably stored usage records.
     pub struct UsageAck {
-        /// The records.
+        /// Ids of the usage records that the ledger stores.
         pub ids: List<RecordId, 256>,
-        /// The newest place among theirs in the client's log.
+        /// CN-signed checkpoint of the newest log position among these records.
         pub checkpoint: Option<SignedCheckpoint>,
     }
 
-    /// See [`ControlMsg::Update`].
+    /// Changed upload setting or reachability of a client.
     pub struct Update {
-        /// The user allows uploads.
+        /// Whether the user allows uploads.
         pub uploads: bool,
-        /// How the client can be reached.
+        /// Client's new candidate addresses and NAT behaviour.
         pub nat: NatDescriptor,
     }
 
-    /// See [`ControlMsg::Drain`] and [`ControlMsg::Busy`].
+    /// Delay of [`ControlMsg::Drain`] and [`ControlMsg::Busy`].
     pub struct RetryAfter {
-        /// In milliseconds.
+        /// Least delay before the client reconnects, in milliseconds.
         pub retry_after_ms: u32,
     }
 
-    /// See [`ControlMsg::Withdraw`].
+    /// Page of versions that are no longer published.
     pub struct Withdraw {
-        /// The versions.
+        /// Versions that the client must stop sharing.
         pub versions: List<VersionId, { limits::WITHDRAWN_PAGE_MAX }>,
     }
 
-    /// See [`ControlMsg::Unreceipted`]. The newest word on an introduction counts.
+    /// Uploader's report of bytes without receipt; a newer report on the same introduction replaces it.
     pub struct Unreceipted {
-        /// The introduction, as its downloader has shown it.
+        /// Introduction of the transfer, as its downloader presented it.
         pub intro: SignedIntroduction,
-        /// Bytes sent that no receipt covers, waste allowed for.
+        /// Bytes sent that no receipt covers, minus an allowance for waste.
         pub owed: u64,
-        /// Bytes receipted.
+        /// Bytes that the downloader's receipts cover.
         pub receipted: u64,
     }
 
-    /// See [`ControlMsg::Retired`].
+    /// Confirmation that the old GUID is retired in the ledger.
     pub struct Retired {
-        /// The new key's GUID.
+        /// GUID derived from the new key.
         pub new: Guid,
     }
 
-    /// See [`ControlMsg::Refused`].
+    /// CN's last message before it closes a session.
     pub struct Refused {
-        /// Why.
+        /// Reason that the session is closed.
         pub why: Refusal,
     }
 }
 
 crate::wire! {
-    /// Why a query found nobody.
+    /// Reasons that a query yields no peers.
     pub enum QueryError {
-        /// The grant is expired, forged, or of a key epoch that this CN lacks: get a new one.
+        /// Grant expired, forged, or sealed in a key epoch this CN lacks: get a new one.
         Regrant = 1,
-        /// The grant is of another client.
+        /// Grant issued to another client.
         NotYours = 2,
         /// The provider's policy forbids peers for this object.
         PeersForbidden = 3,
-        /// More queries than a session may send.
+        /// Session sent more queries than allowed.
         TooMany = 4,
-        /// No DN answers at present.
+        /// No DN answers at present; retry later.
         Unavailable = 5,
-        /// Uploaders were left without receipts for what they gave to this download: for now only the edge serves it.
+        /// Uploaders lack receipts for bytes they gave to this download: for now only the edge serves it.
         Unreceipted = 6,
     }
 }
 impl Copy for QueryError {}
 
 crate::wire! {
-    /// Why a CN closes a session.
+    /// Reasons that a CN closes a session.
     pub enum Refusal {
-        /// No protocol in common.
+        /// Client and CN share no protocol version.
         Protocol = 1,
-        /// `guid` is not that of the proven key.
+        /// GUID does not match the key proven by TLS.
         WrongKey = 2,
-        /// A newer session of the same GUID has begun.
+        /// Newer session of the same GUID has begun.
         Replaced = 3,
-        /// A message that makes no sense at this point.
+        /// Client sent a message that is not allowed at this point.
         Violation = 4,
-        /// Silent for too long.
+        /// Client was silent for too long.
         Idle = 5,
     }
 }

@@ -1,5 +1,5 @@
-//! CN ↔ DN, over TLS on TCP. Registrations belong to the connection: when it breaks, the DN drops them and the CN adds
-//! them again. The DN signs nothing.
+//! Messages between CN and DN: frames over TLS on TCP. Registrations of clients belong to the connection: when it
+//! breaks, the DN drops them and the CN adds them again. The DN signs nothing.
 
 use super::control::{Introduce, Shared};
 use super::place::Locality;
@@ -12,225 +12,227 @@ use crate::nat::connectivity::Attempt;
 use core::net::SocketAddr;
 
 crate::wire! {
-    /// A directory message.
+    /// Any message between a CN and a DN.
     pub enum DirectoryMsg {
-        /// CN: the first message.
+        /// First message of the CN.
         Hello(DirectoryHello) = 1,
-        /// DN: the answer.
+        /// DN's answer to `Hello`.
         Welcome(DirectoryWelcome) = 2,
-        /// CN: a client is here, or has changed.
+        /// CN's registration of a client, or changes to one.
         Peer(PeerEntry) = 3,
-        /// CN: what a client shares has changed.
+        /// CN's page of changes to the versions a client shares.
         Shares(PeerShares) = 4,
-        /// CN: a client has gone.
+        /// CN's notice that a client's session has ended.
         Gone(PeerGone) = 5,
-        /// CN: choose peers.
+        /// CN's request to choose peers for a downloader.
         Select(Select) = 6,
-        /// DN: the chosen ones.
+        /// DN's answer to `Select`: the chosen peers.
         Selected(Selected) = 7,
-        /// CN: pass this introduction on to the chosen peer's CN.
+        /// CN's request to pass an introduction on to the chosen peer's CN.
         Relay(Relay) = 8,
-        /// DN to the chosen peer's CN: hand this to that client.
+        /// DN's request to the chosen peer's CN: hand this introduction to that client.
         Deliver(Deliver) = 9,
-        /// CN: what became of an introduction.
+        /// CN's report of how an introduced pair's attempt to connect ended.
         Outcome(PairOutcome) = 10,
-        /// Either: still there?
+        /// Keep-alive request of either side, answered by `Pong`.
         Ping = 11,
-        /// Either: still here.
+        /// Answer of either side to `Ping`.
         Pong = 12,
-        /// CN: pass this on to the CN of the other peer of an introduction.
+        /// CN's request to pass a step on to the CN of the introduction's other peer.
         Signal(Signal) = 13,
-        /// DN: what that CN passes on.
+        /// DN's delivery of a step from the other peer's CN.
         Signalled(Signalled) = 14,
-        /// CN: an introduction ended with bytes that no receipt covers.
+        /// CN's report that an introduction ended with bytes sent that no receipt covers.
         Unreceipted(Unreceipted) = 15,
-        /// CN to the GUID's home DN: a session of it.
+        /// CN's notice to the GUID's home DN that a session of this GUID exists.
         Seen(Seen) = 16,
-        /// DN: there is another session of the same GUID, of another start: does this one's client still answer?
+        /// DN's question whether this session's client still answers: another start of the same GUID has a session too.
         Challenge(OfSession) = 17,
-        /// CN: it does.
+        /// CN's answer to `Challenge`: the client still answers.
         Alive(OfSession) = 18,
-        /// DN: so does the other's, on another CN. There are two copies of one installation.
+        /// DN's notice that the session of the same GUID on another CN is alive too: two copies of one installation
+        /// run.
         Cloned(OfSession) = 19,
     }
 }
 
 crate::wire! {
-    /// Who the CN is.
+    /// Identity of the CN.
     pub struct DirectoryHello {
-        /// [`super::PROTOCOL`].
+        /// Highest protocol version the CN speaks: [`super::PROTOCOL`].
         pub protocol: u16,
         /// The CN's certificate. The certified key is the one that its TLS handshake proved.
         pub cert: ServerCert,
     }
 
-    /// Who the DN is.
+    /// Identity of the DN.
     pub struct DirectoryWelcome {
         /// The highest protocol both speak.
         pub protocol: u16,
-        /// The DN's name.
+        /// Name of the DN.
         pub name: Text<{ limits::NAME_LEN_MAX }>,
     }
 
-    /// A client of this CN.
+    /// Client with a session on this CN.
     pub struct PeerEntry {
-        /// Its session on the CN.
+        /// Client's session on the CN.
         pub session: SessionId,
-        /// Who.
+        /// Client's GUID, derived from its key.
         pub guid: Guid,
-        /// Which start of the client.
+        /// Secondary GUID of the client's current start.
         pub secondary: SecondaryGuid,
-        /// See [`super::control::Hello::incarnation`].
+        /// Session number as in [`super::control::Hello::incarnation`].
         pub incarnation: u64,
-        /// The address that the CN sees.
+        /// Client's address as the CN sees it.
         pub observed: SocketAddr,
-        /// K_u.
+        /// K_u: the client's upload key of the day.
         pub upload_key: PublicKey,
-        /// Its user allows uploads: only then it is ever offered.
+        /// Whether the user allows uploads; otherwise the peer is never offered.
         pub uploads: bool,
-        /// How it can be reached.
+        /// Client's candidate addresses and NAT behaviour.
         pub nat: NatDescriptor,
-        /// Where it is, as the CN's geolocation says.
+        /// Client's network and country by the CN's geolocation.
         pub locality: Locality,
     }
 
-    /// What it shares. Pages as in [`super::control::Inventory`].
+    /// Page of changes to the versions a client shares, as in [`super::control::Inventory`].
     pub struct PeerShares {
-        /// Its session on the CN.
+        /// Client's session on the CN.
         pub session: SessionId,
-        /// Forget all that came before.
+        /// Whether the DN discards everything from earlier pages.
         pub reset: bool,
-        /// Versions now shared.
+        /// Versions the client shares from now on.
         pub add: List<Shared, { limits::INVENTORY_PAGE_MAX }>,
-        /// Versions no longer shared.
+        /// Versions the client no longer shares.
         pub remove: List<VersionId, { limits::INVENTORY_REMOVED_MAX }>,
     }
 
-    /// See [`DirectoryMsg::Gone`].
+    /// Notice that a client's session has ended.
     pub struct PeerGone {
-        /// Its session on the CN.
+        /// Client's session on the CN.
         pub session: SessionId,
     }
 
-    /// See [`DirectoryMsg::Seen`]. It ends with the session or the CN's connection, like a registration.
+    /// Session of a GUID, told to the GUID's home DN; dropped with the session or the CN's connection, like a
+    /// registration.
     pub struct Seen {
         /// The session on the CN.
         pub session: SessionId,
-        /// Whose it is.
+        /// GUID of the session's client.
         pub guid: Guid,
-        /// Of which start.
+        /// Secondary GUID of the client's current start.
         pub secondary: SecondaryGuid,
     }
 
-    /// See [`DirectoryMsg::Challenge`].
+    /// Reference to one session of the receiving or sending CN.
     pub struct OfSession {
         /// The session on the CN.
         pub session: SessionId,
     }
 
-    /// See [`DirectoryMsg::Select`]. The querier must have been told by [`DirectoryMsg::Peer`].
+    /// Request to choose peers for a session that was registered by [`DirectoryMsg::Peer`].
     pub struct Select {
-        /// Echoed in the answer.
+        /// Request number chosen by the CN, echoed in the answer.
         pub req: u64,
-        /// The querier's session.
+        /// Downloader's session on the CN.
         pub session: SessionId,
-        /// For which download.
+        /// Download that needs the peers.
         pub download: DownloadId,
-        /// What it looks for.
+        /// Version that the peers must hold.
         pub version: VersionId,
-        /// How many, at most.
+        /// Most peers the CN wants in the answer.
         pub want: u8,
-        /// K_u of peers not to be offered.
+        /// K_u of peers that must not be offered.
         pub exclude: List<PublicKey, { limits::EXCLUDED_MAX }>,
     }
 
-    /// See [`DirectoryMsg::Selected`].
+    /// Answer to [`DirectoryMsg::Select`].
     pub struct Selected {
-        /// The request's number.
+        /// Request number, copied from the request.
         pub req: u64,
-        /// The peers, best first.
+        /// Chosen peers, best first.
         pub peers: List<SelectedPeer, { limits::PEERS_PER_ANSWER_MAX }>,
-        /// The download has left its uploaders without receipts: no peers for so long, in milliseconds.
+        /// Time without peers in milliseconds, because the download left its uploaders without receipts.
         pub edge_only_ms: Option<u32>,
     }
 
-    /// See [`DirectoryMsg::Unreceipted`]: an uploader's word, for an introduction that its CN has checked.
+    /// Uploader's report of bytes without receipt, for an introduction that its CN has verified.
     pub struct Unreceipted {
-        /// The download.
+        /// Download that the bytes were sent to.
         pub download: DownloadId,
-        /// The introduction.
+        /// Introduction of the transfer without receipts.
         pub intro: IntroId,
-        /// Bytes sent that no receipt covers, waste allowed for.
+        /// Bytes sent that no receipt covers, minus an allowance for waste.
         pub owed: u64,
-        /// Bytes receipted.
+        /// Bytes that the downloader's receipts cover.
         pub receipted: u64,
     }
 
-    /// A chosen peer.
+    /// Peer chosen for a downloader.
     pub struct SelectedPeer {
-        /// How to reach its CN.
+        /// Address of the peer's session, for relayed messages.
         pub route: Route,
-        /// K_u.
+        /// K_u: the peer's upload key of the day.
         pub upload_key: PublicKey,
-        /// Where its CN sees it.
+        /// Peer's address as its CN sees it.
         pub observed: SocketAddr,
-        /// Where to try.
+        /// Peer's candidate addresses and NAT behaviour.
         pub nat: NatDescriptor,
     }
 
-    /// A client as a DN names it to other CNs; valid as long as its CN's connection.
+    /// Address of a client's session by way of its DN; valid as long as its CN's connection.
     pub struct Route {
         /// The DN's number for the CN's connection.
         pub link: u64,
-        /// The session on that CN.
+        /// Client's session on that CN.
         pub session: SessionId,
     }
 
-    /// See [`DirectoryMsg::Relay`].
+    /// Introduction for the DN to pass on to the chosen peer's CN.
     pub struct Relay {
-        /// To whom.
+        /// Chosen peer that receives the introduction.
         pub route: Route,
-        /// The querier's session, for what is signalled back.
+        /// Downloader's session, for signals sent back.
         pub from: SessionId,
-        /// What.
+        /// Introduction to hand to the peer.
         pub introduce: Introduce,
     }
 
-    /// See [`DirectoryMsg::Deliver`].
+    /// Introduction for the receiving CN to hand to its client.
     pub struct Deliver {
-        /// To which client of the receiving CN.
+        /// Session of the receiving CN's client.
         pub session: SessionId,
-        /// The querier, for what is signalled back.
+        /// Downloader's route, for signals sent back.
         pub from: Route,
-        /// What.
+        /// Introduction to hand to the client.
         pub introduce: Introduce,
     }
 
-    /// See [`DirectoryMsg::Signal`].
+    /// Step of a pair, for the DN to pass on.
     pub struct Signal {
-        /// To the CN of this client.
+        /// Route of the client whose CN receives the step.
         pub route: Route,
-        /// Of which introduction.
+        /// Introduction of the pair.
         pub intro: IntroId,
-        /// What.
+        /// Step that the sender reports.
         pub what: Step,
     }
 
-    /// See [`DirectoryMsg::Signalled`].
+    /// Step of a pair, delivered by the DN.
     pub struct Signalled {
-        /// Of which client of the receiving CN.
+        /// Session of the receiving CN's client.
         pub session: SessionId,
-        /// Of which introduction.
+        /// Introduction of the pair.
         pub intro: IntroId,
-        /// What.
+        /// Step that the other CN reports.
         pub what: Step,
     }
 
-    /// See [`DirectoryMsg::Outcome`].
+    /// Result of an introduced pair's attempt to connect.
     pub struct PairOutcome {
-        /// The downloader.
+        /// Downloader's session on the reporting CN.
         pub session: SessionId,
-        /// The uploader.
+        /// Route of the uploader's session.
         pub route: Route,
         /// How the attempt to connect them ended.
         pub attempt: Attempt,
@@ -239,18 +241,18 @@ crate::wire! {
 impl Copy for Route {}
 
 crate::wire! {
-    /// A step of two peers that meet.
+    /// Signals between two CNs whose clients punch holes towards each other.
     pub enum Step {
         /// The uploader has opened its NAT.
         Opened = 1,
-        /// Both are to check now.
+        /// Both peers shall start connectivity checks now.
         Go = 2,
     }
 }
 impl Copy for Step {}
 
 impl Relay {
-    /// The introduction's id.
+    /// Returns the id of the relayed introduction.
     #[must_use]
     pub const fn intro(&self) -> IntroId {
         self.introduce.intro.intro.id

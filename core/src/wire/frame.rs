@@ -1,6 +1,7 @@
-//! Frames on a byte stream: `length u32 | type u8 | body | extension tail`. `length` counts what follows it, at least 1
-//! and at most [`limits::FRAME_LEN_MAX`]. The tail is a list of `(tag u16, length u16, bytes)` in ascending order of
-//! tag: how a message grows without a new version. A type of 128 and above that is not known is skipped.
+//! Frames on a byte stream: `length u32 | type u8 | body | extension tail`. `length` counts the bytes after it, at
+//! least 1 and at most [`limits::FRAME_LEN_MAX`]. The tail is a list of `(tag u16, length u16, bytes)` in ascending
+//! order of tag, by which a message can grow without a new protocol version. An unknown type of 128 or above is
+//! skipped.
 
 use super::{DecodeError, Reader, Wire};
 use crate::limits;
@@ -13,9 +14,9 @@ pub struct Tail(Vec<(u16, Vec<u8>)>);
 /// A message and its extensions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Framed<M> {
-    /// The message.
+    /// The message in the frame.
     pub msg: M,
-    /// What a later version added to it.
+    /// Extensions that a later version added to the message.
     pub tail: Tail,
 }
 
@@ -26,7 +27,7 @@ impl<M> From<M> for Framed<M> {
 }
 
 impl<M: Wire> Framed<M> {
-    /// Appends the frame.
+    /// Appends the encoded frame to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&[0; 4]);
@@ -41,7 +42,7 @@ impl<M: Wire> Framed<M> {
         out[start..start + 4].copy_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
     }
 
-    /// Decodes the content of a frame (without its length). `None`: an optional type of a later version, to be skipped.
+    /// Decodes the content of a frame (without its length). `None` is an optional message of a later version: skip it.
     pub fn decode(content: &[u8]) -> Result<Option<Self>, DecodeError> {
         let mut r = Reader::new(content);
         let msg = match M::decode(&mut r) {
@@ -62,7 +63,7 @@ impl<M: Wire> Framed<M> {
     }
 }
 
-/// The frame of `msg` without extensions.
+/// Returns the frame of `msg` without extensions.
 #[must_use]
 pub fn frame<M: Wire + Clone>(msg: &M) -> Vec<u8> {
     let mut out = Vec::new();
@@ -70,8 +71,8 @@ pub fn frame<M: Wire + Clone>(msg: &M) -> Vec<u8> {
     out
 }
 
-/// Looks at the head of a buffer: `Ok(Some(n))` if a whole frame of `n` bytes (with its length field) is there,
-/// `Ok(None)` if more must be read.
+/// Returns the length of the frame at the head of a buffer, its length field included; `Ok(None)` if more bytes must be
+/// read.
 pub fn frame_len(buffer: &[u8]) -> Result<Option<usize>, DecodeError> {
     let Some(head) = buffer.first_chunk::<4>() else { return Ok(None) };
     let len = usize::try_from(u32::from_be_bytes(*head)).map_err(|_| DecodeError::TooLong)?;

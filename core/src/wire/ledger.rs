@@ -7,17 +7,17 @@ use crate::ids::{Guid, RecordId};
 use crate::limits;
 
 crate::wire! {
-    /// A ledger message.
+    /// Any message between a server and the ledger.
     pub enum LedgerMsg {
         /// Server: the first message, who it is. The certified key is the one that its TLS handshake proved.
         Hello(ServerCert) = 1,
-        /// Server: store this.
+        /// Server's record to be stored.
         Submit(LedgerRecord) = 2,
         /// Ledger: these are durable.
         Ack(LedgerAck) = 3,
-        /// Either: still there?
+        /// Keep-alive request of either side, answered by `Pong`.
         Ping = 4,
-        /// Either: still here.
+        /// Answer of either side to `Ping`.
         Pong = 5,
         /// Ledger to CN: who is quarantined, all of them, page by page; at the CN's coming and after each change.
         Quarantine(QuarantinePage) = 6,
@@ -25,9 +25,9 @@ crate::wire! {
 }
 
 crate::wire! {
-    /// See [`LedgerMsg::Quarantine`].
+    /// Page of the list of quarantined GUIDs.
     pub struct QuarantinePage {
-        /// Some of them.
+        /// Quarantined GUIDs of this page.
         pub guids: List<Guid, { limits::QUARANTINE_PAGE_MAX }>,
         /// The list ends here: it counts from now on, in place of the one before.
         pub last: bool,
@@ -35,9 +35,9 @@ crate::wire! {
 }
 
 crate::wire! {
-    /// See [`LedgerMsg::Ack`].
+    /// Ledger's acknowledgement of durably stored records.
     pub struct LedgerAck {
-        /// The records.
+        /// Ids of the stored records.
         pub ids: List<RecordId, 1024>,
     }
 }

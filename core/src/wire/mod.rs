@@ -1,4 +1,4 @@
-//! The wire: codec, frames, and the messages of each protocol (DESIGN §6).
+//! The wire formats (DESIGN §6): frames, the messages of each protocol, and the signed records that they carry.
 
 pub mod control;
 pub mod directory;
@@ -12,5 +12,5 @@ pub mod records;
 pub use crate::codec::{Blob, DecodeError, List, Reader, Text, Wire};
 pub use frame::{Framed, Tail, frame, frame_len};
 
-/// The version of every own protocol, told in the first message of a connection.
+/// Version of all our protocols, sent in the first message of a connection.
 pub const PROTOCOL: u16 = 1;

@@ -25,7 +25,7 @@ crate::wire! {
         Taken(u32) = 6,
         /// Is somebody there? Answered by `Pong`.
         Ping = 7,
-        /// See `Ping`.
+        /// Answer of either side to `Ping`.
         Pong = 8,
         /// Nothing follows; the code says why.
         Close(u8) = 9,
@@ -33,17 +33,17 @@ crate::wire! {
 }
 
 crate::wire! {
-    /// See [`MuxMsg::Data`].
+    /// Bytes of one stream, at their place in the stream's order.
     pub struct StreamData {
-        /// Of this stream.
+        /// Number of the stream.
         pub stream: u32,
-        /// At least one.
+        /// Bytes of the stream, at least one.
         pub bytes: Blob<{ limits::MUX_DATA_MAX }>,
     }
 
-    /// See [`MuxMsg::Reset`] and [`MuxMsg::Stop`].
+    /// Abrupt end of one direction of a stream.
     pub struct StreamEnd {
-        /// Which.
+        /// Number of the stream that ends.
         pub stream: u32,
         /// Why, as the streams' users have it.
         pub code: u8,

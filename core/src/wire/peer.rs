@@ -20,7 +20,7 @@ crate::wire! {
     pub enum PeerMsg {
         /// Downloader: the first message.
         Hello(PeerHello) = 1,
-        /// Uploader: the answer.
+        /// Uploader's answer to `Hello`: it will serve.
         Welcome(PeerWelcome) = 2,
         /// Uploader: a page of its have-map; first after `Welcome`, from `first` 0 on.
         HaveMap(HaveMap) = 3,
@@ -36,13 +36,13 @@ crate::wire! {
 crate::wire! {
     /// The right to be served.
     pub struct PeerHello {
-        /// [`super::PROTOCOL`].
+        /// Highest protocol version the downloader speaks: [`super::PROTOCOL`].
         pub protocol: u16,
-        /// The introduction.
+        /// Introduction that permits the connection.
         pub intro: SignedIntroduction,
     }
 
-    /// The uploader serves.
+    /// Uploader's consent to serve the introduction.
     pub struct PeerWelcome {
         /// The highest protocol both speak.
         pub protocol: u16,
@@ -50,25 +50,25 @@ crate::wire! {
         pub requests_max: u16,
     }
 
-    /// Which pieces are there: bit `i` (most significant first) is piece `first + i`. Spare bits are 0.
+    /// Page of the pieces an uploader has: bit `i` (most significant first) is piece `first + i`. Spare bits are 0.
     pub struct HaveMap {
         /// The first piece, a multiple of 8.
         pub first: PieceIndex,
-        /// The bits.
+        /// Bits of the page, eight pieces a byte.
         pub bits: Blob<{ limits::HAVE_PAGE_MAX }>,
-        /// No more pages.
+        /// Whether no more pages follow.
         pub last: bool,
     }
 
-    /// See [`PeerMsg::Have`].
+    /// Pieces that the uploader has verified since its have-map.
     pub struct Have {
-        /// The pieces.
+        /// Indices of the new pieces.
         pub pieces: List<PieceIndex, 1024>,
     }
 
     /// Asks for blocks of one piece.
     pub struct PieceRequest {
-        /// The piece.
+        /// Index of the requested piece.
         pub piece: PieceIndex,
         /// The first block within it.
         pub first_block: u16,
@@ -89,13 +89,13 @@ crate::wire! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum RefuseCode {
-    /// It does not have the piece.
+    /// Uploader does not have the piece.
     NotHere = 1,
     /// More requests than allowed.
     TooMany = 2,
     /// Uploads are off, or the introduction's time or bytes are used up.
     NotAllowed = 3,
-    /// It could not read the piece.
+    /// Uploader could not read the piece.
     Failed = 4,
 }
 

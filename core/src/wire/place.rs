@@ -1,11 +1,12 @@
 //! Where an address is, as geolocation says.
 
 crate::wire! {
-    /// What geolocation says of an address. Nothing, where there is no database; then prefixes stand in for ASes.
+    /// Network and country of an address by geolocation. Empty without a database; address prefixes then replace AS
+    /// numbers.
     pub struct Locality {
         /// The number of its autonomous system.
         pub asn: Option<u32>,
-        /// ISO 3166-1 alpha-2.
+        /// ISO 3166-1 alpha-2 country code.
         pub country: Option<[u8; 2]>,
         /// A number for a group of countries: a continent.
         pub region: Option<u8>,
@@ -21,7 +22,7 @@ crate::wire! {
 
     /// All that is kept of where an address is.
     pub struct Place {
-        /// Which sets it belongs to.
+        /// Network and country of the address.
         pub locality: Locality,
         /// About where, if the database says so.
         pub at: Option<Coordinates>,
@@ -33,7 +34,7 @@ impl Copy for Coordinates {}
 impl Copy for Place {}
 
 impl Locality {
-    /// Of an address that nothing is known of.
+    /// Locality of an address that geolocation does not know.
     pub const UNKNOWN: Self = Self { asn: None, country: None, region: None };
 }
 
@@ -44,7 +45,7 @@ impl Default for Locality {
 }
 
 impl Place {
-    /// Of an address that nothing is known of.
+    /// Place of an address that geolocation does not know.
     pub const UNKNOWN: Self = Self { locality: Locality::UNKNOWN, at: None };
 }
 

@@ -15,223 +15,227 @@ use crate::limits;
 use sha2::{Digest as _, Sha256};
 
 crate::wire! {
-    /// What a certified server may sign for.
+    /// Server roles that the operator's root certifies.
     pub enum ServerRole {
-        /// Grants and what it served.
+        /// Edge: signs grants and reports the bytes it served.
         Edge = 1,
-        /// Introductions.
+        /// CN: signs introductions and checkpoints.
         Cn = 2,
-        /// Nothing; names the server.
+        /// DN: signs nothing; the certificate names it.
         Dn = 3,
-        /// Heads of the closed days.
+        /// Ledger: signs the heads of closed days.
         Ledger = 4,
     }
 }
 impl Copy for ServerRole {}
 
 crate::wire! {
-    /// What the operator's root says of a server's key. Signed under [`Context::Cert`].
+    /// Statement of the operator's root about a server's key. Signed under [`SigningContext::Cert`].
     pub struct CertBody {
-        /// The server's role.
+        /// Role that the server may act in.
         pub role: ServerRole,
-        /// Its name.
+        /// Server's name, for logs and reports.
         pub name: Text<{ limits::NAME_LEN_MAX }>,
-        /// Its signing key.
+        /// Server's Ed25519 signing key.
         pub key: PublicKey,
-        /// Valid from, Unix milliseconds.
+        /// Start of validity, Unix milliseconds.
         pub not_before_ms: u64,
-        /// Valid before, Unix milliseconds.
+        /// End of validity (exclusive), Unix milliseconds.
         pub not_after_ms: u64,
     }
 
-    /// A server's certificate: root → server.
+    /// Server's certificate, signed by the operator's root.
     pub struct ServerCert {
-        /// What is certified.
+        /// Certified statement about the server's key.
         pub body: CertBody,
-        /// By the operator's root key, over the encoding of `body`.
+        /// Signature of the operator's root key over the encoding of `body`.
         pub signature: Signature,
     }
 
-    /// The right of one client to one download of one version. A query must show it. Sealed for the control plane.
+    /// Edge's permission for one client to download one version, which each query must present. Sealed for the control
+    /// plane.
     pub struct Grant {
-        /// The download, fixed by its first grant.
+        /// Download's id, fixed by its first grant.
         pub download: DownloadId,
-        /// Whose it is.
+        /// Client that may download.
         pub guid: Guid,
         /// K_d: the key of this download; signs receipts and authenticates to uploaders.
         pub download_key: PublicKey,
-        /// What may be downloaded.
+        /// Version that may be downloaded.
         pub version: VersionId,
         /// Bytes of the version.
         pub size: u64,
-        /// Who pays.
+        /// Provider that pays for the delivery.
         pub provider: ProviderId,
-        /// The object's path.
+        /// Object's path within the provider.
         pub path: Text<{ limits::PATH_LEN_MAX }>,
-        /// What the provider allows.
+        /// Provider's delivery policy for the object.
         pub policy: Policy,
-        /// The most bytes that peers may deliver and that may be billed; 0: edges alone deliver.
+        /// Most bytes that peers may deliver and that may be billed; 0: edges alone deliver.
         pub max_peer_bytes: u64,
         /// Seeds the order in which pieces are asked for.
         pub order_seed: u64,
         /// When the download's first grant was issued, Unix milliseconds.
         pub began_ms: u64,
-        /// Not used before, Unix milliseconds.
+        /// Start of validity, Unix milliseconds.
         pub issued_ms: u64,
-        /// Not used after, Unix milliseconds.
+        /// End of validity, Unix milliseconds.
         pub expires_ms: u64,
-        /// Its client is asked to prove at the end that it holds what peers delivered. The seal hides this from it.
+        /// Whether the client must prove at the end that it holds the bytes that peers delivered. The seal hides this
+        /// flag from the client.
         pub challenged: bool,
     }
 
-    /// A grant and its signature, as it is inside the seal. Signed under [`Context::Grant`].
+    /// Grant with its signature, as it stands inside the seal. Signed under [`SigningContext::Grant`].
     pub struct SignedGrant {
-        /// The grant.
+        /// Grant that the edge issued.
         pub grant: Grant,
-        /// By the edge, over the encoding of `grant`.
+        /// Edge's signature over the encoding of `grant`.
         pub signature: Signature,
-        /// Who the edge is.
+        /// Certificate of the signing edge.
         pub cert: ServerCert,
     }
 
     /// A sealed grant as clients and networks see it: AEAD under a key that the servers of an epoch share.
     pub struct SealedGrant {
-        /// Which sealing key.
+        /// Epoch of the sealing key.
         pub epoch: u32,
-        /// XChaCha20-Poly1305 nonce.
+        /// Nonce of the XChaCha20-Poly1305 seal.
         pub nonce: [u8; 24],
         /// The encoding of a [`SignedGrant`], sealed; `epoch` is the associated data.
         pub sealed: Blob<{ limits::GRANT_LEN_MAX }>,
     }
 
-    /// Two peers may connect for one download. Without it: no bytes, no credit.
+    /// CN's permission for two peers to connect for one download. Without it an uploader sends nothing, and nothing is
+    /// credited.
     pub struct Introduction {
-        /// Its name.
+        /// Introduction's unique id.
         pub id: IntroId,
-        /// The download it is for.
+        /// Download that the introduction is for.
         pub download: DownloadId,
-        /// The version.
+        /// Version that the uploader shall send.
         pub version: VersionId,
         /// K_d: the only key that may connect.
         pub downloader_key: PublicKey,
         /// K_u: the only key that may answer.
         pub uploader_key: PublicKey,
-        /// Connect before, Unix milliseconds.
+        /// Latest time to connect, Unix milliseconds.
         pub connect_before_ms: u64,
-        /// Serve until, Unix milliseconds.
+        /// Latest time to serve, Unix milliseconds.
         pub serve_until_ms: u64,
-        /// The most bytes it covers.
+        /// Most bytes that the introduction covers.
         pub cap_bytes: u64,
     }
 
-    /// An introduction under its CN's signature. A CN signs an answer once, over the Merkle root of its introductions
-    /// ([`Context::Introductions`]); each carries its path.
+    /// Introduction with its CN's signature. A CN signs each answer once, over the Merkle root of the answer's
+    /// introductions ([`SigningContext::Introductions`]); each introduction carries its Merkle path.
     pub struct SignedIntroduction {
-        /// The introduction.
+        /// Introduction that the CN signed.
         pub intro: Introduction,
-        /// Its leaf among the answer's introductions.
+        /// Leaf index of the introduction within its answer.
         pub index: u8,
-        /// Sibling hashes from leaf to root.
+        /// Sibling hashes from the leaf to the root.
         pub path: List<Digest, { limits::INTRO_PATH_MAX }>,
-        /// By the CN, over the root.
+        /// CN's signature over the Merkle root.
         pub signature: Signature,
-        /// Who the CN is.
+        /// Certificate of the signing CN.
         pub cert: ServerCert,
     }
 
     /// Bytes that came over one introduction, or from the edge side of a download.
     pub struct PeerBytes {
-        /// The introduction.
+        /// Introduction that permitted the transfer.
         pub intro: IntroId,
         /// The other client's key in that introduction.
         pub key: PublicKey,
-        /// Bytes of blocks: a downloader's, verified, durable and counted once each; an uploader's as sent.
+        /// Block bytes: for a downloader verified, durable and counted once each; for an uploader as sent.
         pub bytes: u64,
-        /// An uploader's proof: the highest receipt it has.
+        /// Highest receipt that the uploader has, as proof.
         pub receipt: Option<ReceiptProof>,
     }
 
-    /// What a downloader has verified of one uploader's blocks, over one introduction: cumulative, each block counted
-    /// once and only for who delivered it first. Signed with K_d under [`Context::Receipt`].
+    /// Downloader's statement of the block bytes it verified from one uploader over one introduction. Cumulative; a
+    /// block counts once, for the uploader that delivered it first. Signed with K_d under [`SigningContext::Receipt`].
     pub struct Receipt {
-        /// The introduction.
+        /// Introduction that the bytes came over.
         pub intro: IntroId,
-        /// The download.
+        /// Download that received the bytes.
         pub download: DownloadId,
-        /// The version.
+        /// Version that the blocks belong to.
         pub version: VersionId,
-        /// K_u: whose blocks they were.
+        /// K_u: key of the uploader that sent the blocks.
         pub uploader_key: PublicKey,
-        /// 1 for the first receipt of the introduction, and one more for each that follows.
+        /// Receipt number within the introduction, from 1 without gaps.
         pub seq: u32,
-        /// Bytes of blocks, all receipts before this one included.
+        /// Block bytes in total, including all earlier receipts.
         pub bytes: u64,
     }
 
-    /// A receipt under K_d's signature.
+    /// Receipt with the downloader's signature.
     pub struct SignedReceipt {
-        /// What is receipted.
+        /// Receipt that the downloader signed.
         pub receipt: Receipt,
-        /// By the downloader with K_d, over the encoding of `receipt`.
+        /// Downloader's signature with K_d over the encoding of `receipt`.
         pub signature: Signature,
     }
 
-    /// A signed receipt within a usage record, which names its introduction, download and version.
+    /// Signed receipt inside a usage record, which already names the introduction, download and version.
     pub struct ReceiptProof {
-        /// See [`Receipt::uploader_key`].
+        /// Uploader's key, as in [`Receipt::uploader_key`].
         pub uploader_key: PublicKey,
-        /// See [`Receipt::seq`].
+        /// Receipt number, as in [`Receipt::seq`].
         pub seq: u32,
-        /// See [`Receipt::bytes`].
+        /// Block bytes in total, as in [`Receipt::bytes`].
         pub bytes: u64,
-        /// See [`SignedReceipt::signature`].
+        /// Downloader's signature, as in [`SignedReceipt::signature`].
         pub signature: Signature,
     }
 
-    /// What one client says of one download. Cumulative: of the records of one reporter about one download the one with
-    /// the highest `seq` counts. Made durable before it is sent, kept until acknowledged.
+    /// Client's report about one download. Cumulative: among one reporter's records of a download the one with the
+    /// highest `seq` counts. Stored durably before it is sent, and kept until acknowledged.
     pub struct UsageRecord {
-        /// Its name; the ledger stores each id once.
+        /// Record's unique id; the ledger stores each id once.
         pub id: RecordId,
-        /// Who reports.
+        /// Client that reports.
         pub reporter: Guid,
-        /// As what.
+        /// Reporter's side of the transfers.
         pub side: Side,
-        /// The download.
+        /// Download that the record is about.
         pub download: DownloadId,
-        /// The version.
+        /// Version that is downloaded.
         pub version: VersionId,
-        /// Rises with each record of this reporter about this download.
+        /// Record number, rising within this reporter's records of the download.
         pub seq: u32,
-        /// How far the download is; for an uploader always `Running`.
+        /// State of the download; for an uploader always `Running`.
         pub state: UsageState,
-        /// Bytes from edges, verified, counted once each (0 for an uploader).
+        /// Verified bytes from edges, counted once each; 0 for an uploader.
         pub edge_bytes: u64,
-        /// Bytes by introduction.
+        /// Bytes from or to peers, by introduction.
         pub peers: List<PeerBytes, { limits::USAGE_SOURCES_MAX }>,
-        /// How long it has been fetching, or serving, up to this record, in milliseconds.
+        /// Time spent fetching or serving up to this record, in milliseconds.
         pub elapsed_ms: u64,
-        /// Why it was given up, of a failed one.
+        /// Cause of the failure, if the download failed.
         pub cause: Option<FailCause>,
     }
 
-    /// What an edge says of one download (or of plain HTTP traffic, `download` empty). Cumulative like [`UsageRecord`].
+    /// Edge's report about one download, or about plain HTTP traffic if `download` is absent. Cumulative like
+    /// [`UsageRecord`].
     pub struct EdgeRecord {
-        /// Its name.
+        /// Record's unique id.
         pub id: RecordId,
-        /// The edge's signing key.
+        /// Signing key of the reporting edge.
         pub edge: PublicKey,
-        /// The download, if the requests carried its grant.
+        /// Download, if the requests carried its grant.
         pub download: Option<DownloadId>,
-        /// Who downloads, by its grant.
+        /// Downloading client, if the requests carried a grant.
         pub guid: Option<Guid>,
-        /// The version.
+        /// Version that was sent.
         pub version: VersionId,
-        /// Who pays.
+        /// Provider that pays for the delivery.
         pub provider: ProviderId,
-        /// Rises with each record of this edge about this download.
+        /// Record number, rising within this edge's records of the download.
         pub seq: u32,
-        /// Bytes of the version sent, each counted once; 0 for plain traffic.
+        /// Bytes of the version sent, each byte counted once; 0 for plain traffic.
         pub unique_bytes: u64,
         /// Bytes of the version sent, repetitions included.
         pub total_bytes: u64,
@@ -239,142 +243,144 @@ crate::wire! {
 }
 
 crate::wire! {
-    /// What an edge says of one download. Cumulative within one `life` like [`UsageRecord`]: of those the one with the
-    /// highest `seq` counts. Lives and edges are united, so no byte counts twice, whoever sent it again.
+    /// Edge's report of the byte ranges it sent for one download. Cumulative within one `life`: among its records the
+    /// one with the highest `seq` counts. The ledger unites the ranges of all lives and edges, so a byte sent twice
+    /// counts once.
     pub struct ServedRecord {
-        /// Its name.
+        /// Record's unique id.
         pub id: RecordId,
-        /// The edge's signing key.
+        /// Signing key of the reporting edge.
         pub edge: PublicKey,
-        /// The download.
+        /// Download that received the bytes.
         pub download: DownloadId,
-        /// Who downloads, by its grant.
+        /// Downloading client, named by the grant.
         pub guid: Guid,
-        /// The version.
+        /// Version that was sent.
         pub version: VersionId,
-        /// Who pays.
+        /// Provider that pays for the delivery.
         pub provider: ProviderId,
-        /// When this edge began to count, Unix milliseconds. It forgets a download that is long idle, and begins anew.
+        /// Time this edge began to count, Unix milliseconds. An edge forgets a long-idle download and starts a new life
+        /// for it.
         pub life: u64,
-        /// Rises with each record of this life.
+        /// Record number, rising within this life.
         pub seq: u32,
-        /// Which bytes were sent, as [`Spans`](crate::accounting::Spans) writes them.
+        /// Byte ranges sent, encoded by [`Spans`](crate::accounting::Spans).
         pub sent: Blob<{ limits::SPANS_LEN_MAX }>,
         /// Bytes sent, repetitions included.
         pub total_bytes: u64,
-        /// Bytes that may have been sent besides, just before a crash of this edge: reserved and not counted any more.
+        /// Bytes possibly sent in addition before a crash of this edge: reserved on disk but never counted as sent.
         pub unsure_bytes: u64,
     }
 }
 
 crate::wire! {
-    /// A place in a client's log: see [`crate::accounting::logs`].
+    /// Position in a client's log, with digests: see [`crate::accounting::logs`].
     pub struct Head {
-        /// The log's name: which start of the client.
+        /// Secondary GUID of the client's start, which names the log.
         pub start: SecondaryGuid,
-        /// 1 for the log's first record, and one more for each that follows.
+        /// Position of the record, from 1 without gaps.
         pub place: u64,
-        /// The digest at the place before; zeros before the first.
+        /// Digest at the position before; zeros for the first record.
         pub before: Digest,
-        /// Of all records up to this one.
+        /// Digest of all records up to this one.
         pub digest: Digest,
     }
 
-    /// A head under its client's signature.
+    /// Log head with its client's signature.
     pub struct SignedHead {
-        /// The head.
+        /// Log head that the client signed.
         pub head: Head,
-        /// The client's key; its GUID follows from it.
+        /// Client's key, from which its GUID is derived.
         pub key: PublicKey,
-        /// By the client, over the encoding of `head`, under [`Context::LogHead`].
+        /// Client's signature over the encoding of `head`, under [`SigningContext::LogHead`].
         pub signature: Signature,
     }
 
-    /// What a CN says of a client's log: the record at this place, and the place itself, are durable in the ledger.
-    /// Signed under [`Context::Checkpoint`].
+    /// CN's statement that the log head and its record are durable in the ledger. Signed under
+    /// [`SigningContext::Checkpoint`].
     pub struct Checkpoint {
-        /// The head, as its client has signed it: who holds the checkpoint can prove what contradicts it.
+        /// Log head signed by the client, so that the checkpoint's holder can prove a later contradiction.
         pub head: SignedHead,
-        /// When, Unix milliseconds.
+        /// Time of the statement, Unix milliseconds.
         pub at_ms: u64,
     }
 
-    /// A checkpoint under its CN's signature.
+    /// Checkpoint with its CN's signature.
     pub struct SignedCheckpoint {
-        /// What the CN says.
+        /// Checkpoint that the CN signed.
         pub checkpoint: Checkpoint,
-        /// By the CN, over the encoding of `checkpoint`.
+        /// CN's signature over the encoding of `checkpoint`.
         pub signature: Signature,
-        /// Who the CN is.
+        /// Certificate of the signing CN.
         pub cert: ServerCert,
     }
 
-    /// An installation takes another key: the GUID of `old` is retired. A reason to tell two copies of one installation
-    /// apart, not a proof of guilt. Signed under [`Context::Rekey`] by both keys.
+    /// Change of an installation's key, which retires the GUID of `old`. Separates two copies of one installation; no
+    /// proof of guilt. Signed under [`SigningContext::Rekey`] by both keys.
     pub struct Rekey {
-        /// The key that it had.
+        /// Old key of the installation.
         pub old: PublicKey,
-        /// The key that it takes.
+        /// New key of the installation.
         pub new: PublicKey,
-        /// The start of the client that does so.
+        /// Secondary GUID of the client's start that changes the key.
         pub start: SecondaryGuid,
     }
 
-    /// A change of keys under the signatures of both.
+    /// Change of key with the signatures of both keys.
     pub struct SignedRekey {
-        /// What changes.
+        /// Change of key that is signed.
         pub rekey: Rekey,
-        /// By the old key, over the encoding of `rekey`.
+        /// Old key's signature over the encoding of `rekey`.
         pub by_old: Signature,
-        /// By the new key, over the same.
+        /// New key's signature over the encoding of `rekey`.
         pub by_new: Signature,
     }
 
-    /// A usage record in its place.
+    /// Usage record with its signed log head.
     pub struct Logged {
-        /// The record.
+        /// Usage record in the reporter's log.
         pub record: UsageRecord,
-        /// Its place in its reporter's log.
+        /// Signed log head at this record.
         pub head: SignedHead,
     }
 }
 
 crate::wire! {
-    /// Which side of a transfer reports.
+    /// Reporter's side of a transfer.
     pub enum Side {
-        /// Received the bytes.
+        /// Client that received the bytes.
         Downloader = 1,
-        /// Sent the bytes.
+        /// Client that sent the bytes.
         Uploader = 2,
     }
 }
 impl Copy for Side {}
 
 crate::wire! {
-    /// How far a reported download is.
+    /// State of a reported download.
     pub enum UsageState {
-        /// Goes on.
+        /// Download still in progress.
         Running = 1,
-        /// All bytes verified and durable.
+        /// Every byte verified and durable.
         Completed = 2,
-        /// Given up by the user.
+        /// Download cancelled by the user.
         Cancelled = 3,
-        /// Given up because of an error.
+        /// Download given up because of an error.
         Failed = 4,
     }
 }
 impl Copy for UsageState {}
 
 crate::wire! {
-    /// Why a download failed.
+    /// Causes of a failed download.
     pub enum FailCause {
-        /// The edge does not know the object.
+        /// Object unknown to the edge.
         NotFound = 1,
-        /// The edge refuses.
+        /// Edge refuses to serve the object.
         Forbidden = 2,
-        /// No edge has answered for long.
+        /// No edge answered for a long time.
         EdgeUnreachable = 3,
-        /// The object was withdrawn or replaced meanwhile.
+        /// Object withdrawn or replaced during the download.
         VersionGone = 4,
         /// The client's disk is full.
         NoSpace = 5,
@@ -387,61 +393,62 @@ crate::wire! {
 impl Copy for FailCause {}
 
 crate::wire! {
-    /// What a ledger stores.
+    /// Records that a ledger stores.
     pub enum LedgerRecord {
-        /// From a client, through its CN.
+        /// Client's usage record, sent through its CN.
         Usage(UsageRecord) = 1,
-        /// From an edge.
+        /// Edge's report of bytes, for a download or plain traffic.
         Edge(EdgeRecord) = 2,
-        /// The bond between a download and who pays for it, from whoever is the first to do something for its grant: an
-        /// edge that sends bytes, a CN that introduces peers.
+        /// Link from a download to the paying provider, from the first server that acts on the grant: an edge that
+        /// sends bytes, or a CN that introduces peers.
         Granted(GrantRecord) = 3,
-        /// What a CN saw.
+        /// CN's log entry about a client.
         Log(LogRecord) = 4,
-        /// From an edge, of one download.
+        /// Edge's report of byte ranges sent for one download.
         Served(ServedRecord) = 8,
-        /// From an edge, of a completed download.
+        /// Edge's result of a possession challenge after a completed download.
         Possession(PossessionRecord) = 9,
     }
 }
 
 crate::wire! {
-    /// A download's grant, as the ledger is told of it: by each edge with the first bytes, by a CN with the first
-    /// introduction. Its id follows from the download, so the ledger keeps one.
+    /// Download's grant as reported to the ledger: by each edge with the first bytes, by a CN with the first
+    /// introduction. The id is derived from the download, so the ledger stores one.
     pub struct GrantRecord {
-        /// See [`GrantRecord::id_of`].
+        /// Record id, derived by [`GrantRecord::id_of`].
         pub id: RecordId,
-        /// The download.
+        /// Download that the grant permits.
         pub download: DownloadId,
-        /// Who downloads.
+        /// Client that downloads.
         pub guid: Guid,
         /// K_d: the download's receipts are checked against it.
         pub download_key: PublicKey,
-        /// The version.
+        /// Version that may be downloaded.
         pub version: VersionId,
         /// Bytes of the version.
         pub size: u64,
-        /// Who pays.
+        /// Provider that pays for the delivery.
         pub provider: ProviderId,
-        /// The object's path.
+        /// Object's path within the provider.
         pub path: Text<{ limits::PATH_LEN_MAX }>,
         /// When the download's first grant was issued, Unix milliseconds.
         pub issued_ms: u64,
-        /// The grant's ceiling: never more is billed from peers.
+        /// Most peer bytes that are ever billed for the download.
         pub max_peer_bytes: u64,
-        /// See [`Grant::challenged`]: where no [`PossessionRecord`] follows a completion with peers, no edge was told.
+        /// Copy of [`Grant::challenged`]: if no [`PossessionRecord`] follows a completion with peers, the client told
+        /// no edge.
         pub challenged: bool,
-        /// What a CN shows for its word: the grant under its edge's signature. A ledger checks it, and keeps the record
-        /// without.
+        /// Grant with its edge's signature, presented by a CN as proof. The ledger verifies it and stores the record
+        /// without it.
         pub proof: Option<SignedGrant>,
     }
 }
 
-/// Begins what a grant's record is named by.
+/// Prefix of the hash input for a grant record's id.
 const GRANT_RECORD_TEXT: &[u8] = b"swarmedge/1 grant record\0";
 
 impl GrantRecord {
-    /// The id of the record of a download's grant, whoever writes it.
+    /// Returns the grant record's id, the same for every server that writes it.
     #[must_use]
     pub fn id_of(download: DownloadId) -> RecordId {
         let hash = Sha256::new_with_prefix(GRANT_RECORD_TEXT).chain_update(download.0).finalize();
@@ -450,7 +457,7 @@ impl GrantRecord {
         RecordId(id)
     }
 
-    /// The record of a grant, first or renewed.
+    /// Returns the record of a grant, whether first or renewed.
     #[must_use]
     pub fn of(grant: &Grant) -> Self {
         Self {
@@ -469,7 +476,7 @@ impl GrantRecord {
         }
     }
 
-    /// The record of a grant that a CN was shown.
+    /// Returns the record of a grant presented to a CN, with the signed grant as proof.
     #[must_use]
     pub fn shown(signed: &SignedGrant) -> Self {
         Self { proof: Some(signed.clone()), ..Self::of(&signed.grant) }
@@ -477,13 +484,13 @@ impl GrantRecord {
 }
 
 impl Grant {
-    /// Whether edges alone deliver: no CN introduces anybody, no byte of a peer is billed.
+    /// Whether edges alone deliver: no CN introduces peers, no peer byte is billed.
     #[must_use]
     pub const fn is_edge_only(&self) -> bool {
         self.max_peer_bytes == 0
     }
 
-    /// The same without peers.
+    /// Returns this grant with peer delivery forbidden.
     #[must_use]
     pub fn edge_only(self) -> Self {
         let policy = Policy { peer_download: false, ..self.policy };
@@ -492,7 +499,7 @@ impl Grant {
 }
 
 impl LedgerRecord {
-    /// The record's id.
+    /// Returns the record's unique id.
     #[must_use]
     pub const fn id(&self) -> RecordId {
         match self {
@@ -505,7 +512,7 @@ impl LedgerRecord {
         }
     }
 
-    /// The download that it is about; none for plain traffic.
+    /// Returns the download that the record is about; none for plain traffic.
     #[must_use]
     pub const fn download(&self) -> Option<DownloadId> {
         match self {
@@ -525,7 +532,7 @@ impl LedgerRecord {
         }
     }
 
-    /// The version that it is about, if it is one.
+    /// Returns the version that the record is about, if any.
     #[must_use]
     pub const fn version(&self) -> Option<VersionId> {
         match self {
@@ -546,31 +553,31 @@ impl LedgerRecord {
     }
 }
 
-/// What a signature is for. Its text is signed before the message, so that no signature serves two purposes.
+/// Purpose of a signature. Its text is signed ahead of the message, so that no signature serves two purposes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Context {
-    /// [`CertBody`] by the root.
+pub enum SigningContext {
+    /// Server certificate ([`CertBody`]), signed by the root.
     Cert,
-    /// [`Grant`] by an edge.
+    /// Download permission ([`Grant`]), signed by an edge.
     Grant,
-    /// The root over an answer's introductions, by a CN.
+    /// Merkle root of an answer's introductions, signed by a CN.
     Introductions,
-    /// A request to an edge, by a client's key.
+    /// Client's request to an edge, signed with the client's key.
     EdgeRequest,
-    /// [`Receipt`] by a downloader, with K_d.
+    /// Byte receipt ([`Receipt`]), signed by a downloader with K_d.
     Receipt,
-    /// [`Head`] by a client.
+    /// Log head ([`Head`]), signed by a client.
     LogHead,
-    /// [`Checkpoint`] by a CN.
+    /// Log checkpoint ([`Checkpoint`]), signed by a CN.
     Checkpoint,
-    /// [`Rekey`] by a client's old key and its new one.
+    /// Change of key ([`Rekey`]), signed by the client's old and new keys.
     Rekey,
-    /// [`Head`](crate::accounting::audit::Head) of the closed days, by the ledger.
+    /// Head of the closed days ([`Head`](crate::accounting::audit::Head)), signed by the ledger.
     LedgerHead,
 }
 
-impl Context {
-    /// The text, ending in a zero byte so that none is a prefix of another.
+impl SigningContext {
+    /// Returns the signed prefix, which ends in a zero byte so that none is a prefix of another.
     #[must_use]
     pub const fn text(self) -> &'static [u8] {
         match self {
@@ -589,4 +596,4 @@ impl Context {
 
 /// Verifies an Ed25519 signature over `context.text() ‖ message`, strictly. A pure function, so machines take it from
 /// their configuration; models pass a fake.
-pub type Verify = fn(key: &PublicKey, context: Context, message: &[u8], signature: &Signature) -> bool;
+pub type Verify = fn(key: &PublicKey, context: SigningContext, message: &[u8], signature: &Signature) -> bool;

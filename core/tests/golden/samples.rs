@@ -1,4 +1,4 @@
-//! One sample of each message, every field with a value of its own.
+//! One sample of each message, in which every field has a different value.
 
 use swarmedge_core::accounting::Spans;
 use swarmedge_core::content::{Layout, Manifest, Policy};

@@ -1,6 +1,6 @@
-//! The world of secondary GUIDs: an installation that starts again and again, on the network or not, and is copied at
-//! some time; the copy may be set back to what it was. Logins come late, twice, or never. What they come to is
-//! production's ([`Starts`]), as is what an installation remembers ([`clones::begun`]).
+//! World of secondary GUIDs: an installation that starts again and again, online or offline, and is copied at some
+//! time; the copy may be set back to its first state. Logins arrive late, twice, or never. The analysis of logins is
+//! production's ([`Starts`]), as is the installation's memory ([`clones::begun`]).
 
 pub mod model;
 
@@ -13,17 +13,17 @@ use swarmedge_core::ids::SecondaryGuid;
 use swarmedge_core::limits::SECONDARY_GUIDS_MAX;
 use swarmedge_core::machine::{Rng, Time};
 
-/// Which installation: the first, or its copy.
+/// Indices of the installation and its copy.
 const COPIES: [usize; 2] = [0, 1];
 
-/// How far it goes.
+/// Configuration of the clones world.
 #[derive(Clone, Debug)]
 pub struct Cfg {
-    /// How often the installation and its copy start.
+    /// Maximum number of starts of the installation and of its copy.
     pub starts: [u8; 2],
-    /// Logins that are under way at a time; 0: all come at once.
+    /// Maximum number of logins under way at a time; 0: all arrive at once.
     pub late: usize,
-    /// The copying is a change, setting back a crash.
+    /// Budget of events: copying is a change, setting back a crash.
     pub budget: Budget,
     /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
@@ -32,65 +32,65 @@ pub struct Cfg {
 /// Defects; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Every other start is not written down, so that the next one does not know of it.
+    /// Every other start is not stored, so that the next one does not know it.
     StartsAreForgotten,
-    /// The ledger takes starts to follow each other as their logins come in.
+    /// The ledger takes the order of logins for the order of starts.
     TakesArrivalForOrder,
-    /// The ledger knows the last login only.
+    /// The ledger remembers the last login only.
     KeepsLastLogin,
-    /// A copy draws the numbers that the other draws.
+    /// A copy draws the same numbers as the original.
     DrawsAlike,
-    /// One start beside a longer branch is taken for nothing.
+    /// A branch of one start beside a longer one is ignored.
     ForgivesOneStart,
-    /// A login names three starts.
+    /// A login names three starts only.
     NamesThree,
-    /// The ledger takes starts that it has not heard of before to follow the last one that it has.
+    /// The ledger takes an unknown start for the successor of the last known one.
     BridgesGaps,
-    /// Histories of several parts are taken for forked.
+    /// Histories with gaps are classified as forked.
     GapsAreForks,
 }
 
 /// An external event in the clones world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
-    /// A copy starts, and logs in.
+    /// An installation starts, and logs in.
     Start(u8),
-    /// A copy starts, and reaches nobody.
+    /// An installation starts offline.
     StartOffline(u8),
     /// The installation is copied.
     Copy,
-    /// The copy is set back to what it was when it was made.
+    /// The copy is set back to its first state.
     SetBack,
 }
 
-/// One installation directory, and what has truly happened to it.
+/// One installation directory, with its true history.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Install {
-    /// What it remembers, newest first.
+    /// Starts that the installation remembers, newest first.
     remembers: Vec<SecondaryGuid>,
     /// Every start in its past, oldest first.
     past: Vec<SecondaryGuid>,
-    /// How often it has started.
+    /// Number of starts so far.
     starts: u8,
 }
 
-/// The environment.
+/// Environment: the installations and their true history.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Installs {
     all: [Install; 2],
-    /// The past of both when the second was made from the first.
+    /// State of the first installation when it was copied; `None` before.
     copied: Option<Install>,
     set_back: bool,
-    /// Which start came before each.
+    /// True predecessor of each start; `None` for the first.
     before: BTreeMap<SecondaryGuid, Option<SecondaryGuid>>,
-    /// Starts whose logins have come.
+    /// Starts whose logins have arrived.
     heard: BTreeSet<SecondaryGuid>,
-    /// The last of them to come.
+    /// Start whose login arrived last; kept for two defects only.
     last: Option<SecondaryGuid>,
 }
 
 impl Installs {
-    /// A copy starts; what its login names.
+    /// Starts an installation; returns the starts that its login names.
     fn start(&mut self, mutant: Option<Mutant>, copy: usize) -> Vec<SecondaryGuid> {
         let made_at = self.copied.as_ref().map_or(0, |c| c.starts);
         let own = &mut self.all[copy];
@@ -113,13 +113,13 @@ impl Installs {
         named
     }
 
-    /// The starts that a login of this one truly names: it and those before it.
+    /// Returns the starts that the login of `start` truly names: `start` and those before it.
     fn window(&self, start: SecondaryGuid) -> Vec<SecondaryGuid> {
         let before = |s: &SecondaryGuid| self.before.get(s).copied().flatten();
         std::iter::successors(Some(start), before).take(SECONDARY_GUIDS_MAX).collect()
     }
 
-    /// Starts that two others follow, as far as the logins that have come tell.
+    /// Returns the starts with two successors, according to the logins that have arrived.
     fn told_forks(&self) -> BTreeSet<SecondaryGuid> {
         let mut after: BTreeMap<SecondaryGuid, BTreeSet<SecondaryGuid>> = BTreeMap::new();
         for window in self.heard.iter().map(|s| self.window(*s)) {
@@ -130,20 +130,20 @@ impl Installs {
         after.into_iter().filter(|(_, next)| next.len() > 1).map(|(start, _)| start).collect()
     }
 
-    /// The longest run of starts that were not heard of, between two that were.
+    /// Returns the longest run of unheard starts between two heard ones.
     fn unheard(&self, past: &[SecondaryGuid]) -> usize {
         let places: Vec<usize> = (0..).zip(past).filter(|(_, s)| self.heard.contains(s)).map(|(i, _)| i).collect();
         places.windows(2).map(|w| w[1] - w[0] - 1).max().unwrap_or(0)
     }
 
-    /// Whether each copy has been heard under two starts since they were two, the one that was running then included,
-    /// and none of them over more than three starts that were not.
+    /// Returns whether each copy logged in under two starts since the copying, including the start that was running
+    /// then, with at most three unheard starts between them.
     fn heard_twice_each(&self) -> bool {
         let Some(copied) = self.copied.as_ref().filter(|_| !self.set_back) else { return false };
         let running = copied.past.len().saturating_sub(1);
         COPIES.into_iter().all(|copy| {
             let since = &self.all[copy].past[running..];
-            // the start of the copying need not have been heard of: every start after it that logs in names it
+            // the start of the copying may be unheard: every later start that logs in names it
             let first = since.iter().position(|s| self.heard.contains(s)).unwrap_or(usize::MAX);
             let heard = since.iter().filter(|s| self.heard.contains(s)).count();
             heard >= 2 && first < SECONDARY_GUIDS_MAX && self.unheard(since) + 1 < SECONDARY_GUIDS_MAX
@@ -194,7 +194,7 @@ impl System for Installs {
             _ => {}
         }
         if cfg.mutant != Some(Mutant::TakesArrivalForOrder) && cfg.mutant != Some(Mutant::BridgesGaps) {
-            // only these defects look at the order of arrival: to others it must make no difference
+            // only these defects depend on the order of arrival
             w.env.last = None;
         }
         Some(login)
@@ -248,7 +248,7 @@ impl System for Installs {
     }
 }
 
-/// An installation that has not started yet.
+/// Returns the world with an installation that has not started yet.
 #[must_use]
 pub fn world(cfg: &Cfg) -> World<Installs> {
     World::new(Installs::default(), std::vec![Starts::default()], cfg.budget)
@@ -260,7 +260,7 @@ fn history(w: &W) -> History {
     w.node(0).map(Starts::history).unwrap_or_default()
 }
 
-/// Whether the ledger takes the installation for forked.
+/// Returns whether the ledger classifies the installation as forked.
 fn is_flagged(cfg: &Cfg, history: &History) -> bool {
     match cfg.mutant {
         Some(Mutant::ForgivesOneStart) if history.pattern() == Pattern::FailedUpdate => false,
@@ -269,7 +269,7 @@ fn is_flagged(cfg: &Cfg, history: &History) -> bool {
     }
 }
 
-/// Rules that every run of the model must satisfy.
+/// Rules of the model, checked in its reachable states.
 pub const RULES: &[Rule<Installs>] = &[
     Rule::always("an installation that was never copied is never taken for forked", |cfg, w| {
         w.env.copied.is_some() || !is_flagged(cfg, &history(w))

@@ -1,4 +1,5 @@
-//! Secondary GUIDs of an installation that is copied, and set back, while its logins come late, twice or never.
+//! Models of secondary GUIDs: an installation is copied and restored from a backup, while logins arrive late, twice or
+//! never.
 
 use crate::check::{Spec, Tooth};
 use crate::clones::{Cfg, Installs, Mutant, RULES, world};
@@ -12,7 +13,7 @@ fn late(mutant: Option<Mutant>) -> Cfg {
     Cfg { starts: [3, 3], late: 2, budget: Budget { changes: 1, duplicates: 1, ..Budget::default() }, mutant }
 }
 
-/// Many starts, of which any are offline.
+/// Returns the model with many starts, any of which may be offline.
 pub fn offline() -> Spec<Installs> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: long(Some(mutant)) };
     Spec {
@@ -34,7 +35,7 @@ pub fn offline() -> Spec<Installs> {
     }
 }
 
-/// Logins that come late, in another order, twice.
+/// Returns the model in which logins arrive late, in another order, or twice.
 pub fn reordered() -> Spec<Installs> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: late(Some(mutant)) };
     Spec {

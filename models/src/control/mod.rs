@@ -1,4 +1,4 @@
-//! The world of the control plane: two clients' sessions, two CNs, one DN, all production machines. One client shares a
+//! World of the control plane: two clients' sessions, two CNs, one DN, all production machines. One client shares a
 //! version, the other looks for peers that have it.
 
 pub mod model;
@@ -19,7 +19,7 @@ use swarmedge_core::role::{client, cn, dn};
 use swarmedge_core::selection::directory::PeerKey;
 use swarmedge_core::session::ClientSession;
 use swarmedge_core::session::client::{Input, Want};
-use swarmedge_core::wire::records::{Context, Grant, SealedGrant, ServerRole, SignedGrant};
+use swarmedge_core::wire::records::{Grant, SealedGrant, ServerRole, SignedGrant, SigningContext};
 use swarmedge_core::wire::{Text, Wire as _};
 
 const CNS: [NodeIx; 2] = [0, 1];
@@ -31,7 +31,7 @@ pub(super) fn version() -> VersionId {
     VersionId::numbered(1)
 }
 
-/// Everybody, with the limits for models.
+/// Returns the deployment, with the limits for models.
 #[must_use]
 pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     let names = std::vec![
@@ -96,11 +96,11 @@ fn grant(node: NodeIx, name: Name) -> SealedGrant {
         expires_ms: u64::MAX,
         challenged: false,
     };
-    let signature = keys::sign(&edge.body.key, Context::Grant, &grant.to_bytes());
+    let signature = keys::sign(&edge.body.key, SigningContext::Grant, &grant.to_bytes());
     keys::seal(&SignedGrant { grant, signature, cert: edge }, Epochs::FIRST)
 }
 
-/// The world with the seeder connected and registered, and the seeker about to look for peers.
+/// Returns the world with the seeder connected and registered, and the seeker about to look for peers.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
     let mut w = cfg.world(1, budget);
@@ -123,7 +123,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
     w
 }
 
-/// A client looks for one peer that has [`version`].
+/// Returns a client's query for one peer that has [`version`].
 pub(super) fn want(node: NodeIx, name: Name) -> Want {
     Want {
         download: DownloadId::numbered(u32::from(node)),
@@ -150,13 +150,14 @@ fn session(w: &World<Net>, ix: NodeIx) -> Option<&ClientSession> {
     }
 }
 
-/// Every registration that a DN of this small world can hold.
+/// Returns every registration of a DN in this small world.
 fn registrations(dn: &dn::Dn) -> impl Iterator<Item = PeerKey> + '_ {
     let keys = (0..12).flat_map(|link| (0..12).map(move |s| PeerKey { link, session: SessionId(s) }));
     keys.filter(|k| dn.directory().get(*k).is_some())
 }
 
-/// Both sessions are open, and the DN lists the seeder if and only if its user allows uploads, once, under its session.
+/// Returns whether both sessions are open, and the DN lists the seeder if and only if its user allows uploads, once,
+/// under its session.
 fn is_true(w: &World<Net>) -> bool {
     let Some(dn) = dn(w) else { return false };
     let open = [SEEDER, SEEKER].into_iter().all(|c| session(w, c).is_some_and(ClientSession::is_open));
@@ -168,7 +169,7 @@ fn is_true(w: &World<Net>) -> bool {
     open && listed == wanted && known.len() == 2 && registrations(dn).count() == 2
 }
 
-/// Of each client's registrations the newest is listed, or none.
+/// Returns whether only the newest registration of each client is listed, if any.
 fn newest_is_listed(cfg: &Cfg, w: &World<Net>) -> bool {
     let Some(dn) = dn(w) else { return true };
     let age = |k: PeerKey| {
@@ -179,14 +180,14 @@ fn newest_is_listed(cfg: &Cfg, w: &World<Net>) -> bool {
     dn.directory().listed(version()).all(|k| registrations(dn).all(|o| guid(o) != guid(k) || age(o) <= age(k)))
 }
 
-/// A client has at most one session on a CN that is not being closed.
+/// Returns whether each client has at most one open session on a CN.
 fn one_session_a_guid(w: &World<Net>) -> bool {
     let mut seen = BTreeSet::new();
     let live = w.env.links.values().filter(|l| l.welcomed);
     live.map(|l| (l.to.0, l.key)).all(|s| seen.insert(s))
 }
 
-/// Rules that every run of the model must satisfy.
+/// Rules of the model, checked in its reachable states.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always("a client whose user forbids uploads is never chosen", |_, w| !w.env.seen.chosen_though_off),
     Rule::always("a client has at most one session on a CN", |_, w| one_session_a_guid(w)),

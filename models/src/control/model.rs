@@ -1,4 +1,4 @@
-//! Sessions and directory with crashes of CNs and the DN, broken and half-broken connections, and RE-ADD.
+//! Model of sessions and directory, with crashes of CNs and the DN, broken and half-broken connections, and RE-ADD.
 
 use crate::check::{Spec, Tooth};
 use crate::control::{RULES, cfg, world};
@@ -13,7 +13,7 @@ fn tooth(defect: &'static str, rule: &'static str, mutant: Mutant) -> Tooth<Net>
     Tooth { defect, rule, cfg: cfg(Some(mutant)) }
 }
 
-/// See the module.
+/// Returns the model with its bounds and seeded defects.
 pub fn spec() -> Spec<Net> {
     Spec {
         name: "control",

@@ -1,6 +1,6 @@
-//! The world of behaviour discovery and port mapping: the production machine behind simulated NATs, the production STUN
-//! server with two addresses, and a gateway daemon. Requests and answers are lost, doubled and late, somebody forges an
-//! answer, and the gateway restarts.
+//! World of NAT behaviour discovery and port mapping: the production machine behind simulated NATs, the production STUN
+//! server with two addresses, and a gateway daemon. Requests and answers are lost, duplicated and late, an attacker
+//! forges an answer, and the gateway restarts.
 
 pub mod model;
 
@@ -20,60 +20,60 @@ use swarmedge_core::nat::stun::{Attribute, Class, Message, TransactionId};
 use swarmedge_core::nat::{NatBehaviour, NatDescriptor};
 use swarmedge_core::role::stun::{self, Addresses, Stun};
 
-/// One way through the core.
+/// One-way latency between the host and the STUN server.
 const DELAY: Duration = Duration::from_millis(15);
 const TTL: u8 = 64;
-/// One way on the host's own network.
+/// One-way latency on the host's own network.
 const GATEWAY_DELAY: Duration = Duration::from_millis(1);
-/// The time of day when the world begins.
+/// Wall-clock time when the world begins, in Unix milliseconds.
 pub const WALL_MS: u64 = 1_700_000_000_000;
-/// The main socket's port.
+/// Local port of the main socket.
 const PORT: u16 = 5000;
-/// The listening TCP port: another number, since routers here know no protocols.
+/// Listening TCP port, different from `PORT` since routers here do not tell protocols apart.
 const DOOR: u16 = 6000;
 
 /// A defect seeded into a model, which must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Every transaction has the same id, so a forged answer passes.
+    /// Every transaction has the same id, so that a forged answer is accepted.
     RepeatsIds,
-    /// Something on the same socket writes to the server's other addresses before filtering is looked at.
+    /// Another program on the same socket writes to the server's other addresses before filtering is tested.
     WritesAhead,
-    /// A round takes as long as it likes.
+    /// The time limit of a round is ten times too long.
     HasNoEnd,
-    /// Something on the listening port writes to the server's other address before it is dialled from there.
+    /// Another program on the listening port writes to the server's other address before it dials back.
     KnocksAhead,
-    /// The server's other address tells over TCP what the first one has seen.
+    /// The server's other address reports over TCP what the first one has seen.
     EchoesFirst,
-    /// The machine forgets what its timer was for.
+    /// The machine ignores its time-outs.
     ForgetsTimers,
-    /// It asks again almost at once, however often.
+    /// The machine retransmits almost at once, without end.
     NeverTires,
 }
 
-/// How a world is configured.
+/// Configuration of the discovery world.
 #[derive(Clone, Debug)]
 pub struct Cfg {
     /// Configuration of the discovery machine.
     pub discovery: Config,
-    /// Likewise; without a gateway there is nothing to be mapped.
+    /// Configuration of port mapping, which needs a gateway.
     pub mapping: mapping::io::Config,
-    /// Protocols the innermost router offers for port mapping, if any.
+    /// Port-mapping behaviour of the innermost router, if it offers any.
     pub gateway: Option<Offers>,
-    /// The routers, the host's own first.
+    /// Rules of the routers, the host's own first.
     pub rules: Vec<Rules>,
-    /// How they map and filter as a whole.
+    /// Mapping and filtering behaviour of all routers together.
     pub truth: (NatBehaviour, NatBehaviour),
-    /// The server has two addresses.
+    /// Whether the server has two addresses.
     pub two_addresses: bool,
     /// Whether the client listens on TCP.
     pub listens: bool,
-    /// The defect, if any.
+    /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
 }
 
 impl Cfg {
-    /// A host of this kind.
+    /// Returns a configuration with a host behind this kind of NAT.
     #[must_use]
     pub fn of(kind: Kind, mutant: Option<Mutant>) -> Self {
         let mut discovery = Config::once();
@@ -90,7 +90,7 @@ impl Cfg {
         Self { discovery, mapping, gateway: None, rules, truth, two_addresses: true, listens: false, mutant }
     }
 
-    /// A host of this kind behind a gateway that offers this.
+    /// Returns a configuration with a host behind this kind of NAT, whose gateway offers port mapping.
     #[must_use]
     pub fn offering(kind: Kind, offers: Offers, mutant: Option<Mutant>) -> Self {
         let mapping = mapping::io::Config::default();
@@ -108,7 +108,7 @@ impl Cfg {
     }
 }
 
-/// The STUN server's four endpoints.
+/// Returns the STUN server's four endpoints.
 fn servers() -> [SocketAddr; 4] {
     let at = |n, port| SocketAddr::new(Ipv4Addr::new(198, 51, 100, n).into(), port);
     Addresses { primary: at(1, 3478), alternate: at(2, 3479) }.all()
@@ -117,19 +117,19 @@ fn servers() -> [SocketAddr; 4] {
 /// A pending event of the discovery world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// To the server's endpoint, from where it sees it come.
+    /// A request arrives at a server's endpoint: source as the server sees it, destination, bytes.
     Request(SocketAddr, SocketAddr, Vec<u8>),
-    /// To the host's socket.
+    /// A datagram arrives at a socket of the host, from this address.
     Answer(Socket, SocketAddr, Vec<u8>),
-    /// A message on a TCP connection.
+    /// A STUN request arrives at the server over TCP.
     Tcp(SocketAddr, Vec<u8>),
-    /// Over TCP, from the listening port.
+    /// The server's answer to a TCP connection from the listening port arrives.
     Knocked(SocketAddr, Vec<u8>),
-    /// Over TCP, to the listening port.
+    /// A TCP connection of the server arrives at the listening port.
     DialledBack(SocketAddr, Vec<u8>),
-    /// To the gateway, from the host.
+    /// A request of the host arrives at the gateway.
     Ask(Socket, Vec<u8>),
-    /// A UPnP request to the gateway.
+    /// A UPnP request arrives at the gateway, with its id.
     Igd(u32, IgdAsk),
 }
 
@@ -140,9 +140,9 @@ pub enum Move {
     Start,
     /// The client begins to listen on TCP.
     Listen,
-    /// Somebody who sees nothing answers as the server's other address would.
+    /// An off-path attacker forges an answer of the server's other address.
     Forge,
-    /// The gateway forgets all that it has forwarded, and says so.
+    /// The gateway restarts: it loses its mappings and announces it.
     Reboot,
     /// The client leaves and shuts down.
     Leave,
@@ -155,24 +155,24 @@ pub struct NatWorld {
     hosts: [HostIx; 2],
     client: HostIx,
     stun: Stun,
-    /// The daemon on the innermost router.
+    /// Port-mapping daemon on the innermost router.
     pub gateway: Option<Gateway>,
     started: bool,
     listens: bool,
-    /// What the machine has told others.
+    /// Descriptor that the machine last reported.
     pub told: NatDescriptor,
-    /// Its newest cookies.
+    /// Newest cookies of the machine's addresses.
     pub proven: Vec<Proven>,
-    /// The end of its round.
+    /// Report at the end of the machine's round.
     pub report: Option<Report>,
-    /// How port mapping stands.
+    /// Status of port mapping at the last report.
     pub mapping: Status,
-    /// Since the gateway has last forgotten what it forwarded.
+    /// Time since the gateway last lost its mappings; `None` if it never did.
     pub forgotten: Option<Duration>,
-    /// How long the round has taken so far.
+    /// Duration of the round so far.
     pub age: Duration,
     over: bool,
-    /// Datagrams that the machine has sent.
+    /// Number of datagrams that the machine has sent to the server.
     pub sent: u32,
 }
 
@@ -188,32 +188,32 @@ impl NatWorld {
         SocketAddr::new(self.net.addr(self.client), port)
     }
 
-    /// The main socket.
+    /// Returns the address of the main socket.
     #[must_use]
     pub fn main(&self) -> SocketAddr {
         self.local(Socket::Main)
     }
 
-    /// The listening port.
+    /// Returns the address of the listening port.
     #[must_use]
     pub fn door(&self) -> SocketAddr {
         SocketAddr::new(self.net.addr(self.client), DOOR)
     }
 
-    /// The innermost router.
+    /// Returns the innermost router, if any.
     #[must_use]
     pub fn router(&self) -> Option<&super::nat::Router> {
         self.net.router_of(self.client).map(|ix| self.net.router(ix))
     }
 
-    /// The gateway's daemon is no more, nor is what it has forwarded.
+    /// Removes the gateway's daemon and its mappings.
     pub fn end_gateway(&mut self) {
         let main = self.main();
         self.with_gateway(|_, router| router.forward_none(main));
         self.gateway = None;
     }
 
-    /// Where the gateway listens.
+    /// Returns the address at which the gateway listens.
     fn gateway_at() -> SocketAddr {
         SocketAddr::new(Ipv4Addr::new(192, 168, 9, 1).into(), mapping::PORT)
     }
@@ -261,7 +261,7 @@ impl System for NatWorld {
     }
 
     fn deadline(node: &Gatherer) -> Option<Time> {
-        // what lies hours ahead belongs to another round
+        // time-outs an hour or more ahead belong to another round
         node.poll_timeout().filter(|at| at.since(Time::ZERO) < Duration::from_secs(3_600))
     }
 
@@ -416,7 +416,7 @@ impl System for NatWorld {
     }
 }
 
-/// Requests leave from the listening port; the server answers, and dials back from its other address.
+/// Sends requests from the listening port; the server answers, and dials back from its other address.
 fn knock(world: &mut World<NatWorld>, cfg: &Cfg, (server, local): (SocketAddr, u16), requests: &[Vec<u8>]) {
     let (now, client, [first, other]) = (world.now, world.env.client, world.env.hosts);
     let from = SocketAddr::new(world.env.net.addr(client), local);
@@ -456,7 +456,7 @@ fn knock(world: &mut World<NatWorld>, cfg: &Cfg, (server, local): (SocketAddr, u
     }
 }
 
-/// What the server sends for a request.
+/// Returns the server's datagrams in answer to a request.
 fn serve(
     world: &mut World<NatWorld>,
     cfg: &Cfg,
@@ -475,7 +475,7 @@ fn serve(
     sent.collect()
 }
 
-/// The server knows the time and the keys of cookies.
+/// Returns a STUN server that knows the time and the cookie keys.
 fn server() -> Stun {
     let (mut stun, mut out) = (Stun::default(), Vec::new());
     let mut rng = super::rng::Seeded::new(0);
@@ -485,13 +485,13 @@ fn server() -> Stun {
     stun
 }
 
-/// The control plane's keys for cookies.
+/// Returns the control plane's keys for cookies.
 #[must_use]
 pub fn cookie_keys() -> CookieKeys {
     CookieKeys::derived([(1, &[7; 32])])
 }
 
-/// A client behind these routers, not started yet.
+/// Returns the world with a client behind these routers that has not started yet.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<NatWorld> {
     let mut net = Internet::default();
@@ -526,10 +526,10 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<NatWorld> {
     World::new(env, std::vec![Gatherer::default()], budget)
 }
 
-/// A round costs at most this many datagrams.
+/// Maximum number of datagrams in a round.
 pub const ROUND_MAX: u32 = 24;
 
-/// Rules that every run of the model must satisfy.
+/// Rules of the model, checked in its reachable states.
 pub const RULES: &[Rule<NatWorld>] = &[
     Rule::always("what is told is never more open than what is", |cfg: &Cfg, w| {
         let told = &w.env.told;

@@ -1,4 +1,4 @@
-//! Behaviour discovery behind a NAT, with lost, doubled, late and forged answers.
+//! Models of NAT behaviour discovery, with lost, duplicated, late and forged answers.
 
 use crate::check::{Spec, Tooth};
 use crate::discovery::{Cfg, Mutant, NatWorld, RULES, world};
@@ -13,7 +13,7 @@ fn tooth(defect: &'static str, rule: usize, kind: Kind, mutant: Mutant) -> Tooth
     Tooth { defect, rule: RULES[rule].name, cfg: Cfg::of(kind, Some(mutant)) }
 }
 
-/// Behind the usual home router.
+/// Returns the model behind a port-restricted NAT, the usual home router.
 pub fn home() -> Spec<NatWorld> {
     let kind = Kind::PortRestricted;
     Spec {
@@ -32,7 +32,7 @@ pub fn home() -> Spec<NatWorld> {
     }
 }
 
-/// It listens on TCP.
+/// Returns the model of a client that also listens on TCP.
 pub fn listening() -> Spec<NatWorld> {
     let listens = |kind, mutant| Cfg { listens: true, ..Cfg::of(kind, mutant) };
     let (defect, rule) =
@@ -53,7 +53,7 @@ pub fn listening() -> Spec<NatWorld> {
     }
 }
 
-/// Behind a NAT with a mapping for each destination.
+/// Returns the model behind a NAT with a separate mapping for each destination.
 pub fn symmetric() -> Spec<NatWorld> {
     let kind = Kind::SymmetricSequential;
     Spec {
@@ -66,7 +66,7 @@ pub fn symmetric() -> Spec<NatWorld> {
     }
 }
 
-/// Behind a NAT that filters by address.
+/// Returns the model behind a NAT that filters by address alone.
 pub fn restricted() -> Spec<NatWorld> {
     let kind = Kind::Restricted;
     Spec {

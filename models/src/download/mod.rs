@@ -1,5 +1,5 @@
-//! The world of one download: the production [`Download`] machine, an edge that lives, peers that come and go, one of
-//! which may corrupt, and a disk that survives the client's crashes.
+//! World of one download: the production [`Download`] machine, an edge that lives, peers that come and go, one of which
+//! may corrupt, and a disk that survives the client's crashes.
 
 pub mod model;
 
@@ -15,14 +15,14 @@ use swarmedge_core::machine::{Cx, Machine, Rng, Time};
 use swarmedge_core::role::client::io::{FetchEnd, SourceName};
 use swarmedge_core::swarm::download::{self, Download, Input, Output, Phase, Source, Spec};
 
-/// The download and who takes part.
+/// Configuration of the download world.
 #[derive(Clone, Debug)]
 pub struct Cfg {
     /// Configuration of the download machine.
     pub download: download::Config,
-    /// How the version is cut.
+    /// Division of the version into pieces.
     pub layout: Layout,
-    /// The peers that may come.
+    /// Peers that may join the download.
     pub peers: Vec<Peer>,
     /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
@@ -35,7 +35,7 @@ pub struct Peer {
     pub has: Bitfield,
     /// Whether the peer may send wrong blocks, within the budget.
     pub corrupts: bool,
-    /// How often it may come.
+    /// Maximum number of times that the peer joins.
     pub visits: u8,
 }
 
@@ -48,9 +48,9 @@ pub enum Mutant {
     BlameIsLost,
     /// A complete piece is committed again.
     CommitsTwice,
-    /// The machine is given a window twice as wide as the rules know.
+    /// The machine's window is twice as wide as the rules allow.
     WindowTwiceAsWide,
-    /// After a crash the journal lacks a piece but not its count.
+    /// The journal after a crash lacks a piece but not its count.
     JournalLosesPiece,
     /// The completion of a commit is lost.
     SavedIsLost,
@@ -59,13 +59,13 @@ pub enum Mutant {
 /// A pending event of the download world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// A transfer: source, piece, blocks.
+    /// A transfer ends: source, piece, blocks.
     Transfer(Source, PieceIndex, Range<u32>),
-    /// A transfer that was cancelled on its way.
+    /// A transfer that was cancelled under way ends.
     Cancelled(Source, PieceIndex, Range<u32>),
-    /// Input for the download machine.
+    /// An input arrives at the download machine.
     Told(Input),
-    /// A commit.
+    /// A piece is committed, with its sources and their bytes.
     Save(PieceIndex, Vec<(SourceName, u32)>),
 }
 
@@ -87,7 +87,7 @@ pub struct Swarm {
     visits: Vec<u8>,
     journal: BTreeMap<PieceIndex, Vec<(SourceName, u32)>>,
     lost: BTreeMap<SourceName, u64>,
-    /// Blocks whose right bytes are on disk.
+    /// Blocks whose right bytes were received.
     right: BTreeMap<PieceIndex, BTreeSet<u32>>,
     commits: BTreeMap<PieceIndex, u8>,
     caught: BTreeSet<u8>,
@@ -102,7 +102,7 @@ fn peer_of(world: &World<Swarm>, source: Source) -> Option<u8> {
     }
 }
 
-/// A source's name in the books.
+/// Returns the name by which a source is accounted.
 fn name(peer: u8, conn: ConnId) -> SourceName {
     SourceName::Peer(IntroId::numbered(u32::try_from(conn.0).unwrap_or(0)), PublicKey::numbered(u32::from(peer)))
 }
@@ -111,7 +111,7 @@ fn lane(xfer: XferId) -> Lane {
     Lane { to: 0, what: "transfer", id: xfer.0 }
 }
 
-/// The client's first state, or the one after a crash.
+/// Returns the client's machine at its first start or after a crash.
 fn download(cfg: &Cfg, env: &Swarm) -> Download {
     let mut have = Bitfield::empty(cfg.layout.pieces());
     let mut counted = env.lost.clone();
@@ -318,7 +318,7 @@ impl System for Swarm {
             Move::Crash => {
                 world.budget.crashes -= 1;
                 world.env.connected.clear();
-                // whom not to ask again is not on disk
+                // the list of corrupting peers is not on disk
                 world.env.caught.clear();
                 world.env.right.retain(|p, _| world.env.journal.contains_key(p));
                 if cfg.mutant == Some(Mutant::JournalLosesPiece)
@@ -334,7 +334,7 @@ impl System for Swarm {
     }
 }
 
-/// The world with a fetching client and nobody connected.
+/// Returns the world with a fetching client and no connected peers.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Swarm> {
     let env = Swarm { visits: std::vec![0; cfg.peers.len()], ..Swarm::default() };
@@ -348,7 +348,7 @@ fn done(w: &World<Swarm>) -> bool {
     w.node(0).is_some_and(|d| d.phase() == Phase::Done)
 }
 
-/// Rules that every run of the model must satisfy.
+/// Rules of the model, checked in its reachable states.
 pub const RULES: &[Rule<Swarm>] = &[
     Rule::always("a piece is committed only if each of its blocks was verified", |_, w| !w.env.committed_wrong),
     Rule::always("a piece is committed at most once", |_, w| w.env.commits.values().all(|&n| n <= 1)),

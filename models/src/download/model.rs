@@ -1,4 +1,4 @@
-//! A download with a corrupting peer, lost sources and a crash.
+//! Model of a download with a corrupting peer, lost sources and a crash.
 
 use crate::check::{Spec, Tooth};
 use crate::download::{Cfg, Mutant, Peer, RULES, Swarm, world};
@@ -27,7 +27,7 @@ fn tooth(defect: &'static str, rule: &'static str, mutant: Mutant) -> Tooth<Swar
     Tooth { defect, rule, cfg: Cfg { mutant: Some(mutant), ..cfg() } }
 }
 
-/// See the module.
+/// Returns the model with its bounds and seeded defects.
 pub fn spec() -> Spec<Swarm> {
     Spec {
         name: "download",

@@ -1,6 +1,7 @@
-//! The world of grants: two edges and a CN whose clocks and sealing keys may differ, an operator that rotates the keys,
-//! a provider that publishes another version, a client that renews in time or was away. Every decision is production's
-//! ([`decide`], [`check_shown`], [`renew_after`], [`Epochs`]); in every state a thief tries what he can as well.
+//! World of grants: two edges and a CN whose clocks and sealing keys may differ, an operator that rotates the keys, a
+//! provider that publishes another version, and a client that renews in time or was away. Every decision is
+//! production's ([`decide`], [`check_shown`], [`renew_after`], [`Epochs`]); in every state a thief's attempts are
+//! checked as well.
 
 pub mod model;
 
@@ -19,108 +20,107 @@ use swarmedge_core::accounting::grants::{
 use swarmedge_core::content::{Access, Policy};
 use swarmedge_core::ids::{DownloadId, Guid, ProviderId, PublicKey, ReqId, VersionId};
 use swarmedge_core::machine::{Rng, Time};
-use swarmedge_core::wire::records::{Context, Grant, SealedGrant, ServerRole, SignedGrant};
+use swarmedge_core::wire::records::{Grant, SealedGrant, ServerRole, SignedGrant, SigningContext};
 use swarmedge_core::wire::{Text, Wire as _};
 
 const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000, whole_ms: 1_500_000 };
 const RENEW_BEFORE: Duration = Duration::from_secs(180);
 const EDGES: [usize; 2] = [0, 1];
 const CN: usize = 2;
-/// What the clocks of the edges and the CN show beyond the time, in milliseconds: not apart, and as far as
-/// they may be.
+/// Milliseconds by which the clocks of the two edges and the CN are ahead: none, or the most allowed.
 const CLOCKS: [[u64; 3]; 3] = [[0, 0, 0], [SKEW_MS, SKEW_MS / 2, 0], [0, 0, SKEW_MS]];
-/// How far time may go on at once, in milliseconds; sums of these fall on each end of a grant exactly.
+/// Steps of time in milliseconds; their sums hit each end of a grant exactly.
 const TICKS: [u64; 3] = [SKEW_MS, LIVES.valid_ms - SKEW_MS, LIVES.renew_ms];
-/// Bytes of the version when it is first granted, and what an edge may come to think later.
+/// Size in bytes of the version at its first grant, and at a renewal.
 const SIZES: [u64; 2] = [100, 200];
 
-/// The seeded defect.
+/// Configuration of the grants model.
 #[derive(Clone, Debug, Default)]
 pub struct Cfg {
-    /// See [`Mutant`].
+    /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
 }
 
 /// Defects; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Rotation seals at once with a key that no server has heard of.
+    /// Rotation seals at once with a key that no server has loaded.
     SwitchesAtOnce,
     /// Servers forget the key of the epoch before.
     ForgetsPrevious,
-    /// The CN does not look at the time.
+    /// The CN ignores the time.
     CnHasNoClock,
-    /// The CN makes no allowance for skew.
+    /// The CN makes no allowance for clock skew.
     NoAllowance,
     /// The CN checks no signature.
     CnTrusts,
-    /// The CN does not ask whose a grant is.
+    /// The CN accepts a grant from any client.
     AnyClient,
     /// An edge renews without proof of K_d.
     NoProof,
-    /// An edge renews whatever the present version is.
+    /// An edge renews a grant of any version.
     AnyVersion,
-    /// An edge renews however late.
+    /// An edge renews a grant at any time after its expiry.
     RenewsForever,
-    /// An edge renews however old the download is.
+    /// An edge renews without a limit on the download's age.
     NeverEnds,
-    /// A renewal takes the ceiling of the object as it is now.
+    /// A renewal raises the byte ceiling to the object's present size.
     Widens,
     /// A renewal begins another download.
     NewDownload,
-    /// A renewal takes the key that it is asked with.
+    /// A renewal adopts the key of the request.
     NewKey,
-    /// A client renews when its grant has expired.
+    /// A client renews after its grant has expired.
     RenewsLate,
-    /// A client gives up when its edge does not answer.
+    /// A client gives up when its first edge does not answer.
     AsksOneEdge,
 }
 
 /// An external event in the grants world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
-    /// The clocks show this.
+    /// The servers' clocks get these skews, by index in `CLOCKS`.
     Clocks(u8),
-    /// The client gets a first grant of an edge.
+    /// The client asks an edge for its first grant.
     Ask(u8),
-    /// Time passes.
+    /// The time advances by this many milliseconds.
     Tick(u64),
-    /// The client is switched off: it renews nothing until it comes back.
+    /// The client is switched off and renews nothing until it returns.
     Sleep,
-    /// It comes back, and renews what it has at this edge.
+    /// The client returns and renews its grant at this edge.
     Wake(u8),
-    /// An edge answers no more.
+    /// An edge fails and answers no more.
     Fail(u8),
-    /// The operator rotates the keys, once every server has heard of the last time.
+    /// The operator rotates the keys, once every server has loaded the previous rotation.
     Rotate,
-    /// A server reads its keys again.
+    /// A server loads the present keys.
     Load(u8),
     /// The provider publishes another version.
     Publish,
 }
 
-/// The environment: all there is.
+/// Whole state of the model; it has no nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Grants {
     clocks: Option<u8>,
     now_ms: u64,
     file: Epochs,
-    /// Edges 0 and 1, CN 2.
+    /// Key epochs that each server has loaded: edges 0 and 1, CN 2.
     servers: [Epochs; 3],
     failed: Option<u8>,
     version: u32,
     held: Option<SealedGrant>,
-    /// The first grant of the download that is held.
+    /// First grant of the present download.
     first: Option<Grant>,
-    /// The client is on.
+    /// Whether the client is switched on.
     awake: bool,
-    /// When it renews.
+    /// Time of the client's next renewal, in milliseconds; `None` if it renews nothing.
     due_ms: Option<u64>,
-    /// A renewal was later than it may be, or of another version than there is.
+    /// Whether a renewal was too late or for a version that is not the present one.
     wrongly_renewed: bool,
-    /// First grants so far.
+    /// Number of first grants requested so far.
     asks: u64,
-    /// The epochs in which the download that is held was first granted, and last renewed.
+    /// Key epochs of the download's first grant and of its last renewal.
     epochs: [u32; 2],
 }
 
@@ -129,7 +129,7 @@ fn trust(mutant: Option<Mutant>) -> Trust {
     Trust { root: keys::root(), verify }
 }
 
-/// The client's key, and a thief's.
+/// Returns the key of the client (0) or of a thief (1).
 fn client(n: u32) -> PublicKey {
     PublicKey::numbered(0x50 + n)
 }
@@ -140,7 +140,7 @@ impl Grants {
         self.now_ms + ahead
     }
 
-    /// What is asked of an edge by a client, for a first grant or with one to be renewed.
+    /// Returns a client's request to an edge, for a first grant or a renewal.
     fn asked(&self, key: PublicKey, renew: Option<Renewal>) -> GrantAsked {
         let size = SIZES[usize::from(renew.is_some())];
         let object = ObjectFacts {
@@ -167,7 +167,7 @@ impl Grants {
         }
     }
 
-    /// An edge renews what is shown to it, for this client.
+    /// Returns an edge's decision on renewing the held grant for this client; `None` without a grant.
     fn renewal(
         &self,
         m: Option<Mutant>,
@@ -202,10 +202,10 @@ impl Grants {
         Some(decided)
     }
 
-    /// An edge signs and seals, and the client keeps it.
+    /// Signs and seals a grant at an edge, and stores it at the client.
     fn keep(&mut self, m: Option<Mutant>, edge: usize, grant: Grant) {
         let cert = keys::cert(Name(Role::Edge, u8::try_from(edge).unwrap_or(0)), ServerRole::Edge);
-        let signature = keys::sign(&cert.body.key, Context::Grant, &grant.to_bytes());
+        let signature = keys::sign(&cert.body.key, SigningContext::Grant, &grant.to_bytes());
         let left = Duration::from_millis(grant.expires_ms.saturating_sub(self.clock(CN)));
         let wait = match m {
             Some(Mutant::RenewsLate) => left + Duration::from_millis(SKEW_MS),
@@ -225,7 +225,7 @@ impl Grants {
                 self.epochs[1] = self.servers[edge].current;
                 self.keep(m, edge, decision.grant);
             }
-            // refused: the client begins anew
+            // the edge refused: the client asks for a first grant
             _ => self.ask(m, edge),
         }
     }
@@ -241,7 +241,7 @@ impl Grants {
         self.keep(m, edge, decision.grant);
     }
 
-    /// Time passes; a client that is on renews when it is due, at the edge that answers.
+    /// Advances the time; a client that is on renews when due, at an edge that answers.
     fn pass(&mut self, m: Option<Mutant>, until_ms: u64) {
         while let Some(due) = self.due_ms.filter(|due| *due <= until_ms) {
             self.now_ms = due;
@@ -254,13 +254,13 @@ impl Grants {
         self.now_ms = until_ms;
     }
 
-    /// What is held, whoever can open it.
+    /// Returns the held grant, without checking who can open it.
     fn opened(&self) -> Option<Grant> {
         let signed = SignedGrant::from_bytes(&self.held.as_ref()?.sealed).ok()?;
         Some(signed.grant)
     }
 
-    /// Whether the CN lets a client ask for peers with what is held, `change`d.
+    /// Returns whether the CN accepts the held grant, modified by `change`, from a client.
     fn is_taken(&self, m: Option<Mutant>, key: &PublicKey, change: fn(&mut Grant)) -> bool {
         let opened = self.held.as_ref().and_then(|sealed| keys::open(sealed, self.servers[CN]));
         let Some(mut signed) = opened else { return false };
@@ -274,7 +274,7 @@ impl Grants {
         check_shown(&trust(m), &signed, guid, now_ms).is_ok()
     }
 
-    /// Whether the CN and the edge that has sealed what is held are at most one rotation apart.
+    /// Returns whether the CN and the edge that sealed the held grant are at most one rotation apart.
     fn is_near(&self, sealed: &SealedGrant) -> bool {
         sealed.epoch.abs_diff(self.servers[CN].current) <= 1
     }
@@ -372,7 +372,7 @@ impl System for Grants {
     }
 }
 
-/// Nobody has asked yet.
+/// Returns the world before any grant is requested.
 #[must_use]
 pub fn world(_: &Cfg, budget: Budget) -> World<Grants> {
     let first = Epochs::FIRST;
@@ -394,7 +394,7 @@ pub fn world(_: &Cfg, budget: Budget) -> World<Grants> {
     World::new(env, Vec::new(), budget)
 }
 
-/// Rules that every run of the model must satisfy.
+/// Rules of the model, checked in its reachable states.
 pub const RULES: &[Rule<Grants>] = &[
     Rule::always(
         "a grant is taken neither before its issue nor after its end, but for the clocks' skew",

@@ -1,4 +1,4 @@
-//! Grants over clock ticks and rotations of the sealing keys.
+//! Model of grants over clock ticks and rotations of the sealing keys.
 
 use crate::check::{Spec, Tooth};
 use crate::grants::{Cfg, Grants, Mutant, RULES, world};
@@ -12,7 +12,7 @@ fn tooth(defect: &'static str, rule: usize, mutant: Mutant) -> Tooth<Grants> {
     Tooth { defect, rule: RULES[rule].name, cfg: Cfg { mutant: Some(mutant) } }
 }
 
-/// See the module.
+/// Returns the model with its bounds and seeded defects.
 pub fn spec() -> Spec<Grants> {
     Spec {
         name: "grants",

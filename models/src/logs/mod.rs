@@ -1,5 +1,5 @@
-//! The world of clients' logs: a whole client with records and receipts of an earlier life on its disk, a CN and the
-//! ledger, all production machines. The client, the CN and the ledger may die at any step; or the client's machine is
+//! World of clients' logs: a whole client with records and receipts of an earlier life on its disk, a CN and the
+//! ledger, all production machines. The client, the CN and the ledger may crash at any step; or the client's machine is
 //! set back to an image of itself, which makes it write its log anew.
 
 pub mod model;
@@ -24,14 +24,14 @@ use swarmedge_core::wire::records::{
 
 const CN: NodeIx = 0;
 const LEDGER: NodeIx = 1;
-/// Says where CNs are, and nothing else.
+/// Node index of the edge, which only tells the client where CNs are.
 const EDGE: NodeIx = 2;
 const CLIENT: NodeIx = 3;
-/// Starts of the client that are told apart.
+/// Number of the client's starts with distinct ids.
 const LIVES: u8 = 8;
 
-/// Everybody, with the limits for models: of three records that come to the CN at once, one is set aside, as is what
-/// comes to the ledger beyond two.
+/// Returns the deployment, with the limits for models: of three records that reach the CN at once, one is set aside, as
+/// are those that reach the ledger beyond two.
 #[must_use]
 pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     let names = std::vec![Name(Role::Cn, 0), Name(Role::Ledger, 0), Name(Role::Edge, 0), Name(Role::Client, 0)];
@@ -55,7 +55,7 @@ fn reporter() -> Guid {
     Guid::of(&keys::key(Name(Role::Client, 0)))
 }
 
-/// What an earlier life has left: what it downloaded, not acknowledged.
+/// Returns the unacknowledged record of a download in an earlier life.
 fn left_record() -> UsageRecord {
     UsageRecord {
         id: RecordId::numbered(1 << 8),
@@ -72,7 +72,7 @@ fn left_record() -> UsageRecord {
     }
 }
 
-/// A receipt for what it served, which is in no record.
+/// Returns a receipt for bytes that the client uploaded, which is in no record yet.
 fn left_receipt() -> KeptReceipt {
     let uploader_key = keys::upload_key(CLIENT);
     let proof = ReceiptProof { uploader_key, seq: 1, bytes: 2000, signature: Signature([0; 64]) };
@@ -100,7 +100,7 @@ fn moves(w: &World<Net>, _: &Cfg, moves: &mut Vec<Move>) {
     }
 }
 
-/// The world with all servers running, and the client about to start.
+/// Returns the world with all servers running, and the client about to start.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
     let mut w = cfg.world(1, budget);
@@ -124,7 +124,7 @@ fn stored(w: &W) -> impl Iterator<Item = &UsageRecord> {
     w.env.database.values().filter_map(|r| if let LedgerRecord::Usage(r) = r { Some(r) } else { None })
 }
 
-/// The places in logs that the ledger has.
+/// Returns the log heads that the ledger has.
 fn places(w: &W) -> impl Iterator<Item = &SignedHead> {
     w.env.database.values().filter_map(|r| match r {
         LedgerRecord::Log(LogRecord { event: LogEvent::Head(head), .. }) => Some(head),
@@ -137,7 +137,7 @@ fn places(w: &W) -> impl Iterator<Item = &SignedHead> {
     })
 }
 
-/// Whether a record, or one as new of the same download, is on the client's disk.
+/// Returns whether a record with the left record's id is on the client's disk.
 fn keeps_left_record(w: &W) -> bool {
     let left = left_record();
     w.env.disks.get(&CLIENT).is_some_and(|d| d.usage.contains_key(&left.id))
@@ -156,7 +156,7 @@ fn ledger_has_both(w: &W) -> bool {
     stored(w).any(|r| r.download == record.download && r.seq >= record.seq) && stored(w).any(|r| receipt.is_in(r))
 }
 
-/// Whether each record that the ledger has stands at a place that it has.
+/// Returns whether each of the ledger's records has its log head there too.
 fn each_has_its_place(w: &W) -> bool {
     let stands =
         |r: &UsageRecord, h: &SignedHead| logs::digest(h.head.start, h.head.place, &h.head.before, r) == h.head.digest;
@@ -176,13 +176,13 @@ fn forks<'a>(heads: impl IntoIterator<Item = &'a SignedHead>) -> bool {
     !logs::forks(keys::verify, heads.into_iter().cloned()).is_empty()
 }
 
-/// Whether what CNs were told proves a fork.
+/// Returns whether the heads that reached CNs prove a fork.
 fn was_told_a_fork(w: &W) -> bool {
     let seen = &w.env.seen;
     forks(seen.signed.iter().filter(|(name, _)| seen.told_heads.contains(name)).map(|(_, head)| head))
 }
 
-/// Rules that every run of the model must satisfy.
+/// Rules of the model, checked in its reachable states.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always("no crash makes a client sign two heads at one place", |_, w| {
         w.env.seen.set_back || !forks(w.env.seen.signed.values())
@@ -215,6 +215,6 @@ pub const RULES: &[Rule<Net>] = &[
     }),
 ];
 
-/// Rules of a client that is set back to an image.
+/// Rules of the model in which a client is set back to an image.
 pub const FORK_RULES: &[Rule<Net>] =
     &[RULES[1], RULES[2], RULES[3], RULES[5], RULES[6], Rule::sometimes("a fork is proven", |_, w| forks(places(w)))];

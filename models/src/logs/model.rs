@@ -1,4 +1,4 @@
-//! Clients' logs: written ahead, signed place by place, kept by the ledger; and what forks is proven.
+//! Models of clients' record logs: written ahead, signed entry by entry, kept by the ledger. A forked log is proven.
 
 use crate::check::{Spec, Tooth};
 use crate::logs::{FORK_RULES, RULES, cfg, world};
@@ -11,7 +11,7 @@ fn start(cfg: &Cfg) -> World<Net> {
     world(cfg, Budget { crashes: 1, fires: FIRES, ..Budget::default() })
 }
 
-/// Somebody crashes.
+/// Returns the model with crashes.
 pub fn crashes() -> Spec<Net> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: cfg(Some(mutant)) };
     Spec {
@@ -33,7 +33,7 @@ pub fn crashes() -> Spec<Net> {
     }
 }
 
-/// The client is set back.
+/// Returns the model in which the client is restored from a backup, so that its log forks.
 pub fn forks() -> Spec<Net> {
     let tooth = |defect, rule: &'static str, mutant| Tooth { defect, rule, cfg: cfg(Some(mutant)) };
     Spec {

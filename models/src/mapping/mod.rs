@@ -1,7 +1,7 @@
-//! The world of port mapping: the production machine, the gateways of two networks on which it is one after the other,
-//! and a STUN server that gets through to what is forwarded and to nothing else. A gateway is honest, gives another
-//! port, lies, refuses, or opens ports for too short a time; it begins anew, its answers are lost, doubled and late,
-//! and a stranger forges one of the STUN server's. Discovery is not in it: what it sees is an event.
+//! Port-mapping world: the production machine, the gateways of two networks that its host joins one after the other,
+//! and a STUN server whose datagrams pass forwarded ports alone. A gateway is honest, gives another port, lies,
+//! refuses, or opens ports for too short a time; it restarts; its answers are lost, duplicated and late; and a stranger
+//! forges an answer of the STUN server. Discovery is not modelled: its result is an event.
 
 pub mod model;
 mod rules;
@@ -24,56 +24,56 @@ use swarmedge_core::nat::mapping::{Mapping, PORT, natpmp, pcp};
 use swarmedge_core::nat::stun::{Attribute, Class, Message, TransactionId};
 
 const SERVER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 1), 3478));
-/// From where the server writes uninvited.
+/// Address from which the STUN server writes uninvited, so that only forwarded ports receive it.
 const WITNESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 2), 3479));
-/// One way on the host's own network, and to the server.
+/// One-way latency on the host's own network; `FAR` is that to the STUN server.
 const NEAR: Duration = Duration::from_millis(1);
 const FAR: Duration = Duration::from_millis(15);
-/// No datagram is under way for longer.
+/// Maximum age of a datagram under way; older ones are dropped.
 const LATE_MAX: Duration = Duration::from_secs(10);
-/// Gateways have been up for so long.
+/// Uptime of the gateways when the world begins.
 const UP: Duration = Duration::from_secs(5_000);
-/// Requests are counted over this time.
+/// Sliding period over which requests are counted.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// A defect seeded into a model, which must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Every request has the same id, so a forged answer passes.
+    /// Every request has the same id, so that a forged answer is accepted.
     RepeatsIds,
-    /// The machine reads lifetimes as four times as long.
+    /// The machine reads each lifetime as four times as long.
     ReadsLifetimesLong,
-    /// An open port is not looked at again.
+    /// An open port is never checked again.
     NeverRechecks,
     /// Announcements do not reach the machine.
     HearsNoAnnouncement,
-    /// Requests for a port that is open already get lost.
+    /// Requests to renew an open port are lost.
     RenewalsAreLost,
-    /// Requests to close get lost.
+    /// Requests to close a port are lost.
     ClosesNothing,
-    /// What has failed is tried again at once, and again.
+    /// A failed attempt is repeated at once, without end.
     NeverTires,
-    /// Nobody tells the machine that it is on another network.
+    /// The machine is not told that its host joined another network.
     KeepsGateway,
-    /// Protocols have their turn for as long as they like.
+    /// The protocols' time limits are ten times too long.
     HasNoEnd,
-    /// The machine forgets what its timer was for.
+    /// The machine ignores its time-outs.
     ForgetsTimers,
 }
 
-/// How a world is configured.
+/// Configuration of the port-mapping world.
 #[derive(Clone, Debug)]
 pub struct Cfg {
     /// Configuration of the mapping machine.
     pub mapping: Config,
-    /// What the first network's gateway may turn out to be; the second's is like the first of these.
+    /// Possible behaviours of the first network's gateway; the second network's gateway has the first of them.
     pub offers: Vec<Offers>,
-    /// The defect, if any.
+    /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
 }
 
 impl Cfg {
-    /// For models: gateways of all sorts that speak one protocol.
+    /// Returns a small configuration: gateways of all behaviours that speak one protocol.
     #[must_use]
     pub fn tiny(protocol: Protocol, mutant: Option<Mutant>) -> Self {
         let of = |truth, lifetime_s| Offers { protocol, truth, lifetime_s };
@@ -87,7 +87,7 @@ impl Cfg {
         Self { mapping: Config::tiny(), offers, mutant }
     }
 
-    /// The machine's, with its defect.
+    /// Returns the machine's configuration, changed by the seeded defect.
     fn machine(&self) -> Config {
         let mut cfg = self.mapping.clone();
         if self.mutant == Some(Mutant::NeverRechecks) {
@@ -108,11 +108,11 @@ impl Cfg {
 pub enum Event {
     /// Discovery reports the network's state.
     Seen(Sight),
-    /// A datagram travels to the gateway.
+    /// A request datagram arrives at the gateway.
     Ask(Vec<u8>),
-    /// To the STUN server.
+    /// A request arrives at the STUN server.
     Look(Vec<u8>),
-    /// A datagram travels to the host.
+    /// A datagram arrives at the host.
     Datagram {
         /// Socket that receives the datagram.
         socket: Socket,
@@ -120,10 +120,10 @@ pub enum Event {
         from: SocketAddr,
         /// Payload of the datagram.
         bytes: Vec<u8>,
-        /// Since when.
+        /// Time when the datagram was sent.
         sent: Duration,
     },
-    /// A UPnP request travels to the gateway.
+    /// A UPnP request arrives at the gateway, with its id.
     Igd(u32, IgdAsk),
     /// A UPnP request has ended.
     IgdEnd(IgdEnd),
@@ -132,9 +132,9 @@ pub enum Event {
 /// An external event in the mapping world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
-    /// The client starts behind a gateway of this sort.
+    /// The client starts behind the gateway with this behaviour, by its index in [`Cfg::offers`].
     Start(usize),
-    /// The gateway forgets all that it has forwarded, and says so if it can.
+    /// The gateway restarts: it loses its mappings, and announces it if its protocol can.
     Reboot,
     /// The host joins the other network.
     Wander,
@@ -142,7 +142,7 @@ pub enum Move {
     Stop,
     /// The client starts again after a shutdown.
     Restart,
-    /// Somebody who sees nothing answers in the STUN server's name.
+    /// An off-path attacker forges an answer of the STUN server.
     Forge,
 }
 
@@ -150,43 +150,43 @@ pub enum Move {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MappingWorld {
     networks: [(Gateway, Router); 2],
-    /// On which of them the host is.
+    /// Index of the network that the host is on.
     at: usize,
     started: bool,
     stopped: bool,
-    /// From the beginning to the world's time zero.
+    /// Time from the beginning to the world's time zero, which rebasing moves.
     passed: Duration,
-    /// Where the STUN server has got through last.
+    /// External address at which the STUN server got through last.
     shown: Option<SocketAddrV4>,
-    /// When the gateway has forgotten what it forwarded, until the server gets through again or a request has had it
-    /// forwarded again.
+    /// Time when the gateway lost its mappings; `None` once the server gets through again or a request restores the
+    /// mapping.
     vanished: Option<Duration>,
-    /// When a gateway has last begun anew.
+    /// Time when a gateway last restarted.
     rebooted: Option<Duration>,
-    /// An answer from before that has come after it.
+    /// Whether an answer from before the restart arrived after it.
     misled: bool,
-    /// The gateway's word that it has forgotten has come, and nobody got through since.
+    /// Whether the gateway announced a restart and the server has not got through since.
     doubted: bool,
-    /// What was claimed may end: the host or its gateway has moved.
+    /// Whether a claim may end because the host or its gateway changed.
     excused: bool,
-    /// A claim ended without any such reason.
+    /// Whether a claim ended without such a reason.
     lapsed: bool,
-    /// A claim stood for too long after its gateway had forgotten it.
+    /// Whether a claim lasted too long after its gateway lost the mapping.
     overdue: bool,
     busy: Option<Duration>,
-    /// It was busy for too long.
+    /// Whether the machine was busy for too long.
     dawdled: bool,
-    /// A request went to somebody else, or closes what it has not opened.
+    /// Whether a request went to a wrong address or closed a port that was not opened there.
     strayed: bool,
-    /// A request to close was lost, or what a UPnP request came to.
+    /// Whether a request to close or the result of a UPnP request was lost.
     untold: bool,
-    /// When the gateway was asked, lately.
+    /// Times of the gateway requests within the last [`PERIOD`].
     asked: Vec<Duration>,
-    /// What UPnP has opened, on which network.
+    /// Ports that UPnP opened, with the index of their network.
     opened: BTreeSet<(usize, u16)>,
 }
 
-/// Where the host is on a network.
+/// Returns the gateway's and the host's addresses on a network.
 fn site(at: usize) -> Site {
     let [gateway, host] = [1, 2].map(|n| if at == 0 { [192, 168, 1, n] } else { [192, 168, 7, n] }.into());
     Site { gateway, local: SocketAddrV4::new(host, 5000), over: Transport::Udp }
@@ -205,12 +205,12 @@ fn passed(w: &World<MappingWorld>) -> Duration {
 }
 
 impl MappingWorld {
-    /// Whether the gateway forwards this port to the main socket.
+    /// Returns whether the gateway forwards this port to the main socket.
     fn forwards(&self, now: Time, port: u16) -> bool {
         self.networks[self.at].1.forwards(now, port) == Some(site(self.at).local.into())
     }
 
-    /// What its gateway does.
+    /// Returns the behaviour of the present network's gateway.
     fn offers(&self) -> Offers {
         self.networks[self.at].0.offers
     }
@@ -220,18 +220,18 @@ impl MappingWorld {
     }
 }
 
-/// What is claimed.
+/// Returns the external address that the machine claims, if any.
 fn claimed(w: &World<MappingWorld>) -> Option<SocketAddrV4> {
     w.node(0).and_then(Mapping::claimed)
 }
 
-/// A claim that stood though its gateway had forgotten is right again, or has ended.
+/// Notes that a claim on a lost mapping is valid again or has ended, and whether that took too long.
 fn righted(w: &mut World<MappingWorld>) {
     let now = passed(w);
     w.env.overdue |= w.env.vanished.is_some_and(|at| now.saturating_sub(at) > rules::FOUND_WITHIN);
 }
 
-/// What discovery sees of a network.
+/// Reports to the machine what discovery finds on the present network.
 fn look_around(w: &mut World<MappingWorld>) {
     let sight = Sight {
         mapped: SocketAddrV4::new(w.env.outer(), 40_000),
@@ -315,7 +315,7 @@ impl System for MappingWorld {
                     world.send(lane("igd-end"), FAR, Event::IgdEnd(end));
                 }
             }
-            // of TCP alone
+            // this output concerns TCP alone
             Output::Forwards(_) => {}
             Output::Claimed(None) => {
                 let honest = matches!(world.env.offers().truth, Truth::Honest | Truth::GivesAnother);
@@ -324,7 +324,7 @@ impl System for MappingWorld {
             }
             Output::Claimed(Some(_)) => {
                 righted(world);
-                // an answer from before its gateway forgot may still come
+                // an answer from before the restart may still arrive
                 world.env.excused = world.env.vanished.is_some();
             }
             Output::Status(Status::Busy) => world.env.busy = Some(passed(world)),
@@ -452,23 +452,23 @@ impl System for MappingWorld {
     }
 }
 
-/// What was known of the network or by the process is true of nothing any more.
+/// Forgets what was known of the previous network or process.
 fn begin_anew(w: &mut World<MappingWorld>) {
     (w.env.shown, w.env.vanished, w.env.doubted, w.env.excused) = (None, None, false, true);
 }
 
-/// UPnP: it did what it was asked for, and nobody heard of it.
+/// Fault of UPnP: the gateway fulfils the request, and its answer is lost.
 const UNANSWERED: &str = "leave unanswered";
-/// UPnP: it did nothing.
+/// Fault of UPnP: the gateway ignores the request.
 const UNDONE: &str = "leave undone";
 
-/// Whether a request asks to close.
+/// Returns whether a request asks to close a port.
 fn closes(bytes: &[u8]) -> bool {
     let natpmp = natpmp::Request::decode(bytes).is_ok_and(|r| matches!(r, natpmp::Request::Map { lifetime_s: 0, .. }));
     natpmp || pcp::decode_request(bytes).is_ok_and(|r| r.lifetime_s == 0)
 }
 
-/// Whether a request gets lost by a seeded defect.
+/// Returns whether a seeded defect loses this request.
 fn is_lost(w: &World<MappingWorld>, cfg: &Cfg, closes: bool) -> bool {
     match cfg.mutant {
         Some(Mutant::ClosesNothing) => closes,
@@ -477,14 +477,14 @@ fn is_lost(w: &World<MappingWorld>, cfg: &Cfg, closes: bool) -> bool {
     }
 }
 
-/// Somebody is asked for a port.
+/// Counts a request for a port.
 fn asked(w: &mut World<MappingWorld>) {
     let now = passed(w);
     w.env.asked.retain(|at| now.saturating_sub(*at) < PERIOD);
     w.env.asked.push(now);
 }
 
-/// A lifetime as it should not be read.
+/// Returns an answer with its lifetime multiplied by four.
 fn lengthened(bytes: Vec<u8>) -> Vec<u8> {
     match pcp::Answer::decode(&bytes) {
         Ok(pcp::Answer::Mapped(m)) => pcp::Answer::Mapped(pcp::Mapped { lifetime_s: m.lifetime_s * 4, ..m }).encode(),
@@ -492,7 +492,7 @@ fn lengthened(bytes: Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// After a request: what is claimed may be forwarded again.
+/// Ends the time without a mapping if the gateway forwards the claimed port again.
 fn forwarded_again(w: &mut World<MappingWorld>) {
     if claimed(w).is_some_and(|c| w.env.forwards(w.now, c.port())) {
         righted(w);
@@ -517,7 +517,7 @@ fn upnp_is_asked(w: &mut World<MappingWorld>, id: u32, ask: IgdAsk, way: Way) {
         IgdAsk::Open { site, .. } | IgdAsk::Close { site, .. } => site,
     };
     let mut answer = Err(IgdError::NoAnswer);
-    // a host that has moved on asks in vain
+    // a host that has left the network gets no answer
     if way != Way::Fault(UNDONE) && of == site(at) {
         let (gateway, router) = &mut w.env.networks[at];
         answer = gateway.igd(now, router, ask);
@@ -532,7 +532,7 @@ fn upnp_is_asked(w: &mut World<MappingWorld>, id: u32, ask: IgdAsk, way: Way) {
     w.send(lane("igd-end"), NEAR, Event::IgdEnd(IgdEnd { id, answer }));
 }
 
-/// The server writes to the port from where nobody has written to: it gets through where that is forwarded.
+/// Answers a STUN request from an address that the host never wrote to, which only a forwarded port receives.
 fn server_is_asked(w: &mut World<MappingWorld>, bytes: &[u8]) {
     let Ok(request) = Message::decode(bytes) else { return };
     let port = |a: &Attribute| if let Attribute::ResponsePort(port) = a { Some(*port) } else { None };
@@ -548,7 +548,7 @@ fn server_is_asked(w: &mut World<MappingWorld>, bytes: &[u8]) {
     w.send(lane("shown"), FAR, Event::Datagram { socket: Socket::Main, from: WITNESS, bytes, sent });
 }
 
-/// A client, not started yet.
+/// Returns the world with a client that has not started yet.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<MappingWorld> {
     let network = |outer: [u8; 4]| {

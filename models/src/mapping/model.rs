@@ -1,4 +1,4 @@
-//! Port mapping by each protocol, with gateways of all sorts.
+//! Models of port mapping by PCP, NAT-PMP and UPnP, with honest, lying and refusing gateways.
 
 use crate::check::{Spec, Tooth};
 use crate::mapping::{Cfg, MappingWorld, Mutant, RULES, world};
@@ -9,7 +9,7 @@ fn tooth(defect: &'static str, rule: usize, protocol: Protocol, mutant: Mutant) 
     Tooth { defect, rule: RULES[rule].name, cfg: Cfg::tiny(protocol, Some(mutant)) }
 }
 
-/// A gateway begins anew.
+/// Returns the model of a gateway that restarts and loses its mappings.
 pub fn forgotten() -> Spec<MappingWorld> {
     let tooth = |defect, rule, mutant| tooth(defect, rule, Protocol::Pcp, mutant);
     Spec {
@@ -28,7 +28,7 @@ pub fn forgotten() -> Spec<MappingWorld> {
     }
 }
 
-/// A port stays open for several lifetimes.
+/// Returns the model of a port that stays open for several lifetimes.
 pub fn renewed() -> Spec<MappingWorld> {
     let tooth = |defect, rule, mutant| tooth(defect, rule, Protocol::Pcp, mutant);
     Spec {
@@ -44,7 +44,7 @@ pub fn renewed() -> Spec<MappingWorld> {
     }
 }
 
-/// By the protocol whose answers come in two parts.
+/// Returns the model of NAT-PMP, whose answers come in two parts.
 pub fn by_natpmp() -> Spec<MappingWorld> {
     let tooth = |defect, rule, mutant| tooth(defect, rule, Protocol::NatPmp, mutant);
     Spec {
@@ -60,8 +60,8 @@ pub fn by_natpmp() -> Spec<MappingWorld> {
     }
 }
 
-/// By the protocol whose requests take long, and whose gateway forgets unheard.
-pub fn left() -> Spec<MappingWorld> {
+/// Returns the model of UPnP: requests take long, and the client may stop at any time and start again.
+pub fn client_stops() -> Spec<MappingWorld> {
     let tooth = |defect, rule, mutant| tooth(defect, rule, Protocol::Upnp, mutant);
     Spec {
         name: "mapping-left",
@@ -76,7 +76,7 @@ pub fn left() -> Spec<MappingWorld> {
     }
 }
 
-/// From one network to another.
+/// Returns the model of a client that moves to another network.
 pub fn moved() -> Spec<MappingWorld> {
     Spec {
         name: "mapping-moved",

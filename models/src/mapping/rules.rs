@@ -1,4 +1,4 @@
-//! What must hold of a client that has ports mapped.
+//! Rules of the [port-mapping world](super).
 
 use super::{Cfg, MappingWorld, claimed, passed, site};
 use crate::nat::Truth;
@@ -7,26 +7,26 @@ use crate::world::World;
 use std::time::Duration;
 use swarmedge_core::nat::mapping::io::{Config, Status};
 
-/// A gateway that has forgotten is found out within this: the next look, its retransmissions, and what was under way.
+/// Maximum time until a lost mapping is noticed: the next check, its retransmissions, and datagrams under way.
 pub(super) const FOUND_WITHIN: Duration = Duration::from_secs(130);
-/// Within this all protocols have had their turn, and the world has been asked.
+/// Maximum time in which all protocols are tried and the STUN server is asked.
 pub(super) const BUSY_MAX: Duration = Duration::from_secs(12);
-/// Requests to gateways in any ten seconds, whatever they answer and however often the host moves.
+/// Maximum number of requests to gateways in any ten seconds, whatever they answer and however often the host moves.
 const ASKED_MAX: usize = 12;
 
-/// What is claimed is forwarded to where it should be.
+/// Returns whether the claimed port is forwarded to the main socket.
 fn is_right(w: &World<MappingWorld>) -> bool {
     claimed(w).is_some_and(|c| w.env.forwards(w.now, c.port()))
 }
 
-/// What a client is to come to behind this gateway.
+/// Returns whether the client has reached the result due with this gateway: an open port, or a failure.
 fn has_come_to_an_end(w: &World<MappingWorld>, cfg: &Config) -> bool {
     let offers = w.env.offers();
     let opens = matches!(offers.truth, Truth::Honest | Truth::GivesAnother) && offers.lifetime_s >= 60;
     if opens { is_right(w) } else { w.node(0).is_some_and(|n| matches!(n.status(cfg), Status::Failed(_))) }
 }
 
-/// Rules that every run of the model must satisfy.
+/// Rules of the model, checked in its reachable states.
 pub const RULES: &[Rule<MappingWorld>] = &[
     Rule::always("nothing is claimed but where a STUN server has got through", |_, w| {
         claimed(w).is_none_or(|c| w.env.shown == Some(c))

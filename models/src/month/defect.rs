@@ -1,4 +1,4 @@
-//! What can be broken on purpose in a [month](super), to see that its promises can be broken.
+//! Defects that can be seeded into a [month](super), to show that its promises can be broken.
 
 /// A defect seeded into the month, which must break a promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -7,15 +7,15 @@ pub enum Defect {
     LargerClaim,
     /// Bytes sent by edges are billed to peers too.
     NoClamp,
-    /// Introductions are billed that no CN has recorded.
+    /// Introductions that no CN has recorded are billed.
     Lenient,
-    /// Uploaders' receipts are lost, so nothing of what peers delivered is billed.
+    /// Uploaders' receipts are lost, so no peer bytes are billed.
     BillsNothing,
-    /// Detection does not see which offers were used.
+    /// Detection does not know which offers were used.
     BlindToBytes,
-    /// Whoever takes from the same peer three times is found guilty: those who have a LAN do.
+    /// A client that takes from one peer three times is found guilty, also on a LAN.
     BytesAreGuilt,
-    /// Every history of starts is taken for a straight one.
+    /// Every history of starts is classified as a chain.
     NoPatterns,
 }
 
@@ -31,7 +31,7 @@ impl Defect {
         Self::NoPatterns,
     ];
 
-    /// On the command line.
+    /// Returns the defect's name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl Defect {
         }
     }
 
-    /// What is wrong, for people.
+    /// Returns a description of the defect for people.
     #[must_use]
     pub const fn about(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ impl Defect {
         }
     }
 
-    /// The promise that it breaks; see [`Outcome::broken_promises`](super::Outcome::broken_promises).
+    /// Returns the promise that the defect breaks; see [`Outcome::broken_promises`](super::Outcome::broken_promises).
     #[must_use]
     pub const fn breaks(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! One download: who is offered, who delivers, what each side says of it, and what it comes to.
+//! One download: the offered peers, the bytes delivered, the claims of each side, and the bill.
 
 use super::people::{Habit, Lie};
 use super::{Defect, Logged, Month};
@@ -9,28 +9,28 @@ use swarmedge_core::accounting::detect::{Demand, Near};
 use swarmedge_core::accounting::settlement::{Bill, Book};
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
 use swarmedge_core::wire::records::{
-    Context, EdgeRecord, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt,
-    ReceiptProof, Side, UsageRecord, UsageState,
+    EdgeRecord, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt, ReceiptProof,
+    Side, SigningContext, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, Text, Wire as _};
 
-/// Peers of an answer, and holders that a DN looks at for it.
+/// Number of peers in an answer; `LOOKED_AT` is that of holders a DN examines for it.
 const OFFERED: usize = 14;
 const LOOKED_AT: u32 = 48;
-/// How often a member of a clique asks again until it is offered friends.
+/// Maximum number of queries by a member of a clique until it is offered friends.
 const ASKS_MAX: u32 = 6;
-/// An object's holders that a DN knows.
+/// Maximum number of holders of an object that a DN knows.
 const HOLDERS_MAX: usize = 3_000;
 
-/// What one uploader delivered, and what is said of it.
+/// Bytes that one uploader delivered, and the claim about them.
 struct Part {
     uploader: u32,
     intro: IntroId,
     key: PublicKey,
     delivered: u64,
-    /// The downloader's claim.
+    /// Bytes that the downloader claims.
     received: u64,
-    /// By a CN, which has recorded it.
+    /// Whether a CN made and recorded the introduction.
     introduced: bool,
 }
 
@@ -40,7 +40,7 @@ impl Month {
         self.next_id
     }
 
-    /// An object by popularity: half of the wishes are for a hundredth of the objects.
+    /// Returns an object by popularity: half of the wishes are for a hundredth of the objects.
     fn wish(&mut self) -> u32 {
         let all = self.cfg.objects;
         let most = match self.rng.below(4) {
@@ -51,10 +51,10 @@ impl Month {
         self.rng.below(most)
     }
 
-    /// An honest client's or a liar's.
+    /// Plays a download of an honest client or a liar.
     pub(super) fn download(&mut self, day: u32) {
         let (who, object) = (self.rng.below(self.cfg.clients), self.wish());
-        // a few clients fetch what they have: a wiped disk, a second try
+        // a few clients fetch again what they have: a wiped disk, a second try
         let times = if self.rng.chance(1) { 3 } else { 1 };
         for _ in 0..times {
             self.once(who, object, day);
@@ -67,7 +67,7 @@ impl Month {
     fn once(&mut self, who: u32, object: u32, day: u32) {
         let offered = self.offer(object, who);
         let size = self.sizes[object as usize];
-        // one in twenty ends early; who inflates makes room for it
+        // one download in twenty ends early; an inflating liar ends early to make room for its claim
         let inflates = self.people.habit(who) == Habit::Liar(Lie::Inflates);
         let wanted = if self.rng.chance(50) || inflates { size / 3 } else { size };
         let edge_share = match self.people.habit(who) {
@@ -88,10 +88,11 @@ impl Month {
         self.log(who, &offered, &used, from_peers);
     }
 
-    /// A member's fake: asks until friends are among those offered, takes nothing, and signs for all of it.
+    /// Plays a faked download of a clique's member, which queries until friends are offered, fetches nothing, and signs
+    /// for the whole object.
     pub(super) fn fake(&mut self, who: u32, day: u32) {
         let friends = who / 5 * 5..who / 5 * 5 + 5;
-        // where few hold the object, friends come up
+        // an object with few holders makes friends likely to be offered
         let object = self.cfg.objects - 1 - self.rng.below(self.cfg.objects / 2);
         for friend in friends.clone() {
             if !self.holders[object as usize].contains(&friend) {
@@ -107,7 +108,7 @@ impl Month {
                 break;
             }
         }
-        // they sign for all of it, though an edge has sent the beginning
+        // the friends sign for the whole object, though an edge has sent the beginning
         let size = self.sizes[object as usize];
         let from_peers = if used.is_empty() { 0 } else { size };
         let shares = self.shares(from_peers, who, &used);
@@ -116,7 +117,7 @@ impl Month {
             parts.push(self.part(uploader, 0, claimed));
         }
         if let Some(friend) = friends.clone().find(|f| *f != who).filter(|_| used.is_empty()) {
-            // never offered: they invent an introduction
+            // friends that were never offered invent an introduction
             let part = self.part(friend, 0, size);
             parts.push(Part { introduced: false, ..part });
         }
@@ -124,7 +125,7 @@ impl Month {
         self.log(who, &offered, &used, from_peers);
     }
 
-    /// As a DN does: who is nearest first, among holders that its lists bring up.
+    /// Returns the peers that a DN would offer: the nearest first, among holders that its lists bring up.
     fn offer(&mut self, object: u32, who: u32) -> Vec<u32> {
         let holders = &self.holders[object as usize];
         let mut seen = BTreeSet::new();
@@ -152,7 +153,7 @@ impl Month {
         }
     }
 
-    /// `bytes` among those used: near ones deliver far more.
+    /// Divides `bytes` among the used peers: near ones deliver far more.
     fn shares(&mut self, bytes: u64, who: u32, used: &[u32]) -> Vec<u64> {
         let weight = |u: &u32| match self.people.near(who, *u) {
             Near::Address => 200,
@@ -171,7 +172,7 @@ impl Month {
         Part { uploader, intro, key, delivered, received, introduced: true }
     }
 
-    /// The lies of this download: the downloader's, and one of its uploaders'.
+    /// Returns the lies in this download: the downloader's, and one uploader's.
     fn habits(&self, who: u32, parts: &[Part]) -> [Option<Lie>; 2] {
         let lie = |n: u32| if let Habit::Liar(lie) = self.people.habit(n) { Some(lie) } else { None };
         [lie(who), parts.iter().find_map(|p| lie(p.uploader))]
@@ -187,7 +188,7 @@ impl Month {
         }
     }
 
-    /// Makes the records of all sides and has them settled; compares the bill with what happened.
+    /// Settles the records of all sides, and compares the bill with the bytes delivered.
     #[expect(clippy::too_many_arguments, reason = "a download's facts, told once")]
     fn settle(
         &mut self,
@@ -231,7 +232,7 @@ impl Month {
     }
 }
 
-/// What the ledger makes of it, or a ledger with this defect.
+/// Returns the ledger's bill, changed by the seeded defect.
 fn bill(defect: Option<Defect>, book: &Book) -> Bill {
     let bill = book.bill(verify, 0);
     let peers_billed = match defect {
@@ -245,7 +246,7 @@ fn bill(defect: Option<Defect>, book: &Book) -> Bill {
     Bill { peers_billed, ..bill }
 }
 
-/// What a download's records have in common.
+/// Facts that all records of a download share.
 struct Statement {
     download: u32,
     who: u32,
@@ -309,7 +310,7 @@ impl Statement {
         }
     }
 
-    /// What the CN has recorded.
+    /// Returns the CN's record of the introductions it made.
     fn offered(&self, id: u32, parts: &[Part]) -> LogRecord {
         let peers = parts.iter().filter(|p| p.introduced).map(|p| OfferedPeer { intro: p.intro, upload_key: p.key });
         let (download, version) = (DownloadId::numbered(self.download), VersionId::numbered(self.object));
@@ -347,13 +348,13 @@ impl Statement {
         }
     }
 
-    /// An uploader's record, with the receipt that the downloader has signed for what it took (or says it took).
+    /// Returns an uploader's record, with the receipt that the downloader signed for the bytes it took or claims.
     fn uploader(&self, id: u32, p: &Part, lie: Option<Lie>) -> UsageRecord {
         let signed_for = if p.delivered > 0 { p.delivered } else { p.received };
         let download = DownloadId::numbered(if lie == Some(Lie::Replays) { self.download - 1 } else { self.download });
         let version = VersionId::numbered(self.object);
         let receipt = Receipt { intro: p.intro, download, version, uploader_key: p.key, seq: 1, bytes: signed_for };
-        let signature = sign(&self.key(), Context::Receipt, &receipt.to_bytes());
+        let signature = sign(&self.key(), SigningContext::Receipt, &receipt.to_bytes());
         let bytes = if lie == Some(Lie::ForgesReceipts) { signed_for * 2 } else { signed_for };
         let proof = ReceiptProof { uploader_key: p.key, seq: 1, bytes, signature };
         let peers = [PeerBytes { intro: p.intro, key: p.key, bytes, receipt: Some(proof) }];

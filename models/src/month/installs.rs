@@ -1,4 +1,4 @@
-//! Installations over a month: starts, logins, and what sets an installation back (the paper's figure 12).
+//! Installations over a month: starts, logins, and the events that set an installation back (the paper's figure 12).
 
 use super::{Config, Defect};
 use crate::rng::Seeded;
@@ -6,20 +6,20 @@ use swarmedge_core::Rng as _;
 use swarmedge_core::accounting::clones::{self, Pattern, Starts};
 use swarmedge_core::ids::SecondaryGuid;
 
-/// What their logins told.
+/// Results of analysing the installations' logins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Installs {
-    /// Installations with three starts or more.
+    /// Number of installations analysed, each with three starts or more.
     pub graphs: u64,
-    /// That were a chain.
+    /// Number of installations whose starts form a chain.
     pub linear: u64,
-    /// By the pattern that was found: failed update, restored backup, re-imaged or cloned, irregular.
+    /// Number of installations by pattern found: failed update, restored backup, re-imaged or cloned, irregular.
     pub forked: [u64; 4],
-    /// Taken for another pattern than what happened to them leaves.
+    /// Number of installations whose pattern was not recognised.
     pub wrong: u64,
 }
 
-/// An installation: its last starts, newest first.
+/// Installation with its last starts, newest first.
 #[derive(Clone, Default)]
 struct Install(Vec<SecondaryGuid>);
 
@@ -32,7 +32,7 @@ impl Install {
     }
 }
 
-/// Every client's month. Six in a thousand do not go straight, in the paper's proportions.
+/// Plays the month of every installation. Six in a thousand are set back or irregular, in the paper's proportions.
 pub(super) fn month(cfg: &Config, rng: &mut Seeded) -> Installs {
     let mut told = Installs::default();
     for _ in 0..cfg.clients {
@@ -63,7 +63,7 @@ pub(super) fn month(cfg: &Config, rng: &mut Seeded) -> Installs {
     told
 }
 
-/// Starts of one installation to which this happens.
+/// Returns the starts of one installation with this pattern.
 fn live(happens: Pattern, rng: &mut Seeded) -> Starts {
     let (mut starts, mut install) = (Starts::default(), Install::default());
     let mut go = |install: &mut Install, n: u32, rng: &mut Seeded| {
@@ -97,7 +97,7 @@ fn live(happens: Pattern, rng: &mut Seeded) -> Starts {
             }
         }
         Pattern::Irregular => {
-            // secondary GUIDs that somebody has shuffled
+            // shuffled secondary GUIDs
             go(&mut install, 2, rng);
             install.0.reverse();
             go(&mut install, 2, rng);

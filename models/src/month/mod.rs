@@ -1,12 +1,13 @@
 //! A simulated month of the paper's network, through the production settlement and detection: clients that upload or do
 //! not, LANs, clients that take nearly all from peers, fast ones, liars one by one, cliques that fake downloads with
-//! true signatures, installations that were set back or cloned. It says what was billed beyond what was delivered,
-//! who was found, and who was wronged. A month can be played with a [`Defect`], which must break a promise.
+//! true signatures, installations that were set back or cloned. It reports the bytes billed beyond those delivered, the
+//! guilty clients found, and the honest ones wrongly found. A month can be played with a [`Defect`], which must break a
+//! promise.
 //!
-//! Bills are made by the ledger's own book, in which only introductions count that a CN has recorded. Signatures are
-//! those of all test worlds, fakes: a checksum over key, purpose and the very bytes that are signed for. So a receipt
-//! verifies here exactly if it would under Ed25519, unless somebody breaks Ed25519, and a million downloads are settled
-//! in seconds. That the real ones are strict is the business of the shell's tests.
+//! The ledger's own book makes the bills; in it only introductions count that a CN has recorded. Signatures are the
+//! fake ones of all test worlds: a checksum over key, purpose and the signed bytes. So a receipt verifies here exactly
+//! if it would under Ed25519, unless somebody breaks Ed25519, and a million downloads are settled in seconds. The tests
+//! of the shell check that real verification is strict.
 
 mod defect;
 mod download;
@@ -20,16 +21,16 @@ use people::{Habit, People};
 use std::collections::{BTreeMap, BTreeSet};
 use swarmedge_core::accounting::detect::{self, Affinity, Clique, Demand, Near, Offer, demand};
 
-/// How large, and how bad.
+/// Size of the month, and its number of dishonest clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
-    /// Clients, liars and cliques included.
+    /// Number of clients, liars and cliques included.
     pub clients: u32,
-    /// Downloads of honest clients and liars.
+    /// Number of downloads by honest clients and liars.
     pub downloads: u32,
     /// Number of cliques, each of five clients.
     pub cliques: u32,
-    /// How many downloads each member of a clique fakes.
+    /// Number of downloads that each member of a clique fakes.
     pub fakes: u32,
     /// Number of objects that are downloaded.
     pub objects: u32,
@@ -40,19 +41,19 @@ pub struct Config {
 }
 
 impl Config {
-    /// The month of which the figures are told.
+    /// Full month, whose figures the documentation reports.
     pub const MONTH: Self =
         Self { clients: 400_000, downloads: 1_000_000, cliques: 200, fakes: 20, objects: 4_000, seed: 1, defect: None };
     /// Small month for use in tests.
     pub const SMALL: Self = Self { clients: 8_000, downloads: 20_000, cliques: 6, objects: 150, ..Self::MONTH };
 }
 
-/// What came of it.
+/// Result of a simulated month.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Outcome {
-    /// Downloads settled, faked ones included.
+    /// Number of downloads settled, faked ones included.
     pub downloads: u64,
-    /// Of them, with a liar on either side.
+    /// Number of downloads with a liar on either side.
     pub lied: u64,
     /// Number of introductions recorded by the CN.
     pub offers: u64,
@@ -62,49 +63,49 @@ pub struct Outcome {
     pub delivered: u64,
     /// Bytes of peers that were billed.
     pub billed: u64,
-    /// Billed beyond what was delivered, where at least one side of each introduction was honest.
+    /// Bytes billed beyond those delivered, where at least one side of each introduction was honest.
     pub over_billed: u64,
-    /// Billed although nothing was delivered, in cliques: both sides signed.
+    /// Bytes billed in cliques, where both sides signed and nothing was delivered.
     pub faked: u64,
-    /// Of that, beyond the ceilings (size less the edges' bytes): must be 0.
+    /// Part of `faked` beyond the ceilings (size less the edges' bytes): must be 0.
     pub faked_above_ceiling: u64,
-    /// Claimed and signed by both sides over introductions that no CN has made.
+    /// Bytes that both sides claimed and signed over introductions that no CN has made.
     pub uninvited: u64,
-    /// Billed of that: must be 0.
+    /// Bytes billed in downloads with such introductions: must be 0.
     pub uninvited_billed: u64,
-    /// Delivered and not billed, by honest to honest: must be 0.
+    /// Bytes delivered between honest clients and not billed: must be 0.
     pub under_billed: u64,
-    /// Claimed and not billed.
+    /// Bytes claimed and not billed.
     pub flagged_bytes: u64,
-    /// Members of cliques, and how many were found.
+    /// Number of members of cliques.
     pub members: u64,
-    /// See `members`.
+    /// Number of members of cliques that were found.
     pub members_found: u64,
-    /// Honest clients by habit: plain, on a LAN, edge last, fast; and how many were found guilty.
+    /// Honest clients and those wrongly found guilty, by habit: plain, on a LAN, edge last, fast.
     pub honest: [(u64, u64); 4],
-    /// Groups that were found.
+    /// Number of groups that were found.
     pub groups: u64,
-    /// Clients found for demanding one version again and again.
+    /// Number of clients found for downloading one version again and again.
     pub repeated: u64,
-    /// What secondary GUIDs told.
+    /// Results of the analysis of secondary GUIDs.
     pub installs: Installs,
 }
 
 impl Outcome {
-    /// Members of cliques that were found, in thousandths.
+    /// Returns the share of cliques' members that were found, in thousandths.
     #[must_use]
     pub fn found_permille(&self) -> u64 {
         (self.members_found * 1_000).checked_div(self.members).unwrap_or(1_000)
     }
 
-    /// Honest clients that were found guilty, in millionths.
+    /// Returns the share of honest clients that were found guilty, in millionths.
     #[must_use]
     pub fn wronged_ppm(&self) -> u64 {
         let (all, wronged) = self.honest.iter().fold((0, 0), |sum, h| (sum.0 + h.0, sum.1 + h.1));
         (wronged * 1_000_000_u64).checked_div(all).unwrap_or(0)
     }
 
-    /// What the project promises of a month, and of what it was not kept.
+    /// Returns the promises of the project that this month broke.
     #[must_use]
     pub fn broken_promises(&self) -> Vec<&'static str> {
         let promises = [
@@ -120,22 +121,22 @@ impl Outcome {
     }
 }
 
-/// An offer, in 16 bytes.
+/// Offer of an uploader to a downloader, in 16 bytes.
 #[derive(Clone, Copy, Debug)]
 struct Logged {
     downloader: u32,
     uploader: u32,
-    /// In 64 KiB, at least one if there were any.
+    /// Bytes delivered in units of 64 KiB; at least one if the offer was used.
     units: u32,
     near: Near,
 }
 
-/// The month as it goes.
+/// State of a month while it is played.
 struct Month {
     cfg: Config,
     rng: Seeded,
     people: People,
-    /// Who shares an object, the newest at the end.
+    /// Clients that share each object, the newest at the end.
     holders: Vec<Vec<u32>>,
     sizes: Vec<u64>,
     offers: Vec<Logged>,
@@ -144,7 +145,7 @@ struct Month {
     next_id: u32,
 }
 
-/// Plays a month.
+/// Plays a month and returns its result.
 #[must_use]
 pub fn run(cfg: Config) -> Outcome {
     let mut rng = Seeded::new(cfg.seed);
@@ -168,7 +169,7 @@ pub fn run(cfg: Config) -> Outcome {
 }
 
 impl Month {
-    /// Honest downloads and faked ones, mixed over thirty days.
+    /// Plays honest and faked downloads, mixed over thirty days.
     fn play(&mut self) {
         let fakes = u64::from(self.cfg.cliques) * 5 * u64::from(self.cfg.fakes);
         let honest = u64::from(self.cfg.downloads);
@@ -176,7 +177,7 @@ impl Month {
         for n in 0..honest {
             let day = u32::try_from(n * 30 / honest).unwrap_or(29);
             self.download(day);
-            // fakes begin once there is somebody to hide among
+            // fakes are spread over the month, among honest downloads
             while faked < fakes && faked * honest < (n + 1) * fakes {
                 self.fake(u32::try_from(faked % (u64::from(self.cfg.cliques) * 5)).unwrap_or(0), day);
                 faked += 1;
@@ -184,7 +185,7 @@ impl Month {
         }
     }
 
-    /// What is defective: who takes from the same few again and again is found guilty, though an office explains it.
+    /// Defect: finds every client guilty that took from one peer three times, though an office explains it.
     fn busy_offices(&self) -> Vec<Clique> {
         let mut taken: BTreeMap<u32, BTreeMap<u32, u32>> = BTreeMap::new();
         for l in self.offers.iter().filter(|l| l.units > 0) {
@@ -195,7 +196,7 @@ impl Month {
         std::vec![Clique { members, offered: 0, used: 0, bytes: 0, inside_permille: 0, bits: 0 }]
     }
 
-    /// Through the production detection.
+    /// Runs the production detection and counts the clients it found.
     fn judge(&mut self) {
         let defect = self.cfg.defect;
         let offer = |l: &Logged| Offer {

@@ -1,29 +1,29 @@
-//! Who takes part, and where they are.
+//! Clients of the simulated month: their behaviour and location.
 
 use super::Config;
 use crate::rng::Seeded;
 use swarmedge_core::Rng as _;
 use swarmedge_core::accounting::detect::Near;
 
-/// How a client behaves.
+/// Behaviour of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Habit {
-    /// As most do.
+    /// Behaves like most clients.
     Plain,
-    /// In an office: its colleagues have what it wants.
+    /// Works in an office, whose other clients have the objects it wants.
     Lan,
     /// Takes from the edge only what no peer has.
     EdgeLast,
-    /// Everything works at once.
+    /// Connects with offered peers, and they with it, more often than most.
     Fast,
-    /// Lies on its own.
+    /// Lies alone, without accomplices.
     Liar(Lie),
-    /// Of a clique.
+    /// Belongs to a clique of five that fakes downloads.
     Member,
 }
 
 impl Habit {
-    /// Its column among the honest.
+    /// Returns the index of this habit in [`Outcome::honest`](super::Outcome::honest).
     pub(super) const fn column(self) -> usize {
         match self {
             Self::Plain | Self::Liar(_) | Self::Member => 0,
@@ -34,7 +34,7 @@ impl Habit {
     }
 }
 
-/// What is said that is not so.
+/// False claim of a client that lies alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Lie {
     /// A downloader says that it received twice as much, and invents an introduction.
@@ -58,11 +58,11 @@ struct Person {
     network: u16,
     country: u8,
     uploads: bool,
-    /// How well others reach it, in per cent of the usual.
+    /// Chance that others reach the client, in per cent of the usual.
     quality: u8,
 }
 
-/// All clients. Members of cliques come first, five after five.
+/// All clients of the month. Members of cliques come first, five by five.
 pub(super) struct People(Vec<Person>);
 
 impl People {
@@ -125,7 +125,7 @@ impl People {
         }
     }
 
-    /// The others of a client's office: they stand beside it.
+    /// Returns the other clients of a client's office, which have neighbouring numbers.
     pub(super) fn colleagues(&self, n: u32) -> impl Iterator<Item = u32> + '_ {
         let first = n.saturating_sub(20);
         let last = n.saturating_add(20).min(u32::try_from(self.0.len()).unwrap_or(u32::MAX).saturating_sub(1));
@@ -133,7 +133,7 @@ impl People {
         (first..=last).filter(move |m| *m != n && self.of(*m).address == address)
     }
 
-    /// The chance, in thousandths, that an offered peer is used.
+    /// Returns the chance, in thousandths, that an offered peer is used.
     pub(super) fn use_permille(&self, downloader: u32, uploader: u32) -> u32 {
         let usual = match self.near(downloader, uploader) {
             Near::Address => return 960,
@@ -146,7 +146,7 @@ impl People {
     }
 }
 
-/// Countries are of unlike size: half of the clients are in a tenth of them.
+/// Returns the bound of the random country number: every second client is in one of the first 6 of 60 countries.
 const fn rng_country(n: u32) -> u32 {
     if n.is_multiple_of(2) { 6 } else { 60 }
 }

@@ -1,4 +1,4 @@
-//! A gateway daemon on a simulated router: answers PCP, NAT-PMP and UPnP, and has the router forward ports.
+//! Port-mapping daemon on a simulated router: answers PCP, NAT-PMP and UPnP, and makes the router forward ports.
 
 use super::router::Router;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -7,12 +7,12 @@ use swarmedge_core::machine::Time;
 use swarmedge_core::nat::mapping::io::{IgdAsk, IgdError, Opened, Protocol};
 use swarmedge_core::nat::mapping::{natpmp, pcp};
 
-/// Whether what it says is true.
+/// Truthfulness of a gateway daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Truth {
     /// Forwards each port that it grants.
     Honest,
-    /// So it does, but never the port that was wished for.
+    /// Forwards each port that it grants, but never grants the requested one.
     GivesAnother,
     /// Grants a port, but does not forward it.
     Lies,
@@ -20,35 +20,35 @@ pub enum Truth {
     Refuses(u8),
 }
 
-/// What a daemon offers.
+/// Port mapping that a daemon offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Offers {
-    /// One protocol of the three.
+    /// Protocol that the daemon speaks.
     pub protocol: Protocol,
-    /// See there.
+    /// Truthfulness of the daemon's answers.
     pub truth: Truth,
-    /// Mappings last at most so long.
+    /// Maximum lifetime of a mapping, in seconds.
     pub lifetime_s: u32,
 }
 
-/// A router's port mapping daemon.
+/// Port-mapping daemon of a router.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Gateway {
     /// Protocols and behaviour of the daemon.
     pub offers: Offers,
-    /// Since when it remembers, and how long before the start of time.
+    /// Time of the daemon's last start, and its uptime before the world's time zero.
     since: Time,
     before: Duration,
 }
 
 impl Gateway {
-    /// One that begins to remember now.
+    /// Returns a daemon that starts now.
     #[must_use]
     pub const fn new(offers: Offers, now: Time) -> Self {
         Self { offers, since: now, before: Duration::ZERO }
     }
 
-    /// Begins anew, its router too.
+    /// Restarts the daemon and its router.
     pub fn reboot(&mut self, now: Time, router: &mut Router) {
         (self.since, self.before) = (now, Duration::ZERO);
         router.reset(None);
@@ -58,7 +58,7 @@ impl Gateway {
         u32::try_from((now.since(self.since) + self.before).as_secs()).unwrap_or(u32::MAX)
     }
 
-    /// What it says when it has begun anew, to everybody; UPnP has nothing like it.
+    /// Returns the announcement of a restart, which UPnP does not have.
     #[must_use]
     pub fn announcement(&self, now: Time, router: &Router) -> Option<Vec<u8>> {
         let epoch_s = self.epoch_s(now);
@@ -69,7 +69,7 @@ impl Gateway {
         }
     }
 
-    /// A datagram has come to its port; its answer, if there is one.
+    /// Handles a datagram to the daemon's port; returns its answer, if any.
     pub fn datagram(&self, now: Time, router: &mut Router, from: SocketAddr, bytes: &[u8]) -> Option<Vec<u8>> {
         match (bytes.first()?, self.offers.protocol) {
             (&pcp::VERSION, Protocol::Pcp) => self.pcp(now, router, pcp::decode_request(bytes).ok()?),
@@ -113,7 +113,7 @@ impl Gateway {
         }
     }
 
-    /// What UPnP is asked for.
+    /// Handles a UPnP request.
     pub fn igd(&self, now: Time, router: &mut Router, ask: IgdAsk) -> Result<Opened, IgdError> {
         match (self.offers.protocol, self.offers.truth, ask) {
             (Protocol::Pcp | Protocol::NatPmp, _, _) => Err(IgdError::NoAnswer),
@@ -130,7 +130,7 @@ impl Gateway {
         }
     }
 
-    /// Has a port forwarded, the wished one where it is free.
+    /// Makes the router forward a port, the requested one if it is free; returns the port.
     fn forward(&self, now: Time, router: &mut Router, inner: SocketAddr, wish: u16, lifetime_s: u32) -> u16 {
         if self.offers.truth == Truth::Lies {
             return wish;

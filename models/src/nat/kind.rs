@@ -1,5 +1,5 @@
-//! The kinds of access to the Internet that the simulator, the models and the lab of real NATs know, and which pairs of
-//! them can connect: the one list that all of them are held to.
+//! Kinds of access to the Internet in the simulator, the models and the lab of real NATs, and the pairs of them that
+//! can connect: one list for all three.
 
 use super::{Ports, Rules};
 use serde::{Deserialize, Serialize};
@@ -16,25 +16,25 @@ use swarmedge_core::nat::NatBehaviour::{
 pub enum Kind {
     /// Public address without a NAT.
     Public,
-    /// Maps and filters by nothing.
+    /// NAT with endpoint-independent mapping and filtering.
     FullCone,
     /// NAT that filters by remote address.
     Restricted,
-    /// Filters by address and port: the usual home router.
+    /// NAT that filters by remote address and port: the usual home router.
     PortRestricted,
-    /// The same, and never keeps the port.
+    /// NAT like [`Kind::PortRestricted`] that never keeps the inner port.
     PortRestrictedRandom,
-    /// A public address behind a stateful filter.
+    /// Public address behind a stateful filter.
     Firewall,
-    /// A home router behind a carrier's NAT that maps and filters by nothing.
+    /// Home router behind a carrier's NAT with endpoint-independent mapping and filtering.
     Cgnat,
-    /// A masquerade without input filter, which a datagram that comes too early poisons.
+    /// Masquerade without an input filter, in which an early datagram takes the port.
     MasqueradeOpen,
-    /// A new port for each flow, one after the other.
+    /// NAT with a new port for each flow, in sequence.
     SymmetricSequential,
-    /// A random new port for each flow.
+    /// NAT with a random new port for each flow.
     Symmetric,
-    /// A home router behind a carrier's symmetric NAT with a block of 1,024 ports.
+    /// Home router behind a carrier's symmetric NAT with a block of 1,024 ports.
     CgnatSymmetric,
     /// Network that blocks all UDP.
     UdpBlocked,
@@ -57,7 +57,7 @@ impl Kind {
         Self::UdpBlocked,
     ];
 
-    /// As command lines and tables call it.
+    /// Returns the name in command lines and tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -76,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// The head of its column.
+    /// Returns the abbreviation in the heads of table columns.
     #[must_use]
     pub const fn short(self) -> &'static str {
         match self {
@@ -95,7 +95,7 @@ impl Kind {
         }
     }
 
-    /// One line for those who choose one.
+    /// Returns a one-line description for people.
     #[must_use]
     pub const fn describe(self) -> &'static str {
         match self {
@@ -116,7 +116,7 @@ impl Kind {
         }
     }
 
-    /// How it maps and filters as a whole: what discovery should find, `Unknown` where nothing comes back.
+    /// Returns the mapping and filtering that discovery should find; `Unknown` if no answer arrives.
     #[must_use]
     pub const fn behaviour(self) -> (NatBehaviour, NatBehaviour) {
         match self {
@@ -132,19 +132,19 @@ impl Kind {
         }
     }
 
-    /// How it maps, seen from outside.
+    /// Returns the mapping behaviour seen from outside.
     #[must_use]
     pub const fn mapping(self) -> NatBehaviour {
         self.behaviour().0
     }
 
-    /// How it filters, seen from outside.
+    /// Returns the filtering behaviour seen from outside.
     #[must_use]
     pub const fn filtering(self) -> NatBehaviour {
         self.behaviour().1
     }
 
-    /// Its routers, the host's own first.
+    /// Returns the routers of this kind, the host's own first.
     #[must_use]
     pub fn routers(self) -> Vec<Rules> {
         let home = Rules {
@@ -194,22 +194,22 @@ impl FromStr for Kind {
     }
 }
 
-/// What is known of a pair of kinds over UDP, without relays.
+/// Expected result for a pair of kinds over UDP, without relays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expect {
     /// The pair connects over UDP.
     Connects,
-    /// Connects where the other side's next port is predicted.
+    /// The pair connects if the other side's next port is predicted.
     ByPrediction,
-    /// Connects by luck only: many sockets against random probes.
+    /// The pair connects by chance only: many sockets against random probes.
     ByBirthday,
     /// The pair never connects over UDP.
     Never,
 }
 
-/// Whether two peers behind different routers can connect: both use UDP, and either both map independently, or exactly
-/// one does not and the other does not filter by port. Beyond that a sequential NAT can be predicted.
+/// Returns whether two peers behind different routers can connect: both use UDP, and either both map independently, or
+/// exactly one does not and the other does not filter by port. Beyond that a sequential NAT can be predicted.
 #[must_use]
 pub fn expected(a: Kind, b: Kind) -> Expect {
     if [a, b].contains(&Kind::UdpBlocked) {

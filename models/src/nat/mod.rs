@@ -1,5 +1,5 @@
 //! A small Internet of simulated NATs, of the same kinds as the NAT lab's real ones, as one value: hosts behind chains
-//! of routers, and what becomes of a datagram that one of them sends. No time of its own, no sockets.
+//! of routers, and the routing of datagrams between them. It has no time of its own and no sockets.
 
 mod gateway;
 mod kind;
@@ -21,7 +21,7 @@ pub type HostIx = usize;
 /// Index of a router in the network.
 pub type RouterIx = usize;
 
-/// Hosts and routers; between them a core that costs one hop.
+/// Hosts and routers, connected by a core that costs one hop.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Internet {
     hosts: Vec<Host>,
@@ -34,18 +34,18 @@ struct Host {
     behind: Option<RouterIx>,
 }
 
-/// A datagram that has come through.
+/// Datagram that has reached a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Arrival {
-    /// Who gets it.
+    /// Host that receives the datagram.
     pub host: HostIx,
-    /// From where, as that host sees it.
+    /// Source address as the host sees it.
     pub from: SocketAddr,
-    /// To which of its endpoints.
+    /// Endpoint of the host that receives it.
     pub to: SocketAddr,
 }
 
-/// What a datagram meets on a segment.
+/// Owner of an address on a network segment.
 #[derive(Clone, Copy)]
 enum Owner {
     Host(HostIx),
@@ -82,13 +82,13 @@ impl Internet {
         self.add_host(std::vec![own], behind)
     }
 
-    /// A host's first address.
+    /// Returns a host's first address.
     #[must_use]
     pub fn addr(&self, host: HostIx) -> IpAddr {
         self.hosts[host].addrs[0]
     }
 
-    /// The router that a host is behind, innermost.
+    /// Returns the innermost router of a host; `None` on the core.
     #[must_use]
     pub fn router_of(&self, host: HostIx) -> Option<RouterIx> {
         self.hosts[host].behind
@@ -100,12 +100,12 @@ impl Internet {
         &self.routers[ix].0
     }
 
-    /// A router, to change it.
+    /// Returns the router with this index, to be changed.
     pub fn router_mut(&mut self, ix: RouterIx) -> &mut Router {
         &mut self.routers[ix].0
     }
 
-    /// A host sends a datagram from one of its endpoints; where it ends, if anywhere.
+    /// Sends a datagram from a host's endpoint; returns its arrival, or `None` if it is dropped.
     pub fn send(&mut self, now: Time, host: HostIx, from: SocketAddr, to: SocketAddr, ttl: u8) -> Option<Arrival> {
         let (mut from, mut ttl, mut segment) = (from, ttl, self.hosts.get(host)?.behind);
         loop {
@@ -127,7 +127,7 @@ impl Internet {
         }
     }
 
-    /// Who on a segment has an address.
+    /// Returns the host or router on a segment that has an address.
     fn owner(&self, segment: Option<RouterIx>, ip: IpAddr) -> Option<Owner> {
         let host = self.hosts.iter().position(|h| h.behind == segment && h.addrs.contains(&ip));
         let behind = |r: RouterIx| self.hosts.iter().any(|h| h.behind == Some(r) && h.addrs.contains(&ip));
@@ -143,7 +143,7 @@ impl Internet {
             Owner::Host(host) => Some(Arrival { host, from, to }),
             Owner::Router(ix) => {
                 let inner = self.routers[ix].0.inbound(now, from, to)?;
-                // only what is forwarded costs a hop: what a router accepts itself it takes with any TTL
+                // only forwarded datagrams cost a hop: a router accepts datagrams for itself with any TTL
                 let ttl = ttl.checked_sub(1).filter(|t| *t > 0)?;
                 let owner = self.owner(Some(ix), inner.ip())?;
                 self.descend(now, owner, (from, inner), ttl)

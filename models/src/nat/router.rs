@@ -1,4 +1,4 @@
-//! One NAT, firewall or plain masquerade: which mapping a datagram gets on its way out, and which datagrams it lets in.
+//! One NAT, firewall or plain masquerade: the mapping of outgoing datagrams and the filter for incoming ones.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -6,38 +6,38 @@ use std::time::Duration;
 use swarmedge_core::machine::Time;
 use swarmedge_core::nat::NatBehaviour;
 
-/// How outer ports are chosen.
+/// Choice of outer ports for new mappings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ports {
-    /// The inner one where it is free.
+    /// The inner port if it is free.
     Preserve,
-    /// Any but the inner one.
+    /// A random port other than the inner one.
     Random,
-    /// One after the other.
+    /// Outer ports in ascending order.
     Sequential,
-    /// Any of a block of this many.
+    /// A random port of a block of this size.
     Block(u16),
 }
 
-/// How a router treats UDP.
+/// Rules by which a router treats UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rules {
-    /// Translates addresses; else it only filters.
+    /// Whether the router translates addresses; otherwise it only filters.
     pub translates: bool,
-    /// Forwards UDP at all.
+    /// Whether the router forwards UDP at all.
     pub udp: bool,
     /// Mapping behaviour, RFC 4787 §4.1.
     pub mapping: NatBehaviour,
     /// Filtering behaviour, RFC 4787 §5.
     pub filtering: NatBehaviour,
-    /// How outer ports are chosen.
+    /// Choice of outer ports for new mappings.
     pub ports: Ports,
-    /// Accepts what comes uninvited itself, and keeps the entry: its own clients' flows to that remote endpoint then
-    /// leave from another port (a Linux masquerade without input filter).
+    /// Whether the router itself accepts uninvited datagrams and keeps an entry for them: its clients' flows to that
+    /// remote endpoint then leave from another port (a Linux masquerade without input filter).
     pub keeps_uninvited: bool,
-    /// Inner hosts reach each other by the outer address.
+    /// Whether inner hosts reach each other by the outer address.
     pub hairpin: bool,
-    /// An entry that is not used for so long is forgotten.
+    /// Time after which an unused entry is removed.
     pub lifetime: Duration,
 }
 
@@ -49,26 +49,26 @@ pub struct Router {
     /// Address on the router's outer side.
     pub outer: IpAddr,
     flows: BTreeMap<(SocketAddr, SocketAddr), Flow>,
-    /// What came uninvited and was accepted: outer port and remote endpoint.
+    /// Uninvited datagrams that were accepted: outer port, remote endpoint and time.
     uninvited: BTreeMap<(u16, SocketAddr), Time>,
-    /// Ports that a gateway daemon forwards, and until when.
+    /// Ports forwarded for a gateway daemon, each with its inner endpoint and end.
     forwarded: BTreeMap<u16, (SocketAddr, Time)>,
     drawn: u32,
     seed: u64,
 }
 
-/// From one inner endpoint to one remote endpoint.
+/// Flow from one inner endpoint to one remote endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Flow {
     outer: SocketAddr,
     last: Time,
 }
 
-/// Linux keeps an unanswered entry this long.
+/// Time that Linux keeps an unanswered entry.
 const UNINVITED_KEPT: Duration = Duration::from_secs(30);
 
 impl Router {
-    /// A router that has seen nothing yet; `seed` fixes its random ports.
+    /// Returns a router without entries; `seed` determines its random ports.
     #[must_use]
     pub const fn new(rules: Rules, outer: IpAddr, seed: u64) -> Self {
         Self {
@@ -82,7 +82,7 @@ impl Router {
         }
     }
 
-    /// Forgets every mapping, as a reboot does, and perhaps gets another address.
+    /// Removes every entry, as a reboot does; `outer` is the new address, if it changes.
     pub fn reset(&mut self, outer: Option<IpAddr>) {
         self.flows.clear();
         self.uninvited.clear();
@@ -90,7 +90,7 @@ impl Router {
         self.outer = outer.unwrap_or(self.outer);
     }
 
-    /// From now on what comes to an outer port goes to an inner endpoint, whoever sends it; `None`: no more.
+    /// Forwards an outer port to an inner endpoint until a time, whoever sends; `None` ends it.
     pub fn forward(&mut self, port: u16, inner: Option<(SocketAddr, Time)>) {
         match inner {
             Some(inner) => drop(self.forwarded.insert(port, inner)),
@@ -98,24 +98,24 @@ impl Router {
         }
     }
 
-    /// Nothing is forwarded to an inner endpoint any more.
+    /// Ends all forwarding to an inner endpoint.
     pub fn forward_none(&mut self, inner: SocketAddr) {
         self.forwarded.retain(|_, (to, _)| *to != inner);
     }
 
-    /// Where an outer port is forwarded to at present.
+    /// Returns the inner endpoint to which an outer port is forwarded at present.
     #[must_use]
     pub fn forwards(&self, now: Time, port: u16) -> Option<SocketAddr> {
         self.forwarded.get(&port).filter(|(_, until)| now < *until).map(|(inner, _)| *inner)
     }
 
-    /// Whether any outer port is forwarded to an inner endpoint at present.
+    /// Returns whether any outer port is forwarded to an inner endpoint at present.
     #[must_use]
     pub fn forwards_to(&self, now: Time, inner: SocketAddr) -> bool {
         self.forwarded.values().any(|(to, until)| *to == inner && now < *until)
     }
 
-    /// How many flows it remembers.
+    /// Returns the number of stored flows.
     #[must_use]
     pub fn flows(&self) -> usize {
         self.flows.len()
@@ -127,7 +127,7 @@ impl Router {
         self.uninvited.retain(|_, at| now.since(*at) < UNINVITED_KEPT);
     }
 
-    /// A datagram leaves: from which endpoint the world sees it come.
+    /// Handles an outgoing datagram; returns its source as seen from outside, or `None` if it is dropped.
     pub fn outbound(&mut self, now: Time, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
         self.forget_old(now);
         if !self.rules.udp {
@@ -141,7 +141,7 @@ impl Router {
         Some(outer)
     }
 
-    /// The outer endpoint of a new flow.
+    /// Returns the outer endpoint of a new flow.
     fn map(&mut self, from: SocketAddr, to: SocketAddr) -> SocketAddr {
         if !self.rules.translates {
             return from;
@@ -180,7 +180,7 @@ impl Router {
         }
     }
 
-    /// A number below `n` that depends on the seed and on how many were drawn before (SplitMix64's mixing).
+    /// Returns a number below `n` that depends on the seed and on the number of earlier draws (SplitMix64's mixing).
     fn draw(&self, n: u64) -> u16 {
         let mut z = self.seed ^ u64::from(self.drawn).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -188,7 +188,7 @@ impl Router {
         u16::try_from((z ^ (z >> 31)) % n).unwrap_or(u16::MAX)
     }
 
-    /// A datagram arrives from outside: to which inner endpoint it goes on, if it is let in.
+    /// Handles a datagram from outside; returns the inner endpoint to which it goes, or `None` if it is dropped.
     pub fn inbound(&mut self, now: Time, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
         self.forget_old(now);
         let known = |remote: &SocketAddr| match self.rules.filtering {

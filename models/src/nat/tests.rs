@@ -5,7 +5,7 @@ use swarmedge_core::nat::NatBehaviour::{self, AddressAndPortDependent, AddressDe
 const TTL: u8 = 64;
 const NOW: Time = Time(0);
 
-/// Two servers with two ports each, as RFC 5780 wants them, and a site.
+/// Simulated Internet with two servers of two ports each, as RFC 5780 requires, and a site.
 struct Lab {
     net: Internet,
     servers: [HostIx; 2],
@@ -26,19 +26,19 @@ impl Lab {
         SocketAddr::new(self.net.addr(self.servers[n]), port)
     }
 
-    /// What the server sees.
+    /// Sends a datagram to a server; returns the source address that the server sees.
     fn ask(&mut self, n: usize, port: u16) -> Option<SocketAddr> {
         let to = self.server(n, port);
         self.net.send(NOW, self.host, self.local, to, TTL).map(|a| a.from)
     }
 
-    /// Whether an answer to `to` from there comes through.
+    /// Returns whether a server's answer from this port to `to` reaches the host.
     fn answer(&mut self, n: usize, port: u16, to: SocketAddr) -> bool {
         let from = self.server(n, port);
         self.net.send(NOW, self.servers[n], from, to, TTL).is_some_and(|a| (a.host, a.to) == (self.host, self.local))
     }
 
-    /// As RFC 5780 §4.3 and §4.4 find it.
+    /// Returns mapping and filtering as RFC 5780 §4.3 and §4.4 determine them; `None` without UDP.
     fn classify(&mut self) -> Option<(NatBehaviour, NatBehaviour)> {
         let first = self.ask(0, 3478)?;
         assert!(self.answer(0, 3478, first), "an answer from where it was asked always comes");

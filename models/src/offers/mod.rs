@@ -1,5 +1,5 @@
-//! The world of offers: a client that looks for a peer, one that is found, a CN with its spool, a DN and the ledger,
-//! all production machines. CN or ledger dies at any step, and either's disk may refuse a write.
+//! World of offers: a client that looks for a peer, one that is found, a CN with its spool, a DN and the ledger, all
+//! production machines. CN or ledger crashes at any step, and the disk of either may refuse a write.
 
 pub mod model;
 
@@ -23,7 +23,7 @@ const LEDGER: NodeIx = 2;
 const SEEDER: NodeIx = 3;
 const SEEKER: NodeIx = 4;
 
-/// Everybody, with the limits for models; what goes between clients, CN and DN arrives at once.
+/// Returns the deployment, with the limits for models; messages between clients, CN and DN arrive at once.
 #[must_use]
 pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     let names = std::vec![
@@ -57,11 +57,11 @@ fn moves(w: &World<Net>, _: &Cfg, moves: &mut Vec<Move>) {
     }
 }
 
-/// The world with everybody connected and the one known to share, and the other about to look for peers.
+/// Returns the world with all nodes connected, one client listed as sharing, and the other about to look for peers.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
     let mut w = cfg.world(1, budget);
-    // not the seed that [`settles`] has: it would draw the same record ids again
+    // a seed other than that of [`settles`], which would draw the same record ids again
     let mut rng = Seeded::new(2);
     for ix in [LEDGER, DN, CN] {
         w.step(cfg, &Act::Move(Move::Start(ix)), &mut rng);
@@ -89,7 +89,7 @@ fn spool_is_empty(w: &World<Net>) -> bool {
     w.env.spools.get(&CN).is_none_or(|spool| spool.records.is_empty())
 }
 
-/// Rules that every run of the model must satisfy.
+/// Rules of the model, checked in its reachable states.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always("a client is told of peers only if the spool or the ledger has them on record", |_, w| {
         w.env.unrecorded(true).is_none()

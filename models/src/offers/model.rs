@@ -1,4 +1,4 @@
-//! Who was introduced, from the CN's spool to the ledger: bytes of an introduction that is not on record are not
+//! Model of introduction records, from the CN's spool to the ledger: bytes of an introduction without a record are not
 //! billed.
 
 use crate::check::{Spec, Tooth};
@@ -10,7 +10,7 @@ fn start(cfg: &Cfg) -> World<Net> {
     world(cfg, Budget { drops: 1, crashes: 1, fires: 3, ..Budget::default() })
 }
 
-/// See the module.
+/// Returns the model with its bounds and seeded defects.
 pub fn spec() -> Spec<Net> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: cfg(Some(mutant)) };
     Spec {

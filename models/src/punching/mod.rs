@@ -1,5 +1,6 @@
-//! Two hosts behind NATs, the CN's broker between them, and the Internet: the production machines of connectivity in
-//! one world. Models explore it with losses and duplicates; timed, it gives the table of pairs that can connect.
+//! Two hosts behind NATs, the CN's broker between them, and a simulated Internet: the production machines of
+//! connectivity in one world. Models explore it with losses and duplicates; the timed variant computes which pairs of
+//! NATs can connect.
 
 pub mod model;
 mod rules;
@@ -20,63 +21,63 @@ use swarmedge_core::nat::cookie::{Cookie, Proven};
 use swarmedge_core::nat::{Candidate, CandidateKind, NatDescriptor};
 use swarmedge_core::wire::List;
 
-/// The broker's node; the hosts are 0 (downloader) and 1 (uploader).
+/// Node index of the CN's broker; the hosts are 0 (downloader) and 1 (uploader).
 const CN: NodeIx = 2;
-/// A host that nobody was introduced to.
+/// Address of a host to which no peer was introduced.
 const BYSTANDER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
-/// The first of many ports of a host.
+/// First of the extra local ports of a host's scattered sockets.
 const MANY: u16 = 20_000;
 /// Default IP time-to-live of datagrams.
 const TTL: u8 = 64;
 
-/// Defects of the world; each must break a rule.
+/// Seeded defects of the punching world; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// The CN says that it sees the uploader where a bystander is.
+    /// The CN reports a bystander's address as the uploader's.
     AimsAtBystander,
-    /// Somebody knows the key, and answers in the uploader's place.
+    /// An attacker who knows the key answers in the uploader's place.
     KeyLeaks,
-    /// The CN takes one "opened" for two.
+    /// The CN takes one host's "opened" for both.
     GoesTooSoon,
-    /// The CN introduces the same two twice.
+    /// The CN introduces the same two hosts twice.
     IntroducesTwice,
-    /// Checks that come are not handed to the uploader.
+    /// Connectivity checks do not reach the uploader.
     ChecksAreLost,
     /// The CN passes on addresses whose cookies are forged.
     BelievesAnything,
-    /// Hosts know no end of checking.
+    /// Hosts keep sending checks beyond their limits.
     NeverTires,
-    /// TCP connections to listening ports get nowhere.
+    /// TCP connections to listening ports fail.
     DoorIsShut,
 }
 
-/// How the world is.
+/// Configuration of the punching world.
 #[derive(Clone, Debug)]
 pub struct Cfg {
     /// Configuration of both hosts' connectivity machines.
     pub connectivity: connectivity::Config,
     /// Configuration of the CN's broker.
     pub broker: broker::Config,
-    /// Behind what each host is.
+    /// Kind of NAT in front of each host.
     pub kinds: [Kind; 2],
-    /// Behind one router, which hairpins or not, instead.
+    /// Whether a shared router hairpins, if both hosts are behind one; `None`: `kinds` applies.
     pub shared: Option<bool>,
-    /// Which of them listen on TCP, and were reached there.
+    /// Whether each host listens on TCP and was reached there.
     pub doors: [bool; 2],
-    /// Both listen on TCP and are seen alike; a connection that both open comes to be, or their NATs refuse it.
+    /// Whether a TCP connection that both hosts open succeeds or their NATs refuse it; `None`: not tried.
     pub crossing: Option<bool>,
-    /// One way, for everything.
+    /// One-way latency of every message.
     pub latency: Duration,
-    /// The uploader hears of everything so much later.
+    /// Extra delay of control messages to and from the uploader.
     pub skew: Duration,
-    /// Timers may fire while something is under way: then a pair may fail that could connect.
+    /// Whether timers may fire while messages are under way: a pair that could connect may then fail.
     pub hurried: bool,
     /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
 }
 
 impl Cfg {
-    /// With production's limits.
+    /// Returns a configuration with production's limits.
     #[must_use]
     pub fn timed(kinds: [Kind; 2]) -> Self {
         Self {
@@ -93,13 +94,13 @@ impl Cfg {
         }
     }
 
-    /// For models.
+    /// Returns a small configuration for the model checker.
     #[must_use]
     pub fn tiny(kinds: [Kind; 2], mutant: Option<Mutant>) -> Self {
         Self { connectivity: connectivity::Config::tiny(), latency: Duration::ZERO, mutant, ..Self::timed(kinds) }
     }
 
-    /// Whether the two must connect: the rule of the pair matrix.
+    /// Returns whether the two hosts must connect: over TCP, or by the pair matrix of NAT kinds.
     #[must_use]
     pub fn is_reachable(&self) -> bool {
         let birthday = self.connectivity.birthday.is_some();
@@ -113,24 +114,24 @@ impl Cfg {
 pub enum Node {
     /// Connectivity machine of a peer.
     Host(Connectivity),
-    /// The CN, which has "opened" of which host, and has sent it off.
+    /// Broker of the CN, which collects "opened" from both hosts and tells them to go.
     Cn(Broker<NodeIx>),
 }
 
 /// A pending event of the punching world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// Input for a host's machine.
+    /// An input arrives at a host's machine.
     Tell(Input),
-    /// A host has opened its NAT.
+    /// The CN learns that a host has opened its NAT.
     Opened(IntroId, NodeIx),
-    /// A datagram of the QUIC handshake: the first flight, or its answer.
+    /// A datagram of the QUIC handshake arrives: the first flight, or its answer.
     Handshake {
-        /// From where, as its receiver sees it.
+        /// Source address as the receiver sees it.
         from: SocketAddr,
-        /// For this introduction.
+        /// Introduction that the handshake belongs to.
         intro: IntroId,
-        /// It is the answer.
+        /// Whether the datagram is the answer.
         answer: bool,
     },
 }
@@ -140,7 +141,7 @@ pub enum Event {
 pub enum In {
     /// Input of a host's machine.
     Host(Input),
-    /// To the CN.
+    /// Message to the CN that a host has opened its NAT.
     Opened(IntroId, NodeIx),
 }
 
@@ -159,37 +160,37 @@ pub struct Punch {
     net: Internet,
     hosts: [HostIx; 2],
     sockets: [SocketAddr; 2],
-    /// Where the CN sees each.
+    /// Address of each host as the CN sees it.
     public: [IpAddr; 2],
-    /// Both are behind one router.
+    /// Whether both hosts are behind one router.
     shared: bool,
-    /// How each host's attempt ended.
+    /// Result of each host's attempt; `None` while it runs.
     pub ended: [Option<Attempt>; 2],
-    /// Paths taken over UDP.
+    /// Addresses of the UDP paths that each host took.
     pub paths: [Vec<SocketAddr>; 2],
-    /// TCP connections begun.
+    /// Addresses of the TCP connections that each host began.
     pub dials: [Vec<SocketAddr>; 2],
-    /// Lines that the uploader has opened to the downloader, and those along which the downloader took a path.
+    /// Lines, which are TCP connections: those the uploader opened and those the downloader took as a path.
     pub lines: [Vec<LineId>; 2],
-    /// The lines that wait for the other side to open one too.
+    /// Line of each host that waits for the other host to open one too.
     pub crossing: [Option<LineId>; 2],
-    /// A datagram of each host has come to the other.
+    /// Whether a datagram of each host has reached the other.
     delivered: [bool; 2],
     opened: [bool; 2],
     went: bool,
-    /// "Go" was said while one had not opened and its time was not over.
+    /// Whether "go" was said before both hosts had opened or their time was over.
     too_soon: bool,
-    /// A datagram went to an address that the introduced peer cannot have.
+    /// Whether a datagram went to an address that the introduced peer cannot have.
     pub strayed: bool,
-    /// A host has said that its NAT has counted on.
+    /// Whether each host has reported that its NAT's port counter has moved on.
     pub moved: [bool; 2],
-    /// Datagrams sent by each host.
+    /// Number of datagrams sent by each host.
     pub sent: [u16; 2],
-    /// When "go" was said.
+    /// Time of the last "go".
     pub went_at: Time,
-    /// When each connection came to be.
+    /// Time at which each host's attempt connected.
     pub connected_at: [Option<Time>; 2],
-    /// The socket that each host uses towards an endpoint instead of its main one.
+    /// Peer endpoint and the socket that a host uses towards it instead of its main one.
     adopted: [Option<(SocketAddr, SocketAddr)>; 2],
 }
 
@@ -197,19 +198,19 @@ fn intro(n: u32) -> IntroId {
     IntroId::numbered(n)
 }
 
-/// Where the CN says that it sees a host.
+/// Returns the address that the CN reports for a host.
 fn seen_at(cfg: &Cfg, host: usize, public: IpAddr) -> IpAddr {
     let aims = cfg.mutant == Some(Mutant::AimsAtBystander) && host == 1;
     if aims { BYSTANDER.into() } else { public }
 }
 
-/// A cookie for a bystander's address, which the CN must not believe.
+/// Returns a forged cookie for a bystander's address, which the CN must not believe.
 fn forged() -> List<Proven, { swarmedge_core::limits::PROVEN_MAX }> {
     let cookie = Some(Cookie { epoch: 1, issued_s: 0, mac: [0; 16] });
     List::truncated([Proven { addr: SocketAddr::new(BYSTANDER.into(), 4000), cookie }])
 }
 
-/// What a host behind this kind of NAT says of it.
+/// Returns the descriptor that a host behind this kind of NAT reports.
 pub(super) fn descriptor(kind: Kind, candidates: Vec<Candidate>) -> NatDescriptor {
     let (mapping, filtering) = kind.behaviour();
     NatDescriptor {
@@ -322,7 +323,7 @@ impl System for Punch {
     }
 }
 
-/// The CN's part: who goes now.
+/// Runs the CN's broker and returns the introductions whose hosts may go now.
 fn broke(cfg: &Cfg, broker: &mut Broker<NodeIx>, now: Time, input: Option<In>) -> Vec<IntroId> {
     let mut gone = Vec::new();
     if let Some(In::Opened(intro, host)) = input {
@@ -352,7 +353,7 @@ fn go(world: &mut World<Punch>, cfg: &Cfg, intro: IntroId) {
     }
 }
 
-/// The CN tells a host something.
+/// Sends an input from the CN to a host.
 fn tell(world: &mut World<Punch>, cfg: &Cfg, host: NodeIx, input: Input) {
     let late = if host == 1 { cfg.skew } else { Duration::ZERO };
     world.send(Lane { to: host, what: "control", id: 0 }, cfg.latency + late, Event::Tell(input));
@@ -407,7 +408,7 @@ fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, output: Output) {
     }
 }
 
-/// A datagram leaves one of a host's sockets.
+/// Sends a datagram from one of a host's sockets.
 fn datagram(
     world: &mut World<Punch>,
     cfg: &Cfg,
@@ -433,7 +434,7 @@ fn datagram(
     world.send(Lane { to: other, what: "udp", id: 0 }, cfg.latency, Event::Tell(input));
 }
 
-/// A flight of the QUIC handshake goes along the path. QUIC repeats what is lost, so that losses only delay it.
+/// Sends a flight of the QUIC handshake along the path. QUIC repeats lost flights, so losses only delay it.
 fn handshake(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, to: SocketAddr, (intro, answer): (IntroId, bool)) {
     let me = usize::from(node);
     let (host, socket, now) = (world.env.hosts[me], world.env.socket_to(me, to), world.now);
@@ -445,7 +446,7 @@ fn handshake(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, to: SocketAddr, 
     }
 }
 
-/// Who knows the key answers a check before it comes to whom it was meant for.
+/// Forges the answer to a check: an attacker with the key answers before the check arrives.
 fn answer_in_its_place(world: &mut World<Punch>, cfg: &Cfg, to: SocketAddr, bytes: &[u8]) {
     use swarmedge_core::nat::stun::integrity::Hash;
     use swarmedge_core::nat::stun::{Attribute, Class, Message};
@@ -453,13 +454,13 @@ fn answer_in_its_place(world: &mut World<Punch>, cfg: &Cfg, to: SocketAddr, byte
     let answer = Message::new(Class::Success, request.id, std::vec![Attribute::XorMapped(to)]);
     let bytes = answer.encode_signed(&KEY, Hash::Sha256);
     world.send(Lane { to: 0, what: "forged", id: 0 }, cfg.latency, Event::Tell(Input::Datagram { from: to, bytes }));
-    // it is nobody's datagram
+    // the uploader sent no datagram
     world.env.delivered[1] = false;
 }
 
 const KEY: [u8; 16] = [7; 16];
 
-/// The hosts know their NATs, as discovery found them, and the CN is about to introduce them.
+/// Returns the world in which discovery is complete and the CN is about to introduce the hosts.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
     let mut net = Internet::default();
@@ -479,7 +480,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
         let seen = net.send(Time::ZERO, hosts[i], sockets[i], server, TTL).map(|a| a.from);
         let host = Candidate { kind: CandidateKind::Host, addr: sockets[i] };
         let mapped = seen.map(|addr| Candidate { kind: CandidateKind::ServerReflexive, addr });
-        // a peer may say anything: nobody must believe it
+        // an address that a peer may claim and that nobody must believe
         let lie = Candidate { kind: CandidateKind::Mapped, addr: SocketAddr::new(BYSTANDER.into(), 4000) };
         let site = if cfg.shared.is_some() { 10 } else { [10, 20][i] };
         let public = seen.map_or(IpAddr::V4(Ipv4Addr::new(203, 0, 113, site)), |a| a.ip());
@@ -543,42 +544,42 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
 }
 
 impl Punch {
-    /// Both attempts are over.
+    /// Returns whether both attempts are over.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.ended.iter().all(Option::is_some)
     }
 
-    /// Both have a connection.
+    /// Returns whether both hosts have a connection.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.ended.iter().all(|e| e.as_ref().is_some_and(|a| a.failure.is_none()))
     }
 
-    /// Neither has.
+    /// Returns whether both attempts have failed.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.ended.iter().all(|e| e.as_ref().is_some_and(|a| a.failure.is_some()))
     }
 
-    /// Where a host listens on TCP.
+    /// Returns the address at which a host listens on TCP.
     fn door(&self, host: usize) -> SocketAddr {
         SocketAddr::new(self.public[host], swarmedge_core::nat::HTTPS)
     }
 
-    /// From which of its sockets a host sends to an endpoint.
+    /// Returns the socket from which a host sends to an endpoint.
     fn socket_to(&self, host: usize, to: SocketAddr) -> SocketAddr {
         self.adopted[host].filter(|(peer, _)| *peer == to).map_or(self.sockets[host], |(_, socket)| socket)
     }
 
-    /// Whether an address is none that the other one can have: its own, on a LAN that both share, or its router's.
+    /// Returns whether the peer cannot have this address: its own on a shared LAN, or its router's.
     fn strays(&self, host: usize, to: SocketAddr) -> bool {
         let other = 1 - host;
         let own = self.shared && to == self.sockets[other];
         !(own || to.ip() == self.public[other])
     }
 
-    /// The host at the end of a path.
+    /// Returns whether a path leads to the other host.
     fn leads(&self, host: usize, path: SocketAddr, now: Time) -> bool {
         let arrival = self.net.clone().send(now, self.hosts[host], self.socket_to(host, path), path, TTL);
         arrival.is_some_and(|a| a.host == self.hosts[1 - host])

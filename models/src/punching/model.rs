@@ -1,4 +1,5 @@
-//! Two peers behind NATs, introduced by a CN: they meet, or fail on both sides, whatever is lost or comes twice.
+//! Models of hole punching: two peers behind NATs, introduced by a CN, either connect or fail on both sides, whatever
+//! messages are lost or duplicated.
 
 use crate::check::{Spec, Tooth};
 use crate::nat::Kind;
@@ -19,7 +20,7 @@ fn spec(name: &'static str, about: &'static str, kinds: [Kind; 2], teeth: Vec<To
     Spec { name, about, cfg: Cfg::tiny(kinds, None), start, rules: RULES, teeth }
 }
 
-/// The usual pair.
+/// Returns the model of two peers behind port-restricted NATs, the usual pair.
 pub fn homes() -> Spec<Punch> {
     let kinds = [Kind::PortRestricted; 2];
     let teeth = vec![
@@ -33,14 +34,14 @@ pub fn homes() -> Spec<Punch> {
     spec("punching", "2 peers behind port-restricted NATs, 1 CN; 2 losses, 1 duplicate", kinds, teeth)
 }
 
-/// One side's addresses can only be learned from its checks.
+/// Returns the model of a peer whose address can only be learned from its connectivity checks.
 pub fn learned() -> Spec<Punch> {
     let kinds = [Kind::Symmetric, Kind::Restricted];
     let teeth = vec![tooth("checks do not reach one side", 7, kinds, Mutant::ChecksAreLost)];
     spec("punching-learned", "a symmetric NAT and one that filters by address", kinds, teeth)
 }
 
-/// A pair that cannot connect.
+/// Returns the model of a pair that cannot connect.
 pub fn hopeless() -> Spec<Punch> {
     let kinds = [Kind::Symmetric, Kind::PortRestricted];
     let teeth = vec![
@@ -50,7 +51,7 @@ pub fn hopeless() -> Spec<Punch> {
     spec("punching-hopeless", "a symmetric NAT and one that filters by port", kinds, teeth)
 }
 
-/// One side has no UDP, and goes to where the other listens on TCP: the downloader, …
+/// Returns the model of a downloader without UDP that dials the uploader's TCP port.
 pub fn over_tcp() -> Spec<Punch> {
     let kinds = [Kind::UdpBlocked, Kind::Public];
     let door = |mutant| Cfg { doors: [false, true], ..Cfg::tiny(kinds, mutant) };
@@ -64,8 +65,8 @@ pub fn over_tcp() -> Spec<Punch> {
     Spec { cfg: door(None), ..spec("punching-tcp", about, kinds, teeth) }
 }
 
-/// … or the uploader.
-pub fn called() -> Spec<Punch> {
+/// Returns the model of an uploader without UDP that dials the downloader's TCP port.
+pub fn uploader_dials() -> Spec<Punch> {
     let kinds = [Kind::Public, Kind::UdpBlocked];
     let door = |mutant| Cfg { doors: [true, false], ..Cfg::tiny(kinds, mutant) };
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: door(Some(mutant)) };
@@ -79,7 +80,7 @@ pub fn called() -> Spec<Punch> {
     Spec { cfg: door(None), ..spec("punching-called", about, kinds, teeth) }
 }
 
-/// Neither can come to the other, and both open a connection at once.
+/// Returns the model of TCP simultaneous open: neither side can be dialled, so both open a connection at once.
 pub fn crossing() -> Spec<Punch> {
     let cross = |mutant| Cfg { crossing: Some(true), ..Cfg::tiny(CROSSING, mutant) };
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: cross(Some(mutant)) };
@@ -91,7 +92,7 @@ pub fn crossing() -> Spec<Punch> {
     Spec { cfg: cross(None), ..spec("punching-crossing", about, CROSSING, teeth) }
 }
 
-/// Their NATs refuse it.
+/// Returns the model of TCP simultaneous open that the NATs refuse.
 pub fn refused() -> Spec<Punch> {
     let cross = |mutant| Cfg { crossing: Some(false), ..Cfg::tiny(CROSSING, mutant) };
     let defect = "hosts know no end of trying";
@@ -102,8 +103,8 @@ pub fn refused() -> Spec<Punch> {
 
 const CROSSING: [Kind; 2] = [Kind::UdpBlocked, Kind::PortRestricted];
 
-/// Messages come late: after the timers that wait for them.
-pub fn hurried() -> Spec<Punch> {
+/// Returns the model in which timers fire before the messages that they wait for arrive.
+pub fn timers_fire_early() -> Spec<Punch> {
     let cfg = Cfg { hurried: true, ..Cfg::tiny([Kind::PortRestricted; 2], None) };
     let about = "the usual pair; 1 loss, 1 timer while something is under way";
     Spec { cfg, ..spec("punching-late", about, [Kind::PortRestricted; 2], vec![]) }

@@ -1,4 +1,4 @@
-//! What must hold of two hosts that are introduced.
+//! Rules of the [punching world](super) for two hosts that are introduced to each other.
 
 use super::{Cfg, Node, Punch};
 use crate::rule::{Rule, settles};
@@ -10,7 +10,7 @@ fn hosts(w: &World<Punch>) -> impl Iterator<Item = &Connectivity> {
     w.nodes().filter_map(|(_, n)| if let Node::Host(host) = n { Some(host) } else { None })
 }
 
-/// Rules that every run of the model must satisfy.
+/// Rules of the model, checked in its reachable states.
 pub const RULES: &[Rule<Punch>] = &[
     Rule::always("nothing goes to an address that is neither the introduced peer's nor configured", |_, w| {
         !w.env.strayed

@@ -1,4 +1,4 @@
-//! TCP connections of the two hosts: nothing on them is lost, and they come to be or do not.
+//! TCP connections ("lines") of the two hosts, which open or fail and lose nothing.
 
 use super::{BYSTANDER, Cfg, Event, KEY, Mutant, Punch, intro};
 use crate::world::{Lane, NodeIx, World};
@@ -8,7 +8,7 @@ use swarmedge_core::nat::connectivity::{Input, Line, LineEvent};
 use swarmedge_core::nat::stun::integrity::Hash;
 use swarmedge_core::nat::stun::{Attribute, Class, Message, TransactionId};
 
-/// A line by its number where it was opened, and where it came.
+/// Returns the accepting side's number of a line that the other side opened as `line`.
 const fn there(line: LineId) -> LineId {
     LineId(line.0 | 1 << 63)
 }
@@ -17,7 +17,7 @@ fn tell(world: &mut World<Punch>, cfg: &Cfg, (host, trips): (NodeIx, u32), input
     world.send(Lane { to: host, what: "tcp", id: 0 }, cfg.latency * trips, Event::Tell(input));
 }
 
-/// Whether a host's connection to this address comes to be.
+/// Records a dial, and returns whether the host's connection to this address opens.
 fn reaches(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, to: SocketAddr) -> bool {
     let (me, other) = (usize::from(node), usize::from(1 - node));
     world.env.dials[me].push(to);
@@ -25,14 +25,14 @@ fn reaches(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, to: SocketAddr) ->
     to == world.env.door(other) && cfg.doors[other] && cfg.mutant != Some(Mutant::DoorIsShut)
 }
 
-/// The downloader shakes hands where the uploader listens.
+/// Performs the handshake with the uploader's listening address.
 pub(super) fn dial(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (intro, to): (IntroId, SocketAddr)) {
     if reaches(world, cfg, node, to) {
         connected(world, cfg, node, intro);
     }
 }
 
-/// The downloader shakes hands on a line.
+/// Performs the handshake of the downloader on an open line.
 pub(super) fn take(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (intro, line): (IntroId, LineId)) {
     world.env.lines[1].push(line);
     if world.env.lines[0].contains(&line) {
@@ -53,7 +53,7 @@ pub(super) fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, line: L
             let event = if open { LineEvent::Open(line) } else { LineEvent::Failed(line) };
             tell(world, cfg, (node, 2), Input::Line(event));
         }
-        // nobody has accepted it: it is the other side's own
+        // a crossing line was opened by both sides and accepted by neither
         Line::Serve { .. } if cfg.crossing.is_some() => {}
         Line::Serve { line, shows } => {
             world.env.lines[0].push(there(line));
@@ -68,7 +68,7 @@ pub(super) fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, line: L
     }
 }
 
-/// A host opens its half of a connection.
+/// Opens a host's half of a crossing connection, which opens once both halves exist.
 fn cross(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (line, to): (LineId, SocketAddr)) {
     let (me, other) = (usize::from(node), usize::from(1 - node));
     world.env.dials[me].push(to);
@@ -85,7 +85,7 @@ fn cross(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (line, to): (LineId,
     world.env.crossing = [None; 2];
 }
 
-/// A bystander comes to where the downloader listens, and says that it is the uploader.
+/// Sends a bystander's check to the downloader's listening port, in the uploader's name.
 pub(super) fn pretend(world: &mut World<Punch>, cfg: &Cfg) {
     let key = if cfg.mutant == Some(Mutant::KeyLeaks) { KEY } else { [8; 16] };
     let name = Attribute::Username(format!("{}:u", intro(1)).into_bytes());

@@ -1,5 +1,5 @@
-//! The world of quarantine: a client that downloads while another has the version already, an edge, a CN, a DN and the
-//! ledger, all production machines. The one that downloads is put into quarantine, and let out, at any time.
+//! World of quarantine: a client that downloads while another has the version already, an edge, a CN, a DN and the
+//! ledger, all production machines. The downloading client enters and leaves quarantine at any time.
 
 pub mod model;
 
@@ -32,7 +32,7 @@ fn version() -> VersionId {
     VersionId::numbered(1)
 }
 
-/// Everybody, with the limits for models.
+/// Returns the deployment, with the limits for models.
 #[must_use]
 pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     let of = |role, n| Name(role, n);
@@ -58,18 +58,18 @@ pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     };
     let roles = (0..).zip(&names).map(role).collect();
     Cfg {
-        // what is of interest is when quarantine comes between query, answer, introduction and transfer
+        // on the other lanes quarantine may come between query, answer, introduction and transfer
         prompt: &["https", "stun", "sign", "disk", "served", "probe", "directory", "peer"],
         ..Cfg::for_models(names, roles, mutant, moves)
     }
 }
 
-/// Whom quarantine concerns.
+/// Returns the GUID of the client that is put into quarantine.
 fn suspect() -> Guid {
     Guid::of(&keys::key(Name(Role::Client, 1)))
 }
 
-/// Into quarantine goes the client that downloads.
+/// Adds the move that puts the downloading client into quarantine or releases it.
 fn moves(w: &World<Net>, _: &Cfg, moves: &mut Vec<Move>) {
     if w.budget.changes > 0 {
         let is_in = w.env.seen.suspects.contains(&suspect());
@@ -84,7 +84,7 @@ fn get(req: u64) -> In {
     In::Client(client::Input::Command(Command { req: ReqId(1 << 40 | req), kind }))
 }
 
-/// The world with one client that shares the version and one that is told to get it.
+/// Returns the world with one client that shares the version and one that is told to get it.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
     let mut w = cfg.world(1, budget);
@@ -119,7 +119,7 @@ fn is_done(w: &World<Net>, ix: NodeIx) -> bool {
     status(w, ix).is_some_and(|s| s.state == DownloadState::Completed)
 }
 
-/// Rules that every run of the model must satisfy.
+/// Rules of the model, checked in its reachable states.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always("a download completes, whoever is put into quarantine or let out, and when", |cfg, w| {
         settles(cfg, w, 400, |w| is_done(w, LEECHER))

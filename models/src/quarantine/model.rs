@@ -1,4 +1,4 @@
-//! Quarantine never blocks the edge's path.
+//! Model of quarantine, which must never block downloads from the edge.
 
 use crate::check::{Spec, Tooth};
 use crate::quarantine::{RULES, cfg, world};
@@ -13,7 +13,7 @@ fn tooth(defect: &'static str, rule: usize, mutant: Mutant) -> Tooth<Net> {
     Tooth { defect, rule: RULES[rule].name, cfg: cfg(Some(mutant)) }
 }
 
-/// See the module.
+/// Returns the model with its bounds and seeded defects.
 pub fn spec() -> Spec<Net> {
     Spec {
         name: "quarantine",

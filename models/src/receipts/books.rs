@@ -1,5 +1,5 @@
-//! What the nodes of a [`Swarm`](super::Swarm) file, the lies that can be told of it, and what the production ledger's
-//! [`Book`] makes of either. The ledger's seeded defects are here.
+//! Records that the nodes of a [`Swarm`](super::Swarm) file, false variants of them, and how the production ledger's
+//! [`Book`] settles both. The ledger's seeded defects are here.
 
 use super::names::{bytes, conn, download_key, intro_id, introduction, uploader};
 use super::{DOWNLOADER, Facts, Mutant, SIZE};
@@ -10,35 +10,35 @@ use swarmedge_core::accounting::quarantine::Quarantines;
 use swarmedge_core::accounting::settlement::{Bill, Book, Claims, EXPIRES_MS, LATE_MS};
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, Signature, VersionId};
 use swarmedge_core::wire::records::{
-    Context, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt, ReceiptProof,
-    ServedRecord, Side, UsageRecord, UsageState, Verify,
+    GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt, ReceiptProof,
+    ServedRecord, Side, SigningContext, UsageRecord, UsageState, Verify,
 };
 use swarmedge_core::wire::{List, Text, Wire as _};
 
-/// An introduction that no CN has made.
+/// Introduction that no CN has made.
 pub(super) const INVENTED: u32 = 0x99;
 
-/// What is filed about a download.
+/// Usage records that both sides file about one download.
 #[derive(Clone, Debug)]
 pub(super) struct Filing {
-    /// By the downloader; `None`: it has fallen silent.
+    /// Claims of the downloader; `None` if it has fallen silent.
     down: Option<Vec<PeerBytes>>,
-    /// By uploaders, each record on its own, in the order of their numbers.
+    /// Records of the uploaders, one per uploader, in the order of their numbers.
     up: Vec<UsageRecord>,
     download: DownloadId,
     version: VersionId,
 }
 
-/// What the ledger makes of it.
+/// Totals in bytes that the ledger computes from a [`Filing`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Settled {
-    /// Of each introduction, what the ledger takes for receipted.
+    /// Bytes that the ledger accepts as receipted, per introduction.
     pub(super) receipted: BTreeMap<IntroId, u64>,
-    /// Of each introduction, what counts.
+    /// Bytes that count towards the bill, per introduction.
     pub(super) agreed: BTreeMap<IntroId, u64>,
-    /// What is billed.
+    /// Peer bytes billed for the download.
     pub(super) billed: u64,
-    /// What edges have sent, each byte once.
+    /// Bytes sent by edges, each byte counted once.
     pub(super) edge: u64,
 }
 
@@ -58,12 +58,12 @@ fn usage(reporter: u32, seq: u32, side: Side, peers: Vec<PeerBytes>) -> UsageRec
     }
 }
 
-/// A receipt as the downloader has signed it.
+/// Returns a receipt of `bytes` bytes that the downloader has signed.
 fn proof(intro: IntroId, seq: u32, bytes: u64) -> ReceiptProof {
     let (download, version) = (DownloadId::numbered(1), VersionId::numbered(1));
     let uploader_key = introduction(intro).uploader_key;
     let receipt = Receipt { intro, download, version, uploader_key, seq, bytes };
-    let signature = keys::sign(&download_key(), Context::Receipt, &receipt.to_bytes());
+    let signature = keys::sign(&download_key(), SigningContext::Receipt, &receipt.to_bytes());
     ReceiptProof { uploader_key, seq, bytes, signature }
 }
 
@@ -75,7 +75,7 @@ fn claimed(intro: IntroId, bytes: u64) -> PeerBytes {
     PeerBytes { intro, key: introduction(intro).uploader_key, bytes, receipt: None }
 }
 
-/// What a downloader says that it got over each introduction: what is on its disk.
+/// Returns the downloader's claims: the bytes on its disk, per introduction.
 fn received(facts: &Facts) -> Vec<PeerBytes> {
     let mut claims: BTreeMap<IntroId, u64> = BTreeMap::new();
     for (piece, from) in &facts.journal {
@@ -86,18 +86,18 @@ fn received(facts: &Facts) -> Vec<PeerBytes> {
     claims.into_iter().map(|(intro, bytes)| claimed(intro, bytes)).collect()
 }
 
-/// The downloader's record as its disk stands.
+/// Returns the downloader's usage record for what is on its disk.
 pub(super) fn downloader(facts: &Facts) -> UsageRecord {
     usage(u32::from(DOWNLOADER), 1, Side::Downloader, received(facts))
 }
 
 impl Filing {
-    /// What honest nodes file.
+    /// Returns the records that honest nodes file.
     pub(super) fn honest(facts: &Facts) -> Self {
         let record = |(intro, proof): (&IntroId, &ReceiptProof)| {
             usage(u32::from(uploader(conn(*intro))), 1, Side::Uploader, std::vec![receipted(*intro, proof.clone())])
         };
-        // of two introductions of one uploader, one record
+        // an uploader with two introductions files one record
         let mut up: Vec<UsageRecord> = Vec::new();
         for record in facts.got.iter().map(record) {
             match up.iter_mut().find(|r| r.reporter == record.reporter) {
@@ -109,7 +109,7 @@ impl Filing {
         Self { down: Some(received(facts)), up, download, version }
     }
 
-    /// The downloader says nothing at all.
+    /// Drops the downloader's record, as if it had fallen silent.
     pub(super) fn silent(self) -> Self {
         Self { down: None, ..self }
     }
@@ -124,11 +124,11 @@ impl Filing {
         told
     }
 
-    /// What uploaders can say that is not so, while the downloader is honest or silent.
+    /// Returns filings with false claims by uploaders, while the downloader is honest or silent.
     pub(super) fn lies_of_uploaders(&self, facts: &Facts) -> Vec<Self> {
         let more = self.with_up(|p| p.bytes += SIZE);
         let forged = self.with_up(|p| p.receipt.iter_mut().for_each(|r| r.bytes += SIZE));
-        // each receipt under each other introduction, by whom it names
+        // each receipt filed under each other introduction, with its own uploader or with the other one
         let mut moved = self.clone();
         let mut renamed = self.clone();
         for (intro, proof) in &facts.got {
@@ -143,7 +143,7 @@ impl Filing {
                 }
             }
         }
-        // every receipt there ever was, each filed by somebody else
+        // every receipt ever signed, each filed by another reporter
         let mut hoard = self.clone();
         for (n, (intro, seq, bytes)) in (0x40..).zip(&facts.signed) {
             let peers = std::vec![receipted(*intro, proof(*intro, *seq, *bytes))];
@@ -152,7 +152,7 @@ impl Filing {
         std::vec![more, forged, moved, renamed, hoard]
     }
 
-    /// What a downloader can say that is not so, while uploaders are honest.
+    /// Returns filings with false claims by the downloader, while uploaders are honest.
     pub(super) fn lies_of_the_downloader(&self) -> Vec<Self> {
         let with = |lie: fn(&mut PeerBytes)| {
             let mut down = self.down.clone().unwrap_or_default();
@@ -166,13 +166,13 @@ impl Filing {
         [greedy, deny].into_iter().map(|down| Self { down: Some(down), ..self.clone() }).collect()
     }
 
-    /// Both sides say and sign that all of it came over this introduction.
+    /// Returns a filing in which both sides claim and sign that all bytes came over `intro`.
     pub(super) fn collusion(&self, intro: IntroId) -> Self {
         let up = std::vec![usage(0x30, 1, Side::Uploader, std::vec![receipted(intro, proof(intro, 9, SIZE))])];
         Self { down: Some(std::vec![claimed(intro, SIZE)]), up, ..self.clone() }
     }
 
-    /// The same, filed as of another download or version that the same client was granted with the same key.
+    /// Returns this filing under another download or version, granted to the same client with the same key.
     pub(super) fn elsewhere(&self) -> [Self; 2] {
         let of = |download, version| {
             let mut up = self.up.clone();
@@ -182,7 +182,7 @@ impl Filing {
         [of(DownloadId::numbered(2), VersionId::numbered(1)), of(DownloadId::numbered(1), VersionId::numbered(2))]
     }
 
-    /// Everything that the ledger is told.
+    /// Returns all records that the ledger receives.
     pub(super) fn records(&self, facts: &Facts) -> Vec<LedgerRecord> {
         let granted = LedgerRecord::Granted(GrantRecord {
             id: RecordId::numbered(1),
@@ -221,7 +221,7 @@ impl Filing {
         all
     }
 
-    /// What was filed before: of each introduction the receipt before its last, and nothing by the downloader.
+    /// Returns earlier records: each introduction's receipt before its last, and an empty claim by the downloader.
     pub(super) fn older(&self, facts: &Facts) -> Vec<LedgerRecord> {
         let of = |p: &PeerBytes| {
             let last = p.receipt.as_ref().map_or(0, |r| r.seq);
@@ -236,7 +236,7 @@ impl Filing {
         up.chain([down]).map(LedgerRecord::Usage).collect()
     }
 
-    /// What the CN has recorded: every introduction it made.
+    /// Returns the CN's record of every introduction that it made.
     fn offered(&self, facts: &Facts) -> LedgerRecord {
         let visits = (1..).zip(&facts.visits).flat_map(|(up, visits)| (1..=*visits).map(move |v| intro_id(up, v)));
         let peer = |intro| OfferedPeer { intro, upload_key: introduction(intro).uploader_key };
@@ -246,7 +246,7 @@ impl Filing {
         LedgerRecord::Log(LogRecord { id: RecordId::numbered(3), at_ms: 0, guid, event: LogEvent::Offered(offered) })
     }
 
-    /// What the ledger makes of it: at once, or after the download has expired where its downloader is silent.
+    /// Settles this filing: immediately, or after the download has expired if the downloader is silent.
     pub(super) fn settle(&self, mutant: Option<Mutant>, facts: &Facts) -> Settled {
         let at_ms = if self.down.is_none() { EXPIRES_MS } else { 0 };
         settle(mutant, &self.records(facts), at_ms)
@@ -258,20 +258,20 @@ fn layout_range(piece: u32) -> std::ops::Range<u64> {
     start..start + bytes(swarmedge_core::ids::PieceIndex(piece))
 }
 
-/// The ledger's book of these records, all received at once.
+/// Returns the ledger's book of these records, all received at time 0.
 fn book(mutant: Option<Mutant>, records: impl IntoIterator<Item = LedgerRecord>, at_ms: u64) -> Book {
     let mut book = if mutant == Some(Mutant::LedgerIsLenient) { Book::default() } else { Book::strict() };
     records.into_iter().for_each(|r| book.add(r, at_ms));
     book
 }
 
-/// What the ledger makes of these records at `at_ms`.
+/// Settles these records at `at_ms`, in milliseconds.
 pub(super) fn settle(mutant: Option<Mutant>, records: &[LedgerRecord], at_ms: u64) -> Settled {
     let whole = book(mutant, records.iter().cloned(), 0);
     settled(mutant, &whole, records, at_ms)
 }
 
-/// The records come twice, the second time backwards, and older ones last of all.
+/// Settles records that arrive twice, the second time in reverse, with older ones last.
 pub(super) fn settle_repeated(mutant: Option<Mutant>, records: &[LedgerRecord], older: &[LedgerRecord]) -> Settled {
     let mut again: Vec<_> = records.iter().chain(records.iter().rev()).chain(older).cloned().collect();
     if mutant == Some(Mutant::LastCounts) {
@@ -280,7 +280,7 @@ pub(super) fn settle_repeated(mutant: Option<Mutant>, records: &[LedgerRecord], 
     settled(mutant, &book(mutant, again, 0), records, 0)
 }
 
-/// What is defective: numbers say nothing, so what comes last is taken for the newest.
+/// Defect: renumbers records by arrival, so the last one to arrive counts as the newest.
 fn renumber(records: &mut [LedgerRecord]) {
     for (n, record) in (1..).zip(records) {
         if let LedgerRecord::Usage(r) = record {
@@ -289,7 +289,7 @@ fn renumber(records: &mut [LedgerRecord]) {
     }
 }
 
-/// The records come in time and the download ends; `late` comes after it has closed.
+/// Returns the bill before and after `late` records, which arrive after the download has closed.
 pub(super) fn settle_late(mutant: Option<Mutant>, records: &[LedgerRecord], late: &[LedgerRecord]) -> [u64; 2] {
     let ended = records.iter().cloned().map(|mut record| {
         if let LedgerRecord::Usage(r) = &mut record
@@ -312,7 +312,7 @@ pub(super) fn settle_late(mutant: Option<Mutant>, records: &[LedgerRecord], late
     [before, whole.bill(verify(mutant), LATE_MS).peers_billed]
 }
 
-/// One client is in quarantine from `from_ms` on; `before` is told before that, and `later` afterwards.
+/// Settles with one client in quarantine from `from_ms` on: `before` arrives earlier, `later` afterwards.
 pub(super) fn settle_quarantined(
     mutant: Option<Mutant>,
     (guid, from_ms): (Guid, u64),
@@ -369,7 +369,7 @@ fn billed(mutant: Option<Mutant>, bill: &Bill, agreed: u64) -> u64 {
     }
 }
 
-/// What is defective: each uploader's record is settled for itself, and what they come to is added up.
+/// Defect: settles each uploader's record separately and adds up the results.
 fn summed(records: &[LedgerRecord], at_ms: u64) -> BTreeMap<IntroId, u64> {
     let of_uploader = |r: &&LedgerRecord| matches!(r, LedgerRecord::Usage(u) if u.side == Side::Uploader);
     let mut sums: BTreeMap<IntroId, u64> = BTreeMap::new();
@@ -383,7 +383,7 @@ fn summed(records: &[LedgerRecord], at_ms: u64) -> BTreeMap<IntroId, u64> {
     sums
 }
 
-/// How the ledger checks a receipt's signature.
+/// Returns the ledger's check of a receipt's signature, with its seeded defect if any.
 pub(super) fn verify(mutant: Option<Mutant>) -> Verify {
     match mutant {
         Some(Mutant::LedgerTrusts) => |_, _, _, _| true,
@@ -403,10 +403,10 @@ pub(super) fn verify(mutant: Option<Mutant>) -> Verify {
     }
 }
 
-/// Whether the signature is right for the receipt, or for one that differs from it in what `change` makes of 1 and 2.
+/// Returns whether the signature fits the receipt or one of its variants `change(receipt, 1)` and `change(receipt, 2)`.
 fn covers(
     key: &PublicKey,
-    context: Context,
+    context: SigningContext,
     message: &[u8],
     signature: &Signature,
     change: fn(Receipt, u8) -> Receipt,

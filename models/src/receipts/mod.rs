@@ -2,8 +2,8 @@
 //! their disks, the downloader's log, an edge that sends a piece too, and the ledger's rules, which bill what the disks
 //! hold. Anybody may crash and connections break; in every state each lie of one side is told to the ledger as well.
 //!
-//! It is small because only what can matter may wait: a write waits while somebody may still crash, a message while a
-//! connection may still break; afterwards both arrive within the step that sends them.
+//! The state space is small because events are delayed only where a delay can matter: a write waits while somebody may
+//! still crash, a message while a connection may still break; afterwards both arrive within the step that sends them.
 
 mod books;
 pub mod model;
@@ -28,43 +28,44 @@ use swarmedge_core::session::Wall;
 use swarmedge_core::swarm::outcome::CloseReason;
 use swarmedge_core::swarm::{Receipts, Uploads, receipting, upload};
 use swarmedge_core::wire::peer::{PeerHello, PeerMsg, PieceRequest};
-use swarmedge_core::wire::records::{Context, Head, Introduction, Receipt, ReceiptProof};
+use swarmedge_core::wire::records::{Head, Introduction, Receipt, ReceiptProof, SigningContext};
 use swarmedge_core::wire::{PROTOCOL, Wire as _};
 
 const DOWNLOADER: NodeIx = 0;
-/// A piece of 64 KiB and one of a block.
+/// Size of the object in bytes: one piece of 64 KiB and one of a single 16 KiB block.
 const SIZE: u64 = 80 * 1024;
 const PIECES: u32 = 2;
 const PIECE: u64 = 64 * 1024;
 
-/// The limits and the seeded defect.
+/// Limits and seeded defect of the receipts world.
 #[derive(Clone, Debug)]
 pub struct Cfg {
     /// Rule that bounds the bytes sent on credit.
     pub credit: CreditRule,
     /// Number of uploaders in the model.
     pub uploaders: NodeIx,
-    /// The faults that are explored. A duplicate is a piece that an edge sends, a change a new introduction.
+    /// Bounds on the faults explored; duplicates count pieces sent by an edge, changes new introductions.
     pub budget: Budget,
     /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
-    /// Answers a question about bills: asks, or remembers what the same question came to.
+    /// Function that answers a question about bills: it computes the answer or returns a remembered one.
     pub answer: Answer,
 }
 
-/// A question about bills: of which rule and defect, about which facts, and how to find out.
+/// Function of a rule's name, the defect, the facts and a closure that computes the answer.
 pub type Answer = fn(rule: &'static str, mutant: Option<Mutant>, facts: &Facts, ask: &dyn Fn() -> bool) -> bool;
 
 impl Cfg {
-    /// Two uploaders whose connections break, and an edge that sends a piece as well. The small piece needs no receipt
-    /// before the next, the large one does.
+    /// Returns a world of two uploaders whose connections break, and an edge that sends a piece as well. The small
+    /// piece needs no receipt before the next, the large one does.
     #[must_use]
     pub fn repeating(mutant: Option<Mutant>) -> Self {
         let budget = Budget { drops: 1, fires: 1, duplicates: 1, ..Budget::default() };
         Self { credit: credit(PIECE), uploaders: 2, budget, mutant, answer: |_, _, _, ask| ask() }
     }
 
-    /// Two uploaders and a downloader, one of which crashes. Every piece needs its receipt before the next.
+    /// Returns a world of two uploaders and a downloader, one of which crashes. Every piece needs its receipt before
+    /// the next.
     #[must_use]
     pub fn crashing(mutant: Option<Mutant>) -> Self {
         let budget = Budget { crashes: 1, changes: 1, ..Budget::default() };
@@ -79,33 +80,33 @@ const fn credit(first: u64) -> CreditRule {
 /// Defects; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mutant {
-    /// An uploader is told that its receipt is durable, and it is not.
+    /// An uploader is told that its receipt is durable although it is not.
     ReceiptsAreLost,
-    /// Credit grows when a receipt comes, not when it is durable.
+    /// Credit grows when a receipt arrives instead of when it is durable.
     CreditBeforeDisk,
-    /// A piece that has come already is receipted again.
+    /// A piece received a second time is receipted again.
     DuplicatesCount,
-    /// A piece is receipted when it is asked for.
+    /// A piece is receipted when it is requested, before its blocks are verified.
     UnverifiedCounts,
     /// Connections end without the last receipt.
     PartsAtOnce,
     /// Bytes received over one connection are receipted over the other.
     WrongUploader,
-    /// After a crash a downloader connects by its old introduction again.
+    /// A downloader reconnects after a crash with its old introduction.
     OldIntroduction,
-    /// After a crash a downloader goes on with the log of the start before.
+    /// A downloader continues the log of its previous start after a crash.
     OldLog,
-    /// The ledger takes receipts unchecked.
+    /// The ledger accepts receipts without checking their signatures.
     LedgerTrusts,
     /// A receipt's signature does not cover its introduction and uploader.
     CoversNoUploader,
-    /// Receipts' signatures do not cover the version.
+    /// A receipt's signature does not cover the version.
     CoversNoVersion,
-    /// Receipts' signatures do not cover the download.
+    /// A receipt's signature does not cover the download.
     CoversNoDownload,
     /// The ledger bills introductions that no CN has recorded.
     LedgerIsLenient,
-    /// Each receipt of an introduction is billed, not the highest.
+    /// All receipts of an introduction are billed, instead of the highest alone.
     SumsReceipts,
     /// The larger of both sides' claims is billed.
     LargerClaim,
@@ -113,11 +114,11 @@ pub enum Mutant {
     NoClamp,
     /// Records that arrive after the close still count.
     NeverCloses,
-    /// The uploader's last record to arrive counts, not its newest.
+    /// The uploader's record that arrives last counts, instead of its newest.
     LastCounts,
-    /// A downloader that falls silent has said that nothing came.
+    /// A silent downloader is treated as one that received nothing.
     SilenceDenies,
-    /// The ledger does not ask who is in quarantine.
+    /// The ledger ignores quarantines.
     QuarantineIsIgnored,
     /// Quarantine also discards what a client reported before it.
     QuarantineTakesBack,
@@ -155,26 +156,26 @@ pub enum Out {
 /// A pending event of the receipts world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// Input for the node on the lane.
+    /// An input arrives at the node of the lane.
     Told(In),
-    /// Blocks of a piece.
+    /// Blocks of a piece arrive at the downloader.
     Blocks(XferId, PieceIndex),
-    /// The downloader writes a piece that came over this introduction, or from the edge.
+    /// The downloader writes a piece to disk; the introduction is `None` if an edge sent it.
     Journal(PieceIndex, Option<IntroId>),
-    /// An uploader writes a receipt.
+    /// An uploader writes a receipt to disk.
     Keep(IntroId, ReceiptProof),
 }
 
 /// An external event in the receipts world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
-    /// The downloader connects to an uploader anew, by another introduction.
+    /// The downloader reconnects to an uploader with a new introduction.
     Connect(NodeIx),
     /// The downloader requests a piece from an uploader.
     Ask(NodeIx, PieceIndex),
     /// An edge sends a piece.
     Edge(PieceIndex),
-    /// The downloader needs nothing more from an uploader.
+    /// The downloader wants to close its connection to an uploader.
     Leave(NodeIx),
     /// A connection to an uploader breaks.
     Break(NodeIx),
@@ -185,17 +186,17 @@ pub enum Move {
 /// History of the run on which bills depend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Facts {
-    /// Introductions that the CN has made for each uploader.
+    /// Number of introductions that the CN has made for each uploader.
     visits: Vec<u8>,
-    /// The downloader's disk: over which introduction each piece came; `None`: from the edge.
+    /// Pieces on the downloader's disk, each with its introduction; `None` if an edge sent it.
     journal: BTreeMap<PieceIndex, Option<IntroId>>,
     /// Pieces that edges have sent.
     edge: BTreeSet<PieceIndex>,
-    /// The highest receipt of each introduction, as its uploader has it in mind.
+    /// Highest receipt of each introduction in its uploader's memory.
     got: BTreeMap<IntroId, ReceiptProof>,
-    /// Bytes that came first over each introduction.
+    /// Bytes that arrived first over each introduction.
     delivered: BTreeMap<IntroId, u64>,
-    /// What the downloader has signed: numbers and bytes of its receipts.
+    /// Receipts that the downloader has signed: introduction, sequence number and bytes.
     signed: BTreeSet<(IntroId, u32, u64)>,
 }
 
@@ -204,23 +205,23 @@ pub struct Facts {
 pub struct Swarm {
     /// History on which bills depend.
     facts: Facts,
-    /// The introduction over which each uploader is connected.
+    /// Introduction of each connected uploader.
     connected: BTreeMap<NodeIx, IntroId>,
-    /// Uploaders that the downloader has asked to part from: it does so once.
+    /// Uploaders whose connection the downloader has asked to close, which it does once.
     leaving: BTreeSet<NodeIx>,
     asked: BTreeMap<XferId, (NodeIx, PieceIndex)>,
-    /// Pieces that the downloader has verified in this life, or finds on its disk.
+    /// Pieces that the downloader has verified since its start or found on its disk.
     verified: BTreeSet<PieceIndex>,
-    /// The receipts on uploaders' disks.
+    /// Receipts on the uploaders' disks.
     kept: BTreeMap<IntroId, ReceiptProof>,
     /// Bytes sent over each introduction.
     sent: BTreeMap<IntroId, u64>,
-    /// Introductions that a crash, a break or silence has ended.
+    /// Introductions ended by a crash, a broken connection or a time-out, not in order.
     cut: BTreeSet<IntroId>,
-    /// The downloader's log of this start.
+    /// Log of the downloader since its last start.
     log: Log,
     starts: u32,
-    /// All heads that it has signed.
+    /// Log heads that the downloader has signed.
     heads: Vec<Head>,
 }
 
@@ -239,7 +240,7 @@ fn drive<M: Machine>(m: &mut M, cfg: &M::Config, at: (Time, &mut dyn Rng), input
     out
 }
 
-/// An uploader that shares what it has, fresh from its start.
+/// Returns an uploader that has just started and shares its pieces.
 fn fresh_uploader(cfg: &Cfg, ix: NodeIx) -> Node {
     let mut up = Uploads::new(true);
     let have = has(ix);
@@ -264,7 +265,7 @@ fn tell_up(w: &mut World<Swarm>, up: NodeIx, what: &'static str, id: u64, input:
     w.send(lane(up, what, id), Duration::ZERO, Event::Told(In::Up(input)));
 }
 
-/// A connection is no more: what is under way over it is lost, and both ends hear of it.
+/// Ends a connection: transfers under way are lost and both ends are told.
 fn end(w: &mut World<Swarm>, up: NodeIx, in_order: bool) {
     let Some(intro) = w.env.connected.remove(&up) else { return };
     w.env.leaving.remove(&up);
@@ -291,13 +292,13 @@ impl Swarm {
         match output {
             receipting::Output::Sign(req, receipt) => {
                 w.env.facts.signed.insert((receipt.intro, receipt.seq, receipt.bytes));
-                let signature = Some(keys::sign(&download_key(), Context::Receipt, &receipt.to_bytes()));
+                let signature = Some(keys::sign(&download_key(), SigningContext::Receipt, &receipt.to_bytes()));
                 tell_down(w, receipting::Input::Signed(req, signature));
             }
             receipting::Output::Send(conn, msg) if w.env.is_connected(conn) => {
                 tell_up(w, uploader(conn), "peer", conn.0 << 16, upload::Input::Message { conn, msg });
             }
-            // closing what nothing came over is in order
+            // closing a connection over which no byte came is in order
             receipting::Output::Close(conn, _) if w.env.is_connected(conn) => end(w, uploader(conn), false),
             receipting::Output::Send(..) | receipting::Output::Close(..) => {}
         }
@@ -336,7 +337,7 @@ impl Swarm {
         }
     }
 
-    /// Blocks have come: verified, receipted if nobody was first, journalled later.
+    /// Handles blocks that arrived: verifies them, receipts the first copy of a piece and writes it later.
     fn blocks_came(w: &mut World<Self>, cfg: &Cfg, xfer: XferId, piece: PieceIndex) {
         let Some((up, _)) = w.env.asked.remove(&xfer) else { return };
         let came = ConnId(xfer.0 >> 16);
@@ -363,7 +364,7 @@ impl Swarm {
         tell_down(w, receipting::Input::Over(xfer));
     }
 
-    /// The downloader's disk has a piece; what it says of the download now has its place in the log.
+    /// Handles a piece written to the downloader's disk, and appends the new usage record to the log.
     fn journalled(w: &mut World<Self>, piece: PieceIndex, from: Option<IntroId>) {
         w.env.facts.journal.insert(piece, from);
         let start = SecondaryGuid::numbered(w.env.starts);
@@ -388,7 +389,7 @@ impl Swarm {
     fn crash(w: &mut World<Self>, cfg: &Cfg, ix: NodeIx) {
         let lost: Vec<NodeIx> = w.env.connected.keys().copied().filter(|up| ix == DOWNLOADER || *up == ix).collect();
         lost.into_iter().for_each(|up| end(w, up, false));
-        // what was not written yet is lost
+        // writes that have not finished are lost
         let unwritten = w.under_way().filter(|(l, _)| l.to == ix).filter_map(|(_, e)| match e {
             Event::Journal(_, intro) => *intro,
             Event::Keep(intro, _) => Some(*intro),
@@ -500,7 +501,7 @@ impl System for Swarm {
                 moves.extend((w.budget.changes > 0).then_some(Move::Connect(up)));
                 continue;
             }
-            // whom it leaves it asks no more
+            // the downloader requests nothing from an uploader that it is leaving
             if !w.env.leaving.contains(&up) {
                 let asked = |p| w.env.asked.values().any(|a| *a == (up, p));
                 let there = (0..PIECES).map(PieceIndex).filter(|p| has(up).contains(*p));
@@ -565,7 +566,7 @@ impl System for Swarm {
     }
 }
 
-/// The world with everybody up and connected.
+/// Returns the world with all nodes started and connected.
 #[must_use]
 pub fn world(cfg: &Cfg) -> World<Swarm> {
     let facts = Facts { visits: std::vec![0; usize::from(cfg.uploaders)], ..Facts::default() };

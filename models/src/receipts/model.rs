@@ -1,4 +1,4 @@
-//! Receipts: what downloader, uploaders and the ledger's rules come to together.
+//! Models of receipts: a downloader, its uploaders and the ledger's billing rules together.
 
 use crate::check::{Spec, Tooth};
 use crate::receipts::{Cfg, Facts, Mutant, RULES, Swarm, world};
@@ -6,12 +6,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 thread_local! {
-    /// Bills depend on few of a world's facts: each question is asked once a thread, and each check has its
-    /// own.
+    /// Cached bills. A bill depends on few facts of a world, so each question is computed once per thread and check.
     static ANSWERS: RefCell<HashMap<Question, bool>> = RefCell::default();
 }
 
-/// See [`Answer`](crate::receipts::Answer).
+/// Key of the cache: rule, defect and facts (for [`Answer`](swarmedge_core::testing::receipts_world::Answer)).
 type Question = (&'static str, Option<Mutant>, Facts);
 
 fn answer(rule: &'static str, mutant: Option<Mutant>, facts: &Facts, ask: &dyn Fn() -> bool) -> bool {
@@ -32,7 +31,7 @@ fn crashing(mutant: Option<Mutant>) -> Cfg {
     Cfg { answer, ..Cfg::crashing(mutant) }
 }
 
-/// Connections break, pieces come twice, timers fire.
+/// Returns the model in which connections break, pieces arrive twice and timers fire.
 pub fn repeats() -> Spec<Swarm> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: repeating(Some(mutant)) };
     Spec {
@@ -65,7 +64,7 @@ pub fn repeats() -> Spec<Swarm> {
     }
 }
 
-/// Somebody crashes, between any two writes.
+/// Returns the model with a crash between any two writes.
 pub fn crashes() -> Spec<Swarm> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: crashing(Some(mutant)) };
     Spec {

@@ -1,4 +1,4 @@
-//! Who and what is in the [world of receipts](super), and how it is called.
+//! Names and keys of the nodes and introductions in the [world of receipts](super).
 
 use super::{PIECE, PIECES, SIZE};
 use crate::scenario::{Name, Role};
@@ -7,7 +7,7 @@ use crate::world::NodeIx;
 use swarmedge_core::accounting::introductions;
 use swarmedge_core::content::{Bitfield, Layout};
 use swarmedge_core::ids::{ConnId, DownloadId, IntroId, PieceIndex, PublicKey, VersionId};
-use swarmedge_core::wire::records::{Context, Introduction, ServerRole, SignedIntroduction};
+use swarmedge_core::wire::records::{Introduction, ServerRole, SignedIntroduction, SigningContext};
 
 pub(super) fn layout() -> Layout {
     Layout::new(SIZE, 64 * 1024).expect("a layout")
@@ -17,7 +17,8 @@ pub(super) fn bytes(piece: PieceIndex) -> u64 {
     if piece.0 + 1 == PIECES { SIZE - PIECE } else { PIECE }
 }
 
-/// The second uploader has the small piece only: what two that are alike could do in either's place is not told apart.
+/// Returns the pieces of an uploader. The second has the small piece only: two identical uploaders would double the
+/// states without new behaviour.
 pub(super) fn has(up: NodeIx) -> Bitfield {
     if up == 1 { Bitfield::full(PIECES) } else { Bitfield::from_bytes(PIECES, &[0b0100_0000]).expect("two bits") }
 }
@@ -26,7 +27,7 @@ pub(super) fn download_key() -> PublicKey {
     PublicKey::numbered(0xd)
 }
 
-/// An introduction's name says for whom and which visit it is; so does the connection's.
+/// Returns the id of an uploader's `visit`-th introduction; the connection's id encodes the same two numbers.
 pub(super) fn intro_id(up: NodeIx, visit: u8) -> IntroId {
     IntroId::numbered(u32::from(up) << 8 | u32::from(visit))
 }
@@ -59,6 +60,6 @@ pub(super) fn introduction(id: IntroId) -> Introduction {
 pub(super) fn shown(id: IntroId) -> SignedIntroduction {
     let intros = std::vec![introduction(id)];
     let cert = keys::cert(Name(Role::Cn, 0), ServerRole::Cn);
-    let signature = keys::sign(&cert.body.key, Context::Introductions, &introductions::root(&intros).0);
+    let signature = keys::sign(&cert.body.key, SigningContext::Introductions, &introductions::root(&intros).0);
     introductions::sign(intros, signature, &cert).remove(0)
 }

@@ -1,4 +1,4 @@
-//! What must hold of the [world of receipts](super): neither over- nor under-billing.
+//! Rules of the [world of receipts](super): neither over- nor under-billing.
 
 use super::books::{self, Filing, INVENTED, Settled};
 use super::names::{bytes, conn, download_key, intro_id, uploader};
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use swarmedge_core::accounting::logs;
 use swarmedge_core::ids::{Guid, IntroId};
 use swarmedge_core::wire::Wire as _;
-use swarmedge_core::wire::records::{Context, Head, SignedHead};
+use swarmedge_core::wire::records::{Head, SignedHead, SigningContext};
 
 type W = World<Swarm>;
 
@@ -19,17 +19,17 @@ fn of(bytes: &BTreeMap<IntroId, u64>, intro: &IntroId) -> u64 {
 }
 
 impl Facts {
-    /// What the downloader has signed for at most, of an introduction.
+    /// Returns the most bytes that the downloader has signed for an introduction.
     fn signed_for(&self, intro: &IntroId) -> u64 {
         self.signed.iter().filter(|(i, _, _)| i == intro).map(|(_, _, bytes)| *bytes).max().unwrap_or(0)
     }
 
-    /// What is on the downloader's disk of an introduction.
+    /// Returns the bytes of an introduction on the downloader's disk.
     fn journalled(&self, intro: &IntroId) -> u64 {
         self.journal.iter().filter(|(_, from)| from.as_ref() == Some(intro)).map(|(piece, _)| bytes(*piece)).sum()
     }
 
-    /// All that one side can say.
+    /// Returns every filing in which at most one side lies, with and without the downloader's record.
     fn lies(&self) -> Vec<Filing> {
         let honest = Filing::honest(self);
         let mut told = honest.lies_of_uploaders(self);
@@ -71,20 +71,20 @@ fn order_changes_nothing(mutant: Option<Mutant>, facts: &Facts) -> bool {
     if books::settle_repeated(mutant, &records, &honest.older(facts)) != books::settle(mutant, &records, 0) {
         return false;
     }
-    // whatever comes after the close, both sides agreeing
+    // records after the close, on which both sides agree
     let late = honest.collusion(intro_id(1, 1)).records(facts);
     let [before, after] = books::settle_late(mutant, &records, &late);
     before == after
 }
 
-/// A downloader that is never heard of again owes what it has signed, so far as its uploaders have kept it.
+/// Returns whether a silent downloader still owes each signed receipt that its uploader has.
 fn silence_denies_nothing(mutant: Option<Mutant>, facts: &Facts) -> bool {
     let settled = Filing::honest(facts).silent().settle(mutant, facts);
     facts.got.iter().all(|(intro, proof)| of(&settled.agreed, intro) == proof.bytes)
 }
 
-/// Whoever is in quarantine: nothing counts that it says from then on, what it had said does, and so does all that
-/// edges have sent to it.
+/// Returns whether quarantine makes exactly the client's later claims void. Earlier claims and all bytes that edges
+/// sent to the client still count.
 fn quarantine_is_unbilled(mutant: Option<Mutant>, facts: &Facts) -> bool {
     let honest = Filing::honest(facts);
     let (records, later) = (honest.records(facts), honest.collusion(intro_id(1, 1)).records(facts));
@@ -98,7 +98,7 @@ fn quarantine_is_unbilled(mutant: Option<Mutant>, facts: &Facts) -> bool {
         let nothing = always.agreed.iter().all(|(intro, bytes)| !concerns(intro) || *bytes == 0);
         let before = books::settle_quarantined(mutant, (guid, 1), &records, &[]);
         let lied = books::settle_quarantined(mutant, (guid, 1), &records, &later);
-        // a downloader in quarantine says more now, and its friend has the receipt
+        // a downloader in quarantine now claims more, and its accomplice has the receipt
         let no_more = |(intro, bytes): (&IntroId, &u64)| *bytes <= of(&facts.delivered, intro);
         let no_more = who != u32::from(DOWNLOADER) || lied.agreed.iter().all(no_more);
         nothing && before == without && always.edge == without.edge && no_more
@@ -112,7 +112,7 @@ fn credit_is_kept(cfg: &Cfg, w: &W) -> bool {
     })
 }
 
-/// What is on the downloader's disk and not billed is no more than was given on credit.
+/// Returns whether the unbilled bytes on the downloader's disk are within the credit.
 fn a_cut_costs_no_more_than_the_credit(cfg: &Cfg, facts: &Facts) -> bool {
     let agreed = Filing::honest(facts).settle(cfg.mutant, facts).agreed;
     facts.delivered.keys().all(|intro| {
@@ -126,14 +126,14 @@ fn nothing_is_signed_twice(w: &W) -> bool {
     let twice = receipts.iter().zip(receipts.iter().skip(1)).any(|(a, b)| (a.0, a.1) == (b.0, b.1));
     let key = download_key();
     let signed = |head: &Head| {
-        let signature = keys::sign(&key, Context::LogHead, &head.to_bytes());
+        let signature = keys::sign(&key, SigningContext::LogHead, &head.to_bytes());
         SignedHead { head: head.clone(), key, signature }
     };
     !twice && logs::forks(keys::verify, w.env.heads.iter().map(signed)).is_empty()
 }
 
-/// Once an introduction has ended in order, and what it left is written, all that came over it is billed: so far as
-/// edges have not sent it too.
+/// Returns whether all bytes of an orderly ended introduction are billed, once its pending writes are done. Bytes that
+/// edges have sent too are excepted.
 fn orderly_ends_leave_nothing_unbilled(cfg: &Cfg, w: &W) -> bool {
     let facts = &w.env.facts;
     let ended = |intro: &IntroId| !w.env.cut.contains(intro) && !w.env.connected.values().any(|i| i == intro);
@@ -154,13 +154,13 @@ fn all_is_billed(cfg: &Cfg, w: &W) -> bool {
     }
 }
 
-/// Asks about bills, where there is anything to be billed or to lie about.
+/// Checks a question about bills, unless there is nothing yet to bill or to lie about.
 fn ask(cfg: &Cfg, w: &W, rule: &'static str, check: impl Fn(&Facts) -> bool) -> bool {
     let facts = &w.env.facts;
     (facts.got.is_empty() && facts.journal.is_empty()) || (cfg.answer)(rule, cfg.mutant, facts, &|| check(facts))
 }
 
-/// Rules that every run of the model must satisfy.
+/// Rules of the model, checked in its reachable states.
 pub const RULES: &[Rule<Swarm>] = &[
     Rule::always("whatever one side files, no introduction counts for more than came first over it", |c, w| {
         ask(c, w, "delivered", |f| never_more_than_delivered(c.mutant, f))

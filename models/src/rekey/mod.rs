@@ -1,5 +1,5 @@
-//! The world of an installation that is copied: two whole clients with one key, a CN and the ledger, all production
-//! machines. The copy starts at any time; the first may crash, or leave a session behind that looks alive.
+//! World of a copied installation: two whole clients with one key, a CN and the ledger, all production machines. The
+//! copy starts at any time; the first may crash, or leave a session behind that looks alive.
 
 pub mod model;
 
@@ -17,12 +17,12 @@ use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, ServerRol
 
 const CN: NodeIx = 0;
 const LEDGER: NodeIx = 1;
-/// Says where CNs are, and nothing else.
+/// Node index of the edge, which only tells clients where CNs are.
 const EDGE: NodeIx = 2;
 const FIRST: NodeIx = 3;
 const COPY: NodeIx = 4;
 
-/// Everybody, with the limits for models.
+/// Returns the deployment, with the limits for models.
 #[must_use]
 pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     let names = std::vec![
@@ -49,12 +49,12 @@ pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     Cfg { prompt: &["https", "stun", "sign", "disk", "ledger"], ..Cfg::for_models(names, roles, mutant, moves) }
 }
 
-/// The key that both have.
+/// Returns the key that both clients begin with.
 fn first_key() -> PublicKey {
     keys::key(Name(Role::Client, 0))
 }
 
-/// The key that a client has now.
+/// Returns the present key of a client.
 fn key(w: &World<Net>, ix: NodeIx) -> PublicKey {
     keys::client_key(first_key(), ix, w.env.disks.get(&ix).map_or(0, |d| d.generation))
 }
@@ -84,7 +84,7 @@ fn is_open(w: &World<Net>, ix: NodeIx) -> bool {
     matches!(w.node(ix), Some(Node::Client(c, _)) if c.session().is_open())
 }
 
-/// The world with the first client connected, and its copy ready to start.
+/// Returns the world with the first client connected, and its copy ready to start.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
     let mut w = cfg.world(1, budget);
@@ -115,8 +115,7 @@ fn rekeys(w: &W) -> impl Iterator<Item = &SignedRekey> {
     })
 }
 
-/// Each key that a client has had before its present one is retired in the ledger, under its signature and the next
-/// one's.
+/// Returns whether each former key of a client is retired in the ledger, signed by that key and the next one.
 fn old_keys_are_retired(w: &W) -> bool {
     [FIRST, COPY].into_iter().all(|ix| {
         let generation = w.env.disks.get(&ix).map_or(0, |d| d.generation);
@@ -127,13 +126,13 @@ fn old_keys_are_retired(w: &W) -> bool {
     })
 }
 
-/// Both are connected, each under a key of its own, and neither is about to take another.
+/// Returns whether both clients are connected under different keys, and neither is about to change its key.
 fn are_apart(w: &W) -> bool {
     let is_settled = |ix| is_open(w, ix) && w.env.disks.get(&ix).is_some_and(|d| !d.new_key);
     is_settled(FIRST) && is_settled(COPY) && key(w, FIRST) != key(w, COPY)
 }
 
-/// Rules that every run of the model must satisfy.
+/// Rules of the model, checked in its reachable states.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always("an installation that is alone is not told to take another key", |_, w| {
         w.node(COPY).is_some() || w.env.seen.rekey_ordered.is_empty()
@@ -151,7 +150,7 @@ pub const RULES: &[Rule<Net>] = &[
     Rule::sometimes("copies are apart after a crash", |_, w| w.budget.crashes == 0 && are_apart(w)),
 ];
 
-/// Rules of an installation that has no copy.
+/// Rules of the model in which the installation has no copy.
 pub const ALONE_RULES: &[Rule<Net>] = &[
     RULES[0],
     RULES[3],

@@ -1,11 +1,12 @@
-//! Copies of one installation take keys of their own; who only left a session behind does not.
+//! Models of rekeying: copies of an installation get keys of their own, but an installation that only left an old
+//! session behind keeps its key.
 
 use crate::check::{Spec, Tooth};
 use crate::rekey::{ALONE_RULES, RULES, cfg, world};
 use crate::sim::{Mutant, Net};
 use crate::world::Budget;
 
-/// There are two.
+/// Returns the model of an installation and a copy of it.
 pub fn copies() -> Spec<Net> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: cfg(Some(mutant)) };
     Spec {
@@ -22,7 +23,7 @@ pub fn copies() -> Spec<Net> {
     }
 }
 
-/// There is one.
+/// Returns the model of a single installation.
 pub fn alone() -> Spec<Net> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: ALONE_RULES[rule].name, cfg: cfg(Some(mutant)) };
     Spec {

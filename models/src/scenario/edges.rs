@@ -1,4 +1,4 @@
-//! Scenarios of edges that fail, or can count nothing.
+//! Scenarios of edges that fail or cannot write their counts.
 
 use super::*;
 
@@ -21,28 +21,28 @@ pub(super) fn edge_outage(rig: &mut dyn Rig) -> Result<(), String> {
     completes(rig, 0).map(drop)
 }
 
-/// Two edges one after the other and a peer give a part each.
+/// Checks that two edges, one after the other, and a peer each deliver a part.
 pub(super) fn edge_fails_over(rig: &mut dyn Rig) -> Result<(), String> {
     begin(rig, &[(0, HONEST)])?;
-    // the peer is too slow to deliver what the first edge has left
+    // the peer is too slow to deliver the rest of the first edge
     rig.publish(&Object { upload_rate: MIB / 8, ..FILM });
     wants(rig, 1);
     let both = |s: Status| s.edge_bytes > 0 && s.peer_bytes > 0 || s.progress != Progress::Running;
     rig.run_until(LIMIT, &mut |r| r.status(1, FILM.path).is_some_and(both));
     half_way(rig, 1)?;
     rig.crash(Name(Role::Edge, 0));
-    // what was on its way
+    // let transfers under way arrive
     rig.run_until(Duration::from_millis(200), &mut |_| false);
     let before = rig.status(1, FILM.path);
     let s = completes(rig, 1)?;
     need(s.peer_bytes > 0 && before.is_some_and(|b| s.edge_bytes > b.edge_bytes), || {
         format!("not from a peer and then the other edge: {before:?}, then {s:?}")
     })?;
-    // what it has counted comes with it
+    // the restarted edge reports its counts
     rig.restart(Name(Role::Edge, 0));
     let (edge, peer) = (FILM.size + s.edge_bytes, s.peer_bytes);
     let told = |t: Totals| (t.completed, t.edge_bytes, t.peer_bytes, t.agreed_bytes) == (2, edge, peer, peer);
-    // of the last seconds before the crash by the downloader's word
+    // the downloader's report covers the last seconds before the crash
     let counted = |t: Totals| t.edge_unique_bytes >= edge;
     let good = rig.run_until(LIMIT, &mut |r| told(r.totals(FILM.path)) && counted(r.totals(FILM.path)));
     let t = rig.totals(FILM.path);
@@ -52,13 +52,13 @@ pub(super) fn edge_fails_over(rig: &mut dyn Rig) -> Result<(), String> {
     })
 }
 
-/// The edge's disk is full for a while, in the middle of a download and for all of another.
+/// Checks downloads while the edge's disk is full: during part of one, and all of another.
 pub(super) fn uncounted(rig: &mut dyn Rig) -> Result<(), String> {
     begin(rig, &[(0, HONEST)])?;
     wants(rig, 1);
     half_way(rig, 1)?;
     rig.spool_refuses(0, true);
-    // what was fetched before it had to leave its peers is in the books of the old download
+    // bytes fetched before it had to leave its peers are counted for the old download
     let done = |r: &mut dyn Rig| r.status(1, FILM.path).is_some_and(|s| s.progress == Progress::Completed && s.right);
     let completed = rig.run_until(LIMIT, &mut |r| done(r));
     need(completed, || format!("client1 did not complete: {:?}", rig.status(1, FILM.path)))?;
@@ -74,7 +74,7 @@ pub(super) fn uncounted(rig: &mut dyn Rig) -> Result<(), String> {
     let good = rig.run_until(LIMIT, &mut |r| told(r.totals(FILM.path)));
     let t = rig.totals(FILM.path);
     need(good, || format!("{} bytes from peers, but the ledger has {t:?}", s.peer_bytes))?;
-    // four have got the film, and one of them for nothing
+    // four clients have the film, and one of them for free
     need(t.billed_bytes <= t.peer_bytes && t.billed_bytes + t.edge_unique_bytes <= 3 * FILM.size, || {
         format!("billed for what was not counted: {t:?}")
     })

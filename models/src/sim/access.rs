@@ -1,5 +1,4 @@
-//! Clients behind simulated NATs. A client that is not named here has a public address of its own, and so it was before
-//! there were NATs.
+//! Clients behind simulated NATs. A client without an entry here has a public address of its own.
 
 use super::machines::In;
 use super::{Cfg, Event, Net, keys};
@@ -16,25 +15,26 @@ use swarmedge_core::nat::{Candidate, CandidateKind, NatDescriptor};
 use swarmedge_core::role::client::Input;
 use swarmedge_core::wire::List;
 
-/// The usual TTL.
+/// Default IP time-to-live of datagrams.
 const TTL: u8 = 64;
-/// The port of every client's QUIC socket, and of its listening one.
+/// UDP port of every client's QUIC socket, and its listening TCP port.
 pub(super) const PORT: u16 = 7000;
 
-/// See the module.
+/// Simulated Internet with the NATs of clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Access {
     net: Internet,
     stun: Option<HostIx>,
     hosts: BTreeMap<NodeIx, (HostIx, Kind)>,
-    /// Clients listen on TCP: who has a public address is reached there; some others are seen alike by all.
+    /// Whether clients listen on TCP: those with a public address are reached there; some others, whose NAT shows all
+    /// peers the same port, can cross.
     pub listening: bool,
-    /// Halves of connections, by who opens one to where.
+    /// Halves of crossing TCP connections, by client and destination.
     crossing: BTreeMap<(NodeIx, SocketAddr), LineId>,
 }
 
 impl Access {
-    /// Each of these clients is behind a NAT of that kind.
+    /// Returns the access in which each of these clients is behind a NAT of its kind.
     #[must_use]
     pub fn of(clients: impl IntoIterator<Item = (NodeIx, Kind)>) -> Self {
         let mut net = Internet::default();
@@ -43,13 +43,13 @@ impl Access {
         Self { net, stun, hosts, listening: false, crossing: BTreeMap::new() }
     }
 
-    /// What a client is behind.
+    /// Returns the kind of NAT of a client; [`Kind::Public`] without an entry.
     #[must_use]
     pub fn kind(&self, node: NodeIx) -> Kind {
         self.hosts.get(&node).map_or(Kind::Public, |(_, kind)| *kind)
     }
 
-    /// Where servers see a client that is named here.
+    /// Returns the address at which servers see a client; `None` without an entry.
     pub(super) fn observed(&self, node: NodeIx) -> Option<SocketAddr> {
         let at = || SocketAddr::new(Ipv4Addr::new(203, 0, 113, node).into(), PORT);
         self.hosts.contains_key(&node).then(at)
@@ -59,7 +59,7 @@ impl Access {
         SocketAddr::new(self.net.addr(host), PORT)
     }
 
-    /// What a client that is named here finds out about its NAT.
+    /// Returns the descriptor that a client discovers of its NAT; `None` without an entry.
     pub(super) fn discovered(&mut self, now: Time, node: NodeIx) -> Option<NatDescriptor> {
         let &(host, kind) = self.hosts.get(&node)?;
         let own = self.socket(host);
@@ -74,7 +74,7 @@ impl Access {
         Some(NatDescriptor { doors, crossing, ..descriptor(kind, host.into_iter().chain(reflexive).collect()) })
     }
 
-    /// A datagram leaves the QUIC socket of a client that is named here.
+    /// Sends a datagram from a client's QUIC socket; returns the receiver and the source address that it sees.
     fn send(&mut self, now: Time, node: NodeIx, to: SocketAddr, ttl: u8) -> Option<(NodeIx, SocketAddr)> {
         let &(host, _) = self.hosts.get(&node)?;
         let arrival = self.net.send(now, host, self.socket(host), to, ttl)?;
@@ -82,13 +82,13 @@ impl Access {
         (arrival.to == self.socket(arrival.host)).then_some((*there, arrival.from))
     }
 
-    /// Who answers a TCP connection to `to`: such as have a public address, and listen.
+    /// Returns the listening client with the public address `to`.
     fn listens(&self, to: SocketAddr) -> Option<NodeIx> {
         let public = |(_, (host, kind)): &(&NodeIx, &(HostIx, Kind))| *kind == Kind::Public && self.socket(*host) == to;
         self.hosts.iter().filter(|_| self.listening).find(public).map(|(node, _)| *node)
     }
 
-    /// A client opens its half of a connection to `to`: the other half, once both are there.
+    /// Opens a client's half of a connection to `to`; returns the other half once both exist.
     fn cross(&mut self, node: NodeIx, line: LineId, to: SocketAddr) -> Option<(NodeIx, LineId)> {
         let there = *self.hosts.keys().find(|n| self.observed(**n) == Some(to))?;
         let theirs = self.crossing.remove(&(there, self.observed(node)?));
@@ -98,14 +98,14 @@ impl Access {
         theirs.map(|theirs| (there, theirs))
     }
 
-    /// Shifts all times.
+    /// Shifts all stored times by `by`.
     pub(super) fn rebase(&mut self, by: Duration) {
         self.net.rebase(by);
     }
 }
 
 impl Net {
-    /// A datagram leaves a client's QUIC socket: which client gets it, and from where that sees it come.
+    /// Sends a datagram from a client's QUIC socket; returns the receiver and the source address that it sees.
     pub(super) fn datagram(
         &mut self,
         now: Time,
@@ -120,7 +120,7 @@ impl Net {
         Some((there, self.addr(node)))
     }
 
-    /// Who answers a connection that a client opens to `to`, over UDP if datagrams get there and back.
+    /// Returns the node that accepts a client's connection to `to`; over UDP, datagrams must pass both ways.
     pub(super) fn connects(&mut self, now: Time, node: NodeIx, to: SocketAddr, along: Along) -> Option<NodeIx> {
         match along {
             Along::Udp => {}
@@ -133,7 +133,7 @@ impl Net {
     }
 }
 
-/// Does what a client asks for with a line.
+/// Performs a client's command on a TCP line.
 pub(super) fn line(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, line: Line) {
     let (to, trips, event) = match line {
         Line::Call { line, to, from: Some(_) } => {

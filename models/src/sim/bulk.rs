@@ -1,4 +1,4 @@
-//! Transfers of blocks: who sends what to whom, how fast, and how it ends. No bytes move, only their number.
+//! Transfers of blocks between nodes: their speed, faults and ends. Only byte counts are simulated, not the bytes.
 
 use super::links::{Kind, Link};
 use super::machines::In;
@@ -15,28 +15,28 @@ use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::peer::{PieceRequest, RefuseCode};
 use swarmedge_core::wire::records::{Grant, SignedGrant};
 
-/// A transfer, from the order to fetch until both ends know its end.
+/// Transfer of blocks, from the order to fetch until both ends know its end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pull {
-    /// Who fetches, under this number.
+    /// Fetching node and its number for the transfer.
     pub to: (NodeIx, XferId),
-    /// Who sends; a peer's number for it is the pull's own, with the top bit.
+    /// Sending node; a peer's number for the transfer is the pull's own with the top bit set.
     pub from: NodeIx,
-    /// The connection, if from a peer.
+    /// Connection to the sender; `None` if it is an edge.
     pub link: Option<u64>,
-    /// The version.
+    /// Version that the blocks belong to.
     pub version: VersionId,
-    /// The piece.
+    /// Piece that the blocks belong to.
     pub piece: PieceIndex,
-    /// The blocks.
+    /// Block numbers within the piece.
     pub blocks: Range<u32>,
-    /// The sender has begun.
+    /// Whether the sender has begun.
     pub serving: bool,
-    /// Its first half has come.
+    /// Whether the first half has arrived.
     pub half: bool,
-    /// The grant that an edge was shown for it.
+    /// Grant shown to the edge, if any.
     pub grant: Option<Box<Grant>>,
-    /// The edge counts it.
+    /// Whether the edge counts the bytes.
     pub counted: bool,
 }
 
@@ -59,7 +59,7 @@ fn bytes(w: &World<Net>, p: &Pull) -> u64 {
     })
 }
 
-/// What an order to fetch names.
+/// Parameters of a client's order to fetch.
 pub(super) struct Fetch {
     pub(super) xfer: XferId,
     pub(super) version: VersionId,
@@ -69,7 +69,7 @@ pub(super) struct Fetch {
     pub(super) want_leaves: bool,
 }
 
-/// A client orders a fetch.
+/// Starts a fetch that a client orders.
 pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
     let id = w.env.number();
     let pull = |from, link| Pull {
@@ -90,7 +90,7 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
             let Some(edge) = cfg.edge(*edge).filter(|&e| w.node(e).is_some() && !starves) else {
                 return end(w, node, f.xfer, id, FetchEnd::Broken, cfg.latency * 4);
             };
-            // content is served by any grant of this version: its time is not looked at
+            // an edge serves content for any grant of this version, even an expired one
             let grant = SignedGrant::from_bytes(&grant.sealed).ok().map(|signed| Box::new(signed.grant));
             let pull = Pull { grant: grant.clone(), ..pull(edge, None) };
             let bytes = bytes(w, &pull);
@@ -117,13 +117,13 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
             if is_silent(w, Some(link)) {
                 return;
             }
-            // its own stream: it may overtake other requests, but not the connection's opening
+            // the request has a stream of its own: it may overtake other requests, but not the connection's opening
             w.send(done_lane(uploader.0, id), cfg.latency, Event::Input(In::Client(ask)));
         }
     }
 }
 
-/// An edge lets bytes go, counted or given away, or withholds them.
+/// Handles an edge's decision on a request: `counted` tells whether to count the bytes, `None` withholds them.
 pub(super) fn edge_says(w: &mut World<Net>, cfg: &Cfg, req: ReqId, counted: Option<bool>) {
     let id = req.0;
     let Some(p) = w.env.pulls.get_mut(&id) else { return };
@@ -140,7 +140,7 @@ fn end(w: &mut World<Net>, node: NodeIx, xfer: XferId, id: u64, end: FetchEnd, a
     w.send(done_lane(node, id), after, Event::Input(In::Client(Input::FetchEnded { xfer, end })));
 }
 
-/// The sender begins: the bytes queue behind what already leaves the sender and reaches the receiver.
+/// Starts sending: the bytes queue behind those already leaving the sender and reaching the receiver.
 fn begin(w: &mut World<Net>, cfg: &Cfg, id: u64, rate_max: u64) {
     let Some(p) = w.env.pulls.get_mut(&id) else { return };
     p.serving = true;
@@ -153,7 +153,7 @@ fn begin(w: &mut World<Net>, cfg: &Cfg, id: u64, rate_max: u64) {
     if cfg.timed {
         let rate = |r: u64| Duration::from_micros(n.saturating_mul(1_000_000).checked_div(r).unwrap_or(0));
         let (up, down) = (rate(cfg.up_rate(p.from)), rate(cfg.down_rate(p.to.0)));
-        // a limit of its own: the edge's for each download, a client's for each version
+        // rate limit of the content: the edge's for each download, a client's for each version
         let cap = if p.link.is_some() { rate_max } else { w.env.edge_rate(p.version) };
         let who = if p.link.is_some() { 0 } else { 1 + p.to.0 };
         for (key, takes) in [((p.from, 2), up), ((p.to.0, 3), down), ((p.from, 4 + who), rate(cap))] {
@@ -169,7 +169,7 @@ fn begin(w: &mut World<Net>, cfg: &Cfg, id: u64, rate_max: u64) {
     w.send(done_lane(p.to.0, id), after, Event::Blocks(id));
 }
 
-/// A client serves a request.
+/// Starts to serve a request at a client.
 pub(super) fn serve(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId, rate_max: u64) {
     let id = xfer.0 & !(1 << 63);
     if let Some(p) = w.env.pulls.get(&id).filter(|p| !p.serving).cloned() {
@@ -186,7 +186,7 @@ pub(super) fn serve(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId, r
     }
 }
 
-/// A client refuses a request, or stops serving it.
+/// Refuses a request at a client, or stops serving it.
 pub(super) fn refuse(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId, why: RefuseCode) {
     let id = xfer.0 & !(1 << 63);
     let Some(p) = w.env.pulls.remove(&id) else { return };
@@ -203,7 +203,7 @@ fn served(w: &mut World<Net>, node: NodeIx, id: u64, bytes: u64, after: Duration
     w.send(done_lane(node, id), after, Event::Input(told));
 }
 
-/// A client stops a fetch.
+/// Cancels a fetch of a client.
 pub(super) fn cancel(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId) {
     let found = w.env.pulls.iter().find(|(_, p)| p.to == (node, xfer)).map(|(&id, _)| id);
     if let Some(id) = found {
@@ -211,7 +211,7 @@ pub(super) fn cancel(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId) 
     }
 }
 
-/// Ends a transfer before its time. What has come was sent, and counts for the sender.
+/// Ends a transfer early. Bytes that have arrived count for the sender.
 fn stop(w: &mut World<Net>, cfg: &Cfg, id: u64, how: FetchEnd) {
     let Some(p) = w.env.pulls.remove(&id) else { return };
     w.clear_lanes(|l| *l == done_lane(p.to.0, id) || (!p.serving && *l == done_lane(p.from, id)));
@@ -224,12 +224,12 @@ fn stop(w: &mut World<Net>, cfg: &Cfg, id: u64, how: FetchEnd) {
     }
 }
 
-/// Half of so many bytes, in whole blocks.
+/// Returns half of `bytes`, rounded down to whole blocks.
 const fn half(bytes: u64) -> u64 {
     bytes / 2 / (16 * 1024) * (16 * 1024)
 }
 
-/// The first half of a transfer has come.
+/// Handles the arrival of a transfer's first half.
 pub(super) fn progress(w: &mut World<Net>, id: u64) -> Option<In> {
     let p = w.env.pulls.get_mut(&id)?;
     p.half = true;
@@ -237,12 +237,12 @@ pub(super) fn progress(w: &mut World<Net>, id: u64) -> Option<In> {
     Some(In::Client(Input::Progress { xfer: p.to.1, verified: half(bytes(w, &p)) }))
 }
 
-/// A connection is gone, and the transfers on it with it.
+/// Ends the transfers of a closed connection.
 pub(super) fn link_gone(w: &mut World<Net>, cfg: &Cfg, link: u64, _: &Link) {
     stop_all(w, cfg, |p| p.link == Some(link));
 }
 
-/// A node has changed its network: what is under way to and from it does not arrive.
+/// Drops all transfers under way to and from a node that changed its network.
 pub(super) fn silence(w: &mut World<Net>, node: NodeIx) {
     let of_it = |p: &Pull| p.to.0 == node || p.link.is_some() && p.from == node;
     let lost: Vec<_> = w.env.pulls.iter().filter(|(_, p)| of_it(p)).map(|(&id, p)| (id, p.clone())).collect();
@@ -251,12 +251,12 @@ pub(super) fn silence(w: &mut World<Net>, node: NodeIx) {
     }
 }
 
-/// Whether a transfer's connection carries nothing.
+/// Returns whether a transfer's connection carries nothing.
 fn is_silent(w: &World<Net>, link: Option<u64>) -> bool {
     link.and_then(|id| w.env.links.get(&id)).is_some_and(|l| l.silent)
 }
 
-/// A node has crashed.
+/// Ends the transfers of a crashed node.
 pub(super) fn node_gone(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     stop_all(w, cfg, |p| p.from == node || p.to.0 == node);
 }
@@ -268,14 +268,14 @@ fn stop_all(w: &mut World<Net>, cfg: &Cfg, which: impl Fn(&Pull) -> bool) {
     }
 }
 
-/// The faults that may befall arriving blocks.
+/// Adds the faults that may befall arriving blocks.
 pub(super) fn faults(w: &World<Net>, id: u64, ways: &mut Vec<Way>) {
     let from_peer = w.env.pulls.get(&id).is_some_and(|p| p.link.is_some());
     ways.extend((from_peer && w.budget.corruptions > 0).then_some(Way::Fault("corrupt")));
     ways.extend((w.budget.drops > 0).then_some(Way::Fault("break")));
 }
 
-/// The blocks of a transfer have come.
+/// Handles the arrival of a transfer's blocks.
 pub(super) fn arrive(w: &mut World<Net>, cfg: &Cfg, id: u64, way: Way) -> Option<In> {
     let p = w.env.pulls.remove(&id)?;
     let n = bytes(w, &p);
@@ -304,7 +304,7 @@ pub(super) fn arrive(w: &mut World<Net>, cfg: &Cfg, id: u64, way: Way) -> Option
     Some(In::Client(Input::FetchEnded { xfer: p.to.1, end }))
 }
 
-/// The edge counts what it has sent.
+/// Reports to the edge the bytes that it has sent.
 fn edge_served(w: &mut World<Net>, cfg: &Cfg, p: &Pull, bytes: u64) {
     if w.node(p.from).is_none() {
         return;
@@ -332,7 +332,7 @@ fn edge_served(w: &mut World<Net>, cfg: &Cfg, p: &Pull, bytes: u64) {
     w.send(Lane { to: p.from, what: "served", id: 0 }, cfg.latency, Event::Input(told));
 }
 
-/// A client's dial of a peer: to the node at one of the introduced addresses that holds the introduced key.
+/// Dials a peer for a client: the node at one of the introduced addresses that holds the introduced key.
 pub(super) fn dial(
     w: &mut World<Net>,
     cfg: &Cfg,

@@ -1,6 +1,6 @@
 //! Campaigns: random deployments under random faults. In the first phase faults happen and safety must hold; in the
-//! second they end, everything is started again, and the deployment must converge: every download complete and right,
-//! the ledger of one mind with every client, the directories true. A seed says it all.
+//! second they end, every node is restarted, and the deployment must converge: every download complete and right, the
+//! ledger in agreement with every client, the directories correct. The seed determines the whole campaign.
 #![expect(clippy::wildcard_enum_match_arm, reason = "it looks for one kind among many")]
 
 use super::access::Access;
@@ -20,24 +20,24 @@ use swarmedge_core::machine::{Rng as _, Time};
 use swarmedge_core::role::client::io::{DownloadState, DownloadStatus};
 use swarmedge_core::wire::records::{LedgerRecord, Side, UsageRecord, UsageState};
 
-/// What a seed came to.
+/// Result of the campaign of one seed.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Faults that happened.
+    /// Number of faults that happened.
     pub faults: u32,
-    /// Clients.
+    /// Number of clients in the deployment.
     pub clients: u8,
-    /// How long it took, in the world's time.
+    /// Duration of the campaign in simulated time.
     pub took: Duration,
-    /// What was not as it must be.
+    /// Description of the rule that failed; `None` if all held.
     pub failure: Option<String>,
 }
 
-/// How long faults happen.
+/// Duration of the first phase, in which faults happen.
 const FAULTS_FOR: Duration = Duration::from_secs(20);
-/// How long the deployment may take to converge.
+/// Time limit for the deployment to converge after the faults.
 const CONVERGES_WITHIN: Duration = Duration::from_secs(600);
-/// Objects of several awkward sizes.
+/// Paths of the objects; their sizes in bytes are picked from `SIZES`.
 const PATHS: [&str; 2] = ["one", "two"];
 const SIZES: [u64; 6] = [1, 16 * 1024, 64 * 1024 + 1, (2 << 20) + 7, 4 << 20, 16 << 20];
 
@@ -45,17 +45,17 @@ struct Campaign {
     rig: SimRig,
     plan: Plan,
     dice: Seeded,
-    /// Which kinds of faults this seed has, as bits.
+    /// Kinds of faults enabled for this seed, as bits.
     kinds: u32,
-    /// Chance of a fault each 100 ms, of 1,000.
+    /// Chance of a fault every 100 ms, in thousandths.
     chance: u32,
     down: Vec<(Time, Name)>,
     faults: u32,
-    /// Whether disks forget, and what.
+    /// Random source for whether disks lose pieces, and which.
     forgets: Seeded,
 }
 
-/// Plays a seed, in a world with that defect if any.
+/// Plays the campaign of a seed, with a seeded defect if any.
 #[must_use]
 pub fn run(seed: u64, mutant: Option<Mutant>) -> Outcome {
     let mut c = Campaign::new(seed);
@@ -76,7 +76,7 @@ impl Campaign {
             rig.publish(&Object { path, size, edge_rate: rate(&mut dice), upload_rate: rate(&mut dice) });
         }
         if seed % 2 == 1 {
-            // dice of their own, so that the rest of a seed is as it was before there were NATs
+            // separate dice, so that NATs do not change the rest of a seed
             let mut kinds = Seeded::new(seed ^ 0x4e41_5473);
             let clients: Vec<_> = (0..plan.clients).filter_map(|n| rig.cfg.find(Name(Role::Client, n))).collect();
             let kind = |d: &mut Seeded| Kind::ALL[d.below(12) as usize];
@@ -84,7 +84,7 @@ impl Campaign {
         }
         let kinds = u32::try_from(dice.next() & 0xfff).unwrap_or(0);
         let chance = 20 + dice.below(300);
-        // dice of their own again
+        // separate dice again
         let forgets = Seeded::new(seed ^ 0x0066_6f72_6765_7473);
         Self { rig, plan, dice, kinds, chance, down: Vec::new(), faults: 0, forgets }
     }
@@ -112,7 +112,7 @@ impl Campaign {
         self.converge()
     }
 
-    /// Gets what the client has not completed.
+    /// Commands the client to get every object that it has not completed.
     fn want(&mut self, client: u8) {
         for path in PATHS {
             if self.rig.status(client, path).is_some_and(|s| s.progress == Progress::Completed) {
@@ -122,14 +122,14 @@ impl Campaign {
         }
     }
 
-    /// What was complete is the user's alone once the store has lost it: they ask again.
+    /// Requests objects again that a client's store has lost, as its user would.
     fn want_again(&mut self) {
         let forgotten = |c: &mut Self, n: u8| PATHS.iter().any(|path| c.rig.status(n, path).is_none());
         let clients: Vec<u8> = (0..self.plan.clients).filter(|n| forgotten(self, *n)).collect();
         clients.into_iter().for_each(|client| self.want(client));
     }
 
-    /// Those whose time has come start again.
+    /// Restarts the nodes whose time away is over.
     fn come_back(&mut self) {
         let now = self.rig.world.now;
         let (due, later) = std::mem::take(&mut self.down).into_iter().partition(|(at, _)| *at <= now);
@@ -141,7 +141,7 @@ impl Campaign {
         }
     }
 
-    /// The disk of a client that was down may have forgotten any of its pieces.
+    /// Makes the disk of a stopped client lose some of its pieces, at random.
     fn forget(&mut self, name: Name) {
         let client = self.rig.cfg.find(name).filter(|_| name.0 == Role::Client);
         let Some(ix) = client.filter(|_| self.forgets.chance(500)) else { return };
@@ -178,7 +178,7 @@ impl Campaign {
         self.faults += 1;
     }
 
-    /// One fault, if there is something for it to strike.
+    /// Causes one fault of this kind; `None` if there is nothing for it to strike.
     fn strike(&mut self, kind: u32) -> Option<()> {
         let path = self.pick(&PATHS)?;
         match kind {
@@ -219,7 +219,7 @@ impl Campaign {
         Some(())
     }
 
-    /// A transfer ends badly.
+    /// Ends a random transfer with the fault `way`.
     fn transfer(&mut self, way: Way) -> Option<()> {
         let world = &self.rig.world;
         let from_peer = |id: &u64| world.env.pulls.get(id).is_some_and(|p| p.link.is_some());
@@ -238,7 +238,7 @@ impl Campaign {
         Some(())
     }
 
-    /// What holds at every moment.
+    /// Checks the safety rules, which hold at every moment.
     fn safe(&self) -> Result<(), String> {
         let env = &self.rig.world.env;
         let seen = &env.seen;
@@ -263,7 +263,7 @@ impl Campaign {
         }
     }
 
-    /// Faults have ended: everything is up again, and every user wants everything.
+    /// Plays the second phase: restarts every node and gets every object on every client.
     fn converge(&mut self) -> Result<(), String> {
         let names = self.rig.cfg.names.clone();
         for name in names {
@@ -290,7 +290,7 @@ impl Campaign {
         }
     }
 
-    /// What is not yet as it must be in the end.
+    /// Returns the first reason why the deployment has not converged; `None` once it has.
     fn unsettled(&mut self) -> Option<String> {
         for client in 0..self.plan.clients {
             for path in PATHS {
@@ -302,7 +302,7 @@ impl Campaign {
             }
         }
         let env = &self.rig.world.env;
-        // what the cache had already is fetched from nobody
+        // an object already in the cache is fetched from nobody
         let counted = |s: &DownloadStatus| [0, s.size].contains(&(s.edge_bytes + s.peer_bytes));
         let wrong = env
             .status
@@ -318,7 +318,7 @@ impl Campaign {
         self.untrue_directory()
     }
 
-    /// A directory that does not list exactly the clients that share.
+    /// Returns a description of a directory that does not list exactly the clients that share.
     fn untrue_directory(&self) -> Option<String> {
         let world = &self.rig.world;
         for (path, object) in &world.env.objects {
@@ -344,7 +344,7 @@ impl Campaign {
     }
 }
 
-/// The downloader's newest record of a download.
+/// Returns the downloader's newest record of a download.
 fn newest(env: &Net, download: DownloadId) -> Option<&UsageRecord> {
     let all = env.database.values().filter_map(|r| match r {
         LedgerRecord::Usage(r) if r.download == download && r.side == Side::Downloader => Some(r),

@@ -1,4 +1,4 @@
-//! What clients ask of their surroundings.
+//! Performs clients' outputs: the simulated disk, network and edges as a client sees them.
 
 use super::links::{self, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
@@ -21,9 +21,9 @@ use swarmedge_core::session::client as session;
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::control::ControlMsg;
-use swarmedge_core::wire::records::{Context, Grant, Rekey, SignedGrant, SignedHead, SignedRekey};
+use swarmedge_core::wire::records::{Grant, Rekey, SignedGrant, SignedHead, SignedRekey, SigningContext};
 
-/// A client from its disk.
+/// Starts a client from its disk.
 pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> {
     let RoleCfg::Client(lives) = &cfg.roles[usize::from(ix)] else { return None };
     let more = u8::from(cfg.mutant != Some(Mutant::StartsRepeat));
@@ -40,7 +40,7 @@ pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx
     Some((ix, In::Client(Input::Network(nat))))
 }
 
-/// A client's configuration in its present life.
+/// Returns a client's configuration in its present life.
 fn own<'a>(w: &World<Net>, cfg: &'a Cfg, node: NodeIx) -> &'a client::Config {
     let life = match w.node(node) {
         Some(Node::Client(_, life) | Node::Session(_, life)) => usize::from(*life),
@@ -50,15 +50,15 @@ fn own<'a>(w: &World<Net>, cfg: &'a Cfg, node: NodeIx) -> &'a client::Config {
     &lives[life % lives.len()]
 }
 
-/// A client's change to its next key.
+/// Returns a client's signed change to its next key.
 fn rekey(own: &client::Config, node: NodeIx, generation: u8) -> SignedRekey {
     let (old, new) = (own.identity.key, keys::client_key(own.identity.key, node, generation));
     let rekey = Rekey { old, new, start: own.identity.secondary[0] };
-    let by = |key| keys::sign(key, Context::Rekey, &rekey.to_bytes());
+    let by = |key| keys::sign(key, SigningContext::Rekey, &rekey.to_bytes());
     SignedRekey { by_old: by(&old), by_new: by(&new), rekey }
 }
 
-/// A client makes its next key and keeps it.
+/// Makes a client's next key and stores it.
 fn make_key(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId) {
     let own = own(w, cfg, node);
     let disk = w.env.disks.entry(node).or_default();
@@ -67,14 +67,14 @@ fn make_key(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId) {
     at_once(w, node, In::Client(Input::KeyMade { req, made }));
 }
 
-/// A client's next key takes its present one's place, and the client begins anew.
+/// Replaces a client's key by its next one and restarts the client.
 fn adopt_key(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     let disk = w.env.disks.entry(node).or_default();
     disk.new_key = false;
     disk.generation += 1;
     let status: Vec<_> = w.env.status.iter().filter(|((n, _), _)| *n == node).map(|(k, s)| (*k, s.clone())).collect();
     super::crash(w, cfg, node);
-    // its user goes on looking at the figures
+    // the figures that the user sees are kept
     w.env.status.extend(status);
     if let Some((ix, first)) = start(w, cfg, node) {
         at_once(w, ix, first);
@@ -83,7 +83,7 @@ fn adopt_key(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
 
 type Sources = BTreeMap<Handle, BTreeMap<SourceName, u64>>;
 
-/// What a store has of a version, and for each download of it who delivered that.
+/// Returns the pieces of a version in a store, and the bytes of each source for each of its downloads.
 pub(super) fn left(w: &World<Net>, disk: &Disk, version: VersionId) -> (Bitfield, Sources) {
     let layout = w.env.objects.values().find(|o| o.version == version).map(|o| o.layout);
     let pieces = || disk.pieces.get(&version).into_iter().flatten();
@@ -97,7 +97,7 @@ pub(super) fn left(w: &World<Net>, disk: &Disk, version: VersionId) -> (Bitfield
     (have, of_it.map(|d| (d.handle, sums.clone())).collect())
 }
 
-/// What the store hands to a starting client.
+/// Returns the state that the store gives to a starting client.
 fn restore(w: &World<Net>, disk: &Disk) -> Restore {
     let layout = |v: VersionId| w.env.objects.values().find(|o| o.version == v).map(|o| o.layout);
     let mut restore = Restore { uploads: disk.uploads, ..Restore::default() };
@@ -115,7 +115,7 @@ fn restore(w: &World<Net>, disk: &Disk) -> Restore {
     restore
 }
 
-/// Does what a client's session alone asks for.
+/// Performs an output of a client's session machine, run alone.
 pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: session::Output) {
     match output {
         session::Output::Dial { conn, cn } => dial_cn(w, cfg, (node, conn), cn),
@@ -150,7 +150,7 @@ fn dial_cn(w: &mut World<Net>, cfg: &Cfg, from: (NodeIx, ConnId), cn: u32) {
     links::dial(w, cfg, Kind::Control, from, cfg.numbered(Role::Cn, cn), key);
 }
 
-/// Does what a client asks for.
+/// Performs a client's output.
 pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Output) {
     match output {
         Output::EdgeAsk { req, edge, ask } => ask_edge(w, cfg, node, (req, edge), ask),
@@ -164,7 +164,7 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
             let own = w.env.download_keys.get(&(node, download)).copied().unwrap_or(PublicKey::numbered(0));
             bulk::dial(w, cfg, (node, conn), own, key, (&addrs, along));
         }
-        // nobody here tries many ports
+        // simulated clients do not scatter over many ports
         Output::PeerExpect { .. } | Output::NetworkChanged | Output::Scatter(_) => {}
         Output::Line(what) => access::line(w, cfg, node, what),
         Output::ProbeNetwork => moving::look(w, cfg, node),
@@ -179,13 +179,13 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
         Output::Refuse { xfer, why } => bulk::refuse(w, cfg, node, xfer, why),
         Output::SignReceipt { req, receipt } => {
             let key = w.env.download_keys.get(&(node, receipt.download));
-            let signature = key.map(|key| keys::sign(key, Context::Receipt, &receipt.to_bytes()));
+            let signature = key.map(|key| keys::sign(key, SigningContext::Receipt, &receipt.to_bytes()));
             let lane = Lane { to: node, what: "sign", id: 0 };
             w.send(lane, Duration::ZERO, Event::Input(In::Client(Input::Signed { req, signature })));
         }
         Output::SignHead { req, head } => {
             let key = own(w, cfg, node).identity.key;
-            let signature = keys::sign(&key, Context::LogHead, &head.to_bytes());
+            let signature = keys::sign(&key, SigningContext::LogHead, &head.to_bytes());
             if cfg.heads {
                 let name = (head.start, head.place, head.digest);
                 w.env.seen.signed.insert(name, SignedHead { head, key, signature });
@@ -203,7 +203,7 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
     }
 }
 
-/// Notes what is told of records that are not durable.
+/// Notes whether a client sends a record that is not durable.
 fn telling(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, msg: &ControlMsg) {
     if let (true, ControlMsg::Usage(logged)) = (cfg.heads, msg) {
         let kept = w.env.disks.get(&node).is_some_and(|d| d.usage.contains_key(&logged.record.id));
@@ -211,7 +211,7 @@ fn telling(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, msg: &ControlMsg) {
     }
 }
 
-/// A datagram from one client's QUIC socket to another's; one with a low TTL opens NATs at most.
+/// Sends a datagram from one client's QUIC socket to another's; one with a low TTL opens NATs only.
 fn probe(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, to: SocketAddr, bytes: Vec<u8>, ttl: Option<u8>) {
     let now = w.now;
     let arrival = w.env.datagram(now, node, to, ttl);
@@ -266,7 +266,7 @@ fn ask_edge(w: &mut World<Net>, cfg: &Cfg, client: NodeIx, (req, edge): (ReqId, 
     }
 }
 
-/// An edge that is asked for a grant has crashed: whoever waits is told.
+/// Fails the grant requests of a crashed edge, and drops those of a crashed client.
 pub(super) fn asks_fail(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     let all = std::mem::take(&mut w.env.asks);
     let (lost, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|((edge, _), a)| *edge == node || a.client == node);
@@ -276,7 +276,7 @@ pub(super) fn asks_fail(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     }
 }
 
-/// A request for a grant reaches its edge: its object is looked up, its signature taken for verified.
+/// Handles a request for a grant at its edge: looks up the object and treats the signature as verified.
 pub(super) fn ask_arrives(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, ask: Ask) -> Option<In> {
     let published = w.env.objects.get(&ask.object.path).filter(|o| !w.env.withdrawn.contains(&o.version));
     let Some(object) = published.cloned() else {
@@ -319,13 +319,13 @@ pub(super) fn ask_arrives(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, ask: Ask)
     Some(In::Edge(edge::Input::GrantAsked(Box::new(asked))))
 }
 
-/// An edge grants: signs, seals, sends.
+/// Signs, seals and sends a grant of an edge.
 pub(super) fn granted(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId, grant: Grant) {
     let Some(ask) = w.env.asks.remove(&(edge, req)) else { return };
     let RoleCfg::Edge(edge_cfg) = &cfg.roles[usize::from(edge)] else { return };
     let (client, download) = (ask.client, grant.download);
     w.env.download_keys.insert((client, download), grant.download_key);
-    let signature = keys::sign(&edge_cfg.cert.body.key, Context::Grant, &grant.to_bytes());
+    let signature = keys::sign(&edge_cfg.cert.body.key, SigningContext::Grant, &grant.to_bytes());
     let signed = SignedGrant { grant: grant.clone(), signature, cert: edge_cfg.cert.clone() };
     let granted = Granted {
         download,
@@ -340,7 +340,7 @@ pub(super) fn granted(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId, g
     answer(w, cfg, client, ask.req, Ok(EdgeAnswer::Granted(granted)));
 }
 
-/// An edge refuses.
+/// Sends an edge's refusal of a grant.
 pub(super) fn denied(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId, why: edge::Denial) {
     let Some(ask) = w.env.asks.remove(&(edge, req)) else { return };
     let why = match why {

@@ -1,5 +1,5 @@
-//! Fake cryptography: keys are numbers, a signature is a checksum of what is signed and by whom, a seal is none. Pure,
-//! fast, and equal in equal states; forging one is as impossible to the machines as it must be.
+//! Fake cryptography: keys are numbers, a signature is a checksum of key and message, and sealing changes nothing. It
+//! is pure, fast, and equal in equal states; the machines cannot forge it.
 
 use crate::scenario::{Name, Role};
 use crate::world::NodeIx;
@@ -8,19 +8,19 @@ use swarmedge_core::accounting::epochs::Epochs;
 use swarmedge_core::ids::{PublicKey, Signature};
 use swarmedge_core::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
 use swarmedge_core::wire::place::{Locality, Place};
-use swarmedge_core::wire::records::{CertBody, Context, SealedGrant, ServerCert, ServerRole, SignedGrant};
+use swarmedge_core::wire::records::{CertBody, SealedGrant, ServerCert, ServerRole, SignedGrant, SigningContext};
 use swarmedge_core::wire::{Blob, List, Text, Wire};
 
-/// What the wall clock shows when a world begins, Unix milliseconds.
+/// Wall-clock time when a world begins, in Unix milliseconds.
 pub const WALL_MS: u64 = 1_800_000_000_000;
 
-/// The operator's root key.
+/// Returns the operator's root key.
 #[must_use]
 pub fn root() -> PublicKey {
     PublicKey::numbered(0xffff_ffff)
 }
 
-/// The key of a node.
+/// Returns the key of a node.
 #[must_use]
 pub fn key(name: Name) -> PublicKey {
     let role = match name.0 {
@@ -33,7 +33,7 @@ pub fn key(name: Name) -> PublicKey {
     PublicKey::numbered(role << 16 | u32::from(name.1))
 }
 
-/// The key of a client that has changed it so often, by the key that it began with.
+/// Returns the key of a client after `generation` key changes, given its first key.
 #[must_use]
 pub fn client_key(first: PublicKey, node: NodeIx, generation: u8) -> PublicKey {
     if generation == 0 {
@@ -42,33 +42,33 @@ pub fn client_key(first: PublicKey, node: NodeIx, generation: u8) -> PublicKey {
     PublicKey::numbered(8 << 24 | u32::from(generation) << 16 | u32::from(node))
 }
 
-/// The key that a client shows to other clients.
+/// Returns the key that a client shows to other clients.
 #[must_use]
 pub fn upload_key(client: NodeIx) -> PublicKey {
     PublicKey::numbered(6 << 16 | u32::from(client))
 }
 
-/// FNV-1a over all that is signed.
-fn checksum(key: &PublicKey, context: Context, message: &[u8]) -> u64 {
+/// Returns the FNV-1a hash of key, context and message.
+fn checksum(key: &PublicKey, context: SigningContext, message: &[u8]) -> u64 {
     let all = key.0.iter().chain(context.text()).chain(message);
     all.fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// Signs as the owner of `key` does.
+/// Signs a message as the owner of `key`.
 #[must_use]
-pub fn sign(key: &PublicKey, context: Context, message: &[u8]) -> Signature {
+pub fn sign(key: &PublicKey, context: SigningContext, message: &[u8]) -> Signature {
     let mut bytes = [0; 64];
     bytes[..8].copy_from_slice(&checksum(key, context, message).to_be_bytes());
     Signature(bytes)
 }
 
-/// The [`swarmedge_core::wire::records::Verify`] of all test worlds.
+/// Verifies a signature; the [`swarmedge_core::wire::records::Verify`] of all test worlds.
 #[must_use]
-pub fn verify(key: &PublicKey, context: Context, message: &[u8], signature: &Signature) -> bool {
+pub fn verify(key: &PublicKey, context: SigningContext, message: &[u8], signature: &Signature) -> bool {
     sign(key, context, message) == *signature
 }
 
-/// A server's certificate, always valid.
+/// Returns a server's certificate, which is always valid.
 #[must_use]
 pub fn cert(name: Name, role: ServerRole) -> ServerCert {
     let body = CertBody {
@@ -78,36 +78,36 @@ pub fn cert(name: Name, role: ServerRole) -> ServerCert {
         not_before_ms: 0,
         not_after_ms: u64::MAX,
     };
-    let signature = sign(&root(), Context::Cert, &body.to_bytes());
+    let signature = sign(&root(), SigningContext::Cert, &body.to_bytes());
     ServerCert { body, signature }
 }
 
-/// Seals a grant.
+/// Seals a grant under the current epoch.
 #[must_use]
 pub fn seal(grant: &SignedGrant, epochs: Epochs) -> SealedGrant {
     let sealed = Blob::new(grant.to_bytes()).expect("a grant fits in a sealed grant");
     SealedGrant { epoch: epochs.current, nonce: [0; 24], sealed }
 }
 
-/// Opens a sealed grant.
+/// Opens a sealed grant; `None` if its epoch is not accepted.
 #[must_use]
 pub fn open(sealed: &SealedGrant, epochs: Epochs) -> Option<SignedGrant> {
     epochs.opens(sealed.epoch).then(|| SignedGrant::from_bytes(&sealed.sealed).ok())?
 }
 
-/// The address of a node's socket.
+/// Returns the address of a node's socket.
 #[must_use]
 pub fn addr(node: NodeIx) -> SocketAddr {
     addr_after(node, 0)
 }
 
-/// The same after so many moves.
+/// Returns the address of a node's socket after so many moves to another network.
 #[must_use]
 pub fn addr_after(node: NodeIx, moves: u8) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, moves, 2, node)), 7000)
 }
 
-/// Where an address is: even nodes and odd ones are in different networks of different countries.
+/// Returns the place of an address: even and odd nodes are in different networks of different countries.
 #[must_use]
 pub fn place(addr: IpAddr) -> Place {
     let odd = matches!(addr, IpAddr::V4(ip) if ip.octets()[3] % 2 == 1);
@@ -115,7 +115,7 @@ pub fn place(addr: IpAddr) -> Place {
     Place { locality: Locality { asn: Some(asn), country: Some(country), region: Some(4) }, at: None }
 }
 
-/// The node with that address.
+/// Returns the node with that address.
 #[must_use]
 pub fn node_at(addr: SocketAddr) -> Option<NodeIx> {
     match addr.ip() {
@@ -124,7 +124,7 @@ pub fn node_at(addr: SocketAddr) -> Option<NodeIx> {
     }
 }
 
-/// A client with a public address.
+/// Returns the NAT descriptor of a client with a public address.
 #[must_use]
 pub fn nat(node: NodeIx) -> NatDescriptor {
     NatDescriptor {

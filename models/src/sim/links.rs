@@ -1,5 +1,5 @@
-//! Connections between nodes: dialled, accepted, closed, broken, cut by crashes. What is sent on one arrives in order
-//! or not at all, as over TLS or QUIC.
+//! Connections between nodes: dialled, accepted, closed, broken, cut by crashes. Messages on a connection arrive in
+//! order or not at all, as over TLS or QUIC.
 
 use super::machines::In;
 use super::{Cfg, Event, Mutant, Net};
@@ -12,7 +12,7 @@ use swarmedge_core::wire::directory::DirectoryMsg;
 use swarmedge_core::wire::ledger::LedgerMsg;
 use swarmedge_core::wire::peer::PeerMsg;
 
-/// Whose a connection is whose dialler has lost its power.
+/// Node index of a dialler that has lost its power.
 const NOBODY: NodeIx = NodeIx::MAX;
 
 /// Kind of a connection, by its two ends.
@@ -22,7 +22,7 @@ pub enum Kind {
     Control,
     /// Connection from a CN to a DN.
     Directory,
-    /// CN or edge to ledger.
+    /// Connection from a CN or an edge to the ledger.
     Ledger,
     /// Connection from a downloader to an uploader.
     Peer,
@@ -37,20 +37,20 @@ pub struct Link {
     pub from: (NodeIx, ConnId),
     /// Accepting node, and its number for the connection.
     pub to: (NodeIx, ConnId),
-    /// The key that the dialler proves.
+    /// Key that the dialler proves.
     pub key: PublicKey,
     /// Whether the connection was accepted.
     pub open: bool,
-    /// The dialler has lost it, and the acceptor does not know.
+    /// Whether the dialler has lost the connection unnoticed by the acceptor.
     pub half: bool,
-    /// Nothing arrives on it, and nobody is told.
+    /// Whether messages on the connection are lost without any notice.
     pub silent: bool,
-    /// A CN has welcomed its client on it.
+    /// Whether a CN has welcomed its client on the connection.
     pub welcomed: bool,
 }
 
 impl Link {
-    /// The other end of `node`'s.
+    /// Returns the end of the connection opposite to `node`.
     #[must_use]
     pub fn other(&self, node: NodeIx) -> (NodeIx, ConnId) {
         if self.from.0 == node { self.to } else { self.from }
@@ -64,13 +64,13 @@ pub enum Msg {
     Control(ControlMsg),
     /// Message between a CN and a DN.
     Directory(DirectoryMsg),
-    /// CN, edge ↔ ledger.
+    /// Message between a CN or an edge and the ledger.
     Ledger(LedgerMsg),
     /// Message between two clients.
     Peer(PeerMsg),
 }
 
-/// The lane of what travels on a link towards `to`.
+/// Returns the lane of messages on a link towards `to`.
 #[must_use]
 pub fn lane(kind: Kind, id: u64, to: NodeIx) -> Lane {
     let what = match kind {
@@ -82,7 +82,7 @@ pub fn lane(kind: Kind, id: u64, to: NodeIx) -> Lane {
     Lane { to, what, id }
 }
 
-/// `node` dials `target` under the number `conn`, proving `key`. Without a target the answer is that it failed.
+/// Dials `target` from `node` under the number `conn`, proving `key`. Without a target the dial fails.
 pub(super) fn dial(
     w: &mut World<Net>,
     cfg: &Cfg,
@@ -111,7 +111,7 @@ pub(super) fn dial(
     w.send(lane(kind, id, target), cfg.latency, Event::Dial(id));
 }
 
-/// A dial arrives: the acceptor is told, or refuses.
+/// Accepts a dial and tells both ends.
 pub(super) fn accept(w: &mut World<Net>, cfg: &Cfg, id: u64) -> Option<In> {
     let link = w.env.links.get_mut(&id).filter(|l| !l.silent)?;
     link.open = true;
@@ -134,7 +134,7 @@ pub(super) fn accept(w: &mut World<Net>, cfg: &Cfg, id: u64) -> Option<In> {
     })
 }
 
-/// `node` sends on its connection `conn`; what is sent on a closed one is lost.
+/// Sends a message of `node` on its connection `conn`; messages on a closed one are lost.
 pub(super) fn send(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId, msg: Msg) {
     let Some((id, link)) = w.env.link_of(node, conn) else { return };
     let (to, to_conn) = link.other(node);
@@ -152,13 +152,13 @@ pub(super) fn send(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId, ms
     w.send(lane, cfg.latency, Event::Input(message(cfg, to, to_conn, msg)));
 }
 
-/// `node` closes its connection: it hears no more of it, the other end is told after what was sent before.
+/// Closes a connection of `node`, which hears no more of it; the other end is told after earlier messages.
 pub(super) fn close(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId) {
     let Some((id, link)) = w.env.link_of(node, conn) else { return };
     let link = link.clone();
     let other = link.other(node);
     if link.silent {
-        // the other end hears nothing of it, and gives up by itself
+        // the other end is not told, and gives up by itself
         super::bulk::link_gone(w, cfg, id, &link);
         return w.clear_lanes(|l| *l == lane(link.kind, id, node));
     }
@@ -174,7 +174,7 @@ pub(super) fn close(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId) {
     }
 }
 
-/// A connection breaks: what is under way on it is lost, both ends are told.
+/// Breaks a connection: messages under way are lost, both ends are told.
 pub fn break_link(w: &mut World<Net>, cfg: &Cfg, id: u64) {
     let Some(link) = w.env.links.get(&id).cloned() else { return };
     forget(w, cfg, id, &link);
@@ -186,7 +186,7 @@ pub fn break_link(w: &mut World<Net>, cfg: &Cfg, id: u64) {
     }
 }
 
-/// A connection breaks, and only the dialler notices.
+/// Breaks a connection so that only the dialler notices.
 pub fn break_half(w: &mut World<Net>, cfg: &Cfg, id: u64) {
     let Some(link) = w.env.links.get_mut(&id).filter(|l| l.open) else { return };
     link.half = true;
@@ -197,14 +197,14 @@ pub fn break_half(w: &mut World<Net>, cfg: &Cfg, id: u64) {
     w.send(lane(link.kind, id, link.from.0), cfg.latency, Event::Input(closed(cfg, link.kind, link.from)));
 }
 
-/// `node` has lost its power: who has accepted its connections holds them for open.
+/// Leaves the connections that `node` dialled half open: it has lost its power, and acceptors do not notice.
 pub(super) fn leave_behind(w: &mut World<Net>, node: NodeIx) {
     for link in w.env.links.values_mut().filter(|l| l.open && l.from.0 == node) {
         (link.half, link.from.0) = (true, NOBODY);
     }
 }
 
-/// `node` has crashed: the other ends of its connections are told.
+/// Cuts the connections of a crashed node and tells their other ends.
 pub(super) fn cut_all(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     let ids: Vec<u64> =
         w.env.links.iter().filter(|(_, l)| l.from.0 == node || l.to.0 == node).map(|(&id, _)| id).collect();
@@ -248,7 +248,7 @@ fn message(cfg: &Cfg, to: NodeIx, conn: ConnId, msg: Msg) -> In {
     }
 }
 
-/// Every message that machines exchange has an encoding that decodes to itself.
+/// Checks that a message's encoding decodes to the same message.
 fn check_wire(msg: &Msg) {
     use swarmedge_core::wire::Framed;
     fn same<M: swarmedge_core::wire::Wire + Clone + PartialEq + std::fmt::Debug>(msg: &M) {

@@ -10,9 +10,9 @@ use swarmedge_core::session::client as session;
 /// A node: one production state machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
-    /// A client, and which of its lives this is.
+    /// A client's machine, and the number of its life.
     Client(Box<client::Client>, u8),
-    /// A client's session alone, for models, and which life this is.
+    /// A client's session machine alone, for models, and the number of its life.
     Session(Box<session::ClientSession>, u8),
     /// Machine of an edge.
     Edge(Box<edge::Edge>),
@@ -58,7 +58,7 @@ pub enum Out {
     Ledger(ledger::Output),
 }
 
-/// A node's configuration. A client has one for each of its lives: each has another secondary GUID.
+/// Configuration of a node. A client has one for each of its lives, with a secondary GUID of its own.
 #[derive(Clone, Debug)]
 pub enum RoleCfg {
     /// Configurations of a client's machine.
@@ -73,7 +73,7 @@ pub enum RoleCfg {
     Ledger(ledger::Config),
 }
 
-/// Runs one machine and wraps what it emits.
+/// Runs one machine and wraps its outputs.
 pub(crate) fn drive<M: Machine, W>(
     machine: &mut M,
     cfg: &M::Config,
@@ -90,7 +90,7 @@ pub(crate) fn drive<M: Machine, W>(
     out.into_iter().map(wrap).collect()
 }
 
-/// A session knows its control connection under other names than the client that holds it.
+/// Translates a client's input to that of its session, which has other names for the control connection.
 fn session_input(input: In) -> session::Input {
     match input {
         In::Session(input) => input,

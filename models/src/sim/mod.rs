@@ -35,24 +35,24 @@ use swarmedge_core::role::client::io::{DownloadStatus, ObjectRef, Save};
 use swarmedge_core::role::edge::io as edge;
 use swarmedge_core::wire::records::{LedgerRecord, SignedHead};
 
-/// A deployment: who there is, and how the world between them behaves.
+/// Configuration of a deployment: its nodes and the behaviour of the world between them.
 #[derive(Clone, Debug)]
 pub struct Cfg {
-    /// The nodes, by index.
+    /// Names of the nodes, by index.
     pub names: Vec<Name>,
     /// Configurations of the nodes, by index.
     pub roles: Vec<RoleCfg>,
-    /// The time that a message travels.
+    /// Latency of a message.
     pub latency: Duration,
-    /// The time that a write takes.
+    /// Duration of a disk write.
     pub disk: Duration,
-    /// Transfers take time, as the rates say.
+    /// Whether transfers take the time that the rates imply.
     pub timed: bool,
-    /// Bytes a second that a client sends and receives; an edge sends ten times as much.
+    /// Send and receive rate of a client in bytes per second; an edge sends ten times as much.
     pub rate: u64,
-    /// Every message is encoded and decoded on its way.
+    /// Whether every message is encoded and decoded on its way.
     pub check_wire: bool,
-    /// Lanes on which all arrives at once, beside [`servers::at_once`]: what a model is not about.
+    /// Lanes besides [`servers::at_once`] on which events arrive at once, because a model does not explore them.
     pub prompt: &'static [&'static str],
     /// Whether the heads of clients' logs are remembered, for models with rules about them.
     pub heads: bool,
@@ -62,72 +62,72 @@ pub struct Cfg {
     pub mutant: Option<Mutant>,
 }
 
-/// Adds what may come from outside.
+/// Function that adds the possible external events.
 pub type Moves = fn(&World<Net>, &Cfg, &mut Vec<Move>);
 
-/// Defects of the world; each must break a rule.
+/// Seeded defects of the deployment; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
     /// A wrong block passes the check.
     BadBlockCounts,
-    /// A client's usage records are not written, though it is told so.
+    /// A client's usage records are reported as written but are lost.
     SavesAreLost,
-    /// A DN overlooks that a client has turned uploads off.
+    /// A DN ignores that a client has turned uploads off.
     UploadsOffIsOverlooked,
     /// A CN's order to close a client's connection is not carried out.
     ClosesAreLost,
-    /// Clients number their sessions downwards.
+    /// Clients give later sessions lower numbers.
     IncarnationsFall,
-    /// A CN's request to tell it everything again never arrives.
+    /// A CN's request to repeat all registrations is lost.
     ReaddIsLost,
     /// An introduction is handed to another client of the same CN.
     Misdelivers,
-    /// The ledger's database says that a batch is durable, and has not kept it.
+    /// The ledger's database reports a batch as durable but loses it.
     LedgerLosesBatches,
-    /// A usage record gets another id each time it is sent on.
+    /// A usage record gets another id each time it is sent.
     FreshRecordIds,
-    /// Clients do not hear that their records are durable.
+    /// Acknowledgements of clients' records are lost.
     AcksAreLost,
-    /// A client that starts again goes on under the start before.
+    /// A restarted client continues under its previous start's id.
     StartsRepeat,
-    /// The ledger's database says that places in clients' logs are durable, and has not kept them.
+    /// The ledger's database reports log heads as durable but loses them.
     LedgerLosesHeads,
-    /// A session that was left behind answers pings.
+    /// A session that its client has left still answers pings.
     GhostsAnswer,
     /// A CN's order to take another key is lost.
     RekeyOrdersAreLost,
-    /// A CN's word that an old key is retired is lost.
+    /// A CN's notice that an old key is retired is lost.
     RetirementsAreLost,
-    /// CNs do not hear who is in quarantine.
+    /// CNs are not told which clients are in quarantine.
     QuarantineIsLost,
-    /// A CN's spool says that it has taken an offer, and has not.
+    /// A CN's spool reports an offer as written but loses it.
     SpoolLosesOffers,
-    /// A CN that starts does not look into its spool.
+    /// A starting CN does not read its spool.
     OffersNotReplayed,
-    /// A client's store serves and places what it has journalled, whatever the disk has forgotten.
+    /// A client's store serves and places journalled pieces that the disk has lost.
     JournalIsBelieved,
-    /// An edge grants nothing to who is in quarantine.
+    /// An edge refuses grants to clients in quarantine.
     EdgesDenySuspects,
-    /// An edge sends nothing to who is in quarantine.
+    /// An edge sends nothing to clients in quarantine.
     EdgesStarveSuspects,
 }
 
 /// A pending event: a message in flight, or an effect not yet performed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// Input for the node on the lane.
+    /// An input arrives at the node of the lane.
     Input(In),
-    /// A connection is being opened.
+    /// A dialled connection, by number, opens or fails.
     Dial(u64),
-    /// A client asks an edge for a grant.
+    /// A client's request for a grant arrives at an edge.
     AskGrant(Ask),
-    /// The middle of a transfer.
+    /// The first half of a transfer arrives, by the transfer's number.
     Progress(u64),
-    /// The end of a transfer.
+    /// The last blocks of a transfer arrive, by the transfer's number.
     Blocks(u64),
     /// A client's disk write completes.
     Save(ReqId, Save),
-    /// An edge's write, or a CN's.
+    /// A write of an edge or a CN completes.
     Spool(ReqId, edge::Batch),
     /// The ledger's database write completes.
     Store(ReqId, Vec<LedgerRecord>),
@@ -142,11 +142,11 @@ pub struct Ask {
     pub req: ReqId,
     /// Object that the client wants.
     pub object: ObjectRef,
-    /// The grant to renew.
+    /// Grant to renew; `None` for a first grant.
     pub renew: Option<swarmedge_core::wire::records::SealedGrant>,
-    /// A download without peers takes the renewed one's place.
+    /// Whether the renewal becomes a download without peers.
     pub edge_only: bool,
-    /// The version that must not have changed.
+    /// Version that must still be current; `None`: any.
     pub version: Option<VersionId>,
 }
 
@@ -157,7 +157,7 @@ pub struct Published {
     pub provider: ProviderId,
     /// Current version of the object.
     pub version: VersionId,
-    /// How it is cut.
+    /// Division of the object into pieces.
     pub layout: Layout,
     /// The provider's policy for the object.
     pub policy: Policy,
@@ -166,39 +166,39 @@ pub struct Published {
 /// History of a run that rules need.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Seen {
-    /// A client served what it had not made durable.
+    /// Whether a client served a piece before it was durable.
     pub served_unverified: bool,
-    /// A client served or placed what its disk had forgotten.
+    /// Whether a client served or placed a piece that its disk had lost.
     pub believed: bool,
-    /// Pieces with a wrong block that passed for right.
+    /// Pieces with a wrong block that passed verification.
     pub tainted: BTreeSet<(NodeIx, VersionId, PieceIndex)>,
-    /// How often each piece was committed in a client's life on its disk.
+    /// Number of times that each piece was committed to a client's disk.
     pub commits: BTreeMap<(NodeIx, VersionId, PieceIndex), u8>,
-    /// An introduction came to a client that it does not name.
+    /// Whether an introduction reached a client that it does not name.
     pub misdelivered: bool,
-    /// A DN chose a client of which it was last told that its user forbids uploads.
+    /// Whether a DN chose a client whose last registration forbids uploads.
     pub chosen_though_off: bool,
     /// Whether any two peers were introduced.
     pub introduced: bool,
-    /// Clients that were told to take another key.
+    /// Clients that were ordered to take another key.
     pub rekey_ordered: BTreeSet<NodeIx>,
-    /// The heads that clients have signed, and those of them that have come to a CN; see [`Cfg::heads`].
+    /// Log heads that clients have signed; empty unless [`Cfg::heads`] is set.
     pub signed: BTreeMap<(SecondaryGuid, u64, Digest), SignedHead>,
-    /// Those heads in `signed` that have reached a CN.
+    /// Heads of `signed` that have reached a CN.
     pub told_heads: BTreeSet<(SecondaryGuid, u64, Digest)>,
-    /// A client has told of a record that was not on its disk.
+    /// Whether a client sent a record that was not on its disk.
     pub told_undurable: bool,
-    /// A client was set back to an image.
+    /// Whether a client was set back to an image.
     pub set_back: bool,
     /// Clients in quarantine, as last sent to CNs.
     pub suspects: BTreeSet<Guid>,
-    /// Queries that came of suspects.
+    /// Queries of clients in quarantine.
     pub suspects_asked: BTreeSet<(NodeIx, u32)>,
-    /// Introductions that clients were told of, where the ledger is to know of each.
+    /// Introductions sent to clients that the ledger must also record.
     pub introductions: BTreeSet<IntroId>,
-    /// A suspect that asked was told of peers.
+    /// Whether peers were introduced to a client in quarantine that queried.
     pub suspect_introduced: bool,
-    /// The registrations that a DN was last told of, by its name for the connection: key, uploads.
+    /// Last registration sent to a DN, by connection and session: upload key and whether uploads are on.
     pub told: BTreeMap<(NodeIx, ConnId, SessionId), (PublicKey, bool)>,
 }
 
@@ -209,14 +209,14 @@ impl Seen {
     }
 }
 
-/// The environment of the machines.
+/// Environment of the machines.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Net {
     /// All connections, by number.
     pub links: BTreeMap<u64, Link>,
     /// Disks of the clients, by node.
     pub disks: BTreeMap<NodeIx, Disk>,
-    /// Edges' and CNs' spools.
+    /// Disks of edges and CNs, by node.
     pub spools: BTreeMap<NodeIx, Spool>,
     /// The ledger's database, by record ID.
     pub database: BTreeMap<RecordId, LedgerRecord>,
@@ -226,38 +226,38 @@ pub struct Net {
     pub withdrawn: BTreeSet<VersionId>,
     /// Clients in quarantine according to the ledger's database.
     pub quarantined: BTreeSet<Guid>,
-    /// The sealing keys of edges and CNs.
+    /// Epochs of the sealing keys of edges and CNs.
     pub epochs: Epochs,
     /// NATs and networks that clients are behind.
     pub access: Access,
-    /// TCP connections between clients on which nobody has shown a key yet: by who may use it, to whom it leads.
+    /// Destination of each TCP connection between clients on which nobody has shown a key, by node and line.
     pub lines: BTreeMap<(NodeIx, LineId), NodeIx>,
-    /// How clients were started.
+    /// Options with which clients were started.
     pub options: BTreeMap<NodeIx, ClientOptions>,
-    /// Figures that clients have told their users.
+    /// Status of each download as its client reported it.
     pub status: BTreeMap<(NodeIx, Handle), DownloadStatus>,
     /// History of the run that rules need.
     pub seen: Seen,
     lives: BTreeMap<NodeIx, u8>,
-    /// How often clients have changed their network.
+    /// Number of times that each client changed its network.
     moved: BTreeMap<NodeIx, u8>,
     numbers: u64,
     pulls: BTreeMap<u64, Pull>,
     asks: BTreeMap<(NodeIx, ReqId), Ask>,
-    /// Who waits for an edge's word after a download: the client and its number.
+    /// Clients that wait for an edge's answer after a download, with their request numbers.
     told: BTreeMap<(NodeIx, ReqId), (NodeIx, ReqId)>,
-    /// K_d of each download.
+    /// Download key (K_d) of each download.
     download_keys: BTreeMap<(NodeIx, DownloadId), PublicKey>,
     /// Edges whose spools refuse every write.
     pub refusing: BTreeSet<NodeIx>,
-    /// When each sender, receiver and limit has done what it was given.
+    /// Time until which each sender, receiver and rate limit is busy.
     busy: BTreeMap<(NodeIx, u8), Time>,
     dice: Seeded,
-    /// A client's machine and disk as they were once.
+    /// Saved image of a client, if any.
     image: Option<Box<Image>>,
 }
 
-/// See [`Move::Image`].
+/// Copy of a client's machine and disk, made by [`Move::Image`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Image {
     of: NodeIx,
@@ -297,28 +297,27 @@ impl Net {
         }
     }
 
-    /// The next number for a connection, transfer or request.
+    /// Returns the next number for a connection, transfer or request.
     fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
     }
 
-    /// A connection by one end's name for it.
+    /// Returns a connection by one end's number for it.
     #[must_use]
     pub fn link_of(&self, node: NodeIx, conn: ConnId) -> Option<(u64, &Link)> {
         let is_it = |l: &Link| (l.from == (node, conn) && !l.half) || l.to == (node, conn);
         self.links.iter().find(|(_, l)| is_it(l)).map(|(&id, l)| (id, l))
     }
 
-    /// A client's keys are another's too.
+    /// Copies a client's download keys to another client.
     fn copied(&mut self, from: NodeIx, to: NodeIx) {
         let keys: Vec<_> =
             self.download_keys.iter().filter(|((n, _), _)| *n == from).map(|((_, d), k)| (*d, *k)).collect();
         self.download_keys.extend(keys.into_iter().map(|(d, k)| ((to, d), k)));
     }
 
-    /// Introductions that clients were told of, where the ledger is to know of each, and that neither it nor a spool
-    /// (if these count) has on record.
+    /// Returns an introduction of `seen.introductions` that neither the ledger nor, if `spools`, a spool has recorded.
     #[must_use]
     pub fn unrecorded(&self, spools: bool) -> Option<IntroId> {
         let spooled = self.spools.values().filter(|_| spools).flat_map(|spool| spool.records.values());
@@ -327,7 +326,7 @@ impl Net {
         self.seen.introductions.iter().find(|intro| !recorded.contains(intro)).copied()
     }
 
-    /// Whether there is an image to set a client back to.
+    /// Returns whether there is an image to set a client back to.
     #[must_use]
     pub const fn has_image(&self) -> bool {
         self.image.is_some()
@@ -343,7 +342,7 @@ impl Net {
 }
 
 impl Cfg {
-    /// These nodes in a world for models: time is of no interest in it.
+    /// Returns the configuration of these nodes for a model, in which time does not matter.
     #[must_use]
     pub fn for_models(names: Vec<Name>, roles: Vec<RoleCfg>, mutant: Option<Mutant>, moves: Moves) -> Self {
         Self {
@@ -361,7 +360,7 @@ impl Cfg {
         }
     }
 
-    /// Its world, with every node down.
+    /// Returns the world of this configuration, with every node down.
     #[must_use]
     pub fn world(&self, seed: u64, budget: Budget) -> World<Net> {
         let mut world = World::new(Net::new(seed), Vec::new(), budget);
@@ -377,7 +376,7 @@ impl Cfg {
         self.names[usize::from(ix)].0
     }
 
-    /// The node of that name.
+    /// Returns the node of that name.
     #[must_use]
     pub fn find(&self, name: Name) -> Option<NodeIx> {
         self.names.iter().position(|n| *n == name).and_then(|i| NodeIx::try_from(i).ok())
@@ -407,25 +406,25 @@ impl Cfg {
 /// An external event in a deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
-    /// A node starts, on its disk.
+    /// A node that is down starts, on its disk.
     Start(NodeIx),
     /// A node stops without warning.
     Crash(NodeIx),
-    /// A node stops, and those that it was connected to do not notice.
+    /// A node stops, and its peers do not notice.
     PowerLoss(NodeIx),
     /// A connection breaks, and both ends notice.
     Break(u64),
     /// A connection breaks, and only its dialler notices.
     BreakHalf(u64),
-    /// A client's disk forgets a piece.
+    /// A client's disk loses a piece.
     Forget(NodeIx, VersionId, PieceIndex),
     /// A client joins another network.
     Rehome(NodeIx),
-    /// A node is told something by its user.
+    /// A node receives an input from outside, such as a user's command.
     Tell(NodeIx, Box<In>),
-    /// An image is made of a client's running machine, memory and disk.
+    /// An image of a client's running machine, memory and disk, is made.
     Image(NodeIx),
-    /// The image takes the machine's place.
+    /// The image replaces the machine.
     SetBack,
 }
 
@@ -572,7 +571,7 @@ fn start(world: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> 
     }
 }
 
-/// A node stops without warning: what it had not written is lost.
+/// Stops a node without warning: unfinished writes are lost.
 fn crash(world: &mut World<Net>, cfg: &Cfg, ix: NodeIx) {
     world.set_node(ix, None);
     links::cut_all(world, cfg, ix);

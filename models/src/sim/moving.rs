@@ -1,5 +1,4 @@
-//! Clients that change their network: another address, and nothing arrives any more on what was connected before,
-//! without anybody being told.
+//! Clients that change their network: they get another address, and their connections go silent without notice.
 
 use super::links::{Kind, lane};
 use super::machines::In;
@@ -11,13 +10,13 @@ use swarmedge_core::nat::{Candidate, CandidateKind, NatDescriptor};
 use swarmedge_core::role::client::io::Input;
 use swarmedge_core::wire::List;
 
-/// The silences that a shell tells of.
+/// Durations of silence, in milliseconds, that a shell reports.
 const QUIET_MS: [u64; 4] = [1_000, 2_000, 4_000, 8_000];
-/// After so long without a word QUIC gives a connection up.
+/// Time of silence after which QUIC closes a connection.
 const IDLE: Duration = Duration::from_secs(30);
 
 impl Net {
-    /// Where a node's socket is now.
+    /// Returns the present address of a node's socket.
     #[must_use]
     pub fn addr(&self, node: NodeIx) -> SocketAddr {
         let public = || keys::addr_after(node, self.moved.get(&node).copied().unwrap_or(0));
@@ -25,7 +24,7 @@ impl Net {
     }
 }
 
-/// What STUN shows a client now.
+/// Returns the NAT descriptor that STUN shows a client at present.
 pub(super) fn nat(w: &mut World<Net>, node: NodeIx) -> NatDescriptor {
     let moved = w.env.moved.get(&node).copied().unwrap_or(0);
     let now = w.now;
@@ -36,13 +35,13 @@ pub(super) fn nat(w: &mut World<Net>, node: NodeIx) -> NatDescriptor {
     NatDescriptor { epoch: 1 + u32::from(moved), candidates: List::truncated([candidate]), ..keys::nat(node) }
 }
 
-/// A client asks what has become of its network.
+/// Reports its present network to a client that asks.
 pub(super) fn look(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     let told = Input::Network(nat(w, node));
     w.send(Lane { to: node, what: "stun", id: 0 }, cfg.latency * 2, Event::Input(In::Client(told)));
 }
 
-/// A client joins another network.
+/// Moves a client to another network.
 pub(super) fn change(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     *w.env.moved.entry(node).or_default() += 1;
     let lost = w.env.links.iter_mut().filter(|(_, l)| l.from.0 == node || l.to.0 == node);

@@ -1,4 +1,5 @@
-//! Possession challenges between clients and edges. Bytes here are what a version's number and a part's make them.
+//! Possession challenges between clients and edges. The content of a part is simulated by its version's and its own
+//! number.
 
 use super::clients::answer;
 use super::machines::In;
@@ -12,7 +13,7 @@ use swarmedge_core::role::client::io::{EdgeAnswer, EdgeError};
 use swarmedge_core::role::edge::io as edge;
 use swarmedge_core::wire::records::SealedGrant;
 
-/// What a client tells an edge of.
+/// Message from a client to an edge about a version.
 pub(super) struct Told {
     pub(super) client: NodeIx,
     pub(super) req: ReqId,
@@ -24,7 +25,7 @@ fn layout(w: &World<Net>, version: VersionId) -> Option<Layout> {
     w.env.objects.values().find(|o| o.version == version).map(|o| o.layout)
 }
 
-/// The proof over the parts, if all of them are there.
+/// Returns the proof over the parts; `None` if one is missing.
 fn proof(version: VersionId, challenge: &Challenge, has: impl Fn(u64) -> bool) -> Option<Digest> {
     let mut prover = Prover::new(challenge);
     for part in &challenge.parts {
@@ -37,7 +38,7 @@ fn proof(version: VersionId, challenge: &Challenge, has: impl Fn(u64) -> bool) -
     Some(prover.finish())
 }
 
-/// Sends an input with a number of the edge's, and remembers whom to answer.
+/// Sends an input to the edge under a new number, and stores the client to answer.
 fn tell(w: &mut World<Net>, cfg: &Cfg, told: &Told, input: impl FnOnce(ReqId) -> edge::Input) {
     let number = ReqId(w.env.number());
     w.env.told.insert((told.edge, number), (told.client, told.req));
@@ -45,7 +46,7 @@ fn tell(w: &mut World<Net>, cfg: &Cfg, told: &Told, input: impl FnOnce(ReqId) ->
     w.send(lane, cfg.latency, Event::Input(In::Edge(input(number))));
 }
 
-/// A client has completed a download.
+/// Tells the edge that a client has completed a download.
 pub(super) fn completed(w: &mut World<Net>, cfg: &Cfg, told: Told, grant: &SealedGrant) {
     let opened = keys::open(grant, w.env.epochs).map(|g| g.grant);
     let (Some(grant), Some(layout)) = (opened, layout(w, told.version)) else {
@@ -58,8 +59,7 @@ pub(super) fn completed(w: &mut World<Net>, cfg: &Cfg, told: Told, grant: &Seale
     });
 }
 
-/// A client proves what it holds. One that corrupts its pieces proves something else; one that lacks a part does not
-/// answer.
+/// Returns a client's proof. A client that corrupts its pieces computes a wrong one; `None` if it lacks a part.
 fn proof_of(w: &World<Net>, client: NodeIx, version: VersionId, challenge: &Challenge) -> Option<Digest> {
     let layout = layout(w, version)?;
     let piece = |part: u64| {
@@ -71,7 +71,7 @@ fn proof_of(w: &World<Net>, client: NodeIx, version: VersionId, challenge: &Chal
     real.map(|digest| if corrupts { Digest::numbered(1) } else { digest })
 }
 
-/// A client answers.
+/// Sends a client's proof to the edge.
 pub(super) fn prove_to(w: &mut World<Net>, cfg: &Cfg, told: Told, grant: &SealedGrant, challenge: &Challenge) {
     let opened = keys::open(grant, w.env.epochs).map(|g| g.grant);
     let (Some(grant), Some(proof)) = (opened, proof_of(w, told.client, told.version, challenge)) else {
@@ -81,27 +81,27 @@ pub(super) fn prove_to(w: &mut World<Net>, cfg: &Cfg, told: Told, grant: &Sealed
     tell(w, cfg, &told, |req| edge::Input::Proof { req, grant, proof });
 }
 
-/// The edge's answer to who has completed a download.
+/// Sends the edge's answer to a completed download, with its challenge if any.
 pub(super) fn posed(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId, challenge: Option<Challenge>) {
     if let Some((client, req)) = w.env.told.remove(&(edge, req)) {
         answer(w, cfg, client, req, Ok(EdgeAnswer::Challenged(challenge)));
     }
 }
 
-/// And to who has proven something.
+/// Sends the edge's answer to a proof.
 pub(super) fn taken(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId) {
     if let Some((client, req)) = w.env.told.remove(&(edge, req)) {
         answer(w, cfg, client, req, Ok(EdgeAnswer::ProofTaken));
     }
 }
 
-/// An edge reads its own content.
+/// Computes the proof from the edge's own content.
 pub(super) fn prove(w: &mut World<Net>, edge: NodeIx, req: ReqId, version: VersionId, challenge: &Challenge) {
     let own = layout(w, version).and_then(|_| proof(version, challenge, |_| true));
     at_once(w, edge, In::Edge(edge::Input::Proven { req, own }));
 }
 
-/// An edge has crashed, or a client: whoever waits for it is told, or forgotten.
+/// Fails the messages to a crashed edge, and drops those of a crashed client.
 pub(super) fn fail(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     let all = std::mem::take(&mut w.env.told);
     for ((edge, number), (client, req)) in all {

@@ -1,4 +1,4 @@
-//! The simulator as a [`Rig`]: a deployment on virtual time, the same run for the same seed.
+//! The simulator as a [`Rig`]: a deployment in virtual time, in which equal seeds give equal runs.
 
 use super::machines::{In, RoleCfg};
 use super::store::Disk;
@@ -16,17 +16,17 @@ use swarmedge_core::role::client::io::{
 use swarmedge_core::role::{client, cn, dn, edge, ledger};
 use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, PossessionOutcome, ServerRole};
 
-/// How many lives of a client are told apart, under each of its keys: a start that came twice would be a copy's.
+/// Number of a client's starts with distinct ids under each of its keys: a repeated id would look like a copy's.
 pub const LIVES: u8 = 32;
-/// How many keys a client takes, one after the other.
+/// Number of keys that a client may take, one after the other.
 pub const GENERATIONS: u8 = 4;
 
-/// A simulated deployment.
+/// Simulated deployment in virtual time.
 #[derive(Clone, Debug)]
 pub struct SimRig {
-    /// Who there is.
+    /// Nodes of the deployment and how the world behaves.
     pub cfg: Cfg,
-    /// The deployment.
+    /// State of the deployment.
     pub world: World<Net>,
     rng: Seeded,
     requests: u64,
@@ -42,19 +42,19 @@ fn names(plan: &Plan) -> Vec<Name> {
         .collect()
 }
 
-/// A client as it is in production, which listens on TCP.
+/// Returns a client's production configuration; it listens on TCP.
 fn config(identity: Identity) -> client::Config {
     let mut config = client::Config::new(identity, keys::verify);
     config.connectivity.crosses_from = Some(access::PORT);
     config
 }
 
-/// Who a client is, in one of its lives.
+/// Returns a client's identity in one of its lives.
 pub fn identity(ix: NodeIx, name: Name, life: u8) -> Identity {
     identity_of(ix, keys::key(name), life)
 }
 
-/// The same of a client that began with this key: a copy of another has that one's.
+/// Returns the identity of a client that began with key `first`; a copied installation has the original's key.
 pub fn identity_of(ix: NodeIx, first: PublicKey, life: u8) -> Identity {
     let key = keys::client_key(first, ix, life / LIVES);
     Identity {
@@ -66,7 +66,7 @@ pub fn identity_of(ix: NodeIx, first: PublicKey, life: u8) -> Identity {
     }
 }
 
-/// Production limits for everybody.
+/// Returns the node's configuration, with production's limits.
 fn role_cfg(plan: &Plan, ix: NodeIx, name: Name) -> RoleCfg {
     let (root, verify) = (keys::root(), keys::verify);
     let ledger = plan.ledgers > 0;
@@ -92,7 +92,7 @@ fn role_cfg(plan: &Plan, ix: NodeIx, name: Name) -> RoleCfg {
 }
 
 impl SimRig {
-    /// A deployment with all servers running.
+    /// Returns a deployment with all servers running.
     #[must_use]
     pub fn new(plan: &Plan, seed: u64) -> Self {
         let names = names(plan);
@@ -126,12 +126,12 @@ impl SimRig {
         self.cfg.find(name).expect("the plan has this node")
     }
 
-    /// Makes something happen from outside.
+    /// Applies an external event.
     pub fn happen(&mut self, mv: Move) {
         self.world.step(&self.cfg, &Act::Move(mv), &mut self.rng);
     }
 
-    /// Every CN hears what is withdrawn.
+    /// Tells every CN which versions are withdrawn.
     fn tell_cns(&mut self) {
         let versions: Vec<VersionId> = self.world.env.withdrawn.iter().copied().collect();
         let cns: Vec<Name> = self.cfg.names.iter().copied().filter(|n| n.0 == Role::Cn).collect();
@@ -148,7 +148,7 @@ impl SimRig {
     }
 }
 
-/// Totals of a database over the downloads of one version.
+/// Returns a database's totals over the downloads of one version.
 fn totals(records: &BTreeMap<swarmedge_core::ids::RecordId, LedgerRecord>, version: VersionId) -> Totals {
     use swarmedge_core::accounting::settlement::Book;
     let mut books: BTreeMap<DownloadId, Book> = BTreeMap::new();
@@ -171,7 +171,7 @@ fn totals(records: &BTreeMap<swarmedge_core::ids::RecordId, LedgerRecord>, versi
     })
 }
 
-/// Counts what became of possession challenges.
+/// Counts the outcome of a possession challenge.
 fn challenges(t: Totals, record: &LedgerRecord) -> Totals {
     let LedgerRecord::Possession(r) = record else { return t };
     let (proven, unproven) = match r.outcome {
@@ -188,7 +188,7 @@ impl Rig for SimRig {
         let n = u32::try_from(objects.len()).expect("few objects") + 1;
         let policy = Policy { edge_rate_max: o.edge_rate, upload_rate_max: o.upload_rate, ..Policy::default() };
         let layout = Layout::for_size(o.size).expect("a usual size");
-        // the same bytes again are the same version, perhaps under another policy
+        // the same bytes published again are the same version, perhaps under another policy
         let same = objects.get(o.path).filter(|known| known.layout == layout);
         let version = same.map_or_else(|| VersionId::numbered(n), |known| known.version);
         let published = Published { provider: ProviderId(1), version, layout, policy };
@@ -228,7 +228,7 @@ impl Rig for SimRig {
         let guids = all.iter().copied().collect();
         let ledger = self.ix(Name(Role::Ledger, 0));
         self.happen(Move::Tell(ledger, In::Ledger(ledger::Input::Quarantined { guids }).into()));
-        // a ledger looks every second, and its word is soon with the CNs
+        // a ledger checks every second, and tells the CNs soon after
         self.run_until(Duration::from_secs(1), &mut |_| false);
     }
 
@@ -326,7 +326,7 @@ impl Rig for SimRig {
         let end = self.world.now.after(within);
         let mut look = self.world.now;
         loop {
-            // looking is not free: every 50 ms of the world's time is enough
+            // checking the goal costs time: every 50 ms of simulated time is enough
             if self.world.now >= look {
                 if goal(self) {
                     return true;

@@ -1,4 +1,4 @@
-//! What servers ask of their surroundings, and the defects that strike their messages.
+//! Performs servers' outputs, and applies the defects of their messages.
 
 use super::links::{self, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
@@ -13,7 +13,7 @@ use swarmedge_core::wire::directory::{DirectoryMsg, Selected};
 use swarmedge_core::wire::ledger::LedgerMsg;
 use swarmedge_core::wire::records::LedgerRecord;
 
-/// A server, which keeps nothing but its spool or database.
+/// Starts a server, which keeps only its spool or database.
 pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> {
     let unix_ms = keys::WALL_MS + w.now.0 / 1000;
     let (node, first) = match cfg.role(ix) {
@@ -45,7 +45,7 @@ pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx
     Some((ix, first))
 }
 
-/// Tells a node something before anything else happens to it.
+/// Sends an input that a node handles before anything else happens to it.
 pub fn at_once(w: &mut World<Net>, ix: NodeIx, input: In) {
     w.send(Lane { to: ix, what: "at once", id: 0 }, Duration::ZERO, Event::Input(input));
 }
@@ -55,7 +55,7 @@ fn dial_ledger(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId) {
     links::dial(w, cfg, Kind::Ledger, (node, conn), cfg.numbered(Role::Ledger, 0), key);
 }
 
-/// Does what a CN asks for.
+/// Performs an output of a CN.
 pub(super) fn perform_cn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: cn::Output) {
     match output {
         cn::Output::ClientSend { conn, msg } => {
@@ -106,7 +106,7 @@ pub(super) fn perform_cn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: cn
     }
 }
 
-/// Does what a DN asks for.
+/// Performs an output of a DN.
 pub(super) fn perform_dn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: dn::Output) {
     match output {
         dn::Output::CnSend { conn, msg } => {
@@ -123,7 +123,7 @@ pub(super) fn perform_dn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: dn
     }
 }
 
-/// Does what an edge asks for.
+/// Performs an output of an edge.
 pub(super) fn perform_edge(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: edge::Output) {
     match output {
         edge::Output::IssueGrant { req, grant } => clients::granted(w, cfg, node, req, *grant),
@@ -141,7 +141,7 @@ pub(super) fn perform_edge(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: 
     }
 }
 
-/// Does what a ledger asks for.
+/// Performs an output of a ledger.
 pub(super) fn perform_ledger(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: ledger::Output) {
     match output {
         ledger::Output::Send { conn, msg } => links::send(w, cfg, node, conn, Msg::Ledger(msg)),
@@ -151,7 +151,7 @@ pub(super) fn perform_ledger(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output
     }
 }
 
-/// Notes what rules must remember of what a node is told, and lets the seeded defect strike it.
+/// Records the inputs that rules need, and applies the seeded defect: `None` loses the input.
 pub(super) fn told(w: &mut World<Net>, cfg: &Cfg, to: NodeIx, mut input: In) -> Option<In> {
     match &mut input {
         In::Dn(dn::Input::Cn { conn, msg }) => return dn_told(w, cfg, (to, *conn), msg).then_some(input),
@@ -204,7 +204,7 @@ fn forget_told(w: &mut World<Net>, dn: NodeIx, conn: ConnId) {
     w.env.seen.told.retain(|(node, c, _), _| (*node, *c) != (dn, conn));
 }
 
-/// `false` if the defect swallows the message.
+/// Records a registration at a DN; returns `false` if the seeded defect loses the message.
 fn dn_told(w: &mut World<Net>, cfg: &Cfg, (dn, conn): (NodeIx, ConnId), msg: &mut DirectoryMsg) -> bool {
     let seen = &mut w.env.seen.told;
     if let DirectoryMsg::Gone(g) = msg {
@@ -218,10 +218,10 @@ fn dn_told(w: &mut World<Net>, cfg: &Cfg, (dn, conn): (NodeIx, ConnId), msg: &mu
     entry.uploads || cfg.mutant != Some(Mutant::UploadsOffIsOverlooked)
 }
 
-/// See [`Mutant::IncarnationsFall`].
+/// Number from which [`Mutant::IncarnationsFall`] subtracts incarnations.
 pub const INCARNATIONS_FALL_FROM: u64 = 1000;
 
-/// A DN has chosen: no client whose every registration forbids uploads.
+/// Notes whether a DN chose a client whose every registration forbids uploads.
 fn chosen(w: &mut World<Net>, dn: NodeIx, selected: &Selected) {
     for peer in &selected.peers {
         let of_it = |((node, ..), (key, _)): &(&(NodeIx, ConnId, _), &(PublicKey, bool))| {

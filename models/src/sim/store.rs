@@ -1,6 +1,6 @@
-//! Disks: a client's store, the spools of edges and CNs, the ledger's database. A write is durable when its
-//! completion arrives; a crash before that loses it. A disk may forget a client's pieces while it is down: the store
-//! finds that out before it serves or places them.
+//! Disks: a client's store, the spools of edges and CNs, the ledger's database. A write is durable when its completion
+//! arrives; a crash before that loses it. A disk may lose a client's pieces while the client is down: the store detects
+//! it before it serves or places them.
 
 use super::machines::In;
 use super::{Cfg, Event, Mutant, Net, clients, servers};
@@ -15,47 +15,47 @@ use swarmedge_core::role::edge::io as edge;
 use swarmedge_core::role::{cn, ledger};
 use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, SignedCheckpoint, UsageRecord};
 
-/// What a client keeps.
+/// Contents of a client's disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Disk {
-    /// Downloads.
+    /// Download records by handle.
     pub downloads: BTreeMap<Handle, DownloadRecord>,
-    /// Journalled pieces and who delivered them.
+    /// Journalled pieces, each with its sources and the bytes from each.
     pub pieces: BTreeMap<VersionId, BTreeMap<PieceIndex, Vec<(SourceName, u32)>>>,
-    /// Journalled pieces whose bytes the disk has forgotten.
+    /// Journalled pieces whose bytes the disk has lost.
     pub forgotten: BTreeSet<(VersionId, PieceIndex)>,
-    /// Usage records that nobody has acknowledged.
+    /// Usage records not acknowledged yet.
     pub usage: BTreeMap<RecordId, UsageRecord>,
-    /// Receipts that no usage record holds.
+    /// Receipts not yet contained in a usage record.
     pub receipts: BTreeMap<IntroId, KeptReceipt>,
-    /// Versions put where a user wanted them.
+    /// Versions placed at the user's destination.
     pub finished: BTreeSet<VersionId>,
-    /// The newest checkpoint of its logs.
+    /// Newest checkpoint of the client's logs.
     pub checkpoint: Option<Box<SignedCheckpoint>>,
-    /// The GUID under which all is kept.
+    /// GUID that owns the stored records.
     pub owner: Option<Guid>,
-    /// A new key was made and is kept beside the one in use.
+    /// Whether a new key is stored beside the one in use.
     pub new_key: bool,
-    /// How often another key has taken the first one's place.
+    /// Number of times that the client's key was replaced.
     pub generation: u8,
-    /// The user's choice, if made.
+    /// User's choice to allow uploads; `None` before it is made.
     pub uploads: Option<bool>,
 }
 
 impl Disk {
-    /// Whether a piece is journalled.
+    /// Returns whether a piece is journalled.
     #[must_use]
     pub fn has(&self, version: VersionId, piece: PieceIndex) -> bool {
         self.pieces.get(&version).is_some_and(|p| p.contains_key(&piece))
     }
 
-    /// Whether a download that is not complete keeps a version.
+    /// Returns whether an incomplete download needs a version.
     fn wants(&self, version: VersionId) -> bool {
         let unfinished = |d: &&DownloadRecord| d.state != DownloadState::Completed;
         self.downloads.values().filter(unfinished).any(|d| d.granted.as_ref().is_some_and(|g| g.version == version))
     }
 
-    /// Forgets what is damaged of a version, or all of it if that was kept for others only.
+    /// Removes the lost pieces of a version, or the whole version if no download needs it.
     fn lose(&mut self, version: VersionId) {
         self.finished.remove(&version);
         let forgotten = core::mem::take(&mut self.forgotten);
@@ -124,17 +124,17 @@ impl Disk {
     }
 }
 
-/// What an edge keeps, or a CN.
+/// Contents of the disk of an edge or a CN.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Spool {
     /// Records that the ledger has not acknowledged.
     pub records: BTreeMap<RecordId, LedgerRecord>,
-    /// What was counted.
+    /// Byte counts of an edge, per download and version.
     pub counts: Vec<edge::Count>,
 }
 
 impl Spool {
-    /// Takes in a batch.
+    /// Applies a batch of records, counts and acknowledgements.
     pub fn apply(&mut self, batch: edge::Batch) {
         for record in batch.records {
             self.records.insert(record.id(), record);
@@ -157,22 +157,23 @@ fn lane(node: NodeIx) -> Lane {
     Lane { to: node, what: "disk", id: 0 }
 }
 
-/// A client writes.
+/// Starts a write of a client.
 pub(super) fn save(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, what: Save) {
     w.send(lane(node), cfg.disk, Event::Save(req, what));
 }
 
-/// An edge or a CN writes.
+/// Starts a write of an edge or a CN.
 pub(super) fn spool(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, batch: edge::Batch) {
     w.send(lane(node), cfg.disk, Event::Spool(req, batch));
 }
 
-/// The ledger writes.
+/// Starts a write of the ledger.
 pub(super) fn store(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, records: Vec<LedgerRecord>) {
     w.send(lane(node), cfg.disk, Event::Store(req, records));
 }
 
-/// The store looks before it serves or places; what is damaged is forgotten and the client told. Whether all was there.
+/// Checks pieces before they are served or placed, and returns whether all are there. Lost ones are removed, and the
+/// client is told.
 pub(super) fn looks(
     w: &mut World<Net>,
     cfg: &Cfg,
@@ -197,7 +198,7 @@ pub(super) fn looks(
     false
 }
 
-/// A client's write is durable.
+/// Completes a client's write, which is now durable.
 pub(super) fn saved(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, what: Save) -> Option<In> {
     if let Save::Finish { version, .. } = what
         && !looks(w, cfg, node, version, None)
@@ -215,13 +216,13 @@ pub(super) fn saved(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, wha
     if !lost {
         let disk = w.env.disks.entry(node).or_default();
         disk.apply(what);
-        // what was deleted may be committed again
+        // deleted pieces may be committed again
         w.env.seen.commits.retain(|&(n, version, piece), _| n != node || disk.has(version, piece));
     }
     Some(In::Client(Input::Saved { req, result: Ok(()) }))
 }
 
-/// A write of an edge or a CN is durable; a CN's may be refused.
+/// Completes a write of an edge or a CN; a CN's may be refused.
 pub(super) fn spooled(
     w: &mut World<Net>,
     cfg: &Cfg,
@@ -234,7 +235,7 @@ pub(super) fn spooled(
         batch.records.clear();
     }
     if w.env.refusing.contains(&node) {
-        // no fault of this write alone
+        // the disk refuses every write: no fault is used up
     } else if ok {
         w.env.spools.entry(node).or_default().apply(batch);
     } else {
@@ -243,7 +244,7 @@ pub(super) fn spooled(
     if of_cn { In::Cn(cn::Input::Saved { req, ok }) } else { In::Edge(edge::Input::Saved { req, ok }) }
 }
 
-/// The introductions that a record is of.
+/// Returns the introductions recorded in a CN's offer; empty for other records.
 pub(super) fn offered(record: &LedgerRecord) -> Vec<IntroId> {
     match record {
         LedgerRecord::Log(LogRecord { event: LogEvent::Offered(o), .. }) => o.peers.iter().map(|p| p.intro).collect(),
@@ -256,7 +257,7 @@ pub(super) fn offered(record: &LedgerRecord) -> Vec<IntroId> {
     }
 }
 
-/// The ledger's write is durable: each id once, the first stands. Or it was refused.
+/// Completes a write of the ledger, or refuses it. Of records with one id, the first is kept.
 pub(super) fn stored(w: &mut World<Net>, cfg: &Cfg, (req, records): (ReqId, Vec<LedgerRecord>), way: Way) -> In {
     let ok = way == Way::Whole;
     if !ok {

@@ -1,7 +1,7 @@
-//! The world of an edge's records: the production machines of an edge and of the ledger, the edge's spool, the ledger's
-//! database, and the link between them. One download is granted and served in two parts, the second of which needs
-//! room reserved. Either may die at any step, the link may break, either disk may refuse a write, an acknowledgement
-//! may come twice. Whose bytes are withheld goes on with a download without peers.
+//! World of an edge's records: the production machines of an edge and of the ledger, the edge's spool, the ledger's
+//! database, and the link between them. One download is granted and served in two parts, the second of which needs room
+//! reserved. Either node may crash at any step, the link may break, either disk may refuse a write, an acknowledgement
+//! may arrive twice. A client whose bytes are withheld continues with a download without peers.
 
 pub mod model;
 mod rules;
@@ -24,17 +24,17 @@ use swarmedge_core::role::edge::io::{Batch, GrantAsked, ObjectFacts, Renewal, Se
 use swarmedge_core::role::edge::{self, Edge};
 use swarmedge_core::role::ledger::{self, Ledger};
 use swarmedge_core::wire::ledger::LedgerMsg;
-use swarmedge_core::wire::records::{Context, Grant, GrantRecord, LedgerRecord, ServerRole, SignedGrant};
+use swarmedge_core::wire::records::{Grant, GrantRecord, LedgerRecord, ServerRole, SignedGrant, SigningContext};
 use swarmedge_core::wire::{Text, Wire as _};
 
 const EDGE: NodeIx = 0;
 const LEDGER: NodeIx = 1;
-/// A part; the first is as much as is reserved with the grant.
+/// Size of a part in bytes: as much as is reserved with the grant.
 const PART: u64 = swarmedge_core::limits::RESERVE_FIRST;
 const PARTS: u8 = 2;
 const SIZE: u64 = PART * PARTS as u64;
 
-/// The faults and the seeded defect.
+/// Faults and seeded defect of the spool world.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cfg {
     /// Budget of faults that the model explores.
@@ -46,27 +46,27 @@ pub struct Cfg {
 /// Defects; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// The spool says that it has taken a grant's record, and has not.
+    /// The spool reports a grant's record as written but loses it.
     SpoolLosesGrants,
-    /// The ledger says that a batch is durable, and has not kept it.
+    /// The ledger reports a batch as durable but loses it.
     LedgerLosesBatches,
-    /// The ledger says that a batch is durable before it is.
+    /// The ledger reports a batch as durable before it is.
     AcksAhead,
     /// A record gets another id each time it is sent.
     FreshIds,
-    /// The edge does not hear that its records are durable.
+    /// Acknowledgements of the edge's records are lost.
     AcksAreLost,
-    /// An edge that starts does not look for records in its spool.
+    /// A starting edge does not read the records in its spool.
     RecordsNotReplayed,
-    /// An edge that starts does not look for counts in its spool.
+    /// A starting edge does not read the counts in its spool.
     CountsNotReplayed,
-    /// The spool says that it has reserved room, and has not.
+    /// The spool reports reserved room without reserving it.
     NoReserve,
-    /// Bytes that the edge withholds leave all the same.
+    /// Bytes that the edge withholds are sent all the same.
     SendsWithheld,
-    /// Who goes on without peers goes on with the same download.
+    /// A client that continues without peers keeps the same download.
     KeepsDownload,
-    /// The edge is not told of what has left.
+    /// The edge is not told of the bytes that were sent.
     CountsAreLost,
 }
 
@@ -100,7 +100,7 @@ pub enum Out {
 /// A pending event of the spool world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// Input for the node on the lane.
+    /// An input arrives at the node of the lane.
     Told(In),
     /// The edge's connection attempt completes.
     Dial(ConnId),
@@ -108,20 +108,20 @@ pub enum Event {
     Spool(ReqId, Batch),
     /// A write to the ledger's database completes.
     Store(ReqId, Vec<LedgerRecord>),
-    /// The database's write, of which nobody waits to hear.
+    /// A write to the ledger's database completes after it was reported.
     StoreLate(Vec<LedgerRecord>),
-    /// A part leaves for the client, counted or not.
+    /// A part is sent to the client, counted or not.
     Part(u8, bool),
 }
 
 /// An external event in the spool world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
-    /// The client asks for a grant.
+    /// The client requests a grant.
     Ask,
-    /// The client asks for a part.
+    /// The client requests a part.
     Fetch(u8),
-    /// Whose part was withheld asks for a download without peers.
+    /// The client whose part was withheld requests a download without peers.
     LeavePeers,
     /// A node crashes without warning.
     Crash(NodeIx),
@@ -134,25 +134,25 @@ pub enum Move {
 /// Environment of the edge and the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Delivery {
-    /// The edge's connection, and whether the ledger has accepted it.
+    /// Connection of the edge, and whether the ledger has accepted it.
     link: Option<(ConnId, bool)>,
     spool: Spool,
     database: BTreeMap<RecordId, LedgerRecord>,
-    /// The edge is being asked for the grant.
+    /// Whether a request for a grant is under way.
     asking: bool,
-    /// The client's grants, the last of which it uses.
+    /// Grants of the client, which uses the last one.
     granted: Vec<Grant>,
-    /// Parts that the client has asked for, and with which of its grants.
+    /// Parts that the client requested, each with the index of its grant.
     fetched: BTreeMap<u8, usize>,
-    /// A part was withheld, and the client still has that grant.
+    /// Whether a part was withheld under the client's present grant.
     withheld: bool,
-    /// Parts that have left, with which of its grants, and whether the edge counts them.
+    /// Parts that were sent, each with the index of its grant and whether the edge counts it.
     sent: BTreeMap<u8, (usize, bool)>,
     /// Records that were ever durable in the spool.
     spooled: BTreeSet<RecordId>,
-    /// Bytes were counted under a grant of which neither spool nor ledger has a record.
+    /// Whether bytes were counted under a grant that neither spool nor ledger has a record of.
     unrecorded: bool,
-    /// Bytes were given away under a grant with peers.
+    /// Whether bytes were given away under a grant with peers.
     gave_beside_peers: bool,
     starts: u8,
     edge_crashed: bool,
@@ -167,7 +167,7 @@ fn client() -> PublicKey {
     PublicKey::numbered(0x50)
 }
 
-/// A client asks for its first grant, or for one without peers in the place of what it has.
+/// Returns a client's request for its first grant, or for one without peers that replaces it.
 fn asked(w: &World<Delivery>) -> GrantAsked {
     let object = ObjectFacts {
         provider: ProviderId(1),
@@ -188,7 +188,7 @@ fn asked(w: &World<Delivery>) -> GrantAsked {
         version: None,
         renew: w.env.granted.last().map(|grant| {
             let cert = keys::cert(Name(Role::Edge, 0), ServerRole::Edge);
-            let signature = keys::sign(&cert.body.key, Context::Grant, &grant.to_bytes());
+            let signature = keys::sign(&cert.body.key, SigningContext::Grant, &grant.to_bytes());
             let grant = Some(SignedGrant { grant: grant.clone(), signature, cert });
             Renewal { grant, proven: true, edge_only: true }
         }),
@@ -204,7 +204,7 @@ fn edge_config() -> edge::Config {
     edge::Config { challenge_permille: 0, backoff: zero, ..edge::Config::new(keys::root(), keys::verify, cert) }
 }
 
-/// Of what comes at once it takes two records.
+/// Returns the ledger's configuration, in which at most two records are pending.
 fn ledger_config() -> ledger::Config {
     ledger::Config { pending_max: 2, batch_max: 2, ..ledger::Config::new(keys::root(), keys::verify) }
 }
@@ -222,7 +222,7 @@ fn tell(w: &mut World<Delivery>, what: &'static str, input: In) {
     w.send(lane(to, what), Duration::ZERO, Event::Told(input));
 }
 
-/// The link is gone, and what is under way on it; both ends that are up are told.
+/// Breaks the link, drops the messages on it, and tells the ends that run.
 fn cut(w: &mut World<Delivery>) {
     let Some((conn, open)) = w.env.link.take() else { return };
     w.clear_lanes(|l| l.what == "link");
@@ -234,7 +234,7 @@ fn cut(w: &mut World<Delivery>) {
     }
 }
 
-/// A node starts on its disk.
+/// Starts a node on its disk.
 fn start(w: &mut World<Delivery>, cfg: &Cfg, ix: NodeIx) {
     w.env.starts += 1;
     let unix_ms = keys::WALL_MS + 1000 * u64::from(w.env.starts);
@@ -305,7 +305,7 @@ fn perform_edge(w: &mut World<Delivery>, cfg: &Cfg, output: edge::Output) {
     }
 }
 
-/// A part is on its way.
+/// Sends a part to the client, counted or given away.
 fn leave(w: &mut World<Delivery>, part: u8, counted: bool) {
     let (id, env) = (u64::from(part), &mut w.env);
     let grant = env.fetched.get(&part).and_then(|n| env.granted.get(*n));
@@ -356,7 +356,7 @@ fn store(env: &mut Delivery, records: Vec<LedgerRecord>) {
     }
 }
 
-/// The spool has written a batch; the defects strike it.
+/// Completes a write of the spool, with the seeded defects.
 fn spooled(env: &mut Delivery, cfg: &Cfg, mut batch: Batch) {
     let is_grant = |r: &LedgerRecord| matches!(r, LedgerRecord::Granted(_));
     match cfg.mutant {
@@ -492,7 +492,7 @@ impl System for Delivery {
                 _ if w.env.asking => {}
                 true => moves.push(Move::Ask),
                 false if w.env.withheld => moves.push(Move::LeavePeers),
-                // one after the other, as a client that reads does
+                // parts are requested in order, as by a reading client
                 false => moves.extend((0..PARTS).find(|p| !w.env.fetched.contains_key(p)).map(Move::Fetch)),
             }
         }
@@ -528,7 +528,7 @@ impl System for Delivery {
     }
 }
 
-/// Both are up and connected, and nobody has asked for anything.
+/// Returns the world with both nodes started and connected, before any request.
 #[must_use]
 pub fn world(cfg: &Cfg) -> World<Delivery> {
     let nodes = std::vec![Node::Edge(Box::default()), Node::Ledger(Box::default())];

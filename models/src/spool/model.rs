@@ -1,4 +1,4 @@
-//! An edge's records from its spool to the ledger, exactly once, and what they come to on the bill.
+//! Models of an edge's records, from its spool to the ledger: delivered exactly once, and billed rightly.
 
 use crate::check::{Spec, Tooth};
 use crate::spool::{Cfg, Delivery, Mutant, RULES, world};
@@ -12,7 +12,7 @@ fn breaking(mutant: Option<Mutant>) -> Cfg {
     Cfg { budget: Budget { drops: 1, duplicates: 1, fires: 6, ..Budget::default() }, mutant }
 }
 
-/// Somebody crashes.
+/// Returns the model with crashes.
 pub fn crashes() -> Spec<Delivery> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: crashing(Some(mutant)) };
     Spec {
@@ -36,7 +36,7 @@ pub fn crashes() -> Spec<Delivery> {
     }
 }
 
-/// The link breaks, a disk refuses, acknowledgements come twice.
+/// Returns the model with broken links, disk errors and duplicated acknowledgements.
 pub fn breaks() -> Spec<Delivery> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: breaking(Some(mutant)) };
     Spec {

@@ -1,4 +1,4 @@
-//! What must hold of the [world of an edge's records](super).
+//! Rules of the [world of an edge's records](super).
 
 use super::{Cfg, Delivery, EDGE, LEDGER, PART, SIZE, client, version};
 use crate::rule::{Rule, settles};
@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use swarmedge_core::accounting::settlement::{Bill, Book};
 use swarmedge_core::ids::{Guid, IntroId, PublicKey, RecordId};
 use swarmedge_core::wire::records::{
-    Context, Grant, GrantRecord, LedgerRecord, PeerBytes, Receipt, ReceiptProof, Side, UsageRecord, UsageState,
+    Grant, GrantRecord, LedgerRecord, PeerBytes, Receipt, ReceiptProof, Side, SigningContext, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, Wire as _};
 
@@ -18,20 +18,20 @@ fn all_up(w: &W) -> bool {
     w.node(EDGE).is_some() && w.node(LEDGER).is_some()
 }
 
-/// Nothing waits in the spool, and nothing that the edge has counted is unknown to the ledger.
+/// Returns whether the spool is empty and the ledger has every record that was ever spooled.
 fn all_is_delivered(w: &W) -> bool {
     w.is_quiet() && w.env.spool.records.is_empty() && w.env.spooled.iter().all(|id| w.env.database.contains_key(id))
 }
 
-/// Who claims to have sent the whole to the client, in league with it.
+/// Key of an uploader in league with the client, which claims to have sent it the whole object.
 const UPLOADER: PublicKey = PublicKey([0xee; 32]);
 
-/// A usage record of one side of a download.
+/// Returns a usage record of one side of a download.
 fn told(grant: &Grant, side: Side, edge_bytes: u64, peers: u64) -> LedgerRecord {
     let intro = IntroId::numbered(1);
     let (download, version) = (grant.download, version());
     let receipt = Receipt { intro, download, version, uploader_key: UPLOADER, seq: 1, bytes: peers };
-    let signature = keys::sign(&grant.download_key, Context::Receipt, &receipt.to_bytes());
+    let signature = keys::sign(&grant.download_key, SigningContext::Receipt, &receipt.to_bytes());
     let proof = ReceiptProof { uploader_key: UPLOADER, seq: 1, bytes: peers, signature };
     let (n, reporter, receipt) = match side {
         Side::Downloader => (1, Guid::of(&client()), None),
@@ -52,8 +52,8 @@ fn told(grant: &Grant, side: Side, edge_bytes: u64, peers: u64) -> LedgerRecord 
     })
 }
 
-/// What the ledger bills of a download, if the downloader says that it got so many bytes of edges and, in league with
-/// an uploader that a CN has introduced, so many of peers.
+/// Returns the ledger's bill of a download. The downloader claims `edge_bytes` from edges and, in league with an
+/// introduced uploader, `peers` bytes from peers.
 fn bill(w: &W, grant: &Grant, edge_bytes: u64, peers: u64) -> Bill {
     let of_it = w.env.database.values().filter(|r| r.download() == Some(grant.download)).cloned();
     let mut book: Book = of_it.collect();
@@ -64,31 +64,31 @@ fn bill(w: &W, grant: &Grant, edge_bytes: u64, peers: u64) -> Bill {
     book.bill(keys::verify, 0)
 }
 
-/// The client's downloads: of several grants of one the first.
+/// Returns the client's downloads, each by its first grant.
 fn downloads(w: &W) -> impl Iterator<Item = &Grant> {
     let all = &w.env.granted;
     let is_first = |(n, grant): &(usize, &Grant)| !all[..*n].iter().any(|g| g.download == grant.download);
     all.iter().enumerate().filter(is_first).map(|(_, grant)| grant)
 }
 
-/// What was sent under a download; with `counted` what the edge counts.
+/// Returns the bytes sent under a download; only those the edge counts if `counted`.
 fn sent(w: &W, grant: &Grant, counted: bool) -> u64 {
     let of_it = |n: usize| w.env.granted.get(n).is_some_and(|g| g.download == grant.download);
     PART * w.env.sent.values().filter(|(n, c)| of_it(*n) && (*c || !counted)).count() as u64
 }
 
-/// The ledger bills of the edge what it sent and counted; where a crash has lost count, what the downloader says.
+/// Returns whether the ledger bills exactly the bytes that the edge sent and counted.
 fn bills_what_was_sent(w: &W) -> bool {
     downloads(w).all(|grant| bill(w, grant, sent(w, grant, true), 0).edge_unique == sent(w, grant, true))
 }
 
-/// Whether the bill is the same whether the downloader says that it got nothing or everything.
+/// Returns whether the bill is the same if the downloader claims nothing or everything.
 fn nobody_asks_the_downloader(w: &W) -> bool {
     let same = |grant: &Grant, claim| bill(w, grant, claim, 0).edge_unique == sent(w, grant, true);
     downloads(w).all(|grant| [0, SIZE, u64::MAX].into_iter().all(|claim| same(grant, claim)))
 }
 
-/// Whether no peer is paid for what the edge has sent, counted or not, whatever client and peer say.
+/// Returns whether no peer is paid for bytes that the edge has sent, whatever client and peer claim.
 fn nobody_is_paid_twice(w: &W) -> bool {
     downloads(w).all(|grant| {
         let peers = bill(w, grant, 0, SIZE).peers_billed;
@@ -96,7 +96,7 @@ fn nobody_is_paid_twice(w: &W) -> bool {
     })
 }
 
-/// Rules that every run of the model must satisfy.
+/// Rules of the model, checked in its reachable states.
 pub const RULES: &[Rule<Delivery>] = &[
     Rule::always("bytes are counted only under a grant that spool or ledger has a record of", |_, w| !w.env.unrecorded),
     Rule::always("what the spool has taken it keeps until the ledger has it", |_, w| {

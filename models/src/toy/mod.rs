@@ -1,5 +1,5 @@
 //! The smallest system that uses every part of the world: one machine asks another for numbered items over a lane that
-//! loses and duplicates, in random order, and counts each once. It keeps the explorers honest.
+//! loses and duplicates, in random order, and counts each once. It tests the explorers themselves.
 
 pub mod model;
 
@@ -9,28 +9,28 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use swarmedge_core::machine::{Cx, Deadlines, Machine, Rng, Time};
 
-/// How the toy is configured.
+/// Configuration of the toy world.
 #[derive(Clone, Debug, Default)]
 pub struct Cfg {
-    /// Items to be fetched.
+    /// Number of items to fetch.
     pub items: u32,
-    /// The seeded defect: what arrives twice is counted twice.
+    /// Seeded defect: an item that arrives twice is counted twice.
     pub counts_duplicates: bool,
 }
 
-/// Asks for items until it has all.
+/// Machine that asks for items until it has all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Asker {
     missing: BTreeSet<u32>,
     retry: Deadlines<u32>,
 }
 
-/// What the asker emits.
+/// Output of the asker.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Asks for an item.
+    /// Ask for this item.
     Ask(u32),
-    /// Counts an item.
+    /// Count this item as received.
     Got(u32),
 }
 
@@ -71,7 +71,7 @@ impl Machine for Asker {
     }
 }
 
-/// The environment: remembers what was counted.
+/// Environment: the list of counted items.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Toy {
     counted: Vec<u32>,
@@ -128,7 +128,7 @@ impl System for Toy {
     }
 }
 
-/// The toy world at its start.
+/// Returns the toy world at its start.
 #[must_use]
 pub fn world(cfg: &Cfg) -> World<Toy> {
     let asker = Asker { missing: (0..cfg.items).collect(), ..Asker::default() };
@@ -136,7 +136,7 @@ pub fn world(cfg: &Cfg) -> World<Toy> {
     World::new(Toy::default(), std::vec![asker], budget)
 }
 
-/// Rules that every run of the model must satisfy.
+/// Rules of the model, checked in its reachable states.
 pub const RULES: &[Rule<Toy>] = &[
     Rule::always("every item is counted at most once", |_, w| {
         w.env.counted.iter().collect::<BTreeSet<_>>().len() == w.env.counted.len()
@@ -153,7 +153,7 @@ mod tests {
     use super::super::{rule, trace};
     use super::*;
 
-    /// Every state reachable within `limit` states, by breadth; the path to the first broken one.
+    /// Explores the reachable states breadth-first; returns their number and the path to the first broken one.
     fn explore(cfg: &Cfg) -> (usize, Option<std::string::String>) {
         let start = world(cfg);
         let mut seen: Vec<(World<Toy>, Option<(usize, super::super::world::Action<&'static str>)>)> =

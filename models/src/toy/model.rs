@@ -1,9 +1,9 @@
-//! The toy: checks the checker.
+//! Model of a toy system, which tests the checker itself.
 
 use crate::check::{Spec, Tooth};
 use crate::toy::{Cfg, RULES, Toy, world};
 
-/// Two items, two losses, two duplicates, two early timers.
+/// Returns the model: two items, two losses, two duplicates, two early timers.
 pub fn spec() -> Spec<Toy> {
     let cfg = Cfg { items: 2, counts_duplicates: false };
     Spec {

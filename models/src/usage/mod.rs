@@ -1,5 +1,5 @@
-//! The world of usage records: a client's session, a CN and the ledger, all production machines, and the ledger's
-//! database, which may refuse a batch.
+//! World of usage records: a client's session, a CN and the ledger, all production machines, and the ledger's database,
+//! which may refuse a batch.
 
 pub mod model;
 
@@ -18,7 +18,7 @@ use swarmedge_core::role::{client, cn, ledger};
 use swarmedge_core::session::ClientSession;
 use swarmedge_core::session::client::Input;
 use swarmedge_core::wire::records::{
-    Context, LedgerRecord, Logged, ServerRole, Side, SignedHead, UsageRecord, UsageState,
+    LedgerRecord, Logged, ServerRole, Side, SignedHead, SigningContext, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, Wire as _};
 
@@ -26,7 +26,7 @@ const CN: NodeIx = 0;
 const LEDGER: NodeIx = 1;
 const CLIENT: NodeIx = 2;
 
-/// Everybody, with the limits for models.
+/// Returns the deployment, with the limits for models.
 #[must_use]
 pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     let names = std::vec![Name(Role::Cn, 0), Name(Role::Ledger, 0), Name(Role::Client, 0)];
@@ -41,7 +41,7 @@ pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     Cfg::for_models(names, roles, mutant, moves)
 }
 
-/// Record `seq` of download `n`.
+/// Returns usage record `seq` of download `n`.
 fn record(n: u32, seq: u32) -> UsageRecord {
     UsageRecord {
         id: RecordId::numbered(n << 8 | seq),
@@ -58,15 +58,15 @@ fn record(n: u32, seq: u32) -> UsageRecord {
     }
 }
 
-/// Writes a record to the client's disk and hands it to its session.
+/// Writes a record to the client's disk; returns the input that hands it to the session.
 fn report(w: &mut World<Net>, record: UsageRecord) -> In {
     w.env.disks.entry(CLIENT).or_default().usage.insert(record.id, record.clone());
     let key = keys::key(Name(Role::Client, 0));
-    // each in a log of its own: logs are no matter of this model
+    // each record is in a log of its own: this model does not concern logs
     let mut start = SecondaryGuid::numbered(1);
     start.0[..RecordId::LEN].copy_from_slice(&record.id.0);
     let head = Log::default().append(start, &record);
-    let signature = keys::sign(&key, Context::LogHead, &head.to_bytes());
+    let signature = keys::sign(&key, SigningContext::LogHead, &head.to_bytes());
     In::Session(Input::Usage(Logged { record, head: SignedHead { head, key, signature } }))
 }
 
@@ -83,7 +83,8 @@ fn moves(w: &World<Net>, _: &Cfg, moves: &mut Vec<Move>) {
     }
 }
 
-/// The world with everybody connected, and records of two downloads to be sent: of one a first, of the other two.
+/// Returns the world with all nodes connected, and records of two downloads to send: one of the first, two of the
+/// second.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
     let mut w = cfg.world(1, budget);
@@ -114,7 +115,7 @@ fn stored(w: &World<Net>) -> impl Iterator<Item = &UsageRecord> {
     })
 }
 
-/// The newest record of each download is in the ledger's database.
+/// Returns whether the newest record of each download is in the ledger's database.
 fn all_stored(w: &World<Net>) -> bool {
     [(1, 1), (2, 2)].iter().all(|&(n, seq)| {
         let wanted = record(n, seq);
@@ -122,7 +123,7 @@ fn all_stored(w: &World<Net>) -> bool {
     })
 }
 
-/// Rules that every run of the model must satisfy.
+/// Rules of the model, checked in its reachable states.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always(
         "a client forgets a record only for one as new that the ledger has, or a newer one that it keeps",

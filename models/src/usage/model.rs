@@ -1,4 +1,4 @@
-//! Usage records from the client to the ledger, exactly once.
+//! Model of usage records, delivered from the client to the ledger exactly once.
 
 use crate::check::{Spec, Tooth};
 use crate::sim::{Cfg, Mutant, Net};
@@ -13,7 +13,7 @@ fn tooth(defect: &'static str, rule: usize, mutant: Mutant) -> Tooth<Net> {
     Tooth { defect, rule: RULES[rule].name, cfg: cfg(Some(mutant)) }
 }
 
-/// See the module.
+/// Returns the model with its bounds and seeded defects.
 pub fn spec() -> Spec<Net> {
     Spec {
         name: "usage",

@@ -1,4 +1,4 @@
-//! Whatever comes in whatever order: what always holds of the machine.
+//! Properties of the mapping machine under arbitrary inputs in arbitrary order.
 
 use proptest::prelude::*;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -11,12 +11,13 @@ use swarmedge_core::nat::mapping::{Mapping, PORT, natpmp, pcp};
 use swarmedge_core::nat::stun::{Attribute, Class, Message, TransactionId};
 use swarmedge_models::rng::Seeded;
 
-/// Effects of one input: leaving closes by every protocol, and a check may give way to another attempt.
+/// Maximum number of effects of one input: leaving closes by every protocol, and a check may give way to another
+/// attempt.
 const EFFECTS_MAX: usize = 8;
-/// Timers in a row without time going on.
+/// Maximum number of time-outs in a row at one time.
 const TIMERS_MAX: u32 = 8;
 
-/// Something that comes; answers are to what was asked last, or to nothing.
+/// Arbitrary input; answers are to the latest request, or to none.
 #[derive(Clone, Debug)]
 enum Any {
     Site(Option<u8>),
@@ -50,7 +51,7 @@ enum Any {
         class: Class,
     },
     Noise(Socket, Vec<u8>),
-    /// Time goes on, at most to the next deadline.
+    /// Time passes, at most to the next deadline.
     Wait(u32),
     Shutdown,
 }
@@ -92,7 +93,7 @@ fn any_input() -> impl Strategy<Value = Any> {
     ]
 }
 
-/// The machine and what was asked of it.
+/// Machine under test and its latest requests.
 struct Run {
     m: Mapping,
     cfg: Config,
@@ -101,11 +102,11 @@ struct Run {
     site: Option<Site>,
     nonce: pcp::Nonce,
     igd: u32,
-    /// The last look: its id, and the port.
+    /// Latest check by STUN: its id and port.
     look: Option<(TransactionId, u16)>,
-    /// Ports that the witness has answered for, on this network.
+    /// Ports confirmed by the witness on this network.
     shown: Vec<u16>,
-    /// The gateway's last word, at which no lease ends later than a day after.
+    /// Time of the gateway's last message; every lease ends within a day of it.
     heard: Time,
 }
 
@@ -125,7 +126,7 @@ impl Run {
         Self { m, cfg, rng, now: Time::ZERO, site: None, nonce, igd: 0, look, shown, heard: Time::ZERO }
     }
 
-    /// One input or timeout, and what must hold of its effects.
+    /// Passes one input or time-out to the machine and checks its effects.
     fn step(&mut self, input: Option<Input>) -> Result<(), TestCaseError> {
         let (mut out, leaving) = (Vec::new(), matches!(input, Some(Input::Shutdown)));
         let mut cx = Cx { now: self.now, cfg: &self.cfg, rng: &mut self.rng, out: &mut out };
@@ -149,7 +150,7 @@ impl Run {
                 }
                 Output::Effect(Effect::Igd { id, ask }) => {
                     let (IgdAsk::Open { site, .. } | IgdAsk::Close { site, .. }) = ask;
-                    // what was being opened when the host left is closed after that
+                    // a port that was being opened when the host left is closed afterwards
                     prop_assert!(self.site.is_none() || self.site == Some(site), "{ask:?}");
                     self.igd = id;
                 }
@@ -220,7 +221,7 @@ impl Run {
         self.step(Some(input))
     }
 
-    /// Time goes on; timers fire when they are due, and no timer stays due.
+    /// Advances the time; timers fire when due, and no timer stays due.
     fn wait(&mut self, until: Time) -> Result<(), TestCaseError> {
         let mut again = 0;
         for _ in 0..200 {
@@ -230,7 +231,7 @@ impl Run {
             self.now = self.now.max(due);
             self.step(None)?;
         }
-        // what is left of a long wait is another day's
+        // the rest of a long wait is dropped
         let next = self.m.poll_timeout().unwrap_or(until);
         self.now = self.now.max(until.min(next));
         Ok(())
@@ -254,7 +255,7 @@ proptest! {
     }
 }
 
-/// The gateway opens another port while the witness is away: an answer to the look at the first says nothing of it.
+/// Checks that an answer about the first port confirms nothing after the gateway opened another one.
 #[test]
 fn an_answer_to_a_look_at_another_port_shows_nothing() -> Result<(), TestCaseError> {
     let seen = |port, witness| Any::Seen { ip: 2, port, translated: true, witness };

@@ -1,5 +1,5 @@
-//! A whole deployment of real binaries inside a lab: an edge with the books, a connection node and a database node in
-//! the node `edge`, STUN at both addresses of the node `stun`, and clients wherever they are wanted.
+//! A whole deployment of real binaries inside a lab: edge, ledger, connection node (CN) and database node (DN) in the
+//! node `edge`, a STUN server at both addresses of the node `stun`, and clients at any peer.
 
 use crate::lab::Lab;
 use crate::run::{Error, run};
@@ -18,29 +18,29 @@ use swarmedge_core::ids::ProviderId;
 use swarmedge_ground::nat::NatLine;
 use swarmedge_ground::terminal::Interrupt;
 
-/// Who publishes.
+/// Provider id that publishes all objects.
 const PROVIDER: &str = "1";
-/// How long a process may take to be ready.
+/// Time-out for a process to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(20);
-/// Where the STUN server listens.
+/// Port of the STUN server.
 const STUN_PORT: u16 = 3478;
-/// What clients log: what becomes of each introduction.
+/// Log filter of clients: includes what becomes of each introduction.
 const LOG: &str = "info,swarmedge_client::client=debug";
 
-/// Servers in a lab. They end with it.
+/// Running servers in a lab; dropping the value kills them.
 #[derive(Debug)]
 pub struct Cdn {
     dir: PathBuf,
     program: PathBuf,
     made: Deployment,
     servers: Vec<Process>,
-    /// One publishes at a time: the files are the same.
+    /// Held while publishing, since all calls write the same files.
     publishing: Mutex<()>,
     client_options: Vec<String>,
 }
 
 impl Cdn {
-    /// Starts `program`'s servers in `lab`; everything is written below `dir`.
+    /// Starts the servers of `program` in `lab`; all files are written below `dir`.
     pub fn start(lab: &Lab, dir: &Path, program: &Path) -> Result<Self, Error> {
         let host = lab.address("edge")?.to_string();
         let stun: Vec<IpAddr> = lab.node("stun")?.addresses.iter().copied().filter(IpAddr::is_ipv4).collect();
@@ -70,10 +70,10 @@ impl Cdn {
         cdn.serve(lab, "edge", "edge,ledger,cn,dn", &config)?;
         let first = stun.first().ok_or_else(|| Error::new("the node stun has no address"))?;
         let other = stun.last().filter(|ip| *ip != first).map(|ip| format!("\nalternate = \"{ip}:{}\"", STUN_PORT + 1));
-        // beside the other, whose relative paths it shares
+        // next to the main configuration, whose relative paths it shares
         let own = config.with_file_name("stun.toml");
         fs::copy(&config, &own).map_err(|e| Error::new(format!("write {}: {e}", own.display())))?;
-        // clients without UDP see at least that
+        // port 443 over TCP, so that clients without UDP find the server too
         let also = format!("\nalso = [\"{first}:443\"]");
         let listen = format!("listen = \"{first}:{STUN_PORT}\"{}{also}", other.unwrap_or_default());
         replace(&own, &format!("listen = \"0.0.0.0:{port}\""), &listen)?;
@@ -107,7 +107,8 @@ impl Cdn {
         Ok(())
     }
 
-    /// Publishes bytes, or the same again with another limit to what the edge sends to one download (0: none).
+    /// Publishes an object, or the same object again with another limit of the edge's rate to one download in bytes a
+    /// second (0: no limit).
     pub fn publish(&self, path: &str, bytes: &[u8], edge_rate_max: u64) -> Result<(), Error> {
         let _turn = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, policy) = (self.dir.join("published"), self.dir.join("policy.toml"));
@@ -119,7 +120,7 @@ impl Cdn {
         run(text(&self.program)?, &[&["publish", file], &args[..]].concat(), "").map(drop)
     }
 
-    /// Starts a client of `program` at a peer, with a directory of its own, and waits until it answers.
+    /// Starts a client of `program` at a peer, with its own directory, and waits until it answers.
     pub fn client(&self, lab: &Lab, node: &str, program: &Path, uploads: bool) -> Result<Client, Error> {
         let state = self.dir.join("clients").join(node);
         drop(fs::remove_dir_all(&state));
@@ -136,29 +137,29 @@ impl Cdn {
         Ok(Client { state, process })
     }
 
-    /// Clients are started with these options of `client run` from now on.
+    /// Sets options of `client run` for clients started from now on.
     pub fn client_options(&mut self, options: &[&str]) {
         self.client_options = options.iter().map(|o| (*o).to_owned()).collect();
     }
 
-    /// What the ledger has recorded of downloads of `path`, as `ledger show --json` prints it.
+    /// Returns the ledger's record of downloads of `path`, as `ledger show --json` prints it.
     pub fn ledger(&self, path: &str) -> Result<serde_json::Value, Error> {
         let args = ["ledger", "show", "--json", "--path", path, "--config", text(&self.made.config)?];
         serde_json::from_str(&run(text(&self.program)?, &args, "")?).map_err(|e| Error::new(e.to_string()))
     }
 
-    /// Where clients connect to the CN.
+    /// Returns the address at which clients connect to the CN.
     pub fn cn(&self, lab: &Lab) -> Result<SocketAddr, Error> {
         Ok(SocketAddr::new(lab.address("edge")?, self.made.ports.cn))
     }
 
-    /// The first address of the STUN server, as `--stun` wants it.
+    /// Returns the first address of the STUN server, in the form of the option `--stun`.
     pub fn stun(lab: &Lab) -> Result<String, Error> {
         Ok(format!("{}:{STUN_PORT}", lab.address("stun")?))
     }
 }
 
-/// A client that runs at a peer; dropping it kills it.
+/// A client running at a peer; dropping the value kills it.
 #[derive(Debug)]
 pub struct Client {
     state: PathBuf,
@@ -166,7 +167,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// How it is.
+    /// Returns the client's status.
     pub fn status(&mut self) -> Result<StatusLine, Error> {
         match Call::ask(&self.state, &Request::Status) {
             Ok(Some(Answer::Status(status))) => Ok(status),
@@ -175,7 +176,7 @@ impl Client {
         }
     }
 
-    /// Waits until it is known to the CN, and has found out about its NAT what it will.
+    /// Waits until the client has a session at the CN and has finished discovering its NAT.
     pub fn settle(&mut self, within: Duration) -> Result<(), Error> {
         let until = Instant::now() + within;
         loop {
@@ -186,7 +187,7 @@ impl Client {
         }
     }
 
-    /// What it has found out about its way to the Internet, if it has.
+    /// Returns what the client has found out about its NAT, or `None` if discovery has not finished.
     pub fn nat(&mut self) -> Result<Option<NatLine>, Error> {
         match Call::ask(&self.state, &Request::Nat) {
             Ok(Some(Answer::Nat { nat })) => Ok(nat),
@@ -195,7 +196,7 @@ impl Client {
         }
     }
 
-    /// What became of the peers that it was introduced to.
+    /// Returns the outcome of each introduction, as `why` shows it.
     pub fn meetings(&mut self) -> Result<Vec<MeetingLine>, Error> {
         self.why().map(|(met, _)| met)
     }
@@ -210,7 +211,7 @@ impl Client {
         }
     }
 
-    /// How its attempts ended, as downloader and as uploader.
+    /// Returns how connection attempts ended, as downloader and as uploader.
     pub fn ends(&mut self) -> Result<Vec<AttemptLine>, Error> {
         let (met, as_uploader) = self.why()?;
         let ended = |a: &AttemptLine| ["connected", "failed"].contains(&a.outcome.as_str());
@@ -218,7 +219,7 @@ impl Client {
         Ok(all.filter(ended).collect())
     }
 
-    /// Downloads an object and tells of each change until it has ended, or `within` is over: then it is given up.
+    /// Downloads an object and reports each change of its state until it ends, or until `within` has passed.
     pub fn get(
         &mut self,
         path: &str,
@@ -231,7 +232,7 @@ impl Client {
         })
     }
 
-    /// The same, and is satisfied as soon as `enough` says so; the download goes on.
+    /// Downloads an object like [`Client::get`], but returns as soon as `enough` says so; the download continues.
     pub fn get_until(
         &mut self,
         path: &str,
@@ -265,21 +266,21 @@ impl Client {
         Ok(last)
     }
 
-    /// An error about it, with the tail of its log.
+    /// Builds an error with the end of the client's log.
     #[must_use]
     pub fn error(&self, what: &str) -> Error {
         self.process.error(what).into()
     }
 }
 
-/// A program of ours inside a node. It ends with this process or with the lab.
+/// Starts a program inside a node. It ends with this process or with the lab.
 fn spawn(lab: &Lab, node: &str, name: &str, program: &Path, logs: &Path, args: &[&str]) -> Result<Process, Error> {
     let inside = lab.inside(node, text(program)?)?;
     let inside: Vec<&str> = inside.iter().map(String::as_str).collect();
     Ok(Process::start(name, Path::new("ip"), logs, &[&inside[..], args].concat())?)
 }
 
-/// Changes one line of a configuration.
+/// Replaces one line of a configuration file.
 fn replace(file: &Path, from: &str, to: &str) -> Result<(), Error> {
     let wrong = |why: &str| Error::new(format!("{}: {why}", file.display()));
     let text = fs::read_to_string(file).map_err(|e| wrong(&e.to_string()))?;

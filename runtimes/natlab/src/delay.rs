@@ -1,5 +1,5 @@
-//! TCP connections that deliver late: the kernel delays nothing by itself here, so a proxy inside a peer's namespace
-//! does, on the peer's way to its CN alone.
+//! Delays TCP connections. The lab's kernel need not have netem, so a proxy inside a peer's namespace delays the
+//! peer's connection to its CN.
 
 use crate::lab::Lab;
 use crate::run::Error;
@@ -11,25 +11,25 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Where the proxy listens inside its namespace.
+/// Listening address of the proxy inside its namespace.
 const LISTEN: &str = "127.0.0.1:61999";
 
-/// A proxy that runs in a node; it ends with this value.
+/// A running proxy; dropping the value kills it.
 #[derive(Debug)]
 pub struct Delay(Child);
 
 impl Drop for Delay {
     fn drop(&mut self) {
-        // it may have ended already, which is as good
+        // the proxy may have ended already
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 impl Delay {
-    /// What `node` receives on connections to `server` comes `by` later. The proxy connects to another address of the
-    /// same server, `instead`, so that it is not caught by its own rule. `tool` is the program with the command
-    /// `delay-tcp`.
+    /// Delays what `node` receives on connections to `server` by `by`. The proxy itself connects to `instead`, another
+    /// address of the same server, so that its own redirect rule does not match it. `tool` is the program that has the
+    /// command `delay-tcp`.
     pub fn start(
         lab: &Lab,
         node: &str,
@@ -63,7 +63,7 @@ impl Delay {
     }
 }
 
-/// Serves for ever: what comes back from `to` is handed on `by` later, what goes there at once.
+/// Runs the proxy for ever: forwards bytes from `to` after the delay `by`, and bytes to `to` at once.
 pub fn serve(to: SocketAddr, by: Duration) -> Result<(), Error> {
     let listener = TcpListener::bind(LISTEN).map_err(|e| Error::new(format!("listen on {LISTEN}: {e}")))?;
     for near in listener.incoming().flatten() {
@@ -83,7 +83,7 @@ fn carry(near: &TcpStream, to: SocketAddr, by: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Hands on what it reads, each piece `by` after it came, and then its end.
+/// Forwards bytes `by` after they arrived, and then the end of the stream.
 fn pump(mut from: TcpStream, mut to: TcpStream, by: Duration) {
     let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
     let writer = thread::spawn(move || {
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_back_comes_later_and_in_order() {
+    fn answers_arrive_late_and_in_order() {
         let server = TcpListener::bind("127.0.0.1:0").expect("a port");
         let to = server.local_addr().expect("its address");
         let near = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -1,4 +1,4 @@
-//! Takes labs down: when they are dropped, when a signal ends the process, and those of processes that were killed.
+//! Removes labs: when they are dropped, when a signal ends the process, and those left by processes that were killed.
 
 use crate::run::{Error, run};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -9,42 +9,43 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-/// Before every namespace's name.
+/// Prefix of every namespace's name.
 const PREFIX: &str = "selab";
-/// What is kept about labs: what `exec` and `flush` of another process need.
+/// Directory of the state files, which let other processes use a lab.
 const STATE_DIR: &str = "/run/swarmedge-natlab";
-/// How long processes inside have to end by themselves.
+/// Time for processes inside a lab to end before they are killed.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Labs of this process.
+/// Names of labs that this process must remove.
 static OWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-/// Read by those who are building one.
+/// Read-locked while a lab is being built, write-locked while a signal removes all labs.
 static MAKING: RwLock<()> = RwLock::new(());
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// A name that no other lab has. It names this process, so that others can see when nobody is left to take it down.
+/// Returns a unique name for a lab. The name contains this process's id, so that others can tell when no process is
+/// left to remove it.
 pub(crate) fn own_name() -> String {
     format!("p{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The process that a lab's name names.
+/// Returns the process id in a lab's name.
 fn owner(lab: &str) -> Option<u32> {
     lab.strip_prefix('p')?.split_once('x')?.0.parse().ok()
 }
 
-/// The namespace of a lab's node.
+/// Returns the network namespace of a lab's node.
 #[must_use]
 pub fn namespace(lab: &str, node: &str) -> String {
     format!("{PREFIX}-{lab}-{node}")
 }
 
-/// The file that describes a lab.
+/// Returns the state file of a lab.
 pub(crate) fn state_file(lab: &str) -> PathBuf {
     Path::new(STATE_DIR).join(format!("{lab}.json"))
 }
 
-/// From here on a lab is taken down when the process is told to end, though not before what is returned is dropped:
-/// nothing is added to a lab that is being removed.
+/// Registers a lab, so that a signal which ends this process removes it. The removal waits until the returned guard is
+/// dropped, so that nothing is added to a lab that is being removed.
 pub(crate) fn making(lab: &str) -> RwLockReadGuard<'static, ()> {
     static LISTEN: Once = Once::new();
     LISTEN.call_once(|| {
@@ -63,17 +64,17 @@ pub(crate) fn making(lab: &str) -> RwLockReadGuard<'static, ()> {
     making
 }
 
-/// Waits for ever where a signal is ending the process.
+/// Waits for its turn to change labs; waits for ever if a signal is ending the process.
 pub(crate) fn turn() -> RwLockReadGuard<'static, ()> {
     MAKING.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A lab is no longer this process's to take down.
+/// Unregisters a lab: this process no longer removes it.
 pub(crate) fn release(lab: &str) {
     OWN.lock().unwrap_or_else(PoisonError::into_inner).remove(lab);
 }
 
-/// Namespaces of this machine that belong to labs, as (lab, namespace).
+/// Returns all lab namespaces on this machine, as (lab, namespace).
 fn namespaces() -> Result<Vec<(String, String)>, Error> {
     let text = run("ip", &["netns", "list"], "")?;
     let names = text.lines().filter_map(|l| l.split_whitespace().next());
@@ -84,20 +85,20 @@ fn namespaces() -> Result<Vec<(String, String)>, Error> {
     Ok(ours.collect())
 }
 
-/// Labs that are up on this machine.
+/// Returns the names of all labs on this machine.
 pub fn labs() -> Result<Vec<String>, Error> {
     let found: BTreeSet<_> = namespaces()?.into_iter().map(|(lab, _)| lab).collect();
     Ok(found.into_iter().collect())
 }
 
-/// Removes the labs of processes that are gone.
+/// Removes labs whose processes no longer exist.
 pub(crate) fn sweep() -> Result<(), Error> {
     let left = labs()?;
     let gone = |lab: &&String| owner(lab).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
     left.iter().filter(gone).try_for_each(|lab| remove(lab))
 }
 
-/// Ends what runs inside a lab and removes its namespaces. Nothing outside of them is touched.
+/// Kills what runs inside a lab and removes its namespaces. Changes nothing outside of them.
 pub fn remove(lab: &str) -> Result<(), Error> {
     let all: Vec<_> = namespaces()?.into_iter().filter(|(of, _)| of == lab).map(|(_, ns)| ns).collect();
     for signal in ["-TERM", "-KILL"] {
@@ -106,7 +107,7 @@ pub fn remove(lab: &str) -> Result<(), Error> {
             break;
         }
         let pids: Vec<&str> = inside.iter().map(String::as_str).collect();
-        // one that ends by itself meanwhile is as good
+        // a process may have ended by itself meanwhile
         drop(run("kill", &[&[signal], &pids[..]].concat(), ""));
         let until = Instant::now() + PATIENCE;
         while !inside.is_empty() && Instant::now() < until {
@@ -117,7 +118,7 @@ pub fn remove(lab: &str) -> Result<(), Error> {
     let batch: String = all.iter().map(|ns| format!("netns del {ns}\n")).collect();
     let removed = run("ip", &["-force", "-batch", "-"], &batch);
     drop(std::fs::remove_file(state_file(lab)));
-    // goes with the last lab
+    // the directory is only removed when empty, that is with the last lab
     drop(std::fs::remove_dir(STATE_DIR));
     removed.map(drop)
 }
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lab_of_its_own_names_its_process_and_a_kept_one_does_not() {
+    fn a_temporary_labs_name_contains_its_process_id() {
         let (one, two) = (own_name(), own_name());
         assert_ne!(one, two);
         assert_eq!(owner(&one), Some(std::process::id()));

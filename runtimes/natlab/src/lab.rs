@@ -1,4 +1,4 @@
-//! A lab that is up.
+//! A running lab: building it, running programs inside, removing it.
 
 mod change;
 mod count;
@@ -20,56 +20,56 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 
-/// Namespaces joined to a small internet. Dropping it takes it down, unless its plan gave it a name.
+/// A small internet of network namespaces. Dropping the value removes it, unless its plan gave it a name.
 #[derive(Debug)]
 pub struct Lab {
     state: State,
     kept: bool,
 }
 
-/// All that must be known to use a lab from another process.
+/// Description of a lab, with all that another process needs to use it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct State {
-    /// The lab's name.
+    /// Name of the lab.
     pub lab: String,
-    /// Servers and peers and routers.
+    /// Servers, peers and routers by name.
     pub nodes: BTreeMap<String, Node>,
-    /// Sites by name, each with its number and how often it has moved.
+    /// Sites by name: number, how often the address has changed, and the site's plan.
     sites: BTreeMap<String, (u8, u8, Site)>,
 }
 
-/// A namespace.
+/// A node of a lab: one network namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
-    /// What it is.
+    /// Kind of the node.
     pub role: Role,
-    /// Its namespace, for `ip netns exec`.
+    /// Name of the namespace, for `ip netns exec`.
     pub namespace: String,
-    /// Its own addresses on its uplink.
+    /// Addresses of the node on its uplink.
     pub addresses: Vec<IpAddr>,
-    /// The site it belongs to.
+    /// Site that the node belongs to; `None` for servers and the core.
     pub site: Option<String>,
 }
 
-/// What a node is.
+/// Kind of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// Routes between the sites.
+    /// Router between all sites.
     Core,
-    /// Stands on the core.
+    /// Server attached to the core.
     Server,
-    /// A NAT or firewall.
+    /// NAT or firewall of a site.
     Router,
-    /// A user's machine.
+    /// User's machine behind a router.
     Peer,
 }
 
-/// Commands for one namespace: a shell script that ends with its first failure.
+/// Commands to set up namespaces: a shell script for each, which ends at its first failure.
 struct Setup {
-    /// By node, in the order of running.
+    /// Scripts by node, in the order in which they run.
     scripts: Vec<(String, String)>,
-    /// `link add …`, for the host's `ip -batch`; both ends are born inside the lab.
+    /// Lines `link add …` for the host's `ip -batch`; both ends of a link are created inside the lab.
     links: String,
 }
 
@@ -85,7 +85,7 @@ ip link set lo up
 const FORWARD: &str = "w ipv4/ip_forward 1; w ipv6/conf/all/forwarding 1\n";
 
 impl Lab {
-    /// Builds a lab. What it has made is removed again if it fails half way.
+    /// Builds a lab. If that fails, everything made until then is removed again.
     pub fn up(plan: &Plan) -> Result<Self, Error> {
         plan.check()?;
         janitor::sweep()?;
@@ -101,7 +101,7 @@ impl Lab {
         }
         let making = janitor::making(&name);
         let state = State { lab: name, nodes: BTreeMap::new(), sites: BTreeMap::new() };
-        // dropping it removes what is there by then
+        // from here on, dropping the value removes what has been made
         let mut lab = Self { state, kept: false };
         lab.build(plan)?;
         drop(making);
@@ -113,7 +113,7 @@ impl Lab {
         Ok(lab)
     }
 
-    /// A lab that another process has built and kept.
+    /// Opens a lab that another process has built and kept.
     pub fn open(name: &str) -> Result<Self, Error> {
         let file = state_file(name);
         let text = fs::read_to_string(&file).map_err(|e| Error::new(format!("no lab {name:?} is up ({e})")))?;
@@ -121,18 +121,18 @@ impl Lab {
         Ok(Self { state, kept: true })
     }
 
-    /// Takes it down.
+    /// Removes the lab and reports errors, unlike dropping it.
     pub fn down(self) -> Result<(), Error> {
         janitor::remove(&self.state.lab)
     }
 
-    /// What it consists of.
+    /// Returns the lab's description.
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// A node.
+    /// Returns a node by name.
     pub fn node(&self, name: &str) -> Result<&Node, Error> {
         self.state.nodes.get(name).ok_or_else(|| {
             let all: Vec<_> = self.state.nodes.keys().map(String::as_str).collect();
@@ -140,13 +140,13 @@ impl Lab {
         })
     }
 
-    /// The first address of a node.
+    /// Returns the first address of a node.
     pub fn address(&self, node: &str) -> Result<IpAddr, Error> {
         let first = self.node(node)?.addresses.first().copied();
         first.ok_or_else(|| Error::new(format!("{node} has no address")))
     }
 
-    /// The address that others see of a site.
+    /// Returns the address of a site as others on the core see it.
     pub fn outside(&self, site: &str) -> Result<Ipv4Addr, Error> {
         let (n, moved, site) = self.site(site)?;
         let top = site.router_names().pop().unwrap_or_else(|| site.name.clone());
@@ -157,19 +157,19 @@ impl Lab {
         })
     }
 
-    /// The arguments of `ip` that run a program inside a node.
+    /// Returns the arguments of `ip` that run a program inside a node.
     pub fn inside(&self, node: &str, program: &str) -> Result<[String; 4], Error> {
         Ok(["netns".into(), "exec".into(), self.node(node)?.namespace.clone(), program.into()])
     }
 
-    /// A command that runs inside a node.
+    /// Returns a command that runs inside a node.
     pub fn command(&self, node: &str, program: &str) -> Result<Command, Error> {
         let mut command = Command::new("ip");
         command.args(self.inside(node, program)?);
         Ok(command)
     }
 
-    /// Runs a shell script inside a node and returns what it prints.
+    /// Runs a shell script inside a node and returns its standard output.
     pub fn script(&self, node: &str, text: &str) -> Result<String, Error> {
         script(&self.node(node)?.namespace, text)
     }
@@ -178,7 +178,7 @@ impl Lab {
         self.state.sites.get(name).ok_or_else(|| Error::new(format!("no site is called {name:?}")))
     }
 
-    /// Lets other processes open it, as long as it is up.
+    /// Writes the state file, so that other processes can open the lab while it exists.
     pub fn share(&self) -> Result<(), Error> {
         let file = state_file(&self.state.lab);
         let text = serde_json::to_string_pretty(&self.state).map_err(|e| Error::new(e.to_string()))?;
@@ -281,7 +281,7 @@ impl Lab {
         Ok(())
     }
 
-    /// The routers of a site, the carrier's first.
+    /// Sets up the routers of a site, the carrier's first.
     fn routers(&mut self, n: u8, site: &Site, outer: &[IpAddr], setup: &mut Setup) -> Result<(), Error> {
         let routers = site.router_names();
         let two = routers.len() > 1;
@@ -312,7 +312,7 @@ impl Lab {
             let rules = Router::of(site.kind, carrier, site.hairpin, site.ipv6 == Ipv6::Firewall)
                 .ok_or_else(|| Error::new(format!("a {} site has no router {name}", site.kind)))?;
             text.push_str(&load(&rules.ruleset(wan)));
-            // behind the rules: loading them loads conntrack
+            // after the rules, since loading them loads conntrack
             _ = writeln!(text, "w netfilter/nf_conntrack_udp_timeout 30");
             _ = writeln!(text, "w netfilter/nf_conntrack_udp_timeout_stream {UDP_TIMEOUT_S}");
             let namespace = self.add(name, Role::Router, addresses, Some(&site.name));
@@ -330,7 +330,7 @@ impl Drop for Lab {
         if self.kept {
             return;
         }
-        // a signal that is being handled takes it down, and ends the process
+        // if a signal is being handled, its thread removes the lab and ends the process
         let _turn = janitor::turn();
         if let Err(error) = janitor::remove(&self.state.lab) {
             eprintln!("the lab {} is not gone: {error}", self.state.lab);
@@ -345,14 +345,14 @@ impl Setup {
     }
 }
 
-/// The core's end of a link: every address behind it is a route of its own.
+/// Adds the core's end of a link, with a route for every address behind it.
 fn attach(core: &mut String, link: &str, addresses: &[IpAddr]) {
     let (v4, v6) = (address::CORE, address::LINK_LOCAL);
     _ = writeln!(core, "ip link set {link} up\nip addr add {v4}/32 dev {link}\nip addr add {v6}/64 dev {link} nodad");
     addresses.iter().for_each(|a| _ = writeln!(core, "ip route add {a} dev {link}"));
 }
 
-/// The other end.
+/// Returns the commands for the node's end of a link.
 fn uplink(device: &str, addresses: &[IpAddr]) -> String {
     let (v4, v6) = (address::CORE, address::LINK_LOCAL);
     let mut text = format!("ip link set {device} up\n");
@@ -367,7 +367,7 @@ fn uplink(device: &str, addresses: &[IpAddr]) -> String {
     text
 }
 
-/// A bridge with the router's addresses, which are the gateways of those behind it.
+/// Returns the commands for a bridge with the router's addresses, which are the gateways of the hosts behind it.
 fn lan_side(n: u8, site: &Site, carrier: bool) -> String {
     let gateway = if carrier { address::carrier(n, 1) } else { address::lan(n, 1, site.kind == Kind::Firewall) };
     let mut text = String::from("ip link add lan type bridge stp_state 0 forward_delay 0\nip link set lan up\n");
@@ -388,7 +388,7 @@ fn lan_side(n: u8, site: &Site, carrier: bool) -> String {
     text
 }
 
-/// Ten milliseconds of burst, a tenth of a second of queue.
+/// Limits a device's rate, with a burst of ten milliseconds and a queue of a tenth of a second.
 fn shape(device: &str, mbit: u32) -> String {
     let burst = (u64::from(mbit) * 1250).max(32_000);
     format!("tc qdisc add dev {device} root tbf rate {mbit}mbit burst {burst} latency 100ms\n")

@@ -1,5 +1,5 @@
-//! Packets that cross the core late: the kernel delays nothing by itself where it has no netem, so a program inside the
-//! core's namespace holds each forwarded packet back, through NFQUEUE, and lets it go when it is due.
+//! Delays packets that cross the core. The lab's kernel need not have netem, so a program inside the core's namespace
+//! gets each forwarded packet through NFQUEUE and releases it when its time has come.
 
 use crate::lab::Lab;
 use crate::run::Error;
@@ -11,30 +11,31 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Packets that are held at a time; more are dropped, as a router with a full queue does.
+/// Maximum of packets held at a time; further ones are dropped, as by a router with a full queue.
 const HELD_MAX: u32 = 65_536;
-/// Bytes of each that are looked at, which is none: they stay in the kernel.
+/// Bytes of each packet that are copied out of the kernel, only to satisfy the interface.
 const COPIED: u16 = 64;
-/// How often the queue is looked at.
+/// Interval at which the queue is polled.
 const STEP: Duration = Duration::from_micros(300);
-/// Printed when packets are being delayed.
+/// Printed by the program once packets are being delayed.
 const READY: &str = "delaying";
 
-/// The program that holds packets back; it ends with this value, and nothing crosses the core then.
+/// The running program that delays packets. When the value is dropped, the program ends and nothing crosses the core
+/// any more.
 #[derive(Debug)]
 pub struct Latency(Child);
 
 impl Drop for Latency {
     fn drop(&mut self) {
-        // it may have ended already, which is as good
+        // the program may have ended already
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 impl Latency {
-    /// Everything that crosses the core takes `one_way` longer: the round trip between any two sites grows by twice as
-    /// much. `tool` is the program with the command `delay-packets`.
+    /// Delays every packet that crosses the core by `one_way`, so the round trip between any two sites grows by twice
+    /// as much. `tool` is the program that has the command `delay-packets`.
     pub fn start(lab: &Lab, one_way: Duration, tool: &Path) -> Result<Self, Error> {
         let hold = |iptables| format!("{iptables} -w -t mangle -A FORWARD -j NFQUEUE --queue-num 0\n");
         lab.script("core", &(hold("iptables") + &hold("ip6tables")))?;
@@ -52,7 +53,7 @@ impl Latency {
     }
 }
 
-/// Serves for ever: holds each queued packet for `by`.
+/// Runs for ever: holds each queued packet for `by`.
 pub fn serve(by: Duration) -> Result<(), Error> {
     hold(by).map_err(|e| Error::new(format!("NFQUEUE: {e}")))
 }

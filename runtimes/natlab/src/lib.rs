@@ -1,10 +1,11 @@
-//! A small internet of real Linux NATs in network namespaces, built with `ip` and `nft` and taken down again whatever
-//! happens: on drop, on panic, on Ctrl-C, and by the next lab where a process was killed.
+//! A small internet of real Linux NATs in network namespaces, built with `ip` and `nft`. It is removed on drop, on
+//! panic and on Ctrl-C; labs of killed processes are removed when the next lab is built.
 //!
-//! A **core** namespace routes between point-to-point links, one a site, so that TTLs count down and every packet
-//! between two sites can be counted or dropped. Servers stand on it directly; a [`Site`](plan::Site) is a router of
-//! some [`Kind`] with one or more peers on its LAN. Nothing is made in the host's own network namespace and nothing
-//! inside reaches the outside. Addresses come from documentation, benchmark and private ranges.
+//! A **core** namespace routes between point-to-point links, one for each site, so that TTLs count down and every
+//! packet between two sites can be counted or dropped. Servers are attached to the core directly; a
+//! [`Site`](plan::Site) is a router of some [`Kind`] with one or more peers on its LAN. Nothing is created in the
+//! host's own network namespace, and no packet from inside reaches the outside. Addresses come from documentation,
+//! benchmark and private ranges.
 //!
 //! ```no_run
 //! use swarmedge_natlab::{Kind, Lab, Plan};

@@ -1,4 +1,4 @@
-//! The lab as a tool: builds one, runs commands in it, breaks it, takes it down.
+//! The lab as a command-line tool: builds a lab, runs commands in it, disturbs it, removes it.
 
 mod measure;
 
@@ -204,7 +204,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         }
         Command::Exec { node, command } => {
             let (program, args) = command.split_first().ok_or_else(|| Error("no command is given".into()))?;
-            // becomes the command: signals, exit code and terminal are its own
+            // replaces this process, so that signals, exit code and terminal are the command's
             let error = Lab::open(&cli.lab)?.command(&node, program)?.args(args).exec();
             return Err(Error(format!("cannot run ip: {error}; install the package iproute2")));
         }

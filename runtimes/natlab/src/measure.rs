@@ -1,4 +1,4 @@
-//! The commands that measure: pairs, loss, skew, forced pairs, all of them.
+//! The commands that measure: pairs, loss, skew, forced pairs, and all of these together.
 
 use clap::Args;
 use std::fs;
@@ -7,7 +7,7 @@ use std::process;
 use swarmedge_natlab::matrix::{self, Cell, Options, Part, Report};
 use swarmedge_natlab::{Error, Kind, require};
 
-/// Skews that masquerades without input filter are tried with.
+/// Delays of the CN's messages (ms) tried with `masquerade-open` routers.
 const SKEWS_MS: [u16; 3] = [100, 250, 500];
 
 pub(crate) const MATRIX_HELP: &str = "Each try installs a fresh client, which downloads 8 MiB that one seeder holds while the edge sends slowly: a try \
@@ -109,7 +109,7 @@ fn cell(text: &str) -> Result<(Kind, Kind), String> {
     Ok((a.parse()?, b.parse()?))
 }
 
-/// A part with its cells and how often each is tried.
+/// A part of the measurement: its cells and the number of tries of each.
 struct Plan {
     part: Part,
     cells: Vec<(Kind, Kind)>,
@@ -122,7 +122,7 @@ impl Plan {
         Self { part, cells: matrix::cells_of(part), tries, tries_of_others }
     }
 
-    /// So many tries at least, over all cells.
+    /// Makes a plan with at least `tries` tries over all cells together.
     fn pooled(part: Part, cells: Vec<(Kind, Kind)>, tries: u32) -> Self {
         let each = tries.div_ceil(u32::try_from(cells.len()).unwrap_or(1).max(1));
         Self { part, cells, tries: each, tries_of_others: each }
@@ -159,7 +159,7 @@ pub(crate) fn whole(args: &WholeArgs) -> Result<(), Error> {
     run(&args.common, &plans)
 }
 
-/// The page of what was measured before, perhaps by several commands.
+/// Prints the page of earlier measurements, perhaps of several commands.
 pub(crate) fn page(args: &PageArgs) -> Result<(), Error> {
     let mut reports: Vec<Report> = Vec::new();
     for file in &args.measured {
@@ -171,7 +171,7 @@ pub(crate) fn page(args: &PageArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// Measures every plan with every program; what is measured is written before the next one begins.
+/// Measures every plan with every program; results are written before the next measurement begins.
 fn run(common: &Common, plans: &[Plan]) -> Result<(), Error> {
     require::check()?;
     let tool = std::env::current_exe().map_err(|e| Error(format!("find this program's file: {e}")))?;

@@ -1,4 +1,4 @@
-//! What a lab consists of: names and addresses, worked out before anything is made.
+//! Plan of a lab: names and addresses, computed before anything is built.
 
 use crate::Kind;
 use crate::run::Error;
@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Sites a lab may have.
+/// Maximum number of sites in a lab.
 pub const SITES_MAX: usize = 100;
-/// Peers on one LAN.
+/// Maximum number of peers on one LAN.
 pub const PEERS_MAX: u8 = 50;
 
-/// A lab to be built.
+/// Description of a lab to be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// What it is called; without it a name of its own that no other process uses. A lab with a name stays when this
-    /// process ends.
+    /// Name of the lab, which then stays when this process ends. `None`: a unique temporary name; dropping the lab
+    /// removes it.
     pub name: Option<String>,
-    /// Server namespaces on the core and how many addresses each has.
+    /// Servers on the core, with the number of addresses of each.
     pub servers: Vec<(String, u8)>,
     /// Routers with peers behind them.
     pub sites: Vec<Site>,
@@ -26,17 +26,18 @@ pub struct Plan {
 /// A router (none for [`Kind::Public`]) and the peers on its LAN.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
-    /// The name of its peer; of several: `NAME-1`, `NAME-2`, …. The router is `NAME-nat`, a carrier's `NAME-isp`.
+    /// Name of the peer; of several peers, the prefix of `NAME-1`, `NAME-2`, …. The router is called `NAME-nat`, a
+    /// carrier's router `NAME-isp`.
     pub name: String,
-    /// What the router is.
+    /// Kind of the router.
     pub kind: Kind,
-    /// Peers on the LAN.
+    /// Number of peers on the LAN.
     pub peers: u8,
     /// Whether peers reach each other through the outside address (RFC 4787 REQ-9).
     pub hairpin: bool,
-    /// Global IPv6 beside IPv4.
+    /// IPv6 at the site, in addition to IPv4.
     pub ipv6: Ipv6,
-    /// Of the uplink, both ways; `None`: as fast as the machine.
+    /// Rate of the uplink in Mbit/s, both ways; `None`: as fast as the machine.
     pub rate_mbit: Option<u32>,
 }
 
@@ -44,7 +45,7 @@ pub struct Site {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ipv6 {
-    /// None.
+    /// No IPv6 addresses at all.
     #[default]
     None,
     /// Global addresses, nothing filtered.
@@ -54,13 +55,13 @@ pub enum Ipv6 {
 }
 
 impl Site {
-    /// One peer behind a router of this kind.
+    /// Creates a site with one peer behind a router of this kind.
     #[must_use]
     pub fn new(name: &str, kind: Kind) -> Self {
         Self { name: name.to_owned(), kind, peers: 1, hairpin: false, ipv6: Ipv6::None, rate_mbit: None }
     }
 
-    /// The names of its peers.
+    /// Returns the names of the site's peers.
     #[must_use]
     pub fn peer_names(&self) -> Vec<String> {
         if self.peers == 1 {
@@ -69,7 +70,7 @@ impl Site {
         (1..=self.peers).map(|n| format!("{}-{n}", self.name)).collect()
     }
 
-    /// Its routers, the one next to the peers first.
+    /// Returns the names of the site's routers, the one next to the peers first.
     #[must_use]
     pub fn router_names(&self) -> Vec<String> {
         match self.kind {
@@ -89,7 +90,7 @@ impl Site {
 }
 
 impl Default for Plan {
-    /// Servers only: `edge`, `cn`, `dn`, and `stun` with two addresses.
+    /// Returns a plan with servers only: `edge`, `cn`, `dn`, and `stun` with two addresses.
     fn default() -> Self {
         let servers = [("edge", 1), ("cn", 1), ("dn", 1), ("stun", 2)];
         let servers = servers.map(|(name, addresses)| (name.to_owned(), addresses)).to_vec();
@@ -98,20 +99,20 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// With another peer behind a router of its own.
+    /// Adds a peer behind a router of its own.
     #[must_use]
     pub fn site(self, name: &str, kind: Kind) -> Self {
         self.with(Site::new(name, kind))
     }
 
-    /// With another site.
+    /// Adds a site to the plan.
     #[must_use]
     pub fn with(mut self, site: Site) -> Self {
         self.sites.push(site);
         self
     }
 
-    /// Fails if it cannot be built as it is.
+    /// Checks that the plan can be built; the error says in words why not.
     pub fn check(&self) -> Result<(), Error> {
         let fail = |text: String| Err(Error::new(text));
         if self.sites.len() > SITES_MAX {
@@ -142,15 +143,15 @@ impl Plan {
     }
 }
 
-/// Where everything is. `n` is the site's number, from 1.
+/// Addresses of all nodes. `n` is the site's number, from 1.
 pub(crate) mod address {
     use super::{Ipv4Addr, Ipv6Addr};
 
-    /// The core's end of every link.
+    /// IPv4 address of the core's end of every link.
     pub(crate) const CORE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-    /// The same in IPv6; each router's on its LAN too.
+    /// IPv6 address of the core's end of every link, and of each router on its LAN.
     pub(crate) const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-    /// Where the servers are.
+    /// Network of the servers.
     pub(crate) const SERVERS: &str = "198.51.100.0/24";
     pub(crate) const SERVERS6: &str = "2001:db8:fffe::/64";
 
@@ -162,13 +163,13 @@ pub(crate) mod address {
         Ipv6Addr::new(0x2001, 0xdb8, 0xfffe, 0, 0, 0, 0, 0x10 + i as u16)
     }
 
-    /// A site's address on the core; `moved` times it was given another one.
+    /// Returns a site's address on the core after it has changed `moved` times.
     pub(crate) const fn outside(n: u8, moved: u8) -> Ipv4Addr {
         Ipv4Addr::new(203, 0, 113, if moved.is_multiple_of(2) { n } else { 100 + n })
     }
 
-    /// A site's address on the core once a gateway daemon runs there: these refuse the documentation's addresses, as
-    /// those of no gateway. Nothing leaves the lab, so it may be anybody's.
+    /// Returns a site's address on the core while a gateway daemon runs there. Gateway daemons refuse to work on
+    /// documentation addresses, so it is an arbitrary public one; no packet leaves the lab.
     pub(crate) const fn routable(n: u8) -> Ipv4Addr {
         Ipv4Addr::new(11, 0, 113, n)
     }
@@ -177,7 +178,8 @@ pub(crate) mod address {
         Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, n as u16)
     }
 
-    /// A home's LAN: host 1 is the router. Behind a firewall without translation it is a public prefix.
+    /// Returns an address on a home's LAN; host 1 is the router. Behind a firewall without translation (`routed`) the
+    /// LAN has a public prefix.
     pub(crate) const fn lan(n: u8, host: u8, routed: bool) -> Ipv4Addr {
         if routed { Ipv4Addr::new(198, 18, n, host) } else { Ipv4Addr::new(192, 168, n, host) }
     }
@@ -186,12 +188,12 @@ pub(crate) mod address {
         Ipv6Addr::new(0x2001, 0xdb8, n as u16, 0, 0, 0, 0, host as u16)
     }
 
-    /// A carrier's LAN (RFC 6598): host 1 is the carrier's NAT, host 2 the home router.
+    /// Returns an address on a carrier's LAN (RFC 6598); host 1 is the carrier's NAT, host 2 the home router.
     pub(crate) const fn carrier(n: u8, host: u8) -> Ipv4Addr {
         Ipv4Addr::new(100, 64, n, host)
     }
 
-    /// A carrier's IPv6 link to the home.
+    /// Returns an address on a carrier's IPv6 link to the home.
     pub(crate) const fn carrier6(n: u8, host: u8) -> Ipv6Addr {
         Ipv6Addr::new(0x2001, 0xdb8, 0x1000 + n as u16, 0, 0, 0, 0, host as u16)
     }
@@ -202,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_built_is_refused_in_words() {
+    fn an_impossible_plan_is_refused_with_a_reason() {
         let wrong = |plan: Plan| plan.check().expect_err("refused").to_string();
         assert!(wrong(Plan::default().site("edge", Kind::Public)).contains("two nodes"));
         assert!(wrong(Plan::default().site("A b", Kind::Public)).contains("is no name"));

@@ -1,11 +1,11 @@
-//! What a lab needs of the machine, and how a test says that it is missing.
+//! What a lab needs of the machine, and how tests report that it is missing.
 
 use crate::janitor::{self, namespace, own_name};
 use crate::plan::Plan;
 use crate::run::{Error, run, script};
 use crate::{Kind, Lab, rules};
 
-/// Fails, in words, where no lab can be built here.
+/// Checks that labs can be built on this machine; the error says in words what is missing.
 pub fn check() -> Result<(), Error> {
     let root = run("id", &["-u"], "")?;
     if root.trim() != "0" {
@@ -38,11 +38,11 @@ fn try_in(ns: &str) -> Result<(), Error> {
     script(ns, "tc qdisc add dev lo root tbf rate 1mbit burst 9k latency 9ms\n").map(drop)
 }
 
-/// A lab for a test. Where none can be built the test is skipped loudly (`None`), or fails with
-/// `SWARMEDGE_REQUIRE_ALL`.
+/// Builds a lab for a test. On a machine that cannot build labs it prints that the test is skipped and returns `None`;
+/// with `SWARMEDGE_REQUIRE_ALL` set, the test fails instead.
 ///
 /// # Panics
-/// If the lab cannot be built though the machine can build labs, or must be able to.
+/// If building the lab fails on a machine that can build labs, or that must be able to.
 #[must_use]
 pub fn lab(plan: &Plan) -> Option<Lab> {
     if let Err(missing) = check() {
@@ -52,7 +52,8 @@ pub fn lab(plan: &Plan) -> Option<Lab> {
     Some(Lab::up(plan).unwrap_or_else(|e| panic!("the lab cannot be built: {e}")))
 }
 
-/// Whether the gateway daemon is here that answers PCP, NAT-PMP and UPnP; else the test is skipped.
+/// Returns whether the gateway daemon (for PCP, NAT-PMP and UPnP) is installed; if not, reports that the test is
+/// skipped.
 #[must_use]
 pub fn gateway() -> bool {
     let here = std::process::Command::new("miniupnpd").arg("--version").output().is_ok();
@@ -62,10 +63,10 @@ pub fn gateway() -> bool {
     here
 }
 
-/// Says loudly that a test is skipped.
+/// Prints that a test is skipped, and why.
 ///
 /// # Panics
-/// With `SWARMEDGE_REQUIRE_ALL`.
+/// If `SWARMEDGE_REQUIRE_ALL` is set.
 pub fn skip(why: &str) {
     assert!(std::env::var_os("SWARMEDGE_REQUIRE_ALL").is_none(), "needed for this test: {why}");
     eprintln!("SKIPPED: {why}");

@@ -1,37 +1,38 @@
 //! The nftables rules of each router.
 //!
-//! Independent mappings are kept in maps that the rules write themselves: after translation a packet carries the
-//! outside endpoint, and conntrack still knows the inside one, so that is where both are noted (postrouting, behind
-//! `srcnat`). Only outgoing packets pass there, so only they keep a mapping alive (RFC 4787 REQ-6). What nobody asked
-//! for is dropped in `input` and `forward`: then no conntrack entry is made for it. `masquerade-open` lacks just that.
+//! Endpoint-independent mappings are kept in maps that the rules update themselves. After translation a packet carries
+//! the outside endpoint while conntrack still knows the inside one, so the rules record both in postrouting, after
+//! `srcnat`. Only outgoing packets pass there, so only they keep a mapping alive (RFC 4787 REQ-6). Unsolicited packets
+//! are dropped in `input` and `forward`, before conntrack creates an entry for them. `masquerade-open` lacks just that
+//! filter.
 
 use crate::Kind;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-/// Ports of the sequential NAT.
+/// Port range of the sequential NAT.
 const SEQUENCE: std::ops::Range<u32> = 40_000..44_096;
-/// The ports that a carrier gives to one home.
+/// Ports that a carrier gives to one home.
 const CARRIER_PORTS: &str = "20000-21023";
-/// How long a UDP mapping lives without outgoing packets.
+/// Seconds that a UDP mapping lives without outgoing packets.
 pub(crate) const UDP_TIMEOUT_S: u32 = 120;
 
-/// How a router translates.
+/// Kind of address translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Translation {
-    /// Not at all.
+    /// No address translation at all.
     Routed,
-    /// As conntrack does it by itself.
+    /// Translation by conntrack's defaults.
     Masquerade,
-    /// Strictly one outside endpoint for each inside one.
+    /// One outside endpoint for each inside endpoint (endpoint-independent mapping).
     Independent { preserve_port: bool, admits: Admits },
-    /// One for each flow.
+    /// A new outside endpoint for each flow, with random port.
     PerFlow { ports: Option<&'static str> },
-    /// The next one for each flow.
+    /// A new outside endpoint for each flow, with the next port.
     Sequential,
 }
 
-/// Who may send in through an independent mapping.
+/// Senders whose packets an endpoint-independent mapping lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Admits {
     Anybody,
@@ -39,7 +40,7 @@ enum Admits {
     EndpointsSentTo,
 }
 
-/// One router.
+/// Properties of one router.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Router {
     translation: Translation,
@@ -50,7 +51,7 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    /// The router next to the peers of a site; the carrier's with `outer`. None stands before a public peer.
+    /// Returns the router next to a site's peers, or the carrier's router if `outer`. Public peers have none.
     pub(crate) fn of(kind: Kind, outer: bool, hairpin: bool, filters_ipv6: bool) -> Option<Self> {
         use Translation::{Independent, Masquerade, PerFlow, Routed, Sequential};
         let cone = |admits| Independent { preserve_port: true, admits };
@@ -65,7 +66,7 @@ impl Router {
             (Kind::Symmetric, _) => PerFlow { ports: None },
             (Kind::SymmetricSequential, _) => Sequential,
             (Kind::Firewall, _) => Routed,
-            // hairpinning needs to know who is behind an outside port
+            // for hairpinning, the rules must know which inside endpoint an outside port belongs to
             (Kind::PortRestricted | Kind::MasqueradeOpen, _) if hairpin => cone(Admits::EndpointsSentTo),
             (Kind::PortRestricted | Kind::MasqueradeOpen | Kind::UdpBlocked, _)
             | (Kind::Cgnat | Kind::CgnatSymmetric, false) => Masquerade,
@@ -79,12 +80,12 @@ impl Router {
         })
     }
 
-    /// Whether peers keep addresses of their own outside.
+    /// Returns whether peers keep their own addresses outside, without translation.
     pub(crate) fn is_routed(self) -> bool {
         self.translation == Translation::Routed
     }
 
-    /// What the rules write beside conntrack, as (`map` or `set`, name).
+    /// Returns the maps and sets that the rules update, as (`map` or `set`, name).
     pub(crate) fn remembers(self) -> Vec<(&'static str, &'static str)> {
         let Translation::Independent { admits, .. } = self.translation else { return Vec::new() };
         let mut all = vec![("map", "inside"), ("map", "outside"), ("set", "taken")];
@@ -92,7 +93,7 @@ impl Router {
         all
     }
 
-    /// The whole ruleset, for `nft -f`. It replaces an earlier one of the same router.
+    /// Returns the whole ruleset, for `nft -f`. It replaces an earlier ruleset of the same router.
     pub(crate) fn ruleset(self, wan: Ipv4Addr) -> String {
         let mut text = String::from("table inet filter {}\ndelete table inet filter\n");
         if !self.is_routed() {
@@ -114,7 +115,7 @@ impl Router {
                 post.push_str("oifname \"wan\" masquerade\n");
             }
             Translation::Sequential => {
-                // a map of whole endpoints: a number computed in place would reach the packet byte-swapped
+                // maps to whole endpoints: a number computed in the rule would be written to the packet byte-swapped
                 let ports = SEQUENCE.enumerate().map(|(i, port)| format!("{i} : {wan} . {port}"));
                 let ports = ports.collect::<Vec<_>>().join(", ");
                 let next = format!("numgen inc mod {} map {{ {ports} }}", SEQUENCE.len());
@@ -140,7 +141,7 @@ impl Router {
         _ = writeln!(sets, "map inside {{ type {port} : {end}; {lives} }}");
         _ = writeln!(sets, "map outside {{ type inet_proto . {end} : {end}; {lives} }}");
         _ = writeln!(sets, "set taken {{ type {port}; {lives} }}");
-        // one that has an outside endpoint keeps it; else its own port while that is free; else a random one
+        // an existing outside endpoint is kept; otherwise the inside port if it is free, else a random port
         post.push_str("oifname \"wan\" snat ip to meta l4proto . ip saddr . th sport map @outside\n");
         let random = if preserve_port { "meta l4proto . th sport @taken" } else { "meta l4proto { tcp, udp }" };
         _ = writeln!(post, "oifname \"wan\" {random} masquerade random\noifname \"wan\" masquerade");
@@ -165,7 +166,7 @@ impl Router {
             Admits::EndpointsSentTo => {}
         }
         if self.hairpin {
-            // the packet that comes back in carries the sender's outside endpoint (RFC 4787 REQ-9a)
+            // a hairpinned packet carries the sender's outside endpoint (RFC 4787 REQ-9a)
             _ = writeln!(pre, "iifname \"lan\" ip daddr {wan} {inwards}");
             let back = "oifname \"lan\" iifname \"lan\" ct status dnat snat ip to";
             _ = writeln!(post, "{back} meta l4proto . ip saddr . th sport map @outside");
@@ -188,7 +189,7 @@ impl Router {
     }
 }
 
-/// The ruleset of each router of a site of this kind, as it would be loaded, for those who want to look.
+/// Returns the rulesets that are loaded into the routers of a site of this kind, for inspection.
 #[must_use]
 pub fn rules(kind: Kind) -> Vec<(&'static str, String)> {
     let wan = crate::plan::address::outside(1, 0);

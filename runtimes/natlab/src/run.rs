@@ -1,10 +1,10 @@
-//! Running the system's programs.
+//! Runs programs of the system.
 
 use std::fmt;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-/// What went wrong, in words for the user.
+/// An error, in words for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error(pub String);
 
@@ -28,8 +28,8 @@ impl From<swarmedge_ground::error::Error> for Error {
     }
 }
 
-/// Runs a program with `input` on its standard input and returns what it prints. An exit code other than 0 is an error
-/// that names the command and what it said.
+/// Runs a program with `input` on its standard input and returns its standard output. If the exit code is not 0, the
+/// error names the command and its error output.
 pub(crate) fn run(program: &str, args: &[&str], input: &str) -> Result<String, Error> {
     let shown = || format!("{program} {}", args.join(" "));
     let mut command = Command::new(program);
@@ -44,7 +44,7 @@ pub(crate) fn run(program: &str, args: &[&str], input: &str) -> Result<String, E
         Error(format!("cannot run {program}: {e}; install the package {package}"))
     })?;
     if let Some(mut stdin) = child.stdin.take() {
-        // a program that reads no input has closed it: its exit code tells
+        // a program that reads no input may have closed the pipe; its exit code decides
         let _ = stdin.write_all(input.as_bytes());
     }
     let out = child.wait_with_output().map_err(|e| Error(format!("{}: {e}", shown())))?;
@@ -57,7 +57,7 @@ pub(crate) fn run(program: &str, args: &[&str], input: &str) -> Result<String, E
     Err(Error(format!("`{}` failed ({}): {said}", shown(), out.status)))
 }
 
-/// Runs a shell script inside a namespace; it ends with its first failing command.
+/// Runs a shell script inside a namespace; it ends at its first failing command.
 pub(crate) fn script(namespace: &str, text: &str) -> Result<String, Error> {
     run("ip", &["netns", "exec", namespace, "sh", "-e"], text)
         .map_err(|e| Error(format!("in the namespace {namespace}: {e}")))

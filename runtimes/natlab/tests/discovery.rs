@@ -1,4 +1,4 @@
-//! What our STUN server and our client say of each kind of NAT is so, and independent programs agree.
+//! Tests NAT discovery: our STUN server and client recognize each kind of NAT, and independent programs agree.
 
 #[path = "shared/binaries.rs"]
 mod binaries;
@@ -13,17 +13,17 @@ use swarmedge_natlab::cdn::Cdn;
 use swarmedge_natlab::plan::Site;
 use swarmedge_natlab::{Behaviour, Kind, Lab, Plan, require};
 
-/// What `swarmedge nat` says.
+/// Result that `swarmedge nat` prints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Said {
     mapping: String,
     filtering: String,
     udp: bool,
-    /// Ports can be foretold.
+    /// Whether the NAT's next port can be predicted.
     counts: bool,
 }
 
-/// Only what a lab needs for discovery.
+/// Builds a lab with only the servers that discovery needs.
 fn lab() -> Option<Lab> {
     let sites = Kind::ALL.into_iter().map(|k| Site::new(k.name(), k)).collect();
     let servers = vec![("edge".into(), 1), ("stun".into(), 2)];
@@ -46,7 +46,7 @@ fn right(kind: Kind) -> Said {
     }
 }
 
-/// Asks at every site at the same time.
+/// Runs `ask` at every site at the same time.
 fn everywhere<T: Send>(ask: impl Fn(Kind) -> T + Sync) -> BTreeMap<Kind, T> {
     thread::scope(|s| {
         let ask = &ask;
@@ -55,7 +55,7 @@ fn everywhere<T: Send>(ask: impl Fn(Kind) -> T + Sync) -> BTreeMap<Kind, T> {
     })
 }
 
-/// `swarmedge nat` at a peer.
+/// Runs `swarmedge nat` at a peer.
 fn ask(lab: &Lab, program: &Program, node: &str) -> Said {
     let server = Cdn::stun(lab).expect("a STUN server");
     let mut command = lab.command(node, program.path.to_str().expect("a path")).expect("a node");
@@ -75,7 +75,7 @@ fn expected() -> BTreeMap<Kind, Said> {
     Kind::ALL.into_iter().map(|k| (k, right(k))).collect()
 }
 
-/// Our server on a runtime, our client on the same, and coturn's client.
+/// Tests our server and client on a runtime, and coturn's client against our server.
 fn with_our_server(runtime: &str) {
     let Some(program) = programs().into_iter().find(|p| p.runtime == runtime) else { return };
     let Some(mut lab) = lab() else { return };
@@ -87,7 +87,7 @@ fn with_our_server(runtime: &str) {
     let found = everywhere(|k| {
         let (ours, theirs) = (|| ask(&lab, &program, k.name()), || coturn::discover(&lab, k.name()));
         if k == Kind::SymmetricSequential {
-            // where two programs open flows at the same time, neither sees the NAT count by one
+            // if two programs open flows at the same time, neither sees the ports of the NAT increase by one
             return (ours(), theirs());
         }
         thread::scope(|s| {
@@ -101,7 +101,7 @@ fn with_our_server(runtime: &str) {
         let right = Found { mapping: k.mapping(), filtering: k.filtering() };
         assert_eq!(theirs, right, "coturn's client on {runtime}'s server: {k}");
     }
-    // the client sees what is there, not what a name says
+    // the client discovers the actual NAT, whatever the site's name says
     lab.become_kind("port-restricted", Kind::Symmetric).expect("another router");
     assert_eq!(ask(&lab, &program, "port-restricted"), right(Kind::Symmetric), "{runtime}");
 }

@@ -1,4 +1,5 @@
-//! Port mapping against a gateway daemon that is not ours, on the kernel's own NAT: real binaries on both runtimes.
+//! Tests port mapping against miniupnpd, an independent gateway daemon, on the kernel's own NAT, with real binaries of
+//! both runtimes.
 
 #[path = "shared/binaries.rs"]
 mod binaries;
@@ -13,7 +14,7 @@ use swarmedge_natlab::plan::Site;
 use swarmedge_natlab::{Kind, Lab, Plan, require};
 
 const OBJECT_LEN: usize = 8 << 20;
-/// Of the edge, to one download: by itself it takes 8 s.
+/// Limit of the edge's rate to one download in bytes a second: the edge alone takes 8 s.
 const EDGE_RATE: u64 = 1 << 20;
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -39,7 +40,7 @@ fn on_both(sites: &[Site], test: impl Fn(Lab, Cdn, &Path, &Path) + Sync) {
     });
 }
 
-/// What `swarmedge nat --json` says at a peer, and what it says in words.
+/// Runs `swarmedge nat` at a peer; returns its JSON and its text.
 fn nat(lab: &Lab, program: &Path, node: &str) -> (serde_json::Value, String) {
     let server = Cdn::stun(lab).expect("a STUN server");
     let run = |more: &[&str]| {
@@ -113,7 +114,7 @@ fn settle(client: &mut Client, gateway: Option<(&Lab, &Gateway)>) {
 }
 
 #[test]
-fn behind_a_gateway_a_symmetric_peer_meets_another_symmetric_one_and_without_it_does_not() {
+fn a_gateway_lets_two_peers_behind_symmetric_nats_connect() {
     let sites = ["open", "hard", "alone"].map(|name| Site::new(name, Kind::Symmetric));
     on_both(&sites, |mut lab, cdn, program, dir| {
         let gateway = lab.gateway("open", Offers::Everything, dir).expect("a gateway");
@@ -124,7 +125,7 @@ fn behind_a_gateway_a_symmetric_peer_meets_another_symmetric_one_and_without_it_
         let mut hard = cdn.client(&lab, "hard", program, true).expect("starts");
         settle(&mut hard, None);
 
-        // the uploader has the gateway, the downloader has it, neither has
+        // in turn the uploader, the downloader, and neither has the gateway
         for (client, path, met) in [(&mut hard, "of-open", true), (&mut open, "of-alone", true)] {
             let line = client.get(path, WITHIN, |_| {}).expect("asked").expect("an answer");
             assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{path}");
@@ -139,7 +140,7 @@ fn behind_a_gateway_a_symmetric_peer_meets_another_symmetric_one_and_without_it_
 }
 
 #[test]
-fn a_forwarded_tcp_port_is_a_door_for_peers_without_udp_once_somebody_got_through_and_a_lying_gateway_makes_none() {
+fn a_forwarded_tcp_port_is_offered_only_after_a_connection_got_through() {
     let sites = [Site::new("open", Kind::Symmetric), Site::new("lied", Kind::Symmetric)];
     let sites = sites.into_iter().chain([Site::new("blocked", Kind::UdpBlocked)]).collect::<Vec<_>>();
     on_both(&sites, |mut lab, cdn, program, dir| {

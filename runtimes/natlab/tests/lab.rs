@@ -1,4 +1,5 @@
-//! The lab is what it says: each kind as an independent client sees it, and nothing left behind.
+//! Tests of the lab itself: each kind of NAT as an independent client sees it, counters, latency, and complete
+//! removal.
 
 #[path = "shared/coturn.rs"]
 mod coturn;
@@ -10,7 +11,7 @@ use swarmedge_natlab::latency::Latency;
 use swarmedge_natlab::plan::Site;
 use swarmedge_natlab::{Kind, Lab, Plan, janitor, require};
 
-/// A lab of these sites, or nothing where none can be built.
+/// Builds a lab of these sites; `None` where labs cannot be built.
 fn lab(sites: Vec<Site>) -> Option<Lab> {
     require::lab(&Plan { sites, ..Plan::default() })
 }
@@ -20,7 +21,7 @@ fn one_of_each() -> Vec<Site> {
 }
 
 #[test]
-fn every_kind_maps_and_filters_as_it_is_called() {
+fn every_kind_maps_and_filters_as_its_name_says() {
     if !coturn::is_here() {
         return;
     }
@@ -76,7 +77,7 @@ fn a_lab_is_taken_down_when_its_process_is_interrupted() {
 }
 
 #[test]
-fn with_latency_every_packet_crosses_the_core_later_and_without_it_at_once() {
+fn latency_delays_every_packet_across_the_core() {
     let Some(lab) = lab(vec![Site::new("a", Kind::Public), Site::new("b", Kind::Public)]) else { return };
     let to = lab.outside("b").expect("a site").to_string();
     let round_trip_ms = || -> f64 {
@@ -92,7 +93,7 @@ fn with_latency_every_packet_crosses_the_core_later_and_without_it_at_once() {
 }
 
 #[test]
-fn what_a_peer_sends_is_counted_by_where_it_goes() {
+fn packets_of_a_peer_are_counted_by_destination() {
     let Some(lab) = lab(vec![Site::new("a", Kind::PortRestricted)]) else { return };
     lab.count_sent("a").expect("counts");
     assert!(lab.sent("a").expect("reads").is_empty());
@@ -104,7 +105,7 @@ fn what_a_peer_sends_is_counted_by_where_it_goes() {
 }
 
 #[test]
-fn a_site_that_moves_is_seen_elsewhere_and_still_reaches_the_servers() {
+fn a_renumbered_site_has_a_new_address_and_reaches_the_servers() {
     let Some(mut lab) = lab(vec![Site::new("a", Kind::FullCone), Site::new("b", Kind::CgnatSymmetric)]) else {
         return;
     };
@@ -113,7 +114,7 @@ fn a_site_that_moves_is_seen_elsewhere_and_still_reaches_the_servers() {
         let now = lab.rebind(site).expect("moves");
         assert_ne!(before, now);
         assert_eq!(lab.outside(site).expect("a site"), now);
-        // refused by the server itself: the way there and back is open
+        // refused by the server itself, which shows that the path works in both directions
         let knock = "exec 3<>/dev/tcp/198.51.100.10/9";
         let out = lab.command(site, "timeout").expect("a node").args(["3", "bash", "-c", knock]).output();
         let said = String::from_utf8_lossy(&out.expect("it runs").stderr).into_owned();
@@ -122,13 +123,13 @@ fn a_site_that_moves_is_seen_elsewhere_and_still_reaches_the_servers() {
 }
 
 #[test]
-fn a_lan_with_hairpinning_lets_its_peers_meet_outside_and_one_without_does_not() {
+fn peers_on_one_lan_connect_outside_only_with_hairpinning() {
     let site = |name: &str, hairpin| Site { peers: 2, hairpin, ..Site::new(name, Kind::PortRestricted) };
     let Some(lab) = lab(vec![site("yes", true), site("no", false)]) else { return };
     for (site, meets) in [("yes", true), ("no", false)] {
         let outside = lab.outside(site).expect("a site");
         lab.count_crossing(site).expect("counts");
-        // each opens its own port towards the other's outside port, as hole punching does
+        // each host opens its own port towards the other's outside port, as in hole punching
         let talk = |own: u16, other: u16| {
             format!(
                 "import socket,time\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.bind(('',{own}))\n\

@@ -1,4 +1,4 @@
-//! What peers send, and where: real binaries in a lab, counted by the kernel.
+//! Tests where peers send packets: real binaries in a lab, counted by the kernel.
 
 #[path = "shared/binaries.rs"]
 mod binaries;
@@ -16,10 +16,10 @@ use swarmedge_natlab::plan::Site;
 use swarmedge_natlab::{Kind, Lab, Plan, require};
 
 const OBJECT_LEN: usize = 4 << 20;
-/// Of the edge, to one download: by itself it takes 8 s.
+/// Limit of the edge's rate to one download in bytes a second: the edge alone takes 8 s.
 const EDGE_RATE: u64 = 512 << 10;
 const WITHIN: Duration = Duration::from_secs(20);
-/// The documentation's range, where no site is.
+/// Address from a documentation range in which no site is.
 const NOBODY: &str = "203.0.113.250";
 
 /// Runs a test on both runtimes at the same time.
@@ -45,7 +45,7 @@ fn content(seed: u8) -> Vec<u8> {
     (0..OBJECT_LEN).map(|i| (i.wrapping_mul(31) >> 3).to_le_bytes()[0] ^ seed).collect()
 }
 
-/// A client that has this object, as fast as the edge gives it; from then on the edge is slow.
+/// Starts a client that downloads this object at full speed; afterwards the edge is slow.
 fn seeder(lab: &Lab, cdn: &Cdn, program: &Path, (node, path, seed): (&str, &str, u8)) -> Client {
     cdn.publish(path, &content(seed), 0).expect("published");
     let mut client = cdn.client(lab, node, program, true).expect("starts");
@@ -56,13 +56,13 @@ fn seeder(lab: &Lab, cdn: &Cdn, program: &Path, (node, path, seed): (&str, &str,
     client
 }
 
-/// Knows its NAT, and the CN knows it.
+/// Waits until the client has discovered its NAT and has a session at the CN.
 fn settle(client: &mut Client) {
     client.settle(Duration::from_secs(5)).expect("asked");
     thread::sleep(Duration::from_millis(200));
 }
 
-/// One UDP datagram from a node.
+/// Sends one UDP datagram from a node.
 fn send_one(lab: &Lab, node: &str, to: SocketAddr) {
     let text = format!("echo x > /dev/udp/{}/{}", to.ip(), to.port());
     let status = lab.command(node, "bash").expect("a node").args(["-c", &text]).status().expect("it runs");
@@ -70,7 +70,7 @@ fn send_one(lab: &Lab, node: &str, to: SocketAddr) {
 }
 
 #[test]
-fn peers_on_one_lan_transfer_over_it_and_no_packet_of_theirs_crosses_the_router() {
+fn peers_on_one_lan_transfer_without_using_the_router() {
     let home = |name: &str, hairpin| Site { peers: 2, hairpin, ..Site::new(name, Kind::PortRestricted) };
     on_both(&[home("flat", true), home("home", false)], |lab, cdn, program| {
         for (site, seed) in [("flat", 1), ("home", 2)] {
@@ -87,15 +87,15 @@ fn peers_on_one_lan_transfer_over_it_and_no_packet_of_theirs_crosses_the_router(
             assert_eq!(met.len(), 1, "{met:?}");
             assert_eq!(met[0].attempt.rung.as_deref(), Some("the LAN that both share"), "{met:?}");
             assert_eq!(lab.crossed(site).expect("reads") - before, 0, "{site}: packets cross the router");
-            // the counter counts
+            // checks the counter itself
             send_one(&lab, &second, format!("{NOBODY}:4000").parse().expect("an address"));
             assert_eq!(lab.crossed(site).expect("reads") - before, 1, "{site}");
         }
     });
 }
 
-/// Where a node has sent UDP and TCP packets that are neither for a server, nor for its own router's port mapping, nor
-/// for one of `introduced`.
+/// Returns the destinations to which a node has sent UDP or TCP packets, except servers, its own router's port
+/// mapping, and the peers in `introduced`.
 fn strays(lab: &Lab, node: &str, introduced: &[IpAddr]) -> BTreeSet<SocketAddr> {
     let mut servers: BTreeSet<IpAddr> = BTreeSet::new();
     for server in ["edge", "stun"] {
@@ -105,7 +105,7 @@ fn strays(lab: &Lab, node: &str, introduced: &[IpAddr]) -> BTreeSet<SocketAddr> 
     let gateway = lab.script(node, "ip -4 route show default").expect("a route");
     let gateway = gateway.split(' ').nth(2).and_then(|a| a.parse().ok());
     let asks_router = |a: &SocketAddr| {
-        // PCP and NAT-PMP; SSDP, which finds UPnP gateways
+        // port mapping: the gateway for PCP and NAT-PMP, the multicast address for SSDP, which finds UPnP gateways
         Some(a.ip()) == gateway || a.to_string() == "239.255.255.250:1900"
     };
     let known = |a: &SocketAddr| servers.contains(&a.ip()) || introduced.contains(&a.ip()) || asks_router(a);
@@ -117,11 +117,11 @@ fn sum_to(sent: &BTreeMap<SocketAddr, u64>, ip: IpAddr) -> u64 {
 }
 
 #[test]
-fn nothing_leaves_to_an_address_that_was_not_introduced_and_a_failed_pair_probes_within_its_bound() {
+fn only_introduced_addresses_get_packets_and_probes_are_bounded() {
     let kinds = [
         ("asks", Kind::PortRestricted),
         ("has", Kind::FullCone),
-        // becomes symmetric when it has been found to be this
+        // the router becomes symmetric after discovery has found this kind
         ("hard", Kind::PortRestricted),
         ("idle", Kind::Public),
     ];
@@ -129,7 +129,8 @@ fn nothing_leaves_to_an_address_that_was_not_introduced_and_a_failed_pair_probes
     on_both(&sites, |mut lab, cdn, program| {
         let nodes = kinds.map(|(name, _)| name);
         nodes.iter().for_each(|node| lab.count_sent(node).expect("counts"));
-        // an object each: of one they would meet each other, and what `hard` tells would be of that too
+        // each seeder has its own object; with one object they would connect to each other too, and `hard` would
+        // report that
         let _has = seeder(&lab, &cdn, program, ("has", "easy-object", 3));
         let mut hard_client = seeder(&lab, &cdn, program, ("hard", "hard-object", 4));
         let mut idle = cdn.client(&lab, "idle", program, true).expect("starts");
@@ -138,7 +139,7 @@ fn nothing_leaves_to_an_address_that_was_not_introduced_and_a_failed_pair_probes
         lab.become_kind("hard", Kind::Symmetric).expect("another router");
         nodes.iter().for_each(|node| lab.count_sent(node).expect("counts anew"));
 
-        // the CN introduces who has it; the pair that cannot meet tries for 2.5 s, maybe twice
+        // the CN introduces the holder; the pair that cannot connect tries for 2.5 s, perhaps twice
         for path in ["hard-object", "easy-object"] {
             let line = asks.get(path, WITHIN, |_| {}).expect("asked").expect("an answer");
             assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{path}");
@@ -168,14 +169,14 @@ fn nothing_leaves_to_an_address_that_was_not_introduced_and_a_failed_pair_probes
             assert!(!failed.is_empty() && failed.iter().all(|e| e.took_ms <= 6_000), "{node}: {ends:?}");
             let counted = sum_to(&lab.sent(node).expect("reads"), to);
             let said: u64 = failed.iter().map(|e| u64::from(e.probes)).sum();
-            assert_eq!(counted, said, "{node} tells of every datagram that it sent");
+            assert_eq!(counted, said, "{node} reports every datagram that it sent");
             assert!(failed.iter().all(|e| e.probes <= cfg.per_pair_max), "{node}: {failed:?}");
-            // one address, an opener and no answers: nothing came through
+            // one address, one opening datagram and no answers: no packet came through
             let bound = u64::from(cfg.per_address_max) + 1;
             assert!((1..=bound * failed.len() as u64).contains(&counted), "{node}: {counted}");
         }
 
-        // the counter counts, and one packet to who was not introduced is one too many
+        // checks the counter itself: a single packet to a stranger is found
         let to = SocketAddr::new(outside("idle"), 4000);
         send_one(&lab, "asks", to);
         assert_eq!(strays(&lab, "asks", &[has, hard]), BTreeSet::from([to]));

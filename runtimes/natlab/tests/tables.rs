@@ -1,6 +1,6 @@
-//! The lab, the simulator and the models say the same of every pair of kinds: the lab's table is the one that was
-//! measured and stands in MATRIX.md, the simulator's is what the production machines reach on simulated NATs, the
-//! models' is what they demand of them, which is what the DN offers.
+//! Compares the three tables of which pairs connect: the lab's, measured and kept in MATRIX.md; the simulator's, which
+//! the production machines reach on simulated NATs; and the compatibility table, by which the DN offers peers and
+//! which the models require.
 
 use std::collections::BTreeMap;
 use swarmedge_models::punching::{Cfg, world};
@@ -17,7 +17,7 @@ fn of_every_pair(connects: impl Fn(Kind, Kind) -> bool) -> Table {
     pairs.map(|(a, b)| ((a, b), connects(a, b))).collect()
 }
 
-/// What the lab has measured with a runtime's binary.
+/// Returns the table that the lab measured with a runtime's binary.
 fn measured(runtime: &str, page: &str) -> Table {
     let (_, section) = page.split_once(&format!("### {runtime}: pairs, ")).expect("the runtime's table");
     let mut rows = section.lines().skip_while(|l| !l.starts_with("| seeder")).take_while(|l| l.starts_with('|'));
@@ -35,7 +35,7 @@ fn measured(runtime: &str, page: &str) -> Table {
     table
 }
 
-/// What the production machines do in the simulator, time and all.
+/// Returns whether a pair connects in the simulator, including its timing.
 fn simulated(a: Kind, b: Kind) -> bool {
     let cfg = Cfg::timed([a, b]);
     let mut w = world(&cfg, Budget::default());
@@ -47,7 +47,7 @@ fn simulated(a: Kind, b: Kind) -> bool {
 }
 
 #[test]
-fn the_labs_table_the_simulators_and_the_models_are_one() {
+fn lab_simulator_and_models_agree_on_every_pair() {
     let model = of_every_pair(|a, b| Cfg::timed([a, b]).is_reachable());
     let known = of_every_pair(|a, b| matches!(expected(a, b), Expect::Connects | Expect::ByPrediction));
     assert_eq!(model, known, "what the DN offers and what is known of the kinds");
@@ -63,7 +63,7 @@ fn the_labs_table_the_simulators_and_the_models_are_one() {
 }
 
 #[test]
-fn a_pair_that_was_measured_otherwise_is_seen() {
+fn a_differing_measurement_is_noticed() {
     let page = "### tokio: pairs, 2026\n\n| seeder ↓ downloader → | pub | sym |\n|---|---|---|\n\
                 | public | ✔ | 9/10 |\n| symmetric | ✔ᵖ | – |\n\n| other |\n";
     let table = measured("tokio", page);

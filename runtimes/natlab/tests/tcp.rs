@@ -1,4 +1,4 @@
-//! Who has no UDP: real binaries in a lab, where a firewall lets out TCP only.
+//! Tests clients without UDP: real binaries in a lab, where a firewall passes TCP only.
 
 #[path = "shared/binaries.rs"]
 mod binaries;
@@ -16,13 +16,13 @@ use swarmedge_natlab::plan::Site;
 use swarmedge_natlab::{Kind, Lab, Plan, require};
 
 const OBJECT_LEN: usize = 8 << 20;
-/// Of the edge, to one download, where peers do better, and where there is none.
+/// Limits of the edge's rate to one download in bytes a second: where peers are reachable, and where none is.
 const EDGE_RATE: [u64; 2] = [512 << 10, 2 << 20];
-/// How `why` says that both have opened a connection, …
-const CROSSED: &str = "a TCP connection that both opened at once";
-/// … and that an uploader has come to its downloader.
-const CAME: &str = "a TCP port on which the downloader listens, where the uploader came";
-/// Generous, since machines differ: what takes longer fails.
+/// Text of `why` for a connection by TCP simultaneous open.
+const SIMULTANEOUS_OPEN: &str = "a TCP connection that both opened at once";
+/// Text of `why` for a connection that the uploader opened to the downloader.
+const UPLOADER_DIALLED: &str = "a TCP port on which the downloader listens, where the uploader came";
+/// Time-out of each step, generous for slow machines.
 const WITHIN: Duration = Duration::from_secs(120);
 
 /// Runs a test on both runtimes at the same time.
@@ -48,7 +48,7 @@ fn content(seed: u8) -> Vec<u8> {
     (0..OBJECT_LEN).map(|i| (i.wrapping_mul(31) >> 3).to_le_bytes()[0] ^ seed).collect()
 }
 
-/// What a client says of its network, once that is as it must be.
+/// Waits until a client's view of its network is `right`; returns it.
 fn found(client: &mut Client, what: &str, right: impl Fn(&NatLine) -> bool) -> NatLine {
     let until = Instant::now() + WITHIN;
     loop {
@@ -61,7 +61,8 @@ fn found(client: &mut Client, what: &str, right: impl Fn(&NatLine) -> bool) -> N
     }
 }
 
-/// A client that has an object of its own name, as fast as the edge gives it; from then on the edge is as slow as this.
+/// Starts a client that downloads an object named after its node at full speed; afterwards the edge is limited to
+/// `edge_rate`.
 fn holder(lab: &Lab, cdn: &Cdn, program: &Path, node: &str, edge_rate: u64) -> Client {
     let seed = node.bytes().fold(0, |n: u8, b| n.wrapping_mul(31).wrapping_add(b));
     cdn.publish(node, &content(seed), 0).expect("published");
@@ -72,18 +73,18 @@ fn holder(lab: &Lab, cdn: &Cdn, program: &Path, node: &str, edge_rate: u64) -> C
     client
 }
 
-/// How somebody without UDP gets to a listening port.
+/// How a client without UDP can connect to a client that listens on TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// By coming.
+    /// The client can dial the listening port.
     Door,
-    /// If both open the connection at once.
+    /// By TCP simultaneous open.
     Crossing,
-    /// Not at all.
+    /// The two cannot connect over TCP.
     None,
 }
 
-/// One that has UDP, and listens where it can be reached in this way.
+/// Starts a seeder that has UDP, and that can be reached over TCP in the given way.
 fn seeder(lab: &Lab, cdn: &Cdn, program: &Path, node: &str, way: Way) -> Client {
     let mut client = holder(lab, cdn, program, node, EDGE_RATE[usize::from(way == Way::None)]);
     let found_out = |nat: &NatLine| {
@@ -102,7 +103,7 @@ fn seeder(lab: &Lab, cdn: &Cdn, program: &Path, node: &str, way: Way) -> Client 
     client
 }
 
-/// Where a node has sent TCP packets that are neither for a server nor for one of `introduced`.
+/// Returns the destinations to which a node has sent TCP packets, except servers and the peers in `introduced`.
 fn strays(lab: &Lab, node: &str, introduced: &[IpAddr]) -> BTreeSet<SocketAddr> {
     let mut known: BTreeSet<IpAddr> = introduced.iter().copied().collect();
     for server in ["edge", "stun"] {
@@ -113,7 +114,7 @@ fn strays(lab: &Lab, node: &str, introduced: &[IpAddr]) -> BTreeSet<SocketAddr> 
 }
 
 #[test]
-fn without_udp_a_client_takes_bytes_of_peers_that_it_reaches_or_meets_over_tcp_and_is_offered_to_no_others() {
+fn without_udp_a_client_downloads_from_peers_over_tcp() {
     let seeders = [
         ("open", Kind::Public, Way::Door),
         ("cone", Kind::FullCone, Way::Door),
@@ -143,7 +144,7 @@ fn without_udp_a_client_takes_bytes_of_peers_that_it_reaches_or_meets_over_tcp_a
             };
             let its: Vec<_> = met.iter().filter(its).collect();
             if way != Way::None {
-                let rung = if way == Way::Door { "a TCP port on which it listens" } else { CROSSED };
+                let rung = if way == Way::Door { "a TCP port on which it listens" } else { SIMULTANEOUS_OPEN };
                 assert!(line.peer_bytes > line.edge_bytes, "{name}: {line:?} {met:?}");
                 assert_eq!(its.len(), 1, "{met:?}");
                 assert_eq!(its[0].attempt.rung.as_deref(), Some(rung), "{met:?}");
@@ -155,13 +156,13 @@ fn without_udp_a_client_takes_bytes_of_peers_that_it_reaches_or_meets_over_tcp_a
         }
         let introduced = ["open", "cone", "closed"].map(|site| IpAddr::V4(lab.outside(site).expect("a site")));
         assert_eq!(strays(lab, "blocked", &introduced), BTreeSet::new());
-        // the counter counts
+        // checks the counter itself
         assert_eq!(strays(lab, "blocked", &[]).iter().map(SocketAddr::ip).collect::<BTreeSet<_>>(), introduced.into());
     });
 }
 
 #[test]
-fn without_udp_a_client_serves_those_whose_tcp_port_is_reached_by_coming_to_them_and_is_offered_to_no_others() {
+fn without_udp_a_client_uploads_to_peers_over_tcp() {
     let sites = [
         ("blocked", Kind::UdpBlocked),
         ("open", Kind::Public),
@@ -186,14 +187,14 @@ fn without_udp_a_client_serves_those_whose_tcp_port_is_reached_by_coming_to_them
         assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{line:?}");
         assert!(line.peer_bytes > line.edge_bytes, "{line:?} {met:?}");
         let [meeting] = &met[..] else { panic!("{met:?}") };
-        assert_eq!(meeting.attempt.rung.as_deref(), Some(CAME), "{met:?}");
+        assert_eq!(meeting.attempt.rung.as_deref(), Some(UPLOADER_DIALLED), "{met:?}");
         assert!(
             meeting.path.as_ref().is_some_and(|p| p.starts_with(&format!("TCP {}:", outside("blocked")))),
             "{met:?}"
         );
         books_agree(cdn, "blocked", line.peer_bytes);
 
-        // nobody else has it
+        // the other holder stops, so that only `blocked` has the object
         drop(open);
         let mut closed = cdn.client(lab, "closed", program, true).expect("starts");
         found(&mut closed, "closed", |nat| nat.udp && nat.tcp_reached.is_empty() && nat.tcp_crossing.is_some());
@@ -202,7 +203,7 @@ fn without_udp_a_client_serves_those_whose_tcp_port_is_reached_by_coming_to_them
         assert!(line.peer_bytes > line.edge_bytes, "{line:?} {met:?}");
         let its: Vec<_> = met.iter().filter(|m| comes_from(m)).collect();
         assert_eq!(its.len(), 1, "{met:?}");
-        assert_eq!(its[0].attempt.rung.as_deref(), Some(CROSSED), "{met:?}");
+        assert_eq!(its[0].attempt.rung.as_deref(), Some(SIMULTANEOUS_OPEN), "{met:?}");
         drop(closed);
 
         let mut hard = cdn.client(lab, "hard", program, true).expect("starts");
@@ -211,21 +212,21 @@ fn without_udp_a_client_serves_those_whose_tcp_port_is_reached_by_coming_to_them
         assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{line:?}");
         let met = hard.meetings().expect("asked");
         assert!(!met.iter().any(comes_from), "{met:?}");
-        // nothing was dialled but who was introduced; and the counter counts
+        // only introduced peers were dialled; the second line checks the counter itself
         let introduced = ["open", "closed"].map(|site| IpAddr::V4(lab.outside(site).expect("a site")));
         assert_eq!(strays(lab, "blocked", &introduced), BTreeSet::new());
         assert_eq!(strays(lab, "blocked", &[]).iter().map(SocketAddr::ip).collect::<BTreeSet<_>>(), introduced.into());
     });
 }
 
-/// The ledger has recorded what the client says: every byte once, of peers what both sides claim, and none of it twice
-/// where the edge had sent a part as well, of which the download wanted no more.
+/// Waits until the ledger's record agrees with the client: every byte recorded once, peer bytes as both sides claim,
+/// and no byte billed for peers that the edge also sent.
 fn books_agree(cdn: &Cdn, path: &str, peer_bytes: u64) {
     let until = Instant::now() + WITHIN;
     loop {
         let books = cdn.ledger(path).expect("reads");
         let downloads = books["downloads"].as_array().cloned().unwrap_or_default();
-        // the seeder's own download is one of the two
+        // the other of the two downloads is the seeder's own
         let of = |d: &serde_json::Value, name: &str| d[name].as_u64().unwrap_or(u64::MAX);
         let agrees = |d: &serde_json::Value| {
             let uploaders = d["uploaders"].as_array().cloned().unwrap_or_default();

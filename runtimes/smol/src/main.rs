@@ -1,4 +1,4 @@
-//! `swarmedge-smol`: every role of Swarmedge, on smol.
+//! The binary `swarmedge-smol`: every role of Swarmedge, on smol.
 
 fn main() -> std::process::ExitCode {
     swarmedge_cli::main::<swarmedge_smol::Smol>()

@@ -1,6 +1,6 @@
-//! quinn on smol: on the shard's own thread, where quinn's own support for smol would use another. A socket is read
-//! until it is empty before its readiness is asked for, and a timer that is put off is left to fire in vain: both
-//! spare the kernel most of the calls.
+//! Runs quinn on the shard's own thread; quinn's own support for smol would use another thread. A socket is read until
+//! it is empty before its readiness is requested, and a postponed timer is left to fire early without effect. Both
+//! save most system calls.
 
 use async_executor::Executor;
 use async_io::{Async, Timer, WritableOwned};
@@ -16,7 +16,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-/// Runs quinn's tasks on the shard that has the executor.
+/// Runs quinn's tasks on the shard's executor; does nothing once the shard has ended.
 #[derive(Debug)]
 pub(crate) struct Quic(pub(crate) Weak<Executor<'static>>);
 
@@ -37,11 +37,11 @@ impl Runtime for Quic {
     }
 }
 
-/// A timer that quinn resets with almost every packet, nearly always to later.
+/// A timer that quinn resets with almost every packet, nearly always to a later time.
 #[derive(Debug)]
 struct LazyTimer {
     timer: Timer,
-    /// When `timer` will fire, unless it has.
+    /// When `timer` will fire; `None` if it has fired.
     armed: Option<Instant>,
     due: Instant,
 }
@@ -90,7 +90,7 @@ impl AsyncUdpSocket for Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         loop {
-            // what is not "not yet" is an ICMP message about some peer: of no meaning for the others
+            // other errors are ICMP messages about one peer, which mean nothing for the other peers
             if let Ok(n) = self.state.recv(self.io.get_ref().into(), bufs, meta) {
                 return Poll::Ready(Ok(n));
             }
@@ -115,7 +115,7 @@ impl AsyncUdpSocket for Socket {
     }
 }
 
-/// Waits for room in the socket's buffer; each connection has its own.
+/// Waits for room in the socket's send buffer; each connection has its own waiter.
 struct Writable {
     io: Arc<Async<UdpSocket>>,
     waiting: Option<Pin<Box<WritableOwned<UdpSocket>>>>,

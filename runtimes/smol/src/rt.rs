@@ -1,4 +1,4 @@
-//! [`Rt`] on smol: one `LocalExecutor` a shard, and a pool of blocking threads.
+//! Implements [`Rt`] on smol: each shard is a `LocalExecutor` with a pool of blocking threads.
 
 use async_executor::{Executor, LocalExecutor};
 use futures_lite::future;
@@ -14,11 +14,12 @@ use swarmedge_ground::rt::{Rt, Start};
 
 use crate::quic::Quic;
 
-/// A shard. Tasks hold only a weak reference to their executor, so that they end with [`Start::block_on`].
+/// One shard: a thread's executors. Tasks hold only weak references to them, so that tasks end with
+/// [`Start::block_on`].
 #[derive(Clone, Debug)]
 pub struct Smol {
     executor: Weak<LocalExecutor<'static>>,
-    /// For quinn's tasks, which must be `Send`; on the same thread.
+    /// Executor of quinn's tasks, which must be `Send`; it runs on the same thread.
     drivers: sync::Weak<Executor<'static>>,
     jobs: channel::Sender<Job>,
 }
@@ -53,7 +54,7 @@ impl Rt for Smol {
     ) -> impl Future<Output = T> + 'static {
         let (done, answer) = channel::bounded(1);
         let job: Job = Box::new(move || {
-            // whoever asked may have gone
+            // the waiting task may have been dropped
             let _ = done.try_send(catch_unwind(AssertUnwindSafe(work)));
         });
         let queued = self.jobs.try_send(job);
@@ -61,7 +62,7 @@ impl Rt for Smol {
             match (queued, answer.recv().await) {
                 (Ok(()), Ok(Ok(value))) => value,
                 (Ok(()), Ok(Err(panic))) => resume_unwind(panic),
-                // the shard is ending: nobody is left to use the answer
+                // the shard is ending: no task is left to use the result
                 _ => std::future::pending().await,
             }
         }
@@ -106,7 +107,7 @@ impl Rt for Smol {
 
 impl Start for Smol {
     fn block_on<F: Future + 'static>(main: impl FnOnce(Self) -> F) -> F::Output {
-        // callers bound what they hand to the pool, as each job has a buffer or a request of theirs
+        // unbounded: callers limit their own jobs, since each holds a buffer or a request of theirs
         let (jobs, queue) = channel::unbounded::<Job>();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let pool: Vec<_> = (0..cores)
@@ -132,7 +133,7 @@ impl Start for Smol {
         drop(drivers);
         queue.close();
         for thread in pool {
-            // a job's panic went to whoever waits for it
+            // the panic of a job was passed to the task that waits for it
             let _ = thread.join();
         }
         output

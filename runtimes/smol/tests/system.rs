@@ -1,4 +1,4 @@
-//! The whole system on smol.
+//! Runs the shared system tests on smol.
 
 #[path = "../../shell/tests/shared/mod.rs"]
 mod shared;

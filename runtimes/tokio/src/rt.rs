@@ -1,4 +1,4 @@
-//! [`Rt`] on tokio: one current-thread runtime with a `LocalSet` a shard.
+//! Implements [`Rt`] on tokio: each shard is a current-thread runtime with a `LocalSet`.
 
 use std::future::Future;
 use std::io;
@@ -41,7 +41,7 @@ impl Rt for Tokio {
                 Ok(value) => value,
                 Err(e) => match e.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
-                    // the shard is ending: nobody is left to use the answer
+                    // the shard is ending: no task is left to use the result
                     Err(_) => std::future::pending().await,
                 },
             }

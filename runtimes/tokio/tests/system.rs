@@ -1,4 +1,4 @@
-//! The whole system on tokio.
+//! Runs the shared system tests on tokio.
 
 #[path = "../../shell/tests/shared/mod.rs"]
 mod shared;

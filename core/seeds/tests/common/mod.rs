@@ -1,13 +1,13 @@
-//! What the tests in `src/` and in `tests/` both check.
+//! Checks shared by the tests in `src/` and in `tests/`.
 
 use proptest::prelude::{ProptestConfig, any};
 use proptest::test_runner::TestRunner;
 use std::cell::RefCell;
 
-/// A number that nobody draws by chance. The seed that is kept for each of the two files leads to it.
+/// A number that nobody draws by chance: the kept seed of each of the two files produces it.
 const KEPT: u64 = 15_769_900_653_955_020_037;
 
-/// Checks that a random test of the file `source` begins with the seed that is kept for it.
+/// Checks that a property test of the file `source` begins with the seed that is kept for it.
 pub(crate) fn begins_with_the_kept_seed(config: ProptestConfig, source: &'static str) {
     let (seen, cases) = (RefCell::new(Vec::new()), config.cases as usize);
     let mut runner = TestRunner::new(ProptestConfig { source_file: Some(source), ..config });

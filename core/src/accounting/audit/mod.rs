@@ -1,10 +1,11 @@
-//! Audit (DESIGN §10): what each closed day came to, committed to so that a provider can check its invoice with public
-//! keys and exported files alone.
+//! Audit (DESIGN §10): commitments to the settled figures of each closed day, so that a provider can check its invoice
+//! with public keys and exported files alone.
 //!
-//! The settled downloads of a day are the leaves of a Merkle tree ([`tree`]), each provider's one after another and
-//! their sum last. The days' roots are the leaves of a second tree, the log; the ledger signs the log's root each time
-//! a day is closed. A provider's export shows all of its leaves of a day with one proof that these, and no others, are
-//! that range of the day; that the day is in the log; and that the log still begins with the one signed before.
+//! The settled downloads of a day are the leaves ([`Leaf`]) of a Merkle tree ([`tree`]): each provider's statements are
+//! adjacent, and their sum is the provider's last leaf. The days' roots ([`DayLeaf`]) are the leaves of a second tree,
+//! the log; the ledger signs the log's root ([`Head`]) each time it closes a day. A provider's export ([`ProviderDay`])
+//! contains all of its leaves of a day and proves that these and no others are that range of the day's tree, that the
+//! day is in the log, and that the log still begins with the one signed before.
 
 pub mod settled;
 pub mod tree;
@@ -12,141 +13,142 @@ pub mod tree;
 use super::{CertError, Trust};
 use crate::ids::{Digest, DownloadId, ProviderId, PublicKey, Signature, VersionId};
 use crate::limits;
-use crate::wire::records::{Context, ServerCert, ServerRole};
+use crate::wire::records::{ServerCert, ServerRole, SigningContext};
 use crate::wire::{Text, Wire};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 crate::wire! {
-    /// How a download stood when its day was closed.
+    /// State of a download when its day was closed.
     pub enum Outcome {
-        /// Granted; its client never reported.
+        /// The download was granted, and its client never reported.
         Unreported = 1,
-        /// Its client's last report was that it goes on.
+        /// The client's last report was that the download is running.
         Unfinished = 2,
-        /// All bytes verified and durable.
+        /// All bytes were verified and durable.
         Completed = 3,
-        /// Given up by its user.
+        /// The user gave the download up.
         Cancelled = 4,
-        /// Given up because of an error.
+        /// The client gave the download up because of an error.
         Failed = 5,
     }
 }
 impl Copy for Outcome {}
 
 crate::wire! {
-    /// What was settled of one download.
+    /// The settled figures of one download.
     pub struct DownloadStatement {
-        /// Who pays.
+        /// The provider that pays.
         pub provider: ProviderId,
-        /// The day that it is billed on, counted from 1970-01-01 (UTC).
+        /// The day on which the download is billed, counted from 1970-01-01 (UTC).
         pub day: u32,
-        /// The download.
+        /// Id of the download.
         pub download: DownloadId,
-        /// The object's path.
+        /// The object's path within the provider.
         pub path: Text<{ limits::PATH_LEN_MAX }>,
-        /// The version.
+        /// Id of the version.
         pub version: VersionId,
         /// Bytes of the version.
         pub size: u64,
-        /// How it ended.
+        /// State of the download when the day was closed.
         pub outcome: Outcome,
-        /// Sent by edges, each byte counted once an edge.
+        /// Bytes sent by edges, each counted once.
         pub edge_bytes: u64,
-        /// From peers, billed.
+        /// Bytes from peers that are billed.
         pub peer_bytes: u64,
-        /// Claimed from or by peers, and not billed.
+        /// Bytes claimed by the downloader or by peers and not billed.
         pub flagged_bytes: u64,
-        /// SHA-256 over the records that it was settled from.
+        /// SHA-256 over the records from which the download was settled.
         pub evidence: Digest,
     }
 
-    /// What was settled of one download, and under which ceiling.
+    /// The settled figures of one download and its ceiling.
     pub struct CappedStatement {
-        /// What was settled.
+        /// The settled figures themselves.
         pub of: DownloadStatement,
-        /// The most that peers may be billed for, as its first grant says.
+        /// Most bytes from peers that may be billed, as the first grant says.
         pub max_peer_bytes: u64,
     }
 
     /// Plain HTTP traffic of a version from one edge on one day.
     pub struct PlainStatement {
-        /// Who pays.
+        /// The provider that pays.
         pub provider: ProviderId,
-        /// The day.
+        /// The day, counted from 1970-01-01 (UTC).
         pub day: u32,
-        /// The version.
+        /// Id of the version.
         pub version: VersionId,
-        /// The edge's key.
+        /// Public key of the edge.
         pub edge: PublicKey,
-        /// Bytes sent.
+        /// Bytes that the edge sent.
         pub bytes: u64,
     }
 
-    /// What a provider owes for: sums over its statements.
+    /// Sums over a provider's statements: the figures that it owes for.
     #[derive(Default)]
     pub struct Totals {
-        /// Downloads granted.
+        /// Number of downloads granted.
         pub downloads: u64,
-        /// Of them, completed.
+        /// Number of granted downloads that completed.
         pub completed: u64,
-        /// Sent by edges to clients.
+        /// Bytes sent by edges to clients.
         pub edge_bytes: u64,
-        /// From peers, billed.
+        /// Bytes from peers that are billed.
         pub peer_bytes: u64,
-        /// Plain HTTP traffic.
+        /// Bytes of plain HTTP traffic.
         pub plain_bytes: u64,
     }
 
     /// The sum of a provider's statements of a day: its last leaf.
     pub struct TotalStatement {
-        /// Who pays.
+        /// The provider that pays.
         pub provider: ProviderId,
-        /// The day.
+        /// The day, counted from 1970-01-01 (UTC).
         pub day: u32,
-        /// How many statements come before this one.
+        /// Number of the provider's statements of this day, this sum excluded.
         pub statements: u64,
-        /// What they come to.
+        /// Sums over the statements.
         pub totals: Totals,
     }
 
-    /// The sum of a provider's statements of a day, zero where there are none, and since when there is one each day.
+    /// The sum of a provider's statements of a day, zero if there are none, with the first day that has a sum.
     pub struct SumStatement {
-        /// The sum.
+        /// The sum over the day's statements.
         pub of: TotalStatement,
-        /// The provider's first day with a statement: from then on each has a sum, so that none can be emptied.
+        /// The provider's first day with a statement: each day from then on has a sum, so that no day can be emptied
+        /// unnoticed.
         pub since: u32,
     }
 
     /// A day, as a leaf of the log.
     pub struct DayLeaf {
-        /// The day.
+        /// The day, counted from 1970-01-01 (UTC).
         pub day: u32,
-        /// Leaves of its tree.
+        /// Number of leaves in the day's tree.
         pub leaves: u64,
-        /// The root of its tree.
+        /// The root of the day's tree.
         pub root: Digest,
     }
 
-    /// The log after a day was closed.
+    /// The log's size and root after a day was closed.
     pub struct Head {
-        /// Days in it.
+        /// Number of days in the log.
         pub days: u64,
-        /// Its root.
+        /// The root of the log.
         pub root: Digest,
-        /// The last day in it.
+        /// The last day in the log.
         pub day: u32,
-        /// When that was closed, Unix milliseconds.
+        /// Time at which that day was closed, Unix milliseconds.
         pub closed_ms: u64,
     }
 
-    /// A head under its ledger's signature ([`Context::LedgerHead`]).
+    /// A head under its ledger's signature ([`SigningContext::LedgerHead`]).
     pub struct SignedHead {
-        /// The head.
+        /// The head that is signed.
         pub head: Head,
-        /// By the ledger, over the encoding of `head`.
+        /// The ledger's signature over the encoding of `head`.
         pub signature: Signature,
-        /// Who the ledger is.
+        /// The ledger's certificate, signed by the root.
         pub cert: ServerCert,
     }
 }
@@ -154,21 +156,21 @@ crate::wire! {
 crate::wire! {
     /// A leaf of a day's tree.
     pub enum Leaf {
-        /// Of a download, on days that were closed before statements told its ceiling: that was the version's size.
+        /// A download, on days closed before statements had a ceiling: the version's size was the ceiling.
         Download(DownloadStatement) = 1,
-        /// Of plain traffic.
+        /// Plain HTTP traffic from one edge.
         Plain(PlainStatement) = 2,
-        /// Of a provider, on days that were closed before sums told since when there are any.
+        /// A provider's sum, on days closed before sums named the provider's first day.
         Total(TotalStatement) = 3,
-        /// Of a download.
+        /// A settled download with its ceiling.
         Capped(CappedStatement) = 4,
-        /// Of a provider.
+        /// A provider's sum of the day.
         Sum(SumStatement) = 5,
     }
 }
 
 impl Totals {
-    /// Adds a statement. A sum is not added to a sum.
+    /// Adds a statement to the totals. A sum is ignored.
     pub fn add(&mut self, leaf: &Leaf) {
         if let Some((d, _)) = leaf.download() {
             self.downloads = self.downloads.saturating_add(1);
@@ -181,7 +183,7 @@ impl Totals {
         }
     }
 
-    /// Adds another day's.
+    /// Adds the totals of another day.
     pub fn join(&mut self, other: &Self) {
         self.downloads = self.downloads.saturating_add(other.downloads);
         self.completed = self.completed.saturating_add(other.completed);
@@ -192,13 +194,13 @@ impl Totals {
 }
 
 impl Leaf {
-    /// Its hash in the day's tree.
+    /// Returns the leaf's hash in the day's tree.
     #[must_use]
     pub fn hash(&self) -> Digest {
         tree::leaf_hash(&self.to_bytes())
     }
 
-    /// Whose it is, and on which day.
+    /// Returns the leaf's provider and day.
     #[must_use]
     pub const fn of(&self) -> (ProviderId, u32) {
         match self {
@@ -210,7 +212,7 @@ impl Leaf {
         }
     }
 
-    /// What a provider's statements of a day come to, if it is their sum.
+    /// Returns the sum of a provider's statements, if this leaf is one.
     #[must_use]
     pub const fn sum(&self) -> Option<&TotalStatement> {
         match self {
@@ -220,7 +222,7 @@ impl Leaf {
         }
     }
 
-    /// What was settled, if it is of a download, and the most that peers could be billed for.
+    /// Returns the settled figures and the ceiling on peers' bytes, if this leaf is a download's.
     #[must_use]
     pub fn download(&self) -> Option<(&DownloadStatement, u64)> {
         match self {
@@ -232,40 +234,40 @@ impl Leaf {
 }
 
 impl DayLeaf {
-    /// Its hash in the log.
+    /// Returns the day's hash in the log.
     #[must_use]
     pub fn hash(&self) -> Digest {
         tree::leaf_hash(&self.to_bytes())
     }
 }
 
-/// A provider's statements of a closed day, with all that proves them.
+/// A provider's statements of a closed day, with their proofs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProviderDay {
-    /// Whose.
+    /// The provider that the statements belong to.
     pub provider: ProviderId,
-    /// The day.
+    /// The day, counted from 1970-01-01 (UTC).
     pub day: DayLeaf,
-    /// Where in the day's tree the statements begin.
+    /// Index in the day's tree of the first statement.
     pub first: u64,
-    /// The statements, their sum last; none before the provider's first day.
+    /// The statements, their sum last; empty before the provider's first day.
     pub leaves: Vec<Leaf>,
-    /// [`tree::range`] of them in the day's tree.
+    /// Proof ([`tree::range`]) that `leaves` are a range of the day's tree.
     pub range: Vec<Digest>,
-    /// The audit path of the day in the log of `head`, where it is the last leaf.
+    /// Audit path of the day in the log of `head`, where the day is the last leaf.
     pub inclusion: Vec<Digest>,
-    /// The log before this day was closed; none for the first day.
+    /// The log's signed head before this day was closed; `None` for the first day.
     pub previous: Option<SignedHead>,
-    /// Proves that the log of `head` begins with that of `previous`.
+    /// Proof that the log of `head` begins with that of `previous`.
     pub consistency: Vec<Digest>,
-    /// The log after this day was closed.
+    /// The log's signed head after this day was closed.
     pub head: SignedHead,
 }
 
-/// What an audit has found.
+/// Faults that an audit can find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Finding {
-    /// A head's signature, or its ledger's certificate.
+    /// A head's signature or the ledger's certificate is invalid.
     Signature(CertError),
     /// The day is not the last in the signed log.
     NotInLog,
@@ -275,33 +277,33 @@ pub enum Finding {
     Foreign,
     /// Statements were dropped or added: there are `found` where the sum says `expected`.
     Count {
-        /// What the sum says.
+        /// Number of statements that the sum names.
         expected: u64,
-        /// What is there.
+        /// Number of statements in the export.
         found: u64,
     },
-    /// Statements do not come to the sum.
+    /// The statements do not add up to the sum.
     Sum,
-    /// The statements are not those of the day's tree: one was changed, or all were replaced.
+    /// The statements differ from those of the day's tree: one was changed, or all were replaced.
     Changed,
-    /// More peer bytes are billed than edges left to deliver, or than the grant allowed.
+    /// More peer bytes are billed than the bytes that edges have not sent, or than the grant allowed.
     OverBilled(DownloadId),
     /// A download is billed more than once.
     BilledTwice(DownloadId),
-    /// Two different signed histories of one ledger: the day was replaced.
+    /// Two different signed histories of one ledger exist: the day was replaced.
     Replaced,
-    /// The day before is not there, so something may be hidden.
+    /// The day before is missing, so something may be hidden.
     Gap,
-    /// No statement, not even a sum of zero, though the provider had some before, or has some since before.
+    /// The day has no statement, not even a sum of zero, although the provider's first day was earlier.
     Emptied,
-    /// Statements of a day before that since which there are any.
+    /// The day has statements although it lies before the provider's first day.
     TooEarly,
-    /// No day has a statement, so that nothing shows that there was no traffic.
+    /// No day has a statement, so nothing shows that there was no traffic.
     Nothing,
 }
 
 impl ProviderDay {
-    /// Checks everything that one day shows, and returns what it comes to.
+    /// Checks all proofs of one day and returns its totals.
     pub fn check(&self, trust: &Trust) -> Result<Totals, Finding> {
         self.check_log(trust)?;
         if self.leaves.is_empty() {
@@ -315,10 +317,10 @@ impl ProviderDay {
         Ok(totals)
     }
 
-    /// The signatures, the day's place in the log, and the log's past.
+    /// Checks the signatures, the day's place in the log, and that the log extends the previous one.
     fn check_log(&self, trust: &Trust) -> Result<(), Finding> {
         let signed = |h: &SignedHead| {
-            let by = (Context::LedgerHead, &h.head.to_bytes()[..], &h.signature);
+            let by = (SigningContext::LedgerHead, &h.head.to_bytes()[..], &h.signature);
             trust.check_signed(&h.cert, ServerRole::Ledger, h.head.closed_ms, by).map_err(Finding::Signature)
         };
         signed(&self.head)?;
@@ -339,7 +341,7 @@ impl ProviderDay {
         if follows && consistent { Ok(()) } else { Err(Finding::Rewritten) }
     }
 
-    /// The statements agree with their sum, and none bills more than it may.
+    /// Checks that the statements agree with their sum and that none bills more than it may.
     fn check_statements(&self) -> Result<Totals, Finding> {
         if self.leaves.iter().any(|leaf| leaf.of() != (self.provider, self.day.day)) {
             return Err(Finding::Foreign);
@@ -365,8 +367,8 @@ impl ProviderDay {
     }
 }
 
-/// Checks a provider's days, in order, without a gap, and returns what they come to; or the first day that is wrong,
-/// by its place.
+/// Checks a provider's days, which must be consecutive, and returns their totals; or the index of the first faulty day
+/// and its fault.
 pub fn check_days(trust: &Trust, days: &[ProviderDay]) -> Result<Totals, (usize, Finding)> {
     let mut totals = Totals::default();
     let mut billed: BTreeSet<DownloadId> = BTreeSet::new();
@@ -390,7 +392,7 @@ pub fn check_days(trust: &Trust, days: &[ProviderDay]) -> Result<Totals, (usize,
     Ok(totals)
 }
 
-/// Every day has a sum from the provider's first on, and none before it has a statement.
+/// Checks that every day from the provider's first on has a sum, and no day before has a statement.
 fn check_begun(days: &[ProviderDay]) -> Result<(), (usize, Finding)> {
     let since = days.iter().filter_map(|day| match day.leaves.last()? {
         Leaf::Sum(sum) => Some(sum.since),

@@ -1,4 +1,5 @@
-//! What a statement was settled from, shown to its provider: its records prove the figures, or they do not.
+//! Checks a statement against the records from which it was settled ([`Settled`]): the records prove the figures
+//! ([`Proven`]) or leave a [`Doubt`].
 
 use super::{DownloadStatement, Outcome};
 use crate::accounting::evidence::{book_of, digest_of};
@@ -8,50 +9,51 @@ use crate::ids::{DownloadId, IntroId};
 use crate::wire::records::{GrantRecord, LedgerRecord, PeerBytes, Receipt, Side, UsageRecord, UsageState, Verify};
 use alloc::vec::Vec;
 
-/// The records of a download that count.
+/// The records of one download that its bill depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
-    /// Which.
+    /// The download that the records belong to.
     pub download: DownloadId,
-    /// In the order in which they came, and when, Unix milliseconds.
+    /// The records in the order in which they came, each with its time, Unix milliseconds.
     pub records: Vec<(u64, LedgerRecord)>,
-    /// When those who speak in them were in quarantine. Nothing is billed because of it.
+    /// Quarantines of the records' reporters: reports made meanwhile are not billed.
     pub quarantines: Quarantines,
 }
 
-/// What records prove.
+/// The figures that records prove.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Proven {
-    /// Receipts that the downloads' keys have signed.
+    /// Number of receipts signed with the downloads' keys.
     pub receipts: u64,
-    /// Others, which liars have filed and which count for nothing.
+    /// Number of receipts with an invalid signature, which count for nothing.
     pub worthless: u64,
-    /// From peers, billed.
+    /// Bytes from peers that are billed.
     pub peer_bytes: u64,
 }
 
-/// What records do not prove.
+/// Reasons why records do not prove a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Doubt {
-    /// They are not those that the statement commits to: one was changed, dropped or added.
+    /// The records are not those that the statement commits to: one was changed, dropped or added.
     Records,
-    /// Nor are they, and a receipt for this introduction is not signed with the download's key.
+    /// The records are not those that the statement commits to, and a receipt for this introduction is not signed with
+    /// the download's key.
     Receipt(IntroId),
-    /// They hold no grant of this provider, object and version.
+    /// The records contain no grant of this provider, object and version.
     Ungranted,
-    /// More bytes of peers are billed than they prove.
+    /// More bytes from peers are billed than the records prove.
     Beyond {
-        /// Billed.
+        /// Bytes billed by the statement.
         billed: u64,
-        /// Proven.
+        /// Bytes proven by the records.
         proven: u64,
     },
-    /// They come to other figures.
+    /// The records make other figures.
     Figures,
 }
 
 impl Settled {
-    /// Holds a statement, of a day that was closed at `closed_ms` and with this ceiling, against its records.
+    /// Checks a statement with its ceiling, of a day closed at `closed_ms`, against its records.
     pub fn check(
         &self,
         verify: Verify,
@@ -80,14 +82,15 @@ impl Settled {
         if said == found { Ok(Proven { peer_bytes: bill.peers_billed, ..proven }) } else { Err(Doubt::Figures) }
     }
 
-    /// The first by its issue.
+    /// Returns the grant that was issued first.
     fn granted(&self) -> Option<&GrantRecord> {
         let grants =
             self.records.iter().filter_map(|(_, r)| if let LedgerRecord::Granted(g) = r { Some(g) } else { None });
         grants.min_by_key(|g| (g.issued_ms, g.id))
     }
 
-    /// How many receipts are the downloader's, and the first introduction with one that is not.
+    /// Counts the receipts that the downloader has signed; also returns the first introduction with one that it has
+    /// not.
     fn receipts(&self, verify: Verify, granted: &GrantRecord) -> (Proven, Option<IntroId>) {
         let (mut proven, mut bad) = (Proven::default(), None);
         let usage =
@@ -106,7 +109,7 @@ impl Settled {
     }
 }
 
-/// Whether a downloader has signed an uploader's receipt; none without one.
+/// Whether a downloader has signed an uploader's receipt; `None` if there is no receipt.
 fn is_signed(verify: Verify, granted: &GrantRecord, r: &UsageRecord, p: &PeerBytes) -> Option<bool> {
     let proof = p.receipt.as_ref()?;
     let receipt = Receipt {
@@ -120,7 +123,7 @@ fn is_signed(verify: Verify, granted: &GrantRecord, r: &UsageRecord, p: &PeerByt
     Some(receipts::is_signed(verify, &granted.download_key, &receipt, &proof.signature))
 }
 
-/// How a download stands whose downloader has said this last.
+/// Returns the outcome of a download by its downloader's last reported state.
 #[must_use]
 pub const fn outcome(state: Option<UsageState>) -> Outcome {
     match state {

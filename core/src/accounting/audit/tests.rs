@@ -1,4 +1,4 @@
-//! Every way to bend an export is found; the honest one passes.
+//! Tests that every way to falsify an export is found and that an honest one passes.
 
 use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, trust};
@@ -24,7 +24,7 @@ fn download(provider: ProviderId, day: u32, n: u32) -> Leaf {
     Leaf::Capped(CappedStatement { of, max_peer_bytes: 80 })
 }
 
-/// The statement of a leaf.
+/// Returns the statement of a download's leaf.
 fn of(leaf: &mut Leaf) -> &mut DownloadStatement {
     let Leaf::Capped(d) = leaf else { panic!("a download") };
     &mut d.of
@@ -38,7 +38,7 @@ fn leaves(provider: ProviderId, day: u32, n: u32) -> Vec<Leaf> {
     close(provider, day, leaves)
 }
 
-/// With their sum.
+/// Appends the sum of the leaves.
 fn close(provider: ProviderId, day: u32, mut leaves: Vec<Leaf>) -> Vec<Leaf> {
     let mut totals = Totals::default();
     leaves.iter().for_each(|leaf| totals.add(leaf));
@@ -48,11 +48,11 @@ fn close(provider: ProviderId, day: u32, mut leaves: Vec<Leaf>) -> Vec<Leaf> {
 }
 
 fn sign(head: Head) -> SignedHead {
-    let signature = fake_sign(&LEDGER, Context::LedgerHead, &head.to_bytes());
+    let signature = fake_sign(&LEDGER, SigningContext::LedgerHead, &head.to_bytes());
     SignedHead { head, signature, cert: cert(ServerRole::Ledger, LEDGER) }
 }
 
-/// Closes days one after another from `first` on: each with another provider's leaves before ours, and after.
+/// Closes days one after another from `first` on: each has other providers' leaves before and after ours.
 fn ledger(first: u32, ours: &[Vec<Leaf>]) -> Vec<ProviderDay> {
     let mut log: Vec<Digest> = Vec::new();
     let mut previous: Option<SignedHead> = None;
@@ -156,9 +156,9 @@ fn days_before_a_providers_first_are_empty() {
     assert_eq!(check_days(&trust(), &days(100)), Err((0, Finding::Emptied)));
 }
 
-/// They have no sum where there was no traffic, so that it cannot be told from what was emptied.
+/// Such days have no sum if there was no traffic, so an emptied day cannot be told from a quiet one.
 #[test]
-fn of_days_that_were_closed_before_sums_told_since_when_there_are_any_those_without_a_gap_are_still_proven() {
+fn legacy_days_without_gap_verify() {
     let old = |leaf| if let Leaf::Sum(s) = leaf { Leaf::Total(s.of) } else { leaf };
     let old = |leaves: Vec<Leaf>| leaves.into_iter().map(old).collect::<Vec<_>>();
     let days = ledger(99, &[Vec::new(), old(leaves(US, 100, 1)), old(leaves(US, 101, 1)), leaves(US, 102, 1)]);
@@ -204,7 +204,7 @@ fn only_the_operators_ledger_is_believed() {
 }
 
 #[test]
-fn a_day_of_somebody_else_and_a_double_bill_are_found() {
+fn another_providers_day_and_a_double_bill_are_found() {
     let mut days = honest();
     days[0].provider = ProviderId(9);
     assert_eq!(days[0].check(&trust()), Err(Finding::Foreign));
@@ -214,7 +214,7 @@ fn a_day_of_somebody_else_and_a_double_bill_are_found() {
         check_days(&trust(), &ledger(100, &[leaves(US, 100, 5), twice])),
         Err((1, Finding::BilledTwice(DownloadId::numbered(100_000))))
     );
-    // more than edges left to deliver, and more than was granted
+    // more than edges have not sent, and more than was granted
     for (edge_bytes, peer_bytes) in [(30, 71), (10, 81)] {
         let mut over = vec![download(US, 100, 1)];
         let d = of(&mut over[0]);
@@ -226,7 +226,7 @@ fn a_day_of_somebody_else_and_a_double_bill_are_found() {
 }
 
 #[test]
-fn statements_of_days_that_were_closed_before_there_were_ceilings_are_still_proven() {
+fn legacy_statements_without_ceiling_verify() {
     let old = |leaf| if let Leaf::Capped(s) = leaf { Leaf::Download(s.of) } else { leaf };
     let days = ledger(100, &[leaves(US, 100, 3).into_iter().map(old).collect(), leaves(US, 101, 1)]);
     assert_eq!(check_days(&trust(), &days).map(|t| (t.downloads, t.peer_bytes)), Ok((4, 280)));

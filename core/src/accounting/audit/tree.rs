@@ -18,7 +18,7 @@ pub fn node_hash(left: &Digest, right: &Digest) -> Digest {
     Digest(Sha256::new_with_prefix([1]).chain_update(left.0).chain_update(right.0).finalize().into())
 }
 
-/// The root over leaves; of none, the hash of nothing.
+/// Returns the root over leaves; without leaves the hash of nothing.
 #[must_use]
 pub fn root(leaves: &[Digest]) -> Digest {
     match leaves {
@@ -36,7 +36,8 @@ const fn split(n: usize) -> usize {
     1 << (n - 1).ilog2()
 }
 
-/// The audit path of leaf `index` (§2.1.3.1): sibling hashes from the leaf to the root. Empty if there is no such leaf.
+/// Returns the audit path of leaf `index` (§2.1.3.1): sibling hashes from the leaf to the root. Empty if there is no
+/// such leaf.
 #[must_use]
 pub fn inclusion(leaves: &[Digest], index: usize) -> Vec<Digest> {
     let mut path = Vec::new();
@@ -56,7 +57,7 @@ pub fn inclusion(leaves: &[Digest], index: usize) -> Vec<Digest> {
     path
 }
 
-/// Whether `leaf` is leaf `index` of the tree of `size` leaves under `root` (§2.1.3.2).
+/// Checks an audit path: whether `leaf` is leaf `index` of the tree of `size` leaves under `root` (§2.1.3.2).
 #[must_use]
 pub fn is_included(leaf: &Digest, index: u64, size: u64, path: &[Digest], root: &Digest) -> bool {
     if index >= size {
@@ -69,7 +70,7 @@ pub fn is_included(leaf: &Digest, index: u64, size: u64, path: &[Digest], root: 
         }
         if at & 1 == 1 || at == last {
             hash = node_hash(sibling, &hash);
-            // past the levels at which a lone last node goes up as it is
+            // skip the levels at which an unpaired last node moves up unchanged
             let up = if at & 1 == 0 { at.trailing_zeros() } else { 0 };
             (at, last) = (at.checked_shr(up).unwrap_or(0), last.checked_shr(up).unwrap_or(0));
         } else {
@@ -80,8 +81,8 @@ pub fn is_included(leaf: &Digest, index: u64, size: u64, path: &[Digest], root: 
     last == 0 && hash == *root
 }
 
-/// The consistency proof between the tree of the first `old` leaves and that of all (§2.1.4.1). Empty if the older tree
-/// is empty, or not older.
+/// Returns the consistency proof between the tree of the first `old` leaves and that of all (§2.1.4.1). Empty if the
+/// older tree is empty, or not older.
 #[must_use]
 pub fn consistency(leaves: &[Digest], old: usize) -> Vec<Digest> {
     let mut proof = Vec::new();
@@ -108,8 +109,8 @@ pub fn consistency(leaves: &[Digest], old: usize) -> Vec<Digest> {
     proof
 }
 
-/// Whether the tree of `new` leaves begins with that of `old` leaves (§2.1.4.2); each is its size and root. Every tree
-/// begins with the empty one.
+/// Checks a consistency proof: whether the tree of `new` leaves begins with that of `old` leaves (§2.1.4.2); each is
+/// given by size and root. Every tree begins with the empty one.
 #[must_use]
 pub fn is_consistent(old: (u64, &Digest), new: (u64, &Digest), proof: &[Digest]) -> bool {
     let ((old_size, old_root), (new_size, new_root)) = (old, new);
@@ -141,8 +142,8 @@ pub fn is_consistent(old: (u64, &Digest), new: (u64, &Digest), proof: &[Digest])
     last == 0 && older == *old_root && newer == *new_root
 }
 
-/// What proves a range of leaves at once: the roots of the largest subtrees outside it, from left to right. Of one leaf
-/// these are its audit path in another order.
+/// Returns the proof of a range of leaves: the roots of the largest subtrees outside it, from left to right. For one
+/// leaf these are its audit path in another order.
 #[must_use]
 pub fn range(leaves: &[Digest], range: Range<usize>) -> Vec<Digest> {
     fn walk(leaves: &[Digest], from: usize, range: &Range<usize>, out: &mut Vec<Digest>) {
@@ -163,10 +164,11 @@ pub fn range(leaves: &[Digest], range: Range<usize>) -> Vec<Digest> {
     proof
 }
 
-/// Whether `leaves` are those from `first` on of the tree of `size` leaves under `root`: all of them, in that order.
+/// Checks the proof of a range: whether `leaves` are all leaves from `first` on, in order, of the tree of `size` leaves
+/// under `root`.
 #[must_use]
 pub fn is_range(first: u64, leaves: &[Digest], size: u64, proof: &[Digest], root: &Digest) -> bool {
-    /// The subtree of `size` leaves that begins at leaf `from`.
+    /// Rebuilds the root of the subtree of `size` leaves that begins at leaf `from`.
     fn rebuild(
         from: u64,
         size: u64,
@@ -211,7 +213,7 @@ mod tests {
         &[0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57],
         &[0x60, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f],
     ];
-    /// The roots of the trees of the first 1 to 8 of them.
+    /// The roots of the trees of the first 1 to 8 leaves.
     const ROOTS: [&str; 8] = [
         "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
         "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",

@@ -1,88 +1,88 @@
-//! Pair affinity: who takes from whom more often than the DNs' offers explain. A DN draws the peers it offers, so an
-//! honest client takes from those that happen to be reachable and fast; a colluder takes from its friends. What counts
-//! against a pair is not that they meet often (few hold a rare object, and who is near is offered first), but that of
-//! those offered it is always they who are used.
+//! Pair affinity: pairs of clients that take from one another more often than the DNs' offers explain. A DN draws the
+//! peers it offers at random, so an honest client takes from those that happen to be reachable and fast; a colluder
+//! takes from its accomplices. Meeting often does not count against a pair (few clients hold a rare object, and near
+//! ones are offered first); using each other nearly always when offered does.
 
 use super::odds::{ONE, Rate, surprise};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-/// How near two clients are to each other; the nearer, the likelier they connect, and the likelier they are fast.
+/// Nearness of two clients: the nearer, the likelier they connect, and the likelier they are fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Near {
-    /// Behind one public address.
+    /// Both clients are behind one public address.
     Address = 0,
-    /// In one network: an AS, or a prefix where the AS is not known.
+    /// Both clients are in one network: an AS, or a prefix if the AS is not known.
     Network = 1,
-    /// In one country.
+    /// Both clients are in one country.
     Country = 2,
-    /// None of these, or not known.
+    /// None of these holds, or is known.
     World = 3,
 }
 
-/// An offer of a peer for a download, and what became of it. The caller numbers clients from 0.
+/// An offer of a peer for a download and its result. The caller numbers clients from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Offer {
-    /// Who downloads.
+    /// Number of the client that downloads.
     pub downloader: u32,
-    /// Who was offered.
+    /// Number of the client that was offered.
     pub uploader: u32,
-    /// How near they are.
+    /// Nearness of the two clients.
     pub near: Near,
-    /// Bytes that settlement agreed on between them; 0: not used.
+    /// Bytes between the two clients that settlement agreed on; 0: the offer was not used.
     pub bytes: u64,
 }
 
-/// Two clients of whom one takes from the other, or each from the other, more often than chance has it.
+/// Two clients that take from one another, in one direction or both, more often than chance explains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pair {
     /// The clients, the smaller number first.
     pub clients: (u32, u32),
-    /// How often one was offered to the other.
+    /// Number of offers of one client to the other.
     pub offered: u64,
-    /// How often it was used.
+    /// Number of offers that were used.
     pub used: u64,
-    /// Bytes.
+    /// Bytes transferred between the two clients.
     pub bytes: u64,
-    /// How unlikely that is, in bits.
+    /// Improbability of so many uses, in bits.
     pub bits: u64,
 }
 
-/// What a client did with all that it was offered, and others with it.
+/// A client's rates of used offers, outside the pairs under examination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Client {
     downloads: Rate,
     uploads: Rate,
 }
 
-/// A pair that met often enough to be looked at.
+/// The offers within a pair that met often enough to be examined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Meetings {
-    /// As (smaller number downloads, larger number downloads).
+    /// Rates of used offers: first with the smaller number as downloader, then with the larger.
     rates: [Rate; 2],
     bytes: u64,
     near: Option<Near>,
 }
 
-/// Fewer uses say nothing of a pair.
+/// Number of uses below which a pair is not examined.
 const USED_MIN: u64 = 4;
-/// A pair counts from so many bits on: alone it is no evidence, several among a few clients are.
+/// Bits from which a pair is reported: alone it is no evidence, several among a few clients are.
 const PAIR_BITS_MIN: u64 = 6;
-/// How many offers' worth of trust the rate of all others has against a client's own.
+/// Weight of all clients' rate against a client's own, in offers.
 const PRIOR: u64 = 16;
 
-/// What all offers come to.
+/// The result of examining all offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Affinity {
     /// Conspicuous pairs, ordered by their clients.
     pub pairs: Vec<Pair>,
-    /// Bytes that each client took from others, by its number.
+    /// Bytes that each client received from peers, by its number.
     pub received: Vec<u64>,
 }
 
 impl Affinity {
-    /// Looks at all offers of a span of time, twice.
+    /// Examines all offers of a span of time, in two passes.
     pub fn of<I: Iterator<Item = Offer> + Clone>(clients: u32, offers: I) -> Self {
         let mut received = alloc::vec![0_u64; clients as usize];
         let mut used: Vec<(u32, u32)> = Vec::new();
@@ -103,7 +103,7 @@ impl Affinity {
                     pair.bytes = pair.bytes.saturating_add(o.bytes);
                     pair.near = Some(pair.near.map_or(o.near, |near| near.min(o.near)));
                 }
-                // what others do is the measure: pairs that are looked at do not set it themselves
+                // pairs under examination are left out of the rates that they are measured by
                 None => {
                     if let Some(c) = all.get_mut(o.downloader as usize) {
                         c.downloads.add(used);
@@ -125,15 +125,15 @@ fn ordered(o: &Offer) -> (u32, u32) {
     (o.downloader.min(o.uploader), o.downloader.max(o.uploader))
 }
 
-/// Pairs that occur [`USED_MIN`] times or more.
+/// Returns the pairs that occur [`USED_MIN`] times or more.
 fn frequent(mut used: Vec<(u32, u32)>) -> BTreeMap<(u32, u32), Meetings> {
     used.sort_unstable();
     let same = used.chunk_by(|a, b| a == b).filter(|same| same.len() as u64 >= USED_MIN);
     same.filter_map(|same| Some((*same.first()?, Meetings::default()))).collect()
 }
 
-/// A pair is measured by the most favourable of three rates: that of all who are as near to one another, and that of
-/// either client with others. So neither a good uploader nor a fast downloader, nor who shares a LAN, stands out.
+/// Measures a pair by the most favourable of three rates: that of all clients as near to one another, and that of
+/// either client with others. So neither a good uploader, nor a fast downloader, nor clients on one LAN stand out.
 fn judge(clients: (u32, u32), m: &Meetings, all: &[Client], by_nearness: &[Rate; 4]) -> Option<Pair> {
     let prior = by_nearness[m.near? as usize].smoothed(ONE / 2, PRIOR);
     let of = |n: u32| all.get(n as usize).copied().unwrap_or_default();

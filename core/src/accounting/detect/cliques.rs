@@ -1,38 +1,38 @@
-//! Groups of clients that take from one another what the offers do not explain.
+//! Cliques: groups of clients that take from one another more than the offers explain.
 
 use super::affinity::{Affinity, Pair};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-/// Fewer are no group: two may be one household that the addresses do not show.
+/// Smallest group: two clients may be one household that the addresses do not show.
 pub const MEMBERS_MIN: usize = 3;
-/// More are no conspiracy of this kind, and bound the work.
+/// Largest group: more clients are no conspiracy of this kind; it also bounds the work.
 pub const MEMBERS_MAX: usize = 64;
-/// A group's evidence, in bits: a chance of 2⁻⁶⁰ stays small among all groups of a million clients.
+/// Least evidence against a group, in bits: a chance of 2⁻⁶⁰ stays small among all groups of a million clients.
 pub const BITS_MIN: u64 = 60;
-/// The part of its bytes that a group must have had from itself, in thousandths.
+/// Least part of a group's bytes that must come from the group itself, in thousandths.
 pub const INSIDE_MIN_PERMILLE: u64 = 500;
 
 /// A group whose members take from one another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Clique {
-    /// Who, in order.
+    /// Numbers of the members, ascending.
     pub members: Vec<u32>,
-    /// How often members were offered to members.
+    /// Number of offers of members to members.
     pub offered: u64,
-    /// How often they were used.
+    /// Number of these offers that were used.
     pub used: u64,
-    /// Bytes among members.
+    /// Bytes transferred among members.
     pub bytes: u64,
-    /// That of all bytes that members had from peers, in thousandths.
+    /// Part of the bytes that members had from peers which came from members, in thousandths.
     pub inside_permille: u64,
-    /// How unlikely it is, in bits.
+    /// Improbability of so many uses, in bits.
     pub bits: u64,
 }
 
 type Edges<'a> = BTreeMap<u32, BTreeMap<u32, &'a Pair>>;
 
-/// The groups among conspicuous pairs, the most conspicuous first. No client is in two.
+/// Finds the groups among conspicuous pairs, the most conspicuous first. No client is in two.
 #[must_use]
 pub fn find(affinity: &Affinity) -> Vec<Clique> {
     let mut edges: Edges<'_> = BTreeMap::new();
@@ -62,7 +62,7 @@ pub fn find(affinity: &Affinity) -> Vec<Clique> {
     found
 }
 
-/// Adds, one after another, whoever is joined most strongly to most members.
+/// Grows a group from a pair by adding, one after another, the client that is joined most strongly to most members.
 fn grow((a, b): (u32, u32), edges: &Edges<'_>, taken: &BTreeSet<u32>) -> BTreeSet<u32> {
     let mut members = BTreeSet::from([a, b]);
     while members.len() < MEMBERS_MAX {
@@ -74,7 +74,7 @@ fn grow((a, b): (u32, u32), edges: &Edges<'_>, taken: &BTreeSet<u32>) -> BTreeSe
                 *bits += pair.bits;
             }
         }
-        // two thirds: a pair that chance has kept apart does not split a group
+        // two thirds suffice: a pair that chance has kept apart does not split a group
         let best = joined.into_iter().filter(|(_, (ties, _))| ties * 3 >= members.len() * 2).max_by_key(|(_, j)| *j);
         let Some((next, _)) = best else { break };
         members.insert(next);
@@ -111,13 +111,13 @@ mod tests {
     use super::super::affinity::{Near, Offer};
     use super::*;
 
-    /// 40 clients that offer one another around; `used` says which offers are.
+    /// A month of 40 clients that are offered to one another; `used` decides which offers are used.
     fn month(near: impl Fn(u32, u32) -> Near, used: impl Fn(u32, u32, u32) -> bool) -> Vec<Clique> {
         let mut offers = Vec::new();
         for round in 0..20 {
             for downloader in 0..40 {
                 for step in 0..10 {
-                    // the first five meet one another in every round, the others whoever comes
+                    // the first five meet one another in every round, the others meet any client
                     let friend = downloader < 5 && step < 5;
                     let uploader = if friend { step } else { 5 + (downloader * 7 + step * 3 + round * 11) % 35 };
                     if uploader != downloader {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_meet_often_and_use_whom_chance_has_it_are_none() {
+    fn clients_that_meet_often_and_use_peers_by_chance_are_no_clique() {
         assert_eq!(month(|_, _| Near::World, by_chance), []);
     }
 
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn fast_clients_that_use_most_of_what_they_are_offered_are_none() {
+    fn fast_clients_that_use_most_of_their_offers_are_no_clique() {
         assert_eq!(month(|_, _| Near::World, |d, u, n| d < 5 && !by_chance(d, u, n) || by_chance(u, d, n)), []);
     }
 }

@@ -1,34 +1,35 @@
-//! Repeated demand: the same version again and again, by one client or from one network on one day. Whoever wants what
-//! it has already is paid for it, or broken.
+//! Repeated demand: downloads of the same version by one client, or from one network on one day, more often than
+//! anybody needs it. Such a client is paid for downloading, or broken.
 
 use alloc::vec::Vec;
 
 /// A download that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Demand {
-    /// Who, as the caller numbers clients, or networks.
+    /// The client or network, as the caller numbers them.
     pub who: u32,
     /// The version, as the caller numbers them.
     pub version: u32,
-    /// The day.
+    /// Day on which the download ended.
     pub day: u32,
 }
 
-/// One version, more often than anybody needs it.
+/// A version that was downloaded more often than anybody needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Repeated {
-    /// Who, what, when.
+    /// Client or network, version and day.
     pub demand: Demand,
-    /// How often.
+    /// Number of downloads on that day.
     pub times: u64,
 }
 
-/// A client needs a version once; a disk that was wiped, a test, a second try are let pass.
+/// Downloads of a version by one client on one day that are tolerated: a client needs one; a wiped disk, a test or a
+/// retry may add some.
 pub const BY_CLIENT_MAX: u64 = 4;
-/// A network's clients, a household's or an office's behind one address, on one day.
+/// Downloads of a version from one network on one day that are tolerated: a household or an office behind one address.
 pub const BY_NETWORK_MAX: u64 = 100;
 
-/// What was demanded more than `most` times.
+/// Returns the demands that occur more than `most` times.
 #[must_use]
 pub fn repeated(mut demands: Vec<Demand>, most: u64) -> Vec<Repeated> {
     demands.sort_unstable();
@@ -41,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_repeated_on_one_day_by_one_is_found() {
+    fn only_repetitions_by_one_client_on_one_day_are_found() {
         let demand = |who, version, day| Demand { who, version, day };
         let mut all: Vec<Demand> = (0..10).flat_map(|n| [demand(n, 1, 1), demand(1, n, 1), demand(1, 1, n)]).collect();
         all.extend([demand(2, 2, 2); 5]);

@@ -1,28 +1,29 @@
-//! How unlikely a count is, in bits, without floats.
+//! Improbability of counts, in bits, computed without floats.
 
 /// A rate of `hits` among `of`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rate {
-    /// How often.
+    /// Number of trials that hit.
     pub hits: u64,
-    /// Among how many.
+    /// Number of all trials.
     pub of: u64,
 }
 
 impl Rate {
-    /// Adds one trial.
+    /// Adds one trial to the rate.
     pub const fn add(&mut self, hit: bool) {
         self.of = self.of.saturating_add(1);
         self.hits = self.hits.saturating_add(hit as u64);
     }
 
-    /// Without these trials.
+    /// Returns the rate without the trials of `part`.
     #[must_use]
     pub const fn without(self, part: Self) -> Self {
         Self { hits: self.hits.saturating_sub(part.hits), of: self.of.saturating_sub(part.of) }
     }
 
-    /// As if `weight` more trials had gone as `prior` says, in 1/65,536: few trials do not make a rate extreme.
+    /// Returns the rate in 1/65,536, as if `weight` more trials had gone as `prior` says: so few trials do not make a
+    /// rate extreme.
     #[must_use]
     pub fn smoothed(self, prior: u64, weight: u64) -> u64 {
         let hits = u128::from(self.hits) * u128::from(ONE) + u128::from(prior) * u128::from(weight);
@@ -31,10 +32,10 @@ impl Rate {
     }
 }
 
-/// One, as a probability and as a bit.
+/// Fixed-point one, for probabilities and for bits.
 pub const ONE: u64 = 1 << 16;
 
-/// log2 of `n`, in 1/65,536; 0 of 0. Each bit of the fraction is one squaring.
+/// Returns log2 of `n` in 1/65,536; 0 for 0. Each bit of the fraction takes one squaring.
 #[must_use]
 pub fn log2(n: u64) -> u64 {
     let Some(whole) = n.checked_ilog2() else { return 0 };
@@ -51,8 +52,9 @@ pub fn log2(n: u64) -> u64 {
     u64::from(whole) * ONE + fraction
 }
 
-/// At most -log2 of the chance that `n` trials, each a hit with chance `p` (in 1/65,536), give `k` hits or more: whole
-/// bits of surprise (Chernoff's bound, so the chance is never understated). 0 where `k` is no more than expected.
+/// Returns the surprise at `k` or more hits in `n` trials, each a hit with chance `p` (in 1/65,536): at most -log2 of
+/// that event's chance, in whole bits (Chernoff's bound, so the chance is never understated). 0 if `k` is no more than
+/// expected.
 #[must_use]
 pub fn surprise(k: u64, n: u64, p: u64) -> u64 {
     let (k, p) = (k.min(n), p.clamp(1, ONE));
@@ -87,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn surprise_is_that_of_the_binomial_and_none_of_what_is_expected() {
+    fn surprise_follows_the_binomial_and_is_0_if_expected() {
         // 20 of 20 at a chance of one half: exactly 20 bits
         assert_eq!(surprise(20, 20, ONE / 2), 20);
         // 10 of 20 at 0.1: the tail is 7.2e-6, 17.1 bits; the bound may say less, never more

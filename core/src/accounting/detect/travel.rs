@@ -1,47 +1,49 @@
-//! Implausible travel: one client's logins from places so far apart that nobody travels between them in the time.
-//! Whoever copied an installation, or lends a GUID, is in two places at once; so is, at times, whoever switches a
-//! VPN on. Once or twice is therefore let pass.
+//! Implausible travel: one client's logins from places so far apart that nobody travels between them in the time. A
+//! copied installation or a lent GUID is in two places at once; so, at times, is a client that switches a VPN on. A few
+//! such moves are therefore tolerated.
 
 use crate::wire::place::{Coordinates, Place};
 
-/// A client was somewhere.
+/// A login of a client from some place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sighting {
-    /// When, Unix milliseconds.
+    /// Time of the login, Unix milliseconds.
     pub at_ms: u64,
-    /// Where.
+    /// Place of the client, by geolocation.
     pub place: Place,
 }
 
-/// What a client's journeys come to.
+/// Implausible journeys of one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Travel {
-    /// How often it was faster than anybody travels.
+    /// Number of moves that were faster than anybody travels.
     pub moves: u64,
-    /// The fastest of these: from here,
+    /// Start of the fastest of these moves.
     pub from: Sighting,
-    /// to here.
+    /// End of the fastest of these moves.
     pub to: Sighting,
-    /// That far, at least.
+    /// Least distance of the fastest move, in kilometres.
     pub distance_km: u64,
 }
 
-/// An airliner's ground speed, with the wind.
+/// An airliner's ground speed with the wind behind it, in km/h.
 pub const SPEED_MAX_KMH: u64 = 1_100;
-/// Databases are wrong by so much; and an address may be that of an operator's gateway.
+/// Tolerated error of geolocation, in kilometres: databases are inexact, and an address may be that of an operator's
+/// gateway.
 pub const ERROR_KM: u64 = 300;
-/// As many moves are let pass.
+/// Number of implausible moves that are tolerated.
 pub const MOVES_MAX: u64 = 2;
-/// Taken for the distance of two countries, where there are no coordinates, and of two continents.
+/// Assumed distance of two different countries without coordinates, in kilometres.
 pub const COUNTRIES_KM: u64 = 500;
-/// See [`COUNTRIES_KM`].
+/// Assumed distance of two different continents without coordinates, in kilometres.
 pub const REGIONS_KM: u64 = 2_000;
-/// Of the earth.
+/// Radius of the earth, in kilometres.
 const RADIUS_KM: i64 = 6_371;
-/// A sine of one.
+/// Fixed-point one, for sines.
 const ONE: i64 = 1 << 20;
 
-/// What is implausible about a client that was seen at these times, in any order. None if little is.
+/// Returns the implausible journeys among a client's logins, given in any order; `None` if there are no more than
+/// [`MOVES_MAX`].
 #[must_use]
 pub fn implausible(sightings: &mut [Sighting]) -> Option<Travel> {
     sightings.sort_unstable_by_key(|s| s.at_ms);
@@ -59,7 +61,7 @@ pub fn implausible(sightings: &mut [Sighting]) -> Option<Travel> {
     found.filter(|travel| travel.moves > MOVES_MAX)
 }
 
-/// Whether what is known is as fast as a move of `km`.
+/// Whether the fastest known move is at least as fast as this one.
 fn is_faster(known: &Travel, km: u64, from: &Sighting, to: &Sighting) -> bool {
     let time = |from: &Sighting, to: &Sighting| u128::from(to.at_ms.saturating_sub(from.at_ms)) + 1;
     u128::from(known.distance_km) * time(from, to) >= u128::from(km) * time(&known.from, &known.to)
@@ -70,7 +72,7 @@ const fn is_too_fast(km: u64, ms: u64) -> bool {
     km.saturating_sub(ERROR_KM) as u128 * 3_600_000 > SPEED_MAX_KMH as u128 * ms as u128
 }
 
-/// How far two places are from one another, at least.
+/// Returns the least distance of two places, in kilometres.
 #[must_use]
 pub fn distance_km(a: &Place, b: &Place) -> u64 {
     if let (Some(a), Some(b)) = (&a.at, &b.at) {
@@ -86,7 +88,7 @@ pub fn distance_km(a: &Place, b: &Place) -> u64 {
     }
 }
 
-/// Straight through the earth, which is never farther than around it.
+/// Returns the distance straight through the earth, which is never longer than along its surface.
 fn chord_km(a: &Coordinates, b: &Coordinates) -> u64 {
     let vector = |c: &Coordinates| {
         let (latitude, longitude) = (i64::from(c.latitude), i64::from(c.longitude));
@@ -98,7 +100,7 @@ fn chord_km(a: &Coordinates, b: &Coordinates) -> u64 {
     u64::try_from(squares.max(0).isqrt() * RADIUS_KM / ONE).unwrap_or(0)
 }
 
-/// The sine of an angle in tenths of a degree, times [`ONE`], to 0.2 % (Bhaskara): better than databases.
+/// Returns the sine of an angle in tenths of a degree, times [`ONE`], to 0.2 % (Bhaskara): more exact than geolocation.
 const fn sine(tenths: i64) -> i64 {
     let angle = tenths.rem_euclid(3_600);
     let half = angle % 1_800;
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_traveller_is_plausible_and_who_is_in_two_places_again_and_again_is_not() {
+    fn only_repeated_impossible_journeys_are_found() {
         let flights = |hours: u64, n: u64| -> Vec<Sighting> {
             (0..n).map(|i| at(if i % 2 == 0 { PARIS } else { NEW_YORK }, i * hours * HOUR)).collect()
         };

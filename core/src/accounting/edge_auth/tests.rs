@@ -3,11 +3,11 @@ use alloc::format;
 use alloc::string::ToString;
 use proptest::prelude::*;
 
-/// `name key salt token`, made by the public generator.
+/// Test vectors, one a line as `name key salt token`, made by the public generator.
 const VECTORS: &str = include_str!("vectors.txt");
 const PATH: &str = "dir/a.iso";
 
-/// A vector's token and its maker's key.
+/// Returns a test vector's token and the key that signed it.
 fn vector(name: &str) -> (String, TokenKey) {
     let line = VECTORS.lines().find(|l| l.split(' ').next() == Some(name)).expect("a vector of that name");
     let [_, key, salt, token] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
@@ -26,7 +26,7 @@ fn run(name: &str, shown: &Shown<'_>) -> Result<(), TokenError> {
 }
 
 #[test]
-fn tokens_of_the_public_generator_are_accepted_for_what_they_name() {
+fn tokens_of_the_public_generator_are_accepted() {
     let mut seen = 0;
     for name in VECTORS.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split(' ').next()) {
         let path = if name.starts_with("url_space") { "a b/ü.iso" } else { PATH };
@@ -43,7 +43,7 @@ fn tokens_of_the_public_generator_are_accepted_for_what_they_name() {
 }
 
 #[test]
-fn a_token_counts_from_its_start_until_its_end() {
+fn a_token_is_valid_from_its_start_until_its_end() {
     for name in ["acl_all", "url"] {
         let at = |now_s| run(name, &Shown { now_s, ..shown(PATH) });
         assert_eq!(at(999), Err(TokenError::Early), "{name}");
@@ -75,7 +75,7 @@ fn another_path_provider_address_key_or_salt_is_refused() {
 }
 
 #[test]
-fn while_a_key_is_rotated_both_count() {
+fn during_a_key_rotation_both_keys_are_accepted() {
     let (old, old_key) = vector("acl_all");
     let (new, new_key) = vector("acl_payload");
     let keys = [new_key.clone(), old_key];
@@ -109,7 +109,7 @@ fn no_field_can_be_changed_added_dropped_or_moved() {
 }
 
 #[test]
-fn what_is_not_of_the_format_is_malformed() {
+fn a_text_of_another_format_is_malformed() {
     let hmac = "0".repeat(64);
     for text in [
         "",
@@ -130,7 +130,7 @@ fn what_is_not_of_the_format_is_malformed() {
 }
 
 #[test]
-fn patterns_match_as_shells_do_but_across_slashes() {
+fn patterns_match_like_shell_patterns_but_across_slashes() {
     for (pattern, text, expected) in [
         ("/7/*", "/7/", true),
         ("/7/*", "/7", false),
@@ -153,7 +153,7 @@ proptest! {
     #![proptest_config(swarmedge_seeds::random(256))]
 
     #[test]
-    fn a_pattern_matches_what_the_textbook_says(pattern in "[ab*?]{0,6}", text in "[ab]{0,6}") {
+    fn patterns_match_as_a_textbook_matcher_does(pattern in "[ab*?]{0,6}", text in "[ab]{0,6}") {
         fn textbook(p: &[u8], t: &[u8]) -> bool {
             match (p.split_first(), t.split_first()) {
                 (None, None) => true,

@@ -1,12 +1,12 @@
-//! What is dropped changes no bill, and what is held is bounded by who speaks.
+//! Tests that dropped records change no bill and that the number of held records is bounded by the number of sources.
 
 use super::*;
 use crate::accounting::certs::tests::{fake_sign, fake_verify};
 use crate::accounting::settlement::LATE_MS;
 use crate::ids::{DownloadId, IntroId, ProviderId, VersionId};
 use crate::wire::records::{
-    Context, EdgeRecord, GrantRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt, ReceiptProof,
-    UsageRecord,
+    EdgeRecord, GrantRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt, ReceiptProof,
+    SigningContext, UsageRecord,
 };
 use crate::wire::{List, Text};
 use alloc::string::String;
@@ -47,7 +47,7 @@ fn offered() -> LedgerRecord {
 fn usage(reporter: u32, side: Side, seq: u32, state: UsageState, bytes: u64) -> LedgerRecord {
     let uploader_key = PublicKey::numbered(1);
     let receipt = Receipt { intro: INTRO, download: D, version: V, uploader_key, seq: 1, bytes };
-    let signature = fake_sign(&K_D, Context::Receipt, &receipt.to_bytes());
+    let signature = fake_sign(&K_D, SigningContext::Receipt, &receipt.to_bytes());
     let receipt = (side == Side::Uploader).then_some(ReceiptProof { uploader_key, seq: 1, bytes, signature });
     LedgerRecord::Usage(UsageRecord {
         id: RecordId::numbered(reporter << 16 | seq),
@@ -80,7 +80,7 @@ fn edge(seq: u32, unique_bytes: u64) -> LedgerRecord {
 
 const HOUR_MS: u64 = 3_600_000;
 
-/// Records of two who say that they download, two that upload, and an edge, a few hours apart.
+/// Records of two claimed downloaders, two uploaders and an edge, a few hours apart.
 fn records() -> impl Strategy<Value = Vec<(u64, LedgerRecord)>> {
     let state =
         prop_oneof![3 => Just(UsageState::Running), 1 => Just(UsageState::Completed), 1 => Just(UsageState::Failed)];
@@ -104,7 +104,7 @@ fn records() -> impl Strategy<Value = Vec<(u64, LedgerRecord)>> {
     })
 }
 
-/// Quarantines of 20 hours each, by whose they are and their first hour.
+/// Quarantines of 20 hours each, given by client and first hour.
 fn quarantined(begins: &[(u32, u64)]) -> Quarantines {
     let mut quarantines = Quarantines::default();
     for (who, hours) in begins {
@@ -121,9 +121,9 @@ fn evidence(quarantines: &Quarantines, records: impl IntoIterator<Item = (u64, L
     evidence
 }
 
-/// Adds records one by one, and checks after each that what is held comes to what all come to, now and when it is
-/// closed, and that it is held again when it is read again. Before the records at `stops` it is read again, as a ledger
-/// does from batch to batch.
+/// Adds records one by one. After each it checks that the held records make the same bill as all records, now and when
+/// the download is closed, and that reading them again holds the same ones. Before the records at `stops` the evidence
+/// is read again, as a ledger does from batch to batch.
 fn is_enough(
     quarantines: &Quarantines,
     records: &[(u64, LedgerRecord)],
@@ -155,8 +155,8 @@ fn is_enough(
     Ok(at_once)
 }
 
-/// The most records that are held of these five sources: few each for how it began and ended, and for each quarantine
-/// the newest before it with the one that takes that back, as a downloader, and the newest before it, as an uploader.
+/// Bound on the records held of these five sources: a few each for its beginning and end; for each quarantine the
+/// newest record before it, and for a downloader the record that revokes that.
 const fn most(quarantines: usize) -> usize {
     2 + 5 * 4 + 3 * quarantines
 }
@@ -165,7 +165,7 @@ proptest! {
     #![proptest_config(swarmedge_seeds::random(256))]
 
     #[test]
-    fn what_is_held_bills_what_all_records_do_and_is_the_same_however_often_it_is_sifted(
+    fn held_records_make_the_same_bill_however_often_they_are_read(
         records in records(),
         begins in proptest::collection::vec((1_u32..4, 0_u64..200), 0..4),
         stops in proptest::collection::vec(0_usize..40, 0..6),
@@ -175,7 +175,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_held_is_enough_for_any_history(
+    fn held_records_suffice_for_any_history(
         records in any_history(),
         begins in proptest::collection::vec((1_u32..4, 0_u64..60), 0..8),
         stops in proptest::collection::vec(0_usize..60, 0..12),
@@ -184,8 +184,8 @@ proptest! {
     }
 }
 
-/// Records of few reporters with few numbers, in any order: several grants to either, several records in one
-/// millisecond, and gaps in which a download closes or that end with a quarantine's first millisecond.
+/// Records of few reporters with few numbers, in any order: several grants to either client, several records in one
+/// millisecond, gaps in which a download closes or that end with a quarantine's first millisecond.
 fn any_history() -> impl Strategy<Value = Vec<(u64, LedgerRecord)>> {
     let state = prop_oneof![1 => Just(UsageState::Running), 1 => Just(UsageState::Completed)];
     let hours = prop_oneof![4 => Just(0), 4 => 1_u64..12, 1 => Just(24), 1 => 25_u64..40];
@@ -209,8 +209,8 @@ fn any_history() -> impl Strategy<Value = Vec<(u64, LedgerRecord)>> {
     })
 }
 
-/// Says of client 1's download, an hour after another: `E` that it has ended, `r` that it goes on; a digit is a gap of
-/// so many hours more, and `u` an uploader's word.
+/// Parses records of client 1's download, one an hour: `E` a final report, `r` a report of running, `u` an uploader's
+/// report; a digit is a gap of that many hours more.
 fn story(text: &str) -> Vec<(u64, LedgerRecord)> {
     let (mut at_ms, mut records) = (2, vec![(1, granted()), (2, offered())]);
     for (seq, letter) in (1..).zip(text.chars()) {
@@ -230,12 +230,12 @@ fn story(text: &str) -> Vec<(u64, LedgerRecord)> {
     records
 }
 
-/// What is held of a story, as its letters.
+/// Returns the held records of a story, as its letters.
 fn held_of(begins: &[(u32, u64)], records: &[(u64, LedgerRecord)]) -> String {
     let held = is_enough(&quarantined(begins), records, &(0..records.len()).collect::<Vec<_>>()).expect("it is enough");
     let letter = |(_, record): (u64, &LedgerRecord)| match record {
         LedgerRecord::Usage(r) if r.side == Side::Uploader => Some('u'),
-        LedgerRecord::Usage(_) if is_last_word(record) => Some('E'),
+        LedgerRecord::Usage(_) if is_final_report(record) => Some('E'),
         LedgerRecord::Usage(_) => Some('r'),
         _ => None,
     };
@@ -243,12 +243,12 @@ fn held_of(begins: &[(u32, u64)], records: &[(u64, LedgerRecord)]) -> String {
 }
 
 #[test]
-fn a_word_that_takes_back_an_end_from_before_a_quarantine_is_held() {
-    // the end comes in hour 1, before the quarantine; without the `r` the download would be closed in hour 26
+fn a_report_revoking_an_end_before_a_quarantine_is_held() {
+    // the final report comes in hour 1, before the quarantine; without the `r` the download would close in hour 26
     assert_eq!(held_of(&[(1, 2)], &story("Er999r")), "Err");
     assert_eq!(held_of(&[(1, 2)], &story("Er999u9r")), "Erur", "for what others say of it too");
     assert_eq!(held_of(&[], &story("Er999r")), "r", "where no end is held, nothing has to be taken back");
-    // as it was found: a first record behind the quarantine's begin, and numbers that come again
+    // the case that proptest found: a first record after the quarantine's begin, and repeated numbers
     let (end, on) = (UsageState::Completed, UsageState::Running);
     let said = |came_ms, seq, state| (came_ms, usage(1, Side::Downloader, seq, state, 0));
     let found = [said(3, 1, end), said(15_300_004, 1, on), said(31_500_005, 2, on), said(42_300_006, 1, on)];
@@ -257,14 +257,14 @@ fn a_word_that_takes_back_an_end_from_before_a_quarantine_is_held() {
 }
 
 #[test]
-fn a_word_that_takes_back_the_first_record_of_all_is_held() {
+fn a_report_revoking_the_first_record_is_held() {
     let first = [(0, usage(1, Side::Downloader, 1, UsageState::Failed, 0))];
     let rest = story("9rr999r").split_off(1);
     assert_eq!(held_of(&[], &[&first[..], &[(1, granted())], &rest].concat()), "Err");
 }
 
 #[test]
-fn a_grant_that_takes_a_download_from_another_client_is_held() {
+fn a_replaced_grant_to_another_client_is_held() {
     let end = (2, usage(1, Side::Downloader, 1, UsageState::Completed, 0));
     let grants = [(1, granted_to(1, 9)), (2, granted_to(2, 8)), (3, granted_to(2, 7)), (LATE_MS + 9, granted_to(2, 6))];
     let held = is_enough(&Quarantines::default(), &[&grants[..2], &[end], &grants[2..]].concat(), &[3, 4, 5]);
@@ -274,15 +274,15 @@ fn a_grant_that_takes_a_download_from_another_client_is_held() {
 }
 
 #[test]
-fn an_end_before_a_quarantine_is_held_with_what_takes_it_back() {
-    // three quarantines begin behind an end each, the fourth behind a word that the download goes on
+fn an_end_before_a_quarantine_is_held_with_its_revocation() {
+    // three quarantines begin after a final report each, the fourth after a report of running
     assert_eq!(held_of(&[(1, 2), (1, 4), (1, 6), (1, 8)], &story("ErErErrErE")), "ErErErrE");
     assert_eq!(held_of(&[(1, 3)], &story("EEErEE")), "ErEE", "of the ends that stand the first and the newest");
     assert_eq!(held_of(&[(2, 3)], &story("EEErEEE")), "EE", "another's quarantine");
 }
 
 #[test]
-fn of_one_millisecond_each_sources_records_count_in_their_own_order() {
+fn records_of_one_millisecond_count_in_their_sources_order() {
     let said = |seq| usage(1, Side::Downloader, seq, UsageState::Running, 0);
     let sent = |seq| usage(2, Side::Uploader, seq, UsageState::Running, 0);
     let came = [said(3), offered(), sent(2), said(1), edge(1, 5), sent(1), said(2)];
@@ -292,7 +292,7 @@ fn of_one_millisecond_each_sources_records_count_in_their_own_order() {
 }
 
 #[test]
-fn who_sends_again_and_again_is_held_once() {
+fn repeated_reports_of_one_source_are_held_once() {
     let mut evidence = evidence(&Quarantines::default(), [(1, granted()), (2, offered())]);
     for seq in 1..1_000 {
         evidence.add(2 + u64::from(seq), usage(2, Side::Uploader, seq, UsageState::Running, seq.into()));
@@ -303,7 +303,7 @@ fn who_sends_again_and_again_is_held_once() {
 }
 
 #[test]
-fn a_usage_records_key_is_its_reporters_own() {
+fn a_usage_records_key_depends_on_its_reporter() {
     let of = |reporter, side| {
         let LedgerRecord::Usage(r) = usage(reporter, side, 1, UsageState::Running, 0) else { panic!("usage") };
         LedgerRecord::Usage(UsageRecord { id: granted().id(), ..r })

@@ -5,7 +5,7 @@
 use super::*;
 use crate::accounting::certs::tests::{fake_sign, fake_verify};
 use crate::ids::{DownloadId, ProviderId, RecordId, Signature, VersionId};
-use crate::wire::records::{Context, LogRecord, Offered, OfferedPeer, ReceiptProof, ServedRecord};
+use crate::wire::records::{LogRecord, Offered, OfferedPeer, ReceiptProof, ServedRecord, SigningContext};
 use crate::wire::{List, Text, Wire as _};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -47,7 +47,7 @@ fn record(reporter: u32, side: Side, seq: u32, peers: Vec<PeerBytes>) -> UsageRe
     }
 }
 
-/// What the downloader says that it got.
+/// A downloader's record: the bytes it claims to have received, by introduction.
 fn got(seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
     let peer = |&(intro, bytes)| PeerBytes {
         intro: IntroId::numbered(intro),
@@ -69,10 +69,15 @@ fn ended(mut r: LedgerRecord) -> LedgerRecord {
 fn proof(intro: u32, bytes: u64) -> ReceiptProof {
     let uploader_key = PublicKey::numbered(intro);
     let receipt = Receipt { intro: IntroId::numbered(intro), download: D, version: V, uploader_key, seq: 1, bytes };
-    ReceiptProof { uploader_key, seq: 1, bytes, signature: fake_sign(&K_D, Context::Receipt, &receipt.to_bytes()) }
+    ReceiptProof {
+        uploader_key,
+        seq: 1,
+        bytes,
+        signature: fake_sign(&K_D, SigningContext::Receipt, &receipt.to_bytes()),
+    }
 }
 
-/// What an uploader says that it sent, with a receipt for just that.
+/// An uploader's record: the bytes it claims to have sent, each with a receipt for exactly that.
 fn sent(reporter: u32, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
     let peer = |&(intro, bytes)| PeerBytes {
         intro: IntroId::numbered(intro),
@@ -83,7 +88,7 @@ fn sent(reporter: u32, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
     LedgerRecord::Usage(record(reporter, Side::Uploader, seq, peers.iter().map(peer).collect()))
 }
 
-/// An uploader's record of 40 bytes over introduction 1 with this proof.
+/// An uploader's record of 40 bytes over introduction 1 with this receipt.
 fn claimed(reporter: u32, proof: Option<ReceiptProof>) -> LedgerRecord {
     let peer = PeerBytes { intro: IntroId::numbered(1), key: K_D, bytes: 40, receipt: proof };
     LedgerRecord::Usage(record(reporter, Side::Uploader, 1, vec![peer]))
@@ -107,7 +112,7 @@ fn bill(records: &[LedgerRecord]) -> Bill {
     records.iter().cloned().collect::<Book>().bill(fake_verify, 0)
 }
 
-/// A first grant under which peers may be billed for so much.
+/// A first grant with this ceiling on bytes from peers.
 fn capped(size: u64, max_peer_bytes: u64) -> LedgerRecord {
     let LedgerRecord::Granted(g) = granted(size) else { panic!("a grant") };
     LedgerRecord::Granted(GrantRecord { max_peer_bytes, ..g })
@@ -129,7 +134,7 @@ fn no_bill_is_above_the_ceiling_of_the_first_grant() {
 }
 
 #[test]
-fn what_both_sides_say_is_billed() {
+fn bytes_that_both_sides_claim_are_billed() {
     let b = bill(&[
         granted(100),
         edge(1, 1, 30),
@@ -163,7 +168,7 @@ fn one_side_alone_cannot_raise_the_bill() {
 }
 
 #[test]
-fn an_uploader_is_believed_only_what_the_download_key_has_signed_for_it() {
+fn an_uploader_is_billed_only_what_the_download_key_signed() {
     let with = |proof| bill(&[granted(100), got(1, &[(1, 40)]), claimed(2, proof)]).peers_billed;
     let good = proof(1, 40);
     assert_eq!(with(Some(good.clone())), 40);
@@ -176,7 +181,7 @@ fn an_uploader_is_believed_only_what_the_download_key_has_signed_for_it() {
 }
 
 #[test]
-fn a_receipt_for_another_version_download_or_uploader_settles_nothing() {
+fn a_receipt_for_something_else_settles_nothing() {
     let other = |change: fn(&mut Receipt)| {
         let mut r = Receipt {
             intro: IntroId::numbered(1),
@@ -187,7 +192,7 @@ fn a_receipt_for_another_version_download_or_uploader_settles_nothing() {
             bytes: 40,
         };
         change(&mut r);
-        let signature = fake_sign(&K_D, Context::Receipt, &r.to_bytes());
+        let signature = fake_sign(&K_D, SigningContext::Receipt, &r.to_bytes());
         let proof = ReceiptProof { uploader_key: r.uploader_key, seq: 1, bytes: 40, signature };
         let record = |download, version| {
             let mut record = claimed(2, Some(proof.clone()));
@@ -240,7 +245,7 @@ fn order_and_repetition_make_no_difference() {
 }
 
 #[test]
-fn late_evidence_counts_for_a_day_and_then_the_bill_stands() {
+fn late_records_count_for_a_day_and_then_the_bill_stands() {
     let mut book = Book::default();
     book.add(granted(100), 1_000);
     book.add(ended(got(1, &[(1, 40)])), 2_000);
@@ -258,7 +263,7 @@ fn late_evidence_counts_for_a_day_and_then_the_bill_stands() {
 }
 
 #[test]
-fn who_says_that_it_is_over_gets_no_byte_of_an_edge_for_nothing() {
+fn edge_bytes_count_after_the_downloaders_final_report() {
     let mut book = Book::default();
     book.add(granted(100), 1_000);
     book.add(ended(got(1, &[])), 2_000);
@@ -269,7 +274,7 @@ fn who_says_that_it_is_over_gets_no_byte_of_an_edge_for_nothing() {
 }
 
 #[test]
-fn a_download_that_goes_on_after_all_closes_a_day_after_its_next_end() {
+fn a_resumed_download_closes_a_day_after_its_next_end() {
     let mut book = Book::default();
     book.add(granted(100), 1_000);
     book.add(ended(got(1, &[(1, 10)])), 2_000);
@@ -282,7 +287,7 @@ fn a_download_that_goes_on_after_all_closes_a_day_after_its_next_end() {
 }
 
 #[test]
-fn only_who_was_granted_a_download_ends_it() {
+fn only_the_client_with_the_grant_ends_a_download() {
     let mut book = Book::default();
     let stranger = ended(LedgerRecord::Usage(record(9, Side::Downloader, 1, Vec::new())));
     book.add(stranger, 500);
@@ -294,7 +299,7 @@ fn only_who_was_granted_a_download_ends_it() {
 }
 
 #[test]
-fn a_downloader_that_fell_silent_is_held_to_what_it_signed_when_its_download_expires() {
+fn at_expiry_a_silent_downloader_is_held_to_its_receipts() {
     let mut book = Book::default();
     book.add(granted(100), 1_000);
     book.add(got(1, &[(1, 10)]), 2_000);
@@ -305,7 +310,7 @@ fn a_downloader_that_fell_silent_is_held_to_what_it_signed_when_its_download_exp
     assert_eq!((book.settlement(at), book.bill(fake_verify, at).peers_billed), (Settlement::Expired, 40));
 }
 
-/// What a CN has recorded: who was introduced to the downloader.
+/// A CN's record of the peers it introduced to the downloader.
 fn introduced(peers: &[(u32, u32)]) -> LedgerRecord {
     let peer = |&(intro, key)| OfferedPeer { intro: IntroId::numbered(intro), upload_key: PublicKey::numbered(key) };
     let peers = List::truncated(peers.iter().map(peer));
@@ -314,7 +319,7 @@ fn introduced(peers: &[(u32, u32)]) -> LedgerRecord {
 }
 
 #[test]
-fn bytes_of_an_introduction_that_no_cn_has_recorded_are_not_billed() {
+fn bytes_of_an_unrecorded_introduction_are_not_billed() {
     let claims = [granted(100), got(1, &[(1, 40), (2, 30)]), sent(2, 1, &[(1, 40)]), sent(3, 1, &[(2, 30)])];
     let billed = |records: &[LedgerRecord]| {
         let mut book = Book::strict();
@@ -328,7 +333,7 @@ fn bytes_of_an_introduction_that_no_cn_has_recorded_are_not_billed() {
     assert_eq!(billed(&[introduced(&[(1, 1), (2, 2)])]), (70, 0));
 }
 
-/// What an edge says of one life: which bytes it sent, and how many it is not sure of.
+/// An edge's record of one life: the ranges it sent, and how many bytes it is not sure of.
 fn served(edge: u32, life: u64, seq: u32, ranges: &[core::ops::Range<u64>], unsure_bytes: u64) -> LedgerRecord {
     let spans = Spans::of(ranges.iter().cloned());
     LedgerRecord::Served(ServedRecord {
@@ -346,7 +351,7 @@ fn served(edge: u32, life: u64, seq: u32, ranges: &[core::ops::Range<u64>], unsu
     })
 }
 
-/// What the downloader says that it got from edges.
+/// A downloader's record: the bytes it claims to have received from edges.
 fn got_of_edges(edge_bytes: u64) -> LedgerRecord {
     let mut r = record(1, Side::Downloader, 9, Vec::new());
     r.edge_bytes = edge_bytes;
@@ -364,7 +369,7 @@ fn a_byte_that_two_edges_have_sent_is_billed_once() {
 }
 
 #[test]
-fn an_edge_that_begins_anew_another_day_adds_only_what_is_new() {
+fn an_edges_second_life_adds_only_new_bytes() {
     let b = bill(&[granted(100), served(1, 5, 7, &[0..60], 0), served(1, 9, 1, &[50..70, 90..100], 0)]);
     assert_eq!((b.edge_unique, b.edge_total), (80, 90));
     let same_life = bill(&[granted(100), served(1, 5, 8, &[0..70], 0), served(1, 5, 7, &[0..60], 0)]);
@@ -372,13 +377,13 @@ fn an_edge_that_begins_anew_another_day_adds_only_what_is_new() {
 }
 
 #[test]
-fn no_edge_bills_beyond_the_size() {
+fn edge_bytes_beyond_the_size_are_not_billed() {
     let b = bill(&[granted(100), served(1, 0, 1, &[0..60, 90..500], 0), got(1, &[(1, 80)]), sent(2, 1, &[(1, 80)])]);
     assert_eq!((b.edge_unique, b.peers_billed), (70, 30));
 }
 
 #[test]
-fn where_an_edge_has_crashed_the_downloaders_word_counts_as_far_as_its_reserve_went() {
+fn after_an_edge_crash_the_claim_counts_up_to_its_reserve() {
     let crashed =
         |unsure, claimed| bill(&[granted(100), served(1, 0, 1, &[0..40], unsure), got_of_edges(claimed)]).edge_unique;
     assert_eq!(crashed(0, 90), 40, "a sure edge is believed, not its downloader");
@@ -386,8 +391,8 @@ fn where_an_edge_has_crashed_the_downloaders_word_counts_as_far_as_its_reserve_w
     assert_eq!(crashed(u64::MAX, u64::MAX), 100, "never beyond the size");
 }
 
-/// What is billed of these records, each with when it came, at 1,000, while client `who` was in quarantine from 10 to
-/// 20.
+/// Returns billed and flagged bytes at time 1,000 of these records, each with the time it came. Client `who` was in
+/// quarantine from 10 to 20.
 fn billed_of(who: u32, records: &[(u64, LedgerRecord)]) -> (u64, u64) {
     let mut quarantines = Quarantines::default();
     quarantines.add(Guid::numbered(who), 10, 20);
@@ -398,19 +403,19 @@ fn billed_of(who: u32, records: &[(u64, LedgerRecord)]) -> (u64, u64) {
 }
 
 #[test]
-fn what_is_said_in_quarantine_is_not_billed_then_or_later_and_what_was_said_before_and_is_new_after_is() {
+fn claims_made_in_quarantine_are_never_billed() {
     let story = [
         (1, granted(1_000)),
         (2, introduced(&[(1, 1)])),
         (3, got(1, &[(1, 40)])),
         (4, sent(2, 1, &[(1, 40)])),
-        // in quarantine the same introduction goes on, and another is made
+        // during quarantine: more bytes over the same introduction, and a second introduction
         (11, got(2, &[(1, 90)])),
         (12, sent(2, 2, &[(1, 90)])),
         (13, introduced(&[(2, 2)])),
         (14, got(3, &[(1, 90), (2, 7)])),
         (15, sent(2, 3, &[(1, 90), (2, 7)])),
-        // afterwards both are told of again, and one is made anew
+        // after quarantine: both are reported again, and a third introduction is made
         (21, introduced(&[(3, 3)])),
         (22, got(4, &[(1, 95), (2, 9), (3, 5)])),
         (23, sent(2, 4, &[(1, 95), (2, 9), (3, 5)])),
@@ -420,7 +425,7 @@ fn what_is_said_in_quarantine_is_not_billed_then_or_later_and_what_was_said_befo
         assert_eq!(billed_of(side, &story), (45, 64), "client {side}: 40 from before, 5 of the new one");
         assert_eq!(billed_of(side, &story[..9]), (40, 57), "client {side}: meanwhile");
     }
-    // records that come in another order bring nothing back
+    // changing the order in which records come brings nothing back
     let mut late = story.to_vec();
     late.swap(2, 4);
     (late[2].0, late[4].0) = (3, 11);
@@ -428,7 +433,7 @@ fn what_is_said_in_quarantine_is_not_billed_then_or_later_and_what_was_said_befo
 }
 
 #[test]
-fn who_says_less_after_a_quarantine_has_claimed_what_counts_of_it() {
+fn a_smaller_claim_after_quarantine_keeps_the_earlier_one() {
     let mut quarantines = Quarantines::default();
     (1..=2).for_each(|who| quarantines.add(Guid::numbered(who), 10, 20));
     let mut book = Book::strict().with_quarantines(quarantines);
@@ -444,14 +449,14 @@ fn who_says_less_after_a_quarantine_has_claimed_what_counts_of_it() {
 }
 
 #[test]
-fn what_was_said_before_a_quarantine_counts_once() {
+fn a_claim_from_before_quarantine_counts_once() {
     let mut story = vec![(1, granted(1_000)), (2, introduced(&[(1, 1)])), (3, got(1, &[(1, 40)]))];
     story.extend([(4, sent(2, 1, &[(1, 90)])), (11, got(2, &[(1, 40), (1, 40)]))]);
     assert_eq!(billed_of(1, &story).0, 40, "however often it is named since");
 }
 
 #[test]
-fn who_was_quarantined_and_fell_silent_is_not_held_to_what_it_signed_meanwhile() {
+fn receipts_signed_in_quarantine_bind_no_silent_downloader() {
     let records =
         [(1, granted(100)), (2, introduced(&[(1, 1)])), (3, got(1, &[(1, 10)])), (12, sent(2, 1, &[(1, 40)]))];
     let mut quarantines = Quarantines::default();
@@ -466,7 +471,7 @@ fn who_was_quarantined_and_fell_silent_is_not_held_to_what_it_signed_meanwhile()
 }
 
 #[test]
-fn shares_of_what_is_billed_add_up_to_it_where_there_is_no_room_too() {
+fn shares_add_up_to_the_billed_bytes_when_cut_to_size() {
     let both = [got(1, &[(1, 80), (2, 80)]), sent(2, 1, &[(1, 80)]), sent(3, 1, &[(2, 80)])];
     let b = bill(&[granted(100), both[0].clone(), both[1].clone(), both[2].clone()]);
     assert_eq!((b.peers_agreed, b.peers_billed), (160, 100));

@@ -1,4 +1,4 @@
-//! What the connectivity machine is told and what it asks for.
+//! Inputs, outputs and configuration of the connectivity machine.
 
 use super::birthday::Birthday;
 use crate::ids::{IntroId, LineId};
@@ -9,196 +9,198 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 crate::wire! {
-    /// What two introduced peers need to find each other, besides each other's NAT. For them and their CNs only.
+    /// Secret and address that each introduced peer gets about the other, besides its NAT. Only the peers and their CNs
+    /// know it.
     pub struct Ticket {
-        /// Keys their checks; drawn for this introduction alone.
+        /// Key that authenticates connectivity checks, drawn for this introduction alone.
         pub key: [u8; 16],
-        /// Where the CN sees the other one come from.
+        /// Source address of the other peer, as its CN observed it.
         pub observed: SocketAddr,
     }
 
-    /// How an attempt to connect to an introduced peer ended.
+    /// Result of an attempt to connect to an introduced peer.
     pub struct Attempt {
-        /// `None`: connected.
+        /// Reason of the failure; `None`: connected.
         pub failure: Option<Failure>,
-        /// By what sort of address.
+        /// Type of the address that was nominated or connected.
         pub rung: Rung,
-        /// Datagrams sent for it.
+        /// Number of datagrams that the attempt sent.
         pub probes: u16,
-        /// From the CN's "go" (or from the start, if it never came) to the end, in milliseconds.
+        /// Duration in milliseconds, from the CN's "go" (or from the start, if it never came) to the end.
         pub took_ms: u32,
     }
 }
 
 crate::wire! {
-    /// By what sort of address a peer is tried: in the order of preference.
+    /// Type of a peer's address; tried in ascending order of number.
     pub enum Rung {
-        /// None.
+        /// No address was chosen.
         None = 0,
-        /// On the network that both share.
+        /// Private address on a network that both peers share.
         Lan = 1,
-        /// IPv6, with or without firewalls.
+        /// IPv6 address, with or without firewalls.
         Ipv6 = 2,
-        /// A port that the peer's router forwards.
+        /// Port that the peer's router forwards (port mapping).
         Mapped = 3,
-        /// Where STUN servers or the CN see the peer.
+        /// Address at which STUN servers see the peer.
         Reflexive = 4,
-        /// Where the peer's NAT will probably put its next mapping.
+        /// Port that the peer's NAT will probably assign next.
         Predicted = 5,
-        /// Where the peer's own checks came from, not told by anybody.
+        /// Source address of the peer's own checks, not announced by anybody.
         PeerReflexive = 6,
-        /// As the introduction said, without checks.
+        /// Connection opened by the peer before any check succeeded.
         Direct = 7,
-        /// One of many ports that were tried.
+        /// Port found by birthday probing ([`Birthday`]).
         Birthday = 8,
-        /// A TCP port of the uploader's, on which it was reached before.
+        /// TCP port of the uploader, reached from outside before.
         Tcp = 9,
-        /// A TCP port of the downloader's, where the uploader came.
+        /// TCP port of the downloader, to which the uploader connected.
         Called = 10,
-        /// A TCP connection that both opened at once.
+        /// TCP connection opened by both peers simultaneously.
         Crossed = 11,
     }
 }
 impl Copy for Rung {}
 
 crate::wire! {
-    /// Why there is no connection to an introduced peer.
+    /// Reason why an introduced peer is not connected.
     pub enum Failure {
         /// The introduction names no address that may be tried.
         NoCandidates = 1,
-        /// As many attempts as allowed were under way already.
+        /// The maximum number of attempts was already under way.
         Busy = 2,
-        /// The CN never said "go".
+        /// The CN's "go" never came.
         NoGo = 3,
-        /// Nothing was heard of the peer.
+        /// No check of the peer arrived, nor an answer.
         Silence = 4,
-        /// The peer was heard, and did not hear us.
+        /// The peer was heard, but did not hear this host.
         OneWay = 5,
-        /// There was a path, and no connection came to be on it.
+        /// A path was found, but no connection opened on it.
         NoHandshake = 6,
-        /// It was no longer wanted.
+        /// The peer was no longer wanted.
         Dropped = 7,
     }
 }
 impl Copy for Failure {}
 
-/// Who nominates. The downloader does, as its introduction says: there is nothing to negotiate.
+/// Role of a peer in an introduction; the downloader always nominates the path, without negotiation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Nominates a path and dials along it.
+    /// Peer that nominates a path and opens the connection.
     Downloader,
-    /// Answers.
+    /// Peer that answers the checks.
     Uploader,
 }
 
-/// An introduction, as either peer gets it.
+/// Introduction of a peer, as both peers receive it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Offer {
-    /// Its name.
+    /// Identifier of the introduction.
     pub intro: IntroId,
-    /// Which of the two this host is.
+    /// Role of this host in the introduction.
     pub role: Role,
-    /// What only the two know.
+    /// Check key and observed address, known to the peers and their CNs only.
     pub ticket: Ticket,
-    /// The other one's NAT.
+    /// NAT descriptor of the other peer.
     pub nat: NatDescriptor,
 }
 
-/// A STUN datagram came on a socket of [`Scatter::Send`].
+/// STUN datagram received on a socket of [`Scatter::Send`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scattered {
-    /// For which introduction it was opened.
+    /// Introduction for which the socket was opened.
     pub intro: IntroId,
-    /// Its number.
+    /// Number of the socket within the introduction.
     pub socket: u16,
-    /// From where.
+    /// Source address of the datagram.
     pub from: SocketAddr,
-    /// Its bytes.
+    /// Payload of the datagram.
     pub bytes: Vec<u8>,
 }
 
-/// What is to be done with the many sockets of an introduction, which are beside the QUIC socket (birthday probing).
+/// Command for the extra sockets of an introduction, used besides the QUIC socket for birthday probing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Scatter {
-    /// Send a datagram from one of them, opened when it is first named.
+    /// Send a datagram from one extra socket, opened when first named.
     Send {
-        /// For this introduction.
+        /// Introduction that the socket belongs to.
         intro: IntroId,
-        /// Its number.
+        /// Number of the socket within the introduction.
         socket: u16,
-        /// To where.
+        /// Destination address of the datagram.
         to: SocketAddr,
-        /// Its bytes.
+        /// Payload of the datagram.
         bytes: Vec<u8>,
     },
-    /// From now on what goes to `to` leaves from that socket, and what comes to it counts as come to the QUIC socket.
+    /// From now on send datagrams for `to` from this socket, and treat datagrams that it receives as if they came to
+    /// the QUIC socket.
     Adopt {
-        /// For this introduction.
+        /// Introduction that the socket belongs to.
         intro: IntroId,
-        /// The socket.
+        /// Number of the socket within the introduction.
         socket: u16,
-        /// The peer's endpoint.
+        /// Address and port of the peer.
         to: SocketAddr,
     },
-    /// Close them, but for the adopted one.
+    /// Close all extra sockets of this introduction except the adopted one.
     Gather(IntroId),
 }
 
-/// A line is a bare TCP connection with a peer, on which neither has shown a key yet. What is to be done with one.
+/// Command for a line: a bare TCP connection with a peer, on which neither side has proven a key yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Line {
-    /// Open one; answered by one [`LineEvent::Open`] or [`LineEvent::Failed`].
+    /// Open a TCP connection; answered by one [`LineEvent::Open`] or [`LineEvent::Failed`].
     Call {
-        /// Its number.
+        /// Number of the new line.
         line: LineId,
-        /// To where.
+        /// Remote address to connect to.
         to: SocketAddr,
-        /// From this listening port, or any.
+        /// Local listening port to connect from; `None`: any port.
         from: Option<u16>,
     },
-    /// Show this, and then take whom it leads to for a downloader that comes by itself.
+    /// Send this check, then wait for the downloader's handshake, as on an accepted connection.
     Serve {
-        /// On this line.
+        /// Number of the line.
         line: LineId,
-        /// A check.
+        /// Connectivity check to send.
         shows: Vec<u8>,
     },
-    /// Close it, or open it no more.
+    /// Close this line, or stop opening it.
     HangUp(LineId),
 }
 
-/// What became of a line.
+/// Event on a line (bare TCP connection).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LineEvent {
-    /// One that was asked for is open; answered by [`Line::Serve`] or [`Line::HangUp`].
+    /// A requested line is open; answered by [`Line::Serve`], [`Line::HangUp`] or a path along it.
     Open(LineId),
-    /// It could not be opened.
+    /// A requested line could not be opened.
     Failed(LineId),
-    /// Somebody has connected to a listening port and shows a check; answered by a path along this line or by
+    /// A host connected to a listening port and sent a check; answered by a path along this line or by
     /// [`Line::HangUp`].
     Shown {
-        /// The line's number.
+        /// Number of the line.
         line: LineId,
-        /// Who has connected.
+        /// Remote address of the connection.
         from: SocketAddr,
-        /// The check.
+        /// Connectivity check that was received.
         bytes: Vec<u8>,
     },
 }
 
-/// Along what a connection to a peer is opened.
+/// Path on which a connection to a peer is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Along {
-    /// A path that was checked, over UDP.
+    /// UDP path, checked in both directions.
     Udp,
-    /// A TCP connection to where the peer listens.
+    /// New TCP connection to a port on which the peer listens.
     Tcp,
-    /// A line that the peer has opened, or both have.
+    /// Existing line, opened by the peer or by both.
     Line(LineId),
 }
 
 impl Along {
-    /// Over what.
+    /// Returns the transport of this path.
     #[must_use]
     pub const fn over(self) -> Transport {
         match self {
@@ -208,115 +210,115 @@ impl Along {
     }
 }
 
-/// Something that happened.
+/// Event reported to the connectivity machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// What this host knows of its own NAT.
+    /// The description of this host's own NAT has changed.
     Network(NatDescriptor),
-    /// Where the CN sees this host come from.
+    /// The CN reported this host's source address.
     Observed(SocketAddr),
-    /// A peer is to be reached. An introduction is used once: what comes again is ignored.
+    /// A peer was introduced. Each introduction is used once; a repeated one is ignored.
     Offer(Offer),
-    /// The CN says that both have opened their NATs, or had time to.
+    /// The CN said "go": both peers have opened their NATs, or had time to.
     Go(IntroId),
     /// A STUN datagram came on the QUIC socket.
     Datagram {
-        /// From where.
+        /// Source address of the datagram.
         from: SocketAddr,
-        /// Its bytes.
+        /// Payload of the datagram.
         bytes: Vec<u8>,
     },
     /// A STUN datagram came on a socket of [`Scatter::Send`].
     Scattered(Scattered),
-    /// Something became of a line.
+    /// A line opened, failed, or was accepted.
     Line(LineEvent),
-    /// The connection along the nominated path is open, the other's key proven.
+    /// The connection on the nominated path is open, and the peer's key proven.
     Connected(IntroId),
-    /// It could not be opened.
+    /// The connection on the nominated path could not be opened.
     Refused(IntroId),
     /// The peer is no longer wanted.
     Drop(IntroId),
 }
 
-/// Something to be done, or learned.
+/// Command or notification of the connectivity machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
     /// Send a datagram from the QUIC socket.
     Send {
-        /// To where.
+        /// Destination address of the datagram.
         to: SocketAddr,
-        /// Its bytes.
+        /// Payload of the datagram.
         bytes: Vec<u8>,
-        /// With this TTL, or the usual one.
+        /// IP time to live; `None`: the system's default.
         ttl: Option<u8>,
     },
-    /// Something is to be done with an introduction's many sockets.
+    /// Execute a command for an introduction's extra sockets.
     Scatter(Scatter),
-    /// Something is to be done with a line.
+    /// Execute a command for a line.
     Line(Line),
     /// Tell the CN that this side's NAT is open.
     Opened(IntroId),
-    /// There is a path: the downloader dials along it, the uploader waits.
+    /// A path was chosen: the downloader opens the connection on it, the uploader waits.
     Path {
-        /// For this introduction.
+        /// Introduction that the path belongs to.
         intro: IntroId,
-        /// The other's endpoint: over UDP checked both ways, over TCP where it listens or its line comes from.
+        /// Peer's endpoint: over UDP checked both ways, over TCP its listening port or the line's remote address.
         addr: SocketAddr,
-        /// Along what the connection is opened.
+        /// Kind of path on which the connection is opened.
         along: Along,
     },
-    /// What this host knows of its own NAT has changed: one that counts has gone on.
+    /// Replace the own NAT's description: a NAT that assigns ports in sequence has moved on to later ports.
     Moved(NatDescriptor),
-    /// An attempt is over. Exactly one an [`Input::Offer`] that was not ignored.
+    /// An attempt has ended; sent exactly once for each [`Input::Offer`] that was not ignored.
     Ended {
-        /// Which.
+        /// Introduction of the ended attempt.
         intro: IntroId,
-        /// How.
+        /// Result of the attempt.
         attempt: Attempt,
     },
 }
 
-/// Limits and intervals.
+/// Limits and intervals of connectivity checks.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Attempts under way at a time.
+    /// Maximum number of concurrent attempts.
     pub sessions_max: usize,
-    /// Checks a second, over all attempts.
+    /// Maximum checks per second, over all attempts.
     pub rate: u32,
-    /// Checks to one address.
+    /// Maximum checks sent to one address per attempt.
     pub per_address_max: u8,
-    /// Datagrams an attempt, answers included.
+    /// Maximum datagrams per attempt, answers included; birthday probes are counted apart.
     pub per_pair_max: u16,
-    /// Addresses learned from the peer's own checks.
+    /// Maximum number of addresses learned from the peer's own checks.
     pub learned_max: usize,
-    /// Ports predicted of a NAT that counts.
+    /// Maximum number of ports predicted for a NAT that assigns them in sequence.
     pub predicted_max: u16,
-    /// Passes the own NAT and not the peer's.
+    /// IP time to live of opener datagrams: they pass the own NAT, but do not reach the peer's.
     pub opener_ttl: u8,
-    /// Addresses that an opener goes to.
+    /// Maximum number of observed addresses that get an opener; 0: no openers. Predicted ports are not counted.
     pub openers_max: usize,
-    /// Between first checks to different addresses.
+    /// Interval between first checks to different addresses.
     pub pace: Duration,
-    /// Before a check is repeated: first, what is added each time, and at most.
+    /// Retransmission time-out of a check: initial, increment per retry, and maximum.
     pub resend: (Duration, Duration, Duration),
-    /// So long a better address is given before a worse one is nominated.
+    /// Time during which a LAN address may still answer before a worse address is nominated.
     pub prefer: Duration,
-    /// "Go" comes within this.
+    /// Time-out for the CN's "go".
     pub go_within: Duration,
-    /// A path is found within this of "go".
+    /// Time-out of the checks, counted from "go".
     pub check_within: Duration,
-    /// TCP is tried if one of the two listens there and checks have found no path by then; at once where UDP is of no
-    /// use.
+    /// Delay of TCP after "go", if no check has found a path; TCP starts at once where UDP is unusable.
     pub door_after: Duration,
-    /// A connection opens on it within this.
+    /// Time-out for the connection on the nominated path.
     pub connect_within: Duration,
-    /// The listening TCP port whose outside the own NAT's descriptor names as crossing, if there is one.
+    /// Local listening TCP port for simultaneous opens, whose external port the own NAT's descriptor names; `None`:
+    /// there is no such port.
     pub crosses_from: Option<u16>,
-    /// A connection that both open is tried so often, and so long after it has failed.
+    /// Maximum number of simultaneous opens, and delay after a failed one.
     pub crossings: (u8, Duration),
-    /// Checks are still answered for so long once connected.
+    /// Time for which checks are still answered after the connection opened.
     pub linger: Duration,
-    /// Many ports are tried where nothing else can help, if the peer does so too.
+    /// Birthday probing, used as a last resort if the peer supports it too; `None`: disabled.
     pub birthday: Option<Birthday>,
 }
 
@@ -348,14 +350,14 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Datagrams of one attempt, whatever it tries.
+    /// Returns the maximum datagrams of one attempt, birthday probes included.
     #[must_use]
     pub fn datagrams_max(&self) -> u16 {
         let tried = self.birthday.map_or(0, |b| b.probes.max(b.sockets.saturating_mul(2)));
         self.per_pair_max.saturating_add(tried)
     }
 
-    /// For models: few repetitions, nothing paced, so that fewer moments differ.
+    /// Returns a configuration for model checking: few repetitions and no pacing, so that fewer moments differ.
     #[must_use]
     pub fn tiny() -> Self {
         let s = Duration::from_secs;

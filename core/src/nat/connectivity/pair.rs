@@ -17,47 +17,47 @@ use core::time::Duration;
 
 type Context<'a> = Cx<'a, Connectivity>;
 
-/// See the module.
+/// State of one attempt to connect to an introduced peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Pair {
     pub(super) intro: IntroId,
     pub(super) role: Role,
     pub(super) key: [u8; 16],
     pub(super) phase: Phase,
-    /// Of "go", or of the offer before it.
+    /// Time of "go", or of the offer before "go" comes.
     began: Time,
-    /// The present phase ends.
+    /// Deadline of the present phase.
     until: Time,
     remotes: Vec<Remote>,
-    /// Requests that may still be answered.
+    /// Unanswered requests, with the address each was sent to.
     pending: BTreeMap<TransactionId, SocketAddr>,
-    /// Datagrams sent.
+    /// Number of datagrams sent, without birthday probes.
     sent: u16,
-    /// Datagrams of the game that is over.
+    /// Number of datagrams sent by a finished birthday probing.
     tried: u16,
-    /// A validated path is nominated then, if no better one comes before.
+    /// Time at which a validated path is nominated, if no better one comes before.
     nominate_at: Option<Time>,
-    /// Many ports are tried.
+    /// Birthday probing in progress, if any.
     game: Option<Game>,
-    /// Where the peer listens on TCP, if it is this host that goes there.
+    /// TCP address of the peer, if this host is the one to connect.
     pub(super) door: Option<SocketAddr>,
-    /// When it does.
+    /// Time at which this host opens a TCP connection.
     pub(super) door_at: Option<Time>,
-    /// The peer may come to a TCP port of this host.
+    /// Whether the peer may connect to a TCP port of this host.
     awaited: bool,
-    /// Both open a connection to one another at once.
+    /// Simultaneous TCP open by both peers, if they do so.
     pub(super) crossing: Option<Crossing>,
-    /// The line that this host has asked for.
+    /// Line that this host has requested and not yet got.
     pub(super) line: Option<LineId>,
 }
 
-/// What an attempt must know of its own host.
+/// State of this host that an attempt depends on.
 pub(super) struct Host<'a> {
-    /// Where the CN sees it.
+    /// Source address of this host, as the CN observed it.
     pub(super) observed: Option<SocketAddr>,
     pub(super) behind_nat: bool,
     pub(super) nat: &'a NatDescriptor,
-    /// No other attempt tries many ports.
+    /// Whether no other attempt does birthday probing.
     pub(super) free: bool,
 }
 
@@ -67,28 +67,28 @@ pub(super) enum Phase {
     Opening,
     /// Every candidate is tried.
     Checking,
-    /// This path was chosen; a connection on it has not come to be.
+    /// A path was chosen; no connection is open on it yet.
     Nominated(SocketAddr, Rung),
-    /// It has. Late checks are answered.
+    /// The connection is open; late checks are still answered.
     Connected,
 }
 
-/// An address of the peer.
+/// Address of the peer, and the checks sent there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Remote {
     addr: SocketAddr,
     rung: Rung,
-    /// An opener went there.
+    /// Whether an opener was sent to this address.
     opened: bool,
-    /// Checks sent there.
+    /// Number of checks sent to this address.
     sent: u8,
-    /// The next one.
+    /// Time of the next check.
     due: Option<Time>,
-    /// It answered.
+    /// Whether this address answered a check.
     answered: bool,
-    /// The peer's own checks came from there.
+    /// Whether the peer's own checks came from this address.
     heard: bool,
-    /// The peer nominated it.
+    /// Whether the peer nominated this address.
     chosen: bool,
 }
 
@@ -103,7 +103,7 @@ fn millis(d: Duration) -> u32 {
 }
 
 impl Pair {
-    /// Takes an offer and opens the own NAT. Without an address to try there is no pair.
+    /// Starts an attempt and opens the own NAT. Returns `None` if there is no address to try.
     pub(super) fn open(cx: &mut Context<'_>, offer: &Offer, host: &Host<'_>) -> Option<Self> {
         let every = if offer.role == Role::Downloader && counts(host.nat) { 2 } else { 1 };
         let (door, awaited) = doors(offer, host);
@@ -162,40 +162,40 @@ impl Pair {
         self.pending.contains_key(&id)
     }
 
-    /// Whether every datagram so far went to one of the peer's addresses, and not too many: for checks.
+    /// Returns whether the attempt has sent no more datagrams than allowed; for model checks.
     pub(super) fn is_within_bounds(&self, cfg: &Config) -> bool {
         let game = self.game.is_none_or(|g| cfg.birthday.is_some_and(|b| g.sent() <= g.limit(&b)));
         game && self.sent <= cfg.per_pair_max && self.remotes.iter().all(|r| r.sent <= cfg.per_address_max)
     }
 
-    /// Endpoints that something was sent to: so many mappings a symmetric NAT has made for this attempt.
+    /// Returns the number of endpoints contacted: a symmetric NAT has made as many mappings.
     pub(super) fn flows(&self) -> u16 {
         u16::try_from(self.remotes.iter().filter(|r| r.sent > 0 || r.opened).count()).unwrap_or(u16::MAX)
     }
 
-    /// Whether `addr` is one of the peer's.
+    /// Returns whether `addr` belongs to the peer.
     pub(super) fn knows(&self, addr: SocketAddr) -> bool {
         self.remotes.iter().any(|r| r.addr == addr) || self.game.is_some_and(|g| g.aims_at(addr))
     }
 
-    /// Whether a TCP connection to `addr` is one to the peer.
+    /// Returns whether `addr` is a TCP endpoint of the peer.
     pub(super) fn has_door(&self, addr: SocketAddr) -> bool {
         self.door == Some(addr) || self.crossing.is_some_and(|c| c.to == addr)
     }
 
-    /// Many ports are tried.
+    /// Returns whether birthday probing is in progress.
     pub(super) const fn plays(&self) -> bool {
         self.game.is_some()
     }
 
-    /// Whether what came from the peer to one of many sockets counts as come to the main one.
+    /// Returns whether a datagram on this extra socket counts as received on the main one.
     pub(super) fn meets(&mut self, cx: &mut Context<'_>, socket: u16, from: SocketAddr) -> bool {
         let met = self.game.as_mut().is_some_and(|g| g.meets(cx, self.intro, socket, from));
         self.remotes.iter_mut().filter(|r| met && r.addr == from).for_each(|r| r.rung = Rung::Birthday);
         met
     }
 
-    /// No more ports are tried.
+    /// Ends birthday probing and closes its extra sockets.
     pub(super) fn end_game(&mut self, cx: &mut Context<'_>) {
         let Some(game) = self.game.take() else { return };
         self.tried = game.sent();
@@ -204,14 +204,14 @@ impl Pair {
         }
     }
 
-    /// When something is due.
+    /// Returns the earliest time at which something is due.
     pub(super) fn due(&self) -> Time {
         let checks = self.remotes.iter().filter_map(|r| r.due);
         let game = self.game.and_then(|g| g.due());
         checks.chain(game).chain(self.nominate_at).chain(self.door_at).chain([self.until]).min().unwrap_or(self.until)
     }
 
-    /// The CN says "go", or the peer's check shows that it has.
+    /// Starts the checks: the CN said "go", or the peer's check shows that it did.
     pub(super) fn go(&mut self, cx: &mut Context<'_>) {
         if self.phase != Phase::Opening {
             return;
@@ -246,7 +246,7 @@ impl Pair {
         }
     }
 
-    /// Sends what is due. `Some` when the attempt is over.
+    /// Sends the checks that are due. Returns the result once the attempt is over.
     pub(super) fn tick(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Option<Attempt> {
         if cx.now >= self.until {
             return Some(self.expire(cx.now));
@@ -282,7 +282,7 @@ impl Pair {
         self.attempt(now, failure)
     }
 
-    /// How it stands, as an end.
+    /// Returns the result of an attempt that ends now, with this failure or none.
     pub(super) fn attempt(&self, now: Time, failure: Option<Failure>) -> Attempt {
         let rung = match self.phase {
             Phase::Nominated(_, rung) => rung,
@@ -317,8 +317,7 @@ impl Pair {
         cx.push(Output::Send { to, bytes, ttl: None });
     }
 
-    /// An authenticated request of the peer came: it is answered to where it came from, wherever that is, and that
-    /// address is tried too.
+    /// Answers an authenticated request to its source address, and tries that address too.
     pub(super) fn asked_by_peer(
         &mut self,
         cx: &mut Context<'_>,
@@ -352,8 +351,7 @@ impl Pair {
         self.settle(cx);
     }
 
-    /// An authenticated answer to a request of ours came. It counts only from where the request went (RFC 8445
-    /// §7.2.5.2.1).
+    /// Records an authenticated answer. It counts only from the address that the request went to (RFC 8445 §7.2.5.2.1).
     pub(super) fn answered_by_peer(&mut self, cx: &mut Context<'_>, id: TransactionId, from: SocketAddr) {
         if self.pending.get(&id) != Some(&from) {
             return;
@@ -365,7 +363,7 @@ impl Pair {
         self.settle(cx);
     }
 
-    /// Chooses a path if one can be chosen.
+    /// Chooses a path if one qualifies.
     fn settle(&mut self, cx: &mut Context<'_>) {
         if self.phase != Phase::Checking || !self.remotes.iter().any(|r| r.answered) {
             return;
@@ -389,7 +387,7 @@ impl Pair {
         }
     }
 
-    /// The downloader chooses the best path that answered, once and for all, and says so along it.
+    /// Chooses the downloader's best answered path, once and for all, and nominates it with a check.
     fn nominate(&mut self, cx: &mut Context<'_>) {
         self.nominate_at = None;
         let answered = self.remotes.iter().filter(|r| r.answered);
@@ -409,7 +407,7 @@ impl Pair {
         cx.push(Output::Path { intro: self.intro, addr: way.0, along });
     }
 
-    /// Nothing else is tried any more.
+    /// Records the chosen path and stops trying all others.
     pub(super) fn chosen(&mut self, cx: &mut Context<'_>, (addr, rung): (SocketAddr, Rung)) {
         self.phase = Phase::Nominated(addr, rung);
         self.until = cx.now.after(cx.cfg.connect_within);
@@ -419,7 +417,7 @@ impl Pair {
         self.end_game(cx);
     }
 
-    /// A connection has come to be. `None` if it already had.
+    /// Records that the connection is open. Returns `None` if it already was.
     pub(super) fn connected(&mut self, cx: &mut Context<'_>) -> Option<Attempt> {
         let attempt = match self.phase {
             Phase::Connected => return None,
@@ -458,7 +456,7 @@ impl Pair {
     }
 }
 
-/// Unpredictable, so that nobody off the path can answer.
+/// Returns a random transaction identifier, so that nobody off the path can answer.
 pub(super) fn transaction(cx: &mut Context<'_>) -> TransactionId {
     let nonce = cx.rng.nonce();
     let mut id = [0; 12];

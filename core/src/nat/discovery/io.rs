@@ -1,4 +1,4 @@
-//! What the discovery machine is told, what it asks for, and how it is configured.
+//! Inputs, outputs and configuration of the NAT discovery machine.
 
 use crate::nat::cookie::{Proven, Tag};
 use crate::nat::{NatBehaviour, NatDescriptor};
@@ -6,207 +6,208 @@ use alloc::vec::Vec;
 use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use core::time::Duration;
 
-/// Which of the host's UDP sockets.
+/// UDP socket of the host, named by its purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Socket {
-    /// The one that carries QUIC: what is found is true of it.
+    /// Main socket: it carries QUIC, and its NAT behaviour is what discovery reports.
     Main,
-    /// One that is left silent to see how long its mapping lives.
+    /// Silent socket: it measures how long an unused mapping lives.
     Silent,
-    /// One that asks on behalf of another.
+    /// Asking socket: it sends requests on behalf of another socket.
     Asker,
-    /// One that the gateway is spoken to from; discovery has no use of it.
+    /// Socket for port mapping requests about UDP; discovery does not use it.
     Gateway,
-    /// The same, about a listening TCP port.
+    /// Socket for port mapping requests about a listening TCP port.
     TcpGateway,
 }
 
-/// Something that happened.
+/// Event reported to the discovery machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// The network as it is now: at the start, and whenever it may have changed. Begins anew.
+    /// The network was read: at the start, and whenever it may have changed. Discovery starts anew.
     Network(Network),
-    /// The mapping may be another one: it is looked at now rather than when that is due.
+    /// The mapping may have changed: it is tested now rather than at the next refresh.
     Look,
-    /// A datagram came.
+    /// A datagram came on a UDP socket.
     Datagram {
-        /// To which socket.
+        /// Socket that received the datagram.
         socket: Socket,
-        /// From whom.
+        /// Source address of the datagram.
         from: SocketAddr,
-        /// What.
+        /// Payload of the datagram.
         bytes: Vec<u8>,
     },
-    /// These TCP ports listen for peers.
+    /// The set of TCP ports that listen for peers has changed.
     Listens(Vec<u16>),
-    /// A gateway says to forward a port to a listening one, or none any more: somebody must come by it.
+    /// A gateway reports a port forwarded to a listening one, or none any more; a server must confirm it by connecting
+    /// through it.
     Forwards {
-        /// The listening port.
+        /// Local port that listens for peers.
         local: u16,
-        /// The gateway's.
+        /// External port of the gateway; `None`: none is forwarded any more.
         outer: Option<u16>,
     },
-    /// An answer to a request of [`Effect::Knock`].
+    /// A server answered a request of [`Effect::Knock`].
     Knocked {
-        /// Who was asked.
+        /// STUN server that answered.
         server: SocketAddr,
-        /// From this port.
+        /// Listening port that the request left from.
         local: u16,
-        /// The answer.
+        /// STUN message of the server.
         answer: Vec<u8>,
     },
-    /// Somebody has connected to a listening TCP port and shown a STUN message.
+    /// A host connected to a listening TCP port and sent a STUN message.
     DialledBack {
-        /// Who.
+        /// Remote address of the connection.
         from: SocketAddr,
-        /// To which port.
+        /// Listening port that was reached.
         local: u16,
-        /// What.
+        /// STUN message that was received.
         bytes: Vec<u8>,
     },
-    /// [`Effect::AskTcp`] has ended.
+    /// A request of [`Effect::AskTcp`] has ended.
     Tcp {
-        /// Who was asked.
+        /// STUN server that was asked.
         server: SocketAddr,
-        /// The answer, if any came.
+        /// STUN message of the server; `None`: no answer came.
         answer: Option<Vec<u8>>,
     },
 }
 
-/// A network as its host sees it.
+/// Network configuration, as the host sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Network {
-    /// This host's own addresses with the main socket's port.
+    /// Addresses of this host's interfaces, with the main socket's port.
     pub hosts: Vec<SocketAddr>,
-    /// STUN servers, best first.
+    /// Addresses of the STUN servers, best first.
     pub servers: Vec<SocketAddr>,
-    /// The router that the way out begins with (IPv4); discovery has no use of it.
+    /// IPv4 address of the router on the default route; discovery does not use it.
     pub gateway: Option<Ipv4Addr>,
 }
 
-/// Something to be done or told.
+/// Command or notification of the discovery machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// To be done.
+    /// Perform this network operation.
     Effect(Effect),
-    /// The descriptor that others may be told has changed.
+    /// Publish this descriptor: it differs from the last one.
     Changed(NatDescriptor),
-    /// Newer cookies for the addresses of the descriptor, which stays as it is.
+    /// Publish newer cookies for the descriptor's addresses, which have not changed.
     Proven(Vec<Proven>),
-    /// All that is known, told at the end of each round and of the lifetime's measurement.
+    /// Report all findings, after each round and after the lifetime measurement.
     Report(Report),
 }
 
-/// Something to be done.
+/// Network operation requested by the discovery machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
-    /// Send a datagram; lost like any, should it fail.
+    /// Send this datagram; a failure counts as packet loss.
     Send {
-        /// From which socket.
+        /// Socket to send from.
         socket: Socket,
-        /// To whom.
+        /// Destination address of the datagram.
         to: SocketAddr,
-        /// What.
+        /// Payload of the datagram.
         bytes: Vec<u8>,
     },
-    /// Ask over TCP within [`Config::within`]; answered by one [`Input::Tcp`].
+    /// Send a request over TCP within [`Config::within`]; answered by one [`Input::Tcp`].
     AskTcp {
-        /// Whom.
+        /// STUN server to ask.
         server: SocketAddr,
-        /// The request.
+        /// STUN request to send.
         bytes: Vec<u8>,
     },
-    /// Ask over TCP from a listening port, one request after the other on one connection, which stays open until the
+    /// Send requests over TCP from a listening port, one after the other on one connection, which stays open until the
     /// server ends it; each answer is one [`Input::Knocked`].
     Knock {
-        /// Whom.
+        /// STUN server to ask.
         server: SocketAddr,
-        /// From this port.
+        /// Listening port to connect from.
         local: u16,
-        /// The requests.
+        /// STUN requests to send, in this order.
         requests: Vec<Vec<u8>>,
     },
 }
 
-/// All that is known of the way to the Internet.
+/// Findings about the network path to the Internet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Report {
-    /// What others are told.
+    /// NAT descriptor that peers are told.
     pub nat: NatDescriptor,
-    /// The STUN server that answered, if any.
+    /// STUN server that answered; `None`: no server did.
     pub server: Option<SocketAddr>,
-    /// The server has two addresses: only then filtering can be observed.
+    /// Whether the server has two addresses; only then filtering can be observed.
     pub two_addresses: bool,
-    /// A NAT translates addresses (IPv4).
+    /// Whether a NAT translates addresses (IPv4).
     pub translated: bool,
-    /// The NAT kept the port. `None`: no NAT, or not observed.
+    /// Whether the NAT kept the port. `None`: no NAT, or not observed.
     pub keeps_port: Option<bool>,
-    /// TCP works, on whichever port.
+    /// Whether a server was reached over TCP, on whichever port.
     pub tcp: bool,
-    /// Where servers over TCP see this host.
+    /// Address and port at which servers over TCP see this host.
     pub seen: Option<SocketAddr>,
-    /// Listening TCP ports, and where each was reached from outside, if it was.
+    /// Listening TCP ports, and the endpoint at which each was reached from outside; `None`: not reached.
     pub doors: Vec<(u16, Option<SocketAddr>)>,
-    /// A mapping was alive after this long without a packet. Zero: not measured yet, or not even the first time.
+    /// Longest silence that a mapping survived. Zero: not measured yet, or lost after the shortest silence.
     pub lives: Duration,
-    /// A mapping was dead after this long without a packet.
+    /// Silence after which a mapping was lost; `None`: not found.
     pub dies: Option<Duration>,
-    /// How often the mapping is refreshed.
+    /// Interval at which the mapping is refreshed.
     pub keep_alive: Duration,
 }
 
-/// What STUN shows of the main socket.
+/// Address translation of the main socket or a TCP port, as STUN shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sight {
-    /// Where the server sees it.
+    /// Address and port at which the server sees the socket; port 0 for a TCP port.
     pub mapped: SocketAddrV4,
-    /// A NAT translates addresses.
+    /// Whether a NAT translates addresses.
     pub translated: bool,
-    /// The server.
+    /// STUN server that answered.
     pub server: SocketAddr,
-    /// Every port that it was seen at.
+    /// External ports at which the socket was seen.
     pub ports: Vec<u16>,
-    /// From where the server can write to a port uninvited, if from anywhere.
+    /// Endpoint from which the server can test a port uninvited; `None`: there is none.
     pub witness: Option<Witness>,
 }
 
-/// An endpoint of the STUN server's that the main socket has not written to: what comes from there was let in by
-/// itself.
+/// Endpoint of the STUN server that the main socket has not written to, so that packets from there come uninvited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Witness {
-    /// The endpoint.
+    /// Address and port of the server.
     pub from: SocketAddr,
-    /// Not even its address was written to. Else it shows something only at a port that the socket was never seen at.
+    /// Whether even its address was never written to. If not, it proves something only at a port at which the socket
+    /// was never seen.
     pub other_address: bool,
 }
 
-/// Times and bounds of discovery.
+/// Time-outs and limits of discovery.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// A round has ended after this long, whatever is known.
+    /// Time-out of a round, whatever is known.
     pub within: Duration,
-    /// Before the first retransmission.
+    /// Time-out before the first retransmission.
     pub rto: Duration,
-    /// Requests of one transaction: where 30 % of all datagrams are lost each way, one in 200 stays unanswered.
+    /// Maximum requests per transaction: where 30 % of all datagrams are lost each way, one in 200 stays unanswered.
     pub requests_max: u32,
-    /// How long answers from elsewhere are waited for before they count as filtered.
+    /// Time-out after which answers from another address count as filtered.
     pub filter_wait: Duration,
-    /// How long a hairpinned request is waited for.
+    /// Time-out of a hairpinned request.
     pub hairpin_wait: Duration,
-    /// A new round, though nothing has changed.
+    /// Interval between rounds on an unchanged network.
     pub again: Duration,
-    /// A new round, when nobody has answered, or not the second address that shows how a NAT maps.
+    /// Delay before a new round if no server answered, or not the second address that shows how a NAT maps.
     pub again_silent: Duration,
-    /// Refreshes of a mapping whose lifetime is not known.
+    /// Interval of refreshes while the mapping's lifetime is unknown.
     pub keep_alive: Duration,
-    /// Looks at whether the address has changed, where there is nothing to keep alive: before cookies expire.
+    /// Interval of address tests where there is no mapping to keep alive: shorter than the lifetime of cookies.
     pub look: Duration,
-    /// How often the mapping of a listening TCP port is used, where there is one: NATs forget closed connections after
-    /// four minutes (RFC 5382 §5) or, as Linux does, two.
+    /// Interval of refreshes of a listening TCP port's mapping, where there is one: NATs forget closed connections
+    /// after four minutes (RFC 5382 §5) or, as Linux does, two.
     pub door_keep_alive: Duration,
-    /// Silences after which a mapping is looked at, rising; none: the lifetime is not measured.
+    /// Silences after which a mapping is tested, ascending; empty: the lifetime is not measured.
     pub silences: Vec<Duration>,
-    /// Asks STUN servers for cookies in this name; none: asks for none.
+    /// Client's tag in cookie requests to STUN servers; `None`: no cookies are requested.
     pub tag: Option<Tag>,
 }
 
@@ -230,7 +231,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// One round and no more: no keep-alive, no lifetime.
+    /// Returns a configuration for a single round, without keep-alive or lifetime measurement.
     #[must_use]
     pub fn once() -> Self {
         let never = Duration::from_secs(24 * 3600);
@@ -246,7 +247,7 @@ impl Config {
     }
 }
 
-/// How open a behaviour is: what is claimed must not be above what is.
+/// Returns a rank of how open a behaviour is; a claim must not rank above the observation.
 #[must_use]
 pub const fn openness(behaviour: NatBehaviour) -> u8 {
     match behaviour {

@@ -1,4 +1,4 @@
-//! What the port mapping machine is told, what it asks for, and how it is configured.
+//! Inputs, outputs and configuration of the port mapping machine.
 
 use crate::nat::Transport;
 use crate::nat::discovery::io::{Sight, Socket};
@@ -6,19 +6,19 @@ use alloc::vec::Vec;
 use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use core::time::Duration;
 
-/// Where this host is, and what is to be reached there.
+/// Location of this host behind its gateway, and the port to be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Site {
-    /// The router that its way out begins with.
+    /// IPv4 address of the router on the default route.
     pub gateway: Ipv4Addr,
-    /// The main socket or a listening TCP port, with this host's address on that way.
+    /// Address of the main socket or of a listening TCP port, with this host's address on that route.
     pub local: SocketAddrV4,
-    /// Which of the two.
+    /// Transport: UDP for the main socket, TCP for a listening port.
     pub over: Transport,
 }
 
 impl Site {
-    /// From where the gateway is spoken to: what it says of one port is not taken for the other's.
+    /// Returns the local socket for requests to the gateway; UDP and TCP use separate ones, so answers never mix.
     pub(super) const fn socket(self) -> Socket {
         match self.over {
             Transport::Udp => Socket::Gateway,
@@ -27,187 +27,187 @@ impl Site {
     }
 }
 
-/// By what a port was opened, in the order in which they are tried.
+/// Port mapping protocol, in the order in which they are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// Port Control Protocol (RFC 6887).
     Pcp,
-    /// NAT-PMP (RFC 6886).
+    /// NAT Port Mapping Protocol, NAT-PMP (RFC 6886).
     NatPmp,
     /// UPnP Internet Gateway Device.
     Upnp,
 }
 
-/// Something that happened.
+/// Event reported to the port mapping machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// Where this host is now. Another place, or none, begins anew.
+    /// The host's location has changed. A different one, or `None`, restarts port mapping.
     Site(Option<Site>),
-    /// What STUN shows, whenever that has changed.
+    /// The address that STUN sees has changed.
     Seen(Sight),
-    /// A datagram of the gateway's, or of a STUN server's on the main socket.
+    /// A datagram came from the gateway, or from a STUN server to the main socket.
     Datagram {
-        /// To which socket.
+        /// Local socket that received the datagram.
         socket: Socket,
-        /// From whom.
+        /// Source address of the datagram.
         from: SocketAddr,
-        /// What.
+        /// Payload of the datagram.
         bytes: Vec<u8>,
     },
-    /// UPnP has done what it was asked for, or not.
+    /// A UPnP request ended, with success or an error.
     Igd(IgdEnd),
-    /// This host leaves: what was opened is closed, and nothing is opened any more.
+    /// The client stops: close the open mapping, and open no more.
     Shutdown,
 }
 
-/// The end of [`Effect::Igd`].
+/// Result of one [`Effect::Igd`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IgdEnd {
-    /// Of this one.
+    /// Number of the request, copied from [`Effect::Igd`].
     pub id: u32,
-    /// How it ended.
+    /// Opened port, or the error.
     pub answer: Result<Opened, IgdError>,
 }
 
-/// A port that UPnP has opened.
+/// Port that a gateway has opened by UPnP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Opened {
-    /// What the world sees, as the gateway says.
+    /// External address and port, according to the gateway; not verified yet.
     pub external: SocketAddrV4,
-    /// For how long; 0: until it is closed or the gateway restarts.
+    /// Lifetime in seconds; 0: until the port is closed or the gateway restarts.
     pub lifetime_s: u32,
 }
 
-/// Why UPnP has not opened a port.
+/// Reason why UPnP did not open a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IgdError {
-    /// The gateway does not answer, or not as a UPnP gateway.
+    /// The gateway does not answer, or is not a UPnP gateway.
     NoAnswer,
-    /// It does not want to; UPnP's code, 0 if it gave none.
+    /// The gateway refused, with this UPnP error code; 0 if it gave none.
     Refused(u16),
 }
 
-/// Something to be done or told.
+/// Command or notification of the port mapping machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// To be done.
+    /// Perform this network operation.
     Effect(Effect),
-    /// The endpoint that others may be told of has changed.
+    /// Advertise this verified endpoint to peers; `None`: advertise none.
     Claimed(Option<SocketAddrV4>),
-    /// What the gateway says to forward to a listening TCP port has changed: whether anybody gets through there is seen
-    /// where those ports are looked at ([`crate::nat::discovery`]).
+    /// Report the endpoint that the gateway says it forwards to a listening TCP port; `None`: no endpoint any more. It
+    /// is unverified: discovery tests whether it is reachable ([`crate::nat::discovery`]).
     Forwards(Option<SocketAddrV4>),
-    /// How it stands has changed.
+    /// Report the new status of port mapping.
     Status(Status),
 }
 
-/// Something to be done.
+/// Network operation requested by the port mapping machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
-    /// Send a datagram; lost like any, should it fail.
+    /// Send this datagram; a failure counts as packet loss.
     Send {
-        /// From which socket.
+        /// Local socket to send from.
         socket: Socket,
-        /// To whom.
+        /// Destination address of the datagram.
         to: SocketAddr,
-        /// What.
+        /// Payload of the datagram.
         bytes: Vec<u8>,
     },
-    /// Open or close a port by UPnP, of this gateway and no other; answered by one [`Input::Igd`].
+    /// Open or close a port on this gateway only, by UPnP; answered by one [`Input::Igd`].
     Igd {
-        /// Echoed.
+        /// Number of the request, returned in [`IgdEnd::id`].
         id: u32,
-        /// What.
+        /// Operation to perform on the gateway.
         ask: IgdAsk,
     },
 }
 
-/// See [`Effect::Igd`].
+/// UPnP operation of an [`Effect::Igd`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IgdAsk {
-    /// Forward a port.
+    /// Forward an external port to this host.
     Open {
-        /// Where.
+        /// Gateway and local endpoint of the mapping.
         site: Site,
-        /// The wished port; a gateway that has given it away may choose another.
+        /// Requested external port; a gateway that has already assigned it may choose another.
         port: u16,
-        /// For how long.
+        /// Requested lifetime in seconds.
         lifetime_s: u32,
-        /// Answered within this.
+        /// Time-out of the whole operation.
         within: Duration,
     },
-    /// Forward it no more; how it ends is of no interest.
+    /// Stop forwarding a port; the result is ignored.
     Close {
-        /// Where.
+        /// Gateway and local endpoint of the mapping.
         site: Site,
-        /// Which.
+        /// External port to close.
         port: u16,
     },
 }
 
-/// How port mapping stands.
+/// Status of port mapping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Status {
-    /// The user does not want it.
+    /// Port mapping is disabled by the user.
     Off,
-    /// No NAT is known to be on the way.
+    /// No NAT has been observed on the route.
     #[default]
     Unneeded,
-    /// The system names no router.
+    /// The operating system reports no router.
     NoGateway,
-    /// The gateway is being asked, or its answer is looked into.
+    /// A request to the gateway or a verification of its answer is under way.
     Busy,
-    /// A port is open, as the world has shown.
+    /// A port is open, verified from outside.
     Open {
-        /// By what.
+        /// Protocol that opened the port.
         protocol: Protocol,
-        /// Where.
+        /// External address and port.
         external: SocketAddrV4,
-        /// The gateway keeps it for so long at a time.
+        /// Lifetime that the gateway grants per request, in seconds.
         lifetime_s: u32,
     },
-    /// Nothing is open, and why. It is tried again after a while, and on another network.
+    /// No port is open, for this reason. Mapping is retried after [`Config::again`], and on another network.
     Failed(Why),
 }
 
-/// Why there is no open port.
+/// Reason why no port is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Why {
-    /// The gateway answers to none of the protocols.
+    /// The gateway answers none of the protocols.
     NoAnswer,
-    /// It refuses.
+    /// The gateway refused the request.
     Refused {
-        /// Which protocol's request.
+        /// Protocol of the refused request.
         protocol: Protocol,
-        /// Its code.
+        /// Error code of the gateway, specific to the protocol.
         code: u16,
     },
-    /// It opens ports, but of an address that is not the one the world sees: another NAT is behind it.
+    /// The gateway's external address differs from the one that STUN sees: a second NAT is behind it.
     DoubleNat {
-        /// By which protocol.
+        /// Protocol that opened the port.
         protocol: Protocol,
         /// The gateway's external address.
         external: Ipv4Addr,
     },
-    /// It opens ports, but for a shorter time than is of use.
+    /// The gateway opens ports, but for a uselessly short lifetime.
     TooShort {
-        /// By which protocol.
+        /// Protocol that opened the port.
         protocol: Protocol,
-        /// For how long.
+        /// Lifetime granted, in seconds.
         lifetime_s: u32,
     },
-    /// It says that it is open; nothing comes through.
+    /// The gateway reports an open port, but no test packet comes through.
     Deaf {
-        /// By which protocol.
+        /// Protocol that opened the port.
         protocol: Protocol,
-        /// What it says to have opened.
+        /// External endpoint that the gateway reports.
         external: SocketAddrV4,
     },
-    /// It says that it is open; no STUN server is there that could show it.
+    /// The gateway reports an open port, but no STUN server can test it from outside.
     NoWitness {
-        /// By which protocol.
+        /// Protocol that opened the port.
         protocol: Protocol,
-        /// What it says to have opened.
+        /// External endpoint that the gateway reports.
         external: SocketAddrV4,
     },
 }
@@ -215,25 +215,25 @@ pub enum Why {
 /// Times and bounds of port mapping.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The user wants it.
+    /// Port mapping is enabled.
     pub enabled: bool,
-    /// All protocols have had their turn after this long.
+    /// Time-out of one attempt, over all protocols.
     pub within: Duration,
-    /// Before the first retransmission; it doubles each time (RFC 6886 §3.1).
+    /// Initial retransmission time-out; doubles with each retry (RFC 6886 §3.1).
     pub rto: Duration,
-    /// Requests of a protocol at first, when others wait for their turn.
+    /// Maximum requests per protocol in a first attempt, while other protocols wait.
     pub tries: u32,
-    /// Requests of a renewal.
+    /// Maximum requests per renewal of a mapping.
     pub renew_tries: u32,
-    /// What a gateway is asked for (RFC 6886 §3.3 recommends two hours); renewed at half of what it gives.
+    /// Requested lifetime (RFC 6886 §3.3 recommends two hours); renewed at half of the granted one.
     pub lifetime: Duration,
-    /// What failed is tried again after this long.
+    /// Delay before a failed mapping is retried.
     pub again: Duration,
-    /// An open port is looked at so often.
+    /// Interval between tests of an open port from outside.
     pub recheck: Duration,
-    /// Before a look from outside is asked for again; it grows by as much each time.
+    /// Retransmission time-out of a test from outside; grows by this much with each request.
     pub check_rto: Duration,
-    /// How often it is asked for.
+    /// Maximum requests per test from outside.
     pub check_tries: u32,
 }
 
@@ -255,13 +255,13 @@ impl Default for Config {
 }
 
 impl Config {
-    /// For models: fewer retransmissions.
+    /// Returns a configuration for model checking, with fewer retransmissions.
     #[must_use]
     pub fn tiny() -> Self {
         Self { tries: 1, renew_tries: 2, check_tries: 4, ..Self::default() }
     }
 
-    /// For a look only: what is left behind is forgotten soon.
+    /// Returns a configuration for one diagnosis, whose mapping expires soon by itself.
     #[must_use]
     pub fn once() -> Self {
         Self { lifetime: Duration::from_secs(120), ..Self::default() }

@@ -1,11 +1,11 @@
-//! NAT-PMP (RFC 6886), as far as a client needs it: which address the gateway has, and a mapping of a port.
+//! NAT-PMP (RFC 6886), as far as a client needs it: the gateway's external address, and a port mapping.
 
 use crate::codec::DecodeError;
 use crate::nat::Transport;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
-/// RFC 6886 §3.1.
+/// Protocol version of NAT-PMP (RFC 6886 §3.1).
 pub const VERSION: u8 = 0;
 const ADDRESS: u8 = 0;
 const MAP_UDP: u8 = 1;
@@ -24,26 +24,26 @@ const fn named(opcode: u8) -> Transport {
     if opcode == MAP_TCP { Transport::Tcp } else { Transport::Udp }
 }
 
-/// What is asked of a gateway.
+/// Request of a client to its gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
-    /// Its external address (RFC 6886 §3.2).
+    /// Asks for the external address (RFC 6886 §3.2).
     Address,
-    /// A mapping of a port of this host (RFC 6886 §3.3).
+    /// Asks for a mapping of a port of this host (RFC 6886 §3.3).
     Map {
-        /// The protocol.
+        /// Transport protocol of the port.
         over: Transport,
-        /// The port.
+        /// Local port of this host.
         internal_port: u16,
-        /// The wished or, renewed, the assigned external port; 0 to delete.
+        /// Requested external port, or the assigned one in a renewal; 0 to delete.
         external_port: u16,
-        /// For how long; 0 deletes it.
+        /// Requested lifetime in seconds; 0 deletes the mapping.
         lifetime_s: u32,
     },
 }
 
 impl Request {
-    /// The bytes.
+    /// Encodes the request as a client.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         match self {
@@ -58,7 +58,7 @@ impl Request {
         }
     }
 
-    /// Reads a request, as a gateway does.
+    /// Decodes a request as a gateway.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         match bytes {
             [VERSION, ADDRESS] => Ok(Self::Address),
@@ -73,37 +73,37 @@ impl Request {
     }
 }
 
-/// What a gateway says.
+/// Answer or announcement of a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Answer {
-    /// Seconds since it began to remember (RFC 6886 §3.6).
+    /// Seconds since the gateway's mapping table was last reset (RFC 6886 §3.6).
     pub epoch_s: u32,
-    /// What.
+    /// Content of the answer.
     pub said: Said,
 }
 
-/// See [`Answer`].
+/// Content of an [`Answer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Said {
-    /// Its external address: asked for, or announced (RFC 6886 §3.2.1).
+    /// External address of the gateway, requested or announced (RFC 6886 §3.2.1).
     Address(Ipv4Addr),
-    /// A mapping is there.
+    /// A mapping was created or renewed.
     Mapped {
-        /// The protocol.
+        /// Transport protocol of the port.
         over: Transport,
-        /// The port of this host.
+        /// Local port of this host.
         internal_port: u16,
-        /// What the world sees.
+        /// External port of the gateway.
         external_port: u16,
-        /// For how long.
+        /// Granted lifetime in seconds.
         lifetime_s: u32,
     },
-    /// A request was refused (RFC 6886 §3.5); never 0.
+    /// A request was refused with this result code (RFC 6886 §3.5); never 0.
     Refused(u16),
 }
 
 impl Answer {
-    /// Reads an answer.
+    /// Decodes an answer as a client.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (header, rest) = bytes.split_at_checked(HEADER_LEN).ok_or(DecodeError::Truncated)?;
         let (code, epoch_s) = (be16(header, 2), be32(header, 4));
@@ -125,7 +125,7 @@ impl Answer {
         Ok(Self { epoch_s, said })
     }
 
-    /// The bytes, as a gateway sends them.
+    /// Encodes the answer as a gateway.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let head = |opcode: u8, code: u16| {
@@ -160,7 +160,7 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
 mod tests {
     use super::*;
 
-    /// RFC 6886 §3.2 and §3.3, figure by figure.
+    /// Compares with the figures of RFC 6886 §3.2 and §3.3.
     #[test]
     fn requests_have_the_bytes_of_the_rfc() {
         let map = |over| Request::Map { over, internal_port: 5000, external_port: 50_000, lifetime_s: 7200 };

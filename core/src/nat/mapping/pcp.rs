@@ -6,22 +6,22 @@ use crate::nat::Transport;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
-/// RFC 6887 §7.1.
+/// Protocol version of PCP (RFC 6887 §7.1).
 pub const VERSION: u8 = 2;
-/// The longest message that is looked at (RFC 6887 §7).
+/// Maximum length of an accepted message in bytes (RFC 6887 §7).
 pub const MESSAGE_LEN_MAX: usize = 1100;
 const HEADER_LEN: usize = 24;
 const MAP_LEN: usize = 36;
 const ANNOUNCE: u8 = 0;
 const MAP: u8 = 1;
 const RESPONSE: u8 = 0x80;
-/// IANA's numbers of the protocols.
+/// IANA's numbers of the transport protocols.
 const UDP: u8 = 17;
 const TCP: u8 = 6;
-/// The server speaks another version, which its answer names (RFC 6887 §9).
+/// Result code of a server of another version, which its answer names (RFC 6887 §9).
 pub const UNSUPPORTED_VERSION: u8 = 1;
 
-/// Names a mapping's owner, so that nobody off the path can answer or change it (RFC 6887 §11.1).
+/// Nonce of a mapping's owner, so that nobody off the path can answer or change it (RFC 6887 §11.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Nonce(pub [u8; 12]);
 
@@ -40,23 +40,23 @@ const fn named(number: u8) -> Result<Transport, DecodeError> {
     }
 }
 
-/// A wish for a mapping of a port of this host.
+/// MAP request for a port of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MapRequest {
-    /// Whose.
+    /// Nonce of the mapping's owner.
     pub nonce: Nonce,
-    /// The protocol.
+    /// Transport protocol of the port.
     pub over: Transport,
-    /// The port's endpoint; the address is the one that the request comes from.
+    /// Local endpoint of the port; the address is the request's source address.
     pub internal: SocketAddrV4,
-    /// The wished or, renewed, the assigned external endpoint; an unspecified address leaves it to the server.
+    /// Requested external endpoint, or the assigned one in a renewal; the server chooses an unspecified address.
     pub external: SocketAddrV4,
-    /// For how long; 0 deletes it.
+    /// Requested lifetime in seconds; 0 deletes the mapping.
     pub lifetime_s: u32,
 }
 
 impl MapRequest {
-    /// The bytes.
+    /// Encodes the request as a client.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_LEN + MAP_LEN);
@@ -72,48 +72,48 @@ impl MapRequest {
     }
 }
 
-/// What a server says.
+/// Answer or announcement of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
-    /// A mapping is there.
+    /// A mapping was created or renewed.
     Mapped(Mapped),
     /// A request was refused.
     Refused {
-        /// RFC 6887 §7.4; never 0.
+        /// Result code (RFC 6887 §7.4); never 0.
         code: u8,
-        /// The version that the server speaks.
+        /// Protocol version that the server speaks.
         version: u8,
-        /// The nonce of the request, where the answer repeats it.
+        /// Nonce of the request; `None` if the answer does not repeat it.
         nonce: Option<Nonce>,
-        /// Not to be asked the same again within this.
+        /// Seconds during which the same request must not be repeated.
         wait_s: u32,
     },
-    /// The server is there; a lower epoch than expected says that it has lost its mappings (RFC 6887 §14.1).
+    /// The server announced itself; a lower epoch than expected means lost mappings (RFC 6887 §14.1).
     Announced {
-        /// Seconds since it began to remember.
+        /// Seconds since the server's mapping table was last reset.
         epoch_s: u32,
     },
 }
 
-/// A mapping as its server tells of it.
+/// Mapping as reported by its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mapped {
-    /// Whose.
+    /// Nonce of the mapping's owner.
     pub nonce: Nonce,
-    /// The protocol.
+    /// Transport protocol of the port.
     pub over: Transport,
-    /// The port of this host.
+    /// Local port of this host.
     pub internal_port: u16,
-    /// What the world sees.
+    /// External endpoint of the mapping.
     pub external: SocketAddrV4,
-    /// For how long.
+    /// Granted lifetime in seconds.
     pub lifetime_s: u32,
-    /// Seconds since the server began to remember.
+    /// Seconds since the server's mapping table was last reset.
     pub epoch_s: u32,
 }
 
 impl Answer {
-    /// Reads an answer. Options, which were not asked for, are passed over (RFC 6887 §7.3).
+    /// Decodes an answer as a client. Options, which were not requested, are skipped (RFC 6887 §7.3).
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.len() > MESSAGE_LEN_MAX || !bytes.len().is_multiple_of(4) {
             return Err(DecodeError::TooLong);
@@ -142,7 +142,7 @@ impl Answer {
         }
     }
 
-    /// The bytes, as a server sends them.
+    /// Encodes the answer as a server.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let head = |version: u8, opcode: u8, code: u8, lifetime: u32, epoch: u32| {
@@ -179,7 +179,7 @@ fn body(nonce: Nonce, (over, internal_port): (Transport, u16), external: SocketA
     out
 }
 
-/// Reads a MAP request, as a server does.
+/// Decodes a MAP request as a server.
 pub fn decode_request(bytes: &[u8]) -> Result<MapRequest, DecodeError> {
     let (header, map) = bytes.split_at_checked(HEADER_LEN).ok_or(DecodeError::Truncated)?;
     let nonce = Nonce(*map.first_chunk::<12>().ok_or(DecodeError::Truncated)?);

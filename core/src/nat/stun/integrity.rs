@@ -1,4 +1,4 @@
-//! Message integrity: proves that a message comes from who knows a key (RFC 8489 §14.5, §14.6).
+//! Message integrity: proves that the sender of a message knows a key (RFC 8489 §14.5, §14.6).
 
 use super::{HEADER_LEN, header, number, take_attribute};
 use alloc::vec::Vec;
@@ -6,17 +6,17 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::Sha256;
 
-/// Which message integrity.
+/// Hash function of a message integrity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hash {
-    /// MESSAGE-INTEGRITY, HMAC-SHA1: what RFC 5389 agents understand.
+    /// MESSAGE-INTEGRITY with HMAC-SHA1, which RFC 5389 agents understand.
     Sha1,
-    /// MESSAGE-INTEGRITY-SHA256.
+    /// MESSAGE-INTEGRITY-SHA256 with HMAC-SHA256 (RFC 8489 §14.6).
     Sha256,
 }
 
 impl Hash {
-    /// Bytes of the whole MAC.
+    /// Returns the length of the whole MAC in bytes.
     pub(super) const fn len(self) -> usize {
         match self {
             Self::Sha1 => 20,
@@ -38,7 +38,7 @@ impl Hash {
         }
     }
 
-    /// Compares in constant time. A SHA-256 MAC may be cut to as little as 16 bytes, in words of four.
+    /// Verifies a MAC in constant time. A SHA-256 MAC may be cut to as little as 16 bytes, in words of four.
     fn verify(self, key: &[u8], parts: &[&[u8]], mac: &[u8]) -> bool {
         let fits = mac.len() == self.len()
             || self == Self::Sha256 && (16..self.len()).contains(&mac.len()) && mac.len().is_multiple_of(4);
@@ -55,18 +55,18 @@ fn keyed<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> M {
     mac
 }
 
-/// What a message's integrity is worth.
+/// Result of checking a message's integrity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Integrity {
-    /// It has none.
+    /// The message has no integrity attribute.
     Missing,
-    /// It is not of this key, or the message was changed on its way.
+    /// The MAC does not match: another key was used, or the message was changed on its way.
     Wrong,
-    /// Who sent it knows the key.
+    /// The sender of the message knows the key.
     Right,
 }
 
-/// Checks a message under `key`. Where both integrities are there, the stronger one counts.
+/// Checks a message's integrity under `key`. If both attributes are present, the stronger one counts.
 #[must_use]
 pub fn check(bytes: &[u8], key: &[u8]) -> Integrity {
     let Ok((_, mut rest)) = header(bytes) else { return Integrity::Wrong };

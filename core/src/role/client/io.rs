@@ -392,7 +392,7 @@ pub enum Output {
         /// Reason, sent to the peer.
         why: RefuseCode,
     },
-    /// Sign a receipt with the download's key K_d, under [`crate::wire::records::Context::Receipt`]; answered by
+    /// Sign a receipt with the download's key K_d, under [`crate::wire::records::SigningContext::Receipt`]; answered by
     /// [`Input::Signed`].
     SignReceipt {
         /// Number of the request, repeated in the answer.

@@ -9,7 +9,7 @@ use crate::wire::control::ControlMsg;
 use crate::wire::directory::DirectoryMsg;
 use crate::wire::ledger::LedgerMsg;
 use crate::wire::place::Place;
-use crate::wire::records::{Context, LedgerRecord, SealedGrant, ServerCert, SignedGrant, Verify};
+use crate::wire::records::{LedgerRecord, SealedGrant, ServerCert, SignedGrant, SigningContext, Verify};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
@@ -201,7 +201,7 @@ pub enum Output {
         /// Number of the request, repeated in the answer.
         req: ReqId,
         /// Purpose of the signature, which its text names.
-        context: Context,
+        context: SigningContext,
         /// Bytes to be signed, without the context text.
         message: Vec<u8>,
     },

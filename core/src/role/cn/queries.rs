@@ -16,7 +16,7 @@ use crate::nat::connectivity::Ticket;
 use crate::wire::List;
 use crate::wire::control::{ControlMsg, Introduce, IntroducedPeer, Introductions, Query, QueryError, QueryFailed};
 use crate::wire::directory::{Deliver, DirectoryMsg, Relay, Select, Selected, SelectedPeer};
-use crate::wire::records::{Context as SignContext, Introduction, SignedGrant, SignedIntroduction};
+use crate::wire::records::{Introduction, SignedGrant, SignedIntroduction, SigningContext};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -152,7 +152,7 @@ impl Cn {
             .collect();
         let message = introductions::root(&intros).0.to_vec();
         self.queries.insert(req, Pending { client, query, step: Step::Signing { dn, grant, intros, peers } });
-        cx.push(Output::Sign { req, context: SignContext::Introductions, message });
+        cx.push(Output::Sign { req, context: SigningContext::Introductions, message });
     }
 
     pub(super) fn on_introductions_signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {

@@ -20,8 +20,8 @@ use crate::wire::control::{ControlMsg, Hello, Inventory, Opened, Outcome, Query,
 use crate::wire::directory::{Deliver, DirectoryMsg, DirectoryWelcome, Route, Selected, SelectedPeer, Signalled, Step};
 use crate::wire::ledger::{LedgerAck, LedgerMsg};
 use crate::wire::records::{
-    Context as SignContext, Grant, LedgerRecord, LogEvent, Logged, SealedGrant, ServerRole, Side, SignedGrant,
-    SignedHead, UsageRecord, UsageState,
+    Grant, LedgerRecord, LogEvent, Logged, SealedGrant, ServerRole, Side, SignedGrant, SignedHead, SigningContext,
+    UsageRecord, UsageState,
 };
 use crate::wire::{Blob, List, Text, Wire as _};
 use alloc::boxed::Box;
@@ -162,7 +162,7 @@ fn grant_of(n: u32) -> Grant {
 }
 
 fn signed_grant(grant: Grant) -> Box<SignedGrant> {
-    let signature = fake_sign(&EDGE_KEY, SignContext::Grant, &grant.to_bytes());
+    let signature = fake_sign(&EDGE_KEY, SigningContext::Grant, &grant.to_bytes());
     Box::new(SignedGrant { grant, signature, cert: cert(ServerRole::Edge, EDGE_KEY) })
 }
 
@@ -203,7 +203,7 @@ fn usage(n: u32, reporter: u32) -> UsageRecord {
 fn logged(n: u32, reporter: u32) -> ControlMsg {
     let record = usage(n, reporter);
     let head = Log::default().append(SecondaryGuid::numbered(n), &record);
-    let signature = fake_sign(&key(reporter), SignContext::LogHead, &head.to_bytes());
+    let signature = fake_sign(&key(reporter), SigningContext::LogHead, &head.to_bytes());
     ControlMsg::Usage(Logged { record, head: SignedHead { head, key: key(reporter), signature } })
 }
 
@@ -315,8 +315,8 @@ fn a_query_yields_signed_introductions_for_both_sides() {
     }));
     let out = b
         .input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(Selected { req, peers, edge_only_ms: None }) });
-    let [Output::Sign { req, context: SignContext::Introductions, message }] = &out[..] else { panic!("{out:?}") };
-    let signature = fake_sign(&CN_KEY, SignContext::Introductions, message);
+    let [Output::Sign { req, context: SigningContext::Introductions, message }] = &out[..] else { panic!("{out:?}") };
+    let signature = fake_sign(&CN_KEY, SigningContext::Introductions, message);
     let out = b.input(Input::Signed { req: *req, signature });
     let [ControlMsg::Introductions(answer)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
     assert_eq!((answer.query, answer.peers.len()), (77, 3));
@@ -485,7 +485,7 @@ fn introduced(b: &mut Bench<Cn>, dn: ConnId) -> (IntroId, [u8; 16]) {
     let selected = Selected { req, peers: List::truncated([peer]), edge_only_ms: None };
     let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(selected) });
     let [Output::Sign { req, message, .. }] = &out[..] else { panic!("{out:?}") };
-    let signature = fake_sign(&CN_KEY, SignContext::Introductions, message);
+    let signature = fake_sign(&CN_KEY, SigningContext::Introductions, message);
     let out = b.input(Input::Signed { req: *req, signature });
     let [ControlMsg::Introductions(answer)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
     let [DirectoryMsg::Relay(relay)] = to_dn(&out)[..] else { panic!("{out:?}") };

@@ -12,7 +12,7 @@ use crate::machine::Machine as _;
 use crate::session::{LedgerLink, ledger_link};
 use crate::wire::control::{ControlMsg, Unreceipted, UsageAck};
 use crate::wire::directory::{self, DirectoryMsg};
-use crate::wire::records::{Checkpoint, Context as SignContext, LedgerRecord, Logged, SignedCheckpoint, SignedHead};
+use crate::wire::records::{Checkpoint, LedgerRecord, Logged, SignedCheckpoint, SignedHead, SigningContext};
 use crate::wire::{List, Wire as _};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -152,7 +152,7 @@ impl Cn {
         let ids = List::truncated(records.iter().map(|(id, _)| *id));
         let req = self.next_req.step();
         self.acks.insert(req, Ack { conn, ids, checkpoint });
-        cx.push(Output::Sign { req, context: SignContext::Checkpoint, message });
+        cx.push(Output::Sign { req, context: SigningContext::Checkpoint, message });
     }
 
     /// Sends an acknowledgement, whose checkpoint is now signed.

@@ -8,7 +8,7 @@ use crate::bench::Bench;
 use crate::content::{Access, Policy};
 use crate::ids::{ConnId, Guid, ProviderId, PublicKey, VersionId};
 use crate::wire::ledger::{LedgerAck, LedgerMsg};
-use crate::wire::records::{Context as SignContext, EdgeRecord, Grant, ServedRecord, ServerRole, SignedGrant};
+use crate::wire::records::{EdgeRecord, Grant, ServedRecord, ServerRole, SignedGrant, SigningContext};
 use crate::wire::{List, Text, Wire as _};
 use alloc::vec;
 use core::net::{IpAddr, Ipv4Addr};
@@ -140,7 +140,7 @@ pub(in crate::role) fn grant(n: u32) -> Grant {
 }
 
 pub(super) fn signed(grant: Grant) -> SignedGrant {
-    let signature = fake_sign(&EDGE_KEY, SignContext::Grant, &grant.to_bytes());
+    let signature = fake_sign(&EDGE_KEY, SigningContext::Grant, &grant.to_bytes());
     SignedGrant { grant, signature, cert: cert(ServerRole::Edge, EDGE_KEY) }
 }
 

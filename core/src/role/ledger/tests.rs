@@ -3,7 +3,7 @@ use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
 use crate::bench::Bench;
 use crate::ids::{DownloadId, Guid, ProviderId, VersionId};
 use crate::wire::Wire as _;
-use crate::wire::records::{Context, EdgeRecord, Grant, Side, SignedGrant, UsageRecord, UsageState};
+use crate::wire::records::{EdgeRecord, Grant, Side, SignedGrant, SigningContext, UsageRecord, UsageState};
 use alloc::vec;
 
 const CN: ConnId = ConnId(1);
@@ -121,7 +121,7 @@ fn each_server_may_submit_only_its_kinds_of_records() {
 #[test]
 fn a_cns_grant_records_need_the_signed_grant() {
     let shown = |grant: Grant| {
-        let signature = fake_sign(&EDGE_KEY, Context::Grant, &grant.to_bytes());
+        let signature = fake_sign(&EDGE_KEY, SigningContext::Grant, &grant.to_bytes());
         GrantRecord::shown(&SignedGrant { grant, signature, cert: cert(ServerRole::Edge, EDGE_KEY) })
     };
     let grant = crate::role::edge::tests::grant(1);

@@ -1,4 +1,4 @@
-//! What the client's session is told and what it asks for.
+//! Inputs, outputs and configuration of the client's session with the control plane.
 
 use crate::accounting::conduct::End;
 use crate::ids::{ConnId, DownloadId, Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
@@ -12,173 +12,173 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Control connections have this bit, so that they never share a number with the client's peer connections.
+/// Bit set in every control connection's identifier, so that it never equals a peer connection's.
 pub const CONN_BIT: u64 = 1 << 62;
 
-/// Something that happened.
+/// Event reported to the client's session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// The bootstrap names this many CNs, nearest first. The first time, or after 0, it starts the session.
+    /// The bootstrap named this many CNs, nearest first. The first time, or after 0, the session starts.
     Servers {
-        /// How many.
+        /// Number of CNs; 0: none is known.
         cns: u32,
-        /// The edge's clock, Unix milliseconds: good enough until a CN says it better.
+        /// Edge's clock in Unix milliseconds, used until a CN reports a better one.
         now_ms: u64,
     },
-    /// The connection is open.
+    /// The connection to a CN is open.
     Opened {
-        /// Which.
+        /// Identifier of the connection.
         conn: ConnId,
     },
     /// The connection could not be opened, or has ended.
     Closed {
-        /// Which.
+        /// Identifier of the connection.
         conn: ConnId,
     },
-    /// A message of the CN.
+    /// A message came from the CN.
     Message {
-        /// On this connection.
+        /// Connection that the message came on.
         conn: ConnId,
-        /// The message.
+        /// Message of the CN.
         msg: ControlMsg,
     },
-    /// The user allows or forbids uploads.
+    /// The user allowed (`true`) or forbade uploads.
     Uploads(bool),
-    /// How the client can be reached.
+    /// The client's NAT descriptor has changed.
     Network(NatDescriptor),
-    /// Newer cookies for addresses of it: for the next `Hello` or `Update`.
+    /// STUN servers issued newer cookies for the client's addresses, to be sent in the next `Hello` or `Update`.
     Proven(Vec<Proven>),
-    /// The way to the CN may be gone: the CN is asked for a sign of life at once.
+    /// The network path to the CN is in doubt: the CN is pinged at once.
     Look,
-    /// This version can be shared now (`complete`: every piece of it). Idempotent; may come before any connection.
+    /// A version can be shared now, in part or whole. Idempotent; may come before any connection.
     Share {
-        /// Which.
+        /// Identifier of the version.
         version: VersionId,
-        /// It has every piece.
+        /// Whether the client has every piece.
         complete: bool,
     },
-    /// This version is no longer shared.
+    /// A version is no longer shared.
     Unshare {
-        /// Which.
+        /// Identifier of the version.
         version: VersionId,
     },
-    /// A download wants peers; replaces what it wanted before. Queries go out, within their rate, until it wants none.
+    /// A download wants peers; replaces its earlier wish. Queries go out, within their rate, until it wants none.
     Want(Want),
-    /// A download wants no peers any more: it is over or paused. Its introductions are no longer accepted.
+    /// A download is over or paused: it wants no peers, and its introductions are no longer accepted.
     Unwant {
-        /// Which.
+        /// Identifier of the download.
         download: DownloadId,
     },
-    /// What became of an introduction.
+    /// An attempt to connect to an introduced peer ended.
     Outcome {
-        /// Which.
+        /// Identifier of the introduction.
         intro: IntroId,
-        /// How the attempt to connect ended.
+        /// Result of the attempt to connect.
         attempt: Attempt,
     },
-    /// This side's NAT is open for an introduction.
+    /// The client's own NAT is open for an introduction.
     NatOpened(IntroId),
-    /// An introduction ended with bytes that no receipt covers. Told if there is a CN to tell: it is a hint.
+    /// An introduction ended with bytes that no receipt covers; reported to the CN, if connected, as a hint.
     Unreceipted {
-        /// As its downloader has shown it.
+        /// Introduction as its downloader presented it.
         intro: Box<SignedIntroduction>,
-        /// How it ended.
+        /// End of the transfer, and its unreceipted bytes.
         end: End,
     },
-    /// A usage record, already durable and logged: sent until the ledger has it or a newer one of the same download
+    /// A usage record was stored and logged: it is sent until the ledger has it, or a newer one of the same download
     /// and side comes.
     Usage(Logged),
-    /// This checkpoint is kept: it is shown at the next login.
+    /// The client stored this checkpoint; it is presented at the next login.
     Checkpoint(Box<SignedCheckpoint>),
-    /// The client takes another key, which is kept: told until [`Output::Retired`].
+    /// The client stored a change to a new key; it is sent until [`Output::Retired`].
     Rekey(Box<SignedRekey>),
-    /// The client stops: say good-bye.
+    /// The client stops: log out of the CN.
     Shutdown,
 }
 
-/// What a download wants of the control plane.
+/// Wish of one download for peers from the control plane.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Want {
-    /// The download.
+    /// Identifier of the download.
     pub download: DownloadId,
-    /// K_d: introductions for another key are refused.
+    /// Download key K_d; introductions for another key are refused.
     pub download_key: PublicKey,
-    /// Its version.
+    /// Version that is being downloaded.
     pub version: VersionId,
-    /// The right to ask, as last renewed.
+    /// Edge's grant that permits queries, as last renewed.
     pub grant: SealedGrant,
-    /// How many more peers it could use now; 0: ask for none at present.
+    /// Number of additional peers wanted now; 0: no queries at present.
     pub more: u8,
-    /// K_u of the peers that it is connected to or has tried.
+    /// Upload keys K_u of the peers already connected or tried.
     pub exclude: Vec<PublicKey>,
-    /// The way to a peer was lost: ask at once, that it may be introduced anew.
+    /// Whether a peer's path was lost: query at once, so that the peer may be introduced anew.
     pub soon: bool,
 }
 
-/// Something to be done, or learned.
+/// Command or notification of the client's session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Open a connection; answered by `Opened` or `Closed`.
+    /// Open a connection to a CN; answered by `Opened` or `Closed`.
     Dial {
-        /// Its number.
+        /// Identifier of the new connection.
         conn: ConnId,
-        /// Which CN, as the bootstrap numbers them.
+        /// Index of the CN in the bootstrap's list.
         cn: u32,
     },
-    /// Send to the CN.
+    /// Send a message to the CN.
     Send {
-        /// On this connection.
+        /// Connection to send on.
         conn: ConnId,
-        /// The message.
+        /// Message for the CN.
         msg: ControlMsg,
     },
-    /// Close the connection; no `Closed` follows.
+    /// Close the connection to the CN; no `Closed` follows.
     Close {
-        /// Which.
+        /// Identifier of the connection.
         conn: ConnId,
     },
-    /// The session is open: a CN has said welcome. The wall clock is known from here on.
+    /// The session is open: a CN has answered `Welcome`. The wall clock is known from here on.
     Connected,
-    /// The session is lost; another is being sought.
+    /// The session is lost; another CN is being tried.
     Disconnected,
-    /// Every known CN has failed in a row: a fresh bootstrap may know others.
+    /// Every known CN failed in a row: fetch a fresh bootstrap, which may name others.
     NoServers,
-    /// Peers for a download that wants them: each introduction was checked (signature, certificate, times, download,
-    /// version). Best first.
+    /// Deliver introduced peers to a download, best first; each introduction was checked (signature, certificate,
+    /// times, download, version).
     Introduced {
-        /// For this download.
+        /// Download that wants the peers.
         download: DownloadId,
-        /// The peers.
+        /// Introduced peers, best first.
         peers: Vec<IntroducedPeer>,
     },
-    /// The CN does not accept this download's grant: it asks again once [`Want`] carries another one.
+    /// Renew this download's grant: the CN rejected it, and queries resume once [`Want`] carries another one.
     Regrant {
-        /// Which.
+        /// Identifier of the download.
         download: DownloadId,
     },
-    /// The provider's policy forbids peers, or the grant is another client's: this download goes on without peers.
+    /// Continue this download without peers: the provider's policy forbids them, or the grant is another client's.
     PeersForbidden {
-        /// Which.
+        /// Identifier of the download.
         download: DownloadId,
     },
-    /// A peer will come to be served: its introduction was checked, and names this client's upload key.
+    /// Expect a downloader: its introduction was checked, and names this client's upload key.
     PeerComing(Introduce),
-    /// Both peers of an introduction have opened their NATs, or had time to.
+    /// Start connecting: both peers of this introduction have opened their NATs, or had time to.
     Go(IntroId),
-    /// These versions are published no more: they must not be shared.
+    /// Stop sharing these versions: they are no longer published.
     Withdrawn {
-        /// Which.
+        /// Identifiers of the withdrawn versions.
         versions: Vec<VersionId>,
     },
-    /// The CN has signed for a newer place in this client's log than any before: keep it. It was checked.
+    /// Store this checkpoint: the CN signed a newer position of this client's log. Its signature was checked.
     Checkpoint(Box<SignedCheckpoint>),
-    /// There are copies of this client: it is to take another key.
+    /// Generate a new key: the control plane found copies of this client.
     RekeyOrdered,
-    /// The old GUID's end is durable in the ledger.
+    /// The retirement of the old GUID is durable in the ledger.
     Retired,
-    /// These usage records need not be kept: the ledger has them, or newer ones of the same download and side are kept.
+    /// Delete these usage records: the ledger has them, or newer ones of the same download and side are stored.
     UsageDone {
-        /// Which.
+        /// Identifiers of the usage records.
         ids: Vec<RecordId>,
     },
 }
@@ -186,51 +186,51 @@ pub enum Output {
 /// Identity, limits and intervals of a client's session.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The operator's root key.
+    /// Public root key of the operator.
     pub root: PublicKey,
-    /// Checks signatures.
+    /// Function that verifies signatures.
     pub verify: Verify,
-    /// Who the client is.
+    /// Identity of the client.
     pub guid: Guid,
-    /// The secondary GUIDs of the last starts, newest (this one) first.
+    /// Secondary GUIDs of the last starts, newest (this start's) first.
     pub secondary: Vec<SecondaryGuid>,
-    /// K_u.
+    /// Public upload key K_u of the client.
     pub upload_key: PublicKey,
-    /// `major << 16 | minor << 8 | patch`.
+    /// Client version: `major << 16 | minor << 8 | patch`.
     pub client_version: u32,
-    /// Operating system and architecture.
+    /// Name of the operating system and architecture.
     pub platform: Text<32>,
-    /// A connection opens, and a `Hello` is answered, within this.
+    /// Time-out for opening a connection, and for the answer to `Hello`.
     pub welcome_within: Duration,
-    /// A CN this long silent after a ping is lost.
+    /// Time-out for the answer to a ping, after which the CN counts as lost.
     pub pong_within: Duration,
-    /// The same where the way to it is in doubt.
+    /// Time-out for the answer to a ping when the network path is in doubt.
     pub look_within: Duration,
-    /// The wait before the next attempt once every CN has failed: first and longest.
+    /// Delay before the next attempt once every CN has failed: initial and maximum.
     pub backoff: (Duration, Duration),
-    /// Queries a minute, over all downloads, by those that know peers already.
+    /// Maximum queries per minute, over all downloads that already know peers.
     pub queries_per_minute: u32,
-    /// So many more by downloads that know none: one that asks again and again must not keep the next from its first
-    /// peers.
+    /// Additional queries per minute for downloads that know no peers, so that frequent queries of one download cannot
+    /// delay another's first peers.
     pub queries_first: u32,
-    /// So many more where the way to a peer was lost; with those above no more than the CN allows.
+    /// Additional queries per minute for downloads that lost a peer's path; the sum must not exceed the CN's limit.
     pub queries_spare: u32,
-    /// The wait before a download that knows few peers asks again, and the longest after empty answers.
+    /// Delay before a download with few peers queries again, and maximum delay after empty answers.
     pub requery: (Duration, Duration),
-    /// From so many known peers on, a download asks again after [`Config::requery_known`].
+    /// Number of known peers from which on a download queries only every [`Config::requery_known`].
     pub few_peers: u32,
-    /// See [`Config::few_peers`].
+    /// Interval of queries once [`Config::few_peers`] peers are known.
     pub requery_known: Duration,
-    /// Changes of the inventory are gathered for so long.
+    /// Time for which inventory changes are collected before they are sent.
     pub inventory_wait: Duration,
-    /// Usage records under way at a time.
+    /// Maximum number of unacknowledged usage records in flight.
     pub usage_window: u32,
-    /// A usage record that is not acknowledged by then is sent again.
+    /// Time-out after which an unacknowledged usage record is sent again.
     pub usage_retry: Duration,
 }
 
 impl Config {
-    /// Production limits for a client that has this identity.
+    /// Returns the production configuration for a client of this identity.
     #[must_use]
     pub fn new(root: PublicKey, verify: Verify, guid: Guid, secondary: Vec<SecondaryGuid>, upload: PublicKey) -> Self {
         Self {
@@ -257,7 +257,7 @@ impl Config {
         }
     }
 
-    /// Queries that may have gone out in a minute before one more does.
+    /// Returns the maximum queries per minute, given whether the download knows peers and whether it lost a path.
     pub(super) const fn query_rate(&self, knows_peers: bool, way_lost: bool) -> u32 {
         let first = self.queries_per_minute.saturating_add(self.queries_first);
         match (knows_peers, way_lost) {
@@ -267,7 +267,7 @@ impl Config {
         }
     }
 
-    /// For models: no gathering, no waits that branch.
+    /// Returns a configuration for model checking: nothing is collected, and no delay branches.
     #[must_use]
     pub fn tiny(root: PublicKey, verify: Verify, guid: Guid, secondary: Vec<SecondaryGuid>, upload: PublicKey) -> Self {
         Self {

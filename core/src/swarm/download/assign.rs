@@ -1,4 +1,4 @@
-//! Who is asked for what: windows, turns, the endgame, and the measuring that they rest on.
+//! Assigns transfers to sources: windows, turns, the endgame, and the measuring on which these depend.
 
 use super::budget::Sample;
 use super::io::{Output, Source};
@@ -12,11 +12,11 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 impl Download {
-    /// Gives every source with room something to do, in turns, until nothing more can be given.
+    /// Gives a transfer to each source with room, in turns, until no more can be given.
     pub(super) fn assign(&mut self, cx: &mut Cx<'_, Self>) {
         let mut open: Vec<Source> = self.peers.keys().map(|c| Source::Peer(*c)).collect();
         if self.edge_hold == EdgeHold::Open {
-            open.push(Source::Edge(self.edge_at));
+            open.push(Source::Edge(self.edge_index));
         }
         while !open.is_empty() && self.within_budget() {
             open.retain(|&source| self.within_budget() && self.give(cx, source));
@@ -26,14 +26,15 @@ impl Download {
         }
     }
 
-    /// What is under way and what waits for the disk fit into the budget. One transfer may always be under way.
+    /// Returns whether one more piece fits into the budget of bytes in flight or being saved. One transfer is always
+    /// allowed.
     fn within_budget(&self) -> bool {
         let piece = u64::from(self.layout().piece_len());
         let held = self.in_flight.saturating_add(piece.saturating_mul(self.saving.len() as u64));
         held.saturating_add(piece) <= self.in_flight_max || held == 0
     }
 
-    /// One transfer for `source`, if it has room and there is something for it.
+    /// Starts one transfer from `source` if its window has room and the picker has blocks for it.
     fn give(&mut self, cx: &mut Cx<'_, Self>, source: Source) -> bool {
         let longest = blocks_in(cx.cfg.fetch_len);
         let span = match source {
@@ -79,21 +80,21 @@ impl Download {
         cx.push(Output::Fetch { xfer, source, piece, blocks });
     }
 
-    /// The state of a source; of an edge only while it is the one that is asked.
+    /// Returns the state of a source; of edges only for the one being asked now.
     pub(super) fn source_mut(&mut self, source: Source) -> Option<&mut SourceState> {
         match source {
-            Source::Edge(edge) => (edge == self.edge_at).then_some(&mut self.edge),
+            Source::Edge(edge) => (edge == self.edge_index).then_some(&mut self.edge),
             Source::Peer(conn) => self.peers.get_mut(&conn),
         }
     }
 
-    /// Every block is under way. An idle source doubles what a slower one holds, where that ends sooner by a margin;
-    /// whichever is first wins, the other is cancelled.
+    /// Runs the endgame, when every block is being fetched: an idle source fetches again what a slower one holds, if
+    /// that is expected to end sooner by a margin. The first copy wins and the other transfer is cancelled.
     fn endgame(&mut self, cx: &mut Cx<'_, Self>) {
         let mut idle: Vec<Source> =
             self.peers.iter().filter(|(_, p)| p.fetches == 0).map(|(c, _)| Source::Peer(*c)).collect();
         if self.edge_hold == EdgeHold::Open && self.edge.fetches == 0 {
-            idle.push(Source::Edge(self.edge_at));
+            idle.push(Source::Edge(self.edge_index));
         }
         for source in idle {
             if let Some(span) = self.worth_doubling(cx, source) {
@@ -102,13 +103,13 @@ impl Download {
         }
     }
 
-    /// What `idle` would fetch again: of the transfers of others, that of the source which will be done last.
+    /// Returns the blocks that `idle` should fetch again: of the source that is expected to finish last.
     fn worth_doubling(&mut self, cx: &Cx<'_, Self>, idle: Source) -> Option<Span> {
         let (for_edge, longest) = (matches!(idle, Source::Edge(_)), blocks_in(cx.cfg.fetch_len));
         let own = self.source_mut(idle)?.clone();
         let others = self.under_way().filter(|(_, source, span)| *source != idle && own.has(span.0));
         let left = |source: Source| match source {
-            Source::Edge(edge) if edge == self.edge_at => self.edge.time_left(cx.now),
+            Source::Edge(edge) if edge == self.edge_index => self.edge.time_left(cx.now),
             Source::Edge(_) => Duration::ZERO,
             Source::Peer(conn) => self.peers.get(&conn).map_or(Duration::ZERO, |p| p.time_left(cx.now)),
         };
@@ -116,9 +117,9 @@ impl Download {
             let span = self.picker.duplicate_of(span, for_edge, longest)?;
             Some((left(source), span))
         });
-        // of a source's transfers the newest: it is the least likely to have begun
+        // the newest transfer of a source is the least likely to have begun
         let (left, span) = candidates.reduce(|a, b| if b.0 >= a.0 { b } else { a })?;
-        // a source that has proven nothing yet is taken to need as long as the margin
+        // a source with unknown rate is assumed to need as long as the margin
         let takes = own.rate.time_for(self.picker.bytes(&span)).unwrap_or(cx.cfg.endgame_gain);
         (left >= takes * 2 + cx.cfg.endgame_gain).then_some(span)
     }
@@ -142,7 +143,7 @@ impl Download {
     }
 }
 
-/// How long a source may be quiet.
+/// Returns the time-out of a source that verifies nothing.
 pub(super) fn stall_after(cfg: &super::Config, source: Source, piece_len: u32) -> Duration {
     match source {
         Source::Edge(_) => cfg.stall_after + cfg.edge_stall_per_64k * (piece_len >> 16),

@@ -1,97 +1,97 @@
-//! The edge's budget: never slower than the edge alone, and no edge byte that peers could have delivered in the same
-//! time.
+//! The edge's budget: a download is never slower than with the edge alone, and the edge sends no byte that peers could
+//! have delivered in the same time.
 //!
-//! While peers give less than the edge alone would, edge and peers run side by side: every byte that peers can
-//! deliver in that time, they deliver. When they give as much, the edge yields: it delivers only what no peer has,
-//! and the endgame. When edge and peers share a bottleneck (the downlink), each looks slow because of the other; so
-//! the edge yields for a short trial now and then, and if peers then fill its place, it stays away. Trials that fail
-//! become rarer.
+//!  While peers give less than the edge alone would, edge and peers run side by side, so peers deliver every byte that
+//! they can in that time. Once peers give as much, the edge yields: it delivers only pieces that no peer has, and
+//! blocks of the endgame. When edge and peers share a bottleneck (the client's downlink), each slows the other down.
+//! So the edge yields for a short trial now and then, and if the peers then reach its rate, it keeps yielding. Trials
+//! that fail become rarer.
 
 use super::io::Config;
 use crate::Time;
 use core::time::Duration;
 
-/// What the edge may take.
+/// Blocks that the edge may be asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Whatever is missing.
+    /// The edge may be asked for any missing block.
     #[default]
     Parallel,
-    /// For a trial until then: as `Yield`.
+    /// A trial of yielding: limits the edge as `Yield` does.
     Trial {
-        /// When it began.
+        /// When the trial began.
         since: Time,
     },
-    /// Only what no peer has, and the endgame.
+    /// Only pieces that no peer has, and blocks of the endgame.
     Yield,
 }
 
-/// What was measured at a tick, bytes a second.
+/// Measurements at a tick; rates in bytes a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// The edge's rate.
+    /// Rate of the edge.
     pub edge: u64,
-    /// The edge had work all the time.
+    /// Whether the edge had work all the time.
     pub edge_busy: bool,
-    /// What all peers together give.
+    /// Rate of all peers together.
     pub peers: u64,
-    /// Peers that have something to give are connected.
+    /// Whether a connected peer has at least one piece.
     pub any_peer: bool,
 }
 
-/// The scheduler's state.
+/// Scheduler of the edge's share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EdgeBudget {
     mode: Mode,
-    /// The rate that the provider is content with; 0: as fast as the edge alone.
+    /// The rate that the provider asks for, in bytes a second; 0: as fast as the edge alone.
     rate_min: u64,
-    /// What the edge alone gives, by what it has given; bytes a second.
+    /// Estimated rate of the edge without peers, in bytes a second.
     alone: u64,
-    /// Ticks in a row in which `alone` did not grow much: it can be relied upon.
+    /// Consecutive ticks in which `alone` hardly grew; at [`SETTLED`] the estimate is relied upon.
     settled: u8,
-    /// Ticks in a row in which peers fell short while the edge yielded.
+    /// Consecutive ticks in which peers were too slow while the edge yielded.
     short: u8,
     next_trial: Time,
     failed_trials: u8,
 }
 
-/// Ticks that `alone` must have been steady for.
+/// Number of ticks for which `alone` must have been steady.
 const SETTLED: u8 = 2;
-/// Ticks of shortfall that end the edge's yielding.
+/// Number of slow ticks that end the edge's yielding.
 const SHORT: u8 = 4;
 
 impl EdgeBudget {
-    /// The scheduler under a provider's policy.
+    /// Creates the scheduler under a provider's policy.
     #[must_use]
     pub fn new(rate_min: u64) -> Self {
         Self { rate_min, ..Self::default() }
     }
 
-    /// What the edge may take.
+    /// Returns which blocks may be fetched from the edge.
     #[must_use]
     pub const fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Whether the edge keeps to what no peer has.
+    /// Returns whether the edge is limited to pieces that no peer has.
     #[must_use]
     pub const fn yields(&self) -> bool {
         !matches!(self.mode, Mode::Parallel)
     }
 
-    /// A peer has joined: what failed before may work with it.
+    /// Allows a new trial at once: trials that failed before may succeed with the new peer.
     pub const fn peer_joined(&mut self) {
         self.next_trial = Time::ZERO;
         self.failed_trials = 0;
     }
 
-    /// Takes a tick's measurements.
+    /// Handles a tick's measurements and sets the mode.
     pub fn tick(&mut self, now: Time, s: Sample, cfg: &Config) {
         if !self.yields() {
             self.learn(s);
         }
         let target = if self.rate_min > 0 { self.alone.min(self.rate_min) } else { self.alone };
-        // what peers give is measured, so it is never exactly what it was: a sixteenth less is as good
+        // a measured rate fluctuates, so a sixteenth less than the target is enough
         let enough = s.peers >= target - target / 16 && s.peers > 0;
         match self.mode {
             _ if !s.any_peer => self.mode = Mode::Parallel,
@@ -123,7 +123,7 @@ impl EdgeBudget {
         } else {
             self.settled = (self.settled + 1).min(SETTLED);
         }
-        // beside peers the edge may look slower than it is; alone it does not
+        // peers slow the edge down, so the estimate fades faster without them
         let fade = if s.peers == 0 { self.alone / 32 } else { self.alone / 512 };
         self.alone = s.edge.max(self.alone - fade);
     }
@@ -141,7 +141,7 @@ impl EdgeBudget {
         self.mode = Mode::Parallel;
     }
 
-    /// See [`crate::Machine::rebase`].
+    /// Moves all times by `by`, as [`crate::Machine::rebase`] requires.
     pub fn rebase(&mut self, by: Duration) {
         self.next_trial = self.next_trial.rebased(by);
         if let Mode::Trial { since } = &mut self.mode {
@@ -156,7 +156,7 @@ mod tests {
 
     const MB: u64 = 1_000_000;
 
-    /// Plays `seconds` of a network in which the edge can give `edge` and the peers `peers` bytes a second, over a
+    /// Simulates `seconds` of a network in which the edge can give `edge` and the peers `peers` bytes a second, over a
     /// downlink of `downlink`; returns (bytes from the edge, bytes from peers).
     fn play(budget: &mut EdgeBudget, from: u64, seconds: u64, edge: u64, peers: u64, downlink: u64) -> (u64, u64) {
         let cfg = Config::default();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn beside_slower_peers_the_edge_goes_on_at_full_speed() {
+    fn beside_slower_peers_the_edge_keeps_its_full_speed() {
         let mut b = EdgeBudget::default();
         play(&mut b, 0, 1, 50 * MB, 0, 1000 * MB);
         let (edge, peers) = play(&mut b, 1, 60, 50 * MB, 20 * MB, 1000 * MB);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_content_with_less_pays_for_less() {
+    fn a_provider_with_a_lower_minimum_rate_pays_for_fewer_bytes() {
         let mut b = EdgeBudget::new(5 * MB);
         play(&mut b, 0, 1, 50 * MB, 0, 500 * MB);
         let (edge, peers) = play(&mut b, 1, 10, 50 * MB, 6 * MB, 500 * MB);

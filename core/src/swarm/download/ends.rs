@@ -1,4 +1,4 @@
-//! How transfers end, and what follows for their source.
+//! Ends of transfers, and their consequences for the source.
 
 use super::assign::stall_after;
 use super::io::{Output, Source};
@@ -12,12 +12,13 @@ use crate::wire::peer::RefuseCode;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Failures in a row, without any of proven guilt, after which a peer is let go.
+/// Consecutive failures without proof of fault after which a peer is disconnected.
 const STRIKES: u8 = 3;
 
 impl Download {
-    /// How far a transfer is. Its last block counts only once it has ended: then all of it is written.
-    pub(super) fn progress(&mut self, cx: &mut Cx<'_, Self>, id: XferId, verified: u64) {
+    /// Counts a transfer's progress. The last block counts only when the transfer has ended, since then all of it is
+    /// written.
+    pub(super) fn on_progress(&mut self, cx: &mut Cx<'_, Self>, id: XferId, verified: u64) {
         let Some(xfer) = self.xfers.get(&id) else { return };
         let piece = xfer.span.0;
         let total = self.picker.bytes(&xfer.span);
@@ -25,7 +26,7 @@ impl Download {
         self.complete(cx, piece);
     }
 
-    /// Counts what a transfer has verified by now.
+    /// Counts the bytes that a transfer has verified by now.
     fn credit(&mut self, cx: &mut Cx<'_, Self>, id: XferId, verified: u64) {
         let Some(xfer) = self.xfers.get_mut(&id) else { return };
         let total = self.picker.bytes(&xfer.span);
@@ -52,11 +53,11 @@ impl Download {
         if !cancelled {
             self.in_flight = self.in_flight.saturating_sub(verified - before);
         }
-        self.delivered(cx, source, cancelled, verified - before);
+        self.on_delivered(cx, source, cancelled, verified - before);
     }
 
-    /// A source has delivered: it is neither stalled nor failing.
-    fn delivered(&mut self, cx: &mut Cx<'_, Self>, source: Source, cancelled: bool, bytes: u64) {
+    /// Resets a source's stall timer and failure counts after it has delivered.
+    fn on_delivered(&mut self, cx: &mut Cx<'_, Self>, source: Source, cancelled: bool, bytes: u64) {
         let stall = stall_after(cx.cfg, source, self.layout().piece_len());
         let now = cx.now;
         let Some(state) = self.source_mut(source) else { return };
@@ -78,7 +79,7 @@ impl Download {
         }
     }
 
-    /// If the piece is complete, it goes to the disk, and who still fetches it is stopped.
+    /// Saves the piece if it is complete, and cancels transfers that still fetch it.
     fn complete(&mut self, cx: &mut Cx<'_, Self>, piece: PieceIndex) {
         for id in self.picker.needless(piece) {
             self.cancel(cx, id);
@@ -91,14 +92,14 @@ impl Download {
         cx.push(Output::SavePiece { piece, from: complete.from });
     }
 
-    /// Stops waiting for a transfer. Its blocks are free; its end is still to come.
+    /// Cancels a transfer: frees its blocks at once; its `Ended` is still to come.
     pub(super) fn cancel(&mut self, cx: &mut Cx<'_, Self>, id: XferId) {
         if self.release(id) {
             cx.push(Output::CancelFetch { xfer: id });
         }
     }
 
-    /// Takes a transfer out of its source's window and frees its blocks; `false` if that was done before.
+    /// Takes a transfer out of its source's window and frees its blocks; returns `false` if that was done before.
     fn release(&mut self, id: XferId) -> bool {
         let Some(Xfer { source, span, verified, cancelled, .. }) = self.xfers.get_mut(&id) else { return false };
         if *cancelled {
@@ -120,12 +121,12 @@ impl Download {
     }
 
     pub(super) fn cancel_all_of(&mut self, cx: &mut Cx<'_, Self>, source: Source) {
-        let of_it: Vec<_> = self.xfers.iter().filter(|(_, x)| x.source == source).map(|(id, _)| *id).collect();
-        of_it.into_iter().for_each(|id| self.cancel(cx, id));
+        let ids: Vec<_> = self.xfers.iter().filter(|(_, x)| x.source == source).map(|(id, _)| *id).collect();
+        ids.into_iter().for_each(|id| self.cancel(cx, id));
     }
 
-    /// A transfer is over. What one that was cancelled failed of concerns nobody, but for a wrong block.
-    pub(super) fn ended(&mut self, cx: &mut Cx<'_, Self>, id: XferId, end: FetchEnd) {
+    /// Handles the end of a transfer. Why a cancelled transfer failed does not matter, unless it sent a wrong block.
+    pub(super) fn on_ended(&mut self, cx: &mut Cx<'_, Self>, id: XferId, end: FetchEnd) {
         let Some(xfer) = self.xfers.get(&id) else { return };
         let piece = xfer.span.0;
         if end == FetchEnd::Fetched {
@@ -152,7 +153,7 @@ impl Download {
         }
     }
 
-    /// A wrong block: whoever sent it is known for certain.
+    /// Bans a peer for a wrong block: the hash proves that this peer sent it.
     fn bad_peer(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, name: SourceName) {
         self.wasted = self.wasted.saturating_add(u64::from(BLOCK_LEN));
         if self.peers.contains_key(&conn) {
@@ -160,7 +161,7 @@ impl Download {
         } else if let SourceName::Peer(_, key) = name
             && self.banned.insert(key)
         {
-            // it has left already: it is reported all the same
+            // the peer has left already; it is reported nevertheless
             cx.push(Output::DropPeer { conn, name, why: CloseReason::BadBlock });
         }
     }
@@ -191,7 +192,7 @@ impl Download {
         }
     }
 
-    pub(super) fn stalled(&mut self, cx: &mut Cx<'_, Self>, source: Source) {
+    pub(super) fn on_stalled(&mut self, cx: &mut Cx<'_, Self>, source: Source) {
         match source {
             Source::Peer(conn) => self.drop_peer(cx, conn, CloseReason::Stalled),
             Source::Edge(edge) => self.edge_failed(cx, edge),
@@ -215,9 +216,10 @@ impl Download {
         }
     }
 
-    /// The edge cannot count the download: another may, and if none can, edges alone deliver the rest.
+    /// Handles an edge that cannot count the download: tries the next edge, and if every edge has refused so, asks for
+    /// a grant without peers.
     fn edge_uncounted(&mut self, cx: &mut Cx<'_, Self>, edge: u32) {
-        if edge != self.edge_at || self.edge_hold != EdgeHold::Open {
+        if edge != self.edge_index || self.edge_hold != EdgeHold::Open {
             return;
         }
         if self.edge_failures + 1 < self.usable_edges() {
@@ -232,10 +234,10 @@ impl Download {
         self.edges - u32::try_from(self.bad_edges.len()).unwrap_or(0).min(self.edges)
     }
 
-    /// The edge's connection broke or stalled: the next one, at once while some edge has not failed yet, then with
-    /// waits.
+    /// Leaves an edge whose connection broke or stalled: the next one is asked at once, or after a wait when every
+    /// edge has failed.
     fn edge_failed(&mut self, cx: &mut Cx<'_, Self>, edge: u32) {
-        if edge != self.edge_at || self.edge_hold == EdgeHold::BackOff {
+        if edge != self.edge_index || self.edge_hold == EdgeHold::BackOff {
             return;
         }
         self.leave_edge(cx, edge);
@@ -243,15 +245,15 @@ impl Download {
         if self.edge_hold == EdgeHold::Open && self.edge_failures >= self.usable_edges() {
             let wait = self.edge_backoff.failed(cx.cfg.edge_backoff, cx.rng);
             self.edge_hold = EdgeHold::BackOff;
-            // with no wait at all, a broken edge and a client would spin
+            // a minimum wait, so that a client does not spin against a broken edge
             let wait = wait.max(Duration::from_millis(1));
             self.timers.set(Timer::EdgeRetry, Some(cx.now.after(wait)));
         }
     }
 
-    /// The way to the edges was lost, by no fault of theirs: what is missing is asked for anew.
-    pub(super) fn edge_anew(&mut self, cx: &mut Cx<'_, Self>) {
-        self.cancel_all_of(cx, Source::Edge(self.edge_at));
+    /// Cancels and repeats the edge's transfers after the network path was lost, without blaming the edge.
+    pub(super) fn restart_edge_transfers(&mut self, cx: &mut Cx<'_, Self>) {
+        self.cancel_all_of(cx, Source::Edge(self.edge_index));
         if self.edge_hold == EdgeHold::BackOff {
             self.edge_hold = EdgeHold::Open;
             self.timers.clear(Timer::EdgeRetry);
@@ -263,18 +265,18 @@ impl Download {
             return;
         }
         cx.push(Output::DropEdge { edge });
-        if edge == self.edge_at {
+        if edge == self.edge_index {
             self.leave_edge(cx, edge);
         }
     }
 
-    /// Goes on to the next edge that has not sent wrong bytes.
+    /// Switches to the next edge that has not sent wrong bytes.
     fn leave_edge(&mut self, cx: &mut Cx<'_, Self>, edge: u32) {
         self.cancel_all_of(cx, Source::Edge(edge));
         self.timers.clear(Timer::Stall(Source::Edge(edge)));
         let next = (1..=self.edges).map(|step| (edge.wrapping_add(step)) % self.edges);
         match next.into_iter().find(|e| !self.bad_edges.contains(e)) {
-            Some(next) => self.edge_at = next,
+            Some(next) => self.edge_index = next,
             None => self.edge_hold = EdgeHold::Banned,
         }
     }

@@ -1,4 +1,4 @@
-//! What a download is told and what it asks for.
+//! Inputs, outputs and configuration of a download.
 
 use crate::ids::{ConnId, PieceIndex, XferId};
 use crate::swarm::outcome::{CloseReason, FailReason, FetchEnd, SourceName, StoreError};
@@ -6,181 +6,184 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
 
-/// Something that happened.
+/// An event for the download.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// Fetch, from now on. Harmless while it does.
+    /// The user starts or resumes the download. Ignored while it is running.
     Start,
-    /// Stop fetching: what is under way is cancelled, every peer let go. What is verified stays.
+    /// The user pauses the download: running transfers are cancelled, peers disconnected. Verified pieces are kept.
     Stop,
-    /// There are this many edges, 0, 1, …
+    /// The number of edges is known; they are numbered from 0.
     Edges(u32),
-    /// A new grant is at hand, after [`Output::RenewGrant`] or [`Output::LeavePeers`].
+    /// A new grant is available, after [`Output::RenewGrant`] or [`Output::LeavePeers`].
     Renewed,
-    /// The network has changed: what edges are sending will not arrive.
+    /// The network has changed: answers of edges under way will not arrive.
     Moved,
-    /// No more than this may be under way: received and not yet durable, bytes.
+    /// The client sets the maximum of bytes received and not yet durable.
     Budget(u64),
-    /// A peer serves this download.
+    /// A peer is connected and serves this download.
     PeerJoined {
-        /// Its connection.
+        /// Connection of the new peer.
         conn: ConnId,
-        /// Its name in the books.
+        /// The peer's name in usage records.
         name: SourceName,
-        /// How many requests it takes at a time.
+        /// Maximum of simultaneous requests that the peer accepts.
         requests_max: u16,
     },
-    /// A peer has these pieces (too): bit `i`, most significant first, is piece `first + i`.
+    /// A page of a peer's have-map arrived: bit `i`, most significant first, is piece `first + i`.
     PeerMap {
-        /// Which.
+        /// Connection of the peer that sent the page.
         conn: ConnId,
-        /// The piece of the first bit.
+        /// Piece index of the first bit.
         first: PieceIndex,
-        /// The bits.
+        /// One bit for each piece, set if the peer has it.
         bits: Vec<u8>,
     },
-    /// A peer has these pieces too.
+    /// A peer has obtained these further pieces.
     PeerHas {
-        /// Which.
+        /// Connection of the peer with new pieces.
         conn: ConnId,
-        /// The pieces.
+        /// Indexes of the new pieces.
         pieces: Vec<PieceIndex>,
     },
-    /// The connection has ended; its transfers end by themselves.
+    /// A peer's connection has ended; its transfers end separately.
     PeerLeft {
-        /// Which.
+        /// Connection that has ended.
         conn: ConnId,
     },
-    /// How far a transfer is.
+    /// A transfer has verified more bytes.
     Progress {
-        /// Which.
+        /// Number of the transfer.
         xfer: XferId,
-        /// Bytes verified so far.
+        /// Total bytes that the transfer has verified so far.
         verified: u64,
     },
-    /// A transfer is over: exactly one a [`Output::Fetch`].
+    /// A transfer is over: exactly once for each [`Output::Fetch`].
     Ended {
-        /// Which.
+        /// Number of the transfer.
         xfer: XferId,
-        /// How.
+        /// Result of the transfer.
         end: FetchEnd,
     },
-    /// The answer to [`Output::SavePiece`].
+    /// The store has saved a piece, or failed to: answers [`Output::SavePiece`].
     PieceSaved {
-        /// Which.
+        /// Index of the piece.
         piece: PieceIndex,
-        /// Whether it is durable.
+        /// `Ok` if the piece is durable.
         result: Result<(), StoreError>,
     },
-    /// The answer to [`Output::Finish`].
+    /// The file is at its output path, or could not be put there: answers [`Output::Finish`].
     Finished(Result<(), StoreError>),
 }
 
-/// Who is asked for blocks.
+/// A source of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// An edge, by its number.
     Edge(u32),
-    /// A connected peer.
+    /// A connected peer, by its connection.
     Peer(ConnId),
 }
 
-/// Something to be done.
+/// A command of the download to the client's machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Get blocks, verify them, write them.
+    /// Fetch blocks, verify and write them; answered by exactly one [`Input::Ended`].
     Fetch {
-        /// Its number; the upper half is the download's handle.
+        /// Number of the transfer; the upper 32 bits are the download's handle.
         xfer: XferId,
-        /// From whom.
+        /// The edge or peer to ask.
         source: Source,
-        /// Which piece.
+        /// Index of the piece.
         piece: PieceIndex,
-        /// Which of its blocks.
+        /// Range of blocks within the piece.
         blocks: Range<u32>,
     },
-    /// Stop a transfer; its `Ended` still comes.
+    /// Stop a transfer; its `Ended` still follows.
     CancelFetch {
-        /// Which.
+        /// Number of the transfer.
         xfer: XferId,
     },
-    /// A peer's blocks are verified, and it was the first to deliver them: it has a receipt coming.
+    /// Credit a peer for verified blocks that it was the first to deliver: a receipt for them is due.
     Verified {
-        /// Its connection.
+        /// Connection of the peer to credit.
         conn: ConnId,
-        /// Bytes of blocks.
+        /// Bytes of the blocks.
         bytes: u64,
     },
-    /// A piece is complete: make it durable.
+    /// Make a complete piece durable; answered by [`Input::PieceSaved`].
     SavePiece {
-        /// Which.
+        /// Index of the piece.
         piece: PieceIndex,
-        /// Who delivered how many of its bytes.
+        /// Bytes of the piece by source.
         from: Vec<(SourceName, u32)>,
     },
-    /// Every piece is durable: put the file in place.
+    /// Put the file at its output path: every piece is durable.
     Finish,
-    /// Let a peer go. It is not asked again if the reason speaks against it.
+    /// Disconnect a peer. A peer that sent wrong bytes or broke the protocol is not asked again.
     DropPeer {
-        /// Its connection.
+        /// Connection of the peer to disconnect.
         conn: ConnId,
-        /// Its name.
+        /// The peer's name in usage records.
         name: SourceName,
-        /// Why.
+        /// Reason for disconnecting the peer.
         why: CloseReason,
     },
-    /// An edge sent wrong bytes: it is not asked again.
+    /// Report an edge that sent wrong bytes; it is not asked again.
     DropEdge {
-        /// Which.
+        /// Number of the edge.
         edge: u32,
     },
-    /// An edge wants a newer grant.
+    /// Request a newer grant from the edge; answered by [`Input::Renewed`].
     RenewGrant,
-    /// No edge can count this download: they want one without peers in its place.
+    /// Exchange the grant for one without peers, because no edge can count this download; answered by
+    /// [`Input::Renewed`].
     LeavePeers,
-    /// Given up; what is durable stays.
+    /// Report that the download has failed; durable pieces are kept.
     Failed(FailReason),
 }
 
-/// How much may be under way with one source.
+/// Limits of the bytes and transfers in flight with one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Bytes, before its rate is known and at least.
+    /// Minimum in bytes, also used while the source's rate is unknown.
     pub least: u64,
-    /// Bytes at most.
+    /// Maximum bytes in flight.
     pub most: u64,
-    /// Transfers at most.
+    /// Maximum number of transfers.
     pub fetches: u32,
-    /// The window holds what the source delivers in this time.
+    /// The window is as large as what the source delivers in this time.
     pub time: Duration,
 }
 
 /// Limits and intervals of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Bytes of one fetch; smaller pieces are fetched whole.
+    /// Bytes of one transfer; smaller pieces are fetched whole.
     pub fetch_len: u32,
-    /// For each peer.
+    /// Window of each peer.
     pub peer_window: Window,
-    /// For the edge.
+    /// Window of the edge.
     pub edge_window: Window,
-    /// Bytes under way, over all sources; see [`Input::Budget`].
+    /// Maximum of bytes received and not yet durable, over all sources, until [`Input::Budget`] changes it.
     pub budget: u64,
-    /// Rates are measured and the edge's budget is set so often. Zero: never (models), then the edge runs in parallel.
+    /// Interval at which rates are measured and the edge's budget is set. Zero: never (for models); the edge then
+    /// always runs in parallel with the peers.
     pub tick: Duration,
-    /// The least time for which peers alone are tried against the edge's rate.
+    /// Minimum duration of a trial without the edge, in which peers must reach the edge's rate.
     pub probe: Duration,
-    /// The wait after a failed trial, first and longest.
+    /// Wait after a failed trial: first and longest.
     pub probe_wait: (Duration, Duration),
-    /// A source that verifies nothing for so long is let go (a peer) or left for the next (an edge).
+    /// Time-out for a source that verifies nothing: a peer is disconnected, an edge replaced by the next.
     pub stall_after: Duration,
-    /// Added to [`Config::stall_after`] for the edge, for each 64 KiB of a piece, since its pieces are verified whole.
+    /// Addition to [`Config::stall_after`] for the edge for each 64 KiB of a piece, since an edge's pieces are
+    /// verified whole.
     pub edge_stall_per_64k: Duration,
-    /// In the endgame a transfer is doubled if that promises to end so much sooner.
+    /// Minimum time that fetching blocks twice in the endgame must promise to save.
     pub endgame_gain: Duration,
-    /// The wait before an edge is asked again once each has failed: first and longest.
+    /// Wait before an edge is asked again after every edge has failed: first and longest.
     pub edge_backoff: (Duration, Duration),
-    /// With nothing verified for so long the download is given up.
+    /// Time-out after which a download without any verified bytes fails.
     pub give_up_after: Duration,
 }
 
@@ -205,7 +208,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// For models: one transfer a source, no measuring, no waits that branch.
+    /// Returns a configuration for models: one transfer per source, no measuring, no waits that add states.
     #[must_use]
     pub fn tiny() -> Self {
         let window = Window { least: 1, most: 1, fetches: 1, time: Duration::ZERO };

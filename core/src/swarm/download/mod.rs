@@ -1,4 +1,4 @@
-//! One download: its sources (the edge always, and peers), what is under way with each, and what is done when one
+//! The machine of one download: its sources (edges and peers), the transfers from each, and the reactions when one
 //! fails.
 
 mod assign;
@@ -24,63 +24,63 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use source::{SourceState, Xfer};
 
-/// How far a download is.
+/// Phase of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
-    /// Not fetching.
+    /// Not fetching: new, paused or failed.
     Stopped,
-    /// Fetching.
+    /// Transfers from edges and peers are running.
     Running,
-    /// Every piece is durable; the file is being put in place.
+    /// Every piece is durable; the file is being put at its output path.
     Finishing,
-    /// The file is in place.
+    /// The file is at its output path.
     Done,
 }
 
-/// What a download is made from.
+/// Parameters of a new download.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// The user's handle.
+    /// The user's handle of the download.
     pub handle: Handle,
-    /// How the version is cut.
+    /// Piece and block layout of the version.
     pub layout: Layout,
-    /// What is durable already.
+    /// Pieces that are durable already.
     pub have: Bitfield,
-    /// Who delivered how much of it.
+    /// Bytes of durable pieces by source.
     pub counted: Vec<(SourceName, u64)>,
-    /// Seeds the order of pieces.
+    /// Seed for the order of pieces.
     pub order_seed: u64,
-    /// See [`crate::content::Policy::rate_min`].
+    /// The provider's minimum rate in bytes a second ([`crate::content::Policy::rate_min`]).
     pub rate_min: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    /// Measure, and look whether anything can be done better.
+    /// Measure rates and set the edge's budget.
     Tick,
-    /// The edge may be asked again.
+    /// End the back-off after all edges failed.
     EdgeRetry,
-    /// A source has verified nothing for long.
+    /// A source has verified nothing for too long.
     Stall(Source),
-    /// Nothing has been verified for very long.
+    /// No source has verified anything for `give_up_after`.
     GiveUp,
 }
 
-/// Why the edge is not asked at present.
+/// Whether the edge may be asked, and if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum EdgeHold {
-    /// It is.
+    /// Edges may be asked.
     Open,
-    /// Each edge has failed: wait.
+    /// Each edge has failed: wait for [`Timer::EdgeRetry`].
     BackOff,
-    /// It wants a newer grant.
+    /// The edge wants a newer grant, which was requested.
     Grant,
     /// Every edge has sent wrong bytes.
     Banned,
 }
 
-/// The download machine. Invariants: bytes under way stay within the budget; a block is counted once, for who
-/// delivered it first; a source that sent a wrong block gets no further request; a piece is durable before it is
+/// The download machine. Invariants: bytes in flight stay within the budget; a block is counted once, for the source
+/// that delivered it first; a source that sent a wrong block gets no further request; a piece is durable before it is
 /// counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Download {
@@ -88,26 +88,26 @@ pub struct Download {
     phase: Phase,
     picker: Picker,
     edge: SourceState,
-    /// Which edge is asked, of how many.
-    edge_at: u32,
+    /// Index of the edge being asked, below `edges`.
+    edge_index: u32,
     edges: u32,
     edge_hold: EdgeHold,
     edge_backoff: Backoff,
-    /// Failures in a row, over all edges.
+    /// Consecutive failures, over all edges.
     edge_failures: u32,
     bad_edges: BTreeSet<u32>,
     budget: EdgeBudget,
     peers: BTreeMap<ConnId, SourceState>,
-    /// Keys of peers that sent wrong bytes or broke the rules.
+    /// Keys of peers that sent wrong bytes or broke the protocol.
     banned: BTreeSet<PublicKey>,
     xfers: BTreeMap<XferId, Xfer>,
     next_xfer: u32,
-    /// Bytes of transfers under way, cancelled ones not included.
+    /// Bytes of running transfers that are not verified yet; cancelled transfers do not count.
     in_flight: u64,
     in_flight_max: u64,
-    /// Complete pieces on their way to the disk.
+    /// Complete pieces that are being saved, with their bytes by source.
     saving: BTreeMap<PieceIndex, Vec<(SourceName, u32)>>,
-    /// Bytes of durable pieces by who delivered them.
+    /// Bytes of durable pieces by source.
     counted: BTreeMap<SourceName, u64>,
     wasted: u64,
     timers: Deadlines<Timer>,
@@ -115,7 +115,7 @@ pub struct Download {
 }
 
 impl Download {
-    /// A download that is stopped.
+    /// Creates a download that is stopped.
     #[must_use]
     pub fn new(spec: Spec, cfg: &Config) -> Self {
         Self {
@@ -123,7 +123,7 @@ impl Download {
             phase: Phase::Stopped,
             picker: Picker::new(spec.layout, spec.have, spec.order_seed),
             edge: SourceState::new(SourceName::Edge, None, u32::MAX),
-            edge_at: 0,
+            edge_index: 0,
             edges: 1,
             edge_hold: EdgeHold::Open,
             edge_backoff: Backoff::default(),
@@ -144,96 +144,97 @@ impl Download {
         }
     }
 
-    /// The same, with transfers numbered from there: those of an earlier download under the same handle may still end.
+    /// Sets the number of the next transfer. Transfers of an earlier download under the same handle may still end, so
+    /// their numbers must not be used again.
     #[must_use]
     pub const fn numbered_from(mut self, next_xfer: u32) -> Self {
         self.next_xfer = next_xfer;
         self
     }
 
-    /// The number of its next transfer.
+    /// Returns the number of the next transfer.
     #[must_use]
     pub const fn next_xfer(&self) -> u32 {
         self.next_xfer
     }
 
-    /// How far it is.
+    /// Returns the download's phase.
     #[must_use]
     pub const fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// How the version is cut.
+    /// Returns the piece and block layout of the version.
     #[must_use]
     pub const fn layout(&self) -> &Layout {
         self.picker.layout()
     }
 
-    /// What is durable.
+    /// Returns the durable pieces.
     #[must_use]
     pub const fn have(&self) -> &Bitfield {
         self.picker.have()
     }
 
-    /// Bytes of durable pieces.
+    /// Returns the bytes of all durable pieces.
     #[must_use]
     pub fn durable_bytes(&self) -> u64 {
         self.picker.durable_bytes()
     }
 
-    /// Bytes of durable pieces by who delivered them, each counted once.
+    /// Returns the bytes of durable pieces by source, each byte counted once.
     pub fn counted(&self) -> impl Iterator<Item = (SourceName, u64)> + '_ {
         self.counted.iter().map(|(name, bytes)| (*name, *bytes))
     }
 
-    /// Bytes of durable pieces from edges.
+    /// Returns the bytes of durable pieces that edges delivered.
     #[must_use]
     pub fn edge_bytes(&self) -> u64 {
         self.counted.get(&SourceName::Edge).copied().unwrap_or(0)
     }
 
-    /// Bytes of durable pieces from peers.
+    /// Returns the bytes of durable pieces that peers delivered.
     #[must_use]
     pub fn peer_bytes(&self) -> u64 {
         self.counted.iter().filter(|(name, _)| **name != SourceName::Edge).map(|(_, bytes)| bytes).sum()
     }
 
-    /// What has been counted belongs to an earlier download of the same version: counts from nothing. Blocks that its
-    /// peers delivered of incomplete pieces are fetched again: in the new download nobody could be paid for them.
+    /// Resets the counts by source. Bytes counted so far belong to an earlier download of the same version. Blocks of
+    /// incomplete pieces that peers delivered are fetched again: in the new download nobody could be paid for them.
     pub fn begin_new_books(&mut self) {
         self.counted.clear();
         self.wasted = self.wasted.saturating_add(self.picker.forget_incomplete_of_peers());
     }
 
-    /// Bytes that were received and thrown away.
+    /// Returns the bytes that were received and discarded.
     #[must_use]
     pub const fn wasted_bytes(&self) -> u64 {
         self.wasted
     }
 
-    /// Bytes asked for and not yet verified.
+    /// Returns the bytes requested and not yet verified.
     #[must_use]
     pub const fn in_flight(&self) -> u64 {
         self.in_flight
     }
 
-    /// The connected peers.
+    /// Returns the connected peers.
     pub fn peers(&self) -> impl Iterator<Item = (ConnId, SourceName)> + '_ {
         self.peers.iter().map(|(conn, peer)| (*conn, peer.name))
     }
 
-    /// The transfers under way that are waited for: from whom, and what.
+    /// Returns the running transfers that are not cancelled, with source and blocks.
     pub fn under_way(&self) -> impl Iterator<Item = (XferId, Source, &super::picker::Span)> + '_ {
         self.xfers.iter().filter(|(_, x)| !x.cancelled).map(|(id, x)| (*id, x.source, &x.span))
     }
 
-    /// Whether a peer with this key may be asked.
+    /// Returns whether a peer with this key may be asked: it was not banned for wrong bytes or violations.
     #[must_use]
     pub fn may_ask(&self, key: &PublicKey) -> bool {
         !self.banned.contains(key)
     }
 
-    /// What the edge's budget allows at present.
+    /// Returns how much the edge may fetch at present.
     #[must_use]
     pub const fn mode(&self) -> Mode {
         self.budget.mode()
@@ -254,10 +255,10 @@ impl Download {
             self.timers.set(Timer::Tick, Some(cx.now.after(cx.cfg.tick)));
         }
         self.timers.set(Timer::GiveUp, Some(cx.now.after(cx.cfg.give_up_after)));
-        self.go_on(cx);
+        self.advance(cx);
     }
 
-    /// Ends fetching: nothing is waited for, no peer is held.
+    /// Stops fetching: cancels all transfers and disconnects all peers.
     fn stop(&mut self, cx: &mut Cx<'_, Self>, to: Phase) {
         self.phase = to;
         let all: Vec<_> = self.xfers.keys().copied().collect();
@@ -277,8 +278,8 @@ impl Download {
         }
     }
 
-    /// What follows from any event: finish, or ask for more.
-    fn go_on(&mut self, cx: &mut Cx<'_, Self>) {
+    /// Continues after an event: finishes the download or assigns more transfers.
+    fn advance(&mut self, cx: &mut Cx<'_, Self>) {
         if self.phase != Phase::Running {
             return;
         }
@@ -312,7 +313,7 @@ impl Download {
         self.picker.add_holder(pieces.filter(|&p| has.insert(p)));
     }
 
-    /// Takes a peer out of the books; returns its name.
+    /// Removes a peer and cancels its transfers; returns its name.
     fn remove_peer(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId) -> Option<SourceName> {
         let peer = self.peers.remove(&conn)?;
         if let Some(has) = &peer.has {
@@ -331,7 +332,7 @@ impl Download {
         cx.push(Output::DropPeer { conn, name, why });
     }
 
-    fn piece_saved(&mut self, cx: &mut Cx<'_, Self>, piece: PieceIndex, result: Result<(), StoreError>) {
+    fn on_piece_saved(&mut self, cx: &mut Cx<'_, Self>, piece: PieceIndex, result: Result<(), StoreError>) {
         let Some(from) = self.saving.remove(&piece) else { return };
         match result {
             Ok(()) => {
@@ -348,8 +349,8 @@ impl Download {
     }
 }
 
-/// The pieces that a page of a have-map names.
-fn in_map(first: PieceIndex, bits: &[u8]) -> impl Iterator<Item = PieceIndex> + '_ {
+/// Returns the pieces that a page of a have-map names.
+fn pieces_in_map(first: PieceIndex, bits: &[u8]) -> impl Iterator<Item = PieceIndex> + '_ {
     (0_u32..).zip(bits).flat_map(move |(i, b)| {
         let set = (0..8_u32).filter(move |bit| b & (0x80 >> bit) != 0);
         set.filter_map(move |bit| first.0.checked_add(i * 8 + bit).map(PieceIndex))
@@ -375,28 +376,28 @@ impl Machine for Download {
                     self.edge_hold = EdgeHold::Open;
                 }
             }
-            Input::Moved => self.edge_anew(cx),
+            Input::Moved => self.restart_edge_transfers(cx),
             Input::Budget(bytes) => self.in_flight_max = bytes,
             Input::PeerJoined { conn, name, requests_max } => self.join(cx, conn, name, requests_max),
-            Input::PeerMap { conn, first, bits } => self.learn(conn, in_map(first, &bits)),
+            Input::PeerMap { conn, first, bits } => self.learn(conn, pieces_in_map(first, &bits)),
             Input::PeerHas { conn, pieces } => self.learn(conn, pieces.into_iter()),
             Input::PeerLeft { conn } => {
                 self.remove_peer(cx, conn);
             }
             Input::Progress { xfer, verified } => {
-                // a progress alone frees no window worth a look at every source; ends and ticks do
-                self.progress(cx, xfer, verified);
+                // progress alone frees too little window to look at every source; ends and ticks do that
+                self.on_progress(cx, xfer, verified);
                 return;
             }
-            Input::Ended { xfer, end } => self.ended(cx, xfer, end),
-            Input::PieceSaved { piece, result } => self.piece_saved(cx, piece, result),
+            Input::Ended { xfer, end } => self.on_ended(cx, xfer, end),
+            Input::PieceSaved { piece, result } => self.on_piece_saved(cx, piece, result),
             Input::Finished(result) => match (self.phase, result) {
                 (Phase::Finishing, Ok(())) => self.phase = Phase::Done,
                 (_, Ok(())) => {}
                 (_, Err(why)) => self.fail(cx, why.into()),
             },
         }
-        self.go_on(cx);
+        self.advance(cx);
     }
 
     fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>) {
@@ -408,8 +409,8 @@ impl Machine for Download {
                         self.edge_hold = EdgeHold::Open;
                     }
                 }
-                Timer::Stall(source) => self.stalled(cx, source),
-                // what is verified waits for the disk: no source is to blame, and none is asked for it again
+                Timer::Stall(source) => self.on_stalled(cx, source),
+                // verified pieces wait for the disk: no source is at fault, and none is asked for them again
                 Timer::GiveUp if !self.saving.is_empty() => {
                     self.timers.set(Timer::GiveUp, Some(cx.now.after(cx.cfg.give_up_after)));
                 }
@@ -417,7 +418,7 @@ impl Machine for Download {
                 Timer::GiveUp => self.fail(cx, FailReason::EdgeUnreachable),
             }
         }
-        self.go_on(cx);
+        self.advance(cx);
     }
 
     fn poll_timeout(&self) -> Option<Time> {

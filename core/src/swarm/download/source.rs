@@ -1,4 +1,4 @@
-//! One source of a download, and the transfers under way.
+//! State of one source of a download, and of a running transfer.
 
 use super::io::{Source, Window};
 use crate::Time;
@@ -9,27 +9,27 @@ use crate::swarm::picker::Span;
 use crate::swarm::rate::Rate;
 use core::time::Duration;
 
-/// The edges, as one, or a peer.
+/// State of one source: a peer, or all edges together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SourceState {
-    /// Its name in the books.
+    /// Name in usage records.
     pub(super) name: SourceName,
-    /// What it has; the edge has everything, which is not written down.
+    /// Pieces that the source has; `None` for the edge, which has every piece.
     pub(super) has: Option<Bitfield>,
-    /// How fast it is.
+    /// Measured speed of the source.
     pub(super) rate: Rate,
-    /// Bytes asked for and not yet verified.
+    /// Bytes requested and not yet verified.
     pub(super) in_flight: u64,
-    /// Transfers under way.
+    /// Number of running transfers.
     pub(super) fetches: u32,
-    /// Transfers that it takes at a time.
+    /// Maximum of transfers that the source accepts at a time.
     pub(super) fetches_max: u32,
-    /// Transfers that failed without its fault being proven, since it last delivered.
+    /// Failed transfers since the last delivered byte for which the source may or may not be at fault.
     pub(super) strikes: u8,
-    /// It has delivered something that is right. Until then it gets one transfer, so that a peer with wrong bytes
-    /// wastes no more than that.
+    /// Whether the source has delivered a verified block. Until then it gets one transfer, which limits what a peer
+    /// with wrong bytes can waste.
     pub(super) proven: bool,
-    /// Since when it has had work and verified nothing.
+    /// When the source last verified a block, or got work after being idle.
     pub(super) quiet_since: Time,
 }
 
@@ -48,37 +48,37 @@ impl SourceState {
         }
     }
 
-    /// Whether one more transfer fits into the window.
+    /// Returns whether one more transfer fits into the window.
     pub(super) fn has_room(&self, window: &Window) -> bool {
         let bytes = self.rate.bytes_in(window.time).clamp(window.least, window.most);
         self.fetches == 0
             || (self.proven && self.fetches < self.fetches_max.min(window.fetches) && self.in_flight < bytes)
     }
 
-    /// When it will have delivered all that is under way: the longer of what its rate says and how long it has been
-    /// quiet.
+    /// Returns the time until all running transfers are delivered: estimated by rate, but at least as long as the
+    /// source has been quiet.
     pub(super) fn time_left(&self, now: Time) -> Duration {
         let quiet = if self.fetches > 0 { now.since(self.quiet_since) } else { Duration::ZERO };
         self.rate.time_for(self.in_flight).unwrap_or(Duration::ZERO).max(quiet)
     }
 
-    /// Whether it has a piece.
+    /// Returns whether the source has a piece.
     pub(super) fn has(&self, piece: PieceIndex) -> bool {
         self.has.as_ref().is_none_or(|b| b.contains(piece))
     }
 }
 
-/// A transfer under way.
+/// A transfer that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Xfer {
-    /// From whom.
+    /// The edge or peer that is asked.
     pub(super) source: Source,
-    /// Its name in the books, also after it has gone.
+    /// Name of the source in usage records, kept after the source has gone.
     pub(super) name: SourceName,
-    /// What.
+    /// The piece and blocks requested.
     pub(super) span: Span,
     /// Bytes verified so far.
     pub(super) verified: u64,
-    /// Not waited for any more: only its end is.
+    /// Whether the transfer was cancelled; only its `Ended` is awaited.
     pub(super) cancelled: bool,
 }

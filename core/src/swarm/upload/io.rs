@@ -1,4 +1,4 @@
-//! What the uploading side is told and what it asks for.
+//! Inputs, outputs and configuration of the uploading side.
 
 use crate::accounting::Trust;
 use crate::accounting::conduct::End;
@@ -13,152 +13,153 @@ use alloc::boxed::Box;
 use core::ops::Range;
 use core::time::Duration;
 
-/// Something that happened.
+/// An event for the uploading side.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// The user allows or forbids uploads.
+    /// The user turned uploads on (`true`) or off.
     Allow(bool),
-    /// Unix time, as a server told it. Without it no introduction can be checked, so none is accepted.
+    /// A server told the Unix time. Without it no introduction can be checked, so none is accepted.
     Wall(Wall),
-    /// This version is shared, as far as it is there.
+    /// The client shares this version from now on, as far as its pieces are on disk.
     Share {
-        /// Which.
+        /// The version to share.
         version: VersionId,
-        /// How it is cut.
+        /// Piece and block layout of the version.
         layout: Layout,
-        /// What of it is durable.
+        /// Pieces that are durable.
         have: Bitfield,
-        /// What its provider allows.
+        /// The provider's policy for the object.
         policy: Policy,
     },
     /// A piece of a shared version has become durable.
     Have {
-        /// Of this version.
+        /// Version that the piece belongs to.
         version: VersionId,
-        /// Which.
+        /// Index of the new piece.
         piece: PieceIndex,
     },
-    /// This version is shared no more.
+    /// The client no longer shares this version.
     Unshare {
-        /// Which.
+        /// The version to stop sharing.
         version: VersionId,
     },
-    /// A peer has connected and proven its key.
+    /// A peer has connected and proven its key in the TLS handshake.
     Accepted {
-        /// Its connection.
+        /// Number of the new connection.
         conn: ConnId,
-        /// The key.
+        /// The peer's proven public key.
         key: PublicKey,
     },
-    /// The connection has ended.
+    /// A connection has ended.
     Closed {
-        /// Which.
+        /// Connection that has ended.
         conn: ConnId,
     },
-    /// A message on its control stream.
+    /// A message arrived on a connection's control stream.
     Message {
-        /// On this connection.
+        /// The connection it arrived on.
         conn: ConnId,
-        /// The message.
+        /// The message after decoding.
         msg: PeerMsg,
     },
-    /// It asks for blocks.
+    /// A downloader requests blocks.
     Request {
-        /// On this connection.
+        /// Connection of the downloader.
         conn: ConnId,
-        /// The request's number.
+        /// Number of the request, chosen by the shell.
         xfer: XferId,
-        /// What it asks for.
+        /// The requested piece and blocks.
         request: PieceRequest,
     },
     /// A receipt ([`Output::Receipted`]) is durable: credit may grow.
     ReceiptKept {
-        /// Of this introduction.
+        /// Introduction that the receipt is for.
         intro: IntroId,
-        /// Its bytes.
+        /// Total bytes that the receipt covers.
         bytes: u64,
     },
-    /// A [`Output::Serve`] is over.
+    /// Serving a request ([`Output::Serve`]) has ended.
     Served {
-        /// Which.
+        /// Number of the request.
         xfer: XferId,
         /// Bytes of blocks sent.
         bytes: u64,
     },
 }
 
-/// Something to be done.
+/// A command of the uploading side to the shell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Send on a control stream.
+    /// Send a message on a connection's control stream.
     Send {
-        /// On this connection.
+        /// The connection to send on.
         conn: ConnId,
-        /// The message.
+        /// The message to send.
         msg: PeerMsg,
     },
-    /// Close a connection; no `Closed` follows, but every `Served` still does.
+    /// Close a connection. No `Closed` follows, but each `Serve` under way is still answered by `Served`.
     Close {
-        /// Which.
+        /// The connection to close.
         conn: ConnId,
-        /// Why.
+        /// Reason for closing it.
         why: CloseReason,
     },
-    /// Send blocks; answered by one `Served`.
+    /// Send blocks; answered by exactly one `Served`.
     Serve {
-        /// The request's number.
+        /// Number of the request.
         xfer: XferId,
-        /// Of this version.
+        /// Version that the piece belongs to.
         version: VersionId,
-        /// Which piece.
+        /// Index of the piece.
         piece: PieceIndex,
-        /// Which of its blocks.
+        /// Range of blocks within the piece.
         blocks: Range<u32>,
-        /// The leaf hashes first.
+        /// Whether the piece's leaf hashes are sent first.
         leaves: bool,
-        /// No faster than this over all transfers of the version, bytes a second; 0: no limit.
+        /// Limit in bytes a second, over all transfers of the version; 0: no limit.
         rate_max: u64,
     },
     /// Refuse a request, or stop serving it.
     Refuse {
-        /// The request's number.
+        /// Number of the request.
         xfer: XferId,
-        /// Why.
+        /// Refusal code for the downloader.
         why: RefuseCode,
     },
-    /// The downloader has receipted what it got: to be made durable, then [`Input::ReceiptKept`].
+    /// The downloader has sent a valid receipt: make it durable, then answer with [`Input::ReceiptKept`].
     Receipted {
-        /// The download.
+        /// The download that the receipt is for.
         download: DownloadId,
-        /// Its version.
+        /// Version of the download.
         version: VersionId,
-        /// The introduction.
+        /// The introduction between the two clients.
         intro: IntroId,
-        /// K_d.
+        /// K_d, the download's key.
         key: PublicKey,
-        /// The receipt.
+        /// The receipt's number, bytes and signature.
         proof: ReceiptProof,
     },
-    /// Bytes were sent over an introduction: for the books.
+    /// Add sent bytes to the usage record of this introduction.
     Sent {
-        /// The download they were for.
+        /// The download that received the bytes.
         download: DownloadId,
-        /// Its version.
+        /// Version of the download.
         version: VersionId,
-        /// The introduction.
+        /// The introduction between the two clients.
         intro: IntroId,
-        /// K_d.
+        /// K_d, the download's key.
         key: PublicKey,
-        /// How many.
+        /// Bytes sent since the last report.
         bytes: u64,
-        /// Nothing more will come over this introduction's connection.
+        /// Whether the connection has ended, so that no more bytes follow.
         last: bool,
     },
-    /// An introduction has ended with bytes that no receipt covers, or after all without: for the CN.
+    /// Tell the CN how an introduction ended: how many bytes no receipt covers. Sent again with 0 if they are
+    /// receipted later.
     Ended {
-        /// Which.
+        /// The introduction, with the CN's signature.
         intro: Box<SignedIntroduction>,
-        /// How.
+        /// Bytes with and without receipt at the end.
         end: End,
     },
 }
@@ -166,26 +167,26 @@ pub enum Output {
 /// Identity and limits of the uploading side.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Whom to believe.
+    /// Public keys and signature checks that decide which CNs are trusted.
     pub trust: Trust,
-    /// K_u: introductions for another uploader's key are refused.
+    /// K_u, this client's upload key: introductions for another uploader's key are refused.
     pub upload_key: PublicKey,
-    /// Connections at a time, those that have not shown an introduction included.
+    /// Maximum of simultaneous connections, those that have not shown an introduction included.
     pub connections_max: usize,
-    /// Requests of one connection at a time.
+    /// Maximum of simultaneous requests on one connection.
     pub requests_max: u16,
-    /// A new connection shows its introduction within this.
+    /// Time-out for a new connection to show its introduction.
     pub hello_within: Duration,
-    /// The most bytes a second for one version; 0: no limit beside the policy's.
+    /// Upload limit of one version in bytes a second; 0: no limit beside the policy's.
     pub rate_max: u64,
-    /// What is sent without receipt.
+    /// How many bytes are sent before the downloader must give a receipt.
     pub credit: CreditRule,
-    /// Requests that wait for a receipt wait for so long after the last one.
+    /// Time-out for the next receipt while requests wait for it, counted from the last receipt.
     pub receipt_within: Duration,
 }
 
 impl Config {
-    /// Production limits for this identity.
+    /// Returns production limits for this identity.
     #[must_use]
     pub const fn new(trust: Trust, upload_key: PublicKey) -> Self {
         Self {
@@ -200,7 +201,7 @@ impl Config {
         }
     }
 
-    /// For models: two connections of two requests.
+    /// Returns limits for models: two connections of two requests.
     #[must_use]
     pub const fn tiny(trust: Trust, upload_key: PublicKey) -> Self {
         Self { connections_max: 2, requests_max: 2, ..Self::new(trust, upload_key) }

@@ -1,4 +1,5 @@
-//! Serving other clients: who may connect, what they may ask for, and how much of it they get.
+//! The uploading side: checks introductions of connecting peers, decides on their requests, and limits what is sent
+//! without receipt.
 
 pub mod io;
 mod serve;
@@ -24,10 +25,10 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Introductions whose spending is remembered after their connection.
+/// Maximum of introductions whose account is kept after their connection has ended.
 const SPENT_MAX: usize = 4096;
 
-/// A version that is shared.
+/// A version that this client shares.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Share {
     layout: Layout,
@@ -37,17 +38,17 @@ struct Share {
     spent: u64,
 }
 
-/// A connection.
+/// State of one peer connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Conn {
-    /// Has proven a key and shown nothing yet.
+    /// The peer has proven a key; its introduction is awaited.
     Waiting { key: PublicKey },
-    /// Has shown its introduction.
+    /// The peer has shown a valid introduction.
     Serving {
         intro: Introduction,
-        /// Requests being served.
+        /// Number of requests being served.
         active: u16,
-        /// Requests that wait for a receipt.
+        /// Requests that wait for a receipt, oldest first.
         held: VecDeque<(XferId, PieceRequest)>,
     },
 }
@@ -58,20 +59,21 @@ impl Conn {
     }
 }
 
-/// A request being served. It outlives its connection, since its end is still reported.
+/// A request being served. It outlives its connection, because its end is still reported.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Active {
     conn: ConnId,
     intro: Introduction,
-    /// Bytes promised.
+    /// Bytes promised to the downloader.
     bytes: u64,
-    /// Ordered to stop.
+    /// Whether the shell was ordered to stop.
     stopping: bool,
 }
 
-/// The uploading side. Invariants: while uploads are off there is no connection and no request; each connection has
-/// shown an introduction that names both keys, is signed by a certified CN and was in time; what it is promised stays
-/// within the introduction's cap and the provider's, and what is not receipted within its credit.
+/// The uploading side. Invariants: while uploads are off there are no connections and no requests. Each serving
+/// connection has shown an introduction that names both keys, is signed by a certified CN, and was valid at the time.
+/// Bytes promised stay within the introduction's cap and the provider's cap; bytes without receipt stay within the
+/// credit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Uploads {
     allowed: bool,
@@ -81,54 +83,54 @@ pub struct Uploads {
     active: BTreeMap<XferId, Active>,
     accounts: BTreeMap<IntroId, Spending>,
     hello_due: Deadlines<ConnId>,
-    /// Requests wait for a receipt, which must come.
+    /// Deadlines of connections whose requests wait for a receipt.
     receipt_due: Deadlines<ConnId>,
 }
 
-/// What came of an introduction.
+/// Account of one introduction: bytes sent and receipted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Spending {
     account: Account,
-    /// As its downloader has shown it.
+    /// The signed introduction, as the downloader has shown it.
     shown: Box<SignedIntroduction>,
-    /// Bytes without receipt, as the CN was last told.
-    told: u64,
+    /// Bytes without receipt that were last reported to the CN.
+    reported: u64,
 }
 
 type Context<'a> = Cx<'a, Uploads>;
 
 impl Uploads {
-    /// Nothing shared yet.
+    /// Creates the uploading side with nothing shared.
     #[must_use]
     pub fn new(allowed: bool) -> Self {
         Self { allowed, ..Self::default() }
     }
 
-    /// Whether the user allows uploads.
+    /// Returns whether the user allows uploads.
     #[must_use]
     pub const fn allowed(&self) -> bool {
         self.allowed
     }
 
-    /// Whether a version is offered.
+    /// Returns whether a version is shared.
     #[must_use]
     pub fn shares(&self, version: &VersionId) -> bool {
         self.shares.contains_key(version)
     }
 
-    /// Connections at present.
+    /// Returns the number of open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.conns.len()
     }
 
-    /// Whether a connection is one of these.
+    /// Returns whether `conn` is one of the uploading side's connections.
     #[must_use]
     pub fn knows(&self, conn: ConnId) -> bool {
         self.conns.contains_key(&conn)
     }
 
-    /// The introduction that a connection has shown, once it was found valid.
+    /// Returns the introduction that a connection has shown, once it was found valid.
     #[must_use]
     pub fn introduced(&self, conn: ConnId) -> Option<IntroId> {
         match self.conns.get(&conn)? {
@@ -137,12 +139,12 @@ impl Uploads {
         }
     }
 
-    /// Requests that are served, not ordered to stop.
+    /// Returns the requests being served, except those ordered to stop.
     pub fn serving(&self) -> impl Iterator<Item = (XferId, &Introduction)> + '_ {
         self.active.iter().filter(|(_, a)| !a.stopping).map(|(x, a)| (*x, &a.intro))
     }
 
-    fn accepted(&mut self, cx: &mut Context<'_>, conn: ConnId, key: PublicKey) {
+    fn on_accepted(&mut self, cx: &mut Context<'_>, conn: ConnId, key: PublicKey) {
         if !self.allowed {
             cx.push(Output::Close { conn, why: CloseReason::UploadsOff });
         } else if self.conns.len() >= cx.cfg.connections_max {
@@ -153,21 +155,21 @@ impl Uploads {
         }
     }
 
-    fn message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: PeerMsg) {
+    fn on_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: PeerMsg) {
         match (self.conns.get(&conn), msg) {
             (None, _) => {}
             (Some(Conn::Waiting { key }), PeerMsg::Hello(hello)) => {
                 let key = *key;
-                self.hello(cx, conn, key, &hello);
+                self.on_hello(cx, conn, key, &hello);
             }
             (Some(_), PeerMsg::GoingAway) => self.close(cx, conn, CloseReason::Done),
-            (Some(Conn::Serving { .. }), PeerMsg::Receipt(receipt)) => self.receipt(cx, conn, &receipt),
+            (Some(Conn::Serving { .. }), PeerMsg::Receipt(receipt)) => self.on_receipt(cx, conn, &receipt),
             (Some(_), _) => self.close(cx, conn, CloseReason::Violation),
         }
     }
 
-    /// Checks the introduction against the proven key, this client's own, the CN's signature and the time.
-    fn hello(&mut self, cx: &mut Context<'_>, conn: ConnId, key: PublicKey, hello: &PeerHello) {
+    /// Checks the introduction against the peer's proven key, this client's own key, the CN's signature and the time.
+    fn on_hello(&mut self, cx: &mut Context<'_>, conn: ConnId, key: PublicKey, hello: &PeerHello) {
         let intro = &hello.intro.intro;
         let in_time = |wall: Wall| introductions::check(&cx.cfg.trust, &hello.intro, wall.at(cx.now)).is_ok();
         let introduced =
@@ -178,7 +180,7 @@ impl Uploads {
         let Some(share) = self.shares.get(&intro.version) else {
             return self.close(cx, conn, CloseReason::Done);
         };
-        // a downloader that has lost its connection may come again: its newest connection counts
+        // a downloader that lost its connection may connect again: its newest connection replaces the older one
         let older = self.conns.iter().find(|(_, c)| matches!(c, Conn::Serving { intro: i, .. } if i.id == intro.id));
         let older = older.map(|(older, _)| *older);
         let welcome = PeerWelcome { protocol: PROTOCOL, requests_max: cx.cfg.requests_max };
@@ -192,19 +194,19 @@ impl Uploads {
         self.hello_due.clear(conn);
         let now_ms = self.wall.map_or(0, |wall| wall.at(cx.now));
         let conns = &self.conns;
-        let may_come = |s: &Spending| s.shown.intro.connect_before_ms > now_ms;
-        self.accounts.retain(|id, s| may_come(s) || conns.values().any(|c| c.is_of(*id)));
+        let may_connect = |s: &Spending| s.shown.intro.connect_before_ms > now_ms;
+        self.accounts.retain(|id, s| may_connect(s) || conns.values().any(|c| c.is_of(*id)));
         self.accounts.entry(intro.id).or_insert_with(|| Spending {
             account: Account::default(),
             shown: Box::new(hello.intro.clone()),
-            told: 0,
+            reported: 0,
         });
         self.conns.insert(conn, Conn::Serving { intro: intro.clone(), active: 0, held: VecDeque::new() });
     }
 
-    /// A receipt: believed only if it is for this introduction, signed with its K_d, newer than the last, and for no
-    /// more than was promised. A wrong one ends the connection: its downloader lies or is broken.
-    fn receipt(&mut self, cx: &mut Context<'_>, conn: ConnId, signed: &SignedReceipt) {
+    /// Handles a receipt. Accepts it only if it is for this introduction, signed with its K_d, newer than the last,
+    /// and for no more than was promised. Otherwise closes the connection: the downloader lies or is broken.
+    fn on_receipt(&mut self, cx: &mut Context<'_>, conn: ConnId, signed: &SignedReceipt) {
         let Some(Conn::Serving { intro, .. }) = self.conns.get(&conn) else { return };
         let Some(Spending { account, .. }) = self.accounts.get_mut(&intro.id) else { return };
         match receipts::check(cx.cfg.trust.verify, intro, account.taken, account.promised, signed) {
@@ -218,8 +220,8 @@ impl Uploads {
         }
     }
 
-    /// A receipt is durable: what waited for it is served as far as the credit goes now.
-    fn receipt_kept(&mut self, cx: &mut Context<'_>, intro: IntroId, bytes: u64) {
+    /// Raises the credit after a receipt has become durable, and serves waiting requests within it.
+    fn on_receipt_saved(&mut self, cx: &mut Context<'_>, intro: IntroId, bytes: u64) {
         let Some(Spending { account, .. }) = self.accounts.get_mut(&intro) else { return };
         account.kept = account.kept.max(bytes);
         let conn = self.conns.iter().find(|(_, c)| c.is_of(intro)).map(|(conn, _)| *conn);
@@ -229,7 +231,7 @@ impl Uploads {
         }
     }
 
-    fn have(&mut self, cx: &mut Context<'_>, version: VersionId, piece: PieceIndex) {
+    fn on_piece_added(&mut self, cx: &mut Context<'_>, version: VersionId, piece: PieceIndex) {
         let Some(share) = self.shares.get_mut(&version) else { return };
         if !share.have.insert(piece) {
             return;
@@ -242,46 +244,46 @@ impl Uploads {
         }
     }
 
-    /// Closes a connection and stops what it is served.
+    /// Closes a connection and stops serving its requests.
     fn close(&mut self, cx: &mut Context<'_>, conn: ConnId, why: CloseReason) {
         if !self.conns.contains_key(&conn) {
             return;
         }
-        let of_it: Vec<_> = self.active.iter().filter(|(_, a)| a.conn == conn).map(|(x, _)| *x).collect();
-        for xfer in of_it {
+        let affected: Vec<_> = self.active.iter().filter(|(_, a)| a.conn == conn).map(|(x, _)| *x).collect();
+        for xfer in affected {
             self.stop(cx, xfer);
         }
         if let Some(Conn::Serving { held, .. }) = self.conns.get_mut(&conn) {
             let waiting = core::mem::take(held);
             waiting.into_iter().for_each(|(xfer, _)| cx.push(Output::Refuse { xfer, why: RefuseCode::NotAllowed }));
         }
-        self.gone(cx, conn);
+        self.on_closed(cx, conn);
         cx.push(Output::Close { conn, why });
     }
 
-    /// A connection is no more. Its last bytes are reported when its last request ends.
-    fn gone(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+    /// Removes a connection that has ended. Its last bytes are reported when its last request ends.
+    fn on_closed(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         self.hello_due.clear(conn);
         self.receipt_due.clear(conn);
         let Some(Conn::Serving { intro, active, .. }) = self.conns.remove(&conn) else { return };
         if active == 0 {
             cx.push(serve::sent(&intro, 0, true));
-            self.ended(cx, intro.id);
+            self.report_end(cx, intro.id);
         }
         if self.accounts.len() > SPENT_MAX && !self.conns.values().any(|c| c.is_of(intro.id)) {
             self.accounts.remove(&intro.id);
         }
     }
 
-    /// Nothing more comes over an introduction, unless its downloader comes again: what it leaves without receipt is
-    /// told, if it is news.
-    fn ended(&mut self, cx: &mut Context<'_>, intro: IntroId) {
+    /// Reports an introduction's bytes without receipt to the CN, if their number has changed since the last report.
+    /// Does nothing while the downloader has another connection under the same introduction.
+    fn report_end(&mut self, cx: &mut Context<'_>, intro: IntroId) {
         if self.conns.values().any(|c| c.is_of(intro)) {
             return;
         }
-        let Some(Spending { account, shown, told }) = self.accounts.get_mut(&intro) else { return };
+        let Some(Spending { account, shown, reported }) = self.accounts.get_mut(&intro) else { return };
         let end = End { owed: account.unreceipted(), receipted: account.taken.1 };
-        if end.owed != core::mem::replace(told, end.owed) {
+        if end.owed != core::mem::replace(reported, end.owed) {
             cx.push(Output::Ended { intro: shown.clone(), end });
         }
     }
@@ -294,7 +296,7 @@ impl Uploads {
     }
 }
 
-/// A have-map in pages.
+/// Splits a bitfield into the pages of a have-map.
 fn have_map(have: &Bitfield) -> Vec<HaveMap> {
     let page = |first: u32, bytes: &[u8], last| HaveMap {
         first: PieceIndex(first),
@@ -329,18 +331,18 @@ impl Machine for Uploads {
                 let spent = self.shares.get(&version).map_or(0, |old| old.spent);
                 self.shares.insert(version, Share { layout, have, policy, spent });
             }
-            Input::Have { version, piece } => self.have(cx, version, piece),
+            Input::Have { version, piece } => self.on_piece_added(cx, version, piece),
             Input::Unshare { version } => {
                 self.shares.remove(&version);
-                let of_it = |c: &Conn| matches!(c, Conn::Serving { intro, .. } if intro.version == version);
-                self.close_all(cx, CloseReason::Done, of_it);
+                let affected = |c: &Conn| matches!(c, Conn::Serving { intro, .. } if intro.version == version);
+                self.close_all(cx, CloseReason::Done, affected);
             }
-            Input::Accepted { conn, key } => self.accepted(cx, conn, key),
-            Input::Closed { conn } => self.gone(cx, conn),
-            Input::Message { conn, msg } => self.message(cx, conn, msg),
-            Input::Request { conn, xfer, request } => self.request(cx, conn, xfer, &request),
-            Input::ReceiptKept { intro, bytes } => self.receipt_kept(cx, intro, bytes),
-            Input::Served { xfer, bytes } => self.served(cx, xfer, bytes),
+            Input::Accepted { conn, key } => self.on_accepted(cx, conn, key),
+            Input::Closed { conn } => self.on_closed(cx, conn),
+            Input::Message { conn, msg } => self.on_message(cx, conn, msg),
+            Input::Request { conn, xfer, request } => self.on_request(cx, conn, xfer, &request),
+            Input::ReceiptKept { intro, bytes } => self.on_receipt_saved(cx, intro, bytes),
+            Input::Served { xfer, bytes } => self.on_served(cx, xfer, bytes),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Requests: which are served, which refused, and what they count for.
+//! Requests for blocks: the decision to serve, delay or refuse each, and the accounting of its bytes.
 
 use super::io::Output;
 use super::{Active, Conn, Context, Spending, Uploads};
@@ -7,7 +7,7 @@ use crate::swarm::outcome::CloseReason;
 use crate::wire::peer::{PieceRequest, RefuseCode};
 use crate::wire::records::Introduction;
 
-/// A report for the books.
+/// Builds the report of bytes sent over an introduction.
 pub(super) const fn sent(intro: &Introduction, bytes: u64, last: bool) -> Output {
     Output::Sent {
         download: intro.download,
@@ -20,7 +20,7 @@ pub(super) const fn sent(intro: &Introduction, bytes: u64, last: bool) -> Output
 }
 
 impl Uploads {
-    pub(super) fn request(&mut self, cx: &mut Context<'_>, conn: ConnId, xfer: XferId, request: &PieceRequest) {
+    pub(super) fn on_request(&mut self, cx: &mut Context<'_>, conn: ConnId, xfer: XferId, request: &PieceRequest) {
         match self.decide(cx, conn, request) {
             Ok((bytes, intro)) if !self.must_wait(cx, conn, &intro, bytes) => {
                 self.serve(cx, conn, xfer, request, bytes, intro);
@@ -40,20 +40,21 @@ impl Uploads {
         }
     }
 
-    /// Whether so much more must wait for a receipt: the credit does not cover it, or something waits already.
+    /// Returns whether a request must wait for a receipt: the credit does not cover it, or another request waits
+    /// already.
     fn must_wait(&self, cx: &Context<'_>, conn: ConnId, intro: &Introduction, bytes: u64) -> bool {
         let waits = matches!(self.conns.get(&conn), Some(Conn::Serving { held, .. }) if !held.is_empty());
         waits || !self.accounts.get(&intro.id).is_some_and(|s| s.account.covers(&cx.cfg.credit, bytes))
     }
 
-    /// What waits for a receipt does not wait for ever: a downloader that gives none is let go.
+    /// Sets the deadline for the next receipt; the connection is closed if none arrives by then.
     fn await_receipt(&mut self, cx: &Context<'_>, conn: ConnId) {
         if self.receipt_due.get(conn).is_none() {
             self.receipt_due.set(conn, Some(cx.now.after(cx.cfg.receipt_within)));
         }
     }
 
-    /// Serves what has waited for a receipt, in order, as far as the credit goes.
+    /// Serves requests that waited for a receipt, in order, as far as the credit covers them.
     pub(super) fn serve_held(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         while let Some(Conn::Serving { held, .. }) = self.conns.get_mut(&conn) {
             let Some((xfer, request)) = held.pop_front() else { return self.receipt_due.clear(conn) };
@@ -73,7 +74,7 @@ impl Uploads {
         }
     }
 
-    /// Whether a request is served, and how many bytes that is.
+    /// Decides whether a request is allowed; returns its size in bytes and its introduction.
     fn decide(&self, cx: &Context<'_>, conn: ConnId, r: &PieceRequest) -> Result<(u64, Introduction), RefuseCode> {
         let Some(Conn::Serving { intro, active, held }) = self.conns.get(&conn) else {
             return Err(RefuseCode::NotAllowed);
@@ -139,7 +140,7 @@ impl Uploads {
         self.active.insert(xfer, Active { conn, intro: i, bytes, stopping: false });
     }
 
-    /// Orders a request's serving to stop; its end is still to come.
+    /// Orders the shell to stop serving a request; its `Served` is still to come.
     pub(super) fn stop(&mut self, cx: &mut Context<'_>, xfer: XferId) {
         let Some(active) = self.active.get_mut(&xfer) else { return };
         if !active.stopping {
@@ -148,8 +149,8 @@ impl Uploads {
         }
     }
 
-    /// A request is done with: what was promised and not sent is free again.
-    pub(super) fn served(&mut self, cx: &mut Context<'_>, xfer: XferId, bytes: u64) {
+    /// Ends a request: bytes that were promised and not sent are returned to the caps and the credit.
+    pub(super) fn on_served(&mut self, cx: &mut Context<'_>, xfer: XferId, bytes: u64) {
         let Some(Active { conn, intro, bytes: promised, .. }) = self.active.remove(&xfer) else { return };
         let bytes = bytes.min(promised);
         let unsent = promised - bytes;
@@ -170,7 +171,7 @@ impl Uploads {
             cx.push(sent(&intro, bytes, last));
         }
         if last {
-            self.ended(cx, intro.id);
+            self.report_end(cx, intro.id);
         }
     }
 }

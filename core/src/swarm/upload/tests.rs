@@ -1,4 +1,4 @@
-//! Rules of the uploading side, each as a sentence.
+//! Tests of the uploading side; each name is a rule.
 
 use super::{Config, Input, Output, Uploads};
 use crate::accounting::certs::tests::{cert, fake_sign, trust};
@@ -12,7 +12,7 @@ use crate::seeded::Seeded;
 use crate::session::Wall;
 use crate::swarm::outcome::CloseReason;
 use crate::wire::peer::{PeerHello, PeerMsg, PieceRequest, RefuseCode};
-use crate::wire::records::{Context, Introduction, Receipt, ServerRole, SignedIntroduction, SignedReceipt};
+use crate::wire::records::{Introduction, Receipt, ServerRole, SignedIntroduction, SignedReceipt, SigningContext};
 use crate::wire::{PROTOCOL, Wire as _};
 use crate::{Cx, Machine, Time};
 use alloc::vec::Vec;
@@ -49,7 +49,7 @@ fn intro() -> Introduction {
 
 fn signed(intro: Introduction) -> SignedIntroduction {
     let intros = alloc::vec![intro];
-    let signature = fake_sign(&CN_KEY, Context::Introductions, &introductions::root(&intros).0);
+    let signature = fake_sign(&CN_KEY, SigningContext::Introductions, &introductions::root(&intros).0);
     introductions::sign(intros, signature, &cert(ServerRole::Cn, CN_KEY)).remove(0)
 }
 
@@ -58,7 +58,7 @@ fn hello(intro: SignedIntroduction) -> PeerMsg {
 }
 
 impl Lab {
-    /// Shares a version of 16 pieces, of which the first 12 are there.
+    /// Shares a version of 16 pieces, of which the first 12 are durable.
     fn new() -> Self {
         Self::under(Policy::default())
     }
@@ -81,7 +81,7 @@ impl Lab {
         out
     }
 
-    /// Lets so many seconds pass.
+    /// Advances the clock by `seconds`.
     fn wait(&mut self, seconds: u64) -> Vec<Output> {
         self.now = self.now.after(Duration::from_secs(seconds));
         let mut out = Vec::new();
@@ -90,7 +90,7 @@ impl Lab {
         out
     }
 
-    /// A connection with `key` that shows `intro`.
+    /// Connects with `key` and shows `intro`.
     fn connect(&mut self, n: u64, key: PublicKey, intro: SignedIntroduction) -> Vec<Output> {
         self.input(Input::Accepted { conn: ConnId(n), key });
         self.input(Input::Message { conn: ConnId(n), msg: hello(intro) })
@@ -128,7 +128,7 @@ fn an_introduced_peer_is_welcomed_with_the_have_map() {
 }
 
 #[test]
-fn an_introduction_for_other_keys_out_of_time_or_not_signed_opens_nothing() {
+fn an_invalid_introduction_is_refused() {
     let wrong: [(&str, PublicKey, SignedIntroduction); 6] = [
         ("another's key", PublicKey::numbered(2), signed(intro())),
         ("another uploader", downloader(), signed(Introduction { uploader_key: PublicKey::numbered(9), ..intro() })),
@@ -163,7 +163,7 @@ fn without_a_known_time_no_introduction_is_accepted() {
 }
 
 #[test]
-fn who_shows_nothing_in_five_seconds_is_closed() {
+fn a_peer_without_introduction_is_closed_after_five_seconds() {
     let mut lab = Lab::new();
     lab.input(Input::Accepted { conn: ConnId(1), key: downloader() });
     lab.now = lab.up.poll_timeout().expect("a deadline");
@@ -184,7 +184,7 @@ fn connections_beyond_the_limit_are_refused() {
 }
 
 #[test]
-fn only_blocks_that_are_there_are_served() {
+fn only_blocks_of_durable_pieces_are_served() {
     let mut lab = Lab::new().served();
     assert_eq!(lab.ask(1, 0, 0, 4), None);
     assert_eq!(lab.ask(2, 12, 0, 4), Some(RefuseCode::NotHere));
@@ -197,7 +197,7 @@ fn only_blocks_that_are_there_are_served() {
 }
 
 #[test]
-fn a_connection_has_so_many_requests_at_a_time() {
+fn requests_of_one_connection_are_limited() {
     let mut lab = Lab::new().served();
     (1..=3).for_each(|x| assert_eq!(lab.ask(x, 0, 0, 1), None));
     assert_eq!(lab.ask(4, 0, 0, 1), Some(RefuseCode::TooMany));
@@ -206,11 +206,11 @@ fn a_connection_has_so_many_requests_at_a_time() {
 }
 
 #[test]
-fn an_introduction_covers_so_many_bytes_over_all_its_connections() {
+fn an_introductions_byte_cap_spans_all_its_connections() {
     let mut lab = Lab::new().served();
     for x in 0..10 {
         assert_eq!(lab.ask(x, u32::try_from(x).expect("small"), 0, 4), None);
-        // what was not sent is not counted
+        // bytes that were not sent are not counted
         assert_eq!(
             lab.input(Input::Served { xfer: XferId(x), bytes: if x == 9 { 0 } else { PIECE } }).len(),
             usize::from(x != 9)
@@ -225,7 +225,7 @@ fn an_introduction_covers_so_many_bytes_over_all_its_connections() {
 }
 
 #[test]
-fn after_its_time_an_introduction_serves_nothing() {
+fn an_expired_introduction_is_not_served() {
     let mut lab = Lab::new().served();
     lab.now = lab.now.after(Duration::from_secs(60));
     assert_eq!(lab.ask(1, 0, 0, 4), Some(RefuseCode::NotAllowed));
@@ -251,7 +251,7 @@ fn an_object_is_uploaded_as_often_as_its_provider_allows() {
 }
 
 #[test]
-fn uploads_off_ends_everything_at_once_and_counts_what_was_sent() {
+fn turning_uploads_off_closes_connections_and_counts_sent_bytes() {
     let mut lab = Lab::new().served();
     lab.ask(1, 0, 0, 4);
     let out = lab.input(Input::Allow(false));
@@ -268,7 +268,7 @@ fn uploads_off_ends_everything_at_once_and_counts_what_was_sent() {
 }
 
 #[test]
-fn what_makes_no_sense_closes_the_connection() {
+fn an_unexpected_message_closes_the_connection() {
     let mut lab = Lab::new().served();
     let out = lab.input(Input::Message { conn: ConnId(1), msg: hello(signed(intro())) });
     assert_eq!(closed(&out, 1), Some(CloseReason::Violation));
@@ -278,7 +278,7 @@ fn what_makes_no_sense_closes_the_connection() {
 }
 
 #[test]
-fn the_newest_connection_of_an_introduction_counts() {
+fn a_newer_connection_of_an_introduction_replaces_the_older() {
     let mut lab = Lab::new().served();
     let out = lab.connect(2, downloader(), signed(intro()));
     assert_eq!(closed(&out, 1), Some(CloseReason::Done));
@@ -298,12 +298,12 @@ fn receipt(seq: u32, bytes: u64) -> PeerMsg {
     let i = intro();
     let (intro, uploader_key) = (i.id, i.uploader_key);
     let receipt = Receipt { intro, download: i.download, version: i.version, uploader_key, seq, bytes };
-    let signature = fake_sign(&downloader(), Context::Receipt, &receipt.to_bytes());
+    let signature = fake_sign(&downloader(), SigningContext::Receipt, &receipt.to_bytes());
     PeerMsg::Receipt(SignedReceipt { receipt, signature })
 }
 
 #[test]
-fn what_waits_for_a_receipt_in_vain_ends_the_introduction_and_the_cn_is_told() {
+fn a_missing_receipt_ends_the_introduction_and_is_reported() {
     let mut lab = Lab::new();
     lab.cfg = Config {
         credit: CreditRule { first: PIECE, ..CreditRule::PROTOCOL },
@@ -323,13 +323,13 @@ fn what_waits_for_a_receipt_in_vain_ends_the_introduction_and_the_cn_is_told() {
     let out = lab.input(Input::ReceiptKept { intro: IntroId::numbered(1), bytes: 1 });
     assert!(matches!(out[..], [Output::Serve { .. }]), "one request may go beyond the credit: {out:?}");
     lab.input(Input::Served { xfer: XferId(3), bytes: PIECE });
-    assert_eq!(lab.input(request(2)), [], "it waits anew");
+    assert_eq!(lab.input(request(2)), [], "it waits again");
     assert_eq!(lab.up.poll_timeout(), Some(lab.now.after(Duration::from_secs(4))));
     let out = lab.wait(4);
     assert_eq!(closed(&out, 1), Some(CloseReason::Stalled));
     let end = End { owed: 2 * PIECE - 1, receipted: 1 };
     assert!(out.iter().any(|o| matches!(o, Output::Ended { end: told, .. } if *told == end)), "{out:?}");
-    // it comes again and makes good for it: its uploader takes its word back
+    // the downloader connects again and gives the missing receipt: the uploader withdraws its report
     lab.connect(1, downloader(), signed(intro()));
     lab.input(Input::Message { conn: ConnId(1), msg: receipt(2, 2 * PIECE) });
     let out = lab.input(Input::Closed { conn: ConnId(1) });
@@ -337,7 +337,7 @@ fn what_waits_for_a_receipt_in_vain_ends_the_introduction_and_the_cn_is_told() {
 }
 
 #[test]
-fn who_has_receipted_everything_is_not_spoken_of() {
+fn a_fully_receipted_introduction_is_not_reported() {
     let mut lab = Lab::new().served();
     lab.ask(1, 0, 0, 4);
     lab.input(Input::Served { xfer: XferId(1), bytes: PIECE });

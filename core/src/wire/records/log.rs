@@ -11,13 +11,13 @@ crate::wire! {
     /// What a CN saw of a client (the paper's section 4.1): for figures and for finding out who cheats. Of these only
     /// [`Offered`] touches bills: bytes of an introduction that no CN has recorded are not billed.
     pub struct LogRecord {
-        /// Its name.
+        /// Record's unique id.
         pub id: RecordId,
-        /// When, Unix milliseconds.
+        /// Time of the event, Unix milliseconds.
         pub at_ms: u64,
-        /// Of whom.
+        /// Client that the event is about.
         pub guid: Guid,
-        /// What.
+        /// Event that the CN recorded.
         pub event: LogEvent,
     }
 
@@ -29,7 +29,7 @@ crate::wire! {
         pub secondary: List<SecondaryGuid, { limits::SECONDARY_GUIDS_MAX }>,
         /// K_u of the session: offers name it.
         pub upload_key: PublicKey,
-        /// Its user allows uploads.
+        /// Whether the user allows uploads.
         pub uploads: bool,
         /// Client version, `major << 16 | minor << 8 | patch`.
         pub client_version: u32,
@@ -37,23 +37,23 @@ crate::wire! {
 
     /// The client has begun to share versions; told to the DNs.
     pub struct Registered {
-        /// Which.
+        /// Versions that the client registered.
         pub versions: List<VersionId, { limits::INVENTORY_PAGE_MAX }>,
     }
 
     /// A DN has chosen peers for the client's download, and they were introduced.
     pub struct Offered {
-        /// The download.
+        /// Download that needs the peers.
         pub download: DownloadId,
-        /// The version.
+        /// Version that is downloaded.
         pub version: VersionId,
-        /// The peers.
+        /// Peers that were introduced.
         pub peers: List<OfferedPeer, { limits::PEERS_PER_ANSWER_MAX }>,
     }
 
-    /// See [`Offered`].
+    /// Peer introduced to the client's download.
     pub struct OfferedPeer {
-        /// The introduction.
+        /// Id of the peer's introduction.
         pub intro: IntroId,
         /// K_u: whose it is, its [`Login`] says.
         pub upload_key: PublicKey,

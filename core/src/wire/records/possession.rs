@@ -3,15 +3,15 @@
 use crate::ids::{DownloadId, Guid, PublicKey, RecordId, VersionId};
 
 crate::wire! {
-    /// What became of a possession challenge.
+    /// Outcomes of a possession challenge.
     pub enum PossessionOutcome {
         /// The client holds the parts that it was asked for, or could get them.
         Passed = 1,
-        /// It answered wrongly.
+        /// Client gave a wrong answer.
         Failed = 2,
-        /// It did not answer in time: it may have been switched off.
+        /// Client did not answer in time; it may be switched off.
         Unanswered = 3,
-        /// It was to be asked, and the edge had too much to do.
+        /// Edge was too busy to send the challenge.
         Waived = 4,
     }
 }
@@ -21,19 +21,19 @@ crate::wire! {
     /// What became of a download's possession challenge: at most one a download, see
     /// [`record_id`](crate::accounting::possession::record_id).
     pub struct PossessionRecord {
-        /// Its name.
+        /// Record's unique id.
         pub id: RecordId,
         /// The edge's signing key.
         pub edge: PublicKey,
-        /// The download.
+        /// Download that was challenged.
         pub download: DownloadId,
-        /// Who was asked.
+        /// Client that was challenged.
         pub guid: Guid,
-        /// The version.
+        /// Version of the challenged download.
         pub version: VersionId,
-        /// What became of it.
+        /// Outcome of the challenge.
         pub outcome: PossessionOutcome,
-        /// When, Unix milliseconds.
+        /// Time of the outcome, Unix milliseconds.
         pub at_ms: u64,
     }
 }

@@ -1,4 +1,4 @@
-//! Model checking of the production state machines: `check` explores every state of every model and requires that each
+//! Model checker of the production state machines: `check` explores every state of every model and requires that each
 //! seeded defect is found, `explore` opens stateright's explorer in a browser.
 
 mod month;
@@ -25,51 +25,51 @@ struct Cli {
 enum Command {
     /// Explore every state of every model: all rules hold, all seeded defects are found.
     Check {
-        /// Only the model of this name.
+        /// Check only the model of this name.
         #[arg(long)]
         only: Option<String>,
-        /// One line of JSON a model.
+        /// Print one line of JSON for each model.
         #[arg(long)]
         json: bool,
-        /// Threads; all processors by default.
+        /// Number of threads; all processors by default.
         #[arg(long)]
         threads: Option<usize>,
     },
     /// Simulate whole deployments under random faults, one for each seed.
     Simulate {
-        /// How many seeds.
+        /// Number of seeds to simulate.
         #[arg(long, default_value_t = 100)]
         seeds: u64,
-        /// The first of them.
+        /// First seed to simulate.
         #[arg(long, default_value_t = 0)]
         first: u64,
-        /// Only this one.
+        /// Simulate this seed alone.
         #[arg(long, conflicts_with_all = ["seeds", "first"])]
         seed: Option<u64>,
     },
     /// Simulate a month of downloads with liars, cliques and cloned installations, settle it, and find who cheated.
     Month {
-        /// Downloads, faked ones not counted; everything else grows with them.
+        /// Number of downloads without faked ones; everything else is scaled with it.
         #[arg(long, default_value_t = Config::MONTH.downloads, value_parser = clap::value_parser!(u32).range(1_000..=5_000_000))]
         downloads: u32,
-        /// Another month.
+        /// Seed that determines the month.
         #[arg(long, default_value_t = Config::MONTH.seed)]
         seed: u64,
-        /// With this seeded defect, which must break a promise.
+        /// Seed this defect, which must break a promise.
         #[arg(long, value_name = "NAME", value_parser = Defect::ALL.map(Defect::name))]
         defect: Option<String>,
-        /// One line of JSON.
+        /// Print one line of JSON.
         #[arg(long)]
         json: bool,
     },
     /// Walk through a model in a browser.
     Explore {
-        /// The model.
+        /// Name of the model.
         name: String,
-        /// The model with this seeded defect (counted from 0).
+        /// Explore the model with this seeded defect (counted from 0).
         #[arg(long)]
         tooth: Option<usize>,
-        /// Where to listen.
+        /// Address to listen on.
         #[arg(long, default_value = "127.0.0.1:3000")]
         listen: String,
     },
@@ -101,14 +101,14 @@ fn models() -> Vec<Box<dyn AnyModel>> {
         Box::new(mapping::model::forgotten()),
         Box::new(mapping::model::renewed()),
         Box::new(mapping::model::by_natpmp()),
-        Box::new(mapping::model::left()),
+        Box::new(mapping::model::client_stops()),
         Box::new(mapping::model::moved()),
         Box::new(punching::model::homes()),
         Box::new(punching::model::learned()),
         Box::new(punching::model::hopeless()),
-        Box::new(punching::model::hurried()),
+        Box::new(punching::model::timers_fire_early()),
         Box::new(punching::model::over_tcp()),
-        Box::new(punching::model::called()),
+        Box::new(punching::model::uploader_dials()),
         Box::new(punching::model::crossing()),
         Box::new(punching::model::refused()),
     ]
@@ -167,7 +167,7 @@ fn check(only: Option<&str>, json: bool, threads: Option<usize>) -> Result<bool,
     Ok(good)
 }
 
-/// What [`check`] calls the small month, which is played after the models.
+/// Name for [`check`] of the small month, which is played after the models.
 const MONTH: &str = "month";
 
 fn named(only: Option<&str>) -> Result<Vec<Box<dyn AnyModel>>, String> {

@@ -1,11 +1,11 @@
-//! The simulated month: figures, and whether every promise was kept.
+//! Prints the simulated month: its figures, and whether every promise was kept.
 
 use crate::print::mark;
 use std::time::Instant;
 use swarmedge_core::accounting::clones::Pattern;
 use swarmedge_models::month::{Config, Defect, Outcome, run};
 
-/// Plays a month and prints what came of it; `true` if every promise was kept.
+/// Plays a month and prints its result; returns whether every promise was kept.
 pub(crate) fn play(cfg: Config, json: bool) -> bool {
     let began = Instant::now();
     let outcome = run(cfg);
@@ -26,12 +26,13 @@ pub(crate) fn play(cfg: Config, json: bool) -> bool {
     broken.is_empty()
 }
 
-/// A defect by its name.
+/// Returns the defect of this name.
 pub(crate) fn defect(name: &str) -> Option<Defect> {
     Defect::ALL.into_iter().find(|d| d.name() == name)
 }
 
-/// Plays a small month, then one with each defect: every promise is kept, and each defect breaks the one it must.
+/// Plays a small month, then one with each defect; returns whether the first keeps every promise and each defect breaks
+/// its own.
 pub(crate) fn check(json: bool) -> bool {
     let began = Instant::now();
     let cfg = Config::SMALL;
@@ -142,7 +143,7 @@ fn to_json(cfg: &Config, o: &Outcome, took_ms: u128, peak_kib: u64) -> String {
     )
 }
 
-/// The most memory this process has held; 0 where the system does not say.
+/// Returns the peak memory of this process in KiB; 0 if the system does not report it.
 fn peak_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));

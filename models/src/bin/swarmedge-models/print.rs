@@ -1,9 +1,9 @@
-//! Prints reports, for people and as JSON.
+//! Prints reports of models as text and as JSON.
 
 use swarmedge_models::check::Report;
 use swarmedge_models::rule::Demand;
 
-/// For people.
+/// Formats a report for people to read.
 pub(crate) fn text(r: &Report) -> String {
     let mut out = format!(
         "{}: {}\n  {} unique states, {} transitions, depth {}, {:.1} s\n",
@@ -37,7 +37,7 @@ pub(crate) fn text(r: &Report) -> String {
     out
 }
 
-/// As one line of JSON.
+/// Formats a report as one line of JSON.
 pub(crate) fn json(r: &Report) -> String {
     let rules = r
         .rules
@@ -60,7 +60,7 @@ pub(crate) fn json(r: &Report) -> String {
     )
 }
 
-/// Before what holds, and what does not.
+/// Returns the mark before a result: `ok` or `FAIL`.
 pub(crate) const fn mark(good: bool) -> &'static str {
     if good { "ok  " } else { "FAIL" }
 }

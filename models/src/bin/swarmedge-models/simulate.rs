@@ -1,17 +1,17 @@
-//! Campaigns on the simulator.
+//! Plays random campaigns on the simulator.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 use swarmedge_models::sim::campaign;
 
-/// Plays every seed, names those that fail, and sums up; `true` if none did.
+/// Plays every seed, prints those that fail and a summary; returns whether none failed.
 pub(crate) fn run(seeds: Range<u64>) -> bool {
     let began = Instant::now();
     let (mut faults, mut clients, mut virtual_s, mut failed) = (0_u64, 0_u64, 0.0, Vec::new());
     let count = seeds.end - seeds.start;
     for seed in seeds {
-        // a machine's own assertion is a failure of its seed, not of the campaign
+        // a failed assertion in a machine fails its seed, not the campaign
         let failure = match catch_unwind(AssertUnwindSafe(|| campaign::run(seed, None))) {
             Ok(outcome) => {
                 faults += u64::from(outcome.faults);

@@ -1,4 +1,4 @@
-//! What happens to a lab that is up: loss, forgotten mappings, new addresses, other routers.
+//! Changes to a running lab: packet loss, forgotten mappings, new addresses, other routers.
 
 use super::{Lab, load};
 use crate::plan::{Ipv6, Site, address};
@@ -7,16 +7,16 @@ use crate::{Error, Kind};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Which packets the core loses.
+/// Kind of packets that the core loses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lossy {
-    /// Every one.
+    /// Packets of every protocol.
     Everything,
-    /// UDP datagrams: STUN, connectivity checks and QUIC, and no HTTPS or control connection.
+    /// UDP datagrams only: STUN, connectivity checks and QUIC, but not HTTPS or control connections.
     Udp,
 }
 
-/// The core drops this share of what it forwards, each way, at random.
+/// Returns rules that drop this share of forwarded packets at random, each way.
 pub(super) fn loss_rules(percent: u8, what: Lossy) -> String {
     let what = if what == Lossy::Udp { "meta l4proto udp " } else { "" };
     let rule =
@@ -27,43 +27,43 @@ pub(super) fn loss_rules(percent: u8, what: Lossy) -> String {
     ))
 }
 
-/// Deletes conntrack entries; none is as good.
+/// Returns a command that deletes conntrack entries, and succeeds if there are none.
 fn delete(which: &str) -> String {
     format!(
         "said=$(conntrack -D {which} 2>&1) || case $said in *' 0 flow entries'*) ;; *) echo \"$said\" >&2; exit 1;; esac\n"
     )
 }
 
-/// Empties what the rules remember beside conntrack.
+/// Returns commands that empty the maps and sets which the rules update.
 fn empty(router: Router) -> String {
     router.remembers().iter().map(|(what, name)| format!("nft flush {what} ip nat {name}\n")).collect()
 }
 
 impl Lab {
-    /// The core loses this share of all packets from now on, each way.
+    /// Makes the core lose this share of all packets from now on, each way.
     pub fn lose(&self, percent: u8) -> Result<(), Error> {
         self.lose_of(percent, Lossy::Everything)
     }
 
-    /// The core loses this share of some packets from now on, each way; 0 ends it.
+    /// Makes the core lose this share of one kind of packets from now on, each way; 0 ends the loss.
     pub fn lose_of(&self, percent: u8, what: Lossy) -> Result<(), Error> {
         self.script("core", &loss_rules(percent.min(100), what)).map(drop)
     }
 
-    /// A site's routers with what they are, the one next to the peers first.
+    /// Returns the names and properties of a site's routers, the one next to the peers first.
     fn routers_of(&self, name: &str) -> Result<Vec<(String, Router)>, Error> {
         let (.., site) = self.site(name)?;
         Ok(routers(site))
     }
 
-    /// A site's routers forget every mapping, as a reboot does.
+    /// Makes a site's routers forget every mapping, as a reboot does.
     pub fn flush(&self, site: &str) -> Result<(), Error> {
         self.routers_of(site)?
             .iter()
             .try_for_each(|(node, router)| self.script(node, &format!("conntrack -F\n{}", empty(*router))).map(drop))
     }
 
-    /// The routers of two sites forget that these have spoken over UDP; what each has mapped stays.
+    /// Makes the routers of two sites forget UDP flows between them; their mappings stay.
     pub fn separate(&self, a: &str, b: &str) -> Result<(), Error> {
         for (here, there) in [(a, b), (b, a)] {
             let there = self.outside(there)?;
@@ -79,8 +79,9 @@ impl Lab {
         Ok(())
     }
 
-    /// A site's routers become those of another kind and forget every UDP mapping, while its peers still believe what
-    /// they have found out before: how a pair is introduced that nobody would introduce. TCP connections stay.
+    /// Replaces a site's routers by those of another kind, which forget every UDP mapping. The peers still believe
+    /// what they discovered before, so a pair can be introduced that no CN would otherwise introduce. TCP connections
+    /// stay.
     pub fn become_kind(&mut self, name: &str, kind: Kind) -> Result<(), Error> {
         self.act_as(name, kind)?;
         if let Some((.., site)) = self.state.sites.get_mut(name) {
@@ -89,7 +90,8 @@ impl Lab {
         if self.kept { self.share() } else { Ok(()) }
     }
 
-    /// The same for a while: `flush` and `rebind` go on treating the site as what it was.
+    /// Replaces a site's routers for a while, like [`Lab::become_kind`]; `flush` and `rebind` still treat the site as
+    /// the kind it was.
     pub fn act_as(&self, name: &str, kind: Kind) -> Result<(), Error> {
         let (n, moved, old) = self.site(name)?;
         let new = Site { kind, ..old.clone() };
@@ -105,8 +107,8 @@ impl Lab {
         Ok(())
     }
 
-    /// A site gets another address, and all its mappings are gone: what happens when a provider renumbers or a laptop
-    /// moves. Returns the new address.
+    /// Gives a site another address and deletes all its mappings, as when a provider renumbers or a laptop moves.
+    /// Returns the new address.
     pub fn rebind(&mut self, name: &str) -> Result<Ipv4Addr, Error> {
         let (n, moved, site) = self.site(name)?.clone();
         if site.kind == Kind::Firewall {
@@ -120,7 +122,7 @@ impl Lab {
         self.outside(name)
     }
 
-    /// A site has another address from now on, and all its mappings are gone.
+    /// Gives a site the address `new` and deletes all its mappings.
     pub(super) fn renumber(&mut self, name: &str, new: Ipv4Addr) -> Result<(), Error> {
         let (n, _, site) = self.site(name)?.clone();
         let old = self.outside(name)?;
@@ -143,7 +145,7 @@ impl Lab {
     }
 }
 
-/// A site's routers with what they are, the one next to the peers first.
+/// Returns the names and properties of a site's routers, the one next to the peers first.
 fn routers(site: &Site) -> Vec<(String, Router)> {
     let names = site.router_names();
     let two = names.len() > 1;

@@ -1,4 +1,4 @@
-//! What is counted in a lab: packets by where they go, and those that cross a router.
+//! Packet counters of a lab: packets by destination, and packets that cross a router.
 
 use super::{Lab, load};
 use crate::Error;
@@ -6,12 +6,12 @@ use crate::plan::address;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-/// Over what a packet goes.
+/// Transport protocol of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// UDP.
+    /// User datagrams, QUIC's included.
     Udp,
-    /// TCP.
+    /// Segments of TCP connections.
     Tcp,
 }
 
@@ -25,7 +25,7 @@ impl Transport {
 }
 
 impl Lab {
-    /// From now on counts the UDP and TCP packets that a node sends to others, by where they go.
+    /// Starts counting the UDP and TCP packets that a node sends, by destination.
     pub fn count_sent(&self, node: &str) -> Result<(), Error> {
         let (mut sets, mut rules) = (String::new(), String::new());
         for over in [Transport::Udp, Transport::Tcp].map(Transport::name) {
@@ -45,12 +45,12 @@ impl Lab {
         self.script(node, &load(&rules)).map(drop)
     }
 
-    /// The UDP packets that [`Self::count_sent`] has counted, by where they went.
+    /// Returns the UDP packets that [`Self::count_sent`] has counted, by destination.
     pub fn sent(&self, node: &str) -> Result<BTreeMap<SocketAddr, u64>, Error> {
         self.sent_over(node, Transport::Udp)
     }
 
-    /// What [`Self::count_sent`] has counted: packets by where they went.
+    /// Returns the packets of one protocol that [`Self::count_sent`] has counted, by destination.
     pub fn sent_over(&self, node: &str, over: Transport) -> Result<BTreeMap<SocketAddr, u64>, Error> {
         let mut all = BTreeMap::new();
         for family in ["4", "6"] {
@@ -71,8 +71,8 @@ impl Lab {
         Ok(all)
     }
 
-    /// From now on counts what peers of a site send to its router over UDP that is not for a server, nor a wish for a
-    /// forwarded port (PCP and NAT-PMP, UPnP): packets that a LAN of two peers need not send there.
+    /// Starts counting the UDP packets that a site's peers send to their router, except those to servers and
+    /// port-mapping requests (PCP, NAT-PMP, UPnP): packets that two peers on one LAN need not send through it.
     pub fn count_crossing(&self, site: &str) -> Result<(), Error> {
         let rules = format!(
             "table inet crossing {{}}\ndelete table inet crossing\ntable inet crossing {{\n\
@@ -88,7 +88,7 @@ impl Lab {
         site.router_names().first().map_or(Ok(()), |r| self.script(r, &load(&rules)).map(drop))
     }
 
-    /// What [`Self::count_crossing`] has counted.
+    /// Returns the packets that [`Self::count_crossing`] has counted.
     pub fn crossed(&self, site: &str) -> Result<u64, Error> {
         let (.., site) = self.site(site)?;
         let Some(router) = site.router_names().into_iter().next() else { return Ok(0) };

@@ -1,4 +1,5 @@
-//! A gateway daemon on a site's router: miniupnpd, which answers PCP, NAT-PMP and UPnP and writes the kernel's rules.
+//! A gateway daemon on a site's router: miniupnpd, which answers PCP, NAT-PMP and UPnP and forwards ports by rules in
+//! the kernel.
 
 use super::{Lab, load};
 use crate::plan::address;
@@ -9,21 +10,21 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long it may take to listen.
+/// Time-out for the daemon to listen.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
-/// What it answers.
+/// Protocols that the daemon answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Offers {
-    /// All of it.
+    /// PCP, NAT-PMP and UPnP.
     Everything,
-    /// NAT-PMP and UPnP; PCP is passed over in silence.
+    /// NAT-PMP and UPnP; PCP requests get no answer.
     NatPmp,
-    /// UPnP alone.
+    /// UPnP alone, without PCP and NAT-PMP.
     Upnp,
 }
 
-/// A daemon that runs; ends with this value.
+/// A running daemon; dropping the value kills it.
 #[derive(Debug)]
 pub struct Gateway {
     router: String,
@@ -38,15 +39,15 @@ impl Drop for Gateway {
 }
 
 impl Gateway {
-    /// How many ports the router forwards at present.
+    /// Returns the number of ports that the router forwards at present.
     pub fn forwards(&self, lab: &Lab) -> Result<usize, Error> {
         let rules = lab.script(&self.router, "nft list chain inet upnp pre\n")?;
         Ok(rules.lines().filter(|line| line.contains(" dnat ")).count())
     }
 }
 
-/// Where the daemon writes its rules; what it forwards passes the router's own filter as everything translated does.
-/// In the home its ports are open, which a router's filter else keeps shut. `refused` is dropped before.
+/// Returns the chains into which the daemon writes its rules. Forwarded packets pass the router's own filter like all
+/// translated ones; the daemon's own ports are opened to the home; packets that match `refused` are dropped first.
 fn rules(refused: &str) -> String {
     load(&format!(
         "table inet upnp {{}}\ndelete table inet upnp\ntable inet upnp {{\n\
@@ -58,8 +59,8 @@ fn rules(refused: &str) -> String {
 }
 
 impl Lab {
-    /// Starts a daemon on the router of a site, whose address becomes another one: a daemon does not believe in
-    /// addresses of the documentation. What it needs is written to `dir`.
+    /// Starts a daemon on the router of a site. The site's address changes to a public one, because daemons refuse to
+    /// work on documentation addresses. The daemon's files are written to `dir`.
     pub fn gateway(&mut self, site: &str, offers: Offers, dir: &Path) -> Result<Gateway, Error> {
         let (n, _, plan) = self.site(site)?.clone();
         let [router] = &plan.router_names()[..] else {
@@ -71,7 +72,7 @@ impl Lab {
         if self.outside(site)? != address::routable(n) {
             self.renumber(site, address::routable(n))?;
         }
-        // PCP's messages begin with its version, behind the 8 bytes of the UDP header
+        // a PCP message begins with its version, after the 8 bytes of the UDP header
         let refused = if offers == Offers::NatPmp { "udp dport 5351 @th,64,8 2 drop\n" } else { "" };
         self.script(router, &rules(refused))?;
         let config = dir.join(format!("{site}-gateway.conf"));

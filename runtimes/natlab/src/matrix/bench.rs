@@ -1,4 +1,4 @@
-//! Where cells are measured: a lab, a deployment in it, and a seeder of each kind.
+//! Test bench for cells: a lab, a deployment in it, and a seeder of each kind of NAT.
 
 use super::{Cell, Options, Part, Try};
 use crate::cdn::{Cdn, Client};
@@ -14,22 +14,22 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Bytes of each object.
+/// Size of each object in bytes.
 pub(super) const OBJECT_LEN: usize = 8 * 1024 * 1024;
-/// What the edge sends to one download, bytes a second: by itself it takes longer than a try may last.
+/// Limit of the edge's rate to one download, in bytes a second: the edge alone takes longer than a try may last.
 const EDGE_RATE: u64 = 512 * 1024;
-/// How long a try may last.
+/// Time-out of a try.
 const TRY_WITHIN: Duration = Duration::from_secs(15);
-/// How long seeding may last.
+/// Time-out for a seeder's own download.
 pub(super) const SEED_WITHIN: Duration = Duration::from_secs(30);
-/// How long a client may take to know its NAT and be known to the CN.
+/// Time-out for a client to discover its NAT and open a session at the CN.
 pub(super) const SETTLE_WITHIN: Duration = Duration::from_secs(5);
-/// What a client tells the CN takes a moment to reach the DN.
+/// Time for a client's announcement to travel from the CN to the DN.
 pub(super) const BE_LISTED: Duration = Duration::from_millis(200);
 
-/// See the module. Dropped from the top: processes before the lab.
+/// Lab, deployment and seeders. Fields are dropped from the top: processes before the lab.
 pub(super) struct Bench {
-    /// They serve as long as they live; none where pairs are forced.
+    /// One seeder for each kind, running as long as the bench; empty where pairs are forced.
     _seeders: Vec<Client>,
     _delays: Vec<Delay>,
     _latency: Option<Latency>,
@@ -52,7 +52,7 @@ impl Bench {
             ..Plan::default()
         })?;
         let mut cdn = Cdn::start(&lab, dir.path(), &options.program)?;
-        // the matrix is that of UDP: who listens on TCP is reached in more cells
+        // the matrix is for UDP only: clients that listen on TCP are reached in more cells
         let udp_only = ["--tcp-port", "off"];
         match options.part {
             Part::Birthday => cdn.client_options(&[&udp_only[..], &["--birthday"]].concat()),
@@ -86,9 +86,10 @@ impl Bench {
     }
 
     fn try_once(&self, options: &Options, seeder: Kind, downloader: Kind) -> Result<Try, Error> {
-        // of an earlier try something may be on its way yet, which a router that forgets too early takes for its own
+        // packets of an earlier try may still be in flight; a router that has forgotten its mappings would take them
+        // for new flows
         thread::sleep(Duration::from_millis(options.latency_ms.into()) * 4);
-        // what the routers remember of an earlier try helps the next one: it must not
+        // mappings left from an earlier try would help this one
         self.lab.separate(&format!("s-{seeder}"), &format!("d-{downloader}"))?;
         let mut client = self.cdn.client(&self.lab, &format!("d-{downloader}"), &options.program, false)?;
         client.settle(SETTLE_WITHIN)?;
@@ -118,7 +119,7 @@ impl Bench {
         })
     }
 
-    /// A client with its kind's object, which it gets from the edge alone; from then on the edge is slow.
+    /// Starts a client and lets it download its kind's object from the edge alone; from then on the edge is slow.
     pub(super) fn seeder(
         (lab, cdn): (&Lab, &Cdn),
         kind: Kind,
@@ -137,7 +138,7 @@ impl Bench {
     }
 }
 
-/// Gives every seeder its object.
+/// Starts all seeders and lets each download its object.
 fn seed(lab: &Lab, cdn: &Cdn, kinds: &BTreeSet<Kind>, program: &Path) -> Result<Vec<Client>, Error> {
     let seeded: Vec<Result<Client, Error>> = thread::scope(|s| {
         let one = |kind: Kind| s.spawn(move || Bench::seeder((lab, cdn), kind, program, EDGE_RATE));
@@ -149,7 +150,7 @@ fn seed(lab: &Lab, cdn: &Cdn, kinds: &BTreeSet<Kind>, program: &Path) -> Result<
     Ok(seeded)
 }
 
-/// Every downloader hears from the CN later.
+/// Delays the CN's messages to every downloader by `by`.
 fn delay(lab: &Lab, cdn: &Cdn, kinds: &BTreeSet<Kind>, by: Duration, tool: &Path) -> Result<Vec<Delay>, Error> {
     let other = lab.node("edge")?.addresses.iter().copied().filter(IpAddr::is_ipv4).nth(1);
     let other = other.ok_or_else(|| Error::new("the node edge has no second address"))?;
@@ -157,7 +158,7 @@ fn delay(lab: &Lab, cdn: &Cdn, kinds: &BTreeSet<Kind>, by: Duration, tool: &Path
     kinds.iter().map(|k| Delay::start(lab, &format!("d-{k}"), (cn, other), by, tool)).collect()
 }
 
-/// Bytes that no other kind's object shares a block with.
+/// Returns the content of a kind's object; no two objects share a block.
 fn content(kind: Kind) -> Vec<u8> {
     let mut x = kind.name().bytes().fold(0x9e37_79b9_7f4a_7c15, |x: u64, b| x.wrapping_mul(31).wrapping_add(b.into()));
     let words = std::iter::repeat_with(|| {

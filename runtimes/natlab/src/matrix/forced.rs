@@ -1,5 +1,5 @@
-//! Pairs that cannot connect and are introduced all the same: both peers find out about other, better NATs, which are
-//! replaced before the download begins.
+//! Measures pairs that cannot connect but are introduced nevertheless: both peers first discover other, better NATs,
+//! which are replaced before the download begins.
 
 use super::Try;
 use super::bench::{BE_LISTED, Bench, OBJECT_LEN, SETTLE_WITHIN};
@@ -9,16 +9,16 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What the edge sends to one download, bytes a second: it takes longer than an attempt may.
+/// Limit of the edge's rate to one download, in bytes a second: a download takes longer than a connection attempt.
 const EDGE_RATE: u64 = 1024 * 1024;
-/// What it takes by itself.
+/// Time that the edge alone takes for the object.
 pub(super) const NOMINAL: Duration = Duration::from_secs(OBJECT_LEN as u64 / EDGE_RATE);
-/// How long a download may last until it is given up.
+/// Time-out of the download.
 const WITHIN: Duration = Duration::from_secs(20);
-/// The last attempt may have begun late.
+/// Extra time for an attempt that began late in the download.
 const LAST_ATTEMPT: Duration = Duration::from_secs(1);
 
-/// What a site of this kind is taken for at first.
+/// Returns the kind of NAT that a site of this kind shows during discovery.
 pub(super) fn disguise(kind: Kind) -> Kind {
     match kind {
         Kind::Symmetric | Kind::SymmetricSequential | Kind::UdpBlocked => Kind::PortRestricted,
@@ -34,11 +34,11 @@ pub(super) fn disguise(kind: Kind) -> Kind {
     }
 }
 
-/// Tries until the two are introduced: a busy machine may keep a peer from being listed in time.
+/// Maximum of tries until the pair is introduced: on a busy machine a peer may be listed too late.
 const INTRODUCE_MAX: u32 = 3;
 
 impl Bench {
-    /// One try in which the two are introduced, if that can be had.
+    /// Repeats a try until the pair is introduced, at most [`INTRODUCE_MAX`] times.
     pub(super) fn force_until_introduced(&self, program: &Path, seeder: Kind, downloader: Kind) -> Result<Try, Error> {
         let mut tried = self.force(program, seeder, downloader)?;
         for _ in 1..INTRODUCE_MAX {
@@ -50,7 +50,7 @@ impl Bench {
         Ok(tried)
     }
 
-    /// One try: both are installed anew, since who is left alone finds out in time.
+    /// Performs one try with newly installed clients, since a client that runs on would discover its real NAT in time.
     fn force(&self, program: &Path, seeder: Kind, downloader: Kind) -> Result<Try, Error> {
         let sites = [(format!("s-{seeder}"), seeder), (format!("d-{downloader}"), downloader)];
         let turn = |truly: bool| {

@@ -1,9 +1,9 @@
-//! The pair matrix: for each pair of kinds, does a download by one peer get its bytes from the other? With real
-//! binaries, through a real CN, each try by a freshly installed client.
+//! The pair matrix: for each pair of NAT kinds, whether a download by one peer gets its bytes from the other. It runs
+//! real binaries and a real CN, with a freshly installed client for each try.
 //!
-//! Every kind has a seeder's site and a downloader's site. Each seeder holds an object of its own, and the edge sends
-//! slowly, so a download that is done quickly with most bytes from peers has met exactly one peer. Cells that share no
-//! site run at the same time.
+//! Every kind has a seeder's site and a downloader's site. Each seeder holds an object of its own and the edge sends
+//! slowly, so a download that ends quickly with most bytes from peers was connected to exactly one peer. Cells that
+//! share no site run at the same time.
 
 mod bench;
 mod forced;
@@ -21,69 +21,69 @@ use std::path::PathBuf;
 use std::thread;
 use swarmedge_client::client::why::AttemptLine;
 
-/// What is measured of the cells.
+/// Part of the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
-    /// Pairs as the DN offers them; 8 MiB are transferred.
+    /// Pairs as the DN offers them; each try transfers 8 MiB.
     Pairs,
-    /// The core loses this share of packets, each way; until the first verified bytes have come from the peer.
+    /// Pairs while the core loses packets; a try ends with the first verified bytes from the peer.
     Loss {
-        /// Percent.
+        /// Share of packets lost each way, in percent.
         percent: u8,
-        /// Of UDP datagrams only; HTTPS and control connections are spared.
+        /// Whether only UDP datagrams are lost; HTTPS and control connections then are not.
         udp_only: bool,
     },
-    /// The downloader hears of everything from its CN so much later.
+    /// Pairs in which messages of the CN reach the downloader late.
     Skew {
-        /// Milliseconds.
+        /// Delay of these messages in milliseconds.
         ms: u16,
     },
-    /// Pairs that meet by birthday probing only, which is switched on.
+    /// Pairs that connect by birthday probing only, with probing switched on.
     Birthday,
-    /// Pairs that nobody would introduce: their NATs change behind their backs.
+    /// Pairs that no CN would introduce: their NATs change after discovery.
     Forced,
 }
 
-/// What to measure.
+/// Parameters of a measurement.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The binary whose clients are measured; the servers run on it too.
+    /// Binary under test, for clients and servers.
     pub program: PathBuf,
-    /// This tool, which delays connections where there is skew, and packets.
+    /// Path of this tool, which delays connections and packets.
     pub tool: PathBuf,
-    /// Every packet that crosses the core takes so much longer, in milliseconds.
+    /// Delay of every packet that crosses the core, in milliseconds.
     pub latency_ms: u16,
-    /// What of them.
+    /// Part of the measurement to run.
     pub part: Part,
-    /// Which cells: (seeder, downloader).
+    /// Cells to measure: (seeder, downloader).
     pub cells: Vec<(Kind, Kind)>,
     /// Tries of each cell that is expected to connect.
     pub tries: u32,
-    /// Tries of each of the others.
+    /// Tries of each other cell.
     pub tries_of_others: u32,
-    /// Cells at the same time.
+    /// Number of cells measured at the same time.
     pub parallel: usize,
 }
 
-/// One try.
+/// Result of one try.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Try {
-    /// The object came from the peer.
+    /// Whether the object came from the peer.
     pub connected: bool,
-    /// From the CN's "go" to the open QUIC connection.
+    /// Milliseconds from the CN's "go" to the open QUIC connection.
     pub after_go_ms: Option<f64>,
-    /// What became of the introduction, in words; none was made without.
+    /// Outcome of the introduction in words; `None` if the pair was not introduced.
     pub outcome: Option<String>,
     /// Datagrams sent to find the peer.
     pub probes: u16,
-    /// From the command to the complete file.
+    /// Milliseconds from the command to the complete file.
     pub done_ms: Option<f64>,
     /// Verified bytes from the peer.
     pub peer_bytes: u64,
     /// Verified bytes from the edge.
     pub edge_bytes: u64,
-    /// How each attempt ended, as the downloader and as the uploader has it: of forced pairs only.
+    /// End of each attempt, as the downloader and as the uploader report it; for forced pairs only.
     #[serde(default)]
     pub ends: [Vec<AttemptLine>; 2],
 }
@@ -91,17 +91,17 @@ pub struct Try {
 /// All tries of one pair.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
-    /// Who has the object.
+    /// Kind of NAT of the peer that has the object.
     pub seeder: Kind,
-    /// Who wants it.
+    /// Kind of NAT of the peer that downloads it.
     pub downloader: Kind,
-    /// What is known of this pair.
+    /// Expected result for this pair.
     pub expected: Expect,
-    /// What happened.
+    /// Results of the tries.
     pub tries: Vec<Try>,
 }
 
-/// Every pair of kinds, in both roles, along the diagonals: neighbours share no site.
+/// Returns every pair of kinds in both roles, along the diagonals, so that neighbours share no site.
 #[must_use]
 pub fn all_cells() -> Vec<(Kind, Kind)> {
     let kinds = Kind::ALL;
@@ -109,7 +109,7 @@ pub fn all_cells() -> Vec<(Kind, Kind)> {
     (0..kinds.len()).flat_map(diagonal).collect()
 }
 
-/// The cells that a part is about.
+/// Returns the cells that a part measures.
 #[must_use]
 pub fn cells_of(part: Part) -> Vec<(Kind, Kind)> {
     let mut all = all_cells();
@@ -126,7 +126,7 @@ pub fn cells_of(part: Part) -> Vec<(Kind, Kind)> {
     all
 }
 
-/// One cell a kind, of those that matter most: each downloader with the strictest seeder that it can reach.
+/// Returns one cell for each kind that matters most: the downloader with the strictest seeder that it can reach.
 #[must_use]
 pub fn reduced_cells() -> Vec<(Kind, Kind)> {
     let partner = |b: Kind| {
@@ -137,7 +137,7 @@ pub fn reduced_cells() -> Vec<(Kind, Kind)> {
     Kind::ALL.into_iter().map(|b| (partner(b), b)).collect()
 }
 
-/// Builds a lab, measures, and takes it down again. `tell` is called with each finished cell.
+/// Builds a lab, measures all cells and removes the lab. `tell` is called with each finished cell.
 pub fn measure(options: &Options, tell: &(dyn Fn(&Cell) + Sync)) -> Result<Vec<Cell>, Error> {
     let bench = Bench::new(options)?;
     let mut cells = Vec::new();
@@ -158,7 +158,7 @@ pub fn measure(options: &Options, tell: &(dyn Fn(&Cell) + Sync)) -> Result<Vec<C
     Ok(cells)
 }
 
-/// Cells in groups of which no two share a site.
+/// Splits cells into batches in which no two cells share a site.
 fn batches(cells: &[(Kind, Kind)], parallel: usize) -> Vec<Vec<(Kind, Kind)>> {
     let mut left = cells.to_vec();
     let mut all = Vec::new();
@@ -182,7 +182,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn cells_at_the_same_time_share_no_site_and_none_is_left_out() {
+    fn batches_share_no_site_and_cover_every_cell() {
         let all = batches(&all_cells(), 12);
         assert_eq!(all.len(), 12, "a Latin square");
         for batch in &all {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_is_about_its_own_cells() {
+    fn each_part_measures_its_own_cells() {
         assert_eq!(cells_of(Part::Loss { percent: 5, udp_only: false }).len(), 82);
         assert_eq!(cells_of(Part::Forced).len(), 51);
         assert_eq!(cells_of(Part::Birthday).len(), 20);

@@ -1,4 +1,4 @@
-//! What was measured, as text for people and as JSON for programs.
+//! Results of measurements, as text for people and as JSON for programs.
 
 use super::forced::NOMINAL;
 use super::{Cell, Part, Try, lower_bound_95, percentile};
@@ -7,51 +7,51 @@ use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use swarmedge_client::client::why::AttemptLine;
 
-/// An attempt may last so long, on either side.
+/// Maximum duration of an attempt on either side, in milliseconds.
 const ATTEMPT_MS: u32 = 6_000;
-/// Pairs meet within so many round trips after "go", half of them.
+/// Maximum for the median time to connect after "go", in round trips.
 const MEDIAN_RTTS: f64 = 3.0;
-/// And 95 of 100 within this, in milliseconds.
+/// Maximum for the 95th percentile of that time, in milliseconds.
 const P95_MS: f64 = 1_000.0;
-/// A download that is not disturbed takes this much longer than its edge needs, at most: its start, and what a busy
-/// machine takes.
+/// Maximum duration of a download without a peer, relative to the time that the edge's rate implies; the difference
+/// allows for the start and for a busy machine.
 const UNDISTURBED: f64 = 1.15;
 
-/// What was measured with one binary.
+/// Results of one part, measured with one binary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// `tokio` or `smol`.
+    /// Name of the runtime: `tokio` or `smol`.
     pub runtime: String,
-    /// `YYYY-MM-DD`.
+    /// Date of the measurement, `YYYY-MM-DD`.
     pub date: String,
-    /// Of the machine.
+    /// Kernel version of the machine.
     pub kernel: String,
-    /// What each packet that crosses the core takes longer.
+    /// Added delay of each packet that crosses the core, in milliseconds.
     #[serde(default)]
     pub latency_ms: u16,
-    /// What.
+    /// Part that was measured.
     pub part: Part,
-    /// By seeder, then downloader.
+    /// Results by seeder, then downloader.
     pub cells: Vec<Cell>,
 }
 
-/// Cells that connect, or do not, for the same reason.
+/// Class of cells that connect, or do not, for the same reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
-    /// Both map independently.
+    /// Both NATs map independently of the destination.
     Independent,
-    /// The same, one a masquerade without input filter.
+    /// Both map independently, and one is a masquerade without input filter.
     MasqueradeOpen,
-    /// One's port can only be learned from its own checks; the other does not filter by port.
+    /// One side's port can only be learned from its own checks, and the other does not filter by port.
     Learned,
-    /// All of these: the ✔ cells.
+    /// All cells that must connect (✔).
     Connects,
-    /// One's ports can be foretold.
+    /// One side's ports can be predicted.
     Predicted,
-    /// By birthday probing only.
+    /// Pairs that connect by birthday probing only.
     Birthday,
-    /// Never.
+    /// Pairs that never connect.
     Never,
 }
 
@@ -94,24 +94,24 @@ impl Class {
     }
 }
 
-/// A pool of cells.
+/// Summary of a class of cells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// What is pooled.
+    /// Class of the cells.
     pub class: Class,
-    /// Tries.
+    /// Number of tries in total.
     pub tries: u32,
     /// Tries in which the CN introduced the pair.
     pub introduced: u32,
-    /// Tries that connected.
+    /// Number of tries that connected.
     pub connected: u32,
     /// Tries in which verified bytes came from the peer.
     pub fed: u32,
-    /// The lower end of the 95 % confidence interval of their share.
+    /// Lower end of the 95 % confidence interval of the share of connected tries.
     pub lower_bound: f64,
-    /// From the CN's "go" to the open QUIC connection, median.
+    /// Median time from the CN's "go" to the open QUIC connection, in milliseconds.
     pub median_ms: Option<f64>,
-    /// The same, 95th percentile.
+    /// 95th percentile of the same time, in milliseconds.
     pub p95_ms: Option<f64>,
 }
 
@@ -124,7 +124,7 @@ impl Cell {
         self.tries.iter().filter(|t| t.connected).count()
     }
 
-    /// As it stands in the table.
+    /// Returns the cell's text in the table.
     fn mark(&self) -> String {
         let (connected, tries) = (self.connected(), self.tries.len());
         let by = if self.expected == Expect::ByPrediction { "ᵖ" } else { "" };
@@ -141,7 +141,7 @@ impl Report {
         self.cells.iter().filter(|c| class.has(c)).flat_map(|c| &c.tries).collect()
     }
 
-    /// The pools.
+    /// Returns a summary of each class of cells.
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
         let row = |class: Class| {
@@ -163,7 +163,7 @@ impl Report {
         Class::ALL.into_iter().filter_map(row).collect()
     }
 
-    /// What is not as it should be, in words.
+    /// Returns unexpected results, in words.
     #[must_use]
     pub fn failures(&self) -> Vec<String> {
         let share = |class: Class, at_least: f64| {
@@ -195,12 +195,12 @@ impl Report {
         }
     }
 
-    /// What a packet and its answer take longer than without latency.
+    /// Returns the delay that the lab adds to a round trip.
     fn rtt_ms(&self) -> f64 {
         2.0 * f64::from(self.latency_ms)
     }
 
-    /// Pairs that meet too late after "go".
+    /// Returns a message if pairs connect too late after "go".
     fn late(&self) -> Option<String> {
         let row = self.rows().into_iter().find(|r| r.class == Class::Connects)?;
         let (median, p95) = (row.median_ms?, row.p95_ms?);
@@ -223,7 +223,7 @@ impl Report {
         format!("### {}: {part}{rtt}, {}, Linux {}\n\n", self.runtime, self.date, self.kernel)
     }
 
-    /// As Markdown.
+    /// Formats the report as Markdown.
     #[must_use]
     pub fn to_markdown(&self) -> String {
         let mut text = self.heading();
@@ -306,7 +306,8 @@ impl Report {
     }
 }
 
-/// Both sides gave up in time and said why, and the download was complete when the edge alone would have had it.
+/// Checks that both sides of a forced pair gave up in time with a reason, and that the download took no longer than
+/// from the edge alone.
 fn is_as_forced(t: &Try) -> bool {
     let ended = |ends: &Vec<AttemptLine>| {
         !ends.is_empty() && ends.iter().all(|e| e.reason.is_some() && e.took_ms <= ATTEMPT_MS)
@@ -315,14 +316,14 @@ fn is_as_forced(t: &Try) -> bool {
     !t.connected && t.ends.iter().all(ended) && undisturbed
 }
 
-/// All reports as the page that is kept beside the lab's source.
+/// Formats all reports as the page that is kept beside the lab's source.
 #[must_use]
 pub fn document(reports: &[Report]) -> String {
     let parts: Vec<String> = reports.iter().map(Report::to_markdown).collect();
     format!("{HEAD}\n{}", parts.join("\n"))
 }
 
-/// What stands before the tables.
+/// Text in front of the tables.
 const HEAD: &str = "\
 # Which pairs connect
 
@@ -371,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_shows_what_connected_and_names_what_surprises() {
+    fn a_table_shows_connections_and_names_unexpected_results() {
         let cells = vec![
             cell(Kind::Public, Kind::Symmetric, &[true, true]),
             cell(Kind::Public, Kind::UdpBlocked, &[false]),
@@ -394,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn where_packets_are_lost_a_share_must_connect() {
+    fn with_packet_loss_a_minimum_share_must_connect() {
         let part = Part::Loss { percent: 30, udp_only: true };
         let of = |good| (0..20).map(|n| n < good).collect::<Vec<_>>();
         let with = |good| report(part, vec![cell(Kind::Public, Kind::FullCone, &of(good))]);
@@ -403,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forced_pair_must_end_on_both_sides_in_time_and_leave_the_download_alone() {
+    fn a_forced_pair_ends_in_time_without_disturbing_the_download() {
         let end = |took_ms| AttemptLine {
             outcome: "failed".into(),
             reason: Some("nothing was heard of it".into()),

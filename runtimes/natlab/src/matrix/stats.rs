@@ -1,6 +1,6 @@
-//! The little statistics that a table of tries needs.
+//! Statistics for tables of tries.
 
-/// The value below which this share of the values lies (nearest rank).
+/// Returns the value below which this share of the values lies (nearest rank).
 #[must_use]
 pub fn percentile(values: &[f64], share: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
@@ -9,8 +9,8 @@ pub fn percentile(values: &[f64], share: f64) -> Option<f64> {
     rank.map(|(_, v)| *v)
 }
 
-/// The lower end of the one-sided 95 % confidence interval (Clopper and Pearson's, exact) of a success rate: with a
-/// lower rate, this many successes or more would be seen less than once in twenty times.
+/// Returns the lower end of the one-sided 95 % confidence interval of a success rate (exact, by Clopper and Pearson):
+/// with a lower rate, this many successes or more would be seen less than once in twenty times.
 #[must_use]
 pub fn lower_bound_95(successes: u32, tries: u32) -> f64 {
     if successes == 0 {
@@ -24,12 +24,12 @@ pub fn lower_bound_95(successes: u32, tries: u32) -> f64 {
     low
 }
 
-/// The chance of `successes` or more.
+/// Returns the probability of `successes` or more.
 fn at_least(successes: u32, tries: u32, rate: f64) -> f64 {
     if rate <= 0.0 || rate >= 1.0 {
         return if rate >= 1.0 { 1.0 } else { 0.0 };
     }
-    // by logarithms: powers of long series vanish
+    // by logarithms, since factors of a long series underflow
     let mut choose = 0.0;
     let mut sum = 0.0;
     for k in 0..=tries {
@@ -56,11 +56,11 @@ mod tests {
 
     #[test]
     fn bounds_agree_with_the_closed_form_and_with_published_tables() {
-        // all of n: the n-th root of 0.05
+        // all n tries succeed: the n-th root of 0.05
         for n in [1_u32, 10, 60, 300] {
             assert!((lower_bound_95(n, n) - 0.05_f64.powf(1.0 / f64::from(n))).abs() < 1e-9, "{n}");
         }
-        // 9 of 10: 0.6058 (one-sided)
+        // 9 successes of 10 tries: 0.6058 (one-sided)
         assert!((lower_bound_95(9, 10) - 0.6058).abs() < 1e-4);
         assert_eq!(lower_bound_95(0, 10), 0.0);
     }

@@ -1,15 +1,15 @@
-//! The programs that are tested: those built beside this test.
+//! The binaries under test: those built beside this test.
 
 use std::path::PathBuf;
 
-/// A runtime's binary.
+/// Binary of one runtime.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
     pub(crate) runtime: &'static str,
     pub(crate) path: PathBuf,
 }
 
-/// Of tokio and of smol; none, and the test is skipped, if they have not been built.
+/// Returns the binaries of tokio and smol; returns none, and reports that the test is skipped, if they are not built.
 pub(crate) fn programs() -> Vec<Program> {
     let test = std::env::current_exe().expect("this test's own file");
     let profile = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");

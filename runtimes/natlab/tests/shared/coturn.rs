@@ -1,17 +1,17 @@
-//! The independent STUN server and client that the lab and our own STUN are held against.
+//! coturn, an independent STUN server and client, for comparison with the lab and with our own STUN.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use swarmedge_natlab::{Behaviour, Lab};
 
-/// What coturn's client says of a peer's way to a server.
+/// NAT behaviour between a peer and a server, as coturn's client finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) mapping: Behaviour,
     pub(crate) filtering: Behaviour,
 }
 
-/// Whether coturn is here; else the test is skipped.
+/// Returns whether coturn is installed; if not, reports that the test is skipped.
 pub(crate) fn is_here() -> bool {
     let here = Command::new("turnutils_natdiscovery").arg("-h").output().is_ok();
     if !here {
@@ -20,7 +20,7 @@ pub(crate) fn is_here() -> bool {
     here
 }
 
-/// coturn's server in the node `stun`; ends with this value.
+/// coturn's server in the node `stun`; dropping the value kills it.
 pub(crate) struct Server(Child);
 
 impl Drop for Server {
@@ -31,7 +31,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Starts it on both addresses of `stun`, ports 3478 and 3479.
+    /// Starts the server on both addresses of `stun`, ports 3478 and 3479.
     pub(crate) fn start(lab: &Lab, dir: &std::path::Path) -> Self {
         let addresses = &lab.node("stun").expect("a STUN node").addresses;
         let listen = addresses.iter().filter(|a| a.is_ipv4()).flat_map(|a| ["-L".to_owned(), a.to_string()]);
@@ -51,7 +51,7 @@ impl Server {
     }
 }
 
-/// What coturn's client finds out at `node` with the server at the first address of `stun`.
+/// Runs coturn's client at `node` against the server at the first address of `stun`.
 pub(crate) fn discover(lab: &Lab, node: &str) -> Found {
     let server = lab.address("stun").expect("an address").to_string();
     let mut command = lab.command(node, "timeout").expect("a node");

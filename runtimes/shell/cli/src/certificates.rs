@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use swarmedge_core::ids::PublicKey;
 use swarmedge_core::wire::Wire as _;
-use swarmedge_core::wire::records::{CertBody, Context, ServerCert};
+use swarmedge_core::wire::records::{CertBody, ServerCert, SigningContext};
 use swarmedge_ground::files::read;
 use swarmedge_ground::keys::{Key, certify, load_cert, replace_secret, save_cert, verify};
 use swarmedge_ground::rt::Rt;
@@ -169,7 +169,7 @@ pub(super) fn expiries(config: &ServerConfig, of: impl Fn(&str) -> bool) -> Resu
 
 /// Whether this root key signed the server certificate, expired or not.
 fn is_signed_by_root(root: &PublicKey, cert: &ServerCert) -> bool {
-    verify(root, Context::Cert, &cert.body.to_bytes(), &cert.signature)
+    verify(root, SigningContext::Cert, &cert.body.to_bytes(), &cert.signature)
 }
 
 /// Returns the length of a server certificate's validity in seconds.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use swarmedge_core::ids::{ProviderId, PublicKey, ReqId, Signature};
 use swarmedge_core::role::edge::io::{Denial, GrantAsked, Nonce, ObjectFacts, Renewal};
 use swarmedge_core::wire::Text;
-use swarmedge_core::wire::records::Context;
+use swarmedge_core::wire::records::SigningContext;
 use swarmedge_ground::edge_api::{
     GRANT_REQUEST_MAX, GRANTS_PATH, GrantReply, GrantRequest, RENEWAL_SIGNATURE, SIGNATURE, Token, grant_text,
     parse_grant, parse_signature, signed_message,
@@ -101,7 +101,7 @@ fn check_signature<R: Rt>(
         .ok_or_else(|| unsigned("nonce"))?;
     let message = signed_message(host, GRANTS_PATH, asked.time_ms, &nonce, body);
     let signature = field(head, SIGNATURE).ok_or_else(|| unsigned("no signature"))?;
-    if !(routes.trust.verify)(&key, Context::EdgeRequest, &message, &signature) {
+    if !(routes.trust.verify)(&key, SigningContext::EdgeRequest, &message, &signature) {
         return Err(unsigned("the signature is not that of the key"));
     }
     Ok(Signed { key, nonce, message })
@@ -137,7 +137,7 @@ fn renewal<R: Rt>(
     let grant = routes.seals.unseal(&sealed);
     let proven = grant.as_ref().is_some_and(|signed| {
         field(head, RENEWAL_SIGNATURE).is_some_and(|signature| {
-            (routes.trust.verify)(&signed.grant.download_key, Context::EdgeRequest, message, &signature)
+            (routes.trust.verify)(&signed.grant.download_key, SigningContext::EdgeRequest, message, &signature)
         })
     });
     Ok(Renewal { grant, proven, edge_only })

@@ -12,7 +12,7 @@ use swarmedge_core::role::edge::io::Uncountable;
 use swarmedge_core::role::edge::{Edge, Input, Metric, Output};
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::ledger::LedgerMsg;
-use swarmedge_core::wire::records::{Context, Grant, SealedGrant, ServerCert, SignedGrant};
+use swarmedge_core::wire::records::{Grant, SealedGrant, ServerCert, SignedGrant, SigningContext};
 use swarmedge_ground::drive::Port;
 use swarmedge_ground::health::Health;
 use swarmedge_ground::keys::Key;
@@ -44,7 +44,7 @@ const COUNTING: &str = "edge counts";
 
 impl<R: Rt> EdgePort<R> {
     fn issue(&self, grant: &Grant) -> SealedGrant {
-        let signature = self.key.sign(Context::Grant, &grant.to_bytes());
+        let signature = self.key.sign(SigningContext::Grant, &grant.to_bytes());
         self.seals.seal(&SignedGrant { grant: grant.clone(), signature, cert: self.cert.clone() })
     }
 

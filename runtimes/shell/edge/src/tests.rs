@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use swarmedge_core::content::{Access, Policy};
 use swarmedge_core::ids::{Guid, ProviderId, VersionId};
 use swarmedge_core::wire::Text;
-use swarmedge_core::wire::records::{CertBody, Context, LedgerRecord, ServerRole};
+use swarmedge_core::wire::records::{CertBody, LedgerRecord, ServerRole, SigningContext};
 use swarmedge_ground::edge_api::{
     GRANT, GRANTS_PATH, GrantReply, GrantRequest, SIGNATURE, signature_text, signed_message,
 };
@@ -338,7 +338,7 @@ fn ask(lab: &Lab, signer: &Key, request: &GrantRequest, more: &[&str]) -> Option
     let host = lab.cfg.url.trim_start_matches("https://");
     let nonce = nonce.try_into().expect("16 bytes");
     let message = signed_message(host, GRANTS_PATH, request.time_ms, &nonce, body.as_bytes());
-    let signature = signature_text(&signer.sign(Context::EdgeRequest, &message));
+    let signature = signature_text(&signer.sign(SigningContext::EdgeRequest, &message));
     let field = format!("{SIGNATURE}: {signature}");
     let (status, _, answer) = lab.curl(GRANTS_PATH, &[&["-d", &body, "-H", &field], more].concat())?;
     Some((status, answer))

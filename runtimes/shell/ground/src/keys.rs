@@ -16,7 +16,7 @@ use std::path::Path;
 use swarmedge_core::accounting::epochs::Epochs;
 use swarmedge_core::ids::{PublicKey, Signature};
 use swarmedge_core::nat::cookie::CookieKeys;
-use swarmedge_core::wire::records::{CertBody, Context, SealedGrant, ServerCert, SignedGrant};
+use swarmedge_core::wire::records::{CertBody, SealedGrant, ServerCert, SignedGrant, SigningContext};
 use swarmedge_core::wire::{Blob, Wire};
 
 /// DER bytes before the 32 bytes of a private key in PKCS#8 (RFC 8410 §7, version 1).
@@ -82,7 +82,7 @@ impl Key {
 
     /// Signs `context.text() ‖ message`.
     #[must_use]
-    pub fn sign(&self, context: Context, message: &[u8]) -> Signature {
+    pub fn sign(&self, context: SigningContext, message: &[u8]) -> Signature {
         Signature(self.0.sign(&in_context(context, message)).to_bytes())
     }
 
@@ -105,13 +105,13 @@ impl fmt::Debug for Key {
     }
 }
 
-fn in_context(context: Context, message: &[u8]) -> Vec<u8> {
+fn in_context(context: SigningContext, message: &[u8]) -> Vec<u8> {
     [context.text(), message].concat()
 }
 
 /// The production [`swarmedge_core::wire::records::Verify`]: strict (no small-order keys, no malleable signatures).
 #[must_use]
-pub fn verify(key: &PublicKey, context: Context, message: &[u8], signature: &Signature) -> bool {
+pub fn verify(key: &PublicKey, context: SigningContext, message: &[u8], signature: &Signature) -> bool {
     let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
     VerifyingKey::from_bytes(&key.0)
         .is_ok_and(|key| key.verify_strict(&in_context(context, message), &signature).is_ok())
@@ -120,7 +120,7 @@ pub fn verify(key: &PublicKey, context: Context, message: &[u8], signature: &Sig
 /// Signs a server certificate with the operator's root key.
 #[must_use]
 pub fn certify(root: &Key, body: CertBody) -> ServerCert {
-    let signature = root.sign(Context::Cert, &body.to_bytes());
+    let signature = root.sign(SigningContext::Cert, &body.to_bytes());
     ServerCert { body, signature }
 }
 
@@ -364,20 +364,20 @@ mod tests {
             expires_ms: 10,
             challenged: false,
         };
-        SignedGrant { signature: edge.sign(Context::Grant, &grant.to_bytes()), grant, cert }
+        SignedGrant { signature: edge.sign(SigningContext::Grant, &grant.to_bytes()), grant, cert }
     }
 
     #[test]
     fn a_signature_holds_for_its_key_context_and_message_only() {
         let (key, other) = (Key::generate(), Key::generate());
-        let signature = key.sign(Context::Grant, b"m");
-        assert!(verify(&key.public(), Context::Grant, b"m", &signature));
-        assert!(!verify(&other.public(), Context::Grant, b"m", &signature));
-        assert!(!verify(&key.public(), Context::Cert, b"m", &signature));
-        assert!(!verify(&key.public(), Context::Grant, b"n", &signature));
+        let signature = key.sign(SigningContext::Grant, b"m");
+        assert!(verify(&key.public(), SigningContext::Grant, b"m", &signature));
+        assert!(!verify(&other.public(), SigningContext::Grant, b"m", &signature));
+        assert!(!verify(&key.public(), SigningContext::Cert, b"m", &signature));
+        assert!(!verify(&key.public(), SigningContext::Grant, b"n", &signature));
         let mut flipped = signature;
         flipped.0[40] ^= 1;
-        assert!(!verify(&key.public(), Context::Grant, b"m", &flipped));
+        assert!(!verify(&key.public(), SigningContext::Grant, b"m", &flipped));
     }
 
     #[test]
@@ -387,7 +387,7 @@ mod tests {
         weak.0[0] = 1;
         let mut signature = Signature([0; 64]);
         signature.0[0] = 1;
-        assert!(!verify(&weak, Context::Grant, b"anything", &signature));
+        assert!(!verify(&weak, SigningContext::Grant, b"anything", &signature));
         assert_eq!(key_of_spki(&spki(&weak)), None);
     }
 

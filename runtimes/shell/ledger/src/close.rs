@@ -16,7 +16,7 @@ use swarmedge_core::accounting::audit::{
     SumStatement, TotalStatement, Totals, tree,
 };
 use swarmedge_core::ids::{Digest, ProviderId};
-use swarmedge_core::wire::records::{CertBody, Context, ServerCert};
+use swarmedge_core::wire::records::{CertBody, ServerCert, SigningContext};
 use swarmedge_core::wire::{Text, Wire};
 use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::keys::{Key, load_cert};
@@ -66,7 +66,7 @@ impl Signer {
     }
 
     fn sign(&self, head: Head) -> SignedHead {
-        let signature = self.key.sign(Context::LedgerHead, &head.to_bytes());
+        let signature = self.key.sign(SigningContext::LedgerHead, &head.to_bytes());
         SignedHead { head, signature, cert: self.cert.clone() }
     }
 }

@@ -91,7 +91,7 @@ fn line(what: &str, name: &str, f: &Figures) -> String {
 #[test]
 fn another_program_reads_the_same_figures() {
     let exported = Exported::new();
-    let package = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools/duckdb");
+    let package = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../target/tools/duckdb");
     let read = Command::new("python3").env("PYTHONPATH", package).args(["-c", SCRIPT]).arg(exported.path()).output();
     let has_duckdb = Command::new("python3").env("PYTHONPATH", package).args(["-c", "import duckdb"]).status();
     if !has_duckdb.is_ok_and(|s| s.success()) {

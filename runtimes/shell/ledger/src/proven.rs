@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use swarmedge_core::ids::{PublicKey, Signature};
-use swarmedge_core::wire::records::Context;
+use swarmedge_core::wire::records::SigningContext;
 use swarmedge_ground::keys::verify;
 
 /// Most digests per generation of the cache: a few MiB in all.
@@ -14,7 +14,7 @@ const CACHE_MAX: usize = 32_768;
 static CACHE: Mutex<SignatureCache> = Mutex::new(SignatureCache { newer: BTreeSet::new(), older: BTreeSet::new() });
 
 /// Verifies like [`verify`], but looks up signatures that were valid before.
-pub(super) fn verify_cached(key: &PublicKey, context: Context, message: &[u8], signature: &Signature) -> bool {
+pub(super) fn verify_cached(key: &PublicKey, context: SigningContext, message: &[u8], signature: &Signature) -> bool {
     let mut hash = Sha256::new();
     for part in [&key.0[..], context.text(), message, &signature.0] {
         hash.update((part.len() as u64).to_be_bytes());
@@ -60,15 +60,15 @@ mod tests {
     #[test]
     fn the_cache_changes_no_verdict() {
         let (key, other) = (Key::from_seed([1; 32]), Key::from_seed([2; 32]));
-        let signature = key.sign(Context::Receipt, b"40 bytes");
+        let signature = key.sign(SigningContext::Receipt, b"40 bytes");
         for _ in 0..2 {
-            assert!(verify_cached(&key.public(), Context::Receipt, b"40 bytes", &signature));
-            assert!(!verify_cached(&key.public(), Context::Receipt, b"41 bytes", &signature));
-            assert!(!verify_cached(&key.public(), Context::Grant, b"40 bytes", &signature));
-            assert!(!verify_cached(&other.public(), Context::Receipt, b"40 bytes", &signature));
+            assert!(verify_cached(&key.public(), SigningContext::Receipt, b"40 bytes", &signature));
+            assert!(!verify_cached(&key.public(), SigningContext::Receipt, b"41 bytes", &signature));
+            assert!(!verify_cached(&key.public(), SigningContext::Grant, b"40 bytes", &signature));
+            assert!(!verify_cached(&other.public(), SigningContext::Receipt, b"40 bytes", &signature));
             let mut changed = signature;
             changed.0[63] ^= 1;
-            assert!(!verify_cached(&key.public(), Context::Receipt, b"40 bytes", &changed));
+            assert!(!verify_cached(&key.public(), SigningContext::Receipt, b"40 bytes", &changed));
         }
     }
 

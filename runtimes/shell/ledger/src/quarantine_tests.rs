@@ -10,7 +10,7 @@ use swarmedge_core::ids::{Guid, ProviderId, SecondaryGuid};
 use swarmedge_core::limits::HEIRS_MAX;
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::{
-    Context, GrantRecord, LedgerRecord, LogEvent, LogRecord, Rekey, Side, SignedRekey, UsageRecord,
+    GrantRecord, LedgerRecord, LogEvent, LogRecord, Rekey, Side, SignedRekey, SigningContext, UsageRecord,
 };
 use swarmedge_ground::keys::Key;
 
@@ -31,7 +31,7 @@ fn rekeyed(old: u8, new: u8, by: u8) -> LedgerRecord {
 
 fn rekeyed_by(old: &Key, new: &Key, by: &Key) -> LedgerRecord {
     let rekey = Rekey { old: old.public(), new: new.public(), start: SecondaryGuid::numbered(1) };
-    let [by_old, by_new] = [old, by].map(|key| key.sign(Context::Rekey, &rekey.to_bytes()));
+    let [by_old, by_new] = [old, by].map(|key| key.sign(SigningContext::Rekey, &rekey.to_bytes()));
     let signed = SignedRekey { rekey, by_old, by_new };
     let id = rekeys::record_id(&signed);
     let guid = Guid::of(&old.public());

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use swarmedge_core::accounting::evidence::key;
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
 use swarmedge_core::wire::records::{
-    Context, EdgeRecord, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt,
-    ReceiptProof, Side, UsageRecord, UsageState,
+    EdgeRecord, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt, ReceiptProof,
+    Side, SigningContext, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, Text, Wire as _};
 use swarmedge_ground::error::Error;
@@ -68,7 +68,7 @@ fn proof(download: u32, intro: u32, bytes: u64) -> ReceiptProof {
         seq: 1,
         bytes,
     };
-    let signature = download_key().sign(Context::Receipt, &receipt.to_bytes());
+    let signature = download_key().sign(SigningContext::Receipt, &receipt.to_bytes());
     ReceiptProof { uploader_key, seq: 1, bytes, signature }
 }
 

@@ -1,5 +1,4 @@
-//! Books that must not be lost unseen, as an operator meets it: the ledger's and the spools' files, backups,
-//! certificates.
+//! Tests that an operator cannot lose records unnoticed: files of the ledger and of spools, backups, certificates.
 
 use super::crew::{Running, deployment, text};
 use std::fs;
@@ -14,8 +13,8 @@ fn said(out: &Output) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
 }
 
-/// A command on the deployment.
-fn tell(made: &Deployment, args: &[&str]) -> Output {
+/// Runs a command with the deployment's configuration.
+fn run_command(made: &Deployment, args: &[&str]) -> Output {
     let config = text(&made.config);
     Command::new(crate::BINARY).args(args).args(["--config", &config]).output().expect("the binary starts")
 }
@@ -33,7 +32,7 @@ fn stop(servers: Running) {
     assert_eq!(servers.stop().code(), Some(0));
 }
 
-/// What a start that is refused says.
+/// Returns the error text of servers that refuse to start.
 fn refusal(made: &Deployment) -> String {
     let config = text(&made.config);
     let out = Command::new(crate::BINARY).args(["serve", "--config", &config]).stdin(Stdio::null()).output();
@@ -42,7 +41,7 @@ fn refusal(made: &Deployment) -> String {
     said(&out)
 }
 
-/// Puts records into the ledger.
+/// Inserts generated records into the ledger.
 fn fill(made: &Deployment, database: &Path) {
     let database = text(database);
     let fill =
@@ -52,17 +51,17 @@ fn fill(made: &Deployment, database: &Path) {
     assert!(downloads(made) > 0);
 }
 
-/// How many downloads the ledger shows.
+/// Returns the number of downloads that the ledger shows.
 fn downloads(made: &Deployment) -> usize {
-    let out = tell(made, &["ledger", "show", "--json"]);
+    let out = run_command(made, &["ledger", "show", "--json"]);
     assert!(out.status.success(), "{}", said(&out));
     said(&out).matches("\"download\":").count()
 }
 
 #[test]
-fn what_servers_kept_is_missed_when_it_is_gone_and_begun_anew_only_when_told() {
+fn a_lost_database_stops_the_start_until_the_loss_is_accepted() {
     let (dir, mut made) = deployment();
-    // a deployment that has never served needs no ceremony, nor does one that was moved
+    // servers start without further commands if the deployment has never run, or was moved
     stop(serve(&made));
     let moved = dir.path().join("moved");
     fs::rename(made.config.parent().expect("a folder"), &moved).expect("moved");
@@ -71,7 +70,7 @@ fn what_servers_kept_is_missed_when_it_is_gone_and_begun_anew_only_when_told() {
     for (keeper, file) in [("ledger", "ledger/ledger.sqlite"), ("edge", "edge/spool.redb"), ("cn", "cn/spool.redb")] {
         let at = moved.join(file);
         let kept = fs::read(&at).expect("there");
-        let nothing = tell(&made, &["accept-loss", keeper]);
+        let nothing = run_command(&made, &["accept-loss", keeper]);
         assert!(nothing.status.success() && said(&nothing).contains("nothing is lost"), "{}", said(&nothing));
         for is_emptied in [false, true] {
             if is_emptied { fs::write(&at, "") } else { fs::remove_file(&at) }.expect("lost");
@@ -81,30 +80,30 @@ fn what_servers_kept_is_missed_when_it_is_gone_and_begun_anew_only_when_told() {
         fs::write(&at, &kept).expect("put back");
         stop(serve(&made));
         fs::remove_file(&at).expect("lost");
-        let accepted = tell(&made, &["accept-loss", keeper]);
+        let accepted = run_command(&made, &["accept-loss", keeper]);
         assert!(accepted.status.success() && said(&accepted).contains("is gone"), "{}", said(&accepted));
         stop(serve(&made));
-        assert!(at.exists(), "begun anew");
+        assert!(at.exists(), "created anew");
         fs::remove_file(&at).expect("lost again");
         assert!(refusal(&made).contains("accept-loss"), "the new one is missed as well");
         fs::write(&at, &kept).expect("put back");
         if keeper == "ledger" {
-            assert!(tell(&made, &["accept-loss", keeper]).status.success());
+            assert!(run_command(&made, &["accept-loss", keeper]).status.success());
         }
     }
 }
 
 #[test]
-fn a_ledger_is_backed_up_while_it_is_served_and_whole_in_one_file_after_a_clean_stop() {
+fn a_ledger_is_backed_up_while_running_and_one_file_after_a_stop() {
     let (dir, made) = deployment();
     let database = made.config.with_file_name("ledger").join("ledger.sqlite");
     let copy = dir.path().join("copy.sqlite");
     let servers = serve(&made);
     fill(&made, &database);
     let all = downloads(&made);
-    let out = tell(&made, &["ledger", "backup", &text(&copy)]);
+    let out = run_command(&made, &["ledger", "backup", &text(&copy)]);
     assert!(out.status.success() && said(&out).contains("15 records"), "{}", said(&out));
-    assert_eq!(tell(&made, &["ledger", "backup", &text(&copy)]).status.code(), Some(2), "never written over");
+    assert_eq!(run_command(&made, &["ledger", "backup", &text(&copy)]).status.code(), Some(2), "never written over");
     stop(servers);
     let whole = fs::read(&database).expect("there");
     let log = fs::metadata(database.with_extension("sqlite-wal")).map_or(0, |meta| meta.len());
@@ -124,31 +123,31 @@ fn a_ledger_whose_log_is_lost_after_a_crash_is_refused() {
     let database = made.config.with_file_name("ledger").join("ledger.sqlite");
     let servers = serve(&made);
     fill(&made, &database);
-    // a crash
+    // kills the servers, as in a crash
     drop(servers);
     let log = database.with_extension("sqlite-wal");
     assert!(fs::metadata(&log).expect("there").len() > 0);
     fs::remove_file(&log).expect("lost");
     let error = refusal(&made);
     assert!(error.contains("lacks") && error.contains("accept-loss ledger"), "{error}");
-    assert_eq!(tell(&made, &["ledger", "show"]).status.code(), Some(3));
-    let accepted = tell(&made, &["accept-loss", "ledger", "--json"]);
+    assert_eq!(run_command(&made, &["ledger", "show"]).status.code(), Some(3));
+    let accepted = run_command(&made, &["accept-loss", "ledger", "--json"]);
     assert!(accepted.status.success() && said(&accepted).contains("lacks"), "{}", said(&accepted));
     stop(serve(&made));
 }
 
 #[test]
-fn renewing_leaves_others_certificates_alone_and_says_so() {
+fn renewing_keeps_foreign_certificates_and_says_so() {
     let (_dir, made) = deployment();
     let edge = made.config.with_file_name("edge");
     let (cert, key) = CertAuthority::new().and_then(|ca| ca.issue(&["127.0.0.1"])).expect("issued");
     fs::write(edge.join("tls.pem"), &cert).expect("writes");
     fs::write(edge.join("tls.key.pem"), &key).expect("writes");
-    let out = tell(&made, &["certificates", "renew"]);
+    let out = run_command(&made, &["certificates", "renew"]);
     let told = said(&out);
     assert!(out.status.success() && told.contains("left alone") && told.contains("edge/tls.pem"), "{told}");
     assert_eq!(fs::read_to_string(edge.join("tls.pem")).expect("there"), cert);
     assert_eq!(fs::read_to_string(edge.join("tls.key.pem")).expect("there"), key);
-    let listed = said(&tell(&made, &["certificates", "list", "--json"]));
+    let listed = said(&run_command(&made, &["certificates", "list", "--json"]));
     assert_eq!((listed.matches("\"own\":false").count(), listed.matches("\"own\":true").count()), (1, 7), "{listed}");
 }

@@ -1,4 +1,4 @@
-//! The built binary, as a user runs it.
+//! Tests of the built binary, used as a user would.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// What a wait may take on a busy machine; nothing is measured by it.
+/// Time-out of each wait, generous for busy machines.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 fn dir() -> TempDir {
@@ -26,7 +26,7 @@ pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The one line of an error, and the exit code.
+/// Returns the single line of an error, and the exit code.
 fn refusal(binary: &str, at: &Path, args: &[&str]) -> (String, Option<i32>) {
     let out = run(binary, at, args);
     let error = text(&out.stderr);
@@ -34,9 +34,9 @@ fn refusal(binary: &str, at: &Path, args: &[&str]) -> (String, Option<i32>) {
     (error, out.status.code())
 }
 
-/// A deployment is made once, read by every server, and a slip in it is named with its line.
+/// A deployment is made once and read by every server; an error in its configuration is reported with its line.
 #[test]
-fn a_deployment_is_made_and_a_slip_in_it_is_named() {
+fn a_configuration_error_is_reported_with_its_line() {
     let binary = crate::BINARY;
     let dir = dir();
     let made = run(binary, dir.path(), &["init", "cdn"]);
@@ -60,7 +60,7 @@ fn a_deployment_is_made_and_a_slip_in_it_is_named() {
     assert!(code == Some(2) && error.contains("none.toml"), "{error}");
 }
 
-/// Each kind of failure has its own exit code, and `--json` says the same in one object.
+/// Each kind of failure has its own exit code; with `--json` the error is one object.
 #[test]
 fn failures_have_their_exit_codes() {
     let binary = crate::BINARY;
@@ -91,9 +91,9 @@ fn failures_have_their_exit_codes() {
     assert!(json.contains("\"exit_code\":4") && out.stderr.is_empty(), "{json}");
 }
 
-/// What would be done for good, or to nobody, is not done by a slip.
+/// A mistyped command creates no ledger, closes no day, and does not quarantine without naming the GUID as unknown.
 #[test]
-fn a_slip_makes_no_ledger_closes_no_day_and_quarantines_nobody_unsaid() {
+fn a_mistyped_command_has_no_lasting_effect() {
     const NOBODY: &str = "0123456789abcdef0123456789abcdef";
     let binary = crate::BINARY;
     let dir = dir();
@@ -129,9 +129,9 @@ fn a_slip_makes_no_ledger_closes_no_day_and_quarantines_nobody_unsaid() {
     assert!(text(&again.stdout).contains("keep the reason"), "{}", text(&again.stdout));
 }
 
-/// What `publish` prints can be copied, and a policy stays in force until another is given.
+/// The URLs that `publish` prints can be copied, and a policy stays in force until another is given.
 #[test]
-fn publishing_again_keeps_the_policy_and_says_which_and_where() {
+fn publishing_again_keeps_the_policy_and_prints_it() {
     let binary = crate::BINARY;
     let dir = dir();
     let at = dir.path();
@@ -157,14 +157,14 @@ fn publishing_again_keeps_the_policy_and_says_which_and_where() {
     }
 }
 
-/// What a provider's auditor has: exported days and the operator's root key. Every way to bend an export is found, and
-/// the honest one accepted.
+/// With exported days and the operator's root key, a provider's auditor detects every kind of changed export, and
+/// accepts the honest one.
 #[test]
-fn an_auditor_finds_what_was_bent_and_accepts_what_was_not() {
+fn an_auditor_detects_changed_exports_and_accepts_honest_ones() {
     let binary = crate::BINARY;
     let (operator, auditor) = (dir(), dir());
     let root = closed_and_exported(binary, operator.path(), "800", &auditor.path().join("honest"));
-    // the same operator, and other books of the same days
+    // the same operator, but other records of the same days
     let other = dir();
     fs::create_dir(other.path().join("cdn")).expect("made");
     let files = fs::read_dir(operator.path().join("cdn")).expect("there").flatten().map(|f| f.path());
@@ -195,7 +195,7 @@ fn an_auditor_finds_what_was_bent_and_accepts_what_was_not() {
     let other = fs::read_to_string(auditor.path().join("other")).expect("exported");
     let second = |text: &str| text[1..].find("{\"format\"").map(|n| n + 1).expect("two days");
     let replaced = other[..second(&other)].to_owned() + &honest[second(&honest)..];
-    // a day of which nothing is left, wherever it stands
+    // removes all statements of a day
     let emptied = |day: &str| {
         let (begin, end) = day.split_once('\n').expect("a day's line");
         let end = end.find("{\"format\"").map_or("", |n| &end[n..]);
@@ -234,9 +234,9 @@ fn an_auditor_finds_what_was_bent_and_accepts_what_was_not() {
     assert!(error.contains("root key this operator's?"), "{error}");
 }
 
-/// A slip of the auditor's is no fraud, and an invoice that disagrees is neither.
+/// An auditor's mistake is not reported as fraud, and neither is an invoice that disagrees.
 #[test]
-fn an_auditor_is_told_slips_from_fraud_and_both_from_a_wrong_invoice() {
+fn an_audit_distinguishes_mistakes_fraud_and_wrong_invoices() {
     let binary = crate::BINARY;
     let dir = dir();
     let at = dir.path();
@@ -277,9 +277,10 @@ fn an_auditor_is_told_slips_from_fraud_and_both_from_a_wrong_invoice() {
     assert!(code == Some(8) && error.contains("provider is 2 in the invoice"), "{error}");
 }
 
-/// With the records of every download its figures are computed again, and what does not prove them is found.
+/// With the records of every download the auditor computes the figures again, and detects records that do not prove
+/// them.
 #[test]
-fn an_auditor_recomputes_what_is_billed_from_receipts() {
+fn an_auditor_recomputes_the_bill_from_receipts() {
     let binary = crate::BINARY;
     let (operator, auditor) = (dir(), dir());
     let at = auditor.path();
@@ -315,7 +316,8 @@ fn an_auditor_recomputes_what_is_billed_from_receipts() {
     }
 }
 
-/// Fills a deployment's ledger (made here unless it is there), closes its days, exports two; the operator's root key.
+/// Fills a deployment's ledger (making the deployment first if needed), closes its days and exports two of them;
+/// returns the operator's root key.
 fn closed_and_exported(binary: &str, at: &Path, records: &str, to: &Path) -> String {
     if !at.join("cdn").exists() {
         assert!(run(binary, at, &["init", "cdn"]).status.success());
@@ -341,16 +343,16 @@ fn closed_and_exported(binary: &str, at: &Path, records: &str, to: &Path) -> Str
 fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("made");
     for file in fs::read_dir(from).expect("there").flatten().filter(|f| f.path().is_file()) {
-        // keys and certificates, not the books
+        // copies keys and certificates, but not the databases
         if !file.file_name().to_string_lossy().contains("sqlite") {
             fs::copy(file.path(), to.join(file.file_name())).expect("copied");
         }
     }
 }
 
-/// The demo delivers, and says so in one JSON object.
+/// The demo delivers its file and reports success in one JSON object.
 #[test]
-fn a_small_demo_ends_well() {
+fn a_small_demo_succeeds() {
     let binary = crate::BINARY;
     let dir = dir();
     let dir_arg = dir.path().to_str().expect("UTF-8");
@@ -363,9 +365,9 @@ fn a_small_demo_ends_well() {
     assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 0, "nothing is left behind");
 }
 
-/// A few kills of whoever, and the books are right; many more in the nightly run.
+/// After a few kills of random processes the ledger is right; the nightly run has many more.
 #[test]
-fn a_short_crash_loop_bills_what_was_delivered() {
+fn a_short_crash_loop_bills_the_delivered_bytes() {
     let binary = crate::BINARY;
     let dir = dir();
     let dir_arg = dir.path().to_str().expect("UTF-8");
@@ -374,7 +376,7 @@ fn a_short_crash_loop_bills_what_was_delivered() {
     assert!(out.status.success() && json.contains("\"ok\":true"), "{json}{}", text(&out.stderr));
 }
 
-/// However the demo ends, its processes end too.
+/// When the demo is killed, its processes end too.
 #[test]
 fn a_killed_demo_leaves_no_process() {
     let binary = crate::BINARY;
@@ -412,7 +414,7 @@ pub(super) fn wait_for(mut done: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// How many processes were started with something below `dir` on their command line.
+/// Returns the number of processes with a path below `dir` on their command line.
 fn processes_of(dir: &Path) -> usize {
     let dir = dir.to_str().expect("UTF-8");
     let all = fs::read_dir("/proc").expect("Linux");

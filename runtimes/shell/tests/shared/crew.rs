@@ -1,4 +1,4 @@
-//! Servers of one process, a thread each, and processes whose log cannot be written.
+//! Tests of servers in one process, each on its own thread, and of processes whose log cannot be written.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -23,7 +23,7 @@ use swarmedge_ground::rt::Start;
 use swarmedge_ground::tls::client_config;
 use tempfile::TempDir;
 
-/// What a wait may take on a busy machine; nothing is measured by it.
+/// Time-out of each wait, generous for busy machines.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn deployment() -> (TempDir, Deployment) {
@@ -39,7 +39,7 @@ pub(crate) fn deployment() -> (TempDir, Deployment) {
     (dir, made.expect("a deployment"))
 }
 
-/// What the edge answers.
+/// Returns the edge's answer to a request for `path`.
 async fn ask<R: Start>(rt: &R, made: &Deployment, path: &str) -> Vec<u8> {
     let ca = fs::read_to_string(&made.ca).expect("made");
     let client = Client::new(rt.clone(), client_config(&ca, None).expect("a CA"));
@@ -50,8 +50,8 @@ async fn ask<R: Start>(rt: &R, made: &Deployment, path: &str) -> Vec<u8> {
     answer.collect(1 << 20).await.expect("whole").to_vec()
 }
 
-/// A server whose thread does nothing else any more holds up no health answer of another one, and no content.
-fn a_stuck_role_holds_up_no_other<R: Start>() {
+/// A server whose thread is blocked delays neither health checks nor content of another server.
+fn check_that_a_stuck_role_delays_no_other<R: Start>() {
     let (dir, made) = deployment();
     let config = ServerConfig::load(&made.config).expect("reads back");
     let (edge_config, stun_config) = (config.edge.expect("an edge"), config.stun.expect("a STUN server"));
@@ -69,7 +69,7 @@ fn a_stuck_role_holds_up_no_other<R: Start>() {
             let told = stop.clone();
             rt.spawn(async move {
                 stuck.send(()).expect("somebody waits");
-                // the whole thread waits, as in a computation without end
+                // blocks the whole thread, as an endless computation would
                 let _ = freed.recv();
                 drop(told);
             });
@@ -98,11 +98,11 @@ fn a_stuck_role_holds_up_no_other<R: Start>() {
 }
 
 #[test]
-fn a_stuck_role_holds_up_neither_health_nor_content_of_the_edge() {
-    a_stuck_role_holds_up_no_other::<crate::Rt>();
+fn a_stuck_role_delays_neither_health_nor_content_of_the_edge() {
+    check_that_a_stuck_role_delays_no_other::<crate::Rt>();
 }
 
-/// A running `swarmedge`. It is told to end when its standard input closes, and killed where a test fails.
+/// A running `swarmedge`. It stops when its standard input closes; dropping the value kills it.
 pub(crate) struct Running(Child);
 
 impl Running {
@@ -137,13 +137,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // it has ended, most often
+        // the process has usually ended already
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Standard errors that take nothing, each with what must live as long.
+/// Returns standard-error handles that accept no writes, each with a socket that must live as long.
 fn deaf_logs() -> Vec<(&'static str, Stdio, Option<UnixStream>)> {
     let full = File::options().write(true).open("/dev/full").expect("Linux has it");
     let (gone, reader) = UnixStream::pair().expect("a pair");
@@ -170,13 +170,13 @@ fn fill(mut pipe: &UnixStream) {
 }
 
 #[test]
-fn servers_and_clients_whose_log_cannot_be_written_work_and_stop_cleanly() {
+fn servers_and_clients_work_when_their_log_cannot_be_written() {
     let (dir, made) = deployment();
     let (config, bundle) = (text(&made.config), text(&made.bundle));
     for (what, log, silent) in deaf_logs() {
         let mut servers = Running::start(&["serve", "--config", &config], log);
         servers.wait_until(|| made.ports.ops.iter().all(|port| is_healthy(([127, 0, 0, 1], *port).into())));
-        // nobody's handshake: a line of log from the thread of the CN
+        // a failed TLS handshake makes the CN's thread write a log line
         let _ =
             std::net::TcpStream::connect(("127.0.0.1", made.ports.cn)).and_then(|mut tcp| tcp.write_all(b"\x16\x03"));
         assert_eq!(servers.stop().code(), Some(0), "{what}");
@@ -194,7 +194,7 @@ fn servers_and_clients_whose_log_cannot_be_written_work_and_stop_cleanly() {
 }
 
 #[test]
-fn what_is_printed_to_a_full_disk_is_a_disk_error_of_every_command() {
+fn printing_to_a_full_disk_is_a_disk_error_of_every_command() {
     let (_dir, made) = deployment();
     let config = text(&made.config);
     for args in [&["objects", "--config", &config][..], &["certificates", "list", "--config", &config], &["--help"]] {

@@ -1,4 +1,4 @@
-//! An edge under a flood of requests for grants, on loopback: one key's, while others want to download.
+//! Tests an edge under a flood of grant requests by one key, on loopback, while other clients download.
 
 use super::scenarios::RealRig;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use swarmedge_core::ids::Guid;
-use swarmedge_core::wire::records::Context;
+use swarmedge_core::wire::records::SigningContext;
 use swarmedge_edge::EdgeConfig;
 use swarmedge_ground::edge_api::{GRANTS_PATH, SIGNATURE, signature_text, signed_message};
 use swarmedge_ground::keys::Key;
@@ -16,12 +16,12 @@ use swarmedge_ground::tls::client_config;
 use swarmedge_models::scenario::{Command, HONEST, Name, Object, Plan, Progress, Rig, Role};
 
 const FILM: Object = Object { path: "film", size: 1 << 20, edge_rate: 0, upload_rate: 0 };
-/// Asked for by one key: far more than it gets at once.
+/// Requests of the flooding key, far more than its limit.
 const FLOOD: usize = 4_000;
-/// Requests that wait for their answers on one connection.
+/// Maximum of requests without answer on one connection.
 const PIPELINED: usize = 32;
 
-/// A client of an edge's HTTP interface that has an address of its own.
+/// A client of the edge's HTTP interface, with its own source address.
 struct Asker {
     edge: EdgeConfig,
     stream: BufReader<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>,
@@ -40,7 +40,7 @@ impl Asker {
         Self { edge: edge.clone(), stream: BufReader::new(stream), drawn: 0 }
     }
 
-    /// A request of `key` for a first grant.
+    /// Builds a request of `key` for a first grant.
     fn request(&mut self, key: &Key) -> Vec<u8> {
         self.drawn += 1;
         let mut nonce = [0; 16];
@@ -55,7 +55,7 @@ impl Asker {
         );
         let host = self.edge.url.trim_start_matches("https://");
         let message = signed_message(host, GRANTS_PATH, time_ms, &nonce, body.as_bytes());
-        let signature = signature_text(&key.sign(Context::EdgeRequest, &message));
+        let signature = signature_text(&key.sign(SigningContext::EdgeRequest, &message));
         let len = body.len();
         let head = format!(
             "POST {GRANTS_PATH} HTTP/1.1\r\nhost: {host}\r\n{SIGNATURE}: {signature}\r\ncontent-length: {len}\r\n\r\n"
@@ -63,7 +63,7 @@ impl Asker {
         [head.into_bytes(), body.into_bytes()].concat()
     }
 
-    /// The status of the next answer, and when it says to ask again.
+    /// Reads the next answer; returns its status and the seconds of `Retry-After`.
     fn answer(&mut self) -> (u16, Option<u32>) {
         let (mut status, mut len, mut retry_s) = (0, 0, None);
         loop {
@@ -84,7 +84,7 @@ impl Asker {
         (status, retry_s)
     }
 
-    /// Asks so often, several at a time: how many are granted, and how many are told to come later.
+    /// Sends `times` requests, several at a time; returns how many were granted and how many were told to retry later.
     fn ask(&mut self, key: &Key, times: usize) -> (usize, usize) {
         let (mut granted, mut later) = (0, 0);
         for _ in 0..times.div_ceil(PIPELINED) {
@@ -95,7 +95,7 @@ impl Asker {
                 match self.answer() {
                     (200, _) => granted += 1,
                     (429, Some(seconds)) if seconds > 0 => later += 1,
-                    other => panic!("neither granted nor told when to come again: {other:?}"),
+                    other => panic!("neither granted nor given a time to retry: {other:?}"),
                 }
             }
         }
@@ -103,14 +103,14 @@ impl Asker {
     }
 }
 
-/// How many counts and records an edge that has stopped has left in its spool.
+/// Returns the numbers of records and counts in the spool of an edge that has stopped.
 fn left(spool: &Path) -> (usize, usize) {
     let (_, (records, counts)) = Spool::open(spool).expect("the edge has closed it");
     (records.len(), counts.len())
 }
 
 #[test]
-fn a_key_that_asks_for_grants_without_end_disturbs_nobody() {
+fn a_flood_of_grant_requests_by_one_key_disturbs_no_other() {
     let plan = Plan { edges: 1, cns: 0, dns: 0, ledgers: 1, clients: 2 };
     let mut rig = RealRig::<crate::Rt>::new(&plan);
     rig.publish(&FILM);
@@ -118,12 +118,12 @@ fn a_key_that_asks_for_grants_without_end_disturbs_nobody() {
     let (flooder, others) = (Key::generate(), [Key::generate(), Key::generate(), Key::generate()]);
     let mut flood = Asker::from([127, 0, 0, 1], &edge);
     let (granted, later) = flood.ask(&flooder, FLOOD);
-    println!("{granted} of {FLOOD} granted to one key, {later} told to come later");
+    println!("{granted} of {FLOOD} granted to one key, {later} told to retry later");
     assert!(granted >= 512 && later > 0, "{granted} granted, {later} later");
-    // behind the same address, and in another network: at once
+    // behind the same address and in another network: granted at once
     assert_eq!(Asker::from([127, 0, 0, 1], &edge).ask(&others[0], PIPELINED), (PIPELINED, 0));
     assert_eq!(Asker::from([127, 9, 9, 9], &edge).ask(&others[1], PIPELINED), (PIPELINED, 0));
-    // the edge dies, and has kept nothing of all these grants
+    // the edge crashes; nothing of these grants is in its spool
     rig.crash(Name(Role::Edge, 0));
     assert_eq!(left(&edge.spool), (0, 0), "a grant costs nothing until its first byte is asked for");
     rig.restart(Name(Role::Edge, 0));

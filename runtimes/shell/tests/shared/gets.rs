@@ -1,4 +1,4 @@
-//! Many `get`s of one user at once, as processes: none ends or hangs another.
+//! Tests many `get` processes of one user at once: none ends or blocks another.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,20 @@ use swarmedge_client::client::protocol::{Answer, Request, State, StatusLine};
 use swarmedge_core::ids::ProviderId;
 use swarmedge_edge::Publish;
 
-/// What a wait may take on a busy machine; nothing is measured by it.
+/// Time-out of each wait, generous for busy machines.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// What the edge gives to all together, bytes a second.
+/// Limit of the edge's rate over all downloads, in bytes a second.
 const EDGE_RATE: u64 = 2_000_000;
-/// An object that takes some seconds at that rate.
+/// Size of an object that takes some seconds at that rate.
 const LARGE: usize = 6_000_000;
 const SMALL: usize = 30_000;
 
-/// A process that ends with the test.
+/// A child process; dropping the value kills it.
 struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // it may be stopped, or have ended
+        // the process may be stopped, or may have ended
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -36,7 +36,7 @@ impl Process {
         assert!(Command::new("kill").args([name, &id]).status().expect("it runs").success());
     }
 
-    /// Waits until it handles SIGTERM.
+    /// Waits until the process has a handler for SIGTERM.
     fn until_it_listens(&self) {
         const SIGTERM: u64 = 1 << (15 - 1);
         let until = Instant::now() + PATIENCE;
@@ -51,7 +51,7 @@ impl Process {
         }
     }
 
-    /// Its exit code, once it has ended.
+    /// Waits for the process to end; returns its exit code.
     fn code(&mut self) -> Option<i32> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -64,7 +64,7 @@ impl Process {
     }
 }
 
-/// A deployment whose servers run in one process, and a user's directory.
+/// A deployment whose servers run in one process, with a user's directory.
 struct Cdn {
     dir: tempfile::TempDir,
     made: Deployment,
@@ -97,7 +97,7 @@ impl Cdn {
         self.dir.path().join(name)
     }
 
-    /// Publishes an object of its own content under this name.
+    /// Publishes an object of unique content under this name.
     fn publish(&self, name: &str, len: usize) -> Vec<u8> {
         let mut x = name.bytes().fold(len as u64 | 1, |x, b| x.wrapping_mul(31).wrapping_add(b.into()));
         let mut next = || {
@@ -114,7 +114,7 @@ impl Cdn {
         bytes
     }
 
-    /// Starts `get`, which puts the object under the name of the output.
+    /// Starts `get`; its output file also names its log.
     fn get(&self, object: &str, output: &str) -> Process {
         let (bundle, state) = (self.made.bundle.to_str().expect("UTF-8"), self.at("state"));
         let url = format!("swarmedge://1/{object}");
@@ -143,7 +143,7 @@ impl Cdn {
         }
     }
 
-    /// Waits until something of this object is there.
+    /// Waits until the object is being downloaded and its first bytes are durable.
     fn until_under_way(&self, object: &str) {
         let name = format!("/{object}");
         self.until(object, |status| {
@@ -152,7 +152,7 @@ impl Cdn {
         });
     }
 
-    /// Whether a `get` ends well with these bytes.
+    /// Checks that a `get` succeeds and its file has these bytes.
     fn ends_well(&self, get: &mut Process, output: &str, bytes: &[u8]) {
         let code = get.code();
         let said = fs::read_to_string(self.at(&format!("{output}.log"))).unwrap_or_default();
@@ -161,7 +161,7 @@ impl Cdn {
     }
 }
 
-/// Starts the binary; what it says goes to `NAME.log`.
+/// Starts the binary; its output goes to `NAME.log`.
 fn spawn(dir: &Path, name: &str, args: &[&str]) -> Process {
     let log = fs::File::create(dir.join(format!("{name}.log"))).expect("made");
     let mut command = Command::new(crate::BINARY);
@@ -173,7 +173,7 @@ fn spawn(dir: &Path, name: &str, args: &[&str]) -> Process {
 }
 
 #[test]
-fn a_get_goes_on_when_the_one_that_started_its_client_completes() {
+fn a_get_continues_when_the_one_that_runs_its_client_completes() {
     let cdn = Cdn::start();
     let (first, second) = (cdn.publish("first", LARGE / 2), cdn.publish("second", LARGE));
     let mut starter = cdn.get("first", "a");
@@ -184,7 +184,7 @@ fn a_get_goes_on_when_the_one_that_started_its_client_completes() {
 }
 
 #[test]
-fn gets_go_on_when_the_one_that_started_their_client_is_interrupted() {
+fn gets_continue_when_the_one_that_runs_their_client_is_killed() {
     for (signal, code, output) in [("-TERM", Some(130), "a"), ("-KILL", None, "b")] {
         let cdn = Cdn::start();
         let (first, second) = (cdn.publish("first", LARGE), cdn.publish("second", LARGE));
@@ -209,7 +209,7 @@ fn the_same_get_many_times_at_once_makes_one_file() {
 }
 
 #[test]
-fn many_gets_at_once_all_end_well_with_and_without_a_background_client() {
+fn many_gets_at_once_succeed_with_and_without_background_client() {
     let cdn = Cdn::start();
     for in_background in [false, true] {
         let _client = in_background.then(|| cdn.client());
@@ -231,7 +231,7 @@ fn one_sigterm_ends_a_get_whatever_its_client_does() {
     cdn.until_under_way("object");
     client.signal("-STOP");
     follows.signal("-TERM");
-    assert_eq!(follows.code(), Some(130), "of a client that answers no more");
+    assert_eq!(follows.code(), Some(130), "get of a client that no longer answers");
     client.signal("-KILL");
     drop(client);
 
@@ -240,5 +240,5 @@ fn one_sigterm_ends_a_get_whatever_its_client_does() {
     let mut waits = cdn.get("object", "a");
     waits.until_it_listens();
     waits.signal("-TERM");
-    assert_eq!(waits.code(), Some(130), "of a client that is still starting");
+    assert_eq!(waits.code(), Some(130), "get of a client that is still starting");
 }

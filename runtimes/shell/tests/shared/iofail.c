@@ -1,5 +1,5 @@
-// Makes writes and syncs of one database of a running server fail, as the file that SWARMEDGE_IOFAIL names says; see
-// spool_faults.rs. Preloaded (LD_PRELOAD): the program under test is the one that is deployed.
+// Makes writes and syncs of one database of a running server fail (see spool_faults.rs). The environment variable
+// SWARMEDGE_IOFAIL names the control file. Loaded by LD_PRELOAD, so that the deployed binary is tested unchanged.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,7 +12,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-// 1: the edge's spool, 2: the CN's, 3: the ledger. Operations are counted in `seen`; those from `after` up to `upto` fail with `error`.
+// The control file. `which` is the database: 1 the edge's spool, 2 the CN's spool, 3 the ledger. `seen` counts its
+// operations; those from `after` up to (not including) `upto` fail with the errno `error` and are counted in `failed`.
 static struct control {
   _Atomic uint64_t which, after, upto, error, seen, failed;
 } *control;

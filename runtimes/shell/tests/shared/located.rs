@@ -1,4 +1,4 @@
-//! Geolocation on loopback: which country and network the CN sees clients in, and what the ledger keeps of it.
+//! Tests geolocation on loopback: country and network of clients, as the CN sees them and as the ledger stores them.
 
 use super::{R, any, run};
 use socket2::{Domain, Socket, Type};
@@ -13,8 +13,8 @@ use swarmedge_ledger::{Reader, Spot};
 #[path = "mmdb.rs"]
 mod mmdb;
 
-/// Clients behind two loopback prefixes are in two countries and networks: the ledger has it, and a broken database is
-/// one clear error at the start.
+/// Clients behind two loopback prefixes are located in two countries and networks, which the ledger stores. A broken
+/// database stops the start with one clear error.
 #[test]
 fn clients_are_located_and_the_ledger_keeps_country_and_network_alone() {
     run::<R, _>(|net| async move {
@@ -55,7 +55,7 @@ fn clients_are_located_and_the_ledger_keeps_country_and_network_alone() {
     });
 }
 
-/// A port whose connections go on to `to`, from another address of loopback.
+/// Opens a port that forwards connections to `to` from another loopback address.
 fn from_address(from: &'static str, to: SocketAddr) -> SocketAddr {
     let listener = std::net::TcpListener::bind(any()).expect("a port");
     let addr = listener.local_addr().expect("bound");

@@ -1,40 +1,40 @@
-//! A writer of small geolocation databases (MaxMind DB file format 2.0), as much of it as tests need.
+//! Writes small geolocation databases (MaxMind DB file format 2.0), with only the features that tests need.
 
 use std::net::IpAddr;
 
-/// What a database says of a prefix.
+/// Data of one address prefix.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Entry {
-    /// Codes of country and continent.
+    /// Codes of the country and the continent.
     pub(crate) country: Option<(&'static str, &'static str)>,
-    /// Latitude and longitude, degrees.
+    /// Latitude and longitude in degrees.
     pub(crate) at: Option<(f64, f64)>,
-    /// The autonomous system.
+    /// Number of the autonomous system.
     pub(crate) asn: Option<u32>,
 }
 
-/// A country, as a database of countries says it.
+/// Returns an entry of a country database.
 pub(crate) fn country(code: &'static str, continent: &'static str) -> Entry {
     Entry { country: Some((code, continent)), ..Entry::default() }
 }
 
-/// A network, as a database of ASNs says it.
+/// Returns an entry of a network (ASN) database.
 pub(crate) fn network(asn: u32) -> Entry {
     Entry { asn: Some(asn), ..Entry::default() }
 }
 
-/// Between the tree and the data.
+/// Bytes between the search tree and the data section.
 const SEPARATOR: usize = 16;
 
 #[derive(Clone, Copy)]
 enum Branch {
     Nothing,
     Node(usize),
-    /// At this offset of the data.
+    /// Leaf with this offset in the data section.
     Data(usize),
 }
 
-/// The file's bytes. The longest prefix counts, in whichever order they come.
+/// Returns the bytes of a database file. For an address, the entry with the longest prefix counts, whatever the order.
 pub(crate) fn of(entries: &[(&str, Entry)]) -> Vec<u8> {
     let mut entries: Vec<(u128, u8, Entry)> = entries.iter().map(|(text, entry)| prefix(text, *entry)).collect();
     entries.sort_by_key(|(_, len, _)| *len);
@@ -60,7 +60,7 @@ pub(crate) fn of(entries: &[(&str, Entry)]) -> Vec<u8> {
     file
 }
 
-/// Addresses of IPv4 are those of `::/96`.
+/// Parses a prefix; IPv4 addresses are mapped into `::/96`.
 fn prefix(text: &str, entry: Entry) -> (u128, u8, Entry) {
     let (addr, len) = text.split_once('/').expect("a prefix");
     let len: u8 = len.parse().expect("a length");
@@ -90,7 +90,7 @@ fn insert(nodes: &mut Vec<[Branch; 2]>, bits: u128, len: u8, offset: usize) {
     }
 }
 
-/// Types of the format that a byte names; later ones take two.
+/// Type numbers of the format that fit into one byte; later types take two.
 const TEXT: u8 = 2;
 const DOUBLE: u8 = 3;
 const UINT16: u8 = 5;

@@ -1,4 +1,4 @@
-//! Clients whose way to the Internet changes in mid transfer, on real kernel NATs.
+//! Tests clients whose network path changes during a transfer, on real kernel NATs.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -9,39 +9,39 @@ use swarmedge_natlab::plan::Site;
 use swarmedge_natlab::{Kind, Lab, Plan, require};
 
 const MIB: u64 = 1 << 20;
-/// Bytes of each object.
+/// Size of each object in bytes.
 const OBJECT_LEN: u64 = 10 * MIB;
-/// Of each seeder's link: a transfer takes some four seconds.
+/// Rate of each seeder's link: a transfer takes about four seconds.
 const LINK_MBIT: u32 = 20;
-/// What the edge gives to one download, bytes a second: by itself it would take more than a minute.
+/// Limit of the edge's rate to one download in bytes a second: the edge alone would take more than a minute.
 const EDGE_RATE: u64 = 128 * 1024;
-/// The way is changed once so many bytes have come from the peer.
+/// Bytes from the peer after which the path changes.
 const UNDER_WAY: u64 = 3 * MIB;
-/// Bytes must flow again within this. On a machine with time to spare it is less than five seconds, as is printed; five
-/// pairs at once on a busy one have taken eight.
+/// Time-out for bytes to flow again. With enough processor time it takes less than five seconds, as is printed; five
+/// pairs at once on a busy machine have taken eight.
 const FLOW_WITHIN: Duration = Duration::from_secs(20);
-/// What may be on its way when the way is changed: a peer's window and an edge's.
+/// Bytes that may be in flight when the path changes: a peer's window and an edge's.
 const IN_FLIGHT_MAX: u64 = 3 * MIB;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What happens to one of two peers.
+/// Change of one peer's network path.
 #[derive(Clone, Copy, Debug)]
 enum Change {
-    /// Its NAT gets another address, and has forgotten every mapping.
+    /// The NAT gets another address and loses every mapping.
     NatMoves,
-    /// Its NAT forgets every mapping.
+    /// The NAT loses every mapping.
     NatForgets,
-    /// It joins another network: another address of its own, and another outside.
+    /// The host joins another network, with another address of its own and another outside address.
     HostMoves,
 }
 
-/// A seeder and a downloader, each behind a NAT of its own.
+/// A seeder and a downloader, each behind its own NAT.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     name: &'static str,
-    /// The seeder's NAT, the downloader's.
+    /// NATs of the seeder and of the downloader.
     kinds: [Kind; 2],
-    /// Who changes.
+    /// Whether the seeder's path changes, not the downloader's.
     of_seeder: bool,
     change: Change,
 }
@@ -49,7 +49,7 @@ struct Case {
 const CASES: [Case; 5] = [
     Case { name: "up", kinds: [Kind::PortRestricted; 2], of_seeder: true, change: Change::NatMoves },
     Case { name: "down", kinds: [Kind::PortRestricted; 2], of_seeder: false, change: Change::NatMoves },
-    // QUIC migrates by itself where the server lets anybody in
+    // QUIC migrates by itself if the server's NAT lets any address in
     Case { name: "open", kinds: [Kind::FullCone, Kind::PortRestricted], of_seeder: false, change: Change::NatMoves },
     Case { name: "flush", kinds: [Kind::PortRestrictedRandom; 2], of_seeder: true, change: Change::NatForgets },
     Case { name: "host", kinds: [Kind::PortRestricted; 2], of_seeder: false, change: Change::HostMoves },
@@ -83,7 +83,7 @@ impl Case {
     }
 }
 
-/// Bytes that a node's machine has received.
+/// Returns the bytes that a node has received on its network interface.
 fn received(lab: &Lab, node: &str) -> u64 {
     let text = lab.script(node, "cat /sys/class/net/eth0/statistics/rx_bytes\n").expect("a node");
     text.trim().parse().expect("a number")
@@ -108,7 +108,7 @@ fn seed(lab: &Lab, cdn: &Cdn, binary: &Path, case: Case) -> Client {
     seeder
 }
 
-/// Downloads, and changes the way in the middle.
+/// Downloads an object and changes the path in the middle.
 fn play(lab: &Mutex<Lab>, cdn: &Cdn, binary: &Path, case: Case) {
     let name = case.name;
     let locked = || lab.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -121,7 +121,7 @@ fn play(lab: &Mutex<Lab>, cdn: &Cdn, binary: &Path, case: Case) {
             case.happen(&mut locked());
             changed = Some((Instant::now(), line.peer_bytes));
         }
-        // what had arrived by then is told of up to half a second later
+        // bytes that arrived before the change are reported up to half a second later
         Some((at, _)) if at.elapsed() < Duration::from_millis(600) => changed = Some((at, line.peer_bytes)),
         Some((at, bytes)) if line.peer_bytes > bytes && flows.is_none() => flows = Some(at.elapsed()),
         Some(_) | None => {}
@@ -150,16 +150,16 @@ fn play(lab: &Mutex<Lab>, cdn: &Cdn, binary: &Path, case: Case) {
     if flows.is_none_or(|after| after > FLOW_WITHIN) {
         fail("bytes did not flow again in time");
     }
-    // headers are a twentieth of it
+    // packet headers add a twentieth
     if whole > OBJECT_LEN * 21 / 20 + IN_FLIGHT_MAX {
         fail("more was fetched twice than was on its way");
     }
 }
 
-/// In mid transfer a peer's NAT gets another address and forgets its mappings, or the peer changes its network: bytes
-/// flow again within seconds, every download completes, and nothing is fetched twice but what was on its way.
+/// When a peer's NAT or network changes during a transfer, bytes flow again within seconds, every download completes,
+/// and only bytes in flight are fetched twice.
 #[test]
-fn a_transfer_goes_on_when_a_way_changes() {
+fn a_transfer_continues_when_a_network_path_changes() {
     let binary = crate::BINARY;
     let sites = CASES.iter().flat_map(|c| {
         let [seeder, downloader] = c.kinds;

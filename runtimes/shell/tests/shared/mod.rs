@@ -1,5 +1,6 @@
-//! The whole system on a runtime, and the built binary as a user runs it: written once, for whichever runtime and
-//! binary the including crate names (`crate::Rt`, `crate::BINARY`). One crate a runtime: each compiles the whole shell.
+//! Tests of the whole system on a runtime and of the built binary. They are written once; the including crate names
+//! the runtime and the binary (`crate::Rt`, `crate::BINARY`). Each runtime has one such crate, because each compiles
+//! the whole shell.
 
 #![allow(clippy::clone_on_copy, reason = "of one runtime, not of all")]
 

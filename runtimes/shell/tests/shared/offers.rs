@@ -1,4 +1,4 @@
-//! What a CN's spool is for, on loopback.
+//! Tests a CN's spool on loopback.
 
 use super::{PATIENCE, R, run};
 use swarmedge_control::cn;
@@ -8,9 +8,9 @@ use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord};
 use swarmedge_ground::http::Signal;
 use swarmedge_ground::spool::Spool;
 
-/// A CN introduces while the ledger is away, and ends; the next one on its spool tells the ledger.
+/// A CN introduces clients while no ledger is reachable, and stops; the next CN on its spool delivers the records.
 #[test]
-fn who_was_introduced_while_the_ledger_was_away_is_told_to_it_by_the_next_cn_on_the_same_spool() {
+fn the_next_cn_on_a_spool_delivers_its_introduction_records() {
     run::<R, _>(|net| async move {
         let dn = net.dn();
         let nobody = "127.0.0.1:1".parse().expect("an address");
@@ -29,14 +29,14 @@ fn who_was_introduced_while_the_ledger_was_away_is_told_to_it_by_the_next_cn_on_
             LedgerRecord::Log(LogRecord { event: LogEvent::Offered(o), .. }) => {
                 o.peers.iter().map(|p| p.intro).collect()
             }
-            // the grant that they were introduced under
+            // the grant under which the clients were introduced
             LedgerRecord::Granted(_) => Vec::new(),
             other => panic!("unexpected: {other:?}"),
         };
         let intros: Vec<IntroId> = held().iter().flat_map(|record| -> Vec<_> { offered(record) }).collect();
         assert_eq!(intros, [introduced[0].intro.intro.id]);
 
-        // it ends as soon as the ledger has everything
+        // the CN stops as soon as the ledger has acknowledged everything
         let ledger = net.ledger().await;
         let drain_ms = u64::try_from(2 * PATIENCE.as_millis()).expect("small");
         let (_, stop) = run(&CnConfig { drain_ms, ledger: Some(ledger.to_string()), ..cfg });

@@ -1,5 +1,4 @@
-//! The user's own files, and what is told of them: the built binary against servers of its own, without a background
-//! client and with one.
+//! Tests how `get` treats the user's own files, and what it reports about them, with and without a background client.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -8,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use swarmedge_cli::init::{self, Ports};
 
-/// What a wait may take on a busy machine; nothing is measured by it.
+/// Time-out of each wait, generous for busy machines.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LEN: usize = 4 << 20;
 
-/// A deployment whose servers run, and one object.
+/// A deployment with running servers and one published object.
 struct Cdn {
     dir: tempfile::TempDir,
     running: Vec<Child>,
@@ -78,7 +77,7 @@ impl Cdn {
         }
     }
 
-    /// The exit code of a get and what it says.
+    /// Runs `get`; returns its exit code and its error output.
     fn get(&self, output: &str, more: &[&str]) -> (Option<i32>, String) {
         let get = ["get", "1/o", "-o", output, "--state", "state", "--bundle", "cdn/install/bundle.toml"];
         let out = command(self.dir.path(), &[&get, more].concat()).output().expect("starts");
@@ -90,7 +89,7 @@ impl Cdn {
         fs::read(self.at(output)).is_ok_and(|bytes| bytes == self.bytes)
     }
 
-    /// Changes what is in the data files.
+    /// Changes the contents of the data files.
     fn damage(&self, change: impl Fn(&fs::File)) {
         for file in fs::read_dir(self.at("state/pieces")).expect("there").flatten() {
             change(&fs::File::options().write(true).open(file.path()).expect("opens"));
@@ -146,9 +145,9 @@ fn the_users_own_files_are_kept_by_a_background_client() {
     users_files_are_kept(true);
 }
 
-/// Whatever has become of a data file meanwhile, what is told to be verified is.
+/// A damaged data file is never reported as verified unless its pieces were fetched again.
 #[test]
-fn what_was_damaged_between_two_gets_is_not_told_to_be_verified() {
+fn damaged_data_is_not_reported_as_verified() {
     let cdn = Cdn::new();
     let damages: [&dyn Fn(&fs::File); 4] = [
         &|file| file.set_len(0).expect("set"),

@@ -1,4 +1,4 @@
-//! Two clients' peer connections on loopback, on a real runtime.
+//! Tests the peer connections of two clients on loopback, on a real runtime.
 
 #![allow(clippy::cast_possible_truncation, reason = "sizes of a test")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for what it names")]
@@ -58,13 +58,13 @@ impl<R: Start> Rig<R> {
         self.manifest.version()
     }
 
-    /// Connects `down` to `up`; the two numbers of the connection.
+    /// Connects `down` to `up`; returns both sides' ids of the connection.
     async fn connect(&mut self) -> (ConnId, ConnId) {
         let addrs = vec![self.up.addr];
         let conn = self.down.connect(ConnId(1), self.up.key, addrs).await.expect("connected");
         match self.up.next().await {
             Input::PeerAccepted { conn: accepted, from, .. } => {
-                // over TCP each connection leaves from a port of its own
+                // over TCP each connection has its own source port
                 assert!(self.down.over == Transport::Tcp || from == self.down.addr);
                 (conn, accepted)
             }
@@ -140,7 +140,7 @@ fn control_messages_arrive_in_order_both_ways(over: Transport) {
 
 fn a_corrupting_peer_is_named_by_its_first_wrong_block(over: Transport) {
     rig::<R, _>(over, 2, |mut r| async move {
-        // a store itself would notice: a dishonest client serves from a file of its own
+        // the store itself would notice the damage; a dishonest client serves from its own file
         let (dir, name) = (r.dir.path().join("up"), r.version().to_string());
         let file = dir.join("instead").join(&name);
         std::fs::create_dir(dir.join("instead")).expect("made");
@@ -169,12 +169,12 @@ fn a_cancelled_transfer_ends_on_both_sides(over: Transport) {
         let (conn, _) = r.connect().await;
         r.down.fetch(conn, &r.manifest, PieceIndex(0));
         let xfer = r.request().await;
-        // slow enough to be in the middle when it is cancelled
+        // slow enough to be cancelled in the middle
         r.serve(xfer, 0, 400_000);
         r.down.perform(Output::CancelFetch { xfer: XferId(0) });
         assert_eq!(fetch_end(&mut r.down).await, (XferId(0), FetchEnd::Cancelled));
         assert!(serve_end(&mut r.up).await < u64::from(PIECE) - 7_000);
-        // the connection is as good as before
+        // the connection can still be used
         r.down.fetch(conn, &r.manifest, PieceIndex(0));
         let xfer = r.request().await;
         r.serve(xfer, 0, 0);
@@ -238,7 +238,7 @@ fn only_the_introduced_key_may_answer(over: Transport) {
     rig::<R, _>(over, 1, |mut r| async move {
         let other = r.down.key;
         assert_eq!(r.down.connect(ConnId(1), other, vec![r.up.addr]).await, None);
-        // an address where nobody is does not keep the right one from being tried
+        // an address that does not answer must not prevent the right one from being tried
         let nobody = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let addrs = vec![nobody.local_addr().expect("bound"), r.up.addr];
         assert_eq!(r.down.connect(ConnId(2), r.up.key, addrs).await, Some(ConnId(2)));
@@ -260,7 +260,7 @@ fn stun_passes_on_the_same_socket_during_a_transfer() {
         message[4..8].copy_from_slice(&0x2112_A442_u32.to_be_bytes());
         for n in 0..50 {
             message[19] = n;
-            // out by the shared socket, and back to it
+            // sent through the shared socket, and the answer received on it
             down.endpoint.raw().send(&message, server_addr).expect("sent");
             let mut buffer = [0; 64];
             let (len, from) = stun_server.recv_from(&mut buffer).expect("received");

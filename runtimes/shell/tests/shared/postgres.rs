@@ -1,4 +1,4 @@
-//! A PostgreSQL server of a test's own: in a directory of its own, on a free port of loopback.
+//! A PostgreSQL server for a test, in its own directory and on a free loopback port.
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long the server may take to accept connections, recovery after a kill included.
+/// Time-out for the server to accept connections, including recovery after a kill.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// Who runs the server where tests run as root, which PostgreSQL refuses.
+/// User that runs the server when tests run as root, which PostgreSQL refuses.
 const UNPRIVILEGED: &str = "postgres";
 
-/// The server; ends with its owner.
+/// A running server; dropping the value stops it.
 pub(crate) struct Postgres {
     bin: PathBuf,
     dir: tempfile::TempDir,
@@ -21,7 +21,7 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Starts one. None, said loudly, where PostgreSQL is not installed.
+    /// Starts a server. Where PostgreSQL is not installed, prints so and returns `None`.
     pub(crate) fn start() -> Option<Self> {
         let Some(bin) = installed() else {
             assert!(std::env::var_os("SWARMEDGE_REQUIRE_ALL").is_none(), "PostgreSQL is required and missing");
@@ -41,18 +41,18 @@ impl Postgres {
         Some(postgres)
     }
 
-    /// The URL of a database that `create` has made, or of `postgres`.
+    /// Returns the URL of a database made by `create`, or of `postgres`.
     pub(crate) fn url(&self, database: &str) -> String {
         format!("postgres://ledger@127.0.0.1:{}/{database}?sslmode=disable", self.port)
     }
 
-    /// Makes an empty database and returns its URL.
+    /// Creates an empty database and returns its URL.
     pub(crate) fn create(&self, database: &str) -> String {
         self.psql(&format!("CREATE DATABASE {database}"));
         self.url(database)
     }
 
-    /// Starts the server again with TLS, under this certificate and key.
+    /// Restarts the server with TLS, using this certificate and key.
     #[allow(dead_code, reason = "not every test asks for it")]
     pub(crate) fn restart_with_tls(&mut self, cert: &str, key: &str) {
         let data = self.dir.path().join("data");
@@ -68,20 +68,20 @@ impl Postgres {
         self.run();
     }
 
-    /// Kills the server as a crash would; nothing is written any more.
+    /// Kills the server as a crash would, without any further writes.
     pub(crate) fn kill(&mut self) {
         let Some(mut server) = self.server.take() else { return };
         server.kill().expect("running");
         server.wait().expect("a child");
     }
 
-    /// Starts the server again.
+    /// Starts the server again after a kill.
     pub(crate) fn run(&mut self) {
         let until = Instant::now() + READY_WITHIN;
         loop {
             let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log"));
             let mut server = self.unprivileged("postgres");
-            // a killed process loses nothing that it has written, so no sync is waited for
+            // options without sync: a killed process loses nothing that it has written
             server.args(if self.tls { &["-c", "ssl=on"][..] } else { &[] });
             server.args(["-F", "-h", "127.0.0.1", "-k", "", "-p", &self.port.to_string(), "-D"]);
             let server = server.arg(self.dir.path().join("data")).stderr(log.expect("ours")).stdin(Stdio::null());
@@ -93,7 +93,7 @@ impl Postgres {
                 }
                 std::thread::sleep(Duration::from_millis(30));
             }
-            // what a killed server has left behind may hold its memory for a moment
+            // the memory of a killed server may still be locked for a moment
             assert!(Instant::now() < until, "postgres is not ready");
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -116,7 +116,7 @@ impl Postgres {
         command
     }
 
-    /// A command as somebody who is not root.
+    /// Builds a command that runs as an unprivileged user if the tests run as root.
     fn unprivileged(&self, program: &str) -> Command {
         if !is_root() {
             return self.command(program);
@@ -142,7 +142,7 @@ fn is_root() -> bool {
         .is_ok_and(|s| s.lines().any(|l| l.starts_with("Uid:") && l.split_whitespace().nth(2) == Some("0")))
 }
 
-/// Where the newest installed server's programs are: Debian keeps them out of the path.
+/// Returns the directory of the newest installed server's programs, which Debian keeps out of the path.
 fn installed() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").ok().into_iter().flatten().flatten();
     let debian = versions.map(|v| v.path().join("bin"));

@@ -1,5 +1,6 @@
-//! A whole deployment on loopback: every node of a scenario is a thread with a runtime of its own, and really listens,
-//! dials, writes files. A node that crashes is dropped between two polls; what it has handed to the disk stays.
+//! Runs scenarios with a whole deployment on loopback: every node is a thread with its own runtime, and really
+//! listens, dials and writes files. A crash drops the node between two polls; writes handed to the disk before are
+//! kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -33,14 +34,14 @@ use swarmedge_models::scenario::{
 };
 
 const PROVIDER: u32 = 7;
-/// How often a goal is looked at.
+/// Interval at which a goal is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long a node may take to start or to answer, on a machine however busy.
+/// Time-out for a node to start or to answer, generous for busy machines.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Plays the scenario of this name on runtime `R`.
-fn play<R: Start>(name: &str) {
-    // nothing but errors, unless RUST_LOG asks for more
+/// Runs the scenario of this name on runtime `R`.
+fn run_scenario<R: Start>(name: &str) {
+    // logs errors only, unless RUST_LOG asks for more
     let asked = std::env::var("RUST_LOG").is_err().then_some("error");
     swarmedge_ground::ops::init_logs(asked).expect("a log filter");
     swarmedge_ground::ops::init_metrics();
@@ -50,15 +51,15 @@ fn play<R: Start>(name: &str) {
     assert_eq!(result, Ok(()), "{name} on {}", R::NAME);
 }
 
-/// A node that runs.
+/// A running node of the deployment.
 struct Node {
     kill: Sender<()>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Node {
-    /// Starts a node on a thread of its own; `main` calls its second argument once it is ready. A client that has taken
-    /// another key begins anew, on a runtime of its own.
+    /// Starts a node on its own thread; `main` calls its second argument once it is ready. A client that has changed
+    /// its key starts again, on a new runtime.
     fn start<R: Start, F: Future<Output = Result<Ended, Error>> + 'static>(
         name: Name,
         main: impl Fn(R, Box<dyn FnOnce()>) -> F + Clone + Send + 'static,
@@ -68,7 +69,7 @@ impl Node {
         let run = move || loop {
             let (main, ready) = (main.clone(), ready.clone());
             let (ended, back) = R::block_on(move |rt: R| async move {
-                // only the first time somebody waits
+                // sends only the first time, when a caller waits
                 let ready = Box::new(move || {
                     let _ = ready.send(());
                 });
@@ -92,7 +93,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // a node that has ended by itself takes no more
+        // a node that has ended by itself no longer receives
         let _ = self.kill.try_send(());
         if let Some(thread) = self.thread.take()
             && let Err(panic) = thread.join()
@@ -103,24 +104,24 @@ impl Drop for Node {
     }
 }
 
-/// A client of the scenario.
+/// State of a scenario's client.
 struct Client {
-    /// Whose name its files bear: a copy goes on with those of the original.
+    /// Number of the client whose files it uses: a copy uses those of the original.
     files: u8,
     options: ClientOptions,
     state: PathBuf,
-    /// Whether a completed file is right, by its path: looked at once.
+    /// Whether a completed file has the right bytes, by path; checked once.
     right: BTreeMap<String, bool>,
 }
 
-/// See the module.
+/// A deployment of real nodes, on which scenarios run.
 pub(super) struct RealRig<R> {
     dir: tempfile::TempDir,
     deployment: Deployment,
     config: ServerConfig,
     cns: Vec<CnConfig>,
     edges: Vec<EdgeConfig>,
-    /// Which edges' spools refuse every write.
+    /// Flags by edge: whether its spool refuses every write.
     refuse: Vec<Arc<AtomicBool>>,
     nodes: BTreeMap<Name, Node>,
     clients: BTreeMap<u8, Client>,
@@ -146,7 +147,7 @@ impl<R: Start> RealRig<R> {
         let more = (1..plan.cns).map(|n| another_cn(&dir.path().join("cdn"), &first, n));
         let cns: Vec<_> = std::iter::once(first.clone()).filter(|_| plan.cns > 0).chain(more).collect();
         let mut edge = config.edge.take().expect("an edge");
-        // every download with peers is challenged at its end
+        // every download with peers gets a possession challenge at its end
         edge.challenge_permille = 1000;
         edge.cns = cns.iter().map(|cn| CnAddr { name: cn.name.clone(), addr: cn.listen.to_string() }).collect();
         let more = (1..plan.edges).map(|n| another_edge(&dir.path().join("cdn"), &edge, n));
@@ -168,14 +169,14 @@ impl<R: Start> RealRig<R> {
         rig
     }
 
-    /// The configuration of an edge.
+    /// Returns the configuration of an edge.
     pub(super) fn edge(&self, number: usize) -> &EdgeConfig {
         &self.edges[number]
     }
 
     fn start_stun(&mut self) {
         let config = self.config.stun.clone().expect("a STUN server");
-        // scenarios do not know it: it lives as long as the rig
+        // scenarios do not name the STUN server; it runs as long as the rig
         let node = Node::start(Name(Role::Edge, u8::MAX), move |rt: R, ready| {
             let config = config.clone();
             async move {
@@ -242,7 +243,7 @@ impl<R: Start> RealRig<R> {
         self.dir.path().join(format!("client{files}-{path}"))
     }
 
-    /// Looks at a completed file once, and then has a corrupting client serve something else.
+    /// Checks a completed file once; a client that is to corrupt then gets its data files changed.
     fn is_right(&mut self, number: u8, path: &str) -> bool {
         let output = self.output(number, path);
         let expected = &self.objects[path];
@@ -259,7 +260,7 @@ impl<R: Start> RealRig<R> {
     }
 }
 
-/// Copies a directory and all that is in it but sockets.
+/// Copies a directory with all its contents except sockets.
 fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("a directory") {
@@ -273,7 +274,7 @@ fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-/// Has a client serve, and prove, files of its own: every data file with a byte in every block changed.
+/// Makes a client serve, and prove, wrong bytes: changes one byte in every block of its data files.
 fn corrupt(state: &Path) {
     let instead = state.join("instead");
     std::fs::create_dir_all(&instead).expect("a directory");
@@ -290,14 +291,14 @@ fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).expect("before the year 500 million")
 }
 
-/// How often CNs of this process have heard that somebody is quarantined, or is not any more.
+/// Returns how many changes of quarantine the CNs of this process have received.
 fn changes_known() -> u64 {
     let text = swarmedge_ground::ops::metrics_text();
     let line = text.lines().find_map(|line| line.strip_prefix("swarmedge_cn_quarantine_changes_total "));
     line.map_or(0, |n| n.parse().expect("a number"))
 }
 
-/// A key of its own and the operator's certificate for it, in files.
+/// Writes a new key and the operator's certificate for it to files.
 fn another_identity(dir: &Path, role: ServerRole, name: &str) -> (PathBuf, PathBuf) {
     let root = Key::load(&dir.join("root.key")).expect("the operator's key");
     let key = Key::generate();
@@ -309,7 +310,7 @@ fn another_identity(dir: &Path, role: ServerRole, name: &str) -> (PathBuf, PathB
     (signing_key, certificate)
 }
 
-/// An edge beside the one that `init` makes.
+/// Returns the configuration of another edge beside the one that `init` makes.
 fn another_edge(dir: &Path, like: &EdgeConfig, number: u8) -> EdgeConfig {
     let name = format!("edge-{}", number + 1);
     let (signing_key, certificate) = another_identity(dir, ServerRole::Edge, &name);
@@ -327,7 +328,7 @@ fn another_edge(dir: &Path, like: &EdgeConfig, number: u8) -> EdgeConfig {
     }
 }
 
-/// A CN beside the one that `init` makes.
+/// Returns the configuration of another CN beside the one that `init` makes.
 fn another_cn(dir: &Path, like: &CnConfig, number: u8) -> CnConfig {
     let name = format!("cn-{}", number + 1);
     let (signing_key, certificate) = another_identity(dir, ServerRole::Cn, &name);
@@ -337,7 +338,7 @@ fn another_cn(dir: &Path, like: &CnConfig, number: u8) -> CnConfig {
     CnConfig { name, listen, signing_key, certificate, spool, ops: None, ..like.clone() }
 }
 
-/// Bytes that follow from a path and a size, no two blocks alike.
+/// Returns bytes derived from an object's path and size; no two blocks are alike.
 fn content(object: &Object) -> Vec<u8> {
     let mut x = object.path.bytes().fold(object.size | 1, |x, b| x.wrapping_mul(31).wrapping_add(b.into()));
     let mut next = || {
@@ -454,7 +455,7 @@ impl<R: Start> Rig for RealRig<R> {
                 };
                 let state = &self.clients[&client].state;
                 let mut call = Call::open(state, &get).expect("speaks").expect("the client runs");
-                // the call may go away: the download goes on
+                // the call may be dropped, the download continues
                 let answer = call.next(PATIENCE).expect("an answer");
                 assert!(matches!(answer, Some(Answer::Accepted { .. })), "{answer:?}");
                 return;
@@ -528,7 +529,7 @@ macro_rules! scenarios {
     ($($name:ident),* $(,)?) => {$(
         #[test]
         fn $name() {
-            play::<crate::Rt>(stringify!($name));
+            run_scenario::<crate::Rt>(stringify!($name));
         }
     )*};
 }

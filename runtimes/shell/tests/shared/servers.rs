@@ -1,5 +1,5 @@
-//! The control plane on loopback, on a real runtime: CN, DN, STUN and ledger as a process runs them, and clients that
-//! speak to them over the wire.
+//! Tests the control plane (CN, DN, STUN, ledger) on loopback, on a real runtime, with clients that speak the wire
+//! protocol.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for what it names")]
 
@@ -20,8 +20,8 @@ use swarmedge_core::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor}
 use swarmedge_core::wire::control::{ControlMsg, Hello, IntroducedPeer, Inventory, Query, Shared};
 use swarmedge_core::wire::ledger::LedgerMsg;
 use swarmedge_core::wire::records::{
-    CertBody, Context, Grant, GrantRecord, LedgerRecord, Logged, ServerCert, ServerRole, Side, SignedGrant, SignedHead,
-    UsageRecord, UsageState,
+    CertBody, Grant, GrantRecord, LedgerRecord, Logged, ServerCert, ServerRole, Side, SignedGrant, SignedHead,
+    SigningContext, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, PROTOCOL, Text, Wire};
 use swarmedge_ground::config::OperatorConfig;
@@ -48,7 +48,7 @@ use stun_tests::{ask_over_tcp, stun_config};
 
 const VERSION: VersionId = VersionId([9; 32]);
 const DOWNLOAD: DownloadId = DownloadId([8; 16]);
-/// What a test may take on a busy machine; nothing is measured by it.
+/// Time-out of a test, generous for busy machines.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A deployment: its keys, and its servers once they are started.
@@ -114,7 +114,7 @@ impl<R: Start> Net<R> {
         certify(&self.root, body)
     }
 
-    /// Writes a server's TLS files and certificate; its signing key.
+    /// Writes a server's TLS files and certificate; returns its signing key.
     fn equip(&self, role: ServerRole, name: &str) -> Key {
         let (cert, tls_key) = self.ca.issue(&["127.0.0.1"]).expect("issued");
         std::fs::write(self.path(&format!("{name}.pem")), cert).expect("written");
@@ -191,7 +191,7 @@ impl<R: Start> Net<R> {
         }
     }
 
-    /// CN, with its DN and ledger.
+    /// Starts a DN, a ledger and a CN; returns the CN's address.
     async fn control_plane(&self) -> SocketAddr {
         let (dn, ledger) = (self.dn(), self.ledger().await);
         let cfg = self.cn_config(dn, ledger);
@@ -216,10 +216,11 @@ impl<R: Start> Net<R> {
             challenged: false,
         };
         let cert = self.certify(ServerRole::Edge, "edge", &self.edge);
-        SignedGrant { signature: self.edge.sign(Context::Grant, &grant.to_bytes()), grant, cert }
+        SignedGrant { signature: self.edge.sign(SigningContext::Grant, &grant.to_bytes()), grant, cert }
     }
 
-    /// A client whose session is open. A CN that has not found its clock yet sends it away: it comes again.
+    /// Connects a client until its session is open. A CN that does not know the time yet closes the connection, so the
+    /// client retries.
     async fn client(&self, cn: SocketAddr, n: u32) -> Client {
         loop {
             let mut client = Client::connect(self, cn, n);
@@ -282,7 +283,7 @@ impl Client {
         }));
     }
 
-    /// The next message but pings and inventory requests; none at the end.
+    /// Returns the next message other than pings and inventory requests; `None` when the connection has ended.
     async fn next(&mut self) -> Option<ControlMsg> {
         loop {
             match self.inbox.recv().await {
@@ -296,7 +297,7 @@ impl Client {
 }
 
 impl<R: Start> Net<R> {
-    /// A client that shares, one that has asked for peers, and whom it was told of.
+    /// Connects a client that shares a version and one that queries for peers; returns both and the introductions.
     async fn introduced(&self, cn: SocketAddr) -> (Client, Client, Vec<IntroducedPeer>) {
         let up = self.client(cn, 1).await;
         let shared = Shared { version: VERSION, complete: true };
@@ -305,7 +306,7 @@ impl<R: Start> Net<R> {
         up.send(&ControlMsg::Inventory(inventory));
         let mut down = self.client(cn, 2).await;
         let sealed = self.seal.seal(&self.grant(&down));
-        // the DN may not have been told yet: ask until it has, ever less often, as a client may ask ten times a minute
+        // the DN may not know the copy yet: repeats the query with growing waits, since a client may send ten a minute
         let mut wait = Duration::from_millis(50);
         loop {
             let query = Query { query: 1, grant: sealed.clone(), want: 5, exclude: List::default() };
@@ -322,7 +323,7 @@ impl<R: Start> Net<R> {
         }
     }
 
-    /// So many servers have ended.
+    /// Waits until this many servers have stopped.
     async fn ended(&self, servers: u32) {
         while self.ended.get() < servers {
             self.rt.sleep_until(self.rt.now() + Duration::from_millis(10)).await;
@@ -338,7 +339,7 @@ fn two_clients_are_introduced_and_the_ledger_keeps_their_record() {
         let (mut up, mut down, introduced) = net.introduced(cn).await;
         assert_eq!(introduced.len(), 1);
         assert_eq!(introduced[0].intro.intro.uploader_key, up.upload_key);
-        let Some(ControlMsg::Introduce(told)) = up.next().await else { panic!("the uploader is not told") };
+        let Some(ControlMsg::Introduce(told)) = up.next().await else { panic!("the uploader got no introduction") };
         assert_eq!(told.intro, introduced[0].intro);
 
         let record = UsageRecord {
@@ -354,20 +355,28 @@ fn two_clients_are_introduced_and_the_ledger_keeps_their_record() {
             elapsed_ms: 12,
             cause: None,
         };
-        // the second time it is the same, the third time another record stands in its place of the log
+        // the second record is a repetition, the third is another record with the same position in the log
         let other = UsageRecord { id: RecordId::numbered(79), seq: 2, ..record.clone() };
         for record in [record.clone(), record, other] {
             let (id, forks) = (record.id, record.seq == 2);
             let head = Log::default().append(SecondaryGuid([5; 20]), &record);
-            let signature = down.key.sign(Context::LogHead, &head.to_bytes());
+            let signature = down.key.sign(SigningContext::LogHead, &head.to_bytes());
             let head = SignedHead { head, key: down.key.public(), signature };
             down.send(&ControlMsg::Usage(Logged { record, head: head.clone() }));
             if forks {
-                assert_eq!(down.next().await, Some(ControlMsg::Rekey), "who tells two stories begins anew");
+                assert_eq!(
+                    down.next().await,
+                    Some(ControlMsg::Rekey),
+                    "a client with a forked log must take a new key"
+                );
             }
             let Some(ControlMsg::UsageAck(ack)) = down.next().await else { panic!("not acknowledged") };
             assert_eq!(&ack.ids[..], &[id]);
-            assert_eq!(ack.checkpoint.map(|signed| signed.checkpoint.head), Some(head), "the CN's word for the place");
+            assert_eq!(
+                ack.checkpoint.map(|signed| signed.checkpoint.head),
+                Some(head),
+                "the CN's checkpoint for the log position"
+            );
         }
         net.granted_by_the_edge(&down).await;
         let mut ledger = Reader::open(&net.path("ledger.sqlite").into()).await.expect("opens");
@@ -384,7 +393,7 @@ fn two_clients_are_introduced_and_the_ledger_keeps_their_record() {
 }
 
 impl<R: Start> Net<R> {
-    /// What an edge tells the ledger when it grants. Straight into the database's server.
+    /// Sends an edge's grant record straight to a ledger server.
     async fn granted_by_the_edge(&self, client: &Client) {
         let ledger = self.second_ledger_addr().await;
         let (tx, mut inbox) = mailbox(4);
@@ -412,7 +421,7 @@ impl<R: Start> Net<R> {
         assert_eq!(&ack.ids[..], &[RecordId::numbered(78)]);
     }
 
-    /// Another ledger server on the same database, as after a restart.
+    /// Starts another ledger server on the same database, as after a restart.
     async fn second_ledger_addr(&self) -> SocketAddr {
         let cfg = LedgerConfig {
             listen: any(),
@@ -431,7 +440,7 @@ impl<R: Start> Net<R> {
     }
 }
 
-/// A grant that was changed, or sealed by somebody else, introduces nobody.
+/// A grant that was altered, or sealed by another key, leads to no introduction.
 #[test]
 fn a_forged_grant_introduces_nobody() {
     run::<R, _>(|net| async move {
@@ -448,9 +457,9 @@ fn a_forged_grant_introduces_nobody() {
     });
 }
 
-/// Random bytes and silence on every port harm no other connection.
+/// Random bytes and silence on every port disturb no other connection.
 #[test]
-fn garbage_on_every_port_disturbs_nobody() {
+fn garbage_on_every_port_disturbs_no_connection() {
     run::<R, _>(|net| async move {
         let (dn, ledger) = (net.dn(), net.ledger().await);
         let cfg = net.cn_config(dn, ledger);
@@ -466,7 +475,7 @@ fn garbage_on_every_port_disturbs_nobody() {
                     .map(|i| (seed.wrapping_mul(2_654_435_761).wrapping_mul(77 + i) >> 9).to_be_bytes()[3])
                     .collect();
                 let mut tcp = TcpStream::connect(addr).expect("connected");
-                // it may be refused in the middle
+                // the connection may be closed in the middle
                 let _ = std::io::Write::write_all(&mut tcp, &bytes);
                 let _ = udp.send_to(&bytes[..1200], stun);
                 half_open.push(TcpStream::connect(addr).expect("connected"));
@@ -480,21 +489,21 @@ fn garbage_on_every_port_disturbs_nobody() {
     });
 }
 
-/// Told to stop, a CN sends its clients elsewhere, and every server ends by itself.
+/// A CN that is stopped sends its clients to another CN, and every server then ends by itself.
 #[test]
 fn a_stopping_cn_drains_its_clients() {
     run::<R, _>(|net| async move {
         let cn = net.control_plane().await;
         let mut client = net.client(cn, 1).await;
         net.stop.set();
-        let Some(ControlMsg::Drain(_)) = client.next().await else { panic!("not told") };
+        let Some(ControlMsg::Drain(_)) = client.next().await else { panic!("no drain message") };
         assert_eq!(client.next().await, None, "closed at the end");
         net.ended(3).await;
-        assert!(net.rt.connect(cn).await.is_err(), "nobody listens any more");
+        assert!(net.rt.connect(cn).await.is_err(), "the port is closed");
     });
 }
 
-/// A port in use is one clear line that names it and what to change, before anything runs.
+/// A port in use stops the start with one line that names the port and the setting to change.
 #[test]
 fn a_port_in_use_is_one_clear_error() {
     run::<R, _>(|net| async move {
@@ -506,11 +515,11 @@ fn a_port_in_use_is_one_clear_error() {
     });
 }
 
-/// What every `Rt` must do.
+/// Checks the contract that every `Rt` must fulfil.
 #[test]
-fn the_runtime_keeps_its_promises() {
+fn the_runtime_fulfils_its_contract() {
     R::block_on(|rt: R| async move {
-        // deadlines fire in their order, a passed one at once
+        // deadlines fire in order; a deadline in the past fires at once
         let (tx, mut order) = mailbox(8);
         let start = rt.now();
         for ms in [60, 20, 40] {
@@ -525,12 +534,12 @@ fn the_runtime_keeps_its_promises() {
         }
         rt.sleep_until(start).await;
 
-        // blocking work runs beside the shard, in parallel, even if nobody waits for it
+        // blocking work runs in parallel with the shard, even if no task waits for it
         let (signal, wait) = std::sync::mpsc::channel();
         drop(rt.blocking(move || signal.send(7)));
         assert_eq!(rt.blocking(move || wait.recv()).await, Ok(7));
 
-        // bytes pass both ways, and an end in one direction leaves the other open
+        // bytes pass both ways, and a closed direction leaves the other open
         let listener = std::net::TcpListener::bind(any()).expect("a port");
         listener.set_nonblocking(true).expect("set");
         let addr = listener.local_addr().expect("bound");
@@ -555,7 +564,7 @@ fn the_runtime_keeps_its_promises() {
     });
 }
 
-/// A panic of blocking work comes to whoever waits for it.
+/// A panic in blocking work is passed on to the waiting task.
 #[test]
 #[should_panic(expected = "on the pool")]
 fn a_panic_on_the_blocking_pool_reaches_its_caller() {
@@ -564,7 +573,7 @@ fn a_panic_on_the_blocking_pool_reaches_its_caller() {
     });
 }
 
-/// Tasks end with the shard: what they hold is dropped.
+/// Tasks end with their shard, and their values are dropped.
 #[test]
 fn tasks_end_with_their_shard() {
     let held = Rc::new(());

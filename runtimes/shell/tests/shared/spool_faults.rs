@@ -1,8 +1,8 @@
-//! A disk that fails under the spools and the ledger of a whole deployment: the built binary with real system calls
-//! that fail, at each write and sync of a download with peers, and a seeder. The servers are never restarted.
+//! Tests a whole deployment on a failing disk: system calls of the built binary fail at each write and sync of the
+//! spools and the ledger, during a download with peers and a seeder. The servers are never restarted.
 //!
-//! `SWARMEDGE_SPOOL_SWEEP=1` takes every operation of the spools and both errors, and holds the figure of 10 s; without
-//! it some are taken, whatever the clock says. The figures are printed.
+//! With `SWARMEDGE_SPOOL_SWEEP=1` every operation of the spools fails with both errors, and recovery must take at most
+//! 10 s. Without it only some operations fail, and times are not checked. The figures are printed.
 
 use super::commands::{PATIENCE, text, wait_for};
 use std::fs::{self, File, OpenOptions};
@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 use swarmedge_cli::init::{self, Deployment, Ports};
 use swarmedge_core::ids::ProviderId;
 
-/// Bytes of the object, and the edge's limit a second: a download without peers takes longer.
+/// Size of the object in bytes. With the edge limited to `EDGE_RATE` bytes a second, a download without peers takes
+/// longer.
 const SIZE: usize = 3_000_000;
 const EDGE_RATE: &str = "1000000";
-/// Downloads with peers go on within this after a fault.
-const GOES_ON_WITHIN: Duration = Duration::from_secs(10);
+/// Maximum time after a fault until downloads with peers work again.
+const RECOVERS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Which database fails: its number for `iofail.c`.
+/// Database that fails; the number is that in `iofail.c`.
 #[derive(Clone, Copy, Debug)]
 enum Failing {
     EdgeSpool = 1,
@@ -30,7 +31,7 @@ enum Failing {
 }
 
 impl Failing {
-    /// What health says of it.
+    /// Returns the text of `/healthz` for this failure.
     const fn reason(self) -> &'static str {
         match self {
             Self::EdgeSpool => "\nedge's spool: cannot write ",
@@ -40,10 +41,10 @@ impl Failing {
     }
 }
 
-/// A number for an operation that is never reached.
+/// Number of an operation that is never reached.
 const NEVER: u64 = u64::MAX;
 
-/// What `iofail.c` reads and counts.
+/// Control file shared with `iofail.c`: orders to fail, and counters.
 struct Control(File);
 
 impl Control {
@@ -57,7 +58,7 @@ impl Control {
         self.0.write_all_at(&value.to_ne_bytes(), 8 * field).expect("writes");
     }
 
-    /// Has the operations of a database fail, counted from now.
+    /// Makes operations `after..upto` of a database fail, counted from now.
     fn arm(&self, failing: Failing, after: u64, upto: u64, errno: u64) {
         self.set(0, 0);
         for (field, value) in [(1, after), (2, upto), (3, errno), (4, 0), (5, 0)] {
@@ -79,7 +80,7 @@ impl Control {
     }
 }
 
-/// A child process that ends with the test.
+/// A child process; dropping the value kills it.
 struct Process(Child);
 
 impl Drop for Process {
@@ -96,7 +97,7 @@ struct Net {
     server: Process,
     _seeder: Process,
     clients: u32,
-    /// Downloads that came to their ends, of whoever.
+    /// Number of downloads that have completed, of all clients.
     delivered: usize,
 }
 
@@ -113,7 +114,7 @@ fn str_of(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// Compiles `iofail.c`; none if there is no C compiler.
+/// Compiles `iofail.c`; returns `None` if there is no C compiler.
 fn compiled(dir: &Path) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shell/tests/shared/iofail.c");
     let library = dir.join("iofail.so");
@@ -178,7 +179,7 @@ impl Net {
         fs::read_to_string(self.dir.path().join("serve.log")).unwrap_or_default()
     }
 
-    /// What `/healthz` of the CN answers; none if nobody does.
+    /// Returns the CN's answer to `/healthz`; `None` if it does not answer.
     fn health(&self) -> Option<String> {
         let mut tcp = TcpStream::connect(("127.0.0.1", self.deployment.ports.ops[0])).ok()?;
         tcp.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").ok()?;
@@ -187,7 +188,7 @@ impl Net {
         Some(answer)
     }
 
-    /// Gets the object and checks it. Gives how many bytes came from peers; none if it does not come.
+    /// Downloads the object and checks it; returns the bytes from peers, or `None` if the download fails.
     fn get(&self, state: &Path) -> Option<u64> {
         let (url, out) = (format!("{}/1/o", self.deployment.edge_url), state.with_extension("out"));
         let args = ["get", &url, "--json", "--bundle", str_of(&self.deployment.bundle), "--state", str_of(state)];
@@ -203,7 +204,7 @@ impl Net {
         Some(digits.parse().expect("a number"))
     }
 
-    /// Another user gets the object. Gives how many bytes came from peers; 0 if it does not come.
+    /// Downloads the object as a new client; returns the bytes from peers, or 0 if the download fails.
     fn fresh(&mut self) -> u64 {
         self.clients += 1;
         let state = self.dir.path().join(format!("client{}", self.clients));
@@ -214,17 +215,17 @@ impl Net {
         got.unwrap_or(0)
     }
 
-    /// How many operations of a database a download makes.
+    /// Returns the number of a database's operations during one download.
     fn operations(&mut self, failing: Failing) -> u64 {
         self.control.arm(failing, NEVER, NEVER, 0);
         assert!(self.fresh() > 0, "peers deliver");
-        // what is taken out of a spool is taken out a second later
+        // acknowledged records are removed from a spool a second later
         std::thread::sleep(Duration::from_millis(1500));
         self.control.seen()
     }
 
-    /// Waits until somebody gets the object from peers, and gives how long that took.
-    fn goes_on(&mut self, what: &str) -> Duration {
+    /// Downloads until one gets bytes from peers; returns how long that took.
+    fn wait_for_recovery(&mut self, what: &str) -> Duration {
         let began = Instant::now();
         while self.fresh() == 0 {
             assert!(began.elapsed() < PATIENCE, "{what}: no download with peers: {:?}\n{}", self.health(), self.log());
@@ -233,7 +234,8 @@ impl Net {
         began.elapsed()
     }
 
-    /// One operation fails: whoever downloads meanwhile is served, by peers too or not.
+    /// Lets one operation fail and checks that downloads continue, first perhaps without peers; returns the recovery
+    /// time.
     fn once(&mut self, failing: Failing, at: u64, errno: u64) -> Duration {
         let what = format!("{failing:?}'s operation {at} fails once with {errno}");
         self.control.arm(failing, at, at + 1, errno);
@@ -243,10 +245,10 @@ impl Net {
             self.fresh();
         }
         assert_eq!(self.control.failed(), 1, "{what}");
-        self.goes_on(&what)
+        self.wait_for_recovery(&what)
     }
 
-    /// Everything fails from one operation on, until health says so; then nothing does.
+    /// Lets every operation from one on fail until `/healthz` reports it; returns the recovery time after that.
     fn lasting(&mut self, failing: Failing, at: u64, errno: u64) -> Duration {
         let what = format!("{failing:?}'s operations fail with {errno} from {at} on");
         self.control.arm(failing, at, NEVER, errno);
@@ -258,14 +260,14 @@ impl Net {
         let says = |net: &Self| net.health().is_some_and(|h| h.contains("503") && h.contains(failing.reason()));
         assert!(wait_for(|| says(self)), "{what}: {:?}", self.health());
         self.control.disarm();
-        let took = self.goes_on(&what);
+        let took = self.wait_for_recovery(&what);
         assert!(wait_for(|| self.health().is_some_and(|h| h.ends_with("\r\n\r\nok\n"))), "{what}: {:?}", self.health());
         took
     }
 }
 
 #[test]
-fn downloads_with_peers_go_on_after_faults_of_spools_and_ledger() {
+fn downloads_with_peers_resume_after_disk_faults_of_servers() {
     const EIO: u64 = 5;
     const ENOSPC: u64 = 28;
     let Some(mut net) = Net::start() else { return };
@@ -273,7 +275,7 @@ fn downloads_with_peers_go_on_after_faults_of_spools_and_ledger() {
     for failing in [Failing::EdgeSpool, Failing::CnSpool, Failing::Ledger] {
         let count = net.operations(failing);
         assert!(count >= 4, "{failing:?}: only {count} operations");
-        // a client waits a while for a ledger that does not answer: each of its faults takes long
+        // a client waits a while for a ledger that does not answer, so each fault of the ledger takes long
         let all = sweep && !matches!(failing, Failing::Ledger);
         let errors: &[u64] = if all { &[EIO, ENOSPC] } else { &[ENOSPC] };
         let step = if all { 1 } else { usize::try_from(count.div_ceil(2)).expect("few") };
@@ -285,11 +287,11 @@ fn downloads_with_peers_go_on_after_faults_of_spools_and_ledger() {
             }
         }
         eprintln!("{}: {failing:?}: {count} operations, {faults} faults, worst {worst:.1?}", crate::BINARY);
-        assert!(!sweep || worst <= GOES_ON_WITHIN, "{failing:?}: {worst:?}");
+        assert!(!sweep || worst <= RECOVERS_WITHIN, "{failing:?}: {worst:?}");
     }
     let log = net.log();
     assert!(!log.contains("Previous I/O error"), "{log}");
-    // what was delivered is in the books
+    // every completed download is in the ledger
     let known = || {
         let show = ["ledger", "show", "--json", "--config", str_of(&net.deployment.config)];
         let out = quiet(&show).stdout(Stdio::piped()).output().expect("starts");

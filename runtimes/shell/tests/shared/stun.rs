@@ -1,4 +1,4 @@
-//! The STUN server on a real runtime.
+//! Tests the STUN server on a real runtime.
 
 use super::{R, any, run};
 use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -26,7 +26,7 @@ pub(super) async fn ask_over_tcp<R: Start>(tcp: &mut R::Tcp) -> SocketAddr {
     }
 }
 
-/// The STUN server tells where a request came from, over UDP and over TCP.
+/// The STUN server returns the source address of a request, over UDP and over TCP.
 #[test]
 fn stun_answers_over_udp_and_tcp() {
     run::<R, _>(|net| async move {
@@ -48,7 +48,7 @@ fn stun_answers_over_udp_and_tcp() {
     });
 }
 
-/// With two addresses the STUN server answers from the other one when asked, and names it.
+/// With two addresses the STUN server answers from the other one when asked, and tells its address.
 #[test]
 fn stun_answers_from_its_other_address() {
     run::<R, _>(|net| async move {
@@ -58,7 +58,7 @@ fn stun_answers_from_its_other_address() {
                 socket.local_addr().expect("bound")
             };
             let cfg = StunConfig { listen: free("127.0.0.1"), alternate: Some(free("127.0.0.2")), ..stun_config() };
-            // another process may have taken a port of the four in the meantime
+            // another process may have taken one of the four ports in the meantime
             stun::open(&net.rt, &cfg, &net.stop, &net.health).ok().map(|server| (server, cfg))
         };
         let (server, cfg) = (0..16).find_map(|_| open()).expect("four free ports");

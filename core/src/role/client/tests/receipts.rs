@@ -9,7 +9,7 @@ use crate::ids::{ConnId, IntroId, PublicKey};
 use crate::role::client::io::{CloseReason, DownloadState, Input};
 use crate::wire::Wire as _;
 use crate::wire::peer::PeerMsg;
-use crate::wire::records::{Context, Receipt, Side, SignedReceipt};
+use crate::wire::records::{Receipt, Side, SignedReceipt, SigningContext};
 use alloc::collections::BTreeMap;
 use core::time::Duration;
 
@@ -21,7 +21,7 @@ fn receipt(world: &World, bytes: u64) -> PeerMsg {
     let i = world.intro_for(1, key, OWN_KEY);
     let receipt =
         Receipt { intro: i.id, download: i.download, version: i.version, uploader_key: OWN_KEY, seq: 1, bytes };
-    let signature = fake_sign(&key, Context::Receipt, &receipt.to_bytes());
+    let signature = fake_sign(&key, SigningContext::Receipt, &receipt.to_bytes());
     PeerMsg::Receipt(SignedReceipt { receipt, signature })
 }
 

@@ -18,8 +18,8 @@ use crate::seeded::Seeded;
 use crate::wire::control::{ControlMsg, IntroducedPeer, Introductions, Query, Retired, UsageAck, Welcome};
 use crate::wire::peer::{HaveMap, PeerMsg, PeerWelcome};
 use crate::wire::records::{
-    Checkpoint, Context, Introduction, Logged, Rekey, SealedGrant, ServerRole, SignedCheckpoint, SignedHead,
-    SignedIntroduction, SignedRekey, UsageRecord,
+    Checkpoint, Introduction, Logged, Rekey, SealedGrant, ServerRole, SignedCheckpoint, SignedHead, SignedIntroduction,
+    SignedRekey, SigningContext, UsageRecord,
 };
 use crate::wire::{Blob, List, PROTOCOL, Wire as _};
 use crate::{Cx, Machine, Time};
@@ -111,7 +111,7 @@ fn identity() -> Identity {
 
 fn rekey(own: &Identity) -> SignedRekey {
     let rekey = Rekey { old: own.key, new: NEW_KEY, start: own.secondary[0] };
-    let by = |key| fake_sign(key, Context::Rekey, &rekey.to_bytes());
+    let by = |key| fake_sign(key, SigningContext::Rekey, &rekey.to_bytes());
     SignedRekey { by_old: by(&own.key), by_new: by(&NEW_KEY), rekey }
 }
 
@@ -327,7 +327,7 @@ impl World {
                 self.soon(Input::Signed { req, signature: Some(crate::ids::Signature([0; 64])) })
             }
             Output::SignHead { req, head } => {
-                let signature = fake_sign(&self.cfg.identity.key, Context::LogHead, &head.to_bytes());
+                let signature = fake_sign(&self.cfg.identity.key, SigningContext::LogHead, &head.to_bytes());
                 self.soon(Input::HeadSigned { req, signature });
             }
             Output::MakeKey { req } => {
@@ -459,7 +459,7 @@ impl World {
     /// Returns the CN's checkpoint of a log head.
     fn sign(&self, head: SignedHead) -> SignedCheckpoint {
         let checkpoint = Checkpoint { head, at_ms: START_MS + self.now.0 / 1000 };
-        let signature = fake_sign(&CN_KEY, Context::Checkpoint, &checkpoint.to_bytes());
+        let signature = fake_sign(&CN_KEY, SigningContext::Checkpoint, &checkpoint.to_bytes());
         SignedCheckpoint { checkpoint, signature, cert: cert(ServerRole::Cn, CN_KEY) }
     }
 
@@ -595,6 +595,6 @@ fn sealed(n: u32) -> SealedGrant {
 
 /// Signs introductions with the CN's key.
 pub(super) fn sign(intros: Vec<Introduction>) -> Vec<SignedIntroduction> {
-    let signature = fake_sign(&CN_KEY, Context::Introductions, &introductions::root(&intros).0);
+    let signature = fake_sign(&CN_KEY, SigningContext::Introductions, &introductions::root(&intros).0);
     introductions::sign(intros, signature, &cert(ServerRole::Cn, CN_KEY))
 }

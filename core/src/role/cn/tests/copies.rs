@@ -113,7 +113,7 @@ fn rekey(old: u32, by: u32) -> SignedRekey {
 
 fn rekey_to(old: u32, new: u32, by: u32) -> SignedRekey {
     let rekey = Rekey { old: key(old), new: key(new), start: SecondaryGuid::numbered(1) };
-    let sign = |n| fake_sign(&key(n), SignContext::Rekey, &rekey.to_bytes());
+    let sign = |n| fake_sign(&key(n), SigningContext::Rekey, &rekey.to_bytes());
     SignedRekey { by_old: sign(by), by_new: sign(new), rekey }
 }
 
@@ -194,7 +194,7 @@ fn a_forked_log_after_a_rekey_orders_no_other() {
         }
         let record = usage(2, 1);
         let head = Log::default().append(SecondaryGuid::numbered(1), &record);
-        let signature = fake_sign(&key(1), SignContext::LogHead, &head.to_bytes());
+        let signature = fake_sign(&key(1), SigningContext::LogHead, &head.to_bytes());
         let head = SignedHead { head, key: key(1), signature };
         let out = say(&mut b, 1, ControlMsg::Usage(Logged { record, head }));
         assert!(out.contains(&Output::Count(Metric::LogForked)));

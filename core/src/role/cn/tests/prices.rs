@@ -183,7 +183,7 @@ fn a_log_forked_again_and_again_fills_no_queue() {
     for n in 0..5_000_u64 {
         let record = UsageRecord { elapsed_ms: n, ..usage(1, 1) };
         let head = Log::default().append(SecondaryGuid::numbered(1), &record);
-        let signature = fake_sign(&key(1), SignContext::LogHead, &head.to_bytes());
+        let signature = fake_sign(&key(1), SigningContext::LogHead, &head.to_bytes());
         say(&mut b, 1, ControlMsg::Usage(Logged { record, head: SignedHead { head, key: key(1), signature } }));
     }
     assert!(b.machine.usage_waiting() <= 3 * 120, "{}", b.machine.usage_waiting());

@@ -52,7 +52,7 @@ fn a_forked_log_reaches_the_ledger_and_a_false_head_is_refused() {
         // both records have the first place of one log, as two running copies of a machine would write them
         let record = usage(n, 1);
         let head = Log::default().append(SecondaryGuid::numbered(1), &record);
-        let signature = fake_sign(&key(1), SignContext::LogHead, &head.to_bytes());
+        let signature = fake_sign(&key(1), SigningContext::LogHead, &head.to_bytes());
         let head = SignedHead { head, key: key(1), signature };
         for output in say(&mut b, 1, ControlMsg::Usage(Logged { record, head })) {
             if let Output::LedgerSend { msg: LedgerMsg::Submit(LedgerRecord::Log(log)), .. } = output

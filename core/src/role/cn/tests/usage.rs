@@ -77,7 +77,7 @@ fn checkpoint(out: &[Output]) -> Option<SignedCheckpoint> {
 fn next(log: &mut Log, id: u32) -> Logged {
     let ControlMsg::Usage(Logged { record, .. }) = logged(id, 1) else { panic!("a record") };
     let head = log.append(SecondaryGuid::numbered(1), &record);
-    let signature = fake_sign(&key(1), SignContext::LogHead, &head.to_bytes());
+    let signature = fake_sign(&key(1), SigningContext::LogHead, &head.to_bytes());
     Logged { record, head: SignedHead { head, key: key(1), signature } }
 }
 
@@ -121,7 +121,7 @@ fn joined_with(checkpoint: SignedCheckpoint) -> Bench<Cn> {
 
 fn signed(head: &SignedHead) -> SignedCheckpoint {
     let checkpoint = Checkpoint { head: head.clone(), at_ms: NOW_MS };
-    let signature = fake_sign(&CN_KEY, SignContext::Checkpoint, &checkpoint.to_bytes());
+    let signature = fake_sign(&CN_KEY, SigningContext::Checkpoint, &checkpoint.to_bytes());
     SignedCheckpoint { checkpoint, signature, cert: cert(ServerRole::Cn, CN_KEY) }
 }
 

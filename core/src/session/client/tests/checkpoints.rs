@@ -3,7 +3,7 @@
 use super::*;
 use crate::accounting::certs::tests::fake_sign;
 use crate::wire::Wire as _;
-use crate::wire::records::{Checkpoint, Context as SignContext, SignedCheckpoint};
+use crate::wire::records::{Checkpoint, SignedCheckpoint, SigningContext};
 
 const KEY: PublicKey = PublicKey([5; 32]);
 
@@ -18,12 +18,12 @@ fn client() -> (Bench<ClientSession>, ConnId) {
 /// The CN's word for the client's record `n` at the first place of its log.
 fn checkpoint(n: u32, at_ms: u64) -> SignedCheckpoint {
     let head = usage(n, n, Side::Downloader).head.head;
-    let signature = fake_sign(&KEY, SignContext::LogHead, &head.to_bytes());
+    let signature = fake_sign(&KEY, SigningContext::LogHead, &head.to_bytes());
     resign(Checkpoint { head: SignedHead { head, key: KEY, signature }, at_ms })
 }
 
 fn resign(checkpoint: Checkpoint) -> SignedCheckpoint {
-    let signature = fake_sign(&CN_KEY, SignContext::Checkpoint, &checkpoint.to_bytes());
+    let signature = fake_sign(&CN_KEY, SigningContext::Checkpoint, &checkpoint.to_bytes());
     SignedCheckpoint { checkpoint, signature, cert: cert(ServerRole::Cn, CN_KEY) }
 }
 

@@ -1,4 +1,4 @@
-//! A network of sources on virtual time: each delivers at its rate, in the order it was asked.
+//! A simulated set of sources on virtual time: each delivers at its rate, in the order of requests.
 
 use super::super::{Config, Download, Input, Output, Phase, Source, Spec};
 use crate::content::{Bitfield, Layout};
@@ -14,14 +14,14 @@ use core::time::Duration;
 
 const STEP: Duration = Duration::from_millis(5);
 
-/// How a source behaves.
+/// Behaviour of a simulated source.
 #[derive(Clone, Debug)]
 pub(super) struct Behaviour {
-    /// Bytes a second.
+    /// Speed in bytes a second.
     pub(super) rate: u64,
-    /// Answers every request so, instead of delivering.
+    /// Result for every request, instead of delivering.
     pub(super) instead: Option<FetchEnd>,
-    /// Says nothing at all.
+    /// Whether the source never answers.
     pub(super) silent: bool,
 }
 
@@ -41,7 +41,7 @@ struct Flow {
     cancelled: bool,
 }
 
-/// One download and its world.
+/// A download under test with its simulated sources.
 pub(super) struct Lab {
     pub(super) d: Download,
     pub(super) cfg: Config,
@@ -50,7 +50,7 @@ pub(super) struct Lab {
     pub(super) sources: BTreeMap<Source, Behaviour>,
     flows: BTreeMap<XferId, Flow>,
     order: VecDeque<XferId>,
-    /// How long a piece takes to become durable.
+    /// Time that a piece takes to become durable.
     pub(super) save_takes: Duration,
     pub(super) save_result: Result<(), StoreError>,
     saves: Vec<(Time, PieceIndex)>,
@@ -59,7 +59,7 @@ pub(super) struct Lab {
     pub(super) failed: Option<FailReason>,
     pub(super) renewals: u32,
     pub(super) left_peers: u32,
-    /// Every request ever made.
+    /// Every request made so far.
     pub(super) asked: Vec<(Source, PieceIndex, Range<u32>)>,
     pub(super) saved: BTreeSet<PieceIndex>,
     finishing: bool,
@@ -111,7 +111,7 @@ impl Lab {
         SourceName::Peer(IntroId::numbered(u32::try_from(n).expect("small")), Self::key(n))
     }
 
-    /// A peer that has every piece.
+    /// Adds a peer that has every piece.
     pub(super) fn add_peer(&mut self, n: u64, behaviour: Behaviour) {
         let all = Bitfield::full(self.d.layout().pieces());
         self.add_peer_with(n, behaviour, &all);
@@ -124,7 +124,7 @@ impl Lab {
         self.input(Input::PeerMap { conn, first: PieceIndex(0), bits: has.as_bytes().to_vec() });
     }
 
-    /// The connection breaks: its transfers end, then the peer has left.
+    /// Breaks a peer's connection: its transfers end, then the peer has left.
     pub(super) fn lose_peer(&mut self, n: u64) {
         let source = Source::Peer(ConnId(n));
         self.sources.remove(&source);
@@ -195,7 +195,7 @@ impl Lab {
         }
     }
 
-    /// One source's share of a step.
+    /// Delivers one source's bytes of a step.
     fn flow(&mut self, source: Source, behaviour: &Behaviour) {
         let mut bytes = behaviour.rate * u64::try_from(STEP.as_micros()).expect("short") / 1_000_000;
         let mine: Vec<_> =
@@ -219,7 +219,7 @@ impl Lab {
         }
     }
 
-    /// Lets 5 ms pass.
+    /// Advances the clock by 5 ms.
     pub(super) fn step(&mut self) {
         self.now = self.now.after(STEP);
         while self.d.poll_timeout().is_some_and(|at| at <= self.now) {
@@ -234,7 +234,7 @@ impl Lab {
                 self.flow(source, &behaviour);
             }
         }
-        // an edge that is not there at all
+        // an edge that does not exist
         let lost: Vec<_> =
             self.flows.iter().filter(|(_, f)| !self.sources.contains_key(&f.source)).map(|(x, _)| *x).collect();
         for xfer in lost {
@@ -260,7 +260,7 @@ impl Lab {
         }
     }
 
-    /// Runs to the end; returns how long it took from now.
+    /// Runs to the end; returns how long that took from now.
     pub(super) fn finish(&mut self) -> Duration {
         let from = self.now;
         while self.d.phase() != Phase::Done {

@@ -1,4 +1,4 @@
-//! Rules of a download, each as a sentence, on a network of fake sources.
+//! Tests of a download on simulated sources; each name is a rule.
 
 mod lab;
 
@@ -34,7 +34,7 @@ fn the_edge_is_asked_for_contiguous_pieces() {
 }
 
 #[test]
-fn four_peers_five_times_as_fast_as_the_edge_deliver_seven_tenths_or_more() {
+fn peers_five_times_as_fast_as_the_edge_deliver_most_bytes() {
     let mut lab = Lab::new(256 * MIB, at_rate(20 * MB));
     lab.input(Input::Start);
     lab.run_for(Duration::from_millis(300));
@@ -56,7 +56,7 @@ fn slow_peers_never_make_a_download_slower_than_the_edge_alone() {
 }
 
 #[test]
-fn a_peer_that_sends_one_wrong_block_is_named_and_never_asked_again() {
+fn a_peer_that_sends_a_wrong_block_is_banned() {
     let mut lab = Lab::new(50 * MB, at_rate(10 * MB));
     lab.input(Input::Start);
     lab.add_peer(1, at_rate(10 * MB));
@@ -64,7 +64,7 @@ fn a_peer_that_sends_one_wrong_block_is_named_and_never_asked_again() {
     lab.run_for(Duration::from_millis(100));
     assert_eq!(lab.dropped, [(ConnId(2), CloseReason::BadBlock)]);
     let asked = lab.asked.iter().filter(|(s, ..)| *s == Source::Peer(ConnId(2))).count();
-    // it comes again, by another introduction
+    // the banned peer returns under another introduction
     lab.input(Input::PeerJoined { conn: ConnId(9), name: Lab::name(2), requests_max: 8 });
     lab.input(Input::PeerMap { conn: ConnId(9), first: PieceIndex(0), bits: alloc::vec![255; 8] });
     lab.finish();
@@ -85,7 +85,7 @@ fn the_blocks_of_a_peer_that_leaves_are_fetched_elsewhere() {
 }
 
 #[test]
-fn a_silent_peer_is_let_go_and_holds_nothing_up() {
+fn a_silent_peer_is_disconnected_and_delays_nothing() {
     let mut lab = Lab::new(50 * MB, at_rate(10 * MB));
     lab.input(Input::Start);
     let mut silent = at_rate(1);
@@ -103,7 +103,7 @@ fn a_silent_peer_is_let_go_and_holds_nothing_up() {
 }
 
 #[test]
-fn an_edge_that_is_away_for_five_seconds_costs_five_seconds() {
+fn an_edge_outage_of_five_seconds_costs_five_seconds() {
     let mut lab = Lab::new(100 * MB, at_rate(20 * MB));
     lab.input(Input::Start);
     lab.run_for(Duration::from_secs(2));
@@ -128,7 +128,7 @@ fn the_next_edge_takes_over_at_once() {
 }
 
 #[test]
-fn without_any_edge_for_long_the_download_is_given_up() {
+fn a_download_without_any_source_fails_after_a_time_out() {
     let mut lab = Lab::new(100 * MB, at_rate(20 * MB));
     lab.sources.clear();
     lab.input(Input::Start);
@@ -139,7 +139,7 @@ fn without_any_edge_for_long_the_download_is_given_up() {
 }
 
 #[test]
-fn an_edge_with_wrong_bytes_is_left_for_good_and_without_another_the_download_fails() {
+fn an_edge_with_wrong_bytes_is_not_asked_again() {
     let mut lab = Lab::new(10 * MB, answering(FetchEnd::BadBlock { block: 0 }));
     lab.sources.insert(Source::Edge(1), at_rate(20 * MB));
     lab.input(Input::Edges(2));
@@ -153,7 +153,7 @@ fn an_edge_with_wrong_bytes_is_left_for_good_and_without_another_the_download_fa
 }
 
 #[test]
-fn an_expired_grant_is_renewed_once_and_the_edge_asked_again() {
+fn an_expired_grant_is_renewed_once() {
     let mut lab = Lab::new(10 * MB, answering(Lab::edge_says(EdgeError::GrantExpired)));
     lab.input(Input::Start);
     lab.run_for(Duration::from_secs(1));
@@ -164,7 +164,7 @@ fn an_expired_grant_is_renewed_once_and_the_edge_asked_again() {
 }
 
 #[test]
-fn what_the_edge_says_of_the_version_ends_the_download_with_that_reason() {
+fn an_edge_error_about_the_version_fails_the_download() {
     for (says, fails) in [
         (EdgeError::NotFound, FailReason::VersionGone),
         (EdgeError::Changed, FailReason::VersionGone),
@@ -179,7 +179,7 @@ fn what_the_edge_says_of_the_version_ends_the_download_with_that_reason() {
 }
 
 #[test]
-fn a_full_disk_stops_the_download_and_it_goes_on_when_there_is_room() {
+fn a_download_stopped_by_a_full_disk_can_be_resumed() {
     let mut lab = Lab::new(50 * MB, at_rate(20 * MB));
     lab.input(Input::Start);
     lab.run_for(Duration::from_secs(1));
@@ -235,7 +235,7 @@ fn pieces_that_no_peer_has_come_from_the_edge() {
     lab.input(Input::Start);
     (1..=4).for_each(|n| lab.add_peer_with(n, at_rate(20 * MB), &has));
     let took = lab.finish();
-    // a quarter is on the edge alone: 5 s of its time, which peers must not cost
+    // a quarter of the pieces is on the edge alone: 5 s of its time, which peers must not prolong
     assert!(took < Duration::from_millis(6000), "{took:?}");
     let from_edge = lab.asked.iter().filter(|(s, ..)| *s == Source::Edge(0));
     let peers_had = from_edge.filter(|(_, p, _)| has.contains(*p)).count();
@@ -254,7 +254,7 @@ fn several_peers_share_one_large_piece() {
 }
 
 #[test]
-fn a_refused_piece_is_asked_of_others_and_a_refusing_peer_is_let_go() {
+fn a_refused_piece_is_fetched_from_others() {
     let mut lab = Lab::new(20 * MB, at_rate(10 * MB));
     lab.input(Input::Start);
     lab.add_peer(1, answering(Lab::refusing(RefuseCode::NotHere)));

@@ -5,8 +5,8 @@ use crate::demo::WorkDir;
 use std::time::{Duration, Instant};
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
 use swarmedge_core::wire::records::{
-    CertBody, Context, EdgeRecord, FailCause, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer,
-    PeerBytes, Receipt, ReceiptProof, ServerRole, Side, UsageRecord, UsageState,
+    CertBody, EdgeRecord, FailCause, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes,
+    Receipt, ReceiptProof, ServerRole, Side, SigningContext, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, Text, Wire as _};
 use swarmedge_ground::error::{Code, Error};
@@ -187,7 +187,7 @@ fn download(day: Day, random: &mut Random) -> [LedgerRecord; PER_DOWNLOAD as usi
     let elapsed_ms = 2_000 + random.next() % 60_000;
     let download_key = Key::from_seed(random.bytes());
     let receipt = Receipt { intro, download, version, uploader_key: key, seq: 1, bytes: from_peers };
-    let signature = download_key.sign(Context::Receipt, &receipt.to_bytes());
+    let signature = download_key.sign(SigningContext::Receipt, &receipt.to_bytes());
     let proof = ReceiptProof { uploader_key: key, seq: 1, bytes: from_peers, signature };
     let usage = |id: RecordId, reporter: Guid, side: Side| {
         let receipt = (side == Side::Uploader).then(|| proof.clone());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use swarmedge_core::accounting::receipts::{CreditRule, is_signed};
 use swarmedge_core::ids::{DownloadId, IntroId, Signature, VersionId};
 use swarmedge_core::wire::peer::PeerMsg;
-use swarmedge_core::wire::records::{Context, Receipt, SignedReceipt};
+use swarmedge_core::wire::records::{Receipt, SignedReceipt, SigningContext};
 use swarmedge_core::wire::{Wire as _, frame};
 use swarmedge_ground::keys::{Key, verify};
 use swarmedge_ground::terminal::Interrupt;
@@ -94,7 +94,7 @@ fn cost(size: u64) -> Result<Cost, Error> {
     let began = Instant::now();
     for seq in 0..ROUNDS {
         let r = receipt(seq, size);
-        let signature = key.sign(Context::Receipt, &r.to_bytes());
+        let signature = key.sign(SigningContext::Receipt, &r.to_bytes());
         if !is_signed(verify, &key.public(), &r, &signature) {
             return Err(Error::failed("a receipt does not verify"));
         }

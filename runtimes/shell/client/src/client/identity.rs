@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use swarmedge_core::accounting::clones;
 use swarmedge_core::ids::{Digest, Guid, SecondaryGuid};
 use swarmedge_core::wire::Wire as _;
-use swarmedge_core::wire::records::{Context, Rekey, SignedRekey};
+use swarmedge_core::wire::records::{Rekey, SignedRekey, SigningContext};
 use swarmedge_ground::error::Error;
 use swarmedge_ground::keys::Key;
 
@@ -66,7 +66,7 @@ impl Identity {
         let start = self.secondary.first().copied().unwrap_or(SecondaryGuid([0; 20]));
         let rekey = Rekey { old: self.key.public(), new: new.public(), start };
         let message = rekey.to_bytes();
-        let by = |key: &Key| key.sign(Context::Rekey, &message);
+        let by = |key: &Key| key.sign(SigningContext::Rekey, &message);
         SignedRekey { by_old: by(&self.key), by_new: by(new), rekey }
     }
 

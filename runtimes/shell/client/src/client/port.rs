@@ -15,7 +15,7 @@ use swarmedge_core::role::client::Client;
 use swarmedge_core::role::client::io::{DownloadState, Input, Notice, Output, Save, StoreError};
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::control::ControlMsg;
-use swarmedge_core::wire::records::{Context, Receipt};
+use swarmedge_core::wire::records::{Receipt, SigningContext};
 use swarmedge_ground::drive::Port;
 use swarmedge_ground::keys::Key;
 use swarmedge_ground::link::{self, Cap, Event, Inlet};
@@ -71,7 +71,7 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
             Output::ControlClose { conn } => self.control.links.close(conn),
             Output::SignReceipt { req, receipt } => self.sign(req, &receipt, local),
             Output::SignHead { req, head } => {
-                let signature = self.identity.key.sign(Context::LogHead, &head.to_bytes());
+                let signature = self.identity.key.sign(SigningContext::LogHead, &head.to_bytes());
                 local.push_back(Input::HeadSigned { req, signature });
             }
             Output::MakeKey { req } => {
@@ -154,7 +154,7 @@ impl<R: Rt> ClientPort<R> {
     fn sign(&mut self, req: ReqId, receipt: &Receipt, local: &mut VecDeque<Input>) {
         let message = receipt.to_bytes();
         if let Some(key) = self.keys.borrow().get(&receipt.download) {
-            let signature = Some(key.sign(Context::Receipt, &message));
+            let signature = Some(key.sign(SigningContext::Receipt, &message));
             return local.push_back(Input::Signed { req, signature });
         }
         let Ok(permit) = self.inbox.reserve() else {
@@ -164,7 +164,7 @@ impl<R: Rt> ClientPort<R> {
         let download = receipt.download;
         self.rt.spawn(async move {
             let key = rt.blocking(move || store.key(download)).await.ok().flatten();
-            let signature = key.as_ref().map(|key| key.sign(Context::Receipt, &message));
+            let signature = key.as_ref().map(|key| key.sign(SigningContext::Receipt, &message));
             if let Some(key) = key {
                 let mut keys = keys.borrow_mut();
                 if keys.len() >= KEYS_MAX {

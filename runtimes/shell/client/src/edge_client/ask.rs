@@ -12,7 +12,7 @@ use swarmedge_core::ids::{DownloadId, Guid, ReqId, VersionId};
 use swarmedge_core::limits::{PATH_LEN_MAX, PIECES_MAX, SERVERS_MAX};
 use swarmedge_core::role::client::io::{EdgeAnswer, EdgeAsk, EdgeError, Granted, Input, ObjectRef};
 use swarmedge_core::wire::Wire as _;
-use swarmedge_core::wire::records::{Context, SealedGrant};
+use swarmedge_core::wire::records::{SealedGrant, SigningContext};
 use swarmedge_ground::edge_api::{
     self, Bootstrap, GRANT, GRANTS_PATH, GrantReply, GrantRequest, RENEWAL_SIGNATURE, SIGNATURE,
 };
@@ -212,7 +212,7 @@ fn grant_request<R: Rt>(
     };
     let body = serde_json::to_vec(&request).expect("strings and numbers");
     let message = edge_api::signed_message(&origin.authority(), GRANTS_PATH, time_ms, &nonce, &body);
-    let sign = |key: &Key| edge_api::signature_text(&key.sign(Context::EdgeRequest, &message));
+    let sign = |key: &Key| edge_api::signature_text(&key.sign(SigningContext::EdgeRequest, &message));
     let mut post = Request::builder().method(Method::POST).uri(GRANTS_PATH);
     post = post.header(CONTENT_TYPE, "application/json").header(SIGNATURE, sign(&edges.0.key));
     if renews {

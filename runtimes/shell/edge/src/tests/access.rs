@@ -187,7 +187,7 @@ fn forged_expired_and_foreign_grants_get_no_content() {
         challenged: false,
     };
     let sign = |key: &Key, grant: &Grant| SignedGrant {
-        signature: key.sign(Context::Grant, &grant.to_bytes()),
+        signature: key.sign(SigningContext::Grant, &grant.to_bytes()),
         grant: grant.clone(),
         cert: cert.clone(),
     };
@@ -217,7 +217,7 @@ fn renew(lab: &Lab, key: &Key, request: &GrantRequest, download_key: &Key) -> (u
     let host = lab.cfg.url.trim_start_matches("https://");
     let nonce = nonce.try_into().expect("16 bytes");
     let message = signed_message(host, GRANTS_PATH, request.time_ms, &nonce, body.as_bytes());
-    let signature = signature_text(&download_key.sign(Context::EdgeRequest, &message));
+    let signature = signature_text(&download_key.sign(SigningContext::EdgeRequest, &message));
     ask(lab, key, request, &["-H", &format!("{RENEWAL_SIGNATURE}: {signature}")]).expect("curl is there")
 }
 
@@ -255,7 +255,7 @@ print("403", EdgeAuth(key=sys.argv[1], salt="pepper", start_time=now + 600, end_
 print("401", EdgeAuth(key=sys.argv[1], salt="pepper", start_time=now - 900, end_time=now - 600).generate_acl_token("/7/*"))
 print("403", EdgeAuth(key=sys.argv[1], salt="pepper", algorithm="sha1", window_seconds=60).generate_acl_token("/7/*"))
 "#;
-    let package = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools/edgeauth");
+    let package = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../target/tools/edgeauth");
     let made = Command::new("python3").env("PYTHONPATH", package).args(["-c", script, KEY]).output();
     let Some(made) = made.ok().filter(|m| m.status.success()) else {
         let _: Option<()> = skip("the Python package akamai-edgeauth (`.ci/run tools` installs it)");

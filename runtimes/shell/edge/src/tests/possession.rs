@@ -33,7 +33,7 @@ fn grant_field(lab: &Lab, version: VersionId) -> String {
         expires_ms: unix_ms() + 600_000,
         challenged: true,
     };
-    let signature = key.sign(Context::Grant, &grant.to_bytes());
+    let signature = key.sign(SigningContext::Grant, &grant.to_bytes());
     format!("{GRANT}: {}", grant_text(&seal.seal(&SignedGrant { signature, grant, cert })))
 }
 
