@@ -169,7 +169,7 @@ fn where_many_ports_are_of_no_use_none_are_tried() {
 }
 
 #[test]
-fn without_udp_a_peer_that_listens_on_tcp_is_dialled_at_once_and_with_it_only_if_nothing_else_connects() {
+fn a_tcp_listener_is_dialled_at_once_without_udp_and_else_last() {
     let door = |kinds| Cfg { doors: [false, true], ..Cfg::timed(kinds) };
     let w = run(&door([Kind::UdpBlocked, Kind::Public]), 1);
     assert!(w.env.is_connected(), "{:?}", w.env.ended);
@@ -186,7 +186,7 @@ fn without_udp_a_peer_that_listens_on_tcp_is_dialled_at_once_and_with_it_only_if
 }
 
 #[test]
-fn an_uploader_comes_to_a_downloader_that_cannot_come_itself_and_roles_stay_as_introduced() {
+fn an_uploader_dials_a_downloader_that_cannot_and_roles_stay() {
     let called = |kinds| Cfg { doors: [true, false], ..Cfg::timed(kinds) };
     let rungs = |w: &World<Punch>| w.env.ended.each_ref().map(|e| e.as_ref().map(|a| a.rung));
     let dials = |w: &World<Punch>| w.env.dials.each_ref().map(Vec::len);

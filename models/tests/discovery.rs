@@ -169,7 +169,7 @@ impl Bench {
 }
 
 #[test]
-fn an_answer_from_the_address_that_was_asked_does_not_count_as_one_from_another() {
+fn an_answer_from_the_asked_address_proves_no_other_address() {
     let mut b = Bench::new(Config::once());
     let sent = b.network(&["198.51.100.1:3478"]);
     let mapped = || Attribute::XorMapped(addr("203.0.113.9:7000"));
@@ -246,7 +246,7 @@ fn silence_is_retried_and_a_moved_mapping_starts_a_new_round() {
 }
 
 #[test]
-fn on_another_network_nothing_is_claimed_until_a_server_answers_and_then_at_once() {
+fn on_another_network_nothing_is_claimed_until_a_server_answers() {
     let mut b = Bench::new(Config { silences: Vec::new(), ..Config::default() });
     let server = "198.51.100.1:3478";
     let seen_as = |port| std::vec![Attribute::XorMapped(SocketAddr::new([203, 0, 113, 9].into(), port))];
@@ -358,7 +358,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn a_listening_port_is_a_door_only_where_somebody_came_by_it_who_had_not_been_written_to() {
+fn a_tcp_port_is_open_only_if_an_address_not_written_to_connects() {
     for kind in ALL {
         let cfg = Cfg { listens: true, ..Cfg::of(kind, None) };
         let (mut w, mut rng) = (round(&cfg), Seeded::new(1));
@@ -378,7 +378,7 @@ fn a_listening_port_is_a_door_only_where_somebody_came_by_it_who_had_not_been_wr
 }
 
 #[test]
-fn a_listening_port_that_is_no_door_is_told_as_a_crossing_only_where_two_addresses_see_it_alike() {
+fn a_closed_tcp_port_is_for_simultaneous_open_if_two_see_it_alike() {
     let told = |cfg: Cfg| {
         let (mut w, mut rng) = (round(&cfg), Seeded::new(1));
         w.step(&cfg, &Act::Move(Move::Listen), &mut rng);
@@ -424,7 +424,7 @@ fn knocked(rng: &mut Seeded, server: SocketAddr) -> (Discovery, TransactionId) {
 }
 
 #[test]
-fn a_caller_from_an_address_that_was_written_to_or_with_another_id_opens_no_door() {
+fn a_caller_written_to_or_with_another_id_proves_no_open_port() {
     let server: SocketAddr = "198.51.100.1:3478".parse().expect("an address");
     let opens = |from: &str, other_id: bool, class| {
         let mut rng = Seeded::new(1);

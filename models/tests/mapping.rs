@@ -79,7 +79,7 @@ fn a_gateway_of_each_protocol_opens_a_port_behind_each_kind_of_nat() {
 }
 
 #[test]
-fn a_listening_port_has_one_opened_too_and_it_is_a_door_only_where_somebody_got_through() {
+fn a_mapped_tcp_port_is_open_only_if_a_connection_came_through() {
     for protocol in ALL {
         for (kind, truth) in [
             (Kind::Symmetric, Truth::Honest),

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_counts_where_its_epoch_is_known_and_until_it_is_five_minutes_old() {
+    fn a_cookie_of_a_known_epoch_is_valid_for_five_minutes() {
         let check = |keys: &CookieKeys, now_ms| keys.check(now_ms, tag(1), addr(ADDR), &cookie());
         for known in [&[2, 3][..], &[1, 2], &[3, 2]] {
             assert_eq!(check(&keys(known), NOW_MS), Ok(()));

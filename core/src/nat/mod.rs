@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn without_udp_two_that_are_seen_alike_by_all_are_offered_to_one_another_and_no_others() {
+    fn without_udp_only_two_endpoint_independent_clients_are_offered() {
         let at = |crossing: &str, udp| {
             let crossing = Some(crossing.parse().expect("an address"));
             NatDescriptor { udp, tcp_out: true, crossing, ..nat(Ei, Apd, &["192.168.0.2:5000"]) }
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_the_cn_does_not_see_is_told_only_if_a_stun_server_vouches_for_it() {
+    fn an_address_unseen_by_the_cn_needs_a_stun_servers_cookie() {
         let mut says = nat(Ei, Ei, &["[2001:db8::5]:5000", "[2001:db8::6]:5000", "10.0.0.1:5000"]);
         let proven = |s: &str| Proven { addr: s.parse().expect("an address"), cookie: None };
         says.proven = List::truncated([proven("[2001:db8::5]:5000"), proven("[2001:db8::6]:5000")]);

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_of_pair_that_never_connects_is_no_longer_offered_but_for_a_rare_trial() {
+    fn a_class_pair_that_never_connects_is_offered_only_as_a_rare_trial() {
         assert!(after(None, 35).offers(side(Ei, None), side(Apd, None)), "few failures prove little");
         let mut learned = after(None, 60);
         assert_eq!(offered(&mut learned, (side(Apd, None), side(Ei, None)), 64), 2);

@@ -93,7 +93,7 @@ fn an_entry_that_is_not_used_is_forgotten() {
 }
 
 #[test]
-fn a_datagram_that_comes_too_early_poisons_an_open_masquerade_and_no_other() {
+fn an_early_datagram_poisons_an_open_masquerade_and_no_other() {
     for (kind, poisoned) in [(Kind::MasqueradeOpen, true), (Kind::PortRestricted, false), (Kind::FullCone, false)] {
         let mut lab = lab(kind);
         let before = lab.ask(0, 3478).expect("UDP works");
@@ -114,7 +114,7 @@ fn a_low_ttl_opens_the_own_nat_and_never_arrives() {
 }
 
 #[test]
-fn inner_hosts_meet_on_their_lan_and_by_the_outer_address_only_with_hairpinning() {
+fn inner_hosts_meet_by_the_outer_address_only_with_hairpinning() {
     for hairpin in [false, true] {
         let mut net = Internet::default();
         let rules = Rules { hairpin, ..Kind::FullCone.routers()[0] };

@@ -242,7 +242,7 @@ proptest! {
     #![proptest_config(swarmedge_seeds::random(256))]
 
     #[test]
-    fn whatever_comes_only_what_was_shown_is_claimed_and_nobody_but_the_gateway_is_asked(
+    fn only_a_port_that_was_reached_is_claimed_whatever_happens(
         inputs in prop::collection::vec(any_input(), 1..60)
     ) {
         let mut run = Run::new();

@@ -145,7 +145,7 @@ fn what_a_gateway_puts_off_waits_and_no_longer_than_a_day() {
 }
 
 #[test]
-fn nothing_is_shown_at_a_port_that_the_socket_was_seen_at_by_an_address_that_it_has_written_to() {
+fn a_port_seen_by_an_address_written_to_proves_no_mapping() {
     let mut b = Bench::new();
     b.seen();
     let mut ports = Vec::new();

@@ -34,7 +34,7 @@ fn the_checksum_is_the_usual_crc_32() {
 }
 
 #[test]
-fn the_test_vectors_of_rfc_5769_read_as_they_should_and_their_integrity_is_right() {
+fn the_test_vectors_of_rfc_5769_decode_with_valid_integrity() {
     let request = Message::decode(&hex(REQUEST)).expect("§2.1");
     assert_eq!((request.class, request.id, request.username()), (Class::Request, ID, Some(&b"evtj:h6vY"[..])));
     let expected = [

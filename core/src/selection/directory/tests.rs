@@ -161,7 +161,7 @@ fn sometimes_farther_peers_are_drawn_before_all_near_ones() {
 }
 
 #[test]
-fn the_newest_registration_of_a_guid_is_listed_whatever_the_order_of_arrival() {
+fn the_newest_registration_of_a_guid_is_listed_in_any_order() {
     let mut d = directory(&[]);
     let session = |n: u32, incarnation| PeerEntry {
         session: SessionId(u64::from(n)),

@@ -118,7 +118,7 @@ fn introductions_for(query: u32, n: u32) -> ControlMsg {
 }
 
 #[test]
-fn a_welcome_opens_the_session_sets_the_clock_and_is_answered_by_the_inventory() {
+fn a_welcome_opens_the_session_and_sets_the_clock() {
     let mut b = bench();
     b.input(Input::Share { version: VersionId::numbered(1), complete: true });
     let (_, out) = connect(&mut b);
@@ -176,7 +176,7 @@ fn every_cn_is_tried_at_once_before_anybody_waits() {
 }
 
 #[test]
-fn a_lost_session_goes_on_at_the_next_cn_with_all_it_shares_and_all_that_is_not_acknowledged() {
+fn a_lost_session_continues_at_the_next_cn_with_all_its_state() {
     let mut b = bench();
     b.input(Input::Share { version: VersionId::numbered(1), complete: false });
     let (conn, _) = connect(&mut b);
@@ -324,7 +324,7 @@ fn a_readd_request_is_answered_within_its_spread_with_everything() {
 }
 
 #[test]
-fn introductions_for_another_download_key_or_version_or_without_a_signature_are_dropped() {
+fn introductions_of_another_download_or_unsigned_are_dropped() {
     let changes: [fn(&mut crate::wire::records::Introduction); 5] = [
         |i| i.download = DownloadId::numbered(2),
         |i| i.version = VersionId::numbered(2),
@@ -373,7 +373,7 @@ fn after_regrant_only_another_grant_is_shown() {
 }
 
 #[test]
-fn only_an_introduction_that_names_our_key_is_announced_and_only_while_uploads_are_on() {
+fn only_an_introduction_of_our_key_is_announced_while_uploads_are_on() {
     let mut b = bench();
     let (conn, _) = connect(&mut b);
     let introduce = |key: PublicKey| {
@@ -388,7 +388,7 @@ fn only_an_introduction_that_names_our_key_is_announced_and_only_while_uploads_a
 }
 
 #[test]
-fn a_newer_usage_record_takes_the_older_ones_place_and_acknowledgement_ends_it() {
+fn a_newer_usage_record_replaces_the_older_until_acknowledged() {
     let mut b = bench();
     let (conn, _) = connect(&mut b);
     b.input(Input::Usage(usage(1, 1, Side::Downloader)));
@@ -405,7 +405,7 @@ fn a_newer_usage_record_takes_the_older_ones_place_and_acknowledgement_ends_it()
 }
 
 #[test]
-fn a_usage_record_that_is_not_acknowledged_is_sent_again_and_no_more_than_a_window_is_under_way() {
+fn unacknowledged_usage_records_are_sent_again_a_window_at_a_time() {
     let mut b = bench();
     let (conn, _) = connect(&mut b);
     let mut sent_now = 0;
@@ -440,7 +440,7 @@ fn seen_at(epoch: u32, addr: &str) -> NatDescriptor {
 }
 
 #[test]
-fn a_session_from_an_address_that_is_gone_is_replaced_at_once_at_the_same_cn() {
+fn a_session_from_a_lost_address_is_replaced_at_the_same_cn() {
     let mut b = bench();
     b.input(Input::Network(seen_at(1, "192.0.2.1:4000")));
     let (conn, out) = connect(&mut b);
@@ -459,7 +459,7 @@ fn a_session_from_an_address_that_is_gone_is_replaced_at_once_at_the_same_cn() {
 }
 
 #[test]
-fn in_doubt_a_cn_that_is_silent_is_dialled_again_and_one_that_answers_is_kept() {
+fn a_probed_cn_is_dialled_again_if_silent_and_kept_if_it_answers() {
     let mut b = bench();
     let (conn, _) = connect(&mut b);
     assert_eq!(b.input(Input::Look), [Output::Send { conn, msg: ControlMsg::Ping }]);

@@ -140,7 +140,7 @@ fn a_tale_told_anew_keeps_its_turns() {
 }
 
 #[test]
-fn a_link_ends_at_once_however_many_it_carries_and_is_swept_256_peers_at_a_time() {
+fn a_link_ends_at_once_and_is_swept_256_peers_at_a_time() {
     let mut d = Directory::default();
     for n in 0..3_000 {
         d.register(2, entry(n, "198.51.100.1"));

@@ -37,7 +37,7 @@ fn shown(out: &[Output]) -> Option<SignedCheckpoint> {
 }
 
 #[test]
-fn the_newest_checkpoint_is_kept_and_shown_to_the_next_cn_but_not_before_it_is_durable() {
+fn the_newest_durable_checkpoint_is_shown_to_the_next_cn() {
     let (mut b, conn) = client();
     let new = Box::new(checkpoint(1, NOW_MS));
     assert_eq!(acked(&mut b, conn, (*new).clone()), [Output::Checkpoint(new.clone())]);
@@ -56,7 +56,7 @@ fn the_newest_checkpoint_is_kept_and_shown_to_the_next_cn_but_not_before_it_is_d
 }
 
 #[test]
-fn a_checkpoint_that_is_not_a_cns_word_for_this_clients_head_ends_the_connection() {
+fn a_checkpoint_unsigned_or_of_another_head_ends_the_connection() {
     let good = checkpoint(1, NOW_MS).checkpoint;
     let mut forged_head = good.clone();
     forged_head.head.head.place += 1;

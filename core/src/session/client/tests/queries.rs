@@ -17,7 +17,7 @@ fn a_download_asks_until_it_has_enough_peers() {
 }
 
 #[test]
-fn who_knows_few_peers_asks_again_soon_and_who_finds_none_less_and_less_often() {
+fn few_known_peers_mean_a_query_soon_and_none_found_fewer_queries() {
     let mut b = bench();
     let (conn, _) = connect(&mut b);
     let mut asked = queries(&b.input(Input::Want(want(24))))[0].query;
@@ -106,7 +106,7 @@ fn an_answer_to_a_query_that_was_not_asked_is_ignored() {
 }
 
 #[test]
-fn a_download_that_has_lost_a_peer_asks_at_once_even_beyond_the_usual_rate() {
+fn a_download_that_lost_a_peer_queries_beyond_the_usual_rate() {
     let mut b = bench();
     connect(&mut b);
     let out = b.input(Input::Want(want(4)));
@@ -127,7 +127,7 @@ fn a_download_that_has_lost_a_peer_asks_at_once_even_beyond_the_usual_rate() {
 }
 
 #[test]
-fn a_query_that_is_lost_with_its_session_is_asked_in_the_next_even_beyond_the_usual_rate() {
+fn a_query_lost_with_its_session_is_repeated_in_the_next() {
     let mut b = bench();
     let (conn, _) = connect(&mut b);
     let known = || Want { exclude: vec![PublicKey::numbered(1)], ..want(4) };

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_guid_stays_the_key_of_the_day_changes_and_five_starts_are_remembered() {
+    fn the_guid_stays_and_five_starts_are_remembered() {
         let dir = tempfile::tempdir().expect("a directory");
         let first = Identity::begin(dir.path(), 100, None).expect("makes one");
         let mut starts = first.secondary.clone();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_on_another_machine_takes_a_key_of_its_own_and_begins_its_starts_anew() {
+    fn a_copy_on_another_machine_takes_its_own_key_and_history() {
         let dir = tempfile::tempdir().expect("a directory");
         let begin = |machine| Identity::begin(dir.path(), 100, machine).expect("begins");
         let first = begin(None);

@@ -53,7 +53,7 @@ fn checkpoint(n: u32, key: &Key) -> Box<SignedCheckpoint> {
 }
 
 #[test]
-fn records_are_kept_until_they_are_acknowledged_and_of_checkpoints_the_newest() {
+fn records_stay_until_acknowledged_and_the_newest_checkpoint_stays() {
     let dir = tempfile::tempdir().expect("a directory");
     let key = Key::generate();
     let (store, _) = Store::open(dir.path()).expect("opens");

@@ -239,7 +239,7 @@ fn after_one_failed_disk_operation_the_download_ends_and_survives_a_crash() {
 }
 
 #[test]
-fn what_was_written_before_a_failed_sync_is_written_again_before_it_is_journalled() {
+fn bytes_before_a_failed_sync_are_rewritten_before_the_journal_entry() {
     let bytes = content(SIZE);
     let manifest = manifest_of(&bytes, 65_536);
     for seed in 0..20 {

@@ -211,7 +211,7 @@ fn a_corrupting_edge_is_found_at_the_end_of_the_piece() {
 }
 
 #[test]
-fn what_an_edge_sent_unchecked_is_forgotten_when_a_peers_leaf_hashes_contradict_it() {
+fn unchecked_edge_bytes_are_dropped_if_leaf_hashes_contradict_them() {
     let r = rig(PIECE as usize);
     let leaves = merkle::leaves(&r.bytes);
     let mut wrong = r.blocks(0, 0..2);
@@ -466,7 +466,7 @@ fn a_file_that_is_renamed_deleted_or_replaced_goes_on_being_shared() {
 }
 
 #[test]
-fn two_outputs_of_a_version_never_share_their_bytes_and_the_same_output_again_is_left_as_it_is() {
+fn two_outputs_of_a_version_never_share_their_bytes() {
     let (r, out) = placed(2 * PIECE as usize);
     saved(&r.store, Save::Finish { handle: Handle(1), version: r.version }).expect("it is there");
     assert_eq!(names_of(&out), 2);
@@ -478,7 +478,7 @@ fn two_outputs_of_a_version_never_share_their_bytes_and_the_same_output_again_is
 }
 
 #[test]
-fn what_was_changed_is_not_placed_again_but_fetched_anew_beside_the_users_file() {
+fn a_changed_output_is_fetched_anew_beside_the_users_file() {
     let (r, out) = placed(2 * PIECE as usize);
     let lost = told_lost(&r.store);
     edit(&out, 3);

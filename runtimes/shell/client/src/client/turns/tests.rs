@@ -34,7 +34,7 @@ mod usual {
     }
 
     #[test]
-    fn who_wants_the_object_where_it_goes_already_passes_who_wants_it_elsewhere() {
+    fn a_get_to_the_same_output_joins_and_another_output_waits() {
         let turns = Turns::new(9);
         let two = turns.ask('a', 2);
         let one = turns.ask('a', 1);

@@ -164,7 +164,7 @@ fn content(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn records_arrive_whole_however_the_stream_is_cut_and_whatever_room_the_reader_has() {
+fn records_arrive_whole_however_the_stream_is_cut() {
     let lab = Lab::new();
     let content = content(3 * RECORD_LEN + 1);
     for (step, room) in [(1, 64 << 10), (7, 1), (4096, 100), (RECORD_LEN, RECORD_LEN - 1), (usize::MAX, 1 << 20)] {
@@ -258,7 +258,7 @@ fn what_is_written_arrives_in_order_however_little_the_socket_takes() {
 }
 
 #[test]
-fn a_changed_record_is_refused_after_those_before_it_and_the_server_is_told() {
+fn a_changed_record_is_refused_and_the_server_gets_an_alert() {
     let lab = Lab::new();
     let (mut stream, socket) = lab.connected(usize::MAX);
     socket.says(|tls| tls.writer().write_all(b"good").expect("memory"));
