@@ -21,6 +21,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use draw::Draw;
+#[cfg(test)]
+pub(crate) use lists::steps;
 use lists::{Listing, Lists};
 pub use sweep::COPIES_PER_LOT;
 

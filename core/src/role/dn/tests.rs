@@ -6,8 +6,9 @@ use crate::accounting::introductions::tests::{answer, intro};
 use crate::bench::Bench;
 use crate::ids::{Guid, IntroId, SecondaryGuid, SessionId, VersionId};
 use crate::nat::{Candidate, CandidateKind, NatDescriptor};
+use crate::selection::directory::{COPIES_PER_LOT, steps};
 use crate::wire::control::{Introduce, Shared};
-use crate::wire::directory::{PeerEntry, PeerGone, PeerShares};
+use crate::wire::directory::{OfSession, PeerEntry, PeerGone, PeerShares, Seen};
 use crate::wire::place::Locality;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -215,6 +216,81 @@ fn a_new_connection_of_a_cn_replaces_its_half_open_one() {
     let out = say(&mut b, 3, hello(ServerRole::Cn, 1));
     assert!(out.contains(&Output::CnClose { conn: ConnId(1) }));
     assert!(b.machine.directory().is_empty());
+}
+
+/// Peer `n` shares so many versions beside `V`.
+fn share_more(b: &mut Bench<Dn>, conn: u64, n: u32, versions: u32) {
+    let all: Vec<_> = (0..versions).map(|v| Shared { version: VersionId::numbered(v), complete: true }).collect();
+    for page in all.chunks(1_500) {
+        let (add, remove) = (List::truncated(page.iter().cloned()), List::default());
+        let session = SessionId(u64::from(n));
+        say(b, conn, DirectoryMsg::Shares(PeerShares { session, reset: false, add, remove }));
+    }
+}
+
+/// The most steps on the lists that one event may take.
+const EVENT: u64 = 40 * COPIES_PER_LOT as u64;
+
+#[test]
+fn a_session_of_a_link_that_has_ended_is_no_copy() {
+    let mut b = bench();
+    (1..=2).for_each(|n| cn(&mut b, n));
+    let seen = |session: u64, guid, start| {
+        let (guid, secondary) = (Guid::numbered(guid), SecondaryGuid::numbered(start));
+        DirectoryMsg::Seen(Seen { session: SessionId(session), guid, secondary })
+    };
+    for n in 0..1_000 {
+        say(&mut b, 2, seen(u64::from(n), n, 1));
+    }
+    assert_eq!(say(&mut b, 1, seen(1, 999, 2)).len(), 2, "both are challenged");
+    b.input(Input::CnClosed { conn: ConnId(2) });
+    assert!(b.machine.copies.is_behind());
+    assert!(say(&mut b, 1, seen(2, 998, 2)).is_empty(), "one of them is gone");
+    let alive = |session| DirectoryMsg::Alive(OfSession { session: SessionId(session) });
+    assert!(say(&mut b, 1, alive(1)).is_empty() && say(&mut b, 1, alive(2)).is_empty());
+    b.wait(Duration::from_millis(100));
+    assert!(!b.machine.copies.is_behind());
+}
+
+#[test]
+fn no_message_costs_more_than_a_lot_however_much_its_client_shares() {
+    let mut b = bench();
+    cn(&mut b, 1);
+    register(&mut b, 1, 1);
+    register(&mut b, 1, 2);
+    share_more(&mut b, 1, 1, 65_000);
+    let entry = |b: &Bench<Dn>| {
+        b.machine.directory().get(PeerKey { link: 1, session: SessionId(1) }).cloned().expect("registered")
+    };
+    let shares = |reset, add, remove| {
+        DirectoryMsg::Shares(PeerShares { session: SessionId(1), reset, add: List::truncated(add), remove })
+    };
+    let new = (0..1_500).map(|v| Shared { version: VersionId::numbered(100_000 + v), complete: true }).collect();
+    let old = List::truncated((0..400).map(VersionId::numbered));
+    let same = entry(&b);
+    let off = PeerEntry { uploads: false, ..same.clone() };
+    let elsewhere = PeerEntry { observed: "192.0.2.1:1".parse().expect("an endpoint"), ..same.clone() };
+    let messages: Vec<(DirectoryMsg, u64)> = vec![
+        (DirectoryMsg::Peer(same.clone()), 0),
+        (DirectoryMsg::Peer(off), EVENT),
+        (DirectoryMsg::Peer(elsewhere), 0),
+        (DirectoryMsg::Peer(same), 0),
+        (shares(false, vec![], old), EVENT),
+        (shares(false, new, List::default()), 2 * EVENT),
+        (shares(true, vec![], List::default()), EVENT),
+        (DirectoryMsg::Ping, 0),
+        (DirectoryMsg::Gone(PeerGone { session: SessionId(1) }), EVENT),
+    ];
+    for (msg, most) in messages {
+        let name = msg.name();
+        steps::taken();
+        say(&mut b, 1, msg);
+        let taken = steps::taken();
+        assert!(taken <= most, "{name}: {taken} of {most}");
+    }
+    assert!(select(&mut b, 1, 2).is_empty());
+    b.wait(Duration::from_secs(10));
+    assert_eq!(b.machine.directory().len(), 1);
 }
 
 #[test]
