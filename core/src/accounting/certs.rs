@@ -5,28 +5,28 @@ use crate::ids::{PublicKey, Signature};
 use crate::wire::Wire;
 use crate::wire::records::{ServerCert, ServerRole, SigningContext, Verify};
 
-/// The operator's root key and the function that verifies signatures.
+/// The root of all trust, with the function that checks signatures.
 #[derive(Clone, Copy, Debug)]
 pub struct Trust {
     /// The operator's root key.
     pub root: PublicKey,
-    /// Verifies an Ed25519 signature; models pass a fake.
+    /// Function that checks a signature.
     pub verify: Verify,
 }
 
-/// Reasons to refuse a certificate or a message signed with its key.
+/// Reason for not accepting a certificate or a signed message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CertError {
     /// The certificate is for another role.
     Role,
-    /// The certificate is not valid yet, or not any more.
+    /// The certificate is not valid yet, or has expired.
     Time,
     /// A signature is wrong.
     Signature,
 }
 
 impl Trust {
-    /// Checks that the root certifies the key for `role` at `now_ms`, Unix milliseconds.
+    /// Checks that the root certified this key for `role` at `now_ms`, Unix milliseconds.
     pub fn check_cert(&self, cert: &ServerCert, role: ServerRole, now_ms: u64) -> Result<(), CertError> {
         let body = &cert.body;
         if body.role != role {
@@ -38,7 +38,7 @@ impl Trust {
         self.check_signature(&self.root, SigningContext::Cert, &body.to_bytes(), &cert.signature)
     }
 
-    /// Checks that the holder of a valid certificate for `role` has signed `message`.
+    /// Checks that the holder of a certificate for `role` has signed `message`.
     pub fn check_signed(
         &self,
         cert: &ServerCert,
@@ -67,7 +67,7 @@ pub(crate) mod tests {
     use crate::wire::Text;
     use sha2::Digest as _;
 
-    /// A signature that only tests believe: a hash of key, context and message.
+    /// Returns a signature that only tests accept: a hash of key, context and message.
     pub(crate) fn fake_sign(key: &PublicKey, context: SigningContext, message: &[u8]) -> Signature {
         let mut h = sha2::Sha256::new();
         h.update(key.0);
@@ -89,7 +89,7 @@ pub(crate) mod tests {
         Trust { root: ROOT, verify: fake_verify }
     }
 
-    /// A certificate that is valid from 1,000 to 1,000,000,000 ms.
+    /// Returns a certificate that is valid from 1,000 to 1,000,000,000 ms.
     pub(crate) fn cert(role: ServerRole, key: PublicKey) -> ServerCert {
         let body = crate::wire::records::CertBody {
             role,

@@ -1,39 +1,38 @@
-//! Detection of rolled-back and cloned installations (DESIGN §10.4, §10.6) from the secondary GUIDs in one GUID's
-//! logins.
+//! Rolled back and cloned installations (DESIGN §10.4, §10.6), found by the secondary GUIDs in the logins of one GUID.
 //!
-//! Each login names the client's last five starts, newest first. Two starts that stand side by side in a login are
-//! joined; a healthy installation makes a chain. A start with two successors has been lived through twice: the
-//! installation was rolled back, or two copies of it exist. The patterns and their causes are those of the paper's
-//! figure 12. A fork is a reason to give the installation a new key, not a proof of guilt.
+//! Each login names the installation's last five starts, newest first. Starts that follow one another in a login are
+//! joined; a healthy installation makes a chain. A start that two others follow happened twice: an installation was set
+//! back, or there are two copies of it. The patterns and their causes are those of the paper's figure 12. A fork is a
+//! reason to give the installation a new key, not a proof of guilt.
 
 use crate::ids::SecondaryGuid;
 use crate::limits::SECONDARY_GUIDS_MAX;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-/// Number of starts below which a graph has no pattern (the paper's rule).
+/// Smallest number of starts that can be classified (the paper's rule).
 pub const STARTS_MIN: usize = 3;
 
-/// Returns the starts that an installation remembers after starting as `start`, newest first, as many as a login names.
+/// Returns the starts that an installation remembers: `start`, then earlier ones, at most as many as a login names.
 #[must_use]
 pub fn begun(start: SecondaryGuid, before: impl IntoIterator<Item = SecondaryGuid>) -> Vec<SecondaryGuid> {
     core::iter::once(start).chain(before).take(SECONDARY_GUIDS_MAX).collect()
 }
 
-/// The shape of a connected graph of starts.
+/// Shape of a connected graph of starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pattern {
-    /// Fewer starts than [`STARTS_MIN`]: no pattern.
+    /// The graph has fewer than [`STARTS_MIN`] starts.
     Short,
-    /// A chain: a healthy installation.
+    /// The graph is a chain: a healthy installation.
     Linear,
-    /// One branch of a single start beside a longer one: an update that failed and was rolled back.
+    /// The graph has one branch of a single start beside a longer one: an update that failed and was rolled back.
     FailedUpdate,
-    /// Two branches that both went on: a restored backup.
+    /// The graph has two branches that both continued: a restored backup.
     RestoredBackup,
-    /// Three branches or more: a machine that is set back again and again, or many from one image.
+    /// The graph has three branches or more: a machine that is set back again and again, or many from one image.
     Reimaged,
-    /// A graph that is not a tree. No sequence of rollbacks leaves that: somebody invents secondary GUIDs.
+    /// The graph is no tree, which no sequence of rollbacks can cause: somebody makes secondary GUIDs up.
     Irregular,
 }
 
@@ -51,7 +50,7 @@ impl Pattern {
         }
     }
 
-    /// Whether a start has two successors: the installation must get a new key.
+    /// Returns whether a start happened twice, so that the installation is to get a new key.
     #[must_use]
     pub const fn is_forked(self) -> bool {
         !matches!(self, Self::Short | Self::Linear)
@@ -61,22 +60,22 @@ impl Pattern {
 /// A connected graph of starts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Graph {
-    /// The shape of this graph.
+    /// Shape of the graph.
     pub pattern: Pattern,
     /// Number of starts in the graph.
     pub starts: usize,
-    /// Starts with more than one successor, in ascending order: the evidence of a fork.
+    /// Starts with more than one successor, in order: the evidence of a fork.
     pub forks: Vec<SecondaryGuid>,
-    /// Starts without a known predecessor, in ascending order. If there are several graphs, a gap lies before these.
+    /// Starts without a known predecessor, in order. If there are several graphs, a gap lies before them.
     pub oldest: Vec<SecondaryGuid>,
-    /// Starts without a known successor, in ascending order. If there are several graphs, a gap lies after these.
+    /// Starts without a known successor, in order. If there are several graphs, a gap lies after them.
     pub newest: Vec<SecondaryGuid>,
 }
 
-/// The start history of one GUID, derived from its logins.
+/// Graphs of starts from the logins of one GUID.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct History {
-    /// The connected graphs, ordered by the smallest start in each.
+    /// The connected graphs, ordered by their smallest start.
     pub graphs: Vec<Graph>,
 }
 
@@ -87,19 +86,19 @@ impl History {
         self.graphs.iter().map(|g| g.pattern).max().unwrap_or(Pattern::Short)
     }
 
-    /// Whether starts are missing between the graphs: at least four starts in a row never logged in, so that no login
-    /// names starts on both sides. A gap is no fork: what happened meanwhile is unknown.
+    /// Returns whether starts are missing in between: four or more in a row never logged in, so that no login names
+    /// both a start before and one after. A gap is not a fork: nobody knows what happened meanwhile.
     #[must_use]
     pub fn has_gap(&self) -> bool {
         self.graphs.len() > 1
     }
 }
 
-/// The starts named by the logins of one GUID. The order of logins, their repetition, and the loss of up to three in a
-/// row make no difference.
+/// The starts named in the logins of one GUID. The order of logins, their repetition, and lost ones (up to three in a
+/// row) make no difference.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Starts {
-    /// Each start's predecessors and successors.
+    /// Each start with its predecessors and its successors.
     joined: BTreeMap<SecondaryGuid, (BTreeSet<SecondaryGuid>, BTreeSet<SecondaryGuid>)>,
 }
 
@@ -116,7 +115,7 @@ impl Starts {
         }
     }
 
-    /// Computes the graphs and their patterns.
+    /// Returns the connected graphs of all starts.
     #[must_use]
     pub fn history(&self) -> History {
         let mut seen = BTreeSet::new();
@@ -139,7 +138,7 @@ impl Starts {
         self.joined.get(start).into_iter().flat_map(|(_, after)| after)
     }
 
-    /// Returns all starts connected with `from`.
+    /// Returns all starts that are connected with a start.
     fn reach(&self, from: SecondaryGuid) -> BTreeSet<SecondaryGuid> {
         let mut members = BTreeSet::from([from]);
         let mut todo = alloc::vec![from];
@@ -169,13 +168,13 @@ impl Starts {
         Graph { pattern, starts: members.len(), forks, oldest, newest }
     }
 
-    /// Whether a leaf hangs directly on a fork, as a branch of one start.
+    /// Returns whether a leaf is a branch of a single start.
     fn hangs_alone(&self, leaf: &SecondaryGuid) -> bool {
         self.before(leaf).any(|parent| self.after(parent).count() > 1)
     }
 }
 
-/// Returns the history of one GUID from its logins, in any order.
+/// Returns the graphs of the starts in one GUID's logins, given in any order.
 pub fn classify<'a>(logins: impl IntoIterator<Item = &'a [SecondaryGuid]>) -> History {
     let mut starts = Starts::default();
     logins.into_iter().for_each(|login| starts.login(login));
@@ -186,7 +185,7 @@ pub fn classify<'a>(logins: impl IntoIterator<Item = &'a [SecondaryGuid]>) -> Hi
 mod tests {
     use super::*;
 
-    /// Parses logins in the paper's notation: numbers newest first, logins separated by `/`.
+    /// Parses logins as the paper writes them: numbers newest first, logins separated by `/`.
     fn logins(text: &str) -> Vec<Vec<SecondaryGuid>> {
         let start = |n: &str| SecondaryGuid::numbered(n.parse().expect("a number"));
         text.split('/').map(|login| login.split_whitespace().map(start).collect()).collect()
@@ -248,8 +247,8 @@ mod tests {
     proptest::proptest! {
         #![proptest_config(swarmedge_seeds::random(256))]
 
-        /// An installation is never taken for a fork, whichever of its logins arrive in whichever order. A clone is
-        /// always found once logins of both copies name the forked start.
+        /// An installation is never taken for a fork, whatever subset of its logins arrives in whatever order; a cloned
+        /// one is, as soon as logins of both copies show the fork.
         #[test]
         fn an_unbroken_history_is_never_a_fork_and_a_branch_always_is(
             lost in proptest::collection::vec(proptest::bool::ANY, 20),

@@ -1,9 +1,8 @@
-//! Conduct of downloaders (DESIGN §10.3): introductions that ended without receipts, as uploaders report them. A
-//! download that repeatedly leaves its uploaders unreceipted continues from the edge alone for a while; it never fails.
+//! Uploaders' reports of introductions that ended without receipts (DESIGN §10.3). A download that leaves its uploaders
+//! without receipts again and again continues from the edge alone for a while; it never fails.
 //!
-//! A broken network ends many introductions at once, and an honest download cannot receipt bytes that were under way:
-//! ends within [`APART`] count once. Bytes are summed too, so that nobody can exploit this by taking from many
-//! uploaders at once.
+//! A network failure ends many introductions at once, and an honest download cannot send receipts for bytes under way:
+//! ends within [`APART`] count once. To stop a download from taking from many uploaders at once, bytes are summed too.
 
 use super::receipts::CreditRule;
 use crate::Time;
@@ -11,34 +10,34 @@ use crate::ids::IntroId;
 use alloc::collections::BTreeMap;
 use core::time::Duration;
 
-/// Number of unreceipted ends after which a download gets no more peers.
+/// Number of counted ends after which a download gets no more peers.
 const TIMES_MAX: u8 = 3;
-/// Least time between two ends that count separately.
+/// Smallest time between two ends that count separately.
 pub const APART: Duration = Duration::from_secs(60);
-/// Time after the last unreceipted end after which all of them are forgotten.
+/// Time without another counted end after which all is forgotten.
 pub const FORGIVEN_AFTER: Duration = Duration::from_secs(15 * 60);
-/// Introductions of one download that are remembered; a download with more counts as an offender in any case.
+/// Most introductions of a download that are stored; a download with more has too many in any case.
 const INTRODUCTIONS_MAX: usize = 256;
 
-/// The end of an introduction, as its uploader reports it.
+/// End of an introduction, as its uploader reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct End {
-    /// Bytes sent that no receipt covers, less the allowance for waste.
+    /// Bytes sent that no receipt covers, less an allowance for waste.
     pub owed: u64,
     /// Bytes that receipts cover.
     pub receipted: u64,
 }
 
-/// The uploader's reports about one introduction.
+/// State of one introduction of a download.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Reported {
-    /// Unreceipted bytes by the uploader's newest report.
+    /// Bytes without receipts, by the uploader's newest report.
     owed: u64,
-    /// Whether it ended with so many bytes that a receipt was due: counted once, however often that is reported.
+    /// Whether an end with a receipt due was counted; repeated reports count once.
     counted: bool,
 }
 
-/// The ends of all introductions of one download.
+/// A download's history of introductions that ended without receipts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Conduct {
     reported: BTreeMap<IntroId, Reported>,
@@ -48,8 +47,8 @@ pub struct Conduct {
 }
 
 impl Conduct {
-    /// Records that an introduction has ended, or has ended again after its peers connected once more. Returns whether
-    /// the end counts anew, which postpones the time when all ends are forgotten: an introduction counts once only.
+    /// Records that an introduction ended, or ended again after its peers met once more. Returns whether the end is the
+    /// first to count for this introduction, which puts off the time when all is forgotten.
     pub fn ended(&mut self, rule: &CreditRule, now: Time, intro: IntroId, end: End) -> bool {
         // bytes that an uploader sends beyond the credit are its own risk
         let owed = end.owed.min(rule.credit(end.receipted).saturating_add(rule.first));
@@ -67,20 +66,20 @@ impl Conduct {
         counts
     }
 
-    /// Returns the unreceipted bytes of all introductions.
+    /// Returns the bytes without receipts, summed over all introductions.
     #[must_use]
     pub fn owed(&self) -> u64 {
         self.reported.values().fold(0, |sum, reported| sum.saturating_add(reported.owed))
     }
 
-    /// Whether the download gets no peers for now.
+    /// Returns whether the download gets no peers for now.
     #[must_use]
     pub fn is_edge_only(&self, rule: &CreditRule) -> bool {
         let full = self.reported.len() >= INTRODUCTIONS_MAX;
         full || self.times >= TIMES_MAX || self.owed() >= rule.most.saturating_mul(u64::from(TIMES_MAX))
     }
 
-    /// Shifts the stored time back, as [`crate::Machine::rebase`] does.
+    /// Expresses the stored time relative to an origin that lies `by` later ([`crate::Machine::rebase`]).
     pub fn rebase(&mut self, by: Duration) {
         self.last = self.last.map(|last| last.rebased(by));
     }
@@ -93,7 +92,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const RULE: CreditRule = CreditRule::PROTOCOL;
 
-    /// Returns the conduct after these ends of introductions, each with its time in seconds.
+    /// Returns the state after ends of introductions, each with its time in seconds.
     fn after(ends: impl IntoIterator<Item = (u64, End)>) -> Conduct {
         let mut conduct = Conduct::default();
         for (n, (second, end)) in (0..).zip(ends) {

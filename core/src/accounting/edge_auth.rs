@@ -1,14 +1,15 @@
-//! Providers' tokens in the EdgeAuth 2.0 format. A provider signs a token with a key that it shares with the edges;
-//! whoever shows the token may have the objects it names until it expires. A token may be used repeatedly, so ranges
-//! and resumption work.
+//! Providers' tokens in the EdgeAuth 2.0 format: a provider signs with a key that it shares with the edges, and any
+//! client that shows the token may have the named objects until it expires. Use does not consume a token, so ranges and
+//! resumption work.
 //!
 //! ```text
 //! [ip=A~][st=S~]exp=S[~acl=PATTERN[!PATTERN…]][~id=…][~data=…]~hmac=HEX
 //! ```
 //!
-//! The HMAC-SHA256 (RFC 2104) covers everything before `~hmac=`, then `~url=PATH` if there is no `acl`, then `~salt=…`
-//! if the provider has a salt. An unknown field could be a restriction, so it is refused rather than ignored; so is a
-//! repeated field. PATH is always the object's own, never the request's: a request can be spelled in many ways.
+//! The HMAC-SHA256 (RFC 2104) covers all text before `~hmac=`, then `~url=PATH` if there is no `acl`, then `~salt=…` if
+//! the provider has one. An unknown field could be a restriction, so a token with one is refused; so is a token with a
+//! repeated field. The path is always the object's own, never the request's, because a request can be spelled in many
+//! ways.
 
 use crate::content::Access;
 use crate::ids::ProviderId;
@@ -23,9 +24,9 @@ use sha2::Sha256;
 /// A provider's secret for signing tokens.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenKey {
-    /// The key of the HMAC.
+    /// The key of the HMAC-SHA256.
     pub key: Vec<u8>,
-    /// Secret suffix, signed with each token and never sent; empty: none.
+    /// Text that is signed with each token but never sent; empty if there is none.
     pub salt: String,
 }
 
@@ -35,48 +36,47 @@ impl fmt::Debug for TokenKey {
     }
 }
 
-/// The object and the circumstances for which a token is shown.
+/// The request for which a token is shown.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {
-    /// Provider of the object.
+    /// The provider that owns the object.
     pub provider: ProviderId,
     /// The object's path, without a leading slash.
     pub path: &'a str,
-    /// Address of the client that shows the token.
+    /// IP address of the client.
     pub from: IpAddr,
     /// Present time, Unix seconds.
     pub now_s: u64,
 }
 
-/// Reasons to refuse a token. All but `Malformed` and `Forged` are reported for genuine tokens only.
+/// Reason for not accepting a token. Only `Malformed` and `Forged` also apply to tokens that no provider made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TokenError {
-    /// The text does not have the token format.
+    /// The token does not follow the format.
     Malformed,
-    /// No key of the provider signed the token (for this path, if it has no `acl`).
+    /// No key of the provider made the token (for this path, if it is a `url` token).
     Forged,
-    /// The token is not valid yet.
+    /// The token's start time is in the future.
     Early,
-    /// The token has expired.
+    /// The token's expiry time is past.
     Expired,
-    /// The token is for another object, or for another client address.
+    /// The token is for another object or another IP address.
     Elsewhere,
 }
 
-/// Reasons to withhold an object. Strangers learn no details: what is wrong with a token is between provider and
-/// client.
+/// Reason for withholding an object from a client. Any further detail would tell strangers what is wrong with a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Withheld {
-    /// No token was shown.
+    /// The request showed no token.
     Missing,
     /// The token was valid until it expired.
     Expired,
-    /// The token is not valid for this object, or not yet.
+    /// The token is not valid for this object, or not valid yet.
     Invalid,
 }
 
-/// Decides whether a client may have an object without a grant. `token` is the result of [`check`] for the token shown,
-/// if any.
+/// Decides whether a client may have an object without a grant. `token` is the result of [`check`], if a token was
+/// shown.
 pub const fn admit(access: Access, token: Option<Result<(), TokenError>>) -> Result<(), Withheld> {
     match (access, token) {
         (Access::Public, _) | (Access::Token, Some(Ok(()))) => Ok(()),
@@ -107,9 +107,9 @@ pub fn check(keys: &[TokenKey], token: &str, shown: &Shown<'_>) -> Result<(), To
     if here && names { Ok(()) } else { Err(TokenError::Elsewhere) }
 }
 
-/// The fields of a token.
+/// A token split into its fields.
 struct Token<'a> {
-    /// The signed text: everything before `~hmac=`.
+    /// The text before `~hmac=`, which the HMAC covers.
     signed: &'a str,
     hmac: [u8; 32],
     ip: Option<&'a str>,
@@ -148,7 +148,7 @@ impl<'a> Token<'a> {
         Some(Self { signed, hmac, ip, starts_s, expires_s: seconds(exp?)?, acl })
     }
 
-    /// Whether a key signed the token; the comparison takes constant time.
+    /// Returns whether a key made the token for one of these paths. Compares in constant time.
     fn is_signed_by(&self, key: &TokenKey, paths: &[String]) -> bool {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&key.key) else { return false };
         mac.update(self.signed.as_bytes());
@@ -172,13 +172,13 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Parses a time in seconds, digits only: no generator writes `+5`.
+/// Parses a number of seconds. Accepts digits only: signers never write `+5` and the like.
 fn seconds(text: &str) -> Option<u64> {
     if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-/// Returns the spellings of an object's URL path that signers may use: unescaped, and percent-encoded (RFC 3986) with
-/// as many and with as few escapes as possible.
+/// Returns the spellings of an object's URL path that signers use: as it is, and percent-encoded (RFC 3986) with as
+/// many and with as few characters as the rules allow.
 fn spellings(provider: ProviderId, path: &str) -> [String; 3] {
     let spell = |kept: &[u8]| {
         let mut out = String::new();
@@ -202,7 +202,7 @@ fn encode(text: &str, kept: &[u8], out: &mut String) {
     }
 }
 
-/// Escapes a value as generators do with their "escape early" option: form encoding with lower-case hexadecimal digits.
+/// Encodes a value as generators do in their early-escape mode: form encoding with lower-case hexadecimal digits.
 fn escaped_early(text: &str) -> String {
     let mut out = String::new();
     for b in text.bytes() {
@@ -217,7 +217,7 @@ fn escaped_early(text: &str) -> String {
     out
 }
 
-/// Reverses [`escaped_early`]; anything not so escaped is kept.
+/// Decodes the output of [`escaped_early`]; keeps anything that is not a valid escape.
 fn unescaped(text: &str) -> String {
     let mut out = Vec::new();
     let mut rest = text.as_bytes();
@@ -236,17 +236,17 @@ fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Whether one of the patterns of an `acl` matches one of the paths.
+/// Returns whether one of the patterns matches one of the paths.
 fn covers(acl: &str, paths: &[String]) -> bool {
-    // some generators escape the whole pattern list
+    // some generators escape the whole list of patterns
     let acl = if acl.contains('/') { String::from(acl) } else { unescaped(acl) };
     acl.split('!').any(|pattern| paths.iter().any(|path| matches(pattern.as_bytes(), path.as_bytes())))
 }
 
-/// Matches `text` against a pattern: `*` stands for any characters, slashes too; `?` for one.
+/// Returns whether a pattern matches: `*` stands for any characters, slashes included, and `?` for exactly one.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    // position after the last `*`, and the end of the text that it stands for so far
+    // the pattern's place after its last `*`, and the text's place up to which that `*` reaches so far
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         match pattern.get(p) {

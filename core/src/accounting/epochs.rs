@@ -1,17 +1,17 @@
-//! Epochs of the keys that seal grants. A server seals grants with the present epoch's key and can open those of the
-//! previous and the next epoch too, so servers may learn of a rotation at different times.
+//! Sealing keys by epoch. A server seals grants with the present epoch's key and also opens grants of the epochs before
+//! and after, so servers may learn of a rotation at different times.
 //!
-//! Invariant: a key is used for sealing only after it has been the next one for a whole epoch. So of two servers at
-//! most one rotation apart, either can open every grant that the other seals.
+//! Invariant: a key seals only after it has been the next key for a whole epoch. So among servers that are at most one
+//! rotation apart, each can open every grant that another one seals.
 
 /// The epochs whose sealing keys a server holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epochs {
-    /// Epoch before the last rotation: its grants can still be opened.
+    /// Epoch before the last rotation; its grants are still opened.
     pub previous: Option<u32>,
     /// Epoch whose key seals new grants.
     pub current: u32,
-    /// Epoch after the next rotation: opened already, since other servers may have rotated before.
+    /// Epoch after the next rotation; grants of servers that know of that rotation are opened already.
     pub next: Option<u32>,
 }
 
@@ -19,7 +19,7 @@ impl Epochs {
     /// The epochs of a new deployment.
     pub const FIRST: Self = Self { previous: None, current: 1, next: Some(2) };
 
-    /// Returns the epochs after a rotation. If the servers hold no next key yet, this rotation only makes one known.
+    /// Returns the epochs after a rotation. Where servers knew of no next key, the rotation only announces one.
     #[must_use]
     pub const fn rotated(self) -> Self {
         match self.next {
@@ -28,7 +28,7 @@ impl Epochs {
         }
     }
 
-    /// Whether grants sealed in this epoch can be opened.
+    /// Returns whether this server can open grants sealed in this epoch.
     #[must_use]
     pub fn opens(self, epoch: u32) -> bool {
         self.current == epoch || self.previous == Some(epoch) || self.next == Some(epoch)
@@ -63,16 +63,16 @@ mod tests {
         assert!(!lone.rotated().rotated().rotated().opens(5), "two switches later it is gone");
     }
 
-    /// Events around a download: two edges and a CN that learn of rotations late, and a clock.
+    /// Events around a download: two edges and a CN learn of rotations late, and time passes.
     #[derive(Clone, Copy, Debug)]
     enum Act {
-        /// Time passes by this many milliseconds.
+        /// The given number of milliseconds passes.
         Tick(u64),
-        /// The operator rotates the keys, if every server knows the last rotation.
+        /// The operator rotates the keys, if every server has loaded the last rotation.
         Rotate,
         /// A server reads its keys again and learns of a rotation.
         Load(usize),
-        /// The client asks an edge for a first grant.
+        /// The client gets its first grant from an edge.
         Ask(usize),
         /// The client renews its grant at an edge.
         Renew(usize),
@@ -92,7 +92,7 @@ mod tests {
         prop::collection::vec(act, 1..60)
     }
 
-    /// A seeded defect; `None` in production.
+    /// A seeded defect that the test must find; `None` for correct behaviour.
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum Tooth {
         /// A rotation seals with a key that no server knows yet.

@@ -1,20 +1,17 @@
-//! Evidence: the records of one download that its bill depends on. Clients and edges report cumulative figures, so of
-//! one source's records the newest counts. Of the older ones these are held too:
+//! Evidence: selects the records of a download that count. Reports of clients and edges are cumulative: of one
+//! reporter's records the newest counts, and of the older ones only those on which a bill still depends:
 //!
-//! - the first record of all: the download expires a fixed time after it;
-//! - the newest record before each quarantine of the reporter: it limits how much of later reports is billed;
-//! - the first of the final reports (completed, cancelled, failed) that still stand: the download closes a fixed time
-//!   after it;
-//! - a report that the download is running again, as long as the final report it revokes is held for one of the reasons
-//!   above.
+//! - the first record of all, which sets the time at which the download expires;
+//! - the newest before each quarantine of the reporter, which limits what counts of its later reports;
+//! - the first of the final reports that stand, which sets the time at which the download closes;
+//! - a report that the download goes on, which takes back a final report that is held for one of the reasons above.
 //!
-//! Of several grants the one issued first counts; also held is a grant to another client that it has replaced.
+//! Of grants, the one that was issued first counts, and any that replaced a held grant to another client.
 //!
-//! All other records may be dropped for good, so that the cost of a download depends on the number of its reporters,
-//! not of their reports. The rule behind the list: a [`Book`] that is fed only the held records makes the same bill,
-//! and closes at the same time, as one that was fed all records, and still does so after any further record. For that,
-//! a book must never close earlier between two held records than it did with the dropped ones between them: else it
-//! would treat the later of the two as late.
+//! All other records may be dropped for good, so that a download's storage depends on the number of its reporters, not
+//! on the number of their records. Invariant: a [`Book`] of the held records yields the same bill and closing time as a
+//! book of all records, now and after any further record. For that, a book must never close earlier between two held
+//! records than with the dropped ones between them: otherwise it would take the later of the two for late.
 
 use super::quarantine::Quarantines;
 use super::settlement::Book;
@@ -26,12 +23,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 use sha2::{Digest as _, Sha256};
 
-/// Prefix of the hash that makes a usage record's storage key.
+/// Prefix of the hash input of a usage record's key.
 const KEY_TEXT: &[u8] = b"swarmedge/1 usage record\0";
 
-/// Returns the key under which a record is stored. Clients choose the ids of their records, so the key of a usage
-/// record also hashes its reporter and side: nobody can occupy the id of another client's or a server's record before
-/// that arrives.
+/// Returns the key under which a record is stored. Clients choose the ids of their records, so a usage record's key
+/// also depends on its reporter: nobody can occupy the id of another's record, or of a server's, before that comes.
 #[must_use]
 pub fn key(record: &LedgerRecord) -> RecordId {
     let LedgerRecord::Usage(r) = record else { return record.id() };
@@ -45,17 +41,17 @@ pub fn key(record: &LedgerRecord) -> RecordId {
     RecordId(key)
 }
 
-/// A source of cumulative records: only its newest record counts.
+/// A source of cumulative records, of which the newest counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Source {
     Downloader(Guid),
     Uploader(Guid),
     Edge(PublicKey),
-    /// An edge's key and the life of its counts.
+    /// An edge and the time at which it began to count (`life`).
     Served(PublicKey, u64),
 }
 
-/// Returns a record's source and number; `None` for a record that replaces no other.
+/// Returns the source and number of a record; `None` for a record that replaces no other.
 fn source(record: &LedgerRecord) -> Option<(Source, u32)> {
     match record {
         LedgerRecord::Usage(r) => match r.side {
@@ -68,10 +64,10 @@ fn source(record: &LedgerRecord) -> Option<(Source, u32)> {
     }
 }
 
-/// Sorts records that came in one millisecond, given in the order of their [`key`]s: the records of each source swap
-/// places among themselves until their numbers ascend. Without this, if a downloader's report of running and its next
-/// final report came together, the first would be lost half of the time, and an earlier final report would close the
-/// download.
+/// Puts records that came in one millisecond, in the order of their [`key`]s, into the order in which they count: the
+/// records of one source are sorted by number among their places. Otherwise a downloader's report that it goes on, with
+/// its next final report in the same millisecond, would be lost half of the time, and the final report before would
+/// close the download.
 #[must_use]
 pub fn in_turn(records: Vec<LedgerRecord>) -> Vec<LedgerRecord> {
     let mut places: BTreeMap<Source, Vec<(u32, usize)>> = BTreeMap::new();
@@ -89,7 +85,7 @@ pub fn in_turn(records: Vec<LedgerRecord>) -> Vec<LedgerRecord> {
     records.into_iter().map(|(_, record)| record).collect()
 }
 
-/// Whether a record is a downloader's final report: completed, cancelled or failed.
+/// Returns whether a record is a downloader's final report (complete, cancelled or failed).
 const fn is_final_report(record: &LedgerRecord) -> bool {
     match record {
         LedgerRecord::Usage(r) => matches!(
@@ -109,30 +105,30 @@ const fn is_final_report(record: &LedgerRecord) -> bool {
 pub struct Dropped {
     /// Time at which the record was received, Unix milliseconds.
     pub came_ms: u64,
-    /// The record that was dropped.
+    /// The record that does not count.
     pub record: LedgerRecord,
-    /// Whether the record came after the download had closed; otherwise a newer record has replaced it.
+    /// Whether the record came after the download was closed; otherwise another record has replaced it.
     pub late: bool,
 }
 
-/// The records of one download that count. Records are added in the order in which they were received; those of one
-/// millisecond are sorted [first](in_turn).
+/// The records of one download that count, added in the order in which they came; records of the same millisecond are
+/// added in the order of [`in_turn`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Evidence {
-    /// A book of all records, dropped ones included: it decides which records are late.
+    /// The book of all records, which decides which records are late.
     book: Book,
     quarantines: Quarantines,
-    /// The records that count and the times they came, by the order in which they were added.
+    /// The records that count, by the order in which they were added, each with its time of arrival.
     held: BTreeMap<u64, (u64, LedgerRecord)>,
     /// The held records of each source, oldest first, as keys of `held`.
     chains: BTreeMap<Source, Vec<u64>>,
-    /// The held grants, as keys of `held`. The last one was issued first and is the one that counts.
+    /// The held grants, in the order of replacement: the last one was issued first, and only that one counts.
     grants: Vec<u64>,
     next: u64,
 }
 
 impl Evidence {
-    /// Creates evidence without records. `quarantines` are those of all reporters and of the client with the grant.
+    /// Creates evidence without records. `quarantines` are those of the reporters and of the client with the grant.
     #[must_use]
     pub fn new(quarantines: Quarantines) -> Self {
         Self {
@@ -183,7 +179,7 @@ impl Evidence {
         self.next += 1;
     }
 
-    /// Appends a source's newest record to its chain; removes and returns the records that no longer count.
+    /// Appends the newest record of a source to its chain, and returns the records of the chain that no longer count.
     fn replace(&mut self, source: Source, mut chain: Vec<u64>, at: u64) -> Vec<u64> {
         chain.push(at);
         let mut gone = Vec::new();
@@ -199,8 +195,9 @@ impl Evidence {
         gone
     }
 
-    /// Adds a grant that was issued before all held ones. Returns the grant it replaces, unless the one before that is
-    /// to another client: that client's final reports would end the download in the time between.
+    /// Adds a grant that was issued before all others, and returns the one that it replaces. A grant stays held if the
+    /// one held before it is of another client, whose final reports would otherwise end the download in the time
+    /// between.
     fn grant(&mut self, at: u64) -> Vec<u64> {
         let gone = match self.grants[..] {
             [] | [0] => None,
@@ -212,8 +209,9 @@ impl Evidence {
         gone.into_iter().collect()
     }
 
-    /// Whether this record of a chain decides when the downloader ended, now or when later records came. That is the
-    /// first of the final reports that stand, and a report of running that revokes the final report held before it.
+    /// Returns whether the time of a downloader's final report, now or at the arrival of a later record, depends on
+    /// this record of the chain: the first of the final reports that stand, or a report that takes back the final
+    /// report held before it.
     fn dates_end(&self, chain: &[u64], index: usize) -> bool {
         let ends = |at: &u64| self.held.get(at).is_some_and(|(_, record)| is_final_report(record));
         let (before, since) = chain.split_at(index);
@@ -221,7 +219,7 @@ impl Evidence {
         if since.first().is_some_and(ends) { !had_ended && since.iter().all(ends) } else { had_ended }
     }
 
-    /// Whether a quarantine of the reporter began between two of its records.
+    /// Returns whether a quarantine of the reporter began between two of its records.
     fn is_cut(&self, source: Source, old: u64, next: u64) -> bool {
         let (Source::Downloader(guid) | Source::Uploader(guid)) = source else { return false };
         let came = |at: u64| self.held.get(&at).map_or(0, |(came_ms, _)| *came_ms);
@@ -232,7 +230,7 @@ impl Evidence {
         self.held.get(&at).and_then(|(_, r)| source(r)).map_or(0, |(_, seq)| seq)
     }
 
-    /// Returns the client that a held grant names.
+    /// Returns the client of a held grant.
     fn downloader(&self, at: u64) -> Option<Guid> {
         self.held.get(&at).and_then(|(_, r)| if let LedgerRecord::Granted(g) = r { Some(g.guid) } else { None })
     }
@@ -241,18 +239,18 @@ impl Evidence {
         self.held.get(&at).and_then(|(_, r)| issued(r))
     }
 
-    /// Returns the records that count and the times they came, in the order in which they were added.
+    /// Returns the records that count, each with its time of arrival.
     pub fn records(&self) -> impl DoubleEndedIterator<Item = (u64, &LedgerRecord)> {
         self.held.values().map(|(came_ms, record)| (*came_ms, record))
     }
 
-    /// Returns a book of the records that count.
+    /// Returns the book of the records that count.
     #[must_use]
     pub fn book(&self) -> Book {
         book_of(&self.quarantines, self.records())
     }
 
-    /// Returns the [`digest_of`] the records that count.
+    /// Returns the digest of the records that count ([`digest_of`]).
     #[must_use]
     pub fn digest(&self) -> Digest {
         digest_of(self.records())
@@ -263,14 +261,14 @@ fn issued(record: &LedgerRecord) -> Option<(u64, RecordId)> {
     if let LedgerRecord::Granted(g) = record { Some((g.issued_ms, g.id)) } else { None }
 }
 
-/// Returns a ledger's book of exactly these records, each with the time it came.
+/// Returns the book of a ledger that receives only these records, each with its time of arrival.
 pub fn book_of<'a>(quarantines: &Quarantines, records: impl Iterator<Item = (u64, &'a LedgerRecord)>) -> Book {
     let mut book = Book::strict().with_quarantines(quarantines.clone());
     records.for_each(|(came_ms, record)| book.add(record.clone(), came_ms));
     book
 }
 
-/// Returns SHA-256 over records: for each its time, its length (8 bytes each) and its encoding.
+/// Returns SHA-256 over records: for each its time of arrival and length, 8 bytes each, and its encoding.
 pub fn digest_of<'a>(records: impl Iterator<Item = (u64, &'a LedgerRecord)>) -> Digest {
     let mut hash = Sha256::new();
     for (came_ms, record) in records {

@@ -1,5 +1,4 @@
-//! Grants: how an edge decides a request for a grant ([`decide`]), how grants are renewed, and how a CN checks a grant
-//! that a query shows ([`check_shown`]).
+//! Grants: which client gets one, how a client renews it, and when a query may show it.
 
 use super::edge_auth::{self, TokenError, Withheld};
 use super::{CertError, Trust};
@@ -12,97 +11,97 @@ use crate::wire::records::{Grant, ServerRole, SignedGrant, SigningContext};
 use core::net::IpAddr;
 use core::time::Duration;
 
-/// A request for a grant, its object already looked up and its signature by `key` already verified.
+/// A request for a grant. Its object was looked up and its signature by `key` verified before.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GrantAsked {
-    /// Request number, echoed in the answer.
+    /// The request's number, echoed in the answer.
     pub req: ReqId,
     /// GUID of the client that asks.
     pub guid: Guid,
     /// The client's public key, which signed the request.
     pub key: PublicKey,
-    /// K_d, the key of the new download; ignored in a renewal, where the old grant's counts.
+    /// Public key of the new download (K_d); for a renewal the old grant's key counts instead.
     pub download_key: PublicKey,
-    /// The object as it is now.
+    /// The object as the catalogue has it now.
     pub object: ObjectFacts,
-    /// Result of checking the provider's token; `None` if none was shown.
+    /// Result of checking the provider's token; `None` if the request showed no token.
     pub token: Option<Result<(), TokenError>>,
-    /// Version that a resumed download needs; the request fails if the object has another now.
+    /// The version that the client has begun to download; `None` if any version will do.
     pub version: Option<VersionId>,
-    /// The grant to renew; `None` asks for a first grant.
+    /// The grant to be renewed; `None` if the client asks for a first grant.
     pub renew: Option<Renewal>,
-    /// Address of the client.
+    /// IP address from which the request came.
     pub from: IpAddr,
-    /// Time at which the client made the request, from its signed text, Unix milliseconds.
+    /// Time of the request, covered by its signature, Unix milliseconds.
     pub time_ms: u64,
-    /// Random number of this request alone, from its signed text.
+    /// Random value of this request alone, covered by its signature.
     pub nonce: Nonce,
 }
 
-/// An object's entry in the edge's catalogue.
+/// An object's entry in the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectFacts {
-    /// The provider that pays for the delivery.
+    /// The provider that pays for its delivery.
     pub provider: ProviderId,
-    /// The object's path within the provider.
+    /// The object's path, without the provider's id.
     pub path: Text<{ limits::PATH_LEN_MAX }>,
     /// The object's present version.
     pub version: VersionId,
-    /// Bytes of the version.
+    /// Size of the version in bytes.
     pub size: u64,
-    /// Whether a provider's token is needed.
+    /// Whether clients need a provider's token ([`Access`]).
     pub access: Access,
-    /// The provider's policy for the object.
+    /// The provider's rules for peers, uploads and expiry.
     pub policy: Policy,
 }
 
-/// The old grant in a request for renewal.
+/// A grant that a client asks to renew.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Renewal {
-    /// The unsealed grant; `None` if the seal could not be opened.
+    /// The grant from inside the seal; `None` if this edge could not open the seal.
     pub grant: Option<SignedGrant>,
-    /// Whether the request also bears a valid signature by that grant's `download_key`.
+    /// Whether the request is also validly signed by the grant's `download_key`.
     pub proven: bool,
-    /// Whether an edge that cannot count this download has refused it, and the client asks for another download without
-    /// peers.
+    /// Whether the client asks for a new download without peers, because an edge that cannot count bytes refused this
+    /// one.
     pub edge_only: bool,
 }
 
-/// A random number that makes a signed request unique.
+/// Random value that makes a signed request different from all others.
 pub type Nonce = [u8; 16];
 
-/// Reasons to refuse a grant, with their HTTP status.
+/// Reason for refusing a grant, with the HTTP status of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Denial {
-    /// The GUID is not that of the key that signed (403).
+    /// The `guid` does not belong to the key that signed (403).
     WrongKey,
-    /// The client lacks the provider's permission (401, 403).
+    /// The object needs a valid provider's token (401, 403).
     Withheld(Withheld),
-    /// The object is expired (410).
+    /// The object has expired (410).
     Gone,
     /// The object has another version now (412).
     Changed,
-    /// The old grant cannot be renewed: forged, too old, or of another client (401: ask for a new one).
+    /// The old grant is forged, too old or another client's, so the client must ask for a new one (401).
     GrantExpired,
     /// The request's time is too far from this edge's clock (400).
     Clock,
-    /// The request was seen before (400).
+    /// The edge has seen the request before (400).
     Replayed,
     /// Too many requests by this client, from its network or for this download (429).
     TooMany {
-        /// Time after which to ask again, in milliseconds.
+        /// Wait before the next request, in milliseconds.
         retry_after_ms: u32,
     },
     /// The edge cannot decide now (503).
     Unavailable,
 }
 
-/// Largest accepted difference between the clocks of two servers, in milliseconds.
+/// Largest tolerated difference between two servers' clocks, in milliseconds.
 pub const SKEW_MS: u64 = 30_000;
 
-/// Time after a download's first grant in which it may be renewed, in milliseconds. Its last grant then ends within two
-/// days, so that edges send nothing under its id once the day of its first grant may be closed. A client that needs
-/// longer begins another download.
+/// Time from a download's first grant to its last renewal, in milliseconds. With the last grant's lifetime added it
+/// stays below two days, so edges send nothing under the download's id once the day of its first grant may be closed. A
+/// client that is not done by then begins another download.
 pub const RENEWED_FOR_MS: u64 = 47 * 3600 * 1000;
 
 /// Lifetimes of grants, in milliseconds.
@@ -110,22 +109,22 @@ pub const RENEWED_FOR_MS: u64 = 47 * 3600 * 1000;
 pub struct Lifetimes {
     /// Time from a grant's issue to its expiry.
     pub valid_ms: u64,
-    /// Time after expiry in which a grant may still be renewed.
+    /// Time from a grant's expiry to the last moment of its renewal.
     pub renew_ms: u64,
     /// Time from a download's first grant to its last renewal.
     pub whole_ms: u64,
 }
 
-/// Reasons to refuse a grant that is shown.
+/// Reason for not accepting a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GrantError {
-    /// The edge's certificate or its signature is invalid.
+    /// The edge's certificate or its signature is not valid.
     Chain(CertError),
     /// The grant is not valid yet, or has expired.
     Time,
 }
 
-/// Checks a grant's signature and its edge's certificate, but not its time.
+/// Checks a grant's signature and its edge's certificate, but not the grant's own time.
 pub fn check_chain(trust: &Trust, signed: &SignedGrant, now_ms: u64) -> Result<(), GrantError> {
     let message = signed.grant.to_bytes();
     trust
@@ -133,7 +132,7 @@ pub fn check_chain(trust: &Trust, signed: &SignedGrant, now_ms: u64) -> Result<(
         .map_err(GrantError::Chain)
 }
 
-/// Checks that a grant is genuine and valid at `now_ms`.
+/// Checks that a grant is genuine and valid at `now_ms`, Unix milliseconds.
 pub fn check(trust: &Trust, signed: &SignedGrant, now_ms: u64) -> Result<(), GrantError> {
     let g = &signed.grant;
     if now_ms.saturating_add(SKEW_MS) < g.issued_ms || now_ms >= g.expires_ms {
@@ -142,49 +141,49 @@ pub fn check(trust: &Trust, signed: &SignedGrant, now_ms: u64) -> Result<(), Gra
     check_chain(trust, signed, now_ms)
 }
 
-/// Reasons why a CN refuses a query with a grant.
+/// Reason for refusing a query that shows a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ShownError {
     /// The grant is not genuine, or not valid now.
     Invalid(GrantError),
-    /// The grant names another client.
+    /// The grant belongs to another client.
     NotYours,
     /// The grant gives no right to peers.
     NoPeers,
 }
 
-/// Checks that the client `guid` may ask for peers with a grant at `now_ms`.
+/// Checks that the client `guid` may query for peers with this grant at `now_ms`, Unix milliseconds.
 pub fn check_shown(trust: &Trust, signed: &SignedGrant, guid: Guid, now_ms: u64) -> Result<(), ShownError> {
     check(trust, signed, now_ms).map_err(ShownError::Invalid)?;
     if signed.grant.guid != guid {
         return Err(ShownError::NotYours);
     }
-    // uploaders follow the policy of their own grants: if uploads are forbidden now, nobody is introduced to them
+    // uploaders only know the policy of their own grant, so where uploads are forbidden now, no peer is introduced
     let policy = &signed.grant.policy;
     let allowed = policy.peer_download && policy.peer_upload && signed.grant.max_peer_bytes > 0;
     if allowed { Ok(()) } else { Err(ShownError::NoPeers) }
 }
 
-/// Returns the time to wait before renewing a grant that is valid for `left` more: until `before` its end, but at least
-/// half of `left`, and at least a second, so that requests never follow one another closely.
+/// Returns how long a client waits before it renews a grant that is valid for `left` more: until `before` its expiry,
+/// at least half of `left`, and at least one second, so that the client does not ask again and again.
 #[must_use]
 pub fn renew_after(left: Duration, before: Duration) -> Duration {
     left.saturating_sub(before).max(left / 2).max(Duration::from_secs(1))
 }
 
-/// The decision on a request: the grant to sign.
+/// A granted request for a grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The grant to sign and seal.
+    /// The new or renewed grant, not signed yet.
     pub grant: Grant,
     /// Whether the grant begins a download, so that its record goes to the ledger.
     pub first: bool,
 }
 
-/// Decides a request. A first grant fixes download, GUID, K_d, version and ceiling, and needs the provider's token if
-/// the object is not public. A renewal keeps them all and needs no token; it takes the object's present policy, but
-/// never a higher ceiling. A renewal that removes the peers, because the request or the provider's policy says so,
-/// begins another download: so a download without peers never had any.
+/// Decides a request for a grant. A first grant fixes download, GUID, K_d, version and ceiling, and needs the
+/// provider's token where the object is not public. A renewal keeps them all, needs no token, and takes only the
+/// present policy, never a wider ceiling. A renewal without peers, because the client asks for it or the policy demands
+/// it, begins another download: so a download without peers never had any.
 pub fn decide(
     trust: &Trust,
     lifetimes: Lifetimes,
@@ -224,7 +223,7 @@ pub fn decide(
             let grant = Grant { policy, max_peer_bytes, issued_ms: now_ms, expires_ms, ..old.clone() };
             let edge_only = grant.is_edge_only() || renewal.edge_only;
             let grant = match edge_only {
-                // peers' bytes may still be billed for the download that had peers
+                // bytes of peers may be billed under the old download, so the new one needs another id
                 true if !old.is_edge_only() => Grant { download: DownloadId(rng.nonce()), ..grant.edge_only() },
                 true => grant.edge_only(),
                 false => grant,
@@ -420,7 +419,7 @@ pub(crate) mod tests {
         assert_eq!(run(&renewal_of(Grant { version: VersionId::numbered(8), ..old }), NOW), Err(Denial::Changed));
     }
 
-    /// Returns copies of a grant, each with one field changed, and that field's name.
+    /// Returns the grant once for each of its fields, with that field changed.
     pub(crate) fn each_binding_changed(g: &Grant) -> alloc::vec::Vec<(&'static str, Grant)> {
         let mut policy = g.policy.clone();
         policy.uploads_max += 1;
@@ -453,7 +452,7 @@ pub(crate) mod tests {
             let renew = Some(Renewal { grant: Some(forged), proven: true, edge_only: false });
             assert_eq!(run(&GrantAsked { renew, ..asked() }, NOW), Err(Denial::GrantExpired), "{binding}");
         }
-        // a server certified for another role signs no grants
+        // the holder of a certificate for another role cannot sign grants
         let key = PublicKey::numbered(78);
         let signature = fake_sign(&key, SigningContext::Grant, &old.to_bytes());
         let of_a_cn = SignedGrant { grant: old, signature, cert: cert(ServerRole::Cn, key) };

@@ -1,6 +1,6 @@
-//! Introductions: signed by the CN, one signature an answer, and checked by both peers. The introductions of an answer
-//! are the leaves of a Merkle tree (leaf and node hashes prefixed as in RFC 9162 §2.1, padded with zero digests to a
-//! power of two). The CN signs the root; each introduction carries its Merkle path.
+//! Introductions: the CN builds them and signs once an answer, and both peers check them. The introductions of an
+//! answer are the leaves of a Merkle tree (leaf and node hashes prefixed as in RFC 9162 §2.1, padded with zero digests
+//! to a power of two), whose root is signed; each introduction carries its path.
 
 use super::{CertError, Trust};
 use crate::ids::{Digest, Signature};
@@ -10,14 +10,14 @@ use crate::wire::{List, Wire};
 use alloc::vec::Vec;
 use sha2::Digest as _;
 
-/// Reasons to refuse an introduction.
+/// Reason for not accepting an introduction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IntroError {
-    /// The CN's certificate or its signature over the root is invalid.
+    /// The CN's certificate, or its signature over the root, is not valid.
     Chain(CertError),
     /// The introduction's index does not fit its path.
     Path,
-    /// The time to connect, or to be served, is over.
+    /// The introduction's time to connect, to serve or to be reported on is over.
     Time,
 }
 
@@ -29,13 +29,13 @@ fn node(left: &Digest, right: &Digest) -> Digest {
     Digest(sha2::Sha256::new_with_prefix([1]).chain_update(left.0).chain_update(right.0).finalize().into())
 }
 
-/// Returns the Merkle root that a CN signs for these introductions, at most [`limits::PEERS_PER_ANSWER_MAX`].
+/// Returns the root that a CN signs for these introductions, at most [`limits::PEERS_PER_ANSWER_MAX`].
 #[must_use]
 pub fn root(intros: &[Introduction]) -> Digest {
     levels(intros).last().and_then(|top| top.first().copied()).unwrap_or(Digest([0; 32]))
 }
 
-/// Adds to each introduction its path and the CN's `signature` over [`root`].
+/// Returns the introductions with their paths, under the CN's `signature` over [`root`].
 #[must_use]
 pub fn sign(intros: Vec<Introduction>, signature: Signature, cert: &ServerCert) -> Vec<SignedIntroduction> {
     let levels = levels(&intros);
@@ -52,7 +52,7 @@ pub fn sign(intros: Vec<Introduction>, signature: Signature, cert: &ServerCert) 
         .collect()
 }
 
-/// Returns all levels of the Merkle tree, leaves first.
+/// Returns all levels of the tree, leaves first.
 fn levels(intros: &[Introduction]) -> Vec<Vec<Digest>> {
     let mut level: Vec<Digest> = intros.iter().map(leaf).collect();
     level.resize(intros.len().next_power_of_two(), Digest([0; 32]));
@@ -65,7 +65,7 @@ fn levels(intros: &[Introduction]) -> Vec<Vec<Digest>> {
     all
 }
 
-/// Returns the root to which an introduction's path leads.
+/// Returns the root that an introduction's path leads to.
 fn root_of(signed: &SignedIntroduction) -> Result<Digest, IntroError> {
     if usize::from(signed.index) >> signed.path.len() != 0 {
         return Err(IntroError::Path);
@@ -85,8 +85,8 @@ pub fn check(trust: &Trust, signed: &SignedIntroduction, now_ms: u64) -> Result<
     check_signed(trust, signed, now_ms)
 }
 
-/// Time after an introduction's end of service in which its uploader may report how it ended, in milliseconds.
-/// Connections end then at the latest, and the uploader may have another CN by then.
+/// Time after an introduction's last service in which its uploader may report its end, in milliseconds: connections end
+/// then at the latest, and the uploader's CN may be another by then.
 pub const TOLD_WITHIN_MS: u64 = 5 * 60_000;
 
 /// Checks that a certified CN has signed this introduction and that its end may still be reported.

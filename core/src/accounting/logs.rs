@@ -1,11 +1,10 @@
 //! A client's log (DESIGN §10.4): its usage records as a hash chain under signed heads. Each start of a client opens a
-//! log, named by the start's secondary GUID. A record is put on disk before it gets a place in the log, and is sent
-//! only with the signed head of that place; a restart opens another log. So an honest client never signs two heads at
-//! one place, whenever it crashes. Two such heads are evidence: first of a restored or cloned machine, of fraud only
-//! together with more.
+//! new log, named by the start's secondary GUID. A record is durable before it gets a place in the log, and is sent
+//! only with the signed head of that place. So an honest client never signs two heads for one place, whenever it
+//! crashes: two such heads are evidence, first of a restored or cloned machine, and of fraud only with more evidence.
 //!
-//! A CN confirms by a signed checkpoint what is durable in the ledger. The client keeps the newest checkpoint and shows
-//! it at login, so that a CN which never saw the log knows how it must continue.
+//! The CN confirms records that are durable in the ledger by a signed checkpoint. The client keeps the newest
+//! checkpoint and shows it at login, so that a CN which never saw the log knows how it must continue.
 
 use super::Trust;
 use crate::ids::{Digest, Guid, SecondaryGuid};
@@ -17,7 +16,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use sha2::Digest as _;
 
-/// The end of a log as its client keeps it: the last place and the digest there.
+/// A log as its client holds it: its last place and the digest there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Log {
     place: u64,
@@ -31,7 +30,7 @@ impl Default for Log {
 }
 
 impl Log {
-    /// Gives a record that is on disk the next place, and returns the head to sign.
+    /// Gives a durable record the next place and returns the head to be signed.
     pub fn append(&mut self, start: SecondaryGuid, record: &UsageRecord) -> Head {
         self.place = self.place.saturating_add(1);
         let before = self.digest;
@@ -40,21 +39,21 @@ impl Log {
     }
 }
 
-/// Computes a head's digest: SHA-256 over the log's name, the place, the digest before and the record.
+/// Returns a head's correct digest: SHA-256 over the log's name, the place, the digest before and the record.
 #[must_use]
 pub fn digest(start: SecondaryGuid, place: u64, before: &Digest, record: &UsageRecord) -> Digest {
     let hash = sha2::Sha256::new_with_prefix(start.0).chain_update(place.to_be_bytes()).chain_update(before.0);
     Digest(hash.chain_update(record.to_bytes()).finalize().into())
 }
 
-/// Reasons to refuse a record and its head.
+/// Reason for not accepting a record as its reporter's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LogError {
-    /// The head is for another record.
+    /// The head belongs to another record.
     Digest,
-    /// The key is not the reporter's.
+    /// The signing key is not the reporter's.
     Foreign,
-    /// The signature is not the key's.
+    /// The signature does not match the key.
     Signature,
 }
 
@@ -70,14 +69,14 @@ pub fn check(verify: Verify, logged: &Logged) -> Result<(), LogError> {
     if is_signed(verify, &logged.head) { Ok(()) } else { Err(LogError::Signature) }
 }
 
-/// Whether the key that a head names has signed it.
+/// Returns whether the client that a head names has signed it.
 #[must_use]
 pub fn is_signed(verify: Verify, signed: &SignedHead) -> bool {
     verify(&signed.key, SigningContext::LogHead, &signed.head.to_bytes(), &signed.signature)
 }
 
-/// Whether a certified CN has signed this checkpoint, of a head that client `guid` has signed. The certificate must
-/// have been valid at the time of the checkpoint, since a CN's lives no longer than a day.
+/// Returns whether a certified CN signed this checkpoint of a head that this client signed. The certificate must be
+/// valid at the time of the checkpoint, since a CN's certificate lives no longer than a day.
 #[must_use]
 pub fn is_checkpoint_of(guid: Guid, trust: &Trust, signed: &SignedCheckpoint) -> bool {
     let SignedCheckpoint { checkpoint, signature, cert } = signed;
@@ -87,8 +86,8 @@ pub fn is_checkpoint_of(guid: Guid, trust: &Trust, signed: &SignedCheckpoint) ->
         && trust.check_signed(cert, ServerRole::Cn, checkpoint.at_ms, said).is_ok()
 }
 
-/// Whether two heads of one client contradict each other: both name the same place of one log, or one does not continue
-/// from the other.
+/// Returns whether two heads of one client cannot both belong to one log: they differ at one place, or one does not
+/// continue from the other.
 #[must_use]
 pub fn contradict(a: &Head, b: &Head) -> bool {
     let breaks =
@@ -96,17 +95,18 @@ pub fn contradict(a: &Head, b: &Head) -> bool {
     a.start == b.start && (a.place == b.place && a != b || breaks(a, b) || breaks(b, a))
 }
 
-/// A contradiction within one client's log.
+/// A contradiction between two heads of one client's log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fork {
-    /// The client that signed both heads.
+    /// GUID of the client that signed both heads.
     pub guid: Guid,
-    /// Two signed heads that cannot both be of one log. Anyone with the client's public key can check them.
+    /// Two signed heads that cannot both belong to one log; the client's public key suffices to check them.
     pub heads: [SignedHead; 2],
 }
 
 /// Finds forked logs: two heads at one place, or a head that does not continue from the one before. Returns the first
-/// contradiction of each log. Heads without a valid signature are ignored; lost, repeated and late heads make no fork.
+/// contradiction of each log. Heads without a valid signature are no evidence; lost, repeated and late heads cause no
+/// contradiction.
 #[must_use]
 pub fn forks(verify: Verify, heads: impl IntoIterator<Item = SignedHead>) -> Vec<Fork> {
     let mut logs: BTreeMap<(Guid, SecondaryGuid), BTreeMap<u64, SignedHead>> = BTreeMap::new();

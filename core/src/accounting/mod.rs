@@ -1,6 +1,5 @@
-//! Accounting (DESIGN §10) as pure functions over values: certificates, providers' tokens, grants, introductions,
-//! receipts, clients' logs, the settlement of a download's records into a bill, the audit of closed days, and the
-//! detection of clients that cheat.
+//! Accounting (DESIGN §10): certificates, providers' tokens, grants and introductions as values with pure rules, and
+//! the settlement of a download's records.
 
 pub mod audit;
 pub mod certs;

@@ -1,6 +1,7 @@
-//! Possession challenges: an edge asks a client that has completed a download for a hash over parts that the edge has
-//! not sent itself. Colluding clients that only claim to have exchanged the bytes cannot answer. The evidence is weak
-//! if the content is public, since anybody can fetch the parts; so it changes no bill and only adds to other evidence.
+//! Possession challenges: an edge asks a client that completed a download for a hash over parts that the edge did not
+//! send itself. Clients that invented their bytes together, and never had them, cannot answer. The evidence is weak
+//! where the content is public, since anybody can fetch the parts; so it changes no bill and only adds to other
+//! evidence.
 //!
 //! A client that lacks a fraction f of the parts passes with probability (1 − f)⁸.
 
@@ -12,28 +13,28 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use sha2::{Digest as _, Sha256};
 
-/// Prefix of the hash that is the proof.
+/// Prefix of the hash input of a proof.
 const PROOF_TEXT: &[u8] = b"swarmedge/1 possession\0";
-/// Prefix of the hash that makes a record's id.
+/// Prefix of the hash input of a record's id.
 const RECORD_TEXT: &[u8] = b"swarmedge/1 possession record\0";
-/// Random draws allowed for each part wanted.
+/// Number of random draws for each part of a challenge.
 const DRAWS: usize = 8;
-/// Divisor: a download is conspicuous if edges sent less than this fraction of its size …
+/// Divisor for conspicuous downloads: edges sent less than this part of the bytes.
 const LOW_EDGE: u64 = 16;
-/// … and peers sent more than this many bytes a second. The best honest clients look the same.
+/// Rate of conspicuous downloads, in bytes a second. The best honest clients also reach both limits.
 const HIGH_RATE: u64 = 32 << 20;
 
-/// Number of wrong answers that is no accident.
+/// Smallest number of wrong answers that is no accident.
 const FAILED_MIN: u64 = 2;
-/// Number of unanswered challenges that is no accident, if they are more than half of all.
+/// Smallest number of unanswered challenges that is no accident, if they are also more than half of all.
 const UNANSWERED_MIN: u64 = 8;
 
-/// The parts that a client must prove to have.
+/// A challenge: the parts of a version over which a client must hash.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Challenge {
-    /// Random number, used for this challenge only.
+    /// Random value that is used once only.
     pub nonce: [u8; 16],
-    /// Numbers of the parts asked for: ascending, at most [`PARTS_MAX`]. A part has [`PART_LEN`] bytes, the last one
+    /// Indices of the version's parts, ascending, at most [`PARTS_MAX`]. Each part has [`PART_LEN`] bytes, the last
     /// fewer.
     pub parts: Vec<u64>,
 }
@@ -46,8 +47,8 @@ pub fn part_range(size: u64, part: u64) -> Range<u64> {
 }
 
 impl Challenge {
-    /// Draws parts of a version of `size` bytes that are not within `sent`; `None` if there are none, or too few to be
-    /// found by chance.
+    /// Draws parts of a version of `size` bytes that `sent` does not cover. `None` if there are no such parts, or too
+    /// few to be found.
     pub fn draw(rng: &mut dyn Rng, size: u64, sent: &Spans) -> Option<Self> {
         let all = u32::try_from(size.div_ceil(PART_LEN)).unwrap_or(u32::MAX);
         let mut parts: Vec<u64> = Vec::new();
@@ -64,7 +65,7 @@ impl Challenge {
         (!parts.is_empty()).then(|| Self { nonce: rng.nonce(), parts })
     }
 
-    /// Whether the challenge is well-formed for a version of `size` bytes: parts ascending, existing, and not too many.
+    /// Returns whether the challenge is within the limits for a version of `size` bytes.
     #[must_use]
     pub fn fits(&self, size: u64) -> bool {
         let rising = self.parts.is_sorted_by(|a, b| a < b);
@@ -73,31 +74,30 @@ impl Challenge {
     }
 }
 
-/// Computes the proof: a hash over the nonce and the bytes of the parts, in order.
+/// Hasher for a proof: takes the nonce and then the bytes of the parts, in order.
 #[derive(Clone, Debug)]
 pub struct Prover(Sha256);
 
 impl Prover {
-    /// Starts the proof for this challenge.
+    /// Creates the hasher for this challenge.
     #[must_use]
     pub fn new(challenge: &Challenge) -> Self {
         Self(Sha256::new_with_prefix(PROOF_TEXT).chain_update(challenge.nonce))
     }
 
-    /// Adds the next bytes of the parts.
+    /// Adds bytes of the next part, all or some of them.
     pub fn add(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// Returns the finished proof.
+    /// Returns the proof that answers the challenge.
     #[must_use]
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
 }
 
-/// Returns the id of the record of a download's challenge: the ledger keeps one outcome, whichever edge reports it and
-/// however often.
+/// Returns the record id of a download's one outcome, so that the ledger keeps one whichever edge reports it.
 #[must_use]
 pub fn record_id(download: DownloadId) -> RecordId {
     let hash = Sha256::new_with_prefix(RECORD_TEXT).chain_update(download.0).finalize();
@@ -106,19 +106,19 @@ pub fn record_id(download: DownloadId) -> RecordId {
     RecordId(id)
 }
 
-/// Outcomes of one client's challenges.
+/// Results of a client's challenges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Number of challenges answered correctly.
+    /// Number of challenges that the client passed.
     pub passed: u64,
-    /// Number of challenges answered wrongly.
+    /// Number of challenges that the client answered wrongly.
     pub failed: u64,
-    /// Number of challenges without answer, and of completed downloads to be challenged of which no edge was told.
+    /// Number of challenges without an answer, or whose download was never reported complete to an edge.
     pub unanswered: u64,
 }
 
 impl Tally {
-    /// Whether people should look at the client: a disk goes bad once, and a laptop is closed now and then.
+    /// Returns whether people should look at the client: a disk goes bad once, and a laptop is closed now and then.
     #[must_use]
     pub const fn is_conspicuous(&self) -> bool {
         let all = self.passed.saturating_add(self.failed).saturating_add(self.unanswered);
@@ -126,8 +126,8 @@ impl Tally {
     }
 }
 
-/// Whether a download should be looked at more closely: nearly nothing from edges, and fast. No proof of guilt: it only
-/// chooses whom to challenge.
+/// Returns whether a download is conspicuous: fast, with next to nothing from edges. The result only chooses clients to
+/// challenge; it proves no guilt.
 #[must_use]
 pub fn is_conspicuous(size: u64, edge_bytes: u64, elapsed_ms: u64) -> bool {
     let from_peers = size.saturating_sub(edge_bytes);

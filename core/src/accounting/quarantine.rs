@@ -1,25 +1,25 @@
-//! Quarantines of clients: from when on the reports of a client count no more.
+//! Quarantines of clients, which decide from when on a client's reports do not count.
 
 use crate::ids::Guid;
 use alloc::collections::BTreeMap;
 
-/// Per GUID: quarantine start → end in Unix ms; `u64::MAX` while it lasts.
+/// Start and end of each client's quarantines, Unix milliseconds; a quarantine that still lasts ends at `u64::MAX`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Quarantines(BTreeMap<Guid, BTreeMap<u64, u64>>);
 
 impl Quarantines {
-    /// Adds a quarantine of this client.
+    /// Adds a quarantine of a client.
     pub fn add(&mut self, guid: Guid, from_ms: u64, until_ms: u64) {
         self.0.entry(guid).or_default().insert(from_ms, until_ms);
     }
 
-    /// Returns the starts of this client's quarantines, Unix milliseconds, ascending.
+    /// Returns the start times of a client's quarantines, ascending.
     pub fn begins(&self, guid: Guid) -> impl Iterator<Item = u64> + '_ {
         self.0.get(&guid).into_iter().flat_map(|spans| spans.keys().copied())
     }
 
-    /// Returns the time from which the client's reports of an introduction made at `made_ms` no longer count: the start
-    /// of its first quarantine that was not over by then.
+    /// Returns the time from which the client's reports of an introduction made at `made_ms` do not count: the start of
+    /// its first quarantine that was not over by then. `None` if all reports count.
     #[must_use]
     pub fn cut(&self, guid: Guid, made_ms: u64) -> Option<u64> {
         self.0.get(&guid)?.iter().find(|(_, until)| **until > made_ms).map(|(from, _)| *from)

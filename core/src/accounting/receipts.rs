@@ -1,6 +1,5 @@
-//! Receipts (DESIGN §10.3): which bytes a downloader signs for, which receipts an uploader accepts, and how many bytes
-//! an uploader sends on credit ([`CreditRule`], [`Account`]). Both sides of an introduction follow the same rule, so
-//! neither waits for the other.
+//! Receipts (DESIGN §10.3): when a downloader signs one, when an uploader accepts it, and how many bytes an uploader
+//! sends on credit. Both sides of an introduction follow the same rule, so neither waits for the other.
 
 use crate::ids::{PublicKey, Signature};
 use crate::limits;
@@ -8,35 +7,35 @@ use crate::wire::Wire as _;
 use crate::wire::records::{Introduction, Receipt, ReceiptProof, SignedReceipt, SigningContext, Verify};
 use core::time::Duration;
 
-/// The rule by which an uploader gives credit. Invariant: the bytes that a downloader can get without a receipt are at
-/// most `credit` of the bytes it has receipted, plus one request. Credit grows with the bytes receipted, not with the
-/// number of receipts: small receipts buy small credit.
+/// Limits on bytes sent on credit. Invariant: without a receipt a downloader gets at most the `credit` of the bytes it
+/// has receipted, plus one request. Credit grows with receipted bytes, not with the number of receipts: small receipts
+/// buy small credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CreditRule {
     /// Credit before the first receipt, in bytes.
     pub first: u64,
     /// Largest credit, in bytes; each receipt that is given when due doubles the credit up to this.
     pub most: u64,
-    /// Time after a receipt at which new bytes are receipted, however few.
+    /// Longest time between two receipts while new bytes arrive.
     pub every: Duration,
 }
 
 impl CreditRule {
-    /// The protocol's rule. Clients with another rule still account correctly, but may wait for each other.
+    /// The protocol's rule. Clients that follow another rule still account correctly, but may wait for each other.
     pub const PROTOCOL: Self = Self {
         first: limits::CREDIT_FIRST,
         most: limits::CREDIT_MAX,
         every: Duration::from_secs(limits::RECEIPT_EVERY_S),
     };
 
-    /// Returns the credit in bytes after `receipted` bytes.
+    /// Returns the credit in bytes after `receipted` bytes with receipts.
     #[must_use]
     pub const fn credit(&self, receipted: u64) -> u64 {
         let grown = self.first.saturating_add(receipted.saturating_mul(2));
         if grown < self.most { grown } else { self.most }
     }
 
-    /// Returns the number of verified, unreceipted bytes at which the next receipt is due, after `receipted` bytes.
+    /// Returns the number of verified bytes without receipt at which the next receipt is due.
     #[must_use]
     pub const fn due(&self, receipted: u64) -> u64 {
         let half = self.credit(receipted) / 2;
@@ -44,20 +43,20 @@ impl CreditRule {
     }
 }
 
-/// Reasons to refuse a receipt.
+/// Reason for refusing a receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReceiptError {
     /// The receipt is for another introduction, download, version or uploader.
     Foreign,
-    /// The receipt's number or bytes are not above those of the receipt before.
+    /// The receipt's `seq` or bytes are not above those of the receipt before.
     Stale,
     /// The receipt is for more bytes than were ever promised.
     TooMuch,
-    /// The signature is not K_d's.
+    /// The download's key (K_d) did not make the signature.
     Signature,
 }
 
-/// Whether K_d has signed a receipt.
+/// Returns whether the download's key (K_d) signed a receipt.
 #[must_use]
 pub fn is_signed(verify: Verify, download_key: &PublicKey, receipt: &Receipt, signature: &Signature) -> bool {
     verify(download_key, SigningContext::Receipt, &receipt.to_bytes(), signature)
@@ -90,14 +89,14 @@ pub fn check(
     Ok(ReceiptProof { uploader_key, seq, bytes, signature: signed.signature })
 }
 
-/// An uploader's account of one introduction: bytes sent, promised and receipted.
+/// Bytes sent and receipted over one introduction, as its uploader counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Account {
-    /// Bytes sent or promised.
+    /// Bytes sent over the introduction, or promised.
     pub spent: u64,
-    /// Bytes ever promised, including those that were then not sent: no receipt can be for more.
+    /// Bytes ever promised, including those not sent in the end: no receipt can be for more.
     pub promised: u64,
-    /// Number (`seq`) and bytes of the newest receipt.
+    /// The newest receipt's `seq` and bytes; zeros before the first.
     pub taken: (u32, u64),
     /// Bytes of the newest receipt that is on disk. Credit grows by these only, so that a crash loses no more than the
     /// credit.
@@ -106,13 +105,13 @@ pub struct Account {
 
 impl Account {
     /// Returns the bytes sent or promised that no durable receipt covers. An eighth of the receipted bytes may have
-    /// gone to waste (sent twice near the end, or under way when cancelled) without being held against the downloader.
+    /// been wasted (sent twice near the end, or under way when cancelled) and is not held against the downloader.
     #[must_use]
     pub const fn owed(&self) -> u64 {
         self.without(self.kept)
     }
 
-    /// Returns the bytes that would stay unreceipted if the introduction ended now.
+    /// Returns the bytes that would stay without receipt if the introduction ended now.
     #[must_use]
     pub const fn unreceipted(&self) -> u64 {
         self.without(self.taken.1)
@@ -122,12 +121,12 @@ impl Account {
         self.spent.saturating_sub(receipted).saturating_sub(receipted / 8)
     }
 
-    /// Whether `bytes` more may be sent now.
+    /// Returns whether `bytes` more may be sent now.
     #[must_use]
     pub const fn covers(&self, rule: &CreditRule, bytes: u64) -> bool {
         let credit = rule.credit(self.kept);
         let owed = self.owed();
-        // one request may exceed the credit a little, else a transfer of a large piece could never begin
+        // one request may exceed the credit a little, otherwise a large piece could never begin
         owed.saturating_add(bytes) <= credit || (owed < credit && bytes <= limits::CREDIT_FIRST)
     }
 }

@@ -1,13 +1,13 @@
-//! Rekeying (DESIGN §5): an installation replaces its key. Two copies of one installation share a key and a GUID until
-//! each takes a key of its own. The change is signed by the old key, whose GUID is retired, and by the new key, so that
-//! nobody can retire another client's GUID or take over another client's key.
+//! A new key for an installation (DESIGN §5). Two copies of one installation have one key and one GUID until they take
+//! keys of their own. Both the old key, whose GUID is retired, and the new key sign the change, so that nobody can
+//! retire another's GUID or take over another's key.
 
 use crate::ids::{Guid, RecordId};
 use crate::wire::Wire as _;
 use crate::wire::records::{SignedRekey, SigningContext, Verify};
 use sha2::Digest as _;
 
-/// Whether the two keys differ and both have signed the change.
+/// Returns whether both keys have signed, and differ.
 #[must_use]
 pub fn check(verify: Verify, signed: &SignedRekey) -> bool {
     let SignedRekey { rekey, by_old, by_new } = signed;
@@ -17,7 +17,7 @@ pub fn check(verify: Verify, signed: &SignedRekey) -> bool {
         && verify(&rekey.new, SigningContext::Rekey, &message, by_new)
 }
 
-/// Returns the id of the record of a rekey: the same however often, and through whichever CN, it comes.
+/// Returns the change's record id, the same however often and through whichever CN the change comes.
 #[must_use]
 pub fn record_id(signed: &SignedRekey) -> RecordId {
     let hash = sha2::Sha256::digest(signed.rekey.to_bytes());
@@ -26,8 +26,8 @@ pub fn record_id(signed: &SignedRekey) -> RecordId {
     RecordId(id)
 }
 
-/// Returns the index of the home DN, of `homes`, that sees all sessions of a GUID; `None` without DNs. Every CN names
-/// the DNs in the same order, so all agree.
+/// Returns the index of the DN, of `homes`, that sees all sessions of a GUID: every CN lists the DNs in the same order.
+/// `None` if `homes` is 0.
 #[must_use]
 pub fn home(guid: &Guid, homes: u32) -> Option<u32> {
     let [a, b, c, d, ..] = guid.0;

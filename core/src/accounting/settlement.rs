@@ -1,17 +1,17 @@
-//! Settlement: computes the bill of one download from its records. A [`Book`] takes in the records, [`Book::claims`]
-//! compares what both sides claim of each introduction, and [`Book::bill`] makes a [`Bill`] of that.
+//! Settlement: computes from a download's records the bytes that its provider is told of and billed for.
 //!
-//! An uploader's claim is the highest receipt it holds, a downloader's claim is what it reports itself; of each
-//! introduction the smaller claim is billed. So neither side alone can raise a bill, and both together cannot raise it
-//! above the version's size or the first grant's ceiling. In a ledger's book ([`Book::strict`]) an introduction is
-//! billed only if a CN has recorded it.
+//! An uploader's claim is the highest receipt that it holds, a downloader's claim its own report; of each introduction
+//! the smaller claim is billed. So neither side alone can raise a bill. Both together cannot raise it above the
+//! version's size or the first grant's ceiling, and in a ledger's books ([`Book::strict`]) only over introductions that
+//! a CN has recorded.
 //!
-//! For a client in quarantine only what it reported before counts ([`Quarantines`]): bytes that it reports later, as
-//! downloader or uploader, are not billed; nor are introductions made during the quarantine, whenever it reports them.
+//! For a client in quarantine, only its records from before the quarantine count ([`Quarantines`]): bytes that it
+//! reports later, as either side, are not billed; nor are introductions made during the quarantine, whenever it reports
+//! them.
 //!
-//! A download closes [`LATE_MS`] after the downloader's final report (completed, cancelled or failed), or
-//! [`EXPIRES_MS`] after its first record if no final report comes. Later reports of clients change nothing. Bytes sent
-//! by edges count until the download expires, since no client's report may make an edge's bytes free.
+//! A download closes [`LATE_MS`] after its downloader's final report (complete, cancelled or failed), or [`EXPIRES_MS`]
+//! after its first record if there is no final report. Later records of clients change nothing. Edges' records count
+//! until the download expires, since no client's report may make an edge's bytes free.
 
 use super::quarantine::Quarantines;
 use super::{Spans, receipts};
@@ -22,20 +22,20 @@ use crate::wire::records::{
 };
 use alloc::collections::BTreeMap;
 
-/// Records received within this time of the downloader's final report still count, in milliseconds: an uploader that
-/// was switched off in the meantime reports at its next start.
+/// Time after a downloader's final report in which records still count, in milliseconds: an uploader that was switched
+/// off in the meantime reports at its next start.
 pub const LATE_MS: u64 = 24 * 3600 * 1000;
-/// Time from a download's first record until it closes without a final report, in milliseconds.
+/// Time from the first record to the closing of a download without a final report, in milliseconds.
 pub const EXPIRES_MS: u64 = 30 * 24 * 3600 * 1000;
 
-/// Stage of a download's settlement.
+/// State of a download's settlement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Settlement {
-    /// The download is open: records still count.
+    /// New records of the download still count.
     Open,
-    /// The downloader sent its final report and the time for late records is over: the bill is final.
+    /// The downloader made its final report and the time for late records is over: the bill is final.
     Closed,
-    /// No final report ever came: the downloader is held to the receipts it signed, and the bill is final.
+    /// No final report came in time. The downloader is billed for the receipts that it signed; the bill is final.
     Expired,
 }
 
@@ -43,82 +43,82 @@ pub enum Settlement {
 /// download closes, order and repetition of records make no difference.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Book {
-    /// When the first record was received, Unix milliseconds.
+    /// Time at which the first record was received, Unix milliseconds.
     first_ms: Option<u64>,
-    /// When each claimed downloader last reported a final state (completed, cancelled, failed). Removed if it later
-    /// reports Running.
+    /// Time at which each alleged downloader's final report was received; a later report that the download goes on
+    /// removes the entry.
     final_report_ms: BTreeMap<Guid, u64>,
-    /// Number of records that came after the download had closed.
+    /// Number of records that came too late to count.
     late: u32,
     granted: Option<GrantRecord>,
-    /// Newest record of every client that claims to be the downloader. Only the grant's GUID is: see `downloader()`.
+    /// Newest reports of all alleged downloaders; the grant names the true one.
     claimed_downloaders: BTreeMap<Guid, UsageRecord>,
     uploaders: BTreeMap<Guid, UsageRecord>,
     edges: BTreeMap<PublicKey, EdgeRecord>,
-    /// Newest record of each edge's life, by edge key and life.
+    /// Newest record by edge and by the time at which it began to count (`life`).
     served: BTreeMap<(PublicKey, u64), ServedRecord>,
-    /// K_u of the introductions that CNs have recorded, and when each record came; `None`: no CN record is required.
+    /// The uploader's key (K_u) by introduction, as CNs recorded it, with the time at which that record came. `None` if
+    /// no CN's record is required.
     introduced: Option<BTreeMap<IntroId, (PublicKey, u64)>>,
     quarantines: Quarantines,
-    /// The newest records received before the quarantines of their reporters began, by reporter, begin of the
-    /// quarantine, and whether it reported as downloader.
+    /// The newest records from before the start of each reporter's quarantines, by reporter, start, and whether the
+    /// reporter is the downloader.
     before_quarantine: BTreeMap<(Guid, u64, bool), UsageRecord>,
 }
 
-/// The settled figures of a download, in bytes unless said otherwise.
+/// Settled figures of a download, in bytes where nothing else is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Bill {
     /// Size of the version; 0 while the first grant's record is missing.
     pub size: u64,
-    /// The most that peers may be billed for, as the first grant says; 0 while its record is missing.
+    /// Ceiling for billed bytes from peers, from the first grant; 0 while its record is missing.
     pub max_peer_bytes: u64,
     /// Bytes sent by edges, each counted once whichever edges sent it.
     pub edge_unique: u64,
     /// Bytes sent by edges, repetitions included.
     pub edge_total: u64,
-    /// Bytes received from edges, as the downloader reports.
+    /// Bytes from edges, according to the downloader.
     pub edge_claimed: u64,
-    /// Bytes received from peers, as the downloader reports.
+    /// Bytes from peers, according to the downloader.
     pub peers_received: u64,
-    /// Bytes sent to the downloader, as uploaders report.
+    /// Bytes to the downloader, according to the uploaders.
     pub peers_sent: u64,
-    /// Bytes from peers that the downloader has signed for: the highest receipt of each introduction.
+    /// Bytes from peers that the downloader signed for: the sum of the highest receipt of each introduction.
     pub peers_receipted: u64,
-    /// Bytes from peers that both sides agree on: of each introduction the smaller of receipt and downloader's claim.
+    /// Bytes from peers on which both sides agree: of each introduction the smaller of receipt and downloader's claim.
     pub peers_agreed: u64,
-    /// Bytes from peers that are billed: `peers_agreed`, at most the part of the version that edges have not sent, and
-    /// at most the grant's ceiling.
+    /// Billed bytes from peers: the agreed ones, limited by the size less the edges' bytes, and by the grant's ceiling.
     pub peers_billed: u64,
     /// Each uploader's part of `peers_billed`; the parts add up to it.
     pub shares: BTreeMap<Guid, u64>,
-    /// Bytes claimed by either side and not billed: without counterpart, above the counterpart's claim, or above the
-    /// version's size. Shown, never billed.
+    /// Bytes that either side claimed but that are not billed: no counterpart, more than the counterpart says, or more
+    /// than the limits allow. Shown to the provider, never billed.
     pub flagged: u64,
-    /// State in the downloader's newest report; `None` if it never reported.
+    /// State in the downloader's newest report; `None` without a report.
     pub state: Option<UsageState>,
-    /// Duration of the download as the downloader reports it, in milliseconds.
+    /// Duration of the download according to the downloader, in milliseconds.
     pub elapsed_ms: u64,
 }
 
-/// The claims of both sides about one introduction, in bytes. The billable parts never exceed the claims: a client that
-/// reports less after its quarantine than before it has still claimed the larger number.
+/// Bytes claimed for one introduction. Bytes that count are always part of the claimed ones: a client that says less
+/// after its quarantine than before it has still claimed the larger number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Claims {
-    /// Bytes that the downloader claims to have received.
+    /// Bytes claimed by the downloader.
     pub received: u64,
-    /// The billable part of `received`: all of it, or what was reported before quarantine.
+    /// Bytes of `received` that count.
     received_billable: u64,
-    /// The uploader's key, as the downloader reports it.
+    /// The uploader's key according to the downloader.
     uploader_key: Option<PublicKey>,
-    /// Bytes that uploaders claim to have sent, receipted or not.
+    /// Bytes claimed by uploaders, with or without receipts.
     pub sent: u64,
-    /// Bytes of the highest valid receipt that an uploader has filed.
+    /// Bytes of the highest receipt that an uploader filed.
     pub receipted: u64,
-    /// Bytes of the highest billable receipt: of an uploader in quarantine one filed before. At most `receipted`.
+    /// Bytes of the highest receipt that counts, at most `receipted`.
     receipted_billable: u64,
-    /// The bytes that can be billed: the smaller of the billable receipt and the downloader's billable claim.
+    /// Bytes that are agreed on: the smaller of receipt and downloader's claim.
     pub agreed: u64,
-    /// The uploader with the highest receipt, or else the first to claim.
+    /// The uploader with the highest receipt, or else the first to claim bytes.
     pub uploader: Option<Guid>,
 }
 
@@ -127,24 +127,24 @@ fn newer<T>(old: Option<&T>, new: &T, seq: impl Fn(&T) -> u32) -> bool {
 }
 
 impl Book {
-    /// A ledger's book, in which only introductions that a CN has recorded are billed.
+    /// Creates a book in which only introductions recorded by a CN count.
     #[must_use]
     pub fn strict() -> Self {
         Self { introduced: Some(BTreeMap::new()), ..Self::default() }
     }
 
-    /// Sets the quarantines of all clients concerned; to be called before any record is added.
+    /// Sets the quarantines of the reporters; to be called before any record is added.
     #[must_use]
     pub fn with_quarantines(self, quarantines: Quarantines) -> Self {
         Self { quarantines, ..self }
     }
 
-    /// Whether a CN has recorded this introduction to this uploader key.
+    /// Returns whether a CN recorded this introduction with this uploader's key, or no CN's record is required.
     fn is_introduced(&self, intro: IntroId, uploader_key: &PublicKey) -> bool {
         self.introduced.as_ref().is_none_or(|all| all.get(&intro).is_some_and(|(key, _)| key == uploader_key))
     }
 
-    /// Returns the part of a reporter's claim that is billable: all of it, or its claim from before its quarantine.
+    /// Returns the part of a reporter's claim that counts: all of it, or its state before the reporter's quarantine.
     fn billable_part<'a>(&'a self, r: &UsageRecord, p: &'a PeerBytes) -> Option<&'a PeerBytes> {
         let Some(cut) = self.quarantines.cut(r.reporter, self.introduced_ms(p.intro)) else { return Some(p) };
         self.before_quarantine
@@ -154,13 +154,13 @@ impl Book {
             .find(|q| q.intro == p.intro)
     }
 
-    /// Whether a quarantine cuts what the downloader reports of this introduction.
+    /// Returns whether a quarantine limits what counts of the downloader's claim for an introduction.
     fn is_cut(&self, intro: IntroId) -> bool {
         let guid = self.granted.as_ref().map(|g| g.guid);
         guid.is_some_and(|guid| self.quarantines.cut(guid, self.introduced_ms(intro)).is_some())
     }
 
-    /// Returns when a CN's record of an introduction came, Unix milliseconds; 0 without one.
+    /// Returns when a CN's record of an introduction came, Unix milliseconds; 0 if none came.
     fn introduced_ms(&self, intro: IntroId) -> u64 {
         self.introduced.as_ref().and_then(|all| all.get(&intro)).map_or(0, |(_, made)| *made)
     }
@@ -202,7 +202,7 @@ impl Book {
                 }
             }
             LedgerRecord::Usage(r) => self.add_usage(r, now_ms),
-            // shown to people as evidence: no bill depends on it
+            // possession records are evidence for people: no bill depends on them
             LedgerRecord::Possession(_) => {}
         }
     }
@@ -234,7 +234,7 @@ impl Book {
         }
     }
 
-    /// Returns when the download closes, Unix milliseconds; `None` before the first record.
+    /// Returns when records stop counting, Unix milliseconds; `None` before the first record.
     #[must_use]
     pub fn closes_ms(&self) -> Option<u64> {
         let expires = self.expires_ms()?;
@@ -245,13 +245,12 @@ impl Book {
         self.first_ms.map(|first| first.saturating_add(EXPIRES_MS))
     }
 
-    /// Returns when the downloader's final report was received. Without a grant there is none: the grant names the
-    /// downloader, and until then any client could end the download.
+    /// Returns when the downloader's final report was received; `None` before the grant, since anybody could end it.
     fn final_report_ms(&self) -> Option<u64> {
         self.final_report_ms.get(&self.granted.as_ref()?.guid).copied()
     }
 
-    /// Returns the stage of the settlement at `now_ms`.
+    /// Returns the state of the settlement at `now_ms`.
     #[must_use]
     pub fn settlement(&self, now_ms: u64) -> Settlement {
         match (self.closes_ms(), self.final_report_ms()) {
@@ -261,14 +260,13 @@ impl Book {
         }
     }
 
-    /// Number of records that came too late to count.
+    /// Returns the number of records that came too late to count.
     #[must_use]
     pub const fn late(&self) -> u32 {
         self.late
     }
 
-    /// Returns the downloader's newest record. Only the client that was granted the download may report as its
-    /// downloader; without a grant the claim with the highest `seq` is shown.
+    /// Returns the grantee's newest report; before the grant is known, the report with the highest `seq`.
     fn downloader(&self) -> Option<&UsageRecord> {
         match &self.granted {
             Some(granted) => self.claimed_downloaders.get(&granted.guid),
@@ -276,7 +274,7 @@ impl Book {
         }
     }
 
-    /// Returns an uploader's receipt if the download's key has signed it for this introduction and version.
+    /// Returns an uploader's receipt if the download's key signed it for this introduction and version.
     fn valid_receipt(&self, verify: Verify, record: &UsageRecord, p: &PeerBytes) -> Option<ReceiptProof> {
         let (granted, proof) = (self.granted.as_ref()?, p.receipt.as_ref()?);
         let of_it = (record.download, record.version) == (granted.download, granted.version);
@@ -295,14 +293,14 @@ impl Book {
         signed.then(|| proof.clone())
     }
 
-    /// Returns both sides' claims of each introduction at `now_ms`. `verify` checks the receipts.
+    /// Returns the claims for each introduction at `now_ms`. `verify` checks the receipts.
     #[must_use]
     pub fn claims(&self, verify: Verify, now_ms: u64) -> BTreeMap<IntroId, Claims> {
         let mut claims: BTreeMap<IntroId, Claims> = BTreeMap::new();
         for (r, p) in self.downloader().into_iter().flat_map(|r| r.peers.iter().map(move |p| (r, p))) {
             let c = claims.entry(p.intro).or_default();
             c.received = c.received.saturating_add(p.bytes);
-            // a claim from before a quarantine counts once, however often a newer record lists the introduction
+            // bytes claimed before a quarantine count once, however often a newer record names the introduction
             let others = if self.is_cut(p.intro) { 0 } else { c.received_billable };
             c.received_billable = others.saturating_add(self.billable_part(r, p).map_or(0, |p| p.bytes));
             c.uploader_key = Some(p.key);
@@ -315,9 +313,9 @@ impl Book {
                 let of_it = |proof: &ReceiptProof| c.uploader_key.is_none_or(|k| k == proof.uploader_key);
                 self.valid_receipt(verify, r, p).filter(of_it).map_or(0, |proof| proof.bytes)
             };
-            // if several uploaders file one receipt, or one introduction has several, only the highest counts, once
+            // of one receipt filed by many uploaders, or many receipts of one introduction, the highest counts, once
             let newest = receipted_by(p);
-            // if the whole claim is billable its receipt is not verified twice
+            // where the whole claim counts, its receipt is not checked twice
             let counted =
                 self.billable_part(r, p).map_or(0, |counted| if counted == p { newest } else { receipted_by(counted) });
             let receipted = newest.max(counted);
@@ -329,20 +327,21 @@ impl Book {
         }
         for (intro, c) in &mut claims {
             c.received = c.received.max(c.received_billable);
-            // a downloader without a final report is held to what it signed, unless a quarantine cuts its reports
+            // a downloader that fell silent is billed for the receipts that it signed, unless a quarantine limits its
+            // claims
             let held = expired && !self.is_cut(*intro);
             c.agreed = if held { c.receipted_billable } else { c.receipted_billable.min(c.received_billable) };
         }
         claims
     }
 
-    /// Returns the bytes that edges have sent: the union of the ranges each edge has counted. If an edge has crashed
-    /// and cannot say whether it sent more, the downloader's claim counts, up to what that edge had reserved.
+    /// Returns the number of distinct bytes that edges sent: the union of their ranges. Where an edge crashed and
+    /// cannot say whether it sent more, the downloader's claim counts, up to the bytes that this edge had reserved.
     fn edge_unique(&self, size: u64, claimed: u64) -> u64 {
         let most = if self.granted.is_some() { size } else { u64::MAX };
         let mut sent = Spans::default();
         self.served.values().for_each(|r| sent.unite(&Spans::from_blob(&r.sent, most)));
-        // records that carry no ranges are summed
+        // records without ranges are summed up
         let plain = self.edges.values().map(|r| r.unique_bytes).fold(0, u64::saturating_add);
         let sure = sent.bytes().saturating_add(plain);
         let unsure = self.served.values().map(|r| r.unsure_bytes).fold(0, u64::saturating_add);
@@ -354,7 +353,7 @@ impl Book {
         of_edges.chain(self.served.values().map(|r| r.total_bytes)).fold(0, u64::saturating_add)
     }
 
-    /// Computes the bill at `now_ms`. `verify` checks the receipts.
+    /// Returns the download's bill at `now_ms`. `verify` checks the receipts.
     #[must_use]
     pub fn bill(&self, verify: Verify, now_ms: u64) -> Bill {
         let downloader = self.downloader();
@@ -385,7 +384,7 @@ impl Book {
     }
 }
 
-/// Distributes `billed` over the uploaders: introductions count in the order of their ids until nothing is left.
+/// Divides `billed` among the uploaders: introductions count in the order of their ids until all of it is assigned.
 fn shares(claims: &BTreeMap<IntroId, Claims>, billed: u64) -> BTreeMap<Guid, u64> {
     let mut shares: BTreeMap<Guid, u64> = BTreeMap::new();
     let mut left = billed;
@@ -400,7 +399,7 @@ fn shares(claims: &BTreeMap<IntroId, Claims>, billed: u64) -> BTreeMap<Guid, u64
     shares
 }
 
-/// Collects records that were all received at one time.
+/// Collects records that were received at the same time.
 impl FromIterator<LedgerRecord> for Book {
     fn from_iter<I: IntoIterator<Item = LedgerRecord>>(records: I) -> Self {
         let mut book = Self::default();

@@ -1,12 +1,11 @@
-//! Sets of byte ranges: an edge counts each sent byte of a version once, and the ledger unites the ranges of several
-//! edges.
+//! Byte ranges of a version that were sent: an edge counts each byte once, and so does the ledger over several edges.
 
 use crate::limits;
 use crate::wire::Blob;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Byte ranges in ascending order; none is empty, no two touch.
+/// Byte ranges in ascending order, none empty, none touching another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Spans(Vec<Range<u64>>);
 
@@ -38,13 +37,13 @@ impl Spans {
         true
     }
 
-    /// Total number of bytes in all ranges.
+    /// Returns the number of bytes in all ranges.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.0.iter().map(|r| r.end - r.start).sum()
     }
 
-    /// Whether the set contains every byte of a range.
+    /// Returns whether the spans contain every byte of a range.
     #[must_use]
     pub fn covers(&self, range: &Range<u64>) -> bool {
         let at = self.0.partition_point(|r| r.end < range.end);
@@ -58,9 +57,8 @@ impl Spans {
         }
     }
 
-    /// Encodes the ranges as a record carries them: for each range its distance from the end of the one before and its
-    /// length, as variable-length numbers (seven bits a byte, lowest first, high bit set on all but the last byte).
-    /// Ranges beyond the size limit are left out.
+    /// Encodes the spans for a record: for each range its distance from the end of the one before and its length, seven
+    /// bits a byte, lowest first, the last byte of a number below 128. Ranges that do not fit are left out.
     #[must_use]
     pub fn to_blob(&self) -> Blob<{ limits::SPANS_LEN_MAX }> {
         let (mut out, mut end) = (Vec::new(), 0);
@@ -77,7 +75,7 @@ impl Spans {
         Blob::new(out).unwrap_or_default()
     }
 
-    /// Decodes a record's ranges, up to the first malformed one and cut off at `size`.
+    /// Decodes the spans of a record, up to the first invalid range and below `size`.
     #[must_use]
     pub fn from_blob(blob: &Blob<{ limits::SPANS_LEN_MAX }>, size: u64) -> Self {
         let (mut spans, mut rest, mut end) = (Self::default(), &blob[..], 0_u64);
@@ -90,7 +88,7 @@ impl Spans {
         spans
     }
 
-    /// The ranges in ascending order.
+    /// Returns the ranges, in ascending order.
     #[must_use]
     pub fn ranges(&self) -> &[Range<u64>] {
         &self.0
@@ -105,7 +103,7 @@ fn put(out: &mut Vec<u8>, mut n: u64) {
     out.push(u8::try_from(n).unwrap_or(0));
 }
 
-/// Reads the next number; `None` at the end or if it does not fit 64 bits.
+/// Returns the next number; `None` at the end or for an invalid encoding.
 fn take(rest: &mut &[u8]) -> Option<u64> {
     let mut n = 0;
     for shift in (0..70).step_by(7) {

@@ -1,5 +1,5 @@
-//! Meetings of introduced peers, as their CN holds them: offered → both have opened their NATs, or had time to → go.
-//! Soft state: a CN that crashes forgets its meetings, and its peers' attempts expire.
+//! Broker of a CN for meetings of introduced peers: offered → both have opened their NATs, or had time to → go. Soft
+//! state: a CN that crashes forgets its meetings, and its peers' attempts expire.
 
 use crate::ids::IntroId;
 use crate::machine::{Deadlines, Time};
@@ -7,14 +7,14 @@ use crate::nat::connectivity::Role;
 use alloc::collections::BTreeMap;
 use core::time::Duration;
 
-/// How long a broker waits.
+/// Time-outs and limits of a broker.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Who has not said "opened" by then is not waited for.
+    /// Time-out for the peers' "opened", after which "go" is sent anyway.
     pub open_within: Duration,
-    /// A meeting is remembered for so long after "go", for its outcome.
+    /// Time for which a meeting is kept after "go", to receive its outcome.
     pub keep: Duration,
-    /// Meetings at a time; more are not brokered.
+    /// Maximum number of concurrent meetings; further ones are not brokered.
     pub meetings_max: usize,
 }
 
@@ -24,7 +24,7 @@ impl Default for Config {
     }
 }
 
-/// Two peers and how far they are. `P` says how to reach one.
+/// Two introduced peers and their progress. `P` is the address of a peer's session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Meeting<P> {
     peers: [P; 2],
@@ -32,7 +32,7 @@ struct Meeting<P> {
     gone: bool,
 }
 
-/// All meetings of a CN.
+/// Table of all current meetings of a CN.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Broker<P> {
     meetings: BTreeMap<IntroId, Meeting<P>>,
@@ -53,7 +53,7 @@ const fn index(role: Role) -> usize {
 }
 
 impl<P: Clone> Broker<P> {
-    /// Both are being told of each other: downloader, uploader.
+    /// Records an introduction whose peers (downloader, uploader) are being told of each other.
     pub fn offered(&mut self, now: Time, cfg: &Config, intro: IntroId, peers: [P; 2]) {
         if self.meetings.len() < cfg.meetings_max && !self.meetings.contains_key(&intro) {
             self.meetings.insert(intro, Meeting { peers, opened: [false; 2], gone: false });
@@ -61,13 +61,13 @@ impl<P: Clone> Broker<P> {
         }
     }
 
-    /// The peer of a meeting, if it is known.
+    /// Returns the peer in this role, or `None` for an unknown meeting.
     #[must_use]
     pub fn peer(&self, intro: IntroId, role: Role) -> Option<&P> {
         self.meetings.get(&intro).map(|m| &m.peers[index(role)])
     }
 
-    /// One has opened its NAT. Both peers are to go if this was the second; once a meeting.
+    /// Records that one peer opened its NAT. Returns both peers, once per meeting, when they are to go.
     pub fn opened(&mut self, now: Time, cfg: &Config, intro: IntroId, role: Role) -> Option<[P; 2]> {
         let meeting = self.meetings.get_mut(&intro)?;
         meeting.opened[index(role)] = true;
@@ -81,13 +81,14 @@ impl<P: Clone> Broker<P> {
         Some(meeting.peers.clone())
     }
 
-    /// The meeting is over: its outcome was told.
+    /// Removes a meeting whose outcome was reported, and returns its peers.
     pub fn done(&mut self, intro: IntroId) -> Option<[P; 2]> {
         self.timers.clear(intro);
         self.meetings.remove(&intro).map(|m| m.peers)
     }
 
-    /// One meeting whose time has come, if any is due: who is to go, or nobody if it was only forgotten.
+    /// Removes one due timer. Returns its meeting, with the peers that are to go, or `None` if the meeting was only
+    /// forgotten.
     pub fn pop_due(&mut self, now: Time, cfg: &Config) -> Option<(IntroId, Option<[P; 2]>)> {
         let intro = self.timers.pop_due(now)?;
         let peers = self.go(now, cfg, intro);
@@ -97,25 +98,25 @@ impl<P: Clone> Broker<P> {
         Some((intro, peers))
     }
 
-    /// When something is due.
+    /// Returns the time of the next timer.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         self.timers.next()
     }
 
-    /// Meetings at present.
+    /// Returns the number of current meetings.
     #[must_use]
     pub fn len(&self) -> usize {
         self.meetings.len()
     }
 
-    /// Nobody meets.
+    /// Returns whether there is no meeting.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.meetings.is_empty()
     }
 
-    /// See [`crate::machine::Machine::rebase`].
+    /// Shifts all timers, as [`crate::machine::Machine::rebase`] does.
     pub fn rebase(&mut self, by: Duration) {
         self.timers.rebase(by);
     }

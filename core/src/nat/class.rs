@@ -1,46 +1,46 @@
-//! Classes of NATs: all that decides whether two clients behind different public addresses can be connected, in a few
-//! bits. Clients of one class are met by the same others, so that a directory need not look at each of them.
+//! Classes of NATs: the few bits that decide whether two clients behind different public addresses can connect. Clients
+//! of one class can connect with the same others, so that a directory need not examine each of them.
 
 use super::{Endpoint, NatBehaviour, NatDescriptor, draws_ports, filters_by_port, is_door};
 use super::{HTTPS, NatBehaviour::EndpointIndependent};
 use core::net::SocketAddr;
 
-/// A class of NAT.
+/// Class of a client's NAT and firewall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Class {
     udp: Udp,
-    /// Public IPv6 besides, over UDP.
+    /// Whether UDP over public IPv6 works too.
     ipv6: bool,
-    /// Where it listens on TCP and was reached.
+    /// Listening TCP ports at which the client was reached.
     doors: Ports,
-    /// Where its TCP connections get out to.
+    /// Remote TCP ports to which outgoing connections succeed.
     out: Ports,
-    /// Where it meets a TCP connection that both open at once.
+    /// External TCP ports at which a simultaneous open succeeds.
     crossing: Ports,
 }
 
-/// What comes of UDP over IPv4.
+/// Behaviour of UDP over IPv4.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Udp {
-    /// Nothing.
+    /// UDP over IPv4 does not work.
     #[default]
     Blocked,
-    /// It maps endpoint-independently.
+    /// Mapping is endpoint-independent, so that ports are known.
     Independent {
-        /// It does not filter by port.
+        /// Whether the NAT does not filter by port.
         open: bool,
-        /// It tries many ports of a peer.
+        /// Whether the client tries many ports of a peer (birthday probing).
         tries: bool,
     },
-    /// It does not, but its ports can be foretold.
+    /// Mapping depends on the endpoint, but ports are predictable.
     Foretold,
-    /// Its ports are drawn, and it opens many.
+    /// Ports are random, and the client opens many sockets (birthday probing).
     Drawn,
-    /// Nobody knows where to aim.
+    /// Ports are unpredictable, or the mapping is unknown.
     Hidden,
 }
 
-/// TCP ports: that of HTTPS, and others.
+/// Set of TCP ports: that of HTTPS, and others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Ports {
     https: bool,
@@ -64,7 +64,7 @@ impl Ports {
 }
 
 impl Udp {
-    /// As it says itself, or is seen to map.
+    /// Returns the UDP class of a descriptor whose mapping behaviour is `maps`.
     pub(super) fn of(nat: &NatDescriptor, maps: NatBehaviour) -> Self {
         match maps {
             _ if !nat.udp => Self::Blocked,
@@ -77,8 +77,9 @@ impl Udp {
         }
     }
 
-    /// The DN's first table. Both can use UDP, and either the ports of both are known (they map endpoint-independently,
-    /// or count), or exactly one does not map so and the other does not filter by port, or both try many ports.
+    /// Returns whether two UDP classes can connect, by the DN's initial table: both can use UDP, and either the ports
+    /// of both are known (endpoint-independent or predictable), or exactly one is not endpoint-independent and the
+    /// other does not filter by port, or both do birthday probing.
     pub(super) const fn meets(self, other: Self) -> bool {
         match (self, other) {
             (Self::Blocked, _) | (_, Self::Blocked) => false,
@@ -94,11 +95,11 @@ impl Udp {
 }
 
 impl Class {
-    /// The last of all, in their order.
+    /// Greatest class in the order of classes.
     pub const LAST: Self =
         Self { udp: Udp::Hidden, ipv6: true, doors: Ports::ALL, out: Ports::ALL, crossing: Ports::ALL };
 
-    /// The class of a client: what it says, and what its CN's own observation proves beyond it.
+    /// Returns the class of a client, from its descriptor and its CN's own observation.
     #[must_use]
     pub fn of(client: Endpoint<'_>) -> Self {
         let nat = client.nat;
@@ -113,8 +114,8 @@ impl Class {
         }
     }
 
-    /// Whether two clients of these classes can be connected, whoever of them is which: over UDP, by a TCP connection
-    /// that one opens to a door of the other's, or, where one has no UDP, by one that both open at once.
+    /// Returns whether clients of these classes can connect, in either role: over UDP, by a TCP connection to a
+    /// reachable port of either, or, if one has no UDP, by a simultaneous TCP open.
     #[must_use]
     pub fn meets(self, other: Self) -> bool {
         let udp = self.udp != Udp::Blocked && other.udp != Udp::Blocked;
@@ -125,7 +126,7 @@ impl Class {
             || !udp && self.out.meet(other.crossing) && other.out.meet(self.crossing)
     }
 
-    /// Whether there is any class whose clients it can be connected with.
+    /// Returns whether clients of any other class can connect with this one.
     #[must_use]
     pub fn meets_anybody(self) -> bool {
         self.udp != Udp::Blocked || self.out != Ports::NONE || self.doors != Ports::NONE

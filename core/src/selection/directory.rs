@@ -1,9 +1,10 @@
-//! The directory: which client holds which version, in lists by nested set, and the choice of peers from them.
+//! Directory of the DN: the versions that each client holds, in lists by nested set, and the selection of peers from
+//! them.
 //!
-//! A peer is listed while its user allows uploads, some class of NAT can be connected with its own, and it is its
-//! GUID's newest registration. A list is ordered by ticket; a chosen peer draws a new ticket and so goes to the end of
-//! all its lists of that version. What an event costs does not grow with what a peer shares: the lists of a peer with
-//! much are put right in lots (see [`sweep`]), and until then it is not offered.
+//! A peer is listed while its user allows uploads, some class of NAT can connect with its own, and it is its GUID's
+//! newest registration. A list is ordered by ticket; a chosen peer draws a new ticket and so goes to the end of all its
+//! lists of that version. The cost of an event does not grow with the number of versions that a peer shares: the lists
+//! of a peer with many are updated in lots (batches, see [`sweep`]), and until then it is not offered.
 
 mod draw;
 mod lists;
@@ -26,21 +27,21 @@ pub(crate) use lists::steps;
 use lists::{Listing, Lists};
 pub use sweep::COPIES_PER_LOT;
 
-/// A registration: the DN's number for the CN's connection, and the session on that CN.
+/// Key of a registration: the DN's number for the CN's connection, and the session on that CN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerKey {
-    /// See [`crate::wire::directory::Route`].
+    /// Number of the CN's connection ([`crate::wire::directory::Route`]).
     pub link: u64,
-    /// The session.
+    /// Session of the client on that CN.
     pub session: SessionId,
 }
 
-/// How to choose.
+/// Parameters of the selection of peers.
 #[derive(Clone, Copy, Debug)]
 pub struct Choice {
-    /// One selection in so many keeps an eighth of its places for less specific sets; 0: none.
+    /// Number of selections of which one reserves an eighth of its places for less specific sets; 0: none does.
     pub diversity: u32,
-    /// At most so many peers of one public /24 (IPv6: /48) other than the querier's own address.
+    /// Maximum number of selected peers of one public /24 (IPv6: /48), other than the querier's own address.
     pub per_prefix: u32,
 }
 
@@ -50,35 +51,35 @@ impl Default for Choice {
     }
 }
 
-/// The directory. Soft state: all of it comes from clients and goes with their CN's connection.
+/// Directory of peers. Soft state: all of it comes from clients and is dropped with their CN's connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Directory {
     peers: BTreeMap<PeerKey, Peer>,
-    /// The registrations of a GUID, oldest first: the last one of a living connection counts.
+    /// Registrations of each GUID, oldest first: the last one of a living connection counts.
     by_guid: BTreeMap<Guid, Vec<PeerKey>>,
     lists: Lists,
     tickets: u64,
     learned: Learned,
-    /// CNs' connections that have ended, and whose registrations are not all swept.
+    /// Ended connections of CNs, whose registrations are not all swept.
     dead: BTreeSet<u64>,
-    /// Peers whose lists are not as they should be yet.
+    /// Peers whose lists are not up to date.
     unsettled: BTreeSet<PeerKey>,
-    /// The last of them that a lot was spent on.
+    /// Last such peer that a lot (batch) was spent on.
     settling: Option<PeerKey>,
-    /// Where the next looks at copies behind an address begin, where there are more than one draw looks at.
+    /// Tickets at which the next draws begin behind an address, if it has more copies than one draw examines.
     home_from: BTreeMap<(VersionId, IpAddr), u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Peer {
     entry: PeerEntry,
-    /// Where it is to be listed.
+    /// Class and sets under which the peer is to be listed.
     place: Listing,
-    /// Whether it is.
+    /// Whether the peer is to be listed at all.
     listed: bool,
-    /// Where its listed copies are listed still, if not there.
+    /// Former class and sets under which its copies are still listed, if outdated.
     left: Option<Listing>,
-    /// Its session has ended.
+    /// Whether the peer's session has ended.
     gone: bool,
     shares: BTreeMap<VersionId, Share>,
 }
@@ -87,9 +88,9 @@ struct Peer {
 struct Share {
     complete: bool,
     ticket: u64,
-    /// It stands on the lists.
+    /// Whether this copy is on the lists.
     on: bool,
-    /// The peer has begun to tell anew what it shares, and not told this yet.
+    /// Whether the peer has begun to resend its inventory, and has not named this version yet.
     doubtful: bool,
 }
 
@@ -98,25 +99,25 @@ impl Peer {
         Endpoint { observed: self.entry.observed.ip(), nat: &self.entry.nat }
     }
 
-    /// Where its listed copies are listed.
+    /// Returns the class and sets under which its copies are listed now.
     fn listing(&self) -> &Listing {
         self.left.as_ref().unwrap_or(&self.place)
     }
 
-    /// It may be offered, and is listed where it should be.
+    /// Returns whether the peer may be offered, with its lists up to date.
     const fn is_offered(&self) -> bool {
         self.listed && !self.gone && self.left.is_none()
     }
 }
 
 impl Directory {
-    /// How many registrations there are, those not swept yet included.
+    /// Returns the number of registrations, including those not swept yet.
     #[must_use]
     pub fn len(&self) -> usize {
         self.peers.len()
     }
 
-    /// Nobody is registered.
+    /// Returns whether nobody is registered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty()
@@ -126,7 +127,7 @@ impl Directory {
         self.peers.get(&key).filter(|p| !p.gone && !self.dead.contains(&key.link))
     }
 
-    /// A registration.
+    /// Returns a living registration, if there is one.
     #[must_use]
     pub fn get(&self, key: PeerKey) -> Option<&PeerEntry> {
         self.peer(key).map(|p| &p.entry)
@@ -136,19 +137,18 @@ impl Directory {
         self.peers.get(&key).map(Peer::listing)
     }
 
-    /// A registration that may be offered as a holder of `version`.
+    /// Returns a registration if it may be offered as a holder of `version`.
     fn offered(&self, key: PeerKey, version: VersionId) -> Option<&Peer> {
         let holds = |p: &&Peer| p.is_offered() && p.shares.get(&version).is_some_and(|s| s.on && !s.doubtful);
         self.peer(key).filter(holds)
     }
 
-    /// The registrations that may be offered as holders of `version`, in the order of their turns, for checks and
-    /// reports.
+    /// Returns the registrations that may be offered as holders of `version`, in ticket order, for checks and reports.
     pub fn listed(&self, version: VersionId) -> impl Iterator<Item = PeerKey> + '_ {
         self.lists.all(version).into_values().filter(move |key| self.offered(*key, version).is_some())
     }
 
-    /// A client is there, or has changed. An older NAT descriptor never replaces a newer one.
+    /// Adds or updates a registration. An older NAT descriptor never replaces a newer one.
     pub fn register(&mut self, link: u64, mut entry: PeerEntry) {
         let key = PeerKey { link, session: entry.session };
         if self.dead.contains(&link) {
@@ -178,7 +178,7 @@ impl Directory {
         self.relist(guid, &mut room);
     }
 
-    /// Puts a new registration after those that it replaces: of one start of a client the highest incarnation is the
+    /// Inserts a new registration after those that it replaces: of one start of a client the highest incarnation is the
     /// newest, whatever the order of arrival; of several starts the last to arrive.
     fn add_to_guid(&mut self, key: PeerKey, entry: &PeerEntry) {
         let peers = &self.peers;
@@ -192,8 +192,8 @@ impl Directory {
         all.insert(at, key);
     }
 
-    /// What a client shares has changed. Past [`SHARES_PER_PEER_MAX`] versions the rest is not listed. Who tells all
-    /// anew keeps its turns.
+    /// Updates the versions that a client shares. Past [`SHARES_PER_PEER_MAX`] versions the rest is not listed. A
+    /// client that resends its inventory keeps its tickets.
     pub fn share(&mut self, key: PeerKey, reset: bool, add: &[Shared], remove: &[VersionId]) {
         if self.peer(key).is_none() {
             return;
@@ -233,7 +233,7 @@ impl Directory {
         }
     }
 
-    /// An attempt to connect these two has ended. Behind one public address it says nothing of their NATs.
+    /// Learns from an attempt to connect these two. Behind one public address it says nothing of their NATs.
     pub fn learn(&mut self, a: PeerKey, b: PeerKey, attempt: &Attempt) {
         let (Some(a), Some(b)) = (self.peer(a), self.peer(b)) else { return };
         if a.place.address() != b.place.address() {
@@ -244,7 +244,7 @@ impl Directory {
     }
 
     /// Chooses up to `want` holders of `version` for the querier, nearest first: from its most specific set outwards,
-    /// each set in turn order. `None` if the querier is not registered.
+    /// each set in ticket order. Returns `None` if the querier is not registered.
     pub fn select(
         &mut self,
         querier: PeerKey,
@@ -288,7 +288,7 @@ impl Directory {
         self.lists.put(version, listing, ticket, key);
     }
 
-    /// Counts tickets anew from 0 in the same order, so that models see equal states as equal.
+    /// Renumbers tickets from 0 in the same order, so that models see equal states as equal.
     pub fn renumber(&mut self) {
         let mut old: Vec<u64> = self.peers.values().flat_map(|p| p.shares.values().map(|s| s.ticket)).collect();
         old.sort_unstable();

@@ -1,30 +1,30 @@
-//! What attempts have taught about pairs: how often two classes of NAT came together, over all networks and between two
-//! of them. It corrects the first table ([`Class::meets`]) downwards: a kind of pair that never connects is no longer
-//! offered, but for a rare trial by which it can recover. Between two networks a pair may do worse than between all,
-//! not better: where two classes fail, no network of theirs need be looked at.
+//! Success rates of pairs, learned from attempts: how often two classes of NAT connected, over all networks and between
+//! two of them. They correct the initial table ([`Class::meets`]) downwards: a kind of pair that never connects is no
+//! longer offered, except for a rare trial by which it can recover. A pair between two networks may do worse than
+//! between all, not better: where two classes fail, none of their networks need be examined.
 
 use crate::nat::Class;
 use crate::nat::connectivity::{Attempt, Failure};
 use alloc::collections::BTreeMap;
 
-/// What the first table believes of a pair that it offers, in permille, and how many attempts that belief is worth.
+/// Prior of a pair that the initial table offers: its success rate in permille, and its weight in attempts.
 const PRIOR: (u64, u64) = (900, 10);
-/// A pair is offered while at least so many of 1,000 attempts are expected to succeed.
+/// Minimum expected success rate, in permille, at which a pair is offered.
 const OFFERED_PERMILLE: u64 = 200;
-/// Attempts that are remembered of a kind of pair: then all counts of it are halved, so that old ones fade.
+/// Number of attempts of a kind of pair at which its counts are halved, so that old ones fade.
 const MEMORY: u32 = 512;
-/// In one of so many choices that pass over a kind of pair one such pair is offered, to see whether it still fails.
+/// Number of choices that skip a kind of pair after which one such pair is offered, to see whether it still fails.
 const TRIAL: u32 = 32;
-/// Kinds of pairs that are remembered, each as either side sees it.
+/// Maximum number of remembered kinds of pairs, each as either side sees it.
 const KINDS_MAX: usize = 32_768;
 
-/// One side of a pair: its class, and its network if that is known.
+/// Side of a pair: its class, and its network if known.
 pub type Side = (Class, Option<u32>);
 
-/// A kind of pair as one side sees it: itself, then the other. Networks are both there or both 0: all of them.
+/// Kind of pair as one side sees it: itself, then the other. Both networks are known, or both are 0: all networks.
 type Pair = ((Class, u32), (Class, u32));
 
-/// All networks together, and these two if both are known.
+/// Returns the pair over all networks, and the pair of these two networks if both are known.
 fn kinds(a: Side, b: Side) -> (Pair, Option<Pair>) {
     let networks = a.1.zip(b.1).map(|(x, y)| ((a.0, x), (b.0, y)));
     (((a.0, 0), (b.0, 0)), networks)
@@ -34,25 +34,25 @@ fn kinds(a: Side, b: Side) -> (Pair, Option<Pair>) {
 struct Counts {
     tried: u32,
     succeeded: u32,
-    /// Choices that passed over it since the last trial.
+    /// Number of choices that skipped the pair since the last trial.
     refused: u32,
 }
 
 impl Counts {
-    /// Successes expected of 1,000, shrunk towards `prior`.
+    /// Returns the expected success rate in permille, shrunk towards `prior`.
     fn expected(self, prior: u64) -> u64 {
         (u64::from(self.succeeded) * 1000 + prior * PRIOR.1) / (u64::from(self.tried) + PRIOR.1)
     }
 }
 
-/// See the module.
+/// Table of learned success rates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Learned {
     counts: BTreeMap<Pair, Counts>,
 }
 
 impl Learned {
-    /// An attempt has ended. One that was given up for other reasons than the way to the peer teaches nothing.
+    /// Counts an attempt. One that failed for reasons other than the network path is ignored.
     pub fn learn(&mut self, a: Side, b: Side, attempt: &Attempt) {
         let succeeded = match attempt.failure {
             None => true,
@@ -81,8 +81,8 @@ impl Learned {
         }
     }
 
-    /// Successes expected of 1,000 attempts of a pair that the first table offers: of two networks if both are known,
-    /// else of all.
+    /// Returns the expected success rate, in permille, of a pair that the initial table offers: of the two networks if
+    /// both are known, else of all.
     #[must_use]
     pub fn expected_permille(&self, a: Side, b: Side) -> u64 {
         let (all, networks) = kinds(a, b);
@@ -91,13 +91,14 @@ impl Learned {
         networks.map_or(class, |pair| of(&pair).expected(class).min(class))
     }
 
-    /// Whether a pair that the first table offers is offered.
+    /// Returns whether a pair that the initial table offers is still offered.
     #[must_use]
     pub fn offers(&self, a: Side, b: Side) -> bool {
         self.expected_permille(a, b) >= OFFERED_PERMILLE
     }
 
-    /// A choice for `a` passes over all of this kind; whether it shall try one of them all the same, if it may.
+    /// Counts a choice for `a` that skips this kind of pair. Returns whether one such pair shall be tried all the same,
+    /// if `may_try`.
     pub fn passes_over(&mut self, a: Side, b: Side, may_try: bool) -> bool {
         let (all, networks) = kinds(a, b);
         let Some(counts) = self.counts.get_mut(&networks.unwrap_or(all)) else { return false };
@@ -122,7 +123,7 @@ mod tests {
         (Class::of(Endpoint { observed, nat: &nat }), network)
     }
 
-    /// How often one of this kind is offered in so many choices.
+    /// Returns how often this kind is offered in so many choices.
     fn offered(learned: &mut Learned, (a, b): (Side, Side), choices: u32) -> usize {
         (0..choices).filter(|_| learned.offers(a, b) || learned.passes_over(a, b, true)).count()
     }

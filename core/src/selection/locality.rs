@@ -1,12 +1,12 @@
-//! The nested sets a peer belongs to, by its public address: address ⊂ prefix ⊂ AS ⊂ country ⊂ region ⊂ World. A set
-//! lies within exactly one wider set, also where geolocation cuts an AS in two: what it says of a peer is taken as one.
+//! Nested sets of a peer, by its public address: address ⊂ prefix ⊂ AS ⊂ country ⊂ region ⊂ World. A set lies within
+//! exactly one wider set, even where geolocation splits an AS: a peer's region, country and AS are taken as one.
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use crate::wire::place::Locality;
 
-/// A set of peers: those that agree in all of these. What is not known of a peer narrows no set.
+/// Set of peers that agree in all these fields. An unknown field of a peer narrows no set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Set {
     region: Option<u8>,
@@ -15,41 +15,41 @@ pub struct Set {
     part: Part,
 }
 
-/// How much of that.
+/// Part of the set of a region, country and AS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Part {
-    /// All of it.
+    /// Whole set, not narrowed.
     Whole,
-    /// A /24 (IPv6: /48).
+    /// Prefix of public addresses: a /24 (IPv6: /48).
     Prefix(IpAddr),
-    /// Those behind one public address.
+    /// Peers behind one public address.
     Address(IpAddr),
 }
 
 impl Set {
-    /// Everywhere.
+    /// Set of all peers everywhere.
     pub const WORLD: Self = Self { region: None, country: None, asn: None, part: Part::Whole };
 
-    /// The autonomous system, if this set is one.
+    /// Returns the autonomous system, if this set is one.
     #[must_use]
     pub fn network(&self) -> Option<u32> {
         self.asn.filter(|_| self.part == Part::Whole)
     }
 
-    /// The prefix, if this set is one.
+    /// Returns the prefix, if this set is one.
     #[must_use]
     pub const fn prefix(&self) -> Option<IpAddr> {
         if let Part::Prefix(p) = self.part { Some(p) } else { None }
     }
 
-    /// The public address, if this set is one.
+    /// Returns the public address, if this set is one.
     #[must_use]
     pub const fn address(&self) -> Option<IpAddr> {
         if let Part::Address(a) = self.part { Some(a) } else { None }
     }
 }
 
-/// The sets of a peer at `addr`, widest first; the last two are its prefix and its address.
+/// Returns the sets of a peer at `addr`, widest first; the last two are its prefix and its address.
 #[must_use]
 pub fn sets(addr: IpAddr, locality: &Locality) -> Vec<Set> {
     let addr = addr.to_canonical();
@@ -71,7 +71,7 @@ pub fn sets(addr: IpAddr, locality: &Locality) -> Vec<Set> {
     sets
 }
 
-/// The /24 (IPv6: /48) of an address, as its first address.
+/// Returns the /24 (IPv6: /48) of an address, as its first address.
 #[must_use]
 pub fn prefix(addr: IpAddr) -> IpAddr {
     match addr.to_canonical() {

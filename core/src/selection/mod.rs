@@ -1,5 +1,5 @@
-//! Selection: who is near whom ([`locality`]), who connects ([`learned`]), and the directory that chooses peers
-//! ([`directory`]).
+//! Selection of peers: nearness ([`locality`]), learned success rates ([`learned`]), and the directory that chooses
+//! peers ([`directory`]).
 
 pub mod directory;
 pub mod learned;

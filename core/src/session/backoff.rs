@@ -1,30 +1,30 @@
-//! Waiting before the next attempt: exponential, jittered, bounded.
+//! Delay before the next attempt: exponential, jittered, bounded.
 
 use crate::machine::Rng;
 use core::time::Duration;
 
-/// How often in a row something has failed.
+/// Counter of failures in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Backoff {
     failures: u8,
 }
 
 impl Backoff {
-    /// Counts a failure and says how long to wait: half of `first · 2ⁿ` (at most `longest`) plus as much again at
-    /// random, so that many clients of one lost server do not come back in step.
+    /// Counts a failure and returns the delay: half of `first · 2ⁿ` (at most `longest`) plus as much again at random,
+    /// so that many clients of one lost server do not come back in step.
     pub fn failed(&mut self, (first, longest): (Duration, Duration), rng: &mut dyn Rng) -> Duration {
         let wait = first.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1).min(17);
         jittered(wait, rng)
     }
 
-    /// It has worked.
+    /// Resets the counter after a success.
     pub fn succeeded(&mut self) {
         self.failures = 0;
     }
 }
 
-/// Between half of `wait` and all of it, in 16 steps.
+/// Returns a random delay between half of `wait` and all of it, in 16 steps.
 #[must_use]
 pub fn jittered(wait: Duration, rng: &mut dyn Rng) -> Duration {
     if wait.is_zero() {

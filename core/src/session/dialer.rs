@@ -1,11 +1,12 @@
-//! Keeping one connection to one server: dial, notice the end, wait, dial again.
+//! Dialer that keeps one connection to one server: dial, notice the end, wait, dial again.
 
 use super::Backoff;
 use crate::ids::ConnId;
 use crate::machine::Rng;
 use core::time::Duration;
 
-/// One server's connection. Numbers its attempts from `first` on, so that several dialers of a machine never share one.
+/// Dialer of one server. Numbers its attempts from `first` on, so that several dialers of a machine never share a
+/// number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dialer {
     next: u64,
@@ -21,13 +22,13 @@ enum State {
 }
 
 impl Dialer {
-    /// A dialer whose connections are numbered from `first` on.
+    /// Creates a dialer whose connections are numbered from `first` on.
     #[must_use]
     pub fn new(first: u64) -> Self {
         Self { next: first, state: State::Down, backoff: Backoff::default() }
     }
 
-    /// Begins an attempt, unless there is a connection or an attempt.
+    /// Begins an attempt. Returns `None` if a connection or attempt exists.
     pub fn dial(&mut self) -> Option<ConnId> {
         if self.state != State::Down {
             return None;
@@ -38,7 +39,7 @@ impl Dialer {
         Some(conn)
     }
 
-    /// The attempt has succeeded; false if it is not the present one.
+    /// Records that the attempt has succeeded. Returns false if it is not the present one.
     pub fn opened(&mut self, conn: ConnId) -> bool {
         let ours = self.state == State::Dialing(conn);
         if ours {
@@ -47,12 +48,13 @@ impl Dialer {
         ours
     }
 
-    /// The server has answered sensibly: the next failure is the first again.
+    /// Resets the back-off, since the server has answered sensibly.
     pub fn proven(&mut self) {
         self.backoff.succeeded();
     }
 
-    /// The attempt or connection is over: how long to wait before the next; `None` if it is not the present one.
+    /// Records that the attempt or connection has ended. Returns the delay before the next, or `None` if it is not the
+    /// present one.
     pub fn closed(&mut self, conn: ConnId, limits: (Duration, Duration), rng: &mut dyn Rng) -> Option<Duration> {
         if self.conn() != Some(conn) {
             return None;
@@ -61,7 +63,7 @@ impl Dialer {
         Some(self.backoff.failed(limits, rng))
     }
 
-    /// The present connection or attempt.
+    /// Returns the present connection or attempt.
     #[must_use]
     pub const fn conn(&self) -> Option<ConnId> {
         match self.state {
@@ -70,7 +72,7 @@ impl Dialer {
         }
     }
 
-    /// The open connection.
+    /// Returns the open connection, if any.
     #[must_use]
     pub const fn up(&self) -> Option<ConnId> {
         match self.state {

@@ -11,71 +11,72 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// The numbers of ledger connections begin here.
+/// Number of the first ledger connection.
 const FIRST_CONN: u64 = 1 << 61;
 
-/// Something that happened.
+/// Event reported to the ledger link.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// Begin to keep a connection.
+    /// The server started: keep a connection to the ledger.
     Start,
-    /// Take this record to the ledger. A record that is on its way already is not taken twice.
+    /// A record must reach the ledger. A record already under way is not taken twice.
     Submit(LedgerRecord),
-    /// The connection is open.
+    /// The connection to the ledger is open.
     Opened(ConnId),
     /// The connection could not be opened, or has ended.
     Closed(ConnId),
-    /// The ledger's message.
+    /// A message came from the ledger.
     Message(ConnId, LedgerMsg),
-    /// Close the connection for good.
+    /// The server stops: the connection is closed for good.
     Stop,
 }
 
-/// Something to be done.
+/// Command or notification of the ledger link.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Connect; answered by `Opened` or `Closed`.
+    /// Open a connection to the ledger; answered by `Opened` or `Closed`.
     Dial(ConnId),
-    /// Send.
+    /// Send a message to the ledger.
     Send(ConnId, LedgerMsg),
-    /// Close; no `Closed` follows.
+    /// Close this connection; no `Closed` follows.
     Close(ConnId),
-    /// These records are durable in the ledger.
+    /// Records that are now durable in the ledger.
     Acked(Vec<RecordId>),
-    /// These clients are quarantined, and no others; a ledger tells it to CNs only.
+    /// Complete list of quarantined clients; a ledger sends it to CNs only.
     Quarantined(Vec<Guid>),
 }
 
-/// Limits and identity.
+/// Limits and identity of a ledger link.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The server's certificate, shown first.
+    /// Certificate of the server, sent first.
     pub cert: ServerCert,
-    /// The wait before the next attempt: first and longest.
+    /// Delay before the next attempt: initial and maximum.
     pub backoff: (Duration, Duration),
-    /// A ping goes out this often; without an answer by the next, the connection is lost.
+    /// Interval of pings; a connection without an answer by the next ping is lost.
     pub ping_every: Duration,
-    /// Records under way at a time.
+    /// Maximum number of unacknowledged records in flight.
     pub window: u32,
-    /// Records that are not acknowledged by then are sent again.
+    /// Time-out after which unacknowledged records are sent again.
     pub retry_after: Duration,
 }
 
 impl Config {
-    /// Production limits for the server with this certificate.
+    /// Returns the production configuration for the server with this certificate.
     #[must_use]
     pub const fn new(cert: ServerCert, backoff: (Duration, Duration)) -> Self {
         Self { cert, backoff, ping_every: Duration::from_secs(10), window: 256, retry_after: Duration::from_secs(30) }
     }
 }
 
-/// The link. `records` holds all that is not acknowledged, `unsent` what has not gone out on the present connection.
+/// State machine of the link. `records` holds all unacknowledged records, `unsent` those not sent on the present
+/// connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LedgerLink {
     dialer: Dialer,
     records: BTreeMap<RecordId, LedgerRecord>,
     unsent: BTreeSet<RecordId>,
-    /// The pages that have come of a list of who is quarantined.
+    /// Pages received so far of the list of quarantined clients.
     quarantined: Vec<Guid>,
     pinged: bool,
     timers: Deadlines<Timer>,
@@ -102,13 +103,13 @@ enum Timer {
 }
 
 impl LedgerLink {
-    /// How many records are not acknowledged.
+    /// Returns the number of unacknowledged records.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.records.len()
     }
 
-    /// Whether this record is on its way.
+    /// Returns whether this record is still unacknowledged.
     #[must_use]
     pub fn holds(&self, id: RecordId) -> bool {
         self.records.contains_key(&id)

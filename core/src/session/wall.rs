@@ -1,22 +1,22 @@
-//! The wall clock as an offset: machines know [`Time`] only, and learn once in a while what it is in Unix time.
+//! Wall clock as an offset: machines know [`Time`] only, and are occasionally told the Unix time.
 
 use crate::machine::Time;
 
-/// Unix time at the node's start, in milliseconds. Models rebase [`Time`] but leave this as it is: to them Unix time
-/// stands still, so that nothing that carries it (grants, certificates) makes equal states differ.
+/// Unix time at the node's start, in milliseconds. Models rebase [`Time`] but leave it unchanged: to them Unix time
+/// stands still, so that states with grants and certificates still compare equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Wall {
     start_ms: u64,
 }
 
 impl Wall {
-    /// The clock that shows `unix_ms` at `now`.
+    /// Creates a clock that shows `unix_ms` at `now`.
     #[must_use]
     pub const fn showing(unix_ms: u64, now: Time) -> Self {
         Self { start_ms: unix_ms.saturating_sub(now.0 / 1000) }
     }
 
-    /// Unix milliseconds at `now`.
+    /// Returns the Unix time at `now` in milliseconds.
     #[must_use]
     pub const fn at(self, now: Time) -> u64 {
         self.start_ms.saturating_add(now.0 / 1000)

@@ -1,11 +1,11 @@
-//! Audit (DESIGN §10): commitments to the settled figures of each closed day, so that a provider can check its invoice
-//! with public keys and exported files alone.
+//! Audit (DESIGN §10): signed statements of each closed day's traffic, which a provider checks against its invoice with
+//! public keys and exported files alone.
 //!
-//! The settled downloads of a day are the leaves ([`Leaf`]) of a Merkle tree ([`tree`]): each provider's statements are
-//! adjacent, and their sum is the provider's last leaf. The days' roots ([`DayLeaf`]) are the leaves of a second tree,
-//! the log; the ledger signs the log's root ([`Head`]) each time it closes a day. A provider's export ([`ProviderDay`])
-//! contains all of its leaves of a day and proves that these and no others are that range of the day's tree, that the
-//! day is in the log, and that the log still begins with the one signed before.
+//! The settled downloads of a day are the leaves of a Merkle tree ([`tree`]): each provider's leaves are adjacent and
+//! end with the provider's sum. The days' roots are the leaves of a second tree, the log; the ledger signs the log's
+//! root each time a day is closed. A provider's export holds all its leaves of a day and three proofs: the leaves are
+//! exactly one range of the day's tree; the day is in the log; the log still begins with the log that was signed
+//! before.
 
 pub mod settled;
 pub mod tree;
@@ -21,11 +21,11 @@ use alloc::vec::Vec;
 crate::wire! {
     /// State of a download when its day was closed.
     pub enum Outcome {
-        /// The download was granted, and its client never reported.
+        /// The edge issued a grant, but the client never reported.
         Unreported = 1,
-        /// The client's last report was that the download is running.
+        /// The client's last report said that the download was still running.
         Unfinished = 2,
-        /// All bytes were verified and durable.
+        /// The client verified all bytes and stored them durably.
         Completed = 3,
         /// The user gave the download up.
         Cancelled = 4,
@@ -36,62 +36,62 @@ crate::wire! {
 impl Copy for Outcome {}
 
 crate::wire! {
-    /// The settled figures of one download.
+    /// Settled figures of one download.
     pub struct DownloadStatement {
-        /// The provider that pays.
+        /// The provider that pays for the download.
         pub provider: ProviderId,
-        /// The day on which the download is billed, counted from 1970-01-01 (UTC).
+        /// The billing day, counted from 1970-01-01 (UTC).
         pub day: u32,
-        /// Id of the download.
+        /// The download's unique id.
         pub download: DownloadId,
-        /// The object's path within the provider.
+        /// The object's path, without the provider's id.
         pub path: Text<{ limits::PATH_LEN_MAX }>,
-        /// Id of the version.
+        /// The version that was downloaded.
         pub version: VersionId,
-        /// Bytes of the version.
+        /// Size of the version in bytes.
         pub size: u64,
-        /// State of the download when the day was closed.
+        /// The download's state when the day was closed.
         pub outcome: Outcome,
-        /// Bytes sent by edges, each counted once.
+        /// Bytes sent by edges, each counted once whichever edges sent it.
         pub edge_bytes: u64,
         /// Bytes from peers that are billed.
         pub peer_bytes: u64,
-        /// Bytes claimed by the downloader or by peers and not billed.
+        /// Bytes from peers that either side claimed but that are not billed.
         pub flagged_bytes: u64,
-        /// SHA-256 over the records from which the download was settled.
+        /// SHA-256 over the records behind the settlement ([`digest_of`](super::evidence::digest_of)).
         pub evidence: Digest,
     }
 
-    /// The settled figures of one download and its ceiling.
+    /// Settled figures of one download, with its ceiling for bytes from peers.
     pub struct CappedStatement {
-        /// The settled figures themselves.
+        /// The download's settled figures.
         pub of: DownloadStatement,
-        /// Most bytes from peers that may be billed, as the first grant says.
+        /// The most bytes from peers that may be billed, from the download's first grant.
         pub max_peer_bytes: u64,
     }
 
-    /// Plain HTTP traffic of a version from one edge on one day.
+    /// Plain HTTP traffic of a version (no grant, no peers) from one edge on one day.
     pub struct PlainStatement {
-        /// The provider that pays.
+        /// The provider that pays for the traffic.
         pub provider: ProviderId,
-        /// The day, counted from 1970-01-01 (UTC).
+        /// The billing day, counted from 1970-01-01 (UTC).
         pub day: u32,
-        /// Id of the version.
+        /// The version that was sent.
         pub version: VersionId,
-        /// Public key of the edge.
+        /// The public key of the edge.
         pub edge: PublicKey,
         /// Bytes that the edge sent.
         pub bytes: u64,
     }
 
-    /// Sums over a provider's statements: the figures that it owes for.
+    /// A provider's billable totals, summed over its statements.
     #[derive(Default)]
     pub struct Totals {
-        /// Number of downloads granted.
+        /// Number of downloads with a grant.
         pub downloads: u64,
-        /// Number of granted downloads that completed.
+        /// Number of those downloads that completed.
         pub completed: u64,
-        /// Bytes sent by edges to clients.
+        /// Bytes sent by edges to clients with a grant.
         pub edge_bytes: u64,
         /// Bytes from peers that are billed.
         pub peer_bytes: u64,
@@ -99,56 +99,57 @@ crate::wire! {
         pub plain_bytes: u64,
     }
 
-    /// The sum of a provider's statements of a day: its last leaf.
+    /// The sum of a provider's statements of a day; by itself a leaf only on days closed by older ledgers.
     pub struct TotalStatement {
-        /// The provider that pays.
+        /// The provider that pays the sum.
         pub provider: ProviderId,
-        /// The day, counted from 1970-01-01 (UTC).
+        /// The billing day, counted from 1970-01-01 (UTC).
         pub day: u32,
-        /// Number of the provider's statements of this day, this sum excluded.
+        /// Number of statements before this one, of the same provider and day.
         pub statements: u64,
-        /// Sums over the statements.
+        /// Totals over these statements.
         pub totals: Totals,
     }
 
-    /// The sum of a provider's statements of a day, zero if there are none, with the first day that has a sum.
+    /// The last leaf of a provider's day: the sum of its statements. From the provider's first day on each day has one,
+    /// zero without traffic.
     pub struct SumStatement {
-        /// The sum over the day's statements.
+        /// The number of statements and their totals.
         pub of: TotalStatement,
-        /// The provider's first day with a statement: each day from then on has a sum, so that no day can be emptied
+        /// The provider's first day with a statement. Every day from then on has a sum, so a day cannot be emptied
         /// unnoticed.
         pub since: u32,
     }
 
-    /// A day, as a leaf of the log.
+    /// One closed day, a leaf of the log.
     pub struct DayLeaf {
         /// The day, counted from 1970-01-01 (UTC).
         pub day: u32,
-        /// Number of leaves in the day's tree.
+        /// Number of leaves of the day's tree.
         pub leaves: u64,
-        /// The root of the day's tree.
+        /// Root of the day's Merkle tree.
         pub root: Digest,
     }
 
-    /// The log's size and root after a day was closed.
+    /// State of the log after a day was closed.
     pub struct Head {
         /// Number of days in the log.
         pub days: u64,
-        /// The root of the log.
+        /// Root of the log's Merkle tree.
         pub root: Digest,
         /// The last day in the log.
         pub day: u32,
-        /// Time at which that day was closed, Unix milliseconds.
+        /// Time at which the last day was closed, Unix milliseconds.
         pub closed_ms: u64,
     }
 
-    /// A head under its ledger's signature ([`SigningContext::LedgerHead`]).
+    /// A log head with the ledger's signature ([`Context::LedgerHead`]).
     pub struct SignedHead {
         /// The head that is signed.
         pub head: Head,
         /// The ledger's signature over the encoding of `head`.
         pub signature: Signature,
-        /// The ledger's certificate, signed by the root.
+        /// The ledger's certificate, signed by the operator's root key.
         pub cert: ServerCert,
     }
 }
@@ -156,21 +157,21 @@ crate::wire! {
 crate::wire! {
     /// A leaf of a day's tree.
     pub enum Leaf {
-        /// A download, on days closed before statements had a ceiling: the version's size was the ceiling.
+        /// A download without a stated ceiling (days closed by older ledgers); its ceiling is the version's size.
         Download(DownloadStatement) = 1,
-        /// Plain HTTP traffic from one edge.
+        /// Plain HTTP traffic of one version from one edge.
         Plain(PlainStatement) = 2,
-        /// A provider's sum, on days closed before sums named the provider's first day.
+        /// A provider's sum without its first day (days closed by older ledgers).
         Total(TotalStatement) = 3,
-        /// A settled download with its ceiling.
+        /// A download with its ceiling for bytes from peers.
         Capped(CappedStatement) = 4,
-        /// A provider's sum of the day.
+        /// A provider's sum, with the provider's first day.
         Sum(SumStatement) = 5,
     }
 }
 
 impl Totals {
-    /// Adds a statement to the totals. A sum is ignored.
+    /// Adds one statement to the totals; ignores a leaf that is itself a sum.
     pub fn add(&mut self, leaf: &Leaf) {
         if let Some((d, _)) = leaf.download() {
             self.downloads = self.downloads.saturating_add(1);
@@ -200,7 +201,7 @@ impl Leaf {
         tree::leaf_hash(&self.to_bytes())
     }
 
-    /// Returns the leaf's provider and day.
+    /// Returns the provider and the day that the leaf belongs to.
     #[must_use]
     pub const fn of(&self) -> (ProviderId, u32) {
         match self {
@@ -212,7 +213,7 @@ impl Leaf {
         }
     }
 
-    /// Returns the sum of a provider's statements, if this leaf is one.
+    /// Returns the sum that the leaf holds; `None` for any other kind of leaf.
     #[must_use]
     pub const fn sum(&self) -> Option<&TotalStatement> {
         match self {
@@ -222,7 +223,7 @@ impl Leaf {
         }
     }
 
-    /// Returns the settled figures and the ceiling on peers' bytes, if this leaf is a download's.
+    /// Returns a download's figures and its ceiling for bytes from peers; `None` if the leaf is not a download.
     #[must_use]
     pub fn download(&self) -> Option<(&DownloadStatement, u64)> {
         match self {
@@ -234,76 +235,76 @@ impl Leaf {
 }
 
 impl DayLeaf {
-    /// Returns the day's hash in the log.
+    /// Returns the day's leaf hash in the log.
     #[must_use]
     pub fn hash(&self) -> Digest {
         tree::leaf_hash(&self.to_bytes())
     }
 }
 
-/// A provider's statements of a closed day, with their proofs.
+/// A provider's statements of a closed day, with the proofs for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProviderDay {
-    /// The provider that the statements belong to.
+    /// The provider that the export belongs to.
     pub provider: ProviderId,
-    /// The day, counted from 1970-01-01 (UTC).
+    /// The closed day, as a leaf of the log.
     pub day: DayLeaf,
-    /// Index in the day's tree of the first statement.
+    /// Index of the first statement in the day's tree.
     pub first: u64,
-    /// The statements, their sum last; empty before the provider's first day.
+    /// The provider's statements, their sum last; empty before the provider's first day.
     pub leaves: Vec<Leaf>,
-    /// Proof ([`tree::range`]) that `leaves` are a range of the day's tree.
+    /// Proof that `leaves` are one range of the day's tree ([`tree::range`]).
     pub range: Vec<Digest>,
     /// Audit path of the day in the log of `head`, where the day is the last leaf.
     pub inclusion: Vec<Digest>,
-    /// The log's signed head before this day was closed; `None` for the first day.
+    /// Log head before this day was closed; `None` for the first day of the log.
     pub previous: Option<SignedHead>,
-    /// Proof that the log of `head` begins with that of `previous`.
+    /// Proof that the log of `head` begins with the log of `previous`.
     pub consistency: Vec<Digest>,
-    /// The log's signed head after this day was closed.
+    /// Log head after this day was closed.
     pub head: SignedHead,
 }
 
-/// Faults that an audit can find.
+/// A defect that an audit found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Finding {
-    /// A head's signature or the ledger's certificate is invalid.
+    /// A log head has a wrong signature, or its ledger's certificate is not valid.
     Signature(CertError),
-    /// The day is not the last in the signed log.
+    /// The day is not the last leaf of the signed log.
     NotInLog,
-    /// The signed log does not begin with the one signed before: history was changed.
+    /// The signed log does not begin with the log that was signed before: history was changed.
     Rewritten,
-    /// A statement is of another provider or day.
+    /// A statement belongs to another provider or day.
     Foreign,
-    /// Statements were dropped or added: there are `found` where the sum says `expected`.
+    /// The number of statements differs from the sum: some were dropped or added.
     Count {
-        /// Number of statements that the sum names.
+        /// Number of statements according to the sum; 0 if there is no sum.
         expected: u64,
-        /// Number of statements in the export.
+        /// Number of statements in the export, the last leaf not counted.
         found: u64,
     },
-    /// The statements do not add up to the sum.
+    /// The statements' totals differ from the sum.
     Sum,
-    /// The statements differ from those of the day's tree: one was changed, or all were replaced.
+    /// The statements do not match the day's tree: one was changed, or all were replaced.
     Changed,
-    /// More peer bytes are billed than the bytes that edges have not sent, or than the grant allowed.
+    /// A download's billed peer bytes exceed its ceiling, or the size less the edges' bytes.
     OverBilled(DownloadId),
-    /// A download is billed more than once.
+    /// Two statements bill the same download.
     BilledTwice(DownloadId),
-    /// Two different signed histories of one ledger exist: the day was replaced.
+    /// Two signed heads of one ledger contradict each other: the day was replaced.
     Replaced,
-    /// The day before is missing, so something may be hidden.
+    /// The day before is missing from the export, so something may be hidden.
     Gap,
-    /// The day has no statement, not even a sum of zero, although the provider's first day was earlier.
+    /// The day has no statement, not even a sum of zero, although the provider's first day is not later.
     Emptied,
-    /// The day has statements although it lies before the provider's first day.
+    /// A day's sum names a first day that is after the day itself or differs from the other sums' first day.
     TooEarly,
-    /// No day has a statement, so nothing shows that there was no traffic.
+    /// No day has a statement, so nothing proves that there was no traffic.
     Nothing,
 }
 
 impl ProviderDay {
-    /// Checks all proofs of one day and returns its totals.
+    /// Checks all proofs of the day and returns its totals.
     pub fn check(&self, trust: &Trust) -> Result<Totals, Finding> {
         self.check_log(trust)?;
         if self.leaves.is_empty() {
@@ -317,7 +318,7 @@ impl ProviderDay {
         Ok(totals)
     }
 
-    /// Checks the signatures, the day's place in the log, and that the log extends the previous one.
+    /// Checks both heads' signatures, the day's place in the log, and the log's consistency with the one before.
     fn check_log(&self, trust: &Trust) -> Result<(), Finding> {
         let signed = |h: &SignedHead| {
             let by = (SigningContext::LedgerHead, &h.head.to_bytes()[..], &h.signature);
@@ -341,7 +342,7 @@ impl ProviderDay {
         if follows && consistent { Ok(()) } else { Err(Finding::Rewritten) }
     }
 
-    /// Checks that the statements agree with their sum and that none bills more than it may.
+    /// Checks that the statements add up to their sum and that no download is billed above its limits.
     fn check_statements(&self) -> Result<Totals, Finding> {
         if self.leaves.iter().any(|leaf| leaf.of() != (self.provider, self.day.day)) {
             return Err(Finding::Foreign);
@@ -367,8 +368,8 @@ impl ProviderDay {
     }
 }
 
-/// Checks a provider's days, which must be consecutive, and returns their totals; or the index of the first faulty day
-/// and its fault.
+/// Checks a provider's days, in order and without a gap, and returns their totals; or the index of the first wrong day
+/// with the defect.
 pub fn check_days(trust: &Trust, days: &[ProviderDay]) -> Result<Totals, (usize, Finding)> {
     let mut totals = Totals::default();
     let mut billed: BTreeSet<DownloadId> = BTreeSet::new();
@@ -392,7 +393,7 @@ pub fn check_days(trust: &Trust, days: &[ProviderDay]) -> Result<Totals, (usize,
     Ok(totals)
 }
 
-/// Checks that every day from the provider's first on has a sum, and no day before has a statement.
+/// Checks that every day from the provider's first on has a sum and that no sum names another first day.
 fn check_begun(days: &[ProviderDay]) -> Result<(), (usize, Finding)> {
     let since = days.iter().filter_map(|day| match day.leaves.last()? {
         Leaf::Sum(sum) => Some(sum.since),

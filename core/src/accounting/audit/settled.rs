@@ -1,5 +1,4 @@
-//! Checks a statement against the records from which it was settled ([`Settled`]): the records prove the figures
-//! ([`Proven`]) or leave a [`Doubt`].
+//! Checks a statement against the records that it was settled from, on behalf of the provider.
 
 use super::{DownloadStatement, Outcome};
 use crate::accounting::evidence::{book_of, digest_of};
@@ -9,51 +8,50 @@ use crate::ids::{DownloadId, IntroId};
 use crate::wire::records::{GrantRecord, LedgerRecord, PeerBytes, Receipt, Side, UsageRecord, UsageState, Verify};
 use alloc::vec::Vec;
 
-/// The records of one download that its bill depends on.
+/// The records of a download that count, for showing to its provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
-    /// The download that the records belong to.
+    /// Id of the download.
     pub download: DownloadId,
-    /// The records in the order in which they came, each with its time, Unix milliseconds.
+    /// The records in the order in which they came, each with its time of arrival, Unix milliseconds.
     pub records: Vec<(u64, LedgerRecord)>,
-    /// Quarantines of the records' reporters: reports made meanwhile are not billed.
+    /// Quarantines of the clients that made the records: bytes reported in quarantine are not billed.
     pub quarantines: Quarantines,
 }
 
-/// The figures that records prove.
+/// Figures that the records prove.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Proven {
-    /// Number of receipts signed with the downloads' keys.
+    /// Number of receipts signed by the downloads' keys.
     pub receipts: u64,
-    /// Number of receipts with an invalid signature, which count for nothing.
+    /// Number of receipts with wrong signatures, filed by lying uploaders; no bill depends on them.
     pub worthless: u64,
     /// Bytes from peers that are billed.
     pub peer_bytes: u64,
 }
 
-/// Reasons why records do not prove a statement.
+/// Reason why the records do not prove a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Doubt {
-    /// The records are not those that the statement commits to: one was changed, dropped or added.
+    /// The records do not match the statement's digest: one was changed, dropped or added.
     Records,
-    /// The records are not those that the statement commits to, and a receipt for this introduction is not signed with
-    /// the download's key.
+    /// The records do not match the digest, and the download's key did not sign a receipt for this introduction.
     Receipt(IntroId),
     /// The records contain no grant of this provider, object and version.
     Ungranted,
-    /// More bytes from peers are billed than the records prove.
+    /// The statement bills more bytes from peers than the records prove.
     Beyond {
-        /// Bytes billed by the statement.
+        /// Bytes that the statement bills.
         billed: u64,
-        /// Bytes proven by the records.
+        /// Bytes that the records prove.
         proven: u64,
     },
-    /// The records make other figures.
+    /// The records yield other figures than the statement.
     Figures,
 }
 
 impl Settled {
-    /// Checks a statement with its ceiling, of a day closed at `closed_ms`, against its records.
+    /// Checks a statement with its ceiling, of a day that was closed at `closed_ms`, against these records.
     pub fn check(
         &self,
         verify: Verify,
@@ -82,15 +80,14 @@ impl Settled {
         if said == found { Ok(Proven { peer_bytes: bill.peers_billed, ..proven }) } else { Err(Doubt::Figures) }
     }
 
-    /// Returns the grant that was issued first.
+    /// Returns the grant that was issued first; `None` if the records contain no grant.
     fn granted(&self) -> Option<&GrantRecord> {
         let grants =
             self.records.iter().filter_map(|(_, r)| if let LedgerRecord::Granted(g) = r { Some(g) } else { None });
         grants.min_by_key(|g| (g.issued_ms, g.id))
     }
 
-    /// Counts the receipts that the downloader has signed; also returns the first introduction with one that it has
-    /// not.
+    /// Counts the receipts with right and wrong signatures, and returns the first introduction with a wrong one.
     fn receipts(&self, verify: Verify, granted: &GrantRecord) -> (Proven, Option<IntroId>) {
         let (mut proven, mut bad) = (Proven::default(), None);
         let usage =
@@ -109,7 +106,7 @@ impl Settled {
     }
 }
 
-/// Whether a downloader has signed an uploader's receipt; `None` if there is no receipt.
+/// Returns whether the download's key signed an uploader's receipt; `None` if there is no receipt.
 fn is_signed(verify: Verify, granted: &GrantRecord, r: &UsageRecord, p: &PeerBytes) -> Option<bool> {
     let proof = p.receipt.as_ref()?;
     let receipt = Receipt {
@@ -123,7 +120,7 @@ fn is_signed(verify: Verify, granted: &GrantRecord, r: &UsageRecord, p: &PeerByt
     Some(receipts::is_signed(verify, &granted.download_key, &receipt, &proof.signature))
 }
 
-/// Returns the outcome of a download by its downloader's last reported state.
+/// Returns the outcome for the state in a downloader's last report; `None` stands for no report.
 #[must_use]
 pub const fn outcome(state: Option<UsageState>) -> Outcome {
     match state {

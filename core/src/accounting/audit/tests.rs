@@ -1,4 +1,4 @@
-//! Tests that every way to falsify an export is found and that an honest one passes.
+//! Tests that every manipulation of an export is found and that the honest export passes.
 
 use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, trust};
@@ -24,13 +24,13 @@ fn download(provider: ProviderId, day: u32, n: u32) -> Leaf {
     Leaf::Capped(CappedStatement { of, max_peer_bytes: 80 })
 }
 
-/// Returns the statement of a download's leaf.
+/// Returns the download's statement in a leaf.
 fn of(leaf: &mut Leaf) -> &mut DownloadStatement {
     let Leaf::Capped(d) = leaf else { panic!("a download") };
     &mut d.of
 }
 
-/// A provider's leaves of a day with `n` downloads.
+/// Returns a provider's leaves of a day with `n` downloads.
 fn leaves(provider: ProviderId, day: u32, n: u32) -> Vec<Leaf> {
     let mut leaves: Vec<Leaf> = (0..n).map(|i| download(provider, day, i)).collect();
     let (version, edge) = (VersionId::numbered(1), PublicKey::numbered(1));
@@ -38,7 +38,7 @@ fn leaves(provider: ProviderId, day: u32, n: u32) -> Vec<Leaf> {
     close(provider, day, leaves)
 }
 
-/// Appends the sum of the leaves.
+/// Appends the sum to a provider's statements of a day.
 fn close(provider: ProviderId, day: u32, mut leaves: Vec<Leaf>) -> Vec<Leaf> {
     let mut totals = Totals::default();
     leaves.iter().for_each(|leaf| totals.add(leaf));
@@ -52,7 +52,7 @@ fn sign(head: Head) -> SignedHead {
     SignedHead { head, signature, cert: cert(ServerRole::Ledger, LEDGER) }
 }
 
-/// Closes days one after another from `first` on: each has other providers' leaves before and after ours.
+/// Closes consecutive days from `first` on, each with other providers' leaves before and after ours.
 fn ledger(first: u32, ours: &[Vec<Leaf>]) -> Vec<ProviderDay> {
     let mut log: Vec<Digest> = Vec::new();
     let mut previous: Option<SignedHead> = None;
@@ -156,7 +156,7 @@ fn days_before_a_providers_first_are_empty() {
     assert_eq!(check_days(&trust(), &days(100)), Err((0, Finding::Emptied)));
 }
 
-/// Such days have no sum if there was no traffic, so an emptied day cannot be told from a quiet one.
+/// Old days without traffic have no sum, so they cannot be told from emptied days.
 #[test]
 fn legacy_days_without_gap_verify() {
     let old = |leaf| if let Leaf::Sum(s) = leaf { Leaf::Total(s.of) } else { leaf };

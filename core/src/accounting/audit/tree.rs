@@ -6,19 +6,19 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use sha2::{Digest as _, Sha256};
 
-/// The hash of a leaf's bytes.
+/// Returns the hash of a leaf's bytes.
 #[must_use]
 pub fn leaf_hash(bytes: &[u8]) -> Digest {
     Digest(Sha256::new_with_prefix([0]).chain_update(bytes).finalize().into())
 }
 
-/// The hash of a node.
+/// Returns the hash of an inner node.
 #[must_use]
 pub fn node_hash(left: &Digest, right: &Digest) -> Digest {
     Digest(Sha256::new_with_prefix([1]).chain_update(left.0).chain_update(right.0).finalize().into())
 }
 
-/// Returns the root over leaves; without leaves the hash of nothing.
+/// Returns the root over leaves; for no leaves, the SHA-256 of the empty string.
 #[must_use]
 pub fn root(leaves: &[Digest]) -> Digest {
     match leaves {
@@ -31,7 +31,7 @@ pub fn root(leaves: &[Digest]) -> Digest {
     }
 }
 
-/// The largest power of two below `n`, which is at least 2.
+/// Returns the largest power of two below `n`, which is at least 2.
 const fn split(n: usize) -> usize {
     1 << (n - 1).ilog2()
 }
@@ -57,7 +57,7 @@ pub fn inclusion(leaves: &[Digest], index: usize) -> Vec<Digest> {
     path
 }
 
-/// Checks an audit path: whether `leaf` is leaf `index` of the tree of `size` leaves under `root` (§2.1.3.2).
+/// Returns whether `leaf` is leaf `index` of the tree of `size` leaves under `root` (§2.1.3.2).
 #[must_use]
 pub fn is_included(leaf: &Digest, index: u64, size: u64, path: &[Digest], root: &Digest) -> bool {
     if index >= size {
@@ -70,7 +70,7 @@ pub fn is_included(leaf: &Digest, index: u64, size: u64, path: &[Digest], root: 
         }
         if at & 1 == 1 || at == last {
             hash = node_hash(sibling, &hash);
-            // skip the levels at which an unpaired last node moves up unchanged
+            // passes the levels at which a lone last node has no sibling
             let up = if at & 1 == 0 { at.trailing_zeros() } else { 0 };
             (at, last) = (at.checked_shr(up).unwrap_or(0), last.checked_shr(up).unwrap_or(0));
         } else {
@@ -109,8 +109,8 @@ pub fn consistency(leaves: &[Digest], old: usize) -> Vec<Digest> {
     proof
 }
 
-/// Checks a consistency proof: whether the tree of `new` leaves begins with that of `old` leaves (§2.1.4.2); each is
-/// given by size and root. Every tree begins with the empty one.
+/// Returns whether the tree of `new` leaves begins with that of `old` leaves (§2.1.4.2); each is given by size and
+/// root. Every tree begins with the empty one.
 #[must_use]
 pub fn is_consistent(old: (u64, &Digest), new: (u64, &Digest), proof: &[Digest]) -> bool {
     let ((old_size, old_root), (new_size, new_root)) = (old, new);
@@ -142,7 +142,7 @@ pub fn is_consistent(old: (u64, &Digest), new: (u64, &Digest), proof: &[Digest])
     last == 0 && older == *old_root && newer == *new_root
 }
 
-/// Returns the proof of a range of leaves: the roots of the largest subtrees outside it, from left to right. For one
+/// Returns the proof for a range of leaves: the roots of the largest subtrees outside it, from left to right. For one
 /// leaf these are its audit path in another order.
 #[must_use]
 pub fn range(leaves: &[Digest], range: Range<usize>) -> Vec<Digest> {
@@ -164,11 +164,10 @@ pub fn range(leaves: &[Digest], range: Range<usize>) -> Vec<Digest> {
     proof
 }
 
-/// Checks the proof of a range: whether `leaves` are all leaves from `first` on, in order, of the tree of `size` leaves
-/// under `root`.
+/// Returns whether `leaves` are exactly the leaves from `first` on of the tree of `size` leaves under `root`, in order.
 #[must_use]
 pub fn is_range(first: u64, leaves: &[Digest], size: u64, proof: &[Digest], root: &Digest) -> bool {
-    /// Rebuilds the root of the subtree of `size` leaves that begins at leaf `from`.
+    /// Returns the root of the subtree of `size` leaves that begins at leaf `from`; `None` if the proof is too short.
     fn rebuild(
         from: u64,
         size: u64,
@@ -202,7 +201,7 @@ mod tests {
     use alloc::string::ToString;
     use proptest::prelude::*;
 
-    /// The leaves of the test vectors that Certificate Transparency implementations share.
+    /// Leaves of the test vectors that Certificate Transparency implementations share.
     const LEAVES: [&[u8]; 8] = [
         b"",
         &[0x00],
@@ -213,7 +212,7 @@ mod tests {
         &[0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57],
         &[0x60, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f],
     ];
-    /// The roots of the trees of the first 1 to 8 leaves.
+    /// Roots of the trees of the first 1 to 8 of these leaves.
     const ROOTS: [&str; 8] = [
         "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
         "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",

@@ -1,88 +1,88 @@
-//! Pair affinity: pairs of clients that take from one another more often than the DNs' offers explain. A DN draws the
-//! peers it offers at random, so an honest client takes from those that happen to be reachable and fast; a colluder
-//! takes from its accomplices. Meeting often does not count against a pair (few clients hold a rare object, and near
-//! ones are offered first); using each other nearly always when offered does.
+//! Pair affinity: pairs of clients that transfer more often than the DNs' offers explain. A DN draws the peers that it
+//! offers at random, so an honest client downloads from those that are reachable and fast; a colluder downloads from
+//! its friends. Frequent meetings alone are no evidence (few clients hold a rare object, and near clients are offered
+//! first); choosing each other from almost every offer is.
 
 use super::odds::{ONE, Rate, surprise};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-/// Nearness of two clients: the nearer, the likelier they connect, and the likelier they are fast.
+/// Distance class of two clients; nearer clients are likelier to connect and to be fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Near {
-    /// Both clients are behind one public address.
+    /// The clients share one public address.
     Address = 0,
-    /// Both clients are in one network: an AS, or a prefix if the AS is not known.
+    /// The clients share a network: an AS, or an address prefix where the AS is not known.
     Network = 1,
-    /// Both clients are in one country.
+    /// The clients are in the same country.
     Country = 2,
-    /// None of these holds, or is known.
+    /// The clients share none of these, or their places are not known.
     World = 3,
 }
 
-/// An offer of a peer for a download and its result. The caller numbers clients from 0.
+/// An offer of a peer for a download, with its result. The caller numbers clients from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Offer {
     /// Number of the client that downloads.
     pub downloader: u32,
-    /// Number of the client that was offered.
+    /// Number of the client that was offered as uploader.
     pub uploader: u32,
-    /// Nearness of the two clients.
+    /// Distance class of the two clients.
     pub near: Near,
-    /// Bytes between the two clients that settlement agreed on; 0: the offer was not used.
+    /// Bytes that settlement agreed on between the two; 0 if the offer was not used.
     pub bytes: u64,
 }
 
-/// Two clients that take from one another, in one direction or both, more often than chance explains.
+/// Two clients that transfer, in one or both directions, more often than chance explains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pair {
-    /// The clients, the smaller number first.
+    /// Numbers of the two clients, the smaller first.
     pub clients: (u32, u32),
-    /// Number of offers of one client to the other.
+    /// Number of offers of one to the other.
     pub offered: u64,
-    /// Number of offers that were used.
+    /// Number of these offers that were used.
     pub used: u64,
-    /// Bytes transferred between the two clients.
+    /// Bytes transferred between the two, both directions together.
     pub bytes: u64,
     /// Improbability of so many uses, in bits.
     pub bits: u64,
 }
 
-/// A client's rates of used offers, outside the pairs under examination.
+/// A client's rates of used offers, over pairs that met too rarely to be judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Client {
     downloads: Rate,
     uploads: Rate,
 }
 
-/// The offers within a pair that met often enough to be examined.
+/// A pair that met often enough to be judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Meetings {
-    /// Rates of used offers: first with the smaller number as downloader, then with the larger.
+    /// Rates by direction: smaller number downloads, larger number downloads.
     rates: [Rate; 2],
     bytes: u64,
     near: Option<Near>,
 }
 
-/// Number of uses below which a pair is not examined.
+/// Smallest number of uses that makes a pair worth judging.
 const USED_MIN: u64 = 4;
-/// Bits from which a pair is reported: alone it is no evidence, several among a few clients are.
+/// Smallest evidence of a pair, in bits: one pair is no proof, but several among a few clients are.
 const PAIR_BITS_MIN: u64 = 6;
-/// Weight of all clients' rate against a client's own, in offers.
+/// Weight of the rate of all others against a client's own rate, in offers.
 const PRIOR: u64 = 16;
 
-/// The result of examining all offers.
+/// Result of evaluating all offers of a span of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Affinity {
     /// Conspicuous pairs, ordered by their clients.
     pub pairs: Vec<Pair>,
-    /// Bytes that each client received from peers, by its number.
+    /// Bytes that each client received from others, indexed by client number.
     pub received: Vec<u64>,
 }
 
 impl Affinity {
-    /// Examines all offers of a span of time, in two passes.
+    /// Evaluates all offers of a span of time, in two passes. `clients` is their number.
     pub fn of<I: Iterator<Item = Offer> + Clone>(clients: u32, offers: I) -> Self {
         let mut received = alloc::vec![0_u64; clients as usize];
         let mut used: Vec<(u32, u32)> = Vec::new();
@@ -103,7 +103,7 @@ impl Affinity {
                     pair.bytes = pair.bytes.saturating_add(o.bytes);
                     pair.near = Some(pair.near.map_or(o.near, |near| near.min(o.near)));
                 }
-                // pairs under examination are left out of the rates that they are measured by
+                // only pairs that are not judged set the clients' rates, so that no pair is measured against itself
                 None => {
                     if let Some(c) = all.get_mut(o.downloader as usize) {
                         c.downloads.add(used);
@@ -132,8 +132,8 @@ fn frequent(mut used: Vec<(u32, u32)>) -> BTreeMap<(u32, u32), Meetings> {
     same.filter_map(|same| Some((*same.first()?, Meetings::default()))).collect()
 }
 
-/// Measures a pair by the most favourable of three rates: that of all clients as near to one another, and that of
-/// either client with others. So neither a good uploader, nor a fast downloader, nor clients on one LAN stand out.
+/// Judges a pair by the most favourable of three rates: the rate of all pairs of the same distance class, and the rates
+/// of either client with others. So neither a good uploader, a fast downloader nor a client on the same LAN stands out.
 fn judge(clients: (u32, u32), m: &Meetings, all: &[Client], by_nearness: &[Rate; 4]) -> Option<Pair> {
     let prior = by_nearness[m.near? as usize].smoothed(ONE / 2, PRIOR);
     let of = |n: u32| all.get(n as usize).copied().unwrap_or_default();

@@ -1,19 +1,19 @@
-//! Cliques: groups of clients that take from one another more than the offers explain.
+//! Cliques: groups of clients that download from one another more than the DNs' offers explain.
 
 use super::affinity::{Affinity, Pair};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-/// Smallest group: two clients may be one household that the addresses do not show.
+/// Smallest size of a group: two clients may be one household that their addresses do not show.
 pub const MEMBERS_MIN: usize = 3;
-/// Largest group: more clients are no conspiracy of this kind; it also bounds the work.
+/// Largest size of a group; it also bounds the work.
 pub const MEMBERS_MAX: usize = 64;
-/// Least evidence against a group, in bits: a chance of 2⁻⁶⁰ stays small among all groups of a million clients.
+/// Smallest evidence of a group, in bits: a chance of 2⁻⁶⁰ stays small among all groups of a million clients.
 pub const BITS_MIN: u64 = 60;
-/// Least part of a group's bytes that must come from the group itself, in thousandths.
+/// Smallest part of the members' bytes from peers that came from members, in thousandths.
 pub const INSIDE_MIN_PERMILLE: u64 = 500;
 
-/// A group whose members take from one another.
+/// A group whose members download from one another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Clique {
     /// Numbers of the members, ascending.
@@ -24,7 +24,7 @@ pub struct Clique {
     pub used: u64,
     /// Bytes transferred among members.
     pub bytes: u64,
-    /// Part of the bytes that members had from peers which came from members, in thousandths.
+    /// Part of all members' bytes from peers that came from members, in thousandths.
     pub inside_permille: u64,
     /// Improbability of so many uses, in bits.
     pub bits: u64,
@@ -32,7 +32,7 @@ pub struct Clique {
 
 type Edges<'a> = BTreeMap<u32, BTreeMap<u32, &'a Pair>>;
 
-/// Finds the groups among conspicuous pairs, the most conspicuous first. No client is in two.
+/// Returns the groups among the conspicuous pairs, the most conspicuous first. No client is in two groups.
 #[must_use]
 pub fn find(affinity: &Affinity) -> Vec<Clique> {
     let mut edges: Edges<'_> = BTreeMap::new();
@@ -62,7 +62,7 @@ pub fn find(affinity: &Affinity) -> Vec<Clique> {
     found
 }
 
-/// Grows a group from a pair by adding, one after another, the client that is joined most strongly to most members.
+/// Grows a group from a pair: adds, one by one, the client with ties to most members, the strongest first.
 fn grow((a, b): (u32, u32), edges: &Edges<'_>, taken: &BTreeSet<u32>) -> BTreeSet<u32> {
     let mut members = BTreeSet::from([a, b]);
     while members.len() < MEMBERS_MAX {
@@ -74,7 +74,7 @@ fn grow((a, b): (u32, u32), edges: &Edges<'_>, taken: &BTreeSet<u32>) -> BTreeSe
                 *bits += pair.bits;
             }
         }
-        // two thirds suffice: a pair that chance has kept apart does not split a group
+        // two thirds: a pair without transfers, by mere chance, does not split a group
         let best = joined.into_iter().filter(|(_, (ties, _))| ties * 3 >= members.len() * 2).max_by_key(|(_, j)| *j);
         let Some((next, _)) = best else { break };
         members.insert(next);
@@ -111,7 +111,7 @@ mod tests {
     use super::super::affinity::{Near, Offer};
     use super::*;
 
-    /// A month of 40 clients that are offered to one another; `used` decides which offers are used.
+    /// Finds cliques among 40 clients that are offered to one another; `used` decides which offers they use.
     fn month(near: impl Fn(u32, u32) -> Near, used: impl Fn(u32, u32, u32) -> bool) -> Vec<Clique> {
         let mut offers = Vec::new();
         for round in 0..20 {

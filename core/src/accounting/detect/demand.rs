@@ -1,32 +1,31 @@
-//! Repeated demand: downloads of the same version by one client, or from one network on one day, more often than
-//! anybody needs it. Such a client is paid for downloading, or broken.
+//! Repeated demand: downloads of the same version again and again, by one client or from one network on one day. A
+//! client that downloads what it already has is paid for it, or broken.
 
 use alloc::vec::Vec;
 
-/// A download that ended.
+/// A download that ended, reduced to client or network, version and day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Demand {
-    /// The client or network, as the caller numbers them.
+    /// Number of the client or network, as assigned by the caller.
     pub who: u32,
-    /// The version, as the caller numbers them.
+    /// Number of the version, as assigned by the caller.
     pub version: u32,
     /// Day on which the download ended.
     pub day: u32,
 }
 
-/// A version that was downloaded more often than anybody needs it.
+/// One version that was downloaded more often than anybody needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Repeated {
-    /// Client or network, version and day.
+    /// The client or network, version and day.
     pub demand: Demand,
-    /// Number of downloads on that day.
+    /// Number of downloads, more than the limit.
     pub times: u64,
 }
 
-/// Downloads of a version by one client on one day that are tolerated: a client needs one; a wiped disk, a test or a
-/// retry may add some.
+/// Most downloads of a version by one client on one day that pass: room for a wiped disk, a test or a second try.
 pub const BY_CLIENT_MAX: u64 = 4;
-/// Downloads of a version from one network on one day that are tolerated: a household or an office behind one address.
+/// Most downloads of a version from one network, such as an office behind one address, on one day that pass.
 pub const BY_NETWORK_MAX: u64 = 100;
 
 /// Returns the demands that occur more than `most` times.

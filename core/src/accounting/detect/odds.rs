@@ -1,16 +1,16 @@
-//! Improbability of counts, in bits, computed without floats.
+//! Improbability of a count, in bits, computed without floats.
 
-/// A rate of `hits` among `of`.
+/// A rate: `hits` among `of` trials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rate {
-    /// Number of trials that hit.
+    /// Number of successful trials.
     pub hits: u64,
     /// Number of all trials.
     pub of: u64,
 }
 
 impl Rate {
-    /// Adds one trial to the rate.
+    /// Adds the result of one trial.
     pub const fn add(&mut self, hit: bool) {
         self.of = self.of.saturating_add(1);
         self.hits = self.hits.saturating_add(hit as u64);
@@ -22,8 +22,8 @@ impl Rate {
         Self { hits: self.hits.saturating_sub(part.hits), of: self.of.saturating_sub(part.of) }
     }
 
-    /// Returns the rate in 1/65,536, as if `weight` more trials had gone as `prior` says: so few trials do not make a
-    /// rate extreme.
+    /// Returns the rate in 1/65,536, as if `weight` more trials had the rate `prior`: few trials do not make it
+    /// extreme.
     #[must_use]
     pub fn smoothed(self, prior: u64, weight: u64) -> u64 {
         let hits = u128::from(self.hits) * u128::from(ONE) + u128::from(prior) * u128::from(weight);
@@ -32,10 +32,10 @@ impl Rate {
     }
 }
 
-/// Fixed-point one, for probabilities and for bits.
+/// The number one, as a probability and as a bit.
 pub const ONE: u64 = 1 << 16;
 
-/// Returns log2 of `n` in 1/65,536; 0 for 0. Each bit of the fraction takes one squaring.
+/// Returns log2 of `n`, in 1/65,536; 0 for 0. Each bit of the fraction takes one squaring.
 #[must_use]
 pub fn log2(n: u64) -> u64 {
     let Some(whole) = n.checked_ilog2() else { return 0 };
@@ -52,8 +52,8 @@ pub fn log2(n: u64) -> u64 {
     u64::from(whole) * ONE + fraction
 }
 
-/// Returns the surprise at `k` or more hits in `n` trials, each a hit with chance `p` (in 1/65,536): at most -log2 of
-/// that event's chance, in whole bits (Chernoff's bound, so the chance is never understated). 0 if `k` is no more than
+/// Returns a lower bound of -log2 of the chance that `n` trials, each a hit with chance `p` (in 1/65,536), give `k`
+/// hits or more, in whole bits (Chernoff's bound, so the chance is never understated). 0 where `k` is no more than
 /// expected.
 #[must_use]
 pub fn surprise(k: u64, n: u64, p: u64) -> u64 {

@@ -1,49 +1,47 @@
 //! Implausible travel: one client's logins from places so far apart that nobody travels between them in the time. A
-//! copied installation or a lent GUID is in two places at once; so, at times, is a client that switches a VPN on. A few
-//! such moves are therefore tolerated.
+//! client with a copied installation or a lent GUID is in two places at once; so is, at times, a client that switches a
+//! VPN on. Up to [`MOVES_MAX`] moves are therefore let pass.
 
 use crate::wire::place::{Coordinates, Place};
 
-/// A login of a client from some place.
+/// A login of a client at some place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sighting {
     /// Time of the login, Unix milliseconds.
     pub at_ms: u64,
-    /// Place of the client, by geolocation.
+    /// Place from which the client logged in.
     pub place: Place,
 }
 
-/// Implausible journeys of one client.
+/// Summary of a client's implausible moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Travel {
     /// Number of moves that were faster than anybody travels.
     pub moves: u64,
-    /// Start of the fastest of these moves.
+    /// Start of the fastest move.
     pub from: Sighting,
-    /// End of the fastest of these moves.
+    /// End of the fastest move.
     pub to: Sighting,
-    /// Least distance of the fastest move, in kilometres.
+    /// Lower bound of the fastest move's distance, in kilometres.
     pub distance_km: u64,
 }
 
-/// An airliner's ground speed with the wind behind it, in km/h.
+/// Highest plausible speed: an airliner's ground speed, with the wind.
 pub const SPEED_MAX_KMH: u64 = 1_100;
-/// Tolerated error of geolocation, in kilometres: databases are inexact, and an address may be that of an operator's
-/// gateway.
+/// Tolerated error of a distance: databases are wrong by so much, and an address may be an operator's gateway.
 pub const ERROR_KM: u64 = 300;
-/// Number of implausible moves that are tolerated.
+/// Number of implausible moves that are let pass.
 pub const MOVES_MAX: u64 = 2;
-/// Assumed distance of two different countries without coordinates, in kilometres.
+/// Assumed distance of two countries where coordinates are not known.
 pub const COUNTRIES_KM: u64 = 500;
-/// Assumed distance of two different continents without coordinates, in kilometres.
+/// Assumed distance of two continents where coordinates are not known.
 pub const REGIONS_KM: u64 = 2_000;
-/// Radius of the earth, in kilometres.
+/// Mean radius of the earth, in kilometres.
 const RADIUS_KM: i64 = 6_371;
-/// Fixed-point one, for sines.
+/// Fixed-point value of a sine of one.
 const ONE: i64 = 1 << 20;
 
-/// Returns the implausible journeys among a client's logins, given in any order; `None` if there are no more than
-/// [`MOVES_MAX`].
+/// Returns the implausible moves of a client, from its sightings in any order. `None` for [`MOVES_MAX`] moves or fewer.
 #[must_use]
 pub fn implausible(sightings: &mut [Sighting]) -> Option<Travel> {
     sightings.sort_unstable_by_key(|s| s.at_ms);
@@ -61,18 +59,18 @@ pub fn implausible(sightings: &mut [Sighting]) -> Option<Travel> {
     found.filter(|travel| travel.moves > MOVES_MAX)
 }
 
-/// Whether the fastest known move is at least as fast as this one.
+/// Returns whether the known move is at least as fast as a move of `km`.
 fn is_faster(known: &Travel, km: u64, from: &Sighting, to: &Sighting) -> bool {
     let time = |from: &Sighting, to: &Sighting| u128::from(to.at_ms.saturating_sub(from.at_ms)) + 1;
     u128::from(known.distance_km) * time(from, to) >= u128::from(km) * time(&known.from, &known.to)
 }
 
-/// Whether nobody travels `km` in `ms`.
+/// Returns whether nobody travels `km` kilometres in `ms` milliseconds.
 const fn is_too_fast(km: u64, ms: u64) -> bool {
     km.saturating_sub(ERROR_KM) as u128 * 3_600_000 > SPEED_MAX_KMH as u128 * ms as u128
 }
 
-/// Returns the least distance of two places, in kilometres.
+/// Returns a lower bound of the distance between two places, in kilometres.
 #[must_use]
 pub fn distance_km(a: &Place, b: &Place) -> u64 {
     if let (Some(a), Some(b)) = (&a.at, &b.at) {
@@ -88,7 +86,7 @@ pub fn distance_km(a: &Place, b: &Place) -> u64 {
     }
 }
 
-/// Returns the distance straight through the earth, which is never longer than along its surface.
+/// Returns the distance straight through the earth, which is never longer than the way around it.
 fn chord_km(a: &Coordinates, b: &Coordinates) -> u64 {
     let vector = |c: &Coordinates| {
         let (latitude, longitude) = (i64::from(c.latitude), i64::from(c.longitude));
@@ -100,7 +98,7 @@ fn chord_km(a: &Coordinates, b: &Coordinates) -> u64 {
     u64::try_from(squares.max(0).isqrt() * RADIUS_KM / ONE).unwrap_or(0)
 }
 
-/// Returns the sine of an angle in tenths of a degree, times [`ONE`], to 0.2 % (Bhaskara): more exact than geolocation.
+/// Returns the sine of an angle in tenths of a degree, times [`ONE`], to 0.2 % (Bhaskara): better than databases.
 const fn sine(tenths: i64) -> i64 {
     let angle = tenths.rem_euclid(3_600);
     let half = angle % 1_800;

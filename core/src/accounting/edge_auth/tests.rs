@@ -3,11 +3,11 @@ use alloc::format;
 use alloc::string::ToString;
 use proptest::prelude::*;
 
-/// Test vectors, one a line as `name key salt token`, made by the public generator.
+/// Test vectors made by the public generator, one a line: `name key salt token`.
 const VECTORS: &str = include_str!("vectors.txt");
 const PATH: &str = "dir/a.iso";
 
-/// Returns a test vector's token and the key that signed it.
+/// Returns a vector's token and the key that made it.
 fn vector(name: &str) -> (String, TokenKey) {
     let line = VECTORS.lines().find(|l| l.split(' ').next() == Some(name)).expect("a vector of that name");
     let [_, key, salt, token] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };

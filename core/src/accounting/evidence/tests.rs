@@ -1,4 +1,4 @@
-//! Tests that dropped records change no bill and that the number of held records is bounded by the number of sources.
+//! Tests that dropped records change no bill, and that the number of reporters bounds the held records.
 
 use super::*;
 use crate::accounting::certs::tests::{fake_sign, fake_verify};
@@ -80,7 +80,7 @@ fn edge(seq: u32, unique_bytes: u64) -> LedgerRecord {
 
 const HOUR_MS: u64 = 3_600_000;
 
-/// Records of two claimed downloaders, two uploaders and an edge, a few hours apart.
+/// Records of two alleged downloaders, two uploaders, and an edge, a few hours apart.
 fn records() -> impl Strategy<Value = Vec<(u64, LedgerRecord)>> {
     let state =
         prop_oneof![3 => Just(UsageState::Running), 1 => Just(UsageState::Completed), 1 => Just(UsageState::Failed)];
@@ -104,7 +104,7 @@ fn records() -> impl Strategy<Value = Vec<(u64, LedgerRecord)>> {
     })
 }
 
-/// Quarantines of 20 hours each, given by client and first hour.
+/// Quarantines of 20 hours each, from pairs of client and first hour.
 fn quarantined(begins: &[(u32, u64)]) -> Quarantines {
     let mut quarantines = Quarantines::default();
     for (who, hours) in begins {
@@ -121,9 +121,9 @@ fn evidence(quarantines: &Quarantines, records: impl IntoIterator<Item = (u64, L
     evidence
 }
 
-/// Adds records one by one. After each it checks that the held records make the same bill as all records, now and when
-/// the download is closed, and that reading them again holds the same ones. Before the records at `stops` the evidence
-/// is read again, as a ledger does from batch to batch.
+/// Adds records one by one. After each it checks that the held records yield the same bill as all records, now and when
+/// the download is closed, and that reading them again holds the same ones. Before the records at `stops` it reads them
+/// again, as a ledger does from batch to batch.
 fn is_enough(
     quarantines: &Quarantines,
     records: &[(u64, LedgerRecord)],
@@ -155,8 +155,9 @@ fn is_enough(
     Ok(at_once)
 }
 
-/// Bound on the records held of these five sources: a few each for its beginning and end; for each quarantine the
-/// newest record before it, and for a downloader the record that revokes that.
+/// The most records that may be held of these five sources: few each for how it began and ended; and for each
+/// quarantine, of a downloader the newest record before it and the one that takes that back, of an uploader the newest
+/// before it.
 const fn most(quarantines: usize) -> usize {
     2 + 5 * 4 + 3 * quarantines
 }
@@ -184,8 +185,8 @@ proptest! {
     }
 }
 
-/// Records of few reporters with few numbers, in any order: several grants to either client, several records in one
-/// millisecond, gaps in which a download closes or that end with a quarantine's first millisecond.
+/// Records of few reporters with few numbers, in any order: several grants to either downloader, several records in one
+/// millisecond, and gaps in which a download closes or that end with a quarantine's first millisecond.
 fn any_history() -> impl Strategy<Value = Vec<(u64, LedgerRecord)>> {
     let state = prop_oneof![1 => Just(UsageState::Running), 1 => Just(UsageState::Completed)];
     let hours = prop_oneof![4 => Just(0), 4 => 1_u64..12, 1 => Just(24), 1 => 25_u64..40];
@@ -209,8 +210,8 @@ fn any_history() -> impl Strategy<Value = Vec<(u64, LedgerRecord)>> {
     })
 }
 
-/// Parses records of client 1's download, one an hour: `E` a final report, `r` a report of running, `u` an uploader's
-/// report; a digit is a gap of that many hours more.
+/// Returns records of client 1's download, one hour apart: `E` is a final report, `r` a report that it goes on, `u` an
+/// uploader's report; a digit is a gap of so many more hours.
 fn story(text: &str) -> Vec<(u64, LedgerRecord)> {
     let (mut at_ms, mut records) = (2, vec![(1, granted()), (2, offered())]);
     for (seq, letter) in (1..).zip(text.chars()) {
@@ -230,7 +231,7 @@ fn story(text: &str) -> Vec<(u64, LedgerRecord)> {
     records
 }
 
-/// Returns the held records of a story, as its letters.
+/// Returns the letters of a story whose records are held.
 fn held_of(begins: &[(u32, u64)], records: &[(u64, LedgerRecord)]) -> String {
     let held = is_enough(&quarantined(begins), records, &(0..records.len()).collect::<Vec<_>>()).expect("it is enough");
     let letter = |(_, record): (u64, &LedgerRecord)| match record {
@@ -248,7 +249,7 @@ fn a_report_revoking_an_end_before_a_quarantine_is_held() {
     assert_eq!(held_of(&[(1, 2)], &story("Er999r")), "Err");
     assert_eq!(held_of(&[(1, 2)], &story("Er999u9r")), "Erur", "for what others say of it too");
     assert_eq!(held_of(&[], &story("Er999r")), "r", "where no end is held, nothing has to be taken back");
-    // the case that proptest found: a first record after the quarantine's begin, and repeated numbers
+    // regression: a first record after the quarantine's start, and numbers that come again
     let (end, on) = (UsageState::Completed, UsageState::Running);
     let said = |came_ms, seq, state| (came_ms, usage(1, Side::Downloader, seq, state, 0));
     let found = [said(3, 1, end), said(15_300_004, 1, on), said(31_500_005, 2, on), said(42_300_006, 1, on)];
@@ -275,7 +276,7 @@ fn a_replaced_grant_to_another_client_is_held() {
 
 #[test]
 fn an_end_before_a_quarantine_is_held_with_its_revocation() {
-    // three quarantines begin after a final report each, the fourth after a report of running
+    // three quarantines begin after a final report each, the fourth after a report that the download goes on
     assert_eq!(held_of(&[(1, 2), (1, 4), (1, 6), (1, 8)], &story("ErErErrErE")), "ErErErrE");
     assert_eq!(held_of(&[(1, 3)], &story("EEErEE")), "ErEE", "of the ends that stand the first and the newest");
     assert_eq!(held_of(&[(2, 3)], &story("EEErEEE")), "EE", "another's quarantine");

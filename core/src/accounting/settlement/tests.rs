@@ -1,4 +1,4 @@
-//! Rules of settlement, each as a sentence.
+//! Tests of the settlement rules, one rule each.
 
 #![allow(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
 
@@ -47,7 +47,7 @@ fn record(reporter: u32, side: Side, seq: u32, peers: Vec<PeerBytes>) -> UsageRe
     }
 }
 
-/// A downloader's record: the bytes it claims to have received, by introduction.
+/// Returns the downloader's report of bytes by introduction.
 fn got(seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
     let peer = |&(intro, bytes)| PeerBytes {
         intro: IntroId::numbered(intro),
@@ -65,7 +65,7 @@ fn ended(mut r: LedgerRecord) -> LedgerRecord {
     r
 }
 
-/// A receipt for `bytes`, as the downloader signs it.
+/// Returns a receipt for `bytes`, signed by the downloader.
 fn proof(intro: u32, bytes: u64) -> ReceiptProof {
     let uploader_key = PublicKey::numbered(intro);
     let receipt = Receipt { intro: IntroId::numbered(intro), download: D, version: V, uploader_key, seq: 1, bytes };
@@ -77,7 +77,7 @@ fn proof(intro: u32, bytes: u64) -> ReceiptProof {
     }
 }
 
-/// An uploader's record: the bytes it claims to have sent, each with a receipt for exactly that.
+/// Returns an uploader's report of bytes by introduction, each with a receipt for all of them.
 fn sent(reporter: u32, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
     let peer = |&(intro, bytes)| PeerBytes {
         intro: IntroId::numbered(intro),
@@ -88,7 +88,7 @@ fn sent(reporter: u32, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
     LedgerRecord::Usage(record(reporter, Side::Uploader, seq, peers.iter().map(peer).collect()))
 }
 
-/// An uploader's record of 40 bytes over introduction 1 with this receipt.
+/// Returns an uploader's report of 40 bytes over introduction 1 with this proof.
 fn claimed(reporter: u32, proof: Option<ReceiptProof>) -> LedgerRecord {
     let peer = PeerBytes { intro: IntroId::numbered(1), key: K_D, bytes: 40, receipt: proof };
     LedgerRecord::Usage(record(reporter, Side::Uploader, 1, vec![peer]))
@@ -112,7 +112,7 @@ fn bill(records: &[LedgerRecord]) -> Bill {
     records.iter().cloned().collect::<Book>().bill(fake_verify, 0)
 }
 
-/// A first grant with this ceiling on bytes from peers.
+/// Returns a first grant with this ceiling for billed bytes from peers.
 fn capped(size: u64, max_peer_bytes: u64) -> LedgerRecord {
     let LedgerRecord::Granted(g) = granted(size) else { panic!("a grant") };
     LedgerRecord::Granted(GrantRecord { max_peer_bytes, ..g })
@@ -310,7 +310,7 @@ fn at_expiry_a_silent_downloader_is_held_to_its_receipts() {
     assert_eq!((book.settlement(at), book.bill(fake_verify, at).peers_billed), (Settlement::Expired, 40));
 }
 
-/// A CN's record of the peers it introduced to the downloader.
+/// Returns a CN's record of the peers that it introduced to the downloader.
 fn introduced(peers: &[(u32, u32)]) -> LedgerRecord {
     let peer = |&(intro, key)| OfferedPeer { intro: IntroId::numbered(intro), upload_key: PublicKey::numbered(key) };
     let peers = List::truncated(peers.iter().map(peer));
@@ -333,7 +333,7 @@ fn bytes_of_an_unrecorded_introduction_are_not_billed() {
     assert_eq!(billed(&[introduced(&[(1, 1), (2, 2)])]), (70, 0));
 }
 
-/// An edge's record of one life: the ranges it sent, and how many bytes it is not sure of.
+/// Returns an edge's record since it began to count at `life`: the ranges sent, and the number of unsure bytes.
 fn served(edge: u32, life: u64, seq: u32, ranges: &[core::ops::Range<u64>], unsure_bytes: u64) -> LedgerRecord {
     let spans = Spans::of(ranges.iter().cloned());
     LedgerRecord::Served(ServedRecord {
@@ -351,7 +351,7 @@ fn served(edge: u32, life: u64, seq: u32, ranges: &[core::ops::Range<u64>], unsu
     })
 }
 
-/// A downloader's record: the bytes it claims to have received from edges.
+/// Returns the downloader's report of bytes from edges.
 fn got_of_edges(edge_bytes: u64) -> LedgerRecord {
     let mut r = record(1, Side::Downloader, 9, Vec::new());
     r.edge_bytes = edge_bytes;
@@ -391,8 +391,8 @@ fn after_an_edge_crash_the_claim_counts_up_to_its_reserve() {
     assert_eq!(crashed(u64::MAX, u64::MAX), 100, "never beyond the size");
 }
 
-/// Returns billed and flagged bytes at time 1,000 of these records, each with the time it came. Client `who` was in
-/// quarantine from 10 to 20.
+/// Returns the billed and flagged bytes at time 1,000 for records with their times of arrival, while client `who` was
+/// in quarantine from 10 to 20.
 fn billed_of(who: u32, records: &[(u64, LedgerRecord)]) -> (u64, u64) {
     let mut quarantines = Quarantines::default();
     quarantines.add(Guid::numbered(who), 10, 20);
@@ -425,7 +425,7 @@ fn claims_made_in_quarantine_are_never_billed() {
         assert_eq!(billed_of(side, &story), (45, 64), "client {side}: 40 from before, 5 of the new one");
         assert_eq!(billed_of(side, &story[..9]), (40, 57), "client {side}: meanwhile");
     }
-    // changing the order in which records come brings nothing back
+    // records that come in another order restore nothing
     let mut late = story.to_vec();
     late.swap(2, 4);
     (late[2].0, late[4].0) = (3, 11);

@@ -4,7 +4,7 @@ use crate::nat::Candidate;
 use crate::wire::List;
 use proptest::prelude::*;
 
-/// The first table in the words of its definition, over what two clients say.
+/// Returns whether two descriptors can connect over UDP, by the definition of the initial table.
 fn naive_table(a: &NatDescriptor, b: &NatDescriptor) -> bool {
     let independent = |d: &NatDescriptor| d.maps() == EndpointIndependent;
     let known = |d: &NatDescriptor| independent(d) || d.steps() > 0;
@@ -19,7 +19,7 @@ fn naive_table(a: &NatDescriptor, b: &NatDescriptor) -> bool {
     a.udp && b.udp && (one_sided || known(a) && known(b))
 }
 
-/// Compatibility of two clients behind different addresses, each looked at in whole.
+/// Returns whether two clients behind different addresses can connect, computed from their whole descriptors.
 fn naive(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
     let believed = |e: Endpoint<'_>| {
         let mapping = if e.is_public() { EndpointIndependent } else { e.nat.mapping };
@@ -37,7 +37,7 @@ fn behaviour() -> impl Strategy<Value = NatBehaviour> {
     prop::sample::select(alloc::vec![Unknown, EndpointIndependent, AddressDependent, AddressAndPortDependent])
 }
 
-/// A client at `observed`, or behind it, of any kind.
+/// Returns a random descriptor of a client at `observed`, or behind it.
 fn nat(observed: &'static str) -> impl Strategy<Value = NatDescriptor> {
     let at = |addr: &str| addr.parse::<SocketAddr>().expect("an endpoint");
     let mapped = at(&alloc::format!("{observed}:6000"));

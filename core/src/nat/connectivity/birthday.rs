@@ -1,7 +1,7 @@
-//! Birthday probing, for a peer whose NAT draws a port for each flow and one whose NAT filters by port: the first opens
-//! many sockets towards the other's one endpoint, the other tries many ports of the first one's address. With 256
-//! sockets and 1,024 ports of 64,512 some socket is met in 98 of 100 attempts. It fills NATs' tables, so that it is off
-//! unless both sides' users want it, and each host plays one game at a time.
+//! Birthday probing, for a peer whose NAT assigns each flow a random port and one whose NAT filters by port: the first
+//! opens many sockets towards the other's one endpoint, the other tries many ports of the first one's address. With 256
+//! sockets and 1,024 ports of 64,512 some socket is reached in 98 of 100 attempts. It fills NATs' tables, so it is off
+//! unless both sides' users enable it, and each host does one such probing (`Game`) at a time.
 
 use super::Connectivity;
 use super::io::{Output, Rung, Scatter};
@@ -13,55 +13,55 @@ use core::time::Duration;
 
 type Context<'a> = Cx<'a, Connectivity>;
 
-/// How many sockets and ports are tried, and how fast.
+/// Configuration of birthday probing: numbers of sockets and ports, and pace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Birthday {
-    /// Sockets of the side whose NAT draws ports; each sends twice.
+    /// Number of sockets of the side whose NAT assigns random ports; each sends twice.
     pub sockets: u16,
-    /// Ports that the other side tries.
+    /// Number of ports that the other side tries.
     pub probes: u16,
-    /// Datagrams a tick, on either side.
+    /// Number of datagrams per tick, on either side.
     pub batch: u16,
-    /// Between ticks.
+    /// Interval between two ticks.
     pub tick: Duration,
-    /// A path is found within this of "go".
+    /// Time-out of the probing, counted from "go".
     pub within: Duration,
 }
 
 impl Default for Birthday {
-    /// 500 probes a second: two seconds for all.
+    /// Returns the default: 500 probes per second, so two seconds for all.
     fn default() -> Self {
         let ms = Duration::from_millis;
         Self { sockets: 256, probes: 1_024, batch: 5, tick: ms(10), within: ms(4_000) }
     }
 }
 
-/// Ports below are nobody's.
+/// Lowest port that is probed.
 const PORT_MIN: u16 = 1_024;
-/// Ports that a NAT may draw.
+/// Number of ports that a NAT may assign.
 const PORTS: u32 = 64_512;
-/// Ports tried one after the other lie so far apart: a prime, so that none comes twice.
+/// Distance between ports tried in succession: a prime, so that none is repeated.
 const PORT_STEP: u32 = 10_007;
 
-/// One side of the game.
+/// State of one side of birthday probing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Game {
     side: Side,
-    /// Datagrams sent.
+    /// Number of datagrams sent.
     sent: u16,
     due: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Side {
-    /// Many sockets towards the one endpoint; the one that the peer has met.
+    /// Side with many sockets towards one endpoint; `met` is the socket that the peer reached.
     Sockets { to: SocketAddr, met: Option<u16> },
-    /// Many ports of the one address, from this one on.
+    /// Side that tries many ports of one address, beginning with `first`.
     Ports { of: IpAddr, first: u32 },
 }
 
 impl Game {
-    /// The game that this pair has to play, if any. `all` are the peer's addresses that may be tried.
+    /// Returns the probing that this pair has to do, if any. `all` are the peer's addresses that may be tried.
     pub(super) fn of(
         cx: &mut Context<'_>,
         own: &NatDescriptor,
@@ -86,7 +86,7 @@ impl Game {
         self.due = Some(now);
     }
 
-    /// The peer was heard: what is still to be tried is not.
+    /// Stops the probing, since the peer was heard.
     pub(super) const fn stop(&mut self) {
         self.due = None;
     }
@@ -99,7 +99,7 @@ impl Game {
         self.sent
     }
 
-    /// So many datagrams it may send.
+    /// Returns the maximum number of datagrams of this side.
     pub(super) const fn limit(&self, cfg: &Birthday) -> u16 {
         match self.side {
             Side::Sockets { .. } => cfg.sockets.saturating_mul(2),
@@ -107,7 +107,7 @@ impl Game {
         }
     }
 
-    /// Whether it sends there.
+    /// Returns whether the probing sends to this address.
     pub(super) fn aims_at(&self, addr: SocketAddr) -> bool {
         match self.side {
             Side::Sockets { to, .. } => addr == to,
@@ -115,7 +115,7 @@ impl Game {
         }
     }
 
-    /// From the main socket the peer's endpoint cannot be met.
+    /// Returns whether this address is probed from the extra sockets, so that the main one need not try it.
     pub(super) fn is_met_elsewhere(&self, addr: SocketAddr) -> bool {
         matches!(self.side, Side::Sockets { to, .. } if to == addr)
     }
@@ -124,8 +124,8 @@ impl Game {
         matches!(self.side, Side::Sockets { .. })
     }
 
-    /// The peer's check has come to this socket. Whether it counts as come to the main one: only the first does, and
-    /// says which socket takes the main one's place.
+    /// Records a check of the peer on an extra socket. Returns whether it counts as received on the main one: only the
+    /// first such socket does, and takes the main one's place.
     pub(super) fn meets(&mut self, cx: &mut Context<'_>, intro: IntroId, socket: u16, from: SocketAddr) -> bool {
         let Side::Sockets { to, met } = &mut self.side else { return false };
         if met.is_none() && *to == from {
@@ -135,7 +135,7 @@ impl Game {
         *met == Some(socket) && *to == from
     }
 
-    /// Sends what is due; `request` makes a check.
+    /// Sends the probes that are due; `request` creates a check.
     pub(super) fn play(
         &mut self,
         cx: &mut Context<'_>,

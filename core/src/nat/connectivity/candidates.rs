@@ -1,13 +1,13 @@
-//! Which addresses of an introduced peer are tried, best first. Nobody can aim this host at a third party: an address
-//! is the one that the CN observed the peer at, one that a STUN server vouches for, as the CN has checked, or a private
-//! one of the network that both share.
+//! Candidates: the addresses of an introduced peer that are tried, best first. Nobody can aim this host at a third
+//! party: an address is the one at which the CN observed the peer, one that a STUN server vouches for (checked by the
+//! CN), or a private one of the network that both share.
 
 use super::io::{Config, Rung, Ticket};
 use crate::nat::{CandidateKind, NatBehaviour, NatDescriptor, is_private};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-/// Whether a peer that the CN sees at `observed` may be looked for at `addr` by a host that it sees at `own`.
+/// Returns whether a peer that the CN sees at `observed` may be tried at `addr` by a host that the CN sees at `own`.
 fn is_allowed(addr: SocketAddr, nat: &NatDescriptor, observed: SocketAddr, own: Option<SocketAddr>) -> bool {
     let [ip, there] = [addr.ip(), observed.ip()].map(|ip| ip.to_canonical());
     let shared = own.is_some_and(|own| own.ip().to_canonical() == there);
@@ -25,16 +25,16 @@ fn rung(kind: CandidateKind, addr: SocketAddr) -> Rung {
     }
 }
 
-/// Whether a NAT gives each flow the next port.
+/// Returns whether a NAT counts: it assigns each flow the next port.
 pub(super) fn counts(nat: &NatDescriptor) -> bool {
     nat.mapping != NatBehaviour::EndpointIndependent && nat.step > 0
 }
 
-/// The addresses to be tried, each once, in order. Of a NAT that gives each flow the next port the mapping last seen is
-/// of no use: the ports after it are tried instead, `every` so many of them.
+/// Returns the addresses to be tried, each once, in order. For a NAT that assigns each flow the next port, the mapping
+/// last seen is useless: the ports after it are tried instead, every `every`-th of them.
 ///
-/// Where both NATs count, each try makes a mapping of its own, so the two must meet in one pair of ports: the k-th flow
-/// of one side leaves from port a + k and goes to b + k, likewise the other's, and they never meet if either NAT has
+/// If both NATs count, each try makes a mapping of its own, so the two must meet in one pair of ports: the k-th flow of
+/// one side leaves from port a + k and goes to b + k, likewise the other's, and they never meet if either NAT has
 /// counted on by d meanwhile. With `every` = 2 on one side its k-th goes to b + 2k − 1, and they do, at its flow d + 1.
 pub(super) fn candidates(
     cfg: &Config,
@@ -68,9 +68,9 @@ fn predicted(last: SocketAddr, step: u16, max: u16, every: u16) -> impl Iterator
     (0..max).map_while(port).map(move |port| SocketAddr::new(last.ip(), port))
 }
 
-/// Where openers go: addresses behind another NAT. To every predicted port if that costs no mapping of the own NAT,
-/// since any may be the one that the peer's check comes from, too early for a NAT without input filter; to the first
-/// only if the own NAT `counts` too. Nowhere where a LAN may be shared: then both are behind the same NAT.
+/// Returns the destinations of openers: addresses behind another NAT. Every predicted port is included if the own NAT
+/// does not count, since any may be the source of the peer's check, too early for a NAT without input filter; only the
+/// first if the own NAT `counts` too. None if a LAN may be shared: then both are behind the same NAT.
 pub(super) fn openers(cfg: &Config, all: &[(SocketAddr, Rung)], counts: bool) -> Vec<SocketAddr> {
     if cfg.openers_max == 0 || all.iter().any(|(_, rung)| *rung == Rung::Lan) {
         return Vec::new();

@@ -1,5 +1,6 @@
 //! Connectivity checks: STUN Binding requests and answers (RFC 8445 §7) under a key that only the two introduced peers
-//! and their CNs know, named after their introduction. What does not check is not there: no answer, no error.
+//! and their CNs know, named after their introduction. A message that fails authentication is ignored: no answer, no
+//! error.
 
 use super::io::Role;
 use crate::ids::IntroId;
@@ -8,17 +9,17 @@ use crate::nat::stun::{Attribute, Class, Message, TransactionId};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-/// A check that came, not yet authenticated.
+/// Received check, not authenticated yet.
 pub(super) struct Incoming<'a> {
     bytes: &'a [u8],
     message: Message,
 }
 
-/// What it claims to be.
+/// Kind of message that a received check claims to be.
 pub(super) enum Claim {
-    /// A request within this introduction, by a peer of this role.
+    /// Request within this introduction, by a peer of this role.
     Request { intro: IntroId, by: Role, nominates: bool },
-    /// The answer to a request of ours.
+    /// Answer to a request of this host.
     Answer,
 }
 
@@ -29,7 +30,8 @@ const fn mark(role: Role) -> u8 {
     }
 }
 
-/// The name of a check: the introduction in hexadecimal, and who sends it, so that none can be sent back to its sender.
+/// Returns the USERNAME of a check: the introduction in hexadecimal and the sender's role, so that no check can be
+/// reflected to its sender.
 fn username(intro: IntroId, by: Role) -> Vec<u8> {
     let digit = |n: u8| b"0123456789abcdef"[usize::from(n & 15)];
     let hex = intro.0.iter().flat_map(|b| [digit(b >> 4), digit(*b)]);
@@ -46,7 +48,7 @@ fn read_username(name: &[u8]) -> Option<(IntroId, Role)> {
     core::str::from_utf8(hex).ok()?.parse().ok().map(|intro| (intro, role))
 }
 
-/// Whether a STUN datagram belongs to a connectivity check rather than to a STUN server.
+/// Returns whether a STUN datagram belongs to a connectivity check rather than to a STUN server.
 #[must_use]
 pub fn is_check(bytes: &[u8]) -> bool {
     let Ok(message) = Message::decode(bytes) else { return false };
@@ -55,7 +57,7 @@ pub fn is_check(bytes: &[u8]) -> bool {
         || message.class == Class::Success && integrity::check(bytes, &[]) != Integrity::Missing
 }
 
-/// A request, or an indication that only opens the way.
+/// Encodes a check request, or an indication that only opens the own NAT.
 pub(super) fn request(
     (intro, key): (IntroId, &[u8; 16]),
     by: Role,
@@ -67,13 +69,13 @@ pub(super) fn request(
     Message::new(class, id, attributes).encode_signed(key, Hash::Sha256)
 }
 
-/// The answer to a request that came from `from`.
+/// Encodes the answer to a request that came from `from`.
 pub(super) fn answer(key: &[u8; 16], id: TransactionId, from: SocketAddr) -> Vec<u8> {
     Message::new(Class::Success, id, alloc::vec![Attribute::XorMapped(from)]).encode_signed(key, Hash::Sha256)
 }
 
 impl<'a> Incoming<'a> {
-    /// Reads a datagram that may be a check.
+    /// Decodes a datagram that may be a check.
     pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
         let message = Message::decode(bytes).ok().filter(|m| m.unknown.is_empty())?;
         Some(Self { bytes, message })
@@ -95,7 +97,7 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// Whether it comes from who knows the key, unchanged.
+    /// Returns whether the sender knows the key and the message is unchanged.
     pub(super) fn is_of(&self, key: &[u8; 16]) -> bool {
         integrity::check(self.bytes, key) == Integrity::Right
     }

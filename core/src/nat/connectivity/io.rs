@@ -256,7 +256,7 @@ pub enum Output {
     Scatter(Scatter),
     /// Execute a command for a line.
     Line(Line),
-    /// Tell the CN that this side's NAT is open.
+    /// Tell the CN that this host's NAT is open.
     Opened(IntroId),
     /// A path was chosen: the downloader opens the connection on it, the uploader waits.
     Path {

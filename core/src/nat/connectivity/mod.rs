@@ -1,9 +1,9 @@
-//! Connectivity: how two introduced peers find a path between their NATs (RFC 8445 in spirit, RFC 5245's aggressive
-//! haste). Each first sends one datagram with a TTL so low that it opens its own NAT only, and says "opened" to the CN;
-//! at the CN's "go" both check every address of the other at once, from the socket that carries QUIC, and learn where
-//! the other's checks come from. The downloader nominates the first path that works both ways. Where none is found, or
-//! UDP is of no use, one of them opens a TCP connection to the other, if that listens where it was reached before
-//! (`tcp.rs`).
+//! Connectivity: how two introduced peers find a path between their NATs (similar to RFC 8445, with RFC 5245's
+//! aggressive nomination). Each first sends one datagram with a TTL so low that it opens its own NAT only, and says
+//! "opened" to the CN; at the CN's "go" both check every address of the other at once, from the socket that carries
+//! QUIC, and learn the source addresses of the other's checks. The downloader nominates the first path that works both
+//! ways. If none is found, or UDP is unusable, one of them opens a TCP connection to a port of the other that was
+//! reached from outside before (`tcp.rs`).
 
 pub mod birthday;
 mod candidates;
@@ -26,20 +26,20 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use pair::{Host, Pair};
 
-/// Introductions that were used and are remembered as such.
+/// Maximum number of used introductions that are remembered.
 const USED_MAX: usize = 256;
 
-/// What all attempts of a host share: checks a second, and the numbers of lines.
+/// State shared by all attempts of a host: the rate of checks, and the numbers of lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Budget {
-    /// Checks sent since `since`.
+    /// Number of checks sent since `since`.
     spent: u32,
     since: Time,
     next_line: LineId,
 }
 
 impl Budget {
-    /// Takes one check out of what this tenth of a second allows.
+    /// Takes one check from the budget of this tenth of a second. Returns false if it is used up.
     fn take(&mut self, now: Time, rate: u32) -> bool {
         if now.since(self.since) >= Duration::from_millis(100) {
             (self.spent, self.since) = (0, now);
@@ -50,7 +50,7 @@ impl Budget {
     }
 }
 
-/// All attempts of a host.
+/// State machine of all connection attempts of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Connectivity {
     nat: NatDescriptor,
@@ -64,31 +64,31 @@ pub struct Connectivity {
 type Context<'a> = Cx<'a, Connectivity>;
 
 impl Connectivity {
-    /// Attempts under way, those included whose checks are still answered.
+    /// Returns the number of attempts, including connected ones whose late checks are still answered.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.pairs.len()
     }
 
-    /// Whether `addr` belongs to a peer that is introduced at present: only then anything may be sent there.
+    /// Returns whether `addr` belongs to a currently introduced peer: only then anything may be sent there.
     #[must_use]
     pub fn is_introduced(&self, addr: SocketAddr) -> bool {
         self.pairs.values().any(|p| p.knows(addr))
     }
 
-    /// Whether a TCP connection to `addr` is one to a peer that is introduced at present: only then one may be opened.
+    /// Returns whether `addr` is a TCP endpoint of a currently introduced peer: only then a connection may be opened.
     #[must_use]
     pub fn is_door(&self, addr: SocketAddr) -> bool {
         self.pairs.values().any(|p| p.has_door(addr))
     }
 
-    /// Whether no attempt has sent more than it may.
+    /// Returns whether no attempt exceeded its limits; for model checks.
     #[must_use]
     pub fn is_within_bounds(&self, cfg: &Config) -> bool {
         self.pairs.values().all(|p| p.is_within_bounds(cfg))
     }
 
-    /// Whether there may be a NAT on the way out: its own addresses are not where the CN sees this host.
+    /// Returns whether there may be a NAT: the host's own addresses differ from the one that the CN sees.
     fn behind_nat(&self) -> bool {
         let Some(observed) = self.observed.map(|a| a.ip().to_canonical()) else { return true };
         !self.nat.candidates.iter().any(|c| c.kind == CandidateKind::Host && c.addr.ip().to_canonical() == observed)
@@ -119,7 +119,7 @@ impl Connectivity {
         }
     }
 
-    /// Runs a pair, and sets its timer or buries it.
+    /// Runs `f` on an attempt, then sets its timer or removes it.
     fn with(
         &mut self,
         cx: &mut Context<'_>,
@@ -146,8 +146,8 @@ impl Connectivity {
         }
     }
 
-    /// A NAT that counts has made so many mappings since it was last observed: the next peer is told to look behind
-    /// them. Others may have come between; fewer than there were is what can be told.
+    /// Advances the predicted port after a sequential NAT has made `flows` mappings, so that the next peer tries later
+    /// ports. Others may have made more in between, which this host cannot know.
     fn count_on(&mut self, cx: &mut Context<'_>, flows: u16) {
         let counts = self.nat.mapping != NatBehaviour::EndpointIndependent && self.nat.step > 0;
         let mut candidates = core::mem::take(&mut self.nat.candidates).into_vec();
@@ -161,7 +161,7 @@ impl Connectivity {
         }
     }
 
-    /// A check on one of many sockets: if it is the peer's, that socket takes the main one's place towards it.
+    /// Handles a check on an extra socket: if it is the peer's, that socket replaces the main one towards it.
     fn scattered(&mut self, cx: &mut Context<'_>, (intro, socket): (IntroId, u16), from: SocketAddr, bytes: &[u8]) {
         let Some(incoming) = Incoming::read(bytes) else { return };
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());

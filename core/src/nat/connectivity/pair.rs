@@ -1,4 +1,5 @@
-//! One introduced pair, seen from one of its peers: Opening → Checking → Nominated → Connected, or failed on the way.
+//! Attempt to connect one introduced pair, as one of its peers runs it: Opening → Checking → Nominated → Connected, or
+//! failed on the way.
 
 use super::birthday::Game;
 use super::candidates::{candidates, counts, openers};

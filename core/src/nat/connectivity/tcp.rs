@@ -1,12 +1,13 @@
-//! Over TCP: to where the other listens and was reached before. A downloader goes to its uploader and shakes hands
-//! there. An uploader goes to its downloader if that cannot come: it shows a check, by which the downloader knows which
-//! introduction the line is for, and the downloader begins the handshake on it. So roles and keys are the
-//! introduction's, whoever has opened the connection, and the downloader nominates, as over UDP.
+//! Connections over TCP to a port that was reached from outside before. A downloader connects to its uploader and
+//! begins the handshake. An uploader connects to its downloader if the reverse is impossible: it sends a check, which
+//! tells the downloader the introduction that the line (bare connection) is for, and the downloader begins the
+//! handshake on it. So roles and keys are the introduction's, whoever has opened the connection, and the downloader
+//! nominates, as over UDP.
 //!
-//! Where neither can come to the other, both open a connection at once, each from its listening port to where STUN
-//! servers see the other's (RFC 5382 §4.2). That is one connection of both, or one that one has opened and the other
-//! has accepted; two at most, and the downloader begins the handshake on the first that it has. The uploader shows its
-//! check on what it has opened, since the downloader may have accepted that.
+//! If neither can connect to the other, both open a connection at once, each from its listening port to the endpoint at
+//! which STUN servers see the other's (RFC 5382 §4.2). The result is one connection of both, or one that one has opened
+//! and the other has accepted; two at most, and the downloader begins the handshake on the first that it has. The
+//! uploader sends its check on the connection that it has opened, since the downloader may have accepted it.
 
 use super::check::{self, Claim, Incoming};
 use super::io::{Along, Attempt, Config, Failure, Line, LineEvent, Offer, Output, Role, Rung};
@@ -17,9 +18,9 @@ use crate::nat::stun::Class;
 use crate::nat::{HTTPS, crossing_for, doors_for};
 use core::net::SocketAddr;
 
-/// Where this host goes over TCP, and whether it is the one to which the other may come. Both work it out alike, so
-/// that one of them goes: the downloader, if it can. The port of HTTPS comes first: what gets out anywhere gets out
-/// there.
+/// Returns the TCP endpoint to which this host connects, and whether the peer may connect to this host. Both sides
+/// compute it alike, so that one of them connects: the downloader, if it can. The port of HTTPS comes first, since
+/// every network lets it out.
 pub(super) fn doors(offer: &Offer, host: &Host<'_>) -> (Option<SocketAddr>, bool) {
     let apart = |d: &SocketAddr| host.observed.is_none_or(|own| own.ip().to_canonical() != d.ip().to_canonical());
     let its_own = |d: &SocketAddr| offer.nat.candidates.iter().any(|c| c.addr.ip().to_canonical() == d.ip());
@@ -32,18 +33,18 @@ pub(super) fn doors(offer: &Offer, host: &Host<'_>) -> (Option<SocketAddr>, bool
     }
 }
 
-/// A connection that both peers open.
+/// Simultaneous TCP open by both peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Crossing {
-    /// From this listening port …
+    /// Local listening port to connect from.
     from: u16,
-    /// … to where the other's is seen.
+    /// Endpoint at which the peer's listening port is seen.
     pub(super) to: SocketAddr,
-    /// Tries.
+    /// Number of attempts made so far.
     tried: u8,
 }
 
-/// Whether both can open a connection to one another.
+/// Returns the simultaneous open to try, if both peers can do it.
 pub(super) fn crossing(cfg: &Config, offer: &Offer, host: &Host<'_>) -> Option<Crossing> {
     let observed = [host.observed?.ip(), offer.ticket.observed.ip()].map(|ip| ip.to_canonical());
     let to = crossing_for(host.nat, &offer.nat, observed[1])?;
@@ -58,12 +59,12 @@ impl Budget {
 }
 
 impl Pair {
-    /// Whether this line was asked for by this attempt, and nothing has come of it yet.
+    /// Returns whether this attempt still waits for this line to open.
     fn waits_for(&self, line: LineId) -> bool {
         self.line == Some(line)
     }
 
-    /// Checks have found no path in their time, or there are none: the peer is looked for where it listens.
+    /// Tries TCP, since checks have found no path in their time or there are none.
     pub(super) fn use_door(&mut self, cx: &mut Context<'_>, budget: &mut Budget) {
         self.door_at = None;
         if self.phase != Phase::Checking {
@@ -81,7 +82,7 @@ impl Pair {
         }
     }
 
-    /// Opens a connection while the other one does.
+    /// Opens a connection while the peer opens one too.
     fn cross(&mut self, cx: &mut Context<'_>, budget: &mut Budget) {
         let Some(crossing) = self.crossing.as_mut().filter(|c| c.tried < cx.cfg.crossings.0) else { return };
         crossing.tried += 1;
@@ -90,15 +91,15 @@ impl Pair {
         cx.push(Output::Line(Line::Call { line, to, from: Some(from) }));
     }
 
-    /// The line that was asked for is wanted no more.
+    /// Cancels the line that was requested.
     pub(super) fn hang_up(&mut self, cx: &mut Context<'_>) {
         if let Some(line) = self.line.take() {
             cx.push(Output::Line(Line::HangUp(line)));
         }
     }
 
-    /// No line has come to be. What both open is tried again: the other side's NAT may have said no before its own
-    /// packet had opened it.
+    /// Handles a line that failed to open. A simultaneous open is retried: the peer's NAT may have rejected it before
+    /// the peer's own packet opened it.
     fn failed(&mut self, cx: &mut Context<'_>) -> Option<Attempt> {
         self.line = None;
         if self.crossing.is_none() {
@@ -108,7 +109,7 @@ impl Pair {
         None
     }
 
-    /// The line is open: the downloader begins the handshake, or is shown what it is for.
+    /// Handles an open line: the downloader begins the handshake, the uploader sends its check.
     fn opened(&mut self, cx: &mut Context<'_>, line: LineId) {
         self.line = None;
         if let Some(crossing) = self.crossing {
@@ -123,7 +124,7 @@ impl Pair {
         cx.push(Output::Line(Line::Serve { line, shows }));
     }
 
-    /// The uploader has come. It counts if nothing else was chosen before.
+    /// Accepts a connection of the uploader, unless a path was chosen before.
     fn called(&mut self, cx: &mut Context<'_>, line: LineId, from: SocketAddr) {
         // it was told to go, so both NATs are open
         self.go(cx);
@@ -138,7 +139,8 @@ impl Pair {
 }
 
 impl Connectivity {
-    /// What became of a line. One that nobody waits for, or that shows nothing of an introduced uploader's, is closed.
+    /// Handles an event on a line. A line that nobody waits for, or whose check is not an introduced uploader's, is
+    /// closed.
     pub(super) fn line(&mut self, cx: &mut Context<'_>, event: LineEvent) {
         match event {
             LineEvent::Open(line) => match self.waiting(line) {
@@ -170,7 +172,7 @@ impl Connectivity {
         self.pairs.iter().find(|(_, p)| p.waits_for(line)).map(|(intro, _)| *intro)
     }
 
-    /// For which introduction an uploader shows its check.
+    /// Returns the introduction for which an uploader sent this check.
     fn caller(&self, bytes: &[u8]) -> Option<IntroId> {
         let incoming = Incoming::read(bytes)?;
         let Claim::Request { intro, by: Role::Uploader, .. } = incoming.claim()? else { return None };

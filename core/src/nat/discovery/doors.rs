@@ -1,11 +1,12 @@
-//! Whether listening TCP ports of this host are reached from outside. A request over TCP leaves from the listening port
-//! itself, so that a NAT maps it; the server, which then knows who asks, dials back to where it sees the request come
-//! from, or to another port of that address, from an address of its own that was not written to. The port counts as a
-//! door only if that connection comes, with the request's unpredictable id: it is this host's own observation, and
-//! nothing that a server says. So is what a gateway says to forward ([`crate::nat::mapping`]).
+//! Tests whether listening TCP ports of this host are reached from outside. A request over TCP leaves from the
+//! listening port itself, so that a NAT maps it; the server, which then knows who asks, dials back to the source of the
+//! request, or to another port of that address, from an address of its own that was not written to. The port counts as
+//! a door (reachable port) only if that connection comes, with the request's unpredictable identifier: it is this
+//! host's own observation, not a claim of the server. The same test confirms a port that a gateway says it forwards
+//! ([`crate::nat::mapping`]).
 //!
-//! A port that is no door is looked at from a second address too. Where both see it at the same endpoint, others may
-//! meet it there: with a connection that both sides open at once.
+//! A port that is no door is tested from a second address too. If both see it at the same endpoint, a simultaneous open
+//! by both peers can use it.
 
 use super::io::{Effect, Output, Sight};
 use super::{Discovery, HTTPS, transaction_id};
@@ -17,34 +18,35 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr, SocketAddrV4};
 use core::time::Duration;
 
-/// Requests that are waited for: two for each port, and those of the round before.
+/// Maximum number of pending requests: two for each port, and those of the round before.
 const KNOCKS_MAX: usize = 4 * DOORS_MAX;
 
-/// Who was written to this long ago is let in by no NAT any more for that: they forget closed connections sooner.
+/// Time after which a NAT no longer lets in an address because it was written to: NATs forget closed connections
+/// sooner.
 const CONTACT_MEMORY: Duration = Duration::from_secs(600);
 
-/// A server has ended a connection by which it was asked something so long after the last request.
+/// Time after the last request by which a server has closed the connection.
 const KNOCK_LASTS: Duration = Duration::from_secs(15);
 
-/// A listening port is looked at from a second address so often, at most.
+/// Minimum interval between tests of a listening port from a second address.
 const LOOK_AGAIN: Duration = Duration::from_secs(30 * 60);
 
-/// Addresses that are asked to dial back, on one network.
+/// Maximum number of addresses asked to dial back on one network.
 const WRITTEN_MAX: usize = 16;
 
-/// A request to be dialled back.
+/// Request to a server to dial back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Knock {
     server: SocketAddr,
-    /// The listening port.
+    /// Local port that listens for peers.
     local: u16,
-    /// The outer port to be dialled, if not the one that the request is seen to come from.
+    /// External port to be dialled; `None`: the source port of the request, as the server sees it.
     outer: Option<u16>,
-    /// Somebody came by it.
+    /// Whether the connection came through.
     came: bool,
 }
 
-/// A look at the first listening port from a second address: whether it is seen there where the first has seen it.
+/// Test of the first listening port from a second address, to compare the endpoints seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Look {
     id: TransactionId,
@@ -53,41 +55,41 @@ struct Look {
     seen: Option<SocketAddr>,
 }
 
-/// The listening ports and what is known of them.
+/// State of the listening ports and their reachability.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Doors {
     locals: Vec<u16>,
-    /// A listening port, and the one that a gateway says to forward to it.
+    /// Listening port, and the gateway's port that is said to be forwarded to it.
     forwarded: Option<(u16, u16)>,
-    /// When somebody is asked to come by it.
+    /// Time at which a server is asked to dial that port.
     forward_at: Option<Time>,
     knocks: BTreeMap<TransactionId, Knock>,
-    /// Where the server sees requests from a listening port come from.
+    /// Endpoint at which the server sees requests from each listening port.
     seen: BTreeMap<u16, SocketAddr>,
-    /// The server that was asked in this round.
+    /// Server that was asked in this round.
     server: Option<SocketAddr>,
-    /// Another address of its own, as it says.
+    /// Other address of that server, as it reports.
     other: Option<SocketAddr>,
-    /// When which address was written to from the listening ports.
+    /// Addresses written to from the listening ports, and when.
     written: BTreeMap<IpAddr, Time>,
     look: Option<Look>,
-    /// Where the first listening port is seen by servers of two addresses.
+    /// Endpoint at which servers of two addresses both see the first listening port.
     alike: Option<SocketAddr>,
-    /// Who has not come by then does not come.
+    /// Deadline for connections dialled back.
     until: Option<Time>,
-    /// A NAT's mapping is to be kept.
+    /// Time at which the NAT's mappings are refreshed.
     refresh: Option<Time>,
-    /// Where this host was reached.
+    /// Endpoints at which this host was reached.
     pub(super) open: Vec<SocketAddr>,
 }
 
 impl Doors {
-    /// A round begins: what was open stays so until it is known better.
+    /// Begins a round; open doors stay open until proven otherwise.
     pub(super) fn begin(&mut self) {
         self.server = None;
     }
 
-    /// On another network nothing is known.
+    /// Forgets all observations, after a change of network.
     pub(super) fn left(&mut self) {
         let Self { forwarded, other, .. } = *self;
         *self = Self { locals: core::mem::take(&mut self.locals), forwarded, other, ..Self::default() };
@@ -104,7 +106,7 @@ impl Doors {
         self.written.values_mut().chain(self.look.as_mut().map(|l| &mut l.at)).for_each(|at| *at = at.rebased(by));
     }
 
-    /// Each listening port, and where it was reached.
+    /// Returns each listening port, and the endpoint at which it was reached.
     pub(super) fn report(&self) -> Vec<(u16, Option<SocketAddr>)> {
         let reached = |local: &u16| {
             let came = self.knocks.values().find(|k| k.came && k.local == *local)?;
@@ -114,8 +116,8 @@ impl Doors {
         self.locals.iter().map(|local| (*local, reached(local))).collect()
     }
 
-    /// Whether what comes from an address may have been let in because it was written to. It was not at a port that no
-    /// server has seen: nothing but a forwarding can have let it in there.
+    /// Returns whether a connection from an address may have been let in because the host wrote to it. Not so at a port
+    /// that no server has seen: only a forwarding can have let it in there.
     fn was_written_to(&self, now: Time, ip: IpAddr, knock: &Knock) -> bool {
         let lately = self.written.get(&ip.to_canonical()).is_some_and(|at| now.since(*at) < CONTACT_MEMORY);
         let seen = self.seen.get(&knock.local).into_iter().chain(self.look.iter().filter_map(|l| l.seen.as_ref()));
@@ -124,8 +126,8 @@ impl Doors {
         lately && !(elsewhere && self.look.is_some_and(by_look))
     }
 
-    /// Where a connection that is opened from both sides can meet the first listening port: where servers of two
-    /// addresses see it. Until a round has looked again, what it was before still is.
+    /// Returns the endpoint for a simultaneous open with the first listening port, if servers of two addresses see it
+    /// alike. Until a round has tested again, the last result holds.
     pub(super) fn crossing(&mut self) -> Option<SocketAddr> {
         let first = self.locals.first().and_then(|local| self.seen.get(local)).copied();
         let looked = self.look.and_then(|l| l.seen);
@@ -138,7 +140,7 @@ impl Doors {
         self.alike
     }
 
-    /// Where somebody came by a knock.
+    /// Returns the endpoints at which a server connected.
     fn reached(&self) -> Vec<SocketAddr> {
         let at = |k: &Knock| {
             let seen = self.seen.get(&k.local)?;
@@ -156,7 +158,7 @@ impl Doors {
 }
 
 impl Discovery {
-    /// These ports listen for peers.
+    /// Sets the listening ports and tests them.
     pub(super) fn listens(&mut self, cx: &mut Cx<'_, Self>, mut locals: Vec<u16>) {
         locals.truncate(DOORS_MAX);
         self.doors.left();
@@ -166,7 +168,7 @@ impl Discovery {
         }
     }
 
-    /// A server's answer over TCP, or that none came.
+    /// Handles a server's answer over TCP, or its absence.
     pub(super) fn answered_over_tcp(&mut self, cx: &mut Cx<'_, Self>, server: SocketAddr, answer: Option<Vec<u8>>) {
         let answer = answer.and_then(|bytes| Message::decode(&bytes).ok()).filter(|m| m.class == Class::Success);
         let Some(tcp) = self.tcp.get_mut(&server) else { return };
@@ -179,7 +181,7 @@ impl Discovery {
         self.finish_if_done(cx);
     }
 
-    /// A server answers over TCP: once a round it is asked to dial back.
+    /// Asks a server that answers over TCP to dial back, once per round.
     fn knock(&mut self, cx: &mut Cx<'_, Self>, server: SocketAddr) {
         self.doors.written.retain(|_, at| cx.now.since(*at) < CONTACT_MEMORY);
         let ip = server.ip().to_canonical();
@@ -203,7 +205,7 @@ impl Discovery {
         }
     }
 
-    /// Asks to be dialled back at ports that lead to a listening one.
+    /// Asks a server to dial back to external ports that lead to a listening one.
     fn ask_back(
         &mut self,
         cx: &mut Cx<'_, Self>,
@@ -222,8 +224,8 @@ impl Discovery {
         cx.push(Output::Effect(Effect::Knock { server, local, requests }));
     }
 
-    /// A gateway's word is not believed: what it says to forward is a door once somebody has come by it. What it
-    /// forwards no more is none.
+    /// Handles a gateway's report of a forwarded port: it becomes a door only once a server has connected through it. A
+    /// port no longer forwarded is removed.
     pub(super) fn forwards(&mut self, cx: &mut Cx<'_, Self>, local: u16, outer: Option<u16>) {
         let now = outer.map(|outer| (local, outer));
         let Some(before) = Some(core::mem::replace(&mut self.doors.forwarded, now)).filter(|b| *b != now) else {
@@ -238,7 +240,7 @@ impl Discovery {
         self.announce(cx);
     }
 
-    /// What is known of the first listening port by itself (IPv4), for port mapping.
+    /// Returns the IPv4 address translation of the first listening port, for port mapping.
     #[must_use]
     pub fn door_sight(&self) -> Option<Sight> {
         let seen = self.doors.locals.first().and_then(|local| self.doors.seen.get(local))?;
@@ -249,7 +251,7 @@ impl Discovery {
         Some(Sight { mapped, translated, server, ports: Vec::new(), witness: None })
     }
 
-    /// The server's answer to a knock, or to one that keeps a mapping.
+    /// Handles the server's answer to a dial-back request or a refresh.
     pub(super) fn knocked(&mut self, cx: &mut Cx<'_, Self>, (server, local): (SocketAddr, u16), answer: &[u8]) {
         let Ok(answer) = Message::decode(answer) else { return };
         let Some(seen) = answer.mapped().filter(|_| answer.class == Class::Success) else { return };
@@ -263,8 +265,8 @@ impl Discovery {
         }
     }
 
-    /// Has the first listening port looked at from another address, if it is no door. What is written to there shows
-    /// nothing when it comes by itself for a while, so that this comes last, and not often.
+    /// Tests the first listening port from a second address, if it is no door. Done last and rarely, since a connection
+    /// from an address just written to proves nothing for a while.
     fn look_at_crossing(&mut self, cx: &mut Cx<'_, Self>) {
         let (Some(first), Some(local)) = (self.doors.server, self.doors.locals.first().copied()) else { return };
         let fresh = self.doors.look.is_some_and(|l| cx.now.since(l.at) < LOOK_AGAIN);
@@ -281,8 +283,8 @@ impl Discovery {
         cx.push(Output::Effect(Effect::Knock { server, local, requests }));
     }
 
-    /// Somebody has connected to a listening port and shows a message. It counts if it comes from an address that was
-    /// not written to: what a filter lets in from there it lets in from anywhere.
+    /// Handles a connection to a listening port. It counts if it comes from an address that was not written to: a
+    /// filter that lets it in lets in anybody.
     pub(super) fn dialled_back(&mut self, cx: &mut Cx<'_, Self>, from: SocketAddr, local: u16, bytes: &[u8]) {
         let Ok(message) = Message::decode(bytes) else { return };
         let Some(knock) = self.doors.knocks.get(&message.id).copied() else { return };
@@ -293,7 +295,7 @@ impl Discovery {
         }
     }
 
-    /// What is open now. Until the round's knocks have had their time, what was open before still is.
+    /// Returns the doors open now. Until the round's requests have expired, earlier doors stay open.
     pub(super) fn doors_now(&mut self) -> Vec<SocketAddr> {
         let mut open = self.doors.reached();
         if self.doors.until.is_some() || self.doors.server.is_none() {
@@ -334,7 +336,7 @@ impl Discovery {
         }
     }
 
-    /// Whether a door is at an address of this host: then no NAT has to be kept from forgetting it.
+    /// Returns whether a door is at an address of this host, so that no NAT mapping needs refreshes.
     fn is_door_of(&self, host: &SocketAddr) -> bool {
         let seen = self.doors.seen.values().filter(|_| self.doors.open.is_empty());
         self.doors.open.iter().chain(seen).any(|d| d.ip() == host.ip())

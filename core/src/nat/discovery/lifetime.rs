@@ -1,6 +1,6 @@
-//! How long a mapping lives without traffic (RFC 5780 §4.6): a socket of its own writes twice, then is silent for a
-//! while; then another socket has the server write to it. Each silence costs at most eight packets; the first that a
-//! mapping does not survive ends the measurement, which is made once a network.
+//! Measures how long a mapping lives without traffic (RFC 5780 §4.6): a socket of its own writes twice, then is silent
+//! for a while; then another socket has the server write to it. Each silence costs at most eight packets; the first
+//! that a mapping does not survive ends the measurement, which is made once per network.
 
 use super::io::{Config, Effect, Input, Output, Report, Socket};
 use super::{NatDescriptor, transaction_id};
@@ -9,17 +9,17 @@ use crate::nat::stun::{Attribute, Class, Message, TransactionId};
 use core::net::SocketAddr;
 use core::time::Duration;
 
-/// Linux, for one, keeps a flow longer once it has seen it answer for more than two seconds.
+/// Delay between the two exchanges: Linux, for one, keeps a flow longer once it has seen answers for over two seconds.
 const WARM: Duration = Duration::from_secs(3);
-/// For an answer.
+/// Time-out for an answer.
 const ANSWER: Duration = Duration::from_secs(1);
-/// Requests until an answer is given up.
+/// Maximum number of requests per exchange.
 const TRIES: u32 = 3;
-/// Refreshes are at least and at most this far apart.
+/// Minimum and maximum interval between refreshes.
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(120);
 
-/// See the module.
+/// State machine that measures the lifetime of a mapping.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lifetime {
     /// The longest silence that a mapping survived.
@@ -28,7 +28,7 @@ pub struct Lifetime {
     pub dies: Option<Duration>,
     stage: Stage,
     server: Option<SocketAddr>,
-    /// Which silence.
+    /// Index of the silence under test.
     at: usize,
     id: Option<TransactionId>,
     tries: u32,
@@ -40,18 +40,18 @@ pub struct Lifetime {
 enum Stage {
     #[default]
     Idle,
-    /// The first and the second exchange.
+    /// First exchange with the server, and then the second.
     First,
     Pause,
     Second,
     Silence,
-    /// The server is asked to write.
+    /// The server is asked to write to the silent socket.
     Wake,
     Over,
 }
 
 impl Lifetime {
-    /// Begins, unless it has been measured already.
+    /// Begins the measurement, unless it was made already.
     pub fn begin(&mut self, cx: &mut Cx<'_, Self>, server: SocketAddr) {
         if self.stage == Stage::Idle && !cx.cfg.silences.is_empty() {
             self.server = Some(server);
@@ -59,7 +59,7 @@ impl Lifetime {
         }
     }
 
-    /// How often a mapping must be refreshed: two thirds of what it is known to survive.
+    /// Returns the interval of refreshes: two thirds of the longest silence that the mapping survived.
     #[must_use]
     pub fn keep_alive(&self, cfg: &Config) -> Duration {
         match self.dies {
@@ -102,7 +102,7 @@ impl Lifetime {
         cx.push(Output::Effect(Effect::Send { socket, to: server, bytes: request.encode() }));
     }
 
-    /// An answer, perhaps to us.
+    /// Handles a STUN answer, which may belong to another request.
     pub fn datagram(&mut self, cx: &mut Cx<'_, Self>, socket: Socket, from: SocketAddr, message: &Message) {
         if self.id != Some(message.id) || self.server != Some(from) {
             return;

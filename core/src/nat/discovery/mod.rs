@@ -1,9 +1,9 @@
-//! Behaviour discovery (RFC 5780 §4): how the NATs and firewalls on the way map and filter, observed with STUN on the
-//! socket that carries QUIC. It never claims more openness than it has observed, and a round ends within
+//! NAT behaviour discovery (RFC 5780 §4): how the NATs and firewalls on the path map and filter, observed with STUN on
+//! the socket that carries QUIC. It never claims more openness than it has observed, and a round ends within
 //! [`Config::within`](io::Config::within) with a class or "unknown".
 //!
-//! The order matters. Filtering is looked at before anything is sent to the server's other addresses, since what was
-//! sent there lets answers in. Between rounds the mapping is kept alive; in the background, on sockets of its own, the
+//! The order matters. Filtering is tested before anything is sent to the server's other addresses, since a packet to an
+//! address lets its answers in. Between rounds the mapping is kept alive; in the background, on sockets of its own, the
 //! lifetime of a mapping is measured with a handful of packets ([`lifetime`]).
 
 mod doors;
@@ -27,29 +27,29 @@ use io::{Config, Effect, Input, Network, Output, Report, Socket};
 use lifetime::Lifetime;
 use way::{Probe, Stage, Way};
 
-/// Servers asked at a time.
+/// Maximum number of servers asked at a time.
 const SERVERS_MAX: usize = 4;
-/// Who was written to this long ago is still let in by some NATs (RFC 4787 §4.3 recommends 5 minutes).
+/// Time for which some NATs let in an address after it was written to (RFC 4787 §4.3 recommends 5 minutes).
 const CONTACT_MEMORY: Duration = Duration::from_secs(600);
-/// Addresses written to that are remembered; servers name them, so they are bounded.
+/// Maximum number of remembered addresses written to; servers name them, so they are bounded.
 const CONTACTS_MAX: usize = 64;
-/// Refreshes in a row without an answer after which the network counts as changed.
+/// Number of unanswered refreshes in a row after which the network counts as changed.
 const MISSED_MAX: u32 = 3;
 
-/// See the module.
+/// State machine of NAT behaviour discovery.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Discovery {
     hosts: Vec<SocketAddr>,
     servers: Vec<SocketAddr>,
     ways: [Way; 2],
     open: Vec<Transaction>,
-    /// Answers over TCP that are waited for, and whether they came, by server.
+    /// Servers asked over TCP, and whether each answered; `None`: still waiting.
     tcp: BTreeMap<SocketAddr, Option<bool>>,
-    /// Where servers over TCP see this host.
+    /// Endpoint at which servers over TCP see this host.
     seen: Option<SocketAddr>,
     doors: Doors,
     hairpin: bool,
-    /// The end of the round under way.
+    /// Deadline of the round under way.
     ends: Option<Time>,
     again: Option<Time>,
     refresh: Option<Time>,
@@ -59,7 +59,7 @@ pub struct Discovery {
     nat: NatDescriptor,
 }
 
-/// A request under way.
+/// STUN request under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Transaction {
     id: TransactionId,
@@ -92,13 +92,13 @@ impl Default for Discovery {
 }
 
 impl Discovery {
-    /// Whether a round is under way.
+    /// Returns whether a round is under way.
     #[must_use]
     pub const fn is_busy(&self) -> bool {
         self.ends.is_some()
     }
 
-    /// What others may be told.
+    /// Returns the descriptor that peers may be told.
     #[must_use]
     pub const fn descriptor(&self) -> &NatDescriptor {
         &self.nat
@@ -125,7 +125,7 @@ impl Discovery {
         self.finish_if_done(cx);
     }
 
-    /// Asks the next server of a family that was not asked yet; without one the family has nothing to reach.
+    /// Asks the next server of an address family that was not asked yet; a family without servers is done at once.
     fn ask_next_server(&mut self, cx: &mut Cx<'_, Self>, v6: bool) {
         let way = &mut self.ways[usize::from(v6)];
         let server = self.servers.iter().filter(|s| s.is_ipv6() == v6).nth(way.asked).copied();
@@ -141,7 +141,7 @@ impl Discovery {
         }
     }
 
-    /// Begins a transaction.
+    /// Begins a STUN transaction with a server.
     fn ask(&mut self, cx: &mut Cx<'_, Self>, probe: Probe, v6: bool, to: SocketAddr) {
         let t = Transaction { id: transaction_id(cx.rng), probe, to, sent: 0, due: cx.now };
         self.open.retain(|t| t.probe != probe || t.to.is_ipv6() != v6);
@@ -149,7 +149,7 @@ impl Discovery {
         self.send_due(cx);
     }
 
-    /// Sends what is due, again where it was lost; what was sent often enough ends with its stage.
+    /// Sends due requests, again where they were lost; after the last one a transaction ends with its stage.
     fn send_due(&mut self, cx: &mut Cx<'_, Self>) {
         for t in &mut self.open {
             if t.due > cx.now {
@@ -174,7 +174,7 @@ impl Discovery {
         }
     }
 
-    /// Whether the main socket has lately written to an address, or with `port` to that endpoint.
+    /// Returns whether the main socket lately wrote to this address, or, with `port`, to this endpoint.
     fn has_contacted(&self, now: Time, addr: SocketAddr, port: bool) -> bool {
         let lately = self.contacts.iter().filter(|(_, at)| now.since(**at) < CONTACT_MEMORY);
         lately.map(|(a, _)| a).any(|a| *a == addr || !port && a.ip() == addr.ip())
@@ -271,7 +271,7 @@ impl Discovery {
         }
     }
 
-    /// The server does not do that: nothing is observed.
+    /// Handles a server's refusal: nothing is observed.
     fn refused(&mut self, cx: &mut Cx<'_, Self>, probe: Probe, v6: usize) {
         match probe {
             Probe::Both | Probe::Port => {
@@ -328,7 +328,7 @@ impl Discovery {
         }
     }
 
-    /// The mapping towards the second address is known: the same one is seen, or is it one for each port too?
+    /// Continues once the mapping towards the second address is known: tests whether it depends on the port too.
     fn judge_second(&mut self, cx: &mut Cx<'_, Self>) {
         let way = &mut self.ways[0];
         let third = way.other.filter(|_| way.second != way.mapped);
@@ -362,7 +362,7 @@ impl Discovery {
         }
     }
 
-    /// A stage has had its time.
+    /// Handles the deadline of a stage.
     fn stage_over(&mut self, cx: &mut Cx<'_, Self>, v6: bool) {
         let way = &mut self.ways[usize::from(v6)];
         way.due = None;
@@ -392,7 +392,7 @@ impl Discovery {
         }
     }
 
-    /// Ends the round with what is known.
+    /// Ends the round with the findings so far.
     fn finish(&mut self, cx: &mut Cx<'_, Self>) {
         self.ends = None;
         self.open.clear();
@@ -419,7 +419,7 @@ impl Discovery {
         if open { cfg.look } else { self.lifetime.keep_alive(cfg) }
     }
 
-    /// All that is known.
+    /// Returns all findings so far.
     #[must_use]
     pub fn report(&self, cfg: &Config) -> Report {
         let way = &self.ways[0];
@@ -439,13 +439,13 @@ impl Discovery {
         }
     }
 
-    /// Where STUN servers see the main socket, with their word for it.
+    /// Returns the addresses at which STUN servers see the main socket, with their cookies.
     fn proven(&self) -> Vec<Proven> {
         let of = |w: &Way| Some(Proven { addr: w.mapped?, cookie: Some(w.cookie.clone()?) });
         self.ways.iter().filter_map(of).collect()
     }
 
-    /// Tells what is known by now, if it is news.
+    /// Publishes the descriptor if it has changed.
     fn announce(&mut self, cx: &mut Cx<'_, Self>) {
         let doors = self.doors_now();
         let [v4, v6] = &self.ways;
@@ -579,7 +579,7 @@ impl Machine for Discovery {
     }
 }
 
-/// RFC 8489 §5: unpredictable, so that nobody off the path can answer.
+/// Returns a random transaction identifier, so that nobody off the path can answer (RFC 8489 §5).
 pub(in crate::nat) fn transaction_id(rng: &mut dyn Rng) -> TransactionId {
     let nonce = rng.nonce();
     let mut id = [0; 12];

@@ -1,4 +1,4 @@
-//! Between rounds: the mapping is kept alive, and where it has moved that is told at once.
+//! Upkeep between rounds: the mapping is kept alive, and a changed mapping is reported at once.
 
 use super::io::{Output, Sight, Witness};
 use super::way::{Probe, Stage};
@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 impl Discovery {
-    /// What is known of the main socket by itself (IPv4), when nothing that is under way could change it.
+    /// Returns the IPv4 address translation of the main socket; `None` while a round could still change it.
     #[must_use]
     pub fn sight(&self, now: Time) -> Option<Sight> {
         let way = &self.ways[0];
@@ -27,8 +27,8 @@ impl Discovery {
         Some(Sight { mapped, translated: self.is_translated(), server, ports, witness })
     }
 
-    /// The same network maps to another endpoint. Peers must hear of it before the round that follows has looked at
-    /// all: until then the network counts as behaving as it did.
+    /// Publishes a new mapping on the same network at once. Until the next round has finished, the network is assumed
+    /// to behave as before.
     pub(super) fn moved(&mut self, cx: &mut Cx<'_, Self>, mapped: SocketAddr) {
         let mut candidates = core::mem::take(&mut self.nat.candidates).into_vec();
         let old = |c: &Candidate| c.kind == CandidateKind::ServerReflexive && c.addr.is_ipv6() == mapped.is_ipv6();
@@ -40,8 +40,7 @@ impl Discovery {
         cx.push(Output::Changed(self.nat.clone()));
     }
 
-    /// Another network: what was seen on the last one is true of nothing any more. What is seen on this one is told as
-    /// soon as a server answers.
+    /// Forgets all observations, after a change of network. New ones are published as soon as a server answers.
     pub(super) fn left(&mut self, cx: &mut Cx<'_, Self>) {
         if self.nat.udp {
             self.nat = NatDescriptor { epoch: self.nat.epoch.wrapping_add(1), ..NatDescriptor::default() };
@@ -49,7 +48,7 @@ impl Discovery {
         }
     }
 
-    /// Somebody has reason to think that the mapping is another one.
+    /// Tests now whether the mapping has changed.
     pub(super) fn look(&mut self, cx: &mut Cx<'_, Self>) {
         if !self.is_busy() {
             self.refresh_due(cx);

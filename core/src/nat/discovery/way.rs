@@ -1,33 +1,33 @@
-//! What one round finds out about one address family.
+//! Findings of one round about one address family.
 
 use super::{Attribute, Cookie, Ipv6Reach, NatBehaviour, Socket, Time};
 use crate::nat::cookie::Tag;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-/// A step that is worth predicting (measured: two samples, the next 16 ports).
+/// Maximum step between ports that is worth predicting (measured: two samples, the next 16 ports).
 const STEP_MAX: u16 = 16;
 
-/// What a request wants to know.
+/// Question that a STUN request answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Probe {
-    /// Does this server answer, and where does it see us?
+    /// Whether this server answers, and the address at which it sees this host.
     Reach(SocketAddr),
-    /// Is an answer from its other address and port let in?
+    /// Whether an answer from the server's other address and port is let in.
     Both,
-    /// Is an answer from its other port let in?
+    /// Whether an answer from the server's other port is let in.
     Port,
-    /// Where does a server at another address see us?
+    /// Address at which a server at another address sees this host.
     Second,
-    /// Where does that address see us from its other port?
+    /// Address at which that server sees this host from its other port.
     Third,
-    /// The same two questions from a socket that nobody has answered yet.
+    /// Address seen by the server, for a fresh socket that no server has answered yet.
     FreshFirst,
-    /// See [`Probe::FreshFirst`].
+    /// Address seen by the other server address, for the same fresh socket.
     FreshSecond,
-    /// Do we reach ourselves by our mapped address?
+    /// Whether this host reaches itself by its mapped address.
     Hairpin,
-    /// Is the mapping still there?
+    /// Whether the mapping still exists.
     Refresh,
 }
 
@@ -41,7 +41,7 @@ impl Probe {
         }
     }
 
-    /// From which socket it is asked.
+    /// Returns the socket that sends the request.
     pub(super) const fn socket(self) -> Socket {
         match self {
             Self::FreshFirst | Self::FreshSecond | Self::Hairpin => Socket::Asker,
@@ -50,7 +50,7 @@ impl Probe {
     }
 }
 
-/// How far a family is.
+/// Stage of an address family within the round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     Idle,
@@ -66,19 +66,19 @@ pub(super) enum Stage {
 pub(super) struct Way {
     pub(super) v6: bool,
     pub(super) stage: Stage,
-    /// When the stage has had its time.
+    /// Deadline of the present stage.
     pub(super) due: Option<Time>,
-    /// Servers asked so far.
+    /// Number of servers asked so far.
     pub(super) asked: usize,
-    /// The server that answered, the address it sees, and its other address.
+    /// Server that answered, the address it sees, and its other address.
     pub(super) server: Option<SocketAddr>,
     pub(super) mapped: Option<SocketAddr>,
     pub(super) other: Option<SocketAddr>,
-    /// The server's newest word for `mapped`.
+    /// Newest cookie of the server for `mapped`.
     pub(super) cookie: Option<Cookie>,
-    /// Nobody was written to from whom an answer would show something.
+    /// Whether filtering can be tested: no address was contacted from which the answers would come.
     pub(super) testable: bool,
-    /// The server does not answer from elsewhere.
+    /// Whether the server refuses to answer from another address.
     pub(super) refused: bool,
     pub(super) filtering: NatBehaviour,
     port_let_in: bool,
@@ -86,7 +86,7 @@ pub(super) struct Way {
     pub(super) second: Option<SocketAddr>,
     pub(super) third_server: Option<SocketAddr>,
     pub(super) third: Option<SocketAddr>,
-    /// Where the server and its other address see the fresh socket.
+    /// Endpoints at which the server and its other address see the fresh socket.
     pub(super) fresh: [Option<SocketAddr>; 2],
 }
 
@@ -113,7 +113,7 @@ impl Way {
         }
     }
 
-    /// From where the answer to a request that went to `to` must come.
+    /// Returns the source from which the answer to a request to `to` must come.
     pub(super) fn expected(&self, probe: Probe, to: SocketAddr) -> Option<SocketAddr> {
         match probe {
             Probe::Both => self.other,
@@ -128,7 +128,7 @@ impl Way {
         }
     }
 
-    /// An answer from elsewhere came through.
+    /// Records an answer that came through from another address or port.
     pub(super) fn let_in(&mut self, probe: Probe) {
         if self.stage == Stage::Filter {
             self.port_let_in |= probe == Probe::Port;
@@ -138,7 +138,7 @@ impl Way {
         }
     }
 
-    /// What has not come by now is filtered.
+    /// Ends the filter test: answers that have not come count as filtered.
     pub(super) fn filter_over(&mut self) {
         self.filtering = match (self.filtering, self.port_let_in) {
             (NatBehaviour::EndpointIndependent, _) => NatBehaviour::EndpointIndependent,
@@ -147,7 +147,7 @@ impl Way {
         };
     }
 
-    /// RFC 5780 §4.3. Without a translation there is nothing that could depend on anything.
+    /// Returns the mapping behaviour (RFC 5780 §4.3); without translation it is endpoint-independent.
     pub(super) fn mapping(&self, translated: bool) -> NatBehaviour {
         match (self.mapped, self.second, self.third) {
             (Some(_), _, _) if !translated => NatBehaviour::EndpointIndependent,
@@ -163,13 +163,13 @@ impl Way {
         }
     }
 
-    /// What the other address has sent may have been let in by an outer NAT, if not by all, and have made a way back
-    /// through the same mapping: that the main socket is seen the same there says nothing yet.
+    /// Returns whether the mapping must be confirmed from a fresh socket: packets of the server's other address may
+    /// have opened a way back through the same mapping of an outer NAT, so that equal endpoints prove nothing yet.
     pub(super) const fn needs_confirmation(&self) -> bool {
         self.testable && self.other.is_some()
     }
 
-    /// How far apart successive mappings are, if three of them rise by small steps.
+    /// Returns the distance of successive mappings, if three of them rise by small steps; else 0.
     pub(super) fn step(&self) -> u16 {
         let ports = [self.mapped, self.second, self.third].map(|m| m.map(|m| m.port()));
         let [Some(a), Some(b), Some(c)] = ports else { return 0 };
@@ -178,7 +178,7 @@ impl Way {
         steps.map_or(0, |(x, y)| x.min(y))
     }
 
-    /// The newest mapping: the next one lies behind it.
+    /// Returns the newest mapping, after which the next ones are assigned.
     pub(super) fn newest(&self) -> Option<SocketAddr> {
         self.third.or(self.second).or(self.mapped)
     }

@@ -1,4 +1,4 @@
-//! What gateways answer, by each protocol.
+//! Answers of gateways, by each protocol.
 
 use super::io::{Protocol, Why};
 use super::{Context, Epoch, LIFETIME_S, Lease, Mapping, RENEW_MIN, WAIT_MAX, natpmp, number, pcp};
@@ -68,7 +68,7 @@ impl Mapping {
         self.opened(cx, Protocol::NatPmp, SocketAddrV4::new(ip, port), lifetime_s, broken);
     }
 
-    /// Not by this protocol, or not now.
+    /// Handles a refusal: continues with the next protocol, after the gateway's delay.
     pub(super) fn refused(&mut self, cx: &mut Context<'_>, code: Option<u16>, wait_s: u32) {
         if let Some(ask) = &mut self.ask {
             ask.wait = ask.wait.max(Duration::from_secs(wait_s.into()).min(WAIT_MAX));
@@ -76,9 +76,8 @@ impl Mapping {
         self.go_on(cx, code);
     }
 
-    /// The gateway says how long it has been remembering, unasked: where it has begun anew, its mappings are gone,
-    /// until it is asked and the world has shown otherwise. Anybody on this network can say so in its name: not too
-    /// often.
+    /// Handles an announcement of the gateway's epoch: after a restart its mappings count as lost until renewed and
+    /// tested. Anybody on this network can forge it, so it is not acted on too often.
     fn announced(&mut self, cx: &mut Context<'_>, epoch_s: u32) {
         let lately = self.heeded.is_some_and(|at| cx.now.since(at) < RENEW_MIN);
         if lately || !self.epoch.is_some_and(|e| e.is_broken_by(cx.now, epoch_s)) {
@@ -89,14 +88,14 @@ impl Mapping {
         self.renew(cx);
     }
 
-    /// Takes note of the gateway's count; whether it has begun anew.
+    /// Records the gateway's epoch. Returns whether the gateway has restarted.
     fn count(&mut self, now: Time, server_s: u32) -> bool {
         let broken = self.epoch.is_some_and(|e| e.is_broken_by(now, server_s));
         self.epoch = Some(Epoch { server: Duration::from_secs(server_s.into()), at: now });
         broken
     }
 
-    /// A port is open, says the gateway.
+    /// Handles the gateway's claim that a port is open.
     pub(super) fn opened(
         &mut self,
         cx: &mut Context<'_>,

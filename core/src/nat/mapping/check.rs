@@ -1,6 +1,6 @@
-//! The look from outside (RFC 5780): a STUN server is asked to answer to the opened port from an endpoint that the
-//! socket has not written to. Where only an address is left that was written to, from another of its ports, the answer
-//! shows something at a port that the socket was never seen at: nothing but the forwarding can have let it in.
+//! Test from outside (RFC 5780): a STUN server is asked to answer to the opened port from an endpoint that the socket
+//! has not written to. If only another port of an address already written to is left, the answer proves something only
+//! at a port at which the socket was never seen: nothing but the forwarding can have let it in.
 
 use super::io::{Effect, Output, Why};
 use super::{Context, Mapping, REDRAWS_MAX};
@@ -11,11 +11,11 @@ use crate::nat::discovery::transaction_id;
 use crate::nat::stun::{Attribute, Class, Message, TransactionId};
 use core::net::SocketAddr;
 
-/// A look under way.
+/// Test from outside under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Check {
     id: TransactionId,
-    /// The server, and from where its answer must come.
+    /// STUN server, and the endpoint from which its answer must come.
     server: SocketAddr,
     from: SocketAddr,
     other_address: bool,
@@ -25,7 +25,7 @@ pub(super) struct Check {
 }
 
 impl Mapping {
-    /// Has the opened port looked at from outside.
+    /// Begins a test of the opened port from outside.
     pub(super) fn begin_check(&mut self, cx: &mut Context<'_>) {
         // an answer to an earlier look shows nothing about the port that is open now
         (self.check, self.recheck) = (None, None);
@@ -57,7 +57,7 @@ impl Mapping {
         self.recheck = Some(cx.now.after(cx.cfg.recheck));
     }
 
-    /// Asks, or asks again, or has asked often enough.
+    /// Sends the request, or again, or ends the test as failed after the last one.
     pub(super) fn check_due(&mut self, cx: &mut Context<'_>) {
         let Some(check) = &mut self.check else { return };
         if check.sent < cx.cfg.check_tries {
@@ -78,7 +78,7 @@ impl Mapping {
         }
     }
 
-    /// A STUN answer on the main socket.
+    /// Handles a STUN answer on the main socket.
     pub(super) fn witness_says(&mut self, cx: &mut Context<'_>, from: SocketAddr, bytes: &[u8]) {
         let Some(check) = &self.check else { return };
         let Ok(message) = Message::decode(bytes) else { return };

@@ -1,11 +1,11 @@
-//! What was opened is closed when it is of no use any more, and when this host leaves.
+//! Closing of mappings that are no longer useful, or when the client stops.
 
 use super::io::{Effect, IgdAsk, IgdEnd, IgdError, Opened, Output, Protocol, Site};
 use super::{Context, LIFETIME_S, Mapping, PORT, natpmp, numbered, pcp};
 use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 impl Mapping {
-    /// Closes what is open, as far as a datagram does that.
+    /// Closes the open mapping by its protocol.
     pub(super) fn close(&mut self, cx: &mut Context<'_>) {
         let (Some(lease), Some(site)) = (self.lease.take(), self.site) else { return };
         match lease.protocol {
@@ -14,7 +14,7 @@ impl Mapping {
         }
     }
 
-    /// Closes what is open and what may be: a request may have opened a port, and its answer be late or lost.
+    /// Closes all mappings that are or may be open: a request may have opened a port, and its answer be late or lost.
     pub(super) fn leave(&mut self, cx: &mut Context<'_>) {
         if let Some(site) = self.site {
             for protocol in core::mem::take(&mut self.asked) {
@@ -51,7 +51,7 @@ impl Mapping {
         cx.push(Output::Effect(Effect::Send { socket: site.socket(), to, bytes }));
     }
 
-    /// UPnP has done what it was asked for, or not.
+    /// Handles the end of a UPnP request.
     pub(super) fn igd(&mut self, cx: &mut Context<'_>, IgdEnd { id, answer }: IgdEnd) {
         self.closing = self.closing.filter(|closing| *closing != id);
         let opened_at = self.opening.take_if(|(open, _)| *open == id).map(|(_, site)| site);

@@ -212,7 +212,7 @@ pub enum Why {
     },
 }
 
-/// Times and bounds of port mapping.
+/// Time-outs and limits of port mapping.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Port mapping is enabled.

@@ -1,11 +1,10 @@
 //! Port mapping: a gateway that offers it forwards a port of its own to the QUIC socket, so that anybody can write to
-//! it, even where the gateway is a symmetric NAT and the other side is behind one too. PCP (RFC 6887) is asked first,
-//! then NAT-PMP (RFC 6886), whose gateways say so themselves or are silent, then UPnP.
+//! it, even if the gateway is a symmetric NAT and the other side is behind one too. PCP (RFC 6887) is tried first, then
+//! NAT-PMP (RFC 6886), whose gateways either name it in their answer or are silent, then UPnP.
 //!
-//! What a gateway says is not believed: its external address must be the one that STUN sees, and a STUN server must
-//! have got through to the port uninvited (`check.rs`). Only such a port is told to others, and it is looked at again
-//! and again. Of a listening TCP port the same is done by a second machine, but for the look from outside, which is
-//! discovery's.
+//! A gateway's claim is not trusted: its external address must be the one that STUN sees, and a STUN server must have
+//! reached the port uninvited (`check.rs`). Only such a port is advertised to peers, and it is tested periodically. A
+//! second machine does the same for a listening TCP port, except for the test from outside, which discovery makes.
 
 mod answers;
 mod check;
@@ -25,23 +24,23 @@ use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use core::time::Duration;
 use io::{Config, Effect, IgdAsk, Input, Output, Protocol, Site, Status, Why};
 
-/// Where gateways listen (RFC 6887 §19, RFC 6886 §3.1).
+/// UDP port on which gateways listen (RFC 6887 §19, RFC 6886 §3.1).
 pub const PORT: u16 = 5351;
-/// The numbers of what is asked for a TCP port have this bit, so that their answers find the right machine.
+/// Bit set in the request numbers of a TCP port's machine, so that answers find the right machine.
 pub(in crate::nat) const TCP_ID: u32 = 1 << 31;
-/// The dynamic ports (RFC 6335 §6).
+/// First dynamic port and number of dynamic ports (RFC 6335 §6).
 const PORTS: (u16, u16) = (49_152, 16_384);
-/// Draws of a port that the socket was not seen at, and of other ports where nothing can be shown of one.
+/// Maximum number of draws of a port at which the socket was not seen, and of new ports when one cannot be tested.
 const DRAWS_MAX: u32 = 8;
 const REDRAWS_MAX: u8 = 2;
-/// Shorter lifetimes are of no use, and longer ones are taken as this (RFC 6887 §15, §19).
+/// Minimum useful lifetime in seconds, and maximum to which longer ones are cut (RFC 6887 §15, §19).
 const LIFETIME_S: (u32, u32) = (60, 24 * 3600);
-/// Renewals are at least this far apart (RFC 6887 §11.2.1).
+/// Minimum interval between renewals (RFC 6887 §11.2.1).
 const RENEW_MIN: Duration = Duration::from_secs(4);
-/// No gateway can put off the next try for longer.
+/// Maximum time for which a gateway can delay the next attempt.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// See the module.
+/// State machine of one port's mapping.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Mapping {
     site: Option<Site>,
@@ -50,21 +49,21 @@ pub struct Mapping {
     ask: Option<Ask>,
     lease: Option<Lease>,
     check: Option<Check>,
-    /// The next request: a renewal, or a new attempt.
+    /// Time of the next request: a renewal, or a new attempt.
     next: Option<Time>,
-    /// The next look at an open port.
+    /// Time of the next test of an open port.
     recheck: Option<Time>,
     epoch: Option<Epoch>,
-    /// Why nothing is open, as far as that is known.
+    /// Reason why no port is open, as far as known.
     why: Option<Why>,
     next_id: u32,
-    /// Datagrams of these protocols have asked this gateway.
+    /// Protocols whose datagrams were sent to this gateway.
     asked: BTreeSet<Protocol>,
-    /// The last effect that opens something, and where.
+    /// Number and location of the last UPnP request that opens a port.
     opening: Option<(u32, Site)>,
-    /// The last effect that closes something, or must end before that can be.
+    /// Number of the last UPnP request that closes a port, or that must end before one can be closed.
     closing: Option<u32>,
-    /// When the gateway's word was last taken that it has begun anew.
+    /// Time at which an announced restart of the gateway was last acted on.
     heeded: Option<Time>,
     redraws: u8,
     told: Status,
@@ -72,40 +71,40 @@ pub struct Mapping {
     forwarded: Option<SocketAddrV4>,
 }
 
-/// Requests under way.
+/// State of the requests under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Ask {
     protocol: Protocol,
-    /// The lease is there already.
+    /// Whether the request renews an existing lease.
     renewal: bool,
     port: u16,
     sent: u32,
-    /// The protocol's first request: what the gateway gives counts from then on at the earliest.
+    /// Time of the protocol's first request; the lifetime granted counts from then.
     began: Time,
     due: Time,
-    /// When all protocols have had their turn.
+    /// Deadline of the attempt over all protocols, or of the renewed lease.
     ends: Time,
-    /// NAT-PMP gives its answer in two parts.
+    /// External address, the first part of NAT-PMP's answer.
     address: Option<Ipv4Addr>,
     mapped: Option<(u16, u32)>,
-    /// Of the effect.
+    /// Number of the UPnP request.
     id: u32,
-    /// Not before this is the gateway to be asked again.
+    /// Minimum delay, set by the gateway, before it is asked again.
     wait: Duration,
 }
 
-/// A port that the gateway says to have opened.
+/// Port that the gateway says it has opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Lease {
     protocol: Protocol,
     external: SocketAddrV4,
     lifetime_s: u32,
     ends: Time,
-    /// The world has shown that it is open.
+    /// Whether a test from outside showed that the port is open.
     verified: bool,
 }
 
-/// The gateway's count of the seconds since it began to remember.
+/// Gateway's count of the seconds since its mapping table was last reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Epoch {
     server: Duration,
@@ -113,8 +112,8 @@ struct Epoch {
 }
 
 impl Epoch {
-    /// Whether a later count does not continue it: the gateway has lost its state (RFC 6887 §8.5; it is the stricter of
-    /// the two protocols' rules, and what follows costs a request and a look).
+    /// Returns whether a later count does not continue this one, so that the gateway has lost its state (RFC 6887 §8.5:
+    /// the stricter of the two protocols' rules, since a false alarm costs only a request and a test).
     fn is_broken_by(self, now: Time, server_s: u32) -> bool {
         let (before, server) = (self.server.as_secs(), u64::from(server_s));
         let there = server.saturating_sub(before);
@@ -125,7 +124,7 @@ impl Epoch {
 
 type Context<'a> = Cx<'a, Mapping>;
 
-/// Any number; it branches in no model.
+/// Returns a random number without branching in models.
 fn number(rng: &mut dyn Rng) -> u16 {
     rng.nonce().chunks_exact(2).fold(0, |n, pair| n ^ u16::from_be_bytes([pair[0], pair[1]]))
 }
@@ -138,7 +137,7 @@ const fn numbered(id: u32, site: Site) -> u32 {
 }
 
 impl Mapping {
-    /// The endpoint that others may be told of: open as the world has shown, and not run out.
+    /// Returns the endpoint that peers may be told: verified from outside, and not expired.
     #[must_use]
     pub fn claimed(&self) -> Option<SocketAddrV4> {
         self.lease.filter(|l| l.verified).map(|l| l.external)
@@ -148,18 +147,18 @@ impl Mapping {
         self.site.map_or(Transport::Udp, |s| s.over)
     }
 
-    /// What the gateway says to forward to a listening TCP port.
+    /// Returns the endpoint that the gateway says it forwards to a listening TCP port.
     fn forwards(&self) -> Option<SocketAddrV4> {
         self.lease.filter(|_| self.over() == Transport::Tcp).map(|l| l.external)
     }
 
-    /// Whether something is still being closed.
+    /// Returns whether a port is still being closed.
     #[must_use]
     pub const fn is_closing(&self) -> bool {
         self.closing.is_some()
     }
 
-    /// How it stands.
+    /// Returns the status of port mapping.
     #[must_use]
     pub fn status(&self, cfg: &Config) -> Status {
         let wanted = self.sight.as_ref().is_some_and(|s| s.translated);
@@ -181,7 +180,7 @@ impl Mapping {
 
     // --- asking ---------------------------------------------------------------------------------------------------
 
-    /// Asks for a port, by each protocol in turn.
+    /// Requests a port by each protocol in turn.
     fn begin(&mut self, cx: &mut Context<'_>) {
         let before = self.lease.take().map(|l| l.external.port());
         (self.check, self.recheck, self.next) = (None, None, None);
@@ -208,7 +207,7 @@ impl Mapping {
         self.transmit(cx);
     }
 
-    /// Asks for the same port again, by the protocol that has opened it.
+    /// Requests the same port again, by the protocol that opened it.
     fn renew(&mut self, cx: &mut Context<'_>) {
         let Some(lease) = self.lease.filter(|_| self.ask.is_none()) else { return };
         self.next = None;
@@ -228,7 +227,7 @@ impl Mapping {
         self.transmit(cx);
     }
 
-    /// A port at which the socket was not seen: what comes through there has come by the gateway's forwarding.
+    /// Draws a port at which the socket was not seen: packets there can come only by the gateway's forwarding.
     fn draw(&self, rng: &mut dyn Rng) -> u16 {
         let mut port = PORTS.0;
         for _ in 0..DRAWS_MAX {
@@ -293,7 +292,7 @@ impl Mapping {
         if ask.sent < tries && cx.now < ask.ends { self.transmit(cx) } else { self.go_on(cx, None) }
     }
 
-    /// A protocol has had its turn.
+    /// Ends a protocol's turn, and continues with the next one.
     fn go_on(&mut self, cx: &mut Context<'_>, refused: Option<u16>) {
         let Some(mut ask) = self.ask.take() else { return };
         if let Some(code) = refused {
@@ -319,7 +318,7 @@ impl Mapping {
         self.transmit(cx);
     }
 
-    /// Nothing is open; it is tried again later.
+    /// Gives up for now, and schedules another attempt.
     fn give_up(&mut self, cx: &Context<'_>, why: Why, wait: Duration) {
         (self.lease, self.ask, self.check, self.recheck) = (None, None, None, None);
         self.why = self.why.or(Some(why));
@@ -355,7 +354,7 @@ impl Mapping {
         }
     }
 
-    /// Tells what has changed.
+    /// Reports a changed endpoint or status.
     fn tell(&mut self, cx: &mut Context<'_>) {
         if self.claimed() != self.claimed {
             self.claimed = self.claimed();

@@ -2,7 +2,7 @@ use super::*;
 use crate::seeded::Seeded;
 use alloc::vec::Vec;
 
-/// The machine by itself.
+/// Test bench of the port mapping machine alone.
 struct Bench {
     m: Mapping,
     cfg: Config,
@@ -52,7 +52,7 @@ impl Bench {
         }));
     }
 
-    /// The last request, as a gateway reads it.
+    /// Returns the last request, decoded as a gateway does.
     fn request(&self) -> pcp::MapRequest {
         let sent = self.out.iter().rev().find_map(|o| match o {
             Output::Effect(Effect::Send { socket: Socket::Gateway, bytes, .. }) => pcp::decode_request(bytes).ok(),

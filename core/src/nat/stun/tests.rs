@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 const ID: TransactionId = TransactionId([0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae]);
-/// RFC 5769 §2.1 to §2.4, and the password of the first three.
+/// Test vectors of RFC 5769 §2.1 to §2.4, and the password of the first three.
 const REQUEST: &str = "000100582112a442b7e7a701bc34d686fa87dfae802200105354554e207465737420636c69656e74002400046e0001ff\
     80290008932ff9b151263b36000600096576746a3a68367659202020000800149aeaa70cbfd8cb56781ef2b5b2d3f249c1b571a2\
     80280004e57a3bcf";
@@ -16,7 +16,7 @@ const LONG_TERM: &str = "000100602112a44278ad3433c6ad72c029da412e00060012e3839ee
     0015001c662f2f3439396b39353464364f4c33346f4c394653547679363473410014000b6578616d706c652e6f726700\
     00080014f67024656dd64a3e02b8e0712e85c9a28ca89666";
 const PASSWORD: &[u8] = b"VOkJxbRl1RmTxUk/WvJxBt";
-/// MD5 of §2.4's user, realm and password.
+/// Key of §2.4: the MD5 of its user, realm and password.
 const LONG_TERM_KEY: &str = "e8ca7ad59d5eb0518e312911d2dab2a9";
 
 fn hex(text: &str) -> Vec<u8> {

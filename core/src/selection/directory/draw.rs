@@ -1,11 +1,11 @@
-//! The choice of peers. A draw walks the querier's sets from its own outwards, each in the order of turns, over those
-//! copies only whose class of NAT can be connected with the querier's. A narrower set that cannot give anybody (a
-//! prefix at its cap, a network that was learned to fail, all that was walked before) is passed over in one step.
+//! Selection of peers. A draw walks the querier's sets from its own outwards, each in ticket order, over only those
+//! copies whose class of NAT can connect with the querier's. A narrower set that cannot yield anybody (a prefix at its
+//! cap, a network that was learned to fail, all that was walked before) is skipped in one step.
 //!
-//! So who asks is offered as many as suit, up to what it wants: those of other GUIDs and keys that are compatible, not
-//! excluded, not learned to fail, and within the cap of a prefix. There is no cap of an AS, since neighbours are
-//! wanted. What a draw costs depends on how many it wants, excludes and passes over at once, not on how many copies
-//! there are.
+//! So a querier is offered as many as suit, up to the number that it wants: those of other GUIDs and keys that are
+//! compatible, not excluded, not learned to fail, and within the cap of a prefix. There is no cap of an AS, since
+//! neighbours are wanted. The cost of a draw depends on how many it wants, excludes and skips at once, not on how many
+//! copies there are.
 
 use super::lists::{Bucket, Listing};
 use super::{Choice, Directory, Peer, PeerKey};
@@ -19,23 +19,23 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::net::IpAddr;
 
-/// Copies behind one address that a draw looks at, at most. Only there a crowd can be in a draw's way, by keys that are
-/// another's or by not meeting its neighbours; then it hides those alone.
+/// Maximum number of copies behind one address that a draw examines. Only there can a crowd obstruct a draw, by using
+/// others' keys or by being unable to connect with its neighbours; then it hides only those.
 pub(super) const LOOKS_AT_ADDRESS: usize = 512;
 
 const _: () = assert!(LOOKS_AT_ADDRESS > EXCLUDED_MAX + PEERS_PER_ANSWER_MAX);
 
-/// A copy that stands for all of a set at the given depth, at the time of its turn.
+/// Copy that represents a set at the given depth, at its ticket.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
     ticket: u64,
     depth: usize,
     key: PeerKey,
-    /// Copies of this set that were looked at before.
+    /// Number of copies of this set examined before.
     looks: usize,
 }
 
-/// One selection under way.
+/// State of one selection under way.
 pub(super) struct Draw<'a> {
     directory: &'a Directory,
     learned: &'a mut Learned,
@@ -43,15 +43,15 @@ pub(super) struct Draw<'a> {
     version: VersionId,
     exclude: &'a BTreeSet<PublicKey>,
     choice: Choice,
-    /// Those chosen, in order.
+    /// Peers chosen so far, in order.
     pub(super) chosen: Vec<PeerKey>,
-    /// Where the next draw's looks at the querier's own address begin.
+    /// Ticket at which the next draw begins behind the querier's own address.
     pub(super) home_from: u64,
     keys: BTreeSet<PublicKey>,
     prefixes: BTreeMap<IpAddr, u32>,
-    /// Classes met so far: whether they are of use.
+    /// Classes examined so far, and whether their peers may be chosen.
     classes: BTreeMap<Class, bool>,
-    /// One that was learned to fail is tried.
+    /// Whether this draw already tries a pair that was learned to fail.
     has_tried: bool,
 }
 
@@ -79,7 +79,7 @@ impl<'a> Draw<'a> {
         }
     }
 
-    /// Chooses up to `want`, nearest first; the last `kept` places go to whose turn it is in the world.
+    /// Chooses up to `want` peers, nearest first; the last `kept` places go to the lowest tickets in the world.
     pub(super) fn choose(&mut self, want: usize, kept: usize) {
         self.at_home(want - kept);
         let mut walked = None;
@@ -101,8 +101,8 @@ impl<'a> Draw<'a> {
         (self.me.place.class, self.me.place.network())
     }
 
-    /// Takes suitable neighbours behind the querier's own address, in turn order. A crowd of unsuitable ones is looked
-    /// at in lots: the next draw goes on where this one ends.
+    /// Chooses suitable neighbours behind the querier's own address, in ticket order. A crowd of unsuitable ones is
+    /// examined in lots: the next draw continues where this one ends.
     fn at_home(&mut self, want: usize) {
         let (Some(address), from) = (self.me.place.address(), self.home_from) else { return };
         let directory = self.directory;
@@ -123,7 +123,7 @@ impl<'a> Draw<'a> {
         self.home_from = 0;
     }
 
-    /// Takes suitable peers of a set, but for those of a narrower one that was walked before, in turn order.
+    /// Chooses suitable peers of a set in ticket order, except those of a narrower set that was walked before.
     fn walk(&mut self, set: Set, walked: Option<Set>, want: usize) {
         let directory = self.directory;
         let mut turns = self.first_turns(set, want);
@@ -153,7 +153,7 @@ impl<'a> Draw<'a> {
         }
     }
 
-    /// The first copy of each bucket of a set that is of use.
+    /// Returns the first copy of each usable bucket of a set.
     fn first_turns(&mut self, set: Set, want: usize) -> BinaryHeap<Reverse<Turn>> {
         let directory = self.directory;
         let mut turns = BinaryHeap::new();
@@ -170,8 +170,8 @@ impl<'a> Draw<'a> {
         turns
     }
 
-    /// Whether a class can be connected with the querier's, and has not been learned to fail: then `key`, which is of
-    /// that class, may be a rare trial.
+    /// Returns whether a class can connect with the querier's and has not been learned to fail. If it was, `key`, which
+    /// is of that class, may be a rare trial.
     fn is_of_use(&mut self, class: Class, key: PeerKey, want: usize) -> bool {
         if let Some(known) = self.classes.get(&class) {
             return *known;
@@ -185,7 +185,7 @@ impl<'a> Draw<'a> {
         of_use
     }
 
-    /// Passes over a kind that was learned to fail, but now and then tries one.
+    /// Skips a kind of pair that was learned to fail, but rarely tries one.
     fn pass_over(&mut self, theirs: Side, key: PeerKey, want: usize) {
         let may_try = !self.has_tried && self.chosen.len() < want;
         if self.learned.passes_over(self.side(), theirs, may_try) {
@@ -194,7 +194,7 @@ impl<'a> Draw<'a> {
         }
     }
 
-    /// Whether the narrower set that `key` stands for can give anybody.
+    /// Returns whether the narrower set that `key` represents can yield anybody.
     fn may_enter(&mut self, set: &Set, listing: &Listing, key: PeerKey) -> bool {
         if let Some(network) = set.network() {
             let theirs = (listing.class, Some(network));
@@ -213,7 +213,7 @@ impl<'a> Draw<'a> {
         self.prefixes.get(&prefix).is_some_and(|count| *count >= self.choice.per_prefix)
     }
 
-    /// Looks at a copy behind another address, of a class that can be connected with the querier's.
+    /// Examines a copy behind another address, of a class that can connect with the querier's.
     fn look_at(&mut self, key: PeerKey) {
         let Some(peer) = self.directory.offered(key, self.version) else { return };
         let address = peer.entry.observed.ip().to_canonical();
@@ -224,7 +224,7 @@ impl<'a> Draw<'a> {
         }
     }
 
-    /// Chooses a peer that can be connected, unless it is the querier, excluded, or chosen already.
+    /// Chooses a compatible peer, unless it is the querier, excluded, or chosen already. Returns whether it was chosen.
     fn consider(&mut self, key: PeerKey, peer: &Peer) -> bool {
         let (mine, theirs) = (&self.me.entry, &peer.entry);
         let itself = mine.guid == theirs.guid || mine.upload_key == theirs.upload_key;

@@ -1,5 +1,6 @@
-//! Lists of copies in the order of their turns, by version, set, and bucket. A set lists of each narrower set within it
-//! only the copy whose turn is first; so who must pass over a narrower set, however many are in it, passes over one.
+//! Lists of copies (a peer's holding of a version) in ticket order, by version, set, and bucket. A set lists of each
+//! narrower set within it only the copy with the lowest ticket; so skipping a narrower set, however many are in it,
+//! means skipping one.
 
 use super::PeerKey;
 use crate::ids::VersionId;
@@ -11,29 +12,29 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::ops::Bound::{Excluded, Included, Unbounded};
 
-/// Copies that are passed over or taken together: those of one CN's connection and one class of NAT.
+/// Bucket of copies that are skipped or taken together: those of one CN's connection and one class of NAT.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Bucket {
     pub(super) link: u64,
     pub(super) class: Class,
 }
 
-/// Where a peer's copies are listed.
+/// Class and sets under which a peer's copies are listed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Listing {
     pub(super) class: Class,
-    /// Widest first: the last two are its prefix and its address.
+    /// Sets of the peer, widest first: the last two are its prefix and its address.
     pub(super) sets: Vec<Set>,
 }
 
-/// A place in a list.
+/// Key of a list entry, ending in the ticket.
 pub(super) type At = (VersionId, Set, Bucket, u64);
 
-/// The lists.
+/// Lists of all copies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Lists {
     turns: BTreeMap<At, PeerKey>,
-    /// All copies behind each public address, whatever their class: neighbours meet by other rules.
+    /// All copies behind each public address, whatever their class: neighbours connect by other rules.
     homes: BTreeMap<(VersionId, IpAddr, u64), PeerKey>,
 }
 
@@ -51,7 +52,7 @@ impl Listing {
         self.sets.last().and_then(Set::address)
     }
 
-    /// The prefix, and how deep among the sets it stands.
+    /// Returns the prefix, and its depth among the sets.
     pub(super) fn prefix(&self) -> Option<(IpAddr, usize)> {
         let depth = self.sets.len().checked_sub(2)?;
         Some((self.sets.get(depth)?.prefix()?, depth))
@@ -59,12 +60,12 @@ impl Listing {
 }
 
 impl Lists {
-    /// The first copy of a bucket in a set.
+    /// Returns the first copy of a bucket in a set.
     pub(super) fn first(&self, version: VersionId, set: Set, bucket: Bucket) -> Option<(u64, PeerKey)> {
         self.range_from(Included((version, set, bucket, 0)), (version, set, bucket))
     }
 
-    /// The copy whose turn is next after `ticket`.
+    /// Returns the next copy after `ticket`.
     pub(super) fn after(&self, (version, set, bucket, ticket): At) -> Option<(u64, PeerKey)> {
         self.range_from(Excluded((version, set, bucket, ticket)), (version, set, bucket))
     }
@@ -79,7 +80,7 @@ impl Lists {
         Some((at.3, *key))
     }
 
-    /// The first bucket of a set that comes after `last`, with its first copy.
+    /// Returns the first bucket of a set that comes after `last`, with its first copy.
     pub(super) fn bucket_after(
         &self,
         version: VersionId,
@@ -93,7 +94,7 @@ impl Lists {
         Some((at.2, at.3, *key))
     }
 
-    /// The copies behind an address, from the turn `from` on, then those before it.
+    /// Returns the copies behind an address, from the ticket `from` on, then those before it.
     pub(super) fn at_home(
         &self,
         version: VersionId,
@@ -105,13 +106,13 @@ impl Lists {
         rest.chain(begin).map(|(at, key)| (at.2, *key))
     }
 
-    /// All copies of a version, in the order of their turns.
+    /// Returns all copies of a version, in ticket order.
     pub(super) fn all(&self, version: VersionId) -> BTreeMap<u64, PeerKey> {
         let of_version = self.homes.range((version, IpAddr::from([0; 4]), 0)..);
         of_version.take_while(|(at, _)| at.0 == version).map(|(at, key)| (at.2, *key)).collect()
     }
 
-    /// Lists a copy.
+    /// Adds a copy to the lists of its sets.
     pub(super) fn put(&mut self, version: VersionId, listing: &Listing, ticket: u64, key: PeerKey) {
         let bucket = Bucket { link: key.link, class: listing.class };
         self.homes.extend(listing.address().map(|address| ((version, address, ticket), key)));
@@ -131,7 +132,7 @@ impl Lists {
         }
     }
 
-    /// Takes a copy off.
+    /// Removes a copy from the lists of its sets.
     pub(super) fn take(&mut self, version: VersionId, listing: &Listing, ticket: u64, key: PeerKey) {
         let bucket = Bucket { link: key.link, class: listing.class };
         if let Some(address) = listing.address() {
@@ -153,19 +154,19 @@ impl Lists {
         }
     }
 
-    /// How many copies are listed.
+    /// Returns the number of listed copies.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.homes.len()
     }
 
-    /// All places that are taken.
+    /// Returns the keys of all list entries.
     #[cfg(test)]
     pub(super) fn places(&self) -> alloc::collections::BTreeSet<At> {
         self.turns.keys().copied().collect()
     }
 
-    /// Gives every ticket another number; their order stays.
+    /// Renumbers every ticket by `new`, which keeps their order.
     pub(super) fn renumber(&mut self, new: impl Fn(u64) -> u64) {
         let turns = core::mem::take(&mut self.turns);
         self.turns = turns.into_iter().map(|((v, s, b, t), key)| ((v, s, b, new(t)), key)).collect();
@@ -174,7 +175,7 @@ impl Lists {
     }
 }
 
-/// How much was done, for tests: searches of lists and changes of them on this thread.
+/// Counter of work done, for tests: searches of lists and changes of them on this thread.
 #[cfg(test)]
 pub(crate) mod steps {
     extern crate std;
@@ -186,7 +187,7 @@ pub(crate) mod steps {
         STEPS.set(STEPS.get() + 1);
     }
 
-    /// Steps since the last call.
+    /// Returns the number of steps since the last call.
     pub(crate) fn taken() -> u64 {
         STEPS.take()
     }

@@ -1,19 +1,19 @@
-//! Work that is done in lots. A peer may share tens of thousands of versions, and a CN's connection may carry a hundred
-//! thousand peers: what changes for all of them at once is noted at once, and the lists follow a lot at a time. Nobody
-//! is offered from a list that does not follow yet.
+//! Work that is done in lots (batches). A peer may share tens of thousands of versions, and a CN's connection may carry
+//! a hundred thousand peers: a change for all of them is recorded at once, and the lists follow a lot at a time. Nobody
+//! is offered from a list that is not up to date.
 
 use super::{Directory, Listing, Peer, PeerKey};
 use crate::ids::{Guid, SessionId, VersionId};
 use alloc::vec::Vec;
 use core::ops::Bound::{Excluded, Unbounded};
 
-/// Copies that are put on lists or taken off in one lot: a few milliseconds' work.
+/// Maximum number of copies added to or removed from lists in one lot: a few milliseconds' work.
 pub const COPIES_PER_LOT: usize = 1_024;
-/// Peers of a dead connection that are forgotten in one lot.
+/// Maximum number of peers of a dead connection that are forgotten in one lot.
 const PEERS_PER_LOT: usize = 256;
 
 impl Directory {
-    /// A client has gone.
+    /// Removes the registration of a client.
     pub fn remove(&mut self, key: PeerKey) {
         if self.peer(key).is_some() {
             let mut room = COPIES_PER_LOT;
@@ -35,18 +35,18 @@ impl Directory {
         self.relist(guid, room);
     }
 
-    /// A CN's connection has ended: none of its registrations counts any more. They are forgotten lot by lot.
+    /// Invalidates all registrations of a CN's ended connection at once; they are forgotten lot by lot.
     pub fn remove_link(&mut self, link: u64) {
         self.dead.insert(link);
     }
 
-    /// Whether there is something to be swept.
+    /// Returns whether there is work left for [`Directory::sweep`].
     #[must_use]
     pub fn is_behind(&self) -> bool {
         !self.dead.is_empty() || !self.unsettled.is_empty()
     }
 
-    /// Does a lot of what is left to do.
+    /// Does one lot of the remaining work.
     pub fn sweep(&mut self) {
         let mut room = COPIES_PER_LOT;
         let mut last = None;
@@ -69,7 +69,7 @@ impl Directory {
         }
     }
 
-    /// Each in its turn, so that none waits for one that is never done.
+    /// Returns the next unsettled peer in turn, so that none waits for one that never settles.
     fn next_unsettled(&self) -> Option<PeerKey> {
         let after = self.settling.and_then(|k| self.unsettled.range((Excluded(k), Unbounded)).next());
         after.or_else(|| self.unsettled.first()).copied()
@@ -80,8 +80,7 @@ impl Directory {
         self.peers.range(of_link).next().map(|(key, _)| *key)
     }
 
-    /// Of the registrations of a GUID the newest over a living connection is to be listed, if it may be offered to
-    /// anybody, and no other.
+    /// Lists only the newest registration of a GUID over a living connection, if it may be offered to anybody.
     pub(super) fn relist(&mut self, guid: Guid, room: &mut usize) {
         let all = self.by_guid.get(&guid).cloned().unwrap_or_default();
         let newest = all.iter().rev().find(|k| !self.dead.contains(&k.link)).copied();
@@ -90,7 +89,7 @@ impl Directory {
         }
     }
 
-    /// Changes where a peer is to be listed, or whether it is. A change that is none costs nothing.
+    /// Changes whether or under which class and sets a peer is to be listed. A change without effect costs nothing.
     pub(super) fn aim(&mut self, key: PeerKey, change: impl FnOnce(&mut Peer), room: &mut usize) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let (was_listed, was_at) = (peer.listed, peer.place.clone());
@@ -105,7 +104,7 @@ impl Directory {
         }
     }
 
-    /// Puts a peer's lists right, as far as there is room.
+    /// Updates a peer's lists, as far as `room` allows.
     pub(super) fn settle(&mut self, key: PeerKey, room: &mut usize) {
         self.take_off(key, room);
         let Some(peer) = self.peers.get_mut(&key) else { return };
@@ -132,8 +131,8 @@ impl Directory {
         self.unsettled.remove(&key);
     }
 
-    /// Takes off the lists what should not be there, and forgets what is not shared any more. It is all done if there
-    /// is room left.
+    /// Removes outdated copies from the lists, and forgets versions no longer shared. The work is complete if `room` is
+    /// left.
     fn take_off(&mut self, key: PeerKey, room: &mut usize) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let all = peer.gone || !peer.listed || peer.left.is_some();
@@ -157,7 +156,7 @@ impl Directory {
 }
 
 impl Peer {
-    /// Its user allows it, and somebody can be connected with it.
+    /// Returns whether the user allows uploads and some class can connect with the peer.
     fn may_be_offered(&self) -> bool {
         self.entry.uploads && self.place.class.meets_anybody()
     }

@@ -20,7 +20,7 @@ fn key(n: u32) -> PeerKey {
     PeerKey { link: LINK, session: SessionId(u64::from(n)) }
 }
 
-/// Peer `n` at `addr`, open to all, with uploads on.
+/// Returns peer `n` at `addr`, open to all, with uploads on.
 fn entry(n: u32, addr: &str) -> PeerEntry {
     let candidate = Candidate { kind: CandidateKind::Host, addr: format!("{addr}:5000").parse().expect("an address") };
     PeerEntry {
@@ -52,7 +52,7 @@ fn add(d: &mut Directory, n: u32, addr: &str) {
     d.share(key(n), true, &shared(V), &[]);
 }
 
-/// A directory with these peers, numbered from 1; peer 0 at 192.0.2.1 asks and shares nothing.
+/// Returns a directory with these peers, numbered from 1; peer 0 at 192.0.2.1 queries and shares nothing.
 fn directory(addrs: &[&str]) -> Directory {
     let mut d = Directory::default();
     d.register(LINK, entry(0, "192.0.2.1"));
@@ -204,8 +204,8 @@ fn an_unknown_querier_gets_no_answer() {
     assert_eq!(d.select(key(99), V, (1, &BTreeSet::new()), PLAIN, &mut Seeded::new(1)), None);
 }
 
-/// The lists hold exactly the shares of the listed, each set of its narrower sets the first copies only; and each
-/// GUID's newest registration is listed if it uploads.
+/// Checks that the lists hold exactly the shares of the listed, in each set only the first copies of its narrower sets,
+/// and that each GUID's newest registration is listed if it uploads.
 pub(super) fn check(d: &Directory) {
     let mut copies = Vec::new();
     for (key, p) in &d.peers {

@@ -1,4 +1,4 @@
-//! What the client shares, and what its CN has yet to be told of it.
+//! Inventory of the client's shared versions, and the changes that its CN has yet to be sent.
 
 use super::{ClientSession, Context, Timer};
 use crate::ids::VersionId;
@@ -9,10 +9,11 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// The inventory. While connected, `changed` names what the CN must still hear; `reset` says: all of it.
+/// Inventory of shared versions. While connected, `changed` lists what the CN must still hear; `reset`: the whole
+/// inventory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Inventory {
-    /// Version → it has every piece.
+    /// Shared versions, and whether each is complete.
     shared: BTreeMap<VersionId, bool>,
     changed: BTreeSet<VersionId>,
     reset: bool,
@@ -20,13 +21,13 @@ pub(super) struct Inventory {
 }
 
 impl Inventory {
-    /// A new session begins; pages are counted from 1.
+    /// Begins a new session, whose pages are counted from 1.
     pub(super) fn connected(&mut self, reset: bool) {
         self.seq = 0;
         self.reset = self.reset || reset;
     }
 
-    /// The pages that tell the CN all it does not know, and that it then knows.
+    /// Returns the pages of unsent changes, and marks these as sent.
     fn take_pages(&mut self) -> Vec<control::Inventory> {
         let changed = core::mem::take(&mut self.changed);
         let reset = core::mem::take(&mut self.reset);
@@ -59,7 +60,7 @@ impl Inventory {
 }
 
 impl ClientSession {
-    /// A version is shared (`Some(complete)`) or no longer.
+    /// Records that a version is shared (`Some(complete)`) or no longer (`None`).
     pub(super) fn share(&mut self, cx: &mut Context<'_>, version: VersionId, complete: Option<bool>) {
         let before = match complete {
             Some(c) => self.inventory.shared.insert(version, c),
@@ -74,7 +75,7 @@ impl ClientSession {
         }
     }
 
-    /// The CN's directory has lost what it knew: tell all again, at some moment within `spread`.
+    /// Schedules the whole inventory within `spread`, since the CN's directory has lost it.
     pub(super) fn readd(&mut self, cx: &mut Context<'_>, spread: Duration) {
         self.inventory.reset = true;
         let ms = u32::try_from(spread.as_millis()).unwrap_or(u32::MAX);

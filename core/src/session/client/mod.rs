@@ -1,4 +1,4 @@
-//! The client's side of the control session: which CN to dial and when, what to tell it, whom to believe.
+//! Client's side of the control session: chooses a CN, keeps it informed, and verifies what it says.
 
 mod inventory;
 pub mod io;
@@ -27,87 +27,87 @@ use inventory::Inventory;
 use queries::Queries;
 use usage::Outbox;
 
-/// No CN can send a client away for longer.
+/// Maximum time for which a CN can send a client away.
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// The client's session with whichever CN it has. Its life: `Servers` → `Dial` → `Hello` → `Welcome` → the whole
-/// inventory, unacknowledged usage records, queries of downloads that want peers; when the CN is lost, the next one.
+/// Client's session with one CN at a time: `Servers` → `Dial` → `Hello` → `Welcome` → the whole inventory,
+/// unacknowledged usage records, queries of downloads that want peers; when the CN is lost, the next one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ClientSession {
     phase: Phase,
-    /// How many CNs the bootstrap named.
+    /// Number of CNs that the bootstrap named.
     cns: u32,
-    /// The CN to be dialled next.
+    /// Index of the CN to be dialled next.
     next_cn: u32,
-    /// CNs that failed in a row.
+    /// Number of CNs that failed in a row.
     failed: u32,
     backoff: Backoff,
-    /// CNs that said not before.
+    /// CNs that refused the client, and when each may be dialled again.
     not_before: BTreeMap<u32, Time>,
     conns: u64,
     incarnation: u64,
     wall: Wall,
     uploads: bool,
     nat: NatDescriptor,
-    /// Where the last CN saw this client.
+    /// Address and port at which the last CN saw this client.
     observed: Option<SocketAddr>,
-    /// This host's own word for `observed`, as long as it had one.
+    /// IP address of `observed`, if it was ever among the host's own candidates.
     own: Option<IpAddr>,
-    /// The way to the CN is in doubt: if it is silent, not the CN is to blame.
+    /// Whether the network path to the CN is in doubt: then silence is not the CN's fault.
     in_doubt: bool,
-    /// `uploads` or `nat` has changed since the `Hello` of this session.
+    /// Whether `uploads` or `nat` has changed since the `Hello` of this session.
     outdated: bool,
     inventory: Inventory,
     queries: Queries,
     usage: Outbox,
-    /// The newest checkpoint of the client's logs that is kept.
+    /// Newest stored checkpoint of the client's log.
     checkpoint: Option<Box<SignedCheckpoint>>,
-    /// The key that the client takes: told to every CN until one has answered.
+    /// Change to a new key, sent to each CN until one has answered.
     rekey: Option<Box<SignedRekey>>,
     timers: Deadlines<Timer>,
 }
 
-/// Where the session stands.
+/// Phase of the session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Phase {
     /// No CN is known, or the next attempt waits for [`Timer::Dial`].
     #[default]
     Down,
-    /// Dialled.
+    /// A connection is being opened.
     Dialing(Link),
-    /// `Hello` is sent.
+    /// `Hello` was sent; no answer yet.
     Greeting(Link),
-    /// `Welcome` has come.
+    /// `Welcome` came: the session is open.
     Open(Link),
-    /// For good.
+    /// The session has ended for good.
     Stopped,
 }
 
-/// A connection and whose it is.
+/// Connection to a CN, with the CN's index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Link {
     conn: ConnId,
     cn: u32,
-    /// Pings are due this often once welcomed.
+    /// Interval of pings, set by `Welcome`.
     ping: Duration,
 }
 
-/// What a deadline is for.
+/// Purpose of a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
     /// Dial the next CN.
     Dial,
     /// The connection must be open, or the `Hello` answered.
     Welcome,
-    /// Send a ping.
+    /// Send the next ping.
     Ping,
-    /// Something must have come since the ping.
+    /// Check that some message came since the ping.
     Pong,
-    /// The CN drains: leave it.
+    /// Leave the CN, which is draining.
     Leave,
-    /// Tell what is shared.
+    /// Send changes of the inventory.
     Inventory,
-    /// Ask for peers for this download, or give up on the query that is under way.
+    /// Query peers for this download, or give up on the query under way.
     Query(DownloadId),
     /// Send usage records again.
     Usage,
@@ -116,37 +116,37 @@ enum Timer {
 type Context<'a> = Cx<'a, ClientSession>;
 
 impl ClientSession {
-    /// A session that knows no CN yet; it starts with [`Input::Servers`].
+    /// Creates a session that knows no CN yet; it starts with [`Input::Servers`].
     #[must_use]
     pub fn new(uploads: bool) -> Self {
         Self { uploads, ..Self::default() }
     }
 
-    /// A session that goes on from this checkpoint.
+    /// Returns the session with this stored checkpoint.
     #[must_use]
     pub fn with_checkpoint(self, checkpoint: Option<Box<SignedCheckpoint>>) -> Self {
         Self { checkpoint, ..self }
     }
 
-    /// The wall clock as the CN (or before that the bootstrap) told it.
+    /// Returns the wall clock as set by the CN, or before that by the bootstrap.
     #[must_use]
     pub const fn wall(&self) -> Wall {
         self.wall
     }
 
-    /// A CN has said welcome and is not lost.
+    /// Returns whether the session with a CN is open.
     #[must_use]
     pub const fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
     }
 
-    /// Where the last CN saw this client come from.
+    /// Returns the client's source address as the last CN saw it.
     #[must_use]
     pub const fn observed(&self) -> Option<SocketAddr> {
         self.observed
     }
 
-    /// The user allows uploads.
+    /// Returns whether the user allows uploads.
     #[must_use]
     pub const fn uploads(&self) -> bool {
         self.uploads
@@ -159,7 +159,7 @@ impl ClientSession {
         }
     }
 
-    /// Sends if the session is open.
+    /// Sends a message if the session is open.
     fn send(&self, cx: &mut Context<'_>, msg: ControlMsg) {
         if let Phase::Open(link) = self.phase {
             cx.push(Output::Send { conn: link.conn, msg });
@@ -255,7 +255,7 @@ impl ClientSession {
         }
     }
 
-    /// Whether every usage record that was given is in the ledger.
+    /// Returns whether every usage record that was given is in the ledger.
     #[must_use]
     pub fn is_reported(&self) -> bool {
         self.usage.is_empty()
@@ -269,7 +269,7 @@ impl ClientSession {
         }
     }
 
-    /// The connection is dead by no fault of the CN: the same one is dialled again.
+    /// Replaces a dead connection: the same CN is dialled again, since it is not at fault.
     fn dial_again(&mut self, cx: &mut Context<'_>) {
         if let Some(link) = self.link() {
             cx.push(Output::Close { conn: link.conn });
@@ -279,7 +279,7 @@ impl ClientSession {
         }
     }
 
-    /// What the CN says is heard, or not, within a short time.
+    /// Pings the CN with a short time-out, to find out whether the network path still works.
     fn look(&mut self, cx: &mut Context<'_>) {
         if let Phase::Open(link) = self.phase {
             self.in_doubt = true;
@@ -290,8 +290,8 @@ impl ClientSession {
         }
     }
 
-    /// This host is seen elsewhere now. A connection that came from an address which it had, and has no more, is dead
-    /// though nobody says so.
+    /// Handles a change of network. A connection from an address that the host no longer has is dead, though no error
+    /// reports it.
     fn network(&mut self, cx: &mut Context<'_>, nat: NatDescriptor) {
         let has = |nat: &NatDescriptor, ip: IpAddr| nat.candidates.iter().any(|c| c.addr.ip().to_canonical() == ip);
         let came_from = self.observed.map(|a| a.ip().to_canonical());
@@ -315,8 +315,8 @@ impl ClientSession {
         }
     }
 
-    /// The connection is gone. A session that was open goes on soon, elsewhere; an attempt that failed is followed by
-    /// the next CN at once until each has failed, then by a longer and longer wait.
+    /// Handles the loss of a connection. An open session soon continues at another CN; a failed attempt is followed by
+    /// the next CN at once until each has failed, then by growing delays.
     fn lost(&mut self, cx: &mut Context<'_>, link: Link) {
         let was_open = self.is_open();
         self.phase = Phase::Down;
@@ -412,7 +412,7 @@ impl ClientSession {
         }
     }
 
-    /// Tells the CN of a change; one that comes between `Hello` and `Welcome` is told after the latter.
+    /// Sends a change of uploads or NAT to the CN; one between `Hello` and `Welcome` is sent after the latter.
     fn update(&mut self, cx: &mut Context<'_>) {
         self.outdated = !self.is_open();
         self.send(cx, ControlMsg::Update(Update { uploads: self.uploads, nat: self.nat.clone() }));

@@ -1,4 +1,4 @@
-//! Asking for peers: which downloads want some, when each may ask, whose answers are believed.
+//! Queries for peers: the downloads that want some, the rate limit, and the checks of the answers.
 
 use super::io::{Output, Want};
 use super::{ClientSession, Context, RETRY_MAX, Timer};
@@ -16,25 +16,25 @@ use core::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The downloads that want peers and the queries under way. A download has at most one query under way, and its
+/// Downloads that want peers, and the queries under way. A download has at most one query under way, and its
 /// [`Timer::Query`] is set while it waits to ask or for an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Queries {
     wants: BTreeMap<DownloadId, Asking>,
-    /// When the queries of the last minute went out.
+    /// Times of the queries of the last minute.
     recent: VecDeque<Time>,
     number: u32,
 }
 
-/// A download that wants peers.
+/// Query state of a download that wants peers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Asking {
     want: Want,
-    /// The query under way.
+    /// Number of the query under way.
     query: Option<u32>,
-    /// The CN will not answer this grant: wait for another.
+    /// Whether the CN rejected this grant: then no query goes out until another grant comes.
     refused: bool,
-    /// Answers without peers, in a row.
+    /// Back-off after answers without peers, in a row.
     empty: Backoff,
 }
 
@@ -56,7 +56,7 @@ impl Queries {
         self.recent.iter_mut().for_each(|at| *at = at.rebased(by));
     }
 
-    /// When the rate allows the next query: `None` is now.
+    /// Returns the time at which the rate allows the next query; `None`: now.
     fn allowed(&mut self, now: Time, per_minute: u32) -> Option<Time> {
         while self.recent.front().is_some_and(|at| now.since(*at) >= MINUTE) {
             self.recent.pop_front();
@@ -65,7 +65,7 @@ impl Queries {
         self.recent.front().filter(|_| full).map(|oldest| oldest.after(MINUTE))
     }
 
-    /// The download whose query this answers.
+    /// Returns the download whose query this answers.
     fn answered(&mut self, query: u32) -> Option<DownloadId> {
         let (download, asking) = self.wants.iter_mut().find(|(_, a)| a.query == Some(query))?;
         asking.query = None;
@@ -90,7 +90,7 @@ impl ClientSession {
         self.ask_soon(cx, download, cx.now);
     }
 
-    /// After a welcome, whoever wants peers asks.
+    /// Queries for every download that wants peers, after a `Welcome`.
     pub(super) fn ask_for_all(&mut self, cx: &mut Context<'_>) {
         let downloads: Vec<_> = self.queries.wants.keys().copied().collect();
         for download in downloads {
@@ -98,7 +98,7 @@ impl ClientSession {
         }
     }
 
-    /// This host can be reached otherwise than before: who has found no peers may find some.
+    /// Queries again for downloads that found no peers, since this host's reachability has changed.
     pub(super) fn ask_who_found_nobody(&mut self, cx: &mut Context<'_>) {
         let found_nobody =
             self.queries.wants.iter().filter(|(_, a)| a.query.is_none() && a.empty != Backoff::default());
@@ -109,7 +109,7 @@ impl ClientSession {
         }
     }
 
-    /// Asks at `at` if there is something to ask for and no query waits already.
+    /// Schedules a query at `at` if peers are wanted and no query waits already.
     fn ask_soon(&mut self, cx: &mut Context<'_>, download: DownloadId, at: Time) {
         let Some(asking) = self.queries.wants.get(&download) else { return };
         let wanting = self.is_open() && asking.want.more > 0 && !asking.refused && asking.query.is_none();
@@ -123,7 +123,7 @@ impl ClientSession {
         }
     }
 
-    /// The download may ask now; a query that is still under way has been lost.
+    /// Sends the download's query if the rate allows it; an earlier query still under way counts as lost.
     pub(super) fn query_due(&mut self, cx: &mut Context<'_>, download: DownloadId) {
         let Some(asking) = self.queries.wants.get(&download) else { return };
         let rate = cx.cfg.query_rate(!asking.want.exclude.is_empty(), asking.want.soon);
@@ -154,7 +154,8 @@ impl ClientSession {
         self.send(cx, msg);
     }
 
-    /// Passes on what checks: signed by a certified CN, in time, for this download, its version and its key.
+    /// Delivers the introductions that are valid: signed by a certified CN, in time, for this download, its version and
+    /// its key.
     pub(super) fn introductions(&mut self, cx: &mut Context<'_>, answer: Introductions) {
         let Some(download) = self.queries.answered(answer.query) else { return };
         let Some(asking) = self.queries.wants.get_mut(&download) else { return };

@@ -431,7 +431,7 @@ fn a_shut_down_session_is_silent() {
     assert_eq!(b.machine.poll_timeout(), None);
 }
 
-/// A host that STUN servers see at this address.
+/// Returns the descriptor of a host that STUN servers see at this address.
 fn seen_at(epoch: u32, addr: &str) -> NatDescriptor {
     use crate::nat::{Candidate, CandidateKind};
     let addr = addr.parse().expect("an address");

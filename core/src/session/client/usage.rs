@@ -11,10 +11,10 @@ use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// Records kept here at a time. What does not fit stays in the client's store and is given again at its next start.
+/// Maximum number of records kept here. Others stay in the client's store and are given again at its next start.
 const OUTBOX_MAX: usize = 4_096;
 
-/// The newest record of each download and side that the ledger is not known to have.
+/// Outbox of the newest usage record of each download and side that the ledger may not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Outbox {
     records: BTreeMap<(DownloadId, u8), Waiting>,
@@ -24,7 +24,7 @@ pub(super) struct Outbox {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Waiting {
     logged: Logged,
-    /// Sent on this connection, not acknowledged.
+    /// Whether the record was sent on this connection and not acknowledged.
     sent: bool,
 }
 
@@ -33,7 +33,7 @@ const fn key(download: DownloadId, side: Side) -> (DownloadId, u8) {
 }
 
 impl Outbox {
-    /// Takes in a durable record. Records are cumulative, so an older one of the same download and side is done with.
+    /// Adds a durable record. Records are cumulative, so an older one of the same download and side is dropped.
     pub(super) fn add(&mut self, logged: Logged, out: &mut Vec<Output>) {
         let record = &logged.record;
         let key = key(record.download, record.side);
@@ -52,12 +52,12 @@ impl Outbox {
         }
     }
 
-    /// Everything that was given is in the ledger.
+    /// Returns whether every record that was given is in the ledger.
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// Nothing is under way any more.
+    /// Marks all records as unsent, after a disconnection.
     pub(super) fn disconnected(&mut self) {
         self.records.values_mut().for_each(|w| w.sent = false);
         self.under_way = 0;

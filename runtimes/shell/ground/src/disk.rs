@@ -52,7 +52,7 @@ impl Kind {
 /// Metadata of a file by which a change is noticed: every write changes the stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// What stands under the name.
+    /// The kind of file under the name.
     pub kind: Kind,
     /// File system and inode, which identify the file.
     pub file: (u64, u64),

@@ -1,17 +1,17 @@
-//! What concerns tens of thousands of copies at once is noted at once, and done in lots.
+//! Changes of tens of thousands of copies are recorded at once, and done in lots (batches).
 
 use super::*;
 use crate::selection::directory::lists::steps;
 
 const MANY: u32 = 20_000;
-/// What one event may take: a lot of copies, off and on the lists of a few sets.
+/// Maximum steps of one event: a lot of copies, off and on the lists of a few sets.
 const LOT: u64 = 40 * COPIES_PER_LOT as u64;
 
 fn versions(n: u32) -> Vec<Shared> {
     (0..n).map(|v| Shared { version: VersionId::numbered(v), complete: true }).collect()
 }
 
-/// Peer 1 with much.
+/// Returns a directory whose peer 1 shares many versions.
 fn heavy() -> Directory {
     let mut d = directory(&["198.51.100.1"]);
     for page in versions(MANY).chunks(1_500) {
@@ -27,7 +27,7 @@ fn closed(epoch: u32) -> PeerEntry {
     e
 }
 
-/// The most steps that one of these takes, and whoever is found of version 9 after each.
+/// Runs these acts and checks the directory after each. Returns the most steps that one of them takes.
 fn worst(d: &mut Directory, acts: impl IntoIterator<Item = fn(&mut Directory)>) -> u64 {
     let mut worst = 0;
     for act in acts {

@@ -1,4 +1,4 @@
-//! The rule of selection held against a naive scan, in worlds in which thousands do not suit.
+//! Comparison of the selection with a naive scan, in random worlds in which thousands of peers do not suit.
 
 use super::*;
 use crate::nat::Class;
@@ -12,15 +12,15 @@ use core::net::{Ipv4Addr, SocketAddr};
 const WANT: usize = 40;
 const CHOICE: Choice = Choice { diversity: 0, per_prefix: 10 };
 
-/// What a world is like.
+/// Parameters of a random world of peers.
 #[derive(Clone, Copy, Debug)]
 struct Kind {
     copies: u32,
-    /// Of 100 copies, those without UDP and those whose ports nobody can foretell.
+    /// Percentages of copies without UDP, and of copies with unpredictable ports.
     blocked: u32,
     hidden: u32,
     ases: u32,
-    /// Prefixes of an AS, and addresses of a prefix.
+    /// Numbers of prefixes in an AS, and of addresses in a prefix.
     prefixes: u32,
     addresses: u32,
     located: bool,
@@ -33,7 +33,7 @@ fn below(rng: &mut Seeded, n: u32) -> u32 {
     crate::machine::Rng::below(rng, n.max(1))
 }
 
-/// Peer `n`, somewhere, of some class.
+/// Returns peer `n` at a random place, of a random class.
 fn peer(n: u32, kind: Kind, rng: &mut Seeded) -> PeerEntry {
     use NatBehaviour::{AddressAndPortDependent as Apd, EndpointIndependent as Ei, Unknown};
     let of_100 = below(rng, 100);
@@ -74,7 +74,7 @@ fn world(kind: Kind, rng: &mut Seeded) -> Directory {
     d
 }
 
-/// Those that suit a querier, before the caps, in the order of their turns.
+/// Returns the copies that suit a querier, before the caps, in ticket order.
 fn suitable(d: &Directory, querier: PeerKey, exclude: &BTreeSet<PublicKey>) -> Vec<(u64, PeerKey)> {
     let me = d.peers.get(&querier).expect("registered");
     let side = |p: &Peer| (Class::of(p.endpoint()), p.entry.locality.asn);
@@ -94,7 +94,7 @@ fn suitable(d: &Directory, querier: PeerKey, exclude: &BTreeSet<PublicKey>) -> V
     all.into_iter().filter(|(_, k, p)| !d.dead.contains(&k.link) && suits(p)).map(|(t, k, _)| (t, k)).collect()
 }
 
-/// Whom a naive scan chooses: set by set from the querier's own address outwards, in the order of turns.
+/// Returns the choice of a naive scan: set by set from the querier's own address outwards, in ticket order.
 fn naive(d: &Directory, querier: PeerKey, exclude: &BTreeSet<PublicKey>) -> (Vec<PeerKey>, usize) {
     let suitable = suitable(d, querier, exclude);
     let me = d.peers.get(&querier).expect("registered");
@@ -129,7 +129,7 @@ fn fails(d: &mut Directory, a: PeerKey, b: PeerKey, times: u32) {
     (0..times).for_each(|_| d.learn(a, b, &attempt));
 }
 
-/// Asks for some peer; it is offered what the naive scan chooses, and `min(k, 40)`.
+/// Queries for a random peer, and expects the choice of the naive scan, and `min(k, 40)` peers.
 fn ask(d: &mut Directory, rng: &mut Seeded, copies: u32, excluded: &BTreeSet<PublicKey>, compare: bool) {
     let n = below(rng, copies);
     let querier = PeerKey { link: u64::from(n % 3), session: SessionId(u64::from(n)) };
@@ -228,7 +228,7 @@ fn twelve_thousand_queries_for_one_object_of_one_as_get_40_peers_each() {
     assert!(steps < 4_000, "{steps}");
 }
 
-/// The steps that a query takes of a directory with so many copies of which few suit.
+/// Runs queries that must find `suit` peers or one more. Returns the most steps that one of them takes.
 fn steps_of(what: &str, d: &mut Directory, exclude: &BTreeSet<PublicKey>, suit: usize) -> u64 {
     let mut worst = 0;
     for _ in 0..50 {
@@ -240,7 +240,7 @@ fn steps_of(what: &str, d: &mut Directory, exclude: &BTreeSet<PublicKey>, suit: 
     worst
 }
 
-/// Ten that suit, registered after a crowd of which each is as `crowd` says.
+/// Returns a directory of ten suitable peers, registered after a crowd in which each is as `crowd` says.
 fn behind_a_crowd(crowd: impl Fn(PeerEntry) -> PeerEntry) -> Directory {
     let mut d = directory(&[]);
     for n in 1..=10_010 {

@@ -1,4 +1,4 @@
-//! A CN's checkpoints of the client's logs: believed only with the whole chain of signatures, shown once they are kept.
+//! Tests of a CN's checkpoints of the client's log: accepted only with the whole chain of signatures, sent once stored.
 
 use super::*;
 use crate::accounting::certs::tests::fake_sign;
@@ -7,7 +7,7 @@ use crate::wire::records::{Checkpoint, SignedCheckpoint, SigningContext};
 
 const KEY: PublicKey = PublicKey([5; 32]);
 
-/// A client with a key, and its connection.
+/// Returns a client with a key, and its connection.
 fn client() -> (Bench<ClientSession>, ConnId) {
     let mut b = bench();
     b.cfg.guid = Guid::of(&KEY);
@@ -15,7 +15,7 @@ fn client() -> (Bench<ClientSession>, ConnId) {
     (b, conn)
 }
 
-/// The CN's word for the client's record `n` at the first place of its log.
+/// Returns a CN's checkpoint of the client's record `n` at the first place of its log.
 fn checkpoint(n: u32, at_ms: u64) -> SignedCheckpoint {
     let head = usage(n, n, Side::Downloader).head.head;
     let signature = fake_sign(&KEY, SigningContext::LogHead, &head.to_bytes());

@@ -1,4 +1,4 @@
-//! When peers are asked for, and how often.
+//! Tests of the times and rates of queries for peers.
 
 use super::*;
 

@@ -64,7 +64,7 @@ pub fn cancel(state: &Path, json: bool, download: u32) -> Result<(), Error> {
     tell(state, json, &Request::Cancel { download }, &format!("download {download} is cancelled and forgotten"))
 }
 
-/// `uploads on|off`.
+/// Runs `uploads on|off`: allows or forbids uploads.
 pub fn uploads(state: &Path, json: bool, on: bool) -> Result<(), Error> {
     let done = if on { "uploads are on" } else { "uploads are off; downloads are as fast as before" };
     tell(state, json, &Request::Uploads { on }, done)
@@ -75,7 +75,7 @@ pub fn cache_remove(state: &Path, json: bool, version: &str) -> Result<(), Error
     tell(state, json, &Request::CacheRemove { version: version.to_owned() }, "removed")
 }
 
-/// `cache list`.
+/// Runs `cache list`: prints the cached versions.
 pub fn cache_list(state: &Path, json: bool) -> Result<(), Error> {
     let answer = ask(state, &Request::CacheList)?;
     let Answer::Cache { versions } = &answer else { return print_json(&answer) };
@@ -106,7 +106,7 @@ pub fn nat(state: &Path) -> Result<Option<NatLine>, Error> {
     Ok(None)
 }
 
-/// `status`.
+/// Runs `status`: prints the client's status and downloads.
 pub fn status(state: &Path, json: bool) -> Result<(), Error> {
     let answer = ask(state, &Request::Status)?;
     if let (Answer::Status(line), false) = (&answer, json) { print_status(line) } else { print_json(&answer) }

@@ -16,11 +16,11 @@ const BUNDLE: &str = "bundle.toml";
 /// A TCP port on which a client listens for peers that cannot use UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcpPort {
-    /// The same number as the UDP port.
+    /// A port with the UDP port's number.
     AsUdp,
     /// A fixed port number.
     Port(u16),
-    /// No listening port.
+    /// No TCP port for peers.
     Off,
 }
 

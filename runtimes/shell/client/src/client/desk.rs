@@ -399,7 +399,7 @@ impl Desk {
         line
     }
 
-    /// What became of the introductions of one download, or of all.
+    /// Returns the outcomes of the introductions of one download, or of all downloads.
     #[must_use]
     pub fn why(&self, download: Option<Handle>) -> Answer {
         let state = self.lock();

@@ -15,37 +15,37 @@ use swarmedge_ground::rt::Start;
 use swarmedge_ground::terminal::Interrupt;
 use swarmedge_ground::terminal::units::percent;
 
-/// How often a waiting `get` looks for Ctrl-C.
+/// Interval at which a waiting `get` checks for Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How often it looks for a client that is to come.
+/// Interval of attempts to reach a client that is starting.
 const CALL_EVERY: Duration = Duration::from_millis(50);
-/// How often it tries to be the client itself while another process has the directory.
+/// Interval of attempts to start a client while another process holds the directory.
 const TRY_EVERY: Duration = Duration::from_millis(500);
-/// How long one process may have the directory without answering.
+/// Time-out for a process that holds the directory without answering.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
-/// How long a client that begins anew is waited for.
+/// Time-out for a client that restarts.
 const AGAIN_WITHIN: Duration = Duration::from_secs(10);
-/// How long somebody may take to start the background client again, before `get` starts one.
+/// Time-out for a restart of the background client, before `get` starts one.
 const BACK_WITHIN: Duration = Duration::from_secs(3);
-/// How long the client may take to pause a download that Ctrl-C ends.
+/// Time-out for pausing a download after Ctrl-C.
 const LEAVES_WITHIN: Duration = Duration::from_secs(5);
 
-/// What `get` is told.
+/// The options of the command `get`.
 #[derive(Clone, Debug)]
 pub struct Get {
     /// The object: `https://edge/PROVIDER/PATH`, `swarmedge://PROVIDER/PATH` or `PROVIDER/PATH`.
     pub url: String,
     /// The provider's token; by default the one in the URL.
     pub token: Option<String>,
-    /// Where the file goes; by default the last part of the path, in the current directory.
+    /// The path of the file; by default the last part of the URL's path, in the current directory.
     pub output: Option<PathBuf>,
-    /// Replace a file that is there.
+    /// Whether to replace an existing file.
     pub force: bool,
-    /// JSON lines on standard output instead of progress.
+    /// Whether to print JSON lines on standard output instead of progress.
     pub json: bool,
-    /// The install bundle, where no client has run before.
+    /// The install bundle; needed where no client has run before.
     pub bundle: Option<PathBuf>,
-    /// The client's directory.
+    /// The client's state directory.
     pub state: PathBuf,
 }
 
@@ -158,15 +158,15 @@ impl Way<'_> {
     }
 }
 
-/// What a `get` has seen and shown of its download.
+/// The progress of a `get`, as received and shown.
 struct Shown {
     progress: Progress,
     started: Instant,
-    /// Bytes that an earlier try had fetched.
+    /// Bytes fetched by earlier runs, once known.
     before: Option<u64>,
     last: Option<DownloadLine>,
     patience_told: bool,
-    /// Ctrl-C has come; until when the client may take to pause the download.
+    /// The deadline for pausing the download after Ctrl-C, if pressed.
     leaving: Option<Instant>,
 }
 
@@ -244,7 +244,7 @@ impl Shown {
         }
     }
 
-    /// Says how it ended.
+    /// Prints the outcome of the download.
     fn finish(self) {
         if let Some(line) = &self.last {
             self.progress.finish(line, self.before.unwrap_or(0), self.started.elapsed());
@@ -252,13 +252,13 @@ impl Shown {
     }
 }
 
-/// What Ctrl-C ends with.
+/// Returns the error for a download paused by Ctrl-C.
 pub(super) fn paused(line: Option<&DownloadLine>) -> Error {
     let at = line.map_or_else(String::new, |l| format!(" at {}", percent(l.durable_bytes, l.size_bytes)));
     Error::new(Code::Interrupted, format!("paused{at}; nothing verified is lost")).next("the same get resumes")
 }
 
-/// The same where others go on.
+/// Returns the error for Ctrl-C where other commands follow the download.
 fn left(line: Option<&DownloadLine>) -> Error {
     match line {
         None => paused(None),

@@ -11,15 +11,15 @@ use swarmedge_core::wire::records::{Rekey, SignedRekey, SigningContext};
 use swarmedge_ground::error::Error;
 use swarmedge_ground::keys::Key;
 
-/// The installation's key: its GUID follows from it.
+/// The file of the installation's key, which determines its GUID.
 const KEY: &str = "client.key";
-/// The key that is to take its place, once the old GUID is retired.
+/// The file of the next key, used once the old GUID is retired.
 const NEW_KEY: &str = "client.next.key";
-/// Which machine the installation is on: a hash, since nobody is to learn the machine's own name from it.
+/// The file that identifies the machine: a hash, so that it does not reveal the machine's name.
 const MACHINE: &str = "machine";
-/// The key of a day is `upload-<days since 1970>.key`.
+/// Prefix of the day keys' files: `upload-<days since 1970>.key`.
 const UPLOAD_KEY: &str = "upload-";
-/// The secondary GUIDs of the last starts, newest first, one a line.
+/// The file of the last starts' secondary GUIDs, newest first, one a line.
 const STARTS: &str = "starts";
 
 /// The identity of one start.
@@ -70,7 +70,7 @@ impl Identity {
         SignedRekey { by_old: by(&self.key), by_new: by(new), rekey }
     }
 
-    /// The installation's GUID.
+    /// Returns the GUID of the installation.
     #[must_use]
     pub fn guid(&self) -> Guid {
         Guid::of(&self.key.public())

@@ -30,31 +30,31 @@ pub const SOCKET: &str = "control.sock";
 const CONNECTIONS_MAX: usize = 256;
 /// Stack of such a thread. All of them together fit into a small machine's address space.
 const STACK_LEN: usize = 256 * 1024;
-/// How long a command may take to send its line or to read ours.
+/// Time-out for a command to send its line or to read the answer.
 const IO_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a command that names an edge waits for a bootstrap to name them all.
+/// Time-out for the bootstrap that lists the edges, where a command names one.
 const EDGES_WITHIN: Duration = Duration::from_secs(3);
-/// How often a watching thread looks whether its command has gone away.
+/// Interval at which a watching thread checks whether its command has disconnected.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A `get` is told that it waits after so long.
 const SILENT_FOR: Duration = Duration::from_secs(1);
-/// How often it is looked whether the socket is still there: who cleans a directory may have taken it.
+/// Interval of checks that the socket still exists: a cleaner of the directory may have deleted it.
 const SOCKET_EVERY: Duration = Duration::from_secs(2);
-/// How long the end waits for threads that tell their commands of it.
+/// Time that shutdown waits for threads to tell their commands of it.
 const TELLS_WITHIN: Duration = Duration::from_millis(300);
 
-/// What the API answers from.
+/// The parts of the client that the local API uses.
 #[derive(Clone)]
 pub struct Api {
-    /// Figures and commands.
+    /// The desk: current figures and the way to send commands.
     pub desk: Desk,
-    /// Keeps the providers' tokens.
+    /// The store of the providers' tokens.
     pub tokens: Tokens,
-    /// Lists the cache.
+    /// The function that lists the cached versions.
     pub cache: Arc<dyn Fn() -> Result<Vec<CachedLine>, Failure> + Send + Sync>,
-    /// Looks whether what stands at a place is what a download has put there.
+    /// The function that checks whether a file was put in place by an earlier download.
     pub put_there: PutThere,
-    /// The client runs for one `get` and those that join it.
+    /// Whether the client runs only for one `get` and those that join it.
     pub one_shot: bool,
 }
 
@@ -293,7 +293,7 @@ fn get(lines: &mut Lines<&UnixStream>, api: &Api, object: ObjectRef, output: Str
 }
 
 impl Following<'_> {
-    /// What the end of the client means for it.
+    /// Returns the last answer to a command when the client ends.
     fn end(&self, desk: &Desk) -> Answer {
         if desk.begins_anew() { Answer::Again } else { self.over.clone() }
     }
@@ -407,12 +407,12 @@ fn watch(
     }
 }
 
-/// What a command says while it is answered.
+/// A message from a command while its request is answered.
 enum Heard {
     Nothing,
-    /// It goes away: its `get` is to end.
+    /// The command withdraws its `get`.
     Leave,
-    /// It has gone.
+    /// The command closed its connection.
     Gone,
 }
 

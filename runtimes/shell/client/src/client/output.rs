@@ -15,8 +15,8 @@ fn refused<T>(reason: String, next: &str) -> Result<T, Failure> {
     Err(Failure::new(Code::Usage, reason, next))
 }
 
-/// What stands where the download would go is only replaced on demand, or where it is what an earlier download of the
-/// object has put there; the store looks once more when it comes to that.
+/// Checks that a download may write to `output`: an existing file is only replaced with `force`, or if an earlier
+/// download of the object put it there. The store checks again before placing the file.
 pub(super) fn may_write(api: &Api, object: &ObjectRef, output: &str, force: bool) -> Result<(), Failure> {
     let path = Path::new(output);
     if !path.is_absolute() {

@@ -14,36 +14,36 @@ use swarmedge_ground::rt::Start;
 use swarmedge_ground::terminal::Interrupt;
 use swarmedge_ground::terminal::out::note;
 
-/// How often a wait looks around.
+/// Interval at which a wait checks its conditions.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long it goes on for other `get`s after its own; then they go on with a client of theirs.
+/// Time that the client continues for other `get`s after its own; then they start a client of their own.
 const OTHERS_WITHIN: Duration = Duration::from_secs(10);
-/// How long it waits for the ledger.
+/// Time to wait for the ledger to acknowledge usage records.
 const REPORT_WITHIN: Duration = Duration::from_secs(15);
-/// How long it waits for a control plane, which not every deployment has.
+/// Time to wait for a control plane, which not every deployment has.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(3);
-/// It says that it waits after so long.
+/// Time of waiting after which the user is told of it.
 const SILENT_FOR: Duration = Duration::from_secs(1);
-/// What its runtime may take to end, beside the client.
+/// Extra time for the runtime to end after the client.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// A client that runs in this process (see the module).
 pub(super) struct OwnClient {
     thread: JoinHandle<Result<(), Error>>,
     hold: Hold,
 }
 
-/// How a start ended.
+/// The outcome of starting the client.
 pub(super) enum Started {
     /// Commands can be taken.
     Ready(OwnClient),
-    /// Another client has the directory.
+    /// Another client uses the state directory.
     Taken(Error),
     /// Ctrl-C came before it was ready.
     Stopped,
 }
 
-/// What the thread that waits has of the client: its desk, a new one with every key that it takes.
+/// The waiting thread's handle on the client: its desk, replaced at each change of key.
 #[derive(Clone, Default)]
 struct Hold(Arc<Mutex<(Option<Desk>, bool)>>);
 

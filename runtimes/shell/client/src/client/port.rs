@@ -22,14 +22,14 @@ use swarmedge_ground::link::{self, Cap, Event, Inlet};
 use swarmedge_ground::mailbox::Sender;
 use swarmedge_ground::rt::Rt;
 
-/// Verified bytes from edges and peers, and bytes thrown away.
+/// Metrics of verified bytes from edges, from peers, and of bytes thrown away.
 const METRICS: [&str; 3] =
     ["swarmedge_client_edge_bytes_total", "swarmedge_client_peer_bytes_total", "swarmedge_client_wasted_bytes_total"];
 
-/// Keys that are kept at hand.
+/// Maximum number of download keys held in memory.
 const KEYS_MAX: usize = 256;
 
-/// See the module.
+/// The shell side of the client's machine (see the module).
 pub(super) struct ClientPort<R: Rt> {
     pub(super) rt: R,
     pub(super) desk: Desk,
@@ -39,14 +39,14 @@ pub(super) struct ClientPort<R: Rt> {
     pub(super) control: Inlet<ControlMsg, Input>,
     /// The client's key signs the heads of its log, and the change to another.
     pub(super) identity: Identity,
-    /// Where its keys are kept.
+    /// The state directory, which holds the keys.
     pub(super) state: PathBuf,
     /// Proves the GUID to a CN.
     pub(super) tls: Arc<rustls::ClientConfig>,
     pub(super) inbox: Sender<Input>,
-    /// Wakes who observes the network.
+    /// Sender that triggers a new look at the network.
     pub(super) looks: Sender<()>,
-    /// What was counted of each download.
+    /// The latest byte counts of each download, from which the metrics' increments follow.
     pub(super) counted: BTreeMap<Handle, [u64; 3]>,
     /// Keys of downloads that sign receipts; never more than [`KEYS_MAX`].
     pub(super) keys: Rc<RefCell<BTreeMap<DownloadId, Key>>>,
@@ -139,7 +139,7 @@ impl<R: Rt> ClientPort<R> {
         }
     }
 
-    /// Bytes by where they came from, over all downloads of this start.
+    /// Adds a download's new bytes to the metrics, by source.
     fn count(&mut self, notice: &Notice) {
         let Notice::Download(status) = notice else { return };
         let now = [status.edge_bytes, status.peer_bytes, status.wasted_bytes];
@@ -150,7 +150,7 @@ impl<R: Rt> ClientPort<R> {
         }
     }
 
-    /// Signs with the download's key. The first time the key is read from the store, later it is at hand.
+    /// Signs a receipt with the download's key, read from the store at first use and then cached.
     fn sign(&mut self, req: ReqId, receipt: &Receipt, local: &mut VecDeque<Input>) {
         let message = receipt.to_bytes();
         if let Some(key) = self.keys.borrow().get(&receipt.download) {

@@ -41,20 +41,20 @@ use swarmedge_ground::tls;
 
 /// Inputs that wait for the machine, the reserved places of commands under way included.
 const INBOX: usize = 16 * 1024;
-/// How long the machine may take to say good-bye.
+/// Time-out for the machine to stop.
 pub(super) const STOP_WITHIN: Duration = Duration::from_secs(10);
-/// How long peers may take to hear that the client stops.
+/// Time-out for telling peers that the client stops.
 pub(super) const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 /// The UDP port of this installation. It is random, since two clients of one home with the same port would look to STUN
 /// like one behind a symmetric NAT, and stays, since a changing one leaves dead mappings behind.
 const PORT: &str = "udp.port";
 
-/// How a run of the client has come to its end.
+/// The reason for the end of a client's run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It was told to stop.
+    /// The client was told to stop.
     Stopped,
-    /// It has taken another key, and is to begin anew under it. Its downloads go on then.
+    /// The client took another key and must restart under it. Its downloads go on then.
     Rekeyed,
 }
 
@@ -174,14 +174,14 @@ pub async fn run<R: Rt>(
     Ok(if desk.begins_anew() { Ended::Rekeyed } else { Ended::Stopped })
 }
 
-/// What is made once a start.
+/// The parts built once for each start of the client.
 struct Parts<R: Rt> {
     edges: EdgeClient<R>,
     peers: Peers<R>,
     tls: Arc<rustls::ClientConfig>,
     raw: RawSender,
     datagrams: Receiver<Datagram>,
-    /// Listening TCP ports, and what STUN servers show there.
+    /// The listening TCP ports; STUN messages on them arrive in `called`.
     doors: Vec<u16>,
     called: Receiver<Called>,
 }
@@ -332,7 +332,7 @@ fn open_failed(error: &store::Error) -> Error {
     }
 }
 
-/// Days since 1970.
+/// Returns the current day in days since 1970.
 fn today() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / (24 * 3600)
 }
@@ -363,7 +363,7 @@ fn restore(restored: Restored) -> Restore {
     Restore { downloads, sources, usage, receipts, cached, checkpoint, owner, uploads, ..Restore::default() }
 }
 
-/// What the local API shows before the machine has said anything.
+/// Builds the desk as the local API shows it before the machine's first output.
 fn desk(config: &ClientConfig, identity: &Identity, restored: &Restored, runtime: &str, inbox: Sender<Input>) -> Desk {
     let client = StatusLine {
         guid: identity.guid().to_string(),

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use swarmedge_ground::terminal::out::{note, print_json, say};
 use swarmedge_ground::terminal::units::{bytes, percent, rate};
 
-/// Without a terminal, at most one line in this time.
+/// Minimum time between progress lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Shows one download.
+/// The progress display of one download.
 pub(super) enum Progress {
-    /// On a terminal.
+    /// A progress bar on a terminal.
     Bar(ProgressBar),
-    /// In a log; when the last line was written.
+    /// Lines in a log, with the time of the last line.
     Lines(Option<Instant>),
-    /// For a program.
+    /// JSON lines for another program.
     Json,
 }
 

@@ -16,7 +16,7 @@ use swarmedge_ground::nat::NatLine;
 /// Bytes of a request line, its end included. Answers are not bounded: they come from our own process.
 pub const LINE_LEN_MAX: usize = 64 * 1024;
 
-/// What a command asks of the running client.
+/// A request from a command to the running client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
@@ -27,7 +27,7 @@ pub enum Request {
         provider: u32,
         /// The path within the provider, without a leading slash.
         path: String,
-        /// An absolute path: where the finished file goes.
+        /// The absolute path of the finished file.
         output: String,
         /// Replace a file that is there already.
         #[serde(default)]
@@ -39,51 +39,50 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<Token>,
     },
-    /// Said on the connection of a [`Request::Get`], after it: this `get` is to end. If no other follows the download
-    /// it is paused, which its last line tells; else, and where it had not begun, the answer ends with
-    /// [`Answer::Left`].
+    /// Withdraw the [`Request::Get`] sent earlier on this connection. A download that no other `get` follows is paused,
+    /// as its last line says; in every other case the answer ends with [`Answer::Left`].
     Leave,
-    /// Stop fetching, keep what is there. Answered by [`Answer::Accepted`].
+    /// Pause a download and keep its pieces. Answered by [`Answer::Accepted`].
     Pause {
-        /// Which download.
+        /// The download's number, from [`DownloadLine::download`].
         download: u32,
     },
-    /// Go on. Answered by [`Answer::Accepted`].
+    /// Resume a paused download. Answered by [`Answer::Accepted`].
     Resume {
-        /// Which download.
+        /// The download's number, from [`DownloadLine::download`].
         download: u32,
     },
-    /// Give up and forget what is there. Answered by [`Answer::Accepted`].
+    /// Cancel a download and forget its pieces. Answered by [`Answer::Accepted`].
     Cancel {
-        /// Which download.
+        /// The download's number, from [`DownloadLine::download`].
         download: u32,
     },
     /// Allow or forbid uploads, at once. Answered by [`Answer::Accepted`].
     Uploads {
-        /// Allow.
+        /// Whether uploads are allowed from now on.
         on: bool,
     },
-    /// What is cached? Answered by [`Answer::Cache`].
+    /// List the cached versions. Answered by [`Answer::Cache`].
     CacheList,
     /// Stop sharing a version and delete the cached copy. Answered by [`Answer::Accepted`].
     CacheRemove {
         /// The version id, in hexadecimal.
         version: String,
     },
-    /// How is it going? Answered by [`Answer::Status`].
+    /// Report the client's status and downloads. Answered by [`Answer::Status`].
     Status,
-    /// What is the way to the Internet like? Answered by [`Answer::Nat`].
+    /// Report the NAT and reachability observations. Answered by [`Answer::Nat`].
     Nat,
-    /// Why was each introduced peer connected, or not? Answered by [`Answer::Why`].
+    /// Explain why each introduced peer was connected or not. Answered by [`Answer::Why`].
     Why {
-        /// Which download; all without it.
+        /// The download's number; absent means all downloads.
         #[serde(default)]
         download: Option<u32>,
     },
-    /// Tell of each change: [`Answer::Download`] and [`Answer::SourceDropped`] lines, until the download has ended or
-    /// is paused (with `download`), or until the command goes away (without).
+    /// Follow each change: [`Answer::Download`] and [`Answer::SourceDropped`] lines, until the download has ended or is
+    /// paused (with `download`), or until the command disconnects (without).
     Watch {
-        /// Which download; all without it.
+        /// The download's number; absent means all downloads.
         #[serde(default)]
         download: Option<u32>,
     },
@@ -97,55 +96,55 @@ pub enum Request {
 pub enum Answer {
     /// The request was carried out.
     Accepted {
-        /// The download it speaks of.
+        /// The number of the affected download, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         download: Option<u32>,
     },
-    /// A download's figures.
+    /// The current figures of a download.
     Download(DownloadLine),
-    /// A source was dropped.
+    /// A download dropped one of its sources.
     SourceDropped {
-        /// By this download.
+        /// The number of the download that dropped the source.
         download: u32,
         /// `edge`, or the peer's key.
         source: String,
-        /// Why.
+        /// The reason for dropping the source.
         why: String,
     },
-    /// An edge does not help; it or another is asked again.
+    /// An edge request failed; the same or another edge is asked again.
     Trouble(Failure),
-    /// The client begins anew, under another key: ask again. Downloads go on.
+    /// The client restarts under another key: repeat the request. Downloads go on.
     Again,
-    /// The client ends: ask another, or start one. Downloads go on there.
+    /// The client ends: ask another client, or start one, where downloads go on.
     Over {
-        /// It ran for one `get`, which needs it no more; else somebody has stopped it.
+        /// Whether the client ran only for one finished `get`; false if somebody stopped it.
         one_shot: bool,
     },
-    /// The turn of this `get` has not come.
+    /// The `get` waits for an earlier one.
     Waiting {
-        /// What goes first.
+        /// The text that names the work to finish first.
         reason: String,
     },
-    /// This `get` has left; the download, if it had begun, goes on for others.
+    /// The `get` was withdrawn; a download that had begun goes on for other commands.
     Left,
-    /// The client and all its downloads.
+    /// The status of the client and all its downloads.
     Status(StatusLine),
-    /// The way to the Internet.
+    /// The NAT and reachability observations.
     Nat {
-        /// What was found, once a first round of observation has ended.
+        /// The observations; absent until the first round has ended.
         nat: Option<NatLine>,
     },
-    /// Which peers each download was introduced to, and what became of it.
+    /// The peers introduced to each download, and the outcome of each introduction.
     Why {
-        /// Oldest first.
+        /// The downloads with their introductions, oldest first.
         downloads: Vec<WhyLine>,
         /// Attempts to meet downloaders; only where no download was named.
         #[serde(default)]
         as_uploader: Vec<UploaderLine>,
     },
-    /// What is cached.
+    /// The list of cached versions.
     Cache {
-        /// By version.
+        /// The cached versions, one line each.
         versions: Vec<CachedLine>,
     },
     /// The request failed; last line of the answer.
@@ -155,20 +154,20 @@ pub enum Answer {
 /// A download as the user sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DownloadLine {
-    /// Names it in `pause`, `resume`, `cancel`.
+    /// The download's number, for `pause`, `resume` and `cancel`.
     pub download: u32,
-    /// Where it comes from: `swarmedge://provider/path`.
+    /// The object's URL: `swarmedge://provider/path`.
     pub url: String,
     /// The version, once known, in hexadecimal.
     pub version: Option<String>,
     /// The download's id at edges and in the ledger, once granted, in hexadecimal.
     pub download_id: Option<String>,
-    /// How far it is.
+    /// The present state of the download.
     pub state: State,
-    /// What happened and what to do next, if it failed.
+    /// The reason and the next step, if the download failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// Where the finished file goes.
+    /// The path of the finished file.
     pub output: String,
     /// Bytes of the version, once known.
     pub size_bytes: u64,
@@ -178,43 +177,43 @@ pub struct DownloadLine {
     pub edge_bytes: u64,
     /// Verified bytes from peers, each counted once.
     pub peer_bytes: u64,
-    /// Received and thrown away.
+    /// Bytes received and thrown away.
     pub wasted_bytes: u64,
-    /// Peers connected for it.
+    /// Number of peers connected for this download.
     pub peers: u32,
     /// Verified bytes a second, smoothed over some seconds.
     pub rate_bytes_per_s: u64,
     /// Share of the verified bytes that came from peers, 0 to 1.
     pub peer_share: f64,
-    /// Until the end at the present rate.
+    /// Seconds until the end at the present rate, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_s: Option<u64>,
 }
 
-/// How far a download is.
+/// The state of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Asking the edge for the right to download.
     Starting,
-    /// Fetching.
+    /// The download is fetching its pieces.
     Running,
-    /// Stopped by the user.
+    /// The user has paused the download.
     Paused,
     /// Complete, verified, and where the user wants it.
     Completed,
-    /// Given up.
+    /// The download has failed and is not retried.
     Failed,
 }
 
 impl State {
-    /// Nothing more happens by itself.
+    /// Returns whether the download waits for the user or has ended.
     #[must_use]
     pub const fn is_at_rest(self) -> bool {
         matches!(self, Self::Paused | Self::Completed | Self::Failed)
     }
 
-    /// As the user reads it.
+    /// Returns the state's name as the user reads it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -230,17 +229,17 @@ impl State {
 /// The client as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusLine {
-    /// The installation, in hexadecimal.
+    /// The installation's GUID, in hexadecimal.
     pub guid: String,
-    /// The client's version.
+    /// The version of the client program.
     pub client_version: String,
-    /// `tokio` or `smol`.
+    /// The async runtime: `tokio` or `smol`.
     pub runtime: String,
-    /// Seconds since its start.
+    /// Seconds since the client's start.
     pub uptime_s: u64,
-    /// The user allows uploads.
+    /// Whether the user allows uploads.
     pub uploads: bool,
-    /// The control plane is connected; without it the edge alone delivers.
+    /// Whether the control plane is connected; without it the edge alone delivers.
     pub control_connected: bool,
     /// The UDP address of the QUIC socket as STUN servers see it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -249,7 +248,7 @@ pub struct StatusLine {
     pub uploaded_bytes: u64,
     /// Records of downloads that the ledger has not acknowledged yet.
     pub usage_unreported: usize,
-    /// The control plane's signed word for how far the log of such records is in the ledger.
+    /// The control plane's newest signed checkpoint of this client's usage log, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointLine>,
     /// Every download that is not forgotten, oldest first.
@@ -261,13 +260,13 @@ pub struct StatusLine {
 pub struct CheckpointLine {
     /// The log: the secondary GUID of a start, in hexadecimal.
     pub start: String,
-    /// The place of its newest record that is in the ledger.
+    /// The position of the log's newest record in the ledger.
     pub place: u64,
-    /// The hash of all records up to there, in hexadecimal.
+    /// The hash of all records up to `place`, in hexadecimal.
     pub digest: String,
-    /// When, Unix milliseconds.
+    /// The time of signing, in Unix milliseconds.
     pub at_ms: u64,
-    /// The connection node that has signed.
+    /// The name of the connection node that signed.
     pub cn: String,
 }
 
@@ -284,35 +283,35 @@ impl From<&SignedCheckpoint> for CheckpointLine {
     }
 }
 
-/// A cached version.
+/// A version in the client's cache.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CachedLine {
-    /// In hexadecimal.
+    /// The version id, in hexadecimal.
     pub version: String,
-    /// `swarmedge://provider/path`, if the manifest is there.
+    /// The object's URL, `swarmedge://provider/path`, if the manifest is stored.
     pub url: Option<String>,
     /// Bytes of the version.
     pub size_bytes: u64,
-    /// Pieces that are there.
+    /// Number of pieces in the cache.
     pub pieces: u32,
-    /// Pieces that the version has.
+    /// Number of pieces of the whole version.
     pub pieces_total: u32,
 }
 
-/// Why a request or download failed, and what the user can do.
+/// The reason why a request or download failed, and advice for the user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The kind, which decides the exit code.
+    /// The kind of failure, which decides the exit code.
     pub code: Code,
-    /// What happened.
+    /// The reason, as a sentence for the user.
     pub reason: String,
-    /// What to do next; may be empty.
+    /// The advice for the user; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub next_step: String,
 }
 
 impl Failure {
-    /// From its parts.
+    /// Builds a failure from its parts.
     pub fn new(code: Code, reason: impl Into<String>, next_step: impl Into<String>) -> Self {
         Self { code, reason: reason.into(), next_step: next_step.into() }
     }

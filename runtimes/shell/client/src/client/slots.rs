@@ -14,21 +14,21 @@ use swarmedge_core::role::client::io::CommandError;
 /// The machine numbers its own requests from 0; commands are numbered from here, to keep logs readable.
 const FIRST: u64 = 1 << 32;
 
-/// What the machine says of a command.
+/// The machine's answer to a command.
 pub(super) type Answered = Result<Option<Handle>, CommandError>;
 
-/// How waiting for an answer ended.
+/// The outcome of waiting for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waited {
     /// With the machine's answer.
     Answered(Answered),
     /// The machine has ended.
     Over,
-    /// Nothing came in time.
+    /// No answer came before the time-out.
     Silent,
 }
 
-/// See the module.
+/// The table of commands awaiting an answer (see the module).
 pub(super) struct Slots {
     state: Mutex<State>,
     changed: Condvar,
@@ -73,7 +73,7 @@ impl Slots {
         Some(req)
     }
 
-    /// The same for a shutdown, which need not be waited for.
+    /// Registers a shutdown command, whose answer need not be awaited. Returns none once the machine has ended.
     pub(super) fn open_shutdown(&self) -> Option<ReqId> {
         let mut state = self.lock();
         if state.over {

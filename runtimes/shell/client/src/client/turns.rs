@@ -7,7 +7,7 @@ use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// See the module. `K` names an object, `T` a place. Cheap to clone.
+/// The queue of `get` commands (see the module). `K` names an object, `T` a place. Cheap to clone.
 pub(super) struct Turns<K, T>(Arc<Shared<K, T>>);
 
 struct Shared<K, T> {
@@ -18,11 +18,11 @@ struct Shared<K, T> {
 
 struct State<K, T> {
     next: u64,
-    /// Rises with every change that somebody may wait for.
+    /// Revision counter, raised by every change that somebody may wait for.
     revision: u64,
-    /// Those whose turn has not come, oldest first.
+    /// Commands in the queue, oldest first.
     waiting: BTreeMap<u64, (K, T)>,
-    /// Objects on their way.
+    /// Objects being downloaded, with their place and commands.
     going: BTreeMap<K, Going<T>>,
 }
 
@@ -31,14 +31,14 @@ struct Going<T> {
     followers: BTreeSet<u64>,
 }
 
-/// Where one stands.
+/// The position of a command in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Turn<T> {
-    /// It is one's turn.
+    /// The command may begin now.
     Come,
-    /// As many objects as may be are on their way.
+    /// The maximum number of objects is being downloaded.
     Behind,
-    /// The object is on its way to another place.
+    /// The object is being downloaded to another place.
     Elsewhere(T),
 }
 
@@ -115,7 +115,7 @@ pub(super) struct Place<K: Ord + Clone, T: Eq + Clone> {
 }
 
 impl<K: Ord + Clone, T: Eq + Clone> Place<K, T> {
-    /// Where one stands, and the revision to wait from.
+    /// Returns the command's position, and the revision to wait from.
     pub(super) fn look(&self) -> (Turn<T>, u64) {
         let state = self.shared.lock();
         let turn = match state.going.get(&self.what) {

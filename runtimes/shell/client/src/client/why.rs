@@ -12,21 +12,21 @@ use swarmedge_core::role::client::io::{CloseReason, Meeting, NotTried, SourceNam
 use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::terminal::out::{print_json, say};
 
-/// Introductions of one download, or as uploader, that are remembered; the oldest goes first.
+/// Maximum number of introductions remembered per download, and as uploader; the oldest is dropped first.
 const KEPT_MAX: usize = 64;
 
 /// A download and the peers it was introduced to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WhyLine {
-    /// Names it.
+    /// The number of the download.
     pub download: u32,
-    /// What it downloads.
+    /// The URL of the downloaded object.
     pub url: String,
-    /// How far it is.
+    /// The present state of the download.
     pub state: State,
     /// Whether the CN, which introduces, is connected now.
     pub control_connected: bool,
-    /// Since the client's start, oldest first.
+    /// The peers introduced since the client's start, oldest first.
     pub peers: Vec<MeetingLine>,
 }
 
@@ -35,21 +35,21 @@ pub struct WhyLine {
 pub struct MeetingLine {
     /// The peer's key for this day.
     pub peer: String,
-    /// When, in Unix milliseconds.
+    /// The time of the introduction, in Unix milliseconds.
     pub introduced_ms: u64,
-    /// How the peer's NAT maps, as the peer says.
+    /// The mapping behaviour of the peer's NAT, as the peer reports it.
     pub mapping: String,
-    /// How it filters.
+    /// The filtering behaviour of the peer's NAT, as the peer reports it.
     pub filtering: String,
-    /// Where the peer could be tried, as `KIND ADDRESS`.
+    /// The peer's candidate addresses, as `KIND ADDRESS`.
     pub addresses: Vec<String>,
-    /// How far it has come.
+    /// The progress of the connection attempt.
     #[serde(flatten)]
     pub attempt: AttemptLine,
-    /// Where checks have found it.
+    /// The address on which connectivity checks succeeded, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Why it was let go after it was connected.
+    /// The reason for closing the connection, if it was open and is closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<String>,
 }
@@ -59,7 +59,7 @@ pub struct MeetingLine {
 pub struct AttemptLine {
     /// `trying`, `connected`, `failed` or `not_tried`.
     pub outcome: String,
-    /// Why it failed or was not tried, in words.
+    /// The reason for failing or for not trying, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// By what sort of address it was reached.
@@ -67,7 +67,7 @@ pub struct AttemptLine {
     pub rung: Option<String>,
     /// Datagrams sent to find it.
     pub probes: u16,
-    /// From the CN's "go" to the outcome, or from the introduction if it never came.
+    /// Milliseconds from the CN's "go" to the outcome, or from the introduction if no "go" came.
     pub took_ms: u32,
 }
 
@@ -94,7 +94,7 @@ impl AttemptLine {
         }
     }
 
-    /// As the user reads it.
+    /// Returns the attempt as the user reads it.
     fn shown(&self) -> String {
         let reason = self.reason.as_deref().unwrap_or_default();
         let (ms, probes) = (self.took_ms, self.probes);
@@ -113,14 +113,14 @@ impl AttemptLine {
 /// An attempt to meet a downloader that was introduced to this client as uploader.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UploaderLine {
-    /// When it ended, in Unix milliseconds.
+    /// The time when the attempt ended, in Unix milliseconds.
     pub ended_ms: u64,
-    /// How.
+    /// The outcome of the attempt.
     #[serde(flatten)]
     pub attempt: AttemptLine,
 }
 
-/// What became of introductions.
+/// The outcomes of introductions, by download and as uploader.
 #[derive(Debug, Default)]
 pub(super) struct Meetings {
     by_download: BTreeMap<Handle, VecDeque<(IntroId, MeetingLine)>>,
@@ -128,7 +128,8 @@ pub(super) struct Meetings {
 }
 
 impl Meetings {
-    /// Takes what the machine says. An end of what no download was introduced for is this client's as uploader.
+    /// Records an event of an introduction. The end of an introduction that no download lists is recorded as one of
+    /// this client as uploader.
     pub(super) fn take(&mut self, intro: IntroId, meeting: Meeting) {
         match meeting {
             Meeting::Introduced { handle, peer, nat, not_tried } => {
@@ -253,7 +254,7 @@ const fn in_words(failure: Failure) -> &'static str {
     }
 }
 
-/// Why a connected peer was let go.
+/// Returns the reason for closing a peer's connection, in words.
 const fn left(why: CloseReason) -> &'static str {
     match why {
         CloseReason::Done => "it is no longer needed",
@@ -270,7 +271,7 @@ const fn left(why: CloseReason) -> &'static str {
     }
 }
 
-/// `swarmedge why`.
+/// Runs the command `swarmedge why`.
 pub fn why(state: &Path, download: Option<u32>, json: bool) -> Result<(), Error> {
     let request = Request::Why { download };
     let answer = super::commands::ask(state, &request)?;
@@ -298,8 +299,8 @@ pub fn why(state: &Path, download: Option<u32>, json: bool) -> Result<(), Error>
     })
 }
 
-/// What is known of why no peer was introduced, and no more: who has an object, and what its provider allows, the
-/// client is not told.
+/// Returns the known reason why no peer was introduced. The client is not told who has an object, nor what its provider
+/// allows.
 const fn why_nobody(state: State, control_connected: bool) -> &'static str {
     match state {
         State::Starting => "no edge has granted the download yet",

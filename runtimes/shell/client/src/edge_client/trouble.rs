@@ -16,7 +16,7 @@ pub enum News {
     Trouble(Trouble),
 }
 
-/// Why a request to an edge failed.
+/// The reason why a request to an edge failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
     /// Description of the failure, naming the edge.

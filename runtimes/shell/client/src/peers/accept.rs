@@ -32,7 +32,7 @@ use swarmedge_ground::tls;
 pub(super) const GREETINGS_MAX: usize = 64;
 /// The wait after an accept that failed for want of a resource.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// For a handshake, and for what must come first on a connection or stream.
+/// Time-out for a handshake, and for the first message of a connection or stream.
 pub(super) const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
 /// STUN messages begin below it, TLS above (RFC 7983 §7).
 pub(super) const STUN_BELOW: u8 = 4;
@@ -69,16 +69,16 @@ pub(super) async fn run<R: Rt>(peers: Peers<R>) {
     }
 }
 
-/// What a listening TCP port is for.
+/// A listening TCP port for peers and STUN servers.
 #[derive(Clone, Debug)]
 pub struct Door {
-    /// The port.
+    /// The port number of the listener.
     pub port: u16,
-    /// Gets what STUN servers show there.
+    /// Sender for STUN messages that arrive on the port.
     pub calls: Sender<Called>,
 }
 
-/// A connection of which the first byte was looked at.
+/// A connection whose first byte was read and is returned again.
 struct Again<T> {
     first: Option<u8>,
     tcp: T,

@@ -27,28 +27,28 @@ use swarmedge_ground::quic::{Datagram, Endpoint};
 use swarmedge_ground::rt::{Rt, Start};
 use swarmedge_ground::tls;
 
-/// Requests that the downloader keeps open.
+/// Number of requests that the downloader keeps open.
 const OPEN_REQUESTS: usize = 8;
-/// The only download of a bench.
+/// The id of a bench's only download.
 const DOWNLOAD: DownloadId = DownloadId([1; 16]);
-/// See [`DOWNLOAD`].
+/// The handle of a bench's only download.
 const HANDLE: Handle = Handle(1);
 
 /// A client without a machine: a store and peers. Public for the tests of the runtimes.
 pub struct Node<R: Rt> {
-    /// By what it is reached, and reaches others.
+    /// The transport of incoming and outgoing connections.
     pub over: Transport,
-    /// Its store.
+    /// The store of the node's pieces.
     pub store: Store,
-    /// Its peers.
+    /// The node's connections to peers.
     pub peers: Peers<R>,
-    /// Its upload key K_u.
+    /// The node's upload key K_u.
     pub key: PublicKey,
-    /// Where it is reached.
+    /// The address that accepts connections.
     pub addr: SocketAddr,
-    /// Its socket.
+    /// The QUIC socket of the node.
     pub endpoint: Endpoint,
-    /// STUN datagrams that arrive.
+    /// Receiver of the STUN datagrams that arrive.
     pub stun: Receiver<Datagram>,
     inbox: Receiver<Input>,
     sender: Sender<Input>,
@@ -93,7 +93,7 @@ impl<R: Rt> Node<R> {
         })
     }
 
-    /// Performs an output.
+    /// Performs an output of a machine.
     pub fn perform(&mut self, output: Output) {
         if let Some(Output::Save { req, what }) = self.peers.perform(output, &mut self.local) {
             match self.sender.reserve() {
@@ -105,7 +105,7 @@ impl<R: Rt> Node<R> {
         }
     }
 
-    /// The next input that a machine would get.
+    /// Waits for the next input that a machine would get.
     pub async fn next(&mut self) -> Input {
         match self.local.pop_front() {
             Some(input) => input,
@@ -253,16 +253,16 @@ pub fn bench_manifest(bytes: u64) -> io::Result<Manifest> {
     Manifest::new(ProviderId(1), path, layout, roots).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-/// What the sending side tells the receiving one.
+/// The sending side's address and key, for the receiving side.
 #[derive(Clone, Copy, Debug)]
 pub struct Offer {
-    /// Where it listens.
+    /// The address where the sending side listens.
     pub addr: SocketAddr,
-    /// Its key.
+    /// The sending side's upload key K_u.
     pub key: PublicKey,
 }
 
-/// The sending side: fills `dir`, calls `ready`, serves until the other side has gone.
+/// Runs the sending side: fills `dir`, calls `ready`, and serves until the other side has gone.
 pub async fn bench_send<R: Rt>(rt: R, dir: &Path, bytes: u64, ready: impl FnOnce(Offer)) -> io::Result<()> {
     let manifest = bench_manifest(bytes)?;
     let layout = manifest.layout();
@@ -274,7 +274,7 @@ pub async fn bench_send<R: Rt>(rt: R, dir: &Path, bytes: u64, ready: impl FnOnce
     Ok(())
 }
 
-/// The receiving side: how long it took, connection included, until every piece was verified and durable in `dir`.
+/// Runs the receiving side. Returns the time, connection included, until every piece was verified and durable in `dir`.
 pub async fn bench_receive<R: Rt>(rt: R, dir: &Path, bytes: u64, offer: Offer) -> io::Result<Duration> {
     let manifest = bench_manifest(bytes)?;
     receive(rt, dir, &manifest, offer).await
@@ -295,14 +295,14 @@ async fn receive<R: Rt>(rt: R, dir: &Path, manifest: &Manifest, offer: Offer) ->
     Ok(took)
 }
 
-/// What a bench has measured.
+/// The measurements of a bench.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerLeg {
-    /// Bytes delivered.
+    /// Number of bytes delivered.
     pub bytes: u64,
-    /// From dialling to the last durable piece.
+    /// Time from dialling to the last durable piece.
     pub took: Duration,
-    /// Processor time of both sides meanwhile, where the system tells it.
+    /// Processor time of both sides meanwhile, if the system reports it.
     pub cpu: Option<Duration>,
 }
 

@@ -15,20 +15,20 @@ use swarmedge_core::wire::{Framed, frame, frame_len};
 use swarmedge_ground::mailbox::{Receiver, Sender, mailbox};
 use swarmedge_ground::rt::Rt;
 
-/// Control messages that may wait to be sent.
+/// Maximum number of control messages in the send queue.
 const CONTROL_QUEUE: usize = 1024;
-/// Their bytes.
+/// Maximum bytes of control messages in the send queue.
 const CONTROL_BYTES_MAX: usize = 1 << 20;
-/// Requests of one peer that are answered at a time; the others wait their turn, so that each is done soon.
+/// Requests of one peer answered at a time; the others wait, so that each is done soon.
 const SERVED_AT_A_TIME: usize = 2;
 
-/// An open connection.
+/// An open connection to a peer.
 pub(super) struct Conn {
     pub(super) id: ConnId,
     pub(super) link: Link,
-    /// Places for transfers that hold incoming bytes.
+    /// Slots for transfers that hold incoming bytes.
     pub(super) sinks: Slots,
-    /// Places for transfers that are being answered.
+    /// Slots for transfers that are being answered.
     pub(super) serves: Slots,
     pub(super) watch: Watch,
     control: Sender<Vec<u8>>,
@@ -96,11 +96,11 @@ impl Conn {
     }
 }
 
-/// Why a frame could not be read.
+/// The reason why a frame could not be read.
 pub(super) enum NoFrame {
-    /// What came is no frame of an allowed length, or the stream has ended.
+    /// The frame's length is not allowed, or the stream has ended.
     Invalid,
-    /// The stream broke.
+    /// Reading from the stream failed.
     Read(NotRead),
 }
 

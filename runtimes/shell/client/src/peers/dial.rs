@@ -23,14 +23,14 @@ use swarmedge_ground::tls;
 
 /// After this long a dial has failed.
 pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
-/// The next address is tried after this long, beside the earlier ones (RFC 8305 §5).
+/// Delay before the next address is tried beside the earlier ones (RFC 8305 §5).
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// Who is dialled, and how.
+/// The peer to dial, and the way to do it.
 pub(super) struct Whom {
-    /// The download whose key to show.
+    /// The download whose key is presented to the peer.
     pub(super) download: DownloadId,
-    /// The only key that may answer.
+    /// The key that the peer must present.
     pub(super) key: PublicKey,
     pub(super) addrs: Vec<SocketAddr>,
     pub(super) along: Along,

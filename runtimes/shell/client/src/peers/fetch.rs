@@ -21,11 +21,11 @@ use swarmedge_ground::rt::Rt;
 
 /// A transfer on which nothing arrives for this long is broken.
 const STALL_TIMEOUT: Duration = Duration::from_secs(20);
-/// Progress is reported once in so many bytes, or once in so much time.
+/// Bytes after which progress is reported, unless [`PROGRESS_TIME`] passes first.
 const PROGRESS_BYTES: u64 = 1 << 20;
-/// See [`PROGRESS_BYTES`].
+/// Time after which progress is reported, unless [`PROGRESS_BYTES`] come first.
 const PROGRESS_TIME: Duration = Duration::from_millis(100);
-/// Chunks that are taken from a stream at a time.
+/// Maximum number of chunks taken from a stream at a time.
 const CHUNKS: usize = 32;
 
 pub(super) struct Want {
@@ -142,7 +142,7 @@ async fn answer(recv: &mut RecvStream, want: &Want) -> Result<Option<Vec<swarmed
     }
 }
 
-/// See [`PROGRESS_BYTES`].
+/// The last report of a transfer's progress.
 struct Progress {
     xfer: XferId,
     told: u64,

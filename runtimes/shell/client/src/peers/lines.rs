@@ -103,7 +103,7 @@ fn bound<R: Rt>(peers: &Peers<R>, to: SocketAddr) -> IpAddr {
     own.unwrap_or_else(|| if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() })
 }
 
-/// Shows which introduction this is about; then the downloader begins, as one that has come by itself.
+/// Sends the check that names the introduction, then serves the downloader like any incoming one.
 async fn serve<R: Rt>(peers: Peers<R>, mut tcp: R::Tcp, from: SocketAddr, shows: Vec<u8>) {
     peers.0.state.borrow_mut().greeting += 1;
     let greeting = async {
@@ -118,11 +118,11 @@ async fn serve<R: Rt>(peers: Peers<R>, mut tcp: R::Tcp, from: SocketAddr, shows:
     }
 }
 
-/// A line whose other end may show a check before it takes part in the handshake: the check is passed over, since what
-/// it would tell is known.
+/// A connection whose remote end may send a STUN check before the handshake. The check is skipped, since its result is
+/// already known.
 pub(super) struct PastCheck<T> {
     tcp: T,
-    /// What has come, until it is known what it is.
+    /// The bytes received so far, until their kind is known.
     first: Vec<u8>,
     known: bool,
 }
@@ -134,7 +134,7 @@ impl<T> PastCheck<T> {
 }
 
 impl<T: AsyncRead + Unpin> PastCheck<T> {
-    /// Reads until the first byte after a check, or the first that is of none.
+    /// Reads until the first byte after a check, or until a first byte that is not STUN.
     fn poll_known(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.known {
             let want = match self.first.first() {

@@ -6,35 +6,35 @@ use std::time::Duration;
 use swarmedge_ground::quic::canonical;
 use swarmedge_ground::tcp;
 
-/// A connection.
+/// A connection to a peer, over QUIC or TCP.
 #[derive(Clone, Debug)]
 pub(super) enum Link {
     Quic(quinn::Connection),
     Tcp(tcp::Connection),
 }
 
-/// The direction of a stream in which this side writes.
+/// The sending half of a stream.
 #[derive(Debug)]
 pub(super) enum SendStream {
     Quic(quinn::SendStream),
     Tcp(tcp::SendStream),
 }
 
-/// The other direction.
+/// The receiving half of a stream.
 #[derive(Debug)]
 pub(super) enum RecvStream {
     Quic(quinn::RecvStream),
     Tcp(tcp::RecvStream),
 }
 
-/// Nothing more can be sent: the peer, or its connection, is of no more use.
+/// The error of a stream that cannot send any more: the peer, or its connection, is of no more use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NotSent;
 
-/// Why nothing more can be read.
+/// The reason why a stream cannot be read any more.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum NotRead {
-    /// The peer has given the stream up, with this code.
+    /// The peer reset the stream with this code.
     Reset(u64),
     /// The stream or its connection has ended.
     Broken,
@@ -94,7 +94,7 @@ impl Link {
         }
     }
 
-    /// For logs.
+    /// Returns the reason for closing, for logs.
     pub(super) fn close_reason(&self) -> String {
         match self {
             Self::Quic(quic) => quic.close_reason().map_or_else(|| "open".into(), |e| e.to_string()),
@@ -136,7 +136,7 @@ impl Link {
         }
     }
 
-    /// As far as it is known.
+    /// Returns the connection's round-trip time, as far as known.
     pub(super) fn round_trip(&self) -> Duration {
         match self {
             Self::Quic(quic) => quic.rtt(),
@@ -167,7 +167,7 @@ impl SendStream {
         }
     }
 
-    /// Says that this was all.
+    /// Ends the stream after the bytes written so far.
     pub(super) fn finish(&mut self) -> Result<(), NotSent> {
         match self {
             Self::Quic(quic) => quic.finish().map_err(|_| NotSent),

@@ -84,11 +84,11 @@ struct State {
     last: u64,
     /// Handshakes of incoming connections.
     greeting: usize,
-    /// Somebody watches the connections.
+    /// Whether a task watches the connections.
     watched: bool,
 }
 
-/// Why a running transfer was stopped.
+/// The code with which a running transfer was stopped.
 type RefuseSlot = Rc<RefCell<RefuseCode>>;
 
 enum Entry {
@@ -231,7 +231,7 @@ impl<R: Rt> Peers<R> {
         self.0.rt.spawn(async move { future::or(closing.wait(), accepting).await });
     }
 
-    /// How many peers are connected.
+    /// Returns the number of connected peers.
     #[must_use]
     pub fn connected(&self) -> usize {
         self.0.state.borrow().open().count()

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use swarmedge_ground::mailbox::{Permit, Receiver, Sender, mailbox};
 use swarmedge_ground::rt::Rt;
 
-/// Says once and for all that something is to stop. Clones share it; one task at a time may wait for it.
+/// A cancellation token, never reset. Clones share it; one task at a time may wait for it.
 #[derive(Clone, Default)]
 pub(super) struct Cancel(Rc<(Cell<bool>, RefCell<Option<Waker>>)>);
 
@@ -22,7 +22,7 @@ impl Cancel {
         }
     }
 
-    /// Completes once cancelled.
+    /// Waits until the token is cancelled.
     pub(super) async fn cancelled(&self) {
         poll_fn(|cx| {
             if self.0.0.get() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use swarmedge_core::role::client::io::Input;
 use swarmedge_ground::rt::Rt;
 
-/// How often connections are looked at, while there are any.
+/// Interval at which connections are checked, while there are any.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The first silence that is told; each next one is twice as long.
 const QUIET: Duration = Duration::from_secs(1);
@@ -16,19 +16,19 @@ const QUIET: Duration = Duration::from_secs(1);
 /// are blocks, or QUIC asking after them.
 const UNANSWERED: u64 = 4;
 
-/// What a connection was last heard to say.
+/// The record of a connection's silence.
 pub(super) struct Watch {
-    /// Transfers on it.
+    /// Number of transfers on the connection.
     busy: Cell<u32>,
-    /// It was knocked at, and nothing has come since.
+    /// Whether an answer is due and no datagram has come since.
     knocked: Cell<bool>,
-    /// Datagrams received.
+    /// Number of datagrams received at the last look.
     received: Cell<u64>,
-    /// Datagrams sent by then.
+    /// Number of datagrams sent when `received` last changed.
     sent: Cell<u64>,
-    /// Since when there was silence that should not be.
+    /// The start of the present silence while an answer is due.
     since: Cell<Option<Instant>>,
-    /// The next silence to be told.
+    /// The length of silence at which to report next.
     told_at: Cell<Duration>,
 }
 
@@ -45,7 +45,7 @@ impl Default for Watch {
     }
 }
 
-/// Something is due on a connection for as long as this lives.
+/// A guard: an answer is due on a connection while it exists.
 pub(super) struct Busy(std::rc::Rc<Conn>);
 
 impl Busy {
@@ -62,12 +62,12 @@ impl Drop for Busy {
 }
 
 impl Watch {
-    /// An answer is due from now on.
+    /// Records that an answer is due from now on.
     pub(super) fn knocked(&self) {
         self.knocked.set(true);
     }
 
-    /// Looks at a connection that has received and sent so many datagrams: a silence that is to be told.
+    /// Checks a connection's counts of datagrams. Returns the length of a silence to report, if any.
     fn look(&self, now: Instant, received: u64, sent: u64) -> Option<Duration> {
         if self.received.replace(received) != received {
             self.sent.set(sent);

@@ -20,7 +20,7 @@ type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 const PLAIN: u8 = 0;
 const SEALED: u8 = 1;
 
-/// One change.
+/// A change of one record in the journal.
 #[derive(Debug)]
 pub(super) enum Change {
     Download(DownloadRecord),

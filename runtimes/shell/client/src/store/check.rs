@@ -18,17 +18,18 @@ use swarmedge_ground::disk::{DiskFile, Kind};
 #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 const STEP: u32 = (JOB_LEN / BLOCK_LEN as usize) as u32;
 
-/// What is wrong with a data file.
+/// The damage found in a data file.
 #[derive(Debug)]
 pub(super) enum Damage {
-    /// It is another file, or of another length.
+    /// The data file was replaced, or has another length.
     Gone,
-    /// These pieces are not what was journalled.
+    /// The listed pieces differ from the journalled ones.
     Pieces(Vec<PieceIndex>),
 }
 
 impl Damage {
-    /// What of it is so still: more than one may have seen it, and what was damaged may have come in anew.
+    /// Returns the damage that still exists: several threads may have reported it, and damaged pieces may have been
+    /// fetched again.
     pub(super) fn still(self, version: &Version) -> Option<Self> {
         let Self::Pieces(mut pieces) = self else { return Some(self) };
         let doubted = |piece| version.doubts(piece).map_or(true, |epoch| epoch.is_some());
@@ -37,7 +38,7 @@ impl Damage {
     }
 }
 
-/// Why something cannot be done with a version.
+/// The reason why an operation on a version failed.
 #[derive(Debug)]
 pub(super) enum Failure {
     Io(io::Error),

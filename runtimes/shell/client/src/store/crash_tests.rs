@@ -36,7 +36,7 @@ pub(super) fn record(handle: u32, version: VersionId, size: u64) -> DownloadReco
 
 pub(super) const AT_ONCE: Waits = Waits { gather: Duration::ZERO, shred: Duration::ZERO };
 
-/// What a client has been told is durable.
+/// The records that the store has reported as durable.
 #[derive(Debug, Default)]
 pub(super) struct Promised {
     download: bool,

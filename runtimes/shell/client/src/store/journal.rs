@@ -65,16 +65,16 @@ pub(crate) struct Loaded {
     pub(crate) uploads: Option<bool>,
 }
 
-/// The open database.
+/// The journal, with its open database.
 #[derive(Debug)]
 pub(crate) struct Journal {
     disk: Arc<dyn Disk>,
-    /// Where the file is, and the keys.
+    /// The directory of the journal's file and keys.
     dir: PathBuf,
     db: Reopening<Open>,
-    /// Changes that the next commit takes along. Whoever writes has this lock.
+    /// Changes that the next commit includes. A writing thread holds this lock.
     waiting: Mutex<Vec<Change>>,
-    /// See [`Journal::is_stale`].
+    /// The flag of [`Journal::is_stale`].
     stale: AtomicBool,
 }
 
@@ -147,7 +147,7 @@ impl Journal {
         self.stale.load(Ordering::Relaxed)
     }
 
-    /// Makes unreadable what was deleted, wherever it still lies in the file.
+    /// Makes deleted rows unreadable, wherever they still lie in the file.
     pub(crate) fn shred(&self) -> io::Result<()> {
         let waiting = lock(&self.waiting);
         let new = self.db.with(|Open { db, veil }| {
@@ -183,7 +183,7 @@ impl Journal {
         })
     }
 
-    /// Who delivered the journalled pieces of a version.
+    /// Returns the sources of a version's journalled pieces.
     pub(crate) fn sources(&self, version: VersionId) -> io::Result<Sources> {
         let (first, last) = (piece_key(version, PieceIndex(0)), piece_key(version, PieceIndex(u32::MAX)));
         self.db.with(|Open { db, veil }| {

@@ -8,7 +8,7 @@ use std::path::Path;
 #[derive(Debug)]
 pub(crate) struct DirLock(#[expect(dead_code, reason = "held for its lock, which ends with it")] File);
 
-/// Why a directory could not be locked.
+/// The reason why a directory could not be locked.
 #[derive(Debug)]
 pub(crate) enum LockError {
     /// Another process holds the lock; carries the process id if it could be read.

@@ -67,39 +67,41 @@ use swarmedge_ground::disk::{Disk, OsDisk};
 use swarmedge_ground::keys::Key;
 use version::{Version, lock};
 
-/// What the store's thread waits for.
+/// The delays of the store's writer thread.
 #[derive(Clone, Copy, Debug)]
 struct Waits {
-    /// Pieces that are saved sooner than this after the last sync wait for each other: a sync costs the same for many.
+    /// Minimum time from one sync of pieces to the next: pieces saved meanwhile share a sync, which costs the same for
+    /// many.
     gather: Duration,
-    /// What named peers and was deleted is unreadable so much later (see `veil.rs`), and when the store is closed.
+    /// Time until deleted records that named peers are made unreadable (see `veil.rs`), at the latest when the store
+    /// closes.
     shred: Duration,
 }
 
 const WAITS: Waits = Waits { gather: Duration::from_millis(20), shred: Duration::from_mins(1) };
 
-/// Why a state directory could not be opened. Its text says what to do.
+/// The reason why a state directory could not be opened. Its text says what to do.
 #[derive(Debug)]
 pub enum Error {
-    /// Another client uses it.
+    /// Another client uses the state directory.
     InUse {
-        /// The directory.
+        /// The path of the state directory.
         dir: PathBuf,
-        /// Its process, if it has said so.
+        /// The process id of the other client, if known.
         pid: Option<u32>,
     },
-    /// The journal is damaged, or no journal of this program.
+    /// The journal is damaged, or was not written by this program.
     Unreadable {
-        /// The journal's file.
+        /// The path of the journal's file.
         file: PathBuf,
-        /// What was found.
+        /// The defect found in the journal.
         why: String,
     },
-    /// The file system refuses.
+    /// The file system refused an operation.
     Io {
-        /// What could not be used.
+        /// The path of the file or directory that failed.
         path: PathBuf,
-        /// Why.
+        /// The file system's error.
         error: io::Error,
     },
 }
@@ -124,24 +126,24 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What an opened store knows from earlier runs.
+/// The state that an opened store has from earlier runs.
 #[derive(Debug, Default)]
 pub struct Restored {
     /// Downloads and which of their pieces are journalled (no piece of 0 where the manifest is not known yet).
     pub downloads: Vec<(DownloadRecord, Bitfield)>,
     /// Bytes of journalled pieces by source, for each download that fetched them.
     pub sources: Sources,
-    /// Usage records without acknowledgement.
+    /// Usage records that the ledger has not acknowledged.
     pub usage: Vec<UsageRecord>,
     /// Receipts that no usage record holds.
     pub receipts: Vec<KeptReceipt>,
-    /// Versions that are kept for sharing.
+    /// Versions kept for sharing, with layout and journalled pieces.
     pub cached: Vec<(VersionId, Layout, Bitfield)>,
-    /// The newest checkpoint of its logs.
+    /// The newest checkpoint of the client's usage logs, if any.
     pub checkpoint: Option<Box<SignedCheckpoint>>,
-    /// The GUID under which all is kept.
+    /// The GUID of the installation that owns the records, if any.
     pub owner: Option<Guid>,
-    /// The user's choice, if ever made.
+    /// Whether the user allows uploads, if ever chosen.
     pub uploads: Option<bool>,
 }
 
@@ -155,7 +157,7 @@ struct Owner {
     writer: Option<std::thread::JoinHandle<()>>,
 }
 
-/// What the store's threads share.
+/// The state shared by the store's threads.
 #[derive(Debug)]
 struct Shared {
     disk: Arc<dyn Disk>,
@@ -184,18 +186,18 @@ impl Shared {
 /// thread.
 pub type PutThere = Arc<dyn Fn(&ObjectRef, &Path) -> io::Result<bool> + Send + Sync>;
 
-/// What was found out to be damaged.
+/// A report of pieces found damaged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// A version.
+    /// The id of the damaged version.
     pub version: VersionId,
-    /// The pieces of it that are still there; no piece of 0 if it is gone.
+    /// The pieces of the version that are still stored; a bitfield of length 0 if the version is gone.
     pub left: Bitfield,
-    /// Bytes of these by source, for each download that fetched them.
+    /// Bytes of the remaining pieces by source, for each download that fetched them.
     pub sources: Sources,
 }
 
-/// Who is told of something.
+/// A callback that is set once and called for each event.
 struct Hook<T>(OnceLock<Box<dyn Fn(T) + Send + Sync>>);
 
 impl<T> Hook<T> {
@@ -222,7 +224,7 @@ impl<T> fmt::Debug for Hook<T> {
     }
 }
 
-/// What decides which versions are kept. Follows the journal.
+/// The downloads and cached versions, which decide the versions to keep. Updated with the journal.
 #[derive(Debug, Default)]
 struct Books {
     downloads: BTreeMap<Handle, DownloadRecord>,
@@ -230,7 +232,7 @@ struct Books {
 }
 
 impl Books {
-    /// Whether anything keeps a version.
+    /// Returns whether a download or the cache needs a version.
     fn keeps(&self, version: VersionId) -> bool {
         self.cached.contains(&version)
             || self.downloads.values().any(|d| {
@@ -239,7 +241,7 @@ impl Books {
     }
 }
 
-/// The store's class of an I/O error.
+/// Returns the [`StoreError`] class of an I/O error.
 fn store_error(e: &io::Error) -> StoreError {
     if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
         StoreError::NoSpace

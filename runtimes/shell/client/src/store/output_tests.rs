@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use swarmedge_core::ids::Handle;
 use swarmedge_core::role::client::io::DownloadRecord;
 
-/// Downloads into `output`.
+/// Finishes a download into the file `output`.
 fn finish(r: &Rig, handle: u32, output: &Path, replace: bool) -> Result<(), StoreError> {
     let record = DownloadRecord { replace, ..download(handle, output, r.version) };
     saved(&r.store, Save::Download(record)).expect("saved");

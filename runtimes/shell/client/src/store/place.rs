@@ -90,12 +90,12 @@ fn dir_of(file: &Path) -> &Path {
     file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// What stands where a file is to go.
+/// The state of the place for a finished file.
 enum Standing {
     Nothing,
-    /// The file itself, put there before.
+    /// The finished file itself, placed earlier.
     Itself,
-    /// What may be replaced.
+    /// Another file that may be replaced.
     Older,
 }
 
@@ -203,7 +203,7 @@ fn link(shared: &Shared, version: &Version, part: &Path) -> Result<bool, Failure
     if now.is_same_content(&before) { Ok(true) } else { Err(changed()) }
 }
 
-/// What a name in somebody's directory is written to the journal for.
+/// Returns the journal change that announces a name in a user's directory, so that a crash leaves no unknown file.
 fn announced(part: &Path) -> Change {
     Change::Part { path: bytes_of(part), there: true }
 }

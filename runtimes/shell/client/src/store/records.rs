@@ -12,9 +12,9 @@ use swarmedge_core::wire::{DecodeError, Reader, Wire};
 const OUTPUT_LEN_MAX: usize = 4096;
 /// First byte of a download's value.
 const DOWNLOAD_FORMAT: u8 = 3;
-/// Without `active_ms` and `replace`.
+/// The download format without `active_ms` and `replace`.
 const DOWNLOAD_FORMAT_1: u8 = 1;
-/// Without `replace`.
+/// The download format without `replace`.
 const DOWNLOAD_FORMAT_2: u8 = 2;
 
 fn put_text(text: &str, out: &mut Vec<u8>) {
@@ -152,7 +152,7 @@ pub(crate) fn names_a_peer(source: SourceName) -> bool {
     !matches!(source, SourceName::Edge) && source != NAMELESS
 }
 
-/// The same bytes, from peers without names.
+/// Returns the byte counts with all peers' names removed.
 pub(crate) fn nameless(from: &[(SourceName, u32)]) -> Vec<(SourceName, u32)> {
     let name = |source| if source == SourceName::Edge { source } else { NAMELESS };
     from.iter().map(|(source, bytes)| (name(*source), *bytes)).collect()

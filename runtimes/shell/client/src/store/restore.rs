@@ -18,14 +18,14 @@ use swarmedge_core::role::client::io::DownloadState;
 use swarmedge_core::wire::Wire as _;
 use swarmedge_ground::disk::{Disk, Kind};
 
-/// What is put together.
+/// The state of a store that is being opened.
 struct Restoring {
     disk: Arc<dyn Disk>,
     pieces_dir: PathBuf,
     books: Books,
     versions: BTreeMap<VersionId, Arc<Version>>,
     restored: Restored,
-    /// What the journal is to forget.
+    /// The journal rows to delete.
     drops: Vec<Change>,
 }
 
@@ -117,7 +117,8 @@ impl Restoring {
         Ok(())
     }
 
-    /// What a version was finished for is the user's alone.
+    /// Forgets the completed downloads of a version and its place in the cache. The finished file belongs to the user
+    /// alone.
     fn forget_finished(&mut self, version: VersionId) {
         if self.books.cached.remove(&version) {
             self.drops.push(Change::Uncached(version));
@@ -131,7 +132,7 @@ impl Restoring {
         });
     }
 
-    /// What a crash has left in somebody's directory goes.
+    /// Deletes a partial file that a crash left in a user's directory.
     fn part(&mut self, path: Vec<u8>) {
         if let Err(error) = self.disk.remove(path_of(&path)) {
             tracing::warn!(file = %path_of(&path).display(), %error, "what a crash has left cannot be deleted");

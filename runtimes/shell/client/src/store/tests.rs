@@ -511,7 +511,7 @@ fn copies_are_made_where_they_are_wanted() {
     assert!(!serves_only_right_bytes(&r, &r.store));
 }
 
-/// What befalls a data file of three pieces.
+/// Kinds of damage to a data file of three pieces.
 const DAMAGES: [(&str, fn(&Path)); 8] = [
     ("emptied", |file| std::fs::File::options().write(true).open(file).and_then(|f| f.set_len(0)).expect("set")),
     ("cut", |file| std::fs::File::options().write(true).open(file).and_then(|f| f.set_len(PIECE.into())).expect("set")),

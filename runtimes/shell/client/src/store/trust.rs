@@ -8,12 +8,12 @@ use swarmedge_core::content::Bitfield;
 use swarmedge_core::ids::PieceIndex;
 use swarmedge_ground::disk::Stamp;
 
-/// What is known of a data file's bytes.
+/// The record of which bytes of a data file are verified.
 #[derive(Debug)]
 pub(crate) struct Trust {
-    /// The file when it was last looked at.
+    /// The file's stamp at the last look, if any.
     seen: Option<Stamp>,
-    /// Rises with each change that was not the store's own.
+    /// Counter of the changes that were not the store's own.
     epoch: u64,
     /// Journalled pieces whose bytes were hashed in this epoch.
     hashed: Bitfield,
@@ -24,7 +24,7 @@ impl Trust {
         Self { seen: None, epoch: 0, hashed: Bitfield::empty(pieces) }
     }
 
-    /// A piece's bytes were right in that epoch.
+    /// Records that a piece's bytes were right in an epoch.
     pub(super) fn was_hashed(&mut self, piece: PieceIndex, epoch: u64) {
         if epoch == self.epoch {
             self.hashed.insert(piece);

@@ -73,7 +73,7 @@ impl Veil {
         Ok(Self { disk, path, number, key })
     }
 
-    /// Which key it is. Numbers rise.
+    /// Returns the key's number; later keys have higher ones.
     pub(crate) const fn number(&self) -> u64 {
         self.number
     }
@@ -91,7 +91,7 @@ impl Veil {
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
-    /// What [`Self::seal`] was given.
+    /// Returns the plaintext given to [`Self::seal`].
     pub(crate) fn unseal(&self, table: &str, row: &[u8], sealed: &[u8]) -> io::Result<Vec<u8>> {
         let aad = [table.as_bytes(), row].concat();
         let opened = sealed.split_first_chunk::<NONCE_LEN>().and_then(|(nonce, sealed)| {
@@ -105,7 +105,7 @@ impl Veil {
         Sha256::new().chain_update(self.key).chain_update(intro.0).finalize().into()
     }
 
-    /// Nothing that it sealed can be read any more.
+    /// Deletes the key: nothing sealed with it can be read any more.
     pub(crate) fn destroy(self) -> io::Result<()> {
         erase(&*self.disk, &self.path)
     }

@@ -18,7 +18,7 @@ pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A version as the store has it.
+/// A version's data file and the state of its pieces.
 #[derive(Debug)]
 pub(crate) struct Version {
     pub(crate) manifest: Arc<Manifest>,
@@ -26,25 +26,25 @@ pub(crate) struct Version {
     disk: Arc<dyn Disk>,
     file: OnceLock<Arc<dyn DiskFile>>,
     opening: Mutex<()>,
-    /// The file's name may not be durable yet.
+    /// Whether the file's name may not be durable yet.
     unnamed: AtomicBool,
-    /// A sync has failed: what was written before it may be lost although later syncs succeed (the kernel marks such
-    /// pages clean). From then on a piece is written once more before its sync.
+    /// Whether a sync has failed: data written before it may be lost although later syncs succeed (the kernel marks
+    /// such pages clean). From then on a piece is written once more before its sync.
     tainted: AtomicBool,
-    /// What is known of the file's bytes. Held while they are written: a file system takes one write at a time into a
-    /// file, and those that wait for it there spin.
+    /// The bookkeeping of verified bytes. Locked during writes: a file system takes one write at a time into a file,
+    /// and threads waiting for it there spin.
     trust: Mutex<Trust>,
-    /// Journalled pieces.
+    /// The pieces recorded in the journal.
     have: Mutex<Bitfield>,
-    /// Pieces of which something has come in and that are not journalled.
+    /// Pieces received in part, or whole and not yet journalled.
     open: Mutex<BTreeMap<PieceIndex, Arc<Piece>>>,
-    /// The user has, or may have, a name for the data file.
+    /// Whether the user has, or may have, a name for the data file.
     lent: AtomicBool,
-    /// Held while all of it is made sure of: once is enough.
+    /// Lock held while the whole version is checked: once is enough.
     pub(super) checking: Mutex<()>,
 }
 
-/// A piece that is coming in.
+/// A piece that is being received.
 #[derive(Debug)]
 pub(crate) struct Piece {
     pub(crate) index: PieceIndex,
@@ -54,27 +54,27 @@ pub(crate) struct Piece {
 
 #[derive(Debug)]
 struct PieceState {
-    /// The leaf hashes, checked against the root, once known.
+    /// The leaf hashes, checked against the piece's root, once known.
     expected: Option<Vec<Digest>>,
     /// The hash of each block that is in the file. With `expected` known, none that differs from it.
     got: Vec<Option<Digest>>,
-    /// When the first of these came (see [`Trust`]).
+    /// The epoch in which the first block came (see [`Trust`]).
     since: Option<u64>,
-    /// Whole, and being journalled: nothing may be written to it any more. If the journal cannot be written it stays
-    /// so, and may be saved again.
+    /// Whether the piece is whole and being journalled, when nothing may be written to it any more. After a failed
+    /// write of the journal it stays sealed, and may be saved again.
     sealed: bool,
 }
 
-/// What stands in the way of journalling a piece.
+/// The reason why a piece cannot be journalled.
 #[derive(Debug)]
 pub(crate) enum NotWhole {
     /// A block is missing or was never checked.
     Unverified,
-    /// What was checked is not in the file any more: somebody else has written to it.
+    /// The checked bytes are not in the file any more: somebody else has written to it.
     Damaged,
     /// The file is not the one that was written, or has another length.
     Gone,
-    /// The disk.
+    /// The disk reported an error.
     Io(io::Error),
 }
 
@@ -247,7 +247,7 @@ impl Version {
         if self.is_tainted() { Ok(self.write_at(&buffer, range.start)?) } else { Ok(epoch) }
     }
 
-    /// Journalled.
+    /// Marks a piece as journalled.
     pub(crate) fn done(&self, index: PieceIndex) {
         let mut open = lock(&self.open);
         self.have().insert(index);
@@ -256,7 +256,7 @@ impl Version {
         }
     }
 
-    /// No longer journalled.
+    /// Removes pieces that are no longer journalled.
     pub(crate) fn forget(&self, pieces: &[PieceIndex]) {
         for piece in pieces {
             self.have().remove(*piece);
@@ -264,7 +264,7 @@ impl Version {
         }
     }
 
-    /// Not durable: it must come in again.
+    /// Drops a piece that is not durable and must be fetched again.
     pub(crate) fn lost(&self, index: PieceIndex) {
         lock(&self.open).remove(&index);
     }

@@ -74,7 +74,7 @@ impl Queue {
         self.more.notify_one();
     }
 
-    /// What is damaged is forgotten, by the store's thread.
+    /// Queues the removal of damaged pieces from the journal, by the store's thread.
     pub(super) fn lose(&self, version: Arc<Version>, damage: Damage, done: impl FnOnce() + Send + 'static) {
         self.push(Job { what: What::Lost(version, damage), done: Box::new(|_| done()) });
     }
@@ -88,19 +88,20 @@ impl Queue {
         lock(&self.state).closed
     }
 
-    /// A thread begins, or ends, whose jobs are waited for.
+    /// Counts a thread, beginning or ending, whose jobs must be awaited before closing.
     pub(super) fn beside(&self, more: bool) {
         let mut state = lock(&self.state);
         state.beside = if more { state.beside + 1 } else { state.beside - 1 };
         self.more.notify_one();
     }
 
-    /// What waits now.
+    /// Takes all jobs in the queue without waiting.
     fn take_more(&self) -> Vec<Job> {
         lock(&self.state).jobs.drain(..).collect()
     }
 
-    /// All that waits; nothing if that is so until then; `None` once closed and empty.
+    /// Waits for jobs and takes all of them. Returns an empty list at the time `until`, and `None` once the queue is
+    /// closed and empty.
     fn take(&self, until: Option<Instant>) -> Option<Vec<Job>> {
         let mut state = lock(&self.state);
         loop {
@@ -119,7 +120,7 @@ impl Queue {
     }
 }
 
-/// The thread.
+/// Runs the store's writer thread until the queue closes.
 pub(super) fn run(shared: &Arc<Shared>) {
     let mut synced_at = None;
     let mut shred_at = None;
@@ -141,7 +142,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
     }
 }
 
-/// What cannot be made unreadable now is tried again later.
+/// Makes deleted journal records unreadable. After a failure the next call tries again.
 fn shred(shared: &Shared) {
     if let Err(e) = shared.journal.shred() {
         tracing::warn!(error = %e, "what was deleted from the client's journal may still be readable in its file");
@@ -232,15 +233,15 @@ fn sync_pieces(shared: &Shared, jobs: &[Job]) -> (Sealed, Vec<(Arc<Version>, Dam
     (sealed, damaged)
 }
 
-/// What one commit changes, and what follows from it.
+/// The changes of one commit and their consequences.
 #[derive(Default)]
 struct Batch {
     changes: Vec<Change>,
     journalled: Vec<(VersionId, PieceIndex)>,
     dropped: Vec<VersionId>,
-    /// What is lost of which versions; no pieces: all.
+    /// The lost pieces by version; an empty list means all pieces.
     lost: Vec<(Arc<Version>, Vec<PieceIndex>)>,
-    /// The books before this batch, if it has changed them.
+    /// The books before this batch, if changed by it.
     undo: Option<super::Books>,
 }
 
@@ -401,7 +402,7 @@ impl Batch {
     }
 }
 
-/// What was committed to be lost; no pieces: all.
+/// Removes lost pieces after the commit; an empty list means all pieces.
 fn lose(shared: &Shared, old: &Arc<Version>, pieces: &[PieceIndex]) -> Loss {
     let version = old.manifest.version();
     if !pieces.is_empty() {

@@ -10,25 +10,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What happens at the chosen operation.
+/// The fault injected at the chosen operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It and everything after it fails: the machine stops here.
+    /// The operation and all later ones fail: the machine stops here.
     Crash,
-    /// It fails once.
+    /// The operation alone fails, with this error.
     Error(io::ErrorKind),
-    /// It and everything after it fails, until the fault is taken away.
+    /// The operation and all later ones fail, until the fault is removed.
     Lasting(io::ErrorKind),
 }
 
 /// A file, whatever its names are.
 #[derive(Debug, Default)]
 pub(crate) struct Node {
-    /// What reads see.
+    /// The bytes as reads return them.
     now: Vec<u8>,
-    /// What is on the medium for certain.
+    /// The bytes certain to survive a crash.
     durable: Vec<u8>,
-    /// What has been done since the last sync, in order: a write, or a new length.
+    /// The writes and new lengths since the last sync, in order.
     pending: Vec<Pending>,
     /// The times of a stamp.
     changed: i64,
@@ -38,7 +38,7 @@ pub(crate) struct Node {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Name {
     node: usize,
-    /// Whether the name is on the medium for certain.
+    /// Whether the name is certain to survive a crash.
     durable: bool,
 }
 
@@ -67,9 +67,9 @@ impl Pending {
 #[derive(Debug, Default)]
 pub(crate) struct Medium {
     pub(crate) names: BTreeMap<PathBuf, Name>,
-    /// Never forgotten: a file without a name may be open.
+    /// All files, never removed: a file without a name may be open.
     pub(crate) nodes: Vec<Node>,
-    /// Rises with everything that is done to a file.
+    /// Clock for stamps, raised by every operation on a file.
     pub(crate) clock: i64,
     pub(crate) operations: usize,
     pub(crate) fault: Option<(usize, Fault)>,

@@ -23,26 +23,26 @@ enum Kind {
 }
 
 impl Body {
-    /// No bytes.
+    /// Returns a body without bytes.
     #[must_use]
     pub fn empty() -> Self {
         Self::full(Bytes::new())
     }
 
-    /// These bytes.
+    /// Returns a body of the given bytes.
     #[must_use]
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         Self { left: bytes.len() as u64, kind: Kind::Full(bytes), guard: None }
     }
 
-    /// What `stream` yields, which must be `len` bytes in all.
+    /// Returns a body of the stream's bytes, which must be `len` in all.
     #[must_use]
     pub fn stream(len: u64, stream: impl Stream<Item = io::Result<Bytes>> + 'static) -> Self {
         Self { left: len, kind: Kind::Stream(Box::pin(stream)), guard: None }
     }
 
-    /// Bytes that are still to come.
+    /// Returns the number of bytes still to come.
     #[must_use]
     pub const fn len(&self) -> u64 {
         self.left

@@ -25,9 +25,9 @@ use std::time::{Duration, Instant};
 
 /// Idle connections kept to one origin.
 const IDLE_MAX: usize = 4;
-/// For connecting and the TLS handshake together.
+/// Time-out for connecting and the TLS handshake together.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// For a sign of life while something is awaited.
+/// Time-out for the next bytes while some are awaited.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
 /// A server: the host and port of an `https` URL.
@@ -35,7 +35,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 pub struct Origin {
     /// A name or an address without brackets.
     pub host: String,
-    /// The port.
+    /// The TCP port of the server.
     pub port: u16,
 }
 
@@ -60,7 +60,7 @@ impl Origin {
     }
 }
 
-/// Why there is no answer.
+/// The reason why a request has no answer.
 #[derive(Debug)]
 pub enum Error {
     /// The name is unknown, or nobody can be reached there.
@@ -69,7 +69,7 @@ pub enum Error {
     Tls(io::Error),
     /// The connection broke, or what came is not HTTP.
     Http(hyper::Error),
-    /// Nothing came for too long.
+    /// The server sent nothing until the time-out.
     Silent,
     /// The answer is longer than expected.
     TooLong,
@@ -101,7 +101,7 @@ pub struct Client<R> {
 
 /// An answer whose body is still to be read. When it was read to the end its connection is kept for the next request.
 pub struct Answer<R> {
-    /// Status and fields.
+    /// Status and header fields of the answer.
     pub head: Parts,
     body: Incoming,
     rt: R,

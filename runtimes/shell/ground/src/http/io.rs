@@ -15,7 +15,7 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_LEN]);
 }
 
-/// Where a connection stands, seen from outside hyper.
+/// The phase of a connection, seen from outside hyper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Between requests: nothing of the next one has come.
@@ -26,13 +26,13 @@ pub(crate) enum Phase {
     Busy,
 }
 
-/// What a watchdog wants to know of a connection.
+/// The activity of a connection, as its watchdog reads it.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     pub(crate) phase: Cell<Phase>,
-    /// Rises with every read and write that moves bytes.
+    /// Counter of the reads and writes that moved bytes.
     pub(crate) beats: Cell<u64>,
-    /// Rises with each request.
+    /// Counter of the connection's requests.
     pub(crate) requests: Cell<u64>,
 }
 
@@ -56,7 +56,7 @@ pub struct Io<T> {
 }
 
 impl<T> Io<T> {
-    /// Wraps a stream.
+    /// Wraps a stream for hyper, without a watchdog.
     pub fn new(inner: T) -> Self {
         Self::with_pulse(inner, Pulse::new(Phase::Busy))
     }

@@ -5,20 +5,20 @@ use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
-/// What went wrong with a request, for programs (`kind`) and people (`detail`).
+/// An error answer to a request, for programs (`kind`) and people (`detail`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// Names the kind of problem; it does not change with time or language.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The kind in words.
+    /// The kind of problem in words.
     pub title: String,
-    /// The HTTP status.
+    /// The HTTP status code of the answer.
     pub status: u16,
-    /// This case in words.
+    /// The details of the case in words; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
-    /// Ask again after so many seconds.
+    /// Seconds after which the client may retry, if known.
     #[serde(skip)]
     pub retry_after_s: Option<u32>,
 }
@@ -36,7 +36,7 @@ impl Problem {
         }
     }
 
-    /// The same, with when to ask again.
+    /// Returns the problem with a retry time of `ms` milliseconds, rounded up to seconds, at least one.
     #[must_use]
     pub fn again_after(self, ms: u32) -> Self {
         Self { retry_after_s: Some(ms.div_ceil(1000).max(1)), ..self }

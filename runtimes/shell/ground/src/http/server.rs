@@ -29,13 +29,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Limits {
     /// Connections at once; what comes above is closed at once.
     pub connections_max: usize,
-    /// For the TLS handshake.
+    /// Time-out for the TLS handshake.
     pub handshake_within: Duration,
-    /// For a request's head, from its first byte (the first request's: from the handshake).
+    /// Time-out for a request's head, from its first byte (the first request's: from the handshake).
     pub head_within: Duration,
     /// A connection that moves no byte for so long is closed.
     pub idle_after: Duration,
-    /// For what is running when the server is told to stop.
+    /// Time-out for running requests when the server is told to stop.
     pub drain_within: Duration,
 }
 
@@ -51,9 +51,9 @@ impl Default for Limits {
     }
 }
 
-/// Answers requests.
+/// A handler of HTTP requests.
 pub trait Service: 'static {
-    /// The answer to one request.
+    /// Returns the answer to one request.
     fn call(
         self: Rc<Self>,
         request: Request<Incoming>,
@@ -66,9 +66,9 @@ struct Server<R, S> {
     tls: TlsAcceptor,
     limits: Limits,
     service: Rc<S>,
-    /// No new requests.
+    /// The signal to take no new requests.
     stop: Signal,
-    /// No more of anything.
+    /// The signal to close all connections at once.
     kill: Signal,
     open: Gauge,
 }

@@ -16,28 +16,28 @@ use std::time::{Duration, Instant};
 use swarmedge_core::ids::ConnId;
 use swarmedge_core::wire::Wire;
 
-/// From acceptance to the first frame, TLS handshake included (DESIGN §12).
+/// Time-out from acceptance to the first frame, TLS handshake included (DESIGN §12).
 const FIRST_FRAME_WITHIN: Duration = Duration::from_secs(5);
 /// The wait after an accept that failed for want of a resource.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Refused connections that are logged one by one.
 const LINES_PER_SECOND: u32 = 10;
 
-/// How links are accepted.
+/// The settings for accepting links.
 pub struct Accept<R: Rt> {
-    /// The listening socket.
+    /// The listening TCP socket.
     pub listener: R::Listener,
-    /// Asks for a client key.
+    /// The TLS configuration, which requires a client key.
     pub tls: Arc<rustls::ServerConfig>,
-    /// Connections at once, in handshake or open; more are closed at once.
+    /// Maximum number of connections, in handshake or open; more are closed at once.
     pub connections_max: usize,
-    /// Of each link.
+    /// The limits of each link's queue.
     pub cap: Cap,
-    /// Whose connections these are, in logs and metrics.
+    /// The server's name in logs and metrics.
     pub server: &'static str,
 }
 
-/// Tells of refused connections: all are counted, but a flood of them is not a flood of lines.
+/// A rate-limited log of refused connections: all are counted, but a flood of them is not a flood of lines.
 struct Refusals {
     server: &'static str,
     second: Cell<Option<Instant>>,

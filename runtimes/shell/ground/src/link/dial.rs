@@ -12,7 +12,7 @@ use std::time::Duration;
 use swarmedge_core::ids::ConnId;
 use swarmedge_core::wire::Wire;
 
-/// For name resolution, connecting and the TLS handshake.
+/// Time-out for name resolution, connecting and the TLS handshake.
 const DIAL_WITHIN: Duration = Duration::from_secs(5);
 
 /// Opens a link to `server` (`host:port`), numbered `conn` by the machine; answers with `Opened` or `Closed`.

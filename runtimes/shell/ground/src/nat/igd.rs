@@ -11,19 +11,19 @@ use std::time::{Duration, Instant};
 use swarmedge_core::nat::Transport;
 use swarmedge_core::nat::mapping::io::{IgdAsk, IgdError, Opened, Site};
 
-/// What the mapping is called in the gateway's list.
+/// The mapping's description in the gateway's list.
 const DESCRIPTION: &str = "swarmedge";
 /// UPnP Device Architecture 1.1 §1.3.2: where gateways listen, each of them and all.
 const SSDP_PORT: u16 = 1900;
 const SSDP_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
-/// Ports that are tried where the wished one is taken.
+/// Maximum number of ports tried where the wished one is taken.
 const PORTS_MAX: u16 = 4;
-/// For finding the gateway again.
+/// Time-out for finding the gateway again when closing.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-/// Of a request that was refused without a code.
+/// The error code of a request that was refused without one.
 const NO_CODE: u16 = 0;
 
-/// Does what is asked, and says how it ended.
+/// Runs an IGD request on a thread of its own and reports its result.
 pub(super) fn begin(ask: IgdAsk, answer: impl FnOnce(Result<Opened, IgdError>) + Send + 'static) {
     thread::spawn(move || {
         let result = match ask {

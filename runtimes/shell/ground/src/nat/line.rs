@@ -5,59 +5,60 @@ use serde::{Deserialize, Serialize};
 use swarmedge_core::nat::gatherer::Report;
 use swarmedge_core::nat::{CandidateKind, Ipv6Reach, NatBehaviour};
 
-/// The way to the Internet. Names are stable; units stand last.
+/// The observations of the way to the Internet. Names are stable; units stand last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NatLine {
-    /// Datagrams get out and answers come back.
+    /// Whether UDP datagrams get out and answers come back.
     pub udp: bool,
-    /// TCP connections get out.
+    /// Whether outgoing TCP connections succeed.
     pub tcp: bool,
-    /// They get out to port 443.
+    /// Whether outgoing TCP connections to port 443 succeed.
     pub tcp443: bool,
-    /// This host as STUN servers see it over TCP, `host:port`.
+    /// The address of this host as STUN servers see it over TCP, `host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_address: Option<String>,
     /// TCP ports on which this client listens for peers.
     #[serde(default)]
     pub tcp_ports: Vec<u16>,
-    /// Where it was reached by them from outside, `host:port`.
+    /// The addresses at which STUN servers reached those ports from outside, `host:port`.
     #[serde(default)]
     pub tcp_reached: Vec<String>,
-    /// Where two servers see the first of them alike: whom a connection that both sides open at once meets there.
+    /// The address at which two servers see the first port alike: a TCP simultaneous open can reach it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_crossing: Option<String>,
-    /// A NAT translates addresses.
+    /// Whether a NAT translates this host's addresses.
     pub translated: bool,
-    /// `endpoint_independent`, `address_dependent`, `address_and_port_dependent` or `unknown` (RFC 4787).
+    /// The NAT's mapping behaviour: `endpoint_independent`, `address_dependent`, `address_and_port_dependent` or
+    /// `unknown` (RFC 4787).
     pub mapping: String,
-    /// Likewise.
+    /// The NAT's filtering behaviour, in the terms of `mapping`.
     pub filtering: String,
-    /// How far apart the ports of successive mappings are; 0 if they cannot be foretold.
+    /// The distance between the ports of successive mappings; 0 if they cannot be predicted.
     pub step: u16,
-    /// The NAT kept the port.
+    /// Whether the NAT kept the port number, if known.
     pub keeps_port: Option<bool>,
-    /// Hosts behind this NAT reach each other by their public addresses.
+    /// Whether hosts behind this NAT reach each other by their public addresses.
     pub hairpin: bool,
-    /// `none`, `firewalled` or `open`.
+    /// The IPv6 reachability: `none`, `firewalled` or `open`.
     pub ipv6: String,
-    /// This host's own addresses, `host:port`.
+    /// The host's own addresses, `host:port`.
     pub local_addresses: Vec<String>,
-    /// As STUN servers see them.
+    /// The host's addresses as STUN servers see them, `host:port`.
     pub public_addresses: Vec<String>,
-    /// A mapping survived a silence of this length; 0 if that was not measured.
+    /// The longest silence in seconds that a mapping survived; 0 if not measured.
     pub lives_s: u64,
-    /// A mapping did not survive a silence of this length.
+    /// The silence in seconds that a mapping did not survive, if one was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dies_s: Option<u64>,
-    /// How often the mapping is refreshed.
+    /// Seconds between refreshes of the mapping.
     pub keep_alive_s: u64,
-    /// The STUN server that answered.
+    /// The STUN server that answered, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
     /// A port that the router forwards to this host, or why there is none.
     #[serde(default)]
     pub port_mapping: MappedLine,
-    /// It has two addresses; else filtering, and most often mapping, cannot be observed.
+    /// Whether the STUN server has two addresses; otherwise filtering, and most often mapping, cannot be observed.
     pub two_addresses: bool,
 }
 

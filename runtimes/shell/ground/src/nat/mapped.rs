@@ -6,17 +6,17 @@ use swarmedge_core::nat::mapping::io::{Protocol, Status, Why};
 /// A port of the router's that is forwarded to this host, or why there is none. Names are stable; units stand last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MappedLine {
-    /// `open`, `busy`, `off`, `unneeded`, `no_gateway`, `no_answer`, `refused`, `double_nat`, `too_short`, `deaf` or
-    /// `unseen`.
+    /// The state of the port mapping: `open`, `busy`, `off`, `unneeded`, `no_gateway`, `no_answer`, `refused`,
+    /// `double_nat`, `too_short`, `deaf` or `unseen`.
     pub state: String,
-    /// `pcp`, `nat_pmp` or `upnp`: which of them the router has answered.
+    /// The protocol that the router answered: `pcp`, `nat_pmp` or `upnp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
-    /// What the router says to forward, `host:port`; of another NAT behind it only the host. Unless `open` it is not
-    /// claimed towards others.
+    /// The external address that the router reports, `host:port`; behind another NAT only the host. Other hosts learn
+    /// it only in the state `open`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<String>,
-    /// The router keeps it for so long, and is asked again at half of that.
+    /// The lifetime of the mapping in seconds; it is renewed at half of that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifetime_s: Option<u32>,
     /// The router's reason, as its protocol numbers them.

@@ -32,61 +32,61 @@ use swarmedge_core::nat::mapping::io::{self as mapping, IgdEnd, IgdError};
 use swarmedge_core::nat::stun::{HEADER_LEN, MESSAGE_LEN_MAX};
 use udp::Udp;
 
-/// Inputs that wait for the machine.
+/// Maximum number of inputs in the machine's queue.
 const INBOX_MAX: usize = 256;
-/// For a connection from a listening port: longer than servers wait for another request.
+/// Time-out of a connection from a listening port: longer than servers wait for another request.
 const KNOCK_WITHIN: Duration = Duration::from_secs(20);
-/// How often this host's addresses are looked at.
+/// Interval at which this host's addresses are checked.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long a gateway may take to close what it has opened.
+/// Time-out for a gateway to remove the port mapping it made.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// What was found.
+/// A result of observing the network.
 #[derive(Clone, Debug)]
 pub enum Told {
-    /// What others may be told has changed.
+    /// The NAT description for other hosts has changed.
     Changed(NatDescriptor),
-    /// Newer cookies for its addresses.
+    /// Newer cookies that prove this host's addresses have arrived.
     Proven(Vec<Proven>),
     /// A round, the lifetime's measurement, or a step of port mapping has ended.
     Report(Report),
 }
 
-/// How the main socket sends.
+/// The function that sends a datagram from the main socket.
 pub type Send = Box<dyn Fn(&[u8], SocketAddr) -> io::Result<()>>;
 
-/// What the machine sees of a running client.
+/// The parts of a running client that the observation uses.
 pub struct Sight {
-    /// Sends from the QUIC socket.
+    /// The sender of raw datagrams from the QUIC socket.
     pub raw: RawSender,
-    /// What STUN servers send there.
+    /// Receiver of the STUN datagrams on the QUIC socket.
     pub datagrams: Receiver<Datagram>,
-    /// Somebody doubts that the network is what it was.
+    /// Receiver of requests to check whether the network has changed.
     pub looks: Receiver<()>,
     /// TCP ports on which this host listens.
     pub doors: Vec<u16>,
-    /// What STUN servers show there.
+    /// Receiver of STUN messages on the listening TCP ports.
     pub called: Receiver<Called>,
-    /// Stands for this client towards STUN servers.
+    /// The tag that identifies this client to STUN servers.
     pub tag: Tag,
-    /// The gateway may be asked to forward a port.
+    /// Whether the gateway may be asked to forward a port.
     pub maps_ports: bool,
-    /// The client ends.
+    /// The signal that the client ends.
     pub leaves: Signal,
 }
 
 /// A STUN message on a connection to a listening TCP port.
 #[derive(Clone, Debug)]
 pub struct Called {
-    /// Who has connected.
+    /// The remote address of the connection.
     pub from: SocketAddr,
-    /// To which port.
+    /// The local port of the connection.
     pub local: u16,
-    /// The message.
+    /// The bytes of the STUN message.
     pub bytes: Vec<u8>,
 }
 
-/// Observes the way to the Internet of the QUIC socket until the client ends, and then has closed what was opened.
+/// Observes the QUIC socket's way to the Internet until the client ends, then closes the port mappings it opened.
 pub async fn run<R: Rt>(rt: R, sight: Sight, servers: Vec<SocketAddr>, told: impl FnMut(Told) + 'static) {
     let Sight { raw, mut datagrams, mut looks, doors, mut called, tag, maps_ports, leaves } = sight;
     let (inbox, inputs) = mailbox(INBOX_MAX);
@@ -336,13 +336,13 @@ pub async fn read_message(tcp: &mut (impl futures_lite::AsyncRead + Unpin)) -> i
     Ok(bytes)
 }
 
-/// The network as it is now.
+/// Returns the present state of the network.
 fn network(bound: SocketAddr, servers: &[SocketAddr]) -> Network {
     Network { hosts: hosts(bound, servers), servers: servers.to_vec(), gateway: gateway::default_route() }
 }
 
-/// This host's own addresses on the ways to `servers`, with the socket's port. The system says which address a way
-/// begins with when a UDP socket is connected; nothing is sent.
+/// Returns this host's own addresses on the routes to `servers`, with the socket's port. The system reports a route's
+/// source address when a UDP socket is connected; nothing is sent.
 pub fn hosts(bound: SocketAddr, servers: &[SocketAddr]) -> Vec<SocketAddr> {
     if !bound.ip().is_unspecified() {
         return vec![bound];

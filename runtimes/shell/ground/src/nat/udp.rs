@@ -16,19 +16,19 @@ const RECEIVE_LEN: usize = 64 * 1024;
 /// The wait after a socket call that failed for want of a resource.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Clones share it.
+/// A UDP socket of either or both address families. Clones share it.
 #[derive(Clone)]
 pub struct Udp {
     socket: Arc<dyn AsyncUdpSocket>,
-    /// The same socket, as the system knows it: a runtime would hold back what is sent before it has first seen the
-    /// socket writable.
+    /// The system's handle of the socket, used for sending: a runtime would hold back datagrams before it has first
+    /// seen the socket writable.
     plain: Arc<UdpSocket>,
     v6: bool,
     closed: Signal,
 }
 
 impl Udp {
-    /// A socket on a port of its own, of both families where the system has both.
+    /// Opens a socket on a port of its own, of both families where the system has both.
     pub(crate) fn open<R: Rt>(rt: &R) -> io::Result<Self> {
         let both = bind_udp((Ipv6Addr::UNSPECIFIED, 0).into());
         let socket = both.or_else(|_| bind_udp((Ipv4Addr::UNSPECIFIED, 0).into()))?;
@@ -45,12 +45,12 @@ impl Udp {
         self.socket.local_addr()
     }
 
-    /// The socket itself, for somebody else to use.
+    /// Returns the socket itself, for another user.
     pub fn both(&self) -> (Arc<dyn AsyncUdpSocket>, Arc<UdpSocket>) {
         (Arc::clone(&self.socket), Arc::clone(&self.plain))
     }
 
-    /// Ends [`Udp::receive`].
+    /// Makes [`Udp::receive`] return on all clones.
     pub fn close(&self) {
         self.closed.set();
     }
@@ -73,7 +73,7 @@ impl Udp {
         self.socket.try_send(&Transmit { destination, ecn: None, contents: bytes, segment_size: None, src_ip })
     }
 
-    /// Hands over each datagram: from where, to which of the addresses, what.
+    /// Passes each datagram to `each`: remote address, local address if known, and bytes.
     pub async fn receive<R: Rt>(self, rt: R, mut each: impl FnMut(SocketAddr, Option<IpAddr>, &[u8])) {
         let mut buffer = vec![0; RECEIVE_LEN];
         let receiving = async {

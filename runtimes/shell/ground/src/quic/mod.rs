@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use swarmedge_core::limits;
 
-/// Non-QUIC datagrams that wait to be read; more are lost, as UDP does.
+/// Maximum number of non-QUIC datagrams in the queue; more are lost, as UDP does.
 const DATAGRAMS_MAX: usize = 256;
-/// What the kernel is asked to hold of datagrams, each way; it may give less.
+/// Bytes of the socket buffer requested from the kernel, each way; it may give less.
 const SOCKET_BUFFER: usize = 4 << 20;
 /// Unread bytes of one stream: several are open on a busy connection.
 const STREAM_WINDOW: u32 = 4 << 20;
@@ -77,12 +77,12 @@ impl Endpoint {
         Ok((Self { quinn, socket, routes, raw, transport: Arc::new(transport(0)) }, receiver))
     }
 
-    /// Where it is bound.
+    /// Returns the endpoint's local address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.quinn.local_addr()
     }
 
-    /// From now on what goes to `to` leaves from this socket, and what comes to it comes to QUIC.
+    /// Routes datagrams to and from `to` through another socket from now on.
     pub fn adopt(&self, to: SocketAddr, socket: Both) {
         self.routes.adopt(to, socket);
     }

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// Routes at a time; the oldest makes room.
+/// Maximum number of routes; the oldest is replaced.
 const ROUTES_MAX: usize = 16;
 
 /// A socket as quinn uses it, and as the system knows it.
 pub(crate) type Both = (Arc<dyn AsyncUdpSocket>, Arc<UdpSocket>);
 
-/// See the module. Almost always empty, which costs one look.
+/// The table of routes (see the module), almost always empty, which costs one atomic load.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     any: AtomicBool,
@@ -26,7 +26,7 @@ pub(super) struct Routes {
 #[derive(Debug, Default)]
 struct Table {
     routes: Vec<(SocketAddr, Both)>,
-    /// Who waits for datagrams, and does not know of routes that come meanwhile.
+    /// The task that waits for datagrams and must be woken for a new route.
     waiting: Option<Waker>,
 }
 
@@ -49,7 +49,7 @@ impl Routes {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// The socket that leads to an endpoint, if it is not the main one.
+    /// Returns the socket that leads to an endpoint, if it is not the main one.
     pub(super) fn to(&self, to: SocketAddr) -> Option<Both> {
         if !self.any.load(Ordering::Acquire) {
             return None;
@@ -58,7 +58,7 @@ impl Routes {
         self.table(|table| table.routes.iter().find(|(other, _)| *other == to).map(|(_, both)| both.clone()))
     }
 
-    /// What came to one of the sockets. One that fails is given up.
+    /// Receives datagrams from any of the routes' sockets. A failed socket is dropped.
     pub(super) fn poll_recv(
         &self,
         cx: &mut Context<'_>,

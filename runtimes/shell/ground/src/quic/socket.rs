@@ -13,33 +13,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-/// RFC 8489 §5: at offset 4 of every STUN message.
+/// The magic cookie at offset 4 of every STUN message (RFC 8489 §5).
 const MAGIC_COOKIE: [u8; 4] = 0x2112_A442_u32.to_be_bytes();
-/// RFC 8489 §5.
+/// Bytes of a STUN header (RFC 8489 §5).
 const STUN_HEADER_LEN: usize = 20;
-/// Datagrams of one call to the system: as many of the largest as an IP packet could hold, else the call fails.
+/// Maximum number of datagrams in one system call: together they must fit an IP packet, else the call fails.
 const SEGMENTS_MAX: usize = 65_507 / super::DATAGRAM_LEN_MAX as usize;
 
 /// A datagram that is not QUIC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram {
-    /// From where, an IPv4 address as such.
+    /// The sender's address; IPv4 is never in IPv6-mapped form.
     pub from: SocketAddr,
-    /// Its bytes.
+    /// The bytes of the datagram.
     pub bytes: Bytes,
 }
 
-/// Whether a datagram is STUN. QUIC packets have bit 0x40 set, as greasing it is off.
+/// Returns whether a datagram is STUN. QUIC packets have bit 0x40 set, as greasing it is off.
 fn is_stun(datagram: &[u8]) -> bool {
     datagram.len() >= STUN_HEADER_LEN && datagram[0] <= 3 && datagram[4..8] == MAGIC_COOKIE
 }
 
-/// quinn's socket, and ours.
+/// The UDP socket shared by quinn and STUN.
 pub(super) struct SharedSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     datagrams: Sender<Datagram>,
     routes: Arc<Routes>,
-    /// Which is asked first for what has come, in turn.
+    /// Whether the routes or the main socket is polled first; alternates.
     turn: AtomicBool,
 }
 
@@ -143,8 +143,8 @@ impl AsyncUdpSocket for SharedSocket {
 #[derive(Clone, Debug)]
 pub struct RawSender {
     v6: bool,
-    /// The same socket, as the system knows it: a runtime would hold back what is sent before it has first seen the
-    /// socket writable.
+    /// The system's handle of the socket: a runtime would hold back datagrams before it has first seen the socket
+    /// writable.
     plain: Arc<UdpSocket>,
     routes: Arc<Routes>,
 }
@@ -185,7 +185,7 @@ impl RawSender {
         }
     }
 
-    /// Where the socket is bound.
+    /// Returns the socket's local address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.plain.local_addr()
     }

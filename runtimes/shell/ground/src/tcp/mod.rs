@@ -30,14 +30,14 @@ const BATCH_LEN: usize = 64 * 1024;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Keeps the way through NATs open, and shows that somebody is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// For the good-bye of a connection that is closed.
+/// Time-out for the last frame of a closing connection.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// The server name of the handshake. Peers are told apart by their keys; the name says nothing (RFC 2606).
 const SERVER_NAME: &str = "peer.invalid";
 /// The code of a connection that was closed because its peer broke the rules: none that peers know.
 const VIOLATION: u8 = u8::MAX;
 
-/// What a task waits for.
+/// The event for which a task waits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Wait {
     Read(StreamId),
@@ -114,7 +114,7 @@ impl Connection {
         connection
     }
 
-    /// Where the other side is.
+    /// Returns the address of the other side.
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
         self.0.remote
@@ -164,7 +164,7 @@ impl Connection {
         self.0.ended.wait().await;
     }
 
-    /// With what code it was closed, if it was.
+    /// Returns the code with which the connection was closed, if closed.
     #[must_use]
     pub fn close_code(&self) -> Option<u8> {
         self.0.mux.borrow().closed()

@@ -22,7 +22,7 @@ pub struct RecvStream {
     ended: Option<Result<(), ReadError>>,
 }
 
-/// Why nothing more can be read.
+/// The reason why a stream cannot be read any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadError {
     /// The other side has given the stream up, with this code.
@@ -62,7 +62,7 @@ impl SendStream {
         .await
     }
 
-    /// Says that this was all.
+    /// Ends the stream after the bytes written so far.
     pub fn finish(&mut self) -> Result<(), Stopped> {
         let finished = self.connection.with(|mux| mux.finish(self.id));
         self.connection.wake(Wait::Frame);

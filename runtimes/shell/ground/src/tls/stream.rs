@@ -200,7 +200,7 @@ fn truncated() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the server broke the TLS connection off")
 }
 
-/// What a connection waits for.
+/// The event for which a connection waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// Nothing: plaintext was handed out, and there may be more.
@@ -213,7 +213,7 @@ enum Step {
     Ended,
 }
 
-/// What is to be encrypted once the connection is open.
+/// The data to encrypt once the connection is open.
 #[derive(Clone, Copy)]
 enum Write<'a> {
     Nothing,
@@ -231,9 +231,9 @@ struct Session {
     /// Encrypted; what lies before `sent` has left.
     outgoing: Vec<u8>,
     sent: usize,
-    /// The server has said that it sends nothing any more.
+    /// Whether the server has sent `close_notify`.
     ended: bool,
-    /// So have we.
+    /// Whether this side has sent `close_notify`.
     closed: bool,
 }
 
@@ -326,7 +326,7 @@ impl Session {
     }
 }
 
-/// Why nothing was encoded.
+/// The reason why nothing was encoded.
 enum NotEncoded {
     /// So much room is needed.
     Room(usize),

@@ -13,19 +13,19 @@ use std::time::Duration;
 /// The object identifier of a certificate's names (RFC 5280 §4.2.1.6).
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 
-/// What a certificate says.
+/// The validity and names of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Unix seconds.
+    /// The start of validity, in Unix seconds.
     pub not_before_s: u64,
-    /// Unix seconds.
+    /// The end of validity, in Unix seconds.
     pub not_after_s: u64,
-    /// The DNS names and IP addresses that it is for.
+    /// The DNS names and IP addresses of the server.
     pub names: Vec<String>,
 }
 
 impl Facts {
-    /// Of the first certificate of a chain (PEM); none if it cannot be read.
+    /// Returns the facts of the first certificate of a PEM chain, or none if it cannot be read.
     #[must_use]
     pub fn of(cert_pem: &str) -> Option<Self> {
         let der = CertificateDer::from_pem_slice(cert_pem.as_bytes()).ok()?;
@@ -145,7 +145,7 @@ fn tlv(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
-/// Of the Gregorian calendar; none before 1970 or if there is no such month.
+/// Returns the days from 1970 to a Gregorian date, or none before 1970 or for an invalid month.
 fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
     const BEFORE: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
     let before_month = *BEFORE.get(usize::try_from(month.checked_sub(1)?).ok()?)?;

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::terminal::Interrupt;
 
-/// How long a command that wants one answer waits for it.
+/// Time-out for a command that expects one answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(40);
-/// How often a command whose client has a full queue of others looks for Ctrl-C.
+/// Interval of checks for Ctrl-C while the client's queue is full.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Lines of at most [`LINE_LEN_MAX`] bytes. A timeout loses nothing: the next call goes on.
@@ -71,7 +71,7 @@ impl Call {
         Self::reach(state, request, &Interrupt::never(), Instant::now() + ANSWER_WITHIN)
     }
 
-    /// The same, unless interrupted. A client whose queue is full is waited for until `until`.
+    /// Sends a request like [`Self::open`], unless interrupted. Retries until `until` while the client's queue is full.
     pub(in crate::client) fn reach(
         state: &Path,
         request: &Request,
@@ -100,7 +100,7 @@ impl Call {
         Ok(Some(Self { lines: Lines { limit: usize::MAX, ..Lines::new(stream) } }))
     }
 
-    /// Says that this `get` is to end; its download is paused if no other follows it.
+    /// Withdraws this `get`; its download is paused if no other follows it.
     pub(in crate::client) fn leave(&self) {
         // a client that has gone ends the answer anyway
         let _ = say(&self.lines.from, &Request::Leave);

@@ -12,7 +12,7 @@ use swarmedge_core::role::client::io::{
 };
 use swarmedge_ground::config::Bundle;
 
-/// What a test may take on a busy machine; nothing is measured by it.
+/// Time-out of a test on a busy machine; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A client whose machine is a closure.
@@ -155,7 +155,7 @@ fn where_no_file_can_be_made_nothing_is_fetched() {
     assert!(!std::fs::read_dir(dir.path()).expect("there").flatten().any(|f| f.file_name() != SOCKET));
 }
 
-/// What a get of provider 1's `a` into `output` is answered.
+/// Returns the answer to a `get` of provider 1's `a` into `output`.
 fn get_into(dir: &Path, output: &str, force: bool) -> Result<Option<Answer>, Error> {
     let (provider, path, edge, token) = (1, "a".into(), None, None);
     Call::ask(dir, &Request::Get { provider, path, output: output.into(), force, edge, token })

@@ -19,7 +19,7 @@ struct Server {
     allowed: usize,
     /// The client's bytes are changed on their way.
     spoil: bool,
-    /// What the server has made of the client's bytes.
+    /// The result of the server's processing of the client's bytes.
     outcome: Result<(), rustls::Error>,
 }
 
@@ -38,7 +38,7 @@ impl Socket {
         server.encode();
     }
 
-    /// What the server has received.
+    /// Returns the plaintext that the server has received.
     fn heard(&self) -> Vec<u8> {
         let mut all = Vec::new();
         // "nothing more for now" is an error to `std::io::Read`
