@@ -195,7 +195,60 @@ fn the_rooms_stand_on_floors() {
     }
 }
 
-/// What stands in backquotes in a text, one line at a time.
+/// Words with which a doc comment says something of an unnamed subject.
+const UNNAMED: [&str; 17] = [
+    "Of", "Who", "What", "Whom", "Whose", "Which", "That", "This", "It", "Its", "They", "Them", "Those", "These",
+    "The same", "See", "Theirs",
+];
+/// Doc comments that may have three words or fewer: most are lines of `--help`.
+const SHORT_COMMENTS_MAX: usize = 150;
+/// Doc comments that may begin with one of [`UNNAMED`].
+const UNNAMED_COMMENTS_MAX: usize = 60;
+const NAME_LEN_MAX: usize = 70;
+
+/// Returns the doc comments of a source file, each as one line.
+fn doc_comments(text: &str) -> Vec<String> {
+    let mut blocks: Vec<String> = Vec::new();
+    let mut is_inside = false;
+    for line in text.lines() {
+        match (line.trim().strip_prefix("///"), is_inside) {
+            (Some(words), false) => blocks.push(words.trim().to_string()),
+            (Some(words), true) => {
+                blocks.iter_mut().last().into_iter().for_each(|b| *b = format!("{b} {}", words.trim()))
+            }
+            (None, _) => {}
+        }
+        is_inside = line.trim().starts_with("///");
+    }
+    blocks
+}
+
+fn is_unnamed(comment: &str) -> bool {
+    let begins = |word: &&str| comment.strip_prefix(*word).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric));
+    UNNAMED.iter().any(|word| begins(&word))
+}
+
+#[test]
+fn doc_comments_and_tests_have_plain_names() {
+    let all = sources(ALL);
+    let comments: Vec<_> = all.iter().flat_map(|s| doc_comments(&s.text)).collect();
+    let short = comments.iter().filter(|c| c.split_whitespace().count() <= 3).count();
+    let unnamed = comments.iter().filter(|c| is_unnamed(c)).count();
+    println!("{} doc comments, {short} of three words or fewer, {unnamed} of an unnamed subject", comments.len());
+    assert!(short <= SHORT_COMMENTS_MAX, "{short} doc comments have three words or fewer");
+    assert!(unnamed <= UNNAMED_COMMENTS_MAX, "{unnamed} doc comments begin with a pronoun or a relative");
+    let functions = all.iter().flat_map(|s| s.text.split("fn ").skip(1));
+    let names = functions.filter_map(|f| f.split(|c: char| !c.is_alphanumeric() && c != '_').next());
+    let long: Vec<_> = names.filter(|name| name.len() > NAME_LEN_MAX).collect();
+    assert!(long.is_empty(), "names of more than {NAME_LEN_MAX} characters: {long:?}");
+    assert!(
+        is_unnamed("Whose it is.")
+            && !is_unnamed("Offers a peer.")
+            && doc_comments("/// a\n/// b\nx\n/// c").len() == 2
+    );
+}
+
+/// Returns what a text has in backquotes.
 fn quoted(text: &str) -> Vec<&str> {
     text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
 }
@@ -234,7 +287,7 @@ fn the_rules_detect_violations() {
     assert_eq!(random(concat!("#![proptest_config(swarmedge_seeds::random(9))] failure_", "persistence: None")), 1);
 }
 
-/// What is deployed depends, directly or not, on nothing that is for proofs only.
+/// Deployed binaries depend, directly or not, on nothing that is for proofs only.
 #[test]
 fn no_deployed_binary_depends_on_what_is_for_proofs() {
     let tree = Command::new(env!("CARGO"))
