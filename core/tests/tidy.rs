@@ -225,7 +225,7 @@ fn doc_comments(text: &str) -> Vec<String> {
 
 fn is_unnamed(comment: &str) -> bool {
     let begins = |word: &&str| comment.strip_prefix(*word).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric));
-    UNNAMED.iter().any(|word| begins(&word))
+    UNNAMED.iter().any(begins)
 }
 
 #[test]
