@@ -36,9 +36,9 @@ pub struct Spec<S: System> {
 
 /// Result of checking a rule.
 pub struct RuleReport {
-    /// The rule's name.
+    /// The rule's name, as the checker prints it.
     pub name: &'static str,
-    /// What the rule asks for.
+    /// Whether the rule must always hold or be reached once.
     pub demand: Demand,
     /// Steps to a state that breaks the rule, or a note that a required state was not reached.
     pub failure: Option<String>,
@@ -46,7 +46,7 @@ pub struct RuleReport {
 
 /// Result of checking with one seeded defect.
 pub struct ToothReport {
-    /// What is wrong.
+    /// The seeded defect, in one sentence.
     pub defect: &'static str,
     /// The rule that must break.
     pub rule: &'static str,
@@ -62,11 +62,11 @@ pub struct ToothReport {
 pub struct Report {
     /// The model's name on the command line.
     pub name: &'static str,
-    /// What is modelled, with its bounds.
+    /// The parts that the model has, with their bounds.
     pub about: &'static str,
-    /// Distinct states.
+    /// Number of distinct states explored.
     pub states: usize,
-    /// Steps between them.
+    /// Number of steps between these states.
     pub transitions: usize,
     /// Steps to the state that is farthest from the first.
     pub depth: usize,

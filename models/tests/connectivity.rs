@@ -1,6 +1,5 @@
 //! Connectivity checks between hosts behind NATs of every kind.
-// a test names the one variant that it expects
-#![allow(clippy::wildcard_enum_match_arm)]
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test names the one variant that it expects")]
 
 use std::time::Duration;
 use swarmedge_core::ids::LineId;

@@ -1,6 +1,5 @@
 //! Behaviour discovery (RFC 5780) against NATs of every kind.
-// a test names the one variant that it expects
-#![allow(clippy::wildcard_enum_match_arm)]
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test names the one variant that it expects")]
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,6 +1,5 @@
 //! Port mapping against gateways that tell the truth, lie, forget and break.
-// a test names the one variant that it expects
-#![allow(clippy::wildcard_enum_match_arm)]
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test names the one variant that it expects")]
 
 #[path = "mapping/properties.rs"]
 mod properties;

@@ -18,7 +18,7 @@ const COPIES: u32 = 20_000;
 const QUERIES: u32 = 12_000;
 const WANT: usize = 40;
 
-/// Of 100 peers 5 have no UDP, and 10 have a port for each destination.
+/// Returns peer `n` of a mixed population: 5 % have no UDP, 10 % are behind a symmetric NAT.
 fn peer(n: u32, rng: &mut Seeded) -> PeerEntry {
     use NatBehaviour::{AddressAndPortDependent as Apd, EndpointIndependent as Ei, Unknown};
     let (udp, mapping, filtering) = match rng.below(100) {

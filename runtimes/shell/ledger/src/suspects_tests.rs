@@ -150,8 +150,8 @@ pub(super) fn clients_that_report_less_than_they_receipted_are_found(fixture: &m
     assert!(!found.guids().contains(&understated.guid), "evidence for people, no accusation");
 }
 
-/// Of ten downloads each, client 1 answers wrongly twice, client 2 reports none to an edge, client 3 passes, and client
-/// 4 fails once.
+/// Challenges in ten downloads each: client 1 answers wrongly twice, client 2 reports none to an edge, client 3 passes,
+/// and client 4 fails once.
 pub(super) fn failed_possession_is_shown_without_accusation(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let mut records = Vec::new();
