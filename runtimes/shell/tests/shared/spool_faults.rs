@@ -99,6 +99,8 @@ struct Net {
     clients: u32,
     /// Number of downloads that have completed, of all clients.
     delivered: usize,
+    /// State directories of the clients whose records the ledger had not acknowledged in time.
+    unacknowledged: Vec<PathBuf>,
 }
 
 fn quiet(args: &[&str]) -> Command {
@@ -112,6 +114,12 @@ fn quiet(args: &[&str]) -> Command {
 
 fn str_of(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
+}
+
+/// Starts a client that runs until it is killed.
+fn run_client(deployment: &Deployment, state: &Path) -> Child {
+    let run = ["client", "run", "--no-port-mapping", "--bundle", str_of(&deployment.bundle), "--state", str_of(state)];
+    quiet(&run).spawn().expect("starts")
 }
 
 /// Compiles `iofail.c`; returns `None` if there is no C compiler.
@@ -164,9 +172,17 @@ impl Net {
         let control = Control(OpenOptions::new().read(true).write(true).open(&control).expect("made"));
         let server = Process(server.expect("starts"));
         let state = dir.path().join("seeder");
-        let run = ["client", "run", "--no-port-mapping", "--bundle", str_of(&deployment.bundle), "--state"];
-        let seeder = Process(quiet(&[&run[..], &[str_of(&state)]].concat()).spawn().expect("starts"));
-        let mut net = Self { dir, deployment, control, server, _seeder: seeder, clients: 0, delivered: 1 };
+        let seeder = Process(run_client(&deployment, &state));
+        let mut net = Self {
+            dir,
+            deployment,
+            control,
+            server,
+            _seeder: seeder,
+            clients: 0,
+            delivered: 1,
+            unacknowledged: vec![],
+        };
         assert!(wait_for(|| net.health().is_some_and(|h| h.starts_with("HTTP/1.1 200"))), "the servers start");
         assert!(wait_for(|| quiet(&["status", "--state", str_of(&state)]).status().expect("starts").success()));
         let got = net.get(&state);
@@ -188,14 +204,18 @@ impl Net {
         Some(answer)
     }
 
-    /// Downloads the object and checks it; returns the bytes from peers, or `None` if the download fails.
-    fn get(&self, state: &Path) -> Option<u64> {
+    /// Downloads the object and checks it; returns the bytes from peers, or `None` if the download fails. A client that
+    /// ends before the ledger acknowledges its record says so and is kept.
+    fn get(&mut self, state: &Path) -> Option<u64> {
         let (url, out) = (format!("{}/1/o", self.deployment.edge_url), state.with_extension("out"));
         let args = ["get", &url, "--json", "--bundle", str_of(&self.deployment.bundle), "--state", str_of(state)];
         let mut command = quiet(&[&args[..], &["-o", str_of(&out)]].concat());
-        let got = command.stdout(Stdio::piped()).output().expect("starts");
+        let got = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("starts");
         if !got.status.success() {
             return None;
+        }
+        if text(&got.stderr).contains("the ledger has not acknowledged what was downloaded") {
+            self.unacknowledged.push(state.to_owned());
         }
         assert!(fs::read(&out).expect("there") == fs::read(self.dir.path().join("object")).expect("there"));
         let json = text(&got.stdout);
@@ -210,7 +230,9 @@ impl Net {
         let state = self.dir.path().join(format!("client{}", self.clients));
         let got = self.get(&state);
         self.delivered += usize::from(got.is_some());
-        let _ = fs::remove_dir_all(&state);
+        if !self.unacknowledged.contains(&state) {
+            let _ = fs::remove_dir_all(&state);
+        }
         let _ = fs::remove_file(state.with_extension("out"));
         got.unwrap_or(0)
     }
@@ -291,11 +313,19 @@ fn downloads_with_peers_resume_after_disk_faults_of_servers() {
     }
     let log = net.log();
     assert!(!log.contains("Previous I/O error"), "{log}");
-    // every completed download is in the ledger
+    // every completed download is in the ledger, once the clients that said so have started again
+    let _restarted: Vec<Process> =
+        net.unacknowledged.iter().map(|state| Process(run_client(&net.deployment, state))).collect();
     let known = || {
         let show = ["ledger", "show", "--json", "--config", str_of(&net.deployment.config)];
         let out = quiet(&show).stdout(Stdio::piped()).output().expect("starts");
         text(&out.stdout).matches("\"download\"").count()
     };
-    assert!(wait_for(|| known() >= net.delivered), "{} of {} downloads are known", known(), net.delivered);
+    assert!(
+        wait_for(|| known() >= net.delivered),
+        "{} of {} downloads are known; {} clients were started again",
+        known(),
+        net.delivered,
+        net.unacknowledged.len()
+    );
 }
