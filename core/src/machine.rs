@@ -94,6 +94,9 @@ pub trait Machine: Clone + Debug + Eq + Hash {
     fn poll_timeout(&self) -> Option<Time>;
     /// Shifts every stored [`Time`] back by `by`, in children too, so that models can hash states relative to now.
     fn rebase(&mut self, by: Duration);
+    /// Asserts the machine's invariants by a walk over its whole state; worlds and fuzz targets call it after each
+    /// event. In debug builds `handle_*` asserts those of the entries that it touched. Only a bug panics here.
+    fn check(&self);
 }
 
 /// A set of deadlines, at most one for each key, with the earliest at hand.

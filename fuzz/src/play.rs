@@ -37,6 +37,7 @@ pub(crate) fn drive<M: Machine>(
         Some(input) => m.handle_input(&mut cx, input),
         None => m.handle_timeout(&mut cx),
     }
+    m.check();
     assert!(out.len() <= OUTPUTS_MAX, "{} effects of one input", out.len());
     out
 }

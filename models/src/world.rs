@@ -42,6 +42,8 @@ pub trait System: Clone + Debug + Eq + Hash + 'static {
     fn deadline(node: &Self::Node) -> Option<Time>;
     /// Moves all times in the node back by `by`.
     fn rebase(node: &mut Self::Node, by: Duration);
+    /// Asserts the invariants of the node's machine, as [`swarmedge_core::machine::Machine::check`] does.
+    fn check(node: &Self::Node);
     /// Moves all times in the environment back by `by`.
     fn rebase_env(&mut self, by: Duration);
     /// Performs an output of a machine, most often by queueing an event with [`World::send`].
@@ -345,7 +347,9 @@ impl<S: System> World<S> {
 
     fn run(&mut self, cfg: &S::Cfg, ix: NodeIx, rng: &mut dyn Rng, input: Option<S::Input>) {
         let Some(node) = self.nodes.get_mut(usize::from(ix)).and_then(Option::as_mut) else { return };
-        for output in S::run(cfg, ix, Arc::make_mut(node), self.now, rng, input) {
+        let outputs = S::run(cfg, ix, Arc::make_mut(node), self.now, rng, input);
+        S::check(node);
+        for output in outputs {
             S::perform(self, cfg, ix, output);
         }
     }

@@ -464,6 +464,8 @@ impl Machine for Ledger {
     fn rebase(&mut self, by: Duration) {
         self.timers.rebase(by);
     }
+
+    fn check(&self) {}
 }
 
 #[cfg(test)]

@@ -357,6 +357,8 @@ impl Machine for Stun {
         self.networks.values_mut().for_each(|b| b.seen = b.seen.rebased(by));
         self.by_age = self.networks.iter().map(|(n, b)| (b.seen, *n)).collect();
     }
+
+    fn check(&self) {}
 }
 
 #[cfg(test)]

@@ -242,4 +242,6 @@ impl Machine for LedgerLink {
     fn rebase(&mut self, by: Duration) {
         self.timers.rebase(by);
     }
+
+    fn check(&self) {}
 }

@@ -177,6 +177,8 @@ impl System for Installs {
         None
     }
     fn rebase(_: &mut Starts, _: Duration) {}
+    fn check(_: &Starts) {}
+
     fn rebase_env(&mut self, _: Duration) {}
     fn perform(_: &mut World<Self>, _: &Cfg, _: NodeIx, (): ()) {}
     fn faults(w: &World<Self>, _: &Cfg, _: Lane, _: &Self::Event, ways: &mut Vec<Way>) {

@@ -269,6 +269,10 @@ impl System for NatWorld {
         node.rebase(by);
     }
 
+    fn check(node: &Gatherer) {
+        node.check();
+    }
+
     fn rebase_env(&mut self, by: Duration) {
         self.net.rebase(by);
         self.stun.rebase(by);

@@ -178,6 +178,10 @@ impl System for Swarm {
         node.rebase(by);
     }
 
+    fn check(node: &Download) {
+        node.check();
+    }
+
     fn rebase_env(&mut self, _: Duration) {}
 
     fn perform(world: &mut World<Self>, cfg: &Cfg, _: NodeIx, output: Output) {

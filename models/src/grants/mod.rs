@@ -295,6 +295,8 @@ impl System for Grants {
         None
     }
     fn rebase((): &mut (), _: Duration) {}
+    fn check((): &()) {}
+
     fn rebase_env(&mut self, _: Duration) {}
     fn perform(_: &mut World<Self>, _: &Cfg, _: NodeIx, (): ()) {}
     fn faults(_: &World<Self>, _: &Cfg, _: Lane, (): &(), _: &mut Vec<Way>) {}

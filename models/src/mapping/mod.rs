@@ -278,6 +278,10 @@ impl System for MappingWorld {
         node.rebase(by);
     }
 
+    fn check(node: &Mapping) {
+        node.check();
+    }
+
     fn rebase_env(&mut self, by: Duration) {
         self.passed += by;
         for (gateway, router) in &mut self.networks {

@@ -269,6 +269,12 @@ impl System for Punch {
         }
     }
 
+    fn check(node: &Node) {
+        if let Node::Host(host) = node {
+            host.check();
+        }
+    }
+
     fn rebase_env(&mut self, by: Duration) {
         self.net.rebase(by);
         self.went_at = self.went_at.rebased(by);

@@ -454,6 +454,13 @@ impl System for Swarm {
         }
     }
 
+    fn check(node: &Node) {
+        match node {
+            Node::Down(m) => m.check(),
+            Node::Up(m) => m.check(),
+        }
+    }
+
     fn rebase_env(&mut self, _: Duration) {}
 
     fn perform(w: &mut World<Self>, cfg: &Cfg, node: NodeIx, output: Out) {

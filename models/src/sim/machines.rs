@@ -141,6 +141,17 @@ impl Node {
         }
     }
 
+    pub(super) fn check(&self) {
+        match self {
+            Self::Client(m, _) => m.check(),
+            Self::Session(m, _) => m.check(),
+            Self::Edge(m) => m.check(),
+            Self::Cn(m) => m.check(),
+            Self::Dn(m) => m.check(),
+            Self::Ledger(m) => m.check(),
+        }
+    }
+
     pub(super) fn rebase(&mut self, by: Duration) {
         match self {
             Self::Client(m, _) => m.rebase(by),

@@ -448,6 +448,10 @@ impl System for Net {
         node.rebase(by);
     }
 
+    fn check(node: &Node) {
+        node.check();
+    }
+
     fn rebase_env(&mut self, by: Duration) {
         self.busy.values_mut().for_each(|at| *at = at.rebased(by));
         self.access.rebase(by);

@@ -412,6 +412,13 @@ impl System for Delivery {
         }
     }
 
+    fn check(node: &Node) {
+        match node {
+            Node::Edge(m) => m.check(),
+            Node::Ledger(m) => m.check(),
+        }
+    }
+
     fn rebase_env(&mut self, _: Duration) {}
 
     fn perform(w: &mut World<Self>, cfg: &Cfg, _: NodeIx, output: Out) {

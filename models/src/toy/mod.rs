@@ -69,6 +69,8 @@ impl Machine for Asker {
     fn rebase(&mut self, by: Duration) {
         self.retry.rebase(by);
     }
+
+    fn check(&self) {}
 }
 
 /// Environment: the list of counted items.
@@ -101,6 +103,10 @@ impl System for Toy {
     fn rebase(node: &mut Asker, by: Duration) {
         node.rebase(by);
     }
+    fn check(node: &Asker) {
+        node.check();
+    }
+
     fn rebase_env(&mut self, _: Duration) {}
     fn perform(world: &mut World<Self>, _: &Cfg, node: NodeIx, output: Output) {
         match output {

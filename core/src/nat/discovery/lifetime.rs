@@ -184,4 +184,6 @@ impl Machine for Lifetime {
     fn rebase(&mut self, by: Duration) {
         self.due = self.due.map(|at| at.rebased(by));
     }
+
+    fn check(&self) {}
 }

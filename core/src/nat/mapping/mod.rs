@@ -439,4 +439,6 @@ impl Machine for Mapping {
             shift(&mut epoch.at);
         }
     }
+
+    fn check(&self) {}
 }

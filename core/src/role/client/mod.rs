@@ -513,4 +513,6 @@ impl Machine for Client {
             }
         }
     }
+
+    fn check(&self) {}
 }

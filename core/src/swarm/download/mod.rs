@@ -433,4 +433,6 @@ impl Machine for Download {
             source.quiet_since = source.quiet_since.rebased(by);
         }
     }
+
+    fn check(&self) {}
 }

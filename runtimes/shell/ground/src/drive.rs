@@ -140,6 +140,8 @@ mod tests {
             self.due
         }
         fn rebase(&mut self, _: Duration) {}
+
+        fn check(&self) {}
     }
 
     struct Log(Sender<u32>);
