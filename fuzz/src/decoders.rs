@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use swarmedge_core::content::{Bitfield, Manifest};
 use swarmedge_core::nat::NatDescriptor;
 use swarmedge_core::nat::stun;
-use swarmedge_core::wire::control::ControlMsg;
+use swarmedge_core::wire::control::{ToClient, ToCn};
 use swarmedge_core::wire::peer::{PeerMsg, PieceAnswer, PieceRequest};
 use swarmedge_core::wire::records::{
     EdgeRecord, LedgerRecord, SealedGrant, ServedRecord, SignedGrant, SignedIntroduction, SignedReceipt, SignedRekey,
@@ -19,6 +19,15 @@ pub(crate) fn framed<M: Wire + Clone + PartialEq + Debug>(content: &[u8]) {
         let mut back = Vec::new();
         frame.encode(&mut back);
         assert_eq!(&back[4..], content, "another encoding of the same message");
+    }
+}
+
+/// Checks a frame's content against both directions of a protocol: what both know is the keep-alive, and without a body.
+pub(crate) fn both_ways<A: Wire + Clone + PartialEq + Debug, B: Wire + Clone + PartialEq + Debug>(content: &[u8]) {
+    framed::<A>(content);
+    framed::<B>(content);
+    if let (Ok(Some(a)), Ok(Some(b))) = (Framed::<A>::decode(content), Framed::<B>::decode(content)) {
+        assert_eq!((a.msg.to_bytes().len(), b.msg.to_bytes().len()), (1, 1), "one number for two messages");
     }
 }
 
@@ -48,7 +57,7 @@ pub(crate) fn decode_records(bytes: &[u8]) {
 pub(crate) fn decode_frame(mut stream: &[u8]) {
     while let Ok(Some(n)) = frame_len(stream) {
         assert!(n > 4 && n <= stream.len(), "a frame of {n} bytes in {}", stream.len());
-        framed::<ControlMsg>(&stream[4..n]);
+        both_ways::<ToCn, ToClient>(&stream[4..n]);
         stream = &stream[n..];
     }
 }

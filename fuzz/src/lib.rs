@@ -10,19 +10,19 @@ mod mapping;
 mod play;
 mod settling;
 
-use swarmedge_core::wire::control::ControlMsg;
-use swarmedge_core::wire::directory::DirectoryMsg;
-use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::control::{ToClient, ToCn};
+use swarmedge_core::wire::directory::{FromDn, ToDn};
+use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 
 /// Body of a fuzz target: a function of the input bytes.
 pub type Body = fn(&[u8]);
 
 /// All targets, each with its name and body.
 pub const TARGETS: &[(&str, Body)] = &[
-    ("decode_control", decoders::framed::<ControlMsg>),
-    ("decode_directory", decoders::framed::<DirectoryMsg>),
+    ("decode_control", decoders::both_ways::<ToCn, ToClient>),
+    ("decode_directory", decoders::both_ways::<ToDn, FromDn>),
     ("decode_peer", decoders::decode_peer),
-    ("decode_ledger", decoders::framed::<LedgerMsg>),
+    ("decode_ledger", decoders::both_ways::<ToLedger, FromLedger>),
     ("decode_records", decoders::decode_records),
     ("decode_frame", decoders::decode_frame),
     ("decode_manifest", decoders::decode_manifest),

@@ -16,8 +16,8 @@ use swarmedge_core::role::client::io::{
 };
 use swarmedge_core::role::client::{self, Client, Restore};
 use swarmedge_core::role::{cn, dn};
-use swarmedge_core::wire::control::ControlMsg;
-use swarmedge_core::wire::directory::DirectoryMsg;
+use swarmedge_core::wire::control::ToCn;
+use swarmedge_core::wire::directory::ToDn;
 use swarmedge_core::wire::peer::RefuseCode;
 use swarmedge_core::wire::records::{ServerRole, SignedGrant};
 use swarmedge_models::rng::Seeded;
@@ -254,8 +254,8 @@ fn play_cn(u: &mut Unstructured<'_>) -> Result<()> {
         let input = match u.int_in_range(0..=13_u8)? {
             0 | 1 => Some(cn::Input::ClientAccepted { conn, key: keys::key(client), from: keys::addr(client.1) }),
             2 | 3 => {
-                let mut msg: ControlMsg = u.arbitrary()?;
-                if let ControlMsg::Hello(h) = &mut msg {
+                let mut msg: ToCn = u.arbitrary()?;
+                if let ToCn::Hello(h) = &mut msg {
                     h.guid = swarmedge_core::ids::Guid::of(&keys::key(client));
                 }
                 Some(cn::Input::Client { conn, msg })
@@ -301,8 +301,8 @@ fn play_dn(u: &mut Unstructured<'_>) -> Result<()> {
         let input = match u.int_in_range(0..=7_u8)? {
             0 | 1 => Some(dn::Input::CnAccepted { conn, key: keys::key(name) }),
             2..=5 => {
-                let mut msg: DirectoryMsg = u.arbitrary()?;
-                if let DirectoryMsg::Hello(h) = &mut msg {
+                let mut msg: ToDn = u.arbitrary()?;
+                if let ToDn::Hello(h) = &mut msg {
                     h.cert = keys::cert(name, ServerRole::Cn);
                 }
                 Some(dn::Input::Cn { conn, msg })

@@ -17,7 +17,7 @@ use swarmedge_core::machine::{Machine as _, Time};
 use swarmedge_core::role::edge::io::{Batch, GrantAsked, ObjectFacts, ServedGrant};
 use swarmedge_core::role::edge::{self, Edge};
 use swarmedge_core::role::ledger::{self, Ledger};
-use swarmedge_core::wire::ledger::{LedgerAck, LedgerMsg};
+use swarmedge_core::wire::ledger::{FromLedger, LedgerAck, ToLedger};
 use swarmedge_core::wire::records::{
     EdgeRecord, Grant, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt,
     ReceiptProof, ServedRecord, ServerRole, Side, SignedReceipt, SigningContext, UsageRecord, UsageState,
@@ -239,10 +239,10 @@ fn play_ledger(u: &mut Unstructured<'_>) -> Result<()> {
         };
         let input = match u.int_in_range(0..=9_u8)? {
             0 | 1 => Some(ledger::Input::Accepted { conn, key: keys::key(name) }),
-            2 | 3 => Some(ledger::Input::Server { conn, msg: LedgerMsg::Hello(keys::cert(name, role)) }),
+            2 | 3 => Some(ledger::Input::Server { conn, msg: ToLedger::Hello(keys::cert(name, role)) }),
             n @ 4..=6 => {
-                let msg = if n == 4 { u.arbitrary()? } else { LedgerMsg::Submit(anything(u, &mut Signed::new())?) };
-                if let LedgerMsg::Submit(record) = &msg {
+                let msg = if n == 4 { u.arbitrary()? } else { ToLedger::Submit(anything(u, &mut Signed::new())?) };
+                if let ToLedger::Submit(record) = &msg {
                     came.insert((conn, record.id()));
                 }
                 Some(ledger::Input::Server { conn, msg })
@@ -261,7 +261,7 @@ fn play_ledger(u: &mut Unstructured<'_>) -> Result<()> {
                     assert!(stores.is_empty() && records.len() <= 3, "one batch at a time");
                     stores.insert(req, records.iter().map(LedgerRecord::id).collect());
                 }
-                ledger::Output::Send { conn, msg: LedgerMsg::Ack(ack) } => {
+                ledger::Output::Send { conn, msg: FromLedger::Ack(ack) } => {
                     let right = |id: &RecordId| durable.contains(id) && came.contains(&(conn, *id));
                     assert!(ack.ids.iter().all(right), "acknowledged, and not durable");
                 }
@@ -392,11 +392,11 @@ fn edge_input(u: &mut Unstructured<'_>, around: &mut Around) -> Result<Option<ed
         6 => {
             let ids: Vec<_> = around.spool.records.keys().copied().filter(|id| id.0[15] % 2 == 0).collect();
             around.acked.extend(ids.iter().copied());
-            edge::Input::Ledger { conn, msg: LedgerMsg::Ack(LedgerAck { ids: List::truncated(ids) }) }
+            edge::Input::Ledger { conn, msg: FromLedger::Ack(LedgerAck { ids: List::truncated(ids) }) }
         }
         7 => {
-            let msg: LedgerMsg = u.arbitrary()?;
-            if let LedgerMsg::Ack(ack) = &msg {
+            let msg: FromLedger = u.arbitrary()?;
+            if let FromLedger::Ack(ack) = &msg {
                 around.acked.extend(ack.ids.iter().copied());
             }
             edge::Input::Ledger { conn, msg }

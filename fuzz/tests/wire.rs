@@ -4,9 +4,9 @@
 use arbitrary::{Arbitrary, Unstructured};
 use proptest::prelude::*;
 use swarmedge_core::content::Manifest;
-use swarmedge_core::wire::control::ControlMsg;
-use swarmedge_core::wire::directory::DirectoryMsg;
-use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::control::{ToClient, ToCn};
+use swarmedge_core::wire::directory::{FromDn, ToDn};
+use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 use swarmedge_core::wire::mux::MuxMsg;
 use swarmedge_core::wire::peer::{PeerMsg, PieceAnswer, PieceRequest};
 use swarmedge_core::wire::records::{LedgerRecord, SealedGrant, ServerCert, SignedGrant, SignedIntroduction};
@@ -55,9 +55,12 @@ proptest! {
 
     #[test]
     fn every_message_survives_the_wire(seed in prop::collection::vec(any::<u8>(), 0..3_000), change in any::<(usize, u8)>()) {
-        survives::<ControlMsg>(&seed, change)?;
-        survives::<DirectoryMsg>(&seed, change)?;
-        survives::<LedgerMsg>(&seed, change)?;
+        survives::<ToCn>(&seed, change)?;
+        survives::<ToClient>(&seed, change)?;
+        survives::<ToDn>(&seed, change)?;
+        survives::<FromDn>(&seed, change)?;
+        survives::<ToLedger>(&seed, change)?;
+        survives::<FromLedger>(&seed, change)?;
         survives::<PeerMsg>(&seed, change)?;
         survives::<MuxMsg>(&seed, change)?;
         survives::<PieceRequest>(&seed, change)?;
@@ -73,16 +76,22 @@ proptest! {
     fn random_bytes_are_canonical_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..400), kind in 0..20_u8) {
         let typed = [&[kind], &bytes[..]].concat();
         for bytes in [&bytes, &typed] {
-            canonical::<ControlMsg>(bytes)?;
-            canonical::<DirectoryMsg>(bytes)?;
-            canonical::<LedgerMsg>(bytes)?;
+            canonical::<ToCn>(bytes)?;
+            canonical::<ToClient>(bytes)?;
+            canonical::<ToDn>(bytes)?;
+            canonical::<FromDn>(bytes)?;
+            canonical::<ToLedger>(bytes)?;
+            canonical::<FromLedger>(bytes)?;
             canonical::<PeerMsg>(bytes)?;
             canonical::<MuxMsg>(bytes)?;
             canonical::<Manifest>(bytes)?;
             canonical::<SignedGrant>(bytes)?;
-            canonical_frame::<ControlMsg>(bytes)?;
-            canonical_frame::<DirectoryMsg>(bytes)?;
-            canonical_frame::<LedgerMsg>(bytes)?;
+            canonical_frame::<ToCn>(bytes)?;
+            canonical_frame::<ToClient>(bytes)?;
+            canonical_frame::<ToDn>(bytes)?;
+            canonical_frame::<FromDn>(bytes)?;
+            canonical_frame::<ToLedger>(bytes)?;
+            canonical_frame::<FromLedger>(bytes)?;
             canonical_frame::<PeerMsg>(bytes)?;
             let _ = frame_len(bytes);
         }
@@ -90,30 +99,30 @@ proptest! {
 
     #[test]
     fn a_frame_keeps_the_extensions_of_a_later_version(tags in prop::collection::btree_map(any::<u16>(), prop::collection::vec(any::<u8>(), 0..20), 0..4)) {
-        let mut content = ControlMsg::Ping.to_bytes();
+        let mut content = ToCn::Ping.to_bytes();
         for (tag, bytes) in &tags {
             tag.encode(&mut content);
             u16::try_from(bytes.len()).expect("short").encode(&mut content);
             content.extend(bytes);
         }
-        let framed = Framed::<ControlMsg>::decode(&content).expect("a valid frame").expect("a known type");
-        prop_assert_eq!(&framed.msg, &ControlMsg::Ping);
-        canonical_frame::<ControlMsg>(&content)?;
+        let framed = Framed::<ToCn>::decode(&content).expect("a valid frame").expect("a known type");
+        prop_assert_eq!(&framed.msg, &ToCn::Ping);
+        canonical_frame::<ToCn>(&content)?;
     }
 }
 
 #[test]
 fn an_unknown_type_is_skipped_if_optional_and_refused_if_not() {
-    assert_eq!(Framed::<ControlMsg>::decode(&[200, 1, 2, 3]), Ok(None));
-    assert_eq!(Framed::<ControlMsg>::decode(&[100, 1, 2, 3]), Err(DecodeError::UnknownType(100)));
+    assert_eq!(Framed::<ToCn>::decode(&[200, 1, 2, 3]), Ok(None));
+    assert_eq!(Framed::<ToCn>::decode(&[100, 1, 2, 3]), Err(DecodeError::UnknownType(100)));
 }
 
 #[test]
 fn extensions_out_of_order_or_twice_are_refused() {
     let with = |tags: &[u16]| {
-        let mut content = ControlMsg::Ping.to_bytes();
+        let mut content = ToCn::Ping.to_bytes();
         tags.iter().for_each(|t| content.extend([&t.to_be_bytes()[..], &[0, 0]].concat()));
-        Framed::<ControlMsg>::decode(&content)
+        Framed::<ToCn>::decode(&content)
     };
     assert!(matches!(with(&[1, 2]), Ok(Some(_))));
     assert_eq!(with(&[2, 1]), Err(DecodeError::Invalid));
@@ -128,7 +137,7 @@ fn a_count_is_checked_before_anything_is_allocated() {
         1_u64.encode(&mut bytes);
         bytes.extend([0, 0]);
         count.encode(&mut bytes);
-        ControlMsg::from_bytes(&bytes)
+        ToCn::from_bytes(&bytes)
     };
     assert_eq!(inventory(1_500), Err(DecodeError::Truncated));
     assert_eq!(inventory(u32::MAX), Err(DecodeError::TooLong));
@@ -136,7 +145,7 @@ fn a_count_is_checked_before_anything_is_allocated() {
 
 #[test]
 fn a_frame_with_an_absurd_length_is_refused() {
-    let bytes = frame(&ControlMsg::Ping);
+    let bytes = frame(&ToCn::Ping);
     assert_eq!(frame_len(&bytes), Ok(Some(5)));
     assert_eq!(frame_len(&bytes[..4]), Ok(None));
     assert_eq!(frame_len(&[0; 4]), Err(DecodeError::Invalid));

@@ -10,8 +10,8 @@ use swarmedge_core::nat::{Candidate, CandidateKind, NatDescriptor};
 use swarmedge_core::role::{cn, dn};
 use swarmedge_core::session::{ClientSession, client};
 use swarmedge_core::wire::Text;
-use swarmedge_core::wire::control::ControlMsg;
-use swarmedge_core::wire::directory::DirectoryMsg;
+use swarmedge_core::wire::control::{ToClient, ToCn};
+use swarmedge_core::wire::directory::{FromDn, ToDn};
 use swarmedge_core::wire::records::{CertBody, ServerCert, ServerRole, SigningContext};
 use swarmedge_models::bench::Bench;
 
@@ -59,19 +59,19 @@ fn dn() -> Bench<dn::Dn> {
 }
 
 /// Connection with the number that each side has for it, and its messages under way.
-struct Link<M> {
+struct Link<Up, Down> {
     from: (usize, ConnId),
     to: (usize, ConnId),
-    up: VecDeque<M>,
-    down: VecDeque<M>,
+    up: VecDeque<Up>,
+    down: VecDeque<Down>,
 }
 
 struct Net {
     clients: Vec<Bench<ClientSession>>,
     cns: Vec<Bench<cn::Cn>>,
     dn: Bench<dn::Dn>,
-    control: Vec<Link<ControlMsg>>,
-    directory: Vec<Link<DirectoryMsg>>,
+    control: Vec<Link<ToCn, ToClient>>,
+    directory: Vec<Link<ToDn, FromDn>>,
     conns: u64,
     truth: Vec<BTreeSet<VersionId>>,
 }
@@ -223,11 +223,12 @@ impl Net {
             let (l, up) = (i / 2, i % 2 == 0);
             if let Some(link) = self.control.get_mut(l) {
                 let (from, to) = (link.from, link.to);
-                let Some(msg) = (if up { &mut link.up } else { &mut link.down }).pop_front() else { continue };
                 if up {
+                    let Some(msg) = link.up.pop_front() else { continue };
                     let out = self.cns[to.0].input(cn::Input::Client { conn: to.1, msg });
                     self.cn_did(to.0, out);
                 } else {
+                    let Some(msg) = link.down.pop_front() else { continue };
                     let out = self.clients[from.0].input(client::Input::Message { conn: from.1, msg });
                     self.client_did(from.0, out);
                 }
@@ -235,11 +236,12 @@ impl Net {
             }
             let Some(link) = self.directory.get_mut(l - self.control.len()) else { continue };
             let (from, to) = (link.from, link.to);
-            let Some(msg) = (if up { &mut link.up } else { &mut link.down }).pop_front() else { continue };
             if up {
+                let Some(msg) = link.up.pop_front() else { continue };
                 let out = self.dn.input(dn::Input::Cn { conn: to.1, msg });
                 self.dn_did(out);
             } else {
+                let Some(msg) = link.down.pop_front() else { continue };
                 let out = self.cns[from.0].input(cn::Input::Directory { conn: from.1, msg });
                 self.cn_did(from.0, out);
             }

@@ -8,7 +8,7 @@ use swarmedge_core::ids::{ConnId, ProviderId, PublicKey, RecordId, ReqId, Signat
 use swarmedge_core::role::ledger::{self, Ledger};
 use swarmedge_core::session::{LedgerLink, ledger_link};
 use swarmedge_core::wire::Text;
-use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 use swarmedge_core::wire::records::{CertBody, EdgeRecord, LedgerRecord, ServerCert, ServerRole, SigningContext};
 use swarmedge_models::bench::Bench;
 
@@ -44,8 +44,8 @@ struct Net {
     /// Connection with the numbers of the link and of the ledger; `None` if there is none.
     conn: Option<(ConnId, ConnId)>,
     conns: u64,
-    up: VecDeque<LedgerMsg>,
-    down: VecDeque<LedgerMsg>,
+    up: VecDeque<ToLedger>,
+    down: VecDeque<FromLedger>,
     storing: VecDeque<(ReqId, Vec<LedgerRecord>)>,
     stored: BTreeSet<RecordId>,
     acked: Vec<RecordId>,

@@ -16,8 +16,8 @@ use crate::selection::{Directory, PeerKey};
 use crate::session::Wall;
 use crate::wire::List;
 use crate::wire::directory::{
-    Deliver, DirectoryHello, DirectoryMsg, DirectoryWelcome, PairOutcome, Relay, Route, Select, Selected, SelectedPeer,
-    Signal, Signalled, Unreceipted,
+    Deliver, DirectoryHello, DirectoryWelcome, FromDn, PairOutcome, Relay, Route, Select, Selected, SelectedPeer,
+    Signal, Signalled, ToDn, Unreceipted,
 };
 use crate::wire::records::{ServerCert, ServerRole, Verify};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -53,7 +53,7 @@ pub enum Input {
         /// Connection of the CN.
         conn: ConnId,
         /// Message as decoded by the shell.
-        msg: DirectoryMsg,
+        msg: ToDn,
     },
     /// A CN's connection has ended (or its send queue overflowed).
     CnClosed {
@@ -70,7 +70,7 @@ pub enum Output {
         /// Connection of the CN.
         conn: ConnId,
         /// Message to be sent.
-        msg: DirectoryMsg,
+        msg: FromDn,
     },
     /// Close a CN's connection; no `CnClosed` follows.
     CnClose {
@@ -280,42 +280,36 @@ impl Dn {
         self.conns.insert(conn, Cn { key, link: Some(self.links) });
         self.by_link.insert(self.links, conn);
         let welcome = DirectoryWelcome { protocol: crate::wire::PROTOCOL, name: cx.cfg.cert.body.name.clone() };
-        cx.push(Output::CnSend { conn, msg: DirectoryMsg::Welcome(welcome) });
+        cx.push(Output::CnSend { conn, msg: FromDn::Welcome(welcome) });
     }
 
-    fn on_message(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, msg: DirectoryMsg) {
+    fn on_message(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, msg: ToDn) {
         let Some(cn) = self.conns.get(&conn) else { return };
-        if let DirectoryMsg::Hello(hello) = &msg {
+        if let ToDn::Hello(hello) = &msg {
             self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
             return self.on_hello(cx, conn, hello);
         }
         let Some(link) = cn.link else { return self.on_violation(cx, conn) };
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
         match msg {
-            DirectoryMsg::Peer(entry) => self.directory.register(link, entry),
-            DirectoryMsg::Shares(s) => {
+            ToDn::Peer(entry) => self.directory.register(link, entry),
+            ToDn::Shares(s) => {
                 self.directory.share(PeerKey { link, session: s.session }, s.reset, &s.add, &s.remove);
             }
-            DirectoryMsg::Gone(g) => {
+            ToDn::Gone(g) => {
                 self.directory.remove(PeerKey { link, session: g.session });
                 self.copies.remove(PeerKey { link, session: g.session });
             }
-            DirectoryMsg::Seen(seen) => self.on_seen(cx, link, &seen),
-            DirectoryMsg::Alive(of) => self.on_alive(cx, PeerKey { link, session: of.session }),
-            DirectoryMsg::Select(select) => self.on_select(cx, conn, link, &select),
-            DirectoryMsg::Relay(relay) => self.on_relay(cx, link, relay),
-            DirectoryMsg::Signal(signal) => self.on_signal(cx, &signal),
-            DirectoryMsg::Outcome(o) => self.on_outcome(cx, link, &o),
-            DirectoryMsg::Unreceipted(u) => self.on_unreceipted(cx, &u),
-            DirectoryMsg::Ping => cx.push(Output::CnSend { conn, msg: DirectoryMsg::Pong }),
-            DirectoryMsg::Pong => {}
-            DirectoryMsg::Hello(_)
-            | DirectoryMsg::Welcome(_)
-            | DirectoryMsg::Selected(_)
-            | DirectoryMsg::Deliver(_)
-            | DirectoryMsg::Challenge(_)
-            | DirectoryMsg::Cloned(_)
-            | DirectoryMsg::Signalled(_) => self.on_violation(cx, conn),
+            ToDn::Seen(seen) => self.on_seen(cx, link, &seen),
+            ToDn::Alive(of) => self.on_alive(cx, PeerKey { link, session: of.session }),
+            ToDn::Select(select) => self.on_select(cx, conn, link, &select),
+            ToDn::Relay(relay) => self.on_relay(cx, link, relay),
+            ToDn::Signal(signal) => self.on_signal(cx, &signal),
+            ToDn::Outcome(o) => self.on_outcome(cx, link, &o),
+            ToDn::Unreceipted(u) => self.on_unreceipted(cx, &u),
+            ToDn::Ping => cx.push(Output::CnSend { conn, msg: FromDn::Pong }),
+            ToDn::Pong => {}
+            ToDn::Hello(_) => debug_assert!(false, "a hello is handled above"),
         }
     }
 
@@ -325,7 +319,7 @@ impl Dn {
             let forgiven = self.timers.get(Timer::Forgive(select.download)).map(|at| at.since(cx.now).as_millis());
             let edge_only_ms = Some(forgiven.and_then(|ms| u32::try_from(ms).ok()).unwrap_or(u32::MAX));
             let selected = Selected { req: select.req, peers: List::default(), edge_only_ms };
-            return cx.push(Output::CnSend { conn, msg: DirectoryMsg::Selected(selected) });
+            return cx.push(Output::CnSend { conn, msg: FromDn::Selected(selected) });
         }
         let querier = PeerKey { link, session: select.session };
         let exclude: BTreeSet<PublicKey> = select.exclude.iter().copied().collect();
@@ -344,7 +338,7 @@ impl Dn {
         let peers = List::truncated(chosen.iter().filter_map(peer));
         cx.push(Output::CnSend {
             conn,
-            msg: DirectoryMsg::Selected(Selected { req: select.req, peers, edge_only_ms: None }),
+            msg: FromDn::Selected(Selected { req: select.req, peers, edge_only_ms: None }),
         });
     }
 
@@ -392,7 +386,7 @@ impl Dn {
         cx.push(Output::Count(Metric::Relayed));
         let from = Route { link, session: relay.from };
         let deliver = Deliver { session: relay.route.session, from, introduce: relay.introduce };
-        cx.push(Output::CnSend { conn, msg: DirectoryMsg::Deliver(deliver) });
+        cx.push(Output::CnSend { conn, msg: FromDn::Deliver(deliver) });
     }
 
     /// Forwards a signal of a meeting to the other client's CN.
@@ -400,7 +394,7 @@ impl Dn {
         if let Some(conn) = self.conn_of(signal.route) {
             let Signal { route, intro, what } = *signal;
             let signalled = Signalled { session: route.session, intro, what };
-            cx.push(Output::CnSend { conn, msg: DirectoryMsg::Signalled(signalled) });
+            cx.push(Output::CnSend { conn, msg: FromDn::Signalled(signalled) });
         }
     }
 

@@ -9,7 +9,7 @@ use crate::limits::{QUARANTINE_PAGE_MAX, QUARANTINED_MAX};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::session::Wall;
 use crate::wire::List;
-use crate::wire::ledger::{LedgerAck, LedgerMsg, QuarantinePage};
+use crate::wire::ledger::{FromLedger, LedgerAck, QuarantinePage, ToLedger};
 use crate::wire::records::{GrantRecord, LedgerRecord, ServerCert, ServerRole, Verify};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -36,7 +36,7 @@ pub enum Input {
         /// Connection of the server.
         conn: ConnId,
         /// Message as decoded by the shell.
-        msg: LedgerMsg,
+        msg: ToLedger,
     },
     /// A server's connection has ended (or its send queue overflowed).
     Closed {
@@ -67,7 +67,7 @@ pub enum Output {
         /// Connection of the server.
         conn: ConnId,
         /// Message to be sent.
-        msg: LedgerMsg,
+        msg: FromLedger,
     },
     /// Close a server's connection; no `Closed` follows.
     Close {
@@ -251,23 +251,17 @@ impl Ledger {
         self.close(cx, conn);
     }
 
-    fn on_message(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, msg: LedgerMsg) {
+    fn on_message(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, msg: ToLedger) {
         let Some(server) = self.servers.get(&conn).copied() else { return };
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
         match (msg, server.role) {
-            (LedgerMsg::Hello(cert), None) => self.on_hello(cx, conn, server.key, &cert),
-            (LedgerMsg::Submit(record), Some(role)) => self.on_submit(cx, Submitted { conn, record }, server.key, role),
-            (LedgerMsg::Ping, Some(_)) => cx.push(Output::Send { conn, msg: LedgerMsg::Pong }),
-            (LedgerMsg::Pong, Some(_)) => {}
-            (
-                LedgerMsg::Hello(_)
-                | LedgerMsg::Submit(_)
-                | LedgerMsg::Ack(_)
-                | LedgerMsg::Ping
-                | LedgerMsg::Pong
-                | LedgerMsg::Quarantine(_),
-                Some(_) | None,
-            ) => self.on_violation(cx, conn),
+            (ToLedger::Hello(cert), None) => self.on_hello(cx, conn, server.key, &cert),
+            (ToLedger::Submit(record), Some(role)) => self.on_submit(cx, Submitted { conn, record }, server.key, role),
+            (ToLedger::Ping, Some(_)) => cx.push(Output::Send { conn, msg: FromLedger::Pong }),
+            (ToLedger::Pong, Some(_)) => {}
+            (ToLedger::Hello(_), Some(_)) | (ToLedger::Submit(_) | ToLedger::Ping | ToLedger::Pong, None) => {
+                self.on_violation(cx, conn)
+            }
         }
     }
 
@@ -307,7 +301,7 @@ impl Ledger {
         loop {
             let guids = List::truncated(pages.next().unwrap_or_default().iter().copied());
             let last = pages.peek().is_none();
-            cx.push(Output::Send { conn, msg: LedgerMsg::Quarantine(QuarantinePage { guids, last }) });
+            cx.push(Output::Send { conn, msg: FromLedger::Quarantine(QuarantinePage { guids, last }) });
             if last {
                 return;
             }
@@ -394,7 +388,7 @@ impl Ledger {
         for (conn, ids) in by_conn {
             if self.servers.contains_key(&conn) {
                 let ids = List::truncated(ids);
-                cx.push(Output::Send { conn, msg: LedgerMsg::Ack(LedgerAck { ids }) });
+                cx.push(Output::Send { conn, msg: FromLedger::Ack(LedgerAck { ids }) });
             }
         }
         self.store_batch(cx, self.phase == Phase::Stopping);

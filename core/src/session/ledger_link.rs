@@ -5,7 +5,7 @@ use super::Dialer;
 use crate::ids::{ConnId, Guid, RecordId};
 use crate::limits::QUARANTINED_MAX;
 use crate::machine::{Cx, Deadlines, Machine, Time};
-use crate::wire::ledger::LedgerMsg;
+use crate::wire::ledger::{FromLedger, ToLedger};
 use crate::wire::records::{LedgerRecord, ServerCert};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -26,7 +26,7 @@ pub enum Input {
     /// The connection could not be opened, or has ended.
     Closed(ConnId),
     /// A message came from the ledger.
-    Message(ConnId, LedgerMsg),
+    Message(ConnId, FromLedger),
     /// The server stops: the connection is closed for good.
     Stop,
 }
@@ -37,7 +37,7 @@ pub enum Output {
     /// Open a connection to the ledger; answered by `Opened` or `Closed`.
     Dial(ConnId),
     /// Send a message to the ledger.
-    Send(ConnId, LedgerMsg),
+    Send(ConnId, ToLedger),
     /// Close this connection; no `Closed` follows.
     Close(ConnId),
     /// Records that are now durable in the ledger.
@@ -120,7 +120,7 @@ impl LedgerLink {
         let under_way = self.records.len() - self.unsent.len();
         for _ in under_way..cx.cfg.window as usize {
             let Some(record) = self.unsent.pop_first().and_then(|id| self.records.get(&id)) else { break };
-            cx.push(Output::Send(conn, LedgerMsg::Submit(record.clone())));
+            cx.push(Output::Send(conn, ToLedger::Submit(record.clone())));
         }
         if self.unsent.len() < self.records.len() && self.timers.get(Timer::Retry).is_none() {
             self.timers.set(Timer::Retry, Some(cx.now.after(cx.cfg.retry_after)));
@@ -141,11 +141,11 @@ impl LedgerLink {
         self.lost(cx, conn);
     }
 
-    fn message(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, msg: LedgerMsg) {
+    fn message(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, msg: FromLedger) {
         self.pinged = false;
         self.dialer.proven();
         match msg {
-            LedgerMsg::Ack(ack) => {
+            FromLedger::Ack(ack) => {
                 let mut done = ack.ids.into_vec();
                 done.retain(|id| {
                     self.unsent.remove(id);
@@ -159,16 +159,15 @@ impl LedgerLink {
                 }
                 self.pump(cx);
             }
-            LedgerMsg::Ping => cx.push(Output::Send(conn, LedgerMsg::Pong)),
-            LedgerMsg::Pong => {}
-            LedgerMsg::Quarantine(page) => {
+            FromLedger::Ping => cx.push(Output::Send(conn, ToLedger::Pong)),
+            FromLedger::Pong => {}
+            FromLedger::Quarantine(page) => {
                 let room = QUARANTINED_MAX.saturating_sub(self.quarantined.len());
                 self.quarantined.extend(page.guids.iter().take(room));
                 if page.last {
                     cx.push(Output::Quarantined(core::mem::take(&mut self.quarantined)));
                 }
             }
-            LedgerMsg::Hello(_) | LedgerMsg::Submit(_) => self.hang_up(cx, conn),
         }
     }
 }
@@ -192,7 +191,7 @@ impl Machine for LedgerLink {
                 if self.dialer.opened(conn) {
                     self.pinged = false;
                     self.timers.set(Timer::Ping, Some(cx.now.after(cx.cfg.ping_every)));
-                    cx.push(Output::Send(conn, LedgerMsg::Hello(cx.cfg.cert.clone())));
+                    cx.push(Output::Send(conn, ToLedger::Hello(cx.cfg.cert.clone())));
                     self.pump(cx);
                 }
             }
@@ -230,7 +229,7 @@ impl Machine for LedgerLink {
                 return self.hang_up(cx, conn);
             }
             self.pinged = true;
-            cx.push(Output::Send(conn, LedgerMsg::Ping));
+            cx.push(Output::Send(conn, ToLedger::Ping));
             self.timers.set(Timer::Ping, Some(cx.now.after(cx.cfg.ping_every)));
         }
     }

@@ -1,5 +1,5 @@
-//! Messages of the control connection between client and CN: frames over TLS on TCP, persistent. One enum serves both
-//! directions; a side that receives a message which only it may send closes the connection.
+//! Messages of the control connection between client and CN: frames over TLS on TCP, persistent. Each direction has an
+//! enum of its own: a message of the wrong side does not decode. Numbers are unique over both directions.
 
 use super::records::{Logged, SealedGrant, ServerCert, SignedCheckpoint, SignedIntroduction, SignedRekey};
 use super::{List, Text};
@@ -10,32 +10,48 @@ use crate::nat::connectivity::{Attempt, Ticket};
 use core::net::SocketAddr;
 
 crate::wire! {
-    /// Any message between a client and its CN.
-    pub enum ControlMsg {
+    /// Message from a client to its CN.
+    pub enum ToCn {
         /// First message of the client: opens a session.
         Hello(Hello) = 1,
-        /// CN's answer to `Hello`: the session is open.
-        Welcome(Welcome) = 2,
         /// Client's page of changes to the versions it shares.
         Inventory(Inventory) = 3,
-        /// CN's request for the client's whole inventory, from the first page.
-        ReaddRequest(ReaddRequest) = 4,
         /// Client's question for peers that hold a version.
         Query(Query) = 5,
+        /// Client's report of how an attempt to connect to an introduced peer ended.
+        Outcome(Outcome) = 9,
+        /// Client's usage record, with its position in the client's log.
+        Usage(Logged) = 10,
+        /// Client's notice that its upload setting or its reachability has changed.
+        Update(Update) = 12,
+        /// Keep-alive request of either side, answered by `Pong`.
+        Ping = 15,
+        /// Answer of either side to `Ping`.
+        Pong = 16,
+        /// Uploader's notice that its NAT is open for this introduction.
+        Opened(Opened) = 18,
+        /// Uploader's report that an introduction ended with bytes sent that no receipt covers.
+        Unreceipted(Unreceipted) = 21,
+        /// Client's new key, created after `Rekey` and already stored on disk.
+        Rekeyed(SignedRekey) = 23,
+    }
+}
+
+crate::wire! {
+    /// Message from a CN to its client.
+    pub enum ToClient {
+        /// CN's answer to `Hello`: the session is open.
+        Welcome(Welcome) = 2,
+        /// CN's request for the client's whole inventory, from the first page.
+        ReaddRequest(ReaddRequest) = 4,
         /// CN's answer to a query: peers with permission to connect.
         Introductions(Introductions) = 6,
         /// CN's answer to a query that yields no peers, with the reason.
         QueryFailed(QueryFailed) = 7,
         /// CN's notice to the chosen uploader that a downloader will connect.
         Introduce(Introduce) = 8,
-        /// Client's report of how an attempt to connect to an introduced peer ended.
-        Outcome(Outcome) = 9,
-        /// Client's usage record, with its position in the client's log.
-        Usage(Logged) = 10,
         /// CN's acknowledgement of usage records that the ledger has stored durably.
         UsageAck(UsageAck) = 11,
-        /// Client's notice that its upload setting or its reachability has changed.
-        Update(Update) = 12,
         /// CN's notice that it will stop: reconnect to another CN, not before the given time.
         Drain(RetryAfter) = 13,
         /// CN's refusal of a new session while overloaded: retry after the given time.
@@ -46,18 +62,12 @@ crate::wire! {
         Pong = 16,
         /// CN's last message before it closes the connection, with the reason.
         Refused(Refused) = 17,
-        /// Uploader's notice that its NAT is open for this introduction.
-        Opened(Opened) = 18,
         /// CN's signal to both peers to start connectivity checks now: both have opened their NATs, or had time to.
         Go(Go) = 19,
         /// CN's notice that versions are no longer published: stop sharing them.
         Withdraw(Withdraw) = 20,
-        /// Uploader's report that an introduction ended with bytes sent that no receipt covers.
-        Unreceipted(Unreceipted) = 21,
         /// CN's notice that two copies of this installation run: both must create a new key, and both continue.
         Rekey = 22,
-        /// Client's new key, created after `Rekey` and already stored on disk.
-        Rekeyed(SignedRekey) = 23,
         /// CN's notice that the ledger has stored the end of the old GUID: use the new key, delete the old one.
         Retired(Retired) = 24,
     }
@@ -219,7 +229,7 @@ crate::wire! {
         pub nat: NatDescriptor,
     }
 
-    /// Delay of [`ControlMsg::Drain`] and [`ControlMsg::Busy`].
+    /// Delay of [`ToClient::Drain`] and [`ToClient::Busy`].
     pub struct RetryAfter {
         /// Least delay before the client reconnects, in milliseconds.
         pub retry_after_ms: u32,

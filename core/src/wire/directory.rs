@@ -1,5 +1,6 @@
 //! Messages between CN and DN: frames over TLS on TCP. Registrations of clients belong to the connection: when it
-//! breaks, the DN drops them and the CN adds them again. The DN signs nothing.
+//! breaks, the DN drops them and the CN adds them again. The DN signs nothing. Each direction has an enum of its own, with numbers
+//! that are unique over both.
 
 use super::control::{Introduce, Shared};
 use super::place::Locality;
@@ -12,12 +13,10 @@ use crate::nat::connectivity::Attempt;
 use core::net::SocketAddr;
 
 crate::wire! {
-    /// Any message between a CN and a DN.
-    pub enum DirectoryMsg {
+    /// Message from a CN to a DN.
+    pub enum ToDn {
         /// First message of the CN.
         Hello(DirectoryHello) = 1,
-        /// DN's answer to `Hello`.
-        Welcome(DirectoryWelcome) = 2,
         /// CN's registration of a client, or changes to one.
         Peer(PeerEntry) = 3,
         /// CN's page of changes to the versions a client shares.
@@ -26,12 +25,8 @@ crate::wire! {
         Gone(PeerGone) = 5,
         /// CN's request to choose peers for a downloader.
         Select(Select) = 6,
-        /// DN's answer to `Select`: the chosen peers.
-        Selected(Selected) = 7,
         /// CN's request to pass an introduction on to the chosen peer's CN.
         Relay(Relay) = 8,
-        /// DN's request to the chosen peer's CN: hand this introduction to that client.
-        Deliver(Deliver) = 9,
         /// CN's report of how an introduced pair's attempt to connect ended.
         Outcome(PairOutcome) = 10,
         /// Keep-alive request of either side, answered by `Pong`.
@@ -40,16 +35,32 @@ crate::wire! {
         Pong = 12,
         /// CN's request to pass a step on to the CN of the introduction's other peer.
         Signal(Signal) = 13,
-        /// DN's delivery of a step from the other peer's CN.
-        Signalled(Signalled) = 14,
         /// CN's report that an introduction ended with bytes sent that no receipt covers.
         Unreceipted(Unreceipted) = 15,
         /// CN's notice to the GUID's home DN that a session of this GUID exists.
         Seen(Seen) = 16,
-        /// DN's question whether this session's client still answers: another start of the same GUID has a session too.
-        Challenge(OfSession) = 17,
         /// CN's answer to `Challenge`: the client still answers.
         Alive(OfSession) = 18,
+    }
+}
+
+crate::wire! {
+    /// Message from a DN to a CN.
+    pub enum FromDn {
+        /// DN's answer to `Hello`.
+        Welcome(DirectoryWelcome) = 2,
+        /// DN's answer to `Select`: the chosen peers.
+        Selected(Selected) = 7,
+        /// DN's request to the chosen peer's CN: hand this introduction to that client.
+        Deliver(Deliver) = 9,
+        /// Keep-alive request of either side, answered by `Pong`.
+        Ping = 11,
+        /// Answer of either side to `Ping`.
+        Pong = 12,
+        /// DN's delivery of a step from the other peer's CN.
+        Signalled(Signalled) = 14,
+        /// DN's question whether this session's client still answers: another start of the same GUID has a session too.
+        Challenge(OfSession) = 17,
         /// DN's notice that the session of the same GUID on another CN is alive too: two copies of one installation
         /// run.
         Cloned(OfSession) = 19,
@@ -130,7 +141,7 @@ crate::wire! {
         pub session: SessionId,
     }
 
-    /// Request to choose peers for a session that was registered by [`DirectoryMsg::Peer`].
+    /// Request to choose peers for a session that was registered by [`ToDn::Peer`].
     pub struct Select {
         /// Request number chosen by the CN, echoed in the answer.
         pub req: u64,
@@ -146,7 +157,7 @@ crate::wire! {
         pub exclude: List<PublicKey, { limits::EXCLUDED_MAX }>,
     }
 
-    /// Answer to [`DirectoryMsg::Select`].
+    /// Answer to [`ToDn::Select`].
     pub struct Selected {
         /// Request number, copied from the request.
         pub req: u64,

@@ -1,5 +1,6 @@
 //! CN, edge → ledger, over TLS on TCP: who it is, then records, each acknowledged once it is durable. A record may be
-//! sent again until it is acknowledged; the ledger stores each id once.
+//! sent again until it is acknowledged; the ledger stores each id once. Each direction has an enum of its own, with numbers
+//! that are unique over both.
 
 use super::List;
 use super::records::{LedgerRecord, ServerCert};
@@ -7,12 +8,22 @@ use crate::ids::{Guid, RecordId};
 use crate::limits;
 
 crate::wire! {
-    /// Any message between a server and the ledger.
-    pub enum LedgerMsg {
+    /// Message from a server to the ledger.
+    pub enum ToLedger {
         /// Server: the first message, who it is. The certified key is the one that its TLS handshake proved.
         Hello(ServerCert) = 1,
         /// Server's record to be stored.
         Submit(LedgerRecord) = 2,
+        /// Keep-alive request of either side, answered by `Pong`.
+        Ping = 4,
+        /// Answer of either side to `Ping`.
+        Pong = 5,
+    }
+}
+
+crate::wire! {
+    /// Message from the ledger to a server.
+    pub enum FromLedger {
         /// Ledger: these are durable.
         Ack(LedgerAck) = 3,
         /// Keep-alive request of either side, answered by `Pong`.

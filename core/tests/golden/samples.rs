@@ -12,7 +12,7 @@ use swarmedge_core::nat::{Candidate, CandidateKind, Ipv6Reach, NatBehaviour, Nat
 use swarmedge_core::wire::control::{self, *};
 use swarmedge_core::wire::directory::Unreceipted;
 use swarmedge_core::wire::directory::*;
-use swarmedge_core::wire::ledger::{LedgerAck, LedgerMsg, QuarantinePage};
+use swarmedge_core::wire::ledger::{FromLedger, LedgerAck, QuarantinePage, ToLedger};
 use swarmedge_core::wire::mux::{MuxMsg, StreamData, StreamEnd};
 use swarmedge_core::wire::peer::{Have, HaveMap, PeerHello, PeerMsg, PeerWelcome, PieceAnswer, PieceRequest};
 use swarmedge_core::wire::place::{Coordinates, Locality, Place};
@@ -277,10 +277,9 @@ fn attempt() -> Attempt {
     Attempt { failure: Some(Failure::OneWay), rung: Rung::Reflexive, probes: 0x0102, took_ms: 0x0304_0506 }
 }
 
-pub(crate) fn control() -> Vec<ControlMsg> {
-    let introduce = Introduce { intro: introduction(), nat: nat(), ticket: Some(ticket()) };
+pub(crate) fn to_cn() -> Vec<ToCn> {
     vec![
-        ControlMsg::Hello(Hello {
+        ToCn::Hello(Hello {
             protocol: 1,
             guid: Guid::numbered(2),
             secondary: List::truncated([SecondaryGuid::numbered(3), SecondaryGuid::numbered(4)]),
@@ -292,7 +291,34 @@ pub(crate) fn control() -> Vec<ControlMsg> {
             platform: text("linux-x86_64"),
             checkpoint: Some(checkpoint()),
         }),
-        ControlMsg::Welcome(Welcome {
+        ToCn::Inventory(Inventory {
+            seq: 1,
+            reset: true,
+            last: false,
+            add: List::truncated(shares()),
+            remove: List::truncated([VersionId::numbered(3)]),
+        }),
+        ToCn::Query(Query {
+            query: 1,
+            grant: sealed_grant(),
+            want: 2,
+            exclude: List::truncated([PublicKey::numbered(3)]),
+        }),
+        ToCn::Unreceipted(control::Unreceipted { intro: introduction(), owed: 1, receipted: 2 }),
+        ToCn::Outcome(Outcome { intro: IntroId::numbered(1), attempt: attempt() }),
+        ToCn::Usage(Logged { record: usage(), head: head() }),
+        ToCn::Update(Update { uploads: false, nat: nat() }),
+        ToCn::Ping,
+        ToCn::Pong,
+        ToCn::Opened(Opened { intro: IntroId::numbered(1) }),
+        ToCn::Rekeyed(rekey()),
+    ]
+}
+
+pub(crate) fn to_client() -> Vec<ToClient> {
+    let introduce = Introduce { intro: introduction(), nat: nat(), ticket: Some(ticket()) };
+    vec![
+        ToClient::Welcome(Welcome {
             protocol: 1,
             now_ms: 2,
             observed: addr("203.0.113.5:40001"),
@@ -300,56 +326,36 @@ pub(crate) fn control() -> Vec<ControlMsg> {
             ping_ms: 3,
             want_inventory: true,
         }),
-        ControlMsg::Inventory(Inventory {
-            seq: 1,
-            reset: true,
-            last: false,
-            add: List::truncated(shares()),
-            remove: List::truncated([VersionId::numbered(3)]),
-        }),
-        ControlMsg::ReaddRequest(ReaddRequest { spread_ms: 1 }),
-        ControlMsg::Query(Query {
-            query: 1,
-            grant: sealed_grant(),
-            want: 2,
-            exclude: List::truncated([PublicKey::numbered(3)]),
-        }),
-        ControlMsg::Introductions(Introductions {
+        ToClient::ReaddRequest(ReaddRequest { spread_ms: 1 }),
+        ToClient::Introductions(Introductions {
             query: 1,
             peers: List::truncated([IntroducedPeer { intro: introduction(), nat: nat(), ticket: None }]),
         }),
-        ControlMsg::Unreceipted(control::Unreceipted { intro: introduction(), owed: 1, receipted: 2 }),
-        ControlMsg::QueryFailed(QueryFailed { query: 1, why: QueryError::PeersForbidden, retry_after_ms: 2 }),
-        ControlMsg::Introduce(introduce),
-        ControlMsg::Outcome(Outcome { intro: IntroId::numbered(1), attempt: attempt() }),
-        ControlMsg::Usage(Logged { record: usage(), head: head() }),
-        ControlMsg::UsageAck(UsageAck {
+        ToClient::QueryFailed(QueryFailed { query: 1, why: QueryError::PeersForbidden, retry_after_ms: 2 }),
+        ToClient::Introduce(introduce),
+        ToClient::UsageAck(UsageAck {
             ids: List::truncated([RecordId::numbered(1), RecordId::numbered(2)]),
             checkpoint: Some(checkpoint()),
         }),
-        ControlMsg::Update(Update { uploads: false, nat: nat() }),
-        ControlMsg::Drain(RetryAfter { retry_after_ms: 1 }),
-        ControlMsg::Busy(RetryAfter { retry_after_ms: 2 }),
-        ControlMsg::Ping,
-        ControlMsg::Pong,
-        ControlMsg::Refused(Refused { why: Refusal::Replaced }),
-        ControlMsg::Opened(Opened { intro: IntroId::numbered(1) }),
-        ControlMsg::Go(Go { intro: IntroId::numbered(2) }),
-        ControlMsg::Withdraw(Withdraw { versions: List::truncated([VersionId::numbered(3)]) }),
-        ControlMsg::Rekey,
-        ControlMsg::Rekeyed(rekey()),
-        ControlMsg::Retired(Retired { new: Guid::numbered(4) }),
+        ToClient::Drain(RetryAfter { retry_after_ms: 1 }),
+        ToClient::Busy(RetryAfter { retry_after_ms: 2 }),
+        ToClient::Ping,
+        ToClient::Pong,
+        ToClient::Refused(Refused { why: Refusal::Replaced }),
+        ToClient::Go(Go { intro: IntroId::numbered(2) }),
+        ToClient::Withdraw(Withdraw { versions: List::truncated([VersionId::numbered(3)]) }),
+        ToClient::Rekey,
+        ToClient::Retired(Retired { new: Guid::numbered(4) }),
     ]
 }
 
-pub(crate) fn directory() -> Vec<DirectoryMsg> {
+pub(crate) fn to_dn() -> Vec<ToDn> {
     let session = SessionId(7);
     let route = Route { link: 8, session };
     let introduce = Introduce { intro: introduction(), nat: nat(), ticket: Some(ticket()) };
     vec![
-        DirectoryMsg::Hello(DirectoryHello { protocol: 1, cert: cert() }),
-        DirectoryMsg::Welcome(DirectoryWelcome { protocol: 1, name: text("dn1.example") }),
-        DirectoryMsg::Peer(PeerEntry {
+        ToDn::Hello(DirectoryHello { protocol: 1, cert: cert() }),
+        ToDn::Peer(PeerEntry {
             session,
             guid: Guid::numbered(1),
             secondary: SecondaryGuid::numbered(2),
@@ -360,14 +366,14 @@ pub(crate) fn directory() -> Vec<DirectoryMsg> {
             nat: nat(),
             locality: locality(),
         }),
-        DirectoryMsg::Shares(PeerShares {
+        ToDn::Shares(PeerShares {
             session,
             reset: false,
             add: List::truncated(shares()),
             remove: List::truncated([VersionId::numbered(3)]),
         }),
-        DirectoryMsg::Gone(PeerGone { session }),
-        DirectoryMsg::Select(Select {
+        ToDn::Gone(PeerGone { session }),
+        ToDn::Select(Select {
             req: 1,
             session,
             download: DownloadId::numbered(5),
@@ -375,7 +381,29 @@ pub(crate) fn directory() -> Vec<DirectoryMsg> {
             want: 3,
             exclude: List::truncated([PublicKey::numbered(4)]),
         }),
-        DirectoryMsg::Selected(Selected {
+        ToDn::Unreceipted(Unreceipted {
+            download: DownloadId::numbered(1),
+            intro: IntroId::numbered(2),
+            owed: 3,
+            receipted: 4,
+        }),
+        ToDn::Relay(Relay { route, from: SessionId(9), introduce: introduce.clone() }),
+        ToDn::Outcome(PairOutcome { session, route, attempt: attempt() }),
+        ToDn::Ping,
+        ToDn::Pong,
+        ToDn::Signal(Signal { route, intro: IntroId::numbered(1), what: Step::Opened }),
+        ToDn::Seen(Seen { session, guid: Guid::numbered(1), secondary: SecondaryGuid::numbered(2) }),
+        ToDn::Alive(OfSession { session }),
+    ]
+}
+
+pub(crate) fn from_dn() -> Vec<FromDn> {
+    let session = SessionId(7);
+    let route = Route { link: 8, session };
+    let introduce = Introduce { intro: introduction(), nat: nat(), ticket: Some(ticket()) };
+    vec![
+        FromDn::Welcome(DirectoryWelcome { protocol: 1, name: text("dn1.example") }),
+        FromDn::Selected(Selected {
             req: 1,
             peers: List::truncated([SelectedPeer {
                 route,
@@ -385,23 +413,12 @@ pub(crate) fn directory() -> Vec<DirectoryMsg> {
             }]),
             edge_only_ms: Some(3),
         }),
-        DirectoryMsg::Unreceipted(Unreceipted {
-            download: DownloadId::numbered(1),
-            intro: IntroId::numbered(2),
-            owed: 3,
-            receipted: 4,
-        }),
-        DirectoryMsg::Relay(Relay { route, from: SessionId(9), introduce: introduce.clone() }),
-        DirectoryMsg::Deliver(Deliver { session, from: Route { link: 10, session: SessionId(9) }, introduce }),
-        DirectoryMsg::Outcome(PairOutcome { session, route, attempt: attempt() }),
-        DirectoryMsg::Ping,
-        DirectoryMsg::Pong,
-        DirectoryMsg::Signal(Signal { route, intro: IntroId::numbered(1), what: Step::Opened }),
-        DirectoryMsg::Signalled(Signalled { session, intro: IntroId::numbered(1), what: Step::Go }),
-        DirectoryMsg::Seen(Seen { session, guid: Guid::numbered(1), secondary: SecondaryGuid::numbered(2) }),
-        DirectoryMsg::Challenge(OfSession { session }),
-        DirectoryMsg::Alive(OfSession { session }),
-        DirectoryMsg::Cloned(OfSession { session }),
+        FromDn::Deliver(Deliver { session, from: Route { link: 10, session: SessionId(9) }, introduce }),
+        FromDn::Ping,
+        FromDn::Pong,
+        FromDn::Signalled(Signalled { session, intro: IntroId::numbered(1), what: Step::Go }),
+        FromDn::Challenge(OfSession { session }),
+        FromDn::Cloned(OfSession { session }),
     ]
 }
 
@@ -413,14 +430,14 @@ fn log(event: LogEvent) -> LogRecord {
     LogRecord { id: RecordId::numbered(1), at_ms: 2, guid: Guid::numbered(3), event }
 }
 
-pub(crate) fn ledger() -> Vec<LedgerMsg> {
+pub(crate) fn to_ledger() -> Vec<ToLedger> {
     vec![
-        LedgerMsg::Hello(cert()),
-        LedgerMsg::Submit(LedgerRecord::Usage(usage())),
-        LedgerMsg::Submit(LedgerRecord::Edge(edge_record())),
-        LedgerMsg::Submit(LedgerRecord::Served(served_record())),
-        LedgerMsg::Submit(LedgerRecord::Granted(grant_record())),
-        LedgerMsg::Submit(LedgerRecord::Possession(PossessionRecord {
+        ToLedger::Hello(cert()),
+        ToLedger::Submit(LedgerRecord::Usage(usage())),
+        ToLedger::Submit(LedgerRecord::Edge(edge_record())),
+        ToLedger::Submit(LedgerRecord::Served(served_record())),
+        ToLedger::Submit(LedgerRecord::Granted(grant_record())),
+        ToLedger::Submit(LedgerRecord::Possession(PossessionRecord {
             id: RecordId::numbered(1),
             edge: PublicKey::numbered(2),
             download: DownloadId::numbered(3),
@@ -429,30 +446,37 @@ pub(crate) fn ledger() -> Vec<LedgerMsg> {
             outcome: PossessionOutcome::Failed,
             at_ms: 6,
         })),
-        LedgerMsg::Submit(LedgerRecord::Log(log(LogEvent::Login(Login {
+        ToLedger::Submit(LedgerRecord::Log(log(LogEvent::Login(Login {
             observed: "192.0.2.1:5".parse().expect("an address"),
             secondary: List::truncated([SecondaryGuid::numbered(6), SecondaryGuid::numbered(7)]),
             upload_key: PublicKey::numbered(8),
             uploads: true,
             client_version: 9,
         })))),
-        LedgerMsg::Submit(LedgerRecord::Log(log(LogEvent::Located(Place {
+        ToLedger::Submit(LedgerRecord::Log(log(LogEvent::Located(Place {
             locality: locality(),
             at: Some(Coordinates { latitude: 525, longitude: -134 }),
         })))),
-        LedgerMsg::Submit(LedgerRecord::Log(log(LogEvent::Registered(Registered {
+        ToLedger::Submit(LedgerRecord::Log(log(LogEvent::Registered(Registered {
             versions: List::truncated([VersionId::numbered(6)]),
         })))),
-        LedgerMsg::Submit(LedgerRecord::Log(log(LogEvent::Offered(Offered {
+        ToLedger::Submit(LedgerRecord::Log(log(LogEvent::Offered(Offered {
             download: DownloadId::numbered(6),
             version: VersionId::numbered(7),
             peers: List::truncated([OfferedPeer { intro: IntroId::numbered(8), upload_key: PublicKey::numbered(9) }]),
         })))),
-        LedgerMsg::Submit(LedgerRecord::Log(log(LogEvent::Rekeyed(rekey())))),
-        LedgerMsg::Ack(LedgerAck { ids: List::truncated([RecordId::numbered(1)]) }),
-        LedgerMsg::Ping,
-        LedgerMsg::Pong,
-        LedgerMsg::Quarantine(QuarantinePage { guids: List::truncated([Guid::numbered(1)]), last: true }),
+        ToLedger::Submit(LedgerRecord::Log(log(LogEvent::Rekeyed(rekey())))),
+        ToLedger::Ping,
+        ToLedger::Pong,
+    ]
+}
+
+pub(crate) fn from_ledger() -> Vec<FromLedger> {
+    vec![
+        FromLedger::Ack(LedgerAck { ids: List::truncated([RecordId::numbered(1)]) }),
+        FromLedger::Ping,
+        FromLedger::Pong,
+        FromLedger::Quarantine(QuarantinePage { guids: List::truncated([Guid::numbered(1)]), last: true }),
     ]
 }
 

@@ -20,7 +20,7 @@ use swarmedge_core::role::edge::io as edge;
 use swarmedge_core::session::client as session;
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::Wire as _;
-use swarmedge_core::wire::control::ControlMsg;
+use swarmedge_core::wire::control::ToCn;
 use swarmedge_core::wire::records::{Grant, Rekey, SignedGrant, SignedHead, SignedRekey, SigningContext};
 
 /// Starts a client from its disk.
@@ -119,7 +119,7 @@ fn restore(w: &World<Net>, disk: &Disk) -> Restore {
 pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: session::Output) {
     match output {
         session::Output::Dial { conn, cn } => dial_cn(w, cfg, (node, conn), cn),
-        session::Output::Send { conn, msg } => links::send(w, cfg, node, conn, Msg::Control(msg)),
+        session::Output::Send { conn, msg } => links::send(w, cfg, node, conn, Msg::ToCn(msg)),
         session::Output::Close { conn } => links::close(w, cfg, node, conn),
         session::Output::Introduced { peers, .. } => w.env.seen.introduced |= !peers.is_empty(),
         session::Output::Checkpoint(new) => {
@@ -157,7 +157,7 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
         Output::ControlDial { conn, cn } => dial_cn(w, cfg, (node, conn), cn),
         Output::ControlSend { conn, msg } => {
             telling(w, cfg, node, &msg);
-            links::send(w, cfg, node, conn, Msg::Control(msg));
+            links::send(w, cfg, node, conn, Msg::ToCn(msg));
         }
         Output::ControlClose { conn } => links::close(w, cfg, node, conn),
         Output::PeerDial { conn, download, key, addrs, along } => {
@@ -204,8 +204,8 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
 }
 
 /// Notes whether a client sends a record that is not durable.
-fn telling(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, msg: &ControlMsg) {
-    if let (true, ControlMsg::Usage(logged)) = (cfg.heads, msg) {
+fn telling(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, msg: &ToCn) {
+    if let (true, ToCn::Usage(logged)) = (cfg.heads, msg) {
         let kept = w.env.disks.get(&node).is_some_and(|d| d.usage.contains_key(&logged.record.id));
         w.env.seen.told_undurable |= !kept;
     }

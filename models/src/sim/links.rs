@@ -7,9 +7,9 @@ use crate::scenario::Role;
 use crate::world::{Lane, NodeIx, World};
 use swarmedge_core::ids::{ConnId, PublicKey};
 use swarmedge_core::role::{client, cn, dn, edge, ledger};
-use swarmedge_core::wire::control::ControlMsg;
-use swarmedge_core::wire::directory::DirectoryMsg;
-use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::control::{ToClient, ToCn};
+use swarmedge_core::wire::directory::{FromDn, ToDn};
+use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 use swarmedge_core::wire::peer::PeerMsg;
 
 /// Node index of a dialler that has lost its power.
@@ -60,12 +60,18 @@ impl Link {
 /// A message of any protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Msg {
-    /// Message between a client and a CN.
-    Control(ControlMsg),
-    /// Message between a CN and a DN.
-    Directory(DirectoryMsg),
-    /// Message between a CN or an edge and the ledger.
-    Ledger(LedgerMsg),
+    /// Message from a client to a CN.
+    ToCn(ToCn),
+    /// Message from a CN to a client.
+    ToClient(ToClient),
+    /// Message from a CN to a DN.
+    ToDn(ToDn),
+    /// Message from a DN to a CN.
+    FromDn(FromDn),
+    /// Message from a CN or an edge to the ledger.
+    ToLedger(ToLedger),
+    /// Message from the ledger to a CN or an edge.
+    FromLedger(FromLedger),
     /// Message between two clients.
     Peer(PeerMsg),
 }
@@ -139,8 +145,8 @@ pub(super) fn send(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId, ms
     let Some((id, link)) = w.env.link_of(node, conn) else { return };
     let (to, to_conn) = link.other(node);
     if link.silent || link.half && to == link.from.0 {
-        if cfg.mutant == Some(Mutant::GhostsAnswer) && msg == Msg::Control(ControlMsg::Ping) {
-            let pong = message(cfg, node, conn, Msg::Control(ControlMsg::Pong));
+        if cfg.mutant == Some(Mutant::GhostsAnswer) && msg == Msg::ToClient(ToClient::Ping) {
+            let pong = message(cfg, node, conn, Msg::ToCn(ToCn::Pong));
             w.send(lane(link.kind, id, node), cfg.latency, Event::Input(pong));
         }
         return;
@@ -237,13 +243,13 @@ fn closed(cfg: &Cfg, kind: Kind, (node, conn): (NodeIx, ConnId)) -> In {
 
 fn message(cfg: &Cfg, to: NodeIx, conn: ConnId, msg: Msg) -> In {
     match (msg, cfg.role(to)) {
-        (Msg::Control(msg), Role::Client) => In::Client(client::Input::Control { conn, msg }),
-        (Msg::Control(msg), _) => In::Cn(cn::Input::Client { conn, msg }),
-        (Msg::Directory(msg), Role::Cn) => In::Cn(cn::Input::Directory { conn, msg }),
-        (Msg::Directory(msg), _) => In::Dn(dn::Input::Cn { conn, msg }),
-        (Msg::Ledger(msg), Role::Cn) => In::Cn(cn::Input::Ledger { conn, msg }),
-        (Msg::Ledger(msg), Role::Edge) => In::Edge(edge::Input::Ledger { conn, msg }),
-        (Msg::Ledger(msg), _) => In::Ledger(ledger::Input::Server { conn, msg }),
+        (Msg::ToCn(msg), _) => In::Cn(cn::Input::Client { conn, msg }),
+        (Msg::ToClient(msg), _) => In::Client(client::Input::Control { conn, msg }),
+        (Msg::ToDn(msg), _) => In::Dn(dn::Input::Cn { conn, msg }),
+        (Msg::FromDn(msg), _) => In::Cn(cn::Input::Directory { conn, msg }),
+        (Msg::ToLedger(msg), _) => In::Ledger(ledger::Input::Server { conn, msg }),
+        (Msg::FromLedger(msg), Role::Edge) => In::Edge(edge::Input::Ledger { conn, msg }),
+        (Msg::FromLedger(msg), _) => In::Cn(cn::Input::Ledger { conn, msg }),
         (Msg::Peer(msg), _) => In::Client(client::Input::Peer { conn, msg }),
     }
 }
@@ -257,9 +263,12 @@ fn check_wire(msg: &Msg) {
         assert_eq!(back.as_ref(), Some(msg), "the wire changed a message");
     }
     match msg {
-        Msg::Control(m) => same(m),
-        Msg::Directory(m) => same(m),
-        Msg::Ledger(m) => same(m),
+        Msg::ToCn(m) => same(m),
+        Msg::ToClient(m) => same(m),
+        Msg::ToDn(m) => same(m),
+        Msg::FromDn(m) => same(m),
+        Msg::ToLedger(m) => same(m),
+        Msg::FromLedger(m) => same(m),
         Msg::Peer(m) => same(m),
     }
 }

@@ -8,9 +8,9 @@ use crate::world::{Lane, NodeIx, World};
 use std::time::Duration;
 use swarmedge_core::ids::{ConnId, Guid, PublicKey, RecordId};
 use swarmedge_core::role::{client, cn, dn, edge, ledger};
-use swarmedge_core::wire::control::ControlMsg;
-use swarmedge_core::wire::directory::{DirectoryMsg, Selected};
-use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::control::{ToClient, ToCn};
+use swarmedge_core::wire::directory::{FromDn, Selected, ToDn};
+use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 use swarmedge_core::wire::records::LedgerRecord;
 
 /// Starts a server, which keeps only its spool or database.
@@ -59,26 +59,26 @@ fn dial_ledger(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId) {
 pub(super) fn perform_cn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: cn::Output) {
     match output {
         cn::Output::ClientSend { conn, msg } => {
-            if let (ControlMsg::Introductions(i), Some((_, link))) = (&msg, w.env.link_of(node, conn)) {
+            if let (ToClient::Introductions(i), Some((_, link))) = (&msg, w.env.link_of(node, conn)) {
                 let suspect = w.env.seen.suspects_asked.contains(&(link.from.0, i.query));
                 w.env.seen.suspect_introduced |= suspect && !i.peers.is_empty();
             }
-            if let (ControlMsg::Introductions(i), RoleCfg::Cn(own)) = (&msg, &cfg.roles[usize::from(node)])
+            if let (ToClient::Introductions(i), RoleCfg::Cn(own)) = (&msg, &cfg.roles[usize::from(node)])
                 && own.logs
                 && own.ledger
             {
                 w.env.seen.introductions.extend(i.peers.iter().map(|p| p.intro.intro.id));
             }
-            if let (ControlMsg::Welcome(_), Some((id, _))) = (&msg, w.env.link_of(node, conn))
+            if let (ToClient::Welcome(_), Some((id, _))) = (&msg, w.env.link_of(node, conn))
                 && let Some(link) = w.env.links.get_mut(&id)
             {
                 link.welcomed = true;
             }
-            links::send(w, cfg, node, conn, Msg::Control(msg));
+            links::send(w, cfg, node, conn, Msg::ToClient(msg));
         }
         cn::Output::ClientClose { .. } if cfg.mutant == Some(Mutant::ClosesAreLost) => {}
-        cn::Output::DirectorySend { conn, msg } => links::send(w, cfg, node, conn, Msg::Directory(msg)),
-        cn::Output::LedgerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Ledger(msg)),
+        cn::Output::DirectorySend { conn, msg } => links::send(w, cfg, node, conn, Msg::ToDn(msg)),
+        cn::Output::LedgerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::ToLedger(msg)),
         cn::Output::ClientClose { conn } | cn::Output::DirectoryClose { conn } | cn::Output::LedgerClose { conn } => {
             links::close(w, cfg, node, conn)
         }
@@ -110,10 +110,10 @@ pub(super) fn perform_cn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: cn
 pub(super) fn perform_dn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: dn::Output) {
     match output {
         dn::Output::CnSend { conn, msg } => {
-            if let DirectoryMsg::Selected(selected) = &msg {
+            if let FromDn::Selected(selected) = &msg {
                 chosen(w, node, selected);
             }
-            links::send(w, cfg, node, conn, Msg::Directory(msg));
+            links::send(w, cfg, node, conn, Msg::FromDn(msg));
         }
         dn::Output::CnClose { conn } => {
             forget_told(w, node, conn);
@@ -130,7 +130,7 @@ pub(super) fn perform_edge(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: 
         edge::Output::DenyGrant { req, why } => clients::denied(w, cfg, node, req, why),
         edge::Output::Save { req, batch } => store::spool(w, cfg, node, req, batch),
         edge::Output::LedgerDial { conn } => dial_ledger(w, cfg, node, conn),
-        edge::Output::LedgerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Ledger(msg)),
+        edge::Output::LedgerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::ToLedger(msg)),
         edge::Output::LedgerClose { conn } => links::close(w, cfg, node, conn),
         edge::Output::AnswerCompleted { req, challenge } => possession::posed(w, cfg, node, req, challenge),
         edge::Output::AnswerProof { req, .. } => possession::taken(w, cfg, node, req),
@@ -144,7 +144,7 @@ pub(super) fn perform_edge(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: 
 /// Performs an output of a ledger.
 pub(super) fn perform_ledger(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: ledger::Output) {
     match output {
-        ledger::Output::Send { conn, msg } => links::send(w, cfg, node, conn, Msg::Ledger(msg)),
+        ledger::Output::Send { conn, msg } => links::send(w, cfg, node, conn, Msg::FromLedger(msg)),
         ledger::Output::Close { conn } => links::close(w, cfg, node, conn),
         ledger::Output::Store { req, records } => store::store(w, cfg, node, req, records),
         ledger::Output::Count(_) | ledger::Output::Stopped => {}
@@ -156,41 +156,39 @@ pub(super) fn told(w: &mut World<Net>, cfg: &Cfg, to: NodeIx, mut input: In) -> 
     match &mut input {
         In::Dn(dn::Input::Cn { conn, msg }) => return dn_told(w, cfg, (to, *conn), msg).then_some(input),
         In::Dn(dn::Input::CnClosed { conn }) => forget_told(w, to, *conn),
-        In::Cn(cn::Input::Directory { msg: DirectoryMsg::Deliver(d), .. })
-            if cfg.mutant == Some(Mutant::Misdelivers) =>
-        {
+        In::Cn(cn::Input::Directory { msg: FromDn::Deliver(d), .. }) if cfg.mutant == Some(Mutant::Misdelivers) => {
             d.session.0 ^= 1;
         }
-        In::Cn(cn::Input::Ledger { msg: LedgerMsg::Quarantine(page), .. }) => {
+        In::Cn(cn::Input::Ledger { msg: FromLedger::Quarantine(page), .. }) => {
             w.env.seen.suspects = page.guids.iter().copied().collect();
             return (cfg.mutant != Some(Mutant::QuarantineIsLost)).then_some(input);
         }
-        In::Cn(cn::Input::Client { conn, msg: ControlMsg::Query(query) }) => {
+        In::Cn(cn::Input::Client { conn, msg: ToCn::Query(query) }) => {
             let asks = w.env.link_of(to, *conn).map(|(_, link)| (link.from.0, Guid::of(&link.key)));
             if let Some((client, _)) = asks.filter(|(_, guid)| w.env.seen.suspects.contains(guid)) {
                 w.env.seen.suspects_asked.insert((client, query.query));
             }
         }
-        In::Cn(cn::Input::Client { msg: ControlMsg::Usage(logged), .. }) if cfg.heads => {
+        In::Cn(cn::Input::Client { msg: ToCn::Usage(logged), .. }) if cfg.heads => {
             let head = &logged.head.head;
             w.env.seen.told_heads.insert((head.start, head.place, head.digest));
         }
-        In::Client(client::Input::Control { msg: ControlMsg::Introduce(i), .. }) => {
+        In::Client(client::Input::Control { msg: ToClient::Introduce(i), .. }) => {
             w.env.seen.misdelivered |= i.intro.intro.uploader_key != keys::upload_key(to);
         }
-        In::Client(client::Input::Control { msg: ControlMsg::ReaddRequest(_), .. }) => {
+        In::Client(client::Input::Control { msg: ToClient::ReaddRequest(_), .. }) => {
             return (cfg.mutant != Some(Mutant::ReaddIsLost)).then_some(input);
         }
-        In::Client(client::Input::Control { msg: ControlMsg::UsageAck(_), .. }) => {
+        In::Client(client::Input::Control { msg: ToClient::UsageAck(_), .. }) => {
             return (cfg.mutant != Some(Mutant::AcksAreLost)).then_some(input);
         }
-        In::Client(client::Input::Control { msg: ControlMsg::Rekey, .. }) => {
+        In::Client(client::Input::Control { msg: ToClient::Rekey, .. }) => {
             return (cfg.mutant != Some(Mutant::RekeyOrdersAreLost)).then_some(input);
         }
-        In::Client(client::Input::Control { msg: ControlMsg::Retired(_), .. }) => {
+        In::Client(client::Input::Control { msg: ToClient::Retired(_), .. }) => {
             return (cfg.mutant != Some(Mutant::RetirementsAreLost)).then_some(input);
         }
-        In::Ledger(ledger::Input::Server { msg: LedgerMsg::Submit(LedgerRecord::Usage(r)), .. })
+        In::Ledger(ledger::Input::Server { msg: ToLedger::Submit(LedgerRecord::Usage(r)), .. })
             if cfg.mutant == Some(Mutant::FreshRecordIds) =>
         {
             r.id = RecordId::numbered(u32::try_from(w.env.number()).unwrap_or(0));
@@ -205,12 +203,12 @@ fn forget_told(w: &mut World<Net>, dn: NodeIx, conn: ConnId) {
 }
 
 /// Records a registration at a DN; returns `false` if the seeded defect loses the message.
-fn dn_told(w: &mut World<Net>, cfg: &Cfg, (dn, conn): (NodeIx, ConnId), msg: &mut DirectoryMsg) -> bool {
+fn dn_told(w: &mut World<Net>, cfg: &Cfg, (dn, conn): (NodeIx, ConnId), msg: &mut ToDn) -> bool {
     let seen = &mut w.env.seen.told;
-    if let DirectoryMsg::Gone(g) = msg {
+    if let ToDn::Gone(g) = msg {
         seen.remove(&(dn, conn, g.session));
     }
-    let DirectoryMsg::Peer(entry) = msg else { return true };
+    let ToDn::Peer(entry) = msg else { return true };
     seen.insert((dn, conn, entry.session), (entry.upload_key, entry.uploads));
     if cfg.mutant == Some(Mutant::IncarnationsFall) {
         entry.incarnation = INCARNATIONS_FALL_FROM - entry.incarnation;

@@ -23,7 +23,7 @@ use swarmedge_core::machine::{Machine as _, Rng, Time};
 use swarmedge_core::role::edge::io::{Batch, GrantAsked, ObjectFacts, Renewal, ServedGrant};
 use swarmedge_core::role::edge::{self, Edge};
 use swarmedge_core::role::ledger::{self, Ledger};
-use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 use swarmedge_core::wire::records::{Grant, GrantRecord, LedgerRecord, ServerRole, SignedGrant, SigningContext};
 use swarmedge_core::wire::{Text, Wire as _};
 
@@ -313,11 +313,11 @@ fn leave(w: &mut World<Delivery>, part: u8, counted: bool) {
     w.send(Lane { to: EDGE, what: "part", id }, Duration::ZERO, Event::Part(part, counted));
 }
 
-fn send_ledger(w: &mut World<Delivery>, cfg: &Cfg, conn: ConnId, mut msg: LedgerMsg) {
+fn send_ledger(w: &mut World<Delivery>, cfg: &Cfg, conn: ConnId, mut msg: ToLedger) {
     if w.env.link != Some((conn, true)) {
         return;
     }
-    if let (Some(Mutant::FreshIds), LedgerMsg::Submit(LedgerRecord::Served(r))) = (cfg.mutant, &mut msg) {
+    if let (Some(Mutant::FreshIds), ToLedger::Submit(LedgerRecord::Served(r))) = (cfg.mutant, &mut msg) {
         w.env.renamed += 1;
         r.id = RecordId::numbered(w.env.renamed);
     }
@@ -327,7 +327,7 @@ fn send_ledger(w: &mut World<Delivery>, cfg: &Cfg, conn: ConnId, mut msg: Ledger
 fn perform_ledger(w: &mut World<Delivery>, cfg: &Cfg, output: ledger::Output) {
     match output {
         ledger::Output::Send { conn, msg } => {
-            let lost = cfg.mutant == Some(Mutant::AcksAreLost) && matches!(msg, LedgerMsg::Ack(_));
+            let lost = cfg.mutant == Some(Mutant::AcksAreLost) && matches!(msg, FromLedger::Ack(_));
             let link = w.env.link.filter(|(c, open)| accepted(*c) == conn && *open && !lost);
             if let Some((conn, _)) = link {
                 tell(w, "link", In::Edge(edge::Input::Ledger { conn, msg }));
@@ -435,7 +435,7 @@ impl System for Delivery {
     fn faults(w: &World<Self>, _: &Cfg, _: Lane, event: &Event, ways: &mut Vec<Way>) {
         let refused = matches!(event, Event::Spool(..) | Event::Store(..));
         ways.extend((refused && w.budget.drops > 0).then_some(Way::Fault("refuse")));
-        let ack = matches!(event, Event::Told(In::Edge(edge::Input::Ledger { msg: LedgerMsg::Ack(_), .. })));
+        let ack = matches!(event, Event::Told(In::Edge(edge::Input::Ledger { msg: FromLedger::Ack(_), .. })));
         ways.extend((ack && w.budget.duplicates > 0).then_some(Way::Twice));
     }
 

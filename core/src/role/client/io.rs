@@ -18,7 +18,7 @@ use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, 
 use crate::nat::NatDescriptor;
 use crate::nat::connectivity::{Along, Line, LineEvent, Scatter, Scattered};
 use crate::nat::cookie::Proven;
-use crate::wire::control::ControlMsg;
+use crate::wire::control::{ToClient, ToCn};
 use crate::wire::peer::{PeerMsg, PieceRequest, RefuseCode};
 use crate::wire::records::{Head, Receipt, SealedGrant, SignedRekey};
 use alloc::boxed::Box;
@@ -56,7 +56,7 @@ pub enum Input {
         /// Control connection that it arrived on.
         conn: ConnId,
         /// Message as decoded by the shell.
-        msg: ControlMsg,
+        msg: ToClient,
     },
     /// A connection to an introduced peer is open, and the peer has proven the introduced key.
     PeerOpened {
@@ -294,7 +294,7 @@ pub enum Output {
         /// Control connection to send on.
         conn: ConnId,
         /// Message to be sent.
-        msg: ControlMsg,
+        msg: ToCn,
     },
     /// Close the control connection; no `ControlClosed` follows.
     ControlClose {

@@ -8,8 +8,8 @@ use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
 use crate::nat::cookie::{CookieKeys, Tag};
 use crate::nat::{NatDescriptor, vetted};
 use crate::session::backoff::jittered;
-use crate::wire::control::{ControlMsg, Hello, Inventory, Refusal, Refused, RetryAfter, Update, Welcome};
-use crate::wire::directory::{DirectoryMsg, PeerEntry, PeerGone, PeerShares};
+use crate::wire::control::{Hello, Inventory, Refusal, Refused, RetryAfter, ToClient, ToCn, Update, Welcome};
+use crate::wire::directory::{PeerEntry, PeerGone, PeerShares, ToDn};
 use crate::wire::place::Place;
 use crate::wire::records::SignedHead;
 use alloc::vec::Vec;
@@ -133,7 +133,7 @@ impl Cn {
     pub(super) fn turn_away(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let retry_after_ms = millis(jittered(cx.cfg.busy_retry, cx.rng));
         cx.push(Output::Count(Metric::Busy));
-        cx.push(Output::ClientSend { conn, msg: ControlMsg::Busy(RetryAfter { retry_after_ms }) });
+        cx.push(Output::ClientSend { conn, msg: ToClient::Busy(RetryAfter { retry_after_ms }) });
         self.close(cx, conn);
     }
 
@@ -159,7 +159,7 @@ impl Cn {
         }
         self.by_session.remove(&session.id);
         cx.push(Output::Count(Metric::SessionClosed));
-        self.tell_dns(cx, &DirectoryMsg::Gone(PeerGone { session: session.id }));
+        self.tell_dns(cx, &ToDn::Gone(PeerGone { session: session.id }));
     }
 
     pub(super) fn close(&mut self, cx: &mut Context<'_>, conn: ConnId) {
@@ -168,7 +168,7 @@ impl Cn {
     }
 
     pub(super) fn refuse(&mut self, cx: &mut Context<'_>, conn: ConnId, why: Refusal) {
-        cx.push(Output::ClientSend { conn, msg: ControlMsg::Refused(Refused { why }) });
+        cx.push(Output::ClientSend { conn, msg: ToClient::Refused(Refused { why }) });
         self.close(cx, conn);
     }
 
@@ -181,20 +181,20 @@ impl Cn {
         self.refuse(cx, conn, Refusal::Idle);
     }
 
-    pub(super) fn on_client_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ControlMsg) {
+    pub(super) fn on_client_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ToCn) {
         let Some(client) = self.clients.get(&conn) else { return };
         if client.session.is_none() {
-            let ControlMsg::Hello(hello) = msg else { return self.refuse_violation(cx, conn) };
+            let ToCn::Hello(hello) = msg else { return self.refuse_violation(cx, conn) };
             return self.on_hello(cx, conn, &hello);
         }
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
         let Some(msg) = self.charge(cx, conn, msg) else { return };
         match msg {
-            ControlMsg::Inventory(page) => self.on_inventory(cx, conn, page),
-            ControlMsg::Query(query) => self.on_query(cx, conn, query),
-            ControlMsg::Opened(o) => self.on_nat_opened(cx, conn, o.intro),
-            ControlMsg::Outcome(o) => self.on_outcome(cx, conn, o),
-            ControlMsg::Usage(logged) => {
+            ToCn::Inventory(page) => self.on_inventory(cx, conn, page),
+            ToCn::Query(query) => self.on_query(cx, conn, query),
+            ToCn::Opened(o) => self.on_nat_opened(cx, conn, o.intro),
+            ToCn::Outcome(o) => self.on_outcome(cx, conn, o),
+            ToCn::Usage(logged) => {
                 if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.guid == logged.record.reporter)
                     && logs::check(cx.cfg.verify, &logged).is_ok()
                 {
@@ -203,25 +203,12 @@ impl Cn {
                     self.refuse_violation(cx, conn);
                 }
             }
-            ControlMsg::Unreceipted(report) => self.on_unreceipted(cx, conn, &report),
-            ControlMsg::Update(update) => self.on_update(cx, conn, &update),
-            ControlMsg::Ping => cx.push(Output::ClientSend { conn, msg: ControlMsg::Pong }),
-            ControlMsg::Pong => self.on_pong(cx, conn),
-            ControlMsg::Rekeyed(signed) => self.on_rekeyed(cx, conn, signed),
-            ControlMsg::Hello(_)
-            | ControlMsg::Welcome(_)
-            | ControlMsg::ReaddRequest(_)
-            | ControlMsg::Introductions(_)
-            | ControlMsg::QueryFailed(_)
-            | ControlMsg::Introduce(_)
-            | ControlMsg::Go(_)
-            | ControlMsg::Withdraw(_)
-            | ControlMsg::UsageAck(_)
-            | ControlMsg::Rekey
-            | ControlMsg::Retired(_)
-            | ControlMsg::Drain(_)
-            | ControlMsg::Busy(_)
-            | ControlMsg::Refused(_) => self.refuse_violation(cx, conn),
+            ToCn::Unreceipted(report) => self.on_unreceipted(cx, conn, &report),
+            ToCn::Update(update) => self.on_update(cx, conn, &update),
+            ToCn::Ping => cx.push(Output::ClientSend { conn, msg: ToClient::Pong }),
+            ToCn::Pong => self.on_pong(cx, conn),
+            ToCn::Rekeyed(signed) => self.on_rekeyed(cx, conn, signed),
+            ToCn::Hello(_) => self.refuse_violation(cx, conn),
         }
     }
 
@@ -279,9 +266,9 @@ impl Cn {
             ping_ms: millis(cx.cfg.ping_every),
             want_inventory: true,
         };
-        cx.push(Output::ClientSend { conn, msg: ControlMsg::Welcome(welcome) });
+        cx.push(Output::ClientSend { conn, msg: ToClient::Welcome(welcome) });
         if let Some(entry) = entry {
-            self.tell_dns(cx, &DirectoryMsg::Peer(entry));
+            self.tell_dns(cx, &ToDn::Peer(entry));
         }
         self.note_registered(conn);
         self.session_opened(cx, conn, hello.guid);
@@ -310,7 +297,7 @@ impl Cn {
         let (id, guid) = (session.id, session.guid);
         self.log_registered(cx, guid, &page);
         let shares = PeerShares { session: id, reset: page.reset, add: page.add, remove: page.remove };
-        self.tell_dns(cx, &DirectoryMsg::Shares(shares));
+        self.tell_dns(cx, &ToDn::Shares(shares));
     }
 
     /// Stores a client's new NAT descriptor and upload setting, and tells the DNs if something has changed.
@@ -339,7 +326,7 @@ impl Cn {
         for (conn, open) in conns {
             if open {
                 let retry_after_ms = if spread == 0 { 0 } else { cx.rng.below(spread) };
-                cx.push(Output::ClientSend { conn, msg: ControlMsg::Drain(RetryAfter { retry_after_ms }) });
+                cx.push(Output::ClientSend { conn, msg: ToClient::Drain(RetryAfter { retry_after_ms }) });
             } else {
                 self.close(cx, conn);
             }

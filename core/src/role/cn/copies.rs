@@ -11,8 +11,8 @@ use super::{Cn, Context, Metric, Output, Timer};
 use crate::accounting::rekeys;
 use crate::ids::{ConnId, Guid, RecordId, SecondaryGuid, SessionId};
 use crate::session::ledger_link;
-use crate::wire::control::{ControlMsg, Refusal, Retired};
-use crate::wire::directory::{DirectoryMsg, OfSession, Seen};
+use crate::wire::control::{Refusal, Retired, ToClient};
+use crate::wire::directory::{OfSession, Seen, ToDn};
 use crate::wire::records::{LedgerRecord, LogEvent, LogRecord, SignedRekey};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -89,7 +89,7 @@ impl Cn {
         let home = rekeys::home(&s.guid, cx.cfg.dns).and_then(|dn| self.dns.get(dn as usize));
         if let Some(dn) = home.filter(|dn| dn.is_up()).and_then(super::DnLink::conn) {
             let seen = Seen { session: s.id, guid: s.guid, secondary: s.secondary };
-            cx.push(Output::DirectorySend { conn: dn, msg: DirectoryMsg::Seen(seen) });
+            cx.push(Output::DirectorySend { conn: dn, msg: ToDn::Seen(seen) });
         }
     }
 
@@ -106,7 +106,7 @@ impl Cn {
         s.challenge.by = by.or(s.challenge.by);
         s.challenge.answered = false;
         if !core::mem::replace(&mut s.challenge.open, true) {
-            cx.push(Output::ClientSend { conn, msg: ControlMsg::Ping });
+            cx.push(Output::ClientSend { conn, msg: ToClient::Ping });
             self.timers.set(Timer::Challenge(conn), Some(cx.now.after(cx.cfg.answer_within)));
         }
     }
@@ -129,7 +129,7 @@ impl Cn {
         let (guid, session) = (s.guid, s.id);
         self.timers.clear(Timer::Challenge(conn));
         if let Some(dn) = by.filter(|by| self.dns.iter().any(|dn| dn.is_up() && dn.conn() == Some(*by))) {
-            cx.push(Output::DirectorySend { conn: dn, msg: DirectoryMsg::Alive(OfSession { session }) });
+            cx.push(Output::DirectorySend { conn: dn, msg: ToDn::Alive(OfSession { session }) });
         }
         let alive: Vec<_> = self
             .copies(guid)
@@ -157,7 +157,7 @@ impl Cn {
     pub(super) fn order_rekey(&self, cx: &mut Context<'_>, conn: ConnId) {
         if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.rekey.is_none()) {
             cx.push(Output::Count(Metric::RekeyOrdered));
-            cx.push(Output::ClientSend { conn, msg: ControlMsg::Rekey });
+            cx.push(Output::ClientSend { conn, msg: ToClient::Rekey });
         }
     }
 
@@ -205,6 +205,6 @@ impl Cn {
     }
 
     fn tell_retired(cx: &mut Context<'_>, conn: ConnId, new: Guid) {
-        cx.push(Output::ClientSend { conn, msg: ControlMsg::Retired(Retired { new }) });
+        cx.push(Output::ClientSend { conn, msg: ToClient::Retired(Retired { new }) });
     }
 }

@@ -6,8 +6,8 @@ use super::clients::Client;
 use super::{Cn, Context, Metric, Output, Timer};
 use crate::ids::{ConnId, SessionId};
 use crate::session::Dialer;
-use crate::wire::control::{ControlMsg, ReaddRequest};
-use crate::wire::directory::{DirectoryHello, DirectoryMsg};
+use crate::wire::control::{ReaddRequest, ToClient};
+use crate::wire::directory::{DirectoryHello, FromDn, ToDn};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -59,7 +59,7 @@ impl Cn {
         self.dns.iter().find(|d| d.welcomed).and_then(DnLink::conn)
     }
 
-    pub(super) fn tell_dns(&self, cx: &mut Context<'_>, msg: &DirectoryMsg) {
+    pub(super) fn tell_dns(&self, cx: &mut Context<'_>, msg: &ToDn) {
         for conn in self.dns.iter().filter(|d| d.welcomed).filter_map(DnLink::conn) {
             cx.push(Output::DirectorySend { conn, msg: msg.clone() });
         }
@@ -76,7 +76,7 @@ impl Cn {
         let cert = cx.cfg.cert.clone();
         if self.dn_mut(dn).is_some_and(|d| d.dialer.opened(conn)) {
             let hello = DirectoryHello { protocol: crate::wire::PROTOCOL, cert };
-            cx.push(Output::DirectorySend { conn, msg: DirectoryMsg::Hello(hello) });
+            cx.push(Output::DirectorySend { conn, msg: ToDn::Hello(hello) });
             self.timers.set(Timer::Ping(dn), Some(cx.now.after(PING_EVERY)));
         }
     }
@@ -108,45 +108,32 @@ impl Cn {
         if core::mem::replace(&mut link.pinged, true) || !link.welcomed {
             return self.hang_up(cx, conn);
         }
-        cx.push(Output::DirectorySend { conn, msg: DirectoryMsg::Ping });
+        cx.push(Output::DirectorySend { conn, msg: ToDn::Ping });
         self.timers.set(Timer::Ping(dn), Some(cx.now.after(PING_EVERY)));
     }
 
-    pub(super) fn on_directory_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: DirectoryMsg) {
+    pub(super) fn on_directory_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: FromDn) {
         let Some(dn) = self.dn_of(conn) else { return };
         let Some(link) = self.dns.get_mut(dn as usize).filter(|d| d.dialer.up().is_some()) else { return };
         link.pinged = false;
+        let in_place = matches!(msg, FromDn::Ping | FromDn::Pong) || link.welcomed != matches!(msg, FromDn::Welcome(_));
+        if !in_place {
+            return self.hang_up(cx, conn);
+        }
         match msg {
-            DirectoryMsg::Welcome(_) if !link.welcomed => {
+            FromDn::Welcome(_) => {
                 link.welcomed = true;
                 link.dialer.proven();
                 link.register_from = Some(SessionId(0));
                 self.register_more(cx, dn);
             }
-            DirectoryMsg::Selected(selected) if link.welcomed => self.on_selected(cx, conn, selected),
-            DirectoryMsg::Deliver(deliver) if link.welcomed => self.on_deliver(cx, conn, deliver),
-            DirectoryMsg::Signalled(signalled) if link.welcomed => self.on_signalled(cx, conn, signalled),
-            DirectoryMsg::Challenge(of) if link.welcomed => self.on_challenge(cx, conn, of.session),
-            DirectoryMsg::Cloned(of) if link.welcomed => self.on_cloned(cx, of.session),
-            DirectoryMsg::Ping => cx.push(Output::DirectorySend { conn, msg: DirectoryMsg::Pong }),
-            DirectoryMsg::Pong => {}
-            DirectoryMsg::Welcome(_)
-            | DirectoryMsg::Selected(_)
-            | DirectoryMsg::Deliver(_)
-            | DirectoryMsg::Hello(_)
-            | DirectoryMsg::Peer(_)
-            | DirectoryMsg::Shares(_)
-            | DirectoryMsg::Gone(_)
-            | DirectoryMsg::Select(_)
-            | DirectoryMsg::Relay(_)
-            | DirectoryMsg::Signal(_)
-            | DirectoryMsg::Unreceipted(_)
-            | DirectoryMsg::Signalled(_)
-            | DirectoryMsg::Seen(_)
-            | DirectoryMsg::Challenge(_)
-            | DirectoryMsg::Alive(_)
-            | DirectoryMsg::Cloned(_)
-            | DirectoryMsg::Outcome(_) => self.hang_up(cx, conn),
+            FromDn::Selected(selected) => self.on_selected(cx, conn, selected),
+            FromDn::Deliver(deliver) => self.on_deliver(cx, conn, deliver),
+            FromDn::Signalled(signalled) => self.on_signalled(cx, conn, signalled),
+            FromDn::Challenge(of) => self.on_challenge(cx, conn, of.session),
+            FromDn::Cloned(of) => self.on_cloned(cx, of.session),
+            FromDn::Ping => cx.push(Output::DirectorySend { conn, msg: ToDn::Pong }),
+            FromDn::Pong => {}
         }
     }
 
@@ -160,8 +147,8 @@ impl Cn {
         let spread_ms = u32::try_from(cx.cfg.readd_spread.as_millis()).unwrap_or(u32::MAX);
         for (_, client) in &batch {
             if let Some(entry) = self.clients.get(client).and_then(Client::entry) {
-                cx.push(Output::DirectorySend { conn, msg: DirectoryMsg::Peer(entry) });
-                let readd = ControlMsg::ReaddRequest(ReaddRequest { spread_ms });
+                cx.push(Output::DirectorySend { conn, msg: ToDn::Peer(entry) });
+                let readd = ToClient::ReaddRequest(ReaddRequest { spread_ms });
                 cx.push(Output::ClientSend { conn: *client, msg: readd });
                 self.refund_readd(cx, *client);
                 self.report_to_new_home(cx, dn, *client);

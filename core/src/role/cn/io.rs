@@ -5,9 +5,9 @@ use crate::ids::{ConnId, PublicKey, RecordId, ReqId, Signature, VersionId};
 use crate::limits;
 use crate::nat::broker;
 use crate::nat::cookie::CookieKeys;
-use crate::wire::control::ControlMsg;
-use crate::wire::directory::DirectoryMsg;
-use crate::wire::ledger::LedgerMsg;
+use crate::wire::control::{ToClient, ToCn};
+use crate::wire::directory::{FromDn, ToDn};
+use crate::wire::ledger::{FromLedger, ToLedger};
 use crate::wire::place::Place;
 use crate::wire::records::{LedgerRecord, SealedGrant, ServerCert, SignedGrant, SigningContext, Verify};
 use alloc::boxed::Box;
@@ -46,7 +46,7 @@ pub enum Input {
         /// Connection of the client.
         conn: ConnId,
         /// Message as decoded by the shell.
-        msg: ControlMsg,
+        msg: ToCn,
     },
     /// A client's connection has ended (or its send queue overflowed).
     ClientClosed {
@@ -68,7 +68,7 @@ pub enum Input {
         /// Connection to the DN.
         conn: ConnId,
         /// Message as decoded by the shell.
-        msg: DirectoryMsg,
+        msg: FromDn,
     },
     /// The connection to the ledger is open (TLS done, certificate checked).
     LedgerOpened {
@@ -85,7 +85,7 @@ pub enum Input {
         /// Connection to the ledger.
         conn: ConnId,
         /// Message as decoded by the shell.
-        msg: LedgerMsg,
+        msg: FromLedger,
     },
     /// Content of the spool at the start.
     Restored {
@@ -130,7 +130,7 @@ pub enum Output {
         /// Connection of the client.
         conn: ConnId,
         /// Message to be sent.
-        msg: ControlMsg,
+        msg: ToClient,
     },
     /// Look up an address in the geolocation files; answered by [`Input::Located`].
     Locate {
@@ -156,7 +156,7 @@ pub enum Output {
         /// Connection to the DN.
         conn: ConnId,
         /// Message to be sent.
-        msg: DirectoryMsg,
+        msg: ToDn,
     },
     /// Close a connection to a DN; no `DirectoryClosed` follows.
     DirectoryClose {
@@ -173,7 +173,7 @@ pub enum Output {
         /// Connection to the ledger.
         conn: ConnId,
         /// Message to be sent.
-        msg: LedgerMsg,
+        msg: ToLedger,
     },
     /// Close the connection to the ledger; no `LedgerClosed` follows.
     LedgerClose {

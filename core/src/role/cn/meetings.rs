@@ -8,8 +8,8 @@ use super::clients::Client;
 use super::{Cn, Context, Metric, Output, Timer};
 use crate::ids::{ConnId, IntroId, SessionId};
 use crate::nat::connectivity::Role;
-use crate::wire::control::{ControlMsg, Go, Outcome};
-use crate::wire::directory::{DirectoryMsg, PairOutcome, Route, Signal, Signalled, Step};
+use crate::wire::control::{Go, Outcome, ToClient};
+use crate::wire::directory::{PairOutcome, Route, Signal, Signalled, Step, ToDn};
 
 /// Largest number of uploaders that signals are forwarded for; the others connect without waiting for the peer.
 const INTRODUCED_UPLOADERS_MAX: usize = 65_536;
@@ -68,7 +68,7 @@ impl Cn {
 
     fn signal(&self, cx: &mut Context<'_>, dn: ConnId, signal: Signal) {
         if self.dns.iter().any(|d| d.is_up() && d.conn() == Some(dn)) {
-            cx.push(Output::DirectorySend { conn: dn, msg: DirectoryMsg::Signal(signal) });
+            cx.push(Output::DirectorySend { conn: dn, msg: ToDn::Signal(signal) });
         }
     }
 
@@ -94,7 +94,7 @@ impl Cn {
 
     fn send_go(&self, cx: &mut Context<'_>, conn: ConnId, intro: IntroId) {
         if self.clients.contains_key(&conn) {
-            cx.push(Output::ClientSend { conn, msg: ControlMsg::Go(Go { intro }) });
+            cx.push(Output::ClientSend { conn, msg: ToClient::Go(Go { intro }) });
         }
     }
 
@@ -134,7 +134,7 @@ impl Cn {
         if let (Some([_, Party::ViaDn { dn, route }]), Some(session)) = (peers, session)
             && self.dns.iter().any(|d| d.is_up() && d.conn() == Some(dn))
         {
-            let msg = DirectoryMsg::Outcome(PairOutcome { session, route, attempt });
+            let msg = ToDn::Outcome(PairOutcome { session, route, attempt });
             cx.push(Output::DirectorySend { conn: dn, msg });
         }
     }

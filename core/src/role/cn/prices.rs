@@ -29,8 +29,8 @@ use crate::ids::ConnId;
 use crate::limits::SHARES_PER_PEER_MAX;
 use crate::machine::Time;
 use crate::nat::{Class, Endpoint};
-use crate::wire::control::{ControlMsg, Inventory, QueryError, ReaddRequest};
-use crate::wire::directory::DirectoryMsg;
+use crate::wire::control::{Inventory, QueryError, ReaddRequest, ToClient, ToCn};
+use crate::wire::directory::ToDn;
 use core::time::Duration;
 
 /// Time that a session may be ahead of its earnings.
@@ -81,31 +81,15 @@ impl Prices {
 
     /// Returns a message's price and the budget that pays it. Updates are charged later, once it is clear what they
     /// change.
-    fn of(&self, msg: &ControlMsg) -> (Budget, Duration) {
+    fn of(&self, msg: &ToCn) -> (Budget, Duration) {
         match msg {
-            ControlMsg::Query(_) => (Budget::Requests, self.query),
-            ControlMsg::Inventory(page) => (Budget::Requests, self.versions(page.add.len() + page.remove.len())),
-            ControlMsg::Opened(_) | ControlMsg::Outcome(_) => (Budget::Requests, self.step),
-            ControlMsg::Usage(_) | ControlMsg::Unreceipted(_) | ControlMsg::Rekeyed(_) => {
-                (Budget::Accounting, self.record)
-            }
-            ControlMsg::Ping | ControlMsg::Pong => (Budget::Accounting, self.ping),
-            // messages that only a CN may send end the session, so they need no price
-            ControlMsg::Update(_)
-            | ControlMsg::Hello(_)
-            | ControlMsg::Welcome(_)
-            | ControlMsg::ReaddRequest(_)
-            | ControlMsg::Introductions(_)
-            | ControlMsg::QueryFailed(_)
-            | ControlMsg::Introduce(_)
-            | ControlMsg::UsageAck(_)
-            | ControlMsg::Drain(_)
-            | ControlMsg::Busy(_)
-            | ControlMsg::Refused(_)
-            | ControlMsg::Go(_)
-            | ControlMsg::Withdraw(_)
-            | ControlMsg::Rekey
-            | ControlMsg::Retired(_) => (Budget::Requests, Duration::ZERO),
+            ToCn::Query(_) => (Budget::Requests, self.query),
+            ToCn::Inventory(page) => (Budget::Requests, self.versions(page.add.len() + page.remove.len())),
+            ToCn::Opened(_) | ToCn::Outcome(_) => (Budget::Requests, self.step),
+            ToCn::Usage(_) | ToCn::Unreceipted(_) | ToCn::Rekeyed(_) => (Budget::Accounting, self.record),
+            ToCn::Ping | ToCn::Pong => (Budget::Accounting, self.ping),
+            // a second hello ends the session, so it needs no price
+            ToCn::Update(_) | ToCn::Hello(_) => (Budget::Requests, Duration::ZERO),
         }
     }
 }
@@ -169,17 +153,17 @@ fn millis(d: Duration) -> u32 {
 
 impl Cn {
     /// Charges a message. If the budget does not allow it, answers the client or skips the message, and returns `None`.
-    pub(super) fn charge(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ControlMsg) -> Option<ControlMsg> {
+    pub(super) fn charge(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ToCn) -> Option<ToCn> {
         let session = self.clients.get_mut(&conn).and_then(Client::session_mut)?;
         let (budget, price) = cx.cfg.prices.of(&msg);
         let Err(wait) = session.budgets.pay(cx.now, budget, price) else { return Some(msg) };
         cx.push(Output::Count(Metric::Limited));
-        if let ControlMsg::Query(query) = msg {
+        if let ToCn::Query(query) = msg {
             cx.push(Output::Count(Metric::Query));
             super::queries::fail(cx, conn, query.query, QueryError::TooMany, millis(wait));
-        } else if let ControlMsg::Usage(_) = msg {
+        } else if let ToCn::Usage(_) = msg {
             cx.push(Output::Count(Metric::UsageDeferred));
-        } else if let ControlMsg::Inventory(page) = msg {
+        } else if let ToCn::Inventory(page) = msg {
             self.skip_page(cx, conn, &page);
         }
         None
@@ -214,7 +198,7 @@ impl Cn {
     /// Requests the whole inventory of a client whose budget allows it now, after a gap.
     pub(super) fn request_readd(&self, cx: &mut Context<'_>, conn: ConnId) {
         if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.dn_view.has_gap) {
-            cx.push(Output::ClientSend { conn, msg: ControlMsg::ReaddRequest(ReaddRequest { spread_ms: 0 }) });
+            cx.push(Output::ClientSend { conn, msg: ToClient::ReaddRequest(ReaddRequest { spread_ms: 0 }) });
         }
     }
 
@@ -252,7 +236,7 @@ impl Cn {
         (session.dn_view.class, session.dn_view.is_stale) = (class, false);
         self.timers.clear(Timer::Tell(conn));
         if let Some(entry) = self.clients.get(&conn).and_then(Client::entry) {
-            self.tell_dns(cx, &DirectoryMsg::Peer(entry));
+            self.tell_dns(cx, &ToDn::Peer(entry));
         }
     }
 }

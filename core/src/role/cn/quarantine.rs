@@ -5,7 +5,7 @@
 use super::clients::Client;
 use super::{Cn, Context, Metric, Output};
 use crate::ids::{ConnId, Guid};
-use crate::wire::directory::DirectoryMsg;
+use crate::wire::directory::ToDn;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
@@ -23,7 +23,7 @@ impl Cn {
                     session.quarantined = quarantined;
                 }
                 if let Some(entry) = self.clients.get(&conn).and_then(Client::entry) {
-                    self.tell_dns(cx, &DirectoryMsg::Peer(entry));
+                    self.tell_dns(cx, &ToDn::Peer(entry));
                 }
             }
         }

@@ -14,8 +14,8 @@ use crate::ids::{ConnId, IntroId, PublicKey, RecordId, ReqId, Signature};
 use crate::limits::EXCLUDED_MAX;
 use crate::nat::connectivity::Ticket;
 use crate::wire::List;
-use crate::wire::control::{ControlMsg, Introduce, IntroducedPeer, Introductions, Query, QueryError, QueryFailed};
-use crate::wire::directory::{Deliver, DirectoryMsg, Relay, Select, Selected, SelectedPeer};
+use crate::wire::control::{Introduce, IntroducedPeer, Introductions, Query, QueryError, QueryFailed, ToClient};
+use crate::wire::directory::{Deliver, Relay, Select, Selected, SelectedPeer, ToDn};
 use crate::wire::records::{Introduction, SignedGrant, SignedIntroduction, SigningContext};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -102,7 +102,7 @@ impl Cn {
                     want: want.min(cx.cfg.peers_max),
                     exclude,
                 };
-                cx.push(Output::DirectorySend { conn: dn, msg: DirectoryMsg::Select(select) });
+                cx.push(Output::DirectorySend { conn: dn, msg: ToDn::Select(select) });
                 let step = Step::Selecting { dn, grant };
                 self.queries.insert(req, Pending { client, query, step });
             }
@@ -192,7 +192,7 @@ impl Cn {
             let ticket = Some(Ticket { key, observed });
             let introduce = Introduce { intro: intro.clone(), nat: nat.clone(), ticket };
             let relay = Relay { route: peer.route, from, introduce };
-            cx.push(Output::DirectorySend { conn: dn, msg: DirectoryMsg::Relay(relay) });
+            cx.push(Output::DirectorySend { conn: dn, msg: ToDn::Relay(relay) });
             let ticket = Some(Ticket { key, observed: peer.observed });
             answer.push(IntroducedPeer { intro, nat: peer.nat, ticket });
         }
@@ -218,10 +218,7 @@ impl Cn {
         if self.clients.contains_key(&client) {
             cx.push(Output::Count(Metric::QueryAnswered));
             let peers = List::truncated(peers);
-            cx.push(Output::ClientSend {
-                conn: client,
-                msg: ControlMsg::Introductions(Introductions { query, peers }),
-            });
+            cx.push(Output::ClientSend { conn: client, msg: ToClient::Introductions(Introductions { query, peers }) });
         }
     }
 
@@ -270,13 +267,13 @@ impl Cn {
         let Some(&conn) = self.by_session.get(&deliver.session) else { return };
         if self.clients.get(&conn).and_then(Client::session).is_some_and(Session::may_upload) {
             self.add_uploader(cx, deliver.introduce.intro.intro.id, conn, (dn, deliver.from));
-            cx.push(Output::ClientSend { conn, msg: ControlMsg::Introduce(deliver.introduce) });
+            cx.push(Output::ClientSend { conn, msg: ToClient::Introduce(deliver.introduce) });
         }
     }
 }
 
 pub(super) fn fail(cx: &mut Context<'_>, conn: ConnId, query: u32, why: QueryError, retry_after_ms: u32) {
     cx.push(Output::Count(Metric::QueryRefused));
-    let msg = ControlMsg::QueryFailed(QueryFailed { query, why, retry_after_ms });
+    let msg = ToClient::QueryFailed(QueryFailed { query, why, retry_after_ms });
     cx.push(Output::ClientSend { conn, msg });
 }

@@ -16,9 +16,11 @@ use crate::content::Policy;
 use crate::ids::{DownloadId, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use crate::nat::NatDescriptor;
 use crate::nat::connectivity::{Attempt, Rung};
-use crate::wire::control::{ControlMsg, Hello, Inventory, Opened, Outcome, Query, QueryError, Refusal, Shared, Update};
-use crate::wire::directory::{Deliver, DirectoryMsg, DirectoryWelcome, Route, Selected, SelectedPeer, Signalled, Step};
-use crate::wire::ledger::{LedgerAck, LedgerMsg};
+use crate::wire::control::{
+    Hello, Inventory, Opened, Outcome, Query, QueryError, Refusal, Shared, ToClient, ToCn, Update,
+};
+use crate::wire::directory::{Deliver, DirectoryWelcome, FromDn, Route, Selected, SelectedPeer, Signalled, Step, ToDn};
+use crate::wire::ledger::{FromLedger, LedgerAck, ToLedger};
 use crate::wire::records::{
     Grant, LedgerRecord, LogEvent, Logged, SealedGrant, ServerRole, Side, SignedGrant, SignedHead, SigningContext,
     UsageRecord, UsageState,
@@ -64,7 +66,7 @@ fn whole() -> (Bench<Cn>, ConnId, ConnId) {
 
 fn dn_up(b: &mut Bench<Cn>, conn: ConnId) -> Vec<Output> {
     let welcome = DirectoryWelcome { protocol: crate::wire::PROTOCOL, name: Text::default() };
-    b.inputs([Input::DirectoryOpened { conn }, Input::Directory { conn, msg: DirectoryMsg::Welcome(welcome) }])
+    b.inputs([Input::DirectoryOpened { conn }, Input::Directory { conn, msg: FromDn::Welcome(welcome) }])
 }
 
 fn key(n: u32) -> PublicKey {
@@ -91,14 +93,14 @@ fn accept(b: &mut Bench<Cn>, conn: u64, n: u32) -> Vec<Output> {
     b.input(Input::ClientAccepted { conn: ConnId(conn), key: key(n), from })
 }
 
-fn say(b: &mut Bench<Cn>, conn: u64, msg: ControlMsg) -> Vec<Output> {
+fn say(b: &mut Bench<Cn>, conn: u64, msg: ToCn) -> Vec<Output> {
     b.input(Input::Client { conn: ConnId(conn), msg })
 }
 
 /// Opens a session for client `n` on connection `n`.
 fn join(b: &mut Bench<Cn>, n: u32) -> Vec<Output> {
     accept(b, u64::from(n), n);
-    say(b, u64::from(n), ControlMsg::Hello(hello(n)))
+    say(b, u64::from(n), ToCn::Hello(hello(n)))
 }
 
 /// Signs whatever the CN asks to have signed.
@@ -111,7 +113,7 @@ fn sign(b: &mut Bench<Cn>, out: &[Output]) -> Vec<Output> {
     b.input(Input::Signed { req: *req, signature: fake_sign(&CN_KEY, *context, message) })
 }
 
-fn to_client(out: &[Output], conn: u64) -> Vec<&ControlMsg> {
+fn to_client(out: &[Output], conn: u64) -> Vec<&ToClient> {
     out.iter()
         .filter_map(|o| if let Output::ClientSend { conn: c, msg } = o { Some((c.0, msg)) } else { None })
         .filter_map(|(c, msg)| (c == conn).then_some(msg))
@@ -119,27 +121,27 @@ fn to_client(out: &[Output], conn: u64) -> Vec<&ControlMsg> {
 }
 
 /// Returns the messages to the DN, except those to it as a home DN.
-fn to_dn(out: &[Output]) -> Vec<&DirectoryMsg> {
-    all_to_dn(out).filter(|m| !matches!(m, DirectoryMsg::Seen(_))).collect()
+fn to_dn(out: &[Output]) -> Vec<&ToDn> {
+    all_to_dn(out).filter(|m| !matches!(m, ToDn::Seen(_))).collect()
 }
 
-fn all_to_dn(out: &[Output]) -> impl Iterator<Item = &DirectoryMsg> {
+fn all_to_dn(out: &[Output]) -> impl Iterator<Item = &ToDn> {
     out.iter().filter_map(|o| if let Output::DirectorySend { msg, .. } = o { Some(msg) } else { None })
 }
 
 fn refusal(out: &[Output], conn: u64) -> Option<Refusal> {
     let closed = out.contains(&Output::ClientClose { conn: ConnId(conn) });
-    let why = |m: &ControlMsg| if let ControlMsg::Refused(r) = m { Some(r.why) } else { None };
+    let why = |m: &ToClient| if let ToClient::Refused(r) = m { Some(r.why) } else { None };
     to_client(out, conn).into_iter().find_map(why).filter(|_| closed)
 }
 
 fn failed(out: &[Output], conn: u64) -> Option<QueryError> {
-    to_client(out, conn).into_iter().find_map(|m| if let ControlMsg::QueryFailed(f) = m { Some(f.why) } else { None })
+    to_client(out, conn).into_iter().find_map(|m| if let ToClient::QueryFailed(f) = m { Some(f.why) } else { None })
 }
 
-fn query() -> ControlMsg {
+fn query() -> ToCn {
     let grant = SealedGrant { epoch: 1, nonce: [0; 24], sealed: Blob::default() };
-    ControlMsg::Query(Query { query: 77, grant, want: 200, exclude: List::default() })
+    ToCn::Query(Query { query: 77, grant, want: 200, exclude: List::default() })
 }
 
 fn grant_of(n: u32) -> Grant {
@@ -171,10 +173,7 @@ fn open_req(out: &[Output]) -> ReqId {
 }
 
 fn select_req(out: &[Output]) -> u64 {
-    to_dn(out)
-        .into_iter()
-        .find_map(|m| if let DirectoryMsg::Select(s) = m { Some(s.req) } else { None })
-        .expect("a select")
+    to_dn(out).into_iter().find_map(|m| if let ToDn::Select(s) = m { Some(s.req) } else { None }).expect("a select")
 }
 
 /// Sends a query of client 1 and answers its request to open the grant with `grant`.
@@ -200,18 +199,18 @@ fn usage(n: u32, reporter: u32) -> UsageRecord {
 }
 
 /// Returns a usage record of a client, the first record of its log.
-fn logged(n: u32, reporter: u32) -> ControlMsg {
+fn logged(n: u32, reporter: u32) -> ToCn {
     let record = usage(n, reporter);
     let head = Log::default().append(SecondaryGuid::numbered(n), &record);
     let signature = fake_sign(&key(reporter), SigningContext::LogHead, &head.to_bytes());
-    ControlMsg::Usage(Logged { record, head: SignedHead { head, key: key(reporter), signature } })
+    ToCn::Usage(Logged { record, head: SignedHead { head, key: key(reporter), signature } })
 }
 
 /// Returns the ids of the usage records sent to the ledger.
 fn submitted(out: &[Output]) -> Vec<RecordId> {
     out.iter()
         .filter_map(|o| match o {
-            Output::LedgerSend { msg: LedgerMsg::Submit(LedgerRecord::Usage(r)), .. } => Some(r.id),
+            Output::LedgerSend { msg: ToLedger::Submit(LedgerRecord::Usage(r)), .. } => Some(r.id),
             _ => None,
         })
         .collect()
@@ -219,7 +218,7 @@ fn submitted(out: &[Output]) -> Vec<RecordId> {
 
 fn ack(conn: ConnId, n: u32) -> Input {
     let ids = List::truncated([RecordId::numbered(n)]);
-    Input::Ledger { conn, msg: LedgerMsg::Ack(LedgerAck { ids }) }
+    Input::Ledger { conn, msg: FromLedger::Ack(LedgerAck { ids }) }
 }
 
 #[test]
@@ -227,7 +226,7 @@ fn no_client_is_accepted_before_the_clock_is_known() {
     let cfg = Config::new(ROOT, fake_verify, cert(ServerRole::Cn, CN_KEY));
     let mut b = Bench::new(Cn::default(), cfg);
     let out = accept(&mut b, 1, 1);
-    assert!(matches!(to_client(&out, 1)[..], [ControlMsg::Busy(_)]));
+    assert!(matches!(to_client(&out, 1)[..], [ToClient::Busy(_)]));
     assert!(out.contains(&Output::ClientClose { conn: ConnId(1) }));
 }
 
@@ -235,9 +234,9 @@ fn no_client_is_accepted_before_the_clock_is_known() {
 fn a_session_needs_the_guid_of_the_proven_key() {
     let mut b = bench();
     let out = join(&mut b, 1);
-    assert!(matches!(to_client(&out, 1)[..], [ControlMsg::Welcome(w)] if w.now_ms == NOW_MS && w.want_inventory));
+    assert!(matches!(to_client(&out, 1)[..], [ToClient::Welcome(w)] if w.now_ms == NOW_MS && w.want_inventory));
     accept(&mut b, 2, 2);
-    assert_eq!(refusal(&say(&mut b, 2, ControlMsg::Hello(hello(1))), 2), Some(Refusal::WrongKey));
+    assert_eq!(refusal(&say(&mut b, 2, ToCn::Hello(hello(1))), 2), Some(Refusal::WrongKey));
     assert_eq!(b.machine.sessions(), 1);
 }
 
@@ -246,13 +245,13 @@ fn only_a_newer_session_replaces_the_other_one() {
     let mut b = bench();
     join(&mut b, 1);
     accept(&mut b, 10, 1);
-    let out = say(&mut b, 10, ControlMsg::Hello(Hello { incarnation: 3, ..hello(1) }));
+    let out = say(&mut b, 10, ToCn::Hello(Hello { incarnation: 3, ..hello(1) }));
     assert_eq!(refusal(&out, 1), Some(Refusal::Replaced));
     accept(&mut b, 11, 1);
-    let out = say(&mut b, 11, ControlMsg::Hello(Hello { incarnation: 2, ..hello(1) }));
+    let out = say(&mut b, 11, ToCn::Hello(Hello { incarnation: 2, ..hello(1) }));
     assert_eq!(refusal(&out, 11), Some(Refusal::Replaced));
     assert_eq!(b.machine.sessions(), 1);
-    assert!(matches!(to_client(&say(&mut b, 10, ControlMsg::Ping), 10)[..], [ControlMsg::Pong]));
+    assert!(matches!(to_client(&say(&mut b, 10, ToCn::Ping), 10)[..], [ToClient::Pong]));
 }
 
 #[test]
@@ -262,7 +261,7 @@ fn a_connection_without_hello_or_long_silent_is_closed() {
     join(&mut b, 2);
     assert_eq!(refusal(&b.wait(secs(5)), 1), Some(Refusal::Idle));
     b.wait(secs(40));
-    say(&mut b, 2, ControlMsg::Ping);
+    say(&mut b, 2, ToCn::Ping);
     assert_eq!(refusal(&b.wait(secs(64)), 2), None);
     assert_eq!(refusal(&b.wait(secs(1)), 2), Some(Refusal::Idle));
     assert_eq!(b.machine.sessions(), 0);
@@ -271,12 +270,7 @@ fn a_connection_without_hello_or_long_silent_is_closed() {
 #[test]
 fn protocol_violations_end_the_session() {
     let page = |seq| Inventory { seq, reset: false, last: true, add: List::default(), remove: List::default() };
-    let bad = [
-        ControlMsg::Inventory(page(2)),
-        ControlMsg::Hello(hello(1)),
-        logged(1, 2),
-        ControlMsg::Drain(crate::wire::control::RetryAfter { retry_after_ms: 0 }),
-    ];
+    let bad = [ToCn::Inventory(page(2)), ToCn::Hello(hello(1)), logged(1, 2)];
     for msg in bad {
         let mut b = bench();
         join(&mut b, 1);
@@ -284,7 +278,7 @@ fn protocol_violations_end_the_session() {
     }
     let mut b = bench();
     join(&mut b, 1);
-    assert_eq!(refusal(&say(&mut b, 1, ControlMsg::Inventory(page(1))), 1), None);
+    assert_eq!(refusal(&say(&mut b, 1, ToCn::Inventory(page(1))), 1), None);
 }
 
 #[test]
@@ -293,7 +287,7 @@ fn a_full_cn_sends_clients_away_and_keeps_those_it_has() {
     b.cfg.sessions_max = 1;
     join(&mut b, 1);
     let out = accept(&mut b, 2, 2);
-    assert!(matches!(to_client(&out, 2)[..], [ControlMsg::Busy(_)]));
+    assert!(matches!(to_client(&out, 2)[..], [ToClient::Busy(_)]));
     assert_eq!(b.machine.sessions(), 1);
 }
 
@@ -303,9 +297,7 @@ fn a_query_yields_signed_introductions_for_both_sides() {
     join(&mut b, 1);
     let out = ask(&mut b, Some(signed_grant(grant_of(1))));
     let req = select_req(&out);
-    assert!(
-        matches!(to_dn(&out)[..], [DirectoryMsg::Select(s)] if s.want == 40 && s.version == VersionId::numbered(6))
-    );
+    assert!(matches!(to_dn(&out)[..], [ToDn::Select(s)] if s.want == 40 && s.version == VersionId::numbered(6)));
     let route = |n| Route { link: 3, session: SessionId(n) };
     let peers = List::truncated((0..3).map(|n| SelectedPeer {
         route: route(n),
@@ -313,12 +305,12 @@ fn a_query_yields_signed_introductions_for_both_sides() {
         observed: "192.0.2.9:4000".parse().expect("an address"),
         nat: NatDescriptor::default(),
     }));
-    let out = b
-        .input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(Selected { req, peers, edge_only_ms: None }) });
+    let out =
+        b.input(Input::Directory { conn: dn, msg: FromDn::Selected(Selected { req, peers, edge_only_ms: None }) });
     let [Output::Sign { req, context: SigningContext::Introductions, message }] = &out[..] else { panic!("{out:?}") };
     let signature = fake_sign(&CN_KEY, SigningContext::Introductions, message);
     let out = b.input(Input::Signed { req: *req, signature });
-    let [ControlMsg::Introductions(answer)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
+    let [ToClient::Introductions(answer)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
     assert_eq!((answer.query, answer.peers.len()), (77, 3));
     for (n, p) in (0..).zip(&answer.peers) {
         assert_eq!(introductions::check(&trust(), &p.intro, NOW_MS), Ok(()));
@@ -326,10 +318,8 @@ fn a_query_yields_signed_introductions_for_both_sides() {
         assert_eq!((i.download, i.downloader_key), (DownloadId::numbered(5), PublicKey::numbered(50)));
         assert_eq!(i.uploader_key, PublicKey::numbered(200 + n));
     }
-    let relayed: Vec<Route> = to_dn(&out)
-        .into_iter()
-        .map(|m| if let DirectoryMsg::Relay(r) = m { r.route } else { panic!("{m:?}") })
-        .collect();
+    let relayed: Vec<Route> =
+        to_dn(&out).into_iter().map(|m| if let ToDn::Relay(r) = m { r.route } else { panic!("{m:?}") }).collect();
     assert_eq!(relayed, [route(0), route(1), route(2)]);
 }
 
@@ -339,8 +329,8 @@ fn a_query_without_matching_peers_gets_an_empty_answer() {
     join(&mut b, 1);
     let req = select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));
     let selected = Selected { req, peers: List::default(), edge_only_ms: None };
-    let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(selected) });
-    assert!(matches!(to_client(&out, 1)[..], [ControlMsg::Introductions(i)] if i.peers.is_empty()));
+    let out = b.input(Input::Directory { conn: dn, msg: FromDn::Selected(selected) });
+    assert!(matches!(to_client(&out, 1)[..], [ToClient::Introductions(i)] if i.peers.is_empty()));
 }
 
 #[test]
@@ -374,7 +364,7 @@ fn queries_beyond_the_limit_are_told_when_to_retry() {
     }
     b.now = b.now.after(secs(2));
     let out = say(&mut b, 1, query());
-    let [ControlMsg::QueryFailed(f)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
+    let [ToClient::QueryFailed(f)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
     assert_eq!((f.why, f.retry_after_ms), (QueryError::TooMany, 4_001));
     b.now = b.now.after(secs(5));
     assert_eq!(failed(&say(&mut b, 1, query()), 1), None);
@@ -402,9 +392,9 @@ fn a_reconnected_dn_gets_every_client_and_requests_readd() {
     let conn = dn_conn(&b.wait(secs(1))).expect("a dial");
     assert_ne!(conn, dn);
     let out = dn_up(&mut b, conn);
-    assert_eq!(to_dn(&out).iter().filter(|m| matches!(m, DirectoryMsg::Peer(_))).count(), 3);
+    assert_eq!(to_dn(&out).iter().filter(|m| matches!(m, ToDn::Peer(_))).count(), 3);
     for n in 1..=3 {
-        assert!(matches!(to_client(&out, n)[..], [ControlMsg::ReaddRequest(_)]));
+        assert!(matches!(to_client(&out, n)[..], [ToClient::ReaddRequest(_)]));
     }
 }
 
@@ -413,7 +403,7 @@ fn many_clients_are_registered_in_batches() {
     let mut b = bench();
     (1..=600).for_each(|n| drop(join(&mut b, n)));
     let conn = dn_conn(&b.wait(Duration::ZERO)).expect("a dial");
-    let registered = |out: &[Output]| to_dn(out).iter().filter(|m| matches!(m, DirectoryMsg::Peer(_))).count();
+    let registered = |out: &[Output]| to_dn(out).iter().filter(|m| matches!(m, ToDn::Peer(_))).count();
     assert_eq!(registered(&dn_up(&mut b, conn)), 256);
     assert_eq!(registered(&b.wait(secs(1))), 344);
 }
@@ -421,32 +411,32 @@ fn many_clients_are_registered_in_batches() {
 #[test]
 fn shared_versions_and_session_ends_reach_the_dn() {
     let (mut b, ..) = whole();
-    assert!(matches!(to_dn(&join(&mut b, 1))[..], [DirectoryMsg::Peer(p)] if p.uploads));
+    assert!(matches!(to_dn(&join(&mut b, 1))[..], [ToDn::Peer(p)] if p.uploads));
     let add = List::truncated([Shared { version: VersionId::numbered(1), complete: true }]);
     let page = Inventory { seq: 1, reset: true, last: true, add, remove: List::default() };
-    let out = say(&mut b, 1, ControlMsg::Inventory(page));
-    assert!(matches!(to_dn(&out)[..], [DirectoryMsg::Shares(s)] if s.reset && s.add.len() == 1));
-    let out = say(&mut b, 1, ControlMsg::Update(Update { uploads: false, nat: NatDescriptor::default() }));
-    assert!(matches!(to_dn(&out)[..], [DirectoryMsg::Peer(p)] if !p.uploads));
+    let out = say(&mut b, 1, ToCn::Inventory(page));
+    assert!(matches!(to_dn(&out)[..], [ToDn::Shares(s)] if s.reset && s.add.len() == 1));
+    let out = say(&mut b, 1, ToCn::Update(Update { uploads: false, nat: NatDescriptor::default() }));
+    assert!(matches!(to_dn(&out)[..], [ToDn::Peer(p)] if !p.uploads));
     let out = b.input(Input::ClientClosed { conn: ConnId(1) });
-    assert!(matches!(to_dn(&out)[..], [DirectoryMsg::Gone(_)]));
+    assert!(matches!(to_dn(&out)[..], [ToDn::Gone(_)]));
 }
 
 #[test]
 fn an_introduction_is_delivered_only_while_its_client_uploads() {
     let (mut b, dn, _) = whole();
     let out = join(&mut b, 1);
-    let [DirectoryMsg::Peer(entry)] = to_dn(&out)[..] else { panic!("{out:?}") };
+    let [ToDn::Peer(entry)] = to_dn(&out)[..] else { panic!("{out:?}") };
     let session = entry.session;
     let intro = introductions::tests::answer(vec![introductions::tests::intro(1)]).remove(0);
     let introduce = crate::wire::control::Introduce { intro, nat: NatDescriptor::default(), ticket: None };
     let deliver = |session| {
         let deliver = Deliver { session, from: Route { link: 1, session: SessionId(7) }, introduce: introduce.clone() };
-        Input::Directory { conn: dn, msg: DirectoryMsg::Deliver(deliver) }
+        Input::Directory { conn: dn, msg: FromDn::Deliver(deliver) }
     };
-    assert!(matches!(to_client(&b.input(deliver(session)), 1)[..], [ControlMsg::Introduce(_)]));
+    assert!(matches!(to_client(&b.input(deliver(session)), 1)[..], [ToClient::Introduce(_)]));
     assert!(b.input(deliver(SessionId(99))).is_empty());
-    say(&mut b, 1, ControlMsg::Update(Update { uploads: false, nat: NatDescriptor::default() }));
+    say(&mut b, 1, ToCn::Update(Update { uploads: false, nat: NatDescriptor::default() }));
     assert!(b.input(deliver(session)).is_empty());
 }
 
@@ -456,8 +446,8 @@ fn a_draining_cn_stops_when_its_clients_and_records_are_gone() {
     join(&mut b, 1);
     say(&mut b, 1, logged(1, 1));
     let out = b.input(Input::Shutdown);
-    assert!(matches!(to_client(&out, 1)[..], [ControlMsg::Drain(r)] if r.retry_after_ms < 1_500));
-    assert!(matches!(to_client(&accept(&mut b, 2, 2), 2)[..], [ControlMsg::Busy(_)]));
+    assert!(matches!(to_client(&out, 1)[..], [ToClient::Drain(r)] if r.retry_after_ms < 1_500));
+    assert!(matches!(to_client(&accept(&mut b, 2, 2), 2)[..], [ToClient::Busy(_)]));
     assert!(!b.input(Input::ClientClosed { conn: ConnId(1) }).contains(&Output::Stopped));
     assert!(b.input(ack(ledger, 1)).contains(&Output::Stopped));
 }
@@ -483,12 +473,12 @@ fn introduced(b: &mut Bench<Cn>, dn: ConnId) -> (IntroId, [u8; 16]) {
         nat: NatDescriptor::default(),
     };
     let selected = Selected { req, peers: List::truncated([peer]), edge_only_ms: None };
-    let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(selected) });
+    let out = b.input(Input::Directory { conn: dn, msg: FromDn::Selected(selected) });
     let [Output::Sign { req, message, .. }] = &out[..] else { panic!("{out:?}") };
     let signature = fake_sign(&CN_KEY, SigningContext::Introductions, message);
     let out = b.input(Input::Signed { req: *req, signature });
-    let [ControlMsg::Introductions(answer)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
-    let [DirectoryMsg::Relay(relay)] = to_dn(&out)[..] else { panic!("{out:?}") };
+    let [ToClient::Introductions(answer)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
+    let [ToDn::Relay(relay)] = to_dn(&out)[..] else { panic!("{out:?}") };
     let (downloader_ticket, uploader_ticket) = (answer.peers[0].ticket.clone(), relay.introduce.ticket.clone());
     let (downloader_ticket, uploader_ticket) =
         (downloader_ticket.expect("a ticket"), uploader_ticket.expect("a ticket"));
@@ -501,13 +491,13 @@ fn introduced(b: &mut Bench<Cn>, dn: ConnId) -> (IntroId, [u8; 16]) {
 }
 
 fn signalled(dn: ConnId, session: u64, intro: IntroId, what: Step) -> Input {
-    let msg = DirectoryMsg::Signalled(Signalled { session: SessionId(session), intro, what });
+    let msg = FromDn::Signalled(Signalled { session: SessionId(session), intro, what });
     Input::Directory { conn: dn, msg }
 }
 
 fn go_counts(out: &[Output]) -> (usize, usize) {
-    let here = to_client(out, 1).into_iter().filter(|m| matches!(m, ControlMsg::Go(_))).count();
-    let there = to_dn(out).into_iter().filter(|m| matches!(m, DirectoryMsg::Signal(s) if s.what == Step::Go)).count();
+    let here = to_client(out, 1).into_iter().filter(|m| matches!(m, ToClient::Go(_))).count();
+    let there = to_dn(out).into_iter().filter(|m| matches!(m, ToDn::Signal(s) if s.what == Step::Go)).count();
     (here, there)
 }
 
@@ -515,9 +505,9 @@ fn go_counts(out: &[Output]) -> (usize, usize) {
 fn both_peers_get_go_once_both_have_opened_their_nats() {
     let (mut b, dn, _) = whole();
     let (intro, _) = introduced(&mut b, dn);
-    assert_eq!(go_counts(&say(&mut b, 1, ControlMsg::Opened(Opened { intro }))), (0, 0));
+    assert_eq!(go_counts(&say(&mut b, 1, ToCn::Opened(Opened { intro }))), (0, 0));
     join(&mut b, 2);
-    assert_eq!(go_counts(&say(&mut b, 2, ControlMsg::Opened(Opened { intro }))), (0, 0), "a stranger opens nothing");
+    assert_eq!(go_counts(&say(&mut b, 2, ToCn::Opened(Opened { intro }))), (0, 0), "a stranger opens nothing");
     assert_eq!(go_counts(&b.input(signalled(dn, 0, intro, Step::Opened))), (1, 1));
     assert_eq!(go_counts(&b.input(signalled(dn, 0, intro, Step::Opened))), (0, 0));
 }
@@ -528,30 +518,27 @@ fn a_peer_that_does_not_open_is_not_waited_for_long() {
     let (intro, _) = introduced(&mut b, dn);
     assert_eq!(go_counts(&b.wait(Duration::from_millis(999))), (0, 0));
     assert_eq!(go_counts(&b.wait(Duration::from_millis(1))), (1, 1));
-    assert_eq!(go_counts(&say(&mut b, 1, ControlMsg::Opened(Opened { intro }))), (0, 0));
+    assert_eq!(go_counts(&say(&mut b, 1, ToCn::Opened(Opened { intro }))), (0, 0));
 }
 
 #[test]
 fn an_uploaders_signals_are_forwarded_in_both_directions() {
     let (mut b, dn, _) = whole();
     let out = join(&mut b, 1);
-    let [DirectoryMsg::Peer(entry)] = to_dn(&out)[..] else { panic!("{out:?}") };
+    let [ToDn::Peer(entry)] = to_dn(&out)[..] else { panic!("{out:?}") };
     let (session, from) = (entry.session, Route { link: 9, session: SessionId(7) });
     let intro = introductions::tests::answer(vec![introductions::tests::intro(1)]).remove(0);
     let id = intro.intro.id;
     let introduce = crate::wire::control::Introduce { intro, nat: NatDescriptor::default(), ticket: None };
-    let msg = DirectoryMsg::Deliver(Deliver { session, from, introduce });
+    let msg = FromDn::Deliver(Deliver { session, from, introduce });
     b.input(Input::Directory { conn: dn, msg });
-    let out = say(&mut b, 1, ControlMsg::Opened(Opened { intro: id }));
-    let [DirectoryMsg::Signal(s)] = to_dn(&out)[..] else { panic!("{out:?}") };
+    let out = say(&mut b, 1, ToCn::Opened(Opened { intro: id }));
+    let [ToDn::Signal(s)] = to_dn(&out)[..] else { panic!("{out:?}") };
     assert_eq!((s.route, s.intro, s.what), (from, id, Step::Opened));
     assert_eq!(go_counts(&b.input(signalled(dn, session.0, id, Step::Go))), (1, 0));
     let attempt = Attempt { failure: None, rung: Rung::Reflexive, probes: 1, took_ms: 2 };
-    assert!(
-        say(&mut b, 1, ControlMsg::Outcome(Outcome { intro: id, attempt })).is_empty(),
-        "the downloader's report counts"
-    );
-    assert!(say(&mut b, 1, ControlMsg::Opened(Opened { intro: id })).is_empty(), "and it is over");
+    assert!(say(&mut b, 1, ToCn::Outcome(Outcome { intro: id, attempt })).is_empty(), "the downloader's report counts");
+    assert!(say(&mut b, 1, ToCn::Opened(Opened { intro: id })).is_empty(), "and it is over");
 }
 
 #[test]
@@ -559,10 +546,10 @@ fn outcomes_are_counted_and_sent_to_the_dn() {
     let (mut b, dn, _) = whole();
     let (intro, _) = introduced(&mut b, dn);
     let attempt = Attempt { failure: None, rung: Rung::Reflexive, probes: 1, took_ms: 2 };
-    let out = say(&mut b, 1, ControlMsg::Outcome(Outcome { intro, attempt: attempt.clone() }));
+    let out = say(&mut b, 1, ToCn::Outcome(Outcome { intro, attempt: attempt.clone() }));
     assert!(out.contains(&Output::Count(Metric::Connected)));
     let route = Route { link: 3, session: SessionId(8) };
-    assert!(matches!(to_dn(&out)[..], [DirectoryMsg::Outcome(o)] if o.route == route && o.attempt == attempt));
-    let out = say(&mut b, 1, ControlMsg::Outcome(Outcome { intro, attempt }));
+    assert!(matches!(to_dn(&out)[..], [ToDn::Outcome(o)] if o.route == route && o.attempt == attempt));
+    let out = say(&mut b, 1, ToCn::Outcome(Outcome { intro, attempt }));
     assert!(to_dn(&out).is_empty(), "an introduction has one outcome");
 }

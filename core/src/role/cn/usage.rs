@@ -10,8 +10,8 @@ use crate::accounting::{introductions, logs};
 use crate::ids::{ConnId, RecordId, ReqId, Signature};
 use crate::machine::Machine as _;
 use crate::session::{LedgerLink, ledger_link};
-use crate::wire::control::{ControlMsg, Unreceipted, UsageAck};
-use crate::wire::directory::{self, DirectoryMsg};
+use crate::wire::control::{ToClient, Unreceipted, UsageAck};
+use crate::wire::directory::{self, ToDn};
 use crate::wire::records::{Checkpoint, LedgerRecord, Logged, SignedCheckpoint, SignedHead, SigningContext};
 use crate::wire::{List, Wire as _};
 use alloc::collections::BTreeMap;
@@ -50,7 +50,7 @@ impl Cn {
         if named && introductions::check_ended(&Self::trust(cx), &report.intro, self.now_ms(cx.now)).is_ok() {
             let (owed, receipted) = (report.owed, report.receipted);
             let report = directory::Unreceipted { download: i.download, intro: i.id, owed, receipted };
-            self.tell_dns(cx, &DirectoryMsg::Unreceipted(report));
+            self.tell_dns(cx, &ToDn::Unreceipted(report));
         }
     }
 
@@ -160,7 +160,7 @@ impl Cn {
         let Some(Ack { conn, ids, checkpoint }) = self.acks.remove(&req) else { return };
         if self.clients.contains_key(&conn) {
             let checkpoint = Some(SignedCheckpoint { checkpoint, signature, cert: cx.cfg.cert.clone() });
-            cx.push(Output::ClientSend { conn, msg: ControlMsg::UsageAck(UsageAck { ids, checkpoint }) });
+            cx.push(Output::ClientSend { conn, msg: ToClient::UsageAck(UsageAck { ids, checkpoint }) });
         }
     }
 }

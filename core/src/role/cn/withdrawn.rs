@@ -6,7 +6,7 @@ use super::{Cn, Context, Metric, Output};
 use crate::ids::{ConnId, VersionId};
 use crate::limits::{WITHDRAWN_MAX, WITHDRAWN_PAGE_MAX};
 use crate::wire::List;
-use crate::wire::control::{ControlMsg, Inventory, Withdraw};
+use crate::wire::control::{Inventory, ToClient, Withdraw};
 use alloc::vec::Vec;
 
 impl Cn {
@@ -44,6 +44,6 @@ impl Cn {
 fn send_withdraw(cx: &mut Context<'_>, conn: ConnId, versions: &[VersionId]) {
     for page in versions.chunks(WITHDRAWN_PAGE_MAX) {
         let versions = List::truncated(page.iter().copied());
-        cx.push(Output::ClientSend { conn, msg: ControlMsg::Withdraw(Withdraw { versions }) });
+        cx.push(Output::ClientSend { conn, msg: ToClient::Withdraw(Withdraw { versions }) });
     }
 }

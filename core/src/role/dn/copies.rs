@@ -8,7 +8,7 @@ use super::{Dn, Metric, Output};
 use crate::ids::{Guid, SecondaryGuid, SessionId};
 use crate::machine::Cx;
 use crate::selection::PeerKey;
-use crate::wire::directory::{DirectoryMsg, OfSession, Seen};
+use crate::wire::directory::{FromDn, OfSession, Seen};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
@@ -100,7 +100,7 @@ impl Copies {
 }
 
 impl Dn {
-    fn send_each(&self, cx: &mut Cx<'_, Self>, of: &[PeerKey], msg: fn(OfSession) -> DirectoryMsg) {
+    fn send_each(&self, cx: &mut Cx<'_, Self>, of: &[PeerKey], msg: fn(OfSession) -> FromDn) {
         for key in of {
             if let Some(&conn) = self.by_link.get(&key.link) {
                 cx.push(Output::CnSend { conn, msg: msg(OfSession { session: key.session }) });
@@ -110,7 +110,7 @@ impl Dn {
 
     pub(super) fn on_seen(&mut self, cx: &mut Cx<'_, Self>, link: u64, seen: &Seen) {
         let challenged = self.copies.add(PeerKey { link, session: seen.session }, seen);
-        self.send_each(cx, &challenged, DirectoryMsg::Challenge);
+        self.send_each(cx, &challenged, FromDn::Challenge);
     }
 
     pub(super) fn on_alive(&mut self, cx: &mut Cx<'_, Self>, key: PeerKey) {
@@ -118,6 +118,6 @@ impl Dn {
         if !copies.is_empty() {
             cx.push(Output::Count(Metric::Cloned));
         }
-        self.send_each(cx, &copies, DirectoryMsg::Cloned);
+        self.send_each(cx, &copies, FromDn::Cloned);
     }
 }

@@ -5,7 +5,7 @@ pub use crate::accounting::grants::{Denial, GrantAsked, Nonce, ObjectFacts, Rene
 
 use crate::accounting::possession::Challenge;
 use crate::ids::{ConnId, Digest, DownloadId, Guid, ProviderId, PublicKey, RecordId, ReqId, VersionId};
-use crate::wire::ledger::LedgerMsg;
+use crate::wire::ledger::{FromLedger, ToLedger};
 use crate::wire::records::{Grant, LedgerRecord, ServerCert, Verify};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -94,7 +94,7 @@ pub enum Input {
         /// Connection to the ledger.
         conn: ConnId,
         /// Message as decoded by the shell.
-        msg: LedgerMsg,
+        msg: FromLedger,
     },
     /// Answer to [`Output::Save`]: exactly one.
     Saved {
@@ -239,7 +239,7 @@ pub enum Output {
         /// Connection to the ledger.
         conn: ConnId,
         /// Message to be sent.
-        msg: LedgerMsg,
+        msg: ToLedger,
     },
     /// Close the connection to the ledger; no `LedgerClosed` follows.
     LedgerClose {

@@ -7,7 +7,7 @@ use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
 use crate::bench::Bench;
 use crate::content::{Access, Policy};
 use crate::ids::{ConnId, Guid, ProviderId, PublicKey, VersionId};
-use crate::wire::ledger::{LedgerAck, LedgerMsg};
+use crate::wire::ledger::{FromLedger, LedgerAck, ToLedger};
 use crate::wire::records::{EdgeRecord, Grant, ServedRecord, ServerRole, SignedGrant, SigningContext};
 use crate::wire::{List, Text, Wire as _};
 use alloc::vec;
@@ -91,7 +91,7 @@ fn denied(out: &[Output]) -> Option<Denial> {
 fn submitted(out: &[Output]) -> Vec<LedgerRecord> {
     out.iter()
         .filter_map(
-            |o| if let Output::LedgerSend { msg: LedgerMsg::Submit(r), .. } = o { Some(r.clone()) } else { None },
+            |o| if let Output::LedgerSend { msg: ToLedger::Submit(r), .. } = o { Some(r.clone()) } else { None },
         )
         .collect()
 }
@@ -170,7 +170,7 @@ fn flush(b: &mut Bench<Edge>) -> (Vec<EdgeRecord>, Vec<Output>) {
 }
 
 fn ack(b: &mut Bench<Edge>, conn: ConnId, id: RecordId) {
-    let msg = LedgerMsg::Ack(LedgerAck { ids: List::truncated([id]) });
+    let msg = FromLedger::Ack(LedgerAck { ids: List::truncated([id]) });
     b.input(Input::Ledger { conn, msg });
 }
 
@@ -292,7 +292,7 @@ fn a_download_that_is_over_leaves_the_spool() {
         for (_, batch) in saves(&out) {
             ended.extend(batch.ended.clone());
         }
-        b.input(Input::Ledger { conn, msg: LedgerMsg::Pong });
+        b.input(Input::Ledger { conn, msg: FromLedger::Pong });
     }
     assert_eq!(ended, [DownloadId::numbered(1)]);
     assert_eq!(b.machine.counting(), 0);
@@ -321,7 +321,7 @@ fn a_stopping_edge_writes_its_counts_and_waits_for_the_ledger() {
     let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
     let id = batch.records[0].id();
     assert!(!b.input(Input::Saved { req, ok: true }).contains(&Output::Stopped));
-    let msg = LedgerMsg::Ack(LedgerAck { ids: List::truncated([id]) });
+    let msg = FromLedger::Ack(LedgerAck { ids: List::truncated([id]) });
     let out = b.input(Input::Ledger { conn, msg });
     assert!(out.contains(&Output::Stopped));
     let mut b = bench();

@@ -4,7 +4,7 @@ use super::{ClientSession, Context, Timer};
 use crate::ids::VersionId;
 use crate::limits::{INVENTORY_PAGE_MAX, INVENTORY_REMOVED_MAX};
 use crate::wire::List;
-use crate::wire::control::{self, ControlMsg, Shared};
+use crate::wire::control::{self, Shared, ToCn};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -88,7 +88,7 @@ impl ClientSession {
             return;
         }
         for page in self.inventory.take_pages() {
-            self.send(cx, ControlMsg::Inventory(page));
+            self.send(cx, ToCn::Inventory(page));
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::nat::NatDescriptor;
 use crate::nat::connectivity::Attempt;
 use crate::nat::cookie::Proven;
 use crate::wire::Text;
-use crate::wire::control::{ControlMsg, Introduce, IntroducedPeer};
+use crate::wire::control::{Introduce, IntroducedPeer, ToClient, ToCn};
 use crate::wire::records::{Logged, SealedGrant, SignedCheckpoint, SignedIntroduction, SignedRekey, Verify};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -40,7 +40,7 @@ pub enum Input {
         /// Connection that the message came on.
         conn: ConnId,
         /// Message of the CN.
-        msg: ControlMsg,
+        msg: ToClient,
     },
     /// The user allowed (`true`) or forbade uploads.
     Uploads(bool),
@@ -130,7 +130,7 @@ pub enum Output {
         /// Connection to send on.
         conn: ConnId,
         /// Message for the CN.
-        msg: ControlMsg,
+        msg: ToCn,
     },
     /// Close the connection to the CN; no `Closed` follows.
     Close {

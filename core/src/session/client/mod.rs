@@ -17,7 +17,7 @@ use crate::ids::{ConnId, DownloadId, Guid};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::NatDescriptor;
 use crate::wire::List;
-use crate::wire::control::{ControlMsg, Hello, Opened, Outcome, Unreceipted, Update, Welcome};
+use crate::wire::control::{Hello, Opened, Outcome, ToClient, ToCn, Unreceipted, Update, Welcome};
 use crate::wire::records::{ServerRole, SignedCheckpoint, SignedRekey};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -160,7 +160,7 @@ impl ClientSession {
     }
 
     /// Sends a message if the session is open.
-    fn send(&self, cx: &mut Context<'_>, msg: ControlMsg) {
+    fn send(&self, cx: &mut Context<'_>, msg: ToCn) {
         if let Phase::Open(link) = self.phase {
             cx.push(Output::Send { conn: link.conn, msg });
         }
@@ -220,7 +220,7 @@ impl ClientSession {
             platform: cx.cfg.platform.clone(),
             checkpoint: self.checkpoint.as_deref().cloned(),
         };
-        cx.push(Output::Send { conn, msg: ControlMsg::Hello(hello) });
+        cx.push(Output::Send { conn, msg: ToCn::Hello(hello) });
     }
 
     fn welcome(&mut self, cx: &mut Context<'_>, link: Link, w: &Welcome) {
@@ -251,7 +251,7 @@ impl ClientSession {
 
     fn tell_rekey(&self, cx: &mut Context<'_>) {
         if let Some(rekey) = &self.rekey {
-            self.send(cx, ControlMsg::Rekeyed((**rekey).clone()));
+            self.send(cx, ToCn::Rekeyed((**rekey).clone()));
         }
     }
 
@@ -283,7 +283,7 @@ impl ClientSession {
     fn look(&mut self, cx: &mut Context<'_>) {
         if let Phase::Open(link) = self.phase {
             self.in_doubt = true;
-            cx.push(Output::Send { conn: link.conn, msg: ControlMsg::Ping });
+            cx.push(Output::Send { conn: link.conn, msg: ToCn::Ping });
             let due = cx.now.after(cx.cfg.look_within);
             let due = self.timers.get(Timer::Pong).map_or(due, |earlier| earlier.min(due));
             self.timers.set(Timer::Pong, Some(due));
@@ -343,79 +343,61 @@ impl ClientSession {
         self.timers.set(Timer::Dial, Some(cx.now.after(wait)));
     }
 
-    fn message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ControlMsg) {
+    fn message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ToClient) {
         let Some(link) = self.link().filter(|l| l.conn == conn) else { return };
         self.timers.clear(Timer::Pong);
         self.in_doubt = false;
-        let open = self.is_open();
+        let at_any_time = matches!(msg, ToClient::Busy(_) | ToClient::Refused(_));
+        let greeting = matches!(self.phase, Phase::Greeting(_));
+        let in_turn = if matches!(msg, ToClient::Welcome(_)) { greeting } else { self.is_open() };
+        if !at_any_time && !in_turn {
+            return self.hang_up(cx);
+        }
         match msg {
-            ControlMsg::Welcome(w) if matches!(self.phase, Phase::Greeting(_)) => self.welcome(cx, link, &w),
-            ControlMsg::Busy(r) => {
+            ToClient::Welcome(w) => self.welcome(cx, link, &w),
+            ToClient::Busy(r) => {
                 let retry = Duration::from_millis(u64::from(r.retry_after_ms)).min(RETRY_MAX);
                 self.not_before.insert(link.cn, cx.now.after(retry));
                 self.hang_up(cx);
             }
-            ControlMsg::Drain(r) if open => {
+            ToClient::Drain(r) => {
                 let retry = Duration::from_millis(u64::from(r.retry_after_ms)).min(RETRY_MAX);
                 self.not_before.insert(link.cn, cx.now.after(retry).after(cx.cfg.backoff.0));
                 self.timers.set(Timer::Leave, Some(cx.now.after(retry)));
             }
-            ControlMsg::ReaddRequest(r) if open => {
+            ToClient::ReaddRequest(r) => {
                 let spread = Duration::from_millis(u64::from(r.spread_ms)).min(RETRY_MAX);
                 self.readd(cx, spread);
             }
-            ControlMsg::Introductions(i) if open => self.introductions(cx, i),
-            ControlMsg::QueryFailed(f) if open => self.query_failed(cx, &f),
-            ControlMsg::Introduce(i) if open => {
+            ToClient::Introductions(i) => self.introductions(cx, i),
+            ToClient::QueryFailed(f) => self.query_failed(cx, &f),
+            ToClient::Introduce(i) => {
                 let trust = Trust { root: cx.cfg.root, verify: cx.cfg.verify };
                 let ours = i.intro.intro.uploader_key == cx.cfg.upload_key;
                 if ours && self.uploads && introductions::check(&trust, &i.intro, self.wall.at(cx.now)).is_ok() {
                     cx.push(Output::PeerComing(i));
                 }
             }
-            ControlMsg::Go(go) if open => cx.push(Output::Go(go.intro)),
-            ControlMsg::Withdraw(w) if open => cx.push(Output::Withdrawn { versions: w.versions.into_vec() }),
-            ControlMsg::UsageAck(a) if open => self.usage_acked(cx, a),
-            ControlMsg::Rekey if open => cx.push(Output::RekeyOrdered),
-            ControlMsg::Retired(r) if open => {
+            ToClient::Go(go) => cx.push(Output::Go(go.intro)),
+            ToClient::Withdraw(w) => cx.push(Output::Withdrawn { versions: w.versions.into_vec() }),
+            ToClient::UsageAck(a) => self.usage_acked(cx, a),
+            ToClient::Rekey => cx.push(Output::RekeyOrdered),
+            ToClient::Retired(r) => {
                 let new = |rekey: &SignedRekey| Guid::of(&rekey.rekey.new) == r.new;
                 if self.rekey.take_if(|rekey| new(rekey)).is_some() {
                     cx.push(Output::Retired);
                 }
             }
-            ControlMsg::Ping if open => self.send(cx, ControlMsg::Pong),
-            ControlMsg::Pong if open => {}
-            // a message out of place, one that only clients send, or the CN's own good-bye
-            ControlMsg::Welcome(_)
-            | ControlMsg::Drain(_)
-            | ControlMsg::ReaddRequest(_)
-            | ControlMsg::Introductions(_)
-            | ControlMsg::QueryFailed(_)
-            | ControlMsg::Introduce(_)
-            | ControlMsg::Go(_)
-            | ControlMsg::Withdraw(_)
-            | ControlMsg::Opened(_)
-            | ControlMsg::UsageAck(_)
-            | ControlMsg::Ping
-            | ControlMsg::Pong
-            | ControlMsg::Hello(_)
-            | ControlMsg::Inventory(_)
-            | ControlMsg::Query(_)
-            | ControlMsg::Outcome(_)
-            | ControlMsg::Usage(_)
-            | ControlMsg::Unreceipted(_)
-            | ControlMsg::Rekey
-            | ControlMsg::Rekeyed(_)
-            | ControlMsg::Retired(_)
-            | ControlMsg::Update(_)
-            | ControlMsg::Refused(_) => self.hang_up(cx),
+            ToClient::Ping => self.send(cx, ToCn::Pong),
+            ToClient::Pong => {}
+            ToClient::Refused(_) => self.hang_up(cx),
         }
     }
 
     /// Sends a change of uploads or NAT to the CN; one between `Hello` and `Welcome` is sent after the latter.
     fn update(&mut self, cx: &mut Context<'_>) {
         self.outdated = !self.is_open();
-        self.send(cx, ControlMsg::Update(Update { uploads: self.uploads, nat: self.nat.clone() }));
+        self.send(cx, ToCn::Update(Update { uploads: self.uploads, nat: self.nat.clone() }));
     }
 
     fn stop(&mut self, cx: &mut Context<'_>) {
@@ -434,7 +416,7 @@ impl ClientSession {
             Timer::Welcome | Timer::Pong | Timer::Leave => self.hang_up(cx),
             Timer::Ping => {
                 if let Phase::Open(link) = self.phase {
-                    cx.push(Output::Send { conn: link.conn, msg: ControlMsg::Ping });
+                    cx.push(Output::Send { conn: link.conn, msg: ToCn::Ping });
                     self.timers.set(Timer::Ping, Some(cx.now.after(link.ping)));
                     if self.timers.get(Timer::Pong).is_none() {
                         self.timers.set(Timer::Pong, Some(cx.now.after(cx.cfg.pong_within)));
@@ -485,13 +467,13 @@ impl Machine for ClientSession {
                 self.queries.forget(download);
                 self.timers.clear(Timer::Query(download));
             }
-            Input::NatOpened(intro) => self.send(cx, ControlMsg::Opened(Opened { intro })),
+            Input::NatOpened(intro) => self.send(cx, ToCn::Opened(Opened { intro })),
             Input::Outcome { intro, attempt } => {
-                self.send(cx, ControlMsg::Outcome(Outcome { intro, attempt }));
+                self.send(cx, ToCn::Outcome(Outcome { intro, attempt }));
             }
             Input::Unreceipted { intro, end } => {
                 let (owed, receipted) = (end.owed, end.receipted);
-                self.send(cx, ControlMsg::Unreceipted(Unreceipted { intro: *intro, owed, receipted }));
+                self.send(cx, ToCn::Unreceipted(Unreceipted { intro: *intro, owed, receipted }));
             }
             Input::Usage(record) => {
                 self.usage.add(record, cx.out);

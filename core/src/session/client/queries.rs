@@ -9,7 +9,7 @@ use crate::machine::{Deadlines, Time};
 use crate::session::Backoff;
 use crate::session::backoff::jittered;
 use crate::wire::List;
-use crate::wire::control::{ControlMsg, Introductions, Query, QueryError, QueryFailed};
+use crate::wire::control::{Introductions, Query, QueryError, QueryFailed, ToCn};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -143,7 +143,7 @@ impl ClientSession {
         asking.want.soon = false;
         let want = &asking.want;
         let newest = want.exclude.len().saturating_sub(EXCLUDED_MAX);
-        let msg = ControlMsg::Query(Query {
+        let msg = ToCn::Query(Query {
             query,
             grant: want.grant.clone(),
             want: want.more,

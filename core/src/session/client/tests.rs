@@ -33,24 +33,24 @@ fn dialled(out: &[Output]) -> Vec<(ConnId, u32)> {
     out.iter().filter_map(|o| if let Output::Dial { conn, cn } = o { Some((*conn, *cn)) } else { None }).collect()
 }
 
-fn sent(out: &[Output]) -> Vec<&ControlMsg> {
+fn sent(out: &[Output]) -> Vec<&ToCn> {
     out.iter().filter_map(|o| if let Output::Send { msg, .. } = o { Some(msg) } else { None }).collect()
 }
 
 fn pages(out: &[Output]) -> Vec<&crate::wire::control::Inventory> {
-    sent(out).into_iter().filter_map(|m| if let ControlMsg::Inventory(i) = m { Some(i) } else { None }).collect()
+    sent(out).into_iter().filter_map(|m| if let ToCn::Inventory(i) = m { Some(i) } else { None }).collect()
 }
 
 fn queries(out: &[Output]) -> Vec<&crate::wire::control::Query> {
-    sent(out).into_iter().filter_map(|m| if let ControlMsg::Query(q) = m { Some(q) } else { None }).collect()
+    sent(out).into_iter().filter_map(|m| if let ToCn::Query(q) = m { Some(q) } else { None }).collect()
 }
 
 fn usages(out: &[Output]) -> Vec<RecordId> {
-    sent(out).into_iter().filter_map(|m| if let ControlMsg::Usage(u) = m { Some(u.record.id) } else { None }).collect()
+    sent(out).into_iter().filter_map(|m| if let ToCn::Usage(u) = m { Some(u.record.id) } else { None }).collect()
 }
 
-fn welcome() -> ControlMsg {
-    ControlMsg::Welcome(Welcome {
+fn welcome() -> ToClient {
+    ToClient::Welcome(Welcome {
         protocol: crate::wire::PROTOCOL,
         now_ms: NOW_MS,
         observed: "192.0.2.1:1".parse().expect("an address"),
@@ -108,13 +108,13 @@ fn logged(record: UsageRecord) -> Logged {
     Logged { record, head: SignedHead { head, key: PublicKey::numbered(1), signature } }
 }
 
-fn introductions_for(query: u32, n: u32) -> ControlMsg {
+fn introductions_for(query: u32, n: u32) -> ToClient {
     let peers = answer((0..n).map(intro).collect()).into_iter().map(|intro| IntroducedPeer {
         intro,
         nat: NatDescriptor::default(),
         ticket: None,
     });
-    ControlMsg::Introductions(Introductions { query, peers: List::truncated(peers) })
+    ToClient::Introductions(Introductions { query, peers: List::truncated(peers) })
 }
 
 #[test]
@@ -140,16 +140,16 @@ fn a_newer_cookie_is_no_news_and_stands_in_the_next_hello() {
     let mut b = bench();
     let (conn, _) = connect(&mut b);
     let nat = NatDescriptor { epoch: 1, proven: List::truncated([proven(5)]), ..NatDescriptor::default() };
-    assert!(matches!(sent(&b.input(Input::Network(nat.clone())))[..], [ControlMsg::Update(_)]));
+    assert!(matches!(sent(&b.input(Input::Network(nat.clone())))[..], [ToCn::Update(_)]));
     assert!(b.input(Input::Proven(vec![proven(7)])).is_empty());
     b.input(Input::Proven(vec![proven(6)]));
     // somebody who kept an old copy has other news
     let out = b.input(Input::Network(NatDescriptor { epoch: 2, ..nat }));
-    assert!(matches!(sent(&out)[..], [ControlMsg::Update(u)] if u.nat.proven[..] == [proven(7)]));
+    assert!(matches!(sent(&out)[..], [ToCn::Update(u)] if u.nat.proven[..] == [proven(7)]));
     b.input(Input::Closed { conn });
     let (conn, _) = *dialled(&b.wait(secs(1))).last().expect("a dial");
     let out = b.input(Input::Opened { conn });
-    assert!(matches!(sent(&out)[..], [ControlMsg::Hello(h)] if h.nat.proven[..] == [proven(7)]));
+    assert!(matches!(sent(&out)[..], [ToCn::Hello(h)] if h.nat.proven[..] == [proven(7)]));
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn each_session_has_a_higher_incarnation() {
     for _ in 0..3 {
         let (conn, _) = dialled(&b.wait(secs(5)))[0];
         for msg in sent(&b.input(Input::Opened { conn })) {
-            if let ControlMsg::Hello(h) = msg {
+            if let ToCn::Hello(h) = msg {
                 seen.push(h.incarnation);
             }
         }
@@ -215,7 +215,7 @@ fn a_cn_that_is_busy_is_not_dialled_before_its_time() {
     b.input(Input::Servers { cns: 1, now_ms: NOW_MS });
     let (conn, _) = dialled(&b.wait(Duration::ZERO))[0];
     b.input(Input::Opened { conn });
-    let busy = ControlMsg::Busy(RetryAfter { retry_after_ms: 30_000 });
+    let busy = ToClient::Busy(RetryAfter { retry_after_ms: 30_000 });
     assert!(b.input(Input::Message { conn, msg: busy }).contains(&Output::Close { conn }));
     assert!(dialled(&b.wait(secs(29))).is_empty());
     assert_eq!(dialled(&b.wait(secs(2))).len(), 1);
@@ -225,7 +225,7 @@ fn a_cn_that_is_busy_is_not_dialled_before_its_time() {
 fn a_draining_cn_is_left_for_another_when_it_says() {
     let mut b = bench();
     let (conn, _) = connect(&mut b);
-    b.input(Input::Message { conn, msg: ControlMsg::Drain(RetryAfter { retry_after_ms: 2_000 }) });
+    b.input(Input::Message { conn, msg: ToClient::Drain(RetryAfter { retry_after_ms: 2_000 }) });
     assert!(!b.wait(Duration::from_millis(1_900)).contains(&Output::Close { conn }));
     let out = b.wait(secs(2));
     assert!(out.contains(&Output::Close { conn }) && out.contains(&Output::Disconnected));
@@ -237,8 +237,8 @@ fn a_silent_cn_is_left_after_its_pong_is_due() {
     let mut b = bench();
     let (conn, _) = connect(&mut b);
     let out = b.wait(secs(20));
-    assert_eq!(sent(&out), [&ControlMsg::Ping]);
-    b.input(Input::Message { conn, msg: ControlMsg::Pong });
+    assert_eq!(sent(&out), [&ToCn::Ping]);
+    b.input(Input::Message { conn, msg: ToClient::Pong });
     assert!(!b.wait(secs(29)).contains(&Output::Close { conn }));
     assert!(b.wait(secs(1)).contains(&Output::Close { conn }));
 }
@@ -249,9 +249,9 @@ fn a_cn_without_a_valid_certificate_is_not_believed() {
     b.input(Input::Servers { cns: 2, now_ms: NOW_MS });
     let (conn, _) = dialled(&b.wait(Duration::ZERO))[0];
     b.input(Input::Opened { conn });
-    let ControlMsg::Welcome(w) = welcome() else { unreachable!("a welcome") };
+    let ToClient::Welcome(w) = welcome() else { unreachable!("a welcome") };
     let w = Welcome { cert: cert(ServerRole::Edge, CN_KEY), ..w };
-    let out = b.input(Input::Message { conn, msg: ControlMsg::Welcome(w) });
+    let out = b.input(Input::Message { conn, msg: ToClient::Welcome(w) });
     assert_eq!(out, [Output::Close { conn }]);
 }
 
@@ -264,7 +264,7 @@ fn a_message_out_of_place_ends_the_connection() {
     b.input(Input::Servers { cns: 1, now_ms: NOW_MS });
     let (conn, _) = dialled(&b.wait(Duration::ZERO))[0];
     b.input(Input::Opened { conn });
-    assert!(b.input(Input::Message { conn, msg: ControlMsg::Pong }).contains(&Output::Close { conn }));
+    assert!(b.input(Input::Message { conn, msg: ToClient::Pong }).contains(&Output::Close { conn }));
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn a_readd_request_is_answered_within_its_spread_with_everything() {
     let mut b = bench();
     b.input(Input::Share { version: VersionId::numbered(1), complete: true });
     let (conn, _) = connect(&mut b);
-    b.input(Input::Message { conn, msg: ControlMsg::ReaddRequest(ReaddRequest { spread_ms: 2_000 }) });
+    b.input(Input::Message { conn, msg: ToClient::ReaddRequest(ReaddRequest { spread_ms: 2_000 }) });
     let out = b.wait(secs(2));
     assert!(pages(&out).iter().any(|p| p.reset && p.add.len() == 1));
 }
@@ -343,7 +343,7 @@ fn introductions_of_another_download_or_unsigned_are_dropped() {
             nat: NatDescriptor::default(),
             ticket: None,
         });
-        let msg = ControlMsg::Introductions(Introductions { query, peers: List::truncated(peers) });
+        let msg = ToClient::Introductions(Introductions { query, peers: List::truncated(peers) });
         let out = b.input(Input::Message { conn, msg });
         assert!(
             matches!(&out[..], [Output::Introduced { peers, .. }] if peers.len() == 1 && peers[0].intro.intro == intro(0))
@@ -352,10 +352,10 @@ fn introductions_of_another_download_or_unsigned_are_dropped() {
     let mut b = bench();
     let (conn, _) = connect(&mut b);
     let query = queries(&b.input(Input::Want(want(4))))[0].query;
-    let ControlMsg::Introductions(i) = introductions_for(query, 1) else { unreachable!("introductions") };
+    let ToClient::Introductions(i) = introductions_for(query, 1) else { unreachable!("introductions") };
     let mut peers = i.peers.into_vec();
     peers[0].intro.intro.cap_bytes += 1;
-    let msg = ControlMsg::Introductions(Introductions { query, peers: List::truncated(peers) });
+    let msg = ToClient::Introductions(Introductions { query, peers: List::truncated(peers) });
     assert!(b.input(Input::Message { conn, msg }).is_empty());
 }
 
@@ -365,7 +365,7 @@ fn after_regrant_only_another_grant_is_shown() {
     let (conn, _) = connect(&mut b);
     let query = queries(&b.input(Input::Want(want(4))))[0].query;
     let failed = QueryFailed { query, why: QueryError::Regrant, retry_after_ms: 0 };
-    let out = b.input(Input::Message { conn, msg: ControlMsg::QueryFailed(failed) });
+    let out = b.input(Input::Message { conn, msg: ToClient::QueryFailed(failed) });
     assert_eq!(out, [Output::Regrant { download: D1 }]);
     assert!(queries(&b.input(Input::Want(want(4)))).is_empty());
     let out = b.input(Input::Want(Want { grant: grant(2), ..want(4) }));
@@ -380,7 +380,7 @@ fn only_an_introduction_of_our_key_is_announced_while_uploads_are_on() {
         let i = crate::wire::records::Introduction { uploader_key: key, id: IntroId::numbered(5), ..intro(0) };
         Introduce { intro: answer(vec![i]).remove(0), nat: NatDescriptor::default(), ticket: None }
     };
-    let msg = |key| Input::Message { conn, msg: ControlMsg::Introduce(introduce(key)) };
+    let msg = |key| Input::Message { conn, msg: ToClient::Introduce(introduce(key)) };
     assert_eq!(b.input(msg(UPLOAD_KEY)), [Output::PeerComing(introduce(UPLOAD_KEY))]);
     assert!(b.input(msg(PublicKey::numbered(3))).is_empty());
     b.input(Input::Uploads(false));
@@ -398,7 +398,7 @@ fn a_newer_usage_record_replaces_the_older_until_acknowledged() {
     let out = b.input(Input::Usage(usage(3, 1, Side::Downloader)));
     assert_eq!(out, [Output::UsageDone { ids: vec![RecordId::numbered(3)] }], "an older one is not needed");
     assert_eq!(usages(&b.input(Input::Usage(usage(4, 1, Side::Uploader)))), [RecordId::numbered(4)]);
-    let ack = |n| ControlMsg::UsageAck(UsageAck { ids: List::truncated([RecordId::numbered(n)]), checkpoint: None });
+    let ack = |n| ToClient::UsageAck(UsageAck { ids: List::truncated([RecordId::numbered(n)]), checkpoint: None });
     let out = b.input(Input::Message { conn, msg: ack(2) });
     assert_eq!(out, [Output::UsageDone { ids: vec![RecordId::numbered(2)] }]);
     assert!(b.input(Input::Message { conn, msg: ack(2) }).is_empty());
@@ -415,10 +415,10 @@ fn unacknowledged_usage_records_are_sent_again_a_window_at_a_time() {
     }
     assert_eq!(sent_now, 32);
     b.wait(secs(25));
-    b.input(Input::Message { conn, msg: ControlMsg::Ping });
+    b.input(Input::Message { conn, msg: ToClient::Ping });
     let again = usages(&b.wait(secs(5)));
     assert_eq!(again.len(), 32);
-    let msg = ControlMsg::UsageAck(UsageAck { ids: List::truncated(again), checkpoint: None });
+    let msg = ToClient::UsageAck(UsageAck { ids: List::truncated(again), checkpoint: None });
     assert_eq!(usages(&b.input(Input::Message { conn, msg })).len(), 8);
 }
 
@@ -446,7 +446,7 @@ fn a_session_from_a_lost_address_is_replaced_at_the_same_cn() {
     let (conn, out) = connect(&mut b);
     assert_eq!(dialled(&out), []);
     let out = b.input(Input::Network(seen_at(2, "192.0.2.1:4001")));
-    assert!(matches!(sent(&out)[..], [ControlMsg::Update(_)]), "another port is no other way: {out:?}");
+    assert!(matches!(sent(&out)[..], [ToCn::Update(_)]), "another port is no other way: {out:?}");
     let nothing = NatDescriptor { epoch: 3, ..NatDescriptor::default() };
     assert_eq!(dialled(&b.input(Input::Network(nothing))), [], "nothing is known of the new network yet");
     let out = b.input(Input::Network(seen_at(4, "192.0.2.7:4001")));
@@ -454,7 +454,7 @@ fn a_session_from_a_lost_address_is_replaced_at_the_same_cn() {
     let again = dialled(&b.wait(Duration::ZERO));
     assert_eq!(again.iter().map(|(_, cn)| *cn).collect::<Vec<_>>(), [0]);
     let out = b.input(Input::Opened { conn: again[0].0 });
-    let [ControlMsg::Hello(hello)] = sent(&out)[..] else { panic!("{out:?}") };
+    let [ToCn::Hello(hello)] = sent(&out)[..] else { panic!("{out:?}") };
     assert_eq!(hello.nat, seen_at(4, "192.0.2.7:4001"));
 }
 
@@ -462,8 +462,8 @@ fn a_session_from_a_lost_address_is_replaced_at_the_same_cn() {
 fn a_probed_cn_is_dialled_again_if_silent_and_kept_if_it_answers() {
     let mut b = bench();
     let (conn, _) = connect(&mut b);
-    assert_eq!(b.input(Input::Look), [Output::Send { conn, msg: ControlMsg::Ping }]);
-    b.input(Input::Message { conn, msg: ControlMsg::Pong });
+    assert_eq!(b.input(Input::Look), [Output::Send { conn, msg: ToCn::Ping }]);
+    b.input(Input::Message { conn, msg: ToClient::Pong });
     assert_eq!(b.wait(secs(5)), []);
     b.input(Input::Look);
     let out = b.wait(b.cfg.look_within);

@@ -4,7 +4,7 @@ use super::io::Output;
 use super::{ClientSession, Context, Timer};
 use crate::accounting::{Trust, logs};
 use crate::ids::{DownloadId, RecordId};
-use crate::wire::control::{ControlMsg, UsageAck};
+use crate::wire::control::{ToCn, UsageAck};
 use crate::wire::records::{Logged, Side, SignedCheckpoint};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -84,7 +84,7 @@ impl ClientSession {
         for waiting in self.usage.records.values_mut().filter(|w| !w.sent).take(room) {
             waiting.sent = true;
             self.usage.under_way += 1;
-            cx.push(Output::Send { conn: link.conn, msg: ControlMsg::Usage(waiting.logged.clone()) });
+            cx.push(Output::Send { conn: link.conn, msg: ToCn::Usage(waiting.logged.clone()) });
         }
         if self.usage.under_way > 0 && self.timers.get(Timer::Usage).is_none() {
             self.timers.set(Timer::Usage, Some(cx.now.after(cx.cfg.usage_retry)));

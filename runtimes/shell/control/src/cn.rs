@@ -11,9 +11,9 @@ use swarmedge_core::accounting::Trust;
 use swarmedge_core::ids::ConnId;
 use swarmedge_core::role::cn::{Cn, Config, Input, Metric, Output};
 use swarmedge_core::role::edge::io::Batch;
-use swarmedge_core::wire::control::ControlMsg;
-use swarmedge_core::wire::directory::DirectoryMsg;
-use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::control::{ToClient, ToCn};
+use swarmedge_core::wire::directory::{FromDn, ToDn};
+use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 use swarmedge_core::wire::records::ServerRole;
 use swarmedge_ground::config::OperatorConfig;
 use swarmedge_ground::drive::{Port, drive};
@@ -152,9 +152,9 @@ struct CnPort<R: Rt> {
     server_tls: Arc<rustls::ClientConfig>,
     dns: Vec<String>,
     ledger: Option<String>,
-    clients: Inlet<ControlMsg, Input>,
-    directories: Inlet<DirectoryMsg, Input>,
-    ledgers: Inlet<LedgerMsg, Input>,
+    clients: Inlet<ToClient, ToCn, Input>,
+    directories: Inlet<ToDn, FromDn, Input>,
+    ledgers: Inlet<ToLedger, FromLedger, Input>,
     geo: Geo,
     stopped: bool,
 }
@@ -218,7 +218,7 @@ fn gauge(name: &'static str, value: usize) {
     metrics::gauge!(name).set(f64::from(u32::try_from(value).unwrap_or(u32::MAX)));
 }
 
-fn from_client(conn: ConnId, event: Event<ControlMsg>) -> Option<Input> {
+fn from_client(conn: ConnId, event: Event<ToCn>) -> Option<Input> {
     Some(match event {
         Event::Opened(peer) => peer.map(|p| Input::ClientAccepted { conn, key: p.key, from: p.from })?,
         Event::Message(msg) => Input::Client { conn, msg },
@@ -226,7 +226,7 @@ fn from_client(conn: ConnId, event: Event<ControlMsg>) -> Option<Input> {
     })
 }
 
-fn from_directory(conn: ConnId, event: Event<DirectoryMsg>) -> Option<Input> {
+fn from_directory(conn: ConnId, event: Event<FromDn>) -> Option<Input> {
     Some(match event {
         Event::Opened(_) => Input::DirectoryOpened { conn },
         Event::Message(msg) => Input::Directory { conn, msg },
@@ -234,7 +234,7 @@ fn from_directory(conn: ConnId, event: Event<DirectoryMsg>) -> Option<Input> {
     })
 }
 
-fn from_ledger(conn: ConnId, event: Event<LedgerMsg>) -> Option<Input> {
+fn from_ledger(conn: ConnId, event: Event<FromLedger>) -> Option<Input> {
     Some(match event {
         Event::Opened(_) => Input::LedgerOpened { conn },
         Event::Message(msg) => Input::Ledger { conn, msg },

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use swarmedge_core::accounting::Trust;
 use swarmedge_core::ids::ConnId;
 use swarmedge_core::role::dn::{Config, Dn, Input, Output};
-use swarmedge_core::wire::directory::DirectoryMsg;
+use swarmedge_core::wire::directory::{FromDn, ToDn};
 use swarmedge_core::wire::records::ServerRole;
 use swarmedge_ground::config::OperatorConfig;
 use swarmedge_ground::drive::{Port, drive};
@@ -68,7 +68,7 @@ pub fn open<R: Rt>(
 }
 
 struct DnPort {
-    links: Links<DirectoryMsg>,
+    links: Links<FromDn>,
 }
 
 impl Port<Dn> for DnPort {
@@ -85,7 +85,7 @@ impl Port<Dn> for DnPort {
     }
 }
 
-fn from_cn(conn: ConnId, event: Event<DirectoryMsg>) -> Option<Input> {
+fn from_cn(conn: ConnId, event: Event<ToDn>) -> Option<Input> {
     Some(match event {
         Event::Opened(peer) => peer.map(|p| Input::CnAccepted { conn, key: p.key })?,
         Event::Message(msg) => Input::Cn { conn, msg },

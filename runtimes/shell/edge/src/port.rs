@@ -11,7 +11,7 @@ use swarmedge_core::ids::{ConnId, ReqId, VersionId};
 use swarmedge_core::role::edge::io::Uncountable;
 use swarmedge_core::role::edge::{Edge, Input, Metric, Output};
 use swarmedge_core::wire::Wire as _;
-use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 use swarmedge_core::wire::records::{Grant, SealedGrant, ServerCert, SignedGrant, SigningContext};
 use swarmedge_ground::drive::Port;
 use swarmedge_ground::health::Health;
@@ -32,7 +32,7 @@ pub(super) struct EdgePort<R: Rt> {
     pub(super) spool: Saver<Input>,
     pub(super) ledger: Option<String>,
     pub(super) ledger_tls: Arc<rustls::ClientConfig>,
-    pub(super) ledgers: Inlet<LedgerMsg, Input>,
+    pub(super) ledgers: Inlet<ToLedger, FromLedger, Input>,
     pub(super) health: Health,
     /// Makes the spool refuse every batch while set: a fault injected by tests.
     pub(super) refuses: Arc<AtomicBool>,
@@ -119,7 +119,7 @@ fn count(metric: Metric, by: u64) {
 }
 
 /// Converts an event of the ledger link to a machine input.
-pub(super) fn from_ledger(conn: ConnId, event: Event<LedgerMsg>) -> Option<Input> {
+pub(super) fn from_ledger(conn: ConnId, event: Event<FromLedger>) -> Option<Input> {
     Some(match event {
         Event::Opened(_) => Input::LedgerOpened { conn },
         Event::Message(msg) => Input::Ledger { conn, msg },

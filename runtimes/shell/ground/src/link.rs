@@ -265,24 +265,25 @@ pub struct Peer {
     pub from: SocketAddr,
 }
 
-/// Destination of link events: turns them into a machine's inputs with `wrap` and puts these into its mailbox.
-pub struct Inlet<M, I> {
+/// Destination of link events: turns them into a machine's inputs with `wrap` and puts these into its mailbox. `Out` is
+/// what this side may say, `In` what the other side may.
+pub struct Inlet<Out, In, I> {
     /// Mailbox of the machine.
     pub inbox: Sender<I>,
     /// Table of open links, shared with the machine's port.
-    pub links: Links<M>,
+    pub links: Links<Out>,
     /// Converts an event into an input; `None` drops the event.
-    pub wrap: fn(ConnId, Event<M>) -> Option<I>,
+    pub wrap: fn(ConnId, Event<In>) -> Option<I>,
 }
 
-impl<M, I> Clone for Inlet<M, I> {
+impl<Out, In, I> Clone for Inlet<Out, In, I> {
     fn clone(&self) -> Self {
         Self { inbox: self.inbox.clone(), links: self.links.clone(), wrap: self.wrap }
     }
 }
 
-impl<M: Wire + Clone + 'static, I: Send + 'static> Inlet<M, I> {
-    async fn tell(&self, conn: ConnId, event: Event<M>) -> Result<(), End> {
+impl<Out: Wire + Clone + 'static, In: Wire + 'static, I: Send + 'static> Inlet<Out, In, I> {
+    async fn tell(&self, conn: ConnId, event: Event<In>) -> Result<(), End> {
         match (self.wrap)(conn, event) {
             Some(input) => self.inbox.send(input).await.map_err(|_| End::Unwanted),
             None => Ok(()),
@@ -302,7 +303,7 @@ impl<M: Wire + Clone + 'static, I: Send + 'static> Inlet<M, I> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let link = Link::<M>::new(cap);
+        let link = Link::<Out>::new(cap);
         self.links.insert(conn, link.clone());
         if let Err(end) = self.tell(conn, Event::Opened(who)).await {
             self.links.remove(conn);

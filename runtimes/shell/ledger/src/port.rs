@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use swarmedge_core::ids::{ConnId, Guid, ReqId};
 use swarmedge_core::role::ledger::{Config, Input, Ledger, Output};
-use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 use swarmedge_core::wire::records::LedgerRecord;
 use swarmedge_ground::config::OperatorConfig;
 use swarmedge_ground::drive::{Port, drive};
@@ -192,7 +192,7 @@ async fn close_daily<R: Rt>(rt: R, cfg: LedgerConfig, signer: Signer, mut condit
 }
 
 struct LedgerPort {
-    links: Links<LedgerMsg>,
+    links: Links<FromLedger>,
     batches: Sender<Batch>,
     stopped: bool,
 }
@@ -223,7 +223,7 @@ impl Port<Ledger> for LedgerPort {
     }
 }
 
-fn from_server(conn: ConnId, event: Event<LedgerMsg>) -> Option<Input> {
+fn from_server(conn: ConnId, event: Event<ToLedger>) -> Option<Input> {
     Some(match event {
         Event::Opened(peer) => peer.map(|p| Input::Accepted { conn, key: p.key })?,
         Event::Message(msg) => Input::Server { conn, msg },

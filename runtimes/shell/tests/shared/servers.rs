@@ -17,8 +17,8 @@ use swarmedge_core::accounting::logs::Log;
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{ConnId, DownloadId, Guid, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use swarmedge_core::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
-use swarmedge_core::wire::control::{ControlMsg, Hello, IntroducedPeer, Inventory, Query, Shared};
-use swarmedge_core::wire::ledger::LedgerMsg;
+use swarmedge_core::wire::control::{Hello, IntroducedPeer, Inventory, Query, Shared, ToClient, ToCn};
+use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 use swarmedge_core::wire::records::{
     CertBody, Grant, GrantRecord, LedgerRecord, Logged, ServerCert, ServerRole, Side, SignedGrant, SignedHead,
     SigningContext, UsageRecord, UsageState,
@@ -226,7 +226,7 @@ impl<R: Start> Net<R> {
             let mut client = Client::connect(self, cn, n);
             if matches!(client.inbox.recv().await, Some(Event::Opened(_))) {
                 client.hello();
-                if let Some(Event::Message(ControlMsg::Welcome(welcome))) = client.inbox.recv().await {
+                if let Some(Event::Message(ToClient::Welcome(welcome))) = client.inbox.recv().await {
                     assert_eq!(welcome.cert.body.name, Text::new("cn").expect("short"));
                     return client;
                 }
@@ -239,8 +239,8 @@ impl<R: Start> Net<R> {
 struct Client {
     key: Key,
     upload_key: PublicKey,
-    links: Links<ControlMsg>,
-    inbox: Receiver<Event<ControlMsg>>,
+    links: Links<ToCn>,
+    inbox: Receiver<Event<ToClient>>,
 }
 
 const CONN: ConnId = ConnId(1);
@@ -255,7 +255,7 @@ impl Client {
         Self { key, upload_key: PublicKey::numbered(100 + n), links: inlet.links, inbox }
     }
 
-    fn send(&self, msg: &ControlMsg) {
+    fn send(&self, msg: &ToCn) {
         self.links.send(CONN, msg);
     }
 
@@ -269,7 +269,7 @@ impl Client {
             candidates: List::truncated([Candidate { kind: CandidateKind::Host, addr }]),
             ..NatDescriptor::default()
         };
-        self.send(&ControlMsg::Hello(Hello {
+        self.send(&ToCn::Hello(Hello {
             protocol: PROTOCOL,
             guid: Guid::of(&self.key.public()),
             secondary: List::truncated([SecondaryGuid([1; 20])]),
@@ -284,10 +284,10 @@ impl Client {
     }
 
     /// Returns the next message other than pings and inventory requests; `None` when the connection has ended.
-    async fn next(&mut self) -> Option<ControlMsg> {
+    async fn next(&mut self) -> Option<ToClient> {
         loop {
             match self.inbox.recv().await {
-                Some(Event::Message(ControlMsg::Ping | ControlMsg::ReaddRequest(_))) => {}
+                Some(Event::Message(ToClient::Ping | ToClient::ReaddRequest(_))) => {}
                 Some(Event::Message(msg)) => return Some(msg),
                 Some(Event::Opened(_)) => panic!("opened again"),
                 Some(Event::Closed) | None => return None,
@@ -303,19 +303,19 @@ impl<R: Start> Net<R> {
         let shared = Shared { version: VERSION, complete: true };
         let inventory =
             Inventory { seq: 1, reset: true, last: true, add: List::truncated([shared]), remove: List::default() };
-        up.send(&ControlMsg::Inventory(inventory));
+        up.send(&ToCn::Inventory(inventory));
         let mut down = self.client(cn, 2).await;
         let sealed = self.seal.seal(&self.grant(&down));
         // the DN may not know the copy yet: repeats the query with growing waits, since a client may send ten a minute
         let mut wait = Duration::from_millis(50);
         loop {
             let query = Query { query: 1, grant: sealed.clone(), want: 5, exclude: List::default() };
-            down.send(&ControlMsg::Query(query));
+            down.send(&ToCn::Query(query));
             match down.next().await {
-                Some(ControlMsg::Introductions(found)) if !found.peers.is_empty() => {
+                Some(ToClient::Introductions(found)) if !found.peers.is_empty() => {
                     return (up, down, found.peers.into_vec());
                 }
-                Some(ControlMsg::Introductions(_) | ControlMsg::QueryFailed(_)) => {}
+                Some(ToClient::Introductions(_) | ToClient::QueryFailed(_)) => {}
                 other => panic!("unexpected: {other:?}"),
             }
             self.rt.sleep_until(self.rt.now() + wait).await;
@@ -339,7 +339,7 @@ fn two_clients_are_introduced_and_the_ledger_keeps_their_record() {
         let (mut up, mut down, introduced) = net.introduced(cn).await;
         assert_eq!(introduced.len(), 1);
         assert_eq!(introduced[0].intro.intro.uploader_key, up.upload_key);
-        let Some(ControlMsg::Introduce(told)) = up.next().await else { panic!("the uploader got no introduction") };
+        let Some(ToClient::Introduce(told)) = up.next().await else { panic!("the uploader got no introduction") };
         assert_eq!(told.intro, introduced[0].intro);
 
         let record = UsageRecord {
@@ -362,15 +362,11 @@ fn two_clients_are_introduced_and_the_ledger_keeps_their_record() {
             let head = Log::default().append(SecondaryGuid([5; 20]), &record);
             let signature = down.key.sign(SigningContext::LogHead, &head.to_bytes());
             let head = SignedHead { head, key: down.key.public(), signature };
-            down.send(&ControlMsg::Usage(Logged { record, head: head.clone() }));
+            down.send(&ToCn::Usage(Logged { record, head: head.clone() }));
             if forks {
-                assert_eq!(
-                    down.next().await,
-                    Some(ControlMsg::Rekey),
-                    "a client with a forked log must take a new key"
-                );
+                assert_eq!(down.next().await, Some(ToClient::Rekey), "a client with a forked log must take a new key");
             }
-            let Some(ControlMsg::UsageAck(ack)) = down.next().await else { panic!("not acknowledged") };
+            let Some(ToClient::UsageAck(ack)) = down.next().await else { panic!("not acknowledged") };
             assert_eq!(&ack.ids[..], &[id]);
             assert_eq!(
                 ack.checkpoint.map(|signed| signed.checkpoint.head),
@@ -397,11 +393,12 @@ impl<R: Start> Net<R> {
     async fn granted_by_the_edge(&self, client: &Client) {
         let ledger = self.second_ledger_addr().await;
         let (tx, mut inbox) = mailbox(4);
-        let inlet = Inlet::<LedgerMsg, _> { inbox: tx, links: Links::default(), wrap: |_, event| Some(event) };
+        let inlet =
+            Inlet::<ToLedger, FromLedger, _> { inbox: tx, links: Links::default(), wrap: |_, event| Some(event) };
         let tls = client_config(self.ca.cert_pem(), Some(&self.edge)).expect("fits");
         dial(&self.rt, tls, &ledger.to_string(), CONN, &inlet, Cap::SERVER);
         assert!(matches!(inbox.recv().await, Some(Event::Opened(_))));
-        inlet.links.send(CONN, &LedgerMsg::Hello(self.certify(ServerRole::Edge, "edge", &self.edge)));
+        inlet.links.send(CONN, &ToLedger::Hello(self.certify(ServerRole::Edge, "edge", &self.edge)));
         let record = LedgerRecord::Granted(GrantRecord {
             id: RecordId::numbered(78),
             download: DOWNLOAD,
@@ -416,8 +413,8 @@ impl<R: Start> Net<R> {
             challenged: false,
             proof: None,
         });
-        inlet.links.send(CONN, &LedgerMsg::Submit(record));
-        let Some(Event::Message(LedgerMsg::Ack(ack))) = inbox.recv().await else { panic!("not acknowledged") };
+        inlet.links.send(CONN, &ToLedger::Submit(record));
+        let Some(Event::Message(FromLedger::Ack(ack))) = inbox.recv().await else { panic!("not acknowledged") };
         assert_eq!(&ack.ids[..], &[RecordId::numbered(78)]);
     }
 
@@ -450,8 +447,8 @@ fn a_forged_grant_introduces_nobody() {
         forged.grant.size += 1;
         let stranger = SealRing::of(SealKey::generate(1));
         for sealed in [net.seal.seal(&forged), stranger.seal(&net.grant(&client))] {
-            client.send(&ControlMsg::Query(Query { query: 3, grant: sealed, want: 5, exclude: List::default() }));
-            let Some(ControlMsg::QueryFailed(failed)) = client.next().await else { panic!("not refused") };
+            client.send(&ToCn::Query(Query { query: 3, grant: sealed, want: 5, exclude: List::default() }));
+            let Some(ToClient::QueryFailed(failed)) = client.next().await else { panic!("not refused") };
             assert_eq!(failed.query, 3);
         }
     });
@@ -496,7 +493,7 @@ fn a_stopping_cn_drains_its_clients() {
         let cn = net.control_plane().await;
         let mut client = net.client(cn, 1).await;
         net.stop.set();
-        let Some(ControlMsg::Drain(_)) = client.next().await else { panic!("no drain message") };
+        let Some(ToClient::Drain(_)) = client.next().await else { panic!("no drain message") };
         assert_eq!(client.next().await, None, "closed at the end");
         net.ended(3).await;
         assert!(net.rt.connect(cn).await.is_err(), "the port is closed");

@@ -13,7 +13,7 @@ use crate::content::Layout;
 use crate::ids::{Handle, IntroId, PublicKey, VersionId};
 use crate::limits::USAGE_SOURCES_MAX;
 use crate::swarm::download;
-use crate::wire::control::ControlMsg;
+use crate::wire::control::ToCn;
 use crate::wire::records::{Side, UsageRecord, UsageState};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -23,7 +23,7 @@ const FAST: FakePeer = FakePeer { rate: 25_000_000, corrupt: false, up: true };
 const CORRUPT: FakePeer = FakePeer { rate: 25_000_000, corrupt: true, up: true };
 
 fn usage_sent(world: &World) -> Vec<&UsageRecord> {
-    world.sent.iter().filter_map(|m| if let ControlMsg::Usage(r) = m { Some(&r.record) } else { None }).collect()
+    world.sent.iter().filter_map(|m| if let ToCn::Usage(r) = m { Some(&r.record) } else { None }).collect()
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn introduced_peers_deliver_most_bytes_and_usage_names_them() {
     assert_eq!((last.state, last.side, last.edge_bytes), (UsageState::Completed, Side::Downloader, status.edge_bytes));
     assert_eq!(last.peers.iter().map(|p| p.bytes).sum::<u64>(), status.peer_bytes);
     assert_eq!(world.disk.usage, [], "acknowledged records are not kept");
-    let complete = |m: &ControlMsg| matches!(m, ControlMsg::Inventory(i) if i.add.iter().any(|s| s.complete));
+    let complete = |m: &ToCn| matches!(m, ToCn::Inventory(i) if i.add.iter().any(|s| s.complete));
     world.run_for(Duration::from_secs(1));
     assert!(world.sent.iter().any(complete), "the complete version is not offered");
 }
@@ -414,5 +414,5 @@ fn no_peers_are_requested_where_the_policy_forbids_them() {
     let handle = world.get();
     world.run_until(handle, DownloadState::Completed);
     assert_eq!(world.status().peer_bytes, 0);
-    assert!(!world.sent.iter().any(|m| matches!(m, ControlMsg::Query(_))));
+    assert!(!world.sent.iter().any(|m| matches!(m, ToCn::Query(_))));
 }

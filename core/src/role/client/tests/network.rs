@@ -6,7 +6,7 @@ use crate::ids::ConnId;
 use crate::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
 use crate::role::client::io::{CloseReason, DownloadState, FetchSource, Input, Notice, Output};
 use crate::wire::List;
-use crate::wire::control::ControlMsg;
+use crate::wire::control::ToCn;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -48,7 +48,7 @@ fn a_silent_peer_is_dropped_and_introduced_anew_without_losing_pieces() {
     world.input(quiet(first, 1_000));
     assert_eq!(world.outputs.iter().filter(|o| **o == Output::ProbeNetwork).count(), 1);
     assert_eq!(lost(&world), 0, "it may still come back");
-    let queries = |w: &World| w.sent.iter().filter(|m| matches!(m, ControlMsg::Query(_))).count();
+    let queries = |w: &World| w.sent.iter().filter(|m| matches!(m, ToCn::Query(_))).count();
     let asked_before = queries(&world);
     world.input(quiet(first, 2_000));
     assert_eq!(lost(&world), 1);

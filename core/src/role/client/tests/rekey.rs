@@ -4,7 +4,7 @@ use super::usage_sent;
 use super::world::{MIB, NEW_KEY, World};
 use crate::ids::{ConnId, Guid, Handle};
 use crate::role::client::io::{DownloadState, EdgeAsk, Input, Output};
-use crate::wire::control::ControlMsg;
+use crate::wire::control::{ToClient, ToCn};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -26,11 +26,11 @@ fn control(world: &World) -> ConnId {
 
 fn order(world: &mut World) {
     let conn = control(world);
-    world.input(Input::Control { conn, msg: ControlMsg::Rekey });
+    world.input(Input::Control { conn, msg: ToClient::Rekey });
 }
 
 fn rekeys_sent(world: &World) -> usize {
-    world.sent.iter().filter(|m| matches!(m, ControlMsg::Rekeyed(_))).count()
+    world.sent.iter().filter(|m| matches!(m, ToCn::Rekeyed(_))).count()
 }
 
 /// Runs until the client asks the shell to adopt the new key.
@@ -97,7 +97,7 @@ fn a_crash_before_retirement_repeats_the_rekey_with_the_same_key() {
     world.cn_up = true;
     world.sent.clear();
     until_adopted(&mut world);
-    assert!(world.sent.contains(&ControlMsg::Rekeyed(*made)));
+    assert!(world.sent.contains(&ToCn::Rekeyed(*made)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::world::{MIB, OWN_KEY, World, sign};
 use crate::ids::{ConnId, PieceIndex, PublicKey, XferId};
 use crate::role::client::io::{CommandKind, DownloadState, Input, Output};
 use crate::wire::PROTOCOL;
-use crate::wire::control::ControlMsg;
+use crate::wire::control::ToCn;
 use crate::wire::peer::{PeerHello, PeerMsg, PieceRequest};
 use crate::wire::records::{Side, UsageRecord};
 use alloc::vec::Vec;
@@ -90,7 +90,7 @@ fn uploads_off_takes_effect_at_once_and_survives_a_restart() {
     assert_eq!(world.client.uploads().connections(), 0);
     world.run_for(Duration::from_secs(1));
     assert_eq!(world.answer_to(req), Some(Ok(None)));
-    let off = |m: &ControlMsg| matches!(m, ControlMsg::Update(u) if !u.uploads);
+    let off = |m: &ToCn| matches!(m, ToCn::Update(u) if !u.uploads);
     assert!(world.sent.iter().any(off), "the CN is told");
     world.crash();
     world.run_for(Duration::from_secs(1));
@@ -117,7 +117,7 @@ fn a_partial_download_is_shared_while_it_grows() {
     let announced =
         world.outputs.iter().filter(|o| matches!(o, Output::PeerSend { msg: PeerMsg::Have(_), .. })).count();
     assert!(announced > 10, "{announced}");
-    let partial = |m: &ControlMsg| matches!(m, ControlMsg::Inventory(i) if i.add.iter().any(|s| !s.complete));
+    let partial = |m: &ToCn| matches!(m, ToCn::Inventory(i) if i.add.iter().any(|s| !s.complete));
     assert!(world.sent.iter().any(partial));
 }
 
@@ -128,7 +128,7 @@ fn a_version_whose_policy_forbids_uploads_is_not_shared() {
     let handle = world.get();
     world.run_until(handle, DownloadState::Completed);
     world.run_for(Duration::from_secs(1));
-    let offered = |m: &ControlMsg| matches!(m, ControlMsg::Inventory(i) if !i.add.is_empty());
+    let offered = |m: &ToCn| matches!(m, ToCn::Inventory(i) if !i.add.is_empty());
     assert!(!world.sent.iter().any(offered));
     connect(&mut world, CONN, 1);
     assert_eq!(world.client.uploads().connections(), 0);

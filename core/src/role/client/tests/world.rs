@@ -15,7 +15,7 @@ use crate::ids::{
 };
 use crate::nat::{Candidate, CandidateKind, NatDescriptor};
 use crate::seeded::Seeded;
-use crate::wire::control::{ControlMsg, IntroducedPeer, Introductions, Query, Retired, UsageAck, Welcome};
+use crate::wire::control::{IntroducedPeer, Introductions, Query, Retired, ToClient, ToCn, UsageAck, Welcome};
 use crate::wire::peer::{HaveMap, PeerMsg, PeerWelcome};
 use crate::wire::records::{
     Checkpoint, Introduction, Logged, Rekey, SealedGrant, ServerRole, SignedCheckpoint, SignedHead, SignedIntroduction,
@@ -94,7 +94,7 @@ pub(super) struct World {
     busy_until: BTreeMap<Option<ConnId>, Time>,
     pub(super) fetched: Vec<(FetchSource, PieceIndex)>,
     fetching: BTreeMap<crate::ids::XferId, FetchSource>,
-    pub(super) sent: Vec<ControlMsg>,
+    pub(super) sent: Vec<ToCn>,
     pub(super) notices: Vec<Notice>,
     pub(super) outputs: Vec<Output>,
     commands: u64,
@@ -427,10 +427,10 @@ impl World {
         }
     }
 
-    fn control(&mut self, conn: ConnId, msg: ControlMsg) {
+    fn control(&mut self, conn: ConnId, msg: ToCn) {
         self.sent.push(msg.clone());
-        let answer = if let ControlMsg::Hello(_) = msg {
-            ControlMsg::Welcome(Welcome {
+        let answer = if let ToCn::Hello(_) = msg {
+            ToClient::Welcome(Welcome {
                 protocol: PROTOCOL,
                 now_ms: START_MS + self.now.0 / 1000,
                 observed: "127.0.0.1:1".parse().expect("an address"),
@@ -438,18 +438,18 @@ impl World {
                 ping_ms: 60_000,
                 want_inventory: true,
             })
-        } else if let ControlMsg::Query(query) = msg {
-            ControlMsg::Introductions(self.introduce(&query))
-        } else if let ControlMsg::Rekeyed(signed) = msg {
-            ControlMsg::Retired(Retired { new: Guid::of(&signed.rekey.new) })
-        } else if let ControlMsg::Usage(Logged { record, head }) = msg {
+        } else if let ToCn::Query(query) = msg {
+            ToClient::Introductions(self.introduce(&query))
+        } else if let ToCn::Rekeyed(signed) = msg {
+            ToClient::Retired(Retired { new: Guid::of(&signed.rekey.new) })
+        } else if let ToCn::Usage(Logged { record, head }) = msg {
             assert_eq!(logs::check(fake_verify, &Logged { record: record.clone(), head: head.clone() }), Ok(()));
             let durable = self.disk.usage.contains(&record);
             assert!(durable, "a usage record was sent before it was durable");
             if !self.acks {
                 return;
             }
-            ControlMsg::UsageAck(UsageAck { ids: List::truncated([record.id]), checkpoint: Some(self.sign(head)) })
+            ToClient::UsageAck(UsageAck { ids: List::truncated([record.id]), checkpoint: Some(self.sign(head)) })
         } else {
             return;
         };

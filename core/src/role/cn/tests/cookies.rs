@@ -33,11 +33,11 @@ fn says(epoch: u32, proven: &str, cookie: Option<Cookie>) -> NatDescriptor {
 /// Opens a session for client 1 with `nat`, and returns the descriptor that the DN gets.
 fn hello_descriptor(b: &mut Bench<Cn>, nat: NatDescriptor) -> NatDescriptor {
     accept(b, 1, 1);
-    sent_descriptor(&say(b, 1, ControlMsg::Hello(Hello { nat, ..hello(1) })))
+    sent_descriptor(&say(b, 1, ToCn::Hello(Hello { nat, ..hello(1) })))
 }
 
 fn sent_descriptor(out: &[Output]) -> NatDescriptor {
-    let [DirectoryMsg::Peer(entry)] = to_dn(out)[..] else { panic!("{out:?}") };
+    let [ToDn::Peer(entry)] = to_dn(out)[..] else { panic!("{out:?}") };
     entry.nat.clone()
 }
 
@@ -72,7 +72,7 @@ fn an_address_without_a_valid_cookie_of_its_own_is_dropped() {
         before(&mut b);
         // the DN connection may have timed out meanwhile, so the session's own descriptor is checked
         accept(&mut b, 1, 1);
-        say(&mut b, 1, ControlMsg::Hello(Hello { nat, ..hello(1) }));
+        say(&mut b, 1, ToCn::Hello(Hello { nat, ..hello(1) }));
         let session = b.machine.clients[&ConnId(1)].session().expect("open");
         assert!(session.nat.candidates.is_empty() && session.nat.proven.is_empty(), "{why}");
     }
@@ -83,7 +83,7 @@ fn a_checked_address_stays_valid_for_its_session_only() {
     let mut b = with_keys();
     hello_descriptor(&mut b, says(1, V6, Some(cookie(1, V6))));
     b.now = b.now.after(secs(20));
-    let update = |epoch, cookie| ControlMsg::Update(Update { uploads: true, nat: says(epoch, V6, cookie) });
+    let update = |epoch, cookie| ToCn::Update(Update { uploads: true, nat: says(epoch, V6, cookie) });
     assert_eq!(sent_descriptor(&say(&mut b, 1, update(2, None))).candidates.len(), 1);
     b.input(Input::ClientClosed { conn: ConnId(1) });
     assert!(hello_descriptor(&mut b, says(3, V6, None)).candidates.is_empty());

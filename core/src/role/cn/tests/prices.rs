@@ -5,15 +5,15 @@ use crate::limits::{INVENTORY_PAGE_MAX, SHARES_PER_PEER_MAX};
 use crate::role::cn::{LEAD, Prices};
 use crate::wire::control::{Introduce, ReaddRequest, Unreceipted};
 
-fn page(seq: u64, reset: bool, from: usize) -> ControlMsg {
+fn page(seq: u64, reset: bool, from: usize) -> ToCn {
     let add = (from..from + INVENTORY_PAGE_MAX)
         .map(|n| Shared { version: VersionId::numbered(u32::try_from(n).expect("small")), complete: true });
     let (add, remove) = (List::truncated(add), List::default());
-    ControlMsg::Inventory(Inventory { seq, reset, last: false, add, remove })
+    ToCn::Inventory(Inventory { seq, reset, last: false, add, remove })
 }
 
-fn update(uploads: bool, udp: bool, epoch: u32) -> ControlMsg {
-    ControlMsg::Update(Update { uploads, nat: NatDescriptor { epoch, udp, ..NatDescriptor::default() } })
+fn update(uploads: bool, udp: bool, epoch: u32) -> ToCn {
+    ToCn::Update(Update { uploads, nat: NatDescriptor { epoch, udp, ..NatDescriptor::default() } })
 }
 
 /// Returns a CN whose client 1 has registered the largest possible inventory.
@@ -28,7 +28,7 @@ fn full() -> (Bench<Cn>, ConnId) {
 }
 
 fn peers_sent(out: &[Output]) -> Vec<(bool, bool)> {
-    let peer = |m: &&DirectoryMsg| if let DirectoryMsg::Peer(e) = m { Some((e.uploads, e.nat.udp)) } else { None };
+    let peer = |m: &&ToDn| if let ToDn::Peer(e) = m { Some((e.uploads, e.nat.udp)) } else { None };
     to_dn(out).iter().filter_map(peer).collect()
 }
 
@@ -38,21 +38,21 @@ fn pass(b: &mut Bench<Cn>, dn: ConnId, by: Duration) -> Vec<Output> {
     let end = b.now.after(by);
     while b.now < end {
         out.extend(b.wait(end.since(b.now).min(secs(5))));
-        b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Pong });
-        say(b, 1, ControlMsg::Ping);
+        b.input(Input::Directory { conn: dn, msg: FromDn::Pong });
+        say(b, 1, ToCn::Ping);
     }
     out
 }
 
 /// Sends a message `times` times at once and returns the outputs.
-fn flood(b: &mut Bench<Cn>, msg: &ControlMsg, times: u32) -> Vec<Output> {
+fn flood(b: &mut Bench<Cn>, msg: &ToCn, times: u32) -> Vec<Output> {
     (0..times).flat_map(|_| say(b, 1, msg.clone())).collect()
 }
 
 /// Counts the outputs that make work for other servers, and the messages to clients other than refusals.
 fn work(out: &[Output]) -> usize {
     let is_work = |o: &&Output| match o {
-        Output::ClientSend { msg, .. } => !matches!(msg, ControlMsg::QueryFailed(_)),
+        Output::ClientSend { msg, .. } => !matches!(msg, ToClient::QueryFailed(_)),
         Output::DirectorySend { .. } | Output::LedgerSend { .. } | Output::OpenGrant { .. } | Output::Sign { .. } => {
             true
         }
@@ -114,7 +114,7 @@ fn a_client_without_uploads_is_not_introduced_even_if_its_update_waits() {
         ticket: None,
     };
     let deliver = Deliver { session: SessionId(0), from: Route { link: 1, session: SessionId(7) }, introduce };
-    let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Deliver(deliver) });
+    let out = b.input(Input::Directory { conn: dn, msg: FromDn::Deliver(deliver) });
     assert!(to_client(&out, 1).is_empty(), "{out:?}");
 }
 
@@ -123,7 +123,7 @@ fn updates_within_a_class_reach_the_dns_at_once() {
     let (mut b, _) = full();
     for n in 0..30 {
         let nat = NatDescriptor { epoch: 1, hairpin: n % 2 == 0, ..NatDescriptor::default() };
-        let out = say(&mut b, 1, ControlMsg::Update(Update { uploads: true, nat }));
+        let out = say(&mut b, 1, ToCn::Update(Update { uploads: true, nat }));
         assert_eq!(peers_sent(&out).len(), 1, "{n}");
     }
 }
@@ -135,10 +135,10 @@ fn a_flood_of_requests_does_not_hold_up_accounting() {
     for n in 0..1_000 {
         say(&mut b, 1, query());
         say(&mut b, 1, update(n % 2 == 0, true, 1));
-        say(&mut b, 1, ControlMsg::Opened(Opened { intro: IntroId::numbered(n) }));
+        say(&mut b, 1, ToCn::Opened(Opened { intro: IntroId::numbered(n) }));
     }
     assert_eq!(submitted(&say(&mut b, 1, logged(1, 1))), [RecordId::numbered(1)]);
-    assert_eq!(to_client(&say(&mut b, 1, ControlMsg::Ping), 1), [&ControlMsg::Pong]);
+    assert_eq!(to_client(&say(&mut b, 1, ToCn::Ping), 1), [&ToClient::Pong]);
 }
 
 #[test]
@@ -153,16 +153,16 @@ fn each_kind_of_message_makes_no_more_work_than_it_pays_for() {
         add: List::default(),
         remove: List::truncated([VersionId::numbered(1)]),
     };
-    let kinds: [(&dyn Fn(u32) -> ControlMsg, Duration); 9] = [
+    let kinds: [(&dyn Fn(u32) -> ToCn, Duration); 9] = [
         (&|_| query(), prices.query),
-        (&|n| ControlMsg::Inventory(removal(44 + u64::from(n) + 1)), prices.version),
+        (&|n| ToCn::Inventory(removal(44 + u64::from(n) + 1)), prices.version),
         (&|n| update(true, false, n + 2), prices.update),
-        (&|n| ControlMsg::Opened(Opened { intro: IntroId::numbered(n) }), prices.step),
-        (&|n| ControlMsg::Outcome(Outcome { intro: IntroId::numbered(n), attempt: attempt.clone() }), prices.step),
+        (&|n| ToCn::Opened(Opened { intro: IntroId::numbered(n) }), prices.step),
+        (&|n| ToCn::Outcome(Outcome { intro: IntroId::numbered(n), attempt: attempt.clone() }), prices.step),
         (&|n| logged(n, 1), prices.record),
-        (&|_| ControlMsg::Unreceipted(Unreceipted { intro: intro.clone(), owed: 1, receipted: 0 }), prices.record),
-        (&|_| ControlMsg::Ping, prices.ping),
-        (&|_| ControlMsg::Pong, prices.ping),
+        (&|_| ToCn::Unreceipted(Unreceipted { intro: intro.clone(), owed: 1, receipted: 0 }), prices.record),
+        (&|_| ToCn::Ping, prices.ping),
+        (&|_| ToCn::Pong, prices.ping),
     ];
     for (msg, price) in kinds {
         let (mut b, dn) = full();
@@ -184,7 +184,7 @@ fn a_log_forked_again_and_again_fills_no_queue() {
         let record = UsageRecord { elapsed_ms: n, ..usage(1, 1) };
         let head = Log::default().append(SecondaryGuid::numbered(1), &record);
         let signature = fake_sign(&key(1), SigningContext::LogHead, &head.to_bytes());
-        say(&mut b, 1, ControlMsg::Usage(Logged { record, head: SignedHead { head, key: key(1), signature } }));
+        say(&mut b, 1, ToCn::Usage(Logged { record, head: SignedHead { head, key: key(1), signature } }));
     }
     assert!(b.machine.usage_waiting() <= 3 * 120, "{}", b.machine.usage_waiting());
 }
@@ -201,7 +201,7 @@ fn an_unpaid_inventory_is_requested_again_once_it_can_be_paid() {
     }
     assert_eq!(sent, 100, "as many versions as are earned in a minute");
     let out = pass(&mut b, dn, secs(60));
-    let readd = to_client(&out, 1).iter().filter(|m| matches!(m, ControlMsg::ReaddRequest(_))).count();
+    let readd = to_client(&out, 1).iter().filter(|m| matches!(m, ToClient::ReaddRequest(_))).count();
     assert_eq!(readd, 1);
     assert!(to_dn(&say(&mut b, 1, page(151, false, 0))).is_empty(), "there is a gap before it");
     for seq in 152..=195 {
@@ -217,7 +217,7 @@ fn inventories_repeated_for_a_reconnected_dn_are_free() {
         b.input(Input::DirectoryClosed { conn: dn });
         dn = dn_conn(&b.wait(secs(1))).expect("a dial");
         let out = dn_up(&mut b, dn);
-        assert!(to_client(&out, 1).iter().any(|m| matches!(m, ControlMsg::ReaddRequest(ReaddRequest { .. }))));
+        assert!(to_client(&out, 1).iter().any(|m| matches!(m, ToClient::ReaddRequest(ReaddRequest { .. }))));
         for n in 0..44 {
             seq += 1;
             let out = say(&mut b, 1, page(seq, n == 0, usize::try_from(n).expect("small") * INVENTORY_PAGE_MAX));

@@ -6,7 +6,7 @@ use crate::wire::ledger::QuarantinePage;
 /// Sends the list of quarantined clients, in pages of one.
 fn send_list(b: &mut Bench<Cn>, ledger: ConnId, clients: &[u32]) -> Vec<Output> {
     let page = |guids: Vec<Guid>, last| {
-        let msg = LedgerMsg::Quarantine(QuarantinePage { guids: List::truncated(guids), last });
+        let msg = FromLedger::Quarantine(QuarantinePage { guids: List::truncated(guids), last });
         Input::Ledger { conn: ledger, msg }
     };
     let mut out: Vec<Output> = Vec::new();
@@ -19,12 +19,12 @@ fn send_list(b: &mut Bench<Cn>, ledger: ConnId, clients: &[u32]) -> Vec<Output> 
 
 /// Returns, for each entry sent to the DN, whether the client may be offered.
 fn offerable(out: &[Output]) -> Vec<(Guid, bool)> {
-    let peer = |m: &DirectoryMsg| if let DirectoryMsg::Peer(e) = m { Some((e.guid, e.uploads)) } else { None };
+    let peer = |m: &ToDn| if let ToDn::Peer(e) = m { Some((e.guid, e.uploads)) } else { None };
     to_dn(out).into_iter().filter_map(peer).collect()
 }
 
 fn gets_no_peers(out: &[Output]) -> bool {
-    matches!(to_client(out, 1)[..], [ControlMsg::Introductions(a)] if a.peers.is_empty())
+    matches!(to_client(out, 1)[..], [ToClient::Introductions(a)] if a.peers.is_empty())
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn a_quarantined_client_gets_no_peers_and_is_offered_to_nobody() {
     assert!(gets_no_peers(&out) && to_dn(&out).is_empty(), "{out:?}");
     // neither the user's settings nor a new session ends the quarantine
     let nat = NatDescriptor { hairpin: true, ..NatDescriptor::default() };
-    let update = ControlMsg::Update(Update { uploads: true, nat });
+    let update = ToCn::Update(Update { uploads: true, nat });
     assert_eq!(offerable(&say(&mut b, 1, update)), [(guid, false)]);
     b.input(Input::ClientClosed { conn: ConnId(1) });
     assert_eq!(offerable(&join(&mut b, 1)), [(guid, false)]);
@@ -48,7 +48,7 @@ fn a_quarantined_client_gets_no_peers_and_is_offered_to_nobody() {
     let introduce = crate::wire::control::Introduce { intro, nat: NatDescriptor::default(), ticket: None };
     let session = b.machine.clients[&ConnId(1)].session().expect("open").id;
     let from = Route { link: 9, session: SessionId(7) };
-    let deliver = DirectoryMsg::Deliver(Deliver { session, from, introduce });
+    let deliver = FromDn::Deliver(Deliver { session, from, introduce });
     assert!(to_client(&b.input(Input::Directory { conn: dn, msg: deliver }), 1).is_empty());
     // other clients are not affected
     select_req(&ask_as(&mut b, 2));
@@ -66,7 +66,7 @@ fn without_the_ledger_the_last_complete_list_counts() {
     let (mut b, _, ledger) = whole();
     join(&mut b, 1);
     send_list(&mut b, ledger, &[1]);
-    let half = LedgerMsg::Quarantine(QuarantinePage { guids: List::default(), last: false });
+    let half = FromLedger::Quarantine(QuarantinePage { guids: List::default(), last: false });
     b.input(Input::Ledger { conn: ledger, msg: half });
     b.input(Input::LedgerClosed { conn: ledger });
     assert!(gets_no_peers(&say(&mut b, 1, query())));
@@ -82,7 +82,7 @@ fn a_download_without_receipts_is_refused_with_a_retry_time() {
     join(&mut b, 1);
     let req = select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));
     let selected = Selected { req, peers: List::default(), edge_only_ms: Some(9) };
-    let out = b.input(Input::Directory { conn: dn, msg: DirectoryMsg::Selected(selected) });
-    let [ControlMsg::QueryFailed(f)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
+    let out = b.input(Input::Directory { conn: dn, msg: FromDn::Selected(selected) });
+    let [ToClient::QueryFailed(f)] = to_client(&out, 1)[..] else { panic!("{out:?}") };
     assert_eq!((f.why, f.retry_after_ms), (QueryError::Unreceipted, 9));
 }

@@ -24,7 +24,7 @@ fn offered_by(b: &mut Bench<Cn>, dn: ConnId) -> Vec<Output> {
         observed: "192.0.2.9:4000".parse().expect("an address"),
         nat: NatDescriptor::default(),
     }]);
-    let selected = DirectoryMsg::Selected(Selected { req, peers, edge_only_ms: None });
+    let selected = FromDn::Selected(Selected { req, peers, edge_only_ms: None });
     let out = b.input(Input::Directory { conn: dn, msg: selected });
     let [Output::Sign { req, context, message }] = &out[..] else { panic!("{out:?}") };
     let signature = fake_sign(&CN_KEY, *context, message);
@@ -39,7 +39,7 @@ fn signed() -> (Bench<Cn>, ConnId, Vec<Output>) {
 
 /// Returns whether neither client 1 nor the other side has been told of an introduction.
 fn no_peers_sent(out: &[Output]) -> bool {
-    !answered(out) && !to_dn(out).iter().any(|m| matches!(m, DirectoryMsg::Relay(_)))
+    !answered(out) && !to_dn(out).iter().any(|m| matches!(m, ToDn::Relay(_)))
 }
 
 /// Returns the write to the spool, if there is one.
@@ -53,7 +53,7 @@ fn save(out: &[Output]) -> Option<(ReqId, Vec<LedgerRecord>, Vec<RecordId>)> {
 /// Returns the record of the offer that is sent to the ledger.
 fn recorded(out: &[Output]) -> (RecordId, &Offered) {
     let found = out.iter().find_map(|o| match o {
-        Output::LedgerSend { msg: LedgerMsg::Submit(LedgerRecord::Log(r)), .. } => match &r.event {
+        Output::LedgerSend { msg: ToLedger::Submit(LedgerRecord::Log(r)), .. } => match &r.event {
             LogEvent::Offered(offered) => Some((r.id, offered)),
             LogEvent::Login(_)
             | LogEvent::Registered(_)
@@ -67,7 +67,7 @@ fn recorded(out: &[Output]) -> (RecordId, &Offered) {
 }
 
 fn answered(out: &[Output]) -> bool {
-    to_client(out, 1).iter().any(|m| matches!(m, ControlMsg::Introductions(a) if a.peers.len() == 1))
+    to_client(out, 1).iter().any(|m| matches!(m, ToClient::Introductions(a) if a.peers.len() == 1))
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn peers_are_named_once_the_ledger_has_recorded_the_offer() {
     let (id, offered) = recorded(&out);
     assert_eq!((offered.download, offered.peers[0].upload_key), (DownloadId::numbered(5), PublicKey::numbered(200)));
     assert!(!answered(&out), "not before");
-    let ack = LedgerMsg::Ack(LedgerAck { ids: List::truncated([id]) });
+    let ack = FromLedger::Ack(LedgerAck { ids: List::truncated([id]) });
     assert!(answered(&b.input(Input::Ledger { conn: ledger, msg: ack })));
     assert!(!answered(&b.wait(secs(1))), "once");
 }
@@ -106,7 +106,7 @@ fn with_a_spool_peers_are_named_once_the_write_is_durable() {
     assert!(no_peers_sent(&out));
     let (req, records, _) = save(&out).expect("a write");
     let out = b.input(Input::Saved { req, ok: true });
-    assert!(answered(&out) && to_dn(&out).iter().any(|m| matches!(m, DirectoryMsg::Relay(_))));
+    assert!(answered(&out) && to_dn(&out).iter().any(|m| matches!(m, ToDn::Relay(_))));
     assert!(b.machine.ledger.holds(records[0].id()), "it goes on to the ledger");
 }
 
@@ -160,7 +160,7 @@ fn acknowledged_records_leave_the_spool_and_others_are_sent_again() {
     let (req, records, _) = save(&out).expect("a write");
     let ids: Vec<_> = records.iter().map(LedgerRecord::id).collect();
     b.input(Input::Saved { req, ok: true });
-    let acked = |ids: &[RecordId]| LedgerMsg::Ack(LedgerAck { ids: List::truncated(ids.iter().copied()) });
+    let acked = |ids: &[RecordId]| FromLedger::Ack(LedgerAck { ids: List::truncated(ids.iter().copied()) });
     // another CN starts with the same spool
     let (mut after, _, ledger_after) = whole();
     let out = after.input(Input::Restored { records: records.clone() });
@@ -185,7 +185,7 @@ fn a_stopping_cn_deletes_acknowledged_records_from_its_spool() {
     b.input(Input::Saved { req, ok: true });
     b.input(Input::ClientClosed { conn: ConnId(1) });
     b.input(Input::Shutdown);
-    let ack = LedgerMsg::Ack(LedgerAck { ids: List::truncated(records.iter().map(LedgerRecord::id)) });
+    let ack = FromLedger::Ack(LedgerAck { ids: List::truncated(records.iter().map(LedgerRecord::id)) });
     assert!(!b.input(Input::Ledger { conn: ledger, msg: ack }).contains(&Output::Stopped));
     let (req, ..) = save(&b.wait(Duration::ZERO)).expect("at once");
     assert!(b.input(Input::Saved { req, ok: true }).contains(&Output::Stopped));
@@ -198,7 +198,7 @@ fn a_stopping_cn_repeats_a_failed_write_after_a_pause() {
     b.input(Input::Saved { req, ok: true });
     b.input(Input::ClientClosed { conn: ConnId(1) });
     b.input(Input::Shutdown);
-    let ack = LedgerMsg::Ack(LedgerAck { ids: List::truncated(records.iter().map(LedgerRecord::id)) });
+    let ack = FromLedger::Ack(LedgerAck { ids: List::truncated(records.iter().map(LedgerRecord::id)) });
     b.input(Input::Ledger { conn: ledger, msg: ack });
     let (req, ..) = save(&b.wait(Duration::ZERO)).expect("at once");
     assert!(!b.input(Input::Saved { req, ok: false }).contains(&Output::Stopped));
@@ -217,23 +217,23 @@ fn a_clients_location_goes_to_the_dns_and_to_the_ledger() {
     let locality = Locality { asn: Some(64_500), country: Some(*b"DE"), region: None };
     let place = Place { locality, at: None };
     b.input(Input::Located { conn: ConnId(1), place });
-    let out = say(&mut b, 1, ControlMsg::Hello(hello(1)));
+    let out = say(&mut b, 1, ToCn::Hello(hello(1)));
     let sent = out.iter().find_map(|o| match o {
-        Output::DirectorySend { conn, msg: DirectoryMsg::Peer(entry) } if *conn == dn => Some(entry.locality),
+        Output::DirectorySend { conn, msg: ToDn::Peer(entry) } if *conn == dn => Some(entry.locality),
         _ => None,
     });
     assert_eq!(sent, Some(locality));
     let logged = out.iter().any(|o| {
-        matches!(o, Output::LedgerSend { conn, msg: LedgerMsg::Submit(LedgerRecord::Log(r)) }
+        matches!(o, Output::LedgerSend { conn, msg: ToLedger::Submit(LedgerRecord::Log(r)) }
             if *conn == ledger && r.event == LogEvent::Located(place))
     });
     assert!(logged, "{out:?}");
 
     // a client that geolocation cannot place gets no such record
     accept(&mut b, 2, 2);
-    let out = say(&mut b, 2, ControlMsg::Hello(hello(2)));
+    let out = say(&mut b, 2, ToCn::Hello(hello(2)));
     let located = |o: &Output| {
-        matches!(o, Output::LedgerSend { msg: LedgerMsg::Submit(LedgerRecord::Log(r)), .. }
+        matches!(o, Output::LedgerSend { msg: ToLedger::Submit(LedgerRecord::Log(r)), .. }
             if matches!(r.event, LogEvent::Located(_)))
     };
     assert!(!out.iter().any(located), "{out:?}");

@@ -15,7 +15,7 @@ fn a_query_with_any_binding_of_its_grant_changed_is_refused() {
         assert_eq!(failed(&out, 1), Some(QueryError::Regrant), "{binding}");
         assert!(to_dn(&out).is_empty(), "{binding}");
         b.now = b.now.after(secs(7));
-        say(&mut b, 1, ControlMsg::Ping);
+        say(&mut b, 1, ToCn::Ping);
     }
 }
 
@@ -25,7 +25,7 @@ fn a_withdrawn_version_is_announced_and_no_longer_shared() {
     join(&mut b, 1);
     let (gone, other) = (grant_of(1).version, VersionId::numbered(9));
     let announced = |out: &[Output]| -> Vec<VersionId> {
-        let of = |m: &ControlMsg| if let ControlMsg::Withdraw(w) = m { w.versions.to_vec() } else { Vec::new() };
+        let of = |m: &ToClient| if let ToClient::Withdraw(w) = m { w.versions.to_vec() } else { Vec::new() };
         to_client(out, 1).into_iter().flat_map(of).collect()
     };
     assert_eq!(announced(&b.input(Input::Withdrawn { versions: vec![gone] })), [gone]);
@@ -34,9 +34,9 @@ fn a_withdrawn_version_is_announced_and_no_longer_shared() {
     let shared = |version| Shared { version, complete: true };
     let add = List::truncated([shared(gone), shared(other)]);
     let page = Inventory { seq: 1, reset: true, last: true, add, remove: List::default() };
-    let out = say(&mut b, 1, ControlMsg::Inventory(page));
+    let out = say(&mut b, 1, ToCn::Inventory(page));
     assert_eq!(announced(&out), [gone], "a client that registers it later learns of it, too");
-    let [DirectoryMsg::Shares(shares)] = to_dn(&out)[..] else { panic!("{out:?}") };
+    let [ToDn::Shares(shares)] = to_dn(&out)[..] else { panic!("{out:?}") };
     assert_eq!(shares.add.iter().map(|s| s.version).collect::<Vec<_>>(), [other]);
     b.input(Input::Withdrawn { versions: vec![] });
     assert_eq!(failed(&ask(&mut b, Some(signed_grant(grant_of(1)))), 1), None, "published again");
@@ -54,8 +54,8 @@ fn a_forked_log_reaches_the_ledger_and_a_false_head_is_refused() {
         let head = Log::default().append(SecondaryGuid::numbered(1), &record);
         let signature = fake_sign(&key(1), SigningContext::LogHead, &head.to_bytes());
         let head = SignedHead { head, key: key(1), signature };
-        for output in say(&mut b, 1, ControlMsg::Usage(Logged { record, head })) {
-            if let Output::LedgerSend { msg: LedgerMsg::Submit(LedgerRecord::Log(log)), .. } = output
+        for output in say(&mut b, 1, ToCn::Usage(Logged { record, head })) {
+            if let Output::LedgerSend { msg: ToLedger::Submit(LedgerRecord::Log(log)), .. } = output
                 && let LogEvent::Head(head) = log.event
             {
                 heads.push(head);
@@ -64,9 +64,9 @@ fn a_forked_log_reaches_the_ledger_and_a_false_head_is_refused() {
     }
     let found = logs::forks(fake_verify, heads);
     assert_eq!((found.len(), found[0].guid), (1, Guid::of(&key(1))));
-    let ControlMsg::Usage(mut lie) = logged(3, 1) else { panic!("a usage record") };
+    let ToCn::Usage(mut lie) = logged(3, 1) else { panic!("a usage record") };
     lie.record.edge_bytes += 1;
-    let out = say(&mut b, 1, ControlMsg::Usage(lie));
+    let out = say(&mut b, 1, ToCn::Usage(lie));
     assert!(out.contains(&Output::Count(Metric::Violation)) && submitted(&out).is_empty());
 }
 
@@ -81,8 +81,8 @@ fn missing_receipts_can_be_reported_only_until_soon_after_the_end() {
         let (mut b, ..) = whole();
         b.input(Input::WallClock { unix_ms: at_ms });
         (1..=2).for_each(|n| drop(join(&mut b, n)));
-        let reaches = |out: Vec<Output>| to_dn(&out).iter().any(|m| matches!(m, DirectoryMsg::Unreceipted(_)));
-        assert_eq!(reaches(say(&mut b, 1, ControlMsg::Unreceipted(report.clone()))), counts);
-        assert!(!reaches(say(&mut b, 2, ControlMsg::Unreceipted(report.clone()))), "another's");
+        let reaches = |out: Vec<Output>| to_dn(&out).iter().any(|m| matches!(m, ToDn::Unreceipted(_)));
+        assert_eq!(reaches(say(&mut b, 1, ToCn::Unreceipted(report.clone()))), counts);
+        assert!(!reaches(say(&mut b, 2, ToCn::Unreceipted(report.clone()))), "another's");
     }
 }

@@ -15,7 +15,7 @@ fn a_usage_record_is_acknowledged_only_when_the_ledger_has_it() {
     let out = b.input(ack(ledger, 1));
     assert!(to_client(&out, 1).is_empty(), "its checkpoint is being signed");
     let out = sign(&mut b, &out);
-    assert!(matches!(to_client(&out, 1)[..], [ControlMsg::UsageAck(a)] if a.ids.to_vec() == [RecordId::numbered(1)]));
+    assert!(matches!(to_client(&out, 1)[..], [ToClient::UsageAck(a)] if a.ids.to_vec() == [RecordId::numbered(1)]));
     assert_eq!(b.machine.usage_waiting(), 0);
 }
 
@@ -54,7 +54,7 @@ fn logging() -> (Bench<Cn>, ConnId) {
 /// Returns the ids of records sent to the ledger: log heads, then usage records.
 fn ledger_ids(out: &[Output]) -> (Vec<RecordId>, Vec<RecordId>) {
     let records = out.iter().filter_map(|o| match o {
-        Output::LedgerSend { msg: LedgerMsg::Submit(record), .. } => Some(record),
+        Output::LedgerSend { msg: ToLedger::Submit(record), .. } => Some(record),
         _ => None,
     });
     let (heads, usage): (Vec<_>, Vec<_>) = records.partition(|r| matches!(r, LedgerRecord::Log(_)));
@@ -63,19 +63,17 @@ fn ledger_ids(out: &[Output]) -> (Vec<RecordId>, Vec<RecordId>) {
 }
 
 fn acked(b: &mut Bench<Cn>, ledger: ConnId, id: RecordId) -> Vec<Output> {
-    let ack = LedgerMsg::Ack(LedgerAck { ids: List::truncated([id]) });
+    let ack = FromLedger::Ack(LedgerAck { ids: List::truncated([id]) });
     b.input(Input::Ledger { conn: ledger, msg: ack })
 }
 
 fn checkpoint(out: &[Output]) -> Option<SignedCheckpoint> {
-    to_client(out, 1)
-        .into_iter()
-        .find_map(|m| if let ControlMsg::UsageAck(a) = m { a.checkpoint.clone() } else { None })
+    to_client(out, 1).into_iter().find_map(|m| if let ToClient::UsageAck(a) = m { a.checkpoint.clone() } else { None })
 }
 
 /// Returns a record of client 1 with the next head of `log`.
 fn next(log: &mut Log, id: u32) -> Logged {
-    let ControlMsg::Usage(Logged { record, .. }) = logged(id, 1) else { panic!("a record") };
+    let ToCn::Usage(Logged { record, .. }) = logged(id, 1) else { panic!("a record") };
     let head = log.append(SecondaryGuid::numbered(1), &record);
     let signature = fake_sign(&key(1), SigningContext::LogHead, &head.to_bytes());
     Logged { record, head: SignedHead { head, key: key(1), signature } }
@@ -86,7 +84,7 @@ fn a_record_is_acknowledged_with_a_checkpoint_once_it_is_durable() {
     for record_first in [true, false] {
         let (mut b, ledger) = logging();
         let logged = next(&mut Log::default(), 1);
-        let (heads, records) = ledger_ids(&say(&mut b, 1, ControlMsg::Usage(logged.clone())));
+        let (heads, records) = ledger_ids(&say(&mut b, 1, ToCn::Usage(logged.clone())));
         let (first, then) = if record_first { (records[0], heads[0]) } else { (heads[0], records[0]) };
         assert!(acked(&mut b, ledger, first).iter().all(|o| matches!(o, Output::Count(_))), "the other is not yet");
         let out = acked(&mut b, ledger, then);
@@ -101,9 +99,9 @@ fn a_record_is_acknowledged_with_a_checkpoint_once_it_is_durable() {
 fn a_repeated_record_with_a_head_not_yet_durable_is_acknowledged_once() {
     let (mut b, ledger) = logging();
     let logged = next(&mut Log::default(), 1);
-    let (heads, records) = ledger_ids(&say(&mut b, 1, ControlMsg::Usage(logged.clone())));
+    let (heads, records) = ledger_ids(&say(&mut b, 1, ToCn::Usage(logged.clone())));
     acked(&mut b, ledger, records[0]);
-    say(&mut b, 1, ControlMsg::Usage(logged));
+    say(&mut b, 1, ToCn::Usage(logged));
     assert!(checkpoint(&acked(&mut b, ledger, heads[0])).is_none());
     let out = acked(&mut b, ledger, records[0]);
     assert!(checkpoint(&sign(&mut b, &out)).is_some());
@@ -115,7 +113,7 @@ fn joined_with(checkpoint: SignedCheckpoint) -> Bench<Cn> {
     let (mut b, ..) = whole();
     b.cfg.logs = true;
     accept(&mut b, 1, 1);
-    say(&mut b, 1, ControlMsg::Hello(Hello { checkpoint: Some(checkpoint), ..hello(1) }));
+    say(&mut b, 1, ToCn::Hello(Hello { checkpoint: Some(checkpoint), ..hello(1) }));
     b
 }
 
@@ -137,7 +135,7 @@ fn a_checkpoint_tells_a_continued_log_from_a_forked_one() {
     let after_another = next(&mut other, 5);
     for (logged, forked) in [(first.clone(), false), (continued, false), (anew, true), (after_another, true)] {
         let mut b = joined_with(signed(&first.head));
-        let out = say(&mut b, 1, ControlMsg::Usage(logged.clone()));
+        let out = say(&mut b, 1, ToCn::Usage(logged.clone()));
         assert_eq!(out.contains(&Output::Count(Metric::LogForked)), forked, "{logged:?}");
         // both of the contradicting heads are sent to the ledger
         assert_eq!(ledger_ids(&out).0.len(), 1 + usize::from(forked));
@@ -153,7 +151,7 @@ fn a_checkpoint_without_a_cns_signature_is_ignored() {
     let mut forged = signed(&first.head);
     forged.signature.0[0] ^= 1;
     let mut b = joined_with(forged);
-    assert!(!say(&mut b, 1, ControlMsg::Usage(anew)).contains(&Output::Count(Metric::LogForked)));
+    assert!(!say(&mut b, 1, ToCn::Usage(anew)).contains(&Output::Count(Metric::LogForked)));
 }
 
 #[test]

@@ -5,19 +5,19 @@ use crate::wire::directory::{OfSession, Seen};
 
 fn seen(b: &mut Bench<Dn>, conn: u64, session: u64, start: u32) -> Vec<Output> {
     let seen = Seen { session: SessionId(session), guid: Guid::numbered(1), secondary: SecondaryGuid::numbered(start) };
-    say(b, conn, DirectoryMsg::Seen(seen))
+    say(b, conn, ToDn::Seen(seen))
 }
 
 fn alive(b: &mut Bench<Dn>, conn: u64, session: u64) -> Vec<Output> {
-    say(b, conn, DirectoryMsg::Alive(OfSession { session: SessionId(session) }))
+    say(b, conn, ToDn::Alive(OfSession { session: SessionId(session) }))
 }
 
-fn challenge(session: u64) -> DirectoryMsg {
-    DirectoryMsg::Challenge(OfSession { session: SessionId(session) })
+fn challenge(session: u64) -> FromDn {
+    FromDn::Challenge(OfSession { session: SessionId(session) })
 }
 
-fn cloned(session: u64) -> DirectoryMsg {
-    DirectoryMsg::Cloned(OfSession { session: SessionId(session) })
+fn cloned(session: u64) -> FromDn {
+    FromDn::Cloned(OfSession { session: SessionId(session) })
 }
 
 fn with_cns() -> Bench<Dn> {
@@ -44,7 +44,7 @@ fn an_answer_before_the_newest_session_proves_nothing() {
     seen(&mut b, 2, 20, 2);
     alive(&mut b, 1, 10);
     // the second session ends without an answer, and a third begins
-    say(&mut b, 2, DirectoryMsg::Gone(PeerGone { session: SessionId(20) }));
+    say(&mut b, 2, ToDn::Gone(PeerGone { session: SessionId(20) }));
     seen(&mut b, 3, 30, 3);
     assert!(alive(&mut b, 3, 30).is_empty());
     assert!(!alive(&mut b, 1, 10).is_empty());
@@ -68,7 +68,7 @@ fn two_starts_on_one_cn_are_left_to_that_cn() {
 fn sessions_end_with_their_cns_message_or_connection() {
     let mut b = with_cns();
     seen(&mut b, 1, 10, 1);
-    say(&mut b, 1, DirectoryMsg::Gone(PeerGone { session: SessionId(10) }));
+    say(&mut b, 1, ToDn::Gone(PeerGone { session: SessionId(10) }));
     assert!(seen(&mut b, 2, 20, 2).is_empty());
     b.input(Input::CnClosed { conn: ConnId(2) });
     assert!(seen(&mut b, 3, 30, 3).is_empty());

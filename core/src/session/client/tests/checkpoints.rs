@@ -29,11 +29,11 @@ fn resign(checkpoint: Checkpoint) -> SignedCheckpoint {
 
 fn acked(b: &mut Bench<ClientSession>, conn: ConnId, checkpoint: SignedCheckpoint) -> Vec<Output> {
     let ids = List::truncated([RecordId::numbered(1)]);
-    b.input(Input::Message { conn, msg: ControlMsg::UsageAck(UsageAck { ids, checkpoint: Some(checkpoint) }) })
+    b.input(Input::Message { conn, msg: ToClient::UsageAck(UsageAck { ids, checkpoint: Some(checkpoint) }) })
 }
 
 fn shown(out: &[Output]) -> Option<SignedCheckpoint> {
-    sent(out).into_iter().find_map(|m| if let ControlMsg::Hello(h) = m { h.checkpoint.clone() } else { None })
+    sent(out).into_iter().find_map(|m| if let ToCn::Hello(h) = m { h.checkpoint.clone() } else { None })
 }
 
 #[test]

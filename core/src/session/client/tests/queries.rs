@@ -27,8 +27,8 @@ fn few_known_peers_mean_a_query_soon_and_none_found_fewer_queries() {
         b.input(Input::Want(Want { exclude, ..want(20) }));
         let waited = (1..=600_u64).find(|_| {
             let out = b.wait(Duration::from_millis(250));
-            if sent(&out).contains(&&ControlMsg::Ping) {
-                b.input(Input::Message { conn, msg: ControlMsg::Pong });
+            if sent(&out).contains(&&ToCn::Ping) {
+                b.input(Input::Message { conn, msg: ToClient::Pong });
             }
             queries(&out).first().inspect(|q| asked = q.query).is_some()
         });
@@ -50,8 +50,8 @@ fn a_query_without_an_answer_is_asked_again() {
     for _ in 0..70 {
         let out = b.wait(secs(1));
         asked += queries(&out).len();
-        if sent(&out).contains(&&ControlMsg::Ping) {
-            b.input(Input::Message { conn, msg: ControlMsg::Pong });
+        if sent(&out).contains(&&ToCn::Ping) {
+            b.input(Input::Message { conn, msg: ToClient::Pong });
         }
     }
     assert_eq!(asked, 1);
@@ -69,7 +69,7 @@ fn queries_keep_to_their_rate_over_all_downloads() {
     assert_eq!(asked, 8);
     for _ in 0..59 {
         assert!(queries(&b.wait(secs(1))).is_empty());
-        b.input(Input::Message { conn, msg: ControlMsg::Pong });
+        b.input(Input::Message { conn, msg: ToClient::Pong });
     }
     assert_eq!(queries(&b.wait(secs(1))).len(), 8);
 }
@@ -87,7 +87,7 @@ fn a_download_that_asks_again_and_again_leaves_the_next_its_first_query() {
             b.input(Input::Want(Want { exclude: vec![PublicKey::numbered(1)], ..want(20) }));
         }
         out = b.wait(secs(1));
-        b.input(Input::Message { conn, msg: ControlMsg::Pong });
+        b.input(Input::Message { conn, msg: ToClient::Pong });
     }
     assert_eq!(asked, 6, "it has used its share of the minute");
     let next = |n: u8| Want { download: DownloadId([n; 16]), ..want(4) };

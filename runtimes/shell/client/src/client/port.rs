@@ -14,7 +14,7 @@ use swarmedge_core::ids::{ConnId, DownloadId, Handle, ReqId};
 use swarmedge_core::role::client::Client;
 use swarmedge_core::role::client::io::{DownloadState, Input, Notice, Output, Save, StoreError};
 use swarmedge_core::wire::Wire as _;
-use swarmedge_core::wire::control::ControlMsg;
+use swarmedge_core::wire::control::{ToClient, ToCn};
 use swarmedge_core::wire::records::{Receipt, SigningContext};
 use swarmedge_ground::drive::Port;
 use swarmedge_ground::keys::Key;
@@ -36,7 +36,7 @@ pub(super) struct ClientPort<R: Rt> {
     pub(super) store: Store,
     pub(super) edges: EdgeClient<R>,
     pub(super) peers: Peers<R>,
-    pub(super) control: Inlet<ControlMsg, Input>,
+    pub(super) control: Inlet<ToCn, ToClient, Input>,
     /// The client's key signs the heads of its log, and the change to another.
     pub(super) identity: Identity,
     /// The state directory, which holds the keys.
@@ -53,7 +53,7 @@ pub(super) struct ClientPort<R: Rt> {
 }
 
 /// An event of a control connection as the machine's input.
-pub(super) fn control_input(conn: ConnId, event: Event<ControlMsg>) -> Option<Input> {
+pub(super) fn control_input(conn: ConnId, event: Event<ToClient>) -> Option<Input> {
     Some(match event {
         Event::Opened(_) => Input::ControlOpened { conn },
         Event::Message(msg) => Input::Control { conn, msg },

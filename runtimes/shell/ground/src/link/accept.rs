@@ -63,9 +63,10 @@ impl Refusals {
 }
 
 /// Accepts links until dropped.
-pub async fn accept<R: Rt, M, I>(rt: R, accept: Accept<R>, inlet: Inlet<M, I>)
+pub async fn accept<R: Rt, Out, In, I>(rt: R, accept: Accept<R>, inlet: Inlet<Out, In, I>)
 where
-    M: Wire + Clone + 'static,
+    Out: Wire + Clone + 'static,
+    In: Wire + 'static,
     I: Send + 'static,
 {
     let acceptor = TlsAcceptor::from(accept.tls);
@@ -99,17 +100,18 @@ where
 }
 
 /// Runs one connection to its end. Fails with a line for the log if the other side is to blame.
-async fn accepted<R: Rt, M, I>(
+async fn accepted<R: Rt, Out, In, I>(
     rt: &R,
     acceptor: TlsAcceptor,
     tcp: R::Tcp,
     from: SocketAddr,
     conn: ConnId,
-    inlet: &Inlet<M, I>,
+    inlet: &Inlet<Out, In, I>,
     cap: Cap,
 ) -> Result<(), String>
 where
-    M: Wire + Clone + 'static,
+    Out: Wire + Clone + 'static,
+    In: Wire + 'static,
     I: Send + 'static,
 {
     let deadline = rt.now() + FIRST_FRAME_WITHIN;

@@ -16,15 +16,16 @@ use swarmedge_core::wire::Wire;
 const DIAL_WITHIN: Duration = Duration::from_secs(5);
 
 /// Opens a link to `server` (`host:port`), numbered `conn` by the machine; answers with `Opened` or `Closed`.
-pub fn dial<R: Rt, M, I>(
+pub fn dial<R: Rt, Out, In, I>(
     rt: &R,
     tls: Arc<rustls::ClientConfig>,
     server: &str,
     conn: ConnId,
-    inlet: &Inlet<M, I>,
+    inlet: &Inlet<Out, In, I>,
     cap: Cap,
 ) where
-    M: Wire + Clone + 'static,
+    Out: Wire + Clone + 'static,
+    In: Wire + 'static,
     I: Send + 'static,
 {
     let (rt2, inlet, server) = (rt.clone(), inlet.clone(), server.to_owned());

@@ -8,13 +8,14 @@ use crate::tls::{CertAuthority, client_config, server_config};
 use std::sync::Arc;
 use swarmedge_core::ids::RecordId;
 use swarmedge_core::wire::List;
-use swarmedge_core::wire::ledger::{LedgerAck, LedgerMsg};
+use swarmedge_core::wire::ledger::{FromLedger, LedgerAck};
 
-type In = (ConnId, Event<LedgerMsg>);
+/// Both sides say what a ledger may say.
+type Heard = (ConnId, Event<FromLedger>);
 
 struct Side {
-    inlet: Inlet<LedgerMsg, In>,
-    inbox: Receiver<In>,
+    inlet: Inlet<FromLedger, FromLedger, Heard>,
+    inbox: Receiver<Heard>,
 }
 
 fn side(capacity: usize) -> Side {
@@ -65,9 +66,9 @@ impl Deployment {
 }
 
 /// As many bytes as a ledger message can have.
-fn large(n: u32) -> LedgerMsg {
+fn large(n: u32) -> FromLedger {
     let ids = (0..1024).map(|i| RecordId::numbered(n + i));
-    LedgerMsg::Ack(LedgerAck { ids: List::truncated(ids) })
+    FromLedger::Ack(LedgerAck { ids: List::truncated(ids) })
 }
 
 #[test]
@@ -80,15 +81,18 @@ fn messages_arrive_in_order_both_ways_and_a_close_is_seen() {
         for n in 0..50 {
             client.inlet.links.send(conn, &large(n));
         }
-        client.inlet.links.send(conn, &LedgerMsg::Ping);
+        client.inlet.links.send(conn, &FromLedger::Ping);
         for n in 0..50 {
             let Some((_, Event::Message(msg))) = server.inbox.recv().await else { panic!("no message") };
             assert_eq!(msg, large(n));
         }
-        assert!(matches!(server.inbox.recv().await, Some((c, Event::Message(LedgerMsg::Ping))) if c == accepted));
-        server.inlet.links.send(accepted, &LedgerMsg::Pong);
+        assert!(matches!(server.inbox.recv().await, Some((c, Event::Message(FromLedger::Ping))) if c == accepted));
+        server.inlet.links.send(accepted, &FromLedger::Pong);
         server.inlet.links.close(accepted);
-        assert!(matches!(client.inbox.recv().await, Some((_, Event::Message(LedgerMsg::Pong)))), "sent before the end");
+        assert!(
+            matches!(client.inbox.recv().await, Some((_, Event::Message(FromLedger::Pong)))),
+            "sent before the end"
+        );
         assert!(matches!(client.inbox.recv().await, Some((c, Event::Closed)) if c == conn));
     });
 }
@@ -119,8 +123,8 @@ fn garbage_and_half_open_connections_disturb_nobody() {
             let _ = std::io::Write::write_all(&mut noisy, &[n.wrapping_mul(31) ^ 0x5a; 5000]);
         }
         let accepted = net.open(&mut server, &mut client, ConnId(1)).await;
-        client.inlet.links.send(ConnId(1), &LedgerMsg::Ping);
-        assert!(matches!(server.inbox.recv().await, Some((c, Event::Message(LedgerMsg::Ping))) if c == accepted));
+        client.inlet.links.send(ConnId(1), &FromLedger::Ping);
+        assert!(matches!(server.inbox.recv().await, Some((c, Event::Message(FromLedger::Ping))) if c == accepted));
         drop(silent);
     });
 }
@@ -136,7 +140,7 @@ fn a_frame_that_is_no_message_ends_its_link_only() {
         stream.write_all(&[0xff; 64]).await.expect("sent");
         stream.flush().await.expect("sent");
         assert!(matches!(server.inbox.recv().await, Some((c, Event::Closed)) if c == bad));
-        client.inlet.links.send(ConnId(1), &LedgerMsg::Ping);
+        client.inlet.links.send(ConnId(1), &FromLedger::Ping);
         assert!(matches!(server.inbox.recv().await, Some((c, Event::Message(_))) if c == good));
     });
 }
@@ -190,7 +194,7 @@ fn connections_above_the_limit_are_refused() {
         net.open(&mut server, &mut client, ConnId(1)).await;
         net.dial(&client, ConnId(2));
         assert!(matches!(client.inbox.recv().await, Some((ConnId(2), Event::Closed))));
-        client.inlet.links.send(ConnId(1), &LedgerMsg::Ping);
+        client.inlet.links.send(ConnId(1), &FromLedger::Ping);
         assert!(matches!(server.inbox.recv().await, Some((_, Event::Message(_)))));
     });
 }
