@@ -122,6 +122,7 @@ impl<K: Ord + Copy> Deadlines<K> {
             self.by_key.insert(key, at);
             self.by_time.insert((at, key));
         }
+        debug_assert!(self.by_key.len() == self.by_time.len(), "a deadline is in one of two maps");
     }
 
     /// Clears the deadline of `key`.
@@ -163,11 +164,58 @@ impl<K: Ord + Copy> Deadlines<K> {
             self.set(key, Some(at.rebased(by)));
         }
     }
+
+    /// Asserts that both maps hold the same deadlines.
+    pub fn check(&self) {
+        assert!(self.by_key.len() == self.by_time.len(), "as many deadlines by key as by time");
+        let mirrored = |(key, at): (&K, &Time)| self.by_time.contains(&(*at, *key));
+        assert!(self.by_key.iter().all(mirrored), "each deadline stands in both maps");
+    }
+}
+
+/// Helpers for tests of `check` functions.
+#[cfg(test)]
+pub(crate) mod clauses {
+    use alloc::string::String;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    /// The message of one clause, and a corruption that must fire it.
+    pub(crate) type Clause<T> = (&'static str, fn(&mut T));
+
+    /// Asserts that `check` accepts `healthy`, and that each corruption of it fires the clause with its message.
+    pub(crate) fn assert_all_fire<T: Clone>(healthy: &T, check: fn(&T), clauses: &[Clause<T>]) {
+        check(healthy);
+        for (message, corrupt) in clauses {
+            let mut broken = healthy.clone();
+            corrupt(&mut broken);
+            let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(&broken))) else {
+                panic!("no clause fires: {message}");
+            };
+            let fired = panic.downcast_ref::<&str>().copied();
+            let fired = fired.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            assert_eq!(fired, Some(*message));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_clause_about_deadlines_fires() {
+        let mut healthy = Deadlines::default();
+        healthy.set('a', Some(Time(5)));
+        healthy.set('b', Some(Time(7)));
+        clauses::assert_all_fire(
+            &healthy,
+            Deadlines::check,
+            &[
+                ("as many deadlines by key as by time", |d| _ = d.by_time.pop_last()),
+                ("each deadline stands in both maps", |d| _ = d.by_key.insert('a', Time(6))),
+            ],
+        );
+    }
 
     #[test]
     fn a_moved_deadline_fires_once_at_its_new_time() {

@@ -96,6 +96,15 @@ impl Bitfield {
         true
     }
 
+    /// Asserts that the number of pieces is that of the bits set, none of which is past the end.
+    pub fn check(&self) {
+        assert!(self.bits.len() == self.len.div_ceil(8) as usize, "a bitfield has a bit for each piece");
+        let spare = (8 - self.len % 8) % 8;
+        assert!(self.bits.last().is_none_or(|b| b.trailing_zeros() >= spare), "no spare bit of a bitfield is set");
+        let ones = self.bits.iter().map(|b| b.count_ones()).sum();
+        assert!(self.ones == ones, "a bitfield counts the bits that are set");
+    }
+
     /// Iterates over the pieces in the set, ascending.
     pub fn iter(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         (0..self.len).map(PieceIndex).filter(|&p| self.contains(p))
@@ -120,6 +129,7 @@ impl core::fmt::Debug for Bitfield {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::clauses;
     use alloc::collections::BTreeSet;
     use proptest::prelude::*;
 
@@ -140,6 +150,7 @@ mod tests {
                     prop_assert_eq!(bits.remove(piece), model.remove(&piece));
                 }
             }
+            bits.check();
             prop_assert!(bits.iter().eq(model.iter().copied()));
             prop_assert!(bits.missing().eq((0..len).map(PieceIndex).filter(|p| !model.contains(p))));
             prop_assert_eq!(bits.count() as usize, model.len());
@@ -157,5 +168,18 @@ mod tests {
             let spare = (len..bits).any(|i| bytes[(i / 8) as usize] & mask(PieceIndex(i)) != 0);
             prop_assert_eq!(Bitfield::from_bytes(len, &bytes).is_some(), right_length && !spare);
         }
+    }
+
+    #[test]
+    fn each_clause_about_a_bitfield_fires() {
+        clauses::assert_all_fire(
+            &Bitfield::full(11),
+            Bitfield::check,
+            &[
+                ("a bitfield has a bit for each piece", |b| b.bits.push(0)),
+                ("no spare bit of a bitfield is set", |b| b.bits[1] |= 1),
+                ("a bitfield counts the bits that are set", |b| b.ones -= 1),
+            ],
+        );
     }
 }

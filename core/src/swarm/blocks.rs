@@ -43,6 +43,19 @@ impl Blocks {
         self.count() == 0
     }
 
+    /// Returns the number of the highest block plus one; 0 for an empty set.
+    #[must_use]
+    pub fn end(&self) -> u32 {
+        let words = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        self.0.last().map_or(0, |last| words * 64 - last.leading_zeros())
+    }
+
+    /// Asserts that the set takes as few words as its highest block needs.
+    pub fn check(&self) {
+        assert!(self.0.len() <= (limits::BLOCKS_PER_PIECE_MAX / 64) as usize, "no block is beyond a piece's maximum");
+        assert!(self.0.last().is_none_or(|last| *last != 0), "the last word of a set of blocks has a block");
+    }
+
     /// Returns the first run of at most `longest` missing blocks below `end`.
     #[must_use]
     pub fn gap(&self, end: u32, longest: u32) -> Option<Range<u32>> {
@@ -60,6 +73,7 @@ const fn bit(block: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::clauses;
     use alloc::collections::BTreeSet;
     use proptest::prelude::*;
 
@@ -78,7 +92,9 @@ mod tests {
                 model.extend(start..start + len);
                 prop_assert_eq!(blocks.insert(start..start + len) as usize, model.len() - before);
             }
+            blocks.check();
             prop_assert_eq!(blocks.count() as usize, model.len());
+            prop_assert_eq!(blocks.end(), model.last().map_or(0, |b| b + 1));
             prop_assert!((0..300).all(|b| blocks.contains(b) == model.contains(&b)));
             let gap = blocks.gap(250, n);
             let first = (0..250).find(|b| !model.contains(b));
@@ -97,5 +113,19 @@ mod tests {
         let mut blocks = Blocks::default();
         assert_eq!(blocks.insert(u32::MAX - 1..u32::MAX), 0);
         assert!(blocks.is_empty());
+    }
+
+    #[test]
+    fn each_clause_about_blocks_fires() {
+        let mut healthy = Blocks::default();
+        healthy.insert(3..70);
+        clauses::assert_all_fire(
+            &healthy,
+            Blocks::check,
+            &[
+                ("no block is beyond a piece's maximum", |b| b.0.resize(17, 1)),
+                ("the last word of a set of blocks has a block", |b| b.0.push(0)),
+            ],
+        );
     }
 }
