@@ -105,7 +105,10 @@ impl Picker {
 
     /// Counts one connected peer less for each of these pieces.
     pub fn remove_holder(&mut self, pieces: impl Iterator<Item = PieceIndex>) {
-        self.count_holders(pieces, |n| n.saturating_sub(1));
+        self.count_holders(pieces, |n| {
+            debug_assert!(n > 0, "a peer's piece was counted before");
+            n.saturating_sub(1)
+        });
     }
 
     fn count_holders(&mut self, pieces: impl Iterator<Item = PieceIndex>, change: fn(u16) -> u16) {
@@ -200,6 +203,7 @@ impl Picker {
         }
         self.touched.insert(piece);
         self.partial.entry(piece).or_default().active.push((xfer, blocks));
+        self.check_touched(piece);
     }
 
     /// Marks blocks of a running transfer as verified. Returns the bytes that were not verified before.
@@ -219,6 +223,7 @@ impl Picker {
             None if counted > 0 => partial.from.push((by, counted)),
             None => {}
         }
+        self.check_touched(piece);
         bytes
     }
 
@@ -230,6 +235,7 @@ impl Picker {
             self.partial.remove(&piece);
             self.touched.remove(piece);
         }
+        self.check_touched(piece);
     }
 
     /// Returns transfers of a piece whose blocks were all verified from other sources.
@@ -280,6 +286,70 @@ impl Picker {
             self.touched.remove(piece);
         }
     }
+
+    /// Returns the number of running transfers.
+    pub(super) fn transfers(&self) -> usize {
+        self.partial.values().map(|partial| partial.active.len()).sum()
+    }
+
+    /// Returns whether a transfer of these blocks is running.
+    pub(super) fn is_fetching(&self, xfer: XferId, (piece, blocks): &Span) -> bool {
+        self.partial.get(piece).is_some_and(|partial| partial.active.iter().any(|a| a.0 == xfer && a.1 == *blocks))
+    }
+
+    /// Returns the number of pieces that are complete and not durable.
+    pub(super) fn complete(&self) -> usize {
+        (self.touched.count() as usize).saturating_sub(self.have.count() as usize + self.partial.len())
+    }
+
+    /// Returns whether a piece is complete and not durable.
+    pub(super) fn is_complete(&self, piece: PieceIndex) -> bool {
+        self.touched.contains(piece) && !self.have.contains(piece) && !self.partial.contains_key(&piece)
+    }
+
+    /// Returns the number of pairs of a connected peer and a piece that it has.
+    pub(super) fn copies(&self) -> u64 {
+        self.holders.iter().map(|n| u64::from(*n)).sum()
+    }
+
+    /// Asserts the invariants of all pieces and counts.
+    pub fn check(&self) {
+        let pieces = self.layout.pieces();
+        let sized = self.have.len() == pieces && self.touched.len() == pieces && self.holders.len() == pieces as usize;
+        assert!(sized, "the picker knows each piece of the layout");
+        assert!(self.edge_next.0 < pieces.max(1), "the edge's next piece is one of the version");
+        self.have.check();
+        self.touched.check();
+        let mut bytes = self.have.as_bytes().iter().zip(self.touched.as_bytes());
+        assert!(bytes.all(|(have, touched)| have & !touched == 0), "a durable piece is touched");
+        self.partial.iter().for_each(|(piece, partial)| self.check_partial(*piece, partial));
+    }
+
+    /// Asserts the invariants of one piece in a debug build.
+    fn check_touched(&self, piece: PieceIndex) {
+        if cfg!(debug_assertions)
+            && let Some(partial) = self.partial.get(&piece)
+        {
+            self.check_partial(piece, partial);
+        }
+    }
+
+    fn check_partial(&self, piece: PieceIndex, Partial { verified, active, from, leaves }: &Partial) {
+        let (blocks, size) = (self.layout.blocks(piece), u64::from(self.layout.piece_size(piece)));
+        let missing = self.touched.contains(piece) && !self.have.contains(piece);
+        assert!(missing, "a partial piece is touched and not durable");
+        assert!(!active.is_empty() || !verified.is_empty(), "a partial piece has a transfer or a verified block");
+        let within = |range: &Range<u32>| !range.is_empty() && range.end <= blocks;
+        assert!(active.iter().all(|(_, range)| within(range)), "the blocks of a transfer lie within its piece");
+        verified.check();
+        assert!(verified.end() <= blocks, "a verified block lies within its piece");
+        let whole = u64::from(verified.count()) * u64::from(BLOCK_LEN);
+        let short = u64::from(blocks) * u64::from(BLOCK_LEN) - size;
+        let bytes = if verified.end() == blocks { whole - short } else { whole };
+        assert!(from.iter().map(|(_, n)| u64::from(*n)).sum::<u64>() == bytes, "a verified byte is counted once");
+        let of_edge = from.iter().all(|(by, _)| *by == SourceName::Edge);
+        assert!(*leaves || of_edge, "a block of a peer comes with leaf hashes");
+    }
 }
 
 /// Returns the pieces of `theirs` that are not in `touched`, in order.
@@ -295,4 +365,47 @@ fn untouched<'a>(theirs: &'a Bitfield, touched: &'a Bitfield) -> impl Iterator<I
 #[must_use]
 pub const fn blocks_in(bytes: u32) -> u32 {
     if bytes < BLOCK_LEN { 1 } else { bytes / BLOCK_LEN }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{IntroId, PublicKey};
+    use crate::machine::clauses;
+
+    const FIRST: PieceIndex = PieceIndex(0);
+
+    fn first(picker: &mut Picker) -> &mut Partial {
+        picker.partial.get_mut(&FIRST).expect("a partial piece")
+    }
+
+    /// Returns a picker of three pieces: one partial, one durable, one untouched.
+    fn healthy() -> Picker {
+        let layout = Layout::new(150_000, 65_536).expect("a layout");
+        let mut have = Bitfield::empty(3);
+        have.insert(PieceIndex(1));
+        let mut picker = Picker::new(layout, have, 0);
+        picker.begin(XferId(1), (FIRST, 0..4), false);
+        picker.verified((FIRST, 0..2), SourceName::Peer(IntroId::numbered(1), PublicKey::numbered(1)));
+        picker
+    }
+
+    #[test]
+    fn each_clause_about_the_picker_fires() {
+        clauses::assert_all_fire(
+            &healthy(),
+            Picker::check,
+            &[
+                ("the picker knows each piece of the layout", |p| p.holders.push(0)),
+                ("the edge's next piece is one of the version", |p| p.edge_next = PieceIndex(3)),
+                ("a durable piece is touched", |p| _ = p.touched.remove(PieceIndex(1))),
+                ("a partial piece is touched and not durable", |p| _ = p.have.insert(FIRST)),
+                ("a partial piece has a transfer or a verified block", |p| *first(p) = Partial::default()),
+                ("the blocks of a transfer lie within its piece", |p| first(p).active[0].1 = 0..5),
+                ("a verified block lies within its piece", |p| _ = first(p).verified.insert(4..5)),
+                ("a verified byte is counted once", |p| first(p).from[0].1 += 1),
+                ("a block of a peer comes with leaf hashes", |p| first(p).leaves = false),
+            ],
+        );
+    }
 }

@@ -164,6 +164,7 @@ impl Lab {
                 self.peers[peer] = all;
             }
         }
+        self.picker.check();
         let durable: u64 = self.picker.have().iter().map(|p| u64::from(self.layout.piece_size(p))).sum();
         assert_eq!(self.picker.durable_bytes(), durable);
     }

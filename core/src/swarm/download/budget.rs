@@ -141,6 +141,13 @@ impl EdgeBudget {
         self.mode = Mode::Parallel;
     }
 
+    /// Asserts that each count of ticks stays below the number that resets it.
+    pub fn check(&self) {
+        assert!(self.settled <= SETTLED, "no more steady ticks are counted than are needed");
+        let yields = matches!(self.mode, Mode::Yield);
+        assert!(!yields || self.short < SHORT, "an edge yields for a few slow ticks only");
+    }
+
     /// Moves all times by `by`, as [`crate::Machine::rebase`] requires.
     pub fn rebase(&mut self, by: Duration) {
         self.next_trial = self.next_trial.rebased(by);
@@ -153,6 +160,7 @@ impl EdgeBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::clauses;
 
     const MB: u64 = 1_000_000;
 
@@ -169,8 +177,21 @@ mod tests {
             from_edge += s.edge / 10;
             from_peers += s.peers / 10;
             budget.tick(Time(tick * 100_000), s, &cfg);
+            budget.check();
         }
         (from_edge, from_peers)
+    }
+
+    #[test]
+    fn each_clause_about_the_edges_budget_fires() {
+        clauses::assert_all_fire(
+            &EdgeBudget { mode: Mode::Yield, ..EdgeBudget::default() },
+            EdgeBudget::check,
+            &[
+                ("no more steady ticks are counted than are needed", |b| b.settled = SETTLED + 1),
+                ("an edge yields for a few slow ticks only", |b| b.short = SHORT),
+            ],
+        );
     }
 
     #[test]

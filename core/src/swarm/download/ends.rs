@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 /// Consecutive failures without proof of fault after which a peer is disconnected.
-const STRIKES: u8 = 3;
+pub(super) const STRIKES: u8 = 3;
 
 impl Download {
     /// Counts a transfer's progress. The last block counts only when the transfer has ended, since then all of it is
@@ -44,13 +44,15 @@ impl Download {
         let span = (piece, done(before)..done(verified));
         let credited = self.picker.bytes(&span);
         let fresh = self.picker.verified(span, name);
-        self.wasted = self.wasted.saturating_add(credited - fresh);
+        debug_assert!(fresh <= credited, "no more blocks are new than were verified");
+        self.wasted = self.wasted.saturating_add(credited.saturating_sub(fresh));
         if let Source::Peer(conn) = source
             && fresh > 0
         {
             cx.push(Output::Verified { conn, bytes: fresh });
         }
         if !cancelled {
+            debug_assert!(self.in_flight >= verified - before, "verified bytes were in flight");
             self.in_flight = self.in_flight.saturating_sub(verified - before);
         }
         self.on_delivered(cx, source, cancelled, verified - before);
@@ -66,6 +68,7 @@ impl Download {
         state.proven = true;
         state.quiet_since = now;
         if !cancelled {
+            debug_assert!(state.in_flight >= bytes, "delivered bytes were in flight with their source");
             state.in_flight = state.in_flight.saturating_sub(bytes);
         }
         let busy = state.fetches > 0;
@@ -109,8 +112,10 @@ impl Download {
         let (source, piece) = (*source, span.0);
         let left = self.picker.bytes(span).saturating_sub(*verified);
         self.picker.end(id, piece);
+        debug_assert!(self.in_flight >= left, "the rest of a transfer was in flight");
         self.in_flight = self.in_flight.saturating_sub(left);
         if let Some(state) = self.source_mut(source) {
+            debug_assert!(state.in_flight >= left && state.fetches > 0, "a source counts each of its transfers");
             state.in_flight = state.in_flight.saturating_sub(left);
             state.fetches = state.fetches.saturating_sub(1);
             if state.fetches == 0 {
@@ -159,10 +164,11 @@ impl Download {
         if self.peers.contains_key(&conn) {
             self.drop_peer(cx, conn, CloseReason::BadBlock);
         } else if let SourceName::Peer(_, key) = name
-            && self.banned.insert(key)
+            && !self.banned.contains(&key)
         {
             // the peer has left already; it is reported nevertheless
             cx.push(Output::DropPeer { conn, name, why: CloseReason::BadBlock });
+            self.ban(cx, key, CloseReason::BadBlock);
         }
     }
 
@@ -270,6 +276,18 @@ impl Download {
         }
     }
 
+    /// Handles a new number of edges: leaves an edge that is not among them, and tries one that is new after all others
+    /// have sent wrong bytes.
+    pub(super) fn on_edges(&mut self, cx: &mut Cx<'_, Self>, edges: u32) {
+        self.edges = edges.max(1);
+        if self.edge_hold == EdgeHold::Banned {
+            self.edge_hold = EdgeHold::Open;
+            self.leave_edge(cx, self.edge_index);
+        } else if self.edge_index >= self.edges {
+            self.leave_edge(cx, self.edge_index);
+        }
+    }
+
     /// Switches to the next edge that has not sent wrong bytes.
     fn leave_edge(&mut self, cx: &mut Cx<'_, Self>, edge: u32) {
         self.cancel_all_of(cx, Source::Edge(edge));
@@ -277,7 +295,7 @@ impl Download {
         let next = (1..=self.edges).map(|step| (edge.wrapping_add(step)) % self.edges);
         match next.into_iter().find(|e| !self.bad_edges.contains(e)) {
             Some(next) => self.edge_index = next,
-            None => self.edge_hold = EdgeHold::Banned,
+            None => (self.edge_index, self.edge_hold) = (edge % self.edges, EdgeHold::Banned),
         }
     }
 }

@@ -4,6 +4,7 @@
 mod assign;
 mod budget;
 mod ends;
+mod invariants;
 pub mod io;
 mod source;
 #[cfg(test)]
@@ -326,10 +327,18 @@ impl Download {
 
     fn drop_peer(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, why: CloseReason) {
         let Some(name) = self.remove_peer(cx, conn) else { return };
-        if let (SourceName::Peer(_, key), CloseReason::BadBlock | CloseReason::Violation) = (name, why) {
-            self.banned.insert(key);
-        }
         cx.push(Output::DropPeer { conn, name, why });
+        if let (SourceName::Peer(_, key), CloseReason::BadBlock | CloseReason::Violation) = (name, why) {
+            self.ban(cx, key, why);
+        }
+    }
+
+    /// Asks the peer with this key for nothing more: it may have further connections, by other introductions.
+    fn ban(&mut self, cx: &mut Cx<'_, Self>, key: PublicKey, why: CloseReason) {
+        self.banned.insert(key);
+        let is_its = |peer: &SourceState| matches!(peer.name, SourceName::Peer(_, k) if k == key);
+        let others: Vec<_> = self.peers.iter().filter(|(_, peer)| is_its(peer)).map(|(conn, _)| *conn).collect();
+        others.into_iter().for_each(|conn| self.drop_peer(cx, conn, why));
     }
 
     fn on_piece_saved(&mut self, cx: &mut Cx<'_, Self>, piece: PieceIndex, result: Result<(), StoreError>) {
@@ -347,6 +356,41 @@ impl Download {
             }
         }
     }
+
+    fn on_input(&mut self, cx: &mut Cx<'_, Self>, input: Input) {
+        match input {
+            Input::Start => return self.start(cx),
+            Input::Stop => {
+                if matches!(self.phase, Phase::Running) {
+                    self.stop(cx, Phase::Stopped);
+                }
+            }
+            Input::Edges(n) => self.on_edges(cx, n),
+            Input::Renewed => {
+                if self.edge_hold == EdgeHold::Grant {
+                    self.edge_hold = EdgeHold::Open;
+                }
+            }
+            Input::Moved => self.restart_edge_transfers(cx),
+            Input::Budget(bytes) => self.in_flight_max = bytes,
+            Input::PeerJoined { conn, name, requests_max } => self.join(cx, conn, name, requests_max),
+            Input::PeerMap { conn, first, bits } => self.learn(conn, pieces_in_map(first, &bits)),
+            Input::PeerHas { conn, pieces } => self.learn(conn, pieces.into_iter()),
+            Input::PeerLeft { conn } => {
+                self.remove_peer(cx, conn);
+            }
+            // progress alone frees too little window to look at every source; ends and ticks do that
+            Input::Progress { xfer, verified } => return self.on_progress(cx, xfer, verified),
+            Input::Ended { xfer, end } => self.on_ended(cx, xfer, end),
+            Input::PieceSaved { piece, result } => self.on_piece_saved(cx, piece, result),
+            Input::Finished(result) => match (self.phase, result) {
+                (Phase::Finishing, Ok(())) => self.phase = Phase::Done,
+                (_, Ok(())) => {}
+                (_, Err(why)) => self.fail(cx, why.into()),
+            },
+        }
+        self.advance(cx);
+    }
 }
 
 /// Returns the pieces that a page of a have-map names.
@@ -363,41 +407,10 @@ impl Machine for Download {
     type Output = Output;
 
     fn handle_input(&mut self, cx: &mut Cx<'_, Self>, input: Input) {
-        match input {
-            Input::Start => return self.start(cx),
-            Input::Stop => {
-                if matches!(self.phase, Phase::Running) {
-                    self.stop(cx, Phase::Stopped);
-                }
-            }
-            Input::Edges(n) => self.edges = n.max(1),
-            Input::Renewed => {
-                if self.edge_hold == EdgeHold::Grant {
-                    self.edge_hold = EdgeHold::Open;
-                }
-            }
-            Input::Moved => self.restart_edge_transfers(cx),
-            Input::Budget(bytes) => self.in_flight_max = bytes,
-            Input::PeerJoined { conn, name, requests_max } => self.join(cx, conn, name, requests_max),
-            Input::PeerMap { conn, first, bits } => self.learn(conn, pieces_in_map(first, &bits)),
-            Input::PeerHas { conn, pieces } => self.learn(conn, pieces.into_iter()),
-            Input::PeerLeft { conn } => {
-                self.remove_peer(cx, conn);
-            }
-            Input::Progress { xfer, verified } => {
-                // progress alone frees too little window to look at every source; ends and ticks do that
-                self.on_progress(cx, xfer, verified);
-                return;
-            }
-            Input::Ended { xfer, end } => self.on_ended(cx, xfer, end),
-            Input::PieceSaved { piece, result } => self.on_piece_saved(cx, piece, result),
-            Input::Finished(result) => match (self.phase, result) {
-                (Phase::Finishing, Ok(())) => self.phase = Phase::Done,
-                (_, Ok(())) => {}
-                (_, Err(why)) => self.fail(cx, why.into()),
-            },
+        self.on_input(cx, input);
+        if cfg!(debug_assertions) {
+            self.check_phase();
         }
-        self.advance(cx);
     }
 
     fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>) {
@@ -419,6 +432,9 @@ impl Machine for Download {
             }
         }
         self.advance(cx);
+        if cfg!(debug_assertions) {
+            self.check_phase();
+        }
     }
 
     fn poll_timeout(&self) -> Option<Time> {
@@ -434,5 +450,7 @@ impl Machine for Download {
         }
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        self.check_all();
+    }
 }

@@ -142,12 +142,14 @@ impl Lab {
     pub(super) fn input(&mut self, input: Input) {
         let mut out = Vec::new();
         self.d.handle_input(&mut Cx { now: self.now, cfg: &self.cfg, rng: &mut self.rng, out: &mut out }, input);
+        self.d.check();
         self.perform(out);
     }
 
     fn timeout(&mut self) {
         let mut out = Vec::new();
         self.d.handle_timeout(&mut Cx { now: self.now, cfg: &self.cfg, rng: &mut self.rng, out: &mut out });
+        self.d.check();
         self.perform(out);
     }
 

@@ -1,5 +1,6 @@
 //! Tests of a download on simulated sources; each name is a rule.
 
+mod invariants;
 mod lab;
 
 use super::{Config, Input, Phase, Source};
@@ -71,6 +72,45 @@ fn a_peer_that_sends_a_wrong_block_is_banned() {
     let again = |s: &Source| matches!(s, Source::Peer(ConnId(2 | 9)));
     assert_eq!((asked, lab.asked.iter().filter(|(s, ..)| again(s)).count()), (1, 1));
     assert!(lab.d.wasted_bytes() <= u64::from(lab.d.layout().piece_len()), "{}", lab.d.wasted_bytes());
+}
+
+#[test]
+fn a_ban_ends_all_connections_of_a_peer() {
+    let mut lab = Lab::new(50 * MB, at_rate(10 * MB));
+    lab.input(Input::Start);
+    lab.add_peer(1, answering(FetchEnd::BadBlock { block: 0 }));
+    // the same peer under another introduction
+    lab.input(Input::PeerJoined { conn: ConnId(9), name: Lab::name(1), requests_max: 8 });
+    lab.run_for(Duration::from_millis(100));
+    assert_eq!(lab.dropped, [(ConnId(1), CloseReason::BadBlock), (ConnId(9), CloseReason::BadBlock)]);
+}
+
+#[test]
+fn an_edge_that_is_no_longer_listed_is_left() {
+    let mut lab = Lab::new(100 * MB, at_rate(20 * MB));
+    lab.sources.insert(Source::Edge(1), at_rate(20 * MB));
+    lab.input(Input::Edges(2));
+    lab.input(Input::Start);
+    let first = lab.sources.remove(&Source::Edge(0)).expect("an edge");
+    lab.run_for(Duration::from_millis(100));
+    assert_eq!(lab.asked.last().map(|(source, ..)| *source), Some(Source::Edge(1)));
+    lab.sources.insert(Source::Edge(0), first);
+    lab.input(Input::Edges(1));
+    let from = lab.asked.len();
+    lab.finish();
+    assert!(lab.asked[from..].iter().all(|(source, ..)| *source == Source::Edge(0)));
+}
+
+#[test]
+fn a_new_edge_is_asked_when_all_others_have_sent_wrong_bytes() {
+    let mut lab = Lab::new(10 * MB, answering(FetchEnd::BadBlock { block: 0 }));
+    lab.sources.insert(Source::Edge(1), at_rate(20 * MB));
+    lab.input(Input::Start);
+    lab.run_for(Duration::from_secs(1));
+    assert_eq!(lab.failed.take(), Some(FailReason::EdgeCorrupt));
+    lab.input(Input::Edges(2));
+    lab.input(Input::Start);
+    lab.finish();
 }
 
 #[test]
