@@ -176,14 +176,8 @@ impl Receipts {
         self.fetching.retain(|_, of| *of != conn);
         self.due.clear(conn);
     }
-}
 
-impl Machine for Receipts {
-    type Config = Config;
-    type Input = Input;
-    type Output = Output;
-
-    fn handle_input(&mut self, cx: &mut Context<'_>, input: Input) {
+    fn on_input(&mut self, cx: &mut Context<'_>, input: Input) {
         match input {
             Input::Owe(conn, receipt) => {
                 let owed = Owed { receipt, verified: 0, fetches: 0, signing: false, last: cx.now, closing: None };
@@ -204,6 +198,7 @@ impl Machine for Receipts {
             Input::Over(xfer) => {
                 let Some(conn) = self.fetching.remove(&xfer) else { return };
                 if let Some(owed) = self.owed.get_mut(&conn) {
+                    debug_assert!(owed.fetches > 0, "a transfer that ends was counted");
                     owed.fetches = owed.fetches.saturating_sub(1);
                     self.receipt_if_due(cx, conn);
                 }
@@ -211,6 +206,42 @@ impl Machine for Receipts {
             Input::Signed(req, signature) => self.on_signed(cx, req, signature),
             Input::Close(conn, why) => self.close(cx, conn, why),
             Input::Gone(conn) => self.forget(conn),
+        }
+    }
+
+    /// Returns the connection that an event is about.
+    fn conn_of(&self, input: &Input) -> Option<ConnId> {
+        match input {
+            Input::Owe(conn, _) | Input::Fetching(_, conn) | Input::Verified(conn, _) => Some(*conn),
+            Input::Close(conn, _) | Input::Gone(conn) => Some(*conn),
+            Input::Over(xfer) => self.fetching.get(xfer).copied(),
+            Input::Signed(req, _) => self.signing.get(req).copied(),
+        }
+    }
+
+    /// Asserts the invariants of one uploader's receipts, without a walk.
+    fn check_one(&self, conn: ConnId) {
+        let Some(owed) = self.owed.get(&conn) else { return };
+        assert!(owed.receipt.bytes <= owed.verified, "a receipt covers verified bytes only");
+        let due = self.due.get(conn).is_some();
+        assert!(owed.closing.is_none() || due, "a connection that is being closed has a deadline");
+        let waits = owed.closing.is_none() && !owed.signing && owed.receipt.bytes < owed.verified;
+        assert!(!waits || due, "bytes without receipt have a deadline");
+        let parting = matches!(owed.closing, Some(Closing::Parting(_)));
+        assert!(!parting || !owed.signing, "nothing is signed after the last receipt");
+    }
+}
+
+impl Machine for Receipts {
+    type Config = Config;
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, cx: &mut Context<'_>, input: Input) {
+        let conn = self.conn_of(&input);
+        self.on_input(cx, input);
+        if cfg!(debug_assertions) {
+            conn.into_iter().for_each(|conn| self.check_one(conn));
         }
     }
 
@@ -233,5 +264,81 @@ impl Machine for Receipts {
         self.due.rebase(by);
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        self.due.check();
+        let mut counts: BTreeMap<ConnId, (u32, u32)> = BTreeMap::new();
+        self.fetching.values().for_each(|conn| counts.entry(*conn).or_default().0 += 1);
+        self.signing.values().for_each(|conn| counts.entry(*conn).or_default().1 += 1);
+        for (conn, owed) in &self.owed {
+            self.check_one(*conn);
+            let (fetches, signing) = counts.remove(conn).unwrap_or_default();
+            assert!(owed.fetches == fetches, "the transfers of an uploader are counted");
+            assert!(u32::from(owed.signing) == signing, "at most one receipt of an uploader is being signed");
+        }
+        let owing = self.due.keys().all(|conn| self.owed.contains_key(&conn));
+        assert!(owing && counts.is_empty(), "nothing is kept of a connection without receipts");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{DownloadId, IntroId, PublicKey, VersionId};
+    use crate::machine::clauses::assert_all_fire;
+    use crate::seeded::Seeded;
+
+    const CONN: ConnId = ConnId(1);
+
+    fn owed(r: &mut Receipts) -> &mut Owed {
+        r.owed.get_mut(&CONN).expect("an uploader")
+    }
+
+    fn run(r: &mut Receipts, input: Input) {
+        let cfg = Config { credit: CreditRule::PROTOCOL, part_within: Duration::from_secs(5) };
+        r.handle_input(&mut Cx { now: Time(1), cfg: &cfg, rng: &mut Seeded::new(1), out: &mut alloc::vec![] }, input);
+    }
+
+    /// Returns receipts for an uploader with a transfer and a few bytes that no receipt covers yet.
+    fn healthy() -> Receipts {
+        let mut r = Receipts::default();
+        let receipt = Receipt {
+            intro: IntroId::numbered(1),
+            download: DownloadId::numbered(1),
+            version: VersionId::numbered(1),
+            uploader_key: PublicKey::numbered(1),
+            seq: 0,
+            bytes: 0,
+        };
+        run(&mut r, Input::Owe(CONN, receipt));
+        run(&mut r, Input::Fetching(XferId(1), CONN));
+        run(&mut r, Input::Verified(CONN, 1));
+        r
+    }
+
+    #[test]
+    fn each_clause_about_receipts_fires() {
+        let mut closing = healthy();
+        run(&mut closing, Input::Close(CONN, CloseReason::Done));
+        assert_all_fire(
+            &healthy(),
+            Receipts::check,
+            &[
+                ("a receipt covers verified bytes only", |r| owed(r).receipt.bytes = 2),
+                ("bytes without receipt have a deadline", |r| r.due.clear(CONN)),
+                ("the transfers of an uploader are counted", |r| owed(r).fetches = 2),
+                ("at most one receipt of an uploader is being signed", |r| owed(r).signing = true),
+                ("nothing is kept of a connection without receipts", |r| r.owed.clear()),
+            ],
+        );
+        assert_all_fire(
+            &closing,
+            Receipts::check,
+            &[
+                ("a connection that is being closed has a deadline", |r| r.due.clear(CONN)),
+                ("nothing is signed after the last receipt", |r| {
+                    (owed(r).closing, owed(r).signing) = (Some(Closing::Parting(CloseReason::Done)), true);
+                }),
+            ],
+        );
+    }
 }

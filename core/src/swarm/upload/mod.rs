@@ -1,6 +1,7 @@
 //! The uploading side: checks introductions of connecting peers, decides on their requests, and limits what is sent
 //! without receipt.
 
+mod invariants;
 pub mod io;
 mod serve;
 #[cfg(test)]
@@ -294,31 +295,8 @@ impl Uploads {
             self.close(cx, conn, why);
         }
     }
-}
 
-/// Splits a bitfield into the pages of a have-map.
-fn have_map(have: &Bitfield) -> Vec<HaveMap> {
-    let page = |first: u32, bytes: &[u8], last| HaveMap {
-        first: PieceIndex(first),
-        bits: Blob::new(bytes.to_vec()).unwrap_or_default(),
-        last,
-    };
-    let bytes = have.as_bytes();
-    if bytes.is_empty() {
-        return alloc::vec![page(0, &[], true)];
-    }
-    let pages = bytes.chunks(HAVE_PAGE_MAX);
-    let count = pages.len();
-    let bits_a_page = u32::try_from(HAVE_PAGE_MAX * 8).unwrap_or(u32::MAX);
-    (0_u32..).zip(pages).map(|(i, b)| page(i * bits_a_page, b, i as usize + 1 == count)).collect()
-}
-
-impl Machine for Uploads {
-    type Config = Config;
-    type Input = Input;
-    type Output = Output;
-
-    fn handle_input(&mut self, cx: &mut Context<'_>, input: Input) {
+    fn on_input(&mut self, cx: &mut Context<'_>, input: Input) {
         match input {
             Input::Allow(on) => {
                 self.allowed = on;
@@ -345,6 +323,37 @@ impl Machine for Uploads {
             Input::Served { xfer, bytes } => self.on_served(cx, xfer, bytes),
         }
     }
+}
+
+/// Splits a bitfield into the pages of a have-map.
+fn have_map(have: &Bitfield) -> Vec<HaveMap> {
+    let page = |first: u32, bytes: &[u8], last| HaveMap {
+        first: PieceIndex(first),
+        bits: Blob::new(bytes.to_vec()).unwrap_or_default(),
+        last,
+    };
+    let bytes = have.as_bytes();
+    if bytes.is_empty() {
+        return alloc::vec![page(0, &[], true)];
+    }
+    let pages = bytes.chunks(HAVE_PAGE_MAX);
+    let count = pages.len();
+    let bits_a_page = u32::try_from(HAVE_PAGE_MAX * 8).unwrap_or(u32::MAX);
+    (0_u32..).zip(pages).map(|(i, b)| page(i * bits_a_page, b, i as usize + 1 == count)).collect()
+}
+
+impl Machine for Uploads {
+    type Config = Config;
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, cx: &mut Context<'_>, input: Input) {
+        let conn = self.conn_of(&input);
+        self.on_input(cx, input);
+        if cfg!(debug_assertions) {
+            conn.into_iter().for_each(|conn| self.check_conn(conn));
+        }
+    }
 
     fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         while let Some(conn) = self.hello_due.pop_due(cx.now) {
@@ -364,5 +373,7 @@ impl Machine for Uploads {
         self.receipt_due.rebase(by);
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        self.check_all();
+    }
 }

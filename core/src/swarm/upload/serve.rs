@@ -161,6 +161,7 @@ impl Uploads {
             account.spent = account.spent.saturating_sub(unsent);
         }
         if let Some(Conn::Serving { active, .. }) = self.conns.get_mut(&conn) {
+            debug_assert!(*active > 0, "a request that ends was counted");
             *active = active.saturating_sub(1);
         }
         if unsent > 0 {

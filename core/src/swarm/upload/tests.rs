@@ -8,6 +8,7 @@ use crate::accounting::receipts::CreditRule;
 use crate::content::{Bitfield, Layout, Policy};
 use crate::ids::{ConnId, DownloadId, IntroId, PieceIndex, PublicKey, VersionId, XferId};
 use crate::limits::HAVE_PAGE_MAX;
+use crate::machine::clauses::assert_all_fire;
 use crate::seeded::Seeded;
 use crate::session::Wall;
 use crate::swarm::outcome::CloseReason;
@@ -77,6 +78,7 @@ impl Lab {
         let mut out = Vec::new();
         let cx = &mut Cx { now: self.now, cfg: &self.cfg, rng: &mut Seeded::new(1), out: &mut out };
         self.up.handle_input(cx, input);
+        self.up.check();
         self.out.extend(out.clone());
         out
     }
@@ -355,4 +357,36 @@ fn a_large_have_map_goes_in_pages() {
         [(0, HAVE_PAGE_MAX, false), (pieces - 9, 2, true),]
     );
     assert_eq!(super::have_map(&Bitfield::empty(0)).len(), 1);
+}
+
+#[test]
+fn each_clause_about_uploads_fires() {
+    const SERVING: ConnId = ConnId(1);
+    const WAITING: ConnId = ConnId(2);
+    fn account(up: &mut Uploads) -> &mut crate::accounting::receipts::Account {
+        &mut up.accounts.get_mut(&IntroId::numbered(1)).expect("an account").account
+    }
+    let mut lab = Lab::new().served();
+    assert_eq!(lab.ask(1, 0, 0, 4), None);
+    lab.input(Input::Accepted { conn: WAITING, key: downloader() });
+    assert_all_fire(
+        &lab.up,
+        Uploads::check,
+        &[
+            ("a connection that has ended has no deadline", |up| _ = up.conns.remove(&WAITING)),
+            ("there is no connection while uploads are off", |up| up.allowed = false),
+            ("a new connection must show an introduction in time", |up| up.hello_due.clear(WAITING)),
+            ("a receipt is awaited if a request waits for it", |up| up.receipt_due.set(SERVING, Some(Time(9)))),
+            ("only shared versions are served", |up| up.shares.clear()),
+            ("the bytes of each connection are accounted for", |up| up.accounts.clear()),
+            ("the requests of a connection that are served are counted", |up| up.active.clear()),
+            ("an introduction has one connection", |up| {
+                let twin = super::Conn::Serving { intro: intro(), active: 0, held: Default::default() };
+                up.conns.insert(ConnId(3), twin);
+            }),
+            ("no more is sent than an introduction allows", |up| account(up).spent = u64::MAX),
+            ("no more is sent than was promised", |up| account(up).promised = 0),
+            ("no receipt is taken for more than was promised", |up| account(up).taken.1 = PIECE + 1),
+        ],
+    );
 }
