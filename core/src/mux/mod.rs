@@ -8,6 +8,7 @@
 //! delays no other, and a stopped stream sends nothing after the next frame. Total: any input is either a frame of an
 //! honest peer or a [`Violation`].
 
+mod invariants;
 #[cfg(test)]
 mod tests;
 
@@ -291,7 +292,15 @@ impl Mux {
     }
 
     /// Processes bytes from the connection. After a violation the caller must close it.
-    pub fn received(&mut self, mut bytes: &[u8]) -> Result<(), Violation> {
+    pub fn received(&mut self, bytes: &[u8]) -> Result<(), Violation> {
+        let received = self.take_frames(bytes);
+        if cfg!(debug_assertions) {
+            self.check_windows();
+        }
+        received
+    }
+
+    fn take_frames(&mut self, mut bytes: &[u8]) -> Result<(), Violation> {
         while self.closed.is_none() && !bytes.is_empty() {
             if self.partial.is_empty() {
                 // whole frames are decoded in place, without a copy
@@ -448,6 +457,7 @@ impl Mux {
         }
         if self.taken >= TAKEN_AT && self.closed.is_none() {
             let n = take(&mut self.taken);
+            debug_assert!(n <= self.untaken, "only received bytes were read");
             self.untaken = self.untaken.saturating_sub(n);
             return Some(frame(&MuxMsg::Taken(u32::try_from(n).unwrap_or(u32::MAX))));
         }

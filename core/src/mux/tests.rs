@@ -11,6 +11,8 @@ fn pair() -> (Mux, Mux) {
 fn pass(from: &mut Mux, to: &mut Mux, cut: usize) {
     while let Some(frame) = from.next_frame() {
         frame.chunks(cut).for_each(|part| to.received(part).expect("an honest peer"));
+        from.check();
+        to.check();
     }
 }
 
