@@ -116,6 +116,16 @@ impl<P: Clone> Broker<P> {
         self.meetings.is_empty()
     }
 
+    /// Asserts that each meeting has a timer, and that both peers go once both have opened their NATs.
+    pub fn check(&self) {
+        self.timers.check();
+        assert!(self.timers.keys().count() == self.meetings.len(), "only a meeting has a timer");
+        for (intro, meeting) in &self.meetings {
+            assert!(self.timers.get(*intro).is_some(), "each meeting ends at some time");
+            assert!(meeting.gone || meeting.opened != [true; 2], "two peers that have opened their NATs go");
+        }
+    }
+
     /// Shifts all timers, as [`crate::machine::Machine::rebase`] does.
     pub fn rebase(&mut self, by: Duration) {
         self.timers.rebase(by);
@@ -125,12 +135,34 @@ impl<P: Clone> Broker<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::clauses::assert_all_fire;
 
     const CFG: Config = Config { open_within: Duration::from_secs(1), keep: Duration::from_secs(5), meetings_max: 2 };
     const PEERS: [u8; 2] = [7, 8];
 
     fn id(n: u32) -> IntroId {
         IntroId::numbered(n)
+    }
+
+    #[test]
+    fn each_clause_about_a_broker_fires() {
+        const INTRO: IntroId = IntroId([1; 16]);
+        let mut healthy = Broker::default();
+        healthy.offered(Time(1), &CFG, INTRO, PEERS);
+        assert_all_fire(
+            &healthy,
+            Broker::check,
+            &[
+                ("only a meeting has a timer", |b| b.meetings.clear()),
+                ("each meeting ends at some time", |b| {
+                    b.timers.clear(INTRO);
+                    b.timers.set(IntroId([2; 16]), Some(Time(1)));
+                }),
+                ("two peers that have opened their NATs go", |b| {
+                    b.meetings.values_mut().for_each(|m| m.opened = [true; 2]);
+                }),
+            ],
+        );
     }
 
     #[test]

@@ -106,6 +106,17 @@ impl Doors {
         self.written.values_mut().chain(self.look.as_mut().map(|l| &mut l.at)).for_each(|at| *at = at.rebased(by));
     }
 
+    /// Asserts the bounds, and that only the listening ports are tested.
+    pub(super) fn check(&self) {
+        assert!(self.locals.len() <= DOORS_MAX, "no more ports listen than allowed");
+        assert!(self.open.len() <= DOORS_MAX, "no more ports are reachable than may listen");
+        assert!(self.knocks.len() <= KNOCKS_MAX, "no more requests to dial back are pending than allowed");
+        assert!(self.written.len() <= WRITTEN_MAX, "no more servers are written to than allowed");
+        let tested = self.knocks.values().map(|k| &k.local).chain(self.seen.keys());
+        assert!(tested.into_iter().all(|local| self.locals.contains(local)), "only listening ports are tested");
+        assert!(self.forward_at.is_none() || self.forwarded.is_some(), "only a forwarded port is tested later");
+    }
+
     /// Returns each listening port, and the endpoint at which it was reached.
     pub(super) fn report(&self) -> Vec<(u16, Option<SocketAddr>)> {
         let reached = |local: &u16| {
@@ -340,5 +351,37 @@ impl Discovery {
     fn is_door_of(&self, host: &SocketAddr) -> bool {
         let seen = self.doors.seen.values().filter(|_| self.doors.open.is_empty());
         self.doors.open.iter().chain(seen).any(|d| d.ip() == host.ip())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::clauses::assert_all_fire;
+
+    #[test]
+    fn each_clause_about_listening_ports_fires() {
+        let seen = SocketAddr::from(([192, 0, 2, 1], 5000));
+        let healthy = Doors { locals: alloc::vec![5000], seen: BTreeMap::from([(5000, seen)]), ..Doors::default() };
+        assert_all_fire(
+            &healthy,
+            Doors::check,
+            &[
+                ("no more ports listen than allowed", |d| d.locals = alloc::vec![1, 2, 3]),
+                ("no more ports are reachable than may listen", |d| {
+                    d.open = alloc::vec![SocketAddr::from(([192, 0, 2, 1], 5000)); 3];
+                }),
+                ("no more requests to dial back are pending than allowed", |d| {
+                    let server = SocketAddr::from(([192, 0, 2, 1], 3478));
+                    let knock = Knock { server, local: 5000, outer: None, came: false };
+                    d.knocks.extend((0..9).map(|n| (TransactionId([n; 12]), knock)));
+                }),
+                ("no more servers are written to than allowed", |d| {
+                    d.written.extend((0..17).map(|n| (IpAddr::from([192, 0, 2, n]), Time(1))));
+                }),
+                ("only listening ports are tested", |d| d.locals.clear()),
+                ("only a forwarded port is tested later", |d| d.forward_at = Some(Time(1))),
+            ],
+        );
     }
 }

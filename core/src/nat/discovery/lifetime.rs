@@ -185,5 +185,36 @@ impl Machine for Lifetime {
         self.due = self.due.map(|at| at.rebased(by));
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        let measures = !matches!(self.stage, Stage::Idle | Stage::Over);
+        assert!(self.due.is_some() == measures, "a measurement of a lifetime has a deadline");
+        let asks = matches!(self.stage, Stage::First | Stage::Second | Stage::Wake);
+        assert!(!asks || (self.id.is_some() && self.server.is_some()), "an answer is awaited from a server");
+        assert!(self.tries <= TRIES, "a server is asked a few times only");
+        assert!(measures || self.id.is_none(), "no answer is awaited once a measurement is over");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::clauses::assert_all_fire;
+
+    #[test]
+    fn each_clause_about_a_lifetime_fires() {
+        let mut healthy = Lifetime::default();
+        let cfg = Config::default();
+        let cx = &mut Cx { now: Time(1), cfg: &cfg, rng: &mut crate::seeded::Seeded::new(1), out: &mut alloc::vec![] };
+        healthy.begin(cx, "192.0.2.1:3478".parse().expect("an address"));
+        assert_all_fire(
+            &healthy,
+            Lifetime::check,
+            &[
+                ("a measurement of a lifetime has a deadline", |l| l.due = None),
+                ("an answer is awaited from a server", |l| l.id = None),
+                ("a server is asked a few times only", |l| l.tries = TRIES + 1),
+                ("no answer is awaited once a measurement is over", |l| (l.stage, l.due) = (Stage::Over, None)),
+            ],
+        );
+    }
 }

@@ -7,6 +7,7 @@
 //! lifetime of a mapping is measured with a handful of packets ([`lifetime`]).
 
 mod doors;
+mod invariants;
 pub mod io;
 pub mod lifetime;
 mod upkeep;
@@ -191,7 +192,7 @@ impl Discovery {
             if socket == Socket::Main && message.class == Class::Request {
                 self.hairpin = true;
                 self.open.remove(at);
-                self.ways[0].stage = Stage::Done;
+                (self.ways[0].stage, self.ways[0].due) = (Stage::Done, None);
                 self.finish_if_done(cx);
             }
             return;
@@ -535,6 +536,9 @@ impl Machine for Discovery {
             Input::Knocked { server, local, answer } => self.knocked(cx, (server, local), &answer),
             Input::DialledBack { from, local, bytes } => self.dialled_back(cx, from, local, &bytes),
         }
+        if cfg!(debug_assertions) {
+            self.check_round();
+        }
     }
 
     fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>) {
@@ -578,7 +582,9 @@ impl Machine for Discovery {
         self.doors.rebase(by);
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        self.check_all();
+    }
 }
 
 /// Returns a random transaction identifier, so that nobody off the path can answer (RFC 8489 §5).
