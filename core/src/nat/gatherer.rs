@@ -233,6 +233,9 @@ impl Gatherer {
     /// Passes discovery's input on to port mapping, where it matters there.
     fn share(&mut self, cx: &mut Context<'_>, input: &discovery::io::Input) {
         use discovery::io::Input as Told;
+        if self.leaving {
+            return;
+        }
         let shared = match input {
             Told::Network(network) => {
                 self.sight = None;
@@ -308,5 +311,61 @@ impl Machine for Gatherer {
         self.doorman.rebase(by);
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        self.discovery.check();
+        self.mapping.check();
+        self.doorman.check();
+        let placed = |m: &Mapping, over| m.site().is_none_or(|site| site.over == over);
+        assert!(placed(&self.mapping, Transport::Udp), "the main socket's port is mapped over UDP");
+        assert!(placed(&self.doorman, Transport::Tcp), "the listening port is mapped over TCP");
+        let idle = self.mapping.site().is_none() && self.doorman.site().is_none();
+        assert!(!self.leaving || idle, "no port is opened after the shutdown");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::clauses::assert_all_fire;
+    use core::net::Ipv4Addr;
+
+    fn run(m: &mut Gatherer, input: impl Into<Input>) {
+        let (cfg, rng) = (Config::default(), &mut crate::seeded::Seeded::new(1));
+        m.handle_input(&mut Cx { now: Time(1), cfg: &cfg, rng, out: &mut alloc::vec![] }, input.into());
+    }
+
+    fn network() -> discovery::io::Input {
+        let hosts = alloc::vec![SocketAddr::from(([192, 168, 1, 2], 5000))];
+        let gateway = Some(Ipv4Addr::new(192, 168, 1, 1));
+        discovery::io::Input::Network(Network { hosts, servers: alloc::vec![], gateway })
+    }
+
+    fn healthy() -> Gatherer {
+        let mut m = Gatherer::default();
+        run(&mut m, discovery::io::Input::Listens(alloc::vec![6000]));
+        run(&mut m, network());
+        m
+    }
+
+    #[test]
+    fn each_clause_about_a_gatherer_fires() {
+        assert_all_fire(
+            &healthy(),
+            Gatherer::check,
+            &[
+                ("the main socket's port is mapped over UDP", |m| m.mapping = m.doorman.clone()),
+                ("the listening port is mapped over TCP", |m| m.doorman = m.mapping.clone()),
+                ("no port is opened after the shutdown", |m| m.leaving = true),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_network_that_comes_after_the_shutdown_opens_no_port() {
+        let mut m = healthy();
+        run(&mut m, Input::Shutdown);
+        run(&mut m, network());
+        run(&mut m, discovery::io::Input::Listens(alloc::vec![6001]));
+        m.check();
+    }
 }

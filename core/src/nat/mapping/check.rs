@@ -24,6 +24,21 @@ pub(super) struct Check {
     pub(super) due: Time,
 }
 
+impl Check {
+    /// Returns the external port under test.
+    pub(super) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Returns a test of a port, for tests of the invariants.
+    #[cfg(test)]
+    pub(super) fn of_port(port: u16) -> Self {
+        let server = SocketAddr::from(([198, 51, 100, 1], 3478));
+        let (id, due) = (TransactionId([0; 12]), Time(1));
+        Self { id, server, from: server, other_address: true, port, sent: 1, due }
+    }
+}
+
 impl Mapping {
     /// Begins a test of the opened port from outside.
     pub(super) fn begin_check(&mut self, cx: &mut Context<'_>) {

@@ -25,7 +25,7 @@ impl Mapping {
             }
         }
         let opening = self.opening;
-        self.site(cx, None);
+        self.set_site(cx, None);
         // the port that is being opened is closed once it is
         self.opening = opening;
         self.closing = opening.map(|(id, _)| id).or(self.closing);

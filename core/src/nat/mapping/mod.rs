@@ -9,6 +9,7 @@
 mod answers;
 mod check;
 mod closing;
+mod invariants;
 pub mod io;
 pub mod natpmp;
 pub mod pcp;
@@ -141,6 +142,12 @@ impl Mapping {
     #[must_use]
     pub fn claimed(&self) -> Option<SocketAddrV4> {
         self.lease.filter(|l| l.verified).map(|l| l.external)
+    }
+
+    /// Returns the location for which a port is mapped.
+    #[must_use]
+    pub const fn site(&self) -> Option<Site> {
+        self.site
     }
 
     fn over(&self) -> Transport {
@@ -327,7 +334,7 @@ impl Mapping {
 
     // --- events ---------------------------------------------------------------------------------------------------
 
-    fn site(&mut self, cx: &mut Context<'_>, site: Option<Site>) {
+    fn set_site(&mut self, cx: &mut Context<'_>, site: Option<Site>) {
         if site == self.site {
             return;
         }
@@ -339,11 +346,7 @@ impl Mapping {
 
     fn seen(&mut self, cx: &mut Context<'_>, sight: Sight) {
         let before = self.sight.replace(sight.clone());
-        let Some(before) = before.filter(|b| b.translated == sight.translated) else {
-            return if self.ask.is_none() {
-                self.begin(cx)
-            };
-        };
+        let Some(before) = before.filter(|b| b.translated == sight.translated) else { return self.begin(cx) };
         if before.mapped.ip() != sight.mapped.ip() {
             // another address of the gateway's
             return self.begin(cx);
@@ -369,6 +372,9 @@ impl Mapping {
             self.told = status;
             cx.push(Output::Status(status));
         }
+        if cfg!(debug_assertions) {
+            self.check_all();
+        }
     }
 }
 
@@ -379,7 +385,7 @@ impl Machine for Mapping {
 
     fn handle_input(&mut self, cx: &mut Context<'_>, input: Input) {
         match input {
-            Input::Site(site) => self.site(cx, site),
+            Input::Site(site) => self.set_site(cx, site),
             Input::Seen(sight) => self.seen(cx, sight),
             Input::Datagram { socket: Socket::Main, from, bytes } => {
                 self.witness_says(cx, SocketAddr::new(from.ip().to_canonical(), from.port()), &bytes);
@@ -440,5 +446,7 @@ impl Machine for Mapping {
         }
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        self.check_all();
+    }
 }
