@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use swarmedge_ground::edge_api::CnAddr;
+use swarmedge_ground::terminal::units::Rate;
 
 /// The `[edge]` section. Relative paths are relative to the configuration file ([`EdgeConfig::resolve`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,9 +54,9 @@ pub struct EdgeConfig {
     /// Lowest client version that may use this deployment.
     #[serde(default = "default_client_version_min")]
     pub client_version_min: String,
-    /// Limit for content sent to all clients together, bytes a second; 0: no limit.
+    /// Limit for content sent to all clients together; 0: no limit.
     #[serde(default)]
-    pub rate_limit: u64,
+    pub rate_limit: Rate,
     /// Most HTTPS connections at a time; more are refused until some end.
     #[serde(default = "default_connections_max")]
     pub connections_max: usize,

@@ -27,8 +27,8 @@ pub enum Error {
     NotFound(ProviderId, String),
     /// A catalogue, manifest, spool, certificate or key file does not parse.
     Damaged(PathBuf, String),
-    /// The policy file does not parse.
-    Policy(PathBuf, String),
+    /// The policy file does not parse; the text names it with line, key and value.
+    Policy(String),
     /// A provider's key, salt or token name is not acceptable.
     ProviderKey(String),
     /// A value of the configuration is wrong.
@@ -55,7 +55,7 @@ impl fmt::Display for Error {
             Self::NotFound(provider, path) => write!(f, "provider {provider} has published no object {path:?}"),
             Self::Damaged(path, why) => write!(f, "{} is damaged: {why}", path.display()),
             Self::ProviderKey(why) => f.write_str(why),
-            Self::Policy(path, why) => write!(f, "policy {}: {why}", path.display()),
+            Self::Policy(why) => write!(f, "policy {why}"),
             Self::Config(key, why) => write!(f, "[edge] {key} {why}"),
             Self::Listen(addr, error) => write!(f, "cannot listen on {addr}: {error}"),
         }

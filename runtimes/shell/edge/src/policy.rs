@@ -4,6 +4,7 @@ use super::Error;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use swarmedge_core::content::{Access, Policy};
+use swarmedge_ground::config::File;
 pub use swarmedge_ground::policy::PolicyText;
 
 /// Text form of [`Access`] in the catalogue, in answers and on the command line.
@@ -38,8 +39,7 @@ impl From<AccessText> for Access {
 /// Reads a policy file (TOML).
 pub fn load(path: &Path) -> Result<Policy, Error> {
     let text = std::fs::read_to_string(path).map_err(Error::at(path))?;
-    let policy: PolicyText =
-        toml::from_str(&text).map_err(|e| Error::Policy(path.to_owned(), e.message().to_owned()))?;
+    let policy: PolicyText = File::from_text(path, text).parse().map_err(|e| Error::Policy(e.to_string()))?;
     Ok(policy.into())
 }
 
@@ -56,7 +56,14 @@ mod tests {
         assert_eq!(load(&file).expect("valid"), expected);
         assert_eq!(PolicyText::from(expected).changed(), "peer_upload = false, rate_min = 1000000");
         assert_eq!(PolicyText::default().changed(), "");
+        std::fs::write(&file, "edge_rate_max = \"20MB/s\"\nupload_rate_max = 5\n").expect("written");
+        let expected = Policy { edge_rate_max: 20_000_000, upload_rate_max: 5, ..Policy::default() };
+        assert_eq!(load(&file).expect("valid"), expected);
+        assert_eq!(PolicyText::from(expected).changed(), "edge_rate_max = 20000000, upload_rate_max = 5");
+        std::fs::write(&file, "rate_min = \"fast\"\n").expect("written");
+        let error = load(&file).expect_err("no rate").to_string();
+        assert!(error.contains("policy.toml:1:12: rate_min: invalid value: string \"fast\", expected a rate"), "{error}");
         std::fs::write(&file, "peer_uploads = false\n").expect("written");
-        assert!(load(&file).expect_err("a wrong key").to_string().contains("peer_uploads"));
+        assert!(load(&file).expect_err("a wrong key").to_string().contains("\"peer_upload\"?"));
     }
 }

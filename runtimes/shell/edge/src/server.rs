@@ -95,7 +95,7 @@ pub fn open_on<R: Rt>(
         machine,
         seals: seals.clone(),
         trust,
-        pacer: Rc::new(RefCell::new(Pacer::new(cfg.rate_limit))),
+        pacer: Rc::new(RefCell::new(Pacer::new(cfg.rate_limit.0))),
         pacers: RefCell::default(),
         health: health.clone(),
         read_errors: Rc::default(),

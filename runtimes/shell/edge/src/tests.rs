@@ -24,6 +24,7 @@ use swarmedge_ground::http::Signal;
 use swarmedge_ground::keys::{Key, SealKey, SealRing, certify, save_cert};
 use swarmedge_ground::rt::{Rt as _, Start as _};
 use swarmedge_ground::spool::Spool;
+use swarmedge_ground::terminal::units::Rate;
 use swarmedge_ground::tls::CertAuthority;
 use swarmedge_smol::Smol as TestRt;
 
@@ -420,7 +421,7 @@ fn garbage_and_half_open_connections_do_not_disturb_other_clients() {
 
 #[test]
 fn the_edges_rate_limit_holds_for_all_clients_together() {
-    let lab = Lab::start(|cfg| cfg.rate_limit = 1_000_000);
+    let lab = Lab::start(|cfg| cfg.rate_limit = Rate(1_000_000));
     lab.publish("a", &bytes(300_000), Policy::default());
     let start = Instant::now();
     let both = std::thread::scope(|scope| {

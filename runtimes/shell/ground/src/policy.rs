@@ -1,5 +1,6 @@
 //! Text form of a provider's policy: in the file given to `publish`, the catalogue, and answers to grant requests.
 
+use crate::terminal::units::Rate;
 use serde::{Deserialize, Serialize};
 use swarmedge_core::content::Policy;
 
@@ -14,11 +15,11 @@ pub struct PolicyText {
     /// Most times one client may upload the whole object; 0: no cap.
     pub uploads_max: u32,
     /// Most bytes a second one client may upload of the object; 0: no cap.
-    pub upload_rate_max: u64,
+    pub upload_rate_max: Rate,
     /// Download rate that the provider wants at least, bytes a second; 0: as fast as the edge alone.
-    pub rate_min: u64,
+    pub rate_min: Rate,
     /// Most bytes a second the edge sends to one download; 0: no cap.
-    pub edge_rate_max: u64,
+    pub edge_rate_max: Rate,
     /// End of delivery, Unix milliseconds; 0: never expires.
     pub expires_ms: u64,
 }
@@ -31,24 +32,29 @@ impl Default for PolicyText {
 
 impl From<Policy> for PolicyText {
     fn from(p: Policy) -> Self {
-        let Policy { peer_download, peer_upload, uploads_max, upload_rate_max, rate_min, edge_rate_max, expires_ms } =
-            p;
-        Self { peer_download, peer_upload, uploads_max, upload_rate_max, rate_min, edge_rate_max, expires_ms }
+        Self {
+            peer_download: p.peer_download,
+            peer_upload: p.peer_upload,
+            uploads_max: p.uploads_max,
+            upload_rate_max: Rate(p.upload_rate_max),
+            rate_min: Rate(p.rate_min),
+            edge_rate_max: Rate(p.edge_rate_max),
+            expires_ms: p.expires_ms,
+        }
     }
 }
 
 impl From<PolicyText> for Policy {
     fn from(p: PolicyText) -> Self {
-        let PolicyText {
-            peer_download,
-            peer_upload,
-            uploads_max,
-            upload_rate_max,
-            rate_min,
-            edge_rate_max,
-            expires_ms,
-        } = p;
-        Self { peer_download, peer_upload, uploads_max, upload_rate_max, rate_min, edge_rate_max, expires_ms }
+        Self {
+            peer_download: p.peer_download,
+            peer_upload: p.peer_upload,
+            uploads_max: p.uploads_max,
+            upload_rate_max: p.upload_rate_max.0,
+            rate_min: p.rate_min.0,
+            edge_rate_max: p.edge_rate_max.0,
+            expires_ms: p.expires_ms,
+        }
     }
 }
 

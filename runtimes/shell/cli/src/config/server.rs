@@ -176,11 +176,39 @@ dns = ["127.0.0.1:9002"]
     }
 
     #[test]
+    fn a_rate_is_a_number_or_a_text_and_a_wrong_one_is_named() {
+        let edge = r#"[edge]
+name = "edge-1"
+listen = "127.0.0.1:0"
+url = "https://localhost:8443"
+objects = "o"
+tls_cert = "t"
+tls_key = "k"
+signing_key = "s"
+certificate = "c"
+seal_key = "k"
+spool = "s"
+rate_limit = "#;
+        let rate = |value: &str| {
+            let config = read(&format!("{CN}{edge}{value}\n"))?;
+            Ok::<_, Error>(config.edge.expect("there").rate_limit.0)
+        };
+        for (value, n) in [("0", 0), ("2000", 2_000), ("\"20MB/s\"", 20_000_000), ("\"1 GiB\"", 1 << 30)] {
+            assert_eq!(rate(value).ok(), Some(n), "{value}");
+        }
+        for (value, named) in [("\"5 parsecs\"", "string \"5 parsecs\""), ("-1", "integer `-1`"), ("1.5", "point `1.5`")] {
+            let error = rate(value).expect_err(value).to_string();
+            assert!(error.contains("server.toml:26:14: rate_limit: invalid ") && error.contains(named), "{error}");
+            assert!(error.ends_with("expected a rate like 20MB/s, 512KiB/s or 1000000 (bytes a second)"), "{error}");
+        }
+    }
+
+    #[test]
     fn every_wrong_value_is_named_with_its_line() {
         for (from, to, expected) in [
             ("root = \"00", "root = \"0", "server.toml:3:8: root: a key has 64 hexadecimal digits"),
             ("name = \"cn-1\"", "name = \"\"", "server.toml:7:8: name: must have 1 to 64 bytes"),
-            ("127.0.0.1:9001", "127.0.0.1", "server.toml:8:10: invalid socket address syntax"),
+            ("127.0.0.1:9001", "127.0.0.1", "server.toml:8:10: listen: invalid socket address syntax"),
             ("[\"127.0.0.1:9002\"]", "[]", "server.toml:14:7: dns: must name 1 to 32 DNs"),
             ("127.0.0.1:9002", "dn.example", "server.toml:14:7: dns: \"dn.example\" is not host:port"),
             ("dns =", "sesions_max = 5\ndns =", "server.toml:14:1: unknown key \"sesions_max\" in [cn]"),

@@ -54,7 +54,7 @@ impl Progress {
     #[must_use]
     pub fn new(show: Show, names: &[String], size: u64) -> Self {
         let multi = MultiProgress::new();
-        let style = "{prefix:12} {wide_bar} {binary_bytes:>10}/{binary_total_bytes} {msg:36}";
+        let style = "{prefix:12} {wide_bar} {decimal_bytes:>10}/{decimal_total_bytes} {msg:36}";
         let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = |name: &String| {
             let bar = multi.add(ProgressBar::new(size).with_style(style.clone()).with_prefix(name.clone()));

@@ -34,7 +34,7 @@ certificate = "edge/server.cert"
 seal_key = "seal.key"
 ledger = "{inner}:{ledger}"
 stun = ["{host}:{stun}"]
-# the most that is sent to all clients together, bytes a second; 0: no limit
+# the most that is sent to all clients together, as in "20MB/s" or in bytes a second; 0: no limit
 rate_limit = 0
 
 # what the bootstrap tells clients, nearest first

@@ -52,7 +52,8 @@ impl File {
         // serde lists every known key; only the nearest one helps the user
         let message = error.message().lines().collect::<Vec<_>>().join(", ");
         let Some(rest) = message.strip_prefix("unknown field `") else {
-            return self.error(error.span(), &message);
+            let key = error.span().and_then(|span| self.key_at(&span));
+            return self.error(error.span(), &key.map_or(message.clone(), |key| format!("{key}: {message}")));
         };
         let mut names = rest.split('`').step_by(2);
         let unknown = names.next().unwrap_or_default().to_owned();
@@ -86,6 +87,12 @@ impl File {
         lines.map(str::trim).find_map(|l| l.strip_prefix('[')?.trim_start_matches('[').split(']').next())
     }
 
+    /// Returns the key whose value, or a part of it, has this span; `None` for a span of a whole table.
+    fn key_at(&self, span: &Range<usize>) -> Option<String> {
+        let table = DeTable::parse(&self.text).ok()?;
+        key_in(table.get_ref(), span).map(str::to_owned)
+    }
+
     /// Finds the span of the value at `keys`, or of the innermost table on the way if the key is absent.
     fn span_of(&self, keys: &[&str]) -> Option<Range<usize>> {
         let table = DeTable::parse(&self.text).ok()?;
@@ -99,6 +106,18 @@ impl File {
         }
         span
     }
+}
+
+fn key_in<'a>(table: &'a DeTable<'_>, span: &Range<usize>) -> Option<&'a str> {
+    table.iter().find_map(|(key, value)| {
+        let (within, value) = (value.span(), value.get_ref());
+        if let Some(table) = value.as_table() {
+            return key_in(table, span);
+        }
+        let own = || (within.start <= span.start && span.end <= within.end).then(|| key.get_ref().as_ref());
+        let elements = value.as_array().into_iter().flat_map(|all| all.iter());
+        elements.filter_map(|one| one.get_ref().as_table()).find_map(|table| key_in(table, span)).or_else(own)
+    })
 }
 
 /// Returns the known name nearest to `unknown`, if few enough letters differ for a typing mistake.
@@ -172,9 +191,22 @@ mod tests {
     #[test]
     fn a_bad_value_is_named_with_its_line() {
         let text = error("[edge]\nobjects = 3\nlisten = \"127.0.0.1:1\"");
-        assert_eq!(text, "x/server.toml:2:11: invalid type: integer `3`, expected a string");
-        assert!(error("[edge]\nlisten = \"nowhere\"").starts_with("x/server.toml:2:10: "));
+        assert_eq!(text, "x/server.toml:2:11: objects: invalid type: integer `3`, expected a string");
+        assert!(error("[edge]\nlisten = \"nowhere\"").starts_with("x/server.toml:2:10: listen: "));
         assert!(error("[edge\n").starts_with("x/server.toml:1:"));
+    }
+
+    #[test]
+    fn a_key_is_named_for_a_part_of_its_value_and_within_tables() {
+        let keys = |text: &str, part: &str| {
+            let start = text.find(part).expect("there");
+            file(text).key_at(&(start..start + part.len()))
+        };
+        let text = "top = 1\n[edge]\ndns = [\"a\", 2]\n[[edge.cns]]\naddr = \"b\"\n";
+        for (part, key) in [("1", Some("top")), ("2", Some("dns")), ("\"b\"", Some("addr")), ("[edge]", None)] {
+            assert_eq!(keys(text, part).as_deref(), key, "{part}");
+        }
+        assert_eq!(keys("broken = ", "b"), None);
     }
 
     #[test]

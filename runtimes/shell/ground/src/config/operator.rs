@@ -21,5 +21,5 @@ fn write_key<S: Serializer>(key: &PublicKey, s: S) -> Result<S::Ok, S::Error> {
 
 fn read_key<'de, D: Deserializer<'de>>(d: D) -> Result<PublicKey, D::Error> {
     let text = String::deserialize(d)?;
-    text.parse().map_err(|_| serde::de::Error::custom("root: a key has 64 hexadecimal digits"))
+    text.parse().map_err(|_| serde::de::Error::custom("a key has 64 hexadecimal digits"))
 }
