@@ -1,11 +1,11 @@
 //! `report --as-balance`: bytes that clients of different networks (ASes) sent to one another.
 
 use super::balance_html;
-use super::csv::quoted;
+use super::csv::written;
 use crate::args::ReportFormat;
 use swarmedge_ground::error::Error;
 use swarmedge_ground::terminal::units::{bytes, percent};
-use swarmedge_ledger::balance::{Balance, Network};
+use swarmedge_ledger::balance::{Balance, Flow, Network};
 
 /// Most flows shown; CSV and JSON have all.
 const FLOWS_MAX: usize = 20;
@@ -13,7 +13,7 @@ const FLOWS_MAX: usize = 20;
 pub(super) fn formatted(balance: &Balance, format: ReportFormat) -> Result<String, Error> {
     Ok(match format {
         ReportFormat::Text => text(balance),
-        ReportFormat::Csv => csv(balance),
+        ReportFormat::Csv => csv(balance)?,
         ReportFormat::Json => super::json(balance)?,
         ReportFormat::Html => balance_html::of(balance),
     })
@@ -65,25 +65,25 @@ pub(super) fn difference(n: &Network) -> String {
     format!("{sign}{}", bytes(n.sent_bytes.abs_diff(n.received_bytes)))
 }
 
-fn csv(b: &Balance) -> String {
-    let mut text = "scope,from,to,countries,sent_bytes,received_bytes,inside_bytes,edge_bytes\r\n".to_owned();
+fn csv(b: &Balance) -> Result<String, Error> {
+    let head = ["scope", "from", "to", "countries", "sent_bytes", "received_bytes", "inside_bytes", "edge_bytes"];
     let network = |n: &Network| {
-        let countries = quoted(&n.countries.join(" "));
-        format!("{},{},{},{}", countries, n.sent_bytes, n.received_bytes, n.inside_bytes)
+        let [sent, received, inside, edge] =
+            [n.sent_bytes, n.received_bytes, n.inside_bytes, n.edge_bytes].map(|n| n.to_string());
+        ["network".into(), n.name.clone(), n.name.clone(), n.countries.join(" "), sent, received, inside, edge]
     };
-    for n in &b.networks {
-        text += &format!("network,{0},{0},{1},{2}\r\n", n.name, network(n), n.edge_bytes);
-    }
-    for f in &b.flows {
-        text += &format!("flow,{},{},,{},,,\r\n", f.from, f.to, f.bytes);
-    }
-    text
+    let flow = |f: &Flow| {
+        let nothing = String::new;
+        let (from, to, sent) = (f.from.clone(), f.to.clone(), f.bytes.to_string());
+        ["flow".into(), from, to, nothing(), sent, nothing(), nothing(), nothing()]
+    };
+    let rows = b.networks.iter().map(network).chain(b.flows.iter().map(flow));
+    written([head.map(str::to_owned)].into_iter().chain(rows))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use swarmedge_ledger::balance::Flow;
 
     #[test]
     fn every_line_of_a_balance_has_as_many_values_as_the_first() {
@@ -97,9 +97,9 @@ mod tests {
             networks: vec![network],
             flows: vec![Flow { from: "AS1".into(), to: "AS2".into(), bytes: 5 }],
         };
-        let csv = csv(&balance);
-        let values: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
-        assert_eq!(values, [8, 8, 8]);
+        let head = "scope,from,to,countries,sent_bytes,received_bytes,inside_bytes,edge_bytes";
+        let lines = [head, "network,AS1,AS1,DE FR,0,0,0,0", "flow,AS1,AS2,,5,,,"];
+        assert_eq!(csv(&balance).expect("text"), lines.map(|line| format!("{line}\r\n")).concat());
         assert!(text(&balance).contains("AS1           AS2"));
     }
 

@@ -79,7 +79,7 @@ async fn span(
 fn formatted(report: &Report, format: ReportFormat) -> Result<String, Error> {
     Ok(match format {
         ReportFormat::Text => text::of(report),
-        ReportFormat::Csv => csv::of(report),
+        ReportFormat::Csv => csv::of(report)?,
         ReportFormat::Html => html::of(report),
         ReportFormat::Json => json(report)?,
     })
@@ -88,4 +88,30 @@ fn formatted(report: &Report, format: ReportFormat) -> Result<String, Error> {
 fn json<T: Serialize>(report: &T) -> Result<String, Error> {
     let text = serde_json::to_string(report);
     Ok(text.map_err(|e| Error::failed(format!("cannot write this as JSON: {e}")))? + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Report;
+    use swarmedge_ledger::report::{Figures, Row, Speeds};
+
+    /// Returns a report without traffic that names one day and one object.
+    pub(super) fn of_names(day: &str, object: &str) -> Report {
+        let row = |name: &str| Row { name: name.into(), ..Row::default() };
+        Report {
+            provider: 1,
+            from: day.into(),
+            to: day.into(),
+            final_up_to: None,
+            totals: Figures::default(),
+            days: vec![row(day)],
+            objects: vec![row(object)],
+            countries: Vec::new(),
+            networks: Vec::new(),
+            speed_edge_only: Speeds::default(),
+            speed_with_peers: Speeds::default(),
+            quarantine: Default::default(),
+            unknown: Vec::new(),
+        }
+    }
 }
