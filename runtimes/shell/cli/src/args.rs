@@ -5,10 +5,12 @@ mod books;
 
 use super::certificates::CertificatesCommand;
 mod keys;
+mod manual;
 
 pub use keys::{KeysCommand, KeysRotateArgs, ProviderKeysCommand, ProviderKeysRemoveArgs, ProviderKeysRotateArgs};
 
 pub use books::*;
+pub use manual::{CompletionsArgs, ManArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use swarmedge_client::client::TcpPort;
@@ -128,6 +130,10 @@ pub enum Command {
     /// Measure against curl, aria2 and nginx on this machine
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Print a script that completes these commands in a shell
+    Completions(CompletionsArgs),
+    /// Write the manual: a page for each command
+    Man(ManArgs),
 }
 
 /// Arguments of `swarmedge nat`.

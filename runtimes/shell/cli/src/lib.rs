@@ -15,6 +15,7 @@ pub mod demo;
 mod detect;
 pub mod init;
 mod ledger;
+mod manual;
 mod nat;
 mod objects;
 pub mod process;
@@ -104,11 +105,15 @@ fn report(error: &Error, json: bool) {
     }
 }
 
+/// Returns the name of the binary with this runtime.
+fn name_of<R: Start>() -> String {
+    if R::NAME == "tokio" { "swarmedge".into() } else { format!("swarmedge-{}", R::NAME) }
+}
+
 fn print_version<R: Start>(json: bool) -> Result<(), Error> {
     let version = env!("CARGO_PKG_VERSION");
     if json {
-        let name = if R::NAME == "tokio" { "swarmedge".into() } else { format!("swarmedge-{}", R::NAME) };
-        say!("{}", serde_json::json!({"name": name, "version": version, "runtime": R::NAME}))
+        say!("{}", serde_json::json!({"name": name_of::<R>(), "version": version, "runtime": R::NAME}))
     } else {
         say!("swarmedge {version} ({})", R::NAME)
     }
@@ -161,6 +166,8 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
         Command::Uploads(args) => commands::uploads(&state_of(&args.client)?, json, args.switch == Switch::On),
         Command::Cache(command) => client::cache(&command, json),
         Command::Torrent(TorrentCommand::Export(args)) => objects::export(&args, json),
+        Command::Completions(args) => manual::completions::<R>(&args, json),
+        Command::Man(args) => manual::man::<R>(&args, json),
     }
 }
 
@@ -193,7 +200,9 @@ fn default_log(command: &Command) -> Option<&'static str> {
         | Command::AcceptLoss(_)
         | Command::Report(_)
         | Command::Detect(_)
-        | Command::Quarantine(_) => false,
+        | Command::Quarantine(_)
+        | Command::Completions(_)
+        | Command::Man(_) => false,
     };
     (!log_is_set && !stays).then_some("warn")
 }
