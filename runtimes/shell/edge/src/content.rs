@@ -2,14 +2,15 @@
 //!
 //! [`plan`] decides the answer from the request alone; [`body`] streams it.
 
-use super::conditional::{Validators, Verdict, evaluate, http_date};
+use super::conditional::{Validators, Verdict, evaluate, time};
 use super::pace::Pacer;
 use super::range::{Selection, content_range, select};
 use bytes::Bytes;
 use data_encoding::BASE64;
 use futures_lite::future::poll_once;
+use headers::{HeaderMapExt as _, LastModified};
 use hyper::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LAST_MODIFIED, RANGE,
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RANGE,
 };
 use hyper::{HeaderMap, Response, StatusCode};
 use std::cell::RefCell;
@@ -74,7 +75,7 @@ impl Representation {
         *response.status_mut() = status;
         let v = self.validators();
         set(&mut response, ETAG, &v.etag);
-        set(&mut response, LAST_MODIFIED, &http_date(v.modified_s));
+        response.headers_mut().typed_insert(LastModified::from(time(v.modified_s)));
         set(&mut response, ACCEPT_RANGES, "bytes");
         for (name, value) in &self.fields {
             set(&mut response, name.clone(), value);

@@ -2,7 +2,7 @@
 
 use super::access::RequestParts;
 use super::catalogue::{Object, Version};
-use super::conditional::http_date;
+use super::conditional::time;
 use super::config::EdgeConfig;
 use super::content::{Plan, Representation, Sending, attachment, body, media_type, plan, set};
 use super::door::EdgeHandle;
@@ -11,8 +11,9 @@ use super::pace::Pacer;
 use super::possession;
 use super::shelf::PublishedFiles;
 use super::tally::Tally;
+use headers::{Date, HeaderMapExt as _};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, DATE, HeaderName, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -100,7 +101,7 @@ impl<R: Rt> Service for Routes<R> {
             }
         };
         set(&mut response, NOSNIFF, "nosniff");
-        set(&mut response, DATE, &http_date(unix_ms() / 1000));
+        response.headers_mut().typed_insert(Date::from(time(unix_ms() / 1000)));
         response
     }
 }
