@@ -17,6 +17,16 @@ pub struct Bench<M: Machine> {
     rng: Seeded,
 }
 
+/// Asserts that a machine's `check` passes, and tells with exactly `clause` once `corrupt` has changed the machine.
+pub fn assert_clause_fires<M: Machine>(healthy: &M, clause: &str, corrupt: impl FnOnce(&mut M)) {
+    healthy.check();
+    let mut machine = healthy.clone();
+    corrupt(&mut machine);
+    let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| machine.check()));
+    let told = checked.err().map(|panic| panic.downcast_ref::<&str>().map(|told| std::string::String::from(*told)));
+    assert_eq!(told.as_ref().map(Option::as_deref), Some(Some(clause)), "what the check tells");
+}
+
 impl<M: Machine> Bench<M> {
     /// Puts a machine on the bench at time 0.
     pub fn new(machine: M, cfg: M::Config) -> Self {
@@ -27,6 +37,7 @@ impl<M: Machine> Bench<M> {
     pub fn input(&mut self, input: M::Input) -> Vec<M::Output> {
         let mut out = Vec::new();
         self.machine.handle_input(&mut Cx { now: self.now, cfg: &self.cfg, rng: &mut self.rng, out: &mut out }, input);
+        self.machine.check();
         out
     }
 
@@ -47,6 +58,7 @@ impl<M: Machine> Bench<M> {
             };
             self.now = self.now.max(due);
             self.machine.handle_timeout(&mut Cx { now: self.now, cfg: &self.cfg, rng: &mut self.rng, out: &mut out });
+            self.machine.check();
         }
         panic!("the machine is always due");
     }

@@ -70,6 +70,12 @@ impl Connectivity {
         self.pairs.len()
     }
 
+    /// Returns whether there is an attempt for this introduction, or its late checks are still answered.
+    #[must_use]
+    pub fn has(&self, intro: IntroId) -> bool {
+        self.pairs.contains_key(&intro)
+    }
+
     /// Returns whether `addr` belongs to a currently introduced peer: only then anything may be sent there.
     #[must_use]
     pub fn is_introduced(&self, addr: SocketAddr) -> bool {

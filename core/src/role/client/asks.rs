@@ -73,18 +73,24 @@ impl Client {
         };
         let Some(job) = self.jobs.get_mut(&handle).filter(|j| j.asked == Some(req)) else { return };
         job.asked = None;
+        let asked_manifest = job.need == Some(Need::Manifest);
         match answer {
-            Ok(EdgeAnswer::Granted(granted)) => {
+            Ok(EdgeAnswer::Granted(granted)) if !asked_manifest => {
                 job.ask_backoff.succeeded();
                 self.on_granted(cx, handle, granted);
             }
-            Ok(EdgeAnswer::Manifest { layout }) => {
+            Ok(EdgeAnswer::Manifest { layout }) if asked_manifest => {
                 job.ask_backoff.succeeded();
                 self.on_manifest(cx, handle, layout);
             }
-            Ok(EdgeAnswer::Bootstrap { .. } | EdgeAnswer::Challenged(_) | EdgeAnswer::ProofTaken) => {
-                self.on_ask_failed(cx, handle, EdgeError::Invalid);
-            }
+            // an answer to another request
+            Ok(
+                EdgeAnswer::Granted(_)
+                | EdgeAnswer::Manifest { .. }
+                | EdgeAnswer::Bootstrap { .. }
+                | EdgeAnswer::Challenged(_)
+                | EdgeAnswer::ProofTaken,
+            ) => self.on_ask_failed(cx, handle, EdgeError::Invalid),
             Err(why) => self.on_ask_failed(cx, handle, why),
         }
     }
@@ -182,9 +188,12 @@ impl Client {
 
     /// Drops the swarm and pieces: the object has another version now.
     fn drop_version(&mut self, cx: &mut Context<'_>, handle: Handle) {
+        self.tell_swarm(cx, handle, download::Input::Stop);
+        self.close_peers_of(cx, handle);
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         let old = job.granted().map(|g| g.version);
         job.drop_swarm();
+        job.last_want = None;
         job.have = Bitfield::empty(0);
         self.timers.clear(Timer::Download(handle));
         if let Some(version) = old.filter(|v| !self.cached.contains_key(v)) {

@@ -214,6 +214,10 @@ impl Client {
     /// Starts the swarm, whose version and layout are known.
     pub(super) fn start_swarm(&mut self, cx: &mut Context<'_>, handle: Handle) {
         self.set_state(cx, handle, DownloadState::Running);
+        // it may have waited for an edge so long that no report was due any more
+        if let Some(began) = self.jobs.get(&handle).map(|job| job.began) {
+            self.report_soon(cx, began);
+        }
         self.set_budgets(cx);
         let edges = self.edges;
         self.run(cx, handle, |swarm, cx| {

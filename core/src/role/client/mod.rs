@@ -4,6 +4,7 @@
 //! [`ClientSession`] and [`Connectivity`], and turns their outputs into its own [`Output`]s.
 
 mod asks;
+mod check;
 mod commands;
 mod config;
 pub mod io;
@@ -514,5 +515,17 @@ impl Machine for Client {
         }
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        self.session.check();
+        self.uploads.check();
+        self.connectivity.check();
+        self.receipts.check();
+        self.check_numbers();
+        self.check_jobs();
+        self.check_links();
+        self.check_asks();
+        self.check_books();
+        self.check_timers();
+        assert!(self.rekey != Rekey::Done || self.stopped, "a client that takes a new key has stopped");
+    }
 }

@@ -72,7 +72,7 @@ impl Client {
         }
         self.network.checked_at = Some(cx.now);
         cx.push(Output::ProbeNetwork);
-        self.tell_session(cx, session::Input::Look);
+        self.tell_session(cx, session::Input::ProbePath);
     }
 
     /// Stores the new network. If an address in use is gone, connections over it are dead without knowing: those to

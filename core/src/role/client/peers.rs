@@ -10,7 +10,7 @@ use crate::ids::{ConnId, DownloadId, Handle, IntroId, PublicKey};
 use crate::limits::{EXCLUDED_MAX, PEER_CONNECTIONS_MAX};
 use crate::nat::connectivity::{self, Along, Line, Role};
 use crate::session::client as session;
-use crate::swarm::{download, receipting, upload};
+use crate::swarm::{Download, download, receipting, upload};
 use crate::wire::PROTOCOL;
 use crate::wire::control::IntroducedPeer;
 use crate::wire::peer::{PeerHello, PeerMsg};
@@ -110,7 +110,7 @@ impl Client {
             (is_self, NotTried::SameClient),
             // with a ticket the peer may be the one that dials, so its address is not needed
             (addrs.is_empty() && ticket.is_none(), NotTried::NoAddress),
-            (job.tried.contains(&intro.uploader_key), NotTried::AlreadyTried),
+            (job.tried.contains(&intro.uploader_key) || self.links.values().any(|l| l.intro == intro.id), NotTried::AlreadyTried),
             (full, NotTried::EnoughPeers),
         ];
         let not_tried = obstacles.into_iter().find(|(is_there, _)| *is_there).map(|(_, why)| why);
@@ -125,7 +125,12 @@ impl Client {
         if let Some(ticket) = ticket {
             let state = LinkState::Meeting(Box::new(signed), download);
             self.links.insert(conn, PeerLink { handle, intro, key, met: true, state });
-            return self.meet(cx, (intro, Role::Downloader), ticket, nat);
+            self.meet(cx, (intro, Role::Downloader), ticket, nat);
+            // an introduction that is shown again is not tried again
+            if !self.connectivity.has(intro) {
+                self.drop_peer(cx, conn, CloseReason::Done);
+            }
+            return;
         }
         let state = LinkState::Dialing(Box::new(signed));
         self.links.insert(conn, PeerLink { handle, intro, key, met: false, state });
@@ -162,7 +167,8 @@ impl Client {
     pub(super) fn may_meet_again(&mut self, conn: ConnId) {
         let Some(link) = self.links.get(&conn) else { return };
         let key = link.key;
-        if let Some(job) = self.jobs.get_mut(&link.handle).filter(|j| !j.retried.contains(&key)) {
+        let unforgiven = |j: &&mut Job| !j.retried.contains(&key) && j.retried.len() < EXCLUDED_MAX;
+        if let Some(job) = self.jobs.get_mut(&link.handle).filter(unforgiven) {
             job.retried.push(key);
             job.tried.retain(|k| *k != key);
         }
@@ -271,6 +277,13 @@ impl Client {
         self.want_peers(cx, link.handle);
     }
 
+    /// Ends a link whose connection the receipts have closed, since the key that signs them is gone.
+    pub(super) fn on_receipts_closed(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        if let Some(link) = self.forget_link(cx, conn, false) {
+            self.want_peers(cx, link.handle);
+        }
+    }
+
     /// Forgets a link, also in the swarm. `failed`: because of the peer or the path, not by this client's decision.
     fn forget_link(&mut self, cx: &mut Context<'_>, conn: ConnId, failed: bool) -> Option<PeerLink> {
         let link = self.links.remove(&conn)?;
@@ -315,6 +328,31 @@ impl Client {
                 self.tell_receipts(cx, receipting::Input::Close(conn, CloseReason::Done));
                 self.may_try_again(handle, &link.key);
             }
+        }
+    }
+
+    /// Asserts that each link belongs to an active download and is known where its state says so.
+    pub(super) fn check_links(&self) {
+        assert!(self.links.len() <= PEER_CONNECTIONS_MAX, "there are no more links than allowed");
+        let mut intros = alloc::collections::BTreeSet::new();
+        for (conn, link) in &self.links {
+            assert!(*conn < self.next_conn, "a connection's number is given once");
+            assert!(intros.insert(link.intro), "an introduction leads to one link");
+            let job = self.jobs.get(&link.handle).filter(|j| j.is_active() && j.swarm.is_some());
+            assert!(job.is_some(), "a link belongs to a download that fetches");
+            assert!(job.is_some_and(|j| j.tried.contains(&link.key)), "a link's peer counts as tried");
+            let opens = matches!(link.state, LinkState::Dialing(_) | LinkState::Greeting);
+            assert!(opens == self.timers.get(Timer::Peer(*conn)).is_some(), "a link that opens has a time-out");
+            let sought = link.met && matches!(link.state, LinkState::Meeting(..) | LinkState::Dialing(_));
+            assert!(!sought || self.connectivity.has(link.intro), "a link without a path seeks one");
+            let open = link.state == LinkState::Open;
+            assert!(!open || self.receipts.of(*conn).is_some(), "an open link owes receipts");
+            assert!(!self.uploads.knows(*conn), "a connection serves or is served");
+        }
+        for (handle, job) in &self.jobs {
+            let open = self.links.iter().filter(|(_, l)| l.handle == *handle && l.state == LinkState::Open);
+            let peers = job.swarm.iter().flat_map(Download::peers);
+            assert!(open.map(|(conn, l)| (*conn, l.name())).eq(peers), "the open links are the swarm's peers");
         }
     }
 

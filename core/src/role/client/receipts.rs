@@ -24,11 +24,14 @@ impl Client {
         let outputs = cx.child(&cfg, |cx| f(receipts, cx));
         self.timers.set(Timer::Receipts, self.receipts.poll_timeout());
         for output in outputs {
-            cx.push(match output {
-                receipting::Output::Sign(req, receipt) => Output::SignReceipt { req, receipt },
-                receipting::Output::Send(conn, msg) => Output::PeerSend { conn, msg },
-                receipting::Output::Close(conn, why) => Output::PeerClose { conn, why },
-            });
+            match output {
+                receipting::Output::Sign(req, receipt) => cx.push(Output::SignReceipt { req, receipt }),
+                receipting::Output::Send(conn, msg) => cx.push(Output::PeerSend { conn, msg }),
+                receipting::Output::Close(conn, why) => {
+                    cx.push(Output::PeerClose { conn, why });
+                    self.on_receipts_closed(cx, conn);
+                }
+            }
         }
     }
 

@@ -347,6 +347,17 @@ impl Client {
         }
     }
 
+    /// Asserts that the books are bounded and in order.
+    pub(super) fn check_books(&self) {
+        assert!(self.withdrawn.len() <= WITHDRAWN_MAX, "the withdrawn versions are bounded");
+        assert!(self.served.len() <= SERVED_MAX, "the counts of served bytes are bounded");
+        assert!(self.served.values().all(|s| s.began <= s.last), "a count begins before its last change");
+        let places = self.logging.values().map(|(_, head)| head.place);
+        assert!(places.is_sorted_by(|a, b| a < b), "the log's heads are signed in order");
+        let fits = |(layout, have): &(Layout, Bitfield)| have.len() == layout.pieces();
+        assert!(self.cached.values().all(fits), "a cached version's pieces fit its layout");
+    }
+
     /// Appends a durable record to this start's log. It is sent once its log head is signed.
     pub(super) fn log_usage(&mut self, cx: &mut Context<'_>, record: UsageRecord) {
         let Some(&start) = cx.cfg.identity.secondary.first() else { return };

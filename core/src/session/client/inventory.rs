@@ -1,6 +1,7 @@
 //! Inventory of the client's shared versions, and the changes that its CN has yet to be sent.
 
 use super::{ClientSession, Context, Timer};
+use crate::Deadlines;
 use crate::ids::VersionId;
 use crate::limits::{INVENTORY_PAGE_MAX, INVENTORY_REMOVED_MAX};
 use crate::wire::List;
@@ -56,6 +57,22 @@ impl Inventory {
             page.last = true;
         }
         pages
+    }
+
+    /// Asserts that unsent changes have a deadline while the session is open.
+    pub(super) fn check(&self, open: bool, timers: &Deadlines<Timer>) {
+        let set = timers.get(Timer::Inventory).is_some();
+        let unsent = self.reset || !self.changed.is_empty();
+        assert!(open || !set, "only an open session sends its inventory");
+        assert!(!open || !unsent || set, "a change of the inventory is sent in time");
+    }
+}
+
+#[cfg(test)]
+impl Inventory {
+    /// Forgets to send the whole inventory.
+    pub(super) const fn forget_reset(&mut self) {
+        self.reset = true;
     }
 }
 

@@ -49,7 +49,7 @@ pub enum Input {
     /// STUN servers issued newer cookies for the client's addresses, to be sent in the next `Hello` or `Update`.
     Proven(Vec<Proven>),
     /// The network path to the CN is in doubt: the CN is pinged at once.
-    Look,
+    ProbePath,
     /// A version can be shared now, in part or whole. Idempotent; may come before any connection.
     Share {
         /// Identifier of the version.
@@ -205,7 +205,7 @@ pub struct Config {
     /// Time-out for the answer to a ping, after which the CN counts as lost.
     pub pong_within: Duration,
     /// Time-out for the answer to a ping when the network path is in doubt.
-    pub look_within: Duration,
+    pub probe_within: Duration,
     /// Delay before the next attempt once every CN has failed: initial and maximum.
     pub backoff: (Duration, Duration),
     /// Maximum queries per minute, over all downloads that already know peers.
@@ -243,7 +243,7 @@ impl Config {
             platform: Text::default(),
             welcome_within: Duration::from_secs(10),
             pong_within: Duration::from_secs(10),
-            look_within: Duration::from_millis(1_500),
+            probe_within: Duration::from_millis(1_500),
             backoff: (Duration::from_millis(500), Duration::from_secs(60)),
             queries_per_minute: 6,
             queries_first: 2,

@@ -1,5 +1,6 @@
 //! Client's side of the control session: chooses a CN, keeps it informed, and verifies what it says.
 
+mod check;
 mod inventory;
 pub mod io;
 mod queries;
@@ -51,10 +52,11 @@ pub struct ClientSession {
     nat: NatDescriptor,
     /// Address and port at which the last CN saw this client.
     observed: Option<SocketAddr>,
-    /// IP address of `observed`, if it was ever among the host's own candidates.
-    own: Option<IpAddr>,
+    /// IP address of the host that the control connection comes from: that of `observed`, if it was ever among the
+    /// host's own candidates.
+    control_local_ip: Option<IpAddr>,
     /// Whether the network path to the CN is in doubt: then silence is not the CN's fault.
-    in_doubt: bool,
+    path_in_doubt: bool,
     /// Whether `uploads` or `nat` has changed since the `Hello` of this session.
     outdated: bool,
     inventory: Inventory,
@@ -280,11 +282,11 @@ impl ClientSession {
     }
 
     /// Pings the CN with a short time-out, to find out whether the network path still works.
-    fn look(&mut self, cx: &mut Context<'_>) {
+    fn probe_path(&mut self, cx: &mut Context<'_>) {
         if let Phase::Open(link) = self.phase {
-            self.in_doubt = true;
+            self.path_in_doubt = true;
             cx.push(Output::Send { conn: link.conn, msg: ToCn::Ping });
-            let due = cx.now.after(cx.cfg.look_within);
+            let due = cx.now.after(cx.cfg.probe_within);
             let due = self.timers.get(Timer::Pong).map_or(due, |earlier| earlier.min(due));
             self.timers.set(Timer::Pong, Some(due));
         }
@@ -295,13 +297,13 @@ impl ClientSession {
     fn network(&mut self, cx: &mut Context<'_>, nat: NatDescriptor) {
         let has = |nat: &NatDescriptor, ip: IpAddr| nat.candidates.iter().any(|c| c.addr.ip().to_canonical() == ip);
         let came_from = self.observed.map(|a| a.ip().to_canonical());
-        self.own = came_from.filter(|ip| has(&self.nat, *ip) || self.own == Some(*ip));
-        let left = nat.udp && self.own.is_some_and(|ip| !has(&nat, ip));
+        self.control_local_ip = came_from.filter(|ip| has(&self.nat, *ip) || self.control_local_ip == Some(*ip));
+        let left = nat.udp && self.control_local_ip.is_some_and(|ip| !has(&nat, ip));
         let news = nat.epoch != self.nat.epoch && nat.udp;
         let before = core::mem::replace(&mut self.nat, nat);
         self.nat.renew(&before.proven);
         if left {
-            (self.observed, self.own) = (None, None);
+            (self.observed, self.control_local_ip) = (None, None);
             self.dial_again(cx);
         } else {
             self.update(cx);
@@ -320,7 +322,7 @@ impl ClientSession {
     fn lost(&mut self, cx: &mut Context<'_>, link: Link) {
         let was_open = self.is_open();
         self.phase = Phase::Down;
-        self.in_doubt = false;
+        self.path_in_doubt = false;
         for t in [Timer::Welcome, Timer::Ping, Timer::Pong, Timer::Leave, Timer::Inventory, Timer::Usage] {
             self.timers.clear(t);
         }
@@ -346,7 +348,7 @@ impl ClientSession {
     fn message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ToClient) {
         let Some(link) = self.link().filter(|l| l.conn == conn) else { return };
         self.timers.clear(Timer::Pong);
-        self.in_doubt = false;
+        self.path_in_doubt = false;
         let at_any_time = matches!(msg, ToClient::Busy(_) | ToClient::Refused(_));
         let greeting = matches!(self.phase, Phase::Greeting(_));
         let in_turn = if matches!(msg, ToClient::Welcome(_)) { greeting } else { self.is_open() };
@@ -412,7 +414,7 @@ impl ClientSession {
         match timer {
             Timer::Dial => self.dial(cx),
             // after a moment: a CN that has only been slow is not to be dialled by all at once
-            Timer::Pong if self.in_doubt => self.dial_again(cx),
+            Timer::Pong if self.path_in_doubt => self.dial_again(cx),
             Timer::Welcome | Timer::Pong | Timer::Leave => self.hang_up(cx),
             Timer::Ping => {
                 if let Phase::Open(link) = self.phase {
@@ -459,7 +461,7 @@ impl Machine for ClientSession {
             Input::Network(nat) if nat == self.nat => {}
             Input::Network(nat) => self.network(cx, nat),
             Input::Proven(proven) => self.nat.renew(&proven),
-            Input::Look => self.look(cx),
+            Input::ProbePath => self.probe_path(cx),
             Input::Share { version, complete } => self.share(cx, version, Some(complete)),
             Input::Unshare { version } => self.share(cx, version, None),
             Input::Want(want) => self.want(cx, want),
@@ -509,5 +511,10 @@ impl Machine for ClientSession {
         self.not_before.values_mut().for_each(|at| *at = at.rebased(by));
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        self.check_phase();
+        self.inventory.check(self.is_open(), &self.timers);
+        self.queries.check(self.is_open(), &self.timers);
+        self.usage.check(self.is_open(), &self.timers);
+    }
 }

@@ -66,11 +66,50 @@ impl Queries {
     }
 
     /// Returns the download whose query this answers.
-    fn answered(&mut self, query: u32) -> Option<DownloadId> {
+    pub(super) fn answered(&mut self, query: u32) -> Option<DownloadId> {
         let (download, asking) = self.wants.iter_mut().find(|(_, a)| a.query == Some(query))?;
         asking.query = None;
         Some(*download)
     }
+
+    /// Asserts that each download that wants peers is in one state, with the deadline of that state.
+    pub(super) fn check(&self, open: bool, timers: &Deadlines<Timer>) {
+        for (download, asking) in &self.wants {
+            let set = timers.get(Timer::Query(*download)).is_some();
+            assert!(asking.want.download == *download, "a wish is filed under its download");
+            assert!(asking.query.is_none() || open && set, "a query under way has a time-out");
+            assert!(!asking.refused || asking.query.is_none() && !set, "a rejected grant is not shown again");
+            let wanting = open && asking.want.more > 0 && !asking.refused;
+            assert!(!wanting || set, "a download that wants peers waits to ask or for an answer");
+        }
+        let mut under_way: Vec<_> = self.wants.values().filter_map(|a| a.query).collect();
+        under_way.sort_unstable();
+        assert!(under_way.windows(2).all(|pair| pair[0] != pair[1]), "a query belongs to one download");
+        let wanted = |t| !matches!(t, Timer::Query(download) if !self.wants.contains_key(&download));
+        assert!(timers.keys().all(wanted), "only a download that wants peers has a query's deadline");
+        assert!(self.recent.iter().is_sorted(), "the recent queries are in order");
+    }
+}
+
+#[cfg(test)]
+impl Queries {
+    /// Corruptions while a query is under way, each with the clause of the check that it breaks.
+    pub(super) const CORRUPTIONS: [(&str, fn(&mut Self)); 5] = [
+        ("a wish is filed under its download", |all| {
+            all.wants.values_mut().for_each(|asking| asking.want.download = DownloadId::numbered(77));
+        }),
+        ("a rejected grant is not shown again", |all| {
+            all.wants.values_mut().for_each(|asking| asking.refused = true);
+        }),
+        ("a query belongs to one download", |all| {
+            let query = all.wants.values().find_map(|asking| asking.query);
+            all.wants.values_mut().for_each(|asking| asking.query = query);
+        }),
+        ("only a download that wants peers has a query's deadline", |all| {
+            all.wants.pop_last();
+        }),
+        ("the recent queries are in order", |all| all.recent = [Time(2), Time(1)].into()),
+    ];
 }
 
 impl ClientSession {

@@ -1,3 +1,4 @@
+mod check;
 mod checkpoints;
 mod queries;
 
@@ -462,11 +463,11 @@ fn a_session_from_a_lost_address_is_replaced_at_the_same_cn() {
 fn a_probed_cn_is_dialled_again_if_silent_and_kept_if_it_answers() {
     let mut b = bench();
     let (conn, _) = connect(&mut b);
-    assert_eq!(b.input(Input::Look), [Output::Send { conn, msg: ToCn::Ping }]);
+    assert_eq!(b.input(Input::ProbePath), [Output::Send { conn, msg: ToCn::Ping }]);
     b.input(Input::Message { conn, msg: ToClient::Pong });
     assert_eq!(b.wait(secs(5)), []);
-    b.input(Input::Look);
-    let out = b.wait(b.cfg.look_within);
+    b.input(Input::ProbePath);
+    let out = b.wait(b.cfg.probe_within);
     assert!(out.contains(&Output::Close { conn }), "{out:?}");
     let out = b.wait(b.cfg.backoff.0);
     assert_eq!(dialled(&out).iter().map(|(_, cn)| *cn).collect::<Vec<_>>(), [0], "not the CN is to blame");

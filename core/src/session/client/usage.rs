@@ -2,6 +2,7 @@
 
 use super::io::Output;
 use super::{ClientSession, Context, Timer};
+use crate::Deadlines;
 use crate::accounting::{Trust, logs};
 use crate::ids::{DownloadId, RecordId};
 use crate::wire::control::{ToCn, UsageAck};
@@ -41,7 +42,7 @@ impl Outbox {
             Some(old) if old.logged.record.id == record.id => {}
             Some(old) if old.logged.record.seq >= record.seq => out.push(Output::UsageDone { ids: vec![record.id] }),
             Some(old) => {
-                self.under_way -= u32::from(old.sent);
+                self.under_way = less(self.under_way, old.sent);
                 out.push(Output::UsageDone { ids: vec![old.logged.record.id] });
                 self.records.insert(key, Waiting { logged, sent: false });
             }
@@ -65,16 +66,53 @@ impl Outbox {
 
     fn acked(&mut self, ids: &[RecordId]) -> Vec<RecordId> {
         let mut done = Vec::new();
+        let under_way = &mut self.under_way;
         self.records.retain(|_, w| {
             let is_done = ids.contains(&w.logged.record.id);
             if is_done {
                 done.push(w.logged.record.id);
-                self.under_way -= u32::from(w.sent);
+                *under_way = less(*under_way, w.sent);
             }
             !is_done
         });
         done
     }
+
+    /// Asserts that the records under way are counted, and sent again if no acknowledgement comes.
+    pub(super) fn check(&self, open: bool, timers: &Deadlines<Timer>) {
+        let sent = self.records.values().filter(|w| w.sent).count();
+        assert!(self.under_way as usize == sent, "the records under way are those sent");
+        assert!(open || sent == 0, "no record is under way without a session");
+        assert!(sent == 0 || timers.get(Timer::Usage).is_some(), "records under way are sent again");
+        assert!(self.records.len() <= OUTBOX_MAX, "the outbox is bounded");
+        let filed = |(k, w): (&_, &Waiting)| *k == key(w.logged.record.download, w.logged.record.side);
+        assert!(self.records.iter().all(filed), "a record is filed under its download and side");
+    }
+}
+
+#[cfg(test)]
+impl Outbox {
+    /// Corruptions of an outbox with a record under way, each with the clause of the check that it breaks.
+    pub(super) const CORRUPTIONS: [(&str, fn(&mut Self)); 3] = [
+        ("the records under way are those sent", |all| all.under_way += 1),
+        ("the outbox is bounded", |all| {
+            let (_, waiting) = all.records.pop_first().expect("a record");
+            let unsent = Waiting { sent: false, ..waiting };
+            let id = |n: usize| DownloadId::numbered(u32::try_from(n).expect("few"));
+            all.records = (0..=OUTBOX_MAX).map(|n| (key(id(n), Side::Uploader), unsent.clone())).collect();
+            all.under_way = 0;
+        }),
+        ("a record is filed under its download and side", |all| {
+            let (_, waiting) = all.records.pop_first().expect("a record");
+            all.records.insert(key(DownloadId::numbered(77), Side::Uploader), waiting);
+        }),
+    ];
+}
+
+/// Returns the number of records under way without one that was `sent`.
+fn less(under_way: u32, sent: bool) -> u32 {
+    debug_assert!(under_way >= u32::from(sent), "a sent record is under way");
+    under_way.saturating_sub(u32::from(sent))
 }
 
 impl ClientSession {

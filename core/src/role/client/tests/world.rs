@@ -237,6 +237,7 @@ impl World {
         let mut out = Vec::new();
         let mut cx = Cx { now: self.now, cfg: &self.cfg, rng: &mut self.rng, out: &mut out };
         self.client.handle_input(&mut cx, input);
+        self.client.check();
         out.into_iter().for_each(|o| self.perform(o));
     }
 
@@ -257,6 +258,7 @@ impl World {
             let mut out = Vec::new();
             let mut cx = Cx { now: self.now, cfg: &self.cfg, rng: &mut self.rng, out: &mut out };
             self.client.handle_timeout(&mut cx);
+            self.client.check();
             out.into_iter().for_each(|o| self.perform(o));
         }
         true

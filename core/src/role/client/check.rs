@@ -1,0 +1,123 @@
+//! Invariants of the client machine. Those of its links and books stand with them.
+
+use super::io::DownloadState;
+use super::job::Job;
+use super::rekey::{Owner, Rekey};
+use super::{Ask, Client, Timer};
+use crate::Machine as _;
+use crate::ids::{Handle, ReqId};
+use crate::limits::{EXCLUDED_MAX, PEERS_PER_ANSWER_MAX};
+use alloc::collections::BTreeSet;
+
+/// Most keys of tried peers of a download: no more are asked for at [`EXCLUDED_MAX`].
+const TRIED_MAX: usize = EXCLUDED_MAX + PEERS_PER_ANSWER_MAX;
+
+impl Client {
+    /// Asserts that no number is given twice.
+    pub(super) fn check_numbers(&self) {
+        let making = if let Rekey::Making(req) = self.rekey { Some(req) } else { None };
+        let mut seen = BTreeSet::new();
+        let pending = self.asks.keys().chain(self.saves.keys()).chain(self.logging.keys()).chain(&making);
+        let once = |req: &ReqId| *req < self.next_req && seen.insert(*req);
+        assert!(pending.into_iter().all(once), "a request's number is given once");
+        assert!(self.jobs.keys().all(|handle| *handle < self.next_handle), "a handle is given once");
+        let of_job = |(handle, job): (&Handle, &Job)| *handle == job.record.handle;
+        assert!(self.jobs.iter().all(of_job), "a record has the handle of its download");
+    }
+
+    /// Asserts what holds for each download.
+    pub(super) fn check_jobs(&self) {
+        for (handle, job) in &self.jobs {
+            if let Some(swarm) = &job.swarm {
+                swarm.check();
+                let under_way = swarm.under_way().all(|(xfer, ..)| self.fetches.contains(&xfer));
+                assert!(under_way, "a transfer of a swarm has not ended");
+            }
+            assert!(job.granted().is_some() || job.swarm.is_none(), "only a granted download has a swarm");
+            let idle = job.need.is_none() && job.last_want.is_none() && job.fetching_since.is_none();
+            assert!(job.is_active() || idle, "a download that is not active needs nothing");
+            let running = job.record.state == DownloadState::Running;
+            assert!(running || job.fetching_since.is_none(), "fetching time runs only while fetching");
+            let distinct = job.tried.iter().collect::<BTreeSet<_>>().len() == job.tried.len();
+            assert!(distinct && job.tried.len() <= TRIED_MAX, "tried peers are distinct and few");
+            assert!(job.retried.len() <= EXCLUDED_MAX, "forgiven peers are few");
+            let asked = job.asked.is_none_or(|req| self.asks.get(&req) == Some(&Ask::Job(*handle)));
+            assert!(asked, "a download's request is pending");
+            let waits = self.timers.get(Timer::Ask(*handle)).is_some();
+            assert!(!(waits && job.asked.is_some()), "a request that is pending is not repeated");
+            let served = waits || job.asked.is_some();
+            assert!(job.need.is_some() == served, "what a download needs is asked for, or will be");
+        }
+        assert!(self.fetches.iter().all(|xfer| super::owner(*xfer) < self.next_handle), "a transfer has a download");
+    }
+
+    /// Asserts what holds for the requests to edges.
+    pub(super) fn check_asks(&self) {
+        assert!(self.ask_edge < self.edges.max(1), "the edge that is asked is known");
+        let waited_for = |(req, ask): (&ReqId, &Ask)| match ask {
+            Ask::Job(handle) => self.jobs.get(handle).is_some_and(|job| job.asked == Some(*req)),
+            Ask::Bootstrap | Ask::Completed { .. } | Ask::Proof => true,
+        };
+        assert!(self.asks.iter().all(waited_for), "a download waits for its request");
+        let bootstraps = self.asks.values().filter(|ask| **ask == Ask::Bootstrap).count();
+        assert!(bootstraps <= 1, "one bootstrap is asked for at a time");
+        let waits = self.timers.get(Timer::Bootstrap).is_some();
+        let started = self.timers.get(Timer::Start).is_none() && !self.stopped;
+        assert!(!started || waits || bootstraps > 0, "the bootstrap is asked for again");
+    }
+
+    /// Asserts that each deadline has a purpose, and each purpose its deadline. A stopped client has none.
+    pub(super) fn check_timers(&self) {
+        if self.stopped {
+            return;
+        }
+        let set = |timer| self.timers.get(timer).is_some();
+        let children = [
+            (Timer::Session, self.session.poll_timeout()),
+            (Timer::Uploads, self.uploads.poll_timeout()),
+            (Timer::Connectivity, self.connectivity.poll_timeout()),
+            (Timer::Receipts, self.receipts.poll_timeout()),
+        ];
+        let same = children.iter().all(|(timer, at)| self.timers.get(*timer) == *at);
+        assert!(same, "a child's deadline is the client's");
+        let swarm = |handle| self.jobs.get(&handle).and_then(|job| job.swarm.as_ref()?.poll_timeout());
+        for timer in self.timers.keys() {
+            match timer {
+                Timer::Download(handle) => {
+                    assert!(self.timers.get(timer) == swarm(handle), "a swarm's deadline is the client's");
+                }
+                Timer::Ask(handle) | Timer::Renew(handle) => {
+                    let active = self.jobs.get(&handle).is_some_and(Job::is_active);
+                    assert!(active, "only an active download waits for an edge");
+                }
+                Timer::Peer(conn) => assert!(self.links.contains_key(&conn), "only a link has a time-out"),
+                Timer::Start
+                | Timer::Bootstrap
+                | Timer::Session
+                | Timer::Uploads
+                | Timer::Connectivity
+                | Timer::Receipts
+                | Timer::Status
+                | Timer::Usage
+                | Timer::Rekey => {}
+            }
+        }
+        let all = self.jobs.keys().all(|handle| set(Timer::Download(*handle)) == swarm(*handle).is_some());
+        assert!(all, "a swarm that waits has a deadline");
+        let closing = matches!(self.rekey, Rekey::Closing { .. } | Rekey::Retired);
+        assert!(closing == set(Timer::Rekey), "a rekey that waits has a deadline");
+        if !set(Timer::Start) {
+            self.check_reports();
+        }
+    }
+
+    /// Asserts what the first call has done, and what is reported from then on.
+    fn check_reports(&self) {
+        let claimed = self.owner == Owner::This && self.new_key.is_none() && self.unsent.is_empty();
+        assert!(claimed, "the first call has claimed the store");
+        let set = |timer| self.timers.get(timer).is_some();
+        assert!(set(Timer::Status) || !self.jobs.values().any(Job::is_active), "an active download's status is reported");
+        let running = self.jobs.values().any(|job| job.record.state == DownloadState::Running);
+        assert!(set(Timer::Usage) || !running && self.served.is_empty(), "usage is reported in time");
+    }
+}

@@ -1,0 +1,75 @@
+//! Each clause of the session's `check` tells the corruption that it is for.
+
+use super::*;
+use crate::bench::assert_clause_fires;
+
+/// Returns an open session with a usage record and the queries of two downloads under way.
+fn open() -> ClientSession {
+    let mut b = bench();
+    connect(&mut b);
+    b.input(Input::Usage(usage(1, 1, Side::Uploader)));
+    b.input(Input::Want(want(3)));
+    b.input(Input::Want(Want { download: DownloadId::numbered(2), ..want(3) }));
+    b.machine
+}
+
+/// Returns a session that waits to dial a CN.
+fn down() -> ClientSession {
+    let mut b = bench();
+    b.input(Input::Servers { cns: 1, now_ms: NOW_MS });
+    b.machine
+}
+
+const AT: Option<Time> = Some(Time(9));
+
+#[test]
+fn each_clause_about_an_open_session_fires() {
+    let corruptions: [(&str, fn(&mut ClientSession)); 14] = [
+        ("a connection has a time-out until its Welcome", |s| s.timers.set(Timer::Welcome, AT)),
+        ("only an open session pings", |s| s.timers.clear(Timer::Ping)),
+        ("a CN is dialled only without a connection", |s| s.timers.set(Timer::Dial, AT)),
+        ("a path in doubt has a time-out", |s| s.path_in_doubt = true),
+        ("the CN of an open session is up to date", |s| s.outdated = true),
+        ("the numbers of connections stay below their bit", |s| s.conns = io::CONN_BIT),
+        ("a control connection's number has its bit", |s| {
+            s.phase = Phase::Open(Link { conn: ConnId(1), cn: 0, ping: secs(1) });
+        }),
+        ("a stopped session has no deadline", |s| s.phase = Phase::Stopped),
+        ("a change of the inventory is sent in time", |s| s.inventory.forget_reset()),
+        ("a query under way has a time-out", |s| s.timers.clear(Timer::Query(D1))),
+        ("records under way are sent again", |s| s.timers.clear(Timer::Usage)),
+        ("a download that wants peers waits to ask or for an answer", |s| {
+            let _ = s.queries.answered(1);
+            s.timers.clear(Timer::Query(D1));
+        }),
+        ("no record is under way without a session", |s| {
+            (s.phase, s.queries) = (Phase::Down, Queries::default());
+            s.timers = Deadlines::default();
+            s.timers.set(Timer::Dial, AT);
+        }),
+        ("a session that is down dials a CN", |s| {
+            (s.phase, s.timers) = (Phase::Down, Deadlines::default());
+        }),
+    ];
+    for (clause, corrupt) in corruptions {
+        assert_clause_fires(&open(), clause, corrupt);
+    }
+    for (clause, corrupt) in Queries::CORRUPTIONS {
+        assert_clause_fires(&open(), clause, |s| corrupt(&mut s.queries));
+    }
+    for (clause, corrupt) in Outbox::CORRUPTIONS {
+        assert_clause_fires(&open(), clause, |s| corrupt(&mut s.usage));
+    }
+}
+
+#[test]
+fn each_clause_about_a_session_that_is_down_fires() {
+    let corruptions: [(&str, fn(&mut ClientSession)); 3] = [
+        ("only an open session awaits an answer to a ping", |s| s.timers.set(Timer::Pong, AT)),
+        ("only an open session is left", |s| s.timers.set(Timer::Leave, AT)),
+        ("only an open session sends its inventory", |s| s.timers.set(Timer::Inventory, AT)),
+    ];
+    for (clause, corrupt) in corruptions {
+        assert_clause_fires(&down(), clause, corrupt);
+    }
+}
