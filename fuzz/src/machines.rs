@@ -12,7 +12,8 @@ use swarmedge_core::mux;
 use swarmedge_core::nat::connectivity::LineEvent;
 use swarmedge_core::nat::stun;
 use swarmedge_core::role::client::io::{
-    Command, CommandKind, EdgeAnswer, EdgeError, FetchEnd, Granted, Input, ObjectRef, Output, StoreError,
+    Command, CommandKind, ControlOutput, EdgeAnswer, EdgeError, EdgeOutput, FetchEnd, Granted, Input, ObjectRef, Output,
+    PeerOutput, StoreError,
 };
 use swarmedge_core::role::client::{self, Client, Restore};
 use swarmedge_core::role::{cn, dn};
@@ -133,10 +134,14 @@ fn play_client(u: &mut Unstructured<'_>) -> Result<()> {
         let input = if u.ratio(1, 4)? { None } else { Some(client_input(u, &open)?) };
         for output in drive(&mut m, &cfg, now, &mut rng, input) {
             match output {
-                Output::EdgeAsk { req, .. } => open.reqs.push(req),
+                Output::Edge(EdgeOutput::Ask { req, .. }) => open.reqs.push(req),
                 Output::Save { req, .. } => open.saves.push(req),
-                Output::ControlDial { conn, .. } | Output::PeerDial { conn, .. } => open.conns.push(conn),
-                Output::Fetch { xfer, .. } => open.xfers.push(xfer),
+                Output::Control(ControlOutput::Dial { conn, .. }) | Output::Peer(PeerOutput::Dial { conn, .. }) => {
+                    open.conns.push(conn);
+                }
+                Output::Edge(EdgeOutput::Fetch { xfer, .. }) | Output::Peer(PeerOutput::Fetch { xfer, .. }) => {
+                    open.xfers.push(xfer);
+                }
                 _ => {}
             }
         }

@@ -8,12 +8,12 @@ use std::ops::Range;
 use std::time::Duration;
 use swarmedge_core::content::Layout;
 use swarmedge_core::ids::{ConnId, PieceIndex, ReqId, VersionId, XferId};
-use swarmedge_core::role::client::io::{FetchEnd, FetchSource, Input};
+use swarmedge_core::role::client::io::{FetchEnd, Input};
 use swarmedge_core::role::edge;
 use swarmedge_core::swarm::outcome::EdgeError;
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::peer::{PieceRequest, RefuseCode};
-use swarmedge_core::wire::records::{Grant, SignedGrant};
+use swarmedge_core::wire::records::{Grant, SealedGrant, SignedGrant};
 
 /// Transfer of blocks, from the order to fetch until both ends know its end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -63,10 +63,17 @@ fn bytes(w: &World<Net>, p: &Pull) -> u64 {
 pub(super) struct Fetch {
     pub(super) xfer: XferId,
     pub(super) version: VersionId,
-    pub(super) source: FetchSource,
+    pub(super) source: Source,
     pub(super) piece: PieceIndex,
     pub(super) blocks: Range<u32>,
-    pub(super) want_leaves: bool,
+}
+
+/// Source that a client orders blocks from.
+pub(super) enum Source {
+    /// Edge by its index, with the grant to show it.
+    Edge(u32, SealedGrant),
+    /// Peer by its connection.
+    Peer(ConnId),
 }
 
 /// Starts a fetch that a client orders.
@@ -85,7 +92,7 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
         counted: true,
     };
     match &f.source {
-        FetchSource::Edge { edge, grant } => {
+        Source::Edge(edge, grant) => {
             let starves = cfg.mutant == Some(Mutant::EdgesStarveSuspects) && !w.env.seen.suspects.is_empty();
             let Some(edge) = cfg.edge(*edge).filter(|&e| w.node(e).is_some() && !starves) else {
                 return end(w, node, f.xfer, id, FetchEnd::Broken, cfg.latency * 4);
@@ -102,7 +109,7 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
                 None => begin(w, cfg, id, 0),
             }
         }
-        FetchSource::Peer(conn) => {
+        Source::Peer(conn) => {
             let Some((link, uploader)) = w.env.link_of(node, *conn).map(|(id, l)| (id, l.other(node))) else {
                 return end(w, node, f.xfer, id, FetchEnd::Broken, Duration::ZERO);
             };
@@ -111,7 +118,7 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
                 piece: f.piece,
                 first_block: u16::try_from(f.blocks.start).expect("a piece has at most 1,024 blocks"),
                 blocks: u16::try_from(f.blocks.end - f.blocks.start).expect("a piece has at most 1,024 blocks"),
-                want_leaves: f.want_leaves,
+                want_leaves: true,
             };
             let ask = Input::PeerRequest { conn: uploader.1, xfer: sender_xfer(id), request };
             if is_silent(w, Some(link)) {

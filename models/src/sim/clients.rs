@@ -14,7 +14,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use swarmedge_core::content::{Access, Bitfield};
 use swarmedge_core::ids::{ConnId, Guid, Handle, PublicKey, ReqId, VersionId};
-use swarmedge_core::role::client::io::{EdgeAnswer, EdgeAsk, EdgeError, Granted, Input, Notice, Output, SourceName};
+use swarmedge_core::role::client::io::{
+    ControlOutput, EdgeAnswer, EdgeAsk, EdgeError, EdgeOutput, Granted, Input, KeyOutput, Notice, Output, PeerOutput,
+    SourceName,
+};
 use swarmedge_core::role::client::{self, Client, Restore};
 use swarmedge_core::role::edge::io as edge;
 use swarmedge_core::session::client as session;
@@ -153,37 +156,58 @@ fn dial_cn(w: &mut World<Net>, cfg: &Cfg, from: (NodeIx, ConnId), cn: u32) {
 /// Performs a client's output.
 pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Output) {
     match output {
-        Output::EdgeAsk { req, edge, ask } => ask_edge(w, cfg, node, (req, edge), ask),
-        Output::ControlDial { conn, cn } => dial_cn(w, cfg, (node, conn), cn),
-        Output::ControlSend { conn, msg } => {
+        Output::Peer(output) => perform_peer(w, cfg, node, output),
+        Output::Edge(EdgeOutput::Ask { req, edge, ask }) => ask_edge(w, cfg, node, (req, edge), ask),
+        Output::Edge(EdgeOutput::Fetch { xfer, edge, grant, version, piece, blocks }) => {
+            let source = bulk::Source::Edge(edge, grant);
+            bulk::fetch(w, cfg, node, bulk::Fetch { xfer, version, source, piece, blocks });
+        }
+        Output::Edge(EdgeOutput::CancelFetch { xfer }) => bulk::cancel(w, cfg, node, xfer),
+        Output::Edge(EdgeOutput::DropConnections) => {}
+        Output::Control(ControlOutput::Dial { conn, cn }) => dial_cn(w, cfg, (node, conn), cn),
+        Output::Control(ControlOutput::Send { conn, msg }) => {
             telling(w, cfg, node, &msg);
             links::send(w, cfg, node, conn, Msg::ToCn(msg));
         }
-        Output::ControlClose { conn } => links::close(w, cfg, node, conn),
-        Output::PeerDial { conn, download, key, addrs, along } => {
+        Output::Control(ControlOutput::Close { conn }) => links::close(w, cfg, node, conn),
+        Output::Key(output) => perform_key(w, cfg, node, output),
+        Output::ProbeNetwork => moving::look(w, cfg, node),
+        Output::Save { req, what } => store::save(w, cfg, node, req, what),
+        Output::Notice(notice) => note(w, node, notice),
+    }
+}
+
+fn perform_peer(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: PeerOutput) {
+    match output {
+        PeerOutput::Dial { conn, download, key, addrs, along } => {
             let own = w.env.download_keys.get(&(node, download)).copied().unwrap_or(PublicKey::numbered(0));
             bulk::dial(w, cfg, (node, conn), own, key, (&addrs, along));
         }
         // simulated clients do not scatter over many ports
-        Output::PeerExpect { .. } | Output::NetworkChanged | Output::Scatter(_) => {}
-        Output::Line(what) => access::line(w, cfg, node, what),
-        Output::ProbeNetwork => moving::look(w, cfg, node),
-        Output::Probe { to, bytes, ttl } => probe(w, cfg, node, to, bytes, ttl),
-        Output::PeerSend { conn, msg } => links::send(w, cfg, node, conn, Msg::Peer(msg)),
-        Output::PeerClose { conn, .. } => links::close(w, cfg, node, conn),
-        Output::Fetch { xfer, handle: _, version, source, piece, blocks, want_leaves } => {
-            bulk::fetch(w, cfg, node, bulk::Fetch { xfer, version, source, piece, blocks, want_leaves });
+        PeerOutput::Expect { .. } | PeerOutput::ProbePaths | PeerOutput::Scatter(_) => {}
+        PeerOutput::Line(what) => access::line(w, cfg, node, what),
+        PeerOutput::Probe { to, bytes, ttl } => probe(w, cfg, node, to, bytes, ttl),
+        PeerOutput::Send { conn, msg } => links::send(w, cfg, node, conn, Msg::Peer(msg)),
+        PeerOutput::Close { conn, .. } => links::close(w, cfg, node, conn),
+        PeerOutput::Fetch { xfer, conn, version, piece, blocks } => {
+            let source = bulk::Source::Peer(conn);
+            bulk::fetch(w, cfg, node, bulk::Fetch { xfer, version, source, piece, blocks });
         }
-        Output::CancelFetch { xfer } => bulk::cancel(w, cfg, node, xfer),
-        Output::Serve { xfer, rate_max, .. } => bulk::serve(w, cfg, node, xfer, rate_max),
-        Output::Refuse { xfer, why } => bulk::refuse(w, cfg, node, xfer, why),
-        Output::SignReceipt { req, receipt } => {
+        PeerOutput::CancelFetch { xfer } => bulk::cancel(w, cfg, node, xfer),
+        PeerOutput::Serve { xfer, rate_max, .. } => bulk::serve(w, cfg, node, xfer, rate_max),
+        PeerOutput::Refuse { xfer, why } => bulk::refuse(w, cfg, node, xfer, why),
+    }
+}
+
+fn perform_key(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: KeyOutput) {
+    match output {
+        KeyOutput::SignReceipt { req, receipt } => {
             let key = w.env.download_keys.get(&(node, receipt.download));
             let signature = key.map(|key| keys::sign(key, SigningContext::Receipt, &receipt.to_bytes()));
             let lane = Lane { to: node, what: "sign", id: 0 };
             w.send(lane, Duration::ZERO, Event::Input(In::Client(Input::Signed { req, signature })));
         }
-        Output::SignHead { req, head } => {
+        KeyOutput::SignHead { req, head } => {
             let key = own(w, cfg, node).identity.key;
             let signature = keys::sign(&key, SigningContext::LogHead, &head.to_bytes());
             if cfg.heads {
@@ -193,13 +217,11 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
             let lane = Lane { to: node, what: "sign", id: 1 };
             w.send(lane, Duration::ZERO, Event::Input(In::Client(Input::HeadSigned { req, signature })));
         }
-        Output::MakeKey { req } => {
+        KeyOutput::Make { req } => {
             w.env.seen.rekey_ordered.extend([node]);
             make_key(w, cfg, node, req);
         }
-        Output::AdoptKey => adopt_key(w, cfg, node),
-        Output::Save { req, what } => store::save(w, cfg, node, req, what),
-        Output::Notice(notice) => note(w, node, notice),
+        KeyOutput::Adopt => adopt_key(w, cfg, node),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Requests to edges: bootstrap, grants, renewals and manifests; their retries and errors.
 
-use super::io::{DownloadState, EdgeAnswer, EdgeAsk, EdgeError, FailReason, Granted, Output};
+use super::io::{DownloadState, EdgeAnswer, EdgeAsk, EdgeError, EdgeOutput, FailReason, Granted, Output};
 use super::job::Need;
 use super::{Ask, Client, Context, Timer};
 use crate::accounting::grants;
@@ -22,7 +22,7 @@ impl Client {
         }
         let req = self.next_req.step();
         self.asks.insert(req, Ask::Bootstrap);
-        cx.push(Output::EdgeAsk { req, edge: self.ask_edge, ask: EdgeAsk::Bootstrap });
+        cx.push(Output::Edge(EdgeOutput::Ask { req, edge: self.ask_edge, ask: EdgeAsk::Bootstrap }));
     }
 
     /// Requests from an edge what a download needs, in place of any pending request for it.
@@ -55,7 +55,7 @@ impl Client {
         job.need = Some(need);
         job.asked = Some(req);
         self.asks.insert(req, Ask::Job(handle));
-        cx.push(Output::EdgeAsk { req, edge: self.ask_edge, ask });
+        cx.push(Output::Edge(EdgeOutput::Ask { req, edge: self.ask_edge, ask }));
     }
 
     pub(super) fn on_edge_answer(&mut self, cx: &mut Context<'_>, req: ReqId, answer: Result<EdgeAnswer, EdgeError>) {

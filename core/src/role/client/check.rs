@@ -30,7 +30,7 @@ impl Client {
         for (handle, job) in &self.jobs {
             if let Some(swarm) = &job.swarm {
                 swarm.check();
-                let under_way = swarm.under_way().all(|(xfer, ..)| self.fetches.contains(&xfer));
+                let under_way = swarm.under_way().all(|(xfer, ..)| self.fetches.contains_key(&xfer));
                 assert!(under_way, "a transfer of a swarm has not ended");
             }
             assert!(job.granted().is_some() || job.swarm.is_none(), "only a granted download has a swarm");
@@ -48,7 +48,7 @@ impl Client {
             let served = waits || job.asked.is_some();
             assert!(job.need.is_some() == served, "what a download needs is asked for, or will be");
         }
-        assert!(self.fetches.iter().all(|xfer| super::owner(*xfer) < self.next_handle), "a transfer has a download");
+        assert!(self.fetches.keys().all(|xfer| super::owner(*xfer) < self.next_handle), "a transfer has a download");
     }
 
     /// Asserts what holds for the requests to edges.

@@ -1,12 +1,14 @@
 //! Inputs and outputs of the client machine, and the types that they carry.
 
 mod meeting;
+mod output;
 mod save;
 mod status;
 
 pub use super::config::Identity;
 pub use super::notice::{CommandError, Notice};
 pub use meeting::{Meeting, NotTried};
+pub use output::{ControlOutput, EdgeAsk, EdgeOutput, KeyOutput, Output, PeerOutput};
 pub use save::{KeptReceipt, Save};
 pub use status::DownloadStatus;
 
@@ -14,19 +16,18 @@ pub use crate::swarm::outcome::{CloseReason, EdgeError, FailReason, FetchEnd, So
 
 use crate::accounting::possession::Challenge;
 use crate::content::{Bitfield, Layout, Policy};
-use crate::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, PublicKey, ReqId, Signature, VersionId, XferId};
+use crate::ids::{ConnId, DownloadId, Handle, ProviderId, PublicKey, ReqId, Signature, VersionId, XferId};
 use crate::nat::NatDescriptor;
-use crate::nat::connectivity::{Along, Line, LineEvent, Scatter, Scattered};
+use crate::nat::connectivity::{LineEvent, Scattered};
 use crate::nat::cookie::Proven;
-use crate::wire::control::{ToClient, ToCn};
-use crate::wire::peer::{PeerMsg, PieceRequest, RefuseCode};
-use crate::wire::records::{Head, Receipt, SealedGrant, SignedRekey};
+use crate::wire::control::ToClient;
+use crate::wire::peer::{PeerMsg, PieceRequest};
+use crate::wire::records::{SealedGrant, SignedRekey};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
-use core::ops::Range;
 use core::time::Duration;
 
 /// Event that the shell reports to the client machine.
@@ -36,7 +37,7 @@ pub enum Input {
     Command(Command),
     /// An edge has answered a request, or the request has failed.
     Edge {
-        /// Number of the [`Output::EdgeAsk`] that is answered.
+        /// Number of the [`EdgeOutput::Ask`] that is answered.
         req: ReqId,
         /// Answer of the edge, or why there is none.
         answer: Result<EdgeAnswer, EdgeError>,
@@ -78,7 +79,7 @@ pub enum Input {
         conn: ConnId,
     },
     /// Nothing has arrived on an open peer connection although something was due: blocks, an acknowledgement, or the
-    /// answer to the shell's probe after [`Output::ProbeNetwork`]. Reported again while the silence lasts, each time
+    /// answer to the shell's probe after [`PeerOutput::ProbePaths`]. Reported again while the silence lasts, each time
     /// after twice as long.
     PeerQuiet {
         /// Peer connection that is silent.
@@ -99,7 +100,7 @@ pub enum Input {
     PeerRequest {
         /// Peer connection of the request.
         conn: ConnId,
-        /// The shell's number for the stream; answered by [`Output::Serve`] or [`Output::Refuse`].
+        /// The shell's number for the stream; answered by [`PeerOutput::Serve`] or [`PeerOutput::Refuse`].
         xfer: XferId,
         /// Requested version, piece and blocks.
         request: PieceRequest,
@@ -111,35 +112,35 @@ pub enum Input {
         /// Bytes verified and written so far.
         verified: u64,
     },
-    /// An incoming transfer has ended: exactly one for each [`Output::Fetch`].
+    /// An incoming transfer has ended: exactly one for each [`EdgeOutput::Fetch`] and [`PeerOutput::Fetch`].
     FetchEnded {
         /// Transfer that has ended.
         xfer: XferId,
         /// Result of the transfer.
         end: FetchEnd,
     },
-    /// An outgoing transfer has ended: exactly one for each [`Output::Serve`].
+    /// An outgoing transfer has ended: exactly one for each [`PeerOutput::Serve`].
     ServeEnded {
         /// Transfer that has ended.
         xfer: XferId,
         /// Bytes of blocks sent.
         bytes: u64,
     },
-    /// The shell answers [`Output::SignReceipt`].
+    /// The shell answers [`KeyOutput::SignReceipt`].
     Signed {
         /// Number of the request that is answered.
         req: ReqId,
         /// Signature by the download's key; `None` if there is no such key.
         signature: Option<Signature>,
     },
-    /// Answer to [`Output::SignHead`]: the log head is signed.
+    /// Answer to [`KeyOutput::SignHead`]: the log head is signed.
     HeadSigned {
         /// Number of the request that is answered.
         req: ReqId,
         /// Signature by the client's key.
         signature: Signature,
     },
-    /// The shell answers [`Output::MakeKey`].
+    /// The shell answers [`KeyOutput::Make`].
     KeyMade {
         /// Number of the request that is answered.
         req: ReqId,
@@ -228,7 +229,7 @@ pub struct ObjectRef {
 pub enum EdgeAnswer {
     /// Answer to [`EdgeAsk::Bootstrap`]: how many CNs there are (the shell keeps their addresses, nearest first).
     Bootstrap {
-        /// Number of CNs; [`Output::ControlDial`] dials them as `cn` 0, 1, …
+        /// Number of CNs; [`ControlOutput::Dial`] dials them as `cn` 0, 1, …
         cns: u32,
         /// Number of edges, the one that answered included; requests name them as `edge` 0, 1, …
         edges: u32,
@@ -267,227 +268,6 @@ pub struct Granted {
     pub expires_ms: u64,
     /// Encrypted grant that CNs and edges are shown.
     pub sealed: SealedGrant,
-}
-
-/// Command of the machine to the shell.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Output {
-    /// Send a request to an edge; answered by [`Input::Edge`]. The shell signs it with the client's key where it must
-    /// be.
-    EdgeAsk {
-        /// Number of the request, repeated in the answer.
-        req: ReqId,
-        /// Index of the edge in the bootstrap's list (0 before any bootstrap: the edge of the install bundle).
-        edge: u32,
-        /// Request to be sent.
-        ask: EdgeAsk,
-    },
-    /// Open a control connection; answered by `ControlOpened` or `ControlClosed`.
-    ControlDial {
-        /// Number of the new connection.
-        conn: ConnId,
-        /// Index of the CN in the bootstrap's list.
-        cn: u32,
-    },
-    /// Send a message to the CN.
-    ControlSend {
-        /// Control connection to send on.
-        conn: ConnId,
-        /// Message to be sent.
-        msg: ToCn,
-    },
-    /// Close the control connection; no `ControlClosed` follows.
-    ControlClose {
-        /// Control connection to be closed.
-        conn: ConnId,
-    },
-    /// Open a connection for an introduction: the peer's `key` is pinned, and the client proves the download's key.
-    /// Answered by `PeerOpened` or `PeerClosed`.
-    PeerDial {
-        /// Number of the new connection.
-        conn: ConnId,
-        /// Download whose key K_d the client proves.
-        download: DownloadId,
-        /// K_u of the peer: the only key that is accepted in the handshake.
-        key: PublicKey,
-        /// Addresses to try, best first.
-        addrs: Vec<SocketAddr>,
-        /// Transport to dial over; a TCP connection named here is used up by it.
-        along: Along,
-    },
-    /// Open the NAT for a peer that will connect: send one datagram to each of its addresses.
-    PeerExpect {
-        /// Addresses that the peer may connect from.
-        addrs: Vec<SocketAddr>,
-    },
-    /// Send a datagram from the QUIC socket.
-    Probe {
-        /// Destination of the datagram.
-        to: SocketAddr,
-        /// Payload of the datagram.
-        bytes: Vec<u8>,
-        /// TTL (IPv6: hop limit) of this datagram; `None` for the system's default.
-        ttl: Option<u8>,
-    },
-    /// Open, use or close extra UDP sockets for birthday probing.
-    Scatter(Scatter),
-    /// Open, accept or close a TCP connection with a peer, before its handshake.
-    Line(Line),
-    /// Send a message on a peer's control stream.
-    PeerSend {
-        /// Peer connection to send on.
-        conn: ConnId,
-        /// Message to be sent.
-        msg: PeerMsg,
-    },
-    /// Close a peer connection; no `PeerClosed` follows. Its transfers end with `Broken`.
-    PeerClose {
-        /// Peer connection to be closed.
-        conn: ConnId,
-        /// Reason, for the log and the peer.
-        why: CloseReason,
-    },
-    /// Fetch blocks, verify and write them. Answered by any number of [`Input::Progress`], then one
-    /// [`Input::FetchEnded`].
-    Fetch {
-        /// Number of the transfer.
-        xfer: XferId,
-        /// Download that the blocks are for.
-        handle: Handle,
-        /// Version that the piece belongs to.
-        version: VersionId,
-        /// Edge or peer to fetch from.
-        source: FetchSource,
-        /// Index of the piece.
-        piece: PieceIndex,
-        /// Range of block indices within the piece.
-        blocks: Range<u32>,
-        /// Whether to request the piece's leaf hashes too; only from peers, never from the edge.
-        want_leaves: bool,
-    },
-    /// Cancel a transfer; its `FetchEnded` still comes.
-    CancelFetch {
-        /// Transfer to be cancelled.
-        xfer: XferId,
-    },
-    /// Send the requested blocks to a peer; answered by one [`Input::ServeEnded`].
-    Serve {
-        /// Number of the peer's request.
-        xfer: XferId,
-        /// Version that the piece belongs to.
-        version: VersionId,
-        /// Index of the piece.
-        piece: PieceIndex,
-        /// Range of block indices within the piece.
-        blocks: Range<u32>,
-        /// Whether to send the piece's leaf hashes first.
-        leaves: bool,
-        /// Highest rate over all transfers of the version, bytes a second; 0 for no limit.
-        rate_max: u64,
-    },
-    /// Refuse a request, or stop serving it (then `ServeEnded` still comes).
-    Refuse {
-        /// Number of the peer's request.
-        xfer: XferId,
-        /// Reason, sent to the peer.
-        why: RefuseCode,
-    },
-    /// Sign a receipt with the download's key K_d, under [`crate::wire::records::SigningContext::Receipt`]; answered by
-    /// [`Input::Signed`].
-    SignReceipt {
-        /// Number of the request, repeated in the answer.
-        req: ReqId,
-        /// Receipt to be signed; it names the download.
-        receipt: Receipt,
-    },
-    /// Sign a log head with the client's key; answered by [`Input::HeadSigned`].
-    SignHead {
-        /// Number of the request, repeated in the answer.
-        req: ReqId,
-        /// Log head to be signed.
-        head: Head,
-    },
-    /// Make a new key for this installation and store it beside the current one, or load the new key that is stored
-    /// there already; answered by [`Input::KeyMade`].
-    MakeKey {
-        /// Number of the request, repeated in the answer.
-        req: ReqId,
-    },
-    /// Replace the current key by the new one, forget the secondary GUIDs and the upload key that copies share, and
-    /// restart the client from its store. Nothing answers it.
-    AdoptKey,
-    /// Write to the store durably; answered by [`Input::Saved`].
-    Save {
-        /// Number of the request, repeated in the answer.
-        req: ReqId,
-        /// Change to be written.
-        what: Save,
-    },
-    /// The network may have changed: list this host's addresses, query a STUN server, and let QUIC probe every
-    /// connection's path (RFC 9000 §9). A change comes back as [`Input::Network`].
-    ProbeNetwork,
-    /// The network has changed: drop every kept connection to an edge, and let QUIC probe all paths again.
-    NetworkChanged,
-    /// Report something to the user.
-    Notice(Notice),
-}
-
-/// Request to an edge.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum EdgeAsk {
-    /// Request the addresses of the CNs, the other edges and the STUN servers.
-    Bootstrap,
-    /// Request a grant. For a new download the shell makes the key K_d and keeps it under the download's id.
-    Grant {
-        /// Object to be downloaded.
-        object: ObjectRef,
-        /// Grant to be renewed, if there is one.
-        renew: Option<SealedGrant>,
-        /// Download whose key signs the renewal.
-        download: Option<DownloadId>,
-        /// Whether to replace the grant by one for a new download that may use no peers.
-        edge_only: bool,
-        /// Version that a resumed download must keep, if any.
-        version: Option<VersionId>,
-    },
-    /// Fetch the manifest of a version (or load it from the store).
-    Manifest {
-        /// Version whose manifest is needed.
-        version: VersionId,
-        /// Grant that permits the download.
-        grant: SealedGrant,
-    },
-    /// Report to the edge that the download is complete.
-    Completed {
-        /// Version that was downloaded.
-        version: VersionId,
-        /// Grant of the download.
-        grant: SealedGrant,
-    },
-    /// Answer a possession challenge. The shell computes the proof from the store, and sends nothing if it cannot read
-    /// the bytes.
-    Prove {
-        /// Version that the challenge is about.
-        version: VersionId,
-        /// Grant of the download.
-        grant: SealedGrant,
-        /// Challenge that the edge has sent.
-        challenge: Challenge,
-    },
-}
-
-/// Source of a transfer's blocks.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum FetchSource {
-    /// An edge, with the grant to show it.
-    Edge {
-        /// Index of the edge in the bootstrap's list.
-        edge: u32,
-        /// Grant that permits the download.
-        grant: SealedGrant,
-    },
-    /// A connected peer, by its connection.
-    Peer(ConnId),
 }
 
 /// A download as the store keeps it.

@@ -1,7 +1,7 @@
 //! Connecting introduced peers: feeds the connectivity machine with events of the session, the QUIC socket and the
 //! links, and performs its outputs.
 
-use super::io::{CloseReason, Meeting, Notice, Output};
+use super::io::{CloseReason, Meeting, Notice, Output, PeerOutput};
 use super::{Client, Context, Timer};
 use crate::Cx;
 use crate::Machine;
@@ -44,10 +44,10 @@ impl Client {
 
     fn on_connectivity_output(&mut self, cx: &mut Context<'_>, output: connectivity::Output) {
         match output {
-            connectivity::Output::Send { to, bytes, ttl } => cx.push(Output::Probe { to, bytes, ttl }),
-            connectivity::Output::Scatter(scatter) => cx.push(Output::Scatter(scatter)),
+            connectivity::Output::Send { to, bytes, ttl } => cx.push(Output::Peer(PeerOutput::Probe { to, bytes, ttl })),
+            connectivity::Output::Scatter(scatter) => cx.push(Output::Peer(PeerOutput::Scatter(scatter))),
             connectivity::Output::Opened(intro) => self.tell_session(cx, session::Input::NatOpened(intro)),
-            connectivity::Output::Line(line) => cx.push(Output::Line(line)),
+            connectivity::Output::Line(line) => cx.push(Output::Peer(PeerOutput::Line(line))),
             connectivity::Output::Path { intro, addr, along } => self.dial_along(cx, intro, addr, along),
             connectivity::Output::Moved(nat) => self.tell_session(cx, session::Input::Network(nat)),
             connectivity::Output::Ended { intro, attempt } => {
@@ -89,7 +89,7 @@ impl Client {
         }
         let addrs: Vec<_> = nat.candidates.iter().map(|c| c.addr).collect();
         if !addrs.is_empty() {
-            cx.push(Output::PeerExpect { addrs });
+            cx.push(Output::Peer(PeerOutput::Expect { addrs }));
         }
     }
 

@@ -38,7 +38,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
-use io::{CommandError, DownloadState, FetchEnd, FetchSource, Notice, Save, StoreError};
+use io::{CommandError, ControlOutput, DownloadState, EdgeOutput, FetchEnd, Notice, PeerOutput, Save, StoreError};
 use job::{Job, Need};
 use peers::PeerLink;
 use rekey::{Owner, Rekey};
@@ -146,7 +146,7 @@ pub struct Client {
     /// Key made by an earlier start whose rekey no CN has confirmed yet.
     new_key: Option<Box<SignedRekey>>,
     /// Transfers whose [`Input::FetchEnded`] has not come yet.
-    fetches: BTreeSet<XferId>,
+    fetches: BTreeMap<XferId, download::Source>,
     asks: BTreeMap<ReqId, Ask>,
     saves: BTreeMap<ReqId, Saving>,
     next_req: ReqId,
@@ -263,20 +263,28 @@ impl Client {
         let version = granted.version;
         match output {
             download::Output::Fetch { xfer, source, piece, blocks } => {
-                let (source, want_leaves) = match source {
-                    download::Source::Edge(edge) => (FetchSource::Edge { edge, grant: granted.sealed.clone() }, false),
-                    download::Source::Peer(conn) => (FetchSource::Peer(conn), true),
+                let output = match source {
+                    download::Source::Edge(edge) => {
+                        let grant = granted.sealed.clone();
+                        Output::Edge(EdgeOutput::Fetch { xfer, edge, grant, version, piece, blocks })
+                    }
+                    download::Source::Peer(conn) => {
+                        self.tell_receipts(cx, receipting::Input::Fetching(xfer, conn));
+                        Output::Peer(PeerOutput::Fetch { xfer, conn, version, piece, blocks })
+                    }
                 };
-                if let FetchSource::Peer(conn) = source {
-                    self.tell_receipts(cx, receipting::Input::Fetching(xfer, conn));
-                }
-                self.fetches.insert(xfer);
-                cx.push(Output::Fetch { xfer, handle, version, source, piece, blocks, want_leaves });
+                self.fetches.insert(xfer, source);
+                cx.push(output);
             }
             download::Output::Verified { conn, bytes } => {
                 self.tell_receipts(cx, receipting::Input::Verified(conn, bytes))
             }
-            download::Output::CancelFetch { xfer } => cx.push(Output::CancelFetch { xfer }),
+            download::Output::CancelFetch { xfer } => match self.fetches.get(&xfer) {
+                Some(download::Source::Edge(_)) => cx.push(Output::Edge(EdgeOutput::CancelFetch { xfer })),
+                Some(download::Source::Peer(_)) => cx.push(Output::Peer(PeerOutput::CancelFetch { xfer })),
+                // a swarm cancels only transfers that have not ended
+                None => debug_assert!(false, "a cancelled transfer is under way"),
+            },
             download::Output::SavePiece { piece, from } => {
                 self.save(cx, Save::Piece { handle, version, piece, from }, Saving::Piece { handle, piece });
             }
@@ -310,9 +318,9 @@ impl Client {
 
     fn on_session_output(&mut self, cx: &mut Context<'_>, output: session::Output) {
         match output {
-            session::Output::Dial { conn, cn } => cx.push(Output::ControlDial { conn, cn }),
-            session::Output::Send { conn, msg } => cx.push(Output::ControlSend { conn, msg }),
-            session::Output::Close { conn } => cx.push(Output::ControlClose { conn }),
+            session::Output::Dial { conn, cn } => cx.push(Output::Control(ControlOutput::Dial { conn, cn })),
+            session::Output::Send { conn, msg } => cx.push(Output::Control(ControlOutput::Send { conn, msg })),
+            session::Output::Close { conn } => cx.push(Output::Control(ControlOutput::Close { conn })),
             session::Output::Connected => {
                 self.learn_wall(cx, self.session.wall());
                 cx.push(Output::Notice(Notice::Session { connected: true }));
@@ -356,12 +364,12 @@ impl Client {
         self.timers.set(Timer::Uploads, self.uploads.poll_timeout());
         for output in outputs {
             match output {
-                upload::Output::Send { conn, msg } => cx.push(Output::PeerSend { conn, msg }),
-                upload::Output::Close { conn, why } => cx.push(Output::PeerClose { conn, why }),
+                upload::Output::Send { conn, msg } => cx.push(Output::Peer(PeerOutput::Send { conn, msg })),
+                upload::Output::Close { conn, why } => cx.push(Output::Peer(PeerOutput::Close { conn, why })),
                 upload::Output::Serve { xfer, version, piece, blocks, leaves, rate_max } => {
-                    cx.push(Output::Serve { xfer, version, piece, blocks, leaves, rate_max });
+                    cx.push(Output::Peer(PeerOutput::Serve { xfer, version, piece, blocks, leaves, rate_max }));
                 }
-                upload::Output::Refuse { xfer, why } => cx.push(Output::Refuse { xfer, why }),
+                upload::Output::Refuse { xfer, why } => cx.push(Output::Peer(PeerOutput::Refuse { xfer, why })),
                 upload::Output::Receipted { download, version, intro, key, proof } => {
                     self.on_receipt(cx, (download, version), (intro, key), proof);
                 }
@@ -421,8 +429,8 @@ impl Client {
     }
 
     fn on_fetch_ended(&mut self, cx: &mut Context<'_>, xfer: XferId, end: FetchEnd) {
-        self.fetches.remove(&xfer);
         self.tell_swarm(cx, owner(xfer), download::Input::Ended { xfer, end });
+        self.fetches.remove(&xfer);
         self.tell_receipts(cx, receipting::Input::Over(xfer));
     }
 }

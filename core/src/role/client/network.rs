@@ -1,7 +1,7 @@
 //! Reaction to changes of the network: a NAT that has lost its mappings or changed its address, a host that has joined
 //! another network. Silent connections are the first sign, and a STUN query confirms it.
 
-use super::io::{CloseReason, Notice, Output};
+use super::io::{CloseReason, EdgeOutput, Notice, Output, PeerOutput};
 use super::job::Job;
 use super::{Client, Context};
 use crate::Time;
@@ -71,6 +71,7 @@ impl Client {
             return;
         }
         self.network.checked_at = Some(cx.now);
+        cx.push(Output::Peer(PeerOutput::ProbePaths));
         cx.push(Output::ProbeNetwork);
         self.tell_session(cx, session::Input::ProbePath);
     }
@@ -88,7 +89,8 @@ impl Client {
         self.tell_connectivity(cx, connectivity::Input::Network(nat.clone()));
         self.tell_session(cx, session::Input::Network(nat));
         if changed {
-            cx.push(Output::NetworkChanged);
+            cx.push(Output::Peer(PeerOutput::ProbePaths));
+            cx.push(Output::Edge(EdgeOutput::DropConnections));
             let running: Vec<_> = self.jobs.iter().filter(|(_, j)| Job::is_active(j)).map(|(h, _)| *h).collect();
             for handle in running {
                 self.tell_swarm(cx, handle, download::Input::Moved);

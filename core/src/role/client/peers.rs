@@ -2,7 +2,7 @@
 //!
 //! [`PeerLink`] is one such peer. The uploading side of peer connections belongs to [`upload`].
 
-use super::io::{CloseReason, Meeting, NotTried, Notice, Output, SourceName};
+use super::io::{CloseReason, Meeting, NotTried, Notice, Output, PeerOutput, SourceName};
 use super::job::Job;
 use super::meeting::direct;
 use super::{Client, Context, Timer};
@@ -135,7 +135,7 @@ impl Client {
         let state = LinkState::Dialing(Box::new(signed));
         self.links.insert(conn, PeerLink { handle, intro, key, met: false, state });
         self.timers.set(Timer::Peer(conn), Some(cx.now.after(cx.cfg.peer_within)));
-        cx.push(Output::PeerDial { conn, download, key, addrs, along: Along::Udp });
+        cx.push(Output::Peer(PeerOutput::Dial { conn, download, key, addrs, along: Along::Udp }));
     }
 
     /// Returns the link that an introduction has led to.
@@ -152,7 +152,7 @@ impl Client {
         });
         let Some((conn, download, signed, link)) = meeting else {
             if let Along::Line(line) = along {
-                cx.push(Output::Line(Line::HangUp(line)));
+                cx.push(Output::Peer(PeerOutput::Line(Line::HangUp(line))));
             }
             return;
         };
@@ -160,7 +160,7 @@ impl Client {
         link.state = LinkState::Dialing(signed);
         cx.push(Output::Notice(Notice::Meeting(intro, Meeting::Path(addr, along.over()))));
         self.timers.set(Timer::Peer(conn), Some(cx.now.after(cx.cfg.peer_within)));
-        cx.push(Output::PeerDial { conn, download, key, addrs: alloc::vec![addr], along });
+        cx.push(Output::Peer(PeerOutput::Dial { conn, download, key, addrs: alloc::vec![addr], along }));
     }
 
     /// Lets the CN introduce a peer once more after a failed attempt, at most once.
@@ -211,7 +211,7 @@ impl Client {
             return;
         };
         let (intro, met) = (link.intro, link.met);
-        cx.push(Output::PeerSend { conn, msg: PeerMsg::Hello(PeerHello { protocol: PROTOCOL, intro: *signed }) });
+        cx.push(Output::Peer(PeerOutput::Send { conn, msg: PeerMsg::Hello(PeerHello { protocol: PROTOCOL, intro: *signed }) }));
         self.timers.set(Timer::Peer(conn), Some(cx.now.after(cx.cfg.peer_within)));
         if met {
             self.tell_connectivity(cx, connectivity::Input::Connected(intro));

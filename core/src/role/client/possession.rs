@@ -2,7 +2,7 @@
 //! challenge it to prove that the bytes are there. Nothing here affects the download: a failed report or proof is not
 //! repeated and counts as unanswered.
 
-use super::io::{EdgeAnswer, EdgeAsk, EdgeError, Output, SourceName};
+use super::io::{EdgeAnswer, EdgeAsk, EdgeError, EdgeOutput, Output, SourceName};
 use super::{Ask, Client, Context};
 use crate::accounting::possession::Challenge;
 use crate::ids::Handle;
@@ -28,7 +28,7 @@ impl Client {
     fn ask_possession(&mut self, cx: &mut Context<'_>, what: Ask, edge: u32, ask: EdgeAsk) {
         let req = self.next_req.step();
         self.asks.insert(req, what);
-        cx.push(Output::EdgeAsk { req, edge, ask });
+        cx.push(Output::Edge(EdgeOutput::Ask { req, edge, ask }));
     }
 
     /// Handles an edge's answer to the report of a completed download, or its failure.

@@ -1,6 +1,6 @@
 //! Receipts in both directions: those that this client signs as a downloader, and those that it gets as an uploader.
 
-use super::io::{KeptReceipt, Output, Save, StoreError};
+use super::io::{KeptReceipt, KeyOutput, Output, PeerOutput, Save, StoreError};
 use super::{Client, Context, Saving, Timer};
 use crate::Machine as _;
 use crate::ids::{DownloadId, IntroId, PublicKey, VersionId};
@@ -25,10 +25,10 @@ impl Client {
         self.timers.set(Timer::Receipts, self.receipts.poll_timeout());
         for output in outputs {
             match output {
-                receipting::Output::Sign(req, receipt) => cx.push(Output::SignReceipt { req, receipt }),
-                receipting::Output::Send(conn, msg) => cx.push(Output::PeerSend { conn, msg }),
+                receipting::Output::Sign(req, receipt) => cx.push(Output::Key(KeyOutput::SignReceipt { req, receipt })),
+                receipting::Output::Send(conn, msg) => cx.push(Output::Peer(PeerOutput::Send { conn, msg })),
                 receipting::Output::Close(conn, why) => {
-                    cx.push(Output::PeerClose { conn, why });
+                    cx.push(Output::Peer(PeerOutput::Close { conn, why }));
                     self.on_receipts_closed(cx, conn);
                 }
             }

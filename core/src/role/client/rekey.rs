@@ -8,7 +8,7 @@
 //!
 //! A crash in between begins again at step 2 if the new key is stored, else with the CN's next order.
 
-use super::io::{DownloadState, Output, Save};
+use super::io::{DownloadState, KeyOutput, Output, Save};
 use super::{Client, Context, Job, Saving, Timer};
 use crate::ids::{Guid, Handle, ReqId};
 use crate::session::client as session;
@@ -69,7 +69,7 @@ impl Client {
         if self.rekey == Rekey::None {
             let req = self.next_req.step();
             self.rekey = Rekey::Making(req);
-            cx.push(Output::MakeKey { req });
+            cx.push(Output::Key(KeyOutput::Make { req }));
         }
     }
 
@@ -144,7 +144,7 @@ impl Client {
             self.tell_session(cx, session::Input::Shutdown);
             self.timers = crate::Deadlines::default();
             self.stopped = true;
-            cx.push(Output::AdoptKey);
+            cx.push(Output::Key(KeyOutput::Adopt));
         }
     }
 

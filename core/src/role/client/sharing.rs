@@ -1,6 +1,6 @@
 //! What this client shares (cached versions and its downloads' pieces), and the usage records of both sides.
 
-use super::io::{DownloadState, Output, SourceName};
+use super::io::{DownloadState, KeyOutput, Output, SourceName};
 use super::job::Job;
 use super::{Client, Context, Saving, Timer};
 use crate::Time;
@@ -363,7 +363,7 @@ impl Client {
         let Some(&start) = cx.cfg.identity.secondary.first() else { return };
         let head = self.log.append(start, &record);
         let req = self.next_req.step();
-        cx.push(Output::SignHead { req, head: head.clone() });
+        cx.push(Output::Key(KeyOutput::SignHead { req, head: head.clone() }));
         self.logging.insert(req, (record, head));
     }
 

@@ -12,7 +12,7 @@ use swarmedge_client::peers::bench::{Node, bench_peer_leg};
 use swarmedge_core::content::{Layout, Manifest, merkle};
 use swarmedge_core::ids::{ConnId, IntroId, PieceIndex, ProviderId, PublicKey, VersionId, XferId};
 use swarmedge_core::nat::Transport;
-use swarmedge_core::role::client::io::{CloseReason, FetchEnd, Input, Output, Save, SourceName};
+use swarmedge_core::role::client::io::{CloseReason, FetchEnd, Input, PeerOutput, Save, SourceName};
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::peer::{PeerMsg, PeerWelcome, RefuseCode};
 use swarmedge_ground::rt::{Rt as _, Start};
@@ -83,7 +83,7 @@ impl<R: Start> Rig<R> {
     fn serve(&mut self, xfer: XferId, piece: u32, rate_max: u64) {
         let blocks = 0..self.manifest.layout().blocks(PieceIndex(piece));
         let version = self.version();
-        self.up.perform(Output::Serve { xfer, version, piece: PieceIndex(piece), blocks, leaves: true, rate_max });
+        self.up.perform(PeerOutput::Serve { xfer, version, piece: PieceIndex(piece), blocks, leaves: true, rate_max });
     }
 }
 
@@ -125,7 +125,7 @@ fn control_messages_arrive_in_order_both_ways(over: Transport) {
         let (conn, accepted) = r.connect().await;
         let welcome = |n| PeerMsg::Welcome(PeerWelcome { protocol: 1, requests_max: n });
         for n in 0..200 {
-            r.down.perform(Output::PeerSend { conn, msg: welcome(n) });
+            r.down.perform(PeerOutput::Send { conn, msg: welcome(n) });
         }
         for n in 0..200 {
             match r.up.next().await {
@@ -133,7 +133,7 @@ fn control_messages_arrive_in_order_both_ways(over: Transport) {
                 other => panic!("{other:?}"),
             }
         }
-        r.up.perform(Output::PeerSend { conn: accepted, msg: PeerMsg::GoingAway });
+        r.up.perform(PeerOutput::Send { conn: accepted, msg: PeerMsg::GoingAway });
         assert_eq!(r.down.next().await, Input::Peer { conn, msg: PeerMsg::GoingAway });
     });
 }
@@ -171,7 +171,7 @@ fn a_cancelled_transfer_ends_on_both_sides(over: Transport) {
         let xfer = r.request().await;
         // slow enough to be cancelled in the middle
         r.serve(xfer, 0, 400_000);
-        r.down.perform(Output::CancelFetch { xfer: XferId(0) });
+        r.down.perform(PeerOutput::CancelFetch { xfer: XferId(0) });
         assert_eq!(fetch_end(&mut r.down).await, (XferId(0), FetchEnd::Cancelled));
         assert!(serve_end(&mut r.up).await < u64::from(PIECE) - 7_000);
         // the connection can still be used
@@ -188,12 +188,12 @@ fn a_refusal_says_why_before_and_during_a_transfer(over: Transport) {
         let (conn, _) = r.connect().await;
         r.down.fetch(conn, &r.manifest, PieceIndex(0));
         let xfer = r.request().await;
-        r.up.perform(Output::Refuse { xfer, why: RefuseCode::TooMany });
+        r.up.perform(PeerOutput::Refuse { xfer, why: RefuseCode::TooMany });
         assert_eq!(fetch_end(&mut r.down).await, (XferId(0), FetchEnd::Refused(RefuseCode::TooMany)));
         r.down.fetch(conn, &r.manifest, PieceIndex(0));
         let xfer = r.request().await;
         r.serve(xfer, 0, 400_000);
-        r.up.perform(Output::Refuse { xfer, why: RefuseCode::NotAllowed });
+        r.up.perform(PeerOutput::Refuse { xfer, why: RefuseCode::NotAllowed });
         assert_eq!(fetch_end(&mut r.down).await, (XferId(0), FetchEnd::Refused(RefuseCode::NotAllowed)));
         serve_end(&mut r.up).await;
     });
@@ -208,7 +208,7 @@ fn a_broken_connection_ends_everything_on_it_once(over: Transport) {
         let (first, second) = (r.request().await, r.request().await);
         r.serve(first, 0, 400_000);
         r.serve(second, 1, 400_000);
-        r.down.perform(Output::PeerClose { conn, why: CloseReason::Done });
+        r.down.perform(PeerOutput::Close { conn, why: CloseReason::Done });
         let mut ends = Vec::new();
         for _ in 0..3 {
             let (xfer, end) = fetch_end(&mut r.down).await;

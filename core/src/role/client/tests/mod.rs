@@ -7,12 +7,12 @@ mod rekey;
 mod serving;
 mod world;
 
-use super::io::{CloseReason, CommandError, CommandKind, DownloadState, EdgeError, FailReason, FetchSource, Notice};
-use super::io::{Output, SourceName, StoreError};
+use super::io::{CloseReason, CommandError, CommandKind, DownloadState, EdgeError, FailReason, Notice};
+use super::io::{Output, PeerOutput, SourceName, StoreError};
 use crate::content::Layout;
 use crate::ids::{Handle, IntroId, PublicKey, VersionId};
 use crate::limits::USAGE_SOURCES_MAX;
-use crate::swarm::download;
+use crate::swarm::download::{self, Source};
 use crate::wire::control::ToCn;
 use crate::wire::records::{Side, UsageRecord, UsageState};
 use alloc::vec::Vec;
@@ -71,7 +71,7 @@ fn a_corrupting_peer_is_named_dropped_and_never_dialled_again() {
     let bad = |n: &&Notice| matches!(n, Notice::SourceDropped { why: CloseReason::BadBlock, .. });
     assert_eq!(world.notices.iter().filter(bad).count(), 1);
     assert_eq!(world.closed_with(CloseReason::BadBlock), 1);
-    let dialled = world.outputs.iter().filter(|o| matches!(o, Output::PeerDial { .. })).count();
+    let dialled = world.outputs.iter().filter(|o| matches!(o, Output::Peer(PeerOutput::Dial { .. }))).count();
     assert_eq!(dialled, 2);
     let status = world.status();
     assert!(status.wasted_bytes <= u64::from(Layout::for_size(50 * MIB).expect("a layout").piece_len()));
@@ -116,7 +116,7 @@ fn a_resumed_download_refetches_nothing() {
     world.command(CommandKind::Resume(handle));
     world.run_until(handle, DownloadState::Completed);
     assert!(world.fetched[asked..].iter().all(|(_, piece)| !have.contains(piece)));
-    let by_peers = |(s, _): &(FetchSource, _)| matches!(s, FetchSource::Peer(_));
+    let by_peers = |(s, _): &(Source, _)| matches!(s, Source::Peer(_));
     assert!(world.fetched[asked..].iter().any(by_peers), "the peer is introduced again");
 }
 

@@ -4,7 +4,8 @@ use super::world::{MIB, World};
 use super::{FAST, FakePeer};
 use crate::ids::ConnId;
 use crate::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
-use crate::role::client::io::{CloseReason, DownloadState, FetchSource, Input, Notice, Output};
+use crate::role::client::io::{CloseReason, DownloadState, EdgeOutput, Input, Notice, Output};
+use crate::swarm::download::Source;
 use crate::wire::List;
 use crate::wire::control::ToCn;
 use alloc::vec::Vec;
@@ -18,7 +19,7 @@ fn quiet(conn: ConnId, ms: u64) -> Input {
 
 /// Returns the peer connections that blocks were requested from.
 fn asked(world: &World) -> Vec<ConnId> {
-    let mut all: Vec<_> = world.fetched.iter().filter_map(|(s, _)| s.peer()).collect();
+    let mut all: Vec<_> = world.fetched.iter().filter_map(|(s, _)| peer(*s)).collect();
     all.dedup();
     all
 }
@@ -29,10 +30,8 @@ fn lost(world: &World) -> usize {
     world.notices.iter().filter(is_stalled).count()
 }
 
-impl FetchSource {
-    fn peer(&self) -> Option<ConnId> {
-        if let Self::Peer(conn) = self { Some(*conn) } else { None }
-    }
+fn peer(source: Source) -> Option<ConnId> {
+    if let Source::Peer(conn) = source { Some(conn) } else { None }
 }
 
 #[test]
@@ -83,8 +82,11 @@ fn edge_connections_are_dropped_only_when_an_address_has_changed() {
     let mut world = World::new(60 * MIB);
     let handle = world.get();
     world.run_for(MS(500));
-    let moves = |w: &World| w.outputs.iter().filter(|o| **o == Output::NetworkChanged).count();
-    let cancels = |w: &World| w.outputs.iter().filter(|o| matches!(o, Output::CancelFetch { .. })).count();
+    let count = |w: &World, is: fn(&EdgeOutput) -> bool| {
+        w.outputs.iter().filter(|o| matches!(o, Output::Edge(output) if is(output))).count()
+    };
+    let moves = |w: &World| count(w, |o| *o == EdgeOutput::DropConnections);
+    let cancels = |w: &World| count(w, |o| matches!(o, EdgeOutput::CancelFetch { .. }));
     world.input(seen_at(1, Unknown, "192.0.2.1:4000"));
     world.input(seen_at(2, Ei, "192.0.2.1:4000"));
     assert_eq!((moves(&world), cancels(&world)), (0, 0), "more is known, nothing has changed");

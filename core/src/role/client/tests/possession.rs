@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::accounting::possession::Challenge;
-use crate::role::client::io::EdgeAsk;
+use crate::role::client::io::{EdgeAsk, EdgeOutput};
 use alloc::vec;
 
 fn sent(world: &World) -> (usize, Vec<Challenge>) {
@@ -10,8 +10,8 @@ fn sent(world: &World) -> (usize, Vec<Challenge>) {
     let mut proven = Vec::new();
     for output in &world.outputs {
         match output {
-            Output::EdgeAsk { ask: EdgeAsk::Completed { .. }, .. } => completed += 1,
-            Output::EdgeAsk { ask: EdgeAsk::Prove { challenge, .. }, .. } => proven.push(challenge.clone()),
+            Output::Edge(EdgeOutput::Ask { ask: EdgeAsk::Completed { .. }, .. }) => completed += 1,
+            Output::Edge(EdgeOutput::Ask { ask: EdgeAsk::Prove { challenge, .. }, .. }) => proven.push(challenge.clone()),
             _ => {}
         }
     }

@@ -6,7 +6,7 @@ use super::world::{MIB, OWN_KEY, World};
 use super::{FAST, Output};
 use crate::accounting::certs::tests::fake_sign;
 use crate::ids::{ConnId, IntroId, PublicKey};
-use crate::role::client::io::{CloseReason, DownloadState, Input};
+use crate::role::client::io::{CloseReason, DownloadState, Input, PeerOutput};
 use crate::wire::Wire as _;
 use crate::wire::peer::PeerMsg;
 use crate::wire::records::{Receipt, Side, SignedReceipt, SigningContext};
@@ -84,7 +84,7 @@ fn every_byte_of_a_peer_is_receipted_once_before_it_is_dropped() {
     world.run_for(Duration::from_secs(10));
     let mut highest: BTreeMap<IntroId, (u32, u64)> = BTreeMap::new();
     for output in &world.outputs {
-        if let Output::PeerSend { msg: PeerMsg::Receipt(r), .. } = output {
+        if let Output::Peer(PeerOutput::Send { msg: PeerMsg::Receipt(r), .. }) = output {
             let before = highest.insert(r.receipt.intro, (r.receipt.seq, r.receipt.bytes)).unwrap_or_default();
             assert!(before.0 + 1 == r.receipt.seq && before.1 < r.receipt.bytes, "they go on from one another");
         }
@@ -94,6 +94,6 @@ fn every_byte_of_a_peer_is_receipted_once_before_it_is_dropped() {
     let signed: BTreeMap<IntroId, u64> = highest.into_iter().map(|(intro, (_, bytes))| (intro, bytes)).collect();
     assert!(!claimed.is_empty());
     assert_eq!(claimed, signed, "usage records and receipts agree");
-    let parted = world.outputs.iter().filter(|o| matches!(o, Output::PeerSend { msg: PeerMsg::GoingAway, .. })).count();
+    let parted = world.outputs.iter().filter(|o| matches!(o, Output::Peer(PeerOutput::Send { msg: PeerMsg::GoingAway, .. }))).count();
     assert_eq!((parted, world.closed_with(CloseReason::Done)), (3, 3), "a peer that does not close is closed");
 }

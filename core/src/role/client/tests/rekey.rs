@@ -3,7 +3,7 @@
 use super::usage_sent;
 use super::world::{MIB, NEW_KEY, World};
 use crate::ids::{ConnId, Guid, Handle};
-use crate::role::client::io::{DownloadState, EdgeAsk, Input, Output};
+use crate::role::client::io::{ControlOutput, DownloadState, EdgeAsk, EdgeOutput, Input, Output};
 use crate::wire::control::{ToClient, ToCn};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -20,7 +20,7 @@ fn downloading() -> (World, Handle) {
 }
 
 fn control(world: &World) -> ConnId {
-    let dialled = |o: &Output| if let Output::ControlDial { conn, .. } = o { Some(*conn) } else { None };
+    let dialled = |o: &Output| if let Output::Control(ControlOutput::Dial { conn, .. }) = o { Some(*conn) } else { None };
     world.outputs.iter().rev().find_map(dialled).expect("a session")
 }
 
@@ -77,7 +77,7 @@ fn a_new_key_requests_a_new_grant_and_never_shows_the_old_one() {
     let asks: Vec<_> = world
         .outputs
         .iter()
-        .filter_map(|o| if let Output::EdgeAsk { ask, .. } = o { Some(ask) } else { None })
+        .filter_map(|o| if let Output::Edge(EdgeOutput::Ask { ask, .. }) = o { Some(ask) } else { None })
         .collect();
     let grant = asks.iter().find_map(|ask| match ask {
         EdgeAsk::Grant { renew, version, .. } => Some((renew.is_none(), version.as_ref())),

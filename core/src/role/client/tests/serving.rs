@@ -3,7 +3,7 @@
 use super::usage_sent;
 use super::world::{MIB, OWN_KEY, World, sign};
 use crate::ids::{ConnId, PieceIndex, PublicKey, XferId};
-use crate::role::client::io::{CommandKind, DownloadState, Input, Output};
+use crate::role::client::io::{CommandKind, DownloadState, Input, Output, PeerOutput};
 use crate::wire::PROTOCOL;
 use crate::wire::control::ToCn;
 use crate::wire::peer::{PeerHello, PeerMsg, PieceRequest};
@@ -43,11 +43,11 @@ fn uploader_records(records: &[UsageRecord]) -> Vec<&UsageRecord> {
 fn an_introduced_peer_is_served_and_reported_when_it_leaves() {
     let mut world = seeder(1);
     assert!(
-        world.outputs.iter().any(|o| matches!(o, Output::PeerSend { conn: CONN, msg: PeerMsg::HaveMap(m) } if m.last))
+        world.outputs.iter().any(|o| matches!(o, Output::Peer(PeerOutput::Send { conn: CONN, msg: PeerMsg::HaveMap(m) }) if m.last))
     );
     (0..3).for_each(|x| ask(&mut world, CONN, x));
     world.run_for(Duration::from_secs(1));
-    let serves = world.outputs.iter().filter(|o| matches!(o, Output::Serve { .. })).count();
+    let serves = world.outputs.iter().filter(|o| matches!(o, Output::Peer(PeerOutput::Serve { .. }))).count();
     assert_eq!(serves, 3);
     world.input(Input::PeerClosed { conn: CONN });
     world.run_for(Duration::from_secs(1));
@@ -85,7 +85,7 @@ fn uploads_off_takes_effect_at_once_and_survives_a_restart() {
     let mut world = seeder(1);
     ask(&mut world, CONN, 0);
     let req = world.command(CommandKind::Uploads(false));
-    let refused = |o: &Output| matches!(o, Output::Refuse { xfer: XferId(0), .. });
+    let refused = |o: &Output| matches!(o, Output::Peer(PeerOutput::Refuse { xfer: XferId(0), .. }));
     assert!(world.outputs.iter().any(refused), "what is being served is stopped");
     assert_eq!(world.client.uploads().connections(), 0);
     world.run_for(Duration::from_secs(1));
@@ -96,7 +96,7 @@ fn uploads_off_takes_effect_at_once_and_survives_a_restart() {
     world.run_for(Duration::from_secs(1));
     let before = world.outputs.len();
     connect(&mut world, ConnId(CONN.0 | 2), 3);
-    assert!(world.outputs[before..].iter().all(|o| matches!(o, Output::PeerClose { .. })));
+    assert!(world.outputs[before..].iter().all(|o| matches!(o, Output::Peer(PeerOutput::Close { .. }))));
     // uploads are switched on again, so the cached version is offered again
     world.command(CommandKind::Uploads(true));
     connect(&mut world, ConnId(CONN.0 | 4), 4);
@@ -112,10 +112,10 @@ fn a_partial_download_is_shared_while_it_grows() {
     connect(&mut world, CONN, 1);
     world.run_for(Duration::from_secs(1));
     let some =
-        |o: &Output| matches!(o, Output::PeerSend { msg: PeerMsg::HaveMap(m), .. } if m.bits.iter().any(|b| *b > 0));
+        |o: &Output| matches!(o, Output::Peer(PeerOutput::Send { msg: PeerMsg::HaveMap(m), .. }) if m.bits.iter().any(|b| *b > 0));
     assert!(world.outputs.iter().any(some), "its have-map names what it has");
     let announced =
-        world.outputs.iter().filter(|o| matches!(o, Output::PeerSend { msg: PeerMsg::Have(_), .. })).count();
+        world.outputs.iter().filter(|o| matches!(o, Output::Peer(PeerOutput::Send { msg: PeerMsg::Have(_), .. }))).count();
     assert!(announced > 10, "{announced}");
     let partial = |m: &ToCn| matches!(m, ToCn::Inventory(i) if i.add.iter().any(|s| !s.complete));
     assert!(world.sent.iter().any(partial));

@@ -2,8 +2,9 @@
 //! crashes.
 
 use super::super::io::{
-    CloseReason, Command, CommandKind, DownloadRecord, DownloadState, DownloadStatus, EdgeAnswer, EdgeAsk, EdgeError,
-    FetchEnd, FetchSource, Granted, Identity, Notice, ObjectRef, Save, SourceName, StoreError,
+    CloseReason, Command, CommandKind, ControlOutput, DownloadRecord, DownloadState, DownloadStatus, EdgeAnswer, EdgeAsk,
+    EdgeError, EdgeOutput, FetchEnd, Granted, Identity, KeyOutput, Notice, ObjectRef, PeerOutput, Save, SourceName,
+    StoreError,
 };
 use super::super::{Client, Config, Input, Output, Restore};
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
@@ -15,6 +16,7 @@ use crate::ids::{
 };
 use crate::nat::{Candidate, CandidateKind, NatDescriptor};
 use crate::seeded::Seeded;
+use crate::swarm::download::Source;
 use crate::wire::control::{IntroducedPeer, Introductions, Query, Retired, ToClient, ToCn, UsageAck, Welcome};
 use crate::wire::peer::{HaveMap, PeerMsg, PeerWelcome};
 use crate::wire::records::{
@@ -92,8 +94,8 @@ pub(super) struct World {
     conns: BTreeMap<ConnId, u32>,
     intros: u32,
     busy_until: BTreeMap<Option<ConnId>, Time>,
-    pub(super) fetched: Vec<(FetchSource, PieceIndex)>,
-    fetching: BTreeMap<crate::ids::XferId, FetchSource>,
+    pub(super) fetched: Vec<(Source, PieceIndex)>,
+    fetching: BTreeMap<crate::ids::XferId, Source>,
     pub(super) sent: Vec<ToCn>,
     pub(super) notices: Vec<Notice>,
     pub(super) outputs: Vec<Output>,
@@ -298,71 +300,78 @@ impl World {
     fn perform(&mut self, output: Output) {
         self.outputs.push(output.clone());
         match output {
-            Output::EdgeAsk { req, ask, .. } => {
+            Output::Edge(EdgeOutput::Ask { req, ask, .. }) => {
                 let answer = self.edge(ask);
                 self.soon(Input::Edge { req, answer });
             }
-            Output::ControlDial { conn, .. } if self.cn_up => self.soon(Input::ControlOpened { conn }),
-            Output::ControlDial { conn, .. } => self.soon(Input::ControlClosed { conn }),
-            Output::ControlSend { conn, msg } => self.control(conn, msg),
-            Output::PeerDial { conn, key, .. } => {
+            Output::Control(ControlOutput::Dial { conn, .. }) if self.cn_up => self.soon(Input::ControlOpened { conn }),
+            Output::Control(ControlOutput::Dial { conn, .. }) => self.soon(Input::ControlClosed { conn }),
+            Output::Control(ControlOutput::Send { conn, msg }) => self.control(conn, msg),
+            Output::Peer(PeerOutput::Dial { conn, key, .. }) => {
                 let n = u32::from_be_bytes(key.0[28..].try_into().expect("four bytes"));
                 let up = self.peers.get(&n).is_some_and(|p| p.up);
                 self.conns.insert(conn, n);
                 self.soon(if up { Input::PeerOpened { conn } } else { Input::PeerClosed { conn } });
             }
-            Output::PeerSend { conn, msg: PeerMsg::Hello(hello) } => self.greet(conn, &hello.intro.intro),
-            Output::PeerClose { conn, .. } => {
+            Output::Peer(PeerOutput::Send { conn, msg: PeerMsg::Hello(hello) }) => self.greet(conn, &hello.intro.intro),
+            Output::Peer(PeerOutput::Close { conn, .. }) => {
                 self.conns.remove(&conn);
-                self.break_fetches(&FetchSource::Peer(conn));
+                self.break_fetches(Source::Peer(conn));
             }
-            Output::Fetch { xfer, version, source, piece, blocks, .. } => {
+            Output::Edge(EdgeOutput::Fetch { xfer, version, edge, piece, blocks, .. }) => {
                 let range = self.layouts[&version].block_range(piece, blocks);
-                self.fetch(xfer, source, piece, range.end - range.start);
+                self.fetch(xfer, Source::Edge(edge), piece, range.end - range.start);
             }
-            Output::CancelFetch { xfer } => {
+            Output::Peer(PeerOutput::Fetch { xfer, version, conn, piece, blocks }) => {
+                let range = self.layouts[&version].block_range(piece, blocks);
+                self.fetch(xfer, Source::Peer(conn), piece, range.end - range.start);
+            }
+            Output::Edge(EdgeOutput::CancelFetch { xfer }) | Output::Peer(PeerOutput::CancelFetch { xfer }) => {
                 if self.fetching.remove(&xfer).is_some() {
                     self.soon(Input::FetchEnded { xfer, end: FetchEnd::Cancelled });
                 }
             }
-            Output::SignReceipt { req, .. } => {
+            Output::Key(KeyOutput::SignReceipt { req, .. }) => {
                 self.soon(Input::Signed { req, signature: Some(crate::ids::Signature([0; 64])) })
             }
-            Output::SignHead { req, head } => {
+            Output::Key(KeyOutput::SignHead { req, head }) => {
                 let signature = fake_sign(&self.cfg.identity.key, SigningContext::LogHead, &head.to_bytes());
                 self.soon(Input::HeadSigned { req, signature });
             }
-            Output::MakeKey { req } => {
+            Output::Key(KeyOutput::Make { req }) => {
                 let made = Some(self.disk.new_key.get_or_insert_with(|| Box::new(rekey(&self.cfg.identity))).clone());
                 self.soon(Input::KeyMade { req, made });
             }
-            Output::AdoptKey => self.adopted += 1,
+            Output::Key(KeyOutput::Adopt) => self.adopted += 1,
             Output::Save { req, what } => {
                 if self.disk_says.is_ok() {
                     self.keep(what);
                 }
                 self.soon(Input::Saved { req, result: self.disk_says });
             }
-            Output::Serve { xfer, .. } => self.soon(Input::ServeEnded { xfer, bytes: 65_536 }),
+            Output::Peer(PeerOutput::Serve { xfer, .. }) => self.soon(Input::ServeEnded { xfer, bytes: 65_536 }),
             Output::Notice(notice) => self.notices.push(notice),
-            Output::ControlClose { .. }
-            | Output::PeerExpect { .. }
-            | Output::Line(_)
-            | Output::Probe { .. }
-            | Output::PeerSend { .. }
-            | Output::Scatter(_)
-            | Output::Refuse { .. }
-            | Output::ProbeNetwork
-            | Output::NetworkChanged => {}
+            Output::Peer(
+                PeerOutput::Expect { .. }
+                | PeerOutput::Line(_)
+                | PeerOutput::Probe { .. }
+                | PeerOutput::Send { .. }
+                | PeerOutput::Scatter(_)
+                | PeerOutput::Refuse { .. }
+                | PeerOutput::ProbePaths,
+            )
+            | Output::Edge(EdgeOutput::DropConnections)
+            | Output::Control(ControlOutput::Close { .. })
+            | Output::ProbeNetwork => {}
         }
     }
 
-    fn fetch(&mut self, xfer: crate::ids::XferId, source: FetchSource, piece: PieceIndex, bytes: u64) {
+    fn fetch(&mut self, xfer: crate::ids::XferId, source: Source, piece: PieceIndex, bytes: u64) {
         let peer = match &source {
-            FetchSource::Edge { .. } => None,
-            FetchSource::Peer(conn) => Some(*conn),
+            Source::Edge(_) => None,
+            Source::Peer(conn) => Some(*conn),
         };
-        self.fetched.push((source.clone(), piece));
+        self.fetched.push((source, piece));
         let behind = peer.map(|conn| self.peers[&self.conns[&conn]].clone());
         let end = match (&behind, self.edge_says) {
             (Some(p), _) if p.corrupt => FetchEnd::BadBlock { block: 0 },
@@ -380,8 +389,8 @@ impl World {
     }
 
     /// Ends all transfers under way with a source as `Broken`.
-    pub(super) fn break_fetches(&mut self, source: &FetchSource) {
-        let from_source: Vec<_> = self.fetching.iter().filter(|(_, s)| same(s, source)).map(|(x, _)| *x).collect();
+    pub(super) fn break_fetches(&mut self, source: Source) {
+        let from_source: Vec<_> = self.fetching.iter().filter(|(_, s)| same(**s, source)).map(|(x, _)| *x).collect();
         for xfer in from_source {
             self.fetching.remove(&xfer);
             self.events.retain(|_, e| !matches!(e, Input::FetchEnded { xfer: of, .. } if *of == xfer));
@@ -391,7 +400,7 @@ impl World {
 
     pub(super) fn edge_goes_down(&mut self) {
         self.edge_up = false;
-        self.break_fetches(&FetchSource::Edge { edge: 0, grant: sealed(0) });
+        self.break_fetches(Source::Edge(0));
     }
 
     fn edge(&mut self, ask: EdgeAsk) -> Result<EdgeAnswer, EdgeError> {
@@ -530,7 +539,7 @@ impl World {
         self.peers.get_mut(&n).expect("a peer").up = false;
         let conns: Vec<_> = self.conns.iter().filter(|(_, p)| **p == n).map(|(conn, _)| *conn).collect();
         for conn in conns {
-            self.break_fetches(&FetchSource::Peer(conn));
+            self.break_fetches(Source::Peer(conn));
             self.soon(Input::PeerClosed { conn });
         }
     }
@@ -579,15 +588,16 @@ impl World {
     }
 
     pub(super) fn closed_with(&self, why: CloseReason) -> usize {
-        self.outputs.iter().filter(|o| matches!(o, Output::PeerClose { why: w, .. } if *w == why)).count()
+        self.outputs.iter().filter(|o| matches!(o, Output::Peer(PeerOutput::Close { why: w, .. }) if *w == why)).count()
     }
 }
 
-fn same(a: &FetchSource, b: &FetchSource) -> bool {
+/// Returns whether two transfers come from the same place: all edges are one here.
+fn same(a: Source, b: Source) -> bool {
     match (a, b) {
-        (FetchSource::Edge { .. }, FetchSource::Edge { .. }) => true,
-        (FetchSource::Peer(a), FetchSource::Peer(b)) => a == b,
-        (FetchSource::Edge { .. }, FetchSource::Peer(_)) | (FetchSource::Peer(_), FetchSource::Edge { .. }) => false,
+        (Source::Edge(_), Source::Edge(_)) => true,
+        (Source::Peer(a), Source::Peer(b)) => a == b,
+        (Source::Edge(_), Source::Peer(_)) | (Source::Peer(_), Source::Edge(_)) => false,
     }
 }
 

@@ -12,7 +12,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use swarmedge_core::ids::{ConnId, DownloadId, Handle, ReqId};
 use swarmedge_core::role::client::Client;
-use swarmedge_core::role::client::io::{DownloadState, Input, Notice, Output, Save, StoreError};
+use swarmedge_core::role::client::io::{
+    ControlOutput, DownloadState, Input, KeyOutput, Notice, Output, Save, StoreError,
+};
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::control::{ToClient, ToCn};
 use swarmedge_core::wire::records::{Receipt, SigningContext};
@@ -63,32 +65,11 @@ pub(super) fn control_input(conn: ConnId, event: Event<ToClient>) -> Option<Inpu
 
 impl<R: Rt> Port<Client> for ClientPort<R> {
     fn perform(&mut self, output: Output, local: &mut VecDeque<Input>) {
-        let Some(output) = self.peers.perform(output, local) else { return };
-        let Some(output) = self.edges.perform(output, local) else { return };
         match output {
-            Output::ControlDial { conn, cn } => self.dial(conn, cn, local),
-            Output::ControlSend { conn, msg } => self.control.links.send(conn, &msg),
-            Output::ControlClose { conn } => self.control.links.close(conn),
-            Output::SignReceipt { req, receipt } => self.sign(req, &receipt, local),
-            Output::SignHead { req, head } => {
-                let signature = self.identity.key.sign(SigningContext::LogHead, &head.to_bytes());
-                local.push_back(Input::HeadSigned { req, signature });
-            }
-            Output::MakeKey { req } => {
-                let made = self.identity.make_key(&self.state);
-                if let Err(error) = &made {
-                    tracing::warn!(%error, "no new key can be made");
-                }
-                local.push_back(Input::KeyMade { req, made: made.ok().map(Box::new) });
-            }
-            Output::AdoptKey => {
-                tracing::info!("another copy of this client runs: this one goes on under a key of its own");
-                // if it fails, the next start tries again with the old key
-                if let Err(error) = adopt_key(&self.state) {
-                    tracing::warn!(%error, "the new key cannot take the old one's place");
-                }
-                self.desk.begin_anew();
-            }
+            Output::Peer(output) => self.peers.perform(output, local),
+            Output::Edge(output) => self.edges.perform(output, local),
+            Output::Control(output) => self.perform_control(output, local),
+            Output::Key(output) => self.perform_key(output, local),
             Output::Save { req, what } => self.save(req, what, local),
             Output::ProbeNetwork => {
                 // one that waits already is as good
@@ -99,19 +80,6 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
                 self.count(&notice);
                 self.desk.notice(notice);
             }
-            other @ (Output::EdgeAsk { .. }
-            | Output::PeerDial { .. }
-            | Output::PeerExpect { .. }
-            | Output::Probe { .. }
-            | Output::Scatter(_)
-            | Output::Line(_)
-            | Output::PeerSend { .. }
-            | Output::PeerClose { .. }
-            | Output::Fetch { .. }
-            | Output::CancelFetch { .. }
-            | Output::Serve { .. }
-            | Output::Refuse { .. }
-            | Output::NetworkChanged) => unreachable!("performed by peers or edges: {other:?}"),
         }
     }
 
@@ -129,6 +97,39 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
 }
 
 impl<R: Rt> ClientPort<R> {
+    fn perform_control(&self, output: ControlOutput, local: &mut VecDeque<Input>) {
+        match output {
+            ControlOutput::Dial { conn, cn } => self.dial(conn, cn, local),
+            ControlOutput::Send { conn, msg } => self.control.links.send(conn, &msg),
+            ControlOutput::Close { conn } => self.control.links.close(conn),
+        }
+    }
+
+    fn perform_key(&self, output: KeyOutput, local: &mut VecDeque<Input>) {
+        match output {
+            KeyOutput::SignReceipt { req, receipt } => self.sign(req, &receipt, local),
+            KeyOutput::SignHead { req, head } => {
+                let signature = self.identity.key.sign(SigningContext::LogHead, &head.to_bytes());
+                local.push_back(Input::HeadSigned { req, signature });
+            }
+            KeyOutput::Make { req } => {
+                let made = self.identity.make_key(&self.state);
+                if let Err(error) = &made {
+                    tracing::warn!(%error, "no new key can be made");
+                }
+                local.push_back(Input::KeyMade { req, made: made.ok().map(Box::new) });
+            }
+            KeyOutput::Adopt => {
+                tracing::info!("another copy of this client runs: this one goes on under a key of its own");
+                // if it fails, the next start tries again with the old key
+                if let Err(error) = adopt_key(&self.state) {
+                    tracing::warn!(%error, "the new key cannot take the old one's place");
+                }
+                self.desk.begin_anew();
+            }
+        }
+    }
+
     fn dial(&self, conn: ConnId, cn: u32, local: &mut VecDeque<Input>) {
         let server = self.edges.directory().cns.get(cn as usize).cloned();
         match server {
@@ -151,7 +152,7 @@ impl<R: Rt> ClientPort<R> {
     }
 
     /// Signs a receipt with the download's key, read from the store at first use and then cached.
-    fn sign(&mut self, req: ReqId, receipt: &Receipt, local: &mut VecDeque<Input>) {
+    fn sign(&self, req: ReqId, receipt: &Receipt, local: &mut VecDeque<Input>) {
         let message = receipt.to_bytes();
         if let Some(key) = self.keys.borrow().get(&receipt.download) {
             let signature = Some(key.sign(SigningContext::Receipt, &message));

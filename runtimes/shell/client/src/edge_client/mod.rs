@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use swarmedge_core::ids::XferId;
-use swarmedge_core::role::client::io::{EdgeError, FetchEnd, FetchSource, Input, Output};
+use swarmedge_core::role::client::io::{EdgeError, EdgeOutput, FetchEnd, Input};
 use swarmedge_ground::http::{Client, Origin, Signal};
 use swarmedge_ground::keys::Key;
 use swarmedge_ground::mailbox::Sender;
@@ -79,16 +79,16 @@ impl<R: Rt> EdgeClient<R> {
         }))
     }
 
-    /// Performs an output about edges, or returns it if it is none. Immediate failures are pushed to `local`.
-    pub fn perform(&self, output: Output, local: &mut VecDeque<Input>) -> Option<Output> {
+    /// Performs an output. Immediate failures are pushed to `local`.
+    pub fn perform(&self, output: EdgeOutput, local: &mut VecDeque<Input>) {
         match output {
-            Output::EdgeAsk { req, edge, ask } => match (self.0.inbox.reserve(), self.edge(edge)) {
+            EdgeOutput::Ask { req, edge, ask } => match (self.0.inbox.reserve(), self.edge(edge)) {
                 (Ok(permit), Some(origin)) => ask::start(self, origin, req, ask, permit),
                 (Err(_), _) | (_, None) => {
                     local.push_back(Input::Edge { req, answer: Err(EdgeError::Unreachable) });
                 }
             },
-            Output::Fetch { xfer, version, source: FetchSource::Edge { edge, grant }, piece, blocks, .. } => {
+            EdgeOutput::Fetch { xfer, edge, grant, version, piece, blocks } => {
                 let layout = self.0.store.manifest(version).map(|manifest| manifest.layout());
                 match (self.0.inbox.reserve(), self.edge(edge), layout) {
                     (Ok(permit), Some(origin), Some(layout)) => {
@@ -105,30 +105,9 @@ impl<R: Rt> EdgeClient<R> {
                 }
             }
             // an unknown transfer has ended already, and its completion is in the mailbox
-            Output::CancelFetch { xfer } => content::cancel(self, xfer),
-            Output::NetworkChanged => self.0.http.forget(),
-            other @ (Output::ControlDial { .. }
-            | Output::ControlSend { .. }
-            | Output::ControlClose { .. }
-            | Output::PeerDial { .. }
-            | Output::PeerExpect { .. }
-            | Output::Probe { .. }
-            | Output::Scatter(_)
-            | Output::Line(_)
-            | Output::PeerSend { .. }
-            | Output::PeerClose { .. }
-            | Output::Fetch { source: FetchSource::Peer(_), .. }
-            | Output::Serve { .. }
-            | Output::Refuse { .. }
-            | Output::SignReceipt { .. }
-            | Output::ProbeNetwork
-            | Output::SignHead { .. }
-            | Output::MakeKey { .. }
-            | Output::AdoptKey
-            | Output::Save { .. }
-            | Output::Notice(_)) => return Some(other),
+            EdgeOutput::CancelFetch { xfer } => content::cancel(self, xfer),
+            EdgeOutput::DropConnections => self.0.http.forget(),
         }
-        None
     }
 
     /// Sets the listener for news about edges that a waiting user should see.

@@ -17,8 +17,9 @@ use swarmedge_core::ids::{ConnId, DownloadId, Handle, PieceIndex, ProviderId, Pu
 use swarmedge_core::limits::BLOCK_LEN;
 use swarmedge_core::nat::Transport;
 use swarmedge_core::nat::connectivity::Along;
-use swarmedge_core::role::client::io::{DownloadRecord, DownloadState};
-use swarmedge_core::role::client::io::{FetchEnd, FetchSource, Input, ObjectRef, Output, Save, SourceName};
+use swarmedge_core::role::client::io::{
+    DownloadRecord, DownloadState, FetchEnd, Input, ObjectRef, PeerOutput, Save, SourceName, StoreError,
+};
 use swarmedge_core::wire::peer::{PeerMsg, PeerWelcome};
 use swarmedge_core::wire::{PROTOCOL, Text};
 use swarmedge_ground::keys::Key;
@@ -93,15 +94,16 @@ impl<R: Rt> Node<R> {
         })
     }
 
-    /// Performs an output of a machine.
-    pub fn perform(&mut self, output: Output) {
-        if let Some(Output::Save { req, what }) = self.peers.perform(output, &mut self.local) {
-            match self.sender.reserve() {
-                Ok(permit) => self.store.save(what, move |result| permit.send(Input::Saved { req, result })),
-                Err(_) => self
-                    .local
-                    .push_back(Input::Saved { req, result: Err(swarmedge_core::role::client::io::StoreError::Io) }),
-            }
+    /// Performs an output of a machine about peers.
+    pub fn perform(&mut self, output: PeerOutput) {
+        self.peers.perform(output, &mut self.local);
+    }
+
+    /// Saves as a machine's output would; [`Input::Saved`] answers it.
+    fn begin_save(&mut self, req: ReqId, what: Save) {
+        match self.sender.reserve() {
+            Ok(permit) => self.store.save(what, move |result| permit.send(Input::Saved { req, result })),
+            Err(_) => self.local.push_back(Input::Saved { req, result: Err(StoreError::Io) }),
         }
     }
 
@@ -156,14 +158,14 @@ impl<R: Rt> Node<R> {
             // nobody waits any more
             let _ = done.try_send(result);
         });
-        let result = wait.recv().await.unwrap_or(Err(swarmedge_core::role::client::io::StoreError::Io));
+        let result = wait.recv().await.unwrap_or(Err(StoreError::Io));
         result.map_err(|e| io::Error::other(format!("{e:?}")))
     }
 
     /// Connects to a peer; `None` if it cannot be reached or has another key.
     pub async fn connect(&mut self, conn: ConnId, key: PublicKey, addrs: Vec<SocketAddr>) -> Option<ConnId> {
         let along = if self.over == Transport::Udp { Along::Udp } else { Along::Tcp };
-        self.perform(Output::PeerDial { conn, download: DOWNLOAD, key, addrs, along });
+        self.perform(PeerOutput::Dial { conn, download: DOWNLOAD, key, addrs, along });
         loop {
             match self.next().await {
                 Input::PeerOpened { conn: c } if c == conn => return Some(conn),
@@ -175,14 +177,12 @@ impl<R: Rt> Node<R> {
 
     /// Asks for a piece.
     pub fn fetch(&mut self, conn: ConnId, manifest: &Manifest, piece: PieceIndex) {
-        self.perform(Output::Fetch {
+        self.perform(PeerOutput::Fetch {
             xfer: XferId(u64::from(piece.0)),
-            handle: HANDLE,
+            conn,
             version: manifest.version(),
-            source: FetchSource::Peer(conn),
             piece,
             blocks: 0..manifest.layout().blocks(piece),
-            want_leaves: true,
         });
     }
 
@@ -190,7 +190,7 @@ impl<R: Rt> Node<R> {
     pub async fn serve(&mut self, version: VersionId) {
         loop {
             match self.next().await {
-                Input::PeerRequest { xfer, request, .. } => self.perform(Output::Serve {
+                Input::PeerRequest { xfer, request, .. } => self.perform(PeerOutput::Serve {
                     xfer,
                     version,
                     piece: request.piece,
@@ -218,7 +218,7 @@ impl<R: Rt> Node<R> {
                     let piece = PieceIndex(u32::try_from(xfer.0).map_err(io::Error::other)?);
                     let from = vec![(SourceName::Edge, manifest.layout().piece_size(piece))];
                     let what = Save::Piece { handle: HANDLE, version, piece, from };
-                    self.perform(Output::Save { req: ReqId(xfer.0), what });
+                    self.begin_save(ReqId(xfer.0), what);
                     if let Some(piece) = todo.next() {
                         self.fetch(conn, manifest, piece);
                     }
@@ -288,7 +288,7 @@ async fn receive<R: Rt>(rt: R, dir: &Path, manifest: &Manifest, offer: Offer) ->
     let conn = conn.ok_or_else(|| io::Error::other("the peer does not answer"))?;
     // a connection without a first message is soon closed
     let first = PeerMsg::Welcome(PeerWelcome { protocol: PROTOCOL, requests_max: 0 });
-    node.perform(Output::PeerSend { conn, msg: first });
+    node.perform(PeerOutput::Send { conn, msg: first });
     node.download(conn, manifest).await?;
     let took = start.elapsed();
     node.peers.shutdown().await;

@@ -11,7 +11,7 @@ use futures_lite::future;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use swarmedge_core::ids::{PieceIndex, VersionId, XferId};
+use swarmedge_core::ids::{Digest, PieceIndex, VersionId, XferId};
 use swarmedge_core::limits::FRAME_LEN_MAX;
 use swarmedge_core::role::client::io::{FetchEnd, Input, StoreError};
 use swarmedge_core::wire::peer::{PieceAnswer, PieceRequest, REQUEST_STREAM, RefuseCode};
@@ -33,7 +33,6 @@ pub(super) struct Want {
     pub(super) version: VersionId,
     pub(super) piece: PieceIndex,
     pub(super) blocks: Range<u32>,
-    pub(super) leaves: bool,
 }
 
 pub(super) fn start<R: Rt>(peers: &Peers<R>, conn: &Rc<Conn>, want: Want, permit: Permit<Input>) {
@@ -59,10 +58,8 @@ pub(super) fn start<R: Rt>(peers: &Peers<R>, conn: &Rc<Conn>, want: Want, permit
 }
 
 /// Dropping a stream that was not read to its end stops the sender.
-async fn fetch<R: Rt>(peers: &Peers<R>, conn: &Conn, mut want: Want) -> FetchEnd {
+async fn fetch<R: Rt>(peers: &Peers<R>, conn: &Conn, want: Want) -> FetchEnd {
     let rt = &peers.0.rt;
-    // a leaf layer that the machine believes to be here may have gone with a restart
-    want.leaves |= !peers.0.store.has_leaves(want.version, want.piece);
     let stall = Stall::new(rt.now(), STALL_TIMEOUT);
     let stalled = async {
         stall.stalled(rt).await;
@@ -82,11 +79,11 @@ fn broken(error: NotRead) -> FetchEnd {
 async fn receive<R: Rt>(peers: &Peers<R>, conn: &Conn, want: Want, stall: &Stall) -> Result<FetchEnd, FetchEnd> {
     let rt = &peers.0.rt;
     let mut recv = request(conn, &want).await?;
-    let leaves = answer(&mut recv, &want).await?;
+    let leaves = answer(&mut recv).await?;
     stall.alive(rt.now());
     let Some(_place) = conn.sinks.take().await else { return Err(FetchEnd::Broken) };
     let Want { xfer, version, piece, blocks, .. } = want;
-    let mut sink = Sink::new(rt.clone(), &peers.0.store, version, piece, blocks, leaves)?;
+    let mut sink = Sink::new(rt.clone(), &peers.0.store, version, piece, blocks, Some(leaves))?;
     let mut progress = Progress { xfer, told: 0, at: rt.now() };
     let mut chunks: [Bytes; CHUNKS] = Default::default();
     loop {
@@ -115,7 +112,7 @@ async fn request(conn: &Conn, want: &Want) -> Result<RecvStream, FetchEnd> {
         piece: want.piece,
         first_block: u16::try_from(want.blocks.start).map_err(own_fault)?,
         blocks: u16::try_from(want.blocks.len()).map_err(own_fault)?,
-        want_leaves: want.leaves,
+        want_leaves: true,
     };
     let mut bytes = vec![REQUEST_STREAM];
     bytes.extend(frame(&request));
@@ -126,20 +123,15 @@ async fn request(conn: &Conn, want: &Want) -> Result<RecvStream, FetchEnd> {
     Ok(recv)
 }
 
-/// Reads the head of the answer. Leaf hashes that were not asked for, or a head that is none, are a bad block.
-async fn answer(recv: &mut RecvStream, want: &Want) -> Result<Option<Vec<swarmedge_core::ids::Digest>>, FetchEnd> {
+/// Reads the leaf hashes at the head of the answer. A head that is none is a bad block.
+async fn answer(recv: &mut RecvStream) -> Result<Vec<Digest>, FetchEnd> {
     let bad = FetchEnd::BadBlock { block: 0 };
     let content = read_frame(recv, FRAME_LEN_MAX).await.map_err(|e| match e {
         NoFrame::Invalid => bad,
         NoFrame::Read(e) => broken(e),
     })?;
     let answer = Framed::<PieceAnswer>::decode(&content).ok().flatten().ok_or(bad)?;
-    let leaves = answer.msg.leaves.into_vec();
-    match want.leaves {
-        true => Ok(Some(leaves)),
-        false if leaves.is_empty() => Ok(None),
-        false => Err(bad),
-    }
+    Ok(answer.msg.leaves.into_vec())
 }
 
 /// The last report of a transfer's progress.

@@ -29,7 +29,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use swarmedge_core::ids::{ConnId, IntroId, LineId, VersionId, XferId};
 use swarmedge_core::limits::PEER_CONNECTIONS_MAX;
-use swarmedge_core::role::client::io::{CloseReason, FetchEnd, FetchSource, Input, Output};
+use swarmedge_core::role::client::io::{CloseReason, FetchEnd, Input, PeerOutput};
 use swarmedge_core::wire::peer::RefuseCode;
 use swarmedge_ground::http::Signal;
 use swarmedge_ground::mailbox::{Permit, Sender};
@@ -139,41 +139,40 @@ impl<R: Rt> Peers<R> {
         peers
     }
 
-    /// Performs an output if it is about peers, else gives it back. What ends at once goes to `local`.
-    pub fn perform(&self, output: Output, local: &mut VecDeque<Input>) -> Option<Output> {
+    /// Performs an output. What ends at once goes to `local`.
+    pub fn perform(&self, output: PeerOutput, local: &mut VecDeque<Input>) {
         match output {
-            Output::PeerDial { conn, download, key, addrs, along } => match self.0.inbox.reserve() {
+            PeerOutput::Dial { conn, download, key, addrs, along } => match self.0.inbox.reserve() {
                 Ok(permit) => dial::start(self, conn, dial::Whom { download, key, addrs, along }, permit),
                 Err(_) => local.push_back(Input::PeerClosed { conn }),
             },
-            Output::PeerExpect { addrs } => self.expect(&addrs),
-            Output::Probe { to, bytes, ttl } => self.probe(to, &bytes, ttl),
-            Output::Scatter(what) => self.scatter(what),
-            Output::Line(what) => self.line(what, local),
-            Output::PeerSend { conn, msg } => {
+            PeerOutput::Expect { addrs } => self.expect(&addrs),
+            PeerOutput::Probe { to, bytes, ttl } => self.probe(to, &bytes, ttl),
+            PeerOutput::Scatter(what) => self.scatter(what),
+            PeerOutput::Line(what) => self.line(what, local),
+            PeerOutput::Send { conn, msg } => {
                 let open = self.conn(conn);
                 if let Some(open) = open {
                     open.send(&msg);
                 }
             }
-            Output::PeerClose { conn, why } => self.close(conn, why),
-            Output::Fetch { xfer, version, source: FetchSource::Peer(conn), piece, blocks, want_leaves, .. } => {
+            PeerOutput::Close { conn, why } => self.close(conn, why),
+            PeerOutput::Fetch { xfer, conn, version, piece, blocks } => {
                 let permit = self.0.inbox.reserve().ok();
                 match (permit, self.conn(conn)) {
                     (Some(permit), Some(conn)) => {
-                        let want = fetch::Want { xfer, version, piece, blocks, leaves: want_leaves };
-                        fetch::start(self, &conn, want, permit);
+                        fetch::start(self, &conn, fetch::Want { xfer, version, piece, blocks }, permit);
                     }
                     _ => local.push_back(Input::FetchEnded { xfer, end: FetchEnd::Broken }),
                 }
             }
-            Output::CancelFetch { xfer } => {
-                let Some(cancel) = self.0.state.borrow().fetches.get(&xfer).cloned() else {
-                    return Some(Output::CancelFetch { xfer });
-                };
-                cancel.cancel();
+            // an unknown transfer has ended already, and its completion is in the mailbox
+            PeerOutput::CancelFetch { xfer } => {
+                if let Some(cancel) = self.0.state.borrow().fetches.get(&xfer) {
+                    cancel.cancel();
+                }
             }
-            Output::Serve { xfer, version, piece, blocks, leaves, rate_max } => {
+            PeerOutput::Serve { xfer, version, piece, blocks, leaves, rate_max } => {
                 let request = self.0.state.borrow_mut().requests.remove(&xfer);
                 match (request, self.0.inbox.reserve()) {
                     (Some(request), Ok(permit)) => {
@@ -188,7 +187,7 @@ impl<R: Rt> Peers<R> {
                     }
                 }
             }
-            Output::Refuse { xfer, why } => {
+            PeerOutput::Refuse { xfer, why } => {
                 let request = self.0.state.borrow_mut().requests.remove(&xfer);
                 if let Some(request) = request {
                     request.refuse(why);
@@ -197,23 +196,8 @@ impl<R: Rt> Peers<R> {
                     cancel.cancel();
                 }
             }
-            Output::ProbeNetwork | Output::NetworkChanged => {
-                self.knock();
-                return Some(output);
-            }
-            other @ (Output::EdgeAsk { .. }
-            | Output::ControlDial { .. }
-            | Output::ControlSend { .. }
-            | Output::ControlClose { .. }
-            | Output::Fetch { source: FetchSource::Edge { .. }, .. }
-            | Output::SignReceipt { .. }
-            | Output::SignHead { .. }
-            | Output::MakeKey { .. }
-            | Output::AdoptKey
-            | Output::Save { .. }
-            | Output::Notice(_)) => return Some(other),
+            PeerOutput::ProbePaths => self.knock(),
         }
-        None
     }
 
     /// Has every connection show whether there is still a way.

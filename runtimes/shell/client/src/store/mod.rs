@@ -405,12 +405,6 @@ impl Store {
         leaves.ok_or(StoreError::Io)
     }
 
-    /// Whether the leaf hashes of a piece are at hand, so that a peer need not send them.
-    #[must_use]
-    pub fn has_leaves(&self, version: VersionId, piece: PieceIndex) -> bool {
-        self.version(version).is_some_and(|v| v.piece(piece).is_none_or(|p| p.has_leaves()))
-    }
-
     fn version(&self, id: VersionId) -> Option<Arc<Version>> {
         lock(&self.0.shared.versions).get(&id).cloned()
     }

@@ -282,11 +282,6 @@ impl From<io::Error> for NotWhole {
 }
 
 impl Piece {
-    /// Whether the leaf hashes are known.
-    pub(crate) fn has_leaves(&self) -> bool {
-        lock(&self.state).expected.is_some()
-    }
-
     /// Takes over leaf hashes that make the piece's root. What came unchecked and differs from them is forgotten.
     pub(crate) fn expect(&self, manifest: &Manifest, leaves: Vec<Digest>) -> Result<(), FetchEnd> {
         let whole = leaves.len() == self.blocks as usize;
