@@ -12,8 +12,8 @@ use swarmedge_core::mux;
 use swarmedge_core::nat::connectivity::LineEvent;
 use swarmedge_core::nat::stun;
 use swarmedge_core::role::client::io::{
-    Command, CommandKind, ControlOutput, EdgeAnswer, EdgeError, EdgeOutput, FetchEnd, Granted, Input, ObjectRef, Output,
-    PeerOutput, StoreError,
+    Command, CommandKind, ControlOutput, EdgeAnswer, EdgeError, EdgeOutput, FetchEnd, Granted, Input, ObjectRef,
+    Output, PeerOutput, StoreError,
 };
 use swarmedge_core::role::client::{self, Client, Restore};
 use swarmedge_core::role::{cn, dn};

@@ -168,15 +168,14 @@ impl Client {
 
     /// Resets the download's usage and introductions: the grant has a new download id.
     fn reset_download_id(&mut self, cx: &mut Context<'_>, handle: Handle) {
-        self.close_peers_of(cx, handle);
+        self.end_links_of(cx, handle);
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         let old = job.granted().map(|g| g.download);
         job.counted.clear();
         if let Some(swarm) = &mut job.swarm {
             swarm.begin_new_books();
         }
-        job.tried.clear();
-        job.last_want = None;
+        job.search.begin_anew();
         job.reported = None;
         job.record.usage_seq = 0;
         job.count_time(cx.now);
@@ -189,11 +188,11 @@ impl Client {
     /// Drops the swarm and pieces: the object has another version now.
     fn drop_version(&mut self, cx: &mut Context<'_>, handle: Handle) {
         self.tell_swarm(cx, handle, download::Input::Stop);
-        self.close_peers_of(cx, handle);
+        self.end_links_of(cx, handle);
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         let old = job.granted().map(|g| g.version);
         job.drop_swarm();
-        job.last_want = None;
+        job.search.stop();
         job.have = Bitfield::empty(0);
         self.timers.clear(Timer::Download(handle));
         if let Some(version) = old.filter(|v| !self.cached.contains_key(v)) {

@@ -6,11 +6,7 @@ use super::rekey::{Owner, Rekey};
 use super::{Ask, Client, Timer};
 use crate::Machine as _;
 use crate::ids::{Handle, ReqId};
-use crate::limits::{EXCLUDED_MAX, PEERS_PER_ANSWER_MAX};
 use alloc::collections::BTreeSet;
-
-/// Most keys of tried peers of a download: no more are asked for at [`EXCLUDED_MAX`].
-const TRIED_MAX: usize = EXCLUDED_MAX + PEERS_PER_ANSWER_MAX;
 
 impl Client {
     /// Asserts that no number is given twice.
@@ -34,13 +30,11 @@ impl Client {
                 assert!(under_way, "a transfer of a swarm has not ended");
             }
             assert!(job.granted().is_some() || job.swarm.is_none(), "only a granted download has a swarm");
-            let idle = job.need.is_none() && job.last_want.is_none() && job.fetching_since.is_none();
+            let idle = job.need.is_none() && job.fetching_since.is_none();
             assert!(job.is_active() || idle, "a download that is not active needs nothing");
             let running = job.record.state == DownloadState::Running;
             assert!(running || job.fetching_since.is_none(), "fetching time runs only while fetching");
-            let distinct = job.tried.iter().collect::<BTreeSet<_>>().len() == job.tried.len();
-            assert!(distinct && job.tried.len() <= TRIED_MAX, "tried peers are distinct and few");
-            assert!(job.retried.len() <= EXCLUDED_MAX, "forgiven peers are few");
+            job.search.check(job.is_active());
             let asked = job.asked.is_none_or(|req| self.asks.get(&req) == Some(&Ask::Job(*handle)));
             assert!(asked, "a download's request is pending");
             let waits = self.timers.get(Timer::Ask(*handle)).is_some();
@@ -73,6 +67,7 @@ impl Client {
         }
         let set = |timer| self.timers.get(timer).is_some();
         let children = [
+            (Timer::Links, self.links.poll_timeout()),
             (Timer::Session, self.session.poll_timeout()),
             (Timer::Uploads, self.uploads.poll_timeout()),
             (Timer::Connectivity, self.connectivity.poll_timeout()),
@@ -90,12 +85,12 @@ impl Client {
                     let active = self.jobs.get(&handle).is_some_and(Job::is_active);
                     assert!(active, "only an active download waits for an edge");
                 }
-                Timer::Peer(conn) => assert!(self.links.contains_key(&conn), "only a link has a time-out"),
                 Timer::Start
                 | Timer::Bootstrap
                 | Timer::Session
                 | Timer::Uploads
                 | Timer::Connectivity
+                | Timer::Links
                 | Timer::Receipts
                 | Timer::Status
                 | Timer::Usage
@@ -116,7 +111,10 @@ impl Client {
         let claimed = self.owner == Owner::This && self.new_key.is_none() && self.unsent.is_empty();
         assert!(claimed, "the first call has claimed the store");
         let set = |timer| self.timers.get(timer).is_some();
-        assert!(set(Timer::Status) || !self.jobs.values().any(Job::is_active), "an active download's status is reported");
+        assert!(
+            set(Timer::Status) || !self.jobs.values().any(Job::is_active),
+            "an active download's status is reported"
+        );
         let running = self.jobs.values().any(|job| job.record.state == DownloadState::Running);
         assert!(set(Timer::Usage) || !running && self.served.is_empty(), "usage is reported in time");
     }

@@ -181,12 +181,12 @@ impl Client {
                 continue;
             }
             job.drop_swarm();
-            job.last_want = None;
+            job.search.stop();
             job.have.clone_from(left);
             job.counted = sources.remove(&handle).unwrap_or_default().into_iter().collect();
             // pending saves of pieces refer to the dropped swarm: the new one must not hear of them
             self.saves.values_mut().filter(|s| s.is_of_pieces(handle)).for_each(|s| *s = Saving::Nothing);
-            self.close_peers_of(cx, handle);
+            self.end_links_of(cx, handle);
             self.notify_status(cx, handle);
             if self.jobs.get(&handle).is_some_and(|job| job.is_active() && job.asked.is_none()) {
                 self.continue_download(cx, handle);

@@ -1,11 +1,12 @@
 //! One download in the client: its record, its pending request to an edge, its peers and its swarm machine.
 
 use super::io::{DownloadRecord, DownloadState, DownloadStatus, Granted, Save};
+use super::links::Search;
 use super::sharing::millis_between;
 use super::{Client, Context, Saving, Timer};
 use crate::Time;
 use crate::content::Bitfield;
-use crate::ids::{Handle, PublicKey, ReqId};
+use crate::ids::{Handle, ReqId};
 use crate::limits::USAGE_SOURCES_MAX;
 use crate::role::client::io::{FailReason, Notice, Output, SourceName};
 use crate::session::Backoff;
@@ -51,14 +52,8 @@ pub(super) struct Job {
     pub(super) newest: bool,
     /// Whether the provider and the CN let it use peers.
     pub(super) peers_allowed: bool,
-    /// K_u of connected peers and of peers that it has tried in vain; CNs are asked not to introduce these.
-    pub(super) tried: Vec<PublicKey>,
-    /// K_u of peers whose failed connection has been forgiven once; a second failure is final.
-    pub(super) retried: Vec<PublicKey>,
-    /// Whether the control session must ask for peers at once, because the path to one was lost.
-    pub(super) ask_at_once: bool,
-    /// Last request for peers to the control session: how many more, and the length of `tried`.
-    pub(super) last_want: Option<(u8, usize)>,
+    /// Peers that it has tried, and its last request for more.
+    pub(super) search: Search,
     /// Time at which the download began in this run of the client.
     pub(super) began: Time,
     /// Start of the fetching time that is not yet in `record.active_ms`; `None` while it does not fetch.
@@ -84,10 +79,7 @@ impl Job {
             invalid: 0,
             newest: false,
             peers_allowed: true,
-            tried: Vec::new(),
-            retried: Vec::new(),
-            ask_at_once: false,
-            last_want: None,
+            search: Search::default(),
             began: now,
             fetching_since: None,
             reported: None,
@@ -110,6 +102,11 @@ impl Job {
     /// Returns whether it proceeds without a command of the user.
     pub(super) const fn is_active(&self) -> bool {
         matches!(self.record.state, DownloadState::Starting | DownloadState::Running)
+    }
+
+    /// Returns whether its swarm fetches pieces.
+    pub(super) fn is_fetching(&self) -> bool {
+        self.swarm.as_ref().is_some_and(|swarm| swarm.phase() == download::Phase::Running)
     }
 
     fn sum(&self, of: impl Fn(SourceName) -> bool) -> u64 {
@@ -243,7 +240,7 @@ impl Client {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         job.need = None;
         job.newest = false;
-        job.last_want = None;
+        job.search.stop();
         let download = job.granted().map(|g| g.download);
         if let Some(req) = job.asked.take() {
             self.asks.remove(&req);
@@ -255,7 +252,7 @@ impl Client {
         if let Some(download) = download {
             self.tell_session(cx, session::Input::Unwant { download });
         }
-        self.close_peers_of(cx, handle);
+        self.end_links_of(cx, handle);
         self.set_budgets(cx);
     }
 

@@ -1,7 +1,8 @@
 //! Connecting introduced peers: feeds the connectivity machine with events of the session, the QUIC socket and the
 //! links, and performs its outputs.
 
-use super::io::{CloseReason, Meeting, Notice, Output, PeerOutput};
+use super::io::{Meeting, Notice, Output, PeerOutput};
+use super::links::End;
 use super::{Client, Context, Timer};
 use crate::Cx;
 use crate::Machine;
@@ -44,7 +45,9 @@ impl Client {
 
     fn on_connectivity_output(&mut self, cx: &mut Context<'_>, output: connectivity::Output) {
         match output {
-            connectivity::Output::Send { to, bytes, ttl } => cx.push(Output::Peer(PeerOutput::Probe { to, bytes, ttl })),
+            connectivity::Output::Send { to, bytes, ttl } => {
+                cx.push(Output::Peer(PeerOutput::Probe { to, bytes, ttl }))
+            }
             connectivity::Output::Scatter(scatter) => cx.push(Output::Peer(PeerOutput::Scatter(scatter))),
             connectivity::Output::Opened(intro) => self.tell_session(cx, session::Input::NatOpened(intro)),
             connectivity::Output::Line(line) => cx.push(Output::Peer(PeerOutput::Line(line))),
@@ -93,10 +96,10 @@ impl Client {
         }
     }
 
-    /// Drops a peer to which no path was found; it may be introduced once more.
+    /// Ends the link to a peer to which no path was found; the peer may be introduced once more.
     fn on_no_path(&mut self, cx: &mut Context<'_>, intro: IntroId) {
-        let Some(conn) = self.link_of(intro) else { return };
-        self.may_meet_again(conn);
-        self.drop_peer(cx, conn, CloseReason::Stalled);
+        if let Some(conn) = self.links.of_intro(intro) {
+            self.end_link(cx, conn, End::NoPath);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The client role: one state machine for downloads, uploads, the control session and the user's commands.
 //!
 //! [`Client`] composes a [`Download`] machine for each download (wrapped in a `Job`), [`Uploads`], [`Receipts`],
-//! [`ClientSession`] and [`Connectivity`], and turns their outputs into its own [`Output`]s.
+//! [`ClientSession`], [`Connectivity`] and the `PeerLinks`, and turns their outputs into its own [`Output`]s.
 
 mod asks;
 mod check;
@@ -9,6 +9,7 @@ mod commands;
 mod config;
 pub mod io;
 mod job;
+mod links;
 mod meeting;
 mod network;
 mod notice;
@@ -40,7 +41,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use io::{CommandError, ControlOutput, DownloadState, EdgeOutput, FetchEnd, Notice, PeerOutput, Save, StoreError};
 use job::{Job, Need};
-use peers::PeerLink;
+use links::{End, PeerLinks};
 use rekey::{Owner, Rekey};
 use sharing::Served;
 
@@ -56,8 +57,8 @@ enum Timer {
     Ask(Handle),
     /// Renew a download's grant before it expires.
     Renew(Handle),
-    /// Time-out of a peer connection that has not opened or not answered `Hello`.
-    Peer(ConnId),
+    /// Time-out of the next peer connection that has not opened or not answered `Hello`.
+    Links,
     /// Timer of the control session machine.
     Session,
     /// Timer of the uploads machine.
@@ -130,7 +131,7 @@ pub struct Client {
     uploads: Uploads,
     connectivity: Connectivity,
     network: network::Network,
-    links: BTreeMap<ConnId, PeerLink>,
+    links: PeerLinks,
     receipts: Receipts,
     cached: BTreeMap<VersionId, (Layout, Bitfield)>,
     /// Versions that CNs have reported as withdrawn by the provider; at most `WITHDRAWN_MAX`.
@@ -150,7 +151,6 @@ pub struct Client {
     asks: BTreeMap<ReqId, Ask>,
     saves: BTreeMap<ReqId, Saving>,
     next_req: ReqId,
-    next_conn: ConnId,
     next_handle: Handle,
     /// Number of known edges, and the index of the one that is asked for grants and manifests.
     edges: u32,
@@ -291,7 +291,7 @@ impl Client {
             download::Output::Finish => {
                 self.save(cx, Save::Finish { handle, version }, Saving::Finish { handle });
             }
-            download::Output::DropPeer { conn, why, .. } => self.on_swarm_dropped(cx, handle, conn, why),
+            download::Output::DropPeer { conn, why, .. } => self.end_link(cx, conn, End::Swarm(why)),
             download::Output::DropEdge { .. } => {
                 let (source, why) = (io::SourceName::Edge, io::CloseReason::BadBlock);
                 cx.push(Output::Notice(Notice::SourceDropped { handle, source, why }));
@@ -417,7 +417,7 @@ impl Client {
             Timer::Download(handle) => self.run(cx, handle, |swarm, cx| swarm.handle_timeout(cx)),
             Timer::Ask(handle) => self.ask_again(cx, handle),
             Timer::Renew(handle) => self.renew(cx, handle, Need::Renewal),
-            Timer::Peer(conn) => self.on_peer_timeout(cx, conn),
+            Timer::Links => self.on_links_timer(cx),
             Timer::Receipts => self.run_receipts(cx, |receipts, cx| receipts.handle_timeout(cx)),
             Timer::Session => self.run_session(cx, |session, cx| session.handle_timeout(cx)),
             Timer::Uploads => self.run_uploads(cx, |uploads, cx| uploads.handle_timeout(cx)),
@@ -460,9 +460,9 @@ impl Machine for Client {
             Input::PeerClosed { conn } => {
                 self.tell_receipts(cx, receipting::Input::Gone(conn));
                 self.tell_uploads(cx, upload::Input::Closed { conn });
-                self.on_peer_closed(cx, conn);
+                self.end_link(cx, conn, End::Closed);
             }
-            Input::Peer { conn, msg } if self.links.contains_key(&conn) => self.on_peer_message(cx, conn, msg),
+            Input::Peer { conn, msg } if self.links.has(conn) => self.on_peer_message(cx, conn, msg),
             Input::Peer { conn, msg } => self.on_downloader_message(cx, conn, msg),
             Input::PeerRequest { conn, xfer, request } => {
                 self.tell_uploads(cx, upload::Input::Request { conn, xfer, request });
@@ -510,6 +510,7 @@ impl Machine for Client {
         self.session.rebase(by);
         self.uploads.rebase(by);
         self.connectivity.rebase(by);
+        self.links.rebase(by);
         self.network.rebase(by);
         self.receipts.rebase(by);
         self.served.values_mut().for_each(|s| s.rebase(by));

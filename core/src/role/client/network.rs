@@ -1,8 +1,9 @@
 //! Reaction to changes of the network: a NAT that has lost its mappings or changed its address, a host that has joined
 //! another network. Silent connections are the first sign, and a STUN query confirms it.
 
-use super::io::{CloseReason, EdgeOutput, Notice, Output, PeerOutput};
+use super::io::{EdgeOutput, Output, PeerOutput};
 use super::job::Job;
+use super::links::End;
 use super::{Client, Context};
 use crate::Time;
 use crate::ids::ConnId;
@@ -53,16 +54,10 @@ impl Client {
             return;
         }
         self.check_network(cx);
-        if quiet >= cx.cfg.lost_after.max(round_trip * 4) {
-            self.drop_lost_peer(cx, conn);
+        let is_lost = quiet >= cx.cfg.lost_after.max(round_trip * 4);
+        if is_lost && self.links.is_connected(conn) {
+            self.end_link(cx, conn, End::PathLost);
         }
-    }
-
-    fn drop_lost_peer(&mut self, cx: &mut Context<'_>, conn: ConnId) {
-        let Some((handle, source)) = self.open_link(conn) else { return };
-        cx.push(Output::Notice(Notice::SourceDropped { handle, source, why: CloseReason::Stalled }));
-        self.meet_anew(conn);
-        self.drop_peer(cx, conn, CloseReason::Stalled);
     }
 
     /// Checks the network, unless that was done a moment ago.

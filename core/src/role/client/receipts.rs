@@ -1,6 +1,7 @@
 //! Receipts in both directions: those that this client signs as a downloader, and those that it gets as an uploader.
 
 use super::io::{KeptReceipt, KeyOutput, Output, PeerOutput, Save, StoreError};
+use super::links::End;
 use super::{Client, Context, Saving, Timer};
 use crate::Machine as _;
 use crate::ids::{DownloadId, IntroId, PublicKey, VersionId};
@@ -29,7 +30,7 @@ impl Client {
                 receipting::Output::Send(conn, msg) => cx.push(Output::Peer(PeerOutput::Send { conn, msg })),
                 receipting::Output::Close(conn, why) => {
                     cx.push(Output::Peer(PeerOutput::Close { conn, why }));
-                    self.on_receipts_closed(cx, conn);
+                    self.end_link(cx, conn, End::Unsigned);
                 }
             }
         }

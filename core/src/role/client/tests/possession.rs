@@ -11,7 +11,9 @@ fn sent(world: &World) -> (usize, Vec<Challenge>) {
     for output in &world.outputs {
         match output {
             Output::Edge(EdgeOutput::Ask { ask: EdgeAsk::Completed { .. }, .. }) => completed += 1,
-            Output::Edge(EdgeOutput::Ask { ask: EdgeAsk::Prove { challenge, .. }, .. }) => proven.push(challenge.clone()),
+            Output::Edge(EdgeOutput::Ask { ask: EdgeAsk::Prove { challenge, .. }, .. }) => {
+                proven.push(challenge.clone())
+            }
             _ => {}
         }
     }

@@ -94,6 +94,10 @@ fn every_byte_of_a_peer_is_receipted_once_before_it_is_dropped() {
     let signed: BTreeMap<IntroId, u64> = highest.into_iter().map(|(intro, (_, bytes))| (intro, bytes)).collect();
     assert!(!claimed.is_empty());
     assert_eq!(claimed, signed, "usage records and receipts agree");
-    let parted = world.outputs.iter().filter(|o| matches!(o, Output::Peer(PeerOutput::Send { msg: PeerMsg::GoingAway, .. }))).count();
+    let parted = world
+        .outputs
+        .iter()
+        .filter(|o| matches!(o, Output::Peer(PeerOutput::Send { msg: PeerMsg::GoingAway, .. })))
+        .count();
     assert_eq!((parted, world.closed_with(CloseReason::Done)), (3, 3), "a peer that does not close is closed");
 }

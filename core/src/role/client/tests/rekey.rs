@@ -20,7 +20,8 @@ fn downloading() -> (World, Handle) {
 }
 
 fn control(world: &World) -> ConnId {
-    let dialled = |o: &Output| if let Output::Control(ControlOutput::Dial { conn, .. }) = o { Some(*conn) } else { None };
+    let dialled =
+        |o: &Output| if let Output::Control(ControlOutput::Dial { conn, .. }) = o { Some(*conn) } else { None };
     world.outputs.iter().rev().find_map(dialled).expect("a session")
 }
 

@@ -43,7 +43,10 @@ fn uploader_records(records: &[UsageRecord]) -> Vec<&UsageRecord> {
 fn an_introduced_peer_is_served_and_reported_when_it_leaves() {
     let mut world = seeder(1);
     assert!(
-        world.outputs.iter().any(|o| matches!(o, Output::Peer(PeerOutput::Send { conn: CONN, msg: PeerMsg::HaveMap(m) }) if m.last))
+        world
+            .outputs
+            .iter()
+            .any(|o| matches!(o, Output::Peer(PeerOutput::Send { conn: CONN, msg: PeerMsg::HaveMap(m) }) if m.last))
     );
     (0..3).for_each(|x| ask(&mut world, CONN, x));
     world.run_for(Duration::from_secs(1));
@@ -111,11 +114,13 @@ fn a_partial_download_is_shared_while_it_grows() {
     world.run_for(Duration::from_secs(2));
     connect(&mut world, CONN, 1);
     world.run_for(Duration::from_secs(1));
-    let some =
-        |o: &Output| matches!(o, Output::Peer(PeerOutput::Send { msg: PeerMsg::HaveMap(m), .. }) if m.bits.iter().any(|b| *b > 0));
+    let some = |o: &Output| matches!(o, Output::Peer(PeerOutput::Send { msg: PeerMsg::HaveMap(m), .. }) if m.bits.iter().any(|b| *b > 0));
     assert!(world.outputs.iter().any(some), "its have-map names what it has");
-    let announced =
-        world.outputs.iter().filter(|o| matches!(o, Output::Peer(PeerOutput::Send { msg: PeerMsg::Have(_), .. }))).count();
+    let announced = world
+        .outputs
+        .iter()
+        .filter(|o| matches!(o, Output::Peer(PeerOutput::Send { msg: PeerMsg::Have(_), .. })))
+        .count();
     assert!(announced > 10, "{announced}");
     let partial = |m: &ToCn| matches!(m, ToCn::Inventory(i) if i.add.iter().any(|s| !s.complete));
     assert!(world.sent.iter().any(partial));

@@ -2,11 +2,12 @@
 //! crashes.
 
 use super::super::io::{
-    CloseReason, Command, CommandKind, ControlOutput, DownloadRecord, DownloadState, DownloadStatus, EdgeAnswer, EdgeAsk,
-    EdgeError, EdgeOutput, FetchEnd, Granted, Identity, KeyOutput, Notice, ObjectRef, PeerOutput, Save, SourceName,
+    CloseReason, Command, CommandKind, ControlOutput, DownloadRecord, DownloadState, DownloadStatus, EdgeAnswer,
+    EdgeAsk, EdgeError, EdgeOutput, FetchEnd, Granted, Identity, KeyOutput, Notice, ObjectRef, PeerOutput, SourceName,
     StoreError,
 };
 use super::super::{Client, Config, Input, Output, Restore};
+use super::disk::Disk;
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
 use crate::accounting::possession::Challenge;
 use crate::accounting::{introductions, logs};
@@ -21,12 +22,12 @@ use crate::wire::control::{IntroducedPeer, Introductions, Query, Retired, ToClie
 use crate::wire::peer::{HaveMap, PeerMsg, PeerWelcome};
 use crate::wire::records::{
     Checkpoint, Introduction, Logged, Rekey, SealedGrant, ServerRole, SignedCheckpoint, SignedHead, SignedIntroduction,
-    SignedRekey, SigningContext, UsageRecord,
+    SignedRekey, SigningContext,
 };
 use crate::wire::{Blob, List, PROTOCOL, Wire as _};
 use crate::{Cx, Machine, Time};
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -41,21 +42,6 @@ pub(super) const OWN_KEY: PublicKey = PublicKey([0xa; 32]);
 pub(super) const NEW_KEY: PublicKey = PublicKey([0xb; 32]);
 /// Time between an output and the shell's answer.
 const LATENCY: Duration = Duration::from_millis(10);
-
-/// State of the store, which survives a crash.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Disk {
-    pub(super) downloads: BTreeMap<Handle, DownloadRecord>,
-    pub(super) pieces: BTreeMap<VersionId, BTreeSet<PieceIndex>>,
-    pub(super) sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
-    pub(super) usage: Vec<UsageRecord>,
-    pub(super) receipts: Vec<super::super::io::KeptReceipt>,
-    pub(super) cached: BTreeSet<VersionId>,
-    pub(super) checkpoint: Option<Box<SignedCheckpoint>>,
-    pub(super) owner: Option<Guid>,
-    pub(super) new_key: Option<Box<SignedRekey>>,
-    pub(super) uploads: Option<bool>,
-}
 
 /// A fake peer and its behaviour.
 #[derive(Clone, Debug)]
@@ -345,7 +331,7 @@ impl World {
             Output::Key(KeyOutput::Adopt) => self.adopted += 1,
             Output::Save { req, what } => {
                 if self.disk_says.is_ok() {
-                    self.keep(what);
+                    self.disk.keep(what, &self.layouts);
                 }
                 self.soon(Input::Saved { req, result: self.disk_says });
             }
@@ -541,49 +527,6 @@ impl World {
         for conn in conns {
             self.break_fetches(Source::Peer(conn));
             self.soon(Input::PeerClosed { conn });
-        }
-    }
-
-    fn keep(&mut self, what: Save) {
-        let disk = &mut self.disk;
-        match what {
-            Save::Download(record) => {
-                disk.downloads.insert(record.handle, record);
-            }
-            Save::Piece { handle, version, piece, from } => {
-                assert!(disk.pieces.entry(version).or_default().insert(piece), "journalled twice");
-                for (name, bytes) in from {
-                    *disk.sources.entry(handle).or_default().entry(name).or_default() += u64::from(bytes);
-                }
-            }
-            Save::Finish { version, .. } => {
-                let have = disk.pieces.get(&version).map_or(0, BTreeSet::len);
-                assert_eq!(have, self.layouts[&version].pieces() as usize, "finished with a piece missing");
-                disk.cached.insert(version);
-            }
-            Save::Forget { handle } => {
-                disk.sources.remove(&handle);
-                let version = disk.downloads.remove(&handle).and_then(|r| r.granted).map(|g| g.version);
-                if let Some(version) = version.filter(|v| !disk.cached.contains(v)) {
-                    disk.pieces.remove(&version);
-                }
-            }
-            Save::Uncache { version } => {
-                disk.cached.remove(&version);
-                disk.pieces.remove(&version);
-            }
-            Save::Receipt(kept) => {
-                disk.receipts.retain(|k| k.peer.intro != kept.peer.intro);
-                disk.receipts.push(kept);
-            }
-            Save::Usage(record) => {
-                disk.receipts.retain(|kept| !kept.is_in(&record));
-                disk.usage.push(record);
-            }
-            Save::UsageDone(ids) => disk.usage.retain(|r| !ids.contains(&r.id)),
-            Save::Checkpoint(newest) => disk.checkpoint = Some(newest),
-            Save::Owner(guid) => disk.owner = Some(guid),
-            Save::Uploads(on) => disk.uploads = Some(on),
         }
     }
 

@@ -1,0 +1,99 @@
+//! A download's search for peers: which it has tried, and what it has last asked for.
+
+use super::PeerLink;
+use super::end::{Again, End};
+use crate::ids::PublicKey;
+use crate::limits::{EXCLUDED_MAX, PEERS_PER_ANSWER_MAX};
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+/// Most keys of tried peers: at [`EXCLUDED_MAX`] no more are asked for, but an answer may be under way.
+const TRIED_MAX: usize = EXCLUDED_MAX + PEERS_PER_ANSWER_MAX;
+
+/// A download's search for peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(in crate::role::client) struct Search {
+    /// K_u of connected peers and of peers tried in vain; CNs are asked not to introduce these.
+    tried: Vec<PublicKey>,
+    /// K_u of peers whose failed connection has been forgiven once; a second failure is final.
+    forgiven: Vec<PublicKey>,
+    /// Whether the control session must ask for peers at once, because the path to one was lost.
+    at_once: bool,
+    /// Last request for peers to the control session: how many more, and the length of `tried`.
+    last_want: Option<(u8, usize)>,
+}
+
+impl Search {
+    /// Returns whether a peer is connected, or was tried in vain.
+    pub(in crate::role::client) fn has_tried(&self, key: &PublicKey) -> bool {
+        self.tried.contains(key)
+    }
+
+    pub(super) fn try_peer(&mut self, key: PublicKey) {
+        debug_assert!(!self.has_tried(&key), "a tried peer is not tried again");
+        self.tried.push(key);
+    }
+
+    /// Returns whether so many peers were tried that no more may be asked for.
+    pub(in crate::role::client) const fn is_exhausted(&self) -> bool {
+        self.tried.len() >= EXCLUDED_MAX
+    }
+
+    /// Returns the keys to be excluded and whether to ask at once, if the wish for `more` peers is news.
+    pub(in crate::role::client) fn want(&mut self, more: u8) -> Option<(Vec<PublicKey>, bool)> {
+        let wanted = Some((more, self.tried.len()));
+        if self.last_want == wanted && !self.at_once {
+            return None;
+        }
+        self.last_want = wanted;
+        Some((self.tried.clone(), core::mem::take(&mut self.at_once) && more > 0))
+    }
+
+    /// Notes that the control session has been told to ask for no peers.
+    pub(in crate::role::client) const fn stop(&mut self) {
+        self.last_want = None;
+    }
+
+    /// Begins anew under another download id, with every peer untried.
+    pub(in crate::role::client) fn begin_anew(&mut self) {
+        self.tried.clear();
+        self.last_want = None;
+    }
+
+    /// Notes the end of a link. `good`: the swarm has not banned the peer.
+    pub(in crate::role::client) fn on_ended(&mut self, link: &PeerLink, why: End, good: bool) {
+        let key = link.key();
+        match why.again(link.stage()) {
+            Again::Once if !self.forgiven.contains(key) && self.forgiven.len() < EXCLUDED_MAX => {
+                self.forgiven.push(*key);
+                self.tried.retain(|k| k != key);
+            }
+            Again::Always => self.tried.retain(|k| k != key),
+            Again::IfGood if good => self.tried.retain(|k| k != key),
+            Again::AtOnce if good => {
+                self.tried.retain(|k| k != key);
+                self.forgiven.retain(|k| k != key);
+                self.at_once = true;
+            }
+            Again::Never | Again::Once | Again::IfGood | Again::AtOnce => {}
+        }
+    }
+
+    /// Asserts that the lists are bounded, and nothing is wanted by a download that is not `active`.
+    pub(in crate::role::client) fn check(&self, active: bool) {
+        let distinct = |keys: &[PublicKey]| keys.iter().collect::<BTreeSet<_>>().len() == keys.len();
+        assert!(distinct(&self.tried) && self.tried.len() <= TRIED_MAX, "tried peers are distinct and few");
+        let few = self.forgiven.len() <= EXCLUDED_MAX;
+        assert!(distinct(&self.forgiven) && few, "forgiven peers are distinct and few");
+        assert!(active || self.last_want.is_none(), "a download that is not active wants no peers");
+    }
+}
+
+#[cfg(test)]
+impl Search {
+    /// Corruptions of a search that has tried a peer, each with the clause of the check that it breaks.
+    pub(in crate::role::client) const CORRUPTIONS: [(&str, fn(&mut Self)); 2] = [
+        ("tried peers are distinct and few", |search| search.tried = search.tried.repeat(2)),
+        ("forgiven peers are distinct and few", |search| search.forgiven = search.tried.repeat(2)),
+    ];
+}

@@ -1,0 +1,153 @@
+//! Each clause of the client's `check` tells the corruption that it is for.
+
+use super::super::io::Input;
+use super::super::links::{PeerLinks, Search};
+use super::super::rekey::{Owner, Rekey};
+use super::super::{Ask, Client, Need, Timer};
+use super::*;
+use crate::Time;
+use crate::bench::assert_clause_fires;
+use crate::ids::{ConnId, ReqId, XferId};
+use crate::nat::connectivity::Connectivity;
+use crate::swarm::Receipts;
+
+type Corruption = (&'static str, fn(&mut Client));
+
+const HANDLE: Handle = Handle(0);
+const AT: Option<Time> = Some(Time(9));
+
+/// Returns a client that waits for its first answers from the edge.
+fn asking() -> Client {
+    let mut world = World::new(20 * MIB);
+    world.get();
+    world.run_for(Duration::from_millis(5));
+    world.client
+}
+
+/// Returns a client that dials two peers.
+fn dialling() -> Client {
+    let mut world = World::with_peers(100 * MIB, &[FAST, FAST]);
+    world.get();
+    while world.client.links.iter().count() < 2 {
+        world.run_for(Duration::from_millis(1));
+    }
+    world.client
+}
+
+/// Returns a client that fetches from the edge and two peers.
+fn fetching() -> Client {
+    let mut world = World::with_peers(100 * MIB, &[FAST, FAST]);
+    world.get();
+    world.run_for(Duration::from_secs(1));
+    world.client
+}
+
+/// Returns the uploads machine of a client to which a peer has connected by the connection 0.
+fn served_over_0(client: &mut Client) {
+    let mut world = World::new(MIB);
+    let from = "127.0.0.1:1".parse().expect("an address");
+    world.input(Input::PeerAccepted { conn: ConnId(0), key: PublicKey::numbered(1), from });
+    client.uploads = world.client.uploads;
+}
+
+fn job(client: &mut Client) -> &mut super::super::Job {
+    client.jobs.get_mut(&HANDLE).expect("the download")
+}
+
+fn all_fire(healthy: &Client, corruptions: &[Corruption]) {
+    for (clause, corrupt) in corruptions {
+        assert_clause_fires(healthy, clause, corrupt);
+    }
+}
+
+#[test]
+fn each_clause_about_numbers_and_downloads_fires() {
+    let corruptions: [Corruption; 10] = [
+        ("a request's number is given once", |c| {
+            c.next_req = ReqId(0);
+            c.asks.insert(ReqId(0), Ask::Proof);
+        }),
+        ("a handle is given once", |c| c.next_handle = Handle(0)),
+        ("a record has the handle of its download", |c| job(c).record.handle = Handle(77)),
+        ("a transfer of a swarm has not ended", |c| c.fetches.clear()),
+        ("a transfer has a download", |c| {
+            c.fetches.insert(XferId(77 << 32), Source::Edge(0));
+        }),
+        ("only a granted download has a swarm", |c| job(c).record.granted = None),
+        ("a download that is not active needs nothing", |c| job(c).record.state = DownloadState::Paused),
+        ("fetching time runs only while fetching", |c| job(c).record.state = DownloadState::Starting),
+        ("a download that is not active wants no peers", |c| {
+            job(c).record.state = DownloadState::Paused;
+            job(c).fetching_since = None;
+        }),
+        ("what a download needs is asked for, or will be", |c| job(c).need = Some(Need::Renewal)),
+    ];
+    all_fire(&fetching(), &corruptions);
+}
+
+#[test]
+fn each_clause_about_links_fires() {
+    for (clause, corrupt) in PeerLinks::CORRUPTIONS {
+        assert_clause_fires(&dialling(), clause, |c: &mut Client| corrupt(&mut c.links));
+    }
+    for (clause, corrupt) in Search::CORRUPTIONS {
+        assert_clause_fires(&fetching(), clause, |c: &mut Client| corrupt(&mut job(c).search));
+    }
+    let corruptions: [Corruption; 5] = [
+        ("a link belongs to a download that fetches", |c| c.links.lose_download()),
+        ("a link's peer counts as tried", |c| job(c).search = Search::default()),
+        ("a link without a path seeks one", |c| {
+            c.links.claim_met();
+            c.connectivity = Connectivity::default();
+        }),
+        ("a connection serves or is served", served_over_0),
+        ("a child's deadline is the client's", |c| c.timers.clear(Timer::Links)),
+    ];
+    all_fire(&dialling(), &corruptions);
+    let corruptions: [Corruption; 2] = [
+        ("an open link owes receipts", |c| c.receipts = Receipts::default()),
+        ("the open links are the swarm's peers", |c| {
+            let conn = c.links.iter().map(|(conn, _)| conn).next().expect("a link");
+            c.links.remove(conn);
+        }),
+    ];
+    all_fire(&fetching(), &corruptions);
+}
+
+#[test]
+fn each_clause_about_requests_to_edges_fires() {
+    let corruptions: [Corruption; 3] = [
+        ("a download's request is pending", |c| job(c).asked = Some(ReqId(77))),
+        ("a request that is pending is not repeated", |c| c.timers.set(Timer::Ask(HANDLE), AT)),
+        ("one bootstrap is asked for at a time", |c| {
+            let req = c.next_req.step();
+            c.asks.insert(req, Ask::Bootstrap);
+        }),
+    ];
+    all_fire(&asking(), &corruptions);
+    let corruptions: [Corruption; 3] = [
+        ("the edge that is asked is known", |c| c.ask_edge = 77),
+        ("a download waits for its request", |c| {
+            let req = c.next_req.step();
+            c.asks.insert(req, Ask::Job(HANDLE));
+        }),
+        ("the bootstrap is asked for again", |c| c.timers.clear(Timer::Bootstrap)),
+    ];
+    all_fire(&fetching(), &corruptions);
+}
+
+#[test]
+fn each_clause_about_deadlines_fires() {
+    let corruptions: [Corruption; 9] = [
+        ("a child's deadline is the client's", |c| c.timers.set(Timer::Session, AT)),
+        ("a swarm's deadline is the client's", |c| c.timers.set(Timer::Download(HANDLE), Some(Time(1)))),
+        ("a swarm that waits has a deadline", |c| c.timers.clear(Timer::Download(HANDLE))),
+        ("only an active download waits for an edge", |c| c.timers.set(Timer::Renew(Handle(77)), AT)),
+        ("a rekey that waits has a deadline", |c| c.timers.set(Timer::Rekey, AT)),
+        ("the first call has claimed the store", |c| c.owner = Owner::Unset),
+        ("an active download's status is reported", |c| c.timers.clear(Timer::Status)),
+        ("usage is reported in time", |c| c.timers.clear(Timer::Usage)),
+        ("a client that takes a new key has stopped", |c| c.rekey = Rekey::Done),
+    ];
+    all_fire(&fetching(), &corruptions);
+}
